@@ -1,0 +1,114 @@
+// Package jobs holds what the inserting and the working side of River share:
+// job arguments, kinds and queue names.
+//
+// Arguments hold ids only, never data: River indexes them. They stay readable
+// by the previous and the next release, so a field is only ever added, and a
+// kind is known to workers one release before anyone inserts it.
+package jobs
+
+import (
+	"time"
+
+	"github.com/riverqueue/river"
+)
+
+// Queues, by what their jobs work on. Operators give each its own concurrency.
+const (
+	QueueClicks      = "clicks"
+	QueueImports     = "imports"
+	QueueMaintenance = "maintenance"
+)
+
+// MaxAttempts is how often a job runs before River discards it. Rescue then
+// gives its batch or chunk a fresh job, so nothing is lost with it.
+const MaxAttempts = 25
+
+// RecordClicks ingests one click batch: a row of click_batches becomes events
+// and rollups.
+type RecordClicks struct {
+	BatchID string `json:"batch_id"`
+}
+
+// Kind implements [river.JobArgs].
+func (RecordClicks) Kind() string { return "record_clicks" }
+
+// InsertOpts implements [river.JobArgsWithInsertOpts].
+func (RecordClicks) InsertOpts() river.InsertOpts { return options(QueueClicks) }
+
+// PlanImport finds the keys that more than one row of an upload claims and
+// queues a job for each of its chunks.
+type PlanImport struct {
+	ImportID int64 `json:"import_id"`
+}
+
+// Kind implements [river.JobArgs].
+func (PlanImport) Kind() string { return "plan_import" }
+
+// InsertOpts implements [river.JobArgsWithInsertOpts].
+func (PlanImport) InsertOpts() river.InsertOpts { return options(QueueImports) }
+
+// ApplyChunk applies the rows of one chunk of an import.
+type ApplyChunk struct {
+	ImportID int64 `json:"import_id"`
+	Seq      int32 `json:"seq"`
+}
+
+// Kind implements [river.JobArgs].
+func (ApplyChunk) Kind() string { return "apply_chunk" }
+
+// InsertOpts implements [river.JobArgsWithInsertOpts].
+func (ApplyChunk) InsertOpts() river.InsertOpts { return options(QueueImports) }
+
+// FinishImport applies the rows that claim a key together with other rows, in
+// file order, and ends the import; it also ends one that was cancelled.
+type FinishImport struct {
+	ImportID int64 `json:"import_id"`
+}
+
+// Kind implements [river.JobArgs].
+func (FinishImport) Kind() string { return "finish_import" }
+
+// InsertOpts implements [river.JobArgsWithInsertOpts].
+func (FinishImport) InsertOpts() river.InsertOpts { return options(QueueImports) }
+
+// Rescue gives every batch, chunk and import whose job is gone a new one.
+type Rescue struct{}
+
+// Kind implements [river.JobArgs].
+func (Rescue) Kind() string { return "rescue" }
+
+// InsertOpts implements [river.JobArgsWithInsertOpts].
+func (Rescue) InsertOpts() river.InsertOpts { return periodic(time.Minute) }
+
+// MakePartitions makes the monthly partitions of events ahead of time.
+type MakePartitions struct{}
+
+// Kind implements [river.JobArgs].
+func (MakePartitions) Kind() string { return "make_partitions" }
+
+// InsertOpts implements [river.JobArgsWithInsertOpts].
+func (MakePartitions) InsertOpts() river.InsertOpts { return periodic(time.Hour) }
+
+// Prune removes what has served: the read part of the change log, confirmed
+// ledger rows, salts of days whose backlog is done.
+type Prune struct{}
+
+// Kind implements [river.JobArgs].
+func (Prune) Kind() string { return "prune" }
+
+// InsertOpts implements [river.JobArgsWithInsertOpts].
+func (Prune) InsertOpts() river.InsertOpts { return periodic(10 * time.Minute) }
+
+func options(queue string) river.InsertOpts {
+	return river.InsertOpts{Queue: queue, MaxAttempts: MaxAttempts}
+}
+
+// periodic makes a job unique by its period, because the clock of periodic
+// jobs starts again with each leader.
+func periodic(every time.Duration) river.InsertOpts {
+	return river.InsertOpts{
+		Queue:       QueueMaintenance,
+		MaxAttempts: 3,
+		UniqueOpts:  river.UniqueOpts{ByPeriod: every},
+	}
+}

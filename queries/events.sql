@@ -1,0 +1,45 @@
+-- name: InsertChangeEvent :exec
+-- The record of a created, updated or deleted user or link, written in the
+-- transaction of the change.
+INSERT INTO events (occurred_at, url_id, user_id, event_type, details)
+VALUES (now(), @url_id, @user_id, @event_type, @details);
+
+-- name: ListEvents :many
+-- Newest first. Planned anew for every call, so that only the partitions and
+-- indexes that the filters need are touched.
+SELECT id, occurred_at, url_id, user_id, event_type, bot, country, browser, os, device, referrer_host, details
+FROM events
+WHERE (occurred_at, id) < (@before_at::timestamptz, @before_id::bigint)
+    AND occurred_at >= @from_at::timestamptz
+    AND occurred_at < @to_at::timestamptz
+    AND (sqlc.narg(url_id)::bigint IS NULL OR url_id = sqlc.narg(url_id))
+    AND (sqlc.narg(user_id)::bigint IS NULL OR user_id = sqlc.narg(user_id))
+    AND (sqlc.narg(event_type)::text IS NULL OR event_type = sqlc.narg(event_type))
+ORDER BY occurred_at DESC, id DESC
+LIMIT @row_limit OFFSET @row_offset;
+
+-- name: CopyClicks :copyfrom
+INSERT INTO events (
+    occurred_at, url_id, user_id, visitor, bot, event_type, country, browser, os, device, referrer_host
+) VALUES (
+    @occurred_at, @url_id, @user_id, @visitor, @bot, @event_type, @country, @browser, @os, @device, @referrer_host
+);
+
+-- name: ImportEvents :many
+-- Like ImportUsers; id 0 and empty details are none.
+INSERT INTO events (occurred_at, url_id, user_id, source_id, event_type, details, import_id, import_line)
+SELECT r.occurred_at, r.url_id, NULLIF(r.user_id, 0), NULLIF(r.source_id, 0), r.event_type,
+    NULLIF(r.details, '')::jsonb, @import_id, r.line
+FROM (
+    SELECT
+        unnest(@lines::bigint[]) AS line,
+        unnest(@source_ids::bigint[]) AS source_id,
+        unnest(@url_ids::bigint[]) AS url_id,
+        unnest(@user_ids::bigint[]) AS user_id,
+        unnest(@event_types::text[]) AS event_type,
+        unnest(@occurred_ats::timestamptz[]) AS occurred_at,
+        unnest(@details::text[]) AS details
+) r
+ORDER BY r.line
+ON CONFLICT DO NOTHING
+RETURNING import_line;

@@ -1,0 +1,197 @@
+-- name: CreateImport :one
+INSERT INTO imports (kind, filename, layout, keep_ids, actor_id, actor_name)
+VALUES (@kind, @filename, @layout, @keep_ids, @actor_id, @actor_name)
+RETURNING *;
+
+-- name: GetImport :one
+SELECT *
+FROM imports
+WHERE id = @id;
+
+-- name: LockImport :one
+SELECT *
+FROM imports
+WHERE id = @id
+FOR UPDATE;
+
+-- name: ListImports :many
+-- Newest first.
+SELECT *
+FROM imports
+WHERE id < @before_id
+ORDER BY id DESC
+LIMIT @row_limit OFFSET @row_offset;
+
+-- name: InsertImportChunk :exec
+INSERT INTO import_chunks (import_id, seq, first_line, rows, data, keys)
+VALUES (@import_id, @seq, @first_line, @rows, @data, @keys);
+
+-- name: HearImport :execrows
+-- Says that the upload is alive; 0 means that it was given up meanwhile.
+UPDATE imports
+SET heard_at = now(), bytes_received = @bytes_received
+WHERE id = @id AND state = 'receiving';
+
+-- name: QueueImport :one
+-- Closes the upload: only while it is still receiving and every chunk is there.
+UPDATE imports
+SET state = 'queued', bytes_received = @bytes_received, rows_total = @rows_total, chunks_total = @chunks_total
+WHERE imports.id = @id AND imports.state = 'receiving'
+    AND @chunks_total = (SELECT count(*) FROM import_chunks c WHERE c.import_id = imports.id)
+RETURNING *;
+
+-- name: FailImport :execrows
+UPDATE imports
+SET state = 'failed', error = @error, finished_at = now()
+WHERE id = @id AND finished_at IS NULL;
+
+-- name: DropImportChunks :exec
+DELETE FROM import_chunks
+WHERE import_id = @import_id;
+
+-- name: DropImportWork :exec
+-- Removes what only a running import needs. Chunks stay as the record of what ran.
+WITH contended AS (
+    DELETE FROM import_contended ic WHERE ic.import_id = @import_id
+), deferred AS (
+    DELETE FROM import_deferred d WHERE d.import_id = @import_id
+)
+UPDATE import_chunks c
+SET data = NULL, keys = NULL, done_at = COALESCE(done_at, now())
+WHERE c.import_id = @import_id AND c.done_at IS NULL;
+
+-- name: SetImportJob :exec
+UPDATE imports
+SET job_id = @job_id
+WHERE id = @id;
+
+-- name: StartImport :execrows
+UPDATE imports
+SET state = 'running', started_at = COALESCE(started_at, now())
+WHERE id = @id AND state = 'queued';
+
+-- name: RequestImportCancel :one
+UPDATE imports
+SET state = 'cancelling'
+WHERE id = @id AND state IN ('receiving', 'queued', 'running', 'cancelling')
+RETURNING *;
+
+-- name: FinishImport :one
+UPDATE imports
+SET state = @state, finished_at = now()
+WHERE id = @id AND finished_at IS NULL
+RETURNING *;
+
+-- name: ListImportChunkKeys :many
+SELECT seq, keys
+FROM import_chunks
+WHERE import_id = @import_id AND keys IS NOT NULL AND seq > @after_seq
+ORDER BY seq
+LIMIT @row_limit;
+
+-- name: ListImportChunkSeqs :many
+SELECT seq
+FROM import_chunks
+WHERE import_id = @import_id AND done_at IS NULL
+ORDER BY seq;
+
+-- name: InsertContendedKeys :exec
+INSERT INTO import_contended (import_id, key)
+SELECT @import_id, unnest(@keys::bigint[])
+ON CONFLICT DO NOTHING;
+
+-- name: FindContendedKeys :many
+SELECT key
+FROM import_contended
+WHERE import_id = @import_id AND key = ANY(@keys::bigint[]);
+
+-- name: HasContendedKeys :one
+SELECT EXISTS (SELECT FROM import_contended WHERE import_id = @import_id);
+
+-- name: SetImportChunkJobs :exec
+UPDATE import_chunks c
+SET job_id = r.job_id
+FROM (SELECT unnest(@seqs::integer[]) AS seq, unnest(@job_ids::bigint[]) AS job_id) r
+WHERE c.import_id = @import_id AND c.seq = r.seq;
+
+-- name: LockImportChunk :one
+-- The row alone decides whether the chunk still has to be applied.
+SELECT first_line, rows, data, done_at
+FROM import_chunks
+WHERE import_id = @import_id AND seq = @seq
+FOR UPDATE;
+
+-- name: FinishImportChunk :exec
+UPDATE import_chunks
+SET data = NULL, keys = NULL, done_at = now()
+WHERE import_id = @import_id AND seq = @seq;
+
+-- name: InsertDeferredRows :copyfrom
+INSERT INTO import_deferred (import_id, line, record)
+VALUES (@import_id, @line, @record);
+
+-- name: ListDeferredRows :many
+SELECT line, record
+FROM import_deferred
+WHERE import_id = @import_id
+ORDER BY line
+LIMIT @row_limit;
+
+-- name: DeleteDeferredRows :exec
+DELETE FROM import_deferred
+WHERE import_id = @import_id AND line <= @up_to_line;
+
+-- name: InsertImportErrors :copyfrom
+INSERT INTO import_errors (import_id, line, field, reason, record)
+VALUES (@import_id, @line, @field, @reason, @record);
+
+-- name: ListImportErrors :many
+SELECT line, field, reason, record
+FROM import_errors
+WHERE import_id = @import_id AND line > @after_line
+ORDER BY line
+LIMIT @row_limit OFFSET @row_offset;
+
+-- name: MoveImport :one
+-- Adds what one chunk did; last in its transaction, so that the row is held shortly.
+UPDATE imports
+SET chunks_done = chunks_done + @chunks,
+    rows_imported = rows_imported + @imported,
+    rows_updated = rows_updated + @updated,
+    rows_skipped = rows_skipped + @skipped,
+    rows_rejected = rows_rejected + @rejected
+WHERE id = @id
+RETURNING *;
+
+-- name: ListStrandedImports :many
+-- Imports whose planning or finishing job is gone.
+SELECT i.id, i.state, i.chunks_total, i.chunks_done
+FROM imports i
+WHERE i.state IN ('queued', 'running', 'cancelling')
+    AND NOT EXISTS (
+        SELECT FROM river_job j
+        WHERE j.id = i.job_id AND j.state NOT IN ('cancelled', 'completed', 'discarded')
+    )
+    AND (i.state <> 'running' OR i.chunks_done = i.chunks_total)
+ORDER BY i.id
+LIMIT @row_limit;
+
+-- name: ListStrandedChunks :many
+SELECT c.import_id, c.seq
+FROM import_chunks c
+JOIN imports i ON i.id = c.import_id
+WHERE i.state = 'running' AND c.done_at IS NULL
+    AND NOT EXISTS (
+        SELECT FROM river_job j
+        WHERE j.id = c.job_id AND j.state NOT IN ('cancelled', 'completed', 'discarded')
+    )
+ORDER BY c.import_id, c.seq
+LIMIT @row_limit;
+
+-- name: ListSilentUploads :many
+-- Uploads that nobody has heard of for a while: their API process is gone.
+SELECT id
+FROM imports
+WHERE state = 'receiving' AND heard_at < now() - @older_than::interval
+ORDER BY id
+LIMIT @row_limit;

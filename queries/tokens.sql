@@ -1,0 +1,22 @@
+-- name: CreateToken :one
+INSERT INTO api_tokens (name, role, hash, expires_at)
+VALUES (@name, @role, @hash, @expires_at)
+RETURNING id, name, role, created_at, expires_at, revoked_at;
+
+-- name: FindToken :one
+-- Expiry and revocation are decided here, by the clock of the database.
+SELECT id, name, role
+FROM api_tokens
+WHERE hash = @hash AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now());
+
+-- name: ListTokens :many
+SELECT id, name, role, created_at, expires_at, revoked_at
+FROM api_tokens
+WHERE id > @after_id
+ORDER BY id
+LIMIT @row_limit OFFSET @row_offset;
+
+-- name: RevokeToken :execrows
+UPDATE api_tokens
+SET revoked_at = COALESCE(revoked_at, now())
+WHERE id = @id;

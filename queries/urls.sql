@@ -1,0 +1,122 @@
+-- name: CreateURL :one
+INSERT INTO urls (user_id, short_code, original_url, title, tags, is_active, expires_at, redirect_status, forward_query)
+VALUES (@user_id, @short_code, @original_url, @title, @tags, @is_active, @expires_at, @redirect_status, @forward_query)
+RETURNING *;
+
+-- name: GetURL :one
+SELECT sqlc.embed(urls), (
+    SELECT COALESCE(sum(d.clicks), 0)::bigint FROM click_days d WHERE d.url_id = urls.id
+) AS clicks
+FROM urls
+WHERE urls.id = @id;
+
+-- name: LockURL :one
+SELECT sqlc.embed(urls), (
+    SELECT COALESCE(sum(d.clicks), 0)::bigint FROM click_days d WHERE d.url_id = urls.id
+) AS clicks
+FROM urls
+WHERE urls.id = @id
+FOR UPDATE OF urls;
+
+-- name: UpdateURL :one
+UPDATE urls
+SET user_id = @user_id, short_code = @short_code, original_url = @original_url, title = @title, tags = @tags,
+    is_active = @is_active, expires_at = @expires_at, redirect_status = @redirect_status,
+    forward_query = @forward_query, updated_at = now()
+WHERE id = @id
+RETURNING *;
+
+-- name: DeleteURL :execrows
+DELETE FROM urls
+WHERE id = @id;
+
+-- name: ListURLs :many
+-- Planned anew for every call, so that a filter that is not set costs nothing.
+SELECT sqlc.embed(urls), (
+    SELECT COALESCE(sum(d.clicks), 0)::bigint FROM click_days d WHERE d.url_id = urls.id
+) AS clicks
+FROM urls
+WHERE urls.id > @after_id
+    AND (sqlc.narg(user_id)::bigint IS NULL OR urls.user_id = sqlc.narg(user_id))
+    AND (sqlc.narg(is_active)::boolean IS NULL OR urls.is_active = sqlc.narg(is_active))
+    AND (sqlc.narg(tag)::text IS NULL OR urls.tags @> ARRAY[sqlc.narg(tag)::text])
+    AND (sqlc.narg(search)::text IS NULL
+        OR urls.title ILIKE sqlc.narg(search)
+        OR urls.original_url ILIKE sqlc.narg(search))
+ORDER BY urls.id
+LIMIT @row_limit OFFSET @row_offset;
+
+-- name: ResolveLink :one
+-- The one query of an uncached redirect.
+SELECT id, user_id, original_url, is_active, expires_at, redirect_status, forward_query, version
+FROM urls
+WHERE short_code = @short_code;
+
+-- name: ResolveLinks :many
+SELECT short_code, id, user_id, original_url, is_active, expires_at, redirect_status, forward_query, version
+FROM urls
+WHERE short_code = ANY(@short_codes::text[]);
+
+-- name: ImportURLs :many
+-- Like ImportUsers; tags are joined by '|', an empty title is none.
+INSERT INTO urls (
+    id, user_id, short_code, original_url, title, tags, is_active, expires_at, redirect_status, forward_query,
+    imported_clicks, created_at, updated_at, import_id, import_line
+)
+SELECT COALESCE(NULLIF(r.id, 0), nextval('urls_id_seq')), r.user_id, r.short_code, r.original_url,
+    NULLIF(r.title, ''), string_to_array(r.tags, '|'), r.is_active,
+    NULLIF(r.expires_at, '0001-01-01 00:00:00+00'), r.redirect_status, r.forward_query,
+    r.imported_clicks, COALESCE(NULLIF(r.created_at, '0001-01-01 00:00:00+00'), now()),
+    COALESCE(NULLIF(r.updated_at, '0001-01-01 00:00:00+00'), NULLIF(r.created_at, '0001-01-01 00:00:00+00'), now()),
+    @import_id, r.line
+FROM (
+    SELECT
+        unnest(@lines::bigint[]) AS line,
+        unnest(@ids::bigint[]) AS id,
+        unnest(@user_ids::bigint[]) AS user_id,
+        unnest(@short_codes::text[]) AS short_code,
+        unnest(@original_urls::text[]) AS original_url,
+        unnest(@titles::text[]) AS title,
+        unnest(@tags::text[]) AS tags,
+        unnest(@is_actives::boolean[]) AS is_active,
+        unnest(@expires_ats::timestamptz[]) AS expires_at,
+        unnest(@redirect_statuses::smallint[]) AS redirect_status,
+        unnest(@forward_queries::boolean[]) AS forward_query,
+        unnest(@imported_clicks::bigint[]) AS imported_clicks,
+        unnest(@created_ats::timestamptz[]) AS created_at,
+        unnest(@updated_ats::timestamptz[]) AS updated_at
+) r
+ORDER BY r.line
+ON CONFLICT DO NOTHING
+RETURNING import_line;
+
+-- name: FindURLConflicts :many
+SELECT
+    r.line::bigint AS line,
+    EXISTS (SELECT FROM urls u WHERE u.id = r.id) AS id_taken,
+    EXISTS (SELECT FROM urls u WHERE u.short_code = r.short_code) AS short_code_taken
+FROM (
+    SELECT
+        unnest(@lines::bigint[]) AS line,
+        unnest(@ids::bigint[]) AS id,
+        unnest(@short_codes::text[]) AS short_code
+) r;
+
+-- name: FindMissingURLs :many
+SELECT r.id::bigint AS id
+FROM (SELECT DISTINCT unnest(@ids::bigint[]) AS id) r
+WHERE NOT EXISTS (SELECT FROM urls u WHERE u.id = r.id);
+
+-- name: FindURLOwners :many
+SELECT id, user_id
+FROM urls
+WHERE id = ANY(@ids::bigint[]);
+
+-- name: MoveURLsSequence :exec
+-- Like MoveUsersSequence.
+WITH locked AS MATERIALIZED (
+    SELECT pg_advisory_xact_lock(hashtextextended('urls_id_seq', 0))
+)
+SELECT setval('urls_id_seq', @past_id::bigint)
+FROM locked
+WHERE COALESCE(pg_sequence_last_value('urls_id_seq'), 0) < @past_id::bigint;
