@@ -1,0 +1,65 @@
+# Two commands do it all on a fresh machine: "make run" and "make test".
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+COMMIT  ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
+LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
+SQLC    := go tool -modfile=tools/go.mod sqlc
+LINT    := go tool -modfile=tools/lint/go.mod golangci-lint
+FUZZTIME ?= 10s
+COVERAGE_MIN := 80
+
+.PHONY: help
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: setup build ## install what is missing, build, and start everything on :8080
+	@exec bin/signpost dev
+
+.PHONY: test
+test: setup-test ## every test, with the race detector and the coverage gate
+	go test -race -timeout 20m -coverpkg=./... -coverprofile=coverage.out ./...
+	@tools/coverage.sh coverage.out $(COVERAGE_MIN)
+
+.PHONY: build
+build: ## build bin/signpost
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/signpost .
+
+.PHONY: setup setup-test
+setup:
+	@tools/setup.sh
+setup-test:
+	@tools/setup.sh test
+
+.PHONY: generate
+generate: ## make the Go code of the SQL queries, the examples and the configuration page
+	$(SQLC) generate
+	go run examples/generate.go
+	go run . config --markdown > docs/configuration.md
+
+.PHONY: lint
+lint: ## the linters
+	$(LINT) run ./...
+
+.PHONY: check
+check: setup-test ## generated code, go.sum and the tree are in step
+	$(SQLC) diff
+	go run ./internal/pgtest/withpg SQLC_DATABASE_URL $(SQLC) vet
+	go mod tidy -diff
+	go mod verify
+	@for dir in tools tools/lint; do (cd $$dir && go mod tidy -diff) || exit 1; done
+	tools/check-tree.sh
+
+.PHONY: fuzz
+fuzz: ## every fuzz target for FUZZTIME (10s)
+	@set -e; grep -rlE '^func Fuzz' --include='*_test.go' . | while read -r file; do \
+		for target in $$(sed -nE 's/^func (Fuzz[A-Za-z0-9_]+)\(.*/\1/p' "$$file"); do \
+			echo "fuzz $$target ($$(dirname $$file))"; \
+			go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$(dirname $$file)"; \
+		done; done
+
+.PHONY: clean
+clean: ## remove what was built (not the data in .signpost)
+	rm -rf bin coverage.out

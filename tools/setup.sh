@@ -1,0 +1,50 @@
+#!/bin/sh
+# Installs what running and testing need and Go does not bring: a PostgreSQL
+# server (15 or later) and, with "setup.sh test", a C compiler for the race
+# detector. Does nothing where they are there already.
+set -eu
+
+need_go() {
+	command -v go >/dev/null 2>&1 && return
+	echo "Go is missing: install Go 1.26 or later (https://go.dev/doc/install) and put it on PATH." >&2
+	exit 1
+}
+
+# The newest server's major version, or nothing.
+postgres_version() {
+	for dir in $(printf '%s' "$PATH" | tr ':' ' ') /usr/lib/postgresql/*/bin /usr/pgsql-*/bin \
+		/usr/local/opt/postgresql*/bin /opt/homebrew/opt/postgresql*/bin; do
+		[ -x "$dir/postgres" ] && [ -x "$dir/initdb" ] &&
+			"$dir/postgres" --version | sed -nE 's/.* ([0-9]+)(\.|beta|rc|devel).*/\1/p'
+	done | sort -n | tail -n 1
+}
+
+missing=
+version=$(postgres_version)
+[ "${version:-0}" -ge 15 ] || missing="postgresql"
+if [ "${1:-}" = test ] && ! command -v "${CC:-gcc}" >/dev/null 2>&1 && ! command -v cc >/dev/null 2>&1; then
+	missing="$missing gcc libc6-dev"
+fi
+need_go
+[ -n "$missing" ] || exit 0
+
+as_root=
+[ "$(id -u)" = 0 ] || as_root=sudo
+if ! command -v apt-get >/dev/null 2>&1 || { [ -n "$as_root" ] && ! command -v sudo >/dev/null 2>&1; }; then
+	echo "Please install a PostgreSQL server, 15 or later, with its contrib modules (and a C compiler for 'make test'), then run this again." >&2
+	exit 1
+fi
+echo "Installing $missing ..." >&2
+# Signpost starts a private server of its own: the package must not start one.
+$as_root mkdir -p /etc/postgresql-common
+[ -e /etc/postgresql-common/createcluster.conf ] ||
+	echo 'create_main_cluster = false' | $as_root tee /etc/postgresql-common/createcluster.conf >/dev/null
+$as_root apt-get update -qq
+# shellcheck disable=SC2086 # a list of packages
+$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+	-o Dpkg::Options::=--force-confold $missing >/dev/null
+version=$(postgres_version)
+if [ "${version:-0}" -lt 15 ]; then
+	echo "This distribution's PostgreSQL is older than 15: install version 15 or later and run this again." >&2
+	exit 1
+fi
