@@ -1,0 +1,323 @@
+// Package pgtest gives every test a PostgreSQL database of its own.
+//
+// A test process starts one private server when its first test asks for a
+// database, migrates a template once, and clones that for each test, which
+// takes milliseconds. Nothing is shared between tests but the server, so they
+// run in parallel. A package that uses it has
+//
+//	func TestMain(m *testing.M) { pgtest.Main(m) }
+//
+// What a killed test process leaves behind is removed by the next one.
+package pgtest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/signpost/signpost/internal/postgres"
+)
+
+const (
+	template     = "template_signpost"
+	startTimeout = 2 * time.Minute
+	stopTimeout  = 20 * time.Second
+)
+
+// folder is where this process keeps its servers. Set by Main.
+var folder struct {
+	mu   sync.Mutex
+	main bool
+	path string
+	lock *os.File // held for as long as the process lives: others leave path alone
+}
+
+// serial numbers databases and clusters within the process.
+var serial atomic.Int64
+
+// shared starts the one server of the process, and started holds it.
+var (
+	shared  = sync.OnceValues(startShared)
+	started atomic.Pointer[postgres.Cluster]
+)
+
+// Main runs the tests of a package and then stops and removes what they used.
+// It is all that TestMain does.
+func Main(m *testing.M) {
+	folder.main = true
+	m.Run() // the exit code is taken from m
+	if err := cleanUp(); err != nil {
+		fmt.Fprintln(os.Stderr, "pgtest:", err)
+	}
+}
+
+// URL returns the address of a new database with the schema of this release. It
+// is dropped when the test ends.
+func URL(t testing.TB) string {
+	t.Helper()
+	return database(t, "TEMPLATE "+template+" STRATEGY FILE_COPY")
+}
+
+// Empty returns the address of a new database without any schema.
+func Empty(t testing.TB) string {
+	t.Helper()
+	return database(t, "TEMPLATE template0 STRATEGY FILE_COPY")
+}
+
+// Pool returns connections to a new database with the schema of this release.
+// They are closed, and the database dropped, when the test ends.
+func Pool(t testing.TB) *pgxpool.Pool {
+	t.Helper()
+	return Open(t, URL(t))
+}
+
+// Open returns a pool for a database's address, closed when the test ends.
+func Open(t testing.TB, url string) *pgxpool.Pool {
+	t.Helper()
+	pool, err := postgres.Open(t.Context(), url, postgres.Options{Role: "test", MaxConns: 10})
+	if err != nil {
+		t.Fatalf("open pool: %v", err)
+	}
+	t.Cleanup(pool.Close)
+	return pool
+}
+
+// Cluster returns a server of the test's own, which it may stop, kill, pause
+// and start. It has no databases but postgres; see Migrated.
+func Cluster(t testing.TB) *postgres.Cluster {
+	t.Helper()
+	dir, err := newDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
+	defer cancel()
+	c, err := postgres.StartCluster(ctx, postgres.ClusterOptions{Dir: dir, MaxConns: 100})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
+		defer cancel()
+		if err := errors.Join(c.Stop(ctx), postgres.RemoveCluster(ctx, dir)); err != nil {
+			t.Error(err)
+		}
+	})
+	return c
+}
+
+// Migrated makes a database with the schema of this release in a cluster and
+// returns its address. It goes with the cluster.
+func Migrated(t testing.TB, c *postgres.Cluster) string {
+	t.Helper()
+	name := "test_" + strconv.FormatInt(serial.Add(1), 10)
+	if err := c.CreateDatabase(t.Context(), name); err != nil {
+		t.Fatal(err)
+	}
+	if err := postgres.Migrate(t.Context(), c.URL(name), slog.New(slog.DiscardHandler)); err != nil {
+		t.Fatal(err)
+	}
+	return c.URL(name)
+}
+
+func database(t testing.TB, options string) string {
+	t.Helper()
+	c, err := shared()
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := "test_" + strconv.FormatInt(serial.Add(1), 10)
+	if err := admin(t.Context(), c, "CREATE DATABASE "+name+" "+options); err != nil {
+		t.Fatalf("make database: %v", err)
+	}
+	t.Cleanup(func() {
+		// FORCE: a test may leave connections behind, which is its own affair.
+		if err := admin(context.Background(), c, "DROP DATABASE "+name+" WITH (FORCE)"); err != nil {
+			t.Errorf("drop database: %v", err)
+		}
+	})
+	return c.URL(name)
+}
+
+func admin(ctx context.Context, c *postgres.Cluster, statement string) error {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	conn, err := pgx.Connect(ctx, c.URL("postgres"))
+	if err != nil {
+		return err
+	}
+	_, err = conn.Exec(ctx, statement)
+	return errors.Join(err, conn.Close(ctx))
+}
+
+func startShared() (*postgres.Cluster, error) {
+	dir, err := newDir()
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
+	defer cancel()
+	c, err := postgres.StartCluster(ctx, postgres.ClusterOptions{Dir: dir, MaxConns: 300})
+	if err != nil {
+		return nil, err
+	}
+	started.Store(c)
+	if err := c.CreateDatabase(ctx, template); err != nil {
+		return nil, err
+	}
+	if err := postgres.Migrate(ctx, c.URL(template), slog.New(slog.DiscardHandler)); err != nil {
+		return nil, fmt.Errorf("migrate the template: %w", err)
+	}
+	// Nobody can connect any more: a session in a template keeps it from being
+	// cloned.
+	if err := admin(ctx, c, "ALTER DATABASE "+template+" ALLOW_CONNECTIONS false"); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// newDir returns a path for a cluster of this process.
+func newDir() (string, error) {
+	folder.mu.Lock()
+	defer folder.mu.Unlock()
+	if !folder.main {
+		return "", errors.New("pgtest: the package needs func TestMain(m *testing.M) { pgtest.Main(m) }")
+	}
+	if folder.path == "" {
+		if err := makeFolder(); err != nil {
+			return "", fmt.Errorf("pgtest: %w", err)
+		}
+	}
+	return filepath.Join(folder.path, strconv.FormatInt(serial.Add(1), 10)), nil
+}
+
+// makeFolder makes the folder of this process beside those of others and
+// removes those whose process is gone: nobody holds their lock. One lock over
+// all of them keeps a folder from being removed before its lock is taken.
+func makeFolder() error {
+	root, err := makeRoot()
+	if err != nil {
+		return err
+	}
+	all, err := lock(filepath.Join(root, "lock"), syscall.LOCK_EX)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = all.Close() }()
+	if err := sweep(root); err != nil {
+		return err
+	}
+	path, err := os.MkdirTemp(root, "")
+	if err != nil {
+		return err
+	}
+	// The server runs as another user when we are root, and has to pass.
+	if err := os.Chmod(path, 0o711); err != nil {
+		return err
+	}
+	folder.lock, err = lock(filepath.Join(path, "lock"), syscall.LOCK_EX)
+	folder.path = path
+	return err
+}
+
+// makeRoot makes the folder of all test processes of this user, and makes sure
+// that it is this user's: its name can be guessed.
+func makeRoot() (string, error) {
+	root := filepath.Join(os.TempDir(), "signpost-pgtest-"+strconv.Itoa(os.Getuid()))
+	if err := os.Mkdir(root, 0o711); err != nil && !errors.Is(err, os.ErrExist) {
+		return "", err
+	}
+	info, err := os.Lstat(root)
+	if err != nil {
+		return "", err
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !info.IsDir() || !ok || int(st.Uid) != os.Getuid() {
+		return "", fmt.Errorf("%s belongs to somebody else", root)
+	}
+	return root, os.Chmod(root, 0o711)
+}
+
+// sweep removes the folders of processes that are gone.
+func sweep(root string) error {
+	entries, err := os.ReadDir(root)
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		path := filepath.Join(root, entry.Name())
+		if !entry.IsDir() {
+			continue
+		}
+		held, err := lock(filepath.Join(path, "lock"), syscall.LOCK_EX|syscall.LOCK_NB)
+		if err != nil {
+			continue // its process lives
+		}
+		err = removeFolder(path)
+		_ = held.Close()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// removeFolder removes a process's folder with every cluster in it.
+func removeFolder(path string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
+	defer cancel()
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		if !entry.IsDir() {
+			continue
+		}
+		if err := postgres.RemoveCluster(ctx, filepath.Join(path, entry.Name())); err != nil {
+			return err
+		}
+	}
+	return os.RemoveAll(path)
+}
+
+// cleanUp stops the shared server and removes the folder of this process.
+func cleanUp() error {
+	folder.mu.Lock()
+	defer folder.mu.Unlock()
+	if folder.path == "" {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
+	defer cancel()
+	var err error
+	if c := started.Load(); c != nil {
+		err = c.Stop(ctx)
+	}
+	return errors.Join(err, removeFolder(folder.path), folder.lock.Close())
+}
+
+// lock opens and locks a file with flock(2), which ends with the process.
+func lock(path string, how int) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(f.Fd()), how); err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	return f, nil
+}

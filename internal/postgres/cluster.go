@@ -1,0 +1,626 @@
+package postgres
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+const (
+	superuser      = "signpost"
+	maxSocketPath  = 103 // macOS; Linux allows 107
+	maxLogFile     = 8 << 20
+	maxLogTail     = 4 << 10
+	readyInterval  = 20 * time.Millisecond
+	readyTimeout   = time.Second
+	fallbackParent = "/var/lib/signpost"
+)
+
+// ClusterOptions says what private server to run.
+type ClusterOptions struct {
+	// Dir holds everything of the cluster and is made if need be: data/ (the
+	// database), postgres.log, lock, and location (see StartCluster).
+	Dir string
+	// Durable makes it a real database, which survives a power cut. Without it
+	// nothing is flushed to disk: for tests only.
+	Durable bool
+	// MaxConns is the server's max_connections; 0 means 100.
+	MaxConns int
+	// Log hears what a person may want to know. Nil means nobody.
+	Log *slog.Logger
+}
+
+// Cluster is a private PostgreSQL server, a child of this process, made from
+// the server programs installed on this machine. It listens on a Unix socket
+// only, in a folder that nobody but its account (and root) can enter; that
+// folder is the authentication. Safe for concurrent use.
+type Cluster struct {
+	o      ClusterOptions
+	socket string // folder of the socket; stays the same over restarts
+
+	mu    sync.Mutex
+	proc  *process
+	locks []*os.File
+}
+
+// StartCluster makes the cluster in o.Dir if there is none yet, starts it and
+// returns when it answers. It recovers by itself from whatever a kill left: a
+// half-made database, a stale pid file or socket, a server that still runs. Two
+// processes cannot have one Dir at a time; the second gets an error.
+//
+// As root, for whom PostgreSQL does not run, the server runs as the user who
+// owns the data or else as postgres. If that user cannot reach Dir (a home that
+// is closed to others, say), the data is put into a folder of its own under
+// /var/lib/signpost, and Dir/location says where.
+//
+// The server ends with this process, however it ends (on Linux; elsewhere the
+// next start on Dir ends one that was left). The caller calls Stop.
+func StartCluster(ctx context.Context, o ClusterOptions) (*Cluster, error) {
+	dir, err := filepath.Abs(o.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("find database folder: %w", err)
+	}
+	o.Dir = dir
+	if o.Log == nil {
+		o.Log = quiet()
+	}
+	if o.MaxConns == 0 {
+		o.MaxConns = 100
+	}
+	c := &Cluster{o: o}
+	if err := c.Start(ctx); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// Start starts a cluster that was stopped or killed; the URLs stay the same.
+func (c *Cluster) Start(ctx context.Context) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.proc.running() {
+		return errors.New("start postgres: it is running")
+	}
+	c.unlock() // of a server that ended by itself
+	err := c.start(ctx)
+	if err != nil {
+		c.unlock()
+		return fmt.Errorf("start postgres in %s: %w", c.o.Dir, err)
+	}
+	return nil
+}
+
+func (c *Cluster) start(ctx context.Context) error {
+	if err := os.MkdirAll(c.o.Dir, 0o755); err != nil {
+		return fmt.Errorf("make folder: %w", err)
+	}
+	if err := c.lock(c.o.Dir); err != nil {
+		return err
+	}
+	home, err := readLocation(c.o.Dir)
+	if err != nil {
+		return err
+	}
+	data := filepath.Join(home, "data")
+	major, err := dataVersion(data)
+	if err != nil {
+		return err
+	}
+	server, err := findBinaries(major)
+	if err != nil {
+		return err
+	}
+	as, err := serverAccount(data)
+	if err != nil {
+		return err
+	}
+	if home, err = c.settle(ctx, home, major > 0, as, server.dir); err != nil {
+		return err
+	}
+	data = filepath.Join(home, "data")
+	if major == 0 {
+		if err := c.initialize(ctx, server.dir, home, as); err != nil {
+			return err
+		}
+	}
+	if err := stopOrphan(ctx, data); err != nil {
+		return err
+	}
+	if err := c.makeSocketDir(ctx, home, as, server.dir); err != nil {
+		return err
+	}
+	return c.launch(ctx, server.dir, data, as)
+}
+
+// lock keeps other processes away from dir for as long as this one lives.
+func (c *Cluster) lock(dir string) error {
+	f, err := lockFile(filepath.Join(dir, "lock"))
+	if errors.Is(err, errLocked) {
+		return errors.New("another process is using it: stop that one, or choose another data folder")
+	}
+	if errors.Is(err, os.ErrPermission) {
+		return fmt.Errorf("it belongs to another user (was it last used with sudo?): %w", err)
+	}
+	if err != nil {
+		return err
+	}
+	c.locks = append(c.locks, f)
+	return nil
+}
+
+func (c *Cluster) unlock() {
+	for _, f := range c.locks {
+		_ = f.Close()
+	}
+	c.locks = nil
+}
+
+// readLocation returns the folder that holds the database of dir: dir itself,
+// or what its location file names.
+func readLocation(dir string) (string, error) {
+	content, err := os.ReadFile(filepath.Join(dir, "location"))
+	if errors.Is(err, os.ErrNotExist) {
+		return dir, nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("read where the database is: %w", err)
+	}
+	home := strings.TrimSpace(string(content))
+	if _, err := os.Stat(home); err != nil {
+		return "", fmt.Errorf("the database is kept in %s, which cannot be read (%w): bring that folder back, "+
+			"or remove %s to begin with an empty database", home, err, filepath.Join(dir, "location"))
+	}
+	return home, nil
+}
+
+// settle returns the folder in which the account can keep the database: home,
+// or where it cannot and there is no database yet, one under /var/lib/signpost.
+func (c *Cluster) settle(ctx context.Context, home string, made bool, as *account, bin string) (string, error) {
+	if home != c.o.Dir {
+		if err := c.lock(home); err != nil {
+			return "", err
+		}
+	}
+	if as == nil {
+		return home, nil
+	}
+	program := filepath.Join(bin, "postgres")
+	if !as.canUse(ctx, program, "/") {
+		return "", fmt.Errorf("%s cannot run %s", as.name, program)
+	}
+	if made {
+		if !as.canUse(ctx, program, filepath.Join(home, "data")) {
+			return "", fmt.Errorf("%s, who owns the database, cannot enter %s: "+
+				"give others the right to pass through its parent folders (chmod o+x)", as.name, filepath.Join(home, "data"))
+		}
+		return home, nil
+	}
+	fresh, err := makeData(home, as)
+	if err == nil && as.canUse(ctx, program, fresh) {
+		return home, nil
+	}
+	_ = os.Remove(fresh)
+	return c.moveOut(ctx, as, program)
+}
+
+// moveOut makes a folder outside Dir and notes it there. Its name is drawn, not
+// derived from Dir, so that a Dir that was removed and made again begins empty.
+func (c *Cluster) moveOut(ctx context.Context, as *account, program string) (string, error) {
+	fail := func(err error) (string, error) {
+		return "", fmt.Errorf("%s, as whom PostgreSQL must run, cannot use %s, and no folder in %s can be had instead (%w): "+
+			"choose a data folder that others may enter", as.name, c.o.Dir, fallbackParent, err)
+	}
+	if err := os.MkdirAll(fallbackParent, 0o755); err != nil {
+		return fail(err)
+	}
+	home, err := os.MkdirTemp(fallbackParent, "postgres-")
+	if err != nil {
+		return fail(err)
+	}
+	if err := os.Chmod(home, 0o711); err != nil {
+		return fail(err)
+	}
+	fresh, err := makeData(home, as)
+	if err != nil {
+		return fail(err)
+	}
+	if !as.canUse(ctx, program, fresh) {
+		return fail(errors.New("it is closed to that user too"))
+	}
+	if err := c.lock(home); err != nil {
+		return "", err
+	}
+	if err := os.WriteFile(filepath.Join(c.o.Dir, "location"), []byte(home+"\n"), 0o644); err != nil {
+		return "", fmt.Errorf("note where the database is: %w", err)
+	}
+	c.o.Log.InfoContext(ctx, "the database is kept outside the data folder, which the postgres user cannot enter",
+		"folder", home, "noted_in", filepath.Join(c.o.Dir, "location"))
+	return home, nil
+}
+
+// makeData makes the empty folder in which a database is made. It gets its
+// final name only when it is whole.
+func makeData(home string, as *account) (string, error) {
+	fresh := filepath.Join(home, "data.new")
+	if err := os.RemoveAll(fresh); err != nil {
+		return "", fmt.Errorf("remove a half-made database: %w", err)
+	}
+	if err := os.Mkdir(fresh, 0o700); err != nil {
+		return "", fmt.Errorf("make database folder: %w", err)
+	}
+	if err := as.own(fresh); err != nil {
+		return "", fmt.Errorf("give away database folder: %w", err)
+	}
+	return fresh, nil
+}
+
+// initialize makes the database in home. A kill on the way leaves data.new,
+// which the next start throws away.
+func (c *Cluster) initialize(ctx context.Context, bin, home string, as *account) error {
+	fresh, err := makeData(home, as)
+	if err != nil {
+		return err
+	}
+	args := []string{
+		"-D", fresh, "-U", superuser, "--encoding=UTF8", "--locale=C.UTF-8",
+		// Whoever can open the socket is let in; its folder lets in nobody else.
+		"-A", "trust",
+	}
+	if !c.o.Durable {
+		args = append(args, "--no-sync")
+	}
+	if err := runInitdb(ctx, filepath.Join(bin, "initdb"), args, as); err != nil {
+		return err
+	}
+	if err := os.Rename(fresh, filepath.Join(home, "data")); err != nil {
+		return fmt.Errorf("put the new database in place: %w", err)
+	}
+	if c.o.Durable {
+		return syncFolder(home)
+	}
+	return nil
+}
+
+func runInitdb(ctx context.Context, program string, args []string, as *account) error {
+	out, err := os.CreateTemp("", "signpost-initdb-")
+	if err != nil {
+		return fmt.Errorf("make file for the output of initdb: %w", err)
+	}
+	defer func() { _, _ = out.Close(), os.Remove(out.Name()) }()
+	cmd := exec.Command(program, args...)
+	cmd.Dir, cmd.Stdout, cmd.Stderr = "/", out, out
+	p, err := startProcess(cmd, as, syscall.SIGKILL)
+	if err != nil {
+		return fmt.Errorf("run initdb: %w", err)
+	}
+	select {
+	case <-p.done:
+	case <-ctx.Done():
+		_ = syscall.Kill(-p.pid, syscall.SIGKILL)
+		<-p.done
+		return fmt.Errorf("make the database: %w", ctx.Err())
+	}
+	if p.err != nil {
+		return fmt.Errorf("make the database with initdb: %w\n%s", p.err, tail(out, 0))
+	}
+	return nil
+}
+
+func syncFolder(dir string) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return fmt.Errorf("open folder: %w", err)
+	}
+	defer func() { _ = f.Close() }()
+	if err := f.Sync(); err != nil {
+		return fmt.Errorf("flush folder: %w", err)
+	}
+	return nil
+}
+
+// makeSocketDir makes the folder of the socket anew, in home if its path is
+// short enough and the account can get there, or else among the temporary
+// files. What a killed server left in it goes.
+func (c *Cluster) makeSocketDir(ctx context.Context, home string, as *account, bin string) error {
+	if c.socket != "" {
+		return emptyDir(c.socket, as)
+	}
+	inside := filepath.Join(home, "socket")
+	if len(inside)+len("/.s.PGSQL.5432") <= maxSocketPath && emptyDir(inside, as) == nil {
+		c.socket = inside
+		return nil
+	}
+	for _, parent := range []string{os.TempDir(), "/tmp"} {
+		dir, err := os.MkdirTemp(parent, "signpost-")
+		if err != nil {
+			continue
+		}
+		fits := len(dir)+len("/.s.PGSQL.5432") <= maxSocketPath
+		if fits && as.own(dir) == nil && as.canUse(ctx, filepath.Join(bin, "postgres"), dir) {
+			c.socket = dir
+			return nil
+		}
+		_ = os.Remove(dir)
+	}
+	return errors.New("no folder for the server's socket: its path is too long or closed to the server's user")
+}
+
+func emptyDir(dir string, as *account) error {
+	if err := os.RemoveAll(dir); err != nil {
+		return fmt.Errorf("remove old socket: %w", err)
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return fmt.Errorf("make socket folder: %w", err)
+	}
+	return as.own(dir)
+}
+
+// launch starts the server and waits until it answers. After a kill of the
+// postmaster alone its children may live a little longer, and hold memory that
+// keeps a new one from starting: that one is started again.
+func (c *Cluster) launch(ctx context.Context, bin, data string, as *account) error {
+	for {
+		log, from, err := openLog(filepath.Join(c.o.Dir, "postgres.log"), as)
+		if err != nil {
+			return err
+		}
+		err = c.launchOnce(ctx, bin, data, as, log)
+		said := ""
+		if err != nil {
+			said = tail(log, from)
+		}
+		_ = log.Close() // the server has its own handle
+		if err == nil {
+			return nil
+		}
+		if ctx.Err() == nil && strings.Contains(said, "pre-existing shared memory block") {
+			if err := pause(ctx, 100*time.Millisecond); err == nil {
+				continue
+			}
+		}
+		return fmt.Errorf("%w\n%s", err, said)
+	}
+}
+
+func (c *Cluster) launchOnce(ctx context.Context, bin, data string, as *account, log *os.File) error {
+	args := []string{"-D", data, "-k", c.socket}
+	for _, s := range c.settings() {
+		args = append(args, "-c", s)
+	}
+	cmd := exec.Command(filepath.Join(bin, "postgres"), args...)
+	cmd.Dir, cmd.Stdout, cmd.Stderr = data, log, log
+	death := syscall.SIGQUIT
+	if c.o.Durable {
+		death = syscall.SIGINT // a checkpoint, so that the next start is quick
+	}
+	proc, err := startProcess(cmd, as, death)
+	if err != nil {
+		return fmt.Errorf("run postgres: %w", err)
+	}
+	if err := c.waitReady(ctx, proc); err != nil {
+		if proc.running() {
+			err = errors.Join(err, proc.stop(ctx))
+		}
+		return err
+	}
+	c.proc = proc
+	return nil
+}
+
+func (c *Cluster) settings() []string {
+	s := []string{
+		"listen_addresses=", "port=5432", "unix_socket_permissions=0700",
+		"max_connections=" + strconv.Itoa(c.o.MaxConns),
+		"timezone=UTC", "log_timezone=UTC", "lc_messages=C",
+		"logging_collector=off", "log_destination=stderr", "log_checkpoints=off",
+	}
+	if c.o.Durable {
+		return append(s, "shared_buffers=128MB", "max_wal_size=1GB", "fsync=on", "full_page_writes=on", "synchronous_commit=on")
+	}
+	return append(s, "shared_buffers=64MB", "fsync=off", "full_page_writes=off", "synchronous_commit=off",
+		"wal_level=minimal", "max_wal_senders=0", "checkpoint_timeout=1h", "max_wal_size=4GB", "jit=off",
+		// Kept in the data folder, so that a killed server leaves nothing behind
+		// once that is removed.
+		"dynamic_shared_memory_type=mmap")
+}
+
+// waitReady returns when the server answers a connection.
+func (c *Cluster) waitReady(ctx context.Context, p *process) error {
+	for {
+		err := c.ping(ctx)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-p.done:
+			return fmt.Errorf("the server ended at once: %w", p.err)
+		case <-ctx.Done():
+			return fmt.Errorf("the server is not ready (%w): %w", err, ctx.Err())
+		case <-time.After(readyInterval):
+		}
+	}
+}
+
+func (c *Cluster) ping(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
+	defer cancel()
+	conn, err := pgconn.Connect(ctx, c.URL("postgres"))
+	if err != nil {
+		return err
+	}
+	return conn.Close(ctx)
+}
+
+// URL returns the address of one of the cluster's databases, for Open. Every
+// setting that the PG… environment variables could change is given.
+func (c *Cluster) URL(database string) string {
+	query := url.Values{"host": {c.socket}, "port": {"5432"}, "sslmode": {"disable"}}
+	u := url.URL{Scheme: "postgres", User: url.User(superuser), Path: "/" + database, RawQuery: query.Encode()}
+	return u.String()
+}
+
+// CreateDatabase makes an empty database unless it exists.
+func (c *Cluster) CreateDatabase(ctx context.Context, name string) error {
+	conn, err := pgx.Connect(ctx, c.URL("postgres"))
+	if err != nil {
+		return fmt.Errorf("connect to make database %s: %w", name, err)
+	}
+	defer func() { _ = conn.Close(ctx) }()
+	_, err = conn.Exec(ctx, "CREATE DATABASE "+pgx.Identifier{name}.Sanitize())
+	// Two at once can also meet in the catalog's unique index.
+	if code := Code(err); err != nil && code != codeDuplicateDB && code != codeUniqueness {
+		return fmt.Errorf("make database %s: %w", name, err)
+	}
+	return nil
+}
+
+// Done returns a channel that is closed when the server that runs now has
+// ended, for whatever reason; nil before the first start.
+func (c *Cluster) Done() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.proc.doneChannel()
+}
+
+func (p *process) doneChannel() <-chan struct{} {
+	if p == nil {
+		return nil
+	}
+	return p.done
+}
+
+// Stop shuts the server down: sessions are ended, nothing committed is lost. It
+// waits until ctx ends and then makes it quit, which the next start recovers
+// from. Stopping one that does not run does nothing.
+func (c *Cluster) Stop(ctx context.Context) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	defer c.unlock()
+	var err error
+	if c.proc.running() {
+		err = c.proc.stop(ctx)
+	}
+	if c.socket != "" && filepath.Dir(c.socket) != c.o.Dir {
+		_ = os.RemoveAll(c.socket) // among the temporary files; Start makes it again
+	}
+	return err
+}
+
+// Kill ends the server as a crash would (SIGKILL), without any clean-up. Start
+// brings it back.
+func (c *Cluster) Kill() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	defer c.unlock()
+	if c.proc.running() {
+		c.proc.kill()
+	}
+}
+
+// Pause makes the server and all its sessions stand still, as a host that hangs
+// would: connections are neither refused nor answered. Resume ends it.
+func (c *Cluster) Pause(ctx context.Context) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.proc.running() {
+		return errors.New("pause postgres: it is not running")
+	}
+	conn, err := pgx.Connect(ctx, c.URL("postgres"))
+	if err != nil {
+		return fmt.Errorf("connect to list sessions: %w", err)
+	}
+	// The postmaster first, so that no session begins after they are listed.
+	if err := syscall.Kill(c.proc.pid, syscall.SIGSTOP); err != nil {
+		return errors.Join(fmt.Errorf("pause postgres: %w", err), conn.Close(ctx))
+	}
+	rows, err := conn.Query(ctx, "SELECT pid FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
+	if err != nil {
+		return errors.Join(fmt.Errorf("list sessions: %w", err), c.proc.signalAll(syscall.SIGCONT))
+	}
+	pids, err := pgx.CollectRows(rows, pgx.RowTo[int32])
+	err = errors.Join(err, conn.Close(ctx))
+	if err != nil {
+		return errors.Join(fmt.Errorf("list sessions: %w", err), c.proc.signalAll(syscall.SIGCONT))
+	}
+	c.proc.children = pids
+	return c.proc.signalAll(syscall.SIGSTOP)
+}
+
+// Resume lets a paused server go on.
+func (c *Cluster) Resume() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.proc.running() {
+		return errors.New("resume postgres: it is not running")
+	}
+	return c.proc.signalAll(syscall.SIGCONT)
+}
+
+// RemoveCluster stops whatever server was left running in dir and removes the
+// folder with everything in it. It fails where a process is using it.
+func RemoveCluster(ctx context.Context, dir string) error {
+	lock, err := lockFile(filepath.Join(dir, "lock"))
+	if err != nil {
+		return fmt.Errorf("remove database %s: %w", dir, err)
+	}
+	defer func() { _ = lock.Close() }()
+	home, err := readLocation(dir)
+	if err != nil {
+		home = dir // nothing is left of it
+	}
+	if err := stopOrphan(ctx, filepath.Join(home, "data")); err != nil {
+		return fmt.Errorf("remove database %s: %w", dir, err)
+	}
+	if err := errors.Join(os.RemoveAll(home), os.RemoveAll(dir)); err != nil {
+		return fmt.Errorf("remove database: %w", err)
+	}
+	return nil
+}
+
+// openLog opens the server's log for appending and returns where it ends now.
+func openLog(path string, as *account) (*os.File, int64, error) {
+	if info, err := os.Stat(path); err == nil && info.Size() > maxLogFile {
+		if err := os.Rename(path, path+".old"); err != nil {
+			return nil, 0, fmt.Errorf("set old log aside: %w", err)
+		}
+	}
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return nil, 0, fmt.Errorf("open server log: %w", err)
+	}
+	end, err := f.Seek(0, io.SeekEnd)
+	if err = errors.Join(err, as.own(path)); err != nil {
+		_ = f.Close()
+		return nil, 0, fmt.Errorf("prepare server log: %w", err)
+	}
+	return f, end, nil
+}
+
+// tail returns the end of what was written to f since from.
+func tail(f *os.File, from int64) string {
+	info, err := f.Stat()
+	if err != nil {
+		return ""
+	}
+	from = max(from, info.Size()-maxLogTail)
+	text, err := io.ReadAll(io.NewSectionReader(f, from, maxLogTail))
+	if err != nil {
+		return ""
+	}
+	return string(bytes.TrimSpace(text))
+}

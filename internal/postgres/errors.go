@@ -1,0 +1,132 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"strings"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/puddle/v2"
+)
+
+// Codes of https://www.postgresql.org/docs/current/errcodes-appendix.html that
+// are looked at by name.
+const (
+	codeReadOnly       = "25006" // read_only_sql_transaction
+	codeCheckViolation = "23514" // check_violation, and "no partition found for row"
+	codeUndefinedTable = "42P01"
+	codeNoDatabase     = "3D000" // invalid_catalog_name
+	codeDuplicateDB    = "42P04"
+	codeUniqueness     = "23505"
+)
+
+// unavailableCodes are the errors by which a server says that it, and not the
+// statement, is the trouble. Two characters name a whole class.
+var unavailableCodes = []string{
+	"08", // connection exceptions
+	"28", // it does not let us in
+	codeNoDatabase,
+	codeReadOnly, // we talk to a primary that was demoted
+	"25P03",      // idle_in_transaction_session_timeout: the session is gone
+	"25P04",      // transaction_timeout
+	"40003",      // statement_completion_unknown
+	"53",         // out of connections, memory or disk
+	"55P03",      // lock_timeout
+	"57014",      // statement_timeout, or an operator's pg_cancel_backend
+	"57P",        // shutting down, crashed, starting up, session ended
+	"58",         // I/O error and the like
+}
+
+// Code returns the SQLSTATE of an error that the server reported, and ""
+// for any other error.
+func Code(err error) string {
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) {
+		return pg.Code
+	}
+	return ""
+}
+
+// Constraint returns the name of the constraint (or unique index) that err says
+// was violated, and "" for any other error.
+func Constraint(err error) string {
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) && strings.HasPrefix(pg.Code, "23") {
+		return pg.ConstraintName
+	}
+	return ""
+}
+
+// NoPartition reports whether err says that events has no partition for a row's
+// time. Partitions.Ensure makes one, after Partitions.Forget.
+func NoPartition(err error) bool {
+	return Code(err) == codeCheckViolation && Constraint(err) == ""
+}
+
+// DataFault reports whether err is to be blamed on the data of the statement,
+// so that repeating it cannot help: a value out of range or not text, a
+// violated constraint, a value too large for an index. A missing partition is
+// not the data's fault.
+func DataFault(err error) bool {
+	code := Code(err)
+	return strings.HasPrefix(code, "22") || code == "54000" ||
+		strings.HasPrefix(code, "23") && !NoPartition(err)
+}
+
+// Retryable reports whether err only says that two transactions got in each
+// other's way, so that the same transaction may be run again at once.
+func Retryable(err error) bool {
+	code := Code(err)
+	return code == "40001" || code == "40P01"
+}
+
+// Unavailable reports whether err says that Postgres is down, cannot be
+// reached, is overloaded, failing over, or did not answer within our deadline,
+// so that the same request may well work later. It is false for what the caller
+// did wrong, for faults of the data and for a request that its client canceled.
+//
+// err must come from the driver: a timeout or a broken pipe of any other
+// connection looks the same.
+func Unavailable(err error) bool {
+	if err == nil || errors.Is(err, context.Canceled) {
+		return false
+	}
+	if code := Code(err); code != "" {
+		return hasPrefix(code, unavailableCodes)
+	}
+	return connectionFault(err)
+}
+
+func hasPrefix(s string, prefixes []string) bool {
+	for _, p := range prefixes {
+		if strings.HasPrefix(s, p) {
+			return true
+		}
+	}
+	return false
+}
+
+// connectionFault reports whether err, which no server reported, is one of the
+// many ways in which a connection cannot be had or breaks.
+func connectionFault(err error) bool {
+	for _, known := range []error{
+		context.DeadlineExceeded, pgconn.ErrConnClosed, puddle.ErrClosedPool,
+		io.EOF, io.ErrUnexpectedEOF, net.ErrClosed,
+	} {
+		if errors.Is(err, known) {
+			return true
+		}
+	}
+	var connect *pgconn.ConnectError
+	var network net.Error
+	return errors.As(err, &connect) || errors.As(err, &network) || pgconn.Timeout(err)
+}
+
+// refused reports whether a server that is up will not serve us, which waiting
+// does not change: a wrong password, an unknown user or database.
+func refused(err error) bool {
+	code := Code(err)
+	return code == codeNoDatabase || strings.HasPrefix(code, "28")
+}

@@ -1,0 +1,197 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+const (
+	attachAttempts    = 5
+	attachLockTimeout = "2s"
+)
+
+// ErrMonth is what an attempt to make a partition of a month that events may
+// not have comes to: before 2000-01, or more than four months ahead.
+var ErrMonth = errors.New("month is outside the range of events")
+
+var firstMonth = time.Date(2000, time.January, 1, 0, 0, 0, 0, time.UTC)
+
+// MonthOf returns the start of t's month in UTC, which names its partition.
+func MonthOf(t time.Time) time.Time {
+	year, month, _ := t.UTC().Date()
+	return time.Date(year, month, 1, 0, 0, 0, 0, time.UTC)
+}
+
+// lastMonth is the furthest month ahead that may have a partition: events may
+// bear times up to the next month, and partitions are made three months ahead.
+func lastMonth(now time.Time) time.Time {
+	return MonthOf(now).AddDate(0, 1+monthsAhead, 0)
+}
+
+// monthsFrom returns now's month and the next n.
+func monthsFrom(now time.Time, n int) []time.Time {
+	var months []time.Time
+	for i := range n + 1 {
+		months = append(months, MonthOf(now).AddDate(0, i, 0))
+	}
+	return months
+}
+
+func partitionName(month time.Time) string {
+	return month.Format("events_2006_01")
+}
+
+// EnsurePartitions makes the partitions of events for the months that hold the
+// given times, where they do not exist. Each is made in a short transaction of
+// its own, which no read or write of events waits for and which gives up and
+// tries again rather than wait long itself. Any number of processes may do so
+// at once. It returns ErrMonth, before it does anything, when a month is out of
+// range.
+func EnsurePartitions(ctx context.Context, pool *pgxpool.Pool, times []time.Time) error {
+	months, err := distinctMonths(times, time.Now())
+	if err != nil {
+		return err
+	}
+	for _, month := range months {
+		if err := ensurePartition(ctx, pool, month); err != nil {
+			return fmt.Errorf("make partition %s: %w", partitionName(month), err)
+		}
+	}
+	return nil
+}
+
+func distinctMonths(times []time.Time, now time.Time) ([]time.Time, error) {
+	var months []time.Time
+	for _, t := range times {
+		month := MonthOf(t)
+		if month.Before(firstMonth) || month.After(lastMonth(now)) {
+			return nil, fmt.Errorf("%w: %s", ErrMonth, month.Format("2006-01"))
+		}
+		months = append(months, month)
+	}
+	slices.SortFunc(months, time.Time.Compare)
+	return slices.CompactFunc(months, time.Time.Equal), nil
+}
+
+// ensurePartition tries a few times: a lock that cannot be had within the
+// timeout is given up, so that nobody queues behind us meanwhile.
+func ensurePartition(ctx context.Context, pool *pgxpool.Pool, month time.Time) error {
+	var err error
+	for attempt := range attachAttempts {
+		err = InTx(ctx, pool, func(tx pgx.Tx) error { return makePartition(ctx, tx, month) })
+		if Code(err) != "55P03" && !Retryable(err) {
+			return err
+		}
+		if pause(ctx, time.Duration(attempt+1)*100*time.Millisecond) != nil {
+			return err
+		}
+	}
+	return err
+}
+
+// makePartition creates the table by itself and then attaches it. CREATE TABLE
+// … PARTITION OF would take ACCESS EXCLUSIVE on events and queue behind every
+// long read; ATTACH takes a lock that gets along with reads and writes. The new
+// table is empty, so there is nothing for ATTACH to check. Indexes and the
+// primary key are made by ATTACH.
+func makePartition(ctx context.Context, tx pgx.Tx, month time.Time) error {
+	if _, err := tx.Exec(ctx, "SET LOCAL lock_timeout = '"+attachLockTimeout+"'"); err != nil {
+		return fmt.Errorf("set lock timeout: %w", err)
+	}
+	if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock($1)", lockPartitions); err != nil {
+		return fmt.Errorf("take the partition lock: %w", err)
+	}
+	exists, attached, err := partitionState(ctx, tx, partitionName(month))
+	if err != nil || attached {
+		return err
+	}
+	if exists {
+		// Somebody detached it, with rows whose fate is not ours to decide.
+		return errors.New("a table of that name exists that is not a partition of events: drop it or attach it")
+	}
+	name := pgx.Identifier{partitionName(month)}.Sanitize()
+	create := "CREATE TABLE " + name + " (LIKE events INCLUDING ALL EXCLUDING INDEXES EXCLUDING IDENTITY EXCLUDING STATISTICS)"
+	if _, err := tx.Exec(ctx, create); err != nil {
+		return fmt.Errorf("create table: %w", err)
+	}
+	attach := fmt.Sprintf("ALTER TABLE events ATTACH PARTITION %s FOR VALUES FROM ('%s') TO ('%s')",
+		name, bound(month), bound(month.AddDate(0, 1, 0)))
+	if _, err := tx.Exec(ctx, attach); err != nil {
+		return fmt.Errorf("attach: %w", err)
+	}
+	return nil
+}
+
+func bound(t time.Time) string { return t.Format("2006-01-02 15:04:05+00") }
+
+func partitionState(ctx context.Context, tx pgx.Tx, name string) (exists, attached bool, err error) {
+	err = tx.QueryRow(ctx, `
+		SELECT to_regclass($1) IS NOT NULL,
+			EXISTS (SELECT FROM pg_inherits
+				WHERE inhrelid = to_regclass($1)
+				AND inhparent = 'events'::regclass
+				AND NOT inhdetachpending)`, name).Scan(&exists, &attached)
+	if err != nil {
+		return false, false, fmt.Errorf("look for the partition: %w", err)
+	}
+	return exists, attached, nil
+}
+
+// Partitions remembers which partitions of events exist, so that asking for
+// them before every write costs nothing. Safe for concurrent use.
+type Partitions struct {
+	pool  *pgxpool.Pool
+	mu    sync.Mutex
+	known map[time.Time]bool // bounded by the range of months that may exist
+}
+
+// NewPartitions returns a Partitions that knows of none yet.
+func NewPartitions(pool *pgxpool.Pool) *Partitions {
+	return &Partitions{pool: pool, known: map[time.Time]bool{}}
+}
+
+// Ensure makes the partitions that rows with these times need, as
+// EnsurePartitions does, except those it knows to exist. Call it before the
+// transaction that writes the rows, not inside it.
+func (p *Partitions) Ensure(ctx context.Context, times ...time.Time) error {
+	missing := p.missing(times)
+	if len(missing) == 0 {
+		return nil
+	}
+	if err := EnsurePartitions(ctx, p.pool, missing); err != nil {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, month := range missing {
+		p.known[month] = true
+	}
+	return nil
+}
+
+func (p *Partitions) missing(times []time.Time) []time.Time {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var missing []time.Time
+	for _, t := range times {
+		if month := MonthOf(t); !p.known[month] && !slices.Contains(missing, month) {
+			missing = append(missing, month)
+		}
+	}
+	return missing
+}
+
+// Forget makes the next Ensure look again. Call it when a write failed with
+// NoPartition: somebody dropped a partition that was known.
+func (p *Partitions) Forget() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	clear(p.known)
+}

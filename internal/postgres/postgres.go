@@ -1,0 +1,167 @@
+// Package postgres is everything Signpost knows about its database server: the
+// connection pool, transactions, what an error means, the schema and its
+// version, the partitions of events, and a private server for those who have
+// none. Queries are elsewhere (package queries); this package knows no table
+// but events and those that keep schema versions.
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+const (
+	connectTimeout  = 2 * time.Second
+	pingTimeout     = 2 * time.Second
+	rollbackTimeout = 2 * time.Second
+)
+
+// Options says how one process uses the database. The zero value is usable.
+type Options struct {
+	// Role names the process to the server: application_name becomes
+	// "signpost <role>". Empty means plain "signpost".
+	Role string
+	// MaxConns bounds the pool. 0 leaves it to pool_max_conns in the URL, or
+	// else to the driver's default (4, or the number of CPUs if larger).
+	MaxConns int
+	// StatementTimeout, LockTimeout and IdleInTxTimeout are limits that the
+	// server enforces on every statement, lock wait and idle transaction of
+	// this pool, so that they also hold for a client that is gone. 0 leaves the
+	// server's own setting. They are sent as startup parameters, which a
+	// connection pooler in front of Postgres may have to be told to accept.
+	StatementTimeout time.Duration
+	LockTimeout      time.Duration
+	IdleInTxTimeout  time.Duration
+}
+
+// Open returns a pool of connections to the database that url names (a
+// postgres:// URL or a keyword/value string). Nothing is dialed before the
+// first use, so Postgres need not be up. The only error is a url that cannot be
+// understood; its text never holds a password. The caller closes the pool.
+//
+// A connection that reports a fatal error, or that its server became read-only
+// (a primary that was demoted), is closed rather than used again.
+func Open(ctx context.Context, url string, o Options) (*pgxpool.Pool, error) {
+	cfg, err := poolConfig(url, o)
+	if err != nil {
+		return nil, err
+	}
+	pool, err := pgxpool.NewWithConfig(ctx, cfg)
+	if err != nil {
+		return nil, fmt.Errorf("create connection pool: %w", err)
+	}
+	return pool, nil
+}
+
+func poolConfig(url string, o Options) (*pgxpool.Config, error) {
+	cfg, err := pgxpool.ParseConfig(url)
+	if err != nil {
+		return nil, fmt.Errorf("parse database URL: %s", parseFault(url, err))
+	}
+	if o.MaxConns > 0 {
+		cfg.MaxConns = int32(min(o.MaxConns, 10_000))
+	}
+	// Connections are renewed so that a changed DNS record or a new replica
+	// behind a proxy is noticed; the jitter keeps them from doing so together.
+	cfg.MaxConnLifetime = 30 * time.Minute
+	cfg.MaxConnLifetimeJitter = 5 * time.Minute
+	cfg.MaxConnIdleTime = 5 * time.Minute
+	cfg.HealthCheckPeriod = 15 * time.Second
+	cfg.PingTimeout = pingTimeout
+
+	conn := cfg.ConnConfig
+	if conn.ConnectTimeout == 0 || conn.ConnectTimeout > time.Minute {
+		conn.ConnectTimeout = connectTimeout
+	}
+	// A peer that vanished without a word is noticed within half a minute, not
+	// after the operating system's two hours.
+	dialer := &net.Dialer{KeepAliveConfig: net.KeepAliveConfig{
+		Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3,
+	}}
+	conn.DialFunc = dialer.DialContext
+	conn.OnPgError = keepConnection
+	setDefault(conn.RuntimeParams, "application_name", strings.TrimSpace("signpost "+o.Role))
+	conn.RuntimeParams["timezone"] = "UTC"
+	setLimit(conn.RuntimeParams, "statement_timeout", o.StatementTimeout)
+	setLimit(conn.RuntimeParams, "lock_timeout", o.LockTimeout)
+	setLimit(conn.RuntimeParams, "idle_in_transaction_session_timeout", o.IdleInTxTimeout)
+	return cfg, nil
+}
+
+func setDefault(params map[string]string, name, value string) {
+	if params[name] == "" {
+		params[name] = value
+	}
+}
+
+func setLimit(params map[string]string, name string, d time.Duration) {
+	if d > 0 {
+		params[name] = strconv.FormatInt(max(1, d.Milliseconds()), 10)
+	}
+}
+
+// keepConnection reports whether a connection is worth keeping after err.
+func keepConnection(_ *pgconn.PgConn, err *pgconn.PgError) bool {
+	severity := err.SeverityUnlocalized
+	if severity == "" {
+		severity = err.Severity
+	}
+	return severity != "FATAL" && severity != "PANIC" && err.Code != codeReadOnly
+}
+
+// parseFault says what is wrong with a database URL without repeating any of
+// it: where a URL does not parse, its password may end up in any part.
+func parseFault(raw string, err error) string {
+	if strings.Contains(raw, "://") {
+		if _, parseErr := url.Parse(raw); parseErr != nil {
+			return "it is not a valid URL (special characters in the password must be percent-encoded)"
+		}
+		if !strings.HasPrefix(raw, "postgres://") && !strings.HasPrefix(raw, "postgresql://") {
+			return "it must start with postgres:// or postgresql://"
+		}
+	}
+	if inner := errors.Unwrap(err); inner != nil {
+		return inner.Error()
+	}
+	return "it is neither a postgres:// URL nor a keyword/value string"
+}
+
+// InTx runs fn in a transaction: committed when fn returns nil, rolled back
+// when it returns an error (which InTx returns as it is) or panics. The
+// rollback has a short deadline of its own, so that it also happens when ctx
+// has ended.
+//
+// When the commit itself fails the outcome may be unknown: the server can have
+// committed and the answer been lost. Callers make a repetition harmless.
+func InTx(ctx context.Context, pool *pgxpool.Pool, fn func(pgx.Tx) error) error {
+	tx, err := pool.Begin(ctx)
+	if err != nil {
+		return fmt.Errorf("begin transaction: %w", err)
+	}
+	defer rollback(ctx, tx)
+	if err := fn(tx); err != nil {
+		return err
+	}
+	if err := tx.Commit(ctx); err != nil {
+		return fmt.Errorf("commit transaction: %w", err)
+	}
+	return nil
+}
+
+// rollback ends tx unless it has ended. Its error is of no use: where it fails
+// the connection is closed, which rolls back as well.
+func rollback(ctx context.Context, tx pgx.Tx) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollbackTimeout)
+	defer cancel()
+	_ = tx.Rollback(ctx)
+}

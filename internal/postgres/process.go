@@ -1,0 +1,257 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Postgres refuses to run as root. account is whom its programs run as then;
+// nil means as ourselves.
+type account struct {
+	uid, gid uint32
+	name     string
+}
+
+// serverAccount picks the account for the database in data: the one that owns
+// it already, or else the system's postgres user.
+func serverAccount(data string) (*account, error) {
+	if os.Geteuid() != 0 {
+		return nil, nil
+	}
+	if info, err := os.Stat(data); err == nil {
+		if st, ok := info.Sys().(*syscall.Stat_t); ok && st.Uid != 0 {
+			return &account{uid: st.Uid, gid: st.Gid, name: "user " + strconv.Itoa(int(st.Uid))}, nil
+		}
+	}
+	u, err := user.Lookup("postgres")
+	if err != nil {
+		return nil, errors.New("PostgreSQL does not run as root, and there is no user named postgres to run it as: " +
+			"create one (useradd --system postgres), or run signpost as an ordinary user")
+	}
+	uid, uidErr := strconv.ParseUint(u.Uid, 10, 32)
+	gid, gidErr := strconv.ParseUint(u.Gid, 10, 32)
+	if err := errors.Join(uidErr, gidErr); err != nil {
+		return nil, fmt.Errorf("read ids of user postgres: %w", err)
+	}
+	return &account{uid: uint32(uid), gid: uint32(gid), name: "user postgres"}, nil
+}
+
+// own gives a file or folder to the account.
+func (a *account) own(path string) error {
+	if a == nil {
+		return nil
+	}
+	return os.Chown(path, int(a.uid), int(a.gid))
+}
+
+// canUse reports whether the account can run program with dir as its working
+// folder, by doing so: rights come from more than mode bits.
+func (a *account) canUse(ctx context.Context, program, dir string) bool {
+	cmd := exec.CommandContext(ctx, program, "--version")
+	cmd.Dir = dir
+	cmd.Env = serverEnv()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: a.credential()}
+	return cmd.Run() == nil
+}
+
+func (a *account) credential() *syscall.Credential {
+	if a == nil {
+		return nil
+	}
+	return &syscall.Credential{Uid: a.uid, Gid: a.gid}
+}
+
+// serverEnv is all that the server's programs see of our environment: none of
+// our secrets, no PG… variable that changes what they do, messages in English.
+func serverEnv() []string {
+	env := []string{"LC_ALL=C", "TZ=UTC"}
+	for _, name := range []string{"PATH", "LD_LIBRARY_PATH"} {
+		if value, ok := os.LookupEnv(name); ok {
+			env = append(env, name+"="+value)
+		}
+	}
+	return env
+}
+
+// process is a child with an owner: a goroutine that waits for it.
+type process struct {
+	pid  int
+	done chan struct{} // closed when the child is gone
+	err  error         // what Wait said; valid once done is closed
+
+	children []int32 // sessions that Cluster.Pause holds
+}
+
+// startProcess starts cmd in a process group of its own, so that a Ctrl-C in
+// the terminal reaches us alone. On Linux the kernel sends it death when we are
+// gone. That is tied to the thread that started the child, not to the process:
+// the goroutine therefore keeps its thread until the child is gone.
+func startProcess(cmd *exec.Cmd, as *account, death syscall.Signal) (*process, error) {
+	cmd.Env = serverEnv()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Credential: as.credential()}
+	setDeathSignal(cmd.SysProcAttr, death)
+	p := &process{done: make(chan struct{})}
+	started := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := cmd.Start()
+		if err == nil {
+			p.pid = cmd.Process.Pid
+		}
+		started <- err
+		if err == nil {
+			p.err = cmd.Wait()
+			close(p.done)
+		}
+	}()
+	if err := <-started; err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+func (p *process) running() bool {
+	if p == nil {
+		return false
+	}
+	select {
+	case <-p.done:
+		return false
+	default:
+		return true
+	}
+}
+
+// stop asks the postmaster to shut down fast, then at once when ctx ends, then
+// kills it; it returns when the child is gone.
+func (p *process) stop(ctx context.Context) error {
+	_ = p.signalAll(syscall.SIGCONT) // one that is paused would not listen
+	_ = syscall.Kill(p.pid, syscall.SIGINT)
+	select {
+	case <-p.done:
+		return nil
+	case <-ctx.Done():
+	}
+	_ = syscall.Kill(p.pid, syscall.SIGQUIT)
+	timer := time.NewTimer(5 * time.Second)
+	defer timer.Stop()
+	select {
+	case <-p.done:
+	case <-timer.C:
+		p.kill()
+	}
+	return fmt.Errorf("stop postgres in time: %w", ctx.Err())
+}
+
+// kill ends the child without any clean-up. Sessions that Pause holds go on, so
+// that they notice and end too.
+func (p *process) kill() {
+	_ = syscall.Kill(p.pid, syscall.SIGKILL)
+	<-p.done
+	_ = p.signalAll(syscall.SIGCONT)
+}
+
+// signalAll signals the sessions that Pause listed and the postmaster.
+func (p *process) signalAll(sig syscall.Signal) error {
+	for _, pid := range p.children {
+		if err := syscall.Kill(int(pid), sig); err != nil && !errors.Is(err, syscall.ESRCH) {
+			return fmt.Errorf("signal session: %w", err)
+		}
+	}
+	if err := syscall.Kill(p.pid, sig); err != nil {
+		return fmt.Errorf("signal postgres: %w", err)
+	}
+	return nil
+}
+
+// stopOrphan ends the server that a killed predecessor left running on data, if
+// any, and removes the pid file where its number now belongs to a stranger,
+// which would keep a new server from starting. The caller holds the lock of the
+// cluster, so whatever runs there has no owner.
+func stopOrphan(ctx context.Context, data string) error {
+	pid, err := postmasterPID(data)
+	if err != nil || pid == 0 {
+		return err
+	}
+	if !isPostmaster(pid, data) {
+		if err := os.Remove(filepath.Join(data, "postmaster.pid")); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("remove stale pid file: %w", err)
+		}
+		return nil
+	}
+	_ = syscall.Kill(pid, syscall.SIGCONT)
+	for _, step := range []struct {
+		signal  syscall.Signal
+		patient time.Duration
+	}{{syscall.SIGINT, 30 * time.Second}, {syscall.SIGQUIT, 10 * time.Second}, {syscall.SIGKILL, 10 * time.Second}} {
+		if err := syscall.Kill(pid, step.signal); err != nil && !errors.Is(err, syscall.ESRCH) {
+			return fmt.Errorf("stop the server left running (process %d): %w", pid, err)
+		}
+		gone, err := waitGone(ctx, pid, data, step.patient)
+		if gone || err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("the server left running (process %d) does not end", pid)
+}
+
+func waitGone(ctx context.Context, pid int, data string, patient time.Duration) (bool, error) {
+	deadline := time.Now().Add(patient)
+	for isPostmaster(pid, data) {
+		if time.Now().After(deadline) {
+			return false, nil
+		}
+		if err := pause(ctx, 20*time.Millisecond); err != nil {
+			return false, fmt.Errorf("wait for the server left running (process %d): %w", pid, err)
+		}
+	}
+	return true, nil
+}
+
+// postmasterPID returns what the pid file in data says, 0 where there is none
+// or one that a crash cut short.
+func postmasterPID(data string) (int, error) {
+	content, err := os.ReadFile(filepath.Join(data, "postmaster.pid"))
+	if errors.Is(err, os.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("read pid file: %w", err)
+	}
+	first, _, _ := strings.Cut(string(content), "\n")
+	pid, err := strconv.Atoi(strings.TrimSpace(first))
+	if err != nil || pid <= 1 {
+		return 0, nil
+	}
+	return pid, nil
+}
+
+// lockFile takes an exclusive lock on a file, made if need be, that ends with
+// this process however it ends. It fails at once where another process has it.
+func lockFile(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open lock: %w", err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		_ = f.Close()
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			return nil, errLocked
+		}
+		return nil, fmt.Errorf("lock %s: %w", path, err)
+	}
+	return f, nil
+}
+
+var errLocked = errors.New("in use by another process")
