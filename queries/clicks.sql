@@ -9,9 +9,16 @@ UPDATE click_batches
 SET job_id = @job_id
 WHERE id = @id;
 
+-- name: ReadClickBatch :one
+-- What a batch holds never changes, so it is read before the transaction that
+-- locks it. No payload means that it was ingested.
+SELECT payload
+FROM click_batches
+WHERE id = @id;
+
 -- name: LockClickBatch :one
 -- The row alone decides whether there is still something to ingest.
-SELECT payload, clicks, ingested_at
+SELECT (ingested_at IS NOT NULL)::boolean AS ingested
 FROM click_batches
 WHERE id = @id
 FOR UPDATE;
@@ -66,7 +73,7 @@ SET clicks = click_days.clicks + excluded.clicks, bots = click_days.bots + exclu
 -- name: CreateSalt :exec
 INSERT INTO visitor_salts (day, salt)
 VALUES (@day, @salt)
-ON CONFLICT DO NOTHING;
+ON CONFLICT ON CONSTRAINT visitor_salts_pkey DO NOTHING;
 
 -- name: GetSalt :one
 SELECT salt
@@ -83,14 +90,17 @@ WHERE day < @before_day::date
     );
 
 -- name: ListStrandedBatches :many
--- Batches that wait without a job that could still run.
+-- Batches that wait without a job that could still run. One whose job was
+-- discarded or cancelled is left alone for a while, for the operator to see.
 SELECT b.id
 FROM click_batches b
 WHERE b.ingested_at IS NULL
     AND b.received_at < now() - @older_than::interval
     AND NOT EXISTS (
         SELECT FROM river_job j
-        WHERE j.id = b.job_id AND j.state NOT IN ('cancelled', 'completed', 'discarded')
+        WHERE j.id = b.job_id
+            AND (j.state NOT IN ('cancelled', 'completed', 'discarded')
+                OR (j.state <> 'completed' AND j.finalized_at > now() - @left_alone::interval))
     )
 ORDER BY b.received_at
 LIMIT @row_limit;

@@ -91,7 +91,7 @@ func (q *Queries) ConfirmSegmentsRemoved(ctx context.Context, ids []string) erro
 const createSalt = `-- name: CreateSalt :exec
 INSERT INTO visitor_salts (day, salt)
 VALUES ($1, $2)
-ON CONFLICT DO NOTHING
+ON CONFLICT ON CONSTRAINT visitor_salts_pkey DO NOTHING
 `
 
 func (q *Queries) CreateSalt(ctx context.Context, day time.Time, salt []byte) error {
@@ -186,15 +186,18 @@ WHERE b.ingested_at IS NULL
     AND b.received_at < now() - $1::interval
     AND NOT EXISTS (
         SELECT FROM river_job j
-        WHERE j.id = b.job_id AND j.state NOT IN ('cancelled', 'completed', 'discarded')
+        WHERE j.id = b.job_id
+            AND (j.state NOT IN ('cancelled', 'completed', 'discarded')
+                OR (j.state <> 'completed' AND j.finalized_at > now() - $2::interval))
     )
 ORDER BY b.received_at
-LIMIT $2
+LIMIT $3
 `
 
-// Batches that wait without a job that could still run.
-func (q *Queries) ListStrandedBatches(ctx context.Context, olderThan pgtype.Interval, rowLimit int32) ([]string, error) {
-	rows, err := q.db.Query(ctx, listStrandedBatches, olderThan, rowLimit)
+// Batches that wait without a job that could still run. One whose job was
+// discarded or cancelled is left alone for a while, for the operator to see.
+func (q *Queries) ListStrandedBatches(ctx context.Context, olderThan pgtype.Interval, leftAlone pgtype.Interval, rowLimit int32) ([]string, error) {
+	rows, err := q.db.Query(ctx, listStrandedBatches, olderThan, leftAlone, rowLimit)
 	if err != nil {
 		return nil, err
 	}
@@ -214,24 +217,18 @@ func (q *Queries) ListStrandedBatches(ctx context.Context, olderThan pgtype.Inte
 }
 
 const lockClickBatch = `-- name: LockClickBatch :one
-SELECT payload, clicks, ingested_at
+SELECT (ingested_at IS NOT NULL)::boolean AS ingested
 FROM click_batches
 WHERE id = $1
 FOR UPDATE
 `
 
-type LockClickBatchRow struct {
-	Payload    []byte
-	Clicks     int32
-	IngestedAt *time.Time
-}
-
 // The row alone decides whether there is still something to ingest.
-func (q *Queries) LockClickBatch(ctx context.Context, id string) (LockClickBatchRow, error) {
+func (q *Queries) LockClickBatch(ctx context.Context, id string) (bool, error) {
 	row := q.db.QueryRow(ctx, lockClickBatch, id)
-	var i LockClickBatchRow
-	err := row.Scan(&i.Payload, &i.Clicks, &i.IngestedAt)
-	return i, err
+	var ingested bool
+	err := row.Scan(&ingested)
+	return ingested, err
 }
 
 const pendingBatches = `-- name: PendingBatches :one
@@ -265,6 +262,21 @@ func (q *Queries) PruneClickBatches(ctx context.Context, olderThan pgtype.Interv
 		return 0, err
 	}
 	return result.RowsAffected(), nil
+}
+
+const readClickBatch = `-- name: ReadClickBatch :one
+SELECT payload
+FROM click_batches
+WHERE id = $1
+`
+
+// What a batch holds never changes, so it is read before the transaction that
+// locks it. No payload means that it was ingested.
+func (q *Queries) ReadClickBatch(ctx context.Context, id string) ([]byte, error) {
+	row := q.db.QueryRow(ctx, readClickBatch, id)
+	var payload []byte
+	err := row.Scan(&payload)
+	return payload, err
 }
 
 const setClickBatchJob = `-- name: SetClickBatchJob :exec

@@ -43,3 +43,17 @@ FROM (
 ORDER BY r.line
 ON CONFLICT DO NOTHING
 RETURNING import_line;
+
+-- name: FindEventConflicts :many
+-- Says for each line whether its id is taken at its time.
+SELECT
+    r.line::bigint AS line,
+    EXISTS (
+        SELECT FROM events e WHERE e.source_id = r.source_id AND e.occurred_at = r.occurred_at
+    ) AS source_id_taken
+FROM (
+    SELECT
+        unnest(@lines::bigint[]) AS line,
+        unnest(@source_ids::bigint[]) AS source_id,
+        unnest(@occurred_ats::timestamptz[]) AS occurred_at
+) r;

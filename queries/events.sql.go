@@ -25,6 +25,46 @@ type CopyClicksParams struct {
 	ReferrerHost *string
 }
 
+const findEventConflicts = `-- name: FindEventConflicts :many
+SELECT
+    r.line::bigint AS line,
+    EXISTS (
+        SELECT FROM events e WHERE e.source_id = r.source_id AND e.occurred_at = r.occurred_at
+    ) AS source_id_taken
+FROM (
+    SELECT
+        unnest($1::bigint[]) AS line,
+        unnest($2::bigint[]) AS source_id,
+        unnest($3::timestamptz[]) AS occurred_at
+) r
+`
+
+type FindEventConflictsRow struct {
+	Line          int64
+	SourceIDTaken bool
+}
+
+// Says for each line whether its id is taken at its time.
+func (q *Queries) FindEventConflicts(ctx context.Context, lines []int64, sourceIds []int64, occurredAts []time.Time) ([]FindEventConflictsRow, error) {
+	rows, err := q.db.Query(ctx, findEventConflicts, lines, sourceIds, occurredAts)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []FindEventConflictsRow{}
+	for rows.Next() {
+		var i FindEventConflictsRow
+		if err := rows.Scan(&i.Line, &i.SourceIDTaken); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const importEvents = `-- name: ImportEvents :many
 INSERT INTO events (occurred_at, url_id, user_id, source_id, event_type, details, import_id, import_line)
 SELECT r.occurred_at, r.url_id, NULLIF(r.user_id, 0), NULLIF(r.source_id, 0), r.event_type,

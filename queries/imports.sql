@@ -49,16 +49,19 @@ WHERE id = @id AND finished_at IS NULL;
 DELETE FROM import_chunks
 WHERE import_id = @import_id;
 
+-- name: StopImportChunks :exec
+-- Closes the chunks that did not run, and waits for those that run now.
+UPDATE import_chunks
+SET data = NULL, keys = NULL, done_at = now()
+WHERE import_id = @import_id AND done_at IS NULL;
+
 -- name: DropImportWork :exec
 -- Removes what only a running import needs. Chunks stay as the record of what ran.
 WITH contended AS (
     DELETE FROM import_contended ic WHERE ic.import_id = @import_id
-), deferred AS (
-    DELETE FROM import_deferred d WHERE d.import_id = @import_id
 )
-UPDATE import_chunks c
-SET data = NULL, keys = NULL, done_at = COALESCE(done_at, now())
-WHERE c.import_id = @import_id AND c.done_at IS NULL;
+DELETE FROM import_deferred d
+WHERE d.import_id = @import_id;
 
 -- name: SetImportJob :exec
 UPDATE imports
@@ -170,7 +173,9 @@ FROM imports i
 WHERE i.state IN ('queued', 'running', 'cancelling')
     AND NOT EXISTS (
         SELECT FROM river_job j
-        WHERE j.id = i.job_id AND j.state NOT IN ('cancelled', 'completed', 'discarded')
+        WHERE j.id = i.job_id
+            AND (j.state NOT IN ('cancelled', 'completed', 'discarded')
+                OR (j.state <> 'completed' AND j.finalized_at > now() - @left_alone::interval))
     )
     AND (i.state <> 'running' OR i.chunks_done = i.chunks_total)
 ORDER BY i.id
@@ -183,7 +188,9 @@ JOIN imports i ON i.id = c.import_id
 WHERE i.state = 'running' AND c.done_at IS NULL
     AND NOT EXISTS (
         SELECT FROM river_job j
-        WHERE j.id = c.job_id AND j.state NOT IN ('cancelled', 'completed', 'discarded')
+        WHERE j.id = c.job_id
+            AND (j.state NOT IN ('cancelled', 'completed', 'discarded')
+                OR (j.state <> 'completed' AND j.finalized_at > now() - @left_alone::interval))
     )
 ORDER BY c.import_id, c.seq
 LIMIT @row_limit;

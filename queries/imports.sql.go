@@ -88,12 +88,9 @@ func (q *Queries) DropImportChunks(ctx context.Context, importID int64) error {
 const dropImportWork = `-- name: DropImportWork :exec
 WITH contended AS (
     DELETE FROM import_contended ic WHERE ic.import_id = $1
-), deferred AS (
-    DELETE FROM import_deferred d WHERE d.import_id = $1
 )
-UPDATE import_chunks c
-SET data = NULL, keys = NULL, done_at = COALESCE(done_at, now())
-WHERE c.import_id = $1 AND c.done_at IS NULL
+DELETE FROM import_deferred d
+WHERE d.import_id = $1
 `
 
 // Removes what only a running import needs. Chunks stay as the record of what ran.
@@ -536,10 +533,12 @@ JOIN imports i ON i.id = c.import_id
 WHERE i.state = 'running' AND c.done_at IS NULL
     AND NOT EXISTS (
         SELECT FROM river_job j
-        WHERE j.id = c.job_id AND j.state NOT IN ('cancelled', 'completed', 'discarded')
+        WHERE j.id = c.job_id
+            AND (j.state NOT IN ('cancelled', 'completed', 'discarded')
+                OR (j.state <> 'completed' AND j.finalized_at > now() - $1::interval))
     )
 ORDER BY c.import_id, c.seq
-LIMIT $1
+LIMIT $2
 `
 
 type ListStrandedChunksRow struct {
@@ -547,8 +546,8 @@ type ListStrandedChunksRow struct {
 	Seq      int32
 }
 
-func (q *Queries) ListStrandedChunks(ctx context.Context, rowLimit int32) ([]ListStrandedChunksRow, error) {
-	rows, err := q.db.Query(ctx, listStrandedChunks, rowLimit)
+func (q *Queries) ListStrandedChunks(ctx context.Context, leftAlone pgtype.Interval, rowLimit int32) ([]ListStrandedChunksRow, error) {
+	rows, err := q.db.Query(ctx, listStrandedChunks, leftAlone, rowLimit)
 	if err != nil {
 		return nil, err
 	}
@@ -573,11 +572,13 @@ FROM imports i
 WHERE i.state IN ('queued', 'running', 'cancelling')
     AND NOT EXISTS (
         SELECT FROM river_job j
-        WHERE j.id = i.job_id AND j.state NOT IN ('cancelled', 'completed', 'discarded')
+        WHERE j.id = i.job_id
+            AND (j.state NOT IN ('cancelled', 'completed', 'discarded')
+                OR (j.state <> 'completed' AND j.finalized_at > now() - $1::interval))
     )
     AND (i.state <> 'running' OR i.chunks_done = i.chunks_total)
 ORDER BY i.id
-LIMIT $1
+LIMIT $2
 `
 
 type ListStrandedImportsRow struct {
@@ -588,8 +589,8 @@ type ListStrandedImportsRow struct {
 }
 
 // Imports whose planning or finishing job is gone.
-func (q *Queries) ListStrandedImports(ctx context.Context, rowLimit int32) ([]ListStrandedImportsRow, error) {
-	rows, err := q.db.Query(ctx, listStrandedImports, rowLimit)
+func (q *Queries) ListStrandedImports(ctx context.Context, leftAlone pgtype.Interval, rowLimit int32) ([]ListStrandedImportsRow, error) {
+	rows, err := q.db.Query(ctx, listStrandedImports, leftAlone, rowLimit)
 	if err != nil {
 		return nil, err
 	}
@@ -858,4 +859,16 @@ func (q *Queries) StartImport(ctx context.Context, id int64) (int64, error) {
 		return 0, err
 	}
 	return result.RowsAffected(), nil
+}
+
+const stopImportChunks = `-- name: StopImportChunks :exec
+UPDATE import_chunks
+SET data = NULL, keys = NULL, done_at = now()
+WHERE import_id = $1 AND done_at IS NULL
+`
+
+// Closes the chunks that did not run, and waits for those that run now.
+func (q *Queries) StopImportChunks(ctx context.Context, importID int64) error {
+	_, err := q.db.Exec(ctx, stopImportChunks, importID)
+	return err
 }

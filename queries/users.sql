@@ -51,9 +51,12 @@ ON CONFLICT DO NOTHING
 RETURNING import_line;
 
 -- name: FindUserConflicts :many
--- Says for each line which of its keys is taken, for the report.
+-- Says for each line which of its keys is taken, and what its names are to the
+-- unique indexes.
 SELECT
     r.line::bigint AS line,
+    lower(r.username)::text AS username_key,
+    lower(r.email)::text AS email_key,
     EXISTS (SELECT FROM users u WHERE u.id = r.id) AS id_taken,
     EXISTS (SELECT FROM users u WHERE lower(u.username) = lower(r.username)) AS username_taken,
     EXISTS (SELECT FROM users u WHERE lower(u.email) = lower(r.email)) AS email_taken

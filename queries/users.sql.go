@@ -77,6 +77,8 @@ func (q *Queries) FindMissingUsers(ctx context.Context, ids []int64) ([]int64, e
 const findUserConflicts = `-- name: FindUserConflicts :many
 SELECT
     r.line::bigint AS line,
+    lower(r.username)::text AS username_key,
+    lower(r.email)::text AS email_key,
     EXISTS (SELECT FROM users u WHERE u.id = r.id) AS id_taken,
     EXISTS (SELECT FROM users u WHERE lower(u.username) = lower(r.username)) AS username_taken,
     EXISTS (SELECT FROM users u WHERE lower(u.email) = lower(r.email)) AS email_taken
@@ -98,12 +100,15 @@ type FindUserConflictsParams struct {
 
 type FindUserConflictsRow struct {
 	Line          int64
+	UsernameKey   string
+	EmailKey      string
 	IDTaken       bool
 	UsernameTaken bool
 	EmailTaken    bool
 }
 
-// Says for each line which of its keys is taken, for the report.
+// Says for each line which of its keys is taken, and what its names are to the
+// unique indexes.
 func (q *Queries) FindUserConflicts(ctx context.Context, arg FindUserConflictsParams) ([]FindUserConflictsRow, error) {
 	rows, err := q.db.Query(ctx, findUserConflicts,
 		arg.Lines,
@@ -120,6 +125,8 @@ func (q *Queries) FindUserConflicts(ctx context.Context, arg FindUserConflictsPa
 		var i FindUserConflictsRow
 		if err := rows.Scan(
 			&i.Line,
+			&i.UsernameKey,
+			&i.EmailKey,
 			&i.IDTaken,
 			&i.UsernameTaken,
 			&i.EmailTaken,
