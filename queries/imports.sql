@@ -41,9 +41,11 @@ WHERE imports.id = @id AND imports.state = 'receiving'
 RETURNING *;
 
 -- name: FailImport :execrows
+-- Gives up an upload. Once it is queued, an import can only complete or be
+-- cancelled.
 UPDATE imports
 SET state = 'failed', error = @error, finished_at = now()
-WHERE id = @id AND finished_at IS NULL;
+WHERE id = @id AND state = 'receiving';
 
 -- name: DropImportChunks :exec
 DELETE FROM import_chunks
@@ -117,11 +119,18 @@ SET job_id = r.job_id
 FROM (SELECT unnest(@seqs::integer[]) AS seq, unnest(@job_ids::bigint[]) AS job_id) r
 WHERE c.import_id = @import_id AND c.seq = r.seq;
 
+-- name: ReadImportChunk :one
+-- What a chunk holds never changes, so it is read before the transaction that
+-- locks it. No data means that it is done.
+SELECT first_line, rows, data
+FROM import_chunks
+WHERE import_id = @import_id AND seq = @seq;
+
 -- name: LockImportChunk :one
 -- The row alone decides whether the chunk still has to be applied.
-SELECT first_line, rows, data, done_at
-FROM import_chunks
-WHERE import_id = @import_id AND seq = @seq
+SELECT (c.done_at IS NOT NULL)::boolean AS done
+FROM import_chunks c
+WHERE c.import_id = @import_id AND c.seq = @seq
 FOR UPDATE;
 
 -- name: FinishImportChunk :exec
@@ -140,7 +149,7 @@ WHERE import_id = @import_id
 ORDER BY line
 LIMIT @row_limit;
 
--- name: DeleteDeferredRows :exec
+-- name: DeleteDeferredRows :execrows
 DELETE FROM import_deferred
 WHERE import_id = @import_id AND line <= @up_to_line;
 

@@ -8,7 +8,6 @@ package queries
 import (
 	"context"
 	"encoding/json"
-	"time"
 
 	"github.com/jackc/pgx/v5/pgtype"
 )
@@ -65,14 +64,17 @@ func (q *Queries) CreateImport(ctx context.Context, arg CreateImportParams) (Imp
 	return i, err
 }
 
-const deleteDeferredRows = `-- name: DeleteDeferredRows :exec
+const deleteDeferredRows = `-- name: DeleteDeferredRows :execrows
 DELETE FROM import_deferred
 WHERE import_id = $1 AND line <= $2
 `
 
-func (q *Queries) DeleteDeferredRows(ctx context.Context, importID int64, upToLine int64) error {
-	_, err := q.db.Exec(ctx, deleteDeferredRows, importID, upToLine)
-	return err
+func (q *Queries) DeleteDeferredRows(ctx context.Context, importID int64, upToLine int64) (int64, error) {
+	result, err := q.db.Exec(ctx, deleteDeferredRows, importID, upToLine)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
 }
 
 const dropImportChunks = `-- name: DropImportChunks :exec
@@ -102,9 +104,11 @@ func (q *Queries) DropImportWork(ctx context.Context, importID int64) error {
 const failImport = `-- name: FailImport :execrows
 UPDATE imports
 SET state = 'failed', error = $1, finished_at = now()
-WHERE id = $2 AND finished_at IS NULL
+WHERE id = $2 AND state = 'receiving'
 `
 
+// Gives up an upload. Once it is queued, an import can only complete or be
+// cancelled.
 func (q *Queries) FailImport(ctx context.Context, error *string, iD int64) (int64, error) {
 	result, err := q.db.Exec(ctx, failImport, error, iD)
 	if err != nil {
@@ -652,30 +656,18 @@ func (q *Queries) LockImport(ctx context.Context, id int64) (Import, error) {
 }
 
 const lockImportChunk = `-- name: LockImportChunk :one
-SELECT first_line, rows, data, done_at
-FROM import_chunks
-WHERE import_id = $1 AND seq = $2
+SELECT (c.done_at IS NOT NULL)::boolean AS done
+FROM import_chunks c
+WHERE c.import_id = $1 AND c.seq = $2
 FOR UPDATE
 `
 
-type LockImportChunkRow struct {
-	FirstLine int64
-	Rows      int32
-	Data      []byte
-	DoneAt    *time.Time
-}
-
 // The row alone decides whether the chunk still has to be applied.
-func (q *Queries) LockImportChunk(ctx context.Context, importID int64, seq int32) (LockImportChunkRow, error) {
+func (q *Queries) LockImportChunk(ctx context.Context, importID int64, seq int32) (bool, error) {
 	row := q.db.QueryRow(ctx, lockImportChunk, importID, seq)
-	var i LockImportChunkRow
-	err := row.Scan(
-		&i.FirstLine,
-		&i.Rows,
-		&i.Data,
-		&i.DoneAt,
-	)
-	return i, err
+	var done bool
+	err := row.Scan(&done)
+	return done, err
 }
 
 const moveImport = `-- name: MoveImport :one
@@ -784,6 +776,27 @@ func (q *Queries) QueueImport(ctx context.Context, arg QueueImportParams) (Impor
 		&i.StartedAt,
 		&i.FinishedAt,
 	)
+	return i, err
+}
+
+const readImportChunk = `-- name: ReadImportChunk :one
+SELECT first_line, rows, data
+FROM import_chunks
+WHERE import_id = $1 AND seq = $2
+`
+
+type ReadImportChunkRow struct {
+	FirstLine int64
+	Rows      int32
+	Data      []byte
+}
+
+// What a chunk holds never changes, so it is read before the transaction that
+// locks it. No data means that it is done.
+func (q *Queries) ReadImportChunk(ctx context.Context, importID int64, seq int32) (ReadImportChunkRow, error) {
+	row := q.db.QueryRow(ctx, readImportChunk, importID, seq)
+	var i ReadImportChunkRow
+	err := row.Scan(&i.FirstLine, &i.Rows, &i.Data)
 	return i, err
 }
 
