@@ -1,21 +1,62 @@
--- name: FeedState :one
--- The reader's view of the change log; read in one snapshot with ListLinkChanges.
+-- name: PollLinkChanges :many
+-- The changes after a position and those of the gaps before it that became
+-- visible since, each with the link as it is now, and the state of the log. It
+-- is one statement, so one snapshot and one round trip; without a change it
+-- answers one row whose id is 0. The anchor is the row at the position: another
+-- version there, or none, means another history. @lows and @highs are the
+-- first and last ids of the gaps.
+--
+-- Every writer whose id is missing had its xid before it drew the id, so below
+-- next_xid. The snapshot's own xmax would not do: it is one past the highest
+-- xid that *completed*, and a writer with a higher one may still be under way.
+-- Only age() tells the next xid without drawing one.
+WITH seen AS (
+    SELECT id FROM link_changes WHERE id > @after_id::bigint
+    UNION ALL
+    SELECT c.id
+    FROM (SELECT unnest(@lows::bigint[]) AS low, unnest(@highs::bigint[]) AS high) g
+    JOIN link_changes c ON c.id BETWEEN g.low AND g.high
+    ORDER BY id
+    LIMIT @row_limit
+)
 SELECT
     COALESCE((SELECT min(id) FROM link_changes), 0)::bigint AS oldest_id,
     COALESCE((SELECT max(id) FROM link_changes), 0)::bigint AS newest_id,
+    COALESCE((SELECT version FROM link_changes WHERE id = @after_id::bigint), 0)::bigint AS anchor,
     pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS xmin,
-    pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS xmax;
-
--- name: ListLinkChanges :many
--- Changes after a position, and those of the gaps before it that have become
--- visible since, each with the link as it is now.
-SELECT c.id, c.short_code, c.version, u.id AS url_id, u.user_id, u.original_url, u.is_active, u.expires_at,
+    (pg_snapshot_xmax(pg_current_snapshot())::text::bigint
+        + age(pg_snapshot_xmax(pg_current_snapshot())::xid))::bigint AS next_xid,
+    pg_postmaster_start_time()::timestamptz AS server_started_at,
+    COALESCE(c.id, 0)::bigint AS id, COALESCE(c.version, 0)::bigint AS version, c.short_code,
+    u.id AS url_id, u.user_id, u.original_url, u.is_active, u.expires_at,
     u.redirect_status, u.forward_query, u.version AS url_version
-FROM link_changes c
+FROM (VALUES (1)) one
+LEFT JOIN seen ON true
+LEFT JOIN link_changes c ON c.id = seen.id
 LEFT JOIN urls u ON u.short_code = c.short_code
-WHERE c.id > @after_id OR c.id = ANY(@gaps::bigint[])
-ORDER BY c.id
-LIMIT @row_limit;
+ORDER BY c.id;
+
+-- name: ListChangeGaps :many
+-- The ids that a reader who starts now does not see: rolled back, or still to
+-- be committed. With the state of the log, in one snapshot, as PollLinkChanges.
+WITH gaps AS (
+    SELECT n.previous + 1 AS low, n.id - 1 AS high
+    FROM (SELECT id, lag(id) OVER (ORDER BY id) AS previous FROM link_changes) n
+    WHERE n.id > n.previous + 1
+    ORDER BY n.id DESC
+    LIMIT @row_limit
+)
+SELECT
+    COALESCE((SELECT max(id) FROM link_changes), 0)::bigint AS newest_id,
+    COALESCE((SELECT version FROM link_changes ORDER BY id DESC LIMIT 1), 0)::bigint AS anchor,
+    COALESCE((SELECT min(id) FROM link_changes), 0)::bigint AS oldest_id,
+    (pg_snapshot_xmax(pg_current_snapshot())::text::bigint
+        + age(pg_snapshot_xmax(pg_current_snapshot())::xid))::bigint AS next_xid,
+    pg_postmaster_start_time()::timestamptz AS server_started_at,
+    COALESCE(gaps.low, 0)::bigint AS low, COALESCE(gaps.high, 0)::bigint AS high
+FROM (VALUES (1)) one
+LEFT JOIN gaps ON true
+ORDER BY low;
 
 -- name: PruneLinkChanges :execrows
 DELETE FROM link_changes

@@ -12,73 +12,157 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
-const feedState = `-- name: FeedState :one
+const listChangeGaps = `-- name: ListChangeGaps :many
+WITH gaps AS (
+    SELECT n.previous + 1 AS low, n.id - 1 AS high
+    FROM (SELECT id, lag(id) OVER (ORDER BY id) AS previous FROM link_changes) n
+    WHERE n.id > n.previous + 1
+    ORDER BY n.id DESC
+    LIMIT $1
+)
 SELECT
-    COALESCE((SELECT min(id) FROM link_changes), 0)::bigint AS oldest_id,
     COALESCE((SELECT max(id) FROM link_changes), 0)::bigint AS newest_id,
-    pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS xmin,
-    pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS xmax
+    COALESCE((SELECT version FROM link_changes ORDER BY id DESC LIMIT 1), 0)::bigint AS anchor,
+    COALESCE((SELECT min(id) FROM link_changes), 0)::bigint AS oldest_id,
+    (pg_snapshot_xmax(pg_current_snapshot())::text::bigint
+        + age(pg_snapshot_xmax(pg_current_snapshot())::xid))::bigint AS next_xid,
+    pg_postmaster_start_time()::timestamptz AS server_started_at,
+    COALESCE(gaps.low, 0)::bigint AS low, COALESCE(gaps.high, 0)::bigint AS high
+FROM (VALUES (1)) one
+LEFT JOIN gaps ON true
+ORDER BY low
 `
 
-type FeedStateRow struct {
-	OldestID int64
-	NewestID int64
-	Xmin     int64
-	Xmax     int64
+type ListChangeGapsRow struct {
+	NewestID        int64
+	Anchor          int64
+	OldestID        int64
+	NextXid         int64
+	ServerStartedAt time.Time
+	Low             int64
+	High            int64
 }
 
-// The reader's view of the change log; read in one snapshot with ListLinkChanges.
-func (q *Queries) FeedState(ctx context.Context) (FeedStateRow, error) {
-	row := q.db.QueryRow(ctx, feedState)
-	var i FeedStateRow
-	err := row.Scan(
-		&i.OldestID,
-		&i.NewestID,
-		&i.Xmin,
-		&i.Xmax,
-	)
-	return i, err
-}
-
-const listLinkChanges = `-- name: ListLinkChanges :many
-SELECT c.id, c.short_code, c.version, u.id AS url_id, u.user_id, u.original_url, u.is_active, u.expires_at,
-    u.redirect_status, u.forward_query, u.version AS url_version
-FROM link_changes c
-LEFT JOIN urls u ON u.short_code = c.short_code
-WHERE c.id > $1 OR c.id = ANY($2::bigint[])
-ORDER BY c.id
-LIMIT $3
-`
-
-type ListLinkChangesRow struct {
-	ID             int64
-	ShortCode      *string
-	Version        int64
-	URLID          *int64
-	UserID         *int64
-	OriginalURL    *string
-	IsActive       *bool
-	ExpiresAt      *time.Time
-	RedirectStatus *int16
-	ForwardQuery   *bool
-	URLVersion     *int64
-}
-
-// Changes after a position, and those of the gaps before it that have become
-// visible since, each with the link as it is now.
-func (q *Queries) ListLinkChanges(ctx context.Context, afterID int64, gaps []int64, rowLimit int32) ([]ListLinkChangesRow, error) {
-	rows, err := q.db.Query(ctx, listLinkChanges, afterID, gaps, rowLimit)
+// The ids that a reader who starts now does not see: rolled back, or still to
+// be committed. With the state of the log, in one snapshot, as PollLinkChanges.
+func (q *Queries) ListChangeGaps(ctx context.Context, rowLimit int32) ([]ListChangeGapsRow, error) {
+	rows, err := q.db.Query(ctx, listChangeGaps, rowLimit)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
-	items := []ListLinkChangesRow{}
+	items := []ListChangeGapsRow{}
 	for rows.Next() {
-		var i ListLinkChangesRow
+		var i ListChangeGapsRow
 		if err := rows.Scan(
+			&i.NewestID,
+			&i.Anchor,
+			&i.OldestID,
+			&i.NextXid,
+			&i.ServerStartedAt,
+			&i.Low,
+			&i.High,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const pollLinkChanges = `-- name: PollLinkChanges :many
+WITH seen AS (
+    SELECT id FROM link_changes WHERE id > $1::bigint
+    UNION ALL
+    SELECT c.id
+    FROM (SELECT unnest($3::bigint[]) AS low, unnest($4::bigint[]) AS high) g
+    JOIN link_changes c ON c.id BETWEEN g.low AND g.high
+    ORDER BY id
+    LIMIT $2
+)
+SELECT
+    COALESCE((SELECT min(id) FROM link_changes), 0)::bigint AS oldest_id,
+    COALESCE((SELECT max(id) FROM link_changes), 0)::bigint AS newest_id,
+    COALESCE((SELECT version FROM link_changes WHERE id = $1::bigint), 0)::bigint AS anchor,
+    pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS xmin,
+    (pg_snapshot_xmax(pg_current_snapshot())::text::bigint
+        + age(pg_snapshot_xmax(pg_current_snapshot())::xid))::bigint AS next_xid,
+    pg_postmaster_start_time()::timestamptz AS server_started_at,
+    COALESCE(c.id, 0)::bigint AS id, COALESCE(c.version, 0)::bigint AS version, c.short_code,
+    u.id AS url_id, u.user_id, u.original_url, u.is_active, u.expires_at,
+    u.redirect_status, u.forward_query, u.version AS url_version
+FROM (VALUES (1)) one
+LEFT JOIN seen ON true
+LEFT JOIN link_changes c ON c.id = seen.id
+LEFT JOIN urls u ON u.short_code = c.short_code
+ORDER BY c.id
+`
+
+type PollLinkChangesParams struct {
+	AfterID  int64
+	RowLimit int32
+	Lows     []int64
+	Highs    []int64
+}
+
+type PollLinkChangesRow struct {
+	OldestID        int64
+	NewestID        int64
+	Anchor          int64
+	Xmin            int64
+	NextXid         int64
+	ServerStartedAt time.Time
+	ID              int64
+	Version         int64
+	ShortCode       *string
+	URLID           *int64
+	UserID          *int64
+	OriginalURL     *string
+	IsActive        *bool
+	ExpiresAt       *time.Time
+	RedirectStatus  *int16
+	ForwardQuery    *bool
+	URLVersion      *int64
+}
+
+// The changes after a position and those of the gaps before it that became
+// visible since, each with the link as it is now, and the state of the log. It
+// is one statement, so one snapshot and one round trip; without a change it
+// answers one row whose id is 0. The anchor is the row at the position: another
+// version there, or none, means another history. @lows and @highs are the
+// first and last ids of the gaps.
+//
+// Every writer whose id is missing had its xid before it drew the id, so below
+// next_xid. The snapshot's own xmax would not do: it is one past the highest
+// xid that *completed*, and a writer with a higher one may still be under way.
+// Only age() tells the next xid without drawing one.
+func (q *Queries) PollLinkChanges(ctx context.Context, arg PollLinkChangesParams) ([]PollLinkChangesRow, error) {
+	rows, err := q.db.Query(ctx, pollLinkChanges,
+		arg.AfterID,
+		arg.RowLimit,
+		arg.Lows,
+		arg.Highs,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []PollLinkChangesRow{}
+	for rows.Next() {
+		var i PollLinkChangesRow
+		if err := rows.Scan(
+			&i.OldestID,
+			&i.NewestID,
+			&i.Anchor,
+			&i.Xmin,
+			&i.NextXid,
+			&i.ServerStartedAt,
 			&i.ID,
-			&i.ShortCode,
 			&i.Version,
+			&i.ShortCode,
 			&i.URLID,
 			&i.UserID,
 			&i.OriginalURL,
