@@ -1,0 +1,151 @@
+// Package config is the configuration of every role: environment variables,
+// read once, checked together, printed without secrets. Only main reads it.
+package config
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"reflect"
+	"strings"
+	"time"
+
+	"github.com/caarlos0/env/v11"
+)
+
+// Config is the whole configuration. The tags of a field are its reference:
+// doc says what it means, allowed what it may be, and the page in docs/ is made
+// of them. Load returns it valid. Its text forms hide secrets; DatabaseURL and
+// AdminToken themselves do not.
+type Config struct {
+	DatabaseURL string `env:"DATABASE_URL" secret:"url" doc:"The PostgreSQL database, version 15 or later. Required by every role but ${dev}, which brings its own server when this is empty." allowed:"a postgres:// URL, with special characters in the password percent-encoded, or a keyword/value string"`
+	DBMaxConns  int    `env:"DB_MAX_CONNS" envDefault:"10" doc:"Most connections to PostgreSQL that one process holds." allowed:"a number from 4 to 1000"`
+
+	ListenAddr string `env:"LISTEN_ADDR" envDefault:":8080" doc:"Where redirects and the management API listen." allowed:"host:port or :port, with a port from 0 to 65535"`
+	AdminAddr  string `env:"ADMIN_ADDR" envDefault:":9090" doc:"Where metrics, profiles and health listen. Keep it off the Internet: it has no authentication." allowed:"host:port or :port, with a port from 0 to 65535, other than LISTEN_ADDR"`
+	PublicURL  string `env:"PUBLIC_URL" doc:"What every short URL starts with. Empty means this machine's LISTEN_ADDR." allowed:"an absolute http:// or https:// URL without path, query or credentials"`
+	AdminToken string `env:"ADMIN_TOKEN" secret:"all" doc:"Accepted as a token with the role admin, for the first start and for automation. Empty means that there is none." allowed:"16 to 256 printable ASCII characters without spaces"`
+	// TrustedProxies holds networks; a single address is one of a single host.
+	TrustedProxies Networks `env:"TRUSTED_PROXIES" doc:"Addresses and networks of the proxies in front, whose X-Forwarded-For is believed." allowed:"IP addresses and networks such as 10.0.0.0/8, separated by commas"`
+
+	SpoolDir        string        `env:"SPOOL_DIR" envDefault:"/var/lib/signpost/spool" doc:"Where clicks are kept until they are in the database. A local file system that survives the process." allowed:"a folder"`
+	SpoolMaxBytes   Bytes         `env:"SPOOL_MAX_BYTES" envDefault:"1GiB" doc:"Most bytes that one process keeps in SPOOL_DIR. Beyond, clicks are dropped and counted." allowed:"a size from 1MiB to 1PiB, such as 512MiB, 4GiB or a number of bytes"`
+	SpoolKeep       time.Duration `env:"SPOOL_KEEP" envDefault:"1h" doc:"How long clicks stay in the spool after they reached the database, so that a failover to a replica that lagged can be repaired." allowed:"a duration from 0s to 720h, such as 90m"`
+	ClickDurability string        `env:"CLICK_DURABILITY" envDefault:"process" doc:"What an answered redirect's click survives: the end of the process (process), also a power cut (disk), or neither (memory)." allowed:"process, disk or memory"`
+
+	CacheSize     int           `env:"CACHE_SIZE" envDefault:"100000" doc:"Most links that one process remembers." allowed:"a number from 1 to 100000000"`
+	CacheTTL      time.Duration `env:"CACHE_TTL" envDefault:"5m" doc:"After how long a remembered link is looked up again although nothing said that it changed." allowed:"a duration from 1s to 24h and at most CACHE_STALE_MAX, such as 5m"`
+	CacheStaleMax time.Duration `env:"CACHE_STALE_MAX" envDefault:"24h" doc:"How long remembered links are served while PostgreSQL cannot be reached." allowed:"a duration from 1s to 720h, such as 24h"`
+
+	ImportMaxBytes        Bytes `env:"IMPORT_MAX_BYTES" envDefault:"2GiB" doc:"Largest file that may be imported." allowed:"a size from 1KiB to 1PiB, such as 512MiB, 4GiB or a number of bytes"`
+	EventsRetentionMonths int   `env:"EVENTS_RETENTION_MONTHS" envDefault:"0" doc:"Whole months for which events are kept; 0 keeps them for ever. Totals are kept in any case." allowed:"a number from 0 to 1200"`
+
+	LogLevel        slog.Level    `env:"LOG_LEVEL" envDefault:"info" doc:"Least important messages that are logged." allowed:"debug, info, warn or error"`
+	LogFormat       string        `env:"LOG_FORMAT" envDefault:"json" doc:"Form of the log, which goes to standard error." allowed:"json or text"`
+	ShutdownTimeout time.Duration `env:"SHUTDOWN_TIMEOUT" envDefault:"25s" doc:"How long a process that was asked to stop may finish what it is doing." allowed:"a duration from 1s to 10m, such as 25s"`
+}
+
+// ValueError is one variable with a value that is not allowed.
+type ValueError struct {
+	Variable string
+	Value    string // hidden where the variable is a secret
+	Allowed  string
+}
+
+func (e ValueError) Error() string {
+	return fmt.Sprintf("%s is %q: it must be %s", e.Variable, e.Value, e.Allowed)
+}
+
+// Load reads the configuration from variables in the form of os.Environ; of one
+// that is given twice the last counts, and an empty one counts as not given. The
+// error joins a ValueError for every variable that is wrong, not just the first.
+func Load(environ []string) (Config, error) {
+	values := given(environ)
+	var c Config
+	faults := parse(&c, values)
+	faults = append(faults, validate(&c, faults)...)
+	if len(faults) == 0 {
+		if c.PublicURL == "" {
+			c.PublicURL = localURL(c.ListenAddr)
+		}
+		return c, nil
+	}
+	var list []error
+	for _, name := range variables() { // in the order of the reference
+		if faulty(faults, name.env) {
+			list = append(list, ValueError{name.env, name.show(values[name.env]), name.allowed})
+		}
+	}
+	return Config{}, fmt.Errorf("configuration: %w", errors.Join(list...))
+}
+
+func given(environ []string) map[string]string {
+	values := map[string]string{}
+	for _, entry := range environ {
+		name, value, _ := strings.Cut(entry, "=")
+		if value == "" {
+			delete(values, name)
+			continue
+		}
+		values[name] = value
+	}
+	return values
+}
+
+// parse fills c and returns the names of the variables that have no meaning at
+// all, such as a number that is none.
+func parse(c *Config, values map[string]string) []string {
+	err := env.ParseWithOptions(c, env.Options{Environment: values})
+	var all env.AggregateError
+	if !errors.As(err, &all) {
+		return nil
+	}
+	var faults []string
+	for _, err := range all.Errors {
+		var fault env.ParseError
+		if errors.As(err, &fault) {
+			faults = append(faults, variableOf(fault.Name))
+		}
+	}
+	return faults
+}
+
+// variable is what the tags say about one field.
+type variable struct {
+	env, byDefault, doc, allowed, secret string
+	field                                int
+}
+
+func variables() []variable {
+	t := reflect.TypeFor[Config]()
+	var list []variable
+	for i := range t.NumField() {
+		tag := t.Field(i).Tag
+		list = append(list, variable{
+			env:       tag.Get("env"),
+			byDefault: tag.Get("envDefault"),
+			doc:       strings.ReplaceAll(tag.Get("doc"), "${dev}", "`signpost dev`"),
+			allowed:   tag.Get("allowed"),
+			secret:    tag.Get("secret"),
+			field:     i,
+		})
+	}
+	return list
+}
+
+func variableOf(field string) string {
+	f, ok := reflect.TypeFor[Config]().FieldByName(field)
+	if !ok {
+		return field
+	}
+	return f.Tag.Get("env")
+}
+
+func faulty(faults []string, name string) bool {
+	for _, f := range faults {
+		if f == name {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,212 @@
+package config
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestDefaults(t *testing.T) {
+	t.Parallel()
+	c, err := Load(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Config{
+		DBMaxConns: 10, ListenAddr: ":8080", AdminAddr: ":9090", PublicURL: "http://localhost:8080",
+		SpoolDir: "/var/lib/signpost/spool", SpoolMaxBytes: 1 << 30, SpoolKeep: time.Hour, ClickDurability: "process",
+		CacheSize: 100000, CacheTTL: 5 * time.Minute, CacheStaleMax: 24 * time.Hour,
+		ImportMaxBytes: 2 << 30, LogFormat: "json", ShutdownTimeout: 25 * time.Second,
+	}
+	if got := c.String(); got != want.String() {
+		t.Errorf("defaults:\n%s\nwant:\n%s", got, want)
+	}
+}
+
+func TestLoadReadsEveryVariable(t *testing.T) {
+	t.Parallel()
+	c, err := Load([]string{
+		"UNKNOWN=1", "LISTEN_ADDR=:1", "LISTEN_ADDR=127.0.0.1:8000", "ADMIN_ADDR=", "PUBLIC_URL=https://sho.rt/",
+		"DATABASE_URL=postgres://u:p@db/signpost", "ADMIN_TOKEN=0123456789abcdef", "SPOOL_MAX_BYTES=4GiB",
+		"TRUSTED_PROXIES=10.1.2.3/8, 192.0.2.7,::1", "LOG_LEVEL=debug", "CACHE_TTL=1m", "EVENTS_RETENTION_MONTHS=18",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.ListenAddr != "127.0.0.1:8000" || c.AdminAddr != ":9090" || c.PublicURL != "https://sho.rt" ||
+		c.DatabaseURL != "postgres://u:p@db/signpost" || c.AdminToken != "0123456789abcdef" ||
+		c.SpoolMaxBytes != 4<<30 || c.LogLevel != slog.LevelDebug || c.CacheTTL != time.Minute ||
+		c.EventsRetentionMonths != 18 {
+		t.Errorf("got %s", c)
+	}
+	want := []netip.Prefix{
+		netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("192.0.2.7/32"), netip.MustParsePrefix("::1/128"),
+	}
+	if !slices.Equal(c.TrustedProxies, want) {
+		t.Errorf("trusted proxies = %v, want %v", c.TrustedProxies, want)
+	}
+}
+
+func TestPublicURLFollowsListenAddr(t *testing.T) {
+	t.Parallel()
+	for addr, want := range map[string]string{
+		":8081":            "http://localhost:8081",
+		"0.0.0.0:80":       "http://localhost:80",
+		"[::]:80":          "http://localhost:80",
+		"go.example:8080":  "http://go.example:8080",
+		"[2001:db8::1]:80": "http://[2001:db8::1]:80",
+	} {
+		c, err := Load([]string{"LISTEN_ADDR=" + addr})
+		if err != nil || c.PublicURL != want {
+			t.Errorf("LISTEN_ADDR=%s: public URL %q, %v; want %q", addr, c.PublicURL, err, want)
+		}
+	}
+}
+
+func TestWrongValues(t *testing.T) {
+	t.Parallel()
+	for name, values := range map[string][]string{
+		"DATABASE_URL":            {"mysql://db/x", "postgres://u:p@db:port/x", "nonsense"},
+		"DB_MAX_CONNS":            {"3", "1001", "many"},
+		"LISTEN_ADDR":             {"8080", ":65536", ":http", "host"},
+		"ADMIN_ADDR":              {"9090", ":8080"},
+		"PUBLIC_URL":              {"sho.rt", "ftp://sho.rt", "https://sho.rt/go", "https://sho.rt?x", "https://u@sho.rt", "https://", "https://:80", "http://a#b"},
+		"ADMIN_TOKEN":             {"short", "has a space in its middle", strings.Repeat("x", 257), "0123456789abcdé."},
+		"TRUSTED_PROXIES":         {"10.0.0.0/33", "proxy.local", "10.0.0.1;10.0.0.2"},
+		"SPOOL_MAX_BYTES":         {"1.5GiB", "-1", "1000", "9999999999TiB", "GiB"},
+		"SPOOL_KEEP":              {"1", "-1s", "721h"},
+		"CLICK_DURABILITY":        {"fsync", "Disk"},
+		"CACHE_SIZE":              {"0", "100000001"},
+		"CACHE_TTL":               {"0s", "25h", "soon"},
+		"CACHE_STALE_MAX":         {"0s", "721h"},
+		"IMPORT_MAX_BYTES":        {"1", "2 potatoes"},
+		"EVENTS_RETENTION_MONTHS": {"-1", "1201"},
+		"LOG_LEVEL":               {"loud", "info+1", "error+4"},
+		"LOG_FORMAT":              {"xml"},
+		"SHUTDOWN_TIMEOUT":        {"0s", "11m"},
+	} {
+		for _, value := range values {
+			_, err := Load([]string{name + "=" + value})
+			var fault ValueError
+			if !errors.As(err, &fault) || fault.Variable != name || fault.Allowed == "" {
+				t.Errorf("%s=%s: %v; want a fault of that variable", name, value, err)
+			}
+			if strings.Count(fmt.Sprint(err), "it must be") != 1 {
+				t.Errorf("%s=%s: %v; want one fault", name, value, err)
+			}
+		}
+	}
+}
+
+func TestAllFaultsAtOnce(t *testing.T) {
+	t.Parallel()
+	_, err := Load([]string{"LOG_FORMAT=xml", "CACHE_TTL=soon", "ADMIN_TOKEN=hunter2", "DATABASE_URL=postgres://u:s3cret@db:x/", "CACHE_SIZE=0"})
+	text := fmt.Sprint(err)
+	for _, want := range []string{
+		`LOG_FORMAT is "xml": it must be json or text`, `CACHE_TTL is "soon"`, "ADMIN_TOKEN is", "DATABASE_URL is", `CACHE_SIZE is "0"`,
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("error lacks %q:\n%s", want, text)
+		}
+	}
+	if strings.Contains(text, "hunter2") || strings.Contains(text, "s3cret") {
+		t.Errorf("error holds a secret:\n%s", text)
+	}
+}
+
+func TestCrossChecks(t *testing.T) {
+	t.Parallel()
+	if _, err := Load([]string{"CACHE_TTL=1h", "CACHE_STALE_MAX=30m"}); err == nil {
+		t.Error("CACHE_TTL above CACHE_STALE_MAX was accepted")
+	}
+	if _, err := Load([]string{"LISTEN_ADDR=:0", "ADMIN_ADDR=:0"}); err != nil {
+		t.Errorf("any free port twice: %v", err)
+	}
+}
+
+func TestSecretsStayHidden(t *testing.T) {
+	t.Parallel()
+	for _, database := range []string{
+		"postgres://user:s3cret@db.example/signpost?sslmode=disable",
+		"postgres://user@db.example/signpost?password=s3cret&sslpassword=s3cret",
+		"postgres://user:p@db.example/signpost?application_name=x@s3cret",
+		"host=db.example password=s3cret",
+		"password='s3cret' host=db.example",
+	} {
+		c, err := Load([]string{"DATABASE_URL=" + database, "ADMIN_TOKEN=s3cret-s3cret-s3cret"})
+		if err != nil {
+			t.Fatalf("%s: %v", database, err)
+		}
+		var out, logged bytes.Buffer
+		if err := c.Print(&out); err != nil {
+			t.Fatal(err)
+		}
+		slog.New(slog.NewJSONHandler(&logged, nil)).Info("configuration", "config", c)
+		for _, text := range []string{out.String(), logged.String(), fmt.Sprintf("%v %+v %#v %s", c, c, c, c)} {
+			if strings.Contains(text, "s3cret") {
+				t.Errorf("%s shows a secret: %s", database, text)
+			}
+			if !strings.Contains(text, "DATABASE_URL") {
+				t.Errorf("text lacks DATABASE_URL: %s", text)
+			}
+		}
+	}
+	c, err := Load([]string{"DATABASE_URL=postgres://user:s3cret@db.example/signpost"})
+	if err != nil || !strings.Contains(c.String(), "DATABASE_URL=postgres://user:xxxxx@db.example/signpost\n") {
+		t.Errorf("the harmless parts of the URL are to be seen: %v\n%s", err, c)
+	}
+}
+
+func TestBytesRoundTrip(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]Bytes{
+		"0": 0, "1000": 1000, "1KiB": 1 << 10, "1KB": 1000, "512mib": 512 << 20, "3 GiB": 3 << 30, "2Ti": 2 << 40, "7B": 7,
+	} {
+		var b, again Bytes
+		if err := b.UnmarshalText([]byte(text)); err != nil || b != want {
+			t.Errorf("%q: %d, %v; want %d", text, b, err, want)
+		}
+		if err := again.UnmarshalText([]byte(b.String())); err != nil || again != b {
+			t.Errorf("%q printed as %q, which reads as %d, %v", text, b, again, err)
+		}
+	}
+}
+
+func FuzzBytes(f *testing.F) {
+	f.Add("4GiB")
+	f.Add("-1")
+	f.Fuzz(func(t *testing.T, text string) {
+		var b, again Bytes
+		if b.UnmarshalText([]byte(text)) != nil {
+			return
+		}
+		if b < 0 {
+			t.Fatalf("%q reads as %d", text, b)
+		}
+		if err := again.UnmarshalText([]byte(b.String())); err != nil || again != b {
+			t.Fatalf("%q reads as %d, prints as %q, reads as %d, %v", text, b, b, again, err)
+		}
+	})
+}
+
+func TestMarkdownNamesEveryVariable(t *testing.T) {
+	t.Parallel()
+	page := Markdown()
+	for _, v := range variables() {
+		if v.doc == "" || v.allowed == "" || v.env == "" {
+			t.Errorf("%s lacks a tag", v.env)
+		}
+		if !strings.Contains(page, "| `"+v.env+"` |") {
+			t.Errorf("page lacks %s", v.env)
+		}
+	}
+	if strings.Contains(page, "${") {
+		t.Error("page holds a placeholder")
+	}
+}

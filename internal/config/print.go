@@ -1,0 +1,98 @@
+package config
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"net/url"
+	"reflect"
+	"strings"
+)
+
+const hidden = "(hidden)"
+
+// show returns a value as it may be seen by anyone.
+func (v variable) show(value string) string {
+	switch {
+	case value == "" || v.secret == "":
+		return value
+	case v.secret == "url":
+		return redactURL(value)
+	default:
+		return hidden
+	}
+}
+
+// redactURL hides the passwords in a database URL; what is not plainly a URL is
+// hidden altogether, since a password could be anywhere in it.
+func redactURL(s string) string {
+	u, err := url.Parse(s)
+	if err != nil || u.Host == "" && u.RawQuery == "" || u.Scheme != "postgres" && u.Scheme != "postgresql" {
+		return hidden
+	}
+	query, err := url.ParseQuery(u.RawQuery)
+	if err != nil || strings.Contains(u.Path+u.RawQuery+u.Fragment, "@") {
+		return hidden
+	}
+	for name := range query {
+		if strings.Contains(strings.ToLower(name), "password") {
+			query.Set(name, "xxxxx")
+			u.RawQuery = query.Encode()
+		}
+	}
+	return u.Redacted()
+}
+
+// values returns every variable with its value in force, safe to be seen.
+func (c Config) values() []slog.Attr {
+	fields := reflect.ValueOf(c)
+	var list []slog.Attr
+	for _, v := range variables() {
+		value := fmt.Sprint(fields.Field(v.field).Interface())
+		if level, ok := fields.Field(v.field).Interface().(slog.Level); ok {
+			value = strings.ToLower(level.String())
+		}
+		list = append(list, slog.String(v.env, v.show(value)))
+	}
+	return list
+}
+
+// Print writes the configuration in force, a line a variable, secrets hidden.
+func (c Config) Print(w io.Writer) error {
+	_, err := io.WriteString(w, c.String())
+	return err
+}
+
+// String returns what Print writes.
+func (c Config) String() string {
+	var b strings.Builder
+	for _, attr := range c.values() {
+		b.WriteString(attr.Key + "=" + attr.Value.String() + "\n")
+	}
+	return b.String()
+}
+
+// GoString keeps secrets out of %#v too.
+func (c Config) GoString() string { return c.String() }
+
+// LogValue is the configuration in force, secrets hidden.
+func (c Config) LogValue() slog.Value { return slog.GroupValue(c.values()...) }
+
+// Markdown returns the reference page of all variables.
+func Markdown() string {
+	var b strings.Builder
+	b.WriteString("# Configuration\n\n" +
+		"Every role reads environment variables, once, when it starts. A wrong value stops the start with a message that\n" +
+		"names the variable, the value and what is allowed; all wrong ones are listed at once. An empty variable counts as\n" +
+		"not given. `signpost config` prints what is in force, with secrets hidden.\n\n" +
+		"This page is made from `internal/config/config.go` by `make generate`.\n\n" +
+		"| variable | default | meaning | allowed |\n|---|---|---|---|\n")
+	for _, v := range variables() {
+		byDefault := ""
+		if v.byDefault != "" {
+			byDefault = "`" + v.byDefault + "`"
+		}
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", v.env, byDefault, v.doc, v.allowed)
+	}
+	return b.String()
+}

@@ -1,0 +1,94 @@
+package config
+
+import (
+	"fmt"
+	"math"
+	"net/netip"
+	"strconv"
+	"strings"
+)
+
+// Bytes is an amount of bytes. As text it is a number with an optional unit:
+// KiB, MiB, GiB, TiB (powers of 1024, also written Ki, Mi, Gi, Ti) or KB, MB,
+// GB, TB (powers of 1000).
+type Bytes int64
+
+var units = []struct {
+	name string
+	size Bytes
+}{
+	{"TiB", 1 << 40}, {"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10},
+	{"Ti", 1 << 40}, {"Gi", 1 << 30}, {"Mi", 1 << 20}, {"Ki", 1 << 10},
+	{"TB", 1e12}, {"GB", 1e9}, {"MB", 1e6}, {"KB", 1e3}, {"B", 1},
+}
+
+// UnmarshalText reads the text form, whole numbers only.
+func (b *Bytes) UnmarshalText(text []byte) error {
+	number, unit := string(text), Bytes(1)
+	for _, u := range units {
+		if len(number) > len(u.name) && strings.EqualFold(number[len(number)-len(u.name):], u.name) {
+			number, unit = strings.TrimSpace(number[:len(number)-len(u.name)]), u.size
+			break
+		}
+	}
+	n, err := strconv.ParseInt(number, 10, 64)
+	if err != nil || n < 0 || n > math.MaxInt64/int64(unit) {
+		return fmt.Errorf("%q is not a size", text)
+	}
+	*b = Bytes(n) * unit
+	return nil
+}
+
+// String is the shortest exact text form.
+func (b Bytes) String() string {
+	for _, u := range units[:4] {
+		if b >= u.size && b%u.size == 0 {
+			return strconv.FormatInt(int64(b/u.size), 10) + u.name
+		}
+	}
+	return strconv.FormatInt(int64(b), 10)
+}
+
+// Networks is a list of IP networks; as text, addresses and networks separated
+// by commas.
+type Networks []netip.Prefix
+
+// UnmarshalText reads the text form. An address stands for itself alone.
+func (n *Networks) UnmarshalText(text []byte) error {
+	var list Networks
+	for part := range strings.SplitSeq(string(text), ",") {
+		part = strings.TrimSpace(part)
+		if part == "" {
+			continue
+		}
+		prefix, err := parseNetwork(part)
+		if err != nil {
+			return fmt.Errorf("%q is neither an address nor a network", part)
+		}
+		list = append(list, prefix)
+	}
+	*n = list
+	return nil
+}
+
+func parseNetwork(s string) (netip.Prefix, error) {
+	if strings.Contains(s, "/") {
+		prefix, err := netip.ParsePrefix(s)
+		return prefix.Masked(), err
+	}
+	addr, err := netip.ParseAddr(s)
+	if err != nil {
+		return netip.Prefix{}, err
+	}
+	addr = addr.Unmap().WithZone("")
+	return netip.PrefixFrom(addr, addr.BitLen()), nil
+}
+
+// String is the text form.
+func (n Networks) String() string {
+	var parts []string
+	for _, p := range n {
+		parts = append(parts, p.String())
+	}
+	return strings.Join(parts, ",")
+}

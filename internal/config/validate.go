@@ -1,0 +1,102 @@
+package config
+
+import (
+	"log/slog"
+	"net"
+	"net/url"
+	"strconv"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// validate returns the names of variables whose values are not allowed, besides
+// those that are known already. It also brings PublicURL into its usual form.
+func validate(c *Config, known []string) []string {
+	day := 24 * time.Hour
+	var faults []string
+	check := func(name string, ok bool) {
+		if !ok && !faulty(known, name) {
+			faults = append(faults, name)
+		}
+	}
+	check("DATABASE_URL", c.DatabaseURL == "" || validDatabase(c.DatabaseURL))
+	check("DB_MAX_CONNS", within(c.DBMaxConns, 4, 1000))
+	check("LISTEN_ADDR", validAddr(c.ListenAddr))
+	check("ADMIN_ADDR", validAddr(c.AdminAddr) && (c.AdminAddr != c.ListenAddr || isPortZero(c.AdminAddr)))
+	check("PUBLIC_URL", c.PublicURL == "" || tidyPublicURL(&c.PublicURL))
+	check("ADMIN_TOKEN", c.AdminToken == "" || validToken(c.AdminToken))
+	check("SPOOL_DIR", c.SpoolDir != "")
+	check("SPOOL_MAX_BYTES", within(c.SpoolMaxBytes, 1<<20, 1<<50))
+	check("SPOOL_KEEP", within(c.SpoolKeep, 0, 30*day))
+	check("CLICK_DURABILITY", oneOf(c.ClickDurability, "process", "disk", "memory"))
+	check("CACHE_SIZE", within(c.CacheSize, 1, 100_000_000))
+	check("CACHE_STALE_MAX", within(c.CacheStaleMax, time.Second, 30*day))
+	check("CACHE_TTL", within(c.CacheTTL, time.Second, day) &&
+		(c.CacheTTL <= c.CacheStaleMax || faulty(known, "CACHE_STALE_MAX") || faulty(faults, "CACHE_STALE_MAX")))
+	check("IMPORT_MAX_BYTES", within(c.ImportMaxBytes, 1<<10, 1<<50))
+	check("EVENTS_RETENTION_MONTHS", within(c.EventsRetentionMonths, 0, 1200))
+	check("LOG_LEVEL", within(c.LogLevel, slog.LevelDebug, slog.LevelError) && c.LogLevel%4 == 0)
+	check("LOG_FORMAT", oneOf(c.LogFormat, "json", "text"))
+	check("SHUTDOWN_TIMEOUT", within(c.ShutdownTimeout, time.Second, 10*time.Minute))
+	return faults
+}
+
+func within[T int | Bytes | time.Duration | slog.Level](v, low, high T) bool {
+	return low <= v && v <= high
+}
+
+func oneOf(v string, allowed ...string) bool { return faulty(allowed, v) }
+
+func validDatabase(s string) bool {
+	_, err := pgconn.ParseConfig(s)
+	return err == nil
+}
+
+func validAddr(addr string) bool {
+	_, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return false
+	}
+	_, err = strconv.ParseUint(port, 10, 16)
+	return err == nil
+}
+
+func isPortZero(addr string) bool {
+	_, port, _ := net.SplitHostPort(addr) // was valid before
+	return port == "0"
+}
+
+// tidyPublicURL reports whether s is allowed, and takes a final slash away.
+func tidyPublicURL(s *string) bool {
+	u, err := url.Parse(*s)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.User != nil {
+		return false
+	}
+	if u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" {
+		return false
+	}
+	*s = u.Scheme + "://" + u.Host
+	return true
+}
+
+func validToken(s string) bool {
+	if len(s) < 16 || len(s) > 256 {
+		return false
+	}
+	for _, b := range []byte(s) {
+		if b <= ' ' || b > '~' {
+			return false
+		}
+	}
+	return true
+}
+
+// localURL is where a person on this machine reaches a listen address.
+func localURL(addr string) string {
+	host, port, _ := net.SplitHostPort(addr) // was validated
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		host = "localhost"
+	}
+	return "http://" + net.JoinHostPort(host, port)
+}

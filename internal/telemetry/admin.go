@@ -1,0 +1,124 @@
+package telemetry
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/pprof"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+const (
+	readyTimeout  = 2 * time.Second
+	scrapeTimeout = 10 * time.Second
+	profileLimit  = 3 * time.Minute // a profile answers only when it is taken
+)
+
+// Ready tells what a process lacks to do its work, nil when nothing. Its text
+// is shown to whoever asks on the admin port.
+type Ready func(context.Context) error
+
+// AdminHandler serves what operators and probes ask for:
+//
+//	GET /health        200 as long as the process can answer at all
+//	GET /ready         200, or 503 with what is missing; ready has 2 s to tell
+//	GET /metrics       the registry
+//	GET /debug/pprof/  profiles
+//
+// It has no authentication and belongs on a port that is not public.
+func AdminHandler(registry *prometheus.Registry, log *slog.Logger, ready Ready) *http.ServeMux {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) {
+		answer(w, http.StatusOK, map[string]any{"status": "ok"})
+	})
+	mux.HandleFunc("GET /ready", func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := context.WithTimeout(r.Context(), readyTimeout)
+		defer cancel()
+		if err := ready(ctx); err != nil {
+			answer(w, http.StatusServiceUnavailable, map[string]any{
+				"error": "not ready: " + err.Error(), "code": http.StatusServiceUnavailable,
+			})
+			return
+		}
+		answer(w, http.StatusOK, map[string]any{"status": "ready"})
+	})
+	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{
+		Registry: registry, ErrorLog: scrapeLog{log}, Timeout: scrapeTimeout,
+		// One collector that fails (a database that is away) hides only itself.
+		ErrorHandling: promhttp.ContinueOnError,
+	}))
+	mux.HandleFunc("/debug/pprof/", pprof.Index)
+	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
+	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
+	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	return mux
+}
+
+// answer writes body as JSON. A client that went away is no concern of ours.
+func answer(w http.ResponseWriter, status int, body any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(body)
+}
+
+type scrapeLog struct{ log *slog.Logger }
+
+func (l scrapeLog) Println(v ...any) {
+	l.log.Warn("metrics are incomplete", "error", fmt.Sprint(v...))
+}
+
+// Admin is a running admin server.
+type Admin struct {
+	server *http.Server
+	addr   net.Addr
+	done   chan error
+}
+
+// StartAdmin serves handler on addr (host:port; port 0 takes a free one). The
+// error says that addr cannot be had. The caller calls Stop.
+func StartAdmin(ctx context.Context, addr string, handler http.Handler, log *slog.Logger) (*Admin, error) {
+	var lc net.ListenConfig
+	listener, err := lc.Listen(ctx, "tcp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("listen on ADMIN_ADDR: %w", err)
+	}
+	a := &Admin{
+		server: &http.Server{
+			Handler:           handler,
+			ReadHeaderTimeout: 5 * time.Second,
+			ReadTimeout:       10 * time.Second,
+			WriteTimeout:      profileLimit,
+			IdleTimeout:       2 * time.Minute,
+			MaxHeaderBytes:    64 << 10,
+			ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+		},
+		addr: listener.Addr(),
+		done: make(chan error, 1),
+	}
+	go func() { a.done <- a.server.Serve(listener) }()
+	return a, nil
+}
+
+// Addr is the address it listens on.
+func (a *Admin) Addr() string { return a.addr.String() }
+
+// Stop lets requests under way finish until ctx ends and cuts off the rest. It
+// is called once.
+func (a *Admin) Stop(ctx context.Context) error {
+	err := a.server.Shutdown(ctx)
+	if err != nil {
+		err = errors.Join(fmt.Errorf("stop the admin server in time: %w", err), a.server.Close())
+	}
+	if served := <-a.done; !errors.Is(served, http.ErrServerClosed) {
+		err = errors.Join(err, fmt.Errorf("serve on ADMIN_ADDR: %w", served))
+	}
+	return err
+}

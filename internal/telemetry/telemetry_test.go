@@ -1,0 +1,180 @@
+package telemetry
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+func TestNewLogger(t *testing.T) {
+	t.Parallel()
+	east := time.FixedZone("east", 3600)
+	for format, want := range map[string][]string{
+		"json": {`"msg":"hello"`, `"took":"1.5s"`, `"at":"2026-01-02T02:04:05Z"`, `"level":"INFO"`},
+		"text": {`msg=hello`, `took=1.5s`, `at=2026-01-02T02:04:05.000Z`, `level=INFO`},
+	} {
+		var out bytes.Buffer
+		log := NewLogger(&out, slog.LevelInfo, format)
+		log.Debug("quiet")
+		log.Info("hello", "took", 1500*time.Millisecond, "at", time.Date(2026, 1, 2, 3, 4, 5, 0, east))
+		for _, part := range want {
+			if !strings.Contains(out.String(), part) {
+				t.Errorf("%s log lacks %s: %s", format, part, out.String())
+			}
+		}
+		if strings.Contains(out.String(), "quiet") {
+			t.Errorf("%s log holds a message below its level: %s", format, out.String())
+		}
+		if format == "json" && !json.Valid(out.Bytes()) {
+			t.Errorf("not JSON: %s", out.String())
+		}
+	}
+}
+
+type brokenCollector struct{}
+
+func (brokenCollector) Describe(chan<- *prometheus.Desc) {}
+func (brokenCollector) Collect(ch chan<- prometheus.Metric) {
+	ch <- prometheus.NewInvalidMetric(prometheus.NewDesc("signpost_broken", "Broken.", nil, nil), errors.New("database is away"))
+}
+
+func startAdmin(t *testing.T, ready Ready) *Admin {
+	t.Helper()
+	registry := NewRegistry("v1.2.3", "abc")
+	registry.MustRegister(brokenCollector{})
+	log := slog.New(slog.DiscardHandler)
+	a, err := StartAdmin(t.Context(), "127.0.0.1:0", AdminHandler(registry, log, ready), log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+func get(t *testing.T, a *Admin, path string) (int, string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+a.Addr()+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, string(body)
+}
+
+func TestAdmin(t *testing.T) {
+	t.Parallel()
+	missing := errors.New("the database is away")
+	for _, tt := range []struct {
+		name       string
+		ready      error
+		path       string
+		wantStatus int
+		want       []string
+	}{
+		{"health", missing, "/health", 200, []string{`{"status":"ok"}`}},
+		{"ready", nil, "/ready", 200, []string{`{"status":"ready"}`}},
+		{"not ready", missing, "/ready", 503, []string{`"error":"not ready: the database is away"`, `"code":503`}},
+		{"metrics despite a broken collector", nil, "/metrics", 200, []string{
+			`signpost_build_info{commit="abc",go_version="go`, `version="v1.2.3"} 1`, "go_goroutines", "promhttp_metric_handler_errors_total",
+		}},
+		{"profiles", nil, "/debug/pprof/", 200, []string{"goroutine"}},
+		{"one profile", nil, "/debug/pprof/goroutine?debug=1", 200, []string{"goroutine profile: total"}},
+		{"unknown", nil, "/nothing", 404, nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			a := startAdmin(t, func(context.Context) error { return tt.ready })
+			status, body := get(t, a, tt.path)
+			if status != tt.wantStatus {
+				t.Errorf("status = %d, want %d", status, tt.wantStatus)
+			}
+			for _, want := range tt.want {
+				if !strings.Contains(body, want) {
+					t.Errorf("body lacks %q: %s", want, body)
+				}
+			}
+			if err := a.Stop(t.Context()); err != nil {
+				t.Errorf("stop: %v", err)
+			}
+		})
+	}
+}
+
+func TestReadyHasADeadline(t *testing.T) {
+	t.Parallel()
+	a := startAdmin(t, func(ctx context.Context) error {
+		if _, ok := ctx.Deadline(); !ok {
+			return errors.New("no deadline")
+		}
+		return nil
+	})
+	if status, body := get(t, a, "/ready"); status != http.StatusOK {
+		t.Errorf("status = %d: %s", status, body)
+	}
+	if err := a.Stop(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestStopWaitsForRequestsAndThenCutsThemOff(t *testing.T) {
+	t.Parallel()
+	entered, release := make(chan struct{}), make(chan struct{})
+	a := startAdmin(t, func(context.Context) error {
+		close(entered)
+		<-release
+		return nil
+	})
+	answered := make(chan int, 1)
+	go func() {
+		resp, err := http.Get("http://" + a.Addr() + "/ready")
+		if err != nil {
+			answered <- 0
+			return
+		}
+		_ = resp.Body.Close()
+		answered <- resp.StatusCode
+	}()
+	<-entered
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := a.Stop(ended); !errors.Is(err, context.Canceled) {
+		t.Errorf("stop with a request under way and no time left: %v", err)
+	}
+	close(release)
+	if status := <-answered; status != 0 {
+		t.Errorf("the request was answered with %d after it was cut off", status)
+	}
+	if conn, err := net.DialTimeout("tcp", a.Addr(), time.Second); err == nil {
+		_ = conn.Close()
+		t.Error("the port is still open")
+	}
+}
+
+func TestStartAdminOnATakenPort(t *testing.T) {
+	t.Parallel()
+	a := startAdmin(t, func(context.Context) error { return nil })
+	if _, err := StartAdmin(t.Context(), a.Addr(), http.NotFoundHandler(), slog.New(slog.DiscardHandler)); err == nil ||
+		!strings.Contains(err.Error(), "ADMIN_ADDR") {
+		t.Errorf("a taken port: %v; want an error that names ADMIN_ADDR", err)
+	}
+	if err := a.Stop(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
