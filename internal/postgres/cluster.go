@@ -54,6 +54,7 @@ type Cluster struct {
 	socket string // folder of the socket; stays the same over restarts
 
 	mu    sync.Mutex
+	data  string // PGDATA
 	proc  *process
 	locks []*os.File
 }
@@ -414,11 +415,11 @@ func (c *Cluster) launchOnce(ctx context.Context, bin, data string, as *account,
 	}
 	if err := c.waitReady(ctx, proc); err != nil {
 		if proc.running() {
-			err = errors.Join(err, proc.stop(ctx))
+			err = errors.Join(err, proc.stop(ctx, data))
 		}
 		return err
 	}
-	c.proc = proc
+	c.proc, c.data = proc, data
 	return nil
 }
 
@@ -513,7 +514,7 @@ func (c *Cluster) Stop(ctx context.Context) error {
 	defer c.unlock()
 	var err error
 	if c.proc.running() {
-		err = c.proc.stop(ctx)
+		err = c.proc.stop(ctx, c.data)
 	}
 	if c.socket != "" && filepath.Dir(c.socket) != c.o.Dir {
 		_ = os.RemoveAll(c.socket) // among the temporary files; Start makes it again
@@ -528,37 +529,19 @@ func (c *Cluster) Kill() {
 	defer c.mu.Unlock()
 	defer c.unlock()
 	if c.proc.running() {
-		c.proc.kill()
+		c.proc.kill(c.data)
 	}
 }
 
 // Pause makes the server and all its sessions stand still, as a host that hangs
 // would: connections are neither refused nor answered. Resume ends it.
-func (c *Cluster) Pause(ctx context.Context) error {
+func (c *Cluster) Pause() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.proc.running() {
 		return errors.New("pause postgres: it is not running")
 	}
-	conn, err := pgx.Connect(ctx, c.URL("postgres"))
-	if err != nil {
-		return fmt.Errorf("connect to list sessions: %w", err)
-	}
-	// The postmaster first, so that no session begins after they are listed.
-	if err := syscall.Kill(c.proc.pid, syscall.SIGSTOP); err != nil {
-		return errors.Join(fmt.Errorf("pause postgres: %w", err), conn.Close(ctx))
-	}
-	rows, err := conn.Query(ctx, "SELECT pid FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
-	if err != nil {
-		return errors.Join(fmt.Errorf("list sessions: %w", err), c.proc.signalAll(syscall.SIGCONT))
-	}
-	pids, err := pgx.CollectRows(rows, pgx.RowTo[int32])
-	err = errors.Join(err, conn.Close(ctx))
-	if err != nil {
-		return errors.Join(fmt.Errorf("list sessions: %w", err), c.proc.signalAll(syscall.SIGCONT))
-	}
-	c.proc.children = pids
-	return c.proc.signalAll(syscall.SIGSTOP)
+	return c.proc.pause()
 }
 
 // Resume lets a paused server go on.
@@ -568,7 +551,7 @@ func (c *Cluster) Resume() error {
 	if !c.proc.running() {
 		return errors.New("resume postgres: it is not running")
 	}
-	return c.proc.signalAll(syscall.SIGCONT)
+	return c.proc.resume()
 }
 
 // RemoveCluster stops whatever server was left running in dir and removes the

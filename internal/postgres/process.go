@@ -89,7 +89,7 @@ type process struct {
 	done chan struct{} // closed when the child is gone
 	err  error         // what Wait said; valid once done is closed
 
-	children []int32 // sessions that Cluster.Pause holds
+	paused []int // sessions and workers that stand still
 }
 
 // startProcess starts cmd in a process group of its own, so that a Ctrl-C in
@@ -135,8 +135,8 @@ func (p *process) running() bool {
 
 // stop asks the postmaster to shut down fast, then at once when ctx ends, then
 // kills it; it returns when the child is gone.
-func (p *process) stop(ctx context.Context) error {
-	_ = p.signalAll(syscall.SIGCONT) // one that is paused would not listen
+func (p *process) stop(ctx context.Context, data string) error {
+	_ = p.resume() // one that is paused would not listen
 	_ = syscall.Kill(p.pid, syscall.SIGINT)
 	select {
 	case <-p.done:
@@ -149,28 +149,47 @@ func (p *process) stop(ctx context.Context) error {
 	select {
 	case <-p.done:
 	case <-timer.C:
-		p.kill()
+		p.kill(data)
 	}
 	return fmt.Errorf("stop postgres in time: %w", ctx.Err())
 }
 
-// kill ends the child without any clean-up. Sessions that Pause holds go on, so
-// that they notice and end too.
-func (p *process) kill() {
+// kill ends the server with all its sessions and workers, without any clean-up.
+// They are the server's children, not ours: left alone, a busy one would go on
+// for as long as its query takes.
+func (p *process) kill(data string) {
+	_ = p.pause() // so that no session begins after they are listed
 	_ = syscall.Kill(p.pid, syscall.SIGKILL)
+	for _, pid := range p.paused {
+		_ = syscall.Kill(pid, syscall.SIGKILL)
+	}
 	<-p.done
-	_ = p.signalAll(syscall.SIGCONT)
+	for _, pid := range p.paused {
+		_, _ = waitGone(context.Background(), pid, data, 5*time.Second)
+	}
 }
 
-// signalAll signals the sessions that Pause listed and the postmaster.
-func (p *process) signalAll(sig syscall.Signal) error {
-	for _, pid := range p.children {
-		if err := syscall.Kill(int(pid), sig); err != nil && !errors.Is(err, syscall.ESRCH) {
-			return fmt.Errorf("signal session: %w", err)
-		}
+// pause makes the server and its children stand still.
+func (p *process) pause() error {
+	if err := syscall.Kill(p.pid, syscall.SIGSTOP); err != nil {
+		return fmt.Errorf("pause postgres: %w", err)
 	}
-	if err := syscall.Kill(p.pid, sig); err != nil {
-		return fmt.Errorf("signal postgres: %w", err)
+	p.paused = childrenOf(p.pid)
+	return signalAll(p.paused, syscall.SIGSTOP)
+}
+
+// resume undoes pause; it does nothing where nothing is paused.
+func (p *process) resume() error {
+	err := signalAll(append(p.paused, p.pid), syscall.SIGCONT)
+	p.paused = nil
+	return err
+}
+
+func signalAll(pids []int, sig syscall.Signal) error {
+	for _, pid := range pids {
+		if err := syscall.Kill(pid, sig); err != nil && !errors.Is(err, syscall.ESRCH) {
+			return fmt.Errorf("signal process %d of postgres: %w", pid, err)
+		}
 	}
 	return nil
 }
