@@ -1,0 +1,110 @@
+// Package csvimport reads CSV files of users, links and events: it recognizes
+// a file's encoding, delimiter and columns, cuts it into chunks of whole
+// records in bounded memory, and applies the row rules to each record. It knows
+// neither HTTP nor a database.
+//
+// A [Splitter] cuts the upload; a chunk's bytes and the file's [Layout] are all
+// that a worker needs later to read the same records again with
+// [Layout.Records] and to make rows of them with a [Parser]. A wrong row is a
+// [Reject]; only a file that cannot be meant is an error ([FormatError]).
+package csvimport
+
+import (
+	"fmt"
+	"strings"
+)
+
+// A Kind is what the rows of a file are.
+type Kind string
+
+// The kinds, as the API spells them.
+const (
+	KindUsers  Kind = "users"
+	KindLinks  Kind = "urls"
+	KindEvents Kind = "events"
+)
+
+// ParseKind returns the kind that s names.
+func ParseKind(s string) (Kind, error) {
+	switch kind := Kind(s); kind {
+	case KindUsers, KindLinks, KindEvents:
+		return kind, nil
+	}
+	return "", fmt.Errorf("kind must be %s, %s or %s", KindUsers, KindLinks, KindEvents)
+}
+
+// A Layout says how a file's records are to be read. It is stored with the
+// import as JSON, and read by workers of this release and the next: fields are
+// added, never changed.
+type Layout struct {
+	Kind   Kind   `json:"kind"`
+	Format string `json:"format"` // name of the recognized format
+	// Delimiter is one byte: comma, semicolon, tab or pipe.
+	Delimiter string `json:"delimiter"`
+	// Columns holds the canonical name of each position, "" for an ignored one.
+	Columns []string `json:"columns"`
+	// Header is the header as it is in the file; nil if the file has none.
+	Header []string `json:"header"`
+	// Ignored names the columns of the file that are not read.
+	Ignored []string `json:"ignored"`
+	// MinFields is the least number of fields of a record, where a format lets
+	// trailing ones away; 0 means as many as Columns.
+	MinFields int `json:"min_fields,omitempty"`
+	// MaxRecord is the greatest length of a record in bytes.
+	MaxRecord int `json:"max_record"`
+}
+
+// Has reports whether the file has the column with this canonical name.
+func (l Layout) Has(column string) bool { return l.position(column) >= 0 }
+
+func (l Layout) position(column string) int {
+	for i, name := range l.Columns {
+		if name == column {
+			return i
+		}
+	}
+	return -1
+}
+
+// columnName is what a column is called in a Reject: its canonical name, else
+// what the file calls it.
+func (l Layout) columnName(position int) string {
+	switch {
+	case position < len(l.Columns) && l.Columns[position] != "":
+		return l.Columns[position]
+	case position < len(l.Header) && strings.TrimSpace(l.Header[position]) != "":
+		return shown(l.Header[position])
+	}
+	return fmt.Sprintf("column %d", position+1)
+}
+
+// A FormatError says why a whole file cannot be meant: what was found and what
+// is expected. Its text is fit for users.
+type FormatError struct {
+	Reason   string   // such as "the file is empty"
+	Found    []string // columns found, shortened; nil if it did not come to that
+	Expected []string // columns of the kind; the required ones first
+}
+
+func (e *FormatError) Error() string {
+	text := e.Reason
+	if e.Found != nil {
+		text += "; found the columns " + strings.Join(e.Found, ", ")
+	}
+	if e.Expected != nil {
+		text += "; expected " + strings.Join(e.Expected, ", ")
+	}
+	return text
+}
+
+// A Reject says why one row was not imported.
+type Reject struct {
+	Line int64 // physical line the record begins on; the first line is 1
+	// Column is the canonical name of the first column at fault, what the file
+	// calls it if it has none, or "" if the whole record is at fault.
+	Column string
+	Reason string // fit for users; follows the column's name
+	// Raw is the record as it is in the file (in UTF-8), without its line end;
+	// cut if it is longer than a record may be. It may be any bytes.
+	Raw string
+}

@@ -1,0 +1,361 @@
+package csvimport
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"testing/iotest"
+	"unicode/utf16"
+)
+
+// judge makes a row of record and returns only what is wrong with it.
+func (p *Parser) judge(kind Kind, record Record) *Reject {
+	var reject *Reject
+	switch kind {
+	case KindUsers:
+		_, reject = p.User(record)
+	case KindLinks:
+		_, reject = p.Link(record)
+	default:
+		_, reject = p.Event(record)
+	}
+	return reject
+}
+
+func sortKeys(keys []uint64) { slices.Sort(keys) }
+
+func listsOf(all [][]uint64) Lists {
+	return func(yield func([]uint64) error) error {
+		for _, keys := range all {
+			if err := yield(keys); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+}
+
+const defaultUsers = "id,username,email\n"
+
+// read splits a file of kind, reads all chunks again, and returns their records
+// in a form to compare: line, column and reason of broken ones, the fields of
+// others.
+func read(kind Kind, r io.Reader, opts SplitOptions) ([]string, Layout, error) {
+	s, err := NewSplitter(r, kind, opts)
+	if err != nil {
+		return nil, Layout{}, err
+	}
+	var records []string
+	for {
+		chunk, err := s.Next()
+		if errors.Is(err, io.EOF) {
+			return records, s.Layout(), nil
+		}
+		if err != nil {
+			return records, s.Layout(), err
+		}
+		rows := 0
+		for record := range s.Layout().Records(chunk.Data, chunk.FirstLine) {
+			rows++
+			records = append(records, describe(record))
+		}
+		if rows != chunk.Rows {
+			return records, s.Layout(), fmt.Errorf("chunk %d has %d rows, read %d", chunk.Seq, chunk.Rows, rows)
+		}
+	}
+}
+
+func describe(record Record) string {
+	if record.Fault != nil {
+		return fmt.Sprintf("%d: %s %s", record.Line, record.Fault.Column, record.Fault.Reason)
+	}
+	return fmt.Sprintf("%d: %q", record.Line, record.Fields)
+}
+
+func TestParseKind(t *testing.T) {
+	t.Parallel()
+	for _, kind := range kinds {
+		if got, err := ParseKind(string(kind)); got != kind || err != nil {
+			t.Errorf("ParseKind(%q) = %q, %v", kind, got, err)
+		}
+	}
+	if _, err := ParseKind("links"); err == nil {
+		t.Error("ParseKind accepts links")
+	}
+}
+
+func TestReadRecords(t *testing.T) {
+	t.Parallel()
+	const h = defaultUsers
+	tests := []struct {
+		name, file string
+		want       []string
+	}{
+		{"plain", h + "1,ann,a@x\n2,bob,b@x\n", []string{`2: ["1" "ann" "a@x"]`, `3: ["2" "bob" "b@x"]`}},
+		{"no line end at the end", h + "1,ann,a@x", []string{`2: ["1" "ann" "a@x"]`}},
+		{"CRLF", "id,username,email\r\n1,ann,a@x\r\n\r\n2,bob,b@x\r\n", []string{`2: ["1" "ann" "a@x"]`, `4: ["2" "bob" "b@x"]`}},
+		{"CR", "id,username,email\r1,ann,a@x\r2,bob,b@x\r", []string{`2: ["1" "ann" "a@x"]`, `3: ["2" "bob" "b@x"]`}},
+		{"byte order mark", "\ufeff" + h + "1,ann,a@x\n", []string{`2: ["1" "ann" "a@x"]`}},
+		{"semicolon", "id;username;email\n1;a,n;a@x\n", []string{`2: ["1" "a,n" "a@x"]`}},
+		{"tab", "id\tusername\temail\n1\tann\t\n", []string{`2: ["1" "ann" ""]`}},
+		{"pipe", "id|username|email\n1|ann|a@x\n", []string{`2: ["1" "ann" "a@x"]`}},
+		{"separator line", "sep=;\nid;username;email\n1;ann;a@x\n", []string{`3: ["1" "ann" "a@x"]`}},
+		{"blank lines", "\n  \n" + h + "\n1,ann,a@x\n \t \n\n2,bob,b@x\n\n", []string{`5: ["1" "ann" "a@x"]`, `8: ["2" "bob" "b@x"]`}},
+		{"quotes", h + "1,\"a,\"\"n\"\"\",\"\"\n", []string{`2: ["1" "a,\"n\"" ""]`}},
+		{
+			"quoted line ends", h + "1,\"a\nb\r\nc\rd\",x\n2,bob,y\n",
+			[]string{`2: ["1" "a\nb\r\nc\rd" "x"]`, `6: ["2" "bob" "y"]`},
+		},
+		{"quoted to the end", h + "1,ann,\"a@x\"", []string{`2: ["1" "ann" "a@x"]`}},
+		{"quoted header", "\"id\",\"username\",\"e\nmail\"\n1,ann,a@x\n", []string{`3: ["1" "ann" "a@x"]`}},
+		{
+			"ragged", h + "1,ann\n2,bob,b@x,extra\n3,cat,c@x\n",
+			[]string{`2:  has 2 fields, the header has 3`, `3:  has 4 fields, the header has 3`, `4: ["3" "cat" "c@x"]`},
+		},
+		{"only delimiters", h + ",,\n,\n", []string{`2: ["" "" ""]`, `3:  has 2 fields, the header has 3`}},
+		{
+			"bare quote", h + "1,a\"b,x\n2,bob,b@x\n",
+			[]string{`2: username has a quote in a field that is not quoted`, `3: ["2" "bob" "b@x"]`},
+		},
+		{
+			"text after quote", h + "1,\"ann\"x,y\n2,bob,b@x\n",
+			[]string{`2: username has text after its closing quote`, `3: ["2" "bob" "b@x"]`},
+		},
+		{
+			"quote never closed", h + "1,\"ann,a@x\n2,bob,b@x\n3,cat,c@x\n",
+			[]string{
+				`2: username has a quote that is not closed as it should be within 64 bytes`,
+				`3: ["2" "bob" "b@x"]`, `4: ["3" "cat" "c@x"]`,
+			},
+		},
+		{
+			"quote closed by another row", h + "1,\"ann,a@x\n2,\"bob\",b@x\n",
+			[]string{
+				`2: username has a quote that is not closed as it should be within 64 bytes`, `3: ["2" "bob" "b@x"]`,
+			},
+		},
+		{
+			"quote not closed in time", h + "1,\"" + strings.Repeat("a\n", 40) + "\",x\n",
+			append([]string{`2: username has a quote that is not closed as it should be within 64 bytes`}, func() (rest []string) {
+				for line := 3; line <= 41; line++ {
+					rest = append(rest, fmt.Sprintf("%d:  has 1 fields, the header has 3", line))
+				}
+				return append(rest, `42: id has a quote that is not closed as it should be within 64 bytes`)
+			}()...),
+		},
+		{
+			"overlong line", h + strings.Repeat("x", 65) + "\n2,bob,b@x\n" + strings.Repeat("y", 100_000) + "\r\n3,cat,c@x\n" + strings.Repeat("z", 70_000),
+			[]string{
+				`2:  is longer than 64 bytes`, `3: ["2" "bob" "b@x"]`, `4:  is longer than 64 bytes`,
+				`5: ["3" "cat" "c@x"]`, `6:  is longer than 64 bytes`,
+			},
+		},
+		{"as long as allowed", h + strings.Repeat("x", 62) + ",,\n", []string{fmt.Sprintf("2: [%q \"\" \"\"]", strings.Repeat("x", 62))}},
+		{
+			"NUL and invalid UTF-8", h + "1,a\x00,x\n2,b,\xff\n3,cat,c@x\n",
+			[]string{`2: username must not contain NUL bytes`, `3: email must be valid UTF-8`, `4: ["3" "cat" "c@x"]`},
+		},
+	}
+	for _, test := range tests {
+		for _, rows := range []int{1, 2, 1000} {
+			opts := SplitOptions{ChunkRows: rows, MaxRecord: 64}
+			got, _, err := read(KindUsers, strings.NewReader(test.file), opts)
+			if err != nil || !slices.Equal(got, test.want) {
+				t.Errorf("%s, chunks of %d rows: %v\n got %q\nwant %q", test.name, rows, err, got, test.want)
+			}
+			got, _, err = read(KindUsers, iotest.OneByteReader(strings.NewReader(test.file)), opts)
+			if err != nil || !slices.Equal(got, test.want) {
+				t.Errorf("%s, byte by byte: %v\n got %q\nwant %q", test.name, err, got, test.want)
+			}
+		}
+	}
+}
+
+func TestReadEncodings(t *testing.T) {
+	t.Parallel()
+	const text = "id,username,email\n1,änn😀,a@x\n"
+	for _, bigEndian := range []bool{false, true} {
+		for _, mark := range []string{"", "\ufeff"} {
+			got, _, err := read(KindUsers, iotest.OneByteReader(bytes.NewReader(utf16Bytes(mark+text, bigEndian))), SplitOptions{})
+			if want := []string{`2: ["1" "änn😀" "a@x"]`}; err != nil || !slices.Equal(got, want) {
+				t.Errorf("big endian %v, mark %q: %q, %v", bigEndian, mark, got, err)
+			}
+		}
+	}
+	// A surrogate alone, and half a unit at the end, are found by the row rules.
+	broken := utf16Bytes("\ufeffid,username,email\n1,a", false)
+	broken = append(broken, 0x00, 0xd8)
+	broken = append(broken, utf16Bytes(",x\n2,b,y", false)...)
+	broken = append(broken, 'z')
+	got, _, err := read(KindUsers, bytes.NewReader(broken), SplitOptions{})
+	if want := []string{"2: username must be valid UTF-8", "3: email must be valid UTF-8"}; err != nil || !slices.Equal(got, want) {
+		t.Errorf("broken UTF-16: %q, %v", got, err)
+	}
+}
+
+func utf16Bytes(text string, bigEndian bool) []byte {
+	var data []byte
+	for _, unit := range utf16.Encode([]rune(text)) {
+		if bigEndian {
+			data = binary.BigEndian.AppendUint16(data, unit)
+		} else {
+			data = binary.LittleEndian.AppendUint16(data, unit)
+		}
+	}
+	return data
+}
+
+func TestLayout(t *testing.T) {
+	t.Parallel()
+	const file = "E-Mail; USER NAME;Shoe size;;created-at\na@x;ann;39;;\n"
+	_, layout, err := read(KindUsers, strings.NewReader(file), SplitOptions{MaxRecord: 100})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Layout{
+		Kind: KindUsers, Format: FormatSignpost, Delimiter: ";",
+		Columns: []string{"email", "username", "", "", "created_at"},
+		Header:  []string{"E-Mail", " USER NAME", "Shoe size", "", "created-at"},
+		Ignored: []string{"Shoe size", "column 4"}, MaxRecord: 100,
+	}
+	data, err := json.Marshal(layout)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got Layout
+	if err := json.Unmarshal(data, &got); err != nil {
+		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("layout after JSON\n got %+v\nwant %+v", got, want)
+	}
+	if !got.Has("email") || got.Has("id") || got.Has("shoe size") {
+		t.Error("Has does not tell the columns")
+	}
+}
+
+func TestMapping(t *testing.T) {
+	t.Parallel()
+	const file = "login,mail,email\nann,a@x,old\n"
+	opts := SplitOptions{Mapping: map[string]string{"Login": "username", "mail": "email", "email": ""}}
+	_, layout, err := read(KindUsers, strings.NewReader(file), opts)
+	if want := []string{"username", "email", ""}; err != nil || !slices.Equal(layout.Columns, want) {
+		t.Errorf("columns %q, %v, want %q", layout.Columns, err, want)
+	}
+}
+
+func TestFormatErrors(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name string
+		kind Kind
+		file string
+		opts SplitOptions
+		want string // part of the message
+	}{
+		{"empty", KindUsers, "", SplitOptions{}, "the file is empty"},
+		{"only a mark", KindUsers, "\ufeff", SplitOptions{}, "the file is empty"},
+		{"only blank lines", KindUsers, "\n \n\r\n", SplitOptions{}, "the file is empty"},
+		{"header only", KindUsers, "username,email\n\n", SplitOptions{}, "the file has a header and no rows"},
+		{"ZIP", KindUsers, "PK\x03\x04rest", SplitOptions{}, "XLSX"},
+		{"gzip", KindUsers, "\x1f\x8b\x08rest", SplitOptions{}, "gzip"},
+		{"binary", KindUsers, "\x01\x02\x03\x04\x00id,username,email", SplitOptions{}, "binary"},
+		{"UTF-32", KindUsers, "\xff\xfe\x00\x00i\x00\x00\x00", SplitOptions{}, "UTF-32"},
+		{"HTML", KindUsers, "<!doctype html>\n<p>hello", SplitOptions{}, "names no column of users; found the columns <!doctype html>; expected username, email, id, created_at"},
+		{"no column", KindUsers, "a,b\n1,2\n", SplitOptions{}, "names no column of users; found the columns a, b"},
+		{"missing column", KindUsers, "id,username\n1,ann\n", SplitOptions{}, "a file of users needs the column email"},
+		{"missing columns", KindEvents, "id,details\n1,\n", SplitOptions{}, "needs the columns url_id, event_type, timestamp"},
+		{"another kind", KindUsers, "id,url_id,event_type,timestamp\n", SplitOptions{}, "looks like a file of events"},
+		{"twice", KindUsers, "username,email,User_Name\n", SplitOptions{}, "the columns username and User_Name both mean username"},
+		{"quotes", KindUsers, "\"username,email\nann,a@x\n", SplitOptions{}, "quotes do not match"},
+		{"long first line", KindUsers, strings.Repeat("x", 1000), SplitOptions{MaxRecord: 100}, "longer than 100 bytes"},
+		{"wrong format", KindUsers, "username,email\nann,a@x\n", SplitOptions{Format: "shlink"}, `"shlink" is not a format of users; these are: signpost`},
+		{"wrong mapping", KindUsers, "username,email\nann,a@x\n", SplitOptions{Mapping: map[string]string{"a": "b"}}, `"b" is not a column of users`},
+	}
+	for _, test := range tests {
+		_, _, err := read(test.kind, strings.NewReader(test.file), test.opts)
+		var formatErr *FormatError
+		if !errors.As(err, &formatErr) || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%s: error %v, want a FormatError with %q", test.name, err, test.want)
+		}
+	}
+	if _, err := NewSplitter(strings.NewReader("x"), "links", SplitOptions{}); err == nil {
+		t.Error("NewSplitter takes an unknown kind")
+	}
+}
+
+func TestFoundIsShort(t *testing.T) {
+	t.Parallel()
+	header := strings.Repeat("long name\x07 "+strings.Repeat("ä", 60)+",", 100)
+	_, _, err := read(KindUsers, strings.NewReader(header+"\n"), SplitOptions{})
+	var formatErr *FormatError
+	if !errors.As(err, &formatErr) {
+		t.Fatal(err)
+	}
+	if len(formatErr.Found) != 21 || strings.Contains(err.Error(), "\x07") || len(err.Error()) > 3000 {
+		t.Errorf("message of %d bytes: %v", len(err.Error()), err)
+	}
+}
+
+func TestReaderErrors(t *testing.T) {
+	t.Parallel()
+	broken := errors.New("connection lost")
+	for _, text := range []string{"", "username", "username,email\n", "username,email\nann,a@x\nbob,"} {
+		_, _, err := read(KindUsers, io.MultiReader(strings.NewReader(text), iotest.ErrReader(broken)), SplitOptions{})
+		if !errors.Is(err, broken) {
+			t.Errorf("after %q: %v, want %v", text, err, broken)
+		}
+	}
+	// Beyond what is sniffed.
+	long := "username,email\n" + strings.Repeat("ann,a@x\n", 2000)
+	s, err := NewSplitter(io.MultiReader(strings.NewReader(long), iotest.ErrReader(broken)), KindUsers, SplitOptions{ChunkRows: 1000})
+	for err == nil {
+		_, err = s.Next()
+	}
+	if !errors.Is(err, broken) || s.Rows() < 1000 {
+		t.Errorf("%v after %d rows", err, s.Rows())
+	}
+	if _, again := s.Next(); !errors.Is(again, broken) {
+		t.Errorf("a second call says %v", again)
+	}
+}
+
+func TestChunks(t *testing.T) {
+	t.Parallel()
+	file := sample(KindUsers, 1000)
+	s, err := NewSplitter(bytes.NewReader(file), KindUsers, SplitOptions{ChunkRows: 300, ChunkBytes: 10_000, Keys: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := []byte(defaultUsers[:len(defaultUsers)-1] + ",created_at\n")
+	line, rows := int64(2), 0
+	for seq := 0; ; seq++ {
+		chunk, err := s.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if chunk.Seq != seq || chunk.FirstLine != line || chunk.Rows > 300 || len(chunk.Data) > 10_000 {
+			t.Fatalf("chunk %d of %d rows and %d bytes from line %d, want %d from line %d",
+				chunk.Seq, chunk.Rows, len(chunk.Data), chunk.FirstLine, seq, line)
+		}
+		if len(chunk.Keys) != 3*chunk.Rows || !slices.IsSorted(chunk.Keys) {
+			t.Fatalf("%d keys of %d rows", len(chunk.Keys), chunk.Rows)
+		}
+		line += int64(chunk.Rows)
+		rows += chunk.Rows
+		all = append(all, chunk.Data...)
+	}
+	if rows != 1000 || s.Rows() != 1000 || !bytes.Equal(all, file) {
+		t.Errorf("%d rows, %d bytes of %d", rows, len(all), len(file))
+	}
+}

@@ -1,0 +1,237 @@
+package csvimport
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// FormatSignpost is the name of Signpost's own formats.
+const FormatSignpost = "signpost"
+
+// Canonical names of columns, as the API calls the fields.
+const (
+	colID             = "id"
+	colUsername       = "username"
+	colEmail          = "email"
+	colCreatedAt      = "created_at"
+	colUserID         = "user_id"
+	colShortCode      = "short_code"
+	colOriginalURL    = "original_url"
+	colTitle          = "title"
+	colTags           = "tags"
+	colIsActive       = "is_active"
+	colExpiresAt      = "expires_at"
+	colRedirectStatus = "redirect_status"
+	colForwardQuery   = "forward_query"
+	colImportedClicks = "imported_clicks"
+	colUpdatedAt      = "updated_at"
+	colURLID          = "url_id"
+	colEventType      = "event_type"
+	colTimestamp      = "timestamp"
+	colDetails        = "details"
+)
+
+// A format is a kind of file, recognized by its header.
+type format struct {
+	name string
+	kind Kind
+	// columns maps folded header names to canonical ones; those in ignored are
+	// known and not read.
+	columns map[string]string
+	ignored []string
+	// required lists the canonical columns without which no row can be meant.
+	required []string
+	// marks are folded header names that tell this format from others: all must
+	// be there. Empty for Signpost's own, which are tried last.
+	marks []string
+	// expected is what a message names, required columns first.
+	expected []string
+}
+
+// formats is in the order of recognition: those with marks first, and those
+// with more marks before those with fewer.
+var formats = []format{
+	own(KindUsers,
+		[]string{colUsername, colEmail},
+		[]string{colID, colCreatedAt}),
+	own(KindLinks,
+		[]string{colOriginalURL},
+		[]string{
+			colUserID, colShortCode, colTitle, colTags, colIsActive, colExpiresAt, colRedirectStatus,
+			colForwardQuery, colImportedClicks, colID, colCreatedAt, colUpdatedAt,
+		},
+		"clicks", "shorturl"),
+	own(KindEvents,
+		[]string{colURLID, colEventType, colTimestamp},
+		[]string{colID, colUserID, colDetails}),
+}
+
+func own(kind Kind, required, optional []string, ignored ...string) format {
+	expected := append(slices.Clone(required), optional...)
+	columns := make(map[string]string, len(expected))
+	for _, name := range expected {
+		columns[fold(name)] = name
+	}
+	return format{
+		name: FormatSignpost, kind: kind, columns: columns, ignored: ignored,
+		required: required, expected: expected,
+	}
+}
+
+// fold is what header names are compared by: case, spaces, underscores and
+// hyphens make no difference.
+func fold(name string) string {
+	return strings.Map(func(r rune) rune {
+		if r == '_' || r == '-' || unicode.IsSpace(r) || r == '\ufeff' {
+			return -1
+		}
+		return unicode.ToLower(r)
+	}, name)
+}
+
+// shown makes a header name fit for a message.
+func shown(name string) string {
+	const limit = 40
+	name = strings.TrimSpace(strings.ToValidUTF8(name, "?"))
+	name = strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, name)
+	if utf8.RuneCountInString(name) > limit {
+		name = string([]rune(name)[:limit]) + "…"
+	}
+	return name
+}
+
+func shownAll(header []string) []string {
+	const limit = 20
+	names := make([]string, 0, min(len(header), limit+1))
+	for i, name := range header {
+		if i == limit {
+			return append(names, fmt.Sprintf("and %d more", len(header)-limit))
+		}
+		if name = shown(name); name == "" {
+			name = fmt.Sprintf("(column %d has no name)", i+1)
+		}
+		names = append(names, name)
+	}
+	return names
+}
+
+// A match is how well a header fits a format.
+type match struct {
+	format  *format
+	columns []string
+	ignored []string
+	known   int
+	missing []string
+	twice   string // message about a column that is there twice
+}
+
+// matchHeader reads header as one of f. mapping, by folded name, goes before
+// the format's own columns; "" ignores a column.
+func matchHeader(f *format, header []string, mapping map[string]string) match {
+	m := match{format: f, columns: make([]string, len(header))}
+	first := map[string]string{}
+	for i, name := range header {
+		canonical, mapped := mapping[fold(name)]
+		if !mapped {
+			canonical = f.columns[fold(name)]
+		}
+		if canonical == "" {
+			if slices.Contains(f.ignored, fold(name)) {
+				m.known++
+			}
+			m.ignored = append(m.ignored, ignoredName(name, i))
+			continue
+		}
+		if before, ok := first[canonical]; ok && m.twice == "" {
+			m.twice = fmt.Sprintf("the columns %s and %s both mean %s", before, shown(name), canonical)
+		}
+		first[canonical] = shown(name)
+		m.columns[i] = canonical
+		m.known++
+	}
+	for _, name := range f.required {
+		if !slices.Contains(m.columns, name) {
+			m.missing = append(m.missing, name)
+		}
+	}
+	return m
+}
+
+func ignoredName(name string, position int) string {
+	if name = shown(name); name != "" {
+		return name
+	}
+	return fmt.Sprintf("column %d", position+1)
+}
+
+// marked reports whether header has every mark of f.
+func (f *format) marked(header []string) bool {
+	for _, mark := range f.marks {
+		if !slices.ContainsFunc(header, func(name string) bool { return fold(name) == mark }) {
+			return false
+		}
+	}
+	return true
+}
+
+// candidates returns the formats of kind that header may be: the named one, or
+// those whose marks it has, in order of recognition.
+func candidates(kind Kind, name string, header []string) []*format {
+	var list []*format
+	for i := range formats {
+		f := &formats[i]
+		switch {
+		case f.kind != kind:
+		case name != "" && f.name != name:
+		case name != "" || f.marked(header):
+			list = append(list, f)
+		}
+	}
+	return list
+}
+
+// recognize returns the best match of header among the formats of kind. Its
+// missing and twice say what is wrong, if anything.
+func recognize(kind Kind, header []string, opts SplitOptions) match {
+	mapping := make(map[string]string, len(opts.Mapping))
+	for name, canonical := range opts.Mapping {
+		mapping[fold(name)] = canonical
+	}
+	var best match
+	for _, f := range candidates(kind, opts.Format, header) {
+		m := matchHeader(f, header, mapping)
+		if best.format == nil || len(m.missing) < len(best.missing) {
+			best = m
+		}
+	}
+	return best
+}
+
+// FormatNames lists the formats of kind, in the order of recognition.
+func FormatNames(kind Kind) []string {
+	var names []string
+	for i := range formats {
+		if formats[i].kind == kind {
+			names = append(names, formats[i].name)
+		}
+	}
+	return names
+}
+
+// columnNames lists the canonical columns of kind that a mapping may name.
+func columnNames(kind Kind) []string {
+	for i := range formats {
+		if f := &formats[i]; f.kind == kind && f.name == FormatSignpost {
+			return f.expected
+		}
+	}
+	return nil
+}

@@ -1,0 +1,336 @@
+package csvimport
+
+import (
+	"encoding/json"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/signpost/signpost/internal/links"
+)
+
+// Rules are what the row rules depend on beside the file.
+type Rules struct {
+	// OwnHosts are the hosts this service answers on (see [links.CheckURL]).
+	OwnHosts []string
+	// Now bounds the times of events.
+	Now time.Time
+	// KeepIDs keeps the ids of users and links that the file brings.
+	KeepIDs bool
+	// UserID owns the links of a file that names no owner; 0 for nobody.
+	UserID int64
+}
+
+// A User is a row of a file of users. Pointers are nil where the file says
+// nothing.
+type User struct {
+	Line      int64
+	ID        *int64 // only with Rules.KeepIDs
+	Username  string
+	Email     string
+	CreatedAt *time.Time
+}
+
+// A Link is a row of a file of links. Pointers are nil where the file says
+// nothing.
+type Link struct {
+	Line           int64
+	ID             *int64 // only with Rules.KeepIDs
+	UserID         int64
+	ShortCode      string // "" if one is to be generated
+	OriginalURL    string
+	Title          *string
+	Tags           []string // nil if the file says nothing
+	IsActive       *bool
+	ExpiresAt      *time.Time
+	RedirectStatus *int
+	ForwardQuery   *bool
+	ImportedClicks *int64
+	CreatedAt      *time.Time
+	UpdatedAt      *time.Time
+}
+
+// An Event is a row of a file of events.
+type Event struct {
+	Line     int64
+	SourceID *int64 // the file's id
+	URLID    int64
+	UserID   *int64
+	Type     string // created, updated, deleted or clicked
+	At       time.Time
+	Details  json.RawMessage // a JSON object fit for jsonb, or nil
+}
+
+// A Parser makes rows of the records of one layout. It may be used by several
+// goroutines at once.
+type Parser struct {
+	rules   Rules
+	restore bool
+	code    codeColumns
+	// The columns of each kind in the order they are judged; -1 is none.
+	id, username, email, createdAt                     int
+	userID, originalURL, title, tags, isActive         int
+	expiresAt, redirectStatus, forwardQuery, clicks    int
+	updatedAt, urlID, eventType, timestamp, detailsCol int
+	earliest, latest                                   time.Time // of events; latest is excluded
+}
+
+// Parser returns a parser of the layout's records under rules.
+func (l Layout) Parser(rules Rules) *Parser {
+	now := rules.Now.UTC()
+	return &Parser{
+		rules: rules, restore: l.restores(), code: l.codeColumns(),
+		id: l.position(colID), username: l.position(colUsername), email: l.position(colEmail),
+		createdAt: l.position(colCreatedAt), userID: l.position(colUserID),
+		originalURL: l.position(colOriginalURL), title: l.position(colTitle), tags: l.position(colTags),
+		isActive: l.position(colIsActive), expiresAt: l.position(colExpiresAt),
+		redirectStatus: l.position(colRedirectStatus), forwardQuery: l.position(colForwardQuery),
+		clicks: l.position(colImportedClicks), updatedAt: l.position(colUpdatedAt),
+		urlID: l.position(colURLID), eventType: l.position(colEventType),
+		timestamp: l.position(colTimestamp), detailsCol: l.position(colDetails),
+		earliest: time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC),
+		latest:   time.Date(now.Year(), now.Month()+2, 1, 0, 0, 0, 0, time.UTC),
+	}
+}
+
+const (
+	reasonEmpty  = "must not be empty"
+	reasonTime   = "must be a time such as 2006-01-02 15:04:05 or 2006-01-02T15:04:05Z, from 1970 to 9999"
+	reasonBool   = "must be true or false"
+	reasonClicks = "must be a whole number, not negative"
+)
+
+var reasonID = "must be a whole number from 1 to " + strconv.Itoa(MaxID)
+
+// A row collects the first thing that is wrong with a record.
+type row struct {
+	record *Record
+	parser *Parser
+	reject *Reject
+}
+
+func (r *row) fail(column, reason string) {
+	if r.reject == nil {
+		r.reject = r.record.reject(column, reason)
+	}
+}
+
+// text is the value at position as it was before an export.
+func (r *row) text(position int) string {
+	value := r.record.field(position)
+	if r.parser.restore {
+		return Restore(value)
+	}
+	return value
+}
+
+// blank reports whether the record says nothing at position.
+func (r *row) blank(position int) bool { return trim(r.record.field(position)) == "" }
+
+func (r *row) id(column string, position int) *int64 {
+	if r.blank(position) {
+		return nil
+	}
+	id, ok := parseID(r.record.field(position))
+	if !ok {
+		r.fail(column, reasonID)
+	}
+	return &id
+}
+
+func (r *row) requiredID(column string, position int) int64 {
+	if r.blank(position) {
+		r.fail(column, reasonEmpty)
+		return 0
+	}
+	id, ok := parseID(r.record.field(position))
+	if !ok {
+		r.fail(column, reasonID)
+	}
+	return id
+}
+
+func (r *row) time(column string, position int) *time.Time {
+	if r.blank(position) {
+		return nil
+	}
+	t, ok := ParseTime(r.record.field(position))
+	if !ok || t.Year() < 1970 || t.Year() > 9999 {
+		r.fail(column, reasonTime)
+	}
+	return &t
+}
+
+func (r *row) bool(column string, position int) *bool {
+	if r.blank(position) {
+		return nil
+	}
+	value, ok := parseBool(r.record.field(position))
+	if !ok {
+		r.fail(column, reasonBool)
+	}
+	return &value
+}
+
+// checked is a text that must be there and pass check.
+func (r *row) checked(column string, position int, check func(string) error) string {
+	value := r.text(position)
+	if value == "" {
+		r.fail(column, reasonEmpty)
+	} else if err := check(value); err != nil {
+		r.fail(column, err.Error())
+	}
+	return value
+}
+
+// User makes a user of record. The Reject names the first column at fault.
+func (p *Parser) User(record Record) (User, *Reject) {
+	if record.Fault != nil {
+		return User{}, record.Fault
+	}
+	r := row{record: &record, parser: p}
+	user := User{Line: record.Line}
+	if p.rules.KeepIDs {
+		user.ID = r.id(colID, p.id)
+	}
+	user.Username = r.checked(colUsername, p.username, links.CheckUsername)
+	user.Email = r.checked(colEmail, p.email, links.CheckEmail)
+	user.CreatedAt = r.time(colCreatedAt, p.createdAt)
+	return user, r.reject
+}
+
+// Link makes a link of record. The Reject names the first column at fault.
+func (p *Parser) Link(record Record) (Link, *Reject) {
+	if record.Fault != nil {
+		return Link{}, record.Fault
+	}
+	r := row{record: &record, parser: p}
+	link := Link{Line: record.Line, UserID: p.rules.UserID}
+	if p.rules.KeepIDs {
+		link.ID = r.id(colID, p.id)
+	}
+	if link.UserID == 0 || !r.blank(p.userID) {
+		link.UserID = r.requiredID(colUserID, p.userID)
+	}
+	link.ShortCode = p.code.of(record, p.restore)
+	if link.ShortCode != "" {
+		if err := links.CheckCode(link.ShortCode); err != nil {
+			r.fail(colShortCode, err.Error())
+		}
+	}
+	link.OriginalURL = r.text(p.originalURL)
+	if err := links.CheckURL(link.OriginalURL, p.rules.OwnHosts); err != nil {
+		r.fail(colOriginalURL, err.Error())
+	}
+	link.Title = r.title(p.title)
+	link.Tags = r.tags(p.tags)
+	link.IsActive = r.bool(colIsActive, p.isActive)
+	link.ExpiresAt = r.time(colExpiresAt, p.expiresAt)
+	link.RedirectStatus = r.redirectStatus(p.redirectStatus)
+	link.ForwardQuery = r.bool(colForwardQuery, p.forwardQuery)
+	link.ImportedClicks = r.clicks(p.clicks)
+	link.CreatedAt = r.time(colCreatedAt, p.createdAt)
+	link.UpdatedAt = r.time(colUpdatedAt, p.updatedAt)
+	return link, r.reject
+}
+
+func (r *row) title(position int) *string {
+	if r.blank(position) {
+		return nil
+	}
+	title, err := links.CleanTitle(r.text(position))
+	if err != nil {
+		r.fail(colTitle, err.Error())
+	}
+	return &title
+}
+
+// tags splits at pipes and commas, neither of which a tag may hold.
+func (r *row) tags(position int) []string {
+	if r.blank(position) {
+		return nil
+	}
+	parts := strings.FieldsFunc(r.text(position), func(c rune) bool { return c == '|' || c == ',' })
+	filled := parts[:0]
+	for _, part := range parts {
+		if strings.TrimSpace(part) != "" {
+			filled = append(filled, part)
+		}
+	}
+	tags, err := links.CleanTags(filled)
+	if err != nil {
+		r.fail(colTags, err.Error())
+	}
+	return tags
+}
+
+func (r *row) redirectStatus(position int) *int {
+	if r.blank(position) {
+		return nil
+	}
+	n, _ := parseNumber(r.record.field(position)) // 0 is no status either
+	status := int(n)
+	if err := links.CheckRedirectStatus(status); err != nil {
+		r.fail(colRedirectStatus, err.Error())
+	}
+	return &status
+}
+
+func (r *row) clicks(position int) *int64 {
+	if r.blank(position) {
+		return nil
+	}
+	n, ok := parseNumber(r.record.field(position))
+	if !ok || n > MaxID {
+		r.fail(colImportedClicks, reasonClicks)
+	}
+	return &n
+}
+
+// Event makes an event of record. The Reject names the first column at fault.
+func (p *Parser) Event(record Record) (Event, *Reject) {
+	if record.Fault != nil {
+		return Event{}, record.Fault
+	}
+	r := row{record: &record, parser: p}
+	event := Event{Line: record.Line, SourceID: r.id(colID, p.id)}
+	event.URLID = r.requiredID(colURLID, p.urlID)
+	event.UserID = r.id(colUserID, p.userID)
+	event.Type = r.eventType(p.eventType)
+	event.At = r.eventTime(p.timestamp)
+	if details := r.text(p.detailsCol); trim(details) != "" {
+		if reason := checkDetails(details); reason != "" {
+			r.fail(colDetails, reason)
+		}
+		event.Details = json.RawMessage(details)
+	}
+	return event, r.reject
+}
+
+func (r *row) eventType(position int) string {
+	switch kind := trim(r.record.field(position)); strings.ToLower(kind) {
+	case "created":
+		return "created"
+	case "updated":
+		return "updated"
+	case "deleted":
+		return "deleted"
+	case "clicked":
+		return "clicked"
+	}
+	r.fail(colEventType, "must be created, updated, deleted or clicked")
+	return ""
+}
+
+func (r *row) eventTime(position int) time.Time {
+	t, ok := ParseTime(r.record.field(position))
+	switch {
+	case r.blank(position):
+		r.fail(colTimestamp, reasonEmpty)
+	case !ok:
+		r.fail(colTimestamp, reasonTime)
+	case t.Before(r.parser.earliest) || !t.Before(r.parser.latest):
+		r.fail(colTimestamp, "must be from 2000-01-01 to before "+r.parser.latest.Format(time.DateOnly))
+	}
+	return t
+}

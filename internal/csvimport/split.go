@@ -1,0 +1,376 @@
+package csvimport
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+)
+
+// Bounds of a Splitter that are used where SplitOptions says nothing.
+const (
+	DefaultChunkRows  = 2000
+	DefaultChunkBytes = 512 << 10
+	DefaultMaxRecord  = 64 << 10
+)
+
+// SplitOptions says how to cut a file. The zero value is usable.
+type SplitOptions struct {
+	ChunkRows  int // most rows of a chunk; default DefaultChunkRows
+	ChunkBytes int // most bytes of a chunk, unless one record has more; default DefaultChunkBytes
+	MaxRecord  int // most bytes of a record; default DefaultMaxRecord
+	// Keys makes every chunk carry the hashes of the keys that its rows claim.
+	Keys bool
+	// Format names the format of the file; "" recognizes it by the header.
+	Format string
+	// Mapping gives columns of the file, compared like header names, the
+	// canonical names they stand for; "" ignores one. It goes before the format.
+	Mapping map[string]string
+}
+
+func (o SplitOptions) withDefaults() SplitOptions {
+	if o.ChunkRows <= 0 {
+		o.ChunkRows = DefaultChunkRows
+	}
+	if o.ChunkBytes <= 0 {
+		o.ChunkBytes = DefaultChunkBytes
+	}
+	if o.MaxRecord <= 0 {
+		o.MaxRecord = DefaultMaxRecord
+	}
+	return o
+}
+
+// A Chunk is a run of whole records of a file.
+type Chunk struct {
+	Seq       int   // position among the file's chunks, from 0
+	FirstLine int64 // physical line that Data begins on
+	Rows      int   // records in Data, broken ones included, blank lines not
+	// Data is the records as they are in the file, in UTF-8, with their line
+	// ends. A line longer than a record may be is cut, and still too long. The
+	// caller owns it.
+	Data []byte
+	// Keys are the hashes of the keys that the rows claim (see
+	// [Layout.KeysOf]), sorted, as often as they are claimed.
+	Keys []uint64
+}
+
+// A Splitter cuts a file into chunks. Its memory is bounded by its options,
+// whatever the file's size or lines. It is for one goroutine.
+type Splitter struct {
+	in         io.Reader
+	opts       SplitOptions
+	layout     Layout
+	delim      byte
+	buf        []byte // buf[start:end] was read and not yet cut
+	start, end int
+	eof        bool
+	line       int64 // line of buf[start]
+	seq        int
+	rows       int64
+	discarding bool // the rest of an overlong line is passed over
+	done       error
+}
+
+// NewSplitter reads the beginning of a file of kind: its encoding, delimiter
+// and header. The error is a *FormatError if the file cannot be meant, or what
+// r said.
+func NewSplitter(r io.Reader, kind Kind, opts SplitOptions) (*Splitter, error) {
+	if _, err := ParseKind(string(kind)); err != nil {
+		return nil, err
+	}
+	if err := checkOptions(kind, opts); err != nil {
+		return nil, err
+	}
+	in, err := decode(r)
+	if err != nil {
+		return nil, err
+	}
+	opts = opts.withDefaults()
+	s := &Splitter{in: in, opts: opts, line: 1, buf: make([]byte, 2*opts.MaxRecord+16<<10)}
+	if err := s.readHeader(kind); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+func checkOptions(kind Kind, opts SplitOptions) error {
+	if names := FormatNames(kind); opts.Format != "" && !slices.Contains(names, opts.Format) {
+		return &FormatError{Reason: fmt.Sprintf("%q is not a format of %s; these are: %s",
+			shown(opts.Format), kind, strings.Join(names, ", "))}
+	}
+	for _, canonical := range opts.Mapping {
+		if names := columnNames(kind); canonical != "" && !slices.Contains(names, canonical) {
+			return &FormatError{Reason: fmt.Sprintf("%q is not a column of %s", shown(canonical), kind), Expected: names}
+		}
+	}
+	return nil
+}
+
+// Layout returns how the file's records are to be read.
+func (s *Splitter) Layout() Layout { return s.layout }
+
+// Rows returns how many rows the chunks so far have.
+func (s *Splitter) Rows() int64 { return s.rows }
+
+// readHeader finds the header, blank lines before it and a spreadsheet's
+// "sep=;" line aside, and the delimiter that makes most of it.
+func (s *Splitter) readHeader(kind Kind) error {
+	delimiters := ",;\t|"
+	for {
+		text, size, err := s.firstLine()
+		if err != nil {
+			return err
+		}
+		if sep, ok := strings.CutPrefix(text, "sep="); ok && len(sep) == 1 && strings.Contains(delimiters, sep) {
+			delimiters = sep
+		} else if !blank(text, 0) {
+			break
+		}
+		s.start += size
+		s.line++
+	}
+	var best header
+	for i := range len(delimiters) {
+		h, err := s.tryHeader(kind, delimiters[i])
+		if err != nil {
+			return err
+		}
+		if i == 0 || h.better(best) {
+			best = h
+		}
+	}
+	if err := best.check(kind, s.opts); err != nil {
+		return err
+	}
+	s.use(kind, best)
+	return nil
+}
+
+// firstLine returns the next line, and its size with the line end.
+func (s *Splitter) firstLine() (string, int, error) {
+	for {
+		text, size, ok := lineEnd(s.buf[s.start:s.end], s.eof)
+		switch {
+		case s.start == s.end && s.eof:
+			return "", 0, &FormatError{Reason: "the file is empty"}
+		case ok:
+			return string(s.buf[s.start : s.start+text]), size, nil
+		case s.end-s.start > s.opts.MaxRecord+2:
+			return "", 0, &FormatError{Reason: fmt.Sprintf(
+				"the first line is longer than %d bytes, so it is no header of a CSV file", s.opts.MaxRecord)}
+		}
+		if err := s.fill(); err != nil {
+			return "", 0, err
+		}
+	}
+}
+
+// A header is the first record, read with one delimiter.
+type header struct {
+	delim  byte
+	ext    extent
+	fields []string
+	match  match
+}
+
+func (s *Splitter) tryHeader(kind Kind, delim byte) (header, error) {
+	for {
+		ext, ok := measure(s.buf[s.start:s.end], delim, s.opts.MaxRecord, s.eof)
+		if !ok {
+			if err := s.fill(); err != nil {
+				return header{}, err
+			}
+			continue
+		}
+		h := header{delim: delim, ext: ext}
+		if ext.fault == sound {
+			h.fields = splitFields(string(s.buf[s.start:s.start+ext.text]), delim, nil)
+			h.match = recognize(kind, h.fields, s.opts)
+		}
+		return h, nil
+	}
+}
+
+// better reports whether h makes more of the first record than other.
+func (h header) better(other header) bool {
+	switch {
+	case h.ext.fault != sound || other.ext.fault != sound:
+		return h.ext.fault == sound && other.ext.fault != sound
+	case h.match.known != other.match.known:
+		return h.match.known > other.match.known
+	}
+	return len(h.fields) > len(other.fields)
+}
+
+func (h header) check(kind Kind, opts SplitOptions) error {
+	expected := columnNames(kind)
+	m := h.match
+	if m.format != nil {
+		expected = m.format.expected
+	}
+	switch {
+	case h.ext.fault != sound:
+		return &FormatError{Reason: "the first line is no header of a CSV file: its quotes do not match", Expected: expected}
+	case m.format == nil || m.known == 0:
+		return &FormatError{
+			Reason: fmt.Sprintf("the first line names no column of %s", kind),
+			Found:  shownAll(h.fields), Expected: expected,
+		}
+	case m.twice != "":
+		return &FormatError{Reason: m.twice, Found: shownAll(h.fields)}
+	case len(m.missing) > 0:
+		return &FormatError{
+			Reason: missingReason(kind, m.missing) + lookAlike(kind, h.fields, opts),
+			Found:  shownAll(h.fields), Expected: expected,
+		}
+	}
+	return nil
+}
+
+func missingReason(kind Kind, missing []string) string {
+	if len(missing) == 1 {
+		return fmt.Sprintf("a file of %s needs the column %s", kind, missing[0])
+	}
+	return fmt.Sprintf("a file of %s needs the columns %s", kind, strings.Join(missing, ", "))
+}
+
+// lookAlike names the kind that header would be complete for.
+func lookAlike(kind Kind, header []string, opts SplitOptions) string {
+	opts.Format = ""
+	for _, other := range []Kind{KindUsers, KindLinks, KindEvents} {
+		if other == kind {
+			continue
+		}
+		if m := recognize(other, header, opts); m.format != nil && len(m.missing) == 0 {
+			return fmt.Sprintf(" (this looks like a file of %s)", other)
+		}
+	}
+	return ""
+}
+
+// use takes h as the file's header and moves behind it.
+func (s *Splitter) use(kind Kind, h header) {
+	s.delim = h.delim
+	s.layout = Layout{
+		Kind: kind, Format: h.match.format.name, Delimiter: string(rune(h.delim)),
+		Columns: h.match.columns, Header: h.fields, Ignored: h.match.ignored, MaxRecord: s.opts.MaxRecord,
+	}
+	s.start += h.ext.size
+	s.line += int64(h.ext.lines)
+}
+
+// Next returns the next chunk, or io.EOF after the last one. A file without
+// rows is a *FormatError. Errors of the reader come back wrapped.
+func (s *Splitter) Next() (Chunk, error) {
+	if s.done != nil {
+		return Chunk{}, s.done
+	}
+	chunk, err := s.cut()
+	if err == nil && chunk.Rows == 0 {
+		err = io.EOF
+		if s.rows == 0 {
+			err = &FormatError{Reason: "the file has a header and no rows"}
+		}
+	}
+	if err != nil {
+		s.done = err
+		return Chunk{}, err
+	}
+	s.seq++
+	s.rows += int64(chunk.Rows)
+	if s.opts.Keys {
+		chunk.Keys = s.layout.chunkKeys(chunk)
+	}
+	return chunk, nil
+}
+
+// cut collects records until a chunk is full or the file ends.
+func (s *Splitter) cut() (Chunk, error) {
+	chunk := Chunk{Seq: s.seq}
+	for chunk.Rows < s.opts.ChunkRows {
+		ext, ok := s.record()
+		if !ok {
+			if s.eof && s.start == s.end {
+				break
+			}
+			if err := s.fill(); err != nil {
+				return Chunk{}, err
+			}
+			continue
+		}
+		text := s.buf[s.start : s.start+ext.text]
+		empty := ext.fault == sound && blank(text, s.delim)
+		if chunk.Rows > 0 && len(chunk.Data)+ext.size > s.opts.ChunkBytes {
+			break
+		}
+		// Blank lines within a chunk are kept, for the line numbers after them.
+		if !empty || chunk.Rows > 0 {
+			s.add(&chunk, ext, empty)
+		}
+		s.start += ext.size
+		s.line += int64(ext.lines)
+		s.discarding = ext.endless
+	}
+	return chunk, nil
+}
+
+// record measures the record at the start of the buffer, behind the rest of an
+// overlong line.
+func (s *Splitter) record() (extent, bool) {
+	if s.discarding {
+		_, size, ok := lineEnd(s.buf[s.start:s.end], s.eof)
+		s.start += size
+		s.discarding = !ok
+		if !ok {
+			return extent{}, false
+		}
+	}
+	if s.start == s.end {
+		return extent{}, false
+	}
+	return measure(s.buf[s.start:s.end], s.delim, s.opts.MaxRecord, s.eof)
+}
+
+func (s *Splitter) add(chunk *Chunk, ext extent, empty bool) {
+	if chunk.Rows == 0 {
+		chunk.FirstLine = s.line
+		chunk.Data = make([]byte, 0, min(s.opts.ChunkBytes, 64<<10))
+	}
+	if !empty {
+		chunk.Rows++
+	}
+	record := s.buf[s.start:s.end]
+	if ext.fault == faultLong {
+		chunk.Data = append(chunk.Data, record[:ext.text]...)
+		chunk.Data = append(chunk.Data, '\n')
+		return
+	}
+	chunk.Data = append(chunk.Data, record[:ext.size]...)
+}
+
+// fill reads more into the buffer. Whoever calls it has come to a record that
+// is not whole, which the buffer has room for.
+func (s *Splitter) fill() error {
+	if s.eof {
+		return errors.New("read CSV: record does not end with the file")
+	}
+	s.end = copy(s.buf, s.buf[s.start:s.end])
+	s.start = 0
+	for range 100 {
+		n, err := s.in.Read(s.buf[s.end:])
+		s.end += n
+		if errors.Is(err, io.EOF) {
+			s.eof = true
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("read CSV: %w", err)
+		}
+		if n > 0 {
+			return nil
+		}
+	}
+	return fmt.Errorf("read CSV: %w", io.ErrNoProgress)
+}
