@@ -1,0 +1,182 @@
+// Package api is Signpost's HTTP side: redirects, the management API and its
+// documentation, health and readiness.
+//
+// This file holds every route; each resource has a file of its own. errors.go
+// is the only place that turns an error into a status.
+package api
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/netip"
+	"net/url"
+	"sync/atomic"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/gofiber/fiber/v2"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/riverqueue/river"
+	"github.com/valyala/fasthttp"
+)
+
+const (
+	// maxBody bounds every request body but uploads, in bytes.
+	maxBody = 1 << 20
+	// maxHeader bounds a request line with its headers, in bytes.
+	maxHeader = 16 << 10
+	// requestTimeout bounds what a management request may take, waiting for a
+	// connection included. What takes longer is answered with 503.
+	requestTimeout = 5 * time.Second
+
+	readTimeout  = 30 * time.Second
+	writeTimeout = 30 * time.Second
+	idleTimeout  = 2 * time.Minute
+)
+
+// Options is what an API works with. All but
+// AdminToken, TrustedProxies and Registry are required. The API closes none of them.
+type Options struct {
+	Pool  *pgxpool.Pool
+	River *river.Client[pgx.Tx] // only inserts
+
+	// PublicURL is what short URLs start with: absolute, without a path.
+	PublicURL string
+	// AdminToken is accepted as a token of the role admin, without the
+	// database. Empty means there is none.
+	AdminToken string
+	// TrustedProxies are the addresses whose X-Forwarded-For is believed.
+	TrustedProxies []netip.Prefix
+	// ImportMaxBytes bounds an upload.
+	ImportMaxBytes int64
+
+	Registry prometheus.Registerer // nil means metrics go nowhere
+	Log      *slog.Logger
+	Version  string
+}
+
+// API answers HTTP requests. Make one with New.
+type API struct {
+	Options
+
+	app      *fiber.App
+	serve    fasthttp.RequestHandler
+	huma     huma.API
+	spec     []byte
+	metrics  *metrics
+	ids      *requestIDs
+	failures *failures
+	database *probe
+	ownHosts []string
+	draining atomic.Bool
+}
+
+// New returns an API that is ready to serve. It dials nothing, so Postgres need
+// not be up.
+func New(o Options) (*API, error) {
+	public, err := url.Parse(o.PublicURL)
+	if err != nil || public.Host == "" {
+		return nil, errors.New("PublicURL must be an absolute URL")
+	}
+	a := &API{
+		Options:  o,
+		ids:      newRequestIDs(),
+		failures: newFailures(),
+		ownHosts: []string{public.Host},
+	}
+	a.database = newProbe(a.checkDatabase)
+	if a.metrics, err = newMetrics(o.Registry); err != nil {
+		return nil, err
+	}
+	a.app = a.newApp()
+	a.huma = a.newHuma()
+	a.routes()
+	if err := a.describe(); err != nil {
+		return nil, err
+	}
+	a.metrics.prepare(a.app)
+	a.serve = a.app.Handler()
+	a.app.Server().Handler = a.handle
+	a.app.Server().ErrorHandler = a.protocolError
+	return a, nil
+}
+
+// routes holds every route. Short codes come last, because they match any path
+// of one segment.
+func (a *API) routes() {
+	app := a.app
+	app.Use(a.observe)
+
+	app.Get("/", a.home)
+	app.Get("/robots.txt", a.robots)
+	app.Get("/health", a.health)
+	app.Get("/ready", a.ready)
+	app.Get("/openapi.json", a.openAPI)
+	app.Get("/docs", a.docs)
+	app.Get("/docs/:file", a.docsFile)
+
+	manage(a, route{"GET", "/users", RoleReader, 200, "List users"}, a.listUsers)
+	manage(a, route{"POST", "/users", RoleAdmin, 201, "Create a user"}, a.createUser)
+	manage(a, route{"GET", "/users/{id}", RoleReader, 200, "Get a user"}, a.getUser)
+	manage(a, route{"PUT", "/users/{id}", RoleAdmin, 200, "Update a user"}, a.updateUser)
+	manage(a, route{"PATCH", "/users/{id}", RoleAdmin, 200, "Change a user"}, a.updateUser)
+	manage(a, route{"DELETE", "/users/{id}", RoleAdmin, 204, "Delete a user"}, a.deleteUser)
+
+	manage(a, route{"GET", "/urls", RoleReader, 200, "List links"}, a.listURLs)
+	manage(a, route{"POST", "/urls", RoleEditor, 201, "Create a link"}, a.createURL)
+	manage(a, route{"GET", "/urls/{id}", RoleReader, 200, "Get a link"}, a.getURL)
+	manage(a, route{"PUT", "/urls/{id}", RoleEditor, 200, "Update a link"}, a.updateURL)
+	manage(a, route{"PATCH", "/urls/{id}", RoleEditor, 200, "Change a link"}, a.updateURL)
+	manage(a, route{"DELETE", "/urls/{id}", RoleEditor, 204, "Delete a link"}, a.deleteURL)
+
+	manage(a, route{"GET", "/events", RoleReader, 200, "List events"}, a.listEvents)
+
+	manage(a, route{"GET", "/tokens", RoleAdmin, 200, "List tokens"}, a.listTokens)
+	manage(a, route{"POST", "/tokens", RoleAdmin, 201, "Create a token"}, a.createToken)
+	manage(a, route{"DELETE", "/tokens/{id}", RoleAdmin, 204, "Revoke a token"}, a.revokeToken)
+
+	// Which kinds an editor may import is decided by the handler.
+	app.Post("/imports", a.require(RoleEditor), a.createImport)
+	app.Post("/users/bulk", a.require(RoleAdmin), a.createUsersImport)
+	a.registerImports(a.huma)
+
+	app.Get("/r/:code", a.redirect)
+	app.Get("/:code", a.redirect)
+}
+
+// Serve answers connections of ln until Shutdown. It closes ln.
+func (a *API) Serve(ln net.Listener) error { return a.app.Listener(ln) }
+
+// Shutdown reports not ready, stops taking connections and waits for requests
+// under way until ctx ends.
+func (a *API) Shutdown(ctx context.Context) error {
+	a.draining.Store(true)
+	return a.app.ShutdownWithContext(ctx)
+}
+
+// Handler returns what answers each request, for tests and for servers that
+// are not made by Serve. They must stream request bodies.
+func (a *API) Handler() fasthttp.RequestHandler { return a.handle }
+
+// newApp configures Fiber. Bodies are streamed, so Fiber's own limit on them is
+// off; readBody and the upload have theirs.
+func (a *API) newApp() *fiber.App {
+	return fiber.New(fiber.Config{
+		AppName:                      "signpost",
+		CaseSensitive:                true,
+		StrictRouting:                true,
+		DisableStartupMessage:        true,
+		StreamRequestBody:            true,
+		DisablePreParseMultipartForm: true,
+		BodyLimit:                    maxBody,
+		ReadBufferSize:               maxHeader,
+		ReadTimeout:                  readTimeout,
+		WriteTimeout:                 writeTimeout,
+		IdleTimeout:                  idleTimeout,
+		ErrorHandler:                 a.fail,
+	})
+}

@@ -1,0 +1,213 @@
+package api
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"errors"
+	"fmt"
+	"math/big"
+	"strings"
+	"time"
+
+	"github.com/gofiber/fiber/v2"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/signpost/signpost/queries"
+)
+
+// Role is what a token may do. Each role may do what the ones below it may.
+type Role int
+
+// The roles. Readers read users, links, events and imports; editors also write
+// and import links; admins do everything.
+const (
+	RoleReader Role = iota + 1
+	RoleEditor
+	RoleAdmin
+)
+
+var roleNames = [...]string{"none", "reader", "editor", "admin"}
+
+// String returns the name of the role as the API and the database spell it.
+func (r Role) String() string { return roleNames[r] }
+
+// ParseRole returns the role of that name; ok is false if there is none.
+func ParseRole(name string) (role Role, ok bool) {
+	for r := RoleReader; r <= RoleAdmin; r++ {
+		if roleNames[r] == name {
+			return r, true
+		}
+	}
+	return 0, false
+}
+
+// Actor is who a request is made by.
+type Actor struct {
+	TokenID *int64 // nil for the bootstrap token
+	Name    string
+	Role    Role
+}
+
+// bootstrapName names the bearer of ADMIN_TOKEN in the record of changes.
+const bootstrapName = "ADMIN_TOKEN"
+
+type actorKey struct{}
+
+// actorFrom returns who the request of ctx is made by; ok is false on routes
+// that are open.
+func actorFrom(ctx context.Context) (actor Actor, ok bool) {
+	actor, ok = ctx.Value(actorKey{}).(Actor)
+	return actor, ok
+}
+
+// actorOf returns who a request was authenticated as by require. It is the
+// zero Actor, which may do nothing, if require did not run.
+func actorOf(c *fiber.Ctx) Actor {
+	actor, _ := actorFrom(c.UserContext())
+	return actor
+}
+
+// require returns a handler that lets only bearers of a token of at least this
+// role pass. Later handlers find them with actorOf.
+func (a *API) require(role Role) fiber.Handler {
+	return func(c *fiber.Ctx) error {
+		if err := a.admit(c, role); err != nil {
+			return err
+		}
+		return c.Next()
+	}
+}
+
+// admit authenticates a request and puts the actor and the request's id into
+// its UserContext.
+func (a *API) admit(c *fiber.Ctx, role Role) error {
+	actor, err := a.authenticate(c)
+	if err != nil {
+		return err
+	}
+	if actor.Role < role {
+		return forbidden(fmt.Sprintf("this needs a token of the role %s, yours is %s", role, actor.Role))
+	}
+	ctx := context.WithValue(c.UserContext(), actorKey{}, actor)
+	c.SetUserContext(context.WithValue(ctx, requestIDKey{}, responseID(c)))
+	return nil
+}
+
+// authenticate returns the bearer of the request's token, or why there is none.
+// The database is asked every time, so that expiry and revocation hold at once.
+//
+// An address that failed often is refused before the database is asked: with
+// 429, until its allowance has grown again. So that nobody behind a shared
+// address is locked out by another's guesses, that does not concern tokens that
+// were valid here within the last hour; a token this process has not seen yet
+// waits with the rest.
+func (a *API) authenticate(c *fiber.Ctx) (Actor, error) {
+	secret, ok := bearer(c.Context().Request.Header.Peek(fiber.HeaderAuthorization))
+	if !ok {
+		return Actor{}, unauthorized("this needs a token: send it as Authorization: Bearer <token>")
+	}
+	hash := sha256.Sum256([]byte(secret))
+	address := networkOf(a.clientIP(c))
+	if wait := a.failures.wait(address); wait > 0 && !a.failures.proven(hash) {
+		return Actor{}, tooMany("too many wrong tokens came from this address, wait before the next", wait)
+	}
+	actor, err := a.identify(c.UserContext(), secret, hash)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		a.failures.add(address)
+		return Actor{}, unauthorized("the token is unknown, expired or revoked")
+	case err != nil:
+		return Actor{}, fmt.Errorf("look up token: %w", err)
+	}
+	a.failures.prove(hash)
+	return actor, nil
+}
+
+// identify returns whose secret it is, or pgx.ErrNoRows.
+func (a *API) identify(ctx context.Context, secret string, hash [sha256.Size]byte) (Actor, error) {
+	if a.isBootstrap(hash) {
+		return Actor{Name: bootstrapName, Role: RoleAdmin}, nil
+	}
+	if !isToken(secret) {
+		return Actor{}, pgx.ErrNoRows
+	}
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	token, err := queries.New(a.Pool).FindToken(ctx, hash[:])
+	if err != nil {
+		return Actor{}, err
+	}
+	// A role of a later release is no role here, and may do nothing.
+	role, _ := ParseRole(token.Role)
+	return Actor{TokenID: &token.ID, Name: token.Name, Role: role}, nil
+}
+
+// isBootstrap compares hashes, so that neither content nor length of
+// AdminToken can be told from the time it takes.
+func (a *API) isBootstrap(hash [sha256.Size]byte) bool {
+	if a.AdminToken == "" {
+		return false
+	}
+	own := sha256.Sum256([]byte(a.AdminToken))
+	return subtle.ConstantTimeCompare(hash[:], own[:]) == 1
+}
+
+// bearer returns the token of an Authorization header.
+func bearer(header []byte) (secret string, ok bool) {
+	scheme, secret, _ := strings.Cut(string(header), " ")
+	secret = strings.TrimSpace(secret)
+	return secret, strings.EqualFold(scheme, "Bearer") && secret != ""
+}
+
+const (
+	tokenPrefix = "sp_"
+	tokenBytes  = 32
+	// tokenDigits is how many digits of base 62 hold tokenBytes.
+	tokenDigits = 43
+)
+
+// newSecret draws the secret of a token: sp_ and 256 random bits in base 62.
+func newSecret() string {
+	var random [tokenBytes]byte
+	_, _ = rand.Read(random[:]) // never fails: it ends the process instead
+	digits := new(big.Int).SetBytes(random[:]).Text(62)
+	return tokenPrefix + strings.Repeat("0", tokenDigits-len(digits)) + digits
+}
+
+// isToken reports whether secret has the form of newSecret's, so that other
+// guesses cost no query.
+func isToken(secret string) bool {
+	digits, ok := strings.CutPrefix(secret, tokenPrefix)
+	if !ok || len(digits) != tokenDigits {
+		return false
+	}
+	for _, c := range []byte(digits) {
+		switch {
+		case '0' <= c && c <= '9', 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z':
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+// CreateToken stores a new token and returns its secret, which is kept nowhere:
+// the database holds a hash of it. name is 1 to 100 characters, role one of
+// admin, editor and reader; expires is when the token ends, nil for never. The
+// error of a wrong name or role can be shown to a user.
+func CreateToken(ctx context.Context, q *queries.Queries, name, role string, expires *time.Time) (queries.CreateTokenRow, string, error) {
+	if err := checkToken(name, role); err != nil {
+		return queries.CreateTokenRow{}, "", err
+	}
+	secret := newSecret()
+	hash := sha256.Sum256([]byte(secret))
+	token, err := q.CreateToken(ctx, queries.CreateTokenParams{
+		Name: name, Role: role, Hash: hash[:], ExpiresAt: expires,
+	})
+	if err != nil {
+		return queries.CreateTokenRow{}, "", fmt.Errorf("store token: %w", err)
+	}
+	return token, secret, nil
+}

@@ -1,0 +1,105 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"reflect"
+	"time"
+
+	"github.com/signpost/signpost/internal/postgres"
+	"github.com/signpost/signpost/queries"
+)
+
+// changes is what an update changed, by field, as it goes into the details of
+// its event.
+type changes map[string]changed
+
+type changed struct {
+	Old any `json:"old"`
+	New any `json:"new"`
+}
+
+// change applies a field of a request to the value it is about and notes it if
+// that makes a difference. A null leaves the value as it is.
+func change[T any](to changes, field string, value *T, o Optional[T]) {
+	if o.Sent && !o.Null {
+		set(to, field, value, o.Value)
+	}
+}
+
+// changeNullable is change for a value that null clears.
+func changeNullable[T any](to changes, field string, value **T, o Optional[T]) {
+	switch {
+	case o.Sent && o.Null:
+		set(to, field, value, nil)
+	case o.Sent:
+		set(to, field, value, &o.Value)
+	}
+}
+
+func set[T any](to changes, field string, value *T, wanted T) {
+	if same(*value, wanted) {
+		return
+	}
+	to[field] = changed{Old: *value, New: wanted}
+	*value = wanted
+}
+
+// same reports whether two values are equal to a client: times by the moment.
+func same(a, b any) bool {
+	if x, ok := a.(*time.Time); ok {
+		y, _ := b.(*time.Time)
+		if x == nil || y == nil {
+			return x == y
+		}
+		return x.Equal(*y)
+	}
+	return reflect.DeepEqual(a, b)
+}
+
+// changeDetails are the details of a created, updated or deleted event.
+type changeDetails struct {
+	Entity      string  `json:"entity"` // user or url
+	Username    string  `json:"username,omitempty"`
+	Email       string  `json:"email,omitempty"`
+	ShortCode   string  `json:"short_code,omitempty"`
+	OriginalURL string  `json:"original_url,omitempty"`
+	Changes     changes `json:"changes,omitempty"`
+	By          by      `json:"by"`
+}
+
+type by struct {
+	TokenID *int64 `json:"token_id"`
+	Name    string `json:"name"`
+}
+
+// recordUser writes the event of a change of a user, in the transaction of q.
+func recordUser(ctx context.Context, q *queries.Queries, event string, u User, c changes) error {
+	details := changeDetails{Entity: "user", Username: u.Username, Email: u.Email, Changes: c}
+	return record(ctx, q, event, nil, u.ID, details)
+}
+
+// recordURL writes the event of a change of a link, in the transaction of q.
+func recordURL(ctx context.Context, q *queries.Queries, event string, u URL, c changes) error {
+	details := changeDetails{Entity: "url", ShortCode: u.ShortCode, OriginalURL: u.OriginalURL, Changes: c}
+	return record(ctx, q, event, &u.ID, u.UserID, details)
+}
+
+func record(ctx context.Context, q *queries.Queries, event string, urlID *int64, userID int64, details changeDetails) error {
+	actor, _ := actorFrom(ctx)
+	details.By = by{TokenID: actor.TokenID, Name: actor.Name}
+	text, err := json.Marshal(details)
+	if err != nil {
+		return fmt.Errorf("encode details: %w", err)
+	}
+	return q.InsertChangeEvent(ctx, queries.InsertChangeEventParams{
+		URLID: urlID, UserID: &userID, EventType: event, Details: text,
+	})
+}
+
+// ensurePartition makes the partition of events that a change of now needs, if
+// no worker has made it ahead of time.
+func (a *API) ensurePartition(ctx context.Context) error {
+	return postgres.EnsurePartitions(ctx, a.Pool, []time.Time{time.Now()})
+}

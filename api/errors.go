@@ -1,0 +1,277 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/gofiber/fiber/v2"
+
+	"github.com/signpost/signpost/internal/postgres"
+)
+
+// FieldError says what is wrong with one field of a request, so that the
+// message can follow the field's name.
+type FieldError struct {
+	Field   string `json:"field" example:"original_url" doc:"Name of the field or parameter at fault."`
+	Message string `json:"message" example:"must start with http:// or https://" doc:"What is wrong with it."`
+}
+
+// Error is an answer that is not a success, and the only shape one has (I5).
+type Error struct {
+	Message string       `json:"error" example:"original_url must start with http:// or https://" doc:"What went wrong, in one sentence."`
+	Status  int          `json:"code" example:"400" doc:"The HTTP status."`
+	Fields  []FieldError `json:"fields,omitempty" doc:"Every field at fault, if fields are."`
+	// RetryAfter, if not zero, is when it makes sense to try again; whole
+	// seconds, rounded up.
+	RetryAfter time.Duration `json:"-"`
+}
+
+// Error implements error.
+func (e *Error) Error() string { return e.Message }
+
+// GetStatus implements huma.StatusError.
+func (e *Error) GetStatus() int { return e.Status }
+
+// GetHeaders implements huma.HeadersError.
+func (e *Error) GetHeaders() http.Header {
+	h := http.Header{}
+	if e.RetryAfter > 0 {
+		h.Set("Retry-After", strconv.Itoa(int((e.RetryAfter+time.Second-1)/time.Second)))
+	}
+	if e.Status == http.StatusUnauthorized {
+		h.Set("WWW-Authenticate", `Bearer realm="signpost"`)
+	}
+	return h
+}
+
+// invalid says which fields are wrong. There must be one.
+func invalid(fields ...FieldError) *Error {
+	message := "several fields are invalid"
+	if len(fields) == 1 {
+		message = fields[0].Field + " " + fields[0].Message
+	}
+	return badRequest(message, fields...)
+}
+
+func badRequest(message string, fields ...FieldError) *Error {
+	return &Error{Status: http.StatusBadRequest, Message: message, Fields: fields}
+}
+
+func unauthorized(message string) *Error {
+	return &Error{Status: http.StatusUnauthorized, Message: message}
+}
+
+func forbidden(message string) *Error {
+	return &Error{Status: http.StatusForbidden, Message: message}
+}
+
+// notFound says that there is no such thing, such as "user".
+func notFound(what string) *Error {
+	return &Error{Status: http.StatusNotFound, Message: "there is no such " + what}
+}
+
+func conflict(message string, fields ...FieldError) *Error {
+	return &Error{Status: http.StatusConflict, Message: message, Fields: fields}
+}
+
+func gone(message string) *Error {
+	return &Error{Status: http.StatusGone, Message: message}
+}
+
+func tooLarge(message string) *Error {
+	return &Error{Status: http.StatusRequestEntityTooLarge, Message: message}
+}
+
+func unsupported(message string) *Error {
+	return &Error{Status: http.StatusUnsupportedMediaType, Message: message}
+}
+
+func tooMany(message string, retryAfter time.Duration) *Error {
+	return &Error{Status: http.StatusTooManyRequests, Message: message, RetryAfter: retryAfter}
+}
+
+func unavailable(message string) *Error {
+	return &Error{Status: http.StatusServiceUnavailable, Message: message, RetryAfter: time.Second}
+}
+
+var (
+	errDatabase = unavailable("the database cannot be reached, try again shortly")
+	errInternal = &Error{Status: http.StatusInternalServerError, Message: "something went wrong, the incident was logged"}
+)
+
+// byConstraint says what the violation of a constraint means to a client. What
+// is not listed cannot be violated by a request: validation comes first.
+var byConstraint = map[string]*Error{
+	"users_username_key":  taken("username"),
+	"users_email_key":     taken("email"),
+	"urls_short_code_key": taken("short_code"),
+	"urls_user_id_fkey":   invalid(FieldError{"user_id", "is not a user"}),
+	// An import has just taken the id that the sequence was about to give.
+	"users_pkey": unavailable("the id was taken by an import, try again"),
+	"urls_pkey":  unavailable("the id was taken by an import, try again"),
+}
+
+func taken(field string) *Error {
+	return conflict(field+" is taken", FieldError{field, "is taken"})
+}
+
+// byStatus are the sentences for errors that arise outside our handlers.
+var byStatus = map[int]string{
+	http.StatusBadRequest:                  "the request cannot be understood",
+	http.StatusNotFound:                    "there is nothing at this address",
+	http.StatusMethodNotAllowed:            "this address does not allow the method",
+	http.StatusRequestTimeout:              "the request took too long to arrive",
+	http.StatusRequestEntityTooLarge:       "the request is too large",
+	http.StatusRequestHeaderFieldsTooLarge: "the address and headers of the request are too long",
+	http.StatusServiceUnavailable:          "the service is overloaded, try again shortly",
+}
+
+// fromError says how err is answered. An error that is not foreseen becomes
+// errInternal itself, which callers log.
+func fromError(err error) *Error {
+	var own *Error
+	if errors.As(err, &own) {
+		return own
+	}
+	var router *fiber.Error
+	if errors.As(err, &router) {
+		return plainError(router.Code)
+	}
+	if known := byConstraint[postgres.Constraint(err)]; known != nil {
+		return known
+	}
+	switch {
+	case postgres.Unavailable(err), errors.Is(err, context.Canceled):
+		return errDatabase
+	case postgres.Retryable(err):
+		return unavailable("other changes got in the way, try again")
+	case postgres.Constraint(err) == "" && postgres.DataFault(err):
+		return badRequest("a value cannot be stored")
+	}
+	return errInternal
+}
+
+// plainError is the answer for a status alone.
+func plainError(status int) *Error {
+	message := byStatus[status]
+	if message == "" {
+		message = strings.ToLower(http.StatusText(status))
+	}
+	return &Error{Status: status, Message: message}
+}
+
+// answerable returns how err is answered and logs what nobody foresaw.
+func (a *API) answerable(ctx context.Context, err error) *Error {
+	e := fromError(err)
+	if e.Status >= http.StatusInternalServerError {
+		level := slog.LevelWarn
+		if e == errInternal {
+			level = slog.LevelError
+		}
+		a.Log.LogAttrs(ctx, level, "request failed",
+			slog.Int("status", e.Status), slog.String("request_id", requestIDOf(ctx)), slog.Any("error", err))
+	}
+	return e
+}
+
+// fail answers c with err. It never fails itself.
+func (a *API) fail(c *fiber.Ctx, err error) error {
+	e := a.answerable(c.UserContext(), err)
+	for name, values := range e.GetHeaders() {
+		c.Set(name, values[0])
+	}
+	writeError(&c.Context().Response, e)
+	return nil
+}
+
+// newHumaError gives what Huma finds wrong our shape. It takes the place of
+// huma.NewError, and so makes the schema of errors too.
+func newHumaError(status int, message string, errs ...error) huma.StatusError {
+	if status == http.StatusUnprocessableEntity {
+		status = http.StatusBadRequest
+	}
+	fields := fieldErrors(errs)
+	switch {
+	case len(fields) > 0:
+		return &Error{Status: status, Message: invalid(fields...).Message, Fields: fields}
+	case len(errs) > 0:
+		return &Error{Status: status, Message: "the body must be a JSON object"}
+	}
+	return &Error{Status: status, Message: message}
+}
+
+// fieldErrors brings what Huma and our rules found into one list, one entry a
+// field. The rules come last and win: they know more of a field than its type.
+func fieldErrors(errs []error) []FieldError {
+	var fields []FieldError
+	place := map[string]int{}
+	for _, err := range errs {
+		f, ok := fieldError(err)
+		if !ok {
+			continue
+		}
+		if i, again := place[f.Field]; again {
+			fields[i] = f
+			continue
+		}
+		place[f.Field] = len(fields)
+		fields = append(fields, f)
+	}
+	return fields
+}
+
+// fieldError reads the field and the message from an error of Huma's or of our
+// rules; ok is false if it concerns the body as a whole.
+func fieldError(err error) (f FieldError, ok bool) {
+	var detail *huma.ErrorDetail
+	if !errors.As(err, &detail) {
+		return f, false
+	}
+	if name, found := strings.CutPrefix(detail.Message, "expected required property "); found {
+		return FieldError{strings.TrimSuffix(name, " to be present"), "is required"}, true
+	}
+	_, name, found := strings.Cut(detail.Location, ".")
+	if !found {
+		return f, false
+	}
+	return FieldError{name, rephrase(detail.Message)}, true
+}
+
+// rephrase makes Huma's messages follow a field's name.
+func rephrase(message string) string {
+	switch message {
+	case "invalid integer":
+		return "must be an integer"
+	case "invalid boolean":
+		return "must be true or false"
+	}
+	if rest, ok := strings.CutPrefix(message, "expected "); ok {
+		return "must be " + rest
+	}
+	return message
+}
+
+// encode returns the JSON of e.
+func (e *Error) encode() []byte {
+	body, err := json.Marshal(e)
+	if err != nil { // cannot be: strings and numbers only
+		return []byte(`{"error":"something went wrong","code":500}`)
+	}
+	return body
+}
+
+func init() {
+	// Huma keeps these two for the whole process; there is no other way to
+	// give validation errors a shape.
+	huma.NewError = newHumaError
+	huma.NewErrorWithContext = func(_ huma.Context, status int, message string, errs ...error) huma.StatusError {
+		return newHumaError(status, message, errs...)
+	}
+}

@@ -1,0 +1,185 @@
+package api
+
+import (
+	"context"
+	"encoding/base64"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/signpost/signpost/queries"
+)
+
+const (
+	defaultLimit = 20
+	maxCursor    = 200
+)
+
+// pageInput are the parameters of every list: either a cursor or a page number.
+type pageInput struct {
+	Limit   int    `query:"limit" minimum:"1" maximum:"100" doc:"How many rows to return at most; 20 if not given."`
+	Cursor  string `query:"cursor" doc:"next_cursor of the page before this one."`
+	Page    int    `query:"page" minimum:"1" maximum:"10000" doc:"Number of the page, for clients that cannot use cursors."`
+	PerPage int    `query:"per_page" minimum:"1" maximum:"100" doc:"How many rows a numbered page has; 20 if not given."`
+}
+
+// Resolve implements huma.Resolver.
+func (p *pageInput) Resolve(huma.Context) []error {
+	if p.Cursor != "" && (p.Page != 0 || p.PerPage != 0) {
+		return []error{&huma.ErrorDetail{Location: "query.cursor", Message: "cannot be used together with page or per_page"}}
+	}
+	return nil
+}
+
+// size is how many rows the page has at most.
+func (p *pageInput) size() int {
+	switch {
+	case p.PerPage > 0:
+		return p.PerPage
+	case p.Limit > 0:
+		return p.Limit
+	}
+	return defaultLimit
+}
+
+// rows is how many rows to ask the database for: one more than the page has
+// tells whether there is a next page.
+func (p *pageInput) rows() int32 { return int32(p.size() + 1) }
+
+func (p *pageInput) offset() int32 { return int32(max(p.Page-1, 0) * p.size()) }
+
+// position returns the numbers that the cursor of a list holds, those of first
+// if there is no cursor, or the error of a cursor that is not one of this list.
+func (p *pageInput) position(list string, first ...int64) ([]int64, error) {
+	if p.Cursor == "" {
+		return first, nil
+	}
+	at := parseCursor(p.Cursor, list, len(first))
+	if at == nil {
+		return nil, invalid(FieldError{"cursor", "is not a cursor of this list"})
+	}
+	return at, nil
+}
+
+// makeCursor returns the cursor for a position in a list. It is opaque to
+// clients, so that what it holds may change.
+func makeCursor(list string, at ...int64) string {
+	text := list
+	for _, n := range at {
+		text += ":" + strconv.FormatInt(n, 10)
+	}
+	return base64.RawURLEncoding.EncodeToString([]byte(text))
+}
+
+// parseCursor returns the n numbers of a cursor of the list, or nil.
+func parseCursor(cursor, list string, n int) []int64 {
+	if len(cursor) > maxCursor {
+		return nil
+	}
+	text, err := base64.RawURLEncoding.DecodeString(cursor)
+	if err != nil {
+		return nil
+	}
+	parts := strings.Split(string(text), ":")
+	if len(parts) != n+1 || parts[0] != list {
+		return nil
+	}
+	at := make([]int64, n)
+	for i, part := range parts[1:] {
+		if at[i], err = strconv.ParseInt(part, 10, 64); err != nil {
+			return nil
+		}
+	}
+	return at
+}
+
+// list is the body of every list.
+type list[T any] struct {
+	Data       []T     `json:"data" nullable:"false" doc:"The rows of this page."`
+	Count      int     `json:"count" doc:"How many rows this page has."`
+	NextCursor *string `json:"next_cursor" doc:"Cursor of the next page; null if this is the last."`
+}
+
+type listOutput[T any] struct{ Body list[T] }
+
+// newList makes the answer of the rows that were found, of which there may be
+// one more than fits. after returns the cursor behind a row.
+func newList[R, T any](p *pageInput, rows []R, view func(R) T, after func(R) string) *listOutput[T] {
+	out := &listOutput[T]{}
+	if len(rows) > p.size() {
+		rows = rows[:p.size()]
+		next := after(rows[len(rows)-1])
+		out.Body.NextCursor = &next
+	}
+	out.Body.Data = make([]T, len(rows))
+	for i, row := range rows {
+		out.Body.Data[i] = view(row)
+	}
+	out.Body.Count = len(rows)
+	return out
+}
+
+// planned makes Postgres plan each query for the values it has, so that a
+// filter that is not set costs nothing and only the partitions that a filter
+// leaves are touched. A prepared statement would come to share one plan.
+type planned struct{ queries.DBTX }
+
+func (p planned) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
+	return p.DBTX.Query(ctx, sql, append([]any{pgx.QueryExecModeCacheDescribe}, args...)...)
+}
+
+// lists returns the queries that read lists.
+func (a *API) lists() *queries.Queries { return queries.New(planned{a.Pool}) }
+
+// given returns a filter for a query: nil if v is the zero value.
+func given[T comparable](v T) *T {
+	var zero T
+	if v == zero {
+		return nil
+	}
+	return &v
+}
+
+// checkText reports a text parameter that the database could not take.
+func checkText(name, value string, limit int) []error {
+	message := ""
+	switch {
+	case !utf8.ValidString(value) || strings.ContainsRune(value, 0):
+		message = "must be text in UTF-8 without NUL"
+	case utf8.RuneCountInString(value) > limit:
+		message = "must be at most " + strconv.Itoa(limit) + " characters"
+	default:
+		return nil
+	}
+	return []error{&huma.ErrorDetail{Location: "query." + name, Message: message}}
+}
+
+// idInput is the id in a path.
+type idInput struct {
+	ID int64 `path:"id" minimum:"1" example:"42"`
+}
+
+// filterParam is a parameter that is true, false or absent.
+type filterParam struct {
+	on, given bool
+}
+
+// Schema implements huma.SchemaProvider.
+func (filterParam) Schema(huma.Registry) *huma.Schema { return &huma.Schema{Type: huma.TypeBoolean} }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (p *filterParam) UnmarshalText(text []byte) (err error) {
+	p.on, err = strconv.ParseBool(string(text))
+	p.given = err == nil
+	return err
+}
+
+func (p filterParam) value() *bool {
+	if !p.given {
+		return nil
+	}
+	return &p.on
+}

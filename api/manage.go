@@ -1,0 +1,199 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humafiber"
+	"github.com/gofiber/fiber/v2"
+	"github.com/jackc/pgx/v5"
+	"github.com/valyala/fasthttp"
+
+	"github.com/signpost/signpost/internal/postgres"
+	"github.com/signpost/signpost/queries"
+)
+
+// route declares one route of the management API.
+type route struct {
+	method, path string
+	role         Role // the least that a token must have
+	status       int  // of a success
+	summary      string
+}
+
+const tokenScheme = "token"
+
+// newHuma returns the part of the API whose requests Huma validates against the
+// same definitions that /openapi.json is made of.
+func (a *API) newHuma() huma.API {
+	config := huma.DefaultConfig("Signpost", a.Version)
+	config.OpenAPIPath, config.DocsPath, config.SchemasPath = "", "", ""
+	config.CreateHooks = nil // no $schema in answers
+	config.Info.Description = specDescription
+	config.Servers = []*huma.Server{{URL: a.PublicURL}}
+	config.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
+		tokenScheme: {Type: "http", Scheme: "bearer", Description: "An API token, or the value of ADMIN_TOKEN."},
+	}
+	return humafiber.NewWithGroup(a.app, headToo{a.app}, config)
+}
+
+// headToo makes every GET route answer HEAD as well, as Fiber does for its own.
+type headToo struct{ fiber.Router }
+
+func (r headToo) Add(method, path string, handlers ...fiber.Handler) fiber.Router {
+	if method == fiber.MethodGet {
+		r.Router.Add(fiber.MethodHead, path, handlers...)
+	}
+	return r.Router.Add(method, path, handlers...)
+}
+
+// manage registers a route of the management API. The handler runs with the
+// actor in its context, which ends after requestTimeout; its errors are
+// answered as fromError says.
+func manage[I, O any](a *API, r route, handler func(context.Context, *I) (*O, error)) {
+	huma.Register(a.huma, a.operation(r), func(ctx context.Context, in *I) (*O, error) {
+		out, err := handler(ctx, in)
+		if err != nil {
+			return nil, a.answerable(ctx, err)
+		}
+		return out, nil
+	})
+}
+
+func (a *API) operation(r route) huma.Operation {
+	resource, _, _ := strings.Cut(r.path[1:], "/")
+	errs := []int{401, 403, 404, 429, 503}
+	if r.method != http.MethodGet && r.method != http.MethodDelete {
+		errs = append(errs, 409, 413, 415)
+	}
+	return huma.Operation{
+		OperationID:   strings.ReplaceAll(strings.ToLower(r.summary), " ", "-"),
+		Method:        r.method,
+		Path:          r.path,
+		Summary:       r.summary,
+		Description:   "Needs a token of the role " + r.role.String() + ".",
+		Tags:          []string{resource},
+		DefaultStatus: r.status,
+		Errors:        append(errs, http.StatusBadRequest),
+		Security:      []map[string][]string{{tokenScheme: {}}},
+		Middlewares:   huma.Middlewares{a.guard(r.role)},
+		// guard has read the body, within its own bound.
+		MaxBodyBytes: 2 * maxBody,
+	}
+}
+
+// guard lets a request to the management API pass when its token and its body
+// are in order, and gives it a deadline.
+func (a *API) guard(role Role) func(huma.Context, func(huma.Context)) {
+	return func(h huma.Context, next func(huma.Context)) {
+		c := humafiber.Unwrap(h)
+		base, cancel := context.WithTimeout(c.UserContext(), requestTimeout)
+		defer cancel()
+		c.SetUserContext(base)
+		err := a.admit(c, role)
+		if err == nil {
+			err = bufferBody(c)
+		}
+		if err != nil {
+			_ = a.fail(c, err) // never fails
+			return
+		}
+		next(huma.WithContext(h, context.WithValue(c.UserContext(), ownHostsKey{}, a.ownHosts)))
+	}
+}
+
+// bufferBody reads the body of a request, if it has one, and puts a buffer in
+// its place. What it leaves unread, fasthttp drains, or closes the connection,
+// so that it is never taken for the next request.
+func bufferBody(c *fiber.Ctx) error {
+	request := &c.Context().Request
+	length := request.Header.ContentLength()
+	if length > maxBody {
+		return tooLarge("the body must be at most 1 MiB")
+	}
+	stream := request.BodyStream()
+	if stream == nil {
+		request.SetBodyStream(bytes.NewReader(nil), 0)
+		return nil
+	}
+	body, err := io.ReadAll(io.LimitReader(stream, maxBody+1))
+	switch {
+	case err != nil, length >= 0 && len(body) < length:
+		c.Context().SetConnectionClose()
+		return badRequest("the body ended early")
+	case len(body) > maxBody:
+		return tooLarge("the body must be at most 1 MiB")
+	}
+	if err := checkJSON(&request.Header, body); err != nil {
+		return err
+	}
+	request.SetBodyStream(bytes.NewReader(body), len(body))
+	return nil
+}
+
+// checkJSON finds out early what Huma would report in the words of a decoder.
+func checkJSON(header *fasthttp.RequestHeader, body []byte) error {
+	if len(body) == 0 {
+		return nil
+	}
+	kind, _, _ := bytes.Cut(header.ContentType(), []byte(";"))
+	kind = bytes.TrimSpace(kind)
+	if len(kind) > 0 && !bytes.EqualFold(kind, []byte("application/json")) {
+		return unsupported("the body must be JSON: send Content-Type: application/json")
+	}
+	// Huma looks at the header again, and knows less of its forms.
+	header.SetContentType("application/json")
+	if !utf8.Valid(body) {
+		return badRequest("the body is not valid UTF-8")
+	}
+	var raw json.RawMessage
+	if err := json.Unmarshal(body, &raw); err != nil {
+		var syntax *json.SyntaxError
+		if errors.As(err, &syntax) {
+			return badRequest(fmt.Sprintf("the body is not valid JSON (at byte %d)", syntax.Offset))
+		}
+		return badRequest("the body is not valid JSON")
+	}
+	return nil
+}
+
+type ownHostsKey struct{}
+
+// ownHostsOf returns the hosts that a link must not lead to.
+func ownHostsOf(ctx context.Context) []string {
+	hosts, _ := ctx.Value(ownHostsKey{}).([]string)
+	return hosts
+}
+
+// maxTries is how often a transaction is tried that only met bad luck.
+const maxTries = 5
+
+// inTx runs fn in a transaction, and again if the transaction only got in
+// another's way, met an id that an import had just taken, or found no partition
+// for the event it wrote.
+func (a *API) inTx(ctx context.Context, fn func(*queries.Queries) error) error {
+	for try := 1; ; try++ {
+		err := postgres.InTx(ctx, a.Pool, func(tx pgx.Tx) error { return fn(queries.New(tx)) })
+		if err == nil || try == maxTries {
+			return err
+		}
+		constraint := postgres.Constraint(err)
+		switch {
+		case postgres.Retryable(err), constraint == "users_pkey", constraint == "urls_pkey":
+		case postgres.NoPartition(err):
+			if err := a.ensurePartition(ctx); err != nil {
+				return err
+			}
+		default:
+			return err
+		}
+	}
+}

@@ -1,0 +1,155 @@
+package api
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/gofiber/fiber/v2"
+)
+
+const specDescription = `Short links whose clicks are counted exactly once.
+
+Management routes need a token: ` + "`Authorization: Bearer <token>`" + `. Times are RFC 3339, answers in UTC.
+Every error has the same shape: a sentence, the status, and the fields at fault.
+Lists are walked with ` + "`cursor`" + `; ` + "`page` and `per_page`" + ` work too.
+PUT and PATCH both take a partial body; fields that are not known are ignored.`
+
+// describe completes the specification with the routes that are no Huma's and
+// encodes it.
+func (a *API) describe() error {
+	spec := a.huma.OpenAPI()
+	for _, op := range plainOperations() {
+		a.addErrors(op)
+		spec.AddOperation(op)
+	}
+	encoded, err := json.Marshal(spec)
+	if err != nil {
+		return fmt.Errorf("encode specification: %w", err)
+	}
+	a.spec = encoded
+	return nil
+}
+
+// openAPI serves the specification.
+func (a *API) openAPI(c *fiber.Ctx) error {
+	c.Set(fiber.HeaderContentType, "application/json")
+	return c.Send(a.spec)
+}
+
+// addErrors documents op's errors with the schema all errors have.
+func (a *API) addErrors(op *huma.Operation) {
+	for _, status := range op.Errors {
+		op.Responses[fmt.Sprint(status)] = &huma.Response{
+			Description: http.StatusText(status),
+			Content: map[string]*huma.MediaType{
+				"application/json": {Schema: &huma.Schema{Ref: "#/components/schemas/Error"}},
+			},
+		}
+	}
+}
+
+// plainOperations are the routes that Fiber serves without Huma.
+func plainOperations() []*huma.Operation {
+	code := &huma.Param{
+		Name: "code", In: "path", Required: true, Example: "spring",
+		Schema: &huma.Schema{Type: huma.TypeString, Pattern: "^[A-Za-z0-9_-]{1,64}$"},
+	}
+	redirect := func(id, path string) *huma.Operation {
+		return &huma.Operation{
+			OperationID: id, Method: http.MethodGet, Path: path, Summary: "Follow a short link", Tags: []string{"redirects"},
+			Description: "Leads to the link's target and counts the click. HEAD is answered alike and not counted. " +
+				"Browsers get errors as a page.",
+			Parameters: []*huma.Param{code},
+			Responses:  redirectResponses(),
+			Errors:     []int{404, 410, 503},
+		}
+	}
+	return []*huma.Operation{
+		redirect("follow", "/{code}"),
+		redirect("follow-r", "/r/{code}"),
+		page("home", "/", "A page that says what this is", "text/html"),
+		page("robots", "/robots.txt", "Nothing for crawlers", "text/plain"),
+		page("docs", "/docs", "This specification as a page", "text/html"),
+		docsFileOperation(),
+		page("openapi", "/openapi.json", "This specification", "application/json"),
+		status("health", "/health", "Liveness", map[string]any{"status": "ok", "db": "connected"}),
+		status("ready", "/ready", "Readiness", map[string]any{"status": "ready"}, 503),
+		upload("create-import", "/imports", "Upload a CSV file", &huma.Param{
+			Name: "kind", In: "query", Required: true, Example: "urls", Description: "What the rows are. Editors may import urls only.",
+			Schema: &huma.Schema{Type: huma.TypeString, Enum: []any{"users", "urls", "events"}},
+		}),
+		upload("create-users-import", "/users/bulk", "Upload a CSV file of users"),
+	}
+}
+
+func redirectResponses() map[string]*huma.Response {
+	responses := map[string]*huma.Response{}
+	for _, status := range []int{301, 302, 307, 308} {
+		responses[fmt.Sprint(status)] = &huma.Response{
+			Description: http.StatusText(status),
+			Headers: map[string]*huma.Param{
+				"Location": {Description: "The target.", Schema: &huma.Schema{Type: huma.TypeString, Format: "uri"}},
+			},
+		}
+	}
+	return responses
+}
+
+func page(id, path, summary, contentType string) *huma.Operation {
+	return &huma.Operation{
+		OperationID: id, Method: http.MethodGet, Path: path, Summary: summary, Tags: []string{"pages"},
+		Responses: map[string]*huma.Response{"200": {
+			Description: "OK",
+			Content:     map[string]*huma.MediaType{contentType: {}},
+		}},
+	}
+}
+
+func docsFileOperation() *huma.Operation {
+	op := page("docs-file", "/docs/{file}", "What that page consists of", "*/*")
+	op.Parameters = []*huma.Param{{
+		Name: "file", In: "path", Required: true, Example: "start.js", Schema: &huma.Schema{Type: huma.TypeString},
+	}}
+	op.Errors = []int{404}
+	return op
+}
+
+func status(id, path, summary string, example map[string]any, errs ...int) *huma.Operation {
+	properties := map[string]*huma.Schema{}
+	for name := range example {
+		properties[name] = &huma.Schema{Type: huma.TypeString}
+	}
+	op := page(id, path, summary, "application/json")
+	op.Tags = []string{"health"}
+	op.Errors = errs
+	op.Responses["200"].Content["application/json"] = &huma.MediaType{
+		Schema:  &huma.Schema{Type: huma.TypeObject, Properties: properties},
+		Example: example,
+	}
+	return op
+}
+
+func upload(id, path, summary string, params ...*huma.Param) *huma.Operation {
+	file := &huma.Schema{Type: huma.TypeString, Format: "binary", Description: "The CSV file, its first line the header."}
+	return &huma.Operation{
+		OperationID: id, Method: http.MethodPost, Path: path, Summary: summary, Tags: []string{"imports"},
+		Description: "Streams the file into the database and queues it; follow the import at Location.",
+		Parameters:  params,
+		Security:    []map[string][]string{{tokenScheme: {}}},
+		RequestBody: &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{
+			"text/csv": {Schema: file},
+			"multipart/form-data": {Schema: &huma.Schema{
+				Type: huma.TypeObject, Properties: map[string]*huma.Schema{"file": file}, Required: []string{"file"},
+			}},
+		}},
+		Responses: map[string]*huma.Response{"202": {
+			Description: "Accepted",
+			Headers: map[string]*huma.Param{
+				"Location": {Description: "Path of the import.", Schema: &huma.Schema{Type: huma.TypeString}},
+			},
+		}},
+		Errors: []int{400, 401, 403, 413, 415, 429, 503},
+	}
+}

@@ -1,0 +1,164 @@
+package api
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"runtime/debug"
+	"sync/atomic"
+	"time"
+
+	"github.com/gofiber/fiber/v2"
+	"github.com/valyala/fasthttp"
+)
+
+// handle is the outermost handler. Fiber answers a method it does not know in
+// plain text, so such a request goes in as one with a method that no route has;
+// then it is answered like any other method that is not allowed.
+func (a *API) handle(ctx *fasthttp.RequestCtx) {
+	switch string(ctx.Method()) {
+	case fiber.MethodGet, fiber.MethodHead, fiber.MethodPost, fiber.MethodPut, fiber.MethodPatch,
+		fiber.MethodDelete, fiber.MethodConnect, fiber.MethodOptions, fiber.MethodTrace:
+	default:
+		ctx.Request.Header.SetMethod(fiber.MethodTrace)
+	}
+	a.serve(ctx)
+}
+
+// observe surrounds every request: it gives it an id, answers its error or
+// panic, measures and logs it.
+func (a *API) observe(c *fiber.Ctx) error {
+	start := time.Now()
+	a.ids.set(&c.Context().Request.Header, &c.Context().Response.Header)
+	if err := a.next(c); err != nil {
+		_ = a.fail(c, err) // never fails
+	}
+	elapsed := time.Since(start)
+	status := c.Context().Response.StatusCode()
+	a.metrics.observe(c.Route(), status, elapsed)
+	a.logRequest(c, status, elapsed)
+	return nil
+}
+
+// next runs the handlers of a request and makes an error of their panic.
+func (a *API) next(c *fiber.Ctx) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			a.Log.LogAttrs(context.Background(), slog.LevelError, "request panicked",
+				slog.String("request_id", responseID(c)),
+				slog.String("panic", fmt.Sprint(r)), slog.String("stack", string(debug.Stack())))
+			c.Context().Response.ResetBody()
+			err = errInternal
+		}
+	}()
+	return c.Next()
+}
+
+// logRequest logs requests to the management API. Redirects are too many for
+// that and appear at the level debug only.
+func (a *API) logRequest(c *fiber.Ctx, status int, elapsed time.Duration) {
+	level := slog.LevelInfo
+	if _, authenticated := actorFrom(c.UserContext()); !authenticated {
+		level = slog.LevelDebug
+	}
+	if !a.Log.Enabled(context.Background(), level) {
+		return
+	}
+	a.Log.LogAttrs(context.Background(), level, "request",
+		slog.String("method", c.Method()), slog.String("path", string(c.Context().Path())),
+		slog.Int("status", status), slog.Duration("took", elapsed), slog.String("request_id", responseID(c)))
+}
+
+// protocolError answers what is not HTTP enough to reach a handler. The
+// connection is closed after it.
+func (a *API) protocolError(ctx *fasthttp.RequestCtx, err error) {
+	var small *fasthttp.ErrSmallBuffer
+	var network net.Error
+	status := http.StatusBadRequest
+	switch {
+	case errors.As(err, &small):
+		status = http.StatusRequestHeaderFieldsTooLarge
+	case errors.As(err, &network) && network.Timeout():
+		status = http.StatusRequestTimeout
+	case errors.Is(err, fasthttp.ErrBodyTooLarge):
+		status = http.StatusRequestEntityTooLarge
+	}
+	writeError(&ctx.Response, plainError(status))
+}
+
+// writeError puts e into an answer, in place of what is there.
+func writeError(r *fasthttp.Response, e *Error) {
+	r.SetStatusCode(e.Status)
+	r.Header.SetContentType("application/json")
+	r.Header.Set("Cache-Control", "no-store")
+	r.SetBodyRaw(e.encode())
+}
+
+// requestIDs gives each request an id: the client's own if it is safe to log
+// and echo, otherwise 32 hexadecimal digits, the first half of which tells
+// processes apart.
+type requestIDs struct {
+	process string
+	last    atomic.Uint64
+}
+
+const headerRequestID = "X-Request-Id" // as fasthttp normalizes it
+
+var headerRequestIDBytes = []byte(headerRequestID)
+
+func newRequestIDs() *requestIDs {
+	var random [16]byte
+	_, _ = rand.Read(random[:]) // never fails: it ends the process instead
+	ids := &requestIDs{process: hex.EncodeToString(random[:8])}
+	ids.last.Store(uint64(binary.BigEndian.Uint32(random[8:])))
+	return ids
+}
+
+// set puts the id of a request into its answer.
+func (ids *requestIDs) set(request *fasthttp.RequestHeader, response *fasthttp.ResponseHeader) {
+	if own := request.PeekBytes(headerRequestIDBytes); len(own) > 0 && validRequestID(own) {
+		response.SetBytesKV(headerRequestIDBytes, own)
+		return
+	}
+	var number [8]byte
+	binary.BigEndian.PutUint64(number[:], ids.last.Add(1))
+	var id [32]byte
+	copy(id[:], ids.process)
+	hex.Encode(id[16:], number[:])
+	response.SetBytesKV(headerRequestIDBytes, id[:])
+}
+
+// validRequestID reports whether id is 1 to 128 letters, digits, dots, hyphens
+// and underscores.
+func validRequestID(id []byte) bool {
+	if len(id) < 1 || len(id) > 128 {
+		return false
+	}
+	for _, c := range id {
+		switch {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '.', c == '-', c == '_':
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+// responseID returns the id that set gave the request.
+func responseID(c *fiber.Ctx) string {
+	return string(c.Context().Response.Header.PeekBytes(headerRequestIDBytes))
+}
+
+type requestIDKey struct{}
+
+// requestIDOf returns the id of the request that ctx belongs to, "" if none.
+func requestIDOf(ctx context.Context) string {
+	id, _ := ctx.Value(requestIDKey{}).(string)
+	return id
+}

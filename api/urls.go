@@ -1,0 +1,336 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/signpost/signpost/internal/links"
+	"github.com/signpost/signpost/internal/postgres"
+	"github.com/signpost/signpost/queries"
+)
+
+// URL is a link: a short code and where it leads.
+type URL struct {
+	ID             int64      `json:"id" example:"7"`
+	UserID         int64      `json:"user_id" example:"42"`
+	ShortCode      string     `json:"short_code" example:"spring"`
+	ShortURL       string     `json:"short_url" example:"https://sign.example/spring"`
+	OriginalURL    string     `json:"original_url" example:"https://example.com/sale?season=spring"`
+	Title          *string    `json:"title" example:"Spring sale"`
+	Tags           []string   `json:"tags" nullable:"false" example:"[\"sale\"]"`
+	IsActive       bool       `json:"is_active" example:"true"`
+	ExpiresAt      *time.Time `json:"expires_at"`
+	RedirectStatus int        `json:"redirect_status" example:"302"`
+	ForwardQuery   bool       `json:"forward_query"`
+	Clicks         int64      `json:"clicks" doc:"Clicks counted by this service, robots included."`
+	ImportedClicks int64      `json:"imported_clicks" doc:"Clicks that another service had counted before the link was imported."`
+	CreatedAt      time.Time  `json:"created_at"`
+	UpdatedAt      time.Time  `json:"updated_at"`
+}
+
+func (a *API) viewURL(u queries.URL, clicks int64) URL {
+	return URL{
+		ID: u.ID, UserID: u.UserID, ShortCode: u.ShortCode, ShortURL: a.shortURL(u.ShortCode),
+		OriginalURL: u.OriginalURL, Title: u.Title, Tags: u.Tags, IsActive: u.IsActive,
+		ExpiresAt: utc(u.ExpiresAt), RedirectStatus: int(u.RedirectStatus), ForwardQuery: u.ForwardQuery,
+		Clicks: clicks, ImportedClicks: u.ImportedClicks,
+		CreatedAt: u.CreatedAt.UTC(), UpdatedAt: u.UpdatedAt.UTC(),
+	}
+}
+
+func (a *API) shortURL(code string) string {
+	return strings.TrimSuffix(a.PublicURL, "/") + "/" + code
+}
+
+func utc(t *time.Time) *time.Time {
+	if t == nil {
+		return nil
+	}
+	u := t.UTC()
+	return &u
+}
+
+// urlFields are what a request may say about a link. The two bodies differ from
+// it in their tags only.
+type urlFields struct {
+	UserID         Optional[int64]
+	OriginalURL    Optional[string]
+	ShortCode      Optional[string]
+	Title          Optional[string]
+	Tags           Optional[[]string]
+	IsActive       Optional[bool]
+	ExpiresAt      Optional[time.Time]
+	RedirectStatus Optional[int]
+	ForwardQuery   Optional[bool]
+}
+
+// URLCreate is the body that makes a link.
+type URLCreate struct {
+	UserID         Optional[int64]     `json:"user_id" required:"true" minimum:"1" example:"42" doc:"The user who owns the link."`
+	OriginalURL    Optional[string]    `json:"original_url" required:"true" minLength:"1" maxLength:"2048" example:"https://example.com/sale?season=spring" doc:"An absolute http or https URL."`
+	ShortCode      Optional[string]    `json:"short_code" required:"false" nullable:"true" minLength:"1" maxLength:"64" pattern:"^[A-Za-z0-9_-]+$" patternDescription:"letters, digits, - or _" example:"spring" doc:"Drawn if absent. Case-sensitive."`
+	Title          Optional[string]    `json:"title" required:"false" nullable:"true" maxLength:"255" example:"Spring sale"`
+	Tags           Optional[[]string]  `json:"tags" required:"false" maxItems:"20" example:"[\"sale\"]"`
+	IsActive       Optional[bool]      `json:"is_active" required:"false" doc:"true if absent."`
+	ExpiresAt      Optional[time.Time] `json:"expires_at" required:"false" nullable:"true" example:"2030-01-31T12:00:00Z" doc:"When the link ends; must be in the future."`
+	RedirectStatus Optional[int]       `json:"redirect_status" required:"false" enum:"301,302,307,308" example:"302" doc:"302 if absent."`
+	ForwardQuery   Optional[bool]      `json:"forward_query" required:"false" doc:"Whether the query of a visit is added to the target's; false if absent."`
+}
+
+// URLUpdate is the body that changes a link: fields that are absent stay, and
+// null clears title and expires_at.
+type URLUpdate struct {
+	UserID         Optional[int64]     `json:"user_id" required:"false" minimum:"1" example:"42"`
+	OriginalURL    Optional[string]    `json:"original_url" required:"false" minLength:"1" maxLength:"2048" example:"https://example.com/sale?season=spring"`
+	ShortCode      Optional[string]    `json:"short_code" required:"false" minLength:"1" maxLength:"64" pattern:"^[A-Za-z0-9_-]+$" patternDescription:"letters, digits, - or _" example:"spring"`
+	Title          Optional[string]    `json:"title" required:"false" nullable:"true" maxLength:"255" example:"Spring sale"`
+	Tags           Optional[[]string]  `json:"tags" required:"false" maxItems:"20" example:"[\"sale\"]"`
+	IsActive       Optional[bool]      `json:"is_active" required:"false" example:"false"`
+	ExpiresAt      Optional[time.Time] `json:"expires_at" required:"false" nullable:"true" example:"2030-01-31T12:00:00Z"`
+	RedirectStatus Optional[int]       `json:"redirect_status" required:"false" enum:"301,302,307,308" example:"302"`
+	ForwardQuery   Optional[bool]      `json:"forward_query" required:"false"`
+}
+
+// Resolve implements huma.Resolver.
+func (u *URLCreate) Resolve(h huma.Context) []error {
+	fields := urlFields(*u)
+	f := fields.check(ownHostsOf(h.Context()), true)
+	if e := u.ExpiresAt; e.Sent && !e.Null && !e.wrong && !e.Value.After(time.Now()) {
+		f.add("expires_at", "must be in the future")
+	}
+	return f
+}
+
+// Resolve implements huma.Resolver. A link may be changed to have expired.
+func (u *URLUpdate) Resolve(h huma.Context) []error {
+	return urlFields(*u).check(ownHostsOf(h.Context()), false)
+}
+
+// check returns what is wrong with the fields. drawn says that a code that is
+// null will be drawn.
+func (u urlFields) check(ownHosts []string, drawn bool) faults {
+	var f faults
+	check(&f, "user_id", u.UserID, "an integer", false, checkID)
+	check(&f, "original_url", u.OriginalURL, "a string", false, func(s string) error { return links.CheckURL(s, ownHosts) })
+	check(&f, "short_code", u.ShortCode, "a string", drawn, links.CheckCode)
+	check(&f, "title", u.Title, "a string", true, links.CheckTitle)
+	check(&f, "tags", u.Tags, "a list of strings", false, func(tags []string) error {
+		_, err := links.CleanTags(tags)
+		return err
+	})
+	check(&f, "is_active", u.IsActive, "true or false", false, nil)
+	check(&f, "expires_at", u.ExpiresAt, errTime.Error()[len("must be "):], true, checkTime)
+	check(&f, "redirect_status", u.RedirectStatus, "301, 302, 307 or 308", false, links.CheckRedirectStatus)
+	check(&f, "forward_query", u.ForwardQuery, "true or false", false, nil)
+	return f
+}
+
+var (
+	errID   = errors.New("must be a positive integer")
+	errTime = errors.New("must be a time in RFC 3339 from 1970 to 9999, such as 2030-01-31T12:00:00Z")
+)
+
+func checkID(id int64) error {
+	if id < 1 {
+		return errID
+	}
+	return nil
+}
+
+// checkTime keeps times to what JSON and Postgres both can hold in any zone.
+func checkTime(t time.Time) error {
+	if year := t.UTC().Year(); year < 1970 || year > 9999 {
+		return errTime
+	}
+	return nil
+}
+
+type (
+	urlListInput struct {
+		pageInput
+		UserID   int64       `query:"user_id" minimum:"1" doc:"Only links of this user."`
+		IsActive filterParam `query:"is_active" doc:"Only links that are, or are not, active."`
+		Tag      string      `query:"tag" doc:"Only links with this tag."`
+		Search   string      `query:"search" doc:"Only links with this text in their title or target, whatever the case."`
+	}
+	urlCreateInput struct{ Body URLCreate }
+	urlUpdateInput struct {
+		idInput
+		Body URLUpdate
+	}
+	urlOutput        struct{ Body URL }
+	urlCreatedOutput struct {
+		Location string `header:"Location" doc:"Path of the new link."`
+		Body     URL
+	}
+)
+
+// Resolve implements huma.Resolver.
+func (in *urlListInput) Resolve(huma.Context) []error {
+	return append(checkText("tag", in.Tag, links.MaxTag), checkText("search", in.Search, links.MaxURL)...)
+}
+
+func (a *API) listURLs(ctx context.Context, in *urlListInput) (*listOutput[URL], error) {
+	at, err := in.position("urls", 0)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := a.lists().ListURLs(ctx, queries.ListURLsParams{
+		AfterID: at[0], UserID: given(in.UserID), IsActive: in.IsActive.value(), Tag: given(in.Tag),
+		Search: containing(in.Search), RowOffset: in.offset(), RowLimit: in.rows(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return newList(&in.pageInput, rows,
+		func(r queries.ListURLsRow) URL { return a.viewURL(r.URL, r.Clicks) },
+		func(r queries.ListURLsRow) string { return makeCursor("urls", r.URL.ID) }), nil
+}
+
+var likeEscaper = strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`)
+
+// containing returns the LIKE pattern of all text that contains s, nil for
+// any text.
+func containing(s string) *string {
+	if s == "" {
+		return nil
+	}
+	pattern := "%" + likeEscaper.Replace(s) + "%"
+	return &pattern
+}
+
+func (a *API) getURL(ctx context.Context, in *idInput) (*urlOutput, error) {
+	row, err := queries.New(a.Pool).GetURL(ctx, in.ID)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, notFound("link")
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &urlOutput{a.viewURL(row.URL, row.Clicks)}, nil
+}
+
+// drawTries is how often a code is drawn before giving up. Every second draw is
+// one character longer, so that a space that fills is left soon.
+const drawTries = 5
+
+func (a *API) createURL(ctx context.Context, in *urlCreateInput) (*urlCreatedOutput, error) {
+	fresh := newURL(urlFields(in.Body))
+	if fresh.ShortCode != "" {
+		return a.insertURL(ctx, fresh)
+	}
+	for try := range drawTries {
+		fresh.ShortCode = links.NewCode(links.CodeLength + try/2)
+		out, err := a.insertURL(ctx, fresh)
+		if postgres.Constraint(err) != "urls_short_code_key" {
+			return out, err
+		}
+	}
+	return nil, unavailable("no free code was found, try again")
+}
+
+// newURL returns the row that checked fields describe, defaults filled in.
+func newURL(u urlFields) queries.CreateURLParams {
+	row := queries.CreateURLParams{Tags: []string{}, IsActive: true, RedirectStatus: 302}
+	link := URL{Tags: row.Tags, IsActive: row.IsActive, RedirectStatus: int(row.RedirectStatus)}
+	link.apply(u)
+	row.UserID, row.ShortCode, row.OriginalURL = link.UserID, link.ShortCode, link.OriginalURL
+	row.Title, row.Tags, row.IsActive, row.ExpiresAt = link.Title, link.Tags, link.IsActive, link.ExpiresAt
+	row.RedirectStatus, row.ForwardQuery = int16(link.RedirectStatus), link.ForwardQuery
+	return row
+}
+
+// apply changes u to what checked fields say and returns what that changed.
+func (u *URL) apply(f urlFields) changes {
+	c := changes{}
+	f.Tags.Value, _ = links.CleanTags(f.Tags.Value)
+	if f.Title.Sent && f.Title.Value == "" {
+		f.Title.Null = true
+	}
+	if f.ExpiresAt.Sent {
+		// What the database keeps of it, so that the same again changes nothing.
+		f.ExpiresAt.Value = f.ExpiresAt.Value.UTC().Truncate(time.Microsecond)
+	}
+	change(c, "user_id", &u.UserID, f.UserID)
+	change(c, "original_url", &u.OriginalURL, f.OriginalURL)
+	change(c, "short_code", &u.ShortCode, f.ShortCode)
+	changeNullable(c, "title", &u.Title, f.Title)
+	change(c, "tags", &u.Tags, f.Tags)
+	change(c, "is_active", &u.IsActive, f.IsActive)
+	changeNullable(c, "expires_at", &u.ExpiresAt, f.ExpiresAt)
+	change(c, "redirect_status", &u.RedirectStatus, f.RedirectStatus)
+	change(c, "forward_query", &u.ForwardQuery, f.ForwardQuery)
+	return c
+}
+
+func (a *API) insertURL(ctx context.Context, row queries.CreateURLParams) (*urlCreatedOutput, error) {
+	var link URL
+	err := a.inTx(ctx, func(q *queries.Queries) error {
+		stored, err := q.CreateURL(ctx, row)
+		if err != nil {
+			return err
+		}
+		link = a.viewURL(stored, 0)
+		return recordURL(ctx, q, "created", link, nil)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &urlCreatedOutput{Location: "/urls/" + strconv.FormatInt(link.ID, 10), Body: link}, nil
+}
+
+// updateURL serves PUT and PATCH: both take a partial body.
+func (a *API) updateURL(ctx context.Context, in *urlUpdateInput) (*urlOutput, error) {
+	var link URL
+	err := a.inTx(ctx, func(q *queries.Queries) error {
+		row, err := q.LockURL(ctx, in.ID)
+		if err != nil {
+			return err
+		}
+		link = a.viewURL(row.URL, row.Clicks)
+		changes := link.apply(urlFields(in.Body))
+		if len(changes) == 0 {
+			return nil
+		}
+		stored, err := q.UpdateURL(ctx, queries.UpdateURLParams{
+			ID: link.ID, UserID: link.UserID, ShortCode: link.ShortCode, OriginalURL: link.OriginalURL,
+			Title: link.Title, Tags: link.Tags, IsActive: link.IsActive, ExpiresAt: link.ExpiresAt,
+			RedirectStatus: int16(link.RedirectStatus), ForwardQuery: link.ForwardQuery,
+		})
+		if err != nil {
+			return err
+		}
+		link = a.viewURL(stored, row.Clicks)
+		return recordURL(ctx, q, "updated", link, changes)
+	})
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, notFound("link")
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &urlOutput{link}, nil
+}
+
+func (a *API) deleteURL(ctx context.Context, in *idInput) (*struct{}, error) {
+	err := a.inTx(ctx, func(q *queries.Queries) error {
+		row, err := q.LockURL(ctx, in.ID)
+		if err != nil {
+			return err
+		}
+		if _, err := q.DeleteURL(ctx, in.ID); err != nil {
+			return err
+		}
+		return recordURL(ctx, q, "deleted", a.viewURL(row.URL, row.Clicks), nil)
+	})
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, notFound("link")
+	}
+	return nil, err
+}
