@@ -1,0 +1,424 @@
+package linkcache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/signpost/signpost/queries"
+)
+
+const (
+	// pollEvery and pollTimeout together keep a change within a second, also
+	// when the poll under way hangs on a dead connection and has to be given up.
+	pollEvery   = 200 * time.Millisecond
+	pollTimeout = 500 * time.Millisecond
+	// beginTimeout bounds the first read on a new connection.
+	beginTimeout = 5 * time.Second
+	// maxChanges is how many changes one poll brings; when there are more, the
+	// next one follows at once.
+	maxChanges = 1000
+	// maxGaps bounds the gaps that are remembered one by one.
+	maxGaps = 1000
+)
+
+// A gap is a run of ids in the change log that nobody can see yet: their
+// writers are under way or were rolled back.
+type gap struct {
+	low, high int64
+	// closes is an xid that was not drawn yet when the gap was seen. Once every
+	// xid below it has ended, what is still missing was rolled back.
+	closes int64
+	// oldest was the oldest id in the log when the gap was seen.
+	oldest int64
+}
+
+// A position is how far the feed has read a server's change log.
+type position struct {
+	serverStartedAt time.Time
+	id              int64
+	anchor          int64 // version of the row at id
+	gaps            []gap
+	// blurred, if not zero, is an xid as in gap.closes: until then there are
+	// more gaps than are remembered, so that any link may have changed.
+	blurred int64
+}
+
+// A change is what the feed knows of a code: its link now, nil if it has none.
+type change struct {
+	code string
+	link *Link
+}
+
+// follow polls the change log until ctx ends, on a connection of its own.
+func (c *Cache) follow(ctx context.Context) {
+	f := &feed{cache: c}
+	defer f.hangUp()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		}
+		began := time.Now()
+		more, err := f.poll(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		f.report(ctx, err)
+		timer.Reset(pause(more, err, time.Since(began)))
+	}
+}
+
+// pause is how long to wait before the next poll. After a failure it is
+// spread, so that replicas do not return in step.
+func pause(more bool, err error, took time.Duration) time.Duration {
+	switch {
+	case err != nil:
+		return pollEvery/2 + rand.N(pollEvery) //nolint:gosec // no secret
+	case more:
+		return 0
+	default:
+		return max(pollEvery-took, pollEvery/4)
+	}
+}
+
+// A feed reads the change log; it belongs to one goroutine.
+type feed struct {
+	cache    *Cache
+	conn     *pgx.Conn
+	queries  *queries.Queries
+	checked  bool // position was compared with the server on this connection
+	begun    bool
+	position position
+
+	failing bool
+	warned  time.Time
+}
+
+// poll reads the log once. It reports whether there is more to read at once.
+func (f *feed) poll(ctx context.Context) (more bool, err error) {
+	more, err = f.tryPoll(ctx)
+	if err != nil {
+		f.hangUp() // whatever state it is in, a new one is soon there
+		f.cache.metrics.polls.WithLabelValues("failed").Inc()
+		return false, err
+	}
+	f.cache.metrics.polls.WithLabelValues("good").Inc()
+	if f.cache.afterPoll != nil {
+		f.cache.afterPoll()
+	}
+	return more, nil
+}
+
+func (f *feed) tryPoll(ctx context.Context) (more bool, err error) {
+	if f.conn == nil {
+		if err := f.dial(ctx); err != nil {
+			return false, err
+		}
+	}
+	if !f.begun {
+		return false, f.begin(ctx)
+	}
+	return f.read(ctx)
+}
+
+func (f *feed) dial(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, pollTimeout)
+	defer cancel()
+	config := f.cache.pool.Config().ConnConfig
+	conn, err := pgx.ConnectConfig(ctx, config)
+	if err != nil {
+		return fmt.Errorf("connect for the link feed: %w", err)
+	}
+	f.conn, f.queries = conn, queries.New(conn)
+	return nil
+}
+
+func (f *feed) hangUp() {
+	if f.conn == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+	defer cancel()
+	_ = f.conn.Close(ctx) // the server may be gone; nothing is lost with it
+	f.conn, f.queries = nil, nil
+}
+
+// begin starts at the end of the log. Nothing is known of what happened
+// before, so that everything cached has to be validated again.
+func (f *feed) begin(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, beginTimeout)
+	defer cancel()
+	seen := f.cache.look()
+	rows, err := f.queries.ListChangeGaps(ctx, maxGaps+1)
+	if err != nil {
+		return fmt.Errorf("begin the link feed: %w", err)
+	}
+	f.position = startAt(rows)
+	f.begun = true
+	f.cache.lose()
+	f.cache.followed.Store(seen.at)
+	return nil
+}
+
+func startAt(rows []queries.ListChangeGapsRow) position {
+	state := rows[0] // the query answers at least one row
+	p := position{serverStartedAt: state.ServerStartedAt, id: state.NewestID, anchor: state.Anchor}
+	if state.OldestID > 1 {
+		// A writer that began before the oldest row that is left.
+		p.gaps = append(p.gaps, gap{low: 1, high: state.OldestID - 1, closes: state.NextXid, oldest: state.OldestID})
+	}
+	for _, row := range rows {
+		if row.Low > 0 {
+			p.gaps = append(p.gaps, gap{low: row.Low, high: row.High, closes: state.NextXid, oldest: state.OldestID})
+		}
+	}
+	p.bound(state.NextXid)
+	return p
+}
+
+// read brings what changed since the last poll.
+func (f *feed) read(ctx context.Context) (more bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, pollTimeout)
+	defer cancel()
+	seen := f.cache.look()
+	params := queries.PollLinkChangesParams{AfterID: f.position.id, RowLimit: maxChanges}
+	params.Lows, params.Highs = f.position.bounds()
+	rows, err := f.queries.PollLinkChanges(ctx, params)
+	if err != nil {
+		return false, fmt.Errorf("poll the link feed: %w", err)
+	}
+	state := rows[0] // the query answers at least one row
+	if !f.position.continues(state) {
+		f.begun = false
+		return true, nil
+	}
+	changes, all := changesOf(rows)
+	f.cache.apply(changes, seen)
+	more = len(rows) >= maxChanges
+	lost := f.position.advance(rows, more)
+	if all || lost || f.position.blurred != 0 && f.cache.sweeps.Load() == 0 {
+		f.cache.lose()
+	}
+	if f.position.blurred != 0 && state.Xmin >= f.position.blurred && !more {
+		f.position.blurred = 0
+		f.cache.lose()
+	}
+	if !more {
+		f.cache.followed.Store(seen.at)
+	}
+	return more, nil
+}
+
+// continues reports whether the log still is the one that was read up to here:
+// the same server since its start, and the row at the position unchanged. A
+// restored, failed-over or restarted server may have another past.
+func (p *position) continues(state queries.PollLinkChangesRow) bool {
+	if !p.serverStartedAt.Equal(state.ServerStartedAt) || state.NewestID < p.id {
+		return false
+	}
+	return p.id == 0 || p.anchor == state.Anchor
+}
+
+func (p *position) bounds() (lows, highs []int64) {
+	lows, highs = make([]int64, len(p.gaps)), make([]int64, len(p.gaps))
+	for i, g := range p.gaps {
+		lows[i], highs[i] = g.low, g.high
+	}
+	return lows, highs
+}
+
+// advance takes note of what a poll showed. It reports whether changes may
+// have been pruned before they were seen.
+func (p *position) advance(rows []queries.PollLinkChangesRow, more bool) (lost bool) {
+	state := rows[0]
+	var shown []int64
+	for _, row := range rows {
+		switch {
+		case row.ID == 0:
+		case row.ID <= p.id:
+			shown = append(shown, row.ID)
+		default:
+			if row.ID > p.id+1 {
+				p.gaps = append(p.gaps, gap{low: p.id + 1, high: row.ID - 1, closes: state.NextXid, oldest: state.OldestID})
+			}
+			p.id, p.anchor = row.ID, row.Version
+		}
+	}
+	p.fill(shown)
+	if !more {
+		lost = p.close(state)
+	}
+	p.bound(state.NextXid)
+	return lost
+}
+
+// fill takes ids out of the gaps; ids and gaps ascend.
+func (p *position) fill(ids []int64) {
+	if len(ids) == 0 {
+		return
+	}
+	left := make([]gap, 0, len(p.gaps)+len(ids))
+	for _, g := range p.gaps {
+		for len(ids) > 0 && ids[0] <= g.high {
+			if ids[0] > g.low {
+				before := g
+				before.high = ids[0] - 1
+				left = append(left, before)
+			}
+			g.low = max(g.low, ids[0]+1)
+			ids = ids[1:]
+		}
+		if g.low <= g.high {
+			left = append(left, g)
+		}
+	}
+	p.gaps = left
+}
+
+// close drops the gaps whose writers have all ended: what this snapshot did
+// not show will not come. Only if the log was pruned past a gap meanwhile,
+// nobody can tell.
+func (p *position) close(state queries.PollLinkChangesRow) (lost bool) {
+	open := p.gaps[:0]
+	for _, g := range p.gaps {
+		if state.Xmin < g.closes {
+			open = append(open, g)
+		} else if g.low < state.OldestID && g.oldest < state.OldestID {
+			lost = true
+		}
+	}
+	p.gaps = open
+	return lost
+}
+
+// bound gives up on single gaps when there are too many.
+func (p *position) bound(nextXID int64) {
+	if len(p.gaps) <= maxGaps {
+		return
+	}
+	p.gaps, p.blurred = nil, nextXID
+}
+
+// changesOf translates rows. Of several changes of one code one remains, since
+// all bring the link as it is now. all reports a change of unknown extent.
+func changesOf(rows []queries.PollLinkChangesRow) (changes []change, all bool) {
+	seen := make(map[string]bool, len(rows))
+	for _, row := range rows {
+		switch {
+		case row.ID == 0:
+		case row.ShortCode == nil:
+			all = true
+		case !seen[*row.ShortCode]:
+			seen[*row.ShortCode] = true
+			changes = append(changes, change{code: *row.ShortCode, link: linkOf(row)})
+		}
+	}
+	return changes, all
+}
+
+func linkOf(row queries.PollLinkChangesRow) *Link {
+	if row.URLID == nil {
+		return nil
+	}
+	return &Link{
+		ID: *row.URLID, UserID: *row.UserID, Target: *row.OriginalURL, Active: *row.IsActive,
+		ExpiresAt: timeOf(row.ExpiresAt), Status: int(*row.RedirectStatus), ForwardQuery: *row.ForwardQuery,
+		Version: *row.URLVersion,
+	}
+}
+
+// apply brings changes into the cache: what is cached is replaced in place, so
+// that a hot link never falls out. The journal learns of them first.
+func (c *Cache) apply(changes []change, seen view) {
+	if len(changes) == 0 {
+		return
+	}
+	c.record(changes, seen)
+	for _, ch := range changes {
+		s := c.shardOf(ch.code)
+		s.mu.Lock()
+		s.touch(ch.code)
+		if e := s.entries[ch.code]; e != nil {
+			if !c.replace(e, ch.link, seen) {
+				s.remove(e) // which is newer cannot be told: ask again when it is wanted
+			}
+		}
+		s.mu.Unlock()
+	}
+	c.metrics.changes.Add(float64(len(changes)))
+	c.dirty.Store(true)
+}
+
+// replace gives an entry what a query saw, unless the entry is newer. It
+// reports whether the entry is right afterwards, as far as can be told. The
+// shard is locked.
+func (c *Cache) replace(e *entry, link *Link, seen view) bool {
+	after := e.stamp < seen.tick // the query began after the entry was stored
+	switch {
+	case seen.epoch < e.epoch:
+		return true // what the query saw may belong to another history
+	case link == nil, !after && link.ID != e.link.ID:
+		return false
+	case !after && link.Version < e.link.Version:
+		return true
+	}
+	e.link = link
+	e.stamp, e.validAt, e.epoch = c.tick.Add(1), seen.at, seen.epoch
+	return true
+}
+
+// lose begins a new epoch: all entries become stale and are validated again.
+func (c *Cache) lose() {
+	epoch, followed := c.epoch.Load(), c.followed.Load()
+	for i := range c.shards {
+		s := &c.shards[i]
+		s.mu.Lock()
+		for _, e := range s.ring {
+			if e.epoch == epoch {
+				e.validAt = max(e.validAt, followed)
+			}
+		}
+		s.mu.Unlock()
+	}
+	c.epoch.Add(1)
+	c.metrics.resyncs.Inc()
+	c.sweeps.Add(1)
+	select {
+	case c.swept <- struct{}{}:
+	default:
+	}
+}
+
+// report logs trouble when it begins, once a minute while it lasts, and when
+// it has passed.
+func (f *feed) report(ctx context.Context, err error) {
+	log := f.cache.log
+	switch {
+	case err == nil && f.failing:
+		f.failing = false
+		log.InfoContext(ctx, "link feed works again")
+	case err == nil:
+	case !f.failing, time.Since(f.warned) >= time.Minute:
+		f.failing, f.warned = true, time.Now()
+		log.WarnContext(ctx, "link feed cannot reach postgres; cached links are still served",
+			slog.Any("error", plain(err)))
+	}
+}
+
+// plain strips what pgx adds about the connection (host, user) where a cause
+// says enough.
+func plain(err error) error {
+	if errors.Is(err, context.DeadlineExceeded) {
+		return context.DeadlineExceeded
+	}
+	return err
+}

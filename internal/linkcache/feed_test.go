@@ -1,0 +1,516 @@
+package linkcache
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+	"unsafe"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/signpost/signpost/internal/pgtest"
+	"github.com/signpost/signpost/queries"
+)
+
+func aliasOf(b []byte) string { return unsafe.String(&b[0], len(b)) }
+
+func TestFeedBringsChangesMadeBySQL(t *testing.T) {
+	t.Parallel()
+	b := setup(t, Options{})
+	for _, code := range []string{"edit", "stop", "gone", "old-name", "again", "bulk1", "bulk2"} {
+		b.link(t, code)
+	}
+	b.run(t)
+	b.following(t)
+	for _, code := range []string{"edit", "stop", "gone", "old-name", "again", "bulk1", "bulk2"} {
+		b.target(t, code)
+	}
+	b.target(t, "new-name") // remembered as unknown
+
+	b.exec(t, "UPDATE urls SET original_url = 'https://example.org/' WHERE short_code = 'edit'")
+	b.becomes(t, "edit", "https://example.org/")
+	b.exec(t, "UPDATE urls SET is_active = false WHERE short_code = 'stop'")
+	b.becomes(t, "stop", "inactive")
+	b.exec(t, "DELETE FROM urls WHERE short_code = 'gone'")
+	b.becomes(t, "gone", "not found")
+	b.exec(t, "UPDATE urls SET short_code = 'new-name' WHERE short_code = 'old-name'")
+	b.becomes(t, "old-name", "not found")
+	b.becomes(t, "new-name", "https://example.com/old-name")
+	b.exec(t, "DELETE FROM urls WHERE short_code = 'again'")
+	b.link(t, "again")
+	b.exec(t, "UPDATE urls SET original_url = 'https://example.net/' WHERE short_code = 'again'")
+	b.becomes(t, "again", "https://example.net/")
+	b.exec(t, "UPDATE urls SET original_url = 'https://example.com/both' WHERE short_code LIKE 'bulk%'")
+	b.becomes(t, "bulk1", "https://example.com/both")
+	b.becomes(t, "bulk2", "https://example.com/both")
+	b.exec(t, "TRUNCATE urls")
+	b.becomes(t, "edit", "not found")
+}
+
+func TestAChangeKeepsAHotLinkCached(t *testing.T) {
+	t.Parallel()
+	b := setup(t, Options{})
+	b.link(t, "hot")
+	b.run(t)
+	b.following(t)
+	b.target(t, "hot")
+	for i := range 5 {
+		b.exec(t, "UPDATE urls SET original_url = 'https://example.com/' || $1 WHERE short_code = 'hot'", fmt.Sprint(i))
+		b.becomes(t, "hot", fmt.Sprintf("https://example.com/%d", i))
+	}
+	if misses := b.count(func(s *shard) *atomic.Uint64 { return &s.misses }); misses != 1 {
+		t.Errorf("%v misses, want 1: a change pushed the link out", misses)
+	}
+}
+
+// A transaction that drew its id first and commits last must not be missed.
+func TestFeedSeesChangesThatCommitOutOfOrder(t *testing.T) {
+	t.Parallel()
+	b := setup(t, Options{})
+	b.link(t, "first")
+	b.link(t, "second")
+	b.link(t, "undone")
+	b.run(t)
+	b.following(t)
+	b.target(t, "first")
+	b.target(t, "second")
+	b.target(t, "undone")
+
+	ctx := t.Context()
+	undone, err := b.pool.Begin(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The later writer has the lower xid: it completes while the snapshot's
+	// xmax is not past the earlier one's.
+	second, err := b.pool.Begin(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := second.Exec(ctx, "SELECT pg_current_xact_id()"); err != nil {
+		t.Fatal(err)
+	}
+	first, err := b.pool.Begin(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := undone.Exec(ctx, "UPDATE urls SET is_active = false WHERE short_code = 'undone'"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := first.Exec(ctx, "UPDATE urls SET is_active = false WHERE short_code = 'first'"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := second.Exec(ctx, "UPDATE urls SET is_active = false WHERE short_code = 'second'"); err != nil {
+		t.Fatal(err)
+	}
+	if err := second.Commit(ctx); err != nil {
+		t.Fatal(err)
+	}
+	b.becomes(t, "second", "inactive")
+	b.following(t) // more polls, so that a gap that closes too early is closed
+	if err := undone.Rollback(ctx); err != nil {
+		t.Fatal(err)
+	}
+	b.following(t)
+	if err := first.Commit(ctx); err != nil {
+		t.Fatal(err)
+	}
+	b.becomes(t, "first", "inactive")
+	if got := b.target(t, "undone"); got != "https://example.com/undone" {
+		t.Errorf("a change that was rolled back shows: %s", got)
+	}
+	if resyncs := b.resyncs(t); resyncs != 1 {
+		t.Errorf("%v resyncs, want 1", resyncs)
+	}
+}
+
+// A writer that was under way when the feed began is a gap too.
+func TestFeedSeesAWriterOlderThanItself(t *testing.T) {
+	t.Parallel()
+	b := setup(t, Options{})
+	b.link(t, "slow")
+	b.link(t, "quick")
+	tx, err := b.pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tx.Exec(t.Context(), "UPDATE urls SET is_active = false WHERE short_code = 'slow'"); err != nil {
+		t.Fatal(err)
+	}
+	b.exec(t, "UPDATE urls SET title = 'x' WHERE short_code = 'quick'")
+	b.run(t)
+	b.following(t)
+	b.target(t, "slow")
+	if err := tx.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	b.becomes(t, "slow", "inactive")
+}
+
+func TestTheFeedCatchesUpOnManyChanges(t *testing.T) {
+	t.Parallel()
+	b := setup(t, Options{})
+	b.link(t, "last")
+	b.exec(t, `INSERT INTO urls (user_id, short_code, original_url)
+		SELECT $1, 'n' || n, 'https://example.com/' FROM generate_series(1, 3 * $2::int) n`, b.user, maxChanges)
+	b.run(t)
+	b.following(t)
+	b.target(t, "last")
+	b.target(t, "n1")
+	b.exec(t, "UPDATE urls SET is_active = false WHERE short_code <> 'last'")
+	b.exec(t, "UPDATE urls SET is_active = false WHERE short_code = 'last'")
+	b.becomes(t, "last", "inactive")
+	b.becomes(t, "n1", "inactive")
+}
+
+// The load began before the change and ends after it was applied.
+func TestAChangeDuringALoadWins(t *testing.T) {
+	t.Parallel()
+	b := setup(t, Options{})
+	b.link(t, "race")
+	loaded, hold := make(chan struct{}, 8), make(chan struct{})
+	b.afterLoad = func(string) { loaded <- struct{}{}; <-hold }
+	b.run(t)
+	b.following(t)
+	got := make(chan string)
+	go func() { got <- b.target(t, "race") }()
+	<-loaded
+	b.exec(t, "UPDATE urls SET is_active = false WHERE short_code = 'race'")
+	b.following(t)
+	close(hold)
+	if answer := <-got; answer != "inactive" {
+		t.Errorf("the load answered %s, want inactive", answer)
+	}
+	if answer := b.target(t, "race"); answer != "inactive" {
+		t.Errorf("cached is %s, want inactive", answer)
+	}
+}
+
+// Two answers of the database of which one cannot tell which is newer by when
+// they ran.
+func TestReplace(t *testing.T) {
+	t.Parallel()
+	link := func(id, version int64) *Link { return &Link{ID: id, Version: version} }
+	for _, test := range []struct {
+		name       string
+		overlapped bool
+		earlier    bool // the query belongs to an earlier epoch
+		link       *Link
+		right      bool
+		version    int64 // afterwards
+	}{
+		{"later query, newer version", false, false, link(1, 6), true, 6},
+		{"later query, older version, as after a restore", false, false, link(1, 4), true, 4},
+		{"later query, another link", false, false, link(2, 3), true, 3},
+		{"later query, no link", false, false, nil, false, 5},
+		{"overlapping query, newer version", true, false, link(1, 6), true, 6},
+		{"overlapping query, older version", true, false, link(1, 4), true, 5},
+		{"overlapping query, another link", true, false, link(2, 9), false, 5},
+		{"overlapping query, no link", true, false, nil, false, 5},
+		{"query before a resync", true, true, link(1, 6), true, 5},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			c := &Cache{now: time.Now}
+			c.epoch.Store(7)
+			seen := c.look()
+			e := &entry{link: link(1, 5), stamp: c.tick.Add(1), epoch: 7}
+			if !test.overlapped {
+				seen = c.look()
+			}
+			if test.earlier {
+				seen.epoch = 6
+			}
+			if right := c.replace(e, test.link, seen); right != test.right {
+				t.Errorf("right is %v, want %v", right, test.right)
+			}
+			if e.link.Version != test.version {
+				t.Errorf("version %d, want %d", e.link.Version, test.version)
+			}
+		})
+	}
+}
+
+func (b *bundle) resyncs(t testing.TB) float64 {
+	t.Helper()
+	return testutil.ToFloat64(b.metrics.resyncs)
+}
+
+// A connection that neither answers nor closes holds nothing up for long.
+func TestHalfOpenConnection(t *testing.T) {
+	t.Parallel()
+	address := pgtest.URL(t)
+	direct := pgtest.Open(t, address)
+	proxy := newProxy(t, address)
+	b := setup(t, Options{Pool: pgtest.Open(t, proxy.url)})
+	b.pool = direct
+	b.link(t, "cut")
+	b.run(t)
+	b.following(t)
+	b.target(t, "cut")
+
+	proxy.freeze() // connections of this moment hang; new ones work
+	b.exec(t, "UPDATE urls SET is_active = false WHERE short_code = 'cut'")
+	b.becomes(t, "cut", "inactive")
+	if resyncs := b.resyncs(t); resyncs != 1 {
+		t.Errorf("%v resyncs, want 1: the server is the same", resyncs)
+	}
+
+	proxy.cut()
+	b.exec(t, "UPDATE urls SET is_active = true WHERE short_code = 'cut'")
+	b.becomes(t, "cut", "https://example.com/cut")
+}
+
+// After the log was replaced by another, everything is validated again.
+func TestAnotherHistoryIsNoticed(t *testing.T) {
+	t.Parallel()
+	for name, tamper := range map[string]string{
+		"shorter log":       "DELETE FROM link_changes; ALTER TABLE link_changes ALTER id RESTART WITH 1",
+		"other row":         "UPDATE link_changes SET version = version + 1000",
+		"change of unknown": "INSERT INTO link_changes (version) VALUES (1)",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := setup(t, Options{})
+			b.link(t, "a")
+			b.link(t, "b")
+			b.exec(t, "UPDATE urls SET title = 'x'")
+			b.run(t)
+			b.following(t)
+			b.target(t, "a")
+			b.target(t, "b")
+			// As a restore would: the rows change and the log does not tell.
+			b.exec(t, `BEGIN; ALTER TABLE urls DISABLE TRIGGER USER;
+				UPDATE urls SET original_url = 'https://example.com/restored', version = 1 WHERE short_code = 'a';
+				DELETE FROM urls WHERE short_code = 'b';
+				ALTER TABLE urls ENABLE TRIGGER USER; `+tamper+`; COMMIT`)
+			b.becomes(t, "a", "https://example.com/restored")
+			b.becomes(t, "b", "not found")
+		})
+	}
+}
+
+func TestStaleLinksAreServedWhilePostgresIsDown(t *testing.T) {
+	t.Parallel()
+	cluster := pgtest.Cluster(t)
+	clock := newClock()
+	b := setup(t, Options{Pool: pgtest.Open(t, pgtest.Migrated(t, cluster)), Now: clock.now, StaleMax: time.Hour})
+	b.link(t, "kept")
+	stop := b.run(t)
+	eventually(t, "feed begins", func() bool { return b.followed.Load() != 0 && b.sweeps.Load() == 0 })
+	b.target(t, "kept")
+	b.exec(t, "CHECKPOINT") // the server of a test commits without waiting for its disk
+	cluster.Kill()
+	clock.add(30 * time.Minute)
+	if got := b.target(t, "kept"); got != "https://example.com/kept" {
+		t.Errorf("within the bound: got %s", got)
+	}
+	if got := b.target(t, "other"); got != "unavailable" {
+		t.Errorf("not cached: got %s", got)
+	}
+	clock.add(31 * time.Minute)
+	if got := b.target(t, "kept"); got != "unavailable" {
+		t.Errorf("past the bound: got %s", got)
+	}
+	if err := cluster.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	b.becomes(t, "kept", "https://example.com/kept")
+	b.exec(t, "UPDATE urls SET is_active = false WHERE short_code = 'kept'")
+	eventually(t, "kept is inactive", func() bool { clock.add(time.Millisecond); return b.target(t, "kept") == "inactive" })
+	stop()
+}
+
+// The refresher validates an old entry although the feed saw no change.
+func TestOldEntriesAreValidatedAgain(t *testing.T) {
+	t.Parallel()
+	b := setup(t, Options{TTL: time.Nanosecond})
+	b.link(t, "old")
+	b.run(t)
+	b.following(t)
+	b.target(t, "old")
+	b.exec(t, `BEGIN; ALTER TABLE urls DISABLE TRIGGER USER; UPDATE urls SET is_active = false;
+		ALTER TABLE urls ENABLE TRIGGER USER; COMMIT`)
+	b.becomes(t, "old", "inactive")
+}
+
+func TestManyGapsAreBlurred(t *testing.T) {
+	t.Parallel()
+	b := setup(t, Options{})
+	b.link(t, "slow")
+	b.run(t)
+	b.following(t)
+	b.target(t, "slow")
+	// Every other id belongs to a transaction that stays open.
+	tx, err := b.pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tx.Exec(t.Context(), "UPDATE urls SET is_active = false WHERE short_code = 'slow'"); err != nil {
+		t.Fatal(err)
+	}
+	b.exec(t, `INSERT INTO link_changes (id, short_code, version) OVERRIDING SYSTEM VALUE
+		SELECT 100 + 2 * n, 'none', 1 FROM generate_series(1, $1) n`, maxGaps+10)
+	if err := tx.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	b.becomes(t, "slow", "inactive")
+	b.following(t)
+}
+
+func TestPosition(t *testing.T) {
+	t.Parallel()
+	row := func(id, xmin, next, oldest int64) queries.PollLinkChangesRow {
+		return queries.PollLinkChangesRow{ID: id, Version: id, Xmin: xmin, NextXid: next, OldestID: oldest}
+	}
+	p := position{id: 10}
+	p.advance([]queries.PollLinkChangesRow{row(13, 100, 105, 1), row(17, 100, 105, 1)}, false)
+	wantGaps(t, p, "11-12 14-16")
+	p.advance([]queries.PollLinkChangesRow{row(11, 104, 110, 1), row(15, 104, 110, 1)}, false)
+	wantGaps(t, p, "12-12 14-14 16-16")
+	p.advance([]queries.PollLinkChangesRow{row(14, 105, 110, 1), row(20, 105, 110, 1)}, true)
+	wantGaps(t, p, "12-12 16-16 18-19") // more rows follow: nothing is closed yet
+	if p.advance([]queries.PollLinkChangesRow{row(0, 105, 110, 1)}, false) {
+		t.Error("lost, want not: the log is complete")
+	}
+	wantGaps(t, p, "18-19")
+	if !p.advance([]queries.PollLinkChangesRow{row(0, 110, 110, 19)}, false) {
+		t.Error("want lost: the log was pruned past the gap")
+	}
+	if p.id != 20 || p.anchor != 20 {
+		t.Errorf("position %d, anchor %d, want 20", p.id, p.anchor)
+	}
+}
+
+func wantGaps(t *testing.T, p position, want string) {
+	t.Helper()
+	var gaps []string
+	for _, g := range p.gaps {
+		gaps = append(gaps, fmt.Sprintf("%d-%d", g.low, g.high))
+	}
+	if got := strings.Join(gaps, " "); got != want {
+		t.Errorf("gaps %s, want %s", got, want)
+	}
+}
+
+// proxy forwards to a Postgres server and can stop doing so.
+type proxy struct {
+	url    string
+	server func() (net.Conn, error)
+	mu     sync.Mutex
+	links  []*link
+}
+
+type link struct {
+	client, server net.Conn
+	frozen         chan struct{}
+}
+
+func newProxy(t *testing.T, address string) *proxy {
+	t.Helper()
+	parsed, err := url.Parse(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	query := parsed.Query()
+	socket := query.Get("host") + "/.s.PGSQL." + orDefault(query.Get("port"), "5432")
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &proxy{server: func() (net.Conn, error) { return net.Dial("unix", socket) }}
+	query.Del("host")
+	query.Del("port")
+	parsed.Host, parsed.RawQuery = listener.Addr().String(), query.Encode()
+	p.url = parsed.String()
+	go p.accept(listener)
+	t.Cleanup(func() { _ = listener.Close(); p.cut() })
+	return p
+}
+
+func (p *proxy) accept(listener net.Listener) {
+	for {
+		client, err := listener.Accept()
+		if err != nil {
+			return
+		}
+		server, err := p.server()
+		if err != nil {
+			_ = client.Close()
+			continue
+		}
+		l := &link{client: client, server: server, frozen: make(chan struct{})}
+		p.mu.Lock()
+		p.links = append(p.links, l)
+		p.mu.Unlock()
+		go l.copy(client, server)
+		go l.copy(server, client)
+	}
+}
+
+func (l *link) copy(to io.Writer, from io.Reader) {
+	buffer := make([]byte, 32<<10)
+	for {
+		n, err := from.Read(buffer)
+		if err != nil {
+			_, _ = l.client.Close(), l.server.Close()
+			return
+		}
+		select {
+		case <-l.frozen:
+			continue // swallowed
+		default:
+		}
+		if _, err := to.Write(buffer[:n]); err != nil {
+			return
+		}
+	}
+}
+
+// freeze swallows all that comes over the connections there are.
+func (p *proxy) freeze() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, l := range p.links {
+		select {
+		case <-l.frozen:
+		default:
+			close(l.frozen)
+		}
+	}
+}
+
+// cut closes the connections there are.
+func (p *proxy) cut() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, l := range p.links {
+		_, _ = l.client.Close(), l.server.Close()
+	}
+	p.links = nil
+}
+
+func TestRunEndsWithItsContext(t *testing.T) {
+	t.Parallel()
+	b := setup(t, Options{})
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- b.Run(ctx) }()
+	b.following(t)
+	cancel()
+	select {
+	case err := <-done:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("Run does not end")
+	}
+}

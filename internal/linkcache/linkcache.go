@@ -1,0 +1,435 @@
+// Package linkcache answers which link a short code leads to, from memory
+// where it can.
+//
+// A cached link is served without waiting for anything (I3), and while Postgres
+// answers it is right within a second of any change, whoever made it (I4):
+//
+//   - A feed polls the change log a few times a second on a connection of its
+//     own and replaces what changed (feed.go). While it lives, everything it
+//     followed is current.
+//   - What the feed could not follow, because the connection was lost to a
+//     server with another history, is stale: it is revalidated in batches, those
+//     asked for first, and served meanwhile (refresh.go).
+//   - While Postgres cannot be reached, a link is served until StaleMax after it
+//     was last known to be right; a link that is not cached is [ErrUnavailable].
+//
+// Which of two answers of the database is the newer one is decided by when
+// their queries ran, and where the two overlapped by the version of the link.
+// An older one never replaces a newer one.
+package linkcache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/signpost/signpost/queries"
+)
+
+var (
+	// ErrNotFound says that no link has the code.
+	ErrNotFound = errors.New("no such link")
+	// ErrUnavailable says that the link is not cached and Postgres did not
+	// answer in time. Errors that wrap it also wrap the cause.
+	ErrUnavailable = errors.New("link lookup is unavailable")
+)
+
+// A Link is what a redirect needs to know. A Link that [Cache.Lookup] returned
+// is shared: nobody may change it.
+type Link struct {
+	ID, UserID int64
+	// Target is where the link leads, an absolute http or https URL.
+	Target string
+	Active bool
+	// ExpiresAt is when the link ends; the zero time means never.
+	ExpiresAt time.Time
+	// Status is the HTTP status of the redirect: 301, 302, 307 or 308.
+	Status       int
+	ForwardQuery bool
+	// Version grows with every change of this link; versions of two links that
+	// had the same code one after the other say nothing about their order.
+	Version int64
+}
+
+// Options of a [Cache]. Pool is required; zero values elsewhere mean the
+// defaults named.
+type Options struct {
+	// Pool is where links are loaded from. The feed opens one more connection
+	// with the pool's settings, so that a busy pool never delays it.
+	Pool *pgxpool.Pool
+	// Size is how many links are kept (100,000).
+	Size int
+	// TTL is the age at which a link that is asked for is validated again in
+	// the background, even though the feed saw no change (5 min).
+	TTL time.Duration
+	// StaleMax is how long after it was last known to be right a link is
+	// served while Postgres is unreachable (24 h).
+	StaleMax time.Duration
+	// SnapshotPath is the file that keeps the cache over a restart; two more
+	// files are kept beside it. Empty: nothing is kept.
+	SnapshotPath string
+	// Log gets what an operator should know (slog.Default).
+	Log *slog.Logger
+	// Registerer gets the metrics; nil: they are not registered.
+	Registerer prometheus.Registerer
+	// Now is the clock (time.Now).
+	Now func() time.Time
+}
+
+const (
+	// loadTimeout bounds how long a redirect that is not cached waits.
+	loadTimeout = time.Second
+	// maxLoads and maxWaiting bound what a flood of unknown codes may occupy.
+	maxLoads   = 8
+	maxWaiting = 1024
+	// missingFor is how long an unknown code is remembered, counted from before
+	// it was looked up, so that a new link is found within a second.
+	missingFor = 900 * time.Millisecond
+	// liveFor is how long after a good poll everything it followed is taken to
+	// be current.
+	liveFor = time.Second
+)
+
+// A Cache holds links by their code. All methods may be called concurrently.
+type Cache struct {
+	pool     *pgxpool.Pool
+	queries  *queries.Queries
+	log      *slog.Logger
+	now      func() time.Time
+	ttl      int64 // nanoseconds, as all times here are unix nanoseconds
+	staleMax int64
+
+	seed   maphash.Seed
+	shards []shard
+
+	// tick orders queries and what they brought: a query takes one before it
+	// starts, an entry takes one when it is stored.
+	tick atomic.Int64
+	// epoch counts the times when the feed lost the thread. Entries of an
+	// earlier epoch are stale, since changes may have passed unseen.
+	epoch atomic.Uint64
+	// followed is when the last good poll began: each entry of this epoch is
+	// known to be right as of then.
+	followed atomic.Int64
+
+	slots   chan struct{} // loads under way
+	waiting atomic.Int64  // loads that wait for a slot
+
+	wanted chan string   // codes whose entry was found stale
+	swept  chan struct{} // wakes the refresher for a sweep
+	sweeps atomic.Int64  // sweeps asked for and not done
+
+	dirty   atomic.Bool // something was stored since the last snapshot
+	journal *journal    // nil without SnapshotPath
+
+	metrics *metrics
+
+	// hooks for tests; nil outside of them.
+	afterLoad func(code string)
+	afterPoll func()
+}
+
+// Open makes a cache and fills it from the snapshot, if there is one. A
+// snapshot that cannot be used is logged and ignored. The cache answers at
+// once; it follows changes while [Cache.Run] runs.
+func Open(o Options) (*Cache, error) {
+	if o.Pool == nil {
+		return nil, errors.New("open link cache: no pool")
+	}
+	if o.Size < 0 || o.TTL < 0 || o.StaleMax < 0 {
+		return nil, errors.New("open link cache: size, TTL and stale maximum must not be negative")
+	}
+	if o.Log == nil {
+		o.Log = slog.Default()
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	c := &Cache{
+		pool:     o.Pool,
+		queries:  queries.New(o.Pool),
+		log:      o.Log,
+		now:      o.Now,
+		ttl:      int64(orDefault(o.TTL, 5*time.Minute)),
+		staleMax: int64(orDefault(o.StaleMax, 24*time.Hour)),
+		seed:     maphash.MakeSeed(),
+		shards:   newShards(orDefault(o.Size, 100_000)),
+		slots:    make(chan struct{}, maxLoads),
+		wanted:   make(chan string, 4096),
+		swept:    make(chan struct{}, 1),
+	}
+	c.epoch.Store(1)
+	c.metrics = newMetrics(c, o.Registerer)
+	if o.SnapshotPath != "" {
+		if err := c.restore(o.SnapshotPath); err != nil {
+			return nil, fmt.Errorf("open link cache: %w", err)
+		}
+	}
+	return c, nil
+}
+
+func orDefault[T comparable](v, fallback T) T {
+	var zero T
+	if v == zero {
+		return fallback
+	}
+	return v
+}
+
+// Run follows changes and keeps the snapshot until ctx ends; it then writes
+// the snapshot a last time and returns nil. Call it once.
+func (c *Cache) Run(ctx context.Context) error {
+	var all sync.WaitGroup
+	all.Go(func() { c.follow(ctx) })
+	all.Go(func() { c.refresh(ctx) })
+	if c.journal != nil {
+		all.Go(func() { c.keepSnapshot(ctx) })
+	}
+	all.Wait()
+	if c.journal != nil {
+		c.saveSnapshot()
+		c.journal.close()
+	}
+	return nil
+}
+
+// Lookup returns the link of a code, [ErrNotFound] or an error that wraps
+// [ErrUnavailable]. A cached link is returned without waiting or allocating; a
+// miss waits for Postgres for at most about a second. code may alias a buffer
+// that is reused after the call. at is the current time, which costs as much
+// to read as all the rest of a hit and which the caller needs too.
+func (c *Cache) Lookup(ctx context.Context, code string, at time.Time) (*Link, error) {
+	s := c.shardOf(code)
+	now := at.UnixNano()
+	s.mu.RLock()
+	e := s.entries[code]
+	if e == nil {
+		until := s.missing[code]
+		s.mu.RUnlock()
+		if now < until {
+			s.negatives.Add(1)
+			return nil, ErrNotFound
+		}
+		return c.miss(ctx, s, code)
+	}
+	link, validAt, epoch := e.link, e.validAt, e.epoch
+	s.mu.RUnlock()
+	if e.used.Load() < maxUsed {
+		e.used.Add(1)
+	}
+	if c.current(now, validAt, epoch) {
+		s.hits.Add(1)
+		if now-validAt > c.ttl {
+			c.want(e)
+		}
+		return link, nil
+	}
+	c.want(e)
+	if now-c.knownAt(validAt, epoch) <= c.staleMax {
+		s.stales.Add(1)
+		return link, nil
+	}
+	return c.miss(ctx, s, code)
+}
+
+// current reports whether an entry is known to be right now.
+func (c *Cache) current(now, validAt int64, epoch uint64) bool {
+	return now-c.knownAt(validAt, epoch) < int64(liveFor)
+}
+
+// knownAt is when an entry was last known to be right.
+func (c *Cache) knownAt(validAt int64, epoch uint64) int64 {
+	if epoch != c.epoch.Load() {
+		return validAt
+	}
+	return max(validAt, c.followed.Load())
+}
+
+// want asks the refresher to validate an entry, once until it did.
+func (c *Cache) want(e *entry) {
+	if e.wanted.Load() || !e.wanted.CompareAndSwap(false, true) {
+		return
+	}
+	select {
+	case c.wanted <- e.code:
+	default:
+		e.wanted.Store(false) // the queue is full: the next lookup asks again
+	}
+}
+
+// Forget drops what is known of codes whose links this process has just
+// changed, so that the next lookup here sees the change at once. Call it after
+// the commit.
+func (c *Cache) Forget(codes ...string) {
+	changes := make([]change, len(codes))
+	for i, code := range codes {
+		changes[i] = change{code: code}
+	}
+	c.record(changes, view{})
+	for _, code := range codes {
+		s := c.shardOf(code)
+		s.mu.Lock()
+		s.touch(code)
+		if e := s.entries[code]; e != nil {
+			s.remove(e)
+		}
+		s.mu.Unlock()
+	}
+	c.dirty.Store(true)
+}
+
+// A view says when a query looked at the database.
+type view struct {
+	tick  int64  // before it started
+	at    int64  // likewise, by the clock
+	epoch uint64 // likewise
+}
+
+// look begins a view: call it right before the query starts.
+func (c *Cache) look() view {
+	return view{tick: c.tick.Add(1), at: c.now().UnixNano(), epoch: c.epoch.Load()}
+}
+
+// miss loads a link that is not cached. Concurrent misses of one code share
+// one load.
+func (c *Cache) miss(ctx context.Context, s *shard, code string) (*Link, error) {
+	s.misses.Add(1)
+	s.mu.Lock()
+	if link, err, known := c.recheck(s, code); known {
+		s.mu.Unlock()
+		return link, err
+	}
+	if running := s.calls[code]; running != nil {
+		s.mu.Unlock()
+		select {
+		case <-running.done:
+			return running.link, running.err
+		case <-ctx.Done():
+			return nil, fmt.Errorf("%w: %w", ErrUnavailable, ctx.Err())
+		}
+	}
+	own := &call{done: make(chan struct{})}
+	code = cloneString(code)
+	s.calls[code] = own
+	s.mu.Unlock()
+
+	// The load outlives a caller that gives up: others wait for it.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), loadTimeout)
+	defer cancel()
+	c.run(ctx, s, code, own)
+	return own.link, own.err
+}
+
+// recheck looks again under the shard's lock: another miss may have ended.
+func (c *Cache) recheck(s *shard, code string) (link *Link, err error, known bool) { //nolint:revive // the flag reads last
+	now := c.now().UnixNano()
+	if e := s.entries[code]; e != nil {
+		return e.link, nil, now-c.knownAt(e.validAt, e.epoch) <= c.staleMax
+	}
+	return nil, ErrNotFound, now < s.missing[code]
+}
+
+// run performs a load and ends its call. What the feed changed while the load
+// was under way may be missing from its answer: then it loads again, and when
+// that goes on, it answers without storing.
+func (c *Cache) run(ctx context.Context, s *shard, code string, own *call) {
+	const tries = 3
+	for try := 1; ; try++ {
+		seen := c.look()
+		link, err := c.limitedLoad(ctx, code)
+		if c.afterLoad != nil {
+			c.afterLoad(code)
+		}
+		s.mu.Lock()
+		if own.touched && try < tries && !errors.Is(err, ErrUnavailable) {
+			own.touched = false
+			s.mu.Unlock()
+			continue
+		}
+		if !own.touched {
+			c.keep(s, code, link, err, seen)
+		}
+		delete(s.calls, code)
+		s.mu.Unlock()
+		own.link, own.err = link, err
+		close(own.done)
+		return
+	}
+}
+
+// keep stores the answer of a load; the shard is locked.
+func (c *Cache) keep(s *shard, code string, link *Link, err error, seen view) {
+	switch {
+	case err == nil:
+		if e := s.entries[code]; e != nil {
+			s.remove(e) // it was too old to be served
+		}
+		s.add(&entry{code: code, link: link, stamp: c.tick.Add(1), validAt: seen.at, epoch: seen.epoch})
+		c.dirty.Store(true)
+	case errors.Is(err, ErrNotFound):
+		if e := s.entries[code]; e != nil {
+			s.remove(e)
+			c.dirty.Store(true)
+		}
+		s.miss(code, seen.at+int64(missingFor))
+	}
+}
+
+// limitedLoad is load with a bound on how many are under way and waiting.
+func (c *Cache) limitedLoad(ctx context.Context, code string) (*Link, error) {
+	select {
+	case c.slots <- struct{}{}:
+	default:
+		if c.waiting.Add(1) > maxWaiting {
+			c.waiting.Add(-1)
+			c.metrics.loads.WithLabelValues("refused").Inc()
+			return nil, fmt.Errorf("%w: too many lookups are waiting", ErrUnavailable)
+		}
+		select {
+		case c.slots <- struct{}{}:
+			c.waiting.Add(-1)
+		case <-ctx.Done():
+			c.waiting.Add(-1)
+			c.metrics.loads.WithLabelValues("refused").Inc()
+			return nil, fmt.Errorf("%w: wait for a lookup: %w", ErrUnavailable, ctx.Err())
+		}
+	}
+	defer func() { <-c.slots }()
+	return c.load(ctx, code)
+}
+
+// load asks Postgres for one link. It is the one place where a miss leaves the
+// process.
+func (c *Cache) load(ctx context.Context, code string) (*Link, error) {
+	row, err := c.queries.ResolveLink(ctx, code)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		c.metrics.loads.WithLabelValues("not_found").Inc()
+		return nil, ErrNotFound
+	case err != nil:
+		c.metrics.loads.WithLabelValues("unavailable").Inc()
+		return nil, fmt.Errorf("%w: load link: %w", ErrUnavailable, err)
+	}
+	c.metrics.loads.WithLabelValues("found").Inc()
+	return &Link{
+		ID: row.ID, UserID: row.UserID, Target: row.OriginalURL, Active: row.IsActive,
+		ExpiresAt: timeOf(row.ExpiresAt), Status: int(row.RedirectStatus), ForwardQuery: row.ForwardQuery,
+		Version: row.Version,
+	}, nil
+}
+
+func timeOf(t *time.Time) time.Time {
+	if t == nil {
+		return time.Time{}
+	}
+	return *t
+}

@@ -1,0 +1,384 @@
+package linkcache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/signpost/signpost/internal/pgtest"
+)
+
+func TestMain(m *testing.M) { pgtest.Main(m) }
+
+// bundle is a cache on a database of its own.
+type bundle struct {
+	*Cache
+	pool *pgxpool.Pool
+	user int64
+}
+
+func setup(t testing.TB, o Options) *bundle {
+	t.Helper()
+	if o.Pool == nil {
+		o.Pool = pgtest.Pool(t)
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Registerer == nil {
+		o.Registerer = prometheus.NewRegistry()
+	}
+	c, err := Open(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &bundle{Cache: c, pool: o.Pool}
+}
+
+// run runs the cache until the test ends, or until stop is called, which
+// returns when it has ended.
+func (b *bundle) run(t testing.TB) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- b.Run(ctx) }()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(stop)
+	return stop
+}
+
+// following waits until the feed has caught up with the log at least once
+// since now.
+func (b *bundle) following(t testing.TB) {
+	t.Helper()
+	since := b.now().UnixNano()
+	eventually(t, "feed follows", func() bool { return b.followed.Load() > since && b.sweeps.Load() == 0 })
+}
+
+func (b *bundle) exec(t testing.TB, sql string, args ...any) {
+	t.Helper()
+	if _, err := b.pool.Exec(context.Background(), sql, args...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// link makes a link to https://example.com/ and code.
+func (b *bundle) link(t testing.TB, code string) {
+	t.Helper()
+	if b.user == 0 {
+		err := b.pool.QueryRow(context.Background(),
+			"INSERT INTO users (username, email) VALUES ('ada', 'ada@example.com') RETURNING id").Scan(&b.user)
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.exec(t, "INSERT INTO urls (user_id, short_code, original_url) VALUES ($1, $2, 'https://example.com/' || $2)", b.user, code)
+}
+
+func (b *bundle) target(t testing.TB, code string) string {
+	t.Helper()
+	link, err := b.Lookup(context.Background(), code, b.now())
+	if errors.Is(err, ErrNotFound) {
+		return "not found"
+	}
+	if errors.Is(err, ErrUnavailable) {
+		return "unavailable"
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !link.Active {
+		return "inactive"
+	}
+	return link.Target
+}
+
+// becomes waits until the code leads to target.
+func (b *bundle) becomes(t testing.TB, code, target string) {
+	t.Helper()
+	began := time.Now()
+	got := ""
+	defer func() {
+		if t.Failed() {
+			t.Logf("%s leads to %s", code, got)
+		}
+	}()
+	eventually(t, code+" leads to "+target, func() bool {
+		got = b.target(t, code)
+		return got == target
+	})
+	t.Logf("%s leads to %s after %s", code, target, time.Since(began))
+}
+
+func eventually(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(20 * time.Second)
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited too long until: %s", what)
+		}
+		<-tick.C
+	}
+}
+
+// isCached reports whether a code is in memory, without asking for it.
+func (b *bundle) isCached(code string) bool {
+	s := b.shardOf(code)
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.entries[code] != nil
+}
+
+func TestLookup(t *testing.T) {
+	t.Parallel()
+	b := setup(t, Options{})
+	b.link(t, "here")
+	expires := time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)
+	b.exec(t, `UPDATE urls SET expires_at = $1, redirect_status = 308, forward_query = true WHERE short_code = 'here'`, expires)
+
+	for range 2 { // from Postgres, then from memory
+		link, err := b.Lookup(t.Context(), "here", b.now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if link.ID == 0 || link.UserID != b.user || link.Target != "https://example.com/here" || !link.Active ||
+			!link.ExpiresAt.Equal(expires) || link.Status != 308 || !link.ForwardQuery || link.Version == 0 {
+			t.Fatalf("got %+v", *link)
+		}
+	}
+	for range 2 {
+		if _, err := b.Lookup(t.Context(), "HERE", b.now()); !errors.Is(err, ErrNotFound) {
+			t.Fatalf("error is %v, want ErrNotFound", err)
+		}
+	}
+	if loads := b.count(func(s *shard) *atomic.Uint64 { return &s.misses }); loads != 2 {
+		t.Errorf("%v misses, want 2", loads)
+	}
+}
+
+func TestLookupAllocatesNothingOnAHit(t *testing.T) {
+	b := setup(t, Options{})
+	b.link(t, "hot")
+	b.run(t)
+	b.following(t)
+	b.target(t, "hot")
+	code := string([]byte("hot"))
+	allocs := testing.AllocsPerRun(1000, func() {
+		if _, err := b.Lookup(context.Background(), code, b.now()); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if allocs >= 1 {
+		t.Errorf("%v allocations a hit", allocs)
+	}
+}
+
+func TestLookupKeepsNoBuffer(t *testing.T) {
+	t.Parallel()
+	b := setup(t, Options{})
+	b.link(t, "aaaa")
+	buffer := []byte("aaaa")
+	b.target(t, aliasOf(buffer))
+	copy(buffer, "zzzz") // the next request reuses the buffer
+	if !b.isCached("aaaa") {
+		t.Error("the cached key changed with the buffer")
+	}
+}
+
+func TestMissesShareOneLoad(t *testing.T) {
+	t.Parallel()
+	b := setup(t, Options{})
+	b.link(t, "new")
+	hold, loads := make(chan struct{}), atomic.Int64{}
+	b.afterLoad = func(string) { loads.Add(1); <-hold }
+	var all sync.WaitGroup
+	for range 50 {
+		all.Go(func() {
+			if got := b.target(t, "new"); got != "https://example.com/new" {
+				t.Errorf("got %s", got)
+			}
+		})
+	}
+	eventually(t, "all wait", func() bool {
+		return b.count(func(s *shard) *atomic.Uint64 { return &s.misses }) == 50
+	})
+	close(hold)
+	all.Wait()
+	if loads.Load() != 1 {
+		t.Errorf("%d loads, want 1", loads.Load())
+	}
+}
+
+func TestMissingIsForgottenInTime(t *testing.T) {
+	t.Parallel()
+	clock := newClock()
+	b := setup(t, Options{Now: clock.now})
+	if got := b.target(t, "soon"); got != "not found" {
+		t.Fatalf("got %s", got)
+	}
+	b.link(t, "soon")
+	if got := b.target(t, "soon"); got != "not found" {
+		t.Fatalf("got %s: the code is not remembered", got)
+	}
+	clock.add(missingFor)
+	if got := b.target(t, "soon"); got != "https://example.com/soon" {
+		t.Fatalf("got %s", got)
+	}
+}
+
+func TestUnknownCodesPushNothingOut(t *testing.T) {
+	t.Parallel()
+	b := setup(t, Options{Size: 16})
+	b.link(t, "hot")
+	b.target(t, "hot")
+	var all sync.WaitGroup
+	for w := range 8 {
+		all.Go(func() {
+			for i := range 100 {
+				b.target(t, fmt.Sprintf("flood-%d-%d", w, i))
+			}
+		})
+	}
+	all.Wait()
+	if !b.isCached("hot") {
+		t.Error("a flood of unknown codes pushed a link out")
+	}
+	s := b.shardOf("hot")
+	if len(s.missing) > maxMissing {
+		t.Errorf("%d unknown codes are remembered, want at most %d", len(s.missing), maxMissing)
+	}
+}
+
+func TestSizeIsBoundedAndHotLinksStay(t *testing.T) {
+	t.Parallel()
+	b := setup(t, Options{Size: 10})
+	b.link(t, "hot")
+	for i := range 50 {
+		b.link(t, fmt.Sprint("cold", i))
+	}
+	b.target(t, "hot")
+	for i := range 50 {
+		b.target(t, fmt.Sprint("cold", i))
+		b.target(t, "hot")
+	}
+	if n := b.Len(); n != 10 {
+		t.Errorf("%d entries, want 10", n)
+	}
+	if misses := b.count(func(s *shard) *atomic.Uint64 { return &s.misses }); misses != 51 {
+		t.Errorf("%v misses, want 51: the hot link fell out", misses)
+	}
+}
+
+func TestFloodIsRefusedBeyondItsBound(t *testing.T) {
+	t.Parallel()
+	b := setup(t, Options{})
+	for range maxLoads {
+		b.slots <- struct{}{}
+	}
+	b.waiting.Store(maxWaiting)
+	if got := b.target(t, "unknown"); got != "unavailable" {
+		t.Errorf("got %s, want unavailable", got)
+	}
+}
+
+func TestForgetShowsAChangeAtOnce(t *testing.T) {
+	t.Parallel()
+	b := setup(t, Options{})
+	b.link(t, "mine")
+	b.target(t, "mine")
+	b.exec(t, "UPDATE urls SET is_active = false WHERE short_code = 'mine'")
+	b.target(t, "next")
+	b.link(t, "next")
+	b.Forget("mine", "next")
+	if got := b.target(t, "mine"); got != "inactive" {
+		t.Errorf("changed link: got %s", got)
+	}
+	if got := b.target(t, "next"); got != "https://example.com/next" {
+		t.Errorf("new link: got %s", got)
+	}
+}
+
+func TestALoadThatBeganBeforeForgetIsNotKept(t *testing.T) {
+	t.Parallel()
+	b := setup(t, Options{})
+	b.link(t, "race")
+	loaded, hold := make(chan struct{}, 8), make(chan struct{})
+	b.afterLoad = func(string) { loaded <- struct{}{}; <-hold }
+	got := make(chan string)
+	go func() { got <- b.target(t, "race") }()
+	<-loaded // it holds the old link
+	b.exec(t, "UPDATE urls SET is_active = false WHERE short_code = 'race'")
+	b.Forget("race")
+	close(hold)
+	if answer := <-got; answer != "inactive" {
+		t.Errorf("the load answered %s, want inactive", answer)
+	}
+	if answer := b.target(t, "race"); answer != "inactive" {
+		t.Errorf("cached is %s, want inactive", answer)
+	}
+}
+
+func TestUnavailable(t *testing.T) {
+	t.Parallel()
+	pool := pgtest.Open(t, "postgres://nobody@127.0.0.1:1/none")
+	b := setup(t, Options{Pool: pool})
+	b.run(t)
+	if _, err := b.Lookup(t.Context(), "any", b.now()); !errors.Is(err, ErrUnavailable) {
+		t.Errorf("error is %v, want ErrUnavailable", err)
+	}
+}
+
+func TestOpenRefusesWhatCannotBeMeant(t *testing.T) {
+	t.Parallel()
+	for _, o := range []Options{{}, {Pool: &pgxpool.Pool{}, Size: -1}, {Pool: &pgxpool.Pool{}, TTL: -1}} {
+		if _, err := Open(o); err == nil {
+			t.Errorf("%+v was accepted", o)
+		}
+	}
+}
+
+func BenchmarkLookup(b *testing.B) {
+	bun := setup(b, Options{})
+	codes := make([]string, 1000)
+	for i := range codes {
+		codes[i] = fmt.Sprint("code", i)
+		s := bun.shardOf(codes[i])
+		s.add(&entry{code: codes[i], link: &Link{ID: int64(i)}, validAt: time.Now().Add(time.Hour).UnixNano()})
+	}
+	now := time.Now()
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		for i := 0; pb.Next(); i++ {
+			if _, err := bun.Lookup(context.Background(), codes[i%len(codes)], now); err != nil {
+				b.Error(err)
+			}
+		}
+	})
+}
+
+// clock is a clock that moves only when told.
+type clock struct{ at atomic.Int64 }
+
+func newClock() *clock {
+	c := &clock{}
+	c.at.Store(time.Now().UnixNano())
+	return c
+}
+
+func (c *clock) now() time.Time      { return time.Unix(0, c.at.Load()) }
+func (c *clock) add(d time.Duration) { c.at.Add(int64(d)) }

@@ -1,0 +1,145 @@
+package linkcache
+
+import (
+	"hash/maphash"
+	"strings"
+	"sync"
+	"sync/atomic"
+)
+
+// maxUsed is how many rounds of the clock an entry that was asked for often
+// survives without being asked for again.
+const maxUsed = 3
+
+// maxMissing bounds the unknown codes that one shard remembers. They are kept
+// apart from the links, so that a flood of them pushes no link out.
+const maxMissing = 256
+
+// An entry is one cached link. Its plain fields are guarded by its shard.
+type entry struct {
+	code    string
+	link    *Link
+	stamp   int64  // tick at which link was stored
+	validAt int64  // when link was last asked of the database
+	epoch   uint64 // epoch in which that was
+	slot    int    // place in the shard's ring
+
+	used   atomic.Int32
+	wanted atomic.Bool // waits for the refresher
+}
+
+// A call is a load under way.
+type call struct {
+	touched bool // a change of the code was seen meanwhile; guarded by the shard
+	done    chan struct{}
+	link    *Link // valid once done is closed
+	err     error
+}
+
+// A shard holds the entries of some codes. When it is full, the clock hand
+// goes round the ring and evicts the first entry that was not asked for since:
+// a crawl over many links that are each asked for once leaves the hot ones be.
+type shard struct {
+	mu      sync.RWMutex
+	entries map[string]*entry
+	ring    []*entry
+	hand    int
+	size    int
+	missing map[string]int64 // unknown codes, and until when they are
+	calls   map[string]*call
+
+	hits, stales, negatives, misses, evictions atomic.Uint64
+
+	_ [64]byte // keeps neighbors off this shard's last cache line
+}
+
+func newShards(size int) []shard {
+	n := 1
+	for n < 64 && size/(2*n) >= 16 {
+		n *= 2
+	}
+	shards := make([]shard, n)
+	for i := range shards {
+		shards[i].size = max((size+n-1)/n, 1)
+		shards[i].entries = make(map[string]*entry)
+		shards[i].missing = make(map[string]int64)
+		shards[i].calls = make(map[string]*call)
+	}
+	return shards
+}
+
+func (c *Cache) shardOf(code string) *shard {
+	return &c.shards[maphash.String(c.seed, code)&uint64(len(c.shards)-1)]
+}
+
+func cloneString(s string) string { return strings.Clone(s) }
+
+// add puts a new entry in; there must be none of its code.
+func (s *shard) add(e *entry) {
+	delete(s.missing, e.code)
+	s.entries[e.code] = e
+	if len(s.ring) < s.size {
+		e.slot = len(s.ring)
+		s.ring = append(s.ring, e)
+		return
+	}
+	for s.ring[s.hand].used.Load() > 0 {
+		s.ring[s.hand].used.Add(-1)
+		s.hand = (s.hand + 1) % len(s.ring)
+	}
+	delete(s.entries, s.ring[s.hand].code)
+	s.evictions.Add(1)
+	e.slot = s.hand
+	s.ring[s.hand] = e
+	s.hand = (s.hand + 1) % len(s.ring)
+}
+
+func (s *shard) remove(e *entry) {
+	delete(s.entries, e.code)
+	last := len(s.ring) - 1
+	s.ring[e.slot] = s.ring[last]
+	s.ring[e.slot].slot = e.slot
+	s.ring[last] = nil
+	s.ring = s.ring[:last]
+	if s.hand >= len(s.ring) {
+		s.hand = 0
+	}
+}
+
+// miss remembers that there is no link of a code.
+func (s *shard) miss(code string, until int64) {
+	if len(s.missing) >= maxMissing {
+		clear(s.missing) // each lives for less than a second anyway
+	}
+	s.missing[code] = until
+}
+
+// touch notes that the link of a code changed: what a load under way brings
+// may be older, and an unknown code may be known now.
+func (s *shard) touch(code string) {
+	delete(s.missing, code)
+	if running := s.calls[code]; running != nil {
+		running.touched = true
+	}
+}
+
+// count sums a figure over all shards.
+func (c *Cache) count(figure func(*shard) *atomic.Uint64) float64 {
+	var sum uint64
+	for i := range c.shards {
+		sum += figure(&c.shards[i]).Load()
+	}
+	return float64(sum)
+}
+
+// Len is how many links are cached.
+func (c *Cache) Len() int {
+	n := 0
+	for i := range c.shards {
+		s := &c.shards[i]
+		s.mu.RLock()
+		n += len(s.entries)
+		s.mu.RUnlock()
+	}
+	return n
+}
