@@ -1,0 +1,71 @@
+// Package clicks keeps a click from the moment its redirect is answered until
+// Postgres has it.
+//
+// # The guarantee
+//
+// [Spool.Append] returns nil only when the click is as safe as the configured
+// [Durability] promises: with [Process] it survives the death of the process
+// (kill -9, out of memory, panic), with [Disk] also a power cut, with [Memory]
+// neither. When a click cannot be kept, Append says so at once with a
+// [DropError] that carries one of a few reasons, counts it, and never holds
+// its caller for more than about 40 ms, whatever the disk does. A click whose
+// Append returned an error may still turn up once; it never turns up twice.
+//
+// A sealed part of the spool is a segment. One segment is one batch, and its
+// name is the batch's id. What a segment contains is fixed when it is sealed,
+// and names are never used again, so shipping the same id twice is harmless to
+// whoever remembers the ids: that is how every click is counted exactly once.
+//
+// # Folders
+//
+// Every process creates a folder of its own below [Options.Dir] and holds an
+// flock on the file "lock" in it for as long as it lives. The kernel releases
+// the lock when the process dies, however it dies. A folder that nobody holds
+// is adopted by a living process, which ships what is in it; nobody but its
+// creator ever adds a segment to a folder. Locked folders are never opened.
+// Use local file systems only: flock and rename are relied upon.
+//
+//	SPOOL_DIR/
+//	  20260131t090507-0f1e2d3c4b5a6978/           time of creation, 64 random bits
+//	    lock                                      held by the owner
+//	    20260131t090507-…6978-0000000001.open     being written, or the spare that is next
+//	    20260131t090507-…6978-0000000000.seg      sealed, ready to ship
+//	    20260131t090507-…6978-0000000007.bad      sealed, but without one whole record
+//	    kept/…-0000000000.seg                     shipped, kept for Options.Keep
+//	    gone/…-0000000000.seg                     removed, until Postgres knows that it is
+//
+// A segment moves by rename only: .open, .seg, kept, gone. Whatever does not
+// look like this is left alone.
+//
+// # Records
+//
+// A segment is a sequence of records without a header, little endian:
+//
+//	2 bytes  F7 FF, the sync mark, which carries the version of the format
+//	4 bytes  CRC-32C of all that follows in the record
+//	2 bytes  length of the body
+//	body     time in microseconds (8), url id (uvarint), user id (uvarint),
+//	         address length (1) and address (0, 4 or 16),
+//	         user agent length (uvarint) and text, referrer length and text
+//
+// Neither byte of the mark occurs in UTF-8, so no header a client sends can
+// contain a mark, and a scan that lost its way finds the next record. The
+// checksum starts from the segment's name and the record's offset: a record in
+// the wrong place (a stale block after a power cut, a file renamed by hand)
+// does not count. The scan skips and counts what is damaged and keeps each
+// whole record before and after it; zeros at the end are the end.
+//
+// # How it is written
+//
+// Callers encode into a shared buffer and wait; one goroutine writes what has
+// gathered with one system call (and one fdatasync with Disk) and wakes them.
+// A goroutine in a system call cannot be cancelled, so the goroutine that
+// answers a request makes none: if the writer does not come back, a watchdog
+// gives the waiting appends "stuck" and further ones drop at once until it
+// does. A second goroutine creates files ahead of need and seals, so that the
+// writer only ever writes.
+//
+// Mapping a preallocated file into memory would be cheaper, but a page
+// fault on a disk that hangs stops a thread that the Go scheduler believes is
+// running; at the next garbage collection the whole process stops with it.
+package clicks

@@ -1,0 +1,263 @@
+package clicks
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+)
+
+const (
+	keeperRetry = 250 * time.Millisecond // after trouble with the disk
+	keeperIdle  = time.Minute            // when there is nothing to wait for
+	sealRetry   = 10 * time.Millisecond  // when the writer could not rotate yet
+)
+
+// keep is the keeper: it makes the spare file ahead of need, seals what the
+// writer hands over, and asks for a seal when the open segment is old enough.
+func (s *Spool) keep() {
+	defer close(s.keeperDone)
+	var unsealed []*openSegment
+	s.makeSpare()
+	s.adoptAtStart()
+	close(s.ready)
+	timer := time.NewTimer(keeperIdle)
+	defer timer.Stop()
+	for {
+		timer.Reset(s.keeperPause(len(unsealed) > 0))
+		select {
+		case seg, more := <-s.filled:
+			if !more {
+				s.lastSeals(unsealed)
+				return
+			}
+			unsealed = append(unsealed, seg)
+		case <-s.nudge:
+		case <-timer.C:
+		}
+		// The spare first: until there is one the writer may have nothing
+		// to write into.
+		s.makeSpare()
+		unsealed = s.sealAll(unsealed)
+		s.makeRoom()
+		s.askSeal()
+	}
+}
+
+func (s *Spool) adoptAtStart() {
+	if _, err := s.Adopt(); err != nil {
+		s.opt.Log.Warn("spool folders not adopted", slog.Any("error", err))
+	}
+}
+
+func (s *Spool) keeperPause(unsealed bool) time.Duration {
+	if unsealed || len(s.spares) == 0 {
+		return keeperRetry
+	}
+	if since := s.activeSince.Load(); since != 0 {
+		_, age := s.wanted()
+		return max(age-time.Since(time.Unix(0, since)), sealRetry)
+	}
+	return keeperIdle
+}
+
+// askSeal wakes the writer if its segment is old enough. The writer decides.
+func (s *Spool) askSeal() {
+	since := s.activeSince.Load()
+	if since == 0 {
+		return
+	}
+	if _, age := s.wanted(); time.Since(time.Unix(0, since)) >= age {
+		s.mu.Lock()
+		s.sealAsked = true
+		s.wakeWriter()
+		s.mu.Unlock()
+	}
+}
+
+// makeSpare puts a new file in line for the writer if there is none.
+func (s *Spool) makeSpare() {
+	if len(s.spares) > 0 {
+		return
+	}
+	spare, err := s.newSegment()
+	if err != nil {
+		err = fmt.Errorf("make segment: %w", err)
+		s.trouble.Store(&err)
+		if s.setNoSpare(dropFor(err)) {
+			s.opt.Log.Error("spool cannot make files", slog.Any("error", err))
+		}
+		return
+	}
+	s.spares <- spare
+	if s.setNoSpare(nil) {
+		s.opt.Log.Info("spool can make files again")
+	}
+}
+
+func (s *Spool) newSegment() (*openSegment, error) {
+	folder, err := s.shelf.ownFolder(s.opt.Durability == Disk)
+	if err != nil {
+		return nil, err
+	}
+	id := folder.nextID()
+	path := folder.open(id)
+	file, err := s.disk.create(path)
+	if err != nil {
+		if _, gone := os.Lstat(folder.path); errors.Is(gone, fs.ErrNotExist) {
+			s.opt.Log.Error("spool folder was removed while in use", slog.String("folder", folder.path))
+			s.shelf.forgetOwn()
+		}
+		return nil, err
+	}
+	if s.opt.Durability == Disk {
+		if err := syncDir(folder.path); err != nil {
+			return nil, errors.Join(err, file.Close(), os.Remove(path))
+		}
+	}
+	return &openSegment{id: id, path: path, file: file, seed: seedFor(id)}, nil
+}
+
+// sealAll seals what it can and returns the rest, to be tried again.
+func (s *Spool) sealAll(segs []*openSegment) (rest []*openSegment) {
+	for _, seg := range segs {
+		if err := s.seal(seg); err != nil {
+			s.trouble.Store(&err)
+			rest = append(rest, seg)
+			continue
+		}
+		for _, done := range seg.done {
+			close(done)
+		}
+	}
+	return rest
+}
+
+// seal fixes what the segment contains and gives it the name of a sealed one.
+// From the cut on nobody writes to it, and before the rename nobody reads it,
+// so a crash at any point leaves an .open file with the same records, which
+// whoever adopts the folder seals as it is.
+func (s *Spool) seal(seg *openSegment) error {
+	if seg.file == nil {
+		return nil
+	}
+	if seg.size == 0 {
+		return s.discard(seg)
+	}
+	if info, err := seg.file.Stat(); err == nil && info.Size() > seg.size {
+		if err := seg.file.Truncate(seg.size); err != nil {
+			return fmt.Errorf("cut segment: %w", err)
+		}
+	}
+	err := s.disk.rename(seg.path, sealedPath(seg.path))
+	if errors.Is(err, fs.ErrNotExist) && isUnlinked(seg.file) {
+		if err = s.rescue(seg); err == nil {
+			err = s.disk.rename(seg.path, sealedPath(seg.path))
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("seal segment: %w", err)
+	}
+	s.closeFile(seg)
+	s.opt.Metrics.sealed.Inc()
+	s.shelf.added(1, seg.oldest)
+	notify(s.sealed)
+	return nil
+}
+
+// isUnlinked reports whether the file has no name anymore.
+func isUnlinked(f *os.File) bool {
+	info, err := f.Stat()
+	if err != nil {
+		return false
+	}
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	return ok && stat.Nlink == 0
+}
+
+// rescue copies a segment whose file somebody deleted, and which only the open
+// descriptor still reaches, to a new file. A file that was moved instead is not
+// copied: its records would count twice.
+func (s *Spool) rescue(seg *openSegment) error {
+	select {
+	case spare := <-s.spares: // as likely in a folder that is gone
+		_ = s.discard(spare) // never fails
+	default:
+	}
+	records := make([]byte, seg.size)
+	if _, err := seg.file.ReadAt(records, 0); err != nil {
+		return err
+	}
+	whole, _ := scan(seg.id, records)
+	to, err := s.newSegment()
+	if err != nil {
+		return err
+	}
+	records = records[:0]
+	for i := range whole {
+		records = appendRecord(records, &whole[i], whole[i].UserAgent, whole[i].Referrer)
+	}
+	stamp(records, to.seed, 0)
+	_, err = s.disk.writeAt(to.file, records, 0)
+	if err == nil && s.opt.Durability == Disk {
+		err = s.disk.sync(to.file)
+	}
+	if err != nil {
+		return errors.Join(err, to.file.Close(), os.Remove(to.path))
+	}
+	s.closeFile(seg)
+	seg.id, seg.path, seg.file, seg.seed = to.id, to.path, to.file, to.seed
+	return nil
+}
+
+func sealedPath(open string) string {
+	return open[:len(open)-len(filepath.Ext(open))] + suffixSealed
+}
+
+// discard removes a file that nothing was written to.
+func (s *Spool) discard(seg *openSegment) error {
+	s.closeFile(seg)
+	if err := os.Remove(seg.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		s.opt.Log.Warn("empty segment not removed", slog.Any("error", err))
+	}
+	return nil
+}
+
+func (s *Spool) closeFile(seg *openSegment) {
+	if err := seg.file.Close(); err != nil {
+		s.opt.Log.Warn("segment not closed", slog.Any("error", err))
+	}
+}
+
+// lastSeals seals what is left when the spool closes. What cannot be sealed
+// now is sealed by whoever adopts the folder.
+func (s *Spool) lastSeals(unsealed []*openSegment) {
+	for _, seg := range s.sealAll(unsealed) {
+		s.closeFile(seg)
+		s.opt.Log.Warn("segment left unsealed", slog.String("segment", seg.id))
+	}
+	select {
+	case spare := <-s.spares:
+		s.sealAll([]*openSegment{spare})
+	default:
+	}
+}
+
+// makeRoom removes kept segments before their time when the bound is reached
+// or the disk is full: unshipped clicks need the space more.
+func (s *Spool) makeRoom() {
+	over := s.shelf.bytes.Load() + s.active.Load() + s.shelf.kept.Load() - s.opt.MaxBytes
+	if s.needRoom.Swap(false) {
+		over = max(over, backlogSegmentBytes)
+	}
+	if over <= 0 {
+		return
+	}
+	if err := s.shelf.evict(over); err != nil {
+		s.opt.Log.Warn("kept segments not removed", slog.Any("error", err))
+	}
+}

@@ -1,0 +1,87 @@
+package clicks
+
+import (
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Metrics are the numbers of a spool. Every label is bounded.
+type Metrics struct {
+	appended prometheus.Counter
+	dropped  map[string]prometheus.Counter // by DropReasons
+	damaged  map[string]prometheus.Counter // by damageReasons
+	sealed   prometheus.Counter
+	setAside prometheus.Counter
+	bytes    prometheus.Gauge
+	kept     prometheus.Gauge
+	segments prometheus.Gauge
+	oldest   atomic.Int64 // microseconds since 1970 of the oldest unshipped click, 0 for none
+}
+
+// NewMetrics registers the metrics with reg, once per registry. A nil reg
+// gives metrics that nobody reads.
+func NewMetrics(reg prometheus.Registerer) *Metrics {
+	m := &Metrics{
+		appended: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "signpost_clicks_appended_total",
+			Help: "Clicks kept in the spool.",
+		}),
+		sealed: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "signpost_spool_segments_sealed_total",
+			Help: "Segments sealed, ready to be shipped.",
+		}),
+		setAside: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "signpost_spool_segments_set_aside_total",
+			Help: "Segments without one whole record, renamed to .bad.",
+		}),
+		bytes: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "signpost_spool_bytes",
+			Help: "Bytes of clicks not yet shipped.",
+		}),
+		kept: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "signpost_spool_kept_bytes",
+			Help: "Bytes of shipped segments that are kept for a while.",
+		}),
+		segments: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "signpost_spool_segments",
+			Help: "Sealed segments not yet shipped.",
+		}),
+	}
+	dropped := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "signpost_clicks_dropped_total",
+		Help: "Clicks that could not be kept, by reason. Their redirects were answered.",
+	}, []string{"reason"})
+	damaged := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "signpost_spool_records_damaged_total",
+		Help: "Damaged stretches of records skipped in segments, by reason.",
+	}, []string{"reason"})
+	// Created now: a counter that starts at 1 hides its first increase.
+	m.dropped = countersFor(dropped, DropReasons())
+	m.damaged = countersFor(damaged, damageReasons())
+	oldest := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "signpost_spool_oldest_unshipped_seconds",
+		Help: "Age of the oldest click not yet shipped, 0 when there is none.",
+	}, m.oldestSeconds)
+	if reg != nil {
+		reg.MustRegister(m.appended, dropped, damaged, m.sealed, m.setAside, m.bytes, m.kept, m.segments, oldest)
+	}
+	return m
+}
+
+func countersFor(vec *prometheus.CounterVec, reasons []string) map[string]prometheus.Counter {
+	counters := make(map[string]prometheus.Counter, len(reasons))
+	for _, reason := range reasons {
+		counters[reason] = vec.WithLabelValues(reason)
+	}
+	return counters
+}
+
+func (m *Metrics) oldestSeconds() float64 {
+	at := m.oldest.Load()
+	if at == 0 {
+		return 0
+	}
+	return max(0, time.Since(time.UnixMicro(at)).Seconds())
+}

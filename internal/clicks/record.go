@@ -1,0 +1,247 @@
+package clicks
+
+import (
+	"bytes"
+	"encoding/binary"
+	"hash/crc32"
+	"net/netip"
+	"time"
+)
+
+const (
+	recordHead = 8 // mark, checksum, length of the body
+	// maxBody is the longest body: time, two ids, address, two texts with
+	// their lengths.
+	maxBody   = 8 + 2*binary.MaxVarintLen64 + 1 + 16 + 2 + MaxUserAgent + 2 + MaxReferrer
+	maxRecord = recordHead + maxBody
+	minBody   = 8 + 1 + 1 + 1 + 1 + 1
+)
+
+// mark starts every record. Its bytes cannot occur in UTF-8, hence in no text
+// of a click. A new layout of the body gets a new second byte.
+var mark = []byte{0xf7, 0xff}
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// appendRecord adds the click to buf as an unstamped record: the checksum
+// depends on where the record will be, which stamp learns. The texts of c are
+// replaced by agent and referrer, which must be clean.
+func appendRecord(buf []byte, c *Click, agent, referrer string) []byte {
+	start := len(buf)
+	buf = append(buf, mark[0], mark[1], 0, 0, 0, 0, 0, 0)
+	buf = binary.LittleEndian.AppendUint64(buf, uint64(c.At.UnixMicro()))
+	buf = binary.AppendUvarint(buf, uint64(c.URLID))
+	buf = binary.AppendUvarint(buf, uint64(c.UserID))
+	buf = appendAddr(buf, c.IP.Unmap())
+	buf = binary.AppendUvarint(buf, uint64(len(agent)))
+	buf = append(buf, agent...)
+	buf = binary.AppendUvarint(buf, uint64(len(referrer)))
+	buf = append(buf, referrer...)
+	binary.LittleEndian.PutUint16(buf[start+6:], uint16(len(buf)-start-recordHead))
+	return buf
+}
+
+func appendAddr(buf []byte, ip netip.Addr) []byte {
+	switch {
+	case ip.Is4():
+		a := ip.As4()
+		return append(append(buf, 4), a[:]...)
+	case ip.Is6():
+		a := ip.As16()
+		return append(append(buf, 16), a[:]...)
+	}
+	return append(buf, 0)
+}
+
+// seedFor binds the checksums of a segment to its name.
+func seedFor(id string) uint32 { return crc32.Checksum([]byte(id), castagnoli) }
+
+func checksum(seed uint32, offset int64, rest []byte) uint32 {
+	return crc32.Update(seed^uint32(offset), castagnoli, rest)
+}
+
+// stamp completes the records in buf, made by appendRecord, for the place
+// where they are about to be written.
+func stamp(buf []byte, seed uint32, offset int64) {
+	for len(buf) > 0 {
+		n := recordHead + int(binary.LittleEndian.Uint16(buf[6:]))
+		binary.LittleEndian.PutUint32(buf[2:], checksum(seed, offset, buf[6:n]))
+		buf = buf[n:]
+		offset += int64(n)
+	}
+}
+
+// Reasons a part of a segment is damaged, the values of the label "reason".
+const (
+	damageChecksum  = "checksum"  // a record whose bytes have changed
+	damageTruncated = "truncated" // a record that the end of the file cuts
+	damageGarbage   = "garbage"   // bytes that begin no record
+	damageMalformed = "malformed" // intact, but not a click: another version's, or foreign
+	damageZeroed    = "zeroed"    // zeros where records should follow
+)
+
+func damageReasons() []string {
+	return []string{damageChecksum, damageTruncated, damageGarbage, damageMalformed, damageZeroed}
+}
+
+// scan returns every whole record of a segment in order and counts, by
+// reason, the damaged stretches between them: as many bytes as have to be
+// skipped to reach the next whole record are one. Zeros at the end are no
+// damage. The clicks' texts share one copy of data.
+func scan(id string, data []byte) (found []Click, damaged map[string]int) {
+	seed, text := seedFor(id), string(data)
+	end := len(bytes.TrimRight(data, "\x00")) // a record may reach beyond it
+	lost := ""                                // why the bytes being skipped are damaged
+	for off := 0; off < end; {
+		n, why := recordAt(data, off, seed)
+		if why == "" {
+			c, ok := parseBody(data[off+recordHead:off+n], text[off+recordHead:off+n])
+			if ok {
+				found, damaged, lost = append(found, c), count(damaged, lost), ""
+				off += n
+				continue
+			}
+			why = damageMalformed
+		}
+		if lost == "" {
+			lost = why
+		}
+		off = nextMark(data, off+1)
+	}
+	return found, count(damaged, lost)
+}
+
+func count(m map[string]int, reason string) map[string]int {
+	if reason == "" {
+		return m
+	}
+	if m == nil {
+		m = make(map[string]int)
+	}
+	m[reason]++
+	return m
+}
+
+// recordAt returns the length of the whole record at off, or why there is
+// none.
+func recordAt(data []byte, off int, seed uint32) (n int, why string) {
+	rest := data[off:]
+	if !bytes.HasPrefix(rest, mark) {
+		if isZero(rest[:min(len(rest), recordHead)]) {
+			return 0, damageZeroed
+		}
+		return 0, damageGarbage
+	}
+	if len(rest) < recordHead {
+		return 0, damageTruncated
+	}
+	body := int(binary.LittleEndian.Uint16(rest[6:]))
+	if body < minBody || body > maxBody {
+		return 0, damageChecksum
+	}
+	n = recordHead + body
+	if n > len(rest) {
+		return 0, damageTruncated
+	}
+	if checksum(seed, int64(off), rest[6:n]) != binary.LittleEndian.Uint32(rest[2:]) {
+		return 0, damageChecksum
+	}
+	return n, ""
+}
+
+func nextMark(data []byte, from int) int {
+	if i := bytes.Index(data[from:], mark); i >= 0 {
+		return from + i
+	}
+	return len(data)
+}
+
+func isZero(b []byte) bool {
+	for _, c := range b {
+		if c != 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// parseBody reads the body of a record. text holds the same bytes as body;
+// the texts of the click share its memory.
+func parseBody(body []byte, text string) (c Click, ok bool) {
+	r := reader{rest: body}
+	c.At = time.UnixMicro(int64(r.uint64())).UTC()
+	c.URLID = int64(r.uvarint())
+	c.UserID = int64(r.uvarint())
+	c.IP = r.addr(r.bytes(1))
+	c.UserAgent = r.text(text, MaxUserAgent)
+	c.Referrer = r.text(text, MaxReferrer)
+	return c, !r.bad && len(r.rest) == 0
+}
+
+// reader takes values off the front of rest. After the first that does not
+// fit it is bad and returns zeros.
+type reader struct {
+	rest []byte
+	bad  bool
+}
+
+func (r *reader) bytes(n int) []byte {
+	if n < 0 || n > len(r.rest) {
+		r.bad, r.rest = true, nil
+		return nil
+	}
+	b := r.rest[:n]
+	r.rest = r.rest[n:]
+	return b
+}
+
+func (r *reader) uint64() uint64 {
+	if b := r.bytes(8); b != nil {
+		return binary.LittleEndian.Uint64(b)
+	}
+	return 0
+}
+
+func (r *reader) uvarint() uint64 {
+	v, n := binary.Uvarint(r.rest)
+	if n <= 0 {
+		r.bad, r.rest = true, nil
+		return 0
+	}
+	r.rest = r.rest[n:]
+	return v
+}
+
+// length reads a length that is at most limit.
+func (r *reader) length(limit int) int {
+	v := r.uvarint()
+	if v > uint64(limit) {
+		r.bad, r.rest = true, nil
+		return 0
+	}
+	return int(v)
+}
+
+// addr reads an address of the length that the single byte in size tells.
+func (r *reader) addr(size []byte) netip.Addr {
+	if len(size) == 0 || size[0] == 0 {
+		return netip.Addr{}
+	}
+	if size[0] != 4 && size[0] != 16 {
+		r.bad = true
+		return netip.Addr{}
+	}
+	ip, _ := netip.AddrFromSlice(r.bytes(int(size[0])))
+	return ip
+}
+
+// text reads a length and as many bytes, and returns them as a part of whole,
+// of which rest is the tail.
+func (r *reader) text(whole string, limit int) string {
+	n := r.length(limit)
+	from := len(whole) - len(r.rest)
+	if r.bytes(n) == nil {
+		return ""
+	}
+	return whole[from : from+n]
+}

@@ -1,0 +1,170 @@
+package clicks
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"reflect"
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+const testSegment = "20260131t090507-0f1e2d3c4b5a6978-0000000003"
+
+func total(damaged map[string]int) (n int) {
+	for _, d := range damaged {
+		n += d
+	}
+	return n
+}
+
+func TestScanRoundTrip(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		want := rapid.SliceOfN(rapid.Custom(drawClick), 0, 30).Draw(t, "clicks")
+		records := recordsOf(testSegment, want)
+		records = append(records, make([]byte, rapid.IntRange(0, 5000).Draw(t, "zeros"))...)
+		got, damaged := scan(testSegment, records)
+		if len(damaged) != 0 || len(got) != len(want) || len(want) > 0 && !reflect.DeepEqual(got, want) {
+			t.Fatalf("got %v and damage %v, want %v", got, damaged, want)
+		}
+	})
+}
+
+// However a segment is damaged, each record that is whole is found, in order,
+// and nothing is found that was not written.
+func TestScanDamage(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		clicks := rapid.SliceOfN(rapid.Custom(drawClick), 1, 30).Draw(t, "clicks")
+		var ends []int
+		for i := range clicks {
+			ends = append(ends, len(recordsOf(testSegment, clicks[:i+1])))
+		}
+		records := recordsOf(testSegment, clicks)
+		sound := bytes.Clone(records)
+		for range rapid.IntRange(1, 5).Draw(t, "wounds") {
+			at := rapid.IntRange(0, len(records)-1).Draw(t, "at")
+			n := min(rapid.SampledFrom([]int{1, 2, 8, 100, 4096}).Draw(t, "length"), len(records)-at)
+			switch rapid.IntRange(0, 2).Draw(t, "how") {
+			case 0:
+				clear(records[at : at+n])
+			case 1:
+				copy(records[at:at+n], rapid.SliceOfN(rapid.Byte(), n, n).Draw(t, "noise"))
+			case 2:
+				records[at] ^= 1 << rapid.IntRange(0, 7).Draw(t, "bit")
+			}
+		}
+		if rapid.Bool().Draw(t, "cut") {
+			records = records[:rapid.IntRange(0, len(records)).Draw(t, "cut at")]
+		}
+		var want []Click
+		for i, end := range ends {
+			start := 0
+			if i > 0 {
+				start = ends[i-1]
+			}
+			if end <= len(records) && bytes.Equal(records[start:end], sound[start:end]) {
+				want = append(want, clicks[i])
+			}
+		}
+		got, _ := scan(testSegment, records)
+		if len(got) != len(want) || len(want) > 0 && !reflect.DeepEqual(got, want) {
+			t.Fatalf("found %d clicks, want %d of %d", len(got), len(want), len(clicks))
+		}
+	})
+}
+
+func TestScanCountsDamage(t *testing.T) {
+	t.Parallel()
+	clicks := sampleClicks(5)
+	sound := recordsOf(testSegment, clicks)
+	second := len(recordsOf(testSegment, clicks[:1]))
+	third := len(recordsOf(testSegment, clicks[:2]))
+	last := len(recordsOf(testSegment, clicks[:4]))
+	for _, tt := range []struct {
+		name   string
+		damage func(b []byte) []byte
+		whole  int
+		want   string
+	}{
+		{"sound", func(b []byte) []byte { return b }, 5, "map[]"},
+		{"empty", func([]byte) []byte { return nil }, 0, "map[]"},
+		{"all zeros", func(b []byte) []byte { clear(b); return b }, 0, "map[]"},
+		{"zeros behind", func(b []byte) []byte { return append(b, make([]byte, 9000)...) }, 5, "map[]"},
+		{"bit in a body", func(b []byte) []byte { b[second+20] ^= 1; return b }, 4, "map[checksum:1]"},
+		{"bit in a length", func(b []byte) []byte { b[second+6] ^= 1; return b }, 4, "map[checksum:1]"},
+		{"bit in a mark", func(b []byte) []byte { b[second] ^= 1; return b }, 4, "map[garbage:1]"},
+		{"record zeroed", func(b []byte) []byte { clear(b[second:third]); return b }, 4, "map[zeroed:1]"},
+		{"cut", func(b []byte) []byte { return b[:len(b)-1] }, 4, "map[truncated:1]"},
+		{"cut in a head", func(b []byte) []byte { return b[:last+3] }, 4, "map[truncated:1]"},
+		{"cut between", func(b []byte) []byte { return b[:last] }, 4, "map[]"},
+		{"text behind", func(b []byte) []byte { return append(b, "foreign"...) }, 5, "map[garbage:1]"},
+		{"all shifted", func(b []byte) []byte { return append([]byte{1}, b...) }, 0, "map[garbage:1]"},
+		{"record removed", func(b []byte) []byte { return append(b[:second], b[third:]...) }, 1, "map[checksum:1]"},
+		{"record doubled", func(b []byte) []byte { return append(b, b[last:]...) }, 5, "map[checksum:1]"},
+		{"foreign", func([]byte) []byte { return bytes.Repeat([]byte("foreign\n"), 100) }, 0, "map[garbage:1]"},
+		{"this is not a click", func(b []byte) []byte { return appendRaw(b, []byte("not a click")) }, 5, "map[malformed:1]"},
+	} {
+		got, damaged := scan(testSegment, tt.damage(bytes.Clone(sound)))
+		if len(got) != tt.whole || fmt.Sprint(damaged) != tt.want {
+			t.Errorf("%s: %d clicks and %v, want %d and %s", tt.name, len(got), damaged, tt.whole, tt.want)
+		}
+	}
+}
+
+// appendRaw adds a record with a sound checksum and any body.
+func appendRaw(b, body []byte) []byte {
+	at := len(b)
+	b = append(b, mark[0], mark[1], 0, 0, 0, 0)
+	b = binary.LittleEndian.AppendUint16(b, uint16(len(body)))
+	b = append(b, body...)
+	stamp(b[at:], seedFor(testSegment), int64(at))
+	return b
+}
+
+// A segment under another name counts nothing twice.
+func TestScanOtherName(t *testing.T) {
+	t.Parallel()
+	records := recordsOf(testSegment, sampleClicks(5))
+	if got, _ := scan("20260131t090507-0f1e2d3c4b5a6978-0000000004", records); len(got) != 0 {
+		t.Errorf("%d clicks found", len(got))
+	}
+}
+
+// No header a client sends can hold a record.
+func TestTextHoldsNoMark(t *testing.T) {
+	t.Parallel()
+	forged := recordsOf(testSegment, sampleClicks(1))
+	if got := Clean(string(forged), MaxUserAgent); bytes.Contains([]byte(got), mark) {
+		t.Errorf("%q contains a mark", got)
+	}
+}
+
+func FuzzScan(f *testing.F) {
+	f.Add([]byte(nil), uint16(0))
+	f.Add(recordsOf(testSegment, sampleClicks(3)), uint16(2))
+	f.Add(appendRaw(nil, []byte("this is not a click")), uint16(0))
+	f.Fuzz(func(t *testing.T, noise []byte, offset uint16) {
+		// Alone it may be anything; behind whole records it costs none.
+		got, damaged := scan(testSegment, noise)
+		if len(got) == 0 && total(damaged) == 0 && !isZero(noise) {
+			t.Errorf("%x is neither clicks nor damage", noise)
+		}
+		records := recordsOf(testSegment, sampleClicks(3))
+		got, _ = scan(testSegment, append(bytes.Clone(records), noise...))
+		if len(got) < 3 {
+			t.Errorf("%d of 3 clicks found before %x", len(got), noise)
+		}
+		// A body with a sound checksum must parse or be counted.
+		if len(noise) <= maxBody {
+			got, damaged = scan(testSegment, appendRaw(nil, noise))
+			if len(got)+total(damaged) != 1 {
+				t.Errorf("%d clicks and damage %v in one record", len(got), damaged)
+			}
+		}
+		copy(records[int(offset)%len(records):], noise)
+		scan(testSegment, records)
+	})
+}

@@ -1,0 +1,432 @@
+package clicks
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// maxGroupBytes bounds the records that wait for the writer.
+	maxGroupBytes = 1 << 20
+	// maxSegmentBytes and maxSegmentClicks are where a segment stops growing
+	// even if there is no file to go on with: what is read back in one piece
+	// stays bounded.
+	maxSegmentBytes  = 8 << 20
+	maxSegmentClicks = maxBatchClicks - maxGroupBytes/(recordHead+minBody)
+	// backlogSegmentBytes is the largest size wanted while shipping is behind.
+	backlogSegmentBytes = 4 << 20
+
+	openWait     = 2 * time.Second        // Open waits so long for the disk
+	closeWait    = 5 * time.Second        // Close waits so long for the disk
+	retryPause   = 100 * time.Millisecond // between tries to write after an error
+	maxSealAge   = 30 * time.Second       // a segment is sealed at this age, whatever the backlog
+	smallBacklog = 4                      // segments; below it shipping keeps pace
+)
+
+// Options configure a spool. The zero value of a field means its default.
+type Options struct {
+	// Dir is the folder below which each process makes its own. Required,
+	// except with Memory, where it only names a place to adopt from.
+	Dir string
+	// MaxBytes bounds the bytes not yet shipped; clicks beyond are dropped.
+	// Segments kept after shipping give way first. Default 4 GiB.
+	MaxBytes int64
+	// Durability is what Append promises. Default Process.
+	Durability Durability
+	// SegmentBytes and SegmentAge: a segment is sealed when it is so large,
+	// or so long after its first click. Larger and older ones are made while
+	// a backlog waits. 4 KiB to 4 MiB, default 1 MiB; default 250 ms.
+	SegmentBytes int
+	SegmentAge   time.Duration
+	// Keep is how long a shipped segment stays on disk. Default 1 h.
+	Keep time.Duration
+	// Log defaults to slog.Default().
+	Log *slog.Logger
+	// Metrics default to some that nobody reads.
+	Metrics *Metrics
+	// Now defaults to time.Now. It dates shipped segments.
+	Now func() time.Time
+}
+
+func (o Options) withDefaults() (Options, error) {
+	o.MaxBytes = cmp.Or(o.MaxBytes, 4<<30)
+	o.SegmentBytes = cmp.Or(o.SegmentBytes, 1<<20)
+	o.SegmentAge = cmp.Or(o.SegmentAge, 250*time.Millisecond)
+	o.Keep = cmp.Or(o.Keep, time.Hour)
+	if o.Log == nil {
+		o.Log = slog.Default()
+	}
+	if o.Metrics == nil {
+		o.Metrics = NewMetrics(nil)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	switch {
+	case o.Durability != Process && o.Durability != Disk && o.Durability != Memory:
+		return o, fmt.Errorf("spool: unknown durability %s", o.Durability)
+	case o.Dir == "" && o.Durability != Memory:
+		return o, errors.New("spool: no folder given")
+	case o.MaxBytes < 0:
+		return o, fmt.Errorf("spool: bound of %d bytes is negative", o.MaxBytes)
+	case o.SegmentBytes < 4<<10 || o.SegmentBytes > backlogSegmentBytes:
+		return o, fmt.Errorf("spool: segment of %d bytes is not between 4 KiB and 4 MiB", o.SegmentBytes)
+	case o.SegmentAge < 0:
+		return o, fmt.Errorf("spool: segment age %s is negative", o.SegmentAge)
+	case o.Keep < 0:
+		return o, fmt.Errorf("spool: keeping for %s is negative", o.Keep)
+	}
+	return o, nil
+}
+
+// Spool keeps clicks on disk until they are shipped. All methods may be called
+// concurrently.
+type Spool struct {
+	opt   Options
+	disk  disk
+	shelf shelf
+
+	mu        sync.Mutex
+	buf       []byte          // records of next, unstamped
+	spareBuf  []byte          // the writer's other buffer, when it is not writing
+	next      *group          // collects appends
+	flight    *group          // is being written; nil when none is
+	idle      bool            // the writer waits for wake
+	watching  bool            // the watchdog runs
+	seals     []chan struct{} // somebody waits for these
+	sealAsked bool            // the open segment may be old enough
+	refusal   *DropError      // the one to answer now, nil when appends are welcome
+	closed    bool
+	stuck     bool
+	full      bool
+	noFile    bool       // the writer has nothing to write into
+	noSpare   *DropError // why the keeper cannot give it something
+	failed    *DropError // the last write failed so
+	retryAt   time.Time  // and the next try is due then
+
+	wake   chan struct{} // to the writer: idle no more
+	watch  chan struct{} // to the watchdog: watching
+	nudge  chan struct{} // to the keeper: look again when to seal
+	report chan struct{} // to the reporter: something was dropped
+	sealed chan struct{} // to the shipper
+	spares chan *openSegment
+	filled chan *openSegment
+	quit   chan struct{} // closed by Close: no more appends
+
+	active       atomic.Int64 // bytes in the file being written
+	activeSince  atomic.Int64 // when its first click was written, Unix nanoseconds, 0 when empty
+	activeOldest atomic.Int64 // time of its oldest click, Unix microseconds
+
+	unreported [6]atomic.Int64       // dropped since the last log line, by DropError.number
+	trouble    atomic.Pointer[error] // the last error, for the log
+	needRoom   atomic.Bool           // the disk is full: kept segments must go
+
+	ready      chan struct{} // closed when the first file is there, or could not be
+	writerDone chan struct{}
+	keeperDone chan struct{}
+	others     sync.WaitGroup // watchdog and reporter
+	closeOnce  sync.Once
+	closeErr   error
+}
+
+// group is the appends that one write makes durable together.
+type group struct {
+	done    chan struct{} // closed once drop is final
+	drop    *DropError
+	settled bool
+	clicks  int
+	oldest  int64 // Unix microseconds
+	strikes int   // ticks of the watchdog it has waited
+}
+
+func newGroup() *group { return &group{done: make(chan struct{})} }
+
+// Open starts a spool. It fails only for options that cannot be meant. If the
+// disk is in trouble the spool starts all the same, drops clicks, says why in
+// metrics and log, and goes on trying. Close it.
+func Open(o Options) (*Spool, error) { return open(o, realDisk()) }
+
+func open(o Options, d disk) (*Spool, error) {
+	o, err := o.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	s := newSpool(o, d)
+	if o.Durability == Memory {
+		close(s.writerDone)
+		go s.keepMemory()
+	} else {
+		go s.writeGroups()
+		go s.keep()
+	}
+	s.others.Go(s.watchGroups)
+	s.others.Go(s.reportDrops)
+	select {
+	case <-s.ready:
+	case <-time.After(openWait):
+		o.Log.Warn("spool does not answer yet; clicks are dropped until it does", slog.String("dir", o.Dir))
+	}
+	return s, nil
+}
+
+func newSpool(o Options, d disk) *Spool {
+	s := &Spool{
+		opt:        o,
+		disk:       d,
+		next:       newGroup(),
+		wake:       make(chan struct{}, 1),
+		watch:      make(chan struct{}, 1),
+		nudge:      make(chan struct{}, 1),
+		report:     make(chan struct{}, 1),
+		sealed:     make(chan struct{}, 1),
+		spares:     make(chan *openSegment, 1),
+		filled:     make(chan *openSegment, 4),
+		quit:       make(chan struct{}),
+		ready:      make(chan struct{}),
+		writerDone: make(chan struct{}),
+		keeperDone: make(chan struct{}),
+	}
+	s.shelf.init(o, d, s.changed)
+	return s
+}
+
+// Append keeps the click. The texts of c may share a buffer with the request;
+// they are copied before Append returns. A nil error means that the click is
+// as durable as configured; otherwise the error is a *DropError, the click is
+// counted as dropped, and the redirect is to be answered all the same.
+func (s *Spool) Append(c *Click) error {
+	agent, referrer := Clean(c.UserAgent, MaxUserAgent), Clean(c.Referrer, MaxReferrer)
+	if s.opt.Durability == Memory {
+		return s.appendMemory(c, agent, referrer)
+	}
+	s.mu.Lock()
+	if drop := s.refuse(); drop != nil {
+		s.mu.Unlock()
+		s.dropped(drop, 1)
+		return drop
+	}
+	s.buf = appendRecord(s.buf, c, agent, referrer)
+	g := s.next
+	g.add(c.At.UnixMicro())
+	wake, watch := s.idle, !s.watching
+	s.idle, s.watching = false, true
+	s.mu.Unlock()
+	if wake {
+		s.wake <- struct{}{} // has room: idle was true, so nobody else sent
+	}
+	if watch {
+		s.watch <- struct{}{} // likewise
+	}
+	<-g.done
+	if g.drop != nil {
+		return g.drop
+	}
+	return nil
+}
+
+func (g *group) add(at int64) {
+	if g.clicks == 0 || at < g.oldest {
+		g.oldest = at
+	}
+	g.clicks++
+}
+
+// refuse returns why an append is not welcome now. s.mu is held.
+func (s *Spool) refuse() *DropError {
+	if s.refusal != nil && s.refusal == s.failed && !time.Now().Before(s.retryAt) {
+		s.failed = nil // let one group try
+		s.settleRefusal()
+	}
+	if s.refusal == nil && len(s.buf) > maxGroupBytes-maxRecord {
+		return errStuck
+	}
+	return s.refusal
+}
+
+// settleRefusal chooses the refusal among the troubles. s.mu is held.
+func (s *Spool) settleRefusal() {
+	switch {
+	case s.closed:
+		s.refusal = errClosed
+	case s.stuck:
+		s.refusal = errStuck
+	case s.noFile && s.noSpare != nil:
+		s.refusal = s.noSpare
+	case s.failed != nil:
+		s.refusal = s.failed
+	case s.full:
+		s.refusal = errSpoolFull
+	default:
+		s.refusal = nil
+	}
+}
+
+// dropped counts n dropped clicks and has them logged.
+func (s *Spool) dropped(drop *DropError, n int) {
+	s.opt.Metrics.dropped[drop.Reason].Add(float64(n))
+	s.unreported[drop.number].Add(int64(n))
+	notify(s.report)
+}
+
+// notify sends unless a notification already waits.
+func notify(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// reportDrops logs what was dropped, at most every reportPause. It is a
+// goroutine of its own because a log that blocks must not block anything else.
+func (s *Spool) reportDrops() {
+	const reportPause = 5 * time.Second
+	for {
+		select {
+		case <-s.report:
+		case <-s.quit:
+			s.logDrops()
+			return
+		}
+		s.logDrops()
+		select {
+		case <-time.After(reportPause):
+		case <-s.quit:
+		}
+	}
+}
+
+func (s *Spool) logDrops() {
+	for i, reason := range DropReasons() {
+		n := s.unreported[i].Swap(0)
+		if n == 0 {
+			continue
+		}
+		attrs := []any{slog.String("reason", reason), slog.Int64("clicks", n)}
+		if err := s.trouble.Load(); err != nil {
+			attrs = append(attrs, slog.Any("error", *err))
+		}
+		s.opt.Log.Error("clicks dropped", attrs...)
+	}
+}
+
+// Sealed receives a value when at least one segment has become ready since the
+// last receive.
+func (s *Spool) Sealed() <-chan struct{} { return s.sealed }
+
+// SealNow makes a segment of the clicks appended so far, without waiting for
+// size or age, and returns when it is ready or ctx is done.
+func (s *Spool) SealNow(ctx context.Context) error {
+	if s.opt.Durability == Memory {
+		s.sealMemory()
+		return nil
+	}
+	done := make(chan struct{})
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return errors.New("seal spool: it is closed")
+	}
+	s.seals = append(s.seals, done)
+	s.wakeWriter()
+	s.mu.Unlock()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("seal spool: %w", ctx.Err())
+	}
+}
+
+// wakeWriter wakes the writer if it waits. s.mu is held.
+func (s *Spool) wakeWriter() {
+	if s.idle {
+		s.idle = false
+		s.wake <- struct{}{}
+	}
+}
+
+// Close seals what is open, stops the goroutines and releases the folders.
+// Appends that wait are finished first, later ones drop with "closed". If the
+// disk hangs Close gives up after a few seconds and keeps the lock, since the
+// late write must not meet another owner. Later calls return what the first
+// did.
+func (s *Spool) Close() error {
+	s.closeOnce.Do(func() { s.closeErr = s.close() })
+	return s.closeErr
+}
+
+func (s *Spool) close() error {
+	s.mu.Lock()
+	s.closed = true
+	s.settleRefusal()
+	s.wakeWriter()
+	s.mu.Unlock()
+	close(s.quit)
+	deadline := time.After(closeWait)
+	for _, done := range []chan struct{}{s.writerDone, s.keeperDone} {
+		select {
+		case <-done:
+		case <-deadline:
+			return errors.New("close spool: the disk does not answer")
+		}
+	}
+	s.others.Wait()
+	return s.shelf.close()
+}
+
+// Stats describes what waits in a spool.
+type Stats struct {
+	Segments  int       // sealed, not yet shipped
+	Bytes     int64     // not yet shipped, sealed or not
+	KeptBytes int64     // shipped, kept for Options.Keep
+	Oldest    time.Time // time of the oldest click not yet shipped; zero when there is none
+	Refusing  string    // the reason appends are dropped for at this moment, or ""
+}
+
+// Stats returns what waits. It does not touch the disk.
+func (s *Spool) Stats() Stats {
+	st := s.shelf.stats()
+	st.Bytes += s.active.Load()
+	if since := s.activeSince.Load(); since != 0 {
+		if at := time.UnixMicro(s.activeOldest.Load()).UTC(); st.Oldest.IsZero() || at.Before(st.Oldest) {
+			st.Oldest = at
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.refusal != nil {
+		st.Refusing = s.refusal.Reason
+	}
+	return st
+}
+
+// changed brings metrics and the bound up to date after the backlog moved.
+func (s *Spool) changed() {
+	st := s.Stats()
+	m := s.opt.Metrics
+	m.bytes.Set(float64(st.Bytes))
+	m.kept.Set(float64(st.KeptBytes))
+	m.segments.Set(float64(st.Segments))
+	if st.Oldest.IsZero() {
+		m.oldest.Store(0)
+	} else {
+		m.oldest.Store(st.Oldest.UnixMicro())
+	}
+	s.mu.Lock()
+	s.checkFull()
+	s.mu.Unlock()
+	notify(s.nudge)
+}
+
+// checkFull compares the backlog with its bound. s.mu is held, so that of two
+// changes at once the later look sees both.
+func (s *Spool) checkFull() {
+	s.full = s.shelf.bytes.Load()+s.active.Load() >= s.opt.MaxBytes
+	s.settleRefusal()
+}

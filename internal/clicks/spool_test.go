@@ -1,0 +1,882 @@
+package clicks
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+)
+
+// slowAge keeps segments open until a test seals them.
+const slowAge = time.Hour
+
+func testOptions(t *testing.T) Options {
+	t.Helper()
+	return Options{Dir: t.TempDir(), SegmentAge: slowAge, Log: slog.New(slog.DiscardHandler)}
+}
+
+func mustOpen(t *testing.T, o Options) *Spool { t.Helper(); return mustOpenOn(t, o, realDisk()) }
+
+func mustOpenOn(t *testing.T, o Options, d disk) *Spool {
+	t.Helper()
+	s, err := open(o, d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	})
+	return s
+}
+
+// click returns a click that marker tells from all others.
+func click(marker int) *Click {
+	return &Click{
+		At:        time.Date(2026, 1, 31, 9, 5, 7, 0, time.UTC).Add(time.Duration(marker) * time.Millisecond),
+		URLID:     int64(marker),
+		UserID:    1,
+		UserAgent: fmt.Sprintf("agent %d", marker%7),
+	}
+}
+
+func mustAppend(t *testing.T, s *Spool, markers ...int) {
+	t.Helper()
+	for _, m := range markers {
+		if err := s.Append(click(m)); err != nil {
+			t.Fatalf("append %d: %v", m, err)
+		}
+	}
+}
+
+func mustSeal(t *testing.T, s *Spool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if err := s.SealNow(ctx); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func reasonOf(t *testing.T, err error) string {
+	t.Helper()
+	var drop *DropError
+	if !errors.As(err, &drop) {
+		t.Fatalf("got %v, want a DropError", err)
+	}
+	return drop.Reason
+}
+
+// ship ships everything and returns the markers in the order shipped.
+func ship(t *testing.T, s *Spool) (markers []int) {
+	t.Helper()
+	for {
+		segs, err := s.Segments()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(segs) == 0 {
+			return markers
+		}
+		for _, seg := range segs {
+			b, err := s.Read(seg)
+			if errors.Is(err, ErrSetAside) {
+				continue
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := DecodeBatch(b.Payload)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(got) != b.Clicks {
+				t.Errorf("batch says %d clicks and has %d", b.Clicks, len(got))
+			}
+			for _, c := range got {
+				markers = append(markers, int(c.URLID))
+			}
+			if err := s.Shipped(b.ID); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+func wantMarkers(t *testing.T, got []int, want ...int) {
+	t.Helper()
+	if fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Errorf("got clicks %v, want %v", got, want)
+	}
+}
+
+// eventually polls until ok, for at most ten seconds.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	deadline := time.NewTimer(10 * time.Second)
+	defer deadline.Stop()
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-deadline.C:
+			t.Fatalf("never came true: %s", what)
+		}
+	}
+}
+
+// abandon stops using s the way a crash does: nothing is sealed or tidied, and
+// the kernel releases the lock.
+func abandon(t *testing.T, s *Spool) {
+	t.Helper()
+	s.shelf.mu.Lock()
+	defer s.shelf.mu.Unlock()
+	for _, f := range s.shelf.folders {
+		// Two descriptors share the lock, so that Close has one to close.
+		fd, err := syscall.Dup(int(f.lock.Fd()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := syscall.Flock(fd, syscall.LOCK_UN); err != nil {
+			t.Fatal(err)
+		}
+		if err := syscall.Close(fd); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestAppendShip(t *testing.T) {
+	t.Parallel()
+	for _, mode := range []Durability{Process, Disk, Memory} {
+		t.Run(mode.String(), func(t *testing.T) {
+			t.Parallel()
+			o := testOptions(t)
+			o.Durability, o.Metrics = mode, NewMetrics(nil)
+			s := mustOpen(t, o)
+			mustAppend(t, s, 1, 2, 3)
+			if segs, err := s.Segments(); err != nil || len(segs) != 0 {
+				t.Fatalf("segments before the seal: %v, %v", segs, err)
+			}
+			mustSeal(t, s)
+			<-s.Sealed()
+			mustAppend(t, s, 4)
+			if st := s.Stats(); st.Segments != 1 || !st.Oldest.Equal(click(1).At) || st.Bytes == 0 {
+				t.Errorf("stats: %+v", st)
+			}
+			wantMarkers(t, ship(t, s), 1, 2, 3)
+			if st := s.Stats(); st.Segments != 0 || !st.Oldest.Equal(click(4).At) {
+				t.Errorf("stats after shipping: %+v", st)
+			}
+			mustSeal(t, s)
+			wantMarkers(t, ship(t, s), 4)
+			if got := testutil.ToFloat64(o.Metrics.appended); got != 4 {
+				t.Errorf("appended metric %v, want 4", got)
+			}
+		})
+	}
+}
+
+func TestAppendManyCallers(t *testing.T) {
+	t.Parallel()
+	for _, mode := range []Durability{Process, Disk, Memory} {
+		t.Run(mode.String(), func(t *testing.T) {
+			t.Parallel()
+			o := testOptions(t)
+			o.Durability, o.SegmentBytes = mode, 4<<10
+			s := mustOpen(t, o)
+			const callers, each = 32, 100
+			appendMany(t, s, callers, each)
+			mustSeal(t, s)
+			seen := make(map[int]int)
+			for _, m := range ship(t, s) {
+				seen[m]++
+			}
+			if len(seen) != callers*each {
+				t.Errorf("%d clicks shipped, want %d", len(seen), callers*each)
+			}
+			for m, n := range seen {
+				if n != 1 {
+					t.Errorf("click %d shipped %d times", m, n)
+				}
+			}
+		})
+	}
+}
+
+func appendMany(t *testing.T, s *Spool, callers, each int) {
+	t.Helper()
+	var wg sync.WaitGroup
+	for c := range callers {
+		wg.Go(func() {
+			for i := range each {
+				if err := s.Append(click(c*each + i)); err != nil {
+					t.Errorf("append: %v", err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// Texts of a request live in a buffer that the next request overwrites.
+func TestAppendCopies(t *testing.T) {
+	t.Parallel()
+	s := mustOpen(t, testOptions(t))
+	buffer := []byte("Mozilla/5.0")
+	c := click(1)
+	c.UserAgent = aliased(buffer)
+	if err := s.Append(c); err != nil {
+		t.Fatal(err)
+	}
+	copy(buffer, "overwritten")
+	mustSeal(t, s)
+	segs, err := s.Segments()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := s.Read(segs[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := DecodeBatch(b.Payload)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got[0].UserAgent != "Mozilla/5.0" {
+		t.Errorf("user agent %q", got[0].UserAgent)
+	}
+}
+
+func TestSealByAge(t *testing.T) {
+	t.Parallel()
+	for _, mode := range []Durability{Process, Memory} {
+		o := testOptions(t)
+		o.Durability, o.SegmentAge = mode, 5*time.Millisecond
+		s := mustOpen(t, o)
+		for i := range 3 {
+			mustAppend(t, s, i)
+			<-s.Sealed()
+			wantMarkers(t, ship(t, s), i)
+		}
+	}
+}
+
+func TestSealBySize(t *testing.T) {
+	t.Parallel()
+	o := testOptions(t)
+	o.SegmentBytes = 4 << 10
+	s := mustOpen(t, o)
+	for i := 0; s.Stats().Segments < 3; i++ {
+		mustAppend(t, s, i)
+	}
+	segs, err := s.Segments()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, seg := range segs {
+		if i > 0 && segs[i-1].ID >= seg.ID {
+			t.Errorf("%s listed before %s", segs[i-1].ID, seg.ID)
+		}
+		if seg.Bytes < 4<<10 || seg.Bytes > maxSegmentBytes {
+			t.Errorf("segment of %d bytes", seg.Bytes)
+		}
+	}
+}
+
+// A backlog makes fewer and larger segments.
+func TestBacklogSegments(t *testing.T) {
+	t.Parallel()
+	o := testOptions(t)
+	o.SegmentBytes, o.SegmentAge = 4<<10, 0
+	s := mustOpen(t, o)
+	small, age := s.wanted()
+	s.shelf.segments.Add(100)
+	large, longer := s.wanted()
+	s.shelf.segments.Add(-100)
+	if large != 4*small || longer <= age || longer > maxSealAge {
+		t.Errorf("sealed at %d bytes and %s, with a backlog at %d and %s", small, age, large, longer)
+	}
+}
+
+func TestReadTwiceIsTheSame(t *testing.T) {
+	t.Parallel()
+	s := mustOpen(t, testOptions(t))
+	mustAppend(t, s, 1, 2)
+	mustSeal(t, s)
+	mustAppend(t, s, 3)
+	segs, err := s.Segments()
+	if err != nil || len(segs) != 1 {
+		t.Fatalf("segments %v, %v", segs, err)
+	}
+	first, err := s.Read(segs[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustSeal(t, s)
+	second, err := s.Read(segs[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(first.Payload) != string(second.Payload) || first.Clicks != 2 {
+		t.Errorf("read %d clicks, then %d", first.Clicks, second.Clicks)
+	}
+	if !first.Oldest.Equal(click(1).At) {
+		t.Errorf("oldest %s", first.Oldest)
+	}
+}
+
+func TestCloseSealsAndDrops(t *testing.T) {
+	t.Parallel()
+	o := testOptions(t)
+	s := mustOpen(t, o)
+	mustAppend(t, s, 1)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if got := reasonOf(t, s.Append(click(2))); got != DropClosed {
+		t.Errorf("append after close dropped as %q", got)
+	}
+	if err := s.SealNow(t.Context()); err == nil {
+		t.Error("SealNow after Close returned nil")
+	}
+	wantMarkers(t, ship(t, mustOpen(t, o)), 1)
+}
+
+// A folder with nothing in it does not stay behind.
+func TestCloseRemovesEmptyFolder(t *testing.T) {
+	t.Parallel()
+	o := testOptions(t)
+	if err := mustOpen(t, o).Close(); err != nil {
+		t.Fatal(err)
+	}
+	entries, err := os.ReadDir(o.Dir)
+	if err != nil || len(entries) != 0 {
+		t.Errorf("left behind: %v, %v", entries, err)
+	}
+}
+
+func TestOpenRefusesOptions(t *testing.T) {
+	t.Parallel()
+	for _, o := range []Options{
+		{},
+		{Dir: "x", Durability: 7},
+		{Dir: "x", MaxBytes: -1},
+		{Dir: "x", SegmentBytes: 1},
+		{Dir: "x", SegmentBytes: 1 << 30},
+		{Dir: "x", SegmentAge: -1},
+		{Dir: "x", Keep: -1},
+	} {
+		if _, err := Open(o); err == nil {
+			t.Errorf("options %+v accepted", o)
+		}
+	}
+}
+
+func TestSpoolFull(t *testing.T) {
+	t.Parallel()
+	for _, mode := range []Durability{Process, Memory} {
+		t.Run(mode.String(), func(t *testing.T) {
+			t.Parallel()
+			o := testOptions(t)
+			o.Durability, o.MaxBytes, o.Metrics = mode, 4<<10, NewMetrics(nil)
+			s := mustOpen(t, o)
+			kept := 0
+			var err error
+			for ; err == nil; kept++ {
+				err = s.Append(click(kept))
+			}
+			if got := reasonOf(t, err); got != DropSpoolFull {
+				t.Fatalf("dropped as %q", got)
+			}
+			if got := s.Stats().Refusing; got != DropSpoolFull {
+				t.Errorf("refusing %q", got)
+			}
+			if got := testutil.ToFloat64(o.Metrics.dropped[DropSpoolFull]); got != 1 {
+				t.Errorf("dropped metric %v", got)
+			}
+			mustSeal(t, s)
+			if got := ship(t, s); len(got) != kept-1 {
+				t.Errorf("%d clicks shipped, want %d", len(got), kept-1)
+			}
+			mustAppend(t, s, 1) // healed
+		})
+	}
+}
+
+// Kept segments give way to unshipped clicks.
+func TestKeptSegmentsMakeRoom(t *testing.T) {
+	t.Parallel()
+	o := testOptions(t)
+	o.MaxBytes = 16 << 10
+	s := mustOpen(t, o)
+	for i := range 1000 {
+		mustAppend(t, s, i)
+		if i%50 == 0 {
+			mustSeal(t, s)
+			ship(t, s)
+		}
+	}
+	eventually(t, "kept segments fit the bound", func() bool { return s.Stats().KeptBytes <= o.MaxBytes })
+	ids, err := s.RemoveExpired(time.Now())
+	if err != nil || len(ids) == 0 {
+		t.Errorf("removed early: %v, %v", ids, err)
+	}
+}
+
+func TestKeepThenRemove(t *testing.T) {
+	t.Parallel()
+	o := testOptions(t)
+	now := time.Date(2026, 2, 1, 0, 0, 0, 0, time.UTC)
+	o.Keep, o.Now = time.Hour, func() time.Time { return now }
+	s := mustOpen(t, o)
+	mustAppend(t, s, 1)
+	mustSeal(t, s)
+	segs, err := s.Segments()
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := segs[0].ID
+	ship(t, s)
+	if err := s.Shipped(id); err != nil {
+		t.Errorf("shipped again: %v", err)
+	}
+	if ids, err := s.RemoveExpired(now.Add(59 * time.Minute)); err != nil || len(ids) != 0 {
+		t.Errorf("removed too early: %v, %v", ids, err)
+	}
+	if s.Stats().KeptBytes == 0 {
+		t.Error("nothing kept")
+	}
+	for range 2 { // until it is confirmed
+		ids, err := s.RemoveExpired(now.Add(time.Hour))
+		if err != nil || len(ids) != 1 || ids[0] != id {
+			t.Errorf("removed %v, %v, want %s", ids, err, id)
+		}
+	}
+	// The owner crashes; the next one goes on where it was.
+	abandon(t, s)
+	next := mustOpen(t, o)
+	ids, err := next.RemoveExpired(now)
+	if err != nil || len(ids) != 1 || ids[0] != id {
+		t.Errorf("after a restart removed %v, %v, want %s", ids, err, id)
+	}
+	if err := next.Confirmed(append(ids, "../../etc/passwd")); err != nil {
+		t.Error(err)
+	}
+	if ids, err := next.RemoveExpired(now); err != nil || len(ids) != 0 {
+		t.Errorf("after confirmation removed %v, %v", ids, err)
+	}
+	if _, err := os.Stat(filepath.Join(o.Dir, folderOf(id), goneName)); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("empty folder not removed: %v", err)
+	}
+}
+
+func TestReship(t *testing.T) {
+	t.Parallel()
+	s := mustOpen(t, testOptions(t))
+	mustAppend(t, s, 1, 2)
+	mustSeal(t, s)
+	ship(t, s)
+	if n, err := s.Reship(); n != 1 || err != nil {
+		t.Fatalf("reshipped %d, %v", n, err)
+	}
+	wantMarkers(t, ship(t, s), 1, 2)
+	if st := s.Stats(); st.Segments != 0 || st.Bytes != 0 {
+		t.Errorf("stats %+v", st)
+	}
+}
+
+func TestUnknownSegments(t *testing.T) {
+	t.Parallel()
+	s := mustOpen(t, testOptions(t))
+	for _, id := range []string{"", "x", "../lock", segmentID(newFolderID(), 1)} {
+		if _, err := s.Read(Segment{ID: id}); err == nil {
+			t.Errorf("read %q: no error", id)
+		}
+		if err := s.Shipped(id); err == nil {
+			t.Errorf("shipped %q: no error", id)
+		}
+	}
+}
+
+// stuckDisk is a disk whose writes hang while hang is set.
+type stuckDisk struct {
+	hang    atomic.Bool
+	release chan struct{}
+}
+
+func (d *stuckDisk) disk() disk {
+	real := realDisk()
+	writeAt := real.writeAt
+	real.writeAt = func(f *os.File, b []byte, off int64) (int, error) {
+		if d.hang.Load() {
+			<-d.release
+		}
+		return writeAt(f, b, off)
+	}
+	return real
+}
+
+func TestHangingDisk(t *testing.T) {
+	t.Parallel()
+	hung := &stuckDisk{release: make(chan struct{})}
+	o := testOptions(t)
+	o.Metrics = NewMetrics(nil)
+	s := mustOpenOn(t, o, hung.disk())
+	mustAppend(t, s, 1)
+	hung.hang.Store(true)
+	var wg sync.WaitGroup
+	for i := range 20 {
+		wg.Go(func() {
+			if got := reasonOf(t, s.Append(click(100+i))); got != DropStuck {
+				t.Errorf("dropped as %q", got)
+			}
+		})
+	}
+	wg.Wait() // nobody waits for the disk, which hangs still
+	if got := reasonOf(t, s.Append(click(200))); got != DropStuck {
+		t.Errorf("dropped as %q", got)
+	}
+	if got := testutil.ToFloat64(o.Metrics.dropped[DropStuck]); got != 21 {
+		t.Errorf("dropped metric %v, want 21", got)
+	}
+	hung.hang.Store(false)
+	close(hung.release)
+	eventually(t, "appends again", func() bool { return s.Append(click(300)) == nil })
+	mustSeal(t, s)
+	seen := make(map[int]int)
+	for _, m := range ship(t, s) {
+		seen[m]++
+	}
+	if seen[1] != 1 || seen[300] != 1 {
+		t.Errorf("acknowledged clicks shipped %d and %d times", seen[1], seen[300])
+	}
+	for m, n := range seen {
+		if n != 1 {
+			t.Errorf("click %d shipped %d times", m, n)
+		}
+	}
+}
+
+// failing makes calls of a disk fail while err is set.
+type failing struct{ err atomic.Pointer[error] }
+
+func (f *failing) set(err error) {
+	if err == nil {
+		f.err.Store(nil)
+		return
+	}
+	f.err.Store(&err)
+}
+
+func (f *failing) get() error {
+	if err := f.err.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+// A write that fails half way harms neither what was there nor what follows.
+func TestWriteFails(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		err  error
+		want string
+	}{
+		{syscall.ENOSPC, DropDiskFull},
+		{syscall.EDQUOT, DropDiskFull},
+		{syscall.EROFS, DropUnwritable},
+		{syscall.EIO, DropIOError},
+	} {
+		t.Run(tt.want+" "+tt.err.Error(), func(t *testing.T) {
+			t.Parallel()
+			var trouble failing
+			d := realDisk()
+			d.writeAt = func(f *os.File, b []byte, off int64) (int, error) {
+				if err := trouble.get(); err != nil {
+					n, _ := f.WriteAt(b[:len(b)/2], off)
+					return n, &fs.PathError{Op: "write", Path: f.Name(), Err: err}
+				}
+				return f.WriteAt(b, off)
+			}
+			s := mustOpenOn(t, testOptions(t), d)
+			mustAppend(t, s, 1, 2)
+			trouble.set(tt.err)
+			for range 3 {
+				if got := reasonOf(t, s.Append(click(100))); got != tt.want {
+					t.Errorf("dropped as %q, want %q", got, tt.want)
+				}
+			}
+			trouble.set(nil)
+			eventually(t, "appends again", func() bool { return s.Append(click(3)) == nil })
+			mustSeal(t, s)
+			got := ship(t, s)
+			wantMarkers(t, got, 1, 2, 3)
+			if n := testutil.ToFloat64(s.opt.Metrics.damaged[damageChecksum]); n != 0 {
+				t.Errorf("%v damaged records", n)
+			}
+		})
+	}
+}
+
+// After a failed fsync the file is given up; nothing is acknowledged by a
+// second fsync of it.
+func TestSyncFails(t *testing.T) {
+	t.Parallel()
+	var trouble failing
+	var mu sync.Mutex
+	synced := make(map[string][]error)
+	d := realDisk()
+	d.sync = func(f *os.File) error {
+		err := trouble.get()
+		mu.Lock()
+		defer mu.Unlock()
+		synced[f.Name()] = append(synced[f.Name()], err)
+		return err
+	}
+	o := testOptions(t)
+	o.Durability = Disk
+	s := mustOpenOn(t, o, d)
+	mustAppend(t, s, 1)
+	trouble.set(syscall.EIO)
+	if got := reasonOf(t, s.Append(click(2))); got != DropIOError {
+		t.Errorf("dropped as %q", got)
+	}
+	trouble.set(nil)
+	eventually(t, "appends again", func() bool { return s.Append(click(3)) == nil })
+	mu.Lock()
+	defer mu.Unlock()
+	failed := 0
+	for name, errs := range synced {
+		for i, err := range errs {
+			if err != nil && i != len(errs)-1 {
+				t.Errorf("%s was synced again after a failure", name)
+			}
+			if err != nil {
+				failed++
+			}
+		}
+	}
+	if failed != 1 || len(synced) != 2 {
+		t.Errorf("%d failures in %d files", failed, len(synced))
+	}
+}
+
+// A spool whose folder cannot be made starts, drops, and heals.
+func TestOpenWithoutFolder(t *testing.T) {
+	t.Parallel()
+	o := testOptions(t)
+	blocker := filepath.Join(o.Dir, "spool")
+	if err := os.WriteFile(blocker, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	o.Dir = filepath.Join(blocker, "below")
+	s := mustOpen(t, o)
+	if got := reasonOf(t, s.Append(click(1))); got != DropUnwritable {
+		t.Errorf("dropped as %q", got)
+	}
+	if err := os.Remove(blocker); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "appends", func() bool { return s.Append(click(2)) == nil })
+}
+
+// Files cannot be made, but the open one goes on.
+func TestCreateFails(t *testing.T) {
+	t.Parallel()
+	var trouble failing
+	d := realDisk()
+	create := d.create
+	d.create = func(path string) (*os.File, error) {
+		if err := trouble.get(); err != nil {
+			return nil, err
+		}
+		return create(path)
+	}
+	o := testOptions(t)
+	o.SegmentBytes = 4 << 10
+	s := mustOpenOn(t, o, d)
+	trouble.set(syscall.ENOSPC)
+	for i := range 1000 {
+		mustAppend(t, s, i)
+	}
+	mustSeal(t, s) // gives the last file away
+	eventually(t, "drops", func() bool {
+		err := s.Append(click(5000))
+		return err != nil && reasonOf(t, err) == DropDiskFull
+	})
+	trouble.set(nil)
+	eventually(t, "appends again", func() bool { return s.Append(click(1000)) == nil })
+	mustSeal(t, s)
+	if got := ship(t, s); len(got) != 1001 {
+		t.Errorf("%d clicks shipped, want 1001", len(got))
+	}
+}
+
+// A rename that fails is tried again; the segment is neither lost nor doubled.
+func TestSealFails(t *testing.T) {
+	t.Parallel()
+	var trouble failing
+	d := realDisk()
+	d.rename = func(from, to string) error {
+		if err := trouble.get(); err != nil {
+			return err
+		}
+		return os.Rename(from, to)
+	}
+	s := mustOpenOn(t, testOptions(t), d)
+	mustAppend(t, s, 1)
+	trouble.set(syscall.EROFS)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if err := s.SealNow(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("seal: %v", err)
+	}
+	mustAppend(t, s, 2)
+	trouble.set(nil)
+	mustSeal(t, s)
+	eventually(t, "both segments are there", func() bool { return s.Stats().Segments == 2 })
+	wantMarkers(t, ship(t, s), 1, 2)
+}
+
+func TestAdopt(t *testing.T) {
+	t.Parallel()
+	o := testOptions(t)
+	dead, alive := mustOpen(t, o), mustOpen(t, o)
+	mustAppend(t, dead, 1)
+	mustSeal(t, dead)
+	mustAppend(t, dead, 2) // not sealed
+	mustAppend(t, alive, 3)
+	mustSeal(t, alive)
+	abandon(t, dead)
+	heir := mustOpen(t, o)
+	if st := heir.Stats(); st.Segments != 2 || st.Bytes == 0 || !st.Oldest.Equal(click(1).At) {
+		t.Errorf("stats %+v", st)
+	}
+	wantMarkers(t, ship(t, heir), 1, 2)
+	wantMarkers(t, ship(t, alive), 3)
+	if n, err := heir.Adopt(); n != 0 || err != nil {
+		t.Errorf("adopted %d again, %v", n, err)
+	}
+}
+
+// Foreign files stay as they are, and damage costs no whole record.
+func TestAdoptDamaged(t *testing.T) {
+	t.Parallel()
+	o := testOptions(t)
+	o.Metrics = NewMetrics(nil)
+	s := mustOpen(t, o)
+	mustAppend(t, s, 1, 2, 3)
+	mustSeal(t, s)
+	mustAppend(t, s, 4)
+	mustSeal(t, s)
+	segs, err := s.Segments()
+	if err != nil {
+		t.Fatal(err)
+	}
+	folder := filepath.Join(o.Dir, folderOf(segs[0].ID))
+	flip(t, filepath.Join(folder, segs[0].ID+suffixSealed), recordHead+2) // the first record
+	flip(t, filepath.Join(folder, segs[1].ID+suffixSealed), 0)            // the only record
+	for _, name := range []string{"notes.txt", segmentID(newFolderID(), 1) + suffixSealed, ".open"} {
+		if err := os.WriteFile(filepath.Join(folder, name), []byte("foreign"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	abandon(t, s)
+	heir := mustOpen(t, o)
+	wantMarkers(t, ship(t, heir), 2, 3)
+	if got := testutil.ToFloat64(o.Metrics.setAside); got != 1 {
+		t.Errorf("%v segments set aside", got)
+	}
+	if got := testutil.ToFloat64(o.Metrics.damaged[damageChecksum]) + testutil.ToFloat64(o.Metrics.damaged[damageGarbage]); got != 2 {
+		t.Errorf("%v damaged records", got)
+	}
+	left, err := filepath.Glob(filepath.Join(folder, "*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if all := strings.Join(left, " "); !strings.Contains(all, "notes.txt") || !strings.Contains(all, segs[1].ID+suffixBad) {
+		t.Errorf("left: %v", left)
+	}
+}
+
+func flip(t *testing.T, path string, at int) {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b[at] ^= 0x40
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestOpenForShipping(t *testing.T) {
+	t.Parallel()
+	o := testOptions(t)
+	dead := mustOpen(t, o)
+	mustAppend(t, dead, 1, 2)
+	if _, err := OpenForShipping(o.Dir, Options{Log: o.Log}); err == nil {
+		t.Error("took a folder that has an owner")
+	}
+	abandon(t, dead)
+	s, err := OpenForShipping(filepath.Join(o.Dir, dead.shelf.own.id), Options{Log: o.Log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := reasonOf(t, s.Append(click(3))); got != DropClosed {
+		t.Errorf("append dropped as %q", got)
+	}
+	wantMarkers(t, ship(t, s), 1, 2)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s, err = OpenForShipping(o.Dir, Options{Log: o.Log}) // the folder of folders
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, err := s.Reship(); n != 1 || err != nil {
+		t.Errorf("reshipped %d, %v", n, err)
+	}
+	wantMarkers(t, ship(t, s), 1, 2)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := OpenForShipping(t.TempDir(), Options{Log: o.Log}); err == nil {
+		t.Error("opened a folder without folders")
+	}
+}
+
+// Somebody deletes the folder below a running spool.
+func TestFolderRemovedInUse(t *testing.T) {
+	t.Parallel()
+	o := testOptions(t)
+	s := mustOpen(t, o)
+	mustAppend(t, s, 1)
+	eventually(t, "the folder is removed", func() bool { // the keeper may just make a file in it
+		return os.RemoveAll(filepath.Join(o.Dir, s.shelf.own.id)) == nil
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	_ = s.SealNow(ctx) // succeeds at once or later
+	mustAppend(t, s, 2)
+	mustSeal(t, s)
+	eventually(t, "both segments are there", func() bool { return s.Stats().Segments == 2 })
+	if got := ship(t, s); len(got) != 2 || got[0]+got[1] != 3 {
+		t.Errorf("shipped %v, want 1 and 2", got)
+	}
+}

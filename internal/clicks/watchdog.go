@@ -1,0 +1,75 @@
+package clicks
+
+import "time"
+
+// The watchdog gives appends up after watchStrikes ticks: between 32 and 40 ms.
+// It counts ticks of its own rather than time, because a process that was
+// paused as a whole has missed ticks too, and its disk is not stuck.
+const (
+	watchTick    = 8 * time.Millisecond
+	watchStrikes = 5
+	watchIdle    = 125 // ticks without an append until it sleeps
+)
+
+// watchGroups is the watchdog. It never touches the disk or the log.
+func (s *Spool) watchGroups() {
+	tick := time.NewTicker(watchTick)
+	defer tick.Stop()
+	for {
+		tick.Stop()
+		select {
+		case <-s.watch:
+		case <-s.writerDone:
+			return
+		}
+		tick.Reset(watchTick)
+		for quiet := 0; quiet < watchIdle || !s.stopWatching(); {
+			select {
+			case <-tick.C:
+			case <-s.writerDone:
+				return
+			}
+			if s.strike() {
+				quiet = 0
+			} else {
+				quiet++
+			}
+		}
+	}
+}
+
+// strike gives up what has waited too long, and reports whether anything
+// waits.
+func (s *Spool) strike() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	waiting := false
+	for _, g := range []*group{s.flight, s.next} {
+		if g == nil || g.clicks == 0 || g.settled {
+			continue
+		}
+		waiting = true
+		if g.strikes++; g.strikes >= watchStrikes {
+			s.stuck = true
+		}
+	}
+	if s.stuck && waiting {
+		if s.flight != nil {
+			s.giveUp(s.flight, errStuck)
+		}
+		s.giveUp(s.next, errStuck)
+		s.settleRefusal()
+	}
+	return waiting
+}
+
+// stopWatching lets the next append wake the watchdog, unless one waits.
+func (s *Spool) stopWatching() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.next.clicks > 0 || s.flight != nil {
+		return false
+	}
+	s.watching = false
+	return true
+}

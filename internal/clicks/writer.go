@@ -1,0 +1,293 @@
+package clicks
+
+import (
+	"errors"
+	"os"
+	"runtime"
+	"syscall"
+	"time"
+)
+
+// openSegment is a file on its way from spare to sealed. It belongs to one
+// goroutine at a time: the keeper makes it, the writer fills it, the keeper
+// seals it.
+type openSegment struct {
+	id     string
+	path   string
+	file   *os.File
+	seed   uint32
+	size   int64 // up to here it holds acknowledged records
+	clicks int
+	oldest int64           // Unix microseconds
+	done   []chan struct{} // closed once it is sealed
+}
+
+// writeGroups is the writer: the only goroutine that writes records. It makes
+// no other system call while its file is in good order, so that nothing but
+// the write itself delays an append.
+func (s *Spool) writeGroups() {
+	defer close(s.writerDone)
+	defer close(s.filled)
+	var seg *openSegment
+	for {
+		seals, more := s.awaitWork()
+		if !more {
+			s.handOver(seg)
+			return
+		}
+		seg = s.rotate(seg, seals)
+		if seg = s.writable(seg); seg == nil {
+			continue
+		}
+		// Let the requests that are ready to run append first: they share
+		// this write instead of each waiting for one of its own.
+		runtime.Gosched()
+		g, records := s.takeGroup()
+		if g == nil {
+			continue
+		}
+		drop := s.write(seg, g, records)
+		if drop != nil && drop != errDiskFull {
+			// What the file holds is acknowledged; what the failed call did
+			// to the rest is unknown. It is not written again.
+			s.handOver(seg)
+			seg = nil
+		}
+		s.finish(g, records, drop)
+	}
+}
+
+// awaitWork waits until there is something to write or to seal, or, with more
+// false, until the spool is closed and all is written.
+func (s *Spool) awaitWork() (seals []chan struct{}, more bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for s.next.clicks == 0 && len(s.seals) == 0 && !s.sealAsked {
+		if s.closed {
+			return nil, false
+		}
+		s.idle = true
+		s.mu.Unlock()
+		<-s.wake
+		s.mu.Lock()
+	}
+	seals, s.seals, s.sealAsked = s.seals, nil, false
+	return seals, true
+}
+
+// sealDue reports whether seg is as large or as old as a segment should be.
+func (s *Spool) sealDue(seg *openSegment) bool {
+	if seg.size == 0 {
+		return false
+	}
+	bytes, age := s.wanted()
+	return seg.size >= bytes || seg.clicks >= maxBatchClicks/4 ||
+		time.Now().UnixNano()-s.activeSince.Load() >= int64(age)
+}
+
+// wanted returns the size and age to seal at. Small and young keeps clicks
+// fresh; once segments queue up, nobody sees them sooner for that, and fewer
+// and larger ones ship faster and keep the folder small.
+func (s *Spool) wanted() (bytes int64, age time.Duration) {
+	backlog := s.shelf.segments.Load()
+	if backlog < smallBacklog {
+		return int64(s.opt.SegmentBytes), s.opt.SegmentAge
+	}
+	age = min(s.opt.SegmentAge*time.Duration(min(backlog, 1000)), max(maxSealAge, s.opt.SegmentAge))
+	return min(4*int64(s.opt.SegmentBytes), backlogSegmentBytes), age
+}
+
+// rotate hands seg to the keeper if it is due or somebody waits for the seal,
+// and returns the file to go on with, which is nil when none is ready. If only
+// its size or age asks for it and there is no spare yet, seg goes on: growing
+// a segment is better than dropping clicks.
+func (s *Spool) rotate(seg *openSegment, seals []chan struct{}) *openSegment {
+	if seg == nil || seg.size == 0 {
+		if len(seals) > 0 {
+			s.filled <- &openSegment{done: seals} // in line behind earlier files
+		}
+		return seg
+	}
+	if len(seals) == 0 && !s.sealDue(seg) {
+		return seg
+	}
+	var spare *openSegment
+	select {
+	case spare = <-s.spares:
+	default:
+		if len(seals) == 0 {
+			return seg
+		}
+	}
+	seg.done = seals
+	s.handOver(seg)
+	return spare
+}
+
+// handOver gives seg to the keeper to seal. nil is nothing to do.
+func (s *Spool) handOver(seg *openSegment) {
+	if seg == nil {
+		return
+	}
+	s.shelf.bytes.Add(seg.size)
+	s.active.Store(0)
+	s.activeSince.Store(0)
+	s.filled <- seg
+}
+
+// writable returns seg, or the next file if seg is nil or as large as a
+// segment may be. It waits until there is one, and returns nil when the spool
+// was closed meanwhile or there is nothing to write.
+func (s *Spool) writable(seg *openSegment) *openSegment {
+	if seg != nil && seg.size < maxSegmentBytes && seg.clicks < maxSegmentClicks {
+		return seg
+	}
+	s.handOver(seg)
+	select {
+	case seg = <-s.spares:
+		return seg
+	default:
+	}
+	s.setNoFile(true)
+	select {
+	case seg = <-s.spares:
+		s.setNoFile(false)
+		return seg
+	case <-s.quit:
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.giveUp(s.next, errClosed)
+		return nil
+	}
+}
+
+func (s *Spool) setNoFile(none bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.noFile = none
+	if !none {
+		s.stuck = false
+	}
+	s.settleNoFile()
+}
+
+// setNoSpare records why there is no spare, nil when there is one, and reports
+// whether that is news.
+func (s *Spool) setNoSpare(drop *DropError) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	news := (s.noSpare == nil) != (drop == nil)
+	s.noSpare = drop
+	s.settleNoFile()
+	return news
+}
+
+func (s *Spool) settleNoFile() {
+	if s.noFile && s.noSpare != nil {
+		s.giveUp(s.next, s.noSpare)
+	}
+	s.settleRefusal()
+}
+
+// takeGroup takes the waiting records away to be written. There are none if
+// the watchdog has given them up meanwhile.
+func (s *Spool) takeGroup() (*group, []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.next.clicks == 0 {
+		return nil, nil
+	}
+	g, records := s.next, s.buf
+	s.next, s.buf, s.spareBuf = newGroup(), s.spareBuf[:0], nil
+	s.flight = g
+	return g, records
+}
+
+// write puts the records behind the others in seg.
+func (s *Spool) write(seg *openSegment, g *group, records []byte) *DropError {
+	stamp(records, seg.seed, seg.size)
+	if _, err := s.disk.writeAt(seg.file, records, seg.size); err != nil {
+		return s.writeFailed(seg, err)
+	}
+	if s.opt.Durability == Disk {
+		if err := s.disk.sync(seg.file); err != nil {
+			// The kernel may have marked the pages clean: a second fsync
+			// would succeed without having written them. The caller gives
+			// the file up.
+			s.trouble.Store(&err)
+			return errIOError
+		}
+	}
+	if seg.size == 0 {
+		seg.oldest = g.oldest
+		s.activeOldest.Store(seg.oldest)
+		s.activeSince.Store(time.Now().UnixNano())
+		notify(s.nudge) // it is time to think of sealing
+	} else if g.oldest < seg.oldest {
+		seg.oldest = g.oldest
+		s.activeOldest.Store(seg.oldest)
+	}
+	seg.size += int64(len(records))
+	seg.clicks += g.clicks
+	s.active.Store(seg.size)
+	return nil
+}
+
+// writeFailed classifies the error. If the disk is full the file stays in use,
+// cut back to what is acknowledged: the space may return.
+func (s *Spool) writeFailed(seg *openSegment, err error) *DropError {
+	s.trouble.Store(&err)
+	drop := dropFor(err)
+	if drop == errDiskFull {
+		// Not vital: the next write overwrites what is left of this one,
+		// and the scan finds its way through the rest.
+		if err := seg.file.Truncate(seg.size); err != nil && !errors.Is(err, syscall.ENOSPC) {
+			s.trouble.Store(&err)
+		}
+	}
+	return drop
+}
+
+// finish settles a group after its write and takes its buffer back.
+func (s *Spool) finish(g *group, records []byte, drop *DropError) {
+	s.mu.Lock()
+	s.spareBuf = records[:0]
+	s.flight = nil
+	s.stuck = false
+	s.failed = drop
+	if drop != nil {
+		s.retryAt = time.Now().Add(retryPause)
+	}
+	s.checkFull()
+	switch {
+	case drop != nil:
+		s.giveUp(g, drop)
+	case !g.settled: // else the watchdog has counted them as dropped
+		g.settled = true
+		close(g.done)
+		s.opt.Metrics.appended.Add(float64(g.clicks))
+	}
+	s.mu.Unlock()
+	if drop == errDiskFull {
+		s.needRoom.Store(true)
+		notify(s.nudge)
+	}
+}
+
+// giveUp wakes the appends of g with a drop and counts them, unless they have
+// been woken before. If g is still collecting, its records are forgotten. s.mu
+// is held.
+func (s *Spool) giveUp(g *group, drop *DropError) {
+	if g == s.next {
+		if g.clicks == 0 {
+			return
+		}
+		s.next, s.buf = newGroup(), s.buf[:0]
+	}
+	if !g.settled {
+		g.settled = true
+		g.drop = drop
+		close(g.done)
+		s.dropped(drop, g.clicks)
+	}
+}
