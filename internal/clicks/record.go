@@ -94,19 +94,20 @@ func scan(id string, data []byte) (found []Click, damaged map[string]int) {
 	lost := ""                                // why the bytes being skipped are damaged
 	for off := 0; off < end; {
 		n, why := recordAt(data, off, seed)
-		if why == "" {
-			c, ok := parseBody(data[off+recordHead:off+n], text[off+recordHead:off+n])
-			if ok {
-				found, damaged, lost = append(found, c), count(damaged, lost), ""
-				off += n
-				continue
+		if why != "" {
+			if lost == "" {
+				lost = why
 			}
-			why = damageMalformed
+			off = nextMark(data, off+1)
+			continue
 		}
-		if lost == "" {
-			lost = why
+		damaged, lost = count(damaged, lost), ""
+		if c, ok := parseBody(data[off+recordHead:off+n], text[off+recordHead:off+n]); ok {
+			found = append(found, c)
+		} else {
+			damaged = count(damaged, damageMalformed)
 		}
-		off = nextMark(data, off+1)
+		off += n
 	}
 	return found, count(damaged, lost)
 }

@@ -105,7 +105,7 @@ func TestScanCountsDamage(t *testing.T) {
 		{"record removed", func(b []byte) []byte { return append(b[:second], b[third:]...) }, 1, "map[checksum:1]"},
 		{"record doubled", func(b []byte) []byte { return append(b, b[last:]...) }, 5, "map[checksum:1]"},
 		{"foreign", func([]byte) []byte { return bytes.Repeat([]byte("foreign\n"), 100) }, 0, "map[garbage:1]"},
-		{"this is not a click", func(b []byte) []byte { return appendRaw(b, []byte("not a click")) }, 5, "map[malformed:1]"},
+		{"not a click", func(b []byte) []byte { return appendRaw(b, []byte("this is not a click")) }, 5, "map[malformed:1]"},
 	} {
 		got, damaged := scan(testSegment, tt.damage(bytes.Clone(sound)))
 		if len(got) != tt.whole || fmt.Sprint(damaged) != tt.want {

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -878,5 +879,83 @@ func TestFolderRemovedInUse(t *testing.T) {
 	eventually(t, "both segments are there", func() bool { return s.Stats().Segments == 2 })
 	if got := ship(t, s); len(got) != 2 || got[0]+got[1] != 3 {
 		t.Errorf("shipped %v, want 1 and 2", got)
+	}
+}
+
+// Close leaves no goroutine and no descriptor of the lock behind.
+func TestCloseStopsEverything(t *testing.T) {
+	t.Parallel()
+	for _, mode := range []Durability{Process, Disk, Memory} {
+		o := testOptions(t)
+		o.Durability = mode
+		s := mustOpen(t, o)
+		appendMany(t, s, 8, 10)
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+		if err := s.Close(); err != nil {
+			t.Errorf("closed again: %v", err)
+		}
+		stacks := goroutineStacks()
+		// Every goroutine of a spool has its *Spool as receiver.
+		for _, name := range []string{"writeGroups", "keep", "keepMemory", "watchGroups", "reportDrops"} {
+			if strings.Contains(stacks, fmt.Sprintf("(*Spool).%s(%p", name, s)) {
+				t.Errorf("%s runs after Close", name)
+			}
+		}
+	}
+}
+
+func goroutineStacks() string {
+	buf := make([]byte, 1<<20)
+	return string(buf[:runtime.Stack(buf, true)])
+}
+
+// Everything at once, for the race detector.
+func TestConcurrentUse(t *testing.T) {
+	t.Parallel()
+	o := testOptions(t)
+	o.SegmentAge, o.SegmentBytes, o.Keep = time.Millisecond, 4<<10, time.Millisecond
+	s := mustOpen(t, o)
+	const callers, each = 8, 200
+	appended := make(chan struct{})
+	var others sync.WaitGroup
+	others.Go(func() {
+		defer close(appended)
+		appendMany(t, s, callers, each)
+	})
+	others.Go(func() {
+		for {
+			select {
+			case <-appended:
+				return
+			default:
+			}
+			s.Stats()
+			_, adopted := s.Adopt()
+			ids, removed := s.RemoveExpired(time.Now())
+			if err := errors.Join(adopted, removed, s.Confirmed(ids), s.SealNow(t.Context())); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	var shipped []int
+	for more := true; more; {
+		select {
+		case <-appended:
+			more = false
+		case <-s.Sealed():
+		}
+		shipped = append(shipped, ship(t, s)...)
+	}
+	others.Wait()
+	mustSeal(t, s)
+	shipped = append(shipped, ship(t, s)...)
+	seen := make(map[int]bool)
+	for _, m := range shipped {
+		seen[m] = true
+	}
+	if len(shipped) != callers*each || len(seen) != callers*each {
+		t.Errorf("%d clicks shipped, %d different, want %d", len(shipped), len(seen), callers*each)
 	}
 }

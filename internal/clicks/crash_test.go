@@ -1,0 +1,170 @@
+package clicks
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+)
+
+const (
+	crashDir   = "SIGNPOST_TEST_CRASH_DIR"
+	crashFirst = "SIGNPOST_TEST_CRASH_FIRST"
+	crashMode  = "SIGNPOST_TEST_CRASH_MODE"
+)
+
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(crashDir); dir != "" {
+		appendForever(dir)
+	}
+	os.Exit(m.Run())
+}
+
+// appendForever is the child of TestCrash. It says on its standard output "?n"
+// before it appends click n and "!n" once that is acknowledged.
+func appendForever(dir string) {
+	first, err := strconv.Atoi(os.Getenv(crashFirst))
+	if err != nil {
+		panic(err)
+	}
+	mode, err := ParseDurability(os.Getenv(crashMode))
+	if err != nil {
+		panic(err)
+	}
+	s, err := Open(Options{
+		Dir:          dir,
+		Durability:   mode,
+		SegmentBytes: 4 << 10,
+		SegmentAge:   2 * time.Millisecond,
+		Log:          slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		panic(err)
+	}
+	var mu sync.Mutex
+	next := func() int {
+		mu.Lock()
+		defer mu.Unlock()
+		first++
+		return first
+	}
+	for range 7 {
+		go func() {
+			for {
+				n := next()
+				say("?", n)
+				if s.Append(click(n)) == nil {
+					say("!", n)
+				}
+			}
+		}()
+	}
+	for range s.Sealed() { // ship a part, as far as one may without Postgres
+		segs, err := s.Segments()
+		if err != nil {
+			panic(err)
+		}
+		if len(segs) > 0 {
+			if _, err := s.Read(segs[0]); err != nil {
+				panic(err)
+			}
+		}
+	}
+}
+
+// say writes one line with one system call, so that lines stay whole.
+func say(what string, n int) {
+	if _, err := fmt.Fprintf(os.Stdout, "%s%d\n", what, n); err != nil {
+		panic(err)
+	}
+}
+
+// I1 and the spool's half of I2: a process that appends from many goroutines
+// is killed at random moments, again and again over one directory. Each click
+// that was acknowledged is there, none is there twice, and none that was not
+// attempted.
+func TestCrash(t *testing.T) {
+	t.Parallel()
+	for _, mode := range []Durability{Process, Disk} {
+		t.Run(mode.String(), func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			attempted, acknowledged := make(map[int]bool), make(map[int]bool)
+			for round := range 8 {
+				killWhileAppending(t, dir, mode, round*10_000_000, attempted, acknowledged)
+			}
+			o := testOptions(t)
+			o.Dir = dir
+			s := mustOpen(t, o)
+			recovered := make(map[int]int)
+			for _, m := range ship(t, s) {
+				recovered[m]++
+			}
+			for m, n := range recovered {
+				if n > 1 || !attempted[m] {
+					t.Errorf("click %d is there %d times, attempted: %t", m, n, attempted[m])
+				}
+			}
+			for m := range acknowledged {
+				if recovered[m] == 0 {
+					t.Errorf("acknowledged click %d is lost", m)
+				}
+			}
+			if len(acknowledged) == 0 {
+				t.Error("nothing was acknowledged")
+			}
+			t.Logf("acknowledged %d, recovered %d, attempted %d", len(acknowledged), len(recovered), len(attempted))
+		})
+	}
+}
+
+// killWhileAppending runs a child and kills it after a random number of
+// acknowledged clicks.
+func killWhileAppending(t *testing.T, dir string, mode Durability, first int, attempted, acknowledged map[int]bool) {
+	t.Helper()
+	child := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^$")
+	child.Env = append(os.Environ(), crashDir+"="+dir, crashFirst+"="+strconv.Itoa(first), crashMode+"="+mode.String())
+	out, err := child.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	child.Stderr = os.Stderr
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	enough := 1 + rand.IntN(2000)
+	lines := bufio.NewReader(out)
+	for {
+		line, err := lines.ReadString('\n')
+		if err == io.EOF { //nolint:errorlint // the reader returns it bare
+			break // the pipe is empty and its writer dead
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		n, err := strconv.Atoi(line[1 : len(line)-1])
+		if err != nil {
+			t.Fatalf("child says %q", line)
+		}
+		if line[0] == '?' {
+			attempted[n] = true
+			continue
+		}
+		acknowledged[n] = true
+		if enough--; enough == 0 {
+			if err := child.Process.Kill(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := child.Wait(); err == nil {
+		t.Error("the child ended by itself")
+	}
+}
