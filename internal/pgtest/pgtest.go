@@ -118,6 +118,32 @@ func Cluster(t testing.TB) *postgres.Cluster {
 	return c
 }
 
+// Dir returns the path of a folder, not made yet, in which the test may start a
+// server of its own. Whatever runs there at the end of the test is stopped, and
+// the folder removed. Unlike t.TempDir, the server's user can get there.
+func Dir(t testing.TB) string {
+	t.Helper()
+	dir, err := newDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
+		defer cancel()
+		if err := removeIfThere(ctx, dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
+}
+
+func removeIfThere(ctx context.Context, dir string) error {
+	if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return postgres.RemoveCluster(ctx, dir)
+}
+
 // Migrated makes a database with the schema of this release in a cluster and
 // returns its address. It goes with the cluster.
 func Migrated(t testing.TB, c *postgres.Cluster) string {

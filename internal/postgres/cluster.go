@@ -566,7 +566,9 @@ func RemoveCluster(ctx context.Context, dir string) error {
 	if err != nil {
 		home = dir // nothing is left of it
 	}
-	if err := stopOrphan(ctx, filepath.Join(home, "data")); err != nil {
+	data := filepath.Join(home, "data")
+	removeSharedMemory(data) // before the pid file goes; one in use stays
+	if err := stopOrphan(ctx, data); err != nil {
 		return fmt.Errorf("remove database %s: %w", dir, err)
 	}
 	if err := errors.Join(os.RemoveAll(home), os.RemoveAll(dir)); err != nil {

@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 func setDeathSignal(attr *syscall.SysProcAttr, sig syscall.Signal) { attr.Pdeathsig = sig }
@@ -49,4 +51,35 @@ func childrenOf(pid int) []int {
 		}
 	}
 	return children
+}
+
+// removeSharedMemory removes the System V segment that a killed server on data
+// left, which the next server would do, for a folder that will have none. The
+// pid file names it; it goes only if that server made it and nobody uses it.
+func removeSharedMemory(data string) {
+	pid, err := postmasterPID(data)
+	if err != nil || pid == 0 {
+		return
+	}
+	content, err := os.ReadFile(filepath.Join(data, "postmaster.pid"))
+	if err != nil {
+		return
+	}
+	lines := strings.Split(string(content), "\n")
+	if len(lines) < 7 {
+		return
+	}
+	fields := strings.Fields(lines[6]) // key and id
+	if len(fields) != 2 {
+		return
+	}
+	id, err := strconv.Atoi(fields[1])
+	if err != nil {
+		return
+	}
+	var desc unix.SysvShmDesc
+	if _, err := unix.SysvShmCtl(id, unix.IPC_STAT, &desc); err != nil || desc.Nattch != 0 || int(desc.Cpid) != pid {
+		return
+	}
+	_, _ = unix.SysvShmCtl(id, unix.IPC_RMID, nil)
 }

@@ -22,8 +22,15 @@ const (
 )
 
 // Ready tells what a process lacks to do its work, nil when nothing. Its text
-// is shown to whoever asks on the admin port.
+// is shown to whoever asks on the admin port. A nil Ready lacks nothing.
 type Ready func(context.Context) error
+
+func (r Ready) ask(ctx context.Context) error {
+	if r == nil {
+		return nil
+	}
+	return r(ctx)
+}
 
 // AdminHandler serves what operators and probes ask for:
 //
@@ -41,7 +48,7 @@ func AdminHandler(registry *prometheus.Registry, log *slog.Logger, ready Ready) 
 	mux.HandleFunc("GET /ready", func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithTimeout(r.Context(), readyTimeout)
 		defer cancel()
-		if err := ready(ctx); err != nil {
+		if err := ready.ask(ctx); err != nil {
 			answer(w, http.StatusServiceUnavailable, map[string]any{
 				"error": "not ready: " + err.Error(), "code": http.StatusServiceUnavailable,
 			})
@@ -88,7 +95,7 @@ func StartAdmin(ctx context.Context, addr string, handler http.Handler, log *slo
 	var lc net.ListenConfig
 	listener, err := lc.Listen(ctx, "tcp", addr)
 	if err != nil {
-		return nil, fmt.Errorf("listen on ADMIN_ADDR: %w", err)
+		return nil, fmt.Errorf("listen: %w", err)
 	}
 	a := &Admin{
 		server: &http.Server{
@@ -118,7 +125,7 @@ func (a *Admin) Stop(ctx context.Context) error {
 		err = errors.Join(fmt.Errorf("stop the admin server in time: %w", err), a.server.Close())
 	}
 	if served := <-a.done; !errors.Is(served, http.ErrServerClosed) {
-		err = errors.Join(err, fmt.Errorf("serve on ADMIN_ADDR: %w", served))
+		err = errors.Join(err, fmt.Errorf("serve: %w", served))
 	}
 	return err
 }

@@ -1,0 +1,139 @@
+package postgres_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/signpost/signpost/internal/pgtest"
+	"github.com/signpost/signpost/internal/postgres"
+)
+
+func TestMain(m *testing.M) { pgtest.Main(m) }
+
+func TestOpenSetsUpSessions(t *testing.T) {
+	t.Parallel()
+	pool, err := postgres.Open(t.Context(), pgtest.URL(t), postgres.Options{
+		Role: "api", MaxConns: 3, StatementTimeout: 1500 * time.Millisecond, LockTimeout: time.Second, IdleInTxTimeout: time.Minute,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	for name, want := range map[string]string{
+		"application_name": "signpost api", "timezone": "UTC", "statement_timeout": "1500ms", "lock_timeout": "1s",
+		"idle_in_transaction_session_timeout": "1min",
+	} {
+		if got := scanText(t, pool, "SELECT current_setting($1)", name); got != want {
+			t.Errorf("%s = %q, want %q", name, got, want)
+		}
+	}
+	if got := pool.Config().MaxConns; got != 3 {
+		t.Errorf("max conns = %d, want 3", got)
+	}
+}
+
+func scanText(t *testing.T, pool *pgxpool.Pool, sql string, args ...any) string {
+	t.Helper()
+	var s string
+	if err := pool.QueryRow(t.Context(), sql, args...).Scan(&s); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func TestOpenKeepsTheURLsName(t *testing.T) {
+	t.Parallel()
+	pool := pgtest.Open(t, pgtest.URL(t)+"&application_name=mine")
+	if got := scanText(t, pool, "SELECT current_setting('application_name')"); got != "mine" {
+		t.Errorf("application_name = %q, want mine", got)
+	}
+}
+
+func TestOpenRefusesNonsenseWithoutShowingIt(t *testing.T) {
+	t.Parallel()
+	for _, url := range []string{
+		"postgres://user:s3cret@db:port/x", "postgres://user:s3/cret@db/x", "mysql://user:s3cret@db/x",
+		"postgres://user:s3cret%zz@db/x", "s3cret", "postgres://user:s3cret@db/x?sslmode=s3cretive",
+		"postgres://user:pa ss?s3cret@db/x",
+	} {
+		_, err := postgres.Open(t.Context(), url, postgres.Options{})
+		if err == nil {
+			t.Errorf("%s was accepted", url)
+			continue
+		}
+		if strings.Contains(err.Error(), "s3cret") || strings.Contains(err.Error(), "cret@") {
+			t.Errorf("error shows part of the URL: %v", err)
+		}
+	}
+}
+
+func TestInTx(t *testing.T) {
+	t.Parallel()
+	pool := pgtest.Open(t, pgtest.Empty(t))
+	if _, err := pool.Exec(t.Context(), "CREATE TABLE t (who text)"); err != nil {
+		t.Fatal(err)
+	}
+	insert := func(ctx context.Context, who string, then func() error) error {
+		return postgres.InTx(ctx, pool, func(tx pgx.Tx) error {
+			if _, err := tx.Exec(ctx, "INSERT INTO t VALUES ($1)", who); err != nil {
+				return err
+			}
+			return then()
+		})
+	}
+	if err := insert(t.Context(), "kept", func() error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	failure := errors.New("no")
+	if err := insert(t.Context(), "failed", func() error { return failure }); err != failure { //nolint:errorlint // as it is
+		t.Errorf("error = %v, want what fn returned", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	if err := insert(ctx, "canceled", func() error { cancel(); return nil }); !errors.Is(err, context.Canceled) {
+		t.Errorf("commit after cancel: %v", err)
+	}
+	func() {
+		defer func() {
+			if recover() == nil {
+				t.Error("the panic did not pass through")
+			}
+		}()
+		_ = insert(t.Context(), "panicked", func() error { panic("no") })
+	}()
+	if got := scanText(t, pool, "SELECT string_agg(who, ',') FROM t"); got != "kept" {
+		t.Errorf("rows = %s, want only those of the transaction that succeeded", got)
+	}
+	// Every connection went back to the pool or was closed; none is held.
+	eventually(t, func() bool { return pool.Stat().AcquiredConns() == 0 })
+}
+
+// After a failover an old primary may live on, read-only: sessions on it are
+// given up, so that the next ones find the new primary.
+func TestReadOnlySessionsAreGivenUp(t *testing.T) {
+	t.Parallel()
+	pool, err := postgres.Open(t.Context(), pgtest.URL(t), postgres.Options{MaxConns: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	const pid = "SELECT pg_backend_pid()::text"
+	before := scanText(t, pool, pid)
+	if _, err := pool.Exec(t.Context(), "SET default_transaction_read_only = on"); err != nil {
+		t.Fatal(err)
+	}
+	if again := scanText(t, pool, pid); again != before {
+		t.Fatalf("the pool of one has two sessions: %s and %s", before, again)
+	}
+	if _, err := pool.Exec(t.Context(), "CREATE TABLE x ()"); postgres.Code(err) != "25006" {
+		t.Fatalf("write in a read-only session: %v", err)
+	}
+	if after := scanText(t, pool, pid); after == before {
+		t.Error("the read-only session is still in the pool")
+	}
+}
