@@ -34,6 +34,15 @@ const (
 	colDetails        = "details"
 )
 
+// Canonical names of columns that a short code is taken from, beside
+// short_code. A file may have several: of those that a record fills, the first
+// in this order counts.
+const (
+	colSlug      = "slug"             // a path: /code/
+	colCustomURL = "custom_short_url" // a short URL with a code that someone chose
+	colShortURL  = "short_url"        // a short URL
+)
+
 // A format is a kind of file, recognized by its header.
 type format struct {
 	name string
@@ -47,13 +56,14 @@ type format struct {
 	// marks are folded header names that tell this format from others: all must
 	// be there. Empty for Signpost's own, which are tried last.
 	marks []string
+	// headless: the file has no header, and these columns in this order.
+	headless bool
 	// expected is what a message names, required columns first.
 	expected []string
 }
 
-// formats is in the order of recognition: those with marks first, and those
-// with more marks before those with fewer.
-var formats = []format{
+// formats is in the order of recognition: those with marks before Signpost's own.
+var formats = append(foreign,
 	own(KindUsers,
 		[]string{colUsername, colEmail},
 		[]string{colID, colCreatedAt}),
@@ -67,7 +77,7 @@ var formats = []format{
 	own(KindEvents,
 		[]string{colURLID, colEventType, colTimestamp},
 		[]string{colID, colUserID, colDetails}),
-}
+)
 
 func own(kind Kind, required, optional []string, ignored ...string) format {
 	expected := append(slices.Clone(required), optional...)
@@ -189,7 +199,7 @@ func candidates(kind Kind, name string, header []string) []*format {
 	for i := range formats {
 		f := &formats[i]
 		switch {
-		case f.kind != kind:
+		case f.kind != kind || f.headless:
 		case name != "" && f.name != name:
 		case name != "" || f.marked(header):
 			list = append(list, f)
@@ -219,14 +229,14 @@ func recognize(kind Kind, header []string, opts SplitOptions) match {
 func FormatNames(kind Kind) []string {
 	var names []string
 	for i := range formats {
-		if formats[i].kind == kind {
+		if formats[i].kind == kind && !slices.Contains(names, formats[i].name) {
 			names = append(names, formats[i].name)
 		}
 	}
 	return names
 }
 
-// columnNames lists the canonical columns of kind that a mapping may name.
+// columnNames lists the canonical columns of kind.
 func columnNames(kind Kind) []string {
 	for i := range formats {
 		if f := &formats[i]; f.kind == kind && f.name == FormatSignpost {
@@ -234,4 +244,13 @@ func columnNames(kind Kind) []string {
 		}
 	}
 	return nil
+}
+
+// mappable lists the canonical columns that a mapping may name.
+func mappable(kind Kind) []string {
+	names := columnNames(kind)
+	if kind == KindLinks {
+		names = append(slices.Clone(names), colShortURL, colSlug)
+	}
+	return names
 }

@@ -9,7 +9,6 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"golang.org/x/text/cases"
 	"golang.org/x/text/unicode/norm"
 )
 
@@ -134,19 +133,28 @@ func mix(h uint64) uint64 {
 }
 
 // foldText is coarser than any collation's lower(): compatibility
-// decomposition, full case folding, no marks, and the Turkish dotless i, which
-// is the lower case of I in that locale.
+// decomposition without marks, and one letter for all cases of it.
 func foldText(value string) string {
-	folded := norm.NFKD.String(cases.Fold().String(norm.NFKD.String(value)))
 	return strings.Map(func(r rune) rune {
-		switch {
-		case unicode.Is(unicode.M, r):
+		if unicode.Is(unicode.M, r) {
 			return -1
-		case r == 'ı':
-			return 'i'
 		}
-		return r
-	}, folded)
+		return foldRune(r)
+	}, norm.NFKD.String(value))
+}
+
+func foldRune(r rune) rune {
+	if r == 'ı' {
+		return 'i' // lower('I') in a Turkish locale
+	}
+	least := r
+	for f := unicode.SimpleFold(r); f != r; f = unicode.SimpleFold(f) {
+		least = min(least, f)
+	}
+	if 'A' <= least && least <= 'Z' {
+		return least + 'a' - 'A' // as hashFolded does with ASCII
+	}
+	return least
 }
 
 // chunkKeys returns the keys that the rows of a chunk claim, sorted.

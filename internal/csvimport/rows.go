@@ -250,7 +250,11 @@ func (r *row) tags(position int) []string {
 	if r.blank(position) {
 		return nil
 	}
-	parts := strings.FieldsFunc(r.text(position), func(c rune) bool { return c == '|' || c == ',' })
+	text := r.text(position)
+	if inner, ok := strings.CutPrefix(strings.TrimSpace(text), "["); ok {
+		text = strings.ReplaceAll(strings.TrimSuffix(inner, "]"), `"`, "") // a list as JSON writes it
+	}
+	parts := strings.FieldsFunc(text, func(c rune) bool { return c == '|' || c == ',' })
 	filled := parts[:0]
 	for _, part := range parts {
 		if strings.TrimSpace(part) != "" {

@@ -101,7 +101,7 @@ func checkOptions(kind Kind, opts SplitOptions) error {
 			shown(opts.Format), kind, strings.Join(names, ", "))}
 	}
 	for _, canonical := range opts.Mapping {
-		if names := columnNames(kind); canonical != "" && !slices.Contains(names, canonical) {
+		if names := mappable(kind); canonical != "" && !slices.Contains(names, canonical) {
 			return &FormatError{Reason: fmt.Sprintf("%q is not a column of %s", shown(canonical), kind), Expected: names}
 		}
 	}
@@ -188,6 +188,9 @@ func (s *Splitter) tryHeader(kind Kind, delim byte) (header, error) {
 		if ext.fault == sound {
 			h.fields = splitFields(string(s.buf[s.start:s.start+ext.text]), delim, nil)
 			h.match = recognize(kind, h.fields, s.opts)
+			if list, ok := headless(kind, h.fields, s.opts.Format); ok {
+				h.match = list
+			}
 		}
 		return h, nil
 	}
@@ -214,10 +217,11 @@ func (h header) check(kind Kind, opts SplitOptions) error {
 	case h.ext.fault != sound:
 		return &FormatError{Reason: "the first line is no header of a CSV file: its quotes do not match", Expected: expected}
 	case m.format == nil || m.known == 0:
-		return &FormatError{
-			Reason: fmt.Sprintf("the first line names no column of %s", kind),
-			Found:  shownAll(h.fields), Expected: expected,
+		reason := fmt.Sprintf("the first line names no column of %s", kind)
+		if kind == KindLinks {
+			reason += ", and is not the header of another shortener's export that is known"
 		}
+		return &FormatError{Reason: reason, Found: shownAll(h.fields), Expected: expected}
 	case m.twice != "":
 		return &FormatError{Reason: m.twice, Found: shownAll(h.fields)}
 	case len(m.missing) > 0:
@@ -256,6 +260,10 @@ func (s *Splitter) use(kind Kind, h header) {
 	s.layout = Layout{
 		Kind: kind, Format: h.match.format.name, Delimiter: string(rune(h.delim)),
 		Columns: h.match.columns, Header: h.fields, Ignored: h.match.ignored, MaxRecord: s.opts.MaxRecord,
+	}
+	if h.match.format.headless {
+		s.layout.Header, s.layout.MinFields = nil, 1
+		return
 	}
 	s.start += h.ext.size
 	s.line += int64(h.ext.lines)

@@ -1,0 +1,116 @@
+package csvimport
+
+import "github.com/signpost/signpost/internal/links"
+
+// foreign are the link formats of other shorteners. Beware: link is the short
+// URL for Bitly and Dub, source is the code for YOURLS, target is the
+// destination for Kutt and YOURLS.
+//
+// Verified against published sources: Shlink (its importer, and the export of
+// its web client), YOURLS (its table, and the import-export and bulk-import
+// plugins). Dub is by its export's labels. Best effort, after the names of their
+// APIs: Bitly, Short.io, Kutt.
+var foreign = []format{
+	{
+		name: "shlink", kind: KindLinks, marks: []string{"longurl", "shortcode"},
+		columns: map[string]string{
+			"longurl": colOriginalURL, "shortcode": colShortCode, "title": colTitle, "tags": colTags,
+			"createdat": colCreatedAt, "datecreated": colCreatedAt, "visits": colImportedClicks,
+			"visitscount": colImportedClicks, "validuntil": colExpiresAt, "forwardquery": colForwardQuery,
+		},
+		ignored:  []string{"domain", "shorturl"},
+		required: []string{colOriginalURL},
+		expected: []string{"Long URL", "Short code", "Domain", "Title", "Tags"},
+	},
+	{
+		name: "dub", kind: KindLinks, marks: []string{"shortlink", "destinationurl"},
+		columns: map[string]string{
+			"shortlink": colShortURL, "destinationurl": colOriginalURL, "title": colTitle, "tags": colTags,
+			"clicks": colImportedClicks, "createdat": colCreatedAt, "updatedat": colUpdatedAt,
+			"expiresat": colExpiresAt,
+		},
+		ignored:  []string{"description", "leads", "conversions", "sales", "archived", "id", "domain", "key"},
+		required: []string{colOriginalURL},
+		expected: []string{"Short link", "Destination URL", "Clicks", "Created at", "Tags"},
+	},
+	{
+		name: "bitly", kind: KindLinks, marks: []string{"link", "destinationurl"},
+		columns: bitlyColumns, ignored: []string{"id", "references", "archived"},
+		required: []string{colOriginalURL},
+		expected: []string{"Link", "Custom Link", "Destination URL", "Title", "Tags"},
+	},
+	{
+		name: "bitly", kind: KindLinks, marks: []string{"link", "longurl"},
+		columns: bitlyColumns, ignored: []string{"id", "references", "archived"},
+		required: []string{colOriginalURL},
+		expected: []string{"link", "long_url", "title", "created_at", "tags"},
+	},
+	{
+		name: "yourls", kind: KindLinks, marks: []string{"keyword", "url"},
+		columns: map[string]string{
+			"keyword": colShortCode, "url": colOriginalURL, "title": colTitle,
+			"timestamp": colCreatedAt, "clicks": colImportedClicks,
+		},
+		ignored:  []string{"ip"},
+		required: []string{colOriginalURL},
+		expected: []string{"keyword", "url", "title", "timestamp", "ip", "clicks"},
+	},
+	{
+		name: "yourls-plugin", kind: KindLinks, marks: []string{"source", "target"},
+		columns: map[string]string{
+			"source": colSlug, "target": colOriginalURL, "hits": colImportedClicks,
+		},
+		required: []string{colOriginalURL},
+		expected: []string{"source", "target", "hits"},
+	},
+	{
+		name: "kutt", kind: KindLinks, marks: []string{"address", "target"},
+		columns: map[string]string{
+			"address": colShortCode, "target": colOriginalURL, "description": colTitle,
+			"visitcount": colImportedClicks, "createdat": colCreatedAt, "updatedat": colUpdatedAt,
+			"expirein": colExpiresAt,
+		},
+		ignored:  []string{"id", "banned", "password", "domain", "domainid", "link"},
+		required: []string{colOriginalURL},
+		expected: []string{"address", "target", "description", "visit_count", "created_at"},
+	},
+	{
+		name: "shortio", kind: KindLinks, marks: []string{"originalurl", "path"},
+		columns: map[string]string{
+			"originalurl": colOriginalURL, "path": colSlug, "title": colTitle, "tags": colTags,
+			"createdat": colCreatedAt, "updatedat": colUpdatedAt, "expiresat": colExpiresAt,
+			"clicks": colImportedClicks,
+		},
+		ignored:  []string{"id", "idstring", "shorturl", "secureshorturl", "domainid", "archived"},
+		required: []string{colOriginalURL},
+		expected: []string{"originalURL", "path", "title", "tags", "createdAt"},
+	},
+	{
+		name: "yourls-list", kind: KindLinks, headless: true,
+		columns:  map[string]string{"longurl": colOriginalURL, "keyword": colShortCode, "title": colTitle},
+		required: []string{colOriginalURL},
+		expected: []string{"a long URL", "optionally a keyword", "optionally a title"},
+	},
+}
+
+var bitlyColumns = map[string]string{
+	"link": colShortURL, "customlink": colCustomURL, "custombitlink": colCustomURL,
+	"destinationurl": colOriginalURL, "longurl": colOriginalURL, "title": colTitle, "tags": colTags,
+	"createdat": colCreatedAt, "datecreated": colCreatedAt, "createddate": colCreatedAt,
+	"clicks": colImportedClicks, "totalclicks": colImportedClicks,
+}
+
+// headless reads the first record of a file as a link of a list without a
+// header. It is one only if it begins with a URL, which no header does.
+func headless(kind Kind, fields []string, name string) (match, bool) {
+	list := []string{colOriginalURL, colShortCode, colTitle}
+	if kind != KindLinks || len(fields) > len(list) || links.CheckURL(fields[0], nil) != nil {
+		return match{}, false
+	}
+	for i := range formats {
+		if f := &formats[i]; f.headless && (name == "" || name == f.name) {
+			return match{format: f, columns: list, known: len(fields)}, true
+		}
+	}
+	return match{}, false
+}

@@ -1,0 +1,169 @@
+package csvimport
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// testRules are rules of a fixed day.
+var testRules = Rules{
+	OwnHosts: []string{"sho.rt"}, KeepIDs: true, UserID: 3,
+	Now: time.Date(2026, 2, 10, 12, 0, 0, 0, time.UTC),
+}
+
+// readLinks reads a whole file of links: each link as JSON without what is nil,
+// each rejection as column and reason.
+func readLinks(t *testing.T, file []byte, opts SplitOptions) ([]string, Layout) {
+	t.Helper()
+	s, err := NewSplitter(bytes.NewReader(file), KindLinks, opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	parser := s.Layout().Parser(testRules)
+	var rows []string
+	for {
+		chunk, err := s.Next()
+		if errors.Is(err, io.EOF) {
+			return rows, s.Layout()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		for record := range s.Layout().Records(chunk.Data, chunk.FirstLine) {
+			link, reject := parser.Link(record)
+			if reject != nil {
+				rows = append(rows, reject.Column+" "+reject.Reason)
+				continue
+			}
+			rows = append(rows, compactLink(t, link))
+		}
+	}
+}
+
+func compactLink(t *testing.T, link Link) string {
+	t.Helper()
+	data, err := json.Marshal(link)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var fields map[string]any
+	if err := json.Unmarshal(data, &fields); err != nil {
+		t.Fatal(err)
+	}
+	for name, value := range fields {
+		if value == nil || name == "Line" {
+			delete(fields, name)
+		}
+	}
+	data, err = json.Marshal(fields)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+func TestFormats(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		file, format string
+		want         []string
+	}{
+		{"shlink.csv", "shlink", []string{
+			`{"OriginalURL":"https://example.com/spring?x=1,2","ShortCode":"spring","Tags":["offers","spring"],"Title":"Spring sale","UserID":3}`,
+			`{"OriginalURL":"https://example.org/walks","ShortCode":"walks","UserID":3}`,
+		}},
+		{"shlink-web.csv", "shlink", []string{
+			`{"CreatedAt":"2024-05-01T08:00:00Z","ImportedClicks":17,"OriginalURL":"https://example.com/spring","ShortCode":"spring","Tags":["offers","spring"],"Title":"Spring sale","UserID":3}`,
+			`{"CreatedAt":"2023-01-31T23:59:59Z","ImportedClicks":0,"OriginalURL":"https://example.org/walks","ShortCode":"walks","UserID":3}`,
+		}},
+		{"dub.csv", "dub", []string{
+			`{"CreatedAt":"2024-05-01T08:00:00Z","ImportedClicks":1204,"OriginalURL":"https://example.com/spring","ShortCode":"spring","Tags":["offers","spring"],"UserID":3}`,
+			`short_code must be 1 to 64 letters, digits, - or _`,
+			`short_code must be 1 to 64 letters, digits, - or _`,
+		}},
+		{"yourls.csv", "yourls", []string{
+			`{"CreatedAt":"2021-03-04T05:06:07Z","ImportedClicks":42,"OriginalURL":"https://example.com/spring","ShortCode":"spring","Title":"Spring, \"sale\"","UserID":3}`,
+		}},
+		{"yourls-plugin.csv", "yourls-plugin", []string{
+			`{"ImportedClicks":42,"OriginalURL":"https://example.com/spring","ShortCode":"spring","UserID":3}`,
+			`{"OriginalURL":"https://example.org/walks?a=1,2","ShortCode":"walks","UserID":3}`,
+		}},
+		{"yourls-list.csv", "yourls-list", []string{
+			`{"OriginalURL":"https://example.com/spring","ShortCode":"spring","UserID":3}`,
+			`{"OriginalURL":"https://example.org/walks","ShortCode":"","UserID":3}`,
+			`{"OriginalURL":"https://example.org/tides","ShortCode":"tides","Title":"Tide table","UserID":3}`,
+			`{"OriginalURL":"https://example.org/plain","ShortCode":"","UserID":3}`,
+		}},
+		{"bitly.csv", "bitly", []string{
+			`{"OriginalURL":"https://example.com/spring","ShortCode":"spring","Tags":["offers"],"Title":"Spring sale","UserID":3}`,
+			`{"OriginalURL":"https://example.org/walks","ShortCode":"4qRsTuV","UserID":3}`,
+		}},
+		{"bitly-api.csv", "bitly", []string{
+			`{"CreatedAt":"2016-11-11T23:48:07Z","OriginalURL":"https://example.com/spring","ShortCode":"2ab","Tags":["offers","spring"],"Title":"Spring sale","UserID":3}`,
+		}},
+		{"shortio.csv", "shortio", []string{
+			`{"CreatedAt":"2019-11-21T08:24:07Z","OriginalURL":"https://example.com/spring","ShortCode":"spring","Tags":["offers","spring"],"Title":"Spring sale","UserID":3}`,
+		}},
+		{"kutt.csv", "kutt", []string{
+			`{"CreatedAt":"2020-02-03T04:05:06.789Z","ImportedClicks":12,"OriginalURL":"https://example.com/spring","ShortCode":"spring","Title":"Spring sale","UserID":3}`,
+		}},
+		{"signpost.csv", "signpost", []string{
+			`{"CreatedAt":"2025-01-01T00:00:00.123456Z","ExpiresAt":"2027-01-01T00:00:00Z","ForwardQuery":true,"ID":7,"ImportedClicks":42,"IsActive":false,` +
+				`"OriginalURL":"https://example.com/spring","RedirectStatus":301,"ShortCode":"-spring","Tags":["offers","spring"],"Title":"=Spring sale","UpdatedAt":"2025-02-01T00:00:00Z","UserID":3}`,
+			`{"CreatedAt":"2025-01-01T00:00:00Z","ForwardQuery":false,"ID":8,"ImportedClicks":0,"IsActive":true,` +
+				`"OriginalURL":"https://example.org/walks","RedirectStatus":302,"ShortCode":"walks","UpdatedAt":"2025-02-01T00:00:00Z","UserID":3}`,
+		}},
+	}
+	seen := map[string]bool{}
+	for _, test := range tests {
+		file, err := os.ReadFile("testdata/" + test.file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		seen[test.format] = true
+		for _, name := range []string{"", test.format} {
+			rows, layout := readLinks(t, file, SplitOptions{Format: name})
+			if layout.Format != test.format {
+				t.Errorf("%s is recognized as %s, want %s", test.file, layout.Format, test.format)
+			}
+			if !slices.Equal(rows, test.want) {
+				t.Errorf("%s:\n got %s\nwant %s", test.file, strings.Join(rows, "\n     "), strings.Join(test.want, "\n     "))
+			}
+		}
+	}
+	for _, name := range FormatNames(KindLinks) {
+		if !seen[name] {
+			t.Errorf("no test of the format %s", name)
+		}
+	}
+}
+
+func TestHeadlessIsOnlyAList(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		kind   Kind
+		format string
+	}{{KindUsers, ""}, {KindLinks, "shlink"}} {
+		s, err := NewSplitter(strings.NewReader("https://example.com/,a\n"), test.kind, SplitOptions{Format: test.format})
+		var formatErr *FormatError
+		if !errors.As(err, &formatErr) {
+			t.Errorf("%v: %v, %v, want a FormatError", test, s, err)
+		}
+	}
+}
+
+func TestMappedShortURL(t *testing.T) {
+	t.Parallel()
+	opts := SplitOptions{Mapping: map[string]string{"goes to": "original_url", "short": "short_url"}}
+	rows, layout := readLinks(t, []byte("short,goes to\nhttps://x.example/abc?y#z,https://example.com/\n"), opts)
+	if want := []string{`{"OriginalURL":"https://example.com/","ShortCode":"abc","UserID":3}`}; !slices.Equal(rows, want) {
+		t.Errorf("%q of %+v, want %q", rows, layout, want)
+	}
+}

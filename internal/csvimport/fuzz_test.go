@@ -1,0 +1,194 @@
+package csvimport
+
+import (
+	"bytes"
+	"encoding/csv"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"testing"
+	"testing/iotest"
+	"unicode/utf8"
+)
+
+var fuzzSeeds = []string{
+	"1,ann,a@x\n2,bob,b@x\n",
+	"1,\"a\nn\"\"n\",a@x\r\n\r\n \n2,bob,b@x",
+	"1,\"ann,a@x\n2,\"bob\",b@x\n",
+	"1,a\"b,x\r2,\"b\"x,y\r\r\n,,\n",
+	"\"\n\"\n\"\"\"\n,\"\",\"\n",
+	strings.Repeat("x", 70) + "\n,\"" + strings.Repeat("y\n", 40) + "\",\n",
+	"1,\x00,\xff\n\"\x00\",\"\xff\",\n",
+}
+
+// FuzzSplitter cuts a file in many ways: its records are always those of the
+// file read in one piece, and those that encoding/csv reads if it reads them.
+func FuzzSplitter(f *testing.F) {
+	for _, seed := range fuzzSeeds {
+		f.Add([]byte(seed), byte(0), byte(1))
+		f.Add([]byte(seed), byte(2), byte(3))
+	}
+	f.Fuzz(func(t *testing.T, body []byte, delim, rows byte) {
+		comma := ",;\t|"[delim%4]
+		header := strings.ReplaceAll("id,username,email\n", ",", string(rune(comma)))
+		file := append([]byte(header), body...)
+		start := file[:min(len(file), sniffed)]
+		if little, big := looksUTF16(start); little || big || looksBinary(start) {
+			return
+		}
+		opts := SplitOptions{ChunkRows: 1 + int(rows%5), ChunkBytes: 1 + int(rows), MaxRecord: 64, Keys: true}
+		got, layout, err := read(KindUsers, bytes.NewReader(file), opts)
+		var formatErr *FormatError
+		if err != nil && !errors.As(err, &formatErr) {
+			t.Fatalf("error %v of a reader that has none", err)
+		}
+		slowly, _, _ := read(KindUsers, iotest.OneByteReader(bytes.NewReader(file)), opts)
+		if !slices.Equal(got, slowly) {
+			t.Fatalf("read in one piece %q, byte by byte %q", got, slowly)
+		}
+		if layout.Columns == nil {
+			return // no rows, so no layout to go on with
+		}
+		var whole []string
+		line := int64(1)
+		for record := range layout.Records(body, 2) {
+			if record.Line <= line {
+				t.Fatalf("line %d after line %d", record.Line, line)
+			}
+			line = record.Line
+			whole = append(whole, describe(record))
+		}
+		if !slices.Equal(got, whole) {
+			t.Fatalf("in chunks %q, in one piece %q", got, whole)
+		}
+		compareToLibrary(t, body, comma)
+	})
+}
+
+// compareToLibrary holds what encoding/csv reads against Records, where the two
+// mean the same: it takes neither a CR alone for a line end nor a line of spaces for
+// a blank one.
+func compareToLibrary(t *testing.T, body []byte, comma byte) {
+	t.Helper()
+	if bytes.Contains(bytes.ReplaceAll(body, []byte("\r\n"), nil), []byte("\r")) {
+		return
+	}
+	r := csv.NewReader(bytes.NewReader(body))
+	r.Comma, r.FieldsPerRecord = rune(comma), -1
+	var want [][]string
+	for {
+		fields, err := r.Read()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return
+		}
+		if len(fields) == 1 && blank(fields[0], comma) {
+			return
+		}
+		want = append(want, fields)
+	}
+	layout := Layout{Delimiter: string(rune(comma)), Columns: make([]string, 1<<16), MinFields: 1, MaxRecord: 1 << 20}
+	var got [][]string
+	for record := range layout.Records(body, 1) {
+		if record.Fault != nil {
+			if strings.Contains(record.Raw, "\x00") || strings.Contains(record.Fault.Reason, "UTF-8") {
+				return // not for encoding/csv to judge
+			}
+			t.Fatalf("encoding/csv reads %q, Records says %s", body, describe(record))
+		}
+		fields := slices.Clone(record.Fields)
+		for i := range fields {
+			fields[i] = strings.ReplaceAll(fields[i], "\r\n", "\n")
+		}
+		got = append(got, fields)
+	}
+	if !slices.EqualFunc(got, want, slices.Equal) {
+		t.Fatalf("%q: got %q, encoding/csv reads %q", body, got, want)
+	}
+}
+
+// FuzzRecords makes rows of anything: whatever is not rejected obeys the rules
+// that a database relies on, and a rejection is always complete.
+func FuzzRecords(f *testing.F) {
+	for _, seed := range fuzzSeeds {
+		f.Add([]byte(seed))
+	}
+	f.Add([]byte("1,2,abc,https://example.com,t,a|b,True,2025-01-01\n"))
+	f.Add([]byte(`1,2,3,clicked,2025-01-01,"{""a"":1}"`))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		for _, kind := range kinds {
+			layout := Layout{Kind: kind, Format: FormatSignpost, Columns: columnNames(kind), MinFields: 1}
+			parser := layout.Parser(testRules)
+			for record := range layout.Records(body, 2) {
+				reject := parser.judge(kind, record)
+				if reject != nil && (reject.Line != record.Line || reject.Reason == "" || reject.Raw != record.Raw) {
+					t.Fatalf("%+v rejected as %+v", record, reject)
+				}
+				if reject == nil && (record.Fields == nil || strings.Contains(record.Raw, "\x00")) {
+					t.Fatalf("%+v accepted", record)
+				}
+				keys := layout.KeysOf(record, nil)
+				if record.Fault != nil && len(keys) > 0 {
+					t.Fatalf("%+v claims %x", record, keys)
+				}
+				// A record kept by itself is the same record.
+				for again := range layout.Records([]byte(record.Raw), record.Line) {
+					if record.Fault == nil && describe(again) != describe(record) {
+						t.Fatalf("%s read again is %s", describe(record), describe(again))
+					}
+					break
+				}
+			}
+		}
+	})
+}
+
+// FuzzHeader opens anything as a file of each kind.
+func FuzzHeader(f *testing.F) {
+	for _, seed := range []string{"id,username,email\n1,a,b", "sep=;\n\"a;b\n", "\xff\xfei\x00d\x00", "PK\x03\x04", "https://a.b/,c\n", "\r\r\n\n\"\""} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, file []byte) {
+		for _, kind := range kinds {
+			_, layout, err := read(kind, bytes.NewReader(file), SplitOptions{MaxRecord: 64})
+			var formatErr *FormatError
+			if err != nil && !errors.As(err, &formatErr) {
+				t.Fatalf("%s: %v", kind, err)
+			}
+			if err == nil && (len(layout.Columns) == 0 || layout.Kind != kind || len(layout.Delimiter) != 1) {
+				t.Fatalf("%s: layout %+v", kind, layout)
+			}
+		}
+	})
+}
+
+// FuzzDetails compares with what the standard library decodes: what is accepted
+// is an object in which nothing was replaced.
+func FuzzDetails(f *testing.F) {
+	f.Add(`{"a":"\ud83d\ude00","b":[1e5,true]}`)
+	f.Add(`{"\\u0000":"\\\u0000"}`)
+	f.Fuzz(func(t *testing.T, details string) {
+		if checkDetails(details) != "" {
+			return
+		}
+		var object map[string]json.RawMessage
+		if err := json.Unmarshal([]byte(details), &object); err != nil || object == nil {
+			t.Fatalf("%q is accepted, and no object: %v", details, err)
+		}
+		var value any
+		decoder := json.NewDecoder(strings.NewReader(details))
+		decoder.UseNumber()
+		if err := decoder.Decode(&value); err != nil {
+			t.Fatal(err)
+		}
+		plain := utf8.ValidString(details) && !strings.Contains(details, "\ufffd") && !strings.Contains(strings.ToLower(details), `\ufffd`)
+		if text := fmt.Sprint(value); plain && strings.ContainsAny(text, "\x00\ufffd") {
+			t.Fatalf("%q is accepted, and holds %q", details, text)
+		}
+	})
+}
