@@ -241,7 +241,7 @@ func makeFolder() error {
 	if err != nil {
 		return err
 	}
-	defer func() { _ = all.Close() }()
+	defer unlock(all)
 	if err := sweep(root); err != nil {
 		return err
 	}
@@ -292,7 +292,7 @@ func sweep(root string) error {
 			continue // its process lives
 		}
 		err = removeFolder(path)
-		_ = held.Close()
+		unlock(held)
 		if err != nil {
 			return err
 		}
@@ -332,7 +332,7 @@ func cleanUp() error {
 	if c := started.Load(); c != nil {
 		err = c.Stop(ctx)
 	}
-	return errors.Join(err, removeFolder(folder.path), folder.lock.Close())
+	return errors.Join(err, removeFolder(folder.path))
 }
 
 // lock opens and locks a file with flock(2), which ends with the process.
@@ -346,4 +346,11 @@ func lock(path string, how int) (*os.File, error) {
 		return nil, err
 	}
 	return f, nil
+}
+
+// unlock gives a lock back, also where a child that is being started still has
+// the file.
+func unlock(f *os.File) {
+	_ = syscall.Flock(int(f.Fd()), syscall.LOCK_UN)
+	_ = f.Close()
 }

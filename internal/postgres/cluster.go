@@ -37,7 +37,7 @@ type ClusterOptions struct {
 	// database), postgres.log, lock, and location (see StartCluster).
 	Dir string
 	// Durable makes it a real database, which survives a power cut. Without it
-	// nothing is flushed to disk: for tests only.
+	// what is committed survives a kill of the server only: for tests.
 	Durable bool
 	// MaxConns is the server's max_connections; 0 means 100.
 	MaxConns int
@@ -110,7 +110,7 @@ func (c *Cluster) start(ctx context.Context) error {
 	if err := os.MkdirAll(c.o.Dir, 0o755); err != nil {
 		return fmt.Errorf("make folder: %w", err)
 	}
-	if err := c.lock(c.o.Dir); err != nil {
+	if err := c.lock(ctx, c.o.Dir); err != nil {
 		return err
 	}
 	home, err := readLocation(c.o.Dir)
@@ -149,8 +149,8 @@ func (c *Cluster) start(ctx context.Context) error {
 }
 
 // lock keeps other processes away from dir for as long as this one lives.
-func (c *Cluster) lock(dir string) error {
-	f, err := lockFile(filepath.Join(dir, "lock"))
+func (c *Cluster) lock(ctx context.Context, dir string) error {
+	f, err := lockSoon(ctx, filepath.Join(dir, "lock"))
 	if errors.Is(err, errLocked) {
 		return errors.New("another process is using it: stop that one, or choose another data folder")
 	}
@@ -166,7 +166,7 @@ func (c *Cluster) lock(dir string) error {
 
 func (c *Cluster) unlock() {
 	for _, f := range c.locks {
-		_ = f.Close()
+		unlockFile(f)
 	}
 	c.locks = nil
 }
@@ -193,7 +193,7 @@ func readLocation(dir string) (string, error) {
 // or where it cannot and there is no database yet, one under /var/lib/signpost.
 func (c *Cluster) settle(ctx context.Context, home string, made bool, as *account, bin string) (string, error) {
 	if home != c.o.Dir {
-		if err := c.lock(home); err != nil {
+		if err := c.lock(ctx, home); err != nil {
 			return "", err
 		}
 	}
@@ -243,7 +243,7 @@ func (c *Cluster) moveOut(ctx context.Context, as *account, program string) (str
 	if !as.canUse(ctx, program, fresh) {
 		return fail(errors.New("it is closed to that user too"))
 	}
-	if err := c.lock(home); err != nil {
+	if err := c.lock(ctx, home); err != nil {
 		return "", err
 	}
 	if err := os.WriteFile(filepath.Join(c.o.Dir, "location"), []byte(home+"\n"), 0o644); err != nil {
@@ -433,7 +433,9 @@ func (c *Cluster) settings() []string {
 	if c.o.Durable {
 		return append(s, "shared_buffers=128MB", "max_wal_size=1GB", "fsync=on", "full_page_writes=on", "synchronous_commit=on")
 	}
-	return append(s, "shared_buffers=64MB", "fsync=off", "full_page_writes=off", "synchronous_commit=off",
+	// With fsync off a commit costs next to nothing, and synchronous_commit lets
+	// it survive the kill of the server, though not of the machine.
+	return append(s, "shared_buffers=64MB", "fsync=off", "full_page_writes=off", "synchronous_commit=on",
 		"wal_level=minimal", "max_wal_senders=0", "checkpoint_timeout=1h", "max_wal_size=4GB", "jit=off",
 		// Kept in the data folder, so that a killed server leaves nothing behind
 		// once that is removed.
@@ -557,11 +559,11 @@ func (c *Cluster) Resume() error {
 // RemoveCluster stops whatever server was left running in dir and removes the
 // folder with everything in it. It fails where a process is using it.
 func RemoveCluster(ctx context.Context, dir string) error {
-	lock, err := lockFile(filepath.Join(dir, "lock"))
+	lock, err := lockSoon(ctx, filepath.Join(dir, "lock"))
 	if err != nil {
 		return fmt.Errorf("remove database %s: %w", dir, err)
 	}
-	defer func() { _ = lock.Close() }()
+	defer unlockFile(lock)
 	home, err := readLocation(dir)
 	if err != nil {
 		home = dir // nothing is left of it

@@ -195,15 +195,16 @@ func signalAll(pids []int, sig syscall.Signal) error {
 }
 
 // stopOrphan ends the server that a killed predecessor left running on data, if
-// any, and removes the pid file where its number now belongs to a stranger,
-// which would keep a new server from starting. The caller holds the lock of the
+// any, and removes a pid file that is empty or names no server of ours: its
+// number may belong to a stranger by now, which would keep a new server from
+// starting. (Servers that live recognize each other by more than that file.) The caller holds the lock of the
 // cluster, so whatever runs there has no owner.
 func stopOrphan(ctx context.Context, data string) error {
 	pid, err := postmasterPID(data)
-	if err != nil || pid == 0 {
+	if err != nil {
 		return err
 	}
-	if !isPostmaster(pid, data) {
+	if pid == 0 || !isPostmaster(pid, data) {
 		if err := os.Remove(filepath.Join(data, "postmaster.pid")); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return fmt.Errorf("remove stale pid file: %w", err)
 		}
@@ -271,6 +272,26 @@ func lockFile(path string) (*os.File, error) {
 		return nil, fmt.Errorf("lock %s: %w", path, err)
 	}
 	return f, nil
+}
+
+// lockSoon is lockFile for a file whose holder may just be on its way out.
+func lockSoon(ctx context.Context, path string) (*os.File, error) {
+	deadline := time.Now().Add(lockPatience)
+	for {
+		f, err := lockFile(path)
+		if !errors.Is(err, errLocked) || time.Now().After(deadline) || pause(ctx, 20*time.Millisecond) != nil {
+			return f, err
+		}
+	}
+}
+
+const lockPatience = time.Second
+
+// unlockFile gives a lock back. Closing the file would not be enough: a child
+// that another goroutine is starting has the file too until it runs its program.
+func unlockFile(f *os.File) {
+	_ = syscall.Flock(int(f.Fd()), syscall.LOCK_UN)
+	_ = f.Close()
 }
 
 var errLocked = errors.New("in use by another process")

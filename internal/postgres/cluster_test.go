@@ -1,0 +1,421 @@
+package postgres_test
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/signpost/signpost/internal/pgtest"
+	"github.com/signpost/signpost/internal/postgres"
+)
+
+// start starts a cluster in dir and stops it at the end of the test.
+func start(t *testing.T, o postgres.ClusterOptions) *postgres.Cluster {
+	t.Helper()
+	c, err := postgres.StartCluster(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { stop(t, c) })
+	return c
+}
+
+func stop(t *testing.T, c *postgres.Cluster) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	if err := c.Stop(ctx); err != nil {
+		t.Error(err)
+	}
+}
+
+func put(t *testing.T, c *postgres.Cluster) {
+	t.Helper()
+	if _, err := pgtest.Open(t, c.URL("postgres")).Exec(t.Context(), "CREATE TABLE kept (); CHECKPOINT"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func checkKept(t *testing.T, c *postgres.Cluster) {
+	t.Helper()
+	if got := scanText(t, pgtest.Open(t, c.URL("postgres")), "SELECT coalesce(to_regclass('kept')::text, 'lost')"); got != "kept" {
+		t.Error("the data is gone")
+	}
+}
+
+func TestClusterKeepsItsData(t *testing.T) {
+	t.Parallel()
+	o := postgres.ClusterOptions{Dir: pgtest.Dir(t), Durable: true}
+	c := start(t, o)
+	for name, want := range map[string]string{
+		"fsync": "on", "full_page_writes": "on", "synchronous_commit": "on", "listen_addresses": "", "server_encoding": "UTF8", "lc_collate": "C.UTF-8",
+	} {
+		// lc_collate is no setting any more from version 16 on.
+		sql := "SELECT coalesce(current_setting($1, true), (SELECT datcollate FROM pg_database WHERE datname = current_database()))"
+		if got := scanText(t, pgtest.Open(t, c.URL("postgres")), sql, name); got != want {
+			t.Errorf("%s = %q, want %q", name, got, want)
+		}
+	}
+	put(t, c)
+	before := c.URL("x")
+	stop(t, c)
+	stop(t, c) // twice does no harm
+	if err := c.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if c.URL("x") != before {
+		t.Error("the address changed")
+	}
+	checkKept(t, c)
+	stop(t, c)
+	checkKept(t, start(t, o))
+}
+
+// One server after the other in one folder, since making a database is slow.
+func TestCluster(t *testing.T) {
+	t.Parallel()
+	o := postgres.ClusterOptions{Dir: pgtest.Dir(t)}
+	// A kill while the database is made leaves a part of it.
+	if err := os.MkdirAll(filepath.Join(o.Dir, "data.new", "base"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(o.Dir, "data.new", "PG_VERSION"), "15\n")
+	c := start(t, o)
+	put(t, c)
+
+	if _, err := postgres.StartCluster(t.Context(), o); err == nil || !strings.Contains(err.Error(), "another process is using it") {
+		t.Errorf("a second start: %v", err)
+	}
+	if err := c.Start(t.Context()); err == nil {
+		t.Error("a start of what runs was no error")
+	}
+	if err := postgres.RemoveCluster(t.Context(), o.Dir); err == nil {
+		t.Error("a running cluster was removed")
+	}
+	checkKept(t, c)
+	checkCreateDatabase(t, c)
+	checkRecovery(t, c, filepath.Join(o.Dir, "data"))
+
+	if err := c.Pause(); err != nil {
+		t.Fatal(err)
+	}
+	stop(t, c) // of what stands still
+	startAgain(t, c)
+	stopWithoutPatience(t, c)
+	startAgain(t, c)
+
+	done := c.Done()
+	select {
+	case <-done:
+		t.Fatal("done while it runs")
+	default:
+	}
+	c.Kill()
+	<-done
+	for what, try := range map[string]func() error{"pause": c.Pause, "resume": c.Resume} {
+		if try() == nil {
+			t.Errorf("%s of a dead server was no error", what)
+		}
+	}
+	startAgain(t, c)
+	stop(t, c)
+	checkStartFailure(t, c, o.Dir)
+}
+
+func startAgain(t *testing.T, c *postgres.Cluster) {
+	t.Helper()
+	if err := c.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	checkKept(t, c)
+}
+
+func checkCreateDatabase(t *testing.T, c *postgres.Cluster) {
+	t.Helper()
+	errs := make(chan error, 3)
+	for range 3 {
+		go func() { errs <- c.CreateDatabase(t.Context(), `odd "name"`) }()
+	}
+	for range 3 {
+		if err := <-errs; err != nil {
+			t.Error(err)
+		}
+	}
+	if got := scanText(t, pgtest.Open(t, c.URL(`odd "name"`)), "SELECT current_database()"); got != `odd "name"` {
+		t.Errorf("database = %s", got)
+	}
+}
+
+func stopWithoutPatience(t *testing.T, c *postgres.Cluster) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := c.Stop(ctx); err != nil && !errors.Is(err, context.Canceled) {
+		t.Errorf("stop: %v", err)
+	}
+	select {
+	case <-c.Done():
+	default:
+		t.Fatal("the server still runs")
+	}
+}
+
+// checkRecovery: what a kill can leave in the folder does not stop the next start.
+func checkRecovery(t *testing.T, c *postgres.Cluster, data string) {
+	t.Helper()
+	pidFile := filepath.Join(data, "postmaster.pid")
+	for name, spoil := range map[string]func(){
+		"crash":          func() {},
+		"empty pid file": func() { write(t, pidFile, "") },
+		"pid file that names a stranger": func() {
+			content, err := os.ReadFile(pidFile)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, rest, _ := strings.Cut(string(content), "\n")
+			write(t, pidFile, strconv.Itoa(os.Getpid())+"\n"+rest)
+		},
+	} {
+		c.Kill()
+		spoil()
+		if err := c.Start(t.Context()); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		checkKept(t, c)
+	}
+}
+
+func write(t *testing.T, path, content string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func checkStartFailure(t *testing.T, c *postgres.Cluster, dir string) {
+	t.Helper()
+	f, err := os.OpenFile(filepath.Join(dir, "data", "postgresql.conf"), os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = f.WriteString("no_such_setting = on\n")
+	if err := errors.Join(err, f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Start(t.Context()); err == nil || !strings.Contains(err.Error(), "no_such_setting") {
+		t.Errorf("error = %v; want one with the server's own words", err)
+	}
+	// The failed start holds nothing.
+	if err := postgres.RemoveCluster(t.Context(), dir); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestDataOfAnotherVersionIsLeftAlone(t *testing.T) {
+	t.Parallel()
+	dir := pgtest.Dir(t)
+	if err := os.MkdirAll(filepath.Join(dir, "data"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(dir, "data", "PG_VERSION"), "9999\n")
+	_, err := postgres.StartCluster(t.Context(), postgres.ClusterOptions{Dir: dir})
+	if err == nil || !strings.Contains(err.Error(), "made by PostgreSQL 9999") {
+		t.Errorf("error = %v; want one that names the version", err)
+	}
+}
+
+func TestLongPathsGetAShortSocket(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(pgtest.Dir(t), strings.Repeat("long", 30))
+	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	c := start(t, postgres.ClusterOptions{Dir: dir})
+	put(t, c)
+	u, err := url.Parse(c.URL("postgres"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	socket := u.Query().Get("host")
+	if strings.HasPrefix(socket, dir) {
+		t.Fatalf("the socket is in %s", socket)
+	}
+	stop(t, c)
+	if _, err := os.Stat(socket); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the folder of the socket is left: %v", err)
+	}
+	if err := c.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	checkKept(t, c)
+}
+
+// As root the server runs as another user, who cannot enter this folder. As an
+// ordinary user there is nothing to work around, and the data stays in it.
+func TestFolderThatIsClosedToOthers(t *testing.T) {
+	t.Parallel()
+	closed := t.TempDir()
+	if err := os.Chmod(closed, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	o := postgres.ClusterOptions{Dir: filepath.Join(closed, "postgres")}
+	t.Cleanup(func() {
+		if err := postgres.RemoveCluster(context.Background(), o.Dir); err != nil {
+			t.Error(err)
+		}
+	})
+	c := start(t, o)
+	put(t, c)
+	home := o.Dir
+	if os.Geteuid() == 0 {
+		content, err := os.ReadFile(filepath.Join(o.Dir, "location"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		home = strings.TrimSpace(string(content))
+	}
+	if _, err := os.Stat(filepath.Join(home, "data", "PG_VERSION")); err != nil {
+		t.Errorf("the data is not where it is said to be: %v", err)
+	}
+	stop(t, c)
+	c = start(t, o)
+	checkKept(t, c)
+	stop(t, c)
+	if os.Geteuid() != 0 {
+		return
+	}
+	if err := os.Rename(home, home+".away"); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Start(t.Context()); err == nil || !strings.Contains(err.Error(), home) {
+		t.Errorf("start without the data: %v; want an error that says where it was", err)
+	}
+	if err := os.Rename(home+".away", home); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// parentEnv makes the test binary a parent of a server; see TestHelperParent.
+const parentEnv = "POSTGRES_TEST_PARENT_DIR"
+
+// TestHelperParent is not a test of its own: in a process that another test
+// starts, it runs a server, says its address, and waits to be killed.
+func TestHelperParent(t *testing.T) {
+	dir := os.Getenv(parentEnv)
+	if dir == "" {
+		return
+	}
+	c, err := postgres.StartCluster(t.Context(), postgres.ClusterOptions{Dir: dir, Durable: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	fmt.Printf("address %s\n", c.URL("postgres"))
+	<-c.Done()
+}
+
+// startParent returns a process that runs a server in dir, and its address.
+func startParent(t *testing.T, dir string) (*exec.Cmd, string) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestHelperParent$")
+	cmd.Env = append(os.Environ(), parentEnv+"="+dir)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewScanner(out)
+	for lines.Scan() {
+		if address, ok := strings.CutPrefix(lines.Text(), "address "); ok {
+			return cmd, address
+		}
+	}
+	t.Fatalf("the other process did not start a server: %v", cmd.Wait())
+	return nil, ""
+}
+
+func serverPID(t *testing.T, dir string) int {
+	t.Helper()
+	content, err := os.ReadFile(filepath.Join(dir, "data", "postmaster.pid"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, _, _ := strings.Cut(string(content), "\n")
+	pid, err := strconv.Atoi(first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pid
+}
+
+func kill9(t *testing.T, cmd *exec.Cmd) {
+	t.Helper()
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait() // says that it was killed
+}
+
+// The parent of a server is killed. Left to itself the server ends too; one
+// that stands still cannot, and the next start on its folder, or its removal,
+// has to find it and stop it.
+func TestServersOfKilledParents(t *testing.T) {
+	t.Parallel()
+	dir := pgtest.Dir(t)
+	cmd, address := startParent(t, dir)
+	pool := pgtest.Open(t, address)
+	if _, err := pool.Exec(t.Context(), "CREATE TABLE kept ()"); err != nil {
+		t.Fatal(err)
+	}
+	kill9(t, cmd)
+	if runtime.GOOS == "linux" { // elsewhere the next start ends it
+		eventually(t, func() bool { return pool.Ping(t.Context()) != nil })
+	}
+
+	orphan := makeOrphan(t, dir)
+	c := start(t, postgres.ClusterOptions{Dir: dir})
+	checkKept(t, c)
+	if serverPID(t, dir) == orphan {
+		t.Error("the orphan still has the folder")
+	}
+	stop(t, c)
+
+	makeOrphan(t, dir)
+	if err := postgres.RemoveCluster(t.Context(), dir); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the folder is left: %v", err)
+	}
+	if err := pool.Ping(t.Context()); !postgres.Unavailable(err) {
+		t.Errorf("the server is left: %v", err)
+	}
+}
+
+// makeOrphan leaves a server in dir that lost its parent and stands still.
+func makeOrphan(t *testing.T, dir string) int {
+	t.Helper()
+	cmd, _ := startParent(t, dir)
+	orphan := serverPID(t, dir)
+	if err := syscall.Kill(orphan, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	kill9(t, cmd)
+	if err := syscall.Kill(orphan, 0); err != nil {
+		t.Fatalf("there is no orphan: %v", err)
+	}
+	return orphan
+}
