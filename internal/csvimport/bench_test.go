@@ -34,6 +34,7 @@ func sample(kind Kind, rows int) []byte {
 var kinds = []Kind{KindUsers, KindLinks, KindEvents}
 
 func perRow(b *testing.B, rows int) {
+	b.Helper()
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(rows), "ns/row")
 }
 
@@ -90,13 +91,16 @@ func BenchmarkContended(b *testing.B) {
 	all := make([][]uint64, lists)
 	for i := range all {
 		for j := range size {
-			all[i] = append(all[i], mix(uint64(i*size+j))) //nolint:gosec // small
+			all[i] = append(all[i], mix(uint64(i*size+j)))
 		}
 		sortKeys(all[i])
 	}
 	b.ResetTimer()
 	for b.Loop() {
-		for range Contended(listsOf(all), 32<<20) {
+		for _, err := range Contended(listsOf(all), 32<<20) {
+			if err != nil {
+				b.Fatal(err)
+			}
 		}
 	}
 	perRow(b, lists*size)

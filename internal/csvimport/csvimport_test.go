@@ -276,6 +276,8 @@ func TestFormatErrors(t *testing.T) {
 		{"twice", KindUsers, "username,email,User_Name\n", SplitOptions{}, "the columns username and User_Name both mean username"},
 		{"quotes", KindUsers, "\"username,email\nann,a@x\n", SplitOptions{}, "quotes do not match"},
 		{"long first line", KindUsers, strings.Repeat("x", 1000), SplitOptions{MaxRecord: 100}, "longer than 100 bytes"},
+		{"header one byte too long", KindUsers, strings.Repeat("x", 101) + "\n", SplitOptions{MaxRecord: 100}, "longer than 100 bytes"},
+		{"mapping of no column", KindUsers, "username,email\nann,a@x\n", SplitOptions{Mapping: map[string]string{"mail": "email"}}, `the file has no column "mail" to map; found the columns username, email`},
 		{"wrong format", KindUsers, "username,email\nann,a@x\n", SplitOptions{Format: "shlink"}, `"shlink" is not a format of users; these are: signpost`},
 		{"wrong mapping", KindUsers, "username,email\nann,a@x\n", SplitOptions{Mapping: map[string]string{"a": "b"}}, `"b" is not a column of users`},
 	}
@@ -324,6 +326,54 @@ func TestReaderErrors(t *testing.T) {
 	}
 	if _, again := s.Next(); !errors.Is(again, broken) {
 		t.Errorf("a second call says %v", again)
+	}
+}
+
+// An endless reader gives one line without end.
+type endless struct{ bytes int }
+
+func (e *endless) Read(p []byte) (int, error) {
+	if e.bytes <= 0 {
+		return 0, io.EOF
+	}
+	for i := range p {
+		p[i] = 'x'
+	}
+	e.bytes -= len(p)
+	return len(p), nil
+}
+
+// Memory must not grow with a line (I7): what a chunk keeps of it is bounded,
+// and nothing else is kept.
+func TestEndlessLine(t *testing.T) {
+	t.Parallel()
+	file := io.MultiReader(strings.NewReader(defaultUsers), &endless{bytes: 32 << 20}, strings.NewReader("\n2,bob,b@x\n"))
+	s, err := NewSplitter(file, KindUsers, SplitOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	size := len(s.buf)
+	chunk, err := s.Next()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if chunk.Rows != 2 || len(chunk.Data) > DefaultMaxRecord+64 || len(s.buf) != size {
+		t.Errorf("%d rows in %d bytes, a buffer of %d after %d", chunk.Rows, len(chunk.Data), len(s.buf), size)
+	}
+}
+
+func TestBlankLinesTakeNoMemory(t *testing.T) {
+	t.Parallel()
+	file := defaultUsers + "1,ann,a@x\n" + strings.Repeat("\n", 100_000) + "2,bob,b@x\n"
+	s, err := NewSplitter(strings.NewReader(file), KindUsers, SplitOptions{ChunkBytes: 1000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range []int64{2, 100_003} {
+		chunk, err := s.Next()
+		if err != nil || chunk.FirstLine != line || chunk.Rows != 1 || len(chunk.Data) > 1000 {
+			t.Errorf("chunk of %d rows, %d bytes from line %d, %v, want line %d", chunk.Rows, len(chunk.Data), chunk.FirstLine, err, line)
+		}
 	}
 }
 

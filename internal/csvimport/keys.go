@@ -73,7 +73,7 @@ func (k keyColumns) appendID(record Record, dst []uint64, domain uint64) []uint6
 	if !ok {
 		return dst
 	}
-	return append(dst, mix(domain<<56^uint64(id))) //nolint:gosec // ids are positive
+	return append(dst, mix(domain<<56^uint64(id)))
 }
 
 func (k keyColumns) appendFolded(record Record, dst []uint64, domain uint64, position int) []uint64 {

@@ -177,13 +177,16 @@ func TestContendedStops(t *testing.T) {
 		keys = append(keys, i, i)
 	}
 	lists := func(yield func([]uint64) error) error { passes++; return yield(keys) }
-	for range Contended(lists, 0) {
+	for _, err := range Contended(lists, 0) {
+		if err != nil {
+			t.Fatal(err)
+		}
 		break
 	}
 	if passes != 1 {
 		t.Errorf("%d passes after the caller stopped, want 1", passes)
 	}
-	for range Contended(func(func([]uint64) error) error { return nil }, 0) {
-		t.Error("a batch of nothing")
+	for batch, err := range Contended(func(func([]uint64) error) error { return nil }, 0) {
+		t.Errorf("batch %v, %v of nothing", batch, err)
 	}
 }

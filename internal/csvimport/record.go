@@ -93,10 +93,14 @@ func (l Layout) check(record *Record) *Reject {
 	if least == 0 {
 		least = len(l.Columns)
 	}
-	if n := len(record.Fields); n < least || n > len(l.Columns) {
+	switch n := len(record.Fields); {
+	case n >= least && n <= len(l.Columns):
+		return nil
+	case l.MinFields != 0:
+		return record.reject("", fmt.Sprintf("has %d fields, %d to %d are expected", n, least, len(l.Columns)))
+	default:
 		return record.reject("", fmt.Sprintf("has %d fields, the header has %d", n, len(l.Columns)))
 	}
-	return nil
 }
 
 func (l Layout) columnWith(record *Record, fault func(string) bool) string {

@@ -13,7 +13,8 @@ import (
 type Rules struct {
 	// OwnHosts are the hosts this service answers on (see [links.CheckURL]).
 	OwnHosts []string
-	// Now bounds the times of events.
+	// Now bounds the times of events: they are from before the end of the month
+	// after it. It must be set for them.
 	Now time.Time
 	// KeepIDs keeps the ids of users and links that the file brings.
 	KeepIDs bool

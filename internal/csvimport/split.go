@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 )
@@ -70,6 +71,7 @@ type Splitter struct {
 	seq        int
 	rows       int64
 	discarding bool // the rest of an overlong line is passed over
+	room       int  // what a chunk's Data is likely to need
 	done       error
 }
 
@@ -144,6 +146,9 @@ func (s *Splitter) readHeader(kind Kind) error {
 	if err := best.check(kind, s.opts); err != nil {
 		return err
 	}
+	if err := best.checkMapping(s.opts.Mapping); err != nil {
+		return err
+	}
 	s.use(kind, best)
 	return nil
 }
@@ -155,9 +160,9 @@ func (s *Splitter) firstLine() (string, int, error) {
 		switch {
 		case s.start == s.end && s.eof:
 			return "", 0, &FormatError{Reason: "the file is empty"}
-		case ok:
+		case ok && text <= s.opts.MaxRecord:
 			return string(s.buf[s.start : s.start+text]), size, nil
-		case s.end-s.start > s.opts.MaxRecord+2:
+		case ok || s.end-s.start > s.opts.MaxRecord+2:
 			return "", 0, &FormatError{Reason: fmt.Sprintf(
 				"the first line is longer than %d bytes, so it is no header of a CSV file", s.opts.MaxRecord)}
 		}
@@ -233,6 +238,18 @@ func (h header) check(kind Kind, opts SplitOptions) error {
 	return nil
 }
 
+// checkMapping refuses a mapping of columns that the file does not have.
+func (h header) checkMapping(mapping map[string]string) error {
+	for _, name := range slices.Sorted(maps.Keys(mapping)) {
+		if h.match.format.headless || !slices.ContainsFunc(h.fields, func(field string) bool { return fold(field) == fold(name) }) {
+			return &FormatError{
+				Reason: fmt.Sprintf("the file has no column %q to map", shown(name)), Found: shownAll(h.fields),
+			}
+		}
+	}
+	return nil
+}
+
 func missingReason(kind Kind, missing []string) string {
 	if len(missing) == 1 {
 		return fmt.Sprintf("a file of %s needs the column %s", kind, missing[0])
@@ -287,6 +304,7 @@ func (s *Splitter) Next() (Chunk, error) {
 		return Chunk{}, err
 	}
 	s.seq++
+	s.room = len(chunk.Data) + len(chunk.Data)/8
 	s.rows += int64(chunk.Rows)
 	if s.opts.Keys {
 		chunk.Keys = s.layout.chunkKeys(chunk)
@@ -344,7 +362,7 @@ func (s *Splitter) record() (extent, bool) {
 func (s *Splitter) add(chunk *Chunk, ext extent, empty bool) {
 	if chunk.Rows == 0 {
 		chunk.FirstLine = s.line
-		chunk.Data = make([]byte, 0, min(s.opts.ChunkBytes, 64<<10))
+		chunk.Data = make([]byte, 0, max(s.room, 16<<10))
 	}
 	if !empty {
 		chunk.Rows++

@@ -94,9 +94,12 @@ func hasPlainZone(text string) bool {
 
 func TestParseID(t *testing.T) {
 	t.Parallel()
-	for text, want := range map[string]int64{"1": 1, " 42 ": 42, "007": 7, "4503599627370496": MaxID} {
-		if got, ok := parseID(text); !ok || got != want {
-			t.Errorf("parseID(%q) = %d, %v, want %d", text, got, ok, want)
+	for _, test := range []struct {
+		text string
+		want int64
+	}{{"1", 1}, {" 42 ", 42}, {"007", 7}, {"4503599627370496", MaxID}} {
+		if got, ok := parseID(test.text); !ok || got != test.want {
+			t.Errorf("parseID(%q) = %d, %v, want %d", test.text, got, ok, test.want)
 		}
 	}
 	for _, text := range []string{
