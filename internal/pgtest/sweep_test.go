@@ -1,0 +1,95 @@
+package pgtest_test
+
+import (
+	"bufio"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"testing"
+
+	"github.com/signpost/signpost/internal/pgtest"
+)
+
+// helperEnv makes TestHelperWaits do something, in a process of its own.
+const helperEnv = "PGTEST_HELPER"
+
+// TestHelperWaits is not a test of its own: in a process that another test
+// starts, it takes a database, says so, and waits to be killed.
+func TestHelperWaits(t *testing.T) {
+	if os.Getenv(helperEnv) == "" {
+		return
+	}
+	pgtest.URL(t)
+	if _, err := os.Stdout.WriteString("ready\n"); err != nil {
+		t.Fatal(err)
+	}
+	select {}
+}
+
+func helper(t *testing.T, tmp, run string) *exec.Cmd {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+run+"$")
+	cmd.Env = append(os.Environ(), "TMPDIR="+tmp, helperEnv+"=1")
+	cmd.Stderr = os.Stderr
+	return cmd
+}
+
+// tempFolder is a folder for the temporary files of other processes, which the
+// server's user may pass.
+func tempFolder(t *testing.T) string {
+	t.Helper()
+	tmp, err := os.MkdirTemp("", "signpost-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(tmp); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := os.Chmod(tmp, 0o711); err != nil {
+		t.Fatal(err)
+	}
+	return tmp
+}
+
+func TestLeftoversOfAKilledProcessAreRemoved(t *testing.T) {
+	t.Parallel()
+	tmp := tempFolder(t)
+	killed := helper(t, tmp, "TestHelperWaits")
+	out, err := killed.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := killed.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if line, err := bufio.NewReader(out).ReadString('\n'); line != "ready\n" {
+		t.Fatalf("the helper said %q, %v", line, err)
+	}
+	root := filepath.Join(tmp, "signpost-pgtest-"+strconv.Itoa(os.Getuid()))
+	if n := len(folders(t, root)); n != 1 {
+		t.Fatalf("%d folders while one process runs", n)
+	}
+	if err := killed.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = killed.Wait() // says that it was killed
+
+	if out, err := helper(t, tmp, "TestEmptyHasNoTables").Output(); err != nil {
+		t.Fatalf("the next process: %v\n%s", err, out)
+	}
+	if left := folders(t, root); len(left) != 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+func folders(t *testing.T, root string) []string {
+	t.Helper()
+	all, err := filepath.Glob(filepath.Join(root, "*", "lock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
