@@ -1,0 +1,209 @@
+// Bench measures Signpost against the simplest thing that could do the same,
+// both sides in one run, and prints one table of ratios.
+//
+//	go run ./bench [-only redirect,disk,outage,ingest,uncached,memory]
+//
+// Load comes from this process; what is measured are other processes. CPU time
+// is what the operating system counted for the server, because throughput on a
+// shared machine drifts. Everything is on loopback.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"text/tabwriter"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/signpost/signpost/internal/postgres"
+)
+
+type bench struct {
+	dir     string
+	cluster *postgres.Cluster
+	url     string
+	quick   bool
+	rows    []row
+}
+
+// row is one line of the table.
+type row struct {
+	what, ours, theirs, ratio, goal string
+	ok                              bool
+}
+
+func main() {
+	only := flag.String("only", "", "which measures, separated by commas (default all)")
+	quick := flag.Bool("quick", false, "a tenth of the work, to see that it runs")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	err := run(ctx, *only, *quick)
+	stop()
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "bench: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, only string, quick bool) (err error) {
+	dir, err := os.MkdirTemp("", "signpost-bench-")
+	if err != nil {
+		return err
+	}
+	if err := os.Chmod(dir, 0o755); err != nil { // the server's account has to reach it
+		return err
+	}
+	b := &bench{dir: dir, quick: quick}
+	defer func() {
+		if b.cluster != nil {
+			err = errors.Join(err, b.cluster.Stop(context.WithoutCancel(ctx)))
+		}
+		err = errors.Join(err, postgres.RemoveCluster(context.WithoutCancel(ctx), filepath.Join(dir, "postgres")), os.RemoveAll(dir))
+	}()
+	if err := b.prepare(ctx); err != nil {
+		return err
+	}
+	measures := []struct {
+		name string
+		run  func(context.Context) error
+	}{
+		{"redirect", b.redirect},
+		{"disk", b.disk},
+		{"outage", b.outage},
+		{"ingest", b.ingest},
+		{"uncached", b.uncached},
+		{"memory", b.memory},
+	}
+	for _, m := range measures {
+		if only != "" && !slices.Contains(strings.Split(only, ","), m.name) {
+			continue
+		}
+		fmt.Fprintf(os.Stderr, "bench: %s ...\n", m.name)
+		start := time.Now()
+		if err := m.run(ctx); err != nil {
+			return fmt.Errorf("%s: %w", m.name, err)
+		}
+		fmt.Fprintf(os.Stderr, "bench: %s took %s\n", m.name, time.Since(start).Round(time.Second))
+	}
+	return b.print()
+}
+
+func (b *bench) prepare(ctx context.Context) error {
+	for name, pkg := range map[string]string{"signpost": ".", "baseline": "./bench/baseline"} {
+		cmd := exec.CommandContext(ctx, "go", "build", "-o", filepath.Join(b.dir, name), pkg)
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("build %s: %w: %s", name, err, out)
+		}
+	}
+	cluster, err := postgres.StartCluster(ctx, postgres.ClusterOptions{
+		Dir: filepath.Join(b.dir, "postgres"), Durable: true, Log: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		return err
+	}
+	b.cluster = cluster
+	if err := cluster.CreateDatabase(ctx, "signpost"); err != nil {
+		return err
+	}
+	b.url = cluster.URL("signpost")
+	if err := postgres.Migrate(ctx, b.url, slog.New(slog.DiscardHandler)); err != nil {
+		return err
+	}
+	return b.sql(ctx, `
+		INSERT INTO users (id, username, email) VALUES (1, 'bench', 'bench@example.org');
+		INSERT INTO urls (user_id, short_code, original_url)
+		SELECT 1, 'link' || n, 'https://example.org/a/page/' || n FROM generate_series(0, 9999) n;
+		VACUUM ANALYZE urls`)
+}
+
+// sql runs statements one after another.
+func (b *bench) sql(ctx context.Context, statements string) error {
+	conn, err := pgx.Connect(ctx, b.url)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(ctx) //nolint:errcheck // done with it
+	for statement := range strings.SplitSeq(statements, ";") {
+		if _, err := conn.Exec(ctx, statement); err != nil {
+			return fmt.Errorf("%s: %w", strings.TrimSpace(statement), err)
+		}
+	}
+	return nil
+}
+
+// value reads one number.
+func (b *bench) value(ctx context.Context, query string, args ...any) (n int64, err error) {
+	conn, err := pgx.Connect(ctx, b.url)
+	if err != nil {
+		return 0, err
+	}
+	defer conn.Close(ctx) //nolint:errcheck // done with it
+	err = conn.QueryRow(ctx, query, args...).Scan(&n)
+	return n, err
+}
+
+// environ is the configuration of a process with a spool of its own.
+func (b *bench) environ(extra ...string) []string {
+	spool, err := os.MkdirTemp(b.dir, "spool-")
+	if err != nil {
+		panic(err)
+	}
+	return append([]string{"DATABASE_URL=" + b.url, "SPOOL_DIR=" + spool, "SPOOL_MAX_BYTES=4GiB", "SPOOL_KEEP=0s"}, extra...)
+}
+
+// scale is n, or a tenth in a quick run.
+func (b *bench) scale(n int) int {
+	if b.quick {
+		return n / 10
+	}
+	return n
+}
+
+// ratio adds a line: ours against theirs, which has to be at most (or, with a
+// negative goal, at least) so many times.
+func (b *bench) ratio(what string, ours, theirs float64, format string, goal float64) {
+	r := ours / theirs
+	l := row{what: what, ours: fmt.Sprintf(format, ours), theirs: fmt.Sprintf(format, theirs), ratio: fmt.Sprintf("%.2f", r)}
+	if goal < 0 {
+		l.goal, l.ok = fmt.Sprintf(">= %.2f", -goal), r >= -goal
+	} else {
+		l.goal, l.ok = fmt.Sprintf("<= %.2f", goal), r <= goal
+	}
+	b.add(l)
+}
+
+func (b *bench) add(l row) {
+	b.rows = append(b.rows, l)
+	fmt.Fprintf(os.Stderr, "bench:   %s: %s against %s, ratio %s (%s)\n", l.what, l.ours, l.theirs, l.ratio, l.goal)
+}
+
+func (b *bench) print() error {
+	w := tabwriter.NewWriter(os.Stdout, 0, 8, 2, ' ', 0)
+	_, _ = fmt.Fprintln(w, "\nMEASURE\tOURS\tAGAINST\tRATIO\tGOAL\t")
+	for _, l := range b.rows {
+		mark := "met"
+		if !l.ok {
+			mark = "NOT MET"
+		}
+		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", l.what, l.ours, l.theirs, l.ratio, l.goal, mark)
+	}
+	return w.Flush()
+}
+
+func median[T int64 | float64 | time.Duration](values []T) T {
+	values = slices.Clone(values)
+	slices.Sort(values)
+	return values[len(values)/2]
+}

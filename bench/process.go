@@ -1,0 +1,144 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// proc is a process under measurement.
+type proc struct {
+	cmd   *exec.Cmd
+	addr  string
+	admin string
+	log   string
+}
+
+// launch starts a process that listens on the address its last argument or its
+// environment names, and waits until it accepts connections.
+func (b *bench) launch(name string, environ []string, args ...string) (*proc, error) {
+	p := &proc{log: filepath.Join(b.dir, fmt.Sprintf("%s-%d.log", name, time.Now().UnixNano()))}
+	var err error
+	if p.addr, err = freeAddr(); err != nil {
+		return nil, err
+	}
+	if p.admin, err = freeAddr(); err != nil {
+		return nil, err
+	}
+	if name == "baseline" {
+		args = append(args, p.addr)
+	}
+	log, err := os.Create(p.log)
+	if err != nil {
+		return nil, err
+	}
+	defer log.Close() //nolint:errcheck // the process has its own copy
+	p.cmd = exec.Command(filepath.Join(b.dir, name), args...)
+	p.cmd.Env = append(append(os.Environ(), environ...), "LISTEN_ADDR="+p.addr, "ADMIN_ADDR="+p.admin, "LOG_LEVEL=warn")
+	p.cmd.Stdout, p.cmd.Stderr = log, log
+	if err := p.cmd.Start(); err != nil {
+		return nil, err
+	}
+	wait := p.addr
+	if len(args) > 0 && args[0] == "worker" {
+		wait = p.admin
+	}
+	for deadline := time.Now().Add(30 * time.Second); ; {
+		c, err := net.Dial("tcp", wait)
+		if err == nil {
+			return p, c.Close()
+		}
+		if time.Now().After(deadline) {
+			return nil, fmt.Errorf("%s did not start; see %s", name, p.log)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+func freeAddr() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	defer l.Close() //nolint:errcheck // nothing was served
+	return l.Addr().String(), nil
+}
+
+func (p *proc) stop() {
+	_ = p.cmd.Process.Signal(syscall.SIGTERM)
+	_ = p.cmd.Wait()
+}
+
+// cpu is the user and system time that the process has used, as the operating
+// system counts it.
+func (p *proc) cpu() (time.Duration, error) {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
+	if err != nil {
+		return 0, err
+	}
+	// The name in parentheses may hold anything; fields 14 and 15 follow it.
+	_, rest, ok := strings.Cut(string(stat), ") ")
+	fields := strings.Fields(rest)
+	if !ok || len(fields) < 13 {
+		return 0, errors.New("cannot read the process's times")
+	}
+	user, err := strconv.ParseInt(fields[11], 10, 64)
+	if err != nil {
+		return 0, err
+	}
+	system, err := strconv.ParseInt(fields[12], 10, 64)
+	return time.Duration(user+system) * 10 * time.Millisecond, err
+}
+
+// anonymous is the process's anonymous resident memory in bytes.
+func (p *proc) anonymous() (int64, error) {
+	return p.status("RssAnon:")
+}
+
+func (p *proc) resident() (int64, error) { return p.status("VmRSS:") }
+
+func (p *proc) status(field string) (int64, error) {
+	f, err := os.Open(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close() //nolint:errcheck // read-only
+	lines := bufio.NewScanner(f)
+	for lines.Scan() {
+		if rest, ok := strings.CutPrefix(lines.Text(), field); ok {
+			kb, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(rest), " kB"), 10, 64)
+			return kb << 10, err
+		}
+	}
+	return 0, fmt.Errorf("no %s in the process's status", field)
+}
+
+// metric reads one sample of the process's metrics.
+func (p *proc) metric(ctx context.Context, name string) (float64, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+p.admin+"/metrics", nil)
+	if err != nil {
+		return 0, err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0, err
+	}
+	defer resp.Body.Close() //nolint:errcheck // read-only
+	lines := bufio.NewScanner(resp.Body)
+	for lines.Scan() {
+		if value, ok := strings.CutPrefix(lines.Text(), name+" "); ok {
+			return strconv.ParseFloat(value, 64)
+		}
+	}
+	return 0, fmt.Errorf("no metric %s", name)
+}

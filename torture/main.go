@@ -1,0 +1,241 @@
+// Torture kills a running Signpost at random moments and then counts.
+//
+//	go run ./torture -kills 300
+//
+// It runs the real binary (two api, two worker) on a private, durable Postgres.
+// Clients follow short links; every attempt carries a marker of its own, which
+// ends up in its event. Meanwhile api, worker and Postgres are killed with
+// SIGKILL, api and worker are also ended with SIGTERM, and Postgres is stopped
+// for seconds at a time. At the end everything is left alone until the pipeline
+// is empty, and the account must hold: answered ≤ counted ≤ attempted, every
+// answered click in events exactly once, the rollups equal to the events, no
+// spool and no job left over. It exits with 1 if it does not.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/signpost/signpost/internal/postgres"
+)
+
+type settings struct {
+	kills    int
+	clients  int
+	rate     int
+	links    int
+	outage   time.Duration
+	outages  int
+	patience time.Duration
+	seed     uint64
+	keep     bool
+}
+
+func main() {
+	var s settings
+	flag.IntVar(&s.kills, "kills", 300, "how many processes to kill")
+	flag.IntVar(&s.clients, "clients", 16, "clients that follow links at the same time")
+	flag.IntVar(&s.rate, "rate", 400, "redirects a second that all clients together try")
+	flag.IntVar(&s.links, "links", 40, "links that the clients follow")
+	flag.DurationVar(&s.outage, "outage", 20*time.Second, "how long Postgres stays stopped when it is stopped")
+	flag.IntVar(&s.outages, "outages", 3, "how often Postgres is stopped")
+	flag.DurationVar(&s.patience, "patience", 6*time.Minute, "how long the pipeline may take to become empty at the end")
+	flag.Uint64Var(&s.seed, "seed", uint64(time.Now().UnixNano()), "seed of the random order of events")
+	flag.BoolVar(&s.keep, "keep", false, "keep the folder with data and logs")
+	flag.Parse()
+
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	err := torture(ctx, s)
+	stop()
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "torture: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+func torture(ctx context.Context, s settings) (err error) {
+	dir, err := os.MkdirTemp("", "signpost-torture-")
+	if err != nil {
+		return err
+	}
+	fmt.Printf("torture: seed %d, data and logs in %s\n", s.seed, dir)
+	defer func() {
+		if err == nil && !s.keep {
+			err = postgres.RemoveCluster(context.WithoutCancel(ctx), filepath.Join(dir, "postgres"))
+			err = errors.Join(err, os.RemoveAll(dir))
+		}
+	}()
+	h, err := start(ctx, dir, s)
+	if err != nil {
+		return err
+	}
+	defer h.stopAll()
+
+	began := time.Now()
+	load, stopLoad := context.WithCancel(ctx)
+	var clients sync.WaitGroup
+	for i := range s.clients {
+		clients.Go(func() { h.follow(load, i) })
+	}
+	h.disturb(ctx)
+	stopLoad()
+	clients.Wait()
+	fmt.Printf("torture: %s of disturbance done, waiting for the pipeline to become empty\n", time.Since(began).Round(time.Second))
+	if err := h.settle(ctx); err != nil {
+		return err
+	}
+	h.stopAll()
+	return h.account(ctx, time.Since(began))
+}
+
+// harness is the system under torture and what is known about it.
+type harness struct {
+	settings
+	dir     string
+	rand    *rand.Rand
+	cluster *postgres.Cluster
+	url     string
+	procs   []*proc
+	codes   []string
+	ledger  ledger
+
+	// database is held by whoever stops or starts Postgres.
+	database sync.Mutex
+	killed   map[string]int
+	quiet    sync.Once
+}
+
+func start(ctx context.Context, dir string, s settings) (*harness, error) {
+	h := &harness{
+		settings: s, dir: dir, rand: rand.New(rand.NewPCG(s.seed, 1)), killed: map[string]int{},
+	}
+	binary := filepath.Join(dir, "signpost")
+	build := exec.CommandContext(ctx, "go", "build", "-o", binary, ".")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	build.Stderr = os.Stderr
+	if err := build.Run(); err != nil {
+		return nil, fmt.Errorf("build: %w", err)
+	}
+	// The server's account has to reach the folder.
+	if err := os.Chmod(dir, 0o755); err != nil {
+		return nil, err
+	}
+	cluster, err := postgres.StartCluster(ctx, postgres.ClusterOptions{
+		Dir: filepath.Join(dir, "postgres"), Durable: true, Log: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		return nil, err
+	}
+	h.cluster = cluster
+	if err := cluster.CreateDatabase(ctx, "signpost"); err != nil {
+		return nil, err
+	}
+	h.url = cluster.URL("signpost")
+	if err := postgres.Migrate(ctx, h.url, slog.New(slog.DiscardHandler)); err != nil {
+		return nil, err
+	}
+	if err := h.makeLinks(ctx); err != nil {
+		return nil, err
+	}
+	for _, role := range []string{"api", "api", "worker", "worker"} {
+		p, err := newProc(h, binary, role, len(h.procs))
+		if err != nil {
+			return nil, err
+		}
+		h.procs = append(h.procs, p)
+		go p.supervise()
+	}
+	return h, h.waitReady(ctx)
+}
+
+// disturb kills until the wanted number is reached.
+func (h *harness) disturb(ctx context.Context) {
+	every := max(h.kills/(h.outages+1), 1)
+	for n := 1; n <= h.kills && ctx.Err() == nil; n++ {
+		pause(ctx, time.Duration(100+h.rand.IntN(900))*time.Millisecond)
+		switch r := h.rand.IntN(100); {
+		case h.outages > 0 && n%every == 0 && n/every <= h.outages:
+			h.stopDatabase(ctx)
+		case r < 15:
+			h.killDatabase(ctx)
+		case r < 65:
+			h.kill(h.procs[h.rand.IntN(2)], r)
+		default:
+			h.kill(h.procs[2+h.rand.IntN(2)], r)
+		}
+		if n%50 == 0 {
+			fmt.Printf("torture: %d kills, %d answered\n", n, h.ledger.answeredSoFar())
+		}
+	}
+}
+
+// kill ends an api or worker: four times in five as a crash would.
+func (h *harness) kill(p *proc, r int) {
+	if r%5 == 0 {
+		p.signal(syscall.SIGTERM)
+		h.killed[p.role+" SIGTERM"]++
+		return
+	}
+	p.signal(syscall.SIGKILL)
+	h.killed[p.role+" SIGKILL"]++
+}
+
+func (h *harness) killDatabase(ctx context.Context) {
+	h.database.Lock()
+	defer h.database.Unlock()
+	h.cluster.Kill()
+	h.killed["postgres SIGKILL"]++
+	h.startDatabase(ctx)
+}
+
+func (h *harness) stopDatabase(ctx context.Context) {
+	h.database.Lock()
+	defer h.database.Unlock()
+	if err := h.cluster.Stop(ctx); err != nil {
+		fmt.Printf("torture: stop Postgres: %v\n", err)
+	}
+	h.killed["postgres stopped for "+h.outage.String()]++
+	// The api and worker processes go on dying meanwhile.
+	end := time.Now().Add(h.outage)
+	for time.Now().Before(end) && ctx.Err() == nil {
+		pause(ctx, time.Second)
+		h.kill(h.procs[h.rand.IntN(len(h.procs))], h.rand.IntN(100))
+	}
+	h.startDatabase(ctx)
+}
+
+func (h *harness) startDatabase(ctx context.Context) {
+	for ctx.Err() == nil {
+		if err := h.cluster.Start(ctx); err == nil {
+			return
+		}
+		pause(ctx, 200*time.Millisecond)
+	}
+}
+
+func (h *harness) stopAll() {
+	h.quiet.Do(func() {
+		for _, p := range h.procs {
+			p.end()
+		}
+	})
+}
+
+// pause waits, or returns early when ctx ends.
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}
