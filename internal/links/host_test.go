@@ -19,9 +19,11 @@ func TestDisguised(t *testing.T) {
 		if unicode.Is(unicode.Other_Default_Ignorable_Code_Point, r) || unicode.Is(unicode.Variation_Selector, r) {
 			t.Errorf("%U is invisible and accepted in a host", r)
 		}
+		if r == 'İ' {
+			continue // IDNA keeps its dot, which strings.ToLower drops
+		}
 		mapped := norm.NFKC.String(strings.ToLower(norm.NFKC.String(string(r))))
-		// The dot above i that a lower-case Turkish I keeps stays visible.
-		if strings.ContainsFunc(mapped, func(r rune) bool { return r < 0x80 || r == 0x3002 }) && mapped != "i\u0307" {
+		if strings.ContainsFunc(mapped, func(r rune) bool { return r < 0x80 || r == 0x3002 }) {
 			t.Errorf("%U becomes %q and is accepted in a host", r, mapped)
 		}
 	}
