@@ -65,54 +65,54 @@ func Main(m *testing.M) {
 
 // URL returns the address of a new database with the schema of this release. It
 // is dropped when the test ends.
-func URL(t testing.TB) string {
-	t.Helper()
-	return database(t, "TEMPLATE "+template+" STRATEGY FILE_COPY")
+func URL(tb testing.TB) string {
+	tb.Helper()
+	return database(tb, "TEMPLATE "+template+" STRATEGY FILE_COPY")
 }
 
 // Empty returns the address of a new database without any schema.
-func Empty(t testing.TB) string {
-	t.Helper()
-	return database(t, "TEMPLATE template0 STRATEGY FILE_COPY")
+func Empty(tb testing.TB) string {
+	tb.Helper()
+	return database(tb, "TEMPLATE template0 STRATEGY FILE_COPY")
 }
 
 // Pool returns connections to a new database with the schema of this release.
 // They are closed, and the database dropped, when the test ends.
-func Pool(t testing.TB) *pgxpool.Pool {
-	t.Helper()
-	return Open(t, URL(t))
+func Pool(tb testing.TB) *pgxpool.Pool {
+	tb.Helper()
+	return Open(tb, URL(tb))
 }
 
 // Open returns a pool for a database's address, closed when the test ends.
-func Open(t testing.TB, url string) *pgxpool.Pool {
-	t.Helper()
-	pool, err := postgres.Open(t.Context(), url, postgres.Options{Role: "test", MaxConns: 10})
+func Open(tb testing.TB, url string) *pgxpool.Pool {
+	tb.Helper()
+	pool, err := postgres.Open(tb.Context(), url, postgres.Options{Role: "test", MaxConns: 10})
 	if err != nil {
-		t.Fatalf("open pool: %v", err)
+		tb.Fatalf("open pool: %v", err)
 	}
-	t.Cleanup(pool.Close)
+	tb.Cleanup(pool.Close)
 	return pool
 }
 
 // Cluster returns a server of the test's own, which it may stop, kill, pause
 // and start. It has no databases but postgres; see Migrated.
-func Cluster(t testing.TB) *postgres.Cluster {
-	t.Helper()
+func Cluster(tb testing.TB) *postgres.Cluster {
+	tb.Helper()
 	dir, err := newDir()
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
+	ctx, cancel := context.WithTimeout(tb.Context(), startTimeout)
 	defer cancel()
 	c, err := postgres.StartCluster(ctx, postgres.ClusterOptions{Dir: dir, MaxConns: 100})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
 		defer cancel()
 		if err := errors.Join(c.Stop(ctx), postgres.RemoveCluster(ctx, dir)); err != nil {
-			t.Error(err)
+			tb.Error(err)
 		}
 	})
 	return c
@@ -121,17 +121,17 @@ func Cluster(t testing.TB) *postgres.Cluster {
 // Dir returns the path of a folder, not made yet, in which the test may start a
 // server of its own. Whatever runs there at the end of the test is stopped, and
 // the folder removed. Unlike t.TempDir, the server's user can get there.
-func Dir(t testing.TB) string {
-	t.Helper()
+func Dir(tb testing.TB) string {
+	tb.Helper()
 	dir, err := newDir()
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
 		defer cancel()
 		if err := removeIfThere(ctx, dir); err != nil {
-			t.Error(err)
+			tb.Error(err)
 		}
 	})
 	return dir
@@ -146,32 +146,32 @@ func removeIfThere(ctx context.Context, dir string) error {
 
 // Migrated makes a database with the schema of this release in a cluster and
 // returns its address. It goes with the cluster.
-func Migrated(t testing.TB, c *postgres.Cluster) string {
-	t.Helper()
+func Migrated(tb testing.TB, c *postgres.Cluster) string {
+	tb.Helper()
 	name := "test_" + strconv.FormatInt(serial.Add(1), 10)
-	if err := c.CreateDatabase(t.Context(), name); err != nil {
-		t.Fatal(err)
+	if err := c.CreateDatabase(tb.Context(), name); err != nil {
+		tb.Fatal(err)
 	}
-	if err := postgres.Migrate(t.Context(), c.URL(name), slog.New(slog.DiscardHandler)); err != nil {
-		t.Fatal(err)
+	if err := postgres.Migrate(tb.Context(), c.URL(name), slog.New(slog.DiscardHandler)); err != nil {
+		tb.Fatal(err)
 	}
 	return c.URL(name)
 }
 
-func database(t testing.TB, options string) string {
-	t.Helper()
+func database(tb testing.TB, options string) string {
+	tb.Helper()
 	c, err := shared()
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	name := "test_" + strconv.FormatInt(serial.Add(1), 10)
-	if err := admin(t.Context(), c, "CREATE DATABASE "+name+" "+options); err != nil {
-		t.Fatalf("make database: %v", err)
+	if err := admin(tb.Context(), c, "CREATE DATABASE "+name+" "+options); err != nil {
+		tb.Fatalf("make database: %v", err)
 	}
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		// FORCE: a test may leave connections behind, which is its own affair.
 		if err := admin(context.Background(), c, "DROP DATABASE "+name+" WITH (FORCE)"); err != nil {
-			t.Errorf("drop database: %v", err)
+			tb.Errorf("drop database: %v", err)
 		}
 	})
 	return c.URL(name)

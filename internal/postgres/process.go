@@ -250,11 +250,10 @@ func postmasterPID(data string) (int, error) {
 		return 0, fmt.Errorf("read pid file: %w", err)
 	}
 	first, _, _ := strings.Cut(string(content), "\n")
-	pid, err := strconv.Atoi(strings.TrimSpace(first))
-	if err != nil || pid <= 1 {
-		return 0, nil
+	if pid, err := strconv.Atoi(strings.TrimSpace(first)); err == nil && pid > 1 {
+		return pid, nil
 	}
-	return pid, nil
+	return 0, nil
 }
 
 // lockFile takes an exclusive lock on a file, made if need be, that ends with
