@@ -68,28 +68,33 @@ func makeFolder(dir string, durable bool) (*folder, error) {
 	if err := mkdirDurable(dir); err != nil {
 		return nil, err
 	}
-	id := newFolderID()
-	path := filepath.Join(dir, id)
-	for _, p := range []string{path, filepath.Join(path, keptName), filepath.Join(path, goneName)} {
-		if err := os.Mkdir(p, 0o700); err != nil {
-			return nil, err
-		}
-	}
-	lock, err := os.OpenFile(filepath.Join(path, lockName), os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
+	path := filepath.Join(dir, newFolderID())
+	if err := os.Mkdir(path, 0o700); err != nil {
 		return nil, err
 	}
-	f := &folder{id: id, path: path, lock: lock, own: true}
-	err = f.takeLock()
+	f, err := adoptFolder(path)
 	if err == nil && durable {
 		err = errors.Join(syncDir(path), syncDir(dir))
 	}
 	if err != nil {
-		// Between mkdir and flock another process may have taken the
-		// folder for an orphan. The next try uses another name.
-		return nil, errors.Join(err, lock.Close())
+		if f != nil {
+			err = errors.Join(err, f.unlock())
+		}
+		if !errors.Is(err, errLocked) {
+			removeUnused(path) // or every try would leave one behind
+		}
+		return nil, err
 	}
+	f.own = true
 	return f, nil
+}
+
+// removeUnused removes what there is of a folder that could not be made. It
+// removes nothing that holds a file besides the lock.
+func removeUnused(path string) {
+	for _, name := range []string{keptName, goneName, lockName, ""} {
+		_ = os.Remove(filepath.Join(path, name)) // at worst an adopter does
+	}
 }
 
 // adoptFolder locks a folder whose owner is gone. It returns errLocked if it

@@ -15,6 +15,7 @@ const (
 	keeperRetry = 250 * time.Millisecond // after trouble with the disk
 	keeperIdle  = time.Minute            // when there is nothing to wait for
 	sealRetry   = 10 * time.Millisecond  // when the writer could not rotate yet
+	maxUnsealed = 64                     // files held open because they cannot be sealed
 )
 
 // keep is the keeper: it makes the spare file ahead of need, seals what the
@@ -41,7 +42,9 @@ func (s *Spool) keep() {
 		}
 		// The spare first: until there is one the writer may have nothing
 		// to write into.
-		s.makeSpare()
+		if len(unsealed) < maxUnsealed {
+			s.makeSpare()
+		}
 		unsealed = s.sealAll(unsealed)
 		s.makeRoom()
 		s.askSeal()
@@ -58,20 +61,15 @@ func (s *Spool) keeperPause(unsealed bool) time.Duration {
 	if unsealed || len(s.spares) == 0 {
 		return keeperRetry
 	}
-	if since := s.activeSince.Load(); since != 0 {
-		_, age := s.wanted()
-		return max(age-time.Since(time.Unix(0, since)), sealRetry)
+	if left, open := s.ageDue(); open {
+		return max(left, sealRetry)
 	}
 	return keeperIdle
 }
 
 // askSeal wakes the writer if its segment is old enough. The writer decides.
 func (s *Spool) askSeal() {
-	since := s.activeSince.Load()
-	if since == 0 {
-		return
-	}
-	if _, age := s.wanted(); time.Since(time.Unix(0, since)) >= age {
+	if left, open := s.ageDue(); open && left <= 0 {
 		s.mu.Lock()
 		s.sealAsked = true
 		s.wakeWriter()

@@ -23,7 +23,7 @@ func (s *Spool) appendMemory(c *Click, agent, referrer string) error {
 	s.next.add(c.At.UnixMicro())
 	first := s.next.clicks == 1
 	if first {
-		s.activeSince.Store(time.Now().UnixNano())
+		s.activeSince.Store(int64(s.clock()))
 	}
 	s.activeOldest.Store(s.next.oldest)
 	s.active.Store(int64(len(s.buf)))
@@ -50,9 +50,8 @@ func (s *Spool) keepMemory() {
 	defer timer.Stop()
 	for {
 		pause := keeperIdle
-		if since := s.activeSince.Load(); since != 0 {
-			_, age := s.wanted()
-			if pause = age - time.Since(time.Unix(0, since)); pause <= 0 {
+		if left, open := s.ageDue(); open {
+			if pause = left; left <= 0 {
 				s.sealMemory()
 				pause = keeperIdle
 			}

@@ -91,6 +91,7 @@ func damageReasons() []string {
 func scan(id string, data []byte) (found []Click, damaged map[string]int) {
 	seed, text := seedFor(id), string(data)
 	end := len(bytes.TrimRight(data, "\x00")) // a record may reach beyond it
+	found = make([]Click, 0, end/128)         // about what a browser's click takes
 	lost := ""                                // why the bytes being skipped are damaged
 	for off := 0; off < end; {
 		n, why := recordAt(data, off, seed)

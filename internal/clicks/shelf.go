@@ -63,15 +63,21 @@ func (h *shelf) added(n int64, oldest int64) {
 func (h *shelf) ownFolder(durable bool) (*folder, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.own == nil {
-		f, err := makeFolder(h.opt.Dir, durable)
-		if err != nil {
-			return nil, err
-		}
-		h.own = f
-		h.folders[f.id] = f
+	if h.own != nil {
+		return h.own, nil
 	}
-	return h.own, nil
+	f, err := makeFolder(h.opt.Dir, durable)
+	for tries := 0; tries < 3 && (errors.Is(err, errLocked) || errors.Is(err, fs.ErrNotExist)); tries++ {
+		// Between its making and its locking another process took the
+		// folder for an orphan. Another name has better luck.
+		f, err = makeFolder(h.opt.Dir, durable)
+	}
+	if err != nil {
+		return nil, err
+	}
+	h.own = f
+	h.folders[f.id] = f
+	return f, nil
 }
 
 // forgetOwn gives up a folder that somebody removed.

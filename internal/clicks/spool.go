@@ -89,6 +89,7 @@ func (o Options) withDefaults() (Options, error) {
 // concurrently.
 type Spool struct {
 	opt   Options
+	born  time.Time
 	disk  disk
 	shelf shelf
 
@@ -120,7 +121,7 @@ type Spool struct {
 	quit   chan struct{} // closed by Close: no more appends
 
 	active       atomic.Int64 // bytes in the file being written
-	activeSince  atomic.Int64 // when its first click was written, Unix nanoseconds, 0 when empty
+	activeSince  atomic.Int64 // when its first click was written, by s.clock, 0 when empty
 	activeOldest atomic.Int64 // time of its oldest click, Unix microseconds
 
 	unreported [6]atomic.Int64       // dropped since the last log line, by DropError.number
@@ -131,6 +132,7 @@ type Spool struct {
 	writerDone chan struct{}
 	keeperDone chan struct{}
 	others     sync.WaitGroup // watchdog and reporter
+	closeWait  time.Duration
 	closeOnce  sync.Once
 	closeErr   error
 }
@@ -178,6 +180,8 @@ func open(o Options, d disk) (*Spool, error) {
 func newSpool(o Options, d disk) *Spool {
 	s := &Spool{
 		opt:        o,
+		born:       time.Now(),
+		closeWait:  closeWait,
 		disk:       d,
 		next:       newGroup(),
 		wake:       make(chan struct{}, 1),
@@ -267,6 +271,21 @@ func (s *Spool) settleRefusal() {
 	}
 }
 
+// clock is the time since the spool was opened. The wall clock would not do: a
+// segment would not be sealed while it is set back.
+func (s *Spool) clock() time.Duration { return time.Since(s.born) }
+
+// ageDue reports how long it takes until the open segment is old enough to be
+// sealed, and whether there is one.
+func (s *Spool) ageDue() (left time.Duration, open bool) {
+	since := s.activeSince.Load()
+	if since == 0 {
+		return 0, false
+	}
+	_, age := s.wanted()
+	return age - (s.clock() - time.Duration(since)), true
+}
+
 // dropped counts n dropped clicks and has them logged.
 func (s *Spool) dropped(drop *DropError, n int) {
 	s.opt.Metrics.dropped[drop.Reason].Add(float64(n))
@@ -309,7 +328,7 @@ func (s *Spool) logDrops() {
 		}
 		attrs := []any{slog.String("reason", reason), slog.Int64("clicks", n)}
 		if err := s.trouble.Load(); err != nil {
-			attrs = append(attrs, slog.Any("error", *err))
+			attrs = append(attrs, slog.Any("last_error", *err))
 		}
 		s.opt.Log.Error("clicks dropped", attrs...)
 	}
@@ -353,9 +372,9 @@ func (s *Spool) wakeWriter() {
 
 // Close seals what is open, stops the goroutines and releases the folders.
 // Appends that wait are finished first, later ones drop with "closed". If the
-// disk hangs Close gives up after a few seconds and keeps the lock, since the
-// late write must not meet another owner. Later calls return what the first
-// did.
+// disk hangs Close gives up after a few seconds; the lock is held on until the
+// disk answers or the process ends, since the late write must not meet another
+// owner. Later calls return what the first did.
 func (s *Spool) Close() error {
 	s.closeOnce.Do(func() { s.closeErr = s.close() })
 	return s.closeErr
@@ -368,16 +387,19 @@ func (s *Spool) close() error {
 	s.wakeWriter()
 	s.mu.Unlock()
 	close(s.quit)
-	deadline := time.After(closeWait)
-	for _, done := range []chan struct{}{s.writerDone, s.keeperDone} {
-		select {
-		case <-done:
-		case <-deadline:
-			return errors.New("close spool: the disk does not answer")
-		}
+	done := make(chan error, 1)
+	go func() { // stops when the disk answers, if it ever does
+		<-s.writerDone
+		<-s.keeperDone
+		s.others.Wait()
+		done <- s.shelf.close()
+	}()
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(s.closeWait):
+		return errors.New("close spool: the disk does not answer")
 	}
-	s.others.Wait()
-	return s.shelf.close()
 }
 
 // Stats describes what waits in a spool.

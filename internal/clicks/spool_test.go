@@ -959,3 +959,135 @@ func TestConcurrentUse(t *testing.T) {
 		t.Errorf("%d clicks shipped, %d different, want %d", len(shipped), len(seen), callers*each)
 	}
 }
+
+// While the disk hangs Close gives up, and the folder stays locked: the write
+// that hangs must not meet another owner.
+func TestCloseOnHangingDisk(t *testing.T) {
+	t.Parallel()
+	hung := &stuckDisk{release: make(chan struct{})}
+	o := testOptions(t)
+	s, err := open(o, hung.disk())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.closeWait = 10 * time.Millisecond
+	mustAppend(t, s, 1)
+	hung.hang.Store(true)
+	if got := reasonOf(t, s.Append(click(2))); got != DropStuck {
+		t.Errorf("dropped as %q", got)
+	}
+	if s.Close() == nil {
+		t.Error("closed while the disk hangs")
+	}
+	other := mustOpen(t, o)
+	if st := other.Stats(); st.Segments != 0 {
+		t.Errorf("%d segments taken from a folder in use", st.Segments)
+	}
+	close(hung.release)
+	seen := make(map[int]int)
+	eventually(t, "the folder is adopted", func() bool {
+		n, err := other.Adopt()
+		return n > 0 && err == nil
+	})
+	for _, m := range ship(t, other) {
+		seen[m]++
+	}
+	if seen[1] != 1 || seen[2] > 1 {
+		t.Errorf("shipped %v", seen)
+	}
+}
+
+// A process that dies between the last write and the rename of a seal leaves
+// its clicks to the next one, under the id they were meant to have.
+func TestCrashDuringSeal(t *testing.T) {
+	t.Parallel()
+	var trouble failing
+	var meant atomic.Pointer[string]
+	d := realDisk()
+	d.rename = func(from, to string) error {
+		meant.Store(&to)
+		if err := trouble.get(); err != nil {
+			return err
+		}
+		return os.Rename(from, to)
+	}
+	o := testOptions(t)
+	s := mustOpenOn(t, o, d)
+	mustAppend(t, s, 1, 2)
+	trouble.set(syscall.EIO)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	heir := mustOpen(t, o)
+	segs, err := heir.Segments()
+	if err != nil || len(segs) != 1 {
+		t.Fatalf("segments %v, %v", segs, err)
+	}
+	if want := filepath.Base(*meant.Load()); segs[0].ID+suffixSealed != want {
+		t.Errorf("sealed as %s, meant as %s", segs[0].ID, want)
+	}
+	wantMarkers(t, ship(t, heir), 1, 2)
+}
+
+// Folders of processes that died while they made them do not pile up.
+func TestHalfMadeFolders(t *testing.T) {
+	t.Parallel()
+	o := testOptions(t)
+	half := filepath.Join(o.Dir, newFolderID())
+	if err := os.Mkdir(half, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	foreign := filepath.Join(o.Dir, "lost+found")
+	if err := os.Mkdir(foreign, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	mustOpen(t, o)
+	if exists(half) {
+		t.Error("a half-made folder stays")
+	}
+	if left, err := os.ReadDir(foreign); err != nil || len(left) != 0 {
+		t.Errorf("a foreign folder was touched: %v, %v", left, err)
+	}
+}
+
+// More segments than one listing returns are shipped all the same.
+func TestManySegments(t *testing.T) {
+	t.Parallel()
+	o := testOptions(t)
+	dead := mustOpen(t, o)
+	folder, id := dead.shelf.own.path, dead.shelf.own.id
+	abandon(t, dead)
+	const n = 3 * maxListed
+	want := make([]int, n)
+	for i := range n {
+		seg := segmentID(id, 1000+i)
+		want[i] = i
+		if err := os.WriteFile(filepath.Join(folder, seg+suffixSealed), recordsOf(seg, []Click{*click(i)}), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := mustOpen(t, o)
+	if segs, err := s.Segments(); err != nil || len(segs) != maxListed {
+		t.Fatalf("%d segments listed, %v", len(segs), err)
+	}
+	wantMarkers(t, ship(t, s), want...)
+	removed := make(map[string]bool)
+	for {
+		ids, err := s.RemoveExpired(time.Now().Add(2 * time.Hour))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(ids) == 0 {
+			break
+		}
+		for _, id := range ids {
+			removed[id] = true
+		}
+		if err := s.Confirmed(ids); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(removed) != n || s.Stats().KeptBytes != 0 {
+		t.Errorf("%d segments removed, %d bytes kept", len(removed), s.Stats().KeptBytes)
+	}
+}

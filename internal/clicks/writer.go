@@ -80,9 +80,9 @@ func (s *Spool) sealDue(seg *openSegment) bool {
 	if seg.size == 0 {
 		return false
 	}
-	bytes, age := s.wanted()
-	return seg.size >= bytes || seg.clicks >= maxBatchClicks/4 ||
-		time.Now().UnixNano()-s.activeSince.Load() >= int64(age)
+	bytes, _ := s.wanted()
+	left, _ := s.ageDue()
+	return seg.size >= bytes || seg.clicks >= maxBatchClicks/4 || left <= 0
 }
 
 // wanted returns the size and age to seal at. Small and young keeps clicks
@@ -221,7 +221,7 @@ func (s *Spool) write(seg *openSegment, g *group, records []byte) *DropError {
 	if seg.size == 0 {
 		seg.oldest = g.oldest
 		s.activeOldest.Store(seg.oldest)
-		s.activeSince.Store(time.Now().UnixNano())
+		s.activeSince.Store(int64(s.clock()))
 		notify(s.nudge) // it is time to think of sealing
 	} else if g.oldest < seg.oldest {
 		seg.oldest = g.oldest
