@@ -62,7 +62,8 @@
 // A goroutine in a system call cannot be cancelled, so the goroutine that
 // answers a request makes none: if the writer does not come back, a watchdog
 // gives the waiting appends "stuck" and further ones drop at once until it
-// does. A second goroutine creates files ahead of need and seals, so that the
+// does. Their records stay in the buffer as long as there is room, and are
+// written late rather than never: signpost_clicks_late_total. A second goroutine creates files ahead of need and seals, so that the
 // writer only ever writes.
 //
 // Mapping a preallocated file into memory would be cheaper, but a page

@@ -12,6 +12,7 @@ type Metrics struct {
 	appended prometheus.Counter
 	dropped  map[string]prometheus.Counter // by DropReasons
 	damaged  map[string]prometheus.Counter // by damageReasons
+	late     prometheus.Counter
 	sealed   prometheus.Counter
 	setAside prometheus.Counter
 	bytes    prometheus.Gauge
@@ -27,6 +28,10 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		appended: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "signpost_clicks_appended_total",
 			Help: "Clicks kept in the spool.",
+		}),
+		late: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "signpost_clicks_late_total",
+			Help: "Clicks counted as dropped that the spool kept after all, once the disk answered. They count as appended too.",
 		}),
 		sealed: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "signpost_spool_segments_sealed_total",
@@ -65,7 +70,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		Help: "Age of the oldest click not yet shipped, 0 when there is none.",
 	}, m.oldestSeconds)
 	if reg != nil {
-		reg.MustRegister(m.appended, dropped, damaged, m.sealed, m.setAside, m.bytes, m.kept, m.segments, oldest)
+		reg.MustRegister(m.appended, m.late, dropped, damaged, m.sealed, m.setAside, m.bytes, m.kept, m.segments, oldest)
 	}
 	return m
 }

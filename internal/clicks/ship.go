@@ -131,7 +131,7 @@ func OpenForShipping(dir string, o Options) (*Spool, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := newSpool(o, realDisk())
+	s := newSpool(o, realDisk(), usualPatience)
 	s.closed = true
 	s.settleRefusal()
 	close(s.writerDone)

@@ -23,7 +23,6 @@ const (
 	backlogSegmentBytes = 4 << 20
 
 	openWait     = 2 * time.Second        // Open waits so long for the disk
-	closeWait    = 5 * time.Second        // Close waits so long for the disk
 	retryPause   = 100 * time.Millisecond // between tries to write after an error
 	maxSealAge   = 30 * time.Second       // a segment is sealed at this age, whatever the backlog
 	smallBacklog = 4                      // segments; below it shipping keeps pace
@@ -88,10 +87,11 @@ func (o Options) withDefaults() (Options, error) {
 // Spool keeps clicks on disk until they are shipped. All methods may be called
 // concurrently.
 type Spool struct {
-	opt   Options
-	born  time.Time
-	disk  disk
-	shelf shelf
+	opt      Options
+	born     time.Time
+	disk     disk
+	patience patience
+	shelf    shelf
 
 	mu        sync.Mutex
 	buf       []byte          // records of next, unstamped
@@ -132,7 +132,6 @@ type Spool struct {
 	writerDone chan struct{}
 	keeperDone chan struct{}
 	others     sync.WaitGroup // watchdog and reporter
-	closeWait  time.Duration
 	closeOnce  sync.Once
 	closeErr   error
 }
@@ -141,7 +140,7 @@ type Spool struct {
 type group struct {
 	done    chan struct{} // closed once drop is final
 	drop    *DropError
-	settled bool
+	settled bool // nobody waits anymore; drop is final
 	clicks  int
 	oldest  int64 // Unix microseconds
 	strikes int   // ticks of the watchdog it has waited
@@ -152,14 +151,23 @@ func newGroup() *group { return &group{done: make(chan struct{})} }
 // Open starts a spool. It fails only for options that cannot be meant. If the
 // disk is in trouble the spool starts all the same, drops clicks, says why in
 // metrics and log, and goes on trying. Close it.
-func Open(o Options) (*Spool, error) { return open(o, realDisk()) }
+func Open(o Options) (*Spool, error) { return open(o, realDisk(), usualPatience) }
 
-func open(o Options, d disk) (*Spool, error) {
+// patience is how long the spool waits for the disk.
+type patience struct {
+	strikes int           // ticks of the watchdog until an append is given up
+	close   time.Duration // until Close gives up
+}
+
+// usualPatience gives an append up after 32 to 40 ms (I3).
+var usualPatience = patience{strikes: 5, close: 5 * time.Second}
+
+func open(o Options, d disk, p patience) (*Spool, error) {
 	o, err := o.withDefaults()
 	if err != nil {
 		return nil, err
 	}
-	s := newSpool(o, d)
+	s := newSpool(o, d, p)
 	if o.Durability == Memory {
 		close(s.writerDone)
 		go s.keepMemory()
@@ -177,11 +185,11 @@ func open(o Options, d disk) (*Spool, error) {
 	return s, nil
 }
 
-func newSpool(o Options, d disk) *Spool {
+func newSpool(o Options, d disk, p patience) *Spool {
 	s := &Spool{
 		opt:        o,
 		born:       time.Now(),
-		closeWait:  closeWait,
+		patience:   p,
 		disk:       d,
 		next:       newGroup(),
 		wake:       make(chan struct{}, 1),
@@ -211,6 +219,12 @@ func (s *Spool) Append(c *Click) error {
 	}
 	s.mu.Lock()
 	if drop := s.refuse(); drop != nil {
+		if drop == errStuck && s.next.settled && s.room() {
+			// Nobody waits for this group, but when the disk comes back the
+			// writer still writes it. Better late than lost.
+			s.buf = appendRecord(s.buf, c, agent, referrer)
+			s.next.add(c.At.UnixMicro())
+		}
 		s.mu.Unlock()
 		s.dropped(drop, 1)
 		return drop
@@ -247,21 +261,25 @@ func (s *Spool) refuse() *DropError {
 		s.failed = nil // let one group try
 		s.settleRefusal()
 	}
-	if s.refusal == nil && len(s.buf) > maxGroupBytes-maxRecord {
+	if s.refusal == nil && !s.room() {
 		return errStuck
 	}
 	return s.refusal
 }
+
+// room reports whether another record fits what waits for the writer. s.mu is
+// held.
+func (s *Spool) room() bool { return len(s.buf) <= maxGroupBytes-maxRecord }
 
 // settleRefusal chooses the refusal among the troubles. s.mu is held.
 func (s *Spool) settleRefusal() {
 	switch {
 	case s.closed:
 		s.refusal = errClosed
-	case s.stuck:
-		s.refusal = errStuck
 	case s.noFile && s.noSpare != nil:
 		s.refusal = s.noSpare
+	case s.stuck:
+		s.refusal = errStuck
 	case s.failed != nil:
 		s.refusal = s.failed
 	case s.full:
@@ -397,7 +415,7 @@ func (s *Spool) close() error {
 	select {
 	case err := <-done:
 		return err
-	case <-time.After(s.closeWait):
+	case <-time.After(s.patience.close):
 		return errors.New("close spool: the disk does not answer")
 	}
 }

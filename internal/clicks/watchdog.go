@@ -2,13 +2,12 @@ package clicks
 
 import "time"
 
-// The watchdog gives appends up after watchStrikes ticks: between 32 and 40 ms.
-// It counts ticks of its own rather than time, because a process that was
-// paused as a whole has missed ticks too, and its disk is not stuck.
+// The watchdog gives appends up after patience.strikes ticks. It counts ticks of
+// its own rather than time, because a process that was paused as a whole has
+// missed ticks too, and its disk is not stuck.
 const (
-	watchTick    = 8 * time.Millisecond
-	watchStrikes = 5
-	watchIdle    = 125 // ticks without an append until it sleeps
+	watchTick = 8 * time.Millisecond
+	watchIdle = 125 // ticks without an append until it sleeps
 )
 
 // watchGroups is the watchdog. It never touches the disk or the log.
@@ -49,15 +48,17 @@ func (s *Spool) strike() bool {
 			continue
 		}
 		waiting = true
-		if g.strikes++; g.strikes >= watchStrikes {
+		if g.strikes++; g.strikes >= s.patience.strikes {
 			s.stuck = true
 		}
 	}
 	if s.stuck && waiting {
 		if s.flight != nil {
-			s.giveUp(s.flight, errStuck)
+			s.settle(s.flight, errStuck)
 		}
-		s.giveUp(s.next, errStuck)
+		// The next group stays the next: its records, and those of appends
+		// that drop from now on, are written when the disk comes back.
+		s.settle(s.next, errStuck)
 		s.settleRefusal()
 	}
 	return waiting

@@ -156,7 +156,7 @@ func (s *Spool) writable(seg *openSegment) *openSegment {
 	case <-s.quit:
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.giveUp(s.next, errClosed)
+		s.giveUp(errClosed)
 		return nil
 	}
 }
@@ -166,7 +166,7 @@ func (s *Spool) setNoFile(none bool) {
 	defer s.mu.Unlock()
 	s.noFile = none
 	if !none {
-		s.stuck = false
+		s.unstick()
 	}
 	s.settleNoFile()
 }
@@ -184,7 +184,7 @@ func (s *Spool) setNoSpare(drop *DropError) bool {
 
 func (s *Spool) settleNoFile() {
 	if s.noFile && s.noSpare != nil {
-		s.giveUp(s.next, s.noSpare)
+		s.giveUp(s.noSpare)
 	}
 	s.settleRefusal()
 }
@@ -200,6 +200,10 @@ func (s *Spool) takeGroup() (*group, []byte) {
 	g, records := s.next, s.buf
 	s.next, s.buf, s.spareBuf = newGroup(), s.spareBuf[:0], nil
 	s.flight = g
+	if s.stuck {
+		s.stuck = false
+		s.settleRefusal()
+	}
 	return g, records
 }
 
@@ -253,20 +257,19 @@ func (s *Spool) finish(g *group, records []byte, drop *DropError) {
 	s.mu.Lock()
 	s.spareBuf = records[:0]
 	s.flight = nil
-	s.stuck = false
+	s.unstick()
 	s.failed = drop
 	if drop != nil {
 		s.retryAt = time.Now().Add(retryPause)
 	}
 	s.checkFull()
-	switch {
-	case drop != nil:
-		s.giveUp(g, drop)
-	case !g.settled: // else the watchdog has counted them as dropped
-		g.settled = true
-		close(g.done)
+	if drop == nil {
 		s.opt.Metrics.appended.Add(float64(g.clicks))
+		if g.settled {
+			s.opt.Metrics.late.Add(float64(g.clicks))
+		}
 	}
+	s.settle(g, drop)
 	s.mu.Unlock()
 	if drop == errDiskFull {
 		s.needRoom.Store(true)
@@ -274,20 +277,34 @@ func (s *Spool) finish(g *group, records []byte, drop *DropError) {
 	}
 }
 
-// giveUp wakes the appends of g with a drop and counts them, unless they have
-// been woken before. If g is still collecting, its records are forgotten. s.mu
-// is held.
-func (s *Spool) giveUp(g *group, drop *DropError) {
-	if g == s.next {
-		if g.clicks == 0 {
-			return
-		}
-		s.next, s.buf = newGroup(), s.buf[:0]
+// unstick ends the state stuck, the disk having answered. If there are records
+// that nobody waits for, it ends when the writer takes them: no append may join
+// them. s.mu is held.
+func (s *Spool) unstick() {
+	if s.next.settled && s.next.clicks == 0 {
+		s.next = newGroup()
 	}
-	if !g.settled {
-		g.settled = true
-		g.drop = drop
-		close(g.done)
+	s.stuck = s.stuck && s.next.settled
+}
+
+// settle wakes the appends of g with their result and counts them if they are
+// dropped, unless that has happened. s.mu is held.
+func (s *Spool) settle(g *group, drop *DropError) {
+	if g.settled {
+		return
+	}
+	g.settled, g.drop = true, drop
+	close(g.done)
+	if drop != nil && g.clicks > 0 {
 		s.dropped(drop, g.clicks)
+	}
+}
+
+// giveUp settles the appends that wait for the writer and forgets their
+// records. s.mu is held.
+func (s *Spool) giveUp(drop *DropError) {
+	if s.next.clicks > 0 {
+		s.settle(s.next, drop)
+		s.next, s.buf = newGroup(), s.buf[:0]
 	}
 }
