@@ -16,7 +16,7 @@ func BenchmarkAppend(b *testing.B) {
 	for _, mode := range []Durability{Process, Disk, Memory} {
 		for _, callers := range []int{1, 64, 512} {
 			b.Run(fmt.Sprintf("%s/callers=%d", mode, callers), func(b *testing.B) {
-				s, err := Open(Options{Dir: b.TempDir(), Durability: mode})
+				s, err := open(Options{Dir: b.TempDir(), Durability: mode}, realDisk(), patient)
 				if err != nil {
 					b.Fatal(err)
 				}

@@ -2,6 +2,7 @@ package clicks
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -143,7 +144,7 @@ func killWhileAppending(t *testing.T, dir string, mode Durability, first int, at
 	lines := bufio.NewReader(out)
 	for {
 		line, err := lines.ReadString('\n')
-		if err == io.EOF { //nolint:errorlint // the reader returns it bare
+		if errors.Is(err, io.EOF) {
 			break // the pipe is empty and its writer dead
 		}
 		if err != nil {

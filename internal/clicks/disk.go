@@ -5,8 +5,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-
-	"golang.org/x/sys/unix"
 )
 
 // disk is what the spool asks of the file system while it runs. Tests replace
@@ -27,15 +25,6 @@ func realDisk() disk {
 		writeAt: func(f *os.File, b []byte, off int64) (int, error) { return f.WriteAt(b, off) },
 		sync:    fdatasync,
 		rename:  os.Rename,
-	}
-}
-
-func fdatasync(f *os.File) error {
-	for {
-		err := unix.Fdatasync(int(f.Fd()))
-		if !errors.Is(err, unix.EINTR) {
-			return err
-		}
 	}
 }
 

@@ -156,11 +156,12 @@ func Open(o Options) (*Spool, error) { return open(o, realDisk(), usualPatience)
 // patience is how long the spool waits for the disk.
 type patience struct {
 	strikes int           // ticks of the watchdog until an append is given up
+	idle    int           // ticks without an append until the watchdog sleeps
 	close   time.Duration // until Close gives up
 }
 
 // usualPatience gives an append up after 32 to 40 ms (I3).
-var usualPatience = patience{strikes: 5, close: 5 * time.Second}
+var usualPatience = patience{strikes: 5, idle: 125, close: 5 * time.Second}
 
 func open(o Options, d disk, p patience) (*Spool, error) {
 	o, err := o.withDefaults()

@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 )
 
@@ -36,7 +37,7 @@ func mustOpenOn(t *testing.T, o Options, d disk) *Spool {
 
 // patient is for tests that are not about a slow disk: the one below them may
 // be slow.
-var patient = patience{strikes: 1 << 30, close: time.Minute}
+var patient = patience{strikes: 1 << 30, idle: 125, close: time.Minute}
 
 func mustOpenWith(t *testing.T, o Options, d disk, p patience) *Spool {
 	t.Helper()
@@ -980,7 +981,7 @@ func TestCloseOnHangingDisk(t *testing.T) {
 	t.Parallel()
 	hung := &stuckDisk{release: make(chan struct{})}
 	o := testOptions(t)
-	s, err := open(o, hung.disk(), patience{strikes: 5, close: 10 * time.Millisecond})
+	s, err := open(o, hung.disk(), patience{strikes: 5, idle: 125, close: 10 * time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -1102,5 +1103,69 @@ func TestManySegments(t *testing.T) {
 	}
 	if len(removed) != n || s.Stats().KeptBytes != 0 {
 		t.Errorf("%d segments removed, %d bytes kept", len(removed), s.Stats().KeptBytes)
+	}
+}
+
+// The watchdog sleeps when nothing is appended, and wakes in time.
+func TestWatchdogSleeps(t *testing.T) {
+	t.Parallel()
+	hung := &stuckDisk{release: make(chan struct{})}
+	s := mustOpenWith(t, testOptions(t), hung.disk(), patience{strikes: 5, idle: 1, close: time.Minute})
+	for range 3 {
+		eventually(t, "appends", func() bool { return s.Append(click(1)) == nil })
+		eventually(t, "the watchdog sleeps", func() bool {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			return !s.watching
+		})
+	}
+	hung.hang.Store(true)
+	if got := reasonOf(t, s.Append(click(2))); got != DropStuck {
+		t.Errorf("dropped as %q", got)
+	}
+	hung.hang.Store(false)
+	close(hung.release)
+}
+
+func TestMetrics(t *testing.T) {
+	t.Parallel()
+	registry := prometheus.NewRegistry()
+	o := testOptions(t)
+	o.Metrics = NewMetrics(registry)
+	s := mustOpen(t, o)
+	mustAppend(t, s, 1)
+	mustSeal(t, s)
+	values := make(map[string]float64)
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			values[f.GetName()] += m.GetCounter().GetValue() + m.GetGauge().GetValue()
+		}
+	}
+	for name, positive := range map[string]bool{
+		"signpost_clicks_appended_total":          true,
+		"signpost_clicks_dropped_total":           false,
+		"signpost_clicks_late_total":              false,
+		"signpost_spool_records_damaged_total":    false,
+		"signpost_spool_bytes":                    true,
+		"signpost_spool_kept_bytes":               false,
+		"signpost_spool_segments":                 true,
+		"signpost_spool_segments_sealed_total":    true,
+		"signpost_spool_segments_set_aside_total": false,
+		"signpost_spool_oldest_unshipped_seconds": true,
+	} {
+		if got, ok := values[name]; !ok || got > 0 != positive {
+			t.Errorf("%s is %v, there: %t", name, got, ok)
+		}
+	}
+	ship(t, s)
+	if got := o.Metrics.oldestSeconds(); got != 0 {
+		t.Errorf("oldest unshipped %v s with nothing to ship", got)
+	}
+	if testutil.ToFloat64(o.Metrics.kept) == 0 {
+		t.Error("nothing kept")
 	}
 }

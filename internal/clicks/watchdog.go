@@ -5,10 +5,7 @@ import "time"
 // The watchdog gives appends up after patience.strikes ticks. It counts ticks of
 // its own rather than time, because a process that was paused as a whole has
 // missed ticks too, and its disk is not stuck.
-const (
-	watchTick = 8 * time.Millisecond
-	watchIdle = 125 // ticks without an append until it sleeps
-)
+const watchTick = 8 * time.Millisecond
 
 // watchGroups is the watchdog. It never touches the disk or the log.
 func (s *Spool) watchGroups() {
@@ -22,7 +19,7 @@ func (s *Spool) watchGroups() {
 			return
 		}
 		tick.Reset(watchTick)
-		for quiet := 0; quiet < watchIdle || !s.stopWatching(); {
+		for quiet := 0; quiet < s.patience.idle || !s.stopWatching(); {
 			select {
 			case <-tick.C:
 			case <-s.writerDone:
