@@ -102,14 +102,22 @@ func (s *Spool) newSegment() (*openSegment, error) {
 	if err != nil {
 		return nil, err
 	}
+	seg, err := s.newSegmentIn(folder)
+	if errors.Is(err, fs.ErrNotExist) && !exists(folder.path) {
+		s.opt.Log.Error("spool folder was removed while in use", slog.String("folder", folder.path))
+		s.shelf.forgetOwn()
+		if folder, err = s.shelf.ownFolder(s.opt.Durability == Disk); err == nil {
+			seg, err = s.newSegmentIn(folder)
+		}
+	}
+	return seg, err
+}
+
+func (s *Spool) newSegmentIn(folder *folder) (*openSegment, error) {
 	id := folder.nextID()
 	path := folder.open(id)
 	file, err := s.disk.create(path)
 	if err != nil {
-		if _, gone := os.Lstat(folder.path); errors.Is(gone, fs.ErrNotExist) {
-			s.opt.Log.Error("spool folder was removed while in use", slog.String("folder", folder.path))
-			s.shelf.forgetOwn()
-		}
 		return nil, err
 	}
 	if s.opt.Durability == Disk {

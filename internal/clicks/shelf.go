@@ -232,6 +232,9 @@ func (h *shelf) noteOldest(f *folder, id string) {
 }
 
 // list returns the oldest sealed segments, at most limit.
+//
+// BUG: sealed files that somebody deletes by hand stay in the counts of
+// segments and bytes until the process restarts.
 func (h *shelf) list(limit int) ([]Segment, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
