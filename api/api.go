@@ -22,6 +22,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/riverqueue/river"
 	"github.com/valyala/fasthttp"
+
+	"github.com/signpost/signpost/internal/clicks"
+	"github.com/signpost/signpost/internal/linkcache"
 )
 
 const (
@@ -43,6 +46,8 @@ const (
 type Options struct {
 	Pool  *pgxpool.Pool
 	River *river.Client[pgx.Tx] // only inserts
+	Spool *clicks.Spool
+	Cache *linkcache.Cache
 
 	// PublicURL is what short URLs start with: absolute, without a path.
 	PublicURL string
