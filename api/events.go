@@ -67,7 +67,7 @@ func viewEvent(r queries.ListEventsRow) Event {
 }
 
 type eventListInput struct {
-	pageInput
+	PageInput
 	URLID     int64     `query:"url_id" minimum:"1" doc:"Only events of this link."`
 	UserID    int64     `query:"user_id" minimum:"1" doc:"Only events of this user and of the user's links."`
 	EventType string    `query:"event_type" enum:"created,updated,deleted,clicked" doc:"Only events of this type."`
@@ -95,7 +95,7 @@ func (a *API) listEvents(ctx context.Context, in *eventListInput) (*listOutput[E
 	if err != nil {
 		return nil, err
 	}
-	return newList(&in.pageInput, rows, viewEvent, func(r queries.ListEventsRow) string {
+	return newList(&in.PageInput, rows, viewEvent, func(r queries.ListEventsRow) string {
 		return makeCursor("events", r.OccurredAt.UnixMicro(), r.ID)
 	}), nil
 }

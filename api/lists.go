@@ -18,8 +18,10 @@ const (
 	maxCursor    = 200
 )
 
-// pageInput are the parameters of every list: either a cursor or a page number.
-type pageInput struct {
+// PageInput are the parameters of every list: either a cursor or a page number.
+// It is exported because Huma does not look into embedded types that are not. A
+// type that embeds it and has a Resolve of its own must call this one.
+type PageInput struct {
 	Limit   int    `query:"limit" minimum:"1" maximum:"100" doc:"How many rows to return at most; 20 if not given."`
 	Cursor  string `query:"cursor" doc:"next_cursor of the page before this one."`
 	Page    int    `query:"page" minimum:"1" maximum:"10000" doc:"Number of the page, for clients that cannot use cursors."`
@@ -27,7 +29,7 @@ type pageInput struct {
 }
 
 // Resolve implements huma.Resolver.
-func (p *pageInput) Resolve(huma.Context) []error {
+func (p *PageInput) Resolve(huma.Context) []error {
 	if p.Cursor != "" && (p.Page != 0 || p.PerPage != 0) {
 		return []error{&huma.ErrorDetail{Location: "query.cursor", Message: "cannot be used together with page or per_page"}}
 	}
@@ -35,7 +37,7 @@ func (p *pageInput) Resolve(huma.Context) []error {
 }
 
 // size is how many rows the page has at most.
-func (p *pageInput) size() int {
+func (p *PageInput) size() int {
 	switch {
 	case p.PerPage > 0:
 		return p.PerPage
@@ -47,13 +49,13 @@ func (p *pageInput) size() int {
 
 // rows is how many rows to ask the database for: one more than the page has
 // tells whether there is a next page.
-func (p *pageInput) rows() int32 { return int32(p.size() + 1) }
+func (p *PageInput) rows() int32 { return int32(p.size() + 1) }
 
-func (p *pageInput) offset() int32 { return int32(max(p.Page-1, 0) * p.size()) }
+func (p *PageInput) offset() int32 { return int32(max(p.Page-1, 0) * p.size()) }
 
 // position returns the numbers that the cursor of a list holds, those of first
 // if there is no cursor, or the error of a cursor that is not one of this list.
-func (p *pageInput) position(list string, first ...int64) ([]int64, error) {
+func (p *PageInput) position(list string, first ...int64) ([]int64, error) {
 	if p.Cursor == "" {
 		return first, nil
 	}
@@ -107,7 +109,7 @@ type listOutput[T any] struct{ Body list[T] }
 
 // newList makes the answer of the rows that were found, of which there may be
 // one more than fits. after returns the cursor behind a row.
-func newList[R, T any](p *pageInput, rows []R, view func(R) T, after func(R) string) *listOutput[T] {
+func newList[R, T any](p *PageInput, rows []R, view func(R) T, after func(R) string) *listOutput[T] {
 	out := &listOutput[T]{}
 	if len(rows) > p.size() {
 		rows = rows[:p.size()]
@@ -157,8 +159,8 @@ func checkText(name, value string, limit int) []error {
 	return []error{&huma.ErrorDetail{Location: "query." + name, Message: message}}
 }
 
-// idInput is the id in a path.
-type idInput struct {
+// IDInput is the id in a path. It is exported for Huma, like PageInput.
+type IDInput struct {
 	ID int64 `path:"id" minimum:"1" example:"42"`
 }
 

@@ -36,7 +36,8 @@ const tokenScheme = "token"
 func (a *API) newHuma() huma.API {
 	config := huma.DefaultConfig("Signpost", a.Version)
 	config.OpenAPIPath, config.DocsPath, config.SchemasPath = "", "", ""
-	config.CreateHooks = nil // no $schema in answers
+	config.CreateHooks = nil                         // no $schema in answers
+	config.AllowAdditionalPropertiesByDefault = true // unknown fields are ignored
 	config.Info.Description = specDescription
 	config.Servers = []*huma.Server{{URL: a.PublicURL}}
 	config.Components.SecuritySchemes = map[string]*huma.SecurityScheme{

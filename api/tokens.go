@@ -98,7 +98,7 @@ type (
 	tokenCreatedOutput struct{ Body NewToken }
 )
 
-func (a *API) listTokens(ctx context.Context, in *pageInput) (*listOutput[Token], error) {
+func (a *API) listTokens(ctx context.Context, in *PageInput) (*listOutput[Token], error) {
 	at, err := in.position("tokens", 0)
 	if err != nil {
 		return nil, err
@@ -123,7 +123,7 @@ func (a *API) createToken(ctx context.Context, in *tokenCreateInput) (*tokenCrea
 }
 
 // revokeToken ends a token at once; doing it again changes nothing.
-func (a *API) revokeToken(ctx context.Context, in *idInput) (*struct{}, error) {
+func (a *API) revokeToken(ctx context.Context, in *IDInput) (*struct{}, error) {
 	n, err := queries.New(a.Pool).RevokeToken(ctx, in.ID)
 	if err == nil && n == 0 {
 		err = notFound("token")

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"errors"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -153,7 +154,7 @@ func checkTime(t time.Time) error {
 
 type (
 	urlListInput struct {
-		pageInput
+		PageInput
 		UserID   int64       `query:"user_id" minimum:"1" doc:"Only links of this user."`
 		IsActive filterParam `query:"is_active" doc:"Only links that are, or are not, active."`
 		Tag      string      `query:"tag" doc:"Only links with this tag."`
@@ -161,7 +162,7 @@ type (
 	}
 	urlCreateInput struct{ Body URLCreate }
 	urlUpdateInput struct {
-		idInput
+		IDInput
 		Body URLUpdate
 	}
 	urlOutput        struct{ Body URL }
@@ -172,8 +173,9 @@ type (
 )
 
 // Resolve implements huma.Resolver.
-func (in *urlListInput) Resolve(huma.Context) []error {
-	return append(checkText("tag", in.Tag, links.MaxTag), checkText("search", in.Search, links.MaxURL)...)
+func (in *urlListInput) Resolve(h huma.Context) []error {
+	return slices.Concat(in.PageInput.Resolve(h),
+		checkText("tag", in.Tag, links.MaxTag), checkText("search", in.Search, links.MaxURL))
 }
 
 func (a *API) listURLs(ctx context.Context, in *urlListInput) (*listOutput[URL], error) {
@@ -188,7 +190,7 @@ func (a *API) listURLs(ctx context.Context, in *urlListInput) (*listOutput[URL],
 	if err != nil {
 		return nil, err
 	}
-	return newList(&in.pageInput, rows,
+	return newList(&in.PageInput, rows,
 		func(r queries.ListURLsRow) URL { return a.viewURL(r.URL, r.Clicks) },
 		func(r queries.ListURLsRow) string { return makeCursor("urls", r.URL.ID) }), nil
 }
@@ -205,7 +207,7 @@ func containing(s string) *string {
 	return &pattern
 }
 
-func (a *API) getURL(ctx context.Context, in *idInput) (*urlOutput, error) {
+func (a *API) getURL(ctx context.Context, in *IDInput) (*urlOutput, error) {
 	row, err := queries.New(a.Pool).GetURL(ctx, in.ID)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, notFound("link")
@@ -318,7 +320,7 @@ func (a *API) updateURL(ctx context.Context, in *urlUpdateInput) (*urlOutput, er
 	return &urlOutput{link}, nil
 }
 
-func (a *API) deleteURL(ctx context.Context, in *idInput) (*struct{}, error) {
+func (a *API) deleteURL(ctx context.Context, in *IDInput) (*struct{}, error) {
 	err := a.inTx(ctx, func(q *queries.Queries) error {
 		row, err := q.LockURL(ctx, in.ID)
 		if err != nil {

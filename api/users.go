@@ -61,7 +61,7 @@ func (u userFields) check() []error {
 type (
 	userCreateInput struct{ Body UserCreate }
 	userUpdateInput struct {
-		idInput
+		IDInput
 		Body UserUpdate
 	}
 	userOutput        struct{ Body User }
@@ -71,7 +71,7 @@ type (
 	}
 )
 
-func (a *API) listUsers(ctx context.Context, in *pageInput) (*listOutput[User], error) {
+func (a *API) listUsers(ctx context.Context, in *PageInput) (*listOutput[User], error) {
 	at, err := in.position("users", 0)
 	if err != nil {
 		return nil, err
@@ -85,7 +85,7 @@ func (a *API) listUsers(ctx context.Context, in *pageInput) (*listOutput[User], 
 	}, func(r queries.ListUsersRow) string { return makeCursor("users", r.ID) }), nil
 }
 
-func (a *API) getUser(ctx context.Context, in *idInput) (*userOutput, error) {
+func (a *API) getUser(ctx context.Context, in *IDInput) (*userOutput, error) {
 	u, err := queries.New(a.Pool).GetUser(ctx, in.ID)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, notFound("user")
@@ -141,7 +141,7 @@ func (a *API) updateUser(ctx context.Context, in *userUpdateInput) (*userOutput,
 	return &userOutput{user}, nil
 }
 
-func (a *API) deleteUser(ctx context.Context, in *idInput) (*struct{}, error) {
+func (a *API) deleteUser(ctx context.Context, in *IDInput) (*struct{}, error) {
 	err := a.inTx(ctx, func(q *queries.Queries) error {
 		u, err := q.LockUser(ctx, in.ID)
 		if err != nil {

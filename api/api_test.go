@@ -1,0 +1,272 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/riverqueue/river"
+	"github.com/riverqueue/river/riverdriver/riverpgxv5"
+
+	"github.com/signpost/signpost/internal/clicks"
+	"github.com/signpost/signpost/internal/linkcache"
+	"github.com/signpost/signpost/internal/pgtest"
+	"github.com/signpost/signpost/queries"
+)
+
+const testAdminToken = "bootstrap-token-of-the-tests"
+
+// bundle is a running API on a database of its own, and a client of it.
+type bundle struct {
+	t    testing.TB
+	api  *API
+	pool *pgxpool.Pool
+	addr string
+	log  *syncBuffer
+	// tokens by role; empty is no token.
+	tokens map[Role]string
+}
+
+func setup(t testing.TB) *bundle {
+	t.Helper()
+	b := setupOn(t, pgtest.Pool(t))
+	for role := RoleReader; role <= RoleAdmin; role++ {
+		_, secret, err := CreateToken(t.Context(), queries.New(b.pool), role.String()+" of the test", role.String(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.tokens[role] = secret
+	}
+	return b
+}
+
+// setupOn starts an API on a pool that need not reach a server. Only the
+// bootstrap token is known.
+func setupOn(t testing.TB, pool *pgxpool.Pool) *bundle {
+	t.Helper()
+	b := &bundle{t: t, pool: pool, log: &syncBuffer{}, tokens: map[Role]string{}}
+	log := slog.New(slog.NewJSONHandler(b.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	jobs, err := river.NewClient(riverpgxv5.New(pool), &river.Config{Logger: log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	registry := prometheus.NewRegistry()
+	spool, err := clicks.Open(clicks.Options{Dir: t.TempDir(), Log: log, Metrics: clicks.NewMetrics(registry)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cache, err := linkcache.Open(linkcache.Options{Pool: pool, Log: log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.api, err = New(Options{
+		Pool: pool, River: jobs, Spool: spool, Cache: cache, PublicURL: "https://sign.example",
+		AdminToken: testAdminToken, ImportMaxBytes: 10 << 20, Registry: registry, Log: log, Version: "test",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.serve()
+	t.Cleanup(func() {
+		if err := spool.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return b
+}
+
+func (b *bundle) serve() {
+	b.t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.addr = ln.Addr().String()
+	served := make(chan error, 1)
+	go func() { served <- b.api.Serve(ln) }()
+	b.t.Cleanup(func() {
+		http.DefaultClient.CloseIdleConnections()
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		if err := b.api.Shutdown(ctx); err != nil {
+			b.t.Errorf("shut down: %v", err)
+		}
+		if err := <-served; err != nil {
+			b.t.Errorf("serve: %v", err)
+		}
+	})
+}
+
+// answer is what a request was answered with.
+type answer struct {
+	status int
+	header http.Header
+	raw    []byte
+	body   map[string]any // nil if raw is no JSON object
+}
+
+// do sends a request as role (0: without a token). body is sent as it is if it
+// is a string, as JSON otherwise; nil is no body.
+func (b *bundle) do(role Role, method, path string, body any, header ...string) answer {
+	b.t.Helper()
+	a, err := b.try(role, method, path, body, header...)
+	if err != nil {
+		b.t.Fatalf("%s %s: %v", method, path, err)
+	}
+	return a
+}
+
+func (b *bundle) try(role Role, method, path string, body any, header ...string) (answer, error) {
+	var reader io.Reader
+	switch v := body.(type) {
+	case nil:
+	case string:
+		reader = strings.NewReader(v)
+	default:
+		text, err := json.Marshal(v)
+		if err != nil {
+			return answer{}, err
+		}
+		reader = bytes.NewReader(text)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, method, "http://"+b.addr+path, reader)
+	if err != nil {
+		return answer{}, err
+	}
+	if reader != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	switch {
+	case b.tokens[role] != "":
+		req.Header.Set("Authorization", "Bearer "+b.tokens[role])
+	case role == RoleAdmin:
+		req.Header.Set("Authorization", "Bearer "+testAdminToken)
+	}
+	for i := 0; i < len(header); i += 2 {
+		req.Header.Set(header[i], header[i+1])
+	}
+	resp, err := noRedirects.Do(req)
+	if err != nil {
+		return answer{}, err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	raw, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return answer{}, err
+	}
+	a := answer{status: resp.StatusCode, header: resp.Header, raw: raw}
+	_ = json.Unmarshal(raw, &a.body)
+	return a, nil
+}
+
+var noRedirects = &http.Client{
+	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+}
+
+// want sends a request and fails the test unless it is answered with status,
+// and an error with the one shape errors have.
+func (b *bundle) want(status int, role Role, method, path string, body any, header ...string) answer {
+	b.t.Helper()
+	a := b.do(role, method, path, body, header...)
+	if a.status != status {
+		b.t.Fatalf("%s %s: got %d %s, want %d", method, path, a.status, a.raw, status)
+	}
+	if status >= 400 && method != http.MethodHead {
+		checkShape(b.t, method+" "+path, a)
+	}
+	return a
+}
+
+// checkShape fails the test unless an answer is an error as I5 has it.
+func checkShape(t testing.TB, what string, a answer) {
+	t.Helper()
+	if got := a.header.Get("Content-Type"); got != "application/json" {
+		t.Errorf("%s: content type %q of %s", what, got, a.raw)
+	}
+	message, _ := a.body["error"].(string)
+	if code, _ := a.body["code"].(float64); message == "" || int(code) != a.status {
+		t.Errorf("%s: %d with the body %s", what, a.status, a.raw)
+	}
+	for key := range a.body {
+		if key != "error" && key != "code" && key != "fields" {
+			t.Errorf("%s: the error has %q: %s", what, key, a.raw)
+		}
+	}
+	for _, internal := range []string{"goroutine", ".go:", "SQLSTATE", "SELECT", "pgx", "json:", "huma", "fiber", "/work/"} {
+		if strings.Contains(string(a.raw), internal) {
+			t.Errorf("%s: the error shows internals: %s", what, a.raw)
+		}
+	}
+	if (a.status == 503 || a.status == 429) && a.header.Get("Retry-After") == "" {
+		t.Errorf("%s: %d without Retry-After", what, a.status)
+	}
+	if a.status == 405 && a.header.Get("Allow") == "" {
+		t.Errorf("%s: 405 without Allow", what)
+	}
+	if a.status == 401 && a.header.Get("WWW-Authenticate") == "" {
+		t.Errorf("%s: 401 without WWW-Authenticate", what)
+	}
+}
+
+// fields returns the messages of an error by field.
+func (a answer) fields() map[string]string {
+	out := map[string]string{}
+	list, _ := a.body["fields"].([]any)
+	for _, f := range list {
+		entry := f.(map[string]any)
+		out[entry["field"].(string)] = entry["message"].(string)
+	}
+	return out
+}
+
+func (a answer) rows() []map[string]any {
+	data, _ := a.body["data"].([]any)
+	rows := make([]map[string]any, len(data))
+	for i := range data {
+		rows[i] = data[i].(map[string]any)
+	}
+	return rows
+}
+
+func (a answer) id() int64 {
+	id, _ := a.body["id"].(float64)
+	return int64(id)
+}
+
+type object map[string]any
+
+// user makes a user and returns its id.
+func (b *bundle) user(name string) int64 {
+	b.t.Helper()
+	return b.want(201, RoleAdmin, "POST", "/users", object{"username": name, "email": name + "@example.com"}).id()
+}
+
+// syncBuffer is a log that several goroutines write.
+type syncBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (s *syncBuffer) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.buf.Write(p)
+}
+
+func (s *syncBuffer) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.buf.String()
+}

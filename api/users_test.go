@@ -1,0 +1,109 @@
+package api
+
+import (
+	"fmt"
+	"testing"
+)
+
+func TestUsers(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	created := b.want(201, RoleAdmin, "POST", "/users", object{"username": "ann", "email": "ann@example.com", "unknown": 1})
+	path := fmt.Sprintf("/users/%d", created.id())
+	if got := created.header.Get("Location"); got != path {
+		t.Errorf("Location is %q, want %q", got, path)
+	}
+	got := b.want(200, RoleReader, "GET", path, nil)
+	if string(got.raw) != string(created.raw) || got.body["username"] != "ann" || got.body["email"] != "ann@example.com" {
+		t.Errorf("read %s, created %s", got.raw, created.raw)
+	}
+	b.want(200, RoleAdmin, "PATCH", path, object{"email": "ann@example.org"})
+	put := b.want(200, RoleAdmin, "PUT", path, object{"username": "Anna"})
+	if put.body["username"] != "Anna" || put.body["email"] != "ann@example.org" {
+		t.Errorf("after two partial updates: %s", put.raw)
+	}
+	b.want(200, RoleAdmin, "PATCH", path, object{})
+	b.want(200, RoleAdmin, "PATCH", path, object{"username": "Anna"})
+	b.want(204, RoleAdmin, "DELETE", path, nil)
+	for _, method := range []string{"GET", "DELETE"} {
+		b.want(404, RoleAdmin, method, path, nil)
+	}
+	b.want(404, RoleAdmin, "PATCH", path, object{"username": "x"})
+
+	events := b.want(200, RoleReader, "GET", fmt.Sprintf("/events?user_id=%d", created.id()), nil).rows()
+	wantTypes := []string{"deleted", "updated", "updated", "created"}
+	if len(events) != len(wantTypes) {
+		t.Fatalf("got %d events, want %v: %v", len(events), wantTypes, events)
+	}
+	for i, want := range wantTypes {
+		if events[i]["event_type"] != want {
+			t.Errorf("event %d is %v, want %s", i, events[i]["event_type"], want)
+		}
+	}
+	details := events[1]["details"].(map[string]any)
+	if got := fmt.Sprint(details["changes"]); got != "map[username:map[new:Anna old:ann]]" {
+		t.Errorf("changes are %s", got)
+	}
+	if by := details["by"].(map[string]any); by["name"] != "admin of the test" || by["token_id"] == nil {
+		t.Errorf("the event was made by %v", by)
+	}
+}
+
+func TestUserConflicts(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	ann, bob := b.user("ann"), b.user("bob")
+	tests := []struct {
+		method, path string
+		body         object
+		field        string
+	}{
+		{"POST", "/users", object{"username": "ANN", "email": "x@example.com"}, "username"},
+		{"POST", "/users", object{"username": "x", "email": "Ann@Example.com"}, "email"},
+		{"PATCH", fmt.Sprintf("/users/%d", bob), object{"username": "Ann"}, "username"},
+		{"PUT", fmt.Sprintf("/users/%d", bob), object{"email": "ann@example.com"}, "email"},
+	}
+	for _, test := range tests {
+		a := b.want(409, RoleAdmin, test.method, test.path, test.body)
+		if got := a.fields(); len(got) != 1 || got[test.field] != "is taken" {
+			t.Errorf("%s %s %v: fields %v", test.method, test.path, test.body, got)
+		}
+	}
+	b.want(201, RoleEditor, "POST", "/urls", object{"user_id": ann, "original_url": "https://example.com"})
+	b.want(409, RoleAdmin, "DELETE", fmt.Sprintf("/users/%d", ann), nil)
+	b.want(200, RoleReader, "GET", fmt.Sprintf("/users/%d", ann), nil)
+}
+
+func TestUserFields(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	tests := []struct {
+		body any
+		want map[string]string
+	}{
+		{object{}, map[string]string{"username": "is required", "email": "is required"}},
+		{object{"username": 1, "email": true}, map[string]string{"username": "must be a string", "email": "must be a string"}},
+		{object{"username": nil, "email": "a@example.com"}, map[string]string{"username": "must not be null"}},
+		{object{"username": " x", "email": "nonsense"}, map[string]string{
+			"username": "must be 1 to 64 printable characters without spaces around them",
+			"email":    "must be an e-mail address of at most 254 bytes, such as ann@example.com",
+		}},
+		{object{"username": "a\x00b", "email": 3}, map[string]string{
+			"username": "must be 1 to 64 printable characters without spaces around them",
+			"email":    "must be a string",
+		}},
+		{object{"username": []string{}}, map[string]string{"username": "must be a string", "email": "is required"}},
+		{`[]`, map[string]string{}},
+		{`null`, map[string]string{}},
+		{`"x"`, map[string]string{}},
+		{`{"username":`, map[string]string{}},
+		{"{\"username\":\"\xff\"}", map[string]string{}},
+		{``, map[string]string{}},
+	}
+	for _, test := range tests {
+		a := b.want(400, RoleAdmin, "POST", "/users", test.body)
+		if got := a.fields(); fmt.Sprint(got) != fmt.Sprint(test.want) {
+			t.Errorf("%v: fields %v, want %v (%s)", test.body, got, test.want, a.raw)
+		}
+	}
+}
