@@ -28,7 +28,7 @@ const testAdminToken = "bootstrap-token-of-the-tests"
 
 // bundle is a running API on a database of its own, and a client of it.
 type bundle struct {
-	t    testing.TB
+	t    *testing.T
 	api  *API
 	pool *pgxpool.Pool
 	addr string
@@ -37,7 +37,7 @@ type bundle struct {
 	tokens map[Role]string
 }
 
-func setup(t testing.TB) *bundle {
+func setup(t *testing.T) *bundle {
 	t.Helper()
 	b := setupOn(t, pgtest.Pool(t))
 	for role := RoleReader; role <= RoleAdmin; role++ {
@@ -52,7 +52,7 @@ func setup(t testing.TB) *bundle {
 
 // setupOn starts an API on a pool that need not reach a server. Only the
 // bootstrap token is known.
-func setupOn(t testing.TB, pool *pgxpool.Pool) *bundle {
+func setupOn(t *testing.T, pool *pgxpool.Pool, adjust ...func(*Options)) *bundle {
 	t.Helper()
 	b := &bundle{t: t, pool: pool, log: &syncBuffer{}, tokens: map[Role]string{}}
 	log := slog.New(slog.NewJSONHandler(b.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
@@ -69,11 +69,14 @@ func setupOn(t testing.TB, pool *pgxpool.Pool) *bundle {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.api, err = New(Options{
+	options := Options{
 		Pool: pool, River: jobs, Spool: spool, Cache: cache, PublicURL: "https://sign.example",
 		AdminToken: testAdminToken, ImportMaxBytes: 10 << 20, Registry: registry, Log: log, Version: "test",
-	})
-	if err != nil {
+	}
+	for _, fn := range adjust {
+		fn(&options)
+	}
+	if b.api, err = New(options); err != nil {
 		t.Fatal(err)
 	}
 	b.serve()
@@ -190,7 +193,7 @@ func (b *bundle) want(status int, role Role, method, path string, body any, head
 }
 
 // checkShape fails the test unless an answer is an error as I5 has it.
-func checkShape(t testing.TB, what string, a answer) {
+func checkShape(t *testing.T, what string, a answer) {
 	t.Helper()
 	if got := a.header.Get("Content-Type"); got != "application/json" {
 		t.Errorf("%s: content type %q of %s", what, got, a.raw)

@@ -167,23 +167,23 @@ func plainError(status int) *Error {
 	return &Error{Status: status, Message: message}
 }
 
-// answerable returns how err is answered and logs what nobody foresaw.
-func (a *API) answerable(ctx context.Context, err error) *Error {
+// answerable returns how err is answered and logs what is no fault of the client.
+func (a *API) answerable(requestID string, err error) *Error {
 	e := fromError(err)
 	if e.Status >= http.StatusInternalServerError {
 		level := slog.LevelWarn
 		if e == errInternal {
 			level = slog.LevelError
 		}
-		a.Log.LogAttrs(ctx, level, "request failed",
-			slog.Int("status", e.Status), slog.String("request_id", requestIDOf(ctx)), slog.Any("error", err))
+		a.Log.LogAttrs(context.Background(), level, "request failed",
+			slog.Int("status", e.Status), slog.String("request_id", requestID), slog.Any("error", err))
 	}
 	return e
 }
 
 // fail answers c with err. It never fails itself.
 func (a *API) fail(c *fiber.Ctx, err error) error {
-	e := a.answerable(c.UserContext(), err)
+	e := a.answerable(responseID(c), err)
 	for name, values := range e.GetHeaders() {
 		c.Set(name, values[0])
 	}

@@ -147,7 +147,7 @@ func given[T comparable](v T) *T {
 
 // checkText reports a text parameter that the database could not take.
 func checkText(name, value string, limit int) []error {
-	message := ""
+	var message string
 	switch {
 	case !utf8.ValidString(value) || strings.ContainsRune(value, 0):
 		message = "must be text in UTF-8 without NUL"

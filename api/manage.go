@@ -39,7 +39,8 @@ func (a *API) newHuma() huma.API {
 	config.CreateHooks = nil                         // no $schema in answers
 	config.AllowAdditionalPropertiesByDefault = true // unknown fields are ignored
 	config.Info.Description = specDescription
-	config.Servers = []*huma.Server{{URL: a.PublicURL}}
+	// The docs page may reach nothing but the host it came from.
+	config.Servers = []*huma.Server{{URL: "/", Description: "where this was read"}, {URL: a.PublicURL}}
 	config.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
 		tokenScheme: {Type: "http", Scheme: "bearer", Description: "An API token, or the value of ADMIN_TOKEN."},
 	}
@@ -63,7 +64,7 @@ func manage[I, O any](a *API, r route, handler func(context.Context, *I) (*O, er
 	huma.Register(a.huma, a.operation(r), func(ctx context.Context, in *I) (*O, error) {
 		out, err := handler(ctx, in)
 		if err != nil {
-			return nil, a.answerable(ctx, err)
+			return nil, a.answerable(requestIDOf(ctx), err)
 		}
 		return out, nil
 	})
@@ -96,6 +97,7 @@ func (a *API) operation(r route) huma.Operation {
 func (a *API) guard(role Role) func(huma.Context, func(huma.Context)) {
 	return func(h huma.Context, next func(huma.Context)) {
 		c := humafiber.Unwrap(h)
+		c.Set(fiber.HeaderCacheControl, "no-store")
 		base, cancel := context.WithTimeout(c.UserContext(), requestTimeout)
 		defer cancel()
 		c.SetUserContext(base)
@@ -133,8 +135,13 @@ func bufferBody(c *fiber.Ctx) error {
 	case len(body) > maxBody:
 		return tooLarge("the body must be at most 1 MiB")
 	}
-	if err := checkJSON(&request.Header, body); err != nil {
-		return err
+	switch string(request.Header.Method()) {
+	case http.MethodPost, http.MethodPut, http.MethodPatch:
+		if err := checkJSON(&request.Header, body); err != nil {
+			return err
+		}
+	default: // nobody looks at it
+		body = nil
 	}
 	request.SetBodyStream(bytes.NewReader(body), len(body))
 	return nil
@@ -145,10 +152,11 @@ func checkJSON(header *fasthttp.RequestHeader, body []byte) error {
 	if len(body) == 0 {
 		return nil
 	}
-	kind, _, _ := bytes.Cut(header.ContentType(), []byte(";"))
-	kind = bytes.TrimSpace(kind)
-	if len(kind) > 0 && !bytes.EqualFold(kind, []byte("application/json")) {
+	if !isJSON(string(header.ContentType())) {
 		return unsupported("the body must be JSON: send Content-Type: application/json")
+	}
+	if encoding := header.ContentEncoding(); len(encoding) > 0 && !bytes.EqualFold(encoding, []byte("identity")) {
+		return unsupported("the body must not be compressed")
 	}
 	// Huma looks at the header again, and knows less of its forms.
 	header.SetContentType("application/json")
@@ -164,6 +172,14 @@ func checkJSON(header *fasthttp.RequestHeader, body []byte) error {
 		return badRequest("the body is not valid JSON")
 	}
 	return nil
+}
+
+// isJSON reports whether a Content-Type is one of JSON, or none at all.
+func isJSON(contentType string) bool {
+	kind, _, _ := strings.Cut(strings.ToLower(contentType), ";")
+	kind = strings.TrimSpace(kind)
+	return kind == "" || kind == "application/json" ||
+		strings.HasPrefix(kind, "application/") && strings.HasSuffix(kind, "+json")
 }
 
 type ownHostsKey struct{}

@@ -120,7 +120,10 @@ func (u urlFields) check(ownHosts []string, drawn bool) faults {
 	check(&f, "user_id", u.UserID, "an integer", false, checkID)
 	check(&f, "original_url", u.OriginalURL, "a string", false, func(s string) error { return links.CheckURL(s, ownHosts) })
 	check(&f, "short_code", u.ShortCode, "a string", drawn, links.CheckCode)
-	check(&f, "title", u.Title, "a string", true, links.CheckTitle)
+	check(&f, "title", u.Title, "a string", true, func(s string) error {
+		_, err := links.CleanTitle(s)
+		return err
+	})
 	check(&f, "tags", u.Tags, "a list of strings", false, func(tags []string) error {
 		_, err := links.CleanTags(tags)
 		return err
@@ -252,8 +255,9 @@ func newURL(u urlFields) queries.CreateURLParams {
 func (u *URL) apply(f urlFields) changes {
 	c := changes{}
 	f.Tags.Value, _ = links.CleanTags(f.Tags.Value)
-	if f.Title.Sent && f.Title.Value == "" {
-		f.Title.Null = true
+	if f.Title.Sent {
+		f.Title.Value, _ = links.CleanTitle(f.Title.Value)
+		f.Title.Null = f.Title.Value == ""
 	}
 	if f.ExpiresAt.Sent {
 		// What the database keeps of it, so that the same again changes nothing.

@@ -6,10 +6,12 @@ VALUES (now(), @url_id, @user_id, @event_type, @details);
 
 -- name: ListEvents :many
 -- Newest first. Planned anew for every call, so that only the partitions and
--- indexes that the filters need are touched.
+-- indexes that the filters need are touched. A comparison of rows skips no
+-- partitions, so the position says its time alone as well.
 SELECT id, occurred_at, url_id, user_id, event_type, bot, country, browser, os, device, referrer_host, details
 FROM events
-WHERE (occurred_at, id) < (@before_at::timestamptz, @before_id::bigint)
+WHERE occurred_at <= @before_at::timestamptz
+    AND (occurred_at, id) < (@before_at, @before_id::bigint)
     AND occurred_at >= @from_at::timestamptz
     AND occurred_at < @to_at::timestamptz
     AND (sqlc.narg(url_id)::bigint IS NULL OR url_id = sqlc.narg(url_id))
