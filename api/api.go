@@ -149,8 +149,9 @@ func (a *API) routes() {
 	app.Post("/users/bulk", a.require(RoleAdmin), a.createUsersImport)
 	a.registerImports(a.huma)
 
-	app.Get("/r/:code", a.redirect)
-	app.Get("/:code", a.redirect)
+	// handle answers nearly all requests for these itself, see quickRedirect.
+	app.Get(routeLong, a.redirect)
+	app.Get(routeShort, a.redirect)
 }
 
 // Serve answers connections of ln until Shutdown. It closes ln.

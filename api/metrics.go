@@ -18,6 +18,8 @@ type metrics struct {
 	// would cost more than the measurement. Read-only after prepare.
 	routes map[*fiber.Route]*routeSeries
 	other  *routeSeries
+	// short and long are the routes of short links, for GET and HEAD.
+	short, long [2]*routeSeries
 }
 
 // routeSeries are the series of one route by the first digit of the status,
@@ -68,14 +70,30 @@ func (m *metrics) prepare(app *fiber.App) {
 			m.routes[r] = &routeSeries{route: r.Path, method: r.Method}
 		}
 	}
+	for i, method := range []string{fiber.MethodGet, fiber.MethodHead} {
+		m.short[i], m.long[i] = m.named(method, routeShort), m.named(method, routeLong)
+	}
 }
 
-// observe counts one answer. r is the last route that matched.
-func (m *metrics) observe(r *fiber.Route, status int, elapsed time.Duration) {
-	routeSeries := m.routes[r]
-	if routeSeries == nil {
-		routeSeries = m.other
+func (m *metrics) named(method, path string) *routeSeries {
+	for _, r := range m.routes {
+		if r.method == method && r.route == path {
+			return r
+		}
 	}
+	return m.other
+}
+
+// of returns the series of the last route that matched.
+func (m *metrics) of(r *fiber.Route) *routeSeries {
+	if routeSeries := m.routes[r]; routeSeries != nil {
+		return routeSeries
+	}
+	return m.other
+}
+
+// observe counts one answer.
+func (m *metrics) observe(routeSeries *routeSeries, status int, elapsed time.Duration) {
 	class := status / 100
 	if class < 1 || class >= len(statusClasses) {
 		class = 0

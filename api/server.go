@@ -28,7 +28,9 @@ func (a *API) handle(ctx *fasthttp.RequestCtx) {
 	default:
 		ctx.Request.Header.SetMethod(fiber.MethodTrace)
 	}
-	a.serve(ctx)
+	if !a.quickRedirect(ctx) {
+		a.serve(ctx)
+	}
 }
 
 // observe surrounds every request: it gives it an id, answers its error or
@@ -41,8 +43,13 @@ func (a *API) observe(c *fiber.Ctx) error {
 	}
 	elapsed := time.Since(start)
 	status := c.Context().Response.StatusCode()
-	a.metrics.observe(c.Route(), status, elapsed)
-	a.logRequest(c, status, elapsed)
+	a.metrics.observe(a.metrics.of(c.Route()), status, elapsed)
+	// Only the management API is logged by default: redirects are too many.
+	level := slog.LevelInfo
+	if _, authenticated := actorFrom(c.UserContext()); !authenticated {
+		level = slog.LevelDebug
+	}
+	a.logRequest(c.Context(), level, status, elapsed)
 	return nil
 }
 
@@ -50,9 +57,7 @@ func (a *API) observe(c *fiber.Ctx) error {
 func (a *API) next(c *fiber.Ctx) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			a.Log.LogAttrs(context.Background(), slog.LevelError, "request panicked",
-				slog.String("request_id", responseID(c)),
-				slog.String("panic", fmt.Sprint(r)), slog.String("stack", string(debug.Stack())))
+			a.logPanic(c.Context(), r)
 			c.Context().Response.ResetBody()
 			err = errInternal
 		}
@@ -60,19 +65,20 @@ func (a *API) next(c *fiber.Ctx) (err error) {
 	return c.Next()
 }
 
-// logRequest logs requests to the management API. Redirects are too many for
-// that and appear at the level debug only.
-func (a *API) logRequest(c *fiber.Ctx, status int, elapsed time.Duration) {
-	level := slog.LevelInfo
-	if _, authenticated := actorFrom(c.UserContext()); !authenticated {
-		level = slog.LevelDebug
-	}
+// logPanic logs what a deferred function recovered.
+func (a *API) logPanic(ctx *fasthttp.RequestCtx, recovered any) {
+	a.Log.LogAttrs(context.Background(), slog.LevelError, "request panicked",
+		slog.String("request_id", idIn(&ctx.Response)),
+		slog.String("panic", fmt.Sprint(recovered)), slog.String("stack", string(debug.Stack())))
+}
+
+func (a *API) logRequest(ctx *fasthttp.RequestCtx, level slog.Level, status int, elapsed time.Duration) {
 	if !a.Log.Enabled(context.Background(), level) {
 		return
 	}
 	a.Log.LogAttrs(context.Background(), level, "request",
-		slog.String("method", c.Method()), slog.String("path", string(c.Context().Path())),
-		slog.Int("status", status), slog.Duration("took", elapsed), slog.String("request_id", responseID(c)))
+		slog.String("method", string(ctx.Method())), slog.String("path", string(ctx.Path())),
+		slog.Int("status", status), slog.Duration("took", elapsed), slog.String("request_id", idIn(&ctx.Response)))
 }
 
 // protocolError answers what is not HTTP enough to reach a handler. The
@@ -151,8 +157,10 @@ func validRequestID(id []byte) bool {
 }
 
 // responseID returns the id that set gave the request.
-func responseID(c *fiber.Ctx) string {
-	return string(c.Context().Response.Header.PeekBytes(headerRequestIDBytes))
+func responseID(c *fiber.Ctx) string { return idIn(&c.Context().Response) }
+
+func idIn(r *fasthttp.Response) string {
+	return string(r.Header.PeekBytes(headerRequestIDBytes))
 }
 
 type requestIDKey struct{}

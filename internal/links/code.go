@@ -15,7 +15,7 @@ const base62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 // ErrCodeReserved or nil. Codes are case-sensitive; reserved words are refused
 // in any case.
 func CheckCode(code string) error {
-	if !codeSyntax(code) {
+	if !IsCode(code) {
 		return ErrCode
 	}
 	if Reserved(code) {
@@ -24,8 +24,9 @@ func CheckCode(code string) error {
 	return nil
 }
 
-// codeSyntax reports whether code is 1 to MaxCode letters, digits, - or _.
-func codeSyntax(code string) bool {
+// IsCode reports whether code is 1 to MaxCode letters, digits, - or _: what a
+// short code looks like, reserved or not.
+func IsCode(code string) bool {
 	if len(code) < 1 || len(code) > MaxCode {
 		return false
 	}

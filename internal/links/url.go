@@ -318,7 +318,7 @@ func isShortLink(tail string) bool {
 	}
 	code := strings.TrimPrefix(path.Clean("/"+decoded), "/")
 	if rest, ok := strings.CutPrefix(code, "r/"); ok {
-		return codeSyntax(rest)
+		return IsCode(rest)
 	}
 	return CheckCode(code) == nil
 }
