@@ -1,0 +1,144 @@
+package worker
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/signpost/signpost/internal/csvimport"
+	"github.com/signpost/signpost/internal/postgres"
+	"github.com/signpost/signpost/queries"
+)
+
+// eventRows is rows of events.
+type eventRows struct {
+	deps   *deps
+	run    *importRun
+	events []csvimport.Event
+	owners map[int64]int64 // of links, as references found them
+}
+
+func (r *eventRows) add(record csvimport.Record) *csvimport.Reject {
+	event, reject := r.run.parser.Event(record)
+	if reject == nil {
+		r.events = append(r.events, event)
+	}
+	return reject
+}
+
+func (r *eventRows) size() int        { return len(r.events) }
+func (r *eventRows) line(i int) int64 { return r.events[i].Line }
+func (r *eventRows) draws(int) bool   { return false }
+
+// prepare makes the partitions of the months that the rows fall into.
+func (r *eventRows) prepare(ctx context.Context) error {
+	var months []time.Time
+	for _, e := range r.events {
+		if month := postgres.MonthOf(e.At); !slices.ContainsFunc(months, month.Equal) {
+			months = append(months, month)
+		}
+	}
+	if err := r.deps.partitions.Ensure(ctx, months...); err != nil {
+		return fmt.Errorf("ensure partitions of imported events: %w", err)
+	}
+	return nil
+}
+
+func (r *eventRows) references(ctx context.Context, q *queries.Queries, of []int) (map[int]fault, error) {
+	var urls, users []int64
+	for _, i := range of {
+		urls = append(urls, r.events[i].URLID)
+		if id := r.events[i].UserID; id != nil {
+			users = append(users, *id)
+		}
+	}
+	slices.Sort(urls)
+	found, err := q.FindURLOwners(ctx, slices.Compact(urls))
+	if err != nil {
+		return nil, fmt.Errorf("look for links: %w", err)
+	}
+	r.owners = make(map[int64]int64, len(found))
+	for _, f := range found {
+		r.owners[f.ID] = f.UserID
+	}
+	missing, err := missingUsers(ctx, q, users)
+	if err != nil {
+		return nil, err
+	}
+	return r.faults(of, missing), nil
+}
+
+func (r *eventRows) faults(of []int, missingUsers map[int64]bool) map[int]fault {
+	faults := map[int]fault{}
+	for _, i := range of {
+		e := &r.events[i]
+		if _, known := r.owners[e.URLID]; !known {
+			faults[i] = fault{"url_id", "is not the id of a link"}
+		} else if e.UserID != nil && missingUsers[*e.UserID] {
+			faults[i] = noUser
+		}
+	}
+	return faults
+}
+
+func (r *eventRows) claims(ctx context.Context, q *queries.Queries, of []int) (map[int][]claim, error) {
+	var lines, ids []int64
+	var times []time.Time
+	index := make(map[int64]int, len(of))
+	for _, i := range of {
+		if e := &r.events[i]; e.SourceID != nil {
+			index[e.Line] = i
+			lines, ids, times = append(lines, e.Line), append(ids, *e.SourceID), append(times, e.At)
+		}
+	}
+	if len(lines) == 0 {
+		return nil, nil
+	}
+	found, err := q.FindEventConflicts(ctx, lines, ids, times)
+	if err != nil {
+		return nil, fmt.Errorf("look for taken keys of events: %w", err)
+	}
+	claims := make(map[int][]claim, len(of))
+	for _, f := range found {
+		i := index[f.Line]
+		e := &r.events[i]
+		key := strconv.FormatInt(*e.SourceID, 10) + " " + strconv.FormatInt(e.At.UnixMicro(), 10)
+		claims[i] = []claim{{"id", key, f.SourceIDTaken}}
+	}
+	return claims, nil
+}
+
+func (r *eventRows) insert(ctx context.Context, q *queries.Queries, of []int, _ int) (map[int64]bool, error) {
+	p := queries.ImportEventsParams{ImportID: &r.run.row.ID}
+	for _, i := range of {
+		e := &r.events[i]
+		p.Lines = append(p.Lines, e.Line)
+		p.SourceIds = append(p.SourceIds, or(e.SourceID, 0))
+		p.URLIds = append(p.URLIds, e.URLID)
+		p.UserIds = append(p.UserIds, or(e.UserID, r.owners[e.URLID]))
+		p.EventTypes = append(p.EventTypes, e.Type)
+		p.OccurredAts = append(p.OccurredAts, e.At)
+		p.Details = append(p.Details, string(e.Details))
+	}
+	lines, err := q.ImportEvents(ctx, p)
+	if err != nil {
+		return nil, fmt.Errorf("insert events: %w", err)
+	}
+	return lineSet(lines), nil
+}
+
+// finish counts imported clicks like any other.
+func (r *eventRows) finish(ctx context.Context, q *queries.Queries, inserted []int) error {
+	counts := map[rollupKey]rollupCount{}
+	for _, i := range inserted {
+		e := &r.events[i]
+		if e.Type != eventClicked {
+			continue
+		}
+		key := rollupKey{e.URLID, e.At.Truncate(quarter).Unix()}
+		counts[key] = rollupCount{clicks: counts[key].clicks + 1}
+	}
+	return addRollups(ctx, q, sumRollups(counts))
+}

@@ -1,0 +1,154 @@
+package worker
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/signpost/signpost/internal/csvimport"
+	"github.com/signpost/signpost/internal/links"
+	"github.com/signpost/signpost/queries"
+)
+
+// linkRows is rows of links.
+type linkRows struct {
+	deps  *deps
+	run   *importRun
+	links []csvimport.Link
+}
+
+func (r *linkRows) add(record csvimport.Record) *csvimport.Reject {
+	link, reject := r.run.parser.Link(record)
+	if reject == nil {
+		r.links = append(r.links, link)
+	}
+	return reject
+}
+
+func (r *linkRows) size() int        { return len(r.links) }
+func (r *linkRows) line(i int) int64 { return r.links[i].Line }
+
+func (r *linkRows) draws(i int) bool {
+	link := &r.links[i]
+	return link.ID == nil && r.run.row.KeepIds && r.run.layout.Has("id") ||
+		link.ShortCode == "" && (r.run.layout.Has("short_code") || r.run.layout.Format != csvimport.FormatSignpost)
+}
+
+// prepare moves the sequence, like that of users.
+func (r *linkRows) prepare(ctx context.Context) error {
+	var past int64
+	for _, l := range r.links {
+		if id := or(l.ID, 0); id <= sequenceMax {
+			past = max(past, id)
+		}
+	}
+	if past == 0 {
+		return nil
+	}
+	if err := queries.New(r.deps.pool).MoveURLsSequence(ctx, past); err != nil {
+		return fmt.Errorf("move links sequence: %w", err)
+	}
+	return nil
+}
+
+func (r *linkRows) references(ctx context.Context, q *queries.Queries, of []int) (map[int]fault, error) {
+	ids := make([]int64, 0, len(of))
+	for _, i := range of {
+		ids = append(ids, r.links[i].UserID)
+	}
+	missing, err := missingUsers(ctx, q, ids)
+	if err != nil {
+		return nil, err
+	}
+	faults := map[int]fault{}
+	for _, i := range of {
+		if missing[r.links[i].UserID] {
+			faults[i] = noUser
+		}
+	}
+	return faults, nil
+}
+
+var noUser = fault{"user_id", "is not the id of a user"}
+
+func missingUsers(ctx context.Context, q *queries.Queries, ids []int64) (map[int64]bool, error) {
+	if len(ids) == 0 {
+		return nil, nil
+	}
+	found, err := q.FindMissingUsers(ctx, ids)
+	if err != nil {
+		return nil, fmt.Errorf("look for users: %w", err)
+	}
+	missing := make(map[int64]bool, len(found))
+	for _, id := range found {
+		missing[id] = true
+	}
+	return missing, nil
+}
+
+func (r *linkRows) claims(ctx context.Context, q *queries.Queries, of []int) (map[int][]claim, error) {
+	var lines, ids []int64
+	var codes []string
+	index := make(map[int64]int, len(of))
+	for _, i := range of {
+		link := &r.links[i]
+		index[link.Line] = i
+		lines = append(lines, link.Line)
+		ids = append(ids, or(link.ID, 0))
+		codes = append(codes, link.ShortCode)
+	}
+	found, err := q.FindURLConflicts(ctx, lines, ids, codes)
+	if err != nil {
+		return nil, fmt.Errorf("look for taken keys of links: %w", err)
+	}
+	claims := make(map[int][]claim, len(of))
+	for _, f := range found {
+		i := index[f.Line]
+		if id := r.links[i].ID; id != nil {
+			claims[i] = append(claims[i], claim{"id", strconv.FormatInt(*id, 10), f.IDTaken})
+		}
+		if code := r.links[i].ShortCode; code != "" {
+			claims[i] = append(claims[i], claim{"short_code", code, f.ShortCodeTaken})
+		}
+	}
+	return claims, nil
+}
+
+// insert draws a code for each row that has none, another at every try. A code
+// that is taken settles itself: the row is missing from the answer and claims
+// nothing that is taken, so it is tried again.
+func (r *linkRows) insert(ctx context.Context, q *queries.Queries, of []int, try int) (map[int64]bool, error) {
+	p := queries.ImportURLsParams{ImportID: &r.run.row.ID}
+	for _, i := range of {
+		link := &r.links[i]
+		code := link.ShortCode
+		if code == "" {
+			code = links.NewCode(links.CodeLength + try/2)
+		}
+		created := or(link.CreatedAt, time.Time{})
+		p.Lines = append(p.Lines, link.Line)
+		p.Ids = append(p.Ids, or(link.ID, 0))
+		p.UserIds = append(p.UserIds, link.UserID)
+		p.ShortCodes = append(p.ShortCodes, code)
+		p.OriginalUrls = append(p.OriginalUrls, link.OriginalURL)
+		p.Titles = append(p.Titles, or(link.Title, ""))
+		p.Tags = append(p.Tags, strings.Join(link.Tags, "|"))
+		p.IsActives = append(p.IsActives, or(link.IsActive, true))
+		p.ExpiresAts = append(p.ExpiresAts, or(link.ExpiresAt, time.Time{}))
+		p.RedirectStatuses = append(p.RedirectStatuses, int16(or(link.RedirectStatus, http.StatusFound)))
+		p.ForwardQueries = append(p.ForwardQueries, or(link.ForwardQuery, false))
+		p.ImportedClicks = append(p.ImportedClicks, or(link.ImportedClicks, 0))
+		p.CreatedAts = append(p.CreatedAts, created)
+		p.UpdatedAts = append(p.UpdatedAts, or(link.UpdatedAt, created))
+	}
+	lines, err := q.ImportURLs(ctx, p)
+	if err != nil {
+		return nil, fmt.Errorf("insert links: %w", err)
+	}
+	return lineSet(lines), nil
+}
+
+func (r *linkRows) finish(context.Context, *queries.Queries, []int) error { return nil }

@@ -1,0 +1,110 @@
+package worker
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/signpost/signpost/internal/csvimport"
+	"github.com/signpost/signpost/queries"
+)
+
+// userRows is rows of users.
+type userRows struct {
+	deps  *deps
+	run   *importRun
+	users []csvimport.User
+}
+
+func (r *userRows) add(record csvimport.Record) *csvimport.Reject {
+	user, reject := r.run.parser.User(record)
+	if reject == nil {
+		r.users = append(r.users, user)
+	}
+	return reject
+}
+
+func (r *userRows) size() int        { return len(r.users) }
+func (r *userRows) line(i int) int64 { return r.users[i].Line }
+
+func (r *userRows) draws(i int) bool {
+	return r.users[i].ID == nil && r.run.row.KeepIds && r.run.layout.Has("id")
+}
+
+// prepare moves the sequence past the ids of the rows, so that nobody draws one
+// of them before it is inserted.
+func (r *userRows) prepare(ctx context.Context) error {
+	var past int64
+	for _, u := range r.users {
+		if id := or(u.ID, 0); id <= sequenceMax {
+			past = max(past, id)
+		}
+	}
+	if past == 0 {
+		return nil
+	}
+	if err := queries.New(r.deps.pool).MoveUsersSequence(ctx, past); err != nil {
+		return fmt.Errorf("move users sequence: %w", err)
+	}
+	return nil
+}
+
+func (r *userRows) references(context.Context, *queries.Queries, []int) (map[int]fault, error) {
+	return nil, nil
+}
+
+func (r *userRows) claims(ctx context.Context, q *queries.Queries, of []int) (map[int][]claim, error) {
+	var p queries.FindUserConflictsParams
+	index := make(map[int64]int, len(of))
+	for _, i := range of {
+		u := &r.users[i]
+		index[u.Line] = i
+		p.Lines = append(p.Lines, u.Line)
+		p.Ids = append(p.Ids, or(u.ID, 0))
+		p.Usernames = append(p.Usernames, u.Username)
+		p.Emails = append(p.Emails, u.Email)
+	}
+	found, err := q.FindUserConflicts(ctx, p)
+	if err != nil {
+		return nil, fmt.Errorf("look for taken keys of users: %w", err)
+	}
+	claims := make(map[int][]claim, len(of))
+	for _, f := range found {
+		i := index[f.Line]
+		if id := r.users[i].ID; id != nil {
+			claims[i] = append(claims[i], claim{"id", strconv.FormatInt(*id, 10), f.IDTaken})
+		}
+		claims[i] = append(claims[i],
+			claim{"username", f.UsernameKey, f.UsernameTaken},
+			claim{"email", f.EmailKey, f.EmailTaken})
+	}
+	return claims, nil
+}
+
+func (r *userRows) insert(ctx context.Context, q *queries.Queries, of []int, _ int) (map[int64]bool, error) {
+	p := queries.ImportUsersParams{ImportID: &r.run.row.ID}
+	for _, i := range of {
+		u := &r.users[i]
+		p.Lines = append(p.Lines, u.Line)
+		p.Ids = append(p.Ids, or(u.ID, 0))
+		p.Usernames = append(p.Usernames, u.Username)
+		p.Emails = append(p.Emails, u.Email)
+		p.CreatedAts = append(p.CreatedAts, or(u.CreatedAt, time.Time{}))
+	}
+	lines, err := q.ImportUsers(ctx, p)
+	if err != nil {
+		return nil, fmt.Errorf("insert users: %w", err)
+	}
+	return lineSet(lines), nil
+}
+
+func (r *userRows) finish(context.Context, *queries.Queries, []int) error { return nil }
+
+func lineSet(lines []*int64) map[int64]bool {
+	set := make(map[int64]bool, len(lines))
+	for _, line := range lines {
+		set[or(line, 0)] = true
+	}
+	return set
+}

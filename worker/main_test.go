@@ -1,0 +1,244 @@
+package worker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/riverqueue/river"
+
+	"github.com/signpost/signpost/internal/clicks"
+	"github.com/signpost/signpost/internal/csvimport"
+	"github.com/signpost/signpost/internal/jobs"
+	"github.com/signpost/signpost/internal/pgtest"
+	"github.com/signpost/signpost/internal/postgres"
+	"github.com/signpost/signpost/queries"
+)
+
+func TestMain(m *testing.M) { pgtest.Main(m) }
+
+// site is a database with everything that works on it.
+type site struct {
+	*testing.T
+	ctx    context.Context
+	pool   *pgxpool.Pool
+	river  *river.Client[pgx.Tx]
+	worker *Worker
+}
+
+// setup returns a database whose queues nobody works yet.
+func setup(t *testing.T) *site {
+	t.Helper()
+	t.Parallel()
+	s := &site{T: t, ctx: t.Context(), pool: pgtest.Pool(t)}
+	var err error
+	if s.river, err = NewInserter(s.pool, slog.New(slog.DiscardHandler)); err != nil {
+		t.Fatalf("new inserter: %v", err)
+	}
+	return s
+}
+
+// start works the queues, with what a test wants changed.
+func (s *site) start(queues map[string]int) *Worker {
+	s.Helper()
+	w, err := New(Options{
+		Pool: s.pool, Queues: queues, OwnHosts: []string{"sign.test"},
+		Log: slog.New(slog.DiscardHandler), Registry: prometheus.NewRegistry(),
+	})
+	if err != nil {
+		s.Fatalf("new worker: %v", err)
+	}
+	if err := w.Start(s.ctx); err != nil {
+		s.Fatalf("start worker: %v", err)
+	}
+	s.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		defer cancel()
+		if err := w.Stop(ctx); err != nil {
+			s.Errorf("stop worker: %v", err)
+		}
+	})
+	s.worker = w
+	return w
+}
+
+// eventually waits until ok.
+func (s *site) eventually(what string, ok func() bool) {
+	s.Helper()
+	deadline := time.Now().Add(30 * time.Second)
+	for !ok() {
+		if time.Now().After(deadline) {
+			s.Fatalf("did not happen: %s", what)
+		}
+		<-time.After(10 * time.Millisecond)
+	}
+}
+
+func (s *site) exec(sql string, args ...any) {
+	s.Helper()
+	if _, err := s.pool.Exec(s.ctx, sql, args...); err != nil {
+		s.Fatalf("%s: %v", sql, err)
+	}
+}
+
+func (s *site) int(sql string, args ...any) int64 {
+	s.Helper()
+	var n int64
+	if err := s.pool.QueryRow(s.ctx, sql, args...).Scan(&n); err != nil {
+		s.Fatalf("%s: %v", sql, err)
+	}
+	return n
+}
+
+func (s *site) text(sql string, args ...any) string {
+	s.Helper()
+	var text *string
+	if err := s.pool.QueryRow(s.ctx, sql, args...).Scan(&text); err != nil {
+		s.Fatalf("%s: %v", sql, err)
+	}
+	return or(text, "NULL")
+}
+
+func (s *site) wantInt(want int64, sql string, args ...any) {
+	s.Helper()
+	if got := s.int(sql, args...); got != want {
+		s.Errorf("%s = %d, want %d", sql, got, want)
+	}
+}
+
+// ship stores a batch as the API does, with a job for it.
+func (s *site) ship(id string, batch []clicks.Click) int64 {
+	s.Helper()
+	s.store(id, clicks.EncodeBatch(batch), len(batch))
+	return s.queue(id)
+}
+
+func (s *site) store(id string, payload []byte, n int) {
+	s.Helper()
+	_, err := queries.New(s.pool).InsertClickBatch(s.ctx, queries.InsertClickBatchParams{
+		ID: id, Payload: payload, Clicks: int32(n), OldestAt: time.Now(),
+	})
+	if err != nil {
+		s.Fatalf("insert batch: %v", err)
+	}
+}
+
+func (s *site) queue(id string) int64 {
+	s.Helper()
+	job := s.insert(id)
+	s.exec("UPDATE click_batches SET job_id = $1 WHERE id = $2", job, id)
+	return job
+}
+
+// insert inserts a job that the batch knows nothing of.
+func (s *site) insert(id string) int64 {
+	s.Helper()
+	job, err := s.river.Insert(s.ctx, jobs.RecordClicks{BatchID: id}, nil)
+	if err != nil {
+		s.Fatalf("insert job: %v", err)
+	}
+	return job.Job.ID
+}
+
+func (s *site) jobState(id int64) string {
+	s.Helper()
+	return s.text("SELECT state::text FROM river_job WHERE id = $1", id)
+}
+
+// upload stores a file as the API does and queues it, and returns its import.
+func (s *site) upload(kind csvimport.Kind, file string, opts csvimport.SplitOptions) int64 {
+	s.Helper()
+	id := s.receive(kind, file, opts)
+	s.queueImport(id)
+	return id
+}
+
+func (s *site) receive(kind csvimport.Kind, file string, opts csvimport.SplitOptions) int64 {
+	s.Helper()
+	opts.Keys = true
+	splitter, err := csvimport.NewSplitter(strings.NewReader(file), kind, opts)
+	if err != nil {
+		s.Fatalf("split: %v", err)
+	}
+	layout, err := json.Marshal(splitter.Layout())
+	if err != nil {
+		s.Fatalf("marshal layout: %v", err)
+	}
+	q := queries.New(s.pool)
+	imp, err := q.CreateImport(s.ctx, queries.CreateImportParams{
+		Kind: string(kind), Layout: layout, KeepIds: true, ActorName: "test",
+	})
+	if err != nil {
+		s.Fatalf("create import: %v", err)
+	}
+	for {
+		chunk, err := splitter.Next()
+		if errors.Is(err, io.EOF) {
+			return imp.ID
+		}
+		if err != nil {
+			s.Fatalf("next chunk: %v", err)
+		}
+		err = q.InsertImportChunk(s.ctx, queries.InsertImportChunkParams{
+			ImportID: imp.ID, Seq: int32(chunk.Seq), FirstLine: chunk.FirstLine, Rows: int32(chunk.Rows),
+			Data: chunk.Data, Keys: csvimport.EncodeKeys(chunk.Keys),
+		})
+		if err != nil {
+			s.Fatalf("insert chunk: %v", err)
+		}
+	}
+}
+
+func (s *site) queueImport(id int64) {
+	s.Helper()
+	err := postgres.InTx(s.ctx, s.pool, func(tx pgx.Tx) error {
+		q := queries.New(tx)
+		imp, err := q.QueueImport(s.ctx, queries.QueueImportParams{
+			ID:          id,
+			RowsTotal:   s.int("SELECT sum(rows) FROM import_chunks WHERE import_id = $1", id),
+			ChunksTotal: int32(s.int("SELECT count(*) FROM import_chunks WHERE import_id = $1", id)),
+		})
+		if err != nil {
+			return err
+		}
+		var args river.JobArgs = jobs.PlanImport{ImportID: id}
+		if imp.ChunksTotal == 1 {
+			args = jobs.ApplyChunk{ImportID: id}
+		}
+		job, err := s.river.InsertTx(s.ctx, tx, args, nil)
+		if err != nil {
+			return err
+		}
+		return q.SetImportJob(s.ctx, &job.Job.ID, id)
+	})
+	if err != nil {
+		s.Fatalf("queue import: %v", err)
+	}
+}
+
+// ended waits for the end of an import.
+func (s *site) ended(id int64) queries.Import {
+	s.Helper()
+	var imp queries.Import
+	s.eventually("import ends", func() bool {
+		var err error
+		if imp, err = queries.New(s.pool).GetImport(s.ctx, id); err != nil {
+			s.Fatalf("get import: %v", err)
+		}
+		return imp.FinishedAt != nil
+	})
+	return imp
+}
+
+// soon lets a periodic job be inserted once a second.
+func soon() *river.InsertOpts {
+	return &river.InsertOpts{Queue: jobs.QueueMaintenance, UniqueOpts: river.UniqueOpts{ByPeriod: time.Second}}
+}

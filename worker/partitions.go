@@ -1,0 +1,35 @@
+package worker
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/riverqueue/river"
+
+	"github.com/signpost/signpost/internal/jobs"
+	"github.com/signpost/signpost/internal/postgres"
+)
+
+// partitionsAhead is how many months beyond the current one have their
+// partition early, so that a failing worker is noticed long before it matters.
+const partitionsAhead = 3
+
+// makePartitions makes the partitions of events ahead of time.
+type makePartitions struct {
+	river.WorkerDefaults[jobs.MakePartitions]
+	deps *deps
+}
+
+// Work implements [river.Worker].
+func (w *makePartitions) Work(ctx context.Context, _ *river.Job[jobs.MakePartitions]) error {
+	var months []time.Time
+	for i := range partitionsAhead + 1 {
+		months = append(months, postgres.MonthOf(time.Now()).AddDate(0, i, 0))
+	}
+	// What this process remembers is not asked: somebody may have dropped one.
+	if err := postgres.EnsurePartitions(ctx, w.deps.pool, months); err != nil {
+		return fmt.Errorf("make partitions ahead: %w", err)
+	}
+	return nil
+}

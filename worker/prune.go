@@ -1,0 +1,52 @@
+package worker
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgtype"
+	"github.com/riverqueue/river"
+
+	"github.com/signpost/signpost/internal/jobs"
+	"github.com/signpost/signpost/queries"
+)
+
+const (
+	// changesKept exceeds by far how long a replica may be cut off before it
+	// revalidates all it has.
+	changesKept = 2 * time.Hour
+	// batchesKept counts from the confirmation that a batch's segment is gone.
+	batchesKept = 24 * time.Hour
+	// saltsKept is in days; a backlog of a day keeps its salt longer.
+	saltsKept = 2
+)
+
+// prune removes what has served.
+type prune struct {
+	river.WorkerDefaults[jobs.Prune]
+	deps *deps
+}
+
+// Work implements [river.Worker].
+func (w *prune) Work(ctx context.Context, _ *river.Job[jobs.Prune]) error {
+	q := queries.New(w.deps.pool)
+	changes, err := q.PruneLinkChanges(ctx, interval(changesKept))
+	if err != nil {
+		return fmt.Errorf("prune link changes: %w", err)
+	}
+	batches, err := q.PruneClickBatches(ctx, interval(batchesKept))
+	if err != nil {
+		return fmt.Errorf("prune click batches: %w", err)
+	}
+	salts, err := q.DestroySalts(ctx, time.Now().UTC().Truncate(24*time.Hour).AddDate(0, 0, -saltsKept))
+	if err != nil {
+		return fmt.Errorf("destroy salts: %w", err)
+	}
+	w.deps.log.DebugContext(ctx, "pruned", "link_changes", changes, "click_batches", batches, "salts", salts)
+	return nil
+}
+
+func interval(d time.Duration) pgtype.Interval {
+	return pgtype.Interval{Microseconds: d.Microseconds(), Valid: true}
+}

@@ -1,0 +1,50 @@
+package worker
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/signpost/signpost/internal/jobs"
+)
+
+// maxConcurrency bounds the jobs of one queue that a process works at once.
+const maxConcurrency = 1000
+
+// DefaultQueues returns the queues that a worker takes when nobody says
+// otherwise, each with how many of its jobs run at once.
+func DefaultQueues() map[string]int {
+	return map[string]int{jobs.QueueClicks: 2, jobs.QueueImports: 2, jobs.QueueMaintenance: 1}
+}
+
+// ParseQueues reads a choice of queues such as "clicks=2,imports=4": names of
+// package jobs, each with how many of its jobs run at once (1 to 1000). An
+// empty text means DefaultQueues. The error says what is allowed.
+func ParseQueues(text string) (map[string]int, error) {
+	if strings.TrimSpace(text) == "" {
+		return DefaultQueues(), nil
+	}
+	queues := map[string]int{}
+	for part := range strings.SplitSeq(text, ",") {
+		name, number, _ := strings.Cut(part, "=")
+		name = strings.TrimSpace(name)
+		if _, known := DefaultQueues()[name]; !known {
+			return nil, fmt.Errorf("no queue is called %q: there are %s", name, queueNames())
+		}
+		if _, twice := queues[name]; twice {
+			return nil, fmt.Errorf("queue %q is named twice", name)
+		}
+		n, err := strconv.Atoi(strings.TrimSpace(number))
+		if err != nil || n < 1 || n > maxConcurrency {
+			return nil, fmt.Errorf("queue %q: want a number from 1 to %d after '=', as in %s=2", name, maxConcurrency, name)
+		}
+		queues[name] = n
+	}
+	return queues, nil
+}
+
+func queueNames() string {
+	return strings.Join(slices.Sorted(maps.Keys(DefaultQueues())), ", ")
+}

@@ -1,0 +1,143 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/riverqueue/river"
+
+	"github.com/signpost/signpost/internal/jobs"
+	"github.com/signpost/signpost/queries"
+)
+
+const (
+	// strandedAfter leaves the transaction that ships a batch time to commit.
+	strandedAfter = time.Minute
+	// leftAlone is how long a discarded or cancelled job is left as it is, for
+	// the operator who looks at it.
+	leftAlone = 5 * time.Minute
+	// silentAfter is how long an upload may say nothing. The API says something
+	// at least every few seconds while bytes arrive.
+	silentAfter = 5 * time.Minute
+	rescuedMax  = 500 // of each sort a run
+)
+
+// rescue gives every batch, chunk and import whose job is gone a new one, and
+// gives up uploads whose API process is gone. That a job was discarded, deleted
+// by an operator or cleaned away by River never loses what it was for.
+type rescue struct {
+	river.WorkerDefaults[jobs.Rescue]
+	deps *deps
+}
+
+// Work implements [river.Worker].
+func (w *rescue) Work(ctx context.Context, _ *river.Job[jobs.Rescue]) error {
+	return errors.Join(w.batches(ctx), w.chunks(ctx), w.imports(ctx), w.uploads(ctx))
+}
+
+func (w *rescue) batches(ctx context.Context) error {
+	ids, err := queries.New(w.deps.pool).ListStrandedBatches(ctx,
+		interval(strandedAfter), interval(leftAlone), rescuedMax)
+	if err != nil {
+		return fmt.Errorf("list stranded batches: %w", err)
+	}
+	for _, id := range ids {
+		err := w.insert(ctx, jobs.RecordClicks{BatchID: id}, func(q *queries.Queries, jobID int64) error {
+			return q.SetClickBatchJob(ctx, &jobID, id)
+		})
+		if err != nil {
+			return fmt.Errorf("rescue batch: %w", err)
+		}
+	}
+	w.account(ctx, "batches", len(ids))
+	return nil
+}
+
+func (w *rescue) chunks(ctx context.Context) error {
+	found, err := queries.New(w.deps.pool).ListStrandedChunks(ctx, interval(leftAlone), rescuedMax)
+	if err != nil {
+		return fmt.Errorf("list stranded chunks: %w", err)
+	}
+	for _, c := range found {
+		err := w.insert(ctx, jobs.ApplyChunk{ImportID: c.ImportID, Seq: c.Seq}, func(q *queries.Queries, jobID int64) error {
+			return q.SetImportChunkJobs(ctx, c.ImportID, []int32{c.Seq}, []int64{jobID})
+		})
+		if err != nil {
+			return fmt.Errorf("rescue chunk: %w", err)
+		}
+	}
+	w.account(ctx, "chunks", len(found))
+	return nil
+}
+
+func (w *rescue) imports(ctx context.Context) error {
+	found, err := queries.New(w.deps.pool).ListStrandedImports(ctx, interval(leftAlone), rescuedMax)
+	if err != nil {
+		return fmt.Errorf("list stranded imports: %w", err)
+	}
+	for _, i := range found {
+		err := w.insert(ctx, nextJob(i), func(q *queries.Queries, jobID int64) error {
+			return q.SetImportJob(ctx, &jobID, i.ID)
+		})
+		if err != nil {
+			return fmt.Errorf("rescue import: %w", err)
+		}
+	}
+	w.account(ctx, "imports", len(found))
+	return nil
+}
+
+// nextJob is the job that an import waits for.
+func nextJob(i queries.ListStrandedImportsRow) river.JobArgs {
+	switch {
+	case i.State != stateQueued:
+		return jobs.FinishImport{ImportID: i.ID}
+	case i.ChunksTotal == 1:
+		return jobs.ApplyChunk{ImportID: i.ID}
+	default:
+		return jobs.PlanImport{ImportID: i.ID}
+	}
+}
+
+func (w *rescue) insert(ctx context.Context, args river.JobArgs, note func(*queries.Queries, int64) error) error {
+	return w.deps.inTx(ctx, func(tx pgx.Tx, q *queries.Queries) error {
+		jobID, err := insertJob(ctx, tx, args)
+		if err != nil {
+			return err
+		}
+		return note(q, jobID)
+	})
+}
+
+func (w *rescue) uploads(ctx context.Context) error {
+	ids, err := queries.New(w.deps.pool).ListSilentUploads(ctx, interval(silentAfter), rescuedMax)
+	if err != nil {
+		return fmt.Errorf("list silent uploads: %w", err)
+	}
+	reason := "the upload broke off"
+	for _, id := range ids {
+		err := w.deps.inTx(ctx, func(_ pgx.Tx, q *queries.Queries) error {
+			failed, err := q.FailImport(ctx, &reason, id)
+			if err != nil || failed == 0 {
+				return err
+			}
+			return q.DropImportChunks(ctx, id)
+		})
+		if err != nil {
+			return fmt.Errorf("give up upload: %w", err)
+		}
+	}
+	w.account(ctx, "uploads", len(ids))
+	return nil
+}
+
+func (w *rescue) account(ctx context.Context, what string, n int) {
+	if n == 0 {
+		return
+	}
+	w.deps.metrics.rescued.WithLabelValues(what).Add(float64(n))
+	w.deps.log.WarnContext(ctx, "rescued what had no job", "what", what, "count", n)
+}

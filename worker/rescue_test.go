@@ -1,0 +1,105 @@
+package worker
+
+import (
+	"testing"
+	"time"
+
+	"github.com/signpost/signpost/internal/csvimport"
+	"github.com/signpost/signpost/internal/jobs"
+)
+
+// A batch whose job is gone in whatever way gets another; one whose job an
+// operator has just cancelled, or that has only arrived, is left alone.
+func TestRescueOfBatches(t *testing.T) {
+	s := setup(t)
+	for id, change := range map[string]string{
+		"none":      "UPDATE click_batches SET job_id = NULL WHERE job_id = $1",
+		"deleted":   "DELETE FROM river_job WHERE id = $1",
+		"completed": "UPDATE river_job SET state = 'completed', finalized_at = now() WHERE id = $1",
+		"discarded": "UPDATE river_job SET state = 'discarded', finalized_at = now() - interval '10 minutes' WHERE id = $1",
+		"cancelled": "UPDATE river_job SET state = 'cancelled', finalized_at = now() - interval '10 minutes' WHERE id = $1",
+		"kept":      "UPDATE river_job SET state = 'cancelled', finalized_at = now() WHERE id = $1",
+		"young":     "DELETE FROM river_job WHERE id = $1",
+	} {
+		s.exec(change, s.ship(id, many(10, time.Now())))
+	}
+	s.exec("UPDATE click_batches SET received_at = now() - interval '2 minutes' WHERE id <> 'young'")
+	s.start(nil)
+	s.eventually("five are ingested", func() bool {
+		return s.int("SELECT count(*) FROM click_batches WHERE ingested_at IS NOT NULL") == 5
+	})
+	s.wantCounted(50)
+	s.wantInt(2, "SELECT count(*) FROM click_batches WHERE ingested_at IS NULL AND id IN ('kept', 'young')")
+}
+
+// An import that lost the job of any of its steps ends all the same.
+func TestRescueOfImports(t *testing.T) {
+	s := setup(t)
+	file := "username,email\na,a@example.com\nb,b@example.com\nA,c@example.com\nc,d@example.com\n"
+	whole := s.upload(csvimport.KindUsers, file, csvimport.SplitOptions{})
+	cut := s.upload(csvimport.KindUsers, file, csvimport.SplitOptions{ChunkRows: 1})
+	s.exec("DELETE FROM river_job")
+
+	// Each kind of job is lost once, when it would run for the first time.
+	s.exec(`
+		CREATE TABLE lost (kind text PRIMARY KEY);
+		CREATE FUNCTION lose() RETURNS trigger LANGUAGE plpgsql AS $$
+		BEGIN
+			INSERT INTO lost VALUES (NEW.kind) ON CONFLICT DO NOTHING;
+			IF FOUND THEN
+				NEW.state = 'cancelled'; NEW.finalized_at = now() - interval '1 hour';
+			END IF;
+			RETURN NEW;
+		END $$;
+		CREATE TRIGGER lose BEFORE INSERT ON river_job FOR EACH ROW
+			WHEN (NEW.kind IN ('plan_import', 'apply_chunk', 'finish_import')) EXECUTE FUNCTION lose()`)
+	s.start(nil)
+	s.eventually("imports end", func() bool {
+		// Rescue is due once a minute; here it is asked for.
+		if _, err := s.river.Insert(s.ctx, jobs.Rescue{}, soon()); err != nil {
+			t.Fatalf("insert rescue: %v", err)
+		}
+		return s.int("SELECT count(*) FROM imports WHERE state = 'completed'") == 2
+	})
+	s.wantInt(3, "SELECT count(*) FROM lost")
+	s.wantInt(3, "SELECT count(*) FROM users")
+	s.wantInt(8, "SELECT sum(rows_imported + rows_rejected) FROM imports WHERE id IN ($1, $2)", whole, cut)
+}
+
+func TestRescueOfUploads(t *testing.T) {
+	s := setup(t)
+	file := "username,email\na,a@example.com\n"
+	silent := s.receive(csvimport.KindUsers, file, csvimport.SplitOptions{})
+	alive := s.receive(csvimport.KindUsers, file, csvimport.SplitOptions{})
+	s.exec("UPDATE imports SET heard_at = now() - interval '10 minutes' WHERE id = $1", silent)
+	s.start(nil)
+	s.eventually("the silent one is given up", func() bool {
+		return s.text("SELECT state FROM imports WHERE id = $1", silent) == "failed"
+	})
+	s.wantInt(0, "SELECT count(*) FROM import_chunks WHERE import_id = $1", silent)
+	s.wantInt(1, "SELECT count(*) FROM import_chunks WHERE import_id = $1", alive)
+	if state := s.text("SELECT state FROM imports WHERE id = $1", alive); state != "receiving" {
+		t.Errorf("an upload under way is %s", state)
+	}
+}
+
+func TestPrune(t *testing.T) {
+	s := setup(t)
+	s.exec(`INSERT INTO link_changes (short_code, version, changed_at)
+		VALUES ('old', 1, now() - interval '3 hours'), ('new', 2, now())`)
+	s.exec(`INSERT INTO click_batches (id, clicks, oldest_at, ingested_at, removed_at) VALUES
+		('gone', 1, now(), now(), now() - interval '2 days'),
+		('fresh', 1, now(), now(), now()),
+		('unconfirmed', 1, now(), now() - interval '9 days', NULL)`)
+	s.exec(`INSERT INTO click_batches (id, payload, clicks, oldest_at) VALUES ('backlog', '\x00', 1, now() - interval '5 days')`)
+	s.exec(`INSERT INTO visitor_salts SELECT (now() AT TIME ZONE 'UTC')::date - n, decode(repeat('00', 32), 'hex')
+		FROM unnest(ARRAY[0, 1, 4, 5, 9]) n`)
+	s.start(map[string]int{jobs.QueueMaintenance: 1})
+	s.eventually("pruned", func() bool {
+		return s.int("SELECT count(*) FROM river_job WHERE kind = 'prune' AND state = 'completed'") > 0
+	})
+	s.wantInt(1, "SELECT count(*) FROM link_changes")
+	s.wantInt(3, "SELECT count(*) FROM click_batches")
+	// A backlog five days old may hold clicks of each day since.
+	s.wantInt(4, "SELECT count(*) FROM visitor_salts")
+}
