@@ -105,7 +105,7 @@ func New(o Options) (*API, error) {
 	}
 	a.metrics.prepare(a.app)
 	a.serve = a.app.Handler()
-	a.app.Server().Handler = a.handle
+	a.app.Server().Handler = a.Handler()
 	a.app.Server().ErrorHandler = a.protocolError
 	return a, nil
 }
@@ -166,7 +166,7 @@ func (a *API) Shutdown(ctx context.Context) error {
 
 // Handler returns what answers each request, for tests and for servers that
 // are not made by Serve. They must stream request bodies.
-func (a *API) Handler() fasthttp.RequestHandler { return a.handle }
+func (a *API) Handler() fasthttp.RequestHandler { return drained(a.handle) }
 
 // newApp configures Fiber. Bodies are streamed, so Fiber's own limit on them is
 // off; readBody and the upload have theirs.

@@ -142,13 +142,27 @@ func (b *bundle) try(role Role, method, path string, body any, header ...string)
 		}
 		reader = bytes.NewReader(text)
 	}
+	return b.send(role, method, path, reader, header...)
+}
+
+// stream sends a body as an admin whose length is not announced.
+func (b *bundle) stream(method, path string, body io.Reader) answer {
+	b.t.Helper()
+	a, err := b.send(RoleAdmin, method, path, io.MultiReader(body), "Content-Type", "application/json")
+	if err != nil {
+		b.t.Fatalf("%s %s: %v", method, path, err)
+	}
+	return a
+}
+
+func (b *bundle) send(role Role, method, path string, body io.Reader, header ...string) (answer, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, method, "http://"+b.addr+path, reader)
+	req, err := http.NewRequestWithContext(ctx, method, "http://"+b.addr+path, body)
 	if err != nil {
 		return answer{}, err
 	}
-	if reader != nil {
+	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
 	switch {

@@ -24,6 +24,13 @@ func (a *API) describe() error {
 		a.addErrors(op)
 		spec.AddOperation(op)
 	}
+	for _, path := range spec.Paths {
+		for _, op := range []*huma.Operation{path.Get, path.Post, path.Put, path.Patch, path.Delete} {
+			if op != nil {
+				delete(op.Responses, "422") // what Huma answers so is a 400 here
+			}
+		}
+	}
 	encoded, err := json.Marshal(spec)
 	if err != nil {
 		return fmt.Errorf("encode specification: %w", err)
