@@ -1,0 +1,150 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/signpost/signpost/internal/config"
+	"github.com/signpost/signpost/internal/postgres"
+	"github.com/signpost/signpost/internal/telemetry"
+)
+
+// devDatabase is the name of the database in the private cluster.
+const devDatabase = "signpost"
+
+func devCommand(environ []string) *cobra.Command {
+	var data string
+	cmd := &cobra.Command{
+		Use:   "dev",
+		Short: "Run everything in one process, with a private Postgres unless DATABASE_URL is set",
+		Args:  cobra.NoArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return runDev(cmd, environ, data) },
+	}
+	cmd.Flags().StringVar(&data, "data", ".signpost", "folder for the database, the spool and the admin token")
+	return cmd
+}
+
+func runDev(cmd *cobra.Command, environ []string, data string) error {
+	data, err := filepath.Abs(data)
+	if err != nil {
+		return fmt.Errorf("find the data folder: %w", err)
+	}
+	cfg, err := config.Load(devEnviron(environ, data))
+	if err != nil {
+		return err
+	}
+	// Open, so that the server's account reaches its part when we are root; what
+	// is secret in it has modes of its own.
+	if err := os.MkdirAll(data, 0o755); err != nil {
+		return fmt.Errorf("make the data folder: %w", err)
+	}
+	if cfg.AdminToken == "" {
+		if cfg.AdminToken, err = devToken(data); err != nil {
+			return err
+		}
+	}
+	log := telemetry.NewLogger(cmd.ErrOrStderr(), cfg.LogLevel, cfg.LogFormat)
+	p := makeProcess(cfg, log, cmd.OutOrStdout(), "dev")
+	return p.run(cmd.Context(),
+		func(ctx context.Context) error { return p.addDatabase(ctx, data) },
+		p.addPool,
+		p.addAdmin,
+		func(ctx context.Context) error { return p.addWorker(ctx, "") },
+		p.addAPI,
+		func(context.Context) error { return p.banner(data) },
+	)
+}
+
+// devEnviron is environ with what suits a newcomer where nothing is said.
+func devEnviron(environ []string, data string) []string {
+	return append([]string{
+		"SPOOL_DIR=" + filepath.Join(data, "spool"),
+		"LOG_FORMAT=text",
+	}, environ...)
+}
+
+// devToken returns the admin token of a data folder, made on the first start.
+func devToken(data string) (string, error) {
+	path := filepath.Join(data, "admin-token")
+	switch b, err := os.ReadFile(path); {
+	case err == nil && strings.TrimSpace(string(b)) != "":
+		return strings.TrimSpace(string(b)), nil
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return "", fmt.Errorf("read the admin token: %w", err)
+	}
+	secret := rand.Text()
+	if err := os.WriteFile(path, []byte(secret+"\n"), 0o600); err != nil {
+		return "", fmt.Errorf("keep the admin token: %w", err)
+	}
+	return secret, nil
+}
+
+// addDatabase starts the private cluster unless DATABASE_URL names a server,
+// and brings the schema to this release.
+func (p *process) addDatabase(ctx context.Context, data string) error {
+	if p.cfg.DatabaseURL == "" {
+		cluster, err := postgres.StartCluster(ctx, postgres.ClusterOptions{
+			Dir: filepath.Join(data, "postgres"), Durable: true, Log: p.log,
+		})
+		if errors.Is(err, postgres.ErrNoBinaries) {
+			return fmt.Errorf("%w, or set DATABASE_URL to use a server that runs already", err)
+		}
+		if err != nil {
+			return err
+		}
+		p.private = true
+		p.add("private Postgres", cluster.Stop)
+		if err := cluster.CreateDatabase(ctx, devDatabase); err != nil {
+			return err
+		}
+		p.cfg.DatabaseURL = cluster.URL(devDatabase)
+		// For the other commands: DATABASE_URL=$(cat .signpost/database-url) signpost token list
+		if err := os.WriteFile(filepath.Join(data, "database-url"), []byte(p.cfg.DatabaseURL+"\n"), 0o600); err != nil {
+			return fmt.Errorf("keep the database's address: %w", err)
+		}
+	}
+	if err := postgres.Migrate(ctx, p.cfg.DatabaseURL, p.log); err != nil {
+		return fmt.Errorf("migrate: %w", err)
+	}
+	return nil
+}
+
+// banner tells a person where everything is.
+func (p *process) banner(data string) error {
+	database := "as DATABASE_URL says"
+	if p.private {
+		database = "private, in " + relative(filepath.Join(data, "postgres"))
+	}
+	token := p.cfg.AdminToken + "   (kept in " + relative(filepath.Join(data, "admin-token")) + ")"
+	_, err := fmt.Fprintf(p.stdout, `
+Signpost is running. Ctrl-C stops it.
+
+  address       %[1]s
+  API docs      %[1]s/docs
+  metrics       %[2]s/metrics
+  database      %[3]s
+  admin token   %[4]s
+
+`, p.url, p.adminURL, database, token)
+	return err
+}
+
+// relative shortens a path for display.
+func relative(path string) string {
+	wd, err := os.Getwd()
+	if err != nil {
+		return path
+	}
+	if rel, err := filepath.Rel(wd, path); err == nil && !strings.HasPrefix(rel, "..") {
+		return rel
+	}
+	return path
+}

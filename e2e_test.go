@@ -1,0 +1,416 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"mime/multipart"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/signpost/signpost/internal/pgtest"
+)
+
+// binary is the real program, built once for all end-to-end tests.
+var binary = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "signpost-e2e-")
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, "signpost")
+	out, err := exec.Command("go", "build", "-o", path, ".").CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("build: %w: %s", err, out)
+	}
+	return path, nil
+})
+
+// TestDev is the newcomer's path: one command, the example files, a short link
+// followed, the click seen; then a crash, and everything is still there.
+func TestDev(t *testing.T) {
+	t.Parallel()
+	data := filepath.Join(pgtest.Dir(t), "data")
+	s := startDev(t, data)
+	importExamples(t, s)
+
+	link := s.getJSON("/urls/1", http.StatusOK)
+	code := link["short_code"].(string)
+	if got := s.redirect("/" + code); got != link["original_url"] {
+		t.Errorf("the link leads to %q, want %q", got, link["original_url"])
+	}
+	if got := s.redirect("/r/" + code); got != link["original_url"] {
+		t.Errorf("under /r/ the link leads to %q", got)
+	}
+	before := link["clicks"].(float64)
+	s.eventually("two clicks in the totals", func() bool {
+		return s.getJSON("/urls/1", http.StatusOK)["clicks"].(float64) == before+2
+	})
+	events := s.getJSON("/events?url_id=1&event_type=clicked&limit=2", http.StatusOK)["data"].([]any)
+	details := events[0].(map[string]any)["details"].(map[string]any)
+	if details["browser"] != "Firefox" || details["referrer"] != "news.example.org" {
+		t.Errorf("details of the click: %v", details)
+	}
+
+	s.get("/users/1", "", http.StatusUnauthorized)
+	s.kill()
+	s = startDev(t, data)
+	if got := s.getJSON("/urls/1", http.StatusOK)["clicks"].(float64); got != before+2 {
+		t.Errorf("after a crash the link has %v clicks, want %v", got, before+2)
+	}
+	s.stop()
+	again := startDev(t, data)
+	if again.token != s.token {
+		t.Error("the admin token changed")
+	}
+	again.stop()
+}
+
+// importExamples loads the example files and checks that they say what
+// examples/README.md promises, and that loading them again changes nothing.
+func importExamples(t *testing.T, s *server) {
+	t.Helper()
+	for _, tt := range []struct {
+		kind               string
+		imported, rejected float64
+		line               float64
+		field              string
+	}{
+		{"users", 38, 2, 24, "username"},
+		{"urls", 195, 5, 33, "user_id"},
+		{"events", 383, 17, 32, "url_id"},
+	} {
+		done := s.upload(tt.kind, "examples/"+tt.kind+".csv")
+		if done["rows_imported"] != tt.imported || done["rows_rejected"] != tt.rejected || done["state"] != "completed" {
+			t.Fatalf("import of %s: %v", tt.kind, done)
+		}
+		errs := s.getJSON(fmt.Sprintf("/imports/%v/errors", done["id"]), http.StatusOK)["data"].([]any)
+		first := errs[0].(map[string]any)
+		if float64(len(errs)) != tt.rejected || first["line"] != tt.line || first["field"] != tt.field || first["reason"] == "" {
+			t.Errorf("errors of %s: %v", tt.kind, errs)
+		}
+		again := s.upload(tt.kind, "examples/"+tt.kind+".csv")
+		if again["rows_imported"] != 0.0 || again["rows_rejected"] != tt.imported+tt.rejected {
+			t.Errorf("second import of %s: %v", tt.kind, again)
+		}
+	}
+}
+
+// TestRoles runs the parts as separate processes, two of each, from an empty
+// database, and stops them with SIGTERM.
+func TestRoles(t *testing.T) {
+	t.Parallel()
+	url := pgtest.Empty(t)
+	environ := append(os.Environ(), "DATABASE_URL="+url, "SPOOL_DIR="+t.TempDir(), "LISTEN_ADDR=127.0.0.1:0",
+		"ADMIN_ADDR=127.0.0.1:0", "ADMIN_TOKEN=the-token-of-the-tests", "PUBLIC_URL=https://sho.rt", "LOG_FORMAT=json")
+
+	var migrations sync.WaitGroup
+	for range 3 {
+		migrations.Go(func() {
+			if out, err := program(t, environ, "migrate").CombinedOutput(); err != nil {
+				t.Errorf("migrate: %v\n%s", err, out)
+			}
+		})
+	}
+	migrations.Wait()
+	var servers []*server
+	for _, role := range []string{"api", "api", "worker", "worker"} {
+		s := launch(t, role, program(t, environ, role))
+		s.token = "the-token-of-the-tests"
+		servers = append(servers, s)
+	}
+	one, two := servers[0], servers[1]
+	user := one.post("/users", `{"username":"ada","email":"ada@example.org"}`, http.StatusCreated)
+	link := one.post("/urls", fmt.Sprintf(`{"user_id":%v,"original_url":"https://example.org/a"}`, user["id"]), http.StatusCreated)
+	path := "/" + link["short_code"].(string)
+	if want := "https://sho.rt" + path; link["short_url"] != want {
+		t.Errorf("short_url %v, want %s", link["short_url"], want)
+	}
+	two.eventually("the link on the other replica", func() bool { return two.status(path) == http.StatusFound })
+	one.redirect(path)
+	one.patch(fmt.Sprintf("/urls/%v", link["id"]), `{"is_active":false}`, http.StatusOK)
+	two.eventually("410 on the other replica", func() bool { return two.status(path) == http.StatusGone })
+
+	for _, s := range servers {
+		if out, err := program(t, environ, "healthcheck", "--url", s.admin+"/health").CombinedOutput(); err != nil {
+			t.Errorf("healthcheck: %v\n%s", err, out)
+		}
+		s.stop()
+	}
+	events := countEvents(t, url, "clicked")
+	if events < 2 {
+		t.Errorf("%d clicks after the stop, want the 2 or more that were answered", events)
+	}
+}
+
+// TestStartBeforePostgres starts the roles first and the database later.
+func TestStartBeforePostgres(t *testing.T) {
+	t.Parallel()
+	cluster := pgtest.Cluster(t)
+	url := pgtest.Migrated(t, cluster)
+	cluster.Kill()
+	environ := append(os.Environ(), "DATABASE_URL="+url, "SPOOL_DIR="+t.TempDir(), "LISTEN_ADDR=127.0.0.1:0",
+		"ADMIN_ADDR=127.0.0.1:0", "ADMIN_TOKEN=the-token-of-the-tests", "LOG_FORMAT=json")
+	a := launch(t, "api", program(t, environ, "api"))
+	w := program(t, environ, "worker")
+	logs := new(logBuffer)
+	w.Stderr = logs
+	if err := w.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if got := a.status("/health"); got != http.StatusOK {
+		t.Errorf("/health without Postgres: %d", got)
+	}
+	if got := a.status("/ready"); got != http.StatusServiceUnavailable {
+		t.Errorf("/ready without Postgres: %d", got)
+	}
+	a.eventually("the worker to say that it waits", func() bool { return strings.Contains(logs.String(), "postgres is not available") })
+	if err := cluster.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	a.eventually("the API to become ready", func() bool { return a.status("/ready") == http.StatusOK })
+	a.eventually("the worker to start", func() bool { return strings.Contains(logs.String(), `"started"`) })
+	if err := w.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Wait(); err != nil {
+		t.Errorf("worker: %v\n%s", err, logs.String())
+	}
+	a.stop()
+}
+
+// countEvents asks the database itself.
+func countEvents(t *testing.T, url, eventType string) (n int) {
+	t.Helper()
+	err := pgtest.Open(t, url).QueryRow(t.Context(), `
+		SELECT (SELECT count(*) FROM events WHERE event_type = $1)
+			+ (SELECT COALESCE(sum(clicks), 0) FROM click_batches WHERE ingested_at IS NULL)`, eventType).Scan(&n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// program is the real binary with arguments.
+func program(t *testing.T, environ []string, args ...string) *exec.Cmd {
+	t.Helper()
+	path, err := binary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(path, args...)
+	cmd.Env = environ
+	return cmd
+}
+
+// server is a running process of the real binary.
+type server struct {
+	t     *testing.T
+	cmd   *exec.Cmd
+	logs  *logBuffer
+	url   string
+	admin string
+	token string
+	ended bool
+}
+
+func startDev(t *testing.T, data string) *server {
+	t.Helper()
+	environ := append(os.Environ(), "LISTEN_ADDR=127.0.0.1:0", "ADMIN_ADDR=127.0.0.1:0", "LOG_FORMAT=json", "DATABASE_URL=")
+	s := launch(t, "dev", program(t, environ, "dev", "--data", data))
+	token, err := os.ReadFile(filepath.Join(data, "admin-token"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.token = strings.TrimSpace(string(token))
+	return s
+}
+
+// launch starts a process and waits until its log says that it has started.
+func launch(t *testing.T, role string, cmd *exec.Cmd) *server {
+	t.Helper()
+	s := &server{t: t, cmd: cmd, logs: new(logBuffer)}
+	cmd.Stdout, cmd.Stderr = io.Discard, s.logs
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if !s.ended {
+			s.kill()
+		}
+		if t.Failed() {
+			t.Logf("log of %s:\n%s", role, s.logs.String())
+		}
+	})
+	s.eventually(role+" to start", func() bool { return strings.Contains(s.logs.String(), `"msg":"started"`) })
+	s.url, s.admin = s.logged("listening"), s.logged("admin listener")
+	return s
+}
+
+// logged finds the address in the log line with a message that begins so.
+func (s *server) logged(message string) string {
+	lines := bufio.NewScanner(strings.NewReader(s.logs.String()))
+	for lines.Scan() {
+		var line struct{ Msg, Addr string }
+		if json.Unmarshal(lines.Bytes(), &line) == nil && strings.HasPrefix(line.Msg, message) && line.Addr != "" {
+			return "http://" + line.Addr
+		}
+	}
+	return ""
+}
+
+func (s *server) stop() {
+	s.t.Helper()
+	s.ended = true
+	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		s.t.Fatal(err)
+	}
+	if err := s.cmd.Wait(); err != nil {
+		s.t.Errorf("stop: %v\n%s", err, s.logs.String())
+	}
+}
+
+func (s *server) kill() {
+	s.ended = true
+	_ = s.cmd.Process.Kill()
+	_ = s.cmd.Wait()
+}
+
+// eventually polls for what has to come true within a minute.
+func (s *server) eventually(what string, check func() bool) {
+	s.t.Helper()
+	deadline := time.Now().Add(time.Minute)
+	for !check() {
+		if time.Now().After(deadline) {
+			s.t.Fatalf("waited in vain for %s; log:\n%s", what, s.logs.String())
+		}
+		<-time.After(20 * time.Millisecond)
+	}
+}
+
+func (s *server) do(method, path, contentType string, body io.Reader, token string) (*http.Response, []byte) {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(s.t.Context(), 30*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, method, s.url+path, body)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	if contentType != "" {
+		req.Header.Set("Content-Type", contentType)
+	}
+	req.Header.Set("User-Agent", "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0")
+	req.Header.Set("Referer", "https://news.example.org/story?id=1")
+	resp, err := http.DefaultTransport.RoundTrip(req)
+	if err != nil {
+		s.t.Fatalf("%s %s: %v", method, path, err)
+	}
+	defer resp.Body.Close() //nolint:errcheck // read-only
+	answer, err := io.ReadAll(resp.Body)
+	if err != nil {
+		s.t.Fatalf("%s %s: %v", method, path, err)
+	}
+	return resp, answer
+}
+
+func (s *server) status(path string) int {
+	s.t.Helper()
+	resp, _ := s.do(http.MethodGet, path, "", nil, "")
+	return resp.StatusCode
+}
+
+func (s *server) redirect(path string) string {
+	s.t.Helper()
+	resp, body := s.do(http.MethodGet, path, "", nil, "")
+	if resp.StatusCode != http.StatusFound {
+		s.t.Fatalf("GET %s: %d %s", path, resp.StatusCode, body)
+	}
+	return resp.Header.Get("Location")
+}
+
+func (s *server) get(path, token string, want int) map[string]any {
+	s.t.Helper()
+	return s.call(http.MethodGet, path, "", nil, token, want)
+}
+
+func (s *server) getJSON(path string, want int) map[string]any {
+	s.t.Helper()
+	return s.get(path, s.token, want)
+}
+
+func (s *server) post(path, body string, want int) map[string]any {
+	s.t.Helper()
+	return s.call(http.MethodPost, path, "application/json", strings.NewReader(body), s.token, want)
+}
+
+func (s *server) patch(path, body string, want int) map[string]any {
+	s.t.Helper()
+	return s.call(http.MethodPatch, path, "application/json", strings.NewReader(body), s.token, want)
+}
+
+func (s *server) call(method, path, contentType string, body io.Reader, token string, want int) map[string]any {
+	s.t.Helper()
+	resp, answer := s.do(method, path, contentType, body, token)
+	if resp.StatusCode != want {
+		s.t.Fatalf("%s %s: %d, want %d: %s", method, path, resp.StatusCode, want, answer)
+	}
+	var v map[string]any
+	if err := json.Unmarshal(answer, &v); err != nil {
+		s.t.Fatalf("%s %s: %v: %s", method, path, err, answer)
+	}
+	return v
+}
+
+// upload imports a file and waits for the import to end.
+func (s *server) upload(kind, file string) map[string]any {
+	s.t.Helper()
+	content, err := os.ReadFile(file)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	var form bytes.Buffer
+	w := multipart.NewWriter(&form)
+	part, err := w.CreateFormFile("file", filepath.Base(file))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	_, _ = part.Write(content)
+	_ = w.Close()
+	job := s.call(http.MethodPost, "/imports?kind="+kind, w.FormDataContentType(), &form, s.token, http.StatusAccepted)
+	path := fmt.Sprintf("/imports/%v", job["id"])
+	s.eventually("the import of "+kind, func() bool {
+		job = s.getJSON(path, http.StatusOK)
+		return job["finished_at"] != nil
+	})
+	return job
+}
+
+// logBuffer collects what a process writes.
+type logBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *logBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *logBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}

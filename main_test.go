@@ -1,0 +1,131 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/signpost/signpost/internal/config"
+	"github.com/signpost/signpost/internal/pgtest"
+)
+
+func TestMain(m *testing.M) { pgtest.Main(m) }
+
+// command runs one command to its end and returns what it printed.
+func command(t *testing.T, environ []string, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	var out, errs bytes.Buffer
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	code = run(ctx, args, environ, &out, &errs)
+	return code, out.String(), errs.String()
+}
+
+func TestCommands(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name     string
+		args     []string
+		environ  []string
+		wantCode int
+		wantOut  string
+		wantErr  string
+	}{
+		{"version", []string{"version"}, nil, 0, "signpost dev (commit ", ""},
+		{"help", []string{"--help"}, nil, 0, "Serve redirects and the management API", ""},
+		{"unknown command", []string{"serve"}, nil, 1, "", `unknown command "serve"`},
+		{"unknown flag", []string{"api", "--port", "1"}, nil, 1, "", "unknown flag: --port"},
+		{"config", []string{"config"}, []string{"CACHE_SIZE=5"}, 0, "CACHE_SIZE", ""},
+		{"config hides the token", []string{"config"}, []string{"ADMIN_TOKEN=correct-horse-battery"}, 0, "ADMIN_TOKEN", ""},
+		{"wrong value", []string{"config"}, []string{"CACHE_SIZE=many"}, 1, "", "CACHE_SIZE"},
+		{"every wrong value", []string{"config"}, []string{"LOG_LEVEL=loud", "SPOOL_KEEP=soon"}, 1, "", "SPOOL_KEEP"},
+		{"no database", []string{"api"}, nil, 1, "", "DATABASE_URL is not set"},
+		{"wrong queue", []string{"worker", "--queues", "clocks=2"}, []string{"DATABASE_URL=postgres://localhost:1/x", "ADMIN_ADDR=127.0.0.1:0"}, 1, "", "--queues"},
+		{"health of nothing", []string{"healthcheck", "--url", "http://127.0.0.1:1/health"}, nil, 1, "", "ask for health"},
+		{"token without a name", []string{"token", "create", "--role", "admin"}, nil, 1, "", `required flag(s) "name" not set`},
+		{"unreachable database", []string{"token", "list"}, []string{"DATABASE_URL=postgres://127.0.0.1:1/x"}, 1, "", "the database cannot be reached"},
+		{"spool that is not there", []string{"spool", "ship", "/nonexistent"}, []string{"DATABASE_URL=postgres://127.0.0.1:1/x"}, 1, "", "database cannot be reached"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			code, stdout, stderr := command(t, tt.environ, tt.args...)
+			if code != tt.wantCode {
+				t.Errorf("exit code %d, want %d; stderr:\n%s", code, tt.wantCode, stderr)
+			}
+			if !strings.Contains(stdout, tt.wantOut) {
+				t.Errorf("stdout lacks %q:\n%s", tt.wantOut, stdout)
+			}
+			if !strings.Contains(stderr, tt.wantErr) {
+				t.Errorf("stderr lacks %q:\n%s", tt.wantErr, stderr)
+			}
+			if strings.Contains(stdout+stderr, "correct-horse-battery") {
+				t.Error("a secret was printed")
+			}
+		})
+	}
+}
+
+func TestConfigurationPageIsInStep(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile("docs/configuration.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(page) != config.Markdown() {
+		t.Error(`docs/configuration.md is out of step: run "make generate"`)
+	}
+}
+
+func TestTokens(t *testing.T) {
+	t.Parallel()
+	environ := []string{"DATABASE_URL=" + pgtest.URL(t)}
+	code, secret, stderr := command(t, environ, "token", "create", "--name", "deploy", "--role", "editor", "--expires", "90d")
+	if code != 0 || len(strings.TrimSpace(secret)) < 32 {
+		t.Fatalf("create: exit code %d, printed %q, %s", code, secret, stderr)
+	}
+	if code, _, stderr := command(t, environ, "token", "create", "--name", "x", "--role", "king"); code != 1 || !strings.Contains(stderr, "admin") {
+		t.Errorf("an unknown role: exit code %d, %s", code, stderr)
+	}
+	if code, _, stderr := command(t, environ, "token", "create", "--name", "x", "--role", "admin", "--expires", "-1h"); code != 1 || !strings.Contains(stderr, "positive") {
+		t.Errorf("a negative life: exit code %d, %s", code, stderr)
+	}
+	_, list, _ := command(t, environ, "token", "list")
+	if !strings.Contains(list, "deploy") || !strings.Contains(list, "editor") || strings.Contains(list, strings.TrimSpace(secret)) {
+		t.Errorf("list printed:\n%s", list)
+	}
+	for _, tt := range []struct {
+		id       string
+		wantCode int
+	}{{"1", 0}, {"1", 0}, {"99", 1}, {"one", 1}} {
+		if code, _, stderr := command(t, environ, "token", "revoke", tt.id); code != tt.wantCode {
+			t.Errorf("revoke %s: exit code %d, %s", tt.id, code, stderr)
+		}
+	}
+}
+
+func TestOlderSchemaIsRefused(t *testing.T) {
+	t.Parallel()
+	environ := []string{"DATABASE_URL=" + pgtest.Empty(t), "LISTEN_ADDR=127.0.0.1:0", "ADMIN_ADDR=127.0.0.1:0", "SPOOL_DIR=" + t.TempDir()}
+	for _, role := range []string{"api", "worker"} {
+		code, _, stderr := command(t, environ, role)
+		if code != 1 || !strings.Contains(stderr, "signpost migrate") {
+			t.Errorf("%s: exit code %d, %s", role, code, stderr)
+		}
+	}
+}
+
+func TestLocalURL(t *testing.T) {
+	t.Parallel()
+	for addr, want := range map[string]string{
+		":8080": "http://localhost:8080", "0.0.0.0:80": "http://localhost:80", "[::]:80": "http://localhost:80",
+		"127.0.0.1:9": "http://127.0.0.1:9", "[::1]:9": "http://[::1]:9",
+	} {
+		if got := localURL(addr); got != want {
+			t.Errorf("localURL(%q) = %q, want %q", addr, got, want)
+		}
+	}
+}

@@ -1,0 +1,312 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spf13/cobra"
+
+	"github.com/signpost/signpost/api"
+	"github.com/signpost/signpost/internal/clicks"
+	"github.com/signpost/signpost/internal/config"
+	"github.com/signpost/signpost/internal/linkcache"
+	"github.com/signpost/signpost/internal/postgres"
+	"github.com/signpost/signpost/internal/telemetry"
+	"github.com/signpost/signpost/worker"
+)
+
+// process is one running Signpost: the parts that its role needs. Parts are
+// added in the order in which they depend on each other and stopped in the
+// opposite order, so that a stopping process first takes no more requests, then
+// ships its clicks, then lets its jobs finish, and lets go of the pool last.
+type process struct {
+	role     string
+	cfg      config.Config
+	log      *slog.Logger
+	registry *prometheus.Registry
+	stdout   io.Writer
+
+	pool     *pgxpool.Pool
+	url      string // where the API is reached from this machine
+	adminURL string
+	private  bool // the database is this process's own
+
+	parts  []part
+	failed chan error // what ends the process from inside; the first counts
+}
+
+// part is something that is running and has to be stopped.
+type part struct {
+	name string
+	stop func(context.Context) error
+}
+
+func newProcess(cmd *cobra.Command, environ []string, role string) (*process, error) {
+	cfg, log, err := load(cmd, environ)
+	if err != nil {
+		return nil, err
+	}
+	return makeProcess(cfg, log, cmd.OutOrStdout(), role), nil
+}
+
+func makeProcess(cfg config.Config, log *slog.Logger, stdout io.Writer, role string) *process {
+	return &process{
+		role: role, cfg: cfg, log: log, stdout: stdout,
+		registry: telemetry.NewRegistry(version, buildCommit()),
+		failed:   make(chan error, 1),
+	}
+}
+
+// run adds the parts, waits for ctx to end or a part to fail, and stops all.
+func (p *process) run(ctx context.Context, adds ...func(context.Context) error) error {
+	err := p.start(ctx, adds)
+	if err == nil {
+		p.log.InfoContext(ctx, "started", "role", p.role, "version", version)
+		select {
+		case <-ctx.Done():
+		case err = <-p.failed:
+		}
+	}
+	if ctx.Err() != nil {
+		err = nil // a signal while starting is not a failure
+	}
+	p.log.InfoContext(ctx, "stopping", "role", p.role)
+	err = errors.Join(err, p.stop(context.WithoutCancel(ctx)))
+	p.log.InfoContext(ctx, "stopped", "role", p.role)
+	return err
+}
+
+func (p *process) start(ctx context.Context, adds []func(context.Context) error) error {
+	for _, add := range adds {
+		if err := add(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *process) stop(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, p.cfg.ShutdownTimeout)
+	defer cancel()
+	var errs []error
+	for _, part := range slices.Backward(p.parts) {
+		if err := part.stop(ctx); err != nil {
+			errs = append(errs, fmt.Errorf("stop %s: %w", part.name, err))
+		}
+	}
+	p.parts = nil
+	return errors.Join(errs...)
+}
+
+func (p *process) add(name string, stop func(context.Context) error) {
+	p.parts = append(p.parts, part{name, stop})
+}
+
+// background runs fn until the process stops; its own end is a failure.
+func (p *process) background(name string, fn func(context.Context) error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := fn(ctx); err != nil && ctx.Err() == nil {
+			p.fail(fmt.Errorf("%s: %w", name, err))
+		}
+	})
+	p.add(name, func(context.Context) error {
+		cancel()
+		wg.Wait()
+		return nil
+	})
+}
+
+func (p *process) fail(err error) {
+	select {
+	case p.failed <- err:
+	default: // something else failed first
+	}
+}
+
+func (p *process) addPool(ctx context.Context) error {
+	pool, err := postgres.Open(ctx, p.cfg.DatabaseURL, postgres.Options{
+		Role: p.role, MaxConns: p.cfg.DBMaxConns, IdleInTxTimeout: time.Minute,
+	})
+	if err != nil {
+		return fmt.Errorf("DATABASE_URL: %w", err)
+	}
+	p.pool = pool
+	p.add("database pool", func(context.Context) error { pool.Close(); return nil })
+	return nil
+}
+
+func (p *process) addAdmin(ctx context.Context) error {
+	handler := telemetry.AdminHandler(p.registry, p.log, func(ctx context.Context) error {
+		return postgres.CheckSchema(ctx, p.pool)
+	})
+	admin, err := telemetry.StartAdmin(ctx, p.cfg.AdminAddr, handler, p.log)
+	if err != nil {
+		return fmt.Errorf("ADMIN_ADDR: %w", err)
+	}
+	p.add("admin listener", admin.Stop)
+	p.adminURL = localURL(admin.Addr())
+	p.log.InfoContext(ctx, "admin listener ready", "addr", admin.Addr())
+	return nil
+}
+
+// addAPI serves HTTP. The API comes up without Postgres, so that a replica
+// restarted during an outage serves what its snapshot holds; it refuses an
+// older schema as soon as it can see it.
+func (p *process) addAPI(ctx context.Context) error {
+	var older *postgres.SchemaError
+	check, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	if err := postgres.CheckSchema(check, p.pool); errors.As(err, &older) {
+		return err
+	}
+	p.background("schema check", func(ctx context.Context) error {
+		return postgres.WaitForSchema(ctx, p.pool, p.log)
+	})
+
+	spool, err := p.addSpool()
+	if err != nil {
+		return err
+	}
+	cache, err := p.addCache()
+	if err != nil {
+		return err
+	}
+	river, err := worker.NewInserter(p.pool, p.log)
+	if err != nil {
+		return err
+	}
+	shipper := api.NewShipper(api.ShipperOptions{
+		Pool: p.pool, River: river, Spool: spool, Log: p.log, Registry: p.registry,
+	})
+	p.add("shipper drain", func(ctx context.Context) error { return drain(ctx, shipper, p.log) })
+	p.background("shipper", shipper.Run)
+
+	server, err := api.New(api.Options{
+		Pool: p.pool, River: river, Spool: spool, Cache: cache,
+		PublicURL: p.cfg.PublicURL, AdminToken: p.cfg.AdminToken, TrustedProxies: p.cfg.TrustedProxies,
+		ImportMaxBytes: int64(p.cfg.ImportMaxBytes), Registry: p.registry, Log: p.log, Version: version,
+	})
+	if err != nil {
+		return err
+	}
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", p.cfg.ListenAddr)
+	if err != nil {
+		return fmt.Errorf("LISTEN_ADDR: %w", err)
+	}
+	p.background("http server", func(context.Context) error { return server.Serve(listener) })
+	p.add("http requests", server.Shutdown)
+	p.url = localURL(listener.Addr().String())
+	p.log.InfoContext(ctx, "listening", "addr", listener.Addr().String(), "url", p.cfg.PublicURL)
+	return nil
+}
+
+// drain ships what is left. What cannot be shipped now is safe in the spool.
+func drain(ctx context.Context, shipper *api.Shipper, log *slog.Logger) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	if err := shipper.Drain(ctx); err != nil {
+		log.WarnContext(ctx, "clicks stay in the spool and are shipped after the next start", "error", err)
+	}
+	return nil
+}
+
+func (p *process) addSpool() (*clicks.Spool, error) {
+	durability, err := clicks.ParseDurability(p.cfg.ClickDurability)
+	if err != nil {
+		return nil, fmt.Errorf("CLICK_DURABILITY: %w", err)
+	}
+	spool, err := clicks.Open(clicks.Options{
+		Dir: p.cfg.SpoolDir, MaxBytes: int64(p.cfg.SpoolMaxBytes), Keep: p.cfg.SpoolKeep,
+		Durability: durability, Log: p.log, Metrics: clicks.NewMetrics(p.registry),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("open spool: %w", err)
+	}
+	p.add("spool", func(context.Context) error { return spool.Close() })
+	return spool, nil
+}
+
+func (p *process) addCache() (*linkcache.Cache, error) {
+	dir, release := snapshotDir(p.cfg.SpoolDir, p.log)
+	p.add("cache folder", func(context.Context) error { return release() })
+	options := linkcache.Options{
+		Pool: p.pool, Size: p.cfg.CacheSize, TTL: p.cfg.CacheTTL, StaleMax: p.cfg.CacheStaleMax,
+		Log: p.log, Registerer: p.registry,
+	}
+	if dir != "" {
+		options.SnapshotPath = filepath.Join(dir, "links.snapshot")
+	}
+	cache, err := linkcache.Open(options)
+	if err != nil {
+		return nil, fmt.Errorf("open link cache: %w", err)
+	}
+	p.background("link cache", cache.Run)
+	return cache, nil
+}
+
+// snapshotDir finds a folder for the cache's snapshot that no other process
+// uses: the first that is not locked, so that a process that is started again
+// finds what it left. Without one (an unwritable disk) there is no snapshot.
+func snapshotDir(spool string, log *slog.Logger) (dir string, release func() error) {
+	for i := range 1000 {
+		dir := filepath.Join(spool, fmt.Sprintf("cache-%d", i))
+		err := os.MkdirAll(dir, 0o700)
+		if err == nil {
+			var lock *os.File
+			if lock, err = os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600); err == nil {
+				if syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil {
+					// Unlocked by name: a child being forked may hold the file open.
+					return dir, func() error {
+						return errors.Join(syscall.Flock(int(lock.Fd()), syscall.LOCK_UN), lock.Close())
+					}
+				}
+				_ = lock.Close()
+				continue
+			}
+		}
+		log.Warn("the cache has no snapshot", "error", err)
+		break
+	}
+	return "", func() error { return nil }
+}
+
+// addWorker works River's queues. It waits for Postgres, and for nothing else.
+func (p *process) addWorker(ctx context.Context, queues string) error {
+	chosen, err := worker.ParseQueues(queues)
+	if err != nil {
+		return fmt.Errorf("--queues: %w", err)
+	}
+	public, err := url.Parse(p.cfg.PublicURL)
+	if err != nil {
+		return fmt.Errorf("PUBLIC_URL: %w", err)
+	}
+	w, err := worker.New(worker.Options{
+		Pool: p.pool, Queues: chosen, OwnHosts: []string{public.Host}, Registry: p.registry, Log: p.log,
+	})
+	if err != nil {
+		return err
+	}
+	if err := postgres.WaitForSchema(ctx, p.pool, p.log); err != nil {
+		return err
+	}
+	if err := w.Start(ctx); err != nil {
+		return err
+	}
+	p.add("worker", w.Stop)
+	return nil
+}

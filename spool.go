@@ -1,0 +1,65 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/spf13/cobra"
+
+	"github.com/signpost/signpost/api"
+	"github.com/signpost/signpost/internal/clicks"
+	"github.com/signpost/signpost/worker"
+)
+
+func spoolCommand(environ []string) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "spool",
+		Short: "Work with spools of processes that are gone",
+		Args:  cobra.NoArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(spoolShipCommand(environ))
+	return cmd
+}
+
+func spoolShipCommand(environ []string) *cobra.Command {
+	var again bool
+	cmd := &cobra.Command{
+		Use:   "ship DIR",
+		Short: "Ship the clicks that a vanished process left in DIR",
+		Long: `Ship the clicks that a vanished process left in DIR: a SPOOL_DIR, or one
+process's folder below it. What is in the database already is not counted twice.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			_, log, err := load(cmd, environ)
+			if err != nil {
+				return err
+			}
+			return withPool(cmd, environ, func(pool *pgxpool.Pool) error {
+				spool, err := clicks.OpenForShipping(args[0], clicks.Options{Log: log})
+				if err != nil {
+					return fmt.Errorf("open spool: %w", err)
+				}
+				defer spool.Close() //nolint:errcheck // takes no clicks
+				if again {
+					if _, err := spool.Reship(); err != nil {
+						return fmt.Errorf("take shipped segments again: %w", err)
+					}
+				}
+				before := spool.Stats()
+				river, err := worker.NewInserter(pool, log)
+				if err != nil {
+					return err
+				}
+				shipper := api.NewShipper(api.ShipperOptions{Pool: pool, River: river, Spool: spool, Log: log})
+				if err := shipper.Drain(cmd.Context()); err != nil {
+					return fmt.Errorf("ship: %w", err)
+				}
+				_, err = fmt.Fprintf(cmd.OutOrStdout(), "shipped %d segments\n", before.Segments)
+				return err
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&again, "again", false, "also ship what was shipped before and is still kept, for a database that was set back")
+	return cmd
+}
