@@ -8,6 +8,7 @@ LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
 SQLC    := go tool -modfile=tools/go.mod sqlc
 LINT    := go tool -modfile=tools/lint/go.mod golangci-lint
 FUZZTIME ?= 10s
+KILLS ?= 300
 COVERAGE_MIN := 80
 
 .PHONY: help
@@ -59,6 +60,14 @@ fuzz: ## every fuzz target for FUZZTIME (10s)
 			echo "fuzz $$target ($$(dirname $$file))"; \
 			go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$(dirname $$file)"; \
 		done; done
+
+.PHONY: torture
+torture: setup ## kill api, worker and Postgres 300 times under load, then count (KILLS=300)
+	go run ./torture -kills $(KILLS)
+
+.PHONY: bench
+bench: setup ## redirects against a bare handler, ingestion against COPY: one table of ratios
+	go run ./bench
 
 .PHONY: clean
 clean: ## remove what was built (not the data in .signpost)

@@ -70,17 +70,20 @@ func torture(ctx context.Context, s settings) (err error) {
 		return err
 	}
 	fmt.Printf("torture: seed %d, data and logs in %s\n", s.seed, dir)
-	defer func() {
-		if err == nil && !s.keep {
-			err = postgres.RemoveCluster(context.WithoutCancel(ctx), filepath.Join(dir, "postgres"))
-			err = errors.Join(err, os.RemoveAll(dir))
-		}
-	}()
 	h, err := start(ctx, dir, s)
 	if err != nil {
 		return err
 	}
-	defer h.stopAll()
+	defer func() {
+		h.stopAll()
+		clean := context.WithoutCancel(ctx)
+		if stopErr := h.cluster.Stop(clean); err == nil {
+			err = stopErr
+		}
+		if err == nil && !s.keep {
+			err = errors.Join(postgres.RemoveCluster(clean, filepath.Join(dir, "postgres")), os.RemoveAll(dir))
+		}
+	}()
 
 	began := time.Now()
 	load, stopLoad := context.WithCancel(ctx)
