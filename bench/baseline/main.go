@@ -17,7 +17,7 @@ func main() {
 		CaseSensitive: true, StrictRouting: true, DisableStartupMessage: true, ReadBufferSize: 16 << 10,
 		ReadTimeout: time.Minute, WriteTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute,
 	})
-	app.Get("/:code", func(c *fiber.Ctx) error {
+	app.Get("/r/:code", func(c *fiber.Ctx) error {
 		c.Set(fiber.HeaderLocation, "https://example.org/a/page/somewhere")
 		c.Set(fiber.HeaderCacheControl, "private, no-store")
 		return c.SendStatus(fiber.StatusFound)
