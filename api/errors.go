@@ -241,6 +241,7 @@ func fieldError(err error) (f FieldError, ok bool) {
 	if !found {
 		return f, false
 	}
+	name, _, _ = strings.Cut(name, "[") // of a list, the field as a whole
 	return FieldError{name, rephrase(detail.Message)}, true
 }
 

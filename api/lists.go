@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"encoding/base64"
+	"reflect"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -166,22 +167,22 @@ type IDInput struct {
 
 // filterParam is a parameter that is true, false or absent.
 type filterParam struct {
-	on, given bool
+	On    bool // set by Huma
+	given bool
 }
 
 // Schema implements huma.SchemaProvider.
 func (filterParam) Schema(huma.Registry) *huma.Schema { return &huma.Schema{Type: huma.TypeBoolean} }
 
-// UnmarshalText implements encoding.TextUnmarshaler.
-func (p *filterParam) UnmarshalText(text []byte) (err error) {
-	p.on, err = strconv.ParseBool(string(text))
-	p.given = err == nil
-	return err
-}
+// Receiver implements huma.ParamWrapper.
+func (p *filterParam) Receiver() reflect.Value { return reflect.ValueOf(&p.On).Elem() }
+
+// OnParamSet implements huma.ParamReactor.
+func (p *filterParam) OnParamSet(given bool, _ any) { p.given = given }
 
 func (p filterParam) value() *bool {
 	if !p.given {
 		return nil
 	}
-	return &p.on
+	return &p.On
 }

@@ -1,8 +1,9 @@
 -- name: InsertChangeEvent :exec
 -- The record of a created, updated or deleted user or link, written in the
--- transaction of the change.
+-- transaction of the change. Its time is not that of the transaction's start:
+-- changes that waited for each other's lock are listed in the order they took.
 INSERT INTO events (occurred_at, url_id, user_id, event_type, details)
-VALUES (now(), @url_id, @user_id, @event_type, @details);
+VALUES (clock_timestamp(), @url_id, @user_id, @event_type, @details);
 
 -- name: ListEvents :many
 -- Newest first. Planned anew for every call, so that only the partitions and

@@ -127,7 +127,7 @@ func (q *Queries) ImportEvents(ctx context.Context, arg ImportEventsParams) ([]*
 
 const insertChangeEvent = `-- name: InsertChangeEvent :exec
 INSERT INTO events (occurred_at, url_id, user_id, event_type, details)
-VALUES (now(), $1, $2, $3, $4)
+VALUES (clock_timestamp(), $1, $2, $3, $4)
 `
 
 type InsertChangeEventParams struct {
@@ -138,7 +138,8 @@ type InsertChangeEventParams struct {
 }
 
 // The record of a created, updated or deleted user or link, written in the
-// transaction of the change.
+// transaction of the change. Its time is not that of the transaction's start:
+// changes that waited for each other's lock are listed in the order they took.
 func (q *Queries) InsertChangeEvent(ctx context.Context, arg InsertChangeEventParams) error {
 	_, err := q.db.Exec(ctx, insertChangeEvent,
 		arg.URLID,

@@ -22,7 +22,7 @@ FOR UPDATE OF urls;
 UPDATE urls
 SET user_id = @user_id, short_code = @short_code, original_url = @original_url, title = @title, tags = @tags,
     is_active = @is_active, expires_at = @expires_at, redirect_status = @redirect_status,
-    forward_query = @forward_query, updated_at = now()
+    forward_query = @forward_query, updated_at = clock_timestamp()
 WHERE id = @id
 RETURNING *;
 

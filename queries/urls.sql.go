@@ -515,7 +515,7 @@ const updateURL = `-- name: UpdateURL :one
 UPDATE urls
 SET user_id = $1, short_code = $2, original_url = $3, title = $4, tags = $5,
     is_active = $6, expires_at = $7, redirect_status = $8,
-    forward_query = $9, updated_at = now()
+    forward_query = $9, updated_at = clock_timestamp()
 WHERE id = $10
 RETURNING id, user_id, short_code, original_url, title, tags, is_active, expires_at, redirect_status, forward_query, imported_clicks, version, created_at, updated_at, import_id, import_line
 `

@@ -1,0 +1,237 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/signpost/signpost/internal/pgtest"
+	"github.com/signpost/signpost/internal/postgres"
+	"github.com/signpost/signpost/queries"
+)
+
+// works without the database: what has no need of it.
+var worksAlone = []string{"/", "/robots.txt", "/health", "/openapi.json", "/docs", "/docs/:file"}
+
+// body is one that the route takes, so that only the database can refuse it.
+func (s served) body() any {
+	switch s.pattern {
+	case "/users":
+		return object{"username": "new", "email": "new@example.com"}
+	case "/users/:id":
+		return object{"username": "newer"}
+	case "/urls":
+		return object{"user_id": 1, "original_url": "https://example.com"}
+	case "/urls/:id":
+		return object{"title": "x"}
+	case "/tokens":
+		return object{"name": "new", "role": "reader"}
+	case "/imports", "/users/bulk":
+		return "username,email\nx,x@example.com\n"
+	}
+	return nil
+}
+
+func (b *bundle) ask(s served, role Role) (answer, error) {
+	path := s.path(1)
+	header := []string{}
+	switch s.pattern {
+	case "/imports":
+		path += "?kind=users"
+		fallthrough
+	case "/users/bulk":
+		header = append(header, "Content-Type", "text/csv")
+	}
+	if s.method == http.MethodGet || s.method == http.MethodHead {
+		return b.try(role, s.method, path, nil)
+	}
+	return b.try(role, s.method, path, s.body(), header...)
+}
+
+// checkOutage sends a request to every route, all at once, while the database
+// is away. Each must be answered as that deserves, and within the deadline.
+func (b *bundle) checkOutage(what string) {
+	b.t.Helper()
+	b.eventually(503, "/ready") // the outcome of a check is kept for a moment
+	var wg sync.WaitGroup
+	for _, s := range b.served() {
+		for _, role := range []Role{RoleAdmin, RoleReader} { // the admin's token needs no database
+			wg.Go(func() {
+				a, err := b.ask(s, role)
+				if err != nil {
+					b.t.Errorf("%s: %s %s: %v", what, s.method, s.pattern, err)
+					return
+				}
+				want := 503
+				for _, pattern := range worksAlone {
+					if s.pattern == pattern {
+						want = 200
+					}
+				}
+				if a.status != want {
+					b.t.Errorf("%s: %s %s as %s: %d %s, want %d", what, s.method, s.pattern, role, a.status, a.raw, want)
+				}
+				if want == 503 && s.method != http.MethodHead {
+					checkShape(b.t, what+": "+s.method+" "+s.pattern, a)
+				}
+				if s.pattern == "/health" && s.method == http.MethodGet && string(a.raw) != `{"status":"ok","db":"disconnected"}` {
+					b.t.Errorf("%s: health says %s", what, a.raw)
+				}
+			})
+		}
+	}
+	wg.Wait()
+}
+
+// recover polls until reading and writing work again.
+func (b *bundle) recover(what, name string) {
+	b.t.Helper()
+	deadline := time.Now().Add(20 * time.Second)
+	for time.Now().Before(deadline) {
+		a, err := b.try(RoleAdmin, "POST", "/users", object{"username": name, "email": name + "@example.com"})
+		// 409: an earlier try was committed, and its answer lost.
+		if err == nil && (a.status == 201 || a.status == 409) {
+			break
+		}
+		if err != nil || a.status != 503 {
+			b.t.Fatalf("%s: %d %s, %v", what, a.status, a.raw, err)
+		}
+	}
+	for path, status := range map[string]int{"/users": 200, "/urls/1": 200, "/events": 200, "/ready": 200, "/health": 200} {
+		b.eventually(status, path)
+	}
+	if a := b.want(200, 0, "GET", "/health", nil); a.body["db"] != "connected" {
+		b.t.Errorf("%s: health says %s", what, a.raw)
+	}
+	// Tokens of the database are found again.
+	b.want(200, RoleReader, "GET", "/users", nil)
+}
+
+// eventually polls a path until it is answered with status.
+func (b *bundle) eventually(status int, path string) {
+	b.t.Helper()
+	var a answer
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); {
+		if a = b.do(RoleAdmin, "GET", path, nil); a.status == status {
+			return
+		}
+	}
+	b.t.Fatalf("GET %s: still %d %s", path, a.status, a.raw)
+}
+
+func TestPostgresStops(t *testing.T) {
+	t.Parallel()
+	cluster := pgtest.Cluster(t)
+	b := setupOn(t, pgtest.Open(t, pgtest.Migrated(t, cluster)))
+	_, secret, err := CreateToken(t.Context(), queries.New(b.pool), "reader", "reader", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.tokens[RoleReader] = secret
+	b.want(201, RoleAdmin, "POST", "/urls", object{"user_id": b.user("ann"), "original_url": "https://example.com"})
+
+	if err := cluster.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	b.checkOutage("stopped")
+	if err := cluster.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	b.recover("after a stop", "bob")
+
+	// A server that hangs holds nobody for longer than the deadline.
+	if err := cluster.Pause(); err != nil {
+		t.Fatal(err)
+	}
+	start := time.Now()
+	b.checkOutage("paused")
+	if took := time.Since(start); took > 4*requestTimeout {
+		t.Errorf("all routes took %v while the database hung", took)
+	}
+	if err := cluster.Resume(); err != nil {
+		t.Fatal(err)
+	}
+	b.recover("after a pause", "cyd")
+
+	cluster.Kill()
+	b.checkOutage("killed")
+	if err := cluster.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	b.recover("after a kill", "dan")
+}
+
+// An API that was started while the database was away answers, and works as
+// soon as it is there.
+func TestStartWithoutPostgres(t *testing.T) {
+	t.Parallel()
+	cluster := pgtest.Cluster(t)
+	url := pgtest.Migrated(t, cluster)
+	if err := cluster.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	b := setupOn(t, pgtest.Open(t, url))
+	a := b.want(503, 0, "GET", "/ready", nil)
+	if a.body["error"] != "not ready: the database cannot be reached" {
+		t.Errorf("ready says %s", a.raw)
+	}
+	b.want(503, RoleAdmin, "GET", "/users", nil)
+	if err := cluster.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	b.eventually(200, "/users")
+	b.eventually(200, "/ready")
+}
+
+func TestReadyNamesAnOlderSchema(t *testing.T) {
+	t.Parallel()
+	b := setupOn(t, pgtest.Open(t, pgtest.Empty(t)))
+	var schema *postgres.SchemaError
+	if err := postgres.CheckSchema(t.Context(), b.pool); !errors.As(err, &schema) {
+		t.Fatalf("an empty database has %v", err)
+	}
+	if a := b.want(503, 0, "GET", "/ready", nil); a.body["error"] != "not ready: "+schema.Error() {
+		t.Errorf("ready says %s", a.raw)
+	}
+	if a := b.want(200, 0, "GET", "/health", nil); a.body["db"] != "connected" {
+		t.Errorf("health says %s", a.raw)
+	}
+}
+
+func TestNotReadyWhileShuttingDown(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.want(200, 0, "GET", "/ready", nil)
+	b.api.draining.Store(true)
+	if a := b.want(503, 0, "GET", "/ready", nil); a.body["error"] != "not ready: shutting down" {
+		t.Errorf("ready says %s", a.raw)
+	}
+}
+
+// Probes that come at once share one check.
+func TestProbeIsShared(t *testing.T) {
+	t.Parallel()
+	checks := 0
+	p := newProbe(func(ctx context.Context) error {
+		checks++ // under the probe's lock
+		if _, bounded := ctx.Deadline(); !bounded {
+			t.Error("a check has no deadline")
+		}
+		return errDatabase
+	})
+	var wg sync.WaitGroup
+	for range 50 {
+		wg.Go(func() {
+			if err := p.run(); !errors.Is(err, errDatabase) {
+				t.Errorf("the outcome is %v", err)
+			}
+		})
+	}
+	wg.Wait()
+	if checks < 1 || checks > 10 {
+		t.Errorf("%d checks for 50 probes", checks)
+	}
+}

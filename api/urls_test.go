@@ -1,0 +1,431 @@
+package api
+
+import (
+	"fmt"
+	"net/http"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// link makes a link and returns it.
+func (b *bundle) link(user int64, target string, more object) answer {
+	b.t.Helper()
+	body := object{"user_id": user, "original_url": target}
+	for name, value := range more {
+		body[name] = value
+	}
+	return b.want(201, RoleEditor, "POST", "/urls", body)
+}
+
+func TestURLs(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	ann := b.user("ann")
+	created := b.link(ann, "https://example.com/a?b=c#d", object{
+		"short_code": "Spring", "title": " Spring\nsale ", "tags": []string{"b", "a", "b"}, "expires_at": "2090-01-31T13:00:00+01:00",
+		"redirect_status": 307, "forward_query": true, "clicks": 99, "unknown": object{},
+	})
+	path := fmt.Sprintf("/urls/%d", created.id())
+	if got := created.header.Get("Location"); got != path {
+		t.Errorf("Location is %q, want %q", got, path)
+	}
+	for field, want := range map[string]any{
+		"user_id": float64(ann), "short_code": "Spring", "short_url": "https://sign.example/Spring",
+		"original_url": "https://example.com/a?b=c#d", "title": "Spring sale", "tags": []any{"b", "a"}, "is_active": true,
+		"expires_at": "2090-01-31T12:00:00Z", "redirect_status": 307.0, "forward_query": true, "clicks": 0.0, "imported_clicks": 0.0,
+	} {
+		if got := created.body[field]; fmt.Sprint(got) != fmt.Sprint(want) {
+			t.Errorf("%s is %v, want %v", field, got, want)
+		}
+	}
+	if len(created.body) != 15 {
+		t.Errorf("a link has %d fields: %s", len(created.body), created.raw)
+	}
+	if got := b.want(200, RoleReader, "GET", path, nil); string(got.raw) != string(created.raw) {
+		t.Errorf("read %s, created %s", got.raw, created.raw)
+	}
+
+	if _, err := b.pool.Exec(t.Context(), `INSERT INTO click_days
+		VALUES ($1, '2026-01-01', 3, 1), ($1, '2026-01-02', 4, 0), ($1 + 100, '2026-01-02', 9, 0)`, created.id()); err != nil {
+		t.Fatal(err)
+	}
+	if got := b.want(200, RoleReader, "GET", path, nil); got.body["clicks"] != 7.0 {
+		t.Errorf("clicks are %v, want 7", got.body["clicks"])
+	}
+	b.want(204, RoleEditor, "DELETE", path, nil)
+	for _, method := range []string{"GET", "PATCH", "PUT", "DELETE"} {
+		b.want(404, RoleEditor, method, path, object{"title": "x"})
+	}
+	again := b.link(ann, "https://example.com", object{"short_code": "Spring"})
+	if again.id() == created.id() || again.body["clicks"] != 0.0 {
+		t.Errorf("the code was used again by %s", again.raw)
+	}
+}
+
+func TestURLDefaults(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	a := b.link(b.user("ann"), "https://example.com", object{"short_code": nil, "title": "", "expires_at": nil})
+	code, _ := a.body["short_code"].(string)
+	if !regexp.MustCompile(`^[A-Za-z0-9]{7}$`).MatchString(code) {
+		t.Errorf("the code that was drawn is %q", code)
+	}
+	for field, want := range map[string]any{
+		"title": nil, "is_active": true, "expires_at": nil, "redirect_status": 302.0, "forward_query": false,
+	} {
+		if got, ok := a.body[field]; !ok || got != want {
+			t.Errorf("%s is %v, want %v", field, got, want)
+		}
+	}
+	if tags, ok := a.body["tags"].([]any); !ok || len(tags) != 0 {
+		t.Errorf("tags are %v, want []", a.body["tags"])
+	}
+}
+
+func TestPartialUpdates(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	ann, bob := b.user("ann"), b.user("bob")
+	full := object{
+		"short_code": "spring", "title": "Spring", "tags": []string{"a", "b"}, "expires_at": "2090-01-01T00:00:00Z",
+		"redirect_status": 301, "forward_query": true,
+	}
+	link := b.link(ann, "https://example.com", full)
+	path := fmt.Sprintf("/urls/%d", link.id())
+	tests := []struct {
+		name    string
+		body    any
+		changes string // of the event, "" for no event
+	}{
+		{"nothing", object{}, ""},
+		{"only unknown fields", object{"color": "red"}, ""},
+		{"what it is already", object{"title": "Spring", "tags": []string{"a", "b", "a"}, "expires_at": "2090-01-01T01:00:00+01:00", "redirect_status": 301}, ""},
+		{"title", object{"title": "Summer"}, "title:map[new:Summer old:Spring]"},
+		{"null title", object{"title": nil}, "title:map[new:<nil> old:Summer]"},
+		{"null title again", object{"title": ""}, ""},
+		{"no tags", object{"tags": []string{}}, "tags:map[new:[] old:[a b]]"},
+		{"deactivated", object{"is_active": false}, "is_active:map[new:false old:true]"},
+		{"activated", object{"is_active": true}, "is_active:map[new:true old:false]"},
+		{"in the past", object{"expires_at": "2020-01-01T00:00:00Z"}, "expires_at:map[new:2020-01-01T00:00:00Z old:2090-01-01T00:00:00Z]"},
+		{"never", object{"expires_at": nil}, "expires_at:map[new:<nil> old:2020-01-01T00:00:00Z]"},
+		{"status", object{"redirect_status": 308}, "redirect_status:map[new:308 old:301]"},
+		{"query", object{"forward_query": false}, "forward_query:map[new:false old:true]"},
+		{"owner", object{"user_id": bob}, fmt.Sprintf("user_id:map[new:%d old:%d]", bob, ann)},
+		{
+			"code and target", object{"short_code": "Fall", "original_url": "https://example.org/"},
+			"original_url:map[new:https://example.org/ old:https://example.com] short_code:map[new:Fall old:spring]",
+		},
+	}
+	events := fmt.Sprintf("/events?url_id=%d", link.id())
+	want := 1
+	for i, test := range tests {
+		method := []string{"PATCH", "PUT"}[i%2]
+		before := b.want(200, RoleReader, "GET", path, nil)
+		after := b.want(200, RoleEditor, method, path, test.body)
+		rows := b.want(200, RoleReader, "GET", events, nil).rows()
+		if test.changes == "" {
+			if len(rows) != want || string(before.raw) != string(after.raw) {
+				t.Errorf("%s: %d events, want %d; %s became %s", test.name, len(rows), want, before.raw, after.raw)
+			}
+			continue
+		}
+		want++
+		if len(rows) != want || rows[0]["event_type"] != "updated" {
+			t.Fatalf("%s: events %v", test.name, rows)
+		}
+		details := rows[0]["details"].(map[string]any)
+		if got := fmt.Sprint(details["changes"]); got != "map["+test.changes+"]" {
+			t.Errorf("%s: changes %s, want %s", test.name, got, test.changes)
+		}
+		if details["short_code"] != after.body["short_code"] || details["entity"] != "url" || details["original_url"] != after.body["original_url"] {
+			t.Errorf("%s: details %v", test.name, details)
+		}
+		for field := range before.body {
+			changed := fmt.Sprint(before.body[field]) != fmt.Sprint(after.body[field])
+			meant := strings.Contains(test.changes, field+":") || field == "updated_at" || field == "short_url"
+			if changed && !meant {
+				t.Errorf("%s: %s changed too, from %v to %v", test.name, field, before.body[field], after.body[field])
+			}
+		}
+	}
+}
+
+func TestURLFields(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	ann := b.user("ann")
+	path := fmt.Sprintf("/urls/%d", b.link(ann, "https://example.com", nil).id())
+	target := "https://example.com"
+	tests := []struct {
+		name    string
+		body    object
+		want    []string // fields of POST
+		updates bool     // PATCH takes it
+	}{
+		{"all missing", object{}, []string{"user_id", "original_url"}, true},
+		{
+			"all wrong", object{
+				"user_id": "x", "original_url": 1, "short_code": []int{}, "title": 1, "tags": "a", "is_active": "true",
+				"expires_at": 1, "redirect_status": "302", "forward_query": 0,
+			},
+			[]string{"user_id", "original_url", "short_code", "title", "tags", "is_active", "expires_at", "redirect_status", "forward_query"}, false,
+		},
+		{
+			"all against a rule", object{
+				"user_id": 0, "original_url": "ftp://example.com", "short_code": "a b", "title": "\u0000", "tags": []string{""},
+				"expires_at": "2026-01-01", "redirect_status": 303,
+			},
+			[]string{"user_id", "original_url", "short_code", "title", "tags", "expires_at", "redirect_status"}, false,
+		},
+		{
+			"null", object{
+				"user_id": nil, "original_url": nil, "tags": nil, "is_active": nil, "redirect_status": nil, "forward_query": nil,
+			},
+			[]string{"user_id", "original_url", "tags", "is_active", "redirect_status", "forward_query"}, false,
+		},
+		{"unknown user", object{"user_id": 1 << 40, "original_url": target}, []string{"user_id"}, false},
+		{"id beyond all", object{"user_id": 1e30, "original_url": target}, []string{"user_id"}, false},
+		{"fraction", object{"user_id": 1.5, "original_url": target}, []string{"user_id"}, false},
+		{"reserved code", object{"user_id": ann, "original_url": target, "short_code": "Users"}, []string{"short_code"}, false},
+		{"long code", object{"user_id": ann, "original_url": target, "short_code": strings.Repeat("a", 65)}, []string{"short_code"}, false},
+		{"empty code", object{"user_id": ann, "original_url": target, "short_code": ""}, []string{"short_code"}, false},
+		{"own link", object{"user_id": ann, "original_url": "https://SIGN.example/r/abc"}, []string{"original_url"}, false},
+		{"script", object{"user_id": ann, "original_url": "javascript:alert(1)"}, []string{"original_url"}, false},
+		{"no host", object{"user_id": ann, "original_url": "https:///x"}, []string{"original_url"}, false},
+		{"credentials", object{"user_id": ann, "original_url": "https://a:b@example.com"}, []string{"original_url"}, false},
+		{"long target", object{"user_id": ann, "original_url": target + "/" + strings.Repeat("a", 2048)}, []string{"original_url"}, false},
+		{"long title", object{"user_id": ann, "original_url": target, "title": strings.Repeat("ä", 256)}, []string{"title"}, false},
+		{"expired at birth", object{"user_id": ann, "original_url": target, "expires_at": "2020-01-01T00:00:00Z"}, []string{"expires_at"}, true},
+		{"year 10000", object{"user_id": ann, "original_url": target, "expires_at": "9999-12-31T23:59:59-23:00"}, []string{"expires_at"}, false},
+		{"21 tags", object{"user_id": ann, "original_url": target, "tags": strings.Split("abcdefghijklmnopqrstu", "")}, []string{"tags"}, false},
+		{"tag of a number", object{"user_id": ann, "original_url": target, "tags": []any{1}}, []string{"tags"}, false},
+	}
+	for _, test := range tests {
+		a := b.want(400, RoleEditor, "POST", "/urls", test.body)
+		got := a.fields()
+		for _, field := range test.want {
+			if got[field] == "" {
+				t.Errorf("%s: nothing is said about %s: %s", test.name, field, a.raw)
+			}
+			delete(got, field)
+		}
+		if len(got) > 0 {
+			t.Errorf("%s: also at fault is %v", test.name, got)
+		}
+		status := map[bool]int{true: 200, false: 400}[test.updates]
+		b.want(status, RoleEditor, "PATCH", path, test.body)
+	}
+	long := "https://example.com/" + strings.Repeat("ä", 1014)
+	b.link(ann, long, object{"title": strings.Repeat("ä", 255), "short_code": strings.Repeat("a", 64)})
+}
+
+func TestURLConflicts(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	ann := b.user("ann")
+	b.link(ann, "https://example.com", object{"short_code": "spring"})
+	other := b.link(ann, "https://example.com", object{"short_code": "Spring"}) // codes are case-sensitive
+	for _, a := range []answer{
+		b.want(409, RoleEditor, "POST", "/urls", object{"user_id": ann, "original_url": "https://example.com", "short_code": "spring"}),
+		b.want(409, RoleEditor, "PATCH", fmt.Sprintf("/urls/%d", other.id()), object{"short_code": "spring"}),
+	} {
+		if got := a.fields(); len(got) != 1 || got["short_code"] != "is taken" {
+			t.Errorf("fields are %v", got)
+		}
+	}
+	a := b.want(400, RoleEditor, "PATCH", fmt.Sprintf("/urls/%d", other.id()), object{"user_id": 1 << 40})
+	if a.fields()["user_id"] == "" {
+		t.Errorf("an unknown owner: %s", a.raw)
+	}
+	// What failed has left no event.
+	if rows := b.want(200, RoleReader, "GET", "/events?event_type=updated", nil).rows(); len(rows) != 0 {
+		t.Errorf("events of updates that failed: %v", rows)
+	}
+}
+
+func TestSameCodeAtOnce(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	ann := b.user("ann")
+	const writers = 16
+	statuses := make([]int, writers)
+	var wg sync.WaitGroup
+	for i := range writers {
+		wg.Go(func() {
+			a, err := b.try(RoleEditor, "POST", "/urls", object{"user_id": ann, "original_url": "https://example.com", "short_code": "race"})
+			if err != nil {
+				t.Error(err)
+			}
+			statuses[i] = a.status
+		})
+	}
+	wg.Wait()
+	count := map[int]int{}
+	for _, status := range statuses {
+		count[status]++
+	}
+	if count[http.StatusCreated] != 1 || count[http.StatusConflict] != writers-1 {
+		t.Errorf("answers by status: %v, want one 201 and %d 409", count, writers-1)
+	}
+	// One event for the user, one for the link.
+	if rows := b.want(200, RoleReader, "GET", "/events?event_type=created", nil).rows(); len(rows) != 2 {
+		t.Errorf("%d created events, want 2: %v", len(rows), rows)
+	}
+}
+
+// Updates of one link and the deletion of it at once end in one order: every
+// answer that was given is an event.
+func TestUpdatesAtOnce(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	link := b.link(b.user("ann"), "https://example.com", object{"title": "0"})
+	path := fmt.Sprintf("/urls/%d", link.id())
+	var mu sync.Mutex
+	count := map[string]int{}
+	var wg sync.WaitGroup
+	for i := range 24 {
+		wg.Go(func() {
+			method, body := "PATCH", any(object{"title": fmt.Sprint(i + 1)})
+			if i%8 == 7 {
+				method, body = "DELETE", nil
+			}
+			a, err := b.try(RoleEditor, method, path, body)
+			if err != nil {
+				t.Error(err)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			count[fmt.Sprint(method, a.status)]++
+		})
+	}
+	wg.Wait()
+	if count["DELETE204"] != 1 || count["DELETE204"]+count["DELETE404"]+count["PATCH200"]+count["PATCH404"] != 24 {
+		t.Errorf("answers: %v", count)
+	}
+	rows := b.want(200, RoleReader, "GET", fmt.Sprintf("/events?limit=100&url_id=%d", link.id()), nil).rows()
+	if len(rows) != 2+count["PATCH200"] || rows[0]["event_type"] != "deleted" {
+		t.Fatalf("answers %v, events %v", count, rows)
+	}
+	// Each update starts from what the one before it left.
+	last := "0"
+	for i := len(rows) - 2; i > 0; i-- {
+		change := rows[i]["details"].(map[string]any)["changes"].(map[string]any)["title"].(map[string]any)
+		if change["old"] != last {
+			t.Errorf("an update changed %v, the one before it left %s", change, last)
+		}
+		last = change["new"].(string)
+	}
+}
+
+func TestURLFilters(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	ann, bob := b.user("ann"), b.user("bob")
+	b.link(ann, "https://example.com/100%25_off", object{"short_code": "one", "title": "A 100%_sale\\", "tags": []string{"a", "b"}})
+	b.link(ann, "https://example.com/plain", object{"short_code": "two", "title": "Fünf", "is_active": false})
+	b.link(bob, "https://example.org/PLAIN", object{"short_code": "three", "tags": []string{"A"}})
+	for query, want := range map[string]string{
+		"":                                 "one two three",
+		"?user_id=" + fmt.Sprint(ann):      "one two",
+		"?user_id=999":                     "",
+		"?is_active=true":                  "one three",
+		"?is_active=false":                 "two",
+		"?is_active=0":                     "two",
+		"?tag=a":                           "one",
+		"?tag=A":                           "three",
+		"?tag=nothing":                     "",
+		"?search=plain":                    "two three",
+		"?search=100%25_":                  "one",
+		"?search=%25":                      "one",
+		"?search=_":                        "one",
+		"?search=%5C":                      "one",
+		"?search=f%C3%BCNF":                "two",
+		"?search=nothing+such":             "",
+		"?search=example.org&user_id=1":    "",
+		"?search=plain&is_active=true":     "three",
+		"?is_active=":                      "one two three",
+		"?search=&tag=":                    "one two three",
+		"?unknown=1":                       "one two three",
+		"?tag=a&user_id=1&is_active=true":  "one",
+		"?tag=a&user_id=1&is_active=false": "",
+	} {
+		a := b.want(200, RoleReader, "GET", "/urls"+query, nil)
+		var codes []string
+		for _, row := range a.rows() {
+			codes = append(codes, row["short_code"].(string))
+		}
+		if got := strings.Join(codes, " "); got != want {
+			t.Errorf("GET /urls%s: %q, want %q", query, got, want)
+		}
+	}
+}
+
+func TestDrawnCodesThatAreTaken(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	ann := b.user("ann")
+	// Every code of up to 8 characters is taken: the fifth draw has 9.
+	if _, err := b.pool.Exec(t.Context(), `CREATE FUNCTION taken() RETURNS trigger LANGUAGE plpgsql AS $$
+		BEGIN
+			RAISE EXCEPTION 'taken' USING ERRCODE = 'unique_violation', CONSTRAINT = 'urls_short_code_key';
+		END $$;
+		CREATE TRIGGER taken BEFORE INSERT ON urls FOR EACH ROW WHEN (char_length(NEW.short_code) <= 8) EXECUTE FUNCTION taken()`); err != nil {
+		t.Fatal(err)
+	}
+	a := b.link(ann, "https://example.com", nil)
+	if code := a.body["short_code"].(string); len(code) != 9 {
+		t.Errorf("the code is %q, want 9 characters", code)
+	}
+	if _, err := b.pool.Exec(t.Context(), `DROP TRIGGER taken ON urls; CREATE TRIGGER taken BEFORE INSERT ON urls FOR EACH ROW EXECUTE FUNCTION taken()`); err != nil {
+		t.Fatal(err)
+	}
+	b.want(503, RoleEditor, "POST", "/urls", object{"user_id": ann, "original_url": "https://example.com"})
+}
+
+// A link that an import gave the id the sequence would have drawn next only
+// costs another draw.
+func TestIDTakenByImport(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	ann := b.user("ann")
+	if _, err := b.pool.Exec(t.Context(), `
+		INSERT INTO urls (id, user_id, short_code, original_url) VALUES (1, $1, 'imported', 'https://example.com')`, ann); err != nil {
+		t.Fatal(err)
+	}
+	if id := b.link(ann, "https://example.com", nil).id(); id != 2 {
+		t.Errorf("the new link has id %d, want 2", id)
+	}
+}
+
+// A change of a month whose partition no worker has made is not lost for it.
+func TestMissingPartition(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	rows, err := b.pool.Query(t.Context(), `SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'events'::regclass`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for rows.Next() {
+		var name string
+		if err := rows.Scan(&name); err != nil {
+			t.Fatal(err)
+		}
+		names = append(names, name)
+	}
+	if len(names) == 0 {
+		t.Fatal("events has no partitions to begin with")
+	}
+	if _, err := b.pool.Exec(t.Context(), "DROP TABLE "+strings.Join(names, ", ")); err != nil {
+		t.Fatal(err)
+	}
+	before := time.Now()
+	id := b.user("ann")
+	events := b.want(200, RoleReader, "GET", fmt.Sprintf("/events?user_id=%d&from=%s", id, before.Add(-time.Hour).UTC().Format(time.RFC3339)), nil)
+	if len(events.rows()) != 1 {
+		t.Errorf("events: %s", events.raw)
+	}
+}
