@@ -28,7 +28,7 @@ const testAdminToken = "bootstrap-token-of-the-tests"
 
 // bundle is a running API on a database of its own, and a client of it.
 type bundle struct {
-	t    *testing.T
+	t    testing.TB
 	api  *API
 	pool *pgxpool.Pool
 	addr string
@@ -37,13 +37,13 @@ type bundle struct {
 	tokens map[Role]string
 }
 
-func setup(t *testing.T) *bundle {
-	t.Helper()
-	b := setupOn(t, pgtest.Pool(t))
+func setup(tb testing.TB) *bundle {
+	tb.Helper()
+	b := setupOn(tb, pgtest.Pool(tb))
 	for role := RoleReader; role <= RoleAdmin; role++ {
-		_, secret, err := CreateToken(t.Context(), queries.New(b.pool), role.String()+" of the test", role.String(), nil)
+		_, secret, err := CreateToken(tb.Context(), queries.New(b.pool), role.String()+" of the test", role.String(), nil)
 		if err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 		b.tokens[role] = secret
 	}
@@ -52,22 +52,22 @@ func setup(t *testing.T) *bundle {
 
 // setupOn starts an API on a pool that need not reach a server. Only the
 // bootstrap token is known.
-func setupOn(t *testing.T, pool *pgxpool.Pool, adjust ...func(*Options)) *bundle {
-	t.Helper()
-	b := &bundle{t: t, pool: pool, log: &syncBuffer{}, tokens: map[Role]string{}}
+func setupOn(tb testing.TB, pool *pgxpool.Pool, adjust ...func(*Options)) *bundle {
+	tb.Helper()
+	b := &bundle{t: tb, pool: pool, log: &syncBuffer{}, tokens: map[Role]string{}}
 	log := slog.New(slog.NewJSONHandler(b.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	jobs, err := river.NewClient(riverpgxv5.New(pool), &river.Config{Logger: log})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	registry := prometheus.NewRegistry()
-	spool, err := clicks.Open(clicks.Options{Dir: t.TempDir(), Log: log, Metrics: clicks.NewMetrics(registry)})
+	spool, err := clicks.Open(clicks.Options{Dir: tb.TempDir(), Log: log, Metrics: clicks.NewMetrics(registry)})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	cache, err := linkcache.Open(linkcache.Options{Pool: pool, Log: log})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	options := Options{
 		Pool: pool, River: jobs, Spool: spool, Cache: cache, PublicURL: "https://sign.example",
@@ -77,12 +77,12 @@ func setupOn(t *testing.T, pool *pgxpool.Pool, adjust ...func(*Options)) *bundle
 		fn(&options)
 	}
 	if b.api, err = New(options); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	b.serve()
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		if err := spool.Close(); err != nil {
-			t.Error(err)
+			tb.Error(err)
 		}
 	})
 	return b
@@ -184,9 +184,12 @@ func (b *bundle) send(role Role, method, path string, body io.Reader, header ...
 		return answer{}, err
 	}
 	a := answer{status: resp.StatusCode, header: resp.Header, raw: raw}
-	_ = json.Unmarshal(raw, &a.body)
+	a.parse()
 	return a, nil
 }
+
+// parse fills body.
+func (a *answer) parse() { _ = json.Unmarshal(a.raw, &a.body) }
 
 var noRedirects = &http.Client{
 	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
@@ -207,33 +210,33 @@ func (b *bundle) want(status int, role Role, method, path string, body any, head
 }
 
 // checkShape fails the test unless an answer is an error as I5 has it.
-func checkShape(t *testing.T, what string, a answer) {
-	t.Helper()
+func checkShape(tb testing.TB, what string, a answer) {
+	tb.Helper()
 	if got := a.header.Get("Content-Type"); got != "application/json" {
-		t.Errorf("%s: content type %q of %s", what, got, a.raw)
+		tb.Errorf("%s: content type %q of %s", what, got, a.raw)
 	}
 	message, _ := a.body["error"].(string)
 	if code, _ := a.body["code"].(float64); message == "" || int(code) != a.status {
-		t.Errorf("%s: %d with the body %s", what, a.status, a.raw)
+		tb.Errorf("%s: %d with the body %s", what, a.status, a.raw)
 	}
 	for key := range a.body {
 		if key != "error" && key != "code" && key != "fields" {
-			t.Errorf("%s: the error has %q: %s", what, key, a.raw)
+			tb.Errorf("%s: the error has %q: %s", what, key, a.raw)
 		}
 	}
 	for _, internal := range []string{"goroutine", ".go:", "SQLSTATE", "SELECT", "pgx", "json:", "huma", "fiber", "/work/"} {
 		if strings.Contains(string(a.raw), internal) {
-			t.Errorf("%s: the error shows internals: %s", what, a.raw)
+			tb.Errorf("%s: the error shows internals: %s", what, a.raw)
 		}
 	}
 	if (a.status == 503 || a.status == 429) && a.header.Get("Retry-After") == "" {
-		t.Errorf("%s: %d without Retry-After", what, a.status)
+		tb.Errorf("%s: %d without Retry-After", what, a.status)
 	}
 	if a.status == 405 && a.header.Get("Allow") == "" {
-		t.Errorf("%s: 405 without Allow", what)
+		tb.Errorf("%s: 405 without Allow", what)
 	}
 	if a.status == 401 && a.header.Get("WWW-Authenticate") == "" {
-		t.Errorf("%s: 401 without WWW-Authenticate", what)
+		tb.Errorf("%s: 401 without WWW-Authenticate", what)
 	}
 }
 
