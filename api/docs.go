@@ -42,11 +42,12 @@ const docsScript = `SwaggerUIBundle({
 const docsPolicy = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; " +
 	"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
-// docsFiles are the files of the bundled Swagger UI that the page uses.
+// docsFiles are the files of the bundled Swagger UI that the page uses, and
+// their types.
 var docsFiles = map[string]string{
-	"swagger-ui-bundle.js": "js",
-	"swagger-ui.css":       "css",
-	"favicon-32x32.png":    "png",
+	"swagger-ui-bundle.js": "text/javascript; charset=utf-8",
+	"swagger-ui.css":       "text/css; charset=utf-8",
+	"favicon-32x32.png":    "image/png",
 }
 
 // docs shows /openapi.json to people.
@@ -77,6 +78,6 @@ func (*API) docsFile(c *fiber.Ctx) error {
 		return err
 	}
 	c.Set(fiber.HeaderCacheControl, "public, max-age=3600")
-	c.Type(kind, "utf-8")
+	c.Set(fiber.HeaderContentType, kind)
 	return c.SendStream(file) // closed when it was sent
 }

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// link makes a link and returns it.
-func (b *bundle) link(user int64, target string, more object) answer {
+// newLink makes a link and returns it.
+func (b *bundle) newLink(user int64, target string, more object) answer {
 	b.t.Helper()
 	body := object{"user_id": user, "original_url": target}
 	for name, value := range more {
@@ -24,7 +24,7 @@ func TestURLs(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	ann := b.user("ann")
-	created := b.link(ann, "https://example.com/a?b=c#d", object{
+	created := b.newLink(ann, "https://example.com/a?b=c#d", object{
 		"short_code": "Spring", "title": " Spring\nsale ", "tags": []string{"b", "a", "b"}, "expires_at": "2090-01-31T13:00:00+01:00",
 		"redirect_status": 307, "forward_query": true, "clicks": 99, "unknown": object{},
 	})
@@ -59,7 +59,7 @@ func TestURLs(t *testing.T) {
 	for _, method := range []string{"GET", "PATCH", "PUT", "DELETE"} {
 		b.want(404, RoleEditor, method, path, object{"title": "x"})
 	}
-	again := b.link(ann, "https://example.com", object{"short_code": "Spring"})
+	again := b.newLink(ann, "https://example.com", object{"short_code": "Spring"})
 	if again.id() == created.id() || again.body["clicks"] != 0.0 {
 		t.Errorf("the code was used again by %s", again.raw)
 	}
@@ -68,7 +68,7 @@ func TestURLs(t *testing.T) {
 func TestURLDefaults(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	a := b.link(b.user("ann"), "https://example.com", object{"short_code": nil, "title": "", "expires_at": nil})
+	a := b.newLink(b.user("ann"), "https://example.com", object{"short_code": nil, "title": "", "expires_at": nil})
 	code, _ := a.body["short_code"].(string)
 	if !regexp.MustCompile(`^[A-Za-z0-9]{7}$`).MatchString(code) {
 		t.Errorf("the code that was drawn is %q", code)
@@ -93,7 +93,7 @@ func TestPartialUpdates(t *testing.T) {
 		"short_code": "spring", "title": "Spring", "tags": []string{"a", "b"}, "expires_at": "2090-01-01T00:00:00Z",
 		"redirect_status": 301, "forward_query": true,
 	}
-	link := b.link(ann, "https://example.com", full)
+	link := b.newLink(ann, "https://example.com", full)
 	path := fmt.Sprintf("/urls/%d", link.id())
 	tests := []struct {
 		name    string
@@ -157,7 +157,7 @@ func TestURLFields(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	ann := b.user("ann")
-	path := fmt.Sprintf("/urls/%d", b.link(ann, "https://example.com", nil).id())
+	path := fmt.Sprintf("/urls/%d", b.newLink(ann, "https://example.com", nil).id())
 	target := "https://example.com"
 	tests := []struct {
 		name    string
@@ -219,15 +219,15 @@ func TestURLFields(t *testing.T) {
 		b.want(status, RoleEditor, "PATCH", path, test.body)
 	}
 	long := "https://example.com/" + strings.Repeat("ä", 1014)
-	b.link(ann, long, object{"title": strings.Repeat("ä", 255), "short_code": strings.Repeat("a", 64)})
+	b.newLink(ann, long, object{"title": strings.Repeat("ä", 255), "short_code": strings.Repeat("a", 64)})
 }
 
 func TestURLConflicts(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	ann := b.user("ann")
-	b.link(ann, "https://example.com", object{"short_code": "spring"})
-	other := b.link(ann, "https://example.com", object{"short_code": "Spring"}) // codes are case-sensitive
+	b.newLink(ann, "https://example.com", object{"short_code": "spring"})
+	other := b.newLink(ann, "https://example.com", object{"short_code": "Spring"}) // codes are case-sensitive
 	for _, a := range []answer{
 		b.want(409, RoleEditor, "POST", "/urls", object{"user_id": ann, "original_url": "https://example.com", "short_code": "spring"}),
 		b.want(409, RoleEditor, "PATCH", fmt.Sprintf("/urls/%d", other.id()), object{"short_code": "spring"}),
@@ -281,7 +281,7 @@ func TestSameCodeAtOnce(t *testing.T) {
 func TestUpdatesAtOnce(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	link := b.link(b.user("ann"), "https://example.com", object{"title": "0"})
+	link := b.newLink(b.user("ann"), "https://example.com", object{"title": "0"})
 	path := fmt.Sprintf("/urls/%d", link.id())
 	var mu sync.Mutex
 	count := map[string]int{}
@@ -324,9 +324,9 @@ func TestURLFilters(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	ann, bob := b.user("ann"), b.user("bob")
-	b.link(ann, "https://example.com/100%25_off", object{"short_code": "one", "title": "A 100%_sale\\", "tags": []string{"a", "b"}})
-	b.link(ann, "https://example.com/plain", object{"short_code": "two", "title": "Fünf", "is_active": false})
-	b.link(bob, "https://example.org/PLAIN", object{"short_code": "three", "tags": []string{"A"}})
+	b.newLink(ann, "https://example.com/100%25_off", object{"short_code": "one", "title": "A 100%_sale\\", "tags": []string{"a", "b"}})
+	b.newLink(ann, "https://example.com/plain", object{"short_code": "two", "title": "Fünf", "is_active": false})
+	b.newLink(bob, "https://example.org/PLAIN", object{"short_code": "three", "tags": []string{"A"}})
 	for query, want := range map[string]string{
 		"":                                 "one two three",
 		"?user_id=" + fmt.Sprint(ann):      "one two",
@@ -375,7 +375,7 @@ func TestDrawnCodesThatAreTaken(t *testing.T) {
 		CREATE TRIGGER taken BEFORE INSERT ON urls FOR EACH ROW WHEN (char_length(NEW.short_code) <= 8) EXECUTE FUNCTION taken()`); err != nil {
 		t.Fatal(err)
 	}
-	a := b.link(ann, "https://example.com", nil)
+	a := b.newLink(ann, "https://example.com", nil)
 	if code := a.body["short_code"].(string); len(code) != 9 {
 		t.Errorf("the code is %q, want 9 characters", code)
 	}
@@ -395,7 +395,7 @@ func TestIDTakenByImport(t *testing.T) {
 		INSERT INTO urls (id, user_id, short_code, original_url) VALUES (1, $1, 'imported', 'https://example.com')`, ann); err != nil {
 		t.Fatal(err)
 	}
-	if id := b.link(ann, "https://example.com", nil).id(); id != 2 {
+	if id := b.newLink(ann, "https://example.com", nil).id(); id != 2 {
 		t.Errorf("the new link has id %d, want 2", id)
 	}
 }

@@ -1,0 +1,282 @@
+package api
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/signpost/signpost/internal/postgres"
+	"github.com/signpost/signpost/queries"
+)
+
+// walk follows the cursors of a list from its start and returns the ids.
+func (b *bundle) walk(path string, limit int) []int64 {
+	b.t.Helper()
+	var ids []int64
+	cursor := ""
+	for {
+		separator := "?"
+		if strings.Contains(path, "?") {
+			separator = "&"
+		}
+		a := b.want(200, RoleAdmin, "GET", fmt.Sprintf("%s%slimit=%d&cursor=%s", path, separator, limit, url.QueryEscape(cursor)), nil)
+		rows := a.rows()
+		if got, _ := a.body["count"].(float64); int(got) != len(rows) || len(rows) > limit {
+			b.t.Fatalf("%s: %d rows, count %v, limit %d", path, len(rows), a.body["count"], limit)
+		}
+		for _, row := range rows {
+			ids = append(ids, int64(row["id"].(float64)))
+		}
+		next, more := a.body["next_cursor"].(string)
+		if !more {
+			return ids
+		}
+		cursor = next
+	}
+}
+
+func TestWalksAreComplete(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	if _, err := b.pool.Exec(t.Context(), `
+		INSERT INTO users (username, email) SELECT 'u' || n, 'u' || n || '@example.com' FROM generate_series(1, 45) n;
+		INSERT INTO urls (user_id, short_code, original_url) SELECT 1 + n % 2, 'c' || n, 'https://example.com' FROM generate_series(1, 45) n;
+		-- Many at one time, so that the id has to tell them apart.
+		INSERT INTO events (occurred_at, url_id, user_id, event_type)
+		SELECT date_trunc('day', now()) + (n / 10) * interval '1 second', 1, 1, 'clicked' FROM generate_series(1, 45) n`); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{"/users", "/urls", "/urls?user_id=2", "/events", "/events?url_id=1", "/events?user_id=1&event_type=clicked"} {
+		all := b.walk(path, 100)
+		if len(all) < 20 {
+			t.Fatalf("%s: only %d rows", path, len(all))
+		}
+		for _, limit := range []int{1, 7, len(all) - 1, len(all)} {
+			if got := b.walk(path, limit); !slices.Equal(got, all) {
+				t.Errorf("%s in pages of %d: %v, want %v", path, limit, got, all)
+			}
+		}
+		var paged []int64
+		for page := 1; ; page++ {
+			separator := map[bool]string{true: "&", false: "?"}[strings.Contains(path, "?")]
+			rows := b.want(200, RoleAdmin, "GET", fmt.Sprintf("%s%spage=%d&per_page=10", path, separator, page), nil).rows()
+			if len(rows) == 0 {
+				break
+			}
+			for _, row := range rows {
+				paged = append(paged, int64(row["id"].(float64)))
+			}
+		}
+		if !slices.Equal(paged, all) {
+			t.Errorf("%s by page numbers: %v, want %v", path, paged, all)
+		}
+	}
+	if a := b.want(200, RoleReader, "GET", "/users", nil); len(a.rows()) != defaultLimit {
+		t.Errorf("a page has %d rows by default", len(a.rows()))
+	}
+	// A page that was asked for by number goes on by cursor.
+	a := b.want(200, RoleReader, "GET", "/users?page=2&per_page=10", nil)
+	b.want(200, RoleReader, "GET", "/users?cursor="+a.body["next_cursor"].(string), nil)
+	if a := b.want(200, RoleReader, "GET", "/users?page=10000&per_page=100", nil); string(a.raw) != `{"data":[],"count":0,"next_cursor":null}`+"\n" {
+		t.Errorf("an empty page is %s", a.raw)
+	}
+}
+
+// A walk that others insert and delete during returns each row that was there
+// all the time, once.
+func TestWalksUnderInserts(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	if _, err := b.pool.Exec(t.Context(), `
+		INSERT INTO users (username, email) SELECT 'u' || n, 'u' || n || '@example.com' FROM generate_series(1, 60) n;
+		INSERT INTO events (occurred_at, url_id, user_id, event_type)
+		SELECT now() - n * interval '1 second', 1, 1, 'clicked' FROM generate_series(1, 60) n;
+		DELETE FROM users WHERE id % 3 = 0`); err != nil {
+		t.Fatal(err)
+	}
+	users, events := b.walk("/users", 100), b.walk("/events", 100)
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for n := 1; ctx.Err() == nil; n++ {
+			name := fmt.Sprint("new", n)
+			a, err := b.try(RoleAdmin, "POST", "/users", object{"username": name, "email": name + "@example.com"})
+			if err == nil && a.status == 201 && n%2 == 0 {
+				_, err = b.try(RoleAdmin, "DELETE", fmt.Sprint("/users/", a.id()), nil)
+			}
+			if err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	for range 3 {
+		got := b.walk("/users", 4)
+		if !slices.IsSorted(got) || len(slices.Compact(slices.Clone(got))) != len(got) || !slices.Equal(got[:len(users)], users) {
+			t.Errorf("users: %v, want %v first", got, users)
+		}
+		got = b.walk("/events", 9)
+		if !slices.Equal(got[len(got)-len(events):], events) {
+			t.Errorf("events: %v, want %v last", got, events)
+		}
+		seen := map[int64]bool{}
+		for _, id := range got {
+			if seen[id] {
+				t.Errorf("event %d is listed twice", id)
+			}
+			seen[id] = true
+		}
+	}
+	cancel()
+	wg.Wait()
+}
+
+func TestCursorsAreOfOneList(t *testing.T) {
+	t.Parallel()
+	cursor := makeCursor("events", -5, 1<<62)
+	if got := parseCursor(cursor, "events", 2); !slices.Equal(got, []int64{-5, 1 << 62}) {
+		t.Errorf("parsed %v", got)
+	}
+	for _, c := range []string{cursor + "=", cursor[1:], cursor + "\x00", strings.ToUpper(cursor), "", "e30", makeCursor("events", 1), makeCursor("events", 1, 2, 3)} {
+		if got := parseCursor(c, "events", 2); got != nil {
+			t.Errorf("%q was parsed as %v", c, got)
+		}
+	}
+	if got := parseCursor(cursor, "urls", 2); got != nil {
+		t.Errorf("a cursor of events was taken for one of urls: %v", got)
+	}
+}
+
+// explained runs list queries as lists does, but returns their plans.
+type explained struct {
+	planned
+	plan string
+}
+
+func (e *explained) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
+	rows, err := e.planned.Query(ctx, "EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF) "+sql, args...)
+	if err != nil {
+		return nil, err
+	}
+	lines, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil, err
+	}
+	e.plan = strings.Join(lines, "\n")
+	return e.planned.Query(ctx, sql, args...)
+}
+
+// Lists touch what their filters leave and nothing else: no filter that is not
+// set is evaluated, and no other partition read.
+func TestPlansOfLists(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	now := time.Now().UTC()
+	var months []time.Time
+	for n := range 6 {
+		months = append(months, postgres.MonthOf(now).AddDate(0, -n, 0).Add(time.Hour))
+	}
+	if err := postgres.EnsurePartitions(t.Context(), b.pool, months); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.pool.Exec(t.Context(), `
+		INSERT INTO users (username, email) SELECT 'u' || n, 'u' || n || '@example.com' FROM generate_series(1, 500) n;
+		INSERT INTO urls (user_id, short_code, original_url, title, tags, is_active)
+		SELECT 1 + n % 500, 'c' || n, 'https://example.com/' || md5(n::text), md5((-n)::text), ARRAY['t' || n % 1000], n % 1000 <> 0
+		FROM generate_series(1, 20000) n;`); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.pool.Exec(t.Context(), `
+		INSERT INTO events (occurred_at, url_id, user_id, event_type)
+		SELECT m + n * interval '10 second', 1 + n % 500, 1 + n % 50, CASE WHEN n % 500 = 0 THEN 'updated' ELSE 'clicked' END
+		FROM unnest($1::timestamptz[]) m, generate_series(1, 4000) n`, months); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.pool.Exec(t.Context(), "VACUUM ANALYZE users, urls, events"); err != nil {
+		t.Fatal(err)
+	}
+	one, tag, search := int64(7), "t7", "%c4ca4238a0b9%"
+	inactive, updated := false, "updated"
+	everything := queries.ListEventsParams{BeforeAt: endOfTime, BeforeID: 1 << 62, ToAt: endOfTime, RowLimit: 21}
+	tests := []struct {
+		name   string
+		query  func(*queries.Queries) error
+		want   string // in the plan
+		never  []string
+		months int  // of events that rows are taken from
+		only   bool // the newest month is not even opened
+	}{
+		{"users", func(q *queries.Queries) error { return errorOf(q.ListUsers(t.Context(), 100, 0, 21)) }, "users_pkey", nil, 0, false},
+		{"links", urlsWith(t, queries.ListURLsParams{AfterID: 100}), "urls_pkey", []string{"Filter"}, 0, false},
+		{"links of a user", urlsWith(t, queries.ListURLsParams{UserID: &one}), "urls_user_id_idx", []string{"Filter"}, 0, false},
+		{"inactive links", urlsWith(t, queries.ListURLsParams{IsActive: &inactive}), "urls_inactive_idx", []string{"Filter"}, 0, false},
+		{"links with a tag", urlsWith(t, queries.ListURLsParams{Tag: &tag}), "urls_tags_idx", nil, 0, false},
+		{"links by text", urlsWith(t, queries.ListURLsParams{Search: &search}), "urls_title_idx", nil, 0, false},
+		{"events", eventsWith(t, everything), "_pkey", []string{"Filter"}, 1, false},
+		{"events of a link", eventsWith(t, with(everything, func(p *queries.ListEventsParams) { p.URLID = &one })), "url_id", []string{"Filter"}, 3, false},
+		{"events of a user", eventsWith(t, with(everything, func(p *queries.ListEventsParams) { p.UserID = &one })), "user_id", []string{"Filter"}, 1, false},
+		{"changes", eventsWith(t, with(everything, func(p *queries.ListEventsParams) { p.EventType = &updated })), "event_type", nil, 3, false},
+		{"events of a link in a month", eventsWith(t, with(everything, func(p *queries.ListEventsParams) {
+			p.URLID, p.FromAt, p.ToAt = &one, months[3], months[3].Add(72*time.Hour)
+		})), "url_id", []string{"Filter"}, 1, true},
+		{"events far behind a cursor", eventsWith(t, with(everything, func(p *queries.ListEventsParams) {
+			p.BeforeAt, p.BeforeID = months[3].Add(time.Hour), 1
+		})), "_pkey", []string{"Filter"}, 1, true},
+	}
+	for _, test := range tests {
+		e := &explained{planned: planned{b.pool}}
+		if err := test.query(queries.New(e)); err != nil {
+			t.Fatalf("%s: %v", test.name, err)
+		}
+		if !strings.Contains(e.plan, test.want) {
+			t.Errorf("%s: the plan does not use %s:\n%s", test.name, test.want, e.plan)
+		}
+		for _, never := range append(test.never, "Seq Scan on events", "Seq Scan on urls", "IS NULL") {
+			if strings.Contains(e.plan, never) {
+				t.Errorf("%s: the plan has %s:\n%s", test.name, never, e.plan)
+			}
+		}
+		if got := partitionsRead(e.plan); got != test.months {
+			t.Errorf("%s: %d partitions were read, want %d:\n%s", test.name, got, test.months, e.plan)
+		}
+		if test.only == strings.Contains(e.plan, "events_"+months[0].Format("2006_01")) && test.months > 0 {
+			t.Errorf("%s: the newest month is in the plan or is not:\n%s", test.name, e.plan)
+		}
+	}
+}
+
+// scanned finds the partitions that a line of a plan reads, and from how many
+// rows were taken.
+var scanned = regexp.MustCompile(` on (events_\d{4}_\d{2}) .*\(actual rows=([1-9]\d*)`)
+
+// partitionsRead counts the partitions of events that a plan took rows from.
+func partitionsRead(plan string) int {
+	read := map[string]bool{}
+	for _, match := range scanned.FindAllStringSubmatch(plan, -1) {
+		read[match[1]] = true
+	}
+	return len(read)
+}
+
+func errorOf[T any](_ T, err error) error { return err }
+
+func with(p queries.ListEventsParams, change func(*queries.ListEventsParams)) queries.ListEventsParams {
+	change(&p)
+	return p
+}
+
+func urlsWith(t *testing.T, p queries.ListURLsParams) func(*queries.Queries) error {
+	p.RowLimit = 21
+	return func(q *queries.Queries) error { return errorOf(q.ListURLs(t.Context(), p)) }
+}
+
+func eventsWith(t *testing.T, p queries.ListEventsParams) func(*queries.Queries) error {
+	return func(q *queries.Queries) error { return errorOf(q.ListEvents(t.Context(), p)) }
+}

@@ -1,0 +1,304 @@
+package api
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+)
+
+// rawAll sends bytes over a connection of their own and returns the answers until
+// the server closes it, or says nothing more for a moment after the last one.
+func (b *bundle) rawAll(request string, requests int) []*http.Response {
+	b.t.Helper()
+	conn, err := net.Dial("tcp", b.addr)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	if err := conn.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		b.t.Fatal(err)
+	}
+	go func() { _, _ = io.WriteString(conn, request) }() // ends with conn
+	var answers []*http.Response
+	reader := bufio.NewReader(conn)
+	for {
+		if len(answers) == requests {
+			if err := conn.SetReadDeadline(time.Now().Add(100 * time.Millisecond)); err != nil {
+				b.t.Fatal(err)
+			}
+		}
+		resp, err := http.ReadResponse(reader, nil)
+		if err != nil {
+			return answers
+		}
+		body, err := io.ReadAll(resp.Body)
+		if err != nil {
+			return answers
+		}
+		resp.Body = io.NopCloser(strings.NewReader(string(body)))
+		answers = append(answers, resp)
+	}
+}
+
+func text(resp *http.Response) string {
+	body, _ := io.ReadAll(resp.Body) // of a strings.Reader
+	return string(body)
+}
+
+// A request in the body of another is never answered, however early and for
+// whatever reason the outer one was refused.
+func TestSmuggling(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	inner := "GET /robots.txt HTTP/1.1\r\nHost: x\r\nX-Request-ID: smuggled\r\n\r\n"
+	padding := func(n int) string { return strings.Repeat("p", n) }
+	fixed := func(body string) string { return fmt.Sprintf("Content-Length: %d\r\n\r\n%s", len(body), body) }
+	chunked := func(body string) string {
+		return fmt.Sprintf("Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n", len(body), body)
+	}
+	bodies := map[string]string{
+		"fixed":             fixed(inner),
+		"in chunks":         chunked(inner),
+		"fixed, 5 KB":       fixed(padding(5<<10) + inner),
+		"in chunks, 5 KB":   chunked(padding(5<<10) + inner),
+		"fixed, 300 KB":     fixed(padding(300<<10) + inner),
+		"in chunks, 300 KB": chunked(padding(300<<10) + inner),
+		"fixed, 2 MB":       fixed(padding(2<<20) + inner),
+		"in chunks, 2 MB":   chunked(padding(2<<20) + inner),
+		"fixed, 10 MB":      fixed(padding(10<<20) + inner),
+		"in chunks, 10 MB":  chunked(padding(10<<20) + inner),
+	}
+	token := "Authorization: Bearer " + b.tokens[RoleReader] + "\r\n"
+	admin := "Authorization: Bearer " + testAdminToken + "\r\n"
+	heads := map[string]string{
+		"no token":       "POST /urls HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n",
+		"role too low":   "POST /users HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n" + token,
+		"no such path":   "POST /a/b/c HTTP/1.1\r\nHost: x\r\n",
+		"no such method": "DELETE /urls HTTP/1.1\r\nHost: x\r\n" + token,
+		"unknown method": "FOO /urls HTTP/1.1\r\nHost: x\r\n" + token,
+		"upload, none":   "POST /imports?kind=urls HTTP/1.1\r\nHost: x\r\n",
+		"upload, low":    "POST /users/bulk HTTP/1.1\r\nHost: x\r\nContent-Type: text/csv\r\n" + token,
+		"upload, kind":   "POST /imports?kind=x HTTP/1.1\r\nHost: x\r\nContent-Type: text/csv\r\n" + admin,
+		"upload, type":   "POST /imports?kind=users HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data\r\n" + admin,
+		"not JSON":       "POST /users HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\n" + admin,
+		"wrong JSON":     "POST /users HTTP/1.1\r\nHost: x\r\n" + admin,
+		"a GET":          "GET /users HTTP/1.1\r\nHost: x\r\n" + token,
+		"a redirect":     "GET /r/nothing HTTP/1.1\r\nHost: x\r\n",
+		"a page":         "GET / HTTP/1.1\r\nHost: x\r\n",
+	}
+	next := "GET /health HTTP/1.1\r\nHost: x\r\nX-Request-ID: next\r\n\r\n"
+	for how, head := range heads {
+		for size, body := range bodies {
+			t.Run(how+" "+size, func(t *testing.T) {
+				t.Parallel()
+				answers := b.rawAll(head+body+next, 2)
+				if len(answers) == 0 && !strings.Contains(size, "10 MB") {
+					t.Error("no answer at all")
+				}
+				for i, answer := range answers {
+					id := answer.Header.Get("X-Request-Id")
+					if i > 1 || id == "smuggled" || i == 1 && (id != "next" || answer.StatusCode != 200) {
+						t.Errorf("answer %d is %d %s to %q", i+1, answer.StatusCode, text(answer), id)
+					}
+				}
+			})
+		}
+	}
+}
+
+// What is not HTTP is refused in the same shape, and the connection closed.
+func TestProtocolErrors(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	head := "GET /health HTTP/1.1\r\nHost: x\r\n"
+	tests := []struct {
+		name, request string
+		status        int
+	}{
+		{"no request line", "nonsense\r\n\r\n", 400},
+		{"binary", "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400},
+		{"header without a colon", head + "nonsense\r\n\r\n", 400},
+		{"space before the colon", head + "Content-Length : 5\r\n\r\nhello", 400},
+		{"two lengths", head + "Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello", 400},
+		{"negative length", head + "Content-Length: -5\r\n\r\nhello", 400},
+		{"length of letters", head + "Content-Length: five\r\n\r\nhello", 400},
+		{"length and chunks", head + "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 0},
+		{"unknown encoding", head + "Transfer-Encoding: rot13\r\n\r\n0\r\n\r\n", 0},
+		{"long header", head + "X: " + strings.Repeat("a", 2*maxHeader) + "\r\n\r\n", 431},
+		{"many headers", head + strings.Repeat("X: a\r\n", maxHeader) + "\r\n", 431},
+		{"long path", "GET /" + strings.Repeat("a", 2*maxHeader) + " HTTP/1.1\r\nHost: x\r\n\r\n", 431},
+		{"broken chunk", "POST /users HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + testAdminToken +
+			"\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nhello\r\n0\r\n\r\n", 400},
+		{"unescaped path", "GET /a\x01\xff HTTP/1.1\r\nHost: x\r\n\r\n", 0},
+		{"no host", "GET /health HTTP/1.1\r\n\r\n", 0},
+		{"HTTP/1.0", "GET /health HTTP/1.0\r\n\r\n", 200},
+		{"absolute path", "GET http://other.example/health HTTP/1.1\r\nHost: x\r\n\r\n", 0},
+		{"asterisk", "OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n", 0},
+		{"tunnel", "CONNECT other.example:443 HTTP/1.1\r\nHost: other.example\r\n\r\n", 0},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			answers := b.rawAll(test.request, 1)
+			if len(answers) != 1 {
+				t.Fatalf("%d answers", len(answers))
+			}
+			a := answer{status: answers[0].StatusCode, header: answers[0].Header, raw: []byte(text(answers[0]))}
+			a.parse()
+			if test.status != 0 && a.status != test.status {
+				t.Errorf("%d %s, want %d", a.status, a.raw, test.status)
+			}
+			checkAnswer(t, test.name, a)
+		})
+	}
+}
+
+func TestRequestIDs(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	made := regexp.MustCompile(`^[0-9a-f]{32}$`)
+	seen := map[string]bool{}
+	for _, sent := range []string{"", "", "a b", "<script>", strings.Repeat("a", 129), "ä", "a;b", `"`} {
+		a := b.do(0, "GET", "/users", nil, "X-Request-ID", sent)
+		id := a.header.Get("X-Request-Id")
+		if !made.MatchString(id) || seen[id] {
+			t.Errorf("%q was answered with the id %q", sent, id)
+		}
+		seen[id] = true
+	}
+	for _, sent := range []string{"a", "0.a-B_9", strings.Repeat("a", 128)} {
+		if id := b.do(RoleReader, "GET", "/users", nil, "X-Request-ID", sent).header.Get("X-Request-Id"); id != sent {
+			t.Errorf("%q was answered with the id %q", sent, id)
+		}
+		if !strings.Contains(b.log.String(), `"request_id":"`+sent+`"`) {
+			t.Errorf("%q is not in the log", sent)
+		}
+	}
+}
+
+// A bug ends in a sentence for the client and in a stack for the log. The one
+// here is an API without a pool.
+func TestPanic(t *testing.T) {
+	t.Parallel()
+	b := setupOn(t, setup(t).pool, func(o *Options) { o.Pool = nil })
+	for range 2 {
+		a := b.want(500, RoleAdmin, "GET", "/users", nil, "X-Request-ID", "of-the-panic")
+		if len(a.body) != 2 || a.body["error"] != errInternal.Message {
+			t.Errorf("the client was told %s", a.raw)
+		}
+	}
+	log := b.log.String()
+	if !strings.Contains(log, "request panicked") || !strings.Contains(log, "listUsers") || !strings.Contains(log, "of-the-panic") {
+		t.Errorf("the log says %s", log)
+	}
+	b.want(200, 0, "GET", "/robots.txt", nil)
+}
+
+// An error nobody foresaw is logged, not shown.
+func TestUnforeseenError(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	if _, err := b.pool.Exec(t.Context(), "ALTER TABLE users RENAME COLUMN email TO gone"); err != nil {
+		t.Fatal(err)
+	}
+	a := b.want(500, RoleAdmin, "GET", "/users", nil, "X-Request-ID", "of-the-error")
+	if len(a.body) != 2 || a.body["error"] != errInternal.Message {
+		t.Errorf("the client was told %s", a.raw)
+	}
+	if log := b.log.String(); !strings.Contains(log, "42703") || !strings.Contains(log, "of-the-error") {
+		t.Errorf("the log says %s", log)
+	}
+}
+
+// Secrets never reach the log (I9).
+func TestLogHasNoSecrets(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	made := b.want(201, RoleAdmin, "POST", "/tokens", object{"name": "x", "role": "reader"})
+	wrong := newSecret()
+	b.want(401, 0, "GET", "/users", nil, "Authorization", "Bearer "+wrong)
+	b.do(RoleReader, "GET", "/users", nil)
+	secrets := []string{wrong, testAdminToken, made.body["token"].(string)}
+	for _, secret := range b.tokens {
+		secrets = append(secrets, secret)
+	}
+	log := b.log.String()
+	if !strings.Contains(log, `"path":"/users"`) {
+		t.Fatalf("requests are not logged: %s", log)
+	}
+	for _, secret := range secrets {
+		if strings.Contains(log, secret) {
+			t.Errorf("the log holds the secret %q", secret)
+		}
+	}
+}
+
+func TestRequestMetrics(t *testing.T) {
+	t.Parallel()
+	registry := prometheus.NewRegistry()
+	b := setupOn(t, setup(t).pool, func(o *Options) { o.Registry = registry })
+	b.want(200, RoleAdmin, "GET", "/users", nil)
+	b.want(404, RoleAdmin, "GET", "/users/12345", nil)
+	b.want(404, RoleAdmin, "GET", "/users/12346", nil)
+	b.want(401, 0, "POST", "/urls", nil)
+	b.want(404, 0, "GET", "/one/two/three", nil)
+	b.want(405, 0, "FOO", "/users", nil)
+	want := `
+# HELP signpost_http_requests_total Requests answered, by route pattern, method and class of status.
+# TYPE signpost_http_requests_total counter
+signpost_http_requests_total{method="GET",route="/users",status="2xx"} 1
+signpost_http_requests_total{method="GET",route="/users/:id",status="4xx"} 2
+signpost_http_requests_total{method="POST",route="/urls",status="4xx"} 1
+signpost_http_requests_total{method="any",route="none",status="4xx"} 2
+`
+	if err := testutil.GatherAndCompare(registry, strings.NewReader(want), "signpost_http_requests_total"); err != nil {
+		t.Error(err)
+	}
+	if n, err := testutil.GatherAndCount(registry, "signpost_http_request_duration_seconds"); n != 4 || err != nil {
+		t.Errorf("%d histograms, %v", n, err)
+	}
+}
+
+func TestPages(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	outside := regexp.MustCompile(`(?i)(src|href|action|url\()\s*=?\s*["']?(https?:)?//`)
+	for path, kind := range map[string]string{
+		"/": "text/html; charset=utf-8", "/docs": "text/html; charset=utf-8", "/docs/start.js": "text/javascript; charset=utf-8",
+		"/docs/swagger-ui.css": "text/css; charset=utf-8", "/docs/swagger-ui-bundle.js": "text/javascript; charset=utf-8",
+		"/docs/favicon-32x32.png": "image/png", "/robots.txt": "text/plain; charset=utf-8",
+	} {
+		a := b.want(200, 0, "GET", path, nil)
+		if got := a.header.Get("Content-Type"); !strings.EqualFold(got, kind) || len(a.raw) == 0 {
+			t.Errorf("%s: content type %q, want %q, %d bytes", path, got, kind, len(a.raw))
+		}
+		if found := outside.Find(a.raw); found != nil && !strings.HasSuffix(path, "bundle.js") {
+			t.Errorf("%s reaches an outside host: %s", path, found)
+		}
+		policy := a.header.Get("Content-Security-Policy")
+		if strings.HasPrefix(kind, "text/html") && (!strings.HasPrefix(policy, "default-src 'none'") || strings.Contains(policy, "http")) {
+			t.Errorf("%s: the policy is %q", path, policy)
+		}
+	}
+	if a := b.want(200, 0, "GET", "/robots.txt", nil); string(a.raw) != "User-agent: *\nDisallow: /\n" {
+		t.Errorf("robots.txt says %q", a.raw)
+	}
+}
+
+func TestNewRefusesARelativeURL(t *testing.T) {
+	t.Parallel()
+	for _, public := range []string{"", "sign.example", "/x", "http://"} {
+		if _, err := New(Options{PublicURL: public}); err == nil {
+			t.Errorf("an API was made for %q", public)
+		}
+	}
+}
