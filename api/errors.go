@@ -252,6 +252,8 @@ func rephrase(message string) string {
 		return "must be an integer"
 	case "invalid boolean":
 		return "must be true or false"
+	case "expected string to be RFC 3339 date-time":
+		return errTime.Error()
 	}
 	if rest, ok := strings.CutPrefix(message, "expected "); ok {
 		return "must be " + rest

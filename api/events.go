@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"math"
-	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -108,10 +107,9 @@ func (timeParam) Schema(huma.Registry) *huma.Schema {
 	return &huma.Schema{Type: huma.TypeString, Format: "date-time", Examples: []any{"2026-01-31T12:00:00Z"}}
 }
 
-// UnmarshalText implements encoding.TextUnmarshaler. The plus sign of a zone
-// that was not escaped has become a space.
+// UnmarshalText implements encoding.TextUnmarshaler.
 func (t *timeParam) UnmarshalText(text []byte) error {
-	parsed, err := time.Parse(time.RFC3339, strings.Replace(string(text), " ", "+", 1))
+	parsed, err := time.Parse(time.RFC3339, string(text))
 	if err != nil || checkTime(parsed) != nil {
 		return errTime
 	}

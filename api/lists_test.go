@@ -214,19 +214,19 @@ func TestPlansOfLists(t *testing.T) {
 		only   bool // the newest month is not even opened
 	}{
 		{"users", func(q *queries.Queries) error { return errorOf(q.ListUsers(t.Context(), 100, 0, 21)) }, "users_pkey", nil, 0, false},
-		{"links", urlsWith(t, queries.ListURLsParams{AfterID: 100}), "urls_pkey", []string{"Filter"}, 0, false},
-		{"links of a user", urlsWith(t, queries.ListURLsParams{UserID: &one}), "urls_user_id_idx", []string{"Filter"}, 0, false},
-		{"inactive links", urlsWith(t, queries.ListURLsParams{IsActive: &inactive}), "urls_inactive_idx", []string{"Filter"}, 0, false},
-		{"links with a tag", urlsWith(t, queries.ListURLsParams{Tag: &tag}), "urls_tags_idx", nil, 0, false},
-		{"links by text", urlsWith(t, queries.ListURLsParams{Search: &search}), "urls_title_idx", nil, 0, false},
-		{"events", eventsWith(t, everything), "_pkey", []string{"Filter"}, 1, false},
-		{"events of a link", eventsWith(t, with(everything, func(p *queries.ListEventsParams) { p.URLID = &one })), "url_id", []string{"Filter"}, 3, false},
-		{"events of a user", eventsWith(t, with(everything, func(p *queries.ListEventsParams) { p.UserID = &one })), "user_id", []string{"Filter"}, 1, false},
-		{"changes", eventsWith(t, with(everything, func(p *queries.ListEventsParams) { p.EventType = &updated })), "event_type", nil, 3, false},
-		{"events of a link in a month", eventsWith(t, with(everything, func(p *queries.ListEventsParams) {
+		{"links", urlsWith(t.Context(), queries.ListURLsParams{AfterID: 100}), "urls_pkey", []string{"Filter"}, 0, false},
+		{"links of a user", urlsWith(t.Context(), queries.ListURLsParams{UserID: &one}), "urls_user_id_idx", []string{"Filter"}, 0, false},
+		{"inactive links", urlsWith(t.Context(), queries.ListURLsParams{IsActive: &inactive}), "urls_inactive_idx", []string{"Filter"}, 0, false},
+		{"links with a tag", urlsWith(t.Context(), queries.ListURLsParams{Tag: &tag}), "urls_tags_idx", nil, 0, false},
+		{"links by text", urlsWith(t.Context(), queries.ListURLsParams{Search: &search}), "urls_title_idx", nil, 0, false},
+		{"events", eventsWith(t.Context(), everything), "_pkey", []string{"Filter"}, 1, false},
+		{"events of a link", eventsWith(t.Context(), with(everything, func(p *queries.ListEventsParams) { p.URLID = &one })), "url_id", []string{"Filter"}, 3, false},
+		{"events of a user", eventsWith(t.Context(), with(everything, func(p *queries.ListEventsParams) { p.UserID = &one })), "user_id", []string{"Filter"}, 1, false},
+		{"changes", eventsWith(t.Context(), with(everything, func(p *queries.ListEventsParams) { p.EventType = &updated })), "event_type", nil, 3, false},
+		{"events of a link in a month", eventsWith(t.Context(), with(everything, func(p *queries.ListEventsParams) {
 			p.URLID, p.FromAt, p.ToAt = &one, months[3], months[3].Add(72*time.Hour)
 		})), "url_id", []string{"Filter"}, 1, true},
-		{"events far behind a cursor", eventsWith(t, with(everything, func(p *queries.ListEventsParams) {
+		{"events far behind a cursor", eventsWith(t.Context(), with(everything, func(p *queries.ListEventsParams) {
 			p.BeforeAt, p.BeforeID = months[3].Add(time.Hour), 1
 		})), "_pkey", []string{"Filter"}, 1, true},
 	}
@@ -272,11 +272,11 @@ func with(p queries.ListEventsParams, change func(*queries.ListEventsParams)) qu
 	return p
 }
 
-func urlsWith(t *testing.T, p queries.ListURLsParams) func(*queries.Queries) error {
+func urlsWith(ctx context.Context, p queries.ListURLsParams) func(*queries.Queries) error {
 	p.RowLimit = 21
-	return func(q *queries.Queries) error { return errorOf(q.ListURLs(t.Context(), p)) }
+	return func(q *queries.Queries) error { return errorOf(q.ListURLs(ctx, p)) }
 }
 
-func eventsWith(t *testing.T, p queries.ListEventsParams) func(*queries.Queries) error {
-	return func(q *queries.Queries) error { return errorOf(q.ListEvents(t.Context(), p)) }
+func eventsWith(ctx context.Context, p queries.ListEventsParams) func(*queries.Queries) error {
+	return func(q *queries.Queries) error { return errorOf(q.ListEvents(ctx, p)) }
 }

@@ -83,11 +83,11 @@ func plainOperations() []*huma.Operation {
 		page("openapi", "/openapi.json", "This specification", "application/json"),
 		status("health", "/health", "Liveness", map[string]any{"status": "ok", "db": "connected"}),
 		status("ready", "/ready", "Readiness", map[string]any{"status": "ready"}, 503),
-		upload("create-import", "/imports", "Upload a CSV file", &huma.Param{
+		uploadOperation("create-import", "/imports", "Upload a CSV file", &huma.Param{
 			Name: "kind", In: "query", Required: true, Example: "urls", Description: "What the rows are. Editors may import urls only.",
 			Schema: &huma.Schema{Type: huma.TypeString, Enum: []any{"users", "urls", "events"}},
 		}),
-		upload("create-users-import", "/users/bulk", "Upload a CSV file of users"),
+		uploadOperation("create-users-import", "/users/bulk", "Upload a CSV file of users"),
 	}
 }
 
@@ -138,7 +138,7 @@ func status(id, path, summary string, example map[string]any, errs ...int) *huma
 	return op
 }
 
-func upload(id, path, summary string, params ...*huma.Param) *huma.Operation {
+func uploadOperation(id, path, summary string, params ...*huma.Param) *huma.Operation {
 	file := &huma.Schema{Type: huma.TypeString, Format: "binary", Description: "The CSV file, its first line the header."}
 	return &huma.Operation{
 		OperationID: id, Method: http.MethodPost, Path: path, Summary: summary, Tags: []string{"imports"},
