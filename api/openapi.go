@@ -153,6 +153,9 @@ func uploadOperation(id, path, summary string, params ...*huma.Param) *huma.Oper
 		}},
 		Responses: map[string]*huma.Response{"202": {
 			Description: "Accepted",
+			Content: map[string]*huma.MediaType{
+				"application/json": {Schema: &huma.Schema{Ref: "#/components/schemas/Import"}},
+			},
 			Headers: map[string]*huma.Param{
 				"Location": {Description: "Path of the import.", Schema: &huma.Schema{Type: huma.TypeString}},
 			},

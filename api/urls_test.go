@@ -115,7 +115,8 @@ func TestPartialUpdates(t *testing.T) {
 		{"query", object{"forward_query": false}, "forward_query:map[new:false old:true]"},
 		{"owner", object{"user_id": bob}, fmt.Sprintf("user_id:map[new:%d old:%d]", bob, ann)},
 		{
-			"code and target", object{"short_code": "Fall", "original_url": "https://example.org/"},
+			"code and target",
+			object{"short_code": "Fall", "original_url": "https://example.org/"},
 			"original_url:map[new:https://example.org/ old:https://example.com] short_code:map[new:Fall old:spring]",
 		},
 	}
@@ -167,24 +168,30 @@ func TestURLFields(t *testing.T) {
 	}{
 		{"all missing", object{}, []string{"user_id", "original_url"}, true},
 		{
-			"all wrong", object{
+			"all wrong",
+			object{
 				"user_id": "x", "original_url": 1, "short_code": []int{}, "title": 1, "tags": "a", "is_active": "true",
 				"expires_at": 1, "redirect_status": "302", "forward_query": 0,
 			},
-			[]string{"user_id", "original_url", "short_code", "title", "tags", "is_active", "expires_at", "redirect_status", "forward_query"}, false,
+			[]string{"user_id", "original_url", "short_code", "title", "tags", "is_active", "expires_at", "redirect_status", "forward_query"},
+			false,
 		},
 		{
-			"all against a rule", object{
+			"all against a rule",
+			object{
 				"user_id": 0, "original_url": "ftp://example.com", "short_code": "a b", "title": "\u0000", "tags": []string{""},
 				"expires_at": "2026-01-01", "redirect_status": 303,
 			},
-			[]string{"user_id", "original_url", "short_code", "title", "tags", "expires_at", "redirect_status"}, false,
+			[]string{"user_id", "original_url", "short_code", "title", "tags", "expires_at", "redirect_status"},
+			false,
 		},
 		{
-			"null", object{
+			"null",
+			object{
 				"user_id": nil, "original_url": nil, "tags": nil, "is_active": nil, "redirect_status": nil, "forward_query": nil,
 			},
-			[]string{"user_id", "original_url", "tags", "is_active", "redirect_status", "forward_query"}, false,
+			[]string{"user_id", "original_url", "tags", "is_active", "redirect_status", "forward_query"},
+			false,
 		},
 		{"unknown user", object{"user_id": 1 << 40, "original_url": target}, []string{"user_id"}, false},
 		{"id beyond all", object{"user_id": 1e30, "original_url": target}, []string{"user_id"}, false},
