@@ -1,12 +1,205 @@
 package api
 
 import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"strings"
+	"time"
+
 	"github.com/danielgtaylor/huma/v2"
-	"github.com/gofiber/fiber/v2"
+	"github.com/jackc/pgx/v5"
+	"github.com/riverqueue/river"
+
+	"github.com/signpost/signpost/internal/csvimport"
+	"github.com/signpost/signpost/internal/jobs"
+	"github.com/signpost/signpost/internal/postgres"
+	"github.com/signpost/signpost/queries"
 )
 
-// Imports are not there yet.
+// Import is a file that was or is being loaded. What happens to each row is
+// counted once: rows_total is the sum of the others when it is completed.
+type Import struct {
+	ID             int64      `json:"id" example:"7"`
+	Kind           string     `json:"kind" enum:"users,urls,events"`
+	State          string     `json:"state" enum:"receiving,queued,running,completed,failed,cancelling,cancelled"`
+	Format         string     `json:"format" example:"signpost" doc:"The format that the header told."`
+	IgnoredColumns []string   `json:"ignored_columns" nullable:"false" doc:"Columns of the file that are not read."`
+	Filename       *string    `json:"filename"`
+	Error          *string    `json:"error" doc:"Why it failed."`
+	RowsTotal      int64      `json:"rows_total" doc:"Rows of the file; 0 until all of it has arrived."`
+	RowsImported   int64      `json:"rows_imported"`
+	RowsUpdated    int64      `json:"rows_updated"`
+	RowsSkipped    int64      `json:"rows_skipped"`
+	RowsRejected   int64      `json:"rows_rejected"`
+	RowsPerSecond  *float64   `json:"rows_per_second" doc:"Since it started; null before that."`
+	ChunksTotal    int32      `json:"chunks_total"`
+	ChunksDone     int32      `json:"chunks_done"`
+	BytesReceived  int64      `json:"bytes_received"`
+	CreatedBy      string     `json:"created_by" doc:"Name of the token that sent it."`
+	CreatedAt      time.Time  `json:"created_at"`
+	StartedAt      *time.Time `json:"started_at"`
+	FinishedAt     *time.Time `json:"finished_at"`
+}
 
-func (*API) createImport(*fiber.Ctx) error      { return unavailable("imports are not there yet") }
-func (*API) createUsersImport(*fiber.Ctx) error { return unavailable("imports are not there yet") }
-func (*API) registerImports(huma.API)           {}
+func viewImport(row queries.Import) Import {
+	var layout csvimport.Layout
+	_ = json.Unmarshal(row.Layout, &layout) // we wrote it; the rest is worth showing anyway
+	if layout.Ignored == nil {
+		layout.Ignored = []string{}
+	}
+	return Import{
+		ID: row.ID, Kind: row.Kind, State: row.State, Format: layout.Format, IgnoredColumns: layout.Ignored,
+		Filename: row.Filename, Error: row.Error,
+		RowsTotal: row.RowsTotal, RowsImported: row.RowsImported, RowsUpdated: row.RowsUpdated,
+		RowsSkipped: row.RowsSkipped, RowsRejected: row.RowsRejected, RowsPerSecond: importRate(row, time.Now()),
+		ChunksTotal: row.ChunksTotal, ChunksDone: row.ChunksDone, BytesReceived: row.BytesReceived,
+		CreatedBy: row.ActorName, CreatedAt: row.CreatedAt.UTC(), StartedAt: utc(row.StartedAt), FinishedAt: utc(row.FinishedAt),
+	}
+}
+
+// importRate is the rows that are done a second, nil if none can be told yet.
+func importRate(row queries.Import, now time.Time) *float64 {
+	if row.StartedAt == nil {
+		return nil
+	}
+	if row.FinishedAt != nil {
+		now = *row.FinishedAt
+	}
+	elapsed := now.Sub(*row.StartedAt).Seconds()
+	if elapsed <= 0 {
+		return nil
+	}
+	done := row.RowsImported + row.RowsUpdated + row.RowsSkipped + row.RowsRejected
+	rate := math.Round(float64(done)/elapsed*10) / 10
+	return &rate
+}
+
+// ImportError is a row of a file that was not imported.
+type ImportError struct {
+	Line   int64  `json:"line" example:"336" doc:"Line of the file that the row begins on; the header is line 1."`
+	Field  string `json:"field" example:"username" doc:"The column at fault; empty if it is the row as a whole."`
+	Reason string `json:"reason" example:"is taken by an earlier row or by an existing one"`
+	Record string `json:"record" doc:"The row as it is in the file."`
+}
+
+func viewImportError(row queries.ListImportErrorsRow) ImportError {
+	return ImportError{row.Line, row.Field, row.Reason, strings.ToValidUTF8(string(row.Record), "\uFFFD")}
+}
+
+// registerImports registers the routes of imports but those that upload.
+func (a *API) registerImports(huma.API) {
+	manage(a, route{"GET", "/imports", RoleReader, 200, "List imports"}, a.listImports)
+	manage(a, route{"GET", "/imports/{id}", RoleReader, 200, "Get an import"}, a.getImport)
+	manage(a, route{"GET", "/imports/{id}/errors", RoleReader, 200, "List rejected rows"}, a.listImportErrors)
+	manage(a, route{"POST", "/imports/{id}/cancel", RoleEditor, 202, "Cancel an import"}, a.cancelImport)
+}
+
+type importOutput struct{ Body Import }
+
+// listImports lists imports, newest first.
+func (a *API) listImports(ctx context.Context, in *PageInput) (*listOutput[Import], error) {
+	at, err := in.position("imports", math.MaxInt64)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := a.lists().ListImports(ctx, at[0], in.offset(), in.rows())
+	if err != nil {
+		return nil, err
+	}
+	return newList(in, rows, viewImport, func(row queries.Import) string { return makeCursor("imports", row.ID) }), nil
+}
+
+func (a *API) getImport(ctx context.Context, in *IDInput) (*importOutput, error) {
+	row, err := a.findImport(ctx, in.ID)
+	if err != nil {
+		return nil, err
+	}
+	return &importOutput{viewImport(row)}, nil
+}
+
+func (a *API) findImport(ctx context.Context, id int64) (queries.Import, error) {
+	row, err := queries.New(a.Pool).GetImport(ctx, id)
+	if errors.Is(err, pgx.ErrNoRows) {
+		err = notFound("import")
+	}
+	return row, err
+}
+
+type importErrorsInput struct {
+	IDInput
+	PageInput
+}
+
+// listImportErrors lists the rejected rows of an import in file order.
+func (a *API) listImportErrors(ctx context.Context, in *importErrorsInput) (*listOutput[ImportError], error) {
+	at, err := in.position("import_errors", 0)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := a.findImport(ctx, in.ID); err != nil {
+		return nil, err
+	}
+	rows, err := a.lists().ListImportErrors(ctx, queries.ListImportErrorsParams{
+		ImportID: in.ID, AfterLine: at[0], RowOffset: in.offset(), RowLimit: in.rows(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return newList(&in.PageInput, rows, viewImportError, func(row queries.ListImportErrorsRow) string {
+		return makeCursor("import_errors", row.Line)
+	}), nil
+}
+
+// cancelImport asks an import to stop. It is cancelling until the chunks that
+// run now are done, and what they did stays.
+func (a *API) cancelImport(ctx context.Context, in *IDInput) (*importOutput, error) {
+	row, err := a.findImport(ctx, in.ID)
+	if err != nil {
+		return nil, err
+	}
+	if err := mayImport(ctx, csvimport.Kind(row.Kind)); err != nil {
+		return nil, err
+	}
+	err = postgres.InTx(ctx, a.Pool, func(tx pgx.Tx) error {
+		q := queries.New(tx)
+		if row, err = q.RequestImportCancel(ctx, in.ID); err != nil {
+			return err
+		}
+		return a.insertImportJob(ctx, tx, row.ID, jobs.FinishImport{ImportID: row.ID})
+	})
+	if errors.Is(err, pgx.ErrNoRows) {
+		if row, err = a.findImport(ctx, in.ID); err == nil {
+			err = conflict("the import has ended already, it is " + row.State)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &importOutput{viewImport(row)}, nil
+}
+
+// insertImportJob inserts the job that an import waits for and notes it, so
+// that it is missed when it is gone.
+func (a *API) insertImportJob(ctx context.Context, tx pgx.Tx, id int64, args river.JobArgs) error {
+	job, err := a.River.InsertTx(ctx, tx, args, nil)
+	if err != nil {
+		return fmt.Errorf("insert %s job: %w", args.Kind(), err)
+	}
+	if err := queries.New(tx).SetImportJob(ctx, &job.Job.ID, id); err != nil {
+		return fmt.Errorf("note job of import: %w", err)
+	}
+	return nil
+}
+
+// mayImport reports whether the actor of ctx may import files of kind, and so
+// stop such an import: editors only links.
+func mayImport(ctx context.Context, kind csvimport.Kind) error {
+	actor, _ := actorFrom(ctx)
+	if actor.Role == RoleAdmin || actor.Role == RoleEditor && kind == csvimport.KindLinks {
+		return nil
+	}
+	return forbidden(fmt.Sprintf("imports of %s need a token of the role %s, yours is %s", kind, RoleAdmin, actor.Role))
+}

@@ -1,0 +1,331 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"mime/multipart"
+	"path"
+	"strings"
+	"time"
+
+	"github.com/gofiber/fiber/v2"
+	"github.com/jackc/pgx/v5"
+	"github.com/riverqueue/river"
+	"github.com/valyala/fasthttp"
+
+	"github.com/signpost/signpost/internal/clicks"
+	"github.com/signpost/signpost/internal/csvimport"
+	"github.com/signpost/signpost/internal/jobs"
+	"github.com/signpost/signpost/internal/postgres"
+	"github.com/signpost/signpost/queries"
+)
+
+const (
+	// uploadIdle is how long an upload may pause. There is no bound on the
+	// whole: files are large and lines slow.
+	uploadIdle = 30 * time.Second
+	// hearEvery is how often a slow upload says that it is alive, much more
+	// often than a worker takes it for dead.
+	hearEvery = 15 * time.Second
+	// multipartSlack is what a form may add to the size of its file.
+	multipartSlack = 64 << 10
+	maxFilename    = 255 // bytes
+)
+
+// Why an upload ends early, beside what the file and the database say.
+var (
+	errUploadCancelled = conflict("the import was cancelled while it was received")
+	errUploadDraining  = unavailable("the service is shutting down, send the file again")
+	errUploadBroken    = badRequest("the upload ended early")
+	errUploadEncoding  = unsupported("the file must not be compressed")
+	errUploadType      = unsupported("send the file as text/csv, or as the field file of multipart/form-data")
+	errUploadNoFile    = badRequest("the form has no file", FieldError{"file", "is missing"})
+)
+
+// createImport takes an upload of the kind that the query names.
+func (a *API) createImport(c *fiber.Ctx) error {
+	kind, err := csvimport.ParseKind(c.Query("kind"))
+	if err != nil {
+		return invalid(FieldError{"kind", "must be users, urls or events"})
+	}
+	return a.upload(c, kind)
+}
+
+// createUsersImport takes an upload of users.
+func (a *API) createUsersImport(c *fiber.Ctx) error {
+	return a.upload(c, csvimport.KindUsers)
+}
+
+// upload streams a file into chunks in the database and queues the import. Of
+// the file, no more than a chunk is ever in memory. What ends early leaves an
+// import that failed, and nothing else; if not even that can be written, a
+// worker sees to it later.
+func (a *API) upload(c *fiber.Ctx, kind csvimport.Kind) error {
+	c.Set(fiber.HeaderCacheControl, "no-store")
+	if err := mayImport(c.UserContext(), kind); err != nil {
+		return err
+	}
+	u := &fileUpload{api: a, ctx: c.UserContext(), actor: actorOf(c)}
+	file, err := u.open(c.Context())
+	if err != nil {
+		return err
+	}
+	if err := u.receive(file, kind); err != nil {
+		u.fail(err)
+		return err
+	}
+	c.Set(fiber.HeaderLocation, fmt.Sprintf("/imports/%d", u.row.ID))
+	return c.Status(fiber.StatusAccepted).JSON(viewImport(u.row))
+}
+
+// fileUpload is one file on its way in.
+type fileUpload struct {
+	api      *API
+	ctx      context.Context
+	actor    Actor
+	body     *uploadBody
+	filename *string
+	row      queries.Import // ID is 0 before there is one
+}
+
+// open looks at the headers, and returns the bytes of the file.
+func (u *fileUpload) open(ctx *fasthttp.RequestCtx) (io.Reader, error) {
+	header := &ctx.Request.Header
+	limit := u.api.ImportMaxBytes
+	if int64(header.ContentLength()) > limit+multipartSlack {
+		return nil, u.tooLarge()
+	}
+	if encoding := string(header.ContentEncoding()); encoding != "" && !strings.EqualFold(encoding, "identity") {
+		return nil, errUploadEncoding
+	}
+	media, params, err := mime.ParseMediaType(string(header.ContentType()))
+	if err != nil {
+		return nil, errUploadType
+	}
+	u.body = &uploadBody{upload: u, conn: ctx, in: ctx.RequestBodyStream(), left: limit, heard: time.Now()}
+	switch media {
+	case "text/csv":
+		return u.body, nil
+	case "multipart/form-data":
+		u.body.left += multipartSlack
+		return u.part(params["boundary"])
+	}
+	return nil, errUploadType
+}
+
+func (u *fileUpload) tooLarge() error {
+	return tooLarge(fmt.Sprintf("the file must be at most %d bytes", u.api.ImportMaxBytes))
+}
+
+// part returns the form's part named file. Others before it are passed over.
+func (u *fileUpload) part(boundary string) (io.Reader, error) {
+	if boundary == "" {
+		return nil, errUploadType
+	}
+	form := multipart.NewReader(u.body, boundary)
+	for {
+		part, err := form.NextRawPart()
+		if errors.Is(err, io.EOF) {
+			return nil, errUploadNoFile
+		}
+		if err != nil {
+			return nil, u.fault(err)
+		}
+		if part.FormName() == "file" {
+			u.filename = cleanFilename(part.FileName())
+			return part, nil
+		}
+	}
+}
+
+// cleanFilename returns the last element of what a client calls its file.
+func cleanFilename(name string) *string {
+	name = path.Base(strings.ReplaceAll(name, `\`, "/"))
+	name = clicks.Clean(name, maxFilename)
+	if name == "" || name == "." || name == "/" {
+		return nil
+	}
+	return &name
+}
+
+// receive stores the file chunk by chunk. The import comes to be with the first
+// of them, so that a file which cannot be meant leaves nothing.
+func (u *fileUpload) receive(file io.Reader, kind csvimport.Kind) error {
+	splitter, err := csvimport.NewSplitter(file, kind, csvimport.SplitOptions{Keys: true})
+	if err != nil {
+		return u.fault(err)
+	}
+	chunks := 0
+	for ; ; chunks++ {
+		chunk, err := splitter.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return u.fault(err)
+		}
+		if chunks == 0 {
+			err = u.create(kind, splitter.Layout())
+		}
+		if err == nil {
+			err = u.store(chunk)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return u.queue(chunks, splitter.Rows())
+}
+
+// fault turns an error of reading the file into an answer.
+func (u *fileUpload) fault(err error) error {
+	var format *csvimport.FormatError
+	var own *Error
+	switch {
+	case errors.As(err, &own):
+		return own
+	case errors.As(err, &format):
+		return badRequest("the file cannot be imported: "+format.Error(), FieldError{"file", format.Error()})
+	}
+	return errUploadBroken
+}
+
+func (u *fileUpload) create(kind csvimport.Kind, layout csvimport.Layout) error {
+	encoded, err := json.Marshal(layout)
+	if err != nil {
+		return fmt.Errorf("encode layout: %w", err)
+	}
+	return u.inTx(func(ctx context.Context, tx pgx.Tx) error {
+		u.row, err = queries.New(tx).CreateImport(ctx, queries.CreateImportParams{
+			Kind: string(kind), Filename: u.filename, Layout: encoded,
+			// Ids of links refer to nothing an editor may write.
+			KeepIds: u.actor.Role == RoleAdmin, ActorID: u.actor.TokenID, ActorName: u.actor.Name,
+		})
+		return err
+	})
+}
+
+// store stores a chunk, unless the import was given up or cancelled meanwhile:
+// nobody would remove it again.
+func (u *fileUpload) store(chunk csvimport.Chunk) error {
+	return u.inTx(func(ctx context.Context, tx pgx.Tx) error {
+		q := queries.New(tx)
+		heard, err := q.HearImport(ctx, u.body.read, u.row.ID)
+		if err != nil {
+			return err
+		}
+		if heard == 0 {
+			return errUploadCancelled
+		}
+		u.body.heard = time.Now()
+		return q.InsertImportChunk(ctx, queries.InsertImportChunkParams{
+			ImportID: u.row.ID, Seq: int32(chunk.Seq), FirstLine: chunk.FirstLine, Rows: int32(chunk.Rows),
+			Data: chunk.Data, Keys: csvimport.EncodeKeys(chunk.Keys),
+		})
+	})
+}
+
+// queue hands the import over to the workers. A file of one chunk needs no
+// planning: its rows are applied in order anyway.
+func (u *fileUpload) queue(chunks int, rows int64) error {
+	var args river.JobArgs = jobs.PlanImport{ImportID: u.row.ID}
+	if chunks == 1 {
+		args = jobs.ApplyChunk{ImportID: u.row.ID}
+	}
+	return u.inTx(func(ctx context.Context, tx pgx.Tx) error {
+		row, err := queries.New(tx).QueueImport(ctx, queries.QueueImportParams{
+			ID: u.row.ID, BytesReceived: u.body.read, RowsTotal: rows, ChunksTotal: int32(chunks),
+		})
+		if errors.Is(err, pgx.ErrNoRows) {
+			return errUploadCancelled
+		}
+		if err != nil {
+			return err
+		}
+		u.row = row
+		return u.api.insertImportJob(ctx, tx, row.ID, args)
+	})
+}
+
+func (u *fileUpload) inTx(do func(context.Context, pgx.Tx) error) error {
+	ctx, cancel := context.WithTimeout(u.ctx, requestTimeout)
+	defer cancel()
+	return postgres.InTx(ctx, u.api.Pool, func(tx pgx.Tx) error { return do(ctx, tx) })
+}
+
+// fail ends an import whose upload came to nothing and drops its chunks. One
+// that is queued after all, because only the answer to the commit was lost, or
+// that is being cancelled, is let be.
+func (u *fileUpload) fail(cause error) {
+	if u.row.ID == 0 {
+		return
+	}
+	reason := fromError(cause).Message
+	err := u.inTx(func(ctx context.Context, tx pgx.Tx) error {
+		q := queries.New(tx)
+		failed, err := q.FailImport(ctx, &reason, u.row.ID)
+		if err != nil || failed == 0 {
+			return err
+		}
+		return q.DropImportChunks(ctx, u.row.ID)
+	})
+	if err != nil {
+		u.api.Log.WarnContext(u.ctx, "failed upload could not be cleared away, a worker will do it",
+			"import_id", u.row.ID, "error", err)
+	}
+}
+
+// uploadBody reads the body of an upload: within its bound, for as long as
+// bytes keep coming, and not beyond a shutdown.
+type uploadBody struct {
+	upload *fileUpload
+	conn   *fasthttp.RequestCtx
+	in     io.Reader // nil if the request has no body
+	read   int64
+	left   int64
+	heard  time.Time
+}
+
+// Read implements io.Reader.
+func (b *uploadBody) Read(p []byte) (int, error) {
+	if b.in == nil {
+		return 0, io.EOF
+	}
+	if b.upload.api.draining.Load() {
+		return 0, errUploadDraining
+	}
+	if time.Since(b.heard) > hearEvery {
+		if err := b.hear(); err != nil {
+			return 0, err
+		}
+	}
+	if err := b.conn.SetReadDeadline(time.Now().Add(uploadIdle)); err != nil {
+		return 0, err
+	}
+	n, err := b.in.Read(p)
+	b.read += int64(n)
+	if b.left -= int64(n); b.left < 0 {
+		return 0, b.upload.tooLarge()
+	}
+	return n, err
+}
+
+// hear says that a slow upload is alive. That the database cannot be reached is
+// left for the next chunk to find.
+func (b *uploadBody) hear() error {
+	b.heard = time.Now()
+	if b.upload.row.ID == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(b.upload.ctx, requestTimeout)
+	defer cancel()
+	heard, err := queries.New(b.upload.api.Pool).HearImport(ctx, b.read, b.upload.row.ID)
+	if err == nil && heard == 0 {
+		return errUploadCancelled
+	}
+	return nil
+}
