@@ -9,48 +9,6 @@ import (
 	"context"
 )
 
-// iteratorForCopyClicks implements pgx.CopyFromSource.
-type iteratorForCopyClicks struct {
-	rows                 []CopyClicksParams
-	skippedFirstNextCall bool
-}
-
-func (r *iteratorForCopyClicks) Next() bool {
-	if len(r.rows) == 0 {
-		return false
-	}
-	if !r.skippedFirstNextCall {
-		r.skippedFirstNextCall = true
-		return true
-	}
-	r.rows = r.rows[1:]
-	return len(r.rows) > 0
-}
-
-func (r iteratorForCopyClicks) Values() ([]interface{}, error) {
-	return []interface{}{
-		r.rows[0].OccurredAt,
-		r.rows[0].URLID,
-		r.rows[0].UserID,
-		r.rows[0].Visitor,
-		r.rows[0].Bot,
-		r.rows[0].EventType,
-		r.rows[0].Country,
-		r.rows[0].Browser,
-		r.rows[0].OS,
-		r.rows[0].Device,
-		r.rows[0].ReferrerHost,
-	}, nil
-}
-
-func (r iteratorForCopyClicks) Err() error {
-	return nil
-}
-
-func (q *Queries) CopyClicks(ctx context.Context, arg []CopyClicksParams) (int64, error) {
-	return q.db.CopyFrom(ctx, []string{"events"}, []string{"occurred_at", "url_id", "user_id", "visitor", "bot", "event_type", "country", "browser", "os", "device", "referrer_host"}, &iteratorForCopyClicks{rows: arg})
-}
-
 // iteratorForInsertClickRejects implements pgx.CopyFromSource.
 type iteratorForInsertClickRejects struct {
 	rows                 []InsertClickRejectsParams

@@ -21,13 +21,6 @@ WHERE occurred_at <= @before_at::timestamptz
 ORDER BY occurred_at DESC, id DESC
 LIMIT @row_limit OFFSET @row_offset;
 
--- name: CopyClicks :copyfrom
-INSERT INTO events (
-    occurred_at, url_id, user_id, visitor, bot, event_type, country, browser, os, device, referrer_host
-) VALUES (
-    @occurred_at, @url_id, @user_id, @visitor, @bot, @event_type, @country, @browser, @os, @device, @referrer_host
-);
-
 -- name: ImportEvents :many
 -- Like ImportUsers; id 0 and empty details are none.
 INSERT INTO events (occurred_at, url_id, user_id, source_id, event_type, details, import_id, import_line)

@@ -11,20 +11,6 @@ import (
 	"time"
 )
 
-type CopyClicksParams struct {
-	OccurredAt   time.Time
-	URLID        *int64
-	UserID       *int64
-	Visitor      *int64
-	Bot          *bool
-	EventType    string
-	Country      *string
-	Browser      *string
-	OS           *string
-	Device       *string
-	ReferrerHost *string
-}
-
 const findEventConflicts = `-- name: FindEventConflicts :many
 SELECT
     r.line::bigint AS line,

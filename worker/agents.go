@@ -19,11 +19,13 @@ const (
 	deviceDesktop = "desktop"
 )
 
-// agent is what a User-Agent header says. nil is unknown. Shared and never
+// agent is what a User-Agent header says. "" is unknown. Shared and never
 // changed.
 type agent struct {
-	bot                 *bool
-	browser, os, device *string
+	bot                 bool
+	browser, os, device string
+	// columns are browser, os and device as a binary COPY takes them.
+	columns []byte
 }
 
 // agents parses User-Agent headers and remembers the most used ones: parsing
@@ -120,30 +122,38 @@ var tools = []struct{ token, name string }{
 var botWords = []string{"bot", "crawl", "spider", "slurp", "scraper", "link preview", "urlpreview", "monitoring", "archiver"}
 
 func parseAgent(header string) *agent {
+	a := readAgent(header)
+	if a.bot {
+		a.device = deviceBot
+	}
+	for _, name := range []string{a.browser, a.os, a.device} {
+		a.columns = appendText(a.columns, name)
+	}
+	return &a
+}
+
+func readAgent(header string) agent {
 	if header == "" {
-		// Every browser sends one.
-		return &agent{bot: new(true), device: new(deviceBot)}
+		return agent{bot: true} // every browser sends one
 	}
 	// A brand of phones, not a robot.
 	lower := strings.ReplaceAll(strings.ToLower(header), "cubot", "")
 	for _, t := range tools {
 		if strings.Contains(lower, t.token) {
-			return &agent{bot: new(true), browser: new(t.name), device: new(deviceBot)}
+			return agent{bot: true, browser: t.name}
 		}
 	}
 	ua := useragent.Parse(header)
-	parsed := &agent{bot: new(ua.Bot || hasAny(lower, botWords)), browser: text(ua.Name), os: text(ua.OS)}
+	a := agent{bot: ua.Bot || hasAny(lower, botWords), browser: bounded(ua.Name), os: bounded(ua.OS)}
 	switch {
-	case *parsed.bot:
-		parsed.device = new(deviceBot)
 	case ua.Tablet:
-		parsed.device = new(deviceTablet)
+		a.device = deviceTablet
 	case ua.Mobile:
-		parsed.device = new(deviceMobile)
+		a.device = deviceMobile
 	case ua.Desktop:
-		parsed.device = new(deviceDesktop)
+		a.device = deviceDesktop
 	}
-	return parsed
+	return a
 }
 
 func hasAny(s string, words []string) bool {
@@ -155,11 +165,4 @@ func hasAny(s string, words []string) bool {
 	return false
 }
 
-// text returns s bounded, and nil for an empty one.
-func text(s string) *string {
-	s = strings.TrimSpace(clicks.Clean(s, agentNameMax))
-	if s == "" {
-		return nil
-	}
-	return &s
-}
+func bounded(name string) string { return strings.TrimSpace(clicks.Clean(name, agentNameMax)) }

@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"cmp"
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
@@ -10,61 +11,62 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/phuslu/iploc"
 
 	"github.com/signpost/signpost/internal/clicks"
-	"github.com/signpost/signpost/queries"
 )
 
 const (
 	eventClicked = "clicked"
 	hostMax      = 255 // bytes, as of a DNS name
 	quarter      = 15 * time.Minute
+	utcDay       = 24 * time.Hour
 )
 
 // event is a click as it goes into the events table, with its place in the
-// batch.
+// batch. Small, and with few pointers, because a batch has tens of thousands.
 type event struct {
-	position int
-	row      queries.CopyClicksParams
+	at                     int64 // microseconds since 1970
+	urlID, userID, visitor int64
+	agent                  *agent
+	host                   string // of the referrer; "" is none
+	country                [2]byte
+	position               int32
 }
+
+func (e *event) time() time.Time { return time.UnixMicro(e.at).UTC() }
 
 // enricher turns clicks into events. It is for one batch, in one goroutine.
 type enricher struct {
-	agents    *agents
-	salts     *salts
-	day       int64 // since 1970, of mac's salt
-	mac       hash.Hash
-	sum       []byte
-	input     []byte
-	countries map[string]*string
+	agents *agents
+	salts  *salts
+	day    int64 // since 1970, of mac's salt
+	mac    hash.Hash
+	sum    []byte
+	input  []byte
 }
 
-func (d *deps) newEnricher() *enricher {
-	return &enricher{agents: d.agents, salts: d.salts, countries: map[string]*string{}}
-}
+func (d *deps) newEnricher() *enricher { return &enricher{agents: d.agents, salts: d.salts} }
 
-// events returns the clicks as events, oldest first. Only reading a day's salt
-// can fail.
-func (e *enricher) events(ctx context.Context, batch []clicks.Click) ([]event, error) {
-	events := make([]event, len(batch))
-	visitors := make([]int64, len(batch))
-	for i := range batch {
-		c := &batch[i]
+// events returns the clicks at the given positions as events, oldest first.
+// Only reading a day's salt can fail.
+func (e *enricher) events(ctx context.Context, batch []clicks.Click, positions []int32) ([]event, error) {
+	events := make([]event, len(positions))
+	for i, position := range positions {
+		c := &batch[position]
 		visitor, err := e.visitor(ctx, c)
 		if err != nil {
 			return nil, err
 		}
-		visitors[i] = visitor
-		a := e.agents.get(c.UserAgent)
-		events[i] = event{i, queries.CopyClicksParams{
-			OccurredAt: c.At, URLID: &c.URLID, UserID: &c.UserID, Visitor: &visitors[i],
-			Bot: a.bot, EventType: eventClicked, Country: e.country(c.IP),
-			Browser: a.browser, OS: a.os, Device: a.device, ReferrerHost: referrerHost(c.Referrer),
-		}}
+		events[i] = event{
+			at: c.At.UnixMicro(), urlID: c.URLID, userID: c.UserID, visitor: visitor,
+			agent: e.agents.get(c.UserAgent), host: referrerHost(c.Referrer),
+			country: country(c.IP), position: position,
+		}
 	}
-	slices.SortStableFunc(events, func(a, b event) int { return a.row.OccurredAt.Compare(b.row.OccurredAt) })
+	slices.SortStableFunc(events, func(a, b event) int { return cmp.Compare(a.at, b.at) })
 	return events, nil
 }
 
@@ -72,7 +74,7 @@ func (e *enricher) events(ctx context.Context, batch []clicks.Click) ([]event, e
 // address NUL user agent): the same for one visitor within a day, and nobody's
 // once the salt is destroyed.
 func (e *enricher) visitor(ctx context.Context, c *clicks.Click) (int64, error) {
-	if day := floorDay(c.At); e.mac == nil || day != e.day {
+	if day := floor(c.At.UnixMicro(), utcDay); e.mac == nil || day != e.day {
 		salt, err := e.salts.get(ctx, day)
 		if err != nil {
 			return 0, err
@@ -90,29 +92,24 @@ func (e *enricher) visitor(ctx context.Context, c *clicks.Click) (int64, error) 
 }
 
 // country returns the two letters of the country that ip is registered in, and
-// nil for one that is nowhere. (IP2Location LITE data.)
-func (e *enricher) country(ip netip.Addr) *string {
+// zeros for one that is nowhere. (IP2Location LITE data.)
+func country(ip netip.Addr) (letters [2]byte) {
 	if !ip.IsValid() || ip.IsPrivate() || ip.IsLoopback() || ip.IsLinkLocalUnicast() || !ip.IsGlobalUnicast() {
-		return nil
+		return letters
 	}
-	code := iploc.IPCountry(ip)
-	if len(code) != 2 || code == "ZZ" {
-		return nil
+	if code := iploc.IPCountry(ip); len(code) == 2 && code != "ZZ" {
+		copy(letters[:], code)
 	}
-	known, ok := e.countries[code]
-	if !ok {
-		known = &code
-		e.countries[code] = known
-	}
-	return known
+	return letters
 }
 
 // referrerHost returns the host of a Referer header, lower-case and without
-// user, port and trailing dot; nil when there is none.
-func referrerHost(referrer string) *string {
+// user, port and trailing dot; "" when there is none, or none that a database
+// would take.
+func referrerHost(referrer string) string {
 	_, rest, found := strings.Cut(referrer, "://")
 	if !found {
-		return nil
+		return ""
 	}
 	if i := strings.IndexAny(rest, "/?#\\"); i >= 0 {
 		rest = rest[:i]
@@ -124,18 +121,22 @@ func referrerHost(referrer string) *string {
 		rest = rest[:i]
 	}
 	host := strings.ToLower(strings.TrimSuffix(rest, "."))
-	if host == "" || len(host) > hostMax || strings.ContainsAny(host, " \t\"<>") {
-		return nil
+	if len(host) > hostMax || strings.ContainsFunc(host, noHostRune) {
+		return ""
 	}
-	return &host
+	return host
 }
 
-// floorDay returns the number of t's UTC day since 1970.
-func floorDay(t time.Time) int64 {
-	const day = 24 * 60 * 60
-	seconds := t.Unix()
-	n := seconds / day
-	if seconds%day < 0 {
+// noHostRune is true of what no host contains, and of bytes that are not UTF-8.
+func noHostRune(r rune) bool {
+	return r <= ' ' || r == '"' || r == '<' || r == '>' || r == 0x7f || r == utf8.RuneError
+}
+
+// floor returns how many whole units lie between 1970 and at, which is in
+// microseconds; negative before 1970.
+func floor(at int64, unit time.Duration) int64 {
+	n := at / unit.Microseconds()
+	if at%unit.Microseconds() < 0 {
 		n--
 	}
 	return n

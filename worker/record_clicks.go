@@ -79,29 +79,32 @@ func (w *recordClicks) read(ctx context.Context, id string) (*clickBatch, error)
 	if batch.clicks, err = clicks.DecodeBatch(payload); err != nil {
 		return nil, fmt.Errorf("decode click batch: %w", err)
 	}
-	if batch.events, err = w.deps.newEnricher().events(ctx, batch.clicks); err != nil {
+	good := batch.setAsideBadTimes(time.Now())
+	if batch.events, err = w.deps.newEnricher().events(ctx, batch.clicks, good); err != nil {
 		return nil, err
 	}
-	batch.setAsideBadTimes(time.Now())
 	return batch, w.ensurePartitions(ctx, batch.events)
 }
 
 // setAsideBadTimes takes out clicks of a clock so wrong that there is no
-// partition for them.
-func (b *clickBatch) setAsideBadTimes(now time.Time) {
+// partition for them, before salts are made for their days, and returns the
+// positions of the others.
+func (b *clickBatch) setAsideBadTimes(now time.Time) (good []int32) {
 	first := time.Date(2000, time.January, 1, 0, 0, 0, 0, time.UTC)
 	end := postgres.MonthOf(now).AddDate(0, 2, 0)
-	b.events = slices.DeleteFunc(b.events, func(e event) bool {
-		bad := e.row.OccurredAt.Before(first) || !e.row.OccurredAt.Before(end)
-		if bad {
-			b.badTimes = append(b.badTimes, b.reject(e.position, rejectedTime, "time is out of range"))
+	good = make([]int32, 0, len(b.clicks))
+	for i := range b.clicks {
+		if at := b.clicks[i].At; at.Before(first) || !at.Before(end) {
+			b.badTimes = append(b.badTimes, b.reject(int32(i), rejectedTime, "time is out of range"))
+		} else {
+			good = append(good, int32(i))
 		}
-		return bad
-	})
+	}
+	return good
 }
 
 // reject describes a click that is set aside. Its address is left out (I9).
-func (b *clickBatch) reject(position int, reason, detail string) queries.InsertClickRejectsParams {
+func (b *clickBatch) reject(position int32, reason, detail string) queries.InsertClickRejectsParams {
 	c := b.clicks[position]
 	// Bounded to what a timestamp can hold and people can read.
 	at := c.At
@@ -109,7 +112,7 @@ func (b *clickBatch) reject(position int, reason, detail string) queries.InsertC
 		at = time.Unix(0, 0).UTC()
 	}
 	return queries.InsertClickRejectsParams{
-		BatchID: b.id, Position: int32(position), OccurredAt: at, URLID: c.URLID, UserID: c.UserID,
+		BatchID: b.id, Position: position, OccurredAt: at, URLID: c.URLID, UserID: c.UserID,
 		UserAgent: new(clicks.Clean(c.UserAgent, clicks.MaxUserAgent)),
 		Referrer:  new(clicks.Clean(c.Referrer, clicks.MaxReferrer)),
 		Reason:    reason + ": " + clicks.Clean(detail, 200),
@@ -119,7 +122,7 @@ func (b *clickBatch) reject(position int, reason, detail string) queries.InsertC
 func (w *recordClicks) ensurePartitions(ctx context.Context, events []event) error {
 	var months []time.Time
 	for i := range events {
-		month := postgres.MonthOf(events[i].row.OccurredAt)
+		month := postgres.MonthOf(events[i].time())
 		if len(months) == 0 || !month.Equal(months[len(months)-1]) {
 			months = append(months, month)
 		}
@@ -179,7 +182,7 @@ func (b *clickBatch) store(ctx context.Context, tx pgx.Tx, q *queries.Queries) (
 	if b.careful {
 		stored, refused, err = b.storeHalves(ctx, tx, b.events, nil, refused)
 	} else {
-		stored, err = b.events, copyClicks(ctx, q, b.events)
+		stored, err = b.events, copyEvents(ctx, tx, b.events)
 	}
 	if err != nil {
 		return nil, nil, err
@@ -198,7 +201,7 @@ func (b *clickBatch) storeHalves(ctx context.Context, tx pgx.Tx, events, stored 
 	if len(events) == 0 {
 		return stored, refused, nil
 	}
-	err := pgx.BeginFunc(ctx, tx, func(tx pgx.Tx) error { return copyClicks(ctx, queries.New(tx), events) })
+	err := pgx.BeginFunc(ctx, tx, func(tx pgx.Tx) error { return copyEvents(ctx, tx, events) })
 	switch {
 	case err == nil:
 		return append(stored, events...), refused, nil
@@ -213,17 +216,6 @@ func (b *clickBatch) storeHalves(ctx context.Context, tx pgx.Tx, events, stored 
 		return nil, nil, err
 	}
 	return b.storeHalves(ctx, tx, events[half:], stored, refused)
-}
-
-func copyClicks(ctx context.Context, q *queries.Queries, events []event) error {
-	rows := make([]queries.CopyClicksParams, len(events))
-	for i := range events {
-		rows[i] = events[i].row
-	}
-	if _, err := q.CopyClicks(ctx, rows); err != nil {
-		return fmt.Errorf("copy clicks: %w", err)
-	}
-	return nil
 }
 
 // rollups counts clicks by link and quarter of an hour, and by link and UTC
@@ -243,14 +235,11 @@ type rollupCount struct{ clicks, bots int64 }
 func countRollups(events []event) rollups {
 	counts := map[rollupKey]rollupCount{}
 	for i := range events {
-		row := &events[i].row
-		if row.URLID == nil {
-			continue
-		}
-		key := rollupKey{*row.URLID, row.OccurredAt.Truncate(quarter).Unix()}
+		e := &events[i]
+		key := rollupKey{e.urlID, floor(e.at, quarter) * int64(quarter/time.Second)}
 		n := counts[key]
 		n.clicks++
-		if row.Bot != nil && *row.Bot {
+		if e.agent.bot {
 			n.bots++
 		}
 		counts[key] = n
@@ -268,7 +257,7 @@ func sumRollups(quarters map[rollupKey]rollupCount) rollups {
 		r.quarters.Buckets = append(r.quarters.Buckets, start)
 		r.quarters.Clicks = append(r.quarters.Clicks, n.clicks)
 		r.quarters.Bots = append(r.quarters.Bots, n.bots)
-		day := rollupKey{k.urlID, start.Truncate(24 * time.Hour).Unix()}
+		day := rollupKey{k.urlID, start.Truncate(utcDay).Unix()}
 		sum := days[day]
 		days[day] = rollupCount{sum.clicks + n.clicks, sum.bots + n.bots}
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -196,9 +197,9 @@ func TestPoisonousBatchBlocksNoOther(t *testing.T) {
 	})
 	s.wantCounted(100)
 	s.wantInt(1, "SELECT count(*) FROM click_batches WHERE id = 'bad' AND payload IS NOT NULL")
-	if errors := s.int("SELECT cardinality(errors) FROM river_job WHERE id = $1", bad); errors == 0 {
-		t.Errorf("the poisonous batch left no error on its job")
-	}
+	s.eventually("its job says why", func() bool {
+		return strings.Contains(s.text("SELECT errors[1]->>'error' FROM river_job WHERE id = $1", bad), "malformed click batch")
+	})
 }
 
 func TestMissingBatchCancelsItsJob(t *testing.T) {

@@ -35,7 +35,7 @@ const (
 	rescueAfter = 90 * time.Second
 	// fetchCooldown and pollInterval bound how long a shipped batch waits for a
 	// free worker, with and without a notification.
-	fetchCooldown = 20 * time.Millisecond
+	fetchCooldown = 5 * time.Millisecond
 	pollInterval  = 500 * time.Millisecond
 	// Click jobs are many and say nothing once they are done.
 	completedRetention = time.Hour
