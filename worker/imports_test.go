@@ -1,0 +1,369 @@
+package worker
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/signpost/signpost/internal/csvimport"
+	"github.com/signpost/signpost/internal/jobs"
+	"github.com/signpost/signpost/queries"
+)
+
+// What examples/README.md says that an import of the example files comes to.
+const (
+	exampleUsers, exampleUsersLost   = 38, 2
+	exampleLinks, exampleLinksLost   = 195, 5
+	exampleEvents, exampleEventsLost = 383, 17
+)
+
+// wantRows checks how an import ended.
+func (s *site) wantRows(id int64, imported, rejected int64) queries.Import {
+	s.Helper()
+	imp := s.ended(id)
+	if imp.State != stateCompleted || imp.RowsImported != imported || imp.RowsRejected != rejected {
+		s.Errorf("import %d of %s is %s with %d imported and %d rejected, want %d and %d",
+			id, imp.Kind, imp.State, imp.RowsImported, imp.RowsRejected, imported, rejected)
+	}
+	s.wantInt(rejected, "SELECT count(*) FROM import_errors WHERE import_id = $1", id)
+	s.wantInt(0, "SELECT count(*) FROM import_chunks WHERE import_id = $1 AND (data IS NOT NULL OR keys IS NOT NULL)", id)
+	s.wantInt(0, "SELECT count(*) FROM import_deferred WHERE import_id = $1", id)
+	return imp
+}
+
+// rejections lists an import's rejected rows as "line field".
+func (s *site) rejections(id int64) string {
+	s.Helper()
+	return s.text(`SELECT string_agg(concat_ws(' ', line, field), ', ' ORDER BY line)
+		FROM import_errors WHERE import_id = $1`, id)
+}
+
+func read(t *testing.T, name string) string {
+	t.Helper()
+	data, err := os.ReadFile("../examples/" + name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+// The example files, whole and in small chunks on several workers, give what
+// their README says, and loading them again gives nothing.
+func TestImportExamples(t *testing.T) {
+	for name, opts := range map[string]csvimport.SplitOptions{"whole": {}, "chunked": {ChunkRows: 7}} {
+		t.Run(name, func(t *testing.T) {
+			s := setup(t)
+			s.start(map[string]int{jobs.QueueImports: 4})
+			for _, file := range []struct {
+				name               string
+				kind               csvimport.Kind
+				imported, rejected int64
+			}{
+				{"users.csv", csvimport.KindUsers, exampleUsers, exampleUsersLost},
+				{"urls.csv", csvimport.KindLinks, exampleLinks, exampleLinksLost},
+				{"events.csv", csvimport.KindEvents, exampleEvents, exampleEventsLost},
+			} {
+				first := s.upload(file.kind, read(t, file.name), opts)
+				s.wantRows(first, file.imported, file.rejected)
+				again := s.upload(file.kind, read(t, file.name), opts)
+				s.wantRows(again, 0, file.imported+file.rejected)
+			}
+			s.wantInt(exampleEvents, "SELECT count(*) FROM events")
+			s.wantInt(0, `SELECT count(*) FROM events e LEFT JOIN urls u ON u.id = e.url_id WHERE u.id IS NULL`)
+			s.wantInt(s.int("SELECT count(*) FROM events WHERE event_type = 'clicked'"), "SELECT sum(clicks) FROM click_days")
+			s.wantInt(s.int("SELECT count(*) FROM events WHERE event_type = 'clicked'"), "SELECT sum(clicks) FROM click_quarters")
+			// New rows get ids beyond those of the files.
+			s.wantInt(s.int("SELECT max(id) + 1 FROM users"),
+				"INSERT INTO users (username, email) VALUES ('later', 'later@example.com') RETURNING id")
+		})
+	}
+}
+
+// modelUser is a row of a random file, and line where it is.
+type modelUser struct {
+	line            int64
+	id, name, email string
+}
+
+// randomUsers returns rows that claim few keys among them, so that most are
+// contended: in other case, twice in a row, or broken.
+func randomUsers(r *rand.Rand, n int) (string, []modelUser) {
+	names := []string{"ann", "Ann", "ANN", "bob", "Bob", "cy", "dora", "Émile", "émile", "eve", ""}
+	var file strings.Builder
+	file.WriteString("id,username,email\n")
+	rows := make([]modelUser, n)
+	for i := range rows {
+		u := modelUser{line: int64(i + 2)}
+		if r.IntN(4) > 0 {
+			u.id = fmt.Sprint(1 + r.IntN(n))
+		}
+		u.name = names[r.IntN(len(names))]
+		if r.IntN(2) == 0 {
+			u.name = fmt.Sprintf("user%d", r.IntN(n))
+		}
+		u.email = fmt.Sprintf("Mail%d@example.com", r.IntN(n))
+		if r.IntN(15) == 0 {
+			u.email = "nonsense"
+		}
+		rows[i] = u
+		fmt.Fprintf(&file, "%s,%s,%s\n", u.id, u.name, u.email)
+	}
+	return file.String(), rows
+}
+
+// modelImport takes rows one by one: the lowest line that claims a key gets
+// it, and a row that is rejected claims none. Rows that draw an id come after
+// those that bring one, so that what they draw is in nobody's way.
+func modelImport(rows []modelUser, taken map[string]bool) map[int64]bool {
+	imported := map[int64]bool{}
+	for _, u := range rows {
+		keys := []string{"name " + strings.ToLower(u.name), "email " + strings.ToLower(u.email)}
+		if u.id != "" {
+			keys = append(keys, "id "+u.id)
+		}
+		lost := u.name == "" || u.email == "nonsense"
+		for _, key := range keys {
+			lost = lost || taken[key]
+		}
+		if lost {
+			continue
+		}
+		imported[u.line] = true
+		for _, key := range keys {
+			taken[key] = true
+		}
+	}
+	return imported
+}
+
+// Whatever the size of the chunks, the order in which they run and the number
+// of workers, the result is that of taking the rows in file order.
+func TestImportIsThatOfFileOrder(t *testing.T) {
+	s := setup(t)
+	// Jobs run in random order.
+	s.exec(`
+		CREATE FUNCTION shuffle() RETURNS trigger LANGUAGE plpgsql AS
+			$$ BEGIN NEW.priority = 1 + floor(random() * 4); RETURN NEW; END $$;
+		CREATE TRIGGER shuffle BEFORE INSERT ON river_job FOR EACH ROW EXECUTE FUNCTION shuffle()`)
+	s.start(map[string]int{jobs.QueueImports: 3})
+	for seed := range uint64(40) {
+		r := rand.New(rand.NewPCG(seed, 7)) //nolint:gosec // a test that can be repeated
+		s.exec("TRUNCATE users, imports CASCADE")
+		s.exec("INSERT INTO users (id, username, email) VALUES (3, 'eVe', 'mail3@example.com')")
+		file, rows := randomUsers(r, 1+r.IntN(60))
+		taken := map[string]bool{"id 3": true, "name eve": true, "email mail3@example.com": true}
+		want := modelImport(rows, taken)
+		id := s.upload(csvimport.KindUsers, file, csvimport.SplitOptions{ChunkRows: 1 + r.IntN(10)})
+		s.wantRows(id, int64(len(want)), int64(len(rows)-len(want)))
+		for _, u := range rows {
+			table := "import_errors WHERE line = $1 AND import_id = $2"
+			if want[u.line] {
+				table = "users WHERE import_line = $1 AND import_id = $2"
+			}
+			s.wantInt(1, "SELECT count(*) FROM "+table, u.line, id)
+		}
+		if t.Failed() {
+			t.Fatalf("seed %d: rejected %s of\n%s", seed, s.rejections(id), file)
+		}
+	}
+}
+
+// Links: keys are the id and the code, which are case-sensitive, and a link
+// needs its user.
+func TestImportOfLinks(t *testing.T) {
+	for name, opts := range map[string]csvimport.SplitOptions{"whole": {}, "chunked": {ChunkRows: 1}} {
+		t.Run(name, func(t *testing.T) {
+			s := setup(t)
+			s.exec("INSERT INTO users (id, username, email) VALUES (1, 'ann', 'ann@example.com')")
+			s.start(map[string]int{jobs.QueueImports: 2})
+			id := s.upload(csvimport.KindLinks, `id,user_id,short_code,original_url,title,tags,is_active,expires_at,redirect_status
+1,1,one,https://example.com/1,"A, title",a|b,False,2030-01-01,308
+2,1,One,https://example.com/2,,,,,
+3,2,three,https://example.com/3,,,,,
+3,1,three,https://example.com/4,,,,,
+4,1,three,https://example.com/5,,,,,
+,1,,https://example.com/6,,,,,
+,1,,https://example.com/7,,,,,
+1,1,four,https://example.com/8,,,,,
+5,1,users,https://example.com/9,,,,,
+6,1,six,https://sign.test/six,,,,,
+7,1,seven,nonsense,,,,,
+4503599627370496,1,last,https://example.com/12,,,,,
+`, opts)
+			s.wantRows(id, 6, 6)
+			want := "4 user_id, 6 short_code, 9 id, 10 short_code, 11 original_url, 12 original_url"
+			if got := s.rejections(id); got != want {
+				t.Errorf("rejected %q, want %q", got, want)
+			}
+			s.wantInt(1, `SELECT count(*) FROM urls WHERE id = 1 AND short_code = 'one' AND title = 'A, title'
+				AND tags = '{a,b}' AND NOT is_active AND expires_at = '2030-01-01Z' AND redirect_status = 308`)
+			s.wantInt(1, `SELECT count(*) FROM urls WHERE id = 2 AND short_code = 'One' AND title IS NULL
+				AND tags = '{}' AND is_active AND expires_at IS NULL AND redirect_status = 302`)
+			s.wantInt(2, "SELECT count(*) FROM urls WHERE short_code ~ '^[0-9A-Za-z]{7}$' AND id BETWEEN 4 AND 100")
+			// The greatest id of all leaves others to draw.
+			s.wantInt(1, `WITH new AS (
+				INSERT INTO urls (user_id, short_code, original_url) VALUES (1, 'new', 'https://example.com/') RETURNING id
+			) SELECT count(*) FROM new WHERE id < 100`)
+		})
+	}
+}
+
+func TestImportOfEvents(t *testing.T) {
+	s := setup(t)
+	s.exec(`INSERT INTO users (id, username, email) VALUES (1, 'ann', 'ann@example.com'), (2, 'bob', 'bob@example.com')`)
+	s.exec(`INSERT INTO urls (id, user_id, short_code, original_url) VALUES (10, 2, 'ten', 'https://example.com/')`)
+	s.start(nil)
+	id := s.upload(csvimport.KindEvents, `id,url_id,user_id,event_type,timestamp,details
+1,10,1,clicked,2011-03-04 05:06:07,"{""referrer"":""x""}"
+2,10,,clicked,2011-03-04 05:16:07,
+3,11,1,clicked,2011-03-04 05:06:07,
+4,10,3,clicked,2011-03-04 05:06:07,
+1,10,1,clicked,2011-03-04 05:06:07,
+1,10,1,updated,2012-03-04 05:06:07,
+,10,1,clicked,1999-12-31 23:59:59,
+`, csvimport.SplitOptions{})
+	s.wantRows(id, 3, 4)
+	if got, want := s.rejections(id), "4 url_id, 5 user_id, 6 id, 8 timestamp"; got != want {
+		t.Errorf("rejected %q, want %q", got, want)
+	}
+	s.wantInt(2, "SELECT user_id FROM events WHERE source_id = 2") // the owner of the link
+	s.wantInt(2, "SELECT clicks FROM click_days WHERE url_id = 10 AND day = '2011-03-04'")
+	s.wantInt(2, "SELECT count(*) FROM click_quarters")
+}
+
+// Two imports of one file at once: each row goes in once.
+func TestImportsAtOnce(t *testing.T) {
+	s := setup(t)
+	r := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // a test that can be repeated
+	file, rows := randomUsers(r, 400)
+	want := modelImport(rows, map[string]bool{})
+	for _, row := range []struct{ a, b int }{{0, 0}, {20, 20}, {20, 33}} {
+		s.exec("TRUNCATE users, imports CASCADE")
+		first := s.receive(csvimport.KindUsers, file, csvimport.SplitOptions{ChunkRows: row.a})
+		second := s.receive(csvimport.KindUsers, file, csvimport.SplitOptions{ChunkRows: row.b})
+		s.queueImport(first)
+		s.queueImport(second)
+		if s.worker == nil {
+			s.start(map[string]int{jobs.QueueImports: 6})
+		}
+		a, b := s.ended(first), s.ended(second)
+		s.wantInt(a.RowsImported+b.RowsImported, "SELECT count(*) FROM users")
+		if a.State != stateCompleted || b.State != stateCompleted {
+			t.Errorf("imports are %s and %s", a.State, b.State)
+		}
+		if row.a == 0 && a.RowsImported+b.RowsImported != int64(len(want)) {
+			t.Errorf("%d and %d rows went in, want %d together", a.RowsImported, b.RowsImported, len(want))
+		}
+	}
+}
+
+// A chunk whose job runs again, or twice at once, is applied once.
+func TestChunkJobsRunAgain(t *testing.T) {
+	s := setup(t)
+	file := "username,email\n"
+	for i := range 30 {
+		file += fmt.Sprintf("user%d,user%d@example.com\n", i, i%28)
+	}
+	id := s.upload(csvimport.KindUsers, file, csvimport.SplitOptions{ChunkRows: 3})
+	s.start(map[string]int{jobs.QueueImports: 4})
+	s.eventually("chunks are queued", func() bool {
+		return s.text("SELECT state FROM imports WHERE id = $1", id) != stateQueued
+	})
+	for seq := range int32(10) {
+		for range 3 {
+			if _, err := s.river.Insert(s.ctx, jobs.ApplyChunk{ImportID: id, Seq: seq}, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := s.river.Insert(s.ctx, jobs.FinishImport{ImportID: id}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.eventually("all jobs are done", func() bool {
+		return s.int("SELECT count(*) FROM river_job WHERE finalized_at IS NULL") == 0
+	})
+	s.wantRows(id, 28, 2)
+	s.wantInt(28, "SELECT count(*) FROM users")
+	s.wantInt(10, "SELECT chunks_done FROM imports")
+}
+
+// Cancelling waits for the chunk that runs, leaves the rest, and says how far
+// it got.
+func TestCancelImport(t *testing.T) {
+	s := setup(t)
+	file := "username,email\n"
+	for i := range 50 {
+		file += fmt.Sprintf("user%d,user%d@example.com\n", i, i)
+	}
+	id := s.upload(csvimport.KindUsers, file, csvimport.SplitOptions{ChunkRows: 5})
+	// The chunk that holds user22 cannot finish before this ends.
+	tx := s.lock("INSERT INTO users (username, email) VALUES ('user22', 'other@example.com')")
+	s.start(map[string]int{jobs.QueueImports: 2})
+	s.eventually("a chunk waits", s.someoneWaits)
+	s.exec("UPDATE imports SET state = 'cancelling' WHERE id = $1", id)
+	if _, err := s.river.Insert(s.ctx, jobs.FinishImport{ImportID: id}, nil); err != nil {
+		t.Fatal(err)
+	}
+	s.eventually("the cancellation waits too", func() bool {
+		return s.int(`SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+			AND wait_event_type = 'Lock'`) == 2
+	})
+	if state := s.text("SELECT state FROM imports WHERE id = $1", id); state != stateCancelling {
+		t.Errorf("import is %s while a chunk runs", state)
+	}
+	s.rollback(tx)
+	imp := s.ended(id)
+	if imp.State != stateCancelled || imp.RowsTotal != 50 {
+		t.Errorf("import is %s with %d rows", imp.State, imp.RowsTotal)
+	}
+	s.wantInt(imp.RowsImported, "SELECT count(*) FROM users")
+	s.wantInt(5*int64(imp.ChunksDone), "SELECT count(*) FROM users")
+	s.wantInt(1, "SELECT count(*) FROM users WHERE username = 'user22'")
+	s.wantInt(0, "SELECT count(*) FROM import_chunks WHERE data IS NOT NULL")
+}
+
+// A value that passes our rules and that Postgres refuses costs its own row
+// only.
+func TestImportOfARefusedValue(t *testing.T) {
+	for name, opts := range map[string]csvimport.SplitOptions{"whole": {}, "chunked": {ChunkRows: 4}} {
+		t.Run(name, func(t *testing.T) {
+			s := setup(t)
+			s.exec("ALTER TABLE users ADD CONSTRAINT users_no_mallory CHECK (username <> 'mallory')")
+			s.start(nil)
+			id := s.upload(csvimport.KindUsers, `username,email
+ann,ann@example.com
+mallory,bob@example.com
+bob,bob@example.com
+Ann,cy@example.com
+cy,cy@example.com
+`, opts)
+			s.wantRows(id, 3, 2)
+			if got, want := s.rejections(id), "3 , 5 username"; got != want {
+				t.Errorf("rejected %q, want %q", got, want)
+			}
+		})
+	}
+}
+
+// A user who is deleted while links of theirs are inserted costs those links
+// only.
+func TestImportWhileAUserIsDeleted(t *testing.T) {
+	s := setup(t)
+	s.exec(`INSERT INTO users (id, username, email) VALUES (1, 'ann', 'ann@example.com'), (2, 'bob', 'bob@example.com')`)
+	id := s.upload(csvimport.KindLinks, `user_id,short_code,original_url
+1,one,https://example.com/1
+2,two,https://example.com/2
+`, csvimport.SplitOptions{})
+	tx := s.lock("DELETE FROM users WHERE id = 2")
+	s.start(nil)
+	s.eventually("the chunk waits", s.someoneWaits)
+	if err := tx.Commit(s.ctx); err != nil {
+		t.Fatal(err)
+	}
+	s.wantRows(id, 1, 1)
+	if got, want := s.rejections(id), "3 user_id"; got != want {
+		t.Errorf("rejected %q, want %q", got, want)
+	}
+}
