@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -18,8 +19,10 @@ const (
 	// when the poll under way hangs on a dead connection and has to be given up.
 	pollEvery   = 200 * time.Millisecond
 	pollTimeout = 500 * time.Millisecond
-	// beginTimeout bounds the first read on a new connection.
-	beginTimeout = 5 * time.Second
+	dialTimeout = 2 * time.Second
+	// maxPollTimeout is what the timeout doubles to while polls time out: a
+	// server that is slow, or has much to tell, must be heard out some time.
+	maxPollTimeout = 30 * time.Second
 	// maxChanges is how many changes one poll brings; when there are more, the
 	// next one follows at once.
 	maxChanges = 1000
@@ -57,7 +60,10 @@ type change struct {
 
 // follow polls the change log until ctx ends, on a connection of its own.
 func (c *Cache) follow(ctx context.Context) {
-	f := &feed{cache: c}
+	f := &feed{cache: c, timeout: pollTimeout}
+	if m := c.mark.Load(); m != nil {
+		f.position, f.begun = m.position, true
+	}
 	defer f.hangUp()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -72,18 +78,19 @@ func (c *Cache) follow(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
+		timer.Reset(f.pause(more, err, time.Since(began)))
 		f.report(ctx, err)
-		timer.Reset(pause(more, err, time.Since(began)))
 	}
 }
 
-// pause is how long to wait before the next poll. After a failure it is
-// spread, so that replicas do not return in step.
-func pause(more bool, err error, took time.Duration) time.Duration {
+// pause is how long to wait before the next poll. After the first failure
+// there is no time to lose: the connection alone may be bad. After more the
+// pause is spread, so that replicas do not return in step.
+func (f *feed) pause(more bool, err error, took time.Duration) time.Duration {
 	switch {
-	case err != nil:
+	case err != nil && f.failing:
 		return pollEvery/2 + rand.N(pollEvery) //nolint:gosec // no secret
-	case more:
+	case err != nil, more:
 		return 0
 	default:
 		return max(pollEvery-took, pollEvery/4)
@@ -95,9 +102,9 @@ type feed struct {
 	cache    *Cache
 	conn     *pgx.Conn
 	queries  *queries.Queries
-	checked  bool // position was compared with the server on this connection
-	begun    bool
+	begun    bool // position is known
 	position position
+	timeout  time.Duration // of the next poll
 
 	failing bool
 	warned  time.Time
@@ -107,14 +114,15 @@ type feed struct {
 func (f *feed) poll(ctx context.Context) (more bool, err error) {
 	more, err = f.tryPoll(ctx)
 	if err != nil {
+		if f.conn != nil && errors.Is(err, context.DeadlineExceeded) {
+			f.timeout = min(2*f.timeout, maxPollTimeout)
+		}
 		f.hangUp() // whatever state it is in, a new one is soon there
 		f.cache.metrics.polls.WithLabelValues("failed").Inc()
 		return false, err
 	}
+	f.timeout = pollTimeout
 	f.cache.metrics.polls.WithLabelValues("good").Inc()
-	if f.cache.afterPoll != nil {
-		f.cache.afterPoll()
-	}
 	return more, nil
 }
 
@@ -131,7 +139,7 @@ func (f *feed) tryPoll(ctx context.Context) (more bool, err error) {
 }
 
 func (f *feed) dial(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, pollTimeout)
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	config := f.cache.pool.Config().ConnConfig
 	conn, err := pgx.ConnectConfig(ctx, config)
@@ -155,7 +163,7 @@ func (f *feed) hangUp() {
 // begin starts at the end of the log. Nothing is known of what happened
 // before, so that everything cached has to be validated again.
 func (f *feed) begin(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, beginTimeout)
+	ctx, cancel := context.WithTimeout(ctx, f.timeout)
 	defer cancel()
 	seen := f.cache.look()
 	rows, err := f.queries.ListChangeGaps(ctx, maxGaps+1)
@@ -165,8 +173,17 @@ func (f *feed) begin(ctx context.Context) error {
 	f.position = startAt(rows)
 	f.begun = true
 	f.cache.lose()
-	f.cache.followed.Store(seen.at)
+	f.follows(seen)
 	return nil
+}
+
+// follows notes that the cache is right as of the view, apart from stale
+// entries.
+func (f *feed) follows(seen view) {
+	p := f.position
+	p.gaps = slices.Clone(p.gaps)
+	f.cache.followed.Store(seen.at)
+	f.cache.mark.Store(&mark{position: p, followed: seen.at, epoch: f.cache.epoch.Load()})
 }
 
 func startAt(rows []queries.ListChangeGapsRow) position {
@@ -187,7 +204,7 @@ func startAt(rows []queries.ListChangeGapsRow) position {
 
 // read brings what changed since the last poll.
 func (f *feed) read(ctx context.Context) (more bool, err error) {
-	ctx, cancel := context.WithTimeout(ctx, pollTimeout)
+	ctx, cancel := context.WithTimeout(ctx, f.timeout)
 	defer cancel()
 	seen := f.cache.look()
 	params := queries.PollLinkChangesParams{AfterID: f.position.id, RowLimit: maxChanges}
@@ -213,7 +230,7 @@ func (f *feed) read(ctx context.Context) (more bool, err error) {
 		f.cache.lose()
 	}
 	if !more {
-		f.cache.followed.Store(seen.at)
+		f.follows(seen)
 	}
 	return more, nil
 }
@@ -342,6 +359,8 @@ func (c *Cache) apply(changes []change, seen view) {
 	if len(changes) == 0 {
 		return
 	}
+	c.learning.Lock()
+	defer c.learning.Unlock()
 	c.record(changes, seen)
 	for _, ch := range changes {
 		s := c.shardOf(ch.code)
@@ -392,6 +411,7 @@ func (c *Cache) lose() {
 	c.epoch.Add(1)
 	c.metrics.resyncs.Inc()
 	c.sweeps.Add(1)
+	c.dirty.Store(true)
 	select {
 	case c.swept <- struct{}{}:
 	default:

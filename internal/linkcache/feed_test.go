@@ -238,7 +238,7 @@ func TestReplace(t *testing.T) {
 	}
 }
 
-func (b *bundle) resyncs(t testing.TB) float64 {
+func (b *bundle) resyncs(t *testing.T) float64 {
 	t.Helper()
 	return testutil.ToFloat64(b.metrics.resyncs)
 }

@@ -74,8 +74,9 @@ type Options struct {
 	// StaleMax is how long after it was last known to be right a link is
 	// served while Postgres is unreachable (24 h).
 	StaleMax time.Duration
-	// SnapshotPath is the file that keeps the cache over a restart; two more
-	// files are kept beside it. Empty: nothing is kept.
+	// SnapshotPath is the file that keeps the cache over a restart. No other
+	// process may use it. Its folder must exist; while a snapshot is written,
+	// another file is beside it. Empty: nothing is kept.
 	SnapshotPath string
 	// Log gets what an operator should know (slog.Default).
 	Log *slog.Logger
@@ -88,7 +89,8 @@ type Options struct {
 const (
 	// loadTimeout bounds how long a redirect that is not cached waits.
 	loadTimeout = time.Second
-	// maxLoads and maxWaiting bound what a flood of unknown codes may occupy.
+	// maxLoads and maxWaiting bound what a flood of unknown codes may occupy;
+	// of the pool's connections it is half at most.
 	maxLoads   = 8
 	maxWaiting = 1024
 	// missingFor is how long an unknown code is remembered, counted from before
@@ -128,14 +130,19 @@ type Cache struct {
 	swept  chan struct{} // wakes the refresher for a sweep
 	sweeps atomic.Int64  // sweeps asked for and not done
 
-	dirty   atomic.Bool // something was stored since the last snapshot
-	journal *journal    // nil without SnapshotPath
+	// mark is how far the feed had come, nil before it first began. What is
+	// cached is at least as new.
+	mark atomic.Pointer[mark]
+	// learning is held from before the journal learns of a change until the
+	// change is applied, so that a snapshot is never begun between the two.
+	learning sync.Mutex
+	journal  *journal    // nil without SnapshotPath
+	dirty    atomic.Bool // something was stored since the last snapshot
 
 	metrics *metrics
 
-	// hooks for tests; nil outside of them.
+	// afterLoad is a hook for tests; nil outside of them.
 	afterLoad func(code string)
-	afterPoll func()
 }
 
 // Open makes a cache and fills it from the snapshot, if there is one. A
@@ -154,6 +161,7 @@ func Open(o Options) (*Cache, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
+	size := orDefault(o.Size, 100_000)
 	c := &Cache{
 		pool:     o.Pool,
 		queries:  queries.New(o.Pool),
@@ -162,17 +170,15 @@ func Open(o Options) (*Cache, error) {
 		ttl:      int64(orDefault(o.TTL, 5*time.Minute)),
 		staleMax: int64(orDefault(o.StaleMax, 24*time.Hour)),
 		seed:     maphash.MakeSeed(),
-		shards:   newShards(orDefault(o.Size, 100_000)),
-		slots:    make(chan struct{}, maxLoads),
+		shards:   newShards(size),
+		slots:    make(chan struct{}, max(1, min(maxLoads, int(o.Pool.Config().MaxConns)/2))),
 		wanted:   make(chan string, 4096),
 		swept:    make(chan struct{}, 1),
 	}
 	c.epoch.Store(1)
 	c.metrics = newMetrics(c, o.Registerer)
 	if o.SnapshotPath != "" {
-		if err := c.restore(o.SnapshotPath); err != nil {
-			return nil, fmt.Errorf("open link cache: %w", err)
-		}
+		c.restore(o.SnapshotPath, size)
 	}
 	return c, nil
 }
@@ -196,8 +202,7 @@ func (c *Cache) Run(ctx context.Context) error {
 	}
 	all.Wait()
 	if c.journal != nil {
-		c.saveSnapshot()
-		c.journal.close()
+		c.saveLast(context.WithoutCancel(ctx))
 	}
 	return nil
 }
@@ -274,6 +279,8 @@ func (c *Cache) Forget(codes ...string) {
 	for i, code := range codes {
 		changes[i] = change{code: code}
 	}
+	c.learning.Lock()
+	defer c.learning.Unlock()
 	c.record(changes, view{})
 	for _, code := range codes {
 		s := c.shardOf(code)
@@ -330,7 +337,7 @@ func (c *Cache) miss(ctx context.Context, s *shard, code string) (*Link, error) 
 }
 
 // recheck looks again under the shard's lock: another miss may have ended.
-func (c *Cache) recheck(s *shard, code string) (link *Link, err error, known bool) { //nolint:revive // the flag reads last
+func (c *Cache) recheck(s *shard, code string) (link *Link, err error, known bool) {
 	now := c.now().UnixNano()
 	if e := s.entries[code]; e != nil {
 		return e.link, nil, now-c.knownAt(e.validAt, e.epoch) <= c.staleMax
@@ -355,8 +362,8 @@ func (c *Cache) run(ctx context.Context, s *shard, code string, own *call) {
 			s.mu.Unlock()
 			continue
 		}
-		if !own.touched {
-			c.keep(s, code, link, err, seen)
+		if !own.touched && !errors.Is(err, ErrUnavailable) {
+			c.keep(s, code, link, seen)
 		}
 		delete(s.calls, code)
 		s.mu.Unlock()
@@ -366,21 +373,28 @@ func (c *Cache) run(ctx context.Context, s *shard, code string, own *call) {
 	}
 }
 
-// keep stores the answer of a load; the shard is locked.
-func (c *Cache) keep(s *shard, code string, link *Link, err error, seen view) {
-	switch {
-	case err == nil:
-		if e := s.entries[code]; e != nil {
-			s.remove(e) // it was too old to be served
-		}
-		s.add(&entry{code: code, link: link, stamp: c.tick.Add(1), validAt: seen.at, epoch: seen.epoch})
+// keep stores the answer of a load, nil if there is no link; the shard is
+// locked.
+func (c *Cache) keep(s *shard, code string, link *Link, seen view) {
+	if e := s.entries[code]; e != nil { // it was too old to be served
 		c.dirty.Store(true)
-	case errors.Is(err, ErrNotFound):
-		if e := s.entries[code]; e != nil {
-			s.remove(e)
-			c.dirty.Store(true)
+		if c.replace(e, link, seen) {
+			return
 		}
+		s.remove(e)
+		if e.stamp > seen.tick {
+			return // which is newer cannot be told
+		}
+	}
+	if link == nil {
 		s.miss(code, seen.at+int64(missingFor))
+		return
+	}
+	e := &entry{code: code, link: link, stamp: c.tick.Add(1), validAt: seen.at, epoch: seen.epoch}
+	s.add(e)
+	c.dirty.Store(true)
+	if seen.epoch != c.epoch.Load() {
+		c.want(e) // the feed lost the thread, and a sweep may have passed by
 	}
 }
 

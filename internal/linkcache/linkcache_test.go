@@ -25,10 +25,10 @@ type bundle struct {
 	user int64
 }
 
-func setup(t testing.TB, o Options) *bundle {
-	t.Helper()
+func setup(tb testing.TB, o Options) *bundle {
+	tb.Helper()
 	if o.Pool == nil {
-		o.Pool = pgtest.Pool(t)
+		o.Pool = pgtest.Pool(tb)
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -38,14 +38,14 @@ func setup(t testing.TB, o Options) *bundle {
 	}
 	c, err := Open(o)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return &bundle{Cache: c, pool: o.Pool}
 }
 
 // run runs the cache until the test ends, or until stop is called, which
 // returns when it has ended.
-func (b *bundle) run(t testing.TB) (stop func()) {
+func (b *bundle) run(t *testing.T) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -62,13 +62,13 @@ func (b *bundle) run(t testing.TB) (stop func()) {
 
 // following waits until the feed has caught up with the log at least once
 // since now.
-func (b *bundle) following(t testing.TB) {
+func (b *bundle) following(t *testing.T) {
 	t.Helper()
 	since := b.now().UnixNano()
 	eventually(t, "feed follows", func() bool { return b.followed.Load() > since && b.sweeps.Load() == 0 })
 }
 
-func (b *bundle) exec(t testing.TB, sql string, args ...any) {
+func (b *bundle) exec(t *testing.T, sql string, args ...any) {
 	t.Helper()
 	if _, err := b.pool.Exec(context.Background(), sql, args...); err != nil {
 		t.Fatal(err)
@@ -76,7 +76,7 @@ func (b *bundle) exec(t testing.TB, sql string, args ...any) {
 }
 
 // link makes a link to https://example.com/ and code.
-func (b *bundle) link(t testing.TB, code string) {
+func (b *bundle) link(t *testing.T, code string) {
 	t.Helper()
 	if b.user == 0 {
 		err := b.pool.QueryRow(context.Background(),
@@ -88,7 +88,7 @@ func (b *bundle) link(t testing.TB, code string) {
 	b.exec(t, "INSERT INTO urls (user_id, short_code, original_url) VALUES ($1, $2, 'https://example.com/' || $2)", b.user, code)
 }
 
-func (b *bundle) target(t testing.TB, code string) string {
+func (b *bundle) target(t *testing.T, code string) string {
 	t.Helper()
 	link, err := b.Lookup(context.Background(), code, b.now())
 	if errors.Is(err, ErrNotFound) {
@@ -107,7 +107,7 @@ func (b *bundle) target(t testing.TB, code string) string {
 }
 
 // becomes waits until the code leads to target.
-func (b *bundle) becomes(t testing.TB, code, target string) {
+func (b *bundle) becomes(t *testing.T, code, target string) {
 	t.Helper()
 	began := time.Now()
 	got := ""
@@ -123,7 +123,7 @@ func (b *bundle) becomes(t testing.TB, code, target string) {
 	t.Logf("%s leads to %s after %s", code, target, time.Since(began))
 }
 
-func eventually(t testing.TB, what string, ok func() bool) {
+func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	deadline := time.Now().Add(20 * time.Second)
 	tick := time.NewTicker(2 * time.Millisecond)
@@ -284,15 +284,52 @@ func TestSizeIsBoundedAndHotLinksStay(t *testing.T) {
 	}
 }
 
-func TestFloodIsRefusedBeyondItsBound(t *testing.T) {
+// A flood of unknown codes occupies neither the pool nor memory without bound,
+// and cached links are served all the while.
+func TestFloodIsBounded(t *testing.T) {
 	t.Parallel()
 	b := setup(t, Options{})
-	for range maxLoads {
-		b.slots <- struct{}{}
+	b.link(t, "hot")
+	b.target(t, "hot")
+	lock, err := b.pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
 	}
-	b.waiting.Store(maxWaiting)
-	if got := b.target(t, "unknown"); got != "unavailable" {
-		t.Errorf("got %s, want unavailable", got)
+	if _, err := lock.Exec(t.Context(), "LOCK TABLE urls"); err != nil {
+		t.Fatal(err)
+	}
+	var all sync.WaitGroup
+	refused := atomic.Int64{}
+	flood := cap(b.slots) + maxWaiting + 100
+	for i := range flood {
+		all.Go(func() {
+			if b.target(t, fmt.Sprint("unknown", i)) == "unavailable" {
+				refused.Add(1)
+			}
+		})
+	}
+	eventually(t, "the flood is there", func() bool {
+		return b.count(func(s *shard) *atomic.Uint64 { return &s.misses }) == float64(flood+1)
+	})
+	if got := b.target(t, "hot"); got != "https://example.com/hot" {
+		t.Errorf("the cached link: got %s", got)
+	}
+	b.exec(t, "SELECT 1") // the pool has a connection left
+	if n := b.pool.Stat().AcquiredConns(); int(n) > cap(b.slots)+1 {
+		t.Errorf("%d connections are taken, want at most %d for loads and 1", n, cap(b.slots))
+	}
+	all.Wait() // each has a deadline
+	if int(refused.Load()) != flood {
+		t.Errorf("%d of %d lookups were given up", refused.Load(), flood)
+	}
+	if err := lock.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := b.target(t, "later"); got != "not found" {
+		t.Errorf("after the flood: got %s", got)
+	}
+	if n := b.waiting.Load(); n != 0 {
+		t.Errorf("%d still wait", n)
 	}
 }
 
@@ -362,6 +399,7 @@ func BenchmarkLookup(b *testing.B) {
 	}
 	now := time.Now()
 	b.ReportAllocs()
+	b.ResetTimer()
 	b.RunParallel(func(pb *testing.PB) {
 		for i := 0; pb.Next(); i++ {
 			if _, err := bun.Lookup(context.Background(), codes[i%len(codes)], now); err != nil {

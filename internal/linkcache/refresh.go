@@ -108,7 +108,9 @@ func (c *Cache) revalidate(ctx context.Context, codes []string) bool {
 	for _, row := range rows {
 		found[row.ShortCode] = resolved(row)
 	}
-	c.record(c.changedIn(codes, found, seen), seen)
+	c.learning.Lock()
+	defer c.learning.Unlock()
+	c.record(c.changedIn(codes, found), seen)
 	for _, code := range codes {
 		c.settle(code, found[code], seen)
 	}
@@ -135,14 +137,16 @@ func (c *Cache) settle(code string, link *Link, seen view) {
 		return
 	}
 	e.wanted.Store(false)
+	if link == nil || link.Version != e.link.Version {
+		c.dirty.Store(true)
+	}
 	if !c.replace(e, link, seen) && e.stamp < seen.tick {
 		s.remove(e) // it is gone, or another link by now
 	}
-	c.dirty.Store(true)
 }
 
-// changedIn is what a validation will change, for the journal.
-func (c *Cache) changedIn(codes []string, found map[string]*Link, seen view) []change {
+// changedIn is what a validation may change, for the journal.
+func (c *Cache) changedIn(codes []string, found map[string]*Link) []change {
 	if c.journal == nil {
 		return nil
 	}
@@ -152,7 +156,7 @@ func (c *Cache) changedIn(codes []string, found map[string]*Link, seen view) []c
 		s.mu.RLock()
 		e := s.entries[code]
 		link := found[code]
-		if e != nil && e.stamp < seen.tick && (link == nil || link.ID != e.link.ID || link.Version != e.link.Version) {
+		if e != nil && (link == nil || link.ID != e.link.ID || link.Version != e.link.Version) {
 			changes = append(changes, change{code: code, link: link})
 		}
 		s.mu.RUnlock()
