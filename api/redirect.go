@@ -56,9 +56,10 @@ func (a *API) redirect(c *fiber.Ctx) error {
 }
 
 // quickRedirect answers a request for a short link and reports whether it was
-// one. It stands before the router: a redirect is nearly every request, and
-// the router would cost more than all that a redirect does. What it does not
-// know for sure goes to the router, whose routes come before short links.
+// one. It stands before the router, which with what surrounds it would cost
+// some 0.3 µs: more than to find the link, and nearly every request is a
+// redirect. What it does not know for sure goes to the router, whose other
+// routes come before short links.
 func (a *API) quickRedirect(ctx *fasthttp.RequestCtx) bool {
 	var series *routeSeries
 	method := 0
@@ -92,7 +93,10 @@ func (a *API) quickRedirect(ctx *fasthttp.RequestCtx) bool {
 
 // answerRedirect does for a redirect what observe does for the other routes.
 func (a *API) answerRedirect(ctx *fasthttp.RequestCtx, code string, series *routeSeries) {
-	start := time.Now()
+	start := ctx.Time() // read by the server right before; reading a clock is not cheap
+	if start.IsZero() {
+		start = time.Now() // there is no server
+	}
 	a.ids.set(&ctx.Request.Header, &ctx.Response.Header)
 	a.followSafely(ctx, code, start)
 	elapsed := time.Since(start)
