@@ -13,6 +13,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/phuslu/iploc"
 
 	"github.com/signpost/signpost/internal/clicks"
@@ -40,15 +41,18 @@ func (e *event) time() time.Time { return time.UnixMicro(e.at).UTC() }
 
 // enricher turns clicks into events. It is for one batch, in one goroutine.
 type enricher struct {
+	pool   *pgxpool.Pool
 	agents *agents
-	salts  *salts
-	day    int64 // since 1970, of mac's salt
+	macs   map[int64]hash.Hash // by day since 1970, each keyed with its salt
+	day    int64               // of mac
 	mac    hash.Hash
 	sum    []byte
 	input  []byte
 }
 
-func (d *deps) newEnricher() *enricher { return &enricher{agents: d.agents, salts: d.salts} }
+func (d *deps) newEnricher() *enricher {
+	return &enricher{pool: d.pool, agents: d.agents, macs: map[int64]hash.Hash{}}
+}
 
 // events returns the clicks at the given positions as events, oldest first.
 // Only reading a day's salt can fail.
@@ -75,11 +79,9 @@ func (e *enricher) events(ctx context.Context, batch []clicks.Click, positions [
 // once the salt is destroyed.
 func (e *enricher) visitor(ctx context.Context, c *clicks.Click) (int64, error) {
 	if day := floor(c.At.UnixMicro(), utcDay); e.mac == nil || day != e.day {
-		salt, err := e.salts.get(ctx, day)
-		if err != nil {
+		if err := e.turnTo(ctx, day); err != nil {
 			return 0, err
 		}
-		e.day, e.mac = day, hmac.New(sha256.New, salt)
 	}
 	ip := c.IP.As16()
 	e.input = append(e.input[:0], ip[:]...)
@@ -89,6 +91,19 @@ func (e *enricher) visitor(ctx context.Context, c *clicks.Click) (int64, error) 
 	e.mac.Write(e.input)
 	e.sum = e.mac.Sum(e.sum[:0])
 	return int64(binary.BigEndian.Uint64(e.sum)), nil
+}
+
+// turnTo makes mac that of another day.
+func (e *enricher) turnTo(ctx context.Context, day int64) error {
+	if e.macs[day] == nil {
+		salt, err := readSalt(ctx, e.pool, day)
+		if err != nil {
+			return err
+		}
+		e.macs[day] = hmac.New(sha256.New, salt)
+	}
+	e.day, e.mac = day, e.macs[day]
+	return nil
 }
 
 // country returns the two letters of the country that ip is registered in, and

@@ -59,15 +59,62 @@ func (s *site) start(queues map[string]int) *Worker {
 	if err := w.Start(s.ctx); err != nil {
 		s.Fatalf("start worker: %v", err)
 	}
-	s.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-		defer cancel()
-		if err := w.Stop(ctx); err != nil {
-			s.Errorf("stop worker: %v", err)
-		}
-	})
+	s.Cleanup(func() { s.stop(w) })
 	s.worker = w
 	return w
+}
+
+// stop stops a worker, if nobody has.
+func (s *site) stop(w *Worker) {
+	s.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	if err := w.Stop(ctx); err != nil {
+		s.Errorf("stop worker: %v", err)
+	}
+}
+
+// branch copies the database and goes on in the copy. It returns what brings
+// the site back to the database as it was. No worker may be at work in either.
+func (s *site) branch() (goBack func()) {
+	s.Helper()
+	here := s.pool.Config()
+	there := here.Copy()
+	there.ConnConfig.Database += "_branch"
+	name := pgx.Identifier{there.ConnConfig.Database}.Sanitize()
+	s.pool.Close() // a database in use cannot be copied
+	s.admin("CREATE DATABASE " + name + " TEMPLATE " + pgx.Identifier{here.ConnConfig.Database}.Sanitize())
+	s.Cleanup(func() { s.admin("DROP DATABASE " + name + " WITH (FORCE)") })
+	s.use(there)
+	return func() { s.use(here) }
+}
+
+func (s *site) admin(sql string) {
+	s.Helper()
+	config := s.pool.Config().ConnConfig.Copy()
+	config.Database = "postgres"
+	ctx := context.WithoutCancel(s.ctx)
+	conn, err := pgx.ConnectConfig(ctx, config)
+	if err != nil {
+		s.Fatalf("connect: %v", err)
+	}
+	defer conn.Close(ctx) //nolint:errcheck // done with it
+	if _, err := conn.Exec(ctx, sql); err != nil {
+		s.Errorf("%s: %v", sql, err)
+	}
+}
+
+func (s *site) use(config *pgxpool.Config) {
+	s.Helper()
+	pool, err := pgxpool.NewWithConfig(s.ctx, config)
+	if err != nil {
+		s.Fatalf("open pool: %v", err)
+	}
+	s.Cleanup(pool.Close)
+	s.pool = pool
+	if s.river, err = NewInserter(pool, slog.New(slog.DiscardHandler)); err != nil {
+		s.Fatalf("new inserter: %v", err)
+	}
 }
 
 // eventually waits until ok.
@@ -121,14 +168,16 @@ func (s *site) ship(id string, batch []clicks.Click) int64 {
 	return s.queue(id)
 }
 
-func (s *site) store(id string, payload []byte, n int) {
+// store reports whether the batch was new.
+func (s *site) store(id string, payload []byte, n int) bool {
 	s.Helper()
-	_, err := queries.New(s.pool).InsertClickBatch(s.ctx, queries.InsertClickBatchParams{
+	inserted, err := queries.New(s.pool).InsertClickBatch(s.ctx, queries.InsertClickBatchParams{
 		ID: id, Payload: payload, Clicks: int32(n), OldestAt: time.Now(),
 	})
 	if err != nil {
 		s.Fatalf("insert batch: %v", err)
 	}
+	return inserted == 1
 }
 
 func (s *site) queue(id string) int64 {

@@ -111,7 +111,6 @@ func (d *deps) sample(ctx context.Context) {
 		if err := d.sampleOnce(ctx); err != nil && ctx.Err() == nil {
 			d.log.DebugContext(ctx, "queues could not be sampled", "error", err)
 		}
-		d.salts.forget()
 		select {
 		case <-ctx.Done():
 			return

@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/signpost/signpost/internal/clicks"
 	"github.com/signpost/signpost/internal/jobs"
@@ -128,6 +130,190 @@ func TestRecordClicksOfAStaleWorker(t *testing.T) {
 	}
 }
 
+// A worker that dies within its transaction leaves nothing behind, and its
+// batch is ingested once all the same.
+func TestRecordClicksKilledBeforeCommit(t *testing.T) {
+	for name, kill := range map[string]func(*site, *Worker){
+		"connection": func(s *site, _ *Worker) {
+			s.exec("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'")
+		},
+		"process": func(s *site, w *Worker) {
+			ctx, cancel := context.WithCancel(s.ctx)
+			cancel()
+			if err := w.Stop(ctx); !errors.Is(err, context.Canceled) {
+				s.Errorf("stop: %v", err)
+			}
+			s.start(nil)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := setup(t)
+			s.ship("a-1", many(50, time.Now()))
+			lock := s.lock("LOCK TABLE click_days IN SHARE MODE") // events and quarters are written by then
+			w := s.start(nil)
+			s.eventually("job waits for the days", s.someoneWaits)
+			kill(s, w)
+			s.wantInt(0, "SELECT count(*) FROM events")
+			s.rollback(lock)
+			s.eventually("batch is ingested", s.allIngested)
+			s.wantCounted(50)
+		})
+	}
+}
+
+// Jobs of a worker that was killed, before and after its commit, run again
+// soon, also when it is the third that died of them.
+func TestJobsOfAKilledWorkerRunAgain(t *testing.T) {
+	// Neither of these periods of River's can be set.
+	const looksForDead, looksForWaiting = 30 * time.Second, 5 * time.Second
+	if worst := rescueAfter + looksForDead + maxRetry + looksForWaiting; worst > 2*time.Minute || rescueAfter < jobTimeout {
+		t.Errorf("a job of a killed worker may run again after %v", worst)
+	}
+	s := setup(t)
+	after := s.ship("after", many(50, time.Now()))
+	w := s.start(nil)
+	s.eventually("job is completed", func() bool { return s.jobState(after) == "completed" })
+	if err := w.Stop(s.ctx); err != nil {
+		t.Fatalf("stop: %v", err)
+	}
+	before := s.ship("before", many(50, time.Now()))
+	s.exec(`UPDATE river_job SET state = 'running', finalized_at = NULL, attempt = 3, attempted_by = '{dead}',
+			attempted_at = now() - $1::interval,
+			errors = array_fill('{"at": "2026-01-01T00:00:00Z", "attempt": 1, "error": "died", "trace": ""}'::jsonb, '{2}')
+		WHERE id = ANY($2::bigint[])`, rescueAfter+time.Second, []int64{before, after})
+	start := time.Now()
+	s.start(nil)
+	s.eventually("jobs are completed", func() bool {
+		return s.jobState(before) == "completed" && s.jobState(after) == "completed"
+	})
+	s.wantCounted(100)
+	t.Logf("the jobs ran %v after the worker was taken to be dead", time.Since(start).Round(100*time.Millisecond))
+}
+
+// A job that an operator cancels stops and is left alone for a while; its
+// batch is kept and then ingested.
+func TestRecordClicksCancelledByAnOperator(t *testing.T) {
+	s := setup(t)
+	id := s.ship("a-1", many(50, time.Now()))
+	lock := s.lock("LOCK TABLE click_days IN SHARE MODE")
+	s.start(nil)
+	s.eventually("job waits for the days", s.someoneWaits)
+	if _, err := s.river.JobCancel(s.ctx, id); err != nil {
+		t.Fatalf("cancel job: %v", err)
+	}
+	s.eventually("job is cancelled", func() bool { return s.jobState(id) == "cancelled" })
+	s.rollback(lock)
+	s.wantCounted(0)
+	s.wantInt(1, "SELECT count(*) FROM click_batches WHERE payload IS NOT NULL")
+	s.exec("UPDATE click_batches SET received_at = now() - interval '10 minutes'")
+	s.exec("UPDATE river_job SET finalized_at = now() - interval '10 minutes' WHERE id = $1", id)
+	s.eventually("batch is ingested", func() bool {
+		if _, err := s.river.Insert(s.ctx, jobs.Rescue{}, soon()); err != nil {
+			t.Fatalf("insert rescue: %v", err)
+		}
+		return s.allIngested()
+	})
+	s.wantCounted(50)
+}
+
+// A job that fails to the end stays where an operator sees it, with its batch,
+// and can be run again once the cause is gone.
+func TestJobThatFailsForever(t *testing.T) {
+	s := setup(t)
+	s.exec("ALTER TABLE click_days RENAME TO click_days_away")
+	id := s.ship("a-1", many(50, time.Now()))
+	s.exec("UPDATE river_job SET attempt = max_attempts - 1 WHERE id = $1", id)
+	w := s.start(nil)
+	s.eventually("job is discarded", func() bool { return s.jobState(id) == "discarded" })
+	s.wantInt(0, "SELECT count(*) FROM events")
+	s.wantInt(1, "SELECT count(*) FROM click_batches WHERE payload IS NOT NULL")
+	if why := s.text("SELECT errors[1]->>'error' FROM river_job WHERE id = $1", id); !strings.Contains(why, "click_days") {
+		t.Errorf("the job says %q", why)
+	}
+	if err := w.deps.sampleOnce(s.ctx); err != nil {
+		t.Fatalf("sample: %v", err)
+	}
+	if n := testutil.ToFloat64(w.deps.metrics.queueJobs.WithLabelValues(jobs.QueueClicks, "discarded")); n != 1 {
+		t.Errorf("the gauge of discarded jobs says %v", n)
+	}
+	if n := testutil.ToFloat64(w.deps.metrics.clicksPending); n != 50 {
+		t.Errorf("the gauge of pending clicks says %v", n)
+	}
+	s.exec("ALTER TABLE click_days_away RENAME TO click_days")
+	if _, err := s.river.JobRetry(s.ctx, id); err != nil {
+		t.Fatalf("retry job: %v", err)
+	}
+	s.eventually("job is completed", func() bool { return s.jobState(id) == "completed" })
+	s.wantCounted(50)
+}
+
+func TestLinkDeletedWhileItsClicksAreInFlight(t *testing.T) {
+	s := setup(t)
+	s.exec("INSERT INTO users (id, username, email) VALUES (7, 'ann', 'ann@example.org')")
+	s.exec("INSERT INTO urls (id, user_id, short_code, original_url) VALUES (1, 7, 'one', 'https://example.org/')")
+	s.ship("a-1", []clicks.Click{click(1, time.Now()), click(1, time.Now())})
+	s.ship("a-2", []clicks.Click{click(1, time.Now())})
+	lock := s.lock("LOCK TABLE click_days IN SHARE MODE")
+	s.start(map[string]int{jobs.QueueClicks: 1})
+	s.eventually("job waits for the days", s.someoneWaits)
+	s.exec("DELETE FROM urls")
+	s.exec("DELETE FROM users")
+	s.rollback(lock)
+	s.eventually("batches are ingested", s.allIngested)
+	s.wantCounted(3)
+}
+
+// What no spool would write, but Postgres would refuse, costs no click.
+func TestRecordClicksWithTextThatIsNoText(t *testing.T) {
+	s := setup(t)
+	batch := many(5, time.Now())
+	batch[0].UserAgent = "bad \xff\xfe\x00 agent"
+	batch[1].UserAgent = "Mozilla/5.0 (\x00) Bad\xc3\x28/1.0 Chro\x00me/1 (compatible; Evil\x00bot/1.0)"
+	batch[2].Referrer = "https://exa\x00mple.org/"
+	batch[3].Referrer = "https://exam\xffple.org/"
+	batch[4].Referrer = "https://[\xed\xa0\x80]/"
+	s.ship("a-1", batch)
+	s.start(nil)
+	s.eventually("batch is ingested", s.allIngested)
+	s.wantCounted(5)
+	s.wantInt(0, "SELECT count(*) FROM click_rejects")
+	s.wantInt(2, "SELECT count(referrer_host) FROM events")
+}
+
+// When Postgres is set back to a copy of an hour ago, shipping again what the
+// spools still keep brings it to where it was, and counts nothing twice.
+func TestPostgresSetBack(t *testing.T) {
+	s := setup(t)
+	batch := func(n int) []clicks.Click { return many(10, time.Now().Add(-time.Duration(n)*time.Hour)) }
+	s.ship("done-before", batch(1))
+	w := s.start(nil)
+	s.eventually("batch is ingested", s.allIngested)
+	s.stop(w)
+	s.ship("under-way", batch(2))
+
+	goBack := s.branch()
+	w = s.start(nil)
+	s.ship("lost", batch(3))
+	s.eventually("batches are ingested", s.allIngested)
+	s.wantCounted(30)
+	s.stop(w)
+
+	goBack()
+	s.wantInt(2, "SELECT count(*) FROM click_batches")
+	for i, id := range []string{"done-before", "under-way", "lost"} {
+		if s.store(id, clicks.EncodeBatch(batch(i+1)), 10) {
+			s.queue(id)
+		}
+	}
+	s.start(nil)
+	s.eventually("batches are ingested", s.allIngested)
+	s.wantCounted(30)
+}
+
+func (s *site) allIngested() bool {
+	return s.int("SELECT count(*) FROM click_batches WHERE ingested_at IS NULL") == 0
+}
+
 func (s *site) lock(sql string) pgx.Tx {
 	s.Helper()
 	tx, err := s.pool.Begin(s.ctx)
@@ -221,11 +407,16 @@ func TestRollupsInOppositeOrder(t *testing.T) {
 		}
 		s.ship(fmt.Sprintf("b-%02d", i), batch)
 	}
-	s.start(map[string]int{jobs.QueueClicks: 8})
-	s.eventually("all are ingested", func() bool {
-		return s.int("SELECT count(*) FROM click_batches WHERE ingested_at IS NULL") == 0
-	})
+	first, second := s.start(map[string]int{jobs.QueueClicks: 4}), s.start(map[string]int{jobs.QueueClicks: 4})
+	s.eventually("all are ingested", s.allIngested)
 	s.wantCounted(40 * 140)
+	s.stop(first)
+	s.stop(second)
+	s.pool.Reset() // sessions report what they saw when they end
+	s.eventually("sessions end", func() bool {
+		return s.int("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()") == 1
+	})
+	s.wantInt(0, "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
 }
 
 func TestVisitorsAreOfOneDay(t *testing.T) {
@@ -237,9 +428,7 @@ func TestVisitorsAreOfOneDay(t *testing.T) {
 	s.ship("a", before)
 	s.ship("b", after)
 	s.start(nil)
-	s.eventually("both are ingested", func() bool {
-		return s.int("SELECT count(*) FROM click_batches WHERE ingested_at IS NULL") == 0
-	})
+	s.eventually("both are ingested", s.allIngested)
 	visitor := func(url int64) int64 { return s.int("SELECT visitor FROM events WHERE url_id = $1", url) }
 	if visitor(1) != visitor(2) || visitor(1) != visitor(3) {
 		t.Errorf("one visitor of one day has several names")
@@ -258,14 +447,10 @@ func TestRecordClicksAfterAPartitionWasDropped(t *testing.T) {
 	s.start(nil)
 	at := time.Now().UTC()
 	s.ship("a-1", many(10, at))
-	s.eventually("first is ingested", func() bool {
-		return s.int("SELECT count(*) FROM click_batches WHERE ingested_at IS NULL") == 0
-	})
+	s.eventually("first is ingested", s.allIngested)
 	s.exec("DROP TABLE " + at.Format("events_2006_01"))
 	s.exec("TRUNCATE click_quarters, click_days")
 	s.ship("a-2", []clicks.Click{click(1, at)})
-	s.eventually("second is ingested", func() bool {
-		return s.int("SELECT count(*) FROM click_batches WHERE ingested_at IS NULL") == 0
-	})
+	s.eventually("second is ingested", s.allIngested)
 	s.wantCounted(1)
 }

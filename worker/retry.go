@@ -12,10 +12,10 @@ import (
 
 const (
 	firstRetry = time.Second
-	maxRetry   = 15 * time.Second
+	maxRetry   = 10 * time.Second
 )
 
-// retryPolicy waits 1, 2, 4, 8 and then 15 seconds, less up to a tenth. River's
+// retryPolicy waits 1, 2, 4, 8 and then 10 seconds, less up to a tenth. River's
 // own policy waits minutes after the third death of a worker, and clicks wait
 // with it.
 type retryPolicy struct{}

@@ -29,10 +29,12 @@ import (
 )
 
 const (
-	jobTimeout = time.Minute
-	// rescueAfter is when a job whose worker is silent is taken to be dead. It
-	// must exceed jobTimeout, or healthy jobs would be run twice.
-	rescueAfter = 90 * time.Second
+	// A job whose worker was killed runs again within two minutes: it is taken
+	// to be dead after rescueAfter, which must exceed jobTimeout or healthy jobs
+	// would be run twice, River looks for such jobs every 30 s, waits what the
+	// retry policy says, and looks for jobs that waited every 5 s.
+	jobTimeout  = 50 * time.Second
+	rescueAfter = time.Minute
 	// fetchCooldown and pollInterval bound how long a shipped batch waits for a
 	// free worker, with and without a notification.
 	fetchCooldown = 5 * time.Millisecond
@@ -76,7 +78,6 @@ type deps struct {
 	log        *slog.Logger
 	metrics    *metrics
 	partitions *postgres.Partitions
-	salts      *salts
 	agents     *agents
 	ownHosts   []string
 }
@@ -99,7 +100,6 @@ func New(o Options) (*Worker, error) {
 		log:        o.Log,
 		metrics:    newMetrics(o.Registry),
 		partitions: postgres.NewPartitions(o.Pool),
-		salts:      newSalts(o.Pool),
 		agents:     agents,
 		ownHosts:   o.OwnHosts,
 	}
