@@ -8,6 +8,7 @@ import (
 	"io"
 	"mime"
 	"mime/multipart"
+	"net"
 	"path"
 	"strings"
 	"time"
@@ -308,10 +309,33 @@ func (b *uploadBody) Read(p []byte) (int, error) {
 	}
 	n, err := b.in.Read(p)
 	b.read += int64(n)
+	if errors.Is(err, io.EOF) && !b.whole() {
+		return n, errUploadBroken
+	}
 	if b.left -= int64(n); b.left < 0 {
 		return 0, b.upload.tooLarge()
 	}
 	return n, err
+}
+
+// whole reports whether a body that has ended is all there. fasthttp also says
+// EOF when the client is gone, and half a file must not be taken for a file.
+// Without an announced length, only the connection tells: it has ended too. So
+// a client that sends in chunks has to leave its side open until the answer.
+func (b *uploadBody) whole() bool {
+	if length := b.conn.Request.Header.ContentLength(); length >= 0 {
+		return b.read == int64(length)
+	}
+	if b.conn.SetReadDeadline(time.Now().Add(time.Millisecond)) != nil {
+		return false
+	}
+	n, err := b.conn.Conn().Read(make([]byte, 1))
+	if n > 0 { // of the next request, which has to be sent again
+		b.conn.SetConnectionClose()
+		return true
+	}
+	var timeout net.Error
+	return errors.As(err, &timeout) && timeout.Timeout()
 }
 
 // hear says that a slow upload is alive. That the database cannot be reached is

@@ -1,0 +1,380 @@
+package api
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"mime/multipart"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/signpost/signpost/internal/pgtest"
+	"github.com/signpost/signpost/internal/postgres"
+)
+
+const csvOfUsers = "username,email\nann,ann@example.com\nbob,bob@example.com\n"
+
+// form returns a multipart body with a field and a file, and its content type.
+func form(tb testing.TB, field, filename, content string) (body, contentType string) {
+	tb.Helper()
+	var b bytes.Buffer
+	w := multipart.NewWriter(&b)
+	if err := w.WriteField("note", "read before the file"); err != nil {
+		tb.Fatal(err)
+	}
+	part, err := w.CreateFormFile(field, filename)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	if _, err := io.WriteString(part, content); err != nil {
+		tb.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		tb.Fatal(err)
+	}
+	return b.String(), w.FormDataContentType()
+}
+
+func (b *bundle) count(sql string, args ...any) int64 {
+	b.t.Helper()
+	var n int64
+	if err := b.pool.QueryRow(b.t.Context(), sql, args...).Scan(&n); err != nil {
+		b.t.Fatalf("%s: %v", sql, err)
+	}
+	return n
+}
+
+func TestUpload(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	body, contentType := form(t, "file", `C:\files\people.csv`, csvOfUsers)
+	for name, path := range map[string]string{"kind": "/imports?kind=users", "bulk": "/users/bulk"} {
+		a := b.want(202, RoleAdmin, "POST", path, body, "Content-Type", contentType)
+		location := a.header.Get("Location")
+		if want := fmt.Sprintf("/imports/%.0f", a.body["id"]); location != want {
+			t.Fatalf("%s: Location is %q, want %q", name, location, want)
+		}
+		got := b.want(200, RoleReader, "GET", location, nil).body
+		for field, want := range (object{
+			"kind": "users", "state": "queued", "format": "signpost", "filename": "people.csv", "rows_total": 2.0,
+			"rows_imported": 0.0, "chunks_total": 1.0, "created_by": "admin of the test", "error": nil, "finished_at": nil,
+		}) {
+			if got[field] != want {
+				t.Errorf("%s: %s is %v, want %v", name, field, got[field], want)
+			}
+		}
+		if sent, _ := got["bytes_received"].(float64); int(sent) < len(csvOfUsers) || int(sent) > len(body) {
+			t.Errorf("%s: bytes_received is %v of %d", name, got["bytes_received"], len(body))
+		}
+	}
+	b.want(202, RoleAdmin, "POST", "/imports?kind=users", csvOfUsers, "Content-Type", "text/csv; charset=utf-8")
+	if n := b.count("SELECT count(*) FROM river_job j JOIN imports i ON i.job_id = j.id WHERE j.kind = 'apply_chunk'"); n != 3 {
+		t.Errorf("%d jobs were queued for 3 imports", n)
+	}
+	list := b.want(200, RoleReader, "GET", "/imports?limit=2", nil).body
+	if list["count"] != 2.0 || list["next_cursor"] == nil {
+		t.Errorf("list has %v rows and the cursor %v", list["count"], list["next_cursor"])
+	}
+}
+
+// A file of several chunks is planned before it is applied.
+func TestUploadOfManyChunks(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	var file strings.Builder
+	file.WriteString("username,email\n")
+	for i := range 5000 {
+		fmt.Fprintf(&file, "user%d,user%d@example.com\n", i, i)
+	}
+	a := b.want(202, RoleAdmin, "POST", "/imports?kind=users", file.String(), "Content-Type", "text/csv")
+	if a.body["rows_total"] != 5000.0 || a.body["chunks_total"] != 3.0 {
+		t.Errorf("%s", a.raw)
+	}
+	if n := b.count("SELECT count(*) FROM river_job WHERE kind = 'plan_import'"); n != 1 {
+		t.Errorf("%d plans were queued", n)
+	}
+}
+
+func TestRefusedUploads(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	other, otherType := form(t, "document", "a.csv", csvOfUsers)
+	for _, test := range []struct {
+		name, path, body, contentType string
+		role                          Role
+		status                        int
+		says                          string
+	}{
+		{"no kind", "/imports", csvOfUsers, "text/csv", RoleAdmin, 400, "users, urls or events"},
+		{"unknown kind", "/imports?kind=cats", csvOfUsers, "text/csv", RoleAdmin, 400, "users, urls or events"},
+		{"JSON", "/imports?kind=users", `{}`, "application/json", RoleAdmin, 415, "text/csv"},
+		{"form without a boundary", "/imports?kind=users", csvOfUsers, "multipart/form-data", RoleAdmin, 415, "text/csv"},
+		{"form without the file", "/imports?kind=users", other, otherType, RoleAdmin, 400, "file"},
+		{"form cut off", "/imports?kind=users", other[:60], otherType, RoleAdmin, 400, ""},
+		{"nothing", "/imports?kind=users", "", "text/csv", RoleAdmin, 400, "empty"},
+		{"header only", "/imports?kind=users", "username,email\n", "text/csv", RoleAdmin, 400, "no rows"},
+		{"other columns", "/imports?kind=users", "a,b\n1,2\n", "text/csv", RoleAdmin, 400, "username"},
+		{"ZIP", "/imports?kind=users", "PK\x03\x04" + strings.Repeat("x", 100), "text/csv", RoleAdmin, 400, ""},
+		{"users by an editor", "/imports?kind=users", csvOfUsers, "text/csv", RoleEditor, 403, "admin"},
+		{"events by an editor", "/imports?kind=events", csvOfUsers, "text/csv", RoleEditor, 403, "admin"},
+		{"links by a reader", "/imports?kind=urls", csvOfUsers, "text/csv", RoleReader, 403, "editor"},
+	} {
+		a := b.want(test.status, test.role, "POST", test.path, test.body, "Content-Type", test.contentType)
+		if !strings.Contains(string(a.raw), test.says) {
+			t.Errorf("%s: %s does not say %q", test.name, a.raw, test.says)
+		}
+	}
+	if a := b.do(RoleAdmin, "POST", "/imports?kind=users", csvOfUsers, "Content-Type", "text/csv", "Content-Encoding", "gzip"); a.status != 415 {
+		t.Errorf("compressed: %d %s", a.status, a.raw)
+	}
+	if n := b.count("SELECT count(*) FROM imports WHERE state <> 'failed'"); n != 0 {
+		t.Errorf("%d refused uploads are imports", n)
+	}
+	if n := b.count("SELECT count(*) FROM import_chunks"); n != 0 {
+		t.Errorf("%d chunks of refused uploads are left", n)
+	}
+}
+
+// Too much is refused, whether or not its length is announced.
+func TestUploadOfTooMuch(t *testing.T) {
+	t.Parallel()
+	b := setupOn(t, pgtest.Pool(t), func(o *Options) { o.ImportMaxBytes = 1 << 20 })
+	big := "username,email\n" + strings.Repeat("a,a@example.com\n", 1<<20/16)
+	a := b.want(413, RoleAdmin, "POST", "/imports?kind=users", big, "Content-Type", "text/csv")
+	if !strings.Contains(string(a.raw), "1048576") {
+		t.Errorf("%s does not say how much is allowed", a.raw)
+	}
+	a, err := b.send(RoleAdmin, "POST", "/imports?kind=users", io.MultiReader(strings.NewReader(big)), "Content-Type", "text/csv")
+	if err != nil || a.status != 413 {
+		t.Errorf("in chunks: %d %s %v", a.status, a.raw, err)
+	}
+	form, contentType := form(t, "file", "a.csv", big)
+	b.want(413, RoleAdmin, "POST", "/imports?kind=users", form+strings.Repeat("\r\n", multipartSlack), "Content-Type", contentType)
+	if n := b.count("SELECT count(*) FROM import_chunks"); n != 0 {
+		t.Errorf("%d chunks are left", n)
+	}
+}
+
+// Half a file is not taken for a file.
+func TestUploadCutOff(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	for name, request := range map[string]string{
+		"length": "Content-Length: 1000\r\n\r\n" + csvOfUsers,
+		"chunks": fmt.Sprintf("Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n", len(csvOfUsers), csvOfUsers),
+	} {
+		conn, err := net.Dial("tcp", b.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = fmt.Fprintf(conn, "POST /users/bulk HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Type: text/csv\r\n%s",
+			testAdminToken, request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if tcp, ok := conn.(*net.TCPConn); !ok || tcp.CloseWrite() != nil {
+			t.Fatal("half of the connection cannot be closed")
+		}
+		answer, err := bufio.NewReader(conn).ReadString('\n')
+		if err != nil || !strings.Contains(answer, " 400 ") {
+			t.Errorf("%s: answered with %q, %v", name, answer, err)
+		}
+		_ = conn.Close()
+	}
+	if n := b.count("SELECT count(*) FROM river_job"); n != 0 {
+		t.Errorf("%d jobs were queued", n)
+	}
+}
+
+// The ids that an editor's file brings are not kept.
+func TestUploadByAnEditor(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.want(202, RoleEditor, "POST", "/imports?kind=urls", "id,user_id,original_url\n1,1,https://example.com/\n",
+		"Content-Type", "text/csv")
+	if n := b.count("SELECT count(*) FROM imports WHERE NOT keep_ids"); n != 1 {
+		t.Error("ids of an editor's file are kept")
+	}
+}
+
+// slowUpload begins an upload whose length is not announced.
+func slowUpload(t *testing.T, b *bundle) net.Conn {
+	t.Helper()
+	conn, err := net.Dial("tcp", b.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	_, err = fmt.Fprintf(conn, "POST /imports?kind=users HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n"+
+		"Content-Type: text/csv\r\nTransfer-Encoding: chunked\r\n\r\n", testAdminToken)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sendChunk(t, conn, "username,email\n")
+	return conn
+}
+
+func sendChunk(t *testing.T, conn net.Conn, text string) {
+	t.Helper()
+	if _, err := fmt.Fprintf(conn, "%x\r\n%s\r\n", len(text), text); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// rowsFrom returns more rows than a chunk takes.
+func rowsFrom(first int) string {
+	var rows strings.Builder
+	for i := range 2100 {
+		fmt.Fprintf(&rows, "user%d,user%d@example.com\n", first+i, first+i)
+	}
+	return rows.String()
+}
+
+// until polls until ok says so.
+func (b *bundle) until(what string, ok func() bool) {
+	b.t.Helper()
+	deadline := time.Now().Add(20 * time.Second)
+	for !ok() {
+		if time.Now().After(deadline) {
+			b.t.Fatalf("did not happen: %s", what)
+		}
+		<-time.After(10 * time.Millisecond)
+	}
+}
+
+// A client that hangs up leaves an import that failed, and nothing else.
+func TestUploadBreaksOff(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	conn := slowUpload(t, b)
+	sendChunk(t, conn, rowsFrom(0))
+	b.until("a chunk is stored", func() bool { return b.count("SELECT count(*) FROM import_chunks") > 0 })
+	if err := conn.Close(); err != nil {
+		t.Fatal(err)
+	}
+	b.until("the import failed", func() bool {
+		return b.count("SELECT count(*) FROM imports WHERE state = 'failed' AND error IS NOT NULL") == 1
+	})
+	if n := b.count("SELECT count(*) FROM import_chunks"); n != 0 {
+		t.Errorf("%d chunks are left", n)
+	}
+	if n := b.count("SELECT count(*) FROM river_job"); n != 0 {
+		t.Errorf("%d jobs were queued", n)
+	}
+}
+
+// An upload can be cancelled while it arrives.
+func TestCancelUpload(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	conn := slowUpload(t, b)
+	sendChunk(t, conn, rowsFrom(0))
+	b.until("a chunk is stored", func() bool { return b.count("SELECT count(*) FROM import_chunks") == 1 })
+	b.want(403, RoleEditor, "POST", "/imports/1/cancel", nil)
+	a := b.want(202, RoleAdmin, "POST", "/imports/1/cancel", nil)
+	if a.body["state"] != "cancelling" {
+		t.Errorf("%s", a.raw)
+	}
+	if n := b.count("SELECT count(*) FROM river_job j JOIN imports i ON i.job_id = j.id WHERE j.kind = 'finish_import'"); n != 1 {
+		t.Error("nothing was queued to end the import")
+	}
+	sendChunk(t, conn, rowsFrom(3000))
+	answer, err := bufio.NewReader(conn).ReadString('\n')
+	if err != nil || !strings.Contains(answer, " 409 ") {
+		t.Errorf("the upload was answered with %q, %v", answer, err)
+	}
+	if n := b.count("SELECT count(*) FROM import_chunks"); n != 1 {
+		t.Errorf("%d chunks, though the import was being cancelled after the first", n)
+	}
+}
+
+func TestCancelOfAnEndedImport(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.want(404, RoleAdmin, "POST", "/imports/1/cancel", nil)
+	b.want(202, RoleAdmin, "POST", "/users/bulk", csvOfUsers, "Content-Type", "text/csv")
+	if _, err := b.pool.Exec(t.Context(), "UPDATE imports SET state = 'failed', finished_at = now()"); err != nil {
+		t.Fatal(err)
+	}
+	a := b.want(409, RoleAdmin, "POST", "/imports/1/cancel", nil)
+	if !strings.Contains(string(a.raw), "failed") {
+		t.Errorf("%s", a.raw)
+	}
+}
+
+func TestListOfRejectedRows(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.want(202, RoleAdmin, "POST", "/users/bulk", csvOfUsers, "Content-Type", "text/csv")
+	_, err := b.pool.Exec(t.Context(), `INSERT INTO import_errors (import_id, line, field, reason, record)
+		SELECT 1, n, 'email', 'is wrong', '\x61ff00' FROM generate_series(2, 46) n`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.want(404, RoleReader, "GET", "/imports/2/errors", nil)
+	path, lines := "/imports/1/errors", 0
+	for path != "" {
+		page := b.want(200, RoleReader, "GET", path, nil).body
+		rows, _ := page["data"].([]any)
+		for _, r := range rows {
+			row, _ := r.(map[string]any)
+			if row["line"] != float64(lines+2) || row["field"] != "email" || row["record"] != "a\uFFFD\x00" {
+				t.Fatalf("row %d is %v", lines, row)
+			}
+			lines++
+		}
+		cursor, _ := page["next_cursor"].(string)
+		if path = ""; cursor != "" {
+			path = "/imports/1/errors?cursor=" + cursor
+		}
+	}
+	if lines != 45 {
+		t.Errorf("the list has %d rows, want 45", lines)
+	}
+}
+
+// With Postgres gone in the middle of an upload, the client is told to come
+// back, and what is left is swept later.
+func TestUploadDuringAnOutage(t *testing.T) {
+	t.Parallel()
+	cluster := pgtest.Cluster(t)
+	b := setupOn(t, pgtest.Open(t, pgtest.Migrated(t, cluster)))
+	conn := slowUpload(t, b)
+	sendChunk(t, conn, rowsFrom(0))
+	b.until("a chunk is stored", func() bool { return b.count("SELECT count(*) FROM import_chunks") == 1 })
+	stopped(t, cluster)
+	sendChunk(t, conn, rowsFrom(3000))
+	answer, err := bufio.NewReader(conn).ReadString('\n')
+	if err != nil || !strings.Contains(answer, " 503 ") {
+		t.Errorf("the upload was answered with %q, %v", answer, err)
+	}
+	b.want(503, RoleAdmin, "POST", "/imports?kind=users", csvOfUsers, "Content-Type", "text/csv")
+}
+
+func stopped(t *testing.T, cluster *postgres.Cluster) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	if err := cluster.Stop(ctx); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// An upload that is under way does not hold up a shutdown.
+func TestShutdownEndsUploads(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	conn := slowUpload(t, b)
+	sendChunk(t, conn, rowsFrom(0))
+	b.until("a chunk is stored", func() bool { return b.count("SELECT count(*) FROM import_chunks") == 1 })
+	b.api.draining.Store(true)
+	sendChunk(t, conn, rowsFrom(3000))
+	answer, err := bufio.NewReader(conn).ReadString('\n')
+	if err != nil || !strings.Contains(answer, " 503 ") {
+		t.Errorf("the upload was answered with %q, %v", answer, err)
+	}
+}
