@@ -442,6 +442,16 @@ func TestPrefersHTML(t *testing.T) {
 	}
 }
 
+func FuzzPrefersHTML(f *testing.F) {
+	f.Add(htmlAccept)
+	f.Add("application/json;q=0.5, text/html;q=0.25;q=x,,;")
+	f.Fuzz(func(t *testing.T, accept string) {
+		if prefersHTML([]byte(accept)) && !strings.Contains(strings.ToLower(accept), "text/html") {
+			t.Errorf("HTML for %q", accept)
+		}
+	})
+}
+
 // quickRedirect takes a path of one segment for a code unless it is reserved,
 // so every such route must be.
 func TestRoutesAreReserved(t *testing.T) {
