@@ -124,6 +124,7 @@ func FuzzDecodeBatch(f *testing.F) {
 }
 
 func checkDecoded(t *testing.T, payload []byte) {
+	t.Helper()
 	got, err := DecodeBatch(payload)
 	if err != nil {
 		if !errors.Is(err, ErrBadBatch) {

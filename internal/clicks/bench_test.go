@@ -80,6 +80,7 @@ func BenchmarkScan(b *testing.B) {
 }
 
 func perClick(b *testing.B, n, size int) {
+	b.Helper()
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(n), "ns/click")
 	b.ReportMetric(float64(size)/float64(n), "B/click")
 }

@@ -6,13 +6,13 @@ import "fmt"
 type Durability int
 
 const (
-	// Process: the death of the process. The record is in the kernel's page
+	// Process means: the death of the process. The record is in the kernel's page
 	// cache. The default.
 	Process Durability = iota
-	// Disk: a power cut as well. The record is on the device (fdatasync,
+	// Disk means: a power cut as well. The record is on the device (fdatasync,
 	// shared by all clicks that wait at that moment).
 	Disk
-	// Memory: nothing. The record is in the memory of the process.
+	// Memory means: nothing. The record is in the memory of the process.
 	Memory
 )
 

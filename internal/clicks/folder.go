@@ -61,7 +61,8 @@ func (f *folder) open(id string) string   { return filepath.Join(f.path, id+suff
 func (f *folder) sealed(id string) string { return filepath.Join(f.path, id+suffixSealed) }
 func (f *folder) bad(id string) string    { return filepath.Join(f.path, id+suffixBad) }
 func (f *folder) kept(id string) string   { return filepath.Join(f.path, keptName, id+suffixSealed) }
-func (f *folder) gone(id string) string   { return filepath.Join(f.path, goneName, id+suffixSealed) }
+
+func (f *folder) gone(id string) string { return filepath.Join(f.path, goneName, id+suffixSealed) }
 
 // makeFolder creates a folder below dir and locks it.
 func makeFolder(dir string, durable bool) (*folder, error) {
