@@ -22,7 +22,7 @@ run: setup build ## install what is missing, build, and start everything on :808
 .PHONY: test
 test: setup-test ## every test, with the race detector and the coverage gate
 	go test -race -timeout 20m -coverpkg=./... -coverprofile=coverage.out ./...
-	@tools/coverage.sh coverage.out $(COVERAGE_MIN)
+	@tools/check-coverage.sh coverage.out $(COVERAGE_MIN)
 
 .PHONY: build
 build: ## build bin/signpost
