@@ -22,7 +22,9 @@ const (
 	// silentAfter is how long an upload may say nothing. The API says something
 	// at least every few seconds while bytes arrive.
 	silentAfter = 5 * time.Minute
-	rescuedMax  = 500 // of each sort a run
+	// A run looks for so many of each sort at a time, and so many times.
+	rescuedMax  = 500
+	rescuePages = 10
 )
 
 // rescue gives every batch, chunk and import whose job is gone a new one, and
@@ -35,59 +37,69 @@ type rescue struct {
 
 // Work implements [river.Worker].
 func (w *rescue) Work(ctx context.Context, _ *river.Job[jobs.Rescue]) error {
-	return errors.Join(w.batches(ctx), w.chunks(ctx), w.imports(ctx), w.uploads(ctx))
+	var errs []error
+	for _, find := range []func(context.Context) (int, error){w.batches, w.chunks, w.imports, w.uploads} {
+		for range rescuePages {
+			n, err := find(ctx)
+			errs = append(errs, err)
+			if n < rescuedMax {
+				break
+			}
+		}
+	}
+	return errors.Join(errs...)
 }
 
-func (w *rescue) batches(ctx context.Context) error {
+func (w *rescue) batches(ctx context.Context) (int, error) {
 	ids, err := queries.New(w.deps.pool).ListStrandedBatches(ctx,
 		interval(strandedAfter), interval(leftAlone), rescuedMax)
 	if err != nil {
-		return fmt.Errorf("list stranded batches: %w", err)
+		return 0, fmt.Errorf("list stranded batches: %w", err)
 	}
 	for _, id := range ids {
 		err := w.insert(ctx, jobs.RecordClicks{BatchID: id}, func(q *queries.Queries, jobID int64) error {
 			return q.SetClickBatchJob(ctx, &jobID, id)
 		})
 		if err != nil {
-			return fmt.Errorf("rescue batch: %w", err)
+			return 0, fmt.Errorf("rescue batch: %w", err)
 		}
 	}
 	w.account(ctx, "batches", len(ids))
-	return nil
+	return len(ids), nil
 }
 
-func (w *rescue) chunks(ctx context.Context) error {
+func (w *rescue) chunks(ctx context.Context) (int, error) {
 	found, err := queries.New(w.deps.pool).ListStrandedChunks(ctx, interval(leftAlone), rescuedMax)
 	if err != nil {
-		return fmt.Errorf("list stranded chunks: %w", err)
+		return 0, fmt.Errorf("list stranded chunks: %w", err)
 	}
 	for _, c := range found {
 		err := w.insert(ctx, jobs.ApplyChunk{ImportID: c.ImportID, Seq: c.Seq}, func(q *queries.Queries, jobID int64) error {
 			return q.SetImportChunkJobs(ctx, c.ImportID, []int32{c.Seq}, []int64{jobID})
 		})
 		if err != nil {
-			return fmt.Errorf("rescue chunk: %w", err)
+			return 0, fmt.Errorf("rescue chunk: %w", err)
 		}
 	}
 	w.account(ctx, "chunks", len(found))
-	return nil
+	return len(found), nil
 }
 
-func (w *rescue) imports(ctx context.Context) error {
+func (w *rescue) imports(ctx context.Context) (int, error) {
 	found, err := queries.New(w.deps.pool).ListStrandedImports(ctx, interval(leftAlone), rescuedMax)
 	if err != nil {
-		return fmt.Errorf("list stranded imports: %w", err)
+		return 0, fmt.Errorf("list stranded imports: %w", err)
 	}
 	for _, i := range found {
 		err := w.insert(ctx, nextJob(i), func(q *queries.Queries, jobID int64) error {
 			return q.SetImportJob(ctx, &jobID, i.ID)
 		})
 		if err != nil {
-			return fmt.Errorf("rescue import: %w", err)
+			return 0, fmt.Errorf("rescue import: %w", err)
 		}
 	}
 	w.account(ctx, "imports", len(found))
-	return nil
+	return len(found), nil
 }
 
 // nextJob is the job that an import waits for.
@@ -112,10 +124,10 @@ func (w *rescue) insert(ctx context.Context, args river.JobArgs, note func(*quer
 	})
 }
 
-func (w *rescue) uploads(ctx context.Context) error {
+func (w *rescue) uploads(ctx context.Context) (int, error) {
 	ids, err := queries.New(w.deps.pool).ListSilentUploads(ctx, interval(silentAfter), rescuedMax)
 	if err != nil {
-		return fmt.Errorf("list silent uploads: %w", err)
+		return 0, fmt.Errorf("list silent uploads: %w", err)
 	}
 	reason := "the upload broke off"
 	for _, id := range ids {
@@ -127,11 +139,11 @@ func (w *rescue) uploads(ctx context.Context) error {
 			return q.DropImportChunks(ctx, id)
 		})
 		if err != nil {
-			return fmt.Errorf("give up upload: %w", err)
+			return 0, fmt.Errorf("give up upload: %w", err)
 		}
 	}
 	w.account(ctx, "uploads", len(ids))
-	return nil
+	return len(ids), nil
 }
 
 func (w *rescue) account(ctx context.Context, what string, n int) {

@@ -1,0 +1,106 @@
+package worker
+
+import (
+	"context"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/signpost/signpost/internal/pgtest"
+)
+
+// heard is a log that says when it got a message.
+type heard struct {
+	slog.Handler
+	message string
+	once    chan struct{}
+}
+
+func (h *heard) Enabled(context.Context, slog.Level) bool { return true }
+
+func (h *heard) Handle(_ context.Context, r slog.Record) error {
+	if r.Message == h.message {
+		select {
+		case h.once <- struct{}{}:
+		default:
+		}
+	}
+	return nil
+}
+
+// A worker that starts before Postgres does waits for it, and one whose
+// Postgres is killed under it goes on with the same batch when it is back.
+func TestWorkerOutlivesPostgres(t *testing.T) {
+	t.Parallel()
+	cluster := pgtest.Cluster(t)
+	url := pgtest.Migrated(t, cluster)
+	if err := cluster.Stop(t.Context()); err != nil {
+		t.Fatalf("stop postgres: %v", err)
+	}
+	log := &heard{slog.DiscardHandler, "worker waits for Postgres", make(chan struct{}, 1)}
+	w, err := New(Options{Pool: pgtest.Open(t, url), Log: slog.New(log), Registry: prometheus.NewRegistry()})
+	if err != nil {
+		t.Fatalf("new worker: %v", err)
+	}
+	started := make(chan error, 1)
+	go func() { started <- w.Start(t.Context()) }()
+	<-log.once
+	if err := cluster.Start(t.Context()); err != nil {
+		t.Fatalf("start postgres: %v", err)
+	}
+	if err := <-started; err != nil {
+		t.Fatalf("start worker: %v", err)
+	}
+	s := &site{T: t, ctx: t.Context()}
+	s.Cleanup(func() { s.stop(w) })
+
+	s.use(pgtest.Open(t, url).Config())
+	lock := s.lock("LOCK TABLE click_days IN SHARE MODE")
+	s.ship("a-1", many(50, time.Now()))
+	s.eventually("job waits for the days", s.someoneWaits)
+	s.exec("CHECKPOINT") // tests do not wait for the disk, and this much has to be there
+	cluster.Kill()
+	if err := lock.Rollback(s.ctx); err == nil {
+		t.Error("the server did not die")
+	}
+	if err := cluster.Start(s.ctx); err != nil {
+		t.Fatalf("start postgres: %v", err)
+	}
+	back := time.Now()
+	s.use(pgtest.Open(t, url).Config())
+	s.eventually("batch is ingested", s.allIngested)
+	s.wantCounted(50)
+	t.Logf("ingested %v after Postgres was back", time.Since(back).Round(100*time.Millisecond))
+}
+
+// Stopping is not in a hurry, and may be asked for twice, or without a start.
+func TestStop(t *testing.T) {
+	s := setup(t)
+	s.ship("a-1", many(50, time.Now()))
+	lock := s.lock("LOCK TABLE click_days IN SHARE MODE")
+	w := s.start(nil)
+	s.eventually("job waits for the days", s.someoneWaits)
+	stopped := make(chan error, 1)
+	go func() { stopped <- w.Stop(s.ctx) }()
+	s.eventually("sampler stops", func() bool {
+		select {
+		case <-w.sampled:
+			return true
+		default:
+			return false
+		}
+	})
+	s.rollback(lock)
+	if err := <-stopped; err != nil {
+		t.Errorf("stop: %v", err)
+	}
+	s.wantCounted(50)
+	s.stop(w)
+	idle, err := New(Options{Pool: s.pool, Registry: prometheus.NewRegistry()})
+	if err != nil {
+		t.Fatalf("new worker: %v", err)
+	}
+	s.stop(idle)
+}
