@@ -1,6 +1,6 @@
 -- name: CreateImport :one
-INSERT INTO imports (kind, filename, layout, keep_ids, actor_id, actor_name)
-VALUES (@kind, @filename, @layout, @keep_ids, @actor_id, @actor_name)
+INSERT INTO imports (kind, filename, layout, keep_ids, owner_id, actor_id, actor_name)
+VALUES (@kind, @filename, @layout, @keep_ids, @owner_id, @actor_id, @actor_name)
 RETURNING *;
 
 -- name: GetImport :one
@@ -99,6 +99,12 @@ SELECT seq
 FROM import_chunks
 WHERE import_id = @import_id AND done_at IS NULL
 ORDER BY seq;
+
+-- name: NoteImportPlan :execrows
+-- Notes up to which key the contended ones are found.
+UPDATE imports
+SET planned_to = @planned_to
+WHERE id = @id AND state = 'queued';
 
 -- name: InsertContendedKeys :exec
 INSERT INTO import_contended (import_id, key)

@@ -13,9 +13,9 @@ import (
 )
 
 const createImport = `-- name: CreateImport :one
-INSERT INTO imports (kind, filename, layout, keep_ids, actor_id, actor_name)
-VALUES ($1, $2, $3, $4, $5, $6)
-RETURNING id, kind, state, filename, layout, keep_ids, actor_id, actor_name, bytes_received, chunks_total, chunks_done, rows_total, rows_imported, rows_updated, rows_skipped, rows_rejected, error, job_id, created_at, heard_at, started_at, finished_at
+INSERT INTO imports (kind, filename, layout, keep_ids, owner_id, actor_id, actor_name)
+VALUES ($1, $2, $3, $4, $5, $6, $7)
+RETURNING id, kind, state, filename, layout, keep_ids, owner_id, actor_id, actor_name, bytes_received, chunks_total, chunks_done, rows_total, rows_imported, rows_updated, rows_skipped, rows_rejected, error, planned_to, job_id, created_at, heard_at, started_at, finished_at
 `
 
 type CreateImportParams struct {
@@ -23,6 +23,7 @@ type CreateImportParams struct {
 	Filename  *string
 	Layout    json.RawMessage
 	KeepIds   bool
+	OwnerID   *int64
 	ActorID   *int64
 	ActorName string
 }
@@ -33,6 +34,7 @@ func (q *Queries) CreateImport(ctx context.Context, arg CreateImportParams) (Imp
 		arg.Filename,
 		arg.Layout,
 		arg.KeepIds,
+		arg.OwnerID,
 		arg.ActorID,
 		arg.ActorName,
 	)
@@ -44,6 +46,7 @@ func (q *Queries) CreateImport(ctx context.Context, arg CreateImportParams) (Imp
 		&i.Filename,
 		&i.Layout,
 		&i.KeepIds,
+		&i.OwnerID,
 		&i.ActorID,
 		&i.ActorName,
 		&i.BytesReceived,
@@ -55,6 +58,7 @@ func (q *Queries) CreateImport(ctx context.Context, arg CreateImportParams) (Imp
 		&i.RowsSkipped,
 		&i.RowsRejected,
 		&i.Error,
+		&i.PlannedTo,
 		&i.JobID,
 		&i.CreatedAt,
 		&i.HeardAt,
@@ -147,7 +151,7 @@ const finishImport = `-- name: FinishImport :one
 UPDATE imports
 SET state = $1, finished_at = now()
 WHERE id = $2 AND finished_at IS NULL
-RETURNING id, kind, state, filename, layout, keep_ids, actor_id, actor_name, bytes_received, chunks_total, chunks_done, rows_total, rows_imported, rows_updated, rows_skipped, rows_rejected, error, job_id, created_at, heard_at, started_at, finished_at
+RETURNING id, kind, state, filename, layout, keep_ids, owner_id, actor_id, actor_name, bytes_received, chunks_total, chunks_done, rows_total, rows_imported, rows_updated, rows_skipped, rows_rejected, error, planned_to, job_id, created_at, heard_at, started_at, finished_at
 `
 
 func (q *Queries) FinishImport(ctx context.Context, state string, iD int64) (Import, error) {
@@ -160,6 +164,7 @@ func (q *Queries) FinishImport(ctx context.Context, state string, iD int64) (Imp
 		&i.Filename,
 		&i.Layout,
 		&i.KeepIds,
+		&i.OwnerID,
 		&i.ActorID,
 		&i.ActorName,
 		&i.BytesReceived,
@@ -171,6 +176,7 @@ func (q *Queries) FinishImport(ctx context.Context, state string, iD int64) (Imp
 		&i.RowsSkipped,
 		&i.RowsRejected,
 		&i.Error,
+		&i.PlannedTo,
 		&i.JobID,
 		&i.CreatedAt,
 		&i.HeardAt,
@@ -192,7 +198,7 @@ func (q *Queries) FinishImportChunk(ctx context.Context, importID int64, seq int
 }
 
 const getImport = `-- name: GetImport :one
-SELECT id, kind, state, filename, layout, keep_ids, actor_id, actor_name, bytes_received, chunks_total, chunks_done, rows_total, rows_imported, rows_updated, rows_skipped, rows_rejected, error, job_id, created_at, heard_at, started_at, finished_at
+SELECT id, kind, state, filename, layout, keep_ids, owner_id, actor_id, actor_name, bytes_received, chunks_total, chunks_done, rows_total, rows_imported, rows_updated, rows_skipped, rows_rejected, error, planned_to, job_id, created_at, heard_at, started_at, finished_at
 FROM imports
 WHERE id = $1
 `
@@ -207,6 +213,7 @@ func (q *Queries) GetImport(ctx context.Context, id int64) (Import, error) {
 		&i.Filename,
 		&i.Layout,
 		&i.KeepIds,
+		&i.OwnerID,
 		&i.ActorID,
 		&i.ActorName,
 		&i.BytesReceived,
@@ -218,6 +225,7 @@ func (q *Queries) GetImport(ctx context.Context, id int64) (Import, error) {
 		&i.RowsSkipped,
 		&i.RowsRejected,
 		&i.Error,
+		&i.PlannedTo,
 		&i.JobID,
 		&i.CreatedAt,
 		&i.HeardAt,
@@ -450,7 +458,7 @@ func (q *Queries) ListImportErrors(ctx context.Context, arg ListImportErrorsPara
 }
 
 const listImports = `-- name: ListImports :many
-SELECT id, kind, state, filename, layout, keep_ids, actor_id, actor_name, bytes_received, chunks_total, chunks_done, rows_total, rows_imported, rows_updated, rows_skipped, rows_rejected, error, job_id, created_at, heard_at, started_at, finished_at
+SELECT id, kind, state, filename, layout, keep_ids, owner_id, actor_id, actor_name, bytes_received, chunks_total, chunks_done, rows_total, rows_imported, rows_updated, rows_skipped, rows_rejected, error, planned_to, job_id, created_at, heard_at, started_at, finished_at
 FROM imports
 WHERE id < $1
 ORDER BY id DESC
@@ -474,6 +482,7 @@ func (q *Queries) ListImports(ctx context.Context, beforeID int64, rowOffset int
 			&i.Filename,
 			&i.Layout,
 			&i.KeepIds,
+			&i.OwnerID,
 			&i.ActorID,
 			&i.ActorName,
 			&i.BytesReceived,
@@ -485,6 +494,7 @@ func (q *Queries) ListImports(ctx context.Context, beforeID int64, rowOffset int
 			&i.RowsSkipped,
 			&i.RowsRejected,
 			&i.Error,
+			&i.PlannedTo,
 			&i.JobID,
 			&i.CreatedAt,
 			&i.HeardAt,
@@ -619,7 +629,7 @@ func (q *Queries) ListStrandedImports(ctx context.Context, leftAlone pgtype.Inte
 }
 
 const lockImport = `-- name: LockImport :one
-SELECT id, kind, state, filename, layout, keep_ids, actor_id, actor_name, bytes_received, chunks_total, chunks_done, rows_total, rows_imported, rows_updated, rows_skipped, rows_rejected, error, job_id, created_at, heard_at, started_at, finished_at
+SELECT id, kind, state, filename, layout, keep_ids, owner_id, actor_id, actor_name, bytes_received, chunks_total, chunks_done, rows_total, rows_imported, rows_updated, rows_skipped, rows_rejected, error, planned_to, job_id, created_at, heard_at, started_at, finished_at
 FROM imports
 WHERE id = $1
 FOR UPDATE
@@ -635,6 +645,7 @@ func (q *Queries) LockImport(ctx context.Context, id int64) (Import, error) {
 		&i.Filename,
 		&i.Layout,
 		&i.KeepIds,
+		&i.OwnerID,
 		&i.ActorID,
 		&i.ActorName,
 		&i.BytesReceived,
@@ -646,6 +657,7 @@ func (q *Queries) LockImport(ctx context.Context, id int64) (Import, error) {
 		&i.RowsSkipped,
 		&i.RowsRejected,
 		&i.Error,
+		&i.PlannedTo,
 		&i.JobID,
 		&i.CreatedAt,
 		&i.HeardAt,
@@ -678,7 +690,7 @@ SET chunks_done = chunks_done + $1,
     rows_skipped = rows_skipped + $4,
     rows_rejected = rows_rejected + $5
 WHERE id = $6
-RETURNING id, kind, state, filename, layout, keep_ids, actor_id, actor_name, bytes_received, chunks_total, chunks_done, rows_total, rows_imported, rows_updated, rows_skipped, rows_rejected, error, job_id, created_at, heard_at, started_at, finished_at
+RETURNING id, kind, state, filename, layout, keep_ids, owner_id, actor_id, actor_name, bytes_received, chunks_total, chunks_done, rows_total, rows_imported, rows_updated, rows_skipped, rows_rejected, error, planned_to, job_id, created_at, heard_at, started_at, finished_at
 `
 
 type MoveImportParams struct {
@@ -708,6 +720,7 @@ func (q *Queries) MoveImport(ctx context.Context, arg MoveImportParams) (Import,
 		&i.Filename,
 		&i.Layout,
 		&i.KeepIds,
+		&i.OwnerID,
 		&i.ActorID,
 		&i.ActorName,
 		&i.BytesReceived,
@@ -719,6 +732,7 @@ func (q *Queries) MoveImport(ctx context.Context, arg MoveImportParams) (Import,
 		&i.RowsSkipped,
 		&i.RowsRejected,
 		&i.Error,
+		&i.PlannedTo,
 		&i.JobID,
 		&i.CreatedAt,
 		&i.HeardAt,
@@ -728,12 +742,27 @@ func (q *Queries) MoveImport(ctx context.Context, arg MoveImportParams) (Import,
 	return i, err
 }
 
+const noteImportPlan = `-- name: NoteImportPlan :execrows
+UPDATE imports
+SET planned_to = $1
+WHERE id = $2 AND state = 'queued'
+`
+
+// Notes up to which key the contended ones are found.
+func (q *Queries) NoteImportPlan(ctx context.Context, plannedTo int64, iD int64) (int64, error) {
+	result, err := q.db.Exec(ctx, noteImportPlan, plannedTo, iD)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
 const queueImport = `-- name: QueueImport :one
 UPDATE imports
 SET state = 'queued', bytes_received = $1, rows_total = $2, chunks_total = $3
 WHERE imports.id = $4 AND imports.state = 'receiving'
     AND $3 = (SELECT count(*) FROM import_chunks c WHERE c.import_id = imports.id)
-RETURNING id, kind, state, filename, layout, keep_ids, actor_id, actor_name, bytes_received, chunks_total, chunks_done, rows_total, rows_imported, rows_updated, rows_skipped, rows_rejected, error, job_id, created_at, heard_at, started_at, finished_at
+RETURNING id, kind, state, filename, layout, keep_ids, owner_id, actor_id, actor_name, bytes_received, chunks_total, chunks_done, rows_total, rows_imported, rows_updated, rows_skipped, rows_rejected, error, planned_to, job_id, created_at, heard_at, started_at, finished_at
 `
 
 type QueueImportParams struct {
@@ -759,6 +788,7 @@ func (q *Queries) QueueImport(ctx context.Context, arg QueueImportParams) (Impor
 		&i.Filename,
 		&i.Layout,
 		&i.KeepIds,
+		&i.OwnerID,
 		&i.ActorID,
 		&i.ActorName,
 		&i.BytesReceived,
@@ -770,6 +800,7 @@ func (q *Queries) QueueImport(ctx context.Context, arg QueueImportParams) (Impor
 		&i.RowsSkipped,
 		&i.RowsRejected,
 		&i.Error,
+		&i.PlannedTo,
 		&i.JobID,
 		&i.CreatedAt,
 		&i.HeardAt,
@@ -804,7 +835,7 @@ const requestImportCancel = `-- name: RequestImportCancel :one
 UPDATE imports
 SET state = 'cancelling'
 WHERE id = $1 AND state IN ('receiving', 'queued', 'running', 'cancelling')
-RETURNING id, kind, state, filename, layout, keep_ids, actor_id, actor_name, bytes_received, chunks_total, chunks_done, rows_total, rows_imported, rows_updated, rows_skipped, rows_rejected, error, job_id, created_at, heard_at, started_at, finished_at
+RETURNING id, kind, state, filename, layout, keep_ids, owner_id, actor_id, actor_name, bytes_received, chunks_total, chunks_done, rows_total, rows_imported, rows_updated, rows_skipped, rows_rejected, error, planned_to, job_id, created_at, heard_at, started_at, finished_at
 `
 
 func (q *Queries) RequestImportCancel(ctx context.Context, id int64) (Import, error) {
@@ -817,6 +848,7 @@ func (q *Queries) RequestImportCancel(ctx context.Context, id int64) (Import, er
 		&i.Filename,
 		&i.Layout,
 		&i.KeepIds,
+		&i.OwnerID,
 		&i.ActorID,
 		&i.ActorName,
 		&i.BytesReceived,
@@ -828,6 +860,7 @@ func (q *Queries) RequestImportCancel(ctx context.Context, id int64) (Import, er
 		&i.RowsSkipped,
 		&i.RowsRejected,
 		&i.Error,
+		&i.PlannedTo,
 		&i.JobID,
 		&i.CreatedAt,
 		&i.HeardAt,

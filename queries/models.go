@@ -16,6 +16,7 @@ type Import struct {
 	Filename      *string
 	Layout        json.RawMessage
 	KeepIds       bool
+	OwnerID       *int64
 	ActorID       *int64
 	ActorName     string
 	BytesReceived int64
@@ -27,6 +28,7 @@ type Import struct {
 	RowsSkipped   int64
 	RowsRejected  int64
 	Error         *string
+	PlannedTo     int64
 	JobID         *int64
 	CreatedAt     time.Time
 	HeardAt       time.Time

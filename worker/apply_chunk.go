@@ -67,7 +67,7 @@ func (d *deps) openImport(ctx context.Context, id int64) (*importRun, error) {
 	// Rules go by when the import began, so that a chunk that runs after
 	// midnight is judged like the others.
 	run.parser = run.layout.Parser(csvimport.Rules{
-		OwnHosts: d.ownHosts, Now: row.CreatedAt, KeepIDs: row.KeepIds,
+		OwnHosts: d.ownHosts, Now: row.CreatedAt, KeepIDs: row.KeepIds, UserID: or(row.OwnerID, 0),
 	})
 	return run, nil
 }

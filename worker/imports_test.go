@@ -304,7 +304,7 @@ func TestChunkJobsRunAgain(t *testing.T) {
 		}
 	}
 	s.eventually("all jobs are done", func() bool {
-		return s.int("SELECT count(*) FROM river_job WHERE finalized_at IS NULL") == 0
+		return s.int("SELECT count(*) FROM river_job WHERE queue = 'imports' AND finalized_at IS NULL") == 0
 	})
 	s.wantRows(id, 28, 2)
 	s.wantInt(28, "SELECT count(*) FROM users")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/riverqueue/river"
@@ -20,19 +21,31 @@ const (
 	keysAtOnce = 64     // chunks whose keys are read together
 	insertKeys = 10_000 // contended keys a statement
 	insertJobs = 1000   // jobs a statement
+	// planTurn is how long one run goes on before it gives its place to other
+	// jobs. It must leave a walk time within jobTimeout.
+	planTurn = jobTimeout / 2
 )
 
 // planImport finds the keys that more than one row of an upload claims, and
 // queues a job for each of its chunks.
 type planImport struct {
 	river.WorkerDefaults[jobs.PlanImport]
-	deps *deps
+	deps   *deps
+	memory int           // usually planMemory
+	turn   time.Duration // usually planTurn
 }
 
 // Work implements [river.Worker].
+//
+// The keys of a large file take several walks. Each is a transaction of its
+// own, so that no row is locked meanwhile, and that neither the time of a job
+// nor the death of a worker costs more than one walk.
 func (w *planImport) Work(ctx context.Context, job *river.Job[jobs.PlanImport]) error {
 	run, err := w.deps.openImport(ctx, job.Args.ImportID)
 	if err != nil || run.row.State != stateQueued {
+		return err
+	}
+	if err := w.findContended(ctx, run.row); err != nil {
 		return err
 	}
 	return w.deps.inTx(ctx, func(tx pgx.Tx, q *queries.Queries) error {
@@ -42,9 +55,6 @@ func (w *planImport) Work(ctx context.Context, job *river.Job[jobs.PlanImport]) 
 		}
 		if locked.State != stateQueued {
 			return complete(ctx, tx, job)
-		}
-		if err := findContended(ctx, q, run.row.ID); err != nil {
-			return err
 		}
 		if err := queueChunks(ctx, tx, q, run.row.ID); err != nil {
 			return err
@@ -56,14 +66,39 @@ func (w *planImport) Work(ctx context.Context, job *river.Job[jobs.PlanImport]) 
 	})
 }
 
-// findContended notes the keys that more than one row claims.
-func findContended(ctx context.Context, q *queries.Queries, importID int64) error {
-	lists := func(yield func([]uint64) error) error { return walkKeys(ctx, q, importID, yield) }
-	for found, err := range csvimport.Contended(lists, planMemory) {
+// findContended notes the keys that more than one row claims. Noting one again
+// does no harm.
+func (w *planImport) findContended(ctx context.Context, row queries.Import) error {
+	start := time.Now()
+	q := queries.New(w.deps.pool)
+	lists := func(yield func([]uint64) error) error { return walkKeys(ctx, q, row.ID, yield) }
+	from := uint64(row.PlannedTo) //nolint:gosec // the same bits
+	for found, err := range csvimport.Contended(lists, from, w.memory) {
 		if err != nil {
 			return fmt.Errorf("find contended keys: %w", err)
 		}
-		for part := range slices.Chunk(found, insertKeys) {
+		if err := w.note(ctx, row.ID, found); err != nil {
+			return err
+		}
+		if found.Next != 0 && time.Since(start) > w.turn {
+			return river.JobSnooze(0)
+		}
+	}
+	return nil
+}
+
+// note stores the contended keys of a range, unless the import was cancelled
+// meanwhile: nobody would remove them again.
+func (w *planImport) note(ctx context.Context, importID int64, found csvimport.ContendedKeys) error {
+	return w.deps.inTx(ctx, func(_ pgx.Tx, q *queries.Queries) error {
+		queued, err := q.NoteImportPlan(ctx, int64(found.Next), importID) //nolint:gosec // the same bits
+		if err != nil {
+			return fmt.Errorf("note plan of import: %w", err)
+		}
+		if queued == 0 {
+			return nil
+		}
+		for part := range slices.Chunk(found.Keys, insertKeys) {
 			keys := make([]int64, len(part))
 			for i, k := range part {
 				keys[i] = int64(k) //nolint:gosec // the same bits
@@ -72,8 +107,8 @@ func findContended(ctx context.Context, q *queries.Queries, importID int64) erro
 				return fmt.Errorf("note contended keys: %w", err)
 			}
 		}
-	}
-	return nil
+		return nil
+	})
 }
 
 func walkKeys(ctx context.Context, q *queries.Queries, importID int64, yield func([]uint64) error) error {

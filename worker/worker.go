@@ -116,7 +116,7 @@ func New(o Options) (*Worker, error) {
 func config(d *deps, queues map[string]int) *river.Config {
 	workers := river.NewWorkers()
 	river.AddWorker(workers, &recordClicks{deps: d})
-	river.AddWorker(workers, &planImport{deps: d})
+	river.AddWorker(workers, &planImport{deps: d, memory: planMemory, turn: planTurn})
 	river.AddWorker(workers, &applyChunk{deps: d})
 	river.AddWorker(workers, &finishImport{deps: d})
 	river.AddWorker(workers, &rescue{deps: d})

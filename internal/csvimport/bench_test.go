@@ -97,7 +97,7 @@ func BenchmarkContended(b *testing.B) {
 	}
 	b.ResetTimer()
 	for b.Loop() {
-		for _, err := range Contended(listsOf(all), 32<<20) {
+		for _, err := range Contended(listsOf(all), 0, 32<<20) {
 			if err != nil {
 				b.Fatal(err)
 			}

@@ -194,24 +194,30 @@ func DecodeKeys(dst []uint64, data []byte) ([]uint64, error) {
 // called as often as there are passes, and must give the same keys every time.
 type Lists func(yield func(keys []uint64) error) error
 
-// Contended finds the keys that are in lists more than once, within a chunk or
-// among several. It yields them in ascending batches, each key once; a batch is
-// good until the next one. An error of lists ends it.
+// ContendedKeys are the contended keys of one range.
+type ContendedKeys struct {
+	Keys []uint64 // ascending, each once
+	// Next is the first key behind the range, where a later walk can go on; 0
+	// means that there is no more.
+	Next uint64
+}
+
+// Contended finds the keys from from on that are in lists more than once,
+// within a chunk or among several. It yields them by ranges in ascending order;
+// what it yields is good until the next one. An error of lists ends it.
 //
 // About maxMemory bytes are used, at least 64 KiB: where the keys do not fit,
-// lists is walked several times, over one range of keys at a time.
-func Contended(lists Lists, maxMemory int) iter.Seq2[[]uint64, error] {
-	return func(yield func([]uint64, error) bool) {
-		pass := keyPass{buf: make([]uint64, 0, max(maxMemory, 64<<10)/8), high: ^uint64(0)}
+// lists is walked several times, once for each range.
+func Contended(lists Lists, from uint64, maxMemory int) iter.Seq2[ContendedKeys, error] {
+	return func(yield func(ContendedKeys, error) bool) {
+		pass := keyPass{buf: make([]uint64, 0, max(maxMemory, 64<<10)/8), low: from, high: ^uint64(0)}
 		for {
 			if err := lists(pass.collect); err != nil {
-				yield(nil, err)
+				yield(ContendedKeys{}, err)
 				return
 			}
-			if found := pass.finish(); len(found) > 0 && !yield(found, nil) {
-				return
-			}
-			if pass.high == ^uint64(0) {
+			found := ContendedKeys{Keys: pass.finish(), Next: pass.high + 1}
+			if !yield(found, nil) || found.Next == 0 {
 				return
 			}
 			pass.next()

@@ -144,16 +144,42 @@ func TestContended(t *testing.T) {
 		slices.Sort(want)
 		// 8,192 keys fit into the least memory, all of them into the most.
 		for _, memory := range []int{0, 200_000, 8 << 20} {
-			got := []uint64{}
-			for batch, err := range Contended(listsOf(lists), memory) {
+			got, ranges := []uint64{}, 0
+			for found, err := range Contended(listsOf(lists), 0, memory) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				got = append(got, batch...)
+				got = append(got, found.Keys...)
+				ranges++
 			}
 			if !slices.Equal(got, want) {
 				t.Errorf("%s in %d bytes: %d keys, want %d", name, memory, len(got), len(want))
 			}
+			if resumed := inSteps(t, lists, memory, ranges); !slices.Equal(resumed, want) {
+				t.Errorf("%s in %d bytes, resumed: %d keys, want %d", name, memory, len(resumed), len(want))
+			}
+		}
+	}
+}
+
+// inSteps walks the lists anew for each range.
+func inSteps(t *testing.T, lists [][]uint64, memory, ranges int) []uint64 {
+	t.Helper()
+	got := []uint64{}
+	for from, step := uint64(0), 1; ; step++ {
+		for found, err := range Contended(listsOf(lists), from, memory) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, found.Keys...)
+			from = found.Next
+			break
+		}
+		if from == 0 || step > ranges {
+			if step != ranges {
+				t.Errorf("%d steps, want the %d of one walk", step, ranges)
+			}
+			return got
 		}
 	}
 }
@@ -162,10 +188,10 @@ func TestContendedStops(t *testing.T) {
 	t.Parallel()
 	gone := errors.New("connection lost")
 	var errs []error
-	for batch, err := range Contended(func(func([]uint64) error) error { return gone }, 0) {
+	for found, err := range Contended(func(func([]uint64) error) error { return gone }, 0, 0) {
 		errs = append(errs, err)
-		if batch != nil {
-			t.Errorf("batch %v with an error", batch)
+		if found.Keys != nil {
+			t.Errorf("keys %v with an error", found.Keys)
 		}
 	}
 	if len(errs) != 1 || !errors.Is(errs[0], gone) {
@@ -177,7 +203,7 @@ func TestContendedStops(t *testing.T) {
 		keys = append(keys, i, i)
 	}
 	lists := func(yield func([]uint64) error) error { passes++; return yield(keys) }
-	for _, err := range Contended(lists, 0) {
+	for _, err := range Contended(lists, 0, 0) {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -186,7 +212,9 @@ func TestContendedStops(t *testing.T) {
 	if passes != 1 {
 		t.Errorf("%d passes after the caller stopped, want 1", passes)
 	}
-	for batch, err := range Contended(func(func([]uint64) error) error { return nil }, 0) {
-		t.Errorf("batch %v, %v of nothing", batch, err)
+	for found, err := range Contended(func(func([]uint64) error) error { return nil }, 0, 0) {
+		if len(found.Keys) > 0 || found.Next != 0 || err != nil {
+			t.Errorf("%v, %v of nothing", found, err)
+		}
 	}
 }
