@@ -190,6 +190,34 @@ func TestUploadCutOff(t *testing.T) {
 	}
 }
 
+// Whose the links of a file without owners are, is said beside it.
+func TestUploadOfLinksWithoutOwners(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	ann := b.user("ann")
+	const file = "keyword,url\none,https://example.com/\n"
+	for query, says := range map[string]string{
+		"":                                  "whose the links are",
+		"&user_id=0":                        "must be the id of a user",
+		"&user_id=ann":                      "must be the id of a user",
+		fmt.Sprint("&user_id=", ann+1):      "is not a user",
+		"&user_id=9223372036854775808":      "must be the id of a user",
+		"&user_id=" + fmt.Sprint(int64(-1)): "must be the id of a user",
+	} {
+		a := b.want(400, RoleEditor, "POST", "/imports?kind=urls"+query, file, "Content-Type", "text/csv")
+		if !strings.Contains(string(a.raw), says) || a.fields()["user_id"] == "" {
+			t.Errorf("%q: %s does not say %q", query, a.raw, says)
+		}
+	}
+	a := b.want(202, RoleEditor, "POST", fmt.Sprint("/imports?kind=urls&user_id=", ann), file, "Content-Type", "text/csv")
+	if a.body["format"] != "yourls" {
+		t.Errorf("%s", a.raw)
+	}
+	if n := b.count("SELECT count(*) FROM imports WHERE owner_id = $1", ann); n != 1 {
+		t.Error("the owner is not noted")
+	}
+}
+
 // The ids that an editor's file brings are not kept.
 func TestUploadByAnEditor(t *testing.T) {
 	t.Parallel()

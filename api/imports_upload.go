@@ -10,6 +10,7 @@ import (
 	"mime/multipart"
 	"net"
 	"path"
+	"strconv"
 	"strings"
 	"time"
 
@@ -44,6 +45,7 @@ var (
 	errUploadBroken    = badRequest("the upload ended early")
 	errUploadEncoding  = unsupported("the file must not be compressed")
 	errUploadType      = unsupported("send the file as text/csv, or as the field file of multipart/form-data")
+	errUploadNoOwner   = badRequest("the file does not say whose the links are: it needs the column user_id, or the query user_id for all of them", FieldError{"user_id", "is missing"})
 	errUploadNoFile    = badRequest("the form has no file", FieldError{"file", "is missing"})
 )
 
@@ -53,24 +55,44 @@ func (a *API) createImport(c *fiber.Ctx) error {
 	if err != nil {
 		return invalid(FieldError{"kind", "must be users, urls or events"})
 	}
-	return a.upload(c, kind)
+	owner, err := ownerParam(c.Query("user_id"))
+	if err != nil {
+		return err
+	}
+	return a.upload(c, kind, owner)
+}
+
+// ownerParam returns the id of who owns the links of a file that names no
+// owner, nil if the query names nobody.
+func ownerParam(value string) (*int64, error) {
+	if value == "" {
+		return nil, nil
+	}
+	id, err := strconv.ParseInt(value, 10, 64)
+	if err != nil || id < 1 || id > csvimport.MaxID {
+		return nil, invalid(FieldError{"user_id", "must be the id of a user"})
+	}
+	return &id, nil
 }
 
 // createUsersImport takes an upload of users.
 func (a *API) createUsersImport(c *fiber.Ctx) error {
-	return a.upload(c, csvimport.KindUsers)
+	return a.upload(c, csvimport.KindUsers, nil)
 }
 
 // upload streams a file into chunks in the database and queues the import. Of
 // the file, no more than a chunk is ever in memory. What ends early leaves an
 // import that failed, and nothing else; if not even that can be written, a
 // worker sees to it later.
-func (a *API) upload(c *fiber.Ctx, kind csvimport.Kind) error {
+func (a *API) upload(c *fiber.Ctx, kind csvimport.Kind, owner *int64) error {
 	c.Set(fiber.HeaderCacheControl, "no-store")
 	if err := mayImport(c.UserContext(), kind); err != nil {
 		return err
 	}
-	u := &fileUpload{api: a, ctx: c.UserContext(), actor: actorOf(c)}
+	u := &fileUpload{api: a, ctx: c.UserContext(), actor: actorOf(c), owner: owner}
+	if err := u.checkOwner(); err != nil {
+		return err
+	}
 	file, err := u.open(c.Context())
 	if err != nil {
 		return err
@@ -88,9 +110,24 @@ type fileUpload struct {
 	api      *API
 	ctx      context.Context
 	actor    Actor
+	owner    *int64 // of links whose file names none; nil for nobody
 	body     *uploadBody
 	filename *string
 	row      queries.Import // ID is 0 before there is one
+}
+
+// checkOwner reports an owner who does not exist, before the file is read.
+func (u *fileUpload) checkOwner() error {
+	if u.owner == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(u.ctx, requestTimeout)
+	defer cancel()
+	missing, err := queries.New(u.api.Pool).FindMissingUsers(ctx, []int64{*u.owner})
+	if err == nil && len(missing) > 0 {
+		err = invalid(FieldError{"user_id", "is not a user"})
+	}
+	return err
 }
 
 // open looks at the headers, and returns the bytes of the file.
@@ -160,6 +197,9 @@ func (u *fileUpload) receive(file io.Reader, kind csvimport.Kind) error {
 	if err != nil {
 		return u.fault(err)
 	}
+	if kind == csvimport.KindLinks && u.owner == nil && !splitter.Layout().Has("user_id") {
+		return errUploadNoOwner
+	}
 	chunks := 0
 	for ; ; chunks++ {
 		chunk, err := splitter.Next()
@@ -204,7 +244,7 @@ func (u *fileUpload) create(kind csvimport.Kind, layout csvimport.Layout) error 
 		u.row, err = queries.New(tx).CreateImport(ctx, queries.CreateImportParams{
 			Kind: string(kind), Filename: u.filename, Layout: encoded,
 			// Ids of links refer to nothing an editor may write.
-			KeepIds: u.actor.Role == RoleAdmin, ActorID: u.actor.TokenID, ActorName: u.actor.Name,
+			KeepIds: u.actor.Role == RoleAdmin, OwnerID: u.owner, ActorID: u.actor.TokenID, ActorName: u.actor.Name,
 		})
 		return err
 	})

@@ -86,6 +86,10 @@ func plainOperations() []*huma.Operation {
 		uploadOperation("create-import", "/imports", "Upload a CSV file", &huma.Param{
 			Name: "kind", In: "query", Required: true, Example: "urls", Description: "What the rows are. Editors may import urls only.",
 			Schema: &huma.Schema{Type: huma.TypeString, Enum: []any{"users", "urls", "events"}},
+		}, &huma.Param{
+			Name: "user_id", In: "query", Example: 42,
+			Description: "Who owns the links of a file that has no column user_id, or of rows where it is empty.",
+			Schema:      &huma.Schema{Type: huma.TypeInteger},
 		}),
 		uploadOperation("create-users-import", "/users/bulk", "Upload a CSV file of users"),
 	}
