@@ -148,11 +148,7 @@ func modelImport(rows []modelUser, taken map[string]bool) map[int64]bool {
 // of workers, the result is that of taking the rows in file order.
 func TestImportIsThatOfFileOrder(t *testing.T) {
 	s := setup(t)
-	// Jobs run in random order.
-	s.exec(`
-		CREATE FUNCTION shuffle() RETURNS trigger LANGUAGE plpgsql AS
-			$$ BEGIN NEW.priority = 1 + floor(random() * 4); RETURN NEW; END $$;
-		CREATE TRIGGER shuffle BEFORE INSERT ON river_job FOR EACH ROW EXECUTE FUNCTION shuffle()`)
+	s.shuffle()
 	s.start(map[string]int{jobs.QueueImports: 3})
 	for seed := range uint64(importSeeds) {
 		r := rand.New(rand.NewPCG(seed, 7)) //nolint:gosec // a test that can be repeated
