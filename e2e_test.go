@@ -152,6 +152,38 @@ func TestRoles(t *testing.T) {
 	}
 }
 
+// TestShipFromAVolume kills an API that cannot reach Postgres and ships what it
+// left, twice.
+func TestShipFromAVolume(t *testing.T) {
+	t.Parallel()
+	cluster := pgtest.Cluster(t)
+	url, volume := pgtest.Migrated(t, cluster), t.TempDir()
+	environ := append(os.Environ(), "DATABASE_URL="+url, "SPOOL_DIR="+volume, "LISTEN_ADDR=127.0.0.1:0",
+		"ADMIN_ADDR=127.0.0.1:0", "ADMIN_TOKEN=the-token-of-the-tests", "LOG_FORMAT=json")
+	s := launch(t, "api", program(t, environ, "api"))
+	s.token = "the-token-of-the-tests"
+	s.eventually("the API to become ready", func() bool { return s.status("/ready") == http.StatusOK })
+	s.post("/users", `{"username":"ada","email":"ada@example.org"}`, http.StatusCreated)
+	s.post("/urls", `{"user_id":1,"short_code":"a","original_url":"https://example.org/a"}`, http.StatusCreated)
+	s.redirect("/a")
+	cluster.Kill()
+	for range 9 {
+		s.redirect("/a")
+	}
+	s.kill()
+	if err := cluster.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"spool", "ship", volume}, {"spool", "ship", volume, "--again"}} {
+		if out, err := program(t, environ, args...).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %v\n%s", args, err, out)
+		}
+		if n := countEvents(t, url, "clicked"); n != 10 {
+			t.Errorf("%d clicks after %v, want 10", n, args)
+		}
+	}
+}
+
 // TestStartBeforePostgres starts the roles first and the database later.
 func TestStartBeforePostgres(t *testing.T) {
 	t.Parallel()

@@ -52,7 +52,7 @@ process's folder below it. What is in the database already is not counted twice.
 					return err
 				}
 				shipper := api.NewShipper(api.ShipperOptions{Pool: pool, River: river, Spool: spool, Log: log})
-				if err := shipper.Drain(cmd.Context()); err != nil {
+				if err := shipper.Ship(cmd.Context()); err != nil {
 					return fmt.Errorf("ship: %w", err)
 				}
 				_, err = fmt.Fprintf(cmd.OutOrStdout(), "shipped %d segments\n", before.Segments)

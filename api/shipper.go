@@ -56,7 +56,7 @@ type Shipper struct {
 	failures        prometheus.Counter
 }
 
-// NewShipper returns a shipper. Run and Drain are not to be called at once.
+// NewShipper returns a shipper. Run, Drain and Ship are not to be called at once.
 func NewShipper(o ShipperOptions) *Shipper {
 	metrics := promauto.With(o.Registry)
 	return &Shipper{
@@ -111,6 +111,12 @@ func (s *Shipper) Drain(ctx context.Context) error {
 	if err := s.Spool.SealNow(ctx); err != nil {
 		return fmt.Errorf("seal spool: %w", err)
 	}
+	return s.Ship(ctx)
+}
+
+// Ship ships all that is sealed, once. An error says that segments are left,
+// which are safe in the spool.
+func (s *Shipper) Ship(ctx context.Context) error {
 	if err := s.ship(ctx); err != nil {
 		return err
 	}
@@ -175,6 +181,9 @@ func (s *Shipper) read(ctx context.Context, segments []clicks.Segment) (batches 
 
 // send ships batches in one transaction. One that Postgres refuses for what it
 // holds must not keep back the others, so after such an error each goes alone.
+//
+// BUG: the spool lists its oldest 256 segments, so as many refused ones would
+// keep back those behind them. No batch that the spool makes is refused.
 func (s *Shipper) send(ctx context.Context, batches []clicks.Batch) (shipped int, err error) {
 	err = s.insert(ctx, batches)
 	if err != nil && !postgres.DataFault(err) {

@@ -121,8 +121,11 @@ func closedLoop(addr string, t traffic, conns, n int) (time.Duration, error) {
 			for left.Add(-1) >= 0 {
 				path, agent := t.pick(r, z)
 				status, err := c.get(path, agent, "https://news.example.org/story")
-				if err != nil || status != 302 {
-					errs <- fmt.Errorf("GET %s: status %d: %w", path, status, err)
+				if err == nil && status != 302 {
+					err = fmt.Errorf("status %d", status)
+				}
+				if err != nil {
+					errs <- fmt.Errorf("GET %s: %w", path, err)
 					return
 				}
 			}
