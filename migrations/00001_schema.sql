@@ -50,6 +50,7 @@ CREATE TABLE urls (
     CONSTRAINT urls_original_url_length CHECK (octet_length(original_url) <= 2048),
     CONSTRAINT urls_title_length CHECK (char_length(title) <= 255),
     CONSTRAINT urls_tags_count CHECK (cardinality(tags) <= 20),
+    CONSTRAINT urls_expires_at_finite CHECK (isfinite(expires_at)),
     CONSTRAINT urls_redirect_status_known CHECK (redirect_status IN (301, 302, 307, 308)),
     CONSTRAINT urls_imported_clicks_range CHECK (imported_clicks >= 0)
 );

@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/signpost/signpost/internal/pgtest"
+	"github.com/signpost/signpost/internal/postgres"
 	"github.com/signpost/signpost/queries"
 )
 
@@ -513,4 +514,51 @@ func TestRunEndsWithItsContext(t *testing.T) {
 	case <-time.After(10 * time.Second):
 		t.Error("Run does not end")
 	}
+}
+
+// A server that hangs takes cached links with it no more than one that is gone.
+func TestHangingPostgres(t *testing.T) {
+	t.Parallel()
+	cluster := pgtest.Cluster(t)
+	b := setup(t, Options{Pool: pgtest.Open(t, pgtest.Migrated(t, cluster))})
+	b.link(t, "kept")
+	b.run(t)
+	b.following(t)
+	b.target(t, "kept")
+	if err := cluster.Pause(); err != nil {
+		t.Fatal(err)
+	}
+	wantTarget(t, b, "other", "unavailable") // given up in time
+	eventually(t, "the feed notices", func() bool {
+		return testutil.ToFloat64(b.metrics.polls.WithLabelValues("failed")) > 0
+	})
+	wantTarget(t, b, "kept", "https://example.com/kept")
+	if err := cluster.Resume(); err != nil {
+		t.Fatal(err)
+	}
+	b.exec(t, "UPDATE urls SET is_active = false WHERE short_code = 'kept'")
+	b.becomes(t, "kept", "inactive")
+	b.becomes(t, "other", "not found")
+}
+
+// A time that Go cannot hold would make every poll fail from then on.
+func TestNoChangeStopsTheFeed(t *testing.T) {
+	t.Parallel()
+	b := setup(t, Options{})
+	b.link(t, "odd")
+	b.link(t, "next")
+	b.run(t)
+	b.following(t)
+	b.target(t, "odd")
+	b.target(t, "next")
+	for _, at := range []string{"infinity", "-infinity", "294276-12-31", "4713-01-01 BC"} {
+		_, err := b.pool.Exec(t.Context(), "UPDATE urls SET expires_at = $1::text::timestamptz WHERE short_code = 'odd'", at)
+		if err != nil && postgres.Constraint(err) == "" {
+			t.Fatal(err)
+		}
+		b.following(t)
+	}
+	b.exec(t, "UPDATE urls SET is_active = false WHERE short_code = 'next'")
+	b.becomes(t, "next", "inactive")
+	b.following(t)
 }

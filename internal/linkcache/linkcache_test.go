@@ -315,8 +315,8 @@ func TestFloodIsBounded(t *testing.T) {
 		t.Errorf("the cached link: got %s", got)
 	}
 	b.exec(t, "SELECT 1") // the pool has a connection left
-	if n := b.pool.Stat().AcquiredConns(); int(n) > cap(b.slots)+1 {
-		t.Errorf("%d connections are taken, want at most %d for loads and 1", n, cap(b.slots))
+	if n, all := b.pool.Stat().AcquiredConns(), b.pool.Config().MaxConns; n > all/2+1 {
+		t.Errorf("%d of %d connections are taken, want at most half for loads and 1", n, all)
 	}
 	all.Wait() // each has a deadline
 	if int(refused.Load()) != flood {
@@ -367,6 +367,46 @@ func TestALoadThatBeganBeforeForgetIsNotKept(t *testing.T) {
 	}
 	if answer := b.target(t, "race"); answer != "inactive" {
 		t.Errorf("cached is %s, want inactive", answer)
+	}
+}
+
+// A load answers for an entry that was too old to be served, while the
+// refresher brought it up to date.
+func TestALateLoadReplacesNothingNewer(t *testing.T) {
+	t.Parallel()
+	b := setup(t, Options{})
+	for _, late := range []*Link{{ID: 1, Version: 5}, {ID: 2, Version: 9}, nil} {
+		seen := b.look()
+		s := b.shardOf("a")
+		s.add(&entry{code: "a", link: &Link{ID: 1, Version: 6}, stamp: b.tick.Add(1), epoch: seen.epoch})
+		b.keep(s, "a", late, seen)
+		if e := s.entries["a"]; e != nil && e.link.Version != 6 {
+			t.Errorf("%+v replaced what is newer", late)
+		}
+		if s.missing["a"] != 0 {
+			t.Error("remembered as unknown, which nobody can tell")
+		}
+		if e := s.entries["a"]; e != nil {
+			s.remove(e)
+		}
+	}
+}
+
+// The feed lost the thread while a load was under way: the sweep may be over
+// when the load ends.
+func TestALoadFromBeforeAResyncIsValidated(t *testing.T) {
+	t.Parallel()
+	b := setup(t, Options{})
+	seen := b.look()
+	b.lose()
+	b.keep(b.shardOf("a"), "a", &Link{ID: 1}, seen)
+	select {
+	case code := <-b.wanted:
+		if code != "a" {
+			t.Errorf("%s is validated, want a", code)
+		}
+	default:
+		t.Error("it is not validated")
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"sync"
 	"testing"
 	"time"
 
@@ -26,7 +27,7 @@ func nowhere(t *testing.T) *pgxpool.Pool {
 // a kill would leave, without Postgres.
 func (b *bundle) restart(t *testing.T) *bundle {
 	t.Helper()
-	return setup(t, Options{Pool: nowhere(t), SnapshotPath: b.copySnapshot(t), Now: b.now})
+	return setup(t, Options{Pool: nowhere(t), SnapshotPath: b.copySnapshot(t), Now: b.now, StaleMax: time.Duration(b.staleMax)})
 }
 
 func (b *bundle) copySnapshot(t *testing.T) string {
@@ -104,6 +105,46 @@ func TestRestartWithoutPostgres(t *testing.T) {
 	wantTarget(t, after, "plain", "unavailable") // counted from before the restart
 }
 
+// A link that the feed followed is as good as one that was just asked for.
+func TestStaleTimeCountsFromTheLastPoll(t *testing.T) {
+	t.Parallel()
+	clock := newClock()
+	b := setup(t, Options{SnapshotPath: snapshotPath(t), Now: clock.now, StaleMax: time.Hour})
+	b.link(t, "old")
+	stop := b.run(t)
+	eventually(t, "feed begins", func() bool { return b.followed.Load() != 0 && b.sweeps.Load() == 0 })
+	b.target(t, "old")
+	clock.add(30 * time.Minute)
+	b.followedSince(t, clock.now())
+	stop()
+	clock.add(59 * time.Minute)
+	after := b.restart(t)
+	wantTarget(t, after, "old", "https://example.com/old")
+	clock.add(2 * time.Minute)
+	wantTarget(t, after, "old", "unavailable")
+}
+
+func (b *bundle) followedSince(t *testing.T, at time.Time) {
+	t.Helper()
+	eventually(t, "feed follows", func() bool { return b.followed.Load() >= at.UnixNano() })
+}
+
+// Half a frame at the end is what a kill leaves. What is appended later must
+// not come after it.
+func TestLogGoesOnAfterHalfAFrame(t *testing.T) {
+	t.Parallel()
+	path := snapshotPath(t)
+	whole := exampleSnapshot(t)
+	if err := os.WriteFile(path, whole[:len(whole)-3], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b := setup(t, Options{Pool: nowhere(t), SnapshotPath: path})
+	wantTarget(t, b, "logged", "https://example.com/")
+	b.Forget("logged")
+	wantTarget(t, b.restart(t), "logged", "unavailable")
+	wantTarget(t, b.restart(t), "c", "inactive")
+}
+
 // The restarted process goes on where the feed was and misses nothing that
 // happened while it was down.
 func TestRestartGoesOnFollowing(t *testing.T) {
@@ -142,6 +183,34 @@ func TestRestartGoesOnFollowing(t *testing.T) {
 	if n := after.resyncs(t); n != 0 {
 		t.Errorf("%v resyncs, want none: the server is the same", n)
 	}
+}
+
+// A server that was restarted meanwhile may have lost or regained changes, even
+// if its log looks the same.
+func TestRestartAfterARestartOfPostgres(t *testing.T) {
+	t.Parallel()
+	cluster := pgtest.Cluster(t)
+	address := pgtest.Migrated(t, cluster)
+	path := snapshotPath(t)
+	b := setup(t, Options{Pool: pgtest.Open(t, address), SnapshotPath: path})
+	b.link(t, "off")
+	b.exec(t, "UPDATE urls SET title = 'x'")
+	stop := b.run(t)
+	b.following(t)
+	b.target(t, "off")
+	stop()
+	b.exec(t, `BEGIN; ALTER TABLE urls DISABLE TRIGGER USER; UPDATE urls SET is_active = false;
+		ALTER TABLE urls ENABLE TRIGGER USER; COMMIT`)
+	if err := cluster.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := cluster.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	after := setup(t, Options{Pool: pgtest.Open(t, address), SnapshotPath: path})
+	wantTarget(t, after, "off", "https://example.com/off")
+	after.run(t)
+	after.becomes(t, "off", "inactive")
 }
 
 // A link that was seen to be deactivated does not come back.
@@ -212,6 +281,8 @@ func TestLogComesFirst(t *testing.T) {
 	b.save(t)
 	s := b.shardOf("off")
 	s.mu.RLock() // the change cannot be applied
+	unlock := sync.OnceFunc(s.mu.RUnlock)
+	t.Cleanup(unlock)
 	b.exec(t, "UPDATE urls SET is_active = false WHERE short_code = 'off'")
 	eventually(t, "the log knows", func() bool {
 		content, err := os.ReadFile(b.journal.path)
@@ -223,7 +294,10 @@ func TestLogComesFirst(t *testing.T) {
 	if !s.entries["off"].link.Active {
 		t.Error("the change was applied first")
 	}
-	s.mu.RUnlock()
+	if b.learning.TryLock() {
+		t.Error("a snapshot can be begun that neither holds the change nor logs it")
+	}
+	unlock()
 	wantTarget(t, b.restart(t), "off", "inactive")
 	b.becomes(t, "off", "inactive")
 }
@@ -331,7 +405,7 @@ func TestSnapshotIsRemovedWhenTheLogFails(t *testing.T) {
 				return errors.Is(err, os.ErrNotExist)
 			})
 			wantTarget(t, b.restart(t), "off", "unavailable")
-			b.save(t)
+			eventually(t, "there is a snapshot again", func() bool { return b.saveSnapshot() == nil })
 			wantTarget(t, b.restart(t), "off", "inactive")
 			b.apply([]change{{code: "off"}}, b.look()) // it is logged again
 			wantTarget(t, b.restart(t), "off", "unavailable")
