@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/riverqueue/river"
 
 	"github.com/signpost/signpost/internal/csvimport"
 	"github.com/signpost/signpost/internal/jobs"
@@ -307,6 +308,48 @@ func TestChunkJobsRunAgain(t *testing.T) {
 	s.wantInt(10, "SELECT chunks_done FROM imports")
 }
 
+// Two jobs that are at the same rows at once, because one was taken for dead,
+// do not get into each other's way: the second finds nothing left to do.
+func TestImportJobsAtOnce(t *testing.T) {
+	const file = "username,email\nann,ann@example.com\nbob,bob@example.com\nbob,bobby@example.com\n"
+	for name, test := range map[string]struct {
+		username string // whose row waits for another transaction
+		job      func(id int64) river.JobArgs
+	}{
+		"chunk":  {"ann", func(id int64) river.JobArgs { return jobs.ApplyChunk{ImportID: id, Seq: 0} }},
+		"finish": {"bob", func(id int64) river.JobArgs { return jobs.FinishImport{ImportID: id} }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := setup(t)
+			id := s.upload(csvimport.KindUsers, file, csvimport.SplitOptions{ChunkRows: 1})
+			tx := s.lock("INSERT INTO users (username, email) VALUES ('" + test.username + "', 'other@example.com')")
+			s.start(map[string]int{jobs.QueueImports: 3})
+			s.eventually("the first job waits for the row", s.waiting(1))
+			if _, err := s.river.Insert(s.ctx, test.job(id), nil); err != nil {
+				t.Fatal(err)
+			}
+			s.eventually("the second job waits for the first", s.waiting(2))
+			s.rollback(tx)
+			s.wantRows(id, 2, 1)
+			if got, want := s.rejections(id), "4 username"; got != want {
+				t.Errorf("rejected %q, want %q", got, want)
+			}
+			s.eventually("both jobs are done", func() bool {
+				return s.int("SELECT count(*) FROM river_job WHERE queue = 'imports' AND state <> 'completed'") == 0
+			})
+			s.wantInt(0, "SELECT count(*) FROM river_job WHERE queue = 'imports' AND cardinality(errors) > 0")
+		})
+	}
+}
+
+// waiting reports whether n transactions wait for a lock.
+func (s *site) waiting(n int64) func() bool {
+	return func() bool {
+		return s.int(`SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+			AND wait_event_type = 'Lock'`) == n
+	}
+}
+
 // Cancelling waits for the chunk that runs, leaves the rest, and says how far
 // it got.
 func TestCancelImport(t *testing.T) {
@@ -324,10 +367,7 @@ func TestCancelImport(t *testing.T) {
 	if _, err := s.river.Insert(s.ctx, jobs.FinishImport{ImportID: id}, nil); err != nil {
 		t.Fatal(err)
 	}
-	s.eventually("the cancellation waits too", func() bool {
-		return s.int(`SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
-			AND wait_event_type = 'Lock'`) == 2
-	})
+	s.eventually("the cancellation waits too", s.waiting(2))
 	if state := s.text("SELECT state FROM imports WHERE id = $1", id); state != stateCancelling {
 		t.Errorf("import is %s while a chunk runs", state)
 	}
