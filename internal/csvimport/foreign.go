@@ -6,10 +6,11 @@ import "github.com/signpost/signpost/internal/links"
 // URL for Bitly and Dub, source is the code for YOURLS, target is the
 // destination for Kutt and YOURLS.
 //
-// Verified against published sources: Shlink (its importer, and the export of
-// its web client), YOURLS (its table, and the import-export and bulk-import
-// plugins). Dub is by its export's labels. Best effort, after the names of their
-// APIs: Bitly, Short.io, Kutt.
+// How sure they are. Read from the code that writes or reads such files: Shlink
+// (its importer, and the export of its web client, which parted tags by commas
+// once and by pipes now) and YOURLS' plugins (import-export, bulk import).
+// After published descriptions, not confirmed: YOURLS' table, Dub. Best effort,
+// after the names of their APIs: Bitly, Short.io, Kutt.
 var foreign = []format{
 	{
 		name: "shlink", kind: KindLinks, marks: []string{"longurl", "shortcode"},
