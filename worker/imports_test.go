@@ -56,6 +56,19 @@ func read(t *testing.T, name string) string {
 	return string(data)
 }
 
+// promisedRejections is what the README says of a file, like rejections.
+func promisedRejections(t *testing.T, name string) string {
+	t.Helper()
+	var found []string
+	for line := range strings.Lines(read(t, "README.md")) {
+		cells := strings.Split(line, "|")
+		if len(cells) == 6 && strings.TrimSpace(cells[1]) == name {
+			found = append(found, strings.TrimSpace(cells[2])+" "+strings.Trim(cells[3], " `"))
+		}
+	}
+	return strings.Join(found, ", ")
+}
+
 // The example files, whole and in small chunks on several workers, give what
 // their README says, and loading them again gives nothing.
 func TestImportExamples(t *testing.T) {
@@ -72,10 +85,19 @@ func TestImportExamples(t *testing.T) {
 				{"urls.csv", csvimport.KindLinks, exampleLinks, exampleLinksLost},
 				{"events.csv", csvimport.KindEvents, exampleEvents, exampleEventsLost},
 			} {
+				promised := promisedRejections(t, file.name)
 				first := s.upload(file.kind, read(t, file.name), opts)
 				s.wantRows(first, file.imported, file.rejected)
+				if got := s.rejections(first); got != promised {
+					t.Errorf("rejected of %s: %s, want %s", file.name, got, promised)
+				}
 				again := s.upload(file.kind, read(t, file.name), opts)
 				s.wantRows(again, 0, file.imported+file.rejected)
+				// What was rejected is so for the same reason, all else has its id taken.
+				if got := s.text(`SELECT string_agg(concat_ws(' ', line, field), ', ' ORDER BY line) FROM import_errors
+					WHERE import_id = $1 AND (field, reason) <> ('id', $2)`, again, taken(claim{}).reason); got != promised {
+					t.Errorf("rejected of %s the second time: %s, want %s", file.name, got, promised)
+				}
 			}
 			s.wantInt(exampleEvents, "SELECT count(*) FROM events")
 			s.wantInt(0, `SELECT count(*) FROM events e LEFT JOIN urls u ON u.id = e.url_id WHERE u.id IS NULL`)
