@@ -524,3 +524,34 @@ func benchmarkHandler(b *testing.B, handler fasthttp.RequestHandler, path string
 		}
 	})
 }
+
+// Whoever changes a link sees the change at once where it was made, whatever
+// was remembered before.
+func TestRedirectFollowsItsOwnChangesAtOnce(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	ann := b.user("ann")
+	want := func(path string, status int, location string) {
+		t.Helper()
+		a := b.raw("GET", path)
+		if a.status != status || a.header.Get("Location") != location {
+			t.Errorf("GET %s: %d to %q, want %d to %q", path, a.status, a.header.Get("Location"), status, location)
+		}
+	}
+	for i := range 20 { // often enough that a lucky moment does not count
+		one, two := fmt.Sprintf("/one%d", i), fmt.Sprintf("/two%d", i)
+		want(one, 404, "")
+		want(two, 404, "")
+		link := fmt.Sprintf("/urls/%d", b.newLink(ann, "https://example.com/1", object{"short_code": one[1:]}).id())
+		want(one, 302, "https://example.com/1")
+		b.want(200, RoleEditor, "PATCH", link, object{"original_url": "https://example.com/2"})
+		want(one, 302, "https://example.com/2")
+		b.want(200, RoleEditor, "PATCH", link, object{"is_active": false})
+		want(one, 410, "")
+		b.want(200, RoleEditor, "PATCH", link, object{"is_active": true, "short_code": two[1:]})
+		want(one, 404, "")
+		want(two, 302, "https://example.com/2")
+		b.want(204, RoleEditor, "DELETE", link, nil)
+		want(two, 404, "")
+	}
+}

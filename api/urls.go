@@ -288,18 +288,23 @@ func (a *API) insertURL(ctx context.Context, row queries.CreateURLParams) (*urlC
 	if err != nil {
 		return nil, err
 	}
+	a.Cache.Forget(link.ShortCode) // it may be remembered as unknown
 	return &urlCreatedOutput{Location: "/urls/" + strconv.FormatInt(link.ID, 10), Body: link}, nil
 }
 
 // updateURL serves PUT and PATCH: both take a partial body.
+//
+// Whoever changes a link here sees the change here at once; other replicas
+// learn of it from the feed.
 func (a *API) updateURL(ctx context.Context, in *urlUpdateInput) (*urlOutput, error) {
 	var link URL
+	var code string // before the change
 	err := a.inTx(ctx, func(q *queries.Queries) error {
 		row, err := q.LockURL(ctx, in.ID)
 		if err != nil {
 			return err
 		}
-		link = a.viewURL(row.URL, row.Clicks)
+		link, code = a.viewURL(row.URL, row.Clicks), row.URL.ShortCode
 		changes := link.apply(urlFields(in.Body))
 		if len(changes) == 0 {
 			return nil
@@ -321,15 +326,18 @@ func (a *API) updateURL(ctx context.Context, in *urlUpdateInput) (*urlOutput, er
 	if err != nil {
 		return nil, err
 	}
+	a.Cache.Forget(code, link.ShortCode)
 	return &urlOutput{link}, nil
 }
 
 func (a *API) deleteURL(ctx context.Context, in *IDInput) (*struct{}, error) {
+	var code string
 	err := a.inTx(ctx, func(q *queries.Queries) error {
 		row, err := q.LockURL(ctx, in.ID)
 		if err != nil {
 			return err
 		}
+		code = row.URL.ShortCode
 		if _, err := q.DeleteURL(ctx, in.ID); err != nil {
 			return err
 		}
@@ -337,6 +345,9 @@ func (a *API) deleteURL(ctx context.Context, in *IDInput) (*struct{}, error) {
 	})
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, notFound("link")
+	}
+	if err == nil {
+		a.Cache.Forget(code)
 	}
 	return nil, err
 }
