@@ -12,7 +12,7 @@ import (
 )
 
 // modelSeeds is how many random files of each kind are imported.
-const modelSeeds = 8
+const modelSeeds = 5
 
 // modelRow is a row of a random file: the keys that it claims, and whether it
 // is wrong in itself.
