@@ -406,3 +406,19 @@ func TestShutdownEndsUploads(t *testing.T) {
 		t.Errorf("the upload was answered with %q, %v", answer, err)
 	}
 }
+
+// The ids that a file brings are nobody else's from the end of the upload on,
+// although its chunks are still to be applied.
+func TestUploadReservesItsIDs(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.want(202, RoleAdmin, "POST", "/imports?kind=users", "id,username,email\n5,ann,ann@example.com\n4503599627370496,far,far@example.com\n70,bob,bob@example.com\n", "Content-Type", "text/csv")
+	user := b.user("cleo")
+	if user != 71 {
+		t.Errorf("a user got id %d, want the first one past the file's, 71", user)
+	}
+	b.want(202, RoleAdmin, "POST", "/imports?kind=urls", fmt.Sprintf("id,user_id,original_url\n90,%d,https://example.com/\n", user), "Content-Type", "text/csv")
+	if link := b.newLink(user, "https://example.com/", nil).id(); link != 91 {
+		t.Errorf("a link got id %d, want the first one past the file's, 91", link)
+	}
+}

@@ -200,7 +200,7 @@ func (u *fileUpload) receive(file io.Reader, kind csvimport.Kind) error {
 	if kind == csvimport.KindLinks && u.owner == nil && !splitter.Layout().Has("user_id") {
 		return errUploadNoOwner
 	}
-	chunks := 0
+	chunks, highest := 0, int64(0)
 	for ; ; chunks++ {
 		chunk, err := splitter.Next()
 		if errors.Is(err, io.EOF) {
@@ -218,6 +218,10 @@ func (u *fileUpload) receive(file io.Reader, kind csvimport.Kind) error {
 		if err != nil {
 			return err
 		}
+		highest = max(highest, chunk.HighestID)
+	}
+	if err := u.reserveIDs(kind, highest); err != nil {
+		return err
 	}
 	return u.queue(chunks, splitter.Rows())
 }
@@ -267,6 +271,25 @@ func (u *fileUpload) store(chunk csvimport.Chunk) error {
 			ImportID: u.row.ID, Seq: int32(chunk.Seq), FirstLine: chunk.FirstLine, Rows: int32(chunk.Rows),
 			Data: chunk.Data, Keys: csvimport.EncodeKeys(chunk.Keys),
 		})
+	})
+}
+
+// reserveIDs moves the sequence past the ids that the file brings, so that
+// nobody draws one of them while the import runs. Ids drawn before the upload
+// ended are drawn: such a row of the file is rejected.
+func (u *fileUpload) reserveIDs(kind csvimport.Kind, highest int64) error {
+	if highest == 0 || !u.row.KeepIds {
+		return nil
+	}
+	return u.inTx(func(ctx context.Context, tx pgx.Tx) error {
+		switch q := queries.New(tx); kind {
+		case csvimport.KindUsers:
+			return q.MoveUsersSequence(ctx, highest)
+		case csvimport.KindLinks:
+			return q.MoveURLsSequence(ctx, highest)
+		default: // the ids of events are theirs only
+			return nil
+		}
 	})
 }
 

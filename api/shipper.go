@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -51,6 +52,7 @@ type Shipper struct {
 	ShipperOptions
 	failing  time.Time // since when; zero while all is well
 	reported time.Time // when that was last logged
+	unmarked error     // why a segment that was committed is still in line
 
 	batches, clicks prometheus.Counter
 	failures        prometheus.Counter
@@ -133,8 +135,9 @@ func (s *Shipper) ship(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("list segments: %w", err)
 		}
+		s.unmarked = nil
 		shipped, err := s.shipAll(ctx, segments)
-		if err != nil || shipped == 0 {
+		if err = cmp.Or(err, s.unmarked); err != nil || shipped == 0 {
 			return err
 		}
 	}
@@ -192,7 +195,8 @@ func (s *Shipper) send(ctx context.Context, batches []clicks.Batch) (shipped int
 	if err == nil {
 		for _, batch := range batches {
 			if err := s.Spool.Shipped(batch.ID); err != nil {
-				return shipped, fmt.Errorf("mark segment as shipped: %w", err)
+				s.unmarked = fmt.Errorf("mark segment as shipped: %w", err)
+				continue // it is shipped again, which is harmless; the others go on
 			}
 			shipped++
 			s.batches.Inc()

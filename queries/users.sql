@@ -74,8 +74,9 @@ FROM (SELECT DISTINCT unnest(@ids::bigint[]) AS id) r
 WHERE NOT EXISTS (SELECT FROM users u WHERE u.id = r.id);
 
 -- name: MoveUsersSequence :exec
--- Moves the sequence past an imported id before rows with such ids are
--- written, and never moves it back: the lock makes reading and setting one step.
+-- Moves the sequence past an imported id before rows with such ids are written.
+-- The lock keeps two imports apart. Ids that others draw between the reading and
+-- the setting may be drawn again; whoever meets one that is taken draws another.
 WITH locked AS MATERIALIZED (
     SELECT pg_advisory_xact_lock(hashtextextended('users_id_seq', 0))
 )

@@ -297,8 +297,9 @@ FROM locked
 WHERE COALESCE(pg_sequence_last_value('users_id_seq'), 0) < $1::bigint
 `
 
-// Moves the sequence past an imported id before rows with such ids are
-// written, and never moves it back: the lock makes reading and setting one step.
+// Moves the sequence past an imported id before rows with such ids are written.
+// The lock keeps two imports apart. Ids that others draw between the reading and
+// the setting may be drawn again; whoever meets one that is taken draws another.
 func (q *Queries) MoveUsersSequence(ctx context.Context, pastID int64) error {
 	_, err := q.db.Exec(ctx, moveUsersSequence, pastID)
 	return err

@@ -37,8 +37,8 @@ fi
 echo "Installing $missing ..." >&2
 # Signpost starts a private server of its own: the package must not start one.
 $as_root mkdir -p /etc/postgresql-common
-[ -e /etc/postgresql-common/createcluster.conf ] ||
-	echo 'create_main_cluster = false' | $as_root tee /etc/postgresql-common/createcluster.conf >/dev/null
+grep -qsE '^[[:space:]]*create_main_cluster' /etc/postgresql-common/createcluster.conf ||
+	echo 'create_main_cluster = false' | $as_root tee -a /etc/postgresql-common/createcluster.conf >/dev/null
 $as_root apt-get update -qq
 # shellcheck disable=SC2086 # a list of packages
 $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \

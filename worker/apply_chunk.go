@@ -232,10 +232,11 @@ func (w *applyChunk) lock(ctx context.Context, q *queries.Queries, args jobs.App
 	case stateRunning:
 		return true, nil
 	case stateQueued: // a file of one chunk, which nobody planned
-		if _, err := q.StartImport(ctx, args.ImportID); err != nil {
+		started, err := q.StartImport(ctx, args.ImportID)
+		if err != nil {
 			return false, fmt.Errorf("start import: %w", err)
 		}
-		return true, nil
+		return started == 1, nil // 0: it was cancelled since it was read
 	}
 	return false, nil
 }

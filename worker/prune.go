@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -36,20 +37,24 @@ type prune struct {
 // Timeout implements [river.Worker].
 func (w *prune) Timeout(*river.Job[jobs.Prune]) time.Duration { return pruneTimeout }
 
-// Work implements [river.Worker].
+// Work implements [river.Worker]. Salts come first and no part waits for the
+// success of another: a salt that outlives its day is a broken promise (I9).
 func (w *prune) Work(ctx context.Context, _ *river.Job[jobs.Prune]) error {
 	q := queries.New(w.deps.pool)
-	changes, err := q.PruneLinkChanges(ctx, interval(changesKept))
-	if err != nil {
-		return fmt.Errorf("prune link changes: %w", err)
-	}
-	batches, err := q.PruneClickBatches(ctx, interval(batchesKept))
-	if err != nil {
-		return fmt.Errorf("prune click batches: %w", err)
+	var errs []error
+	note := func(what string, err error) {
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", what, err))
+		}
 	}
 	salts, err := q.DestroySalts(ctx, time.Now().UTC().Truncate(24*time.Hour).AddDate(0, 0, -saltsKept))
-	if err != nil {
-		return fmt.Errorf("destroy salts: %w", err)
+	note("destroy salts", err)
+	batches, err := q.PruneClickBatches(ctx, interval(batchesKept))
+	note("prune click batches", err)
+	changes, err := q.PruneLinkChanges(ctx, interval(changesKept))
+	note("prune link changes", err)
+	if len(errs) > 0 {
+		return errors.Join(errs...)
 	}
 	w.deps.log.DebugContext(ctx, "pruned", "link_changes", changes, "click_batches", batches, "salts", salts)
 	return nil

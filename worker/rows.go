@@ -17,10 +17,7 @@ const (
 	// insertTries bounds how often rows are inserted again that lost to nobody:
 	// what they drew was taken, or what took it is gone again.
 	insertTries = 5
-	// sequenceMax bounds how far an imported id moves a sequence. Larger ids
-	// are kept, but never reached by drawing, so that one absurd id does not
-	// use up all that are left.
-	sequenceMax = 1 << 51
+	sequenceMax = csvimport.MaxSequenceID
 )
 
 // rows is some rows of one kind in file order: users, links or events. Rows are

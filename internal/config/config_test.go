@@ -34,15 +34,14 @@ func TestLoadReadsEveryVariable(t *testing.T) {
 	c, err := Load([]string{
 		"UNKNOWN=1", "LISTEN_ADDR=:1", "LISTEN_ADDR=127.0.0.1:8000", "ADMIN_ADDR=", "PUBLIC_URL=https://sho.rt/",
 		"DATABASE_URL=postgres://u:p@db/signpost", "ADMIN_TOKEN=0123456789abcdef", "SPOOL_MAX_BYTES=4GiB",
-		"TRUSTED_PROXIES=10.1.2.3/8, 192.0.2.7,::1", "LOG_LEVEL=debug", "CACHE_TTL=1m", "EVENTS_RETENTION_MONTHS=18",
+		"TRUSTED_PROXIES=10.1.2.3/8, 192.0.2.7,::1", "LOG_LEVEL=debug", "CACHE_TTL=1m",
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if c.ListenAddr != "127.0.0.1:8000" || c.AdminAddr != ":9090" || c.PublicURL != "https://sho.rt" ||
 		c.DatabaseURL != "postgres://u:p@db/signpost" || c.AdminToken != "0123456789abcdef" ||
-		c.SpoolMaxBytes != 4<<30 || c.LogLevel != slog.LevelDebug || c.CacheTTL != time.Minute ||
-		c.EventsRetentionMonths != 18 {
+		c.SpoolMaxBytes != 4<<30 || c.LogLevel != slog.LevelDebug || c.CacheTTL != time.Minute {
 		t.Errorf("got %s", c)
 	}
 	want := []netip.Prefix{
@@ -86,7 +85,6 @@ func TestWrongValues(t *testing.T) {
 		"CACHE_TTL":               {"0s", "25h", "soon"},
 		"CACHE_STALE_MAX":         {"0s", "721h"},
 		"IMPORT_MAX_BYTES":        {"1", "2 potatoes"},
-		"EVENTS_RETENTION_MONTHS": {"-1", "1201"},
 		"LOG_LEVEL":               {"loud", "info+1", "error+4"},
 		"LOG_FORMAT":              {"xml"},
 		"SHUTDOWN_TIMEOUT":        {"0s", "11m"},

@@ -35,7 +35,6 @@ func validate(c *Config, known []string) []string {
 	check("CACHE_TTL", within(c.CacheTTL, time.Second, day) &&
 		(c.CacheTTL <= c.CacheStaleMax || faulty(known, "CACHE_STALE_MAX") || faulty(faults, "CACHE_STALE_MAX")))
 	check("IMPORT_MAX_BYTES", within(c.ImportMaxBytes, 1<<10, 1<<50))
-	check("EVENTS_RETENTION_MONTHS", within(c.EventsRetentionMonths, 0, 1200))
 	check("LOG_LEVEL", within(c.LogLevel, slog.LevelDebug, slog.LevelError) && c.LogLevel%4 == 0)
 	check("LOG_FORMAT", oneOf(c.LogFormat, "json", "text"))
 	check("SHUTDOWN_TIMEOUT", within(c.ShutdownTimeout, time.Second, 10*time.Minute))

@@ -157,15 +157,19 @@ func foldRune(r rune) rune {
 	return least
 }
 
-// chunkKeys returns the keys that the rows of a chunk claim, sorted.
-func (l Layout) chunkKeys(chunk Chunk) []uint64 {
+// chunkKeys returns the keys that the rows of a chunk claim, sorted, and the
+// highest id that moves a sequence.
+func (l Layout) chunkKeys(chunk Chunk) (keys []uint64, highest int64) {
 	columns := l.keyColumns()
-	keys := make([]uint64, 0, 3*chunk.Rows)
+	keys = make([]uint64, 0, 3*chunk.Rows)
 	for record := range l.Records(chunk.Data, chunk.FirstLine) {
 		keys = columns.appendTo(record, keys)
+		if id, ok := parseID(record.field(columns.id)); ok && record.Fault == nil && id <= MaxSequenceID {
+			highest = max(highest, id)
+		}
 	}
 	slices.Sort(keys)
-	return keys
+	return keys, highest
 }
 
 // EncodeKeys returns keys as bytes, to be stored; DecodeKeys is its inverse.

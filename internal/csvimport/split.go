@@ -55,7 +55,15 @@ type Chunk struct {
 	// Keys are the hashes of the keys that the rows claim (see
 	// [Layout.KeysOf]), sorted, as often as they are claimed.
 	Keys []uint64
+	// HighestID is the highest id that a row brings, up to [MaxSequenceID]; 0
+	// for none. It is found along with Keys.
+	HighestID int64
 }
+
+// MaxSequenceID bounds how far an imported id moves the sequence that ids are
+// drawn from. Larger ids are kept, but never reached by drawing, so that one
+// absurd id does not use up all that are left.
+const MaxSequenceID = 1 << 51
 
 // A Splitter cuts a file into chunks. Its memory is bounded by its options,
 // whatever the file's size or lines. It is for one goroutine.
@@ -307,7 +315,7 @@ func (s *Splitter) Next() (Chunk, error) {
 	s.room = len(chunk.Data) + len(chunk.Data)/8
 	s.rows += int64(chunk.Rows)
 	if s.opts.Keys {
-		chunk.Keys = s.layout.chunkKeys(chunk)
+		chunk.Keys, chunk.HighestID = s.layout.chunkKeys(chunk)
 	}
 	return chunk, nil
 }
