@@ -15,7 +15,7 @@ import (
 const createImport = `-- name: CreateImport :one
 INSERT INTO imports (kind, filename, layout, keep_ids, owner_id, actor_id, actor_name)
 VALUES ($1, $2, $3, $4, $5, $6, $7)
-RETURNING id, kind, state, filename, layout, keep_ids, owner_id, actor_id, actor_name, bytes_received, chunks_total, chunks_done, rows_total, rows_imported, rows_updated, rows_skipped, rows_rejected, error, planned_to, job_id, created_at, heard_at, started_at, finished_at
+RETURNING id, kind, state, filename, layout, keep_ids, owner_id, actor_id, actor_name, bytes_received, chunks_total, chunks_done, rows_total, rows_imported, rows_updated, rows_skipped, rows_rejected, error, planned_to, job_id, created_at, heard_at, started_at, finished_at, on_conflict, dry_run
 `
 
 type CreateImportParams struct {
@@ -64,6 +64,8 @@ func (q *Queries) CreateImport(ctx context.Context, arg CreateImportParams) (Imp
 		&i.HeardAt,
 		&i.StartedAt,
 		&i.FinishedAt,
+		&i.OnConflict,
+		&i.DryRun,
 	)
 	return i, err
 }
@@ -151,7 +153,7 @@ const finishImport = `-- name: FinishImport :one
 UPDATE imports
 SET state = $1, finished_at = now()
 WHERE id = $2 AND finished_at IS NULL
-RETURNING id, kind, state, filename, layout, keep_ids, owner_id, actor_id, actor_name, bytes_received, chunks_total, chunks_done, rows_total, rows_imported, rows_updated, rows_skipped, rows_rejected, error, planned_to, job_id, created_at, heard_at, started_at, finished_at
+RETURNING id, kind, state, filename, layout, keep_ids, owner_id, actor_id, actor_name, bytes_received, chunks_total, chunks_done, rows_total, rows_imported, rows_updated, rows_skipped, rows_rejected, error, planned_to, job_id, created_at, heard_at, started_at, finished_at, on_conflict, dry_run
 `
 
 func (q *Queries) FinishImport(ctx context.Context, state string, iD int64) (Import, error) {
@@ -182,6 +184,8 @@ func (q *Queries) FinishImport(ctx context.Context, state string, iD int64) (Imp
 		&i.HeardAt,
 		&i.StartedAt,
 		&i.FinishedAt,
+		&i.OnConflict,
+		&i.DryRun,
 	)
 	return i, err
 }
@@ -198,7 +202,7 @@ func (q *Queries) FinishImportChunk(ctx context.Context, importID int64, seq int
 }
 
 const getImport = `-- name: GetImport :one
-SELECT id, kind, state, filename, layout, keep_ids, owner_id, actor_id, actor_name, bytes_received, chunks_total, chunks_done, rows_total, rows_imported, rows_updated, rows_skipped, rows_rejected, error, planned_to, job_id, created_at, heard_at, started_at, finished_at
+SELECT id, kind, state, filename, layout, keep_ids, owner_id, actor_id, actor_name, bytes_received, chunks_total, chunks_done, rows_total, rows_imported, rows_updated, rows_skipped, rows_rejected, error, planned_to, job_id, created_at, heard_at, started_at, finished_at, on_conflict, dry_run
 FROM imports
 WHERE id = $1
 `
@@ -231,6 +235,8 @@ func (q *Queries) GetImport(ctx context.Context, id int64) (Import, error) {
 		&i.HeardAt,
 		&i.StartedAt,
 		&i.FinishedAt,
+		&i.OnConflict,
+		&i.DryRun,
 	)
 	return i, err
 }
@@ -458,7 +464,7 @@ func (q *Queries) ListImportErrors(ctx context.Context, arg ListImportErrorsPara
 }
 
 const listImports = `-- name: ListImports :many
-SELECT id, kind, state, filename, layout, keep_ids, owner_id, actor_id, actor_name, bytes_received, chunks_total, chunks_done, rows_total, rows_imported, rows_updated, rows_skipped, rows_rejected, error, planned_to, job_id, created_at, heard_at, started_at, finished_at
+SELECT id, kind, state, filename, layout, keep_ids, owner_id, actor_id, actor_name, bytes_received, chunks_total, chunks_done, rows_total, rows_imported, rows_updated, rows_skipped, rows_rejected, error, planned_to, job_id, created_at, heard_at, started_at, finished_at, on_conflict, dry_run
 FROM imports
 WHERE id < $1
 ORDER BY id DESC
@@ -500,6 +506,8 @@ func (q *Queries) ListImports(ctx context.Context, beforeID int64, rowOffset int
 			&i.HeardAt,
 			&i.StartedAt,
 			&i.FinishedAt,
+			&i.OnConflict,
+			&i.DryRun,
 		); err != nil {
 			return nil, err
 		}
@@ -629,7 +637,7 @@ func (q *Queries) ListStrandedImports(ctx context.Context, leftAlone pgtype.Inte
 }
 
 const lockImport = `-- name: LockImport :one
-SELECT id, kind, state, filename, layout, keep_ids, owner_id, actor_id, actor_name, bytes_received, chunks_total, chunks_done, rows_total, rows_imported, rows_updated, rows_skipped, rows_rejected, error, planned_to, job_id, created_at, heard_at, started_at, finished_at
+SELECT id, kind, state, filename, layout, keep_ids, owner_id, actor_id, actor_name, bytes_received, chunks_total, chunks_done, rows_total, rows_imported, rows_updated, rows_skipped, rows_rejected, error, planned_to, job_id, created_at, heard_at, started_at, finished_at, on_conflict, dry_run
 FROM imports
 WHERE id = $1
 FOR UPDATE
@@ -663,6 +671,8 @@ func (q *Queries) LockImport(ctx context.Context, id int64) (Import, error) {
 		&i.HeardAt,
 		&i.StartedAt,
 		&i.FinishedAt,
+		&i.OnConflict,
+		&i.DryRun,
 	)
 	return i, err
 }
@@ -690,7 +700,7 @@ SET chunks_done = chunks_done + $1,
     rows_skipped = rows_skipped + $4,
     rows_rejected = rows_rejected + $5
 WHERE id = $6
-RETURNING id, kind, state, filename, layout, keep_ids, owner_id, actor_id, actor_name, bytes_received, chunks_total, chunks_done, rows_total, rows_imported, rows_updated, rows_skipped, rows_rejected, error, planned_to, job_id, created_at, heard_at, started_at, finished_at
+RETURNING id, kind, state, filename, layout, keep_ids, owner_id, actor_id, actor_name, bytes_received, chunks_total, chunks_done, rows_total, rows_imported, rows_updated, rows_skipped, rows_rejected, error, planned_to, job_id, created_at, heard_at, started_at, finished_at, on_conflict, dry_run
 `
 
 type MoveImportParams struct {
@@ -738,6 +748,8 @@ func (q *Queries) MoveImport(ctx context.Context, arg MoveImportParams) (Import,
 		&i.HeardAt,
 		&i.StartedAt,
 		&i.FinishedAt,
+		&i.OnConflict,
+		&i.DryRun,
 	)
 	return i, err
 }
@@ -762,7 +774,7 @@ UPDATE imports
 SET state = 'queued', bytes_received = $1, rows_total = $2, chunks_total = $3
 WHERE imports.id = $4 AND imports.state = 'receiving'
     AND $3 = (SELECT count(*) FROM import_chunks c WHERE c.import_id = imports.id)
-RETURNING id, kind, state, filename, layout, keep_ids, owner_id, actor_id, actor_name, bytes_received, chunks_total, chunks_done, rows_total, rows_imported, rows_updated, rows_skipped, rows_rejected, error, planned_to, job_id, created_at, heard_at, started_at, finished_at
+RETURNING id, kind, state, filename, layout, keep_ids, owner_id, actor_id, actor_name, bytes_received, chunks_total, chunks_done, rows_total, rows_imported, rows_updated, rows_skipped, rows_rejected, error, planned_to, job_id, created_at, heard_at, started_at, finished_at, on_conflict, dry_run
 `
 
 type QueueImportParams struct {
@@ -806,6 +818,8 @@ func (q *Queries) QueueImport(ctx context.Context, arg QueueImportParams) (Impor
 		&i.HeardAt,
 		&i.StartedAt,
 		&i.FinishedAt,
+		&i.OnConflict,
+		&i.DryRun,
 	)
 	return i, err
 }
@@ -835,7 +849,7 @@ const requestImportCancel = `-- name: RequestImportCancel :one
 UPDATE imports
 SET state = 'cancelling'
 WHERE id = $1 AND state IN ('receiving', 'queued', 'running', 'cancelling')
-RETURNING id, kind, state, filename, layout, keep_ids, owner_id, actor_id, actor_name, bytes_received, chunks_total, chunks_done, rows_total, rows_imported, rows_updated, rows_skipped, rows_rejected, error, planned_to, job_id, created_at, heard_at, started_at, finished_at
+RETURNING id, kind, state, filename, layout, keep_ids, owner_id, actor_id, actor_name, bytes_received, chunks_total, chunks_done, rows_total, rows_imported, rows_updated, rows_skipped, rows_rejected, error, planned_to, job_id, created_at, heard_at, started_at, finished_at, on_conflict, dry_run
 `
 
 func (q *Queries) RequestImportCancel(ctx context.Context, id int64) (Import, error) {
@@ -866,6 +880,8 @@ func (q *Queries) RequestImportCancel(ctx context.Context, id int64) (Import, er
 		&i.HeardAt,
 		&i.StartedAt,
 		&i.FinishedAt,
+		&i.OnConflict,
+		&i.DryRun,
 	)
 	return i, err
 }

@@ -34,6 +34,8 @@ type Import struct {
 	HeardAt       time.Time
 	StartedAt     *time.Time
 	FinishedAt    *time.Time
+	OnConflict    string
+	DryRun        bool
 }
 
 type URL struct {
