@@ -13,7 +13,7 @@ COVERAGE_MIN := 80
 
 .PHONY: help
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: run
 run: setup build ## install what is missing, build, and start everything on :8080
@@ -68,6 +68,10 @@ torture: setup ## kill api, worker and Postgres 300 times under load, then count
 .PHONY: bench
 bench: setup ## redirects against a bare handler, ingestion against COPY: one table of ratios
 	go run ./bench
+
+.PHONY: bench-import
+bench-import: setup ## imports of 10,000 to 1,000,000 rows against psql's \copy and INSERT ... SELECT
+	go run ./bench -only import,upload
 
 .PHONY: clean
 clean: ## remove what was built (not the data in .signpost)

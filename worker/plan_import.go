@@ -15,12 +15,13 @@ import (
 )
 
 const (
-	// planMemory bounds the keys that are held at once to find those that
-	// occur twice. Larger imports are read several times.
-	planMemory = 32 << 20
-	keysAtOnce = 64     // chunks whose keys are read together
-	insertKeys = 10_000 // contended keys a statement
-	insertJobs = 1000   // jobs a statement
+	// planMemory bounds the keys that are held at once to find those that occur
+	// twice, in bytes. Larger imports are read several times.
+	planMemory  = 16 << 20
+	bytesPerRow = 3 * 8  // a row claims three keys at most
+	keysAtOnce  = 64     // chunks whose keys are read together
+	insertKeys  = 10_000 // contended keys a statement
+	insertJobs  = 1000   // jobs a statement
 	// planTurn is how long one run goes on before it gives its place to other
 	// jobs. It must leave a walk time within jobTimeout.
 	planTurn = jobTimeout / 2
@@ -72,8 +73,9 @@ func (w *planImport) findContended(ctx context.Context, row queries.Import) erro
 	start := time.Now()
 	q := queries.New(w.deps.pool)
 	lists := func(yield func([]uint64) error) error { return walkKeys(ctx, q, row.ID, yield) }
-	from := uint64(row.PlannedTo) //nolint:gosec // the same bits
-	for found, err := range csvimport.Contended(lists, from, w.memory) {
+	from := uint64(row.PlannedTo)                                  //nolint:gosec // the same bits
+	memory := int(min(int64(w.memory), row.RowsTotal*bytesPerRow)) // a small file needs little
+	for found, err := range csvimport.Contended(lists, from, memory) {
 		if err != nil {
 			return fmt.Errorf("find contended keys: %w", err)
 		}

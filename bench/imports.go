@@ -1,0 +1,286 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/signpost/signpost/internal/postgres"
+)
+
+// imports compares an import by one worker with psql's \copy of the same file
+// into a logged staging table and INSERT ... SELECT ... ON CONFLICT DO NOTHING
+// from there into the same table, in rows per second.
+func (b *bench) imports(ctx context.Context) error {
+	for _, kind := range []string{"users", "urls"} {
+		for _, n := range []int{10_000, 100_000, 1_000_000} {
+			if err := b.importOf(ctx, kind, b.scale(n)); err != nil {
+				return fmt.Errorf("%d %s: %w", n, kind, err)
+			}
+		}
+	}
+	return nil
+}
+
+func (b *bench) importOf(ctx context.Context, kind string, n int) error {
+	file, err := writeImport(b.dir, kind, n)
+	if err != nil {
+		return err
+	}
+	defer os.Remove(file) //nolint:errcheck // the folder goes anyway
+	api, worker, stop, err := b.launchImporters()
+	if err != nil {
+		return err
+	}
+	defer stop()
+
+	rounds := 3
+	if n >= 1_000_000 {
+		rounds = 1
+	}
+	var accepted, whole, copied []float64
+	peaks, err := watchPeaks(api, worker)
+	if err != nil {
+		return err
+	}
+	for range rounds {
+		if err := b.emptyFor(ctx, kind); err != nil {
+			return err
+		}
+		afterAnswer, afterFirstByte, err := b.send(ctx, api.addr, kind, file, n)
+		if err != nil {
+			return err
+		}
+		accepted = append(accepted, float64(n)/afterAnswer.Seconds())
+		whole = append(whole, float64(n)/afterFirstByte.Seconds())
+		if err := b.emptyFor(ctx, kind); err != nil {
+			return err
+		}
+		took, err := b.copyAndInsert(ctx, kind, file)
+		if err != nil {
+			return err
+		}
+		copied = append(copied, float64(n)/took.Seconds())
+	}
+	apiPeak, workerPeak := peaks()
+	what := fmt.Sprintf("%d %s imported per second, ", n, kind)
+	b.ratio(what+"from the 202", median(accepted), median(copied), "%.0f", -0.5)
+	b.ratio(what+"from the first byte", median(whole), median(copied), "%.0f", -0.35)
+	b.limit(what+"API memory gained (MiB)", apiPeak, 32)
+	b.limit(what+"worker memory gained (MiB)", workerPeak, 64)
+	return nil
+}
+
+// upload is an import of a gigabyte: what it adds to the memory of both.
+func (b *bench) upload(ctx context.Context) error {
+	const rowLength = 100
+	n := b.scale(1 << 30 / rowLength)
+	file, err := writeFile(b.dir, "users", "username,email", n, func(w *bufio.Writer, i int) {
+		_, _ = fmt.Fprintf(w, "user-with-a-long-name-%022d,somebody-with-a-long-address-%08d@mail.example.org\n", i, i)
+	})
+	if err != nil {
+		return err
+	}
+	defer os.Remove(file) //nolint:errcheck // the folder goes anyway
+	info, err := os.Stat(file)
+	if err != nil {
+		return err
+	}
+	api, worker, stop, err := b.launchImporters()
+	if err != nil {
+		return err
+	}
+	defer stop()
+	if err := b.emptyFor(ctx, "users"); err != nil {
+		return err
+	}
+	peaks, err := watchPeaks(api, worker)
+	if err != nil {
+		return err
+	}
+	afterAnswer, afterFirstByte, err := b.send(ctx, api.addr, "users", file, n)
+	if err != nil {
+		return err
+	}
+	apiGain, workerGain := peaks()
+	what := fmt.Sprintf("%d MB, %d users, imported in %s (received in %s), ", info.Size()/1_000_000, n,
+		afterFirstByte.Round(time.Second), (afterFirstByte - afterAnswer).Round(time.Second))
+	b.limit(what+"API memory gained (MiB)", apiGain, 32)
+	b.limit(what+"worker memory gained (MiB)", workerGain, 64)
+	return b.emptyFor(ctx, "users")
+}
+
+// launchImporters starts an api and a worker.
+func (b *bench) launchImporters() (api, worker *proc, stop func(), err error) {
+	environ := b.environ("ADMIN_TOKEN=" + benchToken)
+	if api, err = b.launch("signpost", environ, "api"); err != nil {
+		return nil, nil, nil, err
+	}
+	if worker, err = b.launch("signpost", environ, "worker"); err != nil {
+		api.stop()
+		return nil, nil, nil, err
+	}
+	return api, worker, func() { worker.stop(); api.stop() }, nil
+}
+
+const benchToken = "bench-only-admin-token"
+
+// writeImport writes n rows in the form that an import reads.
+func writeImport(dir, kind string, n int) (string, error) {
+	if kind == "users" {
+		return writeFile(dir, kind, "username,email", n, func(w *bufio.Writer, i int) {
+			_, _ = fmt.Fprintf(w, "user%d,user%d@example.org\n", i, i)
+		})
+	}
+	return writeFile(dir, kind, "user_id,short_code,original_url", n, func(w *bufio.Writer, i int) {
+		_, _ = fmt.Fprintf(w, "%d,code%d,https://example.org/articles/%d?utm_source=import\n", 1+i%1000, i, i)
+	})
+}
+
+func writeFile(dir, kind, header string, n int, line func(w *bufio.Writer, i int)) (string, error) {
+	f, err := os.Create(filepath.Join(dir, kind+".csv"))
+	if err != nil {
+		return "", err
+	}
+	w := bufio.NewWriterSize(f, 1<<20)
+	_, _ = fmt.Fprintln(w, header) // an error stays until Flush
+	for i := range n {
+		line(w, i)
+	}
+	if err := w.Flush(); err != nil {
+		return "", err
+	}
+	return f.Name(), f.Close()
+}
+
+// emptyFor makes the tables what both sides begin with.
+func (b *bench) emptyFor(ctx context.Context, kind string) error {
+	statements := `TRUNCATE users, urls, imports, link_changes RESTART IDENTITY CASCADE`
+	if kind == "urls" {
+		statements += `; INSERT INTO users (id, username, email)
+			SELECT n, 'owner' || n, 'owner' || n || '@example.org' FROM generate_series(1, 1000) n`
+	}
+	return b.sql(ctx, statements+"; VACUUM ANALYZE users; VACUUM ANALYZE urls; CHECKPOINT")
+}
+
+// send uploads the file and waits until the import is completed. It returns the
+// time since the answer and since the first byte was sent.
+func (b *bench) send(ctx context.Context, addr, kind, file string, n int) (afterAnswer, afterFirstByte time.Duration, err error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer f.Close() //nolint:errcheck // read-only
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+addr+"/imports?kind="+kind, f)
+	if err != nil {
+		return 0, 0, err
+	}
+	req.Header.Set("Authorization", "Bearer "+benchToken)
+	req.Header.Set("Content-Type", "text/csv")
+	first := time.Now()
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer resp.Body.Close() //nolint:errcheck // read-only
+	answered := time.Now()
+	var got struct{ ID int64 }
+	if body, err := io.ReadAll(resp.Body); err != nil || resp.StatusCode != http.StatusAccepted || json.Unmarshal(body, &got) != nil {
+		return 0, 0, fmt.Errorf("upload: %s %s %w", resp.Status, body, err)
+	}
+	if err := b.untilImported(ctx, got.ID, n); err != nil {
+		return 0, 0, err
+	}
+	return time.Since(answered), time.Since(first), nil
+}
+
+func (b *bench) untilImported(ctx context.Context, id int64, n int) error {
+	conn, err := pgx.Connect(ctx, b.url)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(ctx) //nolint:errcheck // done with it
+	for deadline := time.Now().Add(15 * time.Minute); ; time.Sleep(5 * time.Millisecond) {
+		var state string
+		var imported int
+		if err := conn.QueryRow(ctx, `SELECT state, rows_imported FROM imports WHERE id = $1`, id).Scan(&state, &imported); err != nil {
+			return err
+		}
+		switch {
+		case state == "completed" && imported == n:
+			return nil
+		case state == "completed" || state == "failed" || time.Now().After(deadline):
+			return fmt.Errorf("the import is %s with %d of %d rows", state, imported, n)
+		}
+	}
+}
+
+// copyAndInsert is what a person with psql would do.
+func (b *bench) copyAndInsert(ctx context.Context, kind, file string) (time.Duration, error) {
+	bin, err := postgres.FindBinaries()
+	if err != nil {
+		return 0, err
+	}
+	columns, types := "username, email", "username text, email text"
+	if kind == "urls" {
+		columns, types = "user_id, short_code, original_url", "user_id bigint, short_code text, original_url text"
+	}
+	if err := b.sql(ctx, "DROP TABLE IF EXISTS staging; CREATE TABLE staging ("+types+"); CHECKPOINT"); err != nil {
+		return 0, err
+	}
+	defer b.sql(ctx, "DROP TABLE staging") //nolint:errcheck // dropped at the next call otherwise
+	psql := exec.CommandContext(ctx, filepath.Join(bin, "psql"), "-X", "-q", "-v", "ON_ERROR_STOP=1", b.url,
+		"-c", fmt.Sprintf(`\copy staging (%s) from '%s' with (format csv, header)`, columns, file),
+		"-c", fmt.Sprintf("INSERT INTO %s (%s) SELECT %s FROM staging ON CONFLICT DO NOTHING", kind, columns, columns))
+	start := time.Now()
+	if out, err := psql.CombinedOutput(); err != nil {
+		return 0, fmt.Errorf("psql: %w: %s", err, strings.TrimSpace(string(out)))
+	}
+	return time.Since(start), nil
+}
+
+// watchPeaks reads the anonymous memory of the processes now and then; the
+// function that it returns ends that and tells by how much each grew at most.
+func watchPeaks(api, worker *proc) (func() (apiGain, workerGain int64), error) {
+	var before, peaks [2]int64
+	for i, p := range []*proc{api, worker} {
+		var err error
+		if before[i], err = p.anonymous(); err != nil {
+			return nil, err
+		}
+	}
+	done := make(chan struct{})
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		tick := time.NewTicker(50 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			for i, p := range []*proc{api, worker} {
+				if n, err := p.anonymous(); err == nil {
+					peaks[i] = max(peaks[i], n-before[i])
+				}
+			}
+			select {
+			case <-done:
+				return
+			case <-tick.C:
+			}
+		}
+	})
+	return func() (int64, int64) {
+		close(done)
+		watching.Wait()
+		return peaks[0], peaks[1]
+	}, nil
+}
