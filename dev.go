@@ -130,6 +130,7 @@ Signpost is running. Ctrl-C stops it.
   address       %[1]s
   API docs      %[1]s/docs
   metrics       %[2]s/metrics
+  jobs          %[2]s/jobs/   (the password is the admin token)
   database      %[3]s
   admin token   %[4]s
 

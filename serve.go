@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -40,7 +41,8 @@ type process struct {
 	stdout   io.Writer
 
 	pool     *pgxpool.Pool
-	url      string // where the API is reached from this machine
+	admin    *http.ServeMux // of the admin listener
+	url      string         // where the API is reached from this machine
 	adminURL string
 	private  bool // the database is this process's own
 
@@ -151,10 +153,10 @@ func (p *process) addPool(ctx context.Context) error {
 }
 
 func (p *process) addAdmin(ctx context.Context) error {
-	handler := telemetry.AdminHandler(p.registry, p.log, func(ctx context.Context) error {
+	p.admin = telemetry.AdminHandler(p.registry, p.log, func(ctx context.Context) error {
 		return postgres.CheckSchema(ctx, p.pool)
 	})
-	admin, err := telemetry.StartAdmin(ctx, p.cfg.AdminAddr, handler, p.log)
+	admin, err := telemetry.StartAdmin(ctx, p.cfg.AdminAddr, p.admin, p.log)
 	if err != nil {
 		return fmt.Errorf("ADMIN_ADDR: %w", err)
 	}
@@ -204,6 +206,12 @@ func (p *process) addAPI(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	// Here and not in workers, because the API has what it needs: a client of
+	// River that inserts only, tokens, and the allowance of wrong guesses.
+	jobs := server.NewJobsUI()
+	p.admin.Handle("/jobs", jobs)
+	p.admin.Handle("/jobs/", jobs)
+	p.add("jobs page", jobs.Stop)
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", p.cfg.ListenAddr)
 	if err != nil {
 		return fmt.Errorf("LISTEN_ADDR: %w", err)

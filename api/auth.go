@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -96,24 +97,29 @@ func (a *API) admit(c *fiber.Ctx, role Role) error {
 }
 
 // authenticate returns the bearer of the request's token, or why there is none.
-// The database is asked every time, so that expiry and revocation hold at once.
+func (a *API) authenticate(c *fiber.Ctx) (Actor, error) {
+	secret, ok := bearer(c.Context().Request.Header.Peek(fiber.HeaderAuthorization))
+	if !ok {
+		return Actor{}, unauthorized("this needs a token: send it as Authorization: Bearer <token>")
+	}
+	return a.verify(c.UserContext(), secret, a.clientIP(c))
+}
+
+// verify returns whose token a secret is, or why it is nobody's. The database
+// is asked every time, so that expiry and revocation hold at once.
 //
 // An address that failed often is refused before the database is asked: with
 // 429, until its allowance has grown again. So that nobody behind a shared
 // address is locked out by another's guesses, that does not concern tokens that
 // were valid here within the last hour; a token this process has not seen yet
 // waits with the rest.
-func (a *API) authenticate(c *fiber.Ctx) (Actor, error) {
-	secret, ok := bearer(c.Context().Request.Header.Peek(fiber.HeaderAuthorization))
-	if !ok {
-		return Actor{}, unauthorized("this needs a token: send it as Authorization: Bearer <token>")
-	}
+func (a *API) verify(ctx context.Context, secret string, from netip.Addr) (Actor, error) {
 	hash := sha256.Sum256([]byte(secret))
-	address := networkOf(a.clientIP(c))
+	address := networkOf(from)
 	if wait := a.failures.wait(address); wait > 0 && !a.failures.proven(hash) {
 		return Actor{}, tooMany("too many wrong tokens came from this address, wait before the next", wait)
 	}
-	actor, err := a.identify(c.UserContext(), secret, hash)
+	actor, err := a.identify(ctx, secret, hash)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		a.failures.add(address)

@@ -13,15 +13,8 @@ import (
 // clientIP returns the address a request came from, see addressOf.
 func (a *API) clientIP(c *fiber.Ctx) netip.Addr { return a.addressOf(c.Context()) }
 
-// addressOf returns the address a request came from: that of the connection,
-// unless it is a trusted proxy's. Each proxy appends whom it saw to
-// X-Forwarded-For, so from right to left the first address that is no trusted
-// proxy's is the client; what is left of it, the client may have made up. Where
-// the header says nothing sensible, the answer is the last proxy that could be
-// trusted.
-//
-// IPv4 addresses are never mapped into IPv6 and no address has a zone. The zero
-// Addr means unknown: the connection is not one of TCP.
+// addressOf returns the address a request came from, see origin. The zero Addr
+// means unknown: the connection is not one of TCP.
 func (a *API) addressOf(ctx *fasthttp.RequestCtx) netip.Addr {
 	tcp, ok := ctx.RemoteAddr().(*net.TCPAddr)
 	if !ok {
@@ -31,7 +24,21 @@ func (a *API) addressOf(ctx *fasthttp.RequestCtx) netip.Addr {
 	if len(a.TrustedProxies) == 0 || !a.trusted(hop) {
 		return hop
 	}
-	lines := ctx.Request.Header.PeekAll(fiber.HeaderXForwardedFor)
+	return a.origin(hop, ctx.Request.Header.PeekAll(fiber.HeaderXForwardedFor))
+}
+
+// origin returns the address a request came from: that of the connection, hop,
+// unless it is a trusted proxy's. Each proxy appends whom it saw to
+// X-Forwarded-For, whose lines these are, so from right to left the first
+// address that is no trusted proxy's is the client; what is left of it, the
+// client may have made up. Where the header says nothing sensible, the answer is
+// the last proxy that could be trusted.
+//
+// IPv4 addresses are never mapped into IPv6 and no address has a zone.
+func (a *API) origin(hop netip.Addr, lines [][]byte) netip.Addr {
+	if !a.trusted(hop) {
+		return hop
+	}
 	for i := len(lines) - 1; i >= 0; i-- {
 		for line, more := lines[i], true; more; {
 			var entry []byte

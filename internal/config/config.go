@@ -22,7 +22,7 @@ type Config struct {
 	DBMaxConns  int    `env:"DB_MAX_CONNS" envDefault:"10" doc:"Most connections to PostgreSQL that one process holds." allowed:"a number from 4 to 1000"`
 
 	ListenAddr string `env:"LISTEN_ADDR" envDefault:":8080" doc:"Where redirects and the management API listen." allowed:"host:port or :port, with a port from 0 to 65535"`
-	AdminAddr  string `env:"ADMIN_ADDR" envDefault:":9090" doc:"Where metrics, profiles and health listen. Keep it off the Internet: it has no authentication." allowed:"host:port or :port, with a port from 0 to 65535, other than LISTEN_ADDR"`
+	AdminAddr  string `env:"ADMIN_ADDR" envDefault:":9090" doc:"Where metrics, profiles, health and the jobs page listen. Keep it off the Internet: only the jobs page asks for a token." allowed:"host:port or :port, with a port from 0 to 65535, other than LISTEN_ADDR"`
 	PublicURL  string `env:"PUBLIC_URL" doc:"What every short URL starts with. Empty means this machine's LISTEN_ADDR." allowed:"an absolute http:// or https:// URL without path, query or credentials"`
 	AdminToken string `env:"ADMIN_TOKEN" secret:"all" doc:"Accepted as a token with the role admin, for the first start and for automation. Empty means that there is none." allowed:"16 to 256 printable ASCII characters without spaces"`
 	// TrustedProxies holds networks; a single address is one of a single host.

@@ -39,7 +39,8 @@ func (r Ready) ask(ctx context.Context) error {
 //	GET /metrics       the registry
 //	GET /debug/pprof/  profiles
 //
-// It has no authentication and belongs on a port that is not public.
+// It has no authentication and belongs on a port that is not public. What the
+// caller adds to the mux, also while it is served, authenticates for itself.
 func AdminHandler(registry *prometheus.Registry, log *slog.Logger, ready Ready) *http.ServeMux {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) {
