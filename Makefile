@@ -65,6 +65,10 @@ fuzz: ## every fuzz target for FUZZTIME (10s)
 torture: setup ## kill api, worker and Postgres 300 times under load, then count (KILLS=300)
 	go run ./torture -kills $(KILLS)
 
+.PHONY: torture-import
+torture-import: setup ## kill workers and Postgres 20 times during an import of 1,000,000 rows, then compare
+	go run ./torture -import -kills 20
+
 .PHONY: bench
 bench: setup ## redirects against a bare handler, ingestion against COPY: one table of ratios
 	go run ./bench

@@ -115,12 +115,12 @@ func (h *harness) makeLinks(ctx context.Context) error {
 	return nil
 }
 
-// waitReady waits until both replicas can serve, and warms their caches.
+// waitReady waits until every replica can serve.
 func (h *harness) waitReady(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	for _, p := range h.procs[:2] {
-		for {
+	for _, p := range h.procs {
+		for p.role == "api" {
 			resp, err := http.Get("http://" + p.addr + "/ready") //nolint:noctx // loopback
 			if err == nil {
 				_ = resp.Body.Close()

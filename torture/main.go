@@ -1,6 +1,7 @@
 // Torture kills a running Signpost at random moments and then counts.
 //
 //	go run ./torture -kills 300
+//	go run ./torture -import -kills 20
 //
 // It runs the real binary (two api, two worker) on a private, durable Postgres.
 // Clients follow short links; every attempt carries a marker of its own, which
@@ -10,6 +11,9 @@
 // is empty, and the account must hold: answered ≤ counted ≤ attempted, every
 // answered click in events exactly once, the rollups equal to the events, no
 // spool and no job left over. It exits with 1 if it does not.
+//
+// With -import it kills workers and Postgres during an import of a million rows
+// instead, and compares what came of it with an import that was left alone.
 package main
 
 import (
@@ -40,6 +44,8 @@ type settings struct {
 	patience time.Duration
 	seed     uint64
 	keep     bool
+	imports  bool
+	rows     int
 }
 
 func main() {
@@ -53,6 +59,8 @@ func main() {
 	flag.DurationVar(&s.patience, "patience", 6*time.Minute, "how long the pipeline may take to become empty at the end")
 	flag.Uint64Var(&s.seed, "seed", uint64(time.Now().UnixNano()), "seed of the random order of events")
 	flag.BoolVar(&s.keep, "keep", false, "keep the folder with data and logs")
+	flag.BoolVar(&s.imports, "import", false, "kill during an import instead of redirects")
+	flag.IntVar(&s.rows, "rows", 1_000_000, "rows of that import")
 	flag.Parse()
 
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
@@ -70,7 +78,7 @@ func torture(ctx context.Context, s settings) (err error) {
 		return err
 	}
 	fmt.Printf("torture: seed %d, data and logs in %s\n", s.seed, dir)
-	h, err := start(ctx, dir, s)
+	h, err := prepare(ctx, dir, s)
 	if err != nil {
 		return err
 	}
@@ -85,6 +93,12 @@ func torture(ctx context.Context, s settings) (err error) {
 		}
 	}()
 
+	if s.imports {
+		return h.imports(ctx)
+	}
+	if err := h.startAll(ctx); err != nil {
+		return err
+	}
 	began := time.Now()
 	load, stopLoad := context.WithCancel(ctx)
 	var clients sync.WaitGroup
@@ -106,6 +120,7 @@ func torture(ctx context.Context, s settings) (err error) {
 type harness struct {
 	settings
 	dir     string
+	binary  string
 	rand    *rand.Rand
 	cluster *postgres.Cluster
 	url     string
@@ -116,15 +131,15 @@ type harness struct {
 	// database is held by whoever stops or starts Postgres.
 	database sync.Mutex
 	killed   map[string]int
-	quiet    sync.Once
 }
 
-func start(ctx context.Context, dir string, s settings) (*harness, error) {
+// prepare builds the binary and starts Postgres.
+func prepare(ctx context.Context, dir string, s settings) (*harness, error) {
 	h := &harness{
-		settings: s, dir: dir, rand: rand.New(rand.NewPCG(s.seed, 1)), killed: map[string]int{},
+		settings: s, dir: dir, binary: filepath.Join(dir, "signpost"),
+		rand: rand.New(rand.NewPCG(s.seed, 1)), killed: map[string]int{},
 	}
-	binary := filepath.Join(dir, "signpost")
-	build := exec.CommandContext(ctx, "go", "build", "-o", binary, ".")
+	build := exec.CommandContext(ctx, "go", "build", "-o", h.binary, ".")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	build.Stderr = os.Stderr
 	if err := build.Run(); err != nil {
@@ -134,32 +149,47 @@ func start(ctx context.Context, dir string, s settings) (*harness, error) {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return nil, err
 	}
-	cluster, err := postgres.StartCluster(ctx, postgres.ClusterOptions{
+	var err error
+	h.cluster, err = postgres.StartCluster(ctx, postgres.ClusterOptions{
 		Dir: filepath.Join(dir, "postgres"), Durable: true, Log: slog.New(slog.DiscardHandler),
 	})
-	if err != nil {
-		return nil, err
+	return h, err
+}
+
+// makeDatabase makes the database that processes started from now on use.
+func (h *harness) makeDatabase(ctx context.Context, name string) error {
+	if err := h.cluster.CreateDatabase(ctx, name); err != nil {
+		return err
 	}
-	h.cluster = cluster
-	if err := cluster.CreateDatabase(ctx, "signpost"); err != nil {
-		return nil, err
-	}
-	h.url = cluster.URL("signpost")
-	if err := postgres.Migrate(ctx, h.url, slog.New(slog.DiscardHandler)); err != nil {
-		return nil, err
+	h.url = h.cluster.URL(name)
+	return postgres.Migrate(ctx, h.url, slog.New(slog.DiscardHandler))
+}
+
+// startAll starts two of each role, with links to follow.
+func (h *harness) startAll(ctx context.Context) error {
+	if err := h.makeDatabase(ctx, "signpost"); err != nil {
+		return err
 	}
 	if err := h.makeLinks(ctx); err != nil {
-		return nil, err
+		return err
 	}
-	for _, role := range []string{"api", "api", "worker", "worker"} {
-		p, err := newProc(h, binary, role, len(h.procs))
+	if err := h.launch([]string{"api", "api", "worker", "worker"}); err != nil {
+		return err
+	}
+	return h.waitReady(ctx)
+}
+
+// launch starts a process of each role and keeps it running.
+func (h *harness) launch(roles []string) error {
+	for _, role := range roles {
+		p, err := newProc(h, h.binary, role, len(h.procs))
 		if err != nil {
-			return nil, err
+			return err
 		}
 		h.procs = append(h.procs, p)
 		go p.supervise()
 	}
-	return h, h.waitReady(ctx)
+	return nil
 }
 
 // disturb kills until the wanted number is reached.
@@ -228,11 +258,10 @@ func (h *harness) startDatabase(ctx context.Context) {
 }
 
 func (h *harness) stopAll() {
-	h.quiet.Do(func() {
-		for _, p := range h.procs {
-			p.end()
-		}
-	})
+	for _, p := range h.procs {
+		p.end()
+	}
+	h.procs = nil
 }
 
 // pause waits, or returns early when ctx ends.

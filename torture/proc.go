@@ -50,7 +50,7 @@ func newProc(h *harness, binary, role string, i int) (*proc, error) {
 		cmd := exec.Command(binary, role)
 		cmd.Env = append(os.Environ(),
 			"DATABASE_URL="+h.url, "LISTEN_ADDR="+addr, "ADMIN_ADDR="+admin,
-			"SPOOL_DIR="+filepath.Join(h.dir, "spool"), "SPOOL_KEEP=1h", "DB_MAX_CONNS=8")
+			"SPOOL_DIR="+filepath.Join(h.dir, "spool"), "SPOOL_KEEP=1h", "DB_MAX_CONNS=8", "ADMIN_TOKEN="+tortureToken)
 		cmd.Stdout, cmd.Stderr = log, log
 		return cmd
 	}
