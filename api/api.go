@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -78,6 +79,11 @@ type API struct {
 	database *probe
 	ownHosts []string
 	draining atomic.Bool
+	// stopped is closed when a shutdown begins, for answers that have no end
+	// of their own.
+	stopped  chan struct{}
+	stop     func()
+	watchers *watchers
 }
 
 // New returns an API that is ready to serve. It dials nothing, so Postgres need
@@ -92,7 +98,10 @@ func New(o Options) (*API, error) {
 		ids:      newRequestIDs(),
 		failures: newFailures(),
 		ownHosts: []string{public.Host},
+		stopped:  make(chan struct{}),
+		watchers: newWatchers(),
 	}
+	a.stop = sync.OnceFunc(func() { close(a.stopped) })
 	a.database = newProbe(a.checkDatabase)
 	if a.metrics, err = newMetrics(o.Registry); err != nil {
 		return nil, err
@@ -161,6 +170,7 @@ func (a *API) Serve(ln net.Listener) error { return a.app.Listener(ln) }
 // under way until ctx ends.
 func (a *API) Shutdown(ctx context.Context) error {
 	a.draining.Store(true)
+	a.stop()
 	return a.app.ShutdownWithContext(ctx)
 }
 

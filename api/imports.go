@@ -19,12 +19,21 @@ import (
 	"github.com/signpost/signpost/queries"
 )
 
+// States of an import that are looked at here.
+const (
+	stateRunning   = "running"
+	stateCompleted = "completed"
+	stateFailed    = "failed"
+	stateCancelled = "cancelled"
+	stateUndone    = "undone"
+)
+
 // Import is a file that was or is being loaded. What happens to each row is
 // counted once: rows_total is the sum of the others when it is completed.
 type Import struct {
 	ID             int64      `json:"id" example:"7"`
 	Kind           string     `json:"kind" enum:"users,urls,events"`
-	State          string     `json:"state" enum:"receiving,queued,running,completed,failed,cancelling,cancelled"`
+	State          string     `json:"state" enum:"receiving,queued,running,completed,failed,cancelling,cancelled,undoing,undone"`
 	Format         string     `json:"format" example:"signpost" doc:"The format that the header told."`
 	IgnoredColumns []string   `json:"ignored_columns" nullable:"false" doc:"Columns of the file that are not read."`
 	Filename       *string    `json:"filename"`
@@ -34,6 +43,8 @@ type Import struct {
 	RowsUpdated    int64      `json:"rows_updated"`
 	RowsSkipped    int64      `json:"rows_skipped"`
 	RowsRejected   int64      `json:"rows_rejected"`
+	RowsRemoved    int64      `json:"rows_removed" doc:"Of the imported rows, those that an undo took back."`
+	RowsKept       int64      `json:"rows_kept" doc:"Of the imported rows, those that an undo left, see /imports/{id}/kept."`
 	RowsPerSecond  *float64   `json:"rows_per_second" doc:"Since it started; null before that."`
 	ChunksTotal    int32      `json:"chunks_total"`
 	ChunksDone     int32      `json:"chunks_done"`
@@ -41,7 +52,15 @@ type Import struct {
 	CreatedBy      string     `json:"created_by" doc:"Name of the token that sent it."`
 	CreatedAt      time.Time  `json:"created_at"`
 	StartedAt      *time.Time `json:"started_at"`
+	ExpectedAt     *time.Time `json:"expected_finished_at" doc:"When it will be done at this rate; null if that is unknown."`
 	FinishedAt     *time.Time `json:"finished_at"`
+	UndoneAt       *time.Time `json:"undone_at"`
+}
+
+// ImportDetail is an import with its first rejected rows.
+type ImportDetail struct {
+	Import
+	FirstErrors []ImportError `json:"first_errors" nullable:"false" doc:"The first ten rejected rows, each cut at 500 bytes; all are at /imports/{id}/errors."`
 }
 
 func viewImport(row queries.Import) Import {
@@ -50,14 +69,36 @@ func viewImport(row queries.Import) Import {
 	if layout.Ignored == nil {
 		layout.Ignored = []string{}
 	}
+	now := time.Now()
 	return Import{
 		ID: row.ID, Kind: row.Kind, State: row.State, Format: layout.Format, IgnoredColumns: layout.Ignored,
 		Filename: row.Filename, Error: row.Error,
 		RowsTotal: row.RowsTotal, RowsImported: row.RowsImported, RowsUpdated: row.RowsUpdated,
-		RowsSkipped: row.RowsSkipped, RowsRejected: row.RowsRejected, RowsPerSecond: importRate(row, time.Now()),
+		RowsSkipped: row.RowsSkipped, RowsRejected: row.RowsRejected,
+		RowsRemoved: row.RowsRemoved, RowsKept: row.RowsKept, RowsPerSecond: importRate(row, now),
 		ChunksTotal: row.ChunksTotal, ChunksDone: row.ChunksDone, BytesReceived: row.BytesReceived,
-		CreatedBy: row.ActorName, CreatedAt: row.CreatedAt.UTC(), StartedAt: utc(row.StartedAt), FinishedAt: utc(row.FinishedAt),
+		CreatedBy: row.ActorName, CreatedAt: row.CreatedAt.UTC(), StartedAt: utc(row.StartedAt),
+		ExpectedAt: importEnd(row, now), FinishedAt: utc(row.FinishedAt), UndoneAt: utc(row.UndoneAt),
 	}
+}
+
+func viewImportDetail(row queries.ShowImportRow) ImportDetail {
+	detail := ImportDetail{Import: viewImport(row.Import), FirstErrors: []ImportError{}}
+	var errs []struct {
+		Line          int64
+		Field, Reason string
+		Record        []byte
+	}
+	_ = json.Unmarshal(row.FirstErrors, &errs) // our own query made it
+	for _, e := range errs {
+		detail.FirstErrors = append(detail.FirstErrors, viewImportError(queries.ListImportErrorsRow(e)))
+	}
+	return detail
+}
+
+// rowsDone is how many rows of an import are accounted for.
+func rowsDone(row queries.Import) int64 {
+	return row.RowsImported + row.RowsUpdated + row.RowsSkipped + row.RowsRejected
 }
 
 // importRate is the rows that are done a second, nil if none can be told yet.
@@ -72,10 +113,29 @@ func importRate(row queries.Import, now time.Time) *float64 {
 	if elapsed <= 0 {
 		return nil
 	}
-	done := row.RowsImported + row.RowsUpdated + row.RowsSkipped + row.RowsRejected
-	rate := math.Round(float64(done)/elapsed*10) / 10
+	rate := math.Round(float64(rowsDone(row))/elapsed*10) / 10
 	return &rate
 }
+
+// importEnd is when an import that runs will be done if it goes on as it did,
+// nil if nothing can be said.
+func importEnd(row queries.Import, now time.Time) *time.Time {
+	done, left := rowsDone(row), row.RowsTotal-rowsDone(row)
+	if row.State != stateRunning || row.StartedAt == nil || done == 0 {
+		return nil
+	}
+	// In floats: files have any size, and a slow start makes for far ends.
+	seconds := now.Sub(*row.StartedAt).Seconds() * float64(left) / float64(done)
+	if seconds < 0 || seconds > maxExpected.Seconds() {
+		return nil
+	}
+	end := now.Add(time.Duration(seconds * float64(time.Second))).UTC().Truncate(time.Second)
+	return &end
+}
+
+// maxExpected is how far ahead an end is told; beyond, it is no better than
+// unknown.
+const maxExpected = 30 * 24 * time.Hour
 
 // ImportError is a row of a file that was not imported.
 type ImportError struct {
@@ -91,6 +151,7 @@ func viewImportError(row queries.ListImportErrorsRow) ImportError {
 
 // registerImports registers the routes of imports but those that upload.
 func (a *API) registerImports(huma.API) {
+	a.app.Get("/imports/:id/progress", a.require(RoleReader), a.importProgress)
 	manage(a, route{"GET", "/imports", RoleReader, 200, "List imports"}, a.listImports)
 	manage(a, route{"GET", "/imports/{id}", RoleReader, 200, "Get an import"}, a.getImport)
 	manage(a, route{"GET", "/imports/{id}/errors", RoleReader, 200, "List rejected rows"}, a.listImportErrors)
@@ -112,12 +173,22 @@ func (a *API) listImports(ctx context.Context, in *PageInput) (*listOutput[Impor
 	return newList(in, rows, viewImport, func(row queries.Import) string { return makeCursor("imports", row.ID) }), nil
 }
 
-func (a *API) getImport(ctx context.Context, in *IDInput) (*importOutput, error) {
-	row, err := a.findImport(ctx, in.ID)
+type importDetailOutput struct{ Body ImportDetail }
+
+func (a *API) getImport(ctx context.Context, in *IDInput) (*importDetailOutput, error) {
+	row, err := a.showImport(ctx, in.ID)
 	if err != nil {
 		return nil, err
 	}
-	return &importOutput{viewImport(row)}, nil
+	return &importDetailOutput{viewImportDetail(row)}, nil
+}
+
+func (a *API) showImport(ctx context.Context, id int64) (queries.ShowImportRow, error) {
+	row, err := queries.New(a.Pool).ShowImport(ctx, id)
+	if errors.Is(err, pgx.ErrNoRows) {
+		err = notFound("import")
+	}
+	return row, err
 }
 
 func (a *API) findImport(ctx context.Context, id int64) (queries.Import, error) {

@@ -92,7 +92,24 @@ func plainOperations() []*huma.Operation {
 			Schema:      &huma.Schema{Type: huma.TypeInteger},
 		}),
 		uploadOperation("create-users-import", "/users/bulk", "Upload a CSV file of users"),
+		importStreamOperation("import-progress", "/imports/{id}/progress", "Follow an import", "text/event-stream",
+			"Server-sent events: progress whenever something moved, and end at the end. The data of each is what "+
+				"GET /imports/{id} answers. With the id of the last event as Last-Event-ID the answer is 204."),
 	}
+}
+
+// importStreamOperation describes a route that answers with something else than
+// JSON about an import.
+func importStreamOperation(id, path, summary, contentType, description string) *huma.Operation {
+	op := page(id, path, summary, contentType)
+	op.Tags = []string{"imports"}
+	op.Description = description + " Needs a token of the role reader."
+	op.Parameters = []*huma.Param{{
+		Name: "id", In: "path", Required: true, Example: 7, Schema: &huma.Schema{Type: huma.TypeInteger},
+	}}
+	op.Security = []map[string][]string{{tokenScheme: {}}}
+	op.Errors = []int{400, 401, 403, 404, 429, 503}
+	return op
 }
 
 func redirectResponses() map[string]*huma.Response {

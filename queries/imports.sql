@@ -8,6 +8,22 @@ SELECT *
 FROM imports
 WHERE id = @id;
 
+-- name: ShowImport :one
+-- An import as people look at it, with its first rejected rows.
+SELECT sqlc.embed(imports), (
+    SELECT COALESCE(jsonb_agg(jsonb_build_object('line', e.line, 'field', e.field, 'reason', e.reason,
+        'record', encode(e.record, 'base64')) ORDER BY e.line), '[]')
+    FROM (
+        SELECT ie.line, ie.field, ie.reason, substring(ie.record FROM 1 FOR 500) AS record
+        FROM import_errors ie
+        WHERE ie.import_id = imports.id
+        ORDER BY ie.line
+        LIMIT 10
+    ) e
+)::jsonb AS first_errors
+FROM imports
+WHERE imports.id = @id;
+
 -- name: LockImport :one
 SELECT *
 FROM imports

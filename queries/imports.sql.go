@@ -15,7 +15,7 @@ import (
 const createImport = `-- name: CreateImport :one
 INSERT INTO imports (kind, filename, layout, keep_ids, owner_id, actor_id, actor_name)
 VALUES ($1, $2, $3, $4, $5, $6, $7)
-RETURNING id, kind, state, filename, layout, keep_ids, owner_id, actor_id, actor_name, bytes_received, chunks_total, chunks_done, rows_total, rows_imported, rows_updated, rows_skipped, rows_rejected, error, planned_to, job_id, created_at, heard_at, started_at, finished_at, on_conflict, dry_run
+RETURNING id, kind, state, filename, layout, keep_ids, owner_id, actor_id, actor_name, bytes_received, chunks_total, chunks_done, rows_total, rows_imported, rows_updated, rows_skipped, rows_rejected, error, planned_to, job_id, created_at, heard_at, started_at, finished_at, on_conflict, dry_run, rows_removed, rows_kept, undo_step, undo_line, undo_since, undone_at
 `
 
 type CreateImportParams struct {
@@ -66,6 +66,12 @@ func (q *Queries) CreateImport(ctx context.Context, arg CreateImportParams) (Imp
 		&i.FinishedAt,
 		&i.OnConflict,
 		&i.DryRun,
+		&i.RowsRemoved,
+		&i.RowsKept,
+		&i.UndoStep,
+		&i.UndoLine,
+		&i.UndoSince,
+		&i.UndoneAt,
 	)
 	return i, err
 }
@@ -153,7 +159,7 @@ const finishImport = `-- name: FinishImport :one
 UPDATE imports
 SET state = $1, finished_at = now()
 WHERE id = $2 AND finished_at IS NULL
-RETURNING id, kind, state, filename, layout, keep_ids, owner_id, actor_id, actor_name, bytes_received, chunks_total, chunks_done, rows_total, rows_imported, rows_updated, rows_skipped, rows_rejected, error, planned_to, job_id, created_at, heard_at, started_at, finished_at, on_conflict, dry_run
+RETURNING id, kind, state, filename, layout, keep_ids, owner_id, actor_id, actor_name, bytes_received, chunks_total, chunks_done, rows_total, rows_imported, rows_updated, rows_skipped, rows_rejected, error, planned_to, job_id, created_at, heard_at, started_at, finished_at, on_conflict, dry_run, rows_removed, rows_kept, undo_step, undo_line, undo_since, undone_at
 `
 
 func (q *Queries) FinishImport(ctx context.Context, state string, iD int64) (Import, error) {
@@ -186,6 +192,12 @@ func (q *Queries) FinishImport(ctx context.Context, state string, iD int64) (Imp
 		&i.FinishedAt,
 		&i.OnConflict,
 		&i.DryRun,
+		&i.RowsRemoved,
+		&i.RowsKept,
+		&i.UndoStep,
+		&i.UndoLine,
+		&i.UndoSince,
+		&i.UndoneAt,
 	)
 	return i, err
 }
@@ -202,7 +214,7 @@ func (q *Queries) FinishImportChunk(ctx context.Context, importID int64, seq int
 }
 
 const getImport = `-- name: GetImport :one
-SELECT id, kind, state, filename, layout, keep_ids, owner_id, actor_id, actor_name, bytes_received, chunks_total, chunks_done, rows_total, rows_imported, rows_updated, rows_skipped, rows_rejected, error, planned_to, job_id, created_at, heard_at, started_at, finished_at, on_conflict, dry_run
+SELECT id, kind, state, filename, layout, keep_ids, owner_id, actor_id, actor_name, bytes_received, chunks_total, chunks_done, rows_total, rows_imported, rows_updated, rows_skipped, rows_rejected, error, planned_to, job_id, created_at, heard_at, started_at, finished_at, on_conflict, dry_run, rows_removed, rows_kept, undo_step, undo_line, undo_since, undone_at
 FROM imports
 WHERE id = $1
 `
@@ -237,6 +249,12 @@ func (q *Queries) GetImport(ctx context.Context, id int64) (Import, error) {
 		&i.FinishedAt,
 		&i.OnConflict,
 		&i.DryRun,
+		&i.RowsRemoved,
+		&i.RowsKept,
+		&i.UndoStep,
+		&i.UndoLine,
+		&i.UndoSince,
+		&i.UndoneAt,
 	)
 	return i, err
 }
@@ -464,7 +482,7 @@ func (q *Queries) ListImportErrors(ctx context.Context, arg ListImportErrorsPara
 }
 
 const listImports = `-- name: ListImports :many
-SELECT id, kind, state, filename, layout, keep_ids, owner_id, actor_id, actor_name, bytes_received, chunks_total, chunks_done, rows_total, rows_imported, rows_updated, rows_skipped, rows_rejected, error, planned_to, job_id, created_at, heard_at, started_at, finished_at, on_conflict, dry_run
+SELECT id, kind, state, filename, layout, keep_ids, owner_id, actor_id, actor_name, bytes_received, chunks_total, chunks_done, rows_total, rows_imported, rows_updated, rows_skipped, rows_rejected, error, planned_to, job_id, created_at, heard_at, started_at, finished_at, on_conflict, dry_run, rows_removed, rows_kept, undo_step, undo_line, undo_since, undone_at
 FROM imports
 WHERE id < $1
 ORDER BY id DESC
@@ -508,6 +526,12 @@ func (q *Queries) ListImports(ctx context.Context, beforeID int64, rowOffset int
 			&i.FinishedAt,
 			&i.OnConflict,
 			&i.DryRun,
+			&i.RowsRemoved,
+			&i.RowsKept,
+			&i.UndoStep,
+			&i.UndoLine,
+			&i.UndoSince,
+			&i.UndoneAt,
 		); err != nil {
 			return nil, err
 		}
@@ -637,7 +661,7 @@ func (q *Queries) ListStrandedImports(ctx context.Context, leftAlone pgtype.Inte
 }
 
 const lockImport = `-- name: LockImport :one
-SELECT id, kind, state, filename, layout, keep_ids, owner_id, actor_id, actor_name, bytes_received, chunks_total, chunks_done, rows_total, rows_imported, rows_updated, rows_skipped, rows_rejected, error, planned_to, job_id, created_at, heard_at, started_at, finished_at, on_conflict, dry_run
+SELECT id, kind, state, filename, layout, keep_ids, owner_id, actor_id, actor_name, bytes_received, chunks_total, chunks_done, rows_total, rows_imported, rows_updated, rows_skipped, rows_rejected, error, planned_to, job_id, created_at, heard_at, started_at, finished_at, on_conflict, dry_run, rows_removed, rows_kept, undo_step, undo_line, undo_since, undone_at
 FROM imports
 WHERE id = $1
 FOR UPDATE
@@ -673,6 +697,12 @@ func (q *Queries) LockImport(ctx context.Context, id int64) (Import, error) {
 		&i.FinishedAt,
 		&i.OnConflict,
 		&i.DryRun,
+		&i.RowsRemoved,
+		&i.RowsKept,
+		&i.UndoStep,
+		&i.UndoLine,
+		&i.UndoSince,
+		&i.UndoneAt,
 	)
 	return i, err
 }
@@ -700,7 +730,7 @@ SET chunks_done = chunks_done + $1,
     rows_skipped = rows_skipped + $4,
     rows_rejected = rows_rejected + $5
 WHERE id = $6
-RETURNING id, kind, state, filename, layout, keep_ids, owner_id, actor_id, actor_name, bytes_received, chunks_total, chunks_done, rows_total, rows_imported, rows_updated, rows_skipped, rows_rejected, error, planned_to, job_id, created_at, heard_at, started_at, finished_at, on_conflict, dry_run
+RETURNING id, kind, state, filename, layout, keep_ids, owner_id, actor_id, actor_name, bytes_received, chunks_total, chunks_done, rows_total, rows_imported, rows_updated, rows_skipped, rows_rejected, error, planned_to, job_id, created_at, heard_at, started_at, finished_at, on_conflict, dry_run, rows_removed, rows_kept, undo_step, undo_line, undo_since, undone_at
 `
 
 type MoveImportParams struct {
@@ -750,6 +780,12 @@ func (q *Queries) MoveImport(ctx context.Context, arg MoveImportParams) (Import,
 		&i.FinishedAt,
 		&i.OnConflict,
 		&i.DryRun,
+		&i.RowsRemoved,
+		&i.RowsKept,
+		&i.UndoStep,
+		&i.UndoLine,
+		&i.UndoSince,
+		&i.UndoneAt,
 	)
 	return i, err
 }
@@ -774,7 +810,7 @@ UPDATE imports
 SET state = 'queued', bytes_received = $1, rows_total = $2, chunks_total = $3
 WHERE imports.id = $4 AND imports.state = 'receiving'
     AND $3 = (SELECT count(*) FROM import_chunks c WHERE c.import_id = imports.id)
-RETURNING id, kind, state, filename, layout, keep_ids, owner_id, actor_id, actor_name, bytes_received, chunks_total, chunks_done, rows_total, rows_imported, rows_updated, rows_skipped, rows_rejected, error, planned_to, job_id, created_at, heard_at, started_at, finished_at, on_conflict, dry_run
+RETURNING id, kind, state, filename, layout, keep_ids, owner_id, actor_id, actor_name, bytes_received, chunks_total, chunks_done, rows_total, rows_imported, rows_updated, rows_skipped, rows_rejected, error, planned_to, job_id, created_at, heard_at, started_at, finished_at, on_conflict, dry_run, rows_removed, rows_kept, undo_step, undo_line, undo_since, undone_at
 `
 
 type QueueImportParams struct {
@@ -820,6 +856,12 @@ func (q *Queries) QueueImport(ctx context.Context, arg QueueImportParams) (Impor
 		&i.FinishedAt,
 		&i.OnConflict,
 		&i.DryRun,
+		&i.RowsRemoved,
+		&i.RowsKept,
+		&i.UndoStep,
+		&i.UndoLine,
+		&i.UndoSince,
+		&i.UndoneAt,
 	)
 	return i, err
 }
@@ -849,7 +891,7 @@ const requestImportCancel = `-- name: RequestImportCancel :one
 UPDATE imports
 SET state = 'cancelling'
 WHERE id = $1 AND state IN ('receiving', 'queued', 'running', 'cancelling')
-RETURNING id, kind, state, filename, layout, keep_ids, owner_id, actor_id, actor_name, bytes_received, chunks_total, chunks_done, rows_total, rows_imported, rows_updated, rows_skipped, rows_rejected, error, planned_to, job_id, created_at, heard_at, started_at, finished_at, on_conflict, dry_run
+RETURNING id, kind, state, filename, layout, keep_ids, owner_id, actor_id, actor_name, bytes_received, chunks_total, chunks_done, rows_total, rows_imported, rows_updated, rows_skipped, rows_rejected, error, planned_to, job_id, created_at, heard_at, started_at, finished_at, on_conflict, dry_run, rows_removed, rows_kept, undo_step, undo_line, undo_since, undone_at
 `
 
 func (q *Queries) RequestImportCancel(ctx context.Context, id int64) (Import, error) {
@@ -882,6 +924,12 @@ func (q *Queries) RequestImportCancel(ctx context.Context, id int64) (Import, er
 		&i.FinishedAt,
 		&i.OnConflict,
 		&i.DryRun,
+		&i.RowsRemoved,
+		&i.RowsKept,
+		&i.UndoStep,
+		&i.UndoLine,
+		&i.UndoSince,
+		&i.UndoneAt,
 	)
 	return i, err
 }
@@ -907,6 +955,69 @@ WHERE id = $2
 func (q *Queries) SetImportJob(ctx context.Context, jobID *int64, iD int64) error {
 	_, err := q.db.Exec(ctx, setImportJob, jobID, iD)
 	return err
+}
+
+const showImport = `-- name: ShowImport :one
+SELECT imports.id, imports.kind, imports.state, imports.filename, imports.layout, imports.keep_ids, imports.owner_id, imports.actor_id, imports.actor_name, imports.bytes_received, imports.chunks_total, imports.chunks_done, imports.rows_total, imports.rows_imported, imports.rows_updated, imports.rows_skipped, imports.rows_rejected, imports.error, imports.planned_to, imports.job_id, imports.created_at, imports.heard_at, imports.started_at, imports.finished_at, imports.on_conflict, imports.dry_run, imports.rows_removed, imports.rows_kept, imports.undo_step, imports.undo_line, imports.undo_since, imports.undone_at, (
+    SELECT COALESCE(jsonb_agg(jsonb_build_object('line', e.line, 'field', e.field, 'reason', e.reason,
+        'record', encode(e.record, 'base64')) ORDER BY e.line), '[]')
+    FROM (
+        SELECT ie.line, ie.field, ie.reason, substring(ie.record FROM 1 FOR 500) AS record
+        FROM import_errors ie
+        WHERE ie.import_id = imports.id
+        ORDER BY ie.line
+        LIMIT 10
+    ) e
+)::jsonb AS first_errors
+FROM imports
+WHERE imports.id = $1
+`
+
+type ShowImportRow struct {
+	Import      Import
+	FirstErrors json.RawMessage
+}
+
+// An import as people look at it, with its first rejected rows.
+func (q *Queries) ShowImport(ctx context.Context, id int64) (ShowImportRow, error) {
+	row := q.db.QueryRow(ctx, showImport, id)
+	var i ShowImportRow
+	err := row.Scan(
+		&i.Import.ID,
+		&i.Import.Kind,
+		&i.Import.State,
+		&i.Import.Filename,
+		&i.Import.Layout,
+		&i.Import.KeepIds,
+		&i.Import.OwnerID,
+		&i.Import.ActorID,
+		&i.Import.ActorName,
+		&i.Import.BytesReceived,
+		&i.Import.ChunksTotal,
+		&i.Import.ChunksDone,
+		&i.Import.RowsTotal,
+		&i.Import.RowsImported,
+		&i.Import.RowsUpdated,
+		&i.Import.RowsSkipped,
+		&i.Import.RowsRejected,
+		&i.Import.Error,
+		&i.Import.PlannedTo,
+		&i.Import.JobID,
+		&i.Import.CreatedAt,
+		&i.Import.HeardAt,
+		&i.Import.StartedAt,
+		&i.Import.FinishedAt,
+		&i.Import.OnConflict,
+		&i.Import.DryRun,
+		&i.Import.RowsRemoved,
+		&i.Import.RowsKept,
+		&i.Import.UndoStep,
+		&i.Import.UndoLine,
+		&i.Import.UndoSince,
+		&i.Import.UndoneAt,
+		&i.FirstErrors,
+	)
+	return i, err
 }
 
 const startImport = `-- name: StartImport :execrows

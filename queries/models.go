@@ -36,6 +36,12 @@ type Import struct {
 	FinishedAt    *time.Time
 	OnConflict    string
 	DryRun        bool
+	RowsRemoved   int64
+	RowsKept      int64
+	UndoStep      *string
+	UndoLine      int64
+	UndoSince     *time.Time
+	UndoneAt      *time.Time
 }
 
 type URL struct {
@@ -55,4 +61,6 @@ type URL struct {
 	UpdatedAt      time.Time
 	ImportID       *int64
 	ImportLine     *int64
+	ImportTouched  *bool
+	UndoOf         *int64
 }

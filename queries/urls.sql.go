@@ -13,7 +13,7 @@ import (
 const createURL = `-- name: CreateURL :one
 INSERT INTO urls (user_id, short_code, original_url, title, tags, is_active, expires_at, redirect_status, forward_query)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
-RETURNING id, user_id, short_code, original_url, title, tags, is_active, expires_at, redirect_status, forward_query, imported_clicks, version, created_at, updated_at, import_id, import_line
+RETURNING id, user_id, short_code, original_url, title, tags, is_active, expires_at, redirect_status, forward_query, imported_clicks, version, created_at, updated_at, import_id, import_line, import_touched, undo_of
 `
 
 type CreateURLParams struct {
@@ -58,6 +58,8 @@ func (q *Queries) CreateURL(ctx context.Context, arg CreateURLParams) (URL, erro
 		&i.UpdatedAt,
 		&i.ImportID,
 		&i.ImportLine,
+		&i.ImportTouched,
+		&i.UndoOf,
 	)
 	return i, err
 }
@@ -172,7 +174,7 @@ func (q *Queries) FindURLOwners(ctx context.Context, ids []int64) ([]FindURLOwne
 }
 
 const getURL = `-- name: GetURL :one
-SELECT urls.id, urls.user_id, urls.short_code, urls.original_url, urls.title, urls.tags, urls.is_active, urls.expires_at, urls.redirect_status, urls.forward_query, urls.imported_clicks, urls.version, urls.created_at, urls.updated_at, urls.import_id, urls.import_line, (
+SELECT urls.id, urls.user_id, urls.short_code, urls.original_url, urls.title, urls.tags, urls.is_active, urls.expires_at, urls.redirect_status, urls.forward_query, urls.imported_clicks, urls.version, urls.created_at, urls.updated_at, urls.import_id, urls.import_line, urls.import_touched, urls.undo_of, (
     SELECT COALESCE(sum(d.clicks), 0)::bigint FROM click_days d WHERE d.url_id = urls.id
 ) AS clicks
 FROM urls
@@ -204,6 +206,8 @@ func (q *Queries) GetURL(ctx context.Context, id int64) (GetURLRow, error) {
 		&i.URL.UpdatedAt,
 		&i.URL.ImportID,
 		&i.URL.ImportLine,
+		&i.URL.ImportTouched,
+		&i.URL.UndoOf,
 		&i.Clicks,
 	)
 	return i, err
@@ -298,7 +302,7 @@ func (q *Queries) ImportURLs(ctx context.Context, arg ImportURLsParams) ([]*int6
 }
 
 const listURLs = `-- name: ListURLs :many
-SELECT urls.id, urls.user_id, urls.short_code, urls.original_url, urls.title, urls.tags, urls.is_active, urls.expires_at, urls.redirect_status, urls.forward_query, urls.imported_clicks, urls.version, urls.created_at, urls.updated_at, urls.import_id, urls.import_line, (
+SELECT urls.id, urls.user_id, urls.short_code, urls.original_url, urls.title, urls.tags, urls.is_active, urls.expires_at, urls.redirect_status, urls.forward_query, urls.imported_clicks, urls.version, urls.created_at, urls.updated_at, urls.import_id, urls.import_line, urls.import_touched, urls.undo_of, (
     SELECT COALESCE(sum(d.clicks), 0)::bigint FROM click_days d WHERE d.url_id = urls.id
 ) AS clicks
 FROM urls
@@ -363,6 +367,8 @@ func (q *Queries) ListURLs(ctx context.Context, arg ListURLsParams) ([]ListURLsR
 			&i.URL.UpdatedAt,
 			&i.URL.ImportID,
 			&i.URL.ImportLine,
+			&i.URL.ImportTouched,
+			&i.URL.UndoOf,
 			&i.Clicks,
 		); err != nil {
 			return nil, err
@@ -376,7 +382,7 @@ func (q *Queries) ListURLs(ctx context.Context, arg ListURLsParams) ([]ListURLsR
 }
 
 const lockURL = `-- name: LockURL :one
-SELECT urls.id, urls.user_id, urls.short_code, urls.original_url, urls.title, urls.tags, urls.is_active, urls.expires_at, urls.redirect_status, urls.forward_query, urls.imported_clicks, urls.version, urls.created_at, urls.updated_at, urls.import_id, urls.import_line, (
+SELECT urls.id, urls.user_id, urls.short_code, urls.original_url, urls.title, urls.tags, urls.is_active, urls.expires_at, urls.redirect_status, urls.forward_query, urls.imported_clicks, urls.version, urls.created_at, urls.updated_at, urls.import_id, urls.import_line, urls.import_touched, urls.undo_of, (
     SELECT COALESCE(sum(d.clicks), 0)::bigint FROM click_days d WHERE d.url_id = urls.id
 ) AS clicks
 FROM urls
@@ -409,6 +415,8 @@ func (q *Queries) LockURL(ctx context.Context, id int64) (LockURLRow, error) {
 		&i.URL.UpdatedAt,
 		&i.URL.ImportID,
 		&i.URL.ImportLine,
+		&i.URL.ImportTouched,
+		&i.URL.UndoOf,
 		&i.Clicks,
 	)
 	return i, err
@@ -517,7 +525,7 @@ SET user_id = $1, short_code = $2, original_url = $3, title = $4, tags = $5,
     is_active = $6, expires_at = $7, redirect_status = $8,
     forward_query = $9, updated_at = clock_timestamp()
 WHERE id = $10
-RETURNING id, user_id, short_code, original_url, title, tags, is_active, expires_at, redirect_status, forward_query, imported_clicks, version, created_at, updated_at, import_id, import_line
+RETURNING id, user_id, short_code, original_url, title, tags, is_active, expires_at, redirect_status, forward_query, imported_clicks, version, created_at, updated_at, import_id, import_line, import_touched, undo_of
 `
 
 type UpdateURLParams struct {
@@ -564,6 +572,8 @@ func (q *Queries) UpdateURL(ctx context.Context, arg UpdateURLParams) (URL, erro
 		&i.UpdatedAt,
 		&i.ImportID,
 		&i.ImportLine,
+		&i.ImportTouched,
+		&i.UndoOf,
 	)
 	return i, err
 }

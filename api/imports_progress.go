@@ -1,0 +1,173 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/gofiber/fiber/v2"
+
+	"github.com/signpost/signpost/queries"
+)
+
+// watchers bounds who watches imports at once: each asks the database for one
+// row several times a second.
+type watchers struct {
+	places chan struct{}
+	// look is how often the import is read, beat how often something is sent
+	// when nothing moved, so that proxies keep the connection, and life how long
+	// a stream goes on. A client that comes back is asked for its token anew.
+	look, beat, life time.Duration
+}
+
+const maxWatchers = 100 // of a process
+
+func newWatchers() *watchers {
+	return &watchers{
+		places: make(chan struct{}, maxWatchers),
+		look:   500 * time.Millisecond, beat: 15 * time.Second, life: 10 * time.Minute,
+	}
+}
+
+// enter takes a place, and reports whether there was one. leave gives it back.
+func (w *watchers) enter() bool {
+	select {
+	case w.places <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
+
+func (w *watchers) leave() { <-w.places }
+
+var errWatchers = unavailable("too many clients watch imports, ask for the import itself")
+
+// importProgress follows an import as server-sent events: one whenever
+// something moved, and a last one, named end, when nothing will any more.
+//
+// The id of an event names what it tells. Who has seen the end and comes back
+// with its id, as an EventSource does, is answered 204, which tells it to stay
+// away.
+func (a *API) importProgress(c *fiber.Ctx) error {
+	c.Set(fiber.HeaderCacheControl, "no-store")
+	id, err := idParam(c)
+	if err != nil {
+		return err
+	}
+	row, err := a.readProgress(c.UserContext(), id)
+	if err != nil {
+		return err
+	}
+	if importRests(row.Import) && c.Get("Last-Event-ID") == progressID(row.Import) {
+		c.Status(fiber.StatusNoContent)
+		return nil
+	}
+	if !a.watchers.enter() {
+		return errWatchers
+	}
+	c.Set(fiber.HeaderContentType, "text/event-stream")
+	c.Set("X-Accel-Buffering", "no") // nginx would hold events back
+	p := &progress{api: a, id: id, row: row, until: time.Now().Add(a.watchers.life)}
+	a.stream(c, p.next, a.watchers.leave)
+	return nil
+}
+
+func (a *API) readProgress(ctx context.Context, id int64) (queries.ShowImportRow, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	return a.showImport(ctx, id)
+}
+
+// progress is what one client has been told of an import.
+type progress struct {
+	api   *API
+	id    int64
+	row   queries.ShowImportRow // what was told last
+	told  bool
+	ended bool
+	until time.Time
+	buf   bytes.Buffer
+}
+
+// next waits for something to tell.
+func (p *progress) next() ([]byte, error) {
+	if p.ended || time.Now().After(p.until) {
+		return nil, io.EOF
+	}
+	if !p.told {
+		return p.tell(p.row), nil
+	}
+	w := p.api.watchers
+	beat := time.NewTimer(w.beat)
+	defer beat.Stop()
+	look := time.NewTicker(w.look)
+	defer look.Stop()
+	for {
+		select {
+		case <-p.api.stopped:
+			return nil, io.EOF
+		case <-beat.C:
+			return []byte(":\n\n"), nil
+		case <-look.C:
+		}
+		row, err := p.api.readProgress(context.Background(), p.id)
+		// While the database is away the client is kept, and hears the beat.
+		if err == nil && ahead(p.row.Import, row.Import) {
+			return p.tell(row), nil
+		}
+	}
+}
+
+func (p *progress) tell(row queries.ShowImportRow) []byte {
+	p.row, p.told, p.ended = row, true, importRests(row.Import)
+	p.buf.Reset()
+	name := "progress"
+	if p.ended {
+		name = "end"
+	}
+	data, err := json.Marshal(viewImportDetail(row))
+	if err != nil { // cannot be: strings and numbers only
+		data = []byte("{}")
+	}
+	fmt.Fprintf(&p.buf, "retry: 1000\nid: %s\nevent: %s\ndata: %s\n\n", progressID(row.Import), name, data)
+	return p.buf.Bytes()
+}
+
+// importRests reports whether an import has come to an end, from which only an
+// operator can move it.
+func importRests(row queries.Import) bool {
+	switch row.State {
+	case stateCompleted, stateFailed, stateCancelled, stateUndone:
+		return true
+	}
+	return false
+}
+
+// progressID names what there is to tell of an import.
+func progressID(row queries.Import) string {
+	m := measures(row)
+	return fmt.Sprintf("%s-%d-%d-%d-%d", row.State, m[0], m[1], m[2], m[3])
+}
+
+// measures only grow while an import goes on.
+func measures(row queries.Import) [4]int64 {
+	return [4]int64{row.BytesReceived, int64(row.ChunksDone), rowsDone(row), row.RowsRemoved + row.RowsKept}
+}
+
+// ahead reports whether row tells more than before does. A reading that is
+// behind, as that of a replica which has just become the primary, is passed
+// over: progress never goes backwards.
+func ahead(before, row queries.Import) bool {
+	was, is := measures(before), measures(row)
+	for i := range is {
+		if is[i] < was[i] {
+			return false
+		}
+	}
+	return row.State != before.State || !slices.Equal(is[:], was[:])
+}

@@ -1,0 +1,106 @@
+package api
+
+import (
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"runtime/debug"
+	"strconv"
+	"time"
+
+	"github.com/gofiber/fiber/v2"
+)
+
+// stream answers c with a body that is made piece by piece while it is sent, on
+// the connection's own goroutine: no more than a piece is ever in memory. next
+// returns the next piece, which is its own until the call after, and io.EOF
+// after the last. Any other error breaks the connection, so that half an answer
+// is not taken for a whole one. done, if not nil, is called once at the end,
+// however it came about.
+//
+// c must not be used by next. The time for each write begins anew, so a body may
+// take as long as its client reads it.
+func (a *API) stream(c *fiber.Ctx, next func() ([]byte, error), done func()) {
+	if done == nil {
+		done = func() {}
+	}
+	if c.Method() == http.MethodHead { // there is no body to end
+		done()
+		c.Context().Response.SkipBody = true
+		return
+	}
+	c.Context().Response.SetBodyStream(&streamed{
+		api: a, conn: c.Context().Conn(), requestID: responseID(c), path: string(c.Request().URI().Path()),
+		next: next, done: done,
+	}, -1)
+}
+
+// streamed is the body of an answer on its way out.
+type streamed struct {
+	api             *API
+	conn            net.Conn
+	requestID, path string
+	next            func() ([]byte, error)
+	done            func()
+	rest            []byte
+}
+
+// errStreamPanicked ends a stream whose next panicked: fasthttp would let it
+// end the process.
+var errStreamPanicked = errors.New("the answer panicked")
+
+// Read implements io.Reader.
+func (s *streamed) Read(p []byte) (n int, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			s.api.logStreamPanic(s, r)
+			n, err = 0, errStreamPanicked
+		}
+	}()
+	for len(s.rest) == 0 {
+		if s.rest, err = s.next(); err != nil {
+			s.log(err)
+			return 0, err
+		}
+	}
+	n = copy(p, s.rest)
+	s.rest = s.rest[n:]
+	if err := s.conn.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
+		return 0, err
+	}
+	return n, nil
+}
+
+func (s *streamed) log(err error) {
+	if !errors.Is(err, io.EOF) {
+		s.api.Log.Warn("answer broke off", "path", s.path, "request_id", s.requestID, "error", err)
+	}
+}
+
+// Close implements io.Closer; fasthttp calls it when the answer is sent or its
+// connection gone.
+func (s *streamed) Close() error {
+	s.done()
+	s.done = func() {}
+	return nil
+}
+
+func (a *API) logStreamPanic(s *streamed, recovered any) {
+	a.Log.Error("answer panicked", slog.String("path", s.path), slog.String("request_id", s.requestID),
+		slog.Any("panic", recovered), slog.String("stack", string(debug.Stack())))
+}
+
+// idParam returns the id in the path of a route that is not Huma's, judged like
+// those that are.
+func idParam(c *fiber.Ctx) (int64, error) {
+	id, err := strconv.ParseInt(c.Params("id"), 10, 64)
+	switch {
+	case err != nil:
+		return 0, invalid(FieldError{"id", "must be an integer"})
+	case id < 1:
+		return 0, invalid(FieldError{"id", "must be number >= 1"})
+	}
+	return id, nil
+}
