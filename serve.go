@@ -197,6 +197,7 @@ func (p *process) addAPI(ctx context.Context) error {
 	})
 	p.add("shipper drain", func(ctx context.Context) error { return drain(ctx, shipper, p.log) })
 	p.background("shipper", shipper.Run)
+	p.admin.Handle("POST /spool/reship", shipper.ReshipHandler())
 
 	server, err := api.New(api.Options{
 		Pool: p.pool, River: river, Spool: spool, Cache: cache,

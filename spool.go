@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/spf13/cobra"
@@ -42,7 +43,7 @@ process's folder below it. What is in the database already is not counted twice.
 				}
 				defer spool.Close() //nolint:errcheck // takes no clicks
 				if again {
-					if _, err := spool.Reship(); err != nil {
+					if _, _, err := spool.Reship(time.Now()); err != nil {
 						return fmt.Errorf("take shipped segments again: %w", err)
 					}
 				}

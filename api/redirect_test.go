@@ -62,7 +62,7 @@ func (b *bundle) clicks() []clicks.Click {
 	if err := b.api.Spool.SealNow(b.t.Context()); err != nil {
 		b.t.Fatal(err)
 	}
-	segments, err := b.api.Spool.Segments()
+	segments, err := b.api.Spool.Segments("")
 	if err != nil {
 		b.t.Fatal(err)
 	}

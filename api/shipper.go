@@ -1,7 +1,6 @@
 package api
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -52,17 +51,32 @@ type Shipper struct {
 	ShipperOptions
 	failing  time.Time // since when; zero while all is well
 	reported time.Time // when that was last logged
-	unmarked error     // why a segment that was committed is still in line
+	back     time.Time // when it was last logged that Postgres is back
+	listing  time.Time // when it was last logged that folders cannot be listed
+	together int       // segments that share the next transaction
+	catchUp  catchUp   // after Postgres was away
+
+	asked     chan chan reshipped // Reship's questions to Run
+	reshipped time.Time           // segments shipped before are to be put back; zero when all are
 
 	batches, clicks prometheus.Counter
 	failures        prometheus.Counter
 }
 
-// NewShipper returns a shipper. Run, Drain and Ship are not to be called at once.
+// catchUp is the account of a backlog that is being shipped.
+type catchUp struct {
+	since            time.Time // zero when there is none
+	segments, clicks int
+}
+
+// NewShipper returns a shipper. Run, Drain and Ship are not to be called at
+// once; Reship may be called at any time.
 func NewShipper(o ShipperOptions) *Shipper {
 	metrics := promauto.With(o.Registry)
 	return &Shipper{
 		ShipperOptions: o,
+		together:       shipTogether,
+		asked:          make(chan chan reshipped),
 		batches: metrics.NewCounter(prometheus.CounterOpts{
 			Name: "signpost_batches_shipped_total", Help: "Batches that this process brought to Postgres.",
 		}),
@@ -86,6 +100,7 @@ func (s *Shipper) Run(ctx context.Context) error {
 			tidied = time.Now()
 			s.tidy(ctx)
 		}
+		s.reshipRest(ctx)
 		err := s.ship(ctx)
 		s.report(ctx, err)
 		if err == nil {
@@ -95,12 +110,16 @@ func (s *Shipper) Run(ctx context.Context) error {
 				return nil
 			case <-s.Spool.Sealed():
 			case <-tick.C:
+			case asked := <-s.asked:
+				s.putBack(ctx, asked)
 			}
 			continue
 		}
 		select {
 		case <-ctx.Done():
 			return nil
+		case asked := <-s.asked:
+			s.putBack(ctx, asked)
 		case <-time.After(wait/2 + rand.N(wait)):
 			wait = min(2*wait, retryMost)
 		}
@@ -123,29 +142,51 @@ func (s *Shipper) Ship(ctx context.Context) error {
 		return err
 	}
 	if left := s.Spool.Stats().Segments; left > 0 {
-		return fmt.Errorf("%d segments could not be read", left)
+		return fmt.Errorf("%d segments are left; the log says why", left)
 	}
 	return nil
 }
 
-// ship ships until nothing that can be read is left.
+// ship ships until nothing that can be shipped is left.
 func (s *Shipper) ship(ctx context.Context) error {
 	for {
-		segments, err := s.Spool.Segments()
-		if err != nil {
-			return fmt.Errorf("list segments: %w", err)
-		}
-		s.unmarked = nil
-		shipped, err := s.shipAll(ctx, segments)
-		if err = cmp.Or(err, s.unmarked); err != nil || shipped == 0 {
+		shipped, err := s.pass(ctx)
+		if err != nil || shipped == 0 {
 			return err
 		}
+	}
+}
+
+// pass goes through the line once, from the oldest segment to the newest, and
+// returns how many went. What cannot go stays behind and keeps nobody back.
+func (s *Shipper) pass(ctx context.Context) (shipped int, err error) {
+	for after := ""; ; {
+		segments, err := s.Spool.Segments(after)
+		s.reportListing(ctx, err)
+		if len(segments) == 0 {
+			return shipped, nil
+		}
+		n, err := s.shipAll(ctx, segments)
+		shipped += n
+		if err != nil {
+			return shipped, err
+		}
+		after = segments[len(segments)-1].ID
+	}
+}
+
+// reportListing logs once a minute that folders cannot be listed.
+func (s *Shipper) reportListing(ctx context.Context, err error) {
+	if err != nil && time.Since(s.listing) >= time.Minute {
+		s.listing = time.Now()
+		s.Log.WarnContext(ctx, "segments of a folder cannot be listed; the others are shipped", "error", err)
 	}
 }
 
 // shipAll ships the segments, oldest first, and returns how many went.
 func (s *Shipper) shipAll(ctx context.Context, segments []clicks.Segment) (shipped int, err error) {
 	for len(segments) > 0 {
+		s.answerAsked(ctx)
 		var batches []clicks.Batch
 		var taken int
 		batches, taken = s.read(ctx, segments)
@@ -156,8 +197,12 @@ func (s *Shipper) shipAll(ctx context.Context, segments []clicks.Segment) (shipp
 		n, err := s.send(ctx, batches)
 		shipped += n
 		if err != nil {
+			// A server that is slow or just back gets little at first: what
+			// does not fit into shipTimeout would never go.
+			s.together = 1
 			return shipped, err
 		}
+		s.together = min(2*s.together, shipTogether)
 	}
 	return shipped, nil
 }
@@ -166,7 +211,7 @@ func (s *Shipper) shipAll(ctx context.Context, segments []clicks.Segment) (shipp
 func (s *Shipper) read(ctx context.Context, segments []clicks.Segment) (batches []clicks.Batch, taken int) {
 	var bytes int64
 	for _, segment := range segments {
-		if taken > 0 && (len(batches) == shipTogether || bytes+segment.Bytes > shipBytes) {
+		if taken > 0 && (len(batches) == s.together || bytes+segment.Bytes > shipBytes) {
 			break
 		}
 		taken++
@@ -183,29 +228,23 @@ func (s *Shipper) read(ctx context.Context, segments []clicks.Segment) (batches 
 }
 
 // send ships batches in one transaction. One that Postgres refuses for what it
-// holds must not keep back the others, so after such an error each goes alone.
-//
-// BUG: the spool lists its oldest 256 segments, so as many refused ones would
-// keep back those behind them. No batch that the spool makes is refused.
+// holds must not keep back the others, so after such an error each goes alone,
+// and the refused one is tried again from time to time.
 func (s *Shipper) send(ctx context.Context, batches []clicks.Batch) (shipped int, err error) {
 	err = s.insert(ctx, batches)
 	if err != nil && !postgres.DataFault(err) {
 		return 0, err
 	}
 	if err == nil {
+		s.reportBack(ctx)
 		for _, batch := range batches {
-			if err := s.Spool.Shipped(batch.ID); err != nil {
-				s.unmarked = fmt.Errorf("mark segment as shipped: %w", err)
-				continue // it is shipped again, which is harmless; the others go on
-			}
-			shipped++
-			s.batches.Inc()
-			s.clicks.Add(float64(batch.Clicks))
+			shipped += s.mark(ctx, batch)
 		}
 		return shipped, nil
 	}
 	if len(batches) == 1 {
 		s.Log.ErrorContext(ctx, "Postgres refuses a batch; it stays in the spool", "batch", batches[0].ID, "error", err)
+		s.Spool.PassOver(batches[0].ID)
 		return 0, nil
 	}
 	for i := range batches {
@@ -216,6 +255,21 @@ func (s *Shipper) send(ctx context.Context, batches []clicks.Batch) (shipped int
 		}
 	}
 	return shipped, nil
+}
+
+// mark takes a committed batch's segment out of the line and returns 1. If it
+// cannot it returns 0: the segment is shipped again, which is harmless.
+func (s *Shipper) mark(ctx context.Context, batch clicks.Batch) int {
+	if err := s.Spool.Shipped(batch.ID); err != nil {
+		s.Spool.PassOver(batch.ID)
+		s.Log.WarnContext(ctx, "a shipped segment stays in line", "segment", batch.ID, "error", err)
+		return 0
+	}
+	s.batches.Inc()
+	s.clicks.Add(float64(batch.Clicks))
+	s.catchUp.segments++
+	s.catchUp.clicks += batch.Clicks
+	return 1
 }
 
 // insert commits batches and the jobs that ingest them. A batch that was
@@ -280,7 +334,7 @@ func (s *Shipper) confirm(ctx context.Context, ids []string) error {
 	return nil
 }
 
-// report logs the first failure, then one a minute, then the recovery.
+// report logs the first failure, then one a minute, then that all is shipped.
 func (s *Shipper) report(ctx context.Context, err error) {
 	if ctx.Err() != nil {
 		return
@@ -288,8 +342,7 @@ func (s *Shipper) report(ctx context.Context, err error) {
 	now := time.Now()
 	if err == nil {
 		if !s.failing.IsZero() {
-			s.Log.InfoContext(ctx, "clicks are shipped again", "after", now.Sub(s.failing).Round(time.Millisecond))
-			s.failing, s.reported = time.Time{}, time.Time{}
+			s.reportCaughtUp(ctx, now)
 		}
 		return
 	}
@@ -297,10 +350,45 @@ func (s *Shipper) report(ctx context.Context, err error) {
 	if s.failing.IsZero() {
 		s.failing = now
 	}
+	s.catchUp = catchUp{} // it may be away again
 	if now.Sub(s.reported) >= time.Minute {
 		s.reported = now
-		stats := s.Spool.Stats()
 		s.Log.WarnContext(ctx, "clicks cannot be shipped and wait in the spool",
-			"error", err, "segments", stats.Segments, "bytes", stats.Bytes)
+			append([]any{"error", err}, s.backlog(now)...)...)
 	}
+}
+
+// reportBack logs what waits when the first transaction after an outage was
+// committed.
+func (s *Shipper) reportBack(ctx context.Context) {
+	if s.failing.IsZero() || !s.catchUp.since.IsZero() {
+		return
+	}
+	s.catchUp = catchUp{since: time.Now()}
+	if s.catchUp.since.Sub(s.back) < time.Minute {
+		return // it comes and goes
+	}
+	s.back = s.catchUp.since
+	s.Log.InfoContext(ctx, "Postgres takes clicks again; shipping the backlog",
+		append([]any{"outage", s.catchUp.since.Sub(s.failing).Round(time.Millisecond)}, s.backlog(s.catchUp.since)...)...)
+}
+
+func (s *Shipper) reportCaughtUp(ctx context.Context, now time.Time) {
+	caught := s.catchUp
+	if caught.since.IsZero() {
+		caught = catchUp{since: now} // nothing had to be shipped
+	}
+	s.Log.InfoContext(ctx, "clicks are shipped again", "outage", caught.since.Sub(s.failing).Round(time.Millisecond),
+		"segments", caught.segments, "clicks", caught.clicks, "took", now.Sub(caught.since).Round(time.Millisecond))
+	s.failing, s.reported, s.catchUp = time.Time{}, time.Time{}, catchUp{}
+}
+
+// backlog is what waits in the spool, for the log.
+func (s *Shipper) backlog(now time.Time) []any {
+	stats := s.Spool.Stats()
+	var age time.Duration
+	if !stats.Oldest.IsZero() {
+		age = now.Sub(stats.Oldest).Round(time.Second)
+	}
+	return []any{"segments", stats.Segments, "bytes", stats.Bytes, "oldest_age", age}
 }

@@ -2,8 +2,13 @@ package api
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"log/slog"
+	"net/http"
+	"net/http/httptest"
 	"net/netip"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -20,6 +25,7 @@ import (
 type shipping struct {
 	*testing.T
 	pool    *pgxpool.Pool
+	dir     string
 	spool   *clicks.Spool
 	shipper *Shipper
 }
@@ -27,7 +33,8 @@ type shipping struct {
 func newShipping(t *testing.T, pool *pgxpool.Pool, keep time.Duration) *shipping {
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
-	spool, err := clicks.Open(clicks.Options{Dir: t.TempDir(), Keep: keep, Log: log})
+	dir := t.TempDir()
+	spool, err := clicks.Open(clicks.Options{Dir: dir, Keep: keep, Log: log})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,7 +43,7 @@ func newShipping(t *testing.T, pool *pgxpool.Pool, keep time.Duration) *shipping
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &shipping{t, pool, spool, NewShipper(ShipperOptions{Pool: pool, River: inserter, Spool: spool, Log: log})}
+	return &shipping{t, pool, dir, spool, NewShipper(ShipperOptions{Pool: pool, River: inserter, Spool: spool, Log: log})}
 }
 
 // segment seals a segment of n clicks.
@@ -94,13 +101,42 @@ func TestShipper(t *testing.T) {
 	}
 }
 
+// eventually polls until ok, for at most a minute.
+func (s *shipping) eventually(what string, ok func() bool) {
+	s.Helper()
+	for deadline := time.Now().Add(time.Minute); !ok(); {
+		if time.Now().After(deadline) {
+			s.Fatalf("never came true: %s", what)
+		}
+		<-time.After(10 * time.Millisecond)
+	}
+}
+
+// run has the shipper run until the test ends or stop is called.
+func (s *shipping) run() (stop func()) {
+	s.Helper()
+	ctx, cancel := context.WithCancel(s.Context())
+	var running sync.WaitGroup
+	running.Go(func() {
+		if err := s.shipper.Run(ctx); err != nil {
+			s.Error(err)
+		}
+	})
+	stop = func() {
+		cancel()
+		running.Wait()
+	}
+	s.Cleanup(stop)
+	return stop
+}
+
 // TestShipTwice dies between the commit and the note that the segment was
 // shipped: the next attempt finds the batch there.
 func TestShipTwice(t *testing.T) {
 	t.Parallel()
 	s := newShipping(t, pgtest.Pool(t), time.Hour)
 	s.segment(7)
-	segments, err := s.spool.Segments()
+	segments, err := s.spool.Segments("")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,7 +149,7 @@ func TestShipTwice(t *testing.T) {
 
 	// Two processes that ship the same segment at once.
 	s.segment(5)
-	if segments, err = s.spool.Segments(); err != nil {
+	if segments, err = s.spool.Segments(""); err != nil {
 		t.Fatal(err)
 	}
 	batches, _ = s.shipper.read(t.Context(), segments)
@@ -142,7 +178,7 @@ func TestShipAgainAfterRestore(t *testing.T) {
 		DELETE FROM river_job WHERE id IN (SELECT job_id FROM lost)`); err != nil {
 		t.Fatal(err)
 	}
-	if n, err := s.spool.Reship(); err != nil || n != 2 {
+	if n, _, err := s.spool.Reship(time.Now()); err != nil || n != 2 {
 		t.Fatalf("%d segments are shipped again, want 2 (%v)", n, err)
 	}
 	s.drain()
@@ -171,33 +207,41 @@ func TestRefusedBatchBlocksNoOther(t *testing.T) {
 	if _, err := s.pool.Exec(t.Context(), `ALTER TABLE click_batches ADD CONSTRAINT no_three CHECK (clicks <> 3)`); err != nil {
 		t.Fatal(err)
 	}
-	for n := range 5 {
+	const refused = 300 // more than one listing of the spool holds
+	for range refused {
+		s.segment(3)
+	}
+	for n := range 2 {
 		s.segment(n + 1)
 	}
 	if err := s.shipper.Drain(t.Context()); err == nil {
 		t.Error("Drain says that all is shipped")
 	}
-	s.want(4, 12)
+	s.want(2, 3)
+	s.segment(5)
+	if err := s.shipper.Drain(t.Context()); err == nil {
+		t.Error("Drain says that all is shipped")
+	}
+	s.want(3, 8)
 	if _, err := s.pool.Exec(t.Context(), `ALTER TABLE click_batches DROP CONSTRAINT no_three`); err != nil {
 		t.Fatal(err)
 	}
-	s.drain()
-	s.want(5, 15)
+	s.eventually("the refused batches are shipped", func() bool {
+		_ = s.shipper.Drain(t.Context())
+		return s.spool.Stats().Segments == 0
+	})
+	s.want(3+refused, 8+3*refused)
 }
 
 func TestShipperWaitsOutAnOutage(t *testing.T) {
 	t.Parallel()
 	cluster := pgtest.Cluster(t)
 	s := newShipping(t, pgtest.Open(t, pgtest.Migrated(t, cluster)), time.Hour)
-	ctx, cancel := context.WithCancel(t.Context())
-	var running sync.WaitGroup
-	running.Go(func() {
-		if err := s.shipper.Run(ctx); err != nil {
-			t.Error(err)
-		}
-	})
-	defer running.Wait()
-	defer cancel()
+	logs := new(logLines)
+	s.shipper.Log = slog.New(slog.NewJSONHandler(logs, nil))
+	s.run()
+	s.segment(1)
+	s.eventually("the first segment is shipped", func() bool { return s.spool.Stats().Segments == 0 })
 
 	cluster.Kill()
 	for n := range 10 {
@@ -209,14 +253,169 @@ func TestShipperWaitsOutAnOutage(t *testing.T) {
 	if err := cluster.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(time.Minute); s.spool.Stats().Segments > 0; {
-		if time.Now().After(deadline) {
-			t.Fatal("the backlog was not shipped")
-		}
-		<-time.After(10 * time.Millisecond)
-	}
+	s.eventually("the backlog is shipped", func() bool { return s.spool.Stats().Segments == 0 })
 	var counted int
-	if err := s.pool.QueryRow(t.Context(), `SELECT sum(clicks) FROM click_batches`).Scan(&counted); err != nil || counted != 55 {
-		t.Errorf("%d clicks arrived, want 55 (%v)", counted, err)
+	if err := s.pool.QueryRow(t.Context(), `SELECT sum(clicks) FROM click_batches`).Scan(&counted); err != nil || counted != 56 {
+		t.Errorf("%d clicks arrived, want 56 (%v)", counted, err)
 	}
+
+	// The log says what waited, and how long shipping it took.
+	s.eventually("the log says that all is shipped", func() bool { return logs.line("clicks are shipped again") != nil })
+	for message, want := range map[string]map[string]float64{
+		"clicks cannot be shipped and wait in the spool":    nil,
+		"Postgres takes clicks again; shipping the backlog": {"segments": 10},
+		"clicks are shipped again":                          {"segments": 10, "clicks": 55},
+	} {
+		line := logs.line(message)
+		if line == nil {
+			t.Errorf("the log does not say: %s", message)
+			continue
+		}
+		for key, value := range want {
+			if line[key] != value {
+				t.Errorf("%s: %s is %v, want %v", message, key, line[key], value)
+			}
+		}
+		for _, key := range []string{"bytes", "oldest_age"} {
+			if _, there := line[key]; !there && message != "clicks are shipped again" {
+				t.Errorf("%s: no %s in %v", message, key, line)
+			}
+		}
+	}
+	if line := logs.line("clicks are shipped again"); line != nil && (line["took"] == nil || line["outage"] == 0.0) {
+		t.Errorf("the log line of the recovery: %v", line)
+	}
+}
+
+// logLines collects lines of JSON.
+type logLines struct {
+	mu    sync.Mutex
+	lines []map[string]any
+}
+
+func (l *logLines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var line map[string]any
+	if err := json.Unmarshal(p, &line); err != nil {
+		return 0, err
+	}
+	l.lines = append(l.lines, line)
+	return len(p), nil
+}
+
+// line returns the first line with that message, nil if there is none.
+func (l *logLines) line(message string) map[string]any {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, line := range l.lines {
+		if line["msg"] == message {
+			return line
+		}
+	}
+	return nil
+}
+
+// TestReshipWhileRunning asks a running shipper to ship again what a database
+// that was set back has lost.
+func TestReshipWhileRunning(t *testing.T) {
+	t.Parallel()
+	s := newShipping(t, pgtest.Pool(t), time.Hour)
+	stop := s.run()
+	handler := s.shipper.ReshipHandler()
+	ask := func(header ...string) (int, string) {
+		req := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/spool/reship", nil)
+		for i := 0; i < len(header); i += 2 {
+			req.Header.Set(header[i], header[i+1])
+		}
+		w := httptest.NewRecorder()
+		handler.ServeHTTP(w, req)
+		return w.Code, strings.TrimSpace(w.Body.String())
+	}
+	for n := range 5 {
+		s.segment(n + 1)
+	}
+	shipped := func() bool { return s.spool.Stats().Segments == 0 }
+	s.eventually("the segments are shipped", shipped)
+	s.want(5, 15)
+
+	// Postgres forgets the last two batches.
+	if _, err := s.pool.Exec(t.Context(), `
+		WITH lost AS (DELETE FROM click_batches WHERE clicks > 3 RETURNING job_id)
+		DELETE FROM river_job WHERE id IN (SELECT job_id FROM lost)`); err != nil {
+		t.Fatal(err)
+	}
+	s.want(3, 6)
+	if status, body := ask("Origin", "https://evil.example", "Sec-Fetch-Site", "cross-site"); status != http.StatusForbidden {
+		t.Errorf("for another site: %d %s", status, body)
+	}
+	for range 3 { // once would do; more does no harm
+		if status, body := ask(); status != http.StatusOK || body != `{"segments":5,"waiting":0}` {
+			t.Errorf("answered %d %s", status, body)
+		}
+		s.eventually("the segments are shipped again", shipped)
+		s.want(5, 15)
+	}
+
+	// Two at once, while new clicks are shipped.
+	var both sync.WaitGroup
+	for range 2 {
+		both.Go(func() {
+			if status, body := ask(); status != http.StatusOK {
+				t.Errorf("answered %d %s", status, body)
+			}
+		})
+	}
+	s.segment(6)
+	both.Wait()
+	s.eventually("the segments are shipped again", shipped)
+	s.want(6, 21)
+
+	// Nobody answers after the shipper has stopped.
+	stop()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	if _, _, err := s.shipper.Reship(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a stopped shipper says %v", err)
+	}
+	done, stopNow := context.WithCancel(t.Context())
+	stopNow()
+	w := httptest.NewRecorder()
+	handler.ServeHTTP(w, httptest.NewRequestWithContext(done, http.MethodPost, "/spool/reship", nil))
+	if w.Code != http.StatusServiceUnavailable || w.Header().Get("Retry-After") == "" {
+		t.Errorf("a stopped shipper answers %d %s", w.Code, w.Body)
+	}
+}
+
+// TestShipAfterDeath has a process die between the commit and the removal of
+// its segment; another adopts its folder and finds the batch there.
+func TestShipAfterDeath(t *testing.T) {
+	t.Parallel()
+	pool := pgtest.Pool(t)
+	s := newShipping(t, pool, time.Hour)
+	s.segment(7)
+	segments, err := s.spool.Segments("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	batches, _ := s.shipper.read(t.Context(), segments)
+	if err := s.shipper.insert(t.Context(), batches); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.spool.Close(); err != nil {
+		t.Fatal(err)
+	}
+	heir, err := clicks.OpenForShipping(s.dir, clicks.Options{Log: s.shipper.Log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer heir.Close() //nolint:errcheck // takes no clicks
+	if got := heir.Stats().Segments; got != 1 {
+		t.Fatalf("%d segments adopted, want 1", got)
+	}
+	s.shipper.Spool = heir
+	if err := s.shipper.Ship(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s.want(1, 7)
 }

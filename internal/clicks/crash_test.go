@@ -68,7 +68,7 @@ func appendForever(dir string) {
 		}()
 	}
 	for range s.Sealed() { // ship a part, as far as one may without Postgres
-		segs, err := s.Segments()
+		segs, err := s.Segments("")
 		if err != nil {
 			panic(err)
 		}

@@ -13,7 +13,11 @@ type disk struct {
 	create  func(path string) (*os.File, error)
 	writeAt func(f *os.File, b []byte, off int64) (int, error)
 	sync    func(f *os.File) error
+	readAt  func(f *os.File, b []byte, off int64) (int, error)
+	readDir func(path string, visit func(fs.DirEntry)) error
 	rename  func(from, to string) error
+	// truncate makes a file empty, which gives its space back.
+	truncate func(path string) error
 }
 
 func realDisk() disk {
@@ -22,9 +26,12 @@ func realDisk() disk {
 			// O_EXCL: a name that exists would mean an id used twice.
 			return os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 		},
-		writeAt: func(f *os.File, b []byte, off int64) (int, error) { return f.WriteAt(b, off) },
-		sync:    fdatasync,
-		rename:  os.Rename,
+		writeAt:  func(f *os.File, b []byte, off int64) (int, error) { return f.WriteAt(b, off) },
+		sync:     fdatasync,
+		readAt:   func(f *os.File, b []byte, off int64) (int, error) { return f.ReadAt(b, off) },
+		readDir:  eachFile,
+		rename:   os.Rename,
+		truncate: func(path string) error { return os.Truncate(path, 0) },
 	}
 }
 

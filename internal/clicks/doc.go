@@ -32,10 +32,18 @@
 //	    20260131t090507-…6978-0000000000.seg      sealed, ready to ship
 //	    20260131t090507-…6978-0000000007.bad      sealed, but without one whole record
 //	    kept/…-0000000000.seg                     shipped, kept for Options.Keep
-//	    gone/…-0000000000.seg                     removed, until Postgres knows that it is
+//	    gone/…-0000000000.seg                     removed (empty), until Postgres knows that it is
 //
-// A segment moves by rename only: .open, .seg, kept, gone. Whatever does not
-// look like this is left alone.
+// A segment moves by rename only: .open, .seg, kept, gone. Its bytes are given
+// back in kept, before the last move: on a full disk that move may need them.
+// Whatever does not look like this is left alone.
+//
+// # Trouble
+//
+// What is wrong with one folder or one segment keeps no other back. A segment
+// that cannot be read is passed over for a while; what a device has refused for
+// minutes is given up and the whole records around it are shipped. A segment
+// that was shipped and cannot be moved stays where it is and counts as kept.
 //
 // # Records
 //

@@ -49,6 +49,7 @@ type folder struct {
 	lock *os.File
 	own  bool // made by this process, which may add segments
 	seq  int  // of the next segment; the keeper's
+	left bool // adopted with files that could not be sealed
 }
 
 func (f *folder) nextID() string {
@@ -208,12 +209,15 @@ func eachFile(path string, visit func(fs.DirEntry)) error {
 	}
 }
 
-// firstIDs returns the oldest segments in dir, at most limit, sorted. However
-// many there are, it holds no more than twice as many names.
-func (f *folder) firstIDs(dir string, limit int) ([]string, error) {
+// firstIDs returns the oldest segments in dir that come after one ("" for all)
+// and that wanted takes (nil for all), at most limit, sorted. However many there
+// are, it holds no more than twice as many names. With an error it returns what
+// it found up to there.
+func (f *folder) firstIDs(d disk, dir, after string, limit int, wanted func(id string) bool) ([]string, error) {
 	var ids []string
-	err := eachFile(dir, func(e fs.DirEntry) {
-		if id, ok := f.segmentOf(e, suffixSealed); ok {
+	err := d.readDir(dir, func(e fs.DirEntry) {
+		id, ok := f.segmentOf(e, suffixSealed)
+		if ok && id > after && (wanted == nil || wanted(id)) {
 			ids = append(ids, id)
 		}
 		if len(ids) >= 2*limit {

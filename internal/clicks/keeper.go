@@ -263,7 +263,9 @@ func (s *Spool) makeRoom() {
 	if over <= 0 {
 		return
 	}
-	if err := s.shelf.evict(over); err != nil {
+	err := s.shelf.evict(over)
+	if err != nil && !s.evictFails { // a full disk asks many times a second
 		s.opt.Log.Warn("kept segments not removed", slog.Any("error", err))
 	}
+	s.evictFails = err != nil
 }

@@ -107,11 +107,14 @@ func (m *memorySegments) put(records []byte) {
 	m.records[id] = records
 }
 
-func (m *memorySegments) list(limit int) []Segment {
+func (m *memorySegments) list(after string, limit int) []Segment {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	segs := make([]Segment, 0, len(m.records))
 	for id, records := range m.records {
+		if id <= after {
+			continue
+		}
 		segs = append(segs, Segment{ID: id, Bytes: int64(len(records))})
 	}
 	slices.SortFunc(segs, compareSegments)

@@ -9,16 +9,18 @@ import (
 
 // Metrics are the numbers of a spool. Every label is bounded.
 type Metrics struct {
-	appended prometheus.Counter
-	dropped  map[string]prometheus.Counter // by DropReasons
-	damaged  map[string]prometheus.Counter // by damageReasons
-	late     prometheus.Counter
-	sealed   prometheus.Counter
-	setAside prometheus.Counter
-	bytes    prometheus.Gauge
-	kept     prometheus.Gauge
-	segments prometheus.Gauge
-	oldest   atomic.Int64 // microseconds since 1970 of the oldest unshipped click, 0 for none
+	appended  prometheus.Counter
+	dropped   map[string]prometheus.Counter // by DropReasons
+	damaged   map[string]prometheus.Counter // by damageReasons
+	late      prometheus.Counter
+	sealed    prometheus.Counter
+	setAside  prometheus.Counter
+	bytes     prometheus.Gauge
+	kept      prometheus.Gauge
+	segments  prometheus.Gauge
+	held      prometheus.Gauge
+	reshipped prometheus.Counter
+	oldest    atomic.Int64 // microseconds since 1970 of the oldest unshipped click, 0 for none
 }
 
 // NewMetrics registers the metrics with reg, once per registry. A nil reg
@@ -53,6 +55,14 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Name: "signpost_spool_segments",
 			Help: "Sealed segments not yet shipped.",
 		}),
+		held: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "signpost_spool_segments_passed_over",
+			Help: "Segments that cannot be read or that Postgres refuses, tried again from time to time.",
+		}),
+		reshipped: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "signpost_spool_segments_reshipped_total",
+			Help: "Kept segments put back in line to be shipped again.",
+		}),
 	}
 	dropped := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "signpost_clicks_dropped_total",
@@ -70,7 +80,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		Help: "Age of the oldest click not yet shipped, 0 when there is none.",
 	}, m.oldestSeconds)
 	if reg != nil {
-		reg.MustRegister(m.appended, m.late, dropped, damaged, m.sealed, m.setAside, m.bytes, m.kept, m.segments, oldest)
+		reg.MustRegister(m.appended, m.late, dropped, damaged, m.sealed, m.setAside, m.bytes, m.kept, m.segments, m.held, m.reshipped, oldest)
 	}
 	return m
 }

@@ -78,10 +78,12 @@ const (
 	damageGarbage   = "garbage"   // bytes that begin no record
 	damageMalformed = "malformed" // intact, but not a click: another version's, or foreign
 	damageZeroed    = "zeroed"    // zeros where records should follow
+	// damageUnreadable is what the device does not give. scan never says it.
+	damageUnreadable = "unreadable"
 )
 
 func damageReasons() []string {
-	return []string{damageChecksum, damageTruncated, damageGarbage, damageMalformed, damageZeroed}
+	return []string{damageChecksum, damageTruncated, damageGarbage, damageMalformed, damageZeroed, damageUnreadable}
 }
 
 // scan returns every whole record of a segment in order and counts, by

@@ -1,6 +1,7 @@
 package clicks
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -32,12 +33,24 @@ type shelf struct {
 	folders map[string]*folder
 	own     *folder
 	told    map[string]bool // segments whose damage is counted, until they are shipped
+	// unmoved are shipped segments that the disk does not let out of their
+	// place. They count as kept. After a restart they are shipped again, which
+	// the ledger makes harmless.
+	unmoved map[string]unmoved
+
+	holds holds
+}
+
+type unmoved struct {
+	size int64
+	at   time.Time // when it was shipped
 }
 
 func (h *shelf) init(o Options, d disk, changed func()) {
 	h.opt, h.disk, h.changed = o, d, changed
 	h.folders = make(map[string]*folder)
 	h.told = make(map[string]bool)
+	h.unmoved = make(map[string]unmoved)
 }
 
 func (h *shelf) stats() Stats {
@@ -101,7 +114,13 @@ func (h *shelf) adopt() (segments int, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	var errs []error
-	err = eachFile(h.opt.Dir, func(e fs.DirEntry) {
+	for _, f := range h.folders {
+		if f.left {
+			n, err := h.sealRest(f)
+			errs, segments = append(errs, err), segments+n
+		}
+	}
+	err = h.disk.readDir(h.opt.Dir, func(e fs.DirEntry) {
 		if !e.IsDir() || !folderName.MatchString(e.Name()) || h.folders[e.Name()] != nil {
 			return
 		}
@@ -136,7 +155,7 @@ func (h *shelf) adoptOne(path string) (segments int, err error) {
 func (h *shelf) takeIn(f *folder) (segments int, err error) {
 	var unsealed, foreign []string
 	bytes, kept, oldest := int64(0), int64(0), ""
-	err = eachFile(f.path, func(e fs.DirEntry) {
+	err = h.disk.readDir(f.path, func(e fs.DirEntry) {
 		switch id, open := f.segmentOf(e, suffixOpen); {
 		case open:
 			unsealed = append(unsealed, id)
@@ -149,11 +168,14 @@ func (h *shelf) takeIn(f *folder) (segments int, err error) {
 		return 0, err
 	}
 	for _, id := range unsealed {
-		if err := h.sealLeft(f, id); err != nil {
-			return 0, err
+		if _, err := h.sealLeft(f, id); err != nil {
+			// The others are not kept waiting for it.
+			f.left = true
+			h.opt.Log.Warn("a file of a dead process cannot be sealed now",
+				slog.String("segment", id), slog.Any("error", err))
 		}
 	}
-	err = eachFile(f.path, func(e fs.DirEntry) {
+	err = h.disk.readDir(f.path, func(e fs.DirEntry) {
 		if id, ok := f.segmentOf(e, suffixSealed); ok {
 			segments++
 			bytes += entrySize(e)
@@ -165,7 +187,7 @@ func (h *shelf) takeIn(f *folder) (segments int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	err = eachFile(filepath.Join(f.path, keptName), func(e fs.DirEntry) { kept += entrySize(e) })
+	err = h.disk.readDir(filepath.Join(f.path, keptName), func(e fs.DirEntry) { kept += entrySize(e) })
 	if err != nil {
 		return 0, err
 	}
@@ -181,16 +203,42 @@ func (h *shelf) takeIn(f *folder) (segments int, err error) {
 }
 
 // sealLeft seals a file that its owner was writing, or had as a spare, when it
-// died. Nobody writes to it anymore, so it may be renamed as it is.
-func (h *shelf) sealLeft(f *folder, id string) error {
+// died, and returns its size. Nobody writes to it anymore, so it may be renamed
+// as it is.
+func (h *shelf) sealLeft(f *folder, id string) (size int64, err error) {
 	info, err := os.Lstat(f.open(id))
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if info.Size() == 0 {
-		return os.Remove(f.open(id))
+		return 0, os.Remove(f.open(id))
 	}
-	return h.disk.rename(f.open(id), f.sealed(id))
+	return info.Size(), h.disk.rename(f.open(id), f.sealed(id))
+}
+
+// sealRest seals what could not be sealed when the folder was adopted. h.mu is
+// held.
+func (h *shelf) sealRest(f *folder) (segments int, err error) {
+	var unsealed []string
+	err = h.disk.readDir(f.path, func(e fs.DirEntry) {
+		if id, open := f.segmentOf(e, suffixOpen); open {
+			unsealed = append(unsealed, id)
+		}
+	})
+	for _, id := range unsealed {
+		size, sealErr := h.sealLeft(f, id)
+		if sealErr != nil {
+			err = errors.Join(err, sealErr)
+			continue
+		}
+		if size > 0 {
+			segments++
+			h.segments.Add(1)
+			h.bytes.Add(size)
+		}
+	}
+	f.left = err != nil
+	return segments, err
 }
 
 // isOurs reports whether an entry of the folder is one the spool makes.
@@ -212,37 +260,56 @@ func entrySize(e fs.DirEntry) int64 {
 }
 
 // noteOldest makes the age of a segment's first click the backlog's if it is
-// older. What cannot be read is no worse than unknown.
-func (h *shelf) noteOldest(f *folder, id string) {
+// older, and reports whether it could be read.
+func (h *shelf) noteOldest(f *folder, id string) bool {
 	file, err := os.Open(f.sealed(id))
 	if err != nil {
-		return
+		return false
 	}
 	defer func() { _ = file.Close() }() // only read
 	head := make([]byte, 2*maxRecord)
-	n, _ := io.ReadFull(file, head)
+	n, _ := h.disk.readAt(file, head, 0)
 	found, _ := scan(id, head[:n])
 	if len(found) == 0 {
-		return
+		return false
 	}
 	at := found[0].At.UnixMicro()
 	if now := h.oldest.Load(); now == 0 || at < now {
 		h.oldest.Store(at)
 	}
+	return true
 }
 
-// list returns the oldest sealed segments, at most limit.
+// list returns the oldest sealed segments after one, at most limit, without
+// those that are passed over. A folder that cannot be listed does not keep back
+// the others: its error comes beside their segments.
 //
 // BUG: sealed files that somebody deletes by hand stay in the counts of
 // segments and bytes until the process restarts.
-func (h *shelf) list(limit int) ([]Segment, error) {
+func (h *shelf) list(after string, limit int) ([]Segment, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	segs := h.memory.list(limit)
+	now, held := h.opt.Now(), ""
+	ready := func(id string) bool {
+		if _, shipped := h.unmoved[id]; shipped {
+			return false
+		}
+		if !h.holds.passedOver(id, now) {
+			return true
+		}
+		if held == "" || id < held {
+			held = id
+		}
+		return false
+	}
+	segs, errs := h.memory.list(after, limit), []error(nil)
 	for _, f := range h.folders {
-		ids, err := f.firstIDs(f.path, limit)
+		if f.id < folderOf(after) {
+			continue
+		}
+		ids, err := f.firstIDs(h.disk, f.path, after, limit, ready)
 		if err != nil {
-			return nil, fmt.Errorf("list segments: %w", err)
+			errs = append(errs, fmt.Errorf("list segments: %w", err))
 		}
 		for _, id := range ids {
 			segs = append(segs, Segment{ID: id})
@@ -252,23 +319,36 @@ func (h *shelf) list(limit int) ([]Segment, error) {
 	segs = segs[:min(len(segs), limit)]
 	for i := range segs {
 		if f := h.folders[folderOf(segs[i].ID)]; f != nil {
-			if info, err := os.Lstat(f.sealed(segs[i].ID)); err == nil {
-				segs[i].Bytes = info.Size()
-			}
+			segs[i].Bytes = fileSize(f.sealed(segs[i].ID))
 		}
 	}
-	h.refreshOldest(segs)
-	return segs, nil
+	if after == "" {
+		h.refreshOldest(segs, held)
+	}
+	return segs, errors.Join(errs...)
 }
 
-// refreshOldest reads the age of the backlog from its first segment.
-func (h *shelf) refreshOldest(segs []Segment) {
-	if len(segs) == 0 {
+// refreshOldest reads the age of the backlog from its first segment that can
+// be read. held is the first that is passed over, "" if none is: it waits like
+// the others.
+func (h *shelf) refreshOldest(segs []Segment, held string) {
+	const tries = 4
+	var ids []string
+	if held != "" {
+		ids = append(ids, held)
+	}
+	for _, seg := range segs[:min(len(segs), tries)] {
+		ids = append(ids, seg.ID)
+	}
+	slices.Sort(ids)
+	if len(ids) == 0 || h.folders[folderOf(ids[0])] == nil {
 		return // a segment may be on its way: added decides
 	}
-	if f := h.folders[folderOf(segs[0].ID)]; f != nil {
-		h.oldest.Store(0)
-		h.noteOldest(f, segs[0].ID)
+	h.oldest.Store(0)
+	for _, id := range ids {
+		if f := h.folders[folderOf(id)]; f != nil && h.noteOldest(f, id) {
+			return
+		}
 	}
 }
 
@@ -296,11 +376,45 @@ func (h *shelf) records(id string) ([]byte, error) {
 		return nil, errTooLarge
 	}
 	records := make([]byte, info.Size())
-	n, err := io.ReadFull(file, records)
-	if errors.Is(err, io.ErrUnexpectedEOF) {
+	n, err := h.disk.readAt(file, records, 0)
+	if errors.Is(err, io.EOF) {
 		err = nil // cut meanwhile; what is there counts
 	}
 	return records[:n], err
+}
+
+// salvage returns what the disk gives of a segment that cannot be read as a
+// whole, with zeros in place of the rest, and counts the gaps.
+func (h *shelf) salvage(id string) (records []byte, gaps int, err error) {
+	const block = 4 << 10
+	f, err := h.holder(id)
+	if err != nil {
+		return nil, 0, err
+	}
+	file, err := os.Open(f.sealed(id))
+	if err != nil {
+		return nil, 0, err
+	}
+	defer func() { _ = file.Close() }() // only read
+	info, err := file.Stat()
+	if err != nil {
+		return nil, 0, err
+	}
+	records = make([]byte, min(info.Size(), maxSegmentBytes+maxGroupBytes))
+	whole := true
+	for at := 0; at < len(records); at += block {
+		part := records[at:min(at+block, len(records))]
+		_, err := h.disk.readAt(file, part, int64(at))
+		lost := err != nil && !errors.Is(err, io.EOF)
+		if lost {
+			clear(part)
+		}
+		if lost && whole {
+			gaps++
+		}
+		whole = !lost
+	}
+	return records, gaps, nil
 }
 
 // errTooLarge is for files that have a segment's name but not its size.
@@ -326,7 +440,7 @@ func (h *shelf) holder(id string) (*folder, error) {
 func (h *shelf) tellDamage(id string, damaged map[string]int, whole int) {
 	h.mu.Lock()
 	told := h.told[id]
-	if len(damaged) > 0 {
+	if len(damaged) > 0 && len(h.told) < maxHolds { // beyond, it is told again
 		h.told[id] = true
 	}
 	h.mu.Unlock()
@@ -374,6 +488,7 @@ func (h *shelf) left(id string, size int64) {
 	h.mu.Lock()
 	delete(h.told, id)
 	h.mu.Unlock()
+	h.release(id)
 	h.bytes.Add(-size)
 	if h.segments.Add(-1) == 0 {
 		h.oldest.Store(0)
@@ -381,7 +496,20 @@ func (h *shelf) left(id string, size int64) {
 	h.changed()
 }
 
-// ship puts a shipped segment among the kept ones.
+// hold has a segment passed over for a while.
+func (h *shelf) hold(id string) {
+	h.holds.add(id, h.opt.Now())
+	h.opt.Metrics.held.Set(float64(h.holds.count()))
+}
+
+// release ends what hold began.
+func (h *shelf) release(id string) {
+	h.holds.remove(id)
+	h.opt.Metrics.held.Set(float64(h.holds.count()))
+}
+
+// ship puts a shipped segment among the kept ones. If the disk does not let it,
+// the segment counts as kept where it is and is moved later.
 func (h *shelf) ship(id string) error {
 	if size, ok := h.memory.remove(id); ok {
 		h.left(id, int64(size))
@@ -398,17 +526,67 @@ func (h *shelf) ship(id string) error {
 	if err != nil {
 		return err
 	}
+	fresh, err := h.moveShipped(f, id, info.Size())
+	if fresh {
+		h.kept.Add(info.Size())
+		h.left(id, info.Size())
+	}
+	return err
+}
+
+// moveShipped moves a shipped segment to the kept ones or notes that it has to
+// be. fresh says that it was in line until now.
+func (h *shelf) moveShipped(f *folder, id string, size int64) (fresh bool, err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	_, noted := h.unmoved[id]
+	if err = h.moveToKept(f, id); err == nil {
+		delete(h.unmoved, id)
+		return !noted, nil
+	}
+	if noted {
+		return false, nil
+	}
+	if len(h.unmoved) >= maxHolds {
+		return false, err
+	}
+	if len(h.unmoved) == 0 {
+		h.opt.Log.Warn("shipped segments cannot be moved; they stay in their place until they can", slog.Any("error", err))
+	}
+	h.unmoved[id] = unmoved{size, h.opt.Now()}
+	return true, nil
+}
+
+func (h *shelf) moveToKept(f *folder, id string) error {
 	// Its time becomes that of shipping, from which Keep counts.
 	now := h.opt.Now()
 	if err := os.Chtimes(f.sealed(id), now, now); err != nil {
 		return err
 	}
-	if err := h.disk.rename(f.sealed(id), f.kept(id)); err != nil {
-		return err
+	return h.disk.rename(f.sealed(id), f.kept(id))
+}
+
+// moveUnmoved tries again to move the shipped segments that could not be.
+func (h *shelf) moveUnmoved() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.unmoved) == 0 {
+		return
 	}
-	h.kept.Add(info.Size())
-	h.left(id, info.Size())
-	return nil
+	for id, u := range h.unmoved {
+		f := h.folders[folderOf(id)]
+		if f == nil || !exists(f.sealed(id)) {
+			delete(h.unmoved, id) // somebody removed it
+			h.kept.Add(-u.size)
+			continue
+		}
+		if h.moveToKept(f, id) == nil {
+			delete(h.unmoved, id)
+		}
+	}
+	if len(h.unmoved) == 0 {
+		h.opt.Log.Info("shipped segments can be moved again")
+	}
 }
 
 func exists(path string) bool {
@@ -416,34 +594,77 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// reship puts the kept segments back in line.
-func (h *shelf) reship() (n int, err error) {
+// reship puts back in line the segments shipped before a moment, oldest first,
+// as long as the line has room for them: it must not be so long that new clicks
+// are dropped. waiting counts those that found none.
+func (h *shelf) reship(before time.Time, room func() int64) (put, waiting int, err error) {
+	put, waiting = h.reshipUnmoved(before, room)
 	h.mu.Lock()
-	for _, f := range h.folders {
-		var ids []string
-		err = errors.Join(err, eachFile(filepath.Join(f.path, keptName), func(e fs.DirEntry) {
-			if id, ok := f.segmentOf(e, suffixSealed); ok {
-				ids = append(ids, id)
+	folders := h.byAge()
+	h.mu.Unlock()
+	for _, f := range folders {
+		for after := ""; ; {
+			// Page by page, since appends may wait for a new file meanwhile.
+			ids, listErr := f.firstIDs(h.disk, filepath.Join(f.path, keptName), after, maxListed, nil)
+			err = errors.Join(err, listErr)
+			p, w, putErr := h.putBack(f, ids, before, room)
+			put, waiting, err = put+p, waiting+w, errors.Join(err, putErr)
+			if len(ids) < maxListed {
+				break
 			}
-		}))
-		for _, id := range ids {
-			size := fileSize(f.kept(id))
-			if size == 0 {
-				continue // being removed
-			}
-			if e := h.disk.rename(f.kept(id), f.sealed(id)); e != nil {
-				err = errors.Join(err, e)
-				continue
-			}
-			h.kept.Add(-size)
-			h.bytes.Add(size)
-			h.segments.Add(1)
-			n++
+			after = ids[len(ids)-1]
 		}
 	}
-	h.mu.Unlock()
 	h.changed()
-	return n, err
+	return put, waiting, err
+}
+
+// reshipUnmoved puts back in line what was shipped and has not left its place.
+func (h *shelf) reshipUnmoved(before time.Time, room func() int64) (put, waiting int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for id, u := range h.unmoved {
+		switch {
+		case !u.at.Before(before):
+		case u.size > room():
+			waiting++
+		default:
+			delete(h.unmoved, id)
+			h.inLine(u.size)
+			put++
+		}
+	}
+	return put, waiting
+}
+
+// inLine counts a kept segment as one to ship.
+func (h *shelf) inLine(size int64) {
+	h.kept.Add(-size)
+	h.bytes.Add(size)
+	h.segments.Add(1)
+	h.opt.Metrics.reshipped.Inc()
+}
+
+func (h *shelf) putBack(f *folder, ids []string, before time.Time, room func() int64) (put, waiting int, err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, id := range ids {
+		info, statErr := os.Lstat(f.kept(id))
+		if statErr != nil || info.Size() == 0 || !info.ModTime().Before(before) {
+			continue // gone, being removed, or shipped since
+		}
+		if info.Size() > room() {
+			waiting++
+			continue
+		}
+		if e := h.disk.rename(f.kept(id), f.sealed(id)); e != nil {
+			err = errors.Join(err, e)
+			continue
+		}
+		h.inLine(info.Size())
+		put++
+	}
+	return put, waiting, err
 }
 
 // evict removes kept segments, oldest first, until need bytes are free or none
@@ -458,39 +679,57 @@ func (h *shelf) evict(need int64) error {
 	})
 }
 
-// expire moves kept segments, oldest first, to the gone ones as long as old
-// says so, and frees their bytes.
+// expire frees the bytes of kept segments, oldest first, as long as old says
+// so, and moves what is left of them to the gone ones. A folder or file in
+// trouble does not keep back the others.
 func (h *shelf) expire(old func(path string, size int64) bool) error {
-	const atOnce = 1000
-	moved := false
 	h.mu.Lock()
+	before := h.kept.Load()
 	defer func() {
+		moved := h.kept.Load() != before
 		h.mu.Unlock()
 		if moved {
 			h.changed()
 		}
 	}()
+	var errs []error
 	for _, f := range h.byAge() {
-		ids, err := f.firstIDs(filepath.Join(f.path, keptName), atOnce)
-		if err != nil {
-			return err
-		}
+		errs = append(errs, h.expireIn(f, old))
+	}
+	return errors.Join(errs...)
+}
+
+func (h *shelf) expireIn(f *folder, old func(path string, size int64) bool) (first error) {
+	const atOnce = 1000
+	for after := ""; ; {
+		ids, err := f.firstIDs(h.disk, filepath.Join(f.path, keptName), after, atOnce, nil)
+		first = cmp.Or(first, err)
 		for _, id := range ids {
 			size := fileSize(f.kept(id))
-			if !old(f.kept(id), size) {
-				break
+			if size > 0 && !old(f.kept(id), size) { // an empty one is half removed
+				return first
 			}
-			if err := h.disk.rename(f.kept(id), f.gone(id)); err != nil {
-				return err
-			}
-			moved = true
-			h.kept.Add(-size)
-			if err := os.Truncate(f.gone(id), 0); err != nil {
-				return err
-			}
+			first = cmp.Or(first, h.remove(f, id, size))
 		}
+		if len(ids) < atOnce {
+			return first
+		}
+		after = ids[len(ids)-1]
 	}
-	return nil
+}
+
+// remove takes the bytes of a kept segment away and then its name. In this
+// order, because on a full disk the rename may need what the cut gives back. A
+// crash between the two leaves an empty file, which is neither shipped again
+// nor reported as removed before the rename has happened.
+func (h *shelf) remove(f *folder, id string, size int64) error {
+	if size > 0 {
+		if err := h.disk.truncate(f.kept(id)); err != nil {
+			return err
+		}
+		h.kept.Add(-size)
+	}
+	return h.disk.rename(f.kept(id), f.gone(id))
 }
 
 func (h *shelf) byAge() []*folder {
@@ -508,27 +747,27 @@ func (h *shelf) removed(limit int) ([]string, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	var ids []string
+	var errs []error
 	for _, f := range h.byAge() {
-		gone, err := f.firstIDs(filepath.Join(f.path, goneName), limit-len(ids))
-		if err != nil {
-			return nil, err
-		}
-		if len(gone) == 0 {
+		gone, err := f.firstIDs(h.disk, filepath.Join(f.path, goneName), "", limit-len(ids), nil)
+		if err == nil && len(gone) == 0 {
 			h.removeDone(f)
 			continue
 		}
 		// Along the way of the segment: it may be found in neither of the
 		// places it came from.
 		for _, dir := range []string{goneName, keptName, ""} {
-			if err := syncDir(filepath.Join(f.path, dir)); err != nil {
-				return nil, err
-			}
+			err = cmp.Or(err, syncDir(filepath.Join(f.path, dir)))
+		}
+		if err != nil {
+			errs = append(errs, err)
+			continue
 		}
 		if ids = append(ids, gone...); len(ids) >= limit {
 			break
 		}
 	}
-	return ids, nil
+	return ids, errors.Join(errs...)
 }
 
 // forget removes the last trace of segments.

@@ -3,6 +3,7 @@ package clicks
 import (
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"time"
@@ -30,18 +31,42 @@ const maxListed = 256
 // record. It has been renamed, counted and logged, and is not listed again.
 var ErrSetAside = errors.New("segment set aside: it has no whole record")
 
-// Segments returns the segments ready to ship, oldest first, at most 256 at a
-// time. They include those of adopted folders.
-func (s *Spool) Segments() ([]Segment, error) { return s.shelf.list(maxListed) }
+// Segments returns the segments ready to ship that come after one ("" for all),
+// oldest first, at most 256 at a time. They include those of adopted folders and
+// leave out those that are passed over. An error says that folders could not be
+// listed; the segments of the others are there all the same.
+//
+// Whoever goes through the line calls it with the last id it returned until it
+// returns none: then nothing at its head, whatever is wrong with it, keeps back
+// what is behind.
+func (s *Spool) Segments(after string) ([]Segment, error) { return s.shelf.list(after, maxListed) }
+
+// PassOver says that a segment cannot be shipped for a reason of its own. It is
+// left out of the line for a second, and twice as long after each further call,
+// up to five minutes.
+func (s *Spool) PassOver(id string) { s.shelf.hold(id) }
 
 // Read packs a segment. Damaged records are skipped, counted and logged; whole
-// ones before and after them are kept.
+// ones before and after them are kept. A segment that cannot be read is passed
+// over as by PassOver. If the device has refused to give it for five minutes,
+// what it does give is all that counts.
 func (s *Spool) Read(seg Segment) (Batch, error) {
-	records, err := s.shelf.records(seg.ID)
+	b, err := s.read(seg)
+	if err != nil && !errors.Is(err, ErrSetAside) {
+		s.shelf.hold(seg.ID)
+	}
+	return b, err
+}
+
+func (s *Spool) read(seg Segment) (Batch, error) {
+	records, gaps, err := s.recordsOf(seg.ID)
 	if err != nil && !errors.Is(err, errTooLarge) {
 		return Batch{}, fmt.Errorf("read segment: %w", err)
 	}
 	found, damaged := scan(seg.ID, records)
+	if gaps > 0 {
+		damaged = map[string]int{damageUnreadable: max(gaps, stretches(damaged))}
+	}
 	s.shelf.tellDamage(seg.ID, damaged, len(found))
 	if len(found) == 0 {
 		if err := s.shelf.setAside(seg.ID); err != nil {
@@ -58,8 +83,26 @@ func (s *Spool) Read(seg Segment) (Batch, error) {
 	return b, nil
 }
 
+// recordsOf reads a segment, or what is left of one that the device has long
+// refused to give.
+func (s *Spool) recordsOf(id string) (records []byte, gaps int, err error) {
+	records, err = s.shelf.records(id)
+	if !lostOnDisk(err) || s.opt.Now().Sub(s.shelf.holds.failingSince(id, s.opt.Now())) < salvageAfter {
+		return records, 0, err
+	}
+	return s.shelf.salvage(id)
+}
+
+func stretches(damaged map[string]int) (n int) {
+	for _, k := range damaged {
+		n += k
+	}
+	return n
+}
+
 // Shipped says that the batch of this id is committed. Its segment is kept for
-// Options.Keep, out of the line. Saying it again does no harm.
+// Options.Keep, out of the line, also if the disk does not let it be moved.
+// Saying it again does no harm.
 func (s *Spool) Shipped(id string) error {
 	if err := s.shelf.ship(id); err != nil {
 		return fmt.Errorf("keep shipped segment: %w", err)
@@ -67,38 +110,46 @@ func (s *Spool) Shipped(id string) error {
 	return nil
 }
 
-// Reship puts every segment that was shipped and is still kept back in line,
-// for a Postgres that lost what it had committed, such as a replica that was
-// promoted while it lagged. It returns how many.
-func (s *Spool) Reship() (int, error) {
-	n, err := s.shelf.reship()
-	if n > 0 {
+// Reship puts the segments that were shipped before a moment and are still kept
+// back in line, for a Postgres that lost what it had committed, such as a
+// replica that was promoted while it lagged. It returns how many, and how many
+// have to wait until the line is shorter: a quarter of Options.MaxBytes is left
+// to new clicks. Those are put back by a later call with the same moment; no
+// segment is put back twice for one moment.
+func (s *Spool) Reship(before time.Time) (put, waiting int, err error) {
+	room := func() int64 {
+		return s.opt.MaxBytes - s.opt.MaxBytes/4 - s.shelf.bytes.Load() - s.active.Load()
+	}
+	put, waiting, err = s.shelf.reship(before, room)
+	if put > 0 {
 		notify(s.sealed)
 	}
 	if err != nil {
-		return n, fmt.Errorf("reship kept segments: %w", err)
+		err = fmt.Errorf("reship kept segments: %w", err)
 	}
-	return n, nil
+	return put, waiting, err
 }
 
 // RemoveExpired removes segments shipped longer than Options.Keep before now
 // and returns ids, at most 256 at a time, of segments that are gone for good:
 // not even a power cut brings them back, so nobody will ship them again. It
-// goes on returning an id, across restarts, until Confirmed is told of it.
+// goes on returning an id, across restarts, until Confirmed is told of it. An
+// error may come beside ids: one folder in trouble does not keep back the others.
 func (s *Spool) RemoveExpired(now time.Time) ([]string, error) {
+	s.shelf.moveUnmoved()
 	limit := now.Add(-s.opt.Keep)
-	err := s.shelf.expire(func(path string, _ int64) bool {
+	expireErr := s.shelf.expire(func(path string, _ int64) bool {
 		info, err := os.Lstat(path)
 		return err == nil && !info.ModTime().After(limit)
 	})
-	if err != nil {
-		return nil, fmt.Errorf("remove kept segments: %w", err)
+	if expireErr != nil {
+		expireErr = fmt.Errorf("remove kept segments: %w", expireErr)
 	}
 	ids, err := s.shelf.removed(maxListed)
 	if err != nil {
-		return nil, fmt.Errorf("list removed segments: %w", err)
+		err = fmt.Errorf("list removed segments: %w", err)
 	}
-	return ids, nil
+	return ids, errors.Join(expireErr, err)
 }
 
 // Confirmed says that whoever remembers these ids has committed that they are
@@ -127,6 +178,7 @@ func (s *Spool) Adopt() (segments int, err error) {
 func OpenForShipping(dir string, o Options) (*Spool, error) {
 	o.Dir = dir
 	o.Durability = Process
+	o.MaxBytes = math.MaxInt64 // there are no new clicks to leave room for
 	o, err := o.withDefaults()
 	if err != nil {
 		return nil, err

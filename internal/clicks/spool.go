@@ -127,6 +127,7 @@ type Spool struct {
 	unreported [6]atomic.Int64       // dropped since the last log line, by DropError.number
 	trouble    atomic.Pointer[error] // the last error, for the log
 	needRoom   atomic.Bool           // the disk is full: kept segments must go
+	evictFails bool                  // the keeper's: removing them failed, which is logged
 
 	ready      chan struct{} // closed when the first file is there, or could not be
 	writerDone chan struct{}

@@ -94,7 +94,7 @@ func reasonOf(t *testing.T, err error) string {
 func ship(t *testing.T, s *Spool) (markers []int) {
 	t.Helper()
 	for {
-		segs, err := s.Segments()
+		segs, err := s.Segments("")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -189,7 +189,7 @@ func TestAppendShip(t *testing.T) {
 			o.Durability, o.Metrics = mode, NewMetrics(nil)
 			s := mustOpen(t, o)
 			mustAppend(t, s, 1, 2, 3)
-			if segs, err := s.Segments(); err != nil || len(segs) != 0 {
+			if segs, err := s.Segments(""); err != nil || len(segs) != 0 {
 				t.Fatalf("segments before the seal: %v, %v", segs, err)
 			}
 			mustSeal(t, s)
@@ -265,7 +265,7 @@ func TestAppendCopies(t *testing.T) {
 	}
 	copy(buffer, "overwritten")
 	mustSeal(t, s)
-	segs, err := s.Segments()
+	segs, err := s.Segments("")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -304,7 +304,7 @@ func TestSealBySize(t *testing.T) {
 	for i := 0; s.Stats().Segments < 3; i++ {
 		mustAppend(t, s, i)
 	}
-	segs, err := s.Segments()
+	segs, err := s.Segments("")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -339,7 +339,7 @@ func TestReadTwiceIsTheSame(t *testing.T) {
 	mustAppend(t, s, 1, 2)
 	mustSeal(t, s)
 	mustAppend(t, s, 3)
-	segs, err := s.Segments()
+	segs, err := s.Segments("")
 	if err != nil || len(segs) != 1 {
 		t.Fatalf("segments %v, %v", segs, err)
 	}
@@ -466,7 +466,7 @@ func TestKeepThenRemove(t *testing.T) {
 	s := mustOpen(t, o)
 	mustAppend(t, s, 1)
 	mustSeal(t, s)
-	segs, err := s.Segments()
+	segs, err := s.Segments("")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -511,7 +511,7 @@ func TestReship(t *testing.T) {
 	mustAppend(t, s, 1, 2)
 	mustSeal(t, s)
 	ship(t, s)
-	if n, err := s.Reship(); n != 1 || err != nil {
+	if n, _, err := s.Reship(time.Now()); n != 1 || err != nil {
 		t.Fatalf("reshipped %d, %v", n, err)
 	}
 	wantMarkers(t, ship(t, s), 1, 2)
@@ -809,7 +809,7 @@ func TestAdoptDamaged(t *testing.T) {
 	mustSeal(t, s)
 	mustAppend(t, s, 4)
 	mustSeal(t, s)
-	segs, err := s.Segments()
+	segs, err := s.Segments("")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -875,7 +875,7 @@ func TestOpenForShipping(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n, err := s.Reship(); n != 1 || err != nil {
+	if n, _, err := s.Reship(time.Now()); n != 1 || err != nil {
 		t.Errorf("reshipped %d, %v", n, err)
 	}
 	wantMarkers(t, ship(t, s), 1, 2)
@@ -1043,7 +1043,7 @@ func TestCrashDuringSeal(t *testing.T) {
 		t.Fatal(err)
 	}
 	heir := mustOpen(t, o)
-	segs, err := heir.Segments()
+	segs, err := heir.Segments("")
 	if err != nil || len(segs) != 1 {
 		t.Fatalf("segments %v, %v", segs, err)
 	}
@@ -1092,7 +1092,7 @@ func TestManySegments(t *testing.T) {
 		}
 	}
 	s := mustOpen(t, o)
-	if segs, err := s.Segments(); err != nil || len(segs) != maxListed {
+	if segs, err := s.Segments(""); err != nil || len(segs) != maxListed {
 		t.Fatalf("%d segments listed, %v", len(segs), err)
 	}
 	wantMarkers(t, ship(t, s), want...)

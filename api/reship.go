@@ -1,0 +1,102 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+)
+
+// reshipTimeout bounds the wait for the shipper, which may be in the midst of a
+// transaction.
+const reshipTimeout = 2 * shipTimeout
+
+// reshipped is what became of a wish to ship again.
+type reshipped struct {
+	put, waiting int
+	err          error
+}
+
+// Reship has Run put every segment that was shipped and is still kept back in
+// line, for a Postgres that lost what it had committed. It returns how many
+// segments were put back and how many follow when the line is shorter. What
+// Postgres has already is not counted twice, so asking again does no harm.
+//
+// The error says that Run did not answer before ctx ended, or that some of the
+// segments could not be moved. May be called concurrently.
+func (s *Shipper) Reship(ctx context.Context) (put, waiting int, err error) {
+	asked := make(chan reshipped, 1)
+	select {
+	case s.asked <- asked:
+	case <-ctx.Done():
+		return 0, 0, fmt.Errorf("ask the shipper: %w", ctx.Err())
+	}
+	select {
+	case r := <-asked:
+		return r.put, r.waiting, r.err
+	case <-ctx.Done():
+		return 0, 0, fmt.Errorf("wait for the shipper: %w", ctx.Err())
+	}
+}
+
+// answerAsked does what Reship asked for meanwhile, if it did.
+func (s *Shipper) answerAsked(ctx context.Context) {
+	select {
+	case asked := <-s.asked:
+		s.putBack(ctx, asked)
+	default:
+	}
+}
+
+func (s *Shipper) putBack(ctx context.Context, asked chan<- reshipped) {
+	s.reshipped = time.Now()
+	put, waiting, err := s.Spool.Reship(s.reshipped)
+	s.Log.InfoContext(ctx, "kept segments are shipped again", "segments", put, "waiting", waiting)
+	if err != nil {
+		s.Log.WarnContext(ctx, "some kept segments cannot be shipped again", "error", err)
+	}
+	if waiting == 0 {
+		s.reshipped = time.Time{}
+	}
+	asked <- reshipped{put, waiting, err}
+}
+
+// reshipRest puts back what found no room in the line before.
+func (s *Shipper) reshipRest(ctx context.Context) {
+	if s.reshipped.IsZero() {
+		return
+	}
+	put, waiting, err := s.Spool.Reship(s.reshipped)
+	if put > 0 {
+		s.Log.InfoContext(ctx, "kept segments are shipped again", "segments", put, "waiting", waiting)
+	}
+	if err == nil && waiting == 0 {
+		s.reshipped = time.Time{}
+	}
+}
+
+// ReshipHandler answers POST with {"segments": n, "waiting": n}: see Reship. It
+// has no authentication and belongs on the admin listener; what a browser sends
+// for another site is refused.
+func (s *Shipper) ReshipHandler() http.Handler {
+	return http.NewCrossOriginProtection().Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := context.WithTimeout(r.Context(), reshipTimeout)
+		defer cancel()
+		put, waiting, err := s.Reship(ctx)
+		status, body := http.StatusOK, any(map[string]int{"segments": put, "waiting": waiting})
+		switch {
+		case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+			status = http.StatusServiceUnavailable
+			w.Header().Set("Retry-After", "5")
+			body = map[string]any{"error": "the shipper is busy or stopping", "code": status}
+		case err != nil:
+			status = http.StatusInternalServerError
+			body = map[string]any{"error": fmt.Sprintf("%d segments were put back; others could not be moved: the log says why", put), "code": status}
+		}
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(status)
+		_ = json.NewEncoder(w).Encode(body) // a client that went away is no concern
+	}))
+}

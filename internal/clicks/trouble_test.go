@@ -1,0 +1,442 @@
+package clicks
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+)
+
+// leaveSegments makes the folder of a dead process with n sealed segments, one
+// click in each, and returns its path. Click i is in segment i.
+func leaveSegments(t *testing.T, dir string, n int) (folder string) {
+	t.Helper()
+	id := newFolderID()
+	folder = filepath.Join(dir, id)
+	if err := os.Mkdir(folder, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for i := range n {
+		seg := segmentID(id, i)
+		if err := os.WriteFile(filepath.Join(folder, seg+suffixSealed), recordsOf(seg, []Click{*click(i)}), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return folder
+}
+
+// shipWhatGoes goes through the line once, as a shipper does, and returns the
+// clicks of the segments that could be read.
+func shipWhatGoes(t *testing.T, s *Spool) (markers []int) {
+	t.Helper()
+	for after := ""; ; {
+		segs, _ := s.Segments(after)
+		if len(segs) == 0 {
+			return markers
+		}
+		for _, seg := range segs {
+			after = seg.ID
+			b, err := s.Read(seg)
+			if err != nil {
+				continue
+			}
+			got, err := DecodeBatch(b.Payload)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, c := range got {
+				markers = append(markers, int(c.URLID))
+			}
+			if err := s.Shipped(b.ID); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+// clock is a time that tests move.
+type clock struct{ at atomic.Int64 }
+
+func newClock() *clock {
+	c := new(clock)
+	c.at.Store(time.Date(2026, 2, 1, 0, 0, 0, 0, time.UTC).UnixNano())
+	return c
+}
+
+func (c *clock) now() time.Time           { return time.Unix(0, c.at.Load()) }
+func (c *clock) advance(by time.Duration) { c.at.Add(int64(by)) }
+func numbers(from, to int) (numbers []int) {
+	for i := from; i < to; i++ {
+		numbers = append(numbers, i)
+	}
+	return numbers
+}
+
+// One folder that cannot be listed keeps back neither the others nor, once it
+// can be listed again, itself.
+func TestUnlistableFolder(t *testing.T) {
+	t.Parallel()
+	o := testOptions(t)
+	broken := leaveSegments(t, o.Dir, 3)
+	var trouble failing
+	d := realDisk()
+	d.readDir = func(path string, visit func(fs.DirEntry)) error {
+		if err := trouble.get(); err != nil && strings.HasPrefix(path, broken) {
+			return &fs.PathError{Op: "readdirent", Path: path, Err: err}
+		}
+		return eachFile(path, visit)
+	}
+	s := mustOpenOn(t, o, d)
+	trouble.set(syscall.EIO)
+	mustAppend(t, s, 10, 11)
+	mustSeal(t, s)
+	segs, err := s.Segments("")
+	if len(segs) != 1 || !errors.Is(err, syscall.EIO) {
+		t.Errorf("listed %v, %v", segs, err)
+	}
+	wantMarkers(t, shipWhatGoes(t, s), 10, 11)
+	ids, err := s.RemoveExpired(time.Now().Add(2 * time.Hour))
+	if len(ids) != 1 || !errors.Is(err, syscall.EIO) {
+		t.Errorf("removed %v, %v", ids, err)
+	}
+	trouble.set(nil)
+	wantMarkers(t, shipWhatGoes(t, s), 0, 1, 2)
+}
+
+// On a full disk a rename may find no room until bytes are given back.
+func TestRemovalOnFullDisk(t *testing.T) {
+	t.Parallel()
+	d := realDisk()
+	var full atomic.Bool
+	d.rename = func(from, to string) error {
+		if full.Load() && filepath.Base(filepath.Dir(to)) == goneName && fileSize(from) > 0 {
+			return syscall.ENOSPC
+		}
+		return os.Rename(from, to)
+	}
+	o := testOptions(t)
+	s := mustOpenOn(t, o, d)
+	for i := range 3 {
+		mustAppend(t, s, i)
+		mustSeal(t, s)
+	}
+	ship(t, s)
+	full.Store(true)
+	if ids, err := s.RemoveExpired(time.Now().Add(2 * time.Hour)); len(ids) != 3 || err != nil {
+		t.Errorf("removed %v, %v", ids, err)
+	}
+	if st := s.Stats(); st.KeptBytes != 0 {
+		t.Errorf("stats %+v", st)
+	}
+}
+
+// A segment whose bytes are gone and whose name could not be moved is neither
+// shipped again nor reported as removed; the next try ends what began.
+func TestHalfRemoved(t *testing.T) {
+	t.Parallel()
+	d := realDisk()
+	var trouble failing
+	d.rename = func(from, to string) error {
+		if err := trouble.get(); err != nil {
+			return err
+		}
+		return os.Rename(from, to)
+	}
+	o := testOptions(t)
+	now := newClock()
+	o.Now = now.now
+	s := mustOpenOn(t, o, d)
+	mustAppend(t, s, 1)
+	mustSeal(t, s)
+	ship(t, s)
+	now.advance(2 * time.Hour)
+	trouble.set(syscall.ENOSPC)
+	if ids, err := s.RemoveExpired(now.now()); len(ids) != 0 || !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("removed %v, %v", ids, err)
+	}
+	if kept := s.Stats().KeptBytes; kept != 0 {
+		t.Errorf("%d bytes are not given back", kept)
+	}
+	trouble.set(nil)
+	if put, waiting, err := s.Reship(now.now()); put+waiting != 0 || err != nil {
+		t.Errorf("put back %d and %d, %v", put, waiting, err)
+	}
+	if ids, err := s.RemoveExpired(now.now()); len(ids) != 1 || err != nil {
+		t.Errorf("removed %v, %v", ids, err)
+	}
+}
+
+// A disk that turned read-only after a segment was committed does not have it
+// shipped over and over, nor those behind it wait.
+func TestShippedCannotBeMoved(t *testing.T) {
+	t.Parallel()
+	d := realDisk()
+	var trouble failing
+	d.rename = func(from, to string) error {
+		if err := trouble.get(); err != nil && filepath.Base(filepath.Dir(to)) == keptName {
+			return err
+		}
+		return os.Rename(from, to)
+	}
+	o := testOptions(t)
+	const n = maxListed + 10
+	leaveSegments(t, o.Dir, n)
+	now := newClock()
+	o.Now = now.now
+	s := mustOpenOn(t, o, d)
+	trouble.set(syscall.EROFS)
+	wantMarkers(t, shipWhatGoes(t, s), numbers(0, n)...)
+	if st := s.Stats(); st.Segments != 0 || st.Bytes != 0 || st.KeptBytes == 0 || !st.Oldest.IsZero() {
+		t.Errorf("stats %+v", st)
+	}
+	wantMarkers(t, shipWhatGoes(t, s)) // each once
+
+	now.advance(time.Second)
+	if put, waiting, err := s.Reship(now.now()); put != n || waiting != 0 || err != nil {
+		t.Errorf("put back %d and %d, %v", put, waiting, err)
+	}
+	if put, _, _ := s.Reship(now.now()); put != 0 {
+		t.Errorf("put back %d again", put)
+	}
+	wantMarkers(t, shipWhatGoes(t, s), numbers(0, n)...)
+
+	trouble.set(nil)
+	if ids, err := s.RemoveExpired(now.now()); len(ids) != 0 || err != nil {
+		t.Errorf("removed %v, %v", ids, err)
+	}
+	now.advance(2 * time.Hour)
+	removed := 0
+	for {
+		ids, err := s.RemoveExpired(now.now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(ids) == 0 {
+			break
+		}
+		removed += len(ids)
+		if err := s.Confirmed(ids); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if removed != n {
+		t.Errorf("%d segments removed, want %d", removed, n)
+	}
+}
+
+// unreadable is a disk that does not give some segments.
+type unreadable struct {
+	lost atomic.Pointer[func(path string, off int64) bool]
+	err  error
+}
+
+func (u *unreadable) disk() disk {
+	d := realDisk()
+	d.readAt = func(f *os.File, b []byte, off int64) (int, error) {
+		if lost := u.lost.Load(); lost != nil {
+			for i := range b {
+				if (*lost)(f.Name(), off+int64(i)) {
+					n, _ := f.ReadAt(b[:i], off)
+					return n, &fs.PathError{Op: "read", Path: f.Name(), Err: u.err}
+				}
+			}
+		}
+		return f.ReadAt(b, off)
+	}
+	return d
+}
+
+// However many segments at the head of the line cannot be read, even more than
+// are remembered, those behind them go. The bad ones are tried again from time
+// to time, and go once they can be read.
+func TestUnreadableKeepNobodyBack(t *testing.T) {
+	t.Parallel()
+	o := testOptions(t)
+	now := newClock()
+	o.Now, o.Metrics = now.now, NewMetrics(nil)
+	const bad, good = maxHolds + 100, 20
+	folder := leaveSegments(t, o.Dir, bad+good)
+	firstGood := segmentID(filepath.Base(folder), bad)
+	u := &unreadable{err: syscall.EACCES} // says nothing about the file
+	tries := 0
+	lost := func(path string, _ int64) bool {
+		if filepath.Base(path) < firstGood {
+			tries++
+			return true
+		}
+		return false
+	}
+	u.lost.Store(&lost)
+	s := mustOpenOn(t, o, u.disk())
+	wantMarkers(t, shipWhatGoes(t, s), numbers(bad, bad+good)...)
+	if got := testutil.ToFloat64(o.Metrics.held); got != maxHolds {
+		t.Errorf("%v segments remembered, want %d", got, maxHolds)
+	}
+	tries = 0
+	shipWhatGoes(t, s)
+	if tries > bad-maxHolds+8 { // and those looked at for the age of the backlog
+		t.Errorf("%d reads of segments that are passed over", tries)
+	}
+	now.advance(2 * time.Hour) // never set aside for this
+	shipWhatGoes(t, s)
+	if got := testutil.ToFloat64(o.Metrics.setAside); got != 0 {
+		t.Errorf("%v segments set aside", got)
+	}
+	u.lost.Store(nil)
+	now.advance(holdMost)
+	got := shipWhatGoes(t, s)
+	slices.Sort(got)
+	wantMarkers(t, got, numbers(0, bad)...)
+	if left := testutil.ToFloat64(o.Metrics.held); left != 0 || s.Stats().Segments != 0 {
+		t.Errorf("%v segments remembered, stats %+v", left, s.Stats())
+	}
+}
+
+// What a device has refused for minutes is lost; the whole records around it
+// are not, and a segment without any is set aside.
+func TestSalvage(t *testing.T) {
+	t.Parallel()
+	o := testOptions(t)
+	now := newClock()
+	o.Now, o.Metrics = now.now, NewMetrics(nil)
+	u := &unreadable{err: syscall.EIO}
+	s := mustOpenOn(t, o, u.disk())
+	const n = 2000
+	appendMany(t, s, 1, n)
+	mustSeal(t, s)
+	mustAppend(t, s, n)
+	mustSeal(t, s)
+	segs, err := s.Segments("")
+	if err != nil || len(segs) != 2 || segs[0].Bytes < 48<<10 {
+		t.Fatalf("segments %v, %v", segs, err)
+	}
+	lost := func(path string, off int64) bool { // two blocks in a row of one, all of the other
+		return strings.Contains(path, segs[1].ID) || 8<<10 <= off && off < 16<<10
+	}
+	u.lost.Store(&lost)
+	for range 12 {
+		if got := shipWhatGoes(t, s); len(got) > 0 {
+			t.Errorf("shipped %d clicks too early", len(got))
+		}
+		now.advance(salvageAfter / 12)
+	}
+	now.advance(holdMost)
+	got := shipWhatGoes(t, s)
+	if len(got) < n*4/5 || len(got) >= n-50 { // 8 of 57 KiB are lost
+		t.Errorf("%d of %d clicks saved", len(got), n)
+	}
+	seen := make(map[int]bool)
+	for _, m := range got {
+		if seen[m] {
+			t.Errorf("click %d shipped twice", m)
+		}
+		seen[m] = true
+	}
+	if got := testutil.ToFloat64(o.Metrics.damaged[damageUnreadable]); got != 2 {
+		t.Errorf("%v unreadable stretches, want 2", got)
+	}
+	if got := testutil.ToFloat64(o.Metrics.setAside); got != 1 || s.Stats().Segments != 0 {
+		t.Errorf("%v segments set aside, stats %+v", got, s.Stats())
+	}
+}
+
+// A file of a dead process that cannot be sealed keeps back none of its others.
+func TestAdoptUnsealable(t *testing.T) {
+	t.Parallel()
+	o := testOptions(t)
+	folder := leaveSegments(t, o.Dir, 2)
+	open := segmentID(filepath.Base(folder), 7)
+	if err := os.WriteFile(filepath.Join(folder, open+suffixOpen), recordsOf(open, []Click{*click(7)}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var trouble failing
+	d := realDisk()
+	d.rename = func(from, to string) error {
+		if err := trouble.get(); err != nil && strings.Contains(from, open) {
+			return err
+		}
+		return os.Rename(from, to)
+	}
+	trouble.set(syscall.EIO)
+	s := mustOpenOn(t, o, d)
+	wantMarkers(t, shipWhatGoes(t, s), 0, 1)
+	if _, err := s.Adopt(); !errors.Is(err, syscall.EIO) {
+		t.Errorf("adopted again: %v", err)
+	}
+	trouble.set(nil)
+	if n, err := s.Adopt(); n != 1 || err != nil {
+		t.Errorf("adopted %d more, %v", n, err)
+	}
+	wantMarkers(t, shipWhatGoes(t, s), 7)
+	if st := s.Stats(); st.Segments != 0 || st.Bytes != 0 {
+		t.Errorf("stats %+v", st)
+	}
+}
+
+// The end of a segment that a power cut took costs the record it cuts.
+func TestTruncatedSegment(t *testing.T) {
+	t.Parallel()
+	o := testOptions(t)
+	o.Metrics = NewMetrics(nil)
+	s := mustOpen(t, o)
+	mustAppend(t, s, 1, 2, 3)
+	mustSeal(t, s)
+	segs, err := s.Segments("")
+	if err != nil || len(segs) != 1 {
+		t.Fatalf("segments %v, %v", segs, err)
+	}
+	path := filepath.Join(o.Dir, folderOf(segs[0].ID), segs[0].ID+suffixSealed)
+	if err := os.Truncate(path, segs[0].Bytes-1); err != nil {
+		t.Fatal(err)
+	}
+	abandon(t, s)
+	wantMarkers(t, ship(t, mustOpen(t, o)), 1, 2)
+	if got := testutil.ToFloat64(o.Metrics.damaged[damageTruncated]); got != 1 {
+		t.Errorf("%v truncated records", got)
+	}
+}
+
+// A line put back leaves room for new clicks; the rest follows.
+func TestReshipLeavesRoom(t *testing.T) {
+	t.Parallel()
+	o := testOptions(t)
+	now := newClock()
+	o.Now, o.MaxBytes = now.now, 640 // a segment takes 29
+	s := mustOpen(t, o)
+	const n = 20
+	for i := range n {
+		mustAppend(t, s, i)
+		mustSeal(t, s)
+	}
+	wantMarkers(t, ship(t, s), numbers(0, n)...)
+	now.advance(time.Second)
+	before := now.now()
+	var all []int
+	for calls := 1; ; calls++ {
+		put, waiting, err := s.Reship(before)
+		if err != nil || put > 480/28 || calls > 5 {
+			t.Fatalf("call %d put back %d, %d wait, %v", calls, put, waiting, err)
+		}
+		now.advance(time.Second)
+		all = append(all, ship(t, s)...)
+		if waiting == 0 {
+			break
+		}
+	}
+	slices.Sort(all)
+	wantMarkers(t, all, numbers(0, n)...)
+	if put, waiting, err := s.Reship(before); put+waiting != 0 || err != nil {
+		t.Errorf("put back %d and %d again, %v", put, waiting, err)
+	}
+	if got, want := testutil.ToFloat64(s.opt.Metrics.reshipped), float64(n); got != want {
+		t.Errorf("reshipped metric %v, want %v", got, want)
+	}
+}
