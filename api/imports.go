@@ -152,6 +152,8 @@ func viewImportError(row queries.ListImportErrorsRow) ImportError {
 // registerImports registers the routes of imports but those that upload.
 func (a *API) registerImports(huma.API) {
 	a.app.Get("/imports/:id/progress", a.require(RoleReader), a.importProgress)
+	a.app.Get("/imports/:id/result.csv", a.require(RoleReader), a.importResult)
+	a.app.Get("/imports/:id/errors", a.errorsAsCSV) // passes on what is to be JSON
 	manage(a, route{"GET", "/imports", RoleReader, 200, "List imports"}, a.listImports)
 	manage(a, route{"GET", "/imports/{id}", RoleReader, 200, "Get an import"}, a.getImport)
 	manage(a, route{"GET", "/imports/{id}/errors", RoleReader, 200, "List rejected rows"}, a.listImportErrors)

@@ -26,7 +26,7 @@ type sseEvent struct{ id, name, data string }
 
 func (b *bundle) watch(t *testing.T, path string, header ...string) *sse {
 	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), "GET", "http://"+b.addr+path, nil)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+b.addr+path, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

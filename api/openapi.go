@@ -24,6 +24,7 @@ func (a *API) describe() error {
 		a.addErrors(op)
 		spec.AddOperation(op)
 	}
+	describeErrorsAsCSV(spec.Paths["/imports/{id}/errors"].Get)
 	for _, path := range spec.Paths {
 		for _, op := range []*huma.Operation{path.Get, path.Post, path.Put, path.Patch, path.Delete} {
 			if op != nil {
@@ -95,7 +96,19 @@ func plainOperations() []*huma.Operation {
 		importStreamOperation("import-progress", "/imports/{id}/progress", "Follow an import", "text/event-stream",
 			"Server-sent events: progress whenever something moved, and end at the end. The data of each is what "+
 				"GET /imports/{id} answers. With the id of the last event as Last-Event-ID the answer is 204."),
+		importStreamOperation("import-result", "/imports/{id}/result.csv", "What became of each row of an import", "text/csv",
+			"One line a row in file order: line, outcome (imported, updated, skipped, rejected), id, short_url, field, reason."),
 	}
+}
+
+// describeErrorsAsCSV adds what errorsAsCSV takes over from Huma.
+func describeErrorsAsCSV(op *huma.Operation) {
+	op.Description += " As text/csv (by Accept or format=csv) it is all of them, as a file to be mended and uploaded again."
+	op.Parameters = append(op.Parameters, &huma.Param{
+		Name: "format", In: "query", Description: "Goes before Accept.",
+		Schema: &huma.Schema{Type: huma.TypeString, Enum: []any{"json", "csv"}},
+	})
+	op.Responses["200"].Content["text/csv"] = &huma.MediaType{}
 }
 
 // importStreamOperation describes a route that answers with something else than

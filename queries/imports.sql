@@ -233,3 +233,80 @@ FROM imports
 WHERE state = 'receiving' AND heard_at < now() - @older_than::interval
 ORDER BY id
 LIMIT @row_limit;
+
+-- name: ListUserResults :many
+-- What became of each row of an import, in file order: what it made is found by
+-- its line, the rest was noted. One piece of each of the three is in hand.
+SELECT r.line::bigint AS line, r.outcome, r.field, r.reason, r.row_id::bigint AS row_id, ''::text AS short_code
+FROM (
+    (SELECT u.import_line AS line, 'imported' AS outcome, '' AS field, '' AS reason, u.id AS row_id
+    FROM users u
+    WHERE u.import_id = @import_id AND u.import_line > @after_line::bigint
+    ORDER BY u.import_line
+    LIMIT @row_limit)
+    UNION ALL
+    (SELECT o.line, o.outcome, '', '', COALESCE(o.row_id, 0)
+    FROM import_outcomes o
+    WHERE o.import_id = @import_id AND o.line > @after_line::bigint
+    ORDER BY o.line
+    LIMIT @row_limit)
+    UNION ALL
+    (SELECT e.line, 'rejected', e.field, e.reason, 0
+    FROM import_errors e
+    WHERE e.import_id = @import_id AND e.line > @after_line::bigint
+    ORDER BY e.line
+    LIMIT @row_limit)
+) r
+ORDER BY r.line
+LIMIT @row_limit;
+
+-- name: ListURLResults :many
+-- Like ListUserResults.
+SELECT r.line::bigint AS line, r.outcome, r.field, r.reason, r.row_id::bigint AS row_id, COALESCE(l.short_code, '')::text AS short_code
+FROM (
+    (SELECT u.import_line AS line, 'imported' AS outcome, '' AS field, '' AS reason, u.id AS row_id
+    FROM urls u
+    WHERE u.import_id = @import_id AND u.import_line > @after_line::bigint
+    ORDER BY u.import_line
+    LIMIT @row_limit)
+    UNION ALL
+    (SELECT o.line, o.outcome, '', '', COALESCE(o.row_id, 0)
+    FROM import_outcomes o
+    WHERE o.import_id = @import_id AND o.line > @after_line::bigint
+    ORDER BY o.line
+    LIMIT @row_limit)
+    UNION ALL
+    (SELECT e.line, 'rejected', e.field, e.reason, 0
+    FROM import_errors e
+    WHERE e.import_id = @import_id AND e.line > @after_line::bigint
+    ORDER BY e.line
+    LIMIT @row_limit)
+) r
+LEFT JOIN urls l ON l.id = r.row_id
+ORDER BY r.line
+LIMIT @row_limit;
+
+-- name: ListEventResults :many
+-- Like ListUserResults.
+SELECT r.line::bigint AS line, r.outcome, r.field, r.reason, r.row_id::bigint AS row_id, ''::text AS short_code
+FROM (
+    (SELECT u.import_line AS line, 'imported' AS outcome, '' AS field, '' AS reason, u.id AS row_id
+    FROM events u
+    WHERE u.import_id = @import_id AND u.import_line > @after_line::bigint
+    ORDER BY u.import_line
+    LIMIT @row_limit)
+    UNION ALL
+    (SELECT o.line, o.outcome, '', '', COALESCE(o.row_id, 0)
+    FROM import_outcomes o
+    WHERE o.import_id = @import_id AND o.line > @after_line::bigint
+    ORDER BY o.line
+    LIMIT @row_limit)
+    UNION ALL
+    (SELECT e.line, 'rejected', e.field, e.reason, 0
+    FROM import_errors e
+    WHERE e.import_id = @import_id AND e.line > @after_line::bigint
+    ORDER BY e.line
+    LIMIT @row_limit)
+) r
+ORDER BY r.line
+LIMIT @row_limit;

@@ -369,6 +369,68 @@ func (q *Queries) ListDeferredRows(ctx context.Context, importID int64, rowLimit
 	return items, nil
 }
 
+const listEventResults = `-- name: ListEventResults :many
+SELECT r.line::bigint AS line, r.outcome, r.field, r.reason, r.row_id::bigint AS row_id, ''::text AS short_code
+FROM (
+    (SELECT u.import_line AS line, 'imported' AS outcome, '' AS field, '' AS reason, u.id AS row_id
+    FROM events u
+    WHERE u.import_id = $1 AND u.import_line > $2::bigint
+    ORDER BY u.import_line
+    LIMIT $3)
+    UNION ALL
+    (SELECT o.line, o.outcome, '', '', COALESCE(o.row_id, 0)
+    FROM import_outcomes o
+    WHERE o.import_id = $1 AND o.line > $2::bigint
+    ORDER BY o.line
+    LIMIT $3)
+    UNION ALL
+    (SELECT e.line, 'rejected', e.field, e.reason, 0
+    FROM import_errors e
+    WHERE e.import_id = $1 AND e.line > $2::bigint
+    ORDER BY e.line
+    LIMIT $3)
+) r
+ORDER BY r.line
+LIMIT $3
+`
+
+type ListEventResultsRow struct {
+	Line      int64
+	Outcome   string
+	Field     string
+	Reason    string
+	RowID     int64
+	ShortCode string
+}
+
+// Like ListUserResults.
+func (q *Queries) ListEventResults(ctx context.Context, importID *int64, afterLine int64, rowLimit int32) ([]ListEventResultsRow, error) {
+	rows, err := q.db.Query(ctx, listEventResults, importID, afterLine, rowLimit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []ListEventResultsRow{}
+	for rows.Next() {
+		var i ListEventResultsRow
+		if err := rows.Scan(
+			&i.Line,
+			&i.Outcome,
+			&i.Field,
+			&i.Reason,
+			&i.RowID,
+			&i.ShortCode,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const listImportChunkKeys = `-- name: ListImportChunkKeys :many
 SELECT seq, keys
 FROM import_chunks
@@ -649,6 +711,132 @@ func (q *Queries) ListStrandedImports(ctx context.Context, leftAlone pgtype.Inte
 			&i.State,
 			&i.ChunksTotal,
 			&i.ChunksDone,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const listURLResults = `-- name: ListURLResults :many
+SELECT r.line::bigint AS line, r.outcome, r.field, r.reason, r.row_id::bigint AS row_id, COALESCE(l.short_code, '')::text AS short_code
+FROM (
+    (SELECT u.import_line AS line, 'imported' AS outcome, '' AS field, '' AS reason, u.id AS row_id
+    FROM urls u
+    WHERE u.import_id = $1 AND u.import_line > $2::bigint
+    ORDER BY u.import_line
+    LIMIT $3)
+    UNION ALL
+    (SELECT o.line, o.outcome, '', '', COALESCE(o.row_id, 0)
+    FROM import_outcomes o
+    WHERE o.import_id = $1 AND o.line > $2::bigint
+    ORDER BY o.line
+    LIMIT $3)
+    UNION ALL
+    (SELECT e.line, 'rejected', e.field, e.reason, 0
+    FROM import_errors e
+    WHERE e.import_id = $1 AND e.line > $2::bigint
+    ORDER BY e.line
+    LIMIT $3)
+) r
+LEFT JOIN urls l ON l.id = r.row_id
+ORDER BY r.line
+LIMIT $3
+`
+
+type ListURLResultsRow struct {
+	Line      int64
+	Outcome   string
+	Field     string
+	Reason    string
+	RowID     int64
+	ShortCode string
+}
+
+// Like ListUserResults.
+func (q *Queries) ListURLResults(ctx context.Context, importID *int64, afterLine int64, rowLimit int32) ([]ListURLResultsRow, error) {
+	rows, err := q.db.Query(ctx, listURLResults, importID, afterLine, rowLimit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []ListURLResultsRow{}
+	for rows.Next() {
+		var i ListURLResultsRow
+		if err := rows.Scan(
+			&i.Line,
+			&i.Outcome,
+			&i.Field,
+			&i.Reason,
+			&i.RowID,
+			&i.ShortCode,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const listUserResults = `-- name: ListUserResults :many
+SELECT r.line::bigint AS line, r.outcome, r.field, r.reason, r.row_id::bigint AS row_id, ''::text AS short_code
+FROM (
+    (SELECT u.import_line AS line, 'imported' AS outcome, '' AS field, '' AS reason, u.id AS row_id
+    FROM users u
+    WHERE u.import_id = $1 AND u.import_line > $2::bigint
+    ORDER BY u.import_line
+    LIMIT $3)
+    UNION ALL
+    (SELECT o.line, o.outcome, '', '', COALESCE(o.row_id, 0)
+    FROM import_outcomes o
+    WHERE o.import_id = $1 AND o.line > $2::bigint
+    ORDER BY o.line
+    LIMIT $3)
+    UNION ALL
+    (SELECT e.line, 'rejected', e.field, e.reason, 0
+    FROM import_errors e
+    WHERE e.import_id = $1 AND e.line > $2::bigint
+    ORDER BY e.line
+    LIMIT $3)
+) r
+ORDER BY r.line
+LIMIT $3
+`
+
+type ListUserResultsRow struct {
+	Line      int64
+	Outcome   string
+	Field     string
+	Reason    string
+	RowID     int64
+	ShortCode string
+}
+
+// What became of each row of an import, in file order: what it made is found by
+// its line, the rest was noted. One piece of each of the three is in hand.
+func (q *Queries) ListUserResults(ctx context.Context, importID *int64, afterLine int64, rowLimit int32) ([]ListUserResultsRow, error) {
+	rows, err := q.db.Query(ctx, listUserResults, importID, afterLine, rowLimit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []ListUserResultsRow{}
+	for rows.Next() {
+		var i ListUserResultsRow
+		if err := rows.Scan(
+			&i.Line,
+			&i.Outcome,
+			&i.Field,
+			&i.Reason,
+			&i.RowID,
+			&i.ShortCode,
 		); err != nil {
 			return nil, err
 		}

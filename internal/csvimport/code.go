@@ -23,7 +23,11 @@ func (c codeColumns) of(record Record, restore bool) string {
 		return code
 	}
 	for _, position := range [...]int{c.slug, c.custom, c.short} {
-		if value := trim(record.field(position)); value != "" {
+		value := record.field(position)
+		if restore {
+			value = Restore(value)
+		}
+		if value = trim(value); value != "" {
 			return codeIn(value, position == c.slug)
 		}
 	}

@@ -50,6 +50,9 @@ type Layout struct {
 	// MinFields is the least number of fields of a record, where a format lets
 	// trailing ones away; 0 means as many as Columns.
 	MinFields int `json:"min_fields,omitempty"`
+	// Mended says that the file is one of rejected rows that were given back
+	// (see [Layout.MendHeader]): its cells are neutralized.
+	Mended bool `json:"mended,omitempty"`
 	// MaxRecord is the greatest length of a record in bytes.
 	MaxRecord int `json:"max_record"`
 }

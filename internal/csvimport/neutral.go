@@ -25,6 +25,6 @@ func runs(cell string) bool {
 	return cell != "" && strings.IndexByte("=+-@\t\r", cell[0]) >= 0
 }
 
-// restores reports whether the file's cells are neutralized as Signpost's own
-// exports are.
-func (l Layout) restores() bool { return l.Format == FormatSignpost }
+// restores reports whether the file's cells are neutralized as those of
+// Signpost's own exports and of rows to be mended are.
+func (l Layout) restores() bool { return l.Format == FormatSignpost || l.Mended }

@@ -285,6 +285,7 @@ func (s *Splitter) use(kind Kind, h header) {
 	s.layout = Layout{
 		Kind: kind, Format: h.match.format.name, Delimiter: string(rune(h.delim)),
 		Columns: h.match.columns, Header: h.fields, Ignored: h.match.ignored, MaxRecord: s.opts.MaxRecord,
+		Mended: !h.match.format.headless && mended(h.fields, h.match.columns),
 	}
 	if h.match.format.headless {
 		s.layout.Header, s.layout.MinFields = nil, 1

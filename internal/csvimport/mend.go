@@ -1,0 +1,101 @@
+package csvimport
+
+import (
+	"slices"
+	"strconv"
+)
+
+// Columns that [Layout.MendHeader] puts before those of the file, and that a
+// mended file still has.
+const (
+	MendLine   = "line"
+	MendReason = "reason"
+)
+
+// MendHeader returns the header of a file in which the rejected rows of this
+// one are given back to be mended: the line and the reason, then the file's own
+// columns. They come first so that they stay in their place before a record
+// that has too few fields or too many. Cells are neutralized ([Neutralize]).
+//
+// Such a file can be uploaded again as it is: the two columns are not read, all
+// cells are restored, and a row that nobody mended is rejected for the same
+// reason once more. (With the reason before it, one that was within a few hundred
+// bytes of the longest that is read may now be too long.)
+func (l Layout) MendHeader() []string {
+	names := l.Header
+	if names == nil { // the file has none
+		names = l.Columns
+	}
+	header := []string{MendLine, MendReason}
+	for _, name := range l.own(names) {
+		header = append(header, Neutralize(name))
+	}
+	return header
+}
+
+// MendRecord returns the record of a file with the header of MendHeader for a
+// rejected row.
+//
+// A record that was refused for its number of fields has as many too few or too
+// many. One that cannot be cut into fields, because of its quotes or its length,
+// is one cell as a whole, which is too few for the header or too many as well.
+// Bytes that are no text stay as they are: replaced, they would be taken.
+func (l Layout) MendRecord(reject Reject) []string {
+	reason := reject.Reason
+	if reject.Column != "" {
+		reason = reject.Column + " " + reason
+	}
+	cells := []string{strconv.FormatInt(reject.Line, 10), Neutralize(reason)}
+	ext, _ := measure([]byte(reject.Raw), l.delimiter(), l.limit(), true)
+	if ext.fault != sound || ext.text != len(reject.Raw) {
+		cells = append(cells, Neutralize(reject.Raw))
+		if len(l.own(l.Columns)) == 1 {
+			cells = append(cells, "")
+		}
+		return cells
+	}
+	fields := splitFields(reject.Raw, l.delimiter(), nil)
+	if l.MinFields > 0 { // the mended file has a header, and so no short records
+		for len(fields) < len(l.Columns) {
+			fields = append(fields, "")
+		}
+	}
+	for _, field := range l.own(fields) {
+		if l.restores() {
+			field = Restore(field)
+		}
+		cells = append(cells, Neutralize(field))
+	}
+	return cells
+}
+
+// own leaves out what an earlier mending put before the file's own columns.
+func (l Layout) own(fields []string) []string {
+	if !l.Mended {
+		return fields
+	}
+	kept := make([]string, 0, len(fields))
+	for i, field := range fields {
+		if i >= len(l.Header) || !mendColumn(l.Header[i]) {
+			kept = append(kept, field)
+		}
+	}
+	return kept
+}
+
+func mendColumn(name string) bool {
+	name = fold(name)
+	return name == MendLine || name == MendReason
+}
+
+// mended reports whether a header is one of MendHeader: it has both columns,
+// and they mean nothing else.
+func mended(header, columns []string) bool {
+	for _, name := range []string{MendLine, MendReason} {
+		i := slices.IndexFunc(header, func(cell string) bool { return fold(cell) == name })
+		if i < 0 || columns[i] != "" {
+			return false
+		}
+	}
+	return true
+}
