@@ -4,7 +4,7 @@ SHELL := /bin/bash
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 COMMIT  ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
-LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
+LDFLAGS := -s -w -buildid= -X main.version=$(VERSION) -X main.commit=$(COMMIT)
 SQLC    := go tool -modfile=tools/go.mod sqlc
 LINT    := go tool -modfile=tools/lint/go.mod golangci-lint
 FUZZTIME ?= 10s
@@ -26,7 +26,7 @@ test: setup-test ## every test, with the race detector and the coverage gate
 
 .PHONY: build
 build: ## build bin/signpost
-	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/signpost .
+	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o bin/signpost .
 
 .PHONY: setup setup-test
 setup:
@@ -76,6 +76,29 @@ bench: setup ## redirects against a bare handler, ingestion against COPY: one ta
 .PHONY: bench-import
 bench-import: setup ## imports of 10,000 to 1,000,000 rows against psql's \copy and INSERT ... SELECT
 	go run ./bench -only import,upload
+
+.PHONY: image
+image: ## build the container image, signpost:latest
+	docker build -t signpost:$(VERSION) -t signpost:latest --build-arg VERSION=$(VERSION) --build-arg COMMIT=$(COMMIT) \
+		--build-arg CREATED=$(shell git log -1 --format=%cI 2>/dev/null) \
+		$(foreach arg,GO_IMAGE RUNTIME_IMAGE GOPROXY HTTP_PROXY HTTPS_PROXY NO_PROXY,$(if $($(arg)),--build-arg $(arg))) \
+		--secret id=ca_certificates,src=$(or $(SSL_CERT_FILE),/dev/null) .
+
+.PHONY: reproducible
+reproducible: ## build this commit twice and compare the binaries
+	tools/reproducible.sh
+
+.PHONY: env
+env: ## make .env with fresh secrets, unless there is one
+	tools/make-env.sh
+
+.PHONY: up
+up: env ## the whole system in containers (docker compose)
+	VERSION=$(VERSION) COMMIT=$(COMMIT) docker compose up --build --wait
+
+.PHONY: chaos
+chaos: ## kill, pause, cut off and fill up what "make up" started, under load, and count
+	deploy/chaos.sh
 
 .PHONY: clean
 clean: ## remove what was built (not the data in .signpost)
