@@ -1,7 +1,8 @@
 #!/bin/sh
 # Installs what running and testing need and Go does not bring: a PostgreSQL
 # server (15 or later) and, with "setup.sh test", a C compiler for the race
-# detector. Does nothing where they are there already.
+# detector and leave to mount in namespaces. Does nothing where they are there
+# already.
 set -eu
 
 need_go() {
@@ -26,10 +27,18 @@ if [ "${1:-}" = test ] && ! command -v "${CC:-gcc}" >/dev/null 2>&1 && ! command
 	missing="$missing gcc libc6-dev"
 fi
 need_go
-[ -n "$missing" ] || exit 0
 
 as_root=
 [ "$(id -u)" = 0 ] || as_root=sudo
+# Tests mount small file systems in namespaces of their own. Root may; others
+# only where the system allows it, which recent Ubuntu does not by itself.
+restricted=/proc/sys/kernel/apparmor_restrict_unprivileged_userns
+if [ "${1:-}" = test ] && [ -n "$as_root" ] && [ "$(cat $restricted 2>/dev/null)" = 1 ]; then
+	sudo -n sysctl -q -w kernel.apparmor_restrict_unprivileged_userns=0 ||
+		echo "Tests of the spool need root or: sysctl -w kernel.apparmor_restrict_unprivileged_userns=0" >&2
+fi
+[ -n "$missing" ] || exit 0
+
 if ! command -v apt-get >/dev/null 2>&1 || { [ -n "$as_root" ] && ! command -v sudo >/dev/null 2>&1; }; then
 	echo "Please install a PostgreSQL server, 15 or later, with its contrib modules (and a C compiler for 'make test'), then run this again." >&2
 	exit 1

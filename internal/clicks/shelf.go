@@ -802,6 +802,7 @@ func (h *shelf) removeDone(f *folder) {
 
 // close releases every folder.
 func (h *shelf) close() error {
+	h.moveUnmoved()
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	var errs []error

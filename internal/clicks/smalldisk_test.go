@@ -1,0 +1,352 @@
+//go:build linux
+
+package clicks
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"golang.org/x/sys/unix"
+)
+
+// smallDisk names, in the environment of a child, the folder where it mounts a
+// small file system of its own.
+const smallDisk = "SIGNPOST_TEST_SMALL_DISK"
+
+// onSmallDisk runs the calling test again in a process with a mount namespace
+// of its own, where what it mounts is seen by nobody else and goes when it ends,
+// however it ends. There it returns the folder of an empty tmpfs of 1 MiB; here
+// it reports how that went and returns "".
+func onSmallDisk(t *testing.T) string {
+	t.Helper()
+	if dir := os.Getenv(smallDisk); dir != "" {
+		// Without this the mount would show in other namespaces.
+		if err := unix.Mount("none", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=1m"); err != nil {
+			t.Fatal(err)
+		}
+		return dir
+	}
+	var refused error
+	for _, flags := range []uintptr{unix.CLONE_NEWNS, unix.CLONE_NEWUSER | unix.CLONE_NEWNS} {
+		child := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
+		child.Env = append(os.Environ(), smallDisk+"="+t.TempDir())
+		child.SysProcAttr = &syscall.SysProcAttr{Cloneflags: flags, Pdeathsig: syscall.SIGKILL}
+		if flags&unix.CLONE_NEWUSER != 0 {
+			child.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}}
+			child.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}}
+		}
+		var out strings.Builder
+		child.Stdout, child.Stderr = &out, &out
+		if err := child.Start(); err != nil {
+			refused = errors.Join(refused, err)
+			continue
+		}
+		if err := child.Wait(); err != nil || !strings.Contains(out.String(), "--- PASS: "+t.Name()) {
+			t.Errorf("on a small disk: %v", err)
+		}
+		t.Log("on a small disk:\n" + out.String())
+		return ""
+	}
+	t.Fatalf("this test mounts a small file system for itself: run it as root with CAP_SYS_ADMIN "+
+		"(docker run --cap-add SYS_ADMIN) or where user namespaces are allowed (%v)", refused)
+	return ""
+}
+
+// tally counts what became of appends.
+type tally struct {
+	kept    map[int]bool
+	dropped map[string]int
+	next    int
+}
+
+func newTally() *tally { return &tally{kept: make(map[int]bool), dropped: make(map[string]int)} }
+
+// append tries one more click and reports whether it was kept.
+func (y *tally) append(t *testing.T, s *Spool) bool {
+	t.Helper()
+	y.next++
+	if err := s.Append(click(y.next)); err != nil {
+		y.dropped[reasonOf(t, err)]++
+		return false
+	}
+	y.kept[y.next] = true
+	return true
+}
+
+// wantShipped checks that every click that was kept is shipped exactly once, by
+// s and earlier owners of its folders, and none besides.
+func (y *tally) wantShipped(t *testing.T, markers []int) {
+	t.Helper()
+	seen := make(map[int]int)
+	for _, m := range markers {
+		if seen[m]++; seen[m] > 1 || !y.kept[m] {
+			t.Errorf("click %d is shipped %d times; kept: %t", m, seen[m], y.kept[m])
+		}
+	}
+	if len(seen) != len(y.kept) {
+		t.Errorf("%d of %d clicks shipped", len(seen), len(y.kept))
+	}
+}
+
+func (y *tally) wantCounted(t *testing.T, m *Metrics, reasons ...string) {
+	t.Helper()
+	for reason, n := range y.dropped {
+		if got := testutil.ToFloat64(m.dropped[reason]); got != float64(n) || !slices.Contains(reasons, reason) {
+			t.Errorf("%d clicks dropped as %q, metric %v, want reasons %v", n, reason, got, reasons)
+		}
+	}
+	for _, reason := range reasons {
+		if y.dropped[reason] == 0 {
+			t.Errorf("none dropped as %q", reason)
+		}
+	}
+}
+
+// fill leaves no byte free on the file system of dir, and remove gives all back.
+func fill(t *testing.T, dir string) (remove func()) {
+	t.Helper()
+	path := filepath.Join(dir, "filler")
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for block := make([]byte, 4<<10); err == nil; {
+		_, err = f.Write(block)
+	}
+	if !errors.Is(err, syscall.ENOSPC) {
+		t.Fatalf("fill: %v", err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return func() {
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// A real file system fills up below a running spool, with its own segments and
+// with somebody else's file: appends go on, those that find no room are counted
+// as dropped, no record that was acknowledged is lost, none comes twice, not
+// even by a crash on the full disk, and all heals when space returns.
+func TestFullDisk(t *testing.T) {
+	t.Parallel()
+	dir := onSmallDisk(t)
+	if dir == "" {
+		return
+	}
+	o := testOptions(t)
+	o.Dir, o.SegmentBytes, o.Metrics = dir, 64<<10, NewMetrics(nil)
+	s := mustOpen(t, o)
+	y := newTally()
+
+	// Full of clicks that are not shipped.
+	for y.dropped[DropDiskFull] < 100 {
+		y.append(t, s)
+	}
+	if len(y.kept) < 10_000 {
+		t.Errorf("%d clicks fit 1 MiB", len(y.kept))
+	}
+	mustSeal(t, s)
+	shipped := ship(t, s)
+	y.wantShipped(t, shipped)
+
+	// What was shipped gives way by itself.
+	eventually(t, "appends once kept segments gave way", func() bool { return y.append(t, s) })
+
+	// Full of somebody else's.
+	eventually(t, "kept segments are gone", func() bool {
+		y.append(t, s)
+		return s.Stats().KeptBytes == 0
+	})
+	mustSeal(t, s)
+	shipped = append(shipped, ship(t, s)...)
+	remove := fill(t, dir)
+	for last := y.dropped[DropDiskFull]; y.dropped[DropDiskFull] < last+100; {
+		y.append(t, s)
+	}
+	// Segments are shipped and removed on the full disk all the same.
+	mustSeal(t, s)
+	shipped = append(shipped, ship(t, s)...)
+	ids, err := s.RemoveExpired(time.Now().Add(2 * time.Hour))
+	if err != nil || len(ids) == 0 {
+		t.Errorf("removed %v, %v", ids, err)
+	}
+	if err := s.Confirmed(ids); err != nil {
+		t.Error(err)
+	}
+	eventually(t, "appends into what that gave back", func() bool { return y.append(t, s) })
+
+	// A crash on a disk that is full to the last byte.
+	for last := y.dropped[DropDiskFull]; y.dropped[DropDiskFull] < last+100; {
+		y.append(t, s)
+	}
+	abandon(t, s)
+	heir := mustOpen(t, o)
+	shipped = append(shipped, ship(t, heir)...)
+	y.wantShipped(t, shipped)
+	remove()
+	eventually(t, "appends when the space is back", func() bool { return y.append(t, heir) })
+	mustSeal(t, heir)
+	y.wantShipped(t, append(shipped, ship(t, heir)...))
+	y.wantCounted(t, o.Metrics, DropDiskFull)
+	for _, reason := range damageReasons() {
+		if n := testutil.ToFloat64(o.Metrics.damaged[reason]); n != 0 {
+			t.Errorf("%v records damaged: %s", n, reason)
+		}
+	}
+	t.Logf("%d clicks kept, dropped %v", len(y.kept), y.dropped)
+}
+
+// The folder of a running spool turns read-only, and a spool starts on a file
+// system that is.
+func TestReadOnlyDisk(t *testing.T) {
+	t.Parallel()
+	dir := onSmallDisk(t)
+	if dir == "" {
+		return
+	}
+	o := testOptions(t)
+	o.Dir, o.Metrics = dir, NewMetrics(nil)
+	s, err := open(o, realDisk(), patient)
+	if err != nil {
+		t.Fatal(err)
+	}
+	y := newTally()
+	for range 10 {
+		y.append(t, s)
+	}
+	mustSeal(t, s)
+	y.append(t, s)
+
+	// The kernel makes no file system read-only below an open file. It does
+	// put a read-only view of one over it, so that the files that are open go
+	// on, and nothing can be made, renamed or removed.
+	for _, flags := range []uintptr{unix.MS_BIND, unix.MS_BIND | unix.MS_REMOUNT | unix.MS_RDONLY} {
+		if err := unix.Mount(dir, dir, "", flags, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wantReadOnly(t, dir)
+	for len(y.dropped) == 0 { // each takes the open file away
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		if err := s.SealNow(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("sealed on a read-only disk: %v", err)
+		}
+		cancel()
+		y.append(t, s)
+	}
+	shipped := ship(t, s) // what was sealed before, once
+	if len(shipped) != 10 || s.Stats().Segments != 0 {
+		t.Errorf("%d clicks shipped, stats %+v", len(shipped), s.Stats())
+	}
+	for range 10 {
+		y.append(t, s)
+	}
+	if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "appends when the disk is writable", func() bool { return y.append(t, s) })
+	mustSeal(t, s)
+	eventually(t, "all is shipped", func() bool {
+		shipped = append(shipped, ship(t, s)...)
+		return len(shipped) >= len(y.kept)
+	})
+	y.wantShipped(t, shipped)
+	y.append(t, s)
+	if err := s.Close(); err != nil { // leaves a segment
+		t.Fatal(err)
+	}
+
+	// Now the file system itself, with nobody on it, and then a new process.
+	if err := unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
+		t.Fatal(err)
+	}
+	wantReadOnly(t, dir)
+	next := mustOpen(t, o)
+	for range 10 {
+		y.append(t, next)
+	}
+	if err := unix.Mount("", dir, "", unix.MS_REMOUNT, "size=1m"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "appends when the disk is writable", func() bool { return y.append(t, next) })
+	if n, err := next.Adopt(); n != 1 || err != nil {
+		t.Errorf("adopted %d segments, %v", n, err)
+	}
+	mustSeal(t, next)
+	y.wantShipped(t, append(shipped, ship(t, next)...))
+	y.wantCounted(t, o.Metrics, DropUnwritable)
+	t.Logf("%d clicks kept, dropped %v", len(y.kept), y.dropped)
+}
+
+func wantReadOnly(t *testing.T, dir string) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(dir, "x"), nil, 0o600); !errors.Is(err, syscall.EROFS) {
+		t.Fatalf("the disk is not read-only: %v", err)
+	}
+}
+
+// fileLimit is set in the environment of the child of TestFileSizeLimit.
+const fileLimit = "SIGNPOST_TEST_FILE_LIMIT"
+
+// The system cuts a write short in its midst, which it does to a process whose
+// files may not grow beyond a limit. This takes no rights. The records before
+// the cut are kept, the next file goes on.
+func TestFileSizeLimit(t *testing.T) {
+	t.Parallel()
+	if os.Getenv(fileLimit) == "" {
+		child := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
+		child.Env = append(os.Environ(), fileLimit+"=1")
+		if out, err := child.CombinedOutput(); err != nil || !strings.Contains(string(out), "--- PASS: "+t.Name()) {
+			t.Errorf("with a limit: %v\n%s", err, out)
+		}
+		return
+	}
+	signal.Ignore(syscall.SIGXFSZ) // or the system ends the process
+	o := testOptions(t)
+	o.Metrics = NewMetrics(nil)
+	s := mustOpen(t, o)
+	limitFiles(t, 10_000)
+	y := newTally()
+	for y.dropped[DropIOError] < 20 {
+		y.append(t, s)
+	}
+	limitFiles(t, unix.RLIM_INFINITY)
+	eventually(t, "appends without the limit", func() bool { return y.append(t, s) })
+	mustSeal(t, s)
+	if segments := s.Stats().Segments; segments < 2 {
+		t.Errorf("%d segments", segments)
+	}
+	y.wantShipped(t, ship(t, s))
+	y.wantCounted(t, o.Metrics, DropIOError)
+	t.Logf("%d clicks kept, dropped %v", len(y.kept), y.dropped)
+}
+
+// limitFiles sets how large files of this process may grow. Only the soft
+// limit, which may be raised again.
+func limitFiles(t *testing.T, to uint64) {
+	t.Helper()
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_FSIZE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	limit.Cur = min(to, limit.Max)
+	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &limit); err != nil {
+		t.Fatal(err)
+	}
+}
