@@ -148,6 +148,7 @@ func (p *process) addPool(ctx context.Context) error {
 		return fmt.Errorf("DATABASE_URL: %w", err)
 	}
 	p.pool = pool
+	p.registry.MustRegister(postgres.NewPoolMetrics(pool))
 	p.add("database pool", func(context.Context) error { pool.Close(); return nil })
 	return nil
 }
@@ -247,6 +248,8 @@ func (p *process) addSpool() (*clicks.Spool, error) {
 		return nil, fmt.Errorf("open spool: %w", err)
 	}
 	p.add("spool", func(context.Context) error { return spool.Close() })
+	p.registry.MustRegister(telemetry.NewDiskMetrics(p.cfg.SpoolDir))
+	telemetry.Limit(p.registry, "signpost_spool_max_bytes", "Most bytes of clicks that this process keeps (SPOOL_MAX_BYTES).", float64(p.cfg.SpoolMaxBytes))
 	return spool, nil
 }
 
@@ -265,6 +268,7 @@ func (p *process) addCache() (*linkcache.Cache, error) {
 		return nil, fmt.Errorf("open link cache: %w", err)
 	}
 	p.background("link cache", cache.Run)
+	telemetry.Limit(p.registry, "signpost_link_cache_max_entries", "Most links in the cache (CACHE_SIZE).", float64(p.cfg.CacheSize))
 	return cache, nil
 }
 

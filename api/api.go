@@ -113,6 +113,9 @@ func New(o Options) (*API, error) {
 		return nil, err
 	}
 	a.metrics.prepare(a.app)
+	if err := a.countConnections(); err != nil {
+		return nil, err
+	}
 	a.serve = a.app.Handler()
 	a.app.Server().Handler = a.Handler()
 	a.app.Server().ErrorHandler = a.protocolError

@@ -9,14 +9,17 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// metrics counts requests by the pattern of their route, never by their path,
-// so that the labels are bounded by the program.
+// metrics counts and times requests by the pattern of their route, never by
+// their path, so that the labels are bounded by the program. It is a collector
+// of its own because every redirect pays for it: an answer costs two additions
+// to counters that few cores share, and all else is worked out when it is asked
+// for.
 type metrics struct {
-	requests *prometheus.CounterVec
-	duration *prometheus.HistogramVec
-	// routes holds the series of each route, found once: the lookup by labels
-	// would cost more than the measurement. Read-only after prepare.
+	requests, duration *prometheus.Desc
+	// routes holds the series of each route, found once. Read-only after
+	// prepare, as is all, which has each of them once.
 	routes map[*fiber.Route]*routeSeries
+	all    []*routeSeries
 	other  *routeSeries
 	// short and long are the routes of short links, for GET and HEAD.
 	short, long [2]*routeSeries
@@ -29,33 +32,44 @@ type routeSeries struct {
 	classes       [len(statusClasses)]atomic.Pointer[series]
 }
 
-type series struct {
-	requests prometheus.Counter
-	duration prometheus.Observer
+var statusClasses = [6]string{"other", "1xx", "2xx", "3xx", "4xx", "5xx"}
+
+// bounds are the upper bounds of the buckets but the last, which has none.
+var bounds = [...]time.Duration{
+	100 * time.Microsecond, 250 * time.Microsecond, 500 * time.Microsecond,
+	time.Millisecond, 2500 * time.Microsecond, 5 * time.Millisecond, 10 * time.Millisecond,
+	25 * time.Millisecond, 50 * time.Millisecond, 100 * time.Millisecond, 250 * time.Millisecond,
+	500 * time.Millisecond, time.Second, 2500 * time.Millisecond, 5 * time.Second, 10 * time.Second,
 }
 
-var statusClasses = [6]string{"other", "1xx", "2xx", "3xx", "4xx", "5xx"}
+// meters is how many parts a series has: a power of two.
+const meters = 8
+
+// series counts the answers of one route with one class of status. Connections
+// are spread over its parts, so that cores seldom wait for each other.
+type series [meters]meter
+
+type meter struct {
+	buckets     [len(bounds) + 1]atomic.Uint64
+	nanoseconds atomic.Uint64
+	_           [48]byte // keeps the next part off this one's cache lines
+}
 
 func newMetrics(registry prometheus.Registerer) (*metrics, error) {
 	labels := []string{"route", "method", "status"}
 	m := &metrics{
-		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "signpost_http_requests_total",
-			Help: "Requests answered, by route pattern, method and class of status.",
-		}, labels),
-		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name:    "signpost_http_request_duration_seconds",
-			Help:    "Time from the first handler to the answer, by route pattern, method and class of status.",
-			Buckets: []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
-		}, labels),
+		requests: prometheus.NewDesc("signpost_http_requests_total",
+			"Requests answered, by route pattern, method and class of status.", labels, nil),
+		duration: prometheus.NewDesc("signpost_http_request_duration_seconds",
+			"Time from the first handler to the answer, by route pattern, method and class of status.", labels, nil),
+		other: &routeSeries{route: "none", method: "any"},
 	}
+	m.all = []*routeSeries{m.other}
 	if registry == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.requests, m.duration} {
-		if err := registry.Register(c); err != nil {
-			return nil, fmt.Errorf("register metrics: %w", err)
-		}
+	if err := registry.Register(m); err != nil {
+		return nil, fmt.Errorf("register metrics: %w", err)
 	}
 	return m, nil
 }
@@ -63,11 +77,10 @@ func newMetrics(registry prometheus.Registerer) (*metrics, error) {
 // prepare makes room for every route of app. The first of each method is
 // observe itself, which is what remains matched when no route was.
 func (m *metrics) prepare(app *fiber.App) {
-	m.other = &routeSeries{route: "none", method: "any"}
 	m.routes = map[*fiber.Route]*routeSeries{}
 	for _, stack := range app.Stack() {
 		for _, r := range stack[1:] {
-			m.routes[r] = &routeSeries{route: r.Path, method: r.Method}
+			m.routes[r] = m.named(r.Method, r.Path)
 		}
 	}
 	for i, method := range []string{fiber.MethodGet, fiber.MethodHead} {
@@ -75,13 +88,16 @@ func (m *metrics) prepare(app *fiber.App) {
 	}
 }
 
+// named returns the series of a route, made when it is first asked for.
 func (m *metrics) named(method, path string) *routeSeries {
-	for _, r := range m.routes {
+	for _, r := range m.all {
 		if r.method == method && r.route == path {
 			return r
 		}
 	}
-	return m.other
+	r := &routeSeries{route: path, method: method}
+	m.all = append(m.all, r)
+	return r
 }
 
 // of returns the series of the last route that matched.
@@ -92,18 +108,77 @@ func (m *metrics) of(r *fiber.Route) *routeSeries {
 	return m.other
 }
 
-// observe counts one answer.
-func (m *metrics) observe(routeSeries *routeSeries, status int, elapsed time.Duration) {
+// observe counts one answer on a connection.
+func (m *metrics) observe(routeSeries *routeSeries, connection uint64, status int, elapsed time.Duration) {
 	class := status / 100
 	if class < 1 || class >= len(statusClasses) {
 		class = 0
 	}
 	s := routeSeries.classes[class].Load()
 	if s == nil {
-		labels := []string{routeSeries.route, routeSeries.method, statusClasses[class]}
-		s = &series{m.requests.WithLabelValues(labels...), m.duration.WithLabelValues(labels...)}
-		routeSeries.classes[class].Store(s)
+		s = new(series)
+		if !routeSeries.classes[class].CompareAndSwap(nil, s) {
+			s = routeSeries.classes[class].Load()
+		}
 	}
-	s.requests.Inc()
-	s.duration.Observe(elapsed.Seconds())
+	part := &s[connection%meters]
+	bucket := 0
+	for bucket < len(bounds) && elapsed > bounds[bucket] {
+		bucket++
+	}
+	part.nanoseconds.Add(uint64(max(0, elapsed)))
+	part.buckets[bucket].Add(1)
+}
+
+// Describe implements [prometheus.Collector].
+func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
+	ch <- m.requests
+	ch <- m.duration
+}
+
+// Collect implements [prometheus.Collector].
+func (m *metrics) Collect(ch chan<- prometheus.Metric) {
+	for _, r := range m.all {
+		for class := range r.classes {
+			if s := r.classes[class].Load(); s != nil {
+				s.collect(ch, m, r.route, r.method, statusClasses[class])
+			}
+		}
+	}
+}
+
+func (s *series) collect(ch chan<- prometheus.Metric, m *metrics, labels ...string) {
+	var counts [len(bounds) + 1]uint64
+	var nanoseconds uint64
+	for i := range s {
+		nanoseconds += s[i].nanoseconds.Load()
+		for b := range counts {
+			counts[b] += s[i].buckets[b].Load()
+		}
+	}
+	var total uint64
+	cumulative := make(map[float64]uint64, len(bounds))
+	for b, n := range counts {
+		total += n
+		if b < len(bounds) {
+			cumulative[bounds[b].Seconds()] = total
+		}
+	}
+	seconds := time.Duration(nanoseconds).Seconds()
+	ch <- prometheus.MustNewConstMetric(m.requests, prometheus.CounterValue, float64(total), labels...)
+	ch <- prometheus.MustNewConstHistogram(m.duration, total, seconds, cumulative, labels...)
+}
+
+// countConnections registers how many clients are connected.
+func (a *API) countConnections() error {
+	if a.Registry == nil {
+		return nil
+	}
+	err := a.Registry.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "signpost_http_open_connections", Help: "Connections of clients that are open.",
+	}, func() float64 { return float64(a.app.Server().GetOpenConnectionsCount()) }))
+	if err != nil {
+		return fmt.Errorf("register metrics: %w", err)
+	}
+	return nil
 }

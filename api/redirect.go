@@ -101,7 +101,7 @@ func (a *API) answerRedirect(ctx *fasthttp.RequestCtx, code string, series *rout
 	a.followSafely(ctx, code, start)
 	elapsed := time.Since(start)
 	status := ctx.Response.StatusCode()
-	a.metrics.observe(series, status, elapsed)
+	a.metrics.observe(series, ctx.ConnID(), status, elapsed)
 	a.logRequest(ctx, slog.LevelDebug, status, elapsed)
 }
 

@@ -5,3 +5,44 @@ SELECT queue, state::text AS state, count(*) AS jobs,
 FROM river_job
 WHERE state IN ('available', 'pending', 'retryable', 'running', 'scheduled', 'discarded')
 GROUP BY queue, state;
+
+-- name: PausedQueues :many
+-- Whether an operator paused it, for each queue that a worker ever took.
+SELECT name, (paused_at IS NOT NULL)::boolean AS paused
+FROM river_queue;
+
+-- name: ImportStates :many
+-- Imports that are under way, and those that ended within the last hour.
+SELECT kind, state, (finished_at IS NOT NULL)::boolean AS ended, count(*) AS imports,
+    sum(rows_total - rows_imported - rows_updated - rows_skipped - rows_rejected)::bigint AS rows_left
+FROM imports
+WHERE finished_at IS NULL OR finished_at > now() - interval '1 hour'
+GROUP BY kind, state, (finished_at IS NOT NULL);
+
+-- name: ServerFigures :one
+SELECT (SELECT count(*) FROM pg_stat_activity a WHERE a.backend_type = 'client backend') AS connections,
+    current_setting('max_connections')::bigint AS max_connections,
+    COALESCE((
+        SELECT EXTRACT(epoch FROM now() - min(a.xact_start))
+        FROM pg_stat_activity a
+        WHERE a.datname = current_database()), 0)::float8 AS oldest_transaction_seconds,
+    d.xact_commit::bigint AS commits,
+    d.xact_rollback::bigint AS rollbacks,
+    d.deadlocks::bigint AS deadlocks,
+    d.blks_hit::bigint AS blocks_hit,
+    d.blks_read::bigint AS blocks_read
+FROM pg_stat_database d
+WHERE d.datname = current_database();
+
+-- name: DatabaseSize :one
+SELECT pg_database_size(current_database());
+
+-- name: TableSizes :many
+-- With indexes and, for a partitioned table, all its partitions.
+SELECT t.name::text AS name,
+    (COALESCE(pg_total_relation_size(to_regclass(t.name)), 0)
+        + COALESCE((
+            SELECT sum(pg_total_relation_size(p.relid))
+            FROM pg_partition_tree(to_regclass(t.name)) p
+            WHERE p.level > 0), 0))::bigint AS bytes
+FROM unnest(@names::text[]) AS t (name);

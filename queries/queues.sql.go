@@ -9,6 +9,91 @@ import (
 	"context"
 )
 
+const databaseSize = `-- name: DatabaseSize :one
+SELECT pg_database_size(current_database())
+`
+
+func (q *Queries) DatabaseSize(ctx context.Context) (int64, error) {
+	row := q.db.QueryRow(ctx, databaseSize)
+	var pg_database_size int64
+	err := row.Scan(&pg_database_size)
+	return pg_database_size, err
+}
+
+const importStates = `-- name: ImportStates :many
+SELECT kind, state, (finished_at IS NOT NULL)::boolean AS ended, count(*) AS imports,
+    sum(rows_total - rows_imported - rows_updated - rows_skipped - rows_rejected)::bigint AS rows_left
+FROM imports
+WHERE finished_at IS NULL OR finished_at > now() - interval '1 hour'
+GROUP BY kind, state, (finished_at IS NOT NULL)
+`
+
+type ImportStatesRow struct {
+	Kind     string
+	State    string
+	Ended    bool
+	Imports  int64
+	RowsLeft int64
+}
+
+// Imports that are under way, and those that ended within the last hour.
+func (q *Queries) ImportStates(ctx context.Context) ([]ImportStatesRow, error) {
+	rows, err := q.db.Query(ctx, importStates)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []ImportStatesRow{}
+	for rows.Next() {
+		var i ImportStatesRow
+		if err := rows.Scan(
+			&i.Kind,
+			&i.State,
+			&i.Ended,
+			&i.Imports,
+			&i.RowsLeft,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const pausedQueues = `-- name: PausedQueues :many
+SELECT name, (paused_at IS NOT NULL)::boolean AS paused
+FROM river_queue
+`
+
+type PausedQueuesRow struct {
+	Name   string
+	Paused bool
+}
+
+// Whether an operator paused it, for each queue that a worker ever took.
+func (q *Queries) PausedQueues(ctx context.Context) ([]PausedQueuesRow, error) {
+	rows, err := q.db.Query(ctx, pausedQueues)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []PausedQueuesRow{}
+	for rows.Next() {
+		var i PausedQueuesRow
+		if err := rows.Scan(&i.Name, &i.Paused); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const queueDepths = `-- name: QueueDepths :many
 SELECT queue, state::text AS state, count(*) AS jobs,
     GREATEST(COALESCE(EXTRACT(epoch FROM now() - min(scheduled_at)), 0), 0)::float8 AS oldest_seconds
@@ -40,6 +125,85 @@ func (q *Queries) QueueDepths(ctx context.Context) ([]QueueDepthsRow, error) {
 			&i.Jobs,
 			&i.OldestSeconds,
 		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const serverFigures = `-- name: ServerFigures :one
+SELECT (SELECT count(*) FROM pg_stat_activity a WHERE a.backend_type = 'client backend') AS connections,
+    current_setting('max_connections')::bigint AS max_connections,
+    COALESCE((
+        SELECT EXTRACT(epoch FROM now() - min(a.xact_start))
+        FROM pg_stat_activity a
+        WHERE a.datname = current_database()), 0)::float8 AS oldest_transaction_seconds,
+    d.xact_commit::bigint AS commits,
+    d.xact_rollback::bigint AS rollbacks,
+    d.deadlocks::bigint AS deadlocks,
+    d.blks_hit::bigint AS blocks_hit,
+    d.blks_read::bigint AS blocks_read
+FROM pg_stat_database d
+WHERE d.datname = current_database()
+`
+
+type ServerFiguresRow struct {
+	Connections              int64
+	MaxConnections           int64
+	OldestTransactionSeconds float64
+	Commits                  int64
+	Rollbacks                int64
+	Deadlocks                int64
+	BlocksHit                int64
+	BlocksRead               int64
+}
+
+func (q *Queries) ServerFigures(ctx context.Context) (ServerFiguresRow, error) {
+	row := q.db.QueryRow(ctx, serverFigures)
+	var i ServerFiguresRow
+	err := row.Scan(
+		&i.Connections,
+		&i.MaxConnections,
+		&i.OldestTransactionSeconds,
+		&i.Commits,
+		&i.Rollbacks,
+		&i.Deadlocks,
+		&i.BlocksHit,
+		&i.BlocksRead,
+	)
+	return i, err
+}
+
+const tableSizes = `-- name: TableSizes :many
+SELECT t.name::text AS name,
+    (COALESCE(pg_total_relation_size(to_regclass(t.name)), 0)
+        + COALESCE((
+            SELECT sum(pg_total_relation_size(p.relid))
+            FROM pg_partition_tree(to_regclass(t.name)) p
+            WHERE p.level > 0), 0))::bigint AS bytes
+FROM unnest($1::text[]) AS t (name)
+`
+
+type TableSizesRow struct {
+	Name  string
+	Bytes int64
+}
+
+// With indexes and, for a partitioned table, all its partitions.
+func (q *Queries) TableSizes(ctx context.Context, names []string) ([]TableSizesRow, error) {
+	rows, err := q.db.Query(ctx, tableSizes, names)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []TableSizesRow{}
+	for rows.Next() {
+		var i TableSizesRow
+		if err := rows.Scan(&i.Name, &i.Bytes); err != nil {
 			return nil, err
 		}
 		items = append(items, i)

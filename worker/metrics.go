@@ -9,13 +9,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promauto"
 	"github.com/riverqueue/river"
 	"github.com/riverqueue/river/rivertype"
-
-	"github.com/signpost/signpost/queries"
-)
-
-const (
-	samplePeriod  = 5 * time.Second
-	sampleTimeout = 3 * time.Second
 )
 
 // metrics is what a worker tells Prometheus. Labels are bounded: kinds and
@@ -25,6 +18,7 @@ type metrics struct {
 	jobSeconds      *prometheus.HistogramVec
 	queueJobs       *prometheus.GaugeVec
 	queueOldest     *prometheus.GaugeVec
+	queuePaused     *prometheus.GaugeVec
 	batchesPending  prometheus.Gauge
 	clicksPending   prometheus.Gauge
 	oldestPending   prometheus.Gauge
@@ -32,7 +26,13 @@ type metrics struct {
 	clicksRejected  *prometheus.CounterVec
 	importRows      *prometheus.CounterVec
 	importsFinished *prometheus.CounterVec
+	importsOpen     *prometheus.GaugeVec
+	importsEnded    *prometheus.GaugeVec
+	importRowsLeft  *prometheus.GaugeVec
 	rescued         *prometheus.CounterVec
+	databaseBytes   prometheus.Gauge
+	tableBytes      *prometheus.GaugeVec
+	server          *serverMetrics
 }
 
 func newMetrics(registry prometheus.Registerer) *metrics {
@@ -46,7 +46,7 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 	gauges := func(name, help string, labels ...string) *prometheus.GaugeVec {
 		return f.NewGaugeVec(prometheus.GaugeOpts{Name: name, Help: help}, labels)
 	}
-	return &metrics{
+	m := &metrics{
 		jobs: counters("signpost_jobs_total", "Job runs that ended, by kind and result.", "kind", "result"),
 		jobSeconds: f.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "signpost_job_duration_seconds",
@@ -55,6 +55,7 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 		}, []string{"kind"}),
 		queueJobs:      gauges("signpost_queue_jobs", "Jobs that are not finished, by queue and state; discarded ones wait for an operator.", "queue", "state"),
 		queueOldest:    gauges("signpost_queue_oldest_seconds", "Age of the oldest job that waits to be worked, by queue.", "queue"),
+		queuePaused:    gauges("signpost_queue_paused", "1 if an operator paused the queue, else 0.", "queue"),
 		batchesPending: gauge("signpost_click_batches_pending", "Click batches in Postgres that are not ingested."),
 		clicksPending:  gauge("signpost_clicks_pending", "Clicks in batches that are not ingested."),
 		oldestPending:  gauge("signpost_clicks_pending_oldest_seconds", "Age of the oldest click in a batch that is not ingested."),
@@ -63,7 +64,40 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 		importRows:     counters("signpost_import_rows_total", "Rows of imports, by kind and outcome.", "kind", "outcome"),
 		importsFinished: counters("signpost_imports_finished_total",
 			"Imports that ended, by kind and final state.", "kind", "state"),
-		rescued: counters("signpost_rescued_total", "Batches, chunks and imports that got a new job because theirs was gone, and uploads given up.", "what"),
+		importsOpen:    gauges("signpost_imports_open", "Imports under way, by kind and state.", "kind", "state"),
+		importsEnded:   gauges("signpost_imports_ended_last_hour", "Imports that ended within the last hour, by kind and state.", "kind", "state"),
+		importRowsLeft: gauges("signpost_import_rows_left", "Rows of uploaded imports that wait to be applied, by kind.", "kind"),
+		databaseBytes:  gauge("signpost_postgres_database_bytes", "Size of the database."),
+		tableBytes:     gauges("signpost_postgres_table_bytes", "Size of the tables that grow, with indexes and partitions.", "table"),
+		server:         newServerMetrics(),
+		rescued:        counters("signpost_rescued_total", "Batches, chunks and imports that got a new job because theirs was gone, and uploads given up.", "what"),
+	}
+	if registry != nil {
+		registry.MustRegister(m.server)
+	}
+	m.prepare()
+	return m
+}
+
+var (
+	importKinds = []string{"users", "urls", "events"}
+	openStates  = []string{"receiving", "queued", "running", "cancelling"}
+	endStates   = []string{"completed", "failed", "cancelled"}
+)
+
+// prepare makes the counters that alerts and totals look at: one that starts at
+// 1 hides its first increase.
+func (m *metrics) prepare() {
+	for _, kind := range importKinds {
+		for _, outcome := range []string{"imported", "updated", "skipped", "rejected"} {
+			m.importRows.WithLabelValues(kind, outcome)
+		}
+		for _, state := range endStates {
+			m.importsFinished.WithLabelValues(kind, state)
+		}
+	}
+	for _, reason := range []string{rejectedTime, rejectedRefused} {
+		m.clicksRejected.WithLabelValues(reason)
 	}
 }
 
@@ -100,74 +134,4 @@ func jobResult(err error) string {
 	default:
 		return "failed"
 	}
-}
-
-// sample keeps the gauges until ctx ends. While Postgres is away they keep
-// their last values.
-func (d *deps) sample(ctx context.Context) {
-	ticker := time.NewTicker(samplePeriod)
-	defer ticker.Stop()
-	for {
-		if err := d.sampleOnce(ctx); err != nil && ctx.Err() == nil {
-			d.log.DebugContext(ctx, "queues could not be sampled", "error", err)
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-		}
-	}
-}
-
-func (d *deps) sampleOnce(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, sampleTimeout)
-	defer cancel()
-	q := queries.New(d.pool)
-	depths, err := q.QueueDepths(ctx)
-	if err != nil {
-		return err
-	}
-	pending, err := q.PendingBatches(ctx)
-	if err != nil {
-		return err
-	}
-	d.metrics.setQueues(depths)
-	d.metrics.batchesPending.Set(float64(pending.Batches))
-	d.metrics.clicksPending.Set(float64(pending.Clicks))
-	d.metrics.oldestPending.Set(pending.OldestSeconds)
-	return nil
-}
-
-// queueStates are those a queue always has a gauge for, so that an empty one
-// reads zero rather than its last value.
-var queueStates = []string{"available", "retryable", "running", "scheduled", "discarded"}
-
-func (m *metrics) setQueues(depths []queries.QueueDepthsRow) {
-	jobs, oldest := map[[2]string]float64{}, map[string]float64{}
-	for queue := range DefaultQueues() {
-		oldest[queue] = 0
-		for _, state := range queueStates {
-			jobs[[2]string{queue, state}] = 0
-		}
-	}
-	for _, d := range depths {
-		queue := boundedQueue(d.Queue)
-		jobs[[2]string{queue, d.State}] += float64(d.Jobs)
-		if d.State == "available" || d.State == "retryable" {
-			oldest[queue] = max(oldest[queue], d.OldestSeconds)
-		}
-	}
-	for k, n := range jobs {
-		m.queueJobs.WithLabelValues(k[0], k[1]).Set(n)
-	}
-	for queue, age := range oldest {
-		m.queueOldest.WithLabelValues(queue).Set(age)
-	}
-}
-
-func boundedQueue(name string) string {
-	if _, known := DefaultQueues()[name]; known {
-		return name
-	}
-	return "other"
 }

@@ -48,3 +48,11 @@ func NewRegistry(version, commit string) *prometheus.Registry {
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return r
 }
+
+// Limit registers a gauge that never changes: a bound of the configuration,
+// beside what it bounds.
+func Limit(r prometheus.Registerer, name, help string, value float64) {
+	gauge := prometheus.NewGauge(prometheus.GaugeOpts{Name: name, Help: help})
+	gauge.Set(value)
+	r.MustRegister(gauge)
+}

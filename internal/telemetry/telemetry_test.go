@@ -181,3 +181,52 @@ func TestStartAdminOnATakenPort(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestDiskAndLimits(t *testing.T) {
+	t.Parallel()
+	registry := prometheus.NewPedanticRegistry()
+	Limit(registry, "signpost_bound", "A bound.", 7)
+	registry.MustRegister(NewDiskMetrics(t.TempDir()))
+	values := gauges(t, registry)
+	size, free := values["signpost_spool_disk_size_bytes"], values["signpost_spool_disk_free_bytes"]
+	if values["signpost_bound"] != 7 || size <= 0 || free < 0 || free > size {
+		t.Errorf("got %v", values)
+	}
+	gone := prometheus.NewPedanticRegistry()
+	gone.MustRegister(NewDiskMetrics("/no/such/folder"))
+	if values := gauges(t, gone); len(values) != 0 {
+		t.Errorf("a folder that is not there has %v", values)
+	}
+}
+
+// A file system that hangs holds up no scrape and no second goroutine.
+func TestDiskThatHangs(t *testing.T) {
+	t.Parallel()
+	d := NewDiskMetrics(t.TempDir()).(*disk)
+	registry := prometheus.NewPedanticRegistry()
+	registry.MustRegister(d)
+	before := gauges(t, registry)
+	hanging := make(chan struct{})
+	d.mu.Lock()
+	d.asking = hanging
+	d.mu.Unlock()
+	if after := gauges(t, registry); after["signpost_spool_disk_size_bytes"] != before["signpost_spool_disk_size_bytes"] {
+		t.Errorf("got %v, want the last answer, %v", after, before)
+	}
+	if d.ask() != hanging {
+		t.Error("a file system that hangs was asked again")
+	}
+}
+
+func gauges(t *testing.T, registry prometheus.Gatherer) map[string]float64 {
+	t.Helper()
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	values := map[string]float64{}
+	for _, f := range families {
+		values[f.GetName()] = f.GetMetric()[0].GetGauge().GetValue()
+	}
+	return values
+}

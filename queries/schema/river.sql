@@ -15,3 +15,8 @@ CREATE TABLE river_job (
     scheduled_at timestamptz NOT NULL,
     finalized_at timestamptz
 );
+
+CREATE TABLE river_queue (
+    name      text PRIMARY KEY,
+    paused_at timestamptz
+);

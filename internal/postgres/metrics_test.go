@@ -1,0 +1,58 @@
+package postgres_test
+
+import (
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/signpost/signpost/internal/pgtest"
+	"github.com/signpost/signpost/internal/postgres"
+)
+
+func TestPoolMetrics(t *testing.T) {
+	t.Parallel()
+	cluster := pgtest.Cluster(t)
+	pool := pgtest.Open(t, cluster.URL("postgres"))
+	registry := prometheus.NewPedanticRegistry()
+	registry.MustRegister(postgres.NewPoolMetrics(pool))
+	conn, err := pool.Acquire(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Release()
+	for name, want := range map[string]float64{
+		"signpost_postgres_up": 1, "signpost_postgres_pool_connections in_use": 1, "signpost_postgres_pool_max_connections": 10,
+	} {
+		if got := figures(t, registry)[name]; got != want {
+			t.Errorf("%s = %v, want %v", name, got, want)
+		}
+	}
+	got := figures(t, registry)
+	if got["signpost_postgres_pool_acquires_total"] < 1 || got["signpost_postgres_pool_connects_total"] < 1 {
+		t.Errorf("taking a connection was not counted: %v", got)
+	}
+	cluster.Kill()
+	if up, told := figures(t, registry)["signpost_postgres_up"]; up != 0 || !told {
+		t.Errorf("signpost_postgres_up = %v without a server", up)
+	}
+}
+
+// figures are the values of a registry by name and label value.
+func figures(t *testing.T, registry prometheus.Gatherer) map[string]float64 {
+	t.Helper()
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := map[string]float64{}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			name := f.GetName()
+			for _, l := range m.GetLabel() {
+				name += " " + l.GetValue()
+			}
+			all[name] = m.GetGauge().GetValue() + m.GetCounter().GetValue()
+		}
+	}
+	return all
+}
