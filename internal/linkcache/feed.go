@@ -182,7 +182,9 @@ func (f *feed) begin(ctx context.Context) error {
 func (f *feed) follows(seen view) {
 	p := f.position
 	p.gaps = slices.Clone(p.gaps)
-	f.cache.followed.Store(seen.at)
+	if last := f.cache.followed.Swap(seen.at); seen.at-last >= int64(liveFor) {
+		f.cache.regained.Store(f.cache.now().UnixNano())
+	}
 	f.cache.mark.Store(&mark{position: p, followed: seen.at, epoch: f.cache.epoch.Load()})
 }
 
@@ -408,6 +410,7 @@ func (c *Cache) lose() {
 		}
 		s.mu.Unlock()
 	}
+	c.regained.Store(c.now().UnixNano())
 	c.epoch.Add(1)
 	c.metrics.resyncs.Inc()
 	c.sweeps.Add(1)

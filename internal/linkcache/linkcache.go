@@ -9,7 +9,11 @@
 //     followed is current.
 //   - What the feed could not follow, because the connection was lost to a
 //     server with another history, is stale: it is revalidated in batches, those
-//     asked for first, and served meanwhile (refresh.go).
+//     asked for first (refresh.go). For the first half second it is served
+//     meanwhile. What is still stale then is not taken for cached any more: a
+//     lookup waits until Postgres was asked, for 50 ms at most, and then serves
+//     it as it is. So a huge cache brings no old link back, and a Postgres that
+//     answers slowly holds nothing up.
 //   - While Postgres cannot be reached, a link is served until StaleMax after it
 //     was last known to be right; a link that is not cached is [ErrUnavailable].
 //
@@ -99,6 +103,11 @@ const (
 	// liveFor is how long after a good poll everything it followed is taken to
 	// be current.
 	liveFor = time.Second
+	// grace is how long stale links are served unasked once Postgres can be
+	// reached again. With the pause between polls it stays within a second.
+	grace = 500 * time.Millisecond
+	// confirmTimeout bounds what a stale link costs after that.
+	confirmTimeout = 50 * time.Millisecond
 )
 
 // A Cache holds links by their code. All methods may be called concurrently.
@@ -122,12 +131,16 @@ type Cache struct {
 	// followed is when the last good poll began: each entry of this epoch is
 	// known to be right as of then.
 	followed atomic.Int64
+	// regained is when Postgres was reached again after a while, or the feed
+	// lost the thread: entries that became stale by then are asked for before
+	// they are served once grace is over. Zero: it was never reached.
+	regained atomic.Int64
 
 	slots   chan struct{} // loads under way
 	waiting atomic.Int64  // loads that wait for a slot
 
 	wanted chan string   // codes whose entry was found stale
-	swept  chan struct{} // wakes the refresher for a sweep
+	swept  chan struct{} // wakes the sweeper
 	sweeps atomic.Int64  // sweeps asked for and not done
 
 	// mark is how far the feed had come, nil before it first began. What is
@@ -197,6 +210,7 @@ func (c *Cache) Run(ctx context.Context) error {
 	var all sync.WaitGroup
 	all.Go(func() { c.follow(ctx) })
 	all.Go(func() { c.refresh(ctx) })
+	all.Go(func() { c.sweep(ctx) })
 	if c.journal != nil {
 		all.Go(func() { c.keepSnapshot(ctx) })
 	}
@@ -238,12 +252,61 @@ func (c *Cache) Lookup(ctx context.Context, code string, at time.Time) (*Link, e
 		}
 		return link, nil
 	}
-	c.want(e)
-	if now-c.knownAt(validAt, epoch) <= c.staleMax {
-		s.stales.Add(1)
-		return link, nil
+	if now-c.knownAt(validAt, epoch) > c.staleMax {
+		c.want(e)
+		return c.miss(ctx, s, code)
 	}
-	return c.miss(ctx, s, code)
+	if c.doubtful(now, epoch) {
+		return c.confirm(ctx, s, code)
+	}
+	c.want(e)
+	s.stales.Add(1)
+	return link, nil
+}
+
+// doubtful reports whether a stale entry of an epoch has to be confirmed before
+// it is served: Postgres is there, and was for long enough.
+func (c *Cache) doubtful(now int64, epoch uint64) bool {
+	since := c.regained.Load()
+	return epoch != c.epoch.Load() && since != 0 && now-since > int64(grace) && now-c.followed.Load() < int64(liveFor)
+}
+
+// confirm waits for a stale entry to be validated with others that are asked
+// for, and serves it as it is when that takes too long or fails.
+func (c *Cache) confirm(ctx context.Context, s *shard, code string) (*Link, error) {
+	s.mu.Lock()
+	e := s.entries[code]
+	if e == nil {
+		s.mu.Unlock()
+		return c.miss(ctx, s, code)
+	}
+	stale := e.link
+	answered := s.ask(e.code)
+	if e.epoch == c.epoch.Load() || !c.want(e) {
+		s.answer(e.code) // it is confirmed by now, or the queue is full
+	}
+	s.mu.Unlock()
+	timer := time.NewTimer(confirmTimeout)
+	defer timer.Stop()
+	select {
+	case <-answered:
+	case <-timer.C:
+		s.stales.Add(1)
+		return stale, nil
+	case <-ctx.Done():
+		s.stales.Add(1)
+		return stale, nil
+	}
+	s.mu.RLock()
+	e = s.entries[code]
+	if e == nil {
+		s.mu.RUnlock()
+		return c.miss(ctx, s, code)
+	}
+	link := e.link
+	s.mu.RUnlock()
+	s.confirms.Add(1)
+	return link, nil
 }
 
 // current reports whether an entry is known to be right now.
@@ -259,15 +322,18 @@ func (c *Cache) knownAt(validAt int64, epoch uint64) int64 {
 	return max(validAt, c.followed.Load())
 }
 
-// want asks the refresher to validate an entry, once until it did.
-func (c *Cache) want(e *entry) {
+// want asks the refresher to validate an entry, once until it did. It reports
+// whether that is going to happen.
+func (c *Cache) want(e *entry) bool {
 	if e.wanted.Load() || !e.wanted.CompareAndSwap(false, true) {
-		return
+		return true
 	}
 	select {
 	case c.wanted <- e.code:
+		return true
 	default:
 		e.wanted.Store(false) // the queue is full: the next lookup asks again
+		return false
 	}
 }
 

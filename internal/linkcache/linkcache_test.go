@@ -125,12 +125,17 @@ func (b *bundle) becomes(t *testing.T, code, target string) {
 
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	eventuallyIn(t, 20*time.Second, what, ok)
+}
+
+func eventuallyIn(tb testing.TB, limit time.Duration, what string, ok func() bool) {
+	tb.Helper()
+	deadline := time.Now().Add(limit)
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
 	for !ok() {
 		if time.Now().After(deadline) {
-			t.Fatalf("waited too long until: %s", what)
+			tb.Fatalf("waited too long until: %s", what)
 		}
 		<-tick.C
 	}

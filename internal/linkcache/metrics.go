@@ -56,6 +56,7 @@ func (c *Cache) registerFigures(r prometheus.Registerer) {
 	r.MustRegister(
 		lookups("hit", func(s *shard) *atomic.Uint64 { return &s.hits }),
 		lookups("stale", func(s *shard) *atomic.Uint64 { return &s.stales }),
+		lookups("confirmed", func(s *shard) *atomic.Uint64 { return &s.confirms }),
 		lookups("negative", func(s *shard) *atomic.Uint64 { return &s.negatives }),
 		lookups("miss", func(s *shard) *atomic.Uint64 { return &s.misses }),
 		prometheus.NewCounterFunc(prometheus.CounterOpts{

@@ -3,61 +3,51 @@ package linkcache
 import (
 	"context"
 	"log/slog"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/signpost/signpost/queries"
 )
 
 const (
-	// refreshBatch is how many links are validated with one query.
-	refreshBatch   = 500
-	refreshTimeout = time.Second
+	// refreshBatch is how many links that were asked for are validated with one
+	// query.
+	refreshBatch = 500
+	// sweepBatch is the same for those that nobody asked for, at first. While
+	// Postgres is too slow for it, as after a failover with nothing in memory,
+	// it is divided down to leastBatch.
+	sweepBatch, leastBatch = 1000, 50
+	// maxSweeps is how many queries of a sweep are under way at most. Of the
+	// pool's connections it is a quarter, so that loads and requests find some.
+	maxSweeps      = 4
+	refreshTimeout = 2 * time.Second
 	// refreshPause follows a batch that failed.
 	refreshPause = 200 * time.Millisecond
 )
 
-// refresh validates stale entries until ctx ends: first those that were asked
-// for, then, after the feed lost the thread, all others.
+// refresh validates entries that were found stale by a lookup, until ctx ends.
+// It has a goroutine of its own, so that none of them waits for a sweep.
 func (c *Cache) refresh(ctx context.Context) {
-	serving := int64(0) // sweeps that the one under way serves
-	cursor := 0         // the shard it has come to
 	for {
-		batch := c.takeWanted(ctx, serving == 0)
+		batch := c.takeWanted(ctx)
 		if ctx.Err() != nil {
 			return
 		}
-		if n := c.sweeps.Load(); n > serving {
-			serving, cursor = n, 0 // an entry may be stale again: start over
-		}
-		if serving > 0 {
-			batch, cursor = c.takeStale(batch, cursor)
-		}
-		if len(batch) > 0 && !c.revalidate(ctx, batch) {
-			cursor = 0 // the batch is still stale
-			if !wait(ctx, refreshPause) {
-				return
-			}
-			continue
-		}
-		if serving > 0 && cursor == len(c.shards) {
-			c.sweeps.Add(-serving)
-			serving = 0
+		if !c.revalidate(ctx, batch) && !wait(ctx, refreshPause) {
+			return
 		}
 	}
 }
 
-// takeWanted collects codes that were asked for; with block it waits for one
-// or for a sweep.
-func (c *Cache) takeWanted(ctx context.Context, block bool) []string {
+// takeWanted waits for a code that was asked for and takes what waits with it.
+func (c *Cache) takeWanted(ctx context.Context) []string {
 	var batch []string
-	if block {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-c.swept:
-		case code := <-c.wanted:
-			batch = append(batch, code)
-		}
+	select {
+	case <-ctx.Done():
+		return nil
+	case code := <-c.wanted:
+		batch = append(batch, code)
 	}
 	for len(batch) < refreshBatch {
 		select {
@@ -70,26 +60,100 @@ func (c *Cache) takeWanted(ctx context.Context, block bool) []string {
 	return batch
 }
 
-// takeStale fills a batch with stale entries of the shards from cursor on. It
-// leaves the cursor on a shard that has more.
-func (c *Cache) takeStale(batch []string, cursor int) ([]string, int) {
+// sweep validates all stale entries whenever the feed lost the thread, until
+// ctx ends.
+func (c *Cache) sweep(ctx context.Context) {
+	size := sweepBatch
+	for {
+		asked := c.sweeps.Load()
+		if asked == 0 {
+			select {
+			case <-ctx.Done():
+				return
+			case <-c.swept:
+			}
+			continue
+		}
+		if c.sweepAll(ctx, size) {
+			c.sweeps.Add(-asked)
+			size = sweepBatch
+			continue
+		}
+		size = max(size/4, leastBatch)
+		if !wait(ctx, refreshPause) {
+			return
+		}
+	}
+}
+
+// sweepAll validates what is stale, the links that were asked for lately first.
+// It goes on until it finds no more: entries move while it looks. It reports
+// whether all went well.
+func (c *Cache) sweepAll(ctx context.Context, size int) bool {
+	if _, ok := c.sweepPass(ctx, size, true); !ok {
+		return false
+	}
+	for {
+		found, ok := c.sweepPass(ctx, size, false)
+		if !ok {
+			return false
+		}
+		if !found {
+			return true
+		}
+	}
+}
+
+// sweepPass goes over all entries once, with a few queries under way.
+func (c *Cache) sweepPass(ctx context.Context, size int, lately bool) (found, ok bool) {
+	var failed atomic.Bool
+	var all sync.WaitGroup
+	slots := make(chan struct{}, min(maxSweeps, max(2, int(c.pool.Config().MaxConns)/4)))
+	at := cursor{lately: lately}
+	for !failed.Load() {
+		slots <- struct{}{}
+		batch := c.takeStale(&at, size)
+		if len(batch) == 0 {
+			break
+		}
+		found = true
+		all.Go(func() {
+			if !c.revalidate(ctx, batch) {
+				failed.Store(true)
+			}
+			<-slots
+		})
+	}
+	all.Wait()
+	return found, !failed.Load()
+}
+
+// A cursor is how far a pass has come.
+type cursor struct {
+	lately      bool // take only what was asked for lately
+	shard, slot int
+}
+
+// takeStale takes up to size stale entries that nobody has taken yet, from the
+// cursor on; none means that the pass is over.
+func (c *Cache) takeStale(at *cursor, size int) []string {
 	epoch := c.epoch.Load()
-	for ; cursor < len(c.shards); cursor++ {
-		s := &c.shards[cursor]
+	batch := make([]string, 0, size)
+	for ; at.shard < len(c.shards); at.shard, at.slot = at.shard+1, 0 {
+		s := &c.shards[at.shard]
 		s.mu.RLock()
-		for _, e := range s.ring {
-			if e.epoch == epoch {
-				continue
+		for ; at.slot < len(s.ring) && len(batch) < size; at.slot++ {
+			e := s.ring[at.slot]
+			if e.epoch != epoch && (!at.lately || e.used.Load() > 0) && e.wanted.CompareAndSwap(false, true) {
+				batch = append(batch, e.code)
 			}
-			if len(batch) >= refreshBatch {
-				s.mu.RUnlock()
-				return batch, cursor
-			}
-			batch = append(batch, e.code)
 		}
 		s.mu.RUnlock()
+		if len(batch) >= size {
+			break
+		}
 	}
-	return batch, cursor
+	return batch
 }
 
 // revalidate asks Postgres for links that are cached.
@@ -132,6 +196,7 @@ func (c *Cache) settle(code string, link *Link, seen view) {
 	s := c.shardOf(code)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.answer(code)
 	e := s.entries[code]
 	if e == nil {
 		return
@@ -167,11 +232,12 @@ func (c *Cache) changedIn(codes []string, found map[string]*Link) []change {
 func (c *Cache) unwant(codes []string) {
 	for _, code := range codes {
 		s := c.shardOf(code)
-		s.mu.RLock()
+		s.mu.Lock()
+		s.answer(code)
 		if e := s.entries[code]; e != nil {
 			e.wanted.Store(false)
 		}
-		s.mu.RUnlock()
+		s.mu.Unlock()
 	}
 }
 

@@ -47,8 +47,9 @@ type shard struct {
 	size    int
 	missing map[string]int64 // unknown codes, and until when they are
 	calls   map[string]*call
+	asked   map[string]chan struct{} // stale codes that lookups wait for
 
-	hits, stales, negatives, misses, evictions atomic.Uint64
+	hits, stales, confirms, negatives, misses, evictions atomic.Uint64
 
 	_ [64]byte // keeps neighbors off this shard's last cache line
 }
@@ -64,6 +65,7 @@ func newShards(size int) []shard {
 		shards[i].entries = make(map[string]*entry)
 		shards[i].missing = make(map[string]int64)
 		shards[i].calls = make(map[string]*call)
+		shards[i].asked = make(map[string]chan struct{})
 	}
 	return shards
 }
@@ -120,6 +122,25 @@ func (s *shard) touch(code string) {
 	delete(s.missing, code)
 	if running := s.calls[code]; running != nil {
 		running.touched = true
+	}
+}
+
+// ask returns what is closed when the entry of a code was validated, or could
+// not be.
+func (s *shard) ask(code string) <-chan struct{} {
+	answered := s.asked[code]
+	if answered == nil {
+		answered = make(chan struct{})
+		s.asked[code] = answered
+	}
+	return answered
+}
+
+// answer wakes those who wait for the entry of a code.
+func (s *shard) answer(code string) {
+	if answered := s.asked[code]; answered != nil {
+		close(answered)
+		delete(s.asked, code)
 	}
 }
 

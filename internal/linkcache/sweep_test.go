@@ -1,0 +1,168 @@
+package linkcache
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// gap makes everything that is cached stale, as after a failover, and lets so
+// much time pass as the links may be served unasked.
+func (b *bundle) gap(clock *clock) {
+	b.lose()
+	clock.add(2 * grace)
+	b.followed.Store(clock.at.Load()) // Postgres is there
+}
+
+// A link that changed unseen is not served as it was, not even once, however
+// long the sweep takes; here it does not even begin.
+func TestAStaleLinkIsConfirmedBeforeItIsServed(t *testing.T) {
+	t.Parallel()
+	clock := newClock()
+	b := setup(t, Options{Now: clock.now})
+	for _, code := range []string{"same", "stopped", "gone"} {
+		b.link(t, code)
+		b.target(t, code)
+	}
+	b.exec(t, "UPDATE urls SET is_active = false WHERE short_code = 'stopped'")
+	b.exec(t, "DELETE FROM urls WHERE short_code = 'gone'")
+	b.lose()
+	b.followed.Store(clock.at.Load())
+	if got := b.target(t, "stopped"); got != "https://example.com/stopped" {
+		t.Errorf("right after the gap: got %s, want what is cached, at once", got)
+	}
+	b.gap(clock)
+	b.background(t, b.refresh)
+	for code, want := range map[string]string{
+		"same": "https://example.com/same", "stopped": "inactive", "gone": "not found",
+	} {
+		var all sync.WaitGroup
+		for range 4 {
+			all.Go(func() {
+				if got := b.target(t, code); got != want {
+					t.Errorf("%s leads to %s, want %s", code, got, want)
+				}
+			})
+		}
+		all.Wait()
+	}
+	if n := b.count(func(s *shard) *atomic.Uint64 { return &s.confirms }); n == 0 {
+		t.Error("no lookup was counted as confirmed")
+	}
+}
+
+// A stale link is served as it is when nobody answers in time.
+func TestAStaleLinkIsNotHeldUp(t *testing.T) {
+	t.Parallel()
+	clock := newClock()
+	b := setup(t, Options{Now: clock.now})
+	b.link(t, "kept")
+	b.target(t, "kept")
+	b.exec(t, "UPDATE urls SET is_active = false")
+	b.gap(clock) // and nothing validates
+	began := time.Now()
+	wantTarget(t, b, "kept", "https://example.com/kept")
+	t.Logf("served after %s", time.Since(began))
+
+	// Its validation fails: those who wait are woken.
+	s := b.shardOf("kept")
+	s.mu.Lock()
+	answered := s.ask("kept")
+	s.mu.Unlock()
+	b.unwant([]string{"kept"})
+	select {
+	case <-answered:
+	default:
+		t.Error("lookups go on waiting for a validation that failed")
+	}
+	// Postgres is not there: nothing is asked.
+	clock.add(2 * liveFor)
+	before := b.count(func(s *shard) *atomic.Uint64 { return &s.stales })
+	wantTarget(t, b, "kept", "https://example.com/kept")
+	if n := b.count(func(s *shard) *atomic.Uint64 { return &s.stales }); n != before+1 {
+		t.Errorf("%v more were served stale, want 1", n-before)
+	}
+}
+
+// A sweep takes what was asked for lately first, misses nothing although
+// entries move, and goes on after Postgres failed it.
+func TestSweep(t *testing.T) {
+	t.Parallel()
+	b := setup(t, Options{Size: 5000})
+	b.link(t, "any")
+	for i := range 3000 {
+		b.restoreLink(savedLink{code: fmt.Sprint("old", i), link: &Link{ID: 1 << 40}, validAt: 1})
+	}
+	for i := range 100 {
+		b.shardOf(fmt.Sprint("old", i)).entries[fmt.Sprint("old", i)].used.Store(1)
+	}
+	b.epoch.Add(1)
+	at := cursor{lately: true}
+	if batch := b.takeStale(&at, sweepBatch); len(batch) != 100 {
+		t.Errorf("%d links were asked for lately, want 100", len(batch))
+	} else {
+		b.unwant(batch)
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if b.sweepAll(ended, sweepBatch) {
+		t.Error("a sweep that could ask nothing reports success")
+	}
+	if n := b.Len(); n != 3000 {
+		t.Fatalf("%d links, want 3000", n)
+	}
+	b.background(t, b.sweep)
+	b.lose()
+	eventually(t, "the sweep ends", func() bool { return b.sweeps.Load() == 0 })
+	if n := b.Len(); n != 0 {
+		t.Errorf("%d links are left, want 0: none of them exists", n)
+	}
+}
+
+// background runs a part of the cache until the test ends.
+func (b *bundle) background(t *testing.T, part func(context.Context)) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	var all sync.WaitGroup
+	all.Go(func() { part(ctx) })
+	t.Cleanup(func() { cancel(); all.Wait() })
+}
+
+// BenchmarkSweep is how long it takes until a million cached links have been
+// validated after the feed lost the thread.
+func BenchmarkSweep(b *testing.B) {
+	const links = 1_000_000
+	bun := setup(b, Options{Size: 2 * links})
+	ctx := context.Background()
+	if _, err := bun.pool.Exec(ctx, `INSERT INTO users (id, username, email) VALUES (1, 'ada', 'ada@example.com')`); err != nil {
+		b.Fatal(err)
+	}
+	if _, err := bun.pool.Exec(ctx, `INSERT INTO urls (user_id, short_code, original_url)
+		SELECT 1, 'c' || n, 'https://example.com/a/page/of/some/length/' || n FROM generate_series(1, $1::int) n`, links); err != nil {
+		b.Fatal(err)
+	}
+	if _, err := bun.pool.Exec(ctx, "VACUUM ANALYZE urls"); err != nil {
+		b.Fatal(err)
+	}
+	for i := 1; i <= links; i++ {
+		bun.restoreLink(savedLink{code: fmt.Sprint("c", i), link: &Link{ID: int64(i), Version: int64(i)}, validAt: 1})
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go bun.sweep(ctx)
+	b.ResetTimer()
+	for range b.N {
+		bun.lose()
+		eventuallyIn(b, 10*time.Minute, "the sweep ends", func() bool { return bun.sweeps.Load() == 0 })
+	}
+	for i := range bun.shards {
+		for _, e := range bun.shards[i].ring {
+			if e.epoch != bun.epoch.Load() {
+				b.Fatalf("%s is stale after the sweep", e.code)
+			}
+		}
+	}
+}
