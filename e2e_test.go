@@ -174,13 +174,18 @@ func TestShipFromAVolume(t *testing.T) {
 	if err := cluster.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	for _, args := range [][]string{{"spool", "ship", volume}, {"spool", "ship", volume, "--again"}} {
+	for _, args := range [][]string{{"spool", "ship", volume}, {"spool", "ship", volume, "--again"}, {"spool", "ship", volume, "--remove"}} {
 		if out, err := program(t, environ, args...).CombinedOutput(); err != nil {
 			t.Fatalf("%v: %v\n%s", args, err, out)
 		}
 		if n := countEvents(t, url, "clicked"); n != 10 {
 			t.Errorf("%d clicks after %v, want 10", n, args)
 		}
+	}
+	var batches, removed int
+	err := pgtest.Open(t, url).QueryRow(t.Context(), "SELECT count(*), count(removed_at) FROM click_batches").Scan(&batches, &removed)
+	if err != nil || batches == 0 || removed != batches {
+		t.Errorf("after the removal %d of %d batches are confirmed to be gone (%v)", removed, batches, err)
 	}
 }
 

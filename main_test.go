@@ -107,6 +107,38 @@ func TestTokens(t *testing.T) {
 	}
 }
 
+func TestBatches(t *testing.T) {
+	t.Parallel()
+	url := pgtest.URL(t)
+	environ := []string{"DATABASE_URL=" + url}
+	pool := pgtest.Open(t, url)
+	_, err := pool.Exec(t.Context(), `INSERT INTO click_batches (id, payload, clicks, oldest_at, failed_at, failure)
+		SELECT 'failed-' || n, '\x00', 3, now(), now(), 'malformed' FROM generate_series(1, 2) n`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, out, _ := command(t, environ, "batches", "list"); strings.Count(out, "malformed") != 2 || !strings.Contains(out, "failed-1") {
+		t.Errorf("list:\n%s", out)
+	}
+	code, _, stderr := command(t, environ, "batches", "retry", "nonsense", "failed-1")
+	if code != 1 || !strings.Contains(stderr, `"nonsense" is not the id of a failed batch`) {
+		t.Errorf("retry of an unknown batch: %d, %s", code, stderr)
+	}
+	if code, _, stderr := command(t, environ, "batches", "drop", "failed-2"); code != 0 {
+		t.Errorf("drop: %s", stderr)
+	}
+	if _, out, _ := command(t, environ, "batches", "list"); strings.Contains(out, "malformed") {
+		t.Errorf("list after retry and drop:\n%s", out)
+	}
+	var queued, dropped int
+	err = pool.QueryRow(t.Context(), `SELECT
+		(SELECT count(*) FROM click_batches b JOIN river_job j ON j.id = b.job_id WHERE b.id = 'failed-1' AND j.state = 'available'),
+		(SELECT count(*) FROM click_batches WHERE id = 'failed-2' AND payload IS NULL)`).Scan(&queued, &dropped)
+	if err != nil || queued != 1 || dropped != 1 {
+		t.Errorf("%d queued, %d dropped, want 1 and 1 (%v)", queued, dropped, err)
+	}
+}
+
 func TestOlderSchemaIsRefused(t *testing.T) {
 	t.Parallel()
 	environ := []string{"DATABASE_URL=" + pgtest.Empty(t), "LISTEN_ADDR=127.0.0.1:0", "ADMIN_ADDR=127.0.0.1:0", "SPOOL_DIR=" + t.TempDir()}

@@ -310,6 +310,7 @@ func (p *process) addWorker(ctx context.Context, queues string) error {
 	}
 	w, err := worker.New(worker.Options{
 		Pool: p.pool, Queues: chosen, OwnHosts: []string{public.Host}, Registry: p.registry, Log: p.log,
+		LedgerKeep: p.cfg.ClickLedgerKeep,
 	})
 	if err != nil {
 		return err

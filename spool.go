@@ -24,20 +24,24 @@ func spoolCommand(environ []string) *cobra.Command {
 }
 
 func spoolShipCommand(environ []string) *cobra.Command {
-	var again bool
+	var again, remove bool
 	cmd := &cobra.Command{
 		Use:   "ship DIR",
 		Short: "Ship the clicks that a vanished process left in DIR",
 		Long: `Ship the clicks that a vanished process left in DIR: a SPOOL_DIR, or one
-process's folder below it. What is in the database already is not counted twice.`,
+process's folder below it. What is in the database already is not counted twice.
+
+Shipped segments stay in DIR for SPOOL_KEEP, as those of a living process do; run
+this again, or let an API adopt the folder, to remove them then. With --remove
+they go at once, so that the volume can be thrown away.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			_, log, err := load(cmd, environ)
+			cfg, log, err := load(cmd, environ)
 			if err != nil {
 				return err
 			}
 			return withPool(cmd, environ, func(pool *pgxpool.Pool) error {
-				spool, err := clicks.OpenForShipping(args[0], clicks.Options{Log: log})
+				spool, err := clicks.OpenForShipping(args[0], clicks.Options{Keep: cfg.SpoolKeep, Log: log})
 				if err != nil {
 					return fmt.Errorf("open spool: %w", err)
 				}
@@ -56,11 +60,19 @@ process's folder below it. What is in the database already is not counted twice.
 				if err := shipper.Ship(cmd.Context()); err != nil {
 					return fmt.Errorf("ship: %w", err)
 				}
+				due := time.Now()
+				if remove {
+					due = due.Add(cfg.SpoolKeep + time.Second)
+				}
+				if err := shipper.Settle(cmd.Context(), due); err != nil {
+					return err
+				}
 				_, err = fmt.Fprintf(cmd.OutOrStdout(), "shipped %d segments\n", before.Segments)
 				return err
 			})
 		},
 	}
 	cmd.Flags().BoolVar(&again, "again", false, "also ship what was shipped before and is still kept, for a database that was set back")
+	cmd.Flags().BoolVar(&remove, "remove", false, "remove what was shipped at once instead of keeping it for SPOOL_KEEP")
 	return cmd
 }

@@ -132,7 +132,28 @@ func (s *Shipper) Drain(ctx context.Context) error {
 	if err := s.Spool.SealNow(ctx); err != nil {
 		return fmt.Errorf("seal spool: %w", err)
 	}
-	return s.Ship(ctx)
+	err := s.Ship(ctx)
+	// What was kept in memory ends with this process, and nobody else could say
+	// that it is gone.
+	return errors.Join(err, s.Settle(ctx, time.Now()))
+}
+
+// Settle removes the segments that by now were kept long enough, and tells the
+// ledger, which learns of a removal only when it is for good: until then its row
+// makes shipping the segment again harmless. An error says that some are left.
+func (s *Shipper) Settle(ctx context.Context, now time.Time) error {
+	for {
+		ids, err := s.Spool.RemoveExpired(now)
+		if err != nil {
+			err = fmt.Errorf("remove old segments: %w", err) // of some folder; ids are of others
+		}
+		if len(ids) > 0 {
+			err = errors.Join(err, s.confirm(ctx, ids))
+		}
+		if err != nil || len(ids) == 0 {
+			return err
+		}
+	}
 }
 
 // Ship ships all that is sealed, once. An error says that segments are left,
@@ -302,22 +323,15 @@ func (s *Shipper) insert(ctx context.Context, batches []clicks.Batch) error {
 }
 
 // tidy adopts folders of dead processes and removes segments that were kept
-// long enough. The ledger learns of a removal only when it is for good: until
-// then its row makes shipping the segment again harmless.
+// long enough.
 func (s *Shipper) tidy(ctx context.Context) {
 	if n, err := s.Spool.Adopt(); err != nil {
 		s.Log.WarnContext(ctx, "folders of other processes cannot be looked at", "error", err)
 	} else if n > 0 {
 		s.Log.InfoContext(ctx, "adopted the segments of a dead process", "segments", n)
 	}
-	for ctx.Err() == nil {
-		ids, err := s.Spool.RemoveExpired(time.Now())
-		if err != nil {
-			s.Log.WarnContext(ctx, "old segments cannot be removed", "error", err)
-		}
-		if len(ids) == 0 || s.confirm(ctx, ids) != nil {
-			return
-		}
+	if err := s.Settle(ctx, time.Now()); err != nil && ctx.Err() == nil && !postgres.Unavailable(err) {
+		s.Log.WarnContext(ctx, "old segments cannot be removed", "error", err) // shipping reports an outage
 	}
 }
 
@@ -325,11 +339,10 @@ func (s *Shipper) confirm(ctx context.Context, ids []string) error {
 	ctx, cancel := context.WithTimeout(ctx, shipTimeout)
 	defer cancel()
 	if err := queries.New(s.Pool).ConfirmSegmentsRemoved(ctx, ids); err != nil {
-		return err // shipping meets the same error and reports it
+		return fmt.Errorf("confirm removed segments: %w", err)
 	}
 	if err := s.Spool.Confirmed(ids); err != nil {
-		s.Log.WarnContext(ctx, "confirmed removals cannot be forgotten", "error", err)
-		return err
+		return fmt.Errorf("forget confirmed removals: %w", err)
 	}
 	return nil
 }

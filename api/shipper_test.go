@@ -32,9 +32,14 @@ type shipping struct {
 
 func newShipping(t *testing.T, pool *pgxpool.Pool, keep time.Duration) *shipping {
 	t.Helper()
+	return newShippingOf(t, pool, clicks.Options{Dir: t.TempDir(), Keep: keep})
+}
+
+func newShippingOf(t *testing.T, pool *pgxpool.Pool, o clicks.Options) *shipping {
+	t.Helper()
 	log := slog.New(slog.DiscardHandler)
-	dir := t.TempDir()
-	spool, err := clicks.Open(clicks.Options{Dir: dir, Keep: keep, Log: log})
+	o.Log = log
+	spool, err := clicks.Open(o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,7 +48,7 @@ func newShipping(t *testing.T, pool *pgxpool.Pool, keep time.Duration) *shipping
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &shipping{t, pool, dir, spool, NewShipper(ShipperOptions{Pool: pool, River: inserter, Spool: spool, Log: log})}
+	return &shipping{t, pool, o.Dir, spool, NewShipper(ShipperOptions{Pool: pool, River: inserter, Spool: spool, Log: log})}
 }
 
 // segment seals a segment of n clicks.
@@ -418,4 +423,26 @@ func TestShipAfterDeath(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.want(1, 7)
+}
+
+// What was kept in memory is gone once it is shipped: the ledger need not
+// remember it, also when the process ends at once.
+func TestShipperConfirmsWhatWasInMemory(t *testing.T) {
+	t.Parallel()
+	s := newShippingOf(t, pgtest.Pool(t), clicks.Options{Durability: clicks.Memory})
+	s.segment(2)
+	s.drain()
+	s.segment(3)
+	s.drain()
+	s.want(2, 5)
+	var confirmed int
+	if err := s.pool.QueryRow(t.Context(), `SELECT count(*) FROM click_batches WHERE removed_at IS NOT NULL`).Scan(&confirmed); err != nil {
+		t.Fatal(err)
+	}
+	if confirmed != 2 {
+		t.Errorf("%d removals confirmed, want 2", confirmed)
+	}
+	if ids, err := s.spool.RemoveExpired(time.Now()); err != nil || len(ids) > 0 {
+		t.Errorf("after the confirmation the spool still tells of %v (%v)", ids, err)
+	}
 }

@@ -60,5 +60,9 @@ ORDER BY low;
 
 -- name: PruneLinkChanges :execrows
 DELETE FROM link_changes
-WHERE changed_at < now() - @older_than::interval
-    AND id < (SELECT max(id) FROM link_changes);
+WHERE id IN (
+    SELECT c.id FROM link_changes c
+    WHERE c.changed_at < now() - @older_than::interval
+        AND c.id < (SELECT max(id) FROM link_changes)
+    LIMIT @row_limit
+);

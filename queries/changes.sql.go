@@ -184,12 +184,16 @@ func (q *Queries) PollLinkChanges(ctx context.Context, arg PollLinkChangesParams
 
 const pruneLinkChanges = `-- name: PruneLinkChanges :execrows
 DELETE FROM link_changes
-WHERE changed_at < now() - $1::interval
-    AND id < (SELECT max(id) FROM link_changes)
+WHERE id IN (
+    SELECT c.id FROM link_changes c
+    WHERE c.changed_at < now() - $1::interval
+        AND c.id < (SELECT max(id) FROM link_changes)
+    LIMIT $2
+)
 `
 
-func (q *Queries) PruneLinkChanges(ctx context.Context, olderThan pgtype.Interval) (int64, error) {
-	result, err := q.db.Exec(ctx, pruneLinkChanges, olderThan)
+func (q *Queries) PruneLinkChanges(ctx context.Context, olderThan pgtype.Interval, rowLimit int32) (int64, error) {
+	result, err := q.db.Exec(ctx, pruneLinkChanges, olderThan, rowLimit)
 	if err != nil {
 		return 0, err
 	}

@@ -17,16 +17,41 @@ FROM click_batches
 WHERE id = @id;
 
 -- name: LockClickBatch :one
--- The row alone decides whether there is still something to ingest.
-SELECT (ingested_at IS NOT NULL)::boolean AS ingested
+-- The row alone decides whether there is still something to ingest. One is
+-- forgotten when it is as old as what was cut off the ledger: it may be a replay.
+SELECT (ingested_at IS NOT NULL)::boolean AS ingested,
+    COALESCE(NOT forced AND oldest_at <= (SELECT max(cut_at) FROM click_ledger), false)::boolean AS forgotten
 FROM click_batches
 WHERE id = @id
 FOR UPDATE;
 
 -- name: FinishClickBatch :exec
 UPDATE click_batches
-SET payload = NULL, ingested_at = now()
+SET payload = NULL, ingested_at = now(), failed_at = NULL, failure = NULL
 WHERE id = @id;
+
+-- name: FailClickBatch :execrows
+-- Its payload stays, for an operator to retry or to drop.
+UPDATE click_batches
+SET failed_at = now(), failure = @failure
+WHERE id = @id AND ingested_at IS NULL AND failed_at IS NULL;
+
+-- name: ListFailedBatches :many
+SELECT id, clicks, octet_length(payload)::integer AS bytes, oldest_at, received_at, failed_at, failure
+FROM click_batches
+WHERE ingested_at IS NULL AND failed_at IS NOT NULL
+ORDER BY received_at, id;
+
+-- name: RetryFailedBatch :execrows
+UPDATE click_batches
+SET failed_at = NULL, failure = NULL, forced = true
+WHERE id = @id AND ingested_at IS NULL AND failed_at IS NOT NULL;
+
+-- name: DropFailedBatch :execrows
+-- The row stays in the ledger, so that shipping the segment again is harmless.
+UPDATE click_batches
+SET payload = NULL, ingested_at = now()
+WHERE id = @id AND ingested_at IS NULL AND failed_at IS NOT NULL;
 
 -- name: ConfirmSegmentsRemoved :exec
 UPDATE click_batches
@@ -35,7 +60,28 @@ WHERE id = ANY(@ids::text[]) AND removed_at IS NULL;
 
 -- name: PruneClickBatches :execrows
 DELETE FROM click_batches
-WHERE ingested_at IS NOT NULL AND removed_at < now() - @older_than::interval;
+WHERE id IN (
+    SELECT b.id FROM click_batches b
+    WHERE b.ingested_at IS NOT NULL AND b.removed_at < now() - @older_than::interval
+    LIMIT @row_limit
+);
+
+-- name: CutClickLedger :one
+-- Removes batches whose removal nobody confirmed, and remembers how far back
+-- that reaches. A clock that ran ahead counts for a day at most: one wrong by
+-- years must not make every later batch look like a replay.
+WITH cut AS (
+    DELETE FROM click_batches
+    WHERE id IN (
+        SELECT b.id FROM click_batches b
+        WHERE b.removed_at IS NULL AND b.ingested_at < now() - @older_than::interval
+        LIMIT @row_limit
+    )
+    RETURNING LEAST(oldest_at, received_at + interval '1 day') AS reach
+)
+UPDATE click_ledger
+SET cut_at = GREATEST(cut_at, (SELECT max(reach) FROM cut))
+RETURNING (SELECT count(*) FROM cut) AS batches;
 
 -- name: InsertClickRejects :copyfrom
 INSERT INTO click_rejects (batch_id, position, occurred_at, url_id, user_id, user_agent, referrer, reason)
@@ -81,12 +127,13 @@ FROM visitor_salts
 WHERE day = @day;
 
 -- name: DestroySalts :execrows
--- A day's salt lives as long as a batch of that day can still arrive.
+-- A day's salt lives as long as a batch of that day can still arrive. One that
+-- failed does not keep it, or it would be kept for ever (I9).
 DELETE FROM visitor_salts
 WHERE day < @before_day::date
     AND NOT EXISTS (
         SELECT FROM click_batches b
-        WHERE b.ingested_at IS NULL AND b.oldest_at < visitor_salts.day + 1
+        WHERE b.ingested_at IS NULL AND b.failed_at IS NULL AND b.oldest_at < visitor_salts.day + 1
     );
 
 -- name: ListStrandedBatches :many
@@ -94,7 +141,7 @@ WHERE day < @before_day::date
 -- discarded or cancelled is left alone for a while, for the operator to see.
 SELECT b.id
 FROM click_batches b
-WHERE b.ingested_at IS NULL
+WHERE b.ingested_at IS NULL AND b.failed_at IS NULL
     AND b.received_at < now() - @older_than::interval
     AND NOT EXISTS (
         SELECT FROM river_job j
@@ -106,7 +153,11 @@ ORDER BY b.received_at
 LIMIT @row_limit;
 
 -- name: PendingBatches :one
-SELECT count(*) AS batches, COALESCE(sum(clicks), 0)::bigint AS clicks,
-    COALESCE(EXTRACT(epoch FROM now() - min(oldest_at)), 0)::float8 AS oldest_seconds
+-- Those that failed wait for an operator, not for a worker.
+SELECT count(*) FILTER (WHERE failed_at IS NULL) AS batches,
+    COALESCE(sum(clicks) FILTER (WHERE failed_at IS NULL), 0)::bigint AS clicks,
+    COALESCE(EXTRACT(epoch FROM now() - min(oldest_at) FILTER (WHERE failed_at IS NULL)), 0)::float8 AS oldest_seconds,
+    count(failed_at) AS failed_batches,
+    COALESCE(sum(clicks) FILTER (WHERE failed_at IS NOT NULL), 0)::bigint AS failed_clicks
 FROM click_batches
 WHERE ingested_at IS NULL;

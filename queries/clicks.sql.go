@@ -99,16 +99,42 @@ func (q *Queries) CreateSalt(ctx context.Context, day time.Time, salt []byte) er
 	return err
 }
 
+const cutClickLedger = `-- name: CutClickLedger :one
+WITH cut AS (
+    DELETE FROM click_batches
+    WHERE id IN (
+        SELECT b.id FROM click_batches b
+        WHERE b.removed_at IS NULL AND b.ingested_at < now() - $1::interval
+        LIMIT $2
+    )
+    RETURNING LEAST(oldest_at, received_at + interval '1 day') AS reach
+)
+UPDATE click_ledger
+SET cut_at = GREATEST(cut_at, (SELECT max(reach) FROM cut))
+RETURNING (SELECT count(*) FROM cut) AS batches
+`
+
+// Removes batches whose removal nobody confirmed, and remembers how far back
+// that reaches. A clock that ran ahead counts for a day at most: one wrong by
+// years must not make every later batch look like a replay.
+func (q *Queries) CutClickLedger(ctx context.Context, olderThan pgtype.Interval, rowLimit int32) (int64, error) {
+	row := q.db.QueryRow(ctx, cutClickLedger, olderThan, rowLimit)
+	var batches int64
+	err := row.Scan(&batches)
+	return batches, err
+}
+
 const destroySalts = `-- name: DestroySalts :execrows
 DELETE FROM visitor_salts
 WHERE day < $1::date
     AND NOT EXISTS (
         SELECT FROM click_batches b
-        WHERE b.ingested_at IS NULL AND b.oldest_at < visitor_salts.day + 1
+        WHERE b.ingested_at IS NULL AND b.failed_at IS NULL AND b.oldest_at < visitor_salts.day + 1
     )
 `
 
-// A day's salt lives as long as a batch of that day can still arrive.
+// A day's salt lives as long as a batch of that day can still arrive. One that
+// failed does not keep it, or it would be kept for ever (I9).
 func (q *Queries) DestroySalts(ctx context.Context, beforeDay time.Time) (int64, error) {
 	result, err := q.db.Exec(ctx, destroySalts, beforeDay)
 	if err != nil {
@@ -117,9 +143,39 @@ func (q *Queries) DestroySalts(ctx context.Context, beforeDay time.Time) (int64,
 	return result.RowsAffected(), nil
 }
 
-const finishClickBatch = `-- name: FinishClickBatch :exec
+const dropFailedBatch = `-- name: DropFailedBatch :execrows
 UPDATE click_batches
 SET payload = NULL, ingested_at = now()
+WHERE id = $1 AND ingested_at IS NULL AND failed_at IS NOT NULL
+`
+
+// The row stays in the ledger, so that shipping the segment again is harmless.
+func (q *Queries) DropFailedBatch(ctx context.Context, id string) (int64, error) {
+	result, err := q.db.Exec(ctx, dropFailedBatch, id)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
+const failClickBatch = `-- name: FailClickBatch :execrows
+UPDATE click_batches
+SET failed_at = now(), failure = $1
+WHERE id = $2 AND ingested_at IS NULL AND failed_at IS NULL
+`
+
+// Its payload stays, for an operator to retry or to drop.
+func (q *Queries) FailClickBatch(ctx context.Context, failure *string, iD string) (int64, error) {
+	result, err := q.db.Exec(ctx, failClickBatch, failure, iD)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
+const finishClickBatch = `-- name: FinishClickBatch :exec
+UPDATE click_batches
+SET payload = NULL, ingested_at = now(), failed_at = NULL, failure = NULL
 WHERE id = $1
 `
 
@@ -179,10 +235,55 @@ type InsertClickRejectsParams struct {
 	Reason     string
 }
 
+const listFailedBatches = `-- name: ListFailedBatches :many
+SELECT id, clicks, octet_length(payload)::integer AS bytes, oldest_at, received_at, failed_at, failure
+FROM click_batches
+WHERE ingested_at IS NULL AND failed_at IS NOT NULL
+ORDER BY received_at, id
+`
+
+type ListFailedBatchesRow struct {
+	ID         string
+	Clicks     int32
+	Bytes      int32
+	OldestAt   time.Time
+	ReceivedAt time.Time
+	FailedAt   *time.Time
+	Failure    *string
+}
+
+func (q *Queries) ListFailedBatches(ctx context.Context) ([]ListFailedBatchesRow, error) {
+	rows, err := q.db.Query(ctx, listFailedBatches)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []ListFailedBatchesRow{}
+	for rows.Next() {
+		var i ListFailedBatchesRow
+		if err := rows.Scan(
+			&i.ID,
+			&i.Clicks,
+			&i.Bytes,
+			&i.OldestAt,
+			&i.ReceivedAt,
+			&i.FailedAt,
+			&i.Failure,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const listStrandedBatches = `-- name: ListStrandedBatches :many
 SELECT b.id
 FROM click_batches b
-WHERE b.ingested_at IS NULL
+WHERE b.ingested_at IS NULL AND b.failed_at IS NULL
     AND b.received_at < now() - $1::interval
     AND NOT EXISTS (
         SELECT FROM river_job j
@@ -217,23 +318,33 @@ func (q *Queries) ListStrandedBatches(ctx context.Context, olderThan pgtype.Inte
 }
 
 const lockClickBatch = `-- name: LockClickBatch :one
-SELECT (ingested_at IS NOT NULL)::boolean AS ingested
+SELECT (ingested_at IS NOT NULL)::boolean AS ingested,
+    COALESCE(NOT forced AND oldest_at <= (SELECT max(cut_at) FROM click_ledger), false)::boolean AS forgotten
 FROM click_batches
 WHERE id = $1
 FOR UPDATE
 `
 
-// The row alone decides whether there is still something to ingest.
-func (q *Queries) LockClickBatch(ctx context.Context, id string) (bool, error) {
+type LockClickBatchRow struct {
+	Ingested  bool
+	Forgotten bool
+}
+
+// The row alone decides whether there is still something to ingest. One is
+// forgotten when it is as old as what was cut off the ledger: it may be a replay.
+func (q *Queries) LockClickBatch(ctx context.Context, id string) (LockClickBatchRow, error) {
 	row := q.db.QueryRow(ctx, lockClickBatch, id)
-	var ingested bool
-	err := row.Scan(&ingested)
-	return ingested, err
+	var i LockClickBatchRow
+	err := row.Scan(&i.Ingested, &i.Forgotten)
+	return i, err
 }
 
 const pendingBatches = `-- name: PendingBatches :one
-SELECT count(*) AS batches, COALESCE(sum(clicks), 0)::bigint AS clicks,
-    COALESCE(EXTRACT(epoch FROM now() - min(oldest_at)), 0)::float8 AS oldest_seconds
+SELECT count(*) FILTER (WHERE failed_at IS NULL) AS batches,
+    COALESCE(sum(clicks) FILTER (WHERE failed_at IS NULL), 0)::bigint AS clicks,
+    COALESCE(EXTRACT(epoch FROM now() - min(oldest_at) FILTER (WHERE failed_at IS NULL)), 0)::float8 AS oldest_seconds,
+    count(failed_at) AS failed_batches,
+    COALESCE(sum(clicks) FILTER (WHERE failed_at IS NOT NULL), 0)::bigint AS failed_clicks
 FROM click_batches
 WHERE ingested_at IS NULL
 `
@@ -242,22 +353,35 @@ type PendingBatchesRow struct {
 	Batches       int64
 	Clicks        int64
 	OldestSeconds float64
+	FailedBatches int64
+	FailedClicks  int64
 }
 
+// Those that failed wait for an operator, not for a worker.
 func (q *Queries) PendingBatches(ctx context.Context) (PendingBatchesRow, error) {
 	row := q.db.QueryRow(ctx, pendingBatches)
 	var i PendingBatchesRow
-	err := row.Scan(&i.Batches, &i.Clicks, &i.OldestSeconds)
+	err := row.Scan(
+		&i.Batches,
+		&i.Clicks,
+		&i.OldestSeconds,
+		&i.FailedBatches,
+		&i.FailedClicks,
+	)
 	return i, err
 }
 
 const pruneClickBatches = `-- name: PruneClickBatches :execrows
 DELETE FROM click_batches
-WHERE ingested_at IS NOT NULL AND removed_at < now() - $1::interval
+WHERE id IN (
+    SELECT b.id FROM click_batches b
+    WHERE b.ingested_at IS NOT NULL AND b.removed_at < now() - $1::interval
+    LIMIT $2
+)
 `
 
-func (q *Queries) PruneClickBatches(ctx context.Context, olderThan pgtype.Interval) (int64, error) {
-	result, err := q.db.Exec(ctx, pruneClickBatches, olderThan)
+func (q *Queries) PruneClickBatches(ctx context.Context, olderThan pgtype.Interval, rowLimit int32) (int64, error) {
+	result, err := q.db.Exec(ctx, pruneClickBatches, olderThan, rowLimit)
 	if err != nil {
 		return 0, err
 	}
@@ -277,6 +401,20 @@ func (q *Queries) ReadClickBatch(ctx context.Context, id string) ([]byte, error)
 	var payload []byte
 	err := row.Scan(&payload)
 	return payload, err
+}
+
+const retryFailedBatch = `-- name: RetryFailedBatch :execrows
+UPDATE click_batches
+SET failed_at = NULL, failure = NULL, forced = true
+WHERE id = $1 AND ingested_at IS NULL AND failed_at IS NOT NULL
+`
+
+func (q *Queries) RetryFailedBatch(ctx context.Context, id string) (int64, error) {
+	result, err := q.db.Exec(ctx, retryFailedBatch, id)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
 }
 
 const setClickBatchJob = `-- name: SetClickBatchJob :exec

@@ -33,6 +33,7 @@ type agent struct {
 // use.
 type agents struct {
 	known *otter.Cache[string, *agent]
+	parse func(header string) *agent
 }
 
 func newAgents() (*agents, error) {
@@ -40,7 +41,7 @@ func newAgents() (*agents, error) {
 	if err != nil {
 		return nil, fmt.Errorf("set up user agent cache: %w", err)
 	}
-	return &agents{known: known}, nil
+	return &agents{known: known, parse: parseAgent}, nil
 }
 
 // get returns what header says. header may be kept.
@@ -50,7 +51,7 @@ func (a *agents) get(header string) *agent {
 	}
 	// The header shares the memory of its whole batch.
 	header = strings.Clone(header)
-	parsed := parseAgent(header)
+	parsed := a.parse(header)
 	a.known.Set(header, parsed)
 	return parsed
 }

@@ -43,6 +43,7 @@ func (e *event) time() time.Time { return time.UnixMicro(e.at).UTC() }
 type enricher struct {
 	pool   *pgxpool.Pool
 	agents *agents
+	panics map[int32]any       // by position in the batch
 	macs   map[int64]hash.Hash // by day since 1970, each keyed with its salt
 	day    int64               // of mac
 	mac    hash.Hash
@@ -54,23 +55,47 @@ func (d *deps) newEnricher() *enricher {
 	return &enricher{pool: d.pool, agents: d.agents, macs: map[int64]hash.Hash{}}
 }
 
-// events returns the clicks at the given positions as events, oldest first.
-// Only reading a day's salt can fail.
+// events returns the clicks at the given positions as events, oldest first,
+// but for those that it panicked on, which are in panics afterwards. Only
+// reading a day's salt can fail.
 func (e *enricher) events(ctx context.Context, batch []clicks.Click, positions []int32) ([]event, error) {
-	events := make([]event, len(positions))
-	for i, position := range positions {
+	events := make([]event, 0, len(positions))
+	for done := 0; done < len(positions); {
+		var err error
+		if events, err = e.appendEvents(ctx, events, batch, positions, &done); err != nil {
+			return nil, err
+		}
+	}
+	slices.SortStableFunc(events, func(a, b event) int { return cmp.Compare(a.at, b.at) })
+	return events, nil
+}
+
+// appendEvents goes on from the click that done counts to, and ends at the
+// first that it panics on, so that one costs no more than itself.
+func (e *enricher) appendEvents(ctx context.Context, to []event, batch []clicks.Click, positions []int32, done *int) (events []event, err error) {
+	events = to
+	defer func() {
+		if value := recover(); value != nil {
+			if e.panics == nil {
+				e.panics = map[int32]any{}
+			}
+			e.panics[positions[*done]] = value
+			*done++
+		}
+	}()
+	for ; *done < len(positions); *done++ {
+		position := positions[*done]
 		c := &batch[position]
 		visitor, err := e.visitor(ctx, c)
 		if err != nil {
 			return nil, err
 		}
-		events[i] = event{
+		events = append(events, event{
 			at: c.At.UnixMicro(), urlID: c.URLID, userID: c.UserID, visitor: visitor,
 			agent: e.agents.get(c.UserAgent), host: referrerHost(c.Referrer),
 			country: country(c.IP), position: position,
-		}
+		})
 	}
-	slices.SortStableFunc(events, func(a, b event) int { return cmp.Compare(a.at, b.at) })
 	return events, nil
 }
 

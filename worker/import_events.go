@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -17,6 +18,7 @@ type eventRows struct {
 	deps   *deps
 	run    *importRun
 	events []csvimport.Event
+	none   []time.Time     // months that cannot have a partition
 	owners map[int64]int64 // of links, as references found them
 }
 
@@ -32,7 +34,8 @@ func (r *eventRows) size() int        { return len(r.events) }
 func (r *eventRows) line(i int) int64 { return r.events[i].Line }
 func (r *eventRows) draws(int) bool   { return false }
 
-// prepare makes the partitions of the months that the rows fall into.
+// prepare makes the partitions of the months that the rows fall into, where
+// they can be had.
 func (r *eventRows) prepare(ctx context.Context) error {
 	var months []time.Time
 	for _, e := range r.events {
@@ -40,10 +43,19 @@ func (r *eventRows) prepare(ctx context.Context) error {
 			months = append(months, month)
 		}
 	}
-	if err := r.deps.partitions.Ensure(ctx, months...); err != nil {
-		return fmt.Errorf("ensure partitions of imported events: %w", err)
+	r.none = nil
+	for {
+		err := r.deps.partitions.Ensure(ctx, months...)
+		var none *postgres.MonthError
+		switch {
+		case err == nil:
+			return nil
+		case !errors.As(err, &none):
+			return fmt.Errorf("ensure partitions of imported events: %w", err)
+		}
+		r.none = append(r.none, none.Month)
+		months = slices.DeleteFunc(months, none.Month.Equal)
 	}
-	return nil
 }
 
 func (r *eventRows) references(ctx context.Context, q *queries.Queries, of []int) (map[int]fault, error) {
@@ -74,7 +86,9 @@ func (r *eventRows) faults(of []int, missingUsers map[int64]bool) map[int]fault 
 	faults := map[int]fault{}
 	for _, i := range of {
 		e := &r.events[i]
-		if _, known := r.owners[e.URLID]; !known {
+		if slices.ContainsFunc(r.none, postgres.MonthOf(e.At).Equal) {
+			faults[i] = fault{"timestamp", "is in a month that was taken out of the database"}
+		} else if _, known := r.owners[e.URLID]; !known {
 			faults[i] = fault{"url_id", "is not the id of a link"}
 		} else if e.UserID != nil && missingUsers[*e.UserID] {
 			faults[i] = noUser

@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/riverqueue/river"
+	"github.com/riverqueue/river/rivertype"
 
 	"github.com/signpost/signpost/internal/clicks"
 	"github.com/signpost/signpost/internal/csvimport"
@@ -47,7 +48,7 @@ func setup(t *testing.T) *site {
 }
 
 // start works the queues, with what a test wants changed.
-func (s *site) start(queues map[string]int) *Worker {
+func (s *site) start(queues map[string]int, change ...func(*deps)) *Worker {
 	s.Helper()
 	w, err := New(Options{
 		Pool: s.pool, Queues: queues, OwnHosts: []string{"sign.test"},
@@ -55,6 +56,9 @@ func (s *site) start(queues map[string]int) *Worker {
 	})
 	if err != nil {
 		s.Fatalf("new worker: %v", err)
+	}
+	for _, change := range change {
+		change(w.deps)
 	}
 	if err := w.Start(s.ctx); err != nil {
 		s.Fatalf("start worker: %v", err)
@@ -290,4 +294,26 @@ func (s *site) ended(id int64) queries.Import {
 // soon lets a periodic job be inserted once a second.
 func soon() *river.InsertOpts {
 	return &river.InsertOpts{Queue: jobs.QueueMaintenance, UniqueOpts: river.UniqueOpts{ByPeriod: time.Second}}
+}
+
+// run has a periodic job run now, and waits for its end.
+func (s *site) run(args river.JobArgs) {
+	s.Helper()
+	var job *rivertype.JobInsertResult
+	s.eventually(args.Kind()+" is inserted", func() bool { // once a second
+		var err error
+		if job, err = s.river.Insert(s.ctx, args, soon()); err != nil {
+			s.Fatalf("insert %s: %v", args.Kind(), err)
+		}
+		return !job.UniqueSkippedAsDuplicate
+	})
+	s.eventually(args.Kind()+" ends", func() bool {
+		switch s.jobState(job.Job.ID) {
+		case "completed":
+			return true
+		case "discarded", "cancelled":
+			s.Fatalf("%s failed: %s", args.Kind(), s.text("SELECT errors[1]->>'error' FROM river_job WHERE id = $1", job.Job.ID))
+		}
+		return false
+	})
 }

@@ -22,6 +22,8 @@ type metrics struct {
 	batchesPending  prometheus.Gauge
 	clicksPending   prometheus.Gauge
 	oldestPending   prometheus.Gauge
+	batchesFailed   prometheus.Gauge
+	clicksFailed    prometheus.Gauge
 	clicksIngested  prometheus.Counter
 	clicksRejected  *prometheus.CounterVec
 	importRows      *prometheus.CounterVec
@@ -59,6 +61,8 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 		batchesPending: gauge("signpost_click_batches_pending", "Click batches in Postgres that are not ingested."),
 		clicksPending:  gauge("signpost_clicks_pending", "Clicks in batches that are not ingested."),
 		oldestPending:  gauge("signpost_clicks_pending_oldest_seconds", "Age of the oldest click in a batch that is not ingested."),
+		batchesFailed:  gauge("signpost_click_batches_failed", "Click batches that cannot be ingested as they are and wait for an operator."),
+		clicksFailed:   gauge("signpost_clicks_failed", "Clicks in batches that wait for an operator."),
 		clicksIngested: f.NewCounter(prometheus.CounterOpts{Name: "signpost_clicks_ingested_total", Help: "Clicks that became events."}),
 		clicksRejected: counters("signpost_clicks_rejected_total", "Clicks that could not become events and were set aside, by reason.", "reason"),
 		importRows:     counters("signpost_import_rows_total", "Rows of imports, by kind and outcome.", "kind", "outcome"),

@@ -23,41 +23,64 @@ const (
 	//
 	// BUG: clicks that come out of a spool after that, when Postgres was away
 	// for days, get a new salt, so that visitors of their day count once more.
+	// The same goes for a failed batch that is retried after that.
 	saltsKept = 2
-	// pruneTimeout is generous, since a prune that is cut off removes nothing.
-	pruneTimeout = 5 * time.Minute
+	// prunePiece is how many rows go in one transaction, so that none is long and
+	// what is done is kept when the rest has to wait for the next run.
+	prunePiece = 5_000
 )
+
+// DefaultLedgerKeep is three times the longest that a spool can be told to keep
+// its segments.
+const DefaultLedgerKeep = 90 * 24 * time.Hour
 
 // prune removes what has served.
 type prune struct {
 	river.WorkerDefaults[jobs.Prune]
-	deps *deps
+	deps  *deps
+	piece int32
 }
-
-// Timeout implements [river.Worker].
-func (w *prune) Timeout(*river.Job[jobs.Prune]) time.Duration { return pruneTimeout }
 
 // Work implements [river.Worker]. Salts come first and no part waits for the
 // success of another: a salt that outlives its day is a broken promise (I9).
 func (w *prune) Work(ctx context.Context, _ *river.Job[jobs.Prune]) error {
 	q := queries.New(w.deps.pool)
-	var errs []error
-	note := func(what string, err error) {
-		if err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", what, err))
+	_, err := q.DestroySalts(ctx, time.Now().UTC().Truncate(24*time.Hour).AddDate(0, 0, -saltsKept))
+	errs := []error{wrap("destroy salts", err)}
+	for _, table := range []struct {
+		what  string
+		piece func() (int64, error)
+	}{
+		{"click batches", func() (int64, error) { return q.PruneClickBatches(ctx, interval(batchesKept), w.piece) }},
+		{"unconfirmed click batches", func() (int64, error) { return q.CutClickLedger(ctx, interval(w.deps.ledgerKeep), w.piece) }},
+		{"link changes", func() (int64, error) { return q.PruneLinkChanges(ctx, interval(changesKept), w.piece) }},
+	} {
+		errs = append(errs, wrap("prune "+table.what, w.inPieces(ctx, table.what, table.piece)))
+	}
+	return errors.Join(errs...)
+}
+
+// inPieces removes piece by piece until nothing is left. What was removed stays
+// so when the time is up: the next run goes on.
+func (w *prune) inPieces(ctx context.Context, what string, piece func() (int64, error)) error {
+	for total := int64(0); ; {
+		n, err := piece()
+		total += n
+		if err == nil && n == int64(w.piece) {
+			continue
 		}
+		if total > 0 {
+			w.deps.log.DebugContext(ctx, "pruned", "what", what, "rows", total)
+		}
+		return err
 	}
-	salts, err := q.DestroySalts(ctx, time.Now().UTC().Truncate(24*time.Hour).AddDate(0, 0, -saltsKept))
-	note("destroy salts", err)
-	batches, err := q.PruneClickBatches(ctx, interval(batchesKept))
-	note("prune click batches", err)
-	changes, err := q.PruneLinkChanges(ctx, interval(changesKept))
-	note("prune link changes", err)
-	if len(errs) > 0 {
-		return errors.Join(errs...)
+}
+
+func wrap(action string, err error) error {
+	if err == nil {
+		return nil
 	}
-	w.deps.log.DebugContext(ctx, "pruned", "link_changes", changes, "click_batches", batches, "salts", salts)
-	return nil
+	return fmt.Errorf("%s: %w", action, err)
 }
 
 func interval(d time.Duration) pgtype.Interval {

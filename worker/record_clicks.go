@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/riverqueue/river"
 
 	"github.com/signpost/signpost/internal/clicks"
@@ -20,8 +21,14 @@ import (
 // Why a click was set aside, as signpost_clicks_rejected_total says it.
 const (
 	rejectedTime    = "time"    // outside of the months that events may have
+	rejectedMonth   = "month"   // of a month whose partition an operator detached
 	rejectedRefused = "refused" // Postgres would not store it
+	rejectedPanic   = "panic"   // it could not be enriched: a bug
 )
+
+// errForgotten says that a batch may have been ingested before the ledger was cut.
+var errForgotten = errors.New("the batch is older than the ledger reaches and may have been counted before; " +
+	"ingest it with `signpost batches retry`, or drop it")
 
 // recordClicks makes events and rollups of one click batch, exactly once (I2).
 type recordClicks struct {
@@ -36,22 +43,72 @@ type recordClicks struct {
 // done over with care: split until the clicks at fault are found.
 func (w *recordClicks) Work(ctx context.Context, job *river.Job[jobs.RecordClicks]) error {
 	batch, err := w.read(ctx, job.Args.BatchID)
+	if errors.Is(err, clicks.ErrBadBatch) {
+		return w.bad(ctx, job, err)
+	}
 	if err != nil || batch == nil {
 		return err
 	}
 	err = w.ingest(ctx, job, batch)
 	if postgres.NoPartition(err) {
 		w.deps.partitions.Forget()
-		if err := w.ensurePartitions(ctx, batch.events); err != nil {
+		if err := w.ensurePartitions(ctx, batch); err != nil {
 			return err
 		}
 		err = w.ingest(ctx, job, batch)
 	}
-	if postgres.DataFault(err) {
+	if postgres.DataFault(err) || postgres.NoPartition(err) {
 		batch.careful = true
 		err = w.ingest(ctx, job, batch)
 	}
+	if errors.Is(err, errForgotten) {
+		return errors.Join(w.fail(ctx, batch.id, err), river.JobCancel(err))
+	}
 	return err
+}
+
+// bad gives a batch that cannot be decoded the tries of any other job, because
+// a worker of a newer release may know what it is. Then it is failed: it keeps
+// its payload and waits for an operator, its job discarded.
+func (w *recordClicks) bad(ctx context.Context, job *river.Job[jobs.RecordClicks], err error) error {
+	if job.Attempt < job.MaxAttempts {
+		return err
+	}
+	return errors.Join(err, w.fail(ctx, job.Args.BatchID, err))
+}
+
+// fail takes a batch out of the line.
+func (w *recordClicks) fail(ctx context.Context, id string, why error) error {
+	reason := clicks.Clean(why.Error(), 500)
+	n, err := queries.New(w.deps.pool).FailClickBatch(ctx, &reason, id)
+	if err != nil {
+		return fmt.Errorf("fail click batch: %w", err)
+	}
+	if n > 0 {
+		w.deps.log.ErrorContext(ctx, "a click batch failed and waits for an operator", "batch_id", id, "error", why)
+	}
+	return nil
+}
+
+// RetryBatch has a failed batch ingested again, by a new job, and returns how
+// many failed batches of that id there were: 0 or 1. One that may be a replay is
+// ingested all the same. River may be a client that only inserts.
+func RetryBatch(ctx context.Context, pool *pgxpool.Pool, client *river.Client[pgx.Tx], id string) (n int64, err error) {
+	err = postgres.InTx(ctx, pool, func(tx pgx.Tx) error {
+		q := queries.New(tx)
+		if n, err = q.RetryFailedBatch(ctx, id); err != nil || n == 0 {
+			return err
+		}
+		job, err := client.InsertTx(ctx, tx, jobs.RecordClicks{BatchID: id}, nil)
+		if err != nil {
+			return fmt.Errorf("insert job: %w", err)
+		}
+		return q.SetClickBatchJob(ctx, &job.Job.ID, id)
+	})
+	if err != nil {
+		return 0, fmt.Errorf("retry click batch: %w", err)
+	}
+	return n, nil
 }
 
 // clickBatch is a batch on its way into the tables.
@@ -59,8 +116,14 @@ type clickBatch struct {
 	id       string
 	clicks   []clicks.Click
 	events   []event
-	badTimes []queries.InsertClickRejectsParams
+	setAside []reject
 	careful  bool
+}
+
+// reject is a click that is set aside.
+type reject struct {
+	reason string // of the metric
+	row    queries.InsertClickRejectsParams
 }
 
 // read returns nil for a batch that was ingested already.
@@ -76,14 +139,30 @@ func (w *recordClicks) read(ctx context.Context, id string) (*clickBatch, error)
 		return nil, nil
 	}
 	batch := &clickBatch{id: id}
-	if batch.clicks, err = clicks.DecodeBatch(payload); err != nil {
+	if batch.clicks, err = decode(payload); err != nil {
 		return nil, fmt.Errorf("decode click batch: %w", err)
 	}
 	good := batch.setAsideBadTimes(time.Now())
-	if batch.events, err = w.deps.newEnricher().events(ctx, batch.clicks, good); err != nil {
+	enricher := w.deps.newEnricher()
+	if batch.events, err = enricher.events(ctx, batch.clicks, good); err != nil {
 		return nil, err
 	}
-	return batch, w.ensurePartitions(ctx, batch.events)
+	for position, value := range enricher.panics {
+		batch.reject(position, rejectedPanic, fmt.Sprint(value))
+		w.deps.log.ErrorContext(ctx, "a click could not be enriched", "batch_id", id, "position", position, "panic", value)
+	}
+	return batch, w.ensurePartitions(ctx, batch)
+}
+
+// decode returns an error that wraps clicks.ErrBadBatch also where the decoder
+// panics: what it was given came from outside of this process.
+func decode(payload []byte) (batch []clicks.Click, err error) {
+	defer func() {
+		if value := recover(); value != nil {
+			batch, err = nil, fmt.Errorf("%w: panic: %v", clicks.ErrBadBatch, value)
+		}
+	}()
+	return clicks.DecodeBatch(payload)
 }
 
 // setAsideBadTimes takes out clicks of a clock so wrong that there is no
@@ -95,7 +174,7 @@ func (b *clickBatch) setAsideBadTimes(now time.Time) (good []int32) {
 	good = make([]int32, 0, len(b.clicks))
 	for i := range b.clicks {
 		if at := b.clicks[i].At; at.Before(first) || !at.Before(end) {
-			b.badTimes = append(b.badTimes, b.reject(int32(i), rejectedTime, "time is out of range"))
+			b.reject(int32(i), rejectedTime, "time is out of range")
 		} else {
 			good = append(good, int32(i))
 		}
@@ -103,51 +182,83 @@ func (b *clickBatch) setAsideBadTimes(now time.Time) (good []int32) {
 	return good
 }
 
-// reject describes a click that is set aside. Its address is left out (I9).
-func (b *clickBatch) reject(position int32, reason, detail string) queries.InsertClickRejectsParams {
+// setAsideMonth takes out the clicks of a month that cannot have a partition.
+func (b *clickBatch) setAsideMonth(none *postgres.MonthError) {
+	kept := b.events[:0]
+	for _, e := range b.events {
+		if postgres.MonthOf(e.time()).Equal(none.Month) {
+			b.reject(e.position, rejectedMonth, none.Error())
+		} else {
+			kept = append(kept, e)
+		}
+	}
+	b.events = kept
+}
+
+func (b *clickBatch) reject(position int32, reason, detail string) {
+	b.setAside = append(b.setAside, b.rejected(position, reason, detail))
+}
+
+// rejected describes a click that is set aside. Its address is left out (I9).
+func (b *clickBatch) rejected(position int32, reason, detail string) reject {
 	c := b.clicks[position]
 	// Bounded to what a timestamp can hold and people can read.
 	at := c.At
 	if at.Year() < 1 || at.Year() > 9999 {
 		at = time.Unix(0, 0).UTC()
 	}
-	return queries.InsertClickRejectsParams{
+	return reject{reason, queries.InsertClickRejectsParams{
 		BatchID: b.id, Position: position, OccurredAt: at, URLID: c.URLID, UserID: c.UserID,
 		UserAgent: new(clicks.Clean(c.UserAgent, clicks.MaxUserAgent)),
 		Referrer:  new(clicks.Clean(c.Referrer, clicks.MaxReferrer)),
 		Reason:    reason + ": " + clicks.Clean(detail, 200),
+	}}
+}
+
+// ensurePartitions makes the partitions that a batch needs, and sets aside the
+// clicks of months that cannot have one: they must not keep back the others.
+func (w *recordClicks) ensurePartitions(ctx context.Context, b *clickBatch) error {
+	for {
+		err := w.deps.partitions.Ensure(ctx, b.months()...)
+		var none *postgres.MonthError
+		switch {
+		case err == nil:
+			return nil
+		case !errors.As(err, &none):
+			return fmt.Errorf("ensure partitions of a click batch: %w", err)
+		}
+		b.setAsideMonth(none)
 	}
 }
 
-func (w *recordClicks) ensurePartitions(ctx context.Context, events []event) error {
+func (b *clickBatch) months() []time.Time {
 	var months []time.Time
-	for i := range events {
-		month := postgres.MonthOf(events[i].time())
+	for i := range b.events {
+		month := postgres.MonthOf(b.events[i].time())
 		if len(months) == 0 || !month.Equal(months[len(months)-1]) {
 			months = append(months, month)
 		}
 	}
-	if err := w.deps.partitions.Ensure(ctx, months...); err != nil {
-		return fmt.Errorf("ensure partitions of a click batch: %w", err)
-	}
-	return nil
+	return months
 }
 
 // ingest is the transaction. The locked batch row alone decides whether there
 // is something to do; the job row says nothing, since it may run twice.
 func (w *recordClicks) ingest(ctx context.Context, job *river.Job[jobs.RecordClicks], b *clickBatch) error {
 	var stored []event
-	var refused []queries.InsertClickRejectsParams
+	var rejects []reject
 	err := w.deps.inTx(ctx, func(tx pgx.Tx, q *queries.Queries) error {
-		ingested, err := q.LockClickBatch(ctx, b.id)
-		if err != nil {
+		stored, rejects = nil, nil
+		row, err := q.LockClickBatch(ctx, b.id)
+		switch {
+		case err != nil:
 			return fmt.Errorf("lock click batch: %w", err)
-		}
-		if ingested {
-			stored, refused = nil, nil
+		case row.Ingested:
 			return complete(ctx, tx, job)
+		case row.Forgotten:
+			return errForgotten
 		}
-		if stored, refused, err = b.store(ctx, tx, q); err != nil {
+		if stored, rejects, err = b.store(ctx, tx, q); err != nil {
 			return err
 		}
 		if err := addRollups(ctx, q, countRollups(stored)); err != nil {
@@ -161,61 +272,70 @@ func (w *recordClicks) ingest(ctx context.Context, job *river.Job[jobs.RecordCli
 	if err != nil {
 		return err
 	}
-	w.account(ctx, b, stored, refused)
+	w.account(ctx, b, stored, rejects)
 	return nil
 }
 
-func (w *recordClicks) account(ctx context.Context, b *clickBatch, stored []event, refused []queries.InsertClickRejectsParams) {
+func (w *recordClicks) account(ctx context.Context, b *clickBatch, stored []event, rejects []reject) {
 	w.deps.metrics.clicksIngested.Add(float64(len(stored)))
-	if len(refused) == 0 {
+	if len(rejects) == 0 {
 		return
 	}
-	byTime := min(len(b.badTimes), len(refused))
-	w.deps.metrics.clicksRejected.WithLabelValues(rejectedTime).Add(float64(byTime))
-	w.deps.metrics.clicksRejected.WithLabelValues(rejectedRefused).Add(float64(len(refused) - byTime))
-	w.deps.log.ErrorContext(ctx, "clicks were set aside", "batch_id", b.id, "clicks", len(refused), "reason", refused[len(refused)-1].Reason)
+	for _, r := range rejects {
+		w.deps.metrics.clicksRejected.WithLabelValues(r.reason).Inc()
+	}
+	w.deps.log.ErrorContext(ctx, "clicks were set aside", "batch_id", b.id, "clicks", len(rejects), "reason", rejects[len(rejects)-1].row.Reason)
 }
 
 // store writes what it can and sets the rest aside.
-func (b *clickBatch) store(ctx context.Context, tx pgx.Tx, q *queries.Queries) (stored []event, refused []queries.InsertClickRejectsParams, err error) {
-	refused = slices.Clone(b.badTimes)
+func (b *clickBatch) store(ctx context.Context, tx pgx.Tx, q *queries.Queries) (stored []event, rejects []reject, err error) {
+	rejects = slices.Clone(b.setAside)
 	if b.careful {
-		stored, refused, err = b.storeHalves(ctx, tx, b.events, nil, refused)
+		stored, rejects, err = b.storeHalves(ctx, tx, b.events, nil, rejects)
 	} else {
 		stored, err = b.events, copyEvents(ctx, tx, b.events)
 	}
-	if err != nil {
-		return nil, nil, err
+	if err != nil || len(rejects) == 0 {
+		return stored, nil, err
 	}
-	if len(refused) > 0 {
-		if _, err := q.InsertClickRejects(ctx, refused); err != nil {
-			return nil, nil, fmt.Errorf("set clicks aside: %w", err)
-		}
+	rows := make([]queries.InsertClickRejectsParams, len(rejects))
+	for i, r := range rejects {
+		rows[i] = r.row
 	}
-	return stored, refused, nil
+	if _, err := q.InsertClickRejects(ctx, rows); err != nil {
+		return nil, nil, fmt.Errorf("set clicks aside: %w", err)
+	}
+	return stored, rejects, nil
 }
 
 // storeHalves copies events below a savepoint, and each half by itself when
 // Postgres refuses them together.
-func (b *clickBatch) storeHalves(ctx context.Context, tx pgx.Tx, events, stored []event, refused []queries.InsertClickRejectsParams) ([]event, []queries.InsertClickRejectsParams, error) {
+func (b *clickBatch) storeHalves(ctx context.Context, tx pgx.Tx, events, stored []event, rejects []reject) ([]event, []reject, error) {
 	if len(events) == 0 {
-		return stored, refused, nil
+		return stored, rejects, nil
 	}
 	err := pgx.BeginFunc(ctx, tx, func(tx pgx.Tx) error { return copyEvents(ctx, tx, events) })
 	switch {
 	case err == nil:
-		return append(stored, events...), refused, nil
-	case !postgres.DataFault(err):
+		return append(stored, events...), rejects, nil
+	case !postgres.DataFault(err) && !postgres.NoPartition(err):
 		return nil, nil, err
 	case len(events) == 1:
-		return stored, append(refused, b.reject(events[0].position, rejectedRefused, err.Error())), nil
+		return stored, append(rejects, b.rejected(events[0].position, refusal(err), err.Error())), nil
 	}
 	half := len(events) / 2
-	stored, refused, err = b.storeHalves(ctx, tx, events[:half], stored, refused)
+	stored, rejects, err = b.storeHalves(ctx, tx, events[:half], stored, rejects)
 	if err != nil {
 		return nil, nil, err
 	}
-	return b.storeHalves(ctx, tx, events[half:], stored, refused)
+	return b.storeHalves(ctx, tx, events[half:], stored, rejects)
+}
+
+func refusal(err error) string {
+	if postgres.NoPartition(err) {
+		return rejectedMonth
+	}
+	return rejectedRefused
 }
 
 // rollups counts clicks by link and quarter of an hour, and by link and UTC

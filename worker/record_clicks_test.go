@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/signpost/signpost/internal/clicks"
@@ -453,4 +454,139 @@ func TestRecordClicksAfterAPartitionWasDropped(t *testing.T) {
 	s.ship("a-2", []clicks.Click{click(1, at)})
 	s.eventually("second is ingested", s.allIngested)
 	s.wantCounted(1)
+}
+
+// Clicks of a month whose partition somebody detached are set aside; they keep
+// back no other click, and the table is left alone.
+func TestRecordClicksOfADetachedMonth(t *testing.T) {
+	s := setup(t)
+	at := time.Date(2015, time.March, 31, 23, 59, 50, 0, time.UTC)
+	s.exec("CREATE TABLE events_2015_03 (LIKE events)")
+	s.ship("a-1", many(20, at)) // ten of them in April
+	w := s.start(nil)
+	s.eventually("batch is ingested", s.allIngested)
+	s.wantCounted(10)
+	s.wantInt(10, "SELECT count(*) FROM click_rejects WHERE reason LIKE 'month: %events_2015_03%' AND occurred_at < '2015-04-01'")
+	s.wantInt(0, "SELECT count(*) FROM events_2015_03")
+	if n := testutil.ToFloat64(w.deps.metrics.clicksRejected.WithLabelValues(rejectedMonth)); n != 10 {
+		t.Errorf("the counter of clicks without a month says %v", n)
+	}
+}
+
+// A partition of an operator's own that holds half of the month takes what it
+// can; the rest does not keep the batch for ever.
+func TestRecordClicksOfHalfAMonth(t *testing.T) {
+	s := setup(t)
+	s.exec("CREATE TABLE half PARTITION OF events FOR VALUES FROM ('2015-03-01') TO ('2015-03-15')")
+	s.ship("a-1", many(20, time.Date(2015, time.March, 14, 23, 59, 50, 0, time.UTC)))
+	s.start(nil)
+	s.eventually("batch is ingested", s.allIngested)
+	s.wantCounted(10)
+	s.wantInt(10, "SELECT count(*) FROM click_rejects WHERE reason LIKE 'month: %' AND occurred_at >= '2015-03-15'")
+}
+
+// A batch that nobody can decode ends: kept, counted, visible with its reason,
+// blocking neither other batches nor the end of its day's salt, and ready to be
+// retried.
+func TestUndecodableBatchFails(t *testing.T) {
+	s := setup(t)
+	good := clicks.EncodeBatch(many(5, time.Now().Add(-96*time.Hour)))
+	s.store("bad", append(slices.Clone(good), 'x'), 5)
+	id := s.queue("bad")
+	s.exec("UPDATE click_batches SET oldest_at = now() - interval '96 hours', received_at = now() - interval '1 hour'")
+	s.exec("UPDATE river_job SET attempt = max_attempts - 1 WHERE id = $1", id)
+	w := s.start(nil)
+	s.eventually("job is discarded", func() bool { return s.jobState(id) == "discarded" })
+	if why := s.text("SELECT failure FROM click_batches WHERE failed_at IS NOT NULL AND payload IS NOT NULL"); !strings.Contains(why, "malformed click batch") {
+		t.Errorf("the batch says %q", why)
+	}
+	if err := w.deps.sampleOnce(s.ctx); err != nil {
+		t.Fatalf("sample: %v", err)
+	}
+	for gauge, want := range map[prometheus.Gauge]float64{
+		w.deps.metrics.batchesFailed: 1, w.deps.metrics.clicksFailed: 5,
+		w.deps.metrics.batchesPending: 0, w.deps.metrics.clicksPending: 0, w.deps.metrics.oldestPending: 0,
+	} {
+		if got := testutil.ToFloat64(gauge); got != want {
+			t.Errorf("%v says %v, want %v", gauge.Desc(), got, want)
+		}
+	}
+	// Neither rescue nor its salt waits for it.
+	s.exec("UPDATE river_job SET finalized_at = now() - interval '10 minutes' WHERE id = $1", id)
+	s.exec("INSERT INTO visitor_salts VALUES ((now() AT TIME ZONE 'UTC')::date - 4, decode(repeat('00', 32), 'hex'))")
+	s.run(jobs.Rescue{})
+	s.run(jobs.Prune{})
+	s.wantInt(1, "SELECT count(*) FROM river_job WHERE kind = 'record_clicks'")
+	s.wantInt(0, "SELECT count(*) FROM visitor_salts")
+
+	// An operator who knows better retries it.
+	s.exec("UPDATE click_batches SET payload = $1", good)
+	for _, want := range []int64{1, 0} {
+		n, err := RetryBatch(s.ctx, s.pool, s.river, "bad")
+		if err != nil || n != want {
+			t.Fatalf("retry: %d batches, %v; want %d", n, err, want)
+		}
+	}
+	s.eventually("batch is ingested", s.allIngested)
+	s.wantCounted(5)
+	s.wantInt(0, "SELECT count(*) FROM click_batches WHERE failed_at IS NOT NULL")
+}
+
+// Whoever retries the job itself instead, as in River's own pages, is served as
+// well.
+func TestUndecodableBatchIsRetriedByItsJob(t *testing.T) {
+	s := setup(t)
+	s.store("bad", []byte("no batch at all"), 5)
+	id := s.queue("bad")
+	s.exec("UPDATE river_job SET attempt = max_attempts - 1 WHERE id = $1", id)
+	s.start(nil)
+	s.eventually("job is discarded", func() bool { return s.jobState(id) == "discarded" })
+	s.exec("UPDATE click_batches SET payload = $1", clicks.EncodeBatch(many(5, time.Now())))
+	if _, err := s.river.JobRetry(s.ctx, id); err != nil {
+		t.Fatalf("retry job: %v", err)
+	}
+	s.eventually("batch is ingested", s.allIngested)
+	s.wantCounted(5)
+}
+
+// A click that makes the enricher panic costs no other.
+func TestRecordClicksSetsAsideWhatItPanicsOn(t *testing.T) {
+	s := setup(t)
+	batch := many(10, time.Now())
+	for _, i := range []int{0, 4, 5, 9} {
+		batch[i].UserAgent = fmt.Sprint("bomb ", i)
+	}
+	s.ship("a-1", batch)
+	s.start(nil, func(d *deps) {
+		d.agents.parse = func(header string) *agent {
+			if strings.HasPrefix(header, "bomb") {
+				panic("cannot parse " + header)
+			}
+			return parseAgent(header)
+		}
+	})
+	s.eventually("batch is ingested", s.allIngested)
+	s.wantCounted(6)
+	s.wantInt(4, "SELECT count(*) FROM click_rejects WHERE reason LIKE 'panic: cannot parse bomb%' AND user_agent LIKE 'bomb%'")
+}
+
+// A day's salt outlives its day while clicks of that day wait: the backlog's
+// visitors are those of the clicks that went through in time. Then it is
+// destroyed.
+func TestSaltOfABacklogThatCrossedMidnight(t *testing.T) {
+	s := setup(t)
+	day := time.Now().UTC().Truncate(24*time.Hour).AddDate(0, 0, -5).Add(23*time.Hour + 59*time.Minute)
+	s.ship("in-time", []clicks.Click{click(1, day)})
+	s.start(nil)
+	s.eventually("first is ingested", s.allIngested)
+	s.store("backlog", clicks.EncodeBatch([]clicks.Click{click(2, day.Add(time.Second)), click(3, day.Add(2*time.Minute))}), 2)
+	s.exec("UPDATE click_batches SET oldest_at = $1 WHERE id = 'backlog'", day.Add(time.Second))
+	s.run(jobs.Prune{})
+	s.wantInt(1, "SELECT count(*) FROM visitor_salts")
+	s.queue("backlog")
+	s.eventually("backlog is ingested", s.allIngested)
+	s.wantInt(1, "SELECT count(DISTINCT visitor) FROM events WHERE url_id IN (1, 2)")
+	s.wantInt(2, "SELECT count(DISTINCT visitor) FROM events WHERE url_id IN (2, 3)")
+	s.run(jobs.Prune{})
+	s.wantInt(0, "SELECT count(*) FROM visitor_salts")
 }

@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/signpost/signpost/internal/clicks"
 	"github.com/signpost/signpost/internal/csvimport"
 	"github.com/signpost/signpost/internal/jobs"
 )
@@ -83,23 +84,73 @@ func TestRescueOfUploads(t *testing.T) {
 	}
 }
 
+// Prune goes piece by piece, and what nobody confirmed goes by age.
 func TestPrune(t *testing.T) {
 	s := setup(t)
 	s.exec(`INSERT INTO link_changes (short_code, version, changed_at)
-		VALUES ('old', 1, now() - interval '3 hours'), ('new', 2, now())`)
+		SELECT 'old', n, now() - interval '3 hours' FROM generate_series(1, 7) n`)
+	s.exec("INSERT INTO link_changes (short_code, version) VALUES ('new', 8)")
+	s.exec(`INSERT INTO click_batches (id, clicks, oldest_at, ingested_at, removed_at)
+		SELECT 'gone-' || n, 1, now(), now(), now() - interval '2 days' FROM generate_series(1, 6) n`)
+	s.exec(`INSERT INTO click_batches (id, clicks, oldest_at, ingested_at)
+		SELECT 'vanished-' || n, 1, now() - interval '100 days', now() - interval '91 days' FROM generate_series(1, 7) n`)
 	s.exec(`INSERT INTO click_batches (id, clicks, oldest_at, ingested_at, removed_at) VALUES
-		('gone', 1, now(), now(), now() - interval '2 days'),
 		('fresh', 1, now(), now(), now()),
-		('unconfirmed', 1, now(), now() - interval '9 days', NULL)`)
-	s.exec(`INSERT INTO click_batches (id, payload, clicks, oldest_at) VALUES ('backlog', '\x00', 1, now() - interval '5 days')`)
+		('unconfirmed', 1, now(), now() - interval '89 days', NULL)`)
+	s.exec(`INSERT INTO click_batches (id, payload, clicks, oldest_at, received_at, failed_at, failure) VALUES
+		('backlog', '\x00', 1, now() - interval '5 days', now(), NULL, NULL),
+		('failed', '\x00', 1, now() - interval '200 days', now() - interval '200 days', now() - interval '200 days', 'bad')`)
 	s.exec(`INSERT INTO visitor_salts SELECT (now() AT TIME ZONE 'UTC')::date - n, decode(repeat('00', 32), 'hex')
 		FROM unnest(ARRAY[0, 1, 4, 5, 9]) n`)
-	s.start(map[string]int{jobs.QueueMaintenance: 1})
-	s.eventually("pruned", func() bool {
-		return s.int("SELECT count(*) FROM river_job WHERE kind = 'prune' AND state = 'completed'") > 0
-	})
+	w := &prune{deps: s.start(map[string]int{jobs.QueueClicks: 1}).deps, piece: 3}
+	if err := w.Work(s.ctx, nil); err != nil {
+		t.Fatalf("prune: %v", err)
+	}
 	s.wantInt(1, "SELECT count(*) FROM link_changes")
-	s.wantInt(3, "SELECT count(*) FROM click_batches")
+	if left := s.text("SELECT string_agg(id, ' ' ORDER BY id) FROM click_batches"); left != "backlog failed fresh unconfirmed" {
+		t.Errorf("left in the ledger: %s", left)
+	}
 	// A backlog five days old may hold clicks of each day since.
 	s.wantInt(4, "SELECT count(*) FROM visitor_salts")
+	if err := w.Work(s.ctx, nil); err != nil {
+		t.Fatalf("prune again: %v", err)
+	}
+	s.wantInt(1, "SELECT count(*) FROM click_ledger WHERE cut_at < now() - interval '99 days' AND cut_at > '-infinity'")
+}
+
+// What a vanished volume holds may have been counted before the ledger was cut:
+// when it comes back after that, it is not counted again unasked. What is newer
+// than the cut cannot have been in the ledger, and is.
+func TestReplayOfWhatWasCutOffTheLedger(t *testing.T) {
+	s := setup(t)
+	w := s.start(nil)
+	at := time.Now().UTC().AddDate(0, 0, -100).Truncate(time.Hour)
+	batch := many(10, at)
+	ship := func(id string, oldest time.Time) int64 {
+		s.store(id, clicks.EncodeBatch(batch), len(batch))
+		s.exec("UPDATE click_batches SET oldest_at = $1 WHERE id = $2", oldest, id)
+		return s.queue(id)
+	}
+	ship("vanished", at)
+	s.eventually("batch is ingested", s.allIngested)
+	s.exec("UPDATE click_batches SET received_at = $1, ingested_at = $1", at.Add(time.Minute))
+	s.run(jobs.Prune{})
+	s.wantInt(0, "SELECT count(*) FROM click_batches")
+
+	replay := ship("vanished", at)
+	s.eventually("its job ends", func() bool { return s.jobState(replay) == "cancelled" })
+	s.wantCounted(10)
+	s.wantInt(1, "SELECT count(*) FROM click_batches WHERE failure LIKE '%ledger%' AND payload IS NOT NULL")
+	ship("newer", at.Add(time.Second))
+	s.eventually("the newer one is ingested", func() bool {
+		return s.int("SELECT count(*) FROM click_batches WHERE id = 'newer' AND ingested_at IS NOT NULL") == 1
+	})
+	s.wantCounted(20)
+
+	if _, err := RetryBatch(s.ctx, s.pool, s.river, "vanished"); err != nil {
+		t.Fatalf("retry: %v", err)
+	}
+	s.eventually("the operator's word counts", s.allIngested)
+	s.wantCounted(30)
+	s.stop(w)
 }

@@ -67,6 +67,8 @@ func (d *deps) sampleOnce(ctx context.Context) error {
 	d.metrics.batchesPending.Set(float64(pending.Batches))
 	d.metrics.clicksPending.Set(float64(pending.Clicks))
 	d.metrics.oldestPending.Set(pending.OldestSeconds)
+	d.metrics.batchesFailed.Set(float64(pending.FailedBatches))
+	d.metrics.clicksFailed.Set(float64(pending.FailedClicks))
 	imports, err := q.ImportStates(ctx)
 	if err != nil {
 		return err

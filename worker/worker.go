@@ -56,6 +56,10 @@ type Options struct {
 	// OwnHosts are the hosts of this service's short links, to which no
 	// imported link may lead.
 	OwnHosts []string
+	// LedgerKeep is how long the ledger remembers a batch whose segment nobody
+	// confirmed to be gone. It must be far longer than any spool keeps its
+	// segments. Default DefaultLedgerKeep.
+	LedgerKeep time.Duration
 	// Log defaults to slog.Default.
 	Log      *slog.Logger
 	Registry prometheus.Registerer
@@ -79,6 +83,7 @@ type deps struct {
 	metrics    *metrics
 	partitions *postgres.Partitions
 	agents     *agents
+	ledgerKeep time.Duration
 	ownHosts   []string
 }
 
@@ -91,6 +96,9 @@ func New(o Options) (*Worker, error) {
 	if len(o.Queues) == 0 {
 		o.Queues = DefaultQueues()
 	}
+	if o.LedgerKeep <= 0 {
+		o.LedgerKeep = DefaultLedgerKeep
+	}
 	agents, err := newAgents()
 	if err != nil {
 		return nil, err
@@ -101,6 +109,7 @@ func New(o Options) (*Worker, error) {
 		metrics:    newMetrics(o.Registry),
 		partitions: postgres.NewPartitions(o.Pool),
 		agents:     agents,
+		ledgerKeep: o.LedgerKeep,
 		ownHosts:   o.OwnHosts,
 	}
 	client, err := river.NewClient(riverpgxv5.New(o.Pool), config(d, o.Queues))
@@ -121,7 +130,7 @@ func config(d *deps, queues map[string]int) *river.Config {
 	river.AddWorker(workers, &finishImport{deps: d})
 	river.AddWorker(workers, &rescue{deps: d})
 	river.AddWorker(workers, &makePartitions{deps: d})
-	river.AddWorker(workers, &prune{deps: d})
+	river.AddWorker(workers, &prune{deps: d, piece: prunePiece})
 
 	config := &river.Config{
 		Workers: workers,

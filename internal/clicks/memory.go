@@ -93,6 +93,7 @@ type memorySegments struct {
 	id      string // of the folder that does not exist
 	seq     int
 	records map[string][]byte
+	gone    []string // shipped, and not yet confirmed to be gone
 }
 
 func (m *memorySegments) put(records []byte) {
@@ -128,12 +129,29 @@ func (m *memorySegments) read(id string) (records []byte, ok bool) {
 	return records, ok
 }
 
+// remove drops a segment that was shipped. It is gone for good at once.
 func (m *memorySegments) remove(id string) (size int, ok bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	records, ok := m.records[id]
-	delete(m.records, id)
+	if ok {
+		delete(m.records, id)
+		m.gone = append(m.gone, id)
+	}
 	return len(records), ok
+}
+
+// removed returns segments whose removal is not confirmed, at most limit.
+func (m *memorySegments) removed(limit int) []string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.gone[:min(len(m.gone), limit)])
+}
+
+func (m *memorySegments) forget(ids []string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.gone = slices.DeleteFunc(m.gone, func(id string) bool { return slices.Contains(ids, id) })
 }
 
 func segmentID(folder string, seq int) string { return fmt.Sprintf("%s-%010d", folder, seq) }

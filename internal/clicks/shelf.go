@@ -746,7 +746,10 @@ func (h *shelf) byAge() []*folder {
 func (h *shelf) removed(limit int) ([]string, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	var ids []string
+	ids := h.memory.removed(limit)
+	if len(ids) == limit {
+		return ids, nil
+	}
 	var errs []error
 	for _, f := range h.byAge() {
 		gone, err := f.firstIDs(h.disk, filepath.Join(f.path, goneName), "", limit-len(ids), nil)
@@ -772,6 +775,7 @@ func (h *shelf) removed(limit int) ([]string, error) {
 
 // forget removes the last trace of segments.
 func (h *shelf) forget(ids []string) error {
+	h.memory.forget(ids)
 	var errs []error
 	for _, id := range ids {
 		f, err := h.holder(id)

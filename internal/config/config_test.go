@@ -21,7 +21,8 @@ func TestDefaults(t *testing.T) {
 	want := Config{
 		DBMaxConns: 10, ListenAddr: ":8080", AdminAddr: ":9090", PublicURL: "http://localhost:8080",
 		SpoolDir: "/var/lib/signpost/spool", SpoolMaxBytes: 1 << 30, SpoolKeep: time.Hour, ClickDurability: "process",
-		CacheSize: 100000, CacheTTL: 5 * time.Minute, CacheStaleMax: 24 * time.Hour,
+		ClickLedgerKeep: 90 * 24 * time.Hour,
+		CacheSize:       100000, CacheTTL: 5 * time.Minute, CacheStaleMax: 24 * time.Hour,
 		ImportMaxBytes: 2 << 30, LogFormat: "json", ShutdownTimeout: 25 * time.Second,
 	}
 	if got := c.String(); got != want.String() {
@@ -71,23 +72,24 @@ func TestPublicURLFollowsListenAddr(t *testing.T) {
 func TestWrongValues(t *testing.T) {
 	t.Parallel()
 	for name, values := range map[string][]string{
-		"DATABASE_URL":     {"mysql://db/x", "postgres://u:p@db:port/x", "nonsense"},
-		"DB_MAX_CONNS":     {"3", "1001", "many"},
-		"LISTEN_ADDR":      {"8080", ":65536", ":http", "host"},
-		"ADMIN_ADDR":       {"9090", ":8080"},
-		"PUBLIC_URL":       {"sho.rt", "ftp://sho.rt", "https://sho.rt/go", "https://sho.rt?x", "https://u@sho.rt", "https://", "https://:80", "http://a#b"},
-		"ADMIN_TOKEN":      {"short", "has a space in its middle", strings.Repeat("x", 257), "0123456789abcdé."},
-		"TRUSTED_PROXIES":  {"10.0.0.0/33", "proxy.local", "10.0.0.1;10.0.0.2"},
-		"SPOOL_MAX_BYTES":  {"1.5GiB", "-1", "1000", "9999999999TiB", "GiB"},
-		"SPOOL_KEEP":       {"1", "-1s", "721h"},
-		"CLICK_DURABILITY": {"fsync", "Disk"},
-		"CACHE_SIZE":       {"0", "100000001"},
-		"CACHE_TTL":        {"0s", "25h", "soon"},
-		"CACHE_STALE_MAX":  {"0s", "721h"},
-		"IMPORT_MAX_BYTES": {"1", "2 potatoes"},
-		"LOG_LEVEL":        {"loud", "info+1", "error+4"},
-		"LOG_FORMAT":       {"xml"},
-		"SHUTDOWN_TIMEOUT": {"0s", "11m"},
+		"DATABASE_URL":      {"mysql://db/x", "postgres://u:p@db:port/x", "nonsense"},
+		"DB_MAX_CONNS":      {"3", "1001", "many"},
+		"LISTEN_ADDR":       {"8080", ":65536", ":http", "host"},
+		"ADMIN_ADDR":        {"9090", ":8080"},
+		"PUBLIC_URL":        {"sho.rt", "ftp://sho.rt", "https://sho.rt/go", "https://sho.rt?x", "https://u@sho.rt", "https://", "https://:80", "http://a#b"},
+		"ADMIN_TOKEN":       {"short", "has a space in its middle", strings.Repeat("x", 257), "0123456789abcdé."},
+		"TRUSTED_PROXIES":   {"10.0.0.0/33", "proxy.local", "10.0.0.1;10.0.0.2"},
+		"SPOOL_MAX_BYTES":   {"1.5GiB", "-1", "1000", "9999999999TiB", "GiB"},
+		"SPOOL_KEEP":        {"1", "-1s", "721h"},
+		"CLICK_LEDGER_KEEP": {"0s", "1439h", "90"},
+		"CLICK_DURABILITY":  {"fsync", "Disk"},
+		"CACHE_SIZE":        {"0", "100000001"},
+		"CACHE_TTL":         {"0s", "25h", "soon"},
+		"CACHE_STALE_MAX":   {"0s", "721h"},
+		"IMPORT_MAX_BYTES":  {"1", "2 potatoes"},
+		"LOG_LEVEL":         {"loud", "info+1", "error+4"},
+		"LOG_FORMAT":        {"xml"},
+		"SHUTDOWN_TIMEOUT":  {"0s", "11m"},
 	} {
 		for _, value := range values {
 			_, err := Load([]string{name + "=" + value})

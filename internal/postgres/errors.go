@@ -20,6 +20,8 @@ const (
 	codeNoDatabase     = "3D000" // invalid_catalog_name
 	codeDuplicateDB    = "42P04"
 	codeUniqueness     = "23505"
+	codeLockTimeout    = "55P03" // lock_not_available
+	codeInvalidObject  = "42P17" // "partition would overlap partition"
 )
 
 // unavailableCodes are the errors by which a server says that it, and not the
@@ -33,10 +35,10 @@ var unavailableCodes = []string{
 	"25P04",      // transaction_timeout
 	"40003",      // statement_completion_unknown
 	"53",         // out of connections, memory or disk
-	"55P03",      // lock_timeout
-	"57014",      // statement_timeout, or an operator's pg_cancel_backend
-	"57P",        // shutting down, crashed, starting up, session ended
-	"58",         // I/O error and the like
+	codeLockTimeout,
+	"57014", // statement_timeout, or an operator's pg_cancel_backend
+	"57P",   // shutting down, crashed, starting up, session ended
+	"58",    // I/O error and the like
 }
 
 // Code returns the SQLSTATE of an error that the server reported, and ""

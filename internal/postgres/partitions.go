@@ -17,9 +17,28 @@ const (
 	attachLockTimeout = "2s"
 )
 
-// ErrMonth is what an attempt to make a partition of a month that events may
-// not have comes to: before 2000-01, or more than four months ahead.
-var ErrMonth = errors.New("month is outside the range of events")
+// Why a month cannot have a partition.
+var (
+	// ErrMonth says that events may not have the month: it is before 2000-01, or
+	// more than four months ahead.
+	ErrMonth = errors.New("month is outside the range of events")
+	// ErrDetached says that somebody detached the month's partition and left it
+	// there, with rows whose fate is not ours to decide.
+	ErrDetached = errors.New("a table of that name exists that is not a partition of events: drop it or attach it")
+)
+
+// MonthError says that events cannot have a partition of a month, and will not
+// have one however often that is tried, until an operator does something.
+type MonthError struct {
+	Month time.Time // its start, in UTC
+	Err   error     // ErrMonth or ErrDetached
+}
+
+func (e *MonthError) Error() string {
+	return fmt.Sprintf("no partition %s: %v", partitionName(e.Month), e.Err)
+}
+
+func (e *MonthError) Unwrap() error { return e.Err }
 
 var firstMonth = time.Date(2000, time.January, 1, 0, 0, 0, 0, time.UTC)
 
@@ -52,8 +71,8 @@ func partitionName(month time.Time) string {
 // given times, where they do not exist. Each is made in a short transaction of
 // its own, which no read or write of events waits for and which gives up and
 // tries again rather than wait long itself. Any number of processes may do so
-// at once. It returns ErrMonth, before it does anything, when a month is out of
-// range.
+// at once. It returns a *MonthError for a month that cannot have one: when it is
+// out of range, before it does anything.
 func EnsurePartitions(ctx context.Context, pool *pgxpool.Pool, times []time.Time) error {
 	months, err := distinctMonths(times, time.Now())
 	if err != nil {
@@ -72,7 +91,7 @@ func distinctMonths(times []time.Time, now time.Time) ([]time.Time, error) {
 	for _, t := range times {
 		month := MonthOf(t)
 		if month.Before(firstMonth) || month.After(lastMonth(now)) {
-			return nil, fmt.Errorf("%w: %s", ErrMonth, month.Format("2006-01"))
+			return nil, &MonthError{month, ErrMonth}
 		}
 		months = append(months, month)
 	}
@@ -86,7 +105,10 @@ func ensurePartition(ctx context.Context, pool *pgxpool.Pool, month time.Time) e
 	var err error
 	for attempt := range attachAttempts {
 		err = InTx(ctx, pool, func(tx pgx.Tx) error { return makePartition(ctx, tx, month) })
-		if Code(err) != "55P03" && !Retryable(err) {
+		if Code(err) == codeInvalidObject {
+			return nil // a partition of an operator's own holds the month, or a part of it
+		}
+		if Code(err) != codeLockTimeout && !Retryable(err) {
 			return err
 		}
 		if pause(ctx, time.Duration(attempt+1)*100*time.Millisecond) != nil {
@@ -113,8 +135,7 @@ func makePartition(ctx context.Context, tx pgx.Tx, month time.Time) error {
 		return err
 	}
 	if exists {
-		// Somebody detached it, with rows whose fate is not ours to decide.
-		return errors.New("a table of that name exists that is not a partition of events: drop it or attach it")
+		return &MonthError{month, ErrDetached}
 	}
 	name := pgx.Identifier{partitionName(month)}.Sanitize()
 	create := "CREATE TABLE " + name + " (LIKE events INCLUDING ALL EXCLUDING INDEXES EXCLUDING IDENTITY EXCLUDING STATISTICS)"

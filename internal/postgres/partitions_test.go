@@ -167,8 +167,25 @@ func TestEnsurePartitionsLeavesAStrangersTableAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	err := postgres.EnsurePartitions(t.Context(), pool, []time.Time{month(2013, 3)})
-	if err == nil || !strings.Contains(err.Error(), "events_2013_03") {
+	var none *postgres.MonthError
+	if !errors.As(err, &none) || !none.Month.Equal(month(2013, 3)) || !errors.Is(err, postgres.ErrDetached) ||
+		!strings.Contains(err.Error(), "events_2013_03") {
 		t.Errorf("error = %v; want one that names the table", err)
+	}
+}
+
+// A partition that an operator made may hold more than a month.
+func TestEnsurePartitionsBesideAnotherPartition(t *testing.T) {
+	t.Parallel()
+	pool := pgtest.Pool(t)
+	if _, err := pool.Exec(t.Context(), "CREATE TABLE events_2010 PARTITION OF events FOR VALUES FROM ('2010-01-01') TO ('2011-01-01')"); err != nil {
+		t.Fatal(err)
+	}
+	if err := postgres.EnsurePartitions(t.Context(), pool, []time.Time{month(2010, 6), month(2011, 1)}); err != nil {
+		t.Fatal(err)
+	}
+	if err := insertEvents(t, pool, month(2010, 6), month(2011, 1)); err != nil {
+		t.Error(err)
 	}
 }
 
