@@ -43,7 +43,7 @@ const (
 )
 
 // Options is what an API works with. All but
-// AdminToken, TrustedProxies and Registry are required. The API closes none of them.
+// AdminToken, TrustedProxies, ExportMaxActive and Registry are required. The API closes none of them.
 type Options struct {
 	Pool  *pgxpool.Pool
 	River *river.Client[pgx.Tx] // only inserts
@@ -59,6 +59,8 @@ type Options struct {
 	TrustedProxies []netip.Prefix
 	// ImportMaxBytes bounds an upload.
 	ImportMaxBytes int64
+	// ExportMaxActive bounds how many exports run at once; 0 means 4.
+	ExportMaxActive int
 
 	Registry prometheus.Registerer // nil means metrics go nowhere
 	Log      *slog.Logger
@@ -78,6 +80,7 @@ type API struct {
 	failures *failures
 	database *probe
 	ownHosts []string
+	exports  chan struct{} // holds one for each export that runs
 	draining atomic.Bool
 	// stopped is closed when a shutdown begins, for answers that have no end
 	// of their own.
@@ -102,6 +105,10 @@ func New(o Options) (*API, error) {
 		watchers: newWatchers(),
 	}
 	a.stop = sync.OnceFunc(func() { close(a.stopped) })
+	if o.ExportMaxActive == 0 {
+		a.ExportMaxActive = defaultExports
+	}
+	a.exports = make(chan struct{}, a.ExportMaxActive)
 	a.database = newProbe(a.checkDatabase)
 	if a.metrics, err = newMetrics(o.Registry); err != nil {
 		return nil, err
@@ -136,21 +143,21 @@ func (a *API) routes() {
 	app.Get("/docs", a.docs)
 	app.Get("/docs/:file", a.docsFile)
 
-	manage(a, route{"GET", "/users", RoleReader, 200, "List users"}, a.listUsers)
+	manageList(a, route{"GET", "/users", RoleReader, 200, "List users"}, a.listUsers, a.exportUsers)
 	manage(a, route{"POST", "/users", RoleAdmin, 201, "Create a user"}, a.createUser)
 	manage(a, route{"GET", "/users/{id}", RoleReader, 200, "Get a user"}, a.getUser)
 	manage(a, route{"PUT", "/users/{id}", RoleAdmin, 200, "Update a user"}, a.updateUser)
 	manage(a, route{"PATCH", "/users/{id}", RoleAdmin, 200, "Change a user"}, a.updateUser)
 	manage(a, route{"DELETE", "/users/{id}", RoleAdmin, 204, "Delete a user"}, a.deleteUser)
 
-	manage(a, route{"GET", "/urls", RoleReader, 200, "List links"}, a.listURLs)
+	manageList(a, route{"GET", "/urls", RoleReader, 200, "List links"}, a.listURLs, a.exportURLs)
 	manage(a, route{"POST", "/urls", RoleEditor, 201, "Create a link"}, a.createURL)
 	manage(a, route{"GET", "/urls/{id}", RoleReader, 200, "Get a link"}, a.getURL)
 	manage(a, route{"PUT", "/urls/{id}", RoleEditor, 200, "Update a link"}, a.updateURL)
 	manage(a, route{"PATCH", "/urls/{id}", RoleEditor, 200, "Change a link"}, a.updateURL)
 	manage(a, route{"DELETE", "/urls/{id}", RoleEditor, 204, "Delete a link"}, a.deleteURL)
 
-	manage(a, route{"GET", "/events", RoleReader, 200, "List events"}, a.listEvents)
+	manageList(a, route{"GET", "/events", RoleReader, 200, "List events"}, a.listEvents, a.exportEvents)
 
 	manage(a, route{"GET", "/tokens", RoleAdmin, 200, "List tokens"}, a.listTokens)
 	manage(a, route{"POST", "/tokens", RoleAdmin, 201, "Create a token"}, a.createToken)

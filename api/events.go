@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"math"
+	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -66,7 +67,7 @@ func viewEvent(r queries.ListEventsRow) Event {
 }
 
 type eventListInput struct {
-	PageInput
+	ExportInput
 	URLID     int64     `query:"url_id" minimum:"1" doc:"Only events of this link."`
 	UserID    int64     `query:"user_id" minimum:"1" doc:"Only events of this user and of the user's links."`
 	EventType string    `query:"event_type" enum:"created,updated,deleted,clicked" doc:"Only events of this type."`
@@ -77,20 +78,29 @@ type eventListInput struct {
 // endOfTime is after every event. Postgres takes any year that JSON does.
 var endOfTime = time.Date(9999, 12, 31, 0, 0, 0, 0, time.UTC)
 
-func (a *API) listEvents(ctx context.Context, in *eventListInput) (*listOutput[Event], error) {
+// filter returns the filters and where the cursor is, in memory of its own.
+func (in *eventListInput) filter() (queries.ListEventsParams, error) {
 	at, err := in.position("events", endOfTime.UnixMicro(), math.MaxInt64)
 	if err != nil {
-		return nil, err
+		return queries.ListEventsParams{}, err
 	}
 	before := time.UnixMicro(at[0])
 	if checkTime(before) != nil {
-		return nil, invalid(FieldError{"cursor", "is not a cursor of this list"})
+		return queries.ListEventsParams{}, invalid(FieldError{"cursor", "is not a cursor of this list"})
 	}
-	rows, err := a.lists().ListEvents(ctx, queries.ListEventsParams{
+	return queries.ListEventsParams{
 		BeforeAt: before, BeforeID: at[1], FromAt: in.From.Time, ToAt: in.To.or(endOfTime),
-		URLID: given(in.URLID), UserID: given(in.UserID), EventType: given(in.EventType),
-		RowOffset: in.offset(), RowLimit: in.rows(),
-	})
+		URLID: given(in.URLID), UserID: given(in.UserID), EventType: given(strings.Clone(in.EventType)),
+	}, nil
+}
+
+func (a *API) listEvents(ctx context.Context, in *eventListInput) (*listOutput[Event], error) {
+	filter, err := in.filter()
+	if err != nil {
+		return nil, err
+	}
+	filter.RowOffset, filter.RowLimit = in.offset(), in.rows()
+	rows, err := a.lists().ListEvents(ctx, filter)
 	if err != nil {
 		return nil, err
 	}

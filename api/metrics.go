@@ -16,6 +16,8 @@ import (
 // for.
 type metrics struct {
 	requests, duration *prometheus.Desc
+	exports, exported  *prometheus.CounterVec
+	exporting          prometheus.Gauge
 	// routes holds the series of each route, found once. Read-only after
 	// prepare, as is all, which has each of them once.
 	routes map[*fiber.Route]*routeSeries
@@ -63,13 +65,27 @@ func newMetrics(registry prometheus.Registerer) (*metrics, error) {
 		duration: prometheus.NewDesc("signpost_http_request_duration_seconds",
 			"Time from the first handler to the answer, by route pattern, method and class of status.", labels, nil),
 		other: &routeSeries{route: "none", method: "any"},
+		exports: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "signpost_exports_total",
+			Help: "Exports that ended, by kind and outcome: completed, left (by the client) or failed.",
+		}, []string{"kind", "outcome"}),
+		exported: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "signpost_export_rows_total",
+			Help: "Rows written to exports, by kind.",
+		}, []string{"kind"}),
+		exporting: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "signpost_exports_active",
+			Help: "Exports that are running.",
+		}),
 	}
 	m.all = []*routeSeries{m.other}
 	if registry == nil {
 		return m, nil
 	}
-	if err := registry.Register(m); err != nil {
-		return nil, fmt.Errorf("register metrics: %w", err)
+	for _, c := range []prometheus.Collector{m, m.exports, m.exported, m.exporting} {
+		if err := registry.Register(c); err != nil {
+			return nil, fmt.Errorf("register metrics: %w", err)
+		}
 	}
 	return m, nil
 }

@@ -157,7 +157,7 @@ func checkTime(t time.Time) error {
 
 type (
 	urlListInput struct {
-		PageInput
+		ExportInput
 		UserID   int64       `query:"user_id" minimum:"1" doc:"Only links of this user."`
 		IsActive filterParam `query:"is_active" doc:"Only links that are, or are not, active."`
 		Tag      string      `query:"tag" doc:"Only links with this tag."`
@@ -177,7 +177,7 @@ type (
 
 // Resolve implements huma.Resolver.
 func (in *urlListInput) Resolve(h huma.Context) []error {
-	return slices.Concat(in.PageInput.Resolve(h),
+	return slices.Concat(in.ExportInput.Resolve(h),
 		checkText("tag", in.Tag, links.MaxTag), checkText("search", in.Search, links.MaxURL))
 }
 
@@ -186,16 +186,24 @@ func (a *API) listURLs(ctx context.Context, in *urlListInput) (*listOutput[URL],
 	if err != nil {
 		return nil, err
 	}
-	rows, err := a.lists().ListURLs(ctx, queries.ListURLsParams{
-		AfterID: at[0], UserID: given(in.UserID), IsActive: in.IsActive.value(), Tag: given(in.Tag),
-		Search: containing(in.Search), RowOffset: in.offset(), RowLimit: in.rows(),
-	})
+	filter := in.filter()
+	filter.AfterID, filter.RowOffset, filter.RowLimit = at[0], in.offset(), in.rows()
+	rows, err := a.lists().ListURLs(ctx, filter)
 	if err != nil {
 		return nil, err
 	}
-	return newList(&in.PageInput, rows,
-		func(r queries.ListURLsRow) URL { return a.viewURL(r.URL, r.Clicks) },
+	return newList(&in.PageInput, rows, a.viewListedURL,
 		func(r queries.ListURLsRow) string { return makeCursor("urls", r.URL.ID) }), nil
+}
+
+func (a *API) viewListedURL(r queries.ListURLsRow) URL { return a.viewURL(r.URL, r.Clicks) }
+
+// filter returns the filters, in memory of its own.
+func (in *urlListInput) filter() queries.ListURLsParams {
+	return queries.ListURLsParams{
+		UserID: given(in.UserID), IsActive: in.IsActive.value(),
+		Tag: given(strings.Clone(in.Tag)), Search: containing(in.Search),
+	}
 }
 
 var likeEscaper = strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`)

@@ -71,7 +71,9 @@ type (
 	}
 )
 
-func (a *API) listUsers(ctx context.Context, in *PageInput) (*listOutput[User], error) {
+type userListInput struct{ ExportInput }
+
+func (a *API) listUsers(ctx context.Context, in *userListInput) (*listOutput[User], error) {
 	at, err := in.position("users", 0)
 	if err != nil {
 		return nil, err
@@ -80,9 +82,12 @@ func (a *API) listUsers(ctx context.Context, in *PageInput) (*listOutput[User], 
 	if err != nil {
 		return nil, err
 	}
-	return newList(in, rows, func(r queries.ListUsersRow) User {
-		return viewUser(r.ID, r.Username, r.Email, r.CreatedAt)
-	}, func(r queries.ListUsersRow) string { return makeCursor("users", r.ID) }), nil
+	return newList(&in.PageInput, rows, viewListedUser,
+		func(r queries.ListUsersRow) string { return makeCursor("users", r.ID) }), nil
+}
+
+func viewListedUser(r queries.ListUsersRow) User {
+	return viewUser(r.ID, r.Username, r.Email, r.CreatedAt)
 }
 
 func (a *API) getUser(ctx context.Context, in *IDInput) (*userOutput, error) {

@@ -23,7 +23,7 @@ func TestDefaults(t *testing.T) {
 		SpoolDir: "/var/lib/signpost/spool", SpoolMaxBytes: 1 << 30, SpoolKeep: time.Hour, ClickDurability: "process",
 		ClickLedgerKeep: 90 * 24 * time.Hour,
 		CacheSize:       100000, CacheTTL: 5 * time.Minute, CacheStaleMax: 24 * time.Hour,
-		ImportMaxBytes: 2 << 30, LogFormat: "json", ShutdownTimeout: 25 * time.Second,
+		ImportMaxBytes: 2 << 30, ExportMaxActive: 4, LogFormat: "json", ShutdownTimeout: 25 * time.Second,
 	}
 	if got := c.String(); got != want.String() {
 		t.Errorf("defaults:\n%s\nwant:\n%s", got, want)
@@ -87,6 +87,7 @@ func TestWrongValues(t *testing.T) {
 		"CACHE_TTL":         {"0s", "25h", "soon"},
 		"CACHE_STALE_MAX":   {"0s", "721h"},
 		"IMPORT_MAX_BYTES":  {"1", "2 potatoes"},
+		"EXPORT_MAX_ACTIVE": {"0", "1001", "some"},
 		"LOG_LEVEL":         {"loud", "info+1", "error+4"},
 		"LOG_FORMAT":        {"xml"},
 		"SHUTDOWN_TIMEOUT":  {"0s", "11m"},

@@ -36,6 +36,7 @@ func validate(c *Config, known []string) []string {
 	check("CACHE_TTL", within(c.CacheTTL, time.Second, day) &&
 		(c.CacheTTL <= c.CacheStaleMax || faulty(known, "CACHE_STALE_MAX") || faulty(faults, "CACHE_STALE_MAX")))
 	check("IMPORT_MAX_BYTES", within(c.ImportMaxBytes, 1<<10, 1<<50))
+	check("EXPORT_MAX_ACTIVE", within(c.ExportMaxActive, 1, 1000))
 	check("LOG_LEVEL", within(c.LogLevel, slog.LevelDebug, slog.LevelError) && c.LogLevel%4 == 0)
 	check("LOG_FORMAT", oneOf(c.LogFormat, "json", "text"))
 	check("SHUTDOWN_TIMEOUT", within(c.ShutdownTimeout, time.Second, 10*time.Minute))

@@ -1,0 +1,273 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"math"
+	"net/http"
+	"reflect"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humafiber"
+	"github.com/gofiber/fiber/v2"
+
+	"github.com/signpost/signpost/internal/csvimport"
+)
+
+// ExportInput are the parameters of the lists that can be had whole, as a file.
+// It is exported for Huma, like PageInput, and its Resolve must be called too.
+type ExportInput struct {
+	PageInput
+	Format string `query:"format" enum:"json,csv,ndjson" doc:"csv or ndjson stream the whole list as a file, without limit, page and per_page; goes before the header Accept."`
+
+	accept exportFormat // what the header Accept prefers
+}
+
+// Resolve implements huma.Resolver.
+func (in *ExportInput) Resolve(h huma.Context) []error {
+	in.accept = preferredFormat([]byte(h.Header(fiber.HeaderAccept)))
+	return in.PageInput.Resolve(h)
+}
+
+// exportFormat is what a list is written as.
+type exportFormat string
+
+const (
+	formatJSON   exportFormat = "json"
+	formatCSV    exportFormat = "csv"
+	formatNDJSON exportFormat = "ndjson"
+)
+
+const (
+	mimeCSV    = "text/csv"
+	mimeNDJSON = "application/x-ndjson"
+)
+
+// format is what the client asked for: by the query, or else by Accept.
+func (in *ExportInput) format() exportFormat {
+	if in.Format != "" {
+		return exportFormat(strings.Clone(in.Format))
+	}
+	return in.accept
+}
+
+// preferredFormat returns which format an Accept header wants most, of two that
+// it wants as much the first. Who names none of them gets JSON.
+func preferredFormat(accept []byte) exportFormat {
+	best, most := formatJSON, 0
+	for entry := range bytes.SplitSeq(accept, []byte(",")) {
+		media, params, _ := bytes.Cut(entry, []byte(";"))
+		var format exportFormat
+		switch strings.ToLower(string(bytes.TrimSpace(media))) {
+		case "application/json":
+			format = formatJSON
+		case mimeCSV:
+			format = formatCSV
+		case mimeNDJSON, "application/ndjson", "application/jsonl":
+			format = formatNDJSON
+		default:
+			continue
+		}
+		if weight := quality(params); weight > most {
+			best, most = format, weight
+		}
+	}
+	return best
+}
+
+// acceptsGzip reports whether an Accept-Encoding header takes gzip.
+func acceptsGzip(header []byte) bool {
+	for entry := range bytes.SplitSeq(header, []byte(",")) {
+		coding, params, _ := bytes.Cut(entry, []byte(";"))
+		if bytes.EqualFold(bytes.TrimSpace(coding), []byte("gzip")) {
+			return quality(params) > 0
+		}
+	}
+	return false
+}
+
+// only is how many rows an export has at most: a page if the request names one.
+func (in *ExportInput) only() int64 {
+	if in.Limit > 0 || in.Page > 0 || in.PerPage > 0 {
+		return int64(in.size())
+	}
+	return math.MaxInt64
+}
+
+// asExport returns the parameters; it makes the inputs of lists alike.
+func (in *ExportInput) asExport() *ExportInput { return in }
+
+// exportRow is a row of a list. As JSON it is what the list shows.
+type exportRow interface {
+	// cells appends the cells of a CSV file to those of to.
+	cells(to []string) []string
+}
+
+// exportSource reads the rows of one list, in its order and under its filters.
+type exportSource struct {
+	kind   csvimport.Kind
+	header []string
+	// next returns up to limit rows behind those it returned before; fewer mean
+	// that there are no more. After an error it may be called again.
+	next func(ctx context.Context, limit int32) ([]exportRow, error)
+}
+
+// manageList registers the list of a resource, which can be had as a file too.
+func manageList[I, T any, P interface {
+	*I
+	asExport() *ExportInput
+}](a *API, r route,
+	list func(context.Context, *I) (*listOutput[T], error),
+	export func(*I) (exportSource, error),
+) {
+	op := a.operation(r)
+	op.Description += " As CSV or NDJSON, it is an export of all rows that the filters leave."
+	op.Responses = map[string]*huma.Response{"200": {
+		Description: http.StatusText(http.StatusOK),
+		Content:     listContent[T](a.huma.OpenAPI().Components.Schemas),
+	}}
+	huma.Register(a.huma, op, func(ctx context.Context, in *I) (*huma.StreamResponse, error) {
+		params := P(in).asExport()
+		if format := params.format(); format != formatJSON {
+			source, err := export(in)
+			if err != nil {
+				return nil, a.answerable(requestIDOf(ctx), err)
+			}
+			return &huma.StreamResponse{Body: func(h huma.Context) { a.export(humafiber.Unwrap(h), source, format, params.only()) }}, nil
+		}
+		out, err := list(ctx, in)
+		if err != nil {
+			return nil, a.answerable(requestIDOf(ctx), err)
+		}
+		return &huma.StreamResponse{Body: func(h huma.Context) { a.writeList(humafiber.Unwrap(h), out.Body) }}, nil
+	})
+}
+
+func listContent[T any](schemas huma.Registry) map[string]*huma.MediaType {
+	page, row := reflect.TypeFor[list[T]](), reflect.TypeFor[T]()
+	return map[string]*huma.MediaType{
+		fiber.MIMEApplicationJSON: {Schema: schemas.Schema(page, true, "List"+row.Name())},
+		mimeCSV:                   {Schema: &huma.Schema{Type: huma.TypeString, Description: "A header and a line for each row."}},
+		mimeNDJSON:                {Schema: schemas.Schema(row, true, row.Name())},
+	}
+}
+
+// writeList answers with a page of a list.
+func (a *API) writeList(c *fiber.Ctx, body any) {
+	c.Set(fiber.HeaderVary, fiber.HeaderAccept)
+	c.Set(fiber.HeaderContentType, fiber.MIMEApplicationJSON)
+	encoder := json.NewEncoder(c)
+	encoder.SetEscapeHTML(false)
+	if err := encoder.Encode(body); err != nil {
+		c.Context().Response.ResetBody()
+		_ = a.fail(c, fmt.Errorf("encode list: %w", err)) // never fails
+	}
+}
+
+var (
+	userColumns = []string{"id", "username", "email", "created_at"}
+	urlColumns  = []string{
+		"id", "user_id", "short_code", "short_url", "original_url", "title", "tags", "is_active", "expires_at",
+		"redirect_status", "forward_query", "clicks", "imported_clicks", "created_at", "updated_at",
+	}
+	eventColumns = []string{"id", "url_id", "user_id", "event_type", "timestamp", "details"}
+)
+
+func (u User) cells(to []string) []string {
+	return append(to, cellID(u.ID), cellText(u.Username), cellText(u.Email), cellTime(u.CreatedAt))
+}
+
+func (u URL) cells(to []string) []string {
+	title, expires := "", ""
+	if u.Title != nil {
+		title = *u.Title
+	}
+	if u.ExpiresAt != nil {
+		expires = cellTime(*u.ExpiresAt)
+	}
+	return append(to, cellID(u.ID), cellID(u.UserID), cellText(u.ShortCode), cellText(u.ShortURL),
+		cellText(u.OriginalURL), cellText(title), cellTags(u.Tags), strconv.FormatBool(u.IsActive), expires,
+		strconv.Itoa(u.RedirectStatus), strconv.FormatBool(u.ForwardQuery), cellID(u.Clicks), cellID(u.ImportedClicks),
+		cellTime(u.CreatedAt), cellTime(u.UpdatedAt))
+}
+
+func (e Event) cells(to []string) []string {
+	url, user := "", ""
+	if e.URLID != nil {
+		url = cellID(*e.URLID)
+	}
+	if e.UserID != nil {
+		user = cellID(*e.UserID)
+	}
+	return append(to, cellID(e.ID), url, user, e.EventType, cellTime(e.Timestamp), cellText(string(e.Details)))
+}
+
+func cellID(n int64) string       { return strconv.FormatInt(n, 10) }
+func cellText(s string) string    { return csvimport.Neutralize(s) }
+func cellTime(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) }
+func cellTags(tags []string) string {
+	text := strings.Join(tags, "|")
+	if strings.HasPrefix(text, "[") {
+		text = "|" + text // or an import would take it for a list as JSON writes it
+	}
+	return cellText(text)
+}
+
+// exportUsers reads all users that listUsers lists.
+func (a *API) exportUsers(in *userListInput) (exportSource, error) {
+	at, err := in.position("users", 0)
+	offset := in.offset()
+	return exportSource{csvimport.KindUsers, userColumns, func(ctx context.Context, limit int32) ([]exportRow, error) {
+		rows, err := a.lists().ListUsers(ctx, at[0], offset, limit)
+		if err != nil || len(rows) == 0 {
+			return nil, err
+		}
+		at[0], offset = rows[len(rows)-1].ID, 0
+		return exportRows(rows, viewListedUser), nil
+	}}, err
+}
+
+// exportURLs reads all links that listURLs lists.
+func (a *API) exportURLs(in *urlListInput) (exportSource, error) {
+	at, err := in.position("urls", 0)
+	filter := in.filter()
+	filter.RowOffset = in.offset()
+	return exportSource{csvimport.KindLinks, urlColumns, func(ctx context.Context, limit int32) ([]exportRow, error) {
+		filter.AfterID, filter.RowLimit = at[0], limit
+		rows, err := a.lists().ListURLs(ctx, filter)
+		if err != nil || len(rows) == 0 {
+			return nil, err
+		}
+		at[0], filter.RowOffset = rows[len(rows)-1].URL.ID, 0
+		return exportRows(rows, a.viewListedURL), nil
+	}}, err
+}
+
+// exportEvents reads all events that listEvents lists.
+func (a *API) exportEvents(in *eventListInput) (exportSource, error) {
+	filter, err := in.filter()
+	filter.RowOffset = in.offset()
+	return exportSource{csvimport.KindEvents, eventColumns, func(ctx context.Context, limit int32) ([]exportRow, error) {
+		filter.RowLimit = limit
+		rows, err := a.lists().ListEvents(ctx, filter)
+		if err != nil || len(rows) == 0 {
+			return nil, err
+		}
+		last := rows[len(rows)-1]
+		filter.BeforeAt, filter.BeforeID, filter.RowOffset = last.OccurredAt, last.ID, 0
+		return exportRows(rows, viewEvent), nil
+	}}, err
+}
+
+func exportRows[R any, T exportRow](rows []R, view func(R) T) []exportRow {
+	out := make([]exportRow, len(rows))
+	for i, row := range rows {
+		out[i] = view(row)
+	}
+	return out
+}

@@ -1,0 +1,407 @@
+package api
+
+import (
+	"bufio"
+	"context"
+	"encoding/csv"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/gofiber/fiber/v2"
+	"github.com/klauspost/compress/gzip"
+	"github.com/valyala/fasthttp"
+	"golang.org/x/sys/unix"
+
+	"github.com/signpost/signpost/internal/csvimport"
+	"github.com/signpost/signpost/internal/postgres"
+)
+
+const (
+	defaultExports = 4
+	// exportWait is when a client that found all places taken should try again.
+	exportWait = 10 * time.Second
+	// exportPiece is how many rows one query reads: what an export has in memory
+	// at most. No transaction outlives the query, and no connection is held
+	// while the client takes its time.
+	exportPiece = 2000
+	// eventPiece is that of events, which are up to 16 KiB large.
+	eventPiece = 1000
+	// pieceTimeout bounds one query, and pieceTries how long pieces are asked
+	// for again while Postgres is away: an export outlives a restart of it.
+	pieceTimeout = 30 * time.Second
+	pieceTries   = 30 * time.Second
+	// exportIdle is how long a client may take for exportBuffer bytes.
+	exportIdle   = time.Minute
+	exportBuffer = 32 << 10
+	// socketBuffer keeps the kernel from taking megabytes off our hands. It
+	// asks for more only when a third is free, which for a slow client would
+	// take longer than exportIdle.
+	socketBuffer = 256 << 10
+	// watchEvery is how soon it is seen that the client is gone.
+	watchEvery = 200 * time.Millisecond
+)
+
+var (
+	errExports        = &Error{Status: 503, Message: "as many exports run as may run at once, try again later", RetryAfter: exportWait}
+	errExportLeft     = errors.New("the client is gone")
+	errExportDraining = errors.New("the service is shutting down")
+	errExportPanic    = errors.New("export panicked")
+)
+
+// export answers with the rows of source as a file. What goes wrong before its
+// first rows are there is answered as an error. What goes wrong later cuts the
+// answer off before its last chunk, so that every client sees that it is not
+// whole.
+func (a *API) export(c *fiber.Ctx, source exportSource, format exportFormat, only int64) {
+	header := &c.Context().Response.Header
+	header.Set(fiber.HeaderVary, "Accept, Accept-Encoding")
+	e := &export{
+		api: a, source: source, format: format, left: only,
+		conn: c.Context().Conn(), requestID: responseID(c), started: time.Now(),
+		gzip: acceptsGzip(c.Context().Request.Header.Peek(fiber.HeaderAcceptEncoding)),
+	}
+	if c.Method() == fiber.MethodHead {
+		e.describe(header)
+		c.Context().SetBodyStream(strings.NewReader(""), -1) // so that no length is claimed
+		return
+	}
+	if err := e.begin(c.UserContext()); err != nil {
+		_ = a.fail(c, err) // never fails
+		return
+	}
+	e.describe(header)
+	c.Context().SetBodyStream(e, -1)
+}
+
+// export is one export on its way to a client: a body that fasthttp asks to
+// write itself, in the goroutine of its connection.
+type export struct {
+	api       *API
+	source    exportSource
+	format    exportFormat
+	gzip      bool
+	left      int64 // rows that may still come
+	conn      net.Conn
+	requestID string
+	started   time.Time
+
+	piece []exportRow // read and not written yet
+	last  bool        // there are no more behind piece
+	rows  int64       // written
+	bytes int64       // written to the connection
+	leave sync.Once
+}
+
+var _ fasthttp.BodyWriterTo = (*export)(nil)
+
+// begin takes a place among the exports and reads the first piece, which tells
+// whether there will be one. Whoever gets no error has to Close.
+func (e *export) begin(ctx context.Context) error {
+	select {
+	case e.api.exports <- struct{}{}:
+	default:
+		return errExports
+	}
+	e.api.metrics.exporting.Inc()
+	begun := false
+	defer func() { // a panic too
+		if !begun {
+			_ = e.Close() // never fails
+		}
+	}()
+	if err := e.read(ctx); err != nil {
+		return err
+	}
+	begun = true
+	return nil
+}
+
+// Close gives the place back. It may be called more than once.
+func (e *export) Close() error {
+	e.leave.Do(func() {
+		e.api.metrics.exporting.Dec()
+		<-e.api.exports
+	})
+	return nil
+}
+
+// describe sets the headers.
+func (e *export) describe(header *fasthttp.ResponseHeader) {
+	contentType, extension := mimeNDJSON, "ndjson"
+	if e.format == formatCSV {
+		contentType, extension = mimeCSV+"; charset=utf-8; header=present", "csv"
+	}
+	header.SetContentType(contentType)
+	header.Set(fiber.HeaderContentDisposition, fmt.Sprintf(`attachment; filename="signpost-%s-%s.%s"`,
+		e.source.kind, e.started.UTC().Format("20060102T150405Z"), extension))
+	header.Set(fiber.HeaderXContentTypeOptions, "nosniff")
+	if e.gzip {
+		header.Set(fiber.HeaderContentEncoding, "gzip")
+	}
+}
+
+// read reads the next piece, once.
+func (e *export) read(ctx context.Context) error {
+	limit := int64(exportPiece)
+	if e.source.kind == csvimport.KindEvents {
+		limit = eventPiece
+	}
+	limit = min(limit, e.left)
+	rows, err := e.source.next(ctx, int32(limit))
+	if err != nil {
+		return fmt.Errorf("read rows of the export: %w", err)
+	}
+	e.piece = rows
+	e.left -= int64(len(rows))
+	e.last = int64(len(rows)) < limit || e.left == 0
+	return nil
+}
+
+// readOn reads the next piece, and goes on trying while Postgres is away.
+func (e *export) readOn(ctx context.Context) error {
+	until := time.Now().Add(pieceTries)
+	for wait := 50 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
+		limited, cancel := context.WithTimeout(ctx, pieceTimeout)
+		err := e.read(limited)
+		cancel()
+		if err == nil || ctx.Err() != nil || time.Now().After(until) ||
+			!postgres.Unavailable(err) && !postgres.Retryable(err) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(wait):
+		}
+	}
+}
+
+// SupportsBodyWriteTo implements fasthttp.BodyWriterTo.
+func (*export) SupportsBodyWriteTo() bool { return true }
+
+// Read implements io.Reader, which the body of an answer has to be. It is not
+// called: fasthttp prefers WriteTo.
+func (*export) Read([]byte) (int, error) { return 0, errors.ErrUnsupported }
+
+// WriteTo implements io.WriterTo: it writes the file, or as much of it as it
+// can. After an error fasthttp closes the connection.
+func (e *export) WriteTo(w io.Writer) (n int64, err error) {
+	defer func() {
+		if r := recover(); r != nil { // or the process would end
+			e.api.Log.Error("export panicked", "panic", fmt.Sprint(r), "request_id", e.requestID)
+			err = errExportPanic
+		}
+		_ = e.Close() // never fails
+		n = e.bytes
+		e.report(err)
+	}()
+	ctx, cancel := context.WithCancelCause(context.Background())
+	done := make(chan struct{})
+	var watching sync.WaitGroup
+	watching.Go(func() { e.watch(cancel, done) })
+	defer watching.Wait()
+	defer close(done)
+	if tcp, ok := e.conn.(*net.TCPConn); ok {
+		_ = tcp.SetWriteBuffer(socketBuffer) // it only bounds how slow a client may be
+	}
+	err = e.write(ctx, &patientWriter{ctx, e, w})
+	if cause := context.Cause(ctx); err != nil && cause != nil {
+		err = cause
+	}
+	return n, err
+}
+
+// write writes the file to w.
+func (e *export) write(ctx context.Context, w io.Writer) error {
+	out := bufio.NewWriterSize(w, exportBuffer)
+	rows := e.encoder(out)
+	if e.gzip {
+		packed, err := gzip.NewWriterLevel(out, gzip.BestSpeed)
+		if err != nil {
+			return fmt.Errorf("start compression: %w", err)
+		}
+		rows = e.encoder(bufio.NewWriterSize(packed, exportBuffer))
+		rows.packed = packed
+	}
+	if err := rows.header(e.source.header); err != nil {
+		return err
+	}
+	for {
+		for _, row := range e.piece {
+			if err := rows.row(row); err != nil {
+				return err
+			}
+		}
+		e.rows += int64(len(e.piece))
+		e.api.metrics.exported.WithLabelValues(string(e.source.kind)).Add(float64(len(e.piece)))
+		if e.last {
+			break
+		}
+		e.piece = nil // before the next is there
+		if err := rows.flush(); err != nil {
+			return err
+		}
+		if err := e.readOn(ctx); err != nil {
+			return err
+		}
+	}
+	if err := rows.close(); err != nil {
+		return err
+	}
+	return out.Flush()
+}
+
+// report logs and counts how the export ended.
+func (e *export) report(err error) {
+	attrs := []slog.Attr{
+		slog.String("kind", string(e.source.kind)), slog.String("format", string(e.format)),
+		slog.Int64("rows", e.rows), slog.Int64("bytes", e.bytes), slog.Duration("took", time.Since(e.started)),
+		slog.String("request_id", e.requestID), slog.Any("error", err),
+	}
+	ctx, outcome := context.Background(), "failed"
+	switch {
+	case err == nil:
+		outcome = "completed"
+		e.api.Log.LogAttrs(ctx, slog.LevelInfo, "export completed", attrs[:len(attrs)-1]...)
+	case errors.Is(err, errExportLeft), errors.Is(err, syscall.EPIPE), errors.Is(err, syscall.ECONNRESET):
+		outcome = "left"
+		e.api.Log.LogAttrs(ctx, slog.LevelInfo, "export left by its client", attrs...)
+	default:
+		e.api.Log.LogAttrs(ctx, slog.LevelWarn, "export failed", attrs...)
+	}
+	e.api.metrics.exports.WithLabelValues(string(e.source.kind), outcome).Inc()
+}
+
+// watch cancels the export when its client hangs up or the process stops, also
+// while a query runs or bytes wait for the client. It ends when done is closed.
+func (e *export) watch(cancel context.CancelCauseFunc, done <-chan struct{}) {
+	defer cancel(nil)
+	tick := time.NewTicker(watchEvery)
+	defer tick.Stop()
+	stopping := e.api.stopped
+	over := false
+	for {
+		select {
+		case <-done:
+			return
+		case <-stopping:
+			cancel(errExportDraining)
+			stopping, over = nil, true
+		case <-tick.C:
+			if !over && hungUp(e.conn) {
+				cancel(errExportLeft)
+				over = true
+			}
+		}
+		if over { // at every tick: the writer may just have moved the deadline
+			_ = e.conn.SetWriteDeadline(time.Now())
+		}
+	}
+}
+
+// hungUp reports whether the other side has closed or reset the connection. It
+// looks without taking anything, for the next request may be there already. A
+// client that only closes its sending side is taken for gone, as net/http does.
+func hungUp(conn net.Conn) (gone bool) {
+	socket, ok := conn.(syscall.Conn)
+	if !ok {
+		return false
+	}
+	raw, err := socket.SyscallConn()
+	if err != nil {
+		return false
+	}
+	err = raw.Control(func(fd uintptr) {
+		n, _, err := unix.Recvfrom(int(fd), make([]byte, 1), unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		switch {
+		case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EINTR):
+		case err != nil, n == 0:
+			gone = true
+		}
+	})
+	return gone || err != nil
+}
+
+// patientWriter writes to the connection for as long as the client takes
+// something.
+type patientWriter struct {
+	ctx    context.Context
+	export *export
+	next   io.Writer
+}
+
+func (w *patientWriter) Write(p []byte) (int, error) {
+	if err := w.ctx.Err(); err != nil {
+		return 0, err
+	}
+	if err := w.export.conn.SetWriteDeadline(time.Now().Add(exportIdle)); err != nil {
+		return 0, err
+	}
+	n, err := w.next.Write(p)
+	w.export.bytes += int64(n)
+	return n, err
+}
+
+// rowEncoder writes rows as CSV or as JSON, each on a line.
+type rowEncoder struct {
+	buffer *bufio.Writer
+	packed *gzip.Writer // what buffer writes to, if that is compressed
+	csv    *csv.Writer  // nil for JSON
+	json   *json.Encoder
+	cells  []string
+}
+
+func (e *export) encoder(buffer *bufio.Writer) *rowEncoder {
+	r := &rowEncoder{buffer: buffer}
+	if e.format == formatCSV {
+		r.csv = csv.NewWriter(buffer)
+		return r
+	}
+	r.json = json.NewEncoder(buffer)
+	r.json.SetEscapeHTML(false)
+	return r
+}
+
+func (r *rowEncoder) header(columns []string) error {
+	if r.csv == nil {
+		return nil
+	}
+	return r.csv.Write(columns)
+}
+
+func (r *rowEncoder) row(row exportRow) error {
+	if r.csv == nil {
+		return r.json.Encode(row)
+	}
+	r.cells = row.cells(r.cells[:0])
+	return r.csv.Write(r.cells)
+}
+
+// flush sends what is complete on its way.
+func (r *rowEncoder) flush() error {
+	if r.csv != nil {
+		r.csv.Flush()
+		if err := r.csv.Error(); err != nil {
+			return err
+		}
+	}
+	return r.buffer.Flush()
+}
+
+// close flushes, and ends the compression.
+func (r *rowEncoder) close() error {
+	if err := r.flush(); err != nil {
+		return err
+	}
+	if r.packed != nil {
+		return r.packed.Close()
+	}
+	return nil
+}
