@@ -102,6 +102,13 @@ func (m *metrics) prepare(app *fiber.App) {
 	for i, method := range []string{fiber.MethodGet, fiber.MethodHead} {
 		m.short[i], m.long[i] = m.named(method, routeShort), m.named(method, routeLong)
 	}
+	// From the start: a counter that begins at 1 hides its first increase, and
+	// the share of errors of redirects has an objective.
+	for _, r := range []*routeSeries{m.short[0], m.long[0]} {
+		for _, status := range []int{302, 404, 500} {
+			r.classes[status/100].Store(new(series))
+		}
+	}
 }
 
 // named returns the series of a route, made when it is first asked for.

@@ -251,6 +251,12 @@ func TestRequestMetrics(t *testing.T) {
 	want := `
 # HELP signpost_http_requests_total Requests answered, by route pattern, method and class of status.
 # TYPE signpost_http_requests_total counter
+signpost_http_requests_total{method="GET",route="/:code",status="3xx"} 0
+signpost_http_requests_total{method="GET",route="/:code",status="4xx"} 0
+signpost_http_requests_total{method="GET",route="/:code",status="5xx"} 0
+signpost_http_requests_total{method="GET",route="/r/:code",status="3xx"} 0
+signpost_http_requests_total{method="GET",route="/r/:code",status="4xx"} 0
+signpost_http_requests_total{method="GET",route="/r/:code",status="5xx"} 0
 signpost_http_requests_total{method="GET",route="/users",status="2xx"} 1
 signpost_http_requests_total{method="GET",route="/users/:id",status="4xx"} 2
 signpost_http_requests_total{method="POST",route="/urls",status="4xx"} 1
@@ -259,7 +265,7 @@ signpost_http_requests_total{method="any",route="none",status="4xx"} 2
 	if err := testutil.GatherAndCompare(registry, strings.NewReader(want), "signpost_http_requests_total"); err != nil {
 		t.Error(err)
 	}
-	if n, err := testutil.GatherAndCount(registry, "signpost_http_request_duration_seconds"); n != 4 || err != nil {
+	if n, err := testutil.GatherAndCount(registry, "signpost_http_request_duration_seconds"); n != 10 || err != nil {
 		t.Errorf("%d histograms, %v", n, err)
 	}
 }
