@@ -34,7 +34,9 @@ type Import struct {
 	ID             int64      `json:"id" example:"7"`
 	Kind           string     `json:"kind" enum:"users,urls,events"`
 	State          string     `json:"state" enum:"receiving,queued,running,completed,failed,cancelling,cancelled,undoing,undone"`
-	Format         string     `json:"format" example:"signpost" doc:"The format that the header told."`
+	Format         string     `json:"format" example:"signpost" doc:"The format that the header told, or the query."`
+	OnConflict     string     `json:"on_conflict" enum:"reject,skip,update" doc:"What becomes of rows whose keys are taken."`
+	DryRun         bool       `json:"dry_run" doc:"Whether this only says what an import of the file would do."`
 	IgnoredColumns []string   `json:"ignored_columns" nullable:"false" doc:"Columns of the file that are not read."`
 	Filename       *string    `json:"filename"`
 	Error          *string    `json:"error" doc:"Why it failed."`
@@ -71,7 +73,8 @@ func viewImport(row queries.Import) Import {
 	}
 	now := time.Now()
 	return Import{
-		ID: row.ID, Kind: row.Kind, State: row.State, Format: layout.Format, IgnoredColumns: layout.Ignored,
+		ID: row.ID, Kind: row.Kind, State: row.State, Format: layout.Format,
+		OnConflict: row.OnConflict, DryRun: row.DryRun, IgnoredColumns: layout.Ignored,
 		Filename: row.Filename, Error: row.Error,
 		RowsTotal: row.RowsTotal, RowsImported: row.RowsImported, RowsUpdated: row.RowsUpdated,
 		RowsSkipped: row.RowsSkipped, RowsRejected: row.RowsRejected,

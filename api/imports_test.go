@@ -218,6 +218,69 @@ func TestUploadOfLinksWithoutOwners(t *testing.T) {
 	}
 }
 
+// What the query says of an upload is noted with the import.
+func TestUploadOptions(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	a := b.want(202, RoleAdmin, "POST", "/imports?kind=users&on_conflict=update&dry_run=true&format=signpost"+
+		"&mapping=Who%2C+really%3A:username&mapping=mail:email&mapping=ignored:",
+		"\"Who, really:\",mail,ignored\nann,ann@example.com,x\n", "Content-Type", "text/csv")
+	for field, want := range (object{
+		"on_conflict": "update", "dry_run": true, "format": "signpost", "rows_total": 1.0, "rows_updated": 0.0, "rows_skipped": 0.0,
+	}) {
+		if a.body[field] != want {
+			t.Errorf("%s is %v, want %v", field, a.body[field], want)
+		}
+	}
+	a = b.want(202, RoleAdmin, "POST", "/users/bulk?on_conflict=skip&dry_run=0", csvOfUsers, "Content-Type", "text/csv")
+	if a.body["on_conflict"] != "skip" || a.body["dry_run"] != false {
+		t.Errorf("%s", a.raw)
+	}
+	a = b.want(202, RoleAdmin, "POST", "/imports?kind=users", csvOfUsers, "Content-Type", "text/csv")
+	if a.body["on_conflict"] != "reject" || a.body["dry_run"] != false {
+		t.Errorf("%s", a.raw)
+	}
+}
+
+func TestWrongUploadOptions(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	for query, field := range map[string]string{
+		"kind=users&on_conflict=replace":                   "on_conflict",
+		"kind=events&on_conflict=update":                   "on_conflict",
+		"kind=users&dry_run=maybe":                         "dry_run",
+		"kind=users&format=shlink":                         "format",
+		"kind=users&mapping=username":                      "mapping",
+		"kind=users&mapping=:username":                     "mapping",
+		"kind=users&mapping=username:nonsense":             "mapping",
+		"kind=users&mapping=nonsense:username":             "mapping",
+		"kind=users&mapping=email:&mapping=email:username": "mapping",
+		"kind=users" + strings.Repeat("&mapping=a:", 101):  "mapping",
+	} {
+		a := b.want(400, RoleAdmin, "POST", "/imports?"+query, csvOfUsers, "Content-Type", "text/csv")
+		if a.fields()[field] == "" || len(a.fields()) != 1 {
+			t.Errorf("%s: %s does not blame %s alone", query, a.raw, field)
+		}
+	}
+	a := b.want(400, RoleAdmin, "POST", "/imports?kind=users&on_conflict=x&dry_run=x&user_id=x&mapping=x", csvOfUsers, "Content-Type", "text/csv")
+	if len(a.fields()) != 4 {
+		t.Errorf("%s does not name all four", a.raw)
+	}
+	if n := b.count("SELECT count(*) FROM imports"); n != 0 {
+		t.Errorf("%d imports are left", n)
+	}
+}
+
+// A dry run reserves no ids.
+func TestDryRunReservesNothing(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.want(202, RoleAdmin, "POST", "/imports?kind=users&dry_run=true", "id,username,email\n70,ann,ann@example.com\n", "Content-Type", "text/csv")
+	if user := b.user("cleo"); user >= 70 {
+		t.Errorf("a user got id %d", user)
+	}
+}
+
 // The ids that an editor's file brings are not kept.
 func TestUploadByAnEditor(t *testing.T) {
 	t.Parallel()

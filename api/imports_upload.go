@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,7 +11,6 @@ import (
 	"mime/multipart"
 	"net"
 	"path"
-	"strconv"
 	"strings"
 	"time"
 
@@ -55,41 +55,28 @@ func (a *API) createImport(c *fiber.Ctx) error {
 	if err != nil {
 		return invalid(FieldError{"kind", "must be users, urls or events"})
 	}
-	owner, err := ownerParam(c.Query("user_id"))
-	if err != nil {
-		return err
-	}
-	return a.upload(c, kind, owner)
-}
-
-// ownerParam returns the id of who owns the links of a file that names no
-// owner, nil if the query names nobody.
-func ownerParam(value string) (*int64, error) {
-	if value == "" {
-		return nil, nil
-	}
-	id, err := strconv.ParseInt(value, 10, 64)
-	if err != nil || id < 1 || id > csvimport.MaxID {
-		return nil, invalid(FieldError{"user_id", "must be the id of a user"})
-	}
-	return &id, nil
+	return a.upload(c, kind)
 }
 
 // createUsersImport takes an upload of users.
 func (a *API) createUsersImport(c *fiber.Ctx) error {
-	return a.upload(c, csvimport.KindUsers, nil)
+	return a.upload(c, csvimport.KindUsers)
 }
 
 // upload streams a file into chunks in the database and queues the import. Of
 // the file, no more than a chunk is ever in memory. What ends early leaves an
 // import that failed, and nothing else; if not even that can be written, a
 // worker sees to it later.
-func (a *API) upload(c *fiber.Ctx, kind csvimport.Kind, owner *int64) error {
+func (a *API) upload(c *fiber.Ctx, kind csvimport.Kind) error {
 	c.Set(fiber.HeaderCacheControl, "no-store")
 	if err := mayImport(c.UserContext(), kind); err != nil {
 		return err
 	}
-	u := &fileUpload{api: a, ctx: c.UserContext(), actor: actorOf(c), owner: owner}
+	options, err := readUploadOptions(c, kind)
+	if err != nil {
+		return err
+	}
+	u := &fileUpload{api: a, ctx: c.UserContext(), actor: actorOf(c), options: options}
 	if err := u.checkOwner(); err != nil {
 		return err
 	}
@@ -97,7 +84,7 @@ func (a *API) upload(c *fiber.Ctx, kind csvimport.Kind, owner *int64) error {
 	if err != nil {
 		return err
 	}
-	if err := u.receive(file, kind); err != nil {
+	if err := u.receive(file); err != nil {
 		u.fail(err)
 		return err
 	}
@@ -110,7 +97,7 @@ type fileUpload struct {
 	api      *API
 	ctx      context.Context
 	actor    Actor
-	owner    *int64 // of links whose file names none; nil for nobody
+	options  uploadOptions
 	body     *uploadBody
 	filename *string
 	row      queries.Import // ID is 0 before there is one
@@ -118,12 +105,12 @@ type fileUpload struct {
 
 // checkOwner reports an owner who does not exist, before the file is read.
 func (u *fileUpload) checkOwner() error {
-	if u.owner == nil {
+	if u.options.owner == nil {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(u.ctx, requestTimeout)
 	defer cancel()
-	missing, err := queries.New(u.api.Pool).FindMissingUsers(ctx, []int64{*u.owner})
+	missing, err := queries.New(u.api.Pool).FindMissingUsers(ctx, []int64{*u.options.owner})
 	if err == nil && len(missing) > 0 {
 		err = invalid(FieldError{"user_id", "is not a user"})
 	}
@@ -192,12 +179,12 @@ func cleanFilename(name string) *string {
 
 // receive stores the file chunk by chunk. The import comes to be with the first
 // of them, so that a file which cannot be meant leaves nothing.
-func (u *fileUpload) receive(file io.Reader, kind csvimport.Kind) error {
-	splitter, err := csvimport.NewSplitter(file, kind, csvimport.SplitOptions{Keys: true})
+func (u *fileUpload) receive(file io.Reader) error {
+	splitter, err := csvimport.NewSplitter(file, u.options.kind, u.options.split)
 	if err != nil {
 		return u.fault(err)
 	}
-	if kind == csvimport.KindLinks && u.owner == nil && !splitter.Layout().Has("user_id") {
+	if u.options.kind == csvimport.KindLinks && u.options.owner == nil && !splitter.Layout().Has("user_id") {
 		return errUploadNoOwner
 	}
 	chunks, highest := 0, int64(0)
@@ -210,7 +197,7 @@ func (u *fileUpload) receive(file io.Reader, kind csvimport.Kind) error {
 			return u.fault(err)
 		}
 		if chunks == 0 {
-			err = u.create(kind, splitter.Layout())
+			err = u.create(splitter.Layout())
 		}
 		if err == nil {
 			err = u.store(chunk)
@@ -220,7 +207,7 @@ func (u *fileUpload) receive(file io.Reader, kind csvimport.Kind) error {
 		}
 		highest = max(highest, chunk.HighestID)
 	}
-	if err := u.reserveIDs(kind, highest); err != nil {
+	if err := u.reserveIDs(highest); err != nil {
 		return err
 	}
 	return u.queue(chunks, splitter.Rows())
@@ -234,21 +221,22 @@ func (u *fileUpload) fault(err error) error {
 	case errors.As(err, &own):
 		return own
 	case errors.As(err, &format):
-		return badRequest("the file cannot be imported: "+format.Error(), FieldError{"file", format.Error()})
+		return badRequest("the file cannot be imported: "+format.Error(), FieldError{cmp.Or(format.Field, "file"), format.Error()})
 	}
 	return errUploadBroken
 }
 
-func (u *fileUpload) create(kind csvimport.Kind, layout csvimport.Layout) error {
+func (u *fileUpload) create(layout csvimport.Layout) error {
 	encoded, err := json.Marshal(layout)
 	if err != nil {
 		return fmt.Errorf("encode layout: %w", err)
 	}
 	return u.inTx(func(ctx context.Context, tx pgx.Tx) error {
 		u.row, err = queries.New(tx).CreateImport(ctx, queries.CreateImportParams{
-			Kind: string(kind), Filename: u.filename, Layout: encoded,
+			Kind: string(u.options.kind), Filename: u.filename, Layout: encoded,
+			OnConflict: string(u.options.policy), DryRun: u.options.dryRun,
 			// Ids of links refer to nothing an editor may write.
-			KeepIds: u.actor.Role == RoleAdmin, OwnerID: u.owner, ActorID: u.actor.TokenID, ActorName: u.actor.Name,
+			KeepIds: u.actor.Role == RoleAdmin, OwnerID: u.options.owner, ActorID: u.actor.TokenID, ActorName: u.actor.Name,
 		})
 		return err
 	})
@@ -277,12 +265,12 @@ func (u *fileUpload) store(chunk csvimport.Chunk) error {
 // reserveIDs moves the sequence past the ids that the file brings, so that
 // nobody draws one of them while the import runs. Ids drawn before the upload
 // ended are drawn: such a row of the file is rejected.
-func (u *fileUpload) reserveIDs(kind csvimport.Kind, highest int64) error {
-	if highest == 0 || !u.row.KeepIds {
+func (u *fileUpload) reserveIDs(highest int64) error {
+	if highest == 0 || !u.row.KeepIds || u.row.DryRun {
 		return nil
 	}
 	return u.inTx(func(ctx context.Context, tx pgx.Tx) error {
-		switch q := queries.New(tx); kind {
+		switch q := queries.New(tx); u.options.kind {
 		case csvimport.KindUsers:
 			return q.MoveUsersSequence(ctx, highest)
 		case csvimport.KindLinks:

@@ -172,12 +172,31 @@ func status(id, path, summary string, example map[string]any, errs ...int) *huma
 	return op
 }
 
+// uploadParams are those of every upload.
+func uploadParams() []*huma.Param {
+	return []*huma.Param{{
+		Name: "on_conflict", In: "query",
+		Description: "What becomes of a row whose key is taken. Events cannot be updated.",
+		Schema:      &huma.Schema{Type: huma.TypeString, Enum: []any{"reject", "skip", "update"}, Default: "reject"},
+	}, {
+		Name: "dry_run", In: "query", Description: "Only say what an import of the file would do.",
+		Schema: &huma.Schema{Type: huma.TypeBoolean, Default: false},
+	}, {
+		Name: "format", In: "query", Example: "signpost", Description: "The format of the file, if its header does not tell.",
+		Schema: &huma.Schema{Type: huma.TypeString},
+	}, {
+		Name: "mapping", In: "query", Example: []string{"Goes to:original_url"},
+		Description: "A column of the file, a colon, and the column it stands for, or nothing to ignore it.",
+		Schema:      &huma.Schema{Type: huma.TypeArray, Items: &huma.Schema{Type: huma.TypeString}},
+	}}
+}
+
 func uploadOperation(id, path, summary string, params ...*huma.Param) *huma.Operation {
 	file := &huma.Schema{Type: huma.TypeString, Format: "binary", Description: "The CSV file, its first line the header."}
 	return &huma.Operation{
 		OperationID: id, Method: http.MethodPost, Path: path, Summary: summary, Tags: []string{"imports"},
 		Description: "Streams the file into the database and queues it; follow the import at Location.",
-		Parameters:  params,
+		Parameters:  append(params, uploadParams()...),
 		Security:    []map[string][]string{{tokenScheme: {}}},
 		RequestBody: &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{
 			"text/csv": {Schema: file},

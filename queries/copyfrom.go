@@ -117,3 +117,39 @@ func (r iteratorForInsertImportErrors) Err() error {
 func (q *Queries) InsertImportErrors(ctx context.Context, arg []InsertImportErrorsParams) (int64, error) {
 	return q.db.CopyFrom(ctx, []string{"import_errors"}, []string{"import_id", "line", "field", "reason", "record"}, &iteratorForInsertImportErrors{rows: arg})
 }
+
+// iteratorForInsertImportOutcomes implements pgx.CopyFromSource.
+type iteratorForInsertImportOutcomes struct {
+	rows                 []InsertImportOutcomesParams
+	skippedFirstNextCall bool
+}
+
+func (r *iteratorForInsertImportOutcomes) Next() bool {
+	if len(r.rows) == 0 {
+		return false
+	}
+	if !r.skippedFirstNextCall {
+		r.skippedFirstNextCall = true
+		return true
+	}
+	r.rows = r.rows[1:]
+	return len(r.rows) > 0
+}
+
+func (r iteratorForInsertImportOutcomes) Values() ([]interface{}, error) {
+	return []interface{}{
+		r.rows[0].ImportID,
+		r.rows[0].Line,
+		r.rows[0].Outcome,
+		r.rows[0].RowID,
+		r.rows[0].Before,
+	}, nil
+}
+
+func (r iteratorForInsertImportOutcomes) Err() error {
+	return nil
+}
+
+func (q *Queries) InsertImportOutcomes(ctx context.Context, arg []InsertImportOutcomesParams) (int64, error) {
+	return q.db.CopyFrom(ctx, []string{"import_outcomes"}, []string{"import_id", "line", "outcome", "row_id", "before"}, &iteratorForInsertImportOutcomes{rows: arg})
+}

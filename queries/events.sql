@@ -38,15 +38,15 @@ FROM (
 ) r
 ORDER BY r.line
 ON CONFLICT DO NOTHING
-RETURNING import_line;
+RETURNING import_line, id;
 
--- name: FindEventConflicts :many
--- Says for each line whether its id is taken at its time.
+-- name: FindEventHolders :many
+-- Says for each line which event has its id at its time, 0 for none.
 SELECT
     r.line::bigint AS line,
-    EXISTS (
-        SELECT FROM events e WHERE e.source_id = r.source_id AND e.occurred_at = r.occurred_at
-    ) AS source_id_taken
+    COALESCE((
+        SELECT e.id FROM events e WHERE e.source_id = r.source_id AND e.occurred_at = r.occurred_at
+    ), 0)::bigint AS source_id_holder
 FROM (
     SELECT
         unnest(@lines::bigint[]) AS line,

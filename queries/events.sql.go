@@ -11,12 +11,12 @@ import (
 	"time"
 )
 
-const findEventConflicts = `-- name: FindEventConflicts :many
+const findEventHolders = `-- name: FindEventHolders :many
 SELECT
     r.line::bigint AS line,
-    EXISTS (
-        SELECT FROM events e WHERE e.source_id = r.source_id AND e.occurred_at = r.occurred_at
-    ) AS source_id_taken
+    COALESCE((
+        SELECT e.id FROM events e WHERE e.source_id = r.source_id AND e.occurred_at = r.occurred_at
+    ), 0)::bigint AS source_id_holder
 FROM (
     SELECT
         unnest($1::bigint[]) AS line,
@@ -25,22 +25,22 @@ FROM (
 ) r
 `
 
-type FindEventConflictsRow struct {
-	Line          int64
-	SourceIDTaken bool
+type FindEventHoldersRow struct {
+	Line           int64
+	SourceIDHolder int64
 }
 
-// Says for each line whether its id is taken at its time.
-func (q *Queries) FindEventConflicts(ctx context.Context, lines []int64, sourceIds []int64, occurredAts []time.Time) ([]FindEventConflictsRow, error) {
-	rows, err := q.db.Query(ctx, findEventConflicts, lines, sourceIds, occurredAts)
+// Says for each line which event has its id at its time, 0 for none.
+func (q *Queries) FindEventHolders(ctx context.Context, lines []int64, sourceIds []int64, occurredAts []time.Time) ([]FindEventHoldersRow, error) {
+	rows, err := q.db.Query(ctx, findEventHolders, lines, sourceIds, occurredAts)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
-	items := []FindEventConflictsRow{}
+	items := []FindEventHoldersRow{}
 	for rows.Next() {
-		var i FindEventConflictsRow
-		if err := rows.Scan(&i.Line, &i.SourceIDTaken); err != nil {
+		var i FindEventHoldersRow
+		if err := rows.Scan(&i.Line, &i.SourceIDHolder); err != nil {
 			return nil, err
 		}
 		items = append(items, i)
@@ -67,7 +67,7 @@ FROM (
 ) r
 ORDER BY r.line
 ON CONFLICT DO NOTHING
-RETURNING import_line
+RETURNING import_line, id
 `
 
 type ImportEventsParams struct {
@@ -81,8 +81,13 @@ type ImportEventsParams struct {
 	Details     []string
 }
 
+type ImportEventsRow struct {
+	ImportLine *int64
+	ID         int64
+}
+
 // Like ImportUsers; id 0 and empty details are none.
-func (q *Queries) ImportEvents(ctx context.Context, arg ImportEventsParams) ([]*int64, error) {
+func (q *Queries) ImportEvents(ctx context.Context, arg ImportEventsParams) ([]ImportEventsRow, error) {
 	rows, err := q.db.Query(ctx, importEvents,
 		arg.ImportID,
 		arg.Lines,
@@ -97,13 +102,13 @@ func (q *Queries) ImportEvents(ctx context.Context, arg ImportEventsParams) ([]*
 		return nil, err
 	}
 	defer rows.Close()
-	items := []*int64{}
+	items := []ImportEventsRow{}
 	for rows.Next() {
-		var import_line *int64
-		if err := rows.Scan(&import_line); err != nil {
+		var i ImportEventsRow
+		if err := rows.Scan(&i.ImportLine, &i.ID); err != nil {
 			return nil, err
 		}
-		items = append(items, import_line)
+		items = append(items, i)
 	}
 	if err := rows.Err(); err != nil {
 		return nil, err

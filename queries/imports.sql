@@ -1,6 +1,6 @@
 -- name: CreateImport :one
-INSERT INTO imports (kind, filename, layout, keep_ids, owner_id, actor_id, actor_name)
-VALUES (@kind, @filename, @layout, @keep_ids, @owner_id, @actor_id, @actor_name)
+INSERT INTO imports (kind, filename, layout, keep_ids, owner_id, actor_id, actor_name, on_conflict, dry_run)
+VALUES (@kind, @filename, @layout, @keep_ids, @owner_id, @actor_id, @actor_name, @on_conflict, @dry_run)
 RETURNING *;
 
 -- name: GetImport :one
@@ -77,6 +77,8 @@ WHERE import_id = @import_id AND done_at IS NULL;
 -- Removes what only a running import needs. Chunks stay as the record of what ran.
 WITH contended AS (
     DELETE FROM import_contended ic WHERE ic.import_id = @import_id
+), trial AS (
+    DELETE FROM import_trial it WHERE it.import_id = @import_id
 )
 DELETE FROM import_deferred d
 WHERE d.import_id = @import_id;
@@ -178,6 +180,39 @@ WHERE import_id = @import_id AND line <= @up_to_line;
 -- name: InsertImportErrors :copyfrom
 INSERT INTO import_errors (import_id, line, field, reason, record)
 VALUES (@import_id, @line, @field, @reason, @record);
+
+-- name: UpdateAsImport :exec
+-- Says for the rest of the transaction which import it is that updates rows, so
+-- that those it made itself are not taken for touched by somebody else.
+SELECT set_config('signpost.import_id', @import_id::text, true);
+
+-- name: InsertImportOutcomes :copyfrom
+INSERT INTO import_outcomes (import_id, line, outcome, row_id, before)
+VALUES (@import_id, @line, @outcome, @row_id, @before);
+
+-- name: FindTrialHolders :many
+-- Who would have these keys by now, of those that a dry run has given or freed.
+SELECT t.field, t.key, COALESCE(t.holder, 0)::bigint AS holder
+FROM import_trial t
+JOIN (SELECT unnest(@fields::text[]) AS field, unnest(@keys::text[]) AS key) r USING (field, key)
+WHERE t.import_id = @import_id;
+
+-- name: ListTrialKeys :many
+-- What keys these rows would have by now, of those that a dry run has given them.
+SELECT field, key, holder::bigint AS holder
+FROM import_trial
+WHERE import_id = @import_id AND holder = ANY(@holders::bigint[]);
+
+-- name: SetTrialHolders :exec
+INSERT INTO import_trial (import_id, field, key, holder)
+SELECT @import_id, r.field, r.key, NULLIF(r.holder, 0)
+FROM (
+    SELECT
+        unnest(@fields::text[]) AS field,
+        unnest(@keys::text[]) AS key,
+        unnest(@holders::bigint[]) AS holder
+) r
+ON CONFLICT ON CONSTRAINT import_trial_pkey DO UPDATE SET holder = EXCLUDED.holder;
 
 -- name: ListImportErrors :many
 SELECT line, field, reason, record

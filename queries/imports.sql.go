@@ -13,19 +13,21 @@ import (
 )
 
 const createImport = `-- name: CreateImport :one
-INSERT INTO imports (kind, filename, layout, keep_ids, owner_id, actor_id, actor_name)
-VALUES ($1, $2, $3, $4, $5, $6, $7)
+INSERT INTO imports (kind, filename, layout, keep_ids, owner_id, actor_id, actor_name, on_conflict, dry_run)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
 RETURNING id, kind, state, filename, layout, keep_ids, owner_id, actor_id, actor_name, bytes_received, chunks_total, chunks_done, rows_total, rows_imported, rows_updated, rows_skipped, rows_rejected, error, planned_to, job_id, created_at, heard_at, started_at, finished_at, on_conflict, dry_run, rows_removed, rows_kept, undo_step, undo_line, undo_since, undone_at
 `
 
 type CreateImportParams struct {
-	Kind      string
-	Filename  *string
-	Layout    json.RawMessage
-	KeepIds   bool
-	OwnerID   *int64
-	ActorID   *int64
-	ActorName string
+	Kind       string
+	Filename   *string
+	Layout     json.RawMessage
+	KeepIds    bool
+	OwnerID    *int64
+	ActorID    *int64
+	ActorName  string
+	OnConflict string
+	DryRun     bool
 }
 
 func (q *Queries) CreateImport(ctx context.Context, arg CreateImportParams) (Import, error) {
@@ -37,6 +39,8 @@ func (q *Queries) CreateImport(ctx context.Context, arg CreateImportParams) (Imp
 		arg.OwnerID,
 		arg.ActorID,
 		arg.ActorName,
+		arg.OnConflict,
+		arg.DryRun,
 	)
 	var i Import
 	err := row.Scan(
@@ -102,6 +106,8 @@ func (q *Queries) DropImportChunks(ctx context.Context, importID int64) error {
 const dropImportWork = `-- name: DropImportWork :exec
 WITH contended AS (
     DELETE FROM import_contended ic WHERE ic.import_id = $1
+), trial AS (
+    DELETE FROM import_trial it WHERE it.import_id = $1
 )
 DELETE FROM import_deferred d
 WHERE d.import_id = $1
@@ -148,6 +154,40 @@ func (q *Queries) FindContendedKeys(ctx context.Context, importID int64, keys []
 			return nil, err
 		}
 		items = append(items, key)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const findTrialHolders = `-- name: FindTrialHolders :many
+SELECT t.field, t.key, COALESCE(t.holder, 0)::bigint AS holder
+FROM import_trial t
+JOIN (SELECT unnest($1::text[]) AS field, unnest($2::text[]) AS key) r USING (field, key)
+WHERE t.import_id = $3
+`
+
+type FindTrialHoldersRow struct {
+	Field  string
+	Key    string
+	Holder int64
+}
+
+// Who would have these keys by now, of those that a dry run has given or freed.
+func (q *Queries) FindTrialHolders(ctx context.Context, fields []string, keys []string, importID int64) ([]FindTrialHoldersRow, error) {
+	rows, err := q.db.Query(ctx, findTrialHolders, fields, keys, importID)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []FindTrialHoldersRow{}
+	for rows.Next() {
+		var i FindTrialHoldersRow
+		if err := rows.Scan(&i.Field, &i.Key, &i.Holder); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
 	}
 	if err := rows.Err(); err != nil {
 		return nil, err
@@ -334,6 +374,14 @@ type InsertImportErrorsParams struct {
 	Field    string
 	Reason   string
 	Record   []byte
+}
+
+type InsertImportOutcomesParams struct {
+	ImportID int64
+	Line     int64
+	Outcome  string
+	RowID    *int64
+	Before   json.RawMessage
 }
 
 const listDeferredRows = `-- name: ListDeferredRows :many
@@ -712,6 +760,39 @@ func (q *Queries) ListStrandedImports(ctx context.Context, leftAlone pgtype.Inte
 			&i.ChunksTotal,
 			&i.ChunksDone,
 		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const listTrialKeys = `-- name: ListTrialKeys :many
+SELECT field, key, holder::bigint AS holder
+FROM import_trial
+WHERE import_id = $1 AND holder = ANY($2::bigint[])
+`
+
+type ListTrialKeysRow struct {
+	Field  string
+	Key    string
+	Holder int64
+}
+
+// What keys these rows would have by now, of those that a dry run has given them.
+func (q *Queries) ListTrialKeys(ctx context.Context, importID int64, holders []int64) ([]ListTrialKeysRow, error) {
+	rows, err := q.db.Query(ctx, listTrialKeys, importID, holders)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []ListTrialKeysRow{}
+	for rows.Next() {
+		var i ListTrialKeysRow
+		if err := rows.Scan(&i.Field, &i.Key, &i.Holder); err != nil {
 			return nil, err
 		}
 		items = append(items, i)
@@ -1145,6 +1226,35 @@ func (q *Queries) SetImportJob(ctx context.Context, jobID *int64, iD int64) erro
 	return err
 }
 
+const setTrialHolders = `-- name: SetTrialHolders :exec
+INSERT INTO import_trial (import_id, field, key, holder)
+SELECT $1, r.field, r.key, NULLIF(r.holder, 0)
+FROM (
+    SELECT
+        unnest($2::text[]) AS field,
+        unnest($3::text[]) AS key,
+        unnest($4::bigint[]) AS holder
+) r
+ON CONFLICT ON CONSTRAINT import_trial_pkey DO UPDATE SET holder = EXCLUDED.holder
+`
+
+type SetTrialHoldersParams struct {
+	ImportID int64
+	Fields   []string
+	Keys     []string
+	Holders  []int64
+}
+
+func (q *Queries) SetTrialHolders(ctx context.Context, arg SetTrialHoldersParams) error {
+	_, err := q.db.Exec(ctx, setTrialHolders,
+		arg.ImportID,
+		arg.Fields,
+		arg.Keys,
+		arg.Holders,
+	)
+	return err
+}
+
 const showImport = `-- name: ShowImport :one
 SELECT imports.id, imports.kind, imports.state, imports.filename, imports.layout, imports.keep_ids, imports.owner_id, imports.actor_id, imports.actor_name, imports.bytes_received, imports.chunks_total, imports.chunks_done, imports.rows_total, imports.rows_imported, imports.rows_updated, imports.rows_skipped, imports.rows_rejected, imports.error, imports.planned_to, imports.job_id, imports.created_at, imports.heard_at, imports.started_at, imports.finished_at, imports.on_conflict, imports.dry_run, imports.rows_removed, imports.rows_kept, imports.undo_step, imports.undo_line, imports.undo_since, imports.undone_at, (
     SELECT COALESCE(jsonb_agg(jsonb_build_object('line', e.line, 'field', e.field, 'reason', e.reason,
@@ -1231,5 +1341,16 @@ WHERE import_id = $1 AND done_at IS NULL
 // Closes the chunks that did not run, and waits for those that run now.
 func (q *Queries) StopImportChunks(ctx context.Context, importID int64) error {
 	_, err := q.db.Exec(ctx, stopImportChunks, importID)
+	return err
+}
+
+const updateAsImport = `-- name: UpdateAsImport :exec
+SELECT set_config('signpost.import_id', $1::text, true)
+`
+
+// Says for the rest of the transaction which import it is that updates rows, so
+// that those it made itself are not taken for touched by somebody else.
+func (q *Queries) UpdateAsImport(ctx context.Context, importID string) error {
+	_, err := q.db.Exec(ctx, updateAsImport, importID)
 	return err
 }

@@ -88,19 +88,66 @@ FROM (
 ) r
 ORDER BY r.line
 ON CONFLICT DO NOTHING
-RETURNING import_line;
+RETURNING import_line, id;
 
--- name: FindURLConflicts :many
+-- name: FindURLHolders :many
+-- Like FindUserHolders.
 SELECT
     r.line::bigint AS line,
-    EXISTS (SELECT FROM urls u WHERE u.id = r.id) AS id_taken,
-    EXISTS (SELECT FROM urls u WHERE u.short_code = r.short_code) AS short_code_taken
+    COALESCE((SELECT u.id FROM urls u WHERE u.id = r.id), 0)::bigint AS id_holder,
+    COALESCE((SELECT u.id FROM urls u WHERE u.short_code = r.short_code), 0)::bigint AS short_code_holder
 FROM (
     SELECT
         unnest(@lines::bigint[]) AS line,
         unnest(@ids::bigint[]) AS id,
         unnest(@short_codes::text[]) AS short_code
 ) r;
+
+-- name: LockURLKeys :many
+-- Like LockUserKeys.
+SELECT id, short_code
+FROM urls
+WHERE id = ANY(@ids::bigint[])
+ORDER BY id
+FOR NO KEY UPDATE;
+
+-- name: UpdateImportedURLs :many
+-- Like UpdateImportedUsers. What a file does not say stays as it is: it comes as
+-- an empty text, the zero time, 0, or -1 for imported_clicks.
+UPDATE urls u
+SET user_id = COALESCE(NULLIF(r.user_id, 0), u.user_id),
+    original_url = r.original_url,
+    title = COALESCE(NULLIF(r.title, ''), u.title),
+    tags = CASE WHEN r.tags = '' THEN u.tags ELSE string_to_array(r.tags, '|') END,
+    is_active = COALESCE(NULLIF(r.is_active, '')::boolean, u.is_active),
+    expires_at = COALESCE(NULLIF(r.expires_at, '0001-01-01 00:00:00+00'), u.expires_at),
+    redirect_status = COALESCE(NULLIF(r.redirect_status, 0), u.redirect_status),
+    forward_query = COALESCE(NULLIF(r.forward_query, '')::boolean, u.forward_query),
+    imported_clicks = COALESCE(NULLIF(r.imported_clicks, -1), u.imported_clicks),
+    created_at = COALESCE(NULLIF(r.created_at, '0001-01-01 00:00:00+00'), u.created_at),
+    updated_at = clock_timestamp()
+FROM (
+    SELECT
+        unnest(@lines::bigint[]) AS line,
+        unnest(@ids::bigint[]) AS id,
+        unnest(@user_ids::bigint[]) AS user_id,
+        unnest(@original_urls::text[]) AS original_url,
+        unnest(@titles::text[]) AS title,
+        unnest(@tags::text[]) AS tags,
+        unnest(@is_actives::text[]) AS is_active,
+        unnest(@expires_ats::timestamptz[]) AS expires_at,
+        unnest(@redirect_statuses::smallint[]) AS redirect_status,
+        unnest(@forward_queries::text[]) AS forward_query,
+        unnest(@imported_clicks::bigint[]) AS imported_clicks,
+        unnest(@created_ats::timestamptz[]) AS created_at
+) r
+JOIN urls o ON o.id = r.id
+WHERE u.id = o.id
+RETURNING r.line::bigint AS line, (
+    SELECT COALESCE(jsonb_object_agg(b.key, b.value), '{}')
+    FROM jsonb_each(to_jsonb(o)) b
+    WHERE b.key NOT IN ('version', 'updated_at', 'import_touched') AND b.value IS DISTINCT FROM to_jsonb(u) -> b.key
+)::jsonb AS before;
 
 -- name: FindMissingURLs :many
 SELECT r.id::bigint AS id

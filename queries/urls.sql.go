@@ -7,6 +7,7 @@ package queries
 
 import (
 	"context"
+	"encoding/json"
 	"time"
 )
 
@@ -103,11 +104,11 @@ func (q *Queries) FindMissingURLs(ctx context.Context, ids []int64) ([]int64, er
 	return items, nil
 }
 
-const findURLConflicts = `-- name: FindURLConflicts :many
+const findURLHolders = `-- name: FindURLHolders :many
 SELECT
     r.line::bigint AS line,
-    EXISTS (SELECT FROM urls u WHERE u.id = r.id) AS id_taken,
-    EXISTS (SELECT FROM urls u WHERE u.short_code = r.short_code) AS short_code_taken
+    COALESCE((SELECT u.id FROM urls u WHERE u.id = r.id), 0)::bigint AS id_holder,
+    COALESCE((SELECT u.id FROM urls u WHERE u.short_code = r.short_code), 0)::bigint AS short_code_holder
 FROM (
     SELECT
         unnest($1::bigint[]) AS line,
@@ -116,22 +117,23 @@ FROM (
 ) r
 `
 
-type FindURLConflictsRow struct {
-	Line           int64
-	IDTaken        bool
-	ShortCodeTaken bool
+type FindURLHoldersRow struct {
+	Line            int64
+	IDHolder        int64
+	ShortCodeHolder int64
 }
 
-func (q *Queries) FindURLConflicts(ctx context.Context, lines []int64, ids []int64, shortCodes []string) ([]FindURLConflictsRow, error) {
-	rows, err := q.db.Query(ctx, findURLConflicts, lines, ids, shortCodes)
+// Like FindUserHolders.
+func (q *Queries) FindURLHolders(ctx context.Context, lines []int64, ids []int64, shortCodes []string) ([]FindURLHoldersRow, error) {
+	rows, err := q.db.Query(ctx, findURLHolders, lines, ids, shortCodes)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
-	items := []FindURLConflictsRow{}
+	items := []FindURLHoldersRow{}
 	for rows.Next() {
-		var i FindURLConflictsRow
-		if err := rows.Scan(&i.Line, &i.IDTaken, &i.ShortCodeTaken); err != nil {
+		var i FindURLHoldersRow
+		if err := rows.Scan(&i.Line, &i.IDHolder, &i.ShortCodeHolder); err != nil {
 			return nil, err
 		}
 		items = append(items, i)
@@ -243,7 +245,7 @@ FROM (
 ) r
 ORDER BY r.line
 ON CONFLICT DO NOTHING
-RETURNING import_line
+RETURNING import_line, id
 `
 
 type ImportURLsParams struct {
@@ -264,8 +266,13 @@ type ImportURLsParams struct {
 	UpdatedAts       []time.Time
 }
 
+type ImportURLsRow struct {
+	ImportLine *int64
+	ID         int64
+}
+
 // Like ImportUsers; tags are joined by '|', an empty title is none.
-func (q *Queries) ImportURLs(ctx context.Context, arg ImportURLsParams) ([]*int64, error) {
+func (q *Queries) ImportURLs(ctx context.Context, arg ImportURLsParams) ([]ImportURLsRow, error) {
 	rows, err := q.db.Query(ctx, importURLs,
 		arg.ImportID,
 		arg.Lines,
@@ -287,13 +294,13 @@ func (q *Queries) ImportURLs(ctx context.Context, arg ImportURLsParams) ([]*int6
 		return nil, err
 	}
 	defer rows.Close()
-	items := []*int64{}
+	items := []ImportURLsRow{}
 	for rows.Next() {
-		var import_line *int64
-		if err := rows.Scan(&import_line); err != nil {
+		var i ImportURLsRow
+		if err := rows.Scan(&i.ImportLine, &i.ID); err != nil {
 			return nil, err
 		}
-		items = append(items, import_line)
+		items = append(items, i)
 	}
 	if err := rows.Err(); err != nil {
 		return nil, err
@@ -422,6 +429,40 @@ func (q *Queries) LockURL(ctx context.Context, id int64) (LockURLRow, error) {
 	return i, err
 }
 
+const lockURLKeys = `-- name: LockURLKeys :many
+SELECT id, short_code
+FROM urls
+WHERE id = ANY($1::bigint[])
+ORDER BY id
+FOR NO KEY UPDATE
+`
+
+type LockURLKeysRow struct {
+	ID        int64
+	ShortCode string
+}
+
+// Like LockUserKeys.
+func (q *Queries) LockURLKeys(ctx context.Context, ids []int64) ([]LockURLKeysRow, error) {
+	rows, err := q.db.Query(ctx, lockURLKeys, ids)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []LockURLKeysRow{}
+	for rows.Next() {
+		var i LockURLKeysRow
+		if err := rows.Scan(&i.ID, &i.ShortCode); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const moveURLsSequence = `-- name: MoveURLsSequence :exec
 WITH locked AS MATERIALIZED (
     SELECT pg_advisory_xact_lock(hashtextextended('urls_id_seq', 0))
@@ -509,6 +550,98 @@ func (q *Queries) ResolveLinks(ctx context.Context, shortCodes []string) ([]Reso
 			&i.ForwardQuery,
 			&i.Version,
 		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const updateImportedURLs = `-- name: UpdateImportedURLs :many
+UPDATE urls u
+SET user_id = COALESCE(NULLIF(r.user_id, 0), u.user_id),
+    original_url = r.original_url,
+    title = COALESCE(NULLIF(r.title, ''), u.title),
+    tags = CASE WHEN r.tags = '' THEN u.tags ELSE string_to_array(r.tags, '|') END,
+    is_active = COALESCE(NULLIF(r.is_active, '')::boolean, u.is_active),
+    expires_at = COALESCE(NULLIF(r.expires_at, '0001-01-01 00:00:00+00'), u.expires_at),
+    redirect_status = COALESCE(NULLIF(r.redirect_status, 0), u.redirect_status),
+    forward_query = COALESCE(NULLIF(r.forward_query, '')::boolean, u.forward_query),
+    imported_clicks = COALESCE(NULLIF(r.imported_clicks, -1), u.imported_clicks),
+    created_at = COALESCE(NULLIF(r.created_at, '0001-01-01 00:00:00+00'), u.created_at),
+    updated_at = clock_timestamp()
+FROM (
+    SELECT
+        unnest($1::bigint[]) AS line,
+        unnest($2::bigint[]) AS id,
+        unnest($3::bigint[]) AS user_id,
+        unnest($4::text[]) AS original_url,
+        unnest($5::text[]) AS title,
+        unnest($6::text[]) AS tags,
+        unnest($7::text[]) AS is_active,
+        unnest($8::timestamptz[]) AS expires_at,
+        unnest($9::smallint[]) AS redirect_status,
+        unnest($10::text[]) AS forward_query,
+        unnest($11::bigint[]) AS imported_clicks,
+        unnest($12::timestamptz[]) AS created_at
+) r
+JOIN urls o ON o.id = r.id
+WHERE u.id = o.id
+RETURNING r.line::bigint AS line, (
+    SELECT COALESCE(jsonb_object_agg(b.key, b.value), '{}')
+    FROM jsonb_each(to_jsonb(o)) b
+    WHERE b.key NOT IN ('version', 'updated_at', 'import_touched') AND b.value IS DISTINCT FROM to_jsonb(u) -> b.key
+)::jsonb AS before
+`
+
+type UpdateImportedURLsParams struct {
+	Lines            []int64
+	Ids              []int64
+	UserIds          []int64
+	OriginalUrls     []string
+	Titles           []string
+	Tags             []string
+	IsActives        []string
+	ExpiresAts       []time.Time
+	RedirectStatuses []int16
+	ForwardQueries   []string
+	ImportedClicks   []int64
+	CreatedAts       []time.Time
+}
+
+type UpdateImportedURLsRow struct {
+	Line   int64
+	Before json.RawMessage
+}
+
+// Like UpdateImportedUsers. What a file does not say stays as it is: it comes as
+// an empty text, the zero time, 0, or -1 for imported_clicks.
+func (q *Queries) UpdateImportedURLs(ctx context.Context, arg UpdateImportedURLsParams) ([]UpdateImportedURLsRow, error) {
+	rows, err := q.db.Query(ctx, updateImportedURLs,
+		arg.Lines,
+		arg.Ids,
+		arg.UserIds,
+		arg.OriginalUrls,
+		arg.Titles,
+		arg.Tags,
+		arg.IsActives,
+		arg.ExpiresAts,
+		arg.RedirectStatuses,
+		arg.ForwardQueries,
+		arg.ImportedClicks,
+		arg.CreatedAts,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []UpdateImportedURLsRow{}
+	for rows.Next() {
+		var i UpdateImportedURLsRow
+		if err := rows.Scan(&i.Line, &i.Before); err != nil {
 			return nil, err
 		}
 		items = append(items, i)

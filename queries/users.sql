@@ -48,18 +48,18 @@ FROM (
 ) r
 ORDER BY r.line
 ON CONFLICT DO NOTHING
-RETURNING import_line;
+RETURNING import_line, id;
 
--- name: FindUserConflicts :many
--- Says for each line which of its keys is taken, and what its names are to the
--- unique indexes.
+-- name: FindUserHolders :many
+-- Says for each line who has its keys, 0 for nobody, and what its names are to
+-- the unique indexes.
 SELECT
     r.line::bigint AS line,
     lower(r.username)::text AS username_key,
     lower(r.email)::text AS email_key,
-    EXISTS (SELECT FROM users u WHERE u.id = r.id) AS id_taken,
-    EXISTS (SELECT FROM users u WHERE lower(u.username) = lower(r.username)) AS username_taken,
-    EXISTS (SELECT FROM users u WHERE lower(u.email) = lower(r.email)) AS email_taken
+    COALESCE((SELECT u.id FROM users u WHERE u.id = r.id), 0)::bigint AS id_holder,
+    COALESCE((SELECT u.id FROM users u WHERE lower(u.username) = lower(r.username)), 0)::bigint AS username_holder,
+    COALESCE((SELECT u.id FROM users u WHERE lower(u.email) = lower(r.email)), 0)::bigint AS email_holder
 FROM (
     SELECT
         unnest(@lines::bigint[]) AS line,
@@ -67,6 +67,36 @@ FROM (
         unnest(@usernames::text[]) AS username,
         unnest(@emails::text[]) AS email
 ) r;
+
+-- name: LockUserKeys :many
+-- Locks users in the order of their ids, so that two imports never wait for
+-- each other, and says what their keys are to the unique indexes.
+SELECT id, lower(username)::text AS username_key, lower(email)::text AS email_key
+FROM users
+WHERE id = ANY(@ids::bigint[])
+ORDER BY id
+FOR NO KEY UPDATE;
+
+-- name: UpdateImportedUsers :many
+-- Gives users what a file says of them, and returns the values that were
+-- replaced. The zero time leaves created_at as it is. The users are locked.
+UPDATE users u
+SET email = r.email,
+    created_at = COALESCE(NULLIF(r.created_at, '0001-01-01 00:00:00+00'), u.created_at)
+FROM (
+    SELECT
+        unnest(@lines::bigint[]) AS line,
+        unnest(@ids::bigint[]) AS id,
+        unnest(@emails::text[]) AS email,
+        unnest(@created_ats::timestamptz[]) AS created_at
+) r
+JOIN users o ON o.id = r.id
+WHERE u.id = o.id
+RETURNING r.line::bigint AS line, (
+    SELECT COALESCE(jsonb_object_agg(b.key, b.value), '{}')
+    FROM jsonb_each(to_jsonb(o)) b
+    WHERE b.key <> 'import_touched' AND b.value IS DISTINCT FROM to_jsonb(u) -> b.key
+)::jsonb AS before;
 
 -- name: FindMissingUsers :many
 SELECT r.id::bigint AS id

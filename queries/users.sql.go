@@ -7,6 +7,7 @@ package queries
 
 import (
 	"context"
+	"encoding/json"
 	"time"
 )
 
@@ -74,14 +75,14 @@ func (q *Queries) FindMissingUsers(ctx context.Context, ids []int64) ([]int64, e
 	return items, nil
 }
 
-const findUserConflicts = `-- name: FindUserConflicts :many
+const findUserHolders = `-- name: FindUserHolders :many
 SELECT
     r.line::bigint AS line,
     lower(r.username)::text AS username_key,
     lower(r.email)::text AS email_key,
-    EXISTS (SELECT FROM users u WHERE u.id = r.id) AS id_taken,
-    EXISTS (SELECT FROM users u WHERE lower(u.username) = lower(r.username)) AS username_taken,
-    EXISTS (SELECT FROM users u WHERE lower(u.email) = lower(r.email)) AS email_taken
+    COALESCE((SELECT u.id FROM users u WHERE u.id = r.id), 0)::bigint AS id_holder,
+    COALESCE((SELECT u.id FROM users u WHERE lower(u.username) = lower(r.username)), 0)::bigint AS username_holder,
+    COALESCE((SELECT u.id FROM users u WHERE lower(u.email) = lower(r.email)), 0)::bigint AS email_holder
 FROM (
     SELECT
         unnest($1::bigint[]) AS line,
@@ -91,26 +92,26 @@ FROM (
 ) r
 `
 
-type FindUserConflictsParams struct {
+type FindUserHoldersParams struct {
 	Lines     []int64
 	Ids       []int64
 	Usernames []string
 	Emails    []string
 }
 
-type FindUserConflictsRow struct {
-	Line          int64
-	UsernameKey   string
-	EmailKey      string
-	IDTaken       bool
-	UsernameTaken bool
-	EmailTaken    bool
+type FindUserHoldersRow struct {
+	Line           int64
+	UsernameKey    string
+	EmailKey       string
+	IDHolder       int64
+	UsernameHolder int64
+	EmailHolder    int64
 }
 
-// Says for each line which of its keys is taken, and what its names are to the
-// unique indexes.
-func (q *Queries) FindUserConflicts(ctx context.Context, arg FindUserConflictsParams) ([]FindUserConflictsRow, error) {
-	rows, err := q.db.Query(ctx, findUserConflicts,
+// Says for each line who has its keys, 0 for nobody, and what its names are to
+// the unique indexes.
+func (q *Queries) FindUserHolders(ctx context.Context, arg FindUserHoldersParams) ([]FindUserHoldersRow, error) {
+	rows, err := q.db.Query(ctx, findUserHolders,
 		arg.Lines,
 		arg.Ids,
 		arg.Usernames,
@@ -120,16 +121,16 @@ func (q *Queries) FindUserConflicts(ctx context.Context, arg FindUserConflictsPa
 		return nil, err
 	}
 	defer rows.Close()
-	items := []FindUserConflictsRow{}
+	items := []FindUserHoldersRow{}
 	for rows.Next() {
-		var i FindUserConflictsRow
+		var i FindUserHoldersRow
 		if err := rows.Scan(
 			&i.Line,
 			&i.UsernameKey,
 			&i.EmailKey,
-			&i.IDTaken,
-			&i.UsernameTaken,
-			&i.EmailTaken,
+			&i.IDHolder,
+			&i.UsernameHolder,
+			&i.EmailHolder,
 		); err != nil {
 			return nil, err
 		}
@@ -180,7 +181,7 @@ FROM (
 ) r
 ORDER BY r.line
 ON CONFLICT DO NOTHING
-RETURNING import_line
+RETURNING import_line, id
 `
 
 type ImportUsersParams struct {
@@ -192,10 +193,15 @@ type ImportUsersParams struct {
 	CreatedAts []time.Time
 }
 
+type ImportUsersRow struct {
+	ImportLine *int64
+	ID         int64
+}
+
 // Inserts what conflicts with nothing and says which lines went in. A row that
 // is missing from the answer lost to a row that was there before. Arrays hold no
 // NULLs: id 0 draws one, the zero time means now.
-func (q *Queries) ImportUsers(ctx context.Context, arg ImportUsersParams) ([]*int64, error) {
+func (q *Queries) ImportUsers(ctx context.Context, arg ImportUsersParams) ([]ImportUsersRow, error) {
 	rows, err := q.db.Query(ctx, importUsers,
 		arg.ImportID,
 		arg.Lines,
@@ -208,13 +214,13 @@ func (q *Queries) ImportUsers(ctx context.Context, arg ImportUsersParams) ([]*in
 		return nil, err
 	}
 	defer rows.Close()
-	items := []*int64{}
+	items := []ImportUsersRow{}
 	for rows.Next() {
-		var import_line *int64
-		if err := rows.Scan(&import_line); err != nil {
+		var i ImportUsersRow
+		if err := rows.Scan(&i.ImportLine, &i.ID); err != nil {
 			return nil, err
 		}
-		items = append(items, import_line)
+		items = append(items, i)
 	}
 	if err := rows.Err(); err != nil {
 		return nil, err
@@ -288,6 +294,42 @@ func (q *Queries) LockUser(ctx context.Context, id int64) (LockUserRow, error) {
 	return i, err
 }
 
+const lockUserKeys = `-- name: LockUserKeys :many
+SELECT id, lower(username)::text AS username_key, lower(email)::text AS email_key
+FROM users
+WHERE id = ANY($1::bigint[])
+ORDER BY id
+FOR NO KEY UPDATE
+`
+
+type LockUserKeysRow struct {
+	ID          int64
+	UsernameKey string
+	EmailKey    string
+}
+
+// Locks users in the order of their ids, so that two imports never wait for
+// each other, and says what their keys are to the unique indexes.
+func (q *Queries) LockUserKeys(ctx context.Context, ids []int64) ([]LockUserKeysRow, error) {
+	rows, err := q.db.Query(ctx, lockUserKeys, ids)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []LockUserKeysRow{}
+	for rows.Next() {
+		var i LockUserKeysRow
+		if err := rows.Scan(&i.ID, &i.UsernameKey, &i.EmailKey); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const moveUsersSequence = `-- name: MoveUsersSequence :exec
 WITH locked AS MATERIALIZED (
     SELECT pg_advisory_xact_lock(hashtextextended('users_id_seq', 0))
@@ -303,6 +345,65 @@ WHERE COALESCE(pg_sequence_last_value('users_id_seq'), 0) < $1::bigint
 func (q *Queries) MoveUsersSequence(ctx context.Context, pastID int64) error {
 	_, err := q.db.Exec(ctx, moveUsersSequence, pastID)
 	return err
+}
+
+const updateImportedUsers = `-- name: UpdateImportedUsers :many
+UPDATE users u
+SET email = r.email,
+    created_at = COALESCE(NULLIF(r.created_at, '0001-01-01 00:00:00+00'), u.created_at)
+FROM (
+    SELECT
+        unnest($1::bigint[]) AS line,
+        unnest($2::bigint[]) AS id,
+        unnest($3::text[]) AS email,
+        unnest($4::timestamptz[]) AS created_at
+) r
+JOIN users o ON o.id = r.id
+WHERE u.id = o.id
+RETURNING r.line::bigint AS line, (
+    SELECT COALESCE(jsonb_object_agg(b.key, b.value), '{}')
+    FROM jsonb_each(to_jsonb(o)) b
+    WHERE b.key <> 'import_touched' AND b.value IS DISTINCT FROM to_jsonb(u) -> b.key
+)::jsonb AS before
+`
+
+type UpdateImportedUsersParams struct {
+	Lines      []int64
+	Ids        []int64
+	Emails     []string
+	CreatedAts []time.Time
+}
+
+type UpdateImportedUsersRow struct {
+	Line   int64
+	Before json.RawMessage
+}
+
+// Gives users what a file says of them, and returns the values that were
+// replaced. The zero time leaves created_at as it is. The users are locked.
+func (q *Queries) UpdateImportedUsers(ctx context.Context, arg UpdateImportedUsersParams) ([]UpdateImportedUsersRow, error) {
+	rows, err := q.db.Query(ctx, updateImportedUsers,
+		arg.Lines,
+		arg.Ids,
+		arg.Emails,
+		arg.CreatedAts,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []UpdateImportedUsersRow{}
+	for rows.Next() {
+		var i UpdateImportedUsersRow
+		if err := rows.Scan(&i.Line, &i.Before); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 const updateUser = `-- name: UpdateUser :one

@@ -60,7 +60,7 @@ func (d *deps) openImport(ctx context.Context, id int64) (*importRun, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read import: %w", err)
 	}
-	run := &importRun{row: row}
+	run := &importRun{row: row, policy: csvimport.Policy(row.OnConflict)}
 	if err := json.Unmarshal(row.Layout, &run.layout); err != nil {
 		return nil, fmt.Errorf("read layout of import %d: %w", id, err)
 	}
@@ -117,10 +117,14 @@ func (w *applyChunk) setAside(ctx context.Context, p *part) ([]int, error) {
 	if err != nil {
 		return nil, err
 	}
+	unsettled, err := w.unsettled(ctx, p)
+	if err != nil {
+		return nil, err
+	}
 	of := make([]int, 0, p.rows.size())
 	for i := range p.rows.size() {
 		line := p.rows.line(i)
-		if contended[line] || p.rows.draws(i) {
+		if contended[line] || unsettled[i] || p.rows.draws(i) {
 			p.deferred = append(p.deferred, queries.InsertDeferredRowsParams{
 				ImportID: p.run.row.ID, Line: line, Record: []byte(p.raw[line]),
 			})
@@ -129,6 +133,24 @@ func (w *applyChunk) setAside(ctx context.Context, p *part) ([]int, error) {
 		of = append(of, i)
 	}
 	return of, nil
+}
+
+// unsettled returns the rows that take a key which somebody in the database
+// has, or that set one free by an update: another row of the file may depend on
+// that, or the other way round. Only users have keys that can be updated.
+func (w *applyChunk) unsettled(ctx context.Context, p *part) (map[int]bool, error) {
+	if p.run.policy != csvimport.PolicyUpdate || csvimport.Kind(p.run.row.Kind) != csvimport.KindUsers {
+		return nil, nil
+	}
+	claims, err := p.rows.claims(ctx, queries.New(w.deps.pool), all(p.rows.size()))
+	if err != nil {
+		return nil, err
+	}
+	ring, unsettled := newKeyring(p.run.policy, claims), map[int]bool{}
+	for i, c := range claims {
+		unsettled[i] = ring.unsettled(c)
+	}
+	return unsettled, nil
 }
 
 // contended returns the lines of rows that claim a key which other rows of the
@@ -208,7 +230,7 @@ func (w *applyChunk) apply(ctx context.Context, job *river.Job[jobs.ApplyChunk],
 		return w.move(ctx, tx, q, move)
 	})
 	if err == nil {
-		w.deps.count(p.run.row.Kind, res)
+		w.deps.count(p.run, res)
 	}
 	return err
 }
@@ -264,6 +286,9 @@ func (w *applyChunk) move(ctx context.Context, tx pgx.Tx, q *queries.Queries, mo
 // withCare runs do, and once more when a partition was missing, and once more
 // row by row when Postgres refused a value.
 func (d *deps) withCare(ctx context.Context, p *part, do func() error) error {
+	if p.run.row.DryRun {
+		return do() // which writes nothing that needs care
+	}
 	if err := p.rows.prepare(ctx); err != nil {
 		return err
 	}

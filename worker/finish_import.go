@@ -67,7 +67,7 @@ func (w *finishImport) applyDeferred(ctx context.Context, run *importRun) (more 
 	if err != nil {
 		return false, err
 	}
-	p.ordered = true
+	p.ordered, p.remembers = true, run.row.DryRun
 	for _, row := range waiting {
 		if n := p.read(row.Record, row.Line); n != 1 {
 			return false, fmt.Errorf("line %d of import %d holds %d records and should hold one", row.Line, run.row.ID, n)
@@ -113,7 +113,7 @@ func (w *finishImport) applyBatch(ctx context.Context, p *part, rows int, last i
 		return nil
 	}
 	if err == nil {
-		w.deps.count(p.run.row.Kind, res)
+		w.deps.count(p.run, res)
 	}
 	return err
 }

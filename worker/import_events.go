@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -110,21 +111,32 @@ func (r *eventRows) claims(ctx context.Context, q *queries.Queries, of []int) (m
 	if len(lines) == 0 {
 		return nil, nil
 	}
-	found, err := q.FindEventConflicts(ctx, lines, ids, times)
+	found, err := q.FindEventHolders(ctx, lines, ids, times)
 	if err != nil {
-		return nil, fmt.Errorf("look for taken keys of events: %w", err)
+		return nil, fmt.Errorf("look for holders of the keys of events: %w", err)
 	}
 	claims := make(map[int][]claim, len(of))
 	for _, f := range found {
 		i := index[f.Line]
 		e := &r.events[i]
 		key := strconv.FormatInt(*e.SourceID, 10) + " " + strconv.FormatInt(e.At.UnixMicro(), 10)
-		claims[i] = []claim{{"id", key, f.SourceIDTaken}}
+		claims[i] = []claim{{slot{"id", key}, true, holder(f.SourceIDHolder)}}
 	}
 	return claims, nil
 }
 
-func (r *eventRows) insert(ctx context.Context, q *queries.Queries, of []int, _ int) (map[int64]bool, error) {
+// errNoUpdate says that somebody let in an import that updates events.
+var errNoUpdate = errors.New("events are a record and cannot be updated")
+
+func (r *eventRows) lock(context.Context, *queries.Queries, []int64) (map[holder][]slot, error) {
+	return nil, errNoUpdate
+}
+
+func (r *eventRows) update(context.Context, *queries.Queries, []int, []int64) (map[int64]json.RawMessage, error) {
+	return nil, errNoUpdate
+}
+
+func (r *eventRows) insert(ctx context.Context, q *queries.Queries, of []int, _ int) (map[int64]int64, error) {
 	p := queries.ImportEventsParams{ImportID: &r.run.row.ID}
 	for _, i := range of {
 		e := &r.events[i]
@@ -136,11 +148,15 @@ func (r *eventRows) insert(ctx context.Context, q *queries.Queries, of []int, _ 
 		p.OccurredAts = append(p.OccurredAts, e.At)
 		p.Details = append(p.Details, string(e.Details))
 	}
-	lines, err := q.ImportEvents(ctx, p)
+	found, err := q.ImportEvents(ctx, p)
 	if err != nil {
 		return nil, fmt.Errorf("insert events: %w", err)
 	}
-	return lineSet(lines), nil
+	ids := make(map[int64]int64, len(found))
+	for _, f := range found {
+		ids[or(f.ImportLine, 0)] = f.ID
+	}
+	return ids, nil
 }
 
 // finish counts imported clicks like any other.

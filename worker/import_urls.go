@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -100,27 +101,39 @@ func (r *linkRows) claims(ctx context.Context, q *queries.Queries, of []int) (ma
 		ids = append(ids, or(link.ID, 0))
 		codes = append(codes, link.ShortCode)
 	}
-	found, err := q.FindURLConflicts(ctx, lines, ids, codes)
+	found, err := q.FindURLHolders(ctx, lines, ids, codes)
 	if err != nil {
-		return nil, fmt.Errorf("look for taken keys of links: %w", err)
+		return nil, fmt.Errorf("look for holders of the keys of links: %w", err)
 	}
 	claims := make(map[int][]claim, len(of))
 	for _, f := range found {
 		i := index[f.Line]
 		if id := r.links[i].ID; id != nil {
-			claims[i] = append(claims[i], claim{"id", strconv.FormatInt(*id, 10), f.IDTaken})
+			claims[i] = append(claims[i], claim{idSlot(*id), true, holder(f.IDHolder)})
 		}
 		if code := r.links[i].ShortCode; code != "" {
-			claims[i] = append(claims[i], claim{"short_code", code, f.ShortCodeTaken})
+			claims[i] = append(claims[i], claim{slot{"short_code", code}, true, holder(f.ShortCodeHolder)})
 		}
 	}
 	return claims, nil
 }
 
+func (r *linkRows) lock(ctx context.Context, q *queries.Queries, ids []int64) (map[holder][]slot, error) {
+	found, err := q.LockURLKeys(ctx, ids)
+	if err != nil {
+		return nil, fmt.Errorf("lock links: %w", err)
+	}
+	held := make(map[holder][]slot, len(found))
+	for _, f := range found {
+		held[holder(f.ID)] = []slot{idSlot(f.ID), {"short_code", f.ShortCode}}
+	}
+	return held, nil
+}
+
 // insert draws a code for each row that has none, another at every try. A code
 // that is taken settles itself: the row is missing from the answer and claims
 // nothing that is taken, so it is tried again.
-func (r *linkRows) insert(ctx context.Context, q *queries.Queries, of []int, try int) (map[int64]bool, error) {
+func (r *linkRows) insert(ctx context.Context, q *queries.Queries, of []int, try int) (map[int64]int64, error) {
 	p := queries.ImportURLsParams{ImportID: &r.run.row.ID}
 	for _, i := range of {
 		link := &r.links[i]
@@ -144,11 +157,56 @@ func (r *linkRows) insert(ctx context.Context, q *queries.Queries, of []int, try
 		p.CreatedAts = append(p.CreatedAts, created)
 		p.UpdatedAts = append(p.UpdatedAts, or(link.UpdatedAt, created))
 	}
-	lines, err := q.ImportURLs(ctx, p)
+	found, err := q.ImportURLs(ctx, p)
 	if err != nil {
 		return nil, fmt.Errorf("insert links: %w", err)
 	}
-	return lineSet(lines), nil
+	ids := make(map[int64]int64, len(found))
+	for _, f := range found {
+		ids[or(f.ImportLine, 0)] = f.ID
+	}
+	return ids, nil
+}
+
+// update leaves alone what the file does not say. Whose a link is stays, too,
+// if only the upload names an owner, who gets the links that are new.
+func (r *linkRows) update(ctx context.Context, q *queries.Queries, of []int, ids []int64) (map[int64]json.RawMessage, error) {
+	p := queries.UpdateImportedURLsParams{Ids: ids}
+	for _, i := range of {
+		link := &r.links[i]
+		owner := int64(0)
+		if link.NamesUser {
+			owner = link.UserID
+		}
+		p.Lines = append(p.Lines, link.Line)
+		p.UserIds = append(p.UserIds, owner)
+		p.OriginalUrls = append(p.OriginalUrls, link.OriginalURL)
+		p.Titles = append(p.Titles, or(link.Title, ""))
+		p.Tags = append(p.Tags, strings.Join(link.Tags, "|"))
+		p.IsActives = append(p.IsActives, boolText(link.IsActive))
+		p.ExpiresAts = append(p.ExpiresAts, or(link.ExpiresAt, time.Time{}))
+		p.RedirectStatuses = append(p.RedirectStatuses, int16(or(link.RedirectStatus, 0)))
+		p.ForwardQueries = append(p.ForwardQueries, boolText(link.ForwardQuery))
+		p.ImportedClicks = append(p.ImportedClicks, or(link.ImportedClicks, -1))
+		p.CreatedAts = append(p.CreatedAts, or(link.CreatedAt, time.Time{}))
+	}
+	found, err := q.UpdateImportedURLs(ctx, p)
+	if err != nil {
+		return nil, fmt.Errorf("update links: %w", err)
+	}
+	before := make(map[int64]json.RawMessage, len(found))
+	for _, f := range found {
+		before[f.Line] = f.Before
+	}
+	return before, nil
+}
+
+// boolText is "" for what the file does not say.
+func boolText(b *bool) string {
+	if b == nil {
+		return ""
+	}
+	return strconv.FormatBool(*b)
 }
 
 func (r *linkRows) finish(context.Context, *queries.Queries, []int) error { return nil }

@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"strconv"
 	"time"
@@ -55,7 +56,7 @@ func (r *userRows) references(context.Context, *queries.Queries, []int) (map[int
 }
 
 func (r *userRows) claims(ctx context.Context, q *queries.Queries, of []int) (map[int][]claim, error) {
-	var p queries.FindUserConflictsParams
+	var p queries.FindUserHoldersParams
 	index := make(map[int64]int, len(of))
 	for _, i := range of {
 		u := &r.users[i]
@@ -65,24 +66,38 @@ func (r *userRows) claims(ctx context.Context, q *queries.Queries, of []int) (ma
 		p.Usernames = append(p.Usernames, u.Username)
 		p.Emails = append(p.Emails, u.Email)
 	}
-	found, err := q.FindUserConflicts(ctx, p)
+	found, err := q.FindUserHolders(ctx, p)
 	if err != nil {
-		return nil, fmt.Errorf("look for taken keys of users: %w", err)
+		return nil, fmt.Errorf("look for holders of the keys of users: %w", err)
 	}
 	claims := make(map[int][]claim, len(of))
 	for _, f := range found {
 		i := index[f.Line]
 		if id := r.users[i].ID; id != nil {
-			claims[i] = append(claims[i], claim{"id", strconv.FormatInt(*id, 10), f.IDTaken})
+			claims[i] = append(claims[i], claim{idSlot(*id), true, holder(f.IDHolder)})
 		}
 		claims[i] = append(claims[i],
-			claim{"username", f.UsernameKey, f.UsernameTaken},
-			claim{"email", f.EmailKey, f.EmailTaken})
+			claim{slot{"username", f.UsernameKey}, true, holder(f.UsernameHolder)},
+			claim{slot{"email", f.EmailKey}, false, holder(f.EmailHolder)})
 	}
 	return claims, nil
 }
 
-func (r *userRows) insert(ctx context.Context, q *queries.Queries, of []int, _ int) (map[int64]bool, error) {
+func idSlot(id int64) slot { return slot{"id", strconv.FormatInt(id, 10)} }
+
+func (r *userRows) lock(ctx context.Context, q *queries.Queries, ids []int64) (map[holder][]slot, error) {
+	found, err := q.LockUserKeys(ctx, ids)
+	if err != nil {
+		return nil, fmt.Errorf("lock users: %w", err)
+	}
+	held := make(map[holder][]slot, len(found))
+	for _, f := range found {
+		held[holder(f.ID)] = []slot{idSlot(f.ID), {"username", f.UsernameKey}, {"email", f.EmailKey}}
+	}
+	return held, nil
+}
+
+func (r *userRows) insert(ctx context.Context, q *queries.Queries, of []int, _ int) (map[int64]int64, error) {
 	p := queries.ImportUsersParams{ImportID: &r.run.row.ID}
 	for _, i := range of {
 		u := &r.users[i]
@@ -92,19 +107,34 @@ func (r *userRows) insert(ctx context.Context, q *queries.Queries, of []int, _ i
 		p.Emails = append(p.Emails, u.Email)
 		p.CreatedAts = append(p.CreatedAts, or(u.CreatedAt, time.Time{}))
 	}
-	lines, err := q.ImportUsers(ctx, p)
+	found, err := q.ImportUsers(ctx, p)
 	if err != nil {
 		return nil, fmt.Errorf("insert users: %w", err)
 	}
-	return lineSet(lines), nil
+	ids := make(map[int64]int64, len(found))
+	for _, f := range found {
+		ids[or(f.ImportLine, 0)] = f.ID
+	}
+	return ids, nil
+}
+
+func (r *userRows) update(ctx context.Context, q *queries.Queries, of []int, ids []int64) (map[int64]json.RawMessage, error) {
+	p := queries.UpdateImportedUsersParams{Ids: ids}
+	for _, i := range of {
+		u := &r.users[i]
+		p.Lines = append(p.Lines, u.Line)
+		p.Emails = append(p.Emails, u.Email)
+		p.CreatedAts = append(p.CreatedAts, or(u.CreatedAt, time.Time{}))
+	}
+	found, err := q.UpdateImportedUsers(ctx, p)
+	if err != nil {
+		return nil, fmt.Errorf("update users: %w", err)
+	}
+	before := make(map[int64]json.RawMessage, len(found))
+	for _, f := range found {
+		before[f.Line] = f.Before
+	}
+	return before, nil
 }
 
 func (r *userRows) finish(context.Context, *queries.Queries, []int) error { return nil }
-
-func lineSet(lines []*int64) map[int64]bool {
-	set := make(map[int64]bool, len(lines))
-	for _, line := range lines {
-		set[or(line, 0)] = true
-	}
-	return set
-}

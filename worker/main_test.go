@@ -227,7 +227,7 @@ func (s *site) receive(kind csvimport.Kind, file string, opts csvimport.SplitOpt
 	}
 	q := queries.New(s.pool)
 	imp, err := q.CreateImport(s.ctx, queries.CreateImportParams{
-		Kind: string(kind), Layout: layout, KeepIds: true, ActorName: "test",
+		Kind: string(kind), Layout: layout, KeepIds: true, ActorName: "test", OnConflict: string(csvimport.PolicyReject),
 	})
 	if err != nil {
 		s.Fatalf("create import: %v", err)

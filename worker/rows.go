@@ -2,8 +2,11 @@ package worker
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -36,24 +39,23 @@ type rows interface {
 	// references finds what rows refer to, and says for each of those that
 	// refer to nothing which column is at fault.
 	references(ctx context.Context, q *queries.Queries, of []int) (map[int]fault, error)
-	// claims says which unique keys each of some rows claims.
+	// claims says which unique keys each of some rows claims, and who has them.
 	claims(ctx context.Context, q *queries.Queries, of []int) (map[int][]claim, error)
-	// insert inserts what conflicts with nothing and returns the lines of what
-	// went in. try counts from 0 how often rows that draw had to draw again.
-	insert(ctx context.Context, q *queries.Queries, of []int, try int) (map[int64]bool, error)
+	// lock locks rows of the database against changes of their keys, in the order
+	// of their ids, and returns these keys. What is gone is missing.
+	lock(ctx context.Context, q *queries.Queries, ids []int64) (map[holder][]slot, error)
+	// insert inserts what conflicts with nothing and returns the ids of what went
+	// in, by line. try counts from 0 how often rows that draw had to draw again.
+	insert(ctx context.Context, q *queries.Queries, of []int, try int) (map[int64]int64, error)
+	// update gives each of the locked rows with these ids what a row says, and
+	// returns the values that were replaced, by line.
+	update(ctx context.Context, q *queries.Queries, of []int, ids []int64) (map[int64]json.RawMessage, error)
 	// finish does what comes last in the transaction for rows that went in.
 	finish(ctx context.Context, q *queries.Queries, inserted []int) error
 }
 
 // fault is why a row is rejected.
 type fault struct{ column, reason string }
-
-// claim is a unique key of a row.
-type claim struct {
-	column string
-	key    string // equal exactly if the unique index takes two for equal
-	taken  bool   // by a row in the database
-}
 
 // newRows returns no rows yet, of an import's kind.
 func (d *deps) newRows(imp *importRun) (rows, error) {
@@ -73,6 +75,7 @@ type importRun struct {
 	row    queries.Import
 	layout csvimport.Layout
 	parser *csvimport.Parser
+	policy csvimport.Policy
 }
 
 // part is the rows of one chunk, or of one batch of deferred rows, on their way
@@ -87,6 +90,9 @@ type part struct {
 	// ordered says that rows may claim the same key, so that they have to be
 	// taken strictly in line order.
 	ordered bool
+	// remembers says that a dry run applies these rows in several batches, each
+	// of which has to know what the ones before would have done.
+	remembers bool
 	// careful says that Postgres refused some value: rows go one by one, so
 	// that only the one at fault is rejected.
 	careful bool
@@ -95,7 +101,17 @@ type part struct {
 // result is what became of the rows of a part within one transaction.
 type result struct {
 	inserted []int
+	updated  []met
+	skipped  []met
 	rejected []csvimport.Reject
+	ids      map[int64]int64 // of inserted rows, by line
+}
+
+// met is a row of the file that met one which was there.
+type met struct {
+	line   int64
+	of     holder
+	before json.RawMessage // what an update replaced; nil in a dry run
 }
 
 // read parses records. Those that the row rules reject claim nothing.
@@ -111,37 +127,50 @@ func (p *part) read(data []byte, firstLine int64) (records int) {
 	return records
 }
 
-// apply inserts the rows that are in of and rejects those that cannot be. The
-// result is what inserting them one by one in line order gives. errAgain asks
-// for a new transaction.
+// apply inserts the rows that are in of, or does what the policy says of those
+// that meet a row which is there, and rejects those that cannot be. The result
+// is what taking them one by one in line order gives. errAgain asks for a new
+// transaction.
 func (p *part) apply(ctx context.Context, tx pgx.Tx, of []int) (result, error) {
-	res := result{rejected: append([]csvimport.Reject(nil), p.rejected...)}
+	res := result{rejected: append([]csvimport.Reject(nil), p.rejected...), ids: map[int64]int64{}}
 	var err error
 	if p.careful {
 		err = p.applyOneByOne(ctx, tx, of, &res)
 	} else {
 		err = p.applyAll(ctx, queries.New(tx), of, &res)
 	}
-	if err == nil {
+	if err == nil && !p.run.row.DryRun {
 		err = p.rows.finish(ctx, queries.New(tx), res.inserted)
 	}
-	if postgres.Constraint(err) == "urls_user_id_fkey" {
-		err = errors.Join(errAgain, err) // a user was deleted since references looked
+	if overtaken(err) {
+		err = errors.Join(errAgain, err)
 	}
 	return res, err
 }
 
+// overtaken reports whether a row that was looked at is no longer as it was: a
+// user was deleted, or somebody else took the address that an update was to give.
+func overtaken(err error) bool {
+	switch postgres.Constraint(err) {
+	case "urls_user_id_fkey", "users_email_key":
+		return true
+	}
+	return false
+}
+
 func (p *part) applyOneByOne(ctx context.Context, tx pgx.Tx, of []int, res *result) error {
 	for _, i := range of {
-		one := result{}
+		one := result{ids: res.ids}
 		err := pgx.BeginFunc(ctx, tx, func(tx pgx.Tx) error {
 			return p.applyAll(ctx, queries.New(tx), []int{i}, &one)
 		})
 		switch {
 		case err == nil:
 			res.inserted = append(res.inserted, one.inserted...)
+			res.updated = append(res.updated, one.updated...)
+			res.skipped = append(res.skipped, one.skipped...)
 			res.rejected = append(res.rejected, one.rejected...)
-		case postgres.DataFault(err) && postgres.Constraint(err) != "urls_user_id_fkey":
+		case postgres.DataFault(err) && !overtaken(err):
 			p.reject(res, i, fault{"", "cannot be stored (" + postgres.Code(err) + ")"})
 		default:
 			return err
@@ -163,52 +192,144 @@ func (p *part) applyAll(ctx context.Context, q *queries.Queries, of []int, res *
 		}
 		sound = append(sound, i)
 	}
-	if p.ordered {
-		if sound, err = p.pick(ctx, q, sound, res); err != nil {
-			return err
-		}
+	if p.ordered || p.run.row.DryRun {
+		return p.takeInOrder(ctx, q, sound, res)
 	}
 	return p.insert(ctx, q, sound, res)
 }
 
-// pick goes through rows in line order and leaves out each that claims a key
-// which is taken or which an earlier row got. A row that is left out claims
-// nothing, whichever of its keys it was.
-func (p *part) pick(ctx context.Context, q *queries.Queries, of []int, res *result) ([]int, error) {
-	claims, err := p.rows.claims(ctx, q, of)
+// takeInOrder goes through rows in line order and does with each what the keys
+// say that it claims, and those that the rows before it left. A row that is
+// rejected or skipped claims nothing, whichever of its keys it was.
+func (p *part) takeInOrder(ctx context.Context, q *queries.Queries, of []int, res *result) error {
+	if len(of) == 0 {
+		return nil
+	}
+	ring, claims, err := p.look(ctx, q, of)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	held := map[string]bool{}
-	picked := make([]int, 0, len(of))
+	var w wave
 	for _, i := range of {
-		if c, lost := firstLost(claims[i], held); lost {
-			p.reject(res, i, taken(c))
-			continue
+		v := ring.judge(claims[i])
+		if w.goesFirst(v, claims[i]) {
+			if err := p.flush(ctx, q, &w, res); err != nil {
+				return err
+			}
 		}
-		for _, c := range claims[i] {
-			held[c.column+"\x00"+c.key] = true
+		freed := ring.take(v, claims[i], p.rows.line(i))
+		switch v.outcome {
+		case outcomeRejected:
+			p.reject(res, i, v.why)
+		case outcomeSkipped:
+			res.skipped = append(res.skipped, met{line: p.rows.line(i), of: v.of})
+		default:
+			w.add(i, p.rows.line(i), v, freed)
 		}
-		picked = append(picked, i)
 	}
-	return picked, nil
+	if err := p.flush(ctx, q, &w, res); err != nil {
+		return err
+	}
+	return p.remember(ctx, q, ring)
 }
 
-func firstLost(claims []claim, held map[string]bool) (claim, bool) {
-	for _, c := range claims {
-		if c.taken || held[c.column+"\x00"+c.key] {
-			return c, true
+// A wave is rows that can be inserted and updated in any order.
+type wave struct {
+	inserts, updates []int
+	targets          []holder // of updates
+	touched          map[holder]bool
+	freed            map[slot]bool
+}
+
+// goesFirst reports whether the wave has to be written before a row joins one:
+// the row updates what the wave inserts or updates, or takes a key that the
+// wave sets free.
+func (w *wave) goesFirst(v verdict, claims []claim) bool {
+	switch v.outcome {
+	case outcomeUpdated:
+		if w.touched[v.of] {
+			return true
 		}
+	case outcomeImported:
+	default:
+		return false
 	}
-	return claim{}, false
+	return slices.ContainsFunc(claims, func(c claim) bool { return w.freed[c.slot] })
+}
+
+func (w *wave) add(i int, line int64, v verdict, freed []slot) {
+	if w.touched == nil {
+		w.touched, w.freed = map[holder]bool{}, map[slot]bool{}
+	}
+	if v.outcome == outcomeImported {
+		w.inserts = append(w.inserts, i)
+		w.touched[holder(-line)] = true
+		return
+	}
+	w.updates, w.targets = append(w.updates, i), append(w.targets, v.of)
+	w.touched[v.of] = true
+	for _, s := range freed {
+		w.freed[s] = true
+	}
+}
+
+// flush writes a wave and empties it. A dry run only notes it.
+func (p *part) flush(ctx context.Context, q *queries.Queries, w *wave, res *result) error {
+	defer func() { *w = wave{} }()
+	if p.run.row.DryRun {
+		res.inserted = append(res.inserted, w.inserts...)
+		for n, i := range w.updates {
+			res.updated = append(res.updated, met{line: p.rows.line(i), of: w.targets[n]})
+		}
+		return nil
+	}
+	if err := p.insert(ctx, q, w.inserts, res); err != nil {
+		return err
+	}
+	return p.update(ctx, q, w.updates, w.targets, res)
+}
+
+// update updates locked rows, each of them once.
+func (p *part) update(ctx context.Context, q *queries.Queries, of []int, targets []holder, res *result) error {
+	if len(of) == 0 {
+		return nil
+	}
+	ids := make([]int64, len(of))
+	for n, h := range targets {
+		ids[n] = res.id(h)
+	}
+	if err := q.UpdateAsImport(ctx, strconv.FormatInt(p.run.row.ID, 10)); err != nil {
+		return fmt.Errorf("name the import that updates: %w", err)
+	}
+	before, err := p.rows.update(ctx, q, of, ids)
+	if err != nil {
+		return err
+	}
+	for n, i := range of {
+		line := p.rows.line(i)
+		old, went := before[line]
+		if !went {
+			return fmt.Errorf("row %d was not updated: %w", ids[n], errAgain)
+		}
+		res.updated = append(res.updated, met{line: line, of: holder(ids[n]), before: old})
+	}
+	return nil
+}
+
+// id is that of a row in the database, 0 if it is not there.
+func (res *result) id(h holder) int64 {
+	if h < 0 {
+		return res.ids[int64(-h)]
+	}
+	return int64(h)
 }
 
 func taken(c claim) fault {
 	return fault{c.column, "is taken by an earlier row or by an existing one"}
 }
 
-// insert inserts rows of which no two claim the same key, and rejects those
-// whose key somebody else has.
+// insert inserts rows of which no two claim the same key, and does what the
+// policy says with those whose key somebody else has.
 func (p *part) insert(ctx context.Context, q *queries.Queries, of []int, res *result) error {
 	for try := range insertTries {
 		if len(of) == 0 {
@@ -220,8 +341,10 @@ func (p *part) insert(ctx context.Context, q *queries.Queries, of []int, res *re
 		}
 		var missing []int
 		for _, i := range of {
-			if went[p.rows.line(i)] {
+			line := p.rows.line(i)
+			if id, in := went[line]; in {
 				res.inserted = append(res.inserted, i)
+				res.ids[line] = id
 			} else {
 				missing = append(missing, i)
 			}
@@ -233,31 +356,36 @@ func (p *part) insert(ctx context.Context, q *queries.Queries, of []int, res *re
 	return fmt.Errorf("%d rows lost to nobody: %w", len(of), errAgain)
 }
 
-// losers rejects the missing rows that lost a key and returns the rest, which
-// are to be tried again. Where order matters, a loss means that another
-// transaction came in between, so that later rows were judged by what is no
-// longer true: all has to be done again.
+// losers does what the policy says with the missing rows that lost a key and
+// returns the rest, which are to be tried again. Where order matters, a loss
+// means that another transaction came in between, so that later rows were judged
+// by what is no longer true: all has to be done again.
 func (p *part) losers(ctx context.Context, q *queries.Queries, missing []int, res *result) ([]int, error) {
 	if len(missing) == 0 {
 		return nil, nil
 	}
-	claims, err := p.rows.claims(ctx, q, missing)
+	ring, claims, err := p.look(ctx, q, missing)
 	if err != nil {
 		return nil, err
 	}
-	var rest []int
+	var rest, updates []int
+	var targets []holder
 	for _, i := range missing {
-		c, lost := firstLost(claims[i], nil)
+		v := ring.judge(claims[i])
 		switch {
-		case lost && p.ordered:
-			return nil, errAgain
-		case lost:
-			p.reject(res, i, taken(c))
-		default:
+		case v.outcome == outcomeImported:
 			rest = append(rest, i)
+		case p.ordered || ring.unsettled(claims[i]):
+			return nil, errAgain
+		case v.outcome == outcomeSkipped:
+			res.skipped = append(res.skipped, met{line: p.rows.line(i), of: v.of})
+		case v.outcome == outcomeUpdated:
+			updates, targets = append(updates, i), append(targets, v.of)
+		default:
+			p.reject(res, i, v.why)
 		}
 	}
-	return rest, nil
+	return rest, p.update(ctx, q, updates, targets, res)
 }
 
 func (p *part) reject(res *result, i int, f fault) {
@@ -267,7 +395,8 @@ func (p *part) reject(res *result, i int, f fault) {
 	})
 }
 
-// write records the rejected rows and returns how far the counters move.
+// write records what became of the rows that did not simply go in, and returns
+// how far the counters move.
 func (res *result) write(ctx context.Context, q *queries.Queries, importID int64) (queries.MoveImportParams, error) {
 	errs := make([]queries.InsertImportErrorsParams, len(res.rejected))
 	for i, r := range res.rejected {
@@ -280,9 +409,29 @@ func (res *result) write(ctx context.Context, q *queries.Queries, importID int64
 			return queries.MoveImportParams{}, fmt.Errorf("record rejected rows: %w", err)
 		}
 	}
+	outcomes := append(res.outcomes(importID, outcomeUpdated, res.updated), res.outcomes(importID, outcomeSkipped, res.skipped)...)
+	if len(outcomes) > 0 {
+		if _, err := q.InsertImportOutcomes(ctx, outcomes); err != nil {
+			return queries.MoveImportParams{}, fmt.Errorf("record outcomes of rows: %w", err)
+		}
+	}
 	return queries.MoveImportParams{
-		ID: importID, Imported: int64(len(res.inserted)), Rejected: int64(len(res.rejected)),
+		ID: importID, Imported: int64(len(res.inserted)), Updated: int64(len(res.updated)),
+		Skipped: int64(len(res.skipped)), Rejected: int64(len(res.rejected)),
 	}, nil
+}
+
+func (res *result) outcomes(importID int64, what outcome, rows []met) []queries.InsertImportOutcomesParams {
+	params := make([]queries.InsertImportOutcomesParams, len(rows))
+	for i, m := range rows {
+		params[i] = queries.InsertImportOutcomesParams{
+			ImportID: importID, Line: m.line, Outcome: string(what), Before: m.before,
+		}
+		if id := res.id(m.of); id != 0 {
+			params[i].RowID = &id
+		}
+	}
+	return params
 }
 
 // plain makes text that names what a file holds fit for Postgres.
@@ -291,9 +440,16 @@ func plain(s string) string {
 }
 
 // count tells Prometheus, after the commit.
-func (d *deps) count(kind string, res result) {
-	d.metrics.importRows.WithLabelValues(kind, "imported").Add(float64(len(res.inserted)))
-	d.metrics.importRows.WithLabelValues(kind, "rejected").Add(float64(len(res.rejected)))
+func (d *deps) count(run *importRun, res result) {
+	if run.row.DryRun {
+		return
+	}
+	for what, n := range map[outcome]int{
+		outcomeImported: len(res.inserted), outcomeUpdated: len(res.updated),
+		outcomeSkipped: len(res.skipped), outcomeRejected: len(res.rejected),
+	} {
+		d.metrics.importRows.WithLabelValues(run.row.Kind, string(what)).Add(float64(n))
+	}
 }
 
 // all returns 0 to n-1.

@@ -85,6 +85,7 @@ func (l Layout) columnName(position int) string {
 // is expected. Its text is fit for users.
 type FormatError struct {
 	Reason   string   // such as "the file is empty"
+	Field    string   // format or mapping if that option is at fault, "" for the file
 	Found    []string // columns found, shortened; nil if it did not come to that
 	Expected []string // columns of the kind; the required ones first
 }

@@ -38,6 +38,7 @@ type Link struct {
 	Line           int64
 	ID             *int64 // only with Rules.KeepIDs
 	UserID         int64
+	NamesUser      bool   // whether the row says UserID itself
 	ShortCode      string // "" if one is to be generated
 	OriginalURL    string
 	Title          *string
@@ -211,7 +212,7 @@ func (p *Parser) Link(record Record) (Link, *Reject) {
 		link.ID = r.id(colID, p.id)
 	}
 	if link.UserID == 0 || !r.blank(p.userID) {
-		link.UserID = r.requiredID(colUserID, p.userID)
+		link.UserID, link.NamesUser = r.requiredID(colUserID, p.userID), true
 	}
 	link.ShortCode = p.code.of(record, p.restore)
 	if link.ShortCode != "" {

@@ -66,7 +66,7 @@ func TestLink(t *testing.T) {
 		return ptr(time.Date(year, month, day, 0, 0, 0, 0, time.UTC))
 	}
 	want := Link{
-		Line: 7, ID: ptr(int64(9)), UserID: 4, ShortCode: "Ab-1", OriginalURL: "https://example.com",
+		Line: 7, ID: ptr(int64(9)), UserID: 4, NamesUser: true, ShortCode: "Ab-1", OriginalURL: "https://example.com",
 		Title: ptr("Spring, sale"), Tags: []string{"b", "a"}, IsActive: ptr(false), ExpiresAt: day(2030, 1, 1),
 		RedirectStatus: ptr(308), ForwardQuery: ptr(true), ImportedClicks: ptr(int64(12)),
 		CreatedAt: day(2024, 1, 1), UpdatedAt: day(2024, 1, 2),

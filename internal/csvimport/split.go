@@ -107,12 +107,14 @@ func NewSplitter(r io.Reader, kind Kind, opts SplitOptions) (*Splitter, error) {
 
 func checkOptions(kind Kind, opts SplitOptions) error {
 	if names := FormatNames(kind); opts.Format != "" && !slices.Contains(names, opts.Format) {
-		return &FormatError{Reason: fmt.Sprintf("%q is not a format of %s; these are: %s",
+		return &FormatError{Field: "format", Reason: fmt.Sprintf("%q is not a format of %s; these are: %s",
 			shown(opts.Format), kind, strings.Join(names, ", "))}
 	}
 	for _, canonical := range opts.Mapping {
 		if names := mappable(kind); canonical != "" && !slices.Contains(names, canonical) {
-			return &FormatError{Reason: fmt.Sprintf("%q is not a column of %s", shown(canonical), kind), Expected: names}
+			return &FormatError{
+				Field: "mapping", Reason: fmt.Sprintf("%q is not a column of %s", shown(canonical), kind), Expected: names,
+			}
 		}
 	}
 	return nil
@@ -151,10 +153,10 @@ func (s *Splitter) readHeader(kind Kind) error {
 			best = h
 		}
 	}
-	if err := best.check(kind, s.opts); err != nil {
+	if err := best.checkMapping(s.opts.Mapping); err != nil {
 		return err
 	}
-	if err := best.checkMapping(s.opts.Mapping); err != nil {
+	if err := best.check(kind, s.opts); err != nil {
 		return err
 	}
 	s.use(kind, best)
@@ -248,10 +250,11 @@ func (h header) check(kind Kind, opts SplitOptions) error {
 
 // checkMapping refuses a mapping of columns that the file does not have.
 func (h header) checkMapping(mapping map[string]string) error {
+	headless := h.match.format != nil && h.match.format.headless
 	for _, name := range slices.Sorted(maps.Keys(mapping)) {
-		if h.match.format.headless || !slices.ContainsFunc(h.fields, func(field string) bool { return fold(field) == fold(name) }) {
+		if headless || !slices.ContainsFunc(h.fields, func(field string) bool { return fold(field) == fold(name) }) {
 			return &FormatError{
-				Reason: fmt.Sprintf("the file has no column %q to map", shown(name)), Found: shownAll(h.fields),
+				Field: "mapping", Reason: fmt.Sprintf("the file has no column %q to map", shown(name)), Found: shownAll(h.fields),
 			}
 		}
 	}
