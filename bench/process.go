@@ -2,11 +2,9 @@ package main
 
 import (
 	"bufio"
-	"context"
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/signpost/signpost/internal/loopback"
 )
 
 // proc is a process under measurement.
@@ -29,10 +29,10 @@ type proc struct {
 func (b *bench) launch(name string, environ []string, args ...string) (*proc, error) {
 	p := &proc{log: filepath.Join(b.dir, fmt.Sprintf("%s-%d.log", name, time.Now().UnixNano()))}
 	var err error
-	if p.addr, err = freeAddr(); err != nil {
+	if p.addr, err = loopback.FreeAddr(); err != nil {
 		return nil, err
 	}
-	if p.admin, err = freeAddr(); err != nil {
+	if p.admin, err = loopback.FreeAddr(); err != nil {
 		return nil, err
 	}
 	if name == "baseline" {
@@ -63,15 +63,6 @@ func (b *bench) launch(name string, environ []string, args ...string) (*proc, er
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
-}
-
-func freeAddr() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	defer l.Close() //nolint:errcheck // nothing was served
-	return l.Addr().String(), nil
 }
 
 func (p *proc) stop() {
@@ -121,24 +112,4 @@ func (p *proc) status(field string) (int64, error) {
 		}
 	}
 	return 0, fmt.Errorf("no %s in the process's status", field)
-}
-
-// metric reads one sample of the process's metrics.
-func (p *proc) metric(ctx context.Context, name string) (float64, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+p.admin+"/metrics", nil)
-	if err != nil {
-		return 0, err
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return 0, err
-	}
-	defer resp.Body.Close() //nolint:errcheck // read-only
-	lines := bufio.NewScanner(resp.Body)
-	for lines.Scan() {
-		if value, ok := strings.CutPrefix(lines.Text(), name+" "); ok {
-			return strconv.ParseFloat(value, 64)
-		}
-	}
-	return 0, fmt.Errorf("no metric %s", name)
 }

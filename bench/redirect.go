@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/signpost/signpost/internal/loopback"
 )
 
 // hot is the traffic of the redirect measures: a few links, always cached.
@@ -103,7 +105,7 @@ func rounds(times int, base, api *proc, t traffic, n int, settle func() error) (
 
 func (b *bench) untilShipped(ctx context.Context, api *proc) error {
 	for deadline := time.Now().Add(2 * time.Minute); ; {
-		n, err := api.metric(ctx, "signpost_spool_bytes")
+		n, err := loopback.Metric(ctx, api.admin, "signpost_spool_bytes")
 		if err == nil && n == 0 {
 			return nil
 		}

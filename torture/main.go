@@ -9,7 +9,7 @@
 // SIGKILL, api and worker are also ended with SIGTERM, and Postgres is stopped
 // for seconds at a time. At the end everything is left alone until the pipeline
 // is empty, and the account must hold: answered ≤ counted ≤ attempted, every
-// answered click in events exactly once, the rollups equal to the events, no
+// answered click in events exactly once (with -drops: or reported as dropped), the rollups equal to the events, no
 // spool and no job left over. It exits with 1 if it does not.
 //
 // With -import it kills workers and Postgres during an import of a million rows
@@ -44,8 +44,10 @@ type settings struct {
 	patience time.Duration
 	seed     uint64
 	keep     bool
-	imports  bool
-	rows     int
+	// allowDrops lets the account pass when clicks were dropped and counted.
+	allowDrops bool
+	imports    bool
+	rows       int
 }
 
 func main() {
@@ -59,6 +61,7 @@ func main() {
 	flag.DurationVar(&s.patience, "patience", 6*time.Minute, "how long the pipeline may take to become empty at the end")
 	flag.Uint64Var(&s.seed, "seed", uint64(time.Now().UnixNano()), "seed of the random order of events")
 	flag.BoolVar(&s.keep, "keep", false, "keep the folder with data and logs")
+	flag.BoolVar(&s.allowDrops, "drops", false, "accept clicks that a process reports as dropped (a slow or full disk)")
 	flag.BoolVar(&s.imports, "import", false, "kill during an import instead of redirects")
 	flag.IntVar(&s.rows, "rows", 1_000_000, "rows of that import")
 	flag.Parse()
@@ -105,12 +108,20 @@ func torture(ctx context.Context, s settings) (err error) {
 	for i := range s.clients {
 		clients.Go(func() { h.follow(load, i) })
 	}
+	watching, stopWatching := context.WithCancel(ctx)
+	defer stopWatching()
+	for _, p := range h.procs[:2] {
+		go p.watch(watching)
+	}
 	h.disturb(ctx)
 	stopLoad()
 	clients.Wait()
 	fmt.Printf("torture: %s of disturbance done, waiting for the pipeline to become empty\n", time.Since(began).Round(time.Second))
 	if err := h.settle(ctx); err != nil {
 		return err
+	}
+	for _, p := range h.procs[:2] {
+		p.askDrops(ctx)
 	}
 	h.stopAll()
 	return h.account(ctx, time.Since(began))
@@ -131,6 +142,7 @@ type harness struct {
 	// database is held by whoever stops or starts Postgres.
 	database sync.Mutex
 	killed   map[string]int
+	drops    drops
 }
 
 // prepare builds the binary and starts Postgres.

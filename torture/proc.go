@@ -1,19 +1,16 @@
 package main
 
 import (
-	"bufio"
-	"context"
 	"fmt"
-	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/signpost/signpost/internal/loopback"
 )
 
 // proc is one api or worker process, started again whenever it ends, as a
@@ -25,27 +22,32 @@ type proc struct {
 	admin string
 	cmd   func() *exec.Cmd
 
+	log   string
+	drops *drops // of all processes
+
 	mu      sync.Mutex
 	running *os.Process
+	life    life
 	ending  bool
 	ended   chan struct{}
 }
 
 func newProc(h *harness, binary, role string, i int) (*proc, error) {
-	addr, err := freeAddr()
+	addr, err := loopback.FreeAddr()
 	if err != nil {
 		return nil, err
 	}
-	admin, err := freeAddr()
+	admin, err := loopback.FreeAddr()
 	if err != nil {
 		return nil, err
 	}
 	name := role + strconv.Itoa(i)
-	log, err := os.Create(filepath.Join(h.dir, name+".log"))
+	path := filepath.Join(h.dir, name+".log")
+	log, err := os.Create(path)
 	if err != nil {
 		return nil, err
 	}
-	p := &proc{role: role, name: name, addr: addr, admin: admin, ended: make(chan struct{})}
+	p := &proc{role: role, name: name, addr: addr, admin: admin, log: path, drops: &h.drops, ended: make(chan struct{})}
 	p.cmd = func() *exec.Cmd {
 		cmd := exec.Command(binary, role)
 		cmd.Env = append(os.Environ(),
@@ -57,16 +59,6 @@ func newProc(h *harness, binary, role string, i int) (*proc, error) {
 	return p, nil
 }
 
-// freeAddr finds a port that a process keeps across its lives.
-func freeAddr() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	defer l.Close() //nolint:errcheck // nothing was served
-	return l.Addr().String(), nil
-}
-
 func (p *proc) supervise() {
 	defer close(p.ended)
 	for {
@@ -76,6 +68,7 @@ func (p *proc) supervise() {
 			p.mu.Unlock()
 			return
 		}
+		p.life = life{n: p.life.n + 1, log: fileSize(p.log), dropped: map[string]int{}}
 		if err := cmd.Start(); err != nil {
 			p.mu.Unlock()
 			fmt.Printf("torture: start %s: %v\n", p.name, err)
@@ -84,6 +77,10 @@ func (p *proc) supervise() {
 		p.running = cmd.Process
 		p.mu.Unlock()
 		_ = cmd.Wait()
+		p.mu.Lock()
+		ended := p.life
+		p.mu.Unlock()
+		p.drops.end(ended, p.log)
 		time.Sleep(100 * time.Millisecond)
 	}
 }
@@ -111,24 +108,10 @@ func (p *proc) end() {
 	}
 }
 
-// metric reads one sample of the process's metrics.
-func (p *proc) metric(ctx context.Context, name string) (float64, error) {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+p.admin+"/metrics", nil)
+func fileSize(path string) int64 {
+	info, err := os.Stat(path)
 	if err != nil {
-		return 0, err
+		return 0
 	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return 0, err
-	}
-	defer resp.Body.Close() //nolint:errcheck // read-only
-	lines := bufio.NewScanner(resp.Body)
-	for lines.Scan() {
-		if value, ok := strings.CutPrefix(lines.Text(), name+" "); ok {
-			return strconv.ParseFloat(value, 64)
-		}
-	}
-	return 0, fmt.Errorf("%s has no metric %s", p.name, name)
+	return info.Size()
 }

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"strconv"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -19,6 +20,7 @@ const (
 	crashDir   = "SIGNPOST_TEST_CRASH_DIR"
 	crashFirst = "SIGNPOST_TEST_CRASH_FIRST"
 	crashMode  = "SIGNPOST_TEST_CRASH_MODE"
+	crashOnce  = "SIGNPOST_TEST_CRASH_ONCE" // die when the first append has returned
 )
 
 func TestMain(m *testing.M) {
@@ -48,6 +50,13 @@ func appendForever(dir string) {
 	})
 	if err != nil {
 		panic(err)
+	}
+	if os.Getenv(crashOnce) != "" {
+		if err := s.Append(click(first)); err != nil {
+			panic(err)
+		}
+		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+		select {}
 	}
 	var mu sync.Mutex
 	next := func() int {
@@ -84,6 +93,23 @@ func appendForever(dir string) {
 func say(what string, n int) {
 	if _, err := fmt.Fprintf(os.Stdout, "%s%d\n", what, n); err != nil {
 		panic(err)
+	}
+}
+
+// A process that dies after its append returned and before the redirect is
+// answered leaves the click to the next one, once.
+func TestDieBetweenAppendAndAnswer(t *testing.T) {
+	t.Parallel()
+	for _, mode := range []Durability{Process, Disk} {
+		o := testOptions(t)
+		child := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^$")
+		child.Env = append(os.Environ(), crashDir+"="+o.Dir, crashFirst+"=7", crashMode+"="+mode.String(), crashOnce+"=1")
+		out, err := child.CombinedOutput()
+		var ended *exec.ExitError
+		if !errors.As(err, &ended) || ended.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
+			t.Fatalf("the child ended with %v\n%s", err, out)
+		}
+		wantMarkers(t, ship(t, mustOpen(t, o)), 7)
 	}
 }
 

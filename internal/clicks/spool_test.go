@@ -505,6 +505,41 @@ func TestKeepThenRemove(t *testing.T) {
 	}
 }
 
+// Nothing is kept in memory: what was shipped is gone at once.
+func TestMemoryKeepsNothing(t *testing.T) {
+	t.Parallel()
+	o := testOptions(t)
+	o.Durability = Memory
+	s := mustOpen(t, o)
+	for i := range 3 {
+		mustAppend(t, s, i)
+		mustSeal(t, s)
+	}
+	segs, err := s.Segments("")
+	if err != nil || len(segs) != 3 {
+		t.Fatalf("segments %v, %v", segs, err)
+	}
+	if ids, err := s.RemoveExpired(time.Now()); len(ids) != 0 || err != nil {
+		t.Errorf("removed %v before they were shipped, %v", ids, err)
+	}
+	ship(t, s)
+	if put, waiting, err := s.Reship(time.Now()); put+waiting != 0 || err != nil {
+		t.Errorf("put back %d and %d, %v", put, waiting, err)
+	}
+	for range 2 { // until it is confirmed
+		ids, err := s.RemoveExpired(time.Now())
+		if err != nil || len(ids) != 3 || ids[0] != segs[0].ID {
+			t.Fatalf("removed %v, %v", ids, err)
+		}
+	}
+	if err := s.Confirmed([]string{segs[0].ID, segs[1].ID, segs[2].ID}); err != nil {
+		t.Error(err)
+	}
+	if ids, err := s.RemoveExpired(time.Now()); len(ids) != 0 || err != nil {
+		t.Errorf("removed %v after confirmation, %v", ids, err)
+	}
+}
+
 func TestReship(t *testing.T) {
 	t.Parallel()
 	s := mustOpen(t, testOptions(t))

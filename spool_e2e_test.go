@@ -1,0 +1,216 @@
+//go:build linux
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/signpost/signpost/internal/loopback"
+	"github.com/signpost/signpost/internal/pgtest"
+	"github.com/signpost/signpost/internal/postgres"
+)
+
+// TestReshipAfterSetBack puts an earlier copy of the database in the place of
+// the one that a running api and worker use, as a failover to a standby that
+// lagged does, and has the api ship again what is missing.
+func TestReshipAfterSetBack(t *testing.T) {
+	t.Parallel()
+	cluster := pgtest.Cluster(t)
+	url := pgtest.Migrated(t, cluster)
+	environ := append(os.Environ(), "DATABASE_URL="+url, "SPOOL_DIR="+t.TempDir(), "LISTEN_ADDR=127.0.0.1:0",
+		"ADMIN_ADDR=127.0.0.1:0", "ADMIN_TOKEN=the-token-of-the-tests", "LOG_FORMAT=json")
+	s := launch(t, "api", program(t, environ, "api"))
+	s.token = "the-token-of-the-tests"
+	w := launch(t, "worker", program(t, environ, "worker"))
+	s.eventually("the API to become ready", func() bool { return s.status("/ready") == http.StatusOK })
+	s.post("/users", `{"username":"ada","email":"ada@example.org"}`, http.StatusCreated)
+	s.post("/urls", `{"user_id":1,"short_code":"a","original_url":"https://example.org/a"}`, http.StatusCreated)
+	follow := func(n int) {
+		for range n {
+			s.redirect("/a")
+		}
+	}
+	counted := func(n float64) func() bool {
+		return func() bool {
+			resp, _ := s.do(http.MethodGet, "/urls/1", "", nil, s.token)
+			return resp.StatusCode == http.StatusOK && s.getJSON("/urls/1", http.StatusOK)["clicks"] == n
+		}
+	}
+	follow(10)
+	s.eventually("ten clicks in the totals", counted(10))
+	d := newDatabase(t, cluster, url)
+	d.alone("CREATE DATABASE copy TEMPLATE " + d.name)
+	follow(15)
+	s.eventually("25 clicks in the totals", counted(25))
+
+	d.alone("DROP DATABASE "+d.name, "ALTER DATABASE copy RENAME TO "+d.name)
+	follow(5)
+	s.eventually("only the ten and the new clicks in the totals", counted(15))
+	for range 2 { // the second time there is nothing that Postgres lacks
+		resp, body := (&server{t: t, url: s.admin}).do(http.MethodPost, "/spool/reship", "", nil, "")
+		if resp.StatusCode != http.StatusOK || strings.Contains(string(body), `"segments":0`) {
+			t.Fatalf("reship: %d %s", resp.StatusCode, body)
+		}
+		s.eventually("all clicks in the totals", counted(30))
+	}
+	s.eventually("the spool is empty", func() bool {
+		n, err := loopback.Metric(t.Context(), strings.TrimPrefix(s.admin, "http://"), "signpost_spool_segments")
+		return n == 0 && err == nil
+	})
+	s.stop()
+	w.stop()
+	if n := countEvents(t, url, "clicked"); n != 30 {
+		t.Errorf("%d clicks in the end, want 30", n)
+	}
+}
+
+// database is one of a cluster, seen from beside.
+type database struct {
+	t     *testing.T
+	name  string
+	admin *pgx.Conn
+}
+
+func newDatabase(t *testing.T, cluster *postgres.Cluster, url string) *database {
+	t.Helper()
+	config, err := pgx.ParseConfig(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	admin, err := pgx.Connect(t.Context(), cluster.URL("postgres"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = admin.Close(t.Context()) })
+	return &database{t, pgx.Identifier{config.Database}.Sanitize(), admin}
+}
+
+// alone does what needs a database without connections, and lets them in again.
+func (d *database) alone(statements ...string) {
+	d.t.Helper()
+	all := append([]string{
+		"ALTER DATABASE " + d.name + " ALLOW_CONNECTIONS false",
+		"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname IS NOT NULL AND pid <> pg_backend_pid()",
+	}, statements...)
+	for _, statement := range append(all, "ALTER DATABASE "+d.name+" ALLOW_CONNECTIONS true") {
+		// A connection that was told to end may take a moment.
+		for deadline := time.Now().Add(time.Minute); ; {
+			_, err := d.admin.Exec(d.t.Context(), statement)
+			if err == nil {
+				break
+			}
+			if time.Now().After(deadline) {
+				d.t.Fatalf("%s: %v", statement, err)
+			}
+		}
+	}
+}
+
+// TestRedirectsOnAFullDisk runs the real api on a file system of 1 MiB that
+// somebody else fills: redirects go on, each click is in Postgres or counted as
+// dropped, and clicks are kept again when the space is back.
+func TestRedirectsOnAFullDisk(t *testing.T) {
+	t.Parallel()
+	url, dir := pgtest.URL(t), t.TempDir()
+	environ := append(os.Environ(), "DATABASE_URL="+url, "SPOOL_DIR="+dir, "LISTEN_ADDR=127.0.0.1:0",
+		"ADMIN_ADDR=127.0.0.1:0", "ADMIN_TOKEN=the-token-of-the-tests", "LOG_FORMAT=json")
+	cmd := onSmallDisk(t, program(t, environ, "api"), dir)
+	s := launch(t, "api", cmd)
+	s.token = "the-token-of-the-tests"
+	s.post("/users", `{"username":"ada","email":"ada@example.org"}`, http.StatusCreated)
+	s.post("/urls", `{"user_id":1,"short_code":"a","original_url":"https://example.org/a"}`, http.StatusCreated)
+	metric := func(name string) int {
+		n, err := loopback.Metric(t.Context(), strings.TrimPrefix(s.admin, "http://"), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return int(n)
+	}
+	answered := 0
+	follow := func() {
+		s.redirect("/a")
+		answered++
+	}
+	for range 20 {
+		follow()
+	}
+
+	// The mounts of another process are reached below its root.
+	filler := filepath.Join("/proc", fmt.Sprint(cmd.Process.Pid), "root", dir, "filler")
+	fillDisk(t, filler)
+	before := metric("signpost_clicks_dropped_total")
+	for metric("signpost_clicks_dropped_total") < before+50 {
+		follow()
+	}
+	if err := os.Remove(filler); err != nil {
+		t.Fatal(err)
+	}
+	s.eventually("clicks are kept again", func() bool {
+		before := metric("signpost_clicks_appended_total")
+		follow()
+		return metric("signpost_clicks_appended_total") > before
+	})
+	s.eventually("all is shipped", func() bool { return metric("signpost_spool_bytes") == 0 })
+	dropped, late := metric("signpost_clicks_dropped_total"), metric("signpost_clicks_late_total")
+	s.stop()
+	if n := countEvents(t, url, "clicked"); n != answered-dropped+late {
+		t.Errorf("%d redirects were answered, %d clicks dropped, %d of them kept late, and %d counted", answered, dropped, late, n)
+	}
+	t.Logf("%d redirects, %d dropped", answered, dropped)
+}
+
+// onSmallDisk has a command run in a mount namespace of its own, which goes when
+// it ends, where dir is a tmpfs of 1 MiB.
+func onSmallDisk(t *testing.T, cmd *exec.Cmd, dir string) *exec.Cmd {
+	t.Helper()
+	var refused error
+	for _, flags := range []uintptr{syscall.CLONE_NEWNS, syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS} {
+		shell := func(script string) *exec.Cmd {
+			c := exec.Command("sh", append([]string{"-c", "mount --make-rprivate / && mount -t tmpfs -o size=1m small " + dir + " && " + script}, cmd.Args...)...)
+			c.Env = cmd.Env
+			c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: flags}
+			if flags&syscall.CLONE_NEWUSER != 0 {
+				c.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}}
+				c.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}}
+			}
+			return c
+		}
+		out, err := shell("true").CombinedOutput()
+		if err == nil {
+			return shell(`exec "$0" "$@"`)
+		}
+		refused = errors.Join(refused, fmt.Errorf("%w %s", err, out))
+	}
+	t.Fatalf("this test mounts a small file system for itself: run it as root with CAP_SYS_ADMIN "+
+		"(docker run --cap-add SYS_ADMIN) or where user namespaces are allowed (%v)", refused)
+	return nil
+}
+
+// fillDisk leaves no byte free where path is.
+func fillDisk(t *testing.T, path string) {
+	t.Helper()
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for block := make([]byte, 4<<10); err == nil; {
+		_, err = f.Write(block)
+	}
+	if !errors.Is(err, syscall.ENOSPC) {
+		t.Fatalf("fill the disk: %v", err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
