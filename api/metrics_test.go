@@ -49,7 +49,11 @@ signpost_http_requests_total{method="GET",route="/:code",status="other"} 24
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := families[0].GetMetric()[0].GetHistogram()
+	at := 0
+	for families[at].GetName() != "signpost_http_request_duration_seconds" {
+		at++
+	}
+	h := families[at].GetMetric()[0].GetHistogram()
 	if h.GetSampleCount() != 7200 || h.GetSampleSum() < 26404.8 || h.GetSampleSum() > 26404.81 {
 		t.Errorf("%d answers took %v s", h.GetSampleCount(), h.GetSampleSum())
 	}
