@@ -1,0 +1,404 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+)
+
+// load is what the clients do and what they have seen.
+type load struct {
+	sys   *system
+	s     settings
+	run   string // tells the clicks of this run from all others
+	began time.Time
+	hot   []string
+
+	mu       sync.Mutex
+	attempts []attempt // by marker
+	phases   []*phase
+	coldUsed int
+	drops    map[string]float64 // clicks dropped, by the process that said so
+	bad      []badRequest
+	left     []string // what is not tried, and why
+}
+
+// attempt is one request for a short link.
+type attempt struct {
+	phase    int
+	answered bool
+}
+
+// phase is a stretch of the run: one fault, or the time between two.
+type phase struct {
+	name   string
+	cached bool // cached links must be served throughout
+
+	lasted, first, whole time.Duration
+	failed               map[string]int // requests for cached links, by what came instead of 302
+	uncached, refused    int            // requests for new links, and the 503 among them
+	wrong                map[string]int // answers that must not be
+	malformed            int
+	dropped              float64
+}
+
+const (
+	hotLinks  = 20
+	coldLinks = 30_000
+	// longest is what a client waits for an answer.
+	longest = 5 * time.Second
+)
+
+func newLoad(sys *system, s settings) *load {
+	var id [4]byte
+	_, _ = rand.Read(id[:])
+	return &load{sys: sys, s: s, run: hex.EncodeToString(id[:]), drops: map[string]float64{}, bad: badRequests(sys.token)}
+}
+
+// prepare makes the links and brings the hot ones into every replica's cache.
+func (l *load) prepare(ctx context.Context) error {
+	l.began = time.Now()
+	_, err := l.sys.query(ctx, fmt.Sprintf(`
+		WITH u AS (INSERT INTO users (username, email) VALUES ('chaos-%[1]s', '%[1]s@chaos.example.org') RETURNING id)
+		INSERT INTO urls (user_id, short_code, original_url)
+		SELECT u.id, kind || '%[1]s' || n, 'https://example.org/'
+		FROM u, (SELECT 'hot' AS kind, generate_series(1, %[2]d) AS n UNION ALL SELECT 'cold', generate_series(1, %[3]d)) AS l`,
+		l.run, hotLinks, coldLinks))
+	if err != nil {
+		return fmt.Errorf("make links: %w", err)
+	}
+	for n := range hotLinks {
+		l.hot = append(l.hot, fmt.Sprintf("hot%s%d", l.run, n+1))
+	}
+	l.begin("(start)", false)
+	if err := l.warm(ctx); err != nil {
+		return err
+	}
+	return l.checkGarbage()
+}
+
+// warm follows each hot link on each replica.
+func (l *load) warm(ctx context.Context) error {
+	ids, err := l.sys.containers(ctx, "api")
+	if err != nil {
+		return err
+	}
+	for _, id := range ids {
+		ip, err := l.sys.ip(ctx, id, "front")
+		if err != nil {
+			return err
+		}
+		for _, code := range l.hot {
+			if status := l.click(ip+":8080", code, l.current()).status; status != "302" {
+				return fmt.Errorf("a new link answered %s", status)
+			}
+		}
+	}
+	return nil
+}
+
+// checkGarbage leaves out what is not HTTP where the load balancer answers that
+// with a page of its own, as old releases of HAProxy do.
+func (l *load) checkGarbage() error {
+	var kept []badRequest
+	for _, b := range l.bad {
+		got := l.send(b)
+		if got.fault == "" {
+			kept = append(kept, b)
+			continue
+		}
+		if !b.beforeAPI {
+			return fmt.Errorf("%s: %s", b.name, got.fault)
+		}
+		l.left = append(l.left, b.name+": "+got.fault)
+	}
+	l.bad = kept
+	return nil
+}
+
+// begin starts a phase; what is asked from now on belongs to it.
+func (l *load) begin(name string, cached bool) *phase {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	p := &phase{name: name, cached: cached, failed: map[string]int{}, wrong: map[string]int{}, first: -1, whole: -1}
+	l.phases = append(l.phases, p)
+	return p
+}
+
+func (l *load) current() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.phases) - 1
+}
+
+// start lets the clients run until ctx ends.
+func (l *load) start(ctx context.Context, wg *sync.WaitGroup) {
+	l.every(ctx, wg, l.s.hot, func(i int) {
+		now := l.current()
+		if got := l.click(l.sys.lb, l.hot[i%len(l.hot)], now); got.status != "302" {
+			l.note(now, func(p *phase) { p.failed[got.status]++ })
+		}
+	})
+	l.every(ctx, wg, l.s.cold, func(int) { l.newLink() })
+	l.every(ctx, wg, l.s.bad, func(i int) {
+		now := l.current()
+		got := l.send(l.bad[i%len(l.bad)])
+		l.note(now, func(p *phase) {
+			p.malformed++
+			if got.fault != "" {
+				p.wrong["malformed ("+l.bad[i%len(l.bad)].name+"): "+got.fault]++
+			}
+		})
+	})
+	wg.Go(func() {
+		for ctx.Err() == nil {
+			l.sampleDrops(ctx)
+			pause(ctx, 500*time.Millisecond)
+		}
+	})
+}
+
+// every begins rate requests a second, however long they take, and waits for
+// those under way at the end.
+func (l *load) every(ctx context.Context, wg *sync.WaitGroup, rate int, request func(i int)) {
+	wg.Go(func() {
+		tick := time.NewTicker(time.Second / time.Duration(rate))
+		defer tick.Stop()
+		for i := 0; ; i++ {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+				wg.Go(func() { request(i) })
+			}
+		}
+	})
+}
+
+func (l *load) note(phase int, change func(*phase)) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	change(l.phases[phase])
+}
+
+// outcome is how a request for a link ended: a status, or what went wrong.
+type outcome struct {
+	status string
+	again  bool // the answer says when to try again
+}
+
+// A connection each: a client that repeats a request by itself, when a kept
+// connection turns out to be closed, would click twice with one marker.
+var client = &http.Client{
+	Timeout:       longest,
+	Transport:     &http.Transport{DisableKeepAlives: true},
+	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+}
+
+// click follows a link with a marker of its own, which ends up in its event.
+func (l *load) click(addr, code string, phase int) outcome {
+	l.mu.Lock()
+	marker := len(l.attempts)
+	l.attempts = append(l.attempts, attempt{phase: phase})
+	l.mu.Unlock()
+
+	req, err := http.NewRequest(http.MethodGet, "http://"+addr+"/"+code, nil) //nolint:noctx // bounded by the client's timeout
+	if err != nil {
+		return outcome{status: err.Error()}
+	}
+	req.Header.Set("Referer", "https://"+l.host(marker)+"/")
+	req.Header.Set("User-Agent", "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0")
+	resp, err := client.Do(req)
+	if err != nil {
+		return outcome{status: "no answer"}
+	}
+	defer resp.Body.Close() //nolint:errcheck // read-only
+	if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+		return outcome{status: "broken answer"}
+	}
+	if resp.StatusCode == http.StatusFound {
+		l.mu.Lock()
+		l.attempts[marker].answered = true
+		l.mu.Unlock()
+	}
+	return outcome{fmt.Sprint(resp.StatusCode), resp.Header.Get("Retry-After") != ""}
+}
+
+// host is the referrer that tells an attempt from all others.
+func (l *load) host(marker int) string { return fmt.Sprintf("m%d.%s.example.org", marker, l.run) }
+
+// newLink follows a link that no cache knows. It must lead somewhere or be
+// refused with a time to try again; while a replica dies, the load balancer may
+// also say that it does not know.
+func (l *load) newLink() bool {
+	l.mu.Lock()
+	l.coldUsed = l.coldUsed%coldLinks + 1
+	code := fmt.Sprintf("cold%s%d", l.run, l.coldUsed)
+	now := len(l.phases) - 1
+	l.mu.Unlock()
+	got := l.click(l.sys.lb, code, now)
+	l.note(now, func(p *phase) {
+		p.uncached++
+		switch {
+		case got.status == "302":
+		case got.status == "503" && got.again:
+			p.refused++
+		case !p.cached && (got.status == "502" || got.status == "no answer"):
+			p.failed[got.status]++
+		default:
+			p.wrong["uncached link: "+got.status]++
+		}
+	})
+	return got.status == "302"
+}
+
+// newLinks reports whether several links in a row could be looked up, on
+// whichever replica the load balancer chose.
+func (l *load) newLinks(context.Context) bool {
+	for range 3 {
+		if !l.newLink() {
+			return false
+		}
+	}
+	return true
+}
+
+// redirects reports whether a cached link is served.
+func (l *load) redirects(context.Context) bool {
+	return l.click(l.sys.lb, l.hot[0], l.current()).status == "302"
+}
+
+// keepsClicks reports whether every replica keeps clicks and drops none.
+func (l *load) keepsClicks(ctx context.Context) bool {
+	before, dropped, err := l.clicksKept(ctx)
+	if err != nil {
+		return false
+	}
+	pause(ctx, 300*time.Millisecond)
+	after, droppedAfter, err := l.clicksKept(ctx)
+	if err != nil || droppedAfter > dropped {
+		return false
+	}
+	for id, n := range after {
+		if n <= before[id] {
+			return false
+		}
+	}
+	return true
+}
+
+func (l *load) clicksKept(ctx context.Context) (kept map[string]float64, dropped float64, err error) {
+	ids, err := l.sys.containers(ctx, "api")
+	kept = map[string]float64{}
+	for _, id := range ids {
+		n, metricErr := l.sys.metric(ctx, id, "signpost_clicks_appended_total")
+		d, dropErr := l.sys.metric(ctx, id, "signpost_clicks_dropped_total")
+		kept[id], dropped = n, dropped+d
+		err = errors.Join(err, metricErr, dropErr)
+	}
+	return kept, dropped, err
+}
+
+// sampleDrops notes how many clicks each process says it has dropped. A process
+// that dies takes what it dropped since the last sample with it.
+func (l *load) sampleDrops(ctx context.Context) {
+	ids, err := l.sys.containers(ctx, "api")
+	if err != nil {
+		return
+	}
+	for _, id := range ids {
+		pid, err := l.sys.pid(ctx, id)
+		if err != nil {
+			continue
+		}
+		now := l.current()
+		n, err := l.sys.metric(ctx, id, "signpost_clicks_dropped_total")
+		if err != nil {
+			continue
+		}
+		process := fmt.Sprint(id, " ", pid)
+		l.mu.Lock()
+		l.phases[now].dropped += n - l.drops[process]
+		l.drops[process] = n
+		l.mu.Unlock()
+	}
+}
+
+// badRequest is a malformed request, byte by byte, and never the way to a click.
+type badRequest struct {
+	name      string
+	text      string
+	beforeAPI bool // the load balancer answers it
+}
+
+func badRequests(token string) []badRequest {
+	const end = "\r\nHost: chaos\r\nConnection: close\r\n"
+	auth := "Authorization: Bearer " + token + "\r\n"
+	post := func(path, kind, body string) string {
+		return fmt.Sprintf("POST %s HTTP/1.1%s%sContent-Type: %s\r\nContent-Length: %d\r\n\r\n%s", path, end, auth, kind, len(body), body)
+	}
+	return []badRequest{
+		{name: "half a JSON object", text: post("/urls", "application/json", `{"user_id": 1, "original_url": `)},
+		{name: "JSON of the wrong types", text: post("/users", "application/json", `{"username": 7, "email": []}`)},
+		{name: "a link that is none", text: post("/urls", "application/json", `{"user_id": 1, "original_url": "javascript:alert(1)"}`)},
+		{name: "bytes instead of JSON", text: post("/urls", "application/json", "\xff\xfe\x00{}")},
+		{name: "a ZIP file as CSV", text: post("/imports?kind=users", "text/csv", "PK\x03\x04\x00\x00\x00\x00\x00\x00")},
+		{name: "no token", text: "GET /users HTTP/1.1" + end + "\r\n"},
+		{name: "a wrong token", text: "GET /users HTTP/1.1" + end + "Authorization: Bearer nonsense\r\n\r\n"},
+		{name: "a limit that is no number", text: "GET /users?limit=many HTTP/1.1" + end + auth + "\r\n"},
+		{name: "a method that is not allowed", text: "DELETE /ready HTTP/1.1" + end + "\r\n"},
+		{name: "a method that nobody knows", text: "BREW /ready HTTP/1.1" + end + "\r\n"},
+		{name: "a path with broken percent signs", text: "GET /r/%zz%1 HTTP/1.1" + end + "\r\n"},
+		{name: "a header that is too long", text: "GET /users HTTP/1.1" + end + "X-Long: " + strings.Repeat("x", 20_000) + "\r\n\r\n"},
+		{name: "no HTTP at all", text: "\x16\x03\x01 chaos\r\n\r\n", beforeAPI: true},
+		{name: "a header without a colon", text: "GET / HTTP/1.1" + end + "chaos\r\n\r\n", beforeAPI: true},
+	}
+}
+
+// badAnswer says what is wrong with the answer to a malformed request, if
+// anything is.
+type badAnswer struct{ fault string }
+
+// send checks the promise of every error: JSON with the status in it.
+func (l *load) send(b badRequest) badAnswer {
+	conn, err := net.DialTimeout("tcp", l.sys.lb, longest)
+	if err != nil {
+		return badAnswer{"no connection"}
+	}
+	defer conn.Close() //nolint:errcheck // done with it
+	_ = conn.SetDeadline(time.Now().Add(longest))
+	// The answer may come before all was sent.
+	_, _ = io.WriteString(conn, b.text)
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		return badAnswer{"no answer"}
+	}
+	defer resp.Body.Close() //nolint:errcheck // read-only
+	var body struct {
+		Error string `json:"error"`
+		Code  int    `json:"code"`
+	}
+	err = json.NewDecoder(resp.Body).Decode(&body)
+	kind := resp.Header.Get("Content-Type")
+	switch {
+	case err != nil || body.Error == "" || !strings.HasPrefix(kind, "application/json"):
+		return badAnswer{fmt.Sprintf("status %d in %s", resp.StatusCode, kind)}
+	case body.Code != resp.StatusCode:
+		return badAnswer{fmt.Sprintf("status %d, but code %d", resp.StatusCode, body.Code)}
+	case resp.StatusCode == http.StatusServiceUnavailable && resp.Header.Get("Retry-After") == "":
+		return badAnswer{"503 without Retry-After"}
+	case resp.StatusCode < 400 || resp.StatusCode == http.StatusInternalServerError:
+		return badAnswer{fmt.Sprintf("status %d", resp.StatusCode)}
+	}
+	return badAnswer{}
+}

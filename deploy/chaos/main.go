@@ -1,0 +1,186 @@
+// Chaos disturbs a running Compose system under load and then counts.
+//
+//	deploy/chaos.sh            every fault, a few minutes
+//	deploy/chaos.sh -short     what continuous integration has time for
+//
+// Clients follow links through the load balancer the whole time: some that every
+// replica remembers, some that none has seen, and malformed requests besides.
+// Meanwhile the main processes of an api, a worker, Postgres and Redis are killed
+// from outside their containers, Postgres is paused, replicas are cut off from it
+// and the disk of the spool is filled. Then everything is left alone until the
+// pipeline is empty, one table is printed, and it exits with 1 if a promise was
+// broken. It needs root, and a system whose data may get some links and clicks.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// settings are the flags.
+type settings struct {
+	short    bool
+	only     string
+	hot      int
+	cold     int
+	bad      int
+	patience time.Duration
+}
+
+// What is promised about the end of a fault.
+const recovery = 10 * time.Second
+
+func main() {
+	var s settings
+	flag.BoolVar(&s.short, "short", false, "shorter faults, and only one network cut")
+	flag.StringVar(&s.only, "only", "", "only faults whose name contains this")
+	flag.IntVar(&s.hot, "hot", 150, "requests a second for links that are cached")
+	flag.IntVar(&s.cold, "cold", 20, "requests a second for links that nobody has asked for before")
+	flag.IntVar(&s.bad, "bad", 20, "malformed requests a second")
+	flag.DurationVar(&s.patience, "patience", 3*time.Minute, "how long the pipeline may take to become empty at the end")
+	flag.Parse()
+
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	err := run(ctx, s)
+	stop()
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "chaos: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, s settings) error {
+	sys, err := findSystem(ctx)
+	if err != nil {
+		return err
+	}
+	l := newLoad(sys, s)
+	if err := l.prepare(ctx); err != nil {
+		return err
+	}
+	faults := allFaults(sys, l, s.short)
+
+	under, stop := context.WithCancel(ctx)
+	var clients sync.WaitGroup
+	l.start(under, &clients)
+	err = disturb(ctx, l, faults, s)
+	stop()
+	clients.Wait()
+	if err != nil {
+		return err
+	}
+	fmt.Println("chaos: the faults are over, waiting for the pipeline to become empty")
+	if err := l.settle(ctx, s.patience); err != nil {
+		return err
+	}
+	counted, err := l.count(ctx)
+	if err != nil {
+		return err
+	}
+	broken := l.report(counted)
+	if err := l.cleanUp(ctx); err != nil {
+		return err
+	}
+	if len(broken) > 0 {
+		return errors.New("promises were broken:\n  " + strings.Join(broken, "\n  "))
+	}
+	fmt.Println("\nevery promise was kept")
+	return nil
+}
+
+// disturb goes through the faults, with a calm before each and after the last.
+func disturb(ctx context.Context, l *load, faults []fault, s settings) error {
+	for _, f := range faults {
+		if !strings.Contains(f.name, s.only) {
+			continue
+		}
+		l.begin("(calm)", false)
+		pause(ctx, calm)
+		if err := l.through(ctx, f); err != nil {
+			return fmt.Errorf("%s: %w", f.name, err)
+		}
+	}
+	l.begin("(calm)", false)
+	pause(ctx, calm)
+	return ctx.Err()
+}
+
+// calm separates faults, and is longer than an engine takes to trust a container
+// again that it has just restarted.
+const calm = 3 * time.Second
+
+// through carries out one fault and watches the system recover.
+func (l *load) through(ctx context.Context, f fault) error {
+	if f.prepare != nil {
+		l.begin("("+f.prepared+")", false)
+		if err := f.prepare(ctx); err != nil {
+			return err
+		}
+		pause(ctx, calm)
+	}
+	p := l.begin(f.name, f.cached)
+	began := time.Now()
+	if err := f.hurt(ctx); err != nil {
+		return err
+	}
+	pause(ctx, f.lasts)
+	if f.heal != nil {
+		if err := f.heal(context.WithoutCancel(ctx)); err != nil {
+			return err
+		}
+	}
+	end := time.Now()
+	if f.lasts > 0 {
+		p.lasted = end.Sub(began)
+	}
+	limit, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	var both sync.WaitGroup
+	both.Go(func() { p.first = l.until(limit, end, l.redirects) })
+	both.Go(func() { p.whole = l.until(limit, end, f.whole) })
+	both.Wait()
+	if f.after != nil {
+		l.begin("("+f.prepared+" back)", false)
+		if err := f.after(context.WithoutCancel(ctx)); err != nil {
+			return err
+		}
+	}
+	fmt.Printf("chaos: %s: first redirect after %s, whole again after %s\n", f.name, short(p.first), short(p.whole))
+	return ctx.Err()
+}
+
+// until returns how long after since ok became true; never when it did not.
+func (l *load) until(ctx context.Context, since time.Time, ok func(context.Context) bool) time.Duration {
+	for ctx.Err() == nil {
+		if ok(ctx) {
+			return time.Since(since)
+		}
+		pause(ctx, 50*time.Millisecond)
+	}
+	return never
+}
+
+const never = time.Hour
+
+func short(d time.Duration) string {
+	if d >= never {
+		return "never"
+	}
+	return d.Round(10 * time.Millisecond).String()
+}
+
+// pause waits, or returns early when ctx ends.
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}

@@ -1,0 +1,213 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// system is the running Compose project of the current folder.
+type system struct {
+	lb    string // host:port of the load balancer
+	token string // an admin token
+}
+
+// findSystem checks that it is up and that it may be disturbed from here.
+func findSystem(ctx context.Context) (*system, error) {
+	if os.Geteuid() != 0 {
+		return nil, errors.New("only root may kill processes inside containers: run it with sudo")
+	}
+	port, err := output(ctx, "docker", "compose", "port", "lb", "8080")
+	if err != nil {
+		return nil, fmt.Errorf("the system is not up (\"make up\" starts it): %w", err)
+	}
+	_, number, found := strings.Cut(port, ":")
+	if !found {
+		return nil, fmt.Errorf("the load balancer's port is %q", port)
+	}
+	sys := &system{lb: "127.0.0.1:" + number}
+	ids, err := sys.containers(ctx, "api")
+	if err != nil {
+		return nil, err
+	}
+	if len(ids) < 2 {
+		return nil, fmt.Errorf("there are %d api containers, and it takes two for one to be missed by nobody", len(ids))
+	}
+	environ, err := output(ctx, "docker", "inspect", "-f", "{{range .Config.Env}}{{println .}}{{end}}", ids[0])
+	if err != nil {
+		return nil, err
+	}
+	for line := range strings.Lines(environ) {
+		if value, ok := strings.CutPrefix(strings.TrimSpace(line), "ADMIN_TOKEN="); ok {
+			sys.token = value
+		}
+	}
+	return sys, nil
+}
+
+// output runs a command and returns what it printed.
+func output(ctx context.Context, name string, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, name, args...)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		return "", fmt.Errorf("%s %s: %w: %s", name, strings.Join(args, " "), err, strings.TrimSpace(stderr.String()))
+	}
+	return strings.TrimSpace(stdout.String()), nil
+}
+
+// do runs a command for its effect.
+func do(ctx context.Context, name string, args ...string) error {
+	_, err := output(ctx, name, args...)
+	return err
+}
+
+// containers returns the ids of a service's running containers.
+func (s *system) containers(ctx context.Context, service string) ([]string, error) {
+	list, err := output(ctx, "docker", "compose", "ps", "-q", service)
+	if err == nil && list == "" {
+		err = errors.New("no container of " + service + " is running")
+	}
+	return strings.Fields(list), err
+}
+
+// pid returns the main process of a container, as this machine counts.
+func (s *system) pid(ctx context.Context, id string) (int, error) {
+	text, err := output(ctx, "docker", "inspect", "-f", "{{.State.Pid}}", id)
+	if err != nil {
+		return 0, err
+	}
+	pid, err := strconv.Atoi(text)
+	if err == nil && pid == 0 {
+		err = errors.New("container " + id + " is not running")
+	}
+	return pid, err
+}
+
+// killed is a container whose main process was killed.
+type killed struct {
+	id  string
+	pid int
+}
+
+// kill ends a container's main process from outside. "docker kill" would count as
+// a manual stop, after which the engine does not restart the container.
+func (s *system) kill(ctx context.Context, id string) (killed, error) {
+	pid, err := s.pid(ctx, id)
+	if err != nil {
+		return killed{}, err
+	}
+	return killed{id, pid}, syscall.Kill(pid, syscall.SIGKILL)
+}
+
+// restarted reports whether the engine has started a container again.
+func (s *system) restarted(ctx context.Context, k killed) bool {
+	pid, err := s.pid(ctx, k.id)
+	return err == nil && pid != k.pid
+}
+
+// ip returns a container's address in a network of the project.
+func (s *system) ip(ctx context.Context, id, network string) (string, error) {
+	ip, err := output(ctx, "docker", "inspect", "-f",
+		`{{range $name, $n := .NetworkSettings.Networks}}{{$name}} {{$n.IPAddress}}{{println}}{{end}}`, id)
+	if err != nil {
+		return "", err
+	}
+	for line := range strings.Lines(ip) {
+		name, address, _ := strings.Cut(strings.TrimSpace(line), " ")
+		if strings.HasSuffix(name, "_"+network) && address != "" {
+			return address, nil
+		}
+	}
+	return "", fmt.Errorf("container %s has no address in %s", id, network)
+}
+
+var direct = &http.Client{Timeout: 2 * time.Second}
+
+// ready reports whether a container's process says that it can do all its work.
+func (s *system) ready(ctx context.Context, id string) bool {
+	ip, err := s.ip(ctx, id, "back")
+	if err != nil {
+		return false
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+ip+":9090/ready", nil)
+	if err != nil {
+		return false
+	}
+	resp, err := direct.Do(req)
+	if err != nil {
+		return false
+	}
+	_ = resp.Body.Close()
+	return resp.StatusCode == http.StatusOK
+}
+
+// metric adds up the samples of a name in a container's metrics.
+func (s *system) metric(ctx context.Context, id, name string) (float64, error) {
+	ip, err := s.ip(ctx, id, "back")
+	if err != nil {
+		return 0, err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+ip+":9090/metrics", nil)
+	if err != nil {
+		return 0, err
+	}
+	resp, err := direct.Do(req)
+	if err != nil {
+		return 0, err
+	}
+	defer resp.Body.Close() //nolint:errcheck // read-only
+	sum, found := 0.0, false
+	lines := bufio.NewScanner(resp.Body)
+	for lines.Scan() {
+		rest, ok := strings.CutPrefix(lines.Text(), name)
+		if !ok || rest == "" || (rest[0] != ' ' && rest[0] != '{') {
+			continue
+		}
+		value, err := strconv.ParseFloat(rest[strings.LastIndexByte(rest, ' ')+1:], 64)
+		if err != nil {
+			return 0, err
+		}
+		sum, found = sum+value, true
+	}
+	if !found {
+		return 0, fmt.Errorf("%s has no metric %s", id, name)
+	}
+	return sum, lines.Err()
+}
+
+// query runs SQL in the database's container and returns its unaligned rows.
+func (s *system) query(ctx context.Context, sql string) (string, error) {
+	return output(ctx, "docker", "compose", "exec", "-T", "postgres",
+		"psql", "-U", "signpost", "-d", "signpost", "-v", "ON_ERROR_STOP=1", "-qAt", "-c", sql)
+}
+
+// cut drops what a container and an address say to each other, without a word to
+// either: connections stay open and hang.
+func (s *system) cut(ctx context.Context, id, address string) error {
+	return s.rules(ctx, id, "-I", address)
+}
+
+func (s *system) mend(ctx context.Context, id, address string) error {
+	return s.rules(ctx, id, "-D", address)
+}
+
+func (s *system) rules(ctx context.Context, id, change, address string) error {
+	pid, err := s.pid(ctx, id)
+	if err != nil {
+		return err
+	}
+	inside := []string{"-t", strconv.Itoa(pid), "-n", "iptables", "-w", change}
+	return errors.Join(
+		do(ctx, "nsenter", append(inside, "OUTPUT", "-d", address, "-j", "DROP")...),
+		do(ctx, "nsenter", append(inside, "INPUT", "-s", address, "-j", "DROP")...))
+}
