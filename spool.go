@@ -1,7 +1,11 @@
 package main
 
 import (
+	"context"
+	"encoding/json"
 	"fmt"
+	"io"
+	"net/http"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -9,18 +13,68 @@ import (
 
 	"github.com/signpost/signpost/api"
 	"github.com/signpost/signpost/internal/clicks"
+	"github.com/signpost/signpost/internal/config"
 	"github.com/signpost/signpost/worker"
 )
 
 func spoolCommand(environ []string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "spool",
-		Short: "Work with spools of processes that are gone",
+		Short: "Ship clicks that a vanished process left, or that the database lost",
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(spoolShipCommand(environ))
+	cmd.AddCommand(spoolShipCommand(environ), spoolReshipCommand(environ))
 	return cmd
+}
+
+func spoolReshipCommand(environ []string) *cobra.Command {
+	var url string
+	cmd := &cobra.Command{
+		Use:   "reship",
+		Short: "Have the running API of this machine ship again what it keeps",
+		Long: `Have the running API of this machine ship again the clicks it has shipped within
+SPOOL_KEEP, for a database that was set back: a failover to a standby that
+lagged, or a restore. What is there already is not counted twice. Run it for
+every API process; "spool ship --again" does it for the volume of a stopped one.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if url == "" {
+				cfg, err := config.Load(environ)
+				if err != nil {
+					return err
+				}
+				url = localURL(cfg.AdminAddr) + "/spool/reship"
+			}
+			return askReship(cmd.Context(), url, cmd.OutOrStdout())
+		},
+	}
+	cmd.Flags().StringVar(&url, "url", "", "what to ask (default /spool/reship on ADMIN_ADDR)")
+	return cmd
+}
+
+// askReship posts to an API's admin listener and prints what it answers.
+func askReship(ctx context.Context, url string, out io.Writer) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, nil)
+	if err != nil {
+		return fmt.Errorf("ask for reshipping: %w", err)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return fmt.Errorf("ask for reshipping: %w", err)
+	}
+	defer resp.Body.Close() //nolint:errcheck // read-only
+	var answer struct {
+		Segments, Waiting int
+		Error             string
+	}
+	if err := json.NewDecoder(io.LimitReader(resp.Body, 1<<20)).Decode(&answer); err != nil || resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("ask for reshipping: %s answered %s %s", url, resp.Status, answer.Error)
+	}
+	_, err = fmt.Fprintf(out, "put back %d segments, %d more follow\n", answer.Segments, answer.Waiting)
+	return err
 }
 
 func spoolShipCommand(environ []string) *cobra.Command {

@@ -58,9 +58,9 @@ func TestReshipAfterSetBack(t *testing.T) {
 	follow(5)
 	s.eventually("only the ten and the new clicks in the totals", counted(15))
 	for range 2 { // the second time there is nothing that Postgres lacks
-		resp, body := (&server{t: t, url: s.admin}).do(http.MethodPost, "/spool/reship", "", nil, "")
-		if resp.StatusCode != http.StatusOK || strings.Contains(string(body), `"segments":0`) {
-			t.Fatalf("reship: %d %s", resp.StatusCode, body)
+		out, err := program(t, environ, "spool", "reship", "--url", s.admin+"/spool/reship").CombinedOutput()
+		if err != nil || !strings.HasPrefix(string(out), "put back ") || strings.HasPrefix(string(out), "put back 0") {
+			t.Fatalf("reship: %v %s", err, out)
 		}
 		s.eventually("all clicks in the totals", counted(30))
 	}
@@ -68,6 +68,10 @@ func TestReshipAfterSetBack(t *testing.T) {
 		n, err := loopback.Metric(t.Context(), strings.TrimPrefix(s.admin, "http://"), "signpost_spool_segments")
 		return n == 0 && err == nil
 	})
+	// A worker has no spool.
+	if out, err := program(t, environ, "spool", "reship", "--url", w.admin+"/spool/reship").CombinedOutput(); err == nil {
+		t.Errorf("a worker ships again: %s", out)
+	}
 	s.stop()
 	w.stop()
 	if n := countEvents(t, url, "clicked"); n != 30 {

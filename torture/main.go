@@ -61,7 +61,7 @@ func main() {
 	flag.DurationVar(&s.patience, "patience", 6*time.Minute, "how long the pipeline may take to become empty at the end")
 	flag.Uint64Var(&s.seed, "seed", uint64(time.Now().UnixNano()), "seed of the random order of events")
 	flag.BoolVar(&s.keep, "keep", false, "keep the folder with data and logs")
-	flag.BoolVar(&s.allowDrops, "drops", false, "accept clicks that a process reports as dropped (a slow or full disk)")
+	flag.BoolVar(&s.allowDrops, "drops", false, "accept clicks that a process reports as dropped (a slow or full disk);\nthose it drops in the last quarter of a second before it is killed go unreported and count as missing")
 	flag.BoolVar(&s.imports, "import", false, "kill during an import instead of redirects")
 	flag.IntVar(&s.rows, "rows", 1_000_000, "rows of that import")
 	flag.Parse()

@@ -23,6 +23,7 @@ const (
 // passed over for a while, so that those behind them go on.
 type holds struct {
 	mu   sync.Mutex
+	most int // of them are remembered
 	byID map[string]hold
 }
 
@@ -37,7 +38,7 @@ func (h *holds) add(id string, now time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	e, known := h.byID[id]
-	if !known && len(h.byID) >= maxHolds {
+	if !known && len(h.byID) >= h.most {
 		return
 	}
 	if !known {

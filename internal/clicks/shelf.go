@@ -51,6 +51,7 @@ func (h *shelf) init(o Options, d disk, changed func()) {
 	h.folders = make(map[string]*folder)
 	h.told = make(map[string]bool)
 	h.unmoved = make(map[string]unmoved)
+	h.holds.most = maxHolds
 }
 
 func (h *shelf) stats() Stats {
