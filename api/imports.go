@@ -21,11 +21,14 @@ import (
 
 // States of an import that are looked at here.
 const (
-	stateRunning   = "running"
-	stateCompleted = "completed"
-	stateFailed    = "failed"
-	stateCancelled = "cancelled"
-	stateUndone    = "undone"
+	stateQueued     = "queued"
+	stateRunning    = "running"
+	stateCompleted  = "completed"
+	stateFailed     = "failed"
+	stateCancelling = "cancelling"
+	stateCancelled  = "cancelled"
+	stateUndoing    = "undoing"
+	stateUndone     = "undone"
 )
 
 // Import is a file that was or is being loaded. What happens to each row is
@@ -160,7 +163,10 @@ func (a *API) registerImports(huma.API) {
 	manage(a, route{"GET", "/imports", RoleReader, 200, "List imports"}, a.listImports)
 	manage(a, route{"GET", "/imports/{id}", RoleReader, 200, "Get an import"}, a.getImport)
 	manage(a, route{"GET", "/imports/{id}/errors", RoleReader, 200, "List rejected rows"}, a.listImportErrors)
+	manage(a, route{"GET", "/imports/{id}/kept", RoleReader, 200, "List rows that are left of an import"}, a.listKept)
 	manage(a, route{"POST", "/imports/{id}/cancel", RoleEditor, 202, "Cancel an import"}, a.cancelImport)
+	manage(a, route{"POST", "/imports/{id}/retry", RoleEditor, 202, "Retry an import"}, a.retryImport)
+	manage(a, route{"POST", "/imports/{id}/undo", RoleEditor, 202, "Undo an import"}, a.undoImport)
 }
 
 type importOutput struct{ Body Import }

@@ -43,7 +43,7 @@ func (s served) path(id any) string {
 // takesJSON says whether a route reads a JSON body.
 func (s served) takesJSON() bool {
 	switch s.pattern {
-	case "/imports", "/users/bulk", "/imports/:id/cancel":
+	case "/imports", "/users/bulk", "/imports/:id/cancel", "/imports/:id/retry", "/imports/:id/undo":
 		return false
 	}
 	return s.method == "POST" || s.method == "PUT" || s.method == "PATCH"

@@ -57,11 +57,44 @@ WHERE imports.id = @id AND imports.state = 'receiving'
 RETURNING *;
 
 -- name: FailImport :execrows
--- Gives up an upload. Once it is queued, an import can only complete or be
--- cancelled.
+-- Gives up an upload.
 UPDATE imports
 SET state = 'failed', error = @error, finished_at = now()
 WHERE id = @id AND state = 'receiving';
+
+-- name: FailImportWork :execrows
+-- Gives up an import whose work failed too often. Its chunks stay, to be retried.
+UPDATE imports
+SET state = 'failed', error = @error, finished_at = now()
+WHERE id = @id AND state IN ('queued', 'running');
+
+-- name: ReopenImport :one
+-- Takes up an import that was given up where it was left.
+UPDATE imports
+SET state = CASE WHEN chunks_done = chunks_total THEN 'running' ELSE 'queued' END, error = NULL, finished_at = NULL
+WHERE id = @id AND state = 'failed' AND chunks_total > 0
+RETURNING *;
+
+-- name: ImportWaitsForNobody :one
+-- Reports whether the job that an import waits for is gone, in whatever way.
+SELECT NOT EXISTS (
+    SELECT FROM river_job j
+    WHERE j.id = i.job_id AND j.state NOT IN ('cancelled', 'completed', 'discarded')
+)
+FROM imports i
+WHERE i.id = @id;
+
+-- name: ListLostChunks :many
+-- Chunks of an import that are to be applied and whose job is gone.
+SELECT c.seq
+FROM import_chunks c
+WHERE c.import_id = @import_id AND c.done_at IS NULL
+    AND NOT EXISTS (
+        SELECT FROM river_job j
+        WHERE j.id = c.job_id AND j.state NOT IN ('cancelled', 'completed', 'discarded')
+    )
+ORDER BY c.seq
+LIMIT @row_limit;
 
 -- name: DropImportChunks :exec
 DELETE FROM import_chunks
@@ -236,7 +269,7 @@ RETURNING *;
 -- Imports whose planning or finishing job is gone.
 SELECT i.id, i.state, i.chunks_total, i.chunks_done
 FROM imports i
-WHERE i.state IN ('queued', 'running', 'cancelling')
+WHERE i.state IN ('queued', 'running', 'cancelling', 'undoing')
     AND NOT EXISTS (
         SELECT FROM river_job j
         WHERE j.id = i.job_id

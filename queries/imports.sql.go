@@ -125,10 +125,24 @@ SET state = 'failed', error = $1, finished_at = now()
 WHERE id = $2 AND state = 'receiving'
 `
 
-// Gives up an upload. Once it is queued, an import can only complete or be
-// cancelled.
+// Gives up an upload.
 func (q *Queries) FailImport(ctx context.Context, error *string, iD int64) (int64, error) {
 	result, err := q.db.Exec(ctx, failImport, error, iD)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
+const failImportWork = `-- name: FailImportWork :execrows
+UPDATE imports
+SET state = 'failed', error = $1, finished_at = now()
+WHERE id = $2 AND state IN ('queued', 'running')
+`
+
+// Gives up an import whose work failed too often. Its chunks stay, to be retried.
+func (q *Queries) FailImportWork(ctx context.Context, error *string, iD int64) (int64, error) {
+	result, err := q.db.Exec(ctx, failImportWork, error, iD)
 	if err != nil {
 		return 0, err
 	}
@@ -323,6 +337,23 @@ func (q *Queries) HearImport(ctx context.Context, bytesReceived int64, iD int64)
 		return 0, err
 	}
 	return result.RowsAffected(), nil
+}
+
+const importWaitsForNobody = `-- name: ImportWaitsForNobody :one
+SELECT NOT EXISTS (
+    SELECT FROM river_job j
+    WHERE j.id = i.job_id AND j.state NOT IN ('cancelled', 'completed', 'discarded')
+)
+FROM imports i
+WHERE i.id = $1
+`
+
+// Reports whether the job that an import waits for is gone, in whatever way.
+func (q *Queries) ImportWaitsForNobody(ctx context.Context, id int64) (bool, error) {
+	row := q.db.QueryRow(ctx, importWaitsForNobody, id)
+	var not_exists bool
+	err := row.Scan(&not_exists)
+	return not_exists, err
 }
 
 const insertContendedKeys = `-- name: InsertContendedKeys :exec
@@ -653,6 +684,39 @@ func (q *Queries) ListImports(ctx context.Context, beforeID int64, rowOffset int
 	return items, nil
 }
 
+const listLostChunks = `-- name: ListLostChunks :many
+SELECT c.seq
+FROM import_chunks c
+WHERE c.import_id = $1 AND c.done_at IS NULL
+    AND NOT EXISTS (
+        SELECT FROM river_job j
+        WHERE j.id = c.job_id AND j.state NOT IN ('cancelled', 'completed', 'discarded')
+    )
+ORDER BY c.seq
+LIMIT $2
+`
+
+// Chunks of an import that are to be applied and whose job is gone.
+func (q *Queries) ListLostChunks(ctx context.Context, importID int64, rowLimit int32) ([]int32, error) {
+	rows, err := q.db.Query(ctx, listLostChunks, importID, rowLimit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []int32{}
+	for rows.Next() {
+		var seq int32
+		if err := rows.Scan(&seq); err != nil {
+			return nil, err
+		}
+		items = append(items, seq)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const listSilentUploads = `-- name: ListSilentUploads :many
 SELECT id
 FROM imports
@@ -725,7 +789,7 @@ func (q *Queries) ListStrandedChunks(ctx context.Context, leftAlone pgtype.Inter
 const listStrandedImports = `-- name: ListStrandedImports :many
 SELECT i.id, i.state, i.chunks_total, i.chunks_done
 FROM imports i
-WHERE i.state IN ('queued', 'running', 'cancelling')
+WHERE i.state IN ('queued', 'running', 'cancelling', 'undoing')
     AND NOT EXISTS (
         SELECT FROM river_job j
         WHERE j.id = i.job_id
@@ -1153,6 +1217,54 @@ func (q *Queries) ReadImportChunk(ctx context.Context, importID int64, seq int32
 	row := q.db.QueryRow(ctx, readImportChunk, importID, seq)
 	var i ReadImportChunkRow
 	err := row.Scan(&i.FirstLine, &i.Rows, &i.Data)
+	return i, err
+}
+
+const reopenImport = `-- name: ReopenImport :one
+UPDATE imports
+SET state = CASE WHEN chunks_done = chunks_total THEN 'running' ELSE 'queued' END, error = NULL, finished_at = NULL
+WHERE id = $1 AND state = 'failed' AND chunks_total > 0
+RETURNING id, kind, state, filename, layout, keep_ids, owner_id, actor_id, actor_name, bytes_received, chunks_total, chunks_done, rows_total, rows_imported, rows_updated, rows_skipped, rows_rejected, error, planned_to, job_id, created_at, heard_at, started_at, finished_at, on_conflict, dry_run, rows_removed, rows_kept, undo_step, undo_line, undo_since, undone_at
+`
+
+// Takes up an import that was given up where it was left.
+func (q *Queries) ReopenImport(ctx context.Context, id int64) (Import, error) {
+	row := q.db.QueryRow(ctx, reopenImport, id)
+	var i Import
+	err := row.Scan(
+		&i.ID,
+		&i.Kind,
+		&i.State,
+		&i.Filename,
+		&i.Layout,
+		&i.KeepIds,
+		&i.OwnerID,
+		&i.ActorID,
+		&i.ActorName,
+		&i.BytesReceived,
+		&i.ChunksTotal,
+		&i.ChunksDone,
+		&i.RowsTotal,
+		&i.RowsImported,
+		&i.RowsUpdated,
+		&i.RowsSkipped,
+		&i.RowsRejected,
+		&i.Error,
+		&i.PlannedTo,
+		&i.JobID,
+		&i.CreatedAt,
+		&i.HeardAt,
+		&i.StartedAt,
+		&i.FinishedAt,
+		&i.OnConflict,
+		&i.DryRun,
+		&i.RowsRemoved,
+		&i.RowsKept,
+		&i.UndoStep,
+		&i.UndoLine,
+		&i.UndoSince,
+		&i.UndoneAt,
+	)
 	return i, err
 }
 

@@ -22,6 +22,9 @@ const (
 	stateCompleted  = "completed"
 	stateCancelling = "cancelling"
 	stateCancelled  = "cancelled"
+	stateFailed     = "failed"
+	stateUndoing    = "undoing"
+	stateUndone     = "undone"
 )
 
 // applyChunk applies one chunk of an import, exactly once (I6).
@@ -36,6 +39,21 @@ type applyChunk struct {
 // aside here: in which order chunks run must not decide who wins. A chunk that
 // is the whole file takes its rows in line order itself.
 func (w *applyChunk) Work(ctx context.Context, job *river.Job[jobs.ApplyChunk]) error {
+	return w.deps.giveUp(ctx, job.JobRow, job.Args.ImportID, w.describe(job.Args), w.work(ctx, job))
+}
+
+// describe says which rows a chunk has.
+func (w *applyChunk) describe(args jobs.ApplyChunk) func(context.Context) string {
+	return func(ctx context.Context) string {
+		chunk, err := queries.New(w.deps.pool).ReadImportChunk(ctx, args.ImportID, args.Seq)
+		if err != nil {
+			return "a piece of the file"
+		}
+		return fmt.Sprintf("the %d rows from line %d on", chunk.Rows, chunk.FirstLine)
+	}
+}
+
+func (w *applyChunk) work(ctx context.Context, job *river.Job[jobs.ApplyChunk]) error {
 	run, err := w.deps.openImport(ctx, job.Args.ImportID)
 	if err != nil || !run.active() {
 		return err

@@ -29,6 +29,11 @@ type finishImport struct {
 
 // Work implements [river.Worker].
 func (w *finishImport) Work(ctx context.Context, job *river.Job[jobs.FinishImport]) error {
+	what := func(context.Context) string { return "the rows that share a key with others of the file" }
+	return w.deps.giveUp(ctx, job.JobRow, job.Args.ImportID, what, w.work(ctx, job))
+}
+
+func (w *finishImport) work(ctx context.Context, job *river.Job[jobs.FinishImport]) error {
 	for start := time.Now(); ; {
 		run, err := w.deps.openImport(ctx, job.Args.ImportID)
 		if err != nil {
@@ -144,9 +149,9 @@ func (w *finishImport) end(ctx context.Context, job *river.Job[jobs.FinishImport
 
 // cancel ends an import that was asked to stop. Chunks are locked before the
 // import, like in a chunk's own transaction: those that run are waited for, and
-// the others never will.
+// the others never will. An import whose last row was done meanwhile is completed.
 func (w *finishImport) cancel(ctx context.Context, job *river.Job[jobs.FinishImport], run *importRun) error {
-	ended := false
+	ended, state := false, stateCancelled
 	err := w.deps.inTx(ctx, func(tx pgx.Tx, q *queries.Queries) error {
 		if err := q.StopImportChunks(ctx, run.row.ID); err != nil {
 			return fmt.Errorf("stop chunks: %w", err)
@@ -159,10 +164,14 @@ func (w *finishImport) cancel(ctx context.Context, job *river.Job[jobs.FinishImp
 		if !ended {
 			return complete(ctx, tx, job)
 		}
-		return w.close(ctx, tx, q, job, stateCancelled)
+		state = stateCancelled
+		if locked.RowsTotal > 0 && locked.RowsImported+locked.RowsUpdated+locked.RowsSkipped+locked.RowsRejected == locked.RowsTotal {
+			state = stateCompleted
+		}
+		return w.close(ctx, tx, q, job, state)
 	})
 	if err == nil && ended {
-		w.account(ctx, run, stateCancelled)
+		w.account(ctx, run, state)
 	}
 	return err
 }

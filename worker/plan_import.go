@@ -42,6 +42,11 @@ type planImport struct {
 // own, so that no row is locked meanwhile, and that neither the time of a job
 // nor the death of a worker costs more than one walk.
 func (w *planImport) Work(ctx context.Context, job *river.Job[jobs.PlanImport]) error {
+	what := func(context.Context) string { return "the file" }
+	return w.deps.giveUp(ctx, job.JobRow, job.Args.ImportID, what, w.work(ctx, job))
+}
+
+func (w *planImport) work(ctx context.Context, job *river.Job[jobs.PlanImport]) error {
 	run, err := w.deps.openImport(ctx, job.Args.ImportID)
 	if err != nil || run.row.State != stateQueued {
 		return err

@@ -91,7 +91,7 @@ func (w *rescue) imports(ctx context.Context) (int, error) {
 		return 0, fmt.Errorf("list stranded imports: %w", err)
 	}
 	for _, i := range found {
-		err := w.insert(ctx, nextJob(i), func(q *queries.Queries, jobID int64) error {
+		err := w.insert(ctx, jobs.NextOfImport(i.ID, i.State, i.ChunksTotal), func(q *queries.Queries, jobID int64) error {
 			return q.SetImportJob(ctx, &jobID, i.ID)
 		})
 		if err != nil {
@@ -100,18 +100,6 @@ func (w *rescue) imports(ctx context.Context) (int, error) {
 	}
 	w.account(ctx, "imports", len(found))
 	return len(found), nil
-}
-
-// nextJob is the job that an import waits for.
-func nextJob(i queries.ListStrandedImportsRow) river.JobArgs {
-	switch {
-	case i.State != stateQueued:
-		return jobs.FinishImport{ImportID: i.ID}
-	case i.ChunksTotal == 1:
-		return jobs.ApplyChunk{ImportID: i.ID}
-	default:
-		return jobs.PlanImport{ImportID: i.ID}
-	}
 }
 
 func (w *rescue) insert(ctx context.Context, args river.JobArgs, note func(*queries.Queries, int64) error) error {

@@ -133,7 +133,10 @@ func (p *part) read(data []byte, firstLine int64) (records int) {
 // transaction.
 func (p *part) apply(ctx context.Context, tx pgx.Tx, of []int) (result, error) {
 	res := result{rejected: append([]csvimport.Reject(nil), p.rejected...), ids: map[int64]int64{}}
-	var err error
+	err := actAs(ctx, queries.New(tx), p.run.row.ID)
+	if err != nil {
+		return res, err
+	}
 	if p.careful {
 		err = p.applyOneByOne(ctx, tx, of, &res)
 	} else {

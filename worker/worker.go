@@ -85,6 +85,8 @@ type deps struct {
 	agents     *agents
 	ledgerKeep time.Duration
 	ownHosts   []string
+	// undoPace is usualUndoPace but in tests.
+	undoPace undoPace
 }
 
 // New returns a worker that has not started. It fails only when the options
@@ -111,6 +113,7 @@ func New(o Options) (*Worker, error) {
 		agents:     agents,
 		ledgerKeep: o.LedgerKeep,
 		ownHosts:   o.OwnHosts,
+		undoPace:   usualUndoPace,
 	}
 	client, err := river.NewClient(riverpgxv5.New(o.Pool), config(d, o.Queues))
 	if err != nil {
@@ -128,6 +131,7 @@ func config(d *deps, queues map[string]int) *river.Config {
 	river.AddWorker(workers, &planImport{deps: d, memory: planMemory, turn: planTurn})
 	river.AddWorker(workers, &applyChunk{deps: d})
 	river.AddWorker(workers, &finishImport{deps: d})
+	river.AddWorker(workers, &undoImport{deps: d})
 	river.AddWorker(workers, &rescue{deps: d})
 	river.AddWorker(workers, &makePartitions{deps: d})
 	river.AddWorker(workers, &prune{deps: d, piece: prunePiece})

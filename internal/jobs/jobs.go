@@ -71,6 +71,33 @@ func (FinishImport) Kind() string { return "finish_import" }
 // InsertOpts implements [river.JobArgsWithInsertOpts].
 func (FinishImport) InsertOpts() river.InsertOpts { return options(QueueImports) }
 
+// UndoImport takes back what an import created.
+type UndoImport struct {
+	ImportID int64 `json:"import_id"`
+}
+
+// Kind implements [river.JobArgs].
+func (UndoImport) Kind() string { return "undo_import" }
+
+// InsertOpts implements [river.JobArgsWithInsertOpts].
+func (UndoImport) InsertOpts() river.InsertOpts { return options(QueueImports) }
+
+// NextOfImport returns the job that an import in this state, of so many chunks,
+// waits for; chunks that run have jobs of their own. A file of one chunk needs
+// no planning.
+func NextOfImport(id int64, state string, chunks int32) river.JobArgs {
+	switch {
+	case state == "undoing":
+		return UndoImport{ImportID: id}
+	case state != "queued":
+		return FinishImport{ImportID: id}
+	case chunks == 1:
+		return ApplyChunk{ImportID: id}
+	default:
+		return PlanImport{ImportID: id}
+	}
+}
+
 // Rescue gives every batch, chunk and import whose job is gone a new one.
 type Rescue struct{}
 

@@ -1,0 +1,141 @@
+-- name: ActAsImport :exec
+-- Says for the rest of the transaction which import changes rows, so that those
+-- it made itself are not marked as changed by somebody.
+SELECT set_config('signpost.import_id', @import_id::text, true);
+
+-- name: RequestImportUndo :one
+UPDATE imports
+SET state = 'undoing', undo_step = 'stop', undo_line = 0
+WHERE id = @id AND state IN ('completed', 'cancelled', 'failed') AND NOT dry_run
+RETURNING *;
+
+-- name: MoveUndo :exec
+-- Notes how far an undo is: the line up to which a step is done, and the next
+-- step, if it is another.
+UPDATE imports
+SET undo_step = @step, undo_line = @line, rows_removed = rows_removed + @removed, rows_kept = rows_kept + @kept,
+    undo_since = CASE WHEN @step = 'wait' THEN clock_timestamp() ELSE undo_since END
+WHERE id = @id;
+
+-- name: FinishUndo :exec
+UPDATE imports
+SET state = 'undone', undone_at = now()
+WHERE id = @id;
+
+-- name: SwitchOffImportedURLs :one
+-- Switches off those of the next links of an import that nobody has changed or
+-- clicked since. Answers the line of the last one that was looked at, 0 if
+-- there was none.
+WITH piece AS (
+    SELECT u.id, u.import_line
+    FROM urls u
+    WHERE u.import_id = @import_id::bigint AND u.import_line > @after_line::bigint
+    ORDER BY u.import_line
+    LIMIT @row_limit
+), off AS (
+    UPDATE urls u
+    SET is_active = false, undo_of = u.import_id
+    FROM piece p
+    WHERE u.id = p.id AND u.is_active AND u.import_touched IS NULL
+        AND NOT EXISTS (SELECT FROM click_days d WHERE d.url_id = u.id AND d.clicks > 0)
+)
+SELECT COALESCE(max(piece.import_line), 0)::bigint AS last_line
+FROM piece;
+
+-- name: ClicksAreIn :one
+-- Reports whether all batches that had arrived by one moment, and all with
+-- clicks from before another, are ingested.
+SELECT NOT EXISTS (
+    SELECT FROM click_batches
+    WHERE ingested_at IS NULL
+        AND (received_at < @arrived_before::timestamptz OR oldest_at < @clicked_before::timestamptz)
+);
+
+-- name: LockImportedURLs :many
+SELECT id, import_line::bigint AS line, COALESCE(import_touched, false)::boolean AS touched
+FROM urls
+WHERE import_id = @import_id::bigint AND import_line > @after_line::bigint
+ORDER BY import_line
+LIMIT @row_limit
+FOR UPDATE;
+
+-- name: FindClickedURLs :many
+SELECT DISTINCT url_id
+FROM click_days
+WHERE url_id = ANY(@ids::bigint[]) AND clicks > 0;
+
+-- name: SwitchOnURLs :exec
+-- Gives back links that an undo had switched off and keeps.
+UPDATE urls
+SET is_active = true, undo_of = NULL
+WHERE id = ANY(@ids::bigint[]) AND undo_of = import_id;
+
+-- name: DeleteURLs :exec
+DELETE FROM urls
+WHERE id = ANY(@ids::bigint[]);
+
+-- name: LockImportedUsers :many
+SELECT id, import_line::bigint AS line, COALESCE(import_touched, false)::boolean AS touched
+FROM users
+WHERE import_id = @import_id::bigint AND import_line > @after_line::bigint
+ORDER BY import_line
+LIMIT @row_limit
+FOR UPDATE;
+
+-- name: FindUsersWithURLs :many
+SELECT DISTINCT user_id
+FROM urls
+WHERE user_id = ANY(@ids::bigint[]);
+
+-- name: DeleteUsers :exec
+DELETE FROM users
+WHERE id = ANY(@ids::bigint[]);
+
+-- name: FindImportedEvents :one
+-- The line of the last of the next events of an import, 0 if there is none.
+SELECT COALESCE(max(p.line), 0)::bigint AS last_line
+FROM (
+    SELECT e.import_line AS line
+    FROM events e
+    WHERE e.import_id = @import_id::bigint AND e.import_line > @after_line::bigint
+    ORDER BY e.import_line
+    LIMIT @row_limit
+) p;
+
+-- name: DeleteImportedEvents :many
+DELETE FROM events
+WHERE import_id = @import_id::bigint AND import_line > @after_line::bigint AND import_line <= @last_line::bigint
+RETURNING url_id, occurred_at, event_type;
+
+-- name: DropEmptyQuarters :exec
+-- After counts were taken off. The rows are locked by that already.
+DELETE FROM click_quarters q
+USING (SELECT unnest(@url_ids::bigint[]) AS url_id, unnest(@buckets::timestamptz[]) AS bucket) r
+WHERE q.url_id = r.url_id AND q.bucket = r.bucket AND q.clicks <= 0;
+
+-- name: DropEmptyDays :exec
+DELETE FROM click_days d
+USING (SELECT unnest(@url_ids::bigint[]) AS url_id, unnest(@days::date[]) AS day) r
+WHERE d.url_id = r.url_id AND d.day = r.day AND d.clicks <= 0;
+
+-- name: InsertImportKept :exec
+INSERT INTO import_kept (import_id, line, row_id, reason)
+SELECT @import_id, unnest(@lines::bigint[]), unnest(@row_ids::bigint[]), unnest(@reasons::text[])
+ON CONFLICT DO NOTHING;
+
+-- name: ListImportKept :many
+-- What is left of an import, in file order: rows that its undo kept, and rows
+-- that were there before and that it updated.
+SELECT k.line, k.reason, k.row_id::bigint AS row_id, k.before, u.short_code
+FROM (
+    SELECT ik.line, ik.reason, ik.row_id, NULL::jsonb AS before
+    FROM import_kept ik
+    WHERE ik.import_id = @import_id AND ik.line > @after_line
+    UNION ALL
+    SELECT o.line, 'updated', COALESCE(o.row_id, 0), o.before
+    FROM import_outcomes o
+    WHERE o.import_id = @import_id AND o.line > @after_line AND o.outcome = 'updated'
+) k
+LEFT JOIN urls u ON u.id = k.row_id AND @of_urls::boolean
+ORDER BY k.line
+LIMIT @row_limit OFFSET @row_offset;

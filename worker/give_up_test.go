@@ -1,0 +1,120 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/riverqueue/river"
+
+	"github.com/signpost/signpost/internal/csvimport"
+	"github.com/signpost/signpost/internal/jobs"
+	"github.com/signpost/signpost/queries"
+)
+
+// retryImport takes up an import that failed, as the API does.
+func (s *site) retryImport(id int64) {
+	s.Helper()
+	row, err := queries.New(s.pool).ReopenImport(s.ctx, id)
+	if err != nil {
+		s.Fatalf("reopen import %d: %v", id, err)
+	}
+	job, err := s.river.Insert(s.ctx, jobs.NextOfImport(id, row.State, row.ChunksTotal), nil)
+	if err != nil {
+		s.Fatalf("insert job: %v", err)
+	}
+	s.exec("UPDATE imports SET job_id = $1 WHERE id = $2", job.Job.ID, id)
+}
+
+// An import of which some part fails again and again ends as failed and says
+// why. Once the trouble is mended it is taken up where it was left, and ends as
+// if nothing had been.
+func TestFailedImportIsRetried(t *testing.T) {
+	file := "username,email\n"
+	for i := range 20 {
+		file += fmt.Sprintf("user%d,user%d@example.com\n", i, i)
+	}
+	file += "USER3,other@example.com\nuser7,else@example.com\n" // contended
+	for name, test := range map[string]struct {
+		chunkRows int
+		trouble   string // fails while this is true of a row that is inserted
+		says      string
+	}{
+		"a chunk":       {5, "NEW.username = 'user11'", "the 5 rows from line 12 on could not be applied (the database says XX000)"},
+		"the only one":  {0, "NEW.username = 'user11'", "the 22 rows from line 2 on could not be applied (the database says XX000)"},
+		"the last part": {5, "NEW.username = 'user7'", "the rows that share a key with others of the file could not be applied (the database says XX000)"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := setup(t)
+			s.exec(fmt.Sprintf(`
+				CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS
+					$$ BEGIN IF %s THEN RAISE EXCEPTION 'trouble' USING ERRCODE = 'XX000'; END IF; RETURN NEW; END $$;
+				CREATE TRIGGER fail BEFORE INSERT ON users FOR EACH ROW EXECUTE FUNCTION fail();
+				CREATE FUNCTION hasten() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.max_attempts = 2; RETURN NEW; END $$;
+				CREATE TRIGGER hasten BEFORE INSERT ON river_job FOR EACH ROW EXECUTE FUNCTION hasten()`, test.trouble))
+			s.start(map[string]int{jobs.QueueImports: 3})
+			id := s.upload(csvimport.KindUsers, file, csvimport.SplitOptions{ChunkRows: test.chunkRows})
+			imp := s.ended(id)
+			if imp.State != stateFailed || or(imp.Error, "") != test.says {
+				t.Fatalf("import is %s: %s", imp.State, or(imp.Error, ""))
+			}
+			s.exec("DROP TRIGGER fail ON users")
+			s.retryImport(id)
+			s.eventually("the import is completed", func() bool {
+				return s.text("SELECT state FROM imports WHERE id = $1", id) == stateCompleted
+			})
+			s.wantRows(id, 20, 2)
+			s.wantInt(20, "SELECT count(DISTINCT import_line) FROM users WHERE import_id = $1", id)
+			if got, want := s.rejections(id), "22 username, 23 username"; got != want {
+				t.Errorf("rejected %s, want %s", got, want)
+			}
+		})
+	}
+}
+
+// What passes by itself is no reason to give up.
+func TestFinal(t *testing.T) {
+	t.Parallel()
+	timedOut, cancel := context.WithTimeout(t.Context(), 0)
+	defer cancel()
+	<-timedOut.Done()
+	for _, test := range []struct {
+		ctx  context.Context
+		err  error
+		want bool
+	}{
+		{t.Context(), errors.New("anything"), true},
+		{t.Context(), &pgconn.PgError{Code: "XX000"}, true},
+		{t.Context(), &pgconn.PgError{Code: "53100"}, false}, // the disk is full
+		{t.Context(), io.ErrUnexpectedEOF, false},
+		{t.Context(), context.Canceled, false},
+		{t.Context(), context.DeadlineExceeded, false},
+		{timedOut, context.DeadlineExceeded, true}, // the job itself took too long
+		{t.Context(), river.JobSnooze(0), false},
+		{t.Context(), river.JobCancel(errors.New("gone")), false},
+	} {
+		if got := final(test.ctx, fmt.Errorf("apply: %w", test.err)); got != test.want {
+			t.Errorf("%v (%v): final %v", test.err, test.ctx.Err(), got)
+		}
+	}
+}
+
+// An import that is cancelled when its last row is done is completed.
+func TestCancelOfADoneImport(t *testing.T) {
+	s := setup(t)
+	s.start(nil)
+	id := s.upload(csvimport.KindUsers, "username,email\n"+strings.Repeat("a,a@example.com\n", 3), csvimport.SplitOptions{ChunkRows: 1})
+	s.wantRows(id, 1, 2)
+	// As if the end had not come yet.
+	s.exec("UPDATE imports SET state = 'cancelling', finished_at = NULL WHERE id = $1", id)
+	if _, err := s.river.Insert(s.ctx, jobs.FinishImport{ImportID: id}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if imp := s.ended(id); imp.State != stateCompleted {
+		t.Errorf("import is %s", imp.State)
+	}
+}

@@ -1,0 +1,350 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/riverqueue/river"
+
+	"github.com/signpost/signpost/internal/csvimport"
+	"github.com/signpost/signpost/internal/jobs"
+	"github.com/signpost/signpost/queries"
+)
+
+// Steps of an undo, in their order. Only links are switched off and waited for.
+const (
+	undoStop      = "stop"       // what is left of the import, as after a failure
+	undoSwitchOff = "switch_off" // links, so that nobody clicks them any more
+	undoWait      = "wait"       // for clicks under way
+	undoRemove    = "remove"
+)
+
+// undoLook is how often is looked whether clicks under way have arrived.
+const undoLook = time.Second
+
+// undoPace says in what pieces an undo goes, and how long that of links waits
+// for clicks under way.
+type undoPace struct {
+	piece int32 // rows of one transaction
+	// fresh is how long after the last link was switched off a replica may still
+	// have redirected, by any clock of ours.
+	fresh time.Duration
+	// settle is how long such a click may take to reach Postgres: a spool seals
+	// a segment after 30 s at most, whatever its backlog, and one try to ship it
+	// takes 15 s at most.
+	settle time.Duration
+	// most is how long batches that have arrived are waited for. A click that
+	// comes later still is counted; only its link is gone.
+	most time.Duration
+}
+
+var usualUndoPace = undoPace{piece: 1000, fresh: 5 * time.Second, settle: 45 * time.Second, most: 15 * time.Minute}
+
+// undoImport takes back what an import created and nobody has changed, clicked
+// or built upon since.
+//
+// It goes in steps, each in file order in pieces of a transaction, which locks
+// the import and notes there how far it came. So it may be killed at any moment,
+// and run twice at once: whoever comes second goes on where the first was.
+type undoImport struct {
+	river.WorkerDefaults[jobs.UndoImport]
+	deps *deps
+}
+
+// Work implements [river.Worker].
+func (w *undoImport) Work(ctx context.Context, job *river.Job[jobs.UndoImport]) error {
+	for start := time.Now(); ; {
+		row, err := queries.New(w.deps.pool).GetImport(ctx, job.Args.ImportID)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return river.JobCancel(fmt.Errorf("import %d does not exist", job.Args.ImportID))
+		}
+		if err != nil {
+			return fmt.Errorf("read import: %w", err)
+		}
+		if row.State != stateUndoing {
+			return nil
+		}
+		if or(row.UndoStep, undoStop) == undoWait {
+			if in, err := w.clicksAreIn(ctx, row); err != nil {
+				return err
+			} else if !in {
+				return river.JobSnooze(undoLook)
+			}
+		}
+		if err := w.step(ctx, job, row); err != nil {
+			return err
+		}
+		if time.Since(start) > finishFor {
+			return river.JobSnooze(0)
+		}
+	}
+}
+
+// clicksAreIn reports whether clicks that were under way when the last link was
+// switched off have become events, as far as is waited for that.
+func (w *undoImport) clicksAreIn(ctx context.Context, row queries.Import) (bool, error) {
+	since, pace := or(row.UndoSince, time.Time{}), w.deps.undoPace
+	now := time.Now()
+	switch {
+	case now.Before(since.Add(pace.settle)):
+		return false, nil
+	case now.After(since.Add(pace.most)):
+		w.deps.log.WarnContext(ctx, "undo no longer waits for clicks under way", "import_id", row.ID)
+		return true, nil
+	}
+	in, err := queries.New(w.deps.pool).ClicksAreIn(ctx, since.Add(pace.settle), since.Add(pace.fresh))
+	if err != nil {
+		return false, fmt.Errorf("look for clicks under way: %w", err)
+	}
+	return in, nil
+}
+
+// undone is what a piece of an undo did.
+type undone struct {
+	step          string // the next
+	line          int64  // up to which it is done
+	removed, kept int64
+	all           bool // there is no next step
+}
+
+// step does one piece. The locked import says which: row may be out of date.
+func (w *undoImport) step(ctx context.Context, job *river.Job[jobs.UndoImport], row queries.Import) error {
+	var did undone
+	err := w.deps.inTx(ctx, func(tx pgx.Tx, q *queries.Queries) error {
+		did = undone{}
+		if or(row.UndoStep, undoStop) == undoStop {
+			// Before the import, as chunks do: those that run are waited for.
+			if err := q.StopImportChunks(ctx, row.ID); err != nil {
+				return fmt.Errorf("stop chunks: %w", err)
+			}
+		}
+		locked, err := q.LockImport(ctx, row.ID)
+		if err != nil {
+			return fmt.Errorf("lock import: %w", err)
+		}
+		if locked.State != stateUndoing || or(locked.UndoStep, undoStop) != or(row.UndoStep, undoStop) {
+			return nil // another run of this job was faster
+		}
+		if err := actAs(ctx, q, row.ID); err != nil {
+			return err
+		}
+		if did, err = w.do(ctx, q, locked); err != nil {
+			return err
+		}
+		return w.note(ctx, tx, q, job, did)
+	})
+	if err == nil {
+		w.account(ctx, row, did)
+	}
+	return err
+}
+
+// actAs lets the changes of the transaction leave no mark on rows that the
+// import made.
+func actAs(ctx context.Context, q *queries.Queries, importID int64) error {
+	if err := q.ActAsImport(ctx, strconv.FormatInt(importID, 10)); err != nil {
+		return fmt.Errorf("act as import: %w", err)
+	}
+	return nil
+}
+
+func (w *undoImport) note(ctx context.Context, tx pgx.Tx, q *queries.Queries, job *river.Job[jobs.UndoImport], did undone) error {
+	err := q.MoveUndo(ctx, queries.MoveUndoParams{
+		ID: job.Args.ImportID, Step: &did.step, Line: did.line, Removed: did.removed, Kept: did.kept,
+	})
+	if err != nil {
+		return fmt.Errorf("note how far the undo is: %w", err)
+	}
+	if !did.all {
+		return nil
+	}
+	if err := q.FinishUndo(ctx, job.Args.ImportID); err != nil {
+		return fmt.Errorf("finish undo: %w", err)
+	}
+	return complete(ctx, tx, job)
+}
+
+func (w *undoImport) do(ctx context.Context, q *queries.Queries, row queries.Import) (undone, error) {
+	switch or(row.UndoStep, undoStop) {
+	case undoStop:
+		if err := q.DropImportWork(ctx, row.ID); err != nil {
+			return undone{}, fmt.Errorf("drop what the import needed: %w", err)
+		}
+		if csvimport.Kind(row.Kind) == csvimport.KindLinks {
+			return undone{step: undoSwitchOff}, nil
+		}
+		return undone{step: undoRemove}, nil
+	case undoSwitchOff:
+		last, err := q.SwitchOffImportedURLs(ctx, row.ID, row.UndoLine, w.deps.undoPace.piece)
+		if err != nil {
+			return undone{}, fmt.Errorf("switch off links: %w", err)
+		}
+		if last == 0 {
+			return undone{step: undoWait}, nil
+		}
+		return undone{step: undoSwitchOff, line: last}, nil
+	case undoWait:
+		return undone{step: undoRemove}, nil
+	default:
+		return w.remove(ctx, q, row)
+	}
+}
+
+// remove removes the next rows, or keeps them.
+func (w *undoImport) remove(ctx context.Context, q *queries.Queries, row queries.Import) (undone, error) {
+	switch csvimport.Kind(row.Kind) {
+	case csvimport.KindUsers:
+		return w.removeUsers(ctx, q, row)
+	case csvimport.KindLinks:
+		return w.removeLinks(ctx, q, row)
+	default:
+		return w.removeEvents(ctx, q, row)
+	}
+}
+
+// madeRow is a row that an import made.
+type madeRow = queries.LockImportedURLsRow
+
+// removeLinks keeps links that somebody changed or clicked, as they were.
+func (w *undoImport) removeLinks(ctx context.Context, q *queries.Queries, row queries.Import) (undone, error) {
+	made, err := q.LockImportedURLs(ctx, row.ID, row.UndoLine, w.deps.undoPace.piece)
+	if err != nil {
+		return undone{}, fmt.Errorf("lock links: %w", err)
+	}
+	clicked, err := q.FindClickedURLs(ctx, idsOf(made))
+	if err != nil {
+		return undone{}, fmt.Errorf("look for clicked links: %w", err)
+	}
+	gone, kept := sortOut(row.ID, made, clicked, "clicked")
+	if err := q.SwitchOnURLs(ctx, kept.RowIds); err != nil {
+		return undone{}, fmt.Errorf("switch links on again: %w", err)
+	}
+	if err := q.DeleteURLs(ctx, gone); err != nil {
+		return undone{}, fmt.Errorf("remove links: %w", err)
+	}
+	return w.keep(ctx, q, row, made, kept)
+}
+
+// removeUsers keeps users that somebody changed or who own links.
+func (w *undoImport) removeUsers(ctx context.Context, q *queries.Queries, row queries.Import) (undone, error) {
+	locked, err := q.LockImportedUsers(ctx, row.ID, row.UndoLine, w.deps.undoPace.piece)
+	if err != nil {
+		return undone{}, fmt.Errorf("lock users: %w", err)
+	}
+	made := make([]madeRow, len(locked))
+	for i, u := range locked {
+		made[i] = madeRow(u)
+	}
+	// Only now that they are locked can nobody give them a link any more.
+	owners, err := q.FindUsersWithURLs(ctx, idsOf(made))
+	if err != nil {
+		return undone{}, fmt.Errorf("look for users with links: %w", err)
+	}
+	gone, kept := sortOut(row.ID, made, owners, "owns_links")
+	if err := q.DeleteUsers(ctx, gone); err != nil {
+		return undone{}, fmt.Errorf("remove users: %w", err)
+	}
+	return w.keep(ctx, q, row, made, kept)
+}
+
+func idsOf(made []madeRow) []int64 {
+	ids := make([]int64, len(made))
+	for i, r := range made {
+		ids[i] = r.ID
+	}
+	return ids
+}
+
+// sortOut parts rows into those that can go and those that are kept: changed by
+// somebody, or in use.
+func sortOut(importID int64, made []madeRow, inUse []int64, why string) (gone []int64, kept queries.InsertImportKeptParams) {
+	used := make(map[int64]bool, len(inUse))
+	for _, id := range inUse {
+		used[id] = true
+	}
+	gone, kept = []int64{}, queries.InsertImportKeptParams{ImportID: importID, RowIds: []int64{}}
+	for _, r := range made {
+		reason := why
+		switch {
+		case r.Touched:
+			reason = "changed"
+		case !used[r.ID]:
+			gone = append(gone, r.ID)
+			continue
+		}
+		kept.Lines = append(kept.Lines, r.Line)
+		kept.RowIds = append(kept.RowIds, r.ID)
+		kept.Reasons = append(kept.Reasons, reason)
+	}
+	return gone, kept
+}
+
+// keep notes the rows that are kept.
+func (w *undoImport) keep(ctx context.Context, q *queries.Queries, row queries.Import, made []madeRow, kept queries.InsertImportKeptParams) (undone, error) {
+	if len(made) == 0 {
+		return undone{step: undoRemove, line: row.UndoLine, all: true}, nil
+	}
+	if err := q.InsertImportKept(ctx, kept); err != nil {
+		return undone{}, fmt.Errorf("note rows that are kept: %w", err)
+	}
+	n := int64(len(kept.RowIds))
+	return undone{step: undoRemove, line: made[len(made)-1].Line, removed: int64(len(made)) - n, kept: n}, nil
+}
+
+// removeEvents takes exactly what it removes out of the rollups, last in the
+// transaction and in key order, like whoever adds to them.
+func (w *undoImport) removeEvents(ctx context.Context, q *queries.Queries, row queries.Import) (undone, error) {
+	last, err := q.FindImportedEvents(ctx, row.ID, row.UndoLine, w.deps.undoPace.piece)
+	if err != nil {
+		return undone{}, fmt.Errorf("look for events: %w", err)
+	}
+	if last == 0 {
+		return undone{step: undoRemove, line: row.UndoLine, all: true}, nil
+	}
+	removed, err := q.DeleteImportedEvents(ctx, row.ID, row.UndoLine, last)
+	if err != nil {
+		return undone{}, fmt.Errorf("remove events: %w", err)
+	}
+	counts := map[rollupKey]rollupCount{}
+	for _, e := range removed {
+		if e.EventType == eventClicked && e.URLID != nil {
+			key := rollupKey{*e.URLID, e.OccurredAt.Truncate(quarter).Unix()}
+			counts[key] = rollupCount{clicks: counts[key].clicks - 1}
+		}
+	}
+	r := sumRollups(counts)
+	if err := addRollups(ctx, q, r); err != nil {
+		return undone{}, err
+	}
+	if err := dropEmptyRollups(ctx, q, r); err != nil {
+		return undone{}, err
+	}
+	return undone{step: undoRemove, line: last, removed: int64(len(removed))}, nil
+}
+
+func dropEmptyRollups(ctx context.Context, q *queries.Queries, r rollups) error {
+	if len(r.quarters.URLIds) == 0 {
+		return nil
+	}
+	if err := q.DropEmptyQuarters(ctx, r.quarters.URLIds, r.quarters.Buckets); err != nil {
+		return fmt.Errorf("drop empty quarters: %w", err)
+	}
+	if err := q.DropEmptyDays(ctx, r.days.URLIds, r.days.Days); err != nil {
+		return fmt.Errorf("drop empty days: %w", err)
+	}
+	return nil
+}
+
+// account tells Prometheus and the log, after the commit.
+func (w *undoImport) account(ctx context.Context, row queries.Import, did undone) {
+	w.deps.metrics.importRows.WithLabelValues(row.Kind, "removed").Add(float64(did.removed))
+	w.deps.metrics.importRows.WithLabelValues(row.Kind, "kept").Add(float64(did.kept))
+	if did.all {
+		w.deps.metrics.importsFinished.WithLabelValues(row.Kind, stateUndone).Inc()
+		w.deps.log.InfoContext(ctx, "import undone", "import_id", row.ID, "kind", row.Kind)
+	}
+}

@@ -1,0 +1,407 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/riverqueue/river"
+	"github.com/riverqueue/river/rivertest"
+	"github.com/riverqueue/river/rivertype"
+
+	"github.com/signpost/signpost/internal/clicks"
+	"github.com/signpost/signpost/internal/csvimport"
+	"github.com/signpost/signpost/internal/jobs"
+	"github.com/signpost/signpost/queries"
+)
+
+// hastyUndo waits for nothing and goes in small pieces.
+func hastyUndo(d *deps) { d.undoPace = undoPace{piece: 7} }
+
+// undo asks for an undo as the API does, and returns its job.
+func (s *site) undo(id int64) int64 {
+	s.Helper()
+	if _, err := queries.New(s.pool).RequestImportUndo(s.ctx, id); err != nil {
+		s.Fatalf("request undo of import %d: %v", id, err)
+	}
+	job, err := s.river.Insert(s.ctx, jobs.UndoImport{ImportID: id}, nil)
+	if err != nil {
+		s.Fatalf("insert job: %v", err)
+	}
+	s.exec("UPDATE imports SET job_id = $1 WHERE id = $2", job.Job.ID, id)
+	return job.Job.ID
+}
+
+func (s *site) undone(id int64) {
+	s.Helper()
+	s.eventually(fmt.Sprintf("import %d is undone", id), func() bool {
+		return s.text("SELECT state FROM imports WHERE id = $1", id) == stateUndone
+	})
+}
+
+// wantUndone checks how many rows an undo removed and kept.
+func (s *site) wantUndone(id, removed, kept int64) {
+	s.Helper()
+	s.undone(id)
+	s.wantInt(removed, "SELECT rows_removed FROM imports WHERE id = $1", id)
+	s.wantInt(kept, "SELECT rows_kept FROM imports WHERE id = $1", id)
+	s.wantInt(kept, "SELECT count(*) FROM import_kept WHERE import_id = $1", id)
+}
+
+// snapshot is all that imports write, row by row.
+func (s *site) snapshot() string {
+	s.Helper()
+	var all strings.Builder
+	for _, table := range []string{"users", "urls", "events", "click_quarters", "click_days"} {
+		fmt.Fprintf(&all, "%s\n%s\n", table, s.text(fmt.Sprintf(`SELECT string_agg(t::text, E'\n' ORDER BY t::text) FROM %s t`, table)))
+	}
+	return all.String()
+}
+
+// history is three files that refer to each other and to what was there: 60
+// users, 50 links and 300 events, of which 270 are clicks.
+func history() (users, links, events string) {
+	var u, l, e strings.Builder
+	u.WriteString("id,username,email\n")
+	for i := range 60 {
+		fmt.Fprintf(&u, "%d,user%d,user%d@example.com\n", 100+i, i, i)
+	}
+	l.WriteString("id,user_id,short_code,original_url,is_active\n")
+	for i := range 50 {
+		fmt.Fprintf(&l, "%d,%d,code%d,https://example.com/%d,%v\n", 100+i, []int{1, 100 + i}[i%2], i, i, i%10 != 0)
+	}
+	e.WriteString("id,url_id,event_type,timestamp\n")
+	at := time.Date(2015, 1, 31, 22, 0, 0, 0, time.UTC)
+	for i := range 300 {
+		// Every third event is of the link that was there.
+		url := []int{10, 100 + i%50, 100 + i%50}[i%3]
+		fmt.Fprintf(&e, "%d,%d,%s,%s\n", i+1, url, []string{"clicked", "updated"}[min(i%10/9, 1)],
+			at.Add(time.Duration(i)*7*time.Minute).Format(time.DateTime))
+	}
+	return u.String(), l.String(), e.String()
+}
+
+// inhabit makes a user with a link that has clicks, some of them at the times of
+// the history's.
+func (s *site) inhabit() {
+	s.Helper()
+	s.exec("INSERT INTO users (id, username, email) VALUES (1, 'ann', 'ann@example.com')")
+	s.exec("INSERT INTO urls (id, user_id, short_code, original_url) VALUES (10, 1, 'ten', 'https://example.com/')")
+	s.ship("before", []clicks.Click{
+		click(10, time.Now()), click(10, time.Date(2015, 1, 31, 22, 1, 0, 0, time.UTC)),
+	})
+	s.eventually("clicks are ingested", s.allIngested)
+}
+
+// importHistory imports the history, the link's events last.
+func (s *site) importHistory(opts csvimport.SplitOptions) (users, links, events int64) {
+	s.Helper()
+	u, l, e := history()
+	users = s.upload(csvimport.KindUsers, u, opts)
+	s.wantRows(users, 60, 0)
+	links = s.upload(csvimport.KindLinks, l, opts)
+	s.wantRows(links, 50, 0)
+	events = s.upload(csvimport.KindEvents, e, opts)
+	s.wantRows(events, 300, 0)
+	return users, links, events
+}
+
+// Imports that nobody touched leave nothing when they are undone.
+func TestUndoLeavesNothing(t *testing.T) {
+	s := setup(t)
+	s.start(map[string]int{jobs.QueueImports: 3, jobs.QueueClicks: 1}, hastyUndo)
+	s.inhabit()
+	before := s.snapshot()
+	users, links, events := s.importHistory(csvimport.SplitOptions{ChunkRows: 11})
+	for _, step := range []struct{ id, rows int64 }{{events, 300}, {links, 50}, {users, 60}} {
+		s.undo(step.id)
+		s.wantUndone(step.id, step.rows, 0)
+	}
+	if after := s.snapshot(); after != before {
+		t.Errorf("after the undo there is\n%s\nbefore the imports there was\n%s", after, before)
+	}
+	s.wantCounted(2)
+	s.wantInt(0, "SELECT count(*) FROM import_deferred")
+}
+
+// The same, with every undo killed again and again at every point, run several
+// times at once, and clicks arriving for the link that was there.
+func TestUndoOutlivesItsJobs(t *testing.T) {
+	s := setup(t)
+	s.start(map[string]int{jobs.QueueImports: 3, jobs.QueueClicks: 1}, hastyUndo)
+	s.inhabit()
+	before := s.snapshot()
+	users, links, events := s.importHistory(csvimport.SplitOptions{})
+	s.stop(s.worker)
+	w := s.start(map[string]int{jobs.QueueClicks: 1}, hastyUndo) // takes no imports
+
+	pool := s.killable()
+	shipped, runs, killed := 0, 0, 0
+	for _, id := range []int64{events, links, users} {
+		job := s.undo(id)
+		s.exec("UPDATE river_job SET state = 'running', attempt = 1 WHERE id = $1", job)
+		for round := 0; s.text("SELECT state FROM imports WHERE id = $1", id) == stateUndoing; round++ {
+			if round%10 == 0 {
+				s.ship(fmt.Sprint("meanwhile", id, round), []clicks.Click{click(10, time.Date(2015, 2, 1, 1, round%60, 0, 0, time.UTC))})
+				shipped++
+			}
+			// Two runs at once, each killed at one of its statements.
+			done := make(chan error, 2)
+			for i := range 2 {
+				go func() { done <- s.undoOnce(w, pool, id, job, 1+(round*7+i*13)%29) }()
+			}
+			for range 2 {
+				runs++
+				switch err := <-done; {
+				case errors.Is(err, errKilled):
+					killed++
+				case err != nil:
+					t.Fatal(err)
+				}
+			}
+			if round > 2000 {
+				t.Fatal("the undo gets nowhere")
+			}
+		}
+	}
+	if t.Logf("%d of %d runs were killed", killed, runs); killed < 20 {
+		t.Error("hardly a run was killed")
+	}
+	s.wantUndone(events, 300, 0)
+	s.wantUndone(links, 50, 0)
+	s.wantUndone(users, 60, 0)
+	s.eventually("clicks are ingested", s.allIngested)
+	s.wantCounted(int64(2 + shipped))
+	// Without the clicks that came meanwhile it is as it was before.
+	s.exec("DELETE FROM events WHERE occurred_at >= '2015-02-01Z' AND occurred_at < '2015-03-01Z'")
+	s.exec("DELETE FROM click_quarters WHERE bucket >= '2015-02-01Z' AND bucket < '2015-03-01Z'")
+	s.exec("DELETE FROM click_days WHERE day >= '2015-02-01' AND day < '2015-03-01'")
+	if after := s.snapshot(); after != before {
+		t.Errorf("after the undo there is\n%s\nbefore the imports there was\n%s", after, before)
+	}
+}
+
+// killer cancels the context of a run at one of its statements.
+type killer struct{}
+
+type killKey struct{}
+
+// kill is when a run is killed.
+type kill struct {
+	left   atomic.Int64
+	cancel context.CancelFunc
+}
+
+func (killer) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
+	if k, ok := ctx.Value(killKey{}).(*kill); ok && k.left.Add(-1) == 0 {
+		k.cancel()
+	}
+	return ctx
+}
+
+func (killer) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+
+// killable returns a site of the same database whose runs can be killed.
+func (s *site) killable() *site {
+	s.Helper()
+	other := &site{T: s.T, ctx: s.ctx}
+	config := s.pool.Config()
+	config.ConnConfig.Tracer = killer{}
+	other.use(config)
+	return other
+}
+
+// undoOnce runs an undo's job until its n-th statement, where it is killed.
+func (s *site) undoOnce(w *Worker, on *site, id, job int64, n int) error {
+	ctx, cancel := context.WithCancel(rivertest.WorkContext(s.ctx, w.client))
+	defer cancel()
+	k := &kill{cancel: cancel}
+	k.left.Store(int64(n))
+	own := *w.deps
+	own.pool = on.pool
+	err := (&undoImport{deps: &own}).Work(context.WithValue(ctx, killKey{}, k), &river.Job[jobs.UndoImport]{
+		JobRow: &rivertype.JobRow{ID: job, State: rivertype.JobStateRunning}, Args: jobs.UndoImport{ImportID: id},
+	})
+	var snooze *river.JobSnoozeError
+	switch {
+	case ctx.Err() != nil:
+		return errKilled
+	case errors.As(err, &snooze):
+		return nil
+	}
+	return err
+}
+
+var errKilled = errors.New("the run was killed")
+
+// What somebody has changed, clicked or built upon is kept, as it was, and
+// listed; what the import itself has updated does not count as changed.
+func TestUndoKeepsWhatIsInUse(t *testing.T) {
+	s := setup(t)
+	w := s.start(map[string]int{jobs.QueueImports: 2, jobs.QueueClicks: 1}, hastyUndo)
+	s.exec("INSERT INTO users (id, username, email) VALUES (1, 'ann', 'ann@example.com')")
+	users := s.upload(csvimport.KindUsers, "id,username,email\n2,bob,b@x.example\n3,cy,c@x.example\n4,dan,d@x.example\n5,eve,e@x.example\n", csvimport.SplitOptions{})
+	s.wantRows(users, 4, 0)
+	links := s.upload(csvimport.KindLinks, `id,user_id,short_code,original_url,is_active
+11,1,changed,https://example.com/1,
+12,1,clicked,https://example.com/2,
+13,1,free,https://example.com/3,
+14,1,off,https://example.com/4,false
+15,1,late,https://example.com/5,
+16,1,meanwhile,https://example.com/6,
+17,1,deleted,https://example.com/7,
+18,1,self,https://example.com/8,
+`, csvimport.SplitOptions{})
+	s.wantRows(links, 8, 0)
+	s.exec("UPDATE users SET email = 'new@x.example' WHERE id = 2")
+	s.exec("INSERT INTO urls (id, user_id, short_code, original_url) VALUES (50, 3, 'own', 'https://example.com/')")
+	s.exec("UPDATE urls SET title = 'new' WHERE id = 11")
+	s.exec("DELETE FROM urls WHERE id = 17")
+	s.exec(fmt.Sprintf("BEGIN; SELECT set_config('signpost.import_id', '%d', true); UPDATE urls SET title = 'own' WHERE id = 18; COMMIT", links))
+	s.ship("before", []clicks.Click{click(12, time.Now())})
+	s.eventually("clicks are ingested", s.allIngested)
+	asItWas := s.text("SELECT updated_at::text FROM urls WHERE id = 15")
+
+	// It waits for clicks under way while links are off: those in use are not.
+	s.stop(w)
+	w = s.start(map[string]int{jobs.QueueImports: 1}, func(d *deps) { d.undoPace = undoPace{piece: 3, settle: time.Hour, most: 2 * time.Hour} })
+	s.undo(links)
+	s.eventually("links are off", func() bool {
+		return s.text("SELECT undo_step FROM imports WHERE id = $1", links) == undoWait
+	})
+	if got := s.text("SELECT string_agg(short_code, ' ' ORDER BY id) FROM urls WHERE is_active"); got != "changed clicked own" {
+		t.Errorf("while it waits these are active: %s", got)
+	}
+	s.stop(w)
+	s.exec("UPDATE urls SET title = 'newer' WHERE id = 16")
+	s.ship("late", []clicks.Click{click(15, time.Now())})
+	s.start(map[string]int{jobs.QueueImports: 1, jobs.QueueClicks: 1}, func(d *deps) {
+		d.undoPace = undoPace{piece: 3, fresh: time.Hour, most: 2 * time.Hour}
+	})
+	s.wantUndone(links, 3, 4)
+	if got, want := s.text(`SELECT string_agg(concat_ws(' ', line, row_id, reason), ', ' ORDER BY line) FROM import_kept WHERE import_id = $1`, links),
+		"2 11 changed, 3 12 clicked, 6 15 clicked, 7 16 changed"; got != want {
+		t.Errorf("kept %s, want %s", got, want)
+	}
+	if got := s.text("SELECT string_agg(short_code, ' ' ORDER BY id) FROM urls WHERE is_active AND undo_of IS NULL"); got != "changed clicked late meanwhile own" {
+		t.Errorf("after it these are active: %s", got)
+	}
+	if got := s.text("SELECT updated_at::text FROM urls WHERE id = 15"); got != asItWas {
+		t.Errorf("a link that was kept was updated at %s, before at %s", got, asItWas)
+	}
+
+	s.undo(users)
+	s.wantUndone(users, 2, 2)
+	if got, want := s.text(`SELECT string_agg(concat_ws(' ', line, row_id, reason), ', ' ORDER BY line) FROM import_kept WHERE import_id = $1`, users),
+		"2 2 changed, 3 3 owns_links"; got != want {
+		t.Errorf("kept %s, want %s", got, want)
+	}
+}
+
+// The wait for clicks under way has an end, whatever becomes of their batch.
+func TestUndoWaitsForClicks(t *testing.T) {
+	s := setup(t)
+	s.exec("INSERT INTO users (id, username, email) VALUES (1, 'ann', 'ann@example.com')")
+	w := s.start(map[string]int{jobs.QueueImports: 1}, hastyUndo)
+	undo := &undoImport{deps: w.deps}
+	at := time.Now().Add(-time.Minute)
+	row := queries.Import{ID: 1, UndoSince: &at}
+	wait := func(want bool, pace undoPace, what string) {
+		t.Helper()
+		w.deps.undoPace = pace
+		if in, err := undo.clicksAreIn(s.ctx, row); err != nil || in != want {
+			t.Errorf("%s: clicks are in: %v, %v", what, in, err)
+		}
+	}
+	pace := undoPace{fresh: 5 * time.Second, settle: 45 * time.Second, most: 15 * time.Minute}
+	wait(true, pace, "no batch is pending")
+	wait(false, undoPace{settle: 2 * time.Minute, most: 3 * time.Minute}, "too early")
+	batch := func(id string, received, oldest time.Duration) {
+		s.exec("TRUNCATE click_batches")
+		s.exec(`INSERT INTO click_batches (id, payload, clicks, oldest_at, received_at) VALUES ($1, '\x00', 1, $2, $3)`,
+			id, at.Add(oldest), at.Add(received))
+	}
+	batch("later", 46*time.Second, 45*time.Second)
+	wait(true, pace, "a batch of later clicks")
+	batch("early", 30*time.Second, 29*time.Second)
+	wait(false, pace, "a batch that had arrived by then")
+	batch("delayed", 50*time.Second, time.Second)
+	wait(false, pace, "a batch that came late with clicks of that time")
+	wait(true, undoPace{most: 30 * time.Second}, "after the longest wait")
+}
+
+// What is not all there can be undone too: an import that was cancelled, one
+// that failed while a chunk of it still ran, and an upload of which nothing is
+// left.
+func TestUndoOfUnfinishedImports(t *testing.T) {
+	s := setup(t)
+	s.start(map[string]int{jobs.QueueImports: 3}, hastyUndo)
+	file := "username,email\n"
+	for i := range 30 {
+		file += fmt.Sprintf("user%d,user%d@example.com\n", i, i)
+	}
+	for _, state := range []string{stateCancelled, stateFailed} {
+		tx := s.lock("INSERT INTO users (username, email) VALUES ('user7', 'other@example.com')")
+		id := s.upload(csvimport.KindUsers, file, csvimport.SplitOptions{ChunkRows: 3})
+		s.eventually("only one chunk is left", func() bool {
+			return s.int("SELECT chunks_done FROM imports WHERE id = $1", id) == 9
+		})
+		if state == stateCancelled {
+			s.exec("UPDATE imports SET state = 'cancelling' WHERE id = $1", id)
+			if _, err := s.river.Insert(s.ctx, jobs.FinishImport{ImportID: id}, nil); err != nil {
+				t.Fatal(err)
+			}
+			s.eventually("the cancellation waits too", s.waiting(2))
+			s.rollback(tx)
+			s.ended(id)
+		} else {
+			s.exec("UPDATE imports SET state = 'failed', finished_at = now() WHERE id = $1", id)
+		}
+		s.undo(id)
+		if state == stateFailed {
+			s.eventually("the undo waits for the chunk", s.waiting(2))
+			s.rollback(tx)
+		}
+		s.undone(id)
+		s.wantUndone(id, s.int("SELECT rows_imported FROM imports WHERE id = $1", id), 0)
+		s.wantInt(0, "SELECT count(*) FROM users")
+		s.wantInt(0, "SELECT count(*) FROM import_chunks WHERE data IS NOT NULL")
+	}
+	id := s.receive(csvimport.KindUsers, file, csvimport.SplitOptions{})
+	s.exec("DELETE FROM import_chunks WHERE import_id = $1", id)
+	s.exec("UPDATE imports SET state = 'failed', finished_at = now() WHERE id = $1", id)
+	s.undo(id)
+	s.wantUndone(id, 0, 0)
+}
+
+// An undo whose job is gone gets another.
+func TestRescueOfUndo(t *testing.T) {
+	s := setup(t)
+	s.start(nil, hastyUndo)
+	id := s.upload(csvimport.KindUsers, "username,email\na,a@example.com\n", csvimport.SplitOptions{})
+	s.wantRows(id, 1, 0)
+	s.stop(s.worker)
+	s.exec("DELETE FROM river_job WHERE id = $1", s.undo(id))
+	s.exec("DELETE FROM river_job WHERE kind = 'rescue'")
+	s.start(nil, hastyUndo)
+	s.wantUndone(id, 1, 0)
+}
+
+// A run that is behind another does not take its step twice, and never skips
+// the wait.
+func TestUndoRunThatIsBehind(t *testing.T) {
+	s := setup(t)
+	w := s.start(map[string]int{jobs.QueueClicks: 1}, hastyUndo)
+	id := s.receive(csvimport.KindLinks, "user_id,original_url\n1,https://example.com/\n", csvimport.SplitOptions{})
+	s.exec("UPDATE imports SET state = 'undoing', undo_step = 'wait' WHERE id = $1", id)
+	behind := undoSwitchOff
+	err := (&undoImport{deps: w.deps}).step(s.ctx, nil, queries.Import{ID: id, State: stateUndoing, UndoStep: &behind})
+	if step := s.text("SELECT undo_step FROM imports WHERE id = $1", id); err != nil || step != undoWait {
+		t.Errorf("the undo is at %s, %v", step, err)
+	}
+}
