@@ -44,10 +44,10 @@ FROM piece;
 
 -- name: ClicksAreIn :one
 -- Reports whether all batches that had arrived by one moment, and all with
--- clicks from before another, are ingested.
+-- clicks from before another, are ingested. Those that cannot be are passed over.
 SELECT NOT EXISTS (
     SELECT FROM click_batches
-    WHERE ingested_at IS NULL
+    WHERE ingested_at IS NULL AND failed_at IS NULL
         AND (received_at < @arrived_before::timestamptz OR oldest_at < @clicked_before::timestamptz)
 );
 

@@ -25,13 +25,13 @@ func (q *Queries) ActAsImport(ctx context.Context, importID string) error {
 const clicksAreIn = `-- name: ClicksAreIn :one
 SELECT NOT EXISTS (
     SELECT FROM click_batches
-    WHERE ingested_at IS NULL
+    WHERE ingested_at IS NULL AND failed_at IS NULL
         AND (received_at < $1::timestamptz OR oldest_at < $2::timestamptz)
 )
 `
 
 // Reports whether all batches that had arrived by one moment, and all with
-// clicks from before another, are ingested.
+// clicks from before another, are ingested. Those that cannot be are passed over.
 func (q *Queries) ClicksAreIn(ctx context.Context, arrivedBefore time.Time, clickedBefore time.Time) (bool, error) {
 	row := q.db.QueryRow(ctx, clicksAreIn, arrivedBefore, clickedBefore)
 	var not_exists bool

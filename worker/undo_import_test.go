@@ -332,6 +332,9 @@ func TestUndoWaitsForClicks(t *testing.T) {
 	wait(false, pace, "a batch that had arrived by then")
 	batch("delayed", 50*time.Second, time.Second)
 	wait(false, pace, "a batch that came late with clicks of that time")
+	s.exec("UPDATE click_batches SET failed_at = now()")
+	wait(true, pace, "a batch that cannot be ingested")
+	s.exec("UPDATE click_batches SET failed_at = NULL")
 	wait(true, undoPace{most: 30 * time.Second}, "after the longest wait")
 }
 
