@@ -16,7 +16,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/signpost/signpost/internal/loopback"
+	"github.com/signpost/signpost/internal/drive"
 	"github.com/signpost/signpost/internal/pgtest"
 	"github.com/signpost/signpost/internal/postgres"
 )
@@ -65,7 +65,7 @@ func TestReshipAfterSetBack(t *testing.T) {
 		s.eventually("all clicks in the totals", counted(30))
 	}
 	s.eventually("the spool is empty", func() bool {
-		n, err := loopback.Metric(t.Context(), strings.TrimPrefix(s.admin, "http://"), "signpost_spool_segments")
+		n, err := drive.Metric(t.Context(), strings.TrimPrefix(s.admin, "http://"), "signpost_spool_segments")
 		return n == 0 && err == nil
 	})
 	// A worker has no spool.
@@ -135,7 +135,7 @@ func TestRedirectsOnAFullDisk(t *testing.T) {
 	s.post("/users", `{"username":"ada","email":"ada@example.org"}`, http.StatusCreated)
 	s.post("/urls", `{"user_id":1,"short_code":"a","original_url":"https://example.org/a"}`, http.StatusCreated)
 	metric := func(name string) int {
-		n, err := loopback.Metric(t.Context(), strings.TrimPrefix(s.admin, "http://"), name)
+		n, err := drive.Metric(t.Context(), strings.TrimPrefix(s.admin, "http://"), name)
 		if err != nil {
 			t.Fatal(err)
 		}

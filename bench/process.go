@@ -13,7 +13,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/signpost/signpost/internal/loopback"
+	"github.com/signpost/signpost/internal/drive"
 )
 
 // proc is a process under measurement.
@@ -29,10 +29,10 @@ type proc struct {
 func (b *bench) launch(name string, environ []string, args ...string) (*proc, error) {
 	p := &proc{log: filepath.Join(b.dir, fmt.Sprintf("%s-%d.log", name, time.Now().UnixNano()))}
 	var err error
-	if p.addr, err = loopback.FreeAddr(); err != nil {
+	if p.addr, err = drive.FreeAddr(); err != nil {
 		return nil, err
 	}
-	if p.admin, err = loopback.FreeAddr(); err != nil {
+	if p.admin, err = drive.FreeAddr(); err != nil {
 		return nil, err
 	}
 	if name == "baseline" {

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/signpost/signpost/internal/loopback"
+	"github.com/signpost/signpost/internal/drive"
 )
 
 // hot is the traffic of the redirect measures: a few links, always cached.
@@ -105,7 +105,7 @@ func rounds(times int, base, api *proc, t traffic, n int, settle func() error) (
 
 func (b *bench) untilShipped(ctx context.Context, api *proc) error {
 	for deadline := time.Now().Add(2 * time.Minute); ; {
-		n, err := loopback.Metric(ctx, api.admin, "signpost_spool_bytes")
+		n, err := drive.Metric(ctx, api.admin, "signpost_spool_bytes")
 		if err == nil && n == 0 {
 			return nil
 		}

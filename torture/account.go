@@ -11,7 +11,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/signpost/signpost/internal/loopback"
+	"github.com/signpost/signpost/internal/drive"
 )
 
 // settle waits until nothing is under way any more: spools shipped, batches
@@ -32,11 +32,11 @@ func (h *harness) settle(ctx context.Context) error {
 
 func (h *harness) underWay(ctx context.Context) string {
 	for _, p := range h.procs[:2] {
-		n, err := loopback.Metric(ctx, p.admin, "signpost_spool_segments")
+		n, err := drive.Metric(ctx, p.admin, "signpost_spool_segments")
 		if err != nil {
 			return err.Error()
 		}
-		bytes, err := loopback.Metric(ctx, p.admin, "signpost_spool_bytes")
+		bytes, err := drive.Metric(ctx, p.admin, "signpost_spool_bytes")
 		if err != nil {
 			return err.Error()
 		}

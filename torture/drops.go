@@ -14,7 +14,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/signpost/signpost/internal/loopback"
+	"github.com/signpost/signpost/internal/drive"
 )
 
 // drops counts the clicks that api processes say they dropped: answered, and
@@ -114,11 +114,11 @@ func (p *proc) askDrops(ctx context.Context) {
 	p.mu.Lock()
 	n := p.life.n
 	p.mu.Unlock()
-	samples, err := loopback.Samples(ctx, p.admin, "signpost_clicks_dropped_total")
+	samples, err := drive.Samples(ctx, p.admin, "signpost_clicks_dropped_total")
 	if err != nil {
 		return // it is being killed or started
 	}
-	late, err := loopback.Metric(ctx, p.admin, "signpost_clicks_late_total")
+	late, err := drive.Metric(ctx, p.admin, "signpost_clicks_late_total")
 	if err != nil {
 		return
 	}

@@ -10,7 +10,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/signpost/signpost/internal/loopback"
+	"github.com/signpost/signpost/internal/drive"
 )
 
 // proc is one api or worker process, started again whenever it ends, as a
@@ -33,11 +33,11 @@ type proc struct {
 }
 
 func newProc(h *harness, binary, role string, i int) (*proc, error) {
-	addr, err := loopback.FreeAddr()
+	addr, err := drive.FreeAddr()
 	if err != nil {
 		return nil, err
 	}
-	admin, err := loopback.FreeAddr()
+	admin, err := drive.FreeAddr()
 	if err != nil {
 		return nil, err
 	}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -13,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/signpost/signpost/internal/drive"
 )
 
 // system is the running Compose project of the current folder.
@@ -157,32 +158,7 @@ func (s *system) metric(ctx context.Context, id, name string) (float64, error) {
 	if err != nil {
 		return 0, err
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+ip+":9090/metrics", nil)
-	if err != nil {
-		return 0, err
-	}
-	resp, err := direct.Do(req)
-	if err != nil {
-		return 0, err
-	}
-	defer resp.Body.Close() //nolint:errcheck // read-only
-	sum, found := 0.0, false
-	lines := bufio.NewScanner(resp.Body)
-	for lines.Scan() {
-		rest, ok := strings.CutPrefix(lines.Text(), name)
-		if !ok || rest == "" || (rest[0] != ' ' && rest[0] != '{') {
-			continue
-		}
-		value, err := strconv.ParseFloat(rest[strings.LastIndexByte(rest, ' ')+1:], 64)
-		if err != nil {
-			return 0, err
-		}
-		sum, found = sum+value, true
-	}
-	if !found {
-		return 0, fmt.Errorf("%s has no metric %s", id, name)
-	}
-	return sum, lines.Err()
+	return drive.Metric(ctx, ip+":9090", name)
 }
 
 // query runs SQL in the database's container and returns its unaligned rows.

@@ -323,7 +323,7 @@ func (h *shelf) list(after string, limit int) ([]Segment, error) {
 			segs[i].Bytes = fileSize(f.sealed(segs[i].ID))
 		}
 	}
-	if after == "" {
+	if after == "" || h.holds.count() == 0 { // otherwise some may wait before after
 		h.refreshOldest(segs, held)
 	}
 	return segs, errors.Join(errs...)

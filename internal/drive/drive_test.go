@@ -1,4 +1,4 @@
-package loopback
+package drive
 
 import (
 	"io"

@@ -1,6 +1,6 @@
-// Package loopback is for programs that start Signpost's processes on this
-// machine and watch them: a port for each, and what their metrics say.
-package loopback
+// Package drive is for programs that drive Signpost's processes from outside
+// (bench, torture, chaos): a port for each, and what their metrics say.
+package drive
 
 import (
 	"bufio"
@@ -11,6 +11,9 @@ import (
 	"strconv"
 	"strings"
 )
+
+// direct goes to the process itself, whatever proxy the environment names.
+var direct = &http.Client{Transport: &http.Transport{}}
 
 // FreeAddr returns an address of 127.0.0.1 with a port that nobody listens on
 // at this moment.
@@ -46,7 +49,7 @@ func Samples(ctx context.Context, addr, name string) (map[string]float64, error)
 	if err != nil {
 		return nil, fmt.Errorf("ask for metrics: %w", err)
 	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := direct.Do(req)
 	if err != nil {
 		return nil, fmt.Errorf("ask for metrics: %w", err)
 	}
