@@ -110,7 +110,9 @@ type exportRow interface {
 
 // exportSource reads the rows of one list, in its order and under its filters.
 type exportSource struct {
-	kind   csvimport.Kind
+	kind   csvimport.Kind // or another word for metrics, of a bounded set
+	file   string         // name of the file, without its extension; "" for one of kind and time
+	piece  int64          // rows of one query, where exportPiece of them may be large; 0 for exportPiece
 	header []string
 	// next returns up to limit rows behind those it returned before; fewer mean
 	// that there are no more. After an error it may be called again.
@@ -222,7 +224,7 @@ func cellTags(tags []string) string {
 func (a *API) exportUsers(in *userListInput) (exportSource, error) {
 	at, err := in.position("users", 0)
 	offset := in.offset()
-	return exportSource{csvimport.KindUsers, userColumns, func(ctx context.Context, limit int32) ([]exportRow, error) {
+	return exportSource{kind: csvimport.KindUsers, header: userColumns, next: func(ctx context.Context, limit int32) ([]exportRow, error) {
 		rows, err := a.lists().ListUsers(ctx, at[0], offset, limit)
 		if err != nil || len(rows) == 0 {
 			return nil, err
@@ -237,7 +239,7 @@ func (a *API) exportURLs(in *urlListInput) (exportSource, error) {
 	at, err := in.position("urls", 0)
 	filter := in.filter()
 	filter.RowOffset = in.offset()
-	return exportSource{csvimport.KindLinks, urlColumns, func(ctx context.Context, limit int32) ([]exportRow, error) {
+	return exportSource{kind: csvimport.KindLinks, header: urlColumns, next: func(ctx context.Context, limit int32) ([]exportRow, error) {
 		filter.AfterID, filter.RowLimit = at[0], limit
 		rows, err := a.lists().ListURLs(ctx, filter)
 		if err != nil || len(rows) == 0 {
@@ -252,7 +254,7 @@ func (a *API) exportURLs(in *urlListInput) (exportSource, error) {
 func (a *API) exportEvents(in *eventListInput) (exportSource, error) {
 	filter, err := in.filter()
 	filter.RowOffset = in.offset()
-	return exportSource{csvimport.KindEvents, eventColumns, func(ctx context.Context, limit int32) ([]exportRow, error) {
+	return exportSource{kind: csvimport.KindEvents, piece: eventPiece, header: eventColumns, next: func(ctx context.Context, limit int32) ([]exportRow, error) {
 		filter.RowLimit = limit
 		rows, err := a.lists().ListEvents(ctx, filter)
 		if err != nil || len(rows) == 0 {

@@ -2,6 +2,7 @@ package api
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/csv"
 	"encoding/json"
@@ -20,7 +21,6 @@ import (
 	"github.com/valyala/fasthttp"
 	"golang.org/x/sys/unix"
 
-	"github.com/signpost/signpost/internal/csvimport"
 	"github.com/signpost/signpost/internal/postgres"
 )
 
@@ -140,8 +140,11 @@ func (e *export) describe(header *fasthttp.ResponseHeader) {
 		contentType, extension = mimeCSV+"; charset=utf-8; header=present", "csv"
 	}
 	header.SetContentType(contentType)
-	header.Set(fiber.HeaderContentDisposition, fmt.Sprintf(`attachment; filename="signpost-%s-%s.%s"`,
-		e.source.kind, e.started.UTC().Format("20060102T150405Z"), extension))
+	name := e.source.file
+	if name == "" {
+		name = fmt.Sprintf("signpost-%s-%s", e.source.kind, e.started.UTC().Format("20060102T150405Z"))
+	}
+	header.Set(fiber.HeaderContentDisposition, fmt.Sprintf(`attachment; filename="%s.%s"`, name, extension))
 	header.Set(fiber.HeaderXContentTypeOptions, "nosniff")
 	if e.gzip {
 		header.Set(fiber.HeaderContentEncoding, "gzip")
@@ -150,11 +153,7 @@ func (e *export) describe(header *fasthttp.ResponseHeader) {
 
 // read reads the next piece, once.
 func (e *export) read(ctx context.Context) error {
-	limit := int64(exportPiece)
-	if e.source.kind == csvimport.KindEvents {
-		limit = eventPiece
-	}
-	limit = min(limit, e.left)
+	limit := min(cmp.Or(e.source.piece, exportPiece), e.left)
 	rows, err := e.source.next(ctx, int32(limit))
 	if err != nil {
 		return fmt.Errorf("read rows of the export: %w", err)

@@ -1,12 +1,10 @@
 package api
 
 import (
-	"bytes"
 	"context"
-	"encoding/csv"
 	"encoding/json"
 	"fmt"
-	"io"
+	"math"
 	"strconv"
 
 	"github.com/gofiber/fiber/v2"
@@ -15,12 +13,9 @@ import (
 	"github.com/signpost/signpost/queries"
 )
 
-const (
-	// A piece of a download is read at once, and so is in memory. Rejected rows
-	// have at most 64 KiB each.
-	errorsPiece  = 100
-	resultsPiece = 2000
-)
+// errorsPiece is how many rejected rows are in memory at once; each has up to
+// 64 KiB.
+const errorsPiece = 100
 
 // errorsAsCSV answers GET /imports/{id}/errors in CSV, if that is asked for: a
 // file to be mended and uploaded again.
@@ -43,19 +38,35 @@ func (a *API) errorsAsCSV(c *fiber.Ctx) error {
 	if err := json.Unmarshal(row.Layout, &layout); err != nil {
 		return fmt.Errorf("read layout of import: %w", err)
 	}
-	t := newTable(layout.MendHeader(), func(ctx context.Context, q *queries.Queries, t *table) (bool, error) {
-		rows, err := q.ListImportErrors(ctx, queries.ListImportErrorsParams{
-			ImportID: row.ID, AfterLine: t.line, RowLimit: errorsPiece,
-		})
-		for _, r := range rows {
-			t.line = r.Line
-			t.write(layout.MendRecord(csvimport.Reject{
-				Line: r.Line, Column: r.Field, Reason: r.Reason, Raw: string(r.Record),
-			}))
-		}
-		return len(rows) == errorsPiece, err
+	after := int64(0)
+	return a.exportCSV(c, exportSource{
+		kind: "import_errors", file: fmt.Sprintf("import-%d-errors", row.ID), piece: errorsPiece, header: layout.MendHeader(),
+		next: func(ctx context.Context, limit int32) ([]exportRow, error) {
+			rows, err := a.lists().ListImportErrors(ctx, queries.ListImportErrorsParams{
+				ImportID: row.ID, AfterLine: after, RowLimit: limit,
+			})
+			if err != nil || len(rows) == 0 {
+				return nil, err
+			}
+			after = rows[len(rows)-1].Line
+			return exportRows(rows, func(r queries.ListImportErrorsRow) csvRow {
+				return layout.MendRecord(csvimport.Reject{Line: r.Line, Column: r.Field, Reason: r.Reason, Raw: string(r.Record)})
+			}), nil
+		},
 	})
-	a.download(c, fmt.Sprintf("import-%d-errors.csv", row.ID), t)
+}
+
+// csvRow is a row of a file that there is as CSV only.
+type csvRow []string
+
+func (r csvRow) cells(to []string) []string { return append(to, r...) }
+
+// exportCSV answers with a file of CSV.
+func (a *API) exportCSV(c *fiber.Ctx, source exportSource) error {
+	ctx, cancel := context.WithTimeout(c.UserContext(), requestTimeout)
+	defer cancel()
+	c.SetUserContext(ctx) // for the first piece; the others have their own time
+	a.export(c, source, formatCSV, math.MaxInt64)
 	return nil
 }
 
@@ -69,7 +80,7 @@ func wantsCSV(c *fiber.Ctx) (bool, error) {
 	case "json":
 		return false, nil
 	case "":
-		return c.Accepts("application/json", "text/csv") == "text/csv", nil
+		return preferredFormat(c.Request().Header.Peek(fiber.HeaderAccept)) == formatCSV, nil
 	}
 	return false, invalid(FieldError{"format", "must be json or csv"})
 }
@@ -92,28 +103,30 @@ func (a *API) importResult(c *fiber.Ctx) error {
 	if err != nil {
 		return err
 	}
-	header := []string{"line", "outcome", "id", "short_url", "field", "reason"}
-	t := newTable(header, func(ctx context.Context, q *queries.Queries, t *table) (bool, error) {
-		rows, err := listResults(ctx, q, row, t.line)
-		for _, r := range rows {
-			t.line = r.Line
-			t.write(a.resultRecord(r))
-		}
-		return len(rows) == resultsPiece, err
+	after := int64(0)
+	return a.exportCSV(c, exportSource{
+		kind: "import_results", file: fmt.Sprintf("import-%d-result", row.ID),
+		header: []string{"line", "outcome", "id", "short_url", "field", "reason"},
+		next: func(ctx context.Context, limit int32) ([]exportRow, error) {
+			rows, err := listResults(ctx, a.lists(), row, after, limit)
+			if err != nil || len(rows) == 0 {
+				return nil, err
+			}
+			after = rows[len(rows)-1].Line
+			return exportRows(rows, a.viewResult), nil
+		},
 	})
-	a.download(c, fmt.Sprintf("import-%d-result.csv", row.ID), t)
-	return nil
 }
 
-func listResults(ctx context.Context, q *queries.Queries, row queries.Import, after int64) ([]queries.ListURLResultsRow, error) {
+func listResults(ctx context.Context, q *queries.Queries, row queries.Import, after int64, limit int32) ([]queries.ListURLResultsRow, error) {
 	switch csvimport.Kind(row.Kind) {
 	case csvimport.KindUsers:
-		rows, err := q.ListUserResults(ctx, &row.ID, after, resultsPiece)
+		rows, err := q.ListUserResults(ctx, &row.ID, after, limit)
 		return resultRows(rows), err
 	case csvimport.KindLinks:
-		return q.ListURLResults(ctx, &row.ID, after, resultsPiece)
+		return q.ListURLResults(ctx, &row.ID, after, limit)
 	default:
-		rows, err := q.ListEventResults(ctx, &row.ID, after, resultsPiece)
+		rows, err := q.ListEventResults(ctx, &row.ID, after, limit)
 		return resultRows(rows), err
 	}
 }
@@ -126,8 +139,8 @@ func resultRows[R queries.ListUserResultsRow | queries.ListEventResultsRow](rows
 	return same
 }
 
-func (a *API) resultRecord(r queries.ListURLResultsRow) []string {
-	cells := []string{strconv.FormatInt(r.Line, 10), r.Outcome, "", "", csvimport.Neutralize(r.Field), csvimport.Neutralize(r.Reason)}
+func (a *API) viewResult(r queries.ListURLResultsRow) csvRow {
+	cells := csvRow{strconv.FormatInt(r.Line, 10), r.Outcome, "", "", csvimport.Neutralize(r.Field), csvimport.Neutralize(r.Reason)}
 	if r.RowID != 0 {
 		cells[2] = strconv.FormatInt(r.RowID, 10)
 	}
@@ -135,54 +148,4 @@ func (a *API) resultRecord(r queries.ListURLResultsRow) []string {
 		cells[3] = a.shortURL(r.ShortCode)
 	}
 	return cells
-}
-
-// table is a CSV file that is read from the database piece by piece.
-type table struct {
-	// read writes the next rows, those after line, and reports whether there may
-	// be more.
-	read func(ctx context.Context, q *queries.Queries, t *table) (more bool, err error)
-	line int64
-	more bool
-	sent bool // a piece, which is what buf holds
-	buf  bytes.Buffer
-	out  *csv.Writer
-}
-
-func newTable(header []string, read func(context.Context, *queries.Queries, *table) (bool, error)) *table {
-	t := &table{read: read, more: true}
-	t.out = csv.NewWriter(&t.buf)
-	t.write(header)
-	return t
-}
-
-func (t *table) write(cells []string) {
-	_ = t.out.Write(cells) // a buffer takes all
-}
-
-// next returns the next piece of the file.
-func (t *table) next(q *queries.Queries) ([]byte, error) {
-	if !t.more {
-		return nil, io.EOF
-	}
-	if t.sent {
-		t.buf.Reset()
-	}
-	t.sent = true
-	ctx, cancel := context.WithTimeout(context.Background(), requestTimeout)
-	defer cancel()
-	var err error
-	if t.more, err = t.read(ctx, q, t); err != nil {
-		return nil, fmt.Errorf("read rows: %w", err)
-	}
-	t.out.Flush()
-	return t.buf.Bytes(), nil
-}
-
-// download answers c with a file.
-func (a *API) download(c *fiber.Ctx, name string, t *table) {
-	c.Set(fiber.HeaderContentType, "text/csv; charset=utf-8")
-	c.Set(fiber.HeaderContentDisposition, fmt.Sprintf(`attachment; filename="%s"`, name))
-	q := a.lists()
-	a.stream(c, func() ([]byte, error) { return t.next(q) }, nil)
 }
