@@ -304,9 +304,6 @@ func (w *applyChunk) move(ctx context.Context, tx pgx.Tx, q *queries.Queries, mo
 // withCare runs do, and once more when a partition was missing, and once more
 // row by row when Postgres refused a value.
 func (d *deps) withCare(ctx context.Context, p *part, do func() error) error {
-	if p.run.row.DryRun {
-		return do() // which writes nothing that needs care
-	}
 	if err := p.rows.prepare(ctx); err != nil {
 		return err
 	}

@@ -44,6 +44,13 @@ func (r *eventRows) prepare(ctx context.Context) error {
 			months = append(months, month)
 		}
 	}
+	if r.run.row.DryRun {
+		var err error
+		if r.none, err = postgres.DetachedMonths(ctx, r.deps.pool, months); err != nil {
+			return fmt.Errorf("look for partitions of imported events: %w", err)
+		}
+		return nil
+	}
 	r.none = nil
 	for {
 		err := r.deps.partitions.Ensure(ctx, months...)

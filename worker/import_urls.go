@@ -46,7 +46,7 @@ func (r *linkRows) prepare(ctx context.Context) error {
 			past = max(past, id)
 		}
 	}
-	if past == 0 {
+	if past == 0 || r.run.row.DryRun {
 		return nil
 	}
 	if err := queries.New(r.deps.pool).MoveURLsSequence(ctx, past); err != nil {

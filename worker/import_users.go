@@ -42,7 +42,7 @@ func (r *userRows) prepare(ctx context.Context) error {
 			past = max(past, id)
 		}
 	}
-	if past == 0 {
+	if past == 0 || r.run.row.DryRun {
 		return nil
 	}
 	if err := queries.New(r.deps.pool).MoveUsersSequence(ctx, past); err != nil {

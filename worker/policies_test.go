@@ -175,6 +175,23 @@ func TestDryRunOfEvents(t *testing.T) {
 	}
 }
 
+// Events of a month that an operator took out are rejected, also by a dry run.
+func TestDryRunOfDetachedMonths(t *testing.T) {
+	s := setup(t)
+	s.exec("INSERT INTO users (id, username, email) VALUES (1, 'ann', 'ann@example.com')")
+	s.exec("INSERT INTO urls (id, user_id, short_code, original_url) VALUES (1, 1, 'b1', 'https://example.com/')")
+	s.exec("CREATE TABLE events_2011_03 (LIKE events)")
+	s.start(nil)
+	const file = "url_id,event_type,timestamp\n1,clicked,2011-02-04\n1,clicked,2011-03-04\n1,clicked,2011-04-04\n"
+	for _, dry := range []bool{true, false} {
+		id := s.uploadAs(csvimport.KindEvents, file, csvimport.SplitOptions{}, csvimport.PolicyReject, dry)
+		s.outcomes(id)
+		if got, want := s.rejections(id), "3 timestamp"; got != want {
+			t.Errorf("dry run %t rejected %q, want %q", dry, got, want)
+		}
+	}
+}
+
 // A dry run reports the same rows for the same reasons.
 func TestDryRunOfExamples(t *testing.T) {
 	for name, opts := range map[string]csvimport.SplitOptions{"whole": {}, "chunked": {ChunkRows: 7}} {

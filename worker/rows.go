@@ -34,7 +34,8 @@ type rows interface {
 	// draws reports whether a row leaves to the database what other rows of its
 	// file may bring: its id or code. It must come after them.
 	draws(i int) bool
-	// prepare does what must be committed before the rows are inserted.
+	// prepare does what must be committed before the rows are inserted; for a dry
+	// run it only looks.
 	prepare(ctx context.Context) error
 	// references finds what rows refer to, and says for each of those that
 	// refer to nothing which column is at fault.

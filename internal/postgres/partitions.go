@@ -165,6 +165,29 @@ func partitionState(ctx context.Context, tx pgx.Tx, name string) (exists, attach
 	return exists, attached, nil
 }
 
+// DetachedMonths returns those of the months that hold the given times which
+// EnsurePartitions would refuse with ErrDetached. It makes nothing.
+func DetachedMonths(ctx context.Context, pool *pgxpool.Pool, times []time.Time) ([]time.Time, error) {
+	months, err := distinctMonths(times, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	var detached []time.Time
+	for _, month := range months {
+		err := InTx(ctx, pool, func(tx pgx.Tx) error {
+			exists, attached, err := partitionState(ctx, tx, partitionName(month))
+			if exists && !attached {
+				detached = append(detached, month)
+			}
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return detached, nil
+}
+
 // Partitions remembers which partitions of events exist, so that asking for
 // them before every write costs nothing. Safe for concurrent use.
 type Partitions struct {
