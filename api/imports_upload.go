@@ -43,7 +43,7 @@ var (
 	errUploadCancelled = conflict("the import was cancelled while it was received")
 	errUploadDraining  = unavailable("the service is shutting down, send the file again")
 	errUploadBroken    = badRequest("the upload ended early")
-	errUploadEncoding  = unsupported("the file must not be compressed")
+	errUploadEncoding  = unsupported("a file may be packed as " + uploadCodings + ", or not at all")
 	errUploadType      = unsupported("send the file as text/csv, or as the field file of multipart/form-data")
 	errUploadNoOwner   = badRequest("the file does not say whose the links are: it needs the column user_id, or the query user_id for all of them", FieldError{"user_id", "is missing"})
 	errUploadNoFile    = badRequest("the form has no file", FieldError{"file", "is missing"})
@@ -77,6 +77,7 @@ func (a *API) upload(c *fiber.Ctx, kind csvimport.Kind) error {
 		return err
 	}
 	u := &fileUpload{api: a, ctx: c.UserContext(), actor: actorOf(c), options: options}
+	defer u.close()
 	if err := u.checkOwner(); err != nil {
 		return err
 	}
@@ -98,7 +99,9 @@ type fileUpload struct {
 	ctx      context.Context
 	actor    Actor
 	options  uploadOptions
+	closers  []func()
 	body     *uploadBody
+	form     io.Reader // the body behind its packing, if it is a form
 	filename *string
 	row      queries.Import // ID is 0 before there is one
 }
@@ -124,22 +127,30 @@ func (u *fileUpload) open(ctx *fasthttp.RequestCtx) (io.Reader, error) {
 	if int64(header.ContentLength()) > limit+multipartSlack {
 		return nil, u.tooLarge()
 	}
-	if encoding := string(header.ContentEncoding()); encoding != "" && !strings.EqualFold(encoding, "identity") {
-		return nil, errUploadEncoding
+	coding, err := codingOf(string(header.ContentEncoding()))
+	if err != nil {
+		ctx.Response.Header.Set(fiber.HeaderAcceptEncoding, uploadCodings)
+		return nil, err
 	}
 	media, params, err := mime.ParseMediaType(string(header.ContentType()))
-	if err != nil {
+	if err != nil || media != "text/csv" && media != "multipart/form-data" {
 		return nil, errUploadType
 	}
-	u.body = &uploadBody{upload: u, conn: ctx, in: ctx.RequestBodyStream(), left: limit, heard: time.Now()}
-	switch media {
-	case "text/csv":
-		return u.body, nil
-	case "multipart/form-data":
-		u.body.left += multipartSlack
-		return u.part(params["boundary"])
+	if media == "multipart/form-data" {
+		limit += multipartSlack
 	}
-	return nil, errUploadType
+	u.body = &uploadBody{upload: u, conn: ctx, in: ctx.RequestBodyStream(), left: limit, heard: time.Now()}
+	file, err := u.unpack(u.body, coding, limit)
+	if err != nil {
+		return nil, err
+	}
+	if media == "multipart/form-data" {
+		u.form = file
+		if file, err = u.part(params["boundary"]); err != nil {
+			return nil, err
+		}
+	}
+	return u.unpackFile(file)
 }
 
 func (u *fileUpload) tooLarge() error {
@@ -151,7 +162,7 @@ func (u *fileUpload) part(boundary string) (io.Reader, error) {
 	if boundary == "" {
 		return nil, errUploadType
 	}
-	form := multipart.NewReader(u.body, boundary)
+	form := multipart.NewReader(u.form, boundary)
 	for {
 		part, err := form.NextRawPart()
 		if errors.Is(err, io.EOF) {
@@ -206,6 +217,12 @@ func (u *fileUpload) receive(file io.Reader) error {
 			return err
 		}
 		highest = max(highest, chunk.HighestID)
+	}
+	// What comes behind the file tells whether a packed form was whole.
+	if u.form != nil {
+		if _, err := io.Copy(io.Discard, u.form); err != nil {
+			return u.fault(err)
+		}
 	}
 	if err := u.reserveIDs(highest); err != nil {
 		return err

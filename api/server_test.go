@@ -13,6 +13,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/signpost/signpost/internal/pgtest"
 )
 
 // rawAll sends bytes over a connection of their own and returns the answers until
@@ -55,7 +57,7 @@ func (b *bundle) rawAll(request string, requests int) []answer {
 // whatever reason the outer one was refused.
 func TestSmuggling(t *testing.T) {
 	t.Parallel()
-	b := setup(t)
+	b := setupOn(t, pgtest.Pool(t), func(o *Options) { o.ImportMaxBytes = 1 << 20 })
 	inner := "GET /robots.txt HTTP/1.1\r\nHost: x\r\nX-Request-ID: smuggled\r\n\r\n"
 	padding := func(n int) string { return strings.Repeat("p", n) }
 	fixed := func(body string) string { return fmt.Sprintf("Content-Length: %d\r\n\r\n%s", len(body), body) }
@@ -86,6 +88,11 @@ func TestSmuggling(t *testing.T) {
 		"upload, low":    "POST /users/bulk HTTP/1.1\r\nHost: x\r\nContent-Type: text/csv\r\n" + token,
 		"upload, kind":   "POST /imports?kind=x HTTP/1.1\r\nHost: x\r\nContent-Type: text/csv\r\n" + admin,
 		"upload, type":   "POST /imports?kind=users HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data\r\n" + admin,
+		"upload, option": "POST /imports?kind=users&on_conflict=x HTTP/1.1\r\nHost: x\r\nContent-Type: text/csv\r\n" + admin,
+		"upload, coding": "POST /imports?kind=users HTTP/1.1\r\nHost: x\r\nContent-Type: text/csv\r\nContent-Encoding: br\r\n" + admin,
+		"upload, gzip":   "POST /imports?kind=users HTTP/1.1\r\nHost: x\r\nContent-Type: text/csv\r\nContent-Encoding: gzip\r\n" + admin,
+		"upload, zstd":   "POST /imports?kind=users HTTP/1.1\r\nHost: x\r\nContent-Type: text/csv\r\nContent-Encoding: zstd\r\n" + admin,
+		"upload, file":   "POST /imports?kind=users HTTP/1.1\r\nHost: x\r\nContent-Type: text/csv\r\n" + admin,
 		"not JSON":       "POST /users HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\n" + admin,
 		"wrong JSON":     "POST /users HTTP/1.1\r\nHost: x\r\n" + admin,
 		"a GET":          "GET /users HTTP/1.1\r\nHost: x\r\n" + token,

@@ -22,9 +22,9 @@ ORDER BY occurred_at DESC, id DESC
 LIMIT @row_limit OFFSET @row_offset;
 
 -- name: ImportEvents :many
--- Like ImportUsers; id 0 and empty details are none.
+-- Like ImportUsers; ids 0 and empty details are none.
 INSERT INTO events (occurred_at, url_id, user_id, source_id, event_type, details, import_id, import_line)
-SELECT r.occurred_at, r.url_id, NULLIF(r.user_id, 0), NULLIF(r.source_id, 0), r.event_type,
+SELECT r.occurred_at, NULLIF(r.url_id, 0), NULLIF(r.user_id, 0), NULLIF(r.source_id, 0), r.event_type,
     NULLIF(r.details, '')::jsonb, @import_id, r.line
 FROM (
     SELECT

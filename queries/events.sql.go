@@ -53,7 +53,7 @@ func (q *Queries) FindEventHolders(ctx context.Context, lines []int64, sourceIds
 
 const importEvents = `-- name: ImportEvents :many
 INSERT INTO events (occurred_at, url_id, user_id, source_id, event_type, details, import_id, import_line)
-SELECT r.occurred_at, r.url_id, NULLIF(r.user_id, 0), NULLIF(r.source_id, 0), r.event_type,
+SELECT r.occurred_at, NULLIF(r.url_id, 0), NULLIF(r.user_id, 0), NULLIF(r.source_id, 0), r.event_type,
     NULLIF(r.details, '')::jsonb, $1, r.line
 FROM (
     SELECT
@@ -86,7 +86,7 @@ type ImportEventsRow struct {
 	ID         int64
 }
 
-// Like ImportUsers; id 0 and empty details are none.
+// Like ImportUsers; ids 0 and empty details are none.
 func (q *Queries) ImportEvents(ctx context.Context, arg ImportEventsParams) ([]ImportEventsRow, error) {
 	rows, err := q.db.Query(ctx, importEvents,
 		arg.ImportID,

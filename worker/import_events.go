@@ -96,7 +96,7 @@ func (r *eventRows) faults(of []int, missingUsers map[int64]bool) map[int]fault 
 		e := &r.events[i]
 		if slices.ContainsFunc(r.none, postgres.MonthOf(e.At).Equal) {
 			faults[i] = fault{"timestamp", "is in a month that was taken out of the database"}
-		} else if _, known := r.owners[e.URLID]; !known {
+		} else if _, known := r.owners[e.URLID]; !known && e.URLID != 0 {
 			faults[i] = fault{"url_id", "is not the id of a link"}
 		} else if e.UserID != nil && missingUsers[*e.UserID] {
 			faults[i] = noUser

@@ -264,12 +264,17 @@ func TestImportOfEvents(t *testing.T) {
 1,10,1,clicked,2011-03-04 05:06:07,
 1,10,1,updated,2012-03-04 05:06:07,
 ,10,1,clicked,1999-12-31 23:59:59,
+,,1,updated,2012-03-04 05:06:07,
+,,1,clicked,2012-03-04 05:06:07,
+,,,updated,2012-03-04 05:06:07,
+,,3,updated,2012-03-04 05:06:07,
 `, csvimport.SplitOptions{})
-	s.wantRows(id, 3, 4)
-	if got, want := s.rejections(id), "4 url_id, 5 user_id, 6 id, 8 timestamp"; got != want {
+	s.wantRows(id, 4, 7)
+	if got, want := s.rejections(id), "4 url_id, 5 user_id, 6 id, 8 timestamp, 10 url_id, 11 url_id, 12 user_id"; got != want {
 		t.Errorf("rejected %q, want %q", got, want)
 	}
 	s.wantInt(2, "SELECT user_id FROM events WHERE source_id = 2") // the owner of the link
+	s.wantInt(1, "SELECT count(*) FROM events WHERE url_id IS NULL AND user_id = 1 AND event_type = 'updated'")
 	s.wantInt(2, "SELECT clicks FROM click_days WHERE url_id = 10 AND day = '2011-03-04'")
 	s.wantInt(2, "SELECT count(*) FROM click_quarters")
 }

@@ -38,7 +38,7 @@ type Config struct {
 	CacheTTL      time.Duration `env:"CACHE_TTL" envDefault:"5m" doc:"After how long a remembered link is looked up again although nothing said that it changed." allowed:"a duration from 1s to 24h and at most CACHE_STALE_MAX, such as 5m"`
 	CacheStaleMax time.Duration `env:"CACHE_STALE_MAX" envDefault:"24h" doc:"How long remembered links are served while PostgreSQL cannot be reached." allowed:"a duration from 1s to 720h, such as 24h"`
 
-	ImportMaxBytes  Bytes `env:"IMPORT_MAX_BYTES" envDefault:"2GiB" doc:"Largest file that may be imported." allowed:"a size from 1KiB to 1PiB, such as 512MiB, 4GiB or a number of bytes"`
+	ImportMaxBytes  Bytes `env:"IMPORT_MAX_BYTES" envDefault:"2GiB" doc:"Largest file that may be imported, unpacked." allowed:"a size from 1KiB to 1PiB, such as 512MiB, 4GiB or a number of bytes"`
 	ExportMaxActive int   `env:"EXPORT_MAX_ACTIVE" envDefault:"4" doc:"Most exports that one process streams at once. One more is answered with 503." allowed:"a number from 1 to 1000"`
 
 	LogLevel        slog.Level    `env:"LOG_LEVEL" envDefault:"info" doc:"Least important messages that are logged." allowed:"debug, info, warn or error"`

@@ -56,8 +56,8 @@ type Link struct {
 type Event struct {
 	Line     int64
 	SourceID *int64 // the file's id
-	URLID    int64
-	UserID   *int64
+	URLID    int64  // 0 for a change of a user
+	UserID   *int64 // there if URLID is not
 	Type     string // created, updated, deleted or clicked
 	At       time.Time
 	Details  json.RawMessage // a JSON object fit for jsonb, or nil
@@ -300,7 +300,7 @@ func (p *Parser) Event(record Record) (Event, *Reject) {
 	}
 	r := row{record: &record, parser: p}
 	event := Event{Line: record.Line, SourceID: r.id(colID, p.id)}
-	event.URLID = r.requiredID(colURLID, p.urlID)
+	event.URLID = r.eventLink()
 	event.UserID = r.id(colUserID, p.userID)
 	event.Type = r.eventType(p.eventType)
 	event.At = r.eventTime(p.timestamp)
@@ -311,6 +311,15 @@ func (p *Parser) Event(record Record) (Event, *Reject) {
 		event.Details = json.RawMessage(details)
 	}
 	return event, r.reject
+}
+
+// eventLink is the link of an event, 0 for a change of a user, which has none.
+func (r *row) eventLink() int64 {
+	p := r.parser
+	if kind := trim(r.record.field(p.eventType)); r.blank(p.urlID) && !r.blank(p.userID) && !strings.EqualFold(kind, "clicked") {
+		return 0
+	}
+	return r.requiredID(colURLID, p.urlID)
 }
 
 func (r *row) eventType(position int) string {

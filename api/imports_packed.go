@@ -1,0 +1,128 @@
+package api
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+)
+
+const (
+	// packedWindow bounds what the decoder of zstd keeps in memory, in bytes. It
+	// is what RFC 8878 recommends to support, and more than zstd -19 uses.
+	packedWindow = 8 << 20
+	packedBuffer = 32 << 10
+)
+
+const (
+	codingGzip = "gzip"
+	codingZstd = "zstd"
+	// uploadCodings are those that a refused upload is told of.
+	uploadCodings = codingGzip + ", " + codingZstd
+)
+
+// packedMagics are the first bytes of packed files.
+var packedMagics = map[string]string{codingGzip: "\x1f\x8b", codingZstd: "\x28\xb5\x2f\xfd"}
+
+// codingOf returns which coding a Content-Encoding names, "" for none.
+func codingOf(header string) (string, error) {
+	switch coding := strings.ToLower(strings.TrimSpace(header)); coding {
+	case "", "identity":
+		return "", nil
+	case codingGzip, "x-gzip":
+		return codingGzip, nil
+	case codingZstd:
+		return codingZstd, nil
+	}
+	return "", errUploadEncoding
+}
+
+// unpackFile returns a file as it is behind its packing, told by its first
+// bytes. What is not packed is returned as it is.
+func (u *fileUpload) unpackFile(file io.Reader) (io.Reader, error) {
+	in := bufio.NewReaderSize(file, packedBuffer)
+	start, err := in.Peek(4)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, u.fault(err)
+	}
+	for coding, magic := range packedMagics {
+		if bytes.HasPrefix(start, []byte(magic)) {
+			return u.unpack(in, coding, u.api.ImportMaxBytes)
+		}
+	}
+	return in, nil
+}
+
+// unpack returns what in holds, of which limit bytes at most are read: a small
+// body may unpack to any size. The coding "" returns in.
+func (u *fileUpload) unpack(in io.Reader, coding string, limit int64) (io.Reader, error) {
+	p := &unpacked{upload: u, coding: coding, left: limit}
+	switch coding {
+	case codingGzip:
+		members, err := gzip.NewReader(in)
+		if err != nil {
+			return nil, p.fault(err)
+		}
+		p.in = members
+	case codingZstd:
+		// Without concurrency all is read by whoever reads us, as the connection
+		// demands, and no goroutine is left when the upload ends early.
+		frames, err := zstd.NewReader(in, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
+			zstd.WithDecoderMaxWindow(packedWindow))
+		if err != nil {
+			return nil, p.fault(err)
+		}
+		p.in = frames
+		u.closers = append(u.closers, frames.Close)
+	default:
+		return in, nil
+	}
+	return p, nil
+}
+
+// close gives back what unpacking took.
+func (u *fileUpload) close() {
+	for _, c := range u.closers {
+		c()
+	}
+}
+
+// unpacked is what a packed body or file holds, within a bound.
+type unpacked struct {
+	upload *fileUpload
+	coding string
+	in     io.Reader
+	left   int64
+}
+
+// Read implements io.Reader.
+func (p *unpacked) Read(buf []byte) (int, error) {
+	n, err := p.in.Read(buf)
+	if p.left -= int64(n); p.left < 0 {
+		return 0, p.upload.tooLarge()
+	}
+	if err != nil && !errors.Is(err, io.EOF) {
+		err = p.fault(err)
+	}
+	return n, err
+}
+
+// fault tells a stream that is broken in itself from one that was not received.
+func (p *unpacked) fault(err error) error {
+	var own *Error
+	reason := fmt.Sprintf("is not whole or not sound as %s", p.coding)
+	switch {
+	case errors.As(err, &own):
+		return own
+	case errors.Is(err, zstd.ErrWindowSizeExceeded):
+		reason = fmt.Sprintf("is packed with a window of more than %d bytes: pack it without --ultra and --long", packedWindow)
+	case errors.Is(err, zstd.ErrUnknownDictionary):
+		reason = "is packed with a dictionary: pack it without"
+	}
+	return badRequest("the file "+reason, FieldError{"file", reason})
+}
