@@ -50,8 +50,14 @@ check: setup-test ## generated code, go.sum and the tree are in step
 	go run ./internal/pgtest/withpg SQLC_DATABASE_URL $(SQLC) vet
 	go mod tidy -diff
 	go mod verify
-	@for dir in tools tools/lint; do (cd $$dir && go mod tidy -diff) || exit 1; done
+	@for dir in tools tools/lint deploy/monitoring; do (cd $$dir && go mod tidy -diff) || exit 1; done
 	tools/check-tree.sh
+
+.PHONY: monitoring-check
+monitoring-check: setup-test build ## Prometheus' rules and Grafana's dashboards show a running Signpost
+	@tools/setup.sh monitoring
+	cd deploy/monitoring && go build -o ../../bin/monitoring-check .
+	go run ./internal/pgtest/withpg DATABASE_URL bin/monitoring-check
 
 .PHONY: fuzz
 fuzz: ## every fuzz target for FUZZTIME (10s)

@@ -3,6 +3,10 @@
 # server (15 or later) and, with "setup.sh test", a C compiler for the race
 # detector and leave to mount in namespaces. Does nothing where they are there
 # already.
+#
+# "setup.sh monitoring" unpacks Prometheus and Alertmanager into bin/monitoring
+# for the check of what we ship for them. They are not installed: their packages
+# would start services.
 set -eu
 
 need_go() {
@@ -19,6 +23,26 @@ postgres_version() {
 			"$dir/postgres" --version | sed -nE 's/.* ([0-9]+)(\.|beta|rc|devel).*/\1/p'
 	done | sort -n | tail -n 1
 }
+
+if [ "${1:-}" = monitoring ]; then
+	into=bin/monitoring
+	for tool in prometheus promtool amtool; do
+		command -v $tool >/dev/null 2>&1 || [ -x $into/usr/bin/$tool ] || missing=yes
+	done
+	[ -n "${missing:-}" ] || exit 0
+	if ! command -v apt-get >/dev/null 2>&1 || ! command -v dpkg-deb >/dev/null 2>&1; then
+		echo "Please put prometheus, promtool and amtool on PATH, then run this again." >&2
+		exit 1
+	fi
+	echo "Unpacking Prometheus into $into ..." >&2
+	rm -rf $into && mkdir -p $into && cd $into
+	if ! apt-get download -qq prometheus prometheus-alertmanager 2>/dev/null; then
+		if [ "$(id -u)" = 0 ]; then apt-get update -qq; else sudo apt-get update -qq; fi
+		apt-get download -qq prometheus prometheus-alertmanager
+	fi
+	for package in *.deb; do dpkg-deb -x "$package" . && rm "$package"; done
+	exit 0
+fi
 
 missing=
 version=$(postgres_version)

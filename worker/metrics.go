@@ -103,6 +103,9 @@ func (m *metrics) prepare() {
 	for _, reason := range []string{rejectedTime, rejectedRefused} {
 		m.clicksRejected.WithLabelValues(reason)
 	}
+	for _, what := range []string{"batches", "chunks", "imports", "uploads"} {
+		m.rescued.WithLabelValues(what)
+	}
 }
 
 // jobMeter counts and times every job.
