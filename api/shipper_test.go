@@ -321,9 +321,9 @@ func (l *logLines) line(message string) map[string]any {
 	return nil
 }
 
-// TestReshipWhileRunning asks a running shipper to ship again what a database
+// TestShipAgainWhileRunning asks a running shipper to ship again what a database
 // that was set back has lost.
-func TestReshipWhileRunning(t *testing.T) {
+func TestShipAgainWhileRunning(t *testing.T) {
 	t.Parallel()
 	s := newShipping(t, pgtest.Pool(t), time.Hour)
 	stop := s.run()
