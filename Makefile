@@ -28,6 +28,12 @@ test: setup-test ## every test, with the race detector and the coverage gate
 build: ## build bin/signpost
 	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o bin/signpost .
 
+.PHONY: cross-build
+cross-build: ## build bin/signpost for the other platforms of a release
+	@set -e; for platform in linux/amd64 linux/arm64; do \
+		os=$${platform%/*} arch=$${platform#*/}; echo "bin/signpost-$$os-$$arch"; \
+		GOOS=$$os GOARCH=$$arch CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o bin/signpost-$$os-$$arch .; done
+
 .PHONY: setup setup-test
 setup:
 	@tools/setup.sh

@@ -13,7 +13,7 @@ fail() { say "$*"; exit 1; }
 
 # The names that the two files give by default.
 default_of() { sed -nE "s/.*\\\$\\{$1:-([^}]*)\\}.*/\\1/p" docker-compose.yml | head -n 1; }
-stage() { sed -nE "s/^FROM .*[= ]?([^ ]+) AS $1\$/\\1/p" Dockerfile; }
+stage() { awk -v name="$1" '$1 == "FROM" && $NF == name { print $(NF - 2) }' Dockerfile; }
 golang=${GO_IMAGE:-$(stage go-default)}
 runtime=${RUNTIME_IMAGE:-$(stage runtime-default)}
 haproxy=${HAPROXY_IMAGE:-$(default_of HAPROXY_IMAGE)}
