@@ -25,6 +25,7 @@ import (
 	"github.com/signpost/signpost/internal/config"
 	"github.com/signpost/signpost/internal/linkcache"
 	"github.com/signpost/signpost/internal/postgres"
+	"github.com/signpost/signpost/internal/redis"
 	"github.com/signpost/signpost/internal/telemetry"
 	"github.com/signpost/signpost/worker"
 )
@@ -262,6 +263,14 @@ func (p *process) addCache() (*linkcache.Cache, error) {
 	}
 	if dir != "" {
 		options.SnapshotPath = filepath.Join(dir, "links.snapshot")
+	}
+	if p.cfg.RedisURL != "" {
+		shared, err := redis.New(redis.Options{URL: p.cfg.RedisURL, Timeout: p.cfg.RedisTimeout, Log: p.log, Registerer: p.registry})
+		if err != nil {
+			return nil, fmt.Errorf("REDIS_URL: %w", err)
+		}
+		p.background("redis", shared.Run)
+		options.Redis = shared
 	}
 	cache, err := linkcache.Open(options)
 	if err != nil {

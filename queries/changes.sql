@@ -58,11 +58,30 @@ FROM (VALUES (1)) one
 LEFT JOIN gaps ON true
 ORDER BY low;
 
+-- name: ListRecentChanges :many
+-- The end of the change log, without the links, and which database it is of. An
+-- empty log answers one row whose id is 0. What it shows has no holes but those
+-- of transactions that are under way or were rolled back, since nothing of the
+-- last 10,000 ids is ever pruned.
+SELECT
+    current_database()::text AS database_name,
+    pg_postmaster_start_time()::timestamptz AS server_started_at,
+    COALESCE(c.id, 0)::bigint AS id, COALESCE(c.version, 0)::bigint AS version, c.short_code
+FROM (VALUES (1)) one
+LEFT JOIN (
+    SELECT id, version, short_code FROM link_changes
+    WHERE id > (SELECT max(id) FROM link_changes) - 10000
+    ORDER BY id DESC
+    LIMIT @row_limit
+) c ON true
+ORDER BY id;
+
 -- name: PruneLinkChanges :execrows
+-- The newest stay whatever their age: see ListRecentChanges.
 DELETE FROM link_changes
 WHERE id IN (
     SELECT c.id FROM link_changes c
     WHERE c.changed_at < now() - @older_than::interval
-        AND c.id < (SELECT max(id) FROM link_changes)
+        AND c.id <= (SELECT max(id) FROM link_changes) - 10000
     LIMIT @row_limit
 );

@@ -73,6 +73,59 @@ func (q *Queries) ListChangeGaps(ctx context.Context, rowLimit int32) ([]ListCha
 	return items, nil
 }
 
+const listRecentChanges = `-- name: ListRecentChanges :many
+SELECT
+    current_database()::text AS database_name,
+    pg_postmaster_start_time()::timestamptz AS server_started_at,
+    COALESCE(c.id, 0)::bigint AS id, COALESCE(c.version, 0)::bigint AS version, c.short_code
+FROM (VALUES (1)) one
+LEFT JOIN (
+    SELECT id, version, short_code FROM link_changes
+    WHERE id > (SELECT max(id) FROM link_changes) - 10000
+    ORDER BY id DESC
+    LIMIT $1
+) c ON true
+ORDER BY id
+`
+
+type ListRecentChangesRow struct {
+	DatabaseName    string
+	ServerStartedAt time.Time
+	ID              int64
+	Version         int64
+	ShortCode       *string
+}
+
+// The end of the change log, without the links, and which database it is of. An
+// empty log answers one row whose id is 0. What it shows has no holes but those
+// of transactions that are under way or were rolled back, since nothing of the
+// last 10,000 ids is ever pruned.
+func (q *Queries) ListRecentChanges(ctx context.Context, rowLimit int32) ([]ListRecentChangesRow, error) {
+	rows, err := q.db.Query(ctx, listRecentChanges, rowLimit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []ListRecentChangesRow{}
+	for rows.Next() {
+		var i ListRecentChangesRow
+		if err := rows.Scan(
+			&i.DatabaseName,
+			&i.ServerStartedAt,
+			&i.ID,
+			&i.Version,
+			&i.ShortCode,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const pollLinkChanges = `-- name: PollLinkChanges :many
 WITH seen AS (
     SELECT id FROM link_changes WHERE id > $1::bigint
@@ -187,11 +240,12 @@ DELETE FROM link_changes
 WHERE id IN (
     SELECT c.id FROM link_changes c
     WHERE c.changed_at < now() - $1::interval
-        AND c.id < (SELECT max(id) FROM link_changes)
+        AND c.id <= (SELECT max(id) FROM link_changes) - 10000
     LIMIT $2
 )
 `
 
+// The newest stay whatever their age: see ListRecentChanges.
 func (q *Queries) PruneLinkChanges(ctx context.Context, olderThan pgtype.Interval, rowLimit int32) (int64, error) {
 	result, err := q.db.Exec(ctx, pruneLinkChanges, olderThan, rowLimit)
 	if err != nil {

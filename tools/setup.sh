@@ -50,6 +50,9 @@ version=$(postgres_version)
 if [ "${1:-}" = test ] && ! command -v "${CC:-gcc}" >/dev/null 2>&1 && ! command -v cc >/dev/null 2>&1; then
 	missing="$missing gcc libc6-dev"
 fi
+if [ "${1:-}" = test ] && ! command -v redis-server >/dev/null 2>&1; then
+	missing="$missing redis-server"
+fi
 need_go
 
 as_root=
@@ -64,7 +67,7 @@ fi
 [ -n "$missing" ] || exit 0
 
 if ! command -v apt-get >/dev/null 2>&1 || { [ -n "$as_root" ] && ! command -v sudo >/dev/null 2>&1; }; then
-	echo "Please install a PostgreSQL server, 15 or later, with its contrib modules (and a C compiler for 'make test'), then run this again." >&2
+	echo "Please install a PostgreSQL server, 15 or later, with its contrib modules (and a C compiler and redis-server for 'make test'), then run this again." >&2
 	exit 1
 fi
 echo "Installing $missing ..." >&2
@@ -72,10 +75,24 @@ echo "Installing $missing ..." >&2
 $as_root mkdir -p /etc/postgresql-common
 grep -qsE '^[[:space:]]*create_main_cluster' /etc/postgresql-common/createcluster.conf ||
 	echo 'create_main_cluster = false' | $as_root tee -a /etc/postgresql-common/createcluster.conf >/dev/null
+# Nor that of Redis, which is for tests alone.
+policy=/usr/sbin/policy-rc.d
+case "$missing" in *redis*)
+	if [ ! -e $policy ]; then
+		trap '$as_root rm -f $policy' EXIT
+		printf '#!/bin/sh\nexit 101\n' | $as_root tee $policy >/dev/null
+		$as_root chmod +x $policy
+	fi
+	;;
+esac
 $as_root apt-get update -qq
 # shellcheck disable=SC2086 # a list of packages
 $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
 	-o Dpkg::Options::=--force-confold $missing >/dev/null
+case "$missing" in *redis*)
+	! command -v systemctl >/dev/null 2>&1 || $as_root systemctl disable --quiet redis-server 2>/dev/null || true
+	;;
+esac
 version=$(postgres_version)
 if [ "${version:-0}" -lt 15 ]; then
 	echo "This distribution's PostgreSQL is older than 15: install version 15 or later and run this again." >&2

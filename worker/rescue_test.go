@@ -89,7 +89,8 @@ func TestPrune(t *testing.T) {
 	s := setup(t)
 	s.exec(`INSERT INTO link_changes (short_code, version, changed_at)
 		SELECT 'old', n, now() - interval '3 hours' FROM generate_series(1, 7) n`)
-	s.exec("INSERT INTO link_changes (short_code, version) VALUES ('new', 8)")
+	s.exec(`INSERT INTO link_changes (id, short_code, version, changed_at) OVERRIDING SYSTEM VALUE
+		VALUES (8, 'old, but of the last ten thousand', 8, now() - interval '3 hours'), (10007, 'new', 9, now())`)
 	s.exec(`INSERT INTO click_batches (id, clicks, oldest_at, ingested_at, removed_at)
 		SELECT 'gone-' || n, 1, now(), now(), now() - interval '2 days' FROM generate_series(1, 6) n`)
 	s.exec(`INSERT INTO click_batches (id, clicks, oldest_at, ingested_at)
@@ -106,7 +107,7 @@ func TestPrune(t *testing.T) {
 	if err := w.Work(s.ctx, nil); err != nil {
 		t.Fatalf("prune: %v", err)
 	}
-	s.wantInt(1, "SELECT count(*) FROM link_changes")
+	s.wantInt(2, "SELECT count(*) FROM link_changes")
 	if left := s.text("SELECT string_agg(id, ' ' ORDER BY id) FROM click_batches"); left != "backlog failed fresh unconfirmed" {
 		t.Errorf("left in the ledger: %s", left)
 	}

@@ -19,7 +19,7 @@ func TestDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := Config{
-		DBMaxConns: 10, ListenAddr: ":8080", AdminAddr: ":9090", PublicURL: "http://localhost:8080",
+		DBMaxConns: 10, RedisTimeout: 5 * time.Millisecond, ListenAddr: ":8080", AdminAddr: ":9090", PublicURL: "http://localhost:8080",
 		SpoolDir: "/var/lib/signpost/spool", SpoolMaxBytes: 1 << 30, SpoolKeep: time.Hour, ClickDurability: "process",
 		ClickLedgerKeep: 90 * 24 * time.Hour,
 		CacheSize:       100000, CacheTTL: 5 * time.Minute, CacheStaleMax: 24 * time.Hour,
@@ -74,6 +74,8 @@ func TestWrongValues(t *testing.T) {
 	for name, values := range map[string][]string{
 		"DATABASE_URL":      {"mysql://db/x", "postgres://u:p@db:port/x", "nonsense"},
 		"DB_MAX_CONNS":      {"3", "1001", "many"},
+		"REDIS_URL":         {"http://cache", "redis://cache/first", "redis://cache:port", "cache:6379"},
+		"REDIS_TIMEOUT":     {"0s", "2s", "5"},
 		"LISTEN_ADDR":       {"8080", ":65536", ":http", "host"},
 		"ADMIN_ADDR":        {"9090", ":8080"},
 		"PUBLIC_URL":        {"sho.rt", "ftp://sho.rt", "https://sho.rt/go", "https://sho.rt?x", "https://u@sho.rt", "https://", "https://:80", "http://a#b"},
@@ -118,6 +120,24 @@ func TestAllFaultsAtOnce(t *testing.T) {
 	}
 	if strings.Contains(text, "hunter2") || strings.Contains(text, "s3cret") {
 		t.Errorf("error holds a secret:\n%s", text)
+	}
+}
+
+func TestRedisURLHidesItsPassword(t *testing.T) {
+	t.Parallel()
+	for url, want := range map[string]string{
+		"redis://:s3cret@cache:6379/1":    "redis://:xxxxx@cache:6379/1",
+		"rediss://me:s3cret@cache":        "rediss://me:xxxxx@cache",
+		"unix://:s3cret@/run/redis.sock":  "unix://:xxxxx@/run/redis.sock",
+		"unix:///run/redis.sock?db=2":     "unix:///run/redis.sock?db=2",
+		"redis://:s3cret@cache/nonsense":  "REDIS_URL is",
+		"unix:s3cret@/run/redis.sock?a=b": "",
+	} {
+		c, err := Load([]string{"REDIS_URL=" + url})
+		text := c.String() + fmt.Sprint(err)
+		if !strings.Contains(text, want) || strings.Contains(text, "s3cret") {
+			t.Errorf("%s is shown as %s", url, text)
+		}
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/url"
 	"reflect"
+	"slices"
 	"strings"
 )
 
@@ -23,11 +24,12 @@ func (v variable) show(value string) string {
 	}
 }
 
-// redactURL hides the passwords in a database URL; what is not plainly a URL is
+// redactURL hides the passwords in the URL of a database or a Redis; what is not plainly a URL is
 // hidden altogether, since a password could be anywhere in it.
 func redactURL(s string) string {
 	u, err := url.Parse(s)
-	if err != nil || u.Host == "" && u.RawQuery == "" || u.Scheme != "postgres" && u.Scheme != "postgresql" {
+	if err != nil || !slices.Contains([]string{"postgres", "postgresql", "redis", "rediss", "unix"}, u.Scheme) ||
+		u.Opaque != "" || u.Host == "" && u.RawQuery == "" && u.Scheme != "unix" {
 		return hidden
 	}
 	query, err := url.ParseQuery(u.RawQuery)

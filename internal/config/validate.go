@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/signpost/signpost/internal/redis"
 )
 
 // validate returns the names of variables whose values are not allowed, besides
@@ -22,6 +24,8 @@ func validate(c *Config, known []string) []string {
 	}
 	check("DATABASE_URL", c.DatabaseURL == "" || validDatabase(c.DatabaseURL))
 	check("DB_MAX_CONNS", within(c.DBMaxConns, 4, 1000))
+	check("REDIS_URL", c.RedisURL == "" || redis.CheckURL(c.RedisURL) == nil)
+	check("REDIS_TIMEOUT", within(c.RedisTimeout, time.Millisecond, time.Second))
 	check("LISTEN_ADDR", validAddr(c.ListenAddr))
 	check("ADMIN_ADDR", validAddr(c.AdminAddr) && (c.AdminAddr != c.ListenAddr || isPortZero(c.AdminAddr)))
 	check("PUBLIC_URL", c.PublicURL == "" || tidyPublicURL(&c.PublicURL))

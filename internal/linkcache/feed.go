@@ -105,6 +105,10 @@ type feed struct {
 	begun    bool // position is known
 	position position
 	timeout  time.Duration // of the next poll
+	// remembers says that the cache's past is of this position's history.
+	remembers      bool
+	rememberAt     time.Time // not before
+	rememberFailed int
 
 	failing bool
 	warned  time.Time
@@ -163,10 +167,10 @@ func (f *feed) hangUp() {
 // begin starts at the end of the log. Nothing is known of what happened
 // before, so that everything cached has to be validated again.
 func (f *feed) begin(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, f.timeout)
+	bounded, cancel := context.WithTimeout(ctx, f.timeout)
 	defer cancel()
 	seen := f.cache.look()
-	rows, err := f.queries.ListChangeGaps(ctx, maxGaps+1)
+	rows, err := f.queries.ListChangeGaps(bounded, maxGaps+1)
 	if err != nil {
 		return fmt.Errorf("begin the link feed: %w", err)
 	}
@@ -174,6 +178,7 @@ func (f *feed) begin(ctx context.Context) error {
 	f.begun = true
 	f.cache.lose()
 	f.follows(seen)
+	f.remember(ctx)
 	return nil
 }
 
@@ -206,20 +211,22 @@ func startAt(rows []queries.ListChangeGapsRow) position {
 
 // read brings what changed since the last poll.
 func (f *feed) read(ctx context.Context) (more bool, err error) {
-	ctx, cancel := context.WithTimeout(ctx, f.timeout)
+	bounded, cancel := context.WithTimeout(ctx, f.timeout)
 	defer cancel()
 	seen := f.cache.look()
 	params := queries.PollLinkChangesParams{AfterID: f.position.id, RowLimit: maxChanges}
 	params.Lows, params.Highs = f.position.bounds()
-	rows, err := f.queries.PollLinkChanges(ctx, params)
+	rows, err := f.queries.PollLinkChanges(bounded, params)
 	if err != nil {
 		return false, fmt.Errorf("poll the link feed: %w", err)
 	}
 	state := rows[0] // the query answers at least one row
 	if !f.position.continues(state) {
-		f.begun = false
+		f.begun, f.remembers = false, false
+		f.cache.past.unknown()
 		return true, nil
 	}
+	f.learns(rows)
 	changes, all := changesOf(rows)
 	f.cache.apply(changes, seen)
 	more = len(rows) >= maxChanges
@@ -231,9 +238,13 @@ func (f *feed) read(ctx context.Context) (more bool, err error) {
 		f.position.blurred = 0
 		f.cache.lose()
 	}
+	complete := int64(0)
 	if !more {
 		f.follows(seen)
+		complete = seen.tick
 	}
+	f.cache.past.reach(f.position, lost, complete)
+	f.remember(ctx)
 	return more, nil
 }
 

@@ -36,6 +36,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/signpost/signpost/internal/redis"
 	"github.com/signpost/signpost/queries"
 )
 
@@ -82,6 +83,9 @@ type Options struct {
 	// process may use it. Its folder must exist; while a snapshot is written,
 	// another file is beside it. Empty: nothing is kept.
 	SnapshotPath string
+	// Redis is asked before Postgres for a link that is not cached; nil: there
+	// is none. The caller runs it.
+	Redis *redis.Client
 	// Log gets what an operator should know (slog.Default).
 	Log *slog.Logger
 	// Registerer gets the metrics; nil: they are not registered.
@@ -154,6 +158,11 @@ type Cache struct {
 
 	metrics *metrics
 
+	redis         *redis.Client // nil: there is none
+	past          past          // not kept without Redis
+	shares        chan share    // what Redis is to be told
+	sharedMetrics *sharedMetrics
+
 	// afterLoad is a hook for tests; nil outside of them.
 	afterLoad func(code string)
 }
@@ -190,6 +199,10 @@ func Open(o Options) (*Cache, error) {
 	}
 	c.epoch.Store(1)
 	c.metrics = newMetrics(c, o.Registerer)
+	if o.Redis != nil {
+		c.redis, c.shares = o.Redis, make(chan share, maxShares)
+		c.sharedMetrics = newSharedMetrics(o.Registerer)
+	}
 	if o.SnapshotPath != "" {
 		c.restore(o.SnapshotPath, size)
 	}
@@ -211,6 +224,9 @@ func (c *Cache) Run(ctx context.Context) error {
 	all.Go(func() { c.follow(ctx) })
 	all.Go(func() { c.refresh(ctx) })
 	all.Go(func() { c.sweep(ctx) })
+	if c.redis != nil {
+		all.Go(func() { c.tell(ctx) })
+	}
 	if c.journal != nil {
 		all.Go(func() { c.keepSnapshot(ctx) })
 	}
@@ -349,6 +365,9 @@ func (c *Cache) Forget(codes ...string) {
 	defer c.learning.Unlock()
 	c.record(changes, view{})
 	for _, code := range codes {
+		if c.redis != nil {
+			c.past.forget(c.hash(code), c.tick.Add(1))
+		}
 		s := c.shardOf(code)
 		s.mu.Lock()
 		s.touch(code)
@@ -390,7 +409,8 @@ func (c *Cache) miss(ctx context.Context, s *shard, code string) (*Link, error) 
 			return nil, fmt.Errorf("%w: %w", ErrUnavailable, ctx.Err())
 		}
 	}
-	own := &call{done: make(chan struct{})}
+	// An entry that is too old to be served is asked of Postgres.
+	own := &call{done: make(chan struct{}), renews: s.entries[code] != nil}
 	code = cloneString(code)
 	s.calls[code] = own
 	s.mu.Unlock()
@@ -416,7 +436,15 @@ func (c *Cache) recheck(s *shard, code string) (link *Link, err error, known boo
 // that goes on, it answers without storing.
 func (c *Cache) run(ctx context.Context, s *shard, code string, own *call) {
 	const tries = 3
+	var asked time.Time // by Redis's clock
+	if c.redis != nil && !own.renews {
+		var ended bool
+		if ended, asked = c.lookupShared(ctx, s, code, own); ended {
+			return
+		}
+	}
 	for try := 1; ; try++ {
+		history, here, followed := c.past.now() // before the look: what it sees is at least as new
 		seen := c.look()
 		link, err := c.limitedLoad(ctx, code)
 		if c.afterLoad != nil {
@@ -430,6 +458,13 @@ func (c *Cache) run(ctx context.Context, s *shard, code string, own *call) {
 		}
 		if !own.touched && !errors.Is(err, ErrUnavailable) {
 			c.keep(s, code, link, seen)
+			switch {
+			case !followed:
+			case link != nil:
+				c.share(share{code: code})
+			case !asked.IsZero():
+				c.share(share{code: code, history: history, unknown: asked.Add(missingFor), place: here})
+			}
 		}
 		delete(s.calls, code)
 		s.mu.Unlock()
@@ -487,8 +522,7 @@ func (c *Cache) limitedLoad(ctx context.Context, code string) (*Link, error) {
 	return c.load(ctx, code)
 }
 
-// load asks Postgres for one link. It is the one place where a miss leaves the
-// process.
+// load asks Postgres for one link.
 func (c *Cache) load(ctx context.Context, code string) (*Link, error) {
 	row, err := c.queries.ResolveLink(ctx, code)
 	switch {

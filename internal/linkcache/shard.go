@@ -31,6 +31,7 @@ type entry struct {
 // A call is a load under way.
 type call struct {
 	touched bool // a change of the code was seen meanwhile; guarded by the shard
+	renews  bool // there is an entry that is too old
 	done    chan struct{}
 	link    *Link // valid once done is closed
 	err     error

@@ -1,0 +1,546 @@
+package linkcache
+
+import (
+	"context"
+	"fmt"
+	"hash/maphash"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/redis/rueidis"
+
+	"github.com/signpost/signpost/internal/pgtest"
+	"github.com/signpost/signpost/internal/redis"
+	"github.com/signpost/signpost/internal/redistest"
+	"github.com/signpost/signpost/queries"
+)
+
+// replica is a running cache with a Redis.
+func replica(t *testing.T, pool *pgxpool.Pool, url string, o Options) *bundle {
+	t.Helper()
+	client, err := redis.New(redis.Options{URL: url, Timeout: 5 * time.Second, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var all sync.WaitGroup
+	all.Go(func() { _ = client.Run(ctx) }) // returns nil
+	t.Cleanup(func() { cancel(); all.Wait() })
+	o.Pool, o.Redis = pool, client
+	b := setup(t, o)
+	b.run(t)
+	b.remembering(t)
+	return b
+}
+
+// remembering waits until the replica can use Redis and is right as of now.
+func (b *bundle) remembering(t *testing.T) {
+	t.Helper()
+	eventually(t, "the past is known", func() bool { return b.past.settled() && b.redis.Up() && b.sweeps.Load() == 0 })
+	tick := b.tick.Load()
+	eventually(t, "a poll since now", func() bool {
+		b.past.mu.RLock()
+		defer b.past.mu.RUnlock()
+		return b.past.polled > tick
+	})
+}
+
+func (b *bundle) shared(result string) float64 {
+	return testutil.ToFloat64(b.sharedMetrics.lookups.WithLabelValues(result))
+}
+
+func (b *bundle) loads(result string) float64 {
+	return testutil.ToFloat64(b.metrics.loads.WithLabelValues(result))
+}
+
+// drop makes the process forget a code, as when the cache is full.
+func (b *bundle) drop(code string) {
+	s := b.shardOf(code)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.missing, code)
+	if e := s.entries[code]; e != nil {
+		s.remove(e)
+	}
+}
+
+// spy looks at Redis directly.
+type spy struct{ rueidis.Client }
+
+func spyOn(t *testing.T, url string) spy {
+	t.Helper()
+	options, err := rueidis.ParseURL(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	options.DisableCache = true
+	client, err := rueidis.NewClient(options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(client.Close)
+	return spy{client}
+}
+
+// all returns what Redis keeps, or nothing while it is not there.
+func (s spy) all() map[string]string {
+	ctx := context.Background()
+	keys, err := s.Do(ctx, s.B().Keys().Pattern("signpost:link:*").Build()).AsStrSlice()
+	if err != nil {
+		return nil
+	}
+	values := map[string]string{}
+	for _, key := range keys {
+		if value, err := s.Do(ctx, s.B().Get().Key(key).Build()).ToString(); err == nil {
+			values[key] = value
+		}
+	}
+	return values
+}
+
+// restore puts values back, as a backup or a replica that lagged would.
+func (s spy) restore(values map[string]string) {
+	for key, value := range values {
+		s.Do(context.Background(), s.B().Set().Key(key).Value(value).Px(time.Hour).Build())
+	}
+}
+
+func TestReplicasShareLinks(t *testing.T) {
+	t.Parallel()
+	pool, url := pgtest.Pool(t), redistest.Start(t).URL()
+	spy := spyOn(t, url)
+	a, b := replica(t, pool, url, Options{}), replica(t, pool, url, Options{})
+	for _, code := range []string{"one", "stopped"} {
+		a.link(t, code)
+	}
+	a.exec(t, `UPDATE urls SET is_active = false, expires_at = '2100-01-01', redirect_status = 308, forward_query = true
+		WHERE short_code = 'stopped'`)
+	a.remembering(t)
+	b.remembering(t)
+	for _, code := range []string{"one", "stopped", "unknown"} {
+		want := a.target(t, code)
+		if code == "unknown" { // it does not last: ask until both were in time
+			eventually(t, "an unknown code is shared", func() bool {
+				a.drop(code)
+				b.drop(code)
+				return a.target(t, code) == b.target(t, code) && b.shared("negative") > 0
+			})
+			continue
+		}
+		eventually(t, code+" is in Redis", func() bool { return holdsLink(spy, code) })
+		before := b.loads("found")
+		if got := b.target(t, code); got != want {
+			t.Errorf("%s leads to %s from Redis and to %s from Postgres", code, got, want)
+		}
+		if n := b.loads("found") - before; n != 0 {
+			t.Errorf("%s was asked of Postgres", code)
+		}
+		mine, _ := a.Lookup(t.Context(), code, a.now())
+		theirs, _ := b.Lookup(t.Context(), code, b.now())
+		if !mine.ExpiresAt.Equal(theirs.ExpiresAt) {
+			t.Errorf("ends at %s and at %s", mine.ExpiresAt, theirs.ExpiresAt)
+		}
+		l := *theirs
+		l.ExpiresAt = mine.ExpiresAt
+		if l != *mine {
+			t.Errorf("got %+v from Redis, %+v from Postgres", l, *mine)
+		}
+	}
+	if n := b.shared("used"); n != 2 {
+		t.Errorf("%v links came from Redis, want 2", n)
+	}
+
+	// From Redis or not, the feed follows it.
+	a.exec(t, "UPDATE urls SET is_active = NOT is_active")
+	b.becomes(t, "one", "inactive")
+	c := replica(t, pool, url, Options{})
+	wantTarget(t, c, "one", "inactive")
+	wantTarget(t, c, "stopped", "https://example.com/stopped")
+}
+
+func holdsLink(s spy, code string) bool {
+	for _, value := range s.all() {
+		body, _, _ := redis.Body(value)
+		if l, ok := decodeShared(body); ok && l.code == code && l.link != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// Redis comes back with what it held an hour ago.
+func TestARestoredRedisBringsNoLinkBack(t *testing.T) {
+	t.Parallel()
+	pool, url := pgtest.Pool(t), redistest.Start(t).URL()
+	spy := spyOn(t, url)
+	a := replica(t, pool, url, Options{})
+	for _, code := range []string{"stopped", "gone", "renamed", "same"} {
+		a.link(t, code)
+		a.target(t, code)
+		eventually(t, code+" is in Redis", func() bool { return holdsLink(spy, code) })
+	}
+	old := spy.all()
+	a.exec(t, "UPDATE urls SET is_active = false WHERE short_code = 'stopped'")
+	a.exec(t, "DELETE FROM urls WHERE short_code = 'gone'")
+	a.exec(t, "UPDATE urls SET short_code = 'other' WHERE short_code = 'renamed'")
+	a.following(t)
+	b := replica(t, pool, url, Options{})
+	for _, r := range []*bundle{a, b} {
+		for code, want := range map[string]string{
+			"stopped": "inactive", "gone": "not found", "renamed": "not found", "same": "https://example.com/same",
+		} {
+			spy.restore(old)
+			r.drop(code)
+			wantTarget(t, r, code, want)
+		}
+		if n := r.shared("outdated"); n != 3 {
+			t.Errorf("%v answers of Redis were refused, want 3", n)
+		}
+		if n := r.shared("used"); n != 1 {
+			t.Errorf("%v answers of Redis were used, want 1", n)
+		}
+	}
+}
+
+// A fill from before a change that arrives after the change's mark.
+func TestALateFillIsRefusedByRedis(t *testing.T) {
+	t.Parallel()
+	pool, url := pgtest.Pool(t), redistest.Start(t).URL()
+	spy := spyOn(t, url)
+	a := replica(t, pool, url, Options{})
+	a.link(t, "late")
+	a.target(t, "late")
+	eventually(t, "it is in Redis", func() bool { return holdsLink(spy, "late") })
+	late := a.putsOf([]share{{code: "late"}}) // and its process stops for a while
+	a.exec(t, "UPDATE urls SET is_active = false")
+	eventually(t, "it is marked", func() bool { return !holdsLink(spy, "late") })
+	a.redis.Put(t.Context(), late)
+	if holdsLink(spy, "late") {
+		t.Error("the link from before the change is back in Redis")
+	}
+}
+
+// What this process changed itself it sees at once, though its feed does not
+// know yet.
+func TestForgetGoesPastRedis(t *testing.T) {
+	t.Parallel()
+	pool, url := pgtest.Pool(t), redistest.Start(t).URL()
+	spy := spyOn(t, url)
+	a := replica(t, pool, url, Options{})
+	for i := range 20 { // the feed may be quicker
+		code := fmt.Sprint("mine", i)
+		a.link(t, code)
+		a.target(t, code)
+		eventually(t, "it is in Redis", func() bool { return holdsLink(spy, code) })
+		a.exec(t, "UPDATE urls SET is_active = false WHERE short_code = $1", code)
+		a.Forget(code)
+		wantTarget(t, a, code, "inactive")
+	}
+	many := make([]string, maxForgotten+1)
+	for i := range many {
+		many[i] = fmt.Sprint("m", i)
+	}
+	a.Forget(many...)
+	if n := len(a.past.forgotten); n > maxForgotten {
+		t.Errorf("%d codes are remembered, want at most %d", n, maxForgotten)
+	}
+	a.following(t)
+	eventually(t, "polls settle it", func() bool {
+		a.past.mu.RLock()
+		defer a.past.mu.RUnlock()
+		return len(a.past.forgotten) == 0 && a.past.forgotAll == 0
+	})
+}
+
+func TestGarbageInRedis(t *testing.T) {
+	t.Parallel()
+	pool, url := pgtest.Pool(t), redistest.Start(t).URL()
+	spy := spyOn(t, url)
+	a := replica(t, pool, url, Options{})
+	a.link(t, "one")
+	a.link(t, "two")
+	a.target(t, "one")
+	eventually(t, "it is in Redis", func() bool { return holdsLink(spy, "one") })
+	good := ""
+	for _, value := range spy.all() {
+		good = value
+	}
+	history, _, _ := a.past.now()
+	flipped := []byte(good)
+	flipped[len(flipped)/2] ^= 1
+	for i, value := range []string{
+		"x", "signpost1 0 0 0\n\x00", string(flipped), good[:len(good)-1], good /* of another code */, "signpost1 99999999999999999999 0 0\n",
+	} {
+		spy.restore(map[string]string{keyOf(history, "two"): value})
+		a.drop("two")
+		wantTarget(t, a, "two", "https://example.com/two")
+		eventually(t, "it is replaced", func() bool { return holdsLink(spy, "two") })
+		if n := a.shared("damaged") + a.shared("none"); n < float64(i+1) {
+			t.Errorf("value %d: %v were refused", i, n)
+		}
+	}
+}
+
+func FuzzDecodeShared(f *testing.F) {
+	f.Add(encodeShared(sharedLink{place: place{1, 2, 3}, savedLink: savedLink{code: "a", link: &Link{Status: 302, Target: "https://example.com/"}}}))
+	f.Add(encodeShared(sharedLink{savedLink: savedLink{code: "a"}}))
+	f.Fuzz(func(t *testing.T, body string) {
+		l, ok := decodeShared(body)
+		if !ok {
+			return
+		}
+		again, ok := decodeShared(encodeShared(l))
+		if !ok || again.code != l.code || again.place != l.place || (again.link == nil) != (l.link == nil) {
+			t.Errorf("got %+v, then %+v", l, again)
+		}
+	})
+}
+
+// With Postgres away, Redis serves what this process does not hold.
+func TestRedisWhilePostgresIsDown(t *testing.T) {
+	t.Parallel()
+	cluster := pgtest.Cluster(t)
+	pool, url := pgtest.Open(t, pgtest.Migrated(t, cluster)), redistest.Start(t).URL()
+	spy := spyOn(t, url)
+	clock := newClock()
+	a, b := replica(t, pool, url, Options{}), replica(t, pool, url, Options{Now: clock.now, StaleMax: time.Hour})
+	for _, code := range []string{"kept", "stopped", "later"} {
+		a.link(t, code)
+		a.target(t, code)
+		eventually(t, "it is in Redis", func() bool { return holdsLink(spy, code) })
+	}
+	old := spy.all()
+	a.exec(t, "UPDATE urls SET is_active = false WHERE short_code = 'stopped'")
+	b.becomes(t, "stopped", "inactive")
+	b.drop("stopped")
+	a.exec(t, "CHECKPOINT")
+	cluster.Kill()
+	spy.restore(old)
+	clock.add(10 * time.Minute)
+	wantTarget(t, b, "kept", "https://example.com/kept")
+	wantTarget(t, b, "stopped", "unavailable") // it is known to have changed since
+	wantTarget(t, b, "never seen", "unavailable")
+	clock.add(time.Hour)
+	wantTarget(t, b, "later", "unavailable") // past StaleMax
+	if err := cluster.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	history, _, _ := b.past.now()
+	eventually(t, "another history begins", func() bool { h, _, ok := b.past.now(); return ok && h != history })
+	b.drop("kept")
+	before := b.shared("used")
+	eventually(t, "it is back", func() bool { clock.add(time.Millisecond); return b.target(t, "kept") == "https://example.com/kept" })
+	if b.shared("used") != before {
+		t.Error("a link from before the restart of Postgres was used")
+	}
+}
+
+func TestRedisDown(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	a := replica(t, pgtest.Pool(t), server.URL(), Options{})
+	for _, code := range []string{"cached", "not1", "not2", "not3"} {
+		a.link(t, code)
+	}
+	a.target(t, "cached")
+	server.Kill()
+	wantTarget(t, a, "cached", "https://example.com/cached")
+	wantTarget(t, a, "not1", "https://example.com/not1")
+	eventually(t, "the breaker opens", func() bool { return !a.redis.Up() })
+	wantTarget(t, a, "not2", "https://example.com/not2")
+	a.exec(t, "UPDATE urls SET is_active = false WHERE short_code = 'cached'")
+	a.becomes(t, "cached", "inactive")
+	if err := server.Start(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the breaker closes", a.redis.Up)
+	wantTarget(t, a, "not3", "https://example.com/not3")
+}
+
+// TestADeactivatedLinkNeverComesBack changes links while their replicas look
+// them up, drop them, and Redis is flushed, killed and filled with what it held
+// at any time before. Once a replica has followed a change, it never again
+// tells what was before it.
+func TestADeactivatedLinkNeverComesBack(t *testing.T) {
+	t.Parallel()
+	const links = 12
+	pool, server := pgtest.Pool(t), redistest.Start(t)
+	spy := spyOn(t, server.URL())
+	replicas := []*bundle{replica(t, pool, server.URL(), Options{}), replica(t, pool, server.URL(), Options{Size: links / 2})}
+	for i := range links {
+		replicas[0].link(t, fmt.Sprint("link", i))
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	var all, changers sync.WaitGroup
+	for i := range links {
+		changers.Go(func() { flip(ctx, t, replicas, fmt.Sprint("link", i)) })
+	}
+	for range 2 { // lookups and drops at any moment
+		all.Go(func() {
+			for ctx.Err() == nil {
+				r, code := replicas[rand.N(len(replicas))], fmt.Sprint("link", rand.N(links))
+				r.target(t, code)
+				if rand.N(2) == 0 {
+					r.drop(code)
+				}
+			}
+		})
+	}
+	all.Go(func() { upset(ctx, t, server, spy) })
+	changers.Wait()
+	cancel()
+	all.Wait()
+	used, outdated := 0.0, 0.0
+	for _, r := range replicas {
+		used, outdated = used+r.shared("used"), outdated+r.shared("outdated")
+	}
+	t.Logf("%v answers of Redis were used, %v refused as outdated", used, outdated)
+	if used == 0 || outdated == 0 {
+		t.Error("the test does not show what it should")
+	}
+}
+
+// flip deactivates and activates a link, by SQL or as a replica would itself,
+// and looks whether every replica tells so for good.
+func flip(ctx context.Context, t *testing.T, replicas []*bundle, code string) {
+	t.Helper()
+	want := "https://example.com/" + code
+	for active := false; ctx.Err() == nil; active = !active {
+		if _, err := replicas[0].pool.Exec(context.Background(), "UPDATE urls SET is_active = $1 WHERE short_code = $2", active, code); err != nil {
+			t.Error(err)
+			return
+		}
+		now := map[bool]string{true: want, false: "inactive"}[active]
+		if r := replicas[rand.N(len(replicas))]; rand.N(2) == 0 {
+			r.Forget(code)
+			if got := r.target(t, code); got != now {
+				t.Errorf("%s leads to %s right after it was changed here, want %s", code, got, now)
+			}
+		}
+		for _, r := range replicas {
+			r.following(t)
+		}
+		for range 10 + rand.N(40) {
+			r := replicas[rand.N(len(replicas))]
+			if rand.N(2) == 0 {
+				r.drop(code)
+			}
+			if got := r.target(t, code); got != now {
+				t.Errorf("%s leads to %s, want %s", code, got, now)
+				return
+			}
+		}
+	}
+}
+
+// upset does to Redis what may happen to it.
+func upset(ctx context.Context, t *testing.T, server *redistest.Server, spy spy) {
+	t.Helper()
+	var past []map[string]string
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for i := 0; ctx.Err() == nil; i++ {
+		<-tick.C
+		switch {
+		case i%150 == 149:
+			server.Kill()
+			if err := server.Start(); err != nil {
+				t.Error(err)
+				return
+			}
+		case i%23 == 0:
+			spy.Do(ctx, spy.B().Flushall().Build())
+		case i%3 == 0 && len(past) > 0:
+			spy.restore(past[rand.N(len(past))])
+		default:
+			if values := spy.all(); len(values) > 0 {
+				past = append(past, values)
+			}
+		}
+	}
+}
+
+func TestPast(t *testing.T) {
+	t.Parallel()
+	seed := maphash.MakeSeed()
+	hash := func(code string) uint64 { return maphash.String(seed, code) }
+	name := func(s string) *string { return &s }
+	row := func(id int64, code *string) queries.PollLinkChangesRow {
+		return queries.PollLinkChangesRow{ID: id, Version: 10 * id, ShortCode: code}
+	}
+	var p past
+	if p.holds(hash("a"), place{}, true) || p.settled() {
+		t.Error("it tells something before it began")
+	}
+	p.reset("h", []queries.ListRecentChangesRow{
+		{ID: 5, Version: 50, ShortCode: name("x")}, {ID: 6, Version: 60, ShortCode: name("a")}, {ID: 8, Version: 80, ShortCode: name("b")},
+	}, hash)
+	p.reach(position{id: 8, anchor: 80, gaps: []gap{{low: 7, high: 7}}}, false, 0)
+	holds := func(code string, low, id, anchor int64, want bool) {
+		t.Helper()
+		if got := p.holds(hash(code), place{low, id, anchor}, false); got != want {
+			t.Errorf("%s read at %d (%d, %d): %v, want %v", code, low, id, anchor, got, want)
+		}
+	}
+	holds("c", 8, 8, 80, true)
+	holds("c", 5, 5, 50, true)
+	holds("c", 5, 5, 51, false) // another history
+	holds("c", 4, 5, 50, false) // before what is remembered
+	holds("c", 6, 7, 70, false) // a row that cannot be seen here
+	holds("c", 8, 9, 90, false) // beyond
+	if !p.holds(hash("c"), place{8, 9, 90}, true) {
+		t.Error("beyond does not count with ahead")
+	}
+	holds("c", 9, 8, 80, false) // nonsense
+	holds("a", 5, 5, 50, false) // changed at 6
+	holds("a", 6, 6, 60, true)
+	holds("b", 7, 8, 80, false) // 8 was not sure to be seen
+	if _, here, _ := p.now(); here.low != 6 {
+		t.Errorf("low is %d, want 6: there is a gap at 7", here.low)
+	}
+	p.learn([]queries.PollLinkChangesRow{row(7, name("c")), row(9, name("d")), row(0, nil), row(7, name("c"))}, hash)
+	holds("c", 6, 8, 80, false) // the gap was filled with it
+	p.reach(position{id: 9, anchor: 90}, false, 0)
+	holds("c", 7, 7, 70, true)
+	p.forget(hash("z"), 3)
+	holds("z", 9, 9, 90, false)
+	p.reach(position{id: 9, anchor: 90}, false, 4)
+	holds("z", 9, 9, 90, true)
+
+	p.reach(position{id: 9, anchor: 90, blurred: 100}, false, 5)
+	holds("z", 9, 9, 90, false)
+	p.reach(position{id: 10, anchor: 100}, false, 6)
+	holds("z", 9, 9, 90, false) // read while nobody knew what else had changed
+	holds("z", 10, 10, 100, true)
+	p.learn([]queries.PollLinkChangesRow{row(11, name("a")), row(12, nil)}, hash)
+	p.reach(position{id: 12, anchor: 120}, false, 7)
+	holds("z", 11, 11, 110, false) // everything may have changed at 12
+	holds("z", 12, 12, 120, true)
+	p.unknown()
+	holds("z", 12, 12, 120, false)
+}
+
+// What is remembered is bounded, and the bound costs trust, not memory.
+func TestPastIsBounded(t *testing.T) {
+	t.Parallel()
+	var p past
+	hash := func(code string) uint64 { return uint64(len(code)) }
+	p.reset("h", []queries.ListRecentChangesRow{{}}, hash)
+	code := "a"
+	for id := range int64(3 * maxPast) {
+		p.learn([]queries.PollLinkChangesRow{{ID: id + 1, Version: id, ShortCode: &code}}, hash)
+	}
+	p.reach(position{id: 3 * maxPast, anchor: 3*maxPast - 1}, false, 0)
+	if len(p.changes) > maxPast || len(p.latest) != 1 {
+		t.Errorf("%d changes of %d codes are remembered", len(p.changes), len(p.latest))
+	}
+	if p.holds(99, place{}, false) || !p.holds(99, p.here, false) {
+		t.Error("what was read before the oldest change must not hold, what was read now must")
+	}
+}

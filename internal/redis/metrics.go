@@ -1,0 +1,61 @@
+package redis
+
+import (
+	"errors"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/rueidis"
+)
+
+type metrics struct {
+	requests *prometheus.CounterVec
+	seconds  *prometheus.HistogramVec
+}
+
+func newMetrics(c *Client, r prometheus.Registerer) *metrics {
+	m := &metrics{
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "signpost_redis_requests_total",
+			Help: "Requests to Redis by operation (get, put, probe) and result: hit, miss, stored, outdated (something newer is there), done, " +
+				"error (Redis refused), timeout, failed (no connection), skipped (the breaker is open) or busy.",
+		}, []string{"op", "result"}),
+		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "signpost_redis_request_seconds", Help: "Time until Redis answered or was given up.",
+			Buckets: []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .5},
+		}, []string{"op"}),
+	}
+	if r != nil {
+		r.MustRegister(m.requests, m.seconds, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "signpost_redis_up", Help: "1 while Redis is used, 0 while it is not connected or the breaker is open.",
+		}, func() float64 {
+			if c.Up() {
+				return 1
+			}
+			return 0
+		}))
+	}
+	return m
+}
+
+// observe counts a request that took some time; of a good get the caller counts
+// what it found.
+func (m *metrics) observe(op string, err error, took time.Duration) {
+	m.seconds.WithLabelValues(op).Observe(took.Seconds())
+	switch {
+	case err != nil:
+		m.requests.WithLabelValues(op, fault(err)).Inc()
+	case op == "probe":
+		m.requests.WithLabelValues(op, "done").Inc()
+	}
+}
+
+func fault(err error) string {
+	if _, refused := rueidis.IsRedisErr(err); refused {
+		return "error"
+	}
+	if errors.Is(err, errTimeout) {
+		return "timeout"
+	}
+	return "failed"
+}

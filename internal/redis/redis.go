@@ -1,0 +1,303 @@
+// Package redis talks to the cache that all replicas share, so that it can
+// never hold a redirect up.
+//
+// [Client.Get] gives up after a few milliseconds whatever Redis does, and after
+// a few failures a circuit breaker opens: then it answers at once that it does
+// not know. Only a probe in the background closes the breaker again, never a
+// request. What is stored is nobody's only copy: every failure is a miss.
+//
+// The package knows keys and values and that one value may be newer than
+// another; what they mean is the affair of who uses it.
+package redis
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/rueidis"
+	"github.com/sony/gobreaker/v2"
+)
+
+const (
+	// maxGets bounds how many questions are under way. Those that Redis leaves
+	// open keep their place until the connection ends.
+	maxGets = 256
+	// putTimeout bounds a batch of writes, which nobody waits for.
+	putTimeout = 500 * time.Millisecond
+	// probeEvery is how often the background sees whether Redis is there.
+	probeEvery  = time.Second
+	dialTimeout = time.Second
+	// connTimeout ends a connection that leaves a question open.
+	connTimeout = time.Second
+	// closeWait bounds what a hanging Redis costs at the end.
+	closeWait = time.Second
+
+	// maxFailures in a row, or half of at least minRequests within tripWindow,
+	// open the breaker.
+	maxFailures = 5
+	minRequests = 20
+	tripWindow  = 10 * time.Second
+)
+
+var errTimeout = errors.New("redis did not answer in time")
+
+// Options of a [Client]. URL is required; zero values elsewhere mean the
+// defaults named.
+type Options struct {
+	// URL is where Redis is: redis://, rediss:// or unix://, with user, password
+	// and number of the database. More nodes of a cluster as addr=host:port in
+	// its query.
+	URL string
+	// Timeout is how long a question may take (5 ms).
+	Timeout time.Duration
+	// Log gets what an operator should know (slog.Default).
+	Log *slog.Logger
+	// Registerer gets the metrics; nil: they are not registered.
+	Registerer prometheus.Registerer
+}
+
+// A Client asks and tells Redis. All methods may be called concurrently.
+type Client struct {
+	options rueidis.ClientOption
+	timeout time.Duration
+	log     *slog.Logger
+	metrics *metrics
+
+	conn    atomic.Pointer[rueidis.Client] // nil until Redis was there once
+	breaker *gobreaker.TwoStepCircuitBreaker[struct{}]
+	gets    chan struct{} // questions under way
+}
+
+// CheckURL reports what is wrong with an address, without repeating it.
+func CheckURL(url string) error {
+	_, err := parse(url)
+	return err
+}
+
+func parse(url string) (rueidis.ClientOption, error) {
+	options, err := rueidis.ParseURL(url)
+	if err != nil || options.InitAddress[0] == "" {
+		return options, errors.New("not a redis://, rediss:// or unix:// address") // the cause may repeat a password
+	}
+	return options, nil
+}
+
+// New makes a client. It is of use while [Client.Run] runs.
+func New(o Options) (*Client, error) {
+	options, err := parse(o.URL)
+	if err != nil {
+		return nil, fmt.Errorf("open redis: %w", err)
+	}
+	options.Dialer.Timeout = dialTimeout
+	options.ConnWriteTimeout = connTimeout
+	options.DisableRetry = true     // a failure is a miss
+	options.AlwaysPipelining = true // a question that is given up must not cost the connection
+	// The cache in the process already is what client-side caching would be, and
+	// learns of changes from Postgres. A second copy of each link would only add
+	// another way to be wrong.
+	options.DisableCache = true
+	options.PipelineMultiplex = 1 // two connections
+	options.ReadBufferEachConn, options.WriteBufferEachConn = 64<<10, 64<<10
+	if options.ClientName == "" {
+		options.ClientName = "signpost"
+	}
+	if o.Log == nil {
+		o.Log = slog.Default()
+	}
+	if o.Timeout == 0 {
+		o.Timeout = 5 * time.Millisecond
+	}
+	c := &Client{options: options, timeout: o.Timeout, log: o.Log, gets: make(chan struct{}, maxGets)}
+	c.breaker = gobreaker.NewTwoStepCircuitBreaker[struct{}](gobreaker.Settings{
+		Name: "redis", MaxRequests: 1, Interval: tripWindow, Timeout: probeEvery / 2,
+		ReadyToTrip: tripped, OnStateChange: c.report,
+	})
+	c.metrics = newMetrics(c, o.Registerer)
+	return c, nil
+}
+
+func tripped(n gobreaker.Counts) bool {
+	return n.ConsecutiveFailures >= maxFailures || n.Requests >= minRequests && 2*n.TotalFailures >= n.Requests
+}
+
+// report logs when Redis is given up and when it is used again.
+func (c *Client) report(_ string, from, to gobreaker.State) {
+	switch {
+	case from == gobreaker.StateClosed:
+		c.log.Warn("redis does not answer; links come from postgres alone until it does")
+	case to == gobreaker.StateClosed:
+		c.log.Info("redis answers again")
+	}
+}
+
+// Up reports whether Redis is being used.
+func (c *Client) Up() bool {
+	return c.conn.Load() != nil && c.breaker.State() == gobreaker.StateClosed
+}
+
+// Run connects, and sees in the background whether Redis is there, until ctx
+// ends; it then closes the connections and returns nil. Call it once.
+func (c *Client) Run(ctx context.Context) error {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	failing := false
+	for {
+		select {
+		case <-ctx.Done():
+			c.close()
+			return nil
+		case <-timer.C:
+		}
+		if c.conn.Load() != nil {
+			c.probe(ctx)
+		} else if err := c.connect(); err != nil && !failing {
+			failing = true
+			c.log.WarnContext(ctx, "redis cannot be reached; links come from postgres alone until it can",
+				slog.Any("error", err))
+		}
+		timer.Reset(probeEvery)
+	}
+}
+
+func (c *Client) connect() error {
+	conn, err := rueidis.NewClient(c.options)
+	if err != nil {
+		return fmt.Errorf("connect to redis: %w", err)
+	}
+	c.conn.Store(&conn)
+	c.log.Info("redis is used as the shared cache")
+	return nil
+}
+
+// close ends the connections, and with them what is under way.
+func (c *Client) close() {
+	conn := c.conn.Swap(nil)
+	if conn == nil {
+		return
+	}
+	done := make(chan struct{})
+	go func() { (*conn).Close(); close(done) }()
+	timer := time.NewTimer(closeWait)
+	defer timer.Stop()
+	select {
+	case <-done:
+	case <-timer.C: // it waits for answers that do not come
+	}
+}
+
+// probe asks a question whose answer does not matter. It is the only one that
+// is let through while the breaker is half open.
+func (c *Client) probe(ctx context.Context) {
+	done, err := c.breaker.Allow()
+	if err != nil {
+		return // it was opened a moment ago
+	}
+	began := time.Now()
+	_, _, err = c.ask(ctx, "signpost:probe")
+	done(err)
+	c.metrics.observe("probe", err, time.Since(began))
+}
+
+// A Found is what Redis answered.
+type Found struct {
+	Value string // empty if the key has none
+	// Now is the time of Redis's clock when it answered.
+	Now time.Time
+}
+
+// Get asks for the value of a key. It waits for Timeout at most. ok is false
+// when Redis cannot be asked or did not answer.
+func (c *Client) Get(ctx context.Context, key string) (found Found, ok bool) {
+	if !c.Up() {
+		c.metrics.requests.WithLabelValues("get", "skipped").Inc()
+		return Found{}, false
+	}
+	done, err := c.breaker.Allow()
+	if err != nil {
+		c.metrics.requests.WithLabelValues("get", "skipped").Inc()
+		return Found{}, false
+	}
+	began := time.Now()
+	found, busy, err := c.ask(ctx, key)
+	if busy {
+		done(nil)
+		c.metrics.requests.WithLabelValues("get", "busy").Inc()
+		return Found{}, false
+	}
+	done(err)
+	c.metrics.observe("get", err, time.Since(began))
+	if err != nil {
+		return Found{}, false
+	}
+	c.metrics.requests.WithLabelValues("get", hitOrMiss(found.Value)).Inc()
+	return found, true
+}
+
+func hitOrMiss(value string) string {
+	if value == "" {
+		return "miss"
+	}
+	return "hit"
+}
+
+// ask gives up in time whatever the library waits for: an answer, a place in
+// its queue, or a connection.
+func (c *Client) ask(ctx context.Context, key string) (found Found, busy bool, err error) {
+	select {
+	case c.gets <- struct{}{}:
+	default:
+		return Found{}, true, nil
+	}
+	conn := c.conn.Load()
+	if conn == nil {
+		<-c.gets
+		return Found{}, true, nil
+	}
+	type answer struct {
+		found Found
+		err   error
+	}
+	answered := make(chan answer, 1)
+	go func() {
+		defer func() { <-c.gets }() // it ends with the connection at the latest
+		found, err := get(context.WithoutCancel(ctx), *conn, key)
+		answered <- answer{found, err}
+	}()
+	timer := time.NewTimer(c.timeout)
+	defer timer.Stop()
+	select {
+	case a := <-answered:
+		return a.found, false, a.err
+	case <-timer.C:
+		return Found{}, false, errTimeout
+	}
+}
+
+// getScript reads a value together with the clock. What is under the key but no
+// string is none of ours.
+var getScript = rueidis.NewLuaScript(`
+local now = redis.call('TIME')
+local value = redis.pcall('GET', KEYS[1])
+if type(value) ~= 'string' then value = '' end
+return {now[1] * 1000 + math.floor(now[2] / 1000), value}`)
+
+func get(ctx context.Context, conn rueidis.Client, key string) (Found, error) {
+	reply, err := getScript.Exec(ctx, conn, []string{key}, nil).ToArray()
+	if err != nil {
+		return Found{}, err
+	}
+	if len(reply) != 2 {
+		return Found{}, fmt.Errorf("redis answered %d values, want 2", len(reply))
+	}
+	now, err := reply[0].AsInt64()
+	if err != nil {
+		return Found{}, err
+	}
+	value, err := reply[1].ToString()
+	return Found{Value: value, Now: time.UnixMilli(now)}, err
+}

@@ -1,0 +1,328 @@
+package redis
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/signpost/signpost/internal/redistest"
+)
+
+// run makes a client and runs it until the test ends.
+func run(t *testing.T, o Options) *Client {
+	t.Helper()
+	if o.Timeout == 0 {
+		o.Timeout = 5 * time.Second // the machine may be busy
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	o.Registerer = prometheus.NewRegistry()
+	c, err := New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var all sync.WaitGroup
+	all.Go(func() {
+		if err := c.Run(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(func() { cancel(); all.Wait() })
+	return c
+}
+
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(30 * time.Second)
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited too long until: %s", what)
+		}
+		<-tick.C
+	}
+}
+
+func (c *Client) result(op, result string) float64 {
+	return testutil.ToFloat64(c.metrics.requests.WithLabelValues(op, result))
+}
+
+// body is what a key holds; "none" if nothing.
+func (c *Client) body(t *testing.T, key string) string {
+	t.Helper()
+	found, ok := c.Get(t.Context(), key)
+	if !ok {
+		t.Fatal("no answer")
+	}
+	if found.Value == "" {
+		return "none"
+	}
+	body, _, ok := Body(found.Value)
+	if !ok {
+		return "garbage"
+	}
+	return body
+}
+
+func TestPutNeverReplacesWhatIsNewer(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	c := run(t, Options{URL: server.URL()})
+	eventually(t, "connected", c.Up)
+	link := func(position, subject, version int64) Put {
+		return Put{Body: fmt.Sprintf("%d/%d/%d", position, subject, version), Position: position, Subject: subject, Version: version, Keep: time.Hour}
+	}
+	mark := func(position int64) Put { return Put{Position: position, Mark: true, Keep: time.Hour} }
+	for name, test := range map[string]struct {
+		puts []Put
+		want string
+	}{
+		"first":                             {[]Put{link(5, 1, 1)}, "5/1/1"},
+		"read later":                        {[]Put{link(5, 1, 1), link(6, 1, 1)}, "6/1/1"},
+		"read earlier":                      {[]Put{link(5, 1, 1), link(4, 1, 1)}, "5/1/1"},
+		"newer version":                     {[]Put{link(5, 1, 1), link(5, 1, 2)}, "5/1/2"},
+		"older version, at the same place":  {[]Put{link(5, 1, 2), link(5, 1, 1)}, "5/1/2"},
+		"older version, read later":         {[]Put{link(5, 1, 2), link(6, 1, 1)}, "5/1/2"},
+		"another link, read later":          {[]Put{link(5, 1, 9), link(6, 2, 3)}, "6/2/3"},
+		"marked":                            {[]Put{link(5, 1, 1), mark(6)}, ""},
+		"marked, and a late fill":           {[]Put{link(5, 1, 1), mark(6), link(5, 1, 1)}, ""},
+		"marked, and a fill since":          {[]Put{link(5, 1, 1), mark(6), link(6, 1, 2)}, "6/1/2"},
+		"a mark that came too late":         {[]Put{link(6, 1, 2), mark(6)}, "6/1/2"},
+		"a mark of an earlier change":       {[]Put{mark(7), mark(6), link(6, 1, 1)}, ""},
+		"more than a double holds exactly?": {[]Put{link(1<<53-2, 1, 1), link(1<<53-1, 1, 1)}, fmt.Sprintf("%d/1/1", int64(1<<53-1))},
+	} {
+		for i := range test.puts {
+			test.puts[i].Key = name
+			c.Put(t.Context(), test.puts[i:i+1])
+		}
+		if got := c.body(t, name); got != test.want {
+			t.Errorf("%s: got %q, want %q", name, got, test.want)
+		}
+	}
+	if ttl, err := server.Do("PTTL", "first"); err != nil || ttl == ":-1" {
+		t.Errorf("PTTL is %s, %v: it stays for ever", ttl, err)
+	}
+}
+
+func TestUntil(t *testing.T) {
+	t.Parallel()
+	c := run(t, Options{URL: redistest.Start(t).URL()})
+	eventually(t, "connected", c.Up)
+	found, _ := c.Get(t.Context(), "any")
+	if since := time.Since(found.Now).Abs(); since > time.Minute {
+		t.Errorf("the clock of Redis is off by %s", since)
+	}
+	c.Put(t.Context(), []Put{
+		{Key: "past", Body: "x", Keep: time.Hour, Until: found.Now},
+		{Key: "brief", Body: "x", Keep: time.Hour, Until: found.Now.Add(time.Second)},
+		{Key: "marked", Mark: true, Position: 5, Keep: time.Hour},
+	})
+	c.Put(t.Context(), []Put{{Key: "marked", Body: "x", Position: 5, Keep: time.Hour, Until: found.Now.Add(time.Minute)}})
+	if got := c.body(t, "past"); got != "none" {
+		t.Errorf("got %q: it was stored after its end", got)
+	}
+	eventually(t, "it has gone", func() bool { return c.body(t, "brief") == "none" })
+	c.Put(t.Context(), []Put{{Key: "marked", Body: "late fill", Position: 4, Keep: time.Hour}})
+	if got := c.body(t, "marked"); got != "x" {
+		t.Errorf("got %q, want x: what is brief took the mark away", got)
+	}
+	conn := *c.conn.Load()
+	ttl, err := conn.Do(t.Context(), conn.B().Pttl().Key("marked").Build()).AsInt64()
+	if err != nil || ttl < (59*time.Minute).Milliseconds() {
+		t.Errorf("the mark stays for %d ms, %v; want an hour", ttl, err)
+	}
+}
+
+func TestGarbageIsReplaced(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	c := run(t, Options{URL: server.URL()})
+	eventually(t, "connected", c.Up)
+	for i, command := range [][]string{
+		{"LPUSH", "k0", "x"}, {"SET", "k1", "x"}, {"SET", "k2", "signpost1"}, {"SET", "k3", "signpost9_1_2_3"}, {"HSET", "k4", "a", "b"},
+	} {
+		if _, err := server.Do(command...); err != nil {
+			t.Fatal(err)
+		}
+		key := fmt.Sprint("k", i)
+		if got := c.body(t, key); got != "garbage" && got != "none" {
+			t.Errorf("%v: got %q", command, got)
+		}
+		c.Put(t.Context(), []Put{{Key: key, Body: "good", Keep: time.Hour}})
+		if got := c.body(t, key); got != "good" {
+			t.Errorf("%v: got %q after a put", command, got)
+		}
+	}
+	if _, err := server.Do("SCRIPT", "FLUSH"); err != nil {
+		t.Fatal(err)
+	}
+	if got := c.body(t, "k1"); got != "good" {
+		t.Errorf("got %q without the scripts", got)
+	}
+}
+
+// A Redis that is slow costs a few misses a few milliseconds, then nothing.
+func TestSlowRedis(t *testing.T) {
+	t.Parallel()
+	proxy := redistest.NewProxy(t, redistest.Start(t))
+	c := run(t, Options{URL: proxy.URL(), Timeout: 200 * time.Millisecond})
+	eventually(t, "connected", c.Up)
+	proxy.Delay(time.Second)
+	asked := 0
+	eventually(t, "the breaker opens", func() bool {
+		began := time.Now()
+		if _, ok := c.Get(t.Context(), "any"); ok {
+			t.Error("got an answer")
+		}
+		asked++
+		t.Logf("gave up after %s", time.Since(began))
+		return !c.Up()
+	})
+	if asked > maxFailures+1 {
+		t.Errorf("%d lookups waited, want %d", asked, maxFailures)
+	}
+	before := testutil.CollectAndCount(c.metrics.seconds)
+	for range 1000 { // would take minutes if any of them waited
+		if _, ok := c.Get(t.Context(), "any"); ok {
+			t.Fatal("got an answer while the breaker is open")
+		}
+	}
+	if n := c.result("get", "skipped"); n < 1000 && before >= 0 {
+		t.Errorf("%v were skipped, want 1000", n)
+	}
+	c.Put(t.Context(), []Put{{Key: "any", Keep: time.Hour}})
+	if n := c.result("put", "skipped"); n != 1 {
+		t.Errorf("%v puts were skipped, want 1", n)
+	}
+	proxy.Delay(0)
+	eventually(t, "the breaker closes without a request", c.Up)
+	eventually(t, "it is asked again", func() bool { _, ok := c.Get(t.Context(), "any"); return ok })
+}
+
+func TestRedisKilledPausedAndRestarted(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	c := run(t, Options{URL: server.URL(), Timeout: 500 * time.Millisecond})
+	eventually(t, "connected", c.Up)
+	c.Put(t.Context(), []Put{{Key: "k", Body: "x", Keep: time.Hour}})
+	for name, fault := range map[string]struct{ breakIt, mendIt func() error }{
+		"killed": {func() error { server.Kill(); return nil }, server.Start},
+		"paused": {server.Pause, server.Resume},
+	} {
+		if err := fault.breakIt(); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, name+": noticed, although nobody asks", func() bool { return !c.Up() })
+		if _, ok := c.Get(t.Context(), "k"); ok {
+			t.Errorf("%s: got an answer", name)
+		}
+		if err := fault.mendIt(); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, name+": used again", func() bool { _, ok := c.Get(t.Context(), "k"); return ok })
+	}
+	c.Put(t.Context(), []Put{{Key: "k", Body: "again", Keep: time.Hour}})
+	if got := c.body(t, "k"); got != "again" {
+		t.Errorf("got %q", got)
+	}
+}
+
+// A flood of questions to a Redis that hangs stays bounded.
+func TestQuestionsAreBounded(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	c := run(t, Options{URL: server.URL(), Timeout: time.Second})
+	eventually(t, "connected", c.Up)
+	if err := server.Pause(); err != nil {
+		t.Fatal(err)
+	}
+	var all sync.WaitGroup
+	for range 2 * maxGets {
+		all.Go(func() { c.Get(context.Background(), "any") })
+	}
+	all.Wait()
+	if n := len(c.gets); n > maxGets {
+		t.Errorf("%d questions are under way, want at most %d", n, maxGets)
+	}
+	if c.result("get", "busy") == 0 {
+		t.Error("none was refused")
+	}
+	if err := server.Resume(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "nothing is left under way", func() bool { return len(c.gets) == 0 })
+}
+
+// A full Redis refuses to store and is read all the same.
+func TestFullRedis(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t, "--maxmemory-policy", "noeviction")
+	c := run(t, Options{URL: server.URL()})
+	eventually(t, "connected", c.Up)
+	c.Put(t.Context(), []Put{{Key: "k", Body: "x", Keep: time.Hour}})
+	if _, err := server.Do("CONFIG", "SET", "maxmemory", "1"); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 2 * minRequests {
+		c.Put(t.Context(), []Put{{Key: "k", Body: fmt.Sprint("more", i), Keep: time.Hour}})
+	}
+	if n := c.result("put", "error"); n != 2*minRequests {
+		t.Errorf("%v puts were refused, want %d", n, 2*minRequests)
+	}
+	if got := c.body(t, "k"); got != "x" {
+		t.Errorf("got %q", got)
+	}
+	if !c.Up() {
+		t.Error("the breaker opened: what is there cannot be read any more")
+	}
+}
+
+func TestWrongPassword(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t, "--requirepass", "right")
+	var log bytes.Buffer
+	var mu sync.Mutex
+	c := run(t, Options{
+		URL: strings.Replace(server.URL(), "unix://", "unix://:wrongsecret@", 1),
+		Log: slog.New(slog.NewTextHandler(writer(func(b []byte) (int, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			return log.Write(b)
+		}), nil)),
+	})
+	logged := func() string { mu.Lock(); defer mu.Unlock(); return log.String() }
+	eventually(t, "it is logged", func() bool { return strings.Contains(logged(), "WRONGPASS") })
+	if _, ok := c.Get(t.Context(), "any"); ok || c.Up() {
+		t.Error("it is taken for usable")
+	}
+	if strings.Contains(logged(), "wrongsecret") {
+		t.Error("the password is in the log")
+	}
+	good := run(t, Options{URL: strings.Replace(server.URL(), "unix://", "unix://:right@", 1)})
+	eventually(t, "the right one works", good.Up)
+}
+
+func TestNewRefusesForeignAddresses(t *testing.T) {
+	t.Parallel()
+	for _, url := range []string{"", "http://x:topsecret@h", "redis://:topsecret@h/notanumber", "redis://%zz"} {
+		_, err := New(Options{URL: url})
+		if err == nil || strings.Contains(err.Error(), "topsecret") {
+			t.Errorf("%s: error is %v", url, err)
+		}
+	}
+}
+
+type writer func([]byte) (int, error)
+
+func (w writer) Write(b []byte) (int, error) { return w(b) }

@@ -1,0 +1,254 @@
+// Package redistest runs private Redis servers that a test may kill, pause and
+// restart, and a proxy that makes one slow.
+//
+// It needs the redis-server binary, which tools/setup.sh test installs.
+package redistest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+const startTimeout = 30 * time.Second
+
+// A Server is a private Redis on a Unix socket. It keeps nothing on disk unless
+// its arguments say so.
+type Server struct {
+	dir  string
+	args []string
+
+	mu    sync.Mutex
+	cmd   *exec.Cmd     // nil while it does not run
+	ended chan struct{} // closed when it has ended
+}
+
+// Start runs a server of the test's own until the test ends. args are added to
+// those of redis-server, such as "--maxmemory", "2mb".
+func Start(tb testing.TB, args ...string) *Server {
+	tb.Helper()
+	s, err := Run(args...)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			tb.Error(err)
+		}
+	})
+	return s
+}
+
+// Run is Start without a test; the caller closes the server.
+func Run(args ...string) (*Server, error) {
+	// Not the test's own folder: its name may be too long for a socket.
+	dir, err := os.MkdirTemp("", "signpost-redis-")
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{dir: dir, args: args}
+	if err := s.Start(); err != nil {
+		return nil, errors.Join(err, os.RemoveAll(dir))
+	}
+	return s, nil
+}
+
+// Socket is the path of the server's socket.
+func (s *Server) Socket() string { return filepath.Join(s.dir, "redis.sock") }
+
+// URL is the server's address.
+func (s *Server) URL() string { return "unix://" + s.Socket() }
+
+// Start starts the server again after Kill and waits until it answers.
+func (s *Server) Start() error {
+	args := append([]string{
+		"--port", "0", "--unixsocket", s.Socket(), "--dir", s.dir, "--save", "", "--appendonly", "no",
+		"--loglevel", "warning", "--logfile", filepath.Join(s.dir, "log"),
+	}, s.args...)
+	cmd := exec.Command("redis-server", args...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	started, ended := make(chan error, 1), make(chan struct{})
+	go func() {
+		// The signal follows the thread, which must not end before the server.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		defer close(ended)
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			_ = cmd.Wait() // it is killed
+		}
+	}()
+	if err := <-started; err != nil {
+		return fmt.Errorf("start redis-server (tools/setup.sh test installs it): %w", err)
+	}
+	s.mu.Lock()
+	s.cmd, s.ended = cmd, ended
+	s.mu.Unlock()
+	return s.await(ended)
+}
+
+func (s *Server) await(ended <-chan struct{}) error {
+	deadline := time.Now().Add(startTimeout)
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if _, err := s.Do("TIME"); err == nil || strings.Contains(err.Error(), "NOAUTH") {
+			return nil
+		} else if time.Now().After(deadline) {
+			return fmt.Errorf("redis-server does not answer: %w", err)
+		}
+		select {
+		case <-ended:
+			log, _ := os.ReadFile(filepath.Join(s.dir, "log"))
+			return fmt.Errorf("redis-server ended: %s", log)
+		case <-tick.C:
+		}
+	}
+}
+
+// Do sends an inline command, whose words must hold no spaces, and returns the
+// first line of the answer. An error of the server is an error.
+func (s *Server) Do(words ...string) (string, error) {
+	conn, err := net.Dial("unix", s.Socket())
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close() //nolint:errcheck // read and written
+	if err := conn.SetDeadline(time.Now().Add(startTimeout)); err != nil {
+		return "", err
+	}
+	if _, err := fmt.Fprint(conn, strings.Join(words, " ")+"\r\n"); err != nil {
+		return "", err
+	}
+	buffer := make([]byte, 64<<10)
+	n, err := conn.Read(buffer)
+	if err != nil {
+		return "", err
+	}
+	line, _, _ := strings.Cut(string(buffer[:n]), "\r\n")
+	if text, refused := strings.CutPrefix(line, "-"); refused {
+		return "", errors.New(text)
+	}
+	return line, nil
+}
+
+// Kill ends the server at once (SIGKILL) and waits until it is gone.
+func (s *Server) Kill() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.cmd == nil {
+		return
+	}
+	_ = s.cmd.Process.Kill() // it may have ended
+	<-s.ended
+	s.cmd = nil
+	_ = os.Remove(s.Socket())
+}
+
+// Pause stops the server without closing its connections, until Resume.
+func (s *Server) Pause() error { return s.cmd.Process.Signal(syscall.SIGSTOP) }
+
+// Resume continues a paused server.
+func (s *Server) Resume() error { return s.cmd.Process.Signal(syscall.SIGCONT) }
+
+// Close kills the server and removes its files.
+func (s *Server) Close() error {
+	s.Kill()
+	return os.RemoveAll(s.dir)
+}
+
+// A Proxy forwards TCP connections to a server, after a delay.
+type Proxy struct {
+	listener net.Listener
+	server   *Server
+	mu       sync.Mutex
+	delay    time.Duration
+	conns    []net.Conn
+	all      sync.WaitGroup
+}
+
+// NewProxy returns a proxy that runs until the test ends.
+func NewProxy(tb testing.TB, s *Server) *Proxy {
+	tb.Helper()
+	listener, err := new(net.ListenConfig).Listen(context.Background(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	p := &Proxy{listener: listener, server: s}
+	p.all.Go(p.accept)
+	tb.Cleanup(func() {
+		_ = listener.Close() // ends accept
+		p.Cut()
+		p.all.Wait()
+	})
+	return p
+}
+
+// URL is the address of the server through the proxy.
+func (p *Proxy) URL() string { return "redis://" + p.listener.Addr().String() }
+
+// Delay makes the proxy hold everything back for so long from now on.
+func (p *Proxy) Delay(d time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.delay = d
+}
+
+// Cut closes all connections; new ones work.
+func (p *Proxy) Cut() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, conn := range p.conns {
+		_ = conn.Close() // the other side may have done so
+	}
+	p.conns = nil
+}
+
+func (p *Proxy) accept() {
+	for {
+		client, err := p.listener.Accept()
+		if err != nil {
+			return
+		}
+		server, err := net.Dial("unix", p.server.Socket())
+		if err != nil {
+			_ = client.Close() // as a server that is not there
+			continue
+		}
+		p.mu.Lock()
+		p.conns = append(p.conns, client, server)
+		p.mu.Unlock()
+		p.all.Go(func() { p.forward(client, server) })
+		p.all.Go(func() { p.forward(server, client) })
+	}
+}
+
+func (p *Proxy) forward(to, from net.Conn) {
+	defer to.Close() //nolint:errcheck // ends the other direction
+	buffer := make([]byte, 32<<10)
+	for {
+		n, err := from.Read(buffer)
+		if err != nil {
+			return
+		}
+		p.mu.Lock()
+		delay := p.delay
+		p.mu.Unlock()
+		timer := time.NewTimer(delay)
+		<-timer.C
+		if _, err := to.Write(buffer[:n]); err != nil {
+			return
+		}
+	}
+}
