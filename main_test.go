@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"io"
 	"os"
 	"strings"
 	"testing"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/signpost/signpost/internal/config"
 	"github.com/signpost/signpost/internal/pgtest"
+	"github.com/signpost/signpost/internal/postgres"
 )
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
@@ -46,6 +48,9 @@ func TestCommands(t *testing.T) {
 		{"wrong queue", []string{"worker", "--queues", "clocks=2"}, []string{"DATABASE_URL=postgres://localhost:1/x", "ADMIN_ADDR=127.0.0.1:0"}, 1, "", "--queues"},
 		{"health of nothing", []string{"healthcheck", "--url", "http://127.0.0.1:1/health"}, nil, 1, "", "ask for health"},
 		{"token without a name", []string{"token", "create", "--role", "admin"}, nil, 1, "", `required flag(s) "name" not set`},
+		{"restore of no month", []string{"events", "restore", "March"}, nil, 1, "", `"March" must be a month such as 2025-03`},
+		{"restore from nowhere", []string{"events", "restore", "2025-03"}, []string{"DATABASE_URL=postgres://127.0.0.1:1/x", "EVENTS_ARCHIVE=none"}, 1, "", "there is no archive"},
+		{"retention without an archive", []string{"worker"}, []string{"DATABASE_URL=postgres://127.0.0.1:1/x", "EVENTS_RETENTION_MONTHS=12"}, 1, "", "with EVENTS_ARCHIVE set"},
 		{"unreachable database", []string{"token", "list"}, []string{"DATABASE_URL=postgres://127.0.0.1:1/x"}, 1, "", "the database cannot be reached"},
 		{"spool that is not there", []string{"spool", "ship", "/nonexistent"}, []string{"DATABASE_URL=postgres://127.0.0.1:1/x"}, 1, "", "database cannot be reached"},
 	}
@@ -136,6 +141,55 @@ func TestBatches(t *testing.T) {
 		(SELECT count(*) FROM click_batches WHERE id = 'failed-2' AND payload IS NULL)`).Scan(&queued, &dropped)
 	if err != nil || queued != 1 || dropped != 1 {
 		t.Errorf("%d queued, %d dropped, want 1 and 1 (%v)", queued, dropped, err)
+	}
+}
+
+// A worker retires a month of an archive folder, and the commands show it and
+// bring it back.
+func TestEvents(t *testing.T) {
+	t.Parallel()
+	url, dir := pgtest.URL(t), t.TempDir()
+	environ := []string{
+		"DATABASE_URL=" + url, "ADMIN_ADDR=127.0.0.1:0", "EVENTS_RETENTION_MONTHS=1", "EVENTS_ARCHIVE=" + dir, "LOG_LEVEL=error",
+	}
+	month := postgres.MonthOf(time.Now()).AddDate(0, -2, 0)
+	pool := pgtest.Open(t, url)
+	if err := postgres.EnsurePartitions(t.Context(), pool, []time.Time{month}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := pool.Exec(t.Context(), "INSERT INTO events (occurred_at, event_type) SELECT $1, 'clicked' FROM generate_series(1, 7)", month); err != nil {
+		t.Fatal(err)
+	}
+	text := month.Format("2006-01")
+	if _, out, _ := command(t, environ, "events", "list"); !strings.Contains(out, text+"  -     in the database") {
+		t.Errorf("list before:\n%s", out)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	worker := make(chan int, 1)
+	go func() { worker <- run(ctx, []string{"worker"}, environ, io.Discard, io.Discard) }()
+	listed := func() bool {
+		_, out, _ := command(t, environ, "events", "list")
+		return strings.Contains(out, text+"  1     archived")
+	}
+	for deadline := time.Now().Add(30 * time.Second); !listed(); <-time.After(50 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the month was not retired")
+		}
+	}
+	stop()
+	if code := <-worker; code != 0 {
+		t.Errorf("the worker ended with %d", code)
+	}
+	if _, out, _ := command(t, environ, "events", "list", "--from", dir); !strings.Contains(out, text+"  1     archived  7 ") {
+		t.Errorf("list of the archive:\n%s", out)
+	}
+	code, out, stderr := command(t, environ, "events", "restore", text)
+	if want := "restored " + text + ": 7 rows of 1 parts, for 30 days\n"; code != 0 || out != want {
+		t.Errorf("restore: %q %s, want %q", out, stderr, want)
+	}
+	var rows int
+	if err := pool.QueryRow(t.Context(), "SELECT count(*) FROM events").Scan(&rows); err != nil || rows != 7 {
+		t.Errorf("%d events after the restore, want 7 (%v)", rows, err)
 	}
 }
 

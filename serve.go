@@ -317,9 +317,13 @@ func (p *process) addWorker(ctx context.Context, queues string) error {
 	if err != nil {
 		return fmt.Errorf("PUBLIC_URL: %w", err)
 	}
+	retention, err := retention(p.cfg)
+	if err != nil {
+		return err
+	}
 	w, err := worker.New(worker.Options{
 		Pool: p.pool, Queues: chosen, OwnHosts: []string{public.Host}, Registry: p.registry, Log: p.log,
-		LedgerKeep: p.cfg.ClickLedgerKeep,
+		LedgerKeep: p.cfg.ClickLedgerKeep, ImportKeep: p.cfg.ImportKeep, Retention: retention,
 	})
 	if err != nil {
 		return err

@@ -9,6 +9,22 @@ import (
 	"time"
 )
 
+type EventPart struct {
+	Month      time.Time
+	Part       int32
+	State      string
+	TableName  string
+	Archive    *string
+	File       *string
+	Rows       *int64
+	Bytes      *int64
+	Sha256     *string
+	DetachedAt time.Time
+	ArchivedAt *time.Time
+	VerifiedAt *time.Time
+	DroppedAt  *time.Time
+}
+
 type Import struct {
 	ID            int64
 	Kind          string

@@ -24,6 +24,13 @@ type metrics struct {
 	oldestPending   prometheus.Gauge
 	batchesFailed   prometheus.Gauge
 	clicksFailed    prometheus.Gauge
+	partitions      prometheus.Gauge
+	monthsAhead     prometheus.Gauge
+	monthsRetired   prometheus.Gauge
+	rowsRetired     prometheus.Gauge
+	partsOpen       prometheus.Gauge
+	oldestPart      prometheus.Gauge
+	retireFailures  prometheus.Counter
 	clicksIngested  prometheus.Counter
 	clicksRejected  *prometheus.CounterVec
 	importRows      *prometheus.CounterVec
@@ -63,6 +70,13 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 		oldestPending:  gauge("signpost_clicks_pending_oldest_seconds", "Age of the oldest click in a batch that is not ingested."),
 		batchesFailed:  gauge("signpost_click_batches_failed", "Click batches that cannot be ingested as they are and wait for an operator."),
 		clicksFailed:   gauge("signpost_clicks_failed", "Clicks in batches that wait for an operator."),
+		partitions:     gauge("signpost_events_partitions", "Months of events that are in the database."),
+		monthsAhead:    gauge("signpost_events_partition_months_ahead", "Whole months beyond the current one that have their partition of events, up to the first that has not; -1 if the current one has none."),
+		monthsRetired:  gauge("signpost_events_months_retired", "Months of events that were taken out of the database, restored ones included."),
+		rowsRetired:    gauge("signpost_events_retired_rows", "Events that were taken out of the database, restored ones included."),
+		partsOpen:      gauge("signpost_events_parts_open", "Detached parts of months that are not yet dropped."),
+		oldestPart:     gauge("signpost_events_parts_open_oldest_seconds", "Age of the oldest detached part that is not yet dropped."),
+		retireFailures: f.NewCounter(prometheus.CounterOpts{Name: "signpost_events_retire_failures_total", Help: "Attempts to take a month out of the database that failed."}),
 		clicksIngested: f.NewCounter(prometheus.CounterOpts{Name: "signpost_clicks_ingested_total", Help: "Clicks that became events."}),
 		clicksRejected: counters("signpost_clicks_rejected_total", "Clicks that could not become events and were set aside, by reason.", "reason"),
 		importRows:     counters("signpost_import_rows_total", "Rows of imports, by kind and outcome.", "kind", "outcome"),

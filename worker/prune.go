@@ -47,17 +47,26 @@ func (w *prune) Work(ctx context.Context, _ *river.Job[jobs.Prune]) error {
 	q := queries.New(w.deps.pool)
 	_, err := q.DestroySalts(ctx, time.Now().UTC().Truncate(24*time.Hour).AddDate(0, 0, -saltsKept))
 	errs := []error{wrap("destroy salts", err)}
-	for _, table := range []struct {
-		what  string
-		piece func() (int64, error)
-	}{
+	tables := []prunable{
 		{"click batches", func() (int64, error) { return q.PruneClickBatches(ctx, interval(batchesKept), w.piece) }},
 		{"unconfirmed click batches", func() (int64, error) { return q.CutClickLedger(ctx, interval(w.deps.ledgerKeep), w.piece) }},
 		{"link changes", func() (int64, error) { return q.PruneLinkChanges(ctx, interval(changesKept), w.piece) }},
-	} {
+	}
+	if keep := interval(w.deps.importKeep); w.deps.importKeep > 0 {
+		tables = append(tables,
+			prunable{"rows of old imports", func() (int64, error) { return q.PruneImportRows(ctx, keep, w.piece) }},
+			prunable{"old imports", func() (int64, error) { return q.PruneImports(ctx, keep, w.piece) }})
+	}
+	for _, table := range tables {
 		errs = append(errs, wrap("prune "+table.what, w.inPieces(ctx, table.what, table.piece)))
 	}
 	return errors.Join(errs...)
+}
+
+// prunable is something of which a piece can be removed.
+type prunable struct {
+	what  string
+	piece func() (int64, error)
 }
 
 // inPieces removes piece by piece until nothing is left. What was removed stays

@@ -16,7 +16,7 @@ const maxConcurrency = 1000
 // DefaultQueues returns the queues that a worker takes when nobody says
 // otherwise, each with how many of its jobs run at once.
 func DefaultQueues() map[string]int {
-	return map[string]int{jobs.QueueClicks: 2, jobs.QueueImports: 2, jobs.QueueMaintenance: 1}
+	return map[string]int{jobs.QueueClicks: 2, jobs.QueueImports: 2, jobs.QueueMaintenance: 1, jobs.QueueRetention: 1}
 }
 
 // ParseQueues reads a choice of queues such as "clicks=2,imports=4": names of

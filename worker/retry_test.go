@@ -22,7 +22,7 @@ func TestRetryPolicy(t *testing.T) {
 func TestParseQueues(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{
-		"":                       "map[clicks:2 imports:2 maintenance:1]",
+		"":                       "map[clicks:2 imports:2 maintenance:1 retention:1]",
 		"clicks=3":               "map[clicks:3]",
 		"clicks = 1 , imports=4": "map[clicks:1 imports:4]",
 	} {
@@ -32,12 +32,12 @@ func TestParseQueues(t *testing.T) {
 		}
 	}
 	for text, want := range map[string]string{
-		"clics=1":           `no queue is called "clics": there are clicks, imports, maintenance`,
+		"clics=1":           `no queue is called "clics": there are clicks, imports, maintenance, retention`,
 		"clicks":            `queue "clicks": want a number from 1 to 1000 after '=', as in clicks=2`,
 		"clicks=0":          `queue "clicks": want a number from 1 to 1000 after '=', as in clicks=2`,
 		"clicks=1001":       `queue "clicks": want a number from 1 to 1000 after '=', as in clicks=2`,
 		"clicks=1,clicks=2": `queue "clicks" is named twice`,
-		"clicks=1,":         `no queue is called "": there are clicks, imports, maintenance`,
+		"clicks=1,":         `no queue is called "": there are clicks, imports, maintenance, retention`,
 	} {
 		if _, err := ParseQueues(text); err == nil || err.Error() != want {
 			t.Errorf("%q: got %v, want %s", text, err, want)

@@ -2,11 +2,13 @@ package worker
 
 import (
 	"context"
+	"slices"
 	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/signpost/signpost/internal/postgres"
 	"github.com/signpost/signpost/queries"
 )
 
@@ -69,6 +71,9 @@ func (d *deps) sampleOnce(ctx context.Context) error {
 	d.metrics.oldestPending.Set(pending.OldestSeconds)
 	d.metrics.batchesFailed.Set(float64(pending.FailedBatches))
 	d.metrics.clicksFailed.Set(float64(pending.FailedClicks))
+	if err := d.samplePartitions(ctx, q); err != nil {
+		return err
+	}
 	imports, err := q.ImportStates(ctx)
 	if err != nil {
 		return err
@@ -232,4 +237,32 @@ func (m *serverMetrics) Collect(ch chan<- prometheus.Metric) {
 	counter(m.deadlocks, f.Deadlocks)
 	counter(m.touched, f.BlocksHit, "memory")
 	counter(m.touched, f.BlocksRead, "disk")
+}
+
+func (d *deps) samplePartitions(ctx context.Context, q *queries.Queries) error {
+	months, err := postgres.Months(ctx, d.pool)
+	if err != nil {
+		return err
+	}
+	parts, err := q.EventPartFigures(ctx)
+	if err != nil {
+		return err
+	}
+	d.metrics.partitions.Set(float64(len(months)))
+	d.metrics.monthsAhead.Set(float64(monthsAhead(months, time.Now())))
+	d.metrics.monthsRetired.Set(float64(parts.MonthsRetired))
+	d.metrics.rowsRetired.Set(float64(parts.RowsRetired))
+	d.metrics.partsOpen.Set(float64(parts.PartsOpen))
+	d.metrics.oldestPart.Set(parts.OldestOpenSeconds)
+	return nil
+}
+
+// monthsAhead returns how many months after now's are in the list without a
+// gap, and -1 if now's is not.
+func monthsAhead(months []time.Time, now time.Time) int {
+	n := 0
+	for slices.ContainsFunc(months, postgres.MonthOf(now).AddDate(0, n, 0).Equal) {
+		n++
+	}
+	return n - 1
 }

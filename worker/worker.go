@@ -60,6 +60,10 @@ type Options struct {
 	// confirmed to be gone. It must be far longer than any spool keeps its
 	// segments. Default DefaultLedgerKeep.
 	LedgerKeep time.Duration
+	// ImportKeep is how long a finished import is kept. 0 is for ever.
+	ImportKeep time.Duration
+	// Retention says what becomes of old events; the zero value keeps them.
+	Retention Retention
 	// Log defaults to slog.Default.
 	Log      *slog.Logger
 	Registry prometheus.Registerer
@@ -84,6 +88,8 @@ type deps struct {
 	partitions *postgres.Partitions
 	agents     *agents
 	ledgerKeep time.Duration
+	importKeep time.Duration
+	retention  Retention
 	ownHosts   []string
 	// undoPace is usualUndoPace but in tests.
 	undoPace undoPace
@@ -112,6 +118,8 @@ func New(o Options) (*Worker, error) {
 		partitions: postgres.NewPartitions(o.Pool),
 		agents:     agents,
 		ledgerKeep: o.LedgerKeep,
+		importKeep: o.ImportKeep,
+		retention:  o.Retention,
 		ownHosts:   o.OwnHosts,
 		undoPace:   usualUndoPace,
 	}
@@ -134,6 +142,7 @@ func config(d *deps, queues map[string]int) *river.Config {
 	river.AddWorker(workers, &undoImport{deps: d})
 	river.AddWorker(workers, &rescue{deps: d})
 	river.AddWorker(workers, &makePartitions{deps: d})
+	river.AddWorker(workers, &retireMonths{deps: d, now: time.Now})
 	river.AddWorker(workers, &prune{deps: d, piece: prunePiece})
 
 	config := &river.Config{
@@ -142,6 +151,7 @@ func config(d *deps, queues map[string]int) *river.Config {
 		PeriodicJobs: []*river.PeriodicJob{
 			periodic(jobs.Rescue{}, time.Minute),
 			periodic(jobs.MakePartitions{}, time.Hour),
+			periodic(jobs.RetireMonths{}, time.Hour),
 			periodic(jobs.Prune{}, 10*time.Minute),
 		},
 		JobTimeout:                  jobTimeout,

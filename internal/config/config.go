@@ -44,6 +44,16 @@ type Config struct {
 	ImportMaxBytes  Bytes `env:"IMPORT_MAX_BYTES" envDefault:"2GiB" doc:"Largest file that may be imported, unpacked." allowed:"a size from 1KiB to 1PiB, such as 512MiB, 4GiB or a number of bytes"`
 	ExportMaxActive int   `env:"EXPORT_MAX_ACTIVE" envDefault:"4" doc:"Most exports that one process streams at once. One more is answered with 503." allowed:"a number from 1 to 1000"`
 
+	EventsRetentionMonths int    `env:"EVENTS_RETENTION_MONTHS" envDefault:"0" doc:"How many months before the current one keep their events in the database; older months go to EVENTS_ARCHIVE. 0 keeps all. Totals do not change." allowed:"a number from 0 to 1200, with EVENTS_ARCHIVE set if it is not 0"`
+	EventsArchive         string `env:"EVENTS_ARCHIVE" doc:"Where months of events go that are older than EVENTS_RETENTION_MONTHS. With none they go nowhere: they are deleted." allowed:"a folder, s3://bucket/prefix or none"`
+	AWSEndpointURL        string `env:"AWS_ENDPOINT_URL" doc:"Where S3-compatible storage is, for an EVENTS_ARCHIVE in it. Empty means AWS." allowed:"an http:// or https:// URL without path"`
+	AWSRegion             string `env:"AWS_REGION" doc:"The region of the bucket in EVENTS_ARCHIVE. Empty asks the server." allowed:"a name such as eu-central-1"`
+	AWSAccessKeyID        string `env:"AWS_ACCESS_KEY_ID" doc:"Key for the bucket in EVENTS_ARCHIVE. Empty means the role of the machine or container." allowed:"a key, together with AWS_SECRET_ACCESS_KEY"`
+	AWSSecretAccessKey    string `env:"AWS_SECRET_ACCESS_KEY" secret:"all" doc:"Secret of AWS_ACCESS_KEY_ID." allowed:"a secret, together with AWS_ACCESS_KEY_ID"`
+	AWSSessionToken       string `env:"AWS_SESSION_TOKEN" secret:"all" doc:"Session of a temporary AWS_ACCESS_KEY_ID." allowed:"a token"`
+
+	ImportKeep time.Duration `env:"IMPORT_KEEP" envDefault:"2160h" doc:"How long a finished import and its rejected rows can be looked at. After that it can no longer be undone. What it brought stays. 0s means for ever." allowed:"0s or a duration from 1h to 87600h"`
+
 	LogLevel        slog.Level    `env:"LOG_LEVEL" envDefault:"info" doc:"Least important messages that are logged." allowed:"debug, info, warn or error"`
 	LogFormat       string        `env:"LOG_FORMAT" envDefault:"json" doc:"Form of the log, which goes to standard error." allowed:"json or text"`
 	ShutdownTimeout time.Duration `env:"SHUTDOWN_TIMEOUT" envDefault:"25s" doc:"How long a process that was asked to stop may finish what it is doing." allowed:"a duration from 1s to 10m, such as 25s"`

@@ -21,8 +21,8 @@ func TestDefaults(t *testing.T) {
 	want := Config{
 		DBMaxConns: 10, RedisTimeout: 5 * time.Millisecond, ListenAddr: ":8080", AdminAddr: ":9090", PublicURL: "http://localhost:8080",
 		SpoolDir: "/var/lib/signpost/spool", SpoolMaxBytes: 1 << 30, SpoolKeep: time.Hour, ClickDurability: "process",
-		ClickLedgerKeep: 90 * 24 * time.Hour,
-		CacheSize:       100000, CacheTTL: 5 * time.Minute, CacheStaleMax: 24 * time.Hour,
+		ClickLedgerKeep: 90 * 24 * time.Hour, ImportKeep: 90 * 24 * time.Hour,
+		CacheSize: 100000, CacheTTL: 5 * time.Minute, CacheStaleMax: 24 * time.Hour,
 		ImportMaxBytes: 2 << 30, ExportMaxActive: 4, LogFormat: "json", ShutdownTimeout: 25 * time.Second,
 	}
 	if got := c.String(); got != want.String() {
@@ -72,27 +72,32 @@ func TestPublicURLFollowsListenAddr(t *testing.T) {
 func TestWrongValues(t *testing.T) {
 	t.Parallel()
 	for name, values := range map[string][]string{
-		"DATABASE_URL":      {"mysql://db/x", "postgres://u:p@db:port/x", "nonsense"},
-		"DB_MAX_CONNS":      {"3", "1001", "many"},
-		"REDIS_URL":         {"http://cache", "redis://cache/first", "redis://cache:port", "cache:6379"},
-		"REDIS_TIMEOUT":     {"0s", "2s", "5"},
-		"LISTEN_ADDR":       {"8080", ":65536", ":http", "host"},
-		"ADMIN_ADDR":        {"9090", ":8080"},
-		"PUBLIC_URL":        {"sho.rt", "ftp://sho.rt", "https://sho.rt/go", "https://sho.rt?x", "https://u@sho.rt", "https://", "https://:80", "http://a#b"},
-		"ADMIN_TOKEN":       {"short", "has a space in its middle", strings.Repeat("x", 257), "0123456789abcdé."},
-		"TRUSTED_PROXIES":   {"10.0.0.0/33", "proxy.local", "10.0.0.1;10.0.0.2"},
-		"SPOOL_MAX_BYTES":   {"1.5GiB", "-1", "1000", "9999999999TiB", "GiB"},
-		"SPOOL_KEEP":        {"1", "-1s", "721h"},
-		"CLICK_LEDGER_KEEP": {"0s", "1439h", "90"},
-		"CLICK_DURABILITY":  {"fsync", "Disk"},
-		"CACHE_SIZE":        {"0", "100000001"},
-		"CACHE_TTL":         {"0s", "25h", "soon"},
-		"CACHE_STALE_MAX":   {"0s", "721h"},
-		"IMPORT_MAX_BYTES":  {"1", "2 potatoes"},
-		"EXPORT_MAX_ACTIVE": {"0", "1001", "some"},
-		"LOG_LEVEL":         {"loud", "info+1", "error+4"},
-		"LOG_FORMAT":        {"xml"},
-		"SHUTDOWN_TIMEOUT":  {"0s", "11m"},
+		"DATABASE_URL":            {"mysql://db/x", "postgres://u:p@db:port/x", "nonsense"},
+		"DB_MAX_CONNS":            {"3", "1001", "many"},
+		"REDIS_URL":               {"http://cache", "redis://cache/first", "redis://cache:port", "cache:6379"},
+		"REDIS_TIMEOUT":           {"0s", "2s", "5"},
+		"LISTEN_ADDR":             {"8080", ":65536", ":http", "host"},
+		"ADMIN_ADDR":              {"9090", ":8080"},
+		"PUBLIC_URL":              {"sho.rt", "ftp://sho.rt", "https://sho.rt/go", "https://sho.rt?x", "https://u@sho.rt", "https://", "https://:80", "http://a#b"},
+		"ADMIN_TOKEN":             {"short", "has a space in its middle", strings.Repeat("x", 257), "0123456789abcdé."},
+		"TRUSTED_PROXIES":         {"10.0.0.0/33", "proxy.local", "10.0.0.1;10.0.0.2"},
+		"SPOOL_MAX_BYTES":         {"1.5GiB", "-1", "1000", "9999999999TiB", "GiB"},
+		"SPOOL_KEEP":              {"1", "-1s", "721h"},
+		"CLICK_LEDGER_KEEP":       {"0s", "1439h", "90"},
+		"CLICK_DURABILITY":        {"fsync", "Disk"},
+		"CACHE_SIZE":              {"0", "100000001"},
+		"CACHE_TTL":               {"0s", "25h", "soon"},
+		"CACHE_STALE_MAX":         {"0s", "721h"},
+		"IMPORT_MAX_BYTES":        {"1", "2 potatoes"},
+		"EXPORT_MAX_ACTIVE":       {"0", "1001", "some"},
+		"LOG_LEVEL":               {"loud", "info+1", "error+4"},
+		"LOG_FORMAT":              {"xml"},
+		"SHUTDOWN_TIMEOUT":        {"0s", "11m"},
+		"EVENTS_RETENTION_MONTHS": {"-1", "12", "1201", "a year"},
+		"EVENTS_ARCHIVE":          {"s3://", "s3://UPPER/x", "gs://bucket/x"},
+		"AWS_ENDPOINT_URL":        {"minio:9000", "https://minio/path", "https://u:p@minio"},
+		"AWS_SECRET_ACCESS_KEY":   {"alone"},
+		"IMPORT_KEEP":             {"1m", "-1h", "3651d"},
 	} {
 		for _, value := range values {
 			_, err := Load([]string{name + "=" + value})
@@ -145,6 +150,11 @@ func TestCrossChecks(t *testing.T) {
 	t.Parallel()
 	if _, err := Load([]string{"CACHE_TTL=1h", "CACHE_STALE_MAX=30m"}); err == nil {
 		t.Error("CACHE_TTL above CACHE_STALE_MAX was accepted")
+	}
+	for _, archive := range []string{"/var/lib/archive", "s3://bucket/some/where", "none"} {
+		if _, err := Load([]string{"EVENTS_RETENTION_MONTHS=12", "EVENTS_ARCHIVE=" + archive}); err != nil {
+			t.Errorf("EVENTS_ARCHIVE=%s: %v", archive, err)
+		}
 	}
 	if _, err := Load([]string{"LISTEN_ADDR=:0", "ADMIN_ADDR=:0"}); err != nil {
 		t.Errorf("any free port twice: %v", err)

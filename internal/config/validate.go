@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/signpost/signpost/internal/archive"
 	"github.com/signpost/signpost/internal/redis"
 )
 
@@ -41,6 +42,11 @@ func validate(c *Config, known []string) []string {
 		(c.CacheTTL <= c.CacheStaleMax || faulty(known, "CACHE_STALE_MAX") || faulty(faults, "CACHE_STALE_MAX")))
 	check("IMPORT_MAX_BYTES", within(c.ImportMaxBytes, 1<<10, 1<<50))
 	check("EXPORT_MAX_ACTIVE", within(c.ExportMaxActive, 1, 1000))
+	check("EVENTS_ARCHIVE", c.EventsArchive == "" || archive.Check(c.EventsArchive) == nil)
+	check("EVENTS_RETENTION_MONTHS", within(c.EventsRetentionMonths, 0, 1200) && (c.EventsRetentionMonths == 0 || c.EventsArchive != ""))
+	check("AWS_ENDPOINT_URL", c.AWSEndpointURL == "" || validEndpoint(c.AWSEndpointURL))
+	check("AWS_SECRET_ACCESS_KEY", (c.AWSSecretAccessKey == "") == (c.AWSAccessKeyID == ""))
+	check("IMPORT_KEEP", c.ImportKeep == 0 || within(c.ImportKeep, time.Hour, 3650*day))
 	check("LOG_LEVEL", within(c.LogLevel, slog.LevelDebug, slog.LevelError) && c.LogLevel%4 == 0)
 	check("LOG_FORMAT", oneOf(c.LogFormat, "json", "text"))
 	check("SHUTDOWN_TIMEOUT", within(c.ShutdownTimeout, time.Second, 10*time.Minute))
@@ -83,6 +89,12 @@ func tidyPublicURL(s *string) bool {
 	}
 	*s = u.Scheme + "://" + u.Host
 	return true
+}
+
+func validEndpoint(s string) bool {
+	u, err := url.Parse(s)
+	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Hostname() != "" && u.User == nil &&
+		(u.Path == "" || u.Path == "/") && u.RawQuery == ""
 }
 
 func validToken(s string) bool {

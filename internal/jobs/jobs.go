@@ -17,6 +17,7 @@ const (
 	QueueClicks      = "clicks"
 	QueueImports     = "imports"
 	QueueMaintenance = "maintenance"
+	QueueRetention   = "retention" // of its own, since a month takes long
 )
 
 // MaxAttempts is how often a job runs before River discards it. Rescue then
@@ -115,6 +116,20 @@ func (MakePartitions) Kind() string { return "make_partitions" }
 
 // InsertOpts implements [river.JobArgsWithInsertOpts].
 func (MakePartitions) InsertOpts() river.InsertOpts { return periodic(time.Hour) }
+
+// RetireMonths takes months of events that are older than the retention out of
+// the database, and ends what was begun.
+type RetireMonths struct{}
+
+// Kind implements [river.JobArgs].
+func (RetireMonths) Kind() string { return "retire_months" }
+
+// InsertOpts implements [river.JobArgsWithInsertOpts].
+func (RetireMonths) InsertOpts() river.InsertOpts {
+	opts := periodic(time.Hour)
+	opts.Queue = QueueRetention
+	return opts
+}
 
 // Prune removes what has served: the read part of the change log, confirmed
 // ledger rows, salts of days whose backlog is done.

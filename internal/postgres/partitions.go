@@ -99,15 +99,22 @@ func distinctMonths(times []time.Time, now time.Time) ([]time.Time, error) {
 	return slices.CompactFunc(months, time.Time.Equal), nil
 }
 
-// ensurePartition tries a few times: a lock that cannot be had within the
-// timeout is given up, so that nobody queues behind us meanwhile.
+// ensurePartition takes a month that is held, in whole or in part, by a partition
+// of an operator's own as it is.
 func ensurePartition(ctx context.Context, pool *pgxpool.Pool, month time.Time) error {
+	err := inLockTx(ctx, pool, func(tx pgx.Tx) error { return makePartition(ctx, tx, month) })
+	if Code(err) == codeInvalidObject {
+		return nil // "would overlap"
+	}
+	return err
+}
+
+// inLockTx tries a transaction a few times: a lock that cannot be had within the
+// timeout is given up, so that nobody queues behind us meanwhile.
+func inLockTx(ctx context.Context, pool *pgxpool.Pool, do func(pgx.Tx) error) error {
 	var err error
 	for attempt := range attachAttempts {
-		err = InTx(ctx, pool, func(tx pgx.Tx) error { return makePartition(ctx, tx, month) })
-		if Code(err) == codeInvalidObject {
-			return nil // a partition of an operator's own holds the month, or a part of it
-		}
+		err = InTx(ctx, pool, do)
 		if Code(err) != codeLockTimeout && !Retryable(err) {
 			return err
 		}
@@ -124,11 +131,8 @@ func ensurePartition(ctx context.Context, pool *pgxpool.Pool, month time.Time) e
 // table is empty, so there is nothing for ATTACH to check. Indexes and the
 // primary key are made by ATTACH.
 func makePartition(ctx context.Context, tx pgx.Tx, month time.Time) error {
-	if _, err := tx.Exec(ctx, "SET LOCAL lock_timeout = '"+attachLockTimeout+"'"); err != nil {
-		return fmt.Errorf("set lock timeout: %w", err)
-	}
-	if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock($1)", lockPartitions); err != nil {
-		return fmt.Errorf("take the partition lock: %w", err)
+	if err := lockForPartitions(ctx, tx, attachLockTimeout); err != nil {
+		return err
 	}
 	exists, attached, err := partitionState(ctx, tx, partitionName(month))
 	if err != nil || attached {
@@ -142,8 +146,26 @@ func makePartition(ctx context.Context, tx pgx.Tx, month time.Time) error {
 	if _, err := tx.Exec(ctx, create); err != nil {
 		return fmt.Errorf("create table: %w", err)
 	}
+	return attachPartition(ctx, tx, partitionName(month), month)
+}
+
+// lockForPartitions makes this transaction the only one that changes which
+// partitions there are, and bounds how long it waits for other locks.
+func lockForPartitions(ctx context.Context, tx pgx.Tx, timeout string) error {
+	if _, err := tx.Exec(ctx, "SET LOCAL lock_timeout = '"+timeout+"'"); err != nil {
+		return fmt.Errorf("set lock timeout: %w", err)
+	}
+	if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock($1)", lockPartitions); err != nil {
+		return fmt.Errorf("take the partition lock: %w", err)
+	}
+	return nil
+}
+
+// attachPartition makes a table the partition of a month. Reads and writes of
+// events go on meanwhile. What the table holds is checked to be of the month.
+func attachPartition(ctx context.Context, tx pgx.Tx, table string, month time.Time) error {
 	attach := fmt.Sprintf("ALTER TABLE events ATTACH PARTITION %s FOR VALUES FROM ('%s') TO ('%s')",
-		name, bound(month), bound(month.AddDate(0, 1, 0)))
+		pgx.Identifier{table}.Sanitize(), bound(month), bound(month.AddDate(0, 1, 0)))
 	if _, err := tx.Exec(ctx, attach); err != nil {
 		return fmt.Errorf("attach: %w", err)
 	}

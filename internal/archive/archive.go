@@ -1,0 +1,85 @@
+// Package archive keeps months of events that were taken out of the database:
+// compressed CSV files, each with a manifest that says how many rows it has and
+// what its checksum is, in a folder or in S3-compatible storage. It knows no
+// database.
+package archive
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"path/filepath"
+	"regexp"
+	"strings"
+)
+
+// Store is where files are kept. A file is whole or not there, and is never
+// overwritten. Safe for concurrent use.
+type Store interface {
+	// Create makes a file of what write writes. It is there once Create has
+	// returned nil, and after an error it is not. One of that name is left as it
+	// is: the error wraps fs.ErrExist.
+	Create(ctx context.Context, name string, write func(io.Writer) error) error
+	// Open returns a file, which the caller closes. The error of one that does
+	// not exist wraps fs.ErrNotExist.
+	Open(ctx context.Context, name string) (io.ReadCloser, error)
+	// List returns the names of the files that start with prefix, in order.
+	List(ctx context.Context, prefix string) ([]string, error)
+	// Remove removes a file and what an unfinished Create of it left. It is no
+	// error if there is none.
+	Remove(ctx context.Context, name string) error
+	// String names the place, without credentials.
+	String() string
+}
+
+// S3 says how S3-compatible storage is reached. Without keys, those of the
+// machine's or the container's role are asked for.
+type S3 struct {
+	Endpoint     string // a URL; empty means AWS
+	Region       string
+	AccessKey    string
+	SecretKey    string
+	SessionToken string
+}
+
+const s3Scheme = "s3://"
+
+var bucketName = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$`)
+
+// Check returns an error for a target that Open would not take.
+func Check(target string) error {
+	if target == "" {
+		return errors.New("it is empty")
+	}
+	rest, isS3 := strings.CutPrefix(target, s3Scheme)
+	if !isS3 {
+		if strings.Contains(target, "://") {
+			return errors.New("it must be a folder or start with s3://")
+		}
+		return nil
+	}
+	if bucket, _, _ := strings.Cut(rest, "/"); !bucketName.MatchString(bucket) {
+		return fmt.Errorf("%q is not the name of a bucket", bucket)
+	}
+	return nil
+}
+
+// Open returns the store that a target names: a folder, which is made when
+// something is kept in it, or s3://bucket/prefix. Nothing is dialed.
+func Open(target string, o S3) (Store, error) {
+	if err := Check(target); err != nil {
+		return nil, fmt.Errorf("open archive: %w", err)
+	}
+	rest, isS3 := strings.CutPrefix(target, s3Scheme)
+	if !isS3 {
+		dir, err := filepath.Abs(target)
+		if err != nil {
+			return nil, fmt.Errorf("open archive: %w", err)
+		}
+		return folder{dir}, nil
+	}
+	bucket, prefix, _ := strings.Cut(rest, "/")
+	return openBucket(bucket, strings.TrimPrefix(path.Clean("/"+prefix), "/"), o)
+}

@@ -1,0 +1,229 @@
+package archive
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/klauspost/compress/zstd"
+)
+
+const (
+	format = 1
+	// manifestMax is far above what a manifest needs.
+	manifestMax = 1 << 20
+	// windowMax bounds what a file can make a reader allocate.
+	windowMax = 128 << 20
+)
+
+// ErrDamaged says that a file is not what its manifest promises.
+var ErrDamaged = errors.New("archive is damaged")
+
+// Sum says what a data file holds.
+type Sum struct {
+	Rows   int64  // records, without the header
+	Bytes  int64  // of the file as it is kept
+	SHA256 string // of the file as it is kept, in hexadecimal
+}
+
+// Manifest describes one part of a month. It is written last: a data file
+// without one is what a killed process left and counts for nothing.
+type Manifest struct {
+	Format    int       `json:"format"`
+	Month     string    `json:"month"` // such as 2025-03
+	Part      int       `json:"part"`  // from 1
+	File      string    `json:"file"`  // zstd-compressed CSV with a header line, as COPY writes it
+	Rows      int64     `json:"rows"`
+	Bytes     int64     `json:"bytes"`
+	SHA256    string    `json:"sha256"` // of File
+	Columns   []string  `json:"columns"`
+	CreatedAt time.Time `json:"created_at"`
+}
+
+// Sum returns what the manifest promises of its file.
+func (m *Manifest) Sum() Sum { return Sum{m.Rows, m.Bytes, m.SHA256} }
+
+// NewFileName returns a name for the data of a part that no other attempt has,
+// such as 2025-03.part-0001.9c1d04be2a6f7713.csv.zst.
+func NewFileName(month time.Time, part int) string {
+	var random [8]byte
+	_, _ = rand.Read(random[:]) // never fails
+	return partName(month.Format("2006-01"), part) + "." + hex.EncodeToString(random[:]) + ".csv.zst"
+}
+
+func partName(month string, part int) string { return fmt.Sprintf("%s.part-%04d", month, part) }
+
+// WriteData makes a data file of the CSV, with a header line, that write writes.
+func WriteData(ctx context.Context, store Store, name string, write func(io.Writer) error) (sum Sum, err error) {
+	err = store.Create(ctx, name, func(w io.Writer) error {
+		meter := &meter{sum: sha256.New(), to: w} // anew, in case a store begins again
+		encoder, err := zstd.NewWriter(meter, zstd.WithEncoderConcurrency(1))
+		if err != nil {
+			return fmt.Errorf("compress: %w", err)
+		}
+		var rows counter
+		if err := write(io.MultiWriter(encoder, &rows)); err != nil {
+			_ = encoder.Close() // the file is given up
+			return err
+		}
+		if err := encoder.Close(); err != nil {
+			return fmt.Errorf("compress: %w", err)
+		}
+		sum = meter.result(rows.rows())
+		return nil
+	})
+	return sum, err
+}
+
+// ReadData reads a data file to its end and returns what it holds. read gets
+// the CSV and need not take all of it; nil takes none.
+func ReadData(ctx context.Context, store Store, name string, read func(io.Reader) error) (sum Sum, err error) {
+	file, err := store.Open(ctx, name)
+	if err != nil {
+		return sum, err
+	}
+	defer file.Close() //nolint:errcheck // only read
+	meter := &meter{sum: sha256.New()}
+	raw := io.TeeReader(file, meter)
+	decoder, err := zstd.NewReader(raw, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(windowMax))
+	if err != nil {
+		return sum, fmt.Errorf("decompress: %w", err)
+	}
+	defer decoder.Close()
+	var rows counter
+	csv := io.TeeReader(decoder, &rows)
+	if read != nil {
+		if err := read(csv); err != nil {
+			return sum, err
+		}
+	}
+	if _, err := io.Copy(io.Discard, csv); err != nil {
+		return sum, fmt.Errorf("decompress: %w: %w", ErrDamaged, err)
+	}
+	if _, err := io.Copy(io.Discard, raw); err != nil {
+		return sum, fmt.Errorf("read archive file: %w", err)
+	}
+	return meter.result(rows.rows()), nil
+}
+
+// WriteManifest makes the manifest of a part, and the part whole with it. If
+// there is one of that part already, the error wraps fs.ErrExist.
+func WriteManifest(ctx context.Context, store Store, m Manifest) error {
+	m.Format = format
+	text, err := json.MarshalIndent(m, "", "  ")
+	if err != nil {
+		return fmt.Errorf("marshal manifest: %w", err)
+	}
+	return store.Create(ctx, partName(m.Month, m.Part)+".json", func(w io.Writer) error {
+		_, err := w.Write(append(text, '\n'))
+		return err
+	})
+}
+
+// Manifests returns the parts of a month, such as 2025-03, in order; of every
+// month when it is empty.
+func Manifests(ctx context.Context, store Store, month string) ([]Manifest, error) {
+	if month != "" {
+		month += ".part-"
+	}
+	names, err := store.List(ctx, month)
+	if err != nil {
+		return nil, err
+	}
+	var manifests []Manifest
+	for _, name := range names {
+		if !strings.HasSuffix(name, ".json") || !strings.Contains(name, ".part-") {
+			continue
+		}
+		m, err := readManifest(ctx, store, name)
+		if err != nil {
+			return nil, fmt.Errorf("read manifest %s: %w", name, err)
+		}
+		manifests = append(manifests, m)
+	}
+	return manifests, nil
+}
+
+func readManifest(ctx context.Context, store Store, name string) (m Manifest, err error) {
+	file, err := store.Open(ctx, name)
+	if err != nil {
+		return m, err
+	}
+	defer file.Close() //nolint:errcheck // only read
+	text, err := io.ReadAll(io.LimitReader(file, manifestMax))
+	if err != nil {
+		return m, err
+	}
+	if err := json.Unmarshal(text, &m); err != nil {
+		return m, fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	switch {
+	case m.Format != format:
+		return m, fmt.Errorf("format %d is not known to this release", m.Format)
+	case partName(m.Month, m.Part)+".json" != name || !strings.HasPrefix(m.File, partName(m.Month, m.Part)+"."):
+		return m, fmt.Errorf("%w: it describes another part", ErrDamaged)
+	}
+	return m, nil
+}
+
+// meter measures a file as it is kept.
+type meter struct {
+	sum   hash.Hash
+	bytes int64
+	to    io.Writer // nil writes nowhere
+}
+
+func (m *meter) Write(p []byte) (int, error) {
+	n := len(p)
+	if m.to != nil {
+		var err error
+		if n, err = m.to.Write(p); err != nil {
+			return n, err
+		}
+	}
+	m.bytes += int64(n)
+	return m.sum.Write(p[:n])
+}
+
+func (m *meter) result(rows int64) Sum {
+	return Sum{Rows: rows, Bytes: m.bytes, SHA256: hex.EncodeToString(m.sum.Sum(nil))}
+}
+
+// counter counts the records of CSV as COPY writes it: a line break within
+// quotes ends none.
+type counter struct {
+	records int64
+	quoted  bool
+}
+
+func (c *counter) Write(p []byte) (int, error) {
+	n := len(p)
+	for len(p) > 0 {
+		i := bytes.IndexByte(p, '"')
+		part := p
+		if i >= 0 {
+			part = p[:i]
+		}
+		if !c.quoted {
+			c.records += int64(bytes.Count(part, []byte{'\n'}))
+		}
+		if i < 0 {
+			break
+		}
+		c.quoted = !c.quoted
+		p = p[i+1:]
+	}
+	return n, nil
+}
+
+// rows leaves out the header.
+func (c *counter) rows() int64 { return max(0, c.records-1) }

@@ -1,0 +1,72 @@
+-- name: CreateEventPart :one
+INSERT INTO event_parts (month, part, table_name)
+SELECT @month::date, COALESCE(max(part), 0) + 1, @table_name
+FROM event_parts
+WHERE month = @month::date
+RETURNING *;
+
+-- name: ListEventParts :many
+SELECT *
+FROM event_parts
+ORDER BY month, part;
+
+-- name: ListOpenEventParts :many
+SELECT *
+FROM event_parts
+WHERE state <> 'dropped'
+ORDER BY month, part;
+
+-- name: ClaimEventPart :execrows
+-- Names the file of a new attempt. An earlier attempt that is still at work, on
+-- a worker that seemed dead, cannot note its end any more.
+UPDATE event_parts
+SET part = @new_part, archive = @archive, file = @file
+WHERE month = @month AND part = @part AND state = 'detached' AND file IS NOT DISTINCT FROM sqlc.narg(old_file);
+
+-- name: SetEventPartArchived :execrows
+UPDATE event_parts
+SET state = 'archived', rows = @rows, bytes = @bytes, sha256 = @sha256, archived_at = now()
+WHERE month = @month AND part = @part AND state = 'detached' AND file = @file;
+
+-- name: SetEventPartVerified :execrows
+UPDATE event_parts
+SET state = 'verified', verified_at = now()
+WHERE month = @month AND part = @part AND state = 'archived' AND file = @file;
+
+-- name: SetEventPartDropped :execrows
+-- The state is compared, so that rows are dropped by whoever saw that they may be.
+UPDATE event_parts
+SET state = 'dropped', dropped_at = now(), rows = COALESCE(rows, sqlc.narg(rows))
+WHERE month = @month AND part = @part AND state = @state AND file IS NOT DISTINCT FROM sqlc.narg(file);
+
+-- name: DeleteEventPart :execrows
+DELETE FROM event_parts
+WHERE month = @month AND part = @part AND state IN ('detached', 'archived') AND file IS NOT DISTINCT FROM sqlc.narg(file);
+
+-- name: ListMonthsToLeave :many
+-- Months that are not to be retired now: they are being retired, were a short
+-- while ago, or are held after a restore.
+SELECT month FROM event_parts WHERE state <> 'dropped' OR dropped_at > now() - @pause::interval
+UNION
+SELECT month FROM event_holds WHERE until > now();
+
+-- name: HoldMonth :exec
+INSERT INTO event_holds (month, until)
+VALUES (@month, now() + @duration::interval)
+ON CONFLICT ON CONSTRAINT event_holds_pkey DO UPDATE
+SET until = GREATEST(event_holds.until, excluded.until);
+
+-- name: PruneEventHolds :exec
+DELETE FROM event_holds
+WHERE until < now();
+
+-- name: EventImportsOpen :one
+SELECT EXISTS (SELECT FROM imports WHERE kind = 'events' AND finished_at IS NULL);
+
+-- name: EventPartFigures :one
+SELECT
+    count(DISTINCT month) FILTER (WHERE state = 'dropped') AS months_retired,
+    count(*) FILTER (WHERE state <> 'dropped') AS parts_open,
+    COALESCE(EXTRACT(epoch FROM now() - min(detached_at) FILTER (WHERE state <> 'dropped')), 0)::float8 AS oldest_open_seconds,
+    COALESCE(sum(rows) FILTER (WHERE state = 'dropped'), 0)::bigint AS rows_retired
+FROM event_parts;

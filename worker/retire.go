@@ -1,0 +1,436 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/riverqueue/river"
+
+	"github.com/signpost/signpost/internal/archive"
+	"github.com/signpost/signpost/internal/jobs"
+	"github.com/signpost/signpost/internal/postgres"
+	"github.com/signpost/signpost/queries"
+)
+
+// States of a part of a month that is taken out of events; see event_parts.
+const (
+	partDetached = "detached"
+	partArchived = "archived"
+	partVerified = "verified"
+	partDropped  = "dropped"
+)
+
+const (
+	// retireTimeout leaves room for months of a billion events. When a worker is
+	// killed, its job counts as running for so long; the one of the next hour
+	// goes on, since the lock went with the worker's connection.
+	retireTimeout = 12 * time.Hour
+	// partPause gathers late rows, so that they make a part a day at most.
+	partPause = 24 * time.Hour
+	// lockRetire is the key of the advisory lock of who retires ("signpost" in
+	// ASCII, and on, after those of package postgres).
+	lockRetire int64 = 0x7369676e706f7377
+)
+
+// Retention says what becomes of old events. The zero value keeps them for ever.
+type Retention struct {
+	// Months is how many months before the current one keep their events. 0 is
+	// all of them.
+	Months int
+	// Archive is where older months go. Where it is nil they go nowhere: they are
+	// deleted. The caller asks for that in so many words.
+	Archive archive.Store
+}
+
+// retireMonths takes months that are older than the retention out of events, in
+// steps that are noted in event_parts, so that whoever comes after a crash goes
+// on with the next. The rollups stay, and with them every total.
+type retireMonths struct {
+	river.WorkerDefaults[jobs.RetireMonths]
+	deps *deps
+	now  func() time.Time
+}
+
+// Timeout implements [river.Worker].
+func (w *retireMonths) Timeout(*river.Job[jobs.RetireMonths]) time.Duration { return retireTimeout }
+
+// Work implements [river.Worker]. What was begun is ended first, also when
+// there is no retention any more.
+func (w *retireMonths) Work(ctx context.Context, _ *river.Job[jobs.RetireMonths]) error {
+	unlock, err := lockSession(ctx, w.deps.pool, lockRetire)
+	if err != nil || unlock == nil {
+		return err // another worker is at it
+	}
+	defer unlock()
+	if err := queries.New(w.deps.pool).PruneEventHolds(ctx); err != nil {
+		return fmt.Errorf("forget holds that ended: %w", err)
+	}
+	if err := w.finishParts(ctx); err != nil {
+		return err
+	}
+	months, err := w.due(ctx)
+	if err != nil {
+		return err
+	}
+	for _, month := range months {
+		if err := w.begin(ctx, month); err != nil {
+			return err
+		}
+		if err := w.finishParts(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// finishParts brings every part that was begun to its end. One that fails does
+// not keep back the others.
+func (w *retireMonths) finishParts(ctx context.Context) error {
+	parts, err := queries.New(w.deps.pool).ListOpenEventParts(ctx)
+	if err != nil {
+		return fmt.Errorf("list parts: %w", err)
+	}
+	var errs []error
+	for _, part := range parts {
+		errs = append(errs, w.finish(ctx, part))
+	}
+	return errors.Join(errs...)
+}
+
+// finish goes through the steps that are left. A step that fails before the
+// archive is known to be good gives the month back; when the worker is stopped
+// instead, the next goes on.
+func (w *retireMonths) finish(ctx context.Context, part queries.EventPart) error {
+	for part.State != partDropped {
+		err := w.step(ctx, &part)
+		if err == nil {
+			continue
+		}
+		err = fmt.Errorf("retire part %d of %s: %w", part.Part, monthText(part.Month), err)
+		if ctx.Err() != nil || errors.Is(err, errSuperseded) {
+			return err
+		}
+		w.deps.metrics.retireFailures.Inc()
+		if part.State == partVerified {
+			return err // only the table is left to drop
+		}
+		return errors.Join(err, w.giveBack(ctx, part))
+	}
+	return nil
+}
+
+// step does what comes next for a part and notes it.
+func (w *retireMonths) step(ctx context.Context, part *queries.EventPart) error {
+	switch {
+	case part.State == partVerified:
+		return w.drop(ctx, part)
+	case part.State == partArchived:
+		return w.verify(ctx, part)
+	case w.deps.retention.Archive != nil:
+		return w.archive(ctx, part)
+	case w.deps.retention.Months > 0:
+		return w.drop(ctx, part) // nothing is to be kept
+	}
+	return errors.New("there is no archive any more: set EVENTS_ARCHIVE")
+}
+
+// errSuperseded says that another attempt has taken the part over.
+var errSuperseded = errors.New("another worker has taken over")
+
+// due returns the months whose events are to go, oldest first.
+func (w *retireMonths) due(ctx context.Context) ([]time.Time, error) {
+	if w.deps.retention.Months <= 0 {
+		return nil, nil
+	}
+	q := queries.New(w.deps.pool)
+	// An import finds by looking whether it brings an event twice.
+	if open, err := q.EventImportsOpen(ctx); err != nil || open {
+		return nil, wrap("look for imports", err)
+	}
+	months, err := postgres.Months(ctx, w.deps.pool)
+	if err != nil {
+		return nil, err
+	}
+	leave, err := q.ListMonthsToLeave(ctx, interval(partPause))
+	if err != nil {
+		return nil, fmt.Errorf("list months to leave: %w", err)
+	}
+	first := postgres.MonthOf(w.now()).AddDate(0, -w.deps.retention.Months, 0)
+	return slices.DeleteFunc(months, func(month time.Time) bool {
+		return !month.Before(first) || slices.ContainsFunc(leave, month.Equal)
+	}), nil
+}
+
+// begin detaches a month, once it is known that the archive can be written. A
+// partition without rows is dropped and makes no part.
+func (w *retireMonths) begin(ctx context.Context, month time.Time) error {
+	if err := w.probe(ctx); err != nil {
+		w.deps.metrics.retireFailures.Inc()
+		return fmt.Errorf("try the archive: %w", err)
+	}
+	table := "events_" + month.Format("2006_01") + "_part_" + time.Now().UTC().Format("20060102150405")
+	err := postgres.DetachMonth(ctx, w.deps.pool, month, table, func(tx pgx.Tx) error {
+		name := pgx.Identifier{table}.Sanitize()
+		var some bool
+		if err := tx.QueryRow(ctx, "SELECT EXISTS (SELECT FROM "+name+")").Scan(&some); err != nil {
+			return fmt.Errorf("look for rows: %w", err)
+		}
+		if !some {
+			_, err := tx.Exec(ctx, "DROP TABLE "+name)
+			return wrap("drop empty partition", err)
+		}
+		_, err := queries.New(tx).CreateEventPart(ctx, month, table)
+		return wrap("note detached part", err)
+	})
+	if err != nil {
+		w.deps.metrics.retireFailures.Inc()
+		return fmt.Errorf("retire %s: %w", monthText(month), err)
+	}
+	w.deps.log.InfoContext(ctx, "a month of events was detached", "month", monthText(month))
+	return nil
+}
+
+// probe writes a file and removes it.
+func (w *retireMonths) probe(ctx context.Context) error {
+	store := w.deps.retention.Archive
+	if store == nil {
+		return nil
+	}
+	name := "probe" + archive.NewFileName(w.now(), 0)
+	err := store.Create(ctx, name, func(w io.Writer) error {
+		_, err := io.WriteString(w, "This file may be removed.\n")
+		return err
+	})
+	return errors.Join(err, store.Remove(ctx, name))
+}
+
+// archive writes the rows of a part to a file whose name no other attempt has.
+// What an attempt before left is removed: its file was never noted as archived.
+func (w *retireMonths) archive(ctx context.Context, part *queries.EventPart) error {
+	store, q := w.deps.retention.Archive, queries.New(w.deps.pool)
+	number, err := nextPart(ctx, store, part)
+	if err != nil {
+		return err
+	}
+	before, file, place := part.File, archive.NewFileName(part.Month, number), store.String()
+	n, err := q.ClaimEventPart(ctx, queries.ClaimEventPartParams{
+		NewPart: int32(number), Archive: &place, File: &file, Month: part.Month, Part: part.Part, OldFile: before,
+	})
+	if err := changed("claim part", n, err); err != nil {
+		return err
+	}
+	part.Part, part.File, part.Archive = int32(number), &file, &place
+	if before != nil {
+		if err := store.Remove(ctx, *before); err != nil {
+			return fmt.Errorf("remove what an earlier attempt left: %w", err)
+		}
+	}
+	sum, err := w.copyOut(ctx, part)
+	if err != nil {
+		return fmt.Errorf("write %s: %w", file, err)
+	}
+	n, err = q.SetEventPartArchived(ctx, queries.SetEventPartArchivedParams{
+		Rows: &sum.Rows, Bytes: &sum.Bytes, Sha256: &sum.SHA256, Month: part.Month, Part: part.Part, File: &file,
+	})
+	if err := changed("note archived part", n, err); err != nil {
+		if errors.Is(err, errSuperseded) {
+			err = errors.Join(err, store.Remove(ctx, file))
+		}
+		return err
+	}
+	part.State, part.Rows, part.Bytes, part.Sha256 = partArchived, &sum.Rows, &sum.Bytes, &sum.SHA256
+	return nil
+}
+
+// nextPart returns the number of a part: its own, unless the archive has one of
+// that number, as after Postgres was set back.
+func nextPart(ctx context.Context, store archive.Store, part *queries.EventPart) (int, error) {
+	there, err := archive.Manifests(ctx, store, monthText(part.Month))
+	if err != nil {
+		return 0, fmt.Errorf("look at the archive: %w", err)
+	}
+	number := int(part.Part)
+	for _, m := range there {
+		number = max(number, m.Part+1)
+	}
+	return number, nil
+}
+
+// copyOut writes the table as CSV, oldest row first.
+func (w *retireMonths) copyOut(ctx context.Context, part *queries.EventPart) (sum archive.Sum, err error) {
+	var copied int64
+	sum, err = archive.WriteData(ctx, w.deps.retention.Archive, *part.File, func(to io.Writer) error {
+		return withConn(ctx, w.deps.pool, func(conn *pgx.Conn) error {
+			tag, err := conn.PgConn().CopyTo(ctx, to, "COPY (SELECT * FROM "+pgx.Identifier{part.TableName}.Sanitize()+
+				" ORDER BY occurred_at, id) TO STDOUT WITH (FORMAT csv, HEADER)")
+			copied = tag.RowsAffected()
+			return err
+		})
+	})
+	if err == nil && copied != sum.Rows {
+		err = fmt.Errorf("%d rows were copied and %d records written", copied, sum.Rows)
+	}
+	return sum, err
+}
+
+// withConn runs do on a connection whose times and numbers are written in full.
+func withConn(ctx context.Context, pool *pgxpool.Pool, do func(*pgx.Conn) error) error {
+	tx, err := pool.Begin(ctx)
+	if err != nil {
+		return fmt.Errorf("begin: %w", err)
+	}
+	defer tx.Rollback(context.WithoutCancel(ctx)) //nolint:errcheck // it changed nothing
+	if _, err := tx.Exec(ctx, "SET LOCAL datestyle = 'ISO, YMD'; SET LOCAL timezone = 'UTC'"); err != nil {
+		return fmt.Errorf("set date style: %w", err)
+	}
+	return do(tx.Conn())
+}
+
+// verify reads the file back and compares it with what was written and with the
+// table, and only then makes it a part of the archive by its manifest.
+func (w *retireMonths) verify(ctx context.Context, part *queries.EventPart) error {
+	store := w.deps.retention.Archive
+	if store == nil || part.Archive == nil || *part.Archive != store.String() {
+		return fmt.Errorf("its file is in %s, which is not the archive in use", or(part.Archive, "no archive"))
+	}
+	table := pgx.Identifier{part.TableName}.Sanitize()
+	var rows int64
+	if err := w.deps.pool.QueryRow(ctx, "SELECT count(*) FROM "+table).Scan(&rows); err != nil {
+		return fmt.Errorf("count rows: %w", err)
+	}
+	want := archive.Sum{Rows: rows, Bytes: *part.Bytes, SHA256: *part.Sha256}
+	got, err := archive.ReadData(ctx, store, *part.File, nil)
+	if err != nil {
+		return fmt.Errorf("read %s back: %w", *part.File, err)
+	}
+	if got != want {
+		return fmt.Errorf("%s: %w: it holds %+v, not %+v", *part.File, archive.ErrDamaged, got, want)
+	}
+	if err := w.writeManifest(ctx, part); err != nil {
+		return fmt.Errorf("write manifest: %w", err)
+	}
+	n, err := queries.New(w.deps.pool).SetEventPartVerified(ctx, part.Month, part.Part, part.File)
+	if err := changed("note verified part", n, err); err != nil {
+		return err
+	}
+	part.State = partVerified
+	return nil
+}
+
+func (w *retireMonths) writeManifest(ctx context.Context, part *queries.EventPart) error {
+	store := w.deps.retention.Archive
+	there, err := archive.Manifests(ctx, store, monthText(part.Month))
+	if err != nil {
+		return err
+	}
+	for _, m := range there {
+		if m.File == *part.File {
+			return nil // written before a crash
+		}
+	}
+	columns, err := w.columns(ctx, part.TableName)
+	if err != nil {
+		return err
+	}
+	return archive.WriteManifest(ctx, store, archive.Manifest{
+		Month: monthText(part.Month), Part: int(part.Part), File: *part.File,
+		Rows: *part.Rows, Bytes: *part.Bytes, SHA256: *part.Sha256, Columns: columns, CreatedAt: w.now().UTC(),
+	})
+}
+
+func (w *retireMonths) columns(ctx context.Context, table string) ([]string, error) {
+	rows, err := w.deps.pool.Query(ctx, "SELECT * FROM "+pgx.Identifier{table}.Sanitize()+" LIMIT 0")
+	if err != nil {
+		return nil, fmt.Errorf("read columns: %w", err)
+	}
+	rows.Close()
+	var names []string
+	for _, field := range rows.FieldDescriptions() {
+		names = append(names, field.Name)
+	}
+	return names, rows.Err()
+}
+
+// drop drops the table, in the transaction that notes it. Where nothing is to be
+// kept it comes right after the detach, and counts the rows for the record.
+func (w *retireMonths) drop(ctx context.Context, part *queries.EventPart) error {
+	table := pgx.Identifier{part.TableName}.Sanitize()
+	err := w.deps.inTx(ctx, func(tx pgx.Tx, q *queries.Queries) error {
+		rows := part.Rows
+		if rows == nil {
+			if err := tx.QueryRow(ctx, "SELECT count(*) FROM "+table).Scan(&rows); err != nil {
+				return fmt.Errorf("count rows: %w", err)
+			}
+		}
+		n, err := q.SetEventPartDropped(ctx, queries.SetEventPartDroppedParams{
+			Rows: rows, Month: part.Month, Part: part.Part, State: part.State, File: part.File,
+		})
+		if err := changed("note dropped part", n, err); err != nil {
+			return err
+		}
+		_, err = tx.Exec(ctx, "DROP TABLE "+table)
+		return wrap("drop table", err)
+	})
+	if err != nil {
+		return err
+	}
+	part.State = partDropped
+	w.deps.log.InfoContext(ctx, "a month of events was retired", "month", monthText(part.Month), "part", part.Part,
+		"file", or(part.File, "none"))
+	return nil
+}
+
+// giveBack makes the table of a part that could not be archived the month's
+// partition again.
+func (w *retireMonths) giveBack(ctx context.Context, part queries.EventPart) error {
+	err := postgres.AttachMonth(ctx, w.deps.pool, part.TableName, part.Month, func(tx pgx.Tx) error {
+		n, err := queries.New(tx).DeleteEventPart(ctx, part.Month, part.Part, part.File)
+		return changed("forget part", n, err)
+	})
+	if err != nil {
+		return fmt.Errorf("its rows are in the table %s: %w", part.TableName, err)
+	}
+	w.deps.log.WarnContext(ctx, "a month of events could not be archived and is in its place again", "month", monthText(part.Month))
+	if store := w.deps.retention.Archive; store != nil && part.File != nil {
+		return wrap("remove the file of a failed attempt", store.Remove(ctx, *part.File))
+	}
+	return nil
+}
+
+// changed makes an error of an update that changed nothing.
+func changed(action string, n int64, err error) error {
+	if err == nil && n == 0 {
+		err = errSuperseded
+	}
+	return wrap(action, err)
+}
+
+func monthText(month time.Time) string { return month.Format("2006-01") }
+
+// lockSession takes an advisory lock that ends with its connection, also when
+// this process is killed. It returns nil where somebody else has it.
+func lockSession(ctx context.Context, pool *pgxpool.Pool, key int64) (unlock func(), err error) {
+	conn, err := pool.Acquire(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("acquire connection: %w", err)
+	}
+	var locked bool
+	if err := conn.QueryRow(ctx, "SELECT pg_try_advisory_lock($1)", key).Scan(&locked); err != nil || !locked {
+		conn.Release()
+		return nil, wrap("take lock", err)
+	}
+	return func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+		defer cancel()
+		if _, err := conn.Exec(ctx, "SELECT pg_advisory_unlock($1)", key); err != nil {
+			_ = conn.Conn().Close(ctx) // which unlocks as well
+		}
+		conn.Release()
+	}, nil
+}

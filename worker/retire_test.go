@@ -1,0 +1,613 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/signpost/signpost/internal/archive"
+	"github.com/signpost/signpost/internal/jobs"
+	"github.com/signpost/signpost/internal/postgres"
+	"github.com/signpost/signpost/queries"
+)
+
+// old is a month that is retired, and young the first that is not.
+var (
+	old   = postgres.MonthOf(time.Now()).AddDate(0, -4, 0)
+	young = postgres.MonthOf(time.Now()).AddDate(0, -3, 0)
+)
+
+// retiring is a site whose events of more than three months ago are to go.
+type retiring struct {
+	*site
+	dir   string
+	store archive.Store
+}
+
+// setupRetiring fills an old and a young month, and works nothing yet but clicks.
+func setupRetiring(t *testing.T) *retiring {
+	t.Helper()
+	s := setup(t)
+	dir := filepath.Join(t.TempDir(), "archive")
+	store, err := archive.Open(dir, archive.S3{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &retiring{s, dir, store}
+	w := s.start(map[string]int{jobs.QueueClicks: 1})
+	r.late("first", 100)
+	s.ship("young", many(50, young.Add(24*time.Hour)))
+	s.eventually("clicks are ingested", s.allIngested)
+	// Every kind of value, and text that CSV has to quote.
+	s.exec(`INSERT INTO events (occurred_at, event_type, url_id, source_id, import_id, import_line, bot, details)
+		VALUES ($1, 'created', NULL, 7, 3, 9, NULL, '{"a": "b\nc, \"d\"", "e": []}')`, old.Add(time.Hour))
+	s.exec(`INSERT INTO events (occurred_at, event_type, url_id, browser, os)
+		VALUES ($1, 'updated', 1, '', E'x\ny"z')`, old.Add(time.Hour+time.Microsecond))
+	s.stop(w)
+	return r
+}
+
+// late ships clicks of the old month.
+func (r *retiring) late(id string, n int) {
+	r.ship(id, many(n, old.AddDate(0, 0, 3)))
+}
+
+func (r *retiring) startRetiring(change ...func(*deps)) *Worker {
+	return r.start(nil, append([]func(*deps){func(d *deps) {
+		d.retention = Retention{Months: 3, Archive: r.store}
+	}}, change...)...)
+}
+
+// hand returns the job for a test to take step by step, as far as a worker got
+// before it was killed.
+func (r *retiring) hand() *retireMonths {
+	d := &deps{
+		pool: r.pool, log: r.worker.deps.log, metrics: r.worker.deps.metrics,
+		retention: Retention{Months: 3, Archive: r.store},
+	}
+	return &retireMonths{deps: d, now: time.Now}
+}
+
+// sum is a fingerprint of all events of the old month and their number.
+func (r *retiring) sum() string {
+	return r.text(`SELECT count(*) || ' ' || coalesce(md5(string_agg(e::text, E'\n' ORDER BY occurred_at, id)), '') FROM events e
+		WHERE occurred_at >= $1 AND occurred_at < $2`, old, young)
+}
+
+func (r *retiring) totals() string {
+	return r.text("SELECT sum(clicks) || ' ' || sum(bots) FROM click_days") + " " + r.text("SELECT sum(clicks) || ' ' || sum(bots) FROM click_quarters")
+}
+
+// states lists what event_parts says.
+func (r *retiring) states() string {
+	return r.text("SELECT coalesce(string_agg(part || ' ' || state || ' ' || coalesce(rows::text, '-'), ', ' ORDER BY part), '') FROM event_parts WHERE month = $1", old)
+}
+
+func (r *retiring) wantStates(want string) {
+	r.Helper()
+	if got := r.states(); got != want {
+		r.Errorf("parts: %q, want %q", got, want)
+	}
+}
+
+// tables counts tables of the old month, partitions and others.
+func (r *retiring) wantTables(partitions, others int64) {
+	r.Helper()
+	r.wantInt(partitions, "SELECT count(*) FROM pg_inherits WHERE inhrelid = to_regclass($1)", old.Format("events_2006_01"))
+	r.wantInt(others, "SELECT count(*) FROM pg_class WHERE relkind = 'r' AND relname LIKE $1 || '\\_%'", old.Format("events_2006_01"))
+}
+
+func (r *retiring) files() []string {
+	r.Helper()
+	names, err := r.store.List(r.ctx, "")
+	if err != nil {
+		r.Fatalf("list archive: %v", err)
+	}
+	return names
+}
+
+// again lets a month that was retired be retired once more, as a day later.
+func (r *retiring) again() {
+	r.exec("UPDATE event_parts SET dropped_at = now() - interval '2 days'")
+}
+
+func (r *retiring) restore() Restored {
+	r.Helper()
+	done, err := RestoreMonth(r.ctx, r.pool, r.store, old.AddDate(0, 0, 7), time.Hour)
+	if err != nil {
+		r.Fatalf("restore: %v", err)
+	}
+	return done
+}
+
+func TestRetireAndRestore(t *testing.T) {
+	r := setupRetiring(t)
+	before, totals := r.sum(), r.totals()
+	w := r.startRetiring()
+	r.run(jobs.RetireMonths{})
+	r.wantStates("1 dropped 102")
+	r.wantTables(0, 0)
+	r.wantInt(50, "SELECT count(*) FROM events") // of the young month
+	if got := r.totals(); got != totals {
+		t.Errorf("totals are %s, were %s", got, totals)
+	}
+	files := r.files()
+	if len(files) != 2 || files[1] != old.Format("2006-01")+".part-0001.json" || !strings.HasSuffix(files[0], ".csv.zst") {
+		t.Errorf("the archive has %v", files)
+	}
+	if err := w.deps.sampleOnce(r.ctx); err != nil {
+		t.Fatal(err)
+	}
+	for gauge, want := range map[string]float64{
+		"retired": testutil.ToFloat64(w.deps.metrics.monthsRetired) - 1,
+		"rows":    testutil.ToFloat64(w.deps.metrics.rowsRetired) - 102,
+		"open":    testutil.ToFloat64(w.deps.metrics.partsOpen),
+		"ahead":   testutil.ToFloat64(w.deps.metrics.monthsAhead) - partitionsAhead,
+	} {
+		if want != 0 {
+			t.Errorf("the gauge of %s is off by %v", gauge, want)
+		}
+	}
+
+	for range 2 { // once more changes nothing
+		if done := r.restore(); done != (Restored{1, 102}) {
+			t.Errorf("restored %+v", done)
+		}
+		if got := r.sum(); got != before {
+			t.Errorf("restored events are %s, were %s", got, before)
+		}
+	}
+	if got := r.totals(); got != totals {
+		t.Errorf("after the restore totals are %s, were %s", got, totals)
+	}
+	r.wantTables(1, 0)
+	r.again()
+	r.run(jobs.RetireMonths{}) // the month is held
+	r.wantTables(1, 0)
+	r.exec("UPDATE event_holds SET until = now()")
+	r.run(jobs.RetireMonths{})
+	r.wantStates("1 dropped 102, 2 dropped 102")
+	r.wantTables(0, 0)
+	if done := r.restore(); done != (Restored{2, 204}) {
+		t.Errorf("restored %+v", done)
+	}
+	if got := r.sum(); got != before { // what is in both parts is there once
+		t.Errorf("restored events are %s, were %s", got, before)
+	}
+}
+
+// Late clicks of a retired month are counted, can be seen, and go to the archive
+// as a further part.
+func TestLateClicksOfARetiredMonth(t *testing.T) {
+	r := setupRetiring(t)
+	r.startRetiring()
+	r.run(jobs.RetireMonths{})
+	r.late("late", 30)
+	r.eventually("late clicks are ingested", r.allIngested)
+	r.wantInt(0, "SELECT count(*) FROM click_rejects")
+	r.wantInt(30, "SELECT count(*) FROM events WHERE occurred_at < $1", young)
+	r.wantInt(180, "SELECT sum(clicks) FROM click_days")
+	r.run(jobs.RetireMonths{}) // not on the same day
+	r.wantStates("1 dropped 102")
+	r.again()
+	r.run(jobs.RetireMonths{})
+	r.wantStates("1 dropped 102, 2 dropped 30")
+	r.wantInt(180, "SELECT sum(clicks) FROM click_days")
+	if n := len(r.files()); n != 4 {
+		t.Errorf("the archive has %d files, want 4", n)
+	}
+	r.late("later", 5)
+	r.eventually("later clicks are ingested", r.allIngested)
+	r.restore()
+	r.wantInt(137, "SELECT count(*) FROM events WHERE occurred_at < $1", young)
+}
+
+// A worker that is killed between any two steps, or after a step took effect and
+// before that was noted, leaves what the next one ends.
+func TestRetireGoesOnAfterAKill(t *testing.T) {
+	for name, live := range map[string]func(*retiring, *retireMonths){
+		"after the detach": func(*retiring, *retireMonths) {},
+		"within the archive": func(r *retiring, w *retireMonths) {
+			part := r.parts(w)
+			name := archive.NewFileName(part.Month, 1)
+			r.exec("UPDATE event_parts SET file = $1", name)
+			r.create("." + name + ".1.tmp")
+		},
+		"after the archive": func(r *retiring, w *retireMonths) { r.step(w) },
+		"before the archive is noted": func(r *retiring, w *retireMonths) {
+			r.step(w)
+			r.exec("UPDATE event_parts SET state = 'detached', rows = NULL")
+		},
+		"after the check": func(r *retiring, w *retireMonths) { r.step(w); r.step(w) },
+		"before the manifest is noted": func(r *retiring, w *retireMonths) {
+			r.step(w)
+			r.step(w)
+			r.exec("UPDATE event_parts SET state = 'archived'")
+		},
+		"after the end, with late clicks": func(r *retiring, w *retireMonths) { r.step(w); r.step(w); r.step(w) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := setupRetiring(t)
+			before := r.sum()
+			w := r.hand()
+			if err := w.begin(r.ctx, old); err != nil {
+				t.Fatal(err)
+			}
+			live(r, w)
+			// Late clicks find a place at every moment.
+			r.late("late", 10)
+			r.startRetiring()
+			r.eventually("late clicks are ingested", r.allIngested)
+			r.run(jobs.RetireMonths{})
+			r.wantStates("1 dropped 102")
+			r.wantTables(1, 0)
+			r.wantInt(10, "SELECT count(*) FROM events WHERE occurred_at < $1", young)
+			for _, file := range r.files() {
+				if strings.HasSuffix(file, ".tmp") {
+					t.Errorf("%s is left in the archive", file)
+				}
+			}
+			if n := len(r.files()); n != 2 {
+				t.Errorf("the archive has %v", r.files())
+			}
+			r.exec("DROP TABLE " + old.Format("events_2006_01"))
+			r.restore()
+			if got := r.sum(); got != before {
+				t.Errorf("the archived events are %s, were %s", got, before)
+			}
+		})
+	}
+}
+
+func (r *retiring) create(name string) {
+	r.Helper()
+	if err := os.WriteFile(filepath.Join(r.dir, name), []byte("half"), 0o600); err != nil {
+		r.Fatal(err)
+	}
+}
+
+func (r *retiring) step(w *retireMonths) {
+	r.Helper()
+	part := r.parts(w)
+	if err := w.step(r.ctx, &part); err != nil {
+		r.Fatalf("step: %v", err)
+	}
+}
+
+// parts returns the one part that is open.
+func (r *retiring) parts(w *retireMonths) queries.EventPart {
+	r.Helper()
+	parts, err := queries.New(w.deps.pool).ListOpenEventParts(r.ctx)
+	if err != nil || len(parts) != 1 {
+		r.Fatalf("open parts: %v, %v", parts, err)
+	}
+	return parts[0]
+}
+
+// faulty is an archive in trouble.
+type faulty struct {
+	archive.Store
+	create func(name string) error           // before a data file is made
+	spoil  func(io.ReadCloser) io.ReadCloser // when one is read
+}
+
+func (f *faulty) Create(ctx context.Context, name string, write func(io.Writer) error) error {
+	if f.create != nil && strings.HasSuffix(name, ".csv.zst") && !strings.HasPrefix(name, "probe") {
+		if err := f.create(name); err != nil {
+			return err
+		}
+	}
+	return f.Store.Create(ctx, name, write)
+}
+
+func (f *faulty) Open(ctx context.Context, name string) (io.ReadCloser, error) {
+	file, err := f.Store.Open(ctx, name)
+	if err == nil && f.spoil != nil && strings.HasSuffix(name, ".csv.zst") {
+		file = f.spoil(file)
+	}
+	return file, err
+}
+
+// cut is a file that lost its end.
+type cut struct {
+	io.Reader
+	io.Closer
+}
+
+// When the archive fails, or does not give back what it was given, the month
+// gets its events back, with those that came late meanwhile.
+func TestRetireGivesAMonthBack(t *testing.T) {
+	for name, f := range map[string]*faulty{
+		"full":    {create: func(string) error { return errors.New("no space left") }},
+		"damaged": {spoil: func(f io.ReadCloser) io.ReadCloser { return cut{io.LimitReader(f, 100), f} }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := setupRetiring(t)
+			before, good := r.sum(), r.store
+			f.Store, r.store = good, f
+			w := r.hand()
+			if err := w.begin(r.ctx, old); err != nil {
+				t.Fatal(err)
+			}
+			r.wantInt(0, "SELECT count(*) FROM events WHERE occurred_at < $1", young)
+			late := many(10, old.AddDate(0, 0, 3))
+			for i := range late {
+				late[i].URLID = 99
+			}
+			r.ship("late", late)
+			worker := r.startRetiring()
+			r.eventually("late clicks are ingested", r.allIngested)
+			hand := &retireMonths{deps: worker.deps, now: time.Now}
+			if err := hand.finishParts(r.ctx); err == nil {
+				t.Fatal("no error")
+			}
+			if n := testutil.ToFloat64(worker.deps.metrics.retireFailures); n == 0 {
+				t.Error("the failure is not counted")
+			}
+			r.wantStates("")
+			r.wantTables(1, 0)
+			r.wantInt(112, "SELECT count(*) FROM events WHERE occurred_at < $1", young)
+			r.wantInt(0, "SELECT count(*) FROM pg_constraint WHERE conname = 'of_month'")
+			if files := r.files(); len(files) > 0 {
+				t.Errorf("the archive has %v", files)
+			}
+			r.stop(worker)
+
+			// Once it is well again, all goes as usual.
+			r.store = good
+			r.exec("DELETE FROM events WHERE url_id = 99")
+			if got := r.sum(); got != before {
+				t.Errorf("the events that are back are %s, were %s", got, before)
+			}
+			r.startRetiring()
+			r.run(jobs.RetireMonths{})
+			r.wantStates("1 dropped 102")
+		})
+	}
+}
+
+// Nothing is detached while the archive cannot be written.
+func TestRetireTriesTheArchiveFirst(t *testing.T) {
+	r := setupRetiring(t)
+	if err := os.WriteFile(r.dir, nil, 0o600); err != nil { // a file where the folder should be
+		t.Fatal(err)
+	}
+	w := r.hand()
+	if err := w.begin(r.ctx, old); err == nil || !strings.Contains(err.Error(), "try the archive") {
+		t.Errorf("begin: %v", err)
+	}
+	r.wantTables(1, 0)
+	r.wantStates("")
+}
+
+// A part of an archive is never overwritten, also when the database has
+// forgotten it.
+func TestRetireOverwritesNothing(t *testing.T) {
+	r := setupRetiring(t)
+	r.startRetiring()
+	r.run(jobs.RetireMonths{})
+	r.exec("DELETE FROM event_parts")
+	r.late("late", 30)
+	r.eventually("late clicks are ingested", r.allIngested)
+	r.run(jobs.RetireMonths{})
+	r.wantStates("2 dropped 30")
+	if done := r.restore(); done != (Restored{2, 132}) {
+		t.Errorf("restored %+v", done)
+	}
+}
+
+// Of two workers at one part, as when the lock went with its connection, the
+// one that came later wins, and nothing is lost or there twice.
+func TestRetireOnTwoWorkers(t *testing.T) {
+	r := setupRetiring(t)
+	before := r.sum()
+	first, good := r.hand(), r.store
+	if err := first.begin(r.ctx, old); err != nil {
+		t.Fatal(err)
+	}
+	part := r.parts(first)
+	first.deps.retention.Archive = &faulty{Store: good, create: func(string) error {
+		second := r.hand() // while the first writes
+		r.step(second)
+		return nil
+	}}
+	if err := first.finish(r.ctx, part); !errors.Is(err, errSuperseded) {
+		t.Errorf("the first: %v", err)
+	}
+	r.wantStates("1 archived 102")
+	r.startRetiring()
+	r.run(jobs.RetireMonths{})
+	r.wantStates("1 dropped 102")
+	if n := len(r.files()); n != 2 {
+		t.Errorf("the archive has %v", r.files())
+	}
+	r.restore()
+	if got := r.sum(); got != before {
+		t.Errorf("the archived events are %s, were %s", got, before)
+	}
+
+	unlock, err := lockSession(r.ctx, r.pool, lockRetire)
+	if err != nil || unlock == nil {
+		t.Fatalf("lock: %v", err)
+	}
+	if other, err := lockSession(r.ctx, r.pool, lockRetire); err != nil || other != nil {
+		t.Errorf("a second lock was given (%v)", err)
+	}
+	unlock()
+}
+
+// Who says none wants old events deleted.
+func TestRetireWithoutAnArchive(t *testing.T) {
+	r := setupRetiring(t)
+	totals := r.totals()
+	r.store = nil
+	r.startRetiring()
+	r.run(jobs.RetireMonths{})
+	r.wantStates("1 dropped 102")
+	r.wantTables(0, 0)
+	if got := r.totals(); got != totals {
+		t.Errorf("totals are %s, were %s", got, totals)
+	}
+}
+
+// Without a retention nothing goes, and what was begun under another
+// configuration is given back.
+func TestNoRetention(t *testing.T) {
+	r := setupRetiring(t)
+	before := r.sum()
+	w := r.hand()
+	if err := w.begin(r.ctx, old); err != nil {
+		t.Fatal(err)
+	}
+	none := &retireMonths{deps: r.start(nil).deps, now: time.Now}
+	if err := none.Work(r.ctx, nil); err == nil || !strings.Contains(err.Error(), "EVENTS_ARCHIVE") {
+		t.Errorf("work: %v", err)
+	}
+	if err := none.Work(r.ctx, nil); err != nil {
+		t.Errorf("work: %v", err)
+	}
+	if got := r.sum(); got != before {
+		t.Errorf("the events are %s, were %s", got, before)
+	}
+}
+
+// No month goes while events are imported: the import looks there for what it
+// brings twice.
+func TestRetireWaitsForImports(t *testing.T) {
+	r := setupRetiring(t)
+	r.exec(`INSERT INTO imports (kind, state, layout, keep_ids, actor_name) VALUES ('events', 'running', '{}', true, 'ann')`)
+	w := r.startRetiring()
+	hand := &retireMonths{deps: w.deps, now: time.Now}
+	if months, err := hand.due(r.ctx); err != nil || len(months) > 0 {
+		t.Errorf("due: %v, %v", months, err)
+	}
+	r.exec("UPDATE imports SET state = 'failed', finished_at = now()")
+	if months, err := hand.due(r.ctx); err != nil || !slices.EqualFunc(months, []time.Time{old}, time.Time.Equal) {
+		t.Errorf("due: %v, %v; want the old month", months, err)
+	}
+	hand.now = func() time.Time { return time.Now().AddDate(0, 1, 0) }
+	if months, err := hand.due(r.ctx); err != nil || len(months) != 2 {
+		t.Errorf("due a month later: %v, %v", months, err)
+	}
+}
+
+// A partition without rows just goes.
+func TestRetireOfAnEmptyMonth(t *testing.T) {
+	r := setupRetiring(t)
+	r.exec("DELETE FROM events WHERE occurred_at < $1", young)
+	r.startRetiring()
+	r.run(jobs.RetireMonths{})
+	r.wantStates("")
+	r.wantTables(0, 0)
+	if len(r.files()) > 0 {
+		t.Errorf("the archive has %v", r.files())
+	}
+}
+
+// A damaged part is not restored, and nothing of the others either.
+func TestRestoreOfADamagedPart(t *testing.T) {
+	r := setupRetiring(t)
+	r.startRetiring()
+	r.run(jobs.RetireMonths{})
+	r.late("late", 30)
+	r.eventually("late clicks are ingested", r.allIngested)
+	r.again()
+	r.run(jobs.RetireMonths{})
+	second := filepath.Join(r.dir, r.files()[2])
+	whole, err := os.ReadFile(second)
+	if err != nil || !strings.Contains(second, "part-0002") {
+		t.Fatal(second, err)
+	}
+	for what, content := range map[string][]byte{
+		"cut": whole[:len(whole)-1], "flipped": slices.Concat(whole[:50], []byte{whole[50] ^ 1}, whole[51:]), "longer": append(slices.Clone(whole), 0),
+	} {
+		if err := os.WriteFile(second, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := RestoreMonth(r.ctx, r.pool, r.store, old, time.Hour); err == nil || !strings.Contains(err.Error(), "part 2") {
+			t.Errorf("restore of a part that is %s: %v", what, err)
+		}
+		r.wantTables(0, 0)
+	}
+	if _, err := RestoreMonth(r.ctx, r.pool, r.store, young, time.Hour); err == nil {
+		t.Error("a month without parts was restored")
+	}
+	r.wantInt(0, "SELECT count(*) FROM event_holds")
+}
+
+// Clicks go in while their month is detached, attached and restored.
+func TestClicksWhileAMonthComesAndGoes(t *testing.T) {
+	r := setupRetiring(t)
+	r.startRetiring()
+	for i := range 30 {
+		r.late(fmt.Sprintf("late-%02d", i), 10)
+		if i%10 == 5 {
+			r.again()
+			r.run(jobs.RetireMonths{})
+			r.restore()
+			r.exec("DELETE FROM event_holds")
+		}
+	}
+	r.eventually("late clicks are ingested", r.allIngested)
+	r.wantInt(0, "SELECT count(*) FROM click_rejects")
+	r.restore()
+	r.wantInt(402, "SELECT count(*) FROM events WHERE occurred_at < $1", young)
+	r.wantInt(450, "SELECT sum(clicks) FROM click_days")
+	r.wantInt(450, "SELECT sum(clicks) FROM click_quarters")
+}
+
+func TestMonthsAhead(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2025, 11, 30, 23, 59, 0, 0, time.UTC)
+	months := func(ahead ...int) (list []time.Time) {
+		for _, n := range ahead {
+			list = append(list, postgres.MonthOf(now).AddDate(0, n, 0))
+		}
+		return list
+	}
+	for want, list := range map[int][]time.Time{
+		-1: months(-1, 1, 2), 0: months(-2, 0, 2, 3), 1: months(0, 1), 3: months(-1, 0, 1, 2, 3, 5),
+	} {
+		if got := monthsAhead(list, now); got != want {
+			t.Errorf("%v: %d months ahead, want %d", list, got, want)
+		}
+	}
+}
+
+// Finished imports go by age, with all that is kept of them; what they brought
+// stays.
+func TestPruneOfImports(t *testing.T) {
+	s := setup(t)
+	for _, state := range []string{"completed", "failed", "undoing", "running"} {
+		s.exec(`INSERT INTO imports (kind, state, layout, keep_ids, actor_name, finished_at)
+			VALUES ('users', $1, '{}', true, 'ann', CASE WHEN $1 <> 'running' THEN now() - interval '100 days' END)`, state)
+	}
+	s.exec("INSERT INTO imports (kind, state, layout, keep_ids, actor_name, finished_at) VALUES ('users', 'completed', '{}', true, 'ann', now() - interval '80 days')")
+	s.exec("INSERT INTO import_errors SELECT i.id, n, 'f', 'r', '' FROM imports i, generate_series(1, 8) n")
+	s.exec("INSERT INTO import_outcomes SELECT i.id, n, 'skipped' FROM imports i, generate_series(1, 5) n")
+	s.exec("INSERT INTO users (username, email, import_id, import_line) SELECT 'ann', 'ann@example.org', id, 1 FROM imports WHERE state = 'failed'")
+	d := s.start(map[string]int{jobs.QueueClicks: 1}).deps
+	w := &prune{deps: d, piece: 3}
+	if err := w.Work(s.ctx, nil); err != nil {
+		t.Fatal(err)
+	}
+	s.wantInt(5, "SELECT count(*) FROM imports") // nothing said how long
+	d.importKeep = 90 * 24 * time.Hour
+	if err := w.Work(s.ctx, nil); err != nil {
+		t.Fatal(err)
+	}
+	if left := s.text("SELECT string_agg(state, ' ' ORDER BY id) FROM imports"); left != "undoing running completed" {
+		t.Errorf("left: %s", left)
+	}
+	s.wantInt(24, "SELECT count(*) FROM import_errors")
+	s.wantInt(1, "SELECT count(*) FROM users WHERE import_id IS NOT NULL")
+}
