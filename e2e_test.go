@@ -258,6 +258,8 @@ type server struct {
 	admin string
 	token string
 	ended bool
+	// database is its DATABASE_URL, where a test knows it.
+	database string
 }
 
 func startDev(t *testing.T, data string) *server {
@@ -394,6 +396,16 @@ func (s *server) get(path, token string, want int) map[string]any {
 func (s *server) getJSON(path string, want int) map[string]any {
 	s.t.Helper()
 	return s.get(path, s.token, want)
+}
+
+// download returns a file as it is.
+func (s *server) download(path string) []byte {
+	s.t.Helper()
+	resp, body := s.do(http.MethodGet, path, "", nil, s.token)
+	if resp.StatusCode != http.StatusOK {
+		s.t.Fatalf("GET %s: %d %s", path, resp.StatusCode, body)
+	}
+	return body
 }
 
 func (s *server) post(path, body string, want int) map[string]any {

@@ -1,0 +1,112 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/signpost/signpost/internal/pgtest"
+)
+
+// TestRoundTrip leaves one server with everything and moves into another that
+// is empty: what was exported as CSV and imported there is what was there.
+func TestRoundTrip(t *testing.T) {
+	t.Parallel()
+	from, to := startDevOn(t, pgtest.URL(t)), startDevOn(t, pgtest.URL(t))
+	fillForExport(t, from)
+	dir := t.TempDir()
+	for _, kind := range []string{"users", "urls", "events"} {
+		file := filepath.Join(dir, kind+".csv")
+		if err := os.WriteFile(file, from.download("/"+kind+"?format=csv"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		job := to.upload(kind, file)
+		if job["state"] != "completed" || job["rows_imported"] != job["rows_total"] || job["rows_total"] == 0.0 {
+			t.Fatalf("import of %s: %v\n%v", kind, job, to.getJSON(fmt.Sprintf("/imports/%v/errors", job["id"]), http.StatusOK))
+		}
+	}
+	for _, kind := range []string{"users", "urls", "events"} {
+		want, got := rowsForCompare(t, from, kind), rowsForCompare(t, to, kind)
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: got\n%s\nwant\n%s", kind, strings.Join(got, "\n"), strings.Join(want, "\n"))
+		}
+	}
+	again := to.upload("events", filepath.Join(dir, "events.csv"))
+	if again["rows_imported"] != 0.0 {
+		t.Errorf("the same history went in twice: %v", again)
+	}
+}
+
+// startDevOn runs everything in one process on a database of the tests.
+func startDevOn(t *testing.T, url string) *server {
+	t.Helper()
+	environ := append(os.Environ(), "LISTEN_ADDR=127.0.0.1:0", "ADMIN_ADDR=127.0.0.1:0", "LOG_FORMAT=json",
+		"PUBLIC_URL=https://sho.rt", "DATABASE_URL="+url, "ADMIN_TOKEN=the-token-of-the-tests")
+	s := launch(t, "dev", program(t, environ, "dev", "--data", t.TempDir()))
+	s.token = "the-token-of-the-tests"
+	s.database = url
+	return s
+}
+
+// fillForExport makes rows of every sort that a file could spoil.
+func fillForExport(t *testing.T, s *server) {
+	t.Helper()
+	pool := pgtest.Open(t, s.database)
+	for _, sql := range []string{
+		`INSERT INTO users (id, username, email, created_at) VALUES
+			(1, 'ann', 'ann@example.com', '2019-05-06 07:08:09.123456+00'), (2, '=SUM(A1)', '+bob@example.com', now()),
+			(7, '''=cite', 'o''neil@example.com', '1999-12-31 23:59:59.999999+00'), (4503599627370496, '@日本語 🎉', 'eve@example.com', now())`,
+		`INSERT INTO urls (id, user_id, short_code, original_url, title, tags, is_active, expires_at, redirect_status,
+				forward_query, imported_clicks, created_at, updated_at) VALUES
+			(1, 1, 'plain', 'https://example.com/', NULL, '{}', true, NULL, 302, false, 0, '2020-01-01', '2020-01-02'),
+			(2, 2, '-dash', 'https://example.com/?q="1,2"&x=%22', '=HYPERLINK("http://evil.example";"x")', '{=a,b c}', true, NULL, 302, true, 12, now(), now()),
+			(3, 7, '_under', 'https://example.com/%E6%97%A5', E'''''+two, "quotes"; and | pipes', '{[a],"\"q\""}', false, '2001-02-03 04:05:06.789+00', 307, false, 4503599627370496, now(), now()),
+			(4, 4503599627370496, 'last', 'https://example.com/#f', 'née 🎉 – ok', '{@x}', true, '2999-01-01', 308, false, 0, now(), now()),
+			(5, 1, 'brackets', 'https://example.com/', '[x]', '{[a]}', true, NULL, 302, false, 0, now(), now())`,
+		`INSERT INTO events (occurred_at, url_id, user_id, event_type, details, source_id) VALUES
+			(date_trunc('month', now()) + interval '1.000001 s', 1, 1, 'created', '{"entity": "url", "by": {"name": "=cmd|'' /C calc''!A0", "token_id": null}, "text": "line\nbreak, \"quotes\" 🎉"}', 99),
+			(date_trunc('month', now()) + interval '1.000001 s', 1, 7, 'deleted', NULL, NULL)`,
+		`SELECT setval('users_id_seq', 10), setval('urls_id_seq', 10)`,
+	} {
+		if _, err := pool.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 3 {
+		s.redirect("/plain")
+	}
+	s.redirect("/-dash")
+	s.patch("/urls/1", `{"title": "=changed", "tags": ["x"]}`, http.StatusOK)
+	s.eventually("the clicks", func() bool {
+		return s.getJSON("/urls/1", http.StatusOK)["clicks"] == 3.0 && s.getJSON("/urls/2", http.StatusOK)["clicks"] == 1.0
+	})
+}
+
+// rowsForCompare returns all rows of a list as JSON, sorted. Of events without
+// their ids, which each server gives itself.
+func rowsForCompare(t *testing.T, s *server, kind string) []string {
+	t.Helper()
+	var rows []string
+	for line := range bytes.Lines(s.download("/" + kind + "?format=ndjson")) {
+		var row map[string]any
+		if err := json.Unmarshal(line, &row); err != nil {
+			t.Fatal(err)
+		}
+		if kind == "events" {
+			delete(row, "id")
+		}
+		text, err := json.Marshal(row)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rows = append(rows, string(text))
+	}
+	slices.Sort(rows)
+	return rows
+}
