@@ -74,6 +74,7 @@ func rootCommand(environ []string) *cobra.Command {
 		migrateCommand(environ),
 		tokenCommand(environ),
 		spoolCommand(environ),
+		importCommand(environ),
 		batchesCommand(environ),
 		eventsCommand(environ),
 		healthcheckCommand(environ),

@@ -52,6 +52,13 @@ func TestCommands(t *testing.T) {
 		{"restore from nowhere", []string{"events", "restore", "2025-03"}, []string{"DATABASE_URL=postgres://127.0.0.1:1/x", "EVENTS_ARCHIVE=none"}, 1, "", "there is no archive"},
 		{"retention without an archive", []string{"worker"}, []string{"DATABASE_URL=postgres://127.0.0.1:1/x", "EVENTS_RETENTION_MONTHS=12"}, 1, "", "with EVENTS_ARCHIVE set"},
 		{"unreachable database", []string{"token", "list"}, []string{"DATABASE_URL=postgres://127.0.0.1:1/x"}, 1, "", "the database cannot be reached"},
+		{"import of nothing", []string{"import"}, nil, 1, "", "give one file"},
+		{"import of no kind", []string{"import", "x.csv"}, nil, 1, "", "--kind"},
+		{"import of an unknown kind", []string{"import", "x.csv", "--kind", "links"}, nil, 1, "", "users, urls or events"},
+		{"import of a file and another", []string{"import", "x.csv", "--watch", "1"}, nil, 1, "", "not both"},
+		{"import without a token", []string{"import", "x.csv", "--kind", "urls", "--server", "https://sho.rt"}, nil, 1, "", "there is no token"},
+		{"import to no URL", []string{"import", "x.csv", "--kind", "urls"}, []string{"SIGNPOST_URL=sho.rt", "SIGNPOST_TOKEN=x"}, 1, "", "must be a URL"},
+		{"import to nobody", []string{"import", "x.csv", "--kind", "urls", "--server", "http://127.0.0.1:1", "--token", "x"}, nil, 1, "", "cannot be reached"},
 		{"spool that is not there", []string{"spool", "ship", "/nonexistent"}, []string{"DATABASE_URL=postgres://127.0.0.1:1/x"}, 1, "", "database cannot be reached"},
 	}
 	for _, tt := range tests {

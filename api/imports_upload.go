@@ -150,6 +150,9 @@ func (u *fileUpload) open(ctx *fasthttp.RequestCtx) (io.Reader, error) {
 			return nil, err
 		}
 	}
+	if _, params, err := mime.ParseMediaType(string(header.Peek(fiber.HeaderContentDisposition))); err == nil && u.filename == nil {
+		u.filename = cleanFilename(params["filename"])
+	}
 	return u.unpackFile(file)
 }
 

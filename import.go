@@ -1,0 +1,375 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/signpost/signpost/internal/client"
+)
+
+const (
+	// watchEvery is how often an import is asked how far it is.
+	watchEvery = 500 * time.Millisecond
+	// remotePatience is how long a server may be away before a command gives up:
+	// long enough for one that is started anew.
+	remotePatience = 5 * time.Minute
+	// remoteWait bounds the pause between two tries.
+	remoteWait = 5 * time.Second
+)
+
+const importHelp = `Upload a CSV file of users, links (urls) or events and watch how it is applied.
+
+FILE may be - for standard input; names that end in .gz or .zst are sent
+compressed as they are. A connection that breaks is made again, and an upload
+that was cut off begins anew, without anything being imported twice.
+
+The exit code is 0 only if the import ended and no row was rejected.`
+
+// importFlags are the flags of "signpost import".
+type importFlags struct {
+	remoteFlags
+	kind, format, onConflict, rejected string
+	mapping                            []string
+	userID, watch                      int64
+	dryRun, allowRejected              bool
+}
+
+func importCommand(environ []string) *cobra.Command {
+	var flags importFlags
+	cmd := &cobra.Command{
+		Use:   "import FILE --kind users|urls|events",
+		Short: "Upload a file to a server and watch its import",
+		Long:  importHelp,
+		Example: `  signpost import links.csv --kind urls --user-id 7
+  pg_dump_users | signpost import - --kind users --rejected rejected.csv
+  signpost import --watch 12`,
+		Args: func(_ *cobra.Command, args []string) error { return flags.check(args) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			remote, err := flags.client(environ)
+			if err != nil {
+				return err
+			}
+			run := importRun{flags: &flags, client: remote, meter: newMeter(cmd.ErrOrStderr()), stdin: cmd.InOrStdin(), stdout: cmd.OutOrStdout()}
+			return run.run(cmd.Context(), args)
+		},
+	}
+	f := cmd.Flags()
+	flags.add(f)
+	f.StringVar(&flags.kind, "kind", "", "what the rows are: users, urls or events")
+	f.Int64Var(&flags.userID, "user-id", 0, "who owns the links of a file that names no owner")
+	f.StringVar(&flags.format, "format", "", "what the file is, if its header does not tell, such as yourls")
+	f.StringArrayVar(&flags.mapping, "mapping", nil, `what a column stands for, such as "Goes to:original_url"; may be repeated`)
+	f.StringVar(&flags.onConflict, "on-conflict", "", "what becomes of rows whose keys are taken: reject (default), skip or update")
+	f.BoolVar(&flags.dryRun, "dry-run", false, "only report what an import would do")
+	f.StringVar(&flags.rejected, "rejected", "", "file for the rejected rows, as CSV with lines and reasons")
+	f.BoolVar(&flags.allowRejected, "allow-rejected", false, "exit with 0 although rows were rejected")
+	f.Int64Var(&flags.watch, "watch", 0, "watch the import with this id instead of uploading a file")
+	return cmd
+}
+
+// check looks at what can be judged without a server.
+func (f *importFlags) check(args []string) error {
+	switch {
+	case f.watch < 0:
+		return errors.New("--watch needs the id of an import")
+	case f.watch > 0 && len(args) > 0:
+		return errors.New("give a file or --watch, not both")
+	case f.watch > 0:
+		return nil
+	case len(args) != 1:
+		return errors.New("give one file to import, or - for standard input")
+	case f.kind == "":
+		return errors.New("say what the rows are with --kind users, urls or events")
+	case f.kind != "users" && f.kind != "urls" && f.kind != "events":
+		return fmt.Errorf("--kind must be users, urls or events, not %q", f.kind)
+	case f.userID < 0:
+		return errors.New("--user-id must be the id of a user")
+	}
+	return nil
+}
+
+// query is what the flags ask of the server.
+func (f *importFlags) query() url.Values {
+	q := url.Values{}
+	set := func(name, value string) {
+		if value != "" {
+			q.Set(name, value)
+		}
+	}
+	set("format", f.format)
+	set("on_conflict", f.onConflict)
+	if f.userID > 0 {
+		set("user_id", strconv.FormatInt(f.userID, 10))
+	}
+	if f.dryRun {
+		set("dry_run", "true")
+	}
+	for _, pair := range f.mapping {
+		q.Add("mapping", pair)
+	}
+	return q
+}
+
+// importRun is one run of the command.
+type importRun struct {
+	flags  *importFlags
+	client *client.Client
+	meter  *meter
+	stdin  io.Reader
+	stdout io.Writer
+}
+
+func (r *importRun) run(ctx context.Context, args []string) error {
+	id := r.flags.watch
+	if id == 0 {
+		imp, err := r.send(ctx, args[0])
+		r.meter.end()
+		if err != nil {
+			return err
+		}
+		id = imp.ID
+		if !r.meter.terminal {
+			r.meter.say("import %d: the file has arrived", id)
+		}
+	}
+	imp, err := r.follow(ctx, id)
+	r.meter.end()
+	if err != nil {
+		return err
+	}
+	return r.conclude(ctx, imp)
+}
+
+// send uploads a file, again from its beginning if the connection breaks: the
+// key makes sure that the server does it once.
+func (r *importRun) send(ctx context.Context, name string) (client.Import, error) {
+	// A wrong address or token is found before a gigabyte was sent.
+	if err := r.client.Ready(ctx); err != nil {
+		return client.Import{}, err
+	}
+	source := importSource{path: name, stdin: r.stdin}
+	upload := client.Upload{Kind: r.flags.kind, Encoding: encodingOf(name), Key: rand.Text(), Query: r.flags.query()}
+	if name != "-" {
+		upload.Name = filepath.Base(name)
+	}
+	var imp client.Import
+	err := retry(ctx, r.meter, func() error {
+		in, size, err := source.open()
+		if err != nil {
+			return err
+		}
+		r.meter.begin("sending", size, true)
+		body := &countedReader{in: in, count: r.meter.at}
+		defer body.stop()
+		upload.File, upload.Size = body, size
+		imp, err = r.client.Upload(ctx, upload)
+		return err
+	})
+	switch {
+	case ctx.Err() != nil:
+		r.meter.end()
+		r.meter.say("The upload was broken off; nothing was imported.")
+		return imp, errSilent
+	case err != nil:
+		return imp, fmt.Errorf("import %s: %w", name, err)
+	}
+	return imp, nil
+}
+
+// importSource is what is uploaded: a file, or standard input for "-".
+type importSource struct {
+	path  string
+	stdin io.Reader
+	used  bool
+}
+
+// open returns the file from its beginning, to be closed, and its size; -1 if
+// nobody knows.
+func (s *importSource) open() (io.ReadCloser, int64, error) {
+	again := s.used
+	s.used = true
+	if s.path == "-" {
+		if again {
+			return nil, 0, errNotAgain
+		}
+		return io.NopCloser(s.stdin), -1, nil
+	}
+	file, err := os.Open(s.path)
+	if err != nil {
+		return nil, 0, fmt.Errorf("open the file: %w", err)
+	}
+	info, err := file.Stat()
+	switch {
+	case err != nil:
+	case info.IsDir():
+		err = errors.New("it is a folder")
+	case info.Mode().IsRegular():
+		return file, info.Size(), nil
+	case again:
+		err = errNotAgain
+	default:
+		return file, -1, nil
+	}
+	_ = file.Close()
+	return nil, 0, err
+}
+
+var errNotAgain = errors.New("the upload was cut off, and what comes from a pipe cannot be sent again: save it to a file first")
+
+// encodingOf tells by a file's name how it is compressed.
+func encodingOf(name string) string {
+	switch strings.ToLower(filepath.Ext(name)) {
+	case ".gz":
+		return "gzip"
+	case ".zst":
+		return "zstd"
+	}
+	return ""
+}
+
+// countedReader tells how much was read, until it is stopped: a request that
+// failed may go on reading for a moment.
+type countedReader struct {
+	in      io.ReadCloser
+	count   func(int64)
+	n       int64
+	stopped atomic.Bool
+}
+
+func (c *countedReader) Read(p []byte) (int, error) {
+	if c.stopped.Load() {
+		return 0, os.ErrClosed
+	}
+	n, err := c.in.Read(p)
+	c.n += int64(n)
+	if !c.stopped.Load() {
+		c.count(c.n)
+	}
+	return n, err
+}
+
+func (c *countedReader) stop() {
+	c.stopped.Store(true)
+	_ = c.in.Close() // read-only
+}
+
+// follow waits until an import has ended and shows how far it is. It outlives
+// broken connections and restarts of the server.
+func (r *importRun) follow(ctx context.Context, id int64) (client.Import, error) {
+	tick := time.NewTicker(watchEvery)
+	defer tick.Stop()
+	state := ""
+	for {
+		var imp client.Import
+		err := retry(ctx, r.meter, func() (err error) {
+			imp, err = r.client.Import(ctx, id)
+			return err
+		})
+		switch {
+		case ctx.Err() != nil:
+			return imp, r.interrupted(id)
+		case err != nil && client.Temporary(err):
+			return imp, fmt.Errorf("%w; the import goes on, watch it with: signpost import --watch %d", err, id)
+		case err != nil:
+			return imp, fmt.Errorf("ask for import %d: %w", id, err)
+		case imp.Ended():
+			return imp, nil
+		}
+		if imp.State != state {
+			state = imp.State
+			total := imp.RowsTotal
+			if total == 0 { // all of it has not arrived
+				total = -1
+			}
+			r.meter.begin(fmt.Sprintf("import %d %s", id, state), total, false)
+		}
+		r.meter.at(imp.Done())
+		select {
+		case <-ctx.Done():
+			return imp, r.interrupted(id)
+		case <-tick.C:
+		}
+	}
+}
+
+// interrupted tells someone who pressed Ctrl-C what that did not do.
+func (r *importRun) interrupted(id int64) error {
+	r.meter.end()
+	r.meter.say("Import %d goes on without us. Watch it with:  signpost import --watch %d", id, id)
+	return errSilent
+}
+
+// conclude says what became of the file and keeps the rejected rows.
+func (r *importRun) conclude(ctx context.Context, imp client.Import) error {
+	verb := "is " + imp.State
+	if imp.DryRun {
+		verb = "was a dry run, nothing was written"
+	}
+	_, _ = fmt.Fprintf(r.stdout, "import %d %s: %s imported, %s updated, %s skipped, %s rejected, of %s\n", imp.ID, verb,
+		countOf(imp.RowsImported), countOf(imp.RowsUpdated), countOf(imp.RowsSkipped), countOf(imp.RowsRejected), rowsOf(imp.RowsTotal))
+	if len(imp.IgnoredColumns) > 0 {
+		_, _ = fmt.Fprintf(r.stdout, "columns that were not read: %s\n", strings.Join(imp.IgnoredColumns, ", "))
+	}
+	if imp.Error != nil {
+		return fmt.Errorf("import %d %s: %s", imp.ID, imp.State, *imp.Error)
+	}
+	if imp.RowsRejected > 0 {
+		if err := r.keepRejected(ctx, imp); err != nil {
+			return err
+		}
+	}
+	switch {
+	case !imp.Whole():
+		return fmt.Errorf("import %d is %s: %s of %s were looked at", imp.ID, imp.State, countOf(imp.Done()), rowsOf(imp.RowsTotal))
+	case imp.RowsRejected > 0 && !r.flags.allowRejected:
+		return errors.New(countedRows(imp.RowsRejected) + " rejected")
+	}
+	return nil
+}
+
+func countedRows(n int64) string {
+	if n == 1 {
+		return "1 row was"
+	}
+	return countOf(n) + " rows were"
+}
+
+// keepRejected writes the rejected rows to their file, or shows the first.
+func (r *importRun) keepRejected(ctx context.Context, imp client.Import) error {
+	if r.flags.rejected == "" {
+		for _, e := range imp.FirstErrors {
+			_, _ = fmt.Fprintf(r.stdout, "  line %d: %s\n", e.Line, strings.TrimSpace(e.Field+" "+e.Reason))
+		}
+		if more := imp.RowsRejected - int64(len(imp.FirstErrors)); more > 0 {
+			_, _ = fmt.Fprintf(r.stdout, "  and %s more; --rejected FILE keeps them all\n", countOf(more))
+		}
+		return nil
+	}
+	err := writeWhole(r.flags.rejected, func(w io.Writer) error {
+		return retry(ctx, r.meter, func() error {
+			if file, ok := w.(*os.File); ok { // from the beginning, also the second time
+				if err := rewind(file); err != nil {
+					return err
+				}
+			}
+			return r.client.Rejected(ctx, imp.ID, w)
+		})
+	})
+	if err != nil {
+		return fmt.Errorf("keep the rejected rows: %w", err)
+	}
+	_, _ = fmt.Fprintf(r.stdout, "rejected rows, with line and reason: %s\n", r.flags.rejected)
+	return nil
+}

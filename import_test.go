@@ -1,0 +1,298 @@
+package main
+
+import (
+	"bytes"
+	"compress/gzip"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+
+	"github.com/signpost/signpost/internal/pgtest"
+)
+
+// TestImportCommand imports the example files as a person would.
+func TestImportCommand(t *testing.T) {
+	t.Parallel()
+	s := startDevOn(t, pgtest.URL(t))
+	environ := []string{"SIGNPOST_URL=" + s.url, "SIGNPOST_TOKEN=" + s.token}
+	rejected := filepath.Join(t.TempDir(), "rejected.csv")
+
+	code, stdout, stderr := command(t, environ, "import", "examples/users.csv", "--kind", "users", "--rejected", rejected)
+	if want := "import 1 is completed: 38 imported, 0 updated, 0 skipped, 2 rejected, of 40 rows\n"; code != 1 || !strings.HasPrefix(stdout, want) {
+		t.Errorf("exit code %d, %q, %q; want 1 and %q", code, stdout, stderr, want)
+	}
+	if !strings.Contains(stderr, "signpost: 2 rows were rejected\n") {
+		t.Errorf("stderr: %q", stderr)
+	}
+	file, err := os.ReadFile(rejected)
+	if err != nil || bytes.Count(file, []byte("\n")) != 3 || !bytes.HasPrefix(file, []byte("line,reason,id,username")) {
+		t.Errorf("rejected rows: %v\n%s", err, file)
+	}
+	if left, _ := filepath.Glob(filepath.Join(filepath.Dir(rejected), "*")); len(left) != 1 {
+		t.Errorf("beside the rejected rows there is %v", left)
+	}
+
+	code, stdout, stderr = command(t, environ, "import", "examples/users.csv", "--kind", "users", "--allow-rejected")
+	if code != 0 || !strings.Contains(stdout, "40 rejected") || !strings.Contains(stdout, "\n  line 2: id ") || !strings.Contains(stdout, "and 30 more") {
+		t.Errorf("exit code %d, %q, %q", code, stdout, stderr)
+	}
+	code, stdout, stderr = command(t, environ, "import", "examples/users.csv", "--kind", "users", "--on-conflict", "skip")
+	if code != 0 || !strings.Contains(stdout, "0 imported, 0 updated, 40 skipped, 0 rejected") {
+		t.Errorf("exit code %d, %q, %q", code, stdout, stderr)
+	}
+	code, stdout, stderr = command(t, environ, "import", "examples/urls.csv", "--kind", "urls", "--dry-run", "--allow-rejected")
+	if code != 0 || !strings.Contains(stdout, "was a dry run, nothing was written: 195 imported") {
+		t.Errorf("exit code %d, %q, %q", code, stdout, stderr)
+	}
+	if n := s.getJSON("/urls", http.StatusOK)["count"]; n != 0.0 {
+		t.Errorf("a dry run made %v links", n)
+	}
+	if name := s.getJSON("/imports/4", http.StatusOK)["filename"]; name != "urls.csv" {
+		t.Errorf("the import is called %v", name)
+	}
+
+	for _, tt := range []struct {
+		name, want string
+		args       []string
+	}{
+		{"a wrong token", "unknown, expired or revoked", []string{"examples/users.csv", "--kind", "users", "--token", "sp_x"}},
+		{"not a CSV file", "the file cannot be imported", []string{"go.mod", "--kind", "users"}},
+		{"no such owner", "user_id is not a user", []string{"examples/urls.csv", "--kind", "urls", "--user-id", "99"}},
+		{"a wrong policy", "on_conflict", []string{"examples/urls.csv", "--kind", "urls", "--on-conflict", "maybe"}},
+		{"a wrong mapping", "mapping", []string{"examples/urls.csv", "--kind", "urls", "--mapping", "x"}},
+		{"no such import", "no such import", []string{"--watch", "99"}},
+		{"no such file", "no such file", []string{"nothing.csv", "--kind", "urls"}},
+		{"a folder", "folder", []string{"docs", "--kind", "urls"}},
+	} {
+		code, stdout, stderr := command(t, environ, append([]string{"import"}, tt.args...)...)
+		if code != 1 || !strings.Contains(stderr, tt.want) || strings.Count(stderr, "\n") != 1 || stdout != "" {
+			t.Errorf("%s: exit code %d, %q, %q; want one line with %q", tt.name, code, stdout, stderr, tt.want)
+		}
+	}
+}
+
+// TestImportFromAPipe sends what no length is known of.
+func TestImportFromAPipe(t *testing.T) {
+	t.Parallel()
+	s := startDevOn(t, pgtest.URL(t))
+	cmd := program(t, append(os.Environ(), "SIGNPOST_URL="+s.url, "SIGNPOST_TOKEN="+s.token), "import", "-", "--kind", "users")
+	cmd.Stdin = strings.NewReader("username,email\nann,ann@example.com\n")
+	if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "1 imported, 0 updated, 0 skipped, 0 rejected, of 1 row\n") {
+		t.Errorf("%v: %s", err, out)
+	}
+
+	packed := filepath.Join(t.TempDir(), "more.csv.gz")
+	var content bytes.Buffer
+	w := gzip.NewWriter(&content)
+	_, _ = io.WriteString(w, "username,email,shoe_size\nbob,bob@example.com,44\n") // into memory
+	if err := errors.Join(w.Close(), os.WriteFile(packed, content.Bytes(), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	code, stdout, stderr := command(t, []string{"SIGNPOST_URL=" + s.url + "/", "SIGNPOST_TOKEN=" + s.token}, "import", packed, "--kind", "users")
+	if code != 0 || !strings.Contains(stdout, "1 imported") || !strings.Contains(stdout, "columns that were not read: shoe_size") {
+		t.Errorf("exit code %d, %q, %q", code, stdout, stderr)
+	}
+}
+
+// TestImportOutlivesItsConnections cuts an upload in its middle, its answer and
+// those of the watching, has the watching stopped by Ctrl-C and taken up again,
+// and starts the server anew under it. The file goes in once.
+func TestImportOutlivesItsConnections(t *testing.T) {
+	t.Parallel()
+	const rows = 20_000
+	var text strings.Builder
+	text.WriteString("username,email\n")
+	for i := range rows {
+		fmt.Fprintf(&text, "user%d,user%d@example.com\n", i, i)
+	}
+	file := filepath.Join(t.TempDir(), "users.csv")
+	if err := os.WriteFile(file, []byte(text.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+
+	url := pgtest.URL(t)
+	environ := append(os.Environ(), "DATABASE_URL="+url, "SPOOL_DIR="+t.TempDir(), "LISTEN_ADDR=127.0.0.1:0",
+		"ADMIN_ADDR=127.0.0.1:0", "ADMIN_TOKEN=the-token-of-the-tests", "LOG_FORMAT=json")
+	one := launch(t, "api", program(t, environ, "api"))
+	p := newProxy(t, one.url, func(connection, up, down int64) bool {
+		switch connection {
+		case 1: // in the middle of the upload
+			return up > 200_000
+		case 2: // in the middle of the second answer while watching
+			return down > 2000
+		case 3: // before anything
+			return true
+		}
+		return false
+	})
+	clientEnviron := append(os.Environ(), "SIGNPOST_URL="+p.url, "SIGNPOST_TOKEN=the-token-of-the-tests")
+	first := startCommand(t, clientEnviron, "import", file, "--kind", "users")
+	one.eventually("the cuts", func() bool { return p.connections.Load() >= 4 })
+	arrived := regexp.MustCompile(`import (\d+): the file has arrived`)
+	one.eventually("the file to arrive", func() bool { return arrived.MatchString(first.logs.String()) })
+	id := arrived.FindStringSubmatch(first.logs.String())[1]
+	if err := first.cmd.Process.Signal(syscall.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	if code := first.wait(); code != 1 || !strings.Contains(first.logs.String(), "signpost import --watch "+id) {
+		t.Errorf("after Ctrl-C: exit code %d, %s", code, first.logs)
+	}
+
+	second := startCommand(t, clientEnviron, "import", "--watch", id)
+	before := p.connections.Load()
+	one.eventually("the second to watch", func() bool { return p.connections.Load() > before })
+	one.kill()
+	one.eventually("the second to miss the server", func() bool { return strings.Contains(second.logs.String(), "trying again") })
+	two := launch(t, "api", program(t, environ, "api"))
+	p.to(two.url)
+	worker := launch(t, "worker", program(t, environ, "worker"))
+	if code := second.wait(); code != 0 || !strings.Contains(second.logs.String(), "20,000 imported, 0 updated, 0 skipped, 0 rejected, of 20,000 rows") {
+		t.Errorf("exit code %d: %s", code, second.logs)
+	}
+	var users, completed int
+	err := pgtest.Open(t, url).QueryRow(t.Context(), `
+		SELECT (SELECT count(*) FROM users), (SELECT count(*) FROM imports WHERE state = 'completed')`).Scan(&users, &completed)
+	if err != nil || users != rows || completed != 1 {
+		t.Errorf("%d users of %d completed imports, %v", users, completed, err)
+	}
+	worker.stop()
+	two.stop()
+}
+
+// running is a command that has been started.
+type running struct {
+	cmd  *exec.Cmd
+	logs *logBuffer
+}
+
+func startCommand(t *testing.T, environ []string, args ...string) *running {
+	t.Helper()
+	r := &running{program(t, environ, args...), new(logBuffer)}
+	r.cmd.Stdout, r.cmd.Stderr = r.logs, r.logs
+	if err := r.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = r.cmd.Process.Kill() })
+	return r
+}
+
+// wait returns the exit code.
+func (r *running) wait() int {
+	_ = r.cmd.Wait()
+	return r.cmd.ProcessState.ExitCode()
+}
+
+// proxy passes connections on until cut says that one is over.
+type proxy struct {
+	url         string
+	connections atomic.Int64
+	cut         func(connection, up, down int64) bool
+	mu          sync.Mutex
+	target      string
+}
+
+func newProxy(t *testing.T, target string, cut func(connection, up, down int64) bool) *proxy {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &proxy{url: "http://" + listener.Addr().String(), cut: cut}
+	p.to(target)
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			serving.Go(func() { p.pass(conn, p.connections.Add(1)) })
+		}
+	})
+	t.Cleanup(func() {
+		_ = listener.Close()
+		serving.Wait()
+	})
+	return p
+}
+
+func (p *proxy) to(target string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.target = strings.TrimPrefix(target, "http://")
+}
+
+func (p *proxy) pass(client net.Conn, number int64) {
+	defer client.Close() //nolint:errcheck // it is being cut
+	p.mu.Lock()
+	target := p.target
+	p.mu.Unlock()
+	server, err := net.Dial("tcp", target)
+	if err != nil {
+		return
+	}
+	defer server.Close() //nolint:errcheck // it is being cut
+	var up, down atomic.Int64
+	move := func(to, from net.Conn, moved *atomic.Int64) {
+		defer to.Close()   //nolint:errcheck // ends the other direction
+		defer from.Close() //nolint:errcheck // ends the other direction
+		buf := make([]byte, 8<<10)
+		for {
+			if p.cut(number, up.Load(), down.Load()) {
+				return
+			}
+			n, err := from.Read(buf)
+			if n > 0 {
+				if _, err := to.Write(buf[:n]); err != nil {
+					return
+				}
+				moved.Add(int64(n))
+			}
+			if err != nil {
+				return
+			}
+		}
+	}
+	var both sync.WaitGroup
+	both.Go(func() { move(server, client, &up) })
+	both.Go(func() { move(client, server, &down) })
+	both.Wait()
+}
+
+func TestMeter(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	m := &meter{out: &out, terminal: true}
+	m.begin("sending", 4096, true)
+	m.at(4095)
+	m.say("hello")
+	m.at(5000) // more than there is
+	m.begin("import 1 running", -1, false)
+	m.at(3)
+	m.end()
+	m.end()
+	if text := out.String(); !strings.Contains(text, "sending") || !strings.Contains(text, "hello\n") || !strings.Contains(text, "import 1 running") {
+		t.Errorf("printed %q", text)
+	}
+	for n, want := range map[int64]string{0: "0", 999: "999", 1000: "1,000", 1234567: "1,234,567"} {
+		if got := countOf(n); got != want {
+			t.Errorf("countOf(%d) = %s", n, got)
+		}
+	}
+	for n, want := range map[int64]string{0: "0 B", 1023: "1023 B", 1536: "1.5 KiB", 3 << 30: "3.0 GiB"} {
+		if got := sizeOf(n); got != want {
+			t.Errorf("sizeOf(%d) = %s", n, got)
+		}
+	}
+}

@@ -1,0 +1,129 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/schollz/progressbar/v3"
+	"golang.org/x/term"
+)
+
+// meterLines is how often a meter that is no bar says how far it is.
+const meterLines = 5 * time.Second
+
+// A meter shows a person how far something is: as a bar on a terminal, and as a
+// line now and then elsewhere. It has one task at a time, and may be used
+// concurrently.
+type meter struct {
+	out      io.Writer
+	terminal bool
+
+	mu    sync.Mutex
+	bar   *progressbar.ProgressBar // nil without a terminal, and between tasks
+	task  string
+	unit  func(int64) string
+	total int64 // -1 if nobody knows
+	said  time.Time
+}
+
+func newMeter(out io.Writer) *meter {
+	file, ok := out.(*os.File)
+	return &meter{out: out, terminal: ok && term.IsTerminal(int(file.Fd()))}
+}
+
+// begin starts a task of total units, -1 if nobody knows.
+func (m *meter) begin(task string, total int64, bytes bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.clear()
+	m.task, m.total, m.unit, m.said = task, total, countOf, time.Now()
+	if bytes {
+		m.unit = sizeOf
+	}
+	if !m.terminal {
+		return
+	}
+	m.bar = progressbar.NewOptions64(total,
+		progressbar.OptionSetWriter(m.out), progressbar.OptionSetDescription(task),
+		progressbar.OptionShowBytes(bytes), progressbar.OptionUseIECUnits(true), progressbar.OptionShowCount(),
+		progressbar.OptionThrottle(100*time.Millisecond), progressbar.OptionSetWidth(30),
+		progressbar.OptionSetItsString("rows"), progressbar.OptionShowIts(), progressbar.OptionClearOnFinish())
+}
+
+// at says how far the task is.
+func (m *meter) at(done int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.bar != nil {
+		_ = m.bar.Set64(done) // beyond its end, or no terminal any more: nothing to be done
+		return
+	}
+	if now := time.Now(); now.Sub(m.said) >= meterLines {
+		m.said = now
+		text := m.task + ": " + m.unit(done)
+		if m.total > 0 {
+			text += " of " + m.unit(m.total)
+		}
+		m.print(text)
+	}
+}
+
+// end takes the bar away.
+func (m *meter) end() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.clear()
+}
+
+func (m *meter) clear() {
+	if m.bar != nil {
+		_ = m.bar.Clear()
+		m.bar = nil
+	}
+}
+
+// say prints a line; a bar goes on below it.
+func (m *meter) say(format string, args ...any) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.bar != nil {
+		_ = m.bar.Clear()
+	}
+	m.print(fmt.Sprintf(format, args...))
+}
+
+func (m *meter) print(line string) { _, _ = fmt.Fprintln(m.out, line) }
+
+// countOf writes a number with its thousands apart.
+func countOf(n int64) string {
+	digits := strconv.FormatInt(n, 10)
+	for i := len(digits) - 3; i > 0; i -= 3 {
+		digits = digits[:i] + "," + digits[i:]
+	}
+	return digits
+}
+
+// rowsOf counts rows.
+func rowsOf(n int64) string {
+	if n == 1 {
+		return "1 row"
+	}
+	return countOf(n) + " rows"
+}
+
+// sizeOf writes an amount of bytes in the largest unit that it has one of.
+func sizeOf(n int64) string {
+	units := []string{"B", "KiB", "MiB", "GiB", "TiB"}
+	value, unit := float64(n), 0
+	for value >= 1024 && unit < len(units)-1 {
+		value, unit = value/1024, unit+1
+	}
+	if unit == 0 {
+		return strconv.FormatInt(n, 10) + " B"
+	}
+	return fmt.Sprintf("%.1f %s", value, units[unit])
+}

@@ -1,0 +1,127 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"github.com/signpost/signpost/internal/client"
+)
+
+// remoteFlags say which server a command talks to, and as whom.
+type remoteFlags struct{ server, token string }
+
+func (f *remoteFlags) add(flags *pflag.FlagSet) {
+	flags.StringVar(&f.server, "server", "", "address of the server (default $SIGNPOST_URL or http://localhost:8080)")
+	flags.StringVar(&f.token, "token", "", "API token (default $SIGNPOST_TOKEN, or what \"signpost dev\" keeps in .signpost)")
+}
+
+// client returns a client of the server that the flags and environ name.
+func (f *remoteFlags) client(environ []string) (*client.Client, error) {
+	server, token := f.server, f.token
+	if server == "" {
+		server = variable(environ, "SIGNPOST_URL")
+	}
+	if server == "" {
+		server = "http://localhost:8080"
+	}
+	if token == "" {
+		token = variable(environ, "SIGNPOST_TOKEN")
+	}
+	if token == "" && isLocal(server) {
+		token = localToken()
+	}
+	if token == "" {
+		return nil, errors.New("there is no token: give one with --token or SIGNPOST_TOKEN")
+	}
+	return client.New(server, token)
+}
+
+// variable returns the value of the last name=value in environ.
+func variable(environ []string, name string) (value string) {
+	for _, entry := range environ {
+		if v, ok := strings.CutPrefix(entry, name+"="); ok {
+			value = v
+		}
+	}
+	return value
+}
+
+// isLocal reports whether a server is on this machine. No other is sent the
+// token of this one.
+func isLocal(server string) bool {
+	u, err := url.Parse(server)
+	if err != nil {
+		return false
+	}
+	ip := net.ParseIP(u.Hostname())
+	return u.Hostname() == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// localToken is what "signpost dev" keeps in the folder where it was started,
+// "" if there is none.
+func localToken() string {
+	text, err := os.ReadFile(filepath.Join(".signpost", "admin-token"))
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(text))
+}
+
+// retry runs fn until it succeeds, fails for good, or the server has been away
+// for remotePatience. The pauses grow.
+func retry(ctx context.Context, m *meter, fn func() error) error {
+	until := time.Now().Add(remotePatience)
+	for wait := 100 * time.Millisecond; ; wait = min(2*wait, remoteWait) {
+		err := fn()
+		if err == nil || ctx.Err() != nil || !client.Temporary(err) || time.Now().After(until) {
+			return err
+		}
+		pause := max(wait, client.RetryAfter(err))
+		m.say("%v; trying again", err)
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(pause):
+		}
+	}
+}
+
+// writeWhole makes a file of what fn writes, all of it or nothing: it is
+// written beside path and renamed when it is whole.
+func writeWhole(path string, fn func(io.Writer) error) (err error) {
+	file, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*.part")
+	if err != nil {
+		return fmt.Errorf("make the file: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			_ = file.Close()
+			_ = os.Remove(file.Name())
+		}
+	}()
+	if err := fn(file); err != nil {
+		return err
+	}
+	if err := errors.Join(file.Chmod(0o644), file.Sync(), file.Close()); err != nil {
+		return fmt.Errorf("write the file: %w", err)
+	}
+	return os.Rename(file.Name(), path)
+}
+
+// rewind empties a file that was written in part.
+func rewind(file *os.File) error {
+	if _, err := file.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	return file.Truncate(0)
+}
