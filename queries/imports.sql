@@ -214,11 +214,6 @@ WHERE import_id = @import_id AND line <= @up_to_line;
 INSERT INTO import_errors (import_id, line, field, reason, record)
 VALUES (@import_id, @line, @field, @reason, @record);
 
--- name: UpdateAsImport :exec
--- Says for the rest of the transaction which import it is that updates rows, so
--- that those it made itself are not taken for touched by somebody else.
-SELECT set_config('signpost.import_id', @import_id::text, true);
-
 -- name: InsertImportOutcomes :copyfrom
 INSERT INTO import_outcomes (import_id, line, outcome, row_id, before)
 VALUES (@import_id, @line, @outcome, @row_id, @before);

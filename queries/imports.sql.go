@@ -1455,14 +1455,3 @@ func (q *Queries) StopImportChunks(ctx context.Context, importID int64) error {
 	_, err := q.db.Exec(ctx, stopImportChunks, importID)
 	return err
 }
-
-const updateAsImport = `-- name: UpdateAsImport :exec
-SELECT set_config('signpost.import_id', $1::text, true)
-`
-
-// Says for the rest of the transaction which import it is that updates rows, so
-// that those it made itself are not taken for touched by somebody else.
-func (q *Queries) UpdateAsImport(ctx context.Context, importID string) error {
-	_, err := q.db.Exec(ctx, updateAsImport, importID)
-	return err
-}

@@ -274,12 +274,17 @@ func (s *site) outcomes(id int64) map[int64]outcome {
 	if imp.State != stateCompleted {
 		s.Errorf("import is %s", imp.State)
 	}
+	noted := int64(0)
+	if imp.DryRun { // which made no rows to be found by
+		noted = imp.RowsImported
+	}
+	s.wantInt(noted, "SELECT count(*) FROM import_outcomes WHERE import_id = $1 AND outcome = 'imported'", id)
 	got := map[int64]outcome{}
 	for line := int64(2); line < 2+imp.RowsTotal; line++ {
 		got[line] = outcomeImported
 	}
 	count := map[outcome]int64{outcomeImported: imp.RowsTotal}
-	found, err := s.pool.Query(s.ctx, `SELECT line, outcome FROM import_outcomes WHERE import_id = $1
+	found, err := s.pool.Query(s.ctx, `SELECT line, outcome FROM import_outcomes WHERE import_id = $1 AND outcome <> 'imported'
 		UNION ALL SELECT line, 'rejected' FROM import_errors WHERE import_id = $1`, id)
 	if err != nil {
 		s.Fatal(err)

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -104,6 +103,7 @@ type result struct {
 	inserted []int
 	updated  []met
 	skipped  []met
+	tried    []met // what a dry run would have inserted
 	rejected []csvimport.Reject
 	ids      map[int64]int64 // of inserted rows, by line
 }
@@ -134,10 +134,7 @@ func (p *part) read(data []byte, firstLine int64) (records int) {
 // transaction.
 func (p *part) apply(ctx context.Context, tx pgx.Tx, of []int) (result, error) {
 	res := result{rejected: append([]csvimport.Reject(nil), p.rejected...), ids: map[int64]int64{}}
-	err := actAs(ctx, queries.New(tx), p.run.row.ID)
-	if err != nil {
-		return res, err
-	}
+	var err error
 	if p.careful {
 		err = p.applyOneByOne(ctx, tx, of, &res)
 	} else {
@@ -173,6 +170,7 @@ func (p *part) applyOneByOne(ctx context.Context, tx pgx.Tx, of []int, res *resu
 			res.inserted = append(res.inserted, one.inserted...)
 			res.updated = append(res.updated, one.updated...)
 			res.skipped = append(res.skipped, one.skipped...)
+			res.tried = append(res.tried, one.tried...)
 			res.rejected = append(res.rejected, one.rejected...)
 		case postgres.DataFault(err) && !overtaken(err):
 			p.reject(res, i, fault{"", "cannot be stored (" + postgres.Code(err) + ")"})
@@ -282,6 +280,9 @@ func (p *part) flush(ctx context.Context, q *queries.Queries, w *wave, res *resu
 	defer func() { *w = wave{} }()
 	if p.run.row.DryRun {
 		res.inserted = append(res.inserted, w.inserts...)
+		for _, i := range w.inserts {
+			res.tried = append(res.tried, met{line: p.rows.line(i)})
+		}
 		for n, i := range w.updates {
 			res.updated = append(res.updated, met{line: p.rows.line(i), of: w.targets[n]})
 		}
@@ -302,8 +303,8 @@ func (p *part) update(ctx context.Context, q *queries.Queries, of []int, targets
 	for n, h := range targets {
 		ids[n] = res.id(h)
 	}
-	if err := q.UpdateAsImport(ctx, strconv.FormatInt(p.run.row.ID, 10)); err != nil {
-		return fmt.Errorf("name the import that updates: %w", err)
+	if err := actAs(ctx, q, p.run.row.ID); err != nil {
+		return err
 	}
 	before, err := p.rows.update(ctx, q, of, ids)
 	if err != nil {
@@ -413,7 +414,11 @@ func (res *result) write(ctx context.Context, q *queries.Queries, importID int64
 			return queries.MoveImportParams{}, fmt.Errorf("record rejected rows: %w", err)
 		}
 	}
-	outcomes := append(res.outcomes(importID, outcomeUpdated, res.updated), res.outcomes(importID, outcomeSkipped, res.skipped)...)
+	outcomes := slices.Concat(
+		res.outcomes(importID, outcomeUpdated, res.updated),
+		res.outcomes(importID, outcomeSkipped, res.skipped),
+		res.outcomes(importID, outcomeImported, res.tried),
+	)
 	if len(outcomes) > 0 {
 		if _, err := q.InsertImportOutcomes(ctx, outcomes); err != nil {
 			return queries.MoveImportParams{}, fmt.Errorf("record outcomes of rows: %w", err)

@@ -408,3 +408,29 @@ func TestUndoRunThatIsBehind(t *testing.T) {
 		t.Errorf("the undo is at %s, %v", step, err)
 	}
 }
+
+// What an import itself updated goes with it. What another import updated is
+// changed, and stays when that one is undone too, which made nothing of it.
+func TestUndoOfUpdates(t *testing.T) {
+	s := setup(t)
+	s.start(nil, hastyUndo)
+	s.exec("INSERT INTO users (id, username, email) VALUES (1, 'ann', 'ann@example.com')")
+	const header = "user_id,short_code,original_url\n"
+	first := s.uploadAs(csvimport.KindLinks, header+"1,one,https://example.com/1\n1,two,https://example.com/2\n1,one,https://example.com/3\n",
+		csvimport.SplitOptions{ChunkRows: 1}, csvimport.PolicyUpdate, false)
+	s.ended(first)
+	second := s.uploadAs(csvimport.KindLinks, header+"1,two,https://example.com/4\n1,three,https://example.com/5\n",
+		csvimport.SplitOptions{}, csvimport.PolicyUpdate, false)
+	s.ended(second)
+	s.undo(first)
+	s.wantUndone(first, 1, 1)
+	s.undo(second)
+	s.wantUndone(second, 1, 0)
+	if got := s.text("SELECT string_agg(concat_ws(' ', short_code, original_url, is_active), ', ' ORDER BY id) FROM urls"); got != "two https://example.com/4 t" {
+		t.Errorf("there is %s", got)
+	}
+	left, err := queries.New(s.pool).ListImportKept(s.ctx, queries.ListImportKeptParams{ImportID: second, OfUrls: true, RowLimit: 10})
+	if err != nil || len(left) != 1 || left[0].Reason != "updated" || !strings.Contains(string(left[0].Before), "https://example.com/2") {
+		t.Errorf("the second import lists %+v, %v", left, err)
+	}
+}
