@@ -290,7 +290,7 @@ func TestUploadByAnEditor(t *testing.T) {
 }
 
 // slowUpload begins an upload whose length is not announced.
-func slowUpload(t *testing.T, b *bundle) net.Conn {
+func slowUpload(t *testing.T, b *bundle, header ...string) net.Conn {
 	t.Helper()
 	conn, err := net.Dial("tcp", b.addr)
 	if err != nil {
@@ -298,7 +298,7 @@ func slowUpload(t *testing.T, b *bundle) net.Conn {
 	}
 	t.Cleanup(func() { _ = conn.Close() })
 	_, err = fmt.Fprintf(conn, "POST /imports?kind=users HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n"+
-		"Content-Type: text/csv\r\nTransfer-Encoding: chunked\r\n\r\n", testAdminToken)
+		"Content-Type: text/csv\r\n%sTransfer-Encoding: chunked\r\n\r\n", testAdminToken, strings.Join(header, ""))
 	if err != nil {
 		t.Fatal(err)
 	}

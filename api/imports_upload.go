@@ -3,9 +3,11 @@ package api
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"mime"
 	"mime/multipart"
@@ -55,19 +57,19 @@ func (a *API) createImport(c *fiber.Ctx) error {
 	if err != nil {
 		return invalid(FieldError{"kind", "must be users, urls or events"})
 	}
-	return a.upload(c, kind)
+	return a.upload(c, "POST /imports", kind)
 }
 
 // createUsersImport takes an upload of users.
 func (a *API) createUsersImport(c *fiber.Ctx) error {
-	return a.upload(c, csvimport.KindUsers)
+	return a.upload(c, "POST /users/bulk", csvimport.KindUsers)
 }
 
 // upload streams a file into chunks in the database and queues the import. Of
 // the file, no more than a chunk is ever in memory. What ends early leaves an
 // import that failed, and nothing else; if not even that can be written, a
 // worker sees to it later.
-func (a *API) upload(c *fiber.Ctx, kind csvimport.Kind) error {
+func (a *API) upload(c *fiber.Ctx, route string, kind csvimport.Kind) error {
 	c.Set(fiber.HeaderCacheControl, "no-store")
 	if err := mayImport(c.UserContext(), kind); err != nil {
 		return err
@@ -78,19 +80,33 @@ func (a *API) upload(c *fiber.Ctx, kind csvimport.Kind) error {
 	}
 	u := &fileUpload{api: a, ctx: c.UserContext(), actor: actorOf(c), options: options}
 	defer u.close()
-	if err := u.checkOwner(); err != nil {
+	if u.once, err = readOnce(c, route); err != nil {
+		return err
+	}
+	first, err := u.findFirst()
+	if err != nil {
+		return err
+	}
+	if err := u.checkOwner(); err != nil && first == nil {
 		return err
 	}
 	file, err := u.open(c.Context())
 	if err != nil {
 		return err
 	}
+	if file, err = u.hashed(file); err != nil {
+		return err
+	}
+	if first != nil {
+		return u.repeat(c, file, first)
+	}
 	if err := u.receive(file); err != nil {
 		u.fail(err)
 		return err
 	}
-	c.Set(fiber.HeaderLocation, fmt.Sprintf("/imports/%d", u.row.ID))
-	return c.Status(fiber.StatusAccepted).JSON(viewImport(u.row))
+	c.Set(fiber.HeaderLocation, u.location())
+	c.Set(fiber.HeaderContentType, fiber.MIMEApplicationJSON)
+	return c.Status(fiber.StatusAccepted).Send(u.answer)
 }
 
 // fileUpload is one file on its way in.
@@ -100,6 +116,9 @@ type fileUpload struct {
 	actor    Actor
 	options  uploadOptions
 	closers  []func()
+	once     *onceRequest // nil if the client chose no key
+	hash     hash.Hash    // of what is asked, if there is a key
+	answer   []byte       // to an upload that is queued
 	body     *uploadBody
 	form     io.Reader // the body behind its packing, if it is a form
 	filename *string
@@ -221,16 +240,25 @@ func (u *fileUpload) receive(file io.Reader) error {
 		}
 		highest = max(highest, chunk.HighestID)
 	}
-	// What comes behind the file tells whether a packed form was whole.
-	if u.form != nil {
-		if _, err := io.Copy(io.Discard, u.form); err != nil {
-			return u.fault(err)
-		}
+	if err := u.finishForm(); err != nil {
+		return err
 	}
 	if err := u.reserveIDs(highest); err != nil {
 		return err
 	}
 	return u.queue(chunks, splitter.Rows())
+}
+
+// finishForm reads what comes behind the file, which tells whether a packed form
+// was whole.
+func (u *fileUpload) finishForm() error {
+	if u.form == nil {
+		return nil
+	}
+	if _, err := io.Copy(io.Discard, u.form); err != nil {
+		return u.fault(err)
+	}
+	return nil
 }
 
 // fault turns an error of reading the file into an answer.
@@ -252,13 +280,21 @@ func (u *fileUpload) create(layout csvimport.Layout) error {
 		return fmt.Errorf("encode layout: %w", err)
 	}
 	return u.inTx(func(ctx context.Context, tx pgx.Tx) error {
-		u.row, err = queries.New(tx).CreateImport(ctx, queries.CreateImportParams{
+		q := queries.New(tx)
+		row, err := q.CreateImport(ctx, queries.CreateImportParams{
 			Kind: string(u.options.kind), Filename: u.filename, Layout: encoded,
 			OnConflict: string(u.options.policy), DryRun: u.options.dryRun,
 			// Ids of links refer to nothing an editor may write.
 			KeepIds: u.actor.Role == RoleAdmin, OwnerID: u.options.owner, ActorID: u.actor.TokenID, ActorName: u.actor.Name,
 		})
-		return err
+		if err != nil {
+			return err
+		}
+		if err := u.once.claim(ctx, q, &row.ID); err != nil {
+			return err
+		}
+		u.row = row
+		return nil
 	})
 }
 
@@ -319,8 +355,67 @@ func (u *fileUpload) queue(chunks int, rows int64) error {
 			return err
 		}
 		u.row = row
-		return u.api.insertImportJob(ctx, tx, row.ID, args)
+		if err := u.api.insertImportJob(ctx, tx, row.ID, args); err != nil {
+			return err
+		}
+		return u.keepAnswer(ctx, tx)
 	})
+}
+
+func (u *fileUpload) location() string { return fmt.Sprintf("/imports/%d", u.row.ID) }
+
+// keepAnswer makes the answer, and keeps it for whoever asks again.
+func (u *fileUpload) keepAnswer(ctx context.Context, tx pgx.Tx) error {
+	var err error
+	if u.answer, err = json.Marshal(viewImport(u.row)); err != nil {
+		return fmt.Errorf("encode answer: %w", err)
+	}
+	if u.once == nil {
+		return nil
+	}
+	u.once.hash = [sha256.Size]byte(u.hash.Sum(nil))
+	return u.once.keep(ctx, queries.New(tx), fiber.StatusAccepted, u.location(), u.answer)
+}
+
+// findFirst returns what the first upload with this one's key was answered, nil
+// if it is the first.
+func (u *fileUpload) findFirst() (*keptAnswer, error) {
+	if u.once == nil {
+		return nil, nil
+	}
+	ctx, cancel := context.WithTimeout(u.ctx, requestTimeout)
+	defer cancel()
+	return u.once.find(ctx, queries.New(u.api.Pool))
+}
+
+// hashed returns the file, hashed as it is read, behind what the query says of
+// it. How it is packed makes no difference, and neither does the form around it,
+// for which clients draw another boundary each time.
+func (u *fileUpload) hashed(file io.Reader) (io.Reader, error) {
+	if u.once == nil {
+		return file, nil
+	}
+	o := u.options
+	options, err := json.Marshal([]any{o.kind, o.owner, o.policy, o.dryRun, o.split.Format, o.split.Mapping})
+	if err != nil {
+		return nil, fmt.Errorf("encode options: %w", err)
+	}
+	u.hash = sha256.New()
+	_, _ = u.hash.Write(options) // never fails
+	return io.TeeReader(file, u.hash), nil
+}
+
+// repeat reads a file only to see that it is the one that came with this key
+// first, and answers as that time.
+func (u *fileUpload) repeat(c *fiber.Ctx, file io.Reader, first *keptAnswer) error {
+	if _, err := io.Copy(io.Discard, file); err != nil {
+		return u.fault(err)
+	}
+	if err := u.finishForm(); err != nil {
+		return err
+	}
+	u.once.hash = [sha256.Size]byte(u.hash.Sum(nil))
+	return u.once.repeat(c, first)
 }
 
 func (u *fileUpload) inTx(do func(context.Context, pgx.Tx) error) error {

@@ -76,7 +76,7 @@ func (a *API) operation(r route) huma.Operation {
 	if r.method != http.MethodGet && r.method != http.MethodDelete {
 		errs = append(errs, 409, 413, 415)
 	}
-	return huma.Operation{
+	op := huma.Operation{
 		OperationID:   strings.ReplaceAll(strings.ToLower(r.summary), " ", "-"),
 		Method:        r.method,
 		Path:          r.path,
@@ -90,7 +90,15 @@ func (a *API) operation(r route) huma.Operation {
 		// guard has read the body, within its own bound.
 		MaxBodyBytes: 2 * maxBody,
 	}
+	if name := r.method + " " + r.path; onceRoutes[name] {
+		op.Middlewares = append(op.Middlewares, a.once(name))
+		op.Parameters = append(op.Parameters, onceParam())
+	}
+	return op
 }
+
+// onceRoutes are those with a JSON body that take an Idempotency-Key.
+var onceRoutes = map[string]bool{"POST /users": true, "POST /urls": true}
 
 // guard lets a request to the management API pass when its token and its body
 // are in order, and gives it a deadline.

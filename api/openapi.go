@@ -188,7 +188,7 @@ func uploadParams() []*huma.Param {
 		Name: "mapping", In: "query", Example: []string{"Goes to:original_url"},
 		Description: "A column of the file, a colon, and the column it stands for, or nothing to ignore it.",
 		Schema:      &huma.Schema{Type: huma.TypeArray, Items: &huma.Schema{Type: huma.TypeString}},
-	}}
+	}, onceParam()}
 }
 
 func uploadOperation(id, path, summary string, params ...*huma.Param) *huma.Operation {
@@ -213,6 +213,6 @@ func uploadOperation(id, path, summary string, params ...*huma.Param) *huma.Oper
 				"Location": {Description: "Path of the import.", Schema: &huma.Schema{Type: huma.TypeString}},
 			},
 		}},
-		Errors: []int{400, 401, 403, 413, 415, 429, 503},
+		Errors: []int{400, 401, 403, 409, 413, 415, 429, 503},
 	}
 }

@@ -284,20 +284,19 @@ func (u *URL) apply(f urlFields) changes {
 }
 
 func (a *API) insertURL(ctx context.Context, row queries.CreateURLParams) (*urlCreatedOutput, error) {
-	var link URL
-	err := a.inTx(ctx, func(q *queries.Queries) error {
+	location, link, err := create(ctx, a, func(q *queries.Queries) (string, URL, error) {
 		stored, err := q.CreateURL(ctx, row)
 		if err != nil {
-			return err
+			return "", URL{}, err
 		}
-		link = a.viewURL(stored, 0)
-		return recordURL(ctx, q, "created", link, nil)
+		link := a.viewURL(stored, 0)
+		return "/urls/" + strconv.FormatInt(link.ID, 10), link, recordURL(ctx, q, "created", link, nil)
 	})
 	if err != nil {
 		return nil, err
 	}
 	a.Cache.Forget(link.ShortCode) // it may be remembered as unknown
-	return &urlCreatedOutput{Location: "/urls/" + strconv.FormatInt(link.ID, 10), Body: link}, nil
+	return &urlCreatedOutput{Location: location, Body: link}, nil
 }
 
 // updateURL serves PUT and PATCH: both take a partial body.

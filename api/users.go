@@ -102,19 +102,18 @@ func (a *API) getUser(ctx context.Context, in *IDInput) (*userOutput, error) {
 }
 
 func (a *API) createUser(ctx context.Context, in *userCreateInput) (*userCreatedOutput, error) {
-	var user User
-	err := a.inTx(ctx, func(q *queries.Queries) error {
+	location, user, err := create(ctx, a, func(q *queries.Queries) (string, User, error) {
 		u, err := q.CreateUser(ctx, in.Body.Username.Value, in.Body.Email.Value)
 		if err != nil {
-			return err
+			return "", User{}, err
 		}
-		user = viewUser(u.ID, u.Username, u.Email, u.CreatedAt)
-		return recordUser(ctx, q, "created", user, nil)
+		user := viewUser(u.ID, u.Username, u.Email, u.CreatedAt)
+		return "/users/" + strconv.FormatInt(user.ID, 10), user, recordUser(ctx, q, "created", user, nil)
 	})
 	if err != nil {
 		return nil, err
 	}
-	return &userCreatedOutput{Location: "/users/" + strconv.FormatInt(user.ID, 10), Body: user}, nil
+	return &userCreatedOutput{Location: location, Body: user}, nil
 }
 
 // updateUser serves PUT and PATCH: both take a partial body.

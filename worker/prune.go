@@ -19,6 +19,8 @@ const (
 	changesKept = 2 * time.Hour
 	// batchesKept counts from the confirmation that a batch's segment is gone.
 	batchesKept = 24 * time.Hour
+	// keysKept is how long a request may be repeated and is done once.
+	keysKept = 24 * time.Hour
 	// saltsKept is in days; a backlog of a day keeps its salt longer.
 	//
 	// BUG: clicks that come out of a spool after that, when Postgres was away
@@ -50,6 +52,7 @@ func (w *prune) Work(ctx context.Context, _ *river.Job[jobs.Prune]) error {
 	tables := []prunable{
 		{"click batches", func() (int64, error) { return q.PruneClickBatches(ctx, interval(batchesKept), w.piece) }},
 		{"unconfirmed click batches", func() (int64, error) { return q.CutClickLedger(ctx, interval(w.deps.ledgerKeep), w.piece) }},
+		{"idempotency keys", func() (int64, error) { return q.PruneIdempotencyKeys(ctx, interval(keysKept), w.piece) }},
 		{"link changes", func() (int64, error) { return q.PruneLinkChanges(ctx, interval(changesKept), w.piece) }},
 	}
 	if keep := interval(w.deps.importKeep); w.deps.importKeep > 0 {

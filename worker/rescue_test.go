@@ -103,11 +103,21 @@ func TestPrune(t *testing.T) {
 		('failed', '\x00', 1, now() - interval '200 days', now() - interval '200 days', now() - interval '200 days', 'bad')`)
 	s.exec(`INSERT INTO visitor_salts SELECT (now() AT TIME ZONE 'UTC')::date - n, decode(repeat('00', 32), 'hex')
 		FROM unnest(ARRAY[0, 1, 4, 5, 9]) n`)
+	s.exec(`INSERT INTO imports (kind, state, layout, keep_ids, actor_name) SELECT 'users', state, '{}', true, 'test'
+		FROM unnest(ARRAY['receiving', 'failed']) state`)
+	s.exec(`INSERT INTO idempotency_keys (token_id, route, key, import_id, kept_since)
+		SELECT 0, 'POST /imports', state, id, now() - interval '25 hours' FROM imports`)
+	s.exec(`INSERT INTO idempotency_keys (token_id, route, key, request, status, location, body, kept_since)
+		SELECT n, 'POST /users', 'k' || h, decode(repeat('00', 32), 'hex'), 201, '/users/1', '{}', now() - h * interval '1 hour'
+		FROM generate_series(1, 3) n, unnest(ARRAY[23, 25, 100]) h`)
 	w := &prune{deps: s.start(map[string]int{jobs.QueueClicks: 1}).deps, piece: 3}
 	if err := w.Work(s.ctx, nil); err != nil {
 		t.Fatalf("prune: %v", err)
 	}
 	s.wantInt(2, "SELECT count(*) FROM link_changes")
+	if left := s.text("SELECT string_agg(key, ' ' ORDER BY key) FROM idempotency_keys"); left != "k23 k23 k23 receiving" {
+		t.Errorf("keys left: %s", left)
+	}
 	if left := s.text("SELECT string_agg(id, ' ' ORDER BY id) FROM click_batches"); left != "backlog failed fresh unconfirmed" {
 		t.Errorf("left in the ledger: %s", left)
 	}

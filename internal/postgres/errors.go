@@ -84,6 +84,10 @@ func Retryable(err error) bool {
 	return code == "40001" || code == "40P01"
 }
 
+// LockTimeout reports whether err says that a lock could not be had within the
+// time that the transaction gives itself.
+func LockTimeout(err error) bool { return Code(err) == codeLockTimeout }
+
 // Unavailable reports whether err says that Postgres is down, cannot be
 // reached, is overloaded, failing over, or did not answer within our deadline,
 // so that the same request may well work later. It is false for what the caller

@@ -1,0 +1,40 @@
+-- name: FindIdempotencyKey :one
+SELECT request, COALESCE(status, 0)::smallint AS status, COALESCE(location, '')::text AS location, body
+FROM idempotency_keys
+WHERE token_id = @token_id AND route = @route AND key = @key;
+
+-- name: FreeIdempotencyKey :exec
+-- Frees the key of an upload that came to nothing.
+DELETE FROM idempotency_keys k
+USING imports i
+WHERE k.token_id = @token_id AND k.route = @route AND k.key = @key
+    AND k.status IS NULL AND i.id = k.import_id AND i.state <> 'receiving';
+
+-- name: WaitForLocks :exec
+-- Sets for how long the rest of the transaction waits for a lock; NULL for as
+-- long as usual.
+SELECT set_config('lock_timeout', sqlc.narg(timeout)::text, true);
+
+-- name: ClaimIdempotencyKey :execrows
+-- Waits for a transaction that is about to write the same key.
+INSERT INTO idempotency_keys (token_id, route, key, import_id, request)
+VALUES (@token_id, @route, @key, @import_id, @request)
+ON CONFLICT ON CONSTRAINT idempotency_keys_pkey DO NOTHING;
+
+-- name: KeepAnswer :exec
+UPDATE idempotency_keys
+SET request = @request, status = @status::smallint, location = @location::text, body = @body, kept_since = clock_timestamp()
+WHERE token_id = @token_id AND route = @route AND key = @key;
+
+-- name: PruneIdempotencyKeys :execrows
+-- Of uploads under way, none.
+DELETE FROM idempotency_keys
+WHERE (token_id, route, key) IN (
+    SELECT k.token_id, k.route, k.key
+    FROM idempotency_keys k
+    WHERE k.kept_since < now() - @older_than::interval
+        AND (k.status IS NOT NULL OR NOT EXISTS (
+            SELECT FROM imports i WHERE i.id = k.import_id AND i.state = 'receiving'))
+    ORDER BY k.kept_since
+    LIMIT @row_limit
+);
