@@ -262,9 +262,10 @@ type server struct {
 	database string
 }
 
-func startDev(t *testing.T, data string) *server {
+func startDev(t *testing.T, data string, more ...string) *server {
 	t.Helper()
 	environ := append(os.Environ(), "LISTEN_ADDR=127.0.0.1:0", "ADMIN_ADDR=127.0.0.1:0", "LOG_FORMAT=json", "DATABASE_URL=")
+	environ = append(environ, more...)
 	s := launch(t, "dev", program(t, environ, "dev", "--data", data))
 	token, err := os.ReadFile(filepath.Join(data, "admin-token"))
 	if err != nil {

@@ -1,7 +1,7 @@
 // Bench measures Signpost against the simplest thing that could do the same,
 // both sides in one run, and prints one table of ratios.
 //
-//	go run ./bench [-only redirect,disk,outage,ingest,uncached,memory,import,upload]
+//	go run ./bench [-only redirect,disk,outage,ingest,uncached,memory,redis,import,upload]
 //
 // Load comes from this process; what is measured are other processes. CPU time
 // is what the operating system counted for the server, because throughput on a
@@ -84,6 +84,7 @@ func run(ctx context.Context, only string, quick bool) (err error) {
 		{"ingest", b.ingest},
 		{"uncached", b.uncached},
 		{"memory", b.memory},
+		{"redis", b.redis},
 		{"import", b.imports},
 		{"upload", b.upload},
 	}

@@ -22,7 +22,7 @@ type Config struct {
 	DBMaxConns  int    `env:"DB_MAX_CONNS" envDefault:"10" doc:"Most connections to PostgreSQL that one process holds." allowed:"a number from 4 to 1000"`
 
 	RedisURL     string        `env:"REDIS_URL" secret:"url" doc:"Redis (or Valkey) that all replicas share as a second cache of links. Empty means that there is none. It needs no persistence; whoever can write to it can redirect links." allowed:"redis://user:password@host:port/database, the same with rediss://, or unix:///path"`
-	RedisTimeout time.Duration `env:"REDIS_TIMEOUT" envDefault:"5ms" doc:"How long a redirect that is not cached waits for Redis before it asks PostgreSQL. After a few failures Redis is not asked at all until it answers again." allowed:"a duration from 1ms to 1s, such as 5ms"`
+	RedisTimeout time.Duration `env:"REDIS_TIMEOUT" envDefault:"10ms" doc:"How long a redirect that is not cached waits for Redis before it asks PostgreSQL. After a few failures Redis is not asked at all until it answers again." allowed:"a duration from 1ms to 1s, such as 10ms"`
 
 	ListenAddr string `env:"LISTEN_ADDR" envDefault:":8080" doc:"Where redirects and the management API listen." allowed:"host:port or :port, with a port from 0 to 65535"`
 	AdminAddr  string `env:"ADMIN_ADDR" envDefault:":9090" doc:"Where metrics, profiles, health and the jobs page listen. Keep it off the Internet: only the jobs page asks for a token." allowed:"host:port or :port, with a port from 0 to 65535, other than LISTEN_ADDR"`

@@ -19,7 +19,7 @@ func TestDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := Config{
-		DBMaxConns: 10, RedisTimeout: 5 * time.Millisecond, ListenAddr: ":8080", AdminAddr: ":9090", PublicURL: "http://localhost:8080",
+		DBMaxConns: 10, RedisTimeout: 10 * time.Millisecond, ListenAddr: ":8080", AdminAddr: ":9090", PublicURL: "http://localhost:8080",
 		SpoolDir: "/var/lib/signpost/spool", SpoolMaxBytes: 1 << 30, SpoolKeep: time.Hour, ClickDurability: "process",
 		ClickLedgerKeep: 90 * 24 * time.Hour, ImportKeep: 90 * 24 * time.Hour,
 		CacheSize: 100000, CacheTTL: 5 * time.Minute, CacheStaleMax: 24 * time.Hour,

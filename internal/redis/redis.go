@@ -39,7 +39,7 @@ const (
 
 	// maxFailures in a row, or half of at least minRequests within tripWindow,
 	// open the breaker.
-	maxFailures = 5
+	maxFailures = 10
 	minRequests = 20
 	tripWindow  = 10 * time.Second
 )
@@ -53,7 +53,7 @@ type Options struct {
 	// and number of the database. More nodes of a cluster as addr=host:port in
 	// its query.
 	URL string
-	// Timeout is how long a question may take (5 ms).
+	// Timeout is how long a question may take (10 ms).
 	Timeout time.Duration
 	// Log gets what an operator should know (slog.Default).
 	Log *slog.Logger
@@ -110,7 +110,7 @@ func New(o Options) (*Client, error) {
 		o.Log = slog.Default()
 	}
 	if o.Timeout == 0 {
-		o.Timeout = 5 * time.Millisecond
+		o.Timeout = 10 * time.Millisecond
 	}
 	c := &Client{options: options, timeout: o.Timeout, log: o.Log, gets: make(chan struct{}, maxGets)}
 	c.breaker = gobreaker.NewTwoStepCircuitBreaker[struct{}](gobreaker.Settings{

@@ -1,0 +1,192 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/signpost/signpost/internal/redistest"
+)
+
+const (
+	coldReplicas = 10
+	hotLinks     = 1000
+)
+
+// redis counts what ten replicas that start cold on the same hot links ask of
+// Postgres, without Redis and with one: first a Redis that other replicas have
+// filled, as in a rolling update, then an empty one.
+func (b *bench) redis(ctx context.Context) error {
+	server, err := redistest.Run()
+	if err != nil {
+		return err
+	}
+	err = b.coldStarts(ctx, server)
+	return errors.Join(err, server.Close())
+}
+
+func (b *bench) coldStarts(ctx context.Context, server *redistest.Server) error {
+	shared := []string{"REDIS_URL=" + server.URL()}
+	without, err := b.coldStart(ctx, nil)
+	if err != nil {
+		return err
+	}
+	if _, err := b.visit(ctx, 1, shared); err != nil { // fills it
+		return err
+	}
+	filled, err := b.coldStart(ctx, shared)
+	if err != nil {
+		return err
+	}
+	if _, err := server.Do("FLUSHALL"); err != nil {
+		return err
+	}
+	empty, err := b.coldStart(ctx, shared)
+	if err != nil {
+		return err
+	}
+	what := fmt.Sprintf("Postgres lookups, %d replicas start cold on %d links", coldReplicas, hotLinks)
+	b.ratio(what+", Redis filled", float64(filled), float64(without), "%.0f", 0.10)
+	b.ratio(what+", Redis empty", float64(empty), float64(without), "%.0f", 0.50)
+	return nil
+}
+
+// coldStart is visit with a count of the lookups that Postgres did by short
+// code. Its own statistics tell, which each connection hands in when it ends.
+func (b *bench) coldStart(ctx context.Context, environ []string) (lookups int64, err error) {
+	const query = "SELECT idx_scan FROM pg_stat_user_indexes WHERE indexrelname = 'urls_short_code_key'"
+	before, err := b.value(ctx, query)
+	if err != nil {
+		return 0, err
+	}
+	asked, err := b.visit(ctx, coldReplicas, environ)
+	if err != nil {
+		return 0, err
+	}
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+		after, err := b.value(ctx, query)
+		if err != nil || after-before >= asked || time.Now().After(deadline) {
+			return after - before, err
+		}
+	}
+}
+
+// visit starts replicas, lets each be asked for every link once, in an order of
+// its own, by four clients, and stops them. It returns how many links they say
+// that they asked of Postgres.
+func (b *bench) visit(ctx context.Context, replicas int, environ []string) (loads int64, err error) {
+	var procs []*proc
+	defer func() {
+		for _, p := range procs {
+			p.stop()
+		}
+	}()
+	for range replicas {
+		p, err := b.launch("signpost", b.environ(append(environ, "DB_MAX_CONNS=4")...), "api")
+		if err != nil {
+			return 0, err
+		}
+		procs = append(procs, p)
+	}
+	for _, p := range procs {
+		if err := p.warm(ctx, len(environ) > 0); err != nil {
+			return 0, err
+		}
+	}
+	began := time.Now()
+	if err := visitAll(procs); err != nil {
+		return 0, err
+	}
+	fmt.Fprintf(os.Stderr, "bench:   %d replicas answered %d links each within %s\n", replicas, hotLinks, time.Since(began).Round(time.Millisecond))
+	for _, p := range procs {
+		n, err := p.metric(ctx, `signpost_link_cache_loads_total{result="found"}`)
+		if err == nil { // there is none before the first
+			loads += int64(n)
+		}
+	}
+	if len(environ) > 0 && replicas == 1 {
+		return loads, procs[0].await(ctx, `signpost_redis_requests_total{op="put",result="stored"}`, 0.95*hotLinks)
+	}
+	return loads, nil
+}
+
+func visitAll(procs []*proc) error {
+	var all sync.WaitGroup
+	errs := make(chan error, 4*len(procs))
+	for _, p := range procs {
+		order := rand.Perm(hotLinks)
+		for client := range 4 {
+			all.Go(func() {
+				c, err := dial(p.addr)
+				if err != nil {
+					errs <- err
+					return
+				}
+				defer c.Close() //nolint:errcheck // all was read
+				for i := client; i < hotLinks; i += 4 {
+					status, err := c.get(fmt.Sprintf("/link%d", order[i]), "bench", "https://example.org/")
+					if err == nil && status != http.StatusFound {
+						err = fmt.Errorf("status %d", status)
+					}
+					if err != nil {
+						errs <- err
+						return
+					}
+				}
+			})
+		}
+	}
+	all.Wait()
+	close(errs)
+	return <-errs
+}
+
+// warm waits until the replica follows changes, and uses Redis if it has one.
+func (p *proc) warm(ctx context.Context, shared bool) error {
+	if shared {
+		if err := p.await(ctx, "signpost_redis_up", 1); err != nil {
+			return err
+		}
+	}
+	return p.await(ctx, `signpost_link_feed_polls_total{result="good"}`, 3)
+}
+
+func (p *proc) await(ctx context.Context, metric string, least float64) error {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
+		n, err := p.metric(ctx, metric)
+		if err == nil && n >= least {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return errors.Join(fmt.Errorf("%s is %v, want %v", metric, n, least), err)
+		}
+	}
+}
+
+// metric reads one sample of the process's metrics.
+func (p *proc) metric(ctx context.Context, name string) (float64, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+p.admin+"/metrics", nil)
+	if err != nil {
+		return 0, err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0, err
+	}
+	defer resp.Body.Close() //nolint:errcheck // read-only
+	lines := bufio.NewScanner(resp.Body)
+	for lines.Scan() {
+		if value, ok := strings.CutPrefix(lines.Text(), name+" "); ok {
+			return strconv.ParseFloat(value, 64)
+		}
+	}
+	return 0, errors.Join(fmt.Errorf("no metric %s", name), lines.Err())
+}
