@@ -73,7 +73,11 @@ func (a *API) importProgress(c *fiber.Ctx) error {
 	c.Set(fiber.HeaderContentType, "text/event-stream")
 	c.Set("X-Accel-Buffering", "no") // nginx would hold events back
 	p := &progress{api: a, id: id, row: row, until: time.Now().Add(a.watchers.life)}
-	a.stream(c, p.next, a.watchers.leave)
+	a.metrics.watching.Inc()
+	a.stream(c, p.next, func() {
+		a.metrics.watching.Dec()
+		a.watchers.leave()
+	})
 	return nil
 }
 

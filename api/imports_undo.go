@@ -40,7 +40,7 @@ type KeptRow struct {
 	ID       int64          `json:"id" example:"42" doc:"Id of the user or link."`
 	ShortURL *string        `json:"short_url" example:"https://sign.example/spring" doc:"Of a link that is still there."`
 	Reason   string         `json:"reason" enum:"changed,clicked,owns_links,updated" doc:"Somebody changed it since; it was clicked; the user owns links; it was there before the import, which updated it."`
-	Before   map[string]any `json:"before" doc:"What the import replaced, by field; null for a row that it created."`
+	Before   map[string]any `json:"before" nullable:"true" doc:"What the import replaced, by field; null for a row that it created."`
 }
 
 // listKept lists what is left of an import in file order.

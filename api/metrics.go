@@ -18,6 +18,7 @@ type metrics struct {
 	requests, duration *prometheus.Desc
 	exports, exported  *prometheus.CounterVec
 	exporting          prometheus.Gauge
+	watching           prometheus.Gauge
 	// routes holds the series of each route, found once. Read-only after
 	// prepare, as is all, which has each of them once.
 	routes map[*fiber.Route]*routeSeries
@@ -77,12 +78,16 @@ func newMetrics(registry prometheus.Registerer) (*metrics, error) {
 			Name: "signpost_exports_active",
 			Help: "Exports that are running.",
 		}),
+		watching: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "signpost_import_streams_active",
+			Help: "Clients that follow the progress of an import; at most 100 a process.",
+		}),
 	}
 	m.all = []*routeSeries{m.other}
 	if registry == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m, m.exports, m.exported, m.exporting} {
+	for _, c := range []prometheus.Collector{m, m.exports, m.exported, m.exporting, m.watching} {
 		if err := registry.Register(c); err != nil {
 			return nil, fmt.Errorf("register metrics: %w", err)
 		}
