@@ -30,7 +30,10 @@ const (
 	// putTimeout bounds a batch of writes, which nobody waits for.
 	putTimeout = 500 * time.Millisecond
 	// probeEvery is how often the background sees whether Redis is there.
+	// While it fails, and the breaker has not opened for it yet, it looks more
+	// often, so that a process that nobody asks notices too.
 	probeEvery  = time.Second
+	probeAgain  = 100 * time.Millisecond
 	dialTimeout = time.Second
 	// connTimeout ends a connection that leaves a question open.
 	connTimeout = time.Second
@@ -41,7 +44,7 @@ const (
 	// open the breaker.
 	maxFailures = 10
 	minRequests = 20
-	tripWindow  = 10 * time.Second
+	tripWindow  = 30 * time.Second
 )
 
 var errTimeout = errors.New("redis did not answer in time")
@@ -153,14 +156,17 @@ func (c *Client) Run(ctx context.Context) error {
 			return nil
 		case <-timer.C:
 		}
+		next := probeEvery
 		if c.conn.Load() != nil {
-			c.probe(ctx)
+			if err := c.probe(ctx); err != nil && c.Up() {
+				next = probeAgain
+			}
 		} else if err := c.connect(); err != nil && !failing {
 			failing = true
 			c.log.WarnContext(ctx, "redis cannot be reached; links come from postgres alone until it can",
 				slog.Any("error", err))
 		}
-		timer.Reset(probeEvery)
+		timer.Reset(next)
 	}
 }
 
@@ -192,15 +198,16 @@ func (c *Client) close() {
 
 // probe asks a question whose answer does not matter. It is the only one that
 // is let through while the breaker is half open.
-func (c *Client) probe(ctx context.Context) {
+func (c *Client) probe(ctx context.Context) error {
 	done, err := c.breaker.Allow()
 	if err != nil {
-		return // it was opened a moment ago
+		return err // it was opened a moment ago
 	}
 	began := time.Now()
 	_, _, err = c.ask(ctx, "signpost:probe")
 	done(err)
 	c.metrics.observe("probe", err, time.Since(began))
+	return err
 }
 
 // A Found is what Redis answered.
