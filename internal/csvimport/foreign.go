@@ -8,9 +8,10 @@ import "github.com/signpost/signpost/internal/links"
 //
 // How sure they are. Read from the code that writes or reads such files: Shlink
 // (its importer, and the export of its web client, which parted tags by commas
-// once and by pipes now) and YOURLS' plugins (import-export, bulk import).
-// After published descriptions, not confirmed: YOURLS' table, Dub. Best effort,
-// after the names of their APIs: Bitly, Short.io, Kutt.
+// once and by pipes now), YOURLS' plugins (import-export, bulk import) and the
+// columns of its table. After published descriptions: Dub, whose exporter was
+// read but for the labels of its columns. Best effort, after the names of their
+// APIs: Bitly, Short.io, Kutt.
 var foreign = []format{
 	{
 		name: "shlink", kind: KindLinks, marks: []string{"longurl", "shortcode"},
