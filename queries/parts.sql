@@ -61,7 +61,8 @@ DELETE FROM event_holds
 WHERE until < now();
 
 -- name: EventImportsOpen :one
-SELECT EXISTS (SELECT FROM imports WHERE kind = 'events' AND finished_at IS NULL);
+-- Also one that is being undone: it looks for its events to remove them.
+SELECT EXISTS (SELECT FROM imports WHERE kind = 'events' AND (finished_at IS NULL OR state = 'undoing'));
 
 -- name: EventPartFigures :one
 SELECT

@@ -87,9 +87,10 @@ func (q *Queries) DeleteEventPart(ctx context.Context, month time.Time, part int
 }
 
 const eventImportsOpen = `-- name: EventImportsOpen :one
-SELECT EXISTS (SELECT FROM imports WHERE kind = 'events' AND finished_at IS NULL)
+SELECT EXISTS (SELECT FROM imports WHERE kind = 'events' AND (finished_at IS NULL OR state = 'undoing'))
 `
 
+// Also one that is being undone: it looks for its events to remove them.
 func (q *Queries) EventImportsOpen(ctx context.Context) (bool, error) {
 	row := q.db.QueryRow(ctx, eventImportsOpen)
 	var exists bool

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/johannesboyne/gofakes3"
+	"github.com/johannesboyne/gofakes3/backend/s3mem"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/signpost/signpost/internal/archive"
@@ -182,6 +185,70 @@ func TestRetireAndRestore(t *testing.T) {
 	}
 	if got := r.sum(); got != before { // what is in both parts is there once
 		t.Errorf("restored events are %s, were %s", got, before)
+	}
+}
+
+// The same with storage that speaks S3, by a server in this process.
+func TestRetireIntoABucket(t *testing.T) {
+	r := setupRetiring(t)
+	backend := s3mem.New()
+	server := httptest.NewServer(gofakes3.New(backend).Server())
+	t.Cleanup(server.Close)
+	if err := backend.CreateBucket("events"); err != nil {
+		t.Fatal(err)
+	}
+	var err error
+	r.store, err = archive.Open("s3://events/signpost", archive.S3{Endpoint: server.URL, Region: "eu-central-1", AccessKey: "key", SecretKey: "secret"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := r.sum()
+	r.startRetiring()
+	r.run(jobs.RetireMonths{})
+	r.wantStates("1 dropped 102")
+	r.wantTables(0, 0)
+	r.restore()
+	if got := r.sum(); got != before {
+		t.Errorf("restored events are %s, were %s", got, before)
+	}
+}
+
+// A month that comes back is as good a partition as any: the same columns,
+// constraints and indexes, each once.
+func TestRestoredMonthIsComplete(t *testing.T) {
+	r := setupRetiring(t)
+	r.startRetiring()
+	r.run(jobs.RetireMonths{})
+	r.restore()
+	describe := func(month time.Time) string {
+		name := month.Format("events_2006_01")
+		return r.text(`SELECT string_agg(what, E'\n' ORDER BY what) FROM (
+			SELECT regexp_replace(pg_get_indexdef(indexrelid), '^.* USING', '') || ' ' || indisunique || ' ' ||
+				(SELECT count(*) FROM pg_inherits p WHERE p.inhrelid = indexrelid) AS what
+			FROM pg_index WHERE indrelid = $1::regclass
+			UNION ALL SELECT contype::text || pg_get_constraintdef(oid) FROM pg_constraint WHERE conrelid = $1::regclass
+			UNION ALL SELECT concat(attname, atttypid::regtype, attnotnull, attstorage, pg_get_expr(d.adbin, d.adrelid))
+			FROM pg_attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+			WHERE a.attrelid = $1::regclass AND attnum > 0) x`, name)
+	}
+	if got, want := describe(old), describe(young); got != want || got == "" {
+		t.Errorf("a restored month is\n%s\nwant\n%s", got, want)
+	}
+}
+
+// Partitions are made ahead again when somebody dropped them.
+func TestMakePartitionsAhead(t *testing.T) {
+	s := setup(t)
+	for n := 1; n <= partitionsAhead; n++ {
+		s.exec("DROP TABLE " + postgres.MonthOf(time.Now()).AddDate(0, n, 0).Format("events_2006_01"))
+	}
+	w := s.start(nil)
+	s.run(jobs.MakePartitions{})
+	if err := w.deps.sampleOnce(s.ctx); err != nil {
+		t.Fatal(err)
+	}
+	if n := testutil.ToFloat64(w.deps.metrics.monthsAhead); n != partitionsAhead {
+		t.Errorf("%v months ahead have a partition, want %d", n, partitionsAhead)
 	}
 }
 
@@ -490,7 +557,11 @@ func TestRetireWaitsForImports(t *testing.T) {
 	if months, err := hand.due(r.ctx); err != nil || len(months) > 0 {
 		t.Errorf("due: %v, %v", months, err)
 	}
-	r.exec("UPDATE imports SET state = 'failed', finished_at = now()")
+	r.exec("UPDATE imports SET state = 'undoing', finished_at = now()")
+	if months, err := hand.due(r.ctx); err != nil || len(months) > 0 {
+		t.Errorf("due: %v, %v", months, err)
+	}
+	r.exec("UPDATE imports SET state = 'failed'")
 	if months, err := hand.due(r.ctx); err != nil || !slices.EqualFunc(months, []time.Time{old}, time.Time.Equal) {
 		t.Errorf("due: %v, %v; want the old month", months, err)
 	}
