@@ -36,16 +36,22 @@ FROM (
         unnest(@occurred_ats::timestamptz[]) AS occurred_at,
         unnest(@details::text[]) AS details
 ) r
+WHERE NOT EXISTS (
+    SELECT FROM archived_event_ids a WHERE a.occurred_at = r.occurred_at AND a.source_id = r.source_id
+)
 ORDER BY r.line
 ON CONFLICT DO NOTHING
 RETURNING import_line, id;
 
 -- name: FindEventHolders :many
--- Says for each line which event has its id at its time, 0 for none.
+-- Says for each line which event has its id at its time, 0 for none. It may have
+-- been archived.
 SELECT
     r.line::bigint AS line,
     COALESCE((
         SELECT e.id FROM events e WHERE e.source_id = r.source_id AND e.occurred_at = r.occurred_at
+    ), (
+        SELECT a.id FROM archived_event_ids a WHERE a.source_id = r.source_id AND a.occurred_at = r.occurred_at
     ), 0)::bigint AS source_id_holder
 FROM (
     SELECT

@@ -16,6 +16,8 @@ SELECT
     r.line::bigint AS line,
     COALESCE((
         SELECT e.id FROM events e WHERE e.source_id = r.source_id AND e.occurred_at = r.occurred_at
+    ), (
+        SELECT a.id FROM archived_event_ids a WHERE a.source_id = r.source_id AND a.occurred_at = r.occurred_at
     ), 0)::bigint AS source_id_holder
 FROM (
     SELECT
@@ -30,7 +32,8 @@ type FindEventHoldersRow struct {
 	SourceIDHolder int64
 }
 
-// Says for each line which event has its id at its time, 0 for none.
+// Says for each line which event has its id at its time, 0 for none. It may have
+// been archived.
 func (q *Queries) FindEventHolders(ctx context.Context, lines []int64, sourceIds []int64, occurredAts []time.Time) ([]FindEventHoldersRow, error) {
 	rows, err := q.db.Query(ctx, findEventHolders, lines, sourceIds, occurredAts)
 	if err != nil {
@@ -65,6 +68,9 @@ FROM (
         unnest($7::timestamptz[]) AS occurred_at,
         unnest($8::text[]) AS details
 ) r
+WHERE NOT EXISTS (
+    SELECT FROM archived_event_ids a WHERE a.occurred_at = r.occurred_at AND a.source_id = r.source_id
+)
 ORDER BY r.line
 ON CONFLICT DO NOTHING
 RETURNING import_line, id

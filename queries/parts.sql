@@ -60,9 +60,32 @@ SET until = GREATEST(event_holds.until, excluded.until);
 DELETE FROM event_holds
 WHERE until < now();
 
--- name: EventImportsOpen :one
--- Also one that is being undone: it looks for its events to remove them.
-SELECT EXISTS (SELECT FROM imports WHERE kind = 'events' AND (finished_at IS NULL OR state = 'undoing'));
+-- name: EventImportsSince :one
+-- Says whether events are being imported, or were since. Also when an import is
+-- being undone: that looks for its events to remove them.
+SELECT EXISTS (
+    SELECT FROM imports
+    WHERE kind = 'events'
+        AND (finished_at IS NULL OR state = 'undoing' OR finished_at >= @since::timestamptz OR undone_at >= @since)
+);
+
+-- name: NoteArchivedEventIDs :exec
+-- Before the month is detached, so that no lock is held meanwhile.
+INSERT INTO archived_event_ids (occurred_at, source_id, id, batch)
+SELECT e.occurred_at, e.source_id, e.id, @batch
+FROM events e
+WHERE e.occurred_at >= @from_at AND e.occurred_at < @to_at AND e.source_id IS NOT NULL
+ON CONFLICT DO NOTHING;
+
+-- name: ForgetUnusedEventIDs :exec
+-- What was noted for a detach that did not happen.
+DELETE FROM archived_event_ids a
+WHERE a.occurred_at >= @from_at AND a.occurred_at < @to_at
+    AND a.batch NOT IN (SELECT split_part(p.table_name, '_part_', 2)::bigint FROM event_parts p);
+
+-- name: ForgetArchivedEventIDs :exec
+DELETE FROM archived_event_ids
+WHERE occurred_at >= @from_at AND occurred_at < @to_at;
 
 -- name: EventPartFigures :one
 SELECT

@@ -86,13 +86,18 @@ func (q *Queries) DeleteEventPart(ctx context.Context, month time.Time, part int
 	return result.RowsAffected(), nil
 }
 
-const eventImportsOpen = `-- name: EventImportsOpen :one
-SELECT EXISTS (SELECT FROM imports WHERE kind = 'events' AND (finished_at IS NULL OR state = 'undoing'))
+const eventImportsSince = `-- name: EventImportsSince :one
+SELECT EXISTS (
+    SELECT FROM imports
+    WHERE kind = 'events'
+        AND (finished_at IS NULL OR state = 'undoing' OR finished_at >= $1::timestamptz OR undone_at >= $1)
+)
 `
 
-// Also one that is being undone: it looks for its events to remove them.
-func (q *Queries) EventImportsOpen(ctx context.Context) (bool, error) {
-	row := q.db.QueryRow(ctx, eventImportsOpen)
+// Says whether events are being imported, or were since. Also when an import is
+// being undone: that looks for its events to remove them.
+func (q *Queries) EventImportsSince(ctx context.Context, since time.Time) (bool, error) {
+	row := q.db.QueryRow(ctx, eventImportsSince, since)
 	var exists bool
 	err := row.Scan(&exists)
 	return exists, err
@@ -124,6 +129,28 @@ func (q *Queries) EventPartFigures(ctx context.Context) (EventPartFiguresRow, er
 		&i.RowsRetired,
 	)
 	return i, err
+}
+
+const forgetArchivedEventIDs = `-- name: ForgetArchivedEventIDs :exec
+DELETE FROM archived_event_ids
+WHERE occurred_at >= $1 AND occurred_at < $2
+`
+
+func (q *Queries) ForgetArchivedEventIDs(ctx context.Context, fromAt time.Time, toAt time.Time) error {
+	_, err := q.db.Exec(ctx, forgetArchivedEventIDs, fromAt, toAt)
+	return err
+}
+
+const forgetUnusedEventIDs = `-- name: ForgetUnusedEventIDs :exec
+DELETE FROM archived_event_ids a
+WHERE a.occurred_at >= $1 AND a.occurred_at < $2
+    AND a.batch NOT IN (SELECT split_part(p.table_name, '_part_', 2)::bigint FROM event_parts p)
+`
+
+// What was noted for a detach that did not happen.
+func (q *Queries) ForgetUnusedEventIDs(ctx context.Context, fromAt time.Time, toAt time.Time) error {
+	_, err := q.db.Exec(ctx, forgetUnusedEventIDs, fromAt, toAt)
+	return err
 }
 
 const holdMonth = `-- name: HoldMonth :exec
@@ -245,6 +272,20 @@ func (q *Queries) ListOpenEventParts(ctx context.Context) ([]EventPart, error) {
 		return nil, err
 	}
 	return items, nil
+}
+
+const noteArchivedEventIDs = `-- name: NoteArchivedEventIDs :exec
+INSERT INTO archived_event_ids (occurred_at, source_id, id, batch)
+SELECT e.occurred_at, e.source_id, e.id, $1
+FROM events e
+WHERE e.occurred_at >= $2 AND e.occurred_at < $3 AND e.source_id IS NOT NULL
+ON CONFLICT DO NOTHING
+`
+
+// Before the month is detached, so that no lock is held meanwhile.
+func (q *Queries) NoteArchivedEventIDs(ctx context.Context, batch int64, fromAt time.Time, toAt time.Time) error {
+	_, err := q.db.Exec(ctx, noteArchivedEventIDs, batch, fromAt, toAt)
+	return err
 }
 
 const pruneEventHolds = `-- name: PruneEventHolds :exec

@@ -50,7 +50,11 @@ func RestoreMonth(ctx context.Context, pool *pgxpool.Pool, store archive.Store, 
 		if err := postgres.AddToMonth(ctx, tx, table, month); err != nil {
 			return err
 		}
-		return queries.New(tx).HoldMonth(ctx, month, interval(hold))
+		q := queries.New(tx)
+		if err := q.ForgetArchivedEventIDs(ctx, month, month.AddDate(0, 1, 0)); err != nil {
+			return fmt.Errorf("forget ids of imported events: %w", err)
+		}
+		return wrap("hold the month", q.HoldMonth(ctx, month, interval(hold)))
 	})
 	if err != nil {
 		return Restored{}, fmt.Errorf("restore %s: %w", monthText(month), err)

@@ -149,8 +149,9 @@ func (w *retireMonths) due(ctx context.Context) ([]time.Time, error) {
 		return nil, nil
 	}
 	q := queries.New(w.deps.pool)
-	// An import finds by looking whether it brings an event twice.
-	if open, err := q.EventImportsOpen(ctx); err != nil || open {
+	// An import finds by looking whether it brings an event twice, and its undo
+	// looks for what it brought.
+	if busy, err := q.EventImportsSince(ctx, w.now()); err != nil || busy {
 		return nil, wrap("look for imports", err)
 	}
 	months, err := postgres.Months(ctx, w.deps.pool)
@@ -167,33 +168,74 @@ func (w *retireMonths) due(ctx context.Context) ([]time.Time, error) {
 	}), nil
 }
 
-// begin detaches a month, once it is known that the archive can be written. A
-// partition without rows is dropped and makes no part.
+// begin detaches a month, once it is known that the archive can be written.
 func (w *retireMonths) begin(ctx context.Context, month time.Time) error {
 	if err := w.probe(ctx); err != nil {
 		w.deps.metrics.retireFailures.Inc()
 		return fmt.Errorf("try the archive: %w", err)
 	}
-	table := "events_" + month.Format("2006_01") + "_part_" + time.Now().UTC().Format("20060102150405")
-	err := postgres.DetachMonth(ctx, w.deps.pool, month, table, func(tx pgx.Tx) error {
-		name := pgx.Identifier{table}.Sanitize()
-		var some bool
-		if err := tx.QueryRow(ctx, "SELECT EXISTS (SELECT FROM "+name+")").Scan(&some); err != nil {
-			return fmt.Errorf("look for rows: %w", err)
-		}
-		if !some {
-			_, err := tx.Exec(ctx, "DROP TABLE "+name)
-			return wrap("drop empty partition", err)
-		}
-		_, err := queries.New(tx).CreateEventPart(ctx, month, table)
-		return wrap("note detached part", err)
+	batch := w.now().UnixMicro()
+	since, err := w.noteIDs(ctx, month, batch)
+	if err != nil {
+		return fmt.Errorf("retire %s: %w", monthText(month), err)
+	}
+	table := fmt.Sprintf("events_%s_part_%d", month.Format("2006_01"), batch)
+	err = postgres.DetachMonth(ctx, w.deps.pool, month, table, func(tx pgx.Tx) error {
+		return noteDetached(ctx, tx, month, table, since)
 	})
+	if errors.Is(err, errImportBegan) {
+		return nil // the month has its turn at the next run
+	}
 	if err != nil {
 		w.deps.metrics.retireFailures.Inc()
 		return fmt.Errorf("retire %s: %w", monthText(month), err)
 	}
 	w.deps.log.InfoContext(ctx, "a month of events was detached", "month", monthText(month))
 	return nil
+}
+
+// errImportBegan says that an import may have brought events since their ids
+// were noted.
+var errImportBegan = errors.New("events are being imported")
+
+// noteIDs remembers what imports called the events of a month, and returns the
+// moment from which an import would have made that incomplete.
+func (w *retireMonths) noteIDs(ctx context.Context, month time.Time, batch int64) (since time.Time, err error) {
+	err = w.deps.inTx(ctx, func(tx pgx.Tx, q *queries.Queries) error {
+		if err := tx.QueryRow(ctx, "SELECT now()").Scan(&since); err != nil {
+			return fmt.Errorf("read the time: %w", err)
+		}
+		if err := q.ForgetUnusedEventIDs(ctx, month, month.AddDate(0, 1, 0)); err != nil {
+			return fmt.Errorf("forget ids of imported events: %w", err)
+		}
+		err := q.NoteArchivedEventIDs(ctx, batch, month, month.AddDate(0, 1, 0))
+		return wrap("note ids of imported events", err)
+	})
+	return since, err
+}
+
+// noteDetached notes a part in the transaction that detached it. A partition
+// without rows is dropped and makes no part.
+func noteDetached(ctx context.Context, tx pgx.Tx, month time.Time, table string, since time.Time) error {
+	q, name := queries.New(tx), pgx.Identifier{table}.Sanitize()
+	// Nobody writes to events now, so no import can come in between.
+	busy, err := q.EventImportsSince(ctx, since)
+	if err != nil {
+		return fmt.Errorf("look for imports: %w", err)
+	}
+	if busy {
+		return errImportBegan
+	}
+	var some bool
+	if err := tx.QueryRow(ctx, "SELECT EXISTS (SELECT FROM "+name+")").Scan(&some); err != nil {
+		return fmt.Errorf("look for rows: %w", err)
+	}
+	if !some {
+		_, err := tx.Exec(ctx, "DROP TABLE "+name)
+		return wrap("drop empty partition", err)
+	}
+	_, err = q.CreateEventPart(ctx, month, table)
+	return wrap("note detached part", err)
 }
 
 // probe writes a file and removes it.
@@ -390,8 +432,13 @@ func (w *retireMonths) drop(ctx context.Context, part *queries.EventPart) error 
 // partition again.
 func (w *retireMonths) giveBack(ctx context.Context, part queries.EventPart) error {
 	err := postgres.AttachMonth(ctx, w.deps.pool, part.TableName, part.Month, func(tx pgx.Tx) error {
-		n, err := queries.New(tx).DeleteEventPart(ctx, part.Month, part.Part, part.File)
-		return changed("forget part", n, err)
+		q := queries.New(tx)
+		n, err := q.DeleteEventPart(ctx, part.Month, part.Part, part.File)
+		if err := changed("forget part", n, err); err != nil {
+			return err
+		}
+		err = q.ForgetUnusedEventIDs(ctx, part.Month, part.Month.AddDate(0, 1, 0))
+		return wrap("forget ids of imported events", err)
 	})
 	if err != nil {
 		return fmt.Errorf("its rows are in the table %s: %w", part.TableName, err)

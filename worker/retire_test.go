@@ -13,11 +13,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/johannesboyne/gofakes3"
 	"github.com/johannesboyne/gofakes3/backend/s3mem"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/signpost/signpost/internal/archive"
+	"github.com/signpost/signpost/internal/csvimport"
 	"github.com/signpost/signpost/internal/jobs"
 	"github.com/signpost/signpost/internal/postgres"
 	"github.com/signpost/signpost/queries"
@@ -569,6 +571,74 @@ func TestRetireWaitsForImports(t *testing.T) {
 	if months, err := hand.due(r.ctx); err != nil || len(months) != 2 {
 		t.Errorf("due a month later: %v, %v", months, err)
 	}
+}
+
+// A file that is imported again after its month was archived, given back or
+// restored brings no event twice.
+func TestImportOfArchivedEvents(t *testing.T) {
+	r := setupRetiring(t)
+	r.exec("INSERT INTO users (id, username, email) VALUES (1, 'ann', 'ann@example.com')")
+	r.exec("INSERT INTO urls (id, user_id, short_code, original_url) VALUES (10, 1, 'ten', 'https://example.com/')")
+	file := "id,url_id,event_type,timestamp\n"
+	for n := range 20 {
+		file += fmt.Sprintf("%d,10,clicked,%s\n", n+100, old.Add(time.Duration(n)*time.Hour).Format(time.RFC3339))
+	}
+	w := r.startRetiring()
+	first := r.upload(csvimport.KindEvents, file, csvimport.SplitOptions{ChunkRows: 6})
+	r.wantRows(first, 20, 0)
+	r.exec("UPDATE imports SET finished_at = now() - interval '1 hour'")
+	again := func() {
+		t.Helper()
+		r.wantRows(r.upload(csvimport.KindEvents, file, csvimport.SplitOptions{ChunkRows: 6}), 0, 20)
+		r.wantInt(20, "SELECT sum(clicks) FROM click_days WHERE url_id = 10")
+		r.exec("UPDATE imports SET finished_at = now() - interval '1 hour'")
+	}
+	again() // while they are in the database
+
+	hand := r.hand()
+	if err := hand.begin(r.ctx, old); err != nil {
+		t.Fatal(err)
+	}
+	again() // while they are detached
+	if err := hand.giveBack(r.ctx, r.parts(hand)); err != nil {
+		t.Fatal(err)
+	}
+	r.wantInt(0, "SELECT count(*) FROM archived_event_ids")
+	again()
+	r.run(jobs.RetireMonths{})
+	r.wantStates("1 dropped 122")
+	r.wantInt(21, "SELECT count(*) FROM archived_event_ids")
+	again()
+	late := r.upload(csvimport.KindEvents, file+fmt.Sprintf("500,10,clicked,%s\n", old.Format(time.RFC3339)), csvimport.SplitOptions{})
+	r.wantRows(late, 1, 20)
+	r.exec("UPDATE imports SET finished_at = now() - interval '1 hour'")
+	r.again()
+	r.run(jobs.RetireMonths{})
+	r.wantStates("1 dropped 122, 2 dropped 1")
+	r.wantInt(22, "SELECT count(*) FROM archived_event_ids")
+	r.restore()
+	r.wantInt(0, "SELECT count(*) FROM archived_event_ids")
+	r.wantInt(123, "SELECT count(*) FROM events WHERE occurred_at < $1", young)
+
+	// An import that began since the ids were noted, and a detach that did not
+	// happen after that.
+	r.exec("DELETE FROM event_holds")
+	r.stop(w)
+	since, err := hand.noteIDs(r.ctx, old, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.wantInt(22, "SELECT count(*) FROM archived_event_ids")
+	r.exec("UPDATE imports SET finished_at = now() WHERE id = $1", late)
+	err = postgres.InTx(r.ctx, r.pool, func(tx pgx.Tx) error { return noteDetached(r.ctx, tx, old, "events", since) })
+	if !errors.Is(err, errImportBegan) {
+		t.Errorf("a detach beside an import: %v", err)
+	}
+	r.exec("DELETE FROM events WHERE source_id = 500") // as an undo does
+	if _, err := hand.noteIDs(r.ctx, old, 2); err != nil {
+		t.Fatal(err)
+	}
+	r.wantInt(21, "SELECT count(*) FROM archived_event_ids WHERE batch = 2")
 }
 
 // A partition without rows just goes.
