@@ -391,11 +391,11 @@ func (w *retireMonths) columns(ctx context.Context, table string) ([]string, err
 	if err != nil {
 		return nil, fmt.Errorf("read columns: %w", err)
 	}
-	rows.Close()
 	var names []string
-	for _, field := range rows.FieldDescriptions() {
+	for _, field := range rows.FieldDescriptions() { // before Close, which gives the connection back
 		names = append(names, field.Name)
 	}
+	rows.Close()
 	return names, rows.Err()
 }
 
