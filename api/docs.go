@@ -1,11 +1,14 @@
 package api
 
 import (
+	"compress/gzip"
 	"errors"
+	"fmt"
 	"io/fs"
+	"strings"
 
 	"github.com/gofiber/fiber/v2"
-	swaggerui "github.com/swaggo/files/v2"
+	swaggerui "github.com/swaggest/swgui/v5/static"
 )
 
 const docsPage = `<!DOCTYPE html>
@@ -43,11 +46,11 @@ const docsPolicy = "default-src 'none'; script-src 'self'; style-src 'self' 'uns
 	"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 // docsFiles are the files of the bundled Swagger UI that the page uses, and
-// their types.
-var docsFiles = map[string]string{
-	"swagger-ui-bundle.js": "text/javascript; charset=utf-8",
-	"swagger-ui.css":       "text/css; charset=utf-8",
-	"favicon-32x32.png":    "image/png",
+// their types. The texts are compressed.
+var docsFiles = map[string]struct{ kind, bundled string }{
+	"swagger-ui-bundle.js": {"text/javascript; charset=utf-8", "swagger-ui-bundle.js.gz"},
+	"swagger-ui.css":       {"text/css; charset=utf-8", "swagger-ui.css.gz"},
+	"favicon-32x32.png":    {"image/png", "favicon-32x32.png"},
 }
 
 // docs shows /openapi.json to people.
@@ -66,11 +69,11 @@ func (*API) docsFile(c *fiber.Ctx) error {
 		c.Type("js", "utf-8")
 		return c.SendString(docsScript)
 	}
-	kind, ok := docsFiles[name]
+	entry, ok := docsFiles[name]
 	if !ok {
 		return fiber.ErrNotFound
 	}
-	file, err := swaggerui.FS.Open(name)
+	file, err := swaggerui.FS.Open(entry.bundled)
 	if errors.Is(err, fs.ErrNotExist) {
 		return fiber.ErrNotFound
 	}
@@ -78,6 +81,18 @@ func (*API) docsFile(c *fiber.Ctx) error {
 		return err
 	}
 	c.Set(fiber.HeaderCacheControl, "public, max-age=3600")
-	c.Set(fiber.HeaderContentType, kind)
-	return c.SendStream(file) // closed when it was sent
+	c.Set(fiber.HeaderContentType, entry.kind)
+	if !strings.HasSuffix(entry.bundled, ".gz") {
+		return c.SendStream(file) // closed when it was sent
+	}
+	c.Vary(fiber.HeaderAcceptEncoding)
+	if c.AcceptsEncodings("gzip") != "" && c.Get(fiber.HeaderAcceptEncoding) != "" {
+		c.Set(fiber.HeaderContentEncoding, "gzip")
+		return c.SendStream(file)
+	}
+	text, err := gzip.NewReader(file)
+	if err != nil {
+		return fmt.Errorf("read %s: %w", entry.bundled, err)
+	}
+	return c.SendStream(text)
 }

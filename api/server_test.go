@@ -2,6 +2,8 @@ package api
 
 import (
 	"bufio"
+	"bytes"
+	"compress/gzip"
 	"fmt"
 	"io"
 	"net"
@@ -300,6 +302,28 @@ func TestPages(t *testing.T) {
 	}
 	if a := b.want(200, 0, "GET", "/robots.txt", nil); string(a.raw) != "User-agent: *\nDisallow: /\n" {
 		t.Errorf("robots.txt says %q", a.raw)
+	}
+}
+
+// The bundled files of the docs page are compressed: who cannot read that gets
+// the same text.
+func TestDocsFilesCompressed(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	plain := b.want(200, 0, "GET", "/docs/swagger-ui.css", nil, "Accept-Encoding", "identity")
+	if e := plain.header.Get("Content-Encoding"); e != "" || !bytes.Contains(plain.raw, []byte(".swagger-ui")) {
+		t.Fatalf("encoding %q, text %.80q", e, plain.raw)
+	}
+	packed := b.want(200, 0, "GET", "/docs/swagger-ui.css", nil, "Accept-Encoding", "gzip")
+	if e := packed.header.Get("Content-Encoding"); e != "gzip" || packed.header.Get("Vary") != "Accept-Encoding" {
+		t.Fatalf("encoding %q, vary %q", e, packed.header.Get("Vary"))
+	}
+	r, err := gzip.NewReader(bytes.NewReader(packed.raw))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text, err := io.ReadAll(r); err != nil || !bytes.Equal(text, plain.raw) {
+		t.Errorf("%d bytes, %v; want %d", len(text), err, len(plain.raw))
 	}
 }
 
