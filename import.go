@@ -61,6 +61,7 @@ func importCommand(environ []string) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			defer remote.Close()
 			run := importRun{flags: &flags, client: remote, meter: newMeter(cmd.ErrOrStderr()), stdin: cmd.InOrStdin(), stdout: cmd.OutOrStdout()}
 			return run.run(cmd.Context(), args)
 		},
@@ -357,14 +358,12 @@ func (r *importRun) keepRejected(ctx context.Context, imp client.Import) error {
 		}
 		return nil
 	}
-	err := writeWhole(r.flags.rejected, func(w io.Writer) error {
+	err := writeWhole(r.flags.rejected, func(file *os.File) error {
 		return retry(ctx, r.meter, func() error {
-			if file, ok := w.(*os.File); ok { // from the beginning, also the second time
-				if err := rewind(file); err != nil {
-					return err
-				}
+			if err := rewind(file); err != nil {
+				return err
 			}
-			return r.client.Rejected(ctx, imp.ID, w)
+			return r.client.Rejected(ctx, imp.ID, file)
 		})
 	})
 	if err != nil {

@@ -270,6 +270,39 @@ func (p *proxy) pass(client net.Conn, number int64) {
 	both.Wait()
 }
 
+// TestExportCommand saves a file whole or not at all, also when its connection
+// is cut in the middle.
+func TestExportCommand(t *testing.T) {
+	t.Parallel()
+	s := startDevOn(t, pgtest.URL(t))
+	if _, err := pgtest.Open(t, s.database).Exec(t.Context(), `
+		INSERT INTO users (username, email) SELECT 'u' || n, md5(n::text) || '@example.com' FROM generate_series(1, 5000) n`); err != nil {
+		t.Fatal(err)
+	}
+	p := newProxy(t, s.url, func(connection, _, down int64) bool { return connection == 1 && down > 30_000 })
+	environ := []string{"SIGNPOST_URL=" + p.url, "SIGNPOST_TOKEN=" + s.token}
+	file := filepath.Join(t.TempDir(), "users.csv")
+	code, stdout, stderr := command(t, environ, "export", "users", "-o", file)
+	got, err := os.ReadFile(file)
+	if code != 0 || stdout != "" || !strings.Contains(stderr, "trying again") || err != nil || bytes.Count(got, []byte("\n")) != 5001 {
+		t.Errorf("exit code %d, %q, %q; %d bytes, %v", code, stdout, stderr, len(got), err)
+	}
+	code, stdout, stderr = command(t, environ, "export", "users", "--format", "ndjson", "--filter", "limit=2")
+	if code != 0 || strings.Count(stdout, "\n") != 2 || stderr != "" {
+		t.Errorf("exit code %d, %q, %q", code, stdout, stderr)
+	}
+	code, _, stderr = command(t, environ, "export", "urls", "-o", file, "--filter", "user_id=x")
+	if again, _ := os.ReadFile(file); code != 1 || !strings.Contains(stderr, "user_id") || !bytes.Equal(again, got) {
+		t.Errorf("exit code %d, %q; %d bytes", code, stderr, len(again))
+	}
+	if left, _ := filepath.Glob(filepath.Join(filepath.Dir(file), "*")); len(left) != 1 {
+		t.Errorf("beside the file there is %v", left)
+	}
+	if left, _ := filepath.Glob(filepath.Join(filepath.Dir(file), ".*")); len(left) != 0 {
+		t.Errorf("beside the file there is %v", left)
+	}
+}
+
 func TestMeter(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer

@@ -75,6 +75,7 @@ func rootCommand(environ []string) *cobra.Command {
 		tokenCommand(environ),
 		spoolCommand(environ),
 		importCommand(environ),
+		exportCommand(environ),
 		batchesCommand(environ),
 		eventsCommand(environ),
 		healthcheckCommand(environ),

@@ -59,6 +59,9 @@ func TestCommands(t *testing.T) {
 		{"import without a token", []string{"import", "x.csv", "--kind", "urls", "--server", "https://sho.rt"}, nil, 1, "", "there is no token"},
 		{"import to no URL", []string{"import", "x.csv", "--kind", "urls"}, []string{"SIGNPOST_URL=sho.rt", "SIGNPOST_TOKEN=x"}, 1, "", "must be a URL"},
 		{"import to nobody", []string{"import", "x.csv", "--kind", "urls", "--server", "http://127.0.0.1:1", "--token", "x"}, nil, 1, "", "cannot be reached"},
+		{"export of an unknown kind", []string{"export", "links"}, nil, 1, "", "invalid argument"},
+		{"export of an unknown format", []string{"export", "urls", "--format", "xml"}, nil, 1, "", "csv or ndjson"},
+		{"export with a wrong filter", []string{"export", "urls", "--filter", "sale"}, nil, 1, "", "tag=sale"},
 		{"spool that is not there", []string{"spool", "ship", "/nonexistent"}, []string{"DATABASE_URL=postgres://127.0.0.1:1/x"}, 1, "", "database cannot be reached"},
 	}
 	for _, tt := range tests {

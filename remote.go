@@ -98,7 +98,7 @@ func retry(ctx context.Context, m *meter, fn func() error) error {
 
 // writeWhole makes a file of what fn writes, all of it or nothing: it is
 // written beside path and renamed when it is whole.
-func writeWhole(path string, fn func(io.Writer) error) (err error) {
+func writeWhole(path string, fn func(*os.File) error) (err error) {
 	file, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*.part")
 	if err != nil {
 		return fmt.Errorf("make the file: %w", err)

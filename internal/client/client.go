@@ -25,7 +25,7 @@ const (
 )
 
 // A Client asks one server in the name of one token. It may be used
-// concurrently.
+// concurrently. Who makes one closes it.
 type Client struct {
 	server string // without a slash at its end
 	token  string
@@ -46,6 +46,9 @@ func New(server, token string) (*Client, error) {
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}, nil
 }
+
+// Close lets go of the connections that wait for another request.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
 
 // Error is an answer of the server that is not a success.
 type Error struct {
