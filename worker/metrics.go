@@ -34,6 +34,7 @@ type metrics struct {
 	clicksIngested  prometheus.Counter
 	clicksRejected  *prometheus.CounterVec
 	importRows      *prometheus.CounterVec
+	importUndone    *prometheus.CounterVec
 	importsFinished *prometheus.CounterVec
 	importsOpen     *prometheus.GaugeVec
 	importsEnded    *prometheus.GaugeVec
@@ -79,7 +80,9 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 		retireFailures: f.NewCounter(prometheus.CounterOpts{Name: "signpost_events_retire_failures_total", Help: "Attempts to take a month out of the database that failed."}),
 		clicksIngested: f.NewCounter(prometheus.CounterOpts{Name: "signpost_clicks_ingested_total", Help: "Clicks that became events."}),
 		clicksRejected: counters("signpost_clicks_rejected_total", "Clicks that could not become events and were set aside, by reason.", "reason"),
-		importRows:     counters("signpost_import_rows_total", "Rows of imports, by kind and outcome.", "kind", "outcome"),
+		importUndone: counters("signpost_import_rows_undone_total",
+			"Rows of imports that an undo removed or kept, by kind and outcome.", "kind", "outcome"),
+		importRows: counters("signpost_import_rows_total", "Rows of imports, by kind and outcome.", "kind", "outcome"),
 		importsFinished: counters("signpost_imports_finished_total",
 			"Imports that ended, by kind and final state.", "kind", "state"),
 		importsOpen:    gauges("signpost_imports_open", "Imports under way, by kind and state.", "kind", "state"),

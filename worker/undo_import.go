@@ -341,8 +341,8 @@ func dropEmptyRollups(ctx context.Context, q *queries.Queries, r rollups) error 
 
 // account tells Prometheus and the log, after the commit.
 func (w *undoImport) account(ctx context.Context, row queries.Import, did undone) {
-	w.deps.metrics.importRows.WithLabelValues(row.Kind, "removed").Add(float64(did.removed))
-	w.deps.metrics.importRows.WithLabelValues(row.Kind, "kept").Add(float64(did.kept))
+	w.deps.metrics.importUndone.WithLabelValues(row.Kind, "removed").Add(float64(did.removed))
+	w.deps.metrics.importUndone.WithLabelValues(row.Kind, "kept").Add(float64(did.kept))
 	if did.all {
 		w.deps.metrics.importsFinished.WithLabelValues(row.Kind, stateUndone).Inc()
 		w.deps.log.InfoContext(ctx, "import undone", "import_id", row.ID, "kind", row.Kind)
