@@ -91,7 +91,7 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 		databaseBytes:  gauge("signpost_postgres_database_bytes", "Size of the database."),
 		tableBytes:     gauges("signpost_postgres_table_bytes", "Size of the tables that grow, with indexes and partitions.", "table"),
 		server:         newServerMetrics(),
-		rescued:        counters("signpost_rescued_total", "Batches, chunks and imports that got a new job because theirs was gone, and uploads given up.", "what"),
+		rescued:        counters("signpost_rescued_total", "Batches, chunks, imports and parts of months that got a new job because theirs was gone, and uploads given up.", "what"),
 	}
 	if registry != nil {
 		registry.MustRegister(m.server)

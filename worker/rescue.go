@@ -27,8 +27,8 @@ const (
 	rescuePages = 10
 )
 
-// rescue gives every batch, chunk and import whose job is gone a new one, and
-// gives up uploads whose API process is gone. That a job was discarded, deleted
+// rescue gives every batch, chunk, import and month on its way to the archive
+// whose job is gone a new one, and gives up uploads whose API process is gone. That a job was discarded, deleted
 // by an operator or cleaned away by River never loses what it was for.
 type rescue struct {
 	river.WorkerDefaults[jobs.Rescue]
@@ -38,7 +38,7 @@ type rescue struct {
 // Work implements [river.Worker].
 func (w *rescue) Work(ctx context.Context, _ *river.Job[jobs.Rescue]) error {
 	var errs []error
-	for _, find := range []func(context.Context) (int, error){w.batches, w.chunks, w.imports, w.uploads} {
+	for _, find := range []func(context.Context) (int, error){w.batches, w.chunks, w.imports, w.uploads, w.parts} {
 		for range rescuePages {
 			n, err := find(ctx)
 			errs = append(errs, err)
@@ -132,6 +132,28 @@ func (w *rescue) uploads(ctx context.Context) (int, error) {
 	}
 	w.account(ctx, "uploads", len(ids))
 	return len(ids), nil
+}
+
+// parts has somebody go on with a month that is out of events and not yet
+// archived, when its worker is gone: the next run that is due may be an hour away.
+func (w *rescue) parts(ctx context.Context) (int, error) {
+	figures, err := queries.New(w.deps.pool).EventPartFigures(ctx)
+	if err != nil || figures.PartsOpen == 0 {
+		return 0, wrap("look for open parts", err)
+	}
+	unlock, err := lockSession(ctx, w.deps.pool, lockRetire)
+	if err != nil || unlock == nil {
+		return 0, err // somebody is at it
+	}
+	unlock()
+	_, err = river.ClientFromContext[pgx.Tx](ctx).Insert(ctx, jobs.RetireMonths{}, &river.InsertOpts{
+		Queue: jobs.QueueRetention, MaxAttempts: 1, UniqueOpts: river.UniqueOpts{ByPeriod: time.Minute},
+	})
+	if err != nil {
+		return 0, fmt.Errorf("rescue part: %w", err)
+	}
+	w.account(ctx, "parts", int(figures.PartsOpen))
+	return int(figures.PartsOpen), nil
 }
 
 func (w *rescue) account(ctx context.Context, what string, n int) {

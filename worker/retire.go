@@ -28,7 +28,7 @@ const (
 
 const (
 	// retireTimeout leaves room for months of a billion events. When a worker is
-	// killed, its job counts as running for so long; the one of the next hour
+	// killed, its job counts as running for so long; a new one that rescue inserts
 	// goes on, since the lock went with the worker's connection.
 	retireTimeout = 12 * time.Hour
 	// partPause gathers late rows, so that they make a part a day at most.

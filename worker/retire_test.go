@@ -190,6 +190,26 @@ func TestRetireAndRestore(t *testing.T) {
 	}
 }
 
+// When a worker dies on the way, rescue has another go on, unless one is at it.
+func TestRescueOfParts(t *testing.T) {
+	r := setupRetiring(t)
+	w := r.hand()
+	if err := w.begin(r.ctx, old); err != nil {
+		t.Fatal(err)
+	}
+	unlock, err := lockSession(r.ctx, r.pool, lockRetire)
+	if err != nil || unlock == nil {
+		t.Fatalf("lock: %v", err)
+	}
+	r.startRetiring()
+	r.run(jobs.RetireMonths{})
+	r.run(jobs.Rescue{})
+	r.wantStates("1 detached -")
+	unlock()
+	r.run(jobs.Rescue{})
+	r.eventually("the month is retired", func() bool { return r.states() == "1 dropped 102" })
+}
+
 // The same with storage that speaks S3, by a server in this process.
 func TestRetireIntoABucket(t *testing.T) {
 	r := setupRetiring(t)
