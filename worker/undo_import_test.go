@@ -17,6 +17,7 @@ import (
 	"github.com/signpost/signpost/internal/clicks"
 	"github.com/signpost/signpost/internal/csvimport"
 	"github.com/signpost/signpost/internal/jobs"
+	"github.com/signpost/signpost/internal/pgtest"
 	"github.com/signpost/signpost/queries"
 )
 
@@ -433,4 +434,37 @@ func TestUndoOfUpdates(t *testing.T) {
 	if err != nil || len(left) != 1 || left[0].Reason != "updated" || !strings.Contains(string(left[0].Before), "https://example.com/2") {
 		t.Errorf("the second import lists %+v, %v", left, err)
 	}
+}
+
+// Postgres is killed again and again while events are taken out of the rollups.
+func TestUndoOutlivesPostgres(t *testing.T) {
+	t.Parallel()
+	cluster := pgtest.Cluster(t)
+	url := pgtest.Migrated(t, cluster)
+	s := &site{T: t, ctx: t.Context()}
+	s.use(pgtest.Open(t, url).Config())
+	s.start(map[string]int{jobs.QueueImports: 2, jobs.QueueClicks: 1}, hastyUndo)
+	s.inhabit()
+	_, links, events := s.importHistory(csvimport.SplitOptions{})
+	// Pieces take long enough to be killed.
+	s.exec(`
+		CREATE FUNCTION linger() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.05); RETURN NULL; END $$;
+		CREATE TRIGGER linger AFTER DELETE ON click_days FOR EACH STATEMENT EXECUTE FUNCTION linger()`)
+	s.undo(events)
+	for last, kills := int64(0), 0; kills < 3; kills++ {
+		s.eventually("more events are removed", func() bool {
+			return s.int("SELECT rows_removed FROM imports WHERE id = $1", events) > last
+		})
+		last = s.int("SELECT rows_removed FROM imports WHERE id = $1", events)
+		s.exec("CHECKPOINT") // tests do not wait for the disk, and this much has to be there
+		cluster.Kill()
+		if err := cluster.Start(s.ctx); err != nil {
+			t.Fatal(err)
+		}
+		s.use(pgtest.Open(t, url).Config())
+	}
+	s.wantUndone(events, 300, 0)
+	s.wantCounted(2)
+	s.undo(links)
+	s.wantUndone(links, 50, 0)
 }
