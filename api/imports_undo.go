@@ -13,7 +13,8 @@ import (
 )
 
 // undoImport has workers take back what an import created. Asking again while
-// they do changes nothing.
+// they do changes nothing; asking again after that has them look once more at
+// what they kept.
 func (a *API) undoImport(ctx context.Context, in *IDInput) (*importOutput, error) {
 	return a.changeImport(ctx, in.ID, func(tx pgx.Tx, q *queries.Queries, row queries.Import) (queries.Import, error) {
 		switch {
@@ -24,7 +25,7 @@ func (a *API) undoImport(ctx context.Context, in *IDInput) (*importOutput, error
 		}
 		undoing, err := q.RequestImportUndo(ctx, row.ID)
 		if errors.Is(err, pgx.ErrNoRows) {
-			return row, conflict("only an import that has ended can be undone, this one is " + row.State)
+			return row, conflict("there is nothing to undo, the import is " + row.State)
 		}
 		if err != nil {
 			return row, err

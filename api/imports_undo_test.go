@@ -38,6 +38,12 @@ func TestUndoOfImports(t *testing.T) {
 	if n := b.count("SELECT count(*) FROM river_job WHERE kind = 'undo_import'"); n != 3 {
 		t.Errorf("%d jobs for 3 imports", n)
 	}
+	kept := b.imported("undone", 10, 10)
+	b.exec("UPDATE imports SET rows_removed = 8, rows_kept = 2, undone_at = now() WHERE id = $1", kept)
+	again := b.want(202, RoleAdmin, "POST", fmt.Sprintf("/imports/%d/undo", kept), nil).body
+	if again["state"] != "undoing" || again["rows_removed"] != 8.0 || again["rows_kept"] != 0.0 || again["undone_at"] != nil {
+		t.Errorf("undone again: %v", again)
+	}
 	for _, state := range []string{"receiving", "queued", "running", "cancelling", "undone"} {
 		a := b.want(409, RoleAdmin, "POST", fmt.Sprintf("/imports/%d/undo", b.imported(state, 10, 5)), nil)
 		if !strings.Contains(string(a.raw), state) {

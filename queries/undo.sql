@@ -4,9 +4,11 @@
 SELECT set_config('signpost.import_id', @import_id::text, true);
 
 -- name: RequestImportUndo :one
+-- One that is undone is looked through again if it kept rows.
 UPDATE imports
-SET state = 'undoing', undo_step = 'stop', undo_line = 0
-WHERE id = @id AND state IN ('completed', 'cancelled', 'failed') AND NOT dry_run
+SET state = 'undoing', undo_step = 'stop', undo_line = 0, rows_kept = 0, undone_at = NULL
+WHERE id = @id AND NOT dry_run
+    AND (state IN ('completed', 'cancelled', 'failed') OR state = 'undone' AND rows_kept > 0)
 RETURNING *;
 
 -- name: MoveUndo :exec
@@ -122,6 +124,10 @@ WHERE d.url_id = r.url_id AND d.day = r.day AND d.clicks <= 0;
 INSERT INTO import_kept (import_id, line, row_id, reason)
 SELECT @import_id, unnest(@lines::bigint[]), unnest(@row_ids::bigint[]), unnest(@reasons::text[])
 ON CONFLICT DO NOTHING;
+
+-- name: DropImportKept :exec
+DELETE FROM import_kept
+WHERE import_id = @import_id;
 
 -- name: ListImportKept :many
 -- What is left of an import, in file order: rows that its undo kept, and rows

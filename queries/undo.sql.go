@@ -114,6 +114,16 @@ func (q *Queries) DropEmptyQuarters(ctx context.Context, uRLIds []int64, buckets
 	return err
 }
 
+const dropImportKept = `-- name: DropImportKept :exec
+DELETE FROM import_kept
+WHERE import_id = $1
+`
+
+func (q *Queries) DropImportKept(ctx context.Context, importID int64) error {
+	_, err := q.db.Exec(ctx, dropImportKept, importID)
+	return err
+}
+
 const findClickedURLs = `-- name: FindClickedURLs :many
 SELECT DISTINCT url_id
 FROM click_days
@@ -385,11 +395,13 @@ func (q *Queries) MoveUndo(ctx context.Context, arg MoveUndoParams) error {
 
 const requestImportUndo = `-- name: RequestImportUndo :one
 UPDATE imports
-SET state = 'undoing', undo_step = 'stop', undo_line = 0
-WHERE id = $1 AND state IN ('completed', 'cancelled', 'failed') AND NOT dry_run
+SET state = 'undoing', undo_step = 'stop', undo_line = 0, rows_kept = 0, undone_at = NULL
+WHERE id = $1 AND NOT dry_run
+    AND (state IN ('completed', 'cancelled', 'failed') OR state = 'undone' AND rows_kept > 0)
 RETURNING id, kind, state, filename, layout, keep_ids, owner_id, actor_id, actor_name, bytes_received, chunks_total, chunks_done, rows_total, rows_imported, rows_updated, rows_skipped, rows_rejected, error, planned_to, job_id, created_at, heard_at, started_at, finished_at, on_conflict, dry_run, rows_removed, rows_kept, undo_step, undo_line, undo_since, undone_at
 `
 
+// One that is undone is looked through again if it kept rows.
 func (q *Queries) RequestImportUndo(ctx context.Context, id int64) (Import, error) {
 	row := q.db.QueryRow(ctx, requestImportUndo, id)
 	var i Import

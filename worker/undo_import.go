@@ -174,6 +174,9 @@ func (w *undoImport) do(ctx context.Context, q *queries.Queries, row queries.Imp
 		if err := q.DropImportWork(ctx, row.ID); err != nil {
 			return undone{}, fmt.Errorf("drop what the import needed: %w", err)
 		}
+		if err := q.DropImportKept(ctx, row.ID); err != nil {
+			return undone{}, fmt.Errorf("forget what an undo before this one kept: %w", err)
+		}
 		if csvimport.Kind(row.Kind) == csvimport.KindLinks {
 			return undone{step: undoSwitchOff}, nil
 		}

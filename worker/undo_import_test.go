@@ -302,6 +302,9 @@ func TestUndoKeepsWhatIsInUse(t *testing.T) {
 		"2 2 changed, 3 3 owns_links"; got != want {
 		t.Errorf("kept %s, want %s", got, want)
 	}
+	s.exec("DELETE FROM urls WHERE short_code = 'own'")
+	s.undo(users)
+	s.wantUndone(users, 3, 1)
 }
 
 // The wait for clicks under way has an end, whatever becomes of their batch.
