@@ -37,10 +37,30 @@ func TestRoundTrip(t *testing.T) {
 			t.Errorf("%s: got\n%s\nwant\n%s", kind, strings.Join(got, "\n"), strings.Join(want, "\n"))
 		}
 	}
+	const clicks = `
+		SELECT (SELECT count(*) FROM events WHERE browser IS NOT NULL AND bot IS NOT NULL AND details IS NULL)::text
+			|| ' clicks as they are counted here, and of bots ' || (SELECT sum(bots) FROM click_days)`
+	if got, want := ask(t, to, clicks), ask(t, from, clicks); got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
 	again := to.upload("events", filepath.Join(dir, "events.csv"))
 	if again["rows_imported"] != 0.0 {
 		t.Errorf("the same history went in twice: %v", again)
 	}
+	to.call(http.MethodPost, "/imports/3/undo", "", nil, to.token, http.StatusAccepted)
+	to.eventually("the history to be undone", func() bool { return to.getJSON("/imports/3", http.StatusOK)["state"] == "undone" })
+	if left := ask(t, to, "SELECT count(*)::text FROM click_days"); left != "0" {
+		t.Errorf("%s rollups are left of an undone history", left)
+	}
+}
+
+// ask asks a server's database for a text.
+func ask(t *testing.T, s *server, query string) (answer string) {
+	t.Helper()
+	if err := pgtest.Open(t, s.database).QueryRow(t.Context(), query).Scan(&answer); err != nil {
+		t.Fatal(err)
+	}
+	return answer
 }
 
 // startDevOn runs everything in one process on a database of the tests.
@@ -72,12 +92,16 @@ func fillForExport(t *testing.T, s *server) {
 		`INSERT INTO events (occurred_at, url_id, user_id, event_type, details, source_id) VALUES
 			(date_trunc('month', now()) + interval '1.000001 s', 1, 1, 'created', '{"entity": "url", "by": {"name": "=cmd|'' /C calc''!A0", "token_id": null}, "text": "line\nbreak, \"quotes\" 🎉"}', 99),
 			(date_trunc('month', now()) + interval '1.000001 s', 1, 7, 'deleted', NULL, NULL)`,
+		`INSERT INTO events (occurred_at, url_id, user_id, event_type, bot, browser, country)
+			VALUES (date_trunc('month', now()), 4, 7, 'clicked', true, 'Googlebot', 'DE')`,
+		`INSERT INTO click_days (url_id, day, clicks, bots) VALUES (4, date_trunc('month', now()), 1, 1)`,
 		`SELECT setval('users_id_seq', 10), setval('urls_id_seq', 10)`,
 	} {
 		if _, err := pool.Exec(t.Context(), sql); err != nil {
 			t.Fatal(err)
 		}
 	}
+	s.post("/users", `{"username": "created", "email": "created@example.com"}`, http.StatusCreated)
 	for range 3 {
 		s.redirect("/plain")
 	}

@@ -32,8 +32,8 @@ const (
 	// at most. No transaction outlives the query, and no connection is held
 	// while the client takes its time.
 	exportPiece = 2000
-	// eventPiece is that of events, which are up to 16 KiB large.
-	eventPiece = 1000
+	// eventPiece is that of events, which are up to 32 KiB large.
+	eventPiece = 500
 	// pieceTimeout bounds one query, and pieceTries how long pieces are asked
 	// for again while Postgres is away: an export outlives a restart of it.
 	pieceTimeout = 30 * time.Second

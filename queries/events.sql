@@ -22,10 +22,14 @@ ORDER BY occurred_at DESC, id DESC
 LIMIT @row_limit OFFSET @row_offset;
 
 -- name: ImportEvents :many
--- Like ImportUsers; ids 0 and empty details are none.
-INSERT INTO events (occurred_at, url_id, user_id, source_id, event_type, details, import_id, import_line)
+-- Like ImportUsers; ids 0, empty texts and bots that are neither 0 nor 1 are none.
+INSERT INTO events (
+    occurred_at, url_id, user_id, source_id, event_type, details, bot, country, browser, os, device, referrer_host,
+    import_id, import_line
+)
 SELECT r.occurred_at, NULLIF(r.url_id, 0), NULLIF(r.user_id, 0), NULLIF(r.source_id, 0), r.event_type,
-    NULLIF(r.details, '')::jsonb, @import_id, r.line
+    NULLIF(r.details, '')::jsonb, CASE r.bot WHEN 0 THEN false WHEN 1 THEN true END, NULLIF(r.country, ''),
+    NULLIF(r.browser, ''), NULLIF(r.os, ''), NULLIF(r.device, ''), NULLIF(r.referrer_host, ''), @import_id, r.line
 FROM (
     SELECT
         unnest(@lines::bigint[]) AS line,
@@ -34,7 +38,13 @@ FROM (
         unnest(@user_ids::bigint[]) AS user_id,
         unnest(@event_types::text[]) AS event_type,
         unnest(@occurred_ats::timestamptz[]) AS occurred_at,
-        unnest(@details::text[]) AS details
+        unnest(@details::text[]) AS details,
+        unnest(@bots::smallint[]) AS bot,
+        unnest(@countries::text[]) AS country,
+        unnest(@browsers::text[]) AS browser,
+        unnest(@oses::text[]) AS os,
+        unnest(@devices::text[]) AS device,
+        unnest(@referrer_hosts::text[]) AS referrer_host
 ) r
 WHERE NOT EXISTS (
     SELECT FROM archived_event_ids a WHERE a.occurred_at = r.occurred_at AND a.source_id = r.source_id

@@ -55,9 +55,13 @@ func (q *Queries) FindEventHolders(ctx context.Context, lines []int64, sourceIds
 }
 
 const importEvents = `-- name: ImportEvents :many
-INSERT INTO events (occurred_at, url_id, user_id, source_id, event_type, details, import_id, import_line)
+INSERT INTO events (
+    occurred_at, url_id, user_id, source_id, event_type, details, bot, country, browser, os, device, referrer_host,
+    import_id, import_line
+)
 SELECT r.occurred_at, NULLIF(r.url_id, 0), NULLIF(r.user_id, 0), NULLIF(r.source_id, 0), r.event_type,
-    NULLIF(r.details, '')::jsonb, $1, r.line
+    NULLIF(r.details, '')::jsonb, CASE r.bot WHEN 0 THEN false WHEN 1 THEN true END, NULLIF(r.country, ''),
+    NULLIF(r.browser, ''), NULLIF(r.os, ''), NULLIF(r.device, ''), NULLIF(r.referrer_host, ''), $1, r.line
 FROM (
     SELECT
         unnest($2::bigint[]) AS line,
@@ -66,7 +70,13 @@ FROM (
         unnest($5::bigint[]) AS user_id,
         unnest($6::text[]) AS event_type,
         unnest($7::timestamptz[]) AS occurred_at,
-        unnest($8::text[]) AS details
+        unnest($8::text[]) AS details,
+        unnest($9::smallint[]) AS bot,
+        unnest($10::text[]) AS country,
+        unnest($11::text[]) AS browser,
+        unnest($12::text[]) AS os,
+        unnest($13::text[]) AS device,
+        unnest($14::text[]) AS referrer_host
 ) r
 WHERE NOT EXISTS (
     SELECT FROM archived_event_ids a WHERE a.occurred_at = r.occurred_at AND a.source_id = r.source_id
@@ -77,14 +87,20 @@ RETURNING import_line, id
 `
 
 type ImportEventsParams struct {
-	ImportID    *int64
-	Lines       []int64
-	SourceIds   []int64
-	URLIds      []int64
-	UserIds     []int64
-	EventTypes  []string
-	OccurredAts []time.Time
-	Details     []string
+	ImportID      *int64
+	Lines         []int64
+	SourceIds     []int64
+	URLIds        []int64
+	UserIds       []int64
+	EventTypes    []string
+	OccurredAts   []time.Time
+	Details       []string
+	Bots          []int16
+	Countries     []string
+	Browsers      []string
+	Oses          []string
+	Devices       []string
+	ReferrerHosts []string
 }
 
 type ImportEventsRow struct {
@@ -92,7 +108,7 @@ type ImportEventsRow struct {
 	ID         int64
 }
 
-// Like ImportUsers; ids 0 and empty details are none.
+// Like ImportUsers; ids 0, empty texts and bots that are neither 0 nor 1 are none.
 func (q *Queries) ImportEvents(ctx context.Context, arg ImportEventsParams) ([]ImportEventsRow, error) {
 	rows, err := q.db.Query(ctx, importEvents,
 		arg.ImportID,
@@ -103,6 +119,12 @@ func (q *Queries) ImportEvents(ctx context.Context, arg ImportEventsParams) ([]I
 		arg.EventTypes,
 		arg.OccurredAts,
 		arg.Details,
+		arg.Bots,
+		arg.Countries,
+		arg.Browsers,
+		arg.Oses,
+		arg.Devices,
+		arg.ReferrerHosts,
 	)
 	if err != nil {
 		return nil, err

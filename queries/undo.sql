@@ -107,7 +107,7 @@ FROM (
 -- name: DeleteImportedEvents :many
 DELETE FROM events
 WHERE import_id = @import_id::bigint AND import_line > @after_line::bigint AND import_line <= @last_line::bigint
-RETURNING url_id, occurred_at, event_type;
+RETURNING url_id, occurred_at, event_type, bot;
 
 -- name: DropEmptyQuarters :exec
 -- After counts were taken off. The rows are locked by that already.

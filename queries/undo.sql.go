@@ -42,13 +42,14 @@ func (q *Queries) ClicksAreIn(ctx context.Context, arrivedBefore time.Time, clic
 const deleteImportedEvents = `-- name: DeleteImportedEvents :many
 DELETE FROM events
 WHERE import_id = $1::bigint AND import_line > $2::bigint AND import_line <= $3::bigint
-RETURNING url_id, occurred_at, event_type
+RETURNING url_id, occurred_at, event_type, bot
 `
 
 type DeleteImportedEventsRow struct {
 	URLID      *int64
 	OccurredAt time.Time
 	EventType  string
+	Bot        *bool
 }
 
 func (q *Queries) DeleteImportedEvents(ctx context.Context, importID int64, afterLine int64, lastLine int64) ([]DeleteImportedEventsRow, error) {
@@ -60,7 +61,12 @@ func (q *Queries) DeleteImportedEvents(ctx context.Context, importID int64, afte
 	items := []DeleteImportedEventsRow{}
 	for rows.Next() {
 		var i DeleteImportedEventsRow
-		if err := rows.Scan(&i.URLID, &i.OccurredAt, &i.EventType); err != nil {
+		if err := rows.Scan(
+			&i.URLID,
+			&i.OccurredAt,
+			&i.EventType,
+			&i.Bot,
+		); err != nil {
 			return nil, err
 		}
 		items = append(items, i)

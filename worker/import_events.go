@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/signpost/signpost/internal/csvimport"
@@ -153,7 +154,20 @@ func (r *eventRows) insert(ctx context.Context, q *queries.Queries, of []int, _ 
 		p.UserIds = append(p.UserIds, or(e.UserID, r.owners[e.URLID]))
 		p.EventTypes = append(p.EventTypes, e.Type)
 		p.OccurredAts = append(p.OccurredAts, e.At)
-		p.Details = append(p.Details, string(e.Details))
+		click, details := clickFields{bot: unknownBot}, string(e.Details)
+		if e.Type == eventClicked {
+			var whole bool
+			if click, whole = readClickFields(e.Details); whole {
+				details = ""
+			}
+		}
+		p.Details = append(p.Details, details)
+		p.Bots = append(p.Bots, click.bot)
+		p.Countries = append(p.Countries, click.country)
+		p.Browsers = append(p.Browsers, click.browser)
+		p.Oses = append(p.Oses, click.os)
+		p.Devices = append(p.Devices, click.device)
+		p.ReferrerHosts = append(p.ReferrerHosts, click.referrer)
 	}
 	found, err := q.ImportEvents(ctx, p)
 	if err != nil {
@@ -175,7 +189,66 @@ func (r *eventRows) finish(ctx context.Context, q *queries.Queries, inserted []i
 			continue
 		}
 		key := rollupKey{e.URLID, e.At.Truncate(quarter).Unix()}
-		counts[key] = rollupCount{clicks: counts[key].clicks + 1}
+		n := counts[key]
+		n.clicks++
+		if click, _ := readClickFields(e.Details); click.bot == 1 {
+			n.bots++
+		}
+		counts[key] = n
 	}
 	return addRollups(ctx, q, sumRollups(counts))
+}
+
+// clickFields are the details of an imported click that a click counted here
+// has too. An empty text is none; bot is 0, 1 or unknownBot.
+type clickFields struct {
+	referrer, browser, os, device, country string
+
+	bot int16
+}
+
+const (
+	unknownBot = -1
+	// maxClickField bounds what is taken over, in bytes: it is what statistics
+	// are grouped by. The name of a host is the longest.
+	maxClickField = 253
+)
+
+// readClickFields takes from the details of a click what can be taken over.
+// whole says that they are those that an export writes, so that the columns
+// hold all of them.
+func readClickFields(details json.RawMessage) (f clickFields, whole bool) {
+	f.bot = unknownBot
+	var given map[string]any
+	if len(details) == 0 || json.Unmarshal(details, &given) != nil {
+		return f, false
+	}
+	texts := map[string]*string{
+		"referrer": &f.referrer, "browser": &f.browser, "os": &f.os, "device": &f.device, "country": &f.country,
+	}
+	taken := 0
+	for name, value := range given {
+		text := texts[name]
+		switch v := value.(type) {
+		case nil:
+			if text != nil || name == "bot" {
+				taken++
+			}
+		case bool:
+			if name == "bot" {
+				f.bot = 0
+				if v {
+					f.bot = 1
+				}
+				taken++
+			}
+		case string:
+			// A referrer that is a whole URL is no host.
+			if text != nil && v != "" && len(v) <= maxClickField && (name != "referrer" || !strings.ContainsAny(v, "/ ")) {
+				*text = v
+				taken++
+			}
+		}
+	}
+	return f, taken == len(texts)+1 && taken == len(given)
 }

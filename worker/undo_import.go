@@ -316,7 +316,12 @@ func (w *undoImport) removeEvents(ctx context.Context, q *queries.Queries, row q
 	for _, e := range removed {
 		if e.EventType == eventClicked && e.URLID != nil {
 			key := rollupKey{*e.URLID, e.OccurredAt.Truncate(quarter).Unix()}
-			counts[key] = rollupCount{clicks: counts[key].clicks - 1}
+			n := counts[key]
+			n.clicks--
+			if e.Bot != nil && *e.Bot {
+				n.bots--
+			}
+			counts[key] = n
 		}
 	}
 	r := sumRollups(counts)

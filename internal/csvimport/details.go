@@ -9,7 +9,7 @@ import (
 
 const (
 	// maxDetails is the greatest length of an event's details in bytes.
-	maxDetails = 16 << 10
+	maxDetails = 32 << 10 // more than any change that the API records
 	// maxDepth is how deep details may be nested.
 	maxDepth = 32
 	// maxExponent keeps numbers within what a Postgres numeric holds.
