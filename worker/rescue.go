@@ -141,7 +141,7 @@ func (w *rescue) parts(ctx context.Context) (int, error) {
 	if err != nil || figures.PartsOpen == 0 {
 		return 0, wrap("look for open parts", err)
 	}
-	unlock, err := lockSession(ctx, w.deps.pool, lockRetire)
+	unlock, err := lockRetiring(ctx, w.deps.pool)
 	if err != nil || unlock == nil {
 		return 0, err // somebody is at it
 	}

@@ -63,7 +63,7 @@ func (w *retireMonths) Timeout(*river.Job[jobs.RetireMonths]) time.Duration { re
 // Work implements [river.Worker]. What was begun is ended first, also when
 // there is no retention any more.
 func (w *retireMonths) Work(ctx context.Context, _ *river.Job[jobs.RetireMonths]) error {
-	unlock, err := lockSession(ctx, w.deps.pool, lockRetire)
+	unlock, err := lockRetiring(ctx, w.deps.pool)
 	if err != nil || unlock == nil {
 		return err // another worker is at it
 	}
@@ -460,22 +460,22 @@ func changed(action string, n int64, err error) error {
 
 func monthText(month time.Time) string { return month.Format("2006-01") }
 
-// lockSession takes an advisory lock that ends with its connection, also when
-// this process is killed. It returns nil where somebody else has it.
-func lockSession(ctx context.Context, pool *pgxpool.Pool, key int64) (unlock func(), err error) {
+// lockRetiring takes the lock of who retires months. It ends with its connection,
+// also when this process is killed. It returns nil where somebody else has it.
+func lockRetiring(ctx context.Context, pool *pgxpool.Pool) (unlock func(), err error) {
 	conn, err := pool.Acquire(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("acquire connection: %w", err)
 	}
 	var locked bool
-	if err := conn.QueryRow(ctx, "SELECT pg_try_advisory_lock($1)", key).Scan(&locked); err != nil || !locked {
+	if err := conn.QueryRow(ctx, "SELECT pg_try_advisory_lock($1)", lockRetire).Scan(&locked); err != nil || !locked {
 		conn.Release()
 		return nil, wrap("take lock", err)
 	}
 	return func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 		defer cancel()
-		if _, err := conn.Exec(ctx, "SELECT pg_advisory_unlock($1)", key); err != nil {
+		if _, err := conn.Exec(ctx, "SELECT pg_advisory_unlock($1)", lockRetire); err != nil {
 			_ = conn.Conn().Close(ctx) // which unlocks as well
 		}
 		conn.Release()

@@ -197,7 +197,7 @@ func TestRescueOfParts(t *testing.T) {
 	if err := w.begin(r.ctx, old); err != nil {
 		t.Fatal(err)
 	}
-	unlock, err := lockSession(r.ctx, r.pool, lockRetire)
+	unlock, err := lockRetiring(r.ctx, r.pool)
 	if err != nil || unlock == nil {
 		t.Fatalf("lock: %v", err)
 	}
@@ -524,11 +524,11 @@ func TestRetireOnTwoWorkers(t *testing.T) {
 		t.Errorf("the archived events are %s, were %s", got, before)
 	}
 
-	unlock, err := lockSession(r.ctx, r.pool, lockRetire)
+	unlock, err := lockRetiring(r.ctx, r.pool)
 	if err != nil || unlock == nil {
 		t.Fatalf("lock: %v", err)
 	}
-	if other, err := lockSession(r.ctx, r.pool, lockRetire); err != nil || other != nil {
+	if other, err := lockRetiring(r.ctx, r.pool); err != nil || other != nil {
 		t.Errorf("a second lock was given (%v)", err)
 	}
 	unlock()
