@@ -29,7 +29,7 @@ ARG VERSION=dev
 ARG COMMIT=unknown
 # The same flags as "make build": the same commit and Go give the same bytes.
 RUN --mount=type=cache,target=/go/pkg/mod --mount=type=cache,target=/root/.cache/go-build \
-    mkdir -p /out/spool && GOOS=$TARGETOS GOARCH=$TARGETARCH go build -trimpath -buildvcs=false \
+    mkdir -p /out/spool /out/archive && GOOS=$TARGETOS GOARCH=$TARGETARCH go build -trimpath -buildvcs=false \
     -ldflags "-s -w -buildid= -X main.version=$VERSION -X main.commit=$COMMIT" -o /out/signpost .
 
 FROM ${RUNTIME_IMAGE}
@@ -44,8 +44,9 @@ LABEL org.opencontainers.image.title="Signpost" \
       org.opencontainers.image.revision="$COMMIT" \
       org.opencontainers.image.created="$CREATED"
 COPY --from=build /out/signpost /usr/local/bin/signpost
-# A new volume mounted here takes over the owner. It is the only place written to.
+# A new volume mounted here takes over the owner. Nothing else is written to.
 COPY --from=build --chown=65532:65532 /out/spool /var/lib/signpost/spool
+COPY --from=build --chown=65532:65532 /out/archive /var/lib/signpost/archive
 USER 65532:65532
 EXPOSE 8080 9090
 HEALTHCHECK --interval=5s --timeout=4s --start-period=30s --retries=3 CMD ["/usr/local/bin/signpost", "healthcheck"]
