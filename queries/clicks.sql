@@ -83,6 +83,11 @@ UPDATE click_ledger
 SET cut_at = GREATEST(cut_at, (SELECT max(reach) FROM cut))
 RETURNING (SELECT count(*) FROM cut) AS batches;
 
+-- name: DropClickRejects :exec
+-- Of a batch that is ingested once more because an operator said so.
+DELETE FROM click_rejects
+WHERE batch_id = @batch_id;
+
 -- name: InsertClickRejects :copyfrom
 INSERT INTO click_rejects (batch_id, position, occurred_at, url_id, user_id, user_agent, referrer, reason)
 VALUES (@batch_id, @position, @occurred_at, @url_id, @user_id, @user_agent, @referrer, @reason);

@@ -143,6 +143,17 @@ func (q *Queries) DestroySalts(ctx context.Context, beforeDay time.Time) (int64,
 	return result.RowsAffected(), nil
 }
 
+const dropClickRejects = `-- name: DropClickRejects :exec
+DELETE FROM click_rejects
+WHERE batch_id = $1
+`
+
+// Of a batch that is ingested once more because an operator said so.
+func (q *Queries) DropClickRejects(ctx context.Context, batchID string) error {
+	_, err := q.db.Exec(ctx, dropClickRejects, batchID)
+	return err
+}
+
 const dropFailedBatch = `-- name: DropFailedBatch :execrows
 UPDATE click_batches
 SET payload = NULL, ingested_at = now()

@@ -28,6 +28,7 @@ type metrics struct {
 	monthsAhead     prometheus.Gauge
 	monthsRetired   prometheus.Gauge
 	rowsRetired     prometheus.Gauge
+	monthsDue       prometheus.Gauge
 	partsOpen       prometheus.Gauge
 	oldestPart      prometheus.Gauge
 	retireFailures  prometheus.Counter
@@ -75,6 +76,7 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 		monthsAhead:    gauge("signpost_events_partition_months_ahead", "Whole months beyond the current one that have their partition of events, up to the first that has not; -1 if the current one has none."),
 		monthsRetired:  gauge("signpost_events_months_retired", "Months of events that were taken out of the database, restored ones included."),
 		rowsRetired:    gauge("signpost_events_retired_rows", "Events that were taken out of the database, restored ones included."),
+		monthsDue:      gauge("signpost_events_months_due", "Months of events in the database that are older than the retention, restored ones included."),
 		partsOpen:      gauge("signpost_events_parts_open", "Detached parts of months that are not yet dropped."),
 		oldestPart:     gauge("signpost_events_parts_open_oldest_seconds", "Age of the oldest detached part that is not yet dropped."),
 		retireFailures: f.NewCounter(prometheus.CounterOpts{Name: "signpost_events_retire_failures_total", Help: "Attempts to take a month out of the database that failed."}),

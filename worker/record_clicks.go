@@ -302,6 +302,9 @@ func (b *clickBatch) store(ctx context.Context, tx pgx.Tx, q *queries.Queries) (
 	for i, r := range rejects {
 		rows[i] = r.row
 	}
+	if err := q.DropClickRejects(ctx, b.id); err != nil {
+		return nil, nil, fmt.Errorf("forget clicks set aside: %w", err)
+	}
 	if _, err := q.InsertClickRejects(ctx, rows); err != nil {
 		return nil, nil, fmt.Errorf("set clicks aside: %w", err)
 	}

@@ -136,7 +136,7 @@ func TestReplayOfWhatWasCutOffTheLedger(t *testing.T) {
 	s := setup(t)
 	w := s.start(nil)
 	at := time.Now().UTC().AddDate(0, 0, -100).Truncate(time.Hour)
-	batch := many(10, at)
+	batch := append(many(10, at), click(1, time.Unix(0, 0))) // one is set aside, each time
 	ship := func(id string, oldest time.Time) int64 {
 		s.store(id, clicks.EncodeBatch(batch), len(batch))
 		s.exec("UPDATE click_batches SET oldest_at = $1 WHERE id = $2", oldest, id)
@@ -163,5 +163,6 @@ func TestReplayOfWhatWasCutOffTheLedger(t *testing.T) {
 	}
 	s.eventually("the operator's word counts", s.allIngested)
 	s.wantCounted(30)
+	s.wantInt(2, "SELECT count(*) FROM click_rejects")
 	s.stop(w)
 }

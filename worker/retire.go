@@ -48,6 +48,15 @@ type Retention struct {
 	Archive archive.Store
 }
 
+// over returns those of some months that are older than the retention.
+func (r Retention) over(months []time.Time, now time.Time) []time.Time {
+	if r.Months <= 0 {
+		return nil
+	}
+	first := postgres.MonthOf(now).AddDate(0, -r.Months, 0)
+	return slices.DeleteFunc(slices.Clone(months), func(month time.Time) bool { return !month.Before(first) })
+}
+
 // retireMonths takes months that are older than the retention out of events, in
 // steps that are noted in event_parts, so that whoever comes after a crash goes
 // on with the next. The rollups stay, and with them every total.
@@ -162,9 +171,8 @@ func (w *retireMonths) due(ctx context.Context) ([]time.Time, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list months to leave: %w", err)
 	}
-	first := postgres.MonthOf(w.now()).AddDate(0, -w.deps.retention.Months, 0)
-	return slices.DeleteFunc(months, func(month time.Time) bool {
-		return !month.Before(first) || slices.ContainsFunc(leave, month.Equal)
+	return slices.DeleteFunc(w.deps.retention.over(months, w.now()), func(month time.Time) bool {
+		return slices.ContainsFunc(leave, month.Equal)
 	}), nil
 }
 

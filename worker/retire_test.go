@@ -156,6 +156,7 @@ func TestRetireAndRestore(t *testing.T) {
 		"retired": testutil.ToFloat64(w.deps.metrics.monthsRetired) - 1,
 		"rows":    testutil.ToFloat64(w.deps.metrics.rowsRetired) - 102,
 		"open":    testutil.ToFloat64(w.deps.metrics.partsOpen),
+		"due":     testutil.ToFloat64(w.deps.metrics.monthsDue),
 		"ahead":   testutil.ToFloat64(w.deps.metrics.monthsAhead) - partitionsAhead,
 	} {
 		if want != 0 {
@@ -175,6 +176,12 @@ func TestRetireAndRestore(t *testing.T) {
 		t.Errorf("after the restore totals are %s, were %s", got, totals)
 	}
 	r.wantTables(1, 0)
+	if err := w.deps.sampleOnce(r.ctx); err != nil {
+		t.Fatal(err)
+	}
+	if got := testutil.ToFloat64(w.deps.metrics.monthsDue); got != 1 {
+		t.Errorf("%v months are due, want the restored one", got)
+	}
 	r.again()
 	r.run(jobs.RetireMonths{}) // the month is held
 	r.wantTables(1, 0)

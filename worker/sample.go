@@ -250,6 +250,7 @@ func (d *deps) samplePartitions(ctx context.Context, q *queries.Queries) error {
 	}
 	d.metrics.partitions.Set(float64(len(months)))
 	d.metrics.monthsAhead.Set(float64(monthsAhead(months, time.Now())))
+	d.metrics.monthsDue.Set(float64(len(d.retention.over(months, time.Now()))))
 	d.metrics.monthsRetired.Set(float64(parts.MonthsRetired))
 	d.metrics.rowsRetired.Set(float64(parts.RowsRetired))
 	d.metrics.partsOpen.Set(float64(parts.PartsOpen))
