@@ -37,6 +37,9 @@ func RestoreMonth(ctx context.Context, pool *pgxpool.Pool, store archive.Store, 
 	}
 	done := Restored{Parts: len(parts)}
 	err = postgres.InTx(ctx, pool, func(tx pgx.Tx) error {
+		if err := lockToRestore(ctx, tx, month); err != nil {
+			return err
+		}
 		table := "events_" + month.Format("2006_01") + "_restored"
 		if err := makeLike(ctx, tx, table); err != nil {
 			return err
@@ -62,8 +65,31 @@ func RestoreMonth(ctx context.Context, pool *pgxpool.Pool, store archive.Store, 
 	return done, nil
 }
 
-// makeLike makes a table as a partition would be. Its name makes a second
-// restore of the month wait for the end of this one.
+// lockToRestore keeps months from being retired until the end of tx.
+func lockToRestore(ctx context.Context, tx pgx.Tx, month time.Time) error {
+	if _, err := tx.Exec(ctx, "SET LOCAL lock_timeout = '5s'"); err != nil {
+		return fmt.Errorf("set lock timeout: %w", err)
+	}
+	_, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock($1)", lockRetire)
+	if postgres.Code(err) == "55P03" { // lock_not_available
+		return errors.New("a worker is retiring months, or another restore is at work: try again later")
+	}
+	if err != nil {
+		return fmt.Errorf("take lock: %w", err)
+	}
+	open, err := queries.New(tx).ListOpenEventParts(ctx)
+	if err != nil {
+		return fmt.Errorf("list parts: %w", err)
+	}
+	for _, part := range open {
+		if part.Month.Equal(month) {
+			return fmt.Errorf("part %d is on its way to the archive: try again when it is there", part.Part)
+		}
+	}
+	return nil
+}
+
+// makeLike makes a table as a partition would be.
 func makeLike(ctx context.Context, tx pgx.Tx, table string) error {
 	_, err := tx.Exec(ctx, "CREATE TABLE "+pgx.Identifier{table}.Sanitize()+
 		" (LIKE events INCLUDING ALL EXCLUDING IDENTITY EXCLUDING STATISTICS)")

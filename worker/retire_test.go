@@ -66,10 +66,18 @@ func (r *retiring) late(id string, n int) {
 	r.ship(id, many(n, old.AddDate(0, 0, 3)))
 }
 
-func (r *retiring) startRetiring(change ...func(*deps)) *Worker {
-	return r.start(nil, append([]func(*deps){func(d *deps) {
-		d.retention = Retention{Months: 3, Archive: r.store}
-	}}, change...)...)
+// startRetiring works all but the queue of retention: what retires when is up to
+// the test, which has run put the job elsewhere.
+func (r *retiring) startRetiring() *Worker {
+	r.Helper()
+	queues := DefaultQueues()
+	delete(queues, jobs.QueueRetention)
+	return r.startQueues(queues)
+}
+
+func (r *retiring) startQueues(queues map[string]int) *Worker {
+	r.Helper()
+	return r.start(queues, func(d *deps) { d.retention = Retention{Months: 3, Archive: r.store} })
 }
 
 // hand returns the job for a test to take step by step, as far as a worker got
@@ -208,7 +216,7 @@ func TestRescueOfParts(t *testing.T) {
 	if err != nil || unlock == nil {
 		t.Fatalf("lock: %v", err)
 	}
-	r.startRetiring()
+	r.startQueues(nil)
 	r.run(jobs.RetireMonths{})
 	r.run(jobs.Rescue{})
 	r.wantStates("1 detached -")
@@ -564,7 +572,7 @@ func TestNoRetention(t *testing.T) {
 	if err := w.begin(r.ctx, old); err != nil {
 		t.Fatal(err)
 	}
-	none := &retireMonths{deps: r.start(nil).deps, now: time.Now}
+	none := &retireMonths{deps: r.start(map[string]int{jobs.QueueClicks: 1}).deps, now: time.Now}
 	if err := none.Work(r.ctx, nil); err == nil || !strings.Contains(err.Error(), "EVENTS_ARCHIVE") {
 		t.Errorf("work: %v", err)
 	}
@@ -679,6 +687,33 @@ func TestRetireOfAnEmptyMonth(t *testing.T) {
 	if len(r.files()) > 0 {
 		t.Errorf("the archive has %v", r.files())
 	}
+}
+
+// A month is not restored while another is retired, or while a part of it is on
+// its way: what is where would be anyone's guess.
+func TestRestoreWaits(t *testing.T) {
+	r := setupRetiring(t)
+	w := r.hand()
+	if err := w.begin(r.ctx, old); err != nil {
+		t.Fatal(err)
+	}
+	r.step(w)
+	r.step(w)
+	refused := func(want string) {
+		t.Helper()
+		if _, err := RestoreMonth(r.ctx, r.pool, r.store, old, time.Hour); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("restore: %v; want %q", err, want)
+		}
+	}
+	refused("part 1 is on its way")
+	r.step(w)
+	unlock, err := lockRetiring(r.ctx, r.pool)
+	if err != nil || unlock == nil {
+		t.Fatalf("lock: %v", err)
+	}
+	refused("a worker is retiring")
+	unlock()
+	r.restore()
 }
 
 // A damaged part is not restored, and nothing of the others either.

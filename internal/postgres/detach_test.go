@@ -1,0 +1,121 @@
+package postgres_test
+
+import (
+	"errors"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/signpost/signpost/internal/pgtest"
+	"github.com/signpost/signpost/internal/postgres"
+)
+
+func TestMonths(t *testing.T) {
+	t.Parallel()
+	pool := pgtest.Pool(t)
+	if err := postgres.EnsurePartitions(t.Context(), pool, []time.Time{month(2012, 2), month(2011, 12)}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := pool.Exec(t.Context(), `
+		CREATE TABLE events_2010_01 (LIKE events);
+		CREATE TABLE events_2009 PARTITION OF events FOR VALUES FROM ('2009-01-01') TO ('2010-01-01')`); err != nil {
+		t.Fatal(err)
+	}
+	months, err := postgres.Months(t.Context(), pool)
+	now := postgres.MonthOf(time.Now())
+	want := []time.Time{month(2011, 12), month(2012, 2), now, now.AddDate(0, 1, 0), now.AddDate(0, 2, 0), now.AddDate(0, 3, 0)}
+	if err != nil || !slices.EqualFunc(months, want, time.Time.Equal) {
+		t.Errorf("months = %v, want %v (%v)", months, want, err)
+	}
+}
+
+// A detach gives up when somebody reads events for long, and leaves all as it
+// was; so does one whose note fails.
+func TestDetachMonthOrNothing(t *testing.T) {
+	t.Parallel()
+	pool := pgtest.Pool(t)
+	at := month(2012, 2)
+	if err := postgres.EnsurePartitions(t.Context(), pool, []time.Time{at}); err != nil {
+		t.Fatal(err)
+	}
+	nothing := func(pgx.Tx) error { return nil }
+	err := postgres.InTx(t.Context(), pool, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(t.Context(), "SELECT count(*) FROM events"); err != nil {
+			return err
+		}
+		if err := postgres.DetachMonth(t.Context(), pool, at, "away", nothing); postgres.Code(err) != "55P03" {
+			t.Errorf("beside a reader: %v", err)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	broken := errors.New("broken")
+	if err := postgres.DetachMonth(t.Context(), pool, at, "away", func(pgx.Tx) error { return broken }); !errors.Is(err, broken) {
+		t.Errorf("a note that fails: %v", err)
+	}
+	if err := insertEvents(t, pool, at); err != nil {
+		t.Errorf("the month is not in its place: %v", err)
+	}
+	if err := postgres.DetachMonth(t.Context(), pool, at, "away", nothing); err != nil {
+		t.Fatal(err)
+	}
+	if err := insertEvents(t, pool, at); !postgres.NoPartition(err) {
+		t.Errorf("insert = %v", err)
+	}
+	if err := postgres.EnsurePartitions(t.Context(), pool, []time.Time{at}); err != nil {
+		t.Errorf("a new partition beside the detached one: %v", err)
+	}
+}
+
+// Only rows of the month become rows of the month.
+func TestAddToMonthChecksItsRows(t *testing.T) {
+	t.Parallel()
+	pool := pgtest.Pool(t)
+	for _, at := range []time.Time{month(2012, 2), month(2012, 3).Add(-time.Microsecond), month(2012, 3), month(2012, 2).Add(-time.Microsecond)} {
+		err := postgres.InTx(t.Context(), pool, func(tx pgx.Tx) error {
+			if _, err := tx.Exec(t.Context(), "CREATE TABLE back (LIKE events INCLUDING ALL)"); err != nil {
+				return err
+			}
+			if _, err := tx.Exec(t.Context(), "INSERT INTO back (occurred_at, event_type) VALUES ($1, 'clicked')", at); err != nil {
+				return err
+			}
+			return postgres.AddToMonth(t.Context(), tx, "back", month(2012, 2))
+		})
+		if within := postgres.MonthOf(at).Equal(month(2012, 2)); (err == nil) != within {
+			t.Errorf("%v: %v", at, err)
+		}
+	}
+	if got := scanText(t, pool, "SELECT count(*)::text FROM events_2012_02"); got != "2" {
+		t.Errorf("the month has %s rows, want 2", got)
+	}
+}
+
+// A stranger's table in the month's place is left alone.
+func TestAttachMonthLeavesAStrangersTableAlone(t *testing.T) {
+	t.Parallel()
+	pool := pgtest.Pool(t)
+	at := month(2012, 2)
+	if err := postgres.EnsurePartitions(t.Context(), pool, []time.Time{at}); err != nil {
+		t.Fatal(err)
+	}
+	nothing := func(pgx.Tx) error { return nil }
+	if err := postgres.DetachMonth(t.Context(), pool, at, "away", nothing); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := pool.Exec(t.Context(), "CREATE TABLE events_2012_02 (LIKE events)"); err != nil {
+		t.Fatal(err)
+	}
+	if err := postgres.AttachMonth(t.Context(), pool, "away", at, nothing); !errors.Is(err, postgres.ErrDetached) {
+		t.Errorf("attach: %v", err)
+	}
+	if _, err := pool.Exec(t.Context(), "DROP TABLE events_2012_02"); err != nil {
+		t.Fatal(err)
+	}
+	if err := postgres.AttachMonth(t.Context(), pool, "away", at, nothing); err != nil {
+		t.Error(err)
+	}
+}
