@@ -116,7 +116,7 @@ they go at once, so that the volume can be thrown away.`,
 				}
 				due := time.Now()
 				if remove {
-					due = due.Add(cfg.SpoolKeep + time.Second)
+					due = due.AddDate(1, 0, 0) // longer than anything is kept
 				}
 				if err := shipper.Settle(cmd.Context(), due); err != nil {
 					return err
