@@ -174,6 +174,8 @@ func (r *importRun) send(ctx context.Context, name string) (client.Import, error
 		r.meter.begin("sending", size, true)
 		body := &countedReader{in: in, count: r.meter.at}
 		defer body.stop()
+		// A request that is given up waits for the reading of its body to end.
+		defer context.AfterFunc(ctx, body.stop)()
 		upload.File, upload.Size = body, size
 		imp, err = r.client.Upload(ctx, upload)
 		return err
@@ -181,7 +183,7 @@ func (r *importRun) send(ctx context.Context, name string) (client.Import, error
 	switch {
 	case ctx.Err() != nil:
 		r.meter.end()
-		r.meter.say("The upload was broken off; nothing was imported.")
+		r.meter.say("The upload was broken off. Unless all of it had arrived already, nothing is imported.")
 		return imp, errSilent
 	case err != nil:
 		return imp, fmt.Errorf("import %s: %w", name, err)
@@ -205,7 +207,14 @@ func (s *importSource) open() (io.ReadCloser, int64, error) {
 		if again {
 			return nil, 0, errNotAgain
 		}
-		return io.NopCloser(s.stdin), -1, nil
+		// Through a pipe of our own, since reading from another's cannot be
+		// stopped: what reads ends with the input or the process.
+		out, in := io.Pipe()
+		go func() {
+			_, err := io.Copy(in, s.stdin)
+			in.CloseWithError(err)
+		}()
+		return out, -1, nil
 	}
 	file, err := os.Open(s.path)
 	if err != nil {

@@ -92,6 +92,35 @@ func TestImportFromAPipe(t *testing.T) {
 		t.Errorf("%v: %s", err, out)
 	}
 
+	interrupted := program(t, cmd.Env, "import", "-", "--kind", "users")
+	said := new(logBuffer)
+	interrupted.Stderr = said
+	in, err := interrupted.StdinPipe()
+	if err == nil {
+		err = interrupted.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	// More than a pipe holds: when it is written, the upload has begun.
+	if _, err := io.WriteString(in, "username,email\n"+strings.Repeat("eve,eve@example.com\n", 50_000)); err != nil {
+		t.Fatal(err)
+	}
+	if err := interrupted.Process.Signal(syscall.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	_ = interrupted.Wait()
+	if code := interrupted.ProcessState.ExitCode(); code != 1 || !strings.HasPrefix(said.String(), "The upload was broken off.") || strings.Count(said.String(), "\n") != 1 {
+		t.Errorf("after Ctrl-C: exit code %d, %s", code, said)
+	}
+	s.eventually("the upload to be given up", func() bool {
+		imports := s.getJSON("/imports?limit=1", http.StatusOK)["data"].([]any)
+		return imports[0].(map[string]any)["state"] != "receiving"
+	})
+	if n := s.getJSON("/users", http.StatusOK)["count"]; n != 1.0 {
+		t.Errorf("%v users after a broken upload", n)
+	}
+
 	packed := filepath.Join(t.TempDir(), "more.csv.gz")
 	var content bytes.Buffer
 	w := gzip.NewWriter(&content)
