@@ -28,7 +28,8 @@ const (
 	smallBacklog = 4                      // segments; below it shipping keeps pace
 )
 
-// Options configure a spool. The zero value of a field means its default.
+// Options configure a spool. The zero value of a field means its default, but
+// for Keep.
 type Options struct {
 	// Dir is the folder below which each process makes its own. Required,
 	// except with Memory, where it only names a place to adopt from.
@@ -43,7 +44,8 @@ type Options struct {
 	// a backlog waits. 4 KiB to 4 MiB, default 1 MiB; default 250 ms.
 	SegmentBytes int
 	SegmentAge   time.Duration
-	// Keep is how long a shipped segment stays on disk. Default 1 h.
+	// Keep is how long a shipped segment stays on disk. 0 is not at all: the next
+	// RemoveExpired removes it.
 	Keep time.Duration
 	// Log defaults to slog.Default().
 	Log *slog.Logger
@@ -57,7 +59,6 @@ func (o Options) withDefaults() (Options, error) {
 	o.MaxBytes = cmp.Or(o.MaxBytes, 4<<30)
 	o.SegmentBytes = cmp.Or(o.SegmentBytes, 1<<20)
 	o.SegmentAge = cmp.Or(o.SegmentAge, 250*time.Millisecond)
-	o.Keep = cmp.Or(o.Keep, time.Hour)
 	if o.Log == nil {
 		o.Log = slog.Default()
 	}

@@ -25,7 +25,7 @@ const slowAge = time.Hour
 
 func testOptions(t *testing.T) Options {
 	t.Helper()
-	return Options{Dir: t.TempDir(), SegmentAge: slowAge, Log: slog.New(slog.DiscardHandler)}
+	return Options{Dir: t.TempDir(), SegmentAge: slowAge, Keep: time.Hour, Log: slog.New(slog.DiscardHandler)}
 }
 
 func mustOpen(t *testing.T, o Options) *Spool { t.Helper(); return mustOpenOn(t, o, realDisk()) }
@@ -502,6 +502,24 @@ func TestKeepThenRemove(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(o.Dir, folderOf(id), goneName)); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("empty folder not removed: %v", err)
+	}
+}
+
+// Keep 0 is what SPOOL_KEEP=0s asks for, not a default.
+func TestKeepNothing(t *testing.T) {
+	t.Parallel()
+	o := testOptions(t)
+	now := time.Date(2026, 2, 1, 0, 0, 0, 0, time.UTC)
+	o.Keep, o.Now = 0, func() time.Time { return now }
+	s := mustOpen(t, o)
+	mustAppend(t, s, 1)
+	mustSeal(t, s)
+	ship(t, s)
+	if ids, err := s.RemoveExpired(now); err != nil || len(ids) != 1 {
+		t.Errorf("removed %v, %v", ids, err)
+	}
+	if n := s.Stats().KeptBytes; n != 0 {
+		t.Errorf("%d bytes are kept", n)
 	}
 }
 
