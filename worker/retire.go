@@ -453,7 +453,7 @@ func (w *retireMonths) giveBack(ctx context.Context, part queries.EventPart) err
 	}
 	w.deps.log.WarnContext(ctx, "a month of events could not be archived and is in its place again", "month", monthText(part.Month))
 	if store := w.deps.retention.Archive; store != nil && part.File != nil {
-		return wrap("remove the file of a failed attempt", store.Remove(ctx, *part.File))
+		return wrap("remove the file of a failed attempt", archive.Withdraw(ctx, store, monthText(part.Month), *part.File))
 	}
 	return nil
 }

@@ -402,6 +402,7 @@ type faulty struct {
 	archive.Store
 	create func(name string) error           // before a data file is made
 	spoil  func(io.ReadCloser) io.ReadCloser // when one is read
+	noted  error                             // after a manifest was made
 }
 
 func (f *faulty) Create(ctx context.Context, name string, write func(io.Writer) error) error {
@@ -410,7 +411,11 @@ func (f *faulty) Create(ctx context.Context, name string, write func(io.Writer) 
 			return err
 		}
 	}
-	return f.Store.Create(ctx, name, write)
+	err := f.Store.Create(ctx, name, write)
+	if err == nil && strings.HasSuffix(name, ".json") {
+		err = f.noted
+	}
+	return err
 }
 
 func (f *faulty) Open(ctx context.Context, name string) (io.ReadCloser, error) {
@@ -433,6 +438,7 @@ func TestRetireGivesAMonthBack(t *testing.T) {
 	for name, f := range map[string]*faulty{
 		"full":    {create: func(string) error { return errors.New("no space left") }},
 		"damaged": {spoil: func(f io.ReadCloser) io.ReadCloser { return cut{io.LimitReader(f, 100), f} }},
+		"silent":  {noted: errors.New("the answer was lost")},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := setupRetiring(t)
@@ -475,6 +481,10 @@ func TestRetireGivesAMonthBack(t *testing.T) {
 			r.startRetiring()
 			r.run(jobs.RetireMonths{})
 			r.wantStates("1 dropped 102")
+			r.restore()
+			if got := r.sum(); got != before {
+				t.Errorf("the restored events are %s, were %s", got, before)
+			}
 		})
 	}
 }

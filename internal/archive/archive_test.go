@@ -263,3 +263,35 @@ func TestS3OfAnUnreachableServer(t *testing.T) {
 		t.Errorf("it is called %s", s)
 	}
 }
+
+func TestWithdraw(t *testing.T) {
+	t.Parallel()
+	for name, store := range stores(t) {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			month := time.Date(2025, time.March, 1, 0, 0, 0, 0, time.UTC)
+			var files []string
+			for part := 1; part <= 2; part++ {
+				file := NewFileName(month, part)
+				sum, err := WriteData(t.Context(), store, file, text("a\n1\n"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				m := Manifest{Month: "2025-03", Part: part, File: file, Rows: sum.Rows, Bytes: sum.Bytes, SHA256: sum.SHA256}
+				if err := WriteManifest(t.Context(), store, m); err != nil {
+					t.Fatal(err)
+				}
+				files = append(files, file)
+			}
+			for range 2 {
+				if err := Withdraw(t.Context(), store, "2025-03", files[0]); err != nil {
+					t.Fatal(err)
+				}
+				left, err := store.List(t.Context(), "")
+				if want := []string{files[1], "2025-03.part-0002.json"}; err != nil || !slices.Equal(left, want) {
+					t.Errorf("%v, %v are left, want %v", left, err, want)
+				}
+			}
+		})
+	}
+}

@@ -153,6 +153,26 @@ func Manifests(ctx context.Context, store Store, month string) ([]Manifest, erro
 	return manifests, nil
 }
 
+// Withdraw removes a data file that is not to be a part of the archive. A
+// manifest that names it goes first, so that none is ever left without its file:
+// the writing of one may have succeeded although it returned an error. It is no
+// error if there is neither.
+func Withdraw(ctx context.Context, store Store, month, file string) error {
+	manifests, err := Manifests(ctx, store, month)
+	if err != nil {
+		return err
+	}
+	for _, m := range manifests {
+		if m.File != file {
+			continue
+		}
+		if err := store.Remove(ctx, partName(m.Month, m.Part)+".json"); err != nil {
+			return err
+		}
+	}
+	return store.Remove(ctx, file)
+}
+
 func readManifest(ctx context.Context, store Store, name string) (m Manifest, err error) {
 	file, err := store.Open(ctx, name)
 	if err != nil {
