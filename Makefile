@@ -45,6 +45,7 @@ generate: ## make the Go code of the SQL queries, the examples and the configura
 	$(SQLC) generate
 	go run examples/generate.go
 	go run . config --markdown > docs/configuration.md
+	deploy/kubernetes/rules.sh > deploy/kubernetes/base/rules.yaml
 
 .PHONY: lint
 lint: ## the linters
@@ -56,7 +57,8 @@ check: setup-test ## generated code, go.sum and the tree are in step
 	go run ./internal/pgtest/withpg SQLC_DATABASE_URL $(SQLC) vet
 	go mod tidy -diff
 	go mod verify
-	@for dir in tools tools/lint deploy/monitoring; do (cd $$dir && go mod tidy -diff) || exit 1; done
+	@for dir in tools tools/lint deploy/monitoring deploy/kubernetes/check; do (cd $$dir && go mod tidy -diff) || exit 1; done
+	cd deploy/kubernetes/check && go test ./...
 	tools/check-tree.sh
 
 .PHONY: monitoring-check
