@@ -54,6 +54,7 @@ func runDev(cmd *cobra.Command, environ []string, data string) error {
 	log := telemetry.NewLogger(cmd.ErrOrStderr(), cfg.LogLevel, cfg.LogFormat)
 	p := makeProcess(cfg, log, cmd.OutOrStdout(), "dev")
 	return p.run(cmd.Context(),
+		p.addTracing,
 		func(ctx context.Context) error { return p.addDatabase(ctx, data) },
 		p.addPool,
 		p.addAdmin,

@@ -18,11 +18,14 @@ import (
 
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/riverqueue/river/rivertype"
 	"github.com/spf13/cobra"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 
 	"github.com/signpost/signpost/api"
 	"github.com/signpost/signpost/internal/clicks"
 	"github.com/signpost/signpost/internal/config"
+	"github.com/signpost/signpost/internal/jobs"
 	"github.com/signpost/signpost/internal/linkcache"
 	"github.com/signpost/signpost/internal/postgres"
 	"github.com/signpost/signpost/internal/redis"
@@ -41,6 +44,7 @@ type process struct {
 	registry *prometheus.Registry
 	stdout   io.Writer
 
+	tracing  *sdktrace.TracerProvider // nil unless traces are on
 	pool     *pgxpool.Pool
 	admin    *http.ServeMux // of the admin listener
 	url      string         // where the API is reached from this machine
@@ -141,6 +145,44 @@ func (p *process) fail(err error) {
 	}
 }
 
+// addTracing switches traces on if there is a collector for them. It is stopped
+// last, when there are no more spans to come.
+func (p *process) addTracing(ctx context.Context) error {
+	if p.cfg.OTLPEndpoint == "" {
+		return nil
+	}
+	provider, err := telemetry.StartTracing(ctx, p.cfg.OTLPEndpoint, p.role, version, p.log)
+	if err != nil {
+		return fmt.Errorf("OTEL_EXPORTER_OTLP_ENDPOINT: %w", err)
+	}
+	p.tracing = provider
+	p.add("traces", func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+		defer cancel()
+		if err := provider.Shutdown(ctx); err != nil {
+			p.log.WarnContext(ctx, "the last traces could not be sent", "error", err)
+		}
+		return nil
+	})
+	return nil
+}
+
+// jobTraces carries traces through River, where they are on.
+func (p *process) jobTraces() []rivertype.Middleware {
+	if p.tracing == nil {
+		return nil
+	}
+	return []rivertype.Middleware{jobs.NewTracing(p.tracing)}
+}
+
+// apiTraces is nil where traces are off.
+func (p *process) apiTraces() *api.Traces {
+	if p.tracing == nil {
+		return nil
+	}
+	return api.NewTraces(p.tracing, p.cfg.TraceRedirects)
+}
+
 func (p *process) addPool(ctx context.Context) error {
 	pool, err := postgres.Open(ctx, p.cfg.DatabaseURL, postgres.Options{
 		Role: p.role, MaxConns: p.cfg.DBMaxConns, IdleInTxTimeout: time.Minute,
@@ -190,12 +232,13 @@ func (p *process) addAPI(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	river, err := worker.NewInserter(p.pool, p.log)
+	river, err := worker.NewInserter(p.pool, p.log, p.jobTraces()...)
 	if err != nil {
 		return err
 	}
+	traces := p.apiTraces()
 	shipper := api.NewShipper(api.ShipperOptions{
-		Pool: p.pool, River: river, Spool: spool, Log: p.log, Registry: p.registry,
+		Pool: p.pool, River: river, Spool: spool, Log: p.log, Registry: p.registry, Traces: traces,
 	})
 	p.add("shipper drain", func(ctx context.Context) error { return drain(ctx, shipper, p.log) })
 	p.background("shipper", shipper.Run)
@@ -204,7 +247,8 @@ func (p *process) addAPI(ctx context.Context) error {
 	server, err := api.New(api.Options{
 		Pool: p.pool, River: river, Spool: spool, Cache: cache,
 		PublicURL: p.cfg.PublicURL, AdminToken: p.cfg.AdminToken, TrustedProxies: p.cfg.TrustedProxies,
-		ImportMaxBytes: int64(p.cfg.ImportMaxBytes), ExportMaxActive: p.cfg.ExportMaxActive, Registry: p.registry, Log: p.log, Version: version,
+		ImportMaxBytes: int64(p.cfg.ImportMaxBytes), ExportMaxActive: p.cfg.ExportMaxActive,
+		Registry: p.registry, Traces: traces, Log: p.log, Version: version,
 	})
 	if err != nil {
 		return err
@@ -324,6 +368,7 @@ func (p *process) addWorker(ctx context.Context, queues string) error {
 	w, err := worker.New(worker.Options{
 		Pool: p.pool, Queues: chosen, OwnHosts: []string{public.Host}, Registry: p.registry, Log: p.log,
 		LedgerKeep: p.cfg.ClickLedgerKeep, ImportKeep: p.cfg.ImportKeep, Retention: retention,
+		Middleware: p.jobTraces(),
 	})
 	if err != nil {
 		return err

@@ -63,6 +63,7 @@ type Options struct {
 	ExportMaxActive int
 
 	Registry prometheus.Registerer // nil means metrics go nowhere
+	Traces   *Traces               // nil means there are none
 	Log      *slog.Logger
 	Version  string
 }

@@ -92,7 +92,8 @@ func (a *API) admit(c *fiber.Ctx, role Role) error {
 		return forbidden(fmt.Sprintf("this needs a token of the role %s, yours is %s", role, actor.Role))
 	}
 	ctx := context.WithValue(c.UserContext(), actorKey{}, actor)
-	c.SetUserContext(context.WithValue(ctx, requestIDKey{}, responseID(c)))
+	ctx = context.WithValue(ctx, requestIDKey{}, responseID(c))
+	c.SetUserContext(a.Traces.begin(ctx, c))
 	return nil
 }
 

@@ -102,6 +102,9 @@ func (a *API) answerRedirect(ctx *fasthttp.RequestCtx, code string, series *rout
 	elapsed := time.Since(start)
 	status := ctx.Response.StatusCode()
 	a.metrics.observe(series, ctx.ConnID(), status, elapsed)
+	if a.Traces != nil {
+		a.Traces.redirect(ctx, series, start, elapsed, status)
+	}
 	a.logRequest(ctx, slog.LevelDebug, status, elapsed)
 }
 

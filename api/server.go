@@ -44,6 +44,7 @@ func (a *API) observe(c *fiber.Ctx) error {
 	elapsed := time.Since(start)
 	status := c.Context().Response.StatusCode()
 	a.metrics.observe(a.metrics.of(c.Route()), c.Context().ConnID(), status, elapsed)
+	a.Traces.end(c, status)
 	// Only the management API is logged by default: redirects are too many.
 	level := slog.LevelInfo
 	if _, authenticated := actorFrom(c.UserContext()); !authenticated {

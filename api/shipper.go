@@ -35,13 +35,15 @@ const (
 	tidyEvery = 10 * time.Second
 )
 
-// ShipperOptions is what a Shipper works with. All but Registry are required.
+// ShipperOptions is what a Shipper works with. All but Registry and
+// Traces are required.
 type ShipperOptions struct {
 	Pool     *pgxpool.Pool
 	River    *river.Client[pgx.Tx] // only inserts
 	Spool    *clicks.Spool
 	Log      *slog.Logger
 	Registry prometheus.Registerer // nil means metrics go nowhere
+	Traces   *Traces               // those of the API whose clicks are shipped; nil means there are none
 }
 
 // A Shipper brings sealed segments from the spool to Postgres. A segment is one
@@ -295,9 +297,11 @@ func (s *Shipper) mark(ctx context.Context, batch clicks.Batch) int {
 
 // insert commits batches and the jobs that ingest them. A batch that was
 // shipped before is left as it is.
-func (s *Shipper) insert(ctx context.Context, batches []clicks.Batch) error {
+func (s *Shipper) insert(ctx context.Context, batches []clicks.Batch) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, shipTimeout)
 	defer cancel()
+	ctx, done := s.Traces.ship(ctx, batches)
+	defer func() { done(err) }()
 	return postgres.InTx(ctx, s.Pool, func(tx pgx.Tx) error {
 		q := queries.New(tx)
 		for _, batch := range batches {

@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -67,6 +68,9 @@ type Options struct {
 	// Log defaults to slog.Default.
 	Log      *slog.Logger
 	Registry prometheus.Registerer
+	// Middleware surrounds every job that is worked and every one inserted, such
+	// as a trace.
+	Middleware []rivertype.Middleware
 }
 
 // Worker works the queues of one process. Make it with New; Start and Stop it
@@ -123,7 +127,9 @@ func New(o Options) (*Worker, error) {
 		ownHosts:   o.OwnHosts,
 		undoPace:   usualUndoPace,
 	}
-	client, err := river.NewClient(riverpgxv5.New(o.Pool), config(d, o.Queues))
+	c := config(d, o.Queues)
+	c.Middleware = slices.Concat(o.Middleware, c.Middleware)
+	client, err := river.NewClient(riverpgxv5.New(o.Pool), c)
 	if err != nil {
 		return nil, fmt.Errorf("set up job client: %w", err)
 	}
@@ -183,9 +189,11 @@ func periodic(args river.JobArgs, every time.Duration) *river.PeriodicJob {
 }
 
 // NewInserter returns a client that inserts jobs and works none, for the API.
-func NewInserter(pool *pgxpool.Pool, log *slog.Logger) (*river.Client[pgx.Tx], error) {
+// Middleware surrounds what it inserts.
+func NewInserter(pool *pgxpool.Pool, log *slog.Logger, middleware ...rivertype.Middleware) (*river.Client[pgx.Tx], error) {
 	client, err := river.NewClient(riverpgxv5.New(pool), &river.Config{
-		Logger: slog.New(atLeast{log.Handler(), slog.LevelWarn}),
+		Middleware: middleware,
+		Logger:     slog.New(atLeast{log.Handler(), slog.LevelWarn}),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("set up job client: %w", err)

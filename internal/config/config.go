@@ -53,6 +53,9 @@ type Config struct {
 	AWSSessionToken       string `env:"AWS_SESSION_TOKEN" secret:"all" doc:"Session of a temporary AWS_ACCESS_KEY_ID." allowed:"a token"`
 
 	ImportKeep time.Duration `env:"IMPORT_KEEP" envDefault:"2160h" doc:"How long a finished import and its rejected rows can be looked at. After that it can no longer be undone. What it brought stays. 0s means for ever." allowed:"0s or a duration from 1h to 87600h"`
+	// OTLPEndpoint switches traces on. The SDK reads the other OTEL_ variables itself.
+	OTLPEndpoint   string  `env:"OTEL_EXPORTER_OTLP_ENDPOINT" doc:"The OpenTelemetry collector that gets traces over HTTP. Empty means that there are none. The other standard variables, such as OTEL_EXPORTER_OTLP_HEADERS, OTEL_TRACES_SAMPLER and OTEL_SERVICE_NAME, hold as well." allowed:"an absolute http:// or https:// URL, such as http://collector:4318"`
+	TraceRedirects float64 `env:"TRACE_REDIRECTS" envDefault:"0.01" doc:"Share of redirects that are traced, where traces are on." allowed:"a number from 0 to 1"`
 
 	LogLevel        slog.Level    `env:"LOG_LEVEL" envDefault:"info" doc:"Least important messages that are logged." allowed:"debug, info, warn or error"`
 	LogFormat       string        `env:"LOG_FORMAT" envDefault:"json" doc:"Form of the log, which goes to standard error." allowed:"json or text"`

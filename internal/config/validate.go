@@ -44,9 +44,11 @@ func validate(c *Config, known []string) []string {
 	check("EXPORT_MAX_ACTIVE", within(c.ExportMaxActive, 1, 1000))
 	check("EVENTS_ARCHIVE", c.EventsArchive == "" || archive.Check(c.EventsArchive) == nil)
 	check("EVENTS_RETENTION_MONTHS", within(c.EventsRetentionMonths, 0, 1200) && (c.EventsRetentionMonths == 0 || c.EventsArchive != ""))
-	check("AWS_ENDPOINT_URL", c.AWSEndpointURL == "" || validEndpoint(c.AWSEndpointURL))
+	check("AWS_ENDPOINT_URL", c.AWSEndpointURL == "" || validEndpoint(c.AWSEndpointURL, false))
 	check("AWS_SECRET_ACCESS_KEY", (c.AWSSecretAccessKey == "") == (c.AWSAccessKeyID == ""))
 	check("IMPORT_KEEP", c.ImportKeep == 0 || within(c.ImportKeep, time.Hour, 3650*day))
+	check("OTEL_EXPORTER_OTLP_ENDPOINT", c.OTLPEndpoint == "" || validEndpoint(c.OTLPEndpoint, true))
+	check("TRACE_REDIRECTS", c.TraceRedirects >= 0 && c.TraceRedirects <= 1)
 	check("LOG_LEVEL", within(c.LogLevel, slog.LevelDebug, slog.LevelError) && c.LogLevel%4 == 0)
 	check("LOG_FORMAT", oneOf(c.LogFormat, "json", "text"))
 	check("SHUTDOWN_TIMEOUT", within(c.ShutdownTimeout, time.Second, 10*time.Minute))
@@ -91,10 +93,10 @@ func tidyPublicURL(s *string) bool {
 	return true
 }
 
-func validEndpoint(s string) bool {
+func validEndpoint(s string, mayHavePath bool) bool {
 	u, err := url.Parse(s)
 	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Hostname() != "" && u.User == nil &&
-		(u.Path == "" || u.Path == "/") && u.RawQuery == ""
+		u.RawQuery == "" && !u.ForceQuery && u.Fragment == "" && (mayHavePath || u.Path == "" || u.Path == "/")
 }
 
 func validToken(s string) bool {

@@ -1,0 +1,175 @@
+package main
+
+import (
+	"encoding/hex"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	collector "go.opentelemetry.io/proto/otlp/collector/trace/v1"
+	otlp "go.opentelemetry.io/proto/otlp/trace/v1"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/signpost/signpost/internal/pgtest"
+)
+
+// receiver is a collector: it keeps the spans that it is sent.
+type receiver struct {
+	t   *testing.T
+	url string
+
+	mu       sync.Mutex
+	spans    []*otlp.Span
+	services map[string]bool
+}
+
+func newReceiver(t *testing.T) *receiver {
+	t.Helper()
+	r := &receiver{t: t, services: map[string]bool{}}
+	server := httptest.NewServer(r)
+	t.Cleanup(server.Close)
+	r.url = server.URL
+	return r
+}
+
+func (r *receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	body, err := io.ReadAll(req.Body)
+	var sent collector.ExportTraceServiceRequest
+	if err != nil || req.URL.Path != "/v1/traces" || proto.Unmarshal(body, &sent) != nil {
+		r.t.Errorf("%s %s: %v: not what a collector takes", req.Method, req.URL, err)
+		w.WriteHeader(http.StatusBadRequest)
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, resource := range sent.GetResourceSpans() {
+		for _, a := range resource.GetResource().GetAttributes() {
+			if a.GetKey() == "service.name" {
+				r.services[a.GetValue().GetStringValue()] = true
+			}
+		}
+		for _, scope := range resource.GetScopeSpans() {
+			r.spans = append(r.spans, scope.GetSpans()...)
+		}
+	}
+	w.Header().Set("Content-Type", "application/x-protobuf")
+}
+
+// find returns a span of that name for which is holds, nil if there is none.
+func (r *receiver) find(name string, is func(*otlp.Span) bool) *otlp.Span {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, s := range r.spans {
+		if s.GetName() == name && is(s) {
+			return s
+		}
+	}
+	return nil
+}
+
+// wait returns such a span once it has arrived.
+func (r *receiver) wait(s *server, name string, is func(*otlp.Span) bool) (span *otlp.Span) {
+	r.t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); span == nil; span = r.find(name, is) {
+		if time.Now().After(deadline) {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			for _, got := range r.spans {
+				r.t.Logf("%s %x in %x of %x, %d links", got.GetName(), got.GetSpanId(), got.GetParentSpanId(), got.GetTraceId(), len(got.GetLinks()))
+			}
+			s.t.Fatalf("waited in vain for the span %s", name)
+		}
+		<-time.After(20 * time.Millisecond)
+	}
+	return span
+}
+
+func childOf(parent *otlp.Span) func(*otlp.Span) bool {
+	return func(s *otlp.Span) bool {
+		return string(s.GetTraceId()) == string(parent.GetTraceId()) && string(s.GetParentSpanId()) == string(parent.GetSpanId())
+	}
+}
+
+// TestTraces follows an import and a redirect from the request to the last job,
+// in what a collector gets.
+func TestTraces(t *testing.T) {
+	t.Parallel()
+	r := newReceiver(t)
+	data := filepath.Join(pgtest.Dir(t), "data")
+	environ := append(os.Environ(), "LISTEN_ADDR=127.0.0.1:0", "ADMIN_ADDR=127.0.0.1:0", "LOG_FORMAT=json", "DATABASE_URL=",
+		"ADMIN_TOKEN=the-token-of-the-tests", "OTEL_EXPORTER_OTLP_ENDPOINT="+r.url, "OTEL_BSP_SCHEDULE_DELAY=100", "TRACE_REDIRECTS=1")
+	s := launch(t, "dev", program(t, environ, "dev", "--data", data))
+	s.token = "the-token-of-the-tests"
+
+	// The client began a trace: everything is in it, down to the last job.
+	const traceID, clientSpan = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.url+"/imports?kind=users", strings.NewReader("username,email\nada,ada@example.org\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+s.token)
+	req.Header.Set("Content-Type", "text/csv")
+	req.Header.Set("Traceparent", "00-"+traceID+"-"+clientSpan+"-01")
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	if resp.StatusCode != http.StatusAccepted {
+		t.Fatalf("import: %s", resp.Status)
+	}
+	upload := r.wait(s, "POST /imports", func(*otlp.Span) bool { return true })
+	if hex.EncodeToString(upload.GetTraceId()) != traceID || hex.EncodeToString(upload.GetParentSpanId()) != clientSpan {
+		t.Errorf("the upload does not continue the client's trace: %v", upload)
+	}
+	chunk := r.wait(s, "apply_chunk", childOf(upload))
+	r.wait(s, "finish_import", childOf(chunk))
+
+	// A batch of clicks links to the redirects that it carries.
+	s.post("/urls", `{"user_id":1,"short_code":"a","original_url":"https://example.org/a"}`, http.StatusCreated)
+	s.redirect("/a")
+	redirect := r.wait(s, "GET /:code", func(*otlp.Span) bool { return true })
+	ship := r.wait(s, "ship clicks", func(span *otlp.Span) bool {
+		links := span.GetLinks()
+		return len(links) == 1 && string(links[0].GetSpanId()) == string(redirect.GetSpanId()) && string(links[0].GetTraceId()) == string(redirect.GetTraceId())
+	})
+	if len(redirect.GetParentSpanId()) != 0 || len(ship.GetParentSpanId()) != 0 {
+		t.Error("the redirect or the shipping has a parent")
+	}
+	r.wait(s, "record_clicks", childOf(ship))
+
+	// What is not authenticated is not traced, whatever it says.
+	s.get("/urls", "", http.StatusUnauthorized)
+	s.stop()
+	if got := r.find("GET /urls", func(*otlp.Span) bool { return true }); got != nil {
+		t.Errorf("a request without a token was traced: %v", got)
+	}
+	if !r.services["signpost-dev"] {
+		t.Errorf("services: %v", r.services)
+	}
+}
+
+// TestTracesWithoutACollector: one that is away costs spans and nothing else.
+func TestTracesWithoutACollector(t *testing.T) {
+	t.Parallel()
+	gone := httptest.NewServer(http.NotFoundHandler())
+	gone.Close()
+	environ := append(os.Environ(), "LISTEN_ADDR=127.0.0.1:0", "ADMIN_ADDR=127.0.0.1:0", "LOG_FORMAT=json", "DATABASE_URL=",
+		"ADMIN_TOKEN=the-token-of-the-tests", "OTEL_EXPORTER_OTLP_ENDPOINT="+gone.URL, "OTEL_BSP_SCHEDULE_DELAY=50", "TRACE_REDIRECTS=1")
+	s := launch(t, "dev", program(t, environ, "dev", "--data", filepath.Join(pgtest.Dir(t), "data")))
+	s.token = "the-token-of-the-tests"
+	s.post("/users", `{"username":"ada","email":"ada@example.org"}`, http.StatusCreated)
+	link := s.post("/urls", `{"user_id":1,"short_code":"a","original_url":"https://example.org/a"}`, http.StatusCreated)
+	s.redirect("/a")
+	s.within(10*time.Second, "the click in the totals", func() bool {
+		return s.getJSON(fmt.Sprintf("/urls/%v", link["id"]), http.StatusOK)["clicks"].(float64) == 1
+	})
+	s.stop()
+}
