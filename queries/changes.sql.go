@@ -75,7 +75,7 @@ func (q *Queries) ListChangeGaps(ctx context.Context, rowLimit int32) ([]ListCha
 
 const listRecentChanges = `-- name: ListRecentChanges :many
 SELECT
-    current_database()::text AS database_name,
+    (current_database() || '.' || COALESCE(current_schema(), ''))::text AS database_name,
     pg_postmaster_start_time()::timestamptz AS server_started_at,
     COALESCE(c.id, 0)::bigint AS id, COALESCE(c.version, 0)::bigint AS version, c.short_code
 FROM (VALUES (1)) one
@@ -96,7 +96,8 @@ type ListRecentChangesRow struct {
 	ShortCode       *string
 }
 
-// The end of the change log, without the links, and which database it is of. An
+// The end of the change log, without the links, and which schema of which
+// database it is of. An
 // empty log answers one row whose id is 0. What it shows has no holes but those
 // of transactions that are under way or were rolled back, since nothing of the
 // last 10,000 ids is ever pruned.

@@ -303,10 +303,11 @@ func (c *Cache) judge(code string, found redis.Found, a *asked) (result string) 
 		return "outdated"
 	}
 	if l.link == nil {
-		a.missing = min(l.until.Sub(found.Now), missingFor)
-		if a.missing <= 0 {
+		left := l.until.Sub(found.Now)
+		if left <= 0 || left > missingFor { // over, or Redis's clock was set back
 			return "none"
 		}
+		a.missing = left
 		return "negative"
 	}
 	known := max(c.followed.Load(), min(l.at, now))
