@@ -51,12 +51,15 @@ type ShipperOptions struct {
 // processes, inserts it once (I2).
 type Shipper struct {
 	ShipperOptions
-	failing  time.Time // since when; zero while all is well
-	reported time.Time // when that was last logged
-	back     time.Time // when it was last logged that Postgres is back
-	listing  time.Time // when it was last logged that folders cannot be listed
-	together int       // segments that share the next transaction
-	catchUp  catchUp   // after Postgres was away
+	failing   time.Time     // since when; zero while all is well
+	reported  time.Time     // when that was last logged
+	back      time.Time     // when it was last logged that Postgres is back
+	listing   time.Time     // when it was last logged that folders cannot be listed
+	together  int           // segments that share the next transaction
+	running   bool          // Run is under way
+	tidied    time.Time     // when the spool was last looked after
+	tidyEvery time.Duration // tidyEvery but in tests
+	catchUp   catchUp       // after Postgres was away
 
 	asked     chan chan reshipped // Reship's questions to Run
 	reshipped time.Time           // segments shipped before are to be put back; zero when all are
@@ -78,6 +81,7 @@ func NewShipper(o ShipperOptions) *Shipper {
 	return &Shipper{
 		ShipperOptions: o,
 		together:       shipTogether,
+		tidyEvery:      tidyEvery,
 		asked:          make(chan chan reshipped),
 		batches: metrics.NewCounter(prometheus.CounterOpts{
 			Name: "signpost_batches_shipped_total", Help: "Batches that this process brought to Postgres.",
@@ -96,12 +100,10 @@ func NewShipper(o ShipperOptions) *Shipper {
 func (s *Shipper) Run(ctx context.Context) error {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
-	var tidied time.Time
+	s.running = true
+	defer func() { s.running = false }()
 	for wait := retryLeast; ; {
-		if time.Since(tidied) > tidyEvery {
-			tidied = time.Now()
-			s.tidy(ctx)
-		}
+		s.attend(ctx)
 		s.reshipRest(ctx)
 		err := s.ship(ctx)
 		s.report(ctx, err)
@@ -181,9 +183,12 @@ func (s *Shipper) ship(ctx context.Context) error {
 }
 
 // pass goes through the line once, from the oldest segment to the newest, and
-// returns how many went. What cannot go stays behind and keeps nobody back.
+// returns how many went. What cannot go stays behind and keeps nobody back. It
+// ends after a while even though more is sealed meanwhile: what was adopted or
+// passed over is older, and has its turn in the next pass.
 func (s *Shipper) pass(ctx context.Context) (shipped int, err error) {
-	for after := ""; ; {
+	began := time.Now()
+	for after := ""; shipped == 0 || time.Since(began) < s.tidyEvery; {
 		segments, err := s.Spool.Segments(after)
 		s.reportListing(ctx, err)
 		if len(segments) == 0 {
@@ -196,6 +201,7 @@ func (s *Shipper) pass(ctx context.Context) (shipped int, err error) {
 		}
 		after = segments[len(segments)-1].ID
 	}
+	return shipped, nil
 }
 
 // reportListing logs once a minute that folders cannot be listed.
@@ -209,7 +215,7 @@ func (s *Shipper) reportListing(ctx context.Context, err error) {
 // shipAll ships the segments, oldest first, and returns how many went.
 func (s *Shipper) shipAll(ctx context.Context, segments []clicks.Segment) (shipped int, err error) {
 	for len(segments) > 0 {
-		s.answerAsked(ctx)
+		s.attend(ctx)
 		var batches []clicks.Batch
 		var taken int
 		batches, taken = s.read(ctx, segments)
@@ -324,6 +330,19 @@ func (s *Shipper) insert(ctx context.Context, batches []clicks.Batch) (err error
 		}
 		return nil
 	})
+}
+
+// attend does what is due besides shipping. The line may never be empty, where a
+// transaction takes longer than it takes to seal a segment, so that nothing may
+// wait for its end.
+func (s *Shipper) attend(ctx context.Context) {
+	s.answerAsked(ctx)
+	if !s.running || time.Since(s.tidied) <= s.tidyEvery {
+		return
+	}
+	s.tidied = time.Now()
+	s.tidy(ctx)
+	s.reshipRest(ctx)
 }
 
 // tidy adopts folders of dead processes and removes segments that were kept

@@ -135,6 +135,41 @@ func (s *shipping) run() (stop func()) {
 	return stop
 }
 
+// Where the line is never empty, because a segment is sealed in less time than
+// one is shipped, the spool is looked after all the same, and a segment that was
+// passed over has its turn.
+func TestShipperTidiesWhileItShips(t *testing.T) {
+	t.Parallel()
+	s := newShipping(t, pgtest.Pool(t), 0)
+	_, err := s.pool.Exec(t.Context(), `
+		CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.05); RETURN NEW; END $$;
+		CREATE TRIGGER slow BEFORE INSERT ON click_batches FOR EACH ROW EXECUTE FUNCTION slow()`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.shipper.tidyEvery = 10 * time.Millisecond
+	s.segment(1)
+	segments, err := s.spool.Segments("")
+	if err != nil || len(segments) != 1 {
+		t.Fatalf("%v, %v", segments, err)
+	}
+	s.spool.PassOver(segments[0].ID)
+	stop := s.run()
+	for _, where := range []string{"removed_at IS NOT NULL", "id = '" + segments[0].ID + "'"} {
+		s.eventually(where, func() bool {
+			for s.spool.Stats().Segments < 4 {
+				s.segment(1)
+			}
+			var found bool
+			if err := s.pool.QueryRow(t.Context(), "SELECT EXISTS (SELECT FROM click_batches WHERE "+where+")").Scan(&found); err != nil {
+				t.Fatal(err)
+			}
+			return found
+		})
+	}
+	stop()
+}
+
 // TestShipTwice dies between the commit and the note that the segment was
 // shipped: the next attempt finds the batch there.
 func TestShipTwice(t *testing.T) {
