@@ -1,6 +1,7 @@
 package api
 
 import (
+	"encoding/json"
 	"fmt"
 	"strings"
 	"testing"
@@ -55,6 +56,28 @@ func TestUndoOfImports(t *testing.T) {
 	a := b.want(409, RoleAdmin, "POST", fmt.Sprintf("/imports/%d/undo", dry), nil)
 	if !strings.Contains(string(a.raw), "dry run") {
 		t.Errorf("%s", a.raw)
+	}
+}
+
+// Who says whether a link is active while an undo has switched it off for now
+// has the last word: the undo would switch it on again. Other changes leave that
+// to the undo.
+func TestChangesOfLinksThatAnUndoSwitchedOff(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	ann := b.user("ann")
+	id := b.imported("undoing", 10, 10)
+	for body, want := range map[string]int64{`{"is_active": false}`: 0, `{"is_active": true}`: 0, `{"title": "new"}`: 1} {
+		b.exec("DELETE FROM urls")
+		b.exec(`INSERT INTO urls (id, user_id, short_code, original_url, is_active, import_id, import_line, undo_of)
+			VALUES (7, $1, 'seven', 'https://example.com/', false, $2, 2, $2)`, ann, id)
+		b.want(200, RoleAdmin, "PATCH", "/urls/7", json.RawMessage(body))
+		if n := b.count("SELECT count(*) FROM urls WHERE undo_of IS NOT NULL"); n != want {
+			t.Errorf("%s: %d links are for the undo to switch on, want %d", body, n, want)
+		}
+		if n := b.count("SELECT count(*) FROM urls WHERE import_touched"); n != 1 {
+			t.Errorf("%s: not marked as changed", body)
+		}
 	}
 }
 

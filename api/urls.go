@@ -313,18 +313,23 @@ func (a *API) updateURL(ctx context.Context, in *urlUpdateInput) (*urlOutput, er
 		}
 		link, code = a.viewURL(row.URL, row.Clicks), row.URL.ShortCode
 		changes := link.apply(urlFields(in.Body))
-		if len(changes) == 0 {
+		// A link that an undo has switched off for now would be on again later.
+		decides := in.Body.IsActive.Sent
+		if len(changes) == 0 && (!decides || row.URL.UndoOf == nil) {
 			return nil
 		}
 		stored, err := q.UpdateURL(ctx, queries.UpdateURLParams{
 			ID: link.ID, UserID: link.UserID, ShortCode: link.ShortCode, OriginalURL: link.OriginalURL,
 			Title: link.Title, Tags: link.Tags, IsActive: link.IsActive, ExpiresAt: link.ExpiresAt,
-			RedirectStatus: int16(link.RedirectStatus), ForwardQuery: link.ForwardQuery,
+			RedirectStatus: int16(link.RedirectStatus), ForwardQuery: link.ForwardQuery, DecidesActive: decides,
 		})
 		if err != nil {
 			return err
 		}
 		link = a.viewURL(stored, row.Clicks)
+		if len(changes) == 0 {
+			return nil
+		}
 		return recordURL(ctx, q, "updated", link, changes)
 	})
 	if errors.Is(err, pgx.ErrNoRows) {

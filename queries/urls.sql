@@ -19,10 +19,13 @@ WHERE urls.id = @id
 FOR UPDATE OF urls;
 
 -- name: UpdateURL :one
+-- Who says whether a link is active has decided that, whatever an undo has
+-- switched off for now.
 UPDATE urls
 SET user_id = @user_id, short_code = @short_code, original_url = @original_url, title = @title, tags = @tags,
     is_active = @is_active, expires_at = @expires_at, redirect_status = @redirect_status,
-    forward_query = @forward_query, updated_at = clock_timestamp()
+    forward_query = @forward_query, updated_at = clock_timestamp(),
+    undo_of = CASE WHEN @decides_active::boolean THEN NULL ELSE undo_of END
 WHERE id = @id
 RETURNING *;
 
@@ -120,6 +123,7 @@ SET user_id = COALESCE(NULLIF(r.user_id, 0), u.user_id),
     title = COALESCE(NULLIF(r.title, ''), u.title),
     tags = CASE WHEN r.tags = '' THEN u.tags ELSE string_to_array(r.tags, '|') END,
     is_active = COALESCE(NULLIF(r.is_active, '')::boolean, u.is_active),
+    undo_of = CASE WHEN r.is_active = '' THEN u.undo_of END,
     expires_at = COALESCE(NULLIF(r.expires_at, '0001-01-01 00:00:00+00'), u.expires_at),
     redirect_status = COALESCE(NULLIF(r.redirect_status, 0), u.redirect_status),
     forward_query = COALESCE(NULLIF(r.forward_query, '')::boolean, u.forward_query),
@@ -146,7 +150,7 @@ WHERE u.id = o.id
 RETURNING r.line::bigint AS line, (
     SELECT COALESCE(jsonb_object_agg(b.key, b.value), '{}')
     FROM jsonb_each(to_jsonb(o)) b
-    WHERE b.key NOT IN ('version', 'updated_at', 'import_touched') AND b.value IS DISTINCT FROM to_jsonb(u) -> b.key
+    WHERE b.key NOT IN ('version', 'updated_at', 'import_touched', 'undo_of') AND b.value IS DISTINCT FROM to_jsonb(u) -> b.key
 )::jsonb AS before;
 
 -- name: FindMissingURLs :many

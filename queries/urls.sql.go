@@ -567,6 +567,7 @@ SET user_id = COALESCE(NULLIF(r.user_id, 0), u.user_id),
     title = COALESCE(NULLIF(r.title, ''), u.title),
     tags = CASE WHEN r.tags = '' THEN u.tags ELSE string_to_array(r.tags, '|') END,
     is_active = COALESCE(NULLIF(r.is_active, '')::boolean, u.is_active),
+    undo_of = CASE WHEN r.is_active = '' THEN u.undo_of END,
     expires_at = COALESCE(NULLIF(r.expires_at, '0001-01-01 00:00:00+00'), u.expires_at),
     redirect_status = COALESCE(NULLIF(r.redirect_status, 0), u.redirect_status),
     forward_query = COALESCE(NULLIF(r.forward_query, '')::boolean, u.forward_query),
@@ -593,7 +594,7 @@ WHERE u.id = o.id
 RETURNING r.line::bigint AS line, (
     SELECT COALESCE(jsonb_object_agg(b.key, b.value), '{}')
     FROM jsonb_each(to_jsonb(o)) b
-    WHERE b.key NOT IN ('version', 'updated_at', 'import_touched') AND b.value IS DISTINCT FROM to_jsonb(u) -> b.key
+    WHERE b.key NOT IN ('version', 'updated_at', 'import_touched', 'undo_of') AND b.value IS DISTINCT FROM to_jsonb(u) -> b.key
 )::jsonb AS before
 `
 
@@ -656,8 +657,9 @@ const updateURL = `-- name: UpdateURL :one
 UPDATE urls
 SET user_id = $1, short_code = $2, original_url = $3, title = $4, tags = $5,
     is_active = $6, expires_at = $7, redirect_status = $8,
-    forward_query = $9, updated_at = clock_timestamp()
-WHERE id = $10
+    forward_query = $9, updated_at = clock_timestamp(),
+    undo_of = CASE WHEN $10::boolean THEN NULL ELSE undo_of END
+WHERE id = $11
 RETURNING id, user_id, short_code, original_url, title, tags, is_active, expires_at, redirect_status, forward_query, imported_clicks, version, created_at, updated_at, import_id, import_line, import_touched, undo_of
 `
 
@@ -671,9 +673,12 @@ type UpdateURLParams struct {
 	ExpiresAt      *time.Time
 	RedirectStatus int16
 	ForwardQuery   bool
+	DecidesActive  bool
 	ID             int64
 }
 
+// Who says whether a link is active has decided that, whatever an undo has
+// switched off for now.
 func (q *Queries) UpdateURL(ctx context.Context, arg UpdateURLParams) (URL, error) {
 	row := q.db.QueryRow(ctx, updateURL,
 		arg.UserID,
@@ -685,6 +690,7 @@ func (q *Queries) UpdateURL(ctx context.Context, arg UpdateURLParams) (URL, erro
 		arg.ExpiresAt,
 		arg.RedirectStatus,
 		arg.ForwardQuery,
+		arg.DecidesActive,
 		arg.ID,
 	)
 	var i URL

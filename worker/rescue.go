@@ -20,8 +20,10 @@ const (
 	// the operator who looks at it.
 	leftAlone = 5 * time.Minute
 	// silentAfter is how long an upload may say nothing. The API says something
-	// at least every few seconds while bytes arrive.
-	silentAfter = 5 * time.Minute
+	// within a minute while bytes arrive. Until it is given up its
+	// Idempotency-Key is taken, so it must be well within the five minutes for
+	// which "signpost import" goes on trying.
+	silentAfter = 2 * time.Minute
 	// A run looks for so many of each sort at a time, and so many times.
 	rescuedMax  = 500
 	rescuePages = 10

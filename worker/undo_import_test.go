@@ -439,6 +439,35 @@ func TestUndoOfUpdates(t *testing.T) {
 	}
 }
 
+// Links that somebody says are off while an undo has switched them off stay off,
+// though they are kept; what a file does not say of a link changes nothing.
+func TestUndoLeavesOffWhatSomebodySwitchedOff(t *testing.T) {
+	s := setup(t)
+	w := s.start(nil, hastyUndo)
+	s.exec("INSERT INTO users (id, username, email) VALUES (1, 'ann', 'ann@example.com')")
+	links := s.upload(csvimport.KindLinks, "user_id,short_code,original_url\n1,file,https://example.com/1\n1,silent,https://example.com/2\n1,patched,https://example.com/3\n", csvimport.SplitOptions{})
+	s.wantRows(links, 3, 0)
+	s.stop(w)
+	w = s.start(nil, func(d *deps) { d.undoPace = undoPace{piece: 3, settle: time.Hour, most: 2 * time.Hour} })
+	s.undo(links)
+	s.eventually("links are off", func() bool {
+		return s.text("SELECT undo_step FROM imports WHERE id = $1", links) == undoWait
+	})
+	update := s.uploadAs(csvimport.KindLinks, "short_code,original_url,user_id,is_active\nfile,https://example.com/4,1,no\nsilent,https://example.com/5,1,\n",
+		csvimport.SplitOptions{}, csvimport.PolicyUpdate, false)
+	s.ended(update)
+	s.exec("UPDATE urls SET undo_of = NULL, updated_at = clock_timestamp() WHERE short_code = 'patched'") // as the API does
+	s.stop(w)
+	s.start(nil, hastyUndo)
+	s.wantUndone(links, 0, 3)
+	if got := s.text("SELECT string_agg(concat_ws(' ', short_code, is_active), ', ' ORDER BY short_code) FROM urls"); got != "file f, patched f, silent t" {
+		t.Errorf("after the undo: %s", got)
+	}
+	if got := s.text("SELECT string_agg(before::text, ' ') FROM import_outcomes WHERE import_id = $1", update); strings.Contains(got, "undo_of") {
+		t.Errorf("the update lists as replaced %s", got)
+	}
+}
+
 // Postgres is killed again and again while events are taken out of the rollups.
 func TestUndoOutlivesPostgres(t *testing.T) {
 	t.Parallel()
