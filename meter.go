@@ -51,7 +51,8 @@ func (m *meter) begin(task string, total int64, bytes bool) {
 		progressbar.OptionSetWriter(m.out), progressbar.OptionSetDescription(task),
 		progressbar.OptionShowBytes(bytes), progressbar.OptionUseIECUnits(true), progressbar.OptionShowCount(),
 		progressbar.OptionThrottle(100*time.Millisecond), progressbar.OptionSetWidth(30),
-		progressbar.OptionSetItsString("rows"), progressbar.OptionShowIts(), progressbar.OptionClearOnFinish())
+		progressbar.OptionSetItsString("rows"), progressbar.OptionShowIts(), progressbar.OptionClearOnFinish(),
+		progressbar.OptionSetSpinnerChangeInterval(0)) // or it draws from a goroutine that nobody stops
 }
 
 // at says how far the task is.
