@@ -73,7 +73,7 @@ func run(ctx context.Context, root, bin string, out io.Writer) error {
 		return fmt.Errorf("%w\n%s", err, s.logs())
 	}
 	_, _ = fmt.Fprintf(out, "monitoring: %d panels with %d queries, %d recording rules, %d alerts with %d selectors: all return something (%.0f s)\n",
-		files.panels(), queries.count(fromPanel), queries.count(fromRecord), len(files.alerts), queries.count(fromAlert), time.Since(start).Seconds())
+		files.panels(), queries.count(fromPanel), len(files.records), len(files.alerts), queries.count(fromAlert), time.Since(start).Seconds())
 	return nil
 }
 
