@@ -6,6 +6,10 @@
 -- version there, or none, means another history. @lows and @highs are the
 -- first and last ids of the gaps.
 --
+-- The history is another one after each start of the server, and for each
+-- database and each table that was ever made: also for one that was dropped and
+-- filled again from a dump, whose rows may look the same.
+--
 -- Every writer whose id is missing had its xid before it drew the id, so below
 -- next_xid. The snapshot's own xmax would not do: it is one past the highest
 -- xid that *completed*, and a writer with a higher one may still be under way.
@@ -26,7 +30,9 @@ SELECT
     pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS xmin,
     (pg_snapshot_xmax(pg_current_snapshot())::text::bigint
         + age(pg_snapshot_xmax(pg_current_snapshot())::xid))::bigint AS next_xid,
-    pg_postmaster_start_time()::timestamptz AS server_started_at,
+    (extract(epoch FROM pg_postmaster_start_time())::text || '.'
+        || (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())::text || '.'
+        || 'link_changes'::regclass::oid::text)::text AS history,
     COALESCE(c.id, 0)::bigint AS id, COALESCE(c.version, 0)::bigint AS version, c.short_code,
     u.id AS url_id, u.user_id, u.original_url, u.is_active, u.expires_at,
     u.redirect_status, u.forward_query, u.version AS url_version
@@ -52,21 +58,23 @@ SELECT
     COALESCE((SELECT min(id) FROM link_changes), 0)::bigint AS oldest_id,
     (pg_snapshot_xmax(pg_current_snapshot())::text::bigint
         + age(pg_snapshot_xmax(pg_current_snapshot())::xid))::bigint AS next_xid,
-    pg_postmaster_start_time()::timestamptz AS server_started_at,
+    (extract(epoch FROM pg_postmaster_start_time())::text || '.'
+        || (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())::text || '.'
+        || 'link_changes'::regclass::oid::text)::text AS history,
     COALESCE(gaps.low, 0)::bigint AS low, COALESCE(gaps.high, 0)::bigint AS high
 FROM (VALUES (1)) one
 LEFT JOIN gaps ON true
 ORDER BY low;
 
 -- name: ListRecentChanges :many
--- The end of the change log, without the links, and which schema of which
--- database it is of. An
--- empty log answers one row whose id is 0. What it shows has no holes but those
--- of transactions that are under way or were rolled back, since nothing of the
+-- The end of the change log, without the links, and its history. An empty log
+-- answers one row whose id is 0. What it shows has no holes but those of
+-- transactions that are under way or were rolled back, since nothing of the
 -- last 10,000 ids is ever pruned.
 SELECT
-    (current_database() || '.' || COALESCE(current_schema(), ''))::text AS database_name,
-    pg_postmaster_start_time()::timestamptz AS server_started_at,
+    (extract(epoch FROM pg_postmaster_start_time())::text || '.'
+        || (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())::text || '.'
+        || 'link_changes'::regclass::oid::text)::text AS history,
     COALESCE(c.id, 0)::bigint AS id, COALESCE(c.version, 0)::bigint AS version, c.short_code
 FROM (VALUES (1)) one
 LEFT JOIN (

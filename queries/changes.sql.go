@@ -26,7 +26,9 @@ SELECT
     COALESCE((SELECT min(id) FROM link_changes), 0)::bigint AS oldest_id,
     (pg_snapshot_xmax(pg_current_snapshot())::text::bigint
         + age(pg_snapshot_xmax(pg_current_snapshot())::xid))::bigint AS next_xid,
-    pg_postmaster_start_time()::timestamptz AS server_started_at,
+    (extract(epoch FROM pg_postmaster_start_time())::text || '.'
+        || (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())::text || '.'
+        || 'link_changes'::regclass::oid::text)::text AS history,
     COALESCE(gaps.low, 0)::bigint AS low, COALESCE(gaps.high, 0)::bigint AS high
 FROM (VALUES (1)) one
 LEFT JOIN gaps ON true
@@ -34,13 +36,13 @@ ORDER BY low
 `
 
 type ListChangeGapsRow struct {
-	NewestID        int64
-	Anchor          int64
-	OldestID        int64
-	NextXid         int64
-	ServerStartedAt time.Time
-	Low             int64
-	High            int64
+	NewestID int64
+	Anchor   int64
+	OldestID int64
+	NextXid  int64
+	History  string
+	Low      int64
+	High     int64
 }
 
 // The ids that a reader who starts now does not see: rolled back, or still to
@@ -59,7 +61,7 @@ func (q *Queries) ListChangeGaps(ctx context.Context, rowLimit int32) ([]ListCha
 			&i.Anchor,
 			&i.OldestID,
 			&i.NextXid,
-			&i.ServerStartedAt,
+			&i.History,
 			&i.Low,
 			&i.High,
 		); err != nil {
@@ -75,8 +77,9 @@ func (q *Queries) ListChangeGaps(ctx context.Context, rowLimit int32) ([]ListCha
 
 const listRecentChanges = `-- name: ListRecentChanges :many
 SELECT
-    (current_database() || '.' || COALESCE(current_schema(), ''))::text AS database_name,
-    pg_postmaster_start_time()::timestamptz AS server_started_at,
+    (extract(epoch FROM pg_postmaster_start_time())::text || '.'
+        || (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())::text || '.'
+        || 'link_changes'::regclass::oid::text)::text AS history,
     COALESCE(c.id, 0)::bigint AS id, COALESCE(c.version, 0)::bigint AS version, c.short_code
 FROM (VALUES (1)) one
 LEFT JOIN (
@@ -89,17 +92,15 @@ ORDER BY id
 `
 
 type ListRecentChangesRow struct {
-	DatabaseName    string
-	ServerStartedAt time.Time
-	ID              int64
-	Version         int64
-	ShortCode       *string
+	History   string
+	ID        int64
+	Version   int64
+	ShortCode *string
 }
 
-// The end of the change log, without the links, and which schema of which
-// database it is of. An
-// empty log answers one row whose id is 0. What it shows has no holes but those
-// of transactions that are under way or were rolled back, since nothing of the
+// The end of the change log, without the links, and its history. An empty log
+// answers one row whose id is 0. What it shows has no holes but those of
+// transactions that are under way or were rolled back, since nothing of the
 // last 10,000 ids is ever pruned.
 func (q *Queries) ListRecentChanges(ctx context.Context, rowLimit int32) ([]ListRecentChangesRow, error) {
 	rows, err := q.db.Query(ctx, listRecentChanges, rowLimit)
@@ -111,8 +112,7 @@ func (q *Queries) ListRecentChanges(ctx context.Context, rowLimit int32) ([]List
 	for rows.Next() {
 		var i ListRecentChangesRow
 		if err := rows.Scan(
-			&i.DatabaseName,
-			&i.ServerStartedAt,
+			&i.History,
 			&i.ID,
 			&i.Version,
 			&i.ShortCode,
@@ -144,7 +144,9 @@ SELECT
     pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS xmin,
     (pg_snapshot_xmax(pg_current_snapshot())::text::bigint
         + age(pg_snapshot_xmax(pg_current_snapshot())::xid))::bigint AS next_xid,
-    pg_postmaster_start_time()::timestamptz AS server_started_at,
+    (extract(epoch FROM pg_postmaster_start_time())::text || '.'
+        || (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())::text || '.'
+        || 'link_changes'::regclass::oid::text)::text AS history,
     COALESCE(c.id, 0)::bigint AS id, COALESCE(c.version, 0)::bigint AS version, c.short_code,
     u.id AS url_id, u.user_id, u.original_url, u.is_active, u.expires_at,
     u.redirect_status, u.forward_query, u.version AS url_version
@@ -163,23 +165,23 @@ type PollLinkChangesParams struct {
 }
 
 type PollLinkChangesRow struct {
-	OldestID        int64
-	NewestID        int64
-	Anchor          int64
-	Xmin            int64
-	NextXid         int64
-	ServerStartedAt time.Time
-	ID              int64
-	Version         int64
-	ShortCode       *string
-	URLID           *int64
-	UserID          *int64
-	OriginalURL     *string
-	IsActive        *bool
-	ExpiresAt       *time.Time
-	RedirectStatus  *int16
-	ForwardQuery    *bool
-	URLVersion      *int64
+	OldestID       int64
+	NewestID       int64
+	Anchor         int64
+	Xmin           int64
+	NextXid        int64
+	History        string
+	ID             int64
+	Version        int64
+	ShortCode      *string
+	URLID          *int64
+	UserID         *int64
+	OriginalURL    *string
+	IsActive       *bool
+	ExpiresAt      *time.Time
+	RedirectStatus *int16
+	ForwardQuery   *bool
+	URLVersion     *int64
 }
 
 // The changes after a position and those of the gaps before it that became
@@ -188,6 +190,10 @@ type PollLinkChangesRow struct {
 // answers one row whose id is 0. The anchor is the row at the position: another
 // version there, or none, means another history. @lows and @highs are the
 // first and last ids of the gaps.
+//
+// The history is another one after each start of the server, and for each
+// database and each table that was ever made: also for one that was dropped and
+// filled again from a dump, whose rows may look the same.
 //
 // Every writer whose id is missing had its xid before it drew the id, so below
 // next_xid. The snapshot's own xmax would not do: it is one past the highest
@@ -213,7 +219,7 @@ func (q *Queries) PollLinkChanges(ctx context.Context, arg PollLinkChangesParams
 			&i.Anchor,
 			&i.Xmin,
 			&i.NextXid,
-			&i.ServerStartedAt,
+			&i.History,
 			&i.ID,
 			&i.Version,
 			&i.ShortCode,

@@ -43,10 +43,10 @@ type gap struct {
 
 // A position is how far the feed has read a server's change log.
 type position struct {
-	serverStartedAt time.Time
-	id              int64
-	anchor          int64 // version of the row at id
-	gaps            []gap
+	history string // tells this log from every other
+	id      int64
+	anchor  int64 // version of the row at id
+	gaps    []gap
 	// blurred, if not zero, is an xid as in gap.closes: until then there are
 	// more gaps than are remembered, so that any link may have changed.
 	blurred int64
@@ -195,7 +195,7 @@ func (f *feed) follows(seen view) {
 
 func startAt(rows []queries.ListChangeGapsRow) position {
 	state := rows[0] // the query answers at least one row
-	p := position{serverStartedAt: state.ServerStartedAt, id: state.NewestID, anchor: state.Anchor}
+	p := position{history: state.History, id: state.NewestID, anchor: state.Anchor}
 	if state.OldestID > 1 {
 		// A writer that began before the oldest row that is left.
 		p.gaps = append(p.gaps, gap{low: 1, high: state.OldestID - 1, closes: state.NextXid, oldest: state.OldestID})
@@ -249,10 +249,10 @@ func (f *feed) read(ctx context.Context) (more bool, err error) {
 }
 
 // continues reports whether the log still is the one that was read up to here:
-// the same server since its start, and the row at the position unchanged. A
-// restored, failed-over or restarted server may have another past.
+// the same table and server since its start, and the row at the position
+// unchanged. What was restored, failed over or restarted may have another past.
 func (p *position) continues(state queries.PollLinkChangesRow) bool {
-	if !p.serverStartedAt.Equal(state.ServerStartedAt) || state.NewestID < p.id {
+	if p.history != state.History || state.NewestID < p.id {
 		return false
 	}
 	return p.id == 0 || p.anchor == state.Anchor

@@ -21,7 +21,7 @@ import (
 //
 // Integers are varints, strings have their length before them, times are unix
 // times. Another layout takes another magic string.
-const magic = "signpost links 1\n"
+const magic = "signpost links 2\n"
 
 const (
 	frameHead byte = iota + 1
@@ -122,7 +122,7 @@ func appendMark(b []byte, m *mark) []byte {
 	p := m.position
 	b = append(b, 1)
 	b = binary.AppendVarint(b, m.followed)
-	b = binary.AppendVarint(b, p.serverStartedAt.UnixMicro())
+	b = appendText(b, p.history)
 	b = binary.AppendVarint(b, p.id)
 	b = binary.AppendVarint(b, p.anchor)
 	b = binary.AppendVarint(b, p.blurred)
@@ -293,7 +293,7 @@ func (d *decoder) mark() *mark {
 	}
 	m := &mark{followed: d.varint()}
 	p := &m.position
-	p.serverStartedAt = time.UnixMicro(d.varint())
+	p.history = d.text()
 	p.id, p.anchor, p.blurred = d.varint(), d.varint(), d.varint()
 	n := d.uvarint()
 	if n > maxGaps {

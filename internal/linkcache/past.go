@@ -33,8 +33,8 @@ type place struct {
 // nor that it is the Redis that it was.
 type past struct {
 	mu sync.RWMutex
-	// history names the server since its start, and the database. Empty: the
-	// feed has not begun, so that nothing can be told.
+	// history is that of the feed's position. Empty: the feed has not begun, so
+	// that nothing can be told.
 	history string
 	// blurred says that more changes are pending than the feed keeps track of.
 	blurred bool

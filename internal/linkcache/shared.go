@@ -4,9 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"hash/crc32"
-	"hash/fnv"
 	"hash/maphash"
-	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -99,12 +97,6 @@ func newSharedMetrics(r prometheus.Registerer) *sharedMetrics {
 // hash is what past knows codes by. That two codes share one costs a query.
 func (c *Cache) hash(code string) uint64 { return maphash.String(c.seed, code) }
 
-func historyOf(p position, database string) string {
-	h := fnv.New64a()
-	_, _ = h.Write([]byte(database)) // never fails
-	return strconv.FormatInt(p.serverStartedAt.UnixMicro(), 36) + "-" + strconv.FormatUint(h.Sum64(), 36)
-}
-
 func keyOf(history, code string) string { return "signpost:link:" + history + ":" + code }
 
 // remember begins the past where the feed is, from the end of the log. The feed
@@ -122,10 +114,10 @@ func (f *feed) remember(ctx context.Context) {
 		f.hangUp()
 		return
 	}
-	if !rows[0].ServerStartedAt.Equal(f.position.serverStartedAt) {
+	if rows[0].History != f.position.history {
 		return // the next poll will notice
 	}
-	f.cache.past.reset(historyOf(f.position, rows[0].DatabaseName), rows, f.cache.hash)
+	f.cache.past.reset(f.position.history, rows, f.cache.hash)
 	f.cache.past.reach(f.position, false, 0)
 	f.remembers, f.rememberFailed = true, 0
 }

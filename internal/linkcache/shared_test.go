@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/redis/rueidis"
@@ -205,6 +206,61 @@ func TestARestoredRedisBringsNoLinkBack(t *testing.T) {
 			t.Errorf("%v answers of Redis were used, want 1", n)
 		}
 	}
+}
+
+// The database was dropped and brought back from an hour ago, on the same server:
+// the log looks as it did when the lost link was read.
+func TestADatabaseBroughtBackIsAnotherHistory(t *testing.T) {
+	t.Parallel()
+	pool, url := pgtest.Pool(t), redistest.Start(t).URL()
+	spy := spyOn(t, url)
+	admin, name := adminOf(t, pool)
+	kept := name + "_kept"
+	a := replica(t, pool, url, Options{})
+	a.link(t, "before")
+	a.exec(t, "UPDATE urls SET title = 'x'")
+	cutOff(t, admin, name, "CREATE DATABASE "+kept+" TEMPLATE "+name)
+	pool.Reset()
+	t.Cleanup(func() { cutOff(t, admin, kept, "DROP DATABASE IF EXISTS "+kept) })
+	a.link(t, "lost")
+	a.following(t)
+	a.remembering(t)
+	wantTarget(t, a, "lost", "https://example.com/lost")
+	eventually(t, "it is in Redis", func() bool { return holdsLink(spy, "lost") })
+	cutOff(t, admin, name, "DROP DATABASE "+name)
+	cutOff(t, admin, kept, "CREATE DATABASE "+name+" TEMPLATE "+kept)
+	pool.Reset()
+
+	b := replica(t, pool, url, Options{})
+	wantTarget(t, b, "lost", "not found")
+	wantTarget(t, b, "before", "https://example.com/before")
+	a.becomes(t, "lost", "not found") // it was running all the time
+}
+
+// adminOf returns a connection beside a pool's database, and the name of that.
+func adminOf(t *testing.T, pool *pgxpool.Pool) (admin *pgx.Conn, name string) {
+	t.Helper()
+	config := pool.Config().ConnConfig
+	name = config.Database
+	config.Database = "postgres"
+	admin, err := pgx.ConnectConfig(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = admin.Close(context.Background()) }) // done with it
+	return admin, name
+}
+
+// cutOff runs a statement that needs a database without connections. Those that
+// are there end, and come back as they like.
+func cutOff(t *testing.T, admin *pgx.Conn, name, statement string) {
+	t.Helper()
+	eventually(t, statement, func() bool {
+		ctx := context.Background()
+		_, _ = admin.Exec(ctx, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name)
+		_, err := admin.Exec(ctx, statement)
+		return err == nil
+	})
 }
 
 // A fill from before a change that arrives after the change's mark.

@@ -579,7 +579,7 @@ func exampleSnapshot(tb testing.TB) []byte {
 	}
 	c := content{
 		head: &mark{followed: at, position: position{
-			serverStartedAt: time.UnixMicro(at / 1000), id: 9, anchor: 8, blurred: 7,
+			history: "1.2.3", id: 9, anchor: 8, blurred: 7,
 			gaps: []gap{{low: 1, high: 2, closes: 3, oldest: 4}, {low: 5, high: 6, closes: 7, oldest: 8}},
 		}},
 		cached: []savedLink{
