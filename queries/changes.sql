@@ -10,16 +10,21 @@
 -- database and each table that was ever made: also for one that was dropped and
 -- filled again from a dump, whose rows may look the same.
 --
+-- Each arm has a limit of its own: a bulk change leaves a backlog of which a
+-- poll reads the beginning, not all.
+--
 -- Every writer whose id is missing had its xid before it drew the id, so below
 -- next_xid. The snapshot's own xmax would not do: it is one past the highest
 -- xid that *completed*, and a writer with a higher one may still be under way.
 -- Only age() tells the next xid without drawing one.
 WITH seen AS (
-    SELECT id FROM link_changes WHERE id > @after_id::bigint
+    (SELECT id FROM link_changes WHERE id > @after_id::bigint ORDER BY id LIMIT @row_limit)
     UNION ALL
     SELECT c.id
     FROM (SELECT unnest(@lows::bigint[]) AS low, unnest(@highs::bigint[]) AS high) g
-    JOIN link_changes c ON c.id BETWEEN g.low AND g.high
+    CROSS JOIN LATERAL (
+        SELECT x.id FROM link_changes x WHERE x.id BETWEEN g.low AND g.high ORDER BY x.id LIMIT @row_limit
+    ) c
     ORDER BY id
     LIMIT @row_limit
 )

@@ -129,11 +129,13 @@ func (q *Queries) ListRecentChanges(ctx context.Context, rowLimit int32) ([]List
 
 const pollLinkChanges = `-- name: PollLinkChanges :many
 WITH seen AS (
-    SELECT id FROM link_changes WHERE id > $1::bigint
+    (SELECT id FROM link_changes WHERE id > $1::bigint ORDER BY id LIMIT $2)
     UNION ALL
     SELECT c.id
     FROM (SELECT unnest($3::bigint[]) AS low, unnest($4::bigint[]) AS high) g
-    JOIN link_changes c ON c.id BETWEEN g.low AND g.high
+    CROSS JOIN LATERAL (
+        SELECT x.id FROM link_changes x WHERE x.id BETWEEN g.low AND g.high ORDER BY x.id LIMIT $2
+    ) c
     ORDER BY id
     LIMIT $2
 )
@@ -194,6 +196,9 @@ type PollLinkChangesRow struct {
 // The history is another one after each start of the server, and for each
 // database and each table that was ever made: also for one that was dropped and
 // filled again from a dump, whose rows may look the same.
+//
+// Each arm has a limit of its own: a bulk change leaves a backlog of which a
+// poll reads the beginning, not all.
 //
 // Every writer whose id is missing had its xid before it drew the id, so below
 // next_xid. The snapshot's own xmax would not do: it is one past the highest

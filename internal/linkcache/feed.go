@@ -23,6 +23,9 @@ const (
 	// maxPollTimeout is what the timeout doubles to while polls time out: a
 	// server that is slow, or has much to tell, must be heard out some time.
 	maxPollTimeout = 30 * time.Second
+	// renewEvery is how long the feed uses one connection: a server that the
+	// database moved away from may go on answering.
+	renewEvery = 5 * time.Minute
 	// maxChanges is how many changes one poll brings; when there are more, the
 	// next one follows at once.
 	maxChanges = 1000
@@ -101,6 +104,7 @@ func (f *feed) pause(more bool, err error, took time.Duration) time.Duration {
 type feed struct {
 	cache    *Cache
 	conn     *pgx.Conn
+	dialed   time.Time
 	queries  *queries.Queries
 	begun    bool // position is known
 	position position
@@ -131,8 +135,12 @@ func (f *feed) poll(ctx context.Context) (more bool, err error) {
 }
 
 func (f *feed) tryPoll(ctx context.Context) (more bool, err error) {
+	if f.conn != nil && time.Since(f.dialed) > renewEvery {
+		f.hangUp()
+	}
 	if f.conn == nil {
 		if err := f.dial(ctx); err != nil {
+			f.cache.behind.Store(false) // nobody there to confirm anything
 			return false, err
 		}
 	}
@@ -150,7 +158,7 @@ func (f *feed) dial(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("connect for the link feed: %w", err)
 	}
-	f.conn, f.queries = conn, queries.New(conn)
+	f.conn, f.queries, f.dialed = conn, queries.New(conn), time.Now()
 	return nil
 }
 
@@ -187,6 +195,7 @@ func (f *feed) begin(ctx context.Context) error {
 func (f *feed) follows(seen view) {
 	p := f.position
 	p.gaps = slices.Clone(p.gaps)
+	f.cache.behind.Store(false)
 	if last := f.cache.followed.Swap(seen.at); seen.at-last >= int64(liveFor) {
 		f.cache.regained.Store(f.cache.now().UnixNano())
 	}
@@ -218,11 +227,13 @@ func (f *feed) read(ctx context.Context) (more bool, err error) {
 	params.Lows, params.Highs = f.position.bounds()
 	rows, err := f.queries.PollLinkChanges(bounded, params)
 	if err != nil {
+		f.cache.behind.Store(false)
 		return false, fmt.Errorf("poll the link feed: %w", err)
 	}
 	state := rows[0] // the query answers at least one row
 	if !f.position.continues(state) {
 		f.begun, f.remembers = false, false
+		f.cache.behind.Store(true)
 		f.cache.past.unknown()
 		return true, nil
 	}
@@ -242,6 +253,8 @@ func (f *feed) read(ctx context.Context) (more bool, err error) {
 	if !more {
 		f.follows(seen)
 		complete = seen.tick
+	} else if seen.at-f.cache.followed.Load() > int64(behindAfter) {
+		f.cache.behind.Store(true)
 	}
 	f.cache.past.reach(f.position, lost, complete)
 	f.remember(ctx)

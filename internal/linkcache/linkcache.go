@@ -110,6 +110,9 @@ const (
 	// grace is how long stale links are served unasked once Postgres can be
 	// reached again. With the pause between polls it stays within a second.
 	grace = 500 * time.Millisecond
+	// behindAfter is how long the feed may read on before what is cached is
+	// confirmed instead. It leaves time for a lookup within the promised second.
+	behindAfter = 300 * time.Millisecond
 	// confirmTimeout bounds what a stale link costs after that.
 	confirmTimeout = 50 * time.Millisecond
 )
@@ -139,6 +142,9 @@ type Cache struct {
 	// lost the thread: entries that became stale by then are asked for before
 	// they are served once grace is over. Zero: it was never reached.
 	regained atomic.Int64
+	// behind says that the log has more than the feed has read for a while, or
+	// is another one: Postgres answers, and anything cached may have changed.
+	behind atomic.Bool
 
 	slots   chan struct{} // loads under way
 	waiting atomic.Int64  // loads that wait for a slot
@@ -281,8 +287,12 @@ func (c *Cache) Lookup(ctx context.Context, code string, at time.Time) (*Link, e
 }
 
 // doubtful reports whether a stale entry of an epoch has to be confirmed before
-// it is served: Postgres is there, and was for long enough.
+// it is served: Postgres is there, and was for long enough, or tells more than
+// the feed has heard.
 func (c *Cache) doubtful(now int64, epoch uint64) bool {
+	if c.behind.Load() {
+		return true
+	}
 	since := c.regained.Load()
 	return epoch != c.epoch.Load() && since != 0 && now-since > int64(grace) && now-c.followed.Load() < int64(liveFor)
 }
@@ -298,7 +308,7 @@ func (c *Cache) confirm(ctx context.Context, s *shard, code string) (*Link, erro
 	}
 	stale := e.link
 	answered := s.ask(e.code)
-	if e.epoch == c.epoch.Load() || !c.want(e) {
+	if c.current(c.now().UnixNano(), e.validAt, e.epoch) || !c.want(e) {
 		s.answer(e.code) // it is confirmed by now, or the queue is full
 	}
 	s.mu.Unlock()
@@ -325,9 +335,11 @@ func (c *Cache) confirm(ctx context.Context, s *shard, code string) (*Link, erro
 	return link, nil
 }
 
-// current reports whether an entry is known to be right now.
+// current reports whether an entry is known to be right now. What is known of
+// a time to come was noted before the clock was set back.
 func (c *Cache) current(now, validAt int64, epoch uint64) bool {
-	return now-c.knownAt(validAt, epoch) < int64(liveFor)
+	ago := now - c.knownAt(validAt, epoch)
+	return -int64(liveFor) < ago && ago < int64(liveFor)
 }
 
 // knownAt is when an entry was last known to be right.

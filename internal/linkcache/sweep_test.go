@@ -54,6 +54,45 @@ func TestAStaleLinkIsConfirmedBeforeItIsServed(t *testing.T) {
 	}
 }
 
+// A bulk change keeps the feed reading for longer than a second. What changed
+// right after it is not served as it was meanwhile.
+func TestAFeedThatIsBehindServesNothingOld(t *testing.T) {
+	t.Parallel()
+	b := setup(t, Options{})
+	b.link(t, "last")
+	b.run(t)
+	b.following(t)
+	wantTarget(t, b, "last", "https://example.com/last")
+	b.exec(t, "INSERT INTO link_changes (version, short_code) SELECT n, 'bulk' || n FROM generate_series(1, 100000) n")
+	b.exec(t, "UPDATE urls SET is_active = false WHERE short_code = 'last'")
+	eventually(t, "the feed is behind", b.behind.Load)
+	confirms := func() float64 { return b.count(func(s *shard) *atomic.Uint64 { return &s.confirms }) }
+	eventually(t, "it is confirmed", func() bool { // a busy machine may need more than confirmTimeout
+		return b.target(t, "last") == "inactive" && confirms() > 0
+	})
+	if !b.behind.Load() {
+		t.Error("the feed had caught up before the link was confirmed")
+	}
+	began := time.Now()
+	eventually(t, "the feed has caught up", func() bool { return !b.behind.Load() })
+	t.Logf("the feed caught up %s later", time.Since(began))
+	wantTarget(t, b, "last", "inactive")
+}
+
+// A clock that is set back does not make what is stale current.
+func TestTimesToComeAreNotCurrent(t *testing.T) {
+	t.Parallel()
+	clock := newClock()
+	b := setup(t, Options{Now: clock.now})
+	now := clock.now().UnixNano()
+	if b.current(now, now+int64(time.Minute), b.epoch.Load()) {
+		t.Error("an entry from a minute ahead is current")
+	}
+	if !b.current(now, now-int64(liveFor/2), b.epoch.Load()) {
+		t.Error("an entry from half a second ago is not current")
+	}
+}
+
 // A stale link is served as it is when nobody answers in time.
 func TestAStaleLinkIsNotHeldUp(t *testing.T) {
 	t.Parallel()
