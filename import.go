@@ -25,6 +25,9 @@ const (
 	// remotePatience is how long a server may be away before a command gives up:
 	// long enough for one that is started anew.
 	remotePatience = 5 * time.Minute
+	// remoteReached is how long no try takes that never reached the server:
+	// connecting, and waiting for an answer, are bounded by less.
+	remoteReached = 2 * time.Minute
 	// remoteWait bounds the pause between two tries.
 	remoteWait = 5 * time.Second
 )

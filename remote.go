@@ -78,12 +78,18 @@ func localToken() string {
 }
 
 // retry runs fn until it succeeds, fails for good, or the server has been away
-// for remotePatience. The pauses grow.
+// for remotePatience: since the first failure, or since the last of a try that
+// took longer than remoteReached. The pauses grow.
 func retry(ctx context.Context, m *meter, fn func() error) error {
-	until := time.Now().Add(remotePatience)
+	var until time.Time
 	for wait := 100 * time.Millisecond; ; wait = min(2*wait, remoteWait) {
+		begun := time.Now()
 		err := fn()
-		if err == nil || ctx.Err() != nil || !client.Temporary(err) || time.Now().After(until) {
+		now := time.Now()
+		if until.IsZero() || now.Sub(begun) > remoteReached {
+			until, wait = now.Add(remotePatience), 100*time.Millisecond
+		}
+		if err == nil || ctx.Err() != nil || !client.Temporary(err) || now.After(until) {
 			return err
 		}
 		pause := max(wait, client.RetryAfter(err))
