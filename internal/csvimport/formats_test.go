@@ -167,3 +167,22 @@ func TestMappedShortURL(t *testing.T) {
 		t.Errorf("%q of %+v, want %q", rows, layout, want)
 	}
 }
+
+// TestHeadlessDelimiters has URLs that hold what other files are parted by.
+func TestHeadlessDelimiters(t *testing.T) {
+	t.Parallel()
+	link := func(url, code string) string {
+		return `{"OriginalURL":"https://example.com/` + url + `","ShortCode":"` + code + `","UserID":3}`
+	}
+	for file, want := range map[string][]string{
+		"https://example.com/a;b\nhttps://example.com/2,two\n":             {link("a;b", ""), link("2", "two")},
+		"https://example.com/a;b;c,one\nhttps://example.com/2,two\n":       {link("a;b;c", "one"), link("2", "two")},
+		"https://example.com/a|b\nhttps://example.com/c|d,two\n":           {link("a|b", ""), link("c|d", "two")},
+		"https://example.com/a;b\tone\nhttps://example.com/2\ttwo\n":       {link("a;b", "one"), link("2", "two")},
+		"sep=;\nhttps://example.com/a,b;one\nhttps://example.com/2;two\n": {link("a,b", "one"), link("2", "two")},
+	} {
+		if rows, layout := readLinks(t, []byte(file), SplitOptions{}); !slices.Equal(rows, want) {
+			t.Errorf("%q, parted by %q:\n got %q\nwant %q", file, layout.Delimiter, rows, want)
+		}
+	}
+}

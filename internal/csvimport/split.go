@@ -129,14 +129,14 @@ func (s *Splitter) Rows() int64 { return s.rows }
 // readHeader finds the header, blank lines before it and a spreadsheet's
 // "sep=;" line aside, and the delimiter that makes most of it.
 func (s *Splitter) readHeader(kind Kind) error {
-	delimiters := ",;\t|"
+	delimiters, announced := ",;\t|", false
 	for {
 		text, size, err := s.firstLine()
 		if err != nil {
 			return err
 		}
 		if sep, ok := strings.CutPrefix(text, "sep="); ok && len(sep) == 1 && strings.Contains(delimiters, sep) {
-			delimiters = sep
+			delimiters, announced = sep, true
 		} else if !blank(text, 0) {
 			break
 		}
@@ -145,7 +145,7 @@ func (s *Splitter) readHeader(kind Kind) error {
 	}
 	var best header
 	for i := range len(delimiters) {
-		h, err := s.tryHeader(kind, delimiters[i])
+		h, err := s.tryHeader(kind, delimiters[i], announced)
 		if err != nil {
 			return err
 		}
@@ -190,7 +190,9 @@ type header struct {
 	match  match
 }
 
-func (s *Splitter) tryHeader(kind Kind, delim byte) (header, error) {
+// tryHeader reads the first record with a delimiter, which the file may have
+// announced itself.
+func (s *Splitter) tryHeader(kind Kind, delim byte, announced bool) (header, error) {
 	for {
 		ext, ok := measure(s.buf[s.start:s.end], delim, s.opts.MaxRecord, s.eof)
 		if !ok {
@@ -203,8 +205,11 @@ func (s *Splitter) tryHeader(kind Kind, delim byte) (header, error) {
 		if ext.fault == sound {
 			h.fields = splitFields(string(s.buf[s.start:s.start+ext.text]), delim, nil)
 			h.match = recognize(kind, h.fields, s.opts)
-			if list, ok := headless(kind, h.fields, s.opts.Format); ok {
-				h.match = list
+			// URLs hold semicolons and pipes, so that a list is not told by them.
+			if announced || delim == ',' || delim == '\t' {
+				if list, ok := headless(kind, h.fields, s.opts.Format); ok {
+					h.match = list
+				}
 			}
 		}
 		return h, nil
