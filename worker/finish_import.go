@@ -18,6 +18,9 @@ const (
 	// finishFor is how long one run goes on before it gives its place to other
 	// jobs. It must leave a batch time within jobTimeout.
 	finishFor = jobTimeout / 2
+	// giveWay is for how long it does: the jobs of chunks, which come after it,
+	// get a turn then, also where one job runs at a time.
+	giveWay = time.Second
 )
 
 // finishImport applies the rows that had to wait, in line order, and ends the
@@ -53,7 +56,7 @@ func (w *finishImport) work(ctx context.Context, job *river.Job[jobs.FinishImpor
 			return w.end(ctx, job, run)
 		}
 		if time.Since(start) > finishFor {
-			return river.JobSnooze(0)
+			return river.JobSnooze(giveWay)
 		}
 	}
 }

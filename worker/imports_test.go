@@ -452,3 +452,31 @@ func TestImportWhileAUserIsDeleted(t *testing.T) {
 		t.Errorf("rejected %q, want %q", got, want)
 	}
 }
+
+// A cancellation is not kept waiting by the chunks that are in the queue, be
+// they its own or those of another import.
+func TestCancelOvertakesChunks(t *testing.T) {
+	s := setup(t)
+	users := func(prefix string) int64 {
+		file := "username,email\n"
+		for i := range 50 {
+			file += fmt.Sprintf("%s%d,%s%d@example.com\n", prefix, i, prefix, i)
+		}
+		return s.upload(csvimport.KindUsers, file, csvimport.SplitOptions{ChunkRows: 1})
+	}
+	first, second := users("ann"), users("bob")
+	tx := s.lock("INSERT INTO users (username, email) VALUES ('ann5', 'other@example.com')")
+	s.start(map[string]int{jobs.QueueImports: 1})
+	s.eventually("a chunk waits", s.someoneWaits)
+	s.exec("UPDATE imports SET state = 'cancelling' WHERE id = $1", first)
+	if _, err := s.river.Insert(s.ctx, jobs.FinishImport{ImportID: first}, nil); err != nil {
+		t.Fatal(err)
+	}
+	s.rollback(tx)
+	if imp := s.ended(first); imp.State != stateCancelled {
+		t.Errorf("import is %s", imp.State)
+	}
+	s.wantRows(second, 50, 0)
+	s.wantInt(0, `SELECT count(*) FROM import_chunks c, imports i
+		WHERE c.import_id = $1 AND i.id = $2 AND c.done_at < i.finished_at`, second, first)
+}

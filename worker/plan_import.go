@@ -88,7 +88,7 @@ func (w *planImport) findContended(ctx context.Context, row queries.Import) erro
 			return err
 		}
 		if found.Next != 0 && time.Since(start) > w.turn {
-			return river.JobSnooze(0)
+			return river.JobSnooze(giveWay)
 		}
 	}
 	return nil

@@ -79,7 +79,7 @@ func (w *undoImport) Work(ctx context.Context, job *river.Job[jobs.UndoImport]) 
 			return err
 		}
 		if time.Since(start) > finishFor {
-			return river.JobSnooze(0)
+			return river.JobSnooze(giveWay)
 		}
 	}
 }

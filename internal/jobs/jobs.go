@@ -58,7 +58,14 @@ type ApplyChunk struct {
 func (ApplyChunk) Kind() string { return "apply_chunk" }
 
 // InsertOpts implements [river.JobArgsWithInsertOpts].
-func (ApplyChunk) InsertOpts() river.InsertOpts { return options(QueueImports) }
+//
+// Thousands of chunks may wait. The few jobs that plan, end, cancel or undo an
+// import come before them: a cancellation is to take seconds.
+func (ApplyChunk) InsertOpts() river.InsertOpts {
+	opts := options(QueueImports)
+	opts.Priority = river.PriorityDefault + 1
+	return opts
+}
 
 // FinishImport applies the rows that claim a key together with other rows, in
 // file order, and ends the import; it also ends one that was cancelled.
