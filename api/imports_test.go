@@ -119,6 +119,7 @@ func TestRefusedUploads(t *testing.T) {
 		{"header only", "/imports?kind=users", "username,email\n", "text/csv", RoleAdmin, 400, "no rows"},
 		{"other columns", "/imports?kind=users", "a,b\n1,2\n", "text/csv", RoleAdmin, 400, "username"},
 		{"ZIP", "/imports?kind=users", "PK\x03\x04" + strings.Repeat("x", 100), "text/csv", RoleAdmin, 400, ""},
+		{"NUL in a name", "/imports?kind=users", "username,email,sh\x00oe\nann,ann@example.com,39\n", "text/csv", RoleAdmin, 400, "the name of column 3, sh?oe, has a NUL byte in it; found the columns username, email, sh?oe; expected username, email"},
 		{"users by an editor", "/imports?kind=users", csvOfUsers, "text/csv", RoleEditor, 403, "admin"},
 		{"events by an editor", "/imports?kind=events", csvOfUsers, "text/csv", RoleEditor, 403, "admin"},
 		{"links by a reader", "/imports?kind=urls", csvOfUsers, "text/csv", RoleReader, 403, "editor"},

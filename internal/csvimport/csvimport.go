@@ -43,7 +43,8 @@ type Layout struct {
 	Delimiter string `json:"delimiter"`
 	// Columns holds the canonical name of each position, "" for an ignored one.
 	Columns []string `json:"columns"`
-	// Header is the header as it is in the file; nil if the file has none.
+	// Header is the header as it is in the file, of a mended one as it was before
+	// that; nil if the file has none.
 	Header []string `json:"header"`
 	// Ignored names the columns of the file that are not read.
 	Ignored []string `json:"ignored"`

@@ -208,13 +208,19 @@ func candidates(kind Kind, name string, header []string) []*format {
 	return list
 }
 
+// foldedMapping is the mapping by folded names.
+func (o SplitOptions) foldedMapping() map[string]string {
+	mapping := make(map[string]string, len(o.Mapping))
+	for name, canonical := range o.Mapping {
+		mapping[fold(name)] = canonical
+	}
+	return mapping
+}
+
 // recognize returns the best match of header among the formats of kind. Its
 // missing and twice say what is wrong, if anything.
 func recognize(kind Kind, header []string, opts SplitOptions) match {
-	mapping := make(map[string]string, len(opts.Mapping))
-	for name, canonical := range opts.Mapping {
-		mapping[fold(name)] = canonical
-	}
+	mapping := opts.foldedMapping()
 	var best match
 	for _, f := range candidates(kind, opts.Format, header) {
 		m := matchHeader(f, header, mapping)
@@ -223,6 +229,11 @@ func recognize(kind Kind, header []string, opts SplitOptions) match {
 		}
 	}
 	return best
+}
+
+// isHeadless reports whether name is that of a format without a header.
+func isHeadless(name string) bool {
+	return slices.ContainsFunc(formats, func(f format) bool { return f.headless && f.name == name })
 }
 
 // FormatNames lists the formats of kind, in the order of recognition.

@@ -175,10 +175,10 @@ func TestHeadlessDelimiters(t *testing.T) {
 		return `{"OriginalURL":"https://example.com/` + url + `","ShortCode":"` + code + `","UserID":3}`
 	}
 	for file, want := range map[string][]string{
-		"https://example.com/a;b\nhttps://example.com/2,two\n":             {link("a;b", ""), link("2", "two")},
-		"https://example.com/a;b;c,one\nhttps://example.com/2,two\n":       {link("a;b;c", "one"), link("2", "two")},
-		"https://example.com/a|b\nhttps://example.com/c|d,two\n":           {link("a|b", ""), link("c|d", "two")},
-		"https://example.com/a;b\tone\nhttps://example.com/2\ttwo\n":       {link("a;b", "one"), link("2", "two")},
+		"https://example.com/a;b\nhttps://example.com/2,two\n":            {link("a;b", ""), link("2", "two")},
+		"https://example.com/a;b;c,one\nhttps://example.com/2,two\n":      {link("a;b;c", "one"), link("2", "two")},
+		"https://example.com/a|b\nhttps://example.com/c|d,two\n":          {link("a|b", ""), link("c|d", "two")},
+		"https://example.com/a;b\tone\nhttps://example.com/2\ttwo\n":      {link("a;b", "one"), link("2", "two")},
 		"sep=;\nhttps://example.com/a,b;one\nhttps://example.com/2;two\n": {link("a,b", "one"), link("2", "two")},
 	} {
 		if rows, layout := readLinks(t, []byte(file), SplitOptions{}); !slices.Equal(rows, want) {

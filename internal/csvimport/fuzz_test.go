@@ -150,7 +150,7 @@ func FuzzRecords(f *testing.F) {
 
 // FuzzHeader opens anything as a file of each kind.
 func FuzzHeader(f *testing.F) {
-	for _, seed := range []string{"id,username,email\n1,a,b", "sep=;\n\"a;b\n", "\xff\xfei\x00d\x00", "PK\x03\x04", "https://a.b/,c\n", "\r\r\n\n\"\""} {
+	for _, seed := range []string{"id,username,email\n1,a,b", "sep=;\n\"a;b\n", "\xff\xfei\x00d\x00", "PK\x03\x04", "https://a.b/,c\n", "\r\r\n\n\"\"", "username,email,\x00\na,b,c"} {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, file []byte) {
@@ -159,6 +159,9 @@ func FuzzHeader(f *testing.F) {
 			var formatErr *FormatError
 			if err != nil && !errors.As(err, &formatErr) {
 				t.Fatalf("%s: %v", kind, err)
+			}
+			if slices.ContainsFunc(layout.Header, hasNUL) {
+				t.Fatalf("%s: Postgres refuses the header %q", kind, layout.Header)
 			}
 			if err == nil && (len(layout.Columns) == 0 || layout.Kind != kind || len(layout.Delimiter) != 1) {
 				t.Fatalf("%s: layout %+v", kind, layout)

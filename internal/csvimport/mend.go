@@ -89,11 +89,12 @@ func mendColumn(name string) bool {
 }
 
 // mended reports whether a header is one of MendHeader: it has both columns,
-// and they mean nothing else.
-func mended(header, columns []string) bool {
+// and they are mapped to nothing.
+func mended(header []string, opts SplitOptions) bool {
+	mapping := opts.foldedMapping()
 	for _, name := range []string{MendLine, MendReason} {
-		i := slices.IndexFunc(header, func(cell string) bool { return fold(cell) == name })
-		if i < 0 || columns[i] != "" {
+		there := slices.ContainsFunc(header, func(cell string) bool { return fold(cell) == name })
+		if !there || mapping[name] != "" {
 			return false
 		}
 	}

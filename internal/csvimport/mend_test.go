@@ -15,10 +15,11 @@ import (
 
 // mendable is what a file's rows come to, in order, and a file in which all of
 // them are given back.
-func mendable(file []byte, kind Kind, maxRecord int) (rows []any, mended []byte, err error) {
-	s, err := NewSplitter(bytes.NewReader(file), kind, SplitOptions{ChunkRows: 3, MaxRecord: maxRecord})
+func mendable(file []byte, kind Kind, opts SplitOptions) (rows []any, mended []byte, format string, err error) {
+	opts.ChunkRows = 3
+	s, err := NewSplitter(bytes.NewReader(file), kind, opts)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, "", err
 	}
 	layout := s.Layout()
 	parser := layout.Parser(testRules)
@@ -32,7 +33,7 @@ func mendable(file []byte, kind Kind, maxRecord int) (rows []any, mended []byte,
 			break
 		}
 		if cutErr != nil {
-			return nil, nil, cutErr
+			return nil, nil, "", cutErr
 		}
 		for record := range layout.Records(chunk.Data, chunk.FirstLine) {
 			rows = append(rows, rowOf(parser, kind, record))
@@ -40,7 +41,7 @@ func mendable(file []byte, kind Kind, maxRecord int) (rows []any, mended []byte,
 		}
 	}
 	w.Flush()
-	return rows, out.Bytes(), err
+	return rows, out.Bytes(), layout.Format, err
 }
 
 // rowOf is what a record comes to: a row without its line, or the column at
@@ -67,24 +68,33 @@ func rowOf(parser *Parser, kind Kind, record Record) any {
 	return row
 }
 
-// checkMending fails unless rows that are given back and sent again, mended by
-// nobody, come to what they came to, however often.
-func checkMending(t *testing.T, file []byte, kind Kind) {
+// checkMending fails unless rows that are given back and sent again with the
+// same options, mended by nobody, come to what they came to, however often. It
+// reports whether there were rows.
+func checkMending(t *testing.T, file []byte, kind Kind, opts SplitOptions) bool {
 	t.Helper()
-	want, mended, err := mendable(file, kind, 300)
+	opts.MaxRecord = 300
+	want, first, format, err := mendable(file, kind, opts)
 	if err != nil {
-		return // a file that cannot be meant has no rows
+		return false // a file that cannot be meant has no rows
 	}
-	for i := range 2 {
-		var got []any
-		// Quotes and the reason make records longer.
-		if got, mended, err = mendable(mended, kind, 1000*(i+1)); err != nil {
-			t.Fatalf("%v\n%s", err, mended)
-		}
-		if !reflect.DeepEqual(got, want) {
-			t.Fatalf("rows come back as\n%+v, want\n%+v, of\n%q", got, want, mended)
+	for _, named := range []string{opts.Format, format} {
+		opts.Format = named
+		mended := first
+		for i := range 2 {
+			var got []any
+			// Quotes and the reason make records longer.
+			opts.MaxRecord = 1000 * (i + 1)
+			again := mended
+			if got, mended, _, err = mendable(again, kind, opts); err != nil {
+				t.Fatalf("sent as %q: %v\n%s", named, err, again)
+			}
+			if !reflect.DeepEqual(got, want) {
+				t.Fatalf("rows come back as\n%+v, want\n%+v, of\n%q", got, want, again)
+			}
 		}
 	}
+	return true
 }
 
 func TestMending(t *testing.T) {
@@ -98,11 +108,26 @@ func TestMending(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		checkMending(t, file, KindLinks)
+		checkMending(t, file, KindLinks, SplitOptions{})
 	}
 	for _, file := range mendSeeds {
-		checkMending(t, []byte(file), KindUsers)
-		checkMending(t, []byte(file), KindLinks)
+		checkMending(t, []byte(file), KindUsers, SplitOptions{})
+		checkMending(t, []byte(file), KindLinks, SplitOptions{})
+	}
+	for _, test := range []struct{ file, format, name, means string }{
+		{"@handle,mail\nann,ann@example.com\nbob,nonsense\n", "", "@handle", colUsername},
+		{"=A;-B\nann;nonsense\n=x;x@example.com\n", FormatSignpost, "=A", colUsername},
+		{"'@handle,mail\nann,nonsense\n", "", "'@handle", colUsername},
+	} {
+		mapping := map[string]string{test.name: test.means, "mail": colEmail, "-B": colEmail}
+		for name := range mapping {
+			if !strings.Contains(test.file, name) {
+				delete(mapping, name)
+			}
+		}
+		if !checkMending(t, []byte(test.file), KindUsers, SplitOptions{Format: test.format, Mapping: mapping}) {
+			t.Errorf("%q cannot be read with %v", test.file, mapping)
+		}
 	}
 }
 
@@ -127,7 +152,7 @@ func FuzzMending(f *testing.F) {
 		if links {
 			kind = KindLinks
 		}
-		checkMending(t, file, kind)
+		checkMending(t, file, kind, SplitOptions{})
 	})
 }
 

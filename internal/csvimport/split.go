@@ -186,7 +186,8 @@ func (s *Splitter) firstLine() (string, int, error) {
 type header struct {
 	delim  byte
 	ext    extent
-	fields []string
+	fields []string // of a mended file, as they were before it was made
+	mended bool
 	match  match
 }
 
@@ -204,7 +205,7 @@ func (s *Splitter) tryHeader(kind Kind, delim byte, announced bool) (header, err
 		h := header{delim: delim, ext: ext}
 		if ext.fault == sound {
 			h.fields = splitFields(string(s.buf[s.start:s.start+ext.text]), delim, nil)
-			h.match = recognize(kind, h.fields, s.opts)
+			h.match = h.recognize(kind, s.opts)
 			// URLs hold semicolons and pipes, so that a list is not told by them.
 			if announced || delim == ',' || delim == '\t' {
 				if list, ok := headless(kind, h.fields, s.opts.Format); ok {
@@ -214,6 +215,21 @@ func (s *Splitter) tryHeader(kind Kind, delim byte, announced bool) (header, err
 		}
 		return h, nil
 	}
+}
+
+// recognize finds what the fields are as a header. A mended file has one even
+// if that of its rows' file had none, and so another format.
+func (h *header) recognize(kind Kind, opts SplitOptions) match {
+	if h.mended = mended(h.fields, opts); !h.mended {
+		return recognize(kind, h.fields, opts)
+	}
+	for i, name := range h.fields {
+		h.fields[i] = Restore(name)
+	}
+	if isHeadless(opts.Format) {
+		opts.Format = FormatSignpost
+	}
+	return recognize(kind, h.fields, opts)
 }
 
 // better reports whether h makes more of the first record than other.
@@ -236,6 +252,12 @@ func (h header) check(kind Kind, opts SplitOptions) error {
 	switch {
 	case h.ext.fault != sound:
 		return &FormatError{Reason: "the first line is no header of a CSV file: its quotes do not match", Expected: expected}
+	case slices.ContainsFunc(h.fields, hasNUL) && !h.headless():
+		i := slices.IndexFunc(h.fields, hasNUL)
+		return &FormatError{
+			Reason: fmt.Sprintf("the name of column %d, %s, has a NUL byte in it", i+1, shown(h.fields[i])),
+			Found:  shownAll(h.fields), Expected: expected,
+		}
 	case m.format == nil || m.known == 0:
 		reason := fmt.Sprintf("the first line names no column of %s", kind)
 		if kind == KindLinks {
@@ -255,9 +277,8 @@ func (h header) check(kind Kind, opts SplitOptions) error {
 
 // checkMapping refuses a mapping of columns that the file does not have.
 func (h header) checkMapping(mapping map[string]string) error {
-	headless := h.match.format != nil && h.match.format.headless
 	for _, name := range slices.Sorted(maps.Keys(mapping)) {
-		if headless || !slices.ContainsFunc(h.fields, func(field string) bool { return fold(field) == fold(name) }) {
+		if h.headless() || !slices.ContainsFunc(h.fields, func(field string) bool { return fold(field) == fold(name) }) {
 			return &FormatError{
 				Field: "mapping", Reason: fmt.Sprintf("the file has no column %q to map", shown(name)), Found: shownAll(h.fields),
 			}
@@ -265,6 +286,8 @@ func (h header) checkMapping(mapping map[string]string) error {
 	}
 	return nil
 }
+
+func (h header) headless() bool { return h.match.format != nil && h.match.format.headless }
 
 func missingReason(kind Kind, missing []string) string {
 	if len(missing) == 1 {
@@ -293,9 +316,9 @@ func (s *Splitter) use(kind Kind, h header) {
 	s.layout = Layout{
 		Kind: kind, Format: h.match.format.name, Delimiter: string(rune(h.delim)),
 		Columns: h.match.columns, Header: h.fields, Ignored: h.match.ignored, MaxRecord: s.opts.MaxRecord,
-		Mended: !h.match.format.headless && mended(h.fields, h.match.columns),
+		Mended: h.mended,
 	}
-	if h.match.format.headless {
+	if h.headless() {
 		s.layout.Header, s.layout.MinFields = nil, 1
 		return
 	}
