@@ -24,6 +24,7 @@ var magics = []struct{ prefix, name string }{
 	{"7z\xbc\xaf\x27\x1c", "a 7-Zip archive"},
 	{"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old Excel workbook"},
 	{"%PDF-", "a PDF document"},
+	{"\x89PNG\r\n\x1a\n", "a PNG image"},
 	{"PAR1", "a Parquet file"},
 	{"SQLite format 3\x00", "an SQLite database"},
 }

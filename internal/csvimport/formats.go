@@ -56,6 +56,9 @@ type format struct {
 	// marks are folded header names that tell this format from others: all must
 	// be there. Empty for Signpost's own, which are tried last.
 	marks []string
+	// sure are folded header names that settle it: a header that has all of them
+	// is of this format, whatever marks of others it has. Empty for none.
+	sure []string
 	// headless: the file has no header, and these columns in this order.
 	headless bool
 	// expected is what a message names, required columns first.
@@ -85,10 +88,16 @@ func own(kind Kind, required, optional []string, ignored ...string) format {
 	for _, name := range expected {
 		columns[fold(name)] = name
 	}
-	return format{
+	f := format{
 		name: FormatSignpost, kind: kind, columns: columns, ignored: ignored,
 		required: required, expected: expected,
 	}
+	if kind == KindLinks {
+		// Others call one of the two something else. Beside them, path, source or
+		// target are columns of somebody's own.
+		f.sure = []string{fold(colOriginalURL), fold(colShortCode)}
+	}
+	return f
 }
 
 // fold is what header names are compared by: case, spaces, underscores and
@@ -182,10 +191,10 @@ func ignoredName(name string, position int) string {
 	return fmt.Sprintf("column %d", position+1)
 }
 
-// marked reports whether header has every mark of f.
-func (f *format) marked(header []string) bool {
-	for _, mark := range f.marks {
-		if !slices.ContainsFunc(header, func(name string) bool { return fold(name) == mark }) {
+// hasAll reports whether header has every one of the folded names.
+func hasAll(header, names []string) bool {
+	for _, want := range names {
+		if !slices.ContainsFunc(header, func(name string) bool { return fold(name) == want }) {
 			return false
 		}
 	}
@@ -201,7 +210,9 @@ func candidates(kind Kind, name string, header []string) []*format {
 		switch {
 		case f.kind != kind || f.headless:
 		case name != "" && f.name != name:
-		case name != "" || f.marked(header):
+		case name == "" && f.sure != nil && hasAll(header, f.sure):
+			return []*format{f}
+		case name != "" || hasAll(header, f.marks):
 			list = append(list, f)
 		}
 	}

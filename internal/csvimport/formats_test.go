@@ -83,6 +83,10 @@ func TestFormats(t *testing.T) {
 			`{"CreatedAt":"2024-05-01T08:00:00Z","ImportedClicks":17,"OriginalURL":"https://example.com/spring","ShortCode":"spring","Tags":["offers","spring"],"Title":"Spring sale","UserID":3}`,
 			`{"CreatedAt":"2023-01-31T23:59:59Z","ImportedClicks":0,"OriginalURL":"https://example.org/walks","ShortCode":"walks","UserID":3}`,
 		}},
+		{"shlink-web-commas.csv", "shlink", []string{
+			`{"CreatedAt":"2022-03-01T10:00:00Z","ImportedClicks":8,"OriginalURL":"https://example.com/autumn?a=1,2","ShortCode":"autumn","Tags":["autumn","offers"],"Title":"Autumn, sale","UserID":3}`,
+			`{"CreatedAt":"2022-03-02T10:00:00Z","ImportedClicks":1,"OriginalURL":"https://example.org/tides","ShortCode":"tides","Tags":["sea"],"UserID":3}`,
+		}},
 		{"dub.csv", "dub", []string{
 			`{"CreatedAt":"2024-05-01T08:00:00Z","ImportedClicks":1204,"OriginalURL":"https://example.com/spring","ShortCode":"spring","Tags":["offers","spring"],"UserID":3}`,
 			`short_code must be 1 to 64 letters, digits, - or _`,
@@ -183,6 +187,27 @@ func TestHeadlessDelimiters(t *testing.T) {
 	} {
 		if rows, layout := readLinks(t, []byte(file), SplitOptions{}); !slices.Equal(rows, want) {
 			t.Errorf("%q, parted by %q:\n got %q\nwant %q", file, layout.Delimiter, rows, want)
+		}
+	}
+}
+
+// TestMarksBesideOwnColumns: a table that names its links as we do is ours,
+// although a column of its own is called like one of another shortener.
+func TestMarksBesideOwnColumns(t *testing.T) {
+	t.Parallel()
+	for header, want := range map[string]string{
+		"original_url,short_code,path,archived,id": FormatSignpost,
+		"source,target,Original URL,Short Code":    FormatSignpost,
+		"keyword,url,original_url,short_code":      FormatSignpost,
+		"id,originalURL,path,title":                "shortio",
+		"source,target,original_url":               "yourls-plugin",
+	} {
+		s, err := NewSplitter(strings.NewReader(header+"\nx,x,x,x,x\n"), KindLinks, SplitOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if l := s.Layout(); l.Format != want || l.codeColumns() == (codeColumns{-1, -1, -1, -1}) {
+			t.Errorf("%s is read as %s, %q; want %s", header, l.Format, l.Columns, want)
 		}
 	}
 }

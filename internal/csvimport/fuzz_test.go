@@ -21,6 +21,7 @@ var fuzzSeeds = []string{
 	"1,a\"b,x\r2,\"b\"x,y\r\r\n,,\n",
 	"\"\n\"\n\"\"\"\n,\"\",\"\n",
 	strings.Repeat("x", 70) + "\n,\"" + strings.Repeat("y\n", 40) + "\",\n",
+	strings.Repeat(" ", 65) + "\n1,ann,a@x\n" + strings.Repeat("\t", 200) + "x\n",
 	"1,\x00,\xff\n\"\x00\",\"\xff\",\n",
 }
 

@@ -31,7 +31,8 @@ func (l Layout) Records(data []byte, firstLine int64) iter.Seq[Record] {
 			record := Record{Line: line, Raw: text[pos : pos+ext.text]}
 			pos += ext.size
 			line += int64(ext.lines)
-			if blank(record.Raw, delim) {
+			// What is kept of an overlong line may be blank: it is a row all the same.
+			if ext.fault == sound && blank(record.Raw, delim) {
 				continue
 			}
 			record.Fault = l.fault(&record, ext)
