@@ -5,8 +5,11 @@ package check
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"reflect"
 	"regexp"
@@ -27,10 +30,30 @@ import (
 	policy "k8s.io/api/policy/v1"
 	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	kjson "sigs.k8s.io/json"
 	"sigs.k8s.io/kustomize/api/krusty"
 	"sigs.k8s.io/kustomize/kyaml/filesys"
 	"sigs.k8s.io/yaml"
 )
+
+// program is signpost, which tells what it makes of a pod's environment.
+var program string
+
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "signpost-check-")
+	if err != nil {
+		panic(err)
+	}
+	defer os.RemoveAll(dir) //nolint:errcheck // the system clears what is left
+	program = filepath.Join(dir, "signpost")
+	build := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-o", program, ".") // as make build does
+	build.Dir = "../../.."
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		panic(fmt.Sprintf("%v\n%s", err, out))
+	}
+	m.Run()
+}
 
 // kinds are all that the manifests may hold.
 var kinds = map[string]func() meta.Object{
@@ -96,7 +119,7 @@ func build(t *testing.T, folder string) []meta.Object {
 	return objects
 }
 
-// decode refuses fields that the type does not have, and fields given twice.
+// decode refuses what strictly refuses, and other kinds.
 func decode(data []byte) (meta.Object, error) {
 	var kind meta.TypeMeta
 	if err := yaml.Unmarshal(data, &kind); err != nil {
@@ -107,23 +130,62 @@ func decode(data []byte) (meta.Object, error) {
 		return nil, fmt.Errorf("%s/%s is none of the kinds that are checked", kind.APIVersion, kind.Kind)
 	}
 	into := object()
-	return into, yaml.UnmarshalStrict(data, into)
+	return into, strictly(data, into)
 }
 
+// strictly reads YAML as the API server does when it is asked to be strict: it
+// refuses fields that the type does not have, also those that differ in case only,
+// and fields given twice. (UnmarshalStrict of sigs.k8s.io/yaml ignores case.)
+func strictly(data []byte, into any) error {
+	asJSON, err := yaml.YAMLToJSONStrict(data)
+	if err != nil {
+		return err
+	}
+	faults, err := kjson.UnmarshalStrict(asJSON, into)
+	return errors.Join(append(faults, err)...)
+}
+
+// inBase are all objects of the base, and inExample what the example adds.
+var (
+	inBase = []string{
+		"Cluster/signpost-postgres", "ConfigMap/signpost", "Deployment/signpost-redis", "Deployment/signpost-worker",
+		"HorizontalPodAutoscaler/signpost-api", "Job/signpost-migrate", "Namespace/signpost",
+		"NetworkPolicy/signpost-api", "NetworkPolicy/signpost-deny", "NetworkPolicy/signpost-migrate",
+		"NetworkPolicy/signpost-postgres", "NetworkPolicy/signpost-redis", "NetworkPolicy/signpost-worker",
+		"PodDisruptionBudget/signpost-api", "PodDisruptionBudget/signpost-worker", "PodMonitor/signpost-postgres",
+		"PrometheusRule/signpost", "ScaledObject/signpost-worker", "ScheduledBackup/signpost-postgres-daily",
+		"Service/signpost-api", "Service/signpost-api-pods", "Service/signpost-redis", "Service/signpost-worker",
+		"ServiceMonitor/signpost", "StatefulSet/signpost-api",
+	}
+	inExample = []string{
+		"Ingress/signpost", "NetworkPolicy/signpost-certificate",
+		"Secret/signpost", "Secret/signpost-archive", "Secret/signpost-backup",
+	}
+)
+
+// generated is what kustomize appends to the name of what it generates.
+var generated = regexp.MustCompile("-[2456789bcdfghkmt]{10}$")
+
 func TestManifestsDecodeStrictly(t *testing.T) {
-	for _, folder := range []string{"/base", "/example"} {
-		objects := build(t, folder)
-		if len(objects) < 20 {
-			t.Errorf("%s holds only %d objects", folder, len(objects))
-		}
-		for _, object := range objects {
+	for folder, want := range map[string][]string{"/base": inBase, "/example": slices.Concat(inBase, inExample)} {
+		var names []string
+		for _, object := range build(t, folder) {
+			kind := reflect.TypeOf(object).Elem().Name()
+			names = append(names, kind+"/"+generated.ReplaceAllString(object.GetName(), ""))
 			if _, ok := object.(*core.Namespace); !ok && object.GetNamespace() != "signpost" {
 				t.Errorf("%T %s is in the namespace %q", object, object.GetName(), object.GetNamespace())
 			}
 		}
+		slices.Sort(names)
+		slices.Sort(want)
+		if !slices.Equal(names, want) {
+			t.Errorf("%s holds\n%q, want\n%q", folder, names, want)
+		}
 	}
 	for _, wrong := range []string{
 		"apiVersion: v1\nkind: Service\nspec: {selectors: {a: b}}",
+		"apiVersion: v1\nkind: Service\nspec: {Selector: {a: b}}",
+		"apiVersion: v1\nkind: Service\nspec: {selector: {a: b}, selector: {a: c}}",
 		"apiVersion: keda.sh/v1alpha1\nkind: ScaledObject\nspec: {minReplicas: 2}",
 		"apiVersion: postgresql.cnpg.io/v1\nkind: Cluster\nspec: {instances: many}",
 		"apiVersion: v1\nkind: Pod",
@@ -134,8 +196,9 @@ func TestManifestsDecodeStrictly(t *testing.T) {
 	}
 }
 
-// pods are the templates that pods of Signpost's own are made of, by workload.
-func pods(objects []meta.Object) map[string]core.PodTemplateSpec {
+// pods are the templates that pods are made of, by workload, but for Postgres'.
+func pods(t *testing.T, objects []meta.Object) map[string]core.PodTemplateSpec {
+	t.Helper()
 	found := map[string]core.PodTemplateSpec{}
 	for _, object := range objects {
 		switch o := object.(type) {
@@ -146,6 +209,9 @@ func pods(objects []meta.Object) map[string]core.PodTemplateSpec {
 		case *batch.Job:
 			found["Job/"+o.Name] = o.Spec.Template
 		}
+	}
+	if len(found) != 4 {
+		t.Fatalf("%d workloads, want api, worker, migrate and redis", len(found))
 	}
 	return found
 }
@@ -160,7 +226,7 @@ func all[T meta.Object](objects []meta.Object) (of []T) {
 }
 
 func TestPodsAreRestricted(t *testing.T) {
-	for name, pod := range pods(build(t, "/example")) {
+	for name, pod := range pods(t, build(t, "/example")) {
 		s := pod.Spec.SecurityContext
 		if s == nil || s.RunAsNonRoot == nil || !*s.RunAsNonRoot || s.SeccompProfile == nil {
 			t.Errorf("%s may run as root or without a seccomp profile", name)
@@ -196,6 +262,9 @@ func TestEnvironment(t *testing.T) {
 	for _, match := range regexp.MustCompile("(?m)^\\| `([A-Z_]+)`").FindAllSubmatch(reference, -1) {
 		known[string(match[1])] = true
 	}
+	if len(known) < 30 {
+		t.Fatalf("the reference has only %d variables", len(known))
+	}
 	objects := build(t, "/example")
 	have := map[string]map[string]bool{
 		"signpost-postgres-app": {"uri": true}, // made by CloudNativePG
@@ -214,7 +283,7 @@ func TestEnvironment(t *testing.T) {
 			have[s.Name][key] = true
 		}
 	}
-	for name, pod := range pods(objects) {
+	for name, pod := range pods(t, objects) {
 		for _, c := range pod.Spec.Containers {
 			for _, env := range c.Env {
 				if !known[env.Name] {
@@ -228,6 +297,17 @@ func TestEnvironment(t *testing.T) {
 				if from.ConfigMapRef != nil && have[from.ConfigMapRef.Name] == nil {
 					t.Errorf("%s takes its environment from %s, which is not there", name, from.ConfigMapRef.Name)
 				}
+				if from.SecretRef == nil {
+					continue
+				}
+				if have[from.SecretRef.Name] == nil {
+					t.Errorf("%s takes its environment from %s, which is not there", name, from.SecretRef.Name)
+				}
+				for key := range have[from.SecretRef.Name] {
+					if !known[key] {
+						t.Errorf("%s gets %s from %s, which is no variable", name, key, from.SecretRef.Name)
+					}
+				}
 			}
 		}
 	}
@@ -236,7 +316,7 @@ func TestEnvironment(t *testing.T) {
 // TestReferences holds selectors, ports and targets to what they mean.
 func TestReferences(t *testing.T) {
 	objects := build(t, "/example")
-	templates := pods(objects)
+	templates := pods(t, objects)
 	selects := func(what string, selector map[string]string) (found []core.PodTemplateSpec) {
 		for _, pod := range templates {
 			if labels.SelectorFromSet(selector).Matches(labels.Set(pod.Labels)) {
@@ -272,18 +352,6 @@ func TestReferences(t *testing.T) {
 			selects("network policy "+p.Name, p.Spec.PodSelector.MatchLabels)
 		}
 	}
-	for _, scaler := range all[*autoscaling.HorizontalPodAutoscaler](objects) {
-		target := scaler.Spec.ScaleTargetRef
-		if _, ok := templates[target.Kind+"/"+target.Name]; !ok {
-			t.Errorf("autoscaler %s scales %s %s, which is not there", scaler.Name, target.Kind, target.Name)
-		}
-	}
-	for _, scaler := range all[*keda.ScaledObject](objects) {
-		target := scaler.Spec.ScaleTargetRef
-		if _, ok := templates[target.Kind+"/"+target.Name]; !ok {
-			t.Errorf("scaled object %s scales %s %s, which is not there", scaler.Name, target.Kind, target.Name)
-		}
-	}
 	for _, ingress := range all[*networking.Ingress](objects) {
 		name := ingress.Spec.Rules[0].HTTP.Paths[0].Backend.Service.Name
 		if !slices.ContainsFunc(all[*core.Service](objects), func(s *core.Service) bool { return s.Name == name }) {
@@ -292,45 +360,238 @@ func TestReferences(t *testing.T) {
 	}
 }
 
+// TestAutoscalers holds that they scale what is there, and that nothing else sets
+// the number of replicas: applying the manifests would set it back at the worst
+// of times.
+func TestAutoscalers(t *testing.T) {
+	objects := build(t, "/example")
+	replicas := map[string]*int32{}
+	for _, o := range all[*apps.StatefulSet](objects) {
+		replicas["StatefulSet/"+o.Name] = o.Spec.Replicas
+	}
+	for _, o := range all[*apps.Deployment](objects) {
+		replicas["Deployment/"+o.Name] = o.Spec.Replicas
+	}
+	var targets []string
+	for _, o := range all[*autoscaling.HorizontalPodAutoscaler](objects) {
+		targets = append(targets, o.Spec.ScaleTargetRef.Kind+"/"+o.Spec.ScaleTargetRef.Name)
+	}
+	for _, o := range all[*keda.ScaledObject](objects) {
+		targets = append(targets, o.Spec.ScaleTargetRef.Kind+"/"+o.Spec.ScaleTargetRef.Name)
+	}
+	if want := []string{"StatefulSet/signpost-api", "Deployment/signpost-worker"}; !slices.Equal(targets, want) {
+		t.Errorf("%q are scaled, want %q", targets, want)
+	}
+	for _, target := range targets {
+		if set, ok := replicas[target]; !ok || set != nil {
+			t.Errorf("%s is scaled, and is not there or sets its replicas itself", target)
+		}
+	}
+}
+
+// TestNetworkPolicies holds that nothing is reached unless it is said, and that
+// processes reach what they may need.
+func TestNetworkPolicies(t *testing.T) {
+	out := map[string][]string{}
+	denied := false
+	for _, p := range all[*networking.NetworkPolicy](build(t, "/example")) {
+		if selector := p.Spec.PodSelector; len(selector.MatchLabels)+len(selector.MatchExpressions) == 0 {
+			denied = denied || len(p.Spec.Ingress) == 0 && slices.Contains(p.Spec.PolicyTypes, networking.PolicyTypeIngress)
+			continue
+		}
+		component := p.Spec.PodSelector.MatchLabels["app.kubernetes.io/component"]
+		if component == "" || !slices.Contains(p.Spec.PolicyTypes, networking.PolicyTypeEgress) {
+			continue
+		}
+		out[component] = []string{}
+		for _, rule := range p.Spec.Egress {
+			for _, port := range rule.Ports {
+				out[component] = append(out[component], port.Port.String())
+			}
+		}
+		slices.Sort(out[component])
+		out[component] = slices.Compact(out[component])
+	}
+	if !denied {
+		t.Error("nothing denies what is not allowed")
+	}
+	want := map[string][]string{ // Postgres, Redis, names, traces, the archive
+		"api":     {"4318", "443", "53", "5432", "6379"},
+		"worker":  {"4318", "443", "53", "5432", "9000"},
+		"migrate": {"53", "5432"},
+		"redis":   {},
+	}
+	if !reflect.DeepEqual(out, want) {
+		t.Errorf("what pods may reach: %v, want %v", out, want)
+	}
+}
+
+// TestProbes holds what decides that a pod starts, lives and gets requests.
+func TestProbes(t *testing.T) {
+	templates := pods(t, build(t, "/base"))
+	for name, want := range map[string][3]string{ // startup, liveness, readiness
+		"StatefulSet/signpost-api":   {"http/health", "http/health", "http/health"},
+		"Deployment/signpost-worker": {"admin/health", "admin/health", "admin/ready"},
+	} {
+		c := templates[name].Spec.Containers[0]
+		for i, probe := range []*core.Probe{c.StartupProbe, c.LivenessProbe, c.ReadinessProbe} {
+			if probe == nil || probe.HTTPGet == nil {
+				t.Errorf("%s lacks a probe, want %s", name, want[i])
+				continue
+			}
+			port := probe.HTTPGet.Port.StrVal
+			if got := port + probe.HTTPGet.Path; got != want[i] {
+				t.Errorf("%s is asked at %s, want %s", name, got, want[i])
+			}
+			if !slices.ContainsFunc(c.Ports, func(p core.ContainerPort) bool { return p.Name == port }) {
+				t.Errorf("%s is asked at the port %s, which is not there", name, port)
+			}
+		}
+	}
+}
+
+// environment is what the first container of a pod finds in it.
+func environment(objects []meta.Object, pod core.PodTemplateSpec) []string {
+	data := map[string]map[string]string{ // made by CloudNativePG
+		"signpost-postgres-app": {"uri": "postgres://signpost:s3cret@signpost-postgres-rw.signpost:5432/signpost"},
+	}
+	for _, m := range all[*core.ConfigMap](objects) {
+		data[m.Name] = m.Data
+	}
+	for _, s := range all[*core.Secret](objects) {
+		data[s.Name] = map[string]string{}
+		for key, value := range s.Data {
+			data[s.Name][key] = string(value)
+		}
+	}
+	values := map[string]string{}
+	c := pod.Spec.Containers[0]
+	for _, from := range c.EnvFrom {
+		if from.ConfigMapRef != nil {
+			maps.Copy(values, data[from.ConfigMapRef.Name])
+		}
+		if from.SecretRef != nil {
+			maps.Copy(values, data[from.SecretRef.Name])
+		}
+	}
+	var list []string
+	for _, env := range c.Env {
+		value := env.Value
+		for name, other := range values {
+			value = strings.ReplaceAll(value, "$("+name+")", other)
+		}
+		if env.ValueFrom != nil {
+			value = data[env.ValueFrom.SecretKeyRef.Name][env.ValueFrom.SecretKeyRef.Key]
+		}
+		values[env.Name] = value
+	}
+	for name, value := range values {
+		list = append(list, name+"="+value)
+	}
+	return list
+}
+
+// configurations returns what is in force in api, worker and migrate, as the
+// program itself reads it. It fails where the program would not start.
+func configurations(t *testing.T, objects []meta.Object) map[string]map[string]string {
+	t.Helper()
+	found := map[string]map[string]string{}
+	for name, pod := range pods(t, objects) {
+		role := pod.Labels["app.kubernetes.io/component"]
+		if role == "redis" {
+			continue
+		}
+		config := exec.Command(program, "config")
+		config.Env = environment(objects, pod)
+		out, err := config.CombinedOutput()
+		if err != nil {
+			t.Errorf("%s would not start: %v\n%s", name, err, out)
+		}
+		found[role] = map[string]string{}
+		for line := range strings.Lines(string(out)) {
+			variable, value, _ := strings.Cut(strings.TrimSpace(line), "=")
+			found[role][variable] = value
+		}
+	}
+	for _, role := range []string{"api", "worker", "migrate"} {
+		if found[role]["DATABASE_URL"] == "" {
+			t.Errorf("%s has no database", role)
+		}
+	}
+	return found
+}
+
+// TestRetention retires months as docs/operations.md says.
+func TestRetention(t *testing.T) {
+	objects := build(t, "/example")
+	for _, s := range all[*core.Secret](objects) {
+		if generated.ReplaceAllString(s.Name, "") == "signpost-archive" {
+			s.Data["EVENTS_RETENTION_MONTHS"] = []byte("12")
+		}
+	}
+	config := configurations(t, objects)
+	if w := config["worker"]; w["EVENTS_RETENTION_MONTHS"] != "12" || !strings.HasPrefix(w["EVENTS_ARCHIVE"], "s3://") || w["AWS_SECRET_ACCESS_KEY"] == "" {
+		t.Errorf("workers have EVENTS_RETENTION_MONTHS=%s, EVENTS_ARCHIVE=%s", w["EVENTS_RETENTION_MONTHS"], w["EVENTS_ARCHIVE"])
+	}
+	for _, role := range []string{"api", "migrate"} {
+		if c := config[role]; c["EVENTS_RETENTION_MONTHS"] != "0" || c["EVENTS_ARCHIVE"] != "" || c["AWS_SECRET_ACCESS_KEY"] != "" {
+			t.Errorf("%s has the archive, which is the workers'", role)
+		}
+	}
+}
+
 // TestConnectionBudget holds what all processes may open together to what
 // Postgres takes.
 func TestConnectionBudget(t *testing.T) {
 	objects := build(t, "/example")
-	const eachProcess = 10 // DB_MAX_CONNS
-	processes := 1         // migrate
+	config := configurations(t, objects)
+	open, scalers := 0, 0
+	processes := func(role string, n int32) {
+		pool, err := strconv.Atoi(config[role]["DB_MAX_CONNS"])
+		if err != nil {
+			t.Fatalf("DB_MAX_CONNS of %s: %v", role, err)
+		}
+		open += int(n) * (pool + 1) // docs/scaling.md, Connections
+	}
 	for _, scaler := range all[*autoscaling.HorizontalPodAutoscaler](objects) {
-		processes += int(scaler.Spec.MaxReplicas)
+		processes("api", scaler.Spec.MaxReplicas)
+		scalers++
 	}
 	for _, scaler := range all[*keda.ScaledObject](objects) {
-		processes += int(*scaler.Spec.MaxReplicaCount)
+		processes("worker", *scaler.Spec.MaxReplicaCount+1) // one more while they are rolled
+		scalers++
 	}
-	for _, cluster := range all[*cnpg.Cluster](objects) {
-		most, err := strconv.Atoi(cluster.Spec.PostgresConfiguration.Parameters["max_connections"])
-		if err != nil || processes*eachProcess+20 > most {
-			t.Errorf("%d processes may open %d connections, Postgres takes %d", processes, processes*eachProcess, most)
-		}
+	clusters := all[*cnpg.Cluster](objects)
+	if scalers != 2 || len(clusters) != 1 {
+		t.Fatalf("%d autoscalers and %d clusters of Postgres, want 2 and 1", scalers, len(clusters))
+	}
+	most, err := strconv.Atoi(clusters[0].Spec.PostgresConfiguration.Parameters["max_connections"])
+	if err != nil || open+20 > most {
+		t.Errorf("all processes may open %d connections, Postgres takes %d: %v", open, most, err)
 	}
 }
 
 // TestGracefulEnd gives every process the time that it takes to stop.
 func TestGracefulEnd(t *testing.T) {
-	for name, pod := range pods(build(t, "/base")) {
-		for _, c := range pod.Spec.Containers {
-			for _, env := range c.Env {
-				if env.Name != "SHUTDOWN_TIMEOUT" {
-					continue
-				}
-				timeout, err := time.ParseDuration(env.Value)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if c.Lifecycle != nil {
-					timeout += time.Duration(c.Lifecycle.PreStop.Sleep.Seconds) * time.Second
-				}
-				if given := time.Duration(*pod.Spec.TerminationGracePeriodSeconds) * time.Second; given <= timeout {
-					t.Errorf("%s is killed after %s and may take %s to stop", name, given, timeout)
-				}
-			}
+	objects := build(t, "/example")
+	config := configurations(t, objects)
+	templates := pods(t, objects)
+	for name, role := range map[string]string{"StatefulSet/signpost-api": "api", "Deployment/signpost-worker": "worker"} {
+		pod := templates[name].Spec
+		takes, err := time.ParseDuration(config[role]["SHUTDOWN_TIMEOUT"])
+		if err != nil {
+			t.Fatalf("SHUTDOWN_TIMEOUT of %s: %v", role, err)
+		}
+		if hook := pod.Containers[0].Lifecycle; hook != nil {
+			takes += time.Duration(hook.PreStop.Sleep.Seconds) * time.Second
+		} else if role == "api" {
+			t.Error("an api ends while proxies still send requests to it")
+		}
+		if pod.TerminationGracePeriodSeconds == nil {
+			t.Fatalf("%s does not say how long it takes to stop", name)
+		}
+		if given := time.Duration(*pod.TerminationGracePeriodSeconds) * time.Second; given <= takes {
+			t.Errorf("%s is killed after %s and may take %s to stop", name, given, takes)
 		}
 	}
 }
@@ -346,7 +607,7 @@ func TestRules(t *testing.T) {
 		var file struct {
 			Groups []monitoring.RuleGroup `json:"groups"`
 		}
-		if err := yaml.UnmarshalStrict(data, &file); err != nil {
+		if err := strictly(data, &file); err != nil {
 			t.Fatal(err)
 		}
 		want = append(want, file.Groups...)
