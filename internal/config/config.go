@@ -19,7 +19,7 @@ import (
 // AdminToken themselves do not.
 type Config struct {
 	DatabaseURL string `env:"DATABASE_URL" secret:"url" doc:"The PostgreSQL database, version 15 or later. Required by every role but ${dev}, which brings its own server when this is empty." allowed:"a postgres:// URL, with special characters in the password percent-encoded, or a keyword/value string"`
-	DBMaxConns  int    `env:"DB_MAX_CONNS" envDefault:"10" doc:"Most connections to PostgreSQL that one process holds." allowed:"a number from 4 to 1000"`
+	DBMaxConns  int    `env:"DB_MAX_CONNS" envDefault:"10" doc:"Most connections to PostgreSQL in the pool of one process. It holds one more besides: an api to learn of changed links, a worker of new jobs." allowed:"a number from 4 to 1000"`
 
 	RedisURL     string        `env:"REDIS_URL" secret:"url" doc:"Redis (or Valkey) that all replicas share as a second cache of links. Empty means that there is none. It needs no persistence; whoever can write to it can redirect links." allowed:"redis://user:password@host:port/database, the same with rediss://, or unix:///path"`
 	RedisTimeout time.Duration `env:"REDIS_TIMEOUT" envDefault:"10ms" doc:"How long a redirect that is not cached waits for Redis before it asks PostgreSQL. After a few failures Redis is not asked at all until it answers again." allowed:"a duration from 1ms to 1s, such as 10ms"`

@@ -31,7 +31,7 @@ func NewPoolMetrics(pool *pgxpool.Pool) prometheus.Collector {
 		pool:        pool,
 		up:          desc("up", "1 if this process reached Postgres within a second when it was asked for its metrics, else 0."),
 		connections: desc("pool_connections", "Connections of this process to Postgres, by state.", "state"),
-		limit:       desc("pool_max_connections", "Most connections to Postgres that this process holds (DB_MAX_CONNS)."),
+		limit:       desc("pool_max_connections", "Most connections to Postgres that the pool of this process holds (DB_MAX_CONNS)."),
 		acquires:    desc("pool_acquires_total", "Connections taken from the pool."),
 		waits:       desc("pool_waits_total", "Connections taken that had to be waited for, because all were in use or none was open."),
 		waited:      desc("pool_acquire_seconds_total", "Time spent on taking connections."),
