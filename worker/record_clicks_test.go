@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -128,6 +129,94 @@ func TestRecordClicksOfAStaleWorker(t *testing.T) {
 			})
 			s.wantCounted(50)
 		})
+	}
+}
+
+// A worker that was taken to be dead has read its batch before, and comes to the
+// lock after, another one ingested it. The dangerous order: what the stale one
+// holds is a batch that was not ingested when it looked.
+func TestStaleWorkerComesAfterItsSuccessor(t *testing.T) {
+	for name, finish := range map[string]func(*site, int64){
+		"job is done":    func(*site, int64) {},
+		"job is deleted": func(s *site, id int64) { s.exec("DELETE FROM river_job WHERE id = $1", id) },
+		"job is run once more": func(s *site, id int64) {
+			s.exec("UPDATE river_job SET state = 'running', finalized_at = NULL WHERE id = $1", id)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := setup(t)
+			id := s.ship("a-1", many(50, time.Now()))
+			reached, goOn := make(chan struct{}), make(chan struct{})
+			release := sync.OnceFunc(func() { close(goOn) })
+			stale := s.start(map[string]int{jobs.QueueClicks: 1}, func(d *deps) {
+				reach := sync.OnceFunc(func() { close(reached) })
+				d.agents.parse = func(header string) *agent {
+					reach()
+					<-goOn
+					return parseAgent(header)
+				}
+			})
+			t.Cleanup(release) // before the worker is stopped
+			<-reached
+
+			s.rescueJob(id)
+			successor := s.start(map[string]int{jobs.QueueClicks: 1})
+			s.eventually("the successor has committed", func() bool { return s.jobState(id) == "completed" })
+			s.wantCounted(50)
+			finish(s, id)
+			release()
+			s.stop(stale) // which waits for its job
+			s.wantCounted(50)
+			s.wantIngested(stale, 0)
+			s.wantIngested(successor, 50)
+		})
+	}
+}
+
+// A job that was rescued too early runs twice at once: both runs have read the
+// batch and are in the transaction.
+func TestJobThatRunsTwiceAtOnce(t *testing.T) {
+	for name, held := range map[string]string{
+		"both wait for the batch":               "SELECT FROM click_batches WHERE id = 'a-1' FOR UPDATE",
+		"one has it and the other waits for it": "LOCK TABLE click_days IN SHARE MODE",
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := setup(t)
+			id := s.ship("a-1", many(50, time.Now()))
+			lock := s.lock(held)
+			one := s.start(map[string]int{jobs.QueueClicks: 1})
+			s.eventually("the first run waits", s.waiting(1))
+			s.rescueJob(id)
+			two := s.start(map[string]int{jobs.QueueClicks: 1})
+			s.eventually("both runs wait", s.waiting(2))
+			s.rollback(lock)
+			s.eventually("batch is ingested", s.allIngested)
+			s.stop(one)
+			s.stop(two)
+			s.wantCounted(50)
+			if sum := ingested(one) + ingested(two); sum != 50 {
+				t.Errorf("the workers say that they ingested %v clicks, want 50", sum)
+			}
+		})
+	}
+}
+
+// rescueJob does to a job under way what River's rescuer and scheduler do to
+// one whose worker seems dead.
+func (s *site) rescueJob(id int64) {
+	s.Helper()
+	s.exec(`UPDATE river_job SET state = 'available', scheduled_at = now(),
+		errors = array_append(errors, '{"at": "2026-01-01T00:00:00Z", "attempt": 1, "error": "stuck", "trace": ""}'::jsonb)
+		WHERE id = $1 AND state = 'running'`, id)
+	s.wantInt(1, "SELECT count(*) FROM river_job WHERE id = $1 AND errors IS NOT NULL", id)
+}
+
+func ingested(w *Worker) float64 { return testutil.ToFloat64(w.deps.metrics.clicksIngested) }
+
+func (s *site) wantIngested(w *Worker, want float64) {
+	s.Helper()
+	if got := ingested(w); got != want {
+		s.Errorf("a worker says that it ingested %v clicks, want %v", got, want)
 	}
 }
 
@@ -336,7 +425,7 @@ func (s *site) rollback(tx pgx.Tx) {
 	}
 }
 
-// someoneWaits reports whether a statement waits for a row lock.
+// someoneWaits reports whether a statement waits for a lock.
 func (s *site) someoneWaits() bool {
 	return s.int(`SELECT count(*) FROM pg_stat_activity
 		WHERE datname = current_database() AND wait_event_type = 'Lock'`) > 0
