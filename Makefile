@@ -21,7 +21,9 @@ run: setup build ## install what is missing, build, and start everything on :808
 
 .PHONY: test
 test: setup-test ## every test, with the race detector and the coverage gate
-	go test -race -timeout 20m -coverpkg=./... -coverprofile=coverage.out ./...
+	@rm -f bounds.out
+	SIGNPOST_BOUNDS=$(CURDIR)/bounds.out go test -race -timeout 20m -coverpkg=./... -coverprofile=coverage.out ./...
+	@tools/bounds.sh bounds.out
 	@tools/check-coverage.sh coverage.out $(COVERAGE_MIN)
 
 .PHONY: build
@@ -124,4 +126,4 @@ e2e: ## build, start, use, scale and disturb the system in containers, then remo
 
 .PHONY: clean
 clean: ## remove what was built (not the data in .signpost)
-	rm -rf bin coverage.out
+	rm -rf bin coverage.out bounds.out
