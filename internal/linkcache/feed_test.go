@@ -36,23 +36,23 @@ func TestFeedBringsChangesMadeBySQL(t *testing.T) {
 	b.target(t, "new-name") // remembered as unknown
 
 	b.exec(t, "UPDATE urls SET original_url = 'https://example.org/' WHERE short_code = 'edit'")
-	b.becomes(t, "edit", "https://example.org/")
+	b.fresh(t, "edit", "https://example.org/")
 	b.exec(t, "UPDATE urls SET is_active = false WHERE short_code = 'stop'")
-	b.becomes(t, "stop", "inactive")
+	b.fresh(t, "stop", "inactive")
 	b.exec(t, "DELETE FROM urls WHERE short_code = 'gone'")
-	b.becomes(t, "gone", "not found")
+	b.fresh(t, "gone", "not found")
 	b.exec(t, "UPDATE urls SET short_code = 'new-name' WHERE short_code = 'old-name'")
-	b.becomes(t, "old-name", "not found")
-	b.becomes(t, "new-name", "https://example.com/old-name")
+	b.fresh(t, "old-name", "not found")
+	b.fresh(t, "new-name", "https://example.com/old-name")
 	b.exec(t, "DELETE FROM urls WHERE short_code = 'again'")
 	b.link(t, "again")
 	b.exec(t, "UPDATE urls SET original_url = 'https://example.net/' WHERE short_code = 'again'")
-	b.becomes(t, "again", "https://example.net/")
+	b.fresh(t, "again", "https://example.net/")
 	b.exec(t, "UPDATE urls SET original_url = 'https://example.com/both' WHERE short_code LIKE 'bulk%'")
-	b.becomes(t, "bulk1", "https://example.com/both")
-	b.becomes(t, "bulk2", "https://example.com/both")
+	b.fresh(t, "bulk1", "https://example.com/both")
+	b.fresh(t, "bulk2", "https://example.com/both")
 	b.exec(t, "TRUNCATE urls")
-	b.becomes(t, "edit", "not found")
+	b.fresh(t, "edit", "not found")
 }
 
 func TestAChangeKeepsAHotLinkCached(t *testing.T) {
@@ -64,7 +64,7 @@ func TestAChangeKeepsAHotLinkCached(t *testing.T) {
 	b.target(t, "hot")
 	for i := range 5 {
 		b.exec(t, "UPDATE urls SET original_url = 'https://example.com/' || $1 WHERE short_code = 'hot'", fmt.Sprint(i))
-		b.becomes(t, "hot", fmt.Sprintf("https://example.com/%d", i))
+		b.fresh(t, "hot", fmt.Sprintf("https://example.com/%d", i))
 	}
 	if misses := b.count(func(s *shard) *atomic.Uint64 { return &s.misses }); misses != 1 {
 		t.Errorf("%v misses, want 1: a change pushed the link out", misses)
@@ -114,7 +114,7 @@ func TestFeedSeesChangesThatCommitOutOfOrder(t *testing.T) {
 	if err := second.Commit(ctx); err != nil {
 		t.Fatal(err)
 	}
-	b.becomes(t, "second", "inactive")
+	b.fresh(t, "second", "inactive")
 	b.following(t) // more polls, so that a gap that closes too early is closed
 	if err := undone.Rollback(ctx); err != nil {
 		t.Fatal(err)
@@ -123,7 +123,7 @@ func TestFeedSeesChangesThatCommitOutOfOrder(t *testing.T) {
 	if err := first.Commit(ctx); err != nil {
 		t.Fatal(err)
 	}
-	b.becomes(t, "first", "inactive")
+	b.fresh(t, "first", "inactive")
 	if got := b.target(t, "undone"); got != "https://example.com/undone" {
 		t.Errorf("a change that was rolled back shows: %s", got)
 	}
@@ -174,10 +174,9 @@ func TestTheFeedCatchesUpOnManyChanges(t *testing.T) {
 // The load began before the change and ends after it was applied.
 func TestAChangeDuringALoadWins(t *testing.T) {
 	t.Parallel()
-	b := setup(t, Options{})
-	b.link(t, "race")
 	loaded, hold := make(chan struct{}, 8), make(chan struct{})
-	b.afterLoad = func(string) { loaded <- struct{}{}; <-hold }
+	b := setup(t, Options{Pool: afterLoads(t, func() { loaded <- struct{}{}; <-hold })})
+	b.link(t, "race")
 	b.run(t)
 	b.following(t)
 	got := make(chan string)
@@ -259,14 +258,14 @@ func TestHalfOpenConnection(t *testing.T) {
 
 	proxy.freeze() // connections of this moment hang; new ones work
 	b.exec(t, "UPDATE urls SET is_active = false WHERE short_code = 'cut'")
-	b.becomes(t, "cut", "inactive")
+	b.fresh(t, "cut", "inactive")
 	if resyncs := b.resyncs(t); resyncs != 1 {
 		t.Errorf("%v resyncs, want 1: the server is the same", resyncs)
 	}
 
 	proxy.cut()
 	b.exec(t, "UPDATE urls SET is_active = true WHERE short_code = 'cut'")
-	b.becomes(t, "cut", "https://example.com/cut")
+	b.fresh(t, "cut", "https://example.com/cut")
 }
 
 // After the log was replaced by another, everything is validated again.
@@ -292,8 +291,8 @@ func TestAnotherHistoryIsNoticed(t *testing.T) {
 				UPDATE urls SET original_url = 'https://example.com/restored', version = 1 WHERE short_code = 'a';
 				DELETE FROM urls WHERE short_code = 'b';
 				ALTER TABLE urls ENABLE TRIGGER USER; `+tamper+`; COMMIT`)
-			b.becomes(t, "a", "https://example.com/restored")
-			b.becomes(t, "b", "not found")
+			b.fresh(t, "a", "https://example.com/restored")
+			b.fresh(t, "b", "not found")
 		})
 	}
 }

@@ -168,9 +168,6 @@ type Cache struct {
 	past          past          // not kept without Redis
 	shares        chan share    // what Redis is to be told
 	sharedMetrics *sharedMetrics
-
-	// afterLoad is a hook for tests; nil outside of them.
-	afterLoad func(code string)
 }
 
 // Open makes a cache and fills it from the snapshot, if there is one. A
@@ -256,7 +253,7 @@ func (c *Cache) Lookup(ctx context.Context, code string, at time.Time) (*Link, e
 	if e == nil {
 		until := s.missing[code]
 		s.mu.RUnlock()
-		if now < until {
+		if unknown(now, until) {
 			s.negatives.Add(1)
 			return nil, ErrNotFound
 		}
@@ -440,8 +437,13 @@ func (c *Cache) recheck(s *shard, code string) (link *Link, err error, known boo
 	if e := s.entries[code]; e != nil {
 		return e.link, nil, now-c.knownAt(e.validAt, e.epoch) <= c.staleMax
 	}
-	return nil, ErrNotFound, now < s.missing[code]
+	return nil, ErrNotFound, unknown(now, s.missing[code])
 }
+
+// unknown reports whether a code that was found to be unknown until then is
+// taken to be so now. A clock that was set back must not make that longer: only
+// time ends it, since the feed does not tell of new links.
+func unknown(now, until int64) bool { return now < until && until-now <= int64(missingFor) }
 
 // run performs a load and ends its call. What the feed changed while the load
 // was under way may be missing from its answer: then it loads again, and when
@@ -459,9 +461,6 @@ func (c *Cache) run(ctx context.Context, s *shard, code string, own *call) {
 		history, here, followed := c.past.now() // before the look: what it sees is at least as new
 		seen := c.look()
 		link, err := c.limitedLoad(ctx, code)
-		if c.afterLoad != nil {
-			c.afterLoad(code)
-		}
 		s.mu.Lock()
 		if own.touched && try < tries && !errors.Is(err, ErrUnavailable) {
 			own.touched = false

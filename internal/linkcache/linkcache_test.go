@@ -5,15 +5,18 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/signpost/signpost/internal/pgtest"
+	"github.com/signpost/signpost/internal/promise"
 )
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
@@ -123,6 +126,46 @@ func (b *bundle) becomes(t *testing.T, code, target string) {
 	t.Logf("%s leads to %s after %s", code, target, time.Since(began))
 }
 
+// fresh waits until the code leads to target, and checks how long that took
+// against what is promised (I4).
+func (b *bundle) fresh(t *testing.T, code, target string) {
+	t.Helper()
+	began := time.Now()
+	b.becomes(t, code, target)
+	promise.Kept(t, "a change reaches a cache", time.Second, 5*time.Second, time.Since(began))
+}
+
+// afterLoads returns a pool to a new database that calls hook whenever the
+// answer to the load of one link was read, before the loader has it.
+func afterLoads(t *testing.T, hook func()) *pgxpool.Pool {
+	t.Helper()
+	config := pgtest.Pool(t).Config()
+	config.ConnConfig.Tracer = loadTracer(hook)
+	pool, err := pgxpool.NewWithConfig(context.Background(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	return pool
+}
+
+type loadTracer func()
+
+type isLoad struct{}
+
+func (loadTracer) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
+	if strings.HasPrefix(data.SQL, "-- name: ResolveLink :one") {
+		return context.WithValue(ctx, isLoad{}, true)
+	}
+	return ctx
+}
+
+func (hook loadTracer) TraceQueryEnd(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryEndData) {
+	if ctx.Value(isLoad{}) != nil {
+		hook()
+	}
+}
+
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	eventuallyIn(t, 20*time.Second, what, ok)
@@ -207,10 +250,9 @@ func TestLookupKeepsNoBuffer(t *testing.T) {
 
 func TestMissesShareOneLoad(t *testing.T) {
 	t.Parallel()
-	b := setup(t, Options{})
-	b.link(t, "new")
 	hold, loads := make(chan struct{}), atomic.Int64{}
-	b.afterLoad = func(string) { loads.Add(1); <-hold }
+	b := setup(t, Options{Pool: afterLoads(t, func() { loads.Add(1); <-hold })})
+	b.link(t, "new")
 	var all sync.WaitGroup
 	for range 50 {
 		all.Go(func() {
@@ -357,10 +399,9 @@ func TestForgetShowsAChangeAtOnce(t *testing.T) {
 
 func TestALoadThatBeganBeforeForgetIsNotKept(t *testing.T) {
 	t.Parallel()
-	b := setup(t, Options{})
-	b.link(t, "race")
 	loaded, hold := make(chan struct{}, 8), make(chan struct{})
-	b.afterLoad = func(string) { loaded <- struct{}{}; <-hold }
+	b := setup(t, Options{Pool: afterLoads(t, func() { loaded <- struct{}{}; <-hold })})
+	b.link(t, "race")
 	got := make(chan string)
 	go func() { got <- b.target(t, "race") }()
 	<-loaded // it holds the old link
@@ -465,3 +506,22 @@ func newClock() *clock {
 
 func (c *clock) now() time.Time      { return time.Unix(0, c.at.Load()) }
 func (c *clock) add(d time.Duration) { c.at.Add(int64(d)) }
+
+// A clock that is set back makes no code unknown for longer: nothing but time
+// ends that, and a link may have been made meanwhile.
+func TestClockSetBackKeepsNoCodeUnknown(t *testing.T) {
+	t.Parallel()
+	clock := newClock()
+	b := setup(t, Options{Now: clock.now})
+	if got := b.target(t, "new"); got != "not found" {
+		t.Fatalf("before there is a link: %s", got)
+	}
+	b.link(t, "new")
+	if got := b.target(t, "new"); got != "not found" {
+		t.Errorf("at the same moment: %s, want it to be remembered as unknown", got)
+	}
+	clock.add(-time.Minute)
+	if got := b.target(t, "new"); got != "https://example.com/new" {
+		t.Errorf("with the clock set back: %s", got)
+	}
+}
