@@ -133,9 +133,16 @@ WHERE day = @day;
 
 -- name: DestroySalts :execrows
 -- A day's salt lives as long as a batch of that day can still arrive. One that
--- failed does not keep it, or it would be kept for ever (I9).
+-- failed does not keep it, or it would be kept for ever (I9). A salt that is old
+-- enough is given notice first: after an outage the spools need a while until
+-- their batches are here.
+WITH given_notice AS (
+    UPDATE visitor_salts
+    SET due_at = now()
+    WHERE day < @before_day::date AND due_at IS NULL
+)
 DELETE FROM visitor_salts
-WHERE day < @before_day::date
+WHERE due_at < now() - @notice::interval
     AND NOT EXISTS (
         SELECT FROM click_batches b
         WHERE b.ingested_at IS NULL AND b.failed_at IS NULL AND b.oldest_at < visitor_salts.day + 1

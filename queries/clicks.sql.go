@@ -125,8 +125,13 @@ func (q *Queries) CutClickLedger(ctx context.Context, olderThan pgtype.Interval,
 }
 
 const destroySalts = `-- name: DestroySalts :execrows
+WITH given_notice AS (
+    UPDATE visitor_salts
+    SET due_at = now()
+    WHERE day < $2::date AND due_at IS NULL
+)
 DELETE FROM visitor_salts
-WHERE day < $1::date
+WHERE due_at < now() - $1::interval
     AND NOT EXISTS (
         SELECT FROM click_batches b
         WHERE b.ingested_at IS NULL AND b.failed_at IS NULL AND b.oldest_at < visitor_salts.day + 1
@@ -134,9 +139,11 @@ WHERE day < $1::date
 `
 
 // A day's salt lives as long as a batch of that day can still arrive. One that
-// failed does not keep it, or it would be kept for ever (I9).
-func (q *Queries) DestroySalts(ctx context.Context, beforeDay time.Time) (int64, error) {
-	result, err := q.db.Exec(ctx, destroySalts, beforeDay)
+// failed does not keep it, or it would be kept for ever (I9). A salt that is old
+// enough is given notice first: after an outage the spools need a while until
+// their batches are here.
+func (q *Queries) DestroySalts(ctx context.Context, notice pgtype.Interval, beforeDay time.Time) (int64, error) {
+	result, err := q.db.Exec(ctx, destroySalts, notice, beforeDay)
 	if err != nil {
 		return 0, err
 	}

@@ -119,10 +119,10 @@ func (m *metrics) prepare() {
 			m.importsFinished.WithLabelValues(kind, state)
 		}
 	}
-	for _, reason := range []string{rejectedTime, rejectedRefused} {
+	for _, reason := range []string{rejectedTime, rejectedMonth, rejectedRefused, rejectedPanic} {
 		m.clicksRejected.WithLabelValues(reason)
 	}
-	for _, what := range []string{"batches", "chunks", "imports", "uploads"} {
+	for _, what := range []string{"batches", "chunks", "imports", "uploads", "parts"} {
 		m.rescued.WithLabelValues(what)
 	}
 }

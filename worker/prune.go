@@ -21,12 +21,15 @@ const (
 	batchesKept = 24 * time.Hour
 	// keysKept is how long a request may be repeated and is done once.
 	keysKept = 24 * time.Hour
-	// saltsKept is in days; a backlog of a day keeps its salt longer.
+	// saltsKept is in days; a backlog of a day keeps its salt longer. So does an
+	// outage: saltNotice is how long the spools have to bring their backlog when
+	// Postgres is back, counted from when the salt was first found to be due.
 	//
-	// BUG: clicks that come out of a spool after that, when Postgres was away
-	// for days, get a new salt, so that visitors of their day count once more.
-	// The same goes for a failed batch that is retried after that.
-	saltsKept = 2
+	// BUG: clicks of an API that alone was cut off from Postgres for days get a
+	// new salt, so that visitors of their day count once more. The same goes for
+	// a failed batch that is retried after that.
+	saltsKept  = 2
+	saltNotice = time.Hour
 	// prunePiece is how many rows go in one transaction, so that none is long and
 	// what is done is kept when the rest has to wait for the next run.
 	prunePiece = 5_000
@@ -47,7 +50,7 @@ type prune struct {
 // success of another: a salt that outlives its day is a broken promise (I9).
 func (w *prune) Work(ctx context.Context, _ *river.Job[jobs.Prune]) error {
 	q := queries.New(w.deps.pool)
-	_, err := q.DestroySalts(ctx, time.Now().UTC().Truncate(24*time.Hour).AddDate(0, 0, -saltsKept))
+	_, err := q.DestroySalts(ctx, interval(saltNotice), time.Now().UTC().Truncate(24*time.Hour).AddDate(0, 0, -saltsKept))
 	errs := []error{wrap("destroy salts", err)}
 	tables := []prunable{
 		{"click batches", func() (int64, error) { return q.PruneClickBatches(ctx, interval(batchesKept), w.piece) }},

@@ -114,6 +114,11 @@ func TestPrune(t *testing.T) {
 	if err := w.Work(s.ctx, nil); err != nil {
 		t.Fatalf("prune: %v", err)
 	}
+	s.wantInt(5, "SELECT count(*) FROM visitor_salts") // they are given notice
+	s.saltsWereGivenNotice()
+	if err := w.Work(s.ctx, nil); err != nil {
+		t.Fatalf("prune: %v", err)
+	}
 	s.wantInt(2, "SELECT count(*) FROM link_changes")
 	if left := s.text("SELECT string_agg(key, ' ' ORDER BY key) FROM idempotency_keys"); left != "k23 k23 k23 receiving" {
 		t.Errorf("keys left: %s", left)

@@ -104,3 +104,19 @@ func TestStop(t *testing.T) {
 	}
 	s.stop(idle)
 }
+
+// What alerts and totals look at is there before it happens for the first time.
+func TestCountersAreThereFromTheStart(t *testing.T) {
+	t.Parallel()
+	m := newMetrics(nil)
+	for _, reason := range []string{rejectedTime, rejectedMonth, rejectedRefused, rejectedPanic} {
+		if !m.clicksRejected.DeleteLabelValues(reason) {
+			t.Errorf("signpost_clicks_rejected_total: no series for %s", reason)
+		}
+	}
+	for _, what := range []string{"batches", "chunks", "imports", "uploads", "parts"} {
+		if !m.rescued.DeleteLabelValues(what) {
+			t.Errorf("signpost_rescued_total: no series for %s", what)
+		}
+	}
+}
