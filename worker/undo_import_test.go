@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -17,7 +18,9 @@ import (
 	"github.com/signpost/signpost/internal/clicks"
 	"github.com/signpost/signpost/internal/csvimport"
 	"github.com/signpost/signpost/internal/jobs"
+	"github.com/signpost/signpost/internal/linkcache"
 	"github.com/signpost/signpost/internal/pgtest"
+	"github.com/signpost/signpost/internal/promise"
 	"github.com/signpost/signpost/queries"
 )
 
@@ -499,4 +502,58 @@ func TestUndoOutlivesPostgres(t *testing.T) {
 	s.wantCounted(2)
 	s.undo(links)
 	s.wantUndone(links, 50, 0)
+}
+
+// A replica that has a link in its cache, and one that it remembers as unknown,
+// learns within a second what an import made of them, and what its undo did (I4).
+func TestCachesFollowImportsAndUndos(t *testing.T) {
+	s := setup(t)
+	s.start(nil, hastyUndo)
+	s.exec("INSERT INTO users (id, username, email) VALUES (7, 'ann', 'ann@example.org')")
+	s.exec(`INSERT INTO urls (id, user_id, short_code, original_url) VALUES (5, 7, 'old-one', 'https://example.org/before')`)
+	cache, err := linkcache.Open(linkcache.Options{Pool: s.pool, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(s.ctx)
+	ran := make(chan error, 1)
+	go func() { ran <- cache.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ran; err != nil {
+			t.Error(err)
+		}
+	})
+	leads := func(code string) string {
+		link, err := cache.Lookup(s.ctx, code, time.Now())
+		if err != nil {
+			return err.Error()
+		}
+		return link.Target
+	}
+	follows := func(after, code, want string) {
+		t.Helper()
+		began := time.Now()
+		s.eventually(code+" leads to "+want, func() bool { return leads(code) == want })
+		promise.Kept(t, "a change by "+after+" reaches a cache", time.Second, 5*time.Second, time.Since(began))
+	}
+	unknown := linkcache.ErrNotFound.Error()
+	follows("SQL", "old-one", "https://example.org/before")
+	follows("SQL", "new-one", unknown)
+
+	id := s.receive(csvimport.KindLinks, "user_id,short_code,original_url\n7,old-one,https://example.org/after\n7,new-one,https://example.org/new\n",
+		csvimport.SplitOptions{})
+	s.exec("UPDATE imports SET on_conflict = 'update' WHERE id = $1", id)
+	s.queueImport(id)
+	if imp := s.ended(id); imp.RowsImported != 1 || imp.RowsUpdated != 1 {
+		t.Fatalf("import: %+v", imp)
+	}
+	follows("an import", "old-one", "https://example.org/after")
+	follows("an import", "new-one", "https://example.org/new")
+
+	s.undo(id)
+	s.undone(id)
+	follows("an undo", "new-one", unknown)
+	// What an undo does not bring back, as docs/imports.md says, stays as it is.
+	follows("an undo", "old-one", "https://example.org/after")
 }
