@@ -30,7 +30,7 @@
 //	    lock                                      held by the owner
 //	    20260131t090507-…6978-0000000001.open     being written, or the spare that is next
 //	    20260131t090507-…6978-0000000000.seg      sealed, ready to ship
-//	    20260131t090507-…6978-0000000007.bad      sealed, but without one whole record
+//	    20260131t090507-…6978-0000000007.bad      what was damaged of a segment: some of it, or all
 //	    kept/…-0000000000.seg                     shipped, kept for Options.Keep
 //	    gone/…-0000000000.seg                     removed (empty), until Postgres knows that it is
 //

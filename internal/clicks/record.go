@@ -115,6 +115,26 @@ func scan(id string, data []byte) (found []Click, damaged map[string]int) {
 	return found, count(damaged, lost)
 }
 
+// damagedBytes returns the bytes of a segment that belong to no whole record,
+// without stretches of zeros.
+func damagedBytes(id string, data []byte) (damaged []byte) {
+	seed := seedFor(id)
+	for off := 0; off < len(data); {
+		end, whole := 0, false
+		if n, why := recordAt(data, off, seed); why == "" {
+			end = off + n
+			_, whole = parseBody(data[off+recordHead:end], string(data[off+recordHead:end]))
+		} else {
+			end = nextMark(data, off+1)
+		}
+		if !whole && !isZero(data[off:end]) {
+			damaged = append(damaged, data[off:end]...)
+		}
+		off = end
+	}
+	return damaged
+}
+
 func count(m map[string]int, reason string) map[string]int {
 	if reason == "" {
 		return m

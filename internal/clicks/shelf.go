@@ -28,6 +28,7 @@ type shelf struct {
 	segments atomic.Int64 // sealed, not shipped
 	kept     atomic.Int64 // bytes of shipped segments
 	oldest   atomic.Int64 // Unix microseconds of the oldest click not shipped, 0 for none
+	aside    atomic.Int64 // damaged bytes put aside by keepDamaged
 
 	mu      sync.Mutex // held while folders change; disk calls are made under it
 	folders map[string]*folder
@@ -437,8 +438,8 @@ func (h *shelf) holder(id string) (*folder, error) {
 }
 
 // tellDamage counts and logs the damage of a segment once, however often it is
-// read until it is shipped.
-func (h *shelf) tellDamage(id string, damaged map[string]int, whole int) {
+// read until it is shipped, and reports whether it did now.
+func (h *shelf) tellDamage(id string, damaged map[string]int, whole int) (news bool) {
 	h.mu.Lock()
 	told := h.told[id]
 	if len(damaged) > 0 && len(h.told) < maxHolds { // beyond, it is told again
@@ -446,13 +447,35 @@ func (h *shelf) tellDamage(id string, damaged map[string]int, whole int) {
 	}
 	h.mu.Unlock()
 	if told || len(damaged) == 0 {
-		return
+		return false
 	}
 	for reason, n := range damaged {
 		h.opt.Metrics.damaged[reason].Add(float64(n))
 	}
 	h.opt.Log.Error("damaged records skipped", slog.String("segment", id),
 		slog.Any("damaged", damaged), slog.Int("whole", whole))
+	return true
+}
+
+// maxAside bounds the damaged bytes that a process puts beside segments whose
+// other records it ships.
+const maxAside = 16 << 20
+
+// keepDamaged puts the damaged bytes of a segment aside for somebody to look at,
+// who may find there what the segment, which goes its way, does not give. On a
+// disk in trouble this may fail, and holds nothing up.
+func (h *shelf) keepDamaged(id string, damaged []byte) {
+	f, err := h.holder(id)
+	if err != nil || len(damaged) == 0 {
+		return // in memory, or only zeros
+	}
+	if h.aside.Add(int64(len(damaged))) > maxAside {
+		h.opt.Log.Warn("damaged bytes are not kept: there are too many", slog.String("segment", id), slog.Int("bytes", len(damaged)))
+		return
+	}
+	if err := os.WriteFile(f.bad(id), damaged, 0o600); err != nil {
+		h.opt.Log.Warn("damaged bytes are not kept", slog.String("segment", id), slog.Any("error", err))
+	}
 }
 
 // setAside takes a segment without one whole record out of the line.

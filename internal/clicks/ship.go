@@ -67,7 +67,9 @@ func (s *Spool) read(seg Segment) (Batch, error) {
 	if gaps > 0 {
 		damaged = map[string]int{damageUnreadable: max(gaps, stretches(damaged))}
 	}
-	s.shelf.tellDamage(seg.ID, damaged, len(found))
+	if s.shelf.tellDamage(seg.ID, damaged, len(found)) && len(found) > 0 {
+		s.shelf.keepDamaged(seg.ID, damagedBytes(seg.ID, records))
+	}
 	if len(found) == 0 {
 		if err := s.shelf.setAside(seg.ID); err != nil {
 			return Batch{}, err

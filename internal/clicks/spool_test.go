@@ -1,6 +1,7 @@
 package clicks
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -18,6 +20,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/signpost/signpost/internal/promise"
 )
 
 // slowAge keeps segments open until a test seals them.
@@ -614,17 +618,20 @@ func TestHangingDisk(t *testing.T) {
 	before := testutil.ToFloat64(o.Metrics.dropped[DropStuck]) // of a slow start
 	hung.hang.Store(true)
 	var wg sync.WaitGroup
+	held := make([]time.Duration, 21)
+	appendOne := func(i, marker int) {
+		began := time.Now()
+		if got := reasonOf(t, s.Append(click(marker))); got != DropStuck {
+			t.Errorf("dropped as %q", got)
+		}
+		held[i] = time.Since(began)
+	}
 	for i := range 20 {
-		wg.Go(func() {
-			if got := reasonOf(t, s.Append(click(100+i))); got != DropStuck {
-				t.Errorf("dropped as %q", got)
-			}
-		})
+		wg.Go(func() { appendOne(i, 100+i) })
 	}
 	wg.Wait() // nobody waits for the disk, which hangs still
-	if got := reasonOf(t, s.Append(click(200))); got != DropStuck {
-		t.Errorf("dropped as %q", got)
-	}
+	appendOne(20, 200)
+	promise.Kept(t, "a redirect is held while the disk hangs", 50*time.Millisecond, 500*time.Millisecond, slices.Max(held))
 	if got := testutil.ToFloat64(o.Metrics.dropped[DropStuck]) - before; got != 21 {
 		t.Errorf("dropped metric %v, want 21", got)
 	}
@@ -751,6 +758,45 @@ func TestSyncFails(t *testing.T) {
 	}
 	if failed != 1 || len(synced) != 2 {
 		t.Errorf("%d failures in %d files", failed, len(synced))
+	}
+}
+
+// Where the file system finds only at the fsync that it is full, as some do, the
+// file is given up, and kept segments make room as they do otherwise.
+func TestSyncFindsTheDiskFull(t *testing.T) {
+	t.Parallel()
+	for _, full := range []error{syscall.ENOSPC, syscall.EDQUOT} {
+		var trouble failing
+		var failed sync.Map // names of files
+		d := realDisk()
+		d.sync = func(f *os.File) error {
+			if _, again := failed.Load(f.Name()); again {
+				t.Errorf("%s was synced again after a failure", f.Name())
+			}
+			err := trouble.get()
+			if err != nil {
+				failed.Store(f.Name(), true)
+			}
+			return err
+		}
+		o := testOptions(t)
+		o.Durability = Disk
+		s := mustOpenOn(t, o, d)
+		mustAppend(t, s, 1)
+		mustSeal(t, s)
+		wantMarkers(t, ship(t, s), 1)
+		if s.Stats().KeptBytes == 0 {
+			t.Fatal("nothing is kept")
+		}
+		trouble.set(full)
+		if got := reasonOf(t, s.Append(click(2))); got != DropDiskFull {
+			t.Errorf("dropped as %q", got)
+		}
+		eventually(t, "kept segments give way", func() bool { return s.Stats().KeptBytes == 0 })
+		trouble.set(nil)
+		eventually(t, "appends again", func() bool { return s.Append(click(3)) == nil })
+		mustSeal(t, s)
+		wantMarkers(t, ship(t, s), 3)
 	}
 }
 
@@ -889,6 +935,12 @@ func TestAdoptDamaged(t *testing.T) {
 	}
 	if all := strings.Join(left, " "); !strings.Contains(all, "notes.txt") || !strings.Contains(all, segs[1].ID+suffixBad) {
 		t.Errorf("left: %v", left)
+	}
+	// Of the segment that goes its way, the damaged record is put aside.
+	broken := recordsOf(segs[0].ID, []Click{*click(1)})
+	broken[recordHead+2] ^= 0x40
+	if aside, err := os.ReadFile(filepath.Join(folder, segs[0].ID+suffixBad)); err != nil || !bytes.Equal(aside, broken) {
+		t.Errorf("put aside %x, want %x (%v)", aside, broken, err)
 	}
 }
 

@@ -46,8 +46,8 @@ func (s *Spool) writeGroups() {
 		if g == nil {
 			continue
 		}
-		drop := s.write(seg, g, records)
-		if drop != nil && drop != errDiskFull {
+		drop, sound := s.write(seg, g, records)
+		if !sound {
 			// What the file holds is acknowledged; what the failed call did
 			// to the rest is unknown. It is not written again.
 			s.handOver(seg)
@@ -207,19 +207,22 @@ func (s *Spool) takeGroup() (*group, []byte) {
 	return g, records
 }
 
-// write puts the records behind the others in seg.
-func (s *Spool) write(seg *openSegment, g *group, records []byte) *DropError {
+// write puts the records behind the others in seg, and reports whether seg may
+// be gone on with.
+func (s *Spool) write(seg *openSegment, g *group, records []byte) (drop *DropError, sound bool) {
 	stamp(records, seg.seed, seg.size)
 	if _, err := s.disk.writeAt(seg.file, records, seg.size); err != nil {
-		return s.writeFailed(seg, err)
+		drop := s.writeFailed(seg, err)
+		return drop, drop == errDiskFull
 	}
 	if s.opt.Durability == Disk {
 		if err := s.disk.sync(seg.file); err != nil {
 			// The kernel may have marked the pages clean: a second fsync
-			// would succeed without having written them. The caller gives
-			// the file up.
+			// would succeed without having written them. So the file is given
+			// up also when the disk is full, which some file systems find out
+			// only now.
 			s.trouble.Store(&err)
-			return errIOError
+			return dropFor(err), false
 		}
 	}
 	if seg.size == 0 {
@@ -234,7 +237,7 @@ func (s *Spool) write(seg *openSegment, g *group, records []byte) *DropError {
 	seg.size += int64(len(records))
 	seg.clicks += g.clicks
 	s.active.Store(seg.size)
-	return nil
+	return nil, true
 }
 
 // writeFailed classifies the error. If the disk is full the file stays in use,
