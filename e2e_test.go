@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/signpost/signpost/internal/pgtest"
+	"github.com/signpost/signpost/internal/promise"
 )
 
 // binary is the real program, built once for all end-to-end tests.
@@ -52,7 +53,7 @@ func TestDev(t *testing.T) {
 		t.Errorf("under /r/ the link leads to %q", got)
 	}
 	before := link["clicks"].(float64)
-	s.within(10*time.Second, "two clicks in the totals (promised: 2 s)", func() bool {
+	s.within(2*time.Second, "a click is in the totals", func() bool {
 		return s.getJSON("/urls/1", http.StatusOK)["clicks"].(float64) == before+2
 	})
 	events := s.getJSON("/events?url_id=1&event_type=clicked&limit=2", http.StatusOK)["data"].([]any)
@@ -138,7 +139,7 @@ func TestRoles(t *testing.T) {
 	two.eventually("the link on the other replica", func() bool { return two.status(path) == http.StatusFound })
 	one.redirect(path)
 	one.patch(fmt.Sprintf("/urls/%v", link["id"]), `{"is_active":false}`, http.StatusOK)
-	two.within(10*time.Second, "410 on the other replica (promised: 1 s)", func() bool { return two.status(path) == http.StatusGone })
+	two.within(time.Second, "a change is seen on another replica", func() bool { return two.status(path) == http.StatusGone })
 
 	for _, s := range servers {
 		if out, err := program(t, environ, "healthcheck", "--url", s.admin+"/health").CombinedOutput(); err != nil {
@@ -325,25 +326,25 @@ func (s *server) kill() {
 	_ = s.cmd.Wait()
 }
 
-// eventually polls for what has to come true within a minute.
-func (s *server) eventually(what string, check func() bool) {
-	s.t.Helper()
-	s.within(time.Minute, what, check)
-}
-
-// within polls for what has to come true within a bound and logs how long it
-// took. What users are promised is tested at several times its value, for the
-// machine of a test may be busy.
-func (s *server) within(bound time.Duration, what string, check func() bool) {
+// eventually polls for what has to come true within a minute, and returns how
+// long it took.
+func (s *server) eventually(what string, check func() bool) time.Duration {
 	s.t.Helper()
 	start := time.Now()
 	for !check() {
-		if time.Since(start) > bound {
+		if time.Since(start) > time.Minute {
 			s.t.Fatalf("waited in vain for %s; log:\n%s", what, s.logs.String())
 		}
 		<-time.After(20 * time.Millisecond)
 	}
-	s.t.Logf("%s: after %s", what, time.Since(start).Round(time.Millisecond))
+	return time.Since(start)
+}
+
+// within polls for what users are promised, which is tested at several times its
+// value.
+func (s *server) within(promised time.Duration, what string, check func() bool) {
+	s.t.Helper()
+	promise.Kept(s.t, what, promised, 5*promised, s.eventually(what, check))
 }
 
 func (s *server) do(method, path, contentType string, body io.Reader, token string) (*http.Response, []byte) {

@@ -19,6 +19,7 @@ import (
 	"github.com/signpost/signpost/internal/drive"
 	"github.com/signpost/signpost/internal/pgtest"
 	"github.com/signpost/signpost/internal/postgres"
+	"github.com/signpost/signpost/internal/promise"
 )
 
 // TestReshipAfterSetBack puts an earlier copy of the database in the place of
@@ -121,15 +122,60 @@ func (d *database) alone(statements ...string) {
 	}
 }
 
-// TestRedirectsOnAFullDisk runs the real api on a file system of 1 MiB that
-// somebody else fills: redirects go on, each click is in Postgres or counted as
-// dropped, and clicks are kept again when the space is back.
-func TestRedirectsOnAFullDisk(t *testing.T) {
+// TestRedirectsOnABadDisk runs the real api on a file system of 1 MiB that
+// somebody else fills, or that is read-only: redirects go on and are not held,
+// each click is in Postgres or counted as dropped, and clicks are kept again when
+// the disk is well.
+func TestRedirectsOnABadDisk(t *testing.T) {
 	t.Parallel()
+	for _, disk := range []badDisk{
+		{name: "full", reason: "disk_full", spoil: func(t *testing.T, cmd *exec.Cmd, dir string) {
+			t.Helper()
+			fillDisk(t, fillerOf(cmd, dir))
+		}, heal: func(t *testing.T, cmd *exec.Cmd, dir string) {
+			t.Helper()
+			if err := os.Remove(fillerOf(cmd, dir)); err != nil {
+				t.Fatal(err)
+			}
+		}},
+		// From the start: files that are open go on below a read-only view.
+		{name: "read-only", reason: "unwritable", before: func(dir string) string {
+			return "mount --bind " + dir + " " + dir + " && mount -o remount,bind,ro " + dir
+		}, spoil: func(*testing.T, *exec.Cmd, string) {}, heal: func(t *testing.T, cmd *exec.Cmd, dir string) {
+			t.Helper()
+			onDiskOf(t, cmd, "umount -l "+dir)
+		}},
+	} {
+		t.Run(disk.name, func(t *testing.T) {
+			t.Parallel()
+			redirectsOnABadDisk(t, disk)
+		})
+	}
+}
+
+// badDisk is a disk that is spoilt and healed below a running api.
+type badDisk struct {
+	name, reason string
+	before       func(dir string) (script string) // nil: nothing is done before the api starts
+	spoil, heal  func(t *testing.T, cmd *exec.Cmd, dir string)
+}
+
+// fillerOf is a file on the disk of a command from onSmallDisk: the mounts of
+// another process are reached below its root.
+func fillerOf(cmd *exec.Cmd, dir string) string {
+	return filepath.Join("/proc", fmt.Sprint(cmd.Process.Pid), "root", dir, "filler")
+}
+
+func redirectsOnABadDisk(t *testing.T, disk badDisk) {
+	t.Helper()
 	url, dir := pgtest.URL(t), t.TempDir()
 	environ := append(os.Environ(), "DATABASE_URL="+url, "SPOOL_DIR="+dir, "LISTEN_ADDR=127.0.0.1:0",
 		"ADMIN_ADDR=127.0.0.1:0", "ADMIN_TOKEN=the-token-of-the-tests", "LOG_FORMAT=json")
-	cmd := onSmallDisk(t, program(t, environ, "api"), dir)
+	before := "true"
+	if disk.before != nil {
+		before = disk.before(dir)
+	}
+	cmd := onSmallDisk(t, program(t, environ, "api"), dir, before)
 	s := launch(t, "api", cmd)
 	s.token = "the-token-of-the-tests"
 	s.post("/users", `{"username":"ada","email":"ada@example.org"}`, http.StatusCreated)
@@ -141,25 +187,29 @@ func TestRedirectsOnAFullDisk(t *testing.T) {
 		}
 		return int(n)
 	}
-	answered := 0
+	answered, longest := 0, time.Duration(0)
 	follow := func() {
+		began := time.Now()
 		s.redirect("/a")
+		longest = max(longest, time.Since(began))
 		answered++
 	}
 	for range 20 {
 		follow()
 	}
 
-	// The mounts of another process are reached below its root.
-	filler := filepath.Join("/proc", fmt.Sprint(cmd.Process.Pid), "root", dir, "filler")
-	fillDisk(t, filler)
-	before := metric("signpost_clicks_dropped_total")
-	for metric("signpost_clicks_dropped_total") < before+50 {
+	disk.spoil(t, cmd, dir)
+	longest = 0
+	enough := metric("signpost_clicks_dropped_total") + 50
+	for metric("signpost_clicks_dropped_total") < enough {
 		follow()
 	}
-	if err := os.Remove(filler); err != nil {
-		t.Fatal(err)
+	promise.Kept(t, "a redirect is held while the disk is "+disk.name, 50*time.Millisecond, 500*time.Millisecond, longest)
+	reasons, err := drive.Samples(t.Context(), strings.TrimPrefix(s.admin, "http://"), "signpost_clicks_dropped_total")
+	if err != nil || reasons[`{reason="`+disk.reason+`"}`] == 0 {
+		t.Errorf("dropped %v (%v), want some as %s", reasons, err, disk.reason)
 	}
+	disk.heal(t, cmd, dir)
 	s.eventually("clicks are kept again", func() bool {
 		before := metric("signpost_clicks_appended_total")
 		follow()
@@ -174,9 +224,21 @@ func TestRedirectsOnAFullDisk(t *testing.T) {
 	t.Logf("%d redirects, %d dropped", answered, dropped)
 }
 
+// onDiskOf runs a shell script where the mounts of a command from onSmallDisk are.
+func onDiskOf(t *testing.T, cmd *exec.Cmd, script string) {
+	t.Helper()
+	args := []string{"--target", fmt.Sprint(cmd.Process.Pid), "--mount"}
+	if cmd.SysProcAttr.Cloneflags&syscall.CLONE_NEWUSER != 0 {
+		args = append(args, "--user", "--preserve-credentials")
+	}
+	if out, err := exec.Command("nsenter", append(args, "sh", "-c", script)...).CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v %s", script, err, out)
+	}
+}
+
 // onSmallDisk has a command run in a mount namespace of its own, which goes when
-// it ends, where dir is a tmpfs of 1 MiB.
-func onSmallDisk(t *testing.T, cmd *exec.Cmd, dir string) *exec.Cmd {
+// it ends, where dir is a tmpfs of 1 MiB, after a script that is run there.
+func onSmallDisk(t *testing.T, cmd *exec.Cmd, dir, before string) *exec.Cmd {
 	t.Helper()
 	var refused error
 	for _, flags := range []uintptr{syscall.CLONE_NEWNS, syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS} {
@@ -192,7 +254,7 @@ func onSmallDisk(t *testing.T, cmd *exec.Cmd, dir string) *exec.Cmd {
 		}
 		out, err := shell("true").CombinedOutput()
 		if err == nil {
-			return shell(`exec "$0" "$@"`)
+			return shell(before + ` && exec "$0" "$@"`)
 		}
 		refused = errors.Join(refused, fmt.Errorf("%w %s", err, out))
 	}

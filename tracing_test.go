@@ -168,7 +168,7 @@ func TestTracesWithoutACollector(t *testing.T) {
 	s.post("/users", `{"username":"ada","email":"ada@example.org"}`, http.StatusCreated)
 	link := s.post("/urls", `{"user_id":1,"short_code":"a","original_url":"https://example.org/a"}`, http.StatusCreated)
 	s.redirect("/a")
-	s.within(10*time.Second, "the click in the totals", func() bool {
+	s.within(2*time.Second, "a click is in the totals", func() bool {
 		return s.getJSON(fmt.Sprintf("/urls/%v", link["id"]), http.StatusOK)["clicks"].(float64) == 1
 	})
 	s.stop()

@@ -1,0 +1,115 @@
+package main
+
+import (
+	"bytes"
+	"net/http"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/signpost/signpost/internal/pgtest"
+	"github.com/signpost/signpost/internal/redistest"
+)
+
+// TestRestartDuringAnOutage kills an api that has just been told of deactivated
+// links, together with Postgres (and Redis), and starts it again without them.
+func TestRestartDuringAnOutage(t *testing.T) {
+	t.Parallel()
+	t.Run("of Postgres", func(t *testing.T) {
+		t.Parallel()
+		restartDuringAnOutage(t)
+	})
+	t.Run("of Postgres and Redis", func(t *testing.T) {
+		t.Parallel()
+		shared := redistest.Start(t)
+		restartDuringAnOutage(t, shared)
+	})
+}
+
+func restartDuringAnOutage(t *testing.T, shared ...*redistest.Server) {
+	t.Helper()
+	cluster, spool := pgtest.Cluster(t), t.TempDir()
+	url := pgtest.Migrated(t, cluster)
+	environ := append(os.Environ(), "DATABASE_URL="+url, "SPOOL_DIR="+spool, "LISTEN_ADDR=127.0.0.1:0",
+		"ADMIN_ADDR=127.0.0.1:0", "ADMIN_TOKEN=the-token-of-the-tests", "LOG_FORMAT=json")
+	for _, r := range shared {
+		environ = append(environ, "REDIS_URL="+r.URL())
+	}
+	s := launch(t, "api", program(t, environ, "api"))
+	s.token = "the-token-of-the-tests"
+	s.eventually("the API to become ready", func() bool { return s.status("/ready") == http.StatusOK })
+	s.post("/users", `{"username":"ada","email":"ada@example.org"}`, http.StatusCreated)
+	for _, code := range []string{"kept", "off-elsewhere", "off-here", "uncached"} {
+		s.post("/urls", `{"user_id":1,"short_code":"`+code+`","original_url":"https://example.org/`+code+`"}`, http.StatusCreated)
+	}
+	answered := 0
+	follow := func(paths ...string) {
+		for _, path := range paths {
+			s.redirect(path)
+			answered++
+		}
+	}
+	follow("/kept", "/off-elsewhere", "/off-here")
+	s.eventually("the cache is on disk", func() bool {
+		file, err := os.ReadFile(filepath.Join(spool, "cache-0", "links.snapshot"))
+		return err == nil && bytes.Contains(file, []byte("https://example.org/off-here")) &&
+			bytes.Contains(file, []byte("https://example.org/kept"))
+	})
+
+	db := pgtest.Open(t, url)
+	if _, err := db.Exec(t.Context(), "UPDATE urls SET is_active = false WHERE short_code = 'off-elsewhere'"); err != nil {
+		t.Fatal(err)
+	}
+	s.eventually("410 for the link that was deactivated elsewhere", func() bool {
+		if s.status("/off-elsewhere") == http.StatusGone {
+			return true
+		}
+		answered++
+		return false
+	})
+	if _, err := db.Exec(t.Context(), "CHECKPOINT"); err != nil { // tests do not wait for the disk
+		t.Fatal(err)
+	}
+	s.patch("/urls/3", `{"is_active":false}`, http.StatusOK)
+	s.kill() // at once
+	cluster.Kill()
+	for _, r := range shared {
+		r.Kill()
+	}
+
+	s = launch(t, "api", program(t, environ, "api"))
+	s.token = "the-token-of-the-tests"
+	for range 2 { // once more with clicks of the outage in the spool
+		follow("/kept", "/kept", "/kept")
+		if got := s.status("/off-elsewhere"); got != http.StatusGone {
+			t.Errorf("the link that was deactivated elsewhere: %d, want 410", got)
+		}
+		for _, path := range []string{"/off-here", "/uncached"} { // its new state was not loaded
+			resp, body := s.do(http.MethodGet, path, "", nil, "")
+			if resp.StatusCode != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") == "" {
+				t.Errorf("%s: %d, Retry-After %q: %s", path, resp.StatusCode, resp.Header.Get("Retry-After"), body)
+			}
+		}
+		s.kill()
+		s = launch(t, "api", program(t, environ, "api"))
+		s.token = "the-token-of-the-tests"
+	}
+
+	if err := cluster.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	s.eventually("the API to become ready", func() bool { return s.status("/ready") == http.StatusOK })
+	s.eventually("the uncached link", func() bool { return s.status("/uncached") == http.StatusFound })
+	answered++
+	s.eventually("the clicks are in Postgres", func() bool { return countEvents(t, url, "clicked") >= answered })
+	t.Logf("all is shipped %s after Postgres is back", time.Since(began).Round(time.Millisecond))
+	if got := s.status("/off-here"); got != http.StatusGone {
+		t.Errorf("the link that was deactivated here: %d, want 410", got)
+	}
+	s.stop()
+	if n := countEvents(t, url, "clicked"); n != answered {
+		t.Errorf("%d clicks in the end, want the %d that were answered", n, answered)
+	}
+}
