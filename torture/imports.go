@@ -1,7 +1,7 @@
 package main
 
 import (
-	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,10 +10,10 @@ import (
 	"maps"
 	"net/http"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -23,9 +23,10 @@ const tortureToken = "torture-only-admin-token"
 
 // imports loads one file twice: by one worker that is left alone, and by two
 // that are killed again and again together with Postgres. Both must come to the
-// same rows from the same lines and the same rejected rows.
+// rows from the lines that applying the file in its order gives, and to the same
+// rejected rows with the same reasons.
 func (h *harness) imports(ctx context.Context) error {
-	file, err := writeUsers(h.dir, h.rows)
+	file, want, err := writeUsers(h.dir, h.rows)
 	if err != nil {
 		return err
 	}
@@ -37,16 +38,25 @@ func (h *harness) imports(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("disturbed import: %w", err)
 	}
-	return h.importAccount(calm, wild)
+	return h.importAccount(want, calm, wild)
+}
+
+// expectation is what applying the file row by row in its order gives.
+type expectation struct {
+	imported, rejected int64
+	winners, refused   string // digests, see outcome
 }
 
 // outcome is what an import came to.
 type outcome struct {
 	total, imported, rejected, settled int64
 	rows, inTable                      int64
-	winners, errors                    string // digests, in the order of lines
-	stuck, leftover, backwards         int64
-	took                               time.Duration
+	// Digests in the order of lines: of the rows that won, of the lines that were
+	// rejected, and of those with field and reason.
+	winners, refused, reasons string
+	stuck, leftover           int64
+	reads, backwards          int64
+	took                      time.Duration
 }
 
 // importRun loads the file into a database of its own.
@@ -67,68 +77,113 @@ func (h *harness) importRun(ctx context.Context, name, file string, workers, kil
 	if err != nil {
 		return outcome{}, err
 	}
-	watch := &progress{}
-	watching, stopWatching := context.WithCancel(ctx)
-	done := make(chan error, 1)
-	go func() { done <- h.watchImport(watching, id, watch) }()
+	watch := &progress{ended: make(chan struct{})}
+	go func() {
+		defer close(watch.ended)
+		watch.err = h.watchImport(ctx, id, watch)
+	}()
 	h.killAlong(ctx, kills, watch)
-	select {
-	case err = <-done:
-	case <-time.After(h.patience):
-		err = errors.New("the import did not end")
-	}
-	stopWatching()
-	if err != nil {
-		return outcome{}, err
+	<-watch.ended
+	if watch.err != nil {
+		return outcome{}, watch.err
 	}
 	o, err := h.importOutcome(ctx, id)
-	o.took, o.backwards = time.Since(began), watch.backwards.Load()
+	o.took, o.reads, o.backwards = time.Since(began), watch.reads, watch.backwards
 	return o, err
 }
 
-// progress is what a poller saw of an import.
+// progress is what a poller saw of an import. What is not atomic is read when
+// ended is closed.
 type progress struct {
-	settled   atomic.Int64
-	backwards atomic.Int64
+	settled          atomic.Int64
+	reads, backwards int64
+	ended            chan struct{}
+	err              error
 }
 
 // watchImport reads the import as an administrator would until it has ended,
-// whatever dies meanwhile.
+// whatever dies meanwhile. It gives up on one that stands still for longer than
+// the patience allows, so that the run ends whatever becomes of the import.
 func (h *harness) watchImport(ctx context.Context, id int64, watch *progress) error {
 	client := &http.Client{Timeout: 5 * time.Second}
-	for ctx.Err() == nil {
+	var last importView
+	for moved := time.Now(); ctx.Err() == nil; pause(ctx, 25*time.Millisecond) {
 		var got importView
-		if status, err := call(ctx, client, http.MethodGet, fmt.Sprintf("http://%s/imports/%d", h.procs[0].addr, id), nil, &got); err == nil && status == http.StatusOK {
-			settled := got.RowsImported + got.RowsRejected + got.RowsUpdated + got.RowsSkipped
-			if settled < watch.settled.Swap(settled) {
-				watch.backwards.Add(1)
+		status, err := call(ctx, client, http.MethodGet, fmt.Sprintf("http://%s/imports/%d", h.procs[0].addr, id), nil, &got)
+		if err == nil && status == http.StatusOK {
+			watch.reads++
+			if got.fellBehind(last) {
+				watch.backwards++
+				fmt.Printf("torture: progress went backwards: first %s, then %s\n", last, got)
 			}
+			if got != last {
+				moved, last = time.Now(), got
+			}
+			watch.settled.Store(got.settled())
 			switch got.State {
 			case "completed":
 				return nil
 			case "failed", "cancelled":
-				return fmt.Errorf("the import is %s: %s", got.State, got.Error)
+				return fmt.Errorf("the import is %s", got)
 			}
 		}
-		pause(ctx, 50*time.Millisecond)
+		if time.Since(moved) > h.patience {
+			return fmt.Errorf("nothing moved for %s: the import is %s (last asked: status %d, %s)", h.patience, last, status, fmt.Sprint(err))
+		}
 	}
 	return ctx.Err()
 }
 
+// reach waits until so many rows are settled; it reports false when the import
+// ended before.
+func (p *progress) reach(ctx context.Context, due int64) bool {
+	for {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-p.ended:
+			return false
+		default:
+		}
+		if p.settled.Load() >= due {
+			return true
+		}
+		pause(ctx, 10*time.Millisecond)
+	}
+}
+
 // killAlong spreads the kills over the rows, so that all fall into the import.
+// Only a kill that met a living process counts.
 func (h *harness) killAlong(ctx context.Context, kills int, watch *progress) {
+	began := time.Now()
 	for n := range kills {
 		due := int64(h.rows) * int64(n) / int64(kills+1)
-		for watch.settled.Load() < due && ctx.Err() == nil {
-			pause(ctx, 20*time.Millisecond)
+		if !watch.reach(ctx, due) {
+			return
 		}
-		pause(ctx, time.Duration(h.rand.IntN(200))*time.Millisecond)
+		fmt.Printf("torture: kill %d of %d after %s, at %d rows\n", n+1, kills, time.Since(began).Round(time.Second), watch.settled.Load())
+		pause(ctx, time.Duration(h.rand.IntN(100))*time.Millisecond)
 		if n%4 == 3 {
-			h.killDatabase(ctx)
+			if watch.reach(ctx, due) {
+				h.killDatabase(ctx)
+			}
 			continue
 		}
-		h.kill(h.procs[1+h.rand.IntN(len(h.procs)-1)], 1)
+		for watch.reach(ctx, due) {
+			if h.procs[1+h.rand.IntN(len(h.procs)-1)].killAlive() {
+				h.killed["worker SIGKILL"]++
+				break
+			}
+			pause(ctx, 10*time.Millisecond)
+		}
 	}
+}
+
+// killAlive kills the process and reports whether there was one.
+func (p *proc) killAlive() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.running != nil && p.running.Signal(syscall.SIGKILL) == nil
 }
 
 func (h *harness) importOutcome(ctx context.Context, id int64) (o outcome, err error) {
@@ -141,93 +196,80 @@ func (h *harness) importOutcome(ctx context.Context, id int64) (o outcome, err e
 		SELECT rows_total, rows_imported, rows_rejected, rows_imported + rows_updated + rows_skipped + rows_rejected,
 			(SELECT count(*) FROM users), (SELECT count(DISTINCT import_line) FROM users WHERE import_id = $1),
 			(SELECT md5(string_agg(import_line || ':' || username || ':' || email, ',' ORDER BY import_line)) FROM users),
+			(SELECT md5(string_agg(line::text, ',' ORDER BY line)) FROM import_errors WHERE import_id = $1),
 			(SELECT md5(string_agg(line || ':' || field || ':' || reason, ',' ORDER BY line)) FROM import_errors WHERE import_id = $1),
 			(SELECT count(*) FROM river_job WHERE state IN ('discarded', 'running', 'retryable')
 				AND kind IN ('plan_import', 'apply_chunk', 'finish_import')),
 			(SELECT count(*) FROM import_chunks WHERE done_at IS NULL) + (SELECT count(*) FROM import_deferred)
 		FROM imports WHERE id = $1`, id).
-		Scan(&o.total, &o.imported, &o.rejected, &o.settled, &o.inTable, &o.rows, &o.winners, &o.errors, &o.stuck, &o.leftover)
+		Scan(&o.total, &o.imported, &o.rejected, &o.settled, &o.inTable, &o.rows, &o.winners, &o.refused, &o.reasons, &o.stuck, &o.leftover)
 	return o, err
 }
 
-func (h *harness) importAccount(calm, wild outcome) error {
-	fmt.Printf("\n%-34s %12s %12s\n", "", "undisturbed", "killed")
+func (h *harness) importAccount(want expectation, calm, wild outcome) error {
+	fmt.Printf("\n%-34s %12s %12s %12s\n", "", "expected", "undisturbed", "killed")
 	for _, line := range []struct {
-		what       string
-		calm, wild any
+		what             string
+		want, calm, wild any
 	}{
-		{"rows in the file", calm.total, wild.total},
-		{"imported", calm.imported, wild.imported},
-		{"rejected", calm.rejected, wild.rejected},
-		{"rows in the table", calm.inTable, wild.inTable},
-		{"digest of lines that won", calm.winners[:12], wild.winners[:12]},
-		{"digest of rejected lines, in order", calm.errors[:12], wild.errors[:12]},
-		{"times progress went backwards", calm.backwards, wild.backwards},
-		{"stuck jobs", calm.stuck, wild.stuck},
-		{"chunks and rows left over", calm.leftover, wild.leftover},
-		{"took", calm.took.Round(100 * time.Millisecond), wild.took.Round(100 * time.Millisecond)},
+		{"rows in the file", h.rows, calm.total, wild.total},
+		{"imported", want.imported, calm.imported, wild.imported},
+		{"rejected", want.rejected, calm.rejected, wild.rejected},
+		{"rows in the table", want.imported, calm.inTable, wild.inTable},
+		{"digest of rows that won", short(want.winners), short(calm.winners), short(wild.winners)},
+		{"digest of rejected lines", short(want.refused), short(calm.refused), short(wild.refused)},
+		{"digest with field and reason", "-", short(calm.reasons), short(wild.reasons)},
+		{"times progress was read", "-", calm.reads, wild.reads},
+		{"times it went backwards", 0, calm.backwards, wild.backwards},
+		{"stuck jobs", 0, calm.stuck, wild.stuck},
+		{"chunks and rows left over", 0, calm.leftover, wild.leftover},
+		{"took", "-", calm.took.Round(100 * time.Millisecond), wild.took.Round(100 * time.Millisecond)},
 	} {
-		fmt.Printf("%-34s %12v %12v\n", line.what, line.calm, line.wild)
+		fmt.Printf("%-34s %12v %12v %12v\n", line.what, line.want, line.calm, line.wild)
 	}
+	kills := 0
 	for _, what := range slices.Sorted(maps.Keys(h.killed)) {
-		fmt.Printf("%-34s %12s %12d\n", what, "-", h.killed[what])
+		fmt.Printf("%-34s %12s %12s %12d\n", what, "-", "-", h.killed[what])
+		kills += h.killed[what]
 	}
-	var broken []string
-	for _, o := range []outcome{calm, wild} {
-		for what, is := range map[string]bool{
-			"not every row was settled once":  o.total != o.settled || o.total != int64(h.rows),
-			"rows in the table differ":        o.inTable != o.imported || o.rows != o.imported,
-			"progress went backwards":         o.backwards > 0,
-			"something was left over":         o.stuck+o.leftover > 0,
-			"nothing was imported or refused": o.imported == 0 || o.rejected == 0,
-		} {
-			if is {
-				broken = append(broken, what)
-			}
-		}
-	}
-	if calm.winners != wild.winners {
-		broken = append(broken, "other rows won")
-	}
-	if calm.errors != wild.errors {
-		broken = append(broken, "other rows were rejected")
+	broken := append(calm.against(want, h.rows, "undisturbed"), wild.against(want, h.rows, "killed")...)
+	if calm.reasons != wild.reasons {
+		broken = append(broken, "rows were rejected for other reasons when killed")
 	}
 	if len(broken) > 0 {
 		return errors.New("the promise is broken: " + strings.Join(broken, "; "))
 	}
-	fmt.Println("\nevery row was imported once or reported once, the same as undisturbed")
+	// Fewer would show less than was asked for, however well it went.
+	if kills != h.kills {
+		return fmt.Errorf("the import ended after %d of %d kills: it needs more rows", kills, h.kills)
+	}
+	fmt.Println("\nevery row was imported once or reported once, as applying the file in its order gives")
 	return nil
 }
 
-// writeUsers writes n users; of a hundred lines one is wrong, and three claim
-// the name or address of a line far away.
-func writeUsers(dir string, n int) (string, error) {
-	f, err := os.Create(filepath.Join(dir, "users.csv"))
-	if err != nil {
-		return "", err
-	}
-	w := bufio.NewWriterSize(f, 1<<20)
-	_, _ = fmt.Fprintln(w, "username,email") // an error stays until Flush
-	for i := range n {
-		name, address := i, i
-		switch i % 100 {
-		case 17:
-			_, _ = fmt.Fprintf(w, "user%d,no address\n", i)
-			continue
-		case 42:
-			name = (i*7 + 1) % n
-		case 43:
-			address = (i*11 + 3) % n
-		case 44:
-			name, address = n-i, (i+n/2)%n
+// against lists what is not as it should be.
+func (o outcome) against(want expectation, rows int, run string) (broken []string) {
+	for _, check := range []struct {
+		what string
+		ok   bool
+	}{
+		{"not every row was settled once", o.total == int64(rows) && o.settled == int64(rows)},
+		{"not as many rows were imported as the file gives", o.imported == want.imported},
+		{"not as many rows were rejected as the file gives", o.rejected == want.rejected},
+		{"the rows in the table are not those imported", o.inTable == o.imported && o.rows == o.imported},
+		{"other rows won", o.winners == want.winners},
+		{"other lines were rejected", o.refused == want.refused},
+		{"progress went backwards", o.backwards == 0},
+		{"something was left over", o.stuck+o.leftover == 0},
+	} {
+		if !check.ok {
+			broken = append(broken, run+": "+check.what)
 		}
-		_, _ = fmt.Fprintf(w, "user%d,user%d@example.org\n", name, address)
 	}
-	if err := w.Flush(); err != nil {
-		return "", err
-	}
-	return f.Name(), f.Close()
+	return broken
 }
+
+func short(digest string) string { return digest[:min(len(digest), 12)] }
 
 type importView struct {
 	ID           int64  `json:"id"`
@@ -237,6 +279,20 @@ type importView struct {
 	RowsUpdated  int64  `json:"rows_updated"`
 	RowsSkipped  int64  `json:"rows_skipped"`
 	RowsRejected int64  `json:"rows_rejected"`
+}
+
+func (v importView) settled() int64 {
+	return v.RowsImported + v.RowsUpdated + v.RowsSkipped + v.RowsRejected
+}
+
+// fellBehind reports whether a counter is lower than it was.
+func (v importView) fellBehind(before importView) bool {
+	return v.RowsImported < before.RowsImported || v.RowsUpdated < before.RowsUpdated ||
+		v.RowsSkipped < before.RowsSkipped || v.RowsRejected < before.RowsRejected
+}
+
+func (v importView) String() string {
+	return fmt.Sprintf("%s, with %d rows imported, %d rejected, error %q", cmp.Or(v.State, "unknown"), v.RowsImported, v.RowsRejected, v.Error)
 }
 
 func sendFile(ctx context.Context, server, file string) (int64, error) {
