@@ -92,8 +92,8 @@ bench: setup ## redirects against a bare handler, ingestion against COPY: one ta
 	go run ./bench
 
 .PHONY: bench-import
-bench-import: setup ## imports of 10,000 to 1,000,000 rows against psql's \copy and INSERT ... SELECT
-	go run ./bench -only import,upload
+bench-import: setup ## imports of 10,000 to 1,000,000 rows against psql's \copy and INSERT ... SELECT; uploads of 1 GB, exports of 1,000,000 rows
+	go run ./bench -only import,upload,export
 
 .PHONY: image
 image: ## build the container image, signpost:latest

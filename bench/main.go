@@ -1,7 +1,7 @@
 // Bench measures Signpost against the simplest thing that could do the same,
 // both sides in one run, and prints one table of ratios.
 //
-//	go run ./bench [-only redirect,disk,outage,ingest,uncached,memory,redis,import,upload]
+//	go run ./bench [-only redirect,disk,outage,ingest,uncached,memory,redis,import,upload,export]
 //
 // Load comes from this process; what is measured are other processes. CPU time
 // is what the operating system counted for the server, because throughput on a
@@ -44,7 +44,7 @@ type row struct {
 }
 
 func main() {
-	only := flag.String("only", "", "which measures, separated by commas (default all but import and upload)")
+	only := flag.String("only", "", "which measures, separated by commas (default all but import, upload and export)")
 	quick := flag.Bool("quick", false, "a tenth of the work, to see that it runs")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
@@ -87,9 +87,10 @@ func run(ctx context.Context, only string, quick bool) (err error) {
 		{"redis", b.redis},
 		{"import", b.imports},
 		{"upload", b.upload},
+		{"export", b.exports},
 	}
 	for _, m := range measures {
-		if only == "" && (m.name == "import" || m.name == "upload") || only != "" && !slices.Contains(strings.Split(only, ","), m.name) {
+		if only == "" && slices.Contains([]string{"import", "upload", "export"}, m.name) || only != "" && !slices.Contains(strings.Split(only, ","), m.name) {
 			continue
 		}
 		fmt.Fprintf(os.Stderr, "bench: %s ...\n", m.name)
