@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -31,7 +33,7 @@ func (h *harness) settle(ctx context.Context) error {
 }
 
 func (h *harness) underWay(ctx context.Context) string {
-	for _, p := range h.procs[:2] {
+	for _, p := range h.apis {
 		n, err := drive.Metric(ctx, p.admin, "signpost_spool_segments")
 		if err != nil {
 			return err.Error()
@@ -70,21 +72,27 @@ func (h *harness) account(ctx context.Context, took time.Duration) error {
 	}
 	defer conn.Close(ctx) //nolint:errcheck // done with it
 
-	counted := map[string]int{}
-	rows, err := conn.Query(ctx, `SELECT referrer_host, count(*) FROM events WHERE event_type = 'clicked' GROUP BY 1`)
+	type count struct{ clicks, bots int }
+	counted := map[string]count{}
+	rows, err := conn.Query(ctx, `
+		SELECT referrer_host, count(*), count(*) FILTER (WHERE bot) FROM events WHERE event_type = 'clicked' GROUP BY 1`)
 	if err != nil {
 		return err
 	}
 	var host string
-	var n int
-	if _, err := pgx.ForEachRow(rows, []any{&host, &n}, func() error { counted[host] = n; return nil }); err != nil {
+	var c count
+	if _, err := pgx.ForEachRow(rows, []any{&host, &c.clicks, &c.bots}, func() error { counted[host] = c; return nil }); err != nil {
 		return err
 	}
-	lost, doubled, events, answered := 0, 0, 0, 0
+	lost, doubled, events, bots, mistaken, answered := 0, 0, 0, 0, 0, 0
 	for marker, ok := range h.ledger.answered {
-		n := counted[markerHost(marker)]
+		c, n := counted[markerHost(marker)], counted[markerHost(marker)].clicks
 		delete(counted, markerHost(marker))
 		events += n
+		bots += c.bots
+		if agents[marker%len(agents)].bot != (c.bots > 0) && n > 0 {
+			mistaken++
+		}
 		if ok {
 			answered++
 		}
@@ -101,31 +109,71 @@ func (h *harness) account(ctx context.Context, took time.Duration) error {
 	if err != nil {
 		return fmt.Errorf("read what was dropped: %w", err)
 	}
+	dropped -= late
 	missing := max(0, lost-dropped)
-	var wrong, stuck, rejected, batches int
+	left, err := leftInSpool(h.spool())
+	if err != nil {
+		return fmt.Errorf("look at what is left in the spools: %w", err)
+	}
+	odd, slowest := h.ends.all()
+	var wrong, stuck, rejected, batches, removed int
 	if err := conn.QueryRow(ctx, rollupsDiffer).Scan(&wrong); err != nil {
 		return fmt.Errorf("compare rollups: %w", err)
 	}
 	err = conn.QueryRow(ctx, `
 		SELECT (SELECT count(*) FROM river_job WHERE state IN ('discarded', 'running', 'retryable') AND kind = 'record_clicks'),
-			(SELECT count(*) FROM click_rejects), (SELECT count(*) FROM click_batches)`).Scan(&stuck, &rejected, &batches)
+			(SELECT count(*) FROM click_rejects), (SELECT count(*) FROM click_batches), (SELECT count(removed_at) FROM click_batches)`).
+		Scan(&stuck, &rejected, &batches, &removed)
 	if err != nil {
 		return err
 	}
+	var interrupted int
+	var rescue, shipped float64 // seconds
+	if err := conn.QueryRow(ctx, longestWaits).Scan(&interrupted, &rescue, &shipped); err != nil {
+		return fmt.Errorf("read how long jobs waited: %w", err)
+	}
 
-	fmt.Printf("\n%-34s %d\n%-34s %d\n%-34s %d\n", "attempted", len(h.ledger.answered), "answered (302)", answered, "in events", events)
-	fmt.Printf(strings.Repeat("%-34s %d\n", 6), "answered, not in events", lost, "reported as dropped", dropped, "of these kept late", late, "missing", missing, "counted twice", doubled, "in events, never attempted", len(counted))
-	fmt.Printf("%-34s %d\n%-34s %d\n%-34s %d\n%-34s %d\n", "rollup rows that differ", wrong, "stuck jobs", stuck, "rejected clicks", rejected, "batches", batches)
+	fmt.Println()
+	line("attempted", len(h.ledger.answered))
+	line("answered (302)", answered)
+	line("in events", events)
+	line("of these by bots", bots)
+	line("answered, not in events", lost)
+	line("reported as dropped, not kept late", dropped)
+	line("dropped, kept late", late)
+	line("missing", missing)
+	line("counted twice", doubled)
+	line("in events, never attempted", len(counted))
+	line("bots taken for people or reverse", mistaken)
+	line("rollup rows that differ", wrong)
+	line("stuck jobs", stuck)
+	line("rejected clicks", rejected)
+	line("files left in spools", len(left))
+	line("batches", batches)
+	line("of these removed from the spool", removed)
+	line("segments shipped again", h.again.Load())
 	if reasons != "" {
-		fmt.Printf("%-34s %s\n", "dropped for", reasons)
+		line("dropped for", reasons)
 	}
 	for _, what := range slices.Sorted(maps.Keys(h.killed)) {
-		fmt.Printf("%-34s %d\n", what, h.killed[what])
+		line(what, h.killed[what])
+	}
+	line("ends that nobody asked for", len(odd))
+	for _, what := range append(odd, left...) {
+		fmt.Println("    " + what)
 	}
 	for _, status := range slices.Sorted(maps.Keys(h.ledger.statuses)) {
-		fmt.Printf("%-34s %d\n", "clients saw: "+status, h.ledger.statuses[status])
+		line("clients saw: "+status, h.ledger.statuses[status])
 	}
-	fmt.Printf("%-34s %s\n%-34s %s\n", "longest gap in service", h.ledger.gap.Round(time.Millisecond), "took", took.Round(time.Second))
+	line("longest gap in service", h.ledger.gap.Round(time.Millisecond))
+	line("runs of jobs cut short", interrupted)
+	line("longest until a job ran again", seconds(rescue).Round(time.Millisecond))
+	line("longest from shipped to counted", seconds(shipped).Round(time.Millisecond))
+	line("slowest end after SIGTERM", slowest.Round(time.Millisecond))
+	line("changes of a link", h.fresh.changes)
+	line("longest that an old answer was given", h.fresh.stale.Round(time.Millisecond))
+	line("most anonymous memory of an api", fmt.Sprintf("%.1f MiB", float64(max(h.apis[0].memory, h.apis[1].memory))/(1<<20)))
+	line("took", took.Round(time.Second))
 
 	var broken []string
 	for what, is := range map[string]bool{
@@ -134,6 +182,10 @@ func (h *harness) account(ctx context.Context, took time.Duration) error {
 		"jobs are stuck": stuck > 0, "clicks were rejected": rejected > 0, "nothing was answered": answered == 0,
 		"fewer events and drops than answers":                      events+dropped < answered,
 		"clicks were dropped on a healthy disk (-drops allows it)": dropped > 0 && !h.allowDrops, "a client got an error": h.ledger.statuses["500"]+h.ledger.statuses["404"] > 0,
+		"files are left in the spools": len(left) > 0, "a process ended as nobody asked it to": len(odd) > 0,
+		"a bot was taken for a person or the reverse": mistaken > 0 || bots == 0,
+		"a job ran again too late":                    seconds(rescue) > longestRescue,
+		"an old answer was given too long":            h.fresh.stale > longestStale,
 	} {
 		if is {
 			broken = append(broken, what)
@@ -149,6 +201,53 @@ func (h *harness) account(ctx context.Context, took time.Duration) error {
 	fmt.Println("\nevery answered click was counted exactly once")
 	return nil
 }
+
+// line prints one line of the account.
+func line(what string, value any) { fmt.Printf("%-38s %v\n", what, value) }
+
+func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
+
+// leftInSpool lists the files that hold clicks, or might, and were not shipped.
+// What was shipped is in kept and gone, and caches of links are no clicks.
+func leftInSpool(dir string) (left []string, err error) {
+	err = filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case e.IsDir() && strings.HasPrefix(e.Name(), "cache-"):
+			return fs.SkipDir
+		case e.IsDir() || e.Name() == "lock":
+			return nil
+		}
+		shelf := filepath.Base(filepath.Dir(path))
+		if filepath.Ext(path) != ".seg" || shelf != "kept" && shelf != "gone" {
+			left = append(left, path)
+		}
+		return nil
+	})
+	return left, err
+}
+
+// longestRescue is several times what is promised: two minutes.
+const longestRescue = 5 * time.Minute
+
+// longestWaits tells how many runs of click jobs ended without success, how long
+// it took at most until one of them ran again, and how long a batch took at most
+// from its arrival until it was counted. A run that ended leaves an error with
+// the time when that was found out. It began after the one before was found out,
+// or after its batch arrived: the wait is counted from there, which is too long
+// rather than too short. The last run began at attempted_at.
+const longestWaits = `
+WITH ends AS (
+	SELECT b.id, b.received_at, j.attempted_at, (e.error ->> 'at')::timestamptz AS found, e.n, cardinality(j.errors) AS errors
+	FROM river_job j JOIN click_batches b ON b.job_id = j.id, unnest(j.errors) WITH ORDINALITY AS e (error, n)
+	WHERE j.kind = 'record_clicks'
+), waits AS (
+	SELECT CASE WHEN n = errors THEN attempted_at ELSE found END - COALESCE(lag(found) OVER (PARTITION BY id ORDER BY n), received_at) AS wait
+	FROM ends
+)
+SELECT (SELECT count(*) FROM ends), (SELECT COALESCE(extract(epoch FROM max(wait)), 0)::float8 FROM waits),
+	(SELECT COALESCE(extract(epoch FROM max(ingested_at - received_at)), 0)::float8 FROM click_batches)`
 
 // rollupsDiffer counts the rollup rows that disagree with the raw events, and
 // the events that have no rollup row.

@@ -53,12 +53,20 @@ func (l *ledger) answeredSoFar() int {
 	return l.total
 }
 
-// follow is one client: it follows random links on random replicas.
-func (h *harness) follow(ctx context.Context, n int) {
-	client := &http.Client{
+// newClient makes one that follows nothing and repeats nothing: on a connection
+// that it kept, Go sends a request again by itself when that was closed, and one
+// marker would be two clicks.
+func newClient() *http.Client {
+	return &http.Client{
 		Timeout:       3 * time.Second,
+		Transport:     &http.Transport{DisableKeepAlives: true},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
+}
+
+// follow is one client: it follows random links on random replicas.
+func (h *harness) follow(ctx context.Context, n int) {
+	client := newClient()
 	tick := time.NewTicker(time.Duration(h.clients) * time.Second / time.Duration(h.rate))
 	defer tick.Stop()
 	for i := 0; ctx.Err() == nil; i++ {
@@ -68,23 +76,35 @@ func (h *harness) follow(ctx context.Context, n int) {
 		case <-tick.C:
 		}
 		marker := h.ledger.attempt()
-		url := "http://" + h.procs[(n+i)%2].addr + "/r/" + h.codes[(n*7+i)%len(h.codes)]
-		h.ledger.result(marker, get(client, url, markerHost(marker)))
+		url := "http://" + h.apis[(n+i)%2].addr + "/r/" + h.codes[(n*7+i)%len(h.codes)]
+		h.ledger.result(marker, get(client, url, markerHost(marker), agents[marker%len(agents)].name))
 	}
 }
 
 // markerHost is the referrer host that tells an attempt from all others.
 func markerHost(marker int) string { return fmt.Sprintf("m%d.example.org", marker) }
 
+// agents are what the clients say they are.
+var agents = []struct {
+	name string
+	bot  bool
+}{
+	{"Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0", false},
+	{"Mozilla/5.0 (Linux; Android 14; Pixel 8) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Mobile Safari/537.36", false},
+	{"Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)", true},
+	{"Mozilla/5.0 (iPhone; CPU iPhone OS 18_1 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.1 Mobile/15E148 Safari/604.1", false},
+	{"curl/8.14.1", true},
+}
+
 // get follows one link; the answer counts only when all of it has arrived. The
 // context of the run is left out: an attempt that began is waited for.
-func get(client *http.Client, url, host string) string {
+func get(client *http.Client, url, host, agent string) string {
 	req, err := http.NewRequest(http.MethodGet, url, nil) //nolint:noctx // bounded by the client's timeout
 	if err != nil {
 		return "bad request"
 	}
 	req.Header.Set("Referer", "https://"+host+"/page")
-	req.Header.Set("User-Agent", "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0")
+	req.Header.Set("User-Agent", agent)
 	resp, err := client.Do(req)
 	if err != nil {
 		return "no answer"
@@ -106,11 +126,12 @@ func (h *harness) makeLinks(ctx context.Context) error {
 		return err
 	}
 	for i := range h.links {
-		code := fmt.Sprintf("link%d", i)
+		h.codes = append(h.codes, fmt.Sprintf("link%d", i))
+	}
+	for _, code := range append(h.codes, changing) {
 		if _, err := conn.Exec(ctx, `INSERT INTO urls (user_id, short_code, original_url) VALUES (1, $1, 'https://example.org/')`, code); err != nil {
 			return err
 		}
-		h.codes = append(h.codes, code)
 	}
 	return nil
 }

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/signpost/signpost/internal/drive"
@@ -31,6 +32,9 @@ type drops struct {
 // life is one run of a process.
 type life struct {
 	n       int // it is the process's n-th
+	began   time.Time
+	sent    []syscall.Signal
+	asked   time.Time // of the first SIGTERM
 	log     int64
 	dropped map[string]int // by reason, as its metrics say
 	late    int
@@ -99,10 +103,12 @@ func droppedIn(file string, from int64) (map[string]int, error) {
 	return dropped, lines.Err()
 }
 
-// watch asks a process for its drops a few times a second until ctx ends.
+// watch asks a process for its drops, and looks at its memory, a few times a
+// second until ctx ends.
 func (p *proc) watch(ctx context.Context) {
 	for ctx.Err() == nil {
 		p.askDrops(ctx)
+		p.lookAtMemory()
 		pause(ctx, 250*time.Millisecond)
 	}
 }
@@ -114,11 +120,12 @@ func (p *proc) askDrops(ctx context.Context) {
 	p.mu.Lock()
 	n := p.life.n
 	p.mu.Unlock()
-	samples, err := drive.Samples(ctx, p.admin, "signpost_clicks_dropped_total")
+	// In this order, so that those late are among those dropped.
+	late, err := drive.Metric(ctx, p.admin, "signpost_clicks_late_total")
 	if err != nil {
 		return // it is being killed or started
 	}
-	late, err := drive.Metric(ctx, p.admin, "signpost_clicks_late_total")
+	samples, err := drive.Samples(ctx, p.admin, "signpost_clicks_dropped_total")
 	if err != nil {
 		return
 	}

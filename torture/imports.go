@@ -233,6 +233,8 @@ func (h *harness) importAccount(want expectation, calm, wild outcome) error {
 		kills += h.killed[what]
 	}
 	broken := append(calm.against(want, h.rows, "undisturbed"), wild.against(want, h.rows, "killed")...)
+	odd, _ := h.ends.all()
+	broken = append(broken, odd...)
 	if calm.reasons != wild.reasons {
 		broken = append(broken, "rows were rejected for other reasons when killed")
 	}

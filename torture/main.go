@@ -9,8 +9,10 @@
 // SIGKILL, api and worker are also ended with SIGTERM, and Postgres is stopped
 // for seconds at a time. At the end everything is left alone until the pipeline
 // is empty, and the account must hold: answered ≤ counted ≤ attempted, every
-// answered click in events exactly once (with -drops: or reported as dropped), the rollups equal to the events, no
-// spool and no job left over. It exits with 1 if it does not.
+// answered click in events exactly once (with -drops: or reported as dropped),
+// the rollups equal to the events, nothing left in a spool, no job left over, no
+// process ended by itself. One link is changed all the time, and no replica may
+// go on giving the old answer. It exits with 1 if it does not hold.
 //
 // With -import it kills workers and Postgres during an import of a million rows
 // instead, and compares what came of it with an import that was left alone.
@@ -23,11 +25,13 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net/http"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -110,9 +114,10 @@ func torture(ctx context.Context, s settings) (err error) {
 	}
 	watching, stopWatching := context.WithCancel(ctx)
 	defer stopWatching()
-	for _, p := range h.procs[:2] {
+	for _, p := range h.apis {
 		go p.watch(watching)
 	}
+	clients.Go(func() { h.changeLink(load) })
 	h.disturb(ctx)
 	stopLoad()
 	clients.Wait()
@@ -120,7 +125,7 @@ func torture(ctx context.Context, s settings) (err error) {
 	if err := h.settle(ctx); err != nil {
 		return err
 	}
-	for _, p := range h.procs[:2] {
+	for _, p := range h.apis {
 		p.askDrops(ctx)
 	}
 	h.stopAll()
@@ -136,14 +141,21 @@ type harness struct {
 	cluster *postgres.Cluster
 	url     string
 	procs   []*proc
+	apis    []*proc // of these
 	codes   []string
 	ledger  ledger
 
 	// database is held by whoever stops or starts Postgres.
 	database sync.Mutex
+	up       atomic.Int64 // since when Postgres answers, Unix nanoseconds; 0 while it does not
 	killed   map[string]int
 	drops    drops
+	ends     ends
+	fresh    freshness
+	again    atomic.Int64 // segments that were put back to be shipped again
 }
+
+func (h *harness) spool() string { return filepath.Join(h.dir, "spool") }
 
 // prepare builds the binary and starts Postgres.
 func prepare(ctx context.Context, dir string, s settings) (*harness, error) {
@@ -165,6 +177,7 @@ func prepare(ctx context.Context, dir string, s settings) (*harness, error) {
 	h.cluster, err = postgres.StartCluster(ctx, postgres.ClusterOptions{
 		Dir: filepath.Join(dir, "postgres"), Durable: true, Log: slog.New(slog.DiscardHandler),
 	})
+	h.up.Store(time.Now().UnixNano())
 	return h, err
 }
 
@@ -188,6 +201,7 @@ func (h *harness) startAll(ctx context.Context) error {
 	if err := h.launch([]string{"api", "api", "worker", "worker"}); err != nil {
 		return err
 	}
+	h.apis = h.procs[:2]
 	return h.waitReady(ctx)
 }
 
@@ -206,6 +220,8 @@ func (h *harness) launch(roles []string) error {
 
 // disturb kills until the wanted number is reached.
 func (h *harness) disturb(ctx context.Context) {
+	var asked sync.WaitGroup
+	defer asked.Wait()
 	every := max(h.kills/(h.outages+1), 1)
 	for n := 1; n <= h.kills && ctx.Err() == nil; n++ {
 		pause(ctx, time.Duration(100+h.rand.IntN(900))*time.Millisecond)
@@ -219,26 +235,41 @@ func (h *harness) disturb(ctx context.Context) {
 		default:
 			h.kill(h.procs[2+h.rand.IntN(2)], r)
 		}
+		if n%8 == 0 {
+			api := h.apis[h.rand.IntN(2)]
+			asked.Go(func() { h.shipAgain(ctx, api) })
+		}
 		if n%50 == 0 {
 			fmt.Printf("torture: %d kills, %d answered\n", n, h.ledger.answeredSoFar())
 		}
 	}
 }
 
+// shipAgain has an api ship again all that it keeps, as after a failover that
+// lost something. One that is killed meanwhile does some of it or nothing.
+func (h *harness) shipAgain(ctx context.Context, api *proc) {
+	var got struct{ Segments int64 }
+	_, err := call(ctx, newClient(), http.MethodPost, "http://"+api.admin+"/spool/reship", nil, &got)
+	if err == nil {
+		h.again.Add(got.Segments)
+	}
+}
+
 // kill ends an api or worker: four times in five as a crash would.
 func (h *harness) kill(p *proc, r int) {
+	how, name := syscall.SIGKILL, " SIGKILL"
 	if r%5 == 0 {
-		p.signal(syscall.SIGTERM)
-		h.killed[p.role+" SIGTERM"]++
-		return
+		how, name = syscall.SIGTERM, " SIGTERM"
 	}
-	p.signal(syscall.SIGKILL)
-	h.killed[p.role+" SIGKILL"]++
+	if p.signal(how) {
+		h.killed[p.role+name]++
+	}
 }
 
 func (h *harness) killDatabase(ctx context.Context) {
 	h.database.Lock()
 	defer h.database.Unlock()
+	h.up.Store(0)
 	h.cluster.Kill()
 	h.killed["postgres SIGKILL"]++
 	h.startDatabase(ctx)
@@ -247,6 +278,7 @@ func (h *harness) killDatabase(ctx context.Context) {
 func (h *harness) stopDatabase(ctx context.Context) {
 	h.database.Lock()
 	defer h.database.Unlock()
+	h.up.Store(0)
 	if err := h.cluster.Stop(ctx); err != nil {
 		fmt.Printf("torture: stop Postgres: %v\n", err)
 	}
@@ -263,6 +295,7 @@ func (h *harness) stopDatabase(ctx context.Context) {
 func (h *harness) startDatabase(ctx context.Context) {
 	for ctx.Err() == nil {
 		if err := h.cluster.Start(ctx); err == nil {
+			h.up.Store(time.Now().UnixNano())
 			return
 		}
 		pause(ctx, 200*time.Millisecond)

@@ -5,7 +5,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -24,10 +26,12 @@ type proc struct {
 
 	log   string
 	drops *drops // of all processes
+	ends  *ends
 
 	mu      sync.Mutex
 	running *os.Process
 	life    life
+	memory  int64 // most anonymous memory seen, in bytes
 	ending  bool
 	ended   chan struct{}
 }
@@ -47,12 +51,17 @@ func newProc(h *harness, binary, role string, i int) (*proc, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &proc{role: role, name: name, addr: addr, admin: admin, log: path, drops: &h.drops, ended: make(chan struct{})}
+	p := &proc{role: role, name: name, addr: addr, admin: admin, log: path, drops: &h.drops, ends: &h.ends, ended: make(chan struct{})}
+	// One lets go of what it shipped while others die; one can ship all again.
+	keep := "1h"
+	if i == 0 {
+		keep = "3s"
+	}
 	p.cmd = func() *exec.Cmd {
 		cmd := exec.Command(binary, role)
 		cmd.Env = append(os.Environ(),
 			"DATABASE_URL="+h.url, "LISTEN_ADDR="+addr, "ADMIN_ADDR="+admin,
-			"SPOOL_DIR="+filepath.Join(h.dir, "spool"), "SPOOL_KEEP=1h", "DB_MAX_CONNS=8", "ADMIN_TOKEN="+tortureToken)
+			"SPOOL_DIR="+h.spool(), "SPOOL_KEEP="+keep, "DB_MAX_CONNS=8", "ADMIN_TOKEN="+tortureToken)
 		cmd.Stdout, cmd.Stderr = log, log
 		return cmd
 	}
@@ -68,7 +77,7 @@ func (p *proc) supervise() {
 			p.mu.Unlock()
 			return
 		}
-		p.life = life{n: p.life.n + 1, log: fileSize(p.log), dropped: map[string]int{}}
+		p.life = life{n: p.life.n + 1, began: time.Now(), log: fileSize(p.log), dropped: map[string]int{}}
 		if err := cmd.Start(); err != nil {
 			p.mu.Unlock()
 			fmt.Printf("torture: start %s: %v\n", p.name, err)
@@ -76,21 +85,56 @@ func (p *proc) supervise() {
 		}
 		p.running = cmd.Process
 		p.mu.Unlock()
-		_ = cmd.Wait()
+		_ = cmd.Wait() // the state says it
 		p.mu.Lock()
 		ended := p.life
 		p.mu.Unlock()
+		p.ends.note(p.name, ended, cmd.ProcessState)
 		p.drops.end(ended, p.log)
 		time.Sleep(100 * time.Millisecond)
 	}
 }
 
-func (p *proc) signal(s syscall.Signal) {
+// signal reports whether there was a process to signal.
+func (p *proc) signal(s syscall.Signal) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.running != nil {
-		_ = p.running.Signal(s)
+	if p.running == nil || p.running.Signal(s) != nil {
+		return false
 	}
+	p.life.sent = append(p.life.sent, s)
+	if s == syscall.SIGTERM && p.life.asked.IsZero() {
+		p.life.asked = time.Now()
+	}
+	return true
+}
+
+// ends are the ends of processes that were not what the signal asked for: a
+// panic, an error, an end unasked, a stop that took too long.
+type ends struct {
+	mu      sync.Mutex
+	odd     []string
+	slowest time.Duration // from SIGTERM to the end
+}
+
+func (e *ends) note(name string, l life, state *os.ProcessState) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	status, _ := state.Sys().(syscall.WaitStatus)
+	killed := status.Signaled() && slices.Contains(l.sent, status.Signal())
+	stopped := state.Success() && slices.Contains(l.sent, syscall.SIGTERM)
+	if !killed && !stopped {
+		e.odd = append(e.odd, fmt.Sprintf("%s (start %d): %s, sent %v", name, l.n, state, l.sent))
+	}
+	if stopped {
+		e.slowest = max(e.slowest, time.Since(l.asked))
+	}
+}
+
+func (e *ends) all() (odd []string, slowest time.Duration) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return slices.Clone(e.odd), e.slowest
 }
 
 // end stops the process for good, with SIGTERM.
@@ -102,9 +146,29 @@ func (p *proc) end() {
 	select {
 	case <-p.ended:
 	case <-time.After(60 * time.Second):
-		fmt.Printf("torture: %s did not stop on SIGTERM\n", p.name)
+		p.ends.mu.Lock()
+		p.ends.odd = append(p.ends.odd, p.name+" did not stop within a minute of SIGTERM")
+		p.ends.mu.Unlock()
 		p.signal(syscall.SIGKILL)
 		<-p.ended
+	}
+}
+
+// lookAtMemory notes the anonymous memory of the process if it is the most yet.
+func (p *proc) lookAtMemory() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.running == nil {
+		return
+	}
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.running.Pid))
+	if err != nil {
+		return // it has ended
+	}
+	_, rest, _ := strings.Cut(string(status), "RssAnon:")
+	line, _, _ := strings.Cut(rest, "kB")
+	if kb, err := strconv.ParseInt(strings.TrimSpace(line), 10, 64); err == nil {
+		p.memory = max(p.memory, kb<<10)
 	}
 }
 
