@@ -222,11 +222,14 @@ func (s *site) checkPolicy(c policyCase, policy csvimport.Policy, n int, r *rand
 	}
 	opts := csvimport.SplitOptions{ChunkRows: 1 + n/20 + r.IntN(n/5+2)}
 	before := s.everything()
-	trial := s.outcomes(s.uploadAs(c.kind, file, opts, policy, true))
+	dry := s.uploadAs(c.kind, file, opts, policy, true)
+	trial := s.outcomes(dry)
 	if after := s.everything(); after != before {
 		s.Errorf("a dry run changed\n%s\nto\n%s", before, after)
 	}
-	real := s.outcomes(s.uploadAs(c.kind, file, opts, policy, false))
+	id := s.uploadAs(c.kind, file, opts, policy, false)
+	real := s.outcomes(id)
+	s.wantSameReport(dry, id)
 	for name, got := range map[string]map[int64]outcome{"dry run": trial, "import": real} {
 		if !maps.Equal(got, want) {
 			for line, is := range want {
@@ -241,6 +244,17 @@ func (s *site) checkPolicy(c policyCase, policy csvimport.Policy, n int, r *rand
 	}
 	if s.Failed() {
 		s.Logf("%+v of\n%s", opts, file)
+	}
+}
+
+// wantSameReport compares the rejected rows of a dry run and its import: lines,
+// columns, reasons and texts.
+func (s *site) wantSameReport(dry, id int64) {
+	s.Helper()
+	const report = `SELECT string_agg(concat_ws(' ', line, field, reason, encode(record, 'escape')), E'\n' ORDER BY line)
+		FROM import_errors WHERE import_id = $1`
+	if said, is := s.text(report, dry), s.text(report, id); said != is {
+		s.Errorf("the dry run reports\n%s\nthe import\n%s", said, is)
 	}
 }
 

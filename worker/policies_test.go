@@ -164,11 +164,14 @@ func TestDryRunOfEvents(t *testing.T) {
 			policy = csvimport.PolicySkip
 		}
 		before := s.everything()
-		trial := s.outcomes(s.uploadAs(csvimport.KindEvents, file.String(), opts, policy, true))
+		dry := s.uploadAs(csvimport.KindEvents, file.String(), opts, policy, true)
+		trial := s.outcomes(dry)
 		if after := s.everything(); after != before {
 			t.Errorf("a dry run changed\n%s\nto\n%s", before, after)
 		}
-		real := s.outcomes(s.uploadAs(csvimport.KindEvents, file.String(), opts, policy, false))
+		id := s.uploadAs(csvimport.KindEvents, file.String(), opts, policy, false)
+		real := s.outcomes(id)
+		s.wantSameReport(dry, id)
 		if fmt.Sprint(trial) != fmt.Sprint(real) {
 			t.Errorf("seed %d: the dry run said %v, the import did %v", seed, trial, real)
 		}
@@ -190,6 +193,43 @@ func TestDryRunOfDetachedMonths(t *testing.T) {
 			t.Errorf("dry run %t rejected %q, want %q", dry, got, want)
 		}
 	}
+}
+
+// Details of events are bounded as Postgres writes them, whatever the file's way
+// of writing them, and what it refuses a dry run refuses too.
+func TestDetailsAsPostgresWritesThem(t *testing.T) {
+	s := setup(t)
+	s.exec("INSERT INTO users (id, username, email) VALUES (1, 'ann', 'ann@example.com')")
+	s.exec("INSERT INTO urls (id, user_id, short_code, original_url) VALUES (1, 1, 'b1', 'https://example.com/')")
+	s.start(nil)
+	var file strings.Builder
+	file.WriteString("url_id,event_type,timestamp,details\n")
+	for _, details := range []string{
+		`{"a":[1e999,-1.5E+3,0.50e-2,0e-9,-0.0,1e0,-0]}`,
+		`{"a":[` + strings.Repeat("1,", 10_900) + `0]}`,
+		`{"a":"` + strings.Repeat(`\u0001\n`, 3600) + `"}`,
+		`{"a":1e-998,"b":0.` + strings.Repeat("1", 998) + `}`,
+		// From here on rejected.
+		`{"a":[` + strings.Repeat("1e999,", 40) + `0]}`,
+		`{"a":[` + strings.Repeat("1e-900,", 40) + `0]}`,
+		`{"a":[` + strings.Repeat("1,", 11_000) + `0]}`,
+		`{"a":0.` + strings.Repeat("1", 16_400) + `}`,
+		`{"a":1e-16384}`, `{"a":1e131072}`, `{"a":1e99999999999}`,
+	} {
+		file.WriteString(`1,updated,2024-02-01,"` + strings.ReplaceAll(details, `"`, `""`) + "\"\n")
+	}
+	dry := s.uploadAs(csvimport.KindEvents, file.String(), csvimport.SplitOptions{}, csvimport.PolicyReject, true)
+	s.ended(dry)
+	id := s.uploadAs(csvimport.KindEvents, file.String(), csvimport.SplitOptions{}, csvimport.PolicyReject, false)
+	s.wantRows(id, 4, 7)
+	s.wantSameReport(dry, id)
+	s.wantInt(0, "SELECT count(*) FROM import_errors WHERE reason LIKE '%stored%' OR field <> 'details'")
+	s.wantInt(0, "SELECT count(*) FROM events WHERE octet_length(details::text) > 32768")
+	// What comes out goes in again.
+	again := s.upload(csvimport.KindEvents, "url_id,event_type,timestamp,details\n"+s.text(`SELECT string_agg(
+		'1,updated,2024-03-01,"' || replace(details::text, '"', '""') || '"', E'\n') FROM events`), csvimport.SplitOptions{})
+	s.wantRows(again, 4, 0)
+	s.wantInt(4, "SELECT count(DISTINCT details) FROM events")
 }
 
 // A dry run reports the same rows for the same reasons.

@@ -8,28 +8,28 @@ import (
 )
 
 const (
-	// maxDetails is the greatest length of an event's details in bytes.
+	// maxDetails is the greatest length of an event's details in bytes, as jsonb
+	// writes them: with a space after each comma and colon, and numbers in full.
+	// So it bounds what a reader gets, and what was exported can be imported.
 	maxDetails = 32 << 10 // more than any change that the API records
 	// maxDepth is how deep details may be nested.
 	maxDepth = 32
-	// maxExponent keeps numbers within what a Postgres numeric holds.
-	maxExponent = 1000
+	// maxDigits is the greatest length of a number that is written in full. It is
+	// within what a Postgres numeric holds.
+	maxDigits = 1000
 )
 
 // checkDetails says what is wrong with an event's details, "" if nothing is.
 // What it accepts, Postgres accepts as jsonb, which is stricter than JSON: no
 // NUL, no half of a surrogate pair, no number beyond all measure.
 func checkDetails(details string) string {
-	const reason = "must be a JSON object"
-	if len(details) > maxDetails {
-		return "must be at most " + strconv.Itoa(maxDetails) + " bytes"
-	}
 	body := strings.TrimLeft(details, " \t\r\n")
 	if body == "" || body[0] != '{' || !json.Valid([]byte(details)) {
-		return reason
+		return "must be a JSON object"
 	}
-	depth, quoted := 0, false
+	depth, quoted, written := 0, false, 0
 	for i := 0; i < len(body); i++ {
+		start, size := i, 0 // size is what is written beyond the characters themselves
 		switch c := body[i]; {
 		case c == '"':
 			quoted = !quoted
@@ -46,11 +46,22 @@ func checkDetails(details string) string {
 			}
 		case c == '}' || c == ']':
 			depth--
-		case c == 'e' || c == 'E':
-			if !smallExponent(body[i:]) {
-				return "must not contain numbers with an exponent beyond " + strconv.Itoa(maxExponent)
+		case c == ',' || c == ':':
+			size = 1
+		case c == ' ' || c == '\t' || c == '\r' || c == '\n':
+			size = -1
+		case c == '-' || c-'0' <= 9:
+			number := leadingNumber(body[i:])
+			i += len(number) - 1
+			size = inFull(number) - len(number)
+			if size+len(number) > maxDigits {
+				return "must not contain numbers of more than " + strconv.Itoa(maxDigits) + " digits"
 			}
 		}
+		written += i + 1 - start + size
+	}
+	if written > maxDetails {
+		return "must be at most " + strconv.Itoa(maxDetails) + " bytes, written with a space after each comma and colon and with numbers in full"
 	}
 	return ""
 }
@@ -79,17 +90,31 @@ func hexUnit(s string) rune {
 	return rune(unit)
 }
 
-// smallExponent judges the e at the start of s: of a number, or of true or
-// false, which have no digits after it.
-func smallExponent(s string) bool {
-	digits := strings.TrimLeft(s[1:], "+-")
-	digits = strings.TrimLeft(digits, "0")
-	n, exponent := 0, 0
-	for n < len(digits) && digits[n]-'0' <= 9 {
-		if exponent = exponent*10 + int(digits[n]-'0'); exponent > maxExponent {
-			return false
-		}
+// leadingNumber returns the number that valid JSON has at the start of s.
+func leadingNumber(s string) string {
+	n := 0
+	for n < len(s) && (s[n]-'0' <= 9 || strings.IndexByte("+-.eE", s[n]) >= 0) {
 		n++
 	}
-	return true
+	return s[:n]
+}
+
+// inFull returns the length of a number as jsonb writes it, without an
+// exponent; more than maxDigits if it is too long to be told.
+func inFull(number string) int {
+	mantissa, power, _ := strings.Cut(strings.ToLower(number), "e")
+	whole, fraction, _ := strings.Cut(mantissa, ".")
+	exponent := 0
+	if power != "" {
+		var err error
+		if exponent, err = strconv.Atoi(power); err != nil || max(exponent, -exponent) > maxDetails {
+			return maxDigits + 1
+		}
+	}
+	sign := len(whole) - len(strings.TrimPrefix(whole, "-"))
+	size := sign + max(1, len(whole)-sign+exponent)
+	if decimals := len(fraction) - exponent; decimals > 0 {
+		size += 1 + decimals
+	}
+	return size
 }

@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/big"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -171,11 +173,44 @@ func FuzzHeader(f *testing.F) {
 	})
 }
 
+// jsonbText writes a decoded value as jsonb does.
+func jsonbText(value any) string {
+	switch v := value.(type) {
+	case map[string]any:
+		var members []string
+		for name, member := range v {
+			members = append(members, jsonbText(name)+": "+jsonbText(member))
+		}
+		return "{" + strings.Join(members, ", ") + "}"
+	case []any:
+		var elements []string
+		for _, element := range v {
+			elements = append(elements, jsonbText(element))
+		}
+		return "[" + strings.Join(elements, ", ") + "]"
+	case json.Number:
+		mantissa, power, _ := strings.Cut(strings.ToLower(v.String()), "e")
+		_, fraction, _ := strings.Cut(mantissa, ".")
+		exponent, _ := strconv.Atoi(power) // none is 0
+		number, _ := new(big.Rat).SetString(v.String())
+		return number.FloatString(max(0, len(fraction)-exponent))
+	}
+	var text strings.Builder
+	encoder := json.NewEncoder(&text)
+	encoder.SetEscapeHTML(false)
+	_ = encoder.Encode(value) // into memory
+	return strings.NewReplacer(`\u2028`, "\u2028", `\u2029`, "\u2029").Replace(strings.TrimSpace(text.String()))
+}
+
 // FuzzDetails compares with what the standard library decodes: what is accepted
-// is an object in which nothing was replaced.
+// is an object in which nothing was replaced, which stays within its bound as
+// Postgres writes it, and is accepted again like that.
 func FuzzDetails(f *testing.F) {
 	f.Add(`{"a":"\ud83d\ude00","b":[1e5,true]}`)
 	f.Add(`{"\\u0000":"\\\u0000"}`)
+	f.Add(`{"a":[1e999,-12.5E+3,0.50e-2,0e-9, 1.0,-0], "b" :{},"c":""}`)
+	f.Add(`{"a":[` + strings.Repeat("1,", 10_900) + `0]}`)
+	f.Add(`{"a":[` + strings.Repeat("1e999,", 40) + `0]}`)
 	f.Fuzz(func(t *testing.T, details string) {
 		if checkDetails(details) != "" {
 			return
@@ -193,6 +228,13 @@ func FuzzDetails(f *testing.F) {
 		plain := utf8.ValidString(details) && !strings.Contains(details, "\ufffd") && !strings.Contains(strings.ToLower(details), `\ufffd`)
 		if text := fmt.Sprint(value); plain && strings.ContainsAny(text, "\x00\ufffd") {
 			t.Fatalf("%q is accepted, and holds %q", details, text)
+		}
+		text := jsonbText(value)
+		if !utf8.ValidString(details) { // which no row is
+			return
+		}
+		if reason := checkDetails(text); len(text) > maxDetails || reason != "" {
+			t.Fatalf("%q is accepted, and written in %d bytes as %q, which %s", details, len(text), text, reason)
 		}
 	})
 }

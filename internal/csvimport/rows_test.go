@@ -180,7 +180,8 @@ func TestDetails(t *testing.T) {
 	t.Parallel()
 	nested := func(n int) string { return strings.Repeat(`{"a":`, n) + "1" + strings.Repeat("}", n) }
 	for _, details := range []string{
-		`{}`, ` {"a":[1,-2.5e10,true,false,null,"x\"\\\n\u0001é😀 e9999"]} `, `{"a":"\ud83d\ude00"}`, nested(maxDepth), `{"a":1e1000}`, `{"a":1E-0999}`,
+		`{}`, ` {"a":[1,-2.5e10,true,false,null,"x\"\\\n\u0001é😀 e9999"]} `, `{"a":"\ud83d\ude00"}`, nested(maxDepth), `{"a":1e999}`, `{"a":1E-0998}`, `{"a":-0.0}`, `{"a":[` + strings.Repeat("1,", 10_900) + `0]}`,
+		"{" + strings.Repeat(" ", 2*maxDetails) + "}",
 	} {
 		if reason := checkDetails(details); reason != "" {
 			t.Errorf("checkDetails(%q) = %q", details, reason)
@@ -189,7 +190,8 @@ func TestDetails(t *testing.T) {
 	for _, details := range []string{
 		``, `[]`, `"x"`, `1`, `null`, `{`, `{}x`, `{"a"}`, `{'a':1}`, `{"a":"\u0000"}`, `{"\u0000":1}`, `{"a":"\\\u0000"}`,
 		`{"a":"\ud83d"}`, `{"a":"\ude00\ud83d"}`, `{"a":"\ud83dx\ude00"}`, `{"a":"\ud83d\ud83d"}`,
-		nested(maxDepth + 1), `{"a":1e1001}`, `{"a":1e-99999999999999999999}`, `{"a":"` + strings.Repeat("x", maxDetails) + `"}`,
+		nested(maxDepth + 1), `{"a":1e1000}`, `{"a":-1e-998}`, `{"a":0.` + strings.Repeat("1", 999) + `}`, `{"a":` + strings.Repeat("1", 1001) + `}`,
+		`{"a":[` + strings.Repeat("1e99,", 400) + `0]}`, `{"a":[` + strings.Repeat("1,", 11_000) + `0]}`, `{"a":1e-99999999999999999999}`, `{"a":"` + strings.Repeat("x", maxDetails) + `"}`,
 	} {
 		if reason := checkDetails(details); reason == "" {
 			t.Errorf("checkDetails(%.40q) accepts", details)
