@@ -88,7 +88,7 @@ torture-import: setup ## kill workers and Postgres 20 times during an import of 
 	go run ./torture -import -kills 20
 
 .PHONY: bench
-bench: setup ## redirects against a bare handler, ingestion against COPY: one table of ratios
+bench: setup-test ## redirects against a bare handler, ingestion against COPY: one table of ratios
 	go run ./bench
 
 .PHONY: bench-import

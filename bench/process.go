@@ -18,6 +18,7 @@ import (
 
 // proc is a process under measurement.
 type proc struct {
+	name  string
 	cmd   *exec.Cmd
 	addr  string
 	admin string
@@ -27,7 +28,7 @@ type proc struct {
 // launch starts a process that listens on the address its last argument or its
 // environment names, and waits until it accepts connections.
 func (b *bench) launch(name string, environ []string, args ...string) (*proc, error) {
-	p := &proc{log: filepath.Join(b.dir, fmt.Sprintf("%s-%d.log", name, time.Now().UnixNano()))}
+	p := &proc{name: name, log: filepath.Join(b.dir, fmt.Sprintf("%s-%d.log", name, time.Now().UnixNano()))}
 	var err error
 	if p.addr, err = drive.FreeAddr(); err != nil {
 		return nil, err

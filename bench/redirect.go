@@ -3,9 +3,13 @@ package main
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/signpost/signpost/internal/drive"
+	"github.com/signpost/signpost/internal/postgres"
 )
 
 // hot is the traffic of the redirect measures: a few links, always cached.
@@ -23,13 +27,21 @@ type cost struct {
 	rate float64 // requests per second
 }
 
-func measure(p *proc, t traffic, conns, n int, settle func() error) (cost, error) {
+// measure runs a closed loop against the baseline or an api.
+func (b *bench) measure(ctx context.Context, p *proc, t traffic, conns, n int, settle func() error) (cost, error) {
+	recorded, err := p.recorded(ctx)
+	if err != nil {
+		return cost{}, err
+	}
 	before, err := p.cpu()
 	if err != nil {
 		return cost{}, err
 	}
 	took, err := closedLoop(p.addr, t, conns, n)
 	if err != nil {
+		return cost{}, err
+	}
+	if err := b.checkRecorded(ctx, p, recorded, n); err != nil {
 		return cost{}, err
 	}
 	if settle != nil {
@@ -66,14 +78,14 @@ func (b *bench) redirect(ctx context.Context) error {
 		}
 	}
 	shipped := func() error { return b.untilShipped(ctx, api) }
-	full, full0, err := rounds(5, base, api, t, n, shipped)
+	full, full0, err := b.rounds(ctx, 5, base, api, t, n, shipped)
 	if err != nil {
 		return err
 	}
 	if err := b.cluster.Stop(ctx); err != nil {
 		return err
 	}
-	path, path0, err := rounds(5, base, api, t, n, nil)
+	path, path0, err := b.rounds(ctx, 5, base, api, t, n, nil)
 	if startErr := b.cluster.Start(ctx); err == nil {
 		err = startErr
 	}
@@ -87,20 +99,44 @@ func (b *bench) redirect(ctx context.Context) error {
 }
 
 // rounds measures both sides in turns and takes the medians.
-func rounds(times int, base, api *proc, t traffic, n int, settle func() error) (ours, theirs cost, err error) {
+func (b *bench) rounds(ctx context.Context, times int, base, api *proc, t traffic, n int, settle func() error) (ours, theirs cost, err error) {
 	var oc, or, tc, tr []float64
 	for range times {
-		c, err := measure(base, t, 64, n, nil)
+		c, err := b.measure(ctx, base, t, 64, n, nil)
 		if err != nil {
 			return ours, theirs, err
 		}
 		tc, tr = append(tc, c.cpu), append(tr, c.rate)
-		if c, err = measure(api, t, 64, n, settle); err != nil {
+		if c, err = b.measure(ctx, api, t, 64, n, settle); err != nil {
 			return ours, theirs, err
 		}
 		oc, or = append(oc, c.cpu), append(or, c.rate)
 	}
 	return cost{median(oc), median(or)}, cost{median(tc), median(tr)}, nil
+}
+
+// recorded is how many clicks an api has kept in its spool so far, less those
+// that it said it dropped and kept late; 0 for the baseline.
+func (p *proc) recorded(ctx context.Context) (int, error) {
+	if p.name == "baseline" {
+		return 0, nil
+	}
+	kept, err := drive.Metric(ctx, p.admin, "signpost_clicks_appended_total")
+	if err != nil {
+		return 0, err
+	}
+	late, err := drive.Metric(ctx, p.admin, "signpost_clicks_late_total")
+	return int(kept - late), err
+}
+
+// checkRecorded notes how many of the n redirects since before have no click.
+func (b *bench) checkRecorded(ctx context.Context, p *proc, before, n int) error {
+	if p.name == "baseline" {
+		return nil
+	}
+	now, err := p.recorded(ctx)
+	b.unrecorded += max(0, n-(now-before))
+	return err
 }
 
 func (b *bench) untilShipped(ctx context.Context, api *proc) error {
@@ -117,7 +153,14 @@ func (b *bench) untilShipped(ctx context.Context, api *proc) error {
 }
 
 // disk compares fsync before every answer with none.
-func (b *bench) disk(context.Context) error {
+func (b *bench) disk(ctx context.Context) error {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(b.dir, &fs); err != nil {
+		return fmt.Errorf("look at the file system of %s: %w", b.dir, err)
+	}
+	if fs.Type == unix.TMPFS_MAGIC || fs.Type == unix.RAMFS_MAGIC {
+		return fmt.Errorf("%s is in memory, where fsync costs nothing: set TMPDIR to a folder on a disk", b.dir)
+	}
 	rate := map[string][]float64{}
 	t := hot()
 	for range 3 {
@@ -126,7 +169,11 @@ func (b *bench) disk(context.Context) error {
 			if err != nil {
 				return err
 			}
-			c, err := measure(p, t, 512, b.scale(200_000), nil)
+			if _, err := closedLoop(p.addr, t, 4, 1000); err != nil { // warm up
+				p.stop()
+				return err
+			}
+			c, err := b.measure(ctx, p, t, 512, b.scale(200_000), nil)
 			p.stop()
 			if err != nil {
 				return err
@@ -147,34 +194,34 @@ func (b *bench) outage(ctx context.Context) error {
 	defer api.stop()
 	const rate, conns = 3000, 64
 	t := hot()
-	if _, err := openLoop(ctx, api.addr, t, conns, rate, 5*time.Second); err != nil {
+	openLoop(ctx, api.addr, t, conns, rate, 5*time.Second)
+	recorded, err := api.recorded(ctx)
+	if err != nil {
 		return err
 	}
 	var before, during []time.Duration
-	failed := 0
+	answered, failed := 0, 0
 	runs := 5
 	if b.quick {
 		runs = 1
 	}
 	for range runs {
-		calm, err := openLoop(ctx, api.addr, t, conns, rate, 10*time.Second)
-		if err != nil {
-			return err
-		}
+		calm := openLoop(ctx, api.addr, t, conns, rate, 10*time.Second)
 		trouble := make(chan error, 1)
 		go func() { trouble <- b.interrupt(ctx, 20*time.Second) }()
-		down, err := openLoop(ctx, api.addr, t, conns, rate, 30*time.Second) // recovery included
-		if err != nil {
-			return err
-		}
+		down := openLoop(ctx, api.addr, t, conns, rate, 30*time.Second) // recovery included
 		if err := <-trouble; err != nil {
 			return err
 		}
 		before, during = append(before, calm.p99()), append(during, down.p99())
+		answered += len(calm.all) + len(down.all)
 		failed += calm.failed + down.failed
 		if err := b.untilShipped(ctx, api); err != nil {
 			return err
 		}
+	}
+	if err := b.checkRecorded(ctx, api, recorded, answered); err != nil {
+		return err
 	}
 	a, d := median(before), median(during)
 	b.add(row{
@@ -196,46 +243,84 @@ func (b *bench) interrupt(ctx context.Context, d time.Duration) error {
 }
 
 // uncached compares a redirect that has to ask Postgres with many links with
-// one that has to with few. Every code is asked for once.
+// one that has to with few, in turns.
 func (b *bench) uncached(ctx context.Context) error {
-	many := b.scale(5_000_000)
-	cpuOf := func(links int) (float64, error) {
-		if err := b.sql(ctx, fmt.Sprintf(`
-			TRUNCATE urls;
-			INSERT INTO urls (user_id, short_code, original_url)
-			SELECT 1, 'code' || n, 'https://example.org/' || n FROM generate_series(0, %d) n;
-			VACUUM ANALYZE urls`, links-1)); err != nil {
-			return 0, err
+	const few = 1000
+	many, n := b.scale(5_000_000), b.scale(20_000)
+	var sides []side
+	defer func() {
+		for _, s := range sides {
+			s.api.stop()
 		}
-		// The smallest cache and random codes: nearly every lookup is a miss.
-		p, err := b.launch("signpost", b.environ("CACHE_SIZE=1"), "api")
+	}()
+	for _, links := range []int{few, many} {
+		s, err := b.uncachedSide(ctx, links)
 		if err != nil {
-			return 0, err
+			return err
 		}
-		defer p.stop()
-		t := traffic{agents: userAgents(5)}
-		for i := range links {
-			t.codes = append(t.codes, fmt.Sprintf("code%d", i))
+		sides = append(sides, s)
+		if _, err := closedLoop(s.api.addr, s.traffic, 4, n); err != nil { // warm up
+			return err
 		}
-		if _, err := closedLoop(p.addr, t, 4, 2000); err != nil {
-			return 0, err
+	}
+	times := make([][]float64, len(sides))
+	for range 5 {
+		for i, s := range sides {
+			took, err := b.allMissed(ctx, s, n)
+			if err != nil {
+				return err
+			}
+			times[i] = append(times[i], took)
 		}
-		n := b.scale(40_000)
-		took, err := closedLoop(p.addr, t, 4, n)
-		return float64(took.Microseconds()) / float64(n), err
+	}
+	b.ratio(fmt.Sprintf("time of an uncached redirect, %d links against %d (us, 4 connections)", many, few),
+		median(times[1]), median(times[0]), "%.0f", 1.3)
+	return nil
+}
+
+// side is an api that remembers no link, with a database of its own.
+type side struct {
+	api     *proc
+	traffic traffic
+}
+
+func (b *bench) uncachedSide(ctx context.Context, links int) (side, error) {
+	name := fmt.Sprintf("links%d", links)
+	if err := b.cluster.CreateDatabase(ctx, name); err != nil {
+		return side{}, err
+	}
+	url := b.cluster.URL(name)
+	if err := postgres.Migrate(ctx, url, slog.New(slog.DiscardHandler)); err != nil {
+		return side{}, err
 	}
 	// The indexes for searching take minutes to fill and play no part here.
-	if err := b.sql(ctx, `DROP INDEX urls_title_idx; DROP INDEX urls_original_url_idx`); err != nil {
-		return err
+	if err := sqlOn(ctx, url, "DROP INDEX urls_title_idx; DROP INDEX urls_original_url_idx; "+addUser+"; "+addLinks(links)); err != nil {
+		return side{}, err
 	}
-	few, err := cpuOf(1000)
+	// The smallest cache and random codes: nearly every lookup is a miss.
+	api, err := b.launch("signpost", append(b.environ("CACHE_SIZE=1"), "DATABASE_URL="+url), "api")
+	s := side{api: api, traffic: traffic{agents: userAgents(5)}}
+	for i := range links {
+		s.traffic.codes = append(s.traffic.codes, fmt.Sprintf("link%d", i))
+	}
+	return s, err
+}
+
+// allMissed returns the time of one of n redirects in microseconds. It is an
+// error that more than one in a hundred was answered from the cache.
+func (b *bench) allMissed(ctx context.Context, s side, n int) (took float64, err error) {
+	const metric = `signpost_link_cache_loads_total{result="found"}`
+	before, err := s.api.metric(ctx, metric)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	lots, err := cpuOf(many)
+	c, err := b.measure(ctx, s.api, s.traffic, 4, n, nil)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	b.ratio(fmt.Sprintf("time of an uncached redirect, %d links against 1,000 (us, 4 connections)", many), lots, few, "%.0f", 1.3)
-	return nil
+	after, err := s.api.metric(ctx, metric)
+	if err == nil && after-before < 0.99*float64(n) {
+		err = fmt.Errorf("of %d redirects only %.0f asked Postgres", n, after-before)
+	}
+	return 1e6 / c.rate, err
 }

@@ -25,6 +25,9 @@ const (
 // Postgres, without Redis and with one: first a Redis that other replicas have
 // filled, as in a rolling update, then an empty one.
 func (b *bench) redis(ctx context.Context) error {
+	if err := b.makeLinks(ctx, hotLinks); err != nil {
+		return err
+	}
 	server, err := redistest.Run()
 	if err != nil {
 		return err
