@@ -55,7 +55,7 @@ func (w *applyChunk) describe(args jobs.ApplyChunk) func(context.Context) string
 
 func (w *applyChunk) work(ctx context.Context, job *river.Job[jobs.ApplyChunk]) error {
 	run, err := w.deps.openImport(ctx, job.Args.ImportID)
-	if err != nil || !run.active() {
+	if err != nil || !active(run.row) {
 		return err
 	}
 	p, err := w.read(ctx, run, job.Args.Seq)
@@ -90,8 +90,11 @@ func (d *deps) openImport(ctx context.Context, id int64) (*importRun, error) {
 	return run, nil
 }
 
-func (r *importRun) active() bool {
-	return r != nil && (r.row.State == stateQueued || r.row.State == stateRunning)
+// active reports whether chunks are applied. Those of a queued import are left
+// to its plan, which queues them: a job from before a retry must not start it.
+// Only a file of one chunk is not planned.
+func active(row queries.Import) bool {
+	return row.State == stateRunning || row.State == stateQueued && row.ChunksTotal == 1
 }
 
 // read returns nil for a chunk that is done.
@@ -268,17 +271,14 @@ func (w *applyChunk) lock(ctx context.Context, q *queries.Queries, args jobs.App
 	if err != nil {
 		return false, fmt.Errorf("read import: %w", err)
 	}
-	switch row.State {
-	case stateRunning:
-		return true, nil
-	case stateQueued: // a file of one chunk, which nobody planned
-		started, err := q.StartImport(ctx, args.ImportID)
-		if err != nil {
-			return false, fmt.Errorf("start import: %w", err)
-		}
-		return started == 1, nil // 0: it was cancelled since it was read
+	if !active(row) || row.State == stateRunning {
+		return active(row), nil
 	}
-	return false, nil
+	started, err := q.StartImport(ctx, args.ImportID)
+	if err != nil {
+		return false, fmt.Errorf("start import: %w", err)
+	}
+	return started == 1, nil // 0: it was cancelled since it was read
 }
 
 // move adds to the import's counters, last in the transaction since all chunks

@@ -118,3 +118,23 @@ func TestCancelOfADoneImport(t *testing.T) {
 		t.Errorf("import is %s", imp.State)
 	}
 }
+
+// A chunk's job from before a retry leaves the import to its plan, which gives
+// every chunk a job. If it began the import, chunks without a job would wait for
+// the rescue.
+func TestChunkBeforeThePlan(t *testing.T) {
+	s := setup(t)
+	id := s.upload(csvimport.KindUsers, "username,email\na,a@example.com\nb,b@example.com\n", csvimport.SplitOptions{ChunkRows: 1})
+	s.exec("UPDATE river_job SET scheduled_at = now() + interval '1 hour', state = 'scheduled'")
+	job, err := s.river.Insert(s.ctx, jobs.ApplyChunk{ImportID: id}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.start(nil)
+	s.eventually("the chunk's job ends", func() bool { return s.jobState(job.Job.ID) == "completed" })
+	s.wantText("["+stateQueued+"]", "SELECT state FROM imports WHERE id = $1", id)
+	if _, err := s.river.Insert(s.ctx, jobs.PlanImport{ImportID: id}, nil); err != nil {
+		t.Fatal(err)
+	}
+	s.wantRows(id, 2, 0)
+}
