@@ -35,7 +35,7 @@ func (r *linkRows) line(i int) int64 { return r.links[i].Line }
 func (r *linkRows) draws(i int) bool {
 	link := &r.links[i]
 	return link.ID == nil && r.run.row.KeepIds && r.run.layout.Has("id") ||
-		link.ShortCode == "" && (r.run.layout.Has("short_code") || r.run.layout.Format != csvimport.FormatSignpost)
+		link.ShortCode == "" && r.run.layout.HasCodes()
 }
 
 // prepare moves the sequence, like that of users.

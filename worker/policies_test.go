@@ -332,3 +332,26 @@ func TestUpdateOutlivesPostgres(t *testing.T) {
 		t.Errorf("there are\n%s\nwant\n%s", got, m.list())
 	}
 }
+
+// Rows that name a link by different keys are taken in file order, also where
+// codes are in a column that is called something else.
+func TestUpdatesByMappedCodes(t *testing.T) {
+	s := setup(t)
+	s.exec("INSERT INTO users (id, username, email) VALUES (1, 'ann', 'ann@example.com')")
+	s.exec("INSERT INTO urls (id, user_id, short_code, original_url) VALUES (5, 1, 'five', 'https://example.com/')")
+	s.start(nil)
+	const file = "id,name,user_id,original_url\n,five,1,https://example.com/first\n5,,1,https://example.com/last\n"
+	for _, column := range []string{"slug", "short_url", "short_code"} {
+		for _, rows := range []int{0, 1} {
+			text := file
+			if column == "short_url" {
+				text = strings.Replace(file, ",five,", ",https://x.example/five,", 1)
+			}
+			opts := csvimport.SplitOptions{ChunkRows: rows, Mapping: map[string]string{"name": column}}
+			if imp := s.ended(s.uploadAs(csvimport.KindLinks, text, opts, csvimport.PolicyUpdate, false)); imp.RowsUpdated != 2 {
+				t.Errorf("%s: %d rows are updated", column, imp.RowsUpdated)
+			}
+			s.wantText("[https://example.com/last]", "SELECT original_url FROM urls WHERE id = 5")
+		}
+	}
+}

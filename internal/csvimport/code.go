@@ -14,6 +14,12 @@ func (l Layout) codeColumns() codeColumns {
 	}
 }
 
+// HasCodes reports whether the file has a column that a link's short code is
+// taken from, whatever it is called.
+func (l Layout) HasCodes() bool {
+	return l.codeColumns() != codeColumns{code: -1, slug: -1, custom: -1, short: -1}
+}
+
 // of returns the short code of record, unchecked; "" if it has none.
 func (c codeColumns) of(record Record, restore bool) string {
 	if code := record.field(c.code); code != "" {
