@@ -45,13 +45,23 @@ SELECT COALESCE(max(piece.import_line), 0)::bigint AS last_line
 FROM piece;
 
 -- name: ClicksAreIn :one
--- Reports whether all batches that had arrived by one moment, and all with
--- clicks from before another, are ingested. Those that cannot be are passed over.
-SELECT NOT EXISTS (
-    SELECT FROM click_batches
-    WHERE ingested_at IS NULL AND failed_at IS NULL
-        AND (received_at < @arrived_before::timestamptz OR oldest_at < @clicked_before::timestamptz)
-);
+-- Reports on the wait for clicks under way, all by the clock that undo_since is
+-- of: whether so much time has passed since that they may have arrived (settled),
+-- and so much that they are waited for no longer (overdue); and whether all
+-- batches that had arrived when it was settled, and all with clicks from before
+-- it was no longer fresh, are ingested. Those that cannot be are passed over.
+WITH w AS (
+    SELECT r.since + @settle::interval AS settled_at, r.since + @most::interval AS overdue_at,
+        r.since + @fresh::interval AS fresh_until
+    FROM (SELECT @since::timestamptz AS since) r
+)
+SELECT (clock_timestamp() >= w.settled_at)::boolean AS settled, (clock_timestamp() > w.overdue_at)::boolean AS overdue,
+    NOT EXISTS (
+        SELECT FROM click_batches b
+        WHERE b.ingested_at IS NULL AND b.failed_at IS NULL
+            AND (b.received_at < w.settled_at OR b.oldest_at < w.fresh_until)
+    ) AS arrived
+FROM w;
 
 -- name: LockImportedURLs :many
 SELECT id, import_line::bigint AS line, COALESCE(import_touched, false)::boolean AS touched
@@ -131,7 +141,7 @@ WHERE import_id = @import_id;
 
 -- name: ListImportKept :many
 -- What is left of an import, in file order: rows that its undo kept, and rows
--- that were there before and that it updated.
+-- that were there before, still are, and that it updated.
 SELECT k.line, k.reason, k.row_id::bigint AS row_id, k.before, u.short_code
 FROM (
     SELECT ik.line, ik.reason, ik.row_id, NULL::jsonb AS before
@@ -141,6 +151,10 @@ FROM (
     SELECT o.line, 'updated', COALESCE(o.row_id, 0), o.before
     FROM import_outcomes o
     WHERE o.import_id = @import_id AND o.line > @after_line AND o.outcome = 'updated'
+        AND CASE WHEN @of_urls::boolean
+            THEN EXISTS (SELECT FROM urls w WHERE w.id = o.row_id AND w.import_id IS DISTINCT FROM o.import_id)
+            ELSE EXISTS (SELECT FROM users w WHERE w.id = o.row_id AND w.import_id IS DISTINCT FROM o.import_id)
+        END
 ) k
 LEFT JOIN urls u ON u.id = k.row_id AND @of_urls::boolean
 ORDER BY k.line

@@ -9,6 +9,8 @@ import (
 	"context"
 	"encoding/json"
 	"time"
+
+	"github.com/jackc/pgx/v5/pgtype"
 )
 
 const actAsImport = `-- name: ActAsImport :exec
@@ -23,20 +25,48 @@ func (q *Queries) ActAsImport(ctx context.Context, importID string) error {
 }
 
 const clicksAreIn = `-- name: ClicksAreIn :one
-SELECT NOT EXISTS (
-    SELECT FROM click_batches
-    WHERE ingested_at IS NULL AND failed_at IS NULL
-        AND (received_at < $1::timestamptz OR oldest_at < $2::timestamptz)
+WITH w AS (
+    SELECT r.since + $1::interval AS settled_at, r.since + $2::interval AS overdue_at,
+        r.since + $3::interval AS fresh_until
+    FROM (SELECT $4::timestamptz AS since) r
 )
+SELECT (clock_timestamp() >= w.settled_at)::boolean AS settled, (clock_timestamp() > w.overdue_at)::boolean AS overdue,
+    NOT EXISTS (
+        SELECT FROM click_batches b
+        WHERE b.ingested_at IS NULL AND b.failed_at IS NULL
+            AND (b.received_at < w.settled_at OR b.oldest_at < w.fresh_until)
+    ) AS arrived
+FROM w
 `
 
-// Reports whether all batches that had arrived by one moment, and all with
-// clicks from before another, are ingested. Those that cannot be are passed over.
-func (q *Queries) ClicksAreIn(ctx context.Context, arrivedBefore time.Time, clickedBefore time.Time) (bool, error) {
-	row := q.db.QueryRow(ctx, clicksAreIn, arrivedBefore, clickedBefore)
-	var not_exists bool
-	err := row.Scan(&not_exists)
-	return not_exists, err
+type ClicksAreInParams struct {
+	Settle pgtype.Interval
+	Most   pgtype.Interval
+	Fresh  pgtype.Interval
+	Since  time.Time
+}
+
+type ClicksAreInRow struct {
+	Settled bool
+	Overdue bool
+	Arrived bool
+}
+
+// Reports on the wait for clicks under way, all by the clock that undo_since is
+// of: whether so much time has passed since that they may have arrived (settled),
+// and so much that they are waited for no longer (overdue); and whether all
+// batches that had arrived when it was settled, and all with clicks from before
+// it was no longer fresh, are ingested. Those that cannot be are passed over.
+func (q *Queries) ClicksAreIn(ctx context.Context, arg ClicksAreInParams) (ClicksAreInRow, error) {
+	row := q.db.QueryRow(ctx, clicksAreIn,
+		arg.Settle,
+		arg.Most,
+		arg.Fresh,
+		arg.Since,
+	)
+	var i ClicksAreInRow
+	err := row.Scan(&i.Settled, &i.Overdue, &i.Arrived)
+	return i, err
 }
 
 const deleteImportedEvents = `-- name: DeleteImportedEvents :many
@@ -245,6 +275,10 @@ FROM (
     SELECT o.line, 'updated', COALESCE(o.row_id, 0), o.before
     FROM import_outcomes o
     WHERE o.import_id = $1 AND o.line > $2 AND o.outcome = 'updated'
+        AND CASE WHEN $3::boolean
+            THEN EXISTS (SELECT FROM urls w WHERE w.id = o.row_id AND w.import_id IS DISTINCT FROM o.import_id)
+            ELSE EXISTS (SELECT FROM users w WHERE w.id = o.row_id AND w.import_id IS DISTINCT FROM o.import_id)
+        END
 ) k
 LEFT JOIN urls u ON u.id = k.row_id AND $3::boolean
 ORDER BY k.line
@@ -268,7 +302,7 @@ type ListImportKeptRow struct {
 }
 
 // What is left of an import, in file order: rows that its undo kept, and rows
-// that were there before and that it updated.
+// that were there before, still are, and that it updated.
 func (q *Queries) ListImportKept(ctx context.Context, arg ListImportKeptParams) ([]ListImportKeptRow, error) {
 	rows, err := q.db.Query(ctx, listImportKept,
 		arg.ImportID,

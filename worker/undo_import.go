@@ -87,20 +87,18 @@ func (w *undoImport) Work(ctx context.Context, job *river.Job[jobs.UndoImport]) 
 // clicksAreIn reports whether clicks that were under way when the last link was
 // switched off have become events, as far as is waited for that.
 func (w *undoImport) clicksAreIn(ctx context.Context, row queries.Import) (bool, error) {
-	since, pace := or(row.UndoSince, time.Time{}), w.deps.undoPace
-	now := time.Now()
+	pace := w.deps.undoPace
+	wait, err := queries.New(w.deps.pool).ClicksAreIn(ctx, queries.ClicksAreInParams{
+		Since: or(row.UndoSince, time.Time{}), Settle: interval(pace.settle), Most: interval(pace.most), Fresh: interval(pace.fresh),
+	})
 	switch {
-	case now.Before(since.Add(pace.settle)):
-		return false, nil
-	case now.After(since.Add(pace.most)):
+	case err != nil:
+		return false, fmt.Errorf("look for clicks under way: %w", err)
+	case wait.Overdue:
 		w.deps.log.WarnContext(ctx, "undo no longer waits for clicks under way", "import_id", row.ID)
 		return true, nil
 	}
-	in, err := queries.New(w.deps.pool).ClicksAreIn(ctx, since.Add(pace.settle), since.Add(pace.fresh))
-	if err != nil {
-		return false, fmt.Errorf("look for clicks under way: %w", err)
-	}
-	return in, nil
+	return wait.Settled && wait.Arrived, nil
 }
 
 // undone is what a piece of an undo did.

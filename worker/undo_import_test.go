@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -343,6 +344,51 @@ func TestUndoWaitsForClicks(t *testing.T) {
 	wait(true, pace, "a batch that cannot be ingested")
 	s.exec("UPDATE click_batches SET failed_at = NULL")
 	wait(true, undoPace{most: 30 * time.Second}, "after the longest wait")
+}
+
+// The wait goes by the clock of the database: that of a worker may be wrong.
+func TestUndoWaitsByOneClock(t *testing.T) {
+	s := setup(t)
+	w := s.start(map[string]int{jobs.QueueImports: 1})
+	undo := &undoImport{deps: w.deps}
+	now := time.Now()
+	synctest.Test(t, func(t *testing.T) { // it is the year 2000 in here
+		for ago, want := range map[time.Duration]bool{time.Second: false, time.Minute: true} {
+			since := now.Add(-ago)
+			if in, err := undo.clicksAreIn(t.Context(), queries.Import{ID: 1, UndoSince: &since}); err != nil || in != want {
+				t.Errorf("%v after the links were switched off: clicks are in: %v, %v", ago, in, err)
+			}
+		}
+	})
+}
+
+// Rows that an import made itself and then updated are not among those that
+// were there before, and neither are those that are gone.
+func TestKeptLeavesOutItsOwnRows(t *testing.T) {
+	s := setup(t)
+	s.exec("INSERT INTO users (id, username, email) VALUES (1, 'ann', 'ann@example.com'), (2, 'bob', 'bob@example.com')")
+	s.start(map[string]int{jobs.QueueImports: 1}, hastyUndo)
+	const file = "username,email\nann,new@example.com\nbob,else@example.com\ncy,c@example.com\ncy,cy@example.com\n"
+	id := s.uploadAs(csvimport.KindUsers, file, csvimport.SplitOptions{}, csvimport.PolicyUpdate, false)
+	if imp := s.ended(id); imp.RowsImported != 1 || imp.RowsUpdated != 3 {
+		t.Errorf("%d rows are imported, %d updated", imp.RowsImported, imp.RowsUpdated)
+	}
+	kept := func(want string) {
+		t.Helper()
+		rows, err := queries.New(s.pool).ListImportKept(s.ctx, queries.ListImportKeptParams{ImportID: id, RowLimit: 10})
+		got := ""
+		for _, r := range rows {
+			got += fmt.Sprintf("%d %s %d;", r.Line, r.Reason, r.RowID)
+		}
+		if err != nil || got != want {
+			t.Errorf("kept %s, %v; want %s", got, err, want)
+		}
+	}
+	kept("2 updated 1;3 updated 2;")
+	s.undo(id)
+	s.wantUndone(id, 1, 0)
+	s.exec("DELETE FROM users WHERE id = 2")
+	kept("2 updated 1;")
 }
 
 // What is not all there can be undone too: an import that was cancelled, one
