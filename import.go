@@ -335,15 +335,14 @@ func (r *importRun) conclude(ctx context.Context, imp client.Import) error {
 	if len(imp.IgnoredColumns) > 0 {
 		_, _ = fmt.Fprintf(r.stdout, "columns that were not read: %s\n", strings.Join(imp.IgnoredColumns, ", "))
 	}
-	if imp.Error != nil {
-		return fmt.Errorf("import %d %s: %s", imp.ID, imp.State, *imp.Error)
-	}
 	if imp.RowsRejected > 0 {
 		if err := r.keepRejected(ctx, imp); err != nil {
 			return err
 		}
 	}
 	switch {
+	case imp.Error != nil:
+		return fmt.Errorf("import %d %s: %s", imp.ID, imp.State, *imp.Error)
 	case !imp.Whole():
 		return fmt.Errorf("import %d is %s: %s of %s were looked at", imp.ID, imp.State, countOf(imp.Done()), rowsOf(imp.RowsTotal))
 	case imp.RowsRejected > 0 && !r.flags.allowRejected:

@@ -82,6 +82,36 @@ func TestImportCommand(t *testing.T) {
 	}
 }
 
+// TestImportThatCameToNothing is told from one that has no rejected rows, and
+// the rows that were rejected before an import failed are kept.
+func TestImportThatCameToNothing(t *testing.T) {
+	t.Parallel()
+	s := startDevOn(t, pgtest.URL(t))
+	environ := []string{"SIGNPOST_URL=" + s.url, "SIGNPOST_TOKEN=" + s.token}
+	if code, stdout, stderr := command(t, environ, "import", "examples/users.csv", "--kind", "users", "--allow-rejected"); code != 0 {
+		t.Fatalf("exit code %d, %q, %q", code, stdout, stderr)
+	}
+	rejected := filepath.Join(t.TempDir(), "rejected.csv")
+	for _, tt := range []struct{ name, set, want string }{
+		{"cancelled while it was received", "state = 'cancelled', rows_total = 0, rows_imported = 0, rows_rejected = 0", "import 1 is cancelled: 0 of 0 rows were looked at"},
+		{"undone", "state = 'undone', rows_total = 40, rows_imported = 38, rows_rejected = 2", "import 1 is undone: 40 of 40 rows were looked at"},
+		{"failed late", "state = 'failed', error = 'trouble'", "import 1 failed: trouble"},
+	} {
+		if _, err := pgtest.Open(t, s.database).Exec(t.Context(), "UPDATE imports SET "+tt.set); err != nil {
+			t.Fatal(err)
+		}
+		code, stdout, stderr := command(t, environ, "import", "--watch", "1", "--allow-rejected", "--rejected", rejected)
+		if code != 1 || !strings.Contains(stderr, "signpost: "+tt.want+"\n") {
+			t.Errorf("%s: exit code %d, %q, %q; want 1 and %q", tt.name, code, stdout, stderr, tt.want)
+		}
+		file, err := os.ReadFile(rejected)
+		if there := !strings.Contains(tt.set, "rows_rejected = 0"); there != (err == nil && bytes.Count(file, []byte("\n")) == 3) {
+			t.Errorf("%s: rejected rows: %v\n%s", tt.name, err, file)
+		}
+		_ = os.Remove(rejected)
+	}
+}
+
 // TestImportFromAPipe sends what no length is known of.
 func TestImportFromAPipe(t *testing.T) {
 	t.Parallel()

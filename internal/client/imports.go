@@ -39,8 +39,8 @@ func (i Import) Done() int64 { return i.RowsImported + i.RowsUpdated + i.RowsSki
 // Ended reports whether nothing more happens by itself.
 func (i Import) Ended() bool { return i.FinishedAt != nil }
 
-// Whole reports whether every row was looked at.
-func (i Import) Whole() bool { return i.Ended() && i.Error == nil && i.Done() == i.RowsTotal }
+// Whole reports whether every row was looked at, and what it made is there.
+func (i Import) Whole() bool { return i.State == "completed" }
 
 // Upload is a file on its way to become an import.
 type Upload struct {
