@@ -14,6 +14,11 @@ done
 binary=$(mktemp)
 trap 'rm -f "$binary"' EXIT
 go build -o "$binary" ./deploy/chaos
-as_root=
-[ "$(id -u)" = 0 ] || as_root="sudo --preserve-env=PATH"
-PATH=$PATH:/usr/sbin:/sbin $as_root "$binary" "$@"
+PATH=$PATH:/usr/sbin:/sbin
+if [ "$(id -u)" = 0 ]; then
+	"$binary" "$@"
+else
+	# With the environment, which may name the Compose project and hold its secrets
+	# and ports; sudo replaces PATH whatever it is told to keep.
+	sudo --preserve-env env "PATH=$PATH" "$binary" "$@"
+fi

@@ -14,12 +14,14 @@ import (
 
 // fault is one way to hurt the system.
 type fault struct {
-	name   string
-	cached bool // cached links must be served all the while
-	lasts  time.Duration
-	hurt   func(context.Context) error
-	heal   func(context.Context) error // nil: the engine heals by itself
-	whole  func(context.Context) bool  // whether all is as it was before
+	name  string
+	lasts time.Duration
+	hurt  func(context.Context) error
+	heal  func(context.Context) error // nil: the engine heals by itself
+	whole func(context.Context) bool  // whether all is as it was before
+
+	interrupts bool // it ends an api that has requests in hand
+	drops      bool // clicks may be dropped, if they are counted
 
 	// What has to be set up for it, under a name of its own in the table.
 	prepared       string
@@ -33,31 +35,32 @@ func allFaults(s *system, l *load, brief bool) []fault {
 		lasts = 6 * time.Second
 	}
 	list := []fault{
-		killFault(s, l, "api", false),
-		killFault(s, l, "worker", true),
-		killFault(s, l, "postgres", true),
-		killFault(s, l, "redis", true),
+		killFault(s, l, "api"),
+		killFault(s, l, "worker"),
+		killFault(s, l, "postgres"),
+		killFault(s, l, "redis"),
 		pauseFault(s, l, lasts),
 		cutFault(s, l, "all api cut off from postgres", lasts, 0),
 		fullDiskFault(s, l, lasts),
 	}
 	if !brief {
-		list = append(list, cutFault(s, l, "one api cut off from postgres", lasts, 1), killFault(s, l, "api", false))
+		list = append(list, cutFault(s, l, "one api cut off from postgres", lasts, 1), killFault(s, l, "api"))
 	}
 	return list
 }
 
 // killFault kills the main process of one container of a service.
-func killFault(s *system, l *load, service string, cached bool) fault {
+func killFault(s *system, l *load, service string) fault {
 	var victim killed
 	return fault{
-		name: "kill " + service, cached: cached,
+		name: "kill " + service, interrupts: service == "api",
 		hurt: func(ctx context.Context) error {
 			ids, err := s.containers(ctx, service)
 			if err != nil {
 				return err
 			}
 			victim, err = s.kill(ctx, ids[0])
+			l.noteDeath()
 			return err
 		},
 		whole: func(ctx context.Context) bool {
@@ -78,7 +81,7 @@ func killFault(s *system, l *load, service string, cached bool) fault {
 // pauseFault freezes Postgres: it accepts connections and never answers.
 func pauseFault(s *system, l *load, lasts time.Duration) fault {
 	return fault{
-		name: "pause postgres", cached: true, lasts: lasts,
+		name: "pause postgres", lasts: lasts,
 		hurt:  func(ctx context.Context) error { return do(ctx, "docker", "compose", "pause", "postgres") },
 		heal:  func(ctx context.Context) error { return do(ctx, "docker", "compose", "unpause", "postgres") },
 		whole: l.newLinks,
@@ -90,7 +93,7 @@ func cutFault(s *system, l *load, name string, lasts time.Duration, n int) fault
 	var victims []string
 	var address string
 	return fault{
-		name: name, cached: true, lasts: lasts,
+		name: name, lasts: lasts,
 		hurt: func(ctx context.Context) error {
 			database, err := s.containers(ctx, "postgres")
 			if err != nil {
@@ -133,7 +136,7 @@ func cutFault(s *system, l *load, name string, lasts time.Duration, n int) fault
 func fullDiskFault(s *system, l *load, lasts time.Duration) fault {
 	var filler string
 	return fault{
-		name: "fill the spool's disk", cached: true, lasts: lasts,
+		name: "fill the spool's disk", drops: true, lasts: lasts,
 		prepared: "move the spool",
 		// A file system of 16 MiB, which can be filled without harm to this machine.
 		prepare: func(ctx context.Context) error {

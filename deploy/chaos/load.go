@@ -41,11 +41,13 @@ type attempt struct {
 
 // phase is a stretch of the run: one fault, or the time between two.
 type phase struct {
-	name   string
-	cached bool // cached links must be served throughout
+	name       string
+	interrupts bool // it ends an api that has requests in hand: those may fail
+	drops      bool // clicks may be dropped, if they are counted
 
 	lasted, first, whole time.Duration
-	failed               map[string]int // requests for cached links, by what came instead of 302
+	died                 time.Time      // when the api was killed
+	failed               map[string]int // requests for links that failed, by what came instead
 	uncached, refused    int            // requests for new links, and the 503 among them
 	wrong                map[string]int // answers that must not be
 	malformed            int
@@ -57,6 +59,9 @@ const (
 	coldLinks = 30_000
 	// longest is what a client waits for an answer.
 	longest = 5 * time.Second
+	// inHand is how long after its kill a process may still take requests: until
+	// the kernel has closed its sockets, for which it has to get processor time.
+	inHand = 250 * time.Millisecond
 )
 
 func newLoad(sys *system, s settings) *load {
@@ -80,11 +85,14 @@ func (l *load) prepare(ctx context.Context) error {
 	for n := range hotLinks {
 		l.hot = append(l.hot, fmt.Sprintf("hot%s%d", l.run, n+1))
 	}
-	l.begin("(start)", false)
+	l.begin(phase{name: "(start)"})
 	if err := l.warm(ctx); err != nil {
 		return err
 	}
-	return l.checkGarbage()
+	// What was dropped before is nobody's excuse.
+	l.sampleDrops(ctx)
+	l.phases[0].dropped = 0
+	return l.checkGarbage(ctx)
 }
 
 // warm follows each hot link on each replica.
@@ -108,8 +116,16 @@ func (l *load) warm(ctx context.Context) error {
 }
 
 // checkGarbage leaves out what is not HTTP where the load balancer answers that
-// with a page of its own, as old releases of HAProxy do.
-func (l *load) checkGarbage() error {
+// with a page of its own, as releases of HAProxy before 3.2 do.
+func (l *load) checkGarbage(ctx context.Context) error {
+	text, err := output(ctx, "docker", "compose", "exec", "-T", "lb", "haproxy", "-v")
+	if err != nil {
+		return err
+	}
+	old, err := olderHAProxy(text, 3, 2)
+	if err != nil {
+		return err
+	}
 	var kept []badRequest
 	for _, b := range l.bad {
 		got := l.send(b)
@@ -117,7 +133,7 @@ func (l *load) checkGarbage() error {
 			kept = append(kept, b)
 			continue
 		}
-		if !b.beforeAPI {
+		if !b.beforeAPI || !old {
 			return fmt.Errorf("%s: %s", b.name, got.fault)
 		}
 		l.left = append(l.left, b.name+": "+got.fault)
@@ -126,13 +142,42 @@ func (l *load) checkGarbage() error {
 	return nil
 }
 
+// olderHAProxy tells from what "haproxy -v" says whether it is older than a release.
+func olderHAProxy(text string, major, minor int) (bool, error) {
+	var is [2]int
+	_, rest, _ := strings.Cut(text, "ersion ") // "HAProxy version 3.2.4-98813a1 2025/08/13 - …"
+	if n, err := fmt.Sscanf(rest, "%d.%d", &is[0], &is[1]); n != 2 {
+		return false, fmt.Errorf("read the version of HAProxy in %q: %w", text, err)
+	}
+	return is[0] < major || is[0] == major && is[1] < minor, nil
+}
+
 // begin starts a phase; what is asked from now on belongs to it.
-func (l *load) begin(name string, cached bool) *phase {
+func (l *load) begin(p phase) *phase {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	p := &phase{name: name, cached: cached, failed: map[string]int{}, wrong: map[string]int{}, first: -1, whole: -1}
-	l.phases = append(l.phases, p)
-	return p
+	p.failed, p.wrong, p.first, p.whole = map[string]int{}, map[string]int{}, -1, -1
+	l.phases = append(l.phases, &p)
+	return &p
+}
+
+// noteDeath notes that the phase's api was killed just now.
+func (l *load) noteDeath() {
+	l.note(l.current(), func(p *phase) { p.died = time.Now() })
+}
+
+// fail counts a request that failed. That must not be, unless an api had it in
+// hand when it was killed: the load balancer sends nothing more to a dead one, and
+// elsewhere what it could not send.
+func (p *phase) fail(what string, got outcome) {
+	p.failed[got.status]++
+	cut := got.status == "502" || got.status == noAnswer || got.status == brokenAnswer
+	switch {
+	case !p.interrupts || !cut:
+		p.wrong[what+": "+got.status]++
+	case !p.died.IsZero() && got.began.After(p.died.Add(inHand)):
+		p.wrong[fmt.Sprintf("%s, asked for more than %s after the kill: %s", what, inHand, got.status)]++
+	}
 }
 
 func (l *load) current() int {
@@ -146,7 +191,7 @@ func (l *load) start(ctx context.Context, wg *sync.WaitGroup) {
 	l.every(ctx, wg, l.s.hot, func(i int) {
 		now := l.current()
 		if got := l.click(l.sys.lb, l.hot[i%len(l.hot)], now); got.status != "302" {
-			l.note(now, func(p *phase) { p.failed[got.status]++ })
+			l.note(now, func(p *phase) { p.fail("cached link", got) })
 		}
 	})
 	l.every(ctx, wg, l.s.cold, func(int) { l.newLink() })
@@ -195,7 +240,10 @@ func (l *load) note(phase int, change func(*phase)) {
 type outcome struct {
 	status string
 	again  bool // the answer says when to try again
+	began  time.Time
 }
+
+const noAnswer, brokenAnswer = "no answer", "broken answer"
 
 // A connection each: a client that repeats a request by itself, when a kept
 // connection turns out to be closed, would click twice with one marker.
@@ -212,34 +260,34 @@ func (l *load) click(addr, code string, phase int) outcome {
 	l.attempts = append(l.attempts, attempt{phase: phase})
 	l.mu.Unlock()
 
+	began := time.Now()
 	req, err := http.NewRequest(http.MethodGet, "http://"+addr+"/"+code, nil) //nolint:noctx // bounded by the client's timeout
 	if err != nil {
-		return outcome{status: err.Error()}
+		return outcome{status: err.Error(), began: began}
 	}
 	req.Header.Set("Referer", "https://"+l.host(marker)+"/")
 	req.Header.Set("User-Agent", "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0")
 	resp, err := client.Do(req)
 	if err != nil {
-		return outcome{status: "no answer"}
+		return outcome{status: noAnswer, began: began}
 	}
 	defer resp.Body.Close() //nolint:errcheck // read-only
 	if _, err := io.Copy(io.Discard, resp.Body); err != nil {
-		return outcome{status: "broken answer"}
+		return outcome{status: brokenAnswer, began: began}
 	}
 	if resp.StatusCode == http.StatusFound {
 		l.mu.Lock()
 		l.attempts[marker].answered = true
 		l.mu.Unlock()
 	}
-	return outcome{fmt.Sprint(resp.StatusCode), resp.Header.Get("Retry-After") != ""}
+	return outcome{fmt.Sprint(resp.StatusCode), resp.Header.Get("Retry-After") != "", began}
 }
 
 // host is the referrer that tells an attempt from all others.
 func (l *load) host(marker int) string { return fmt.Sprintf("m%d.%s.example.org", marker, l.run) }
 
 // newLink follows a link that no cache knows. It must lead somewhere or be
-// refused with a time to try again; while a replica dies, the load balancer may
-// also say that it does not know.
+// refused with a time to try again.
 func (l *load) newLink() bool {
 	l.mu.Lock()
 	l.coldUsed = l.coldUsed%coldLinks + 1
@@ -253,10 +301,8 @@ func (l *load) newLink() bool {
 		case got.status == "302":
 		case got.status == "503" && got.again:
 			p.refused++
-		case !p.cached && (got.status == "502" || got.status == "no answer"):
-			p.failed[got.status]++
 		default:
-			p.wrong["uncached link: "+got.status]++
+			p.fail("uncached link", got)
 		}
 	})
 	return got.status == "302"
@@ -328,8 +374,10 @@ func (l *load) sampleDrops(ctx context.Context) {
 		}
 		process := fmt.Sprint(id, " ", pid)
 		l.mu.Lock()
-		l.phases[now].dropped += n - l.drops[process]
-		l.drops[process] = n
+		if more := n - l.drops[process]; more > 0 { // no later sample was faster
+			l.phases[now].dropped += more
+			l.drops[process] = n
+		}
 		l.mu.Unlock()
 	}
 }

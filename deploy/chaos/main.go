@@ -63,15 +63,18 @@ func run(ctx context.Context, s settings) error {
 		return err
 	}
 	l := newLoad(sys, s)
+	faults, err := choose(allFaults(sys, l, s.short), s.only)
+	if err != nil {
+		return err
+	}
 	if err := l.prepare(ctx); err != nil {
 		return err
 	}
-	faults := allFaults(sys, l, s.short)
 
 	under, stop := context.WithCancel(ctx)
 	var clients sync.WaitGroup
 	l.start(under, &clients)
-	err = disturb(ctx, l, faults, s)
+	err = disturb(ctx, l, faults)
 	stop()
 	clients.Wait()
 	if err != nil {
@@ -86,6 +89,14 @@ func run(ctx context.Context, s settings) error {
 		return err
 	}
 	broken := l.report(counted)
+	rollups, err := l.rollups(ctx)
+	if err != nil {
+		return err
+	}
+	fmt.Println(rollups)
+	if rollups.differ > 0 {
+		broken = append(broken, rollups.String())
+	}
 	if err := l.cleanUp(ctx); err != nil {
 		return err
 	}
@@ -96,19 +107,32 @@ func run(ctx context.Context, s settings) error {
 	return nil
 }
 
-// disturb goes through the faults, with a calm before each and after the last.
-func disturb(ctx context.Context, l *load, faults []fault, s settings) error {
+// choose returns the faults whose name contains a text, of which there has to be
+// one: a run without faults would keep every promise.
+func choose(faults []fault, only string) (chosen []fault, err error) {
+	var names []string
 	for _, f := range faults {
-		if !strings.Contains(f.name, s.only) {
-			continue
+		names = append(names, f.name)
+		if strings.Contains(f.name, only) {
+			chosen = append(chosen, f)
 		}
-		l.begin("(calm)", false)
+	}
+	if len(chosen) == 0 {
+		return nil, fmt.Errorf("no fault has %q in its name: there are %s", only, strings.Join(names, ", "))
+	}
+	return chosen, nil
+}
+
+// disturb goes through the faults, with a calm before each and after the last.
+func disturb(ctx context.Context, l *load, faults []fault) error {
+	for _, f := range faults {
+		l.begin(phase{name: "(calm)"})
 		pause(ctx, calm)
 		if err := l.through(ctx, f); err != nil {
 			return fmt.Errorf("%s: %w", f.name, err)
 		}
 	}
-	l.begin("(calm)", false)
+	l.begin(phase{name: "(calm)"})
 	pause(ctx, calm)
 	return ctx.Err()
 }
@@ -120,13 +144,13 @@ const calm = 3 * time.Second
 // through carries out one fault and watches the system recover.
 func (l *load) through(ctx context.Context, f fault) error {
 	if f.prepare != nil {
-		l.begin("("+f.prepared+")", false)
+		l.begin(phase{name: "(" + f.prepared + ")"})
 		if err := f.prepare(ctx); err != nil {
 			return err
 		}
 		pause(ctx, calm)
 	}
-	p := l.begin(f.name, f.cached)
+	p := l.begin(phase{name: f.name, interrupts: f.interrupts, drops: f.drops})
 	began := time.Now()
 	if err := f.hurt(ctx); err != nil {
 		return err
@@ -147,8 +171,9 @@ func (l *load) through(ctx context.Context, f fault) error {
 	both.Go(func() { p.first = l.until(limit, end, l.redirects) })
 	both.Go(func() { p.whole = l.until(limit, end, f.whole) })
 	both.Wait()
+	l.sampleDrops(ctx) // what was dropped until now belongs to this fault
 	if f.after != nil {
-		l.begin("("+f.prepared+" back)", false)
+		l.begin(phase{name: "(" + f.prepared + " back)"})
 		if err := f.after(context.WithoutCancel(ctx)); err != nil {
 			return err
 		}

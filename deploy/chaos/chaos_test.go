@@ -1,0 +1,93 @@
+package main
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestChoose(t *testing.T) {
+	t.Parallel()
+	faults := allFaults(nil, nil, false)
+	for only, want := range map[string]int{"": len(faults), "api cut off": 2, "kill api": 2, "redis": 1, "Postgres": 0} {
+		chosen, err := choose(faults, only)
+		if len(chosen) != want || (err == nil) != (want > 0) {
+			t.Errorf("%q chooses %d faults, %v, want %d", only, len(chosen), err, want)
+		}
+	}
+}
+
+func TestOlderHAProxy(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]bool{
+		"HAProxy version 2.6.12-1+deb12u4 2026/01/02 - https://haproxy.org/\nStatus: long-term supported": true,
+		"HA-Proxy version 2.2.9-2+deb11u6 2023/08/16":                                                     true,
+		"HAProxy version 3.1.10-1 2025/10/01":                                                             true,
+		"HAProxy version 3.2.4-98813a1 2025/08/13 - https://haproxy.org/":                                 false,
+		"HAProxy version 3.10.0 2027/08/13":                                                               false,
+		"HAProxy version 4.0-dev1-0a1b2c-3 2027/08/13 - https://haproxy.org/\nFoo":                        false,
+	} {
+		if got, err := olderHAProxy(text, 3, 2); got != want || err != nil {
+			t.Errorf("%q: %v, %v, want %v", text, got, err, want)
+		}
+	}
+	if _, err := olderHAProxy("nginx 1.2", 3, 2); err == nil {
+		t.Error("a version was found where there is none")
+	}
+}
+
+// TestPromises holds what a phase is blamed for.
+func TestPromises(t *testing.T) {
+	t.Parallel()
+	died := time.Now()
+	at := func(status string, after time.Duration) outcome {
+		return outcome{status: status, began: died.Add(after)}
+	}
+	well := tally{attempted: 10, answered: 10, counted: 10}
+	for _, test := range []struct {
+		name   string
+		phase  phase
+		failed []outcome
+		tally  tally
+		want   string // nothing is broken when it is empty
+	}{
+		{name: "a calm without failures", tally: well},
+		{name: "one failure in a calm", failed: []outcome{at("502", 0)}, tally: well, want: "cached link: 502"},
+		{name: "what a dying api had in hand", phase: phase{interrupts: true, died: died}, tally: well,
+			failed: []outcome{at("502", -20*time.Millisecond), at(noAnswer, 0), at(brokenAnswer, inHand)}},
+		{name: "a kill that was not noted yet", phase: phase{interrupts: true}, failed: []outcome{at("502", 0)}, tally: well},
+		{name: "a dead api that still gets requests", phase: phase{interrupts: true, died: died}, tally: well,
+			failed: []outcome{at("502", inHand+time.Millisecond)}, want: "after the kill: 502"},
+		{name: "an error that no death explains", phase: phase{interrupts: true, died: died}, tally: well,
+			failed: []outcome{at("503", 0)}, want: "cached link: 503"},
+		{name: "a late first redirect", phase: phase{first: never}, tally: well, want: "no redirect within"},
+		{name: "never whole", phase: phase{whole: recovery + 1}, tally: well, want: "not whole within"},
+		{name: "an answered click is missing", tally: tally{10, 10, 9, 1, 0}, want: "1 answered clicks are missing"},
+		{name: "drops with room on the disk", phase: phase{dropped: 1}, tally: tally{10, 10, 9, 1, 0}, want: "with room on the disk"},
+		{name: "drops of a full disk", phase: phase{drops: true, dropped: 1}, tally: tally{10, 10, 9, 1, 0}},
+		{name: "more missing than dropped", phase: phase{drops: true, dropped: 1}, tally: tally{10, 10, 8, 2, 0}, want: "2 answered clicks are missing"},
+		{name: "counted twice", tally: tally{10, 9, 10, 0, 1}, want: "counted twice"},
+		{name: "nothing answered", tally: tally{attempted: 10}, want: "nothing was answered"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			var l load
+			p := l.begin(test.phase)
+			p.first, p.whole = test.phase.first, test.phase.whole
+			for _, got := range test.failed {
+				p.fail("cached link", got)
+			}
+			broken := p.faults(test.tally)
+			if test.want == "" && len(broken) > 0 {
+				t.Errorf("it is blamed for %q", broken)
+			}
+			if test.want != "" && !slices.ContainsFunc(broken, func(s string) bool { return strings.Contains(s, test.want) }) {
+				t.Errorf("it is blamed for %q, want %q", broken, test.want)
+			}
+			if len(test.failed) > 0 && len(p.failed) == 0 {
+				t.Error("the table does not show the failures")
+			}
+		})
+	}
+}
