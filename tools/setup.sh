@@ -4,9 +4,9 @@
 # detector and leave to mount in namespaces. Does nothing where they are there
 # already.
 #
-# "setup.sh monitoring" unpacks Prometheus and Alertmanager into bin/monitoring
-# for the check of what we ship for them. They are not installed: their packages
-# would start services.
+# "setup.sh monitoring" unpacks Prometheus, Alertmanager and HAProxy into
+# bin/monitoring for the check of what we ship for them. They are not installed:
+# their packages would start services.
 set -eu
 
 need_go() {
@@ -26,19 +26,25 @@ postgres_version() {
 
 if [ "${1:-}" = monitoring ]; then
 	into=bin/monitoring
-	for tool in prometheus promtool amtool; do
-		command -v $tool >/dev/null 2>&1 || [ -x $into/usr/bin/$tool ] || missing=yes
+	for tool in prometheus promtool amtool haproxy; do
+		command -v $tool >/dev/null 2>&1 || [ -x $into/usr/bin/$tool ] || [ -x $into/usr/sbin/$tool ] || missing=yes
 	done
 	[ -n "${missing:-}" ] || exit 0
 	if ! command -v apt-get >/dev/null 2>&1 || ! command -v dpkg-deb >/dev/null 2>&1; then
-		echo "Please put prometheus, promtool and amtool on PATH, then run this again." >&2
+		echo "Please put prometheus, promtool, amtool and haproxy on PATH, then run this again." >&2
 		exit 1
 	fi
-	echo "Unpacking Prometheus into $into ..." >&2
+	echo "Unpacking Prometheus and HAProxy into $into ..." >&2
 	rm -rf $into && mkdir -p $into && cd $into
-	if ! apt-get download -qq prometheus prometheus-alertmanager 2>/dev/null; then
+	# With the libraries of HAProxy that little else needs.
+	download() {
+		# shellcheck disable=SC2046 # a list of packages
+		apt-get download -qq prometheus prometheus-alertmanager haproxy \
+			$(apt-cache depends --recurse --important haproxy | grep -E '^lib(lua|opentracing)[^:]*$')
+	}
+	if ! download 2>/dev/null; then
 		if [ "$(id -u)" = 0 ]; then apt-get update -qq; else sudo apt-get update -qq; fi
-		apt-get download -qq prometheus prometheus-alertmanager
+		download
 	fi
 	for package in *.deb; do dpkg-deb -x "$package" . && rm "$package"; done
 	rm -rf usr/share # its examples hold Go, which would count as ours

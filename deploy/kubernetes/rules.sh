@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Prints base/rules.yaml: the recording and alert rules of deploy/prometheus as the
-# Prometheus operator takes them.
+# Prometheus operator takes them, without rules/compose.yml.
 set -euo pipefail
 cd "$(dirname "$0")/../prometheus/rules"
 cat <<'HEAD'
-# Made by "make generate" of deploy/prometheus/rules.
+# Made by "make generate" of deploy/prometheus.
 apiVersion: monitoring.coreos.com/v1
 kind: PrometheusRule
 metadata:
@@ -12,6 +12,6 @@ metadata:
 spec:
   groups:
 HEAD
-for file in recording.yml alerts.yml; do
+for file in recording.yml alerts.yml ../kubernetes/alerts.yml; do
 	sed -e '1,/^groups:$/d' -e 's/^\(.\)/  \1/' "$file"
 done

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/prometheus/prometheus/promql/parser"
@@ -18,6 +19,7 @@ type files struct {
 	prometheus map[string]any
 	records    []rule
 	alerts     []rule
+	elsewhere  []rule // alerts on what only Kubernetes tells
 	tests      []unitTest
 	boards     []board
 	datasource string
@@ -64,24 +66,20 @@ type source struct{ Type, UID string }
 
 func readFiles(dir, runbooks string) (*files, error) {
 	f := &files{}
-	var rules struct{ Groups []struct{ Rules []rule } }
 	var sources struct{ Datasources []struct{ UID string } }
 	text, err := os.ReadFile(runbooks)
 	f.runbooks = string(text)
-	err = errors.Join(err,
+	rules, rulesErr := readRules(dir, "prometheus/rules/*.yml")
+	elsewhere, elsewhereErr := readRules(dir, "prometheus/kubernetes/*.yml")
+	f.elsewhere = elsewhere
+	err = errors.Join(err, rulesErr, elsewhereErr,
 		readYAML(filepath.Join(dir, "prometheus/prometheus.yml"), &f.prometheus),
 		readYAML(filepath.Join(dir, "grafana/provisioning/datasources/prometheus.yml"), &sources))
-	for _, path := range glob(dir, "prometheus/rules/*.yml") {
-		rules.Groups = nil
-		err = errors.Join(err, readYAML(path, &rules))
-		for _, g := range rules.Groups {
-			for _, r := range g.Rules {
-				if r.Alert != "" {
-					f.alerts = append(f.alerts, r)
-				} else {
-					f.records = append(f.records, r)
-				}
-			}
+	for _, r := range rules {
+		if r.Alert != "" {
+			f.alerts = append(f.alerts, r)
+		} else {
+			f.records = append(f.records, r)
 		}
 	}
 	for _, path := range glob(dir, "prometheus/tests/*.yml") {
@@ -99,6 +97,17 @@ func readFiles(dir, runbooks string) (*files, error) {
 		f.datasource = sources.Datasources[0].UID
 	}
 	return f, err
+}
+
+func readRules(dir, pattern string) (list []rule, err error) {
+	for _, path := range glob(dir, pattern) {
+		var rules struct{ Groups []struct{ Rules []rule } }
+		err = errors.Join(err, readYAML(path, &rules))
+		for _, g := range rules.Groups {
+			list = append(list, g.Rules...)
+		}
+	}
+	return list, err
 }
 
 func glob(dir, pattern string) []string {
@@ -134,7 +143,8 @@ func (f *files) check() error {
 			}
 		}
 	}
-	for _, a := range f.alerts {
+	alerts := append(slices.Clone(f.alerts), f.elsewhere...)
+	for _, a := range alerts {
 		section := strings.ToLower(a.Alert)
 		if !strings.HasSuffix(a.Annotations["runbook_url"], "/docs/runbooks.md#"+section) || !strings.Contains(f.runbooks, "\n## "+a.Alert+"\n") {
 			fault("%s has no section in docs/runbooks.md, or its runbook_url leads elsewhere", a.Alert)
@@ -147,7 +157,7 @@ func (f *files) check() error {
 		}
 	}
 	for _, line := range regexp.MustCompile(`(?m)^## (.+)$`).FindAllStringSubmatch(f.runbooks, -1) {
-		if _, known := find(f.alerts, func(a rule) bool { return a.Alert == line[1] }); !known {
+		if _, known := find(alerts, func(a rule) bool { return a.Alert == line[1] }); !known {
 			fault("docs/runbooks.md has a section on %s, which is no alert", line[1])
 		}
 	}

@@ -3,12 +3,15 @@
 //	monitoring-check [-root .] [-bin bin]
 //
 // It checks the files by themselves (promtool, amtool, a runbook section and
-// tests for every alert), starts an api and a worker on the database that
-// DATABASE_URL names, with a Redis, puts traffic on them, lets a real Prometheus
-// scrape them with the shipped configuration, and asks it every query of every
-// dashboard panel and rule. A query that returns nothing fails the check. Of an
-// alert, which returns nothing while all is well, every selector has to return
-// series instead.
+// tests for every alert), starts two api and a worker on the database that
+// DATABASE_URL names, with a Redis and behind the load balancer, puts traffic on
+// them, lets a real Prometheus scrape all with the shipped configuration, and asks
+// it every query of every dashboard panel and rule. A query that returns nothing
+// fails the check. Of an alert, which returns nothing while all is well, every
+// selector has to return series instead.
+//
+// One folder is exempt from being asked, and from nothing else: the alerts in
+// deploy/prometheus/kubernetes are on what only a kubelet tells.
 //
 // It is a module of its own, so that Prometheus' parser is no dependency of
 // Signpost.
@@ -82,7 +85,11 @@ func tool(bin, name string) string {
 	if path, err := exec.LookPath(name); err == nil {
 		return path
 	}
-	return filepath.Join(bin, "monitoring", "usr", "bin", name)
+	unpacked := filepath.Join(bin, "monitoring", "usr", "bin", name)
+	if _, err := os.Stat(unpacked); err != nil {
+		return filepath.Join(bin, "monitoring", "usr", "sbin", name)
+	}
+	return unpacked
 }
 
 // runTools lets Prometheus' and Alertmanager's own programs check the files.
@@ -95,7 +102,7 @@ func runTools(ctx context.Context, root, bin string, out io.Writer) error {
 	var errs []error
 	for _, command := range [][]string{
 		append([]string{promtool, "check", "config"}, in("prometheus/prometheus.yml")...),
-		append([]string{promtool, "check", "rules", "--lint=all", "--lint-fatal"}, in("prometheus/rules/*.yml")...),
+		append([]string{promtool, "check", "rules", "--lint=all", "--lint-fatal"}, append(in("prometheus/rules/*.yml"), in("prometheus/kubernetes/*.yml")...)...),
 		append([]string{promtool, "test", "rules"}, in("prometheus/tests/*.yml")...),
 		append([]string{tool(bin, "amtool"), "check-config"}, in("alertmanager/alertmanager.yml")...),
 	} {

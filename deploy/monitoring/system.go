@@ -22,9 +22,9 @@ import (
 
 const adminToken = "token-of-the-monitoring-check"
 
-// system is a running Signpost with its Prometheus.
+// system is a running Signpost with its load balancer and Prometheus.
 type system struct {
-	api           string
+	api           string // through the load balancer
 	prometheusURL string
 	processes     []*process
 	round         int
@@ -36,11 +36,11 @@ type process struct {
 	log  *bytes.Buffer // read only after the process has ended
 }
 
-// startSystem starts Redis, two api, a worker and Prometheus. The caller stops
-// it, also after an error.
+// startSystem starts Redis, two api, a worker, the load balancer and Prometheus.
+// The caller stops it, also after an error.
 func startSystem(ctx context.Context, f *files, dir, root, bin string) (*system, error) {
 	s := &system{}
-	ports, err := freePorts(7)
+	ports, err := freePorts(9)
 	if err != nil {
 		return s, err
 	}
@@ -54,14 +54,18 @@ func startSystem(ctx context.Context, f *files, dir, root, bin string) (*system,
 		return cmd
 	}
 	config, err := s.configure(f, dir, root, map[string][]string{
-		"signpost-api": {address(2), address(4)}, "signpost-worker": {address(5)}, "prometheus": {address(6)},
+		"signpost-api": {address(2), address(4)}, "signpost-worker": {address(5)}, "signpost-lb": {address(8)}, "prometheus": {address(6)},
 	})
 	if err != nil {
 		return s, err
 	}
 	prometheus := exec.Command(tool(bin, "prometheus"), "--config.file="+config, "--storage.tsdb.path="+filepath.Join(dir, "tsdb"),
 		"--web.listen-address="+address(6), "--log.level=warn")
-	s.api, s.prometheusURL = "http://"+address(1), "http://"+address(6)
+	balancer, err := balancer(dir, root, bin, address(7), address(8), address(1), address(3))
+	if err != nil {
+		return s, err
+	}
+	s.api, s.prometheusURL = "http://"+address(7), "http://"+address(6)
 	for _, p := range []struct {
 		name string
 		cmd  *exec.Cmd
@@ -70,18 +74,54 @@ func startSystem(ctx context.Context, f *files, dir, root, bin string) (*system,
 		{"api", role("api", address(1), address(2))},
 		{"api 2", role("api", address(3), address(4))},
 		{"worker", role("worker", "127.0.0.1:0", address(5))},
+		{"load balancer", balancer},
 		{"prometheus", prometheus},
 	} {
 		if err := s.launch(p.name, p.cmd); err != nil {
 			return s, err
 		}
 	}
-	for _, path := range []string{s.api + "/ready", "http://" + address(3) + "/ready", "http://" + address(5) + "/ready", s.prometheusURL + "/-/ready"} {
+	for _, path := range []string{s.api + "/ready", "http://" + address(1) + "/ready", "http://" + address(3) + "/ready", "http://" + address(5) + "/ready", s.prometheusURL + "/-/ready"} {
 		if err := s.wait(ctx, path); err != nil {
 			return s, fmt.Errorf("%w\n%s", err, s.logs())
 		}
 	}
 	return s, s.prepare(ctx)
+}
+
+// balancer runs HAProxy with the shipped configuration, with what has to differ
+// here: the addresses, which no name server knows, and a bound that needs no more
+// open files than a shell may have.
+func balancer(dir, root, bin, listen, metrics string, replicas ...string) (*exec.Cmd, error) {
+	shipped, err := os.ReadFile(filepath.Join(root, "deploy/haproxy/haproxy.cfg"))
+	if err != nil {
+		return nil, err
+	}
+	servers := ""
+	for i, address := range replicas {
+		servers += fmt.Sprintf("server api%d %s\n\t", i+1, address)
+	}
+	text := string(shipped)
+	for _, change := range [][2]string{
+		{"bind :8080", "bind " + listen},
+		{"bind :8404", "bind " + metrics},
+		{"maxconn 8000", "maxconn 100"},
+		{" resolvers engine init-addr none", ""},
+		{"server-template api 20 api:8080", servers},
+	} {
+		if !strings.Contains(text, change[0]) {
+			return nil, fmt.Errorf("haproxy.cfg has no %q", change[0])
+		}
+		text = strings.ReplaceAll(text, change[0], change[1])
+	}
+	config := filepath.Join(dir, "haproxy.cfg")
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		return nil, err
+	}
+	cmd := exec.Command(tool(bin, "haproxy"), "-db", "-f", config)
+	libraries, _ := filepath.Glob(filepath.Join(bin, "monitoring/usr/lib/*-linux-gnu")) // the pattern is right
+	cmd.Env = append(os.Environ(), "LD_LIBRARY_PATH="+strings.Join(libraries, ":"))
+	return cmd, nil
 }
 
 func freePorts(n int) (ports []int, err error) {

@@ -599,7 +599,7 @@ func TestGracefulEnd(t *testing.T) {
 // TestRules holds the rules to those that Prometheus has elsewhere.
 func TestRules(t *testing.T) {
 	var want []monitoring.RuleGroup
-	for _, name := range []string{"recording.yml", "alerts.yml"} {
+	for _, name := range []string{"recording.yml", "alerts.yml", "../kubernetes/alerts.yml"} {
 		data, err := os.ReadFile(filepath.Join("../../prometheus/rules", name))
 		if err != nil {
 			t.Fatal(err)
