@@ -4,6 +4,7 @@ SHELL := /bin/bash
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 COMMIT  ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
+CREATED ?= $(shell git log -1 --format=%cI 2>/dev/null)
 LDFLAGS := -s -w -buildid= -X main.version=$(VERSION) -X main.commit=$(COMMIT)
 SQLC    := go tool -modfile=tools/go.mod sqlc
 LINT    := go tool -modfile=tools/lint/go.mod golangci-lint
@@ -98,7 +99,7 @@ bench-import: setup ## imports of 10,000 to 1,000,000 rows against psql's \copy 
 .PHONY: image
 image: ## build the container image, signpost:latest
 	docker build -t signpost:$(VERSION) -t signpost:latest --build-arg VERSION=$(VERSION) --build-arg COMMIT=$(COMMIT) \
-		--build-arg CREATED=$(shell git log -1 --format=%cI 2>/dev/null) \
+		--build-arg CREATED=$(CREATED) \
 		$(foreach arg,GO_IMAGE RUNTIME_IMAGE GOPROXY HTTP_PROXY HTTPS_PROXY NO_PROXY,$(if $($(arg)),--build-arg $(arg))) \
 		--secret id=ca_certificates,src=$(or $(SSL_CERT_FILE),/dev/null) .
 
@@ -112,7 +113,7 @@ env: ## make .env with fresh secrets, unless there is one
 
 .PHONY: up
 up: env ## the whole system in containers (docker compose)
-	VERSION=$(VERSION) COMMIT=$(COMMIT) docker compose up --build --wait
+	VERSION=$(VERSION) COMMIT=$(COMMIT) CREATED=$(CREATED) docker compose up --build --wait
 
 .PHONY: chaos
 chaos: ## kill, pause, cut off and fill up what "make up" started, under load, and count

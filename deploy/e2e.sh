@@ -12,8 +12,9 @@ cd "$(dirname "$0")/.."
 
 export COMPOSE_PROJECT_NAME=signpost-e2e COMPOSE_DISABLE_ENV_FILE=1
 export POSTGRES_PASSWORD=e2e-only-$(cksum <Dockerfile | cut -d' ' -f1) ADMIN_TOKEN=e2e-only-admin-token GRAFANA_PASSWORD=unused
-export HTTP_PORT=${E2E_PORT:-18099} SIGNPOST_IMAGE=signpost:e2e
+export HTTP_PORT=${E2E_PORT:-18099} PROMETHEUS_PORT=${E2E_PROMETHEUS_PORT:-18090} ALERTMANAGER_PORT=${E2E_ALERTMANAGER_PORT:-18093} SIGNPOST_IMAGE=signpost:e2e
 export PUBLIC_URL=http://localhost:$HTTP_PORT
+export CACHE_SIZE=54321 # one setting of all those that are only passed on
 export FRONT_SUBNET=172.31.252.0/24 FRONT_REPLICAS=172.31.252.0/25 FRONT_LB=172.31.252.250
 # The authorities that this machine trusts, also while the image is built.
 [ -n "${SSL_CERT_FILE:-}" ] || [ ! -r /etc/ssl/certs/ca-certificates.crt ] || export SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt
@@ -40,11 +41,30 @@ within() {
 clicks_are() { ask GET "/urls/$link"; [ "$(number clicks)" = "$1" ]; }
 follow() { [ "$(curl -sS --max-time 10 -o /dev/null -w '%{http_code} %{redirect_url}' "$PUBLIC_URL/e2e")" = '302 https://example.com/' ]; }
 containers() { docker compose ps -q "$1" | grep -c .; }
+# scraped JOB N: Prometheus has an answer from N targets of a job.
+scraped() {
+	[ "$(curl -sS "http://127.0.0.1:$PROMETHEUS_PORT/api/v1/targets?state=active" | sed 's/{"discoveredLabels"/\n&/g' |
+		grep "\"scrapePool\":\"$1\"" | grep -c '"health":"up"')" = "$2" ]
+}
+# monitored APIS WORKERS: Prometheus sees all of them, the load balancer and what watches.
+monitored() {
+	within 40 "Prometheus does not scrape $1 api" scraped signpost-api "$1"
+	within 40 "Prometheus does not scrape $2 workers" scraped signpost-worker "$2"
+	for job in signpost-lb prometheus alertmanager; do within 40 "Prometheus does not scrape $job" scraped "$job" 1; done
+}
+# loaded KIND TYPE: Prometheus has evaluated every rule of a kind that the files hold.
+loaded() {
+	local want
+	want=$(cat deploy/prometheus/rules/*.yml | grep -cE "^ +- $1:")
+	[ "$want" -gt 0 ] && [ "$(curl -sS "http://127.0.0.1:$PROMETHEUS_PORT/api/v1/rules?type=$2" | grep -oE '"health":"ok"' | wc -l)" = "$want" ]
+}
+notifies() { curl -sS "http://127.0.0.1:$PROMETHEUS_PORT/api/v1/alertmanagers" | grep -qF '"activeAlertmanagers":[{"url":"http://alertmanager:9093/api/v2/alerts"}]'; }
 lb_knows() { [ "$(curl -sS "http://$FRONT_LB:8404/metrics" | grep -cE '^haproxy_server_status\{proxy="ready",.*state="UP"\} 1')" = "$1" ]; }
 
 up() {
 	VERSION=$(git describe --tags --always --dirty 2>/dev/null || echo dev) COMMIT=$(git rev-parse HEAD 2>/dev/null || echo unknown)
-	export VERSION COMMIT
+	CREATED=$(git log -1 --format=%cI 2>/dev/null || true)
+	export VERSION COMMIT CREATED
 	docker compose build -q || fail 'the image cannot be built'
 	said "built signpost:e2e, $(($(docker image inspect -f '{{.Size}}' "$SIGNPOST_IMAGE") / 1000000)) MB"
 	docker compose up -d --wait >/dev/null 2>&1 || fail 'the system did not start'
@@ -60,6 +80,15 @@ check() {
 		[ "$(docker inspect -f '{{.HostConfig.ReadonlyRootfs}}' "$id")" = true ] || fail 'a root file system is writable'
 	done
 	[ "$(docker compose ps --format '{{.Service}} {{.Publishers}}' | grep -cE '0\.0\.0\.0')" = 1 ] || fail 'more is published than the load balancer'
+	[ -z "$(git log -1 --format=%cI 2>/dev/null)" ] || docker image inspect -f '{{index .Config.Labels "org.opencontainers.image.created"}}' "$SIGNPOST_IMAGE" |
+		grep -qE '^[0-9]{4}-[0-9]{2}-[0-9]{2}T' || fail 'the image does not say when it was created'
+	# What the reference of the configuration has can be set in .env, but for what the containers themselves fix.
+	local name
+	for name in $(sed -nE 's/^\| `([A-Z_]+)`.*/\1/p' docs/configuration.md); do
+		case $name in LISTEN_ADDR | ADMIN_ADDR | SPOOL_DIR | SHUTDOWN_TIMEOUT) continue ;; esac
+		grep -qE "^ +$name:" docker-compose.yml || fail "Compose does not pass $name on"
+	done
+	docker compose exec -T api /usr/local/bin/signpost config | grep -qE 'CACHE_SIZE.*54321' || fail 'a setting does not arrive'
 	! POSTGRES_PASSWORD='' docker compose config -q 2>/dev/null || fail 'it would start without a password'
 	said 'the image and the containers are as they should be'
 
@@ -80,10 +109,19 @@ check() {
 	within 60 'the import of the examples did not end' import_done
 	said 'links, clicks, tokens and imports work'
 
+	# Without Grafana, for which there is no local stand-in.
+	docker compose --profile monitoring up -d --no-build --wait prometheus alertmanager >/dev/null 2>&1 || fail 'Prometheus and Alertmanager did not start'
+	monitored 2 2
+	within 30 'Prometheus has not loaded every alert' loaded alert alert
+	within 30 'Prometheus has not loaded every recording rule' loaded record record
+	within 30 'Prometheus does not know the Alertmanager' notifies
+	said 'Prometheus scrapes everything, has its rules and knows its Alertmanager'
+
 	docker compose up -d --no-build --wait --scale worker=5 --scale api=4 >/dev/null 2>&1 || fail 'scaling failed'
 	[ "$(containers worker) $(containers api)" = '5 4' ] || fail 'there are not 5 workers and 4 api'
 	within 15 'the load balancer does not use 4 replicas' lb_knows 4
 	for _ in 1 2 3 4 5 6 7 8 9 10; do follow || fail 'the link does not work on four replicas'; done
+	monitored 4 5
 	docker compose up -d --no-build --wait >/dev/null 2>&1 || fail 'scaling back failed'
 	within 15 'the load balancer does not use 2 replicas' lb_knows 2
 	within 20 'twenty clicks are not in the total' clicks_are 20
@@ -108,7 +146,7 @@ ask_upload() {
 }
 import_done() { ask GET "/imports/$import"; grep -q '"finished_at":"' <<<"$answer"; }
 
-down() { docker compose down -v --remove-orphans --timeout 10 >/dev/null 2>&1; said 'removed'; }
+down() { docker compose --profile monitoring down -v --remove-orphans --timeout 10 >/dev/null 2>&1; said 'removed'; }
 
 case ${1:-all} in
 up) up ;;

@@ -19,9 +19,12 @@ runtime=${RUNTIME_IMAGE:-$(stage runtime-default)}
 haproxy=${HAPROXY_IMAGE:-$(default_of HAPROXY_IMAGE)}
 postgres=${POSTGRES_IMAGE:-$(default_of POSTGRES_IMAGE)}
 redis=${REDIS_IMAGE:-$(default_of REDIS_IMAGE)}
+prometheus=${PROMETHEUS_IMAGE:-$(default_of PROMETHEUS_IMAGE)}
+alertmanager=${ALERTMANAGER_IMAGE:-$(default_of ALERTMANAGER_IMAGE)}
+# Not Grafana's: the distribution has no package of it.
 
 missing=()
-for image in "$golang" "$runtime" "$haproxy" "$postgres" "$redis"; do
+for image in "$golang" "$runtime" "$haproxy" "$postgres" "$redis" "$prometheus" "$alertmanager"; do
 	docker image inspect "$image" >/dev/null 2>&1 && continue
 	# Where the first cannot be pulled, the others cannot either.
 	if [ ${#missing[@]} = 0 ] && timeout 300 docker pull -q "$image" >/dev/null 2>&1; then continue; fi
@@ -38,7 +41,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 root=$work/root
 
-# packages makes a root file system with the three servers, none of them started.
+# packages makes a root file system with the servers, none of them started.
 packages() {
 	say "making a root file system from packages of $VERSION_CODENAME"
 	if ! command -v debootstrap >/dev/null; then
@@ -58,6 +61,13 @@ packages() {
 	cp -L /etc/resolv.conf "$root/etc/resolv.conf"
 	DEBIAN_FRONTEND=noninteractive chroot "$root" apt-get install -y -qq --no-install-recommends \
 		postgresql redis-server haproxy >"$work/log" 2>&1 || fail "installing the servers failed: $(tail -n 1 "$work/log")"
+	# Programs alone: as packages they bring half a desktop for their pages.
+	DEBIAN_FRONTEND=noninteractive chroot "$root" sh -ec '
+		mkdir /tmp/debs && cd /tmp/debs && apt-get -o APT::Sandbox::User=root download -qq prometheus prometheus-alertmanager
+		for deb in *.deb; do dpkg-deb -x "$deb" .; done
+		mv usr/bin/* /usr/local/bin/
+		mkdir -p /usr/share/prometheus && mv usr/share/prometheus/alertmanager /usr/share/prometheus/ # templates
+		rm -rf /tmp/debs' >"$work/log" 2>&1 || fail "unpacking Prometheus failed: $(tail -n 1 "$work/log")"
 	rm -rf "$root"/var/cache/apt/archives/*.deb "$root"/var/lib/apt/lists/*
 	cp deploy/local-postgres.sh "$root/usr/local/bin/docker-entrypoint.sh"
 	tar -C "$root" -c . | docker import --change 'ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin' - signpost-local-base >/dev/null
@@ -102,6 +112,21 @@ for image in "${missing[@]}"; do
 		USER redis
 		WORKDIR /data
 		CMD ["redis-server"]
+		DOCKERFILE
+	"$prometheus") derive "$image" <<-'DOCKERFILE' ;;
+		FROM signpost-local-base
+		RUN install -d -o nobody /prometheus
+		USER nobody
+		WORKDIR /prometheus
+		ENTRYPOINT ["prometheus"]
+		DOCKERFILE
+	"$alertmanager") derive "$image" <<-'DOCKERFILE' ;;
+		FROM signpost-local-base
+		RUN install -d -o nobody /alertmanager
+		USER nobody
+		WORKDIR /alertmanager
+		ENTRYPOINT ["prometheus-alertmanager"]
+		CMD ["--config.file=/etc/alertmanager/alertmanager.yml", "--storage.path=/alertmanager"]
 		DOCKERFILE
 	"$postgres") derive "$image" <<-'DOCKERFILE' ;;
 		FROM signpost-local-base
