@@ -120,7 +120,8 @@ func scan(id string, data []byte) (found []Click, damaged map[string]int) {
 func damagedBytes(id string, data []byte) (damaged []byte) {
 	seed := seedFor(id)
 	for off := 0; off < len(data); {
-		end, whole := 0, false
+		var end int
+		whole := false
 		if n, why := recordAt(data, off, seed); why == "" {
 			end = off + n
 			_, whole = parseBody(data[off+recordHead:end], string(data[off+recordHead:end]))
