@@ -302,7 +302,10 @@ func TestForgetGoesPastRedis(t *testing.T) {
 		many[i] = fmt.Sprint("m", i)
 	}
 	a.Forget(many...)
-	if n := len(a.past.forgotten); n > maxForgotten {
+	a.past.mu.RLock()
+	n := len(a.past.forgotten)
+	a.past.mu.RUnlock()
+	if n > maxForgotten {
 		t.Errorf("%d codes are remembered, want at most %d", n, maxForgotten)
 	}
 	a.following(t)
