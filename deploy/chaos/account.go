@@ -177,9 +177,10 @@ func (p *phase) faults(t tally) []string {
 		fault(true, "%s (%d times)", what, p.wrong[what])
 	}
 	fault(t.doubled > 0, "%d clicks were counted twice", t.doubled)
-	fault(!p.drops && p.dropped > 0, "%v clicks were dropped, with room on the disk", p.dropped)
-	fault(!p.drops && t.missing > 0, "%d answered clicks are missing", t.missing)
-	fault(p.drops && float64(t.missing) > p.dropped, "%d answered clicks are missing, and %v were reported as dropped", t.missing, p.dropped)
+	drops := p.drops || starved
+	fault(!drops && p.dropped > 0, "%v clicks were dropped, with room on the disk", p.dropped)
+	fault(!drops && t.missing > 0, "%d answered clicks are missing", t.missing)
+	fault(drops && float64(t.missing) > p.dropped, "%d answered clicks are missing, and %v were reported as dropped", t.missing, p.dropped)
 	fault(t.counted > t.attempted, "%d clicks were counted of %d attempts", t.counted, t.attempted)
 	fault(t.attempted > 0 && t.answered == 0, "nothing was answered")
 	return broken

