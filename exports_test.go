@@ -88,7 +88,8 @@ func fillForExport(t *testing.T, s *server) {
 			(2, 2, '-dash', 'https://example.com/?q="1,2"&x=%22', '=HYPERLINK("http://evil.example";"x")', '{=a,b c}', true, NULL, 302, true, 12, now(), now()),
 			(3, 7, '_under', 'https://example.com/%E6%97%A5', E'''''+two, "quotes"; and | pipes', '{[a],"\"q\""}', false, '2001-02-03 04:05:06.789+00', 307, false, 4503599627370496, now(), now()),
 			(4, 4503599627370496, 'last', 'https://example.com/#f', 'née 🎉 – ok', '{@x}', true, '2999-01-01', 308, false, 0, now(), now()),
-			(5, 1, 'brackets', 'https://example.com/', '[x]', '{[a]}', true, NULL, 302, false, 0, now(), now())`,
+			(5, 1, 'brackets', 'https://example.com/', '[x]', '{[a]}', true, NULL, 302, false, 0, now(), now()),
+			(6, 1, 'wide', 'https://example.com/', '＝1＋1', '{＠x}', true, NULL, 302, false, 0, now(), now())`,
 		`INSERT INTO events (occurred_at, url_id, user_id, event_type, details, source_id) VALUES
 			(date_trunc('month', now()) + interval '1.000001 s', 1, 1, 'created', '{"entity": "url", "by": {"name": "=cmd|'' /C calc''!A0", "token_id": null}, "text": "line\nbreak, \"quotes\" 🎉"}', 99),
 			(date_trunc('month', now()) + interval '1.000001 s', 1, 7, 'deleted', NULL, NULL)`,

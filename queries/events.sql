@@ -47,7 +47,9 @@ FROM (
         unnest(@referrer_hosts::text[]) AS referrer_host
 ) r
 WHERE NOT EXISTS (
-    SELECT FROM archived_event_ids a WHERE a.occurred_at = r.occurred_at AND a.source_id = r.source_id
+    SELECT FROM archived_event_ids a
+    JOIN event_parts p ON split_part(p.table_name, '_part_', 2) = a.batch::text
+    WHERE a.occurred_at = r.occurred_at AND a.source_id = r.source_id
 )
 ORDER BY r.line
 ON CONFLICT DO NOTHING
@@ -55,13 +57,16 @@ RETURNING import_line, id;
 
 -- name: FindEventHolders :many
 -- Says for each line which event has its id at its time, 0 for none. It may have
--- been archived.
+-- been archived. Ids that were noted for a detach which did not happen count for
+-- nothing: the events are there, or were removed since.
 SELECT
     r.line::bigint AS line,
     COALESCE((
         SELECT e.id FROM events e WHERE e.source_id = r.source_id AND e.occurred_at = r.occurred_at
     ), (
-        SELECT a.id FROM archived_event_ids a WHERE a.source_id = r.source_id AND a.occurred_at = r.occurred_at
+        SELECT a.id FROM archived_event_ids a
+        JOIN event_parts p ON split_part(p.table_name, '_part_', 2) = a.batch::text
+        WHERE a.source_id = r.source_id AND a.occurred_at = r.occurred_at
     ), 0)::bigint AS source_id_holder
 FROM (
     SELECT

@@ -106,15 +106,23 @@ UPDATE import_chunks
 SET data = NULL, keys = NULL, done_at = now()
 WHERE import_id = @import_id AND done_at IS NULL;
 
--- name: DropImportWork :exec
--- Removes what only a running import needs. Chunks stay as the record of what ran.
+-- name: DropImportWork :one
+-- Removes what only a running import needs, so many rows of a sort at most, and
+-- answers how many. Chunks stay as the record of what ran.
 WITH contended AS (
-    DELETE FROM import_contended ic WHERE ic.import_id = @import_id
+    DELETE FROM import_contended
+    WHERE ctid = ANY(ARRAY(SELECT ic.ctid FROM import_contended ic WHERE ic.import_id = @import_id LIMIT @row_limit))
+    RETURNING 1
 ), trial AS (
-    DELETE FROM import_trial it WHERE it.import_id = @import_id
+    DELETE FROM import_trial
+    WHERE ctid = ANY(ARRAY(SELECT it.ctid FROM import_trial it WHERE it.import_id = @import_id LIMIT @row_limit))
+    RETURNING 1
+), deferred AS (
+    DELETE FROM import_deferred
+    WHERE ctid = ANY(ARRAY(SELECT d.ctid FROM import_deferred d WHERE d.import_id = @import_id LIMIT @row_limit))
+    RETURNING 1
 )
-DELETE FROM import_deferred d
-WHERE d.import_id = @import_id;
+SELECT ((SELECT count(*) FROM contended) + (SELECT count(*) FROM trial) + (SELECT count(*) FROM deferred))::bigint AS removed;
 
 -- name: SetImportJob :exec
 UPDATE imports

@@ -103,20 +103,30 @@ func (q *Queries) DropImportChunks(ctx context.Context, importID int64) error {
 	return err
 }
 
-const dropImportWork = `-- name: DropImportWork :exec
+const dropImportWork = `-- name: DropImportWork :one
 WITH contended AS (
-    DELETE FROM import_contended ic WHERE ic.import_id = $1
+    DELETE FROM import_contended
+    WHERE ctid = ANY(ARRAY(SELECT ic.ctid FROM import_contended ic WHERE ic.import_id = $1 LIMIT $2))
+    RETURNING 1
 ), trial AS (
-    DELETE FROM import_trial it WHERE it.import_id = $1
+    DELETE FROM import_trial
+    WHERE ctid = ANY(ARRAY(SELECT it.ctid FROM import_trial it WHERE it.import_id = $1 LIMIT $2))
+    RETURNING 1
+), deferred AS (
+    DELETE FROM import_deferred
+    WHERE ctid = ANY(ARRAY(SELECT d.ctid FROM import_deferred d WHERE d.import_id = $1 LIMIT $2))
+    RETURNING 1
 )
-DELETE FROM import_deferred d
-WHERE d.import_id = $1
+SELECT ((SELECT count(*) FROM contended) + (SELECT count(*) FROM trial) + (SELECT count(*) FROM deferred))::bigint AS removed
 `
 
-// Removes what only a running import needs. Chunks stay as the record of what ran.
-func (q *Queries) DropImportWork(ctx context.Context, importID int64) error {
-	_, err := q.db.Exec(ctx, dropImportWork, importID)
-	return err
+// Removes what only a running import needs, so many rows of a sort at most, and
+// answers how many. Chunks stay as the record of what ran.
+func (q *Queries) DropImportWork(ctx context.Context, importID int64, rowLimit int32) (int64, error) {
+	row := q.db.QueryRow(ctx, dropImportWork, importID, rowLimit)
+	var removed int64
+	err := row.Scan(&removed)
+	return removed, err
 }
 
 const failImport = `-- name: FailImport :execrows

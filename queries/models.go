@@ -23,6 +23,7 @@ type EventPart struct {
 	ArchivedAt *time.Time
 	VerifiedAt *time.Time
 	DroppedAt  *time.Time
+	Replaces   *int32
 }
 
 type Import struct {

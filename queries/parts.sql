@@ -1,6 +1,6 @@
 -- name: CreateEventPart :one
-INSERT INTO event_parts (month, part, table_name)
-SELECT @month::date, COALESCE(max(part), 0) + 1, @table_name
+INSERT INTO event_parts (month, part, table_name, replaces)
+SELECT @month::date, COALESCE(max(part), 0) + 1, @table_name, sqlc.narg(replaces)::integer
 FROM event_parts
 WHERE month = @month::date
 RETURNING *;
@@ -51,14 +51,28 @@ UNION
 SELECT month FROM event_holds WHERE until > now();
 
 -- name: HoldMonth :exec
-INSERT INTO event_holds (month, until)
-VALUES (@month, now() + @duration::interval)
+-- Holds a month that has the rows of all parts up to one.
+INSERT INTO event_holds (month, until, parts)
+VALUES (@month, now() + @duration::interval, @parts::integer)
 ON CONFLICT ON CONSTRAINT event_holds_pkey DO UPDATE
-SET until = GREATEST(event_holds.until, excluded.until);
+SET until = GREATEST(event_holds.until, excluded.until), parts = GREATEST(event_holds.parts, excluded.parts);
+
+-- name: RestoredParts :one
+-- The last part whose rows a month in the database has, 0 for none.
+SELECT COALESCE(max(parts), 0)::integer AS parts
+FROM event_holds
+WHERE month = @month;
+
+-- name: TakeHold :many
+-- Ends a hold: the month leaves the database. At most one row.
+DELETE FROM event_holds
+WHERE month = @month
+RETURNING parts;
 
 -- name: PruneEventHolds :exec
+-- One that knows parts is needed until its month leaves the database.
 DELETE FROM event_holds
-WHERE until < now();
+WHERE until < now() AND parts IS NULL;
 
 -- name: EventImportsSince :one
 -- Says whether events are being imported, or were since. Also when an import is

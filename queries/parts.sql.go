@@ -45,15 +45,15 @@ func (q *Queries) ClaimEventPart(ctx context.Context, arg ClaimEventPartParams) 
 }
 
 const createEventPart = `-- name: CreateEventPart :one
-INSERT INTO event_parts (month, part, table_name)
-SELECT $1::date, COALESCE(max(part), 0) + 1, $2
+INSERT INTO event_parts (month, part, table_name, replaces)
+SELECT $1::date, COALESCE(max(part), 0) + 1, $2, $3::integer
 FROM event_parts
 WHERE month = $1::date
-RETURNING month, part, state, table_name, archive, file, rows, bytes, sha256, detached_at, archived_at, verified_at, dropped_at
+RETURNING month, part, state, table_name, archive, file, rows, bytes, sha256, detached_at, archived_at, verified_at, dropped_at, replaces
 `
 
-func (q *Queries) CreateEventPart(ctx context.Context, month time.Time, tableName string) (EventPart, error) {
-	row := q.db.QueryRow(ctx, createEventPart, month, tableName)
+func (q *Queries) CreateEventPart(ctx context.Context, month time.Time, tableName string, replaces *int32) (EventPart, error) {
+	row := q.db.QueryRow(ctx, createEventPart, month, tableName, replaces)
 	var i EventPart
 	err := row.Scan(
 		&i.Month,
@@ -69,6 +69,7 @@ func (q *Queries) CreateEventPart(ctx context.Context, month time.Time, tableNam
 		&i.ArchivedAt,
 		&i.VerifiedAt,
 		&i.DroppedAt,
+		&i.Replaces,
 	)
 	return i, err
 }
@@ -154,19 +155,20 @@ func (q *Queries) ForgetUnusedEventIDs(ctx context.Context, fromAt time.Time, to
 }
 
 const holdMonth = `-- name: HoldMonth :exec
-INSERT INTO event_holds (month, until)
-VALUES ($1, now() + $2::interval)
+INSERT INTO event_holds (month, until, parts)
+VALUES ($1, now() + $2::interval, $3::integer)
 ON CONFLICT ON CONSTRAINT event_holds_pkey DO UPDATE
-SET until = GREATEST(event_holds.until, excluded.until)
+SET until = GREATEST(event_holds.until, excluded.until), parts = GREATEST(event_holds.parts, excluded.parts)
 `
 
-func (q *Queries) HoldMonth(ctx context.Context, month time.Time, duration pgtype.Interval) error {
-	_, err := q.db.Exec(ctx, holdMonth, month, duration)
+// Holds a month that has the rows of all parts up to one.
+func (q *Queries) HoldMonth(ctx context.Context, month time.Time, duration pgtype.Interval, parts int32) error {
+	_, err := q.db.Exec(ctx, holdMonth, month, duration, parts)
 	return err
 }
 
 const listEventParts = `-- name: ListEventParts :many
-SELECT month, part, state, table_name, archive, file, rows, bytes, sha256, detached_at, archived_at, verified_at, dropped_at
+SELECT month, part, state, table_name, archive, file, rows, bytes, sha256, detached_at, archived_at, verified_at, dropped_at, replaces
 FROM event_parts
 ORDER BY month, part
 `
@@ -194,6 +196,7 @@ func (q *Queries) ListEventParts(ctx context.Context) ([]EventPart, error) {
 			&i.ArchivedAt,
 			&i.VerifiedAt,
 			&i.DroppedAt,
+			&i.Replaces,
 		); err != nil {
 			return nil, err
 		}
@@ -234,7 +237,7 @@ func (q *Queries) ListMonthsToLeave(ctx context.Context, pause pgtype.Interval) 
 }
 
 const listOpenEventParts = `-- name: ListOpenEventParts :many
-SELECT month, part, state, table_name, archive, file, rows, bytes, sha256, detached_at, archived_at, verified_at, dropped_at
+SELECT month, part, state, table_name, archive, file, rows, bytes, sha256, detached_at, archived_at, verified_at, dropped_at, replaces
 FROM event_parts
 WHERE state <> 'dropped'
 ORDER BY month, part
@@ -263,6 +266,7 @@ func (q *Queries) ListOpenEventParts(ctx context.Context) ([]EventPart, error) {
 			&i.ArchivedAt,
 			&i.VerifiedAt,
 			&i.DroppedAt,
+			&i.Replaces,
 		); err != nil {
 			return nil, err
 		}
@@ -290,12 +294,27 @@ func (q *Queries) NoteArchivedEventIDs(ctx context.Context, batch int64, fromAt 
 
 const pruneEventHolds = `-- name: PruneEventHolds :exec
 DELETE FROM event_holds
-WHERE until < now()
+WHERE until < now() AND parts IS NULL
 `
 
+// One that knows parts is needed until its month leaves the database.
 func (q *Queries) PruneEventHolds(ctx context.Context) error {
 	_, err := q.db.Exec(ctx, pruneEventHolds)
 	return err
+}
+
+const restoredParts = `-- name: RestoredParts :one
+SELECT COALESCE(max(parts), 0)::integer AS parts
+FROM event_holds
+WHERE month = $1
+`
+
+// The last part whose rows a month in the database has, 0 for none.
+func (q *Queries) RestoredParts(ctx context.Context, month time.Time) (int32, error) {
+	row := q.db.QueryRow(ctx, restoredParts, month)
+	var parts int32
+	err := row.Scan(&parts)
+	return parts, err
 }
 
 const setEventPartArchived = `-- name: SetEventPartArchived :execrows
@@ -369,4 +388,31 @@ func (q *Queries) SetEventPartVerified(ctx context.Context, month time.Time, par
 		return 0, err
 	}
 	return result.RowsAffected(), nil
+}
+
+const takeHold = `-- name: TakeHold :many
+DELETE FROM event_holds
+WHERE month = $1
+RETURNING parts
+`
+
+// Ends a hold: the month leaves the database. At most one row.
+func (q *Queries) TakeHold(ctx context.Context, month time.Time) ([]*int32, error) {
+	rows, err := q.db.Query(ctx, takeHold, month)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []*int32{}
+	for rows.Next() {
+		var parts *int32
+		if err := rows.Scan(&parts); err != nil {
+			return nil, err
+		}
+		items = append(items, parts)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }

@@ -14,7 +14,8 @@ import (
 )
 
 const (
-	deferredRows = 1000 // rows of one batch, and transaction, at the end
+	deferredRows = 1000   // rows of one batch, and transaction, at the end
+	dropRows     = 50_000 // rows of one statement that removes
 	// finishFor is how long one run goes on before it gives its place to other
 	// jobs. It must leave a batch time within jobTimeout.
 	finishFor = jobTimeout / 2
@@ -44,6 +45,9 @@ func (w *finishImport) work(ctx context.Context, job *river.Job[jobs.FinishImpor
 		}
 		switch {
 		case run.row.State == stateCancelling:
+			if err := w.deps.dropWork(ctx, run.row.ID, start); err != nil {
+				return err
+			}
 			return w.cancel(ctx, job, run)
 		case run.row.State != stateRunning || run.row.ChunksDone < run.row.ChunksTotal:
 			return nil
@@ -53,6 +57,9 @@ func (w *finishImport) work(ctx context.Context, job *river.Job[jobs.FinishImpor
 			return err
 		}
 		if !more {
+			if err := w.deps.dropWork(ctx, run.row.ID, start); err != nil {
+				return err
+			}
 			return w.end(ctx, job, run)
 		}
 		if time.Since(start) > finishFor {
@@ -180,13 +187,38 @@ func (w *finishImport) cancel(ctx context.Context, job *river.Job[jobs.FinishImp
 }
 
 func (w *finishImport) close(ctx context.Context, tx pgx.Tx, q *queries.Queries, job *river.Job[jobs.FinishImport], state string) error {
-	if err := q.DropImportWork(ctx, job.Args.ImportID); err != nil {
-		return fmt.Errorf("drop what the import needed: %w", err)
+	if _, err := dropWork(ctx, q, job.Args.ImportID, time.Time{}); err != nil {
+		return err
 	}
 	if _, err := q.FinishImport(ctx, state, job.Args.ImportID); err != nil {
 		return fmt.Errorf("finish import: %w", err)
 	}
 	return complete(ctx, tx, job)
+}
+
+// dropWork removes what an import that is ending no longer needs, before the
+// transaction that ends it: of a large file that is tens of millions of rows.
+// That transaction removes what chunks that still ran have added since.
+func (d *deps) dropWork(ctx context.Context, importID int64, start time.Time) error {
+	done, err := dropWork(ctx, queries.New(d.pool), importID, start.Add(finishFor))
+	if err == nil && !done {
+		err = river.JobSnooze(giveWay)
+	}
+	return err
+}
+
+// dropWork goes on until all is removed, or until a moment, if there is one.
+func dropWork(ctx context.Context, q *queries.Queries, importID int64, until time.Time) (done bool, err error) {
+	for until.IsZero() || time.Now().Before(until) {
+		removed, err := q.DropImportWork(ctx, importID, dropRows)
+		if err != nil {
+			return false, fmt.Errorf("drop what the import needed: %w", err)
+		}
+		if removed == 0 {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 func (w *finishImport) account(ctx context.Context, run *importRun, state string) {

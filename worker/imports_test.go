@@ -480,3 +480,31 @@ func TestCancelOvertakesChunks(t *testing.T) {
 	s.wantInt(0, `SELECT count(*) FROM import_chunks c, imports i
 		WHERE c.import_id = $1 AND i.id = $2 AND c.done_at < i.finished_at`, second, first)
 }
+
+// What a large import leaves behind, of which there may be tens of millions of
+// rows, goes in pieces when it ends, is cancelled or undone.
+func TestWorkIsDroppedInPieces(t *testing.T) {
+	s := setup(t)
+	s.exec(`CREATE FUNCTION bound() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+			IF (SELECT count(*) FROM gone) > 50000 THEN RAISE EXCEPTION 'too much at once'; END IF; RETURN NULL; END $$;
+		CREATE TRIGGER bound AFTER DELETE ON import_contended REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION bound();
+		CREATE FUNCTION hasten() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.max_attempts = 1; RETURN NEW; END $$;
+		CREATE TRIGGER hasten BEFORE INSERT ON river_job FOR EACH ROW EXECUTE FUNCTION hasten()`)
+	const file = "username,email\n%[1]sa,%[1]sa@example.com\n%[1]sb,%[1]sb@example.com\n"
+	ending := map[string]int64{}
+	for i, state := range []string{stateCompleted, stateCancelled, stateUndone} {
+		ending[state] = s.upload(csvimport.KindUsers, fmt.Sprintf(file, string(rune('x'+i))), csvimport.SplitOptions{ChunkRows: 1})
+		s.exec("INSERT INTO import_contended (import_id, key) SELECT $1, n FROM generate_series(1, 120000) n", ending[state])
+	}
+	s.exec("UPDATE imports SET state = 'cancelling' WHERE id = $1", ending[stateCancelled])
+	s.exec("UPDATE imports SET state = 'failed', finished_at = now() WHERE id = $1", ending[stateUndone])
+	if _, err := s.river.Insert(s.ctx, jobs.FinishImport{ImportID: ending[stateCancelled]}, nil); err != nil {
+		t.Fatal(err)
+	}
+	s.undo(ending[stateUndone])
+	s.start(nil, hastyUndo)
+	for state, id := range ending {
+		s.eventually("import ends as "+state, func() bool { return s.text("SELECT state FROM imports WHERE id = $1", id) == state })
+	}
+	s.wantInt(0, "SELECT count(*) FROM import_contended")
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -24,8 +25,9 @@ type Restored struct {
 
 // RestoreMonth brings the events of a month back from an archive, all of them or
 // none, and holds the month for a while before it is retired again. What is in
-// the database already is not there twice, so it may be called again. Totals do
-// not change: they never left. month is any time within the month.
+// the database already is not there twice, and parts that it was restored from
+// before are not read again, so that what was removed since stays away. Totals
+// do not change: they never left. month is any time within the month.
 func RestoreMonth(ctx context.Context, pool *pgxpool.Pool, store archive.Store, month time.Time, hold time.Duration) (Restored, error) {
 	month = postgres.MonthOf(month)
 	parts, err := archive.Manifests(ctx, store, monthText(month))
@@ -35,34 +37,64 @@ func RestoreMonth(ctx context.Context, pool *pgxpool.Pool, store archive.Store, 
 	if len(parts) == 0 {
 		return Restored{}, fmt.Errorf("%s has no part of %s", store, monthText(month))
 	}
+	last := parts[len(parts)-1].Part
+	parts = archive.Current(parts)
 	done := Restored{Parts: len(parts)}
 	err = postgres.InTx(ctx, pool, func(tx pgx.Tx) error {
 		if err := lockToRestore(ctx, tx, month); err != nil {
 			return err
 		}
-		table := "events_" + month.Format("2006_01") + "_restored"
-		if err := makeLike(ctx, tx, table); err != nil {
+		there, err := partsThere(ctx, tx, month)
+		if err != nil {
 			return err
 		}
-		for i, m := range parts {
-			if err := restorePart(ctx, tx, store, m, table, i == 0); err != nil {
-				return fmt.Errorf("restore part %d: %w", m.Part, err)
-			}
+		for _, m := range parts {
 			done.Rows += m.Rows
 		}
-		if err := postgres.AddToMonth(ctx, tx, table, month); err != nil {
-			return err
+		if parts = slices.DeleteFunc(parts, func(m archive.Manifest) bool { return m.Part <= there }); len(parts) > 0 {
+			if err := restoreParts(ctx, tx, store, parts, month); err != nil {
+				return err
+			}
 		}
 		q := queries.New(tx)
 		if err := q.ForgetArchivedEventIDs(ctx, month, month.AddDate(0, 1, 0)); err != nil {
 			return fmt.Errorf("forget ids of imported events: %w", err)
 		}
-		return wrap("hold the month", q.HoldMonth(ctx, month, interval(hold)))
+		return wrap("hold the month", q.HoldMonth(ctx, month, interval(hold), int32(last)))
 	})
 	if err != nil {
 		return Restored{}, fmt.Errorf("restore %s: %w", monthText(month), err)
 	}
 	return done, nil
+}
+
+// partsThere returns the last part whose rows the database has, 0 for none.
+func partsThere(ctx context.Context, tx pgx.Tx, month time.Time) (int, error) {
+	parts, err := queries.New(tx).RestoredParts(ctx, month)
+	if err != nil {
+		return 0, fmt.Errorf("look for an earlier restore: %w", err)
+	}
+	var attached bool // an operator may have dropped it
+	err = tx.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_inherits WHERE inhrelid = to_regclass($1))",
+		"events_"+month.Format("2006_01")).Scan(&attached)
+	if err != nil || !attached {
+		return 0, wrap("look for the month", err)
+	}
+	return int(parts), nil
+}
+
+// restoreParts makes the rows of parts rows of events.
+func restoreParts(ctx context.Context, tx pgx.Tx, store archive.Store, parts []archive.Manifest, month time.Time) error {
+	table := "events_" + month.Format("2006_01") + "_restored"
+	if err := makeLike(ctx, tx, table); err != nil {
+		return err
+	}
+	for i, m := range parts {
+		if err := restorePart(ctx, tx, store, m, table, i == 0); err != nil {
+			return fmt.Errorf("restore part %d: %w", m.Part, err)
+		}
+	}
+	return postgres.AddToMonth(ctx, tx, table, month)
 }
 
 // lockToRestore keeps months from being retired until the end of tx.

@@ -222,8 +222,9 @@ func (w *retireMonths) noteIDs(ctx context.Context, month time.Time, batch int64
 	return since, err
 }
 
-// noteDetached notes a part in the transaction that detached it. A partition
-// without rows is dropped and makes no part.
+// noteDetached notes a part in the transaction that detached it, and the parts
+// that it replaces if the month was restored. A partition without rows is dropped
+// and makes no part, unless it replaces one.
 func noteDetached(ctx context.Context, tx pgx.Tx, month time.Time, table string, since time.Time) error {
 	q, name := queries.New(tx), pgx.Identifier{table}.Sanitize()
 	// Nobody writes to events now, so no import can come in between.
@@ -238,11 +239,19 @@ func noteDetached(ctx context.Context, tx pgx.Tx, month time.Time, table string,
 	if err := tx.QueryRow(ctx, "SELECT EXISTS (SELECT FROM "+name+")").Scan(&some); err != nil {
 		return fmt.Errorf("look for rows: %w", err)
 	}
-	if !some {
+	held, err := q.TakeHold(ctx, month)
+	if err != nil {
+		return fmt.Errorf("end the hold: %w", err)
+	}
+	var replaces *int32
+	if len(held) > 0 {
+		replaces = held[0]
+	}
+	if !some && replaces == nil {
 		_, err := tx.Exec(ctx, "DROP TABLE "+name)
 		return wrap("drop empty partition", err)
 	}
-	_, err = q.CreateEventPart(ctx, month, table)
+	_, err = q.CreateEventPart(ctx, month, table, replaces)
 	return wrap("note detached part", err)
 }
 
@@ -391,6 +400,7 @@ func (w *retireMonths) writeManifest(ctx context.Context, part *queries.EventPar
 	return archive.WriteManifest(ctx, store, archive.Manifest{
 		Month: monthText(part.Month), Part: int(part.Part), File: *part.File,
 		Rows: *part.Rows, Bytes: *part.Bytes, SHA256: *part.Sha256, Columns: columns, CreatedAt: w.now().UTC(),
+		Replaces: int(or(part.Replaces, 0)),
 	})
 }
 
@@ -444,6 +454,11 @@ func (w *retireMonths) giveBack(ctx context.Context, part queries.EventPart) err
 		n, err := q.DeleteEventPart(ctx, part.Month, part.Part, part.File)
 		if err := changed("forget part", n, err); err != nil {
 			return err
+		}
+		if part.Replaces != nil { // the month is as it was restored again
+			if err := q.HoldMonth(ctx, part.Month, interval(0), *part.Replaces); err != nil {
+				return fmt.Errorf("note what the month was restored from: %w", err)
+			}
 		}
 		err = q.ForgetUnusedEventIDs(ctx, part.Month, part.Month.AddDate(0, 1, 0))
 		return wrap("forget ids of imported events", err)

@@ -197,12 +197,90 @@ func TestRetireAndRestore(t *testing.T) {
 	r.run(jobs.RetireMonths{})
 	r.wantStates("1 dropped 102, 2 dropped 102")
 	r.wantTables(0, 0)
-	if done := r.restore(); done != (Restored{2, 204}) {
+	if done := r.restore(); done != (Restored{1, 102}) { // the second took the first's place
 		t.Errorf("restored %+v", done)
 	}
-	if got := r.sum(); got != before { // what is in both parts is there once
+	if got := r.sum(); got != before {
 		t.Errorf("restored events are %s, were %s", got, before)
 	}
+}
+
+// What was removed from a restored month does not come back, from whichever
+// part, and what took its place stays.
+func TestRestoreLeavesUndoneEventsAway(t *testing.T) {
+	r := setupRetiring(t)
+	r.exec("INSERT INTO users (id, username, email) VALUES (1, 'ann', 'ann@example.com')")
+	r.exec("INSERT INTO urls (id, user_id, short_code, original_url) VALUES (10, 1, 'ten', 'https://example.com/')")
+	r.exec("UPDATE events SET import_id = NULL")
+	wrong, mended := "id,url_id,event_type,timestamp\n", "id,url_id,event_type,timestamp\n"
+	for n := range 20 {
+		at := old.Add(time.Duration(n) * time.Hour).Format(time.RFC3339)
+		wrong += fmt.Sprintf("%d,10,clicked,%s\n", n+100, at)
+		mended += fmt.Sprintf("%d,10,updated,%s\n", n+100, at)
+	}
+	queues := DefaultQueues()
+	delete(queues, jobs.QueueRetention)
+	r.start(queues, hastyUndo, func(d *deps) { d.retention = Retention{Months: 3, Archive: r.store} })
+	retire := func() {
+		r.exec(`UPDATE imports SET finished_at = now() - interval '1 hour', undone_at = undone_at - interval '1 hour'`)
+		r.exec("UPDATE event_holds SET until = now()")
+		r.again()
+		r.run(jobs.RetireMonths{})
+		r.wantTables(0, 0)
+	}
+	check := func(when string, clicked, updated int64) {
+		t.Helper()
+		for kind, want := range map[string]int64{"clicked": clicked, "updated": updated} {
+			if got := r.int("SELECT count(*) FROM events WHERE url_id = 10 AND event_type = $1", kind); got != want {
+				t.Errorf("%s: %d events %s, want %d", when, got, kind, want)
+			}
+		}
+	}
+	id := r.upload(csvimport.KindEvents, wrong, csvimport.SplitOptions{})
+	r.wantRows(id, 20, 0)
+	retire()
+	r.restore()
+	check("restored", 20, 0)
+	r.undo(id)
+	r.undone(id)
+	r.restore()
+	check("restored once more after the undo", 0, 0)
+	r.wantRows(r.upload(csvimport.KindEvents, mended, csvimport.SplitOptions{}), 20, 0)
+	retire()
+	r.restore()
+	check("restored after it was retired again", 0, 20)
+	// Late rows make a part beside it, which replaces nothing.
+	retire()
+	r.late("later", 5)
+	r.eventually("clicks are ingested", r.allIngested)
+	r.exec("UPDATE event_parts SET dropped_at = now() - interval '2 days'")
+	r.run(jobs.RetireMonths{})
+	r.wantTables(0, 0)
+	r.restore()
+	check("restored with late rows", 0, 20)
+	r.wantInt(107, "SELECT count(*) FROM events WHERE occurred_at >= $1 AND occurred_at < $2 AND url_id IS DISTINCT FROM 10", old, young)
+}
+
+// Ids that were noted for a detach which did not happen are in nobody's way once
+// the events are gone.
+func TestNotedIDsOfNoDetach(t *testing.T) {
+	r := setupRetiring(t)
+	r.exec("INSERT INTO users (id, username, email) VALUES (1, 'ann', 'ann@example.com')")
+	r.exec("INSERT INTO urls (id, user_id, short_code, original_url) VALUES (10, 1, 'ten', 'https://example.com/')")
+	r.start(map[string]int{jobs.QueueImports: 1}, hastyUndo)
+	const file = "id,url_id,event_type,timestamp\n1,10,clicked,2015-01-01 10:00:00\n2,10,clicked,2015-01-01 11:00:00\n"
+	id := r.upload(csvimport.KindEvents, file, csvimport.SplitOptions{})
+	r.wantRows(id, 2, 0)
+	month := time.Date(2015, 1, 1, 0, 0, 0, 0, time.UTC)
+	reader := r.lock("SELECT FROM events LIMIT 1") // such as pg_dump
+	if err := r.hand().begin(r.ctx, month); err == nil {
+		t.Error("a month that is read was detached")
+	}
+	r.rollback(reader)
+	r.wantInt(2, "SELECT count(*) FROM archived_event_ids")
+	r.undo(id)
+	r.undone(id)
+	r.wantRows(r.upload(csvimport.KindEvents, file, csvimport.SplitOptions{}), 2, 0)
 }
 
 // When a worker dies on the way, rescue has another go on, unless one is at it.

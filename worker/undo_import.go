@@ -68,7 +68,12 @@ func (w *undoImport) Work(ctx context.Context, job *river.Job[jobs.UndoImport]) 
 		if row.State != stateUndoing {
 			return nil
 		}
-		if or(row.UndoStep, undoStop) == undoWait {
+		switch or(row.UndoStep, undoStop) {
+		case undoStop:
+			if err := w.deps.dropWork(ctx, row.ID, start); err != nil {
+				return err
+			}
+		case undoWait:
 			if in, err := w.clicksAreIn(ctx, row); err != nil {
 				return err
 			} else if !in {
@@ -169,8 +174,8 @@ func (w *undoImport) note(ctx context.Context, tx pgx.Tx, q *queries.Queries, jo
 func (w *undoImport) do(ctx context.Context, q *queries.Queries, row queries.Import) (undone, error) {
 	switch or(row.UndoStep, undoStop) {
 	case undoStop:
-		if err := q.DropImportWork(ctx, row.ID); err != nil {
-			return undone{}, fmt.Errorf("drop what the import needed: %w", err)
+		if _, err := dropWork(ctx, q, row.ID, time.Time{}); err != nil {
+			return undone{}, err
 		}
 		if err := q.DropImportKept(ctx, row.ID); err != nil {
 			return undone{}, fmt.Errorf("forget what an undo before this one kept: %w", err)

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -47,6 +48,9 @@ type Manifest struct {
 	SHA256    string    `json:"sha256"` // of File
 	Columns   []string  `json:"columns"`
 	CreatedAt time.Time `json:"created_at"`
+	// Replaces is the last part whose rows this one had, as after a restore: those
+	// up to it are out of date. 0 is none.
+	Replaces int `json:"replaces,omitempty"`
 }
 
 // Sum returns what the manifest promises of its file.
@@ -151,6 +155,15 @@ func Manifests(ctx context.Context, store Store, month string) ([]Manifest, erro
 		manifests = append(manifests, m)
 	}
 	return manifests, nil
+}
+
+// Current returns those of a month's parts that no other replaces.
+func Current(parts []Manifest) []Manifest {
+	last := 0
+	for _, m := range parts {
+		last = max(last, m.Replaces)
+	}
+	return slices.DeleteFunc(slices.Clone(parts), func(m Manifest) bool { return m.Part <= last })
 }
 
 // Withdraw removes a data file that is not to be a part of the archive. A

@@ -1,10 +1,17 @@
 package csvimport
 
-import "strings"
+import (
+	"strings"
+	"unicode/utf8"
+)
+
+// formulaStarts are the characters that OWASP lists under CSV injection, the
+// full-width forms included, which some spreadsheets take for the others.
+const formulaStarts = "=+-@\t\r\n＝＋－＠"
 
 // Neutralize makes a cell of an export harmless for spreadsheets, which run one
-// that begins with = + - @, a tab or a carriage return as a formula: it puts an
-// apostrophe before it. A cell that has apostrophes before such a character gets
+// that begins with one of = + - @, in whatever width, a tab or a line end as a
+// formula: it puts an apostrophe before it. A cell that has apostrophes before such a character gets
 // one more, so that [Restore] gives back every cell exactly.
 func Neutralize(cell string) string {
 	if runs(strings.TrimLeft(cell, "'")) {
@@ -22,7 +29,8 @@ func Restore(cell string) string {
 }
 
 func runs(cell string) bool {
-	return cell != "" && strings.IndexByte("=+-@\t\r", cell[0]) >= 0
+	first, _ := utf8.DecodeRuneInString(cell)
+	return cell != "" && strings.ContainsRune(formulaStarts, first)
 }
 
 // restores reports whether the file's cells are neutralized as those of

@@ -204,6 +204,8 @@ func TestNeutralize(t *testing.T) {
 	for cell, want := range map[string]string{
 		"": "", "a": "a", "a=1": "a=1", "'": "'", "'a": "'a", "''": "''",
 		"=1+1": "'=1+1", "+1": "'+1", "-1": "'-1", "@x": "'@x", "\tx": "'\tx", "\rx": "'\rx",
+		"\nx": "'\nx", "\n=x": "'\n=x", "＝1": "'＝1", "＋1": "'＋1", "－1": "'－1", "＠x": "'＠x", "'＝1": "''＝1", "a＝1": "a＝1",
+		"\xff=1": "\xff=1", "\xef\xbc": "\xef\xbc",
 		"'=1": "''=1", "''-": "'''-",
 	} {
 		got := Neutralize(cell)
@@ -219,6 +221,7 @@ func TestNeutralize(t *testing.T) {
 func FuzzNeutralize(f *testing.F) {
 	f.Add("=1")
 	f.Add("''+")
+	f.Add("'＝\n＠")
 	f.Fuzz(func(t *testing.T, cell string) {
 		if got := Restore(Neutralize(cell)); got != cell {
 			t.Fatalf("%q comes back as %q", cell, got)
