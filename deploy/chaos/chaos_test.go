@@ -54,13 +54,19 @@ func TestPromises(t *testing.T) {
 	}{
 		{name: "a calm without failures", tally: well},
 		{name: "one failure in a calm", failed: []outcome{at("502", 0)}, tally: well, want: "cached link: 502"},
-		{name: "what a dying api had in hand", phase: phase{interrupts: true, died: died}, tally: well,
-			failed: []outcome{at("502", -20*time.Millisecond), at(noAnswer, 0), at(brokenAnswer, inHand)}},
+		{
+			name: "what a dying api had in hand", phase: phase{interrupts: true, died: died}, tally: well,
+			failed: []outcome{at("502", -20*time.Millisecond), at(noAnswer, 0), at(brokenAnswer, inHand)},
+		},
 		{name: "a kill that was not noted yet", phase: phase{interrupts: true}, failed: []outcome{at("502", 0)}, tally: well},
-		{name: "a dead api that still gets requests", phase: phase{interrupts: true, died: died}, tally: well,
-			failed: []outcome{at("502", inHand+time.Millisecond)}, want: "after the kill: 502"},
-		{name: "an error that no death explains", phase: phase{interrupts: true, died: died}, tally: well,
-			failed: []outcome{at("503", 0)}, want: "cached link: 503"},
+		{
+			name: "a dead api that still gets requests", phase: phase{interrupts: true, died: died}, tally: well,
+			failed: []outcome{at("502", inHand+time.Millisecond)}, want: "after the kill: 502",
+		},
+		{
+			name: "an error that no death explains", phase: phase{interrupts: true, died: died}, tally: well,
+			failed: []outcome{at("503", 0)}, want: "cached link: 503",
+		},
 		{name: "a late first redirect", phase: phase{first: never}, tally: well, want: "no redirect within"},
 		{name: "never whole", phase: phase{whole: recovery + 1}, tally: well, want: "not whole within"},
 		{name: "an answered click is missing", tally: tally{10, 10, 9, 1, 0}, want: "1 answered clicks are missing"},

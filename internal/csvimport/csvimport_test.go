@@ -292,7 +292,8 @@ func TestFormatErrors(t *testing.T) {
 		{"twice", KindUsers, "username,email,User_Name\n", SplitOptions{}, "the columns username and User_Name both mean username"},
 		{"quotes", KindUsers, "\"username,email\nann,a@x\n", SplitOptions{}, "quotes do not match"},
 		{
-			"NUL in a name", KindUsers, "username,sh\x00oe,email\nann,39,a@x\n", SplitOptions{},
+			"NUL in a name", KindUsers, "username,sh\x00oe,email\nann,39,a@x\n",
+			SplitOptions{},
 			"the name of column 2, sh?oe, has a NUL byte in it; found the columns username, sh?oe, email; expected username, email, id, created_at",
 		},
 		{"long first line", KindUsers, strings.Repeat("x", 1000), SplitOptions{MaxRecord: 100}, "longer than 100 bytes"},
