@@ -48,9 +48,9 @@ scraped() {
 }
 # monitored APIS WORKERS: Prometheus sees all of them, the load balancer and what watches.
 monitored() {
-	within 40 "Prometheus does not scrape $1 api" scraped signpost-api "$1"
-	within 40 "Prometheus does not scrape $2 workers" scraped signpost-worker "$2"
-	for job in signpost-lb prometheus alertmanager; do within 40 "Prometheus does not scrape $job" scraped "$job" 1; done
+	within 60 "Prometheus does not scrape $1 api" scraped signpost-api "$1"
+	within 60 "Prometheus does not scrape $2 workers" scraped signpost-worker "$2"
+	for job in signpost-lb prometheus alertmanager; do within 60 "Prometheus does not scrape $job" scraped "$job" 1; done
 }
 # loaded KIND TYPE: Prometheus has evaluated every rule of a kind that the files hold.
 loaded() {
