@@ -146,7 +146,11 @@ ask_upload() {
 }
 import_done() { ask GET "/imports/$import"; grep -q '"finished_at":"' <<<"$answer"; }
 
-down() { docker compose --profile monitoring down -v --remove-orphans --timeout 10 >/dev/null 2>&1; said 'removed'; }
+# With the volume that only the chaos lays over the others.
+down() {
+	COMPOSE_FILE=docker-compose.yml:deploy/chaos/small-spool.yml docker compose --profile monitoring down -v --remove-orphans --timeout 10 >/dev/null 2>&1
+	said 'removed'
+}
 
 case ${1:-all} in
 up) up ;;
