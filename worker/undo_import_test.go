@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/riverqueue/river"
 	"github.com/riverqueue/river/rivertest"
 	"github.com/riverqueue/river/rivertype"
@@ -349,10 +350,15 @@ func TestUndoWaitsForClicks(t *testing.T) {
 // The wait goes by the clock of the database: that of a worker may be wrong.
 func TestUndoWaitsByOneClock(t *testing.T) {
 	s := setup(t)
-	w := s.start(map[string]int{jobs.QueueImports: 1})
-	undo := &undoImport{deps: w.deps}
 	now := time.Now()
 	synctest.Test(t, func(t *testing.T) { // it is the year 2000 in here
+		// A pool of its own: one from outside may not be used within.
+		pool, err := pgxpool.NewWithConfig(t.Context(), s.pool.Config())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer pool.Close()
+		undo := &undoImport{deps: &deps{pool: pool, log: slog.New(slog.DiscardHandler), undoPace: usualUndoPace}}
 		for ago, want := range map[time.Duration]bool{time.Second: false, time.Minute: true} {
 			since := now.Add(-ago)
 			if in, err := undo.clicksAreIn(t.Context(), queries.Import{ID: 1, UndoSince: &since}); err != nil || in != want {
