@@ -65,6 +65,7 @@ up() {
 	VERSION=$(git describe --tags --always --dirty 2>/dev/null || echo dev) COMMIT=$(git rev-parse HEAD 2>/dev/null || echo unknown)
 	CREATED=$(git log -1 --format=%cI 2>/dev/null || true)
 	export VERSION COMMIT CREATED
+	down # what an interrupted run left
 	docker compose build -q || fail 'the image cannot be built'
 	said "built signpost:e2e, $(($(docker image inspect -f '{{.Size}}' "$SIGNPOST_IMAGE") / 1000000)) MB"
 	docker compose up -d --wait >/dev/null 2>&1 || fail 'the system did not start'

@@ -18,6 +18,7 @@ import (
 
 // system is the running Compose project of the current folder.
 type system struct {
+	*engine
 	lb    string // host:port of the load balancer
 	token string // an admin token
 }
@@ -35,7 +36,10 @@ func findSystem(ctx context.Context) (*system, error) {
 	if !found {
 		return nil, fmt.Errorf("the load balancer's port is %q", port)
 	}
-	sys := &system{lb: "127.0.0.1:" + number}
+	sys := &system{engine: newEngine(), lb: "127.0.0.1:" + number}
+	if err := sys.findProject(ctx); err != nil {
+		return nil, err
+	}
 	ids, err := sys.containers(ctx, "api")
 	if err != nil {
 		return nil, err
@@ -72,28 +76,6 @@ func do(ctx context.Context, name string, args ...string) error {
 	return err
 }
 
-// containers returns the ids of a service's running containers.
-func (s *system) containers(ctx context.Context, service string) ([]string, error) {
-	list, err := output(ctx, "docker", "compose", "ps", "-q", service)
-	if err == nil && list == "" {
-		err = errors.New("no container of " + service + " is running")
-	}
-	return strings.Fields(list), err
-}
-
-// pid returns the main process of a container, as this machine counts.
-func (s *system) pid(ctx context.Context, id string) (int, error) {
-	text, err := output(ctx, "docker", "inspect", "-f", "{{.State.Pid}}", id)
-	if err != nil {
-		return 0, err
-	}
-	pid, err := strconv.Atoi(text)
-	if err == nil && pid == 0 {
-		err = errors.New("container " + id + " is not running")
-	}
-	return pid, err
-}
-
 // killed is a container whose main process was killed.
 type killed struct {
 	id  string
@@ -114,22 +96,6 @@ func (s *system) kill(ctx context.Context, id string) (killed, error) {
 func (s *system) restarted(ctx context.Context, k killed) bool {
 	pid, err := s.pid(ctx, k.id)
 	return err == nil && pid != k.pid
-}
-
-// ip returns a container's address in a network of the project.
-func (s *system) ip(ctx context.Context, id, network string) (string, error) {
-	ip, err := output(ctx, "docker", "inspect", "-f",
-		`{{range $name, $n := .NetworkSettings.Networks}}{{$name}} {{$n.IPAddress}}{{println}}{{end}}`, id)
-	if err != nil {
-		return "", err
-	}
-	for line := range strings.Lines(ip) {
-		name, address, _ := strings.Cut(strings.TrimSpace(line), " ")
-		if strings.HasSuffix(name, "_"+network) && address != "" {
-			return address, nil
-		}
-	}
-	return "", fmt.Errorf("container %s has no address in %s", id, network)
 }
 
 var direct = &http.Client{Timeout: 2 * time.Second}

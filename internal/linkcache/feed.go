@@ -11,6 +11,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/signpost/signpost/internal/postgres"
 	"github.com/signpost/signpost/queries"
 )
 
@@ -153,8 +154,7 @@ func (f *feed) tryPoll(ctx context.Context) (more bool, err error) {
 func (f *feed) dial(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
-	config := f.cache.pool.Config().ConnConfig
-	conn, err := pgx.ConnectConfig(ctx, config)
+	conn, err := postgres.Connect(ctx, f.cache.pool)
 	if err != nil {
 		return fmt.Errorf("connect for the link feed: %w", err)
 	}

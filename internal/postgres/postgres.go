@@ -49,6 +49,10 @@ type Options struct {
 // first use, so Postgres need not be up. The only error is a url that cannot be
 // understood; its text never holds a password. The caller closes the pool.
 //
+// While the server accepts no connections, one at a time is tried, with pauses of
+// up to half a second; other requests for one fail at once, with the error of the
+// last attempt.
+//
 // A connection that reports a fatal error, or that its server became read-only
 // (a primary that was demoted), is closed rather than used again.
 func Open(ctx context.Context, url string, o Options) (*pgxpool.Pool, error) {
@@ -90,6 +94,8 @@ func poolConfig(url string, o Options) (*pgxpool.Config, error) {
 	}}
 	conn.DialFunc = dialer.DialContext
 	conn.OnPgError = keepConnection
+	g := &gate{}
+	cfg.BeforeConnect, conn.Tracer = g.enter, g
 	setDefault(conn.RuntimeParams, "application_name", strings.TrimSpace("signpost "+o.Role))
 	conn.RuntimeParams["timezone"] = "UTC"
 	setLimit(conn.RuntimeParams, "statement_timeout", o.StatementTimeout)

@@ -1,0 +1,106 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+const (
+	// Single failures happen (a server that restarts, a backend that was killed):
+	// only from the second in a row on is the server taken for one that is down.
+	downAfter = 2
+	// Between two attempts at a server that is down. Whoever waits for it waits
+	// at most the longer one more.
+	minRetry = 50 * time.Millisecond
+	maxRetry = 500 * time.Millisecond
+)
+
+// A gate spares a server that accepts no sessions: a process tries one
+// connection at a time then, with a pause after each, and fails every other
+// request for one at once. Without it, each request for a link that no cache
+// knows tries for itself; a server that recovers from a crash spends its time on
+// refusing them, and one that was frozen wakes up to a queue of dead clients.
+//
+// It is shared by the connections of a pool and those of Connect, and is told by
+// the driver how each attempt ended.
+type gate struct {
+	mu      sync.Mutex
+	err     error // of the newest attempt that failed
+	failed  int   // in a row
+	trying  int   // attempts under way
+	notNext time.Time
+}
+
+// enter returns nil if a connection may be tried now.
+func (g *gate) enter(_ context.Context, _ *pgx.ConnConfig) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.failed < downAfter {
+		return nil
+	}
+	now := time.Now()
+	if g.trying > 0 || now.Before(g.notNext) {
+		return fmt.Errorf("not tried again yet: %w", g.err)
+	}
+	g.notNext = now.Add(minRetry) // for others, until this attempt is under way
+	return nil
+}
+
+// TraceConnectStart implements [pgx.ConnectTracer].
+func (g *gate) TraceConnectStart(ctx context.Context, _ pgx.TraceConnectStartData) context.Context {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.trying++
+	return ctx
+}
+
+// TraceConnectEnd implements [pgx.ConnectTracer].
+func (g *gate) TraceConnectEnd(_ context.Context, data pgx.TraceConnectEndData) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.trying--
+	switch {
+	case data.Err == nil:
+		g.failed = 0
+	case errors.Is(data.Err, context.Canceled): // says nothing about the server
+	default:
+		g.err = data.Err
+		g.failed++
+		g.notNext = time.Now().Add(retryAfter(g.failed))
+	}
+}
+
+// retryAfter is the pause after so many failures in a row: doubled each time, up
+// to a bound, and spread so that processes do not try in step.
+func retryAfter(failed int) time.Duration {
+	d := min(minRetry<<min(max(failed-downAfter, 0), 10), maxRetry)
+	return d/2 + rand.N(d/2) //nolint:gosec // no secret
+}
+
+// TraceQueryStart implements [pgx.QueryTracer], which every tracer has to be.
+func (g *gate) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
+	return ctx
+}
+
+// TraceQueryEnd implements [pgx.QueryTracer].
+func (g *gate) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+
+// Connect returns a connection of its own, outside of the pool but set up like
+// those in it: for who waits on one for long. While the server is down it fails at
+// once most of the time, as the pool does. The caller closes it.
+func Connect(ctx context.Context, pool *pgxpool.Pool) (*pgx.Conn, error) {
+	cfg := pool.Config()
+	if cfg.BeforeConnect != nil {
+		if err := cfg.BeforeConnect(ctx, cfg.ConnConfig); err != nil {
+			return nil, err
+		}
+	}
+	return pgx.ConnectConfig(ctx, cfg.ConnConfig)
+}
