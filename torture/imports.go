@@ -170,20 +170,13 @@ func (h *harness) killAlong(ctx context.Context, kills int, watch *progress) {
 			continue
 		}
 		for watch.reach(ctx, due) {
-			if h.procs[1+h.rand.IntN(len(h.procs)-1)].killAlive() {
+			if h.procs[1+h.rand.IntN(len(h.procs)-1)].signal(syscall.SIGKILL) {
 				h.killed["worker SIGKILL"]++
 				break
 			}
 			pause(ctx, 10*time.Millisecond)
 		}
 	}
-}
-
-// killAlive kills the process and reports whether there was one.
-func (p *proc) killAlive() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.running != nil && p.running.Signal(syscall.SIGKILL) == nil
 }
 
 func (h *harness) importOutcome(ctx context.Context, id int64) (o outcome, err error) {
