@@ -247,7 +247,7 @@ func (p *process) addAPI(ctx context.Context) error {
 	server, err := api.New(api.Options{
 		Pool: p.pool, River: river, Spool: spool, Cache: cache,
 		PublicURL: p.cfg.PublicURL, AdminToken: p.cfg.AdminToken, TrustedProxies: p.cfg.TrustedProxies,
-		ImportMaxBytes: int64(p.cfg.ImportMaxBytes), ExportMaxActive: p.cfg.ExportMaxActive,
+		ImportMaxBytes: int64(p.cfg.ImportMaxBytes), ImportMaxUploads: p.cfg.ImportMaxUploads, ExportMaxActive: p.cfg.ExportMaxActive,
 		Registry: p.registry, Traces: traces, Log: p.log, Version: version,
 	})
 	if err != nil {

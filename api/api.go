@@ -43,7 +43,7 @@ const (
 )
 
 // Options is what an API works with. All but
-// AdminToken, TrustedProxies, ExportMaxActive and Registry are required. The API closes none of them.
+// AdminToken, TrustedProxies, ImportMaxUploads, ExportMaxActive and Registry are required. The API closes none of them.
 type Options struct {
 	Pool  *pgxpool.Pool
 	River *river.Client[pgx.Tx] // only inserts
@@ -59,6 +59,8 @@ type Options struct {
 	TrustedProxies []netip.Prefix
 	// ImportMaxBytes bounds an upload.
 	ImportMaxBytes int64
+	// ImportMaxUploads bounds how many are received at once; 0 means 8.
+	ImportMaxUploads int
 	// ExportMaxActive bounds how many exports run at once; 0 means 4.
 	ExportMaxActive int
 
@@ -82,6 +84,7 @@ type API struct {
 	database *probe
 	ownHosts []string
 	exports  chan struct{} // holds one for each export that runs
+	uploads  *uploadPlaces
 	draining atomic.Bool
 	// stopped is closed when a shutdown begins, for answers that have no end
 	// of their own.
@@ -110,10 +113,14 @@ func New(o Options) (*API, error) {
 		a.ExportMaxActive = defaultExports
 	}
 	a.exports = make(chan struct{}, a.ExportMaxActive)
+	if o.ImportMaxUploads == 0 {
+		a.ImportMaxUploads = defaultUploads
+	}
 	a.database = newProbe(a.checkDatabase)
 	if a.metrics, err = newMetrics(o.Registry); err != nil {
 		return nil, err
 	}
+	a.uploads = newUploadPlaces(a.ImportMaxUploads, a.metrics.uploading)
 	a.app = a.newApp()
 	a.huma = a.newHuma()
 	a.routes()

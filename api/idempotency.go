@@ -41,10 +41,15 @@ var (
 // is done once, and its answer kept in the transaction that did it. Keys belong
 // to a token and a route. A request that failed leaves its key free.
 type onceRequest struct {
+	onceKey
+	hash [sha256.Size]byte // of what is asked
+}
+
+// onceKey tells such a request from others.
+type onceKey struct {
 	token int64 // 0 for ADMIN_TOKEN
 	route string
 	key   string
-	hash  [sha256.Size]byte // of what is asked
 }
 
 // keptAnswer is what the first request with a key was answered.
@@ -64,7 +69,7 @@ func readOnce(c *fiber.Ctx, route string) (*onceRequest, error) {
 	case len(values) > 1 || !validKey(values[0]):
 		return nil, errKeyForm
 	default:
-		o := &onceRequest{route: route, key: string(values[0])}
+		o := &onceRequest{onceKey: onceKey{route: route, key: string(values[0])}}
 		if id := actorOf(c).TokenID; id != nil {
 			o.token = *id
 		}

@@ -85,10 +85,13 @@ func (u *fileUpload) unpack(in io.Reader, coding string, limit int64) (io.Reader
 	return p, nil
 }
 
-// close gives back what unpacking took.
+// close gives back what unpacking took, and then the place.
 func (u *fileUpload) close() {
 	for _, c := range u.closers {
 		c()
+	}
+	if u.place != nil {
+		u.place.leave()
 	}
 }
 

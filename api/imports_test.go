@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
 	"github.com/signpost/signpost/internal/pgtest"
 	"github.com/signpost/signpost/internal/postgres"
 )
@@ -155,6 +157,117 @@ func TestUploadOfTooMuch(t *testing.T) {
 	if n := b.count("SELECT count(*) FROM import_chunks"); n != 0 {
 		t.Errorf("%d chunks are left", n)
 	}
+}
+
+// An announced length that is too much is answered before it is sent: fasthttp
+// waits for the first 8 KiB, nobody for the rest.
+func TestUploadOfTooMuchIsRefusedAtOnce(t *testing.T) {
+	t.Parallel()
+	b := setupOn(t, pgtest.Pool(t), func(o *Options) { o.ImportMaxBytes = 1 << 20 })
+	for name, header := range map[string]string{
+		"10 GB":        "Content-Type: text/csv\r\nContent-Length: 10000000000",
+		"one byte":     "Content-Type: text/csv\r\nContent-Length: 1048577",
+		"packed":       "Content-Type: text/csv\r\nContent-Encoding: gzip\r\nContent-Length: 1048577",
+		"in a form":    fmt.Sprintf("Content-Type: multipart/form-data; boundary=x\r\nContent-Length: %d", 1<<20+multipartSlack+1),
+		"as users":     "Content-Type: text/csv\r\nContent-Length: 9223372036854775807",
+		"to be waited": "Content-Type: text/csv\r\nExpect: 100-continue\r\nContent-Length: 10000000000",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			conn, err := net.Dial("tcp", b.addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close() //nolint:errcheck // only read from
+			// Well below uploadIdle, after which a silent upload is given up.
+			if err := conn.SetReadDeadline(time.Now().Add(uploadIdle / 3)); err != nil {
+				t.Fatal(err)
+			}
+			_, err = fmt.Fprintf(conn, "POST /users/bulk HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n%s\r\n\r\n%s", testAdminToken, header,
+				strings.Repeat("a,a@example.com\n", 1024))
+			if err != nil {
+				t.Fatal(err)
+			}
+			answer, err := io.ReadAll(conn)
+			text := strings.TrimPrefix(string(answer), "HTTP/1.1 100 Continue\r\n\r\n")
+			if err != nil || !strings.HasPrefix(text, "HTTP/1.1 413 ") || !strings.Contains(text, "at most 1048576 bytes") {
+				t.Errorf("answered with %q, %v", answer, err)
+			}
+		})
+	}
+}
+
+// An upload may take longer than the server gives a request to be read, as long
+// as bytes keep coming.
+func TestUploadIsSlowerThanReadTimeout(t *testing.T) {
+	t.Parallel()
+	b := *setup(t)
+	const timeout = 300 * time.Millisecond
+	o := b.api.Options
+	o.Registry = nil
+	var err error
+	if b.api, err = New(o); err != nil { // beside the first, which serves already
+		t.Fatal(err)
+	}
+	b.api.app.Server().ReadTimeout = timeout
+	b.serve()
+	body, w := io.Pipe()
+	go func() {
+		tick := time.NewTicker(timeout / 3)
+		defer tick.Stop()
+		_, err := io.WriteString(w, csvOfUsers)
+		for n := 0; n < 10 && err == nil; n++ { // more than three times the timeout
+			<-tick.C
+			_, err = fmt.Fprintf(w, "user%d,user%d@example.com\n", n, n)
+		}
+		_ = w.CloseWithError(err) // never fails
+	}()
+	a, err := b.send(RoleAdmin, "POST", "/imports?kind=users", body, "Content-Type", "text/csv")
+	if err != nil || a.status != 202 || a.body["rows_total"] != 12.0 {
+		t.Errorf("%d %s %v", a.status, a.raw, err)
+	}
+}
+
+// Uploads at once are bounded (I7), and a place is free again when one has ended,
+// however it ended. Who repeats a request is told what became of it all the same.
+func TestUploadsAreBounded(t *testing.T) {
+	t.Parallel()
+	b := setupOn(t, pgtest.Pool(t), func(o *Options) { o.ImportMaxUploads, o.ImportMaxBytes = 1, 1<<20 })
+	send := func(status int, key string) answer {
+		return b.want(status, RoleAdmin, "POST", "/users/bulk", csvOfUsers, "Content-Type", "text/csv", "Idempotency-Key", key)
+	}
+	taken := func(n float64) func() bool {
+		return func() bool { return testutil.ToFloat64(b.api.metrics.uploading) == n }
+	}
+	first := send(202, "done")
+	for _, end := range []error{nil, io.ErrUnexpectedEOF} {
+		key := fmt.Sprint("ends with ", end)
+		body, w := io.Pipe()
+		done := make(chan answer, 1)
+		go func() {
+			a, _ := b.send(RoleAdmin, "POST", "/users/bulk", body, "Content-Type", "text/csv", "Idempotency-Key", key)
+			done <- a
+		}()
+		// Too little for the key to be in the database.
+		if _, err := io.WriteString(w, csvOfUsers); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "the place to be taken", taken(1))
+		if a := send(503, "another"); a.header.Get("Retry-After") != "10" {
+			t.Errorf("refused with %v", a.header)
+		}
+		sameAnswer(t, "a repeat", first, send(202, "done"))
+		if a := send(409, key); a.header.Get("Retry-After") != "1" || a.fields()["Idempotency-Key"] == "" {
+			t.Errorf("%v %s does not say to ask again", a.header, a.raw)
+		}
+		b.want(413, RoleAdmin, "POST", "/users/bulk", strings.Repeat("x", 1<<20+1), "Content-Type", "text/csv")
+		_ = w.CloseWithError(end) // never fails
+		if a := <-done; end == nil && a.status != 202 {
+			t.Errorf("the one that was there is answered with %d %s", a.status, a.raw)
+		}
+		eventually(t, "the place to be free", taken(0))
+	}
+	send(202, "another")
 }
 
 // Half a file is not taken for a file.

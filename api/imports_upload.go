@@ -38,6 +38,10 @@ const (
 	// multipartSlack is what a form may add to the size of its file.
 	multipartSlack = 64 << 10
 	maxFilename    = 255 // bytes
+
+	defaultUploads = 8
+	// uploadWait is when a client that found all places taken should try again.
+	uploadWait = 10 * time.Second
 )
 
 // Why an upload ends early, beside what the file and the database say.
@@ -48,6 +52,7 @@ var (
 	errUploadEncoding  = unsupported("a file may be packed as " + uploadCodings + ", or not at all")
 	errUploadType      = unsupported("send the file as text/csv, or as the field file of multipart/form-data")
 	errUploadNoOwner   = badRequest("the file does not say whose the links are: it needs the column user_id, or the query user_id for all of them", FieldError{"user_id", "is missing"})
+	errUploads         = &Error{Status: 503, Message: "as many files are received as may be at once, try again later", RetryAfter: uploadWait}
 	errUploadNoFile    = badRequest("the form has no file", FieldError{"file", "is missing"})
 )
 
@@ -69,6 +74,9 @@ func (a *API) createUsersImport(c *fiber.Ctx) error {
 // the file, no more than a chunk is ever in memory. What ends early leaves an
 // import that failed, and nothing else; if not even that can be written, a
 // worker sees to it later.
+//
+// Only what is going to be stored takes a place among the uploads: what is
+// refused, and the repeat of a request that was answered, needs none.
 func (a *API) upload(c *fiber.Ctx, route string, kind csvimport.Kind) error {
 	c.Set(fiber.HeaderCacheControl, "no-store")
 	if err := mayImport(c.UserContext(), kind); err != nil {
@@ -80,14 +88,14 @@ func (a *API) upload(c *fiber.Ctx, route string, kind csvimport.Kind) error {
 	}
 	u := &fileUpload{api: a, ctx: c.UserContext(), actor: actorOf(c), options: options}
 	defer u.close()
+	if err := u.readHeader(c); err != nil {
+		return err
+	}
 	if u.once, err = readOnce(c, route); err != nil {
 		return err
 	}
-	first, err := u.findFirst()
+	first, err := u.enter()
 	if err != nil {
-		return err
-	}
-	if err := u.checkOwner(); err != nil && first == nil {
 		return err
 	}
 	file, err := u.open(c.Context())
@@ -115,14 +123,37 @@ type fileUpload struct {
 	ctx      context.Context
 	actor    Actor
 	options  uploadOptions
+	place    *uploadPlace // nil if it repeats another
 	closers  []func()
 	once     *onceRequest // nil if the client chose no key
 	hash     hash.Hash    // of what is asked, if there is a key
 	answer   []byte       // to an upload that is queued
+	coding   string       // of the body
+	limit    int64        // of the body, in bytes
+	boundary string       // "" if the body is no form
 	body     *uploadBody
 	form     io.Reader // the body behind its packing, if it is a form
 	filename *string
 	row      queries.Import // ID is 0 before there is one
+}
+
+// enter takes a place, unless the upload repeats one that was answered: then it
+// returns that answer.
+func (u *fileUpload) enter() (first *keptAnswer, err error) {
+	if first, err = u.findFirst(); err != nil || first != nil {
+		return first, err
+	}
+	if err := u.checkOwner(); err != nil {
+		return nil, err
+	}
+	u.place, err = u.api.uploads.enter(u.once)
+	if errors.Is(err, errUploads) {
+		// The first may have got its key into the database since, or its answer.
+		if first, err := u.findFirst(); err != nil || first != nil {
+			return first, err
+		}
+	}
+	return nil, err
 }
 
 // checkOwner reports an owner who does not exist, before the file is read.
@@ -139,38 +170,47 @@ func (u *fileUpload) checkOwner() error {
 	return err
 }
 
-// open looks at the headers, and returns the bytes of the file.
-func (u *fileUpload) open(ctx *fasthttp.RequestCtx) (io.Reader, error) {
-	header := &ctx.Request.Header
-	limit := u.api.ImportMaxBytes
-	if int64(header.ContentLength()) > limit+multipartSlack {
-		return nil, u.tooLarge()
-	}
-	coding, err := codingOf(string(header.ContentEncoding()))
-	if err != nil {
-		ctx.Response.Header.Set(fiber.HeaderAcceptEncoding, uploadCodings)
-		return nil, err
+// readHeader finds out what the body will be, and refuses what cannot be an
+// upload before any of it is read.
+func (u *fileUpload) readHeader(c *fiber.Ctx) error {
+	header := &c.Context().Request.Header
+	var err error
+	if u.coding, err = codingOf(string(header.ContentEncoding())); err != nil {
+		c.Set(fiber.HeaderAcceptEncoding, uploadCodings)
+		return err
 	}
 	media, params, err := mime.ParseMediaType(string(header.ContentType()))
 	if err != nil || media != "text/csv" && media != "multipart/form-data" {
-		return nil, errUploadType
+		return errUploadType
 	}
+	u.limit = u.api.ImportMaxBytes
 	if media == "multipart/form-data" {
-		limit += multipartSlack
+		if u.boundary = params["boundary"]; u.boundary == "" {
+			return errUploadType
+		}
+		u.limit += multipartSlack
 	}
-	u.body = &uploadBody{upload: u, conn: ctx, in: ctx.RequestBodyStream(), left: limit, heard: time.Now()}
-	file, err := u.unpack(u.body, coding, limit)
+	if int64(header.ContentLength()) > u.limit {
+		return u.tooLarge()
+	}
+	if _, params, err := mime.ParseMediaType(string(header.Peek(fiber.HeaderContentDisposition))); err == nil {
+		u.filename = cleanFilename(params["filename"])
+	}
+	return nil
+}
+
+// open returns the bytes of the file.
+func (u *fileUpload) open(ctx *fasthttp.RequestCtx) (io.Reader, error) {
+	u.body = &uploadBody{upload: u, conn: ctx, in: ctx.RequestBodyStream(), left: u.limit, heard: time.Now()}
+	file, err := u.unpack(u.body, u.coding, u.limit)
 	if err != nil {
 		return nil, err
 	}
-	if media == "multipart/form-data" {
+	if u.boundary != "" {
 		u.form = file
-		if file, err = u.part(params["boundary"]); err != nil {
+		if file, err = u.part(); err != nil {
 			return nil, err
 		}
-	}
-	if _, params, err := mime.ParseMediaType(string(header.Peek(fiber.HeaderContentDisposition))); err == nil && u.filename == nil {
-		u.filename = cleanFilename(params["filename"])
 	}
 	return u.unpackFile(file)
 }
@@ -180,11 +220,8 @@ func (u *fileUpload) tooLarge() error {
 }
 
 // part returns the form's part named file. Others before it are passed over.
-func (u *fileUpload) part(boundary string) (io.Reader, error) {
-	if boundary == "" {
-		return nil, errUploadType
-	}
-	form := multipart.NewReader(u.form, boundary)
+func (u *fileUpload) part() (io.Reader, error) {
+	form := multipart.NewReader(u.form, u.boundary)
 	for {
 		part, err := form.NextRawPart()
 		if errors.Is(err, io.EOF) {
@@ -194,7 +231,9 @@ func (u *fileUpload) part(boundary string) (io.Reader, error) {
 			return nil, u.fault(err)
 		}
 		if part.FormName() == "file" {
-			u.filename = cleanFilename(part.FileName())
+			if name := cleanFilename(part.FileName()); name != nil {
+				u.filename = name
+			}
 			return part, nil
 		}
 	}
@@ -279,6 +318,7 @@ func (u *fileUpload) create(layout csvimport.Layout) error {
 	if err != nil {
 		return fmt.Errorf("encode layout: %w", err)
 	}
+	defer u.place.claimed() // or it is about to leave
 	return u.inTx(func(ctx context.Context, tx pgx.Tx) error {
 		q := queries.New(tx)
 		row, err := q.CreateImport(ctx, queries.CreateImportParams{

@@ -18,6 +18,7 @@ type metrics struct {
 	requests, duration *prometheus.Desc
 	exports, exported  *prometheus.CounterVec
 	exporting          prometheus.Gauge
+	uploading          prometheus.Gauge
 	watching           prometheus.Gauge
 	// routes holds the series of each route, found once. Read-only after
 	// prepare, as is all, which has each of them once.
@@ -78,6 +79,10 @@ func newMetrics(registry prometheus.Registerer) (*metrics, error) {
 			Name: "signpost_exports_active",
 			Help: "Exports that are running.",
 		}),
+		uploading: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "signpost_uploads_active",
+			Help: "Files to be imported that are being received.",
+		}),
 		watching: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "signpost_import_streams_active",
 			Help: "Clients that follow the progress of an import; at most 100 a process.",
@@ -87,7 +92,7 @@ func newMetrics(registry prometheus.Registerer) (*metrics, error) {
 	if registry == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m, m.exports, m.exported, m.exporting, m.watching} {
+	for _, c := range []prometheus.Collector{m, m.exports, m.exported, m.exporting, m.uploading, m.watching} {
 		if err := registry.Register(c); err != nil {
 			return nil, fmt.Errorf("register metrics: %w", err)
 		}

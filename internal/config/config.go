@@ -41,8 +41,9 @@ type Config struct {
 	CacheTTL      time.Duration `env:"CACHE_TTL" envDefault:"5m" doc:"After how long a remembered link is looked up again although nothing said that it changed." allowed:"a duration from 1s to 24h and at most CACHE_STALE_MAX, such as 5m"`
 	CacheStaleMax time.Duration `env:"CACHE_STALE_MAX" envDefault:"24h" doc:"How long remembered links are served while PostgreSQL cannot be reached." allowed:"a duration from 1s to 720h, such as 24h"`
 
-	ImportMaxBytes  Bytes `env:"IMPORT_MAX_BYTES" envDefault:"2GiB" doc:"Largest file that may be imported, unpacked." allowed:"a size from 1KiB to 1PiB, such as 512MiB, 4GiB or a number of bytes"`
-	ExportMaxActive int   `env:"EXPORT_MAX_ACTIVE" envDefault:"4" doc:"Most exports that one process streams at once. One more is answered with 503." allowed:"a number from 1 to 1000"`
+	ImportMaxBytes   Bytes `env:"IMPORT_MAX_BYTES" envDefault:"2GiB" doc:"Largest file that may be imported, unpacked." allowed:"a size from 1KiB to 4GiB, such as 512MiB or a number of bytes"`
+	ImportMaxUploads int   `env:"IMPORT_MAX_UPLOADS" envDefault:"8" doc:"Most files that one process receives at once. One more is answered with 503." allowed:"a number from 1 to 1000"`
+	ExportMaxActive  int   `env:"EXPORT_MAX_ACTIVE" envDefault:"4" doc:"Most exports that one process streams at once. One more is answered with 503." allowed:"a number from 1 to 1000"`
 
 	EventsRetentionMonths int    `env:"EVENTS_RETENTION_MONTHS" envDefault:"0" doc:"How many months before the current one keep their events in the database; older months go to EVENTS_ARCHIVE. 0 keeps all. Totals do not change." allowed:"a number from 0 to 1200, with EVENTS_ARCHIVE set if it is not 0"`
 	EventsArchive         string `env:"EVENTS_ARCHIVE" doc:"Where months of events go that are older than EVENTS_RETENTION_MONTHS. With none they go nowhere: they are deleted." allowed:"a folder, s3://bucket/prefix or none"`

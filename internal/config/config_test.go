@@ -23,7 +23,7 @@ func TestDefaults(t *testing.T) {
 		SpoolDir: "/var/lib/signpost/spool", SpoolMaxBytes: 1 << 30, SpoolKeep: time.Hour, ClickDurability: "process",
 		ClickLedgerKeep: 90 * 24 * time.Hour, ImportKeep: 90 * 24 * time.Hour,
 		CacheSize: 100000, CacheTTL: 5 * time.Minute, CacheStaleMax: 24 * time.Hour,
-		ImportMaxBytes: 2 << 30, ExportMaxActive: 4, TraceRedirects: 0.01, LogFormat: "json", ShutdownTimeout: 25 * time.Second,
+		ImportMaxBytes: 2 << 30, ImportMaxUploads: 8, ExportMaxActive: 4, TraceRedirects: 0.01, LogFormat: "json", ShutdownTimeout: 25 * time.Second,
 	}
 	if got := c.String(); got != want.String() {
 		t.Errorf("defaults:\n%s\nwant:\n%s", got, want)
@@ -88,7 +88,8 @@ func TestWrongValues(t *testing.T) {
 		"CACHE_SIZE":                  {"0", "100000001"},
 		"CACHE_TTL":                   {"0s", "25h", "soon"},
 		"CACHE_STALE_MAX":             {"0s", "721h"},
-		"IMPORT_MAX_BYTES":            {"1", "2 potatoes"},
+		"IMPORT_MAX_BYTES":            {"1", "2 potatoes", "5GiB"},
+		"IMPORT_MAX_UPLOADS":          {"0", "1001", "some"},
 		"EXPORT_MAX_ACTIVE":           {"0", "1001", "some"},
 		"LOG_LEVEL":                   {"loud", "info+1", "error+4"},
 		"LOG_FORMAT":                  {"xml"},

@@ -40,7 +40,8 @@ func validate(c *Config, known []string) []string {
 	check("CACHE_STALE_MAX", within(c.CacheStaleMax, time.Second, 30*day))
 	check("CACHE_TTL", within(c.CacheTTL, time.Second, day) &&
 		(c.CacheTTL <= c.CacheStaleMax || faulty(known, "CACHE_STALE_MAX") || faulty(faults, "CACHE_STALE_MAX")))
-	check("IMPORT_MAX_BYTES", within(c.ImportMaxBytes, 1<<10, 1<<50))
+	check("IMPORT_MAX_BYTES", within(c.ImportMaxBytes, 1<<10, 4<<30))
+	check("IMPORT_MAX_UPLOADS", within(c.ImportMaxUploads, 1, 1000))
 	check("EXPORT_MAX_ACTIVE", within(c.ExportMaxActive, 1, 1000))
 	check("EVENTS_ARCHIVE", c.EventsArchive == "" || archive.Check(c.EventsArchive) == nil)
 	check("EVENTS_RETENTION_MONTHS", within(c.EventsRetentionMonths, 0, 1200) && (c.EventsRetentionMonths == 0 || c.EventsArchive != ""))
