@@ -112,6 +112,42 @@ func TestImportThatCameToNothing(t *testing.T) {
 	}
 }
 
+// TestImportOfARefusedFile: what the server says of a large file comes through,
+// although it stops reading long before the file was sent.
+func TestImportOfARefusedFile(t *testing.T) {
+	t.Parallel()
+	environ := append(os.Environ(), "DATABASE_URL="+pgtest.URL(t), "SPOOL_DIR="+t.TempDir(), "LISTEN_ADDR=127.0.0.1:0",
+		"ADMIN_ADDR=127.0.0.1:0", "ADMIN_TOKEN=the-token-of-the-tests", "LOG_FORMAT=json", "IMPORT_MAX_BYTES=60MiB")
+	s := launch(t, "api", program(t, environ, "api"))
+	row := "somebody,somebody@example.com\n"
+	for _, tt := range []struct {
+		name, header, want string
+		size               int
+	}{
+		{"too large", "username,email\n", "the file must be at most 62914560 bytes", 80 << 20},
+		{"not of this kind", "name,mail\n", "the first line names no column of users", 50 << 20},
+	} {
+		file := filepath.Join(t.TempDir(), "users.csv")
+		if err := os.WriteFile(file, []byte(tt.header+strings.Repeat(row, tt.size/len(row))), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		client := []string{"SIGNPOST_URL=" + s.url, "SIGNPOST_TOKEN=the-token-of-the-tests"}
+		for _, input := range []string{file, "-"} {
+			cmd := program(t, append(os.Environ(), client...), "import", input, "--kind", "users")
+			in, err := os.Open(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			cmd.Stdin = in
+			out, err := cmd.CombinedOutput()
+			_ = in.Close() // only read
+			if text := string(out); err == nil || !strings.Contains(text, tt.want) || strings.Contains(text, "again") {
+				t.Errorf("%s, from %s: %v: %s; want %q at once", tt.name, filepath.Base(input), err, text, tt.want)
+			}
+		}
+	}
+}
+
 // TestImportFromAPipe sends what no length is known of.
 func TestImportFromAPipe(t *testing.T) {
 	t.Parallel()

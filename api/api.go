@@ -91,6 +91,8 @@ type API struct {
 	stopped  chan struct{}
 	stop     func()
 	watchers *watchers
+	// lingering has the connections that are closed late.
+	lingering *lingering
 }
 
 // New returns an API that is ready to serve. It dials nothing, so Postgres need
@@ -101,12 +103,13 @@ func New(o Options) (*API, error) {
 		return nil, errors.New("PublicURL must be an absolute URL")
 	}
 	a := &API{
-		Options:  o,
-		ids:      newRequestIDs(),
-		failures: newFailures(),
-		ownHosts: []string{public.Host},
-		stopped:  make(chan struct{}),
-		watchers: newWatchers(),
+		Options:   o,
+		ids:       newRequestIDs(),
+		failures:  newFailures(),
+		ownHosts:  []string{public.Host},
+		stopped:   make(chan struct{}),
+		watchers:  newWatchers(),
+		lingering: newLingering(),
 	}
 	a.stop = sync.OnceFunc(func() { close(a.stopped) })
 	if o.ExportMaxActive == 0 {
@@ -182,13 +185,14 @@ func (a *API) routes() {
 }
 
 // Serve answers connections of ln until Shutdown. It closes ln.
-func (a *API) Serve(ln net.Listener) error { return a.app.Listener(ln) }
+func (a *API) Serve(ln net.Listener) error { return a.app.Listener(lingeringListener{ln, a.lingering}) }
 
 // Shutdown reports not ready, stops taking connections and waits for requests
 // under way until ctx ends.
 func (a *API) Shutdown(ctx context.Context) error {
 	a.draining.Store(true)
 	a.stop()
+	defer a.lingering.stop() // nobody waits for them
 	return a.app.ShutdownWithContext(ctx)
 }
 

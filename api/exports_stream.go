@@ -207,7 +207,7 @@ func (e *export) WriteTo(w io.Writer) (n int64, err error) {
 	watching.Go(func() { e.watch(cancel, done) })
 	defer watching.Wait()
 	defer close(done)
-	if tcp, ok := e.conn.(*net.TCPConn); ok {
+	if tcp, ok := e.conn.(interface{ SetWriteBuffer(bytes int) error }); ok {
 		_ = tcp.SetWriteBuffer(socketBuffer) // it only bounds how slow a client may be
 	}
 	err = e.write(ctx, &patientWriter{ctx, e, w})

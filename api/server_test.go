@@ -77,6 +77,7 @@ func TestSmuggling(t *testing.T) {
 		"in chunks, 2 MB":   chunked(padding(2<<20) + inner),
 		"fixed, 10 MB":      fixed(padding(10<<20) + inner),
 		"in chunks, 10 MB":  chunked(padding(10<<20) + inner),
+		"cut off, 10 GB":    "Content-Length: 10000000000\r\n\r\n" + padding(20<<10) + inner,
 	}
 	token := "Authorization: Bearer " + b.tokens[RoleReader] + "\r\n"
 	admin := "Authorization: Bearer " + testAdminToken + "\r\n"
@@ -107,12 +108,12 @@ func TestSmuggling(t *testing.T) {
 			t.Run(how+" "+size, func(t *testing.T) {
 				t.Parallel()
 				answers := b.rawAll(head+body+next, 2)
-				if len(answers) == 0 && !strings.Contains(size, "10 MB") {
+				if len(answers) == 0 {
 					t.Error("no answer at all")
 				}
 				for i, a := range answers {
 					id := a.header.Get("X-Request-Id")
-					if i > 1 || id == "smuggled" || i == 1 && (id != "next" || a.status != http.StatusOK) {
+					if i > 0 && strings.HasPrefix(size, "cut off") || i > 1 || id == "smuggled" || i == 1 && (id != "next" || a.status != http.StatusOK) {
 						t.Errorf("answer %d is %d %s to %q", i+1, a.status, a.raw, id)
 					}
 				}
