@@ -181,6 +181,9 @@ func (r *importRun) send(ctx context.Context, name string) (client.Import, error
 		defer context.AfterFunc(ctx, body.stop)()
 		upload.File, upload.Size = body, size
 		imp, err = r.client.Upload(ctx, upload)
+		if source.gone && client.Temporary(err) {
+			return notAgain(err)
+		}
 		return err
 	})
 	switch {
@@ -198,18 +201,14 @@ func (r *importRun) send(ctx context.Context, name string) (client.Import, error
 type importSource struct {
 	path  string
 	stdin io.Reader
-	used  bool
+	gone  bool // what was opened comes from a pipe, and cannot be opened again
 }
 
 // open returns the file from its beginning, to be closed, and its size; -1 if
 // nobody knows.
 func (s *importSource) open() (io.ReadCloser, int64, error) {
-	again := s.used
-	s.used = true
 	if s.path == "-" {
-		if again {
-			return nil, 0, errNotAgain
-		}
+		s.gone = true
 		// Through a pipe of our own, since reading from another's cannot be
 		// stopped: what reads ends with the input or the process.
 		out, in := io.Pipe()
@@ -230,16 +229,23 @@ func (s *importSource) open() (io.ReadCloser, int64, error) {
 		err = errors.New("it is a folder")
 	case info.Mode().IsRegular():
 		return file, info.Size(), nil
-	case again:
-		err = errNotAgain
 	default:
+		s.gone = true
 		return file, -1, nil
 	}
 	_ = file.Close()
 	return nil, 0, err
 }
 
-var errNotAgain = errors.New("the upload was cut off, and what comes from a pipe cannot be sent again: save it to a file first")
+// notAgain returns the failure of an upload from a pipe that any other would try
+// again. It does not wrap err, or it would be tried again, too.
+func notAgain(err error) error {
+	when := ""
+	if asked := client.RetryAfter(err); asked > 0 {
+		when = fmt.Sprintf(" (in %v)", asked)
+	}
+	return errors.New(err.Error() + when + "; what comes from a pipe cannot be sent again: save it to a file first")
+}
 
 // encodingOf tells by a file's name how it is compressed.
 func encodingOf(name string) string {

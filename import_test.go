@@ -148,6 +148,45 @@ func TestImportOfARefusedFile(t *testing.T) {
 	}
 }
 
+// TestImportThatHasToWait: a server that receives all the files it may says so,
+// and when to ask again.
+func TestImportThatHasToWait(t *testing.T) {
+	t.Parallel()
+	environ := append(os.Environ(), "DATABASE_URL="+pgtest.URL(t), "SPOOL_DIR="+t.TempDir(), "LISTEN_ADDR=127.0.0.1:0",
+		"ADMIN_ADDR=127.0.0.1:0", "ADMIN_TOKEN=the-token-of-the-tests", "LOG_FORMAT=json", "IMPORT_MAX_UPLOADS=1")
+	s := launch(t, "api", program(t, environ, "api"))
+	conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close() //nolint:errcheck // it holds the place until then
+	_, err = io.WriteString(conn, "POST /users/bulk HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer the-token-of-the-tests\r\n"+
+		"Content-Type: text/csv\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nusern\r\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.eventually("the place to be taken", func() bool { return strings.Contains(s.metrics(), "\nsignpost_uploads_active 1\n") })
+
+	content := "username,email\n" + strings.Repeat("somebody,somebody@example.com\n", 1<<20)
+	file := filepath.Join(t.TempDir(), "users.csv")
+	if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	const answer = "as many files are received as may be at once, try again later"
+	client := append(os.Environ(), "SIGNPOST_URL="+s.url, "SIGNPOST_TOKEN=the-token-of-the-tests")
+	waiting := startCommand(t, client, "import", file, "--kind", "users")
+	s.eventually("the command to wait", func() bool { return strings.Contains(waiting.logs.String(), "\n") })
+	if said := waiting.logs.String(); said != answer+"; trying again in 10s\n" {
+		t.Errorf("the command says %q", said)
+	}
+	piped := program(t, client, "import", "-", "--kind", "users")
+	piped.Stdin = strings.NewReader(content)
+	out, err := piped.CombinedOutput()
+	if want := "signpost: import -: " + answer + " (in 10s); what comes from a pipe cannot be sent again: save it to a file first\n"; err == nil || string(out) != want {
+		t.Errorf("from a pipe: %v: %s; want %q", err, out, want)
+	}
+}
+
 // TestImportFromAPipe sends what no length is known of.
 func TestImportFromAPipe(t *testing.T) {
 	t.Parallel()

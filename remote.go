@@ -92,8 +92,11 @@ func retry(ctx context.Context, m *meter, fn func() error) error {
 		if err == nil || ctx.Err() != nil || !client.Temporary(err) || now.After(until) {
 			return err
 		}
-		pause := max(wait, client.RetryAfter(err))
-		m.say("%v; trying again", err)
+		pause, when := wait, ""
+		if asked := client.RetryAfter(err); asked > wait {
+			pause, when = asked, fmt.Sprintf(" in %v", asked)
+		}
+		m.say("%v; trying again%s", err, when)
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
