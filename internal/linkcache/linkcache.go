@@ -97,6 +97,8 @@ type Options struct {
 const (
 	// loadTimeout bounds how long a redirect that is not cached waits.
 	loadTimeout = time.Second
+	// complainEvery is how often it is logged that lookups fail.
+	complainEvery = time.Minute
 	// maxLoads and maxWaiting bound what a flood of unknown codes may occupy;
 	// of the pool's connections it is half at most.
 	maxLoads   = 8
@@ -148,6 +150,8 @@ type Cache struct {
 
 	slots   chan struct{} // loads under way
 	waiting atomic.Int64  // loads that wait for a slot
+	// complained is when it was last said why a lookup failed.
+	complained atomic.Int64
 
 	wanted chan string   // codes whose entry was found stale
 	swept  chan struct{} // wakes the sweeper
@@ -428,7 +432,20 @@ func (c *Cache) miss(ctx context.Context, s *shard, code string) (*Link, error) 
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), loadTimeout)
 	defer cancel()
 	c.run(ctx, s, code, own)
+	if errors.Is(own.err, ErrUnavailable) {
+		c.complain(ctx, own.err)
+	}
 	return own.link, own.err
+}
+
+// complain says why a lookup failed, once in a while: its client is told to come
+// back, and nothing else tells the operator about one that took too long.
+func (c *Cache) complain(ctx context.Context, err error) {
+	now, last := time.Now().UnixNano(), c.complained.Load()
+	if now-last < int64(complainEvery) || !c.complained.CompareAndSwap(last, now) {
+		return
+	}
+	c.log.WarnContext(ctx, "a link that is not cached could not be looked up", slog.Any("error", err))
 }
 
 // recheck looks again under the shard's lock: another miss may have ended.

@@ -1,6 +1,7 @@
 package linkcache
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -459,10 +460,16 @@ func TestALoadFromBeforeAResyncIsValidated(t *testing.T) {
 func TestUnavailable(t *testing.T) {
 	t.Parallel()
 	pool := pgtest.Open(t, "postgres://nobody@127.0.0.1:1/none")
-	b := setup(t, Options{Pool: pool})
-	b.run(t)
-	if _, err := b.Lookup(t.Context(), "any", b.now()); !errors.Is(err, ErrUnavailable) {
-		t.Errorf("error is %v, want ErrUnavailable", err)
+	var log bytes.Buffer
+	// Not run: the feed would log, too.
+	b := setup(t, Options{Pool: pool, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	for _, code := range []string{"any", "other", "more"} {
+		if _, err := b.Lookup(t.Context(), code, b.now()); !errors.Is(err, ErrUnavailable) {
+			t.Errorf("error is %v, want ErrUnavailable", err)
+		}
+	}
+	if said := log.String(); strings.Count(said, "could not be looked up") != 1 || !strings.Contains(said, "127.0.0.1") {
+		t.Errorf("three failed lookups are logged as %q, want the first, with its reason", said)
 	}
 }
 

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -41,6 +42,9 @@ type ClusterOptions struct {
 	Durable bool
 	// MaxConns is the server's max_connections; 0 means 100.
 	MaxConns int
+	// SharedBuffers is the server's shared_buffers, such as 1GB; "" means 128MB, or
+	// 64MB if it is not durable.
+	SharedBuffers string
 	// Log hears what a person may want to know. Nil means nobody.
 	Log *slog.Logger
 }
@@ -431,11 +435,11 @@ func (c *Cluster) settings() []string {
 		"logging_collector=off", "log_destination=stderr", "log_checkpoints=off",
 	}
 	if c.o.Durable {
-		return append(s, "shared_buffers=128MB", "max_wal_size=1GB", "fsync=on", "full_page_writes=on", "synchronous_commit=on")
+		return append(s, "shared_buffers="+cmp.Or(c.o.SharedBuffers, "128MB"), "max_wal_size=1GB", "fsync=on", "full_page_writes=on", "synchronous_commit=on")
 	}
 	// With fsync off a commit costs next to nothing, and synchronous_commit lets
 	// it survive the kill of the server, though not of the machine.
-	return append(s, "shared_buffers=64MB", "fsync=off", "full_page_writes=off", "synchronous_commit=on",
+	return append(s, "shared_buffers="+cmp.Or(c.o.SharedBuffers, "64MB"), "fsync=off", "full_page_writes=off", "synchronous_commit=on",
 		"wal_level=minimal", "max_wal_senders=0", "checkpoint_timeout=1h", "max_wal_size=4GB", "jit=off",
 		// Kept in the data folder, so that a killed server leaves nothing behind
 		// once that is removed.
