@@ -377,6 +377,15 @@ func (s *site) waiting(n int64) func() bool {
 	}
 }
 
+// someoneWaitsFor reports whether a statement waits for what a transaction holds, not
+// for another job.
+func (s *site) someoneWaitsFor(tx pgx.Tx) func() bool {
+	return func() bool {
+		return s.int("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND $1 = ANY (pg_blocking_pids(pid))",
+			int32(tx.Conn().PgConn().PID())) > 0
+	}
+}
+
 // Cancelling waits for the chunk that runs, leaves the rest, and says how far
 // it got.
 func TestCancelImport(t *testing.T) {
@@ -389,7 +398,7 @@ func TestCancelImport(t *testing.T) {
 	// The chunk that holds user22 cannot finish before this ends.
 	tx := s.lock("INSERT INTO users (username, email) VALUES ('user22', 'other@example.com')")
 	s.start(map[string]int{jobs.QueueImports: 2})
-	s.eventually("a chunk waits", s.someoneWaits)
+	s.eventually("a chunk waits", s.someoneWaitsFor(tx))
 	s.exec("UPDATE imports SET state = 'cancelling' WHERE id = $1", id)
 	if _, err := s.river.Insert(s.ctx, jobs.FinishImport{ImportID: id}, nil); err != nil {
 		t.Fatal(err)
@@ -443,7 +452,7 @@ func TestImportWhileAUserIsDeleted(t *testing.T) {
 `, csvimport.SplitOptions{})
 	tx := s.lock("DELETE FROM users WHERE id = 2")
 	s.start(nil)
-	s.eventually("the chunk waits", s.someoneWaits)
+	s.eventually("the chunk waits", s.someoneWaitsFor(tx))
 	if err := tx.Commit(s.ctx); err != nil {
 		t.Fatal(err)
 	}
@@ -467,7 +476,7 @@ func TestCancelOvertakesChunks(t *testing.T) {
 	first, second := users("ann"), users("bob")
 	tx := s.lock("INSERT INTO users (username, email) VALUES ('ann5', 'other@example.com')")
 	s.start(map[string]int{jobs.QueueImports: 1})
-	s.eventually("a chunk waits", s.someoneWaits)
+	s.eventually("a chunk waits", s.someoneWaitsFor(tx))
 	s.exec("UPDATE imports SET state = 'cancelling' WHERE id = $1", first)
 	if _, err := s.river.Insert(s.ctx, jobs.FinishImport{ImportID: first}, nil); err != nil {
 		t.Fatal(err)
