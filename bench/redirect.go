@@ -276,7 +276,8 @@ func (b *bench) uncached(ctx context.Context) error {
 			return err
 		}
 		sides = append(sides, s)
-		if _, err := closedLoop(s.api.addr, s.traffic, 4, n); err != nil { // warm up
+		// Until each backend of Postgres has mapped the memory that they share.
+		if _, err := closedLoop(s.api.addr, s.traffic, 4, 10*n); err != nil {
 			return err
 		}
 	}
