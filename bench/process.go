@@ -77,50 +77,43 @@ func (p *proc) stop() {
 // cpu is the user and system time that the process has used, as the operating
 // system counts it.
 func (p *proc) cpu() (time.Duration, error) {
-	spent, _, err := stat(p.cmd.Process.Pid)
-	return spent, err
+	return stat(p.cmd.Process.Pid)
 }
 
-// stat returns the time that a process has used and the process that started it.
-func stat(pid int) (spent time.Duration, parent int, err error) {
+func stat(pid int) (time.Duration, error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
-		return 0, 0, err
+		return 0, err
 	}
-	// The name in parentheses may hold anything; fields 4, 14 and 15 follow it.
+	// The name in parentheses may hold anything; fields 14 and 15 follow it.
 	_, rest, ok := strings.Cut(string(text), ") ")
 	fields := strings.Fields(rest)
 	if !ok || len(fields) < 13 {
-		return 0, 0, errors.New("cannot read the process's times")
+		return 0, errors.New("cannot read the process's times")
 	}
-	var ticks [3]int
-	for i, field := range []int{1, 11, 12} {
-		if ticks[i], err = strconv.Atoi(fields[field]); err != nil {
-			return 0, 0, err
-		}
+	user, err := strconv.ParseInt(fields[11], 10, 64)
+	if err != nil {
+		return 0, err
 	}
-	return time.Duration(ticks[1]+ticks[2]) * 10 * time.Millisecond, ticks[0], nil
+	system, err := strconv.ParseInt(fields[12], 10, 64)
+	return time.Duration(user+system) * 10 * time.Millisecond, err
 }
 
-// serverCPU is the time that the processes of the Postgres server have used which
-// are alive.
-func (b *bench) serverCPU(ctx context.Context) (total time.Duration, err error) {
-	conn, err := pgx.Connect(ctx, b.url)
+// backendsCPU is the time that the backends of Postgres have used which serve the
+// api in a database.
+func backendsCPU(ctx context.Context, url string) (total time.Duration, err error) {
+	conn, err := pgx.Connect(ctx, url)
 	if err != nil {
 		return 0, err
 	}
 	defer conn.Close(ctx) //nolint:errcheck // done with it
-	_, server, err := stat(int(conn.PgConn().PID()))
+	rows, err := conn.Query(ctx, "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'signpost api'")
 	if err != nil {
 		return 0, err
 	}
-	entries, err := os.ReadDir("/proc")
-	for _, entry := range entries {
-		pid, notProcess := strconv.Atoi(entry.Name())
-		if notProcess != nil {
-			continue
-		}
-		if spent, parent, err := stat(pid); err == nil && parent == server {
+	pids, err := pgx.CollectRows(rows, pgx.RowTo[int])
+	for _, pid := range pids {
+		if spent, err := stat(pid); err == nil { // else it has ended
 			total += spent
 		}
 	}

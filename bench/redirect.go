@@ -277,7 +277,7 @@ func (b *bench) uncached(ctx context.Context) error {
 		}
 		sides = append(sides, s)
 		// Until each backend of Postgres has mapped the memory that they share.
-		if _, err := closedLoop(s.api.addr, s.traffic, 4, 10*n); err != nil {
+		if _, err := closedLoop(s.api.addr, s.traffic, 4, 25*n); err != nil {
 			return err
 		}
 	}
@@ -300,6 +300,7 @@ func (b *bench) uncached(ctx context.Context) error {
 // side is an api that remembers no link, with a database of its own.
 type side struct {
 	api     *proc
+	url     string
 	traffic traffic
 }
 
@@ -328,7 +329,7 @@ func (b *bench) uncachedSide(ctx context.Context, links int) (side, error) {
 	}
 	// The smallest cache and random codes: nearly every lookup is a miss.
 	api, err := b.launch("signpost", append(b.environ("CACHE_SIZE=1"), "DATABASE_URL="+url), "api")
-	s := side{api: api, traffic: traffic{agents: userAgents(5)}}
+	s := side{api: api, url: url, traffic: traffic{agents: userAgents(5)}}
 	for i := range links {
 		s.traffic.codes = append(s.traffic.codes, fmt.Sprintf("link%d", i))
 	}
@@ -343,14 +344,14 @@ func (b *bench) allMissed(ctx context.Context, s side, n int) (c cost, err error
 	if err != nil {
 		return c, err
 	}
-	database, err := b.serverCPU(ctx)
+	database, err := backendsCPU(ctx, s.url)
 	if err != nil {
 		return c, err
 	}
 	if c, err = b.measure(ctx, s.api, s.traffic, 4, n, nil); err != nil {
 		return c, err
 	}
-	databaseAfter, err := b.serverCPU(ctx)
+	databaseAfter, err := backendsCPU(ctx, s.url)
 	if err != nil {
 		return c, err
 	}
