@@ -216,7 +216,20 @@ func (b *bench) scale(n int) int {
 // ratio adds a line: ours against theirs, which has to be at most (or, with a
 // negative goal, at least) so many times.
 func (b *bench) ratio(what string, ours, theirs float64, format string, goal float64) {
-	r := ours / theirs
+	b.compare(what, ours, theirs, ours/theirs, format, goal)
+}
+
+// ratios is ratio for what was measured in pairs: it shows the medians of both
+// sides, and the median of the ratios of the pairs, which is not their quotient.
+func (b *bench) ratios(what string, ours, theirs []float64, format string, goal float64) {
+	each := make([]float64, len(ours))
+	for i := range ours {
+		each[i] = ours[i] / theirs[i]
+	}
+	b.compare(what, median(ours), median(theirs), median(each), format, goal)
+}
+
+func (b *bench) compare(what string, ours, theirs, r float64, format string, goal float64) {
 	l := row{what: what, ours: fmt.Sprintf(format, ours), theirs: fmt.Sprintf(format, theirs), ratio: fmt.Sprintf("%.2f", r)}
 	if goal < 0 {
 		l.goal, l.ok = fmt.Sprintf(">= %.2f", -goal), r >= -goal

@@ -79,41 +79,56 @@ func (b *bench) redirect(ctx context.Context) error {
 		}
 	}
 	shipped := func() error { return b.untilShipped(ctx, api) }
-	full, full0, err := b.rounds(ctx, 5, base, api, t, n, shipped)
+	full, err := b.pairs(ctx, 12, base, api, t, n/2, shipped)
 	if err != nil {
 		return err
 	}
 	if err := b.cluster.Stop(ctx); err != nil {
 		return err
 	}
-	path, path0, err := b.rounds(ctx, 5, base, api, t, n, nil)
+	path, err := b.pairs(ctx, 24, base, api, t, n/4, nil)
 	if startErr := b.cluster.Start(ctx); err == nil {
 		err = startErr
 	}
 	if err != nil {
 		return err
 	}
-	b.ratio("server CPU per redirect, request path (us)", path.cpu, path0.cpu, "%.2f", 1.25)
-	b.ratio("server CPU per redirect, with shipping (us)", full.cpu, full0.cpu, "%.2f", 1.4)
-	b.ratio("redirects per second, 64 connections", full.rate, full0.rate, "%.0f", -0.8)
+	b.ratios("server CPU per redirect, request path (us)", path.ourCPU, path.theirCPU, "%.2f", 1.25)
+	b.ratios("server CPU per redirect, with shipping (us)", full.ourCPU, full.theirCPU, "%.2f", 1.4)
+	b.ratios("redirects per second, 64 connections", full.ourRate, full.theirRate, "%.0f", -0.8)
 	return nil
 }
 
-// rounds measures both sides in turns and takes the medians.
-func (b *bench) rounds(ctx context.Context, times int, base, api *proc, t traffic, n int, settle func() error) (ours, theirs cost, err error) {
-	var oc, or, tc, tr []float64
-	for range times {
+// costs are those of rounds that were run in pairs: the one of ours and the one of
+// theirs with the same index one right after the other.
+type costs struct{ ourCPU, theirCPU, ourRate, theirRate []float64 }
+
+// pairs measures both sides in turns, now the one first and now the other: what a
+// request costs drifts on a shared machine, and by far less within a pair.
+func (b *bench) pairs(ctx context.Context, times int, base, api *proc, t traffic, n int, settle func() error) (all costs, err error) {
+	theirs := func() error {
 		c, err := b.measure(ctx, base, t, 64, n, nil)
-		if err != nil {
-			return ours, theirs, err
-		}
-		tc, tr = append(tc, c.cpu), append(tr, c.rate)
-		if c, err = b.measure(ctx, api, t, 64, n, settle); err != nil {
-			return ours, theirs, err
-		}
-		oc, or = append(oc, c.cpu), append(or, c.rate)
+		all.theirCPU, all.theirRate = append(all.theirCPU, c.cpu), append(all.theirRate, c.rate)
+		return err
 	}
-	return cost{median(oc), median(or)}, cost{median(tc), median(tr)}, nil
+	ours := func() error {
+		c, err := b.measure(ctx, api, t, 64, n, settle)
+		all.ourCPU, all.ourRate = append(all.ourCPU, c.cpu), append(all.ourRate, c.rate)
+		return err
+	}
+	for i := range times {
+		first, second := theirs, ours
+		if i%2 == 1 {
+			first, second = ours, theirs
+		}
+		if err := first(); err != nil {
+			return all, err
+		}
+		if err := second(); err != nil {
+			return all, err
+		}
+	}
+	return all, nil
 }
 
 // A tally is how many clicks an api has kept in its spool so far, and how many of
