@@ -351,7 +351,7 @@ func TestImportJobsAtOnce(t *testing.T) {
 			id := s.upload(csvimport.KindUsers, file, csvimport.SplitOptions{ChunkRows: 1})
 			tx := s.lock("INSERT INTO users (username, email) VALUES ('" + test.username + "', 'other@example.com')")
 			s.start(map[string]int{jobs.QueueImports: 3})
-			s.eventually("the first job waits for the row", s.waiting(1))
+			s.eventually("the first job waits for the row", s.waitFor(tx, 1))
 			if _, err := s.river.Insert(s.ctx, test.job(id), nil); err != nil {
 				t.Fatal(err)
 			}
@@ -377,16 +377,16 @@ func (s *site) waiting(n int64) func() bool {
 	}
 }
 
-// someoneWaitsFor reports whether a statement waits for what a transaction holds, not
-// for another job.
-func (s *site) someoneWaitsFor(tx pgx.Tx) func() bool {
+// waitFor reports whether n statements wait for what a transaction holds, not for
+// another job.
+func (s *site) waitFor(tx pgx.Tx, n int64) func() bool {
 	return func() bool {
 		return s.int("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND $1 = ANY (pg_blocking_pids(pid))",
-			int32(tx.Conn().PgConn().PID())) > 0
+			int32(tx.Conn().PgConn().PID())) == n
 	}
 }
 
-// Cancelling waits for the chunk that runs, leaves the rest, and says how far
+// Cancelling waits for the chunks that run, leaves the rest, and says how far
 // it got.
 func TestCancelImport(t *testing.T) {
 	s := setup(t)
@@ -395,26 +395,25 @@ func TestCancelImport(t *testing.T) {
 		file += fmt.Sprintf("user%d,user%d@example.com\n", i, i)
 	}
 	id := s.upload(csvimport.KindUsers, file, csvimport.SplitOptions{ChunkRows: 5})
-	// The chunk that holds user22 cannot finish before this ends.
-	tx := s.lock("INSERT INTO users (username, email) VALUES ('user22', 'other@example.com')")
+	// No chunk can finish before this ends, so that there are some to leave.
+	tx := s.lock("INSERT INTO users (username, email) SELECT 'user' || n, 'other' || n || '@example.com' FROM generate_series(2, 47, 5) n")
 	s.start(map[string]int{jobs.QueueImports: 2})
-	s.eventually("a chunk waits", s.someoneWaitsFor(tx))
+	s.eventually("two chunks wait", s.waitFor(tx, 2))
 	s.exec("UPDATE imports SET state = 'cancelling' WHERE id = $1", id)
 	if _, err := s.river.Insert(s.ctx, jobs.FinishImport{ImportID: id}, nil); err != nil {
 		t.Fatal(err)
 	}
-	s.eventually("the cancellation waits too", s.waiting(2))
+	s.start(map[string]int{jobs.QueueImports: 1})
+	s.eventually("the cancellation waits too", s.waiting(3))
 	if state := s.text("SELECT state FROM imports WHERE id = $1", id); state != stateCancelling {
-		t.Errorf("import is %s while a chunk runs", state)
+		t.Errorf("import is %s while two chunks run", state)
 	}
 	s.rollback(tx)
 	imp := s.ended(id)
-	if imp.State != stateCancelled || imp.RowsTotal != 50 {
-		t.Errorf("import is %s with %d rows", imp.State, imp.RowsTotal)
+	if imp.State != stateCancelled || imp.RowsTotal != 50 || imp.RowsImported != 10 || imp.ChunksDone != 2 {
+		t.Errorf("import is %s: %d of %d rows, %d chunks", imp.State, imp.RowsImported, imp.RowsTotal, imp.ChunksDone)
 	}
-	s.wantInt(imp.RowsImported, "SELECT count(*) FROM users")
-	s.wantInt(5*int64(imp.ChunksDone), "SELECT count(*) FROM users")
-	s.wantInt(1, "SELECT count(*) FROM users WHERE username = 'user22'")
+	s.wantInt(10, "SELECT count(*) FROM users")
 	s.wantInt(0, "SELECT count(*) FROM import_chunks WHERE data IS NOT NULL")
 }
 
@@ -452,7 +451,7 @@ func TestImportWhileAUserIsDeleted(t *testing.T) {
 `, csvimport.SplitOptions{})
 	tx := s.lock("DELETE FROM users WHERE id = 2")
 	s.start(nil)
-	s.eventually("the chunk waits", s.someoneWaitsFor(tx))
+	s.eventually("the chunk waits", s.waitFor(tx, 1))
 	if err := tx.Commit(s.ctx); err != nil {
 		t.Fatal(err)
 	}
@@ -476,7 +475,7 @@ func TestCancelOvertakesChunks(t *testing.T) {
 	first, second := users("ann"), users("bob")
 	tx := s.lock("INSERT INTO users (username, email) VALUES ('ann5', 'other@example.com')")
 	s.start(map[string]int{jobs.QueueImports: 1})
-	s.eventually("a chunk waits", s.someoneWaitsFor(tx))
+	s.eventually("a chunk waits", s.waitFor(tx, 1))
 	s.exec("UPDATE imports SET state = 'cancelling' WHERE id = $1", first)
 	if _, err := s.river.Insert(s.ctx, jobs.FinishImport{ImportID: first}, nil); err != nil {
 		t.Fatal(err)

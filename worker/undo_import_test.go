@@ -413,6 +413,7 @@ func TestUndoOfUnfinishedImports(t *testing.T) {
 		s.eventually("only one chunk is left", func() bool {
 			return s.int("SELECT chunks_done FROM imports WHERE id = $1", id) == 9
 		})
+		s.eventually("it waits", s.waitFor(tx, 1))
 		if state == stateCancelled {
 			s.exec("UPDATE imports SET state = 'cancelling' WHERE id = $1", id)
 			if _, err := s.river.Insert(s.ctx, jobs.FinishImport{ImportID: id}, nil); err != nil {
