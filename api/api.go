@@ -86,6 +86,10 @@ type API struct {
 	exports  chan struct{} // holds one for each export that runs
 	uploads  *uploadPlaces
 	draining atomic.Bool
+	watched  atomic.Int64 // when /ready was asked last, in Unix nanoseconds
+	// told is closed when /ready has answered that a shutdown began.
+	told chan struct{}
+	tell func()
 	// stopped is closed when a shutdown begins, for answers that have no end
 	// of their own.
 	stopped  chan struct{}
@@ -107,11 +111,13 @@ func New(o Options) (*API, error) {
 		ids:       newRequestIDs(),
 		failures:  newFailures(),
 		ownHosts:  []string{public.Host},
+		told:      make(chan struct{}),
 		stopped:   make(chan struct{}),
 		watchers:  newWatchers(),
 		lingering: newLingering(),
 	}
 	a.stop = sync.OnceFunc(func() { close(a.stopped) })
+	a.tell = sync.OnceFunc(func() { close(a.told) })
 	if o.ExportMaxActive == 0 {
 		a.ExportMaxActive = defaultExports
 	}
@@ -188,12 +194,40 @@ func (a *API) routes() {
 func (a *API) Serve(ln net.Listener) error { return a.app.Listener(lingeringListener{ln, a.lingering}) }
 
 // Shutdown reports not ready, stops taking connections and waits for requests
-// under way until ctx ends.
+// under way until ctx ends. A load balancer that asks for /ready is first given
+// the time to send its requests elsewhere: one that it sends on a connection which
+// is being closed would fail.
 func (a *API) Shutdown(ctx context.Context) error {
 	a.draining.Store(true)
+	a.letNotice(ctx)
 	a.stop()
 	defer a.lingering.stop() // nobody waits for them
 	return a.app.ShutdownWithContext(ctx)
+}
+
+// How a load balancer is recognized, and waited for.
+const (
+	watchedLately = 5 * time.Second // it has asked for /ready
+	tellWithin    = 2 * time.Second // it asks again
+	noticeWithin  = time.Second     // and has acted on the answer
+)
+
+// letNotice returns when whoever watches /ready has seen that a shutdown began.
+func (a *API) letNotice(ctx context.Context) {
+	if time.Since(time.Unix(0, a.watched.Load())) > watchedLately {
+		return
+	}
+	select {
+	case <-a.told:
+	case <-time.After(tellWithin):
+		return
+	case <-ctx.Done():
+		return
+	}
+	select {
+	case <-time.After(noticeWithin):
+	case <-ctx.Done():
+	}
 }
 
 // Handler returns what answers each request, for tests and for servers that

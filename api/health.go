@@ -59,7 +59,9 @@ func (a *API) health(c *fiber.Ctx) error {
 
 // ready tells a load balancer whether this process can do all of its work.
 func (a *API) ready(c *fiber.Ctx) error {
+	a.watched.Store(time.Now().UnixNano())
 	if a.draining.Load() {
+		a.tell()
 		return unavailable("not ready: shutting down")
 	}
 	if err := a.database.run(); err != nil {

@@ -211,6 +211,36 @@ func TestNotReadyWhileShuttingDown(t *testing.T) {
 	}
 }
 
+// A load balancer that watches /ready is told before anything is closed.
+func TestShutdownWaitsForWhoWatches(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.want(200, 0, "GET", "/ready", nil)
+	closed := make(chan error, 1)
+	go func() { closed <- b.api.Shutdown(t.Context()) }()
+	b.eventually(503, "/ready")
+	b.want(200, 0, "GET", "/health", nil)
+	select {
+	case err := <-closed:
+		t.Errorf("shut down at once: %v", err)
+	default:
+	}
+	if err := <-closed; err != nil {
+		t.Errorf("shutdown: %v", err)
+	}
+}
+
+// Nobody waits for a load balancer that is not there.
+func TestShutdownOfUnwatched(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	b.api.letNotice(t.Context()) // returns, although its context does not end
+	b.want(200, 0, "GET", "/ready", nil)
+	b.api.letNotice(ended)
+}
+
 // Probes that come at once share one check.
 func TestProbeIsShared(t *testing.T) {
 	t.Parallel()
