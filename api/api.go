@@ -87,11 +87,8 @@ type API struct {
 	uploads  *uploadPlaces
 	draining atomic.Bool
 	watched  atomic.Int64 // when /ready was asked last, in Unix nanoseconds
-	// told is closed when /ready has answered that a shutdown began.
-	told chan struct{}
-	tell func()
-	// stopped is closed when a shutdown begins, for answers that have no end
-	// of their own.
+	// stopped is closed when connections are about to be, for what has no end of
+	// its own or takes long.
 	stopped  chan struct{}
 	stop     func()
 	watchers *watchers
@@ -111,13 +108,11 @@ func New(o Options) (*API, error) {
 		ids:       newRequestIDs(),
 		failures:  newFailures(),
 		ownHosts:  []string{public.Host},
-		told:      make(chan struct{}),
 		stopped:   make(chan struct{}),
 		watchers:  newWatchers(),
 		lingering: newLingering(),
 	}
 	a.stop = sync.OnceFunc(func() { close(a.stopped) })
-	a.tell = sync.OnceFunc(func() { close(a.told) })
 	if o.ExportMaxActive == 0 {
 		a.ExportMaxActive = defaultExports
 	}
@@ -205,27 +200,22 @@ func (a *API) Shutdown(ctx context.Context) error {
 	return a.app.ShutdownWithContext(ctx)
 }
 
-// How a load balancer is recognized, and waited for.
-const (
-	watchedLately = 5 * time.Second // it has asked for /ready
-	tellWithin    = 2 * time.Second // it asks again
-	noticeWithin  = time.Second     // and has acted on the answer
-)
+// noticeWithin is how long a load balancer has to ask for /ready once more and to
+// act on the answer. One that did not ask for as long is none.
+const noticeWithin = 2 * time.Second
 
-// letNotice returns when whoever watches /ready has seen that a shutdown began.
+// letNotice waits while a load balancer may not know yet that a shutdown began. It
+// leaves half of the time for the requests that are under way then.
 func (a *API) letNotice(ctx context.Context) {
-	if time.Since(time.Unix(0, a.watched.Load())) > watchedLately {
+	if time.Since(time.Unix(0, a.watched.Load())) > noticeWithin {
 		return
 	}
-	select {
-	case <-a.told:
-	case <-time.After(tellWithin):
-		return
-	case <-ctx.Done():
-		return
+	wait := noticeWithin
+	if end, ok := ctx.Deadline(); ok {
+		wait = min(wait, time.Until(end)/2)
 	}
 	select {
-	case <-time.After(noticeWithin):
+	case <-time.After(wait):
 	case <-ctx.Done():
 	}
 }

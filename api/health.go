@@ -61,7 +61,6 @@ func (a *API) health(c *fiber.Ctx) error {
 func (a *API) ready(c *fiber.Ctx) error {
 	a.watched.Store(time.Now().UnixNano())
 	if a.draining.Load() {
-		a.tell()
 		return unavailable("not ready: shutting down")
 	}
 	if err := a.database.run(); err != nil {

@@ -573,7 +573,7 @@ func TestShutdownEndsUploads(t *testing.T) {
 	conn := slowUpload(t, b)
 	sendChunk(t, conn, rowsFrom(0))
 	b.until("a chunk is stored", func() bool { return b.count("SELECT count(*) FROM import_chunks") == 1 })
-	b.api.draining.Store(true)
+	b.api.stop()
 	sendChunk(t, conn, rowsFrom(3000))
 	answer, err := bufio.NewReader(conn).ReadString('\n')
 	if err != nil || !strings.Contains(answer, " 503 ") {

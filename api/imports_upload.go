@@ -502,8 +502,10 @@ func (b *uploadBody) Read(p []byte) (int, error) {
 	if b.in == nil {
 		return 0, io.EOF
 	}
-	if b.upload.api.draining.Load() {
+	select {
+	case <-b.upload.api.stopped:
 		return 0, errUploadDraining
+	default:
 	}
 	if time.Since(b.heard) > hearEvery {
 		if err := b.hear(); err != nil {

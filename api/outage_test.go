@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/signpost/signpost/internal/pgtest"
@@ -211,34 +212,51 @@ func TestNotReadyWhileShuttingDown(t *testing.T) {
 	}
 }
 
-// A load balancer that watches /ready is told before anything is closed.
+// A load balancer that watches /ready is served until it can know of the shutdown.
 func TestShutdownWaitsForWhoWatches(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.want(200, 0, "GET", "/ready", nil)
-	closed := make(chan error, 1)
-	go func() { closed <- b.api.Shutdown(t.Context()) }()
-	b.eventually(503, "/ready")
-	b.want(200, 0, "GET", "/health", nil)
-	select {
-	case err := <-closed:
-		t.Errorf("shut down at once: %v", err)
-	default:
+	began := time.Now()
+	if asked := time.Unix(0, b.api.watched.Load()); began.Sub(asked) > time.Minute {
+		t.Errorf("/ready was asked at %v", asked)
 	}
-	if err := <-closed; err != nil {
+	b.api.watched.Store(began.UnixNano()) // however long that took
+	if err := b.api.Shutdown(t.Context()); err != nil {
 		t.Errorf("shutdown: %v", err)
+	}
+	if took := time.Since(began); took < noticeWithin {
+		t.Errorf("closed after %v", took)
 	}
 }
 
-// Nobody waits for a load balancer that is not there.
-func TestShutdownOfUnwatched(t *testing.T) {
+func TestLetNotice(t *testing.T) {
 	t.Parallel()
-	b := setup(t)
-	ended, cancel := context.WithCancel(t.Context())
-	cancel()
-	b.api.letNotice(t.Context()) // returns, although its context does not end
-	b.want(200, 0, "GET", "/ready", nil)
-	b.api.letNotice(ended)
+	for name, test := range map[string]struct {
+		asked, left, want time.Duration // asked: before the shutdown; left: until its end
+	}{
+		"never asked":     {left: time.Minute},
+		"asked long ago":  {asked: noticeWithin + 1, left: time.Minute},
+		"asked lately":    {asked: noticeWithin, left: time.Minute, want: noticeWithin},
+		"little time":     {asked: 1, left: time.Second, want: time.Second / 2},
+		"no time is left": {asked: 1, left: -1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithTimeout(t.Context(), test.left)
+				defer cancel()
+				var a API
+				began := time.Now()
+				if test.asked > 0 {
+					a.watched.Store(began.Add(-test.asked).UnixNano())
+				}
+				a.letNotice(ctx)
+				if took := time.Since(began); took != test.want {
+					t.Errorf("waited %v, want %v", took, test.want)
+				}
+			})
+		})
+	}
 }
 
 // Probes that come at once share one check.

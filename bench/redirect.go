@@ -79,14 +79,14 @@ func (b *bench) redirect(ctx context.Context) error {
 		}
 	}
 	shipped := func() error { return b.untilShipped(ctx, api) }
-	full, err := b.pairs(ctx, 12, base, api, t, n/2, shipped)
+	full, err := b.pairs(ctx, 13, base, api, t, n/2, shipped)
 	if err != nil {
 		return err
 	}
 	if err := b.cluster.Stop(ctx); err != nil {
 		return err
 	}
-	path, err := b.pairs(ctx, 24, base, api, t, n/4, nil)
+	path, err := b.pairs(ctx, 25, base, api, t, n/4, nil)
 	if startErr := b.cluster.Start(ctx); err == nil {
 		err = startErr
 	}
