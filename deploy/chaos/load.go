@@ -174,9 +174,9 @@ func (p *phase) fail(what string, got outcome) {
 	cut := got.status == "502" || got.status == noAnswer || got.status == brokenAnswer
 	switch {
 	case !p.interrupts || !cut:
-		p.wrong[what+": "+got.status]++
+		p.wrong[what+": "+got.String()]++
 	case !p.died.IsZero() && got.began.After(p.died.Add(inHand)):
-		p.wrong[fmt.Sprintf("%s, asked for more than %s after the kill: %s", what, inHand, got.status)]++
+		p.wrong[fmt.Sprintf("%s, asked for more than %s after the kill: %s", what, inHand, got)]++
 	}
 }
 
@@ -241,6 +241,15 @@ type outcome struct {
 	status string
 	again  bool // the answer says when to try again
 	began  time.Time
+	says   string // the error that the answer names, if it is one
+}
+
+// String tells which answer it was.
+func (o outcome) String() string {
+	if o.says == "" {
+		return o.status
+	}
+	return fmt.Sprintf("%s %q", o.status, o.says)
 }
 
 const noAnswer, brokenAnswer = "no answer", "broken answer"
@@ -272,15 +281,18 @@ func (l *load) click(addr, code string, phase int) outcome {
 		return outcome{status: noAnswer, began: began}
 	}
 	defer resp.Body.Close() //nolint:errcheck // read-only
-	if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
 		return outcome{status: brokenAnswer, began: began}
 	}
+	var body struct{ Error string }
+	_ = json.Unmarshal(text, &body) // a redirect has none
 	if resp.StatusCode == http.StatusFound {
 		l.mu.Lock()
 		l.attempts[marker].answered = true
 		l.mu.Unlock()
 	}
-	return outcome{fmt.Sprint(resp.StatusCode), resp.Header.Get("Retry-After") != "", began}
+	return outcome{fmt.Sprint(resp.StatusCode), resp.Header.Get("Retry-After") != "", began, body.Error}
 }
 
 // host is the referrer that tells an attempt from all others.
