@@ -183,9 +183,13 @@ func (p *process) apiTraces() *api.Traces {
 	return api.NewTraces(p.tracing, p.cfg.TraceRedirects)
 }
 
+// idleConns are what a process keeps open for the next burst of lookups or jobs: a
+// new session costs Postgres far more than a lookup does.
+const idleConns = 4
+
 func (p *process) addPool(ctx context.Context) error {
 	pool, err := postgres.Open(ctx, p.cfg.DatabaseURL, postgres.Options{
-		Role: p.role, MaxConns: p.cfg.DBMaxConns, IdleInTxTimeout: time.Minute,
+		Role: p.role, MaxConns: p.cfg.DBMaxConns, IdleConns: idleConns, IdleInTxTimeout: time.Minute,
 	})
 	if err != nil {
 		return fmt.Errorf("DATABASE_URL: %w", err)

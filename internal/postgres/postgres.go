@@ -34,6 +34,10 @@ type Options struct {
 	// MaxConns bounds the pool. 0 leaves it to pool_max_conns in the URL, or
 	// else to the driver's default (4, or the number of CPUs if larger).
 	MaxConns int
+	// IdleConns are kept open beyond those in use, as far as MaxConns allows, so
+	// that a burst, above all the first one, need not wait for a new session.
+	// They are opened in the background.
+	IdleConns int
 	// StatementTimeout, LockTimeout and IdleInTxTimeout are limits that the
 	// server enforces on every statement, lock wait and idle transaction of
 	// this pool, so that they also hold for a client that is gone. 0 leaves the
@@ -46,7 +50,7 @@ type Options struct {
 
 // Open returns a pool of connections to the database that url names (a
 // postgres:// URL or a keyword/value string). Nothing is dialed before the
-// first use, so Postgres need not be up. The only error is a url that cannot be
+// first use, but for IdleConns in the background, so Postgres need not be up. The only error is a url that cannot be
 // understood; its text never holds a password. The caller closes the pool.
 //
 // While the server accepts no connections, one at a time is tried, with pauses of
@@ -75,6 +79,7 @@ func poolConfig(url string, o Options) (*pgxpool.Config, error) {
 	if o.MaxConns > 0 {
 		cfg.MaxConns = int32(min(o.MaxConns, 10_000))
 	}
+	cfg.MinIdleConns = min(int32(min(o.IdleConns, 10_000)), cfg.MaxConns)
 	// Connections are renewed so that a changed DNS record or a new replica
 	// behind a proxy is noticed; the jitter keeps them from doing so together.
 	cfg.MaxConnLifetime = 30 * time.Minute

@@ -47,6 +47,18 @@ func scanText(t *testing.T, pool *pgxpool.Pool, sql string, args ...any) string 
 	return s
 }
 
+func TestOpenKeepsConnectionsReady(t *testing.T) {
+	t.Parallel()
+	for wanted, want := range map[int]int32{0: 0, 2: 2, 10: 3} { // not beyond MaxConns
+		pool, err := postgres.Open(t.Context(), pgtest.URL(t), postgres.Options{MaxConns: 3, IdleConns: wanted})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(pool.Close)
+		eventually(t, func() bool { return pool.Stat().IdleConns() == want })
+	}
+}
+
 func TestOpenKeepsTheURLsName(t *testing.T) {
 	t.Parallel()
 	pool := pgtest.Open(t, pgtest.URL(t)+"&application_name=mine")
