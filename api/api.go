@@ -83,8 +83,9 @@ type API struct {
 	failures *failures
 	database *probe
 	ownHosts []string
-	exports  chan struct{} // holds one for each export that runs
+	exports  *shares // places of exports
 	uploads  *uploadPlaces
+	patience patience
 	draining atomic.Bool
 	watched  atomic.Int64 // when /ready was asked last, in Unix nanoseconds
 	// stopped is closed when connections are about to be, for what has no end of
@@ -109,14 +110,13 @@ func New(o Options) (*API, error) {
 		failures:  newFailures(),
 		ownHosts:  []string{public.Host},
 		stopped:   make(chan struct{}),
-		watchers:  newWatchers(),
 		lingering: newLingering(),
+		patience:  usualPatience(),
 	}
 	a.stop = sync.OnceFunc(func() { close(a.stopped) })
 	if o.ExportMaxActive == 0 {
 		a.ExportMaxActive = defaultExports
 	}
-	a.exports = make(chan struct{}, a.ExportMaxActive)
 	if o.ImportMaxUploads == 0 {
 		a.ImportMaxUploads = defaultUploads
 	}
@@ -124,7 +124,9 @@ func New(o Options) (*API, error) {
 	if a.metrics, err = newMetrics(o.Registry); err != nil {
 		return nil, err
 	}
-	a.uploads = newUploadPlaces(a.ImportMaxUploads, a.metrics.uploading)
+	a.exports = newShares(int64(a.ExportMaxActive), a.metrics.exporting, errExports, errExportsHalf)
+	a.uploads = newUploadPlaces(a.ImportMaxUploads, a.metrics.uploading, a.metrics.repeating)
+	a.watchers = newWatchers(a.metrics.watching)
 	a.app = a.newApp()
 	a.huma = a.newHuma()
 	a.routes()

@@ -37,9 +37,9 @@ type bundle struct {
 	tokens map[Role]string
 }
 
-func setup(tb testing.TB) *bundle {
+func setup(tb testing.TB, adjust ...func(*Options)) *bundle {
 	tb.Helper()
-	b := setupOn(tb, pgtest.Pool(tb))
+	b := setupOn(tb, pgtest.Pool(tb), adjust...)
 	for role := RoleReader; role <= RoleAdmin; role++ {
 		_, secret, err := CreateToken(tb.Context(), queries.New(b.pool), role.String()+" of the test", role.String(), nil)
 		if err != nil {

@@ -51,6 +51,14 @@ type Actor struct {
 	Role    Role
 }
 
+// token tells the tokens of actors apart: an id, 0 for the bootstrap token.
+func (a Actor) token() int64 {
+	if a.TokenID == nil {
+		return 0
+	}
+	return *a.TokenID
+}
+
 // bootstrapName names the bearer of ADMIN_TOKEN in the record of changes.
 const bootstrapName = "ADMIN_TOKEN"
 
@@ -149,6 +157,33 @@ func (a *API) identify(ctx context.Context, secret string, hash [sha256.Size]byt
 	// A role of a later release is no role here, and may do nothing.
 	role, _ := ParseRole(token.Role)
 	return Actor{TokenID: &token.ID, Name: token.Name, Role: role}, nil
+}
+
+// errTokenEnded ends what a token has begun that was revoked or has expired since.
+var errTokenEnded = unauthorized("the token has expired or was revoked meanwhile")
+
+// stillHolds returns errTokenEnded if the token of an actor has ended since its
+// request began, or the error of asking.
+func stillHolds(ctx context.Context, q *queries.Queries, actor Actor) error {
+	if actor.TokenID == nil {
+		return nil
+	}
+	holds, err := q.TokenHolds(ctx, *actor.TokenID)
+	if err == nil && !holds {
+		err = errTokenEnded
+	}
+	return err
+}
+
+// lookAgain is stillHolds for what goes on while the database is away: only that
+// the token has ended is an error.
+func (a *API) lookAgain(ctx context.Context, actor Actor) error {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	if err := stillHolds(ctx, queries.New(a.Pool), actor); errors.Is(err, errTokenEnded) {
+		return err
+	}
+	return nil
 }
 
 // isBootstrap compares hashes, so that neither content nor length of

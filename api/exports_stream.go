@@ -11,6 +11,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"os"
 	"strings"
 	"sync"
 	"syscall"
@@ -51,7 +52,9 @@ const (
 
 var (
 	errExports        = &Error{Status: 503, Message: "as many exports run as may run at once, try again later", RetryAfter: exportWait}
+	errExportsHalf    = tooMany("as many exports run as one token may run at once, try again later", exportWait)
 	errExportLeft     = errors.New("the client is gone")
+	errExportSlow     = errors.New("the client takes less than 1 KiB a second")
 	errExportDraining = errors.New("the service is shutting down")
 	errExportPanic    = errors.New("export panicked")
 )
@@ -65,7 +68,7 @@ func (a *API) export(c *fiber.Ctx, source exportSource, format exportFormat, onl
 	header.Set(fiber.HeaderVary, "Accept, Accept-Encoding")
 	e := &export{
 		api: a, source: source, format: format, left: only,
-		conn: c.Context().Conn(), requestID: responseID(c), started: time.Now(),
+		actor: actorOf(c), conn: c.Context().Conn(), requestID: responseID(c), started: time.Now(),
 		gzip: acceptsGzip(c.Context().Request.Header.Peek(fiber.HeaderAcceptEncoding)),
 	}
 	if c.Method() == fiber.MethodHead {
@@ -89,6 +92,7 @@ type export struct {
 	format    exportFormat
 	gzip      bool
 	left      int64 // rows that may still come
+	actor     Actor
 	conn      net.Conn
 	requestID string
 	started   time.Time
@@ -97,7 +101,7 @@ type export struct {
 	last  bool        // there are no more behind piece
 	rows  int64       // written
 	bytes int64       // written to the connection
-	leave sync.Once
+	leave func()      // gives the place back
 }
 
 var _ fasthttp.BodyWriterTo = (*export)(nil)
@@ -105,12 +109,10 @@ var _ fasthttp.BodyWriterTo = (*export)(nil)
 // begin takes a place among the exports and reads the first piece, which tells
 // whether there will be one. Whoever gets no error has to Close.
 func (e *export) begin(ctx context.Context) error {
-	select {
-	case e.api.exports <- struct{}{}:
-	default:
-		return errExports
+	var err error
+	if e.leave, err = e.api.exports.take(e.actor, 1); err != nil {
+		return err
 	}
-	e.api.metrics.exporting.Inc()
 	begun := false
 	defer func() { // a panic too
 		if !begun {
@@ -126,10 +128,7 @@ func (e *export) begin(ctx context.Context) error {
 
 // Close gives the place back. It may be called more than once.
 func (e *export) Close() error {
-	e.leave.Do(func() {
-		e.api.metrics.exporting.Dec()
-		<-e.api.exports
-	})
+	e.leave()
 	return nil
 }
 
@@ -204,13 +203,14 @@ func (e *export) WriteTo(w io.Writer) (n int64, err error) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	done := make(chan struct{})
 	var watching sync.WaitGroup
-	watching.Go(func() { e.watch(cancel, done) })
+	watching.Go(func() { e.watch(ctx, cancel, done) })
+	watching.Go(func() { e.watchToken(ctx, cancel) })
 	defer watching.Wait()
 	defer close(done)
 	if tcp, ok := e.conn.(interface{ SetWriteBuffer(bytes int) error }); ok {
 		_ = tcp.SetWriteBuffer(socketBuffer) // it only bounds how slow a client may be
 	}
-	err = e.write(ctx, &patientWriter{ctx, e, w})
+	err = e.write(ctx, &patientWriter{ctx, e, w, pace{patience: e.api.patience}})
 	if cause := context.Cause(ctx); err != nil && cause != nil {
 		err = cause
 	}
@@ -272,35 +272,54 @@ func (e *export) report(err error) {
 	case errors.Is(err, errExportLeft), errors.Is(err, syscall.EPIPE), errors.Is(err, syscall.ECONNRESET):
 		outcome = "left"
 		e.api.Log.LogAttrs(ctx, slog.LevelInfo, "export left by its client", attrs...)
+	case errors.Is(err, errExportSlow), errors.Is(err, errTokenEnded), errors.Is(err, os.ErrDeadlineExceeded):
+		outcome = "cut"
+		e.api.Log.LogAttrs(ctx, slog.LevelInfo, "export cut off", attrs...)
 	default:
 		e.api.Log.LogAttrs(ctx, slog.LevelWarn, "export failed", attrs...)
 	}
 	e.api.metrics.exports.WithLabelValues(string(e.source.kind), outcome).Inc()
 }
 
-// watch cancels the export when its client hangs up or the process stops, also
-// while a query runs or bytes wait for the client. It ends when done is closed.
-func (e *export) watch(cancel context.CancelCauseFunc, done <-chan struct{}) {
+// watch cancels the export when its client hangs up or the process stops, and
+// when it is cancelled ends it also while bytes wait for the client. It ends when
+// done is closed.
+func (e *export) watch(ctx context.Context, cancel context.CancelCauseFunc, done <-chan struct{}) {
 	defer cancel(nil)
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
 	stopping := e.api.stopped
-	over := false
 	for {
 		select {
 		case <-done:
 			return
 		case <-stopping:
 			cancel(errExportDraining)
-			stopping, over = nil, true
+			stopping = nil
 		case <-tick.C:
-			if !over && hungUp(e.conn) {
+			if ctx.Err() == nil && hungUp(e.conn) {
 				cancel(errExportLeft)
-				over = true
 			}
 		}
-		if over { // at every tick: the writer may just have moved the deadline
+		if ctx.Err() != nil { // at every tick: the writer may just have moved the deadline
 			_ = e.conn.SetWriteDeadline(time.Now())
+		}
+	}
+}
+
+// watchToken cancels the export when its token ends, until ctx does.
+func (e *export) watchToken(ctx context.Context, cancel context.CancelCauseFunc) {
+	tick := time.NewTicker(e.api.patience.look)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if err := e.api.lookAgain(ctx, e.actor); err != nil {
+			cancel(err)
+			return
 		}
 	}
 }
@@ -328,23 +347,27 @@ func hungUp(conn net.Conn) (gone bool) {
 	return gone || err != nil
 }
 
-// patientWriter writes to the connection for as long as the client takes
-// something.
+// patientWriter writes to the connection for as long as the client takes enough.
 type patientWriter struct {
 	ctx    context.Context
 	export *export
 	next   io.Writer
+	pace   pace
 }
 
 func (w *patientWriter) Write(p []byte) (int, error) {
 	if err := w.ctx.Err(); err != nil {
 		return 0, err
 	}
-	if err := w.export.conn.SetWriteDeadline(time.Now().Add(exportIdle)); err != nil {
+	began := time.Now()
+	if err := w.export.conn.SetWriteDeadline(began.Add(exportIdle)); err != nil {
 		return 0, err
 	}
 	n, err := w.next.Write(p)
 	w.export.bytes += int64(n)
+	if err == nil && w.pace.slow(n, time.Since(began)) {
+		err = errExportSlow
+	}
 	return n, err
 }
 

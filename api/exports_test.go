@@ -42,6 +42,12 @@ func (b *bundle) fill(n int) {
 // reader, so that the server stands still when the test does.
 func (b *bundle) slow(path string) io.ReadCloser {
 	b.t.Helper()
+	return b.slowAs(testAdminToken, path)
+}
+
+// slowAs is slow with a token.
+func (b *bundle) slowAs(secret, path string) io.ReadCloser {
+	b.t.Helper()
 	dial := func(ctx context.Context, network, addr string) (net.Conn, error) {
 		conn, err := new(net.Dialer).DialContext(ctx, network, addr)
 		if err == nil {
@@ -55,7 +61,7 @@ func (b *bundle) slow(path string) io.ReadCloser {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	req.Header.Set("Authorization", "Bearer "+testAdminToken)
+	req.Header.Set("Authorization", "Bearer "+secret)
 	resp, err := transport.RoundTrip(req)
 	if err != nil {
 		b.t.Fatal(err)
@@ -345,7 +351,7 @@ func TestExportThatFails(t *testing.T) {
 	}
 	eventually(t, "the log", func() bool { return strings.Contains(b.log.String(), `"export failed"`) })
 	b.want(500, RoleAdmin, "GET", "/urls?format=csv", nil)
-	if n := len(b.api.exports); n != 0 {
+	if n := b.api.exports.count(); n != 0 {
 		t.Errorf("%d places are taken", n)
 	}
 }
@@ -376,7 +382,7 @@ func TestExportThatIsLeft(t *testing.T) {
 	go func() { _, _ = io.Copy(io.Discard, body) }()
 	eventually(t, "the export to wait for the lock", func() bool { return waiting() == 1 })
 	_ = body.Close()
-	eventually(t, "its place to be free", func() bool { return len(b.api.exports) == 0 })
+	eventually(t, "its place to be free", func() bool { return b.api.exports.count() == 0 })
 	eventually(t, "its query to end", func() bool { return waiting() == 0 })
 	if !strings.Contains(b.log.String(), `"export left by its client"`) {
 		t.Error("nothing is said in the log")
@@ -396,7 +402,7 @@ func TestExportsAreBounded(t *testing.T) {
 	if _, err := io.ReadAll(body); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the place to be free", func() bool { return len(b.api.exports) == 0 })
+	eventually(t, "the place to be free", func() bool { return b.api.exports.count() == 0 })
 	b.want(200, RoleAdmin, "GET", "/users?format=csv", nil)
 }
 

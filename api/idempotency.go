@@ -69,11 +69,7 @@ func readOnce(c *fiber.Ctx, route string) (*onceRequest, error) {
 	case len(values) > 1 || !validKey(values[0]):
 		return nil, errKeyForm
 	default:
-		o := &onceRequest{onceKey: onceKey{route: route, key: string(values[0])}}
-		if id := actorOf(c).TokenID; id != nil {
-			o.token = *id
-		}
-		return o, nil
+		return &onceRequest{onceKey: onceKey{token: actorOf(c).token(), route: route, key: string(values[0])}}, nil
 	}
 }
 

@@ -10,29 +10,34 @@ import (
 // Each holds a piece of its file, and what unpacking takes, in memory (I7). May
 // be used concurrently.
 type uploadPlaces struct {
-	most   int
-	active prometheus.Gauge
+	// first are the places of files that are going to be stored, again those of
+	// files that are only read to see that they came before.
+	first, again *shares
 
-	mu    sync.Mutex
-	taken int
-	keys  map[onceKey]struct{} // that the database does not know yet
+	mu   sync.Mutex
+	keys map[onceKey]struct{} // that the database does not know yet
 }
 
-func newUploadPlaces(most int, active prometheus.Gauge) *uploadPlaces {
-	return &uploadPlaces{most: most, active: active, keys: map[onceKey]struct{}{}}
+func newUploadPlaces(most int, first, again prometheus.Gauge) *uploadPlaces {
+	return &uploadPlaces{
+		first: newShares(int64(most), first, errUploads, errUploadsHalf),
+		again: newShares(int64(most), again, errUploads, errUploadsHalf),
+		keys:  map[onceKey]struct{}{},
+	}
 }
 
 // uploadPlace is that of one upload, which leaves it once. Not to be used
 // concurrently.
 type uploadPlace struct {
-	all *uploadPlaces
-	key *onceKey // while it is in all.keys
+	all  *uploadPlaces
+	key  *onceKey // while it is in all.keys
+	give func()
 }
 
 // enter takes a place. Until the first chunk of a file has arrived and its key
 // is in the database, only this knows that the key is under way: others that
 // come with it must not take places, nor be told that there is none.
-func (p *uploadPlaces) enter(once *onceRequest) (*uploadPlace, error) {
+func (p *uploadPlaces) enter(actor Actor, once *onceRequest) (*uploadPlace, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	place := &uploadPlace{all: p}
@@ -42,15 +47,23 @@ func (p *uploadPlaces) enter(once *onceRequest) (*uploadPlace, error) {
 			return nil, errKeyBusy
 		}
 	}
-	if p.taken == p.most {
-		return nil, errUploads
+	var err error
+	if place.give, err = p.first.take(actor, 1); err != nil {
+		return nil, err
 	}
 	if place.key != nil {
 		p.keys[*place.key] = struct{}{}
 	}
-	p.taken++
-	p.active.Inc()
 	return place, nil
+}
+
+// enterAgain takes a place for the repeat of an upload that was answered.
+func (p *uploadPlaces) enterAgain(actor Actor) (*uploadPlace, error) {
+	give, err := p.again.take(actor, 1)
+	if err != nil {
+		return nil, err
+	}
+	return &uploadPlace{all: p, give: give}, nil
 }
 
 // claimed says that the upload's key is in the database, which decides from then
@@ -65,8 +78,7 @@ func (p *uploadPlace) leave() {
 	p.all.mu.Lock()
 	defer p.all.mu.Unlock()
 	p.forgetKey()
-	p.all.taken--
-	p.all.active.Dec()
+	p.give()
 }
 
 // forgetKey needs the lock.

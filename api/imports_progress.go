@@ -6,10 +6,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"slices"
 	"time"
 
 	"github.com/gofiber/fiber/v2"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/signpost/signpost/queries"
 )
@@ -17,35 +19,26 @@ import (
 // watchers bounds who watches imports at once: each asks the database for one
 // row several times a second.
 type watchers struct {
-	places chan struct{}
-	// look is how often the import is read, beat how often something is sent
-	// when nothing moved, so that proxies keep the connection, and life how long
-	// a stream goes on. A client that comes back is asked for its token anew.
+	places *shares
+	// look is how often the import is read and the client looked for, beat how
+	// often something is sent when nothing moved, so that proxies keep the
+	// connection, and life how long a stream goes on.
 	look, beat, life time.Duration
 }
 
 const maxWatchers = 100 // of a process
 
-func newWatchers() *watchers {
+func newWatchers(active prometheus.Gauge) *watchers {
 	return &watchers{
-		places: make(chan struct{}, maxWatchers),
+		places: newShares(maxWatchers, active, errWatchers, errWatchersHalf),
 		look:   500 * time.Millisecond, beat: 15 * time.Second, life: 10 * time.Minute,
 	}
 }
 
-// enter takes a place, and reports whether there was one. leave gives it back.
-func (w *watchers) enter() bool {
-	select {
-	case w.places <- struct{}{}:
-		return true
-	default:
-		return false
-	}
-}
-
-func (w *watchers) leave() { <-w.places }
-
-var errWatchers = unavailable("too many clients watch imports, ask for the import itself")
+var (
+	errWatchers     = unavailable("too many clients watch imports, ask for the import itself")
+	errWatchersHalf = tooMany("too many clients watch imports with this token, ask for the import itself", time.Second)
+)
 
 // importProgress follows an import as server-sent events: one whenever
 // something moved, and a last one, named end, when nothing will any more.
@@ -67,17 +60,18 @@ func (a *API) importProgress(c *fiber.Ctx) error {
 		c.Status(fiber.StatusNoContent)
 		return nil
 	}
-	if !a.watchers.enter() {
-		return errWatchers
+	leave, err := a.watchers.places.take(actorOf(c), 1)
+	if err != nil {
+		return err
 	}
 	c.Set(fiber.HeaderContentType, "text/event-stream")
 	c.Set("X-Accel-Buffering", "no") // nginx would hold events back
-	p := &progress{api: a, id: id, row: row, until: time.Now().Add(a.watchers.life)}
-	a.metrics.watching.Inc()
-	a.stream(c, p.next, func() {
-		a.metrics.watching.Dec()
-		a.watchers.leave()
-	})
+	now := time.Now()
+	p := &progress{
+		api: a, conn: c.Context().Conn(), actor: actorOf(c), checked: now,
+		id: id, row: row, until: now.Add(a.watchers.life),
+	}
+	a.stream(c, p.next, leave)
 	return nil
 }
 
@@ -89,18 +83,22 @@ func (a *API) readProgress(ctx context.Context, id int64) (queries.ShowImportRow
 
 // progress is what one client has been told of an import.
 type progress struct {
-	api   *API
-	id    int64
-	row   queries.ShowImportRow // what was told last
-	told  bool
-	ended bool
-	until time.Time
-	buf   bytes.Buffer
+	api     *API
+	conn    net.Conn
+	actor   Actor
+	checked time.Time // when the actor's token held last
+	id      int64
+	row     queries.ShowImportRow // what was told last
+	told    bool
+	ended   bool
+	until   time.Time
+	buf     bytes.Buffer
 }
 
-// next waits for something to tell.
+// next waits for something to tell. It ends with the token: a client that comes
+// back then is answered 401.
 func (p *progress) next() ([]byte, error) {
-	if p.ended || time.Now().After(p.until) {
+	if p.ended || time.Now().After(p.until) || p.tokenEnded() {
 		return nil, io.EOF
 	}
 	if !p.told {
@@ -119,12 +117,24 @@ func (p *progress) next() ([]byte, error) {
 			return []byte(":\n\n"), nil
 		case <-look.C:
 		}
+		if hungUp(p.conn) || p.tokenEnded() {
+			return nil, io.EOF
+		}
 		row, err := p.api.readProgress(context.Background(), p.id)
 		// While the database is away the client is kept, and hears the beat.
 		if err == nil && ahead(p.row.Import, row.Import) {
 			return p.tell(row), nil
 		}
 	}
+}
+
+// tokenEnded looks at the token again when it is time to.
+func (p *progress) tokenEnded() bool {
+	if time.Since(p.checked) < p.api.patience.look {
+		return false
+	}
+	p.checked = time.Now()
+	return p.api.lookAgain(context.Background(), p.actor) != nil
 }
 
 func (p *progress) tell(row queries.ShowImportRow) []byte {

@@ -127,7 +127,7 @@ func TestImportProgress(t *testing.T) {
 	if e := b.watch(t, path, "Last-Event-ID", first.id).event(); e != end {
 		t.Errorf("who has not seen the end is told %+v", e)
 	}
-	b.until("nobody watches", func() bool { return len(b.api.watchers.places) == 0 })
+	b.until("nobody watches", func() bool { return b.api.watchers.places.count() == 0 })
 }
 
 // event returns the next event that is one.
@@ -145,7 +145,7 @@ func TestImportProgressIsBounded(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.api.watchers.look, b.api.watchers.beat = time.Hour, 5*time.Millisecond
-	b.api.watchers.places = make(chan struct{}, 2)
+	b.api.watchers.places.all = 2
 	id := b.imported("running", 100, 10)
 	path := fmt.Sprintf("/imports/%d/progress", id)
 	first := b.watch(t, path)
@@ -155,7 +155,7 @@ func TestImportProgressIsBounded(t *testing.T) {
 		t.Errorf("%s", a.raw)
 	}
 	_ = first.resp.Body.Close()
-	b.until("the place is free", func() bool { return len(b.api.watchers.places) == 1 })
+	b.until("the place is free", func() bool { return b.api.watchers.places.count() == 1 })
 	b.watch(t, path)
 }
 

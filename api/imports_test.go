@@ -406,13 +406,19 @@ func TestUploadByAnEditor(t *testing.T) {
 // slowUpload begins an upload whose length is not announced.
 func slowUpload(t *testing.T, b *bundle, header ...string) net.Conn {
 	t.Helper()
+	return slowUploadAs(t, b, testAdminToken, header...)
+}
+
+// slowUploadAs is slowUpload with a token.
+func slowUploadAs(t *testing.T, b *bundle, secret string, header ...string) net.Conn {
+	t.Helper()
 	conn, err := net.Dial("tcp", b.addr)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = conn.Close() })
 	_, err = fmt.Fprintf(conn, "POST /imports?kind=users HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n"+
-		"Content-Type: text/csv\r\n%sTransfer-Encoding: chunked\r\n\r\n", testAdminToken, strings.Join(header, ""))
+		"Content-Type: text/csv\r\n%sTransfer-Encoding: chunked\r\n\r\n", secret, strings.Join(header, ""))
 	if err != nil {
 		t.Fatal(err)
 	}

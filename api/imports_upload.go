@@ -32,9 +32,6 @@ const (
 	// uploadIdle is how long an upload may pause. There is no bound on the
 	// whole: files are large and lines slow.
 	uploadIdle = 30 * time.Second
-	// hearEvery is how often a slow upload says that it is alive, much more
-	// often than a worker takes it for dead.
-	hearEvery = 15 * time.Second
 	// multipartSlack is what a form may add to the size of its file.
 	multipartSlack = 64 << 10
 	maxFilename    = 255 // bytes
@@ -49,10 +46,12 @@ var (
 	errUploadCancelled = conflict("the import was cancelled while it was received")
 	errUploadDraining  = unavailable("the service is shutting down, send the file again")
 	errUploadBroken    = badRequest("the upload ended early")
+	errUploadSlow      = &Error{Status: 408, Message: "the file comes too slowly, less than 1 KiB a second"}
 	errUploadEncoding  = unsupported("a file may be packed as " + uploadCodings + ", or not at all")
 	errUploadType      = unsupported("send the file as text/csv, or as the field file of multipart/form-data")
 	errUploadNoOwner   = badRequest("the file does not say whose the links are: it needs the column user_id, or the query user_id for all of them", FieldError{"user_id", "is missing"})
 	errUploads         = &Error{Status: 503, Message: "as many files are received as may be at once, try again later", RetryAfter: uploadWait}
+	errUploadsHalf     = tooMany("as many files are received as one token may send at once, try again later", uploadWait)
 	errUploadNoFile    = badRequest("the form has no file", FieldError{"file", "is missing"})
 )
 
@@ -75,8 +74,9 @@ func (a *API) createUsersImport(c *fiber.Ctx) error {
 // import that failed, and nothing else; if not even that can be written, a
 // worker sees to it later.
 //
-// Only what is going to be stored takes a place among the uploads: what is
-// refused, and the repeat of a request that was answered, needs none.
+// What is going to be stored takes a place among the uploads, and so does, among
+// places of its own, the repeat of a request that was answered. What is refused
+// needs none.
 func (a *API) upload(c *fiber.Ctx, route string, kind csvimport.Kind) error {
 	c.Set(fiber.HeaderCacheControl, "no-store")
 	if err := mayImport(c.UserContext(), kind); err != nil {
@@ -123,7 +123,7 @@ type fileUpload struct {
 	ctx      context.Context
 	actor    Actor
 	options  uploadOptions
-	place    *uploadPlace // nil if it repeats another
+	place    *uploadPlace // nil until it has one
 	closers  []func()
 	once     *onceRequest // nil if the client chose no key
 	hash     hash.Hash    // of what is asked, if there is a key
@@ -137,23 +137,31 @@ type fileUpload struct {
 	row      queries.Import // ID is 0 before there is one
 }
 
-// enter takes a place, unless the upload repeats one that was answered: then it
-// returns that answer.
+// enter takes a place. If the upload repeats one that was answered, it returns
+// that answer.
 func (u *fileUpload) enter() (first *keptAnswer, err error) {
 	if first, err = u.findFirst(); err != nil || first != nil {
-		return first, err
+		return u.enterAgain(first, err)
 	}
 	if err := u.checkOwner(); err != nil {
 		return nil, err
 	}
-	u.place, err = u.api.uploads.enter(u.once)
-	if errors.Is(err, errUploads) {
+	u.place, err = u.api.uploads.enter(u.actor, u.once)
+	if errors.Is(err, errUploads) || errors.Is(err, errUploadsHalf) {
 		// The first may have got its key into the database since, or its answer.
 		if first, err := u.findFirst(); err != nil || first != nil {
-			return first, err
+			return u.enterAgain(first, err)
 		}
 	}
 	return nil, err
+}
+
+// enterAgain takes a place for a repeat, if err is nil.
+func (u *fileUpload) enterAgain(first *keptAnswer, err error) (*keptAnswer, error) {
+	if err == nil {
+		u.place, err = u.api.uploads.enterAgain(u.actor)
+	}
+	return first, err
 }
 
 // checkOwner reports an owner who does not exist, before the file is read.
@@ -201,7 +209,10 @@ func (u *fileUpload) readHeader(c *fiber.Ctx) error {
 
 // open returns the bytes of the file.
 func (u *fileUpload) open(ctx *fasthttp.RequestCtx) (io.Reader, error) {
-	u.body = &uploadBody{upload: u, conn: ctx, in: ctx.RequestBodyStream(), left: u.limit, heard: time.Now()}
+	u.body = &uploadBody{
+		upload: u, conn: ctx, in: ctx.RequestBodyStream(), left: u.limit, heard: time.Now(),
+		pace: pace{patience: u.api.patience},
+	}
 	file, err := u.unpack(u.body, u.coding, u.limit)
 	if err != nil {
 		return nil, err
@@ -343,19 +354,27 @@ func (u *fileUpload) create(layout csvimport.Layout) error {
 func (u *fileUpload) store(chunk csvimport.Chunk) error {
 	return u.inTx(func(ctx context.Context, tx pgx.Tx) error {
 		q := queries.New(tx)
-		heard, err := q.HearImport(ctx, u.body.read, u.row.ID)
-		if err != nil {
+		if err := u.hear(ctx, q); err != nil {
 			return err
 		}
-		if heard == 0 {
-			return errUploadCancelled
-		}
-		u.body.heard = time.Now()
 		return q.InsertImportChunk(ctx, queries.InsertImportChunkParams{
 			ImportID: u.row.ID, Seq: int32(chunk.Seq), FirstLine: chunk.FirstLine, Rows: int32(chunk.Rows),
 			Data: chunk.Data, Keys: csvimport.EncodeKeys(chunk.Keys),
 		})
 	})
+}
+
+// hear says that the upload is alive, and finds out whether it may go on.
+func (u *fileUpload) hear(ctx context.Context, q *queries.Queries) error {
+	u.body.heard = time.Now()
+	if err := stillHolds(ctx, q, u.actor); err != nil || u.row.ID == 0 {
+		return err
+	}
+	heard, err := q.HearImport(ctx, u.body.read, u.row.ID)
+	if err == nil && heard == 0 {
+		err = errUploadCancelled
+	}
+	return err
 }
 
 // reserveIDs moves the sequence past the ids that the file brings, so that
@@ -385,6 +404,9 @@ func (u *fileUpload) queue(chunks int, rows int64) error {
 		args = jobs.ApplyChunk{ImportID: u.row.ID}
 	}
 	return u.inTx(func(ctx context.Context, tx pgx.Tx) error {
+		if err := u.holdToken(ctx, queries.New(tx)); err != nil {
+			return err
+		}
 		row, err := queries.New(tx).QueueImport(ctx, queries.QueueImportParams{
 			ID: u.row.ID, BytesReceived: u.body.read, RowsTotal: rows, ChunksTotal: int32(chunks),
 		})
@@ -400,6 +422,19 @@ func (u *fileUpload) queue(chunks int, rows int64) error {
 		}
 		return u.keepAnswer(ctx, tx)
 	})
+}
+
+// holdToken keeps the token from being revoked until the transaction ends: once a
+// token is revoked, nothing is imported for it any more.
+func (u *fileUpload) holdToken(ctx context.Context, q *queries.Queries) error {
+	if u.actor.TokenID == nil {
+		return nil
+	}
+	held, err := q.HoldToken(ctx, *u.actor.TokenID)
+	if err == nil && held == 0 {
+		err = errTokenEnded
+	}
+	return err
 }
 
 func (u *fileUpload) location() string { return fmt.Sprintf("/imports/%d", u.row.ID) }
@@ -486,8 +521,8 @@ func (u *fileUpload) fail(cause error) {
 	}
 }
 
-// uploadBody reads the body of an upload: within its bound, for as long as
-// bytes keep coming, and not beyond a shutdown.
+// uploadBody reads the body of an upload: within its bound, for as long as bytes
+// keep coming fast enough, the token holds, and no shutdown begins.
 type uploadBody struct {
 	upload *fileUpload
 	conn   *fasthttp.RequestCtx
@@ -495,6 +530,7 @@ type uploadBody struct {
 	read   int64
 	left   int64
 	heard  time.Time
+	pace   pace
 }
 
 // Read implements io.Reader.
@@ -507,16 +543,20 @@ func (b *uploadBody) Read(p []byte) (int, error) {
 		return 0, errUploadDraining
 	default:
 	}
-	if time.Since(b.heard) > hearEvery {
+	if time.Since(b.heard) > b.pace.patience.look {
 		if err := b.hear(); err != nil {
 			return 0, err
 		}
 	}
-	if err := b.conn.SetReadDeadline(time.Now().Add(uploadIdle)); err != nil {
+	began := time.Now()
+	if err := b.conn.SetReadDeadline(began.Add(uploadIdle)); err != nil {
 		return 0, err
 	}
 	n, err := b.in.Read(p)
 	b.read += int64(n)
+	if err == nil && b.pace.slow(n, time.Since(began)) {
+		return 0, errUploadSlow
+	}
 	if errors.Is(err, io.EOF) && !b.whole() {
 		return n, errUploadBroken
 	}
@@ -546,18 +586,14 @@ func (b *uploadBody) whole() bool {
 	return errors.As(err, &timeout) && timeout.Timeout()
 }
 
-// hear says that a slow upload is alive. That the database cannot be reached is
-// left for the next chunk to find.
+// hear looks after a slow upload, much more often than a worker takes it for
+// dead. That the database cannot be reached is left for the next chunk to find.
 func (b *uploadBody) hear() error {
-	b.heard = time.Now()
-	if b.upload.row.ID == 0 {
-		return nil
-	}
 	ctx, cancel := context.WithTimeout(b.upload.ctx, requestTimeout)
 	defer cancel()
-	heard, err := queries.New(b.upload.api.Pool).HearImport(ctx, b.read, b.upload.row.ID)
-	if err == nil && heard == 0 {
-		return errUploadCancelled
+	err := b.upload.hear(ctx, queries.New(b.upload.api.Pool))
+	if errors.Is(err, errTokenEnded) || errors.Is(err, errUploadCancelled) {
+		return err
 	}
 	return nil
 }

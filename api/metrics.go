@@ -19,6 +19,7 @@ type metrics struct {
 	exports, exported  *prometheus.CounterVec
 	exporting          prometheus.Gauge
 	uploading          prometheus.Gauge
+	repeating          prometheus.Gauge
 	watching           prometheus.Gauge
 	// routes holds the series of each route, found once. Read-only after
 	// prepare, as is all, which has each of them once.
@@ -69,7 +70,7 @@ func newMetrics(registry prometheus.Registerer) (*metrics, error) {
 		other: &routeSeries{route: "none", method: "any"},
 		exports: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "signpost_exports_total",
-			Help: "Exports that ended, by kind and outcome: completed, left (by the client) or failed.",
+			Help: "Exports that ended, by kind and outcome: completed, left (by the client), cut (the client too slow, or its token ended) or failed.",
 		}, []string{"kind", "outcome"}),
 		exported: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "signpost_export_rows_total",
@@ -83,6 +84,10 @@ func newMetrics(registry prometheus.Registerer) (*metrics, error) {
 			Name: "signpost_uploads_active",
 			Help: "Files to be imported that are being received.",
 		}),
+		repeating: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "signpost_upload_repeats_active",
+			Help: "Files that came before and are being received again, under the same Idempotency-Key.",
+		}),
 		watching: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "signpost_import_streams_active",
 			Help: "Clients that follow the progress of an import; at most 100 a process.",
@@ -92,7 +97,7 @@ func newMetrics(registry prometheus.Registerer) (*metrics, error) {
 	if registry == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m, m.exports, m.exported, m.exporting, m.uploading, m.watching} {
+	for _, c := range []prometheus.Collector{m, m.exports, m.exported, m.exporting, m.uploading, m.repeating, m.watching} {
 		if err := registry.Register(c); err != nil {
 			return nil, fmt.Errorf("register metrics: %w", err)
 		}

@@ -9,6 +9,20 @@ SELECT id, name, role
 FROM api_tokens
 WHERE hash = @hash AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now());
 
+-- name: TokenHolds :one
+-- Looks again at a token that was found before.
+SELECT EXISTS (
+    SELECT FROM api_tokens
+    WHERE id = @id AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
+);
+
+-- name: HoldToken :execrows
+-- Locks a token that holds against being revoked until the transaction ends; 0
+-- means that it does not hold.
+SELECT FROM api_tokens
+WHERE id = @id AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
+FOR SHARE;
+
 -- name: ListTokens :many
 SELECT id, name, role, created_at, expires_at, revoked_at
 FROM api_tokens

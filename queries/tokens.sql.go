@@ -71,6 +71,22 @@ func (q *Queries) FindToken(ctx context.Context, hash []byte) (FindTokenRow, err
 	return i, err
 }
 
+const holdToken = `-- name: HoldToken :execrows
+SELECT FROM api_tokens
+WHERE id = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
+FOR SHARE
+`
+
+// Locks a token that holds against being revoked until the transaction ends; 0
+// means that it does not hold.
+func (q *Queries) HoldToken(ctx context.Context, id int64) (int64, error) {
+	result, err := q.db.Exec(ctx, holdToken, id)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
 const listTokens = `-- name: ListTokens :many
 SELECT id, name, role, created_at, expires_at, revoked_at
 FROM api_tokens
@@ -127,4 +143,19 @@ func (q *Queries) RevokeToken(ctx context.Context, id int64) (int64, error) {
 		return 0, err
 	}
 	return result.RowsAffected(), nil
+}
+
+const tokenHolds = `-- name: TokenHolds :one
+SELECT EXISTS (
+    SELECT FROM api_tokens
+    WHERE id = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
+)
+`
+
+// Looks again at a token that was found before.
+func (q *Queries) TokenHolds(ctx context.Context, id int64) (bool, error) {
+	row := q.db.QueryRow(ctx, tokenHolds, id)
+	var exists bool
+	err := row.Scan(&exists)
+	return exists, err
 }

@@ -1,0 +1,53 @@
+package api
+
+import (
+	"sync"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// shares is something bounded that requests hold parts of for as long as they
+// last: places, or bytes of memory. One token holds at most half of it, and at
+// least one part, so that nobody shuts out all others. May be used concurrently.
+type shares struct {
+	all, each    int64  // in all, and of one token
+	full, greedy *Error // no part is left; none is left for this token
+	held         prometheus.Gauge
+
+	mu      sync.Mutex
+	taken   int64
+	byToken map[int64]int64
+}
+
+func newShares(all int64, held prometheus.Gauge, full, greedy *Error) *shares {
+	return &shares{all: all, each: max(1, all/2), full: full, greedy: greedy, held: held, byToken: map[int64]int64{}}
+}
+
+// take takes n parts for an actor, or says why there are not as many. give gives
+// them back; it may be called more than once.
+func (s *shares) take(actor Actor, n int64) (give func(), err error) {
+	token := actor.token()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.taken+n > s.all:
+		return nil, s.full
+	case s.byToken[token]+n > s.each:
+		return nil, s.greedy
+	}
+	s.move(token, n)
+	return sync.OnceFunc(func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.move(token, -n)
+	}), nil
+}
+
+// move needs the lock.
+func (s *shares) move(token, n int64) {
+	s.taken += n
+	s.held.Set(float64(s.taken))
+	if s.byToken[token] += n; s.byToken[token] == 0 {
+		delete(s.byToken, token)
+	}
+}
