@@ -123,36 +123,50 @@ func (a *API) authenticate(c *fiber.Ctx) (Actor, error) {
 // were valid here within the last hour; a token this process has not seen yet
 // waits with the rest.
 func (a *API) verify(ctx context.Context, secret string, from netip.Addr) (Actor, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
 	hash := sha256.Sum256([]byte(secret))
-	address := networkOf(from)
-	if wait := a.failures.wait(address); wait > 0 && !a.failures.proven(hash) {
+	if a.failures.proven(hash) {
+		actor, err := a.identify(ctx, secret, hash)
+		if errors.Is(err, errToken) {
+			a.failures.disprove(hash)
+		}
+		return actor, err
+	}
+	allowed := a.failures.of(networkOf(from))
+	wait, err := allowed.begin(ctx)
+	switch {
+	case err != nil:
+		return Actor{}, fmt.Errorf("wait for other tokens of the address: %w", err)
+	case wait > 0:
 		return Actor{}, tooMany("too many wrong tokens came from this address, wait before the next", wait)
 	}
+	failed := true // also if it panics
+	defer func() { allowed.end(failed) }()
 	actor, err := a.identify(ctx, secret, hash)
-	switch {
-	case errors.Is(err, pgx.ErrNoRows):
-		a.failures.add(address)
-		return Actor{}, unauthorized("the token is unknown, expired or revoked")
-	case err != nil:
-		return Actor{}, fmt.Errorf("look up token: %w", err)
+	failed = errors.Is(err, errToken)
+	if err == nil {
+		a.failures.prove(hash)
 	}
-	a.failures.prove(hash)
-	return actor, nil
+	return actor, err
 }
 
-// identify returns whose secret it is, or pgx.ErrNoRows.
+var errToken = unauthorized("the token is unknown, expired or revoked")
+
+// identify returns whose secret it is, or errToken.
 func (a *API) identify(ctx context.Context, secret string, hash [sha256.Size]byte) (Actor, error) {
 	if a.isBootstrap(hash) {
 		return Actor{Name: bootstrapName, Role: RoleAdmin}, nil
 	}
 	if !isToken(secret) {
-		return Actor{}, pgx.ErrNoRows
+		return Actor{}, errToken
 	}
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
-	defer cancel()
 	token, err := queries.New(a.Pool).FindToken(ctx, hash[:])
-	if err != nil {
-		return Actor{}, err
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return Actor{}, errToken
+	case err != nil:
+		return Actor{}, fmt.Errorf("look up token: %w", err)
 	}
 	// A role of a later release is no role here, and may do nothing.
 	role, _ := ParseRole(token.Role)

@@ -1,12 +1,16 @@
 package api
 
 import (
+	"context"
 	"crypto/sha256"
 	"fmt"
 	"net/netip"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/signpost/signpost/queries"
 )
@@ -97,6 +101,121 @@ func TestGuessesAreSlowedDown(t *testing.T) {
 	b.want(200, RoleReader, "GET", "/users", nil)
 	b.want(200, 0, "GET", "/health", nil)
 	b.want(401, 0, "GET", "/users", nil)
+}
+
+// At once no more guesses pass than one after the other.
+func TestParallelGuesses(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	began := time.Now()
+	statuses := b.together(100, func(int) string { return newSecret() })
+	grown := int(time.Since(began)/failureInterval) + 1
+	if n := statuses[401]; n < failuresAtOnce || n > failuresAtOnce+grown || n+statuses[429] != 100 {
+		t.Errorf("100 guesses at once were answered %v, want %d times 401 and then 429", statuses, failuresAtOnce)
+	}
+}
+
+// Tokens that are valid are not in each other's way, although this process has
+// seen none of them yet and all come from one address.
+func TestParallelTokens(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	const clients = 50
+	secrets := make([]string, clients)
+	for i := range secrets {
+		secrets[i], _ = b.newToken(RoleReader, "")
+	}
+	if statuses := b.together(clients, func(i int) string { return secrets[i] }); statuses[200] != clients {
+		t.Errorf("%d valid tokens at once were answered %v", clients, statuses)
+	}
+	// None of them has cost anything.
+	for range failuresAtOnce {
+		b.want(401, 0, "GET", "/users", nil, "Authorization", "Bearer guess")
+	}
+}
+
+// A token that ended is a guess like any other from its second use on.
+func TestEndedTokensCount(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	secret, finish := b.newToken(RoleReader, "revoked")
+	header := []string{"Authorization", "Bearer " + secret}
+	b.want(200, 0, "GET", "/users", nil, header...)
+	finish()
+	for range 1 + failuresAtOnce {
+		b.want(401, 0, "GET", "/users", nil, header...)
+	}
+	b.want(429, 0, "GET", "/users", nil, header...)
+}
+
+// together sends so many requests at once, each with its token, and counts the
+// answers by status.
+func (b *bundle) together(n int, secret func(i int) string) map[int]int {
+	b.t.Helper()
+	var (
+		all      sync.WaitGroup
+		mu       sync.Mutex
+		statuses = map[int]int{}
+	)
+	start := make(chan struct{})
+	for i := range n {
+		all.Go(func() {
+			<-start
+			a, err := b.try(0, "GET", "/users?limit=1", nil, "Authorization", "Bearer "+secret(i))
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				b.t.Error(err)
+			}
+			statuses[a.status]++
+		})
+	}
+	close(start)
+	all.Wait()
+	return statuses
+}
+
+func TestAllowance(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		a := newAllowance()
+		for range failuresAtOnce {
+			if wait, err := a.begin(t.Context()); wait != 0 || err != nil {
+				t.Fatalf("a try has to wait %v, %v", wait, err)
+			}
+		}
+		// One more waits for those under way, and may try when one succeeded.
+		began := make(chan time.Duration, 2)
+		for range 2 {
+			go func() {
+				wait, _ := a.begin(t.Context())
+				began <- wait
+			}()
+		}
+		synctest.Wait()
+		if len(began) != 0 {
+			t.Fatal("more tries than allowed are under way")
+		}
+		a.end(false)
+		if wait := <-began; wait != 0 {
+			t.Errorf("a try has to wait %v although one was given back", wait)
+		}
+		for range failuresAtOnce {
+			a.end(true)
+		}
+		if wait := <-began; wait <= 0 || wait > failureInterval {
+			t.Errorf("after all have failed a try has to wait %v", wait)
+		}
+		time.Sleep(failureInterval)
+		if wait, err := a.begin(t.Context()); wait != 0 || err != nil {
+			t.Errorf("after %v a try has to wait %v, %v", failureInterval, wait, err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if _, err := a.begin(ctx); err == nil {
+			t.Error("a try waits longer than its context")
+		}
+	})
 }
 
 // Each client behind a proxy has an allowance of its own, and cannot make up

@@ -1,8 +1,10 @@
 package api
 
 import (
+	"context"
 	"crypto/sha256"
 	"net/netip"
+	"sync"
 	"time"
 
 	"github.com/maypok86/otter/v2"
@@ -23,16 +25,30 @@ const (
 // failures remembers which addresses failed to authenticate, and which tokens
 // did not. It may be used concurrently.
 type failures struct {
-	byAddress *otter.Cache[netip.Prefix, *rate.Limiter]
+	byAddress *otter.Cache[netip.Prefix, *allowance]
 	valid     *otter.Cache[[sha256.Size]byte, struct{}]
+}
+
+// allowance is how often an address may still fail. Tries that are under way count
+// as failed until they end, so that no more guesses pass at once than one after
+// the other.
+type allowance struct {
+	mu     sync.Mutex
+	left   *rate.Limiter // without those under way
+	trying int
+	ended  chan struct{} // closed when a try ends
+}
+
+func newAllowance() *allowance {
+	return &allowance{left: rate.NewLimiter(rate.Every(failureInterval), failuresAtOnce), ended: make(chan struct{})}
 }
 
 func newFailures() *failures {
 	return &failures{
-		byAddress: otter.Must(&otter.Options[netip.Prefix, *rate.Limiter]{
+		byAddress: otter.Must(&otter.Options[netip.Prefix, *allowance]{
 			MaximumSize: maxAddresses,
 			// An address that kept quiet this long has its full allowance.
-			ExpiryCalculator: otter.ExpiryAccessing[netip.Prefix, *rate.Limiter](2 * failuresAtOnce * failureInterval),
+			ExpiryCalculator: otter.ExpiryAccessing[netip.Prefix, *allowance](2 * failuresAtOnce * failureInterval),
 		}),
 		valid: otter.Must(&otter.Options[[sha256.Size]byte, struct{}]{
 			MaximumSize:      maxProven,
@@ -41,29 +57,65 @@ func newFailures() *failures {
 	}
 }
 
-// wait returns how long an address has to wait before its next try, 0 if it
-// may try now.
-func (f *failures) wait(address netip.Prefix) time.Duration {
-	limiter, ok := f.byAddress.GetIfPresent(address)
-	if !ok {
-		return 0
+// of returns the allowance of an address.
+func (f *failures) of(address netip.Prefix) *allowance {
+	if known, ok := f.byAddress.GetIfPresent(address); ok {
+		return known
 	}
-	missing := 1 - limiter.Tokens()
-	if missing <= 0 {
-		return 0
-	}
-	return time.Duration(missing * float64(failureInterval))
+	a, _ := f.byAddress.SetIfAbsent(address, newAllowance())
+	return a
 }
 
-// add notes that an address failed.
-func (f *failures) add(address netip.Prefix) {
-	fresh := rate.NewLimiter(rate.Every(failureInterval), failuresAtOnce)
-	limiter, _ := f.byAddress.SetIfAbsent(address, fresh)
-	limiter.Allow()
+// begin begins a try, which has to end. If it is not allowed, it returns how long
+// the address has to wait. While others under way could use up the allowance or
+// give it back, it waits for them, or until ctx ends.
+func (a *allowance) begin(ctx context.Context) (wait time.Duration, err error) {
+	for {
+		wait, ended := a.try()
+		if ended == nil {
+			return wait, nil
+		}
+		select {
+		case <-ended:
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		}
+	}
+}
+
+// try begins a try if wait is 0 and ended nil. If another try has to end first,
+// ended is closed when one does.
+func (a *allowance) try() (wait time.Duration, ended <-chan struct{}) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	missing := 1 + float64(a.trying) - a.left.Tokens()
+	switch {
+	case missing <= 0:
+		a.trying++
+		return 0, nil
+	case a.trying > 0:
+		return 0, a.ended
+	}
+	return max(1, time.Duration(missing*float64(failureInterval))), nil
+}
+
+// end ends a try. One that did not fail costs nothing.
+func (a *allowance) end(failed bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.trying--
+	if failed {
+		a.left.Allow() // there is one, try has seen to that
+	}
+	close(a.ended)
+	a.ended = make(chan struct{})
 }
 
 // prove notes that a token was valid, by its hash.
 func (f *failures) prove(hash [sha256.Size]byte) { f.valid.Set(hash, struct{}{}) }
+
+// disprove notes that a token is valid no more.
+func (f *failures) disprove(hash [sha256.Size]byte) { f.valid.Invalidate(hash) }
 
 // proven reports whether a token was valid within the last hour.
 func (f *failures) proven(hash [sha256.Size]byte) bool {
