@@ -95,7 +95,7 @@ func apiCommand(environ []string) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return p.run(cmd.Context(), p.addTracing, p.addPool, p.addAdmin, p.addAPI)
+			return p.run(cmd.Context(), p.addTracing, p.addPools, p.addAdmin, p.addAPI)
 		},
 	}
 }
@@ -111,7 +111,7 @@ func workerCommand(environ []string) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return p.run(cmd.Context(), p.addTracing, p.addPool, p.addAdmin,
+			return p.run(cmd.Context(), p.addTracing, p.addJobsPool, p.addAdmin,
 				func(ctx context.Context) error { return p.addWorker(ctx, queues) })
 		},
 	}

@@ -44,8 +44,11 @@ type process struct {
 	registry *prometheus.Registry
 	stdout   io.Writer
 
-	tracing  *sdktrace.TracerProvider // nil unless traces are on
-	pool     *pgxpool.Pool
+	tracing *sdktrace.TracerProvider // nil unless traces are on
+	// Each kind of work has connections of its own, so that none waits for
+	// another's: jobs, what redirects need, and the management API.
+	jobs, redirects, management *pgxpool.Pool
+
 	admin    *http.ServeMux // of the admin listener
 	url      string         // where the API is reached from this machine
 	adminURL string
@@ -187,22 +190,62 @@ func (p *process) apiTraces() *api.Traces {
 // new session costs Postgres far more than a lookup does.
 const idleConns = 4
 
-func (p *process) addPool(ctx context.Context) error {
-	pool, err := postgres.Open(ctx, p.cfg.DatabaseURL, postgres.Options{
-		Role: p.role, MaxConns: p.cfg.DBMaxConns, IdleConns: idleConns, IdleInTxTimeout: time.Minute,
+// statementTimeout ends a statement whose process vanished without a word. It is
+// longer than any deadline that a living api gives its statements.
+const statementTimeout = time.Minute
+
+// maxRedirectConns is as many connections as the link cache and the shipper of
+// one process ever use at once.
+const maxRedirectConns = 16
+
+// addJobsPool opens the pool of a worker.
+func (p *process) addJobsPool(ctx context.Context) (err error) {
+	p.jobs, err = p.openPool(ctx, "jobs", postgres.Options{MaxConns: p.cfg.DBMaxConns})
+	return err
+}
+
+// addPools opens the pools of an api, which share DB_MAX_CONNS: one for whatever
+// redirects need (look-ups, the link cache, shipping, /ready), and one for the
+// management API, whose queries may take seconds.
+func (p *process) addPools(ctx context.Context) (err error) {
+	forRedirects := min(p.cfg.DBMaxConns/2, maxRedirectConns)
+	p.redirects, err = p.openPool(ctx, "redirects", postgres.Options{
+		MaxConns: forRedirects, StatementTimeout: statementTimeout, KeepCanceled: true,
 	})
 	if err != nil {
-		return fmt.Errorf("DATABASE_URL: %w", err)
+		return err
 	}
-	p.pool = pool
-	p.registry.MustRegister(postgres.NewPoolMetrics(pool))
-	p.add("database pool", func(context.Context) error { pool.Close(); return nil })
-	return nil
+	p.management, err = p.openPool(ctx, "management", postgres.Options{
+		MaxConns: p.cfg.DBMaxConns - forRedirects, StatementTimeout: statementTimeout, KeepCanceled: true, NoParallel: true,
+	})
+	return err
+}
+
+// openPool opens one of the pools of this process, and adds it as a part.
+func (p *process) openPool(ctx context.Context, name string, o postgres.Options) (*pgxpool.Pool, error) {
+	o.Role, o.IdleConns, o.IdleInTxTimeout = p.role, idleConns, time.Minute
+	pool, err := postgres.Open(ctx, p.cfg.DatabaseURL, o)
+	if err != nil {
+		return nil, fmt.Errorf("DATABASE_URL: %w", err)
+	}
+	p.registry.MustRegister(postgres.NewPoolMetrics(name, pool))
+	p.add(name+" database pool", func(context.Context) error { pool.Close(); return nil })
+	return pool, nil
+}
+
+// readiness is the pool that tells whether this process can do its work.
+func (p *process) readiness() *pgxpool.Pool {
+	if p.redirects != nil {
+		return p.redirects
+	}
+	return p.jobs
 }
 
 func (p *process) addAdmin(ctx context.Context) error {
+	ready := p.readiness()
+	p.registry.MustRegister(postgres.NewUpMetric(ready))
 	p.admin = telemetry.AdminHandler(p.registry, p.log, func(ctx context.Context) error {
-		return postgres.CheckSchema(ctx, p.pool)
+		return postgres.CheckSchema(ctx, ready)
 	})
 	admin, err := telemetry.StartAdmin(ctx, p.cfg.AdminAddr, p.admin, p.log)
 	if err != nil {
@@ -221,11 +264,11 @@ func (p *process) addAPI(ctx context.Context) error {
 	var older *postgres.SchemaError
 	check, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	if err := postgres.CheckSchema(check, p.pool); errors.As(err, &older) {
+	if err := postgres.CheckSchema(check, p.redirects); errors.As(err, &older) {
 		return err
 	}
 	p.background("schema check", func(ctx context.Context) error {
-		return postgres.WaitForSchema(ctx, p.pool, p.log)
+		return postgres.WaitForSchema(ctx, p.redirects, p.log)
 	})
 
 	spool, err := p.addSpool()
@@ -236,20 +279,20 @@ func (p *process) addAPI(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	river, err := worker.NewInserter(p.pool, p.log, p.jobTraces()...)
+	river, err := worker.NewInserter(p.management, p.log, p.jobTraces()...)
 	if err != nil {
 		return err
 	}
 	traces := p.apiTraces()
 	shipper := api.NewShipper(api.ShipperOptions{
-		Pool: p.pool, River: river, Spool: spool, Log: p.log, Registry: p.registry, Traces: traces,
+		Pool: p.redirects, River: river, Spool: spool, Log: p.log, Registry: p.registry, Traces: traces,
 	})
 	p.add("shipper drain", func(ctx context.Context) error { return drain(ctx, shipper, p.log) })
 	p.background("shipper", shipper.Run)
 	p.admin.Handle("POST /spool/reship", shipper.ReshipHandler())
 
 	server, err := api.New(api.Options{
-		Pool: p.pool, River: river, Spool: spool, Cache: cache,
+		Pool: p.management, Redirects: p.redirects, River: river, Spool: spool, Cache: cache,
 		PublicURL: p.cfg.PublicURL, AdminToken: p.cfg.AdminToken, TrustedProxies: p.cfg.TrustedProxies,
 		ImportMaxBytes: int64(p.cfg.ImportMaxBytes), ImportMaxUploads: p.cfg.ImportMaxUploads, ExportMaxActive: p.cfg.ExportMaxActive,
 		Registry: p.registry, Traces: traces, Log: p.log, Version: version,
@@ -306,7 +349,7 @@ func (p *process) addCache() (*linkcache.Cache, error) {
 	dir, release := snapshotDir(p.cfg.SpoolDir, p.log)
 	p.add("cache folder", func(context.Context) error { return release() })
 	options := linkcache.Options{
-		Pool: p.pool, Size: p.cfg.CacheSize, TTL: p.cfg.CacheTTL, StaleMax: p.cfg.CacheStaleMax,
+		Pool: p.redirects, Size: p.cfg.CacheSize, TTL: p.cfg.CacheTTL, StaleMax: p.cfg.CacheStaleMax,
 		Log: p.log, Registerer: p.registry,
 	}
 	if dir != "" {
@@ -370,14 +413,14 @@ func (p *process) addWorker(ctx context.Context, queues string) error {
 		return err
 	}
 	w, err := worker.New(worker.Options{
-		Pool: p.pool, Queues: chosen, OwnHosts: []string{public.Host}, Registry: p.registry, Log: p.log,
+		Pool: p.jobs, Queues: chosen, OwnHosts: []string{public.Host}, Registry: p.registry, Log: p.log,
 		LedgerKeep: p.cfg.ClickLedgerKeep, ImportKeep: p.cfg.ImportKeep, Retention: retention,
 		Middleware: p.jobTraces(),
 	})
 	if err != nil {
 		return err
 	}
-	if err := postgres.WaitForSchema(ctx, p.pool, p.log); err != nil {
+	if err := postgres.WaitForSchema(ctx, p.jobs, p.log); err != nil {
 		return err
 	}
 	if err := w.Start(ctx); err != nil {

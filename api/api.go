@@ -43,12 +43,18 @@ const (
 )
 
 // Options is what an API works with. All but
-// AdminToken, TrustedProxies, ImportMaxUploads, ExportMaxActive and Registry are required. The API closes none of them.
+// Redirects, AdminToken, TrustedProxies, ImportMaxUploads, ExportMaxActive and
+// Registry are required. The API closes none of them.
 type Options struct {
-	Pool  *pgxpool.Pool
-	River *river.Client[pgx.Tx] // only inserts
-	Spool *clicks.Spool
-	Cache *linkcache.Cache
+	// Pool is for the management API; its size decides how many lists, exports and
+	// uploads use the database at once (see bulkheads).
+	Pool *pgxpool.Pool
+	// Redirects is the pool of what redirects need, by which /ready and /health
+	// are decided; nil means Pool.
+	Redirects *pgxpool.Pool
+	River     *river.Client[pgx.Tx] // only inserts
+	Spool     *clicks.Spool
+	Cache     *linkcache.Cache
 
 	// PublicURL is what short URLs start with: absolute, without a path.
 	PublicURL string
@@ -74,20 +80,21 @@ type Options struct {
 type API struct {
 	Options
 
-	app      *fiber.App
-	serve    fasthttp.RequestHandler
-	huma     huma.API
-	spec     []byte
-	metrics  *metrics
-	ids      *requestIDs
-	failures *failures
-	database *probe
-	ownHosts []string
-	exports  *shares // places of exports
-	uploads  *uploadPlaces
-	patience patience
-	draining atomic.Bool
-	watched  atomic.Int64 // when /ready was asked last, in Unix nanoseconds
+	app       *fiber.App
+	serve     fasthttp.RequestHandler
+	huma      huma.API
+	spec      []byte
+	metrics   *metrics
+	ids       *requestIDs
+	failures  *failures
+	database  *probe
+	ownHosts  []string
+	bulkheads bulkheads
+	exports   *shares // places of exports
+	uploads   *uploadPlaces
+	patience  patience
+	draining  atomic.Bool
+	watched   atomic.Int64 // when /ready was asked last, in Unix nanoseconds
 	// stopped is closed when connections are about to be, for what has no end of
 	// its own or takes long.
 	stopped  chan struct{}
@@ -120,8 +127,15 @@ func New(o Options) (*API, error) {
 	if o.ImportMaxUploads == 0 {
 		a.ImportMaxUploads = defaultUploads
 	}
+	if o.Redirects == nil {
+		a.Redirects = o.Pool
+	}
+	a.bulkheads = newBulkheads(int(o.Pool.Config().MaxConns))
 	a.database = newProbe(a.checkDatabase)
 	if a.metrics, err = newMetrics(o.Registry); err != nil {
+		return nil, err
+	}
+	if err := a.bulkheads.register(o.Registry); err != nil {
 		return nil, err
 	}
 	a.exports = newShares(int64(a.ExportMaxActive), a.metrics.exporting, errExports, errExportsHalf)
@@ -173,7 +187,7 @@ func (a *API) routes() {
 
 	manageList(a, route{"GET", "/events", RoleReader, 200, "List events"}, a.listEvents, a.exportEvents)
 
-	manage(a, route{"GET", "/tokens", RoleAdmin, 200, "List tokens"}, a.listTokens)
+	manage(a, route{"GET", "/tokens", RoleAdmin, 200, "List tokens"}, listing(a, a.listTokens))
 	manage(a, route{"POST", "/tokens", RoleAdmin, 201, "Create a token"}, a.createToken)
 	manage(a, route{"DELETE", "/tokens/{id}", RoleAdmin, 204, "Revoke a token"}, a.revokeToken)
 

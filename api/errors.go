@@ -170,6 +170,9 @@ func plainError(status int) *Error {
 // answerable returns how err is answered and logs what is no fault of the client.
 func (a *API) answerable(requestID string, err error) *Error {
 	e := fromError(err)
+	if e == errBusy { // its metric says more than a line of the log for each
+		return e
+	}
 	if e.Status >= http.StatusInternalServerError {
 		level := slog.LevelWarn
 		if e == errInternal {

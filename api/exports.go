@@ -127,6 +127,7 @@ func manageList[I, T any, P interface {
 	list func(context.Context, *I) (*listOutput[T], error),
 	export func(*I) (exportSource, error),
 ) {
+	page := listing(a, list)
 	op := a.operation(r)
 	op.Description += " As CSV or NDJSON, it is an export of all rows that the filters leave."
 	op.Responses = map[string]*huma.Response{"200": {
@@ -142,7 +143,7 @@ func manageList[I, T any, P interface {
 			}
 			return &huma.StreamResponse{Body: func(h huma.Context) { a.export(humafiber.Unwrap(h), source, format, params.only()) }}, nil
 		}
-		out, err := list(ctx, in)
+		out, err := page(ctx, in)
 		if err != nil {
 			return nil, a.answerable(requestIDOf(ctx), err)
 		}

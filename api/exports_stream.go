@@ -152,6 +152,11 @@ func (e *export) describe(header *fasthttp.ResponseHeader) {
 
 // read reads the next piece, once.
 func (e *export) read(ctx context.Context) error {
+	leave, err := e.api.bulkheads.bulk.enter(ctx)
+	if err != nil {
+		return err
+	}
+	defer leave()
 	limit := min(cmp.Or(e.source.piece, exportPiece), e.left)
 	rows, err := e.source.next(ctx, int32(limit))
 	if err != nil {

@@ -45,7 +45,7 @@ func (p *probe) run() error {
 	return p.last
 }
 
-func (a *API) checkDatabase(ctx context.Context) error { return postgres.CheckSchema(ctx, a.Pool) }
+func (a *API) checkDatabase(ctx context.Context) error { return postgres.CheckSchema(ctx, a.Redirects) }
 
 // health is liveness: it is 200 as long as the process answers at all, and says
 // by the way whether it reaches the database.

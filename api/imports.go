@@ -160,10 +160,10 @@ func (a *API) registerImports(huma.API) {
 	a.app.Get("/imports/:id/progress", a.require(RoleReader), a.importProgress)
 	a.app.Get("/imports/:id/result.csv", a.require(RoleReader), a.importResult)
 	a.app.Get("/imports/:id/errors", a.errorsAsCSV) // passes on what is to be JSON
-	manage(a, route{"GET", "/imports", RoleReader, 200, "List imports"}, a.listImports)
+	manage(a, route{"GET", "/imports", RoleReader, 200, "List imports"}, listing(a, a.listImports))
 	manage(a, route{"GET", "/imports/{id}", RoleReader, 200, "Get an import"}, a.getImport)
-	manage(a, route{"GET", "/imports/{id}/errors", RoleReader, 200, "List rejected rows"}, a.listImportErrors)
-	manage(a, route{"GET", "/imports/{id}/kept", RoleReader, 200, "List rows that are left of an import"}, a.listKept)
+	manage(a, route{"GET", "/imports/{id}/errors", RoleReader, 200, "List rejected rows"}, listing(a, a.listImportErrors))
+	manage(a, route{"GET", "/imports/{id}/kept", RoleReader, 200, "List rows that are left of an import"}, listing(a, a.listKept))
 	manage(a, route{"POST", "/imports/{id}/cancel", RoleEditor, 202, "Cancel an import"}, a.cancelImport)
 	manage(a, route{"POST", "/imports/{id}/retry", RoleEditor, 202, "Retry an import"}, a.retryImport)
 	manage(a, route{"POST", "/imports/{id}/undo", RoleEditor, 202, "Undo an import"}, a.undoImport)

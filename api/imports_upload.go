@@ -496,6 +496,11 @@ func (u *fileUpload) repeat(c *fiber.Ctx, file io.Reader, first *keptAnswer) err
 func (u *fileUpload) inTx(do func(context.Context, pgx.Tx) error) error {
 	ctx, cancel := context.WithTimeout(u.ctx, requestTimeout)
 	defer cancel()
+	leave, err := u.api.bulkheads.bulk.enter(ctx)
+	if err != nil {
+		return err
+	}
+	defer leave()
 	return postgres.InTx(ctx, u.api.Pool, func(tx pgx.Tx) error { return do(ctx, tx) })
 }
 
@@ -591,7 +596,12 @@ func (b *uploadBody) whole() bool {
 func (b *uploadBody) hear() error {
 	ctx, cancel := context.WithTimeout(b.upload.ctx, requestTimeout)
 	defer cancel()
-	err := b.upload.hear(ctx, queries.New(b.upload.api.Pool))
+	leave, err := b.upload.api.bulkheads.bulk.enter(ctx)
+	if err != nil {
+		return nil
+	}
+	defer leave()
+	err = b.upload.hear(ctx, queries.New(b.upload.api.Pool))
 	if errors.Is(err, errTokenEnded) || errors.Is(err, errUploadCancelled) {
 		return err
 	}

@@ -109,7 +109,13 @@ func (a *API) guard(role Role) func(huma.Context, func(huma.Context)) {
 		base, cancel := context.WithTimeout(c.UserContext(), requestTimeout)
 		defer cancel()
 		c.SetUserContext(base)
-		err := a.admit(c, role)
+		leave, err := a.bulkheads.requests.enter(base)
+		if err != nil {
+			_ = a.fail(c, err) // never fails
+			return
+		}
+		defer leave()
+		err = a.admit(c, role)
 		if err == nil {
 			err = bufferBody(c)
 		}

@@ -19,7 +19,7 @@ import (
 // AdminToken themselves do not.
 type Config struct {
 	DatabaseURL string `env:"DATABASE_URL" secret:"url" doc:"The PostgreSQL database, version 15 or later. Required by every role but ${dev}, which brings its own server when this is empty." allowed:"a postgres:// URL, with special characters in the password percent-encoded, or a keyword/value string"`
-	DBMaxConns  int    `env:"DB_MAX_CONNS" envDefault:"10" doc:"Most connections to PostgreSQL in the pool of one process. It holds one more besides: an api to learn of changed links, a worker of new jobs." allowed:"a number from 4 to 1000"`
+	DBMaxConns  int    `env:"DB_MAX_CONNS" envDefault:"10" doc:"Most connections to PostgreSQL in the pools of one process. Of those of an api half, at most 16, are kept for redirects (look-ups, shipping of clicks, ${ready}); the rest is for the management API, where lists and exports leave two to other requests. A process holds one more besides: an api to learn of changed links, a worker of new jobs. ${dev} is an api and a worker in one and holds as many as both." allowed:"a number from 4 to 1000"`
 
 	RedisURL     string        `env:"REDIS_URL" secret:"url" doc:"Redis (or Valkey) that all replicas share as a second cache of links. Empty means that there is none. It needs no persistence; whoever can write to it can redirect links." allowed:"redis://user:password@host:port/database, the same with rediss://, or unix:///path"`
 	RedisTimeout time.Duration `env:"REDIS_TIMEOUT" envDefault:"10ms" doc:"How long a redirect that is not cached waits for Redis before it asks PostgreSQL. After a few failures Redis is not asked at all until it answers again." allowed:"a duration from 1ms to 1s, such as 10ms"`
@@ -134,6 +134,9 @@ type variable struct {
 	field                                int
 }
 
+// code marks up what a tag, which is in back quotes itself, cannot.
+var code = strings.NewReplacer("${dev}", "`signpost dev`", "${ready}", "`/ready`")
+
 func variables() []variable {
 	t := reflect.TypeFor[Config]()
 	var list []variable
@@ -142,7 +145,7 @@ func variables() []variable {
 		list = append(list, variable{
 			env:       tag.Get("env"),
 			byDefault: tag.Get("envDefault"),
-			doc:       strings.ReplaceAll(tag.Get("doc"), "${dev}", "`signpost dev`"),
+			doc:       code.Replace(tag.Get("doc")),
 			allowed:   tag.Get("allowed"),
 			secret:    tag.Get("secret"),
 			field:     i,

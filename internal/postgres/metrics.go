@@ -11,27 +11,25 @@ import (
 // upTimeout is what a scrape waits for the server, and for a connection to it.
 const upTimeout = time.Second
 
-// poolMetrics tells about a pool, and whether it reaches its server, when asked.
+// poolMetrics tells about a pool when asked.
 type poolMetrics struct {
 	pool *pgxpool.Pool
 
-	up, connections, limit               *prometheus.Desc
+	connections, limit                   *prometheus.Desc
 	acquires, waits, waited, interrupted *prometheus.Desc
 	opened                               *prometheus.Desc
 }
 
-// NewPoolMetrics returns metrics of a pool for a registry. Every scrape asks
-// the server for a sign of life and waits at most a second for it; signpost_postgres_up
-// is 0 too when all connections are taken for that long.
-func NewPoolMetrics(pool *pgxpool.Pool) prometheus.Collector {
-	desc := func(name, help string, labels ...string) *prometheus.Desc {
-		return prometheus.NewDesc("signpost_postgres_"+name, help, labels, nil)
+// NewPoolMetrics returns metrics of one pool of a process for a registry, with
+// its name as their label pool.
+func NewPoolMetrics(name string, pool *pgxpool.Pool) prometheus.Collector {
+	desc := func(metric, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc("signpost_postgres_"+metric, help, labels, prometheus.Labels{"pool": name})
 	}
 	return &poolMetrics{
 		pool:        pool,
-		up:          desc("up", "1 if this process reached Postgres within a second when it was asked for its metrics, else 0."),
-		connections: desc("pool_connections", "Connections of this process to Postgres, by state.", "state"),
-		limit:       desc("pool_max_connections", "Most connections to Postgres that the pool of this process holds (DB_MAX_CONNS)."),
+		connections: desc("pool_connections", "Connections of this process to Postgres, by pool and state.", "state"),
+		limit:       desc("pool_max_connections", "Most connections to Postgres that a pool of this process holds (its part of DB_MAX_CONNS)."),
 		acquires:    desc("pool_acquires_total", "Connections taken from the pool."),
 		waits:       desc("pool_waits_total", "Connections taken that had to be waited for, because all were in use or none was open."),
 		waited:      desc("pool_acquire_seconds_total", "Time spent on taking connections."),
@@ -42,7 +40,7 @@ func NewPoolMetrics(pool *pgxpool.Pool) prometheus.Collector {
 
 // Describe implements [prometheus.Collector].
 func (m *poolMetrics) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{m.up, m.connections, m.limit, m.acquires, m.waits, m.waited, m.interrupted, m.opened} {
+	for _, d := range []*prometheus.Desc{m.connections, m.limit, m.acquires, m.waits, m.waited, m.interrupted, m.opened} {
 		ch <- d
 	}
 }
@@ -55,7 +53,7 @@ func (m *poolMetrics) Collect(ch chan<- prometheus.Metric) {
 	counter := func(d *prometheus.Desc, v float64) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, v)
 	}
-	s := m.pool.Stat() // before the ping, which takes a connection too
+	s := m.pool.Stat()
 	gauge(m.connections, float64(s.AcquiredConns()), "in_use")
 	gauge(m.connections, float64(s.IdleConns()), "idle")
 	gauge(m.connections, float64(s.ConstructingConns()), "opening")
@@ -65,14 +63,21 @@ func (m *poolMetrics) Collect(ch chan<- prometheus.Metric) {
 	counter(m.waited, s.AcquireDuration().Seconds())
 	counter(m.interrupted, float64(s.CanceledAcquireCount()))
 	counter(m.opened, float64(s.NewConnsCount()))
-	gauge(m.up, m.reached())
 }
 
-func (m *poolMetrics) reached() float64 {
-	ctx, cancel := context.WithTimeout(context.Background(), upTimeout)
-	defer cancel()
-	if m.pool.Ping(ctx) != nil {
-		return 0
-	}
-	return 1
+// NewUpMetric returns a metric that tells whether a pool reaches its server.
+// Every scrape asks the server for a sign of life and waits at most a second for
+// it; the metric is 0 too when all connections of the pool are taken for so long.
+func NewUpMetric(pool *pgxpool.Pool) prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "signpost_postgres_up",
+		Help: "1 if this process reached Postgres within a second when it was asked for its metrics, else 0.",
+	}, func() float64 {
+		ctx, cancel := context.WithTimeout(context.Background(), upTimeout)
+		defer cancel()
+		if pool.Ping(ctx) != nil {
+			return 0
+		}
+		return 1
+	})
 }

@@ -14,21 +14,21 @@ func TestPoolMetrics(t *testing.T) {
 	cluster := pgtest.Cluster(t)
 	pool := pgtest.Open(t, cluster.URL("postgres"))
 	registry := prometheus.NewPedanticRegistry()
-	registry.MustRegister(postgres.NewPoolMetrics(pool))
+	registry.MustRegister(postgres.NewPoolMetrics("test", pool), postgres.NewUpMetric(pool))
 	conn, err := pool.Acquire(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer conn.Release()
 	for name, want := range map[string]float64{
-		"signpost_postgres_up": 1, "signpost_postgres_pool_connections in_use": 1, "signpost_postgres_pool_max_connections": 10,
+		"signpost_postgres_up": 1, "signpost_postgres_pool_connections test in_use": 1, "signpost_postgres_pool_max_connections test": 10,
 	} {
 		if got := figures(t, registry)[name]; got != want {
 			t.Errorf("%s = %v, want %v", name, got, want)
 		}
 	}
 	got := figures(t, registry)
-	if got["signpost_postgres_pool_acquires_total"] < 1 || got["signpost_postgres_pool_connects_total"] < 1 {
+	if got["signpost_postgres_pool_acquires_total test"] < 1 || got["signpost_postgres_pool_connects_total test"] < 1 {
 		t.Errorf("taking a connection was not counted: %v", got)
 	}
 	cluster.Kill()

@@ -17,6 +17,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgconn/ctxwatch"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
@@ -24,6 +25,9 @@ const (
 	connectTimeout  = 2 * time.Second
 	pingTimeout     = 2 * time.Second
 	rollbackTimeout = 2 * time.Second
+	// cancelGrace is how long a server has to give up a statement whose context
+	// ended. One that does not answer by then loses the connection.
+	cancelGrace = 500 * time.Millisecond
 )
 
 // Options says how one process uses the database. The zero value is usable.
@@ -46,6 +50,15 @@ type Options struct {
 	StatementTimeout time.Duration
 	LockTimeout      time.Duration
 	IdleInTxTimeout  time.Duration
+	// KeepCanceled keeps a connection whose statement runs when its context ends:
+	// the server is asked to give the statement up, which it reports as an error
+	// of its own (see Unavailable), and only a server that does not do so within
+	// half a second loses the connection. Without it the connection is closed, at
+	// once, and the error is that of the context.
+	KeepCanceled bool
+	// NoParallel keeps the server from spreading a query over several of its
+	// processes, so that one query takes no more than one of its cores.
+	NoParallel bool
 }
 
 // Open returns a pool of connections to the database that url names (a
@@ -99,6 +112,11 @@ func poolConfig(url string, o Options) (*pgxpool.Config, error) {
 	}}
 	conn.DialFunc = dialer.DialContext
 	conn.OnPgError = keepConnection
+	if o.KeepCanceled {
+		conn.BuildContextWatcherHandler = func(c *pgconn.PgConn) ctxwatch.Handler {
+			return &pgconn.CancelRequestContextWatcherHandler{Conn: c, DeadlineDelay: cancelGrace}
+		}
+	}
 	g := &gate{}
 	cfg.BeforeConnect, conn.Tracer = g.enter, g
 	setDefault(conn.RuntimeParams, "application_name", strings.TrimSpace("signpost "+o.Role))
@@ -106,6 +124,9 @@ func poolConfig(url string, o Options) (*pgxpool.Config, error) {
 	setLimit(conn.RuntimeParams, "statement_timeout", o.StatementTimeout)
 	setLimit(conn.RuntimeParams, "lock_timeout", o.LockTimeout)
 	setLimit(conn.RuntimeParams, "idle_in_transaction_session_timeout", o.IdleInTxTimeout)
+	if o.NoParallel {
+		conn.RuntimeParams["max_parallel_workers_per_gather"] = "0"
+	}
 	return cfg, nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -147,5 +148,92 @@ func TestReadOnlySessionsAreGivenUp(t *testing.T) {
 	}
 	if after := scanText(t, pool, pid); after == before {
 		t.Error("the read-only session is still in the pool")
+	}
+}
+
+// A statement that ran into its deadline must not cost the pool its connection:
+// new sessions are what a slow server can do without.
+func TestADeadlineCostsNoConnection(t *testing.T) {
+	t.Parallel()
+	pool, err := postgres.Open(t.Context(), pgtest.URL(t), postgres.Options{MaxConns: 1, KeepCanceled: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	const pid = "SELECT pg_backend_pid()::text"
+	before := scanText(t, pool, pid)
+	slow := func(name string, run func(context.Context) error) {
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		defer cancel()
+		if err := run(ctx); !postgres.Unavailable(err) {
+			t.Errorf("%s that took too long: %v, want one that says the server was too slow", name, err)
+		}
+		if after := scanText(t, pool, pid); after != before {
+			t.Errorf("after %s the pool of one has session %s in place of %s", name, after, before)
+		}
+	}
+	slow("a statement", func(ctx context.Context) error {
+		_, err := pool.Exec(ctx, "SELECT pg_sleep(60)")
+		return err
+	})
+	slow("a transaction", func(ctx context.Context) error {
+		return postgres.InTx(ctx, pool, func(tx pgx.Tx) error {
+			_, err := tx.Exec(ctx, "SELECT pg_sleep(60)")
+			return err
+		})
+	})
+	slow("a query", func(ctx context.Context) error {
+		rows, err := pool.Query(ctx, "SELECT pg_sleep(60)")
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+		}
+		return rows.Err()
+	})
+	slow("a wait for a lock", func(ctx context.Context) error {
+		other, err := postgres.Connect(t.Context(), pool)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer other.Close(t.Context()) //nolint:errcheck // it gives the lock back
+		if _, err := other.Exec(t.Context(), "SELECT pg_advisory_lock(7)"); err != nil {
+			t.Fatal(err)
+		}
+		_, err = pool.Exec(ctx, "SELECT pg_advisory_lock(7)")
+		return err
+	})
+	if n := pool.Stat().NewConnsCount(); n != 1 {
+		t.Errorf("%d sessions were opened, want 1", n)
+	}
+}
+
+// A server that does not even take a statement back is left.
+func TestAFrozenServerIsLeft(t *testing.T) {
+	t.Parallel()
+	cluster := pgtest.Cluster(t)
+	pool, err := postgres.Open(t.Context(), cluster.URL("postgres"), postgres.Options{MaxConns: 1, KeepCanceled: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	conn, err := pool.Acquire(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Release()
+	pid := int(conn.Conn().PgConn().PID())
+	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Kill(pid, syscall.SIGCONT) //nolint:errcheck // or it is gone
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := conn.Exec(ctx, "SELECT 1"); !postgres.Unavailable(err) {
+		t.Errorf("a session that hangs: %v", err)
+	}
+	if !conn.Conn().IsClosed() {
+		t.Error("the session that hangs is still in use")
 	}
 }

@@ -1,0 +1,159 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+const (
+	// maxRequests bounds the requests of the management API that are under way,
+	// those that wait for a connection included, and with them what their bodies
+	// and answers take of the memory.
+	maxRequests = 128
+	// writeConns are the connections of the management pool that neither lists
+	// nor bulk get, as far as the pool has so many: for tokens, for reading one
+	// thing, and for writes, however slow lists are.
+	writeConns = 2
+	// listLine bounds the lists that wait for their turn, and listWait how long
+	// each of them does.
+	listLine = 32
+	listWait = time.Second
+	// listTimeout bounds the query of a list.
+	listTimeout = 2 * time.Second
+)
+
+var errBusy = unavailable("as much of this is under way as may be at once, try again shortly")
+
+// bulkheads divide the management pool, so that no kind of work takes the
+// connections that another waits for.
+type bulkheads struct {
+	// requests has a place for each request to the management API.
+	requests *bulkhead
+	// lists has one for each query that reads a page of a list.
+	lists *bulkhead
+	// bulk has one for each query of what lasts long: a piece of an export, a
+	// chunk of an upload, a look at an import for those who watch it.
+	bulk *bulkhead
+}
+
+// newBulkheads divides a pool of so many connections. Lists and bulk get half each
+// of what writeConns leave, and at least one.
+func newBulkheads(conns int) bulkheads {
+	rest := conns - writeConns
+	return bulkheads{
+		requests: newBulkhead("requests", maxRequests, 0, 0),
+		lists:    newBulkhead("lists", max(1, (rest+1)/2), listLine, listWait),
+		// Nothing waits here but what holds a place of exports, uploads or
+		// watchers, and those are bounded.
+		bulk: newBulkhead("bulk", max(1, rest/2), unbounded, 0),
+	}
+}
+
+// register makes the metrics of the bulkheads known to registry, if there is one.
+func (b bulkheads) register(registry prometheus.Registerer) error {
+	if registry == nil {
+		return nil
+	}
+	for _, c := range []prometheus.Collector{b.requests, b.lists, b.bulk} {
+		if err := registry.Register(c); err != nil {
+			return fmt.Errorf("register metrics: %w", err)
+		}
+	}
+	return nil
+}
+
+// unbounded is a line that is never full.
+const unbounded = -1
+
+// A bulkhead bounds how much of one kind of work is under way at once. It may be
+// used concurrently.
+type bulkhead struct {
+	places  chan struct{} // holds one for each that is under way
+	line    int64         // most that wait for a place, or unbounded
+	wait    time.Duration // how long each waits at most; 0 leaves it to its context
+	waiting atomic.Int64
+	refused atomic.Int64
+
+	active, limit, queued, refusals *prometheus.Desc
+}
+
+func newBulkhead(name string, places int, line int64, wait time.Duration) *bulkhead {
+	desc := func(metric, help string) *prometheus.Desc {
+		return prometheus.NewDesc("signpost_management_"+metric, help, nil, prometheus.Labels{"kind": name})
+	}
+	return &bulkhead{
+		places: make(chan struct{}, places), line: line, wait: wait,
+		active:   desc("active", "Work of the management API that is under way, by its bulkhead: requests, and of them queries of lists and of bulk (exports, uploads, watchers)."),
+		limit:    desc("max_active", "Most of a bulkhead that is under way at once."),
+		queued:   desc("waiting", "Work that waits for a place of its bulkhead."),
+		refusals: desc("refused_total", "Work that was answered 503 because its bulkhead was full."),
+	}
+}
+
+// enter takes a place, which leave gives back. Where the bulkhead and the line for
+// it are full, it returns errBusy at once; one that waited in vain gets errBusy
+// too, and the error of ctx when that ended first.
+func (b *bulkhead) enter(ctx context.Context) (leave func(), err error) {
+	select {
+	case b.places <- struct{}{}:
+		return b.leave, nil
+	default:
+	}
+	defer b.waiting.Add(-1)
+	if n := b.waiting.Add(1); b.line != unbounded && n > b.line {
+		b.refused.Add(1)
+		return nil, errBusy
+	}
+	limited, cancel := ctx, context.CancelFunc(func() {})
+	if b.wait > 0 {
+		limited, cancel = context.WithTimeoutCause(ctx, b.wait, errBusy)
+	}
+	defer cancel()
+	select {
+	case b.places <- struct{}{}:
+		return b.leave, nil
+	case <-limited.Done():
+		err = context.Cause(limited)
+		if errors.Is(err, errBusy) {
+			b.refused.Add(1)
+		}
+		return nil, err
+	}
+}
+
+func (b *bulkhead) leave() { <-b.places }
+
+// Describe implements [prometheus.Collector].
+func (b *bulkhead) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{b.active, b.limit, b.queued, b.refusals} {
+		ch <- d
+	}
+}
+
+// Collect implements [prometheus.Collector].
+func (b *bulkhead) Collect(ch chan<- prometheus.Metric) {
+	ch <- prometheus.MustNewConstMetric(b.active, prometheus.GaugeValue, float64(len(b.places)))
+	ch <- prometheus.MustNewConstMetric(b.limit, prometheus.GaugeValue, float64(cap(b.places)))
+	ch <- prometheus.MustNewConstMetric(b.queued, prometheus.GaugeValue, float64(b.waiting.Load()))
+	ch <- prometheus.MustNewConstMetric(b.refusals, prometheus.CounterValue, float64(b.refused.Load()))
+}
+
+// listing returns the handler of a list: list, with a place among the lists
+// and no more time than a query of a list is worth.
+func listing[I, O any](a *API, list func(context.Context, *I) (*O, error)) func(context.Context, *I) (*O, error) {
+	return func(ctx context.Context, in *I) (*O, error) {
+		leave, err := a.bulkheads.lists.enter(ctx)
+		if err != nil {
+			return nil, err
+		}
+		defer leave()
+		ctx, cancel := context.WithTimeout(ctx, listTimeout)
+		defer cancel()
+		return list(ctx, in)
+	}
+}

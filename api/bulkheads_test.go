@@ -1,0 +1,125 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/signpost/signpost/internal/pgtest"
+	"github.com/signpost/signpost/internal/postgres"
+)
+
+// Whatever the size of the pool, lists and bulk together leave connections to
+// the rest, as soon as there are some to leave.
+func TestBulkheadsOfAPool(t *testing.T) {
+	t.Parallel()
+	for conns := 2; conns <= 100; conns++ {
+		s := newBulkheads(conns)
+		lists, bulk := cap(s.lists.places), cap(s.bulk.places)
+		if lists < 1 || bulk < 1 {
+			t.Errorf("%d connections: %d lists and %d bulk; each must have one", conns, lists, bulk)
+		}
+		if left := conns - lists - bulk; conns > 3 && left < writeConns || left < 0 {
+			t.Errorf("%d connections: %d lists and %d bulk leave %d", conns, lists, bulk, left)
+		}
+	}
+}
+
+func TestABulkheadIsBounded(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newBulkhead("test", 2, 1, time.Second)
+		enter := func() error { _, err := s.enter(t.Context()); return err }
+		for range 2 {
+			if err := enter(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		began := time.Now()
+		if err := enter(); !errors.Is(err, errBusy) || time.Since(began) != time.Second {
+			t.Errorf("one that waits in vain: %v after %v, want errBusy after a second", err, time.Since(began))
+		}
+		inLine := make(chan error)
+		go func() { inLine <- enter() }()
+		synctest.Wait()
+		began = time.Now()
+		if err := enter(); !errors.Is(err, errBusy) || time.Since(began) != 0 {
+			t.Errorf("one that finds the line full: %v after %v, want errBusy at once", err, time.Since(began))
+		}
+		s.leave()
+		if err := <-inLine; err != nil {
+			t.Errorf("one that waits for its turn: %v", err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if _, err := s.enter(ctx); !errors.Is(err, context.Canceled) {
+			t.Errorf("one whose client left: %v, want the error of its context", err)
+		}
+		if refused, waiting := s.refused.Load(), s.waiting.Load(); refused != 2 || waiting != 0 {
+			t.Errorf("%d refused and %d waiting, want 2 and none", refused, waiting)
+		}
+	})
+}
+
+// However many lists hang, those beyond are refused and the rest of the
+// management API goes on.
+func TestSlowListsLeaveRoomForWrites(t *testing.T) {
+	t.Parallel()
+	url := pgtest.URL(t)
+	pool, err := postgres.Open(t.Context(), url, postgres.Options{MaxConns: 5, KeepCanceled: true, NoParallel: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	b := setupOn(t, pool)
+	unlock := lockTable(t, pgtest.Open(t, url), "users")
+	var lists sync.WaitGroup
+	var mu sync.Mutex
+	refused := 0
+	for range 2 * listLine {
+		lists.Go(func() {
+			a := b.do(RoleAdmin, "GET", "/users", nil)
+			if a.status != http.StatusServiceUnavailable || a.header.Get("Retry-After") == "" {
+				t.Errorf("a list of a table that is locked: %d, Retry-After %q", a.status, a.header.Get("Retry-After"))
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			if a.body["error"] == errBusy.Message {
+				refused++
+			}
+		})
+	}
+	for range 5 {
+		b.want(http.StatusCreated, RoleAdmin, "POST", "/tokens", `{"name":"while lists hang","role":"reader"}`)
+	}
+	lists.Wait()
+	if most := 2*listLine - listLine - cap(b.api.bulkheads.lists.places); refused < most {
+		t.Errorf("%d lists were refused, want at least the %d that found no place in the line", refused, most)
+	}
+	unlock()
+	b.want(http.StatusOK, RoleAdmin, "GET", "/users", nil)
+	if n := pool.Stat().NewConnsCount(); n > 5 {
+		t.Errorf("lists that took too long cost sessions: %d were opened for a pool of 5", n)
+	}
+}
+
+// lockTable keeps everyone from a table until unlock.
+func lockTable(t *testing.T, pool *pgxpool.Pool, table string) (unlock func()) {
+	t.Helper()
+	tx, err := pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	unlock = sync.OnceFunc(func() { _ = tx.Rollback(context.Background()) })
+	t.Cleanup(unlock)
+	if _, err := tx.Exec(t.Context(), "LOCK TABLE "+table+" IN ACCESS EXCLUSIVE MODE"); err != nil {
+		t.Fatal(err)
+	}
+	return unlock
+}
