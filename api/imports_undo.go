@@ -14,7 +14,7 @@ import (
 
 // undoImport has workers take back what an import created. Asking again while
 // they do changes nothing; asking again after that has them look once more at
-// what they kept.
+// what they kept, and for events that were in the archive then.
 func (a *API) undoImport(ctx context.Context, in *IDInput) (*importOutput, error) {
 	return a.changeImport(ctx, in.ID, func(tx pgx.Tx, q *queries.Queries, row queries.Import) (queries.Import, error) {
 		switch {

@@ -4,11 +4,15 @@
 SELECT set_config('signpost.import_id', @import_id::text, true);
 
 -- name: RequestImportUndo :one
--- One that is undone is looked through again if it kept rows.
+-- One that is undone is looked through again if it kept rows, or if events of it
+-- were not there: they may have been in the archive, and be back since.
 UPDATE imports
 SET state = 'undoing', undo_step = 'stop', undo_line = 0, rows_kept = 0, undone_at = NULL
 WHERE id = @id AND NOT dry_run
-    AND (state IN ('completed', 'cancelled', 'failed') OR state = 'undone' AND rows_kept > 0)
+    AND (
+        state IN ('completed', 'cancelled', 'failed')
+        OR state = 'undone' AND (rows_kept > 0 OR kind = 'events' AND rows_removed < rows_imported)
+    )
 RETURNING *;
 
 -- name: MoveUndo :exec

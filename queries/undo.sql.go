@@ -437,11 +437,15 @@ const requestImportUndo = `-- name: RequestImportUndo :one
 UPDATE imports
 SET state = 'undoing', undo_step = 'stop', undo_line = 0, rows_kept = 0, undone_at = NULL
 WHERE id = $1 AND NOT dry_run
-    AND (state IN ('completed', 'cancelled', 'failed') OR state = 'undone' AND rows_kept > 0)
+    AND (
+        state IN ('completed', 'cancelled', 'failed')
+        OR state = 'undone' AND (rows_kept > 0 OR kind = 'events' AND rows_removed < rows_imported)
+    )
 RETURNING id, kind, state, filename, layout, keep_ids, owner_id, actor_id, actor_name, bytes_received, chunks_total, chunks_done, rows_total, rows_imported, rows_updated, rows_skipped, rows_rejected, error, planned_to, job_id, created_at, heard_at, started_at, finished_at, on_conflict, dry_run, rows_removed, rows_kept, undo_step, undo_line, undo_since, undone_at
 `
 
-// One that is undone is looked through again if it kept rows.
+// One that is undone is looked through again if it kept rows, or if events of it
+// were not there: they may have been in the archive, and be back since.
 func (q *Queries) RequestImportUndo(ctx context.Context, id int64) (Import, error) {
 	row := q.db.QueryRow(ctx, requestImportUndo, id)
 	var i Import

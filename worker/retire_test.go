@@ -261,6 +261,39 @@ func TestRestoreLeavesUndoneEventsAway(t *testing.T) {
 	r.wantInt(107, "SELECT count(*) FROM events WHERE occurred_at >= $1 AND occurred_at < $2 AND url_id IS DISTINCT FROM 10", old, young)
 }
 
+// An undo that found some of its events archived is completed once they are back.
+func TestUndoIsCompletedAfterARestore(t *testing.T) {
+	r := setupRetiring(t)
+	r.exec("INSERT INTO users (id, username, email) VALUES (1, 'ann', 'ann@example.com')")
+	r.exec("INSERT INTO urls (id, user_id, short_code, original_url) VALUES (10, 1, 'ten', 'https://example.com/')")
+	queues := DefaultQueues()
+	delete(queues, jobs.QueueRetention)
+	r.start(queues, hastyUndo, func(d *deps) { d.retention = Retention{Months: 3, Archive: r.store} })
+	before := r.totals()
+	file := "id,url_id,event_type,timestamp\n"
+	for n := range 20 {
+		file += fmt.Sprintf("%d,10,clicked,%s\n", n+100, []time.Time{old, young}[n%2].Add(time.Duration(n)*time.Hour).Format(time.RFC3339))
+	}
+	id := r.upload(csvimport.KindEvents, file, csvimport.SplitOptions{})
+	r.wantRows(id, 20, 0)
+	r.exec("UPDATE imports SET finished_at = now() - interval '1 hour'")
+	r.run(jobs.RetireMonths{})
+
+	r.undo(id)
+	r.wantUndone(id, 10, 0)
+	r.wantInt(10, "SELECT sum(clicks) FROM click_days WHERE url_id = 10")
+	r.restore()
+	r.undo(id)
+	r.wantUndone(id, 20, 0)
+	r.wantInt(0, "SELECT count(*) FROM events WHERE url_id = 10")
+	if got := r.totals(); got != before {
+		t.Errorf("totals are %s, were %s before the import", got, before)
+	}
+	if _, err := queries.New(r.pool).RequestImportUndo(r.ctx, id); !errors.Is(err, pgx.ErrNoRows) {
+		t.Errorf("an undo of an import that left nothing: %v", err)
+	}
+}
+
 // Ids that were noted for a detach which did not happen are in nobody's way once
 // the events are gone.
 func TestNotedIDsOfNoDetach(t *testing.T) {
