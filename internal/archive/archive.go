@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"time"
 )
 
 // Store is where files are kept. A file is whole or not there, and is never
@@ -42,6 +43,9 @@ type S3 struct {
 	AccessKey    string
 	SecretKey    string
 	SessionToken string
+	// Stall is how long a request may make no progress before it fails with
+	// ErrStalled. Default a minute.
+	Stall time.Duration
 }
 
 const s3Scheme = "s3://"

@@ -199,6 +199,9 @@ func TestData(t *testing.T) {
 			for name, content := range map[string]string{
 				"2025-05.part-0001.json": "{", "2025-06.part-0001.json": `{"format": 2}`,
 				"2025-07.part-0001.json": `{"format": 1, "month": "2025-07", "part": 2}`,
+				"2025-08.part-0001.json": `{"format": 1, "month": "2025-08", "part": 1, "file": "2025-08.part-0001./../../passwd"}`,
+				"2025-09.part-0001.json": `{"format": 1, "month": "2025-09", "part": 1, "file": "2025-09.part-0001.0123456789abcdef.csv.zst/../x.csv.zst"}`,
+				"2025-10.part-0001.json": `{"format": 1, "month": "2025-10/..", "part": 1, "file": "2025-10.part-0001.0123456789abcdef.csv.zst"}`,
 			} {
 				if err := s.Create(ctx, name, text(content)); err != nil {
 					t.Fatal(err)

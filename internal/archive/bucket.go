@@ -11,6 +11,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/minio/minio-go/v7"
 	"github.com/minio/minio-go/v7/pkg/credentials"
@@ -20,6 +21,9 @@ const (
 	awsEndpoint = "https://s3.amazonaws.com"
 	// An upload keeps one such piece in memory; storage takes 10,000 of them.
 	uploadPiece = 32 << 20
+	usualStall  = time.Minute
+	// Every try of a request that stalls takes that long, so there are few.
+	tries = 5
 )
 
 // bucket is a Store in S3-compatible storage.
@@ -41,7 +45,17 @@ func openBucket(name, prefix string, o S3) (Store, error) {
 	if o.AccessKey != "" {
 		keys = credentials.NewStaticV4(o.AccessKey, o.SecretKey, o.SessionToken)
 	}
-	client, err := minio.New(endpoint.Host, &minio.Options{Creds: keys, Secure: endpoint.Scheme == "https", Region: o.Region})
+	secure := endpoint.Scheme == "https"
+	transport, err := minio.DefaultTransport(secure)
+	if err != nil {
+		return nil, fmt.Errorf("open archive: %w", err)
+	}
+	if o.Stall <= 0 {
+		o.Stall = usualStall
+	}
+	client, err := minio.New(endpoint.Host, &minio.Options{
+		Creds: keys, Secure: secure, Region: o.Region, Transport: &progress{transport, o.Stall}, MaxRetries: tries,
+	})
 	if err != nil {
 		return nil, fmt.Errorf("open archive: %w", err)
 	}

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -63,6 +64,10 @@ func NewFileName(month time.Time, part int) string {
 	_, _ = rand.Read(random[:]) // never fails
 	return partName(month.Format("2006-01"), part) + "." + hex.EncodeToString(random[:]) + ".csv.zst"
 }
+
+// dataFile is how NewFileName names files, also in a manifest that somebody else
+// wrote: nothing in it leads out of the archive.
+var dataFile = regexp.MustCompile(`^[0-9]{4}-[0-9]{2}\.part-[0-9]{4,}\.[0-9a-f]{16}\.csv\.zst$`)
 
 func partName(month string, part int) string { return fmt.Sprintf("%s.part-%04d", month, part) }
 
@@ -204,6 +209,8 @@ func readManifest(ctx context.Context, store Store, name string) (m Manifest, er
 		return m, fmt.Errorf("format %d is not known to this release", m.Format)
 	case partName(m.Month, m.Part)+".json" != name || !strings.HasPrefix(m.File, partName(m.Month, m.Part)+"."):
 		return m, fmt.Errorf("%w: it describes another part", ErrDamaged)
+	case !dataFile.MatchString(m.File):
+		return m, fmt.Errorf("%w: %q is not the name of a data file", ErrDamaged, m.File)
 	}
 	return m, nil
 }

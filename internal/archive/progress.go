@@ -1,0 +1,121 @@
+package archive
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// ErrStalled says that storage neither took nor gave anything for a while.
+var ErrStalled = errors.New("storage makes no progress")
+
+// progress ends requests of which nothing moves for a while: neither what is
+// sent, nor the wait for the answer, nor what is received. How long a request
+// takes in all is not bounded. A body that nobody reads does not count: its
+// reader may be slow.
+type progress struct {
+	next  http.RoundTripper
+	limit time.Duration
+}
+
+// RoundTrip implements [http.RoundTripper].
+func (p *progress) RoundTrip(req *http.Request) (*http.Response, error) {
+	ctx, cancel := context.WithCancelCause(req.Context())
+	w := &watch{limit: p.limit, end: func() { cancel(fmt.Errorf("%w for %s", ErrStalled, p.limit)) }}
+	req = req.Clone(ctx)
+	if req.Body != nil && req.Body != http.NoBody {
+		req.Body, req.GetBody = &sentBody{req.Body, w}, nil // the client tries again by itself
+	}
+	w.start()
+	resp, err := p.next.RoundTrip(req)
+	w.stop()
+	if err != nil {
+		defer cancel(nil)
+		return nil, because(ctx, err)
+	}
+	resp.Body = &receivedBody{resp.Body, ctx, w, cancel}
+	return resp, nil
+}
+
+// because returns ErrStalled where that is why a request was ended.
+func because(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); errors.Is(cause, ErrStalled) {
+		return cause
+	}
+	return err
+}
+
+// watch calls end when it was started and neither moved nor stopped for limit.
+type watch struct {
+	limit time.Duration
+	end   func()
+
+	mu    sync.Mutex
+	timer *time.Timer // nil while it is stopped
+}
+
+func (w *watch) start() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.timer = time.AfterFunc(w.limit, w.end)
+}
+
+func (w *watch) moved() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.timer != nil {
+		w.timer.Reset(w.limit)
+	}
+}
+
+func (w *watch) stop() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.timer != nil {
+		w.timer.Stop()
+		w.timer = nil
+	}
+}
+
+// sentBody is a body that the transport reads as the network takes it. What is
+// sent is in memory, so it is never the body that is waited for.
+type sentBody struct {
+	io.ReadCloser
+	watch *watch
+}
+
+// Read implements [io.Reader].
+func (b *sentBody) Read(p []byte) (int, error) {
+	b.watch.moved()
+	return b.ReadCloser.Read(p)
+}
+
+// receivedBody waits for storage only while somebody reads.
+type receivedBody struct {
+	io.ReadCloser
+	ctx    context.Context //nolint:containedctx // of the request, whose end says why
+	watch  *watch
+	cancel context.CancelCauseFunc
+}
+
+// Read implements [io.Reader].
+func (b *receivedBody) Read(p []byte) (int, error) {
+	b.watch.start()
+	n, err := b.ReadCloser.Read(p)
+	b.watch.stop()
+	if err != nil && !errors.Is(err, io.EOF) {
+		err = because(b.ctx, err)
+	}
+	return n, err
+}
+
+// Close implements [io.Closer].
+func (b *receivedBody) Close() error {
+	err := b.ReadCloser.Close()
+	b.cancel(nil)
+	return err
+}
