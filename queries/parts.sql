@@ -108,3 +108,12 @@ SELECT
     COALESCE(EXTRACT(epoch FROM now() - min(detached_at) FILTER (WHERE state <> 'dropped')), 0)::float8 AS oldest_open_seconds,
     COALESCE(sum(rows) FILTER (WHERE state = 'dropped'), 0)::bigint AS rows_retired
 FROM event_parts;
+
+-- name: AdvisoryLockHeld :one
+-- Says whether a session of this database holds an advisory lock.
+SELECT EXISTS (
+    SELECT FROM pg_catalog.pg_locks l
+    JOIN pg_catalog.pg_database d ON d.oid = l.database AND d.datname = current_database()
+    WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+        AND (l.classid::bigint << 32) | l.objid::bigint = @key::bigint
+);

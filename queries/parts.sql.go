@@ -12,6 +12,23 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
+const advisoryLockHeld = `-- name: AdvisoryLockHeld :one
+SELECT EXISTS (
+    SELECT FROM pg_catalog.pg_locks l
+    JOIN pg_catalog.pg_database d ON d.oid = l.database AND d.datname = current_database()
+    WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+        AND (l.classid::bigint << 32) | l.objid::bigint = $1::bigint
+)
+`
+
+// Says whether a session of this database holds an advisory lock.
+func (q *Queries) AdvisoryLockHeld(ctx context.Context, key int64) (bool, error) {
+	row := q.db.QueryRow(ctx, advisoryLockHeld, key)
+	var exists bool
+	err := row.Scan(&exists)
+	return exists, err
+}
+
 const claimEventPart = `-- name: ClaimEventPart :execrows
 UPDATE event_parts
 SET part = $1, archive = $2, file = $3

@@ -143,11 +143,12 @@ func (w *rescue) parts(ctx context.Context) (int, error) {
 	if err != nil || figures.PartsOpen == 0 {
 		return 0, wrap("look for open parts", err)
 	}
-	unlock, err := lockRetiring(ctx, w.deps.pool)
-	if err != nil || unlock == nil {
-		return 0, err // somebody is at it
+	// Only looked at: taken for an instant, the lock would make a run that is due
+	// in that instant believe that another worker is at it.
+	held, err := queries.New(w.deps.pool).AdvisoryLockHeld(ctx, lockRetire)
+	if err != nil || held {
+		return 0, wrap("look for who retires", err)
 	}
-	unlock()
 	_, err = river.ClientFromContext[pgx.Tx](ctx).Insert(ctx, jobs.RetireMonths{}, &river.InsertOpts{
 		Queue: jobs.QueueRetention, MaxAttempts: 1, UniqueOpts: river.UniqueOpts{ByPeriod: time.Minute},
 	})

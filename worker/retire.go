@@ -48,6 +48,15 @@ type Retention struct {
 	Archive archive.Store
 }
 
+// String says what is set, without credentials.
+func (r Retention) String() string {
+	place := "nowhere"
+	if r.Archive != nil {
+		place = r.Archive.String()
+	}
+	return fmt.Sprintf("%d months to %s", r.Months, place)
+}
+
 // over returns those of some months that are older than the retention.
 func (r Retention) over(months []time.Time, now time.Time) []time.Time {
 	if r.Months <= 0 {

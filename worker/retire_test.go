@@ -5,17 +5,21 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/johannesboyne/gofakes3"
 	"github.com/johannesboyne/gofakes3/backend/s3mem"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/signpost/signpost/internal/archive"
@@ -333,6 +337,84 @@ func TestRescueOfParts(t *testing.T) {
 	r.wantStates("1 detached -")
 	unlock()
 	r.run(jobs.Rescue{})
+	r.eventually("the month is retired", func() bool { return r.states() == "1 dropped 102" })
+}
+
+// statements notes what is asked of a pool.
+type statements struct {
+	mu  sync.Mutex
+	all []string
+}
+
+func (s *statements) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.all = append(s.all, data.SQL)
+	return ctx
+}
+
+func (s *statements) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+
+// Rescue looks whether somebody holds the lock and does not take it: a run that
+// is due in that instant would leave for an hour.
+func TestRescueOfPartsTakesNoLock(t *testing.T) {
+	r := setupRetiring(t)
+	w := r.hand()
+	if err := w.begin(r.ctx, old); err != nil {
+		t.Fatal(err)
+	}
+	unlock, err := lockRetiring(r.ctx, r.pool)
+	if err != nil || unlock == nil {
+		t.Fatalf("lock: %v", err)
+	}
+	defer unlock()
+	asked := &statements{}
+	config := r.pool.Config().Copy()
+	config.ConnConfig.Tracer = asked
+	pool, err := pgxpool.NewWithConfig(r.ctx, config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pool.Close()
+	w.deps.pool = pool
+	if n, err := (&rescue{deps: w.deps}).parts(r.ctx); n != 0 || err != nil {
+		t.Errorf("rescued %d, %v; somebody is at it", n, err)
+	}
+	if len(asked.all) == 0 {
+		t.Fatal("nothing was asked")
+	}
+	for _, sql := range asked.all {
+		if strings.Contains(sql, "advisory_lock(") {
+			t.Errorf("it asked %s", sql)
+		}
+	}
+}
+
+// A changed setting is looked at by the first run after the start, not by that
+// of the next hour.
+func TestRetentionIsLookedAtWhenItChanges(t *testing.T) {
+	r := setupRetiring(t)
+	start := func(retention Retention) *Worker {
+		w, err := New(Options{
+			Pool: r.pool, Queues: map[string]int{jobs.QueueRetention: 1}, Retention: retention,
+			Log: slog.New(slog.DiscardHandler), Registry: prometheus.NewRegistry(),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Start(r.ctx); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { r.stop(w) })
+		return w
+	}
+	w := start(Retention{})
+	r.eventually("a run found nothing to do", func() bool {
+		return r.int("SELECT count(*) FROM river_job WHERE kind = 'retire_months' AND state = 'completed'") == 1
+	})
+	r.stop(w)
+	r.wantStates("")
+	start(Retention{Months: 3, Archive: r.store})
 	r.eventually("the month is retired", func() bool { return r.states() == "1 dropped 102" })
 }
 

@@ -157,7 +157,7 @@ func config(d *deps, queues map[string]int) *river.Config {
 		PeriodicJobs: []*river.PeriodicJob{
 			periodic(jobs.Rescue{}, time.Minute),
 			periodic(jobs.MakePartitions{}, time.Hour),
-			periodic(jobs.RetireMonths{}, time.Hour),
+			periodic(jobs.RetireMonths{Setting: d.retention.String()}, time.Hour),
 			periodic(jobs.Prune{}, 10*time.Minute),
 		},
 		JobTimeout:                  jobTimeout,

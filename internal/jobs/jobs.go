@@ -125,8 +125,11 @@ func (MakePartitions) Kind() string { return "make_partitions" }
 func (MakePartitions) InsertOpts() river.InsertOpts { return periodic(time.Hour) }
 
 // RetireMonths takes months of events that are older than the retention out of
-// the database, and ends what was begun.
-type RetireMonths struct{}
+// the database, and ends what was begun. Setting is that of whoever inserts it,
+// as one text: a changed one is looked at at once, not at the next hour.
+type RetireMonths struct {
+	Setting string `json:"setting,omitempty"`
+}
 
 // Kind implements [river.JobArgs].
 func (RetireMonths) Kind() string { return "retire_months" }
@@ -135,6 +138,7 @@ func (RetireMonths) Kind() string { return "retire_months" }
 func (RetireMonths) InsertOpts() river.InsertOpts {
 	opts := periodic(time.Hour)
 	opts.Queue = QueueRetention
+	opts.UniqueOpts.ByArgs = true
 	return opts
 }
 
