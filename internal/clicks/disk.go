@@ -2,22 +2,43 @@ package clicks
 
 import (
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 )
 
-// disk is what the spool asks of the file system while it runs. Tests replace
-// single functions to fill, break and hang it.
+// disk is all that the spool asks of the file system, so that tests can fill,
+// break and hang each call by replacing single functions. Only what needs no
+// more than a descriptor that is open already, and moves no bytes, goes beside
+// it: Stat, Close and the lock.
 type disk struct {
-	create  func(path string) (*os.File, error)
-	writeAt func(f *os.File, b []byte, off int64) (int, error)
-	sync    func(f *os.File) error
-	readAt  func(f *os.File, b []byte, off int64) (int, error)
+	// create makes a file and opens it; one that is there is an error.
+	create func(path string) (*os.File, error)
+	// open opens a file to read.
+	open func(path string) (*os.File, error)
+	// openLock opens a file to write, and makes it if it is not there.
+	openLock func(path string) (*os.File, error)
+	writeAt  func(f *os.File, b []byte, off int64) (int, error)
+	readAt   func(f *os.File, b []byte, off int64) (int, error)
+	sync     func(f *os.File) error
+	// cut shortens a file that is open.
+	cut func(f *os.File, size int64) error
+	// write makes a file of these bytes.
+	write func(path string, b []byte) error
+	// stat says what a name stands for, without following links.
+	stat func(path string) (fs.FileInfo, error)
+	// readDir calls visit for every entry of a directory, in no order. A
+	// directory that does not exist is empty.
 	readDir func(path string, visit func(fs.DirEntry)) error
+	mkdir   func(path string) error
+	syncDir func(path string) error
 	rename  func(from, to string) error
+	remove  func(path string) error
 	// truncate makes a file empty, which gives its space back.
 	truncate func(path string) error
+	setTime  func(path string, at time.Time) error
 }
 
 func realDisk() disk {
@@ -26,13 +47,58 @@ func realDisk() disk {
 			// O_EXCL: a name that exists would mean an id used twice.
 			return os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 		},
+		open: os.Open,
+		openLock: func(path string) (*os.File, error) {
+			return os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+		},
 		writeAt:  func(f *os.File, b []byte, off int64) (int, error) { return f.WriteAt(b, off) },
-		sync:     fdatasync,
 		readAt:   func(f *os.File, b []byte, off int64) (int, error) { return f.ReadAt(b, off) },
+		sync:     fdatasync,
+		cut:      func(f *os.File, size int64) error { return f.Truncate(size) },
+		write:    func(path string, b []byte) error { return os.WriteFile(path, b, 0o600) },
+		stat:     os.Lstat,
 		readDir:  eachFile,
+		mkdir:    func(path string) error { return os.Mkdir(path, 0o700) },
+		syncDir:  syncDir,
 		rename:   os.Rename,
+		remove:   os.Remove,
 		truncate: func(path string) error { return os.Truncate(path, 0) },
+		setTime:  func(path string, at time.Time) error { return os.Chtimes(path, at, at) },
 	}
+}
+
+// exists reports whether a name stands for anything.
+func (d disk) exists(path string) bool {
+	_, err := d.stat(path)
+	return err == nil
+}
+
+// size returns the bytes of a file, 0 for none.
+func (d disk) size(path string) int64 {
+	info, err := d.stat(path)
+	if err != nil {
+		return 0
+	}
+	return info.Size()
+}
+
+// mkdirDurable creates dir and its missing parents, and makes each durable by
+// syncing the directory that names it.
+func (d disk) mkdirDurable(dir string) error {
+	// "/." follows a link: SPOOL_DIR may be one.
+	if info, err := d.stat(dir + "/."); err == nil && info.IsDir() {
+		return nil
+	}
+	parent := filepath.Dir(dir)
+	if parent != dir {
+		if err := d.mkdirDurable(parent); err != nil {
+			return err
+		}
+	}
+	if err := d.mkdir(dir); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return d.syncDir(parent)
 }
 
 // syncDir makes the names in a directory durable.
@@ -44,20 +110,26 @@ func syncDir(path string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// mkdirDurable creates dir and its missing parents, and makes each durable by
-// syncing the directory that names it.
-func mkdirDurable(dir string) error {
-	if info, err := os.Stat(dir); err == nil && info.IsDir() {
+// eachFile visits a directory without holding more than a few entries in
+// memory.
+func eachFile(path string, visit func(fs.DirEntry)) error {
+	d, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	parent := filepath.Dir(dir)
-	if parent != dir {
-		if err := mkdirDurable(parent); err != nil {
-			return err
-		}
-	}
-	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+	if err != nil {
 		return err
 	}
-	return syncDir(parent)
+	for {
+		entries, err := d.ReadDir(512)
+		for _, e := range entries {
+			visit(e)
+		}
+		if err != nil {
+			if errors.Is(err, io.EOF) {
+				err = nil
+			}
+			return errors.Join(err, d.Close())
+		}
+	}
 }

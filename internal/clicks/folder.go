@@ -5,13 +5,13 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -46,6 +46,7 @@ func newFolderID() string {
 type folder struct {
 	id   string
 	path string
+	disk disk
 	lock *os.File
 	own  bool // made by this process, which may add segments
 	seq  int  // of the next segment; the keeper's
@@ -66,24 +67,24 @@ func (f *folder) kept(id string) string   { return filepath.Join(f.path, keptNam
 func (f *folder) gone(id string) string { return filepath.Join(f.path, goneName, id+suffixSealed) }
 
 // makeFolder creates a folder below dir and locks it.
-func makeFolder(dir string, durable bool) (*folder, error) {
-	if err := mkdirDurable(dir); err != nil {
+func makeFolder(d disk, dir string, durable bool) (*folder, error) {
+	if err := d.mkdirDurable(dir); err != nil {
 		return nil, err
 	}
 	path := filepath.Join(dir, newFolderID())
-	if err := os.Mkdir(path, 0o700); err != nil {
+	if err := d.mkdir(path); err != nil {
 		return nil, err
 	}
-	f, err := adoptFolder(path)
+	f, err := adoptFolder(d, path)
 	if err == nil && durable {
-		err = errors.Join(syncDir(path), syncDir(dir))
+		err = errors.Join(d.syncDir(path), d.syncDir(dir))
 	}
 	if err != nil {
 		if f != nil {
 			err = errors.Join(err, f.unlock())
 		}
 		if !errors.Is(err, errLocked) {
-			removeUnused(path) // or every try would leave one behind
+			removeUnused(d, path) // or every try would leave one behind
 		}
 		return nil, err
 	}
@@ -93,26 +94,26 @@ func makeFolder(dir string, durable bool) (*folder, error) {
 
 // removeUnused removes what there is of a folder that could not be made. It
 // removes nothing that holds a file besides the lock.
-func removeUnused(path string) {
+func removeUnused(d disk, path string) {
 	for _, name := range []string{keptName, goneName, lockName, ""} {
-		_ = os.Remove(filepath.Join(path, name)) // at worst an adopter does
+		_ = d.remove(filepath.Join(path, name)) // at worst an adopter does
 	}
 }
 
 // adoptFolder locks a folder whose owner is gone. It returns errLocked if it
 // has one.
-func adoptFolder(path string) (*folder, error) {
-	// O_CREATE: the owner may have died before it made the file.
-	lock, err := os.OpenFile(filepath.Join(path, lockName), os.O_RDWR|os.O_CREATE, 0o600)
+func adoptFolder(d disk, path string) (*folder, error) {
+	// The owner may have died before it made the file.
+	lock, err := d.openLock(filepath.Join(path, lockName))
 	if err != nil {
 		return nil, err
 	}
-	f := &folder{id: filepath.Base(path), path: path, lock: lock}
+	f := &folder{id: filepath.Base(path), path: path, disk: d, lock: lock}
 	if err := f.takeLock(); err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
 	for _, dir := range []string{keptName, goneName} {
-		err := os.Mkdir(filepath.Join(path, dir), 0o700)
+		err := d.mkdir(filepath.Join(path, dir))
 		if err != nil && !errors.Is(err, fs.ErrExist) {
 			return nil, errors.Join(err, lock.Close())
 		}
@@ -129,18 +130,25 @@ func (f *folder) takeLock() error {
 		return fmt.Errorf("lock spool folder: %w", err)
 	}
 	// The file may have been removed, with its folder, between open and lock.
+	there, err := f.inPlace()
+	if err == nil && !there {
+		err = errLocked
+	}
+	return err
+}
+
+// inPlace reports whether the folder still is where it was: the lock that this
+// process holds is the one that its name stands for.
+func (f *folder) inPlace() (bool, error) {
 	held, err := f.lock.Stat()
 	if err != nil {
-		return err
+		return false, err
 	}
-	named, err := os.Stat(f.lock.Name())
-	if err != nil {
-		return err
+	named, err := f.disk.stat(f.lock.Name())
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
+		return false, nil
 	}
-	if !os.SameFile(held, named) {
-		return errLocked
-	}
-	return nil
+	return err == nil && os.SameFile(held, named), err
 }
 
 // unlock releases the folder, for anybody to adopt.
@@ -151,71 +159,31 @@ func (f *folder) unlock() error { return f.lock.Close() }
 func (f *folder) removeIfEmpty() (removed bool, err error) {
 	kept, gone := filepath.Join(f.path, keptName), filepath.Join(f.path, goneName)
 	for _, dir := range []string{f.path, kept, gone} {
-		names, err := firstNames(dir, 4)
-		if err != nil {
-			return false, err
-		}
-		for _, name := range names {
-			if dir != f.path || !slices.Contains([]string{lockName, keptName, goneName}, name) {
-				return false, nil
+		empty := true
+		err := f.disk.readDir(dir, func(e fs.DirEntry) {
+			if dir != f.path || !slices.Contains([]string{lockName, keptName, goneName}, e.Name()) {
+				empty = false
 			}
+		})
+		if err != nil || !empty {
+			return false, err
 		}
 	}
 	for _, path := range []string{kept, gone, f.lock.Name(), f.path} {
-		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := f.disk.remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return false, err
 		}
 	}
 	return true, f.unlock()
 }
 
-// firstNames returns at most limit names in a directory, which may be missing.
-func firstNames(path string, limit int) ([]string, error) {
-	d, err := os.Open(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	names, err := d.Readdirnames(limit)
-	if errors.Is(err, io.EOF) {
-		err = nil
-	}
-	return names, errors.Join(err, d.Close())
-}
-
-// eachFile calls visit for every entry of a directory, in no order, without
-// holding more than a few in memory. A directory that does not exist is empty.
-func eachFile(path string, visit func(fs.DirEntry)) error {
-	d, err := os.Open(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	for {
-		entries, err := d.ReadDir(512)
-		for _, e := range entries {
-			visit(e)
-		}
-		if err != nil {
-			if errors.Is(err, io.EOF) {
-				err = nil
-			}
-			return errors.Join(err, d.Close())
-		}
-	}
-}
-
 // firstIDs returns the oldest segments in dir that come after one ("" for all)
 // and that wanted takes (nil for all), at most limit, sorted. However many there
 // are, it holds no more than twice as many names. With an error it returns what
 // it found up to there.
-func (f *folder) firstIDs(d disk, dir, after string, limit int, wanted func(id string) bool) ([]string, error) {
+func (f *folder) firstIDs(dir, after string, limit int, wanted func(id string) bool) ([]string, error) {
 	var ids []string
-	err := d.readDir(dir, func(e fs.DirEntry) {
+	err := f.disk.readDir(dir, func(e fs.DirEntry) {
 		id, ok := f.segmentOf(e, suffixSealed)
 		if ok && id > after && (wanted == nil || wanted(id)) {
 			ids = append(ids, id)

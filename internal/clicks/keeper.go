@@ -103,7 +103,7 @@ func (s *Spool) newSegment() (*openSegment, error) {
 		return nil, err
 	}
 	seg, err := s.newSegmentIn(folder)
-	if errors.Is(err, fs.ErrNotExist) && !exists(folder.path) {
+	if errors.Is(err, fs.ErrNotExist) && !s.disk.exists(folder.path) {
 		s.opt.Log.Error("spool folder was removed while in use", slog.String("folder", folder.path))
 		s.shelf.forgetOwn()
 		if folder, err = s.shelf.ownFolder(s.opt.Durability == Disk); err == nil {
@@ -121,8 +121,8 @@ func (s *Spool) newSegmentIn(folder *folder) (*openSegment, error) {
 		return nil, err
 	}
 	if s.opt.Durability == Disk {
-		if err := syncDir(folder.path); err != nil {
-			return nil, errors.Join(err, file.Close(), os.Remove(path))
+		if err := s.disk.syncDir(folder.path); err != nil {
+			return nil, errors.Join(err, file.Close(), s.disk.remove(path))
 		}
 	}
 	return &openSegment{id: id, path: path, file: file, seed: seedFor(id)}, nil
@@ -155,7 +155,7 @@ func (s *Spool) seal(seg *openSegment) error {
 		return s.discard(seg)
 	}
 	if info, err := seg.file.Stat(); err == nil && info.Size() > seg.size {
-		if err := seg.file.Truncate(seg.size); err != nil {
+		if err := s.disk.cut(seg.file, seg.size); err != nil {
 			return fmt.Errorf("cut segment: %w", err)
 		}
 	}
@@ -195,7 +195,7 @@ func (s *Spool) rescue(seg *openSegment) error {
 	default:
 	}
 	records := make([]byte, seg.size)
-	if _, err := seg.file.ReadAt(records, 0); err != nil {
+	if _, err := s.disk.readAt(seg.file, records, 0); err != nil {
 		return err
 	}
 	whole, _ := scan(seg.id, records)
@@ -213,7 +213,7 @@ func (s *Spool) rescue(seg *openSegment) error {
 		err = s.disk.sync(to.file)
 	}
 	if err != nil {
-		return errors.Join(err, to.file.Close(), os.Remove(to.path))
+		return errors.Join(err, to.file.Close(), s.disk.remove(to.path))
 	}
 	s.closeFile(seg)
 	seg.id, seg.path, seg.file, seg.seed = to.id, to.path, to.file, to.seed
@@ -227,7 +227,7 @@ func sealedPath(open string) string {
 // discard removes a file that nothing was written to.
 func (s *Spool) discard(seg *openSegment) error {
 	s.closeFile(seg)
-	if err := os.Remove(seg.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := s.disk.remove(seg.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		s.opt.Log.Warn("empty segment not removed", slog.Any("error", err))
 	}
 	return nil

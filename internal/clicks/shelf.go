@@ -7,7 +7,6 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -30,9 +29,13 @@ type shelf struct {
 	oldest   atomic.Int64 // Unix microseconds of the oldest click not shipped, 0 for none
 	aside    atomic.Int64 // damaged bytes put aside by keepDamaged
 
+	// own is the folder that new segments go to, nil until there is one. It is
+	// read without mu: a disk that takes its time under mu, to give back space
+	// or to list a folder, must not keep the writer without a file.
+	own atomic.Pointer[folder]
+
 	mu      sync.Mutex // held while folders change; disk calls are made under it
 	folders map[string]*folder
-	own     *folder
 	told    map[string]bool // segments whose damage is counted, until they are shipped
 	// unmoved are shipped segments that the disk does not let out of their
 	// place. They count as kept. After a restart they are shipped again, which
@@ -74,23 +77,24 @@ func (h *shelf) added(n int64, oldest int64) {
 	h.changed()
 }
 
-// ownFolder returns the folder new segments go to, made at the first call.
+// ownFolder returns the folder new segments go to, made at the first call. Only
+// the keeper calls it.
 func (h *shelf) ownFolder(durable bool) (*folder, error) {
+	if f := h.own.Load(); f != nil {
+		return f, nil
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.own != nil {
-		return h.own, nil
-	}
-	f, err := makeFolder(h.opt.Dir, durable)
+	f, err := makeFolder(h.disk, h.opt.Dir, durable)
 	for tries := 0; tries < 3 && (errors.Is(err, errLocked) || errors.Is(err, fs.ErrNotExist)); tries++ {
 		// Between its making and its locking another process took the
 		// folder for an orphan. Another name has better luck.
-		f, err = makeFolder(h.opt.Dir, durable)
+		f, err = makeFolder(h.disk, h.opt.Dir, durable)
 	}
 	if err != nil {
 		return nil, err
 	}
-	h.own = f
+	h.own.Store(f)
 	h.folders[f.id] = f
 	return f, nil
 }
@@ -99,10 +103,9 @@ func (h *shelf) ownFolder(durable bool) (*folder, error) {
 func (h *shelf) forgetOwn() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.own != nil {
-		delete(h.folders, h.own.id)
-		_ = h.own.unlock() // the file is gone, only the descriptor is left
-		h.own = nil
+	if f := h.own.Swap(nil); f != nil {
+		delete(h.folders, f.id)
+		_ = f.unlock() // the file is gone, only the descriptor is left
 	}
 }
 
@@ -136,7 +139,7 @@ func (h *shelf) adopt() (segments int, err error) {
 }
 
 func (h *shelf) adoptOne(path string) (segments int, err error) {
-	f, err := adoptFolder(path)
+	f, err := adoptFolder(h.disk, path)
 	if errors.Is(err, errLocked) || errors.Is(err, fs.ErrNotExist) {
 		return 0, nil // owned, or removed by another adopter
 	}
@@ -208,12 +211,12 @@ func (h *shelf) takeIn(f *folder) (segments int, err error) {
 // died, and returns its size. Nobody writes to it anymore, so it may be renamed
 // as it is.
 func (h *shelf) sealLeft(f *folder, id string) (size int64, err error) {
-	info, err := os.Lstat(f.open(id))
+	info, err := h.disk.stat(f.open(id))
 	if err != nil {
 		return 0, err
 	}
 	if info.Size() == 0 {
-		return 0, os.Remove(f.open(id))
+		return 0, h.disk.remove(f.open(id))
 	}
 	return info.Size(), h.disk.rename(f.open(id), f.sealed(id))
 }
@@ -264,7 +267,7 @@ func entrySize(e fs.DirEntry) int64 {
 // noteOldest makes the age of a segment's first click the backlog's if it is
 // older, and reports whether it could be read.
 func (h *shelf) noteOldest(f *folder, id string) bool {
-	file, err := os.Open(f.sealed(id))
+	file, err := h.disk.open(f.sealed(id))
 	if err != nil {
 		return false
 	}
@@ -309,7 +312,7 @@ func (h *shelf) list(after string, limit int) ([]Segment, error) {
 		if f.id < folderOf(after) {
 			continue
 		}
-		ids, err := f.firstIDs(h.disk, f.path, after, limit, ready)
+		ids, err := f.firstIDs(f.path, after, limit, ready)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("list segments: %w", err))
 		}
@@ -321,7 +324,7 @@ func (h *shelf) list(after string, limit int) ([]Segment, error) {
 	segs = segs[:min(len(segs), limit)]
 	for i := range segs {
 		if f := h.folders[folderOf(segs[i].ID)]; f != nil {
-			segs[i].Bytes = fileSize(f.sealed(segs[i].ID))
+			segs[i].Bytes = h.disk.size(f.sealed(segs[i].ID))
 		}
 	}
 	if after == "" || h.holds.count() == 0 { // otherwise some may wait before after
@@ -365,7 +368,7 @@ func (h *shelf) records(id string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	file, err := os.Open(f.sealed(id))
+	file, err := h.disk.open(f.sealed(id))
 	if err != nil {
 		return nil, err
 	}
@@ -393,7 +396,7 @@ func (h *shelf) salvage(id string) (records []byte, gaps int, err error) {
 	if err != nil {
 		return nil, 0, err
 	}
-	file, err := os.Open(f.sealed(id))
+	file, err := h.disk.open(f.sealed(id))
 	if err != nil {
 		return nil, 0, err
 	}
@@ -473,7 +476,7 @@ func (h *shelf) keepDamaged(id string, damaged []byte) {
 		h.opt.Log.Warn("damaged bytes are not kept: there are too many", slog.String("segment", id), slog.Int("bytes", len(damaged)))
 		return
 	}
-	if err := os.WriteFile(f.bad(id), damaged, 0o600); err != nil {
+	if err := h.disk.write(f.bad(id), damaged); err != nil {
 		h.opt.Log.Warn("damaged bytes are not kept", slog.String("segment", id), slog.Any("error", err))
 	}
 }
@@ -484,9 +487,9 @@ func (h *shelf) setAside(id string) error {
 	if err != nil {
 		return err
 	}
-	size := fileSize(f.sealed(id))
+	size := h.disk.size(f.sealed(id))
 	if size == 0 {
-		err = os.Remove(f.sealed(id)) // nothing to look at later
+		err = h.disk.remove(f.sealed(id)) // nothing to look at later
 	} else {
 		err = h.disk.rename(f.sealed(id), f.bad(id))
 	}
@@ -497,14 +500,6 @@ func (h *shelf) setAside(id string) error {
 	h.opt.Log.Error("segment set aside", slog.String("segment", id), slog.Int64("bytes", size))
 	h.left(id, size)
 	return nil
-}
-
-func fileSize(path string) int64 {
-	info, err := os.Lstat(path)
-	if err != nil {
-		return 0
-	}
-	return info.Size()
 }
 
 // left counts a segment less.
@@ -543,8 +538,8 @@ func (h *shelf) ship(id string) error {
 	if err != nil {
 		return err
 	}
-	info, err := os.Lstat(f.sealed(id))
-	if errors.Is(err, fs.ErrNotExist) && (exists(f.kept(id)) || exists(f.gone(id))) {
+	info, err := h.disk.stat(f.sealed(id))
+	if errors.Is(err, fs.ErrNotExist) && (h.disk.exists(f.kept(id)) || h.disk.exists(f.gone(id))) {
 		return nil // shipped before
 	}
 	if err != nil {
@@ -584,7 +579,7 @@ func (h *shelf) moveShipped(f *folder, id string, size int64) (fresh bool, err e
 func (h *shelf) moveToKept(f *folder, id string) error {
 	// Its time becomes that of shipping, from which Keep counts.
 	now := h.opt.Now()
-	if err := os.Chtimes(f.sealed(id), now, now); err != nil {
+	if err := h.disk.setTime(f.sealed(id), now); err != nil {
 		return err
 	}
 	return h.disk.rename(f.sealed(id), f.kept(id))
@@ -599,7 +594,7 @@ func (h *shelf) moveUnmoved() {
 	}
 	for id, u := range h.unmoved {
 		f := h.folders[folderOf(id)]
-		if f == nil || !exists(f.sealed(id)) {
+		if f == nil || !h.disk.exists(f.sealed(id)) {
 			delete(h.unmoved, id) // somebody removed it
 			h.kept.Add(-u.size)
 			continue
@@ -613,11 +608,6 @@ func (h *shelf) moveUnmoved() {
 	}
 }
 
-func exists(path string) bool {
-	_, err := os.Lstat(path)
-	return err == nil
-}
-
 // reship puts back in line the segments shipped before a moment, oldest first,
 // as long as the line has room for them: it must not be so long that new clicks
 // are dropped. waiting counts those that found none.
@@ -629,7 +619,7 @@ func (h *shelf) reship(before time.Time, room func() int64) (put, waiting int, e
 	for _, f := range folders {
 		for after := ""; ; {
 			// Page by page, since appends may wait for a new file meanwhile.
-			ids, listErr := f.firstIDs(h.disk, filepath.Join(f.path, keptName), after, maxListed, nil)
+			ids, listErr := f.firstIDs(filepath.Join(f.path, keptName), after, maxListed, nil)
 			err = errors.Join(err, listErr)
 			p, w, putErr := h.putBack(f, ids, before, room)
 			put, waiting, err = put+p, waiting+w, errors.Join(err, putErr)
@@ -673,7 +663,7 @@ func (h *shelf) putBack(f *folder, ids []string, before time.Time, room func() i
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, id := range ids {
-		info, statErr := os.Lstat(f.kept(id))
+		info, statErr := h.disk.stat(f.kept(id))
 		if statErr != nil || info.Size() == 0 || !info.ModTime().Before(before) {
 			continue // gone, being removed, or shipped since
 		}
@@ -726,10 +716,10 @@ func (h *shelf) expire(old func(path string, size int64) bool) error {
 func (h *shelf) expireIn(f *folder, old func(path string, size int64) bool) (first error) {
 	const atOnce = 1000
 	for after := ""; ; {
-		ids, err := f.firstIDs(h.disk, filepath.Join(f.path, keptName), after, atOnce, nil)
+		ids, err := f.firstIDs(filepath.Join(f.path, keptName), after, atOnce, nil)
 		first = cmp.Or(first, err)
 		for _, id := range ids {
-			size := fileSize(f.kept(id))
+			size := h.disk.size(f.kept(id))
 			if size > 0 && !old(f.kept(id), size) { // an empty one is half removed
 				return first
 			}
@@ -776,7 +766,7 @@ func (h *shelf) removed(limit int) ([]string, error) {
 	}
 	var errs []error
 	for _, f := range h.byAge() {
-		gone, err := f.firstIDs(h.disk, filepath.Join(f.path, goneName), "", limit-len(ids), nil)
+		gone, err := f.firstIDs(filepath.Join(f.path, goneName), "", limit-len(ids), nil)
 		if err == nil && len(gone) == 0 {
 			h.removeDone(f)
 			continue
@@ -784,7 +774,7 @@ func (h *shelf) removed(limit int) ([]string, error) {
 		// Along the way of the segment: it may be found in neither of the
 		// places it came from.
 		for _, dir := range []string{goneName, keptName, ""} {
-			err = cmp.Or(err, syncDir(filepath.Join(f.path, dir)))
+			err = cmp.Or(err, h.disk.syncDir(filepath.Join(f.path, dir)))
 		}
 		if err != nil {
 			errs = append(errs, err)
@@ -806,7 +796,7 @@ func (h *shelf) forget(ids []string) error {
 		if err != nil {
 			continue // of a folder that was removed or never ours
 		}
-		if err := os.Remove(f.gone(id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := h.disk.remove(f.gone(id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, err)
 		}
 	}
@@ -842,6 +832,6 @@ func (h *shelf) close() error {
 		errs = append(errs, err)
 		delete(h.folders, id)
 	}
-	h.own = nil
+	h.own.Store(nil)
 	return errors.Join(errs...)
 }

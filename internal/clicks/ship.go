@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"os"
 	"path/filepath"
 	"time"
 )
@@ -141,7 +140,7 @@ func (s *Spool) RemoveExpired(now time.Time) ([]string, error) {
 	s.shelf.moveUnmoved()
 	limit := now.Add(-s.opt.Keep)
 	expireErr := s.shelf.expire(func(path string, _ int64) bool {
-		info, err := os.Lstat(path)
+		info, err := s.disk.stat(path)
 		return err == nil && !info.ModTime().After(limit)
 	})
 	if expireErr != nil {

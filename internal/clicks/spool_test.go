@@ -1171,7 +1171,7 @@ func TestHalfMadeFolders(t *testing.T) {
 		t.Fatal(err)
 	}
 	mustOpen(t, o)
-	if exists(half) {
+	if realDisk().exists(half) {
 		t.Error("a half-made folder stays")
 	}
 	if left, err := os.ReadDir(foreign); err != nil || len(left) != 0 {

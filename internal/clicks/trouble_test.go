@@ -117,7 +117,7 @@ func TestRemovalOnFullDisk(t *testing.T) {
 	d := realDisk()
 	var full atomic.Bool
 	d.rename = func(from, to string) error {
-		if full.Load() && filepath.Base(filepath.Dir(to)) == goneName && fileSize(from) > 0 {
+		if full.Load() && filepath.Base(filepath.Dir(to)) == goneName && realDisk().size(from) > 0 {
 			return syscall.ENOSPC
 		}
 		return os.Rename(from, to)

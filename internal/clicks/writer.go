@@ -248,7 +248,7 @@ func (s *Spool) writeFailed(seg *openSegment, err error) *DropError {
 	if drop == errDiskFull {
 		// Not vital: the next write overwrites what is left of this one,
 		// and the scan finds its way through the rest.
-		if err := seg.file.Truncate(seg.size); err != nil && !errors.Is(err, syscall.ENOSPC) {
+		if err := s.disk.cut(seg.file, seg.size); err != nil && !errors.Is(err, syscall.ENOSPC) {
 			s.trouble.Store(&err)
 		}
 	}
