@@ -143,18 +143,18 @@ func (s *Shipper) Drain(ctx context.Context) error {
 }
 
 // Settle removes the segments that by now were kept long enough, and tells the
-// ledger, which learns of a removal only when it is for good: until then its row
-// makes shipping the segment again harmless. An error says that some are left.
+// ledger how far their folders are empty: beyond, its rows make shipping a segment
+// again harmless. An error says that some are left.
 func (s *Shipper) Settle(ctx context.Context, now time.Time) error {
 	for {
-		ids, err := s.Spool.RemoveExpired(now)
+		gone, err := s.Spool.RemoveExpired(now)
 		if err != nil {
-			err = fmt.Errorf("remove old segments: %w", err) // of some folder; ids are of others
+			err = fmt.Errorf("remove old segments: %w", err) // of some folder; gone is of others
 		}
-		if len(ids) > 0 {
-			err = errors.Join(err, s.confirm(ctx, ids))
+		if len(gone) > 0 {
+			err = errors.Join(err, s.confirm(ctx, gone))
 		}
-		if err != nil || len(ids) == 0 {
+		if err != nil || len(gone) == 0 {
 			return err
 		}
 	}
@@ -308,28 +308,60 @@ func (s *Shipper) insert(ctx context.Context, batches []clicks.Batch) (err error
 	defer cancel()
 	ctx, done := s.Traces.ship(ctx, batches)
 	defer func() { done(err) }()
-	return postgres.InTx(ctx, s.Pool, func(tx pgx.Tx) error {
-		q := queries.New(tx)
+	var replays []string
+	err = postgres.InTx(ctx, s.Pool, func(tx pgx.Tx) error {
+		replays = nil
 		for _, batch := range batches {
-			n, err := q.InsertClickBatch(ctx, queries.InsertClickBatchParams{
-				ID: batch.ID, Payload: batch.Payload, Clicks: int32(batch.Clicks), OldestAt: batch.Oldest,
-			})
+			replay, err := s.insertBatch(ctx, tx, batch)
 			if err != nil {
-				return fmt.Errorf("insert batch: %w", err)
+				return err
 			}
-			if n == 0 {
-				continue
-			}
-			job, err := s.River.InsertTx(ctx, tx, jobs.RecordClicks{BatchID: batch.ID}, nil)
-			if err != nil {
-				return fmt.Errorf("insert job: %w", err)
-			}
-			if err := q.SetClickBatchJob(ctx, &job.Job.ID, batch.ID); err != nil {
-				return fmt.Errorf("note the batch's job: %w", err)
+			if replay {
+				replays = append(replays, batch.ID)
 			}
 		}
 		return nil
 	})
+	if err == nil && len(replays) > 0 {
+		s.Log.ErrorContext(ctx, "batches whose segments were removed are back and wait for an operator", "batches", replays, "reason", replayed)
+	}
+	return err
+}
+
+// replayed says why a batch is held that the ledger does not know and whose
+// segment was removed.
+const replayed = "its segment was shipped and removed, and came back from a copy of the spool, so that it was counted before; " +
+	"drop it, or ingest it with `signpost batches retry` if you know better"
+
+// insertBatch inserts a batch and the job that ingests it. A replay gets none: an
+// operator decides.
+func (s *Shipper) insertBatch(ctx context.Context, tx pgx.Tx, batch clicks.Batch) (replay bool, err error) {
+	q := queries.New(tx)
+	n, err := q.InsertClickBatch(ctx, queries.InsertClickBatchParams{
+		ID: batch.ID, Payload: batch.Payload, Clicks: int32(batch.Clicks), OldestAt: batch.Oldest,
+	})
+	if err != nil {
+		return false, fmt.Errorf("insert batch: %w", err)
+	}
+	if n == 0 {
+		return false, nil
+	}
+	reason := replayed
+	n, err = q.HoldReplayedBatch(ctx, &reason, batch.ID)
+	if err != nil {
+		return false, fmt.Errorf("look whether the batch is a replay: %w", err)
+	}
+	if n > 0 {
+		return true, nil
+	}
+	job, err := s.River.InsertTx(ctx, tx, jobs.RecordClicks{BatchID: batch.ID}, nil)
+	if err != nil {
+		return false, fmt.Errorf("insert job: %w", err)
+	}
+	if err := q.SetClickBatchJob(ctx, &job.Job.ID, batch.ID); err != nil {
+		return false, fmt.Errorf("note the batch's job: %w", err)
+	}
+	return false, nil
 }
 
 // attend does what is due besides shipping. The line may never be empty, where a
@@ -358,13 +390,17 @@ func (s *Shipper) tidy(ctx context.Context) {
 	}
 }
 
-func (s *Shipper) confirm(ctx context.Context, ids []string) error {
+func (s *Shipper) confirm(ctx context.Context, gone []clicks.Gone) error {
 	ctx, cancel := context.WithTimeout(ctx, shipTimeout)
 	defer cancel()
-	if err := queries.New(s.Pool).ConfirmSegmentsRemoved(ctx, ids); err != nil {
+	var folders, below []string
+	for _, g := range gone {
+		folders, below = append(folders, g.Folder), append(below, g.Below)
+	}
+	if err := queries.New(s.Pool).ConfirmSegmentsGone(ctx, folders, below); err != nil {
 		return fmt.Errorf("confirm removed segments: %w", err)
 	}
-	if err := s.Spool.Confirmed(ids); err != nil {
+	if err := s.Spool.Confirmed(gone); err != nil {
 		return fmt.Errorf("forget confirmed removals: %w", err)
 	}
 	return nil

@@ -8,17 +8,21 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/riverqueue/river"
 	"github.com/riverqueue/river/riverdriver/riverpgxv5"
 
 	"github.com/signpost/signpost/internal/clicks"
 	"github.com/signpost/signpost/internal/pgtest"
+	"github.com/signpost/signpost/queries"
 )
 
 // shipping is a spool and a shipper on a database.
@@ -78,6 +82,18 @@ func (s *shipping) want(batches, clicks int) {
 	if gotBatches != batches || gotClicks != clicks || jobs != batches {
 		s.Errorf("%d batches with %d clicks and %d jobs, want %d with %d and a job each", gotBatches, gotClicks, jobs, batches, clicks)
 	}
+}
+
+// goneSegments are the batches of which the ledger knows that their segment is gone.
+const goneSegments = "SELECT b.id FROM click_batches b JOIN spool_folders f ON f.folder = left(b.id, 32) AND b.id < f.gone_below"
+
+// gone counts them.
+func (s *shipping) gone() (n int) {
+	s.Helper()
+	if err := s.pool.QueryRow(s.Context(), "SELECT count(*) FROM ("+goneSegments+") g").Scan(&n); err != nil {
+		s.Fatal(err)
+	}
+	return n
 }
 
 func (s *shipping) drain() {
@@ -155,7 +171,7 @@ func TestShipperTidiesWhileItShips(t *testing.T) {
 	}
 	s.spool.PassOver(segments[0].ID)
 	stop := s.run()
-	for _, where := range []string{"removed_at IS NOT NULL", "id = '" + segments[0].ID + "'"} {
+	for _, where := range []string{"id IN (" + goneSegments + ")", "id = '" + segments[0].ID + "'"} {
 		s.eventually(where, func() bool {
 			for s.spool.Stats().Segments < 4 {
 				s.segment(1)
@@ -231,10 +247,7 @@ func TestShipperConfirmsRemovals(t *testing.T) {
 	s.segment(2)
 	s.drain()
 	s.shipper.tidy(t.Context())
-	var confirmed int
-	if err := s.pool.QueryRow(t.Context(), `SELECT count(*) FROM click_batches WHERE removed_at IS NOT NULL`).Scan(&confirmed); err != nil {
-		t.Fatal(err)
-	}
+	confirmed := s.gone()
 	if kept := s.spool.Stats().KeptBytes; confirmed != 1 || kept != 0 {
 		t.Errorf("%d removals confirmed, %d bytes kept; want 1 and 0", confirmed, kept)
 	}
@@ -470,14 +483,182 @@ func TestShipperConfirmsWhatWasInMemory(t *testing.T) {
 	s.segment(3)
 	s.drain()
 	s.want(2, 5)
-	var confirmed int
-	if err := s.pool.QueryRow(t.Context(), `SELECT count(*) FROM click_batches WHERE removed_at IS NOT NULL`).Scan(&confirmed); err != nil {
-		t.Fatal(err)
-	}
+	confirmed := s.gone()
 	if confirmed != 2 {
 		t.Errorf("%d removals confirmed, want 2", confirmed)
 	}
 	if ids, err := s.spool.RemoveExpired(time.Now()); err != nil || len(ids) > 0 {
 		t.Errorf("after the confirmation the spool still tells of %v (%v)", ids, err)
 	}
+}
+
+// copyOf copies the spool as a snapshot of its volume does.
+func (s *shipping) copyOf(dir string) (copied string) {
+	s.Helper()
+	copied = s.TempDir()
+	if err := os.CopyFS(copied, os.DirFS(dir)); err != nil {
+		s.Fatal(err)
+	}
+	return copied
+}
+
+// shipFrom ships what is in a folder of folders and removes it at once.
+func (s *shipping) shipFrom(dir string) {
+	s.Helper()
+	spool, err := clicks.OpenForShipping(dir, clicks.Options{Log: s.shipper.Log})
+	if err != nil {
+		s.Fatal(err)
+	}
+	defer spool.Close() //nolint:errcheck // takes no clicks
+	shipper := NewShipper(ShipperOptions{Pool: s.pool, River: s.shipper.River, Spool: spool, Log: s.shipper.Log})
+	if err := errors.Join(shipper.Ship(s.Context()), shipper.Settle(s.Context(), time.Now().Add(time.Hour))); err != nil {
+		s.Fatal(err)
+	}
+}
+
+// ingestAll does to the batches what a worker does, a day or more ago.
+func (s *shipping) ingestAll() {
+	s.Helper()
+	_, err := s.pool.Exec(s.Context(), `
+		WITH done AS (
+			UPDATE click_batches SET payload = NULL, ingested_at = now() - interval '25 hours'
+			WHERE ingested_at IS NULL AND failed_at IS NULL RETURNING job_id)
+		DELETE FROM river_job WHERE id IN (SELECT job_id FROM done)`)
+	if err != nil {
+		s.Fatal(err)
+	}
+}
+
+func (s *shipping) prune(want int64) {
+	s.Helper()
+	day := pgtype.Interval{Days: 1, Valid: true}
+	if n, err := queries.New(s.pool).PruneClickBatches(s.Context(), day, 1000); err != nil || n != want {
+		s.Errorf("pruned %d batches, want %d (%v)", n, want, err)
+	}
+}
+
+// wantHeld checks how many batches wait for an operator, without a job.
+func (s *shipping) wantHeld(want, inAll int) {
+	s.Helper()
+	var held, all, queued int
+	err := s.pool.QueryRow(s.Context(), `
+		SELECT count(*) FILTER (WHERE failed_at IS NOT NULL AND payload IS NOT NULL AND failure LIKE '%came back from a copy%'),
+			count(*), (SELECT count(*) FROM river_job) FROM click_batches`).Scan(&held, &all, &queued)
+	if err != nil || held != want || all != inAll || queued != inAll-want {
+		s.Errorf("%d of %d batches are held, with %d jobs, want %d of %d and jobs for the others (%v)", held, all, queued, want, inAll, err)
+	}
+}
+
+// A volume that is brought back from a snapshot, or copied, after the ledger has
+// forgotten its batches is not counted again, whoever ships it and however often.
+func TestCopyOfASpoolIsHeld(t *testing.T) {
+	t.Parallel()
+	s := newShipping(t, pgtest.Pool(t), 0)
+	for n := range 3 {
+		s.segment(n + 1)
+	}
+	snapshot := s.copyOf(s.dir)
+	s.drain()
+	s.want(3, 6)
+	s.shipFrom(s.copyOf(snapshot)) // the ledger knows them
+	s.want(3, 6)
+	s.ingestAll()
+	s.prune(3)
+
+	for range 2 {
+		s.shipFrom(s.copyOf(snapshot))
+		s.wantHeld(3, 3)
+	}
+	// Once they are dropped they are forgotten in their turn.
+	if _, err := s.pool.Exec(t.Context(), `UPDATE click_batches SET payload = NULL, ingested_at = now() - interval '25 hours'`); err != nil {
+		t.Fatal(err)
+	}
+	s.prune(3)
+
+	// The folder is back in its place, and a new process adopts it.
+	if err := s.spool.Close(); err != nil {
+		t.Fatal(err)
+	}
+	heir := newShippingOf(t, s.pool, clicks.Options{Dir: s.copyOf(snapshot)})
+	heir.segment(4)
+	heir.drain()
+	heir.wantHeld(3, 4)
+	heir.ingestAll()
+	heir.prune(1) // of those that are held none
+}
+
+// A copy that was taken while the folder's owner went on says nothing of what
+// the owner added since.
+func TestOwnerGoesOnBesideACopy(t *testing.T) {
+	t.Parallel()
+	s := newShipping(t, pgtest.Pool(t), time.Hour)
+	s.segment(1)
+	snapshot := s.copyOf(s.dir)
+	s.segment(2)
+	s.shipFrom(snapshot)
+	s.segment(3)
+	s.drain()
+	s.want(3, 6)
+	s.wantHeld(0, 3)
+}
+
+// A failover to a standby that lagged takes the ledger back, and what it says of
+// folders with it. What is shipped again is counted, whether the standby had
+// forgotten it or never knew it.
+func TestShipAgainAfterFailover(t *testing.T) {
+	t.Parallel()
+	var now atomic.Int64
+	began := time.Now()
+	s := newShippingOf(t, pgtest.Pool(t), clicks.Options{
+		Dir: t.TempDir(), Keep: time.Hour, Now: func() time.Time { return began.Add(time.Duration(now.Load())) },
+	})
+	hour := func(n int) time.Time {
+		now.Store(int64(n) * int64(time.Hour))
+		return began.Add(time.Duration(n) * time.Hour)
+	}
+	ship := func(clicks ...int) {
+		for _, n := range clicks {
+			s.segment(n)
+		}
+		if err := s.shipper.Ship(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	settle := func(at time.Time, gone int) {
+		t.Helper()
+		if err := s.shipper.Settle(t.Context(), at); err != nil {
+			t.Fatal(err)
+		}
+		if got := s.gone(); got != gone {
+			t.Errorf("the ledger takes %d segments for gone, want %d", got, gone)
+		}
+	}
+	ship(1, 1)
+	settle(hour(1), 2)
+	if _, err := s.pool.Exec(t.Context(), `CREATE TABLE standby AS SELECT * FROM spool_folders`); err != nil {
+		t.Fatal(err)
+	}
+	ship(10)
+	hour(2)
+	ship(100, 1000)
+	settle(hour(2), 3) // two are kept
+
+	_, err := s.pool.Exec(t.Context(), `
+		UPDATE spool_folders f SET gone_below = s.gone_below FROM standby s WHERE f.folder = s.folder;
+		WITH lost AS (DELETE FROM click_batches WHERE clicks >= 100 RETURNING job_id)
+		DELETE FROM river_job WHERE id IN (SELECT job_id FROM lost)`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.want(3, 12)
+	hour(2)
+	if n, _, err := s.spool.Reship(began.Add(2*time.Hour + time.Minute)); err != nil || n != 2 {
+		t.Fatalf("%d segments are shipped again, want 2 (%v)", n, err)
+	}
+	ship()
+	s.want(5, 1112)
+	s.wantHeld(0, 5)
+	settle(hour(3), 5)
+	s.ingestAll()
+	s.prune(5)
 }

@@ -53,28 +53,47 @@ UPDATE click_batches
 SET payload = NULL, ingested_at = now()
 WHERE id = @id AND ingested_at IS NULL AND failed_at IS NOT NULL;
 
--- name: ConfirmSegmentsRemoved :exec
-UPDATE click_batches
-SET removed_at = now()
-WHERE id = ANY(@ids::text[]) AND removed_at IS NULL;
+-- name: HoldReplayedBatch :execrows
+-- Fails a batch that was just inserted, and so was unknown, although its segment
+-- is one of those that were removed. A batch is pruned only after its folder's row
+-- says so: as a statement of its own, after the insert, this one sees that row.
+UPDATE click_batches b
+SET failed_at = now(), failure = @failure
+WHERE b.id = @id
+    AND EXISTS (SELECT FROM spool_folders f WHERE f.folder = left(b.id, 32) AND b.id < f.gone_below);
+
+-- name: ConfirmSegmentsGone :exec
+-- In key order, and never back: of a copy of the folder other segments are left.
+INSERT INTO spool_folders (folder, gone_below)
+SELECT r.folder, r.gone_below
+FROM (SELECT unnest(@folders::text[]) AS folder, unnest(@gone_below::text[]) AS gone_below) r
+ORDER BY r.folder
+ON CONFLICT ON CONSTRAINT spool_folders_pkey DO UPDATE
+SET gone_below = excluded.gone_below, confirmed_at = now()
+WHERE spool_folders.gone_below < excluded.gone_below;
 
 -- name: PruneClickBatches :execrows
 DELETE FROM click_batches
 WHERE id IN (
-    SELECT b.id FROM click_batches b
-    WHERE b.ingested_at IS NOT NULL AND b.removed_at < now() - @older_than::interval
+    SELECT b.id
+    FROM spool_folders f
+    CROSS JOIN LATERAL (
+        SELECT x.id FROM click_batches x
+        WHERE x.id > f.folder AND x.id < f.gone_below AND x.ingested_at < now() - @older_than::interval
+        LIMIT @row_limit
+    ) b
     LIMIT @row_limit
 );
 
 -- name: CutClickLedger :one
--- Removes batches whose removal nobody confirmed, and remembers how far back
--- that reaches. A clock that ran ahead counts for a day at most: one wrong by
--- years must not make every later batch look like a replay.
+-- Removes batches that no row of a folder covers, and remembers how far back that
+-- reaches. A clock that ran ahead counts for a day at most: one wrong by years
+-- must not make every later batch look like a replay.
 WITH cut AS (
     DELETE FROM click_batches
     WHERE id IN (
         SELECT b.id FROM click_batches b
-        WHERE b.removed_at IS NULL AND b.ingested_at < now() - @older_than::interval
+        WHERE b.ingested_at < now() - @older_than::interval
         LIMIT @row_limit
     )
     RETURNING LEAST(oldest_at, received_at + interval '1 day') AS reach

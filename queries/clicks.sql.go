@@ -77,14 +77,19 @@ func (q *Queries) AddClickQuarters(ctx context.Context, arg AddClickQuartersPara
 	return err
 }
 
-const confirmSegmentsRemoved = `-- name: ConfirmSegmentsRemoved :exec
-UPDATE click_batches
-SET removed_at = now()
-WHERE id = ANY($1::text[]) AND removed_at IS NULL
+const confirmSegmentsGone = `-- name: ConfirmSegmentsGone :exec
+INSERT INTO spool_folders (folder, gone_below)
+SELECT r.folder, r.gone_below
+FROM (SELECT unnest($1::text[]) AS folder, unnest($2::text[]) AS gone_below) r
+ORDER BY r.folder
+ON CONFLICT ON CONSTRAINT spool_folders_pkey DO UPDATE
+SET gone_below = excluded.gone_below, confirmed_at = now()
+WHERE spool_folders.gone_below < excluded.gone_below
 `
 
-func (q *Queries) ConfirmSegmentsRemoved(ctx context.Context, ids []string) error {
-	_, err := q.db.Exec(ctx, confirmSegmentsRemoved, ids)
+// In key order, and never back: of a copy of the folder other segments are left.
+func (q *Queries) ConfirmSegmentsGone(ctx context.Context, folders []string, goneBelow []string) error {
+	_, err := q.db.Exec(ctx, confirmSegmentsGone, folders, goneBelow)
 	return err
 }
 
@@ -104,7 +109,7 @@ WITH cut AS (
     DELETE FROM click_batches
     WHERE id IN (
         SELECT b.id FROM click_batches b
-        WHERE b.removed_at IS NULL AND b.ingested_at < now() - $1::interval
+        WHERE b.ingested_at < now() - $1::interval
         LIMIT $2
     )
     RETURNING LEAST(oldest_at, received_at + interval '1 day') AS reach
@@ -114,9 +119,9 @@ SET cut_at = GREATEST(cut_at, (SELECT max(reach) FROM cut))
 RETURNING (SELECT count(*) FROM cut) AS batches
 `
 
-// Removes batches whose removal nobody confirmed, and remembers how far back
-// that reaches. A clock that ran ahead counts for a day at most: one wrong by
-// years must not make every later batch look like a replay.
+// Removes batches that no row of a folder covers, and remembers how far back that
+// reaches. A clock that ran ahead counts for a day at most: one wrong by years
+// must not make every later batch look like a replay.
 func (q *Queries) CutClickLedger(ctx context.Context, olderThan pgtype.Interval, rowLimit int32) (int64, error) {
 	row := q.db.QueryRow(ctx, cutClickLedger, olderThan, rowLimit)
 	var batches int64
@@ -213,6 +218,24 @@ func (q *Queries) GetSalt(ctx context.Context, day time.Time) ([]byte, error) {
 	var salt []byte
 	err := row.Scan(&salt)
 	return salt, err
+}
+
+const holdReplayedBatch = `-- name: HoldReplayedBatch :execrows
+UPDATE click_batches b
+SET failed_at = now(), failure = $1
+WHERE b.id = $2
+    AND EXISTS (SELECT FROM spool_folders f WHERE f.folder = left(b.id, 32) AND b.id < f.gone_below)
+`
+
+// Fails a batch that was just inserted, and so was unknown, although its segment
+// is one of those that were removed. A batch is pruned only after its folder's row
+// says so: as a statement of its own, after the insert, this one sees that row.
+func (q *Queries) HoldReplayedBatch(ctx context.Context, failure *string, iD string) (int64, error) {
+	result, err := q.db.Exec(ctx, holdReplayedBatch, failure, iD)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
 }
 
 const insertClickBatch = `-- name: InsertClickBatch :execrows
@@ -392,8 +415,13 @@ func (q *Queries) PendingBatches(ctx context.Context) (PendingBatchesRow, error)
 const pruneClickBatches = `-- name: PruneClickBatches :execrows
 DELETE FROM click_batches
 WHERE id IN (
-    SELECT b.id FROM click_batches b
-    WHERE b.ingested_at IS NOT NULL AND b.removed_at < now() - $1::interval
+    SELECT b.id
+    FROM spool_folders f
+    CROSS JOIN LATERAL (
+        SELECT x.id FROM click_batches x
+        WHERE x.id > f.folder AND x.id < f.gone_below AND x.ingested_at < now() - $1::interval
+        LIMIT $2
+    ) b
     LIMIT $2
 )
 `

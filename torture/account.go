@@ -122,7 +122,8 @@ func (h *harness) account(ctx context.Context, took time.Duration) error {
 	}
 	err = conn.QueryRow(ctx, `
 		SELECT (SELECT count(*) FROM river_job WHERE state IN ('discarded', 'running', 'retryable') AND kind = 'record_clicks'),
-			(SELECT count(*) FROM click_rejects), (SELECT count(*) FROM click_batches), (SELECT count(removed_at) FROM click_batches)`).
+			(SELECT count(*) FROM click_rejects), (SELECT count(*) FROM click_batches),
+			(SELECT count(*) FROM click_batches b JOIN spool_folders f ON f.folder = left(b.id, 32) AND b.id < f.gone_below)`).
 		Scan(&stuck, &rejected, &batches, &removed)
 	if err != nil {
 		return err

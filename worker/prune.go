@@ -17,7 +17,8 @@ const (
 	// changesKept exceeds by far how long a replica may be cut off before it
 	// revalidates all it has.
 	changesKept = 2 * time.Hour
-	// batchesKept counts from the confirmation that a batch's segment is gone.
+	// batchesKept counts from the ingestion of a batch whose segment is gone. Its
+	// row has served: this is for a job that runs late, and for people who look.
 	batchesKept = 24 * time.Hour
 	// keysKept is how long a request may be repeated and is done once.
 	keysKept = 24 * time.Hour
@@ -54,7 +55,7 @@ func (w *prune) Work(ctx context.Context, _ *river.Job[jobs.Prune]) error {
 	errs := []error{wrap("destroy salts", err)}
 	tables := []prunable{
 		{"click batches", func() (int64, error) { return q.PruneClickBatches(ctx, interval(batchesKept), w.piece) }},
-		{"unconfirmed click batches", func() (int64, error) { return q.CutClickLedger(ctx, interval(w.deps.ledgerKeep), w.piece) }},
+		{"old click batches", func() (int64, error) { return q.CutClickLedger(ctx, interval(w.deps.ledgerKeep), w.piece) }},
 		{"idempotency keys", func() (int64, error) { return q.PruneIdempotencyKeys(ctx, interval(keysKept), w.piece) }},
 		{"link changes", func() (int64, error) { return q.PruneLinkChanges(ctx, interval(changesKept), w.piece) }},
 	}

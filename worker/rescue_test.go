@@ -91,13 +91,17 @@ func TestPrune(t *testing.T) {
 		SELECT 'old', n, now() - interval '3 hours' FROM generate_series(1, 7) n`)
 	s.exec(`INSERT INTO link_changes (id, short_code, version, changed_at) OVERRIDING SYSTEM VALUE
 		VALUES (8, 'old, but of the last ten thousand', 8, now() - interval '3 hours'), (10007, 'new', 9, now())`)
-	s.exec(`INSERT INTO click_batches (id, clicks, oldest_at, ingested_at, removed_at)
-		SELECT 'gone-' || n, 1, now(), now(), now() - interval '2 days' FROM generate_series(1, 6) n`)
+	s.exec(`INSERT INTO spool_folders (folder, gone_below) SELECT folder, folder || '-0000000007'
+		FROM unnest(ARRAY['20260131t090507-0f1e2d3c4b5a6978', '20260131t090507-0f1e2d3c4b5a6979']) folder`)
+	s.exec(`INSERT INTO click_batches (id, payload, clicks, oldest_at, ingested_at)
+		SELECT folder || '-000000000' || n, CASE WHEN n = 5 THEN '\x00'::bytea END, 1, now(),
+			CASE n WHEN 5 THEN NULL WHEN 6 THEN now() - interval '23 hours' ELSE now() - interval '2 days' END
+		FROM spool_folders, generate_series(0, 8) n`)
 	s.exec(`INSERT INTO click_batches (id, clicks, oldest_at, ingested_at)
 		SELECT 'vanished-' || n, 1, now() - interval '100 days', now() - interval '91 days' FROM generate_series(1, 7) n`)
-	s.exec(`INSERT INTO click_batches (id, clicks, oldest_at, ingested_at, removed_at) VALUES
-		('fresh', 1, now(), now(), now()),
-		('unconfirmed', 1, now(), now() - interval '89 days', NULL)`)
+	s.exec(`INSERT INTO click_batches (id, clicks, oldest_at, ingested_at) VALUES
+		('fresh', 1, now(), now()),
+		('unconfirmed', 1, now(), now() - interval '89 days')`)
 	s.exec(`INSERT INTO click_batches (id, payload, clicks, oldest_at, received_at, failed_at, failure) VALUES
 		('backlog', '\x00', 1, now() - interval '5 days', now(), NULL, NULL),
 		('failed', '\x00', 1, now() - interval '200 days', now() - interval '200 days', now() - interval '200 days', 'bad')`)
@@ -123,7 +127,9 @@ func TestPrune(t *testing.T) {
 	if left := s.text("SELECT string_agg(key, ' ' ORDER BY key) FROM idempotency_keys"); left != "k23 k23 k23 receiving" {
 		t.Errorf("keys left: %s", left)
 	}
-	if left := s.text("SELECT string_agg(id, ' ' ORDER BY id) FROM click_batches"); left != "backlog failed fresh unconfirmed" {
+	// Of the two folders those that wait, that were ingested of late, and that are not gone.
+	if left := s.text("SELECT string_agg(right(id, 11), ' ' ORDER BY id) FROM click_batches"); left != "-0000000005 -0000000006 -0000000007 -0000000008 "+
+		"-0000000005 -0000000006 -0000000007 -0000000008 backlog failed fresh unconfirmed" {
 		t.Errorf("left in the ledger: %s", left)
 	}
 	// A backlog five days old may hold clicks of each day since.

@@ -57,8 +57,8 @@ type Options struct {
 	// OwnHosts are the hosts of this service's short links, to which no
 	// imported link may lead.
 	OwnHosts []string
-	// LedgerKeep is how long the ledger remembers a batch whose segment nobody
-	// confirmed to be gone. It must be far longer than any spool keeps its
+	// LedgerKeep is how long the ledger remembers a batch of which nobody said that
+	// its segment is gone. It must be far longer than any spool keeps its
 	// segments. Default DefaultLedgerKeep.
 	LedgerKeep time.Duration
 	// ImportKeep is how long a finished import is kept. 0 is for ever.

@@ -32,11 +32,14 @@
 //	    20260131t090507-…6978-0000000000.seg      sealed, ready to ship
 //	    20260131t090507-…6978-0000000007.bad      what was damaged of a segment: some of it, or all
 //	    kept/…-0000000000.seg                     shipped, kept for Options.Keep
-//	    gone/…-0000000000.seg                     removed (empty), until Postgres knows that it is
+//	    gone/…-0000000000.seg                     the last removed (empty), until Postgres knows that it is
 //
 // A segment moves by rename only: .open, .seg, kept, gone. Its bytes are given
 // back in kept, before the last move: on a full disk that move may need them.
 // Whatever does not look like this is left alone.
+//
+// What leaves a folder leaves it for good: [Spool.RemoveExpired] says below which
+// number nothing is left, and who remembers that knows a copy for what it is.
 //
 // # Trouble
 //

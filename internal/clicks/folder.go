@@ -10,7 +10,9 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -51,12 +53,33 @@ type folder struct {
 	own  bool // made by this process, which may add segments
 	seq  int  // of the next segment; the keeper's
 	left bool // adopted with files that could not be sealed
+
+	// unsealed is the number of the oldest file of an own folder that is not
+	// sealed. The keeper moves it, which alone knows unsealedSeqs.
+	unsealed     atomic.Int64
+	unsealedSeqs map[int]bool
+	confirmed    string // the ledger knows that the folder is empty below
 }
 
-func (f *folder) nextID() string {
-	id := segmentID(f.id, f.seq)
+// begin returns the number of a new file, which is unsealed until end.
+func (f *folder) begin() (seq int) {
+	seq = f.seq
 	f.seq++ // also if the file cannot be made: a number is used once
-	return id
+	if f.unsealedSeqs == nil {
+		f.unsealedSeqs = make(map[int]bool)
+	}
+	f.unsealedSeqs[seq] = true
+	return seq
+}
+
+// end says that a file is sealed, or is not there.
+func (f *folder) end(seq int) {
+	delete(f.unsealedSeqs, seq)
+	oldest := f.seq
+	for seq := range f.unsealedSeqs {
+		oldest = min(oldest, seq)
+	}
+	f.unsealed.Store(int64(oldest))
 }
 
 func (f *folder) open(id string) string   { return filepath.Join(f.path, id+suffixOpen) }
@@ -205,6 +228,13 @@ func (f *folder) segmentOf(e fs.DirEntry, suffix string) (id string, ok bool) {
 		return "", false
 	}
 	return id, true
+}
+
+// nextID returns the id that follows a segment's.
+func nextID(id string) string {
+	folder := folderOf(id)
+	seq, _ := strconv.Atoi(id[len(folder)+1:]) // digits, as it is an id
+	return segmentID(folder, seq+1)
 }
 
 // folderOf returns the folder a segment's id belongs to, "" if it is no id.

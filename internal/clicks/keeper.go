@@ -114,18 +114,20 @@ func (s *Spool) newSegment() (*openSegment, error) {
 }
 
 func (s *Spool) newSegmentIn(folder *folder) (*openSegment, error) {
-	id := folder.nextID()
+	seq := folder.begin()
+	id := segmentID(folder.id, seq)
 	path := folder.open(id)
 	file, err := s.disk.create(path)
-	if err != nil {
-		return nil, err
-	}
-	if s.opt.Durability == Disk {
-		if err := s.disk.syncDir(folder.path); err != nil {
-			return nil, errors.Join(err, file.Close(), s.disk.remove(path))
+	if err == nil && s.opt.Durability == Disk {
+		if err = s.disk.syncDir(folder.path); err != nil {
+			err = errors.Join(err, file.Close(), s.disk.remove(path))
 		}
 	}
-	return &openSegment{id: id, path: path, file: file, seed: seedFor(id)}, nil
+	if err != nil {
+		folder.end(seq)
+		return nil, err
+	}
+	return &openSegment{id: id, path: path, folder: folder, seq: seq, file: file, seed: seedFor(id)}, nil
 }
 
 // sealAll seals what it can and returns the rest, to be tried again.
@@ -213,10 +215,12 @@ func (s *Spool) rescue(seg *openSegment) error {
 		err = s.disk.sync(to.file)
 	}
 	if err != nil {
-		return errors.Join(err, to.file.Close(), s.disk.remove(to.path))
+		s.closeFile(to)
+		return errors.Join(err, s.disk.remove(to.path))
 	}
 	s.closeFile(seg)
-	seg.id, seg.path, seg.file, seg.seed = to.id, to.path, to.file, to.seed
+	to.size, to.clicks, to.oldest, to.done = seg.size, seg.clicks, seg.oldest, seg.done
+	*seg = *to
 	return nil
 }
 
@@ -233,7 +237,9 @@ func (s *Spool) discard(seg *openSegment) error {
 	return nil
 }
 
+// closeFile ends the life of an open segment: it is sealed, or is not there.
 func (s *Spool) closeFile(seg *openSegment) {
+	seg.folder.end(seg.seq)
 	if err := seg.file.Close(); err != nil {
 		s.opt.Log.Warn("segment not closed", slog.Any("error", err))
 	}
@@ -243,7 +249,7 @@ func (s *Spool) closeFile(seg *openSegment) {
 // now is sealed by whoever adopts the folder.
 func (s *Spool) lastSeals(unsealed []*openSegment) {
 	for _, seg := range s.sealAll(unsealed) {
-		s.closeFile(seg)
+		_ = seg.file.Close() // what was written is in the file
 		s.opt.Log.Warn("segment left unsealed", slog.String("segment", seg.id))
 	}
 	select {

@@ -89,11 +89,11 @@ func (s *Spool) sealMemory() {
 // memorySegments are the sealed segments of a spool that keeps its clicks in
 // memory.
 type memorySegments struct {
-	mu      sync.Mutex
-	id      string // of the folder that does not exist
-	seq     int
-	records map[string][]byte
-	gone    []string // shipped, and not yet confirmed to be gone
+	mu        sync.Mutex
+	id        string // of the folder that does not exist
+	seq       int
+	records   map[string][]byte
+	confirmed string // the ledger knows that nothing is left below
 }
 
 func (m *memorySegments) put(records []byte) {
@@ -134,24 +134,30 @@ func (m *memorySegments) remove(id string) (size int, ok bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	records, ok := m.records[id]
-	if ok {
-		delete(m.records, id)
-		m.gone = append(m.gone, id)
-	}
+	delete(m.records, id)
 	return len(records), ok
 }
 
-// removed returns segments whose removal is not confirmed, at most limit.
-func (m *memorySegments) removed(limit int) []string {
+// gone returns how far the segments are gone, and whether that is news.
+func (m *memorySegments) gone() (g Gone, news bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return slices.Clone(m.gone[:min(len(m.gone), limit)])
+	if m.records == nil {
+		return Gone{}, false
+	}
+	g = Gone{Folder: m.id, Below: segmentID(m.id, m.seq)}
+	for id := range m.records {
+		g.Below = min(g.Below, id)
+	}
+	return g, g.Below > max(m.confirmed, segmentID(m.id, 0))
 }
 
-func (m *memorySegments) forget(ids []string) {
+func (m *memorySegments) confirm(g Gone) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.gone = slices.DeleteFunc(m.gone, func(id string) bool { return slices.Contains(ids, id) })
+	if g.Folder == m.id {
+		m.confirmed = g.Below
+	}
 }
 
 func segmentID(folder string, seq int) string { return fmt.Sprintf("%s-%010d", folder, seq) }

@@ -755,52 +755,94 @@ func (h *shelf) byAge() []*folder {
 	return folders
 }
 
-// removed returns segments that cannot come back, not even by a power cut, and
-// whose removal is not confirmed.
-func (h *shelf) removed(limit int) ([]string, error) {
+// allGone returns how far the folders are empty in which segments were removed,
+// where that is not confirmed.
+func (h *shelf) allGone() (gone []Gone, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	ids := h.memory.removed(limit)
-	if len(ids) == limit {
-		return ids, nil
+	if g, news := h.memory.gone(); news {
+		gone = append(gone, g)
 	}
-	var errs []error
 	for _, f := range h.byAge() {
-		gone, err := f.firstIDs(filepath.Join(f.path, goneName), "", limit-len(ids), nil)
-		if err == nil && len(gone) == 0 {
+		below, goneErr := h.goneBelow(f)
+		switch {
+		case goneErr != nil:
+			err = errors.Join(err, goneErr)
+		case below == "":
 			h.removeDone(f)
-			continue
-		}
-		// Along the way of the segment: it may be found in neither of the
-		// places it came from.
-		for _, dir := range []string{goneName, keptName, ""} {
-			err = cmp.Or(err, h.disk.syncDir(filepath.Join(f.path, dir)))
-		}
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		if ids = append(ids, gone...); len(ids) >= limit {
-			break
+		case below != f.confirmed:
+			gone = append(gone, Gone{Folder: f.id, Below: below})
 		}
 	}
-	return ids, errors.Join(errs...)
+	return gone, err
 }
 
-// forget removes the last trace of segments.
-func (h *shelf) forget(ids []string) error {
-	h.memory.forget(ids)
-	var errs []error
-	for _, id := range ids {
-		f, err := h.holder(id)
-		if err != nil {
-			continue // of a folder that was removed or never ours
-		}
-		if err := h.disk.remove(f.gone(id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			errs = append(errs, err)
+// goneBelow returns the oldest id that may be left in a folder, "" if nothing was
+// removed from it since that was confirmed. h.mu is held, so that segments move
+// nowhere but from .open to .seg, and those are above f.unsealed.
+func (h *shelf) goneBelow(f *folder) (below string, err error) {
+	last, err := h.lastGone(f)
+	if err != nil || last == "" {
+		return "", err
+	}
+	below = nextID(last)
+	if f.own {
+		below = min(below, segmentID(f.id, int(f.unsealed.Load())))
+	}
+	lower := func(e fs.DirEntry) {
+		for _, suffix := range []string{suffixOpen, suffixSealed} {
+			if id, ok := f.segmentOf(e, suffix); ok && id < below {
+				below = id
+			}
 		}
 	}
-	return errors.Join(errs...)
+	err = h.disk.readDir(f.path, lower)
+	return below, cmp.Or(err, h.disk.readDir(filepath.Join(f.path, keptName), lower))
+}
+
+// lastGone returns the youngest segment that was removed, "" for none. The others
+// need no trace of their own: below it, what is not there is gone.
+func (h *shelf) lastGone(f *folder) (last string, err error) {
+	var older []string
+	dir := filepath.Join(f.path, goneName)
+	err = h.disk.readDir(dir, func(e fs.DirEntry) {
+		id, ok := f.segmentOf(e, suffixSealed)
+		if !ok {
+			return
+		}
+		if id < last {
+			id, last = last, id
+		}
+		if last != "" {
+			older = append(older, last)
+		}
+		last = id
+	})
+	for _, id := range older {
+		err = cmp.Or(err, h.disk.remove(f.gone(id)))
+	}
+	return last, err
+}
+
+// confirmed notes what the ledger knows of folders, and removes the last traces
+// of what it covers.
+func (h *shelf) confirmed(gone []Gone) (err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, g := range gone {
+		h.memory.confirm(g)
+		f := h.folders[g.Folder]
+		if f == nil {
+			continue // of a folder that was removed or never ours
+		}
+		f.confirmed = g.Below
+		last, lastErr := h.lastGone(f)
+		if lastErr == nil && last != "" && last < g.Below {
+			lastErr = h.disk.remove(f.gone(last))
+		}
+		err = errors.Join(err, lastErr)
+	}
+	return err
 }
 
 // removeDone removes an adopted folder once nothing is left in it. h.mu is

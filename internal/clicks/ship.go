@@ -23,7 +23,7 @@ type Batch struct {
 	Payload []byte    // what DecodeBatch takes
 }
 
-// maxListed bounds what Segments and RemoveExpired return at a time.
+// maxListed bounds what Segments returns at a time.
 const maxListed = 256
 
 // ErrSetAside is what Read returns, wrapped, for a segment without one whole
@@ -131,12 +131,22 @@ func (s *Spool) Reship(before time.Time) (put, waiting int, err error) {
 	return put, waiting, err
 }
 
-// RemoveExpired removes segments shipped longer than Options.Keep before now
-// and returns ids, at most 256 at a time, of segments that are gone for good:
-// not even a power cut brings them back, so nobody will ship them again. It
-// goes on returning an id, across restarts, until Confirmed is told of it. An
-// error may come beside ids: one folder in trouble does not keep back the others.
-func (s *Spool) RemoveExpired(now time.Time) ([]string, error) {
+// Gone says how far a folder is empty: of its segments that were ever in this
+// spool, those whose id is below Below were shipped and removed. A copy of the
+// folder elsewhere may hold more, or less.
+type Gone struct {
+	Folder string
+	Below  string // of the form of an id; ids of a folder are all of one length
+}
+
+// RemoveExpired removes segments shipped longer than Options.Keep before now, and
+// returns how far the folders are empty in which that changed since Confirmed
+// was told. It goes on returning what is not confirmed, across restarts. An error
+// may come beside it: one folder in trouble does not keep back the others.
+//
+// A power cut may bring a removed segment back. It was shipped, so that the
+// ledger knows it or finds it below what was confirmed.
+func (s *Spool) RemoveExpired(now time.Time) ([]Gone, error) {
 	s.shelf.moveUnmoved()
 	limit := now.Add(-s.opt.Keep)
 	expireErr := s.shelf.expire(func(path string, _ int64) bool {
@@ -146,17 +156,17 @@ func (s *Spool) RemoveExpired(now time.Time) ([]string, error) {
 	if expireErr != nil {
 		expireErr = fmt.Errorf("remove kept segments: %w", expireErr)
 	}
-	ids, err := s.shelf.removed(maxListed)
+	gone, err := s.shelf.allGone()
 	if err != nil {
 		err = fmt.Errorf("list removed segments: %w", err)
 	}
-	return ids, errors.Join(expireErr, err)
+	return gone, errors.Join(expireErr, err)
 }
 
-// Confirmed says that whoever remembers these ids has committed that they are
-// gone for good. The spool forgets them. Unknown ids are ignored.
-func (s *Spool) Confirmed(ids []string) error {
-	if err := s.shelf.forget(ids); err != nil {
+// Confirmed says that the ledger knows for good how far these folders are empty.
+// Folders that are not this spool's are ignored.
+func (s *Spool) Confirmed(gone []Gone) error {
+	if err := s.shelf.confirmed(gone); err != nil {
 		return fmt.Errorf("forget removed segments: %w", err)
 	}
 	return nil

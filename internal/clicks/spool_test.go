@@ -456,9 +456,9 @@ func TestKeptSegmentsMakeRoom(t *testing.T) {
 		}
 	}
 	eventually(t, "kept segments fit the bound", func() bool { return s.Stats().KeptBytes <= o.MaxBytes })
-	ids, err := s.RemoveExpired(time.Now())
-	if err != nil || len(ids) == 0 {
-		t.Errorf("removed early: %v, %v", ids, err)
+	gone, err := s.RemoveExpired(time.Now())
+	if err != nil || len(gone) != 1 {
+		t.Errorf("removed early: %v, %v", gone, err)
 	}
 }
 
@@ -479,31 +479,21 @@ func TestKeepThenRemove(t *testing.T) {
 	if err := s.Shipped(id); err != nil {
 		t.Errorf("shipped again: %v", err)
 	}
-	if ids, err := s.RemoveExpired(now.Add(59 * time.Minute)); err != nil || len(ids) != 0 {
-		t.Errorf("removed too early: %v, %v", ids, err)
-	}
+	wantGone(t, s, now.Add(59*time.Minute))
 	if s.Stats().KeptBytes == 0 {
 		t.Error("nothing kept")
 	}
 	for range 2 { // until it is confirmed
-		ids, err := s.RemoveExpired(now.Add(time.Hour))
-		if err != nil || len(ids) != 1 || ids[0] != id {
-			t.Errorf("removed %v, %v, want %s", ids, err, id)
-		}
+		wantGone(t, s, now.Add(time.Hour), nextID(id))
 	}
 	// The owner crashes; the next one goes on where it was.
 	abandon(t, s)
 	next := mustOpen(t, o)
-	ids, err := next.RemoveExpired(now)
-	if err != nil || len(ids) != 1 || ids[0] != id {
-		t.Errorf("after a restart removed %v, %v, want %s", ids, err, id)
-	}
-	if err := next.Confirmed(append(ids, "../../etc/passwd")); err != nil {
+	gone := wantGone(t, next, now, nextID(id))
+	if err := next.Confirmed(append(gone, Gone{Folder: "../../etc", Below: "../../etc-0000000001"})); err != nil {
 		t.Error(err)
 	}
-	if ids, err := next.RemoveExpired(now); err != nil || len(ids) != 0 {
-		t.Errorf("after confirmation removed %v, %v", ids, err)
-	}
+	wantGone(t, next, now)
 	if _, err := os.Stat(filepath.Join(o.Dir, folderOf(id), goneName)); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("empty folder not removed: %v", err)
 	}
@@ -519,9 +509,7 @@ func TestKeepNothing(t *testing.T) {
 	mustAppend(t, s, 1)
 	mustSeal(t, s)
 	ship(t, s)
-	if ids, err := s.RemoveExpired(now); err != nil || len(ids) != 1 {
-		t.Errorf("removed %v, %v", ids, err)
-	}
+	wantGone(t, s, now, segmentID(filepath.Base(onlyFolder(t, o.Dir)), 1))
 	if n := s.Stats().KeptBytes; n != 0 {
 		t.Errorf("%d bytes are kept", n)
 	}
@@ -541,25 +529,45 @@ func TestMemoryKeepsNothing(t *testing.T) {
 	if err != nil || len(segs) != 3 {
 		t.Fatalf("segments %v, %v", segs, err)
 	}
-	if ids, err := s.RemoveExpired(time.Now()); len(ids) != 0 || err != nil {
-		t.Errorf("removed %v before they were shipped, %v", ids, err)
+	wantGone(t, s, time.Now()) // nothing before it is shipped
+	if err := s.Shipped(segs[1].ID); err != nil {
+		t.Fatal(err)
 	}
+	wantGone(t, s, time.Now()) // what is before it is left
+	if err := s.Shipped(segs[0].ID); err != nil {
+		t.Fatal(err)
+	}
+	wantGone(t, s, time.Now(), segs[2].ID)
 	ship(t, s)
 	if put, waiting, err := s.Reship(time.Now()); put+waiting != 0 || err != nil {
 		t.Errorf("put back %d and %d, %v", put, waiting, err)
 	}
+	var gone []Gone
 	for range 2 { // until it is confirmed
-		ids, err := s.RemoveExpired(time.Now())
-		if err != nil || len(ids) != 3 || ids[0] != segs[0].ID {
-			t.Fatalf("removed %v, %v", ids, err)
-		}
+		gone = wantGone(t, s, time.Now(), nextID(segs[2].ID))
 	}
-	if err := s.Confirmed([]string{segs[0].ID, segs[1].ID, segs[2].ID}); err != nil {
+	if err := s.Confirmed(gone); err != nil {
 		t.Error(err)
 	}
-	if ids, err := s.RemoveExpired(time.Now()); len(ids) != 0 || err != nil {
-		t.Errorf("removed %v after confirmation, %v", ids, err)
+	wantGone(t, s, time.Now())
+}
+
+// wantGone removes what is due and checks how far the folders are said to be
+// empty: each of them below an id.
+func wantGone(t *testing.T, s *Spool, now time.Time, below ...string) []Gone {
+	t.Helper()
+	gone, err := s.RemoveExpired(now)
+	if err != nil {
+		t.Error(err)
 	}
+	var want []Gone
+	for _, id := range below {
+		want = append(want, Gone{Folder: folderOf(id), Below: id})
+	}
+	if !slices.Equal(gone, want) {
+		t.Errorf("gone: %v, want %v", gone, want)
+	}
+	return gone
 }
 
 func TestReship(t *testing.T) {
@@ -1063,8 +1071,8 @@ func TestConcurrentUse(t *testing.T) {
 			}
 			s.Stats()
 			_, adopted := s.Adopt()
-			ids, removed := s.RemoveExpired(time.Now())
-			if err := errors.Join(adopted, removed, s.Confirmed(ids), s.SealNow(t.Context())); err != nil {
+			gone, removed := s.RemoveExpired(time.Now())
+			if err := errors.Join(adopted, removed, s.Confirmed(gone), s.SealNow(t.Context())); err != nil {
 				t.Error(err)
 			}
 		}
@@ -1201,24 +1209,19 @@ func TestManySegments(t *testing.T) {
 		t.Fatalf("%d segments listed, %v", len(segs), err)
 	}
 	wantMarkers(t, ship(t, s), want...)
-	removed := make(map[string]bool)
-	for {
-		ids, err := s.RemoveExpired(time.Now().Add(2 * time.Hour))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if len(ids) == 0 {
-			break
-		}
-		for _, id := range ids {
-			removed[id] = true
-		}
-		if err := s.Confirmed(ids); err != nil {
-			t.Fatal(err)
-		}
+	gone := wantGone(t, s, time.Now().Add(2*time.Hour), segmentID(id, 1000+n))
+	if s.Stats().KeptBytes != 0 {
+		t.Errorf("%d bytes kept", s.Stats().KeptBytes)
 	}
-	if len(removed) != n || s.Stats().KeptBytes != 0 {
-		t.Errorf("%d segments removed, %d bytes kept", len(removed), s.Stats().KeptBytes)
+	if left, err := os.ReadDir(filepath.Join(folder, goneName)); err != nil || len(left) != 1 {
+		t.Errorf("%d traces of removed segments are left, want the last one's (%v)", len(left), err)
+	}
+	if err := s.Confirmed(gone); err != nil {
+		t.Fatal(err)
+	}
+	wantGone(t, s, time.Now())
+	if realDisk().exists(folder) {
+		t.Error("the empty folder is left")
 	}
 }
 
@@ -1284,4 +1287,85 @@ func TestMetrics(t *testing.T) {
 	if testutil.ToFloat64(o.Metrics.kept) == 0 {
 		t.Error("nothing kept")
 	}
+}
+
+// A folder is empty only up to the first segment that is left in it, wherever
+// that is: in line, kept, or not sealed yet.
+func TestGoneBelowWhatIsLeft(t *testing.T) {
+	t.Parallel()
+	o := testOptions(t)
+	now := newClock()
+	o.Now = now.now
+	s := mustOpen(t, o)
+	for i := range 5 {
+		mustAppend(t, s, i)
+		mustSeal(t, s)
+	}
+	segs, err := s.Segments("")
+	if err != nil || len(segs) != 5 {
+		t.Fatalf("segments %v, %v", segs, err)
+	}
+	shipped := func(i int) {
+		t.Helper()
+		if err := s.Shipped(segs[i].ID); err != nil {
+			t.Fatal(err)
+		}
+	}
+	shipped(0)
+	shipped(2)
+	shipped(4)
+	now.advance(time.Hour)
+	shipped(3)
+	wantGone(t, s, now.now(), segs[1].ID) // in line; 3 is kept
+	shipped(1)
+	wantGone(t, s, now.now(), segs[1].ID) // kept
+	now.advance(time.Hour)
+	gone := wantGone(t, s, now.now(), nextID(segs[4].ID))
+	if err := s.Confirmed(gone); err != nil {
+		t.Fatal(err)
+	}
+	wantGone(t, s, now.now())
+	mustAppend(t, s, 5)
+	mustSeal(t, s)
+	ship(t, s)
+	now.advance(time.Hour)
+	wantGone(t, s, now.now(), nextID(nextID(segs[4].ID)))
+}
+
+// A file that cannot be sealed is left, also while a listing does not show it,
+// as may happen to one that is being renamed.
+func TestGoneBelowUnsealed(t *testing.T) {
+	t.Parallel()
+	o := testOptions(t)
+	o.Keep = 0
+	var trouble failing
+	d := realDisk()
+	d.rename = func(from, to string) error {
+		if err := trouble.get(); err != nil && strings.HasSuffix(from, suffixOpen) && strings.Contains(from, segmentID("", 0)) {
+			return err
+		}
+		return os.Rename(from, to)
+	}
+	d.readDir = func(path string, visit func(fs.DirEntry)) error {
+		return eachFile(path, func(e fs.DirEntry) {
+			if !strings.HasSuffix(e.Name(), suffixOpen) {
+				visit(e)
+			}
+		})
+	}
+	s := mustOpenOn(t, o, d)
+	trouble.set(syscall.EIO)
+	mustAppend(t, s, 0)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	_ = s.SealNow(ctx)
+	mustAppend(t, s, 1)
+	mustSeal(t, s)
+	wantMarkers(t, ship(t, s), 1)
+	folder := filepath.Base(onlyFolder(t, o.Dir))
+	wantGone(t, s, time.Now(), segmentID(folder, 0))
+	trouble.set(nil)
+	eventually(t, "the first is sealed", func() bool { return s.Stats().Segments == 1 })
+	wantMarkers(t, ship(t, s), 0)
+	wantGone(t, s, time.Now(), segmentID(folder, 2))
 }

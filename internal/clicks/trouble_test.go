@@ -130,9 +130,7 @@ func TestRemovalOnFullDisk(t *testing.T) {
 	}
 	ship(t, s)
 	full.Store(true)
-	if ids, err := s.RemoveExpired(time.Now().Add(2 * time.Hour)); len(ids) != 3 || err != nil {
-		t.Errorf("removed %v, %v", ids, err)
-	}
+	wantGone(t, s, time.Now().Add(2*time.Hour), segmentID(filepath.Base(onlyFolder(t, o.Dir)), 3))
 	if st := s.Stats(); st.KeptBytes != 0 {
 		t.Errorf("stats %+v", st)
 	}
@@ -169,9 +167,7 @@ func TestHalfRemoved(t *testing.T) {
 	if put, waiting, err := s.Reship(now.now()); put+waiting != 0 || err != nil {
 		t.Errorf("put back %d and %d, %v", put, waiting, err)
 	}
-	if ids, err := s.RemoveExpired(now.now()); len(ids) != 1 || err != nil {
-		t.Errorf("removed %v, %v", ids, err)
-	}
+	wantGone(t, s, now.now(), segmentID(filepath.Base(onlyFolder(t, o.Dir)), 1))
 }
 
 // A disk that turned read-only after a segment was committed does not have it
@@ -188,7 +184,7 @@ func TestShippedCannotBeMoved(t *testing.T) {
 	}
 	o := testOptions(t)
 	const n = maxListed + 10
-	leaveSegments(t, o.Dir, n)
+	folder := leaveSegments(t, o.Dir, n)
 	now := newClock()
 	o.Now = now.now
 	s := mustOpenOn(t, o, d)
@@ -213,22 +209,9 @@ func TestShippedCannotBeMoved(t *testing.T) {
 		t.Errorf("removed %v, %v", ids, err)
 	}
 	now.advance(2 * time.Hour)
-	removed := 0
-	for {
-		ids, err := s.RemoveExpired(now.now())
-		if err != nil {
-			t.Fatal(err)
-		}
-		if len(ids) == 0 {
-			break
-		}
-		removed += len(ids)
-		if err := s.Confirmed(ids); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if removed != n {
-		t.Errorf("%d segments removed, want %d", removed, n)
+	gone := wantGone(t, s, now.now(), segmentID(filepath.Base(folder), n))
+	if err := s.Confirmed(gone); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -14,6 +14,8 @@ import (
 type openSegment struct {
 	id     string
 	path   string
+	folder *folder
+	seq    int // in the folder
 	file   *os.File
 	seed   uint32
 	size   int64 // up to here it holds acknowledged records

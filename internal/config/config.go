@@ -34,7 +34,7 @@ type Config struct {
 	SpoolDir        string        `env:"SPOOL_DIR" envDefault:"/var/lib/signpost/spool" doc:"Where clicks are kept until they are in the database. A local file system that survives the process." allowed:"a folder"`
 	SpoolMaxBytes   Bytes         `env:"SPOOL_MAX_BYTES" envDefault:"1GiB" doc:"Most bytes that one process keeps in SPOOL_DIR. Beyond, clicks are dropped and counted." allowed:"a size from 1MiB to 1PiB, such as 512MiB, 4GiB or a number of bytes"`
 	SpoolKeep       time.Duration `env:"SPOOL_KEEP" envDefault:"1h" doc:"How long clicks stay in the spool after they reached the database, so that a failover to a replica that lagged can be repaired." allowed:"a duration from 0s to 720h, such as 90m"`
-	ClickLedgerKeep time.Duration `env:"CLICK_LEDGER_KEEP" envDefault:"2160h" doc:"How long the database remembers a batch of clicks whose removal from a spool nobody confirmed, as of a volume that vanished." allowed:"a duration from 1440h, twice the most that SPOOL_KEEP may be, to 87600h"`
+	ClickLedgerKeep time.Duration `env:"CLICK_LEDGER_KEEP" envDefault:"2160h" doc:"How long the database remembers a batch of clicks of which nobody said that it is gone from its spool, as of a volume that vanished." allowed:"a duration from 1440h, twice the most that SPOOL_KEEP may be, to 87600h"`
 	ClickDurability string        `env:"CLICK_DURABILITY" envDefault:"process" doc:"What an answered redirect's click survives: the end of the process (process), also a power cut (disk), or neither (memory)." allowed:"process, disk or memory"`
 
 	CacheSize     int           `env:"CACHE_SIZE" envDefault:"100000" doc:"Most links that one process remembers." allowed:"a number from 1 to 100000000"`
