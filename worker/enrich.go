@@ -100,7 +100,7 @@ func (e *enricher) appendEvents(ctx context.Context, to []event, batch []clicks.
 }
 
 // visitor is the first 8 bytes of HMAC-SHA256(salt of the click's UTC day,
-// address NUL user agent): the same for one visitor within a day, and nobody's
+// network NUL user agent): the same for one visitor within a day, and nobody's
 // once the salt is destroyed.
 func (e *enricher) visitor(ctx context.Context, c *clicks.Click) (int64, error) {
 	if day := floor(c.At.UnixMicro(), utcDay); e.mac == nil || day != e.day {
@@ -108,7 +108,7 @@ func (e *enricher) visitor(ctx context.Context, c *clicks.Click) (int64, error) 
 			return 0, err
 		}
 	}
-	ip := c.IP.As16()
+	ip := network(c.IP).As16()
 	e.input = append(e.input[:0], ip[:]...)
 	e.input = append(e.input, 0)
 	e.input = append(e.input, c.UserAgent...)
@@ -116,6 +116,18 @@ func (e *enricher) visitor(ctx context.Context, c *clicks.Click) (int64, error) 
 	e.mac.Write(e.input)
 	e.sum = e.mac.Sum(e.sum[:0])
 	return int64(binary.BigEndian.Uint64(e.sum)), nil
+}
+
+// network is what of an address stays with one visitor: an IPv4 address, also
+// when it is written as IPv6, or the /64 of an IPv6 address. Within that a
+// device gives itself new addresses all the time (RFC 8981).
+func network(ip netip.Addr) netip.Addr {
+	ip = ip.Unmap().WithZone("")
+	if ip.Is4() || !ip.IsValid() {
+		return ip
+	}
+	prefix, _ := ip.Prefix(64) // cannot fail: 64 is less than 128
+	return prefix.Addr()
 }
 
 // turnTo makes mac that of another day.

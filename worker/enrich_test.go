@@ -4,6 +4,7 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"fmt"
+	"hash"
 	"net/netip"
 	"strings"
 	"testing"
@@ -36,6 +37,39 @@ func TestParseAgent(t *testing.T) {
 		got := parseAgent(header)
 		if got.bot != want.bot || got.browser != want.browser || got.os != want.os || got.device != want.device {
 			t.Errorf("%s\n got %+v\nwant %+v", header, *got, want)
+		}
+	}
+}
+
+// A device changes its IPv6 address within its /64; IPv4 is the same in both
+// of its forms. Salts are read once a day, so that the day needs no database.
+func TestVisitorNetworks(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	day := floor(now.UnixMicro(), utcDay)
+	e := &enricher{macs: map[int64]hash.Hash{day: hmac.New(sha256.New, []byte("salt"))}}
+	visitor := func(address string) int64 {
+		t.Helper()
+		v, err := e.visitor(t.Context(), &clicks.Click{At: now, IP: netip.MustParseAddr(address), UserAgent: chrome})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+	for _, test := range []struct {
+		a, b string
+		same bool
+	}{
+		{"2001:db8:1:2::1", "2001:db8:1:2:ffff:ffff:ffff:ffff", true},
+		{"2001:db8:1:2::1", "2001:db8:1:3::1", false},
+		{"fe80::1%eth0", "fe80::2%eth1", true},
+		{"192.0.2.1", "::ffff:192.0.2.1", true},
+		{"192.0.2.1", "192.0.2.2", false},
+		{"::ffff:192.0.2.1", "::ffff:192.0.2.2", false},
+		{"192.0.2.1", "::1", false},
+	} {
+		if got := visitor(test.a) == visitor(test.b); got != test.same {
+			t.Errorf("%s and %s are one visitor: %v, want %v", test.a, test.b, got, test.same)
 		}
 	}
 }
