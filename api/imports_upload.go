@@ -15,6 +15,7 @@ import (
 	"path"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/gofiber/fiber/v2"
 	"github.com/jackc/pgx/v5"
@@ -253,6 +254,12 @@ func (u *fileUpload) part() (io.Reader, error) {
 // cleanFilename returns the last element of what a client calls its file.
 func cleanFilename(name string) *string {
 	name = path.Base(strings.ReplaceAll(name, `\`, "/"))
+	name = strings.Map(func(r rune) rune {
+		if unicode.Is(unicode.Bidi_Control, r) {
+			return -1 // a list would show another name
+		}
+		return r
+	}, name)
 	name = clicks.Clean(name, maxFilename)
 	if name == "" || name == "." || name == "/" {
 		return nil

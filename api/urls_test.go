@@ -436,3 +436,29 @@ func TestMissingPartition(t *testing.T) {
 		t.Errorf("events: %s", events.raw)
 	}
 }
+
+// What was stored before the rule came stays, and can be changed.
+func TestTextDirectionIsRefused(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	user := b.user("ann")
+	link := b.newLink(user, "https://example.com", nil)
+	path := fmt.Sprintf("/urls/%v", link.body["id"])
+	for field, value := range map[string]any{"title": "gpj\u202eexe", "tags": []string{"good", "\u2066bad"}} {
+		for _, a := range []answer{
+			b.want(400, RoleEditor, "PATCH", path, object{field: value}),
+			b.want(400, RoleEditor, "POST", "/urls", object{"user_id": user, "original_url": "https://example.com", field: value}),
+		} {
+			if !strings.Contains(string(a.raw), `"field":"`+field+`"`) {
+				t.Errorf("%s", a.raw)
+			}
+		}
+	}
+	b.want(400, RoleAdmin, "POST", "/users", object{"username": "a\u200enn", "email": "x@example.com"})
+	if _, err := b.pool.Exec(t.Context(), "UPDATE urls SET title = $1", "gpj\u202eexe"); err != nil {
+		t.Fatal(err)
+	}
+	if a := b.want(200, RoleEditor, "PATCH", path, object{"redirect_status": 301}); a.body["title"] != "gpj\u202eexe" {
+		t.Errorf("an older title became %q", a.body["title"])
+	}
+}

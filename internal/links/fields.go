@@ -17,7 +17,8 @@ const (
 )
 
 // CheckTitle reports whether title may be a link's title: at most MaxTitle
-// characters of valid UTF-8, none of them a control character. ErrTitle or nil.
+// characters of valid UTF-8, none of them a control character or one that
+// changes the direction of text. ErrTitle or nil.
 func CheckTitle(title string) error {
 	if !plain(title) || longer(title, MaxTitle) {
 		return ErrTitle
@@ -39,7 +40,8 @@ func CleanTitle(title string) (string, error) {
 // CleanTags trims tags and drops duplicates, keeping the order of first
 // appearance; tags itself is not changed. ErrTagCount if more than MaxTags
 // remain, ErrTag if one is empty, longer than MaxTag characters or holds a
-// comma, a pipe (tags are joined with them in files) or a control character.
+// comma, a pipe (tags are joined with them in files), a control character or one
+// that changes the direction of text.
 // The result is never nil without an error.
 func CleanTags(tags []string) ([]string, error) {
 	cleaned := make([]string, 0, min(len(tags), MaxTags))
@@ -71,12 +73,13 @@ func CheckRedirectStatus(status int) error {
 }
 
 // plain reports whether text is valid UTF-8 without control characters, line
-// and paragraph separators included.
+// and paragraph separators included, and without characters that change the
+// direction of text: they would make a list show one thing and mean another.
 func plain(text string) bool {
 	for i := range len(text) {
 		switch c := text[i]; {
 		case c >= utf8.RuneSelf:
-			return utf8.ValidString(text) && strings.IndexFunc(text, breaksLine) < 0
+			return utf8.ValidString(text) && strings.IndexFunc(text, misleads) < 0
 		case c < ' ' || c == 0x7f:
 			return false
 		}
@@ -84,8 +87,8 @@ func plain(text string) bool {
 	return true
 }
 
-func breaksLine(r rune) bool {
-	return unicode.IsControl(r) || r == '\u2028' || r == '\u2029'
+func misleads(r rune) bool {
+	return unicode.IsControl(r) || r == '\u2028' || r == '\u2029' || unicode.Is(unicode.Bidi_Control, r)
 }
 
 // longer reports whether text has more than limit characters.

@@ -129,3 +129,33 @@ func FuzzCheckEmail(f *testing.F) {
 		}
 	})
 }
+
+// Characters that change the direction of text make one name look like another;
+// those that only join or shape letters are part of writing.
+func TestTextDirection(t *testing.T) {
+	t.Parallel()
+	names := map[string]func(string) error{
+		"title":    CheckTitle,
+		"tag":      func(tag string) error { _, err := CleanTags([]string{"a", tag}); return err },
+		"username": CheckUsername,
+		"email":    func(name string) error { return CheckEmail(name + "@example.com") },
+		"url":      func(name string) error { return CheckURL("https://example.com/"+name, nil) },
+	}
+	for _, r := range []rune{
+		0x061c, 0x200e, 0x200f, 0x202a, 0x202b, 0x202c, 0x202d, 0x202e, 0x2066, 0x2067, 0x2068, 0x2069,
+	} {
+		for what, check := range names {
+			if check("gpj"+string(r)+"exe") == nil {
+				t.Errorf("a %s may hold %U", what, r)
+			}
+		}
+	}
+	for _, text := range []string{"שלום", "مرحبا", "👩\u200d💻", "می\u200cخواهم"} {
+		if err := CheckTitle(text); err != nil {
+			t.Errorf("CheckTitle(%q) = %v", text, err)
+		}
+		if _, err := CleanTags([]string{text}); err != nil {
+			t.Errorf("CleanTags(%q): %v", text, err)
+		}
+	}
+}

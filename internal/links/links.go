@@ -29,9 +29,9 @@ const (
 	ErrURLEscape    = Error("must not contain a % without two hexadecimal digits after it (write %25)")
 	ErrURLOwn       = Error("must not be one of this service's own short links")
 
-	ErrTitle          = Error("must be at most 255 characters without control characters")
+	ErrTitle          = Error("must be at most 255 characters without control characters, text direction ones included")
 	ErrTagCount       = Error("must be at most 20 tags")
-	ErrTag            = Error("must be tags of 1 to 50 characters without commas, pipes or control characters")
+	ErrTag            = Error("must be tags of 1 to 50 characters without commas, pipes or control characters, text direction ones included")
 	ErrRedirectStatus = Error("must be 301, 302, 307 or 308")
 
 	ErrUsername = Error("must be 1 to 64 printable characters without spaces around them")

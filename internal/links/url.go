@@ -80,20 +80,13 @@ func checkCharacters(raw string) error {
 	}
 	for _, r := range raw {
 		switch {
-		case unicode.IsControl(r) || reorders(r):
+		case unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) || r == '\ufeff':
 			return ErrURLControl
 		case unicode.IsSpace(r):
 			return ErrURLSpace
 		}
 	}
 	return nil
-}
-
-// reorders reports whether r changes the direction or visibility of text
-// around it, which makes one URL look like another.
-func reorders(r rune) bool {
-	return r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069 ||
-		r == 0x200e || r == 0x200f || r == 0x061c || r == 0xfeff
 }
 
 // splitAuthority takes host[:port] apart and checks both. The host comes back
