@@ -236,7 +236,7 @@ func (a *API) listImportErrors(ctx context.Context, in *importErrorsInput) (*lis
 }
 
 // cancelImport asks an import to stop. It is cancelling until the chunks that
-// run now are done, and what they did stays.
+// run now are done, and what they did stays. Asking again changes nothing.
 func (a *API) cancelImport(ctx context.Context, in *IDInput) (*importOutput, error) {
 	row, err := a.findImport(ctx, in.ID)
 	if err != nil {
@@ -253,7 +253,7 @@ func (a *API) cancelImport(ctx context.Context, in *IDInput) (*importOutput, err
 		return a.insertImportJob(ctx, tx, row.ID, jobs.FinishImport{ImportID: row.ID})
 	})
 	if errors.Is(err, pgx.ErrNoRows) {
-		if row, err = a.findImport(ctx, in.ID); err == nil {
+		if row, err = a.findImport(ctx, in.ID); err == nil && row.State != "cancelling" {
 			err = conflict("the import has ended already, it is " + row.State)
 		}
 	}

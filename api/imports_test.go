@@ -490,6 +490,10 @@ func TestCancelUpload(t *testing.T) {
 	if n := b.count("SELECT count(*) FROM river_job j JOIN imports i ON i.job_id = j.id WHERE j.kind = 'finish_import'"); n != 1 {
 		t.Error("nothing was queued to end the import")
 	}
+	again := b.want(202, RoleAdmin, "POST", "/imports/1/cancel", nil)
+	if n := b.count("SELECT count(*) FROM river_job WHERE kind = 'finish_import'"); n != 1 || again.body["state"] != "cancelling" {
+		t.Errorf("cancelling again queued %d jobs and was answered %s", n, again.raw)
+	}
 	sendChunk(t, conn, rowsFrom(3000))
 	answer, err := bufio.NewReader(conn).ReadString('\n')
 	if err != nil || !strings.Contains(answer, " 409 ") {

@@ -135,9 +135,10 @@ SET state = 'running', started_at = COALESCE(started_at, now())
 WHERE id = @id AND state = 'queued';
 
 -- name: RequestImportCancel :one
+-- Answers nothing if the import is cancelling already or has ended.
 UPDATE imports
 SET state = 'cancelling'
-WHERE id = @id AND state IN ('receiving', 'queued', 'running', 'cancelling')
+WHERE id = @id AND state IN ('receiving', 'queued', 'running')
 RETURNING *;
 
 -- name: FinishImport :one

@@ -1281,10 +1281,11 @@ func (q *Queries) ReopenImport(ctx context.Context, id int64) (Import, error) {
 const requestImportCancel = `-- name: RequestImportCancel :one
 UPDATE imports
 SET state = 'cancelling'
-WHERE id = $1 AND state IN ('receiving', 'queued', 'running', 'cancelling')
+WHERE id = $1 AND state IN ('receiving', 'queued', 'running')
 RETURNING id, kind, state, filename, layout, keep_ids, owner_id, actor_id, actor_name, bytes_received, chunks_total, chunks_done, rows_total, rows_imported, rows_updated, rows_skipped, rows_rejected, error, planned_to, job_id, created_at, heard_at, started_at, finished_at, on_conflict, dry_run, rows_removed, rows_kept, undo_step, undo_line, undo_since, undone_at
 `
 
+// Answers nothing if the import is cancelling already or has ended.
 func (q *Queries) RequestImportCancel(ctx context.Context, id int64) (Import, error) {
 	row := q.db.QueryRow(ctx, requestImportCancel, id)
 	var i Import
