@@ -3,6 +3,8 @@ package api
 import (
 	"fmt"
 	"testing"
+
+	"github.com/signpost/signpost/internal/csvimport"
 )
 
 func TestUsers(t *testing.T) {
@@ -104,6 +106,41 @@ func TestUserFields(t *testing.T) {
 		a := b.want(400, RoleAdmin, "POST", "/users", test.body)
 		if got := a.fields(); fmt.Sprint(got) != fmt.Sprint(test.want) {
 			t.Errorf("%v: fields %v, want %v (%s)", test.body, got, test.want, a.raw)
+		}
+	}
+}
+
+// Ids of imports beyond 2^51 do not move the sequences (csvimport.MaxSequenceID).
+// When it comes to them it passes them, holes between them used or not.
+func TestIDsThatImportsTookArePassed(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	owner := b.user("owner")
+	const first, taken = csvimport.MaxSequenceID, 600
+	for _, statement := range []string{
+		`INSERT INTO users (id, username, email) SELECT $1::bigint + n, 'u' || n, 'u' || n || '@example.com' FROM generate_series(1, $2::bigint + 1) n WHERE n <> $2`,
+		`INSERT INTO urls (id, user_id, short_code, original_url)
+		SELECT $1::bigint + n, (SELECT min(id) FROM users), 'code' || n, 'https://example.com' FROM generate_series(1, $2::bigint + 1) n WHERE n <> $2`,
+	} {
+		if _, err := b.pool.Exec(t.Context(), statement, int64(first), int64(taken)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := b.pool.Exec(t.Context(), `SELECT setval('users_id_seq', $1), setval('urls_id_seq', $1)`, int64(first)); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 40 {
+		name := fmt.Sprintf("ann%d", i)
+		user := b.want(201, RoleAdmin, "POST", "/users", object{"username": name, "email": name + "@example.com"})
+		link := b.newLink(owner, "https://example.com", nil)
+		for what, a := range map[string]answer{"user": user, "link": link} {
+			want := float64(first + taken + i)
+			if i > 0 {
+				want++ // the one after the hole is taken
+			}
+			if a.body["id"] != want {
+				t.Errorf("%s %d has the id %.0f, want %.0f", what, i, a.body["id"], want)
+			}
 		}
 	}
 }

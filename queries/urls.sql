@@ -171,3 +171,23 @@ WITH locked AS MATERIALIZED (
 SELECT setval('urls_id_seq', @past_id::bigint)
 FROM locked
 WHERE COALESCE(pg_sequence_last_value('urls_id_seq'), 0) < @past_id::bigint;
+
+-- name: LastTakenURLID :one
+-- Like LastTakenUserID.
+WITH drawn AS (
+    SELECT COALESCE(pg_sequence_last_value('urls_id_seq'), 0) AS last_id
+)
+SELECT CASE
+    WHEN EXISTS (SELECT FROM urls t, drawn WHERE t.id > last_id AND t.id <= last_id + @wanted::bigint) THEN (
+        SELECT r.id
+        FROM (
+            SELECT t.id, lead(t.id) OVER (ORDER BY t.id) AS next_id
+            FROM urls t, drawn
+            WHERE t.id > last_id
+        ) r
+        WHERE r.next_id IS NULL OR r.next_id > r.id + @wanted::bigint
+        ORDER BY r.id
+        LIMIT 1
+    )
+    ELSE 0
+END::bigint AS id;

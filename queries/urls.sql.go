@@ -308,6 +308,34 @@ func (q *Queries) ImportURLs(ctx context.Context, arg ImportURLsParams) ([]Impor
 	return items, nil
 }
 
+const lastTakenURLID = `-- name: LastTakenURLID :one
+WITH drawn AS (
+    SELECT COALESCE(pg_sequence_last_value('urls_id_seq'), 0) AS last_id
+)
+SELECT CASE
+    WHEN EXISTS (SELECT FROM urls t, drawn WHERE t.id > last_id AND t.id <= last_id + $1::bigint) THEN (
+        SELECT r.id
+        FROM (
+            SELECT t.id, lead(t.id) OVER (ORDER BY t.id) AS next_id
+            FROM urls t, drawn
+            WHERE t.id > last_id
+        ) r
+        WHERE r.next_id IS NULL OR r.next_id > r.id + $1::bigint
+        ORDER BY r.id
+        LIMIT 1
+    )
+    ELSE 0
+END::bigint AS id
+`
+
+// Like LastTakenUserID.
+func (q *Queries) LastTakenURLID(ctx context.Context, wanted int64) (int64, error) {
+	row := q.db.QueryRow(ctx, lastTakenURLID, wanted)
+	var id int64
+	err := row.Scan(&id)
+	return id, err
+}
+
 const listURLs = `-- name: ListURLs :many
 SELECT urls.id, urls.user_id, urls.short_code, urls.original_url, urls.title, urls.tags, urls.is_active, urls.expires_at, urls.redirect_status, urls.forward_query, urls.imported_clicks, urls.version, urls.created_at, urls.updated_at, urls.import_id, urls.import_line, urls.import_touched, urls.undo_of, (
     SELECT COALESCE(sum(d.clicks), 0)::bigint FROM click_days d WHERE d.url_id = urls.id

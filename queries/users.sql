@@ -113,3 +113,26 @@ WITH locked AS MATERIALIZED (
 SELECT setval('users_id_seq', @past_id::bigint)
 FROM locked
 WHERE COALESCE(pg_sequence_last_value('users_id_seq'), 0) < @past_id::bigint;
+
+-- name: LastTakenUserID :one
+-- The last id before the next @wanted free ones in a row, if one of the next
+-- @wanted that the sequence gives is taken, else 0. Imported ids that were too
+-- high to move the sequence are taken when it comes to them; moved to this one
+-- (MoveUsersSequence), it gives none that a row of this snapshot has.
+WITH drawn AS (
+    SELECT COALESCE(pg_sequence_last_value('users_id_seq'), 0) AS last_id
+)
+SELECT CASE
+    WHEN EXISTS (SELECT FROM users t, drawn WHERE t.id > last_id AND t.id <= last_id + @wanted::bigint) THEN (
+        SELECT r.id
+        FROM (
+            SELECT t.id, lead(t.id) OVER (ORDER BY t.id) AS next_id
+            FROM users t, drawn
+            WHERE t.id > last_id
+        ) r
+        WHERE r.next_id IS NULL OR r.next_id > r.id + @wanted::bigint
+        ORDER BY r.id
+        LIMIT 1
+    )
+    ELSE 0
+END::bigint AS id;

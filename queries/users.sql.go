@@ -228,6 +228,37 @@ func (q *Queries) ImportUsers(ctx context.Context, arg ImportUsersParams) ([]Imp
 	return items, nil
 }
 
+const lastTakenUserID = `-- name: LastTakenUserID :one
+WITH drawn AS (
+    SELECT COALESCE(pg_sequence_last_value('users_id_seq'), 0) AS last_id
+)
+SELECT CASE
+    WHEN EXISTS (SELECT FROM users t, drawn WHERE t.id > last_id AND t.id <= last_id + $1::bigint) THEN (
+        SELECT r.id
+        FROM (
+            SELECT t.id, lead(t.id) OVER (ORDER BY t.id) AS next_id
+            FROM users t, drawn
+            WHERE t.id > last_id
+        ) r
+        WHERE r.next_id IS NULL OR r.next_id > r.id + $1::bigint
+        ORDER BY r.id
+        LIMIT 1
+    )
+    ELSE 0
+END::bigint AS id
+`
+
+// The last id before the next @wanted free ones in a row, if one of the next
+// @wanted that the sequence gives is taken, else 0. Imported ids that were too
+// high to move the sequence are taken when it comes to them; moved to this one
+// (MoveUsersSequence), it gives none that a row of this snapshot has.
+func (q *Queries) LastTakenUserID(ctx context.Context, wanted int64) (int64, error) {
+	row := q.db.QueryRow(ctx, lastTakenUserID, wanted)
+	var id int64
+	err := row.Scan(&id)
+	return id, err
+}
+
 const listUsers = `-- name: ListUsers :many
 SELECT id, username, email, created_at
 FROM users

@@ -134,6 +134,12 @@ func (r *linkRows) lock(ctx context.Context, q *queries.Queries, ids []int64) (m
 // that is taken settles itself: the row is missing from the answer and claims
 // nothing that is taken, so it is tried again.
 func (r *linkRows) insert(ctx context.Context, q *queries.Queries, of []int, try int) (map[int64]int64, error) {
+	if try > 0 {
+		err := passTaken(ctx, q.LastTakenURLID, queries.New(r.deps.pool).MoveURLsSequence, len(of))
+		if err != nil {
+			return nil, err
+		}
+	}
 	p := queries.ImportURLsParams{ImportID: &r.run.row.ID}
 	for _, i := range of {
 		link := &r.links[i]

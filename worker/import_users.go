@@ -97,7 +97,13 @@ func (r *userRows) lock(ctx context.Context, q *queries.Queries, ids []int64) (m
 	return held, nil
 }
 
-func (r *userRows) insert(ctx context.Context, q *queries.Queries, of []int, _ int) (map[int64]int64, error) {
+func (r *userRows) insert(ctx context.Context, q *queries.Queries, of []int, try int) (map[int64]int64, error) {
+	if try > 0 {
+		err := passTaken(ctx, q.LastTakenUserID, queries.New(r.deps.pool).MoveUsersSequence, len(of))
+		if err != nil {
+			return nil, err
+		}
+	}
 	p := queries.ImportUsersParams{ImportID: &r.run.row.ID}
 	for _, i := range of {
 		u := &r.users[i]

@@ -516,3 +516,25 @@ func TestWorkIsDroppedInPieces(t *testing.T) {
 	}
 	s.wantInt(0, "SELECT count(*) FROM import_contended")
 }
+
+// An import that draws ids passes those that others took beyond what moves the
+// sequence, and those that its own rows bring.
+func TestImportPassesTakenIDs(t *testing.T) {
+	s := setup(t)
+	const first = csvimport.MaxSequenceID
+	s.exec(`INSERT INTO users (id, username, email) SELECT $1::bigint + n, 'u' || n, 'u' || n || '@example.com' FROM generate_series(1, 600) n`, int64(first))
+	s.exec("SELECT setval('users_id_seq', $1::bigint)", int64(first))
+	s.start(nil)
+	var file strings.Builder
+	file.WriteString("id,username,email\n")
+	for n := range 300 {
+		fmt.Fprintf(&file, "%d,v%d,v%d@example.com\n", first+601+n, n, n)
+	}
+	for n := range 3 {
+		fmt.Fprintf(&file, ",w%d,w%d@example.com\n", n, n)
+	}
+	id := s.upload(csvimport.KindUsers, file.String(), csvimport.SplitOptions{})
+	s.eventually("the import is done", func() bool { return s.text("SELECT state FROM imports WHERE id = $1", id) == "completed" })
+	s.wantInt(303, "SELECT rows_imported FROM imports WHERE id = $1", id)
+	s.wantInt(3, "SELECT count(*) FROM users WHERE username LIKE 'w%' AND id > $1::bigint + 900", int64(first))
+}

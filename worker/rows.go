@@ -361,6 +361,22 @@ func (p *part) insert(ctx context.Context, q *queries.Queries, of []int, res *re
 	return fmt.Errorf("%d rows lost to nobody: %w", len(of), errAgain)
 }
 
+// passTaken moves a sequence to before so many free ids as are wanted, past
+// those that somebody has. last sees what the transaction has inserted itself;
+// move is a transaction of its own, since its lock is held to the end.
+func passTaken(
+	ctx context.Context, last func(context.Context, int64) (int64, error), move func(context.Context, int64) error, wanted int,
+) error {
+	id, err := last(ctx, int64(wanted))
+	if err == nil && id != 0 {
+		err = move(ctx, id)
+	}
+	if err != nil {
+		return fmt.Errorf("pass taken ids: %w", err)
+	}
+	return nil
+}
+
 // losers does what the policy says with the missing rows that lost a key and
 // returns the rest, which are to be tried again. Where order matters, a loss
 // means that another transaction came in between, so that later rows were judged
