@@ -79,7 +79,8 @@ func (l Layout) columnName(position int) string {
 	case position < len(l.Header) && strings.TrimSpace(l.Header[position]) != "":
 		return shown(l.Header[position])
 	}
-	return fmt.Sprintf("column %d", position+1)
+	before := min(position, len(l.Header))
+	return fmt.Sprintf("column %d", position+1-before+len(l.own(l.Header[:before])))
 }
 
 // A FormatError says why a whole file cannot be meant: what was found and what

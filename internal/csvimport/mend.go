@@ -19,7 +19,7 @@ const (
 //
 // Such a file can be uploaded again as it is: the two columns are not read, all
 // cells are restored, and a row that nobody mended is rejected for the same
-// reason once more. (With the reason before it, one that was within a few hundred
+// reason once more, in the same column. (With the reason before it, one that was within a few hundred
 // bytes of the longest that is read may now be too long.)
 func (l Layout) MendHeader() []string {
 	names := l.Header
@@ -41,11 +41,7 @@ func (l Layout) MendHeader() []string {
 // is one cell as a whole, which is too few for the header or too many as well.
 // Bytes that are no text stay as they are: replaced, they would be taken.
 func (l Layout) MendRecord(reject Reject) []string {
-	reason := reject.Reason
-	if reject.Column != "" {
-		reason = reject.Column + " " + reason
-	}
-	cells := []string{strconv.FormatInt(reject.Line, 10), Neutralize(reason)}
+	cells := []string{strconv.FormatInt(reject.Line, 10), Neutralize(reject.text())}
 	ext, _ := measure([]byte(reject.Raw), l.delimiter(), l.limit(), true)
 	if ext.fault != sound || ext.text != len(reject.Raw) {
 		cells = append(cells, Neutralize(reject.Raw))
@@ -69,6 +65,52 @@ func (l Layout) MendRecord(reject Reject) []string {
 	return cells
 }
 
+// text is the reason as it is given back.
+func (r Reject) text() string {
+	if r.Column == "" {
+		return r.Reason
+	}
+	return r.Column + " " + r.Reason
+}
+
+// headlessFields is the least that a record of a format without header has.
+const headlessFields = 1
+
+// asBefore returns the reason for which a record of a mended file was given
+// back, if it is one that the record cannot show any more, or nil: it could not
+// be cut into fields and is one cell now, or had too many for a file without
+// header. own are its fields without line and reason.
+//
+// The reason is worked out anew. The one in the file only tells, of those that
+// the record may have had with the delimiter and header of its first file, which
+// are not known, the one that it had.
+func (l Layout) asBefore(record *Record, own []string) *Reject {
+	at := slices.IndexFunc(l.Header, func(name string) bool { return fold(name) == MendReason })
+	if at < 0 || at >= len(record.Fields) {
+		return nil
+	}
+	said, columns := Restore(record.Fields[at]), l.own(l.Columns)
+	if n := len(own); n > len(columns) {
+		if reason := reasonHeadless(n, headlessFields, len(columns)); reason == said {
+			return record.reject("", reason)
+		}
+	}
+	whole := len(own) == 1 && len(columns) != 1 || len(own) == 2 && len(columns) == 1 && own[1] == ""
+	if !whole {
+		return nil
+	}
+	// The file before may have been a mended one itself.
+	for _, layout := range []Layout{l, {Columns: columns, Header: l.own(l.Header), MaxRecord: l.MaxRecord}} {
+		for i := range len(delimiters) {
+			ext, _ := measure([]byte(Restore(own[0])), delimiters[i], l.limit(), true)
+			if reject := layout.fault(record, ext); reject != nil && reject.text() == said {
+				return reject
+			}
+		}
+	}
+	return nil
+}
+
 // own leaves out what an earlier mending put before the file's own columns.
 func (l Layout) own(fields []string) []string {
 	if !l.Mended {
@@ -76,15 +118,20 @@ func (l Layout) own(fields []string) []string {
 	}
 	kept := make([]string, 0, len(fields))
 	for i, field := range fields {
-		if i >= len(l.Header) || !mendColumn(l.Header[i]) {
+		if !l.skips(i) {
 			kept = append(kept, field)
 		}
 	}
 	return kept
 }
 
-func mendColumn(name string) bool {
-	name = fold(name)
+// skips reports whether a position is that of the line or the reason in a mended
+// file.
+func (l Layout) skips(position int) bool {
+	if !l.Mended || position >= len(l.Header) {
+		return false
+	}
+	name := fold(l.Header[position])
 	return name == MendLine || name == MendReason
 }
 

@@ -5,6 +5,8 @@ import (
 	"encoding/csv"
 	"errors"
 	"io"
+	"maps"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -12,6 +14,10 @@ import (
 	"strings"
 	"testing"
 )
+
+// Records up to shortRecord are within longRecord when they are given back:
+// quotes are doubled and the reason goes before them.
+const shortRecord, longRecord = 1500, 4000
 
 // mendable is what a file's rows come to, in order, and a file in which all of
 // them are given back.
@@ -36,21 +42,24 @@ func mendable(file []byte, kind Kind, opts SplitOptions) (rows []any, mended []b
 			return nil, nil, "", cutErr
 		}
 		for record := range layout.Records(chunk.Data, chunk.FirstLine) {
-			rows = append(rows, rowOf(parser, kind, record))
-			write(layout.MendRecord(Reject{Line: record.Line, Column: "a column", Reason: "=is wrong", Raw: record.Raw}))
+			if len(record.Raw) > shortRecord && len(record.Raw) <= longRecord {
+				return nil, nil, "", errors.New("may be longer than a record when it is given back")
+			}
+			row, reject := rowOf(parser, kind, record)
+			rows = append(rows, row)
+			if reject == nil {
+				reject = &Reject{Line: record.Line, Column: "a column", Reason: "=is wrong", Raw: record.Raw}
+			}
+			write(layout.MendRecord(*reject))
 		}
 	}
 	w.Flush()
 	return rows, out.Bytes(), layout.Format, err
 }
 
-// rowOf is what a record comes to: a row without its line, or the column at
-// fault, or "broken" for a record that is broken in itself.
-func rowOf(parser *Parser, kind Kind, record Record) any {
-	fault := record.Fault != nil
+// rowOf is what a record comes to: a row without its line, or why it is none.
+func rowOf(parser *Parser, kind Kind, record Record) (row any, reject *Reject) {
 	record.Line = 0
-	var row any
-	var reject *Reject
 	switch kind {
 	case KindUsers:
 		row, reject = parser.User(record)
@@ -59,21 +68,18 @@ func rowOf(parser *Parser, kind Kind, record Record) any {
 	default:
 		row, reject = parser.Event(record)
 	}
-	switch {
-	case fault:
-		return "broken"
-	case reject != nil:
-		return reject.Column
+	if reject != nil {
+		return [2]string{reject.Column, reject.Reason}, reject
 	}
-	return row
+	return row, nil
 }
 
 // checkMending fails unless rows that are given back and sent again with the
-// same options, mended by nobody, come to what they came to, however often. It
-// reports whether there were rows.
+// same options, mended by nobody, come to what they came to, reason by reason,
+// however often. It reports whether there were rows.
 func checkMending(t *testing.T, file []byte, kind Kind, opts SplitOptions) bool {
 	t.Helper()
-	opts.MaxRecord = 300
+	opts.MaxRecord = longRecord
 	want, first, format, err := mendable(file, kind, opts)
 	if err != nil {
 		return false // a file that cannot be meant has no rows
@@ -81,10 +87,8 @@ func checkMending(t *testing.T, file []byte, kind Kind, opts SplitOptions) bool 
 	for _, named := range []string{opts.Format, format} {
 		opts.Format = named
 		mended := first
-		for i := range 2 {
+		for range 2 {
 			var got []any
-			// Quotes and the reason make records longer.
-			opts.MaxRecord = 1000 * (i + 1)
 			again := mended
 			if got, mended, _, err = mendable(again, kind, opts); err != nil {
 				t.Fatalf("sent as %q: %v\n%s", named, err, again)
@@ -134,12 +138,45 @@ func TestMending(t *testing.T) {
 var mendSeeds = []string{
 	"username,email\nann,ann@example.com\nbob\ncy,cy@example.com,surplus\n\"dan,x@example.com\neve \"x\",e@example.com\n",
 	"username;email\n=1+1;'=x@example.com\n'=a;b@example.com\n''+a;c@example.com\n\"a;\"\"b\"\"\nc\";d@example.com\n",
-	"email,username\n\xff@example.com,\x00\nlong@example.com," + strings.Repeat("x", 400) + "\n",
+	"email,username\n\xff@example.com,\x00\nlong@example.com," + strings.Repeat("x", longRecord+1) + "\n",
+	"username;email;;note\na;\"b\na;b;c;d;\"e\n\"a \"\"b\"\"\"\nx\"y;z\n\"a\"b;c\n",
+	"line,username,email,reason\n\"3,ann\n4,bob\n5,x\"y,z,a,b,c\n",
 	"original_url\nhttps://example.com/\nhttps://example.com/,x\n\"https://example.com\n=x\n",
 	"Long URL,Short code,Title\nhttps://example.com/,one,=title\nhttps://example.com/,two,'=title\n",
 	"originalURL,path,title\nhttps://example.com/,-one,x\nhttps://example.com/,/+two/,x\n",
 	"https://example.com/,one\nhttps://example.com/\nhttps://example.com/,a,b,c,d\nnonsense\n",
 	"=evil,username,email\n=cmd,ann,ann@example.com\n",
+}
+
+// Files whose quotes, delimiters and numbers of fields are random.
+func TestMendingRandomFiles(t *testing.T) {
+	t.Parallel()
+	random := rand.New(rand.NewPCG(1, 2))
+	parts := []string{
+		"ann", "bob@example.com", "https://example.com/", "\"", "\"\"", "\"x\"", " ", "=", "'", "\n", "\r\n", "\r", "\x00", "\xff", "line", "reason",
+	}
+	headers := map[string]Kind{
+		"username*email": KindUsers, "email*username*note*": KindUsers, "original_url": KindLinks, "original_url*short_code*title": KindLinks,
+		"url_id*event_type*timestamp": KindEvents, "https://example.com/*code": KindLinks, "line*reason*username*email": KindUsers,
+	}
+	names := slices.Sorted(maps.Keys(headers))
+	for read := 0; read < 1000; {
+		name := names[random.IntN(len(names))]
+		delim := string(delimiters[random.IntN(2)])
+		file := strings.ReplaceAll(name, "*", delim) + "\n"
+		for range 1 + random.IntN(5) {
+			for range random.IntN(8) {
+				if random.IntN(2) == 0 {
+					file += delim
+				}
+				file += parts[random.IntN(len(parts))]
+			}
+			file += "\n"
+		}
+		if checkMending(t, []byte(file), headers[name], SplitOptions{}) {
+			read++
+		}
+	}
 }
 
 func FuzzMending(f *testing.F) {

@@ -82,35 +82,47 @@ func (l Layout) fault(record *Record, ext extent) *Reject {
 	}
 }
 
-// check finds what is wrong with a record's fields whatever they mean.
+// check finds what is wrong with a record's fields whatever they mean. The two
+// columns of a mended file are not counted.
 func (l Layout) check(record *Record) *Reject {
-	if strings.IndexByte(record.Raw, 0) >= 0 {
-		return record.reject(l.columnWith(record, hasNUL), "must not contain NUL bytes")
+	own := l.own(record.Fields)
+	if l.Mended {
+		if reject := l.asBefore(record, own); reject != nil {
+			return reject
+		}
 	}
-	if !utf8.ValidString(record.Raw) {
-		return record.reject(l.columnWith(record, invalid), "must be valid UTF-8")
+	if column, bad := l.columnWith(record, hasNUL); bad {
+		return record.reject(column, "must not contain NUL bytes")
 	}
-	least := l.MinFields
-	if least == 0 {
-		least = len(l.Columns)
+	if column, bad := l.columnWith(record, invalid); bad {
+		return record.reject(column, "must be valid UTF-8")
 	}
-	switch n := len(record.Fields); {
-	case n >= least && n <= len(l.Columns):
+	n, most := len(own), len(l.own(l.Columns))
+	switch {
+	case n == most, l.MinFields != 0 && n >= l.MinFields && n <= most:
 		return nil
 	case l.MinFields != 0:
-		return record.reject("", fmt.Sprintf("has %d fields, %d to %d are expected", n, least, len(l.Columns)))
+		return record.reject("", reasonHeadless(n, l.MinFields, most))
 	default:
-		return record.reject("", fmt.Sprintf("has %d fields, the header has %d", n, len(l.Columns)))
+		return record.reject("", fmt.Sprintf("has %d fields, the header has %d", n, most))
 	}
 }
 
-func (l Layout) columnWith(record *Record, fault func(string) bool) string {
+func reasonHeadless(n, least, most int) string {
+	return fmt.Sprintf("has %d fields, %d to %d are expected", n, least, most)
+}
+
+// columnWith returns the first column whose field has a fault.
+func (l Layout) columnWith(record *Record, fault func(string) bool) (string, bool) {
+	if !fault(record.Raw) {
+		return "", false
+	}
 	for i, field := range record.Fields {
-		if fault(field) {
-			return l.columnName(i)
+		if !l.skips(i) && fault(field) {
+			return l.columnName(i), true
 		}
 	}
-	return ""
+	return "", false
 }
 
 func hasNUL(s string) bool  { return strings.IndexByte(s, 0) >= 0 }

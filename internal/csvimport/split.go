@@ -126,10 +126,13 @@ func (s *Splitter) Layout() Layout { return s.layout }
 // Rows returns how many rows the chunks so far have.
 func (s *Splitter) Rows() int64 { return s.rows }
 
+// delimiters are those that a file may have.
+const delimiters = ",;\t|"
+
 // readHeader finds the header, blank lines before it and a spreadsheet's
 // "sep=;" line aside, and the delimiter that makes most of it.
 func (s *Splitter) readHeader(kind Kind) error {
-	delimiters, announced := ",;\t|", false
+	delimiters, announced := delimiters, false
 	for {
 		text, size, err := s.firstLine()
 		if err != nil {
@@ -319,7 +322,7 @@ func (s *Splitter) use(kind Kind, h header) {
 		Mended: h.mended,
 	}
 	if h.headless() {
-		s.layout.Header, s.layout.MinFields = nil, 1
+		s.layout.Header, s.layout.MinFields = nil, headlessFields
 		return
 	}
 	s.start += h.ext.size
