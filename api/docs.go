@@ -1,13 +1,15 @@
 package api
 
 import (
-	"compress/gzip"
-	"errors"
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
-	"io/fs"
-	"strings"
+	"io"
+	"sync"
 
 	"github.com/gofiber/fiber/v2"
+	"github.com/klauspost/compress/gzip"
 	swaggerui "github.com/swaggest/swgui/v5/static"
 )
 
@@ -45,12 +47,88 @@ const docsScript = `SwaggerUIBundle({
 const docsPolicy = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; " +
 	"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
-// docsFiles are the files of the bundled Swagger UI that the page uses, and
-// their types. The texts are compressed.
-var docsFiles = map[string]struct{ kind, bundled string }{
-	"swagger-ui-bundle.js": {"text/javascript; charset=utf-8", "swagger-ui-bundle.js.gz"},
-	"swagger-ui.css":       {"text/css; charset=utf-8", "swagger-ui.css.gz"},
-	"favicon-32x32.png":    {"image/png", "favicon-32x32.png"},
+// sharedFile is a file that is open to all. It is made once, and every answer
+// sends the same bytes: neither work nor memory grows with those who ask, nor with
+// those who take their time. Read-only.
+type sharedFile struct {
+	kind   string
+	plain  []byte
+	packed []byte // in gzip; nil for a file that does not get smaller
+	tag    string // of plain, as in ETag but without the quotes
+}
+
+// docsFiles returns the files that the page uses, by name.
+var docsFiles = sync.OnceValues(func() (map[string]sharedFile, error) {
+	files := map[string]sharedFile{"start.js": newSharedFile("text/javascript; charset=utf-8", []byte(docsScript), nil)}
+	for _, f := range []struct{ name, kind string }{
+		{"swagger-ui-bundle.js", "text/javascript; charset=utf-8"},
+		{"swagger-ui.css", "text/css; charset=utf-8"},
+	} {
+		packed, err := swaggerui.FS.ReadFile(f.name + ".gz")
+		if err != nil {
+			return nil, fmt.Errorf("read bundled file: %w", err)
+		}
+		plain, err := unpack(packed)
+		if err != nil {
+			return nil, fmt.Errorf("unpack bundled file %s: %w", f.name, err)
+		}
+		files[f.name] = newSharedFile(f.kind, plain, packed)
+	}
+	icon, err := swaggerui.FS.ReadFile(docsIcon)
+	if err != nil {
+		return nil, fmt.Errorf("read bundled file: %w", err)
+	}
+	files[docsIcon] = newSharedFile("image/png", icon, nil)
+	return files, nil
+})
+
+const docsIcon = "favicon-32x32.png"
+
+func newSharedFile(kind string, plain, packed []byte) sharedFile {
+	sum := sha256.Sum256(plain)
+	return sharedFile{kind: kind, plain: plain, packed: packed, tag: hex.EncodeToString(sum[:8])}
+}
+
+func unpack(packed []byte) ([]byte, error) {
+	r, err := gzip.NewReader(bytes.NewReader(packed))
+	if err != nil {
+		return nil, err
+	}
+	return io.ReadAll(r)
+}
+
+// send answers c with the file, or says that the client has it already.
+func (f sharedFile) send(c *fiber.Ctx) {
+	body, tag := f.plain, `"`+f.tag+`"`
+	header := &c.Context().Response.Header
+	header.Set(fiber.HeaderCacheControl, "public, max-age=3600")
+	if f.packed != nil {
+		header.Set(fiber.HeaderVary, fiber.HeaderAcceptEncoding)
+		if acceptsGzip(c.Context().Request.Header.Peek(fiber.HeaderAcceptEncoding)) {
+			body, tag = f.packed, `"`+f.tag+`-gzip"`
+			header.Set(fiber.HeaderContentEncoding, codingGzip)
+		}
+	}
+	header.Set(fiber.HeaderETag, tag)
+	if known := c.Context().Request.Header.Peek(fiber.HeaderIfNoneMatch); hasTag(known, tag) {
+		header.Del(fiber.HeaderContentEncoding)
+		c.Status(fiber.StatusNotModified)
+		return
+	}
+	header.SetContentType(f.kind)
+	boundSendBuffer(c.Context().Conn(), len(body))
+	c.Context().Response.SetBodyRaw(body)
+}
+
+// hasTag reports whether an If-None-Match header names a tag (RFC 9110, 13.1.2).
+func hasTag(header []byte, tag string) bool {
+	for entry := range bytes.SplitSeq(header, []byte(",")) {
+		entry = bytes.TrimPrefix(bytes.TrimSpace(entry), []byte("W/"))
+		if string(entry) == tag || string(entry) == "*" {
+			return true
+		}
+	}
+	return false
 }
 
 // docs shows /openapi.json to people.
@@ -63,36 +141,15 @@ func (*API) docs(c *fiber.Ctx) error {
 
 // docsFile serves what the page consists of.
 func (*API) docsFile(c *fiber.Ctx) error {
-	name := c.Params("file")
 	c.Set(fiber.HeaderXContentTypeOptions, "nosniff")
-	if name == "start.js" {
-		c.Type("js", "utf-8")
-		return c.SendString(docsScript)
-	}
-	entry, ok := docsFiles[name]
-	if !ok {
-		return fiber.ErrNotFound
-	}
-	file, err := swaggerui.FS.Open(entry.bundled)
-	if errors.Is(err, fs.ErrNotExist) {
-		return fiber.ErrNotFound
-	}
+	files, err := docsFiles()
 	if err != nil {
 		return err
 	}
-	c.Set(fiber.HeaderCacheControl, "public, max-age=3600")
-	c.Set(fiber.HeaderContentType, entry.kind)
-	if !strings.HasSuffix(entry.bundled, ".gz") {
-		return c.SendStream(file) // closed when it was sent
+	file, ok := files[c.Params("file")]
+	if !ok {
+		return fiber.ErrNotFound
 	}
-	c.Vary(fiber.HeaderAcceptEncoding)
-	if c.AcceptsEncodings("gzip") != "" && c.Get(fiber.HeaderAcceptEncoding) != "" {
-		c.Set(fiber.HeaderContentEncoding, "gzip")
-		return c.SendStream(file)
-	}
-	text, err := gzip.NewReader(file)
-	if err != nil {
-		return fmt.Errorf("read %s: %w", entry.bundled, err)
-	}
-	return c.SendStream(text)
+	file.send(c)
+	return nil
 }

@@ -212,9 +212,7 @@ func (e *export) WriteTo(w io.Writer) (n int64, err error) {
 	watching.Go(func() { e.watchToken(ctx, cancel) })
 	defer watching.Wait()
 	defer close(done)
-	if tcp, ok := e.conn.(interface{ SetWriteBuffer(bytes int) error }); ok {
-		_ = tcp.SetWriteBuffer(socketBuffer) // it only bounds how slow a client may be
-	}
+	setSendBuffer(e.conn, socketBuffer) // it only bounds how slow a client may be
 	err = e.write(ctx, &patientWriter{ctx, e, w, pace{patience: e.api.patience}})
 	if cause := context.Cause(ctx); err != nil && cause != nil {
 		err = cause

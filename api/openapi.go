@@ -43,6 +43,7 @@ func (a *API) describe() error {
 // openAPI serves the specification.
 func (a *API) openAPI(c *fiber.Ctx) error {
 	c.Set(fiber.HeaderContentType, "application/json")
+	boundSendBuffer(c.Context().Conn(), len(a.spec))
 	return c.Send(a.spec)
 }
 

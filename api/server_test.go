@@ -9,12 +9,15 @@ import (
 	"net"
 	"net/http"
 	"regexp"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/valyala/fasthttp"
 
 	"github.com/signpost/signpost/internal/pgtest"
 )
@@ -326,6 +329,99 @@ func TestDocsFilesCompressed(t *testing.T) {
 	if text, err := io.ReadAll(r); err != nil || !bytes.Equal(text, plain.raw) {
 		t.Errorf("%d bytes, %v; want %d", len(text), err, len(plain.raw))
 	}
+}
+
+// The files of the docs page are the same bytes for all who ask.
+func TestDocsFilesAreShared(t *testing.T) {
+	t.Parallel()
+	handler := setup(t).api.Handler()
+	for _, path := range []string{"/docs/swagger-ui-bundle.js", "/docs/swagger-ui.css", "/docs/favicon-32x32.png", "/docs/start.js"} {
+		for _, coding := range []string{"", "gzip"} {
+			bodies := [2]*byte{}
+			for i := range bodies {
+				var ctx fasthttp.RequestCtx
+				ctx.Request.SetRequestURI(path)
+				ctx.Request.Header.Set("Accept-Encoding", coding)
+				handler(&ctx)
+				if ctx.Response.IsBodyStream() {
+					t.Fatalf("%s %s is made anew for each request", path, coding)
+				}
+				bodies[i] = unsafe.SliceData(ctx.Response.Body())
+			}
+			if bodies[0] != bodies[1] {
+				t.Errorf("%s %s is copied for each request", path, coding)
+			}
+		}
+	}
+}
+
+func TestDocsFilesThatAreKnown(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	const path = "/docs/swagger-ui.css"
+	plain := b.want(200, 0, "GET", path, nil, "Accept-Encoding", "identity")
+	packed := b.want(200, 0, "GET", path, nil, "Accept-Encoding", "gzip")
+	one, other := plain.header.Get("ETag"), packed.header.Get("ETag")
+	if one == other || one == "" || other == "" {
+		t.Fatalf("the tags are %s and %s", one, other)
+	}
+	for known, status := range map[string]int{
+		one: 304, `"x", W/` + one: 304, "*": 304, other: 200, `"x"`: 200, one[1 : len(one)-1]: 200, ",,": 200,
+	} {
+		a := b.want(status, 0, "GET", path, nil, "Accept-Encoding", "identity", "If-None-Match", known)
+		if a.header.Get("ETag") != one || a.header.Get("Vary") != "Accept-Encoding" || (status == 304) != (len(a.raw) == 0) {
+			t.Errorf("%s: %d with %d bytes and %v", known, status, len(a.raw), a.header)
+		}
+	}
+	if a := b.want(304, 0, "GET", path, nil, "Accept-Encoding", "gzip", "If-None-Match", other); a.header.Get("Content-Encoding") != "" {
+		t.Errorf("nothing is packed: %v", a.header)
+	}
+}
+
+// Not parallel, so that the heap is this test's alone.
+func TestStalledReadersOfTheDocs(t *testing.T) {
+	b := setup(t)
+	b.want(200, 0, "GET", "/docs/swagger-ui-bundle.js", nil)
+	before := inUse()
+	for range 200 {
+		b.stall("GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\n\r\n")
+	}
+	grown := inUse() - before
+	t.Logf("%d KiB more are in use", grown>>10)
+	if grown > 50<<20 { // they were sent 290 MiB
+		t.Errorf("200 readers that stall take %d KiB", grown>>10)
+	}
+}
+
+// stall sends a request and reads no more than the first byte of the answer, which
+// it returns.
+func (b *bundle) stall(request string) byte {
+	b.t.Helper()
+	conn, err := net.Dial("tcp", b.addr)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.t.Cleanup(func() { _ = conn.Close() })
+	if err := conn.(*net.TCPConn).SetReadBuffer(4 << 10); err != nil {
+		b.t.Fatal(err)
+	}
+	if _, err := io.WriteString(conn, request); err != nil {
+		b.t.Fatal(err)
+	}
+	first := make([]byte, 1)
+	if _, err := io.ReadFull(conn, first); err != nil {
+		b.t.Fatal(err)
+	}
+	return first[0]
+}
+
+// inUse is how many bytes the process holds.
+func inUse() int64 {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.GC() // pools give up what they hold at the second
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapInuse + m.StackInuse)
 }
 
 func TestNewRefusesARelativeURL(t *testing.T) {
