@@ -51,13 +51,13 @@ func (b *bench) exportOf(ctx context.Context, list, format string, n int) error 
 	if err != nil {
 		return err
 	}
-	defer api.stop()
+	defer api.Stop()
 	peaks, err := watchPeaks(api)
 	if err != nil {
 		return err
 	}
 	start := time.Now()
-	size, lines, err := download(ctx, "http://"+api.addr+"/"+list+"?format="+format)
+	size, lines, err := download(ctx, "http://"+api.Addr+"/"+list+"?format="+format)
 	took := time.Since(start)
 	memory := peaks()[0]
 	if err != nil {

@@ -72,7 +72,7 @@ func (b *bench) importOf(ctx context.Context, kind string, n int) (float64, erro
 		if err := b.emptyFor(ctx, kind); err != nil {
 			return 0, err
 		}
-		afterAnswer, afterFirstByte, err := b.send(ctx, api.addr, kind, file, n)
+		afterAnswer, afterFirstByte, err := b.send(ctx, api.Addr, kind, file, n)
 		if err != nil {
 			return 0, err
 		}
@@ -137,7 +137,7 @@ func (b *bench) uploadWhole(ctx context.Context, file string, n int) error {
 	if err != nil {
 		return err
 	}
-	afterAnswer, afterFirstByte, err := b.send(ctx, api.addr, "users", file, n)
+	afterAnswer, afterFirstByte, err := b.send(ctx, api.Addr, "users", file, n)
 	if err != nil {
 		return err
 	}
@@ -162,13 +162,13 @@ func (b *bench) uploadOnly(ctx context.Context, file string, n int, as upload) e
 	if err != nil {
 		return err
 	}
-	defer api.stop()
+	defer api.Stop()
 	peaks, err := watchPeaks(api)
 	if err != nil {
 		return err
 	}
 	start := time.Now()
-	id, err := post(ctx, api.addr, "users", file, as)
+	id, err := post(ctx, api.Addr, "users", file, as)
 	took := time.Since(start)
 	memory := peaks()[0]
 	if err != nil {
@@ -189,10 +189,10 @@ func (b *bench) launchImporters() (api, worker *proc, stop func(), err error) {
 		return nil, nil, nil, err
 	}
 	if worker, err = b.launch("signpost", environ, "worker"); err != nil {
-		api.stop()
+		api.Stop()
 		return nil, nil, nil, err
 	}
-	return api, worker, func() { worker.stop(); api.stop() }, nil
+	return api, worker, func() { worker.Stop(); api.Stop() }, nil
 }
 
 const benchToken = "bench-only-admin-token"

@@ -28,7 +28,7 @@ func (b *bench) ingest(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer w.stop()
+	defer w.Stop()
 	// One connection that asks now and then, so that asking costs the server little.
 	conn, err := pgx.Connect(ctx, b.url)
 	if err != nil {

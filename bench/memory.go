@@ -21,11 +21,11 @@ func (b *bench) memory(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer api.stop()
-	if err := b.warm(api.addr, links); err != nil {
+	defer api.Stop()
+	if err := b.warm(api.Addr, links); err != nil {
 		return err
 	}
-	if cached, err := drive.Metric(ctx, api.admin, "signpost_link_cache_entries"); err != nil || cached < links {
+	if cached, err := drive.Metric(ctx, api.Admin, "signpost_link_cache_entries"); err != nil || cached < links {
 		return errors.Join(fmt.Errorf("%.0f of %d links are cached", cached, links), err)
 	}
 	if err := b.untilShipped(ctx, api); err != nil {
@@ -38,7 +38,7 @@ func (b *bench) memory(ctx context.Context) error {
 	b.limit("API memory, idle, 100,000 links cached (MiB)", idle, 96)
 
 	// The buffers of the connections are not what is measured.
-	if _, err := closedLoop(api.addr, hot(), 64, 5000); err != nil {
+	if _, err := drive.ClosedLoop(api.Addr, hot(), 64, 5000); err != nil {
 		return err
 	}
 	if err := b.cluster.Stop(ctx); err != nil {
@@ -87,13 +87,13 @@ func lowest(read func() (int64, error)) (int64, error) {
 
 // warm asks for every link once.
 func (b *bench) warm(addr string, links int) error {
-	c, err := dial(addr)
+	c, err := drive.Dial(addr)
 	if err != nil {
 		return err
 	}
 	defer c.Close() //nolint:errcheck // done with it
 	for i := range links {
-		status, err := c.get(fmt.Sprintf("/r/link%d", i), "bench/1", "")
+		status, err := c.Get(fmt.Sprintf("/r/link%d", i), "bench/1", "")
 		if err == nil && status != 302 {
 			err = fmt.Errorf("status %d", status)
 		}

@@ -14,10 +14,10 @@ import (
 )
 
 // hot is the traffic of the redirect measures: a few links, always cached.
-func hot() traffic {
-	t := traffic{agents: userAgents(20)}
+func hot() drive.Traffic {
+	t := drive.Traffic{Agents: userAgents(20)}
 	for i := range 100 {
-		t.codes = append(t.codes, fmt.Sprintf("link%d", i))
+		t.Codes = append(t.Codes, fmt.Sprintf("link%d", i))
 	}
 	return t
 }
@@ -29,7 +29,7 @@ type cost struct {
 }
 
 // measure runs a closed loop against the baseline or an api.
-func (b *bench) measure(ctx context.Context, p *proc, t traffic, conns, n int, settle func() error) (cost, error) {
+func (b *bench) measure(ctx context.Context, p *proc, t drive.Traffic, conns, n int, settle func() error) (cost, error) {
 	recorded, err := p.recorded(ctx)
 	if err != nil {
 		return cost{}, err
@@ -38,7 +38,7 @@ func (b *bench) measure(ctx context.Context, p *proc, t traffic, conns, n int, s
 	if err != nil {
 		return cost{}, err
 	}
-	took, err := closedLoop(p.addr, t, conns, n)
+	took, err := drive.ClosedLoop(p.Addr, t, conns, n)
 	if err != nil {
 		return cost{}, err
 	}
@@ -64,17 +64,17 @@ func (b *bench) redirect(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer base.stop()
+	defer base.Stop()
 	api, err := b.launch("signpost", b.environ(), "api")
 	if err != nil {
 		return err
 	}
-	defer api.stop()
+	defer api.Stop()
 
 	t := hot()
 	n := b.scale(300_000)
 	for _, p := range []*proc{base, api} { // warm up
-		if _, err := closedLoop(p.addr, t, 64, n/10); err != nil {
+		if _, err := drive.ClosedLoop(p.Addr, t, 64, n/10); err != nil {
 			return err
 		}
 	}
@@ -105,7 +105,7 @@ type costs struct{ ourCPU, theirCPU, ourRate, theirRate []float64 }
 
 // pairs measures both sides in turns, now the one first and now the other: what a
 // request costs drifts on a shared machine, and by far less within a pair.
-func (b *bench) pairs(ctx context.Context, times int, base, api *proc, t traffic, n int, settle func() error) (all costs, err error) {
+func (b *bench) pairs(ctx context.Context, times int, base, api *proc, t drive.Traffic, n int, settle func() error) (all costs, err error) {
 	theirs := func() error {
 		c, err := b.measure(ctx, base, t, 64, n, nil)
 		all.theirCPU, all.theirRate = append(all.theirCPU, c.cpu), append(all.theirRate, c.rate)
@@ -141,11 +141,11 @@ func (p *proc) recorded(ctx context.Context) (tally, error) {
 	if p.name == "baseline" {
 		return tally{}, nil
 	}
-	kept, err := drive.Metric(ctx, p.admin, "signpost_clicks_appended_total")
+	kept, err := drive.Metric(ctx, p.Admin, "signpost_clicks_appended_total")
 	if err != nil {
 		return tally{}, err
 	}
-	late, err := drive.Metric(ctx, p.admin, "signpost_clicks_late_total")
+	late, err := drive.Metric(ctx, p.Admin, "signpost_clicks_late_total")
 	return tally{int(kept), int(late)}, err
 }
 
@@ -173,7 +173,7 @@ func (b *bench) checkRecorded(ctx context.Context, p *proc, before tally, n int)
 
 func (b *bench) untilShipped(ctx context.Context, api *proc) error {
 	for deadline := time.Now().Add(2 * time.Minute); ; {
-		n, err := drive.Metric(ctx, api.admin, "signpost_spool_bytes")
+		n, err := drive.Metric(ctx, api.Admin, "signpost_spool_bytes")
 		if err == nil && n == 0 {
 			return nil
 		}
@@ -201,12 +201,12 @@ func (b *bench) disk(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			if _, err := closedLoop(p.addr, t, 4, 1000); err != nil { // warm up
-				p.stop()
+			if _, err := drive.ClosedLoop(p.Addr, t, 4, 1000); err != nil { // warm up
+				p.Stop()
 				return err
 			}
 			c, err := b.measure(ctx, p, t, 512, b.scale(200_000), nil)
-			p.stop()
+			p.Stop()
 			if err != nil {
 				return err
 			}
@@ -223,10 +223,10 @@ func (b *bench) outage(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer api.stop()
+	defer api.Stop()
 	const rate, conns = 3000, 64
 	t := hot()
-	openLoop(ctx, api.addr, t, conns, rate, 5*time.Second)
+	drive.OpenLoop(ctx, api.Addr, t, conns, rate, 5*time.Second)
 	recorded, err := api.recorded(ctx)
 	if err != nil {
 		return err
@@ -238,16 +238,16 @@ func (b *bench) outage(ctx context.Context) error {
 		runs = 1
 	}
 	for range runs {
-		calm := openLoop(ctx, api.addr, t, conns, rate, 10*time.Second)
+		calm := drive.OpenLoop(ctx, api.Addr, t, conns, rate, 10*time.Second)
 		trouble := make(chan error, 1)
 		go func() { trouble <- b.interrupt(ctx, 20*time.Second) }()
-		down := openLoop(ctx, api.addr, t, conns, rate, 30*time.Second) // recovery included
+		down := drive.OpenLoop(ctx, api.Addr, t, conns, rate, 30*time.Second) // recovery included
 		if err := <-trouble; err != nil {
 			return err
 		}
-		before, during = append(before, calm.p99()), append(during, down.p99())
-		answered += len(calm.all) + len(down.all)
-		failed += calm.failed + down.failed
+		before, during = append(before, calm.Percentile(99)), append(during, down.Percentile(99))
+		answered += len(calm.All) + len(down.All)
+		failed += calm.Failed() + down.Failed()
 		if err := b.untilShipped(ctx, api); err != nil {
 			return err
 		}
@@ -282,7 +282,7 @@ func (b *bench) uncached(ctx context.Context) error {
 	var sides []side
 	defer func() {
 		for _, s := range sides {
-			s.api.stop()
+			s.api.Stop()
 		}
 	}()
 	for _, links := range []int{few, many} {
@@ -292,7 +292,7 @@ func (b *bench) uncached(ctx context.Context) error {
 		}
 		sides = append(sides, s)
 		// Until each backend of Postgres has mapped the memory that they share.
-		if _, err := closedLoop(s.api.addr, s.traffic, 4, 25*n); err != nil {
+		if _, err := drive.ClosedLoop(s.api.Addr, s.traffic, 4, 25*n); err != nil {
 			return err
 		}
 	}
@@ -316,7 +316,7 @@ func (b *bench) uncached(ctx context.Context) error {
 type side struct {
 	api     *proc
 	url     string
-	traffic traffic
+	traffic drive.Traffic
 }
 
 func (b *bench) uncachedSide(ctx context.Context, links int) (side, error) {
@@ -344,9 +344,9 @@ func (b *bench) uncachedSide(ctx context.Context, links int) (side, error) {
 	}
 	// The smallest cache and random codes: nearly every lookup is a miss.
 	api, err := b.launch("signpost", append(b.environ("CACHE_SIZE=1"), "DATABASE_URL="+url), "api")
-	s := side{api: api, url: url, traffic: traffic{agents: userAgents(5)}}
+	s := side{api: api, url: url, traffic: drive.Traffic{Agents: userAgents(5)}}
 	for i := range links {
-		s.traffic.codes = append(s.traffic.codes, fmt.Sprintf("link%d", i))
+		s.traffic.Codes = append(s.traffic.Codes, fmt.Sprintf("link%d", i))
 	}
 	return s, err
 }
@@ -355,7 +355,7 @@ func (b *bench) uncachedSide(ctx context.Context, links int) (side, error) {
 // an error that more than one in a hundred was answered from the cache.
 func (b *bench) allMissed(ctx context.Context, s side, n int) (c cost, err error) {
 	const metric = `signpost_link_cache_loads_total{result="found"}`
-	before, err := s.api.metric(ctx, metric)
+	before, err := drive.Metric(ctx, s.api.Admin, metric)
 	if err != nil {
 		return c, err
 	}
@@ -371,7 +371,7 @@ func (b *bench) allMissed(ctx context.Context, s side, n int) (c cost, err error
 		return c, err
 	}
 	c.cpu += float64((databaseAfter - database).Microseconds()) / float64(n)
-	after, err := s.api.metric(ctx, metric)
+	after, err := drive.Metric(ctx, s.api.Admin, metric)
 	if err == nil && after-before < 0.99*float64(n) {
 		err = fmt.Errorf("of %d redirects only %.0f asked Postgres", n, after-before)
 	}

@@ -1,18 +1,16 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
 	"os"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
+	"github.com/signpost/signpost/internal/drive"
 	"github.com/signpost/signpost/internal/redistest"
 )
 
@@ -93,7 +91,7 @@ func (b *bench) visit(ctx context.Context, replicas int, environ []string) (load
 	var procs []*proc
 	defer func() {
 		for _, p := range procs {
-			p.stop()
+			p.Stop()
 		}
 	}()
 	for range replicas {
@@ -114,7 +112,7 @@ func (b *bench) visit(ctx context.Context, replicas int, environ []string) (load
 	}
 	fmt.Fprintf(os.Stderr, "bench:   %d replicas answered %d links each within %s\n", replicas, hotLinks, time.Since(began).Round(time.Millisecond))
 	for _, p := range procs {
-		n, err := p.metric(ctx, `signpost_link_cache_loads_total{result="found"}`)
+		n, err := drive.Metric(ctx, p.Admin, `signpost_link_cache_loads_total{result="found"}`)
 		if err == nil { // there is none before the first
 			loads += int64(n)
 		}
@@ -131,17 +129,17 @@ func visitAll(procs []*proc) error {
 	for _, p := range procs {
 		order := rand.Perm(hotLinks)
 		all.Go(func() {
-			c, err := dial(p.addr)
+			c, err := drive.Dial(p.Addr)
 			if err != nil {
 				errs <- err
 				return
 			}
 			defer c.Close() //nolint:errcheck // all was read
 			for _, link := range order {
-				status, err := c.get(fmt.Sprintf("/link%d", link), "bench", "https://example.org/")
+				status, err := c.Get(fmt.Sprintf("/link%d", link), "bench", "https://example.org/")
 				for again := 0; err == nil && status == http.StatusServiceUnavailable && again < 10; again++ {
 					time.Sleep(time.Second) // as the answer says
-					status, err = c.get(fmt.Sprintf("/link%d", link), "bench", "https://example.org/")
+					status, err = c.Get(fmt.Sprintf("/link%d", link), "bench", "https://example.org/")
 				}
 				if err == nil && status != http.StatusFound {
 					err = fmt.Errorf("status %d", status)
@@ -171,12 +169,12 @@ func (p *proc) warm(ctx context.Context, shared bool) error {
 		return err
 	}
 	// One lookup, so that the replicas do not all connect to Postgres at once.
-	c, err := dial(p.addr)
+	c, err := drive.Dial(p.Addr)
 	if err != nil {
 		return err
 	}
 	defer c.Close() //nolint:errcheck // all was read
-	if status, err := c.get("/unknown", "bench", ""); err != nil || status != http.StatusNotFound {
+	if status, err := c.Get("/unknown", "bench", ""); err != nil || status != http.StatusNotFound {
 		return fmt.Errorf("an unknown link answered %d, %w", status, err)
 	}
 	return nil
@@ -184,7 +182,7 @@ func (p *proc) warm(ctx context.Context, shared bool) error {
 
 func (p *proc) await(ctx context.Context, metric string, least float64) error {
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
-		n, err := p.metric(ctx, metric)
+		n, err := drive.Metric(ctx, p.Admin, metric)
 		if err == nil && n >= least {
 			return nil
 		}
@@ -192,24 +190,4 @@ func (p *proc) await(ctx context.Context, metric string, least float64) error {
 			return errors.Join(fmt.Errorf("%s is %v, want %v", metric, n, least), err)
 		}
 	}
-}
-
-// metric reads one sample of the process's metrics.
-func (p *proc) metric(ctx context.Context, name string) (float64, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+p.admin+"/metrics", nil)
-	if err != nil {
-		return 0, err
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return 0, err
-	}
-	defer resp.Body.Close() //nolint:errcheck // read-only
-	lines := bufio.NewScanner(resp.Body)
-	for lines.Scan() {
-		if value, ok := strings.CutPrefix(lines.Text(), name+" "); ok {
-			return strconv.ParseFloat(value, 64)
-		}
-	}
-	return 0, errors.Join(fmt.Errorf("no metric %s", name), lines.Err())
 }

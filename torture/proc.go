@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -161,14 +160,9 @@ func (p *proc) lookAtMemory() {
 	if p.running == nil {
 		return
 	}
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.running.Pid))
-	if err != nil {
-		return // it has ended
-	}
-	_, rest, _ := strings.Cut(string(status), "RssAnon:")
-	line, _, _ := strings.Cut(rest, "kB")
-	if kb, err := strconv.ParseInt(strings.TrimSpace(line), 10, 64); err == nil {
-		p.memory = max(p.memory, kb<<10)
+	n, err := drive.Memory(p.running.Pid, "RssAnon")
+	if err == nil { // else it has ended
+		p.memory = max(p.memory, n)
 	}
 }
 

@@ -1,7 +1,7 @@
 // Baseline is what redirects are measured against: a Fiber handler that answers
 // a constant 302, with the server settings that Signpost uses.
 //
-//	go run ./bench/baseline ADDRESS
+//	LISTEN_ADDR=127.0.0.1:8080 go run ./bench/baseline
 package main
 
 import (
@@ -22,7 +22,7 @@ func main() {
 		c.Set(fiber.HeaderCacheControl, "private, no-store")
 		return c.SendStatus(fiber.StatusFound)
 	})
-	if err := app.Listen(os.Args[1]); err != nil {
+	if err := app.Listen(os.Getenv("LISTEN_ADDR")); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}

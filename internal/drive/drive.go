@@ -1,5 +1,6 @@
 // Package drive is for programs that drive Signpost's processes from outside
-// (bench, torture, chaos): a port for each, and what their metrics say.
+// (abuse, bench, torture, chaos): it starts processes, sends them load, and tells
+// what they use and what their metrics say.
 package drive
 
 import (

@@ -1,0 +1,546 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/signpost/signpost/internal/drive"
+)
+
+// attacks is the table of contents of what is done to the system.
+func (s *system) attacks() []attack {
+	docs, stalled := 10, 1000
+	if !s.short {
+		docs, stalled = 100, 3000
+	}
+	var errorsPage string // of the import with the biggest rejected rows
+	return []attack{
+		{name: "silent connections of one address", run: s.silent("127.0.0.2")},
+		{name: "silent connections of four addresses", run: s.silent("127.0.0.2", "127.0.0.3", "127.0.0.4", "127.0.0.5")},
+		{name: "searches for two letters", run: s.readers("/urls?search=qq")},
+		{name: "lists of a locked table", run: s.locked},
+		{
+			name:    "pages of rejected rows, not read",
+			prepare: func(ctx context.Context) (err error) { errorsPage, err = s.importRejected(ctx); return err },
+			run:     func(ctx context.Context, f *findings) error { return s.stalled(ctx, f, 60, errorsPage, s.reader) },
+		},
+		{name: "lists of imports with 9,000 columns", prepare: s.importColumns, run: s.readers("/imports?limit=100")},
+		{name: "a large file of the documentation", run: s.docs(docs), judge: docsCost},
+		{
+			name: "the same, not read",
+			run:  func(ctx context.Context, f *findings) error { return s.stalled(ctx, f, stalled, docsFile, "") },
+		},
+		{name: "trickling uploads and exports", run: s.trickle, lasts: s.trickleFor(), once: true},
+		{name: "watchers that hang up", run: s.watchers, lasts: max(s.lasts, 8*time.Second), once: true},
+		{name: "unknown codes on 1,000 connections", run: s.unknown, judge: func(r *result) {
+			if p50 := r.uncached.Percentile(50); p50 > s.slowest {
+				r.breaks("p50 of redirects that are not cached is %s, more than %s", short(p50), s.slowest)
+			}
+		}},
+		{name: "wrong tokens, all at once", run: s.guess, once: true},
+	}
+}
+
+// silent opens half as many connections more as the api may have files, and sends
+// nothing over them. One that is closed is opened again a few seconds later.
+func (s *system) silent(from ...string) func(context.Context, *findings) error {
+	return func(ctx context.Context, f *findings) error {
+		var wg sync.WaitGroup
+		for i := range s.files + s.files/2 {
+			wg.Go(func() {
+				for ctx.Err() == nil {
+					c, err := drive.DialFrom(from[i%len(from)], s.api.Addr)
+					if err == nil {
+						f.count(1)
+						untilClosed(ctx, c)
+					}
+					pause(ctx, 4*time.Second)
+				}
+			})
+		}
+		wg.Wait()
+		return nil
+	}
+}
+
+// untilClosed waits until the server closes a connection or ctx ends, and closes it.
+func untilClosed(ctx context.Context, c net.Conn) {
+	stop := context.AfterFunc(ctx, func() { _ = c.Close() })
+	defer stop()
+	_, _ = io.Copy(io.Discard, c)
+	_ = c.Close() // if it was not
+}
+
+// readers has twenty clients ask for a list, each again a fifth of a second after
+// it was answered. Meanwhile the api has to be ready.
+func (s *system) readers(path string) func(context.Context, *findings) error {
+	return func(ctx context.Context, f *findings) error {
+		statuses := newTally()
+		var wg sync.WaitGroup
+		for range 20 {
+			wg.Go(func() {
+				for ctx.Err() == nil {
+					status, _, err := s.as(ctx, s.reader, http.MethodGet, path, "", nil)
+					if err == nil {
+						statuses.add(strconv.Itoa(status))
+						f.count(1)
+					}
+					pause(ctx, 200*time.Millisecond)
+				}
+			})
+		}
+		s.untilNotReady(ctx, f)
+		wg.Wait()
+		f.note("the readers were answered %s", statuses)
+		return nil
+	}
+}
+
+// untilNotReady asks again and again whether the api is ready, as a load balancer does.
+func (s *system) untilNotReady(ctx context.Context, f *findings) {
+	for ctx.Err() == nil {
+		status, _, err := s.as(ctx, "", http.MethodGet, "/ready", "", nil)
+		if err == nil && status != http.StatusOK {
+			f.breaks("/ready answered %d", status)
+		}
+		pause(ctx, 250*time.Millisecond)
+	}
+}
+
+// locked has readers of a table that somebody has locked.
+func (s *system) locked(ctx context.Context, f *findings) error {
+	conn, err := pgx.Connect(ctx, s.url)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // done with it
+	tx, err := conn.Begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback(context.WithoutCancel(ctx)) //nolint:errcheck // nothing was written
+	if _, err := tx.Exec(ctx, "LOCK TABLE users IN ACCESS EXCLUSIVE MODE"); err != nil {
+		return err
+	}
+	return s.readers("/users")(ctx, f)
+}
+
+// importRejected imports a file whose last rows are rejected and as large as
+// rejected rows may be, and returns the path of the page that has them.
+func (s *system) importRejected(ctx context.Context) (string, error) {
+	var file bytes.Buffer
+	file.WriteString("username,email\n")
+	for n := range 5000 { // so that its beginning is a CSV file's
+		fmt.Fprintf(&file, "dull%d,dull%d@example.org\n", n, n)
+	}
+	for range 120 {
+		file.WriteString(strings.Repeat("\x01", 65_400) + ",no address\n")
+	}
+	id, err := s.imported(ctx, "users", &file)
+	if err != nil {
+		return "", err
+	}
+	path := fmt.Sprintf("/imports/%d/errors?limit=100", id)
+	_, text, err := s.as(ctx, "", http.MethodGet, path, "", nil)
+	if err != nil {
+		return "", err
+	}
+	fmt.Printf("abuse: a page of rejected rows has %.1f MiB\n", float64(len(text))/(1<<20))
+	return path, nil
+}
+
+// imported uploads a file and waits until its import is done.
+func (s *system) imported(ctx context.Context, kind string, file io.Reader) (id int64, err error) {
+	var got struct {
+		ID         int64
+		FinishedAt *time.Time `json:"finished_at"`
+	}
+	if err := s.call(ctx, http.MethodPost, "/imports?kind="+kind, "text/csv", file, http.StatusAccepted, &got); err != nil {
+		return 0, err
+	}
+	for deadline := time.Now().Add(time.Minute); got.FinishedAt == nil; pause(ctx, 100*time.Millisecond) {
+		if err := s.call(ctx, http.MethodGet, fmt.Sprintf("/imports/%d", got.ID), "", nil, http.StatusOK, &got); err != nil {
+			return 0, err
+		}
+		if time.Now().After(deadline) {
+			return 0, fmt.Errorf("import %d does not end", got.ID)
+		}
+	}
+	return got.ID, nil
+}
+
+// importColumns makes a hundred imports whose files have 9,000 columns that
+// nobody knows.
+func (s *system) importColumns(ctx context.Context) error {
+	header := "username,email"
+	for n := range 9000 {
+		header += fmt.Sprintf(",x%d", n)
+	}
+	for range 100 {
+		var any struct{}
+		if err := s.call(ctx, http.MethodPost, "/imports?kind=users", "text/csv", strings.NewReader(header+"\nno,no\n"), http.StatusAccepted, &any); err != nil {
+			return err
+		}
+	}
+	_, text, err := s.as(ctx, "", http.MethodGet, "/imports?limit=100", "", nil)
+	fmt.Printf("abuse: a page of imports has %.1f MiB\n", float64(len(text))/(1<<20))
+	return err
+}
+
+// stalled has n clients who ask for something and read nothing of it, of four
+// addresses. One that is cut off asks again.
+func (s *system) stalled(ctx context.Context, _ *findings, n int, path, token string) error {
+	request := "GET " + path + " HTTP/1.1\r\nHost: localhost\r\n"
+	if token != "" {
+		request += "Authorization: Bearer " + token + "\r\n"
+	}
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				c, err := slow(fmt.Sprintf("127.0.0.%d", 2+i%4), s.api.Addr)
+				if err == nil {
+					_, _ = io.WriteString(c, request+"\r\n")
+					pause(ctx, time.Minute)
+					_ = c.Close() // nothing was read
+				}
+				pause(ctx, time.Second)
+			}
+		})
+	}
+	wg.Wait()
+	return nil
+}
+
+// slow connects with as small a buffer for what arrives as the system allows.
+func slow(from, addr string) (net.Conn, error) {
+	d := net.Dialer{Timeout: 5 * time.Second, LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
+	d.Control = func(_, _ string, raw syscall.RawConn) (err error) {
+		_ = raw.Control(func(fd uintptr) { err = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, 4096) })
+		return err
+	}
+	return d.Dial("tcp", addr)
+}
+
+const (
+	docsFile = "/docs/swagger-ui-bundle.js"
+	docsRate = 60 // requests a second
+)
+
+// docs has clients ask for the largest file of the documentation, and say that
+// they cannot unpack anything.
+func (s *system) docs(conns int) func(context.Context, *findings) error {
+	return func(ctx context.Context, f *findings) error {
+		t := drive.Traffic{
+			Path: "/docs/", Codes: []string{"swagger-ui-bundle.js"}, Agents: []string{"abuse"}, Headers: "Accept: */*\r\n",
+			From: "127.0.0.2", Status: http.StatusOK,
+		}
+		l := drive.OpenLoop(ctx, s.api.Addr, t, conns, docsRate, s.lasts)
+		f.count(len(l.All))
+		if len(l.All) == 0 {
+			return fmt.Errorf("no file was answered: %s", failures(l))
+		}
+		f.note("%d files of the documentation were answered, failed: %s", len(l.All), failures(l))
+		return nil
+	}
+}
+
+// docsCost holds what a file of the documentation may cost: processor time is
+// counted by the system, and says more than latencies on a busy machine.
+func docsCost(r *result) {
+	const most = 4 * time.Millisecond
+	if r.asked == 0 {
+		return
+	}
+	each := r.cpu / time.Duration(r.asked)
+	r.note("%s of processor time of the api for a file", short(each))
+	if each > most {
+		r.breaks("a file of the documentation takes %s of processor time, more than %s", short(each), most)
+	}
+}
+
+// trickleFor is how long slow clients are watched: they may be cut off a minute
+// after they began.
+func (s *system) trickleFor() time.Duration {
+	if s.untilCut {
+		return 2 * time.Minute
+	}
+	return max(s.lasts, 8*time.Second)
+}
+
+// trickle has one token's uploads and another's exports that go on very slowly, as
+// many as there are places. Others have to get a place meanwhile.
+func (s *system) trickle(ctx context.Context, f *findings) error {
+	slowly, stop := context.WithCancel(ctx)
+	defer stop()
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() { s.trickleUpload(slowly, 1000) })
+	}
+	for range 4 {
+		wg.Go(func() { s.trickleExport(slowly) })
+	}
+	defer wg.Wait()
+	defer stop()
+	pause(ctx, 2*time.Second)
+	for what, try := range map[string]func(context.Context) (int, error){"an upload": s.upload, "an export": s.export} {
+		if status, err := try(ctx); err != nil || status >= http.StatusBadRequest {
+			f.breaks("%s of somebody else was answered %d while the places are held (error %v)", what, status, err)
+		}
+	}
+	if !s.untilCut {
+		return nil
+	}
+	pause(ctx, 90*time.Second)
+	for what, metric := range map[string]string{"uploads": "signpost_uploads_active", "exports": "signpost_exports_active"} {
+		n, err := drive.Metric(ctx, s.api.Admin, metric)
+		if err != nil || n > 0 {
+			f.breaks("%v trickling %s go on after 90 seconds (error %v)", n, what, err)
+		}
+	}
+	return nil
+}
+
+func (s *system) upload(ctx context.Context) (int, error) {
+	status, _, err := s.as(ctx, "", http.MethodPost, "/imports?kind=users", "text/csv", strings.NewReader("username,email\nno,no\n"))
+	return status, err
+}
+
+func (s *system) export(ctx context.Context) (int, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.api.Addr+"/users?format=csv", nil)
+	if err != nil {
+		return 0, err
+	}
+	req.Header.Set("Authorization", "Bearer "+adminToken)
+	resp, err := direct.Do(req)
+	if err != nil {
+		return 0, err
+	}
+	return resp.StatusCode, resp.Body.Close()
+}
+
+// trickleUpload begins an upload with some rows and then sends a byte a second,
+// until ctx ends or it is answered.
+func (s *system) trickleUpload(ctx context.Context, rows int) {
+	c, err := slow("127.0.0.2", s.api.Addr)
+	if err != nil {
+		return
+	}
+	defer c.Close() //nolint:errcheck // done with it
+	_, _ = io.WriteString(c, "POST /imports?kind=urls&user_id=1 HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/csv\r\nTransfer-Encoding: chunked\r\n"+
+		"Authorization: Bearer "+s.editor+"\r\n\r\n")
+	text := "original_url\n" + strings.Repeat("https://example.org/\n", rows)
+	_, err = fmt.Fprintf(c, "%x\r\n%s\r\n", len(text), text)
+	for err == nil && ctx.Err() == nil {
+		pause(ctx, time.Second)
+		_, err = io.WriteString(c, "1\r\nh\r\n")
+	}
+}
+
+// trickleExport reads an export of all links at a few kilobytes a second.
+func (s *system) trickleExport(ctx context.Context) {
+	c, err := slow("127.0.0.2", s.api.Addr)
+	if err != nil {
+		return
+	}
+	defer c.Close() //nolint:errcheck // done with it
+	_, err = io.WriteString(c, "GET /urls?format=csv HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer "+s.reader+"\r\n\r\n")
+	buf := make([]byte, 500)
+	for err == nil && ctx.Err() == nil {
+		pause(ctx, 500*time.Millisecond)
+		_, err = c.Read(buf)
+	}
+}
+
+// watchers has clients take every place that there is for watching an import, and
+// hang up. The places have to be free again soon.
+func (s *system) watchers(ctx context.Context, f *findings) error {
+	uploading, stop := context.WithCancel(ctx)
+	var upload sync.WaitGroup
+	upload.Go(func() { s.trickleUpload(uploading, 100_000) }) // an import that is not done
+	defer upload.Wait()
+	defer stop()
+	id, err := s.receiving(ctx)
+	if err != nil {
+		return err
+	}
+	path := fmt.Sprintf("/imports/%d/progress", id)
+	var conns []net.Conn
+	for i := range 120 {
+		token := s.reader
+		if i%2 == 1 {
+			token = s.editor
+		}
+		if c, status := s.watch(path, token); status == http.StatusOK {
+			conns = append(conns, c)
+		}
+	}
+	for _, c := range conns {
+		_ = c.Close() // it hangs up
+	}
+	hungUp := time.Now()
+	f.note("%d clients watched and hung up", len(conns))
+	if len(conns) == 0 {
+		return fmt.Errorf("nobody could watch import %d", id)
+	}
+	const soon = 3 * time.Second // three times what is promised
+	for {
+		n, err := drive.Metric(ctx, s.api.Admin, "signpost_import_streams_active")
+		if err == nil && n == 0 {
+			f.note("their places were free after %s", short(time.Since(hungUp)))
+			return nil
+		}
+		if time.Since(hungUp) > soon || ctx.Err() != nil {
+			f.breaks("%v places of watchers are taken %s after they hung up (error %v)", n, soon, err)
+			return nil
+		}
+		pause(ctx, 50*time.Millisecond)
+	}
+}
+
+// receiving waits for an import whose file is being received.
+func (s *system) receiving(ctx context.Context) (int64, error) {
+	for ctx.Err() == nil {
+		var list struct {
+			Data []struct {
+				ID    int64
+				State string
+			}
+		}
+		if err := s.call(ctx, http.MethodGet, "/imports?limit=1", "", nil, http.StatusOK, &list); err != nil {
+			return 0, err
+		}
+		if len(list.Data) > 0 && list.Data[0].State == "receiving" { // the newest is first
+			return list.Data[0].ID, nil
+		}
+		pause(ctx, 50*time.Millisecond)
+	}
+	return 0, errors.New("no import is receiving its file")
+}
+
+// watch begins to watch and returns what was answered.
+func (s *system) watch(path, token string) (net.Conn, int) {
+	c, err := slow("127.0.0.2", s.api.Addr)
+	if err != nil {
+		return nil, 0
+	}
+	_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+	_, _ = fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer %s\r\n\r\n", path, token)
+	line, err := bufio.NewReader(c).ReadString('\n')
+	var status int
+	if err == nil {
+		_, err = fmt.Sscanf(line, "HTTP/1.1 %d", &status)
+	}
+	if err != nil || status != http.StatusOK {
+		_ = c.Close() // it is of no use
+	}
+	return c, status
+}
+
+// unknown asks for codes that there are not, each once, over a thousand connections.
+func (s *system) unknown(ctx context.Context, f *findings) error {
+	codes := make([]string, 200_000)
+	for i := range codes {
+		codes[i] = fmt.Sprintf("no%d", i)
+	}
+	turn := new(atomic.Int64)
+	var wg sync.WaitGroup
+	for i := range 4 {
+		wg.Go(func() {
+			t := drive.Traffic{
+				Codes: codes, Turn: turn, Agents: []string{"abuse"}, Status: http.StatusNotFound,
+				From: fmt.Sprintf("127.0.0.%d", 2+i),
+			}
+			l := drive.OpenLoop(ctx, s.api.Addr, t, 250, 500, s.lasts)
+			f.count(len(l.All))
+		})
+	}
+	wg.Wait()
+	return nil
+}
+
+// guess sends two hundred wrong tokens from one address at the same moment.
+func (s *system) guess(ctx context.Context, f *findings) error {
+	begin := make(chan struct{})
+	statuses := newTally()
+	var wg, ready sync.WaitGroup
+	for i := range 200 {
+		ready.Add(1)
+		wg.Go(func() {
+			c, err := drive.DialFrom("127.0.0.77", s.api.Addr)
+			ready.Done()
+			if err != nil {
+				statuses.add("no connection")
+				return
+			}
+			defer c.Close() //nolint:errcheck // done with it
+			<-begin
+			status, err := c.Ask("/users", "abuse", fmt.Sprintf("Authorization: Bearer sp_%043d\r\n", i))
+			if err != nil {
+				status = 0
+			}
+			statuses.add(strconv.Itoa(status))
+		})
+	}
+	ready.Wait()
+	close(begin)
+	wg.Wait()
+	f.note("200 wrong tokens of one address at once were answered %s", statuses)
+	if n := statuses.of("401"); n > 12 { // ten, and one more every six seconds
+		f.breaks("%d guesses of 200 were looked up, where ten may be", n)
+	}
+	return nil
+}
+
+// tally counts answers. Safe for concurrent use.
+type tally struct {
+	mu sync.Mutex
+	n  map[string]int
+}
+
+func newTally() *tally { return &tally{n: map[string]int{}} }
+
+func (t *tally) add(what string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.n[what]++
+}
+
+func (t *tally) of(what string) int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.n[what]
+}
+
+func (t *tally) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	text, _ := json.Marshal(t.n) // numbers by name
+	return string(text)
+}
+
+// lastLine returns the end of a log.
+func lastLine(path string) string {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return err.Error()
+	}
+	text = bytes.TrimSpace(text)
+	return string(text[bytes.LastIndexByte(text, '\n')+1:])
+}

@@ -1,0 +1,257 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/signpost/signpost/internal/drive"
+)
+
+// attack is one thing that strangers or holders of tokens do.
+type attack struct {
+	name string
+	// prepare is done once, before all else.
+	prepare func(context.Context) error
+	// run attacks until its context ends, and leaves nothing behind.
+	run func(context.Context, *findings) error
+	// judge looks at what the redirects saw, besides what holds for every attack.
+	judge func(*result)
+	lasts time.Duration // 0 is what the settings say
+	once  bool          // it has one round
+}
+
+// findings are what an attack found out. Safe for concurrent use.
+type findings struct {
+	mu     sync.Mutex
+	broken []string
+	notes  []string
+	asked  int // requests of the attackers that were answered
+}
+
+func (f *findings) breaks(format string, args ...any) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if text := fmt.Sprintf(format, args...); !slices.Contains(f.broken, text) {
+		f.broken = append(f.broken, text)
+	}
+}
+
+func (f *findings) note(format string, args ...any) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.notes = append(f.notes, fmt.Sprintf(format, args...))
+}
+
+func (f *findings) count(n int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.asked += n
+}
+
+// result is what came of an attack.
+type result struct {
+	findings
+	name             string
+	cached, uncached *drive.Latencies // under attack, of all rounds
+	p99, calm        time.Duration    // of cached redirects, each the median of the rounds
+	added            time.Duration    // the median of what the attack added to p99
+	tooSlow          bool
+	inside           time.Duration // p99 by the server's own histogram
+	memory           int64         // most resident
+	cpu              time.Duration // of the api during the attacks, beyond that of the calms
+}
+
+// through has all rounds of an attack.
+func (s *system) through(ctx context.Context, a attack) (*result, error) {
+	r := &result{name: a.name, cached: new(drive.Latencies), uncached: new(drive.Latencies)}
+	rounds, lasts := s.rounds, s.lasts
+	if a.once {
+		rounds = 1
+	}
+	if a.lasts > 0 {
+		lasts = a.lasts
+	}
+	var calms, attacks, grown []time.Duration
+	for range rounds {
+		calm, attacked, err := s.round(ctx, a, r, lasts)
+		if err != nil {
+			return r, err
+		}
+		calms, attacks, grown = append(calms, calm), append(attacks, attacked), append(grown, attacked-calm)
+	}
+	r.calm, r.p99, r.added = median(calms), median(attacks), median(grown)
+	if r.tooSlow = r.added > s.mayAdd; r.tooSlow {
+		r.breaks("p99 of cached redirects grew by %s, more than %s", short(r.added), s.mayAdd)
+	}
+	if n := r.cached.Failed(); n > 0 {
+		r.breaks("%d cached redirects failed: %s", n, failures(r.cached))
+	}
+	if n := r.uncached.Failed(); n > 0 {
+		r.breaks("%d redirects that were not cached failed: %s", n, failures(r.uncached))
+	}
+	if r.memory > memoryLimit {
+		r.breaks("%d MiB of memory, the container has %d", r.memory>>20, memoryLimit>>20)
+	}
+	if a.judge != nil {
+		a.judge(r)
+	}
+	fmt.Printf("abuse: %s: p99 %s after %s in the calm, %d MiB\n", a.name, short(r.p99), short(r.calm), r.memory>>20)
+	for _, what := range r.broken {
+		fmt.Printf("abuse:   %s\n", what)
+	}
+	return r, ctx.Err()
+}
+
+// round has a calm and then an attack of the same length, and returns p99 of the
+// cached redirects in each.
+func (s *system) round(ctx context.Context, a attack, r *result, lasts time.Duration) (calm, attacked time.Duration, err error) {
+	before, _ := drive.CPU(s.api.Pid)
+	cached, uncached := s.follow(ctx, min(lasts, s.lasts))
+	middle, _ := drive.CPU(s.api.Pid)
+	if n := cached.Failed() + uncached.Failed(); n > 0 {
+		r.breaks("%d redirects failed in the calm: %s, %s", n, failures(cached), failures(uncached))
+	}
+	calm = cached.Percentile(99)
+	histogram := s.histogram(ctx)
+
+	attacking, stop := context.WithTimeout(ctx, lasts)
+	defer stop()
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := a.run(attacking, &r.findings); err != nil {
+			r.breaks("the attack itself failed: %v", err)
+		}
+	})
+	wg.Go(func() { r.memory = max(r.memory, s.watchMemory(attacking)) })
+	cached, uncached = s.follow(ctx, lasts)
+	wg.Wait()
+	r.cached.Add(cached)
+	r.uncached.Add(uncached)
+	if s.api.Ended() {
+		r.breaks("the api ended: %s", lastLine(s.api.Log))
+		if err := s.startAPI(); err != nil {
+			return calm, 0, err
+		}
+		return calm, cached.Percentile(99), nil
+	}
+	after, _ := drive.CPU(s.api.Pid)
+	r.cpu += after - middle - (middle - before)
+	r.inside = max(r.inside, percentile99(histogram, s.histogram(ctx)))
+	return calm, cached.Percentile(99), s.recover(ctx)
+}
+
+// follow has clients follow links for d.
+func (s *system) follow(ctx context.Context, d time.Duration) (cached, uncached *drive.Latencies) {
+	var wg sync.WaitGroup
+	wg.Go(func() { cached = drive.OpenLoop(ctx, s.api.Addr, s.cached, 8, 200, d) })
+	// Enough of them that those which wait do not keep others from being asked.
+	wg.Go(func() { uncached = drive.OpenLoop(ctx, s.api.Addr, s.uncached, 32, 25, d) })
+	wg.Wait()
+	return cached, uncached
+}
+
+// watchMemory returns the most memory that the api has until ctx ends.
+func (s *system) watchMemory(ctx context.Context) (most int64) {
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if n, err := drive.Memory(s.api.Pid, "VmRSS"); err == nil {
+			most = max(most, n)
+		}
+		select {
+		case <-ctx.Done():
+			return most
+		case <-tick.C:
+		}
+	}
+}
+
+// recover waits until the api says that it is ready, so that one attack is not
+// blamed for another.
+func (s *system) recover(ctx context.Context) error {
+	for deadline := time.Now().Add(30 * time.Second); ; {
+		pause(ctx, time.Second)
+		status, _, err := s.as(ctx, "", http.MethodGet, "/ready", "", nil)
+		if err == nil && status == http.StatusOK || ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("the api is not ready half a minute after the attack: %d, %w", status, err)
+		}
+	}
+}
+
+// histogram returns how many cached redirects took at most so long, by the bound
+// as the server's metrics write it.
+func (s *system) histogram(ctx context.Context) map[string]float64 {
+	samples, err := drive.Samples(ctx, s.api.Admin, "signpost_http_request_duration_seconds_bucket")
+	if err != nil {
+		return nil // the table shows nothing then
+	}
+	of := map[string]float64{}
+	for labels, n := range samples {
+		if !strings.Contains(labels, `route="/r/:code"`) || !strings.Contains(labels, `status="3xx"`) {
+			continue
+		}
+		_, rest, _ := strings.Cut(labels, `le="`)
+		bound, _, _ := strings.Cut(rest, `"`)
+		of[bound] += n
+	}
+	return of
+}
+
+// percentile99 returns the bound of the bucket in which p99 of what came between
+// two looks at a histogram is.
+func percentile99(before, after map[string]float64) time.Duration {
+	var bounds []float64
+	for bound := range after {
+		if f, err := strconv.ParseFloat(bound, 64); err == nil {
+			bounds = append(bounds, f)
+		}
+	}
+	slices.Sort(bounds)
+	all := after["+Inf"] - before["+Inf"]
+	for _, bound := range bounds {
+		name := strconv.FormatFloat(bound, 'g', -1, 64)
+		if after[name]-before[name] >= 0.99*all {
+			return time.Duration(bound * float64(time.Second))
+		}
+	}
+	return 0
+}
+
+// failures shows what came in place of redirects.
+func failures(l *drive.Latencies) string {
+	if l.Failed() == 0 {
+		return "0"
+	}
+	var list []string
+	for _, status := range slices.Sorted(maps.Keys(l.Failures)) {
+		what := strconv.Itoa(status)
+		if status == 0 {
+			what = "no answer"
+		}
+		list = append(list, fmt.Sprintf("%d × %s", l.Failures[status], what))
+	}
+	return strings.Join(list, ", ") + fmt.Sprintf(" of %d", l.Failed()+len(l.All))
+}
+
+func median(values []time.Duration) time.Duration {
+	slices.Sort(values)
+	return values[len(values)/2]
+}
+
+// pause waits, or returns early when ctx ends.
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}

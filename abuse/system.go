@@ -1,0 +1,248 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/signpost/signpost/internal/drive"
+	"github.com/signpost/signpost/internal/postgres"
+)
+
+// system is what is attacked.
+type system struct {
+	settings
+	dir     string
+	cluster *postgres.Cluster
+	url     string
+	api     *drive.Process
+	worker  *drive.Process
+	files   int // that the api may have open
+
+	cached, uncached drive.Traffic
+	editor, reader   string // tokens of the attackers
+}
+
+const (
+	adminToken = "abuse-only-admin-token"
+	hotLinks   = 100
+)
+
+// prepare builds the binary and starts everything.
+func prepare(ctx context.Context, s settings) (_ *system, err error) {
+	dir, err := os.MkdirTemp("", "signpost-abuse-")
+	if err != nil {
+		return nil, err
+	}
+	sys := &system{settings: s, dir: dir}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, sys.remove(context.WithoutCancel(ctx), true))
+		}
+	}()
+	// The server's account has to reach the folder.
+	if err := os.Chmod(dir, 0o755); err != nil {
+		return nil, err
+	}
+	if s.binary == "" {
+		sys.binary = filepath.Join(dir, "signpost")
+		build := exec.CommandContext(ctx, "go", "build", "-o", sys.binary, ".")
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := build.CombinedOutput(); err != nil {
+			return nil, fmt.Errorf("build: %w: %s", err, out)
+		}
+	}
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		return nil, err
+	}
+	sys.files = int(min(4096, limit.Max/4)) // this process needs more than the api
+	sys.cluster, err = postgres.StartCluster(ctx, postgres.ClusterOptions{
+		Dir: filepath.Join(dir, "postgres"), Durable: true, SharedBuffers: "512MB", Log: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := sys.cluster.CreateDatabase(ctx, "signpost"); err != nil {
+		return nil, err
+	}
+	sys.url = sys.cluster.URL("signpost")
+	// The binary's own: it may be of another release.
+	if err := sys.command(ctx, "migrate"); err != nil {
+		return nil, err
+	}
+	if err := sys.makeLinks(ctx); err != nil {
+		return nil, err
+	}
+	if sys.worker, err = drive.Launch(dir, sys.environ(), sys.binary, "worker"); err != nil {
+		return nil, err
+	}
+	if err := sys.startAPI(); err != nil {
+		return nil, err
+	}
+	for role, token := range map[string]*string{"editor": &sys.editor, "reader": &sys.reader} {
+		var made struct{ Token string }
+		body := fmt.Sprintf(`{"name": "abuse %s", "role": "%s"}`, role, role)
+		if err := sys.call(ctx, http.MethodPost, "/tokens", "application/json", strings.NewReader(body), http.StatusCreated, &made); err != nil {
+			return nil, err
+		}
+		*token = made.Token
+	}
+	return sys, nil
+}
+
+// environ is the configuration of both processes, with the memory limit that
+// Compose sets.
+func (s *system) environ() []string {
+	return []string{
+		"DATABASE_URL=" + s.url, "SPOOL_DIR=" + filepath.Join(s.dir, "spool"), "ADMIN_TOKEN=" + adminToken,
+		"GOMEMLIMIT=400MiB",
+	}
+}
+
+func (s *system) command(ctx context.Context, args ...string) error {
+	cmd := exec.CommandContext(ctx, s.binary, args...)
+	cmd.Env = append(os.Environ(), s.environ()...)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%s: %w: %s", strings.Join(args, " "), err, out)
+	}
+	return nil
+}
+
+// startAPI starts an api that may open so many files and no more, and has it
+// remember the hot links.
+func (s *system) startAPI() (err error) {
+	limited := fmt.Sprintf(`ulimit -n %d && exec "$0" "$@"`, s.files)
+	if s.api, err = drive.Launch(s.dir, s.environ(), "sh", "-c", limited, s.binary, "api"); err != nil {
+		return err
+	}
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+		err := s.warm()
+		if err == nil {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("warm up: %w", err)
+		}
+	}
+}
+
+func (s *system) warm() error {
+	c, err := drive.Dial(s.api.Addr)
+	if err != nil {
+		return err
+	}
+	defer c.Close() //nolint:errcheck // done with it
+	for _, code := range s.cached.Codes {
+		status, err := c.Get("/r/"+code, "abuse", "")
+		if err == nil && status != http.StatusFound {
+			err = fmt.Errorf("status %d", status)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// makeLinks fills the database. No title and no target has a q in it.
+func (s *system) makeLinks(ctx context.Context) error {
+	conn, err := pgx.Connect(ctx, s.url)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(ctx) //nolint:errcheck // done with it
+	for _, statement := range []string{
+		`INSERT INTO users (username, email) SELECT 'user' || n, 'user' || n || '@example.org' FROM generate_series(1, 1000) n`,
+		fmt.Sprintf(`INSERT INTO urls (user_id, short_code, original_url, title)
+			SELECT 1 + n %% 1000, 'link' || n, 'https://example.org/' || md5(n::text), 'Page ' || md5((-n)::text) FROM generate_series(0, %d) n`, s.links-1),
+		"VACUUM ANALYZE urls", "VACUUM ANALYZE users", "CHECKPOINT",
+	} {
+		if _, err := conn.Exec(ctx, statement); err != nil {
+			return fmt.Errorf("make links: %w", err)
+		}
+	}
+	agents := []string{"Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"}
+	s.cached = drive.Traffic{Agents: agents, PerConn: 50}
+	// Another route, so that the server's own histogram tells them apart.
+	s.uncached = drive.Traffic{Path: "/", Agents: agents, PerConn: 10, Turn: new(atomic.Int64)}
+	for n := range s.links {
+		code := fmt.Sprintf("link%d", n)
+		if n < hotLinks {
+			s.cached.Codes = append(s.cached.Codes, code)
+		} else {
+			s.uncached.Codes = append(s.uncached.Codes, code)
+		}
+	}
+	return nil
+}
+
+// direct goes to the process itself, whatever proxy the environment names.
+var direct = &http.Client{Transport: &http.Transport{}, Timeout: 30 * time.Second}
+
+// call sends a request of the administrator, wants a status, and decodes what is
+// answered.
+func (s *system) call(ctx context.Context, method, path, kind string, body io.Reader, want int, answer any) error {
+	status, text, err := s.as(ctx, "", method, path, kind, body)
+	if err != nil {
+		return err
+	}
+	if status != want {
+		return fmt.Errorf("%s %s answered %d: %.200s", method, path, status, text)
+	}
+	return json.NewDecoder(bytes.NewReader(text)).Decode(answer)
+}
+
+// as sends a request with a token; "" is the administrator's.
+func (s *system) as(ctx context.Context, token, method, path, kind string, body io.Reader) (int, []byte, error) {
+	req, err := http.NewRequestWithContext(ctx, method, "http://"+s.api.Addr+path, body)
+	if err != nil {
+		return 0, nil, err
+	}
+	req.Header.Set("Authorization", "Bearer "+cmp.Or(token, adminToken))
+	if kind != "" {
+		req.Header.Set("Content-Type", kind)
+	}
+	resp, err := direct.Do(req)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer resp.Body.Close() //nolint:errcheck // read-only
+	text, err := io.ReadAll(resp.Body)
+	return resp.StatusCode, text, err
+}
+
+// remove stops everything and removes it, but for what is to be kept.
+func (s *system) remove(ctx context.Context, keep bool) (err error) {
+	for _, p := range []*drive.Process{s.api, s.worker} {
+		if p != nil {
+			p.Stop()
+		}
+	}
+	if s.cluster != nil {
+		err = s.cluster.Stop(ctx)
+	}
+	if keep {
+		fmt.Println("abuse: data and logs are in", s.dir)
+		return err
+	}
+	if s.cluster != nil {
+		err = errors.Join(err, postgres.RemoveCluster(ctx, filepath.Join(s.dir, "postgres")))
+	}
+	return errors.Join(err, os.RemoveAll(s.dir))
+}

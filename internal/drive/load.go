@@ -1,0 +1,347 @@
+package drive
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Conn is a keep-alive connection that costs this process as little as it can,
+// so that the server gets the machine. One goroutine uses it at a time.
+type Conn struct {
+	net.Conn
+	r   *bufio.Reader
+	buf []byte
+}
+
+// patience is what a request waits for its answer.
+const patience = 10 * time.Second
+
+// Dial connects to an address.
+func Dial(addr string) (*Conn, error) { return DialFrom("", addr) }
+
+// DialFrom connects to an address from one of this machine's own, such as
+// 127.0.0.2; "" leaves the choice to the system.
+func DialFrom(from, addr string) (*Conn, error) {
+	d := net.Dialer{Timeout: 5 * time.Second}
+	if from != "" {
+		d.LocalAddr = &net.TCPAddr{IP: net.ParseIP(from)}
+	}
+	c, err := d.Dial("tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	return &Conn{Conn: c, r: bufio.NewReaderSize(c, 4096)}, nil
+}
+
+// Get asks for a path as a browser does and returns the status. The answer is
+// read and thrown away.
+func (c *Conn) Get(path, agent, referrer string) (int, error) {
+	c.begin(path, agent)
+	c.buf = append(c.buf, "Accept: text/html,application/xhtml+xml\r\nReferer: "...)
+	c.buf = append(c.buf, referrer...)
+	c.buf = append(c.buf, "\r\nAccept-Language: en-US,en;q=0.9\r\nAccept-Encoding: gzip, deflate, br\r\n\r\n"...)
+	return c.ask()
+}
+
+// Ask is Get with headers of the caller's choice, each ended by \r\n.
+func (c *Conn) Ask(path, agent, headers string) (int, error) {
+	c.begin(path, agent)
+	c.buf = append(c.buf, headers...)
+	c.buf = append(c.buf, "\r\n"...)
+	return c.ask()
+}
+
+func (c *Conn) begin(path, agent string) {
+	c.buf = append(c.buf[:0], "GET "...)
+	c.buf = append(c.buf, path...)
+	c.buf = append(c.buf, " HTTP/1.1\r\nHost: localhost\r\nUser-Agent: "...)
+	c.buf = append(c.buf, agent...)
+	c.buf = append(c.buf, "\r\n"...)
+}
+
+func (c *Conn) ask() (int, error) {
+	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
+		return 0, err
+	}
+	if _, err := c.Write(c.buf); err != nil {
+		return 0, err
+	}
+	return c.answer()
+}
+
+func (c *Conn) answer() (int, error) {
+	line, err := c.r.ReadSlice('\n')
+	if err != nil {
+		return 0, err
+	}
+	if len(line) < 12 {
+		return 0, errors.New("short status line")
+	}
+	status, err := strconv.Atoi(string(line[9:12]))
+	if err != nil {
+		return 0, err
+	}
+	length, chunked := 0, false
+	for {
+		line, err := c.r.ReadSlice('\n')
+		if err != nil {
+			return 0, err
+		}
+		if len(line) <= 2 {
+			break
+		}
+		name, value, _ := bytes.Cut(line, []byte(": "))
+		switch {
+		case bytes.EqualFold(name, []byte("Content-Length")):
+			if length, err = strconv.Atoi(string(bytes.TrimSpace(value))); err != nil {
+				return 0, err
+			}
+		case bytes.EqualFold(name, []byte("Transfer-Encoding")):
+			chunked = true
+		}
+	}
+	if chunked {
+		_, err = io.Copy(io.Discard, httputil.NewChunkedReader(c.r))
+		if err == nil {
+			_, err = c.r.Discard(len("\r\n")) // there are no trailers
+		}
+		return status, err
+	}
+	_, err = io.CopyN(io.Discard, c.r, int64(length))
+	return status, err
+}
+
+// Traffic is what the clients send.
+type Traffic struct {
+	// Codes are the ends of the paths, asked for at random, and Path is what is
+	// before them: "" is "/r/".
+	Path   string
+	Codes  []string
+	Agents []string
+	// Zipf makes the first codes by far the most frequent.
+	Zipf bool
+	// Turn, if there is one, says which code is next: none is asked for twice,
+	// whichever loop asks, until all were.
+	Turn *atomic.Int64
+	// Headers go instead of a browser's, each ended by \r\n.
+	Headers string
+	// From is the address of this machine that clients have; "" is any.
+	From string
+	// PerConn is how many requests a client sends over one connection; 0 is all.
+	PerConn int
+	// Status is the answer that is right; 0 is 302.
+	Status int
+}
+
+func (t Traffic) pick(r *rand.Rand, z *rand.Zipf) (path, agent string) {
+	var i uint64
+	switch {
+	case t.Turn != nil:
+		i = uint64(t.Turn.Add(1)-1) % uint64(len(t.Codes))
+	case t.Zipf:
+		i = z.Uint64()
+	default:
+		i = r.Uint64N(uint64(len(t.Codes)))
+	}
+	return cmp.Or(t.Path, "/r/") + t.Codes[i], t.Agents[r.IntN(len(t.Agents))]
+}
+
+func (t Traffic) source(seed uint64) (*rand.Rand, *rand.Zipf) {
+	r := rand.New(rand.NewPCG(seed, 7))
+	return r, rand.NewZipf(r, 1.1, 1, uint64(len(t.Codes)-1))
+}
+
+// get sends one request of the traffic.
+func (t Traffic) get(c *Conn, path, agent string) (int, error) {
+	if t.Headers != "" {
+		return c.Ask(path, agent, t.Headers)
+	}
+	return c.Get(path, agent, referrer)
+}
+
+const referrer = "https://news.example.org/story"
+
+// ClosedLoop sends n requests over conns connections, each as soon as the one
+// before was answered, and returns how long that took.
+func ClosedLoop(addr string, t Traffic, conns, n int) (time.Duration, error) {
+	var left atomic.Int64
+	left.Store(int64(n))
+	errs := make(chan error, conns)
+	var wg sync.WaitGroup
+	start := time.Now()
+	for i := range conns {
+		wg.Go(func() {
+			c, err := DialFrom(t.From, addr)
+			if err != nil {
+				errs <- err
+				return
+			}
+			defer c.Close() //nolint:errcheck // done with it
+			r, z := t.source(uint64(i))
+			for left.Add(-1) >= 0 {
+				path, agent := t.pick(r, z)
+				status, err := t.get(c, path, agent)
+				if err == nil && status != cmp.Or(t.Status, http.StatusFound) {
+					err = fmt.Errorf("status %d", status)
+				}
+				if err != nil {
+					errs <- fmt.Errorf("GET %s: %w", path, err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	took := time.Since(start)
+	select {
+	case err := <-errs:
+		return took, err
+	default:
+		return took, nil
+	}
+}
+
+// Latencies are what an open loop saw.
+type Latencies struct {
+	// All are those of the requests that were answered as they should be.
+	All []time.Duration
+	// Failures are the others, by the status that came; 0 is none.
+	Failures map[int]int
+}
+
+// Failed is how many requests failed.
+func (l *Latencies) Failed() (n int) {
+	for _, more := range l.Failures {
+		n += more
+	}
+	return n
+}
+
+// Add adds what another loop saw.
+func (l *Latencies) Add(other *Latencies) {
+	l.All = append(l.All, other.All...)
+	for status, n := range other.Failures {
+		l.fail(status, n)
+	}
+}
+
+func (l *Latencies) fail(status, n int) {
+	if l.Failures == nil {
+		l.Failures = map[int]int{}
+	}
+	l.Failures[status] += n
+}
+
+// Percentile returns the latency that p of a hundred answers did not exceed; 0
+// where none was answered.
+func (l *Latencies) Percentile(p int) time.Duration {
+	if len(l.All) == 0 {
+		return 0
+	}
+	slices.Sort(l.All)
+	return l.All[len(l.All)*p/100]
+}
+
+// client is one of those that an open loop has.
+type client struct {
+	traffic Traffic
+	addr    string
+	conn    *Conn // nil when there is none that is of use
+	used    int   // requests over it
+	saw     Latencies
+}
+
+// ask sends one request that was due at a moment, over the connection or, if there
+// is none, over a new one.
+func (c *client) ask(path, agent string, at time.Time) {
+	if time.Since(at) > patience {
+		c.saw.fail(0, 1) // a client would have left; and a server that hangs ends the run
+		return
+	}
+	if c.conn == nil {
+		var err error
+		if c.conn, err = DialFrom(c.traffic.From, c.addr); err != nil {
+			c.saw.fail(0, 1)
+			return
+		}
+	}
+	status, err := c.traffic.get(c.conn, path, agent)
+	c.used++
+	switch {
+	case err != nil:
+		c.saw.fail(0, 1)
+	case status != cmp.Or(c.traffic.Status, http.StatusFound):
+		c.saw.fail(status, 1)
+	default:
+		c.saw.All = append(c.saw.All, time.Since(at))
+		if c.used != c.traffic.PerConn {
+			return
+		}
+	}
+	c.leave()
+}
+
+func (c *client) leave() {
+	if c.conn != nil {
+		_ = c.conn.Close() // done with it
+		c.conn, c.used = nil, 0
+	}
+}
+
+// OpenLoop sends rate requests a second for d over conns connections, whether or
+// not earlier ones were answered. A latency counts from the moment at which its
+// request was due, so that a server that stands still is not asked less often
+// (coordinated omission). While the server is away the requests that are due fail.
+func OpenLoop(ctx context.Context, addr string, t Traffic, conns, rate int, d time.Duration) *Latencies {
+	due := make(chan time.Time, rate*2)
+	clients := make([]client, conns)
+	var wg sync.WaitGroup
+	for i := range clients {
+		c := &clients[i]
+		c.traffic, c.addr = t, addr
+		c.conn, _ = DialFrom(t.From, addr) // without a connection it tries again
+		wg.Go(func() {
+			r, z := t.source(uint64(i))
+			for at := range due {
+				path, agent := t.pick(r, z)
+				c.ask(path, agent, at)
+			}
+			c.leave()
+		})
+	}
+	start := time.Now()
+	gap := time.Second / time.Duration(rate)
+	for n := 0; time.Since(start) < d && ctx.Err() == nil; {
+		at := start.Add(time.Duration(n) * gap)
+		if at.After(time.Now()) {
+			time.Sleep(200 * time.Microsecond)
+			continue
+		}
+		select {
+		case due <- at:
+			n++
+		case <-ctx.Done(): // all may be waiting for a server that hangs
+		}
+	}
+	close(due)
+	wg.Wait()
+	sum := new(Latencies)
+	for i := range clients {
+		sum.Add(&clients[i].saw)
+	}
+	return sum
+}
