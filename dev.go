@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -65,9 +66,11 @@ func runDev(cmd *cobra.Command, environ []string, data string) error {
 	)
 }
 
-// devEnviron is environ with what suits a newcomer where nothing is said.
+// devEnviron is environ with what suits a newcomer where nothing is said: among it
+// that no other machine can reach what runs here.
 func devEnviron(environ []string, data string) []string {
 	return append([]string{
+		"LISTEN_ADDR=localhost:8080",
 		"SPOOL_DIR=" + filepath.Join(data, "spool"),
 		"LOG_FORMAT=text",
 	}, environ...)
@@ -135,9 +138,18 @@ Signpost is running. Ctrl-C stops it.
   jobs          %[2]s/jobs/   (the password is the admin token)
   database      %[3]s
   admin token   %[4]s
-
-`, p.url, p.adminURL, database, token)
+%[5]s
+`, localURL(p.listen), p.adminURL, database, token, p.reach())
 	return err
+}
+
+// reach tells who is left out while the API listens for this machine only.
+func (p *process) reach() string {
+	addr, err := netip.ParseAddrPort(p.listen)
+	if err != nil || !addr.Addr().IsLoopback() {
+		return ""
+	}
+	return "\nOnly this machine reaches it. LISTEN_ADDR=:8080 opens it to others, who follow links under PUBLIC_URL.\n"
 }
 
 // relative shortens a path for display.

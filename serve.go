@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -49,8 +50,10 @@ type process struct {
 	// another's: jobs, what redirects need, and the management API.
 	jobs, redirects, management *pgxpool.Pool
 
-	admin    *http.ServeMux // of the admin listener
-	url      string         // where the API is reached from this machine
+	tokens   *api.Tokens
+	admin    *http.ServeMux                  // of the admin listener
+	only     func(http.Handler) http.Handler // guards what is for operators on it
+	listen   string                          // the address that the API listens on
 	adminURL string
 	private  bool // the database is this process's own
 
@@ -242,11 +245,10 @@ func (p *process) readiness() *pgxpool.Pool {
 }
 
 func (p *process) addAdmin(ctx context.Context) error {
-	ready := p.readiness()
-	p.registry.MustRegister(postgres.NewUpMetric(ready))
-	p.admin = telemetry.AdminHandler(p.registry, p.log, func(ctx context.Context) error {
-		return postgres.CheckSchema(ctx, ready)
-	})
+	p.registry.MustRegister(postgres.NewUpMetric(p.readiness()))
+	p.tokens = api.NewTokens(cmp.Or(p.management, p.jobs), p.cfg.AdminToken)
+	p.only = api.NewOperators(p.tokens, p.cfg.AdminAddr, p.cfg.TrustedProxies, p.log).Only
+	p.admin = telemetry.AdminHandler(p.registry, p.log, p.ready, p.only)
 	admin, err := telemetry.StartAdmin(ctx, p.cfg.AdminAddr, p.admin, p.log)
 	if err != nil {
 		return fmt.Errorf("ADMIN_ADDR: %w", err)
@@ -255,6 +257,17 @@ func (p *process) addAdmin(ctx context.Context) error {
 	p.adminURL = localURL(admin.Addr())
 	p.log.InfoContext(ctx, "admin listener ready", "addr", admin.Addr())
 	return nil
+}
+
+// ready says what is missing in words that anyone may read.
+func (p *process) ready(ctx context.Context) error {
+	err := postgres.CheckSchema(ctx, p.readiness())
+	var older *postgres.SchemaError
+	if err == nil || errors.As(err, &older) {
+		return err
+	}
+	p.log.DebugContext(ctx, "not ready", "error", err)
+	return errors.New("the database cannot be reached")
 }
 
 // addAPI serves HTTP. The API comes up without Postgres, so that a replica
@@ -289,11 +302,11 @@ func (p *process) addAPI(ctx context.Context) error {
 	})
 	p.add("shipper drain", func(ctx context.Context) error { return drain(ctx, shipper, p.log) })
 	p.background("shipper", shipper.Run)
-	p.admin.Handle("POST /spool/reship", shipper.ReshipHandler())
+	p.admin.Handle("POST /spool/reship", p.only(shipper.ReshipHandler()))
 
 	server, err := api.New(api.Options{
 		Pool: p.management, Redirects: p.redirects, River: river, Spool: spool, Cache: cache,
-		PublicURL: p.cfg.PublicURL, AdminToken: p.cfg.AdminToken, TrustedProxies: p.cfg.TrustedProxies,
+		PublicURL: p.cfg.PublicURL, Tokens: p.tokens, TrustedProxies: p.cfg.TrustedProxies,
 		ImportMaxBytes: int64(p.cfg.ImportMaxBytes), ImportMaxUploads: p.cfg.ImportMaxUploads, ExportMaxActive: p.cfg.ExportMaxActive,
 		Registry: p.registry, Traces: traces, Log: p.log, Version: version,
 	})
@@ -301,10 +314,10 @@ func (p *process) addAPI(ctx context.Context) error {
 		return err
 	}
 	// Here and not in workers, because the API has what it needs: a client of
-	// River that inserts only, tokens, and the allowance of wrong guesses.
+	// River that inserts only.
 	jobs := server.NewJobsUI()
-	p.admin.Handle("/jobs", jobs)
-	p.admin.Handle("/jobs/", jobs)
+	p.admin.Handle("/jobs", p.only(jobs))
+	p.admin.Handle("/jobs/", p.only(jobs))
 	p.add("jobs page", jobs.Stop)
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", p.cfg.ListenAddr)
 	if err != nil {
@@ -312,7 +325,7 @@ func (p *process) addAPI(ctx context.Context) error {
 	}
 	p.background("http server", func(context.Context) error { return server.Serve(listener) })
 	p.add("http requests", server.Shutdown)
-	p.url = localURL(listener.Addr().String())
+	p.listen = listener.Addr().String()
 	p.log.InfoContext(ctx, "listening", "addr", listener.Addr().String(), "url", p.cfg.PublicURL)
 	return nil
 }

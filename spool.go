@@ -1,8 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -29,38 +31,50 @@ func spoolCommand(environ []string) *cobra.Command {
 }
 
 func spoolReshipCommand(environ []string) *cobra.Command {
-	var url string
+	var url, token string
 	cmd := &cobra.Command{
 		Use:   "reship",
 		Short: "Have the running API of this machine ship again what it keeps",
 		Long: `Have the running API of this machine ship again the clicks it has shipped within
 SPOOL_KEEP, for a database that was set back: a failover to a standby that
 lagged, or a restore. What is there already is not counted twice. Run it for
-every API process; "spool ship --again" does it for the volume of a stopped one.`,
+every API process; "spool ship --again" does it for the volume of a stopped one.
+An API does so once a minute at most.
+
+It needs a token of the role admin. Where none is given, an API of this machine is
+sent ADMIN_TOKEN, or what "signpost dev" keeps in .signpost.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := config.Load(environ)
+			if err != nil {
+				return err
+			}
 			if url == "" {
-				cfg, err := config.Load(environ)
-				if err != nil {
-					return err
-				}
 				url = localURL(cfg.AdminAddr) + "/spool/reship"
 			}
-			return askReship(cmd.Context(), url, cmd.OutOrStdout())
+			if token = cmp.Or(token, variable(environ, "SIGNPOST_TOKEN")); token == "" && isLocal(url) {
+				token = cmp.Or(cfg.AdminToken, localToken())
+			}
+			if token == "" {
+				return errors.New("there is no token: give one with --token or SIGNPOST_TOKEN")
+			}
+			return askReship(cmd.Context(), url, token, cmd.OutOrStdout())
 		},
 	}
 	cmd.Flags().StringVar(&url, "url", "", "what to ask (default /spool/reship on ADMIN_ADDR)")
+	cmd.Flags().StringVar(&token, "token", "", "token of the role admin (default $SIGNPOST_TOKEN)")
 	return cmd
 }
 
 // askReship posts to an API's admin listener and prints what it answers.
-func askReship(ctx context.Context, url string, out io.Writer) error {
+func askReship(ctx context.Context, url, token string, out io.Writer) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, nil)
 	if err != nil {
 		return fmt.Errorf("ask for reshipping: %w", err)
 	}
+	req.Header.Set("Authorization", "Bearer "+token)
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		return fmt.Errorf("ask for reshipping: %w", err)

@@ -58,19 +58,30 @@ func TestReshipAfterSetBack(t *testing.T) {
 	d.alone("DROP DATABASE "+d.name, "ALTER DATABASE copy RENAME TO "+d.name)
 	follow(5)
 	s.eventually("only the ten and the new clicks in the totals", counted(15))
-	for range 2 { // the second time there is nothing that Postgres lacks
-		out, err := program(t, environ, "spool", "reship", "--url", s.admin+"/spool/reship").CombinedOutput()
-		if err != nil || !strings.HasPrefix(string(out), "put back ") || strings.HasPrefix(string(out), "put back 0") {
-			t.Fatalf("reship: %v %s", err, out)
-		}
-		s.eventually("all clicks in the totals", counted(30))
+	reship := func(environ []string, url string, more ...string) (string, error) {
+		args := append([]string{"spool", "reship", "--url", url + "/spool/reship"}, more...)
+		out, err := program(t, environ, args...).CombinedOutput()
+		return string(out), err
+	}
+	if out, err := reship(environ, s.admin, "--token", "sp_guess"); err == nil || !strings.Contains(out, "401") {
+		t.Errorf("with a wrong token: %v %s", err, out)
+	}
+	if out, err := reship(append(environ, "ADMIN_TOKEN="), s.admin); err == nil || !strings.Contains(out, "there is no token") {
+		t.Errorf("without a token: %v %s", err, out)
+	}
+	if out, err := reship(environ, s.admin); err != nil || !strings.HasPrefix(out, "put back ") || strings.HasPrefix(out, "put back 0") {
+		t.Fatalf("reship: %v %s", err, out)
+	}
+	s.eventually("all clicks in the totals", counted(30))
+	if out, err := reship(environ, s.admin); err == nil || !strings.Contains(out, "429") {
+		t.Errorf("at once again: %v %s", err, out)
 	}
 	s.eventually("the spool is empty", func() bool {
 		n, err := drive.Metric(t.Context(), strings.TrimPrefix(s.admin, "http://"), "signpost_spool_segments")
 		return n == 0 && err == nil
 	})
 	// A worker has no spool.
-	if out, err := program(t, environ, "spool", "reship", "--url", w.admin+"/spool/reship").CombinedOutput(); err == nil {
+	if out, err := reship(environ, w.admin); err == nil {
 		t.Errorf("a worker ships again: %s", out)
 	}
 	s.stop()

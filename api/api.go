@@ -43,7 +43,7 @@ const (
 )
 
 // Options is what an API works with. All but
-// Redirects, AdminToken, TrustedProxies, ImportMaxUploads, ExportMaxActive and
+// Redirects, TrustedProxies, ImportMaxUploads, ExportMaxActive and
 // Registry are required. The API closes none of them.
 type Options struct {
 	// Pool is for the management API; its size decides how many lists, exports and
@@ -58,9 +58,9 @@ type Options struct {
 
 	// PublicURL is what short URLs start with: absolute, without a path.
 	PublicURL string
-	// AdminToken is accepted as a token of the role admin, without the
-	// database. Empty means there is none.
-	AdminToken string
+	// Tokens tells whose a token is. It is shared with Operators of the same
+	// process, so that guesses count together, whichever listener is tried.
+	Tokens *Tokens
 	// TrustedProxies are the addresses whose X-Forwarded-For is believed.
 	TrustedProxies []netip.Prefix
 	// ImportMaxBytes bounds an upload.
@@ -86,7 +86,6 @@ type API struct {
 	spec      []byte
 	metrics   *metrics
 	ids       *requestIDs
-	failures  *failures
 	database  *probe
 	ownHosts  []string
 	bulkheads bulkheads
@@ -114,7 +113,6 @@ func New(o Options) (*API, error) {
 	a := &API{
 		Options:   o,
 		ids:       newRequestIDs(),
-		failures:  newFailures(),
 		ownHosts:  []string{public.Host},
 		stopped:   make(chan struct{}),
 		lingering: newLingering(),

@@ -71,7 +71,7 @@ func setupOn(tb testing.TB, pool *pgxpool.Pool, adjust ...func(*Options)) *bundl
 	}
 	options := Options{
 		Pool: pool, River: jobs, Spool: spool, Cache: cache, PublicURL: "https://sign.example",
-		AdminToken: testAdminToken, ImportMaxBytes: 10 << 20, Registry: registry, Log: log, Version: "test",
+		Tokens: NewTokens(pool, testAdminToken), ImportMaxBytes: 10 << 20, Registry: registry, Log: log, Version: "test",
 	}
 	for _, fn := range adjust {
 		fn(&options)

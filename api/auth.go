@@ -14,6 +14,7 @@ import (
 
 	"github.com/gofiber/fiber/v2"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/signpost/signpost/queries"
 )
@@ -111,7 +112,24 @@ func (a *API) authenticate(c *fiber.Ctx) (Actor, error) {
 	if !ok {
 		return Actor{}, unauthorized("this needs a token: send it as Authorization: Bearer <token>")
 	}
-	return a.verify(c.UserContext(), secret, a.clientIP(c))
+	return a.Tokens.verify(c.UserContext(), secret, a.clientIP(c))
+}
+
+// Tokens tells whose a token is: those in the database, and one that the
+// configuration gives. It remembers which addresses guessed. It may be used
+// concurrently. Make it with NewTokens.
+type Tokens struct {
+	pool *pgxpool.Pool
+	// bootstrap is accepted as a token of the role admin, without the database.
+	// Empty means that there is none.
+	bootstrap string
+	failures  *failures
+}
+
+// NewTokens returns the tokens in the database of pool, which it does not close,
+// and adminToken as one more of the role admin unless it is empty.
+func NewTokens(pool *pgxpool.Pool, adminToken string) *Tokens {
+	return &Tokens{pool: pool, bootstrap: adminToken, failures: newFailures()}
 }
 
 // verify returns whose token a secret is, or why it is nobody's. The database
@@ -122,18 +140,18 @@ func (a *API) authenticate(c *fiber.Ctx) (Actor, error) {
 // address is locked out by another's guesses, that does not concern tokens that
 // were valid here within the last hour; a token this process has not seen yet
 // waits with the rest.
-func (a *API) verify(ctx context.Context, secret string, from netip.Addr) (Actor, error) {
+func (t *Tokens) verify(ctx context.Context, secret string, from netip.Addr) (Actor, error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	hash := sha256.Sum256([]byte(secret))
-	if a.failures.proven(hash) {
-		actor, err := a.identify(ctx, secret, hash)
+	if t.failures.proven(hash) {
+		actor, err := t.identify(ctx, secret, hash)
 		if errors.Is(err, errToken) {
-			a.failures.disprove(hash)
+			t.failures.disprove(hash)
 		}
 		return actor, err
 	}
-	allowed := a.failures.of(networkOf(from))
+	allowed := t.failures.of(networkOf(from))
 	wait, err := allowed.begin(ctx)
 	switch {
 	case err != nil:
@@ -143,10 +161,10 @@ func (a *API) verify(ctx context.Context, secret string, from netip.Addr) (Actor
 	}
 	failed := true // also if it panics
 	defer func() { allowed.end(failed) }()
-	actor, err := a.identify(ctx, secret, hash)
+	actor, err := t.identify(ctx, secret, hash)
 	failed = errors.Is(err, errToken)
 	if err == nil {
-		a.failures.prove(hash)
+		t.failures.prove(hash)
 	}
 	return actor, err
 }
@@ -154,14 +172,14 @@ func (a *API) verify(ctx context.Context, secret string, from netip.Addr) (Actor
 var errToken = unauthorized("the token is unknown, expired or revoked")
 
 // identify returns whose secret it is, or errToken.
-func (a *API) identify(ctx context.Context, secret string, hash [sha256.Size]byte) (Actor, error) {
-	if a.isBootstrap(hash) {
+func (t *Tokens) identify(ctx context.Context, secret string, hash [sha256.Size]byte) (Actor, error) {
+	if t.isBootstrap(hash) {
 		return Actor{Name: bootstrapName, Role: RoleAdmin}, nil
 	}
 	if !isToken(secret) {
 		return Actor{}, errToken
 	}
-	token, err := queries.New(a.Pool).FindToken(ctx, hash[:])
+	token, err := queries.New(t.pool).FindToken(ctx, hash[:])
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		return Actor{}, errToken
@@ -201,12 +219,12 @@ func (a *API) lookAgain(ctx context.Context, actor Actor) error {
 }
 
 // isBootstrap compares hashes, so that neither content nor length of
-// AdminToken can be told from the time it takes.
-func (a *API) isBootstrap(hash [sha256.Size]byte) bool {
-	if a.AdminToken == "" {
+// bootstrap can be told from the time it takes.
+func (t *Tokens) isBootstrap(hash [sha256.Size]byte) bool {
+	if t.bootstrap == "" {
 		return false
 	}
-	own := sha256.Sum256([]byte(a.AdminToken))
+	own := sha256.Sum256([]byte(t.bootstrap))
 	return subtle.ConstantTimeCompare(hash[:], own[:]) == 1
 }
 

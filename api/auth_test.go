@@ -46,7 +46,7 @@ func TestCredentials(t *testing.T) {
 		"Bearer \xff\xfe":                     401,
 		"Bearer " + strings.Repeat("a", 9000): 401,
 	} {
-		b.api.failures = newFailures()
+		b.api.Tokens.failures = newFailures()
 		b.want(status, 0, "GET", "/users", nil, "Authorization", header)
 	}
 	// Two headers are not a choice.
@@ -58,7 +58,7 @@ func TestCredentials(t *testing.T) {
 
 func TestNoAdminTokenIsNoToken(t *testing.T) {
 	t.Parallel()
-	b := setupOn(t, setup(t).pool, func(o *Options) { o.AdminToken = "" })
+	b := setupOn(t, setup(t).pool, func(o *Options) { o.Tokens = NewTokens(o.Pool, "") })
 	for _, header := range []string{"Bearer", "Bearer ", "Bearer  "} {
 		b.want(401, 0, "GET", "/users", nil, "Authorization", header)
 	}

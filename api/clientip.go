@@ -21,11 +21,15 @@ func (a *API) addressOf(ctx *fasthttp.RequestCtx) netip.Addr {
 		return netip.Addr{}
 	}
 	hop := plain(tcp.AddrPort().Addr())
-	if len(a.TrustedProxies) == 0 || !a.trusted(hop) {
+	proxies := proxies(a.TrustedProxies)
+	if !proxies.trusted(hop) {
 		return hop
 	}
-	return a.origin(hop, ctx.Request.Header.PeekAll(fiber.HeaderXForwardedFor))
+	return proxies.origin(hop, ctx.Request.Header.PeekAll(fiber.HeaderXForwardedFor))
 }
+
+// proxies are those whose X-Forwarded-For is believed.
+type proxies []netip.Prefix
 
 // origin returns the address a request came from: that of the connection, hop,
 // unless it is a trusted proxy's. Each proxy appends whom it saw to
@@ -35,8 +39,8 @@ func (a *API) addressOf(ctx *fasthttp.RequestCtx) netip.Addr {
 // the last proxy that could be trusted.
 //
 // IPv4 addresses are never mapped into IPv6 and no address has a zone.
-func (a *API) origin(hop netip.Addr, lines [][]byte) netip.Addr {
-	if !a.trusted(hop) {
+func (p proxies) origin(hop netip.Addr, lines [][]byte) netip.Addr {
+	if !p.trusted(hop) {
 		return hop
 	}
 	for i := len(lines) - 1; i >= 0; i-- {
@@ -47,7 +51,7 @@ func (a *API) origin(hop netip.Addr, lines [][]byte) netip.Addr {
 			if !ok {
 				return hop
 			}
-			if hop = address; !a.trusted(hop) {
+			if hop = address; !p.trusted(hop) {
 				return hop
 			}
 		}
@@ -55,8 +59,8 @@ func (a *API) origin(hop netip.Addr, lines [][]byte) netip.Addr {
 	return hop
 }
 
-func (a *API) trusted(address netip.Addr) bool {
-	for _, network := range a.TrustedProxies {
+func (p proxies) trusted(address netip.Addr) bool {
+	for _, network := range p {
 		if network.Contains(address) {
 			return true
 		}

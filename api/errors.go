@@ -169,6 +169,10 @@ func plainError(status int) *Error {
 
 // answerable returns how err is answered and logs what is no fault of the client.
 func (a *API) answerable(requestID string, err error) *Error {
+	return answerable(a.Log, requestID, err)
+}
+
+func answerable(log *slog.Logger, requestID string, err error) *Error {
 	e := fromError(err)
 	if e == errBusy { // its metric says more than a line of the log for each
 		return e
@@ -178,7 +182,7 @@ func (a *API) answerable(requestID string, err error) *Error {
 		if e == errInternal {
 			level = slog.LevelError
 		}
-		a.Log.LogAttrs(context.Background(), level, "request failed",
+		log.LogAttrs(context.Background(), level, "request failed",
 			slog.Int("status", e.Status), slog.String("request_id", requestID), slog.Any("error", err))
 	}
 	return e

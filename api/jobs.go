@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"net/netip"
 	"strings"
 	"sync"
 	"time"
@@ -26,14 +25,12 @@ const (
 )
 
 // JobsUI is River UI for operators, under /jobs: they see, retry and cancel
-// jobs and pause queues. It asks for an admin token as the password of HTTP
-// Basic, with any name, and takes writes from its own origin only. It belongs
-// on the admin port. Make it with NewJobsUI and Stop it.
+// jobs and pause queues. It lets anyone do so, and is served through
+// Operators.Only. Make it with NewJobsUI and Stop it.
 type JobsUI struct {
-	api    *API
-	origin *http.CrossOriginProtection
-	log    *slog.Logger
-	idle   time.Duration
+	api  *API
+	log  *slog.Logger
+	idle time.Duration
 
 	mu      sync.Mutex
 	current http.Handler       // nil while nobody looks
@@ -42,14 +39,13 @@ type JobsUI struct {
 	stopped bool
 }
 
-// NewJobsUI returns a page that is ready to serve. It uses the API's pool,
-// tokens and allowance of failures.
+// NewJobsUI returns a page that is ready to serve. It uses the API's client of
+// River.
 func (a *API) NewJobsUI() *JobsUI {
 	return &JobsUI{
-		api:    a,
-		origin: http.NewCrossOriginProtection(),
-		log:    a.Log.With(slog.String("component", "river_ui")),
-		idle:   jobsIdle,
+		api:  a,
+		log:  a.Log.With(slog.String("component", "river_ui")),
+		idle: jobsIdle,
 	}
 }
 
@@ -74,15 +70,6 @@ func (u *JobsUI) halt() {
 
 // ServeHTTP implements [http.Handler].
 func (u *JobsUI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	h := w.Header()
-	h.Set("X-Frame-Options", "DENY") // a click must be meant for this page
-	h.Set("X-Content-Type-Options", "nosniff")
-	h.Set("Referrer-Policy", "no-referrer")
-	actor, err := u.admit(r)
-	if err != nil {
-		u.refuse(w, err)
-		return
-	}
 	page, err := u.page()
 	if err != nil {
 		u.refuse(w, err)
@@ -92,11 +79,11 @@ func (u *JobsUI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		page.ServeHTTP(w, r)
 		return
 	}
-	u.ask(page, w, r, actor)
+	u.ask(page, w, r)
 }
 
 // ask passes a request on to River UI's own API, which does the work.
-func (u *JobsUI) ask(page http.Handler, w http.ResponseWriter, r *http.Request, actor Actor) {
+func (u *JobsUI) ask(page http.Handler, w http.ResponseWriter, r *http.Request) {
 	if u.api.database.run() != nil {
 		u.refuse(w, errDatabase)
 		return
@@ -111,41 +98,9 @@ func (u *JobsUI) ask(page http.Handler, w http.ResponseWriter, r *http.Request, 
 		u.rewrite(w, answer)
 	}
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		actor, _ := actorFrom(ctx)
 		u.log.InfoContext(ctx, "jobs were managed", "by", actor.Name, "method", r.Method, "path", r.URL.Path, "failed", answer.failed != 0)
 	}
-}
-
-// admit lets admins pass, and of their writes those that this page sent itself:
-// a browser adds the password to the requests of any other page as well.
-func (u *JobsUI) admit(r *http.Request) (Actor, error) {
-	_, secret, ok := r.BasicAuth()
-	if !ok || secret == "" {
-		return Actor{}, unauthorized("this needs an admin token as the password, with any name")
-	}
-	actor, err := u.api.verify(r.Context(), secret, u.api.originOf(r))
-	switch {
-	case err != nil:
-		return Actor{}, err
-	case actor.Role < RoleAdmin:
-		return Actor{}, forbidden(fmt.Sprintf("this needs a token of the role admin, yours is %s", actor.Role))
-	}
-	if u.origin.Check(r) != nil {
-		return Actor{}, forbidden("the request came from another site")
-	}
-	return actor, nil
-}
-
-// originOf is addressOf for a request of net/http.
-func (a *API) originOf(r *http.Request) netip.Addr {
-	hop, err := netip.ParseAddrPort(r.RemoteAddr)
-	if err != nil {
-		return netip.Addr{}
-	}
-	var lines [][]byte
-	for _, line := range r.Header.Values("X-Forwarded-For") {
-		lines = append(lines, []byte(line))
-	}
-	return a.origin(plain(hop.Addr()), lines)
 }
 
 // page returns River UI, running. It counts jobs every few seconds as long as
@@ -183,16 +138,7 @@ func (u *JobsUI) page() (http.Handler, error) {
 	return page, nil
 }
 
-func (u *JobsUI) refuse(w http.ResponseWriter, err error) {
-	e := u.api.answerable("", err)
-	for name, values := range e.GetHeaders() {
-		w.Header()[name] = values
-	}
-	if e.Status == http.StatusUnauthorized {
-		w.Header().Set("WWW-Authenticate", `Basic realm="signpost", charset="UTF-8"`)
-	}
-	u.write(w, e)
-}
+func (u *JobsUI) refuse(w http.ResponseWriter, err error) { refuse(w, u.log, err) }
 
 // rewrite answers an error of River UI's.
 func (u *JobsUI) rewrite(w http.ResponseWriter, answer *jobsAnswer) {
@@ -217,18 +163,6 @@ func (u *JobsUI) databaseUp() bool {
 	ctx, cancel := context.WithTimeout(context.Background(), probeTimeout)
 	defer cancel()
 	return u.api.checkDatabase(ctx) == nil
-}
-
-// write answers with the JSON of every error, and in it the field that River
-// UI shows.
-func (u *JobsUI) write(w http.ResponseWriter, e *Error) {
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Cache-Control", "no-store")
-	w.WriteHeader(e.Status)
-	_ = json.NewEncoder(w).Encode(struct {
-		*Error
-		Shown string `json:"message"`
-	}{e, e.Message})
 }
 
 // jobsAnswer keeps the errors of River UI back.

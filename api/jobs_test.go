@@ -27,7 +27,7 @@ type operator struct {
 func (b *bundle) operator() *operator {
 	b.t.Helper()
 	ui := b.api.NewJobsUI()
-	server := httptest.NewServer(ui)
+	server := httptest.NewServer(NewOperators(b.api.Tokens, "127.0.0.1:9090", nil, b.api.Log).Only(ui))
 	b.t.Cleanup(func() {
 		server.Close()
 		if err := ui.Stop(b.t.Context()); err != nil {
@@ -97,7 +97,7 @@ func TestJobsNeedAnAdmin(t *testing.T) {
 	b := setup(t)
 	o := b.operator()
 	for _, path := range []string{"/jobs", "/jobs/", "/jobs/api/jobs", "/jobs/favicon.ico"} {
-		b.api.failures = newFailures()
+		b.api.Tokens.failures = newFailures()
 		if a := o.want(401, "", "GET", path, ""); !strings.HasPrefix(a.header.Get("WWW-Authenticate"), "Basic ") {
 			t.Errorf("%s does not make a browser ask: %v", path, a.header)
 		}
@@ -105,12 +105,13 @@ func TestJobsNeedAnAdmin(t *testing.T) {
 		o.want(401, newSecret(), "GET", path, "")
 		o.want(403, b.tokens[RoleReader], "GET", path, "")
 		o.want(403, b.tokens[RoleEditor], "GET", path, "")
-		o.want(401, "", "GET", path, "", "Authorization", "Bearer "+b.tokens[RoleAdmin])
+		o.want(403, "", "GET", path, "", "Authorization", "Bearer "+b.tokens[RoleEditor])
 	}
 	for _, password := range []string{testAdminToken, b.tokens[RoleAdmin]} {
 		if a := o.want(301, password, "GET", "/jobs", ""); a.header.Get("Location") != "/jobs/" {
 			t.Errorf("/jobs leads to %s", a.header.Get("Location"))
 		}
+		o.want(200, "", "GET", "/jobs/", "", "Authorization", "Bearer "+password)
 		page := string(o.want(200, password, "GET", "/jobs/", "").raw)
 		_, script, found := strings.Cut(page, `<script type="module" src="`)
 		script, _, _ = strings.Cut(script, `"`)

@@ -13,6 +13,10 @@ import (
 // transaction.
 const reshipTimeout = 2 * shipTimeout
 
+// reshipEvery is how often segments may be put back on request. Doing so makes new
+// clicks wait, so that a loop of requests would slow them down for good.
+const reshipEvery = time.Minute
+
 // reshipped is what became of a wish to ship again.
 type reshipped struct {
 	put, waiting int
@@ -77,26 +81,45 @@ func (s *Shipper) reshipRest(ctx context.Context) {
 	}
 }
 
-// ReshipHandler answers POST with {"segments": n, "waiting": n}: see Reship. It
-// has no authentication and belongs on the admin listener; what a browser sends
-// for another site is refused.
+// ReshipHandler answers POST with {"segments": n, "waiting": n}: see Reship. One
+// request at a time is served, and for a minute after it put segments back every
+// other gets 429: each brings hundreds of segments into line before new clicks. It
+// lets anyone ask, and is served through Operators.Only.
 func (s *Shipper) ReshipHandler() http.Handler {
-	return http.NewCrossOriginProtection().Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithTimeout(r.Context(), reshipTimeout)
 		defer cancel()
-		put, waiting, err := s.Reship(ctx)
-		status, body := http.StatusOK, any(map[string]int{"segments": put, "waiting": waiting})
-		switch {
-		case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
-			status = http.StatusServiceUnavailable
-			w.Header().Set("Retry-After", "5")
-			body = map[string]any{"error": "the shipper is busy or stopping", "code": status}
-		case err != nil:
-			status = http.StatusInternalServerError
-			body = map[string]any{"error": fmt.Sprintf("%d segments were put back; others could not be moved: the log says why", put), "code": status}
+		actor, _ := actorFrom(ctx)
+		put, waiting, err := s.reshipOnce(ctx)
+		if err != nil {
+			refuse(w, s.Log, err)
+			return
 		}
+		s.Log.InfoContext(ctx, "reshipping was asked for", "by", actor.Name, "segments", put, "waiting", waiting)
 		w.Header().Set("Content-Type", "application/json")
-		w.WriteHeader(status)
-		_ = json.NewEncoder(w).Encode(body) // a client that went away is no concern
-	}))
+		_ = json.NewEncoder(w).Encode(map[string]int{"segments": put, "waiting": waiting}) // a client that went away is no concern
+	})
+}
+
+// reshipOnce is Reship unless another is under way or was within reshipEvery. Its
+// errors can be answered with.
+func (s *Shipper) reshipOnce(ctx context.Context) (put, waiting int, err error) {
+	if !s.reshipping.TryLock() {
+		return 0, 0, tooMany("segments are being put back, wait for that to end", time.Second)
+	}
+	defer s.reshipping.Unlock()
+	if wait := time.Until(s.reshipNext); wait > 0 {
+		return 0, 0, tooMany("segments were put back within the last minute, which is as often as that may be", wait)
+	}
+	put, waiting, err = s.Reship(ctx)
+	switch {
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		busy := unavailable("the shipper is busy or stopping")
+		busy.RetryAfter = 5 * time.Second
+		return 0, 0, busy
+	case err != nil:
+		return 0, 0, &Error{Status: http.StatusInternalServerError, Message: fmt.Sprintf("%d segments were put back; others could not be moved: the log says why", put)}
+	}
+	s.reshipNext = time.Now().Add(reshipEvery)
+	return put, waiting, nil
 }

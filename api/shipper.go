@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -63,6 +64,9 @@ type Shipper struct {
 
 	asked     chan chan reshipped // Reship's questions to Run
 	reshipped time.Time           // segments shipped before are to be put back; zero when all are
+
+	reshipping sync.Mutex // held while a request for reshipping is served
+	reshipNext time.Time  // no such request is served before; guarded by reshipping
 
 	batches, clicks prometheus.Counter
 	failures        prometheus.Counter

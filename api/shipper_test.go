@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -376,14 +377,15 @@ func TestShipAgainWhileRunning(t *testing.T) {
 	s := newShipping(t, pgtest.Pool(t), time.Hour)
 	stop := s.run()
 	handler := s.shipper.ReshipHandler()
-	ask := func(header ...string) (int, string) {
-		req := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/spool/reship", nil)
-		for i := 0; i < len(header); i += 2 {
-			req.Header.Set(header[i], header[i+1])
-		}
+	ask := func() *httptest.ResponseRecorder {
 		w := httptest.NewRecorder()
-		handler.ServeHTTP(w, req)
-		return w.Code, strings.TrimSpace(w.Body.String())
+		handler.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/spool/reship", nil))
+		return w
+	}
+	minuteLater := func() {
+		s.shipper.reshipping.Lock()
+		defer s.shipper.reshipping.Unlock()
+		s.shipper.reshipNext = s.shipper.reshipNext.Add(-reshipEvery)
 	}
 	for n := range 5 {
 		s.segment(n + 1)
@@ -399,28 +401,37 @@ func TestShipAgainWhileRunning(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.want(3, 6)
-	if status, body := ask("Origin", "https://evil.example", "Sec-Fetch-Site", "cross-site"); status != http.StatusForbidden {
-		t.Errorf("for another site: %d %s", status, body)
-	}
 	for range 3 { // once would do; more does no harm
-		if status, body := ask(); status != http.StatusOK || body != `{"segments":5,"waiting":0}` {
-			t.Errorf("answered %d %s", status, body)
+		if w := ask(); w.Code != http.StatusOK || strings.TrimSpace(w.Body.String()) != `{"segments":5,"waiting":0}` {
+			t.Errorf("answered %d %s", w.Code, w.Body)
+		}
+		w := ask()
+		if wait, err := strconv.Atoi(w.Header().Get("Retry-After")); w.Code != http.StatusTooManyRequests || err != nil || wait < 1 || wait > 60 {
+			t.Errorf("at once again: %d, wait %v %v: %s", w.Code, wait, err, w.Body)
 		}
 		s.eventually("the segments are shipped again", shipped)
 		s.want(5, 15)
+		minuteLater()
 	}
 
-	// Two at once, while new clicks are shipped.
-	var both sync.WaitGroup
-	for range 2 {
-		both.Go(func() {
-			if status, body := ask(); status != http.StatusOK {
-				t.Errorf("answered %d %s", status, body)
+	// Many at once, while new clicks are shipped: one is served.
+	var all sync.WaitGroup
+	var served, refused atomic.Int64
+	for range 8 {
+		all.Go(func() {
+			switch w := ask(); w.Code {
+			case http.StatusOK:
+				served.Add(1)
+			case http.StatusTooManyRequests:
+				refused.Add(1)
 			}
 		})
 	}
 	s.segment(6)
-	both.Wait()
+	all.Wait()
+	if served.Load() != 1 || refused.Load() != 7 {
+		t.Errorf("%d were served and %d told to wait, of 8 at once", served.Load(), refused.Load())
+	}
 	s.eventually("the segments are shipped again", shipped)
 	s.want(6, 21)
 
@@ -431,6 +442,7 @@ func TestShipAgainWhileRunning(t *testing.T) {
 	if _, _, err := s.shipper.Reship(ctx); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("a stopped shipper says %v", err)
 	}
+	minuteLater()
 	done, stopNow := context.WithCancel(t.Context())
 	stopNow()
 	w := httptest.NewRecorder()

@@ -24,8 +24,8 @@ type Config struct {
 	RedisURL     string        `env:"REDIS_URL" secret:"url" doc:"Redis (or Valkey) that all replicas share as a second cache of links. Empty means that there is none. It needs no persistence; whoever can write to it can redirect links." allowed:"redis://user:password@host:port/database, the same with rediss://, or unix:///path"`
 	RedisTimeout time.Duration `env:"REDIS_TIMEOUT" envDefault:"10ms" doc:"How long a redirect that is not cached waits for Redis before it asks PostgreSQL. After a few failures Redis is not asked at all until it answers again." allowed:"a duration from 1ms to 1s, such as 10ms"`
 
-	ListenAddr string `env:"LISTEN_ADDR" envDefault:":8080" doc:"Where redirects and the management API listen." allowed:"host:port or :port, with a port from 0 to 65535"`
-	AdminAddr  string `env:"ADMIN_ADDR" envDefault:":9090" doc:"Where metrics, profiles, health and the jobs page listen. Keep it off the Internet: only the jobs page asks for a token." allowed:"host:port or :port, with a port from 0 to 65535, other than LISTEN_ADDR"`
+	ListenAddr string `env:"LISTEN_ADDR" envDefault:":8080" doc:"Where redirects and the management API listen. ${dev} has localhost:8080, which only this machine reaches." allowed:"host:port or :port, with a port from 0 to 65535"`
+	AdminAddr  string `env:"ADMIN_ADDR" envDefault:"127.0.0.1:9090" doc:"Where metrics, health, profiles and the jobs page listen: only for this machine unless another address is given, such as :9090 where Prometheus runs elsewhere. Keep it off the Internet: health and metrics ask for no token." allowed:"host:port or :port, with a port from 0 to 65535, other than that of LISTEN_ADDR"`
 	PublicURL  string `env:"PUBLIC_URL" doc:"What every short URL starts with. Empty means this machine's LISTEN_ADDR." allowed:"an absolute http:// or https:// URL without path, query or credentials"`
 	AdminToken string `env:"ADMIN_TOKEN" secret:"all" doc:"Accepted as a token with the role admin, for the first start and for automation. Empty means that there is none." allowed:"16 to 256 printable ASCII characters without spaces"`
 	// TrustedProxies holds networks; a single address is one of a single host.
@@ -74,8 +74,8 @@ func (e ValueError) Error() string {
 	return fmt.Sprintf("%s is %q: it must be %s", e.Variable, e.Value, e.Allowed)
 }
 
-// Load reads the configuration from variables in the form of os.Environ; of one
-// that is given twice the last counts, and an empty one counts as not given. The
+// Load reads the configuration from variables in the form of os.Environ; an empty
+// one counts as not given, and of one that is given twice the last counts. The
 // error joins a ValueError for every variable that is wrong, not just the first.
 func Load(environ []string) (Config, error) {
 	values := given(environ)
@@ -101,11 +101,9 @@ func given(environ []string) map[string]string {
 	values := map[string]string{}
 	for _, entry := range environ {
 		name, value, _ := strings.Cut(entry, "=")
-		if value == "" {
-			delete(values, name)
-			continue
+		if value != "" {
+			values[name] = value
 		}
-		values[name] = value
 	}
 	return values
 }

@@ -19,7 +19,7 @@ func TestDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := Config{
-		DBMaxConns: 10, RedisTimeout: 10 * time.Millisecond, ListenAddr: ":8080", AdminAddr: ":9090", PublicURL: "http://localhost:8080",
+		DBMaxConns: 10, RedisTimeout: 10 * time.Millisecond, ListenAddr: ":8080", AdminAddr: "127.0.0.1:9090", PublicURL: "http://localhost:8080",
 		SpoolDir: "/var/lib/signpost/spool", SpoolMaxBytes: 1 << 30, SpoolKeep: time.Hour, ClickDurability: "process",
 		ClickLedgerKeep: 90 * 24 * time.Hour, ImportKeep: 90 * 24 * time.Hour,
 		CacheSize: 100000, CacheTTL: 5 * time.Minute, CacheStaleMax: 24 * time.Hour,
@@ -40,7 +40,7 @@ func TestLoadReadsEveryVariable(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.ListenAddr != "127.0.0.1:8000" || c.AdminAddr != ":9090" || c.PublicURL != "https://sho.rt" ||
+	if c.ListenAddr != "127.0.0.1:8000" || c.AdminAddr != "127.0.0.1:9090" || c.PublicURL != "https://sho.rt" ||
 		c.DatabaseURL != "postgres://u:p@db/signpost" || c.AdminToken != "0123456789abcdef" ||
 		c.SpoolMaxBytes != 4<<30 || c.LogLevel != slog.LevelDebug || c.CacheTTL != time.Minute {
 		t.Errorf("got %s", c)
@@ -161,6 +161,14 @@ func TestCrossChecks(t *testing.T) {
 	}
 	if _, err := Load([]string{"LISTEN_ADDR=:0", "ADMIN_ADDR=:0"}); err != nil {
 		t.Errorf("any free port twice: %v", err)
+	}
+	for listen, admin := range map[string]string{":9090": "", "127.0.0.1:9090": "", "0.0.0.0:80": "127.0.0.1:80", "[::1]:80": "[::]:80"} {
+		if _, err := Load([]string{"LISTEN_ADDR=" + listen, "ADMIN_ADDR=" + admin}); err == nil {
+			t.Errorf("both listeners may be on one port: %s and %s", listen, admin)
+		}
+	}
+	if _, err := Load([]string{"LISTEN_ADDR=127.0.0.1:80", "ADMIN_ADDR=127.0.0.2:80"}); err != nil {
+		t.Errorf("one port of two addresses: %v", err)
 	}
 }
 

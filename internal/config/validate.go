@@ -28,7 +28,7 @@ func validate(c *Config, known []string) []string {
 	check("REDIS_URL", c.RedisURL == "" || redis.CheckURL(c.RedisURL) == nil)
 	check("REDIS_TIMEOUT", within(c.RedisTimeout, time.Millisecond, time.Second))
 	check("LISTEN_ADDR", validAddr(c.ListenAddr))
-	check("ADMIN_ADDR", validAddr(c.AdminAddr) && (c.AdminAddr != c.ListenAddr || isPortZero(c.AdminAddr)))
+	check("ADMIN_ADDR", validAddr(c.AdminAddr) && !clash(c.AdminAddr, c.ListenAddr))
 	check("PUBLIC_URL", c.PublicURL == "" || tidyPublicURL(&c.PublicURL))
 	check("ADMIN_TOKEN", c.AdminToken == "" || validToken(c.AdminToken))
 	check("SPOOL_DIR", c.SpoolDir != "")
@@ -76,9 +76,17 @@ func validAddr(addr string) bool {
 	return err == nil
 }
 
-func isPortZero(addr string) bool {
-	_, port, _ := net.SplitHostPort(addr) // was valid before
-	return port == "0"
+// clash reports whether two listeners would be in each other's way: they have one
+// port, and one address or any.
+func clash(a, b string) bool {
+	hostA, portA, _ := net.SplitHostPort(a) // an invalid one is a fault of its own
+	hostB, portB, _ := net.SplitHostPort(b)
+	return portA == portB && portA != "0" && (hostA == hostB || isAny(hostA) || isAny(hostB))
+}
+
+func isAny(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "" || ip != nil && ip.IsUnspecified()
 }
 
 // tidyPublicURL reports whether s is allowed, and takes a final slash away.
@@ -115,7 +123,7 @@ func validToken(s string) bool {
 // localURL is where a person on this machine reaches a listen address.
 func localURL(addr string) string {
 	host, port, _ := net.SplitHostPort(addr) // was validated
-	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+	if isAny(host) {
 		host = "localhost"
 	}
 	return "http://" + net.JoinHostPort(host, port)

@@ -22,7 +22,8 @@ const (
 )
 
 // Ready tells what a process lacks to do its work, nil when nothing. Its text
-// is shown to whoever asks on the admin port. A nil Ready lacks nothing.
+// is shown to anyone who asks on the admin port, so it must not name hosts or
+// users. A nil Ready lacks nothing.
 type Ready func(context.Context) error
 
 func (r Ready) ask(ctx context.Context) error {
@@ -37,11 +38,13 @@ func (r Ready) ask(ctx context.Context) error {
 //	GET /health        200 as long as the process can answer at all
 //	GET /ready         200, or 503 with what is missing; ready has 2 s to tell
 //	GET /metrics       the registry
-//	GET /debug/pprof/  profiles
+//	GET /debug/pprof/  profiles, behind operators
 //
-// It has no authentication and belongs on a port that is not public. What the
-// caller adds to the mux, also while it is served, authenticates for itself.
-func AdminHandler(registry *prometheus.Registry, log *slog.Logger, ready Ready) *http.ServeMux {
+// The first three are open to all who reach the listener, so it belongs on an
+// address that is not public. operators wraps a handler so that only those may use
+// it who may look into the process and make it work; what the caller adds to the
+// mux, also while it is served, needs the same.
+func AdminHandler(registry *prometheus.Registry, log *slog.Logger, ready Ready, operators func(http.Handler) http.Handler) *http.ServeMux {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) {
 		answer(w, http.StatusOK, map[string]any{"status": "ok"})
@@ -62,6 +65,12 @@ func AdminHandler(registry *prometheus.Registry, log *slog.Logger, ready Ready) 
 		// One collector that fails (a database that is away) hides only itself.
 		ErrorHandling: promhttp.ContinueOnError,
 	}))
+	mux.Handle("/debug/pprof/", operators(profiles()))
+	return mux
+}
+
+func profiles() http.Handler {
+	mux := http.NewServeMux()
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
 	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
 	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)

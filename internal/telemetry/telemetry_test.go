@@ -54,7 +54,17 @@ func startAdmin(t *testing.T, ready Ready) *Admin {
 	registry := NewRegistry("v1.2.3", "abc")
 	registry.MustRegister(brokenCollector{})
 	log := slog.New(slog.DiscardHandler)
-	a, err := StartAdmin(t.Context(), "127.0.0.1:0", AdminHandler(registry, log, ready), log)
+	// Here an operator is who asks with ?token=right.
+	operators := func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.FormValue("token") != "right" {
+				w.WriteHeader(http.StatusUnauthorized)
+				return
+			}
+			next.ServeHTTP(w, r)
+		})
+	}
+	a, err := StartAdmin(t.Context(), "127.0.0.1:0", AdminHandler(registry, log, ready, operators), log)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -95,8 +105,14 @@ func TestAdmin(t *testing.T) {
 		{"metrics despite a broken collector", nil, "/metrics", 200, []string{
 			`signpost_build_info{commit="abc",go_version="go`, `version="v1.2.3"} 1`, "go_goroutines", "promhttp_metric_handler_errors_total",
 		}},
-		{"profiles", nil, "/debug/pprof/", 200, []string{"goroutine"}},
-		{"one profile", nil, "/debug/pprof/goroutine?debug=1", 200, []string{"goroutine profile: total"}},
+		{"profiles", nil, "/debug/pprof/?token=right", 200, []string{"goroutine"}},
+		{"one profile", nil, "/debug/pprof/goroutine?debug=1&token=right", 200, []string{"goroutine profile: total"}},
+		{"profiles for anyone", nil, "/debug/pprof/", 401, nil},
+		{"one profile for anyone", nil, "/debug/pprof/goroutine?debug=1", 401, nil},
+		{"a CPU profile for anyone", nil, "/debug/pprof/profile?seconds=1", 401, nil},
+		{"a trace for anyone", nil, "/debug/pprof/trace", 401, nil},
+		{"the command line for anyone", nil, "/debug/pprof/cmdline", 401, nil},
+		{"symbols for anyone", nil, "/debug/pprof/symbol", 401, nil},
 		{"unknown", nil, "/nothing", 404, nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -1,0 +1,130 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+)
+
+// Operators guards what an admin listener serves to operators only: profiles, the
+// jobs page, reshipping. It may be used concurrently. Make it with NewOperators.
+type Operators struct {
+	tokens  *Tokens
+	proxies proxies
+	host    string // of the listener's configured address, if that names one
+	origin  *http.CrossOriginProtection
+	log     *slog.Logger
+}
+
+// NewOperators returns a guard for the listener on addr (host:port), which admits
+// who has one of tokens with the role admin. The X-Forwarded-For of trusted
+// proxies tells who guesses.
+func NewOperators(tokens *Tokens, addr string, trusted []netip.Prefix, log *slog.Logger) *Operators {
+	host, _ := hostOf(addr)
+	return &Operators{tokens: tokens, proxies: trusted, host: host, origin: http.NewCrossOriginProtection(), log: log}
+}
+
+// Only returns next for admins only. They send their token as Authorization:
+// Bearer, or, since browsers ask for that, as the password of HTTP Basic with any
+// name.
+//
+// A browser adds that password to the requests of any other page as well, and a
+// page can be led to this listener under a name of its own (DNS rebinding). So
+// writes are taken from the listener's own pages only, and only names are taken
+// that no stranger's name server answers for, see named.
+func (o *Operators) Only(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("X-Frame-Options", "DENY") // a click must be meant for this page
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("Referrer-Policy", "no-referrer")
+		actor, err := o.admit(r)
+		if err != nil {
+			refuse(w, o.log, err)
+			return
+		}
+		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), actorKey{}, actor)))
+	})
+}
+
+func (o *Operators) admit(r *http.Request) (Actor, error) {
+	if !o.named(r.Host) {
+		return Actor{}, forbidden("this listener does not answer to that name: use its IP address, or give the name in ADMIN_ADDR")
+	}
+	if o.origin.Check(r) != nil {
+		return Actor{}, forbidden("the request came from another site")
+	}
+	secret, ok := bearer([]byte(r.Header.Get("Authorization")))
+	if !ok {
+		_, secret, ok = r.BasicAuth()
+	}
+	if !ok || secret == "" {
+		return Actor{}, unauthorized("this needs an admin token: send it as Authorization: Bearer <token>, or as the password with any name")
+	}
+	actor, err := o.tokens.verify(r.Context(), secret, o.from(r))
+	switch {
+	case err != nil:
+		return Actor{}, err
+	case actor.Role < RoleAdmin:
+		return Actor{}, forbidden(fmt.Sprintf("this needs a token of the role admin, yours is %s", actor.Role))
+	}
+	return actor, nil
+}
+
+// named reports whether a Host header names the listener by an IP address, by a
+// name without a dot (localhost, a container, a machine of this network) or as
+// its configuration does. Any other name may be of a stranger's choice.
+func (o *Operators) named(header string) bool {
+	host, isIP := hostOf(header)
+	return isIP || !strings.Contains(host, ".") || host == o.host
+}
+
+// hostOf returns the host of host:port, where the port may be missing, in small
+// letters and without a final dot, and whether it is an IP address.
+func hostOf(address string) (host string, isIP bool) {
+	host = address
+	if h, _, err := net.SplitHostPort(address); err == nil {
+		host = h
+	}
+	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	_, err := netip.ParseAddr(strings.Trim(host, "[]"))
+	return host, err == nil
+}
+
+// from is addressOf for a request of net/http.
+func (o *Operators) from(r *http.Request) netip.Addr {
+	hop, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return netip.Addr{}
+	}
+	var lines [][]byte
+	for _, line := range r.Header.Values("X-Forwarded-For") {
+		lines = append(lines, []byte(line))
+	}
+	return o.proxies.origin(plain(hop.Addr()), lines)
+}
+
+// refuse answers a request on the admin listener with the JSON of every error,
+// and in it the field that River UI shows.
+func refuse(w http.ResponseWriter, log *slog.Logger, err error) {
+	e := answerable(log, "", err)
+	h := w.Header()
+	for name, values := range e.GetHeaders() {
+		h[name] = values
+	}
+	if e.Status == http.StatusUnauthorized { // so that a browser asks
+		h.Set("WWW-Authenticate", `Basic realm="signpost", charset="UTF-8"`)
+	}
+	h.Set("Content-Type", "application/json")
+	h.Set("Cache-Control", "no-store")
+	w.WriteHeader(e.Status)
+	_ = json.NewEncoder(w).Encode(struct { // a client that went away is no concern
+		*Error
+		Shown string `json:"message"`
+	}{e, e.Message})
+}
