@@ -28,6 +28,7 @@ type shelf struct {
 	kept     atomic.Int64 // bytes of shipped segments
 	oldest   atomic.Int64 // Unix microseconds of the oldest click not shipped, 0 for none
 	aside    atomic.Int64 // damaged bytes put aside by keepDamaged
+	asideDue time.Time    // when to look for old ones; under mu
 
 	// own is the folder that new segments go to, nil until there is one. It is
 	// read without mu: a disk that takes its time under mu, to give back space

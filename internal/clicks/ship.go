@@ -140,9 +140,10 @@ type Gone struct {
 }
 
 // RemoveExpired removes segments shipped longer than Options.Keep before now, and
-// returns how far the folders are empty in which that changed since Confirmed
-// was told. It goes on returning what is not confirmed, across restarts. An error
-// may come beside it: one folder in trouble does not keep back the others.
+// what was damaged and set aside 30 days before. It returns how far the folders
+// are empty in which that changed since Confirmed was told, and goes on returning
+// what is not confirmed, across restarts. An error may come beside it: one folder
+// in trouble does not keep back the others.
 //
 // A power cut may bring a removed segment back. It was shipped, so that the
 // ledger knows it or finds it below what was confirmed.
@@ -156,11 +157,15 @@ func (s *Spool) RemoveExpired(now time.Time) ([]Gone, error) {
 	if expireErr != nil {
 		expireErr = fmt.Errorf("remove kept segments: %w", expireErr)
 	}
+	asideErr := s.shelf.forgetAside(now)
+	if asideErr != nil {
+		asideErr = fmt.Errorf("remove damaged clicks: %w", asideErr)
+	}
 	gone, err := s.shelf.allGone()
 	if err != nil {
 		err = fmt.Errorf("list removed segments: %w", err)
 	}
-	return gone, errors.Join(expireErr, err)
+	return gone, errors.Join(expireErr, asideErr, err)
 }
 
 // Confirmed says that the ledger knows for good how far these folders are empty.

@@ -952,6 +952,39 @@ func TestAdoptDamaged(t *testing.T) {
 	}
 }
 
+// What was set aside may hold clients' addresses, and is there for 30 days.
+func TestDamagedClicksAreForgotten(t *testing.T) {
+	t.Parallel()
+	o := testOptions(t)
+	s := mustOpen(t, o)
+	mustAppend(t, s, 1)
+	mustSeal(t, s)
+	segs, err := s.Segments("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	folder := filepath.Join(o.Dir, folderOf(segs[0].ID))
+	flip(t, filepath.Join(folder, segs[0].ID+suffixSealed), 0)
+	abandon(t, s)
+	heir := mustOpen(t, o)
+	wantMarkers(t, ship(t, heir))
+	bad := filepath.Join(folder, segs[0].ID+suffixBad)
+	for _, test := range []struct {
+		age  time.Duration
+		left bool
+	}{{29 * 24 * time.Hour, true}, {asideKept + time.Hour, false}} {
+		if _, err := heir.RemoveExpired(time.Now().Add(test.age)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.Stat(bad); errors.Is(err, fs.ErrNotExist) == test.left {
+			t.Errorf("after %s: %v", test.age, err)
+		}
+	}
+	if _, err := os.Stat(folder); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the empty folder is still there: %v", err)
+	}
+}
+
 func flip(t *testing.T, path string, at int) {
 	t.Helper()
 	b, err := os.ReadFile(path)

@@ -1,0 +1,53 @@
+package clicks
+
+import (
+	"errors"
+	"io/fs"
+	"log/slog"
+	"time"
+)
+
+const (
+	// asideKept is the time to look at what was damaged: it may hold clients'
+	// addresses, which nobody ingests and so nobody else takes away.
+	asideKept = 30 * 24 * time.Hour
+	// asidePause is the time between two looks for what is older.
+	asidePause = time.Hour
+)
+
+// forgetAside removes what was set aside or put aside more than asideKept before
+// now, if it was not done of late.
+func (h *shelf) forgetAside(now time.Time) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if now.Before(h.asideDue) {
+		return nil
+	}
+	h.asideDue = now.Add(asidePause)
+	var errs []error
+	for _, f := range h.byAge() {
+		var old []string
+		err := h.disk.readDir(f.path, func(e fs.DirEntry) {
+			if id, ok := f.segmentOf(e, suffixBad); ok && h.agedAside(f.bad(id), now) {
+				old = append(old, id)
+			}
+		})
+		errs = append(errs, err)
+		for _, id := range old {
+			err := h.disk.remove(f.bad(id))
+			errs = append(errs, err)
+			if err == nil {
+				h.opt.Log.Info("damaged clicks removed: they were set aside long ago", slog.String("segment", id))
+			}
+		}
+		if len(old) > 0 {
+			h.removeDone(f)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (h *shelf) agedAside(path string, now time.Time) bool {
+	info, err := h.disk.stat(path)
+	return err == nil && info.ModTime().Before(now.Add(-asideKept))
+}
