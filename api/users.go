@@ -145,6 +145,10 @@ func (a *API) updateUser(ctx context.Context, in *userUpdateInput) (*userOutput,
 	return &userOutput{user}, nil
 }
 
+// forgetAtOnce bounds the events that deleting a user changes in one transaction.
+// The worker's pruning comes to what is older.
+const forgetAtOnce = 1000
+
 func (a *API) deleteUser(ctx context.Context, in *IDInput) (*struct{}, error) {
 	err := a.inTx(ctx, func(q *queries.Queries) error {
 		u, err := q.LockUser(ctx, in.ID)
@@ -154,7 +158,11 @@ func (a *API) deleteUser(ctx context.Context, in *IDInput) (*struct{}, error) {
 		if _, err := q.DeleteUser(ctx, u.ID); err != nil {
 			return err
 		}
-		return recordUser(ctx, q, "deleted", viewUser(u.ID, u.Username, u.Email, u.CreatedAt), nil)
+		// Neither its own event nor those before it say any longer who it was.
+		if err := recordUser(ctx, q, "deleted", User{ID: u.ID}, nil); err != nil {
+			return err
+		}
+		return q.ForgetUser(ctx, &u.ID, forgetAtOnce)
 	})
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):

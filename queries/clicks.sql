@@ -85,6 +85,14 @@ WHERE id IN (
     LIMIT @row_limit
 );
 
+-- name: PruneClickRejects :execrows
+DELETE FROM click_rejects
+WHERE (batch_id, position) IN (
+    SELECT r.batch_id, r.position FROM click_rejects r
+    WHERE r.rejected_at < now() - @older_than::interval
+    LIMIT @row_limit
+);
+
 -- name: CutClickLedger :one
 -- Removes batches that no row of a folder covers, and remembers how far back that
 -- reaches. A clock that ran ahead counts for a day at most: one wrong by years

@@ -434,6 +434,23 @@ func (q *Queries) PruneClickBatches(ctx context.Context, olderThan pgtype.Interv
 	return result.RowsAffected(), nil
 }
 
+const pruneClickRejects = `-- name: PruneClickRejects :execrows
+DELETE FROM click_rejects
+WHERE (batch_id, position) IN (
+    SELECT r.batch_id, r.position FROM click_rejects r
+    WHERE r.rejected_at < now() - $1::interval
+    LIMIT $2
+)
+`
+
+func (q *Queries) PruneClickRejects(ctx context.Context, olderThan pgtype.Interval, rowLimit int32) (int64, error) {
+	result, err := q.db.Exec(ctx, pruneClickRejects, olderThan, rowLimit)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
 const readClickBatch = `-- name: ReadClickBatch :one
 SELECT payload
 FROM click_batches

@@ -5,6 +5,33 @@
 INSERT INTO events (occurred_at, url_id, user_id, event_type, details)
 VALUES (clock_timestamp(), @url_id, @user_id, @event_type, @details);
 
+-- name: ForgetUser :exec
+-- Takes the name and the e-mail address of a deleted user out of the newest
+-- @row_limit events of its changes; ForgetDeletedUsers does the rest.
+UPDATE events e
+SET details = forget_user(e.details)
+FROM (
+    SELECT c.occurred_at, c.id FROM events c
+    WHERE c.user_id = @user_id AND c.url_id IS NULL AND c.event_type <> 'clicked'
+    ORDER BY c.occurred_at DESC, c.id DESC
+    LIMIT @row_limit
+) f
+WHERE e.occurred_at = f.occurred_at AND e.id = f.id;
+
+-- name: ForgetDeletedUsers :execrows
+-- The same for all users that are gone: also for events that are back from an
+-- archive, and for users that an undo removed.
+UPDATE events e
+SET details = forget_user(e.details)
+FROM (
+    SELECT c.occurred_at, c.id FROM events c
+    WHERE c.url_id IS NULL AND c.event_type <> 'clicked'
+        AND c.details ->> 'entity' = 'user' AND c.details ?| ARRAY['username', 'email']
+        AND NOT EXISTS (SELECT FROM users u WHERE u.id = c.user_id)
+    LIMIT @row_limit
+) f
+WHERE e.occurred_at = f.occurred_at AND e.id = f.id;
+
 -- name: ListEvents :many
 -- Newest first. Planned anew for every call, so that only the partitions and
 -- indexes that the filters need are touched. A comparison of rows skips no

@@ -57,6 +57,48 @@ func (q *Queries) FindEventHolders(ctx context.Context, lines []int64, sourceIds
 	return items, nil
 }
 
+const forgetDeletedUsers = `-- name: ForgetDeletedUsers :execrows
+UPDATE events e
+SET details = forget_user(e.details)
+FROM (
+    SELECT c.occurred_at, c.id FROM events c
+    WHERE c.url_id IS NULL AND c.event_type <> 'clicked'
+        AND c.details ->> 'entity' = 'user' AND c.details ?| ARRAY['username', 'email']
+        AND NOT EXISTS (SELECT FROM users u WHERE u.id = c.user_id)
+    LIMIT $1
+) f
+WHERE e.occurred_at = f.occurred_at AND e.id = f.id
+`
+
+// The same for all users that are gone: also for events that are back from an
+// archive, and for users that an undo removed.
+func (q *Queries) ForgetDeletedUsers(ctx context.Context, rowLimit int32) (int64, error) {
+	result, err := q.db.Exec(ctx, forgetDeletedUsers, rowLimit)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
+const forgetUser = `-- name: ForgetUser :exec
+UPDATE events e
+SET details = forget_user(e.details)
+FROM (
+    SELECT c.occurred_at, c.id FROM events c
+    WHERE c.user_id = $1 AND c.url_id IS NULL AND c.event_type <> 'clicked'
+    ORDER BY c.occurred_at DESC, c.id DESC
+    LIMIT $2
+) f
+WHERE e.occurred_at = f.occurred_at AND e.id = f.id
+`
+
+// Takes the name and the e-mail address of a deleted user out of the newest
+// @row_limit events of its changes; ForgetDeletedUsers does the rest.
+func (q *Queries) ForgetUser(ctx context.Context, userID *int64, rowLimit int32) error {
+	_, err := q.db.Exec(ctx, forgetUser, userID, rowLimit)
+	return err
+}
+
 const importEvents = `-- name: ImportEvents :many
 INSERT INTO events (
     occurred_at, url_id, user_id, source_id, event_type, details, bot, country, browser, os, device, referrer_host,

@@ -22,6 +22,9 @@ const (
 	batchesKept = 24 * time.Hour
 	// keysKept is how long a request may be repeated and is done once.
 	keysKept = 24 * time.Hour
+	// rejectsKept is the time to look at clicks that were set aside: they hold the
+	// user agent and the whole referrer.
+	rejectsKept = 30 * 24 * time.Hour
 	// saltsKept is in days; a backlog of a day keeps its salt longer. So does an
 	// outage: saltNotice is how long the spools have to bring their backlog when
 	// Postgres is back, counted from when the salt was first found to be due.
@@ -56,6 +59,8 @@ func (w *prune) Work(ctx context.Context, _ *river.Job[jobs.Prune]) error {
 	tables := []prunable{
 		{"click batches", func() (int64, error) { return q.PruneClickBatches(ctx, interval(batchesKept), w.piece) }},
 		{"old click batches", func() (int64, error) { return q.CutClickLedger(ctx, interval(w.deps.ledgerKeep), w.piece) }},
+		{"clicks set aside", func() (int64, error) { return q.PruneClickRejects(ctx, interval(rejectsKept), w.piece) }},
+		{"names of deleted users", func() (int64, error) { return q.ForgetDeletedUsers(ctx, w.piece) }},
 		{"idempotency keys", func() (int64, error) { return q.PruneIdempotencyKeys(ctx, interval(keysKept), w.piece) }},
 		{"link changes", func() (int64, error) { return q.PruneLinkChanges(ctx, interval(changesKept), w.piece) }},
 	}

@@ -114,10 +114,14 @@ func TestPrune(t *testing.T) {
 	s.exec(`INSERT INTO idempotency_keys (token_id, route, key, request, status, location, body, kept_since)
 		SELECT n, 'POST /users', 'k' || h, decode(repeat('00', 32), 'hex'), 201, '/users/1', '{}', now() - h * interval '1 hour'
 		FROM generate_series(1, 3) n, unnest(ARRAY[23, 25, 100]) h`)
+	s.exec(`INSERT INTO click_rejects (batch_id, position, occurred_at, url_id, user_id, referrer, reason, rejected_at)
+		SELECT 'b', d, now(), 1, 1, 'https://example.com/?q=secret', 'time', now() - d * interval '1 day'
+		FROM unnest(ARRAY[0, 29, 31, 32, 33, 34]) d`)
 	w := &prune{deps: s.start(map[string]int{jobs.QueueClicks: 1}).deps, piece: 3}
 	if err := w.Work(s.ctx, nil); err != nil {
 		t.Fatalf("prune: %v", err)
 	}
+	s.wantInt(29, "SELECT sum(position) FROM click_rejects")
 	s.wantInt(5, "SELECT count(*) FROM visitor_salts") // they are given notice
 	s.saltsWereGivenNotice()
 	if err := w.Work(s.ctx, nil); err != nil {
@@ -138,6 +142,27 @@ func TestPrune(t *testing.T) {
 		t.Fatalf("prune again: %v", err)
 	}
 	s.wantInt(1, "SELECT count(*) FROM click_ledger WHERE cut_at < now() - interval '99 days' AND cut_at > '-infinity'")
+}
+
+// Events of users that are gone lose the names, wherever they come from: restored
+// from an archive, or of users that an undo removed. Others stay as they are.
+func TestPruneForgetsDeletedUsers(t *testing.T) {
+	s := setup(t)
+	user := s.int("INSERT INTO users (username, email) VALUES ('bob', 'bob@example.com') RETURNING id")
+	s.exec(`INSERT INTO events (occurred_at, url_id, user_id, event_type, details)
+		SELECT now() - n * interval '1 second', NULL, u, 'updated', jsonb_build_object('entity', 'user', 'username', 'name' || u, 'email', u || '@example.com',
+			'changes', jsonb_build_object('email', '{"old": "x@example.com", "new": "y@example.com"}'::jsonb), 'by', '{"name": "ops"}'::jsonb)
+		FROM unnest(ARRAY[$1::bigint, 1000001, 1000002]) u, generate_series(1, 4) n`, user)
+	s.exec(`INSERT INTO events (occurred_at, url_id, user_id, event_type, details)
+		VALUES (now(), 7, 1000001, 'deleted', '{"entity": "url", "short_code": "x"}'), (now(), NULL, 1000001, 'deleted', '{"username": "of an import"}')`)
+	w := &prune{deps: s.start(map[string]int{jobs.QueueClicks: 1}).deps, piece: 3}
+	if err := w.Work(s.ctx, nil); err != nil {
+		t.Fatalf("prune: %v", err)
+	}
+	s.wantInt(4, "SELECT count(*) FROM events WHERE details ->> 'username' = 'name' || user_id AND details::text LIKE '%example.com%'")
+	s.wantInt(8, `SELECT count(*) FROM events WHERE user_id > 1000000 AND details =
+		'{"entity": "user", "changes": {"email": {"old": null, "new": null}}, "by": {"name": "ops"}}'`)
+	s.wantInt(2, "SELECT count(*) FROM events WHERE details ? 'short_code' OR details ->> 'username' = 'of an import'")
 }
 
 // What a vanished volume holds may have been counted before the ledger was cut:
