@@ -89,6 +89,10 @@ torture: setup ## kill api, worker and Postgres 300 times under load, then count
 torture-import: setup ## kill workers and Postgres 20 times during an import of 1,000,000 rows, then compare
 	go run ./torture -import -kills 20
 
+.PHONY: torture-failover
+torture-failover: setup ## fail over to a standby that lags under load, ship again, then count
+	go run ./torture -failover
+
 .PHONY: abuse
 abuse: setup-test ## attack the api as strangers and token holders can, and watch what redirects see
 	go run ./abuse

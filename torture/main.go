@@ -2,6 +2,7 @@
 //
 //	go run ./torture -kills 300
 //	go run ./torture -import -kills 20
+//	go run ./torture -failover
 //
 // It runs the real binary (two api, two worker) on a private, durable Postgres.
 // Clients follow short links; every attempt carries a marker of its own, which
@@ -16,6 +17,10 @@
 //
 // With -import it kills workers and Postgres during an import of a million rows
 // instead, and compares what came of it with an import that was left alone.
+//
+// With -failover nothing is killed but the primary, once and for good, while its
+// standby lags. The standby is promoted, every api is asked to ship again what it
+// keeps, and the account must hold although the database has lost clicks.
 package main
 
 import (
@@ -52,6 +57,8 @@ type settings struct {
 	allowDrops bool
 	imports    bool
 	rows       int
+	failover   bool
+	lag        time.Duration
 }
 
 func main() {
@@ -68,6 +75,8 @@ func main() {
 	flag.BoolVar(&s.allowDrops, "drops", false, "accept clicks that a process reports as dropped (a slow or full disk);\nthose it drops in the last quarter of a second before it is killed go unreported and count as missing")
 	flag.BoolVar(&s.imports, "import", false, "kill during an import instead of redirects")
 	flag.IntVar(&s.rows, "rows", 1_000_000, "rows of that import")
+	flag.BoolVar(&s.failover, "failover", false, "fail over to a standby that lags instead")
+	flag.DurationVar(&s.lag, "lag", 20*time.Second, "how long that standby stands still before the primary is killed")
 	flag.Parse()
 
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
@@ -92,16 +101,24 @@ func torture(ctx context.Context, s settings) (err error) {
 	defer func() {
 		h.stopAll()
 		clean := context.WithoutCancel(ctx)
-		if stopErr := h.cluster.Stop(clean); err == nil {
-			err = stopErr
+		for _, c := range []*postgres.Cluster{h.cluster, h.standby} {
+			if c == nil {
+				continue
+			}
+			if stopErr := c.Stop(clean); err == nil {
+				err = stopErr
+			}
 		}
 		if err == nil && !s.keep {
-			err = errors.Join(postgres.RemoveCluster(clean, filepath.Join(dir, "postgres")), os.RemoveAll(dir))
+			err = h.remove(clean)
 		}
 	}()
 
-	if s.imports {
+	switch {
+	case s.imports:
 		return h.imports(ctx)
+	case s.failover:
+		return h.failOver(ctx)
 	}
 	if err := h.startAll(ctx); err != nil {
 		return err
@@ -139,6 +156,7 @@ type harness struct {
 	binary  string
 	rand    *rand.Rand
 	cluster *postgres.Cluster
+	standby *postgres.Cluster // nil but for a failover
 	url     string
 	procs   []*proc
 	apis    []*proc // of these
@@ -181,12 +199,27 @@ func prepare(ctx context.Context, dir string, s settings) (*harness, error) {
 	return h, err
 }
 
+// remove removes all that the run left. Its processes have ended.
+func (h *harness) remove(ctx context.Context) error {
+	err := postgres.RemoveCluster(ctx, filepath.Join(h.dir, "postgres"))
+	if h.standby != nil {
+		err = errors.Join(err, postgres.RemoveCluster(ctx, filepath.Join(h.dir, "standby")))
+	}
+	return errors.Join(err, os.RemoveAll(h.dir))
+}
+
 // makeDatabase makes the database that processes started from now on use.
 func (h *harness) makeDatabase(ctx context.Context, name string) error {
 	if err := h.cluster.CreateDatabase(ctx, name); err != nil {
 		return err
 	}
 	h.url = h.cluster.URL(name)
+	if h.standby != nil {
+		var err error
+		if h.url, err = h.ofBoth(name); err != nil {
+			return err
+		}
+	}
 	return postgres.Migrate(ctx, h.url, slog.New(slog.DiscardHandler))
 }
 

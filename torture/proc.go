@@ -53,7 +53,7 @@ func newProc(h *harness, binary, role string, i int) (*proc, error) {
 	p := &proc{role: role, name: name, addr: addr, admin: admin, log: path, drops: &h.drops, ends: &h.ends, ended: make(chan struct{})}
 	// One lets go of what it shipped while others die; one can ship all again.
 	keep := "1h"
-	if i == 0 {
+	if i == 0 && !h.failover {
 		keep = "3s"
 	}
 	p.cmd = func() *exec.Cmd {

@@ -45,6 +45,10 @@ type ClusterOptions struct {
 	// SharedBuffers is the server's shared_buffers, such as 1GB; "" means 128MB, or
 	// 64MB if it is not durable.
 	SharedBuffers string
+	// Primary, if there is one, is a durable cluster that runs: the new one begins as
+	// a copy of it and follows it as a standby, until Promote. It has no part in a
+	// Dir that has a database already.
+	Primary *Cluster
 	// Log hears what a person may want to know. Nil means nobody.
 	Log *slog.Logger
 }
@@ -281,15 +285,20 @@ func (c *Cluster) initialize(ctx context.Context, bin, home string, as *account)
 	if err != nil {
 		return err
 	}
+	program := "initdb"
 	args := []string{
 		"-D", fresh, "-U", superuser, "--encoding=UTF8", "--locale=C.UTF-8",
 		// Whoever can open the socket is let in; its folder lets in nobody else.
 		"-A", "trust",
 	}
+	if c.o.Primary != nil {
+		program = "pg_basebackup"
+		args = []string{"-D", fresh, "-d", c.o.Primary.URL("postgres"), "--checkpoint=fast", "--wal-method=stream", "--write-recovery-conf"}
+	}
 	if !c.o.Durable {
 		args = append(args, "--no-sync")
 	}
-	if err := runInitdb(ctx, filepath.Join(bin, "initdb"), args, as); err != nil {
+	if err := runMaker(ctx, filepath.Join(bin, program), args, as); err != nil {
 		return err
 	}
 	if err := os.Rename(fresh, filepath.Join(home, "data")); err != nil {
@@ -301,17 +310,19 @@ func (c *Cluster) initialize(ctx context.Context, bin, home string, as *account)
 	return nil
 }
 
-func runInitdb(ctx context.Context, program string, args []string, as *account) error {
-	out, err := os.CreateTemp("", "signpost-initdb-")
+// runMaker runs a program that makes a database.
+func runMaker(ctx context.Context, program string, args []string, as *account) error {
+	name := filepath.Base(program)
+	out, err := os.CreateTemp("", "signpost-"+name+"-")
 	if err != nil {
-		return fmt.Errorf("make file for the output of initdb: %w", err)
+		return fmt.Errorf("make file for the output of %s: %w", name, err)
 	}
 	defer func() { _, _ = out.Close(), os.Remove(out.Name()) }()
 	cmd := exec.Command(program, args...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = "/", out, out
 	p, err := startProcess(cmd, as, syscall.SIGKILL)
 	if err != nil {
-		return fmt.Errorf("run initdb: %w", err)
+		return fmt.Errorf("run %s: %w", name, err)
 	}
 	select {
 	case <-p.done:
@@ -321,7 +332,7 @@ func runInitdb(ctx context.Context, program string, args []string, as *account) 
 		return fmt.Errorf("make the database: %w", ctx.Err())
 	}
 	if p.err != nil {
-		return fmt.Errorf("make the database with initdb: %w\n%s", p.err, tail(out, 0))
+		return fmt.Errorf("make the database with %s: %w\n%s", name, p.err, tail(out, 0))
 	}
 	return nil
 }
@@ -558,6 +569,24 @@ func (c *Cluster) Resume() error {
 		return errors.New("resume postgres: it is not running")
 	}
 	return c.proc.resume()
+}
+
+// Promote makes a standby a server of its own, which takes writes, and returns when
+// it does. It has what arrived from its primary, and no more.
+func (c *Cluster) Promote(ctx context.Context) error {
+	conn, err := pgx.Connect(ctx, c.URL("postgres"))
+	if err != nil {
+		return fmt.Errorf("connect to promote: %w", err)
+	}
+	defer func() { _ = conn.Close(ctx) }()
+	var promoted bool
+	if err := conn.QueryRow(ctx, "SELECT pg_promote()").Scan(&promoted); err != nil {
+		return fmt.Errorf("promote: %w", err)
+	}
+	if !promoted {
+		return errors.New("promote: the standby did not become a primary within a minute")
+	}
+	return nil
 }
 
 // RemoveCluster stops whatever server was left running in dir and removes the

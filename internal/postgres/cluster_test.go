@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/signpost/signpost/internal/pgtest"
 	"github.com/signpost/signpost/internal/postgres"
 )
@@ -219,6 +221,63 @@ func checkStartFailure(t *testing.T, c *postgres.Cluster, dir string) {
 	// The failed start holds nothing.
 	if err := postgres.RemoveCluster(t.Context(), dir); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestStandby holds that a standby follows its primary, takes no writes until it
+// is promoted, and lacks what did not reach it while it stood still.
+func TestStandby(t *testing.T) {
+	t.Parallel()
+	primary := start(t, postgres.ClusterOptions{Dir: pgtest.Dir(t), Durable: true})
+	do := func(c *postgres.Cluster, sql string) (n int, err error) {
+		conn, err := pgx.Connect(t.Context(), c.URL("postgres"))
+		if err != nil {
+			return 0, err
+		}
+		defer conn.Close(context.Background()) //nolint:errcheck // done with it
+		err = conn.QueryRow(t.Context(), sql).Scan(&n)
+		return n, err
+	}
+	const insert = "INSERT INTO numbers SELECT n FROM generate_series(1, 50000) n RETURNING 1"
+	if _, err := do(primary, "CREATE TABLE numbers (n int)"); !errors.Is(err, pgx.ErrNoRows) {
+		t.Fatal(err)
+	}
+	standby := start(t, postgres.ClusterOptions{Dir: pgtest.Dir(t), Durable: true, Primary: primary})
+	if _, err := do(primary, insert); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
+		n, err := do(standby, "SELECT count(*) FROM numbers")
+		if err == nil && n == 50000 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the standby has %d rows, %v", n, err)
+		}
+	}
+	if _, err := do(standby, insert); postgres.Code(err) != "25006" {
+		t.Errorf("a standby takes writes: %v", err)
+	}
+	if err := standby.Pause(); err != nil {
+		t.Fatal(err)
+	}
+	for range 5 { // more than the socket between them holds
+		if _, err := do(primary, insert); err != nil {
+			t.Fatal(err)
+		}
+	}
+	primary.Kill()
+	if err := standby.Resume(); err != nil {
+		t.Fatal(err)
+	}
+	if err := standby.Promote(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := do(standby, "SELECT count(*) FROM numbers"); err != nil || n < 50000 || n >= 300000 {
+		t.Errorf("the promoted standby has %d rows of 300000, %v", n, err)
+	}
+	if _, err := do(standby, insert); err != nil {
+		t.Errorf("the promoted standby takes no writes: %v", err)
 	}
 }
 
