@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/signpost/signpost/internal/archive"
@@ -28,6 +30,10 @@ type Restored struct {
 // the database already is not there twice, and parts that it was restored from
 // before are not read again, so that what was removed since stays away. Totals
 // do not change: they never left. month is any time within the month.
+//
+// The rows are copied into a table of their own, in transactions of a second or
+// so, which becomes the month's partition last. What a restore that was killed
+// leaves of that is dropped, and the next begins anew.
 func RestoreMonth(ctx context.Context, pool *pgxpool.Pool, store archive.Store, month time.Time, hold time.Duration) (Restored, error) {
 	month = postgres.MonthOf(month)
 	parts, err := archive.Manifests(ctx, store, monthText(month))
@@ -37,131 +43,205 @@ func RestoreMonth(ctx context.Context, pool *pgxpool.Pool, store archive.Store, 
 	if len(parts) == 0 {
 		return Restored{}, fmt.Errorf("%s has no part of %s", store, monthText(month))
 	}
-	last := parts[len(parts)-1].Part
+	r := restore{store: store, month: month, hold: hold, last: int32(parts[len(parts)-1].Part)}
 	parts = archive.Current(parts)
-	done := Restored{Parts: len(parts)}
-	err = postgres.InTx(ctx, pool, func(tx pgx.Tx) error {
-		if err := lockToRestore(ctx, tx, month); err != nil {
-			return err
-		}
-		there, err := partsThere(ctx, tx, month)
-		if err != nil {
-			return err
-		}
-		for _, m := range parts {
-			done.Rows += m.Rows
-		}
-		if parts = slices.DeleteFunc(parts, func(m archive.Manifest) bool { return m.Part <= there }); len(parts) > 0 {
-			if err := restoreParts(ctx, tx, store, parts, month); err != nil {
-				return err
-			}
-		}
-		q := queries.New(tx)
-		if err := q.ForgetArchivedEventIDs(ctx, month, month.AddDate(0, 1, 0)); err != nil {
-			return fmt.Errorf("forget ids of imported events: %w", err)
-		}
-		return wrap("hold the month", q.HoldMonth(ctx, month, interval(hold), int32(last)))
-	})
+	if r.conn, err = lockToRestore(ctx, pool); err == nil {
+		err = r.run(ctx, parts)
+		r.end(ctx)
+	}
 	if err != nil {
 		return Restored{}, fmt.Errorf("restore %s: %w", monthText(month), err)
+	}
+	done := Restored{Parts: len(parts)}
+	for _, m := range parts {
+		done.Rows += m.Rows
 	}
 	return done, nil
 }
 
-// partsThere returns the last part whose rows the database has, 0 for none.
-func partsThere(ctx context.Context, tx pgx.Tx, month time.Time) (int, error) {
-	parts, err := queries.New(tx).RestoredParts(ctx, month)
-	if err != nil {
-		return 0, fmt.Errorf("look for an earlier restore: %w", err)
-	}
-	var attached bool // an operator may have dropped it
-	err = tx.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_inherits WHERE inhrelid = to_regclass($1))",
-		"events_"+month.Format("2006_01")).Scan(&attached)
-	if err != nil || !attached {
-		return 0, wrap("look for the month", err)
-	}
-	return int(parts), nil
+// restore brings a month back. All of it happens on the connection that holds the
+// lock of who retires, so it ends when the lock is lost.
+type restore struct {
+	conn  *pgxpool.Conn
+	store archive.Store
+	month time.Time
+	hold  time.Duration
+	last  int32 // part that the archive has
 }
 
-// restoreParts makes the rows of parts rows of events.
-func restoreParts(ctx context.Context, tx pgx.Tx, store archive.Store, parts []archive.Manifest, month time.Time) error {
-	table := "events_" + month.Format("2006_01") + "_restored"
-	if err := makeLike(ctx, tx, table); err != nil {
+// table is where rows are until they are in events.
+func (r *restore) table() string { return r.month.Format("events_2006_01") + "_restored" }
+
+func (r *restore) run(ctx context.Context, parts []archive.Manifest) error {
+	if err := r.checkParts(ctx); err != nil {
 		return err
 	}
-	for i, m := range parts {
-		if err := restorePart(ctx, tx, store, m, table, i == 0); err != nil {
-			return fmt.Errorf("restore part %d: %w", m.Part, err)
-		}
+	there, err := r.partsThere(ctx)
+	if err != nil {
+		return err
 	}
-	return postgres.AddToMonth(ctx, tx, table, month)
+	parts = slices.DeleteFunc(slices.Clone(parts), func(m archive.Manifest) bool { return m.Part <= there })
+	if len(parts) == 0 {
+		return postgres.InTx(ctx, r.conn, func(tx pgx.Tx) error { return r.note(ctx, tx) })
+	}
+	if err := r.load(ctx, parts); err != nil {
+		return err
+	}
+	if there == 0 {
+		return postgres.AttachMonth(ctx, r.conn, r.table(), r.month, func(tx pgx.Tx) error { return r.note(ctx, tx) })
+	}
+	// The month was restored before, and is large; this is what came since.
+	if err := postgres.MoveEvents(ctx, r.conn, r.table(), "events", "true"); err != nil {
+		return err
+	}
+	return postgres.InTx(ctx, r.conn, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, "DROP TABLE "+pgx.Identifier{r.table()}.Sanitize()); err != nil {
+			return fmt.Errorf("drop table: %w", err)
+		}
+		return r.note(ctx, tx)
+	})
 }
 
-// lockToRestore keeps months from being retired until the end of tx.
-func lockToRestore(ctx context.Context, tx pgx.Tx, month time.Time) error {
-	if _, err := tx.Exec(ctx, "SET LOCAL lock_timeout = '5s'"); err != nil {
-		return fmt.Errorf("set lock timeout: %w", err)
+// note holds the month, in the transaction after which events have all of it.
+func (r *restore) note(ctx context.Context, tx pgx.Tx) error {
+	q := queries.New(tx)
+	if err := q.ForgetArchivedEventIDs(ctx, r.month, r.month.AddDate(0, 1, 0)); err != nil {
+		return fmt.Errorf("forget ids of imported events: %w", err)
 	}
-	_, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock($1)", lockRetire)
-	if postgres.Code(err) == "55P03" { // lock_not_available
-		return errors.New("a worker is retiring months, or another restore is at work: try again later")
-	}
+	return wrap("hold the month", q.HoldMonth(ctx, r.month, interval(r.hold), r.last))
+}
+
+// end drops what is left of a restore that failed, and gives up the lock. The
+// connection is closed, which leaves nothing of it.
+func (r *restore) end(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	conn := r.conn.Hijack()
+	_ = dropRestored(ctx, conn) // else the next who has the lock does
+	_ = conn.Close(ctx)
+}
+
+// dropRestored drops what restores that were killed left. The caller has the lock
+// of who retires, so none is at work.
+func dropRestored(ctx context.Context, conn interface {
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
+}) error {
+	rows, err := conn.Query(ctx, `SELECT relname FROM pg_class WHERE relkind = 'r' AND NOT relispartition
+		AND relname ~ '^events_[0-9]{4}_[0-9]{2}_restored$' AND pg_table_is_visible(oid)`)
 	if err != nil {
-		return fmt.Errorf("take lock: %w", err)
+		return fmt.Errorf("look for tables of restores: %w", err)
 	}
-	open, err := queries.New(tx).ListOpenEventParts(ctx)
+	tables, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	for _, table := range tables {
+		if err == nil {
+			_, err = conn.Exec(ctx, "DROP TABLE "+pgx.Identifier{table}.Sanitize())
+		}
+	}
+	return wrap("drop what a restore left", err)
+}
+
+// checkParts refuses a month that is on its way to the archive.
+func (r *restore) checkParts(ctx context.Context) error {
+	open, err := queries.New(r.conn).ListOpenEventParts(ctx)
 	if err != nil {
 		return fmt.Errorf("list parts: %w", err)
 	}
 	for _, part := range open {
-		if part.Month.Equal(month) {
+		if part.Month.Equal(r.month) {
 			return fmt.Errorf("part %d is on its way to the archive: try again when it is there", part.Part)
 		}
 	}
 	return nil
 }
 
-// makeLike makes a table as a partition would be.
-func makeLike(ctx context.Context, tx pgx.Tx, table string) error {
-	_, err := tx.Exec(ctx, "CREATE TABLE "+pgx.Identifier{table}.Sanitize()+
-		" (LIKE events INCLUDING ALL EXCLUDING IDENTITY EXCLUDING STATISTICS)")
+// partsThere returns the last part whose rows the database has, 0 for none.
+func (r *restore) partsThere(ctx context.Context) (int, error) {
+	parts, err := queries.New(r.conn).RestoredParts(ctx, r.month)
 	if err != nil {
-		return fmt.Errorf("create table: %w", err)
+		return 0, fmt.Errorf("look for an earlier restore: %w", err)
+	}
+	var attached bool // an operator may have dropped it
+	err = r.conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_inherits WHERE inhrelid = to_regclass($1))",
+		r.month.Format("events_2006_01")).Scan(&attached)
+	if err != nil || !attached {
+		return 0, wrap("look for the month", err)
+	}
+	return int(parts), nil
+}
+
+// load copies the rows of parts into the table.
+func (r *restore) load(ctx context.Context, parts []archive.Manifest) error {
+	if err := dropRestored(ctx, r.conn); err != nil {
+		return err
+	}
+	if err := postgres.MakeMonth(ctx, r.conn, r.table(), r.month); err != nil {
+		return err
+	}
+	for i, m := range parts {
+		if err := r.loadPart(ctx, m, i == 0); err != nil {
+			return fmt.Errorf("restore part %d: %w", m.Part, err)
+		}
 	}
 	return nil
 }
 
-// restorePart copies a part into the table and checks that it is what its
-// manifest promises. A month that was restored before and retired again has
-// rows in several parts, so all parts but the first go by way of a table that
-// takes everything.
-func restorePart(ctx context.Context, tx pgx.Tx, store archive.Store, m archive.Manifest, table string, first bool) error {
-	to := pgx.Identifier{table}.Sanitize()
+// restorePiece is how many bytes of CSV are copied in one transaction.
+const restorePiece = 4 << 20
+
+// loadPart copies a part into the table and checks that it is what its manifest
+// promises. A piece is read before its transaction begins: the archive may take
+// its time.
+func (r *restore) loadPart(ctx context.Context, m archive.Manifest, first bool) error {
+	options := "(FORMAT csv, HEADER)"
+	sum, err := archive.ReadData(ctx, r.store, m.File, func(csv io.Reader) error {
+		return archive.Pieces(csv, restorePiece, func(piece []byte) error {
+			err := postgres.InTx(ctx, r.conn, func(tx pgx.Tx) error { return r.loadPiece(ctx, tx, m, piece, options, first) })
+			options = "(FORMAT csv)"
+			return err
+		})
+	})
+	if err == nil && sum != m.Sum() {
+		err = fmt.Errorf("%s: %w: it holds %+v, not %+v", m.File, archive.ErrDamaged, sum, m.Sum())
+	}
+	return err
+}
+
+// loadPiece copies rows into the table. A month that was restored before and
+// retired again has rows in several parts, so those of all parts but the first go
+// by way of a table that takes everything.
+func (r *restore) loadPiece(ctx context.Context, tx pgx.Tx, m archive.Manifest, piece []byte, options string, first bool) error {
+	table := pgx.Identifier{r.table()}.Sanitize()
+	to := table
 	if !first {
-		stage := "CREATE TEMP TABLE events_stage (LIKE events) ON COMMIT DROP"
-		if _, err := tx.Exec(ctx, stage); err != nil {
+		if _, err := tx.Exec(ctx, "CREATE TEMP TABLE events_stage (LIKE events) ON COMMIT DROP"); err != nil {
 			return fmt.Errorf("create table: %w", err)
 		}
 		to = "events_stage"
 	}
-	sum, err := archive.ReadData(ctx, store, m.File, func(csv io.Reader) error {
-		_, err := tx.Conn().PgConn().CopyFrom(ctx, csv, "COPY "+to+" ("+columnList(m.Columns)+") FROM STDIN WITH (FORMAT csv, HEADER)")
-		return err
-	})
-	if err != nil {
+	copySQL := "COPY " + to + " (" + columnList(m.Columns) + ") FROM STDIN WITH " + options
+	if _, err := tx.Conn().PgConn().CopyFrom(ctx, bytes.NewReader(piece), copySQL); err != nil || first {
 		return err
 	}
-	if sum != m.Sum() {
-		return fmt.Errorf("%s: %w: it holds %+v, not %+v", m.File, archive.ErrDamaged, sum, m.Sum())
-	}
-	if first {
-		return nil
-	}
-	_, err = tx.Exec(ctx, "INSERT INTO "+pgx.Identifier{table}.Sanitize()+" SELECT * FROM events_stage ON CONFLICT DO NOTHING")
-	if err == nil {
-		_, err = tx.Exec(ctx, "DROP TABLE events_stage")
-	}
+	_, err := tx.Exec(ctx, "INSERT INTO "+table+" SELECT * FROM events_stage ON CONFLICT DO NOTHING")
 	return err
+}
+
+// lockToRestore keeps months from being retired as long as the connection lives.
+func lockToRestore(ctx context.Context, pool *pgxpool.Pool) (*pgxpool.Conn, error) {
+	for end := time.After(5 * time.Second); ; {
+		conn, err := acquireLocked(ctx, pool)
+		if err != nil || conn != nil {
+			return conn, err
+		}
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-end:
+			return nil, errors.New("a worker is retiring months, or another restore is at work: try again later")
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
 }
 
 func columnList(names []string) string {

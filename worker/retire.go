@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -88,6 +89,9 @@ func (w *retireMonths) Work(ctx context.Context, _ *river.Job[jobs.RetireMonths]
 	defer unlock()
 	if err := queries.New(w.deps.pool).PruneEventHolds(ctx); err != nil {
 		return fmt.Errorf("forget holds that ended: %w", err)
+	}
+	if err := dropRestored(ctx, w.deps.pool); err != nil {
+		return err
 	}
 	if err := w.finishParts(ctx); err != nil {
 		return err
@@ -330,14 +334,23 @@ func nextPart(ctx context.Context, store archive.Store, part *queries.EventPart)
 	return number, nil
 }
 
-// copyOut writes the table as CSV, oldest row first.
+// copyOut writes the table as CSV, oldest row first, in pages. A page is in memory
+// before it is written: however long the archive takes, no transaction is open
+// meanwhile, whose snapshot would keep Postgres from clearing its tables up. The
+// table does not change, so it needs no snapshot.
 func (w *retireMonths) copyOut(ctx context.Context, part *queries.EventPart) (sum archive.Sum, err error) {
 	var copied int64
 	sum, err = archive.WriteData(ctx, w.deps.retention.Archive, *part.File, func(to io.Writer) error {
-		return withConn(ctx, w.deps.pool, func(conn *pgx.Conn) error {
-			tag, err := conn.PgConn().CopyTo(ctx, to, "COPY (SELECT * FROM "+pgx.Identifier{part.TableName}.Sanitize()+
-				" ORDER BY occurred_at, id) TO STDOUT WITH (FORMAT csv, HEADER)")
-			copied = tag.RowsAffected()
+		copied = 0
+		options, page := "(FORMAT csv, HEADER)", new(bytes.Buffer)
+		return postgres.EachPage(ctx, w.deps.pool, part.TableName, "true", postgres.EventPage, func(condition string) error {
+			page.Reset()
+			n, err := w.copyPage(ctx, page, part.TableName, condition, options)
+			if err != nil {
+				return err
+			}
+			copied, options = copied+n, "(FORMAT csv)"
+			_, err = page.WriteTo(to)
 			return err
 		})
 	})
@@ -347,17 +360,18 @@ func (w *retireMonths) copyOut(ctx context.Context, part *queries.EventPart) (su
 	return sum, err
 }
 
-// withConn runs do on a connection whose times and numbers are written in full.
-func withConn(ctx context.Context, pool *pgxpool.Pool, do func(*pgx.Conn) error) error {
-	tx, err := pool.Begin(ctx)
-	if err != nil {
-		return fmt.Errorf("begin: %w", err)
-	}
-	defer tx.Rollback(context.WithoutCancel(ctx)) //nolint:errcheck // it changed nothing
-	if _, err := tx.Exec(ctx, "SET LOCAL datestyle = 'ISO, YMD'; SET LOCAL timezone = 'UTC'"); err != nil {
-		return fmt.Errorf("set date style: %w", err)
-	}
-	return do(tx.Conn())
+// copyPage copies rows as CSV whose times and numbers are written in full.
+func (w *retireMonths) copyPage(ctx context.Context, to io.Writer, table, condition, options string) (n int64, err error) {
+	err = postgres.InTx(ctx, w.deps.pool, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, "SET LOCAL datestyle = 'ISO, YMD'; SET LOCAL timezone = 'UTC'"); err != nil {
+			return fmt.Errorf("set date style: %w", err)
+		}
+		tag, err := tx.Conn().PgConn().CopyTo(ctx, to, "COPY (SELECT * FROM "+pgx.Identifier{table}.Sanitize()+
+			" WHERE "+condition+" ORDER BY occurred_at, id) TO STDOUT WITH "+options)
+		n = tag.RowsAffected()
+		return wrap("copy rows", err)
+	})
+	return n, err
 }
 
 // verify reads the file back and compares it with what was written and with the
@@ -495,14 +509,9 @@ func monthText(month time.Time) string { return month.Format("2006-01") }
 // lockRetiring takes the lock of who retires months. It ends with its connection,
 // also when this process is killed. It returns nil where somebody else has it.
 func lockRetiring(ctx context.Context, pool *pgxpool.Pool) (unlock func(), err error) {
-	conn, err := pool.Acquire(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("acquire connection: %w", err)
-	}
-	var locked bool
-	if err := conn.QueryRow(ctx, "SELECT pg_try_advisory_lock($1)", lockRetire).Scan(&locked); err != nil || !locked {
-		conn.Release()
-		return nil, wrap("take lock", err)
+	conn, err := acquireLocked(ctx, pool)
+	if err != nil || conn == nil {
+		return nil, err
 	}
 	return func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
@@ -512,4 +521,19 @@ func lockRetiring(ctx context.Context, pool *pgxpool.Pool) (unlock func(), err e
 		}
 		conn.Release()
 	}, nil
+}
+
+// acquireLocked returns a connection that holds the lock of who retires, nil
+// where somebody else has it. The lock is the session's: it holds no snapshot.
+func acquireLocked(ctx context.Context, pool *pgxpool.Pool) (*pgxpool.Conn, error) {
+	conn, err := pool.Acquire(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("acquire connection: %w", err)
+	}
+	var locked bool
+	if err := conn.QueryRow(ctx, "SELECT pg_try_advisory_lock($1)", lockRetire).Scan(&locked); err != nil || !locked {
+		conn.Release()
+		return nil, wrap("take lock", err)
+	}
+	return conn, nil
 }

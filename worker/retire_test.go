@@ -682,6 +682,138 @@ func TestRetireGivesAMonthBack(t *testing.T) {
 	}
 }
 
+// blocking is an archive that takes, or gives, a little of a data file and then
+// nothing, until it is let go.
+type blocking struct {
+	archive.Store
+	blocked, goOn chan struct{}
+	once          sync.Once
+}
+
+func block(store archive.Store) *blocking {
+	return &blocking{Store: store, blocked: make(chan struct{}), goOn: make(chan struct{})}
+}
+
+func (b *blocking) wait() {
+	b.once.Do(func() { close(b.blocked) })
+	<-b.goOn
+}
+
+func (b *blocking) Create(ctx context.Context, name string, write func(io.Writer) error) error {
+	return b.Store.Create(ctx, name, func(w io.Writer) error {
+		if strings.HasSuffix(name, ".csv.zst") && !strings.HasPrefix(name, "probe") {
+			w = &blockingFile{Writer: w, wait: b.wait}
+		}
+		return write(w)
+	})
+}
+
+func (b *blocking) Open(ctx context.Context, name string) (io.ReadCloser, error) {
+	file, err := b.Store.Open(ctx, name)
+	if err == nil && strings.HasSuffix(name, ".csv.zst") {
+		file = &blockingFile{ReadCloser: file, wait: b.wait}
+	}
+	return file, err
+}
+
+type blockingFile struct {
+	io.Writer
+	io.ReadCloser
+	wait func()
+	n    int
+}
+
+func (f *blockingFile) Write(p []byte) (int, error) {
+	f.wait()
+	return f.Writer.Write(p)
+}
+
+func (f *blockingFile) Read(p []byte) (int, error) {
+	if f.n++; f.n > 2 {
+		f.wait()
+	}
+	return f.ReadCloser.Read(p[:min(len(p), 64<<10)])
+}
+
+// wantNoSnapshot wants no transaction and no snapshot to be held while others
+// come and go: Postgres could clear up nothing.
+func (r *retiring) wantNoSnapshot(when string) {
+	r.Helper()
+	for range 60 {
+		r.exec("INSERT INTO click_batches (id, clicks, oldest_at, ingested_at) VALUES ('churn', 0, now(), now())")
+		r.exec("DELETE FROM click_batches WHERE id = 'churn'")
+	}
+	r.eventually("no old snapshot is held "+when, func() bool {
+		return r.int(`SELECT coalesce(max(greatest(age(backend_xmin), age(backend_xid))), 0) FROM pg_stat_activity
+			WHERE datname = current_database() AND pid <> pg_backend_pid()`) < 60
+	})
+}
+
+// However long an archive takes to take or give a month, no transaction waits
+// for it.
+func TestArchiveAndRestoreHoldNoSnapshot(t *testing.T) {
+	r := setupRetiring(t)
+	r.exec(`INSERT INTO events (occurred_at, event_type, url_id, details)
+		SELECT $1::timestamptz + n * interval '1 second', 'clicked', 1, jsonb_build_object('text', md5(n::text) || md5((-n)::text))
+		FROM generate_series(1, 60000) n`, old)
+	before, good := r.sum(), r.store
+	slow := block(good)
+	r.store = slow
+	w := r.hand()
+	if err := w.begin(r.ctx, old); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- w.finishParts(r.ctx) }()
+	<-slow.blocked
+	r.wantNoSnapshot("while a month is archived")
+	close(slow.goOn)
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	r.wantStates("1 dropped 60102")
+
+	slow = block(good)
+	go func() {
+		_, err := RestoreMonth(r.ctx, r.pool, slow, old, time.Hour)
+		done <- err
+	}()
+	<-slow.blocked
+	r.wantNoSnapshot("while a month is restored")
+	if other, err := lockRetiring(r.ctx, r.pool); err != nil || other != nil {
+		t.Errorf("the lock was given beside a restore (%v)", err)
+	}
+	close(slow.goOn)
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if got := r.sum(); got != before {
+		t.Errorf("the restored events are %s, were %s", got, before)
+	}
+	r.wantTables(1, 0)
+}
+
+// A restore that was killed leaves rows where nobody looks. The next begins anew,
+// and a worker that retires clears them up.
+func TestRestoreAfterAKill(t *testing.T) {
+	r := setupRetiring(t)
+	before := r.sum()
+	r.startRetiring()
+	r.run(jobs.RetireMonths{})
+	left := old.Format("events_2006_01") + "_restored"
+	for _, goOn := range []func(){func() { r.run(jobs.RetireMonths{}) }, func() { r.restore() }} {
+		if err := postgres.MakeMonth(r.ctx, r.pool, left, old); err != nil {
+			t.Fatal(err)
+		}
+		r.exec("INSERT INTO "+left+" (occurred_at, event_type, url_id) VALUES ($1, 'clicked', 1)", old)
+		goOn()
+		r.wantInt(0, "SELECT count(*) FROM pg_class WHERE relname = $1", left)
+	}
+	if got := r.sum(); got != before {
+		t.Errorf("the restored events are %s, were %s", got, before)
+	}
+}
+
 // Nothing is detached while the archive cannot be written.
 func TestRetireTriesTheArchiveFirst(t *testing.T) {
 	r := setupRetiring(t)

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"github.com/johannesboyne/gofakes3"
@@ -211,6 +212,35 @@ func TestData(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// Pieces are whole records, and together what was there.
+func TestPieces(t *testing.T) {
+	t.Parallel()
+	for _, csv := range []string{"", "a", "id\n", table, table + "4,\"\"\"\n\"", table + "4,\"not ended\n"} {
+		for size := 1; size <= len(csv)+2; size++ {
+			var all []byte
+			err := Pieces(iotest.OneByteReader(strings.NewReader(csv)), size, func(piece []byte) error {
+				all = append(all, piece...)
+				records := counter{}
+				_, _ = records.Write(piece)
+				if last := len(all) == len(csv); !last && (records.quoted || piece[len(piece)-1] != '\n' || len(piece) < size) {
+					t.Errorf("pieces of %d of %q: %q", size, csv, piece)
+				}
+				return nil
+			})
+			if err != nil || string(all) != csv {
+				t.Errorf("pieces of %d of %q are %q, %v", size, csv, all, err)
+			}
+		}
+	}
+	broken := errors.New("broken")
+	if err := Pieces(iotest.ErrReader(broken), 1, func([]byte) error { return nil }); !errors.Is(err, broken) {
+		t.Errorf("pieces of a broken file: %v", err)
+	}
+	if err := Pieces(strings.NewReader(table), 1, func([]byte) error { return broken }); !errors.Is(err, broken) {
+		t.Errorf("pieces that nobody takes: %v", err)
 	}
 }
 

@@ -124,6 +124,46 @@ func ReadData(ctx context.Context, store Store, name string, read func(io.Reader
 	return meter.result(rows.rows()), nil
 }
 
+// Pieces cuts CSV as COPY writes it into pieces of whole records, of size bytes
+// or a record more, and calls do with one after the other. The first one starts
+// with the header. A piece is valid until do returns.
+func Pieces(csv io.Reader, size int, do func(piece []byte) error) error {
+	buf := make([]byte, 0, size)
+	seen, whole, quoted := 0, 0, false // up to which was looked at, and where its last record ends
+	for {
+		if len(buf) == cap(buf) {
+			buf = slices.Grow(buf, size)
+		}
+		n, err := csv.Read(buf[len(buf):cap(buf)])
+		buf = buf[:len(buf)+n]
+		for ; seen < len(buf); seen++ {
+			switch {
+			case buf[seen] == '"':
+				quoted = !quoted
+			case buf[seen] == '\n' && !quoted:
+				whole = seen + 1
+			}
+		}
+		ended := errors.Is(err, io.EOF)
+		if err != nil && !ended {
+			return err
+		}
+		if ended {
+			whole = len(buf)
+		}
+		if whole >= size || ended && whole > 0 {
+			if err := do(buf[:whole]); err != nil {
+				return err
+			}
+			buf = append(buf[:0], buf[whole:]...)
+			seen, whole = seen-whole, 0
+		}
+		if ended {
+			return nil
+		}
+	}
+}
+
 // WriteManifest makes the manifest of a part, and the part whole with it. If
 // there is one of that part already, the error wraps fs.ErrExist.
 func WriteManifest(ctx context.Context, store Store, m Manifest) error {

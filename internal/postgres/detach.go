@@ -63,81 +63,67 @@ func detach(ctx context.Context, tx pgx.Tx, month time.Time, table string) error
 		"ALTER TABLE "+name+" RENAME TO "+pgx.Identifier{table}.Sanitize())
 }
 
-// AttachMonth makes a detached table the partition of its month again. Rows of
-// the month that came meanwhile, which are few, move into it; one that both
-// have, by its primary key or by what an import called it, is there once. note
-// runs in the same transaction.
-func AttachMonth(ctx context.Context, pool *pgxpool.Pool, table string, month time.Time, note func(pgx.Tx) error) error {
-	err := inLockTx(ctx, pool, func(tx pgx.Tx) error {
-		if err := checkMonth(ctx, tx, table, month); err != nil {
-			return err
-		}
-		attached, err := lockMonth(ctx, tx, month, detachLockTimeout)
-		if err != nil {
-			return err
-		}
-		if attached {
-			if err := moveLateRows(ctx, tx, table, month); err != nil {
+// MakeMonth makes a table that can become the partition of a month without a
+// look at its rows: it takes only rows of the month.
+func MakeMonth(ctx context.Context, db DB, table string, month time.Time) error {
+	return InTx(ctx, db, func(tx pgx.Tx) error {
+		err := execAll(ctx, tx, "CREATE TABLE "+pgx.Identifier{table}.Sanitize()+
+			" (LIKE events INCLUDING ALL EXCLUDING IDENTITY EXCLUDING STATISTICS)", ofMonth(table, month))
+		return wrap("make table for "+partitionName(month), err)
+	})
+}
+
+// AttachMonth makes a table of the rows of a month, which nobody else writes to,
+// the partition of that month. Rows of the month that events have move into it;
+// one that both have, by its primary key or by what an import called it, is
+// there once. note runs in the same transaction.
+//
+// The rows are looked at once, before any lock is taken. Writes to the month, and
+// to no other, wait while its rows move; the lock that all wait for is taken for
+// an instant, and given up rather than waited for.
+func AttachMonth(ctx context.Context, db DB, table string, month time.Time, note func(pgx.Tx) error) error {
+	err := checkMonth(ctx, db, table, month)
+	if err == nil {
+		err = inLockTx(ctx, db, func(tx pgx.Tx) error {
+			attached, err := lockMonth(ctx, tx, month)
+			if err != nil {
 				return err
 			}
-		}
-		if err := nameAndAttach(ctx, tx, table, month); err != nil {
-			return err
-		}
-		return note(tx)
-	})
-	if err != nil {
-		return fmt.Errorf("attach %s: %w", partitionName(month), err)
+			if attached {
+				if err := moveLateRows(ctx, tx, table, month); err != nil {
+					return err
+				}
+			}
+			if err := nameAndAttach(ctx, tx, table, month); err != nil {
+				return err
+			}
+			return note(tx)
+		})
 	}
-	return nil
+	return wrap("attach "+partitionName(month), err)
 }
 
-// AddToMonth makes the rows of a table, which this transaction has made like
-// events, rows of events: the table becomes the partition of the month, or its
-// rows go into the partition that is there, except those that it has. It waits
-// for other changes of partitions, and tries again where they are in its way.
-func AddToMonth(ctx context.Context, tx pgx.Tx, table string, month time.Time) error {
-	if err := checkMonth(ctx, tx, table, month); err != nil {
-		return fmt.Errorf("check rows of %s: %w", partitionName(month), err)
+// checkMonth makes sure that the rows of a table are of a month: ATTACH believes
+// the constraint and does not look at them.
+func checkMonth(ctx context.Context, db DB, table string, month time.Time) error {
+	var checked bool
+	err := db.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_constraint WHERE conrelid = to_regclass($1) AND conname = 'of_month')",
+		pgx.Identifier{table}.Sanitize()).Scan(&checked)
+	if err == nil && !checked {
+		err = InTx(ctx, db, func(tx pgx.Tx) error { return execAll(ctx, tx, ofMonth(table, month)) })
 	}
-	var err error
-	for attempt := range attachAttempts {
-		err = pgx.BeginFunc(ctx, tx, func(tx pgx.Tx) error { return addToMonth(ctx, tx, table, month) })
-		if Code(err) != codeLockTimeout || pause(ctx, time.Duration(attempt+1)*time.Second) != nil {
-			break
-		}
-	}
-	if err != nil {
-		return fmt.Errorf("add to %s: %w", partitionName(month), err)
-	}
-	return nil
+	return wrap("check rows", err)
 }
 
-func addToMonth(ctx context.Context, tx pgx.Tx, table string, month time.Time) error {
-	attached, err := lockMonth(ctx, tx, month, attachLockTimeout)
-	if err != nil {
-		return err
-	}
-	if !attached {
-		return nameAndAttach(ctx, tx, table, month)
-	}
-	name := pgx.Identifier{table}.Sanitize()
-	return execAll(ctx, tx,
-		"INSERT INTO events SELECT * FROM "+name+" ON CONFLICT DO NOTHING",
-		"DROP TABLE "+name)
-}
-
-// checkMonth makes sure that the rows of a table are of a month before any lock
-// on events is taken: ATTACH believes the constraint and does not look at them.
-func checkMonth(ctx context.Context, tx pgx.Tx, table string, month time.Time) error {
-	return execAll(ctx, tx, fmt.Sprintf("ALTER TABLE %s ADD CONSTRAINT of_month CHECK (occurred_at >= '%s' AND occurred_at < '%s')",
-		pgx.Identifier{table}.Sanitize(), bound(month), bound(month.AddDate(0, 1, 0))))
+func ofMonth(table string, month time.Time) string {
+	return fmt.Sprintf("ALTER TABLE %s ADD CONSTRAINT of_month CHECK (occurred_at >= '%s' AND occurred_at < '%s')",
+		pgx.Identifier{table}.Sanitize(), bound(month), bound(month.AddDate(0, 1, 0)))
 }
 
 // lockMonth takes the partition lock and reports whether the month has a
 // partition.
-func lockMonth(ctx context.Context, tx pgx.Tx, month time.Time, timeout string) (attached bool, err error) {
-	if err := lockForPartitions(ctx, tx, timeout); err != nil {
+func lockMonth(ctx context.Context, tx pgx.Tx, month time.Time) (attached bool, err error) {
+	if err := lockForPartitions(ctx, tx, detachLockTimeout); err != nil {
 		return false, err
 	}
 	exists, attached, err := partitionState(ctx, tx, partitionName(month))
@@ -150,13 +136,11 @@ func lockMonth(ctx context.Context, tx pgx.Tx, month time.Time, timeout string) 
 func moveLateRows(ctx context.Context, tx pgx.Tx, table string, month time.Time) error {
 	late := pgx.Identifier{partitionName(month)}.Sanitize()
 	err := execAll(ctx, tx,
-		"ALTER TABLE events DETACH PARTITION "+late,
+		"LOCK TABLE "+late+" IN SHARE MODE",
 		"INSERT INTO "+pgx.Identifier{table}.Sanitize()+" SELECT * FROM "+late+" ON CONFLICT DO NOTHING",
+		"ALTER TABLE events DETACH PARTITION "+late,
 		"DROP TABLE "+late)
-	if err != nil {
-		return fmt.Errorf("move late rows: %w", err)
-	}
-	return nil
+	return wrap("move the rows that are there", err)
 }
 
 func nameAndAttach(ctx context.Context, tx pgx.Tx, table string, month time.Time) error {

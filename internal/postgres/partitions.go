@@ -111,10 +111,10 @@ func ensurePartition(ctx context.Context, pool *pgxpool.Pool, month time.Time) e
 
 // inLockTx tries a transaction a few times: a lock that cannot be had within the
 // timeout is given up, so that nobody queues behind us meanwhile.
-func inLockTx(ctx context.Context, pool *pgxpool.Pool, do func(pgx.Tx) error) error {
+func inLockTx(ctx context.Context, db DB, do func(pgx.Tx) error) error {
 	var err error
 	for attempt := range attachAttempts {
-		err = InTx(ctx, pool, do)
+		err = InTx(ctx, db, do)
 		if Code(err) != codeLockTimeout && !Retryable(err) {
 			return err
 		}

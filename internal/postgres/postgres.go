@@ -168,6 +168,12 @@ func parseFault(raw string, err error) string {
 	return "it is neither a postgres:// URL nor a keyword/value string"
 }
 
+// DB is a pool of connections, or one of them.
+type DB interface {
+	Begin(ctx context.Context) (pgx.Tx, error)
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+}
+
 // InTx runs fn in a transaction: committed when fn returns nil, rolled back
 // when it returns an error (which InTx returns as it is) or panics. The
 // rollback has a short deadline of its own, so that it also happens when ctx
@@ -175,8 +181,8 @@ func parseFault(raw string, err error) string {
 //
 // When the commit itself fails the outcome may be unknown: the server can have
 // committed and the answer been lost. Callers make a repetition harmless.
-func InTx(ctx context.Context, pool *pgxpool.Pool, fn func(pgx.Tx) error) error {
-	tx, err := pool.Begin(ctx)
+func InTx(ctx context.Context, db DB, fn func(pgx.Tx) error) error {
+	tx, err := db.Begin(ctx)
 	if err != nil {
 		return fmt.Errorf("begin transaction: %w", err)
 	}

@@ -1,0 +1,63 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// EventPage is how many events are read or moved in one statement. An event has
+// 32 KiB at most, and as a rule a hundred bytes.
+const EventPage = 4000
+
+// EachPage goes through the rows of a table like events, in the order of their
+// time and id, in pages of so many rows: do gets a condition that selects those of
+// the next, and is called at least once. where selects among the rows. No
+// transaction is open but what do opens, so what it does between may take its
+// time. The table must not get rows meanwhile.
+func EachPage(ctx context.Context, db DB, table, where string, rows int, do func(condition string) error) error {
+	name := pgx.Identifier{table}.Sanitize()
+	for page := where; ; {
+		var at time.Time
+		var id int64
+		err := db.QueryRow(ctx, "SELECT occurred_at, id FROM "+name+" WHERE "+page+" ORDER BY occurred_at, id LIMIT 1 OFFSET $1",
+			rows-1).Scan(&at, &id)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return do(page) // the last
+		}
+		if err != nil {
+			return fmt.Errorf("find the end of a page: %w", err)
+		}
+		end := fmt.Sprintf("('%s', %d)", at.UTC().Format("2006-01-02 15:04:05.999999+00"), id)
+		if err := do(page + " AND (occurred_at, id) <= " + end); err != nil {
+			return err
+		}
+		page = where + " AND (occurred_at, id) > " + end
+	}
+}
+
+// MoveEvents moves the rows that where selects from one table like events into
+// another, or into events itself, in short transactions: each row is in one of
+// the two at any moment. One that the other has, by its primary key or by what an
+// import called it, is there once.
+func MoveEvents(ctx context.Context, db DB, from, to, where string) error {
+	source, target := pgx.Identifier{from}.Sanitize(), pgx.Identifier{to}.Sanitize()
+	err := EachPage(ctx, db, from, where, EventPage, func(page string) error {
+		return InTx(ctx, db, func(tx pgx.Tx) error {
+			return execAll(ctx, tx, "WITH moved AS (DELETE FROM "+source+" WHERE "+page+" RETURNING *) INSERT INTO "+target+
+				" SELECT * FROM moved ON CONFLICT DO NOTHING")
+		})
+	})
+	return wrap("move rows of "+from, err)
+}
+
+// wrap says what failed, if something did.
+func wrap(action string, err error) error {
+	if err != nil {
+		return fmt.Errorf("%s: %w", action, err)
+	}
+	return nil
+}
