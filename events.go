@@ -178,7 +178,7 @@ func openArchive(cfg config.Config, target string) (archive.Store, error) {
 
 // retention is what the configuration says becomes of old events.
 func retention(cfg config.Config) (worker.Retention, error) {
-	r := worker.Retention{Months: cfg.EventsRetentionMonths}
+	r := worker.Retention{Months: cfg.EventsRetentionMonths, Changes: cfg.ChangesRetention}
 	if cfg.EventsArchive == "" || cfg.EventsArchive == noArchive {
 		return r, nil
 	}

@@ -101,6 +101,22 @@ WHERE a.occurred_at >= @from_at AND a.occurred_at < @to_at
 DELETE FROM archived_event_ids
 WHERE occurred_at >= @from_at AND occurred_at < @to_at;
 
+-- name: ForgetIDsOfChanges :exec
+-- Of change events that stayed when their month was archived.
+DELETE FROM archived_event_ids a
+USING events e
+WHERE e.occurred_at >= @from_at AND e.occurred_at < @to_at AND e.event_type <> 'clicked'
+    AND a.occurred_at = e.occurred_at AND a.source_id = e.source_id;
+
+-- name: OnlyChangesLeft :one
+-- Says whether a month has change events and nothing else that could be retired,
+-- such as the news that a restored month has no clicks any more.
+SELECT (
+    EXISTS (SELECT FROM events c WHERE c.occurred_at >= @from_at AND c.occurred_at < @to_at AND c.event_type <> 'clicked')
+    AND NOT EXISTS (SELECT FROM events e WHERE e.occurred_at >= @from_at AND e.occurred_at < @to_at AND e.event_type = 'clicked')
+    AND NOT EXISTS (SELECT FROM event_holds h WHERE h.month = @month AND h.parts IS NOT NULL)
+)::boolean AS only_changes;
+
 -- name: EventPartFigures :one
 SELECT
     count(DISTINCT month) FILTER (WHERE state = 'dropped') AS months_retired,

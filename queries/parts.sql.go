@@ -159,6 +159,19 @@ func (q *Queries) ForgetArchivedEventIDs(ctx context.Context, fromAt time.Time, 
 	return err
 }
 
+const forgetIDsOfChanges = `-- name: ForgetIDsOfChanges :exec
+DELETE FROM archived_event_ids a
+USING events e
+WHERE e.occurred_at >= $1 AND e.occurred_at < $2 AND e.event_type <> 'clicked'
+    AND a.occurred_at = e.occurred_at AND a.source_id = e.source_id
+`
+
+// Of change events that stayed when their month was archived.
+func (q *Queries) ForgetIDsOfChanges(ctx context.Context, fromAt time.Time, toAt time.Time) error {
+	_, err := q.db.Exec(ctx, forgetIDsOfChanges, fromAt, toAt)
+	return err
+}
+
 const forgetUnusedEventIDs = `-- name: ForgetUnusedEventIDs :exec
 DELETE FROM archived_event_ids a
 WHERE a.occurred_at >= $1 AND a.occurred_at < $2
@@ -307,6 +320,23 @@ ON CONFLICT DO NOTHING
 func (q *Queries) NoteArchivedEventIDs(ctx context.Context, batch int64, fromAt time.Time, toAt time.Time) error {
 	_, err := q.db.Exec(ctx, noteArchivedEventIDs, batch, fromAt, toAt)
 	return err
+}
+
+const onlyChangesLeft = `-- name: OnlyChangesLeft :one
+SELECT (
+    EXISTS (SELECT FROM events c WHERE c.occurred_at >= $1 AND c.occurred_at < $2 AND c.event_type <> 'clicked')
+    AND NOT EXISTS (SELECT FROM events e WHERE e.occurred_at >= $1 AND e.occurred_at < $2 AND e.event_type = 'clicked')
+    AND NOT EXISTS (SELECT FROM event_holds h WHERE h.month = $3 AND h.parts IS NOT NULL)
+)::boolean AS only_changes
+`
+
+// Says whether a month has change events and nothing else that could be retired,
+// such as the news that a restored month has no clicks any more.
+func (q *Queries) OnlyChangesLeft(ctx context.Context, fromAt time.Time, toAt time.Time, month time.Time) (bool, error) {
+	row := q.db.QueryRow(ctx, onlyChangesLeft, fromAt, toAt, month)
+	var only_changes bool
+	err := row.Scan(&only_changes)
+	return only_changes, err
 }
 
 const pruneEventHolds = `-- name: PruneEventHolds :exec

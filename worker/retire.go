@@ -44,6 +44,9 @@ type Retention struct {
 	// Months is how many months before the current one keep their events. 0 is
 	// all of them.
 	Months int
+	// Changes is how many of them keep their change events, which say who changed
+	// which user or link. 0 is all of them; else it is not less than Months.
+	Changes int
 	// Archive is where older months go. Where it is nil they go nowhere: they are
 	// deleted. The caller asks for that in so many words.
 	Archive archive.Store
@@ -55,16 +58,35 @@ func (r Retention) String() string {
 	if r.Archive != nil {
 		place = r.Archive.String()
 	}
-	return fmt.Sprintf("%d months to %s", r.Months, place)
+	return fmt.Sprintf("%d months, of changes %d, to %s", r.Months, r.Changes, place)
 }
 
-// over returns those of some months that are older than the retention.
-func (r Retention) over(months []time.Time, now time.Time) []time.Time {
-	if r.Months <= 0 {
-		return nil
+// older says whether a month comes before the current one and the n before it,
+// where 0 is any number.
+func older(month, now time.Time, n int) bool {
+	return n > 0 && month.Before(postgres.MonthOf(now).AddDate(0, -n, 0))
+}
+
+// toRetire returns those of some months that are older than the retention, but
+// for those that hold nothing more than the change events which stay.
+func (d *deps) toRetire(ctx context.Context, months []time.Time, now time.Time) ([]time.Time, error) {
+	var found []time.Time
+	for _, month := range months {
+		if !older(month, now, d.retention.Months) {
+			continue
+		}
+		if !older(month, now, d.retention.Changes) {
+			only, err := queries.New(d.pool).OnlyChangesLeft(ctx, month, month.AddDate(0, 1, 0), month)
+			if err != nil {
+				return nil, fmt.Errorf("look what %s holds: %w", monthText(month), err)
+			}
+			if only {
+				continue
+			}
+		}
+		found = append(found, month)
 	}
-	first := postgres.MonthOf(now).AddDate(0, -r.Months, 0)
-	return slices.DeleteFunc(slices.Clone(months), func(month time.Time) bool { return !month.Before(first) })
+	return found, nil
 }
 
 // retireMonths takes months that are older than the retention out of events, in
@@ -154,12 +176,45 @@ func (w *retireMonths) step(ctx context.Context, part *queries.EventPart) error 
 		return w.drop(ctx, part)
 	case part.State == partArchived:
 		return w.verify(ctx, part)
-	case w.deps.retention.Archive != nil:
-		return w.archive(ctx, part)
-	case w.deps.retention.Months > 0:
-		return w.drop(ctx, part) // nothing is to be kept
+	case w.deps.retention.Archive == nil && w.deps.retention.Months <= 0:
+		return errors.New("there is no archive any more: set EVENTS_ARCHIVE")
 	}
-	return errors.New("there is no archive any more: set EVENTS_ARCHIVE")
+	if err := w.keepChanges(ctx, part); err != nil {
+		return fmt.Errorf("keep change events: %w", err)
+	}
+	if w.deps.retention.Archive == nil {
+		return w.drop(ctx, part) // the rest is not to be kept
+	}
+	return w.archive(ctx, part)
+}
+
+// keepChanges moves the change events of a month that was detached back to where
+// they were: they have an age of their own. Late rows join them there.
+func (w *retireMonths) keepChanges(ctx context.Context, part *queries.EventPart) error {
+	if older(part.Month, w.now(), w.deps.retention.Changes) {
+		return nil
+	}
+	table := pgx.Identifier{part.TableName}.Sanitize()
+	var some bool
+	err := w.deps.pool.QueryRow(ctx, "SELECT EXISTS (SELECT FROM "+table+" WHERE event_type <> 'clicked')").Scan(&some)
+	if err != nil || !some {
+		return wrap("look for some", err)
+	}
+	if err := postgres.EnsurePartitions(ctx, w.deps.pool, []time.Time{part.Month}); err != nil {
+		return err
+	}
+	// Whether there are clicks in it is asked often from now on, and mostly in vain.
+	if _, err := w.deps.pool.Exec(ctx, "CREATE INDEX IF NOT EXISTS "+pgx.Identifier{part.TableName + "_clicked"}.Sanitize()+
+		" ON "+pgx.Identifier{part.Month.Format("events_2006_01")}.Sanitize()+" (occurred_at) WHERE event_type = 'clicked'"); err != nil {
+		return fmt.Errorf("make index: %w", err)
+	}
+	for _, kind := range []string{"created", "updated", "deleted"} { // as the index on them is sorted
+		if err := postgres.MoveEvents(ctx, w.deps.pool, part.TableName, "events", "event_type = '"+kind+"'"); err != nil {
+			return err
+		}
+	}
+	err = queries.New(w.deps.pool).ForgetIDsOfChanges(ctx, part.Month, part.Month.AddDate(0, 1, 0))
+	return wrap("forget their ids", err)
 }
 
 // errSuperseded says that another attempt has taken the part over.
@@ -184,9 +239,8 @@ func (w *retireMonths) due(ctx context.Context) ([]time.Time, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list months to leave: %w", err)
 	}
-	return slices.DeleteFunc(w.deps.retention.over(months, w.now()), func(month time.Time) bool {
-		return slices.ContainsFunc(leave, month.Equal)
-	}), nil
+	months = slices.DeleteFunc(months, func(month time.Time) bool { return slices.ContainsFunc(leave, month.Equal) })
+	return w.deps.toRetire(ctx, months, w.now())
 }
 
 // begin detaches a month, once it is known that the archive can be written.

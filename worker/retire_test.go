@@ -81,7 +81,7 @@ func (r *retiring) startRetiring() *Worker {
 
 func (r *retiring) startQueues(queues map[string]int) *Worker {
 	r.Helper()
-	return r.start(queues, func(d *deps) { d.retention = Retention{Months: 3, Archive: r.store} })
+	return r.start(queues, func(d *deps) { d.retention = Retention{Months: 3, Changes: 3, Archive: r.store} })
 }
 
 // hand returns the job for a test to take step by step, as far as a worker got
@@ -89,7 +89,7 @@ func (r *retiring) startQueues(queues map[string]int) *Worker {
 func (r *retiring) hand() *retireMonths {
 	d := &deps{
 		pool: r.pool, log: r.worker.deps.log, metrics: r.worker.deps.metrics,
-		retention: Retention{Months: 3, Archive: r.store},
+		retention: Retention{Months: 3, Changes: 3, Archive: r.store},
 	}
 	return &retireMonths{deps: d, now: time.Now}
 }
@@ -224,7 +224,7 @@ func TestRestoreLeavesUndoneEventsAway(t *testing.T) {
 	}
 	queues := DefaultQueues()
 	delete(queues, jobs.QueueRetention)
-	r.start(queues, hastyUndo, func(d *deps) { d.retention = Retention{Months: 3, Archive: r.store} })
+	r.start(queues, hastyUndo, func(d *deps) { d.retention = Retention{Months: 3, Changes: 3, Archive: r.store} })
 	retire := func() {
 		r.exec(`UPDATE imports SET finished_at = now() - interval '1 hour', undone_at = undone_at - interval '1 hour'`)
 		r.exec("UPDATE event_holds SET until = now()")
@@ -272,7 +272,7 @@ func TestUndoIsCompletedAfterARestore(t *testing.T) {
 	r.exec("INSERT INTO urls (id, user_id, short_code, original_url) VALUES (10, 1, 'ten', 'https://example.com/')")
 	queues := DefaultQueues()
 	delete(queues, jobs.QueueRetention)
-	r.start(queues, hastyUndo, func(d *deps) { d.retention = Retention{Months: 3, Archive: r.store} })
+	r.start(queues, hastyUndo, func(d *deps) { d.retention = Retention{Months: 3, Changes: 3, Archive: r.store} })
 	before := r.totals()
 	file := "id,url_id,event_type,timestamp\n"
 	for n := range 20 {
@@ -414,7 +414,7 @@ func TestRetentionIsLookedAtWhenItChanges(t *testing.T) {
 	})
 	r.stop(w)
 	r.wantStates("")
-	start(Retention{Months: 3, Archive: r.store})
+	start(Retention{Months: 3, Changes: 3, Archive: r.store})
 	r.eventually("the month is retired", func() bool { return r.states() == "1 dropped 102" })
 }
 
@@ -682,17 +682,143 @@ func TestRetireGivesAMonthBack(t *testing.T) {
 	}
 }
 
+// changes are the change events of the old month.
+func (r *retiring) changes() string {
+	return r.text(`SELECT string_agg(e::text, E'\n' ORDER BY occurred_at, id) FROM events e
+		WHERE occurred_at >= $1 AND occurred_at < $2 AND event_type <> 'clicked'`, old, young)
+}
+
+// Change events are an audit trail: clicks go, they stay, with their ids, where
+// they were, for an age of their own.
+func TestRetireKeepsChanges(t *testing.T) {
+	r := setupRetiring(t)
+	changes := r.changes()
+	keep := Retention{Months: 3, Archive: r.store}
+	queues := DefaultQueues()
+	delete(queues, jobs.QueueRetention)
+	w := r.start(queues, func(d *deps) { d.retention = keep })
+	check := func(when, states string) {
+		t.Helper()
+		r.wantStates(states)
+		if got := r.changes(); got != changes {
+			t.Errorf("%s the change events are\n%s\nwere\n%s", when, got, changes)
+		}
+		r.wantTables(1, 0)
+	}
+	r.run(jobs.RetireMonths{})
+	check("retired", "1 dropped 100")
+	r.wantInt(2, "SELECT count(*) FROM events WHERE occurred_at < $1", young)
+	r.wantInt(0, "SELECT count(*) FROM archived_event_ids") // of an event that is there
+	r.again()
+	r.run(jobs.RetireMonths{}) // nothing is left to retire
+	check("looked at once more", "1 dropped 100")
+	if err := w.deps.sampleOnce(r.ctx); err != nil {
+		t.Fatal(err)
+	}
+	if n := testutil.ToFloat64(w.deps.metrics.monthsDue); n != 0 {
+		t.Errorf("%v months are due", n)
+	}
+	r.late("late", 30)
+	r.eventually("late clicks are ingested", r.allIngested)
+	r.run(jobs.RetireMonths{})
+	check("retired with late clicks", "1 dropped 100, 2 dropped 30")
+
+	if done := r.restore(); done != (Restored{2, 130}) {
+		t.Errorf("restored %+v", done)
+	}
+	check("restored", "1 dropped 100, 2 dropped 30")
+	r.wantInt(132, "SELECT count(*) FROM events WHERE occurred_at < $1", young)
+	r.wantInt(0, "SELECT count(*) FROM pg_class WHERE relname LIKE '%clicked'")
+	r.exec("UPDATE event_holds SET until = now()")
+	r.again()
+	r.run(jobs.RetireMonths{})
+	check("retired again", "1 dropped 100, 2 dropped 30, 3 dropped 130")
+	if done := r.restore(); done != (Restored{1, 130}) { // which took the place of both
+		t.Errorf("restored %+v", done)
+	}
+	// A restored month whose clicks are all removed has to say so in the archive.
+	r.exec("DELETE FROM events WHERE event_type = 'clicked' AND occurred_at < $1", young)
+	r.exec("UPDATE event_holds SET until = now()")
+	r.again()
+	r.run(jobs.RetireMonths{})
+	check("retired without clicks", "1 dropped 100, 2 dropped 30, 3 dropped 130, 4 dropped 0")
+
+	r.stop(w)
+	r.startRetiring() // which has changes go with the rest
+	r.again()
+	r.run(jobs.RetireMonths{})
+	r.wantStates("1 dropped 100, 2 dropped 30, 3 dropped 130, 4 dropped 0, 5 dropped 2")
+	r.wantTables(0, 0)
+	if done := r.restore(); done != (Restored{2, 2}) {
+		t.Errorf("restored %+v", done)
+	}
+	if got := r.changes(); got != changes {
+		t.Errorf("the restored change events are %s, were %s", got, changes)
+	}
+}
+
+// The same when it was begun by a worker that died, when nothing is archived,
+// and when the month is given back.
+func TestRetireKeepsChangesWhateverHappens(t *testing.T) {
+	for name, live := range map[string]func(*retiring, *retireMonths){
+		"killed": func(r *retiring, w *retireMonths) {
+			part := r.parts(w)
+			if err := postgres.EnsurePartitions(r.ctx, r.pool, []time.Time{old}); err != nil {
+				r.Fatal(err)
+			}
+			if err := postgres.MoveEvents(r.ctx, r.pool, part.TableName, "events", "event_type = 'created'"); err != nil {
+				r.Fatal(err)
+			}
+		},
+		"without an archive": func(_ *retiring, w *retireMonths) { w.deps.retention.Archive = nil },
+		"given back": func(r *retiring, w *retireMonths) {
+			w.deps.retention.Archive = &faulty{Store: r.store, create: func(string) error { return errors.New("no space left") }}
+			if err := w.finishParts(r.ctx); err == nil {
+				r.Error("no error")
+			}
+			w.deps.retention.Archive = r.store
+			r.wantStates("")
+			r.wantInt(102, "SELECT count(*) FROM events WHERE occurred_at < $1", young)
+			if err := w.begin(r.ctx, old); err != nil {
+				r.Fatal(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := setupRetiring(t)
+			changes := r.changes()
+			w := r.hand()
+			w.deps.retention.Changes = 0
+			if err := w.begin(r.ctx, old); err != nil {
+				t.Fatal(err)
+			}
+			live(r, w)
+			if err := w.finishParts(r.ctx); err != nil {
+				t.Fatal(err)
+			}
+			r.wantStates("1 dropped 100")
+			if got := r.changes(); got != changes {
+				t.Errorf("the change events are %s, were %s", got, changes)
+			}
+		})
+	}
+}
+
 // blocking is an archive that takes, or gives, a little of a data file and then
 // nothing, until it is let go.
 type blocking struct {
 	archive.Store
 	blocked, goOn chan struct{}
-	once          sync.Once
+	once, let     sync.Once
 }
 
-func block(store archive.Store) *blocking {
-	return &blocking{Store: store, blocked: make(chan struct{}), goOn: make(chan struct{})}
+func (r *retiring) block(store archive.Store) *blocking {
+	b := &blocking{Store: store, blocked: make(chan struct{}), goOn: make(chan struct{})}
+	r.Cleanup(b.letGo) // also of a test that failed
+	return b
 }
+
+func (b *blocking) letGo() { b.let.Do(func() { close(b.goOn) }) }
 
 func (b *blocking) wait() {
 	b.once.Do(func() { close(b.blocked) })
@@ -757,7 +883,7 @@ func TestArchiveAndRestoreHoldNoSnapshot(t *testing.T) {
 		SELECT $1::timestamptz + n * interval '1 second', 'clicked', 1, jsonb_build_object('text', md5(n::text) || md5((-n)::text))
 		FROM generate_series(1, 60000) n`, old)
 	before, good := r.sum(), r.store
-	slow := block(good)
+	slow := r.block(good)
 	r.store = slow
 	w := r.hand()
 	if err := w.begin(r.ctx, old); err != nil {
@@ -767,13 +893,13 @@ func TestArchiveAndRestoreHoldNoSnapshot(t *testing.T) {
 	go func() { done <- w.finishParts(r.ctx) }()
 	<-slow.blocked
 	r.wantNoSnapshot("while a month is archived")
-	close(slow.goOn)
+	slow.letGo()
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
 	r.wantStates("1 dropped 60102")
 
-	slow = block(good)
+	slow = r.block(good)
 	go func() {
 		_, err := RestoreMonth(r.ctx, r.pool, slow, old, time.Hour)
 		done <- err
@@ -783,7 +909,7 @@ func TestArchiveAndRestoreHoldNoSnapshot(t *testing.T) {
 	if other, err := lockRetiring(r.ctx, r.pool); err != nil || other != nil {
 		t.Errorf("the lock was given beside a restore (%v)", err)
 	}
-	close(slow.goOn)
+	slow.letGo()
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}

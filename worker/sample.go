@@ -248,9 +248,13 @@ func (d *deps) samplePartitions(ctx context.Context, q *queries.Queries) error {
 	if err != nil {
 		return err
 	}
+	due, err := d.toRetire(ctx, months, time.Now())
+	if err != nil {
+		return err
+	}
 	d.metrics.partitions.Set(float64(len(months)))
 	d.metrics.monthsAhead.Set(float64(monthsAhead(months, time.Now())))
-	d.metrics.monthsDue.Set(float64(len(d.retention.over(months, time.Now()))))
+	d.metrics.monthsDue.Set(float64(len(due)))
 	d.metrics.monthsRetired.Set(float64(parts.MonthsRetired))
 	d.metrics.rowsRetired.Set(float64(parts.RowsRetired))
 	d.metrics.partsOpen.Set(float64(parts.PartsOpen))

@@ -46,6 +46,7 @@ type Config struct {
 	ExportMaxActive  int   `env:"EXPORT_MAX_ACTIVE" envDefault:"4" doc:"Most exports that one process streams at once. One more is answered with 503." allowed:"a number from 1 to 1000"`
 
 	EventsRetentionMonths int    `env:"EVENTS_RETENTION_MONTHS" envDefault:"0" doc:"How many months before the current one keep their events in the database; older months go to EVENTS_ARCHIVE. 0 keeps all. Totals do not change." allowed:"a number from 0 to 1200, with EVENTS_ARCHIVE set if it is not 0"`
+	ChangesRetention      int    `env:"CHANGES_RETENTION_MONTHS" envDefault:"0" doc:"How many months before the current one keep their change events (created, updated, deleted), which say who changed what. Older ones go where clicks go. 0 keeps all, also when clicks go." allowed:"a number from 0 to 1200; if it is not 0, with EVENTS_RETENTION_MONTHS set and not below that"`
 	EventsArchive         string `env:"EVENTS_ARCHIVE" doc:"Where months of events go that are older than EVENTS_RETENTION_MONTHS. With none they go nowhere: they are deleted." allowed:"a folder, s3://bucket/prefix or none"`
 	AWSEndpointURL        string `env:"AWS_ENDPOINT_URL" doc:"Where S3-compatible storage is, for an EVENTS_ARCHIVE in it. Empty means AWS." allowed:"an http:// or https:// URL without path"`
 	AWSRegion             string `env:"AWS_REGION" doc:"The region of the bucket in EVENTS_ARCHIVE. Empty asks the server." allowed:"a name such as eu-central-1"`

@@ -95,6 +95,7 @@ func TestWrongValues(t *testing.T) {
 		"LOG_FORMAT":                  {"xml"},
 		"SHUTDOWN_TIMEOUT":            {"0s", "11m"},
 		"EVENTS_RETENTION_MONTHS":     {"-1", "12", "1201", "a year"},
+		"CHANGES_RETENTION_MONTHS":    {"-1", "12", "1201"},
 		"EVENTS_ARCHIVE":              {"s3://", "s3://UPPER/x", "gs://bucket/x"},
 		"AWS_ENDPOINT_URL":            {"minio:9000", "https://minio/path", "https://u:p@minio"},
 		"AWS_SECRET_ACCESS_KEY":       {"alone"},
@@ -157,6 +158,12 @@ func TestCrossChecks(t *testing.T) {
 	for _, archive := range []string{"/var/lib/archive", "s3://bucket/some/where", "none"} {
 		if _, err := Load([]string{"EVENTS_RETENTION_MONTHS=12", "EVENTS_ARCHIVE=" + archive}); err != nil {
 			t.Errorf("EVENTS_ARCHIVE=%s: %v", archive, err)
+		}
+	}
+	for months, ok := range map[string]bool{"0": true, "11": false, "12": true, "36": true} {
+		environ := []string{"EVENTS_RETENTION_MONTHS=12", "EVENTS_ARCHIVE=none", "CHANGES_RETENTION_MONTHS=" + months}
+		if _, err := Load(environ); (err == nil) != ok {
+			t.Errorf("changes for %s months and clicks for 12: %v", months, err)
 		}
 	}
 	if _, err := Load([]string{"LISTEN_ADDR=:0", "ADMIN_ADDR=:0"}); err != nil {

@@ -45,6 +45,8 @@ func validate(c *Config, known []string) []string {
 	check("EXPORT_MAX_ACTIVE", within(c.ExportMaxActive, 1, 1000))
 	check("EVENTS_ARCHIVE", c.EventsArchive == "" || archive.Check(c.EventsArchive) == nil)
 	check("EVENTS_RETENTION_MONTHS", within(c.EventsRetentionMonths, 0, 1200) && (c.EventsRetentionMonths == 0 || c.EventsArchive != ""))
+	check("CHANGES_RETENTION_MONTHS", c.ChangesRetention == 0 ||
+		c.EventsRetentionMonths > 0 && within(c.ChangesRetention, c.EventsRetentionMonths, 1200))
 	check("AWS_ENDPOINT_URL", c.AWSEndpointURL == "" || validEndpoint(c.AWSEndpointURL, false))
 	check("AWS_SECRET_ACCESS_KEY", (c.AWSSecretAccessKey == "") == (c.AWSAccessKeyID == ""))
 	check("IMPORT_KEEP", c.ImportKeep == 0 || within(c.ImportKeep, time.Hour, 3650*day))
