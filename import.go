@@ -339,7 +339,11 @@ func (r *importRun) conclude(ctx context.Context, imp client.Import) error {
 	_, _ = fmt.Fprintf(r.stdout, "import %d %s: %s imported, %s updated, %s skipped, %s rejected, of %s\n", imp.ID, verb,
 		countOf(imp.RowsImported), countOf(imp.RowsUpdated), countOf(imp.RowsSkipped), countOf(imp.RowsRejected), rowsOf(imp.RowsTotal))
 	if len(imp.IgnoredColumns) > 0 {
-		_, _ = fmt.Fprintf(r.stdout, "columns that were not read: %s\n", strings.Join(imp.IgnoredColumns, ", "))
+		more := ""
+		if n := imp.IgnoredTotal - len(imp.IgnoredColumns); n > 0 { // an older server does not tell
+			more = fmt.Sprintf(" and %d more", n)
+		}
+		_, _ = fmt.Fprintf(r.stdout, "columns that were not read: %s%s\n", strings.Join(imp.IgnoredColumns, ", "), more)
 	}
 	if imp.RowsRejected > 0 {
 		if err := r.keepRejected(ctx, imp); err != nil {

@@ -89,6 +89,7 @@ type API struct {
 	database  *probe
 	ownHosts  []string
 	bulkheads bulkheads
+	held      *shares // bytes of bodies
 	exports   *shares // places of exports
 	uploads   *uploadPlaces
 	patience  patience
@@ -136,6 +137,7 @@ func New(o Options) (*API, error) {
 	if err := a.bulkheads.register(o.Registry); err != nil {
 		return nil, err
 	}
+	a.held = newShares(heldBytes, a.metrics.held, errHeld, errHeldHalf)
 	a.exports = newShares(int64(a.ExportMaxActive), a.metrics.exporting, errExports, errExportsHalf)
 	a.uploads = newUploadPlaces(a.ImportMaxUploads, a.metrics.uploading, a.metrics.repeating)
 	a.watchers = newWatchers(a.metrics.watching)

@@ -35,6 +35,7 @@ type bundle struct {
 	log  *syncBuffer
 	// tokens by role; empty is no token.
 	tokens map[Role]string
+	conns  []net.Conn // that stall
 }
 
 func setup(tb testing.TB, adjust ...func(*Options)) *bundle {

@@ -174,7 +174,7 @@ func (a *API) answerable(requestID string, err error) *Error {
 
 func answerable(log *slog.Logger, requestID string, err error) *Error {
 	e := fromError(err)
-	if e == errBusy { // its metric says more than a line of the log for each
+	if e == errBusy || e == errHeld { // their metrics say more than a line of the log for each
 		return e
 	}
 	if e.Status >= http.StatusInternalServerError {

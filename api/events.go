@@ -106,7 +106,7 @@ func (a *API) listEvents(ctx context.Context, in *eventListInput) (*listOutput[E
 	}
 	return newList(&in.PageInput, rows, viewEvent, func(r queries.ListEventsRow) string {
 		return makeCursor("events", r.OccurredAt.UnixMicro(), r.ID)
-	}), nil
+	})
 }
 
 // timeParam is a time in a query, the zero time if absent.

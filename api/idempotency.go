@@ -7,6 +7,7 @@ import (
 	"crypto/subtle"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"time"
 
@@ -172,7 +173,11 @@ func (a *API) once(route string) func(huma.Context, func(huma.Context)) {
 			a.pass(c, h, next, err)
 			return
 		}
-		body := bytes.Clone(c.Context().Request.Body()) // which ends the stream
+		body, err := io.ReadAll(c.Context().Request.BodyStream())
+		if err != nil { // cannot be: readBody has put a buffer there
+			a.pass(c, h, next, err)
+			return
+		}
 		request.hash = sha256.Sum256(body)
 		c.Context().Request.SetBodyStream(bytes.NewReader(body), len(body))
 		first, err := request.find(c.UserContext(), queries.New(a.Pool))

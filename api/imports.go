@@ -40,7 +40,8 @@ type Import struct {
 	Format         string     `json:"format" example:"signpost" doc:"The format that the header told, or the query."`
 	OnConflict     string     `json:"on_conflict" enum:"reject,skip,update" doc:"What becomes of rows whose keys are taken."`
 	DryRun         bool       `json:"dry_run" doc:"Whether this only says what an import of the file would do."`
-	IgnoredColumns []string   `json:"ignored_columns" nullable:"false" doc:"Columns of the file that are not read."`
+	IgnoredColumns []string   `json:"ignored_columns" nullable:"false" doc:"The first 50 columns of the file that are not read."`
+	IgnoredTotal   int        `json:"ignored_columns_total" doc:"How many columns of the file are not read."`
 	Filename       *string    `json:"filename"`
 	Error          *string    `json:"error" doc:"Why it failed."`
 	RowsTotal      int64      `json:"rows_total" doc:"Rows of the file; 0 until all of it has arrived."`
@@ -71,13 +72,11 @@ type ImportDetail struct {
 func viewImport(row queries.Import) Import {
 	var layout csvimport.Layout
 	_ = json.Unmarshal(row.Layout, &layout) // we wrote it; the rest is worth showing anyway
-	if layout.Ignored == nil {
-		layout.Ignored = []string{}
-	}
+	ignored, total := layout.IgnoredColumns()
 	now := time.Now()
 	return Import{
 		ID: row.ID, Kind: row.Kind, State: row.State, Format: layout.Format,
-		OnConflict: row.OnConflict, DryRun: row.DryRun, IgnoredColumns: layout.Ignored,
+		OnConflict: row.OnConflict, DryRun: row.DryRun, IgnoredColumns: ignored, IgnoredTotal: total,
 		Filename: row.Filename, Error: row.Error,
 		RowsTotal: row.RowsTotal, RowsImported: row.RowsImported, RowsUpdated: row.RowsUpdated,
 		RowsSkipped: row.RowsSkipped, RowsRejected: row.RowsRejected,
@@ -94,6 +93,7 @@ func viewImportDetail(row queries.ShowImportRow) ImportDetail {
 		Line          int64
 		Field, Reason string
 		Record        []byte
+		Cut           bool
 	}
 	_ = json.Unmarshal(row.FirstErrors, &errs) // our own query made it
 	for _, e := range errs {
@@ -148,11 +148,16 @@ type ImportError struct {
 	Line   int64  `json:"line" example:"336" doc:"Line of the file that the row begins on; the header is line 1."`
 	Field  string `json:"field" example:"username" doc:"The column at fault; empty if it is the row as a whole."`
 	Reason string `json:"reason" example:"is taken by an earlier row or by an existing one"`
-	Record string `json:"record" doc:"The row as it is in the file."`
+	Record string `json:"record" doc:"The row as it is in the file, its first 500 bytes; the list as text/csv has all of it."`
+	Cut    bool   `json:"record_cut" doc:"Whether the row is longer than record."`
 }
 
+// maxRecordShown is how many bytes of a rejected row are shown in JSON, where each
+// byte may become six. ShowImport has it too.
+const maxRecordShown = 500
+
 func viewImportError(row queries.ListImportErrorsRow) ImportError {
-	return ImportError{row.Line, row.Field, row.Reason, strings.ToValidUTF8(string(row.Record), "\uFFFD")}
+	return ImportError{row.Line, row.Field, row.Reason, strings.ToValidUTF8(string(row.Record), "\uFFFD"), row.Cut}
 }
 
 // registerImports registers the routes of imports but those that upload.
@@ -181,7 +186,8 @@ func (a *API) listImports(ctx context.Context, in *PageInput) (*listOutput[Impor
 	if err != nil {
 		return nil, err
 	}
-	return newList(in, rows, viewImport, func(row queries.Import) string { return makeCursor("imports", row.ID) }), nil
+	view := func(row queries.ListImportsRow) Import { return viewImport(queries.Import(row)) }
+	return newList(in, rows, view, func(row queries.ListImportsRow) string { return makeCursor("imports", row.ID) })
 }
 
 type importDetailOutput struct{ Body ImportDetail }
@@ -225,14 +231,14 @@ func (a *API) listImportErrors(ctx context.Context, in *importErrorsInput) (*lis
 		return nil, err
 	}
 	rows, err := a.lists().ListImportErrors(ctx, queries.ListImportErrorsParams{
-		ImportID: in.ID, AfterLine: at[0], RowOffset: in.offset(), RowLimit: in.rows(),
+		ImportID: in.ID, AfterLine: at[0], RowOffset: in.offset(), RowLimit: in.rows(), RecordBytes: maxRecordShown,
 	})
 	if err != nil {
 		return nil, err
 	}
 	return newList(&in.PageInput, rows, viewImportError, func(row queries.ListImportErrorsRow) string {
 		return makeCursor("import_errors", row.Line)
-	}), nil
+	})
 }
 
 // cancelImport asks an import to stop. It is cancelling until the chunks that

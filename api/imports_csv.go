@@ -43,7 +43,7 @@ func (a *API) errorsAsCSV(c *fiber.Ctx) error {
 		kind: "import_errors", file: fmt.Sprintf("import-%d-errors", row.ID), piece: errorsPiece, header: layout.MendHeader(),
 		next: func(ctx context.Context, limit int32) ([]exportRow, error) {
 			rows, err := a.lists().ListImportErrors(ctx, queries.ListImportErrorsParams{
-				ImportID: row.ID, AfterLine: after, RowLimit: limit,
+				ImportID: row.ID, AfterLine: after, RowLimit: limit, RecordBytes: math.MaxInt32,
 			})
 			if err != nil || len(rows) == 0 {
 				return nil, err

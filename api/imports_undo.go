@@ -63,7 +63,7 @@ func (a *API) listKept(ctx context.Context, in *importErrorsInput) (*listOutput[
 	}
 	return newList(&in.PageInput, rows, a.viewKept, func(r queries.ListImportKeptRow) string {
 		return makeCursor("import_kept", r.Line)
-	}), nil
+	})
 }
 
 func (a *API) viewKept(r queries.ListImportKeptRow) KeptRow {

@@ -3,6 +3,8 @@ package api
 import (
 	"context"
 	"encoding/base64"
+	"encoding/json"
+	"fmt"
 	"reflect"
 	"strconv"
 	"strings"
@@ -31,11 +33,14 @@ type PageInput struct {
 
 // Resolve implements huma.Resolver.
 func (p *PageInput) Resolve(huma.Context) []error {
-	if p.Cursor != "" && (p.Page != 0 || p.PerPage != 0) {
+	if p.Cursor != "" && p.numbered() {
 		return []error{&huma.ErrorDetail{Location: "query.cursor", Message: "cannot be used together with page or per_page"}}
 	}
 	return nil
 }
+
+// numbered reports whether pages are told by number.
+func (p *PageInput) numbered() bool { return p.Page != 0 || p.PerPage != 0 }
 
 // size is how many rows the page has at most.
 func (p *PageInput) size() int {
@@ -108,21 +113,52 @@ type list[T any] struct {
 
 type listOutput[T any] struct{ Body list[T] }
 
+// maxPage is how many bytes of JSON the rows of a page have at most, unless the
+// first has more.
+const maxPage = 1 << 20
+
+// errPageLarge refuses a numbered page: one that ended early would hide rows.
+var errPageLarge = invalid(FieldError{"per_page", "is too much here: the page is larger than 1 MiB, ask for fewer rows or walk with cursor"})
+
 // newList makes the answer of the rows that were found, of which there may be
-// one more than fits. after returns the cursor behind a row.
-func newList[R, T any](p *PageInput, rows []R, view func(R) T, after func(R) string) *listOutput[T] {
+// one more than fits. after returns the cursor behind a row. A page that gets
+// larger than maxPage ends early.
+func newList[R, T any](p *PageInput, rows []R, view func(R) T, after func(R) string) (*listOutput[T], error) {
 	out := &listOutput[T]{}
-	if len(rows) > p.size() {
-		rows = rows[:p.size()]
-		next := after(rows[len(rows)-1])
+	out.Body.Data = make([]T, 0, min(len(rows), p.size()))
+	var bytes jsonSize
+	encoder := json.NewEncoder(&bytes)
+	encoder.SetEscapeHTML(false)
+	for _, row := range rows {
+		if len(out.Body.Data) == p.size() {
+			break
+		}
+		shown := view(row)
+		if err := encoder.Encode(shown); err != nil {
+			return nil, fmt.Errorf("encode row: %w", err)
+		}
+		if bytes > maxPage && len(out.Body.Data) > 0 {
+			if p.numbered() {
+				return nil, errPageLarge
+			}
+			break
+		}
+		out.Body.Data = append(out.Body.Data, shown)
+	}
+	out.Body.Count = len(out.Body.Data)
+	if out.Body.Count < len(rows) {
+		next := after(rows[out.Body.Count-1])
 		out.Body.NextCursor = &next
 	}
-	out.Body.Data = make([]T, len(rows))
-	for i, row := range rows {
-		out.Body.Data[i] = view(row)
-	}
-	out.Body.Count = len(rows)
-	return out
+	return out, nil
+}
+
+// jsonSize counts the bytes that are written to it.
+type jsonSize int
+
+func (s *jsonSize) Write(p []byte) (int, error) {
+	*s += jsonSize(len(p))
+	return len(p), nil
 }
 
 // planned makes Postgres plan each query for the values it has, so that a

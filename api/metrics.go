@@ -18,6 +18,7 @@ type metrics struct {
 	requests, duration *prometheus.Desc
 	exports, exported  *prometheus.CounterVec
 	exporting          prometheus.Gauge
+	held               prometheus.Gauge
 	uploading          prometheus.Gauge
 	repeating          prometheus.Gauge
 	watching           prometheus.Gauge
@@ -80,6 +81,10 @@ func newMetrics(registry prometheus.Registerer) (*metrics, error) {
 			Name: "signpost_exports_active",
 			Help: "Exports that are running.",
 		}),
+		held: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "signpost_management_held_bytes",
+			Help: "Bodies above 8 KiB of requests to the management API that are being received and of answers that are being sent; at most 32 MiB a process.",
+		}),
 		uploading: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "signpost_uploads_active",
 			Help: "Files to be imported that are being received.",
@@ -97,7 +102,7 @@ func newMetrics(registry prometheus.Registerer) (*metrics, error) {
 	if registry == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m, m.exports, m.exported, m.exporting, m.uploading, m.repeating, m.watching} {
+	for _, c := range []prometheus.Collector{m, m.exports, m.exported, m.exporting, m.held, m.uploading, m.repeating, m.watching} {
 		if err := registry.Register(c); err != nil {
 			return nil, fmt.Errorf("register metrics: %w", err)
 		}

@@ -107,7 +107,7 @@ func (a *API) listTokens(ctx context.Context, in *PageInput) (*listOutput[Token]
 	if err != nil {
 		return nil, err
 	}
-	return newList(in, rows, viewToken, func(t queries.ListTokensRow) string { return makeCursor("tokens", t.ID) }), nil
+	return newList(in, rows, viewToken, func(t queries.ListTokensRow) string { return makeCursor("tokens", t.ID) })
 }
 
 func (a *API) createToken(ctx context.Context, in *tokenCreateInput) (*tokenCreatedOutput, error) {

@@ -193,7 +193,7 @@ func (a *API) listURLs(ctx context.Context, in *urlListInput) (*listOutput[URL],
 		return nil, err
 	}
 	return newList(&in.PageInput, rows, a.viewListedURL,
-		func(r queries.ListURLsRow) string { return makeCursor("urls", r.URL.ID) }), nil
+		func(r queries.ListURLsRow) string { return makeCursor("urls", r.URL.ID) })
 }
 
 func (a *API) viewListedURL(r queries.ListURLsRow) URL { return a.viewURL(r.URL, r.Clicks) }

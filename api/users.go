@@ -83,7 +83,7 @@ func (a *API) listUsers(ctx context.Context, in *userListInput) (*listOutput[Use
 		return nil, err
 	}
 	return newList(&in.PageInput, rows, viewListedUser,
-		func(r queries.ListUsersRow) string { return makeCursor("users", r.ID) }), nil
+		func(r queries.ListUsersRow) string { return makeCursor("users", r.ID) })
 }
 
 func viewListedUser(r queries.ListUsersRow) User {

@@ -12,9 +12,10 @@ WHERE id = @id;
 -- An import as people look at it, with its first rejected rows.
 SELECT sqlc.embed(imports), (
     SELECT COALESCE(jsonb_agg(jsonb_build_object('line', e.line, 'field', e.field, 'reason', e.reason,
-        'record', encode(e.record, 'base64')) ORDER BY e.line), '[]')
+        'record', encode(e.record, 'base64'), 'cut', e.cut) ORDER BY e.line), '[]')
     FROM (
-        SELECT ie.line, ie.field, ie.reason, substring(ie.record FROM 1 FOR 500) AS record
+        SELECT ie.line, ie.field, ie.reason, substring(ie.record FROM 1 FOR 500) AS record,
+            octet_length(ie.record) > 500 AS cut
         FROM import_errors ie
         WHERE ie.import_id = imports.id
         ORDER BY ie.line
@@ -31,8 +32,12 @@ WHERE id = @id
 FOR UPDATE;
 
 -- name: ListImports :many
--- Newest first.
-SELECT *
+-- Newest first. The layout is without the columns of the file, of which there may be
+-- thousands.
+SELECT id, kind, state, filename, (layout - '{columns,header}'::text[])::jsonb AS layout, keep_ids, owner_id, actor_id, actor_name,
+    bytes_received, chunks_total, chunks_done, rows_total, rows_imported, rows_updated, rows_skipped, rows_rejected,
+    error, planned_to, job_id, created_at, heard_at, started_at, finished_at, on_conflict, dry_run,
+    rows_removed, rows_kept, undo_step, undo_line, undo_since, undone_at
 FROM imports
 WHERE id < @before_id
 ORDER BY id DESC
@@ -252,7 +257,9 @@ FROM (
 ON CONFLICT ON CONSTRAINT import_trial_pkey DO UPDATE SET holder = EXCLUDED.holder;
 
 -- name: ListImportErrors :many
-SELECT line, field, reason, record
+-- Of each record so many bytes at most.
+SELECT line, field, reason, substring(record FROM 1 FOR @record_bytes)::bytea AS record,
+    (octet_length(record) > @record_bytes)::boolean AS cut
 FROM import_errors
 WHERE import_id = @import_id AND line > @after_line
 ORDER BY line

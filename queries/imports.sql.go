@@ -8,6 +8,7 @@ package queries
 import (
 	"context"
 	"encoding/json"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgtype"
 )
@@ -581,18 +582,20 @@ func (q *Queries) ListImportChunkSeqs(ctx context.Context, importID int64) ([]in
 }
 
 const listImportErrors = `-- name: ListImportErrors :many
-SELECT line, field, reason, record
+SELECT line, field, reason, substring(record FROM 1 FOR $1)::bytea AS record,
+    (octet_length(record) > $1)::boolean AS cut
 FROM import_errors
-WHERE import_id = $1 AND line > $2
+WHERE import_id = $2 AND line > $3
 ORDER BY line
-LIMIT $4 OFFSET $3
+LIMIT $5 OFFSET $4
 `
 
 type ListImportErrorsParams struct {
-	ImportID  int64
-	AfterLine int64
-	RowOffset int32
-	RowLimit  int32
+	RecordBytes int32
+	ImportID    int64
+	AfterLine   int64
+	RowOffset   int32
+	RowLimit    int32
 }
 
 type ListImportErrorsRow struct {
@@ -600,10 +603,13 @@ type ListImportErrorsRow struct {
 	Field  string
 	Reason string
 	Record []byte
+	Cut    bool
 }
 
+// Of each record so many bytes at most.
 func (q *Queries) ListImportErrors(ctx context.Context, arg ListImportErrorsParams) ([]ListImportErrorsRow, error) {
 	rows, err := q.db.Query(ctx, listImportErrors,
+		arg.RecordBytes,
 		arg.ImportID,
 		arg.AfterLine,
 		arg.RowOffset,
@@ -621,6 +627,7 @@ func (q *Queries) ListImportErrors(ctx context.Context, arg ListImportErrorsPara
 			&i.Field,
 			&i.Reason,
 			&i.Record,
+			&i.Cut,
 		); err != nil {
 			return nil, err
 		}
@@ -633,23 +640,62 @@ func (q *Queries) ListImportErrors(ctx context.Context, arg ListImportErrorsPara
 }
 
 const listImports = `-- name: ListImports :many
-SELECT id, kind, state, filename, layout, keep_ids, owner_id, actor_id, actor_name, bytes_received, chunks_total, chunks_done, rows_total, rows_imported, rows_updated, rows_skipped, rows_rejected, error, planned_to, job_id, created_at, heard_at, started_at, finished_at, on_conflict, dry_run, rows_removed, rows_kept, undo_step, undo_line, undo_since, undone_at
+SELECT id, kind, state, filename, (layout - '{columns,header}'::text[])::jsonb AS layout, keep_ids, owner_id, actor_id, actor_name,
+    bytes_received, chunks_total, chunks_done, rows_total, rows_imported, rows_updated, rows_skipped, rows_rejected,
+    error, planned_to, job_id, created_at, heard_at, started_at, finished_at, on_conflict, dry_run,
+    rows_removed, rows_kept, undo_step, undo_line, undo_since, undone_at
 FROM imports
 WHERE id < $1
 ORDER BY id DESC
 LIMIT $3 OFFSET $2
 `
 
-// Newest first.
-func (q *Queries) ListImports(ctx context.Context, beforeID int64, rowOffset int32, rowLimit int32) ([]Import, error) {
+type ListImportsRow struct {
+	ID            int64
+	Kind          string
+	State         string
+	Filename      *string
+	Layout        json.RawMessage
+	KeepIds       bool
+	OwnerID       *int64
+	ActorID       *int64
+	ActorName     string
+	BytesReceived int64
+	ChunksTotal   int32
+	ChunksDone    int32
+	RowsTotal     int64
+	RowsImported  int64
+	RowsUpdated   int64
+	RowsSkipped   int64
+	RowsRejected  int64
+	Error         *string
+	PlannedTo     int64
+	JobID         *int64
+	CreatedAt     time.Time
+	HeardAt       time.Time
+	StartedAt     *time.Time
+	FinishedAt    *time.Time
+	OnConflict    string
+	DryRun        bool
+	RowsRemoved   int64
+	RowsKept      int64
+	UndoStep      *string
+	UndoLine      int64
+	UndoSince     *time.Time
+	UndoneAt      *time.Time
+}
+
+// Newest first. The layout is without the columns of the file, of which there may be
+// thousands.
+func (q *Queries) ListImports(ctx context.Context, beforeID int64, rowOffset int32, rowLimit int32) ([]ListImportsRow, error) {
 	rows, err := q.db.Query(ctx, listImports, beforeID, rowOffset, rowLimit)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
-	items := []Import{}
+	items := []ListImportsRow{}
 	for rows.Next() {
-		var i Import
+		var i ListImportsRow
 		if err := rows.Scan(
 			&i.ID,
 			&i.Kind,
@@ -1381,9 +1427,10 @@ func (q *Queries) SetTrialHolders(ctx context.Context, arg SetTrialHoldersParams
 const showImport = `-- name: ShowImport :one
 SELECT imports.id, imports.kind, imports.state, imports.filename, imports.layout, imports.keep_ids, imports.owner_id, imports.actor_id, imports.actor_name, imports.bytes_received, imports.chunks_total, imports.chunks_done, imports.rows_total, imports.rows_imported, imports.rows_updated, imports.rows_skipped, imports.rows_rejected, imports.error, imports.planned_to, imports.job_id, imports.created_at, imports.heard_at, imports.started_at, imports.finished_at, imports.on_conflict, imports.dry_run, imports.rows_removed, imports.rows_kept, imports.undo_step, imports.undo_line, imports.undo_since, imports.undone_at, (
     SELECT COALESCE(jsonb_agg(jsonb_build_object('line', e.line, 'field', e.field, 'reason', e.reason,
-        'record', encode(e.record, 'base64')) ORDER BY e.line), '[]')
+        'record', encode(e.record, 'base64'), 'cut', e.cut) ORDER BY e.line), '[]')
     FROM (
-        SELECT ie.line, ie.field, ie.reason, substring(ie.record FROM 1 FOR 500) AS record
+        SELECT ie.line, ie.field, ie.reason, substring(ie.record FROM 1 FOR 500) AS record,
+            octet_length(ie.record) > 500 AS cut
         FROM import_errors ie
         WHERE ie.import_id = imports.id
         ORDER BY ie.line

@@ -18,6 +18,7 @@ type Import struct {
 	State          string     `json:"state"`
 	Format         string     `json:"format"`
 	IgnoredColumns []string   `json:"ignored_columns"`
+	IgnoredTotal   int        `json:"ignored_columns_total"`
 	Error          *string    `json:"error"`
 	DryRun         bool       `json:"dry_run"`
 	RowsTotal      int64      `json:"rows_total"`

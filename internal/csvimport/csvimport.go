@@ -46,8 +46,11 @@ type Layout struct {
 	// Header is the header as it is in the file, of a mended one as it was before
 	// that; nil if the file has none.
 	Header []string `json:"header"`
-	// Ignored names the columns of the file that are not read.
+	// Ignored names the first columns of the file that are not read, up to
+	// maxIgnored. Imports of earlier releases have all of them.
 	Ignored []string `json:"ignored"`
+	// IgnoredTotal is how many there are, if that is more.
+	IgnoredTotal int `json:"ignored_total,omitempty"`
 	// MinFields is the least number of fields of a record, where a format lets
 	// trailing ones away; 0 means as many as Columns.
 	MinFields int `json:"min_fields,omitempty"`
@@ -56,6 +59,19 @@ type Layout struct {
 	Mended bool `json:"mended,omitempty"`
 	// MaxRecord is the greatest length of a record in bytes.
 	MaxRecord int `json:"max_record"`
+}
+
+// maxIgnored is how many columns that are not read are named: a file may have
+// thousands.
+const maxIgnored = 50
+
+// IgnoredColumns names the first columns of the file that are not read, at most
+// maxIgnored, and returns how many there are.
+func (l Layout) IgnoredColumns() (first []string, total int) {
+	if l.Ignored == nil {
+		return []string{}, 0
+	}
+	return l.Ignored[:min(len(l.Ignored), maxIgnored)], max(len(l.Ignored), l.IgnoredTotal)
 }
 
 // Has reports whether the file has the column with this canonical name.

@@ -321,6 +321,9 @@ func (s *Splitter) use(kind Kind, h header) {
 		Columns: h.match.columns, Header: h.fields, Ignored: h.match.ignored, MaxRecord: s.opts.MaxRecord,
 		Mended: h.mended,
 	}
+	if total := len(h.match.ignored); total > maxIgnored {
+		s.layout.Ignored, s.layout.IgnoredTotal = h.match.ignored[:maxIgnored:maxIgnored], total
+	}
 	if h.headless() {
 		s.layout.Header, s.layout.MinFields = nil, headlessFields
 		return
