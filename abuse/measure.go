@@ -25,6 +25,7 @@ type attack struct {
 	judge func(*result)
 	lasts time.Duration // 0 is what the settings say
 	once  bool          // it has one round
+	fresh bool          // it begins with a new api, whose memory nothing has filled yet
 }
 
 // findings are what an attack found out. Safe for concurrent use.
@@ -71,6 +72,12 @@ type result struct {
 // through has all rounds of an attack.
 func (s *system) through(ctx context.Context, a attack) (*result, error) {
 	r := &result{name: a.name, cached: new(drive.Latencies), uncached: new(drive.Latencies)}
+	if a.fresh {
+		s.api.Stop()
+		if err := s.startAPI(); err != nil {
+			return r, err
+		}
+	}
 	rounds, lasts := s.rounds, s.lasts
 	if a.once {
 		rounds = 1
