@@ -16,17 +16,18 @@ import (
 	"github.com/signpost/signpost/api"
 	"github.com/signpost/signpost/internal/clicks"
 	"github.com/signpost/signpost/internal/config"
+	"github.com/signpost/signpost/queries"
 	"github.com/signpost/signpost/worker"
 )
 
 func spoolCommand(environ []string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "spool",
-		Short: "Ship clicks that a vanished process left, or that the database lost",
+		Short: "Ship clicks that a vanished process left, or that the database lost; drop those that belong nowhere",
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(spoolShipCommand(environ), spoolReshipCommand(environ))
+	cmd.AddCommand(spoolShipCommand(environ), spoolReshipCommand(environ), spoolDropCommand())
 	return cmd
 }
 
@@ -92,7 +93,7 @@ func askReship(ctx context.Context, url, token string, out io.Writer) error {
 }
 
 func spoolShipCommand(environ []string) *cobra.Command {
-	var again, remove bool
+	var again, remove, adopt bool
 	cmd := &cobra.Command{
 		Use:   "ship DIR",
 		Short: "Ship the clicks that a vanished process left in DIR",
@@ -101,7 +102,10 @@ process's folder below it. What is in the database already is not counted twice.
 
 Shipped segments stay in DIR for SPOOL_KEEP, as those of a living process do; run
 this again, or let an API adopt the folder, to remove them then. With --remove
-they go at once, so that the volume can be thrown away.`,
+they go at once, so that the volume can be thrown away.
+
+A folder that names another installation than this database is left alone: its
+clicks are of other links. With --adopt they are counted here all the same.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cfg, log, err := load(cmd, environ)
@@ -109,9 +113,15 @@ they go at once, so that the volume can be thrown away.`,
 				return err
 			}
 			return withPool(cmd, environ, func(pool *pgxpool.Pool) error {
-				spool, err := clicks.OpenForShipping(args[0], clicks.Options{Keep: cfg.SpoolKeep, Log: log})
+				installation, err := queries.New(pool).GetInstallation(cmd.Context())
 				if err != nil {
-					return fmt.Errorf("open spool: %w", err)
+					return fmt.Errorf("ask which installation this is: %w", err)
+				}
+				spool, err := clicks.OpenForShipping(args[0], clicks.Options{
+					Keep: cfg.SpoolKeep, Installation: installation, AdoptForeign: adopt, Log: log,
+				})
+				if err != nil {
+					return sayAdopt(fmt.Errorf("open spool: %w", err))
 				}
 				defer spool.Close() //nolint:errcheck // takes no clicks
 				if again {
@@ -136,11 +146,45 @@ they go at once, so that the volume can be thrown away.`,
 					return err
 				}
 				_, err = fmt.Fprintf(cmd.OutOrStdout(), "shipped %d segments\n", before.Segments)
+				if held := spool.Foreign(); err == nil && len(held) > 0 {
+					err = sayAdopt(&clicks.ForeignError{Folders: held})
+				}
 				return err
 			})
 		},
 	}
+	cmd.Flags().BoolVar(&adopt, "adopt", false, "also ship what belongs to another installation, to this one")
 	cmd.Flags().BoolVar(&again, "again", false, "also ship what was shipped before and is still kept, for a database that was set back")
 	cmd.Flags().BoolVar(&remove, "remove", false, "remove what was shipped at once instead of keeping it for SPOOL_KEEP")
 	return cmd
+}
+
+// sayAdopt adds what can be done about folders of another installation.
+func sayAdopt(err error) error {
+	if errors.As(err, new(*clicks.ForeignError)) {
+		return fmt.Errorf("%w; --adopt counts their clicks here all the same, \"signpost spool drop\" throws them away", err)
+	}
+	return err
+}
+
+func spoolDropCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "drop FOLDER...",
+		Short: "Throw away the clicks in the folders of vanished processes, for good",
+		Long: `Throw away the clicks in the folders of vanished processes, for good, such as
+those that belong to an installation that is no more. FOLDER is one process's
+folder below a SPOOL_DIR, as the log and "spool ship" name it.`,
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, folders []string) error {
+			var errs []error
+			for _, folder := range folders {
+				n, err := clicks.DropFolder(folder)
+				if err == nil {
+					_, err = fmt.Fprintf(cmd.OutOrStdout(), "dropped %s with %d segments that were not shipped\n", folder, n)
+				}
+				errs = append(errs, err)
+			}
+			return errors.Join(errs...)
+		},
+	}
 }

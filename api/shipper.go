@@ -198,6 +198,12 @@ func (s *Shipper) pass(ctx context.Context) (shipped int, err error) {
 		if len(segments) == 0 {
 			return shipped, nil
 		}
+		if s.Spool.Installation() == "" {
+			if err := s.meet(ctx); err != nil {
+				return shipped, err
+			}
+			continue // folders of another installation are out of the line now
+		}
 		n, err := s.shipAll(ctx, segments)
 		shipped += n
 		if err != nil {
@@ -206,6 +212,36 @@ func (s *Shipper) pass(ctx context.Context) (shipped int, err error) {
 		after = segments[len(segments)-1].ID
 	}
 	return shipped, nil
+}
+
+// meet asks Postgres which installation it is, so that the spool can say what
+// belongs to it.
+func (s *Shipper) meet(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, shipTimeout)
+	defer cancel()
+	installation, err := queries.New(s.Pool).GetInstallation(ctx)
+	if err != nil {
+		return fmt.Errorf("ask which installation this is: %w", err)
+	}
+	s.Spool.ShipTo(installation)
+	return nil
+}
+
+// errMoved says that the database is not the one that the spool ships to.
+var errMoved = errors.New("the database is another installation than before; clicks of that one are held")
+
+// checkInstallation is for the transaction that ships, so that nothing is
+// counted elsewhere whatever happens to the database meanwhile.
+func (s *Shipper) checkInstallation(ctx context.Context, q *queries.Queries) error {
+	installation, err := q.GetInstallation(ctx)
+	if err != nil {
+		return fmt.Errorf("ask which installation this is: %w", err)
+	}
+	if installation != s.Spool.Installation() {
+		s.Spool.ShipTo(installation)
+		return errMoved
+	}
+	return nil
 }
 
 // reportListing logs once a minute that folders cannot be listed.
@@ -315,6 +351,9 @@ func (s *Shipper) insert(ctx context.Context, batches []clicks.Batch) (err error
 	var replays []string
 	err = postgres.InTx(ctx, s.Pool, func(tx pgx.Tx) error {
 		replays = nil
+		if err := s.checkInstallation(ctx, queries.New(tx)); err != nil {
+			return err
+		}
 		for _, batch := range batches {
 			replay, err := s.insertBatch(ctx, tx, batch)
 			if err != nil {

@@ -198,6 +198,9 @@ func TestShipTwice(t *testing.T) {
 		t.Fatal(err)
 	}
 	batches, _ := s.shipper.read(t.Context(), segments)
+	if err := s.shipper.meet(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	if err := s.shipper.insert(t.Context(), batches); err != nil {
 		t.Fatal(err)
 	}
@@ -464,6 +467,9 @@ func TestShipAfterDeath(t *testing.T) {
 		t.Fatal(err)
 	}
 	batches, _ := s.shipper.read(t.Context(), segments)
+	if err := s.shipper.meet(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	if err := s.shipper.insert(t.Context(), batches); err != nil {
 		t.Fatal(err)
 	}

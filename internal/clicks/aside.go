@@ -27,7 +27,7 @@ func (h *shelf) forgetAside(now time.Time) error {
 	var errs []error
 	for _, f := range h.byAge() {
 		var old []string
-		err := h.disk.readDir(f.path, func(e fs.DirEntry) {
+		err := h.disk.readDir(f.dir(), func(e fs.DirEntry) {
 			if id, ok := f.segmentOf(e, suffixBad); ok && h.agedAside(f.bad(id), now) {
 				old = append(old, id)
 			}

@@ -2,6 +2,7 @@ package clicks
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -29,6 +30,8 @@ type disk struct {
 	write func(path string, b []byte) error
 	// stat says what a name stands for, without following links.
 	stat func(path string) (fs.FileInfo, error)
+	// pathOf returns where an open file is by now.
+	pathOf func(f *os.File) (string, error)
 	// readDir calls visit for every entry of a directory, in no order. A
 	// directory that does not exist is empty.
 	readDir func(path string, visit func(fs.DirEntry)) error
@@ -57,6 +60,7 @@ func realDisk() disk {
 		cut:      func(f *os.File, size int64) error { return f.Truncate(size) },
 		write:    func(path string, b []byte) error { return os.WriteFile(path, b, 0o600) },
 		stat:     os.Lstat,
+		pathOf:   func(f *os.File) (string, error) { return os.Readlink(fmt.Sprintf("/proc/self/fd/%d", f.Fd())) },
 		readDir:  eachFile,
 		mkdir:    func(path string) error { return os.Mkdir(path, 0o700) },
 		syncDir:  syncDir,

@@ -14,11 +14,12 @@ const (
 	DropStuck      = "stuck"      // the disk does not answer in time
 	DropIOError    = "io_error"   // any other error of the disk
 	DropClosed     = "closed"     // the spool is closed
+	DropForeign    = "foreign"    // kept in memory for a database that another installation's took the place of
 )
 
 // DropReasons lists every reason.
 func DropReasons() []string {
-	return []string{DropSpoolFull, DropDiskFull, DropUnwritable, DropStuck, DropIOError, DropClosed}
+	return []string{DropSpoolFull, DropDiskFull, DropUnwritable, DropStuck, DropIOError, DropClosed, DropForeign}
 }
 
 // DropError says that a click was not kept, and why. The redirect is to be
@@ -39,6 +40,7 @@ var (
 	errStuck      = &DropError{DropStuck, 3}
 	errIOError    = &DropError{DropIOError, 4}
 	errClosed     = &DropError{DropClosed, 5}
+	errForeign    = &DropError{DropForeign, 6}
 )
 
 // dropFor classifies an error of the file system.

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -29,8 +30,9 @@ const (
 )
 
 var (
-	folderName  = regexp.MustCompile(`^\d{8}t\d{6}-[0-9a-f]{16}$`)
-	segmentName = regexp.MustCompile(`^(\d{8}t\d{6}-[0-9a-f]{16})-\d{10,}$`)
+	folderName     = regexp.MustCompile(`^\d{8}t\d{6}-[0-9a-f]{16}$`)
+	installationID = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
+	segmentName    = regexp.MustCompile(`^(\d{8}t\d{6}-[0-9a-f]{16})-\d{10,}$`)
 )
 
 // errLocked says that a folder has an owner.
@@ -46,20 +48,31 @@ func newFolderID() string {
 
 // folder is a spool folder whose lock this process holds.
 type folder struct {
-	id   string
-	path string
-	disk disk
-	lock *os.File
-	own  bool // made by this process, which may add segments
-	seq  int  // of the next segment; the keeper's
-	left bool // adopted with files that could not be sealed
+	id    string
+	place atomic.Pointer[string] // its path; it may be moved while it is in use
+	disk  disk
+	lock  *os.File // which also names the installation that the clicks belong to
+	own   bool     // made by this process, which may add segments
+	seq   int      // of the next segment; the keeper's
+	rest  bool     // adopted with files that could not be sealed
+	lost  bool     // it was moved where this process cannot reach it
 
+	// installation is what the lock names, or will once the disk lets it be
+	// written (named); "" where nobody has said it yet.
+	installation string
+	named        bool
+
+	// quit says that an own folder gets no more files. It is one of those
+	// adopted when the last is sealed.
+	quit atomic.Bool
 	// unsealed is the number of the oldest file of an own folder that is not
 	// sealed. The keeper moves it, which alone knows unsealedSeqs.
 	unsealed     atomic.Int64
 	unsealedSeqs map[int]bool
 	confirmed    string // the ledger knows that the folder is empty below
 }
+
+func (f *folder) dir() string { return *f.place.Load() }
 
 // begin returns the number of a new file, which is unsealed until end.
 func (f *folder) begin() (seq int) {
@@ -82,12 +95,12 @@ func (f *folder) end(seq int) {
 	f.unsealed.Store(int64(oldest))
 }
 
-func (f *folder) open(id string) string   { return filepath.Join(f.path, id+suffixOpen) }
-func (f *folder) sealed(id string) string { return filepath.Join(f.path, id+suffixSealed) }
-func (f *folder) bad(id string) string    { return filepath.Join(f.path, id+suffixBad) }
-func (f *folder) kept(id string) string   { return filepath.Join(f.path, keptName, id+suffixSealed) }
+func (f *folder) open(id string) string   { return filepath.Join(f.dir(), id+suffixOpen) }
+func (f *folder) sealed(id string) string { return filepath.Join(f.dir(), id+suffixSealed) }
+func (f *folder) bad(id string) string    { return filepath.Join(f.dir(), id+suffixBad) }
+func (f *folder) kept(id string) string   { return filepath.Join(f.dir(), keptName, id+suffixSealed) }
 
-func (f *folder) gone(id string) string { return filepath.Join(f.path, goneName, id+suffixSealed) }
+func (f *folder) gone(id string) string { return filepath.Join(f.dir(), goneName, id+suffixSealed) }
 
 // makeFolder creates a folder below dir and locks it.
 func makeFolder(d disk, dir string, durable bool) (*folder, error) {
@@ -131,7 +144,8 @@ func adoptFolder(d disk, path string) (*folder, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &folder{id: filepath.Base(path), path: path, disk: d, lock: lock}
+	f := &folder{id: filepath.Base(path), disk: d, lock: lock}
+	f.place.Store(&path)
 	if err := f.takeLock(); err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
@@ -141,7 +155,43 @@ func adoptFolder(d disk, path string) (*folder, error) {
 			return nil, errors.Join(err, lock.Close())
 		}
 	}
+	if err := f.readName(); err != nil {
+		return nil, errors.Join(err, lock.Close())
+	}
 	return f, nil
+}
+
+// readName reads which installation the folder belongs to. Folders of releases
+// before that was written name none, nor do those whose owner never reached
+// Postgres; neither does what a power cut left of a name.
+func (f *folder) readName() error {
+	text := make([]byte, 64)
+	n, err := f.disk.readAt(f.lock, text, 0)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return fmt.Errorf("read the name of the installation: %w", err)
+	}
+	if name, whole := strings.CutSuffix(string(text[:n]), "\n"); whole && installationID.MatchString(name) {
+		f.installation, f.named = name, true
+	}
+	return nil
+}
+
+// name has the folder belong to an installation. With an error it does so for as
+// long as this process lives.
+func (f *folder) name(installation string) error {
+	if f.named && f.installation == installation {
+		return nil
+	}
+	f.installation, f.named = installation, false
+	_, err := f.disk.writeAt(f.lock, []byte(installation+"\n"), 0)
+	if err == nil {
+		err = f.disk.sync(f.lock)
+	}
+	if err != nil {
+		return fmt.Errorf("write the name of the installation: %w", err)
+	}
+	f.named = true
+	return nil
 }
 
 func (f *folder) takeLock() error {
@@ -167,11 +217,43 @@ func (f *folder) inPlace() (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	named, err := f.disk.stat(f.lock.Name())
+	named, err := f.disk.stat(filepath.Join(f.dir(), lockName))
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
 		return false, nil
 	}
 	return err == nil && os.SameFile(held, named), err
+}
+
+// errRemoved says that a folder was deleted while it was in use.
+var errRemoved = errors.New("spool folder was removed")
+
+// find returns where a folder is that is not in its place.
+func (f *folder) find() (dir string, err error) {
+	held, err := f.lock.Stat()
+	if err != nil {
+		return "", err
+	}
+	if isUnlinked(held) {
+		return "", errRemoved
+	}
+	path, err := f.disk.pathOf(f.lock)
+	if err != nil {
+		return "", err
+	}
+	named, err := f.disk.stat(path)
+	if err != nil {
+		return "", err
+	}
+	if !os.SameFile(held, named) {
+		return "", fmt.Errorf("%s is another file", path)
+	}
+	return filepath.Dir(path), nil
+}
+
+// isUnlinked reports whether a file has no name anymore.
+func isUnlinked(info fs.FileInfo) bool {
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	return ok && stat.Nlink == 0
 }
 
 // unlock releases the folder, for anybody to adopt.
@@ -180,11 +262,12 @@ func (f *folder) unlock() error { return f.lock.Close() }
 // removeIfEmpty removes the folder if nothing is left in it. The lock is held
 // until the folder is gone, so that nobody adopts half a folder.
 func (f *folder) removeIfEmpty() (removed bool, err error) {
-	kept, gone := filepath.Join(f.path, keptName), filepath.Join(f.path, goneName)
-	for _, dir := range []string{f.path, kept, gone} {
+	root := f.dir()
+	kept, gone := filepath.Join(root, keptName), filepath.Join(root, goneName)
+	for _, dir := range []string{root, kept, gone} {
 		empty := true
 		err := f.disk.readDir(dir, func(e fs.DirEntry) {
-			if dir != f.path || !slices.Contains([]string{lockName, keptName, goneName}, e.Name()) {
+			if dir != root || !slices.Contains([]string{lockName, keptName, goneName}, e.Name()) {
 				empty = false
 			}
 		})
@@ -192,7 +275,7 @@ func (f *folder) removeIfEmpty() (removed bool, err error) {
 			return false, err
 		}
 	}
-	for _, path := range []string{kept, gone, f.lock.Name(), f.path} {
+	for _, path := range []string{kept, gone, filepath.Join(root, lockName), root} {
 		if err := f.disk.remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return false, err
 		}

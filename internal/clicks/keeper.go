@@ -5,15 +5,13 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"os"
-	"path/filepath"
-	"syscall"
 	"time"
 )
 
 const (
 	keeperRetry = 250 * time.Millisecond // after trouble with the disk
 	keeperIdle  = time.Minute            // when there is nothing to wait for
+	lookEvery   = time.Second            // whether the folder is still in its place
 	sealRetry   = 10 * time.Millisecond  // when the writer could not rotate yet
 	maxUnsealed = 64                     // files held open because they cannot be sealed
 )
@@ -46,6 +44,7 @@ func (s *Spool) keep() {
 			s.makeSpare()
 		}
 		unsealed = s.sealAll(unsealed)
+		s.lookAfterFolders()
 		s.makeRoom()
 		s.askSeal()
 	}
@@ -61,10 +60,13 @@ func (s *Spool) keeperPause(unsealed bool) time.Duration {
 	if unsealed || len(s.spares) == 0 {
 		return keeperRetry
 	}
-	if left, open := s.ageDue(); open {
-		return max(left, sealRetry)
+	if s.shelf.quitting.Load() > 0 {
+		return keeperRetry
 	}
-	return keeperIdle
+	if left, open := s.ageDue(); open {
+		return min(max(left, sealRetry), lookEvery)
+	}
+	return lookEvery
 }
 
 // askSeal wakes the writer if its segment is old enough. The writer decides.
@@ -103,9 +105,7 @@ func (s *Spool) newSegment() (*openSegment, error) {
 		return nil, err
 	}
 	seg, err := s.newSegmentIn(folder)
-	if errors.Is(err, fs.ErrNotExist) && !s.disk.exists(folder.path) {
-		s.opt.Log.Error("spool folder was removed while in use", slog.String("folder", folder.path))
-		s.shelf.forgetOwn()
+	if errors.Is(err, fs.ErrNotExist) && s.quitIfMoved(folder) {
 		if folder, err = s.shelf.ownFolder(s.opt.Durability == Disk); err == nil {
 			seg, err = s.newSegmentIn(folder)
 		}
@@ -119,7 +119,7 @@ func (s *Spool) newSegmentIn(folder *folder) (*openSegment, error) {
 	path := folder.open(id)
 	file, err := s.disk.create(path)
 	if err == nil && s.opt.Durability == Disk {
-		if err = s.disk.syncDir(folder.path); err != nil {
+		if err = s.disk.syncDir(folder.dir()); err != nil {
 			err = errors.Join(err, file.Close(), s.disk.remove(path))
 		}
 	}
@@ -127,7 +127,48 @@ func (s *Spool) newSegmentIn(folder *folder) (*openSegment, error) {
 		folder.end(seq)
 		return nil, err
 	}
-	return &openSegment{id: id, path: path, folder: folder, seq: seq, file: file, seed: seedFor(id)}, nil
+	return &openSegment{id: id, folder: folder, seq: seq, file: file, seed: seedFor(id)}, nil
+}
+
+// quitIfMoved quits the own folder if it is not in its place anymore: somebody
+// moved or removed it. It reports whether that is so. Where the disk does not
+// say, nothing is known to be wrong with the folder.
+func (s *Spool) quitIfMoved(f *folder) bool {
+	there, err := f.inPlace()
+	if err != nil || there {
+		return false
+	}
+	s.shelf.quit(f)
+	return true
+}
+
+// lookAfterFolders notices within about a second that the own folder was moved,
+// and leads the writer out of folders that were quit.
+func (s *Spool) lookAfterFolders() {
+	if own := s.shelf.own.Load(); own != nil && s.clock()-s.looked >= lookEvery {
+		s.looked = s.clock()
+		s.quitIfMoved(own)
+	}
+	if s.shelf.quitting.Load() == 0 {
+		return
+	}
+	select {
+	case spare := <-s.spares:
+		if spare.folder.quit.Load() {
+			_ = s.discard(spare) // never fails
+		} else {
+			s.spares <- spare // there is room: only the keeper puts any in
+		}
+	default:
+	}
+	s.makeSpare()
+	s.mu.Lock()
+	s.sealAsked = true
+	s.wakeWriter()
+	s.mu.Unlock()
+	if s.shelf.settleQuit() {
+		s.changed()
+	}
 }
 
 // sealAll seals what it can and returns the rest, to be tried again.
@@ -161,10 +202,13 @@ func (s *Spool) seal(seg *openSegment) error {
 			return fmt.Errorf("cut segment: %w", err)
 		}
 	}
-	err := s.disk.rename(seg.path, sealedPath(seg.path))
-	if errors.Is(err, fs.ErrNotExist) && isUnlinked(seg.file) {
+	err := s.disk.rename(seg.folder.open(seg.id), seg.folder.sealed(seg.id))
+	if errors.Is(err, fs.ErrNotExist) {
+		if info, statErr := seg.file.Stat(); statErr != nil || !isUnlinked(info) {
+			return fmt.Errorf("seal segment: %w", err)
+		}
 		if err = s.rescue(seg); err == nil {
-			err = s.disk.rename(seg.path, sealedPath(seg.path))
+			err = s.disk.rename(seg.folder.open(seg.id), seg.folder.sealed(seg.id))
 		}
 	}
 	if err != nil {
@@ -175,16 +219,6 @@ func (s *Spool) seal(seg *openSegment) error {
 	s.shelf.added(1, seg.oldest)
 	notify(s.sealed)
 	return nil
-}
-
-// isUnlinked reports whether the file has no name anymore.
-func isUnlinked(f *os.File) bool {
-	info, err := f.Stat()
-	if err != nil {
-		return false
-	}
-	stat, ok := info.Sys().(*syscall.Stat_t)
-	return ok && stat.Nlink == 0
 }
 
 // rescue copies a segment whose file somebody deleted, and which only the open
@@ -216,7 +250,7 @@ func (s *Spool) rescue(seg *openSegment) error {
 	}
 	if err != nil {
 		s.closeFile(to)
-		return errors.Join(err, s.disk.remove(to.path))
+		return errors.Join(err, s.disk.remove(to.folder.open(to.id)))
 	}
 	s.closeFile(seg)
 	to.size, to.clicks, to.oldest, to.done = seg.size, seg.clicks, seg.oldest, seg.done
@@ -224,14 +258,10 @@ func (s *Spool) rescue(seg *openSegment) error {
 	return nil
 }
 
-func sealedPath(open string) string {
-	return open[:len(open)-len(filepath.Ext(open))] + suffixSealed
-}
-
 // discard removes a file that nothing was written to.
 func (s *Spool) discard(seg *openSegment) error {
 	s.closeFile(seg)
-	if err := s.disk.remove(seg.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := s.disk.remove(seg.folder.open(seg.id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		s.opt.Log.Warn("empty segment not removed", slog.Any("error", err))
 	}
 	return nil

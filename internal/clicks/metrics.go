@@ -20,7 +20,10 @@ type Metrics struct {
 	segments  prometheus.Gauge
 	held      prometheus.Gauge
 	reshipped prometheus.Counter
-	oldest    atomic.Int64 // microseconds since 1970 of the oldest unshipped click, 0 for none
+	foreign   prometheus.Gauge
+	// outOfReach counts folders.
+	outOfReach prometheus.Gauge
+	oldest     atomic.Int64 // microseconds since 1970 of the oldest unshipped click, 0 for none
 }
 
 // NewMetrics registers the metrics with reg, once per registry. A nil reg
@@ -63,6 +66,14 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Name: "signpost_spool_segments_reshipped_total",
 			Help: "Kept segments put back in line to be shipped again.",
 		}),
+		foreign: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "signpost_spool_foreign_segments",
+			Help: "Segments not shipped, in folders below SPOOL_DIR that belong to another installation and are held.",
+		}),
+		outOfReach: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "signpost_spool_folders_out_of_reach",
+			Help: "Folders of this process that were moved where it cannot reach them. Their clicks are not shipped.",
+		}),
 	}
 	dropped := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "signpost_clicks_dropped_total",
@@ -80,7 +91,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		Help: "Age of the oldest click not yet shipped, 0 when there is none.",
 	}, m.oldestSeconds)
 	if reg != nil {
-		reg.MustRegister(m.appended, m.late, dropped, damaged, m.sealed, m.setAside, m.bytes, m.kept, m.segments, m.held, m.reshipped, oldest)
+		reg.MustRegister(m.appended, m.late, dropped, damaged, m.sealed, m.setAside, m.bytes, m.kept, m.segments, m.held, m.reshipped, m.foreign, m.outOfReach, oldest)
 	}
 	return m
 }

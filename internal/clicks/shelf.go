@@ -27,8 +27,11 @@ type shelf struct {
 	segments atomic.Int64 // sealed, not shipped
 	kept     atomic.Int64 // bytes of shipped segments
 	oldest   atomic.Int64 // Unix microseconds of the oldest click not shipped, 0 for none
-	aside    atomic.Int64 // damaged bytes put aside by keepDamaged
-	asideDue time.Time    // when to look for old ones; under mu
+	// lostSince is the time of the oldest click that may be in a folder out of
+	// reach, as oldest; 0 where none is.
+	lostSince atomic.Int64
+	aside     atomic.Int64 // damaged bytes put aside by keepDamaged
+	asideDue  time.Time    // when to look for old ones; under mu
 
 	// own is the folder that new segments go to, nil until there is one. It is
 	// read without mu: a disk that takes its time under mu, to give back space
@@ -44,6 +47,15 @@ type shelf struct {
 	unmoved map[string]unmoved
 
 	holds holds
+
+	// home is the installation that segments are shipped to, and supposed the one
+	// that the clicks are thought to belong to until that is known; "" for neither.
+	home, supposed string
+	foreign        map[string]foreign // by folder id
+	adoptions      int                // calls of adopt
+
+	quits    []*folder    // own folders that get no more files and are not all sealed
+	quitting atomic.Int64 // how many
 }
 
 type unmoved struct {
@@ -56,6 +68,8 @@ func (h *shelf) init(o Options, d disk, changed func()) {
 	h.folders = make(map[string]*folder)
 	h.told = make(map[string]bool)
 	h.unmoved = make(map[string]unmoved)
+	h.foreign = make(map[string]foreign)
+	h.home = o.Installation
 	h.holds.most = maxHolds
 }
 
@@ -65,7 +79,11 @@ func (h *shelf) stats() Stats {
 		Bytes:     h.bytes.Load(),
 		KeptBytes: h.kept.Load(),
 	}
-	if at := h.oldest.Load(); at != 0 {
+	at := h.oldest.Load()
+	if lost := h.lostSince.Load(); lost != 0 && (at == 0 || lost < at) {
+		at = lost
+	}
+	if at != 0 {
 		st.Oldest = time.UnixMicro(at).UTC()
 	}
 	return st
@@ -95,19 +113,12 @@ func (h *shelf) ownFolder(durable bool) (*folder, error) {
 	if err != nil {
 		return nil, err
 	}
+	if name := cmp.Or(h.home, h.supposed); name != "" {
+		h.nameFolder(f, name)
+	}
 	h.own.Store(f)
 	h.folders[f.id] = f
 	return f, nil
-}
-
-// forgetOwn gives up a folder that somebody removed.
-func (h *shelf) forgetOwn() {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if f := h.own.Swap(nil); f != nil {
-		delete(h.folders, f.id)
-		_ = f.unlock() // the file is gone, only the descriptor is left
-	}
 }
 
 // adopt takes over every folder below the spool's that has no owner.
@@ -119,9 +130,16 @@ func (h *shelf) adopt() (segments int, err error) {
 	}()
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.adoptions++
 	var errs []error
 	for _, f := range h.folders {
-		if f.left {
+		if !f.own {
+			h.lookFor(f)
+		}
+		if h.home != "" && h.mine(f) {
+			h.nameFolder(f, h.home)
+		}
+		if f.rest {
 			n, err := h.sealRest(f)
 			errs, segments = append(errs, err), segments+n
 		}
@@ -136,6 +154,9 @@ func (h *shelf) adopt() (segments int, err error) {
 		}
 		segments += n
 	})
+	if err == nil {
+		h.forgetForeign()
+	}
 	return segments, errors.Join(append(errs, err)...)
 }
 
@@ -146,6 +167,13 @@ func (h *shelf) adoptOne(path string) (segments int, err error) {
 	}
 	if err != nil {
 		return 0, fmt.Errorf("adopt spool folder: %w", err)
+	}
+	if !h.mine(f) && !h.opt.AdoptForeign {
+		h.holdFolder(f)
+		return 0, f.unlock()
+	}
+	if h.home != "" {
+		h.nameFolder(f, h.home)
 	}
 	segments, err = h.takeIn(f)
 	if err != nil {
@@ -161,7 +189,7 @@ func (h *shelf) adoptOne(path string) (segments int, err error) {
 func (h *shelf) takeIn(f *folder) (segments int, err error) {
 	var unsealed, foreign []string
 	bytes, kept, oldest := int64(0), int64(0), ""
-	err = h.disk.readDir(f.path, func(e fs.DirEntry) {
+	err = h.disk.readDir(f.dir(), func(e fs.DirEntry) {
 		switch id, open := f.segmentOf(e, suffixOpen); {
 		case open:
 			unsealed = append(unsealed, id)
@@ -176,12 +204,12 @@ func (h *shelf) takeIn(f *folder) (segments int, err error) {
 	for _, id := range unsealed {
 		if _, err := h.sealLeft(f, id); err != nil {
 			// The others are not kept waiting for it.
-			f.left = true
+			f.rest = true
 			h.opt.Log.Warn("a file of a dead process cannot be sealed now",
 				slog.String("segment", id), slog.Any("error", err))
 		}
 	}
-	err = h.disk.readDir(f.path, func(e fs.DirEntry) {
+	err = h.disk.readDir(f.dir(), func(e fs.DirEntry) {
 		if id, ok := f.segmentOf(e, suffixSealed); ok {
 			segments++
 			bytes += entrySize(e)
@@ -193,7 +221,7 @@ func (h *shelf) takeIn(f *folder) (segments int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	err = h.disk.readDir(filepath.Join(f.path, keptName), func(e fs.DirEntry) { kept += entrySize(e) })
+	err = h.disk.readDir(filepath.Join(f.dir(), keptName), func(e fs.DirEntry) { kept += entrySize(e) })
 	if err != nil {
 		return 0, err
 	}
@@ -226,7 +254,7 @@ func (h *shelf) sealLeft(f *folder, id string) (size int64, err error) {
 // held.
 func (h *shelf) sealRest(f *folder) (segments int, err error) {
 	var unsealed []string
-	err = h.disk.readDir(f.path, func(e fs.DirEntry) {
+	err = h.disk.readDir(f.dir(), func(e fs.DirEntry) {
 		if id, open := f.segmentOf(e, suffixOpen); open {
 			unsealed = append(unsealed, id)
 		}
@@ -243,7 +271,7 @@ func (h *shelf) sealRest(f *folder) (segments int, err error) {
 			h.bytes.Add(size)
 		}
 	}
-	f.left = err != nil
+	f.rest = err != nil
 	return segments, err
 }
 
@@ -310,10 +338,10 @@ func (h *shelf) list(after string, limit int) ([]Segment, error) {
 	}
 	segs, errs := h.memory.list(after, limit), []error(nil)
 	for _, f := range h.folders {
-		if f.id < folderOf(after) {
+		if f.id < folderOf(after) || !h.mine(f) {
 			continue
 		}
-		ids, err := f.firstIDs(f.path, after, limit, ready)
+		ids, err := f.firstIDs(f.dir(), after, limit, ready)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("list segments: %w", err))
 		}
@@ -620,7 +648,7 @@ func (h *shelf) reship(before time.Time, room func() int64) (put, waiting int, e
 	for _, f := range folders {
 		for after := ""; ; {
 			// Page by page, since appends may wait for a new file meanwhile.
-			ids, listErr := f.firstIDs(filepath.Join(f.path, keptName), after, maxListed, nil)
+			ids, listErr := f.firstIDs(filepath.Join(f.dir(), keptName), after, maxListed, nil)
 			err = errors.Join(err, listErr)
 			p, w, putErr := h.putBack(f, ids, before, room)
 			put, waiting, err = put+p, waiting+w, errors.Join(err, putErr)
@@ -717,7 +745,7 @@ func (h *shelf) expire(old func(path string, size int64) bool) error {
 func (h *shelf) expireIn(f *folder, old func(path string, size int64) bool) (first error) {
 	const atOnce = 1000
 	for after := ""; ; {
-		ids, err := f.firstIDs(filepath.Join(f.path, keptName), after, atOnce, nil)
+		ids, err := f.firstIDs(filepath.Join(f.dir(), keptName), after, atOnce, nil)
 		first = cmp.Or(first, err)
 		for _, id := range ids {
 			size := h.disk.size(f.kept(id))
@@ -747,10 +775,13 @@ func (h *shelf) remove(f *folder, id string, size int64) error {
 	return h.disk.rename(f.kept(id), f.gone(id))
 }
 
+// byAge returns the folders that may be shipped.
 func (h *shelf) byAge() []*folder {
 	folders := make([]*folder, 0, len(h.folders))
 	for _, f := range h.folders {
-		folders = append(folders, f)
+		if h.mine(f) {
+			folders = append(folders, f)
+		}
 	}
 	slices.SortFunc(folders, func(a, b *folder) int { return strings.Compare(a.id, b.id) })
 	return folders
@@ -797,15 +828,15 @@ func (h *shelf) goneBelow(f *folder) (below string, err error) {
 			}
 		}
 	}
-	err = h.disk.readDir(f.path, lower)
-	return below, cmp.Or(err, h.disk.readDir(filepath.Join(f.path, keptName), lower))
+	err = h.disk.readDir(f.dir(), lower)
+	return below, cmp.Or(err, h.disk.readDir(filepath.Join(f.dir(), keptName), lower))
 }
 
 // lastGone returns the youngest segment that was removed, "" for none. The others
 // need no trace of their own: below it, what is not there is gone.
 func (h *shelf) lastGone(f *folder) (last string, err error) {
 	var older []string
-	dir := filepath.Join(f.path, goneName)
+	dir := filepath.Join(f.dir(), goneName)
 	err = h.disk.readDir(dir, func(e fs.DirEntry) {
 		id, ok := f.segmentOf(e, suffixSealed)
 		if !ok {
@@ -870,6 +901,9 @@ func (h *shelf) close() error {
 	for id, f := range h.folders {
 		removed, err := f.removeIfEmpty()
 		if !removed {
+			if filepath.Dir(f.dir()) != filepath.Clean(h.opt.Dir) && filepath.Clean(h.opt.Dir) != f.dir() {
+				h.opt.Log.Warn("a spool folder was moved away: `signpost spool ship` ships what is left in it", slog.String("folder", f.dir()))
+			}
 			err = errors.Join(err, f.unlock())
 		}
 		errs = append(errs, err)

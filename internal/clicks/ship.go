@@ -190,7 +190,8 @@ func (s *Spool) Adopt() (segments int, err error) {
 // OpenForShipping opens what a vanished process left: dir is one of its
 // folders, or a folder of such folders. The spool takes no clicks; Segments,
 // Read, Shipped, Reship, RemoveExpired, Confirmed and Close work as usual. It
-// is an error if there is no folder, or if none is free.
+// is an error if there is no folder, if none is free, or (a [ForeignError]) if all
+// that are free belong to another installation than [Options].Installation.
 func OpenForShipping(dir string, o Options) (*Spool, error) {
 	o.Dir = dir
 	o.Durability = Process
@@ -211,6 +212,9 @@ func OpenForShipping(dir string, o Options) (*Spool, error) {
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open spool to ship: %w", err), s.Close())
+	}
+	if held := s.Foreign(); len(s.shelf.folders) == 0 && len(held) > 0 {
+		return nil, errors.Join(fmt.Errorf("open spool to ship: %w", &ForeignError{held}), s.Close())
 	}
 	if len(s.shelf.folders) == 0 {
 		return nil, errors.Join(fmt.Errorf("open spool to ship: no folder in %s without a living owner", dir), s.Close())

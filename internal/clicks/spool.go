@@ -47,6 +47,10 @@ type Options struct {
 	// Keep is how long a shipped segment stays on disk. 0 is not at all: the next
 	// RemoveExpired removes it.
 	Keep time.Duration
+	// Installation takes what is shipped, if that is known at the start; see
+	// ShipTo. AdoptForeign has folders that name another one shipped to it, too.
+	Installation string
+	AdoptForeign bool
 	// Log defaults to slog.Default().
 	Log *slog.Logger
 	// Metrics default to some that nobody reads.
@@ -125,10 +129,11 @@ type Spool struct {
 	activeSince  atomic.Int64 // when its first click was written, by s.clock, 0 when empty
 	activeOldest atomic.Int64 // time of its oldest click, Unix microseconds
 
-	unreported [6]atomic.Int64       // dropped since the last log line, by DropError.number
+	unreported [7]atomic.Int64       // dropped since the last log line, by DropError.number
 	trouble    atomic.Pointer[error] // the last error, for the log
 	needRoom   atomic.Bool           // the disk is full: kept segments must go
 	evictFails bool                  // the keeper's: removing them failed, which is logged
+	looked     time.Duration         // the keeper's: when, by clock, it last looked for its folder
 
 	ready      chan struct{} // closed when the first file is there, or could not be
 	writerDone chan struct{}

@@ -13,7 +13,6 @@ import (
 // seals it.
 type openSegment struct {
 	id     string
-	path   string
 	folder *folder
 	seq    int // in the folder
 	file   *os.File
@@ -100,10 +99,16 @@ func (s *Spool) wanted() (bytes int64, age time.Duration) {
 }
 
 // rotate hands seg to the keeper if it is due or somebody waits for the seal,
-// and returns the file to go on with, which is nil when none is ready. If only
+// and returns the file to go on with, which is nil when none is ready, or when the
+// folder was quit. If only
 // its size or age asks for it and there is no spare yet, seg goes on: growing
 // a segment is better than dropping clicks.
 func (s *Spool) rotate(seg *openSegment, seals []chan struct{}) *openSegment {
+	if seg != nil && seg.folder.quit.Load() {
+		seg.done = seals
+		s.handOver(seg)
+		return nil
+	}
 	if seg == nil || seg.size == 0 {
 		if len(seals) > 0 {
 			s.filled <- &openSegment{done: seals} // in line behind earlier files

@@ -1,0 +1,247 @@
+package clicks
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// foreign is a folder that belongs to another installation and has no owner. It
+// is held: what is in it is neither shipped nor removed.
+type foreign struct {
+	path         string
+	installation string
+	segments     int // not shipped
+	seen         int // by this call of adopt
+}
+
+// ShipTo says which installation takes what is shipped from now on. Folders that
+// name none get its name. Those that name another are let go and held, for an
+// operator to ship all the same ([Options].AdoptForeign) or to drop ([DropFolder]);
+// if one of them is this process's own, new clicks go to another folder. What a
+// spool keeps in memory for another installation is dropped and counted.
+//
+// BUG: a click may be answered from what was cached of one installation, and
+// appended when the database of another was just put in its place: it then is in
+// the folder of the second. The feed and the shipper notice that by themselves,
+// each within about a second.
+func (s *Spool) ShipTo(installation string) {
+	if was := s.Installation(); s.opt.Durability == Memory && was != "" && was != installation {
+		s.sealMemory()
+		s.dropped(errForeign, s.shelf.dropMemory())
+	}
+	s.shelf.shipTo(installation)
+	s.changed()
+}
+
+// Installation returns what ShipTo was told last, "" before.
+func (s *Spool) Installation() string {
+	s.shelf.mu.Lock()
+	defer s.shelf.mu.Unlock()
+	return s.shelf.home
+}
+
+// Suppose says which installation the clicks belong to that are appended before
+// ShipTo says it: that of the links which are served meanwhile.
+func (s *Spool) Suppose(installation string) {
+	h := &s.shelf
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.home != "" {
+		return
+	}
+	h.supposed = installation
+	if own := h.own.Load(); own != nil && own.installation == "" {
+		h.nameFolder(own, installation)
+	}
+}
+
+// Foreign returns the folders that are held because they belong to another
+// installation, oldest first.
+func (s *Spool) Foreign() (paths []string) {
+	h := &s.shelf
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, f := range h.foreign {
+		paths = append(paths, f.path)
+	}
+	slices.SortFunc(paths, func(a, b string) int { return cmp.Compare(filepath.Base(a), filepath.Base(b)) })
+	return paths
+}
+
+func (h *shelf) shipTo(installation string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.home == installation {
+		return
+	}
+	h.home = installation
+	for _, f := range h.folders {
+		switch {
+		case f.installation == "":
+			h.nameFolder(f, installation)
+		case h.mine(f):
+		case f.own:
+			h.quitNow(f) // settleQuit lets it go
+		default:
+			h.letGo(f)
+		}
+	}
+}
+
+// mine reports whether a folder may be shipped. h.mu is held.
+func (h *shelf) mine(f *folder) bool {
+	return f.installation == "" || h.home == "" || f.installation == h.home
+}
+
+// nameFolder writes into a folder where it belongs. A disk that does not let it
+// must not keep the clicks back: then this process knows it, and tries again.
+func (h *shelf) nameFolder(f *folder, installation string) {
+	news := f.installation != installation
+	if err := f.name(installation); err != nil && news {
+		h.opt.Log.Warn("a spool folder cannot be named after its installation now", slog.String("folder", f.dir()), slog.Any("error", err))
+	}
+}
+
+// letGo takes a folder of another installation out of the counts and releases it.
+func (h *shelf) letGo(f *folder) {
+	h.uncount(f)
+	h.holdFolder(f)
+	delete(h.folders, f.id)
+	if err := f.unlock(); err != nil {
+		h.opt.Log.Warn("spool folder not released", slog.String("folder", f.dir()), slog.Any("error", err))
+	}
+}
+
+// uncount takes what is in a folder out of the counts.
+func (h *shelf) uncount(f *folder) {
+	err := h.disk.readDir(f.dir(), func(e fs.DirEntry) {
+		id, ok := f.segmentOf(e, suffixSealed)
+		if !ok {
+			return
+		}
+		if u, shipped := h.unmoved[id]; shipped {
+			delete(h.unmoved, id)
+			h.kept.Add(-u.size)
+			return
+		}
+		h.release(id)
+		h.bytes.Add(-entrySize(e))
+		h.segments.Add(-1)
+	})
+	err = errors.Join(err, h.disk.readDir(filepath.Join(f.dir(), keptName), func(e fs.DirEntry) { h.kept.Add(-entrySize(e)) }))
+	if err != nil {
+		h.opt.Log.Warn("a spool folder that is let go cannot be counted", slog.String("folder", f.dir()), slog.Any("error", err))
+	}
+	h.oldest.Store(0) // the next listing finds it
+}
+
+// holdFolder notes a folder of another installation, and says so at first.
+func (h *shelf) holdFolder(f *folder) {
+	held := foreign{path: f.dir(), installation: f.installation, seen: h.adoptions}
+	err := h.disk.readDir(f.dir(), func(e fs.DirEntry) {
+		_, sealed := f.segmentOf(e, suffixSealed)
+		if _, open := f.segmentOf(e, suffixOpen); sealed || open && entrySize(e) > 0 {
+			held.segments++
+		}
+	})
+	if _, known := h.foreign[f.id]; !known {
+		h.opt.Log.Error("a spool folder belongs to another installation and is held: "+
+			"`signpost spool ship --adopt` counts its clicks here all the same, `signpost spool drop` throws them away",
+			slog.String("folder", held.path), slog.String("installation", held.installation),
+			slog.String("ships_to", h.home), slog.Int("segments", held.segments), slog.Any("error", err))
+	}
+	h.foreign[f.id] = held
+	h.countForeign()
+}
+
+func (h *shelf) countForeign() {
+	n := 0
+	for _, f := range h.foreign {
+		n += f.segments
+	}
+	h.opt.Metrics.foreign.Set(float64(n))
+}
+
+// forgetForeign forgets the folders that the last adoption has not met again.
+func (h *shelf) forgetForeign() {
+	for id, f := range h.foreign {
+		if f.seen != h.adoptions {
+			delete(h.foreign, id)
+		}
+	}
+	h.countForeign()
+}
+
+// dropMemory drops the segments in memory and returns how many clicks they held.
+func (h *shelf) dropMemory() (clicks int) {
+	for {
+		segs := h.memory.list("", maxListed)
+		if len(segs) == 0 {
+			return clicks
+		}
+		for _, seg := range segs {
+			records, _ := h.memory.read(seg.ID)
+			found, _ := scan(seg.ID, records)
+			clicks += len(found)
+			h.memory.remove(seg.ID)
+			h.left(seg.ID, seg.Bytes)
+		}
+	}
+}
+
+// DropFolder throws away the clicks in the folder of a process that is gone,
+// whatever installation they belong to, and returns how many segments were not
+// shipped. Files that the spool did not make stay there.
+func DropFolder(dir string) (segments int, err error) {
+	if !folderName.MatchString(filepath.Base(dir)) {
+		return 0, fmt.Errorf("drop spool folder: %s is not the folder of a process; one is named like 20260131t090507-0f1e2d3c4b5a6978", dir)
+	}
+	d := realDisk()
+	if !d.exists(dir) {
+		return 0, fmt.Errorf("drop spool folder: %s: %w", dir, fs.ErrNotExist)
+	}
+	f, err := adoptFolder(d, dir)
+	if err != nil {
+		return 0, fmt.Errorf("drop spool folder: %w", err)
+	}
+	segments, err = f.drop()
+	if removed, removeErr := f.removeIfEmpty(); !removed {
+		err = errors.Join(err, removeErr, f.unlock())
+	}
+	if err != nil {
+		err = fmt.Errorf("drop spool folder: %w", err)
+	}
+	return segments, err
+}
+
+// drop removes every file that the spool made.
+func (f *folder) drop() (segments int, err error) {
+	for _, dir := range []string{f.dir(), filepath.Join(f.dir(), keptName), filepath.Join(f.dir(), goneName)} {
+		listErr := f.disk.readDir(dir, func(e fs.DirEntry) {
+			for _, suffix := range []string{suffixOpen, suffixSealed, suffixBad} {
+				if _, ok := f.segmentOf(e, suffix); !ok {
+					continue
+				}
+				if dir == f.dir() && suffix != suffixBad && entrySize(e) > 0 {
+					segments++
+				}
+				err = errors.Join(err, f.disk.remove(filepath.Join(dir, e.Name())))
+			}
+		})
+		err = errors.Join(err, listErr)
+	}
+	return segments, err
+}
+
+// ForeignError says that the folders to be shipped belong to another installation.
+type ForeignError struct{ Folders []string }
+
+func (e *ForeignError) Error() string {
+	return "these spool folders belong to another installation: " + strings.Join(e.Folders, ", ")
+}
