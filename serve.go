@@ -288,10 +288,6 @@ func (p *process) addAPI(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	cache, err := p.addCache()
-	if err != nil {
-		return err
-	}
 	river, err := worker.NewInserter(p.management, p.log, p.jobTraces()...)
 	if err != nil {
 		return err
@@ -300,6 +296,13 @@ func (p *process) addAPI(ctx context.Context) error {
 	shipper := api.NewShipper(api.ShipperOptions{
 		Pool: p.redirects, River: river, Spool: spool, Log: p.log, Registry: p.registry, Traces: traces,
 	})
+	cache, err := p.addCache(shipper.Met)
+	if err != nil {
+		return err
+	}
+	if installation := cache.Installation(); installation != "" {
+		spool.Suppose(installation) // Postgres may be away, and the cache is served
+	}
 	p.add("shipper drain", func(ctx context.Context) error { return drain(ctx, shipper, p.log) })
 	p.background("shipper", shipper.Run)
 	p.admin.Handle("POST /spool/reship", p.only(shipper.ReshipHandler()))
@@ -358,12 +361,12 @@ func (p *process) addSpool() (*clicks.Spool, error) {
 	return spool, nil
 }
 
-func (p *process) addCache() (*linkcache.Cache, error) {
+func (p *process) addCache(met func(installation string)) (*linkcache.Cache, error) {
 	dir, release := snapshotDir(p.cfg.SpoolDir, p.log)
 	p.add("cache folder", func(context.Context) error { return release() })
 	options := linkcache.Options{
 		Pool: p.redirects, Size: p.cfg.CacheSize, TTL: p.cfg.CacheTTL, StaleMax: p.cfg.CacheStaleMax,
-		Log: p.log, Registerer: p.registry,
+		Met: met, Log: p.log, Registerer: p.registry,
 	}
 	if dir != "" {
 		options.SnapshotPath = filepath.Join(dir, "links.snapshot")

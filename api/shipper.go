@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -62,8 +63,9 @@ type Shipper struct {
 	tidyEvery time.Duration // tidyEvery but in tests
 	catchUp   catchUp       // after Postgres was away
 
-	asked     chan chan reshipped // Reship's questions to Run
-	reshipped time.Time           // segments shipped before are to be put back; zero when all are
+	met       atomic.Pointer[string] // what Met was told and Run has not passed on yet
+	asked     chan chan reshipped    // Reship's questions to Run
+	reshipped time.Time              // segments shipped before are to be put back; zero when all are
 
 	reshipping sync.Mutex // held while a request for reshipping is served
 	reshipNext time.Time  // no such request is served before; guarded by reshipping
@@ -79,7 +81,7 @@ type catchUp struct {
 }
 
 // NewShipper returns a shipper. Run, Drain and Ship are not to be called at
-// once; Reship may be called at any time.
+// once; Reship and Met may be called at any time.
 func NewShipper(o ShipperOptions) *Shipper {
 	metrics := promauto.With(o.Registry)
 	return &Shipper{
@@ -213,6 +215,11 @@ func (s *Shipper) pass(ctx context.Context) (shipped int, err error) {
 	}
 	return shipped, nil
 }
+
+// Met says which installation the database is, for one who has asked it before
+// there is anything to ship: then the spool knows at once what belongs there. It
+// returns at once, and may be called at any time.
+func (s *Shipper) Met(installation string) { s.met.Store(&installation) }
 
 // meet asks Postgres which installation it is, so that the spool can say what
 // belongs to it.
@@ -412,6 +419,9 @@ func (s *Shipper) insertBatch(ctx context.Context, tx pgx.Tx, batch clicks.Batch
 // wait for its end.
 func (s *Shipper) attend(ctx context.Context) {
 	s.answerAsked(ctx)
+	if met := s.met.Swap(nil); met != nil {
+		s.Spool.ShipTo(*met)
+	}
 	if !s.running || time.Since(s.tidied) <= s.tidyEvery {
 		return
 	}

@@ -680,3 +680,61 @@ func TestShipAgainAfterFailover(t *testing.T) {
 	s.ingestAll()
 	s.prune(5)
 }
+
+// The clicks of one installation are never counted in another: not those that a
+// process left, not those of a running process whose database another one's took
+// the place of, and not those in memory.
+func TestSpoolOfAnotherInstallation(t *testing.T) {
+	t.Parallel()
+	pool := pgtest.Pool(t)
+	theirs := newShipping(t, pgtest.Pool(t), time.Hour)
+	// The databases of the tests are copies of one.
+	if _, err := theirs.pool.Exec(t.Context(), "UPDATE installation SET id = gen_random_uuid()"); err != nil {
+		t.Fatal(err)
+	}
+	theirs.segment(7)
+	theirs.drain()
+	theirs.segment(8) // not shipped
+	if err := theirs.spool.Close(); err != nil {
+		t.Fatal(err)
+	}
+
+	s := newShippingOf(t, pool, clicks.Options{Dir: theirs.dir, Keep: time.Hour})
+	s.segment(1)
+	s.run()
+	s.eventually("our click is shipped", func() bool { return s.spool.Stats().Segments == 0 })
+	s.want(1, 1)
+	if held := s.spool.Foreign(); len(held) != 1 {
+		t.Errorf("held: %v", held)
+	}
+
+	// The database becomes another installation.
+	was := s.spool.Installation()
+	if _, err := pool.Exec(t.Context(), "UPDATE installation SET id = gen_random_uuid()"); err != nil {
+		t.Fatal(err)
+	}
+	s.segment(10)
+	s.eventually("the spool knows it", func() bool { return s.spool.Installation() != was && len(s.spool.Foreign()) == 2 })
+	s.segment(100)
+	s.eventually("the new click is shipped", func() bool { return s.spool.Stats().Segments == 0 })
+	s.want(2, 101)
+	// And is the first again.
+	if _, err := pool.Exec(t.Context(), "UPDATE installation SET id = $1::uuid", was); err != nil {
+		t.Fatal(err)
+	}
+	s.segment(1000)
+	s.eventually("the spool knows it", func() bool { return s.spool.Installation() == was })
+	s.shipper.Met(was) // which goes without saying
+	s.eventually("the clicks of the first are shipped", func() bool {
+		var clicks int
+		if err := pool.QueryRow(t.Context(), "SELECT sum(clicks) FROM click_batches").Scan(&clicks); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.spool.Adopt(); err != nil {
+			t.Error(err)
+		}
+		return clicks == 111
+	})
+	// Those of the second are held, with those that were never ours.
+	s.eventually("the others are held", func() bool { return len(s.spool.Foreign()) == 2 })
+}

@@ -49,7 +49,8 @@ ORDER BY c.id;
 
 -- name: ListChangeGaps :many
 -- The ids that a reader who starts now does not see: rolled back, or still to
--- be committed. With the state of the log, in one snapshot, as PollLinkChanges.
+-- be committed. With the state of the log, in one snapshot, as PollLinkChanges,
+-- and the installation that the log belongs to.
 WITH gaps AS (
     SELECT n.previous + 1 AS low, n.id - 1 AS high
     FROM (SELECT id, lag(id) OVER (ORDER BY id) AS previous FROM link_changes) n
@@ -66,6 +67,7 @@ SELECT
     (extract(epoch FROM pg_postmaster_start_time())::text || '.'
         || (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())::text || '.'
         || 'link_changes'::regclass::oid::text)::text AS history,
+    (SELECT i.id FROM installation i)::text AS installation,
     COALESCE(gaps.low, 0)::bigint AS low, COALESCE(gaps.high, 0)::bigint AS high
 FROM (VALUES (1)) one
 LEFT JOIN gaps ON true

@@ -29,6 +29,7 @@ SELECT
     (extract(epoch FROM pg_postmaster_start_time())::text || '.'
         || (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())::text || '.'
         || 'link_changes'::regclass::oid::text)::text AS history,
+    (SELECT i.id FROM installation i)::text AS installation,
     COALESCE(gaps.low, 0)::bigint AS low, COALESCE(gaps.high, 0)::bigint AS high
 FROM (VALUES (1)) one
 LEFT JOIN gaps ON true
@@ -36,17 +37,19 @@ ORDER BY low
 `
 
 type ListChangeGapsRow struct {
-	NewestID int64
-	Anchor   int64
-	OldestID int64
-	NextXid  int64
-	History  string
-	Low      int64
-	High     int64
+	NewestID     int64
+	Anchor       int64
+	OldestID     int64
+	NextXid      int64
+	History      string
+	Installation string
+	Low          int64
+	High         int64
 }
 
 // The ids that a reader who starts now does not see: rolled back, or still to
-// be committed. With the state of the log, in one snapshot, as PollLinkChanges.
+// be committed. With the state of the log, in one snapshot, as PollLinkChanges,
+// and the installation that the log belongs to.
 func (q *Queries) ListChangeGaps(ctx context.Context, rowLimit int32) ([]ListChangeGapsRow, error) {
 	rows, err := q.db.Query(ctx, listChangeGaps, rowLimit)
 	if err != nil {
@@ -62,6 +65,7 @@ func (q *Queries) ListChangeGaps(ctx context.Context, rowLimit int32) ([]ListCha
 			&i.OldestID,
 			&i.NextXid,
 			&i.History,
+			&i.Installation,
 			&i.Low,
 			&i.High,
 		); err != nil {

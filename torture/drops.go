@@ -25,7 +25,7 @@ import (
 type drops struct {
 	mu     sync.Mutex
 	total  map[string]int // by reason, of lives that ended
-	late   int            // of these, those that the spool kept after all
+	late   int            // clicks kept later than their redirect was answered
 	errors []error
 }
 
@@ -38,6 +38,9 @@ type life struct {
 	log     int64
 	dropped map[string]int // by reason, as its metrics say
 	late    int
+	// unwritten waited for the disk when it was last asked. Those of a process that
+	// is killed are lost with it.
+	unwritten int
 }
 
 // end adds a life that ended to the account. Its log begins at l.log in file.
@@ -51,6 +54,9 @@ func (d *drops) end(l life, file string) {
 	for reason, n := range logged {
 		l.dropped[reason] = max(l.dropped[reason], n)
 	}
+	if slices.Contains(l.sent, syscall.SIGKILL) {
+		l.dropped["unwritten"] = l.unwritten
+	}
 	if d.total == nil {
 		d.total = map[string]int{}
 	}
@@ -60,8 +66,8 @@ func (d *drops) end(l life, file string) {
 	d.late += l.late
 }
 
-// sum returns all dropped clicks, those kept late after all, and the reasons as
-// text. The processes have ended.
+// sum returns all dropped clicks, those kept late, and the reasons as text. The
+// processes have ended.
 func (d *drops) sum() (dropped, late int, reasons string, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -120,10 +126,13 @@ func (p *proc) askDrops(ctx context.Context) {
 	p.mu.Lock()
 	n := p.life.n
 	p.mu.Unlock()
-	// In this order, so that those late are among those dropped.
 	late, err := drive.Metric(ctx, p.admin, "signpost_clicks_late_total")
 	if err != nil {
 		return // it is being killed or started
+	}
+	unwritten, err := drive.Metric(ctx, p.admin, "signpost_clicks_unwritten")
+	if err != nil {
+		return
 	}
 	samples, err := drive.Samples(ctx, p.admin, "signpost_clicks_dropped_total")
 	if err != nil {
@@ -139,4 +148,5 @@ func (p *proc) askDrops(ctx context.Context) {
 		p.life.dropped[reason] = max(p.life.dropped[reason], int(value))
 	}
 	p.life.late = max(p.life.late, int(late))
+	p.life.unwritten = int(unwritten)
 }

@@ -7,8 +7,8 @@
 // [Durability] promises: with [Process] it survives the death of the process
 // (kill -9, out of memory, panic), with [Disk] also a power cut, with [Memory]
 // neither. When a click cannot be kept, Append says so at once with a
-// [DropError] that carries one of a few reasons, counts it, and never holds
-// its caller for more than about 40 ms, whatever the disk does. A click whose
+// [DropError] that carries one of a few reasons, and never holds its caller for
+// more than about 40 ms, whatever the disk does; a click that is lost is counted. A click whose
 // Append returned an error may still turn up once; it never turns up twice.
 //
 // A sealed part of the spool is a segment. One segment is one batch, and its
@@ -72,10 +72,12 @@
 // gathered with one system call (and one fdatasync with Disk) and wakes them.
 // A goroutine in a system call cannot be cancelled, so the goroutine that
 // answers a request makes none: if the writer does not come back, a watchdog
-// gives the waiting appends "stuck" and further ones drop at once until it
-// does. Their records stay in the buffer as long as there is room, and are
-// written late rather than never: signpost_clicks_late_total. A second goroutine creates files ahead of need and seals, so that the
-// writer only ever writes.
+// gives the waiting appends "stuck", and further ones at once, until it does.
+// Their records stay in the buffer as long as there is room, and are written late
+// rather than never. Meanwhile they are neither kept nor lost
+// (signpost_clicks_unwritten); then they count as one or the other
+// (signpost_clicks_late_total, signpost_clicks_dropped_total). A second goroutine
+// creates files ahead of need and seals, so that the writer only ever writes.
 //
 // Mapping a preallocated file into memory would be cheaper, but a page
 // fault on a disk that hangs stops a thread that the Go scheduler believes is

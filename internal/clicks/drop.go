@@ -11,7 +11,7 @@ const (
 	DropSpoolFull  = "spool_full" // unshipped clicks fill Options.MaxBytes
 	DropDiskFull   = "disk_full"  // the file system has no room
 	DropUnwritable = "unwritable" // read-only, no permission, or not there
-	DropStuck      = "stuck"      // the disk does not answer in time
+	DropStuck      = "stuck"      // the disk does not answer, and there is no room to wait for it
 	DropIOError    = "io_error"   // any other error of the disk
 	DropClosed     = "closed"     // the spool is closed
 	DropForeign    = "foreign"    // kept in memory for a database that another installation's took the place of

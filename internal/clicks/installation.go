@@ -47,18 +47,11 @@ func (s *Spool) Installation() string {
 }
 
 // Suppose says which installation the clicks belong to that are appended before
-// ShipTo says it: that of the links which are served meanwhile.
+// ShipTo says it: that of the links which are served meanwhile. It does not wait
+// for the disk.
 func (s *Spool) Suppose(installation string) {
-	h := &s.shelf
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.home != "" {
-		return
-	}
-	h.supposed = installation
-	if own := h.own.Load(); own != nil && own.installation == "" {
-		h.nameFolder(own, installation)
-	}
+	s.shelf.supposed.Store(&installation)
+	notify(s.nudge)
 }
 
 // Foreign returns the folders that are held because they belong to another
@@ -92,6 +85,32 @@ func (h *shelf) shipTo(installation string) {
 			h.letGo(f)
 		}
 	}
+}
+
+// nameOwn names the own folder after the installation that is supposed.
+func (h *shelf) nameOwn() {
+	supposed := h.supposed.Load()
+	if supposed == nil {
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	own := h.own.Load()
+	if own == nil {
+		return // made with its name
+	}
+	if h.home == "" && own.installation == "" {
+		h.nameFolder(own, *supposed)
+	}
+	h.supposed.CompareAndSwap(supposed, nil)
+}
+
+// nameOf returns what a new folder is named, "" for nothing. h.mu is held.
+func (h *shelf) nameOf() string {
+	if supposed := h.supposed.Load(); h.home == "" && supposed != nil {
+		return *supposed
+	}
+	return h.home
 }
 
 // mine reports whether a folder may be shipped. h.mu is held.

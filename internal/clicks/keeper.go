@@ -143,12 +143,13 @@ func (s *Spool) quitIfMoved(f *folder) bool {
 }
 
 // lookAfterFolders notices within about a second that the own folder was moved,
-// and leads the writer out of folders that were quit.
+// names it, and leads the writer out of folders that were quit.
 func (s *Spool) lookAfterFolders() {
 	if own := s.shelf.own.Load(); own != nil && s.clock()-s.looked >= lookEvery {
 		s.looked = s.clock()
 		s.quitIfMoved(own)
 	}
+	s.shelf.nameOwn()
 	if s.shelf.quitting.Load() == 0 {
 		return
 	}

@@ -13,6 +13,7 @@ type Metrics struct {
 	dropped   map[string]prometheus.Counter // by DropReasons
 	damaged   map[string]prometheus.Counter // by damageReasons
 	late      prometheus.Counter
+	unwritten prometheus.Gauge
 	sealed    prometheus.Counter
 	setAside  prometheus.Counter
 	bytes     prometheus.Gauge
@@ -36,7 +37,11 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		}),
 		late: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "signpost_clicks_late_total",
-			Help: "Clicks counted as dropped that the spool kept after all, once the disk answered. They count as appended too.",
+			Help: "Clicks that were kept only after their redirect was answered, because the disk did not answer in time. They count as appended too.",
+		}),
+		unwritten: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "signpost_clicks_unwritten",
+			Help: "Clicks whose redirect was answered and that wait in memory for a disk that does not answer. They are kept late, or dropped.",
 		}),
 		sealed: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "signpost_spool_segments_sealed_total",
@@ -77,7 +82,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	}
 	dropped := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "signpost_clicks_dropped_total",
-		Help: "Clicks that could not be kept, by reason. Their redirects were answered.",
+		Help: "Clicks that are lost, by reason. Their redirects were answered.",
 	}, []string{"reason"})
 	damaged := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "signpost_spool_records_damaged_total",
@@ -91,7 +96,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		Help: "Age of the oldest click not yet shipped, 0 when there is none.",
 	}, m.oldestSeconds)
 	if reg != nil {
-		reg.MustRegister(m.appended, m.late, dropped, damaged, m.sealed, m.setAside, m.bytes, m.kept, m.segments, m.held, m.reshipped, m.foreign, m.outOfReach, oldest)
+		reg.MustRegister(m.appended, m.late, m.unwritten, dropped, damaged, m.sealed, m.setAside, m.bytes, m.kept, m.segments, m.held, m.reshipped, m.foreign, m.outOfReach, oldest)
 	}
 	return m
 }

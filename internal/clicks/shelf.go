@@ -48,11 +48,12 @@ type shelf struct {
 
 	holds holds
 
-	// home is the installation that segments are shipped to, and supposed the one
-	// that the clicks are thought to belong to until that is known; "" for neither.
-	home, supposed string
-	foreign        map[string]foreign // by folder id
-	adoptions      int                // calls of adopt
+	// home is the installation that segments are shipped to, "" until that is
+	// known; supposed is what the own folder is named until then.
+	home      string
+	supposed  atomic.Pointer[string]
+	foreign   map[string]foreign // by folder id
+	adoptions int                // calls of adopt
 
 	quits    []*folder    // own folders that get no more files and are not all sealed
 	quitting atomic.Int64 // how many
@@ -113,7 +114,7 @@ func (h *shelf) ownFolder(durable bool) (*folder, error) {
 	if err != nil {
 		return nil, err
 	}
-	if name := cmp.Or(h.home, h.supposed); name != "" {
+	if name := h.nameOf(); name != "" {
 		h.nameFolder(f, name)
 	}
 	h.own.Store(f)

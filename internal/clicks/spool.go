@@ -130,6 +130,7 @@ type Spool struct {
 	activeOldest atomic.Int64 // time of its oldest click, Unix microseconds
 
 	unreported [7]atomic.Int64       // dropped since the last log line, by DropError.number
+	news       atomic.Bool           // appends were given up, which is not logged
 	trouble    atomic.Pointer[error] // the last error, for the log
 	needRoom   atomic.Bool           // the disk is full: kept segments must go
 	evictFails bool                  // the keeper's: removing them failed, which is logged
@@ -148,6 +149,7 @@ type group struct {
 	done    chan struct{} // closed once drop is final
 	drop    *DropError
 	settled bool // nobody waits anymore; drop is final
+	counted bool // its clicks are counted as kept or as dropped
 	clicks  int
 	oldest  int64 // Unix microseconds
 	strikes int   // ticks of the watchdog it has waited
@@ -218,8 +220,10 @@ func newSpool(o Options, d disk, p patience) *Spool {
 
 // Append keeps the click. The texts of c may share a buffer with the request;
 // they are copied before Append returns. A nil error means that the click is
-// as durable as configured; otherwise the error is a *DropError, the click is
-// counted as dropped, and the redirect is to be answered all the same.
+// as durable as configured; otherwise the error is a *DropError, and the redirect
+// is to be answered all the same. The click then is counted as dropped, at once or
+// once that is certain: one that the disk did not take in time ("stuck") is
+// unwritten until the disk has answered.
 func (s *Spool) Append(c *Click) error {
 	agent, referrer := Clean(c.UserAgent, MaxUserAgent), Clean(c.Referrer, MaxReferrer)
 	if s.opt.Durability == Memory {
@@ -232,6 +236,9 @@ func (s *Spool) Append(c *Click) error {
 			// writer still writes it. Better late than lost.
 			s.buf = appendRecord(s.buf, c, agent, referrer)
 			s.next.add(c.At.UnixMicro())
+			s.opt.Metrics.unwritten.Inc()
+			s.mu.Unlock()
+			return drop
 		}
 		s.mu.Unlock()
 		s.dropped(drop, 1)
@@ -347,6 +354,9 @@ func (s *Spool) reportDrops() {
 }
 
 func (s *Spool) logDrops() {
+	if s.news.Swap(false) {
+		s.opt.Log.Error("the disk does not answer; clicks wait to be written", slog.Int("clicks", s.unwritten()))
+	}
 	for i, reason := range DropReasons() {
 		n := s.unreported[i].Swap(0)
 		if n == 0 {
@@ -358,6 +368,18 @@ func (s *Spool) logDrops() {
 		}
 		s.opt.Log.Error("clicks dropped", attrs...)
 	}
+}
+
+// unwritten counts the clicks that were given up and may be written yet.
+func (s *Spool) unwritten() (clicks int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, g := range []*group{s.flight, s.next} {
+		if g != nil && g.settled && !g.counted {
+			clicks += g.clicks
+		}
+	}
+	return clicks
 }
 
 // Sealed receives a value when at least one segment has become ready since the
@@ -424,6 +446,11 @@ func (s *Spool) close() error {
 	case err := <-done:
 		return err
 	case <-time.After(s.patience.close):
+		s.mu.Lock()
+		s.lose(s.flight, errStuck)
+		s.lose(s.next, errStuck)
+		s.mu.Unlock()
+		s.logDrops()
 		return errors.New("close spool: the disk does not answer")
 	}
 }

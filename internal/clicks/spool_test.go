@@ -623,7 +623,8 @@ func TestHangingDisk(t *testing.T) {
 	o.Metrics = NewMetrics(nil)
 	s := mustOpenWith(t, o, hung.disk(), usualPatience)
 	eventually(t, "appends", func() bool { return s.Append(click(1)) == nil })
-	before := testutil.ToFloat64(o.Metrics.dropped[DropStuck]) // of a slow start
+	eventually(t, "no click of a slow start is unwritten", func() bool { return testutil.ToFloat64(o.Metrics.unwritten) == 0 })
+	before := testutil.ToFloat64(o.Metrics.dropped[DropStuck])
 	hung.hang.Store(true)
 	var wg sync.WaitGroup
 	held := make([]time.Duration, 21)
@@ -640,8 +641,8 @@ func TestHangingDisk(t *testing.T) {
 	wg.Wait() // nobody waits for the disk, which hangs still
 	appendOne(20, 200)
 	promise.Kept(t, "a redirect is held while the disk hangs", 50*time.Millisecond, 500*time.Millisecond, slices.Max(held))
-	if got := testutil.ToFloat64(o.Metrics.dropped[DropStuck]) - before; got != 21 {
-		t.Errorf("dropped metric %v, want 21", got)
+	if got := testutil.ToFloat64(o.Metrics.unwritten); got != 21 {
+		t.Errorf("%v clicks are unwritten, want 21", got)
 	}
 	hung.hang.Store(false)
 	close(hung.release)
@@ -662,6 +663,13 @@ func TestHangingDisk(t *testing.T) {
 	}
 	if got := testutil.ToFloat64(o.Metrics.late); got < 21 {
 		t.Errorf("late metric %v, want 21", got)
+	}
+	// None was lost, and none is said to be.
+	if got := testutil.ToFloat64(o.Metrics.dropped[DropStuck]) - before; got != 0 {
+		t.Errorf("dropped metric %v, want 0", got)
+	}
+	if got := testutil.ToFloat64(o.Metrics.unwritten); got != 0 {
+		t.Errorf("%v clicks are unwritten", got)
 	}
 }
 
@@ -1137,6 +1145,7 @@ func TestCloseOnHangingDisk(t *testing.T) {
 	t.Parallel()
 	hung := &stuckDisk{release: make(chan struct{})}
 	o := testOptions(t)
+	o.Metrics = NewMetrics(nil)
 	s, err := open(o, hung.disk(), patience{strikes: 5, idle: 125, close: 10 * time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
@@ -1148,6 +1157,10 @@ func TestCloseOnHangingDisk(t *testing.T) {
 	}
 	if s.Close() == nil {
 		t.Error("closed while the disk hangs")
+	}
+	// Nobody is left to see whether it is written yet.
+	if got := testutil.ToFloat64(o.Metrics.dropped[DropStuck]); got < 1 || testutil.ToFloat64(o.Metrics.unwritten) != 0 {
+		t.Errorf("%v clicks are dropped, %v unwritten", got, testutil.ToFloat64(o.Metrics.unwritten))
 	}
 	other := mustOpen(t, o)
 	if st := other.Stats(); st.Segments != 0 {
@@ -1301,6 +1314,7 @@ func TestMetrics(t *testing.T) {
 		"signpost_clicks_appended_total":          true,
 		"signpost_clicks_dropped_total":           false,
 		"signpost_clicks_late_total":              false,
+		"signpost_clicks_unwritten":               false,
 		"signpost_spool_records_damaged_total":    false,
 		"signpost_spool_bytes":                    true,
 		"signpost_spool_kept_bytes":               false,
@@ -1401,4 +1415,58 @@ func TestGoneBelowUnsealed(t *testing.T) {
 	eventually(t, "the first is sealed", func() bool { return s.Stats().Segments == 1 })
 	wantMarkers(t, ship(t, s), 0)
 	wantGone(t, s, time.Now(), segmentID(folder, 2))
+}
+
+// What the disk did not take in time is lost when it then refuses it, or when more
+// waits than there is room for, and counts as dropped then, once.
+func TestUnwrittenIsLost(t *testing.T) {
+	t.Parallel()
+	hung := &stuckDisk{release: make(chan struct{})}
+	d := hung.disk()
+	writeAt := d.writeAt
+	var trouble failing
+	d.writeAt = func(f *os.File, b []byte, off int64) (int, error) {
+		n, err := writeAt(f, b, off)
+		if failed := trouble.get(); failed != nil {
+			return 0, failed
+		}
+		return n, err
+	}
+	o := testOptions(t)
+	o.Metrics = NewMetrics(nil)
+	s := mustOpenWith(t, o, d, usualPatience)
+	eventually(t, "appends", func() bool { return s.Append(click(1)) == nil })
+	eventually(t, "no click of a slow start is unwritten", func() bool { return testutil.ToFloat64(o.Metrics.unwritten) == 0 })
+	dropped := func(reason string) float64 { return testutil.ToFloat64(o.Metrics.dropped[reason]) }
+	hung.hang.Store(true)
+	stuck := func(n int) {
+		for i := range n {
+			if got := reasonOf(t, s.Append(click(i))); got != DropStuck {
+				t.Fatalf("dropped as %q", got)
+			}
+		}
+	}
+	appended := testutil.ToFloat64(o.Metrics.appended)
+	before := dropped(DropStuck)
+	n := 2
+	stuck(n)
+	for ; dropped(DropStuck) == before; n++ { // until there is no more room
+		stuck(1)
+	}
+	waiting := testutil.ToFloat64(o.Metrics.unwritten)
+	if waiting != float64(n-1) || dropped(DropStuck) != before+1 {
+		t.Errorf("of %d clicks %v are unwritten, %v dropped", n, waiting, dropped(DropStuck)-before)
+	}
+	trouble.set(syscall.EIO)
+	hung.hang.Store(false)
+	close(hung.release)
+	eventually(t, "all is known", func() bool { return testutil.ToFloat64(o.Metrics.unwritten) == 0 })
+	if got := dropped(DropIOError); got != waiting {
+		t.Errorf("%v clicks are dropped for the disk, want %v", got, waiting)
+	}
+	if got := testutil.ToFloat64(o.Metrics.appended); got != appended || testutil.ToFloat64(o.Metrics.late) != 0 {
+		t.Errorf("%v clicks are kept, want %v; %v late", got, appended, testutil.ToFloat64(o.Metrics.late))
+	}
+	trouble.set(nil)
+	eventually(t, "appends again", func() bool { return s.Append(click(3)) == nil })
 }

@@ -50,15 +50,27 @@ func (s *Spool) strike() bool {
 		}
 	}
 	if s.stuck && waiting {
-		if s.flight != nil {
-			s.settle(s.flight, errStuck)
-		}
 		// The next group stays the next: its records, and those of appends
-		// that drop from now on, are written when the disk comes back.
-		s.settle(s.next, errStuck)
+		// that come from now on, are written when the disk comes back.
+		s.giveUpWaiting(s.flight)
+		s.giveUpWaiting(s.next)
 		s.settleRefusal()
 	}
 	return waiting
+}
+
+// giveUpWaiting lets the appends of g go. What becomes of their clicks is not
+// known: they are counted when it is. s.mu is held.
+func (s *Spool) giveUpWaiting(g *group) {
+	if g == nil || g.settled {
+		return
+	}
+	s.settle(g, errStuck)
+	if g.clicks > 0 {
+		s.opt.Metrics.unwritten.Add(float64(g.clicks))
+		s.news.Store(true)
+		notify(s.report)
+	}
 }
 
 // stopWatching lets the next append wake the watchdog, unless one waits.

@@ -274,12 +274,10 @@ func (s *Spool) finish(g *group, records []byte, drop *DropError) {
 	}
 	s.checkFull()
 	if drop == nil {
-		s.opt.Metrics.appended.Add(float64(g.clicks))
-		if g.settled {
-			s.opt.Metrics.late.Add(float64(g.clicks))
-		}
+		s.kept(g)
+	} else {
+		s.lose(g, drop)
 	}
-	s.settle(g, drop)
 	s.mu.Unlock()
 	if drop == errDiskFull {
 		s.needRoom.Store(true)
@@ -297,24 +295,56 @@ func (s *Spool) unstick() {
 	s.stuck = s.stuck && s.next.settled
 }
 
-// settle wakes the appends of g with their result and counts them if they are
-// dropped, unless that has happened. s.mu is held.
+// settle wakes the appends of g with their result, unless they are gone. s.mu is
+// held.
 func (s *Spool) settle(g *group, drop *DropError) {
 	if g.settled {
 		return
 	}
 	g.settled, g.drop = true, drop
 	close(g.done)
-	if drop != nil && g.clicks > 0 {
-		s.dropped(drop, g.clicks)
-	}
 }
 
-// giveUp settles the appends that wait for the writer and forgets their
-// records. s.mu is held.
+// kept counts the clicks of g, which is written. s.mu is held.
+func (s *Spool) kept(g *group) {
+	if g.counted {
+		return // Close gave it up
+	}
+	if s.account(g) {
+		s.opt.Metrics.late.Add(float64(g.clicks))
+	}
+	s.opt.Metrics.appended.Add(float64(g.clicks))
+	s.settle(g, nil)
+}
+
+// lose counts the clicks of g as dropped: they will not be written, or nobody is
+// left to see it. s.mu is held.
+func (s *Spool) lose(g *group, drop *DropError) {
+	if g == nil || g.counted {
+		return
+	}
+	s.account(g)
+	if g.clicks > 0 {
+		s.dropped(drop, g.clicks)
+	}
+	s.settle(g, drop)
+}
+
+// account ends the time in which the clicks of g are unwritten, and reports
+// whether they were.
+func (s *Spool) account(g *group) (late bool) {
+	late = g.settled && !g.counted
+	if late {
+		s.opt.Metrics.unwritten.Sub(float64(g.clicks))
+	}
+	g.counted = true
+	return late
+}
+
+// giveUp drops what waits for the writer and forgets the records. s.mu is held.
 func (s *Spool) giveUp(drop *DropError) {
 	if s.next.clicks > 0 {
-		s.settle(s.next, drop)
+		s.lose(s.next, drop)
 		s.next, s.buf = newGroup(), s.buf[:0]
 	}
 }

@@ -48,9 +48,12 @@ type gap struct {
 // A position is how far the feed has read a server's change log.
 type position struct {
 	history string // tells this log from every other
-	id      int64
-	anchor  int64 // version of the row at id
-	gaps    []gap
+	// installation is the same after a restart, a failover and a restore, when
+	// the history is another. It is "" where a release before this one read it.
+	installation string
+	id           int64
+	anchor       int64 // version of the row at id
+	gaps         []gap
 	// blurred, if not zero, is an xid as in gap.closes: until then there are
 	// more gaps than are remembered, so that any link may have changed.
 	blurred int64
@@ -182,9 +185,18 @@ func (f *feed) begin(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("begin the link feed: %w", err)
 	}
+	was := f.position.installation
 	f.position = startAt(rows)
 	f.begun = true
+	if is := f.position.installation; was != "" && was != is {
+		f.cache.log.WarnContext(ctx, "the database is another installation than the cached links are of; they are forgotten",
+			slog.String("were_of", was), slog.String("installation", is))
+		f.cache.forgetAll()
+	}
 	f.cache.lose()
+	if f.cache.met != nil {
+		f.cache.met(f.position.installation)
+	}
 	f.follows(seen)
 	f.remember(ctx)
 	return nil
@@ -204,7 +216,7 @@ func (f *feed) follows(seen view) {
 
 func startAt(rows []queries.ListChangeGapsRow) position {
 	state := rows[0] // the query answers at least one row
-	p := position{history: state.History, id: state.NewestID, anchor: state.Anchor}
+	p := position{history: state.History, installation: state.Installation, id: state.NewestID, anchor: state.Anchor}
 	if state.OldestID > 1 {
 		// A writer that began before the oldest row that is left.
 		p.gaps = append(p.gaps, gap{low: 1, high: state.OldestID - 1, closes: state.NextXid, oldest: state.OldestID})
@@ -443,6 +455,30 @@ func (c *Cache) lose() {
 	case c.swept <- struct{}{}:
 	default:
 	}
+}
+
+// forgetAll empties the cache. Loads under way go on, and are of an epoch that is
+// about to end.
+func (c *Cache) forgetAll() {
+	for i := range c.shards {
+		s := &c.shards[i]
+		s.mu.Lock()
+		for len(s.ring) > 0 {
+			s.remove(s.ring[0])
+		}
+		clear(s.missing)
+		s.mu.Unlock()
+	}
+}
+
+// Installation returns the installation that the cached links are of, as far as
+// the snapshot or the feed says it, "" otherwise.
+func (c *Cache) Installation() string {
+	m := c.mark.Load()
+	if m == nil {
+		return ""
+	}
+	return m.position.installation
 }
 
 // report logs trouble when it begins, once a minute while it lasts, and when

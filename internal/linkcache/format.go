@@ -132,6 +132,9 @@ func appendMark(b []byte, m *mark) []byte {
 			b = binary.AppendVarint(b, v)
 		}
 	}
+	if p.installation != "" {
+		b = appendText(b, p.installation)
+	}
 	return b
 }
 
@@ -302,6 +305,9 @@ func (d *decoder) mark() *mark {
 	}
 	for range n {
 		p.gaps = append(p.gaps, gap{low: d.varint(), high: d.varint(), closes: d.varint(), oldest: d.varint()})
+	}
+	if len(d.b) > 0 { // the release before this one does not say it
+		p.installation = d.text()
 	}
 	return m
 }

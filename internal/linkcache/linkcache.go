@@ -86,6 +86,9 @@ type Options struct {
 	// Redis is asked before Postgres for a link that is not cached; nil: there
 	// is none. The caller runs it.
 	Redis *redis.Client
+	// Met is told which installation the database is, whenever the feed begins
+	// anew; nil: nobody is. It must return soon.
+	Met func(installation string)
 	// Log gets what an operator should know (slog.Default).
 	Log *slog.Logger
 	// Registerer gets the metrics; nil: they are not registered.
@@ -168,6 +171,8 @@ type Cache struct {
 
 	metrics *metrics
 
+	met func(installation string) // may be nil
+
 	redis         *redis.Client // nil: there is none
 	past          past          // not kept without Redis
 	shares        chan share    // what Redis is to be told
@@ -196,6 +201,7 @@ func Open(o Options) (*Cache, error) {
 		queries:  queries.New(o.Pool),
 		log:      o.Log,
 		now:      o.Now,
+		met:      o.Met,
 		ttl:      int64(orDefault(o.TTL, 5*time.Minute)),
 		staleMax: int64(orDefault(o.StaleMax, 24*time.Hour)),
 		seed:     maphash.MakeSeed(),

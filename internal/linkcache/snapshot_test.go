@@ -641,3 +641,53 @@ func FuzzFrame(f *testing.F) {
 		}
 	})
 }
+
+// A snapshot of another installation is not used: what it holds is forgotten as
+// soon as Postgres says who it is, not validated link by link. Who asks is told
+// before and after.
+func TestSnapshotOfAnotherInstallation(t *testing.T) {
+	t.Parallel()
+	b := setup(t, Options{SnapshotPath: snapshotPath(t)})
+	b.link(t, "theirs")
+	wantTarget(t, b, "theirs", "https://example.com/theirs")
+	stop := b.run(t)
+	eventually(t, "the feed begins", func() bool { return b.Installation() != "" })
+	stop()
+	var theirs, ours string
+	if err := b.pool.QueryRow(t.Context(), "SELECT id FROM installation").Scan(&theirs); err != nil {
+		t.Fatal(err)
+	}
+	if got := b.Installation(); got != theirs {
+		t.Errorf("the cache is of installation %q, want %q", got, theirs)
+	}
+
+	met := make(chan string, 10)
+	pool := pgtest.Pool(t)
+	// The databases of the tests are copies of one.
+	if _, err := pool.Exec(t.Context(), "UPDATE installation SET id = gen_random_uuid()"); err != nil {
+		t.Fatal(err)
+	}
+	after := setup(t, Options{Pool: pool, SnapshotPath: b.copySnapshot(t), Met: func(installation string) { met <- installation }})
+	if err := after.pool.QueryRow(t.Context(), "SELECT id FROM installation").Scan(&ours); err != nil {
+		t.Fatal(err)
+	}
+	if got := after.Installation(); got != theirs || after.Len() != 1 {
+		t.Errorf("restored %d links of installation %q", after.Len(), got)
+	}
+	after.run(t)
+	if got := <-met; got != ours {
+		t.Errorf("met %q, want %q", got, ours)
+	}
+	if got := after.Installation(); got != ours || after.Len() != 0 {
+		t.Errorf("then %d links of installation %q", after.Len(), got)
+	}
+	wantTarget(t, after, "theirs", "not found")
+
+	// What the release before wrote names none.
+	m := after.mark.Load()
+	m.position.installation = ""
+	d := &decoder{b: appendMark(nil, m)}
+	if old := d.mark(); d.bad || old.position.installation != "" || old.position.id != m.position.id {
+		t.Errorf("read %+v", old)
+	}
+}
