@@ -228,6 +228,38 @@ func TestStartBeforePostgres(t *testing.T) {
 	a.stop()
 }
 
+// TestApiOutlivesAServerThatRefusesIt starts an api during an outage and brings
+// back a server that has no such database yet, as one that is being restored. The
+// api goes on, and is ready once the database is there.
+func TestApiOutlivesAServerThatRefusesIt(t *testing.T) {
+	t.Parallel()
+	cluster := pgtest.Cluster(t)
+	url := pgtest.Migrated(t, cluster)
+	name := url[strings.LastIndex(url, "/")+1:]
+	name, _, _ = strings.Cut(name, "?")
+	rename := func(from, to string) {
+		pool := pgtest.Open(t, cluster.URL("postgres"))
+		defer pool.Close()
+		if _, err := pool.Exec(t.Context(), fmt.Sprintf("ALTER DATABASE %q RENAME TO %q", from, to)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	rename(name, "elsewhere")
+	cluster.Kill()
+	s := launch(t, "api", program(t, append(os.Environ(), "DATABASE_URL="+url, "SPOOL_DIR="+t.TempDir(), "LISTEN_ADDR=127.0.0.1:0",
+		"ADMIN_ADDR=127.0.0.1:0", "ADMIN_TOKEN=the-token-of-the-tests", "LOG_FORMAT=json"), "api"))
+	if err := cluster.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s.eventually("the api to be refused", func() bool { return strings.Contains(s.logs.String(), "the schema cannot be looked at") })
+	if got := s.status("/health"); got != http.StatusOK {
+		t.Errorf("/health of an api that is refused: %d", got)
+	}
+	rename("elsewhere", name)
+	s.eventually("the api to become ready", func() bool { return s.status("/ready") == http.StatusOK })
+	s.stop()
+}
+
 // countEvents asks the database itself.
 func countEvents(t *testing.T, url, eventType string) (n int) {
 	t.Helper()

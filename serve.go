@@ -28,6 +28,7 @@ import (
 	"github.com/signpost/signpost/internal/config"
 	"github.com/signpost/signpost/internal/jobs"
 	"github.com/signpost/signpost/internal/linkcache"
+	"github.com/signpost/signpost/internal/listen"
 	"github.com/signpost/signpost/internal/postgres"
 	"github.com/signpost/signpost/internal/redis"
 	"github.com/signpost/signpost/internal/telemetry"
@@ -197,6 +198,10 @@ const idleConns = 4
 // longer than any deadline that a living api gives its statements.
 const statementTimeout = time.Minute
 
+// schemaCheckEvery is how often an api looks at the schema that it could not look
+// at when it started.
+const schemaCheckEvery = 5 * time.Second
+
 // maxRedirectConns is as many connections as the link cache and the shipper of
 // one process ever use at once.
 const maxRedirectConns = 16
@@ -249,11 +254,12 @@ func (p *process) addAdmin(ctx context.Context) error {
 	p.tokens = api.NewTokens(cmp.Or(p.management, p.jobs), p.cfg.AdminToken)
 	p.only = api.NewOperators(p.tokens, p.cfg.AdminAddr, p.cfg.TrustedProxies, p.log).Only
 	p.admin = telemetry.AdminHandler(p.registry, p.log, p.ready, p.only)
-	admin, err := telemetry.StartAdmin(ctx, p.cfg.AdminAddr, p.admin, p.log)
+	admin, err := telemetry.StartAdmin(ctx, p.cfg.AdminAddr, adminConns, p.admin, p.log)
 	if err != nil {
 		return fmt.Errorf("ADMIN_ADDR: %w", err)
 	}
 	p.add("admin listener", admin.Stop)
+	p.registry.MustRegister(admin.Metrics())
 	p.adminURL = localURL(admin.Addr())
 	p.log.InfoContext(ctx, "admin listener ready", "addr", admin.Addr())
 	return nil
@@ -277,12 +283,10 @@ func (p *process) addAPI(ctx context.Context) error {
 	var older *postgres.SchemaError
 	check, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	if err := postgres.CheckSchema(check, p.redirects); errors.As(err, &older) {
+	if err := postgres.CheckSchema(check, p.redirects); errors.As(err, &older) || postgres.Refused(err) {
 		return err
 	}
-	p.background("schema check", func(ctx context.Context) error {
-		return postgres.WaitForSchema(ctx, p.redirects, p.log)
-	})
+	p.background("schema check", p.refuseOlderSchema)
 
 	spool, err := p.addSpool()
 	if err != nil {
@@ -326,11 +330,60 @@ func (p *process) addAPI(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("LISTEN_ADDR: %w", err)
 	}
-	p.background("http server", func(context.Context) error { return server.Serve(listener) })
+	bounded := p.bound(ctx, listener)
+	p.background("http server", func(context.Context) error { return server.Serve(bounded) })
 	p.add("http requests", server.Shutdown)
 	p.listen = listener.Addr().String()
 	p.log.InfoContext(ctx, "listening", "addr", listener.Addr().String(), "url", p.cfg.PublicURL)
 	return nil
+}
+
+const (
+	// adminConns bounds the connections to the admin listener: a few scrapers,
+	// probes and people.
+	adminConns = 32
+	// spareFiles are left to the spool, the cache's snapshot, Redis, storage for
+	// months and logs.
+	spareFiles = 128
+	// maxConnections is what a process is good for: idle connections take some
+	// 25 KiB each.
+	maxConnections = 8192
+	// fewConnections is a bound that is worth a warning.
+	fewConnections = 1024
+)
+
+// bound bounds the connections of clients, so that they leave files to all else.
+func (p *process) bound(ctx context.Context, listener net.Listener) net.Listener {
+	room := p.roomForConnections(ctx)
+	most := cmp.Or(p.cfg.MaxConnections, maxConnections)
+	if most > room {
+		if p.cfg.MaxConnections > 0 || room < fewConnections {
+			p.log.WarnContext(ctx, "the limit on open files bounds the connections of clients: raise it (ulimit -n, LimitNOFILE)",
+				"wanted", most, "connections", room)
+		}
+		most = room
+	}
+	perClient := cmp.Or(p.cfg.MaxConnsPerClient, max(1, most/4))
+	p.log.InfoContext(ctx, "connections of clients are bounded", "connections", most, "per_client", perClient)
+	bounded := listen.New(listener, listen.Options{
+		Name: "public", Most: most, PerClient: perClient, Proxies: p.cfg.TrustedProxies, Log: p.log,
+	})
+	p.registry.MustRegister(bounded)
+	return bounded
+}
+
+// roomForConnections returns how many connections of clients the limit on open
+// files leaves room for.
+func (p *process) roomForConnections(ctx context.Context) int {
+	files, err := listen.OpenFiles()
+	if err != nil {
+		p.log.WarnContext(ctx, "the limit on open files is not known", "error", err)
+		return maxConnections
+	}
+	// A connection to the database may need another one to cancel its statement. A
+	// dev has the pools of a worker too.
+	own := 4*(p.cfg.DBMaxConns+1) + adminConns + spareFiles
+	return max(files-own, files/4)
 }
 
 // drain ships what is left. What cannot be shipped now is safe in the spool.
@@ -341,6 +394,25 @@ func drain(ctx context.Context, shipper *api.Shipper, log *slog.Logger) error {
 		log.WarnContext(ctx, "clicks stay in the spool and are shipped after the next start", "error", err)
 	}
 	return nil
+}
+
+// refuseOlderSchema returns an error when it sees an older schema. Whatever else
+// Postgres says, as while it is being restored, passes: cached links are served
+// meanwhile.
+func (p *process) refuseOlderSchema(ctx context.Context) error {
+	for {
+		err := postgres.WaitForSchema(ctx, p.redirects, p.log)
+		var older *postgres.SchemaError
+		if err == nil || errors.As(err, &older) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(schemaCheckEvery):
+			p.log.WarnContext(ctx, "the schema cannot be looked at, trying again", "error", err)
+		}
+	}
 }
 
 func (p *process) addSpool() (*clicks.Spool, error) {

@@ -148,9 +148,6 @@ func New(o Options) (*API, error) {
 		return nil, err
 	}
 	a.metrics.prepare(a.app)
-	if err := a.countConnections(); err != nil {
-		return nil, err
-	}
 	a.serve = a.app.Handler()
 	a.app.Server().Handler = a.Handler()
 	a.app.Server().ErrorHandler = a.protocolError
@@ -201,7 +198,8 @@ func (a *API) routes() {
 	app.Get(routeShort, a.redirect)
 }
 
-// Serve answers connections of ln until Shutdown. It closes ln.
+// Serve answers connections of ln until Shutdown, or until an error of ln: bounds
+// and patience are those of ln, as of a [listen.Listener]. It closes ln.
 func (a *API) Serve(ln net.Listener) error { return a.app.Listener(lingeringListener{ln, a.lingering}) }
 
 // Shutdown reports not ready, stops taking connections and waits for requests

@@ -210,6 +210,9 @@ func (u *fileUpload) readHeader(c *fiber.Ctx) error {
 
 // open returns the bytes of the file.
 func (u *fileUpload) open(ctx *fasthttp.RequestCtx) (io.Reader, error) {
+	if conn, ok := ctx.Conn().(*lingeringConn); ok {
+		conn.hold()
+	}
 	u.body = &uploadBody{
 		upload: u, conn: ctx, in: ctx.RequestBodyStream(), left: u.limit, heard: time.Now(),
 		pace: pace{patience: u.api.patience},

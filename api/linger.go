@@ -5,7 +5,10 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
+
+	"github.com/signpost/signpost/internal/listen"
 )
 
 const (
@@ -80,18 +83,35 @@ type lingeringListener struct {
 // Accept implements net.Listener.
 func (l lingeringListener) Accept() (net.Conn, error) {
 	conn, err := l.Listener.Accept()
-	if tcp, ok := conn.(*net.TCPConn); ok {
-		return &lingeringConn{TCPConn: tcp, all: l.all}, err
+	if tcp, ok := conn.(tcpConn); ok {
+		return &lingeringConn{tcpConn: tcp, all: l.all}, err
 	}
 	return conn, err
+}
+
+// tcpConn is what is needed of a *net.TCPConn, which may be wrapped.
+type tcpConn interface {
+	net.Conn
+	syscall.Conn
+	io.ReaderFrom
+	CloseWrite() error
+	SetWriteBuffer(bytes int) error
 }
 
 // lingeringConn lingers when it is closed, if its last request was not read to
 // the end.
 type lingeringConn struct {
-	*net.TCPConn
+	tcpConn
 	all    *lingering
 	linger atomic.Bool
+}
+
+// hold keeps the connection of a client who sends for long from being closed in
+// favour of others, until it is answered.
+func (c *lingeringConn) hold() {
+	if conn, ok := c.tcpConn.(*listen.Conn); ok {
+		conn.Hold()
+	}
 }
 
 // Close implements net.Conn. It returns when the connection is closed, lingering
@@ -100,7 +120,7 @@ type lingeringConn struct {
 func (c *lingeringConn) Close() error {
 	if c.linger.Load() && c.CloseWrite() == nil && c.all.enter(c) {
 		defer c.all.leave(c)
-		_, _ = io.CopyN(io.Discard, c.TCPConn, c.all.bytes) // however it ends
+		_, _ = io.CopyN(io.Discard, c.tcpConn, c.all.bytes) // however it ends
 	}
-	return c.TCPConn.Close()
+	return c.tcpConn.Close()
 }

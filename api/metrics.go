@@ -211,17 +211,3 @@ func (s *series) collect(ch chan<- prometheus.Metric, m *metrics, labels ...stri
 	ch <- prometheus.MustNewConstMetric(m.requests, prometheus.CounterValue, float64(total), labels...)
 	ch <- prometheus.MustNewConstHistogram(m.duration, total, seconds, cumulative, labels...)
 }
-
-// countConnections registers how many clients are connected.
-func (a *API) countConnections() error {
-	if a.Registry == nil {
-		return nil
-	}
-	err := a.Registry.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "signpost_http_open_connections", Help: "Connections of clients that are open.",
-	}, func() float64 { return float64(a.app.Server().GetOpenConnectionsCount()) }))
-	if err != nil {
-		return fmt.Errorf("register metrics: %w", err)
-	}
-	return nil
-}

@@ -31,6 +31,8 @@ func validate(c *Config, known []string) []string {
 	check("ADMIN_ADDR", validAddr(c.AdminAddr) && !clash(c.AdminAddr, c.ListenAddr))
 	check("PUBLIC_URL", c.PublicURL == "" || tidyPublicURL(&c.PublicURL))
 	check("ADMIN_TOKEN", c.AdminToken == "" || validToken(c.AdminToken))
+	check("MAX_CONNECTIONS", within(c.MaxConnections, 0, 1_000_000))
+	check("MAX_CONNECTIONS_PER_CLIENT", within(c.MaxConnsPerClient, 0, 1_000_000))
 	check("SPOOL_DIR", c.SpoolDir != "")
 	check("SPOOL_MAX_BYTES", within(c.SpoolMaxBytes, 1<<20, 1<<50))
 	check("SPOOL_KEEP", within(c.SpoolKeep, 0, 30*day))

@@ -130,9 +130,9 @@ func connectionFault(err error) bool {
 	return errors.As(err, &connect) || errors.As(err, &network) || pgconn.Timeout(err)
 }
 
-// refused reports whether a server that is up will not serve us, which waiting
+// Refused reports whether a server that is up will not serve us, which waiting
 // does not change: a wrong password, an unknown user or database.
-func refused(err error) bool {
+func Refused(err error) bool {
 	code := Code(err)
 	return code == codeNoDatabase || strings.HasPrefix(code, "28")
 }

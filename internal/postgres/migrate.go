@@ -167,7 +167,7 @@ func untilAvailable(ctx context.Context, log *slog.Logger, try func(context.Cont
 	wait := firstWait
 	for attempt := 1; ; attempt++ {
 		err := try(ctx)
-		if err == nil || ctx.Err() != nil || !Unavailable(err) || refused(err) {
+		if err == nil || ctx.Err() != nil || !Unavailable(err) || Refused(err) {
 			return err
 		}
 		log.WarnContext(ctx, "postgres is not available, trying again",

@@ -13,6 +13,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/signpost/signpost/internal/listen"
 )
 
 const (
@@ -94,14 +96,15 @@ func (l scrapeLog) Println(v ...any) {
 
 // Admin is a running admin server.
 type Admin struct {
-	server *http.Server
-	addr   net.Addr
-	done   chan error
+	server   *http.Server
+	listener *listen.Listener
+	done     chan error
 }
 
-// StartAdmin serves handler on addr (host:port; port 0 takes a free one). The
-// error says that addr cannot be had. The caller calls Stop.
-func StartAdmin(ctx context.Context, addr string, handler http.Handler, log *slog.Logger) (*Admin, error) {
+// StartAdmin serves handler on addr (host:port; port 0 takes a free one), with no
+// more than conns connections at once. The error says that addr cannot be had. The
+// caller calls Stop.
+func StartAdmin(ctx context.Context, addr string, conns int, handler http.Handler, log *slog.Logger) (*Admin, error) {
 	var lc net.ListenConfig
 	listener, err := lc.Listen(ctx, "tcp", addr)
 	if err != nil {
@@ -117,15 +120,18 @@ func StartAdmin(ctx context.Context, addr string, handler http.Handler, log *slo
 			MaxHeaderBytes:    64 << 10,
 			ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 		},
-		addr: listener.Addr(),
-		done: make(chan error, 1),
+		listener: listen.New(listener, listen.Options{Name: "admin", Most: conns, Log: log}),
+		done:     make(chan error, 1),
 	}
-	go func() { a.done <- a.server.Serve(listener) }()
+	go func() { a.done <- a.server.Serve(a.listener) }()
 	return a, nil
 }
 
 // Addr is the address it listens on.
-func (a *Admin) Addr() string { return a.addr.String() }
+func (a *Admin) Addr() string { return a.listener.Addr().String() }
+
+// Metrics tell about its connections.
+func (a *Admin) Metrics() prometheus.Collector { return a.listener }
 
 // Stop lets requests under way finish until ctx ends and cuts off the rest. It
 // is called once.

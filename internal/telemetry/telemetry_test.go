@@ -64,7 +64,7 @@ func startAdmin(t *testing.T, ready Ready) *Admin {
 			next.ServeHTTP(w, r)
 		})
 	}
-	a, err := StartAdmin(t.Context(), "127.0.0.1:0", AdminHandler(registry, log, ready, operators), log)
+	a, err := StartAdmin(t.Context(), "127.0.0.1:0", 100, AdminHandler(registry, log, ready, operators), log)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -190,7 +190,7 @@ func TestStartAdminOnATakenPort(t *testing.T) {
 	if status, _ := get(t, a, "/ready"); status != http.StatusOK {
 		t.Errorf("ready without a check: status = %d", status)
 	}
-	if _, err := StartAdmin(t.Context(), a.Addr(), http.NotFoundHandler(), slog.New(slog.DiscardHandler)); !errors.Is(err, syscall.EADDRINUSE) {
+	if _, err := StartAdmin(t.Context(), a.Addr(), 100, http.NotFoundHandler(), slog.New(slog.DiscardHandler)); !errors.Is(err, syscall.EADDRINUSE) {
 		t.Errorf("a taken port: %v; want that it is in use", err)
 	}
 	if err := a.Stop(t.Context()); err != nil {
