@@ -62,8 +62,10 @@ func (s *system) attacks() []attack {
 func (s *system) silent(from ...string) func(context.Context, *findings) error {
 	return func(ctx context.Context, f *findings) error {
 		var wg sync.WaitGroup
-		for i := range s.files + s.files/2 {
+		n := s.files + s.files/2
+		for i := range n {
 			wg.Go(func() {
+				s.inTurn(ctx, i, n)
 				for ctx.Err() == nil {
 					c, err := drive.DialFrom(from[i%len(from)], s.api.Addr)
 					if err == nil {
@@ -77,6 +79,12 @@ func (s *system) silent(from ...string) func(context.Context, *findings) error {
 		wg.Wait()
 		return nil
 	}
+}
+
+// inTurn lets n attackers begin one after the other, all within half of an attack:
+// at the same moment it would be they who take the machine from redirects.
+func (s *system) inTurn(ctx context.Context, i, n int) {
+	pause(ctx, s.lasts/2*time.Duration(i)/time.Duration(n))
 }
 
 // untilClosed waits until the server closes a connection or ctx ends, and closes it.
@@ -213,6 +221,7 @@ func (s *system) stalled(ctx context.Context, _ *findings, n int, path, token st
 	var wg sync.WaitGroup
 	for i := range n {
 		wg.Go(func() {
+			s.inTurn(ctx, i, n)
 			for ctx.Err() == nil {
 				c, err := slow(fmt.Sprintf("127.0.0.%d", 2+i%4), s.api.Addr)
 				if err == nil {
