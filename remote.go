@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/signpost/signpost/internal/client"
+	"github.com/signpost/signpost/internal/config"
 )
 
 // remoteFlags say which server a command talks to, and as whom.
@@ -50,7 +51,7 @@ func (f *remoteFlags) client(environ []string) (*client.Client, error) {
 func variable(environ []string, name string) (value string) {
 	for _, entry := range environ {
 		if v, ok := strings.CutPrefix(entry, name+"="); ok {
-			value = v
+			value = config.Bare(v)
 		}
 	}
 	return value

@@ -269,8 +269,11 @@ func (p *process) addAdmin(ctx context.Context) error {
 func (p *process) ready(ctx context.Context) error {
 	err := postgres.CheckSchema(ctx, p.readiness())
 	var older *postgres.SchemaError
-	if err == nil || errors.As(err, &older) {
-		return err
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &older):
+		return older
 	}
 	p.log.DebugContext(ctx, "not ready", "error", err)
 	return errors.New("the database cannot be reached")

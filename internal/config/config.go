@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/caarlos0/env/v11"
+
+	"github.com/signpost/signpost/internal/postgres"
 )
 
 // Config is the whole configuration. The tags of a field are its reference:
@@ -21,7 +23,7 @@ type Config struct {
 	DatabaseURL string `env:"DATABASE_URL" secret:"url" doc:"The PostgreSQL database, version 15 or later. Required by every role but ${dev}, which brings its own server when this is empty." allowed:"a postgres:// URL, with special characters in the password percent-encoded, or a keyword/value string"`
 	DBMaxConns  int    `env:"DB_MAX_CONNS" envDefault:"10" doc:"Most connections to PostgreSQL in the pools of one process. Of those of an api half, at most 16, are kept for redirects (look-ups, shipping of clicks, ${ready}); the rest is for the management API, where lists and exports leave two to other requests. A process holds one more besides: an api to learn of changed links, a worker of new jobs. ${dev} is an api and a worker in one and holds as many as both." allowed:"a number from 4 to 1000"`
 
-	RedisURL     string        `env:"REDIS_URL" secret:"url" doc:"Redis (or Valkey) that all replicas share as a second cache of links. Empty means that there is none. It needs no persistence; whoever can write to it can redirect links." allowed:"redis://user:password@host:port/database, the same with rediss://, or unix:///path"`
+	RedisURL     string        `env:"REDIS_URL" secret:"url" doc:"Redis (or Valkey) that all replicas share as a second cache of links. Empty means that there is none. It needs no persistence; whoever can write to it can redirect links." allowed:"redis://user:password@host:port/database, with special characters percent-encoded, the same with rediss://, or unix:///path"`
 	RedisTimeout time.Duration `env:"REDIS_TIMEOUT" envDefault:"10ms" doc:"How long a redirect that is not cached waits for Redis before it asks PostgreSQL. After a few failures Redis is not asked at all until it answers again." allowed:"a duration from 1ms to 1s, such as 10ms"`
 
 	ListenAddr string `env:"LISTEN_ADDR" envDefault:":8080" doc:"Where redirects and the management API listen. ${dev} has localhost:8080, which only this machine reaches." allowed:"host:port or :port, with a port from 0 to 65535"`
@@ -71,15 +73,20 @@ type Config struct {
 type ValueError struct {
 	Variable string
 	Value    string // hidden where the variable is a secret
+	Reason   string // why the value is not allowed, where that is known more closely
 	Allowed  string
 }
 
 func (e ValueError) Error() string {
+	if e.Reason != "" {
+		return fmt.Sprintf("%s is %q: %s; it must be %s", e.Variable, e.Value, e.Reason, e.Allowed)
+	}
 	return fmt.Sprintf("%s is %q: it must be %s", e.Variable, e.Value, e.Allowed)
 }
 
-// Load reads the configuration from variables in the form of os.Environ; an empty
-// one counts as not given, and of one that is given twice the last counts. The
+// Load reads the configuration from variables in the form of os.Environ, each as
+// Bare gives it; an empty one counts as not given, and of one that is given twice
+// the last counts. The
 // error joins a ValueError for every variable that is wrong, not just the first.
 func Load(environ []string) (Config, error) {
 	values := given(environ)
@@ -95,7 +102,11 @@ func Load(environ []string) (Config, error) {
 	var list []error
 	for _, name := range variables() { // in the order of the reference
 		if faulty(faults, name.env) {
-			list = append(list, ValueError{name.env, name.show(values[name.env]), name.allowed})
+			fault := ValueError{Variable: name.env, Value: name.show(values[name.env]), Allowed: name.allowed}
+			if err := postgres.CheckURL(c.DatabaseURL); name.env == "DATABASE_URL" && err != nil {
+				fault.Reason = err.Error()
+			}
+			list = append(list, fault)
 		}
 	}
 	return Config{}, fmt.Errorf("configuration: %w", errors.Join(list...))
@@ -105,11 +116,21 @@ func given(environ []string) map[string]string {
 	values := map[string]string{}
 	for _, entry := range environ {
 		name, value, _ := strings.Cut(entry, "=")
-		if value != "" {
+		if value = Bare(value); value != "" {
 			values[name] = value
 		}
 	}
 	return values
+}
+
+// Bare returns a setting without what the file that it came from left around it:
+// blanks and line ends (a mounted secret), and one pair of quotes (an env file).
+func Bare(value string) string {
+	value = strings.TrimSpace(value)
+	if n := len(value); n >= 2 && value[0] == value[n-1] && (value[0] == '"' || value[0] == '\'') {
+		value = strings.TrimSpace(value[1 : n-1])
+	}
+	return value
 }
 
 // parse fills c and returns the names of the variables that have no meaning at

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/signpost/signpost/internal/postgres"
 )
 
 func TestDefaults(t *testing.T) {
@@ -74,7 +76,7 @@ func TestWrongValues(t *testing.T) {
 	for name, values := range map[string][]string{
 		"DATABASE_URL":                {"mysql://db/x", "postgres://u:p@db:port/x", "nonsense"},
 		"DB_MAX_CONNS":                {"3", "1001", "many"},
-		"REDIS_URL":                   {"http://cache", "redis://cache/first", "redis://cache:port", "cache:6379"},
+		"REDIS_URL":                   {"http://cache", "redis://cache/first", "redis://cache:port", "cache:6379", "redis://cache#1", "redis://:1#ss@cache"},
 		"REDIS_TIMEOUT":               {"0s", "2s", "5"},
 		"LISTEN_ADDR":                 {"8080", ":65536", ":http", "host"},
 		"ADMIN_ADDR":                  {"9090", ":8080"},
@@ -112,6 +114,79 @@ func TestWrongValues(t *testing.T) {
 			if strings.Count(fmt.Sprint(err), "it must be") != 1 {
 				t.Errorf("%s=%s: %v; want one fault", name, value, err)
 			}
+		}
+	}
+}
+
+// TestBareValues takes settings as an env file or a mounted secret leaves them.
+func TestBareValues(t *testing.T) {
+	t.Parallel()
+	const database, token = "postgres://u:p@db/signpost?sslmode=disable", "0123456789abcdef"
+	for _, form := range []string{"%s", " %s", "%s\n", "\t%s\r\n", `"%s"`, `'%s'`, " \"%s\" \n", "' %s'"} {
+		bare := func(value string) string { return strings.ReplaceAll(form, "%s", value) }
+		c, err := Load([]string{
+			"DATABASE_URL=" + bare(database), "ADMIN_TOKEN=" + bare(token), "CACHE_SIZE=" + bare("7"), "LISTEN_ADDR=" + bare(":81"),
+			"LOG_LEVEL=" + bare("warn"), "SPOOL_MAX_BYTES=" + bare("2MiB"), "SPOOL_DIR=" + bare("/a b"), "EVENTS_ARCHIVE=" + bare(""),
+		})
+		if err != nil {
+			t.Errorf("%q: %v", form, err)
+			continue
+		}
+		if c.DatabaseURL != database || c.AdminToken != token || c.CacheSize != 7 || c.ListenAddr != ":81" ||
+			c.LogLevel != slog.LevelWarn || c.SpoolMaxBytes != 2<<20 || c.SpoolDir != "/a b" || c.EventsArchive != "" {
+			t.Errorf("%q: got %s", form, c)
+		}
+	}
+	for value, want := range map[string]string{
+		`"`: `"`, `"a'`: `"a'`, `""a""`: `"a"`, `'"a"'`: `"a"`, `password='a b' host=c`: `password='a b' host=c`, ` "" `: "",
+	} {
+		if got := Bare(value); got != want {
+			t.Errorf("%q is taken for %q, want %q", value, got, want)
+		}
+	}
+}
+
+// TestDatabaseURLIsRefusedWithItsReason has what people give, with a secret that
+// no message may repeat.
+func TestDatabaseURLIsRefusedWithItsReason(t *testing.T) {
+	t.Parallel()
+	for url, want := range map[string]string{
+		"postgres://app:s3c#ret@db/x":               "write %23",
+		"postgres://app:12#ret@db/x":                "write %23",
+		"postgres://app@db/x?password=s3c#ret":      "write %23",
+		"postgres://app:s3c/ret@db/x":               "%2F",
+		"postgres://app:12/ret@db/x":                "%2F",
+		"postgres://app:s3c?ret@db/x":               "%3F",
+		"postgres://app:12?ret@db/x":                "%3F",
+		"postgres://app:s3c%ret@db/x":               "write %25",
+		"postgres://app:s3c ret@db/x":               "percent-encoded",
+		"postgres://app:s3c[ret@db/x":               "percent-encoded",
+		"postgres://app:ret@db:five/x":              "a port is a number",
+		"mysql://app:ret@db/x":                      "does not start with postgres://",
+		"Postgres://app:ret@db/x":                   "does not start with postgres://",
+		"//app:ret@db/x?sslmode=disable":            "neither a postgres:// URL nor a keyword/value string",
+		"postgresql:app:ret@db/x?sslmode=disable":   "neither a postgres:// URL nor a keyword/value string",
+		"app:ret@db/x":                              "neither a postgres:// URL nor a keyword/value string",
+		"host=db pass word=ret":                     "",
+		"postgres://app:ret@db/x?sslmode=sometimes": "sslmode",
+		"postgres://app:ret@db/x?a%20b=1":           "neither",
+	} {
+		_, err := Load([]string{"DATABASE_URL=" + url})
+		var fault ValueError
+		if !errors.As(err, &fault) || fault.Reason == "" || !strings.Contains(fault.Reason, want) {
+			t.Errorf("%s: %v; want a reason with %q", url, err, want)
+		}
+		if strings.Contains(fmt.Sprint(err), "ret") {
+			t.Errorf("%s: the message repeats a part of the password: %v", url, err)
+		}
+	}
+	for _, url := range []string{
+		"postgres://app:p%23s%2Fs@db/x", "postgres://app:p@ss@db:5433/x", "postgresql://db", "postgres://a@db1:5432,db2:5433/x?target_session_attrs=read-write",
+		"postgres:///x?host=/run/postgresql&user=me@corp.example", "host=db user=app password='p#s s/?@' dbname=x", "dbname = x",
+		"host=/run/postgresql application_name=a://b",
+	} {
+		if err := postgres.CheckURL(url); err != nil {
+			t.Errorf("%s: %v", url, err)
 		}
 	}
 }

@@ -33,7 +33,7 @@ func redactURL(s string) string {
 		return hidden
 	}
 	query, err := url.ParseQuery(u.RawQuery)
-	if err != nil || strings.Contains(u.Path+u.RawQuery+u.Fragment, "@") {
+	if err != nil || u.Fragment != "" || strings.Contains(u.Path+u.RawQuery, "@") {
 		return hidden
 	}
 	for name := range query {
@@ -85,7 +85,8 @@ func Markdown() string {
 	var b strings.Builder
 	b.WriteString("# Configuration\n\n" +
 		"Every role reads environment variables, once, when it starts. A wrong value stops the start with a message that\n" +
-		"names the variable, the value and what is allowed; all wrong ones are listed at once. An empty variable counts as\n" +
+		"names the variable, the value and what is allowed; all wrong ones are listed at once. Blanks and line ends around a\n" +
+		"value and one pair of quotes are taken off, as env files and mounted secrets leave them. An empty variable counts as\n" +
 		"not given. `signpost config` prints what is in force, with secrets hidden.\n\n" +
 		"This page is made from `internal/config/config.go` by `make generate`.\n\n" +
 		"| variable | default | meaning | allowed |\n|---|---|---|---|\n")

@@ -7,9 +7,8 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgconn"
-
 	"github.com/signpost/signpost/internal/archive"
+	"github.com/signpost/signpost/internal/postgres"
 	"github.com/signpost/signpost/internal/redis"
 )
 
@@ -23,7 +22,7 @@ func validate(c *Config, known []string) []string {
 			faults = append(faults, name)
 		}
 	}
-	check("DATABASE_URL", c.DatabaseURL == "" || validDatabase(c.DatabaseURL))
+	check("DATABASE_URL", c.DatabaseURL == "" || postgres.CheckURL(c.DatabaseURL) == nil)
 	check("DB_MAX_CONNS", within(c.DBMaxConns, 4, 1000))
 	check("REDIS_URL", c.RedisURL == "" || redis.CheckURL(c.RedisURL) == nil)
 	check("REDIS_TIMEOUT", within(c.RedisTimeout, time.Millisecond, time.Second))
@@ -65,11 +64,6 @@ func within[T int | Bytes | time.Duration | slog.Level](v, low, high T) bool {
 }
 
 func oneOf(v string, allowed ...string) bool { return faulty(allowed, v) }
-
-func validDatabase(s string) bool {
-	_, err := pgconn.ParseConfig(s)
-	return err == nil
-}
 
 func validAddr(addr string) bool {
 	_, port, err := net.SplitHostPort(addr)

@@ -17,6 +17,8 @@ const (
 	codeReadOnly       = "25006" // read_only_sql_transaction
 	codeCheckViolation = "23514" // check_violation, and "no partition found for row"
 	codeUndefinedTable = "42P01"
+	codeNoRight        = "42501" // insufficient_privilege
+	codeNoSchema       = "3F000" // invalid_schema_name, and "no schema has been selected to create in"
 	codeNoDatabase     = "3D000" // invalid_catalog_name
 	codeDuplicateDB    = "42P04"
 	codeUniqueness     = "23505"

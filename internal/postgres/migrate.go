@@ -39,16 +39,18 @@ const (
 //
 // While Postgres is not up, or a lock cannot be had because the application is
 // busy, Migrate logs so and tries again until ctx ends. A server that refuses
-// us (wrong password, no such database) is an error at once.
+// us (wrong password, no such database, a right that is missing) is an error at
+// once; its text says how to give the right.
 func Migrate(ctx context.Context, url string, log *slog.Logger) error {
 	pool, err := Open(ctx, url, Options{Role: "migrate", MaxConns: 4, LockTimeout: migrateLockTimeout})
 	if err != nil {
 		return err
 	}
 	defer pool.Close()
-	return untilAvailable(ctx, log, func(ctx context.Context) error {
+	err = untilAvailable(ctx, pool, log, func(ctx context.Context) error {
 		return migrate(ctx, pool, log)
 	})
+	return withCure(ctx, pool, err)
 }
 
 func migrate(ctx context.Context, pool *pgxpool.Pool, log *slog.Logger) error {
@@ -66,7 +68,15 @@ func migrate(ctx context.Context, pool *pgxpool.Pool, log *slog.Logger) error {
 	if err := migrateRiver(ctx, pool, log); err != nil {
 		return err
 	}
-	return EnsurePartitions(ctx, pool, monthsFrom(time.Now(), monthsAhead))
+	if err := EnsurePartitions(ctx, pool, monthsFrom(time.Now(), monthsAhead)); err != nil {
+		return err
+	}
+	version, err := schemaVersion(ctx, pool)
+	if err != nil {
+		return err
+	}
+	log.InfoContext(ctx, "the schema is up to date", "server", Address(pool), "version", version)
+	return nil
 }
 
 // probe asks for one connection and one answer, with a deadline: without it a
@@ -162,8 +172,9 @@ func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
 // untilAvailable calls try until Postgres is there to answer it: it returns
 // what try returns, except that errors which say that Postgres is away are
-// logged and followed by another attempt, until ctx ends.
-func untilAvailable(ctx context.Context, log *slog.Logger, try func(context.Context) error) error {
+// logged and followed by another attempt, until ctx ends. The log says which server
+// is waited for and why, but not as whom it is used.
+func untilAvailable(ctx context.Context, pool *pgxpool.Pool, log *slog.Logger, try func(context.Context) error) error {
 	wait := firstWait
 	for attempt := 1; ; attempt++ {
 		err := try(ctx)
@@ -171,7 +182,7 @@ func untilAvailable(ctx context.Context, log *slog.Logger, try func(context.Cont
 			return err
 		}
 		log.WarnContext(ctx, "postgres is not available, trying again",
-			"attempt", attempt, "retry_in", wait, "error", err)
+			"server", Address(pool), "reason", Cause(err), "attempt", attempt, "retry_in", wait)
 		if pause(ctx, wait) != nil {
 			return err
 		}

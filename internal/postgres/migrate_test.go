@@ -53,11 +53,15 @@ func TestMigrateThreeAtOnce(t *testing.T) {
 	if n := lines.count(`"schema migration applied" version=1 `); n != 1 {
 		t.Errorf("the first migration was applied %d times", n)
 	}
+	if n := lines.count(`"the schema is up to date"`); n != 3 {
+		t.Errorf("%d of 3 say that the schema is up to date", n)
+	}
 	pool := pgtest.Open(t, url)
 	if err := postgres.CheckSchema(t.Context(), pool); err != nil {
 		t.Error(err)
 	}
-	if n := scanText(t, pool, "SELECT count(*)::text FROM pg_locks WHERE locktype = 'advisory'"); n != "0" {
+	if n := scanText(t, pool, `SELECT count(*)::text FROM pg_locks
+		WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`); n != "0" {
 		t.Errorf("%s advisory locks are left", n)
 	}
 	const insert = "INSERT INTO events (occurred_at, event_type) SELECT now() + make_interval(months => i), 'clicked' FROM generate_series(0, 3) i"
@@ -136,6 +140,12 @@ func TestMigrateAndCheckWaitForPostgres(t *testing.T) {
 		if err := <-result; err != nil {
 			t.Error(err)
 		}
+	}
+	if lines.count("server="+postgres.Address(pool)+" ") < 4 {
+		t.Error("the log does not tell which server is waited for")
+	}
+	if lines.count(`reason="no such file or directory"`)+lines.count(`reason="connection refused"`) == 0 {
+		t.Error("the log does not tell why")
 	}
 	if lines.count("attempt=2") != 2 || lines.count("retry_in=") < 4 {
 		t.Error("the log does not tell attempts and waits")

@@ -7,10 +7,8 @@ package postgres
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
-	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -85,9 +83,9 @@ func Open(ctx context.Context, url string, o Options) (*pgxpool.Pool, error) {
 }
 
 func poolConfig(url string, o Options) (*pgxpool.Config, error) {
-	cfg, err := pgxpool.ParseConfig(url)
+	cfg, err := parseURL(url)
 	if err != nil {
-		return nil, fmt.Errorf("parse database URL: %s", parseFault(url, err))
+		return nil, fmt.Errorf("parse database URL: %w", err)
 	}
 	if o.MaxConns > 0 {
 		cfg.MaxConns = int32(min(o.MaxConns, 10_000))
@@ -149,23 +147,6 @@ func keepConnection(_ *pgconn.PgConn, err *pgconn.PgError) bool {
 		severity = err.Severity
 	}
 	return severity != "FATAL" && severity != "PANIC" && err.Code != codeReadOnly
-}
-
-// parseFault says what is wrong with a database URL without repeating any of
-// it: where a URL does not parse, its password may end up in any part.
-func parseFault(raw string, err error) string {
-	if strings.Contains(raw, "://") {
-		if _, parseErr := url.Parse(raw); parseErr != nil {
-			return "it is not a valid URL (special characters in the password must be percent-encoded)"
-		}
-		if !strings.HasPrefix(raw, "postgres://") && !strings.HasPrefix(raw, "postgresql://") {
-			return "it must start with postgres:// or postgresql://"
-		}
-	}
-	if inner := errors.Unwrap(err); inner != nil {
-		return inner.Error()
-	}
-	return "it is neither a postgres:// URL nor a keyword/value string"
 }
 
 // DB is a pool of connections, or one of them.

@@ -73,7 +73,7 @@ func TestOpenRefusesNonsenseWithoutShowingIt(t *testing.T) {
 	for _, url := range []string{
 		"postgres://user:s3cret@db:port/x", "postgres://user:s3/cret@db/x", "mysql://user:s3cret@db/x",
 		"postgres://user:s3cret%zz@db/x", "s3cret", "postgres://user:s3cret@db/x?sslmode=s3cretive",
-		"postgres://user:pa ss?s3cret@db/x",
+		"postgres://user:pa ss?s3cret@db/x", "postgres://user:12#s3cret@db/x", "postgres://user:12/s3cret@db/x",
 	} {
 		_, err := postgres.Open(t.Context(), url, postgres.Options{})
 		if err == nil {

@@ -34,8 +34,13 @@ func (e *SchemaError) Error() string {
 
 // CheckSchema returns a *SchemaError when the database's schema is older than
 // this release needs, and nil when it is the same or newer: a schema always
-// serves the release before it too (I8).
+// serves the release before it too (I8). Where the role of pool lacks a right, the
+// error says how to give it.
 func CheckSchema(ctx context.Context, pool *pgxpool.Pool) error {
+	return withCure(ctx, pool, checkSchema(ctx, pool))
+}
+
+func checkSchema(ctx context.Context, pool *pgxpool.Pool) error {
 	want, err := newestMigration(migrations.FS)
 	if err != nil {
 		return err
@@ -61,7 +66,7 @@ func CheckSchema(ctx context.Context, pool *pgxpool.Pool) error {
 // up it logs so and asks again until ctx ends. A server that is up and has an
 // older schema (*SchemaError), or does not let us in, is an error at once.
 func WaitForSchema(ctx context.Context, pool *pgxpool.Pool, log *slog.Logger) error {
-	return untilAvailable(ctx, log, func(ctx context.Context) error {
+	return untilAvailable(ctx, pool, log, func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 		defer cancel()
 		return CheckSchema(ctx, pool)

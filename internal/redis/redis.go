@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -84,7 +85,7 @@ func CheckURL(url string) error {
 
 func parse(url string) (rueidis.ClientOption, error) {
 	options, err := rueidis.ParseURL(url)
-	if err != nil || options.InitAddress[0] == "" {
+	if err != nil || options.InitAddress[0] == "" || strings.Contains(url, "#") { // a password with # would end there
 		return options, errors.New("not a redis://, rediss:// or unix:// address") // the cause may repeat a password
 	}
 	return options, nil
