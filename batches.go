@@ -65,7 +65,7 @@ be sure that it was not counted before.`,
 				if err != nil {
 					return err
 				}
-				return eachBatch(ids, func(id string) (int64, error) {
+				return eachBatch(cmd, "is tried again", ids, func(id string) (int64, error) {
 					return worker.RetryBatch(cmd.Context(), pool, river, id)
 				})
 			})
@@ -80,7 +80,7 @@ func batchesDropCommand(environ []string) *cobra.Command {
 		Args:  cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, ids []string) error {
 			return withPool(cmd, environ, func(pool *pgxpool.Pool) error {
-				return eachBatch(ids, func(id string) (int64, error) {
+				return eachBatch(cmd, "is dropped", ids, func(id string) (int64, error) {
 					return queries.New(pool).DropFailedBatch(cmd.Context(), id)
 				})
 			})
@@ -88,13 +88,16 @@ func batchesDropCommand(environ []string) *cobra.Command {
 	}
 }
 
-// eachBatch goes on after an id that is wrong.
-func eachBatch(ids []string, do func(id string) (int64, error)) error {
+// eachBatch says which ids it has done, and goes on after one that is wrong.
+func eachBatch(cmd *cobra.Command, done string, ids []string, do func(id string) (int64, error)) error {
 	var errs []error
 	for _, id := range ids {
 		n, err := do(id)
 		if err == nil && n == 0 {
 			err = fmt.Errorf("%q is not the id of a failed batch: \"signpost batches list\" shows them", id)
+		}
+		if err == nil {
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "batch %s %s\n", id, done)
 		}
 		errs = append(errs, err)
 	}

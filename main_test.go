@@ -51,7 +51,9 @@ func TestCommands(t *testing.T) {
 		{"restore of no month", []string{"events", "restore", "March"}, nil, 1, "", `"March" must be a month such as 2025-03`},
 		{"restore from nowhere", []string{"events", "restore", "2025-03"}, []string{"DATABASE_URL=postgres://127.0.0.1:1/x", "EVENTS_ARCHIVE=none"}, 1, "", "there is no archive"},
 		{"retention without an archive", []string{"worker"}, []string{"DATABASE_URL=postgres://127.0.0.1:1/x", "EVENTS_RETENTION_MONTHS=12"}, 1, "", "with EVENTS_ARCHIVE set"},
-		{"unreachable database", []string{"token", "list"}, []string{"DATABASE_URL=postgres://127.0.0.1:1/x"}, 1, "", "the database cannot be reached"},
+		{"unreachable database", []string{"token", "list"}, []string{"DATABASE_URL=postgres://127.0.0.1:1/x"}, 1, "", "the database cannot be reached: 127.0.0.1:1/x: connection refused"},
+		{"database that is no URL", []string{"migrate"}, []string{"DATABASE_URL=postgres://app:correct-horse-battery#1@db/x"}, 1, "", "write %23"},
+		{"database in quotes", []string{"token", "list"}, []string{`DATABASE_URL= "postgres://127.0.0.1:1/x?sslmode=disable"`}, 1, "", "127.0.0.1:1/x: connection refused"},
 		{"import of nothing", []string{"import"}, nil, 1, "", "give one file"},
 		{"import of no kind", []string{"import", "x.csv"}, nil, 1, "", "--kind"},
 		{"import of an unknown kind", []string{"import", "x.csv", "--kind", "links"}, nil, 1, "", "users, urls or events"},
@@ -116,8 +118,9 @@ func TestTokens(t *testing.T) {
 		id       string
 		wantCode int
 	}{{"1", 0}, {"1", 0}, {"99", 1}, {"one", 1}} {
-		if code, _, stderr := command(t, environ, "token", "revoke", tt.id); code != tt.wantCode {
-			t.Errorf("revoke %s: exit code %d, %s", tt.id, code, stderr)
+		code, out, stderr := command(t, environ, "token", "revoke", tt.id)
+		if code != tt.wantCode || (out == "token "+tt.id+" is revoked\n") != (code == 0) {
+			t.Errorf("revoke %s: exit code %d, %s%s", tt.id, code, out, stderr)
 		}
 	}
 }
@@ -135,12 +138,15 @@ func TestBatches(t *testing.T) {
 	if _, out, _ := command(t, environ, "batches", "list"); strings.Count(out, "malformed") != 2 || !strings.Contains(out, "failed-1") {
 		t.Errorf("list:\n%s", out)
 	}
-	code, _, stderr := command(t, environ, "batches", "retry", "nonsense", "failed-1")
+	code, out, stderr := command(t, environ, "batches", "retry", "nonsense", "failed-1")
+	if out != "batch failed-1 is tried again\n" {
+		t.Errorf("retry printed %q", out)
+	}
 	if code != 1 || !strings.Contains(stderr, `"nonsense" is not the id of a failed batch`) {
 		t.Errorf("retry of an unknown batch: %d, %s", code, stderr)
 	}
-	if code, _, stderr := command(t, environ, "batches", "drop", "failed-2"); code != 0 {
-		t.Errorf("drop: %s", stderr)
+	if code, out, stderr := command(t, environ, "batches", "drop", "failed-2"); code != 0 || out != "batch failed-2 is dropped\n" {
+		t.Errorf("drop: %q %s", out, stderr)
 	}
 	if _, out, _ := command(t, environ, "batches", "list"); strings.Contains(out, "malformed") {
 		t.Errorf("list after retry and drop:\n%s", out)

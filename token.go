@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"strconv"
 	"text/tabwriter"
@@ -128,9 +127,13 @@ func tokenRevokeCommand(environ []string) *cobra.Command {
 			}
 			return withPool(cmd, environ, func(pool *pgxpool.Pool) error {
 				n, err := queries.New(pool).RevokeToken(cmd.Context(), id)
-				if err == nil && n == 0 {
+				switch {
+				case err != nil:
+					return fmt.Errorf("revoke token %d: %w", id, err)
+				case n == 0:
 					return fmt.Errorf("there is no token %d", id)
 				}
+				_, err = fmt.Fprintf(cmd.OutOrStdout(), "token %d is revoked\n", id)
 				return err
 			})
 		},
@@ -150,7 +153,7 @@ func withPool(cmd *cobra.Command, environ []string, fn func(*pgxpool.Pool) error
 	defer pool.Close()
 	if err := postgres.CheckSchema(cmd.Context(), pool); err != nil {
 		if postgres.Unavailable(err) {
-			return errors.New("the database cannot be reached: check DATABASE_URL and that Postgres is up")
+			return fmt.Errorf("the database cannot be reached: %s: %s", postgres.Address(pool), postgres.Cause(err))
 		}
 		return err
 	}

@@ -46,16 +46,20 @@ type metrics struct {
 	server          *serverMetrics
 }
 
+// ofDatabase ends the help of figures that are the database's and not the worker's.
+// Every worker tells them, so that they are there as long as one worker is.
+const ofDatabase = " The same on every worker: take the max, not the sum."
+
 func newMetrics(registry prometheus.Registerer) *metrics {
 	f := promauto.With(registry)
 	counters := func(name, help string, labels ...string) *prometheus.CounterVec {
 		return f.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
 	}
 	gauge := func(name, help string) prometheus.Gauge {
-		return f.NewGauge(prometheus.GaugeOpts{Name: name, Help: help})
+		return f.NewGauge(prometheus.GaugeOpts{Name: name, Help: help + ofDatabase})
 	}
 	gauges := func(name, help string, labels ...string) *prometheus.GaugeVec {
-		return f.NewGaugeVec(prometheus.GaugeOpts{Name: name, Help: help}, labels)
+		return f.NewGaugeVec(prometheus.GaugeOpts{Name: name, Help: help + ofDatabase}, labels)
 	}
 	m := &metrics{
 		jobs: counters("signpost_jobs_total", "Job runs that ended, by kind and result.", "kind", "result"),

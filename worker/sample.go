@@ -187,8 +187,7 @@ func boundedQueue(name string) string {
 	return "other"
 }
 
-// serverMetrics are the server's own figures, as they were last sampled. Every
-// worker tells the same.
+// serverMetrics are the server's own figures, as they were last sampled.
 type serverMetrics struct {
 	last atomic.Pointer[queries.ServerFiguresRow]
 
@@ -198,7 +197,7 @@ type serverMetrics struct {
 
 func newServerMetrics() *serverMetrics {
 	desc := func(name, help string, labels ...string) *prometheus.Desc {
-		return prometheus.NewDesc("signpost_postgres_"+name, help, labels, nil)
+		return prometheus.NewDesc("signpost_postgres_"+name, help+ofDatabase, labels, nil)
 	}
 	return &serverMetrics{
 		connections:  desc("server_connections", "Clients connected to the server, of all databases."),
