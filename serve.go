@@ -125,6 +125,17 @@ func (p *process) stop(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
+// inPart gives a stop no more than three fifths of the time that a process has to
+// stop: a request that never ends must not take the time in which clicks are
+// shipped.
+func (p *process) inPart(stop func(context.Context) error) func(context.Context) error {
+	return func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, p.cfg.ShutdownTimeout*3/5)
+		defer cancel()
+		return stop(ctx)
+	}
+}
+
 func (p *process) add(name string, stop func(context.Context) error) {
 	p.parts = append(p.parts, part{name, stop})
 }
@@ -335,7 +346,7 @@ func (p *process) addAPI(ctx context.Context) error {
 	}
 	bounded := p.bound(ctx, listener)
 	p.background("http server", func(context.Context) error { return server.Serve(bounded) })
-	p.add("http requests", server.Shutdown)
+	p.add("http requests", p.inPart(server.Shutdown))
 	p.listen = listener.Addr().String()
 	p.log.InfoContext(ctx, "listening", "addr", listener.Addr().String(), "url", p.cfg.PublicURL)
 	return nil

@@ -13,7 +13,7 @@ const (
 	DropUnwritable = "unwritable" // read-only, no permission, or not there
 	DropStuck      = "stuck"      // the disk does not answer, and there is no room to wait for it
 	DropIOError    = "io_error"   // any other error of the disk
-	DropClosed     = "closed"     // the spool is closed
+	DropClosed     = "closed"     // the spool is closed, or was with clicks that it kept in memory only
 	DropForeign    = "foreign"    // kept in memory for a database that another installation's took the place of
 )
 

@@ -440,6 +440,11 @@ func (s *Spool) close() error {
 		<-s.writerDone
 		<-s.keeperDone
 		s.others.Wait()
+		// Of what is kept in memory only, this is the end.
+		if n := s.shelf.dropMemory(); n > 0 {
+			s.dropped(errClosed, n)
+			s.logDrops()
+		}
 		done <- s.shelf.close()
 	}()
 	select {

@@ -424,3 +424,30 @@ func TestReshipLeavesRoom(t *testing.T) {
 		t.Errorf("reshipped metric %v, want %v", got, want)
 	}
 }
+
+// Clicks that were kept in memory only and could not be shipped end with the
+// spool, and are counted.
+func TestClicksLeftInMemoryAreCounted(t *testing.T) {
+	t.Parallel()
+	metrics := NewMetrics(nil)
+	s, err := Open(Options{Durability: Memory, Metrics: metrics})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 5 {
+		if err := s.Append(click(i)); err != nil {
+			t.Fatal(err)
+		}
+		if i == 2 { // some are sealed, some are not
+			if err := s.SealNow(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if n := testutil.ToFloat64(metrics.dropped[DropClosed]); n != 5 {
+		t.Errorf("%v clicks were counted as dropped, want the 5 that were lost", n)
+	}
+}

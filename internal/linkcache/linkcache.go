@@ -102,10 +102,13 @@ const (
 	loadTimeout = time.Second
 	// complainEvery is how often it is logged that lookups fail.
 	complainEvery = time.Minute
-	// maxLoads and maxWaiting bound what a flood of unknown codes may occupy;
-	// of the pool's connections it is half at most.
-	maxLoads   = 8
-	maxWaiting = 1024
+	// maxLoads and maxWaiting bound what a flood of unknown codes may occupy: of
+	// the pool's connections it is half at most. Those that wait are asked for
+	// together, up to maxTogether with one query, so that a link that is cached
+	// nowhere waits for a few queries and not for one a code before it.
+	maxLoads    = 8
+	maxWaiting  = 16_384
+	maxTogether = 256
 	// missingFor is how long an unknown code is remembered, counted from before
 	// it was looked up, so that a new link is found within a second.
 	missingFor = 900 * time.Millisecond
@@ -151,8 +154,8 @@ type Cache struct {
 	// is another one: Postgres answers, and anything cached may have changed.
 	behind atomic.Bool
 
-	slots   chan struct{} // loads under way
-	waiting atomic.Int64  // loads that wait for a slot
+	slots chan struct{} // queries of loads under way
+	line  chan *load    // loads that wait for one, in the order in which they came
 	// complained is when it was last said why a lookup failed.
 	complained atomic.Int64
 
@@ -207,6 +210,7 @@ func Open(o Options) (*Cache, error) {
 		seed:     maphash.MakeSeed(),
 		shards:   newShards(size),
 		slots:    make(chan struct{}, max(1, min(maxLoads, int(o.Pool.Config().MaxConns)/2))),
+		line:     make(chan *load, maxWaiting),
 		wanted:   make(chan string, 4096),
 		swept:    make(chan struct{}, 1),
 	}
@@ -533,27 +537,102 @@ func (c *Cache) keep(s *shard, code string, link *Link, seen view) {
 	}
 }
 
-// limitedLoad is load with a bound on how many are under way and waiting.
+// load is one code that is asked of Postgres.
+type load struct {
+	code string
+	left atomic.Bool   // nobody waits for it any more
+	done chan struct{} // closed when the rest is set
+	link *Link
+	err  error
+}
+
+func (l *load) end(link *Link, err error) {
+	l.link, l.err = link, err
+	close(l.done)
+}
+
+// limitedLoad asks Postgres for one link, with a bound on how many queries are
+// under way. Each code waits in one line, and who gets to ask asks for all that are
+// in front, until its own has been.
 func (c *Cache) limitedLoad(ctx context.Context, code string) (*Link, error) {
+	own := &load{code: code, done: make(chan struct{})}
 	select {
-	case c.slots <- struct{}{}:
+	case c.line <- own:
 	default:
-		if c.waiting.Add(1) > maxWaiting {
-			c.waiting.Add(-1)
-			c.metrics.loads.WithLabelValues("refused").Inc()
-			return nil, fmt.Errorf("%w: too many lookups are waiting", ErrUnavailable)
-		}
+		c.metrics.loads.WithLabelValues("refused").Inc()
+		return nil, fmt.Errorf("%w: too many lookups are waiting", ErrUnavailable)
+	}
+	for {
 		select {
 		case c.slots <- struct{}{}:
-			c.waiting.Add(-1)
+			c.loadAll(ctx, c.together())
+			<-c.slots
+		case <-own.done:
+			return own.link, own.err
 		case <-ctx.Done():
-			c.waiting.Add(-1)
+			select {
+			case <-own.done: // by now
+				return own.link, own.err
+			default:
+			}
+			own.left.Store(true)
 			c.metrics.loads.WithLabelValues("refused").Inc()
 			return nil, fmt.Errorf("%w: wait for a lookup: %w", ErrUnavailable, ctx.Err())
 		}
 	}
-	defer func() { <-c.slots }()
-	return c.load(ctx, code)
+}
+
+// together takes those in front of the line.
+func (c *Cache) together() []*load {
+	var loads []*load
+	for len(loads) < maxTogether {
+		select {
+		case l := <-c.line:
+			if !l.left.Load() {
+				loads = append(loads, l)
+			}
+		default:
+			return loads
+		}
+	}
+	return loads
+}
+
+// loadAll asks Postgres for links. The query outlives the deadline of whoever came
+// to ask it: others wait for the answer.
+func (c *Cache) loadAll(ctx context.Context, loads []*load) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), loadTimeout)
+	defer cancel()
+	if len(loads) == 1 {
+		loads[0].end(c.load(ctx, loads[0].code))
+		return
+	}
+	if len(loads) == 0 {
+		return
+	}
+	codes := make([]string, len(loads))
+	for i, l := range loads {
+		codes[i] = l.code
+	}
+	rows, err := c.queries.ResolveLinks(ctx, codes)
+	found := make(map[string]*Link, len(rows))
+	for _, row := range rows {
+		found[row.ShortCode] = resolved(row)
+	}
+	for _, l := range loads {
+		link := found[l.code]
+		switch {
+		case err != nil:
+			c.metrics.loads.WithLabelValues("unavailable").Inc()
+			l.end(nil, fmt.Errorf("%w: load links: %w", ErrUnavailable, err))
+		case link == nil:
+			c.metrics.loads.WithLabelValues("not_found").Inc()
+			l.end(nil, ErrNotFound)
+		default:
+			c.metrics.loads.WithLabelValues("found").Inc()
+			l.end(link, nil)
+		}
+	}
 }
 
 // load asks Postgres for one link.
@@ -568,11 +647,10 @@ func (c *Cache) load(ctx context.Context, code string) (*Link, error) {
 		return nil, fmt.Errorf("%w: load link: %w", ErrUnavailable, err)
 	}
 	c.metrics.loads.WithLabelValues("found").Inc()
-	return &Link{
-		ID: row.ID, UserID: row.UserID, Target: row.OriginalURL, Active: row.IsActive,
-		ExpiresAt: timeOf(row.ExpiresAt), Status: int(row.RedirectStatus), ForwardQuery: row.ForwardQuery,
-		Version: row.Version,
-	}, nil
+	return resolved(queries.ResolveLinksRow{
+		ShortCode: code, ID: row.ID, UserID: row.UserID, OriginalURL: row.OriginalURL, IsActive: row.IsActive,
+		ExpiresAt: row.ExpiresAt, RedirectStatus: row.RedirectStatus, ForwardQuery: row.ForwardQuery, Version: row.Version,
+	}), nil
 }
 
 func timeOf(t *time.Time) time.Time {

@@ -348,7 +348,7 @@ func TestFloodIsBounded(t *testing.T) {
 	}
 	var all sync.WaitGroup
 	refused := atomic.Int64{}
-	flood := cap(b.slots) + maxWaiting + 100
+	flood := cap(b.slots) + 2000
 	for i := range flood {
 		all.Go(func() {
 			if b.target(t, fmt.Sprint("unknown", i)) == "unavailable" {
@@ -376,8 +376,69 @@ func TestFloodIsBounded(t *testing.T) {
 	if got := b.target(t, "later"); got != "not found" {
 		t.Errorf("after the flood: got %s", got)
 	}
-	if n := b.waiting.Load(); n != 0 {
-		t.Errorf("%d still wait", n)
+}
+
+// A link that is cached nowhere waits for those before it in the line for a few
+// queries, not for one each: unknown codes that come faster than Postgres can be
+// asked for each of them push nobody over the deadline.
+func TestThoseThatWaitAreAskedForTogether(t *testing.T) {
+	t.Parallel()
+	b := setup(t, Options{})
+	b.link(t, "existing")
+	for range cap(b.slots) { // nobody may ask yet
+		b.slots <- struct{}{}
+	}
+	var all sync.WaitGroup
+	answers := make([]string, 1000)
+	for i := range answers {
+		all.Go(func() {
+			code := fmt.Sprint("unknown", i)
+			if i == len(answers)/2 {
+				code = "existing"
+			}
+			link, err := b.limitedLoad(t.Context(), code)
+			switch {
+			case errors.Is(err, ErrNotFound):
+				answers[i] = "not found"
+			case err != nil:
+				answers[i] = err.Error()
+			default:
+				answers[i] = link.Target
+			}
+		})
+	}
+	eventually(t, "all wait", func() bool { return len(b.line) == len(answers) })
+	before := b.pool.Stat().AcquireCount()
+	for range cap(b.slots) {
+		<-b.slots
+	}
+	all.Wait()
+	for i, got := range answers {
+		want := "not found"
+		if i == len(answers)/2 {
+			want = "https://example.com/existing"
+		}
+		if got != want {
+			t.Fatalf("answer %d: %s, want %s", i, got, want)
+		}
+	}
+	if n := b.pool.Stat().AcquireCount() - before; n > 20 {
+		t.Errorf("%d queries for %d codes that waited", n, len(answers))
+	}
+}
+
+// Beyond what may wait, a lookup is refused at once.
+func TestTheLineIsBounded(t *testing.T) {
+	t.Parallel()
+	b := setup(t, Options{})
+	for range cap(b.slots) {
+		b.slots <- struct{}{}
+	}
+	for range cap(b.line) {
+		b.line <- &load{code: "unknown", done: make(chan struct{})}
+	}
+	if _, err := b.limitedLoad(t.Context(), "one-more"); !errors.Is(err, ErrUnavailable) {
+		t.Errorf("one more in a full line: %v", err)
 	}
 }
 

@@ -19,7 +19,7 @@ const (
 	// it is divided down to leastBatch.
 	sweepBatch, leastBatch = 1000, 50
 	// maxSweeps is how many queries of a sweep are under way at most. Of the
-	// pool's connections it is a quarter, so that loads and requests find some.
+	// pool's connections it is a quarter, so that loads and shipping find some.
 	maxSweeps      = 4
 	refreshTimeout = 2 * time.Second
 	// refreshPause follows a batch that failed.
@@ -108,7 +108,7 @@ func (c *Cache) sweepAll(ctx context.Context, size int) bool {
 func (c *Cache) sweepPass(ctx context.Context, size int, lately bool) (found, ok bool) {
 	var failed atomic.Bool
 	var all sync.WaitGroup
-	slots := make(chan struct{}, min(maxSweeps, max(2, int(c.pool.Config().MaxConns)/4)))
+	slots := make(chan struct{}, min(maxSweeps, max(1, int(c.pool.Config().MaxConns)/4)))
 	at := cursor{lately: lately}
 	for !failed.Load() {
 		slots <- struct{}{}
