@@ -27,7 +27,7 @@
 //
 //	SPOOL_DIR/
 //	  20260131t090507-0f1e2d3c4b5a6978/           time of creation, 64 random bits
-//	    lock                                      held by the owner
+//	    lock                                      held by the owner; names the installation
 //	    20260131t090507-…6978-0000000001.open     being written, or the spare that is next
 //	    20260131t090507-…6978-0000000000.seg      sealed, ready to ship
 //	    20260131t090507-…6978-0000000007.bad      what was damaged of a segment: some of it, or all
@@ -40,6 +40,10 @@
 //
 // What leaves a folder leaves it for good: [Spool.RemoveExpired] says below which
 // number nothing is left, and who remembers that knows a copy for what it is.
+//
+// A folder belongs to the installation that its lock names, and is shipped to no
+// other: see [Spool.ShipTo]. One that is moved while it is in use is used where it
+// is then.
 //
 // # Trouble
 //
