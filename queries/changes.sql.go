@@ -12,71 +12,62 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
-const listChangeGaps = `-- name: ListChangeGaps :many
-WITH gaps AS (
-    SELECT n.previous + 1 AS low, n.id - 1 AS high
-    FROM (SELECT id, lag(id) OVER (ORDER BY id) AS previous FROM link_changes) n
-    WHERE n.id > n.previous + 1
-    ORDER BY n.id DESC
-    LIMIT $1
-)
+const getLinkLog = `-- name: GetLinkLog :one
 SELECT
     COALESCE((SELECT max(id) FROM link_changes), 0)::bigint AS newest_id,
     COALESCE((SELECT version FROM link_changes ORDER BY id DESC LIMIT 1), 0)::bigint AS anchor,
     COALESCE((SELECT min(id) FROM link_changes), 0)::bigint AS oldest_id,
-    (pg_snapshot_xmax(pg_current_snapshot())::text::bigint
-        + age(pg_snapshot_xmax(pg_current_snapshot())::xid))::bigint AS next_xid,
     (extract(epoch FROM pg_postmaster_start_time())::text || '.'
         || (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())::text || '.'
         || 'link_changes'::regclass::oid::text)::text AS history,
     (SELECT i.id FROM installation i)::text AS installation,
-    COALESCE(gaps.low, 0)::bigint AS low, COALESCE(gaps.high, 0)::bigint AS high
-FROM (VALUES (1)) one
-LEFT JOIN gaps ON true
-ORDER BY low
+    pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS xmin,
+    (CASE WHEN pg_is_in_recovery() THEN pg_snapshot_xmin(pg_current_snapshot())
+        ELSE pg_snapshot_xmax(pg_current_snapshot()) END)::text::bigint AS xmax,
+    ARRAY(SELECT x::text::bigint FROM pg_snapshot_xip(pg_current_snapshot()) x)::bigint[] AS running,
+    (pg_snapshot_xmax(pg_current_snapshot())::text::bigint
+        + age(pg_snapshot_xmax(pg_current_snapshot())::xid))::bigint AS next_xid
 `
 
-type ListChangeGapsRow struct {
+type GetLinkLogRow struct {
 	NewestID     int64
 	Anchor       int64
 	OldestID     int64
-	NextXid      int64
 	History      string
 	Installation string
-	Low          int64
-	High         int64
+	Xmin         int64
+	Xmax         int64
+	Running      []int64
+	NextXid      int64
 }
 
-// The ids that a reader who starts now does not see: rolled back, or still to
-// be committed. With the state of the log, in one snapshot, as PollLinkChanges,
-// and the installation that the log belongs to.
-func (q *Queries) ListChangeGaps(ctx context.Context, rowLimit int32) ([]ListChangeGapsRow, error) {
-	rows, err := q.db.Query(ctx, listChangeGaps, rowLimit)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	items := []ListChangeGapsRow{}
-	for rows.Next() {
-		var i ListChangeGapsRow
-		if err := rows.Scan(
-			&i.NewestID,
-			&i.Anchor,
-			&i.OldestID,
-			&i.NextXid,
-			&i.History,
-			&i.Installation,
-			&i.Low,
-			&i.High,
-		); err != nil {
-			return nil, err
-		}
-		items = append(items, i)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
+// The state of the log: its newest and oldest row, its history, the installation
+// it belongs to, and which transactions have ended, all in one snapshot.
+//
+// The history is another one after each start of the server, and for each
+// database and each table that was ever made: also for one that was dropped and
+// filled again from a dump, whose rows may look the same.
+//
+// Every writer whose id is missing had its xid before it drew the id, so below
+// next_xid. The snapshot's own xmax would not do: it is one past the highest
+// xid that *completed*, and a writer with a higher one may still be under way.
+// Only age() tells the next xid without drawing one. A standby does not list what
+// is under way: there all from xmin on may be.
+func (q *Queries) GetLinkLog(ctx context.Context) (GetLinkLogRow, error) {
+	row := q.db.QueryRow(ctx, getLinkLog)
+	var i GetLinkLogRow
+	err := row.Scan(
+		&i.NewestID,
+		&i.Anchor,
+		&i.OldestID,
+		&i.History,
+		&i.Installation,
+		&i.Xmin,
+		&i.Xmax,
+		&i.Running,
+		&i.NextXid,
+	)
+	return i, err
 }
 
 const listRecentChanges = `-- name: ListRecentChanges :many
@@ -133,50 +124,67 @@ func (q *Queries) ListRecentChanges(ctx context.Context, rowLimit int32) ([]List
 
 const pollLinkChanges = `-- name: PollLinkChanges :many
 WITH seen AS (
-    (SELECT id FROM link_changes WHERE id > $1::bigint ORDER BY id LIMIT $2)
+    (
+        SELECT xid, id, version, short_code FROM link_changes
+        WHERE (xid, id) > (($3::bigint)::text::xid8, $4::bigint)
+            AND xid < pg_snapshot_xmax(pg_current_snapshot())
+        ORDER BY xid, id
+        LIMIT $2
+    )
     UNION ALL
-    SELECT c.id
-    FROM (SELECT unnest($3::bigint[]) AS low, unnest($4::bigint[]) AS high) g
+    SELECT c.xid, c.id, c.version, c.short_code
+    FROM (SELECT unnest($5::bigint[]) AS xid, unnest($6::bigint[]) AS after_id) r
     CROSS JOIN LATERAL (
-        SELECT x.id FROM link_changes x WHERE x.id BETWEEN g.low AND g.high ORDER BY x.id LIMIT $2
+        SELECT x.xid, x.id, x.version, x.short_code FROM link_changes x
+        WHERE (x.xid, x.id) > (r.xid::text::xid8, r.after_id) AND x.xid <= r.xid::text::xid8
+        ORDER BY x.xid, x.id
+        LIMIT $2
     ) c
-    ORDER BY id
+    ORDER BY xid, id
     LIMIT $2
 )
 SELECT
     COALESCE((SELECT min(id) FROM link_changes), 0)::bigint AS oldest_id,
     COALESCE((SELECT max(id) FROM link_changes), 0)::bigint AS newest_id,
     COALESCE((SELECT version FROM link_changes WHERE id = $1::bigint), 0)::bigint AS anchor,
-    pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS xmin,
-    (pg_snapshot_xmax(pg_current_snapshot())::text::bigint
-        + age(pg_snapshot_xmax(pg_current_snapshot())::xid))::bigint AS next_xid,
     (extract(epoch FROM pg_postmaster_start_time())::text || '.'
         || (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())::text || '.'
         || 'link_changes'::regclass::oid::text)::text AS history,
-    COALESCE(c.id, 0)::bigint AS id, COALESCE(c.version, 0)::bigint AS version, c.short_code,
+    pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS xmin,
+    (CASE WHEN pg_is_in_recovery() THEN pg_snapshot_xmin(pg_current_snapshot())
+        ELSE pg_snapshot_xmax(pg_current_snapshot()) END)::text::bigint AS xmax,
+    ARRAY(SELECT x::text::bigint FROM pg_snapshot_xip(pg_current_snapshot()) x)::bigint[] AS running,
+    (pg_snapshot_xmax(pg_current_snapshot())::text::bigint
+        + age(pg_snapshot_xmax(pg_current_snapshot())::xid))::bigint AS next_xid,
+    COALESCE(seen.xid::text::bigint, 0)::bigint AS xid,
+    COALESCE(seen.id, 0)::bigint AS id, COALESCE(seen.version, 0)::bigint AS version, seen.short_code,
     u.id AS url_id, u.user_id, u.original_url, u.is_active, u.expires_at,
     u.redirect_status, u.forward_query, u.version AS url_version
 FROM (VALUES (1)) one
 LEFT JOIN seen ON true
-LEFT JOIN link_changes c ON c.id = seen.id
-LEFT JOIN urls u ON u.short_code = c.short_code
-ORDER BY c.id
+LEFT JOIN urls u ON u.short_code = seen.short_code
+ORDER BY seen.xid, seen.id
 `
 
 type PollLinkChangesParams struct {
-	AfterID  int64
-	RowLimit int32
-	Lows     []int64
-	Highs    []int64
+	PositionID int64
+	RowLimit   int32
+	FromXid    int64
+	FromID     int64
+	Running    []int64
+	AfterIds   []int64
 }
 
 type PollLinkChangesRow struct {
 	OldestID       int64
 	NewestID       int64
 	Anchor         int64
-	Xmin           int64
-	NextXid        int64
 	History        string
+	Xmin           int64
+	Xmax           int64
+	Running        []int64
+	NextXid        int64
+	Xid            int64
 	ID             int64
 	Version        int64
 	ShortCode      *string
@@ -190,30 +198,29 @@ type PollLinkChangesRow struct {
 	URLVersion     *int64
 }
 
-// The changes after a position and those of the gaps before it that became
-// visible since, each with the link as it is now, and the state of the log. It
-// is one statement, so one snapshot and one round trip; without a change it
-// answers one row whose id is 0. The anchor is the row at the position: another
-// version there, or none, means another history. @lows and @highs are the
-// first and last ids of the gaps.
+// The changes that became visible since a snapshot, each with the link as it is
+// now, and the state of the log. It is one statement, so one snapshot and one
+// round trip; without a change it answers one row whose id is 0.
 //
-// The history is another one after each start of the server, and for each
-// database and each table that was ever made: also for one that was dropped and
-// filled again from a dump, whose rows may look the same.
+// What was not visible then was written by a transaction that was under way,
+// which are @running, or by one from the snapshot's xmax on. Of each, rows up to
+// an id have been read: @after_ids, and (@from_xid, @from_id). Each arm has a
+// limit of its own: a bulk change leaves a backlog of which a poll reads the
+// beginning, not all. Rows are compared, and ordered, by (xid, id) throughout: for
+// one xid in the order of ids the planner would read the whole log by its primary
+// key. A row of an xid that this server has not given, as a dump of another may
+// bring, is not looked at again and again.
 //
-// Each arm has a limit of its own: a bulk change leaves a backlog of which a
-// poll reads the beginning, not all.
-//
-// Every writer whose id is missing had its xid before it drew the id, so below
-// next_xid. The snapshot's own xmax would not do: it is one past the highest
-// xid that *completed*, and a writer with a higher one may still be under way.
-// Only age() tells the next xid without drawing one.
+// The anchor is the row at a position: another version there, or none, means
+// another history.
 func (q *Queries) PollLinkChanges(ctx context.Context, arg PollLinkChangesParams) ([]PollLinkChangesRow, error) {
 	rows, err := q.db.Query(ctx, pollLinkChanges,
-		arg.AfterID,
+		arg.PositionID,
 		arg.RowLimit,
-		arg.Lows,
-		arg.Highs,
+		arg.FromXid,
+		arg.FromID,
+		arg.Running,
+		arg.AfterIds,
 	)
 	if err != nil {
 		return nil, err
@@ -226,9 +233,12 @@ func (q *Queries) PollLinkChanges(ctx context.Context, arg PollLinkChangesParams
 			&i.OldestID,
 			&i.NewestID,
 			&i.Anchor,
-			&i.Xmin,
-			&i.NextXid,
 			&i.History,
+			&i.Xmin,
+			&i.Xmax,
+			&i.Running,
+			&i.NextXid,
+			&i.Xid,
 			&i.ID,
 			&i.Version,
 			&i.ShortCode,

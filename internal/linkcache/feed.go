@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -30,33 +29,50 @@ const (
 	// maxChanges is how many changes one poll brings; when there are more, the
 	// next one follows at once.
 	maxChanges = 1000
-	// maxGaps bounds the gaps that are remembered one by one.
-	maxGaps = 1000
+	// maxAhead bounds the ids that are remembered one by one because others before
+	// them are still to come.
+	maxAhead = 10_000
+	// neverPruned is how many of the newest ids PruneLinkChanges leaves alone.
+	neverPruned = 10_000
 )
 
-// A gap is a run of ids in the change log that nobody can see yet: their
-// writers are under way or were rolled back.
-type gap struct {
-	low, high int64
-	// closes is an xid that was not drawn yet when the gap was seen. Once every
-	// xid below it has ended, what is still missing was rolled back.
-	closes int64
-	// oldest was the oldest id in the log when the gap was seen.
-	oldest int64
+// A moment is which transactions had ended at some time: those below xmax, but
+// for those that were running.
+type moment struct {
+	xmax    int64
+	running []int64
 }
 
-// A position is how far the feed has read a server's change log.
+// A position is how far the feed has read a server's change log. Ids are drawn by
+// transactions that commit in any order, so that what was read is not told by the
+// newest id: it is every change of a transaction that had ended at a moment.
 type position struct {
 	history string // tells this log from every other
 	// installation is the same after a restart, a failover and a restore, when
 	// the history is another. It is "" where a release before this one read it.
 	installation string
-	id           int64
-	anchor       int64 // version of the row at id
-	gaps         []gap
-	// blurred, if not zero, is an xid as in gap.closes: until then there are
-	// more gaps than are remembered, so that any link may have changed.
-	blurred int64
+	id           int64  // the newest that was read
+	anchor       int64  // version of the row at id
+	seen         moment // when all had been read that was there
+	oldest       int64  // the oldest id in the log, then
+	// low is an id up to which every change has been read, or will never come.
+	low int64
+	// sure is an id that low reaches once every xid below closes has ended, which
+	// those of all writers with an id up to it are.
+	sure, closes int64
+	// ahead are ids beyond low that were read. They are for low to get on quickly,
+	// and may be missing.
+	ahead map[int64]struct{}
+}
+
+// A round is one reading of all that came since a position, in several polls if
+// it is much. What it has read is what was there at the first of them, at least.
+type round struct {
+	at       moment
+	xmin     int64 // every xid below it had ended
+	nextXID  int64 // was not drawn yet
+	newest   int64 // the newest id of a change that could be seen
+	xid, lid int64 // the last change that was read; changes come in this order
 }
 
 // A change is what the feed knows of a code: its link now, nil if it has none.
@@ -112,6 +128,7 @@ type feed struct {
 	queries  *queries.Queries
 	begun    bool // position is known
 	position position
+	round    *round        // nil between two
 	timeout  time.Duration // of the next poll
 	// remembers says that the cache's past is of this position's history.
 	remembers      bool
@@ -181,12 +198,12 @@ func (f *feed) begin(ctx context.Context) error {
 	bounded, cancel := context.WithTimeout(ctx, f.timeout)
 	defer cancel()
 	seen := f.cache.look()
-	rows, err := f.queries.ListChangeGaps(bounded, maxGaps+1)
+	log, err := f.queries.GetLinkLog(bounded)
 	if err != nil {
 		return fmt.Errorf("begin the link feed: %w", err)
 	}
 	was := f.position.installation
-	f.position = startAt(rows)
+	f.position, f.round = startAt(log), nil
 	f.begun = true
 	if is := f.position.installation; was != "" && was != is {
 		f.cache.log.WarnContext(ctx, "the database is another installation than the cached links are of; they are forgotten",
@@ -206,7 +223,7 @@ func (f *feed) begin(ctx context.Context) error {
 // entries.
 func (f *feed) follows(seen view) {
 	p := f.position
-	p.gaps = slices.Clone(p.gaps)
+	p.ahead = nil
 	f.cache.behind.Store(false)
 	if last := f.cache.followed.Swap(seen.at); seen.at-last >= int64(liveFor) {
 		f.cache.regained.Store(f.cache.now().UnixNano())
@@ -214,19 +231,12 @@ func (f *feed) follows(seen view) {
 	f.cache.mark.Store(&mark{position: p, followed: seen.at, epoch: f.cache.epoch.Load()})
 }
 
-func startAt(rows []queries.ListChangeGapsRow) position {
-	state := rows[0] // the query answers at least one row
-	p := position{history: state.History, installation: state.Installation, id: state.NewestID, anchor: state.Anchor}
-	if state.OldestID > 1 {
-		// A writer that began before the oldest row that is left.
-		p.gaps = append(p.gaps, gap{low: 1, high: state.OldestID - 1, closes: state.NextXid, oldest: state.OldestID})
+func startAt(log queries.GetLinkLogRow) position {
+	p := position{
+		history: log.History, installation: log.Installation, id: log.NewestID, anchor: log.Anchor, oldest: log.OldestID,
+		seen: moment{log.Xmax, log.Running},
 	}
-	for _, row := range rows {
-		if row.Low > 0 {
-			p.gaps = append(p.gaps, gap{low: row.Low, high: row.High, closes: state.NextXid, oldest: state.OldestID})
-		}
-	}
-	p.bound(state.NextXid)
+	p.settle(round{xmin: log.Xmin, nextXID: log.NextXid, newest: log.NewestID})
 	return p
 }
 
@@ -235,16 +245,14 @@ func (f *feed) read(ctx context.Context) (more bool, err error) {
 	bounded, cancel := context.WithTimeout(ctx, f.timeout)
 	defer cancel()
 	seen := f.cache.look()
-	params := queries.PollLinkChangesParams{AfterID: f.position.id, RowLimit: maxChanges}
-	params.Lows, params.Highs = f.position.bounds()
-	rows, err := f.queries.PollLinkChanges(bounded, params)
+	rows, err := f.queries.PollLinkChanges(bounded, f.position.unread(f.round))
 	if err != nil {
 		f.cache.behind.Store(false)
 		return false, fmt.Errorf("poll the link feed: %w", err)
 	}
 	state := rows[0] // the query answers at least one row
 	if !f.position.continues(state) {
-		f.begun, f.remembers = false, false
+		f.begun, f.remembers, f.round = false, false, nil
 		f.cache.behind.Store(true)
 		f.cache.past.unknown()
 		return true, nil
@@ -252,13 +260,19 @@ func (f *feed) read(ctx context.Context) (more bool, err error) {
 	f.learns(rows)
 	changes, all := changesOf(rows)
 	f.cache.apply(changes, seen)
-	more = len(rows) >= maxChanges
-	lost := f.position.advance(rows, more)
-	if all || lost || f.position.blurred != 0 && f.cache.sweeps.Load() == 0 {
-		f.cache.lose()
+	if f.round == nil {
+		f.round = &round{
+			at: moment{state.Xmax, state.Running}, xmin: state.Xmin, nextXID: state.NextXid, newest: state.NewestID,
+		}
 	}
-	if f.position.blurred != 0 && state.Xmin >= f.position.blurred && !more {
-		f.position.blurred = 0
+	f.position.advance(f.round, rows)
+	more = len(rows) >= maxChanges
+	lost := false
+	if !more {
+		lost = f.position.complete(*f.round, state.OldestID)
+		f.round = nil
+	}
+	if all || lost {
 		f.cache.lose()
 	}
 	complete := int64(0)
@@ -283,84 +297,88 @@ func (p *position) continues(state queries.PollLinkChangesRow) bool {
 	return p.id == 0 || p.anchor == state.Anchor
 }
 
-func (p *position) bounds() (lows, highs []int64) {
-	lows, highs = make([]int64, len(p.gaps)), make([]int64, len(p.gaps))
-	for i, g := range p.gaps {
-		lows[i], highs[i] = g.low, g.high
+// unread asks for the changes that were not there at the position's moment, and
+// that the round, if there is one under way, has not come to.
+func (p *position) unread(r *round) queries.PollLinkChangesParams {
+	if r == nil {
+		r = &round{}
 	}
-	return lows, highs
+	params := queries.PollLinkChangesParams{PositionID: p.id, RowLimit: maxChanges, FromXid: p.seen.xmax}
+	if r.xid >= p.seen.xmax {
+		params.FromXid, params.FromID = r.xid, r.lid
+	}
+	for _, xid := range p.seen.running {
+		if xid < r.xid {
+			continue
+		}
+		after := int64(0)
+		if xid == r.xid {
+			after = r.lid
+		}
+		params.Running, params.AfterIds = append(params.Running, xid), append(params.AfterIds, after)
+	}
+	return params
 }
 
-// advance takes note of what a poll showed. It reports whether changes may
-// have been pruned before they were seen.
-func (p *position) advance(rows []queries.PollLinkChangesRow, more bool) (lost bool) {
-	state := rows[0]
-	var shown []int64
+// advance takes note of what a poll showed.
+func (p *position) advance(r *round, rows []queries.PollLinkChangesRow) {
 	for _, row := range rows {
-		switch {
-		case row.ID == 0:
-		case row.ID <= p.id:
-			shown = append(shown, row.ID)
-		default:
-			if row.ID > p.id+1 {
-				p.gaps = append(p.gaps, gap{low: p.id + 1, high: row.ID - 1, closes: state.NextXid, oldest: state.OldestID})
-			}
+		if row.ID == 0 {
+			continue
+		}
+		r.xid, r.lid = row.Xid, row.ID
+		if row.ID > p.id {
 			p.id, p.anchor = row.ID, row.Version
 		}
-	}
-	p.fill(shown)
-	if !more {
-		lost = p.close(state)
-	}
-	p.bound(state.NextXid)
-	return lost
-}
-
-// fill takes ids out of the gaps; ids and gaps ascend.
-func (p *position) fill(ids []int64) {
-	if len(ids) == 0 {
-		return
-	}
-	left := make([]gap, 0, len(p.gaps)+len(ids))
-	for _, g := range p.gaps {
-		for len(ids) > 0 && ids[0] <= g.high {
-			if ids[0] > g.low {
-				before := g
-				before.high = ids[0] - 1
-				left = append(left, before)
+		if row.ID > p.low && len(p.ahead) < maxAhead {
+			if p.ahead == nil {
+				p.ahead = make(map[int64]struct{})
 			}
-			g.low = max(g.low, ids[0]+1)
-			ids = ids[1:]
-		}
-		if g.low <= g.high {
-			left = append(left, g)
+			p.ahead[row.ID] = struct{}{}
 		}
 	}
-	p.gaps = left
 }
 
-// close drops the gaps whose writers have all ended: what this snapshot did
-// not show will not come. Only if the log was pruned past a gap meanwhile,
-// nobody can tell.
-func (p *position) close(state queries.PollLinkChangesRow) (lost bool) {
-	open := p.gaps[:0]
-	for _, g := range p.gaps {
-		if state.Xmin < g.closes {
-			open = append(open, g)
-		} else if g.low < state.OldestID && g.oldest < state.OldestID {
-			lost = true
-		}
+// complete ends a round. It reports whether changes may have been pruned before
+// they were read. What became visible while the round went on is read by the
+// next, some of it once more.
+func (p *position) complete(r round, oldest int64) (lost bool) {
+	p.seen = r.at
+	lost = oldest > p.oldest && oldest > p.low+1 && r.newest-neverPruned > p.low
+	p.oldest = oldest
+	if lost {
+		p.low = oldest - 1
 	}
-	p.gaps = open
+	p.settle(r)
 	return lost
 }
 
-// bound gives up on single gaps when there are too many.
-func (p *position) bound(nextXID int64) {
-	if len(p.gaps) <= maxGaps {
-		return
+// settle moves low after a round. An id that is missing holds it up until all
+// transactions that may have drawn the id have ended.
+func (p *position) settle(r round) {
+	if p.closes == 0 {
+		p.sure, p.closes = r.newest, r.nextXID
 	}
-	p.gaps, p.blurred = nil, nextXID
+	if r.xmin >= p.closes {
+		p.low = max(p.low, p.sure)
+		p.sure, p.closes = r.newest, r.nextXID
+	}
+	if r.xmin >= p.closes { // nobody writes
+		p.low = max(p.low, p.sure)
+		p.closes = 0
+	}
+	for id := range p.ahead {
+		if id <= p.low {
+			delete(p.ahead, id)
+		}
+	}
+	for {
+		if _, read := p.ahead[p.low+1]; !read {
+			return
+		}
+		p.low++
+		delete(p.ahead, p.low)
+	}
 }
 
 // changesOf translates rows. Of several changes of one code one remains, since

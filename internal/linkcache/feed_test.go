@@ -6,13 +6,13 @@ import (
 	"io"
 	"net"
 	"net/url"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 	"unsafe"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/signpost/signpost/internal/pgtest"
@@ -341,62 +341,224 @@ func TestOldEntriesAreValidatedAgain(t *testing.T) {
 	b.becomes(t, "old", "inactive")
 }
 
-func TestManyGapsAreBlurred(t *testing.T) {
+// Two transactions whose ids lie in turns, more of them than a feed would want to
+// remember one by one: what the first one changed is seen while the second is
+// open, nothing becomes stale, and each change is read once.
+func TestBulkChangesOfTwoTransactionsAtOnce(t *testing.T) {
 	t.Parallel()
+	const each = 1500
 	b := setup(t, Options{})
-	b.link(t, "slow")
+	b.link(t, "first")
+	b.exec(t, `INSERT INTO urls (user_id, short_code, original_url)
+		SELECT $1, p || n, 'https://example.com/' FROM unnest(ARRAY['a', 'b']) p, generate_series(1, $2::int) n`, b.user, each)
 	b.run(t)
 	b.following(t)
-	b.target(t, "slow")
-	// Every other id belongs to a transaction that stays open.
-	tx, err := b.pool.Begin(t.Context())
+	for _, code := range []string{"a1", fmt.Sprint("a", each), "b1", fmt.Sprint("b", each)} {
+		b.target(t, code)
+	}
+	resyncs, changes := b.resyncs(t), testutil.ToFloat64(b.metrics.changes)
+	ctx := t.Context()
+	txs := map[string]pgx.Tx{}
+	for _, name := range []string{"a", "b"} {
+		tx, err := b.pool.Begin(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer tx.Rollback(context.Background()) //nolint:errcheck // only if the test fails
+		txs[name] = tx
+	}
+	for n := 1; n <= each; n++ {
+		for name, tx := range txs {
+			if _, err := tx.Exec(ctx, "UPDATE urls SET is_active = false WHERE short_code = $1", fmt.Sprint(name, n)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := txs["a"].Commit(ctx); err != nil {
+		t.Fatal(err)
+	}
+	b.fresh(t, "a1", "inactive")
+	b.fresh(t, fmt.Sprint("a", each), "inactive")
+	wantTarget(t, b, "b1", "https://example.com/")
+	b.following(t) // polls with the second one open
+	b.following(t)
+	if err := txs["b"].Commit(ctx); err != nil {
+		t.Fatal(err)
+	}
+	b.fresh(t, "b1", "inactive")
+	b.fresh(t, fmt.Sprint("b", each), "inactive")
+	if got := b.resyncs(t); got != resyncs {
+		t.Errorf("the cache became stale %v times", got-resyncs)
+	}
+	if got := testutil.ToFloat64(b.metrics.changes) - changes; got != 2*each {
+		t.Errorf("%v changes were read, want %d", got, 2*each)
+	}
+}
+
+// A transaction that has nothing to do with links, open for long, makes no poll
+// read again what others changed meanwhile. One that is open with changes of its
+// own costs none either.
+func TestALongTransactionMakesNoPollReadAgain(t *testing.T) {
+	t.Parallel()
+	b := setup(t, Options{})
+	b.link(t, "long")
+	b.link(t, "short")
+	b.run(t)
+	b.following(t)
+	b.target(t, "long")
+	b.target(t, "short")
+	for _, statement := range []string{
+		"SELECT pg_current_xact_id()", "UPDATE urls SET is_active = false WHERE short_code = 'long'",
+	} {
+		tx, err := b.pool.Begin(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer tx.Rollback(context.Background()) //nolint:errcheck // only if the test fails
+		if _, err := tx.Exec(t.Context(), statement); err != nil {
+			t.Fatal(err)
+		}
+		before := testutil.ToFloat64(b.metrics.changes)
+		for i := range 3 {
+			b.exec(t, "UPDATE urls SET original_url = 'https://example.com/' || $1 WHERE short_code = 'short'", fmt.Sprint(i))
+			b.fresh(t, "short", fmt.Sprintf("https://example.com/%d", i))
+		}
+		for range 3 {
+			b.following(t)
+		}
+		if got := testutil.ToFloat64(b.metrics.changes) - before; got != 3 {
+			t.Errorf("with %q under way %v changes were read, want 3", statement, got)
+		}
+		if err := tx.Commit(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.fresh(t, "long", "inactive")
+	if resyncs := b.resyncs(t); resyncs != 1 {
+		t.Errorf("%v resyncs, want 1", resyncs)
+	}
+}
+
+// Rows that a dump of another server brought, with xids that this one has not
+// given, keep no poll busy and hide nothing.
+func TestXidsOfAnotherServer(t *testing.T) {
+	t.Parallel()
+	b := setup(t, Options{})
+	b.link(t, "seen")
+	b.exec(t, `INSERT INTO link_changes (short_code, version, xid)
+		SELECT 'foreign', 1, '4611686018427387904'::xid8 FROM generate_series(1, $1::int)`, 2*maxChanges)
+	b.run(t)
+	b.following(t)
+	b.target(t, "seen")
+	before := testutil.ToFloat64(b.metrics.changes)
+	b.exec(t, "UPDATE urls SET is_active = false WHERE short_code = 'seen'")
+	b.fresh(t, "seen", "inactive")
+	b.following(t)
+	if got := testutil.ToFloat64(b.metrics.changes) - before; got != 1 {
+		t.Errorf("%v changes were read, want 1", got)
+	}
+}
+
+// A poll reads what is new, however long the log is, with transactions under way
+// or not.
+func TestAPollReadsNoMoreThanWhatIsNew(t *testing.T) {
+	t.Parallel()
+	b := setup(t, Options{})
+	b.link(t, "one")
+	b.exec(t, "INSERT INTO link_changes (short_code, version) SELECT 'n' || n, n FROM generate_series(1, 100000) n")
+	b.exec(t, "VACUUM ANALYZE link_changes")
+	conn, err := b.pool.Acquire(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := tx.Exec(t.Context(), "UPDATE urls SET is_active = false WHERE short_code = 'slow'"); err != nil {
+	defer conn.Release()
+	q := queries.New(conn)
+	log, err := q.GetLinkLog(t.Context())
+	if err != nil {
 		t.Fatal(err)
 	}
-	b.exec(t, `INSERT INTO link_changes (id, short_code, version) OVERRIDING SYSTEM VALUE
-		SELECT 100 + 2 * n, 'none', 1 FROM generate_series(1, $1) n`, maxGaps+10)
-	if err := tx.Commit(t.Context()); err != nil {
-		t.Fatal(err)
+	b.exec(t, "UPDATE urls SET title = 'x'")
+	read := func() (n int64) {
+		err := conn.QueryRow(t.Context(), `SELECT pg_stat_get_xact_tuples_fetched('link_changes'::regclass)
+			+ (SELECT sum(pg_stat_get_xact_tuples_returned(i.indexrelid)) FROM pg_index i WHERE i.indrelid = 'link_changes'::regclass)
+			+ pg_stat_get_xact_tuples_returned('link_changes'::regclass)`).Scan(&n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
 	}
-	b.becomes(t, "slow", "inactive")
-	b.following(t)
+	position := startAt(log)
+	position.seen.running = []int64{3, log.Xmin - 1, log.Xmax - 1}
+	for _, mode := range []string{"force_custom_plan", "force_generic_plan"} {
+		if _, err := conn.Exec(t.Context(), "SET plan_cache_mode = "+mode); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := conn.Exec(t.Context(), "BEGIN"); err != nil {
+			t.Fatal(err)
+		}
+		before := read()
+		rows, err := q.PollLinkChanges(t.Context(), position.unread(nil))
+		if err != nil || len(rows) == 0 || rows[len(rows)-1].ShortCode == nil {
+			t.Fatalf("%d rows, %v", len(rows), err)
+		}
+		if n := read() - before; n > 2*maxChanges+100 { // some of it are those that the insert brought
+			t.Errorf("%s: %d rows of the log and its indexes were read", mode, n)
+		}
+		if _, err := conn.Exec(t.Context(), "ROLLBACK"); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
+// A round that takes several polls: it goes on where it was, and the next one
+// brings what was not there when it began.
 func TestPosition(t *testing.T) {
 	t.Parallel()
-	row := func(id, xmin, next, oldest int64) queries.PollLinkChangesRow {
-		return queries.PollLinkChangesRow{ID: id, Version: id, Xmin: xmin, NextXid: next, OldestID: oldest}
+	row := func(xid, id int64) queries.PollLinkChangesRow {
+		return queries.PollLinkChangesRow{Xid: xid, ID: id, Version: 10 * id}
 	}
-	p := position{id: 10}
-	p.advance([]queries.PollLinkChangesRow{row(13, 100, 105, 1), row(17, 100, 105, 1)}, false)
-	wantGaps(t, p, "11-12 14-16")
-	p.advance([]queries.PollLinkChangesRow{row(11, 104, 110, 1), row(15, 104, 110, 1)}, false)
-	wantGaps(t, p, "12-12 14-14 16-16")
-	p.advance([]queries.PollLinkChangesRow{row(14, 105, 110, 1), row(20, 105, 110, 1)}, true)
-	wantGaps(t, p, "12-12 16-16 18-19") // more rows follow: nothing is closed yet
-	if p.advance([]queries.PollLinkChangesRow{row(0, 105, 110, 1)}, false) {
+	wants := func(p position, r *round, want string) {
+		t.Helper()
+		u := p.unread(r)
+		if got := fmt.Sprint(u.Running, u.AfterIds, u.FromXid, u.FromID); got != want {
+			t.Errorf("asks for %s, want %s", got, want)
+		}
+	}
+	p := position{id: 10, low: 10, oldest: 1, seen: moment{100, []int64{95, 97, 98}}}
+	wants(p, nil, "[95 97 98] [0 0 0] 100 0")
+	r := &round{at: moment{106, []int64{95, 103}}, xmin: 95, nextXID: 108, newest: 20}
+	p.advance(r, []queries.PollLinkChangesRow{row(97, 11), row(97, 15)})
+	wants(p, r, "[97 98] [15 0] 100 0")
+	p.advance(r, []queries.PollLinkChangesRow{row(98, 12), row(101, 20)})
+	wants(p, r, "[] [] 101 20")
+	if p.id != 20 || p.anchor != 200 || p.low != 10 {
+		t.Errorf("the position is %+v", p)
+	}
+	if p.complete(*r, 1) {
 		t.Error("lost, want not: the log is complete")
 	}
-	wantGaps(t, p, "18-19")
-	if !p.advance([]queries.PollLinkChangesRow{row(0, 110, 110, 19)}, false) {
-		t.Error("want lost: the log was pruned past the gap")
+	wants(p, nil, "[95 103] [0 0] 106 0")
+	if p.low != 12 {
+		t.Errorf("low is %d, want 12: 13 is missing", p.low)
 	}
-	if p.id != 20 || p.anchor != 20 {
-		t.Errorf("position %d, anchor %d, want 20", p.id, p.anchor)
+	// 13 and 14 were rolled back, with all that was under way.
+	if p.complete(round{at: moment{110, nil}, xmin: 108, nextXID: 110, newest: 21}, 1); p.low != 20 {
+		t.Errorf("low is %d, want 20: nobody can write 13 any more", p.low)
 	}
-}
-
-func wantGaps(t *testing.T, p position, want string) {
-	t.Helper()
-	var gaps []string
-	for _, g := range p.gaps {
-		gaps = append(gaps, fmt.Sprintf("%d-%d", g.low, g.high))
+	if p.complete(round{at: moment{110, nil}, xmin: 110, nextXID: 110, newest: 21}, 20); p.low != 21 {
+		t.Errorf("low is %d, want 21: nobody writes", p.low)
 	}
-	if got := strings.Join(gaps, " "); got != want {
-		t.Errorf("gaps %s, want %s", got, want)
+	if p.complete(round{at: moment{112, nil}, xmin: 110, nextXID: 112, newest: 40}, 30) {
+		t.Error("lost, want not: nothing so new is pruned")
+	}
+	if !p.complete(round{at: moment{114, nil}, xmin: 110, nextXID: 114, newest: 40 + neverPruned}, 31) || p.low != 30 {
+		t.Errorf("low is %d, want a loss and 30: the log was pruned past 22", p.low)
+	}
+	for id := range int64(2 * maxAhead) {
+		p.advance(r, []queries.PollLinkChangesRow{row(120, 32+id)})
+	}
+	if len(p.ahead) > maxAhead {
+		t.Errorf("%d ids are remembered", len(p.ahead))
 	}
 }
 

@@ -21,7 +21,12 @@ import (
 //
 // Integers are varints, strings have their length before them, times are unix
 // times. Another layout takes another magic string.
-const magic = "signpost links 2\n"
+const magic = "signpost links 3\n"
+
+// magicBefore begins a file of the release before this one, which differs in the
+// head: it knew its position in another way. What such a file tells is used, but
+// the feed begins anew.
+const magicBefore = "signpost links 2\n"
 
 const (
 	frameHead byte = iota + 1
@@ -36,6 +41,8 @@ const (
 	// than what comes of that.
 	fullFrame = 64 << 10
 	maxFrame  = 1 << 20
+	// maxRunning is more than the transactions that a server can have at once.
+	maxRunning = 1 << 18
 	// maxText bounds a code or target; the schema allows less.
 	maxText = 4096
 )
@@ -125,12 +132,12 @@ func appendMark(b []byte, m *mark) []byte {
 	b = appendText(b, p.history)
 	b = binary.AppendVarint(b, p.id)
 	b = binary.AppendVarint(b, p.anchor)
-	b = binary.AppendVarint(b, p.blurred)
-	b = binary.AppendUvarint(b, uint64(len(p.gaps)))
-	for _, g := range p.gaps {
-		for _, v := range [...]int64{g.low, g.high, g.closes, g.oldest} {
-			b = binary.AppendVarint(b, v)
-		}
+	for _, v := range [...]int64{p.oldest, p.low, p.sure, p.closes, p.seen.xmax} {
+		b = binary.AppendVarint(b, v)
+	}
+	b = binary.AppendUvarint(b, uint64(len(p.seen.running)))
+	for _, xid := range p.seen.running {
+		b = binary.AppendVarint(b, xid)
 	}
 	if p.installation != "" {
 		b = appendText(b, p.installation)
@@ -186,6 +193,7 @@ type snapshotReader struct {
 	head   func(*mark)     // nil if the feed had never begun
 	cached func(savedLink) // a link of the snapshot
 	learnt func(savedLink) // a change of the log
+	before bool            // the file is of the release before this one
 }
 
 // read reads a file and returns how many bytes of it are whole: a process that
@@ -194,9 +202,10 @@ type snapshotReader struct {
 func (s snapshotReader) read(file io.Reader) (size int64, err error) {
 	r := bufio.NewReaderSize(file, fullFrame)
 	start := make([]byte, len(magic))
-	if _, err := io.ReadFull(r, start); err != nil || string(start) != magic {
+	if _, err := io.ReadFull(r, start); err != nil || string(start) != magic && string(start) != magicBefore {
 		return 0, errForeign
 	}
+	s.before = string(start) == magicBefore
 	size = int64(len(magic))
 	last := byte(0) // kind of the frame before
 	var payload []byte
@@ -263,6 +272,10 @@ func (s snapshotReader) take(payload []byte) error {
 	d := &decoder{b: payload[1:]}
 	switch kind := payload[0]; kind {
 	case frameHead:
+		if s.before {
+			s.head(d.markBefore())
+			break
+		}
 		s.head(d.mark())
 	case frameLinks, frameLog:
 		for len(d.b) > 0 && !d.bad {
@@ -297,17 +310,42 @@ func (d *decoder) mark() *mark {
 	m := &mark{followed: d.varint()}
 	p := &m.position
 	p.history = d.text()
-	p.id, p.anchor, p.blurred = d.varint(), d.varint(), d.varint()
+	p.id, p.anchor = d.varint(), d.varint()
+	p.oldest, p.low, p.sure, p.closes = d.varint(), d.varint(), d.varint(), d.varint()
+	p.seen.xmax = d.varint()
 	n := d.uvarint()
-	if n > maxGaps {
+	if n > maxRunning {
 		d.bad = true
 		return nil
 	}
 	for range n {
-		p.gaps = append(p.gaps, gap{low: d.varint(), high: d.varint(), closes: d.varint(), oldest: d.varint()})
+		p.seen.running = append(p.seen.running, d.varint())
 	}
-	if len(d.b) > 0 { // the release before this one does not say it
+	if len(d.b) > 0 { // a file of the release before does not say it
 		p.installation = d.text()
+	}
+	return m
+}
+
+// markBefore reads a mark of the release before this one, and of its position
+// only the history, as one that no log continues. Its gaps were at most 1,000
+// times four numbers.
+func (d *decoder) markBefore() *mark {
+	if d.byte() == 0 || d.bad {
+		return nil
+	}
+	m := &mark{followed: d.varint()}
+	m.position.history = "before " + d.text()
+	for range 3 {
+		d.varint()
+	}
+	gaps := d.uvarint()
+	if gaps > 1000 {
+		d.bad = true
+		return nil
+	}
+	for range 4 * gaps {
+		d.varint()
 	}
 	return m
 }

@@ -36,8 +36,6 @@ type past struct {
 	// history is that of the feed's position. Empty: the feed has not begun, so
 	// that nothing can be told.
 	history string
-	// blurred says that more changes are pending than the feed keeps track of.
-	blurred bool
 	here    place // how far the feed has come
 	polled  int64 // tick before the last poll that read all there was
 	// Every change after floor that can be seen at here is in changes, by id.
@@ -141,14 +139,10 @@ func (p *past) raise(id, version int64) {
 func (p *past) reach(at position, lost bool, complete int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.here = place{low: at.id, id: at.id, anchor: at.anchor}
-	for _, g := range at.gaps {
-		p.here.low = min(p.here.low, g.low-1)
-	}
-	if (lost || p.blurred && at.blurred == 0) && at.id > p.floor {
+	p.here = place{low: min(at.low, at.id), id: at.id, anchor: at.anchor}
+	if lost && at.id > p.floor {
 		p.raise(at.id, at.anchor)
 	}
-	p.blurred = at.blurred != 0
 	if complete == 0 {
 		return
 	}
@@ -183,14 +177,14 @@ func (p *past) forget(code uint64, tick int64) {
 func (p *past) now() (history string, here place, ok bool) {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
-	return p.history, p.here, p.history != "" && !p.blurred
+	return p.history, p.here, p.history != ""
 }
 
 // settled reports whether somebody could believe what is read here.
 func (p *past) settled() bool {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
-	return p.history != "" && !p.blurred && p.here.low >= p.floor
+	return p.history != "" && p.here.low >= p.floor
 }
 
 // holds reports whether what was read of a code at a place of the same history
@@ -200,7 +194,7 @@ func (p *past) holds(code uint64, at place, ahead bool) bool {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
 	switch _, mine := p.forgotten[code]; {
-	case p.history == "" || p.blurred || p.forgotAll != 0 || mine:
+	case p.history == "" || p.forgotAll != 0 || mine:
 		return false
 	case at.low > at.id || at.low < p.floor || p.latest[code] > at.low:
 		return false

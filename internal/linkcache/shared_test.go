@@ -540,7 +540,7 @@ func TestPast(t *testing.T) {
 	p.reset("h", []queries.ListRecentChangesRow{
 		{ID: 5, Version: 50, ShortCode: name("x")}, {ID: 6, Version: 60, ShortCode: name("a")}, {ID: 8, Version: 80, ShortCode: name("b")},
 	}, hash)
-	p.reach(position{id: 8, anchor: 80, gaps: []gap{{low: 7, high: 7}}}, false, 0)
+	p.reach(position{id: 8, anchor: 80, low: 6}, false, 0)
 	holds := func(code string, low, id, anchor int64, want bool) {
 		t.Helper()
 		if got := p.holds(hash(code), place{low, id, anchor}, false); got != want {
@@ -561,24 +561,22 @@ func TestPast(t *testing.T) {
 	holds("a", 6, 6, 60, true)
 	holds("b", 7, 8, 80, false) // 8 was not sure to be seen
 	if _, here, _ := p.now(); here.low != 6 {
-		t.Errorf("low is %d, want 6: there is a gap at 7", here.low)
+		t.Errorf("low is %d, want 6: 7 is missing", here.low)
 	}
 	p.learn([]queries.PollLinkChangesRow{row(7, name("c")), row(9, name("d")), row(0, nil), row(7, name("c"))}, hash)
-	holds("c", 6, 8, 80, false) // the gap was filled with it
-	p.reach(position{id: 9, anchor: 90}, false, 0)
+	holds("c", 6, 8, 80, false) // 7 is there now, and is of it
+	p.reach(position{id: 9, anchor: 90, low: 9}, false, 0)
 	holds("c", 7, 7, 70, true)
 	p.forget(hash("z"), 3)
 	holds("z", 9, 9, 90, false)
-	p.reach(position{id: 9, anchor: 90}, false, 4)
+	p.reach(position{id: 9, anchor: 90, low: 9}, false, 4)
 	holds("z", 9, 9, 90, true)
 
-	p.reach(position{id: 9, anchor: 90, blurred: 100}, false, 5)
-	holds("z", 9, 9, 90, false)
-	p.reach(position{id: 10, anchor: 100}, false, 6)
-	holds("z", 9, 9, 90, false) // read while nobody knew what else had changed
+	p.reach(position{id: 10, anchor: 100, low: 10}, true, 6)
+	holds("z", 9, 9, 90, false) // changes may have passed unseen
 	holds("z", 10, 10, 100, true)
 	p.learn([]queries.PollLinkChangesRow{row(11, name("a")), row(12, nil)}, hash)
-	p.reach(position{id: 12, anchor: 120}, false, 7)
+	p.reach(position{id: 12, anchor: 120, low: 12}, false, 7)
 	holds("z", 11, 11, 110, false) // everything may have changed at 12
 	holds("z", 12, 12, 120, true)
 	p.unknown()
@@ -595,7 +593,7 @@ func TestPastIsBounded(t *testing.T) {
 	for id := range int64(3 * maxPast) {
 		p.learn([]queries.PollLinkChangesRow{{ID: id + 1, Version: id, ShortCode: &code}}, hash)
 	}
-	p.reach(position{id: 3 * maxPast, anchor: 3*maxPast - 1}, false, 0)
+	p.reach(position{id: 3 * maxPast, anchor: 3*maxPast - 1, low: 3 * maxPast}, false, 0)
 	if len(p.changes) > maxPast || len(p.latest) != 1 {
 		t.Errorf("%d changes of %d codes are remembered", len(p.changes), len(p.latest))
 	}
