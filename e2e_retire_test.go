@@ -89,7 +89,7 @@ func TestRetireUnderKills(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, month := range all {
-		if done, err := worker.RestoreMonth(t.Context(), pool, store, month, time.Hour); err != nil || done.Parts != 1 {
+		if done, err := worker.RestoreMonth(t.Context(), pool, store, worker.Restoring{Month: month, Hold: time.Hour}); err != nil || done.Parts != 1 {
 			t.Errorf("restore: %+v, %v", done, err)
 		}
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -42,13 +43,14 @@ database remembers them; with --from, the parts that an archive has.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
-			_, _ = fmt.Fprintln(w, "MONTH\tPART\tSTATE\tROWS\tBYTES\tFILE") // kept until Flush
 			if from != "" {
+				_, _ = fmt.Fprintln(w, "MONTH\tPART\tINSTALLATION\tROWS\tBYTES\tFILE") // kept until Flush
 				if err := listArchive(cmd.Context(), w, environ, from); err != nil {
 					return err
 				}
 				return w.Flush()
 			}
+			_, _ = fmt.Fprintln(w, "MONTH\tPART\tSTATE\tROWS\tBYTES\tFILE")
 			return withPool(cmd, environ, func(pool *pgxpool.Pool) error {
 				if err := listDatabase(cmd.Context(), w, pool); err != nil {
 					return err
@@ -101,7 +103,7 @@ func listArchive(ctx context.Context, w io.Writer, environ []string, from string
 		return err
 	}
 	for _, m := range manifests {
-		_, _ = fmt.Fprintf(w, "%s\t%d\tarchived\t%d\t%d\t%s\n", m.Month, m.Part, m.Rows, m.Bytes, m.File)
+		_, _ = fmt.Fprintf(w, "%s\t%d\t%s\t%d\t%d\t%s\n", m.Month, m.Part, cmp.Or(m.Installation, "-"), m.Rows, m.Bytes, m.File)
 	}
 	return nil
 }
@@ -121,7 +123,7 @@ func fileOrDash(p queries.EventPart) string {
 }
 
 func eventsRestoreCommand(environ []string) *cobra.Command {
-	var from string
+	var from, of string
 	var days int
 	cmd := &cobra.Command{
 		Use:   "restore MONTH",
@@ -150,7 +152,9 @@ database already is not there twice. After --days the month is archived again.`,
 				return err
 			}
 			return withPool(cmd, environ, func(pool *pgxpool.Pool) error {
-				done, err := worker.RestoreMonth(cmd.Context(), pool, store, month, time.Duration(days)*24*time.Hour)
+				done, err := worker.RestoreMonth(cmd.Context(), pool, store, worker.Restoring{
+					Month: month, Hold: time.Duration(days) * 24 * time.Hour, Of: of,
+				})
 				if err != nil {
 					return err
 				}
@@ -161,6 +165,7 @@ database already is not there twice. After --days the month is archived again.`,
 		},
 	}
 	cmd.Flags().StringVar(&from, "from", "", "where the archive is: a folder or s3://bucket/prefix (default EVENTS_ARCHIVE)")
+	cmd.Flags().StringVar(&of, "of", "", "the installation whose events are meant, where an archive has those of another (default this one)")
 	cmd.Flags().IntVar(&days, "days", 30, "for how many days the month stays before it is archived again")
 	return cmd
 }

@@ -51,9 +51,10 @@ UNION
 SELECT month FROM event_holds WHERE until > now();
 
 -- name: HoldMonth :exec
--- Holds a month that has the rows of all parts up to one.
+-- Holds a month that has the rows of all parts up to one, if it was restored from
+-- parts of its own.
 INSERT INTO event_holds (month, until, parts)
-VALUES (@month, now() + @duration::interval, @parts::integer)
+VALUES (@month, now() + @duration::interval, sqlc.narg(parts)::integer)
 ON CONFLICT ON CONSTRAINT event_holds_pkey DO UPDATE
 SET until = GREATEST(event_holds.until, excluded.until), parts = GREATEST(event_holds.parts, excluded.parts);
 

@@ -191,8 +191,9 @@ ON CONFLICT ON CONSTRAINT event_holds_pkey DO UPDATE
 SET until = GREATEST(event_holds.until, excluded.until), parts = GREATEST(event_holds.parts, excluded.parts)
 `
 
-// Holds a month that has the rows of all parts up to one.
-func (q *Queries) HoldMonth(ctx context.Context, month time.Time, duration pgtype.Interval, parts int32) error {
+// Holds a month that has the rows of all parts up to one, if it was restored from
+// parts of its own.
+func (q *Queries) HoldMonth(ctx context.Context, month time.Time, duration pgtype.Interval, parts *int32) error {
 	_, err := q.db.Exec(ctx, holdMonth, month, duration, parts)
 	return err
 }

@@ -2,6 +2,7 @@ package worker
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,6 +20,15 @@ import (
 	"github.com/signpost/signpost/queries"
 )
 
+// Restoring says which month is brought back and how.
+type Restoring struct {
+	Month time.Time     // any time within the month
+	Hold  time.Duration // for how long it is not retired again
+	// Of is the installation whose parts are meant. Empty is this one: parts that
+	// say they are of another are refused. Those of earlier releases do not say.
+	Of string
+}
+
 // Restored says what a restore did.
 type Restored struct {
 	Parts int
@@ -29,21 +39,26 @@ type Restored struct {
 // none, and holds the month for a while before it is retired again. What is in
 // the database already is not there twice, and parts that it was restored from
 // before are not read again, so that what was removed since stays away. Totals
-// do not change: they never left. month is any time within the month.
+// do not change: they never left.
 //
 // The rows are copied into a table of their own, in transactions of a second or
 // so, which becomes the month's partition last. What a restore that was killed
 // leaves of that is dropped, and the next begins anew.
-func RestoreMonth(ctx context.Context, pool *pgxpool.Pool, store archive.Store, month time.Time, hold time.Duration) (Restored, error) {
-	month = postgres.MonthOf(month)
-	parts, err := archive.Manifests(ctx, store, monthText(month))
+func RestoreMonth(ctx context.Context, pool *pgxpool.Pool, store archive.Store, what Restoring) (Restored, error) {
+	month := postgres.MonthOf(what.Month)
+	here, err := queries.New(pool).GetInstallation(ctx)
+	if err != nil {
+		return Restored{}, fmt.Errorf("read which installation this is: %w", err)
+	}
+	parts, err := partsOf(ctx, store, month, cmp.Or(what.Of, here))
 	if err != nil {
 		return Restored{}, err
 	}
-	if len(parts) == 0 {
-		return Restored{}, fmt.Errorf("%s has no part of %s", store, monthText(month))
+	r := restore{store: store, month: month, hold: what.Hold}
+	if what.Of == "" || what.Of == here {
+		last := int32(parts[len(parts)-1].Part)
+		r.last = &last
 	}
-	r := restore{store: store, month: month, hold: hold, last: int32(parts[len(parts)-1].Part)}
 	parts = archive.Current(parts)
 	if r.conn, err = lockToRestore(ctx, pool); err == nil {
 		err = r.run(ctx, parts)
@@ -59,6 +74,24 @@ func RestoreMonth(ctx context.Context, pool *pgxpool.Pool, store archive.Store, 
 	return done, nil
 }
 
+// partsOf returns the parts of a month that are of an installation, one at least.
+func partsOf(ctx context.Context, store archive.Store, month time.Time, installation string) ([]archive.Manifest, error) {
+	there, err := archive.Manifests(ctx, store, monthText(month))
+	if err != nil {
+		return nil, err
+	}
+	if len(there) == 0 {
+		return nil, fmt.Errorf("%s has no part of %s", store, monthText(month))
+	}
+	parts := slices.DeleteFunc(slices.Clone(there), func(m archive.Manifest) bool { return !m.IsOf(installation) })
+	if len(parts) == 0 {
+		other := there[0].Installation
+		return nil, fmt.Errorf("%s has %s of the installation %s, not of %s: if you mean that one, restore it with --of %s",
+			store, monthText(month), other, installation, other)
+	}
+	return parts, nil
+}
+
 // restore brings a month back. All of it happens on the connection that holds the
 // lock of who retires, so it ends when the lock is lost.
 type restore struct {
@@ -66,7 +99,7 @@ type restore struct {
 	store archive.Store
 	month time.Time
 	hold  time.Duration
-	last  int32 // part that the archive has
+	last  *int32 // part that the archive has; nil when it is another's
 }
 
 // table is where rows are until they are in events.

@@ -245,7 +245,7 @@ func (w *retireMonths) due(ctx context.Context) ([]time.Time, error) {
 
 // begin detaches a month, once it is known that the archive can be written.
 func (w *retireMonths) begin(ctx context.Context, month time.Time) error {
-	if err := w.probe(ctx); err != nil {
+	if err := w.probe(ctx, month); err != nil {
 		w.deps.metrics.retireFailures.Inc()
 		return fmt.Errorf("try the archive: %w", err)
 	}
@@ -322,11 +322,15 @@ func noteDetached(ctx context.Context, tx pgx.Tx, month time.Time, table string,
 	return wrap("note detached part", err)
 }
 
-// probe writes a file and removes it.
-func (w *retireMonths) probe(ctx context.Context) error {
+// probe writes a file and removes it, once it is known that the month's place in
+// the archive is ours.
+func (w *retireMonths) probe(ctx context.Context, month time.Time) error {
 	store := w.deps.retention.Archive
 	if store == nil {
 		return nil
+	}
+	if _, err := w.manifests(ctx, month); err != nil {
+		return err
 	}
 	name := "probe" + archive.NewFileName(w.now(), 0)
 	err := store.Create(ctx, name, func(w io.Writer) error {
@@ -340,7 +344,7 @@ func (w *retireMonths) probe(ctx context.Context) error {
 // What an attempt before left is removed: its file was never noted as archived.
 func (w *retireMonths) archive(ctx context.Context, part *queries.EventPart) error {
 	store, q := w.deps.retention.Archive, queries.New(w.deps.pool)
-	number, err := nextPart(ctx, store, part)
+	number, err := w.nextPart(ctx, part)
 	if err != nil {
 		return err
 	}
@@ -374,12 +378,33 @@ func (w *retireMonths) archive(ctx context.Context, part *queries.EventPart) err
 	return nil
 }
 
+// manifests returns those of a month that the archive has. All must be of this
+// installation: a part of ours would else be taken for one more of another's.
+func (w *retireMonths) manifests(ctx context.Context, month time.Time) ([]archive.Manifest, error) {
+	store := w.deps.retention.Archive
+	installation, err := queries.New(w.deps.pool).GetInstallation(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("read which installation this is: %w", err)
+	}
+	there, err := archive.Manifests(ctx, store, monthText(month))
+	if err != nil {
+		return nil, fmt.Errorf("look at the archive: %w", err)
+	}
+	for _, m := range there {
+		if !m.IsOf(installation) {
+			return nil, fmt.Errorf("%s has months of the installation %s, this is %s: give each an archive of its own",
+				store, m.Installation, installation)
+		}
+	}
+	return there, nil
+}
+
 // nextPart returns the number of a part: its own, unless the archive has one of
 // that number, as after Postgres was set back.
-func nextPart(ctx context.Context, store archive.Store, part *queries.EventPart) (int, error) {
-	there, err := archive.Manifests(ctx, store, monthText(part.Month))
+func (w *retireMonths) nextPart(ctx context.Context, part *queries.EventPart) (int, error) {
+	there, err := w.manifests(ctx, part.Month)
 	if err != nil {
-		return 0, fmt.Errorf("look at the archive: %w", err)
+		return 0, err
 	}
 	number := int(part.Part)
 	for _, m := range there {
@@ -461,7 +486,7 @@ func (w *retireMonths) verify(ctx context.Context, part *queries.EventPart) erro
 
 func (w *retireMonths) writeManifest(ctx context.Context, part *queries.EventPart) error {
 	store := w.deps.retention.Archive
-	there, err := archive.Manifests(ctx, store, monthText(part.Month))
+	there, err := w.manifests(ctx, part.Month)
 	if err != nil {
 		return err
 	}
@@ -474,10 +499,14 @@ func (w *retireMonths) writeManifest(ctx context.Context, part *queries.EventPar
 	if err != nil {
 		return err
 	}
+	installation, err := queries.New(w.deps.pool).GetInstallation(ctx)
+	if err != nil {
+		return fmt.Errorf("read which installation this is: %w", err)
+	}
 	return archive.WriteManifest(ctx, store, archive.Manifest{
 		Month: monthText(part.Month), Part: int(part.Part), File: *part.File,
 		Rows: *part.Rows, Bytes: *part.Bytes, SHA256: *part.Sha256, Columns: columns, CreatedAt: w.now().UTC(),
-		Replaces: int(or(part.Replaces, 0)),
+		Installation: installation, Replaces: int(or(part.Replaces, 0)),
 	})
 }
 
@@ -533,7 +562,7 @@ func (w *retireMonths) giveBack(ctx context.Context, part queries.EventPart) err
 			return err
 		}
 		if part.Replaces != nil { // the month is as it was restored again
-			if err := q.HoldMonth(ctx, part.Month, interval(0), *part.Replaces); err != nil {
+			if err := q.HoldMonth(ctx, part.Month, interval(0), part.Replaces); err != nil {
 				return fmt.Errorf("note what the month was restored from: %w", err)
 			}
 		}

@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -139,7 +140,7 @@ func (r *retiring) again() {
 
 func (r *retiring) restore() Restored {
 	r.Helper()
-	done, err := RestoreMonth(r.ctx, r.pool, r.store, old.AddDate(0, 0, 7), time.Hour)
+	done, err := RestoreMonth(r.ctx, r.pool, r.store, Restoring{Month: old.AddDate(0, 0, 7), Hold: time.Hour})
 	if err != nil {
 		r.Fatalf("restore: %v", err)
 	}
@@ -804,6 +805,65 @@ func TestRetireKeepsChangesWhateverHappens(t *testing.T) {
 	}
 }
 
+// An archive says whose events it has. Those of another installation are neither
+// restored, unless that is what was asked for, nor mixed with ours.
+func TestArchiveOfAnotherInstallation(t *testing.T) {
+	r := setupRetiring(t)
+	before := r.sum()
+	other := r.text("SELECT id FROM installation")
+	w := r.startRetiring()
+	r.run(jobs.RetireMonths{})
+	r.exec("UPDATE installation SET id = gen_random_uuid()") // as if the database were another's
+	_, err := RestoreMonth(r.ctx, r.pool, r.store, Restoring{Month: old, Hold: time.Hour})
+	if err == nil || !strings.Contains(err.Error(), "--of "+other) {
+		t.Errorf("restore: %v", err)
+	}
+	r.wantTables(0, 0)
+
+	r.late("late", 30)
+	r.eventually("late clicks are ingested", r.allIngested)
+	hand := &retireMonths{deps: w.deps, now: time.Now}
+	if err := hand.begin(r.ctx, old); err == nil || !strings.Contains(err.Error(), "an archive of its own") {
+		t.Errorf("begin: %v", err)
+	}
+	r.wantStates("1 dropped 102")
+	r.wantTables(1, 0)
+	r.exec("DROP TABLE " + old.Format("events_2006_01"))
+
+	done, err := RestoreMonth(r.ctx, r.pool, r.store, Restoring{Month: old, Hold: time.Hour, Of: other})
+	if err != nil || done != (Restored{1, 102}) {
+		t.Errorf("restored %+v, %v", done, err)
+	}
+	if got := r.sum(); got != before {
+		t.Errorf("restored events are %s, were %s", got, before)
+	}
+	r.wantInt(0, "SELECT count(*) FROM event_holds WHERE parts IS NOT NULL") // ours are others
+}
+
+// Manifests of earlier releases say nothing of whose they are, and are ours.
+func TestArchiveThatNamesNoInstallation(t *testing.T) {
+	r := setupRetiring(t)
+	before := r.sum()
+	r.startRetiring()
+	r.run(jobs.RetireMonths{})
+	manifest := filepath.Join(r.dir, r.files()[1])
+	text, err := os.ReadFile(manifest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	earlier := regexp.MustCompile(`,\s*"installation": "[^"]*"`).ReplaceAll(text, nil)
+	if len(earlier) == len(text) {
+		t.Fatalf("%s names no installation: %s", manifest, text)
+	}
+	if err := os.WriteFile(manifest, earlier, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r.restore()
+	if got := r.sum(); got != before {
+		t.Errorf("restored events are %s, were %s", got, before)
+	}
+}
+
 // blocking is an archive that takes, or gives, a little of a data file and then
 // nothing, until it is let go.
 type blocking struct {
@@ -901,7 +961,7 @@ func TestArchiveAndRestoreHoldNoSnapshot(t *testing.T) {
 
 	slow = r.block(good)
 	go func() {
-		_, err := RestoreMonth(r.ctx, r.pool, slow, old, time.Hour)
+		_, err := RestoreMonth(r.ctx, r.pool, slow, Restoring{Month: old, Hold: time.Hour})
 		done <- err
 	}()
 	<-slow.blocked
@@ -1162,7 +1222,7 @@ func TestRestoreWaits(t *testing.T) {
 	r.step(w)
 	refused := func(want string) {
 		t.Helper()
-		if _, err := RestoreMonth(r.ctx, r.pool, r.store, old, time.Hour); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := RestoreMonth(r.ctx, r.pool, r.store, Restoring{Month: old, Hold: time.Hour}); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("restore: %v; want %q", err, want)
 		}
 	}
@@ -1197,12 +1257,12 @@ func TestRestoreOfADamagedPart(t *testing.T) {
 		if err := os.WriteFile(second, content, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := RestoreMonth(r.ctx, r.pool, r.store, old, time.Hour); err == nil || !strings.Contains(err.Error(), "part 2") {
+		if _, err := RestoreMonth(r.ctx, r.pool, r.store, Restoring{Month: old, Hold: time.Hour}); err == nil || !strings.Contains(err.Error(), "part 2") {
 			t.Errorf("restore of a part that is %s: %v", what, err)
 		}
 		r.wantTables(0, 0)
 	}
-	if _, err := RestoreMonth(r.ctx, r.pool, r.store, young, time.Hour); err == nil {
+	if _, err := RestoreMonth(r.ctx, r.pool, r.store, Restoring{Month: young, Hold: time.Hour}); err == nil {
 		t.Error("a month without parts was restored")
 	}
 	r.wantInt(0, "SELECT count(*) FROM event_holds")

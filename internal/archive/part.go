@@ -49,6 +49,9 @@ type Manifest struct {
 	SHA256    string    `json:"sha256"` // of File
 	Columns   []string  `json:"columns"`
 	CreatedAt time.Time `json:"created_at"`
+	// Installation is the identity of the database that the rows are of; empty in
+	// the manifests of earlier releases.
+	Installation string `json:"installation,omitempty"`
 	// Replaces is the last part whose rows this one had, as after a restore: those
 	// up to it are out of date. 0 is none.
 	Replaces int `json:"replaces,omitempty"`
@@ -56,6 +59,11 @@ type Manifest struct {
 
 // Sum returns what the manifest promises of its file.
 func (m *Manifest) Sum() Sum { return Sum{m.Rows, m.Bytes, m.SHA256} }
+
+// IsOf says whether a part is of an installation, as far as it says of which.
+func (m *Manifest) IsOf(installation string) bool {
+	return m.Installation == "" || m.Installation == installation
+}
 
 // NewFileName returns a name for the data of a part that no other attempt has,
 // such as 2025-03.part-0001.9c1d04be2a6f7713.csv.zst.
