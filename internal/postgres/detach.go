@@ -13,6 +13,9 @@ import (
 // wait by a detach that waits itself.
 const detachLockTimeout = "300ms"
 
+// monthLockTimeout bounds how long the rows of one month can be waited for.
+const monthLockTimeout = "5s"
+
 // Months returns the months that have a partition of events of that month's
 // name, in order. A partition that is being detached does not count.
 func Months(ctx context.Context, pool *pgxpool.Pool) ([]time.Time, error) {
@@ -89,6 +92,10 @@ func AttachMonth(ctx context.Context, db DB, table string, month time.Time, note
 			if err != nil {
 				return err
 			}
+			// Vacuuming, which gives way only after a second, may be at the table.
+			if err := execAll(ctx, tx, "LOCK TABLE "+pgx.Identifier{table}.Sanitize()+" IN ACCESS EXCLUSIVE MODE"); err != nil {
+				return fmt.Errorf("lock table: %w", err)
+			}
 			if attached {
 				if err := moveLateRows(ctx, tx, table, month); err != nil {
 					return err
@@ -123,7 +130,7 @@ func ofMonth(table string, month time.Time) string {
 // lockMonth takes the partition lock and reports whether the month has a
 // partition.
 func lockMonth(ctx context.Context, tx pgx.Tx, month time.Time) (attached bool, err error) {
-	if err := lockForPartitions(ctx, tx, detachLockTimeout); err != nil {
+	if err := lockForPartitions(ctx, tx, monthLockTimeout); err != nil {
 		return false, err
 	}
 	exists, attached, err := partitionState(ctx, tx, partitionName(month))
@@ -138,6 +145,7 @@ func moveLateRows(ctx context.Context, tx pgx.Tx, table string, month time.Time)
 	err := execAll(ctx, tx,
 		"LOCK TABLE "+late+" IN SHARE MODE",
 		"INSERT INTO "+pgx.Identifier{table}.Sanitize()+" SELECT * FROM "+late+" ON CONFLICT DO NOTHING",
+		"SET LOCAL lock_timeout = '"+detachLockTimeout+"'",
 		"ALTER TABLE events DETACH PARTITION "+late,
 		"DROP TABLE "+late)
 	return wrap("move the rows that are there", err)
@@ -145,7 +153,9 @@ func moveLateRows(ctx context.Context, tx pgx.Tx, table string, month time.Time)
 
 func nameAndAttach(ctx context.Context, tx pgx.Tx, table string, month time.Time) error {
 	name := pgx.Identifier{partitionName(month)}.Sanitize()
-	if err := execAll(ctx, tx, "ALTER TABLE "+pgx.Identifier{table}.Sanitize()+" RENAME TO "+name); err != nil {
+	err := execAll(ctx, tx, "SET LOCAL lock_timeout = '"+attachLockTimeout+"'",
+		"ALTER TABLE "+pgx.Identifier{table}.Sanitize()+" RENAME TO "+name)
+	if err != nil {
 		return fmt.Errorf("rename table: %w", err)
 	}
 	if err := attachPartition(ctx, tx, partitionName(month), month); err != nil {

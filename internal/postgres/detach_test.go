@@ -186,3 +186,40 @@ func TestAttachMonthLeavesAStrangersTableAlone(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Vacuum, which a large new table draws, gives way only after a second.
+func TestAttachMonthWaitsForTheTable(t *testing.T) {
+	t.Parallel()
+	pool := pgtest.Pool(t)
+	at := month(2012, 2)
+	if err := postgres.MakeMonth(t.Context(), pool, "back", at); err != nil {
+		t.Fatal(err)
+	}
+	tx, err := pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tx.Exec(t.Context(), "LOCK TABLE back IN SHARE UPDATE EXCLUSIVE MODE"); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- postgres.AttachMonth(t.Context(), pool, "back", at, func(pgx.Tx) error { return nil }) }()
+	for waits := false; !waits; {
+		err := tx.QueryRow(t.Context(), `SELECT EXISTS (SELECT FROM pg_locks
+			WHERE relation = 'back'::regclass AND NOT granted AND clock_timestamp() - waitstart > '1 second')`).Scan(&waits)
+		if err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case err := <-done:
+			t.Fatalf("it did not wait: %v", err)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+	if err := tx.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
