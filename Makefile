@@ -18,7 +18,7 @@ help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: run
-run: setup build ## install what is missing, build, and start everything on :8080
+run: setup build ## install what is missing, build, and start everything on localhost:8080
 	@exec bin/signpost dev
 
 .PHONY: test
