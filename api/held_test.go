@@ -132,7 +132,8 @@ func TestStalledReadersOfPages(t *testing.T) {
 	}
 	grown := inUse() - before
 	t.Logf("60 readers of one token: %v, %d KiB more are in use", statuses, grown>>10)
-	if n := statuses[200]; n < 15 || n > 30 || n+statuses[429] != 60 {
+	// On a slow machine the first are cut off before the last have asked.
+	if n := statuses[200]; n < 15 || n+statuses[429] != 60 {
 		t.Errorf("60 readers that stall were answered %v", statuses)
 	}
 	for range 60 {
@@ -144,12 +145,28 @@ func TestStalledReadersOfPages(t *testing.T) {
 	if held := b.api.held.count(); held > heldBytes {
 		t.Errorf("%d bytes are held", held)
 	}
-	// What is small goes on.
-	b.want(200, RoleReader, "GET", "/users/1", nil)
-	b.want(201, RoleAdmin, "POST", "/users", object{"username": "new", "email": "new@example.com"})
-	b.want(503, RoleAdmin, "GET", "/events?limit=100", nil)
 	b.leaveAll()
 	b.until("all is given back", func() bool { return b.api.held.count() == 0 })
+	b.want(200, RoleReader, "GET", "/events?limit=100", nil)
+}
+
+// While all room is taken, what is small goes on.
+func TestAnswersWithoutRoom(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.fillLargely()
+	var gives []func()
+	for id := range int64(2) {
+		give, err := b.api.held.take(actorNumber(1000+id), heldBytes/2)
+		if err != nil {
+			t.Fatal(err)
+		}
+		gives = append(gives, give)
+	}
+	b.want(503, RoleReader, "GET", "/events?limit=100", nil)
+	b.want(200, RoleReader, "GET", "/users/1", nil)
+	b.want(201, RoleAdmin, "POST", "/users", object{"username": "new", "email": "new@example.com"})
+	gives[0]()
 	b.want(200, RoleReader, "GET", "/events?limit=100", nil)
 }
 
