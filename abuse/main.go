@@ -59,7 +59,7 @@ func main() {
 	flag.BoolVar(&s.keep, "keep", false, "keep the folder with data and logs")
 	flag.Parse()
 	if s.short {
-		s.links, s.rounds, s.lasts, s.mayAdd, s.slowest, s.untilCut = 50_000, 1, 4*time.Second, 500*time.Millisecond, time.Second, false
+		s.links, s.rounds, s.lasts, s.mayAdd, s.slowest, s.untilCut = 50_000, 1, 4*time.Second, 2*time.Second, 2*time.Second, false
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	err := run(ctx, s)

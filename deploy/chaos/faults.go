@@ -46,7 +46,8 @@ func allFaults(s *system, l *load, brief bool) []fault {
 	if !brief {
 		list = append(list, cutFault(s, l, "one api cut off from postgres", lasts, 1), killFault(s, l, "api"))
 	}
-	return list
+	// The last: what others have kept to ship again must be there.
+	return append(list, failoverFault(s, l, lasts))
 }
 
 // killFault kills the main process of one container of a service.

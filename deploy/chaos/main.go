@@ -7,7 +7,8 @@
 // replica remembers, some that none has seen, and malformed requests besides.
 // Meanwhile the main processes of an api, a worker, Postgres and Redis are killed
 // from outside their containers, Postgres is paused, replicas are cut off from it
-// and the disk of the spool is filled. Then everything is left alone until the
+// and the disk of the spool is filled. At last a standby that lags takes over, and
+// what the database has lost is shipped again. Then everything is left alone until the
 // pipeline is empty, one table is printed, and it exits with 1 if a promise was
 // broken. It needs root, and a system whose data may get some links and clicks.
 package main
@@ -61,11 +62,12 @@ func main() {
 	}
 }
 
-func run(ctx context.Context, s settings) error {
+func run(ctx context.Context, s settings) (err error) {
 	sys, err := findSystem(ctx)
 	if err != nil {
 		return err
 	}
+	defer func() { err = errors.Join(err, sys.failBack(context.WithoutCancel(ctx))) }()
 	l := newLoad(sys, s)
 	if s.short {
 		// Continuous integration runs on busy machines: bounds of time are held
@@ -91,6 +93,9 @@ func run(ctx context.Context, s settings) error {
 	}
 	fmt.Println("chaos: the faults are over, waiting for the pipeline to become empty")
 	if err := l.settle(ctx, s.patience); err != nil {
+		return err
+	}
+	if err := l.shipAgain(ctx); err != nil {
 		return err
 	}
 	counted, err := l.count(ctx)

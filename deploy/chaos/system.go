@@ -19,8 +19,11 @@ import (
 // system is the running Compose project of the current folder.
 type system struct {
 	*engine
-	lb    string // host:port of the load balancer
-	token string // an admin token
+	lb       string // host:port of the load balancer
+	token    string // an admin token
+	database string // the service that is the database
+	standby  bool   // one was added
+	alone    string // COMPOSE_FILE before that
 }
 
 // findSystem checks that it is up and that it may be disturbed from here.
@@ -36,7 +39,7 @@ func findSystem(ctx context.Context) (*system, error) {
 	if !found {
 		return nil, fmt.Errorf("the load balancer's port is %q", port)
 	}
-	sys := &system{engine: newEngine(), lb: "127.0.0.1:" + number}
+	sys := &system{engine: newEngine(), lb: "127.0.0.1:" + number, database: "postgres"}
 	if err := sys.findProject(ctx); err != nil {
 		return nil, err
 	}
@@ -129,7 +132,7 @@ func (s *system) metric(ctx context.Context, id, name string) (float64, error) {
 
 // query runs SQL in the database's container and returns its unaligned rows.
 func (s *system) query(ctx context.Context, sql string) (string, error) {
-	return output(ctx, "docker", "compose", "exec", "-T", "postgres",
+	return output(ctx, "docker", "compose", "exec", "-T", s.database,
 		"psql", "-U", "signpost", "-d", "signpost", "-v", "ON_ERROR_STOP=1", "-qAt", "-c", sql)
 }
 

@@ -272,14 +272,20 @@ func (c *client) ask(path, agent string, at time.Time) {
 		c.saw.fail(0, 1) // a client would have left; and a server that hangs ends the run
 		return
 	}
-	if c.conn == nil {
-		var err error
-		if c.conn, err = DialFrom(c.traffic.From, c.addr); err != nil {
-			c.saw.fail(0, 1)
-			return
-		}
+	kept := c.conn != nil
+	if !kept && !c.connect() {
+		return
 	}
 	status, err := c.traffic.get(c.conn, path, agent)
+	if kept && (err != nil || status == http.StatusRequestTimeout) {
+		// The server closed a connection that waited for this request: every browser
+		// then asks again on a new one.
+		c.leave()
+		if !c.connect() {
+			return
+		}
+		status, err = c.traffic.get(c.conn, path, agent)
+	}
 	c.used++
 	switch {
 	case err != nil:
@@ -293,6 +299,15 @@ func (c *client) ask(path, agent string, at time.Time) {
 		}
 	}
 	c.leave()
+}
+
+// connect makes a new connection. The request fails if that does.
+func (c *client) connect() bool {
+	var err error
+	if c.conn, err = DialFrom(c.traffic.From, c.addr); err != nil {
+		c.saw.fail(0, 1)
+	}
+	return err == nil
 }
 
 func (c *client) leave() {
