@@ -257,6 +257,7 @@ func wantNothingImported(t *testing.T, b *bundle, conn net.Conn) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer func() { _ = resp.Body.Close() }()
 	raw, _ := io.ReadAll(resp.Body)
 	a := answer{status: resp.StatusCode, header: resp.Header, raw: raw}
 	a.parse()
