@@ -368,6 +368,8 @@ func (s *system) trickleExport(ctx context.Context) {
 	if err != nil {
 		return
 	}
+	stop := context.AfterFunc(ctx, func() { _ = c.Close() }) // a read may wait long
+	defer stop()
 	defer c.Close() //nolint:errcheck // done with it
 	_, err = io.WriteString(c, "GET /urls?format=csv HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer "+s.reader+"\r\n\r\n")
 	buf := make([]byte, 500)
