@@ -154,12 +154,15 @@ func (r *restore) end(ctx context.Context) {
 	_ = conn.Close(ctx)
 }
 
-// dropRestored drops what restores that were killed left. The caller has the lock
-// of who retires, so none is at work.
-func dropRestored(ctx context.Context, conn interface {
+// querier is a pool of connections, or one of them.
+type querier interface {
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
-}) error {
+}
+
+// dropRestored drops what restores that were killed left. The caller has the lock
+// of who retires, so none is at work.
+func dropRestored(ctx context.Context, conn querier) error {
 	rows, err := conn.Query(ctx, `SELECT relname FROM pg_class WHERE relkind = 'r' AND NOT relispartition
 		AND relname ~ '^events_[0-9]{4}_[0-9]{2}_restored$' AND pg_table_is_visible(oid)`)
 	if err != nil {
