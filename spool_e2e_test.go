@@ -60,7 +60,9 @@ func TestReshipAfterSetBack(t *testing.T) {
 	s.eventually("only the ten and the new clicks in the totals", counted(15))
 	reship := func(environ []string, url string, more ...string) (string, error) {
 		args := append([]string{"spool", "reship", "--url", url + "/spool/reship"}, more...)
-		out, err := program(t, environ, args...).CombinedOutput()
+		cmd := program(t, environ, args...)
+		cmd.Dir = t.TempDir() // without what "signpost dev" may have left here
+		out, err := cmd.CombinedOutput()
 		return string(out), err
 	}
 	if out, err := reship(environ, s.admin, "--token", "sp_guess"); err == nil || !strings.Contains(out, "401") {
