@@ -87,6 +87,9 @@ func MakeMonth(ctx context.Context, db DB, table string, month time.Time) error 
 func AttachMonth(ctx context.Context, db DB, table string, month time.Time, note func(pgx.Tx) error) error {
 	err := checkMonth(ctx, db, table, month)
 	if err == nil {
+		err = InTx(ctx, db, func(tx pgx.Tx) error { return completeIndexes(ctx, tx, table) })
+	}
+	if err == nil {
 		err = inLockTx(ctx, db, func(tx pgx.Tx) error {
 			attached, err := lockMonth(ctx, tx, month)
 			if err != nil {

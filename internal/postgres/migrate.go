@@ -33,7 +33,8 @@ const (
 
 // Migrate brings the database that url names to the schema of this release: the
 // numbered files of package migrations, then River's own tables, then the
-// partitions of the current month and the next three. Any number of processes
+// indexes that partitions of events lack, then the partitions of the current
+// month and the next three. Any number of processes
 // may do so at once: one works, the others wait and find nothing left to do. A
 // schema that is newer than this release is left alone.
 //
@@ -66,6 +67,9 @@ func migrate(ctx context.Context, pool *pgxpool.Pool, log *slog.Logger) error {
 		return err
 	}
 	if err := migrateRiver(ctx, pool, log); err != nil {
+		return err
+	}
+	if err := buildIndexes(ctx, pool, log); err != nil {
 		return err
 	}
 	if err := EnsurePartitions(ctx, pool, monthsFrom(time.Now(), monthsAhead)); err != nil {

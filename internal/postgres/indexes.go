@@ -1,0 +1,130 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// partIndex is an index that events has and one of its partitions has not.
+type partIndex struct {
+	Index  string // of events
+	Table  string // the partition
+	Method string // what an index is made of: method, columns and condition
+}
+
+// buildIndexes gives the partitions of events the indexes that migrations made
+// of events alone, one at a time and while events are read and written. When it
+// was broken off, the next call goes on where it was.
+func buildIndexes(ctx context.Context, pool *pgxpool.Pool, log *slog.Logger) error {
+	rows, err := pool.Query(ctx, `
+		SELECT i.indexrelid::regclass::text, p.oid::regclass::text, regexp_replace(pg_get_indexdef(i.indexrelid), '^.* USING ', 'USING ')
+		FROM pg_index i
+		JOIN pg_inherits h ON h.inhparent = i.indrelid AND NOT h.inhdetachpending
+		JOIN pg_class p ON p.oid = h.inhrelid AND p.relkind = 'r'
+		WHERE i.indrelid = 'events'::regclass AND NOT i.indisvalid AND NOT EXISTS (
+			SELECT FROM pg_inherits c JOIN pg_index ci ON ci.indexrelid = c.inhrelid
+			WHERE c.inhparent = i.indexrelid AND ci.indrelid = p.oid)
+		ORDER BY i.indexrelid, p.relname DESC`)
+	if err != nil {
+		return fmt.Errorf("look for missing indexes: %w", err)
+	}
+	missing, err := pgx.CollectRows(rows, pgx.RowToStructByPos[partIndex])
+	if err != nil {
+		return fmt.Errorf("look for missing indexes: %w", err)
+	}
+	for _, m := range missing {
+		start := time.Now()
+		if err := buildIndex(ctx, pool, m); err != nil {
+			return fmt.Errorf("build index of %s: %w", m.Table, err)
+		}
+		log.InfoContext(ctx, "index of a partition built", "index", m.Index, "table", m.Table, "took", time.Since(start))
+	}
+	return nil
+}
+
+// buildIndex makes one index and attaches it. What an earlier attempt has left is
+// attached if it is whole, and dropped if it is not.
+func buildIndex(ctx context.Context, pool *pgxpool.Pool, m partIndex) error {
+	conn, err := pool.Acquire(ctx)
+	if err != nil {
+		return fmt.Errorf("connect: %w", err)
+	}
+	defer conn.Release()
+	// It waits for transactions that began before it, and nobody waits for it.
+	if _, err := conn.Exec(ctx, "SET lock_timeout = 0"); err != nil {
+		return fmt.Errorf("set lock timeout: %w", err)
+	}
+	defer func() { _, _ = conn.Exec(ctx, "RESET lock_timeout") }() // or the connection is gone
+	for {
+		name, whole, err := looseIndex(ctx, conn.Conn(), m)
+		if err != nil {
+			return fmt.Errorf("look for the index: %w", err)
+		}
+		step := "CREATE INDEX CONCURRENTLY ON " + m.Table + " " + m.Method
+		switch {
+		case whole:
+			return attachIndex(ctx, pool, m.Index, name)
+		case name != "":
+			step = "DROP INDEX CONCURRENTLY " + name
+		}
+		if _, err := conn.Exec(ctx, step); err != nil {
+			return err
+		}
+	}
+}
+
+// looseIndex returns the name of an index that is as m is to be and belongs to no
+// index of events, "" if there is none, and whether it is whole.
+func looseIndex(ctx context.Context, conn *pgx.Conn, m partIndex) (name string, whole bool, err error) {
+	err = conn.QueryRow(ctx, `
+		SELECT indexrelid::regclass::text, indisvalid
+		FROM pg_index
+		WHERE indrelid = $1::text::regclass AND regexp_replace(pg_get_indexdef(indexrelid), '^.* USING ', 'USING ') = $2
+			AND NOT EXISTS (SELECT FROM pg_inherits WHERE inhrelid = indexrelid)
+		ORDER BY indisvalid DESC
+		LIMIT 1`, m.Table, m.Method).Scan(&name, &whole)
+	if errors.Is(err, pgx.ErrNoRows) {
+		err = nil
+	}
+	return name, whole, err
+}
+
+func attachIndex(ctx context.Context, pool *pgxpool.Pool, index, part string) error {
+	return inLockTx(ctx, pool, func(tx pgx.Tx) error {
+		return execAll(ctx, tx, "SET LOCAL lock_timeout = '"+attachLockTimeout+"'",
+			"ALTER INDEX "+index+" ATTACH PARTITION "+part)
+	})
+}
+
+// completeIndexes makes the indexes that a table lacks which is to become a
+// partition: it may have been detached before events had them. ATTACH would make
+// them while others wait.
+func completeIndexes(ctx context.Context, tx pgx.Tx, table string) error {
+	rows, err := tx.Query(ctx, `
+		SELECT regexp_replace(pg_get_indexdef(i.indexrelid), '^.* USING ', 'USING ')
+		FROM pg_index i
+		WHERE i.indrelid = 'events'::regclass AND NOT i.indisunique AND NOT EXISTS (
+			SELECT FROM pg_index t
+			WHERE t.indrelid = $1::text::regclass
+				AND regexp_replace(pg_get_indexdef(t.indexrelid), '^.* USING ', '') = regexp_replace(pg_get_indexdef(i.indexrelid), '^.* USING ', ''))`,
+		pgx.Identifier{table}.Sanitize())
+	if err != nil {
+		return fmt.Errorf("look for missing indexes: %w", err)
+	}
+	missing, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return fmt.Errorf("look for missing indexes: %w", err)
+	}
+	for _, method := range missing {
+		if _, err := tx.Exec(ctx, "CREATE INDEX ON "+pgx.Identifier{table}.Sanitize()+" "+method); err != nil {
+			return fmt.Errorf("make a missing index: %w", err)
+		}
+	}
+	return nil
+}

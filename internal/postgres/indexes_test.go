@@ -1,0 +1,86 @@
+package postgres_test
+
+import (
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/signpost/signpost/internal/pgtest"
+	"github.com/signpost/signpost/internal/postgres"
+)
+
+// An index that a migration made of events alone is built for each partition
+// while events are written, also when an earlier attempt was broken off.
+func TestIndexesOfPartitions(t *testing.T) {
+	t.Parallel()
+	pool := pgtest.Pool(t)
+	url := pool.Config().ConnString()
+	months := []time.Time{month(2011, 12), month(2012, 1), month(2012, 2), month(2012, 3)}
+	if err := postgres.EnsurePartitions(t.Context(), pool, months); err != nil {
+		t.Fatal(err)
+	}
+	// As it was in the release before, with a month that was detached then.
+	if _, err := pool.Exec(t.Context(), "DROP INDEX events_url_id_change_idx"); err != nil {
+		t.Fatal(err)
+	}
+	if err := postgres.DetachMonth(t.Context(), pool, month(2012, 3), "away", func(pgx.Tx) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	for _, sql := range []string{
+		"CREATE INDEX events_url_id_change_idx ON ONLY events (url_id, occurred_at, id) WHERE event_type <> 'clicked'",
+		"CREATE INDEX whole ON events_2011_12 (url_id, occurred_at, id) WHERE event_type <> 'clicked'",
+		"CREATE INDEX broken ON events_2012_01 (url_id, occurred_at, id) WHERE event_type <> 'clicked'",
+		"UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'broken'::regclass",
+	} {
+		if _, err := pool.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	writer, err := pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = writer.Rollback(t.Context()) }()
+	const insert = "INSERT INTO events (occurred_at, event_type) VALUES ('2012-02-03', 'created')"
+	if _, err := writer.Exec(t.Context(), insert); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- postgres.Migrate(t.Context(), url, slog.New(slog.DiscardHandler)) }()
+	eventually(t, func() bool {
+		return scanText(t, pool, `SELECT count(*)::text FROM pg_stat_activity
+			WHERE datname = current_database() AND query LIKE 'CREATE INDEX CONCURRENTLY%' AND wait_event_type = 'Lock'`) == "1"
+	})
+	err = postgres.InTx(t.Context(), pool, func(tx pgx.Tx) error {
+		_, err := tx.Exec(t.Context(), "SET LOCAL lock_timeout = '10s'")
+		if err == nil {
+			_, err = tx.Exec(t.Context(), insert)
+		}
+		return err
+	})
+	if err != nil {
+		t.Errorf("events are not written while the index is built: %v", err)
+	}
+	if err := writer.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if err := postgres.AttachMonth(t.Context(), pool, "away", month(2012, 3), func(pgx.Tx) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	got := scanText(t, pool, `
+		SELECT string_agg(t.relname || ' ' || x.indisvalid, ', ' ORDER BY t.relname)
+		FROM pg_index x JOIN pg_class t ON t.oid = x.indrelid
+		WHERE pg_get_indexdef(indexrelid) LIKE '%(url_id, occurred_at, id) WHERE%' AND (t.relname = 'events' OR t.relname < 'events_2013')`)
+	if want := "events true, events_2011_12 true, events_2012_01 true, events_2012_02 true, events_2012_03 true"; got != want {
+		t.Errorf("indexes: %s, want %s", got, want)
+	}
+	if left := scanText(t, pool, "SELECT concat(to_regclass('whole'), ' ', to_regclass('broken'))"); strings.TrimSpace(left) != "whole" {
+		t.Errorf("of the indexes of an earlier attempt %q are left, want whole", left)
+	}
+}
