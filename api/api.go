@@ -93,6 +93,7 @@ type API struct {
 	exports   *shares // places of exports
 	uploads   *uploadPlaces
 	patience  patience
+	reach     reach
 	draining  atomic.Bool
 	watched   atomic.Int64 // when /ready was asked last, in Unix nanoseconds
 	// stopped is closed when connections are about to be, for what has no end of
@@ -118,6 +119,7 @@ func New(o Options) (*API, error) {
 		stopped:   make(chan struct{}),
 		lingering: newLingering(),
 		patience:  usualPatience(),
+		reach:     usualReach(),
 	}
 	a.stop = sync.OnceFunc(func() { close(a.stopped) })
 	if o.ExportMaxActive == 0 {

@@ -3,12 +3,15 @@ package api
 import (
 	"context"
 	"encoding/json"
+	"iter"
 	"math"
 	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"github.com/signpost/signpost/internal/csvimport"
+	"github.com/signpost/signpost/internal/postgres"
 	"github.com/signpost/signpost/queries"
 )
 
@@ -49,7 +52,7 @@ func (*Event) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
 	return s
 }
 
-func viewEvent(r queries.ListEventsRow) Event {
+func viewEvent(r queries.ListEventsDownRow) Event {
 	details := r.Details
 	switch {
 	case len(details) > 0:
@@ -67,7 +70,7 @@ func viewEvent(r queries.ListEventsRow) Event {
 }
 
 type eventListInput struct {
-	ExportInput
+	OrderInput
 	URLID     int64     `query:"url_id" minimum:"1" doc:"Only events of this link."`
 	UserID    int64     `query:"user_id" minimum:"1" doc:"Only events of this user and of the user's links."`
 	EventType string    `query:"event_type" enum:"created,updated,deleted,clicked" doc:"Only events of this type."`
@@ -75,38 +78,205 @@ type eventListInput struct {
 	To        timeParam `query:"to" doc:"Only events before this time."`
 }
 
+// maxEventOffset is how far in a numbered page of events may begin.
+const maxEventOffset = 10_000
+
+var errEventsTooDeep = invalid(FieldError{"page", "is too far in for this list: follow next_cursor instead, or begin at another time"})
+
 // endOfTime is after every event. Postgres takes any year that JSON does.
 var endOfTime = time.Date(9999, 12, 31, 0, 0, 0, 0, time.UTC)
 
-// filter returns the filters and where the cursor is, in memory of its own.
-func (in *eventListInput) filter() (queries.ListEventsParams, error) {
-	at, err := in.position("events", endOfTime.UnixMicro(), math.MaxInt64)
+// eventAt is a place between events.
+type eventAt struct {
+	at time.Time
+	id int64
+}
+
+// before reports whether a comes before b in time.
+func (a eventAt) before(b eventAt) bool {
+	return a.at.Before(b.at) || a.at.Equal(b.at) && a.id < b.id
+}
+
+// eventList is a list of events: those between two places, neither included.
+type eventList struct {
+	oldest      bool // first; or else newest first
+	since, till eventAt
+
+	urlID, userID *int64
+	eventType     *string
+}
+
+// list returns what the request asks for, in memory of its own. A cursor and the
+// time that bounds the same end make one place.
+func (in *eventListInput) list() (eventList, error) {
+	order, at, err := in.place(eventCursors, newestFirst, 2)
 	if err != nil {
-		return queries.ListEventsParams{}, err
+		return eventList{}, err
 	}
-	before := time.UnixMicro(at[0])
-	if checkTime(before) != nil {
-		return queries.ListEventsParams{}, invalid(FieldError{"cursor", "is not a cursor of this list"})
+	l := eventList{
+		oldest: order == oldestFirst,
+		since:  eventAt{in.From.Time, math.MinInt64}, till: eventAt{in.To.or(endOfTime), math.MinInt64},
+		urlID: given(in.URLID), userID: given(in.UserID), eventType: given(strings.Clone(in.EventType)),
 	}
-	return queries.ListEventsParams{
-		BeforeAt: before, BeforeID: at[1], FromAt: in.From.Time, ToAt: in.To.or(endOfTime),
-		URLID: given(in.URLID), UserID: given(in.UserID), EventType: given(strings.Clone(in.EventType)),
-	}, nil
+	if at == nil {
+		return l, nil
+	}
+	cursor := eventAt{time.UnixMicro(at[0]).UTC(), at[1]}
+	switch {
+	case checkTime(cursor.at) != nil:
+		return eventList{}, invalid(FieldError{"cursor", "is not a cursor of this list"})
+	case l.oldest && l.since.before(cursor):
+		l.since = cursor
+	case !l.oldest && cursor.before(l.till):
+		l.till = cursor
+	}
+	return l, nil
+}
+
+func (l eventList) cursor(at eventAt) string {
+	order := newestFirst
+	if l.oldest {
+		order = oldestFirst
+	}
+	return makeCursor(eventCursors[order], at.at.UnixMicro(), at.id)
+}
+
+// behind returns what of the list comes behind an event.
+func (l eventList) behind(at eventAt) eventList {
+	if l.oldest {
+		l.since = at
+	} else {
+		l.till = at
+	}
+	return l
+}
+
+// spans parts the list into spans of time, in its order: first a month, then as
+// much again as before at a time. A span opens only the partitions of its months;
+// all of them together, of ten years, take twenty times as long as one. months
+// are the months that have partitions.
+func (l eventList) spans(months []time.Time, now time.Time) iter.Seq[eventList] {
+	return func(yield func(eventList) bool) {
+		if len(months) == 0 {
+			months = []time.Time{postgres.MonthOf(now)}
+		}
+		first, last := months[0], months[len(months)-1]
+		if now.Before(last) && !now.Before(first) {
+			last = postgres.MonthOf(now) // the months ahead are likely empty
+		}
+		for n := 1; ; n *= 2 {
+			span := l
+			if l.oldest {
+				begin := first
+				if l.since.at.After(first) {
+					begin = l.since.at
+				}
+				edge := postgres.MonthOf(begin).AddDate(0, n, 0)
+				if edge.Before(l.till.at) && !edge.After(last) {
+					span.till = eventAt{edge, math.MinInt64}
+				}
+				l.since = span.till
+			} else {
+				end := l.till.at.Add(-time.Microsecond)
+				if end.After(last) {
+					end = last
+				}
+				edge := postgres.MonthOf(end).AddDate(0, 1-n, 0)
+				if edge.After(l.since.at) && edge.After(first) {
+					span.since = eventAt{edge, math.MinInt64}
+				}
+				l.till = span.since
+			}
+			if !yield(span) || !l.since.before(l.till) {
+				return
+			}
+		}
+	}
+}
+
+// events reads up to limit rows of a list, less only if there are no more.
+func (a *API) events(ctx context.Context, l eventList, offset, limit int) ([]queries.ListEventsDownRow, error) {
+	months, err := postgres.Months(ctx, a.Pool)
+	if err != nil {
+		return nil, err
+	}
+	var rows []queries.ListEventsDownRow
+	for span := range l.spans(months, time.Now()) {
+		more, err := a.eventsOf(ctx, span, offset, limit-len(rows))
+		if err != nil {
+			return nil, err
+		}
+		if rows = append(rows, more...); len(rows) == limit {
+			break
+		}
+		if offset > 0 && len(more) == 0 {
+			skipped, err := a.lists().CountEvents(ctx, queries.CountEventsParams{
+				Since: span.since.at, SinceID: span.since.id, Until: span.till.at, UntilID: span.till.id,
+				URLID: span.urlID, UserID: span.userID, EventType: span.eventType,
+			})
+			if err != nil {
+				return nil, err
+			}
+			offset = max(offset-int(skipped), 0)
+		} else {
+			offset = 0
+		}
+	}
+	return rows, nil
+}
+
+// eventsOf reads rows of one span of a list.
+func (a *API) eventsOf(ctx context.Context, span eventList, offset, limit int) ([]queries.ListEventsDownRow, error) {
+	p := queries.ListEventsDownParams{
+		At: span.till.at, AtID: span.till.id, Until: span.since.at,
+		URLID: span.urlID, UserID: span.userID, EventType: span.eventType,
+		RowOffset: int32(offset), RowLimit: int32(limit),
+	}
+	if !span.oldest {
+		return a.lists().ListEventsDown(ctx, p)
+	}
+	p.At, p.AtID, p.Until = span.since.at, span.since.id, span.till.at
+	up, err := a.lists().ListEventsUp(ctx, queries.ListEventsUpParams(p))
+	rows := make([]queries.ListEventsDownRow, len(up))
+	for i, row := range up {
+		rows[i] = queries.ListEventsDownRow(row)
+	}
+	return rows, err
 }
 
 func (a *API) listEvents(ctx context.Context, in *eventListInput) (*listOutput[Event], error) {
-	filter, err := in.filter()
+	l, err := in.list()
 	if err != nil {
 		return nil, err
 	}
-	filter.RowOffset, filter.RowLimit = in.offset(), in.rows()
-	rows, err := a.lists().ListEvents(ctx, filter)
+	if in.offset() > maxEventOffset {
+		return nil, errEventsTooDeep
+	}
+	rows, err := a.events(ctx, l, in.offset(), in.size()+1)
 	if err != nil {
 		return nil, err
 	}
-	return newList(&in.PageInput, rows, viewEvent, func(r queries.ListEventsRow) string {
-		return makeCursor("events", r.OccurredAt.UnixMicro(), r.ID)
+	return newList(&in.PageInput, rows, viewEvent, func(r queries.ListEventsDownRow) string {
+		return l.cursor(eventAt{r.OccurredAt, r.ID})
 	})
+}
+
+// exportEvents reads all events that listEvents lists.
+func (a *API) exportEvents(in *eventListInput) (exportSource, error) {
+	l, err := in.list()
+	offset := in.offset()
+	if offset > maxEventOffset {
+		err = errEventsTooDeep
+	}
+	return exportSource{kind: csvimport.KindEvents, piece: eventPiece, header: eventColumns, next: func(ctx context.Context, limit int32) ([]exportRow, error) {
+		rows, err := a.events(ctx, l, offset, int(limit))
+		if err != nil || len(rows) == 0 {
+			return nil, err
+		}
+		last := rows[len(rows)-1]
+		l, offset = l.behind(eventAt{last.OccurredAt, last.ID}), 0
+		return exportRows(rows, viewEvent), nil
+	}}, err
 }
 
 // timeParam is a time in a query, the zero time if absent.

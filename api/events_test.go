@@ -2,8 +2,13 @@ package api
 
 import (
 	"fmt"
+	"math"
 	"net/url"
+	"strings"
 	"testing"
+	"time"
+
+	"github.com/signpost/signpost/internal/postgres"
 )
 
 func TestEvents(t *testing.T) {
@@ -46,6 +51,78 @@ func TestEvents(t *testing.T) {
 	} {
 		if got := b.want(200, RoleReader, "GET", "/events?"+query, nil).rows(); len(got) != want {
 			t.Errorf("GET /events?%s: %d events, want %d", query, len(got), want)
+		}
+	}
+}
+
+// A list of events begins with the month at its end, and opens as many more as
+// before at a time only while its page is not full.
+func TestSpansOfEvents(t *testing.T) {
+	t.Parallel()
+	month := func(n int) time.Time { return time.Date(2026, time.Month(1+n), 1, 0, 0, 0, 0, time.UTC) }
+	var months []time.Time
+	for n := -24; n <= 14; n++ {
+		months = append(months, month(n))
+	}
+	now := month(11).AddDate(0, 0, 12)
+	at := func(t time.Time) eventAt { return eventAt{t, math.MinInt64} }
+	all := eventList{since: at(time.Time{}), till: at(endOfTime)}
+	for name, tt := range map[string]struct {
+		list eventList
+		want string // the months at which one span ends and the next begins
+	}{
+		"newest":                {all, "2026-12 2026-10 2026-06 2025-10 2024-06"},
+		"newest from a month":   {eventList{since: at(month(9).AddDate(0, 0, 3)), till: at(endOfTime)}, "2026-12"},
+		"newest before a month": {eventList{since: at(time.Time{}), till: at(month(-22))}, "2024-02"},
+		"oldest":                {eventList{oldest: true, since: at(time.Time{}), till: at(endOfTime)}, "2024-02 2024-04 2024-08 2025-04 2026-08"},
+		"oldest to a time":      {eventList{oldest: true, since: at(month(3)), till: at(month(5))}, "2026-05"},
+		"nothing":               {eventList{since: at(now), till: at(month(3))}, ""},
+	} {
+		var got []string
+		end := tt.list.till
+		if tt.list.oldest {
+			end = tt.list.since
+		}
+		last := end
+		for span := range tt.list.spans(months, now) {
+			begin, end := span.till, span.since
+			if span.oldest {
+				begin, end = end, begin
+			}
+			if begin != last {
+				t.Errorf("%s: a span begins at %v, want %v", name, begin, last)
+			}
+			got, last = append(got, end.at.Format("2006-01")), end
+		}
+		if got = got[:len(got)-1]; strings.Join(got, " ") != tt.want {
+			t.Errorf("%s: spans end at %v, want %s", name, got, tt.want)
+		}
+	}
+}
+
+// The earlier of a cursor and the time that bounds a list is where it begins.
+func TestEventsBetweenCursorAndTimes(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	if _, err := b.pool.Exec(t.Context(), `
+		INSERT INTO events (id, occurred_at, event_type) SELECT n, date_trunc('month', now()) + n * interval '1 s', 'clicked' FROM generate_series(1, 9) n`); err != nil {
+		t.Fatal(err)
+	}
+	month := postgres.MonthOf(time.Now())
+	second := func(n int) time.Time { return month.Add(time.Duration(n) * time.Second) }
+	text := func(n int) string { return second(n).Format(time.RFC3339) }
+	down, up := makeCursor("events", second(6).UnixMicro(), 6), makeCursor("events_oldest", second(3).UnixMicro(), 3)
+	for query, want := range map[string]string{
+		"to=" + text(4) + "&cursor=" + down: "3 2 1", "to=" + text(9) + "&cursor=" + down: "5 4 3 2 1",
+		"from=" + text(4) + "&cursor=" + down: "5 4", "from=" + text(2) + "&cursor=" + up: "4 5 6 7 8 9",
+		"from=" + text(8) + "&cursor=" + up: "8 9", "to=" + text(6) + "&cursor=" + up: "4 5",
+	} {
+		var ids []string
+		for _, row := range b.want(200, RoleReader, "GET", "/events?"+query, nil).rows() {
+			ids = append(ids, fmt.Sprint(row["id"]))
+		}
+		if got := strings.Join(ids, " "); got != want {
+			t.Errorf("GET /events?%s: %s, want %s", query, got, want)
 		}
 	}
 }

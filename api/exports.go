@@ -91,6 +91,9 @@ func acceptsGzip(header []byte) bool {
 	return false
 }
 
+// whole reports whether it is an export of all rows.
+func (in *ExportInput) whole() bool { return in.format() != formatJSON && in.only() == math.MaxInt64 }
+
 // only is how many rows an export has at most: a page if the request names one.
 func (in *ExportInput) only() int64 {
 	if in.Limit > 0 || in.Page > 0 || in.PerPage > 0 {
@@ -224,7 +227,7 @@ func cellTags(tags []string) string {
 // exportUsers reads all users that listUsers lists.
 func (a *API) exportUsers(in *userListInput) (exportSource, error) {
 	at, err := in.position("users", 0)
-	offset := in.offset()
+	offset := int32(in.offset())
 	return exportSource{kind: csvimport.KindUsers, header: userColumns, next: func(ctx context.Context, limit int32) ([]exportRow, error) {
 		rows, err := a.lists().ListUsers(ctx, at[0], offset, limit)
 		if err != nil || len(rows) == 0 {
@@ -235,37 +238,7 @@ func (a *API) exportUsers(in *userListInput) (exportSource, error) {
 	}}, err
 }
 
-// exportURLs reads all links that listURLs lists.
-func (a *API) exportURLs(in *urlListInput) (exportSource, error) {
-	at, err := in.position("urls", 0)
-	filter := in.filter()
-	filter.RowOffset = in.offset()
-	return exportSource{kind: csvimport.KindLinks, header: urlColumns, next: func(ctx context.Context, limit int32) ([]exportRow, error) {
-		filter.AfterID, filter.RowLimit = at[0], limit
-		rows, err := a.lists().ListURLs(ctx, filter)
-		if err != nil || len(rows) == 0 {
-			return nil, err
-		}
-		at[0], filter.RowOffset = rows[len(rows)-1].URL.ID, 0
-		return exportRows(rows, a.viewListedURL), nil
-	}}, err
-}
-
-// exportEvents reads all events that listEvents lists.
-func (a *API) exportEvents(in *eventListInput) (exportSource, error) {
-	filter, err := in.filter()
-	filter.RowOffset = in.offset()
-	return exportSource{kind: csvimport.KindEvents, piece: eventPiece, header: eventColumns, next: func(ctx context.Context, limit int32) ([]exportRow, error) {
-		filter.RowLimit = limit
-		rows, err := a.lists().ListEvents(ctx, filter)
-		if err != nil || len(rows) == 0 {
-			return nil, err
-		}
-		last := rows[len(rows)-1]
-		filter.BeforeAt, filter.BeforeID, filter.RowOffset = last.OccurredAt, last.ID, 0
-		return exportRows(rows, viewEvent), nil
-	}}, err
-}
+func asIs[T any](row T) T { return row }
 
 func exportRows[R any, T exportRow](rows []R, view func(R) T) []exportRow {
 	out := make([]exportRow, len(rows))

@@ -171,8 +171,8 @@ func TestExportsShowWhatListsShow(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, path := range []string{
-		"/users?", "/urls?", "/urls?user_id=2&", "/urls?tag=@a&", "/urls?search=FORMULA&", "/urls?is_active=false&", "/urls?tag=none&",
-		"/events?", "/events?url_id=2&", "/events?event_type=updated&", "/events?user_id=1&from=2020-01-01T00:00:00Z&to=2021-01-01T00:00:00Z&",
+		"/users?", "/urls?order=oldest&", "/urls?order=newest&", "/urls?order=oldest&user_id=2&", "/urls?tag=@a&", "/urls?search=FORMULA&",
+		"/urls?is_active=false&", "/urls?tag=none&", "/events?order=oldest&", "/events?", "/events?url_id=2&", "/events?event_type=updated&", "/events?user_id=1&from=2020-01-01T00:00:00Z&to=2021-01-01T00:00:00Z&",
 	} {
 		want := b.want(200, RoleReader, "GET", path+"limit=100", nil).rows()
 		asLines := b.want(200, RoleReader, "GET", path+"format=ndjson", nil)

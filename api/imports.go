@@ -182,7 +182,7 @@ func (a *API) listImports(ctx context.Context, in *PageInput) (*listOutput[Impor
 	if err != nil {
 		return nil, err
 	}
-	rows, err := a.lists().ListImports(ctx, at[0], in.offset(), in.rows())
+	rows, err := a.lists().ListImports(ctx, at[0], int32(in.offset()), in.rows())
 	if err != nil {
 		return nil, err
 	}
@@ -231,7 +231,7 @@ func (a *API) listImportErrors(ctx context.Context, in *importErrorsInput) (*lis
 		return nil, err
 	}
 	rows, err := a.lists().ListImportErrors(ctx, queries.ListImportErrorsParams{
-		ImportID: in.ID, AfterLine: at[0], RowOffset: in.offset(), RowLimit: in.rows(), RecordBytes: maxRecordShown,
+		ImportID: in.ID, AfterLine: at[0], RowOffset: int32(in.offset()), RowLimit: in.rows(), RecordBytes: maxRecordShown,
 	})
 	if err != nil {
 		return nil, err

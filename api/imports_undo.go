@@ -56,7 +56,7 @@ func (a *API) listKept(ctx context.Context, in *importErrorsInput) (*listOutput[
 	}
 	rows, err := a.lists().ListImportKept(ctx, queries.ListImportKeptParams{
 		ImportID: in.ID, AfterLine: at[0], OfUrls: csvimport.Kind(row.Kind) == csvimport.KindLinks,
-		RowOffset: in.offset(), RowLimit: in.rows(),
+		RowOffset: int32(in.offset()), RowLimit: in.rows(),
 	})
 	if err != nil {
 		return nil, err

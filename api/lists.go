@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -57,7 +58,8 @@ func (p *PageInput) size() int {
 // tells whether there is a next page.
 func (p *PageInput) rows() int32 { return int32(p.size() + 1) }
 
-func (p *PageInput) offset() int32 { return int32(max(p.Page-1, 0) * p.size()) }
+// offset is how many rows come before the page.
+func (p *PageInput) offset() int { return max(p.Page-1, 0) * p.size() }
 
 // position returns the numbers that the cursor of a list holds, those of first
 // if there is no cursor, or the error of a cursor that is not one of this list.
@@ -70,6 +72,47 @@ func (p *PageInput) position(list string, first ...int64) ([]int64, error) {
 		return nil, invalid(FieldError{"cursor", "is not a cursor of this list"})
 	}
 	return at, nil
+}
+
+// The orders of a list.
+const (
+	newestFirst = "newest"
+	oldestFirst = "oldest"
+)
+
+// urlCursors and eventCursors name the list in its cursors by its order, so that
+// a cursor goes on in the order it comes from. The orders that these lists once
+// had alone kept their names: their cursors do not expire.
+var (
+	urlCursors   = map[string]string{newestFirst: "urls_newest", oldestFirst: "urls"}
+	eventCursors = map[string]string{newestFirst: "events", oldestFirst: "events_oldest"}
+)
+
+// OrderInput are the parameters of lists that can be read from both ends. It is
+// exported for Huma, like PageInput, and its Resolve must be called too.
+type OrderInput struct {
+	ExportInput
+	Order string `query:"order" enum:"newest,oldest" doc:"Which rows come first: newest if not given, but in a whole file of links oldest. A cursor goes on in the order it comes from."`
+}
+
+// place returns the order of the list and the n numbers of the cursor, nil if
+// there is none. The order is what the request says, or else that of the cursor,
+// or else fallback.
+func (in *OrderInput) place(cursors map[string]string, fallback string, n int) (order string, at []int64, err error) {
+	if in.Cursor == "" {
+		return cmp.Or(strings.Clone(in.Order), fallback), nil, nil
+	}
+	for order, list := range cursors {
+		at := parseCursor(in.Cursor, list, n)
+		switch {
+		case at == nil:
+		case in.Order != "" && in.Order != order:
+			return "", nil, invalid(FieldError{"cursor", "is of the list in the other order"})
+		default:
+			return order, at, nil
+		}
+	}
+	return "", nil, invalid(FieldError{"cursor", "is not a cursor of this list"})
 }
 
 // makeCursor returns the cursor for a position in a list. It is opaque to
@@ -165,6 +208,10 @@ func (s *jsonSize) Write(p []byte) (int, error) {
 // filter that is not set costs nothing and only the partitions that a filter
 // leaves are touched. A prepared statement would come to share one plan.
 type planned struct{ queries.DBTX }
+
+func (p planned) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
+	return p.DBTX.QueryRow(ctx, sql, append([]any{pgx.QueryExecModeCacheDescribe}, args...)...)
+}
 
 func (p planned) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
 	return p.DBTX.Query(ctx, sql, append([]any{pgx.QueryExecModeCacheDescribe}, args...)...)

@@ -1,8 +1,10 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"math"
 	"net/url"
 	"regexp"
 	"slices"
@@ -54,7 +56,10 @@ func TestWalksAreComplete(t *testing.T) {
 		SELECT date_trunc('day', now()) + (n / 10) * interval '1 second', 1, 1, 'clicked' FROM generate_series(1, 45) n`); err != nil {
 		t.Fatal(err)
 	}
-	for _, path := range []string{"/users", "/urls", "/urls?user_id=2", "/events", "/events?url_id=1", "/events?user_id=1&event_type=clicked"} {
+	for _, path := range []string{
+		"/users", "/urls", "/urls?order=oldest", "/urls?user_id=2", "/urls?is_active=true", "/urls?search=example", "/urls?search=example&order=oldest",
+		"/events", "/events?url_id=1", "/events?user_id=1&event_type=clicked", "/events?order=oldest", "/events?order=oldest&url_id=1&from=2020-01-01T00:00:00Z",
+	} {
 		all := b.walk(path, 100)
 		if len(all) < 20 {
 			t.Fatalf("%s: only %d rows", path, len(all))
@@ -204,7 +209,7 @@ func TestPlansOfLists(t *testing.T) {
 	}
 	one, tag, search := int64(7), "t7", "%c4ca4238a0b9%"
 	inactive, updated := false, "updated"
-	everything := queries.ListEventsParams{BeforeAt: endOfTime, BeforeID: 1 << 62, ToAt: endOfTime, RowLimit: 21}
+	everything := queries.ListEventsDownParams{At: months[0].AddDate(0, 1, 0).Add(-2 * time.Hour), AtID: 1 << 62, RowLimit: 21}
 	tests := []struct {
 		name   string
 		query  func(*queries.Queries) error
@@ -214,25 +219,38 @@ func TestPlansOfLists(t *testing.T) {
 		only   bool // the newest month is not even opened
 	}{
 		{"users", func(q *queries.Queries) error { return errorOf(q.ListUsers(t.Context(), 100, 0, 21)) }, "users_pkey", nil, 0, false},
-		{"links", urlsWith(t.Context(), queries.ListURLsParams{AfterID: 100}), "urls_pkey", []string{"Filter"}, 0, false},
-		{"links of a user", urlsWith(t.Context(), queries.ListURLsParams{UserID: &one}), "urls_user_id_idx", []string{"Filter"}, 0, false},
-		{"inactive links", urlsWith(t.Context(), queries.ListURLsParams{IsActive: &inactive}), "urls_inactive_idx", []string{"Filter"}, 0, false},
-		{"links with a tag", urlsWith(t.Context(), queries.ListURLsParams{Tag: &tag}), "urls_tags_idx", nil, 0, false},
-		{"links by text", urlsWith(t.Context(), queries.ListURLsParams{Search: &search}), "urls_title_idx", nil, 0, false},
+		{"links", walkWith(t.Context(), queries.WalkURLsDownParams{AtID: 100}), "Index Only Scan Backward using urls_pkey", []string{"Filter"}, 0, false},
+		{"links far in", walkWith(t.Context(), queries.WalkURLsDownParams{AtID: 1 << 62, RowOffset: 10_000}), "Index Only Scan Backward using urls_pkey", []string{"Filter"}, 0, false},
+		{"links of a user", walkWith(t.Context(), queries.WalkURLsDownParams{AtID: 1 << 62, UserID: &one}), "Index Only Scan Backward using urls_user_id_idx", []string{"Filter"}, 0, false},
+		{"inactive links", walkWith(t.Context(), queries.WalkURLsDownParams{AtID: 1 << 62, IsActive: &inactive, Inactive: true}), "urls_inactive_idx", nil, 0, false},
+		{"the newest links with a tag", walkWith(t.Context(), queries.WalkURLsDownParams{AtID: 1 << 62, Tag: &tag, WalkLimit: 1000, EdgeLimit: 1}), "Index Scan Backward using urls_pkey", []string{"Sort"}, 0, false},
+		{"links with a tag", findWith(t.Context(), queries.FindURLsParams{Tag: &tag}), "urls_tags_idx", nil, 0, false},
+		{"links by text", findWith(t.Context(), queries.FindURLsParams{Search: &search}), "urls_title_idx", nil, 0, false},
+		{"links by a tag and text", findWith(t.Context(), queries.FindURLsParams{Tag: &tag, Search: &search}), "Bitmap Index Scan", nil, 0, false},
+		{"clicks of links", func(q *queries.Queries) error { return errorOf(q.GetURLs(t.Context(), []int64{3, 5, 7})) }, "click_days_pkey", nil, 0, false},
 		{"events", eventsWith(t.Context(), everything), "_pkey", []string{"Filter"}, 1, false},
-		{"events of a link", eventsWith(t.Context(), with(everything, func(p *queries.ListEventsParams) { p.URLID = &one })), "url_id", []string{"Filter"}, 3, false},
-		{"events of a user", eventsWith(t.Context(), with(everything, func(p *queries.ListEventsParams) { p.UserID = &one })), "user_id", []string{"Filter"}, 1, false},
-		{"changes", eventsWith(t.Context(), with(everything, func(p *queries.ListEventsParams) { p.EventType = &updated })), "event_type", nil, 3, false},
-		{"events of a link in a month", eventsWith(t.Context(), with(everything, func(p *queries.ListEventsParams) {
-			p.URLID, p.FromAt, p.ToAt = &one, months[3], months[3].Add(72*time.Hour)
+		{"events of a link", eventsWith(t.Context(), with(everything, func(p *queries.ListEventsDownParams) { p.URLID = &one })), "url_id", []string{"Filter"}, 3, false},
+		{"events of a user", eventsWith(t.Context(), with(everything, func(p *queries.ListEventsDownParams) { p.UserID = &one })), "user_id", []string{"Filter"}, 1, false},
+		{"changes", eventsWith(t.Context(), with(everything, func(p *queries.ListEventsDownParams) { p.EventType = &updated })), "event_type", nil, 3, false},
+		{"changes of a link", eventsWith(t.Context(), with(everything, func(p *queries.ListEventsDownParams) {
+			p.URLID, p.EventType = &one, &updated
+		})), "url_id_occurred_at_id_idx1", []string{"Rows Removed"}, 0, true},
+		{"events of a link in a month", eventsWith(t.Context(), with(everything, func(p *queries.ListEventsDownParams) {
+			p.URLID, p.Until, p.At = &one, months[3], months[3].Add(72*time.Hour)
 		})), "url_id", []string{"Filter"}, 1, true},
-		{"events far behind a cursor", eventsWith(t.Context(), with(everything, func(p *queries.ListEventsParams) {
-			p.BeforeAt, p.BeforeID = months[3].Add(time.Hour), 1
+		{"events far behind a cursor", eventsWith(t.Context(), with(everything, func(p *queries.ListEventsDownParams) {
+			p.At, p.AtID = months[3].Add(time.Hour), 1
 		})), "_pkey", []string{"Filter"}, 1, true},
+		{"events, oldest first", func(q *queries.Queries) error {
+			return errorOf(q.ListEventsUp(t.Context(), queries.ListEventsUpParams{At: months[3], Until: months[2], RowLimit: 21}))
+		}, "_pkey", []string{"Filter", "Sort"}, 1, true},
 	}
 	for _, test := range tests {
-		e := &explained{planned: planned{b.pool}}
-		if err := test.query(queries.New(e)); err != nil {
+		e := &explained{}
+		if err := postgres.InTx(t.Context(), b.pool, func(tx pgx.Tx) error {
+			e.planned = planned{tx}
+			return test.query(queries.New(e))
+		}); err != nil {
 			t.Fatalf("%s: %v", test.name, err)
 		}
 		if !strings.Contains(e.plan, test.want) {
@@ -267,16 +285,28 @@ func partitionsRead(plan string) int {
 
 func errorOf[T any](_ T, err error) error { return err }
 
-func with(p queries.ListEventsParams, change func(*queries.ListEventsParams)) queries.ListEventsParams {
+func with(p queries.ListEventsDownParams, change func(*queries.ListEventsDownParams)) queries.ListEventsDownParams {
 	change(&p)
 	return p
 }
 
-func urlsWith(ctx context.Context, p queries.ListURLsParams) func(*queries.Queries) error {
+func walkWith(ctx context.Context, p queries.WalkURLsDownParams) func(*queries.Queries) error {
 	p.RowLimit = 21
-	return func(q *queries.Queries) error { return errorOf(q.ListURLs(ctx, p)) }
+	p.WalkLimit = cmp.Or(p.WalkLimit, math.MaxInt64)
+	return func(q *queries.Queries) error { return errorOf(q.WalkURLsDown(ctx, p)) }
 }
 
-func eventsWith(ctx context.Context, p queries.ListEventsParams) func(*queries.Queries) error {
-	return func(q *queries.Queries) error { return errorOf(q.ListEvents(ctx, p)) }
+// findWith returns a query in a transaction that prefers bitmaps, as find does.
+func findWith(ctx context.Context, p queries.FindURLsParams) func(*queries.Queries) error {
+	p.RowLimit = int32(usualReach().matches + 1)
+	return func(q *queries.Queries) error {
+		if err := q.PreferBitmaps(ctx, time.Minute.Milliseconds()); err != nil {
+			return err
+		}
+		return errorOf(q.FindURLs(ctx, p))
+	}
+}
+
+func eventsWith(ctx context.Context, p queries.ListEventsDownParams) func(*queries.Queries) error {
+	return func(q *queries.Queries) error { return errorOf(q.ListEventsDown(ctx, p)) }
 }

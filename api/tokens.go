@@ -103,7 +103,7 @@ func (a *API) listTokens(ctx context.Context, in *PageInput) (*listOutput[Token]
 	if err != nil {
 		return nil, err
 	}
-	rows, err := a.lists().ListTokens(ctx, at[0], in.offset(), in.rows())
+	rows, err := a.lists().ListTokens(ctx, at[0], int32(in.offset()), in.rows())
 	if err != nil {
 		return nil, err
 	}

@@ -3,7 +3,6 @@ package api
 import (
 	"context"
 	"errors"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -156,13 +155,6 @@ func checkTime(t time.Time) error {
 }
 
 type (
-	urlListInput struct {
-		ExportInput
-		UserID   int64       `query:"user_id" minimum:"1" doc:"Only links of this user."`
-		IsActive filterParam `query:"is_active" doc:"Only links that are, or are not, active."`
-		Tag      string      `query:"tag" doc:"Only links with this tag."`
-		Search   string      `query:"search" doc:"Only links with this text in their title or target, whatever the case."`
-	}
 	urlCreateInput struct{ Body URLCreate }
 	urlUpdateInput struct {
 		IDInput
@@ -174,37 +166,6 @@ type (
 		Body     URL
 	}
 )
-
-// Resolve implements huma.Resolver.
-func (in *urlListInput) Resolve(h huma.Context) []error {
-	return slices.Concat(in.ExportInput.Resolve(h),
-		checkText("tag", in.Tag, links.MaxTag), checkText("search", in.Search, links.MaxURL))
-}
-
-func (a *API) listURLs(ctx context.Context, in *urlListInput) (*listOutput[URL], error) {
-	at, err := in.position("urls", 0)
-	if err != nil {
-		return nil, err
-	}
-	filter := in.filter()
-	filter.AfterID, filter.RowOffset, filter.RowLimit = at[0], in.offset(), in.rows()
-	rows, err := a.lists().ListURLs(ctx, filter)
-	if err != nil {
-		return nil, err
-	}
-	return newList(&in.PageInput, rows, a.viewListedURL,
-		func(r queries.ListURLsRow) string { return makeCursor("urls", r.URL.ID) })
-}
-
-func (a *API) viewListedURL(r queries.ListURLsRow) URL { return a.viewURL(r.URL, r.Clicks) }
-
-// filter returns the filters, in memory of its own.
-func (in *urlListInput) filter() queries.ListURLsParams {
-	return queries.ListURLsParams{
-		UserID: given(in.UserID), IsActive: in.IsActive.value(),
-		Tag: given(strings.Clone(in.Tag)), Search: containing(in.Search),
-	}
-}
 
 var likeEscaper = strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`)
 

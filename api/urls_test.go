@@ -335,27 +335,28 @@ func TestURLFilters(t *testing.T) {
 	b.newLink(ann, "https://example.com/plain", object{"short_code": "two", "title": "Fünf", "is_active": false})
 	b.newLink(bob, "https://example.org/PLAIN", object{"short_code": "three", "tags": []string{"A"}})
 	for query, want := range map[string]string{
-		"":                                 "one two three",
-		"?user_id=" + fmt.Sprint(ann):      "one two",
+		"":                                 "three two one",
+		"?order=newest":                    "three two one",
+		"?order=oldest":                    "one two three",
+		"?user_id=" + fmt.Sprint(ann):      "two one",
 		"?user_id=999":                     "",
-		"?is_active=true":                  "one three",
+		"?is_active=true":                  "three one",
 		"?is_active=false":                 "two",
 		"?is_active=0":                     "two",
 		"?tag=a":                           "one",
 		"?tag=A":                           "three",
 		"?tag=nothing":                     "",
-		"?search=plain":                    "two three",
+		"?search=plain":                    "three two",
+		"?search=plain&order=oldest":       "two three",
 		"?search=100%25_":                  "one",
-		"?search=%25":                      "one",
-		"?search=_":                        "one",
-		"?search=%5C":                      "one",
+		"?search=%25_sale%5C":              "one",
 		"?search=f%C3%BCNF":                "two",
 		"?search=nothing+such":             "",
 		"?search=example.org&user_id=1":    "",
 		"?search=plain&is_active=true":     "three",
-		"?is_active=":                      "one two three",
-		"?search=&tag=":                    "one two three",
-		"?unknown=1":                       "one two three",
+		"?is_active=":                      "three two one",
+		"?search=&tag=":                    "three two one",
+		"?unknown=1":                       "three two one",
 		"?tag=a&user_id=1&is_active=true":  "one",
 		"?tag=a&user_id=1&is_active=false": "",
 	} {
@@ -367,6 +368,16 @@ func TestURLFilters(t *testing.T) {
 		if got := strings.Join(codes, " "); got != want {
 			t.Errorf("GET /urls%s: %q, want %q", query, got, want)
 		}
+	}
+	// The index of texts finds nothing shorter, so all links would be read.
+	for _, search := range []string{"z", "qu", "~~", "%25", "_", "a-b", "C%2B%2B", "ab+cd", "%E6%9D%B1%E4%BA%AC"} {
+		a := b.want(400, RoleReader, "GET", "/urls?search="+search, nil)
+		if a.fields()["search"] != "must have at least three letters or digits in a row" {
+			t.Errorf("search=%s: %s", search, a.raw)
+		}
+	}
+	for _, search := range []string{"%E6%9D%B1%E4%BA%AC%E9%83%BD", "+a1b+", "cafe%CC%81"} {
+		b.want(200, RoleReader, "GET", "/urls?search="+search, nil)
 	}
 }
 

@@ -78,7 +78,7 @@ func (a *API) listUsers(ctx context.Context, in *userListInput) (*listOutput[Use
 	if err != nil {
 		return nil, err
 	}
-	rows, err := a.lists().ListUsers(ctx, at[0], in.offset(), in.rows())
+	rows, err := a.lists().ListUsers(ctx, at[0], int32(in.offset()), in.rows())
 	if err != nil {
 		return nil, err
 	}

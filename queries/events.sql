@@ -32,21 +32,53 @@ FROM (
 ) f
 WHERE e.occurred_at = f.occurred_at AND e.id = f.id;
 
--- name: ListEvents :many
+-- name: ListEventsDown :many
 -- Newest first. Planned anew for every call, so that only the partitions and
 -- indexes that the filters need are touched. A comparison of rows skips no
--- partitions, so the position says its time alone as well.
+-- partitions, so the position says its time alone as well. It is the only upper
+-- bound: an index scan begins at the comparison of rows, however much further a
+-- second bound is. The type of a link's events is compared in a way that no index
+-- serves: the planner would take one by type and read the changes of all links.
 SELECT id, occurred_at, url_id, user_id, event_type, bot, country, browser, os, device, referrer_host, details
 FROM events
-WHERE occurred_at <= @before_at::timestamptz
-    AND (occurred_at, id) < (@before_at, @before_id::bigint)
-    AND occurred_at >= @from_at::timestamptz
-    AND occurred_at < @to_at::timestamptz
+WHERE occurred_at <= @at::timestamptz
+    AND (occurred_at, id) < (@at, @at_id::bigint)
+    AND occurred_at >= @until::timestamptz
     AND (sqlc.narg(url_id)::bigint IS NULL OR url_id = sqlc.narg(url_id))
     AND (sqlc.narg(user_id)::bigint IS NULL OR user_id = sqlc.narg(user_id))
-    AND (sqlc.narg(event_type)::text IS NULL OR event_type = sqlc.narg(event_type))
+    AND (sqlc.narg(event_type)::text IS NULL OR sqlc.narg(url_id) IS NOT NULL OR event_type = sqlc.narg(event_type))
+    AND (sqlc.narg(event_type) IS NULL OR sqlc.narg(url_id) IS NULL OR event_type || '' = sqlc.narg(event_type))
+    AND (sqlc.narg(event_type) IS NULL OR sqlc.narg(event_type) = 'clicked' OR event_type <> 'clicked')
 ORDER BY occurred_at DESC, id DESC
 LIMIT @row_limit OFFSET @row_offset;
+
+-- name: ListEventsUp :many
+-- Like ListEventsDown, oldest first.
+SELECT id, occurred_at, url_id, user_id, event_type, bot, country, browser, os, device, referrer_host, details
+FROM events
+WHERE occurred_at >= @at::timestamptz
+    AND (occurred_at, id) > (@at, @at_id::bigint)
+    AND occurred_at < @until::timestamptz
+    AND (sqlc.narg(url_id)::bigint IS NULL OR url_id = sqlc.narg(url_id))
+    AND (sqlc.narg(user_id)::bigint IS NULL OR user_id = sqlc.narg(user_id))
+    AND (sqlc.narg(event_type)::text IS NULL OR sqlc.narg(url_id) IS NOT NULL OR event_type = sqlc.narg(event_type))
+    AND (sqlc.narg(event_type) IS NULL OR sqlc.narg(url_id) IS NULL OR event_type || '' = sqlc.narg(event_type))
+    AND (sqlc.narg(event_type) IS NULL OR sqlc.narg(event_type) = 'clicked' OR event_type <> 'clicked')
+ORDER BY occurred_at, id
+LIMIT @row_limit OFFSET @row_offset;
+
+-- name: CountEvents :one
+-- How many events a list would show from a position, which is not among them, to
+-- another time.
+SELECT count(*)
+FROM events
+WHERE occurred_at >= @since::timestamptz
+    AND (occurred_at, id) > (@since, @since_id::bigint)
+    AND occurred_at <= @until::timestamptz
+    AND (occurred_at, id) < (@until, @until_id::bigint)
+    AND (sqlc.narg(url_id)::bigint IS NULL OR url_id = sqlc.narg(url_id))
+    AND (sqlc.narg(user_id)::bigint IS NULL OR user_id = sqlc.narg(user_id))
+    AND (sqlc.narg(event_type)::text IS NULL OR event_type = sqlc.narg(event_type));
 
 -- name: ImportEvents :many
 -- Like ImportUsers; ids 0, empty texts and bots that are neither 0 nor 1 are none.

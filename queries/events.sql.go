@@ -11,6 +11,45 @@ import (
 	"time"
 )
 
+const countEvents = `-- name: CountEvents :one
+SELECT count(*)
+FROM events
+WHERE occurred_at >= $1::timestamptz
+    AND (occurred_at, id) > ($1, $2::bigint)
+    AND occurred_at <= $3::timestamptz
+    AND (occurred_at, id) < ($3, $4::bigint)
+    AND ($5::bigint IS NULL OR url_id = $5)
+    AND ($6::bigint IS NULL OR user_id = $6)
+    AND ($7::text IS NULL OR event_type = $7)
+`
+
+type CountEventsParams struct {
+	Since     time.Time
+	SinceID   int64
+	Until     time.Time
+	UntilID   int64
+	URLID     *int64
+	UserID    *int64
+	EventType *string
+}
+
+// How many events a list would show from a position, which is not among them, to
+// another time.
+func (q *Queries) CountEvents(ctx context.Context, arg CountEventsParams) (int64, error) {
+	row := q.db.QueryRow(ctx, countEvents,
+		arg.Since,
+		arg.SinceID,
+		arg.Until,
+		arg.UntilID,
+		arg.URLID,
+		arg.UserID,
+		arg.EventType,
+	)
+	var count int64
+	err := row.Scan(&count)
+	return count, err
+}
+
 const findEventHolders = `-- name: FindEventHolders :many
 SELECT
     r.line::bigint AS line,
@@ -216,25 +255,25 @@ func (q *Queries) InsertChangeEvent(ctx context.Context, arg InsertChangeEventPa
 	return err
 }
 
-const listEvents = `-- name: ListEvents :many
+const listEventsDown = `-- name: ListEventsDown :many
 SELECT id, occurred_at, url_id, user_id, event_type, bot, country, browser, os, device, referrer_host, details
 FROM events
 WHERE occurred_at <= $1::timestamptz
     AND (occurred_at, id) < ($1, $2::bigint)
     AND occurred_at >= $3::timestamptz
-    AND occurred_at < $4::timestamptz
-    AND ($5::bigint IS NULL OR url_id = $5)
-    AND ($6::bigint IS NULL OR user_id = $6)
-    AND ($7::text IS NULL OR event_type = $7)
+    AND ($4::bigint IS NULL OR url_id = $4)
+    AND ($5::bigint IS NULL OR user_id = $5)
+    AND ($6::text IS NULL OR $4 IS NOT NULL OR event_type = $6)
+    AND ($6 IS NULL OR $4 IS NULL OR event_type || '' = $6)
+    AND ($6 IS NULL OR $6 = 'clicked' OR event_type <> 'clicked')
 ORDER BY occurred_at DESC, id DESC
-LIMIT $9 OFFSET $8
+LIMIT $8 OFFSET $7
 `
 
-type ListEventsParams struct {
-	BeforeAt  time.Time
-	BeforeID  int64
-	FromAt    time.Time
-	ToAt      time.Time
+type ListEventsDownParams struct {
+	At        time.Time
+	AtID      int64
+	Until     time.Time
 	URLID     *int64
 	UserID    *int64
 	EventType *string
@@ -242,7 +281,7 @@ type ListEventsParams struct {
 	RowLimit  int32
 }
 
-type ListEventsRow struct {
+type ListEventsDownRow struct {
 	ID           int64
 	OccurredAt   time.Time
 	URLID        *int64
@@ -259,13 +298,15 @@ type ListEventsRow struct {
 
 // Newest first. Planned anew for every call, so that only the partitions and
 // indexes that the filters need are touched. A comparison of rows skips no
-// partitions, so the position says its time alone as well.
-func (q *Queries) ListEvents(ctx context.Context, arg ListEventsParams) ([]ListEventsRow, error) {
-	rows, err := q.db.Query(ctx, listEvents,
-		arg.BeforeAt,
-		arg.BeforeID,
-		arg.FromAt,
-		arg.ToAt,
+// partitions, so the position says its time alone as well. It is the only upper
+// bound: an index scan begins at the comparison of rows, however much further a
+// second bound is. The type of a link's events is compared in a way that no index
+// serves: the planner would take one by type and read the changes of all links.
+func (q *Queries) ListEventsDown(ctx context.Context, arg ListEventsDownParams) ([]ListEventsDownRow, error) {
+	rows, err := q.db.Query(ctx, listEventsDown,
+		arg.At,
+		arg.AtID,
+		arg.Until,
 		arg.URLID,
 		arg.UserID,
 		arg.EventType,
@@ -276,9 +317,93 @@ func (q *Queries) ListEvents(ctx context.Context, arg ListEventsParams) ([]ListE
 		return nil, err
 	}
 	defer rows.Close()
-	items := []ListEventsRow{}
+	items := []ListEventsDownRow{}
 	for rows.Next() {
-		var i ListEventsRow
+		var i ListEventsDownRow
+		if err := rows.Scan(
+			&i.ID,
+			&i.OccurredAt,
+			&i.URLID,
+			&i.UserID,
+			&i.EventType,
+			&i.Bot,
+			&i.Country,
+			&i.Browser,
+			&i.OS,
+			&i.Device,
+			&i.ReferrerHost,
+			&i.Details,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const listEventsUp = `-- name: ListEventsUp :many
+SELECT id, occurred_at, url_id, user_id, event_type, bot, country, browser, os, device, referrer_host, details
+FROM events
+WHERE occurred_at >= $1::timestamptz
+    AND (occurred_at, id) > ($1, $2::bigint)
+    AND occurred_at < $3::timestamptz
+    AND ($4::bigint IS NULL OR url_id = $4)
+    AND ($5::bigint IS NULL OR user_id = $5)
+    AND ($6::text IS NULL OR $4 IS NOT NULL OR event_type = $6)
+    AND ($6 IS NULL OR $4 IS NULL OR event_type || '' = $6)
+    AND ($6 IS NULL OR $6 = 'clicked' OR event_type <> 'clicked')
+ORDER BY occurred_at, id
+LIMIT $8 OFFSET $7
+`
+
+type ListEventsUpParams struct {
+	At        time.Time
+	AtID      int64
+	Until     time.Time
+	URLID     *int64
+	UserID    *int64
+	EventType *string
+	RowOffset int32
+	RowLimit  int32
+}
+
+type ListEventsUpRow struct {
+	ID           int64
+	OccurredAt   time.Time
+	URLID        *int64
+	UserID       *int64
+	EventType    string
+	Bot          *bool
+	Country      *string
+	Browser      *string
+	OS           *string
+	Device       *string
+	ReferrerHost *string
+	Details      json.RawMessage
+}
+
+// Like ListEventsDown, oldest first.
+func (q *Queries) ListEventsUp(ctx context.Context, arg ListEventsUpParams) ([]ListEventsUpRow, error) {
+	rows, err := q.db.Query(ctx, listEventsUp,
+		arg.At,
+		arg.AtID,
+		arg.Until,
+		arg.URLID,
+		arg.UserID,
+		arg.EventType,
+		arg.RowOffset,
+		arg.RowLimit,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []ListEventsUpRow{}
+	for rows.Next() {
+		var i ListEventsUpRow
 		if err := rows.Scan(
 			&i.ID,
 			&i.OccurredAt,

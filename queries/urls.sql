@@ -33,21 +33,122 @@ RETURNING *;
 DELETE FROM urls
 WHERE id = @id;
 
--- name: ListURLs :many
+-- name: WalkURLsUp :many
+-- Walks up to walk_limit links behind at_id, oldest first, along one index, and
+-- returns those that pass the filters, in order. With an edge_limit of 1, one more
+-- row says where the walk ended, if that was before the end of the list.
 -- Planned anew for every call, so that a filter that is not set costs nothing.
-SELECT sqlc.embed(urls), (
-    SELECT COALESCE(sum(d.clicks), 0)::bigint FROM click_days d WHERE d.url_id = urls.id
-) AS clicks
-FROM urls
-WHERE urls.id > @after_id
-    AND (sqlc.narg(user_id)::bigint IS NULL OR urls.user_id = sqlc.narg(user_id))
-    AND (sqlc.narg(is_active)::boolean IS NULL OR urls.is_active = sqlc.narg(is_active))
-    AND (sqlc.narg(tag)::text IS NULL OR urls.tags @> ARRAY[sqlc.narg(tag)::text])
+-- The limit of the inner query keeps the filters from being made part of it.
+WITH passed AS (
+    SELECT u.id
+    FROM (
+        SELECT w.id, w.is_active, w.tags, w.title, w.original_url
+        FROM urls w
+        WHERE w.id > @at_id
+            AND (sqlc.narg(user_id)::bigint IS NULL OR w.user_id = sqlc.narg(user_id))
+            AND (NOT sqlc.arg(inactive)::boolean OR NOT w.is_active)
+        ORDER BY w.id
+        LIMIT sqlc.arg(walk_limit)::bigint
+    ) u
+    WHERE (sqlc.narg(is_active)::boolean IS NULL OR u.is_active = sqlc.narg(is_active))
+        AND (sqlc.narg(tag)::text IS NULL OR u.tags @> ARRAY[sqlc.narg(tag)::text])
+        AND (sqlc.narg(search)::text IS NULL
+            OR u.title ILIKE sqlc.narg(search)
+            OR u.original_url ILIKE sqlc.narg(search))
+    ORDER BY u.id
+    LIMIT @row_limit OFFSET @row_offset
+), edge AS (
+    SELECT w.id
+    FROM urls w
+    WHERE w.id > @at_id
+        AND (sqlc.narg(user_id)::bigint IS NULL OR w.user_id = sqlc.narg(user_id))
+        AND (NOT sqlc.arg(inactive)::boolean OR NOT w.is_active)
+    ORDER BY w.id
+    LIMIT @edge_limit OFFSET sqlc.arg(walk_limit)::bigint - 1
+)
+SELECT id, false AS is_edge FROM passed
+UNION ALL
+SELECT id, true FROM edge;
+
+-- name: WalkURLsDown :many
+-- Like WalkURLsUp, newest first.
+WITH passed AS (
+    SELECT u.id
+    FROM (
+        SELECT w.id, w.is_active, w.tags, w.title, w.original_url
+        FROM urls w
+        WHERE w.id < @at_id
+            AND (sqlc.narg(user_id)::bigint IS NULL OR w.user_id = sqlc.narg(user_id))
+            AND (NOT sqlc.arg(inactive)::boolean OR NOT w.is_active)
+        ORDER BY w.id DESC
+        LIMIT sqlc.arg(walk_limit)::bigint
+    ) u
+    WHERE (sqlc.narg(is_active)::boolean IS NULL OR u.is_active = sqlc.narg(is_active))
+        AND (sqlc.narg(tag)::text IS NULL OR u.tags @> ARRAY[sqlc.narg(tag)::text])
+        AND (sqlc.narg(search)::text IS NULL
+            OR u.title ILIKE sqlc.narg(search)
+            OR u.original_url ILIKE sqlc.narg(search))
+    ORDER BY u.id DESC
+    LIMIT @row_limit OFFSET @row_offset
+), edge AS (
+    SELECT w.id
+    FROM urls w
+    WHERE w.id < @at_id
+        AND (sqlc.narg(user_id)::bigint IS NULL OR w.user_id = sqlc.narg(user_id))
+        AND (NOT sqlc.arg(inactive)::boolean OR NOT w.is_active)
+    ORDER BY w.id DESC
+    LIMIT @edge_limit OFFSET sqlc.arg(walk_limit)::bigint - 1
+)
+SELECT id, false AS is_edge FROM passed
+UNION ALL
+SELECT id, true FROM edge;
+
+-- name: FindURLs :many
+-- The ids of up to row_limit links with a tag and a text, in no order, and which
+-- of them pass the other filters. In an order, the planner would walk all links
+-- by id wherever it expects matches to be spread evenly.
+SELECT f.id, ((sqlc.narg(user_id)::bigint IS NULL OR f.user_id = sqlc.narg(user_id))
+    AND (sqlc.narg(is_active)::boolean IS NULL OR f.is_active = sqlc.narg(is_active)))::boolean AS passes
+FROM (
+    SELECT id, user_id, is_active
+    FROM urls
+    WHERE (sqlc.narg(tag)::text IS NULL OR tags @> ARRAY[sqlc.narg(tag)::text])
+        AND (sqlc.narg(search)::text IS NULL
+            OR title ILIKE sqlc.narg(search)
+            OR original_url ILIKE sqlc.narg(search))
+    LIMIT @row_limit
+) f;
+
+-- name: SampleURLs :one
+-- On how many pages, out of about 64 that are drawn, there are links with a tag and
+-- a text: on many if they are all over the place, on few or none if there are few
+-- or all of them are in one place.
+SELECT count(DISTINCT (ctid::text::point)[0])
+FROM urls TABLESAMPLE SYSTEM (least(100, 6400 * 8192.0 / greatest(pg_relation_size('urls'), 1)))
+WHERE (sqlc.narg(tag)::text IS NULL OR tags @> ARRAY[sqlc.narg(tag)::text])
     AND (sqlc.narg(search)::text IS NULL
-        OR urls.title ILIKE sqlc.narg(search)
-        OR urls.original_url ILIKE sqlc.narg(search))
-ORDER BY urls.id
-LIMIT @row_limit OFFSET @row_offset;
+        OR title ILIKE sqlc.narg(search)
+        OR original_url ILIKE sqlc.narg(search));
+
+-- name: PreferBitmaps :exec
+-- Makes the rest of the transaction read all matches of an index before any row,
+-- whatever the planner expects of their number, and bounds how long a statement
+-- takes.
+SELECT set_config('enable_seqscan', 'off', true), set_config('enable_indexscan', 'off', true),
+    set_config('statement_timeout', sqlc.arg(milliseconds)::bigint::text, true);
+
+-- name: GetURLs :many
+-- Links and their clicks, in no order. A page is found first and its clicks are
+-- summed then, in one go: what is skipped costs nothing.
+SELECT sqlc.embed(urls), COALESCE(c.clicks, 0)::bigint AS clicks
+FROM urls
+LEFT JOIN (
+    SELECT d.url_id, sum(d.clicks) AS clicks
+    FROM click_days d
+    WHERE d.url_id = ANY(@ids::bigint[])
+    GROUP BY d.url_id
+) c ON c.url_id = urls.id
+WHERE urls.id = ANY(@ids::bigint[]);
 
 -- name: ResolveLink :one
 -- The one query of an uncached redirect.

@@ -175,6 +175,62 @@ func (q *Queries) FindURLOwners(ctx context.Context, ids []int64) ([]FindURLOwne
 	return items, nil
 }
 
+const findURLs = `-- name: FindURLs :many
+SELECT f.id, (($1::bigint IS NULL OR f.user_id = $1)
+    AND ($2::boolean IS NULL OR f.is_active = $2))::boolean AS passes
+FROM (
+    SELECT id, user_id, is_active
+    FROM urls
+    WHERE ($3::text IS NULL OR tags @> ARRAY[$3::text])
+        AND ($4::text IS NULL
+            OR title ILIKE $4
+            OR original_url ILIKE $4)
+    LIMIT $5
+) f
+`
+
+type FindURLsParams struct {
+	UserID   *int64
+	IsActive *bool
+	Tag      *string
+	Search   *string
+	RowLimit int32
+}
+
+type FindURLsRow struct {
+	ID     int64
+	Passes bool
+}
+
+// The ids of up to row_limit links with a tag and a text, in no order, and which
+// of them pass the other filters. In an order, the planner would walk all links
+// by id wherever it expects matches to be spread evenly.
+func (q *Queries) FindURLs(ctx context.Context, arg FindURLsParams) ([]FindURLsRow, error) {
+	rows, err := q.db.Query(ctx, findURLs,
+		arg.UserID,
+		arg.IsActive,
+		arg.Tag,
+		arg.Search,
+		arg.RowLimit,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []FindURLsRow{}
+	for rows.Next() {
+		var i FindURLsRow
+		if err := rows.Scan(&i.ID, &i.Passes); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const getURL = `-- name: GetURL :one
 SELECT urls.id, urls.user_id, urls.short_code, urls.original_url, urls.title, urls.tags, urls.is_active, urls.expires_at, urls.redirect_status, urls.forward_query, urls.imported_clicks, urls.version, urls.created_at, urls.updated_at, urls.import_id, urls.import_line, urls.import_touched, urls.undo_of, (
     SELECT COALESCE(sum(d.clicks), 0)::bigint FROM click_days d WHERE d.url_id = urls.id
@@ -213,6 +269,65 @@ func (q *Queries) GetURL(ctx context.Context, id int64) (GetURLRow, error) {
 		&i.Clicks,
 	)
 	return i, err
+}
+
+const getURLs = `-- name: GetURLs :many
+SELECT urls.id, urls.user_id, urls.short_code, urls.original_url, urls.title, urls.tags, urls.is_active, urls.expires_at, urls.redirect_status, urls.forward_query, urls.imported_clicks, urls.version, urls.created_at, urls.updated_at, urls.import_id, urls.import_line, urls.import_touched, urls.undo_of, COALESCE(c.clicks, 0)::bigint AS clicks
+FROM urls
+LEFT JOIN (
+    SELECT d.url_id, sum(d.clicks) AS clicks
+    FROM click_days d
+    WHERE d.url_id = ANY($1::bigint[])
+    GROUP BY d.url_id
+) c ON c.url_id = urls.id
+WHERE urls.id = ANY($1::bigint[])
+`
+
+type GetURLsRow struct {
+	URL    URL
+	Clicks int64
+}
+
+// Links and their clicks, in no order. A page is found first and its clicks are
+// summed then, in one go: what is skipped costs nothing.
+func (q *Queries) GetURLs(ctx context.Context, ids []int64) ([]GetURLsRow, error) {
+	rows, err := q.db.Query(ctx, getURLs, ids)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []GetURLsRow{}
+	for rows.Next() {
+		var i GetURLsRow
+		if err := rows.Scan(
+			&i.URL.ID,
+			&i.URL.UserID,
+			&i.URL.ShortCode,
+			&i.URL.OriginalURL,
+			&i.URL.Title,
+			&i.URL.Tags,
+			&i.URL.IsActive,
+			&i.URL.ExpiresAt,
+			&i.URL.RedirectStatus,
+			&i.URL.ForwardQuery,
+			&i.URL.ImportedClicks,
+			&i.URL.Version,
+			&i.URL.CreatedAt,
+			&i.URL.UpdatedAt,
+			&i.URL.ImportID,
+			&i.URL.ImportLine,
+			&i.URL.ImportTouched,
+			&i.URL.UndoOf,
+			&i.Clicks,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 const importURLs = `-- name: ImportURLs :many
@@ -336,86 +451,6 @@ func (q *Queries) LastTakenURLID(ctx context.Context, wanted int64) (int64, erro
 	return id, err
 }
 
-const listURLs = `-- name: ListURLs :many
-SELECT urls.id, urls.user_id, urls.short_code, urls.original_url, urls.title, urls.tags, urls.is_active, urls.expires_at, urls.redirect_status, urls.forward_query, urls.imported_clicks, urls.version, urls.created_at, urls.updated_at, urls.import_id, urls.import_line, urls.import_touched, urls.undo_of, (
-    SELECT COALESCE(sum(d.clicks), 0)::bigint FROM click_days d WHERE d.url_id = urls.id
-) AS clicks
-FROM urls
-WHERE urls.id > $1
-    AND ($2::bigint IS NULL OR urls.user_id = $2)
-    AND ($3::boolean IS NULL OR urls.is_active = $3)
-    AND ($4::text IS NULL OR urls.tags @> ARRAY[$4::text])
-    AND ($5::text IS NULL
-        OR urls.title ILIKE $5
-        OR urls.original_url ILIKE $5)
-ORDER BY urls.id
-LIMIT $7 OFFSET $6
-`
-
-type ListURLsParams struct {
-	AfterID   int64
-	UserID    *int64
-	IsActive  *bool
-	Tag       *string
-	Search    *string
-	RowOffset int32
-	RowLimit  int32
-}
-
-type ListURLsRow struct {
-	URL    URL
-	Clicks int64
-}
-
-// Planned anew for every call, so that a filter that is not set costs nothing.
-func (q *Queries) ListURLs(ctx context.Context, arg ListURLsParams) ([]ListURLsRow, error) {
-	rows, err := q.db.Query(ctx, listURLs,
-		arg.AfterID,
-		arg.UserID,
-		arg.IsActive,
-		arg.Tag,
-		arg.Search,
-		arg.RowOffset,
-		arg.RowLimit,
-	)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	items := []ListURLsRow{}
-	for rows.Next() {
-		var i ListURLsRow
-		if err := rows.Scan(
-			&i.URL.ID,
-			&i.URL.UserID,
-			&i.URL.ShortCode,
-			&i.URL.OriginalURL,
-			&i.URL.Title,
-			&i.URL.Tags,
-			&i.URL.IsActive,
-			&i.URL.ExpiresAt,
-			&i.URL.RedirectStatus,
-			&i.URL.ForwardQuery,
-			&i.URL.ImportedClicks,
-			&i.URL.Version,
-			&i.URL.CreatedAt,
-			&i.URL.UpdatedAt,
-			&i.URL.ImportID,
-			&i.URL.ImportLine,
-			&i.URL.ImportTouched,
-			&i.URL.UndoOf,
-			&i.Clicks,
-		); err != nil {
-			return nil, err
-		}
-		items = append(items, i)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
-
 const lockURL = `-- name: LockURL :one
 SELECT urls.id, urls.user_id, urls.short_code, urls.original_url, urls.title, urls.tags, urls.is_active, urls.expires_at, urls.redirect_status, urls.forward_query, urls.imported_clicks, urls.version, urls.created_at, urls.updated_at, urls.import_id, urls.import_line, urls.import_touched, urls.undo_of, (
     SELECT COALESCE(sum(d.clicks), 0)::bigint FROM click_days d WHERE d.url_id = urls.id
@@ -506,6 +541,19 @@ func (q *Queries) MoveURLsSequence(ctx context.Context, pastID int64) error {
 	return err
 }
 
+const preferBitmaps = `-- name: PreferBitmaps :exec
+SELECT set_config('enable_seqscan', 'off', true), set_config('enable_indexscan', 'off', true),
+    set_config('statement_timeout', $1::bigint::text, true)
+`
+
+// Makes the rest of the transaction read all matches of an index before any row,
+// whatever the planner expects of their number, and bounds how long a statement
+// takes.
+func (q *Queries) PreferBitmaps(ctx context.Context, milliseconds int64) error {
+	_, err := q.db.Exec(ctx, preferBitmaps, milliseconds)
+	return err
+}
+
 const resolveLink = `-- name: ResolveLink :one
 SELECT id, user_id, original_url, is_active, expires_at, redirect_status, forward_query, version
 FROM urls
@@ -586,6 +634,25 @@ func (q *Queries) ResolveLinks(ctx context.Context, shortCodes []string) ([]Reso
 		return nil, err
 	}
 	return items, nil
+}
+
+const sampleURLs = `-- name: SampleURLs :one
+SELECT count(DISTINCT (ctid::text::point)[0])
+FROM urls TABLESAMPLE SYSTEM (least(100, 6400 * 8192.0 / greatest(pg_relation_size('urls'), 1)))
+WHERE ($1::text IS NULL OR tags @> ARRAY[$1::text])
+    AND ($2::text IS NULL
+        OR title ILIKE $2
+        OR original_url ILIKE $2)
+`
+
+// On how many pages, out of about 64 that are drawn, there are links with a tag and
+// a text: on many if they are all over the place, on few or none if there are few
+// or all of them are in one place.
+func (q *Queries) SampleURLs(ctx context.Context, tag *string, search *string) (int64, error) {
+	row := q.db.QueryRow(ctx, sampleURLs, tag, search)
+	var count int64
+	err := row.Scan(&count)
+	return count, err
 }
 
 const updateImportedURLs = `-- name: UpdateImportedURLs :many
@@ -743,4 +810,174 @@ func (q *Queries) UpdateURL(ctx context.Context, arg UpdateURLParams) (URL, erro
 		&i.UndoOf,
 	)
 	return i, err
+}
+
+const walkURLsDown = `-- name: WalkURLsDown :many
+WITH passed AS (
+    SELECT u.id
+    FROM (
+        SELECT w.id, w.is_active, w.tags, w.title, w.original_url
+        FROM urls w
+        WHERE w.id < $1
+            AND ($2::bigint IS NULL OR w.user_id = $2)
+            AND (NOT $3::boolean OR NOT w.is_active)
+        ORDER BY w.id DESC
+        LIMIT $4::bigint
+    ) u
+    WHERE ($5::boolean IS NULL OR u.is_active = $5)
+        AND ($6::text IS NULL OR u.tags @> ARRAY[$6::text])
+        AND ($7::text IS NULL
+            OR u.title ILIKE $7
+            OR u.original_url ILIKE $7)
+    ORDER BY u.id DESC
+    LIMIT $9 OFFSET $8
+), edge AS (
+    SELECT w.id
+    FROM urls w
+    WHERE w.id < $1
+        AND ($2::bigint IS NULL OR w.user_id = $2)
+        AND (NOT $3::boolean OR NOT w.is_active)
+    ORDER BY w.id DESC
+    LIMIT $10 OFFSET $4::bigint - 1
+)
+SELECT id, false AS is_edge FROM passed
+UNION ALL
+SELECT id, true FROM edge
+`
+
+type WalkURLsDownParams struct {
+	AtID      int64
+	UserID    *int64
+	Inactive  bool
+	WalkLimit int64
+	IsActive  *bool
+	Tag       *string
+	Search    *string
+	RowOffset int32
+	RowLimit  int32
+	EdgeLimit int32
+}
+
+type WalkURLsDownRow struct {
+	ID     int64
+	IsEdge bool
+}
+
+// Like WalkURLsUp, newest first.
+func (q *Queries) WalkURLsDown(ctx context.Context, arg WalkURLsDownParams) ([]WalkURLsDownRow, error) {
+	rows, err := q.db.Query(ctx, walkURLsDown,
+		arg.AtID,
+		arg.UserID,
+		arg.Inactive,
+		arg.WalkLimit,
+		arg.IsActive,
+		arg.Tag,
+		arg.Search,
+		arg.RowOffset,
+		arg.RowLimit,
+		arg.EdgeLimit,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []WalkURLsDownRow{}
+	for rows.Next() {
+		var i WalkURLsDownRow
+		if err := rows.Scan(&i.ID, &i.IsEdge); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const walkURLsUp = `-- name: WalkURLsUp :many
+WITH passed AS (
+    SELECT u.id
+    FROM (
+        SELECT w.id, w.is_active, w.tags, w.title, w.original_url
+        FROM urls w
+        WHERE w.id > $1
+            AND ($2::bigint IS NULL OR w.user_id = $2)
+            AND (NOT $3::boolean OR NOT w.is_active)
+        ORDER BY w.id
+        LIMIT $4::bigint
+    ) u
+    WHERE ($5::boolean IS NULL OR u.is_active = $5)
+        AND ($6::text IS NULL OR u.tags @> ARRAY[$6::text])
+        AND ($7::text IS NULL
+            OR u.title ILIKE $7
+            OR u.original_url ILIKE $7)
+    ORDER BY u.id
+    LIMIT $9 OFFSET $8
+), edge AS (
+    SELECT w.id
+    FROM urls w
+    WHERE w.id > $1
+        AND ($2::bigint IS NULL OR w.user_id = $2)
+        AND (NOT $3::boolean OR NOT w.is_active)
+    ORDER BY w.id
+    LIMIT $10 OFFSET $4::bigint - 1
+)
+SELECT id, false AS is_edge FROM passed
+UNION ALL
+SELECT id, true FROM edge
+`
+
+type WalkURLsUpParams struct {
+	AtID      int64
+	UserID    *int64
+	Inactive  bool
+	WalkLimit int64
+	IsActive  *bool
+	Tag       *string
+	Search    *string
+	RowOffset int32
+	RowLimit  int32
+	EdgeLimit int32
+}
+
+type WalkURLsUpRow struct {
+	ID     int64
+	IsEdge bool
+}
+
+// Walks up to walk_limit links behind at_id, oldest first, along one index, and
+// returns those that pass the filters, in order. With an edge_limit of 1, one more
+// row says where the walk ended, if that was before the end of the list.
+// Planned anew for every call, so that a filter that is not set costs nothing.
+// The limit of the inner query keeps the filters from being made part of it.
+func (q *Queries) WalkURLsUp(ctx context.Context, arg WalkURLsUpParams) ([]WalkURLsUpRow, error) {
+	rows, err := q.db.Query(ctx, walkURLsUp,
+		arg.AtID,
+		arg.UserID,
+		arg.Inactive,
+		arg.WalkLimit,
+		arg.IsActive,
+		arg.Tag,
+		arg.Search,
+		arg.RowOffset,
+		arg.RowLimit,
+		arg.EdgeLimit,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []WalkURLsUpRow{}
+	for rows.Next() {
+		var i WalkURLsUpRow
+		if err := rows.Scan(&i.ID, &i.IsEdge); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }

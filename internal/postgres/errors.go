@@ -24,6 +24,7 @@ const (
 	codeUniqueness     = "23505"
 	codeLockTimeout    = "55P03" // lock_not_available
 	codeInvalidObject  = "42P17" // "partition would overlap partition"
+	codeCanceled       = "57014" // statement_timeout, or an operator's pg_cancel_backend
 )
 
 // unavailableCodes are the errors by which a server says that it, and not the
@@ -38,9 +39,9 @@ var unavailableCodes = []string{
 	"40003",      // statement_completion_unknown
 	"53",         // out of connections, memory or disk
 	codeLockTimeout,
-	"57014", // statement_timeout, or an operator's pg_cancel_backend
-	"57P",   // shutting down, crashed, starting up, session ended
-	"58",    // I/O error and the like
+	codeCanceled,
+	"57P", // shutting down, crashed, starting up, session ended
+	"58",  // I/O error and the like
 }
 
 // Code returns the SQLSTATE of an error that the server reported, and ""
@@ -89,6 +90,10 @@ func Retryable(err error) bool {
 // LockTimeout reports whether err says that a lock could not be had within the
 // time that the transaction gives itself.
 func LockTimeout(err error) bool { return Code(err) == codeLockTimeout }
+
+// StatementTimeout reports whether err says that the server ended a statement,
+// most likely because it took longer than it was given.
+func StatementTimeout(err error) bool { return Code(err) == codeCanceled }
 
 // Unavailable reports whether err says that Postgres is down, cannot be
 // reached, is overloaded, failing over, or did not answer within our deadline,
