@@ -88,6 +88,9 @@ func AttachMonth(ctx context.Context, db DB, table string, month time.Time, note
 	err := checkMonth(ctx, db, table, month)
 	if err == nil {
 		err = InTx(ctx, db, func(tx pgx.Tx) error { return completeIndexes(ctx, tx, table) })
+		if LockTimeout(err) {
+			err = nil // ATTACH makes them
+		}
 	}
 	if err == nil {
 		err = inLockTx(ctx, db, func(tx pgx.Tx) error {

@@ -106,6 +106,9 @@ func attachIndex(ctx context.Context, pool *pgxpool.Pool, index, part string) er
 // partition: it may have been detached before events had them. ATTACH would make
 // them while others wait.
 func completeIndexes(ctx context.Context, tx pgx.Tx, table string) error {
+	if err := execAll(ctx, tx, "SET LOCAL lock_timeout = '"+detachLockTimeout+"'"); err != nil {
+		return fmt.Errorf("set lock timeout: %w", err)
+	}
 	rows, err := tx.Query(ctx, `
 		SELECT regexp_replace(pg_get_indexdef(i.indexrelid), '^.* USING ', 'USING ')
 		FROM pg_index i
