@@ -235,7 +235,7 @@ func (p *process) addPools(ctx context.Context) (err error) {
 		return err
 	}
 	p.management, err = p.openPool(ctx, "management", postgres.Options{
-		MaxConns: p.cfg.DBMaxConns - forRedirects, StatementTimeout: statementTimeout, KeepCanceled: true, NoParallel: true,
+		MaxConns: p.cfg.DBMaxConns - forRedirects, StatementTimeout: statementTimeout, KeepCanceled: true, ShortQueries: true,
 	})
 	return err
 }

@@ -72,7 +72,7 @@ func TestABulkheadIsBounded(t *testing.T) {
 func TestSlowListsLeaveRoomForWrites(t *testing.T) {
 	t.Parallel()
 	url := pgtest.URL(t)
-	pool, err := postgres.Open(t.Context(), url, postgres.Options{MaxConns: 5, KeepCanceled: true, NoParallel: true})
+	pool, err := postgres.Open(t.Context(), url, postgres.Options{MaxConns: 5, KeepCanceled: true, ShortQueries: true})
 	if err != nil {
 		t.Fatal(err)
 	}

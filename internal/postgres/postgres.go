@@ -54,9 +54,10 @@ type Options struct {
 	// half a second loses the connection. Without it the connection is closed, at
 	// once, and the error is that of the context.
 	KeepCanceled bool
-	// NoParallel keeps the server from spreading a query over several of its
-	// processes, so that one query takes no more than one of its cores.
-	NoParallel bool
+	// ShortQueries keeps the server from spreading a query over several of its
+	// processes, so that one query takes no more than one of its cores, and from
+	// compiling it (JIT), which takes longer than a page of a list may.
+	ShortQueries bool
 }
 
 // Open returns a pool of connections to the database that url names (a
@@ -122,8 +123,9 @@ func poolConfig(url string, o Options) (*pgxpool.Config, error) {
 	setLimit(conn.RuntimeParams, "statement_timeout", o.StatementTimeout)
 	setLimit(conn.RuntimeParams, "lock_timeout", o.LockTimeout)
 	setLimit(conn.RuntimeParams, "idle_in_transaction_session_timeout", o.IdleInTxTimeout)
-	if o.NoParallel {
+	if o.ShortQueries {
 		conn.RuntimeParams["max_parallel_workers_per_gather"] = "0"
+		conn.RuntimeParams["jit"] = "off"
 	}
 	return cfg, nil
 }
