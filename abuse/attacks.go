@@ -25,9 +25,9 @@ import (
 
 // attacks is the table of contents of what is done to the system.
 func (s *system) attacks() []attack {
-	docs, stalled := 10, 1000
+	docs := 10
 	if !s.short {
-		docs, stalled = 100, 3000
+		docs = 100
 	}
 	var errorsPage string // of the import with the biggest rejected rows
 	return []attack{
@@ -44,7 +44,7 @@ func (s *system) attacks() []attack {
 		{name: "a large file of the documentation", fresh: true, run: s.docs(docs), judge: docsCost},
 		{
 			name: "the same, not read", fresh: true,
-			run: func(ctx context.Context, f *findings) error { return s.stalled(ctx, f, stalled, docsFile, "") },
+			run: func(ctx context.Context, f *findings) error { return s.stalled(ctx, f, s.tooMany(), docsFile, "") },
 		},
 		{name: "trickling uploads and exports", fresh: true, run: s.trickle, lasts: s.trickleFor(), once: true},
 		{name: "watchers that hang up", run: s.watchers, lasts: max(s.lasts, 8*time.Second), once: true},
@@ -57,12 +57,15 @@ func (s *system) attacks() []attack {
 	}
 }
 
-// silent opens half as many connections more as the api may have files, and sends
-// nothing over them. One that is closed is opened again a few seconds later.
+// tooMany are half as many connections more as the api may have files.
+func (s *system) tooMany() int { return s.files + s.files/2 }
+
+// silent opens too many connections, and sends nothing over them. One that is
+// closed is opened again a few seconds later.
 func (s *system) silent(from ...string) func(context.Context, *findings) error {
 	return func(ctx context.Context, f *findings) error {
 		var wg sync.WaitGroup
-		n := s.files + s.files/2
+		n := s.tooMany()
 		for i := range n {
 			wg.Go(func() {
 				s.inTurn(ctx, i, n)

@@ -33,7 +33,7 @@ type Config struct {
 	// TrustedProxies holds networks; a single address is one of a single host.
 	TrustedProxies Networks `env:"TRUSTED_PROXIES" doc:"Addresses and networks of the proxies in front, whose X-Forwarded-For is believed." allowed:"IP addresses and networks such as 10.0.0.0/8, separated by commas"`
 
-	MaxConnections    int `env:"MAX_CONNECTIONS" envDefault:"0" doc:"Most connections of clients that an api has open at once. Shortly before, those that have been silent longest are closed to make room. 0 means 8192, or as many as the limit on open files leaves beside files of its own and connections to the database." allowed:"a number from 0 to 1000000"`
+	MaxConnections    int `env:"MAX_CONNECTIONS" envDefault:"0" doc:"Most connections of clients that an api has open at once. Shortly before, those that have waited longest for their client, to send or to read, are closed to make room. 0 means 8192, or as many as the limit on open files leaves beside files of its own and connections to the database." allowed:"a number from 0 to 1000000"`
 	MaxConnsPerClient int `env:"MAX_CONNECTIONS_PER_CLIENT" envDefault:"0" doc:"Most of them that one client has, by its IPv4 address or the /64 of its IPv6 one; TRUSTED_PROXIES are not bounded so. 0 means a quarter of all." allowed:"a number from 0 to 1000000"`
 
 	SpoolDir        string        `env:"SPOOL_DIR" envDefault:"/var/lib/signpost/spool" doc:"Where clicks are kept until they are in the database. A local file system that survives the process." allowed:"a folder"`

@@ -41,9 +41,8 @@ type Options struct {
 	// Name tells the metrics of one listener from those of another.
 	Name string
 	// Most bounds the connections that are open at once. Shortly before it is
-	// reached, those that have waited longest for their client's next bytes are
-	// closed, so that there is room for clients who have something to say. 0 means
-	// no bound.
+	// reached, those that have waited longest for their client, to send or to read,
+	// are closed, so that there is room for clients who do either. 0 means no bound.
 	Most int
 	// PerClient bounds those of one client, an IPv4 address or the /64 of an IPv6
 	// one. A connection beyond it is closed as it comes. 0 means no bound.
@@ -241,14 +240,13 @@ func (l *Listener) makeRoom() {
 		if c.told = since == told; c.told {
 			l.ending++
 		}
-		if since < told && c.reading.Load() {
+		if since < told && (c.reading.Load() || c.writing.Load()) {
 			waiting = append(waiting, candidate{c, since})
 		}
 	}
 	slices.SortFunc(waiting, func(a, b candidate) int { return cmp.Compare(a.since, b.since) })
 	for _, w := range waiting[:min(l.spare, len(waiting))] {
-		// Its own goroutine ends it, as if the client had said nothing for too long.
-		if w.conn.since.CompareAndSwap(w.since, told) && w.conn.SetReadDeadline(time.Unix(1, 0)) == nil {
+		if w.conn.since.CompareAndSwap(w.since, told) && w.conn.tell() == nil {
 			w.conn.told = true
 			l.ending++
 			l.idle.Add(1)
@@ -330,13 +328,23 @@ type Conn struct {
 	client   netip.Prefix
 	told     bool // to end; guarded by the listener's mu
 
-	// reading says that a Read waits, and since when the connection has been
-	// waiting for its client: since it was accepted, or since the last answer. So
-	// a client that sends a byte now and then does not seem busier than a silent
-	// one.
-	reading atomic.Bool
-	since   atomic.Int64
-	gone    atomic.Bool
+	// reading and writing say that a Read or a Write waits, and since when the
+	// connection has been waiting for its client: since it was accepted, or since
+	// the last Write began. So a client that sends or takes a byte now and then does
+	// not seem busier than a silent one.
+	reading, writing atomic.Bool
+	since            atomic.Int64
+	gone             atomic.Bool
+}
+
+// tell has the connection's own goroutine end it, as if the client had said
+// nothing, or taken nothing, for too long.
+func (c *Conn) tell() error {
+	if !c.writing.Load() {
+		return c.SetReadDeadline(time.Unix(1, 0))
+	}
+	_ = c.SetLinger(0) // or what the client does not read stays in the kernel
+	return c.SetWriteDeadline(time.Unix(1, 0))
 }
 
 // Hold keeps the connection from being closed to make room, until the next
@@ -354,7 +362,10 @@ func (c *Conn) Read(p []byte) (int, error) {
 // Write implements net.Conn.
 func (c *Conn) Write(p []byte) (int, error) {
 	c.since.Store(c.listener.tick.Load())
-	return c.TCPConn.Write(p)
+	c.writing.Store(true)
+	n, err := c.TCPConn.Write(p)
+	c.writing.Store(false)
+	return n, err
 }
 
 // Close implements net.Conn.

@@ -265,6 +265,32 @@ func TestSilentConnectionsMakeRoom(t *testing.T) {
 	}
 }
 
+// Clients who do not read their answers make room as silent ones do: no bound on
+// their number keeps others out for as long as an answer may wait.
+func TestClientsWhoDoNotReadMakeRoom(t *testing.T) {
+	t.Parallel()
+	const most = 8
+	answer := make([]byte, 64<<20) // more than all buffers of the kernel take
+	l := started(t, Options{Name: "test", Most: most})
+	for i := range most {
+		p := connect(t, l, "127.0.0.2")
+		if p.server == nil {
+			t.Fatalf("connection %d of %d was refused", i+1, most)
+		}
+		go func() {
+			_, _ = p.server.Write(answer)
+			_ = p.server.Close()
+		}()
+		eventually(t, "the connection to wait for its client", p.server.writing.Load)
+	}
+	if connect(t, l, "127.0.0.3").server == nil {
+		t.Error("another client is refused while nobody reads")
+	}
+	if n := figures(t, l)["signpost_http_connections_evicted_total"]; n == 0 {
+		t.Error("no connection was ended")
+	}
+}
+
 // Where nobody can make room, one more is refused.
 func TestTheBoundHolds(t *testing.T) {
 	t.Parallel()
