@@ -113,7 +113,9 @@ func (r *restore) run(ctx context.Context, parts []archive.Manifest) error {
 	if err != nil {
 		return err
 	}
-	parts = slices.DeleteFunc(slices.Clone(parts), func(m archive.Manifest) bool { return m.Part <= there })
+	if r.last != nil { // another's parts have numbers of their own
+		parts = slices.DeleteFunc(slices.Clone(parts), func(m archive.Manifest) bool { return m.Part <= there })
+	}
 	if len(parts) == 0 {
 		return postgres.InTx(ctx, r.conn, func(tx pgx.Tx) error { return r.note(ctx, tx) })
 	}
@@ -135,11 +137,14 @@ func (r *restore) run(ctx context.Context, parts []archive.Manifest) error {
 	})
 }
 
-// note holds the month, in the transaction after which events have all of it.
+// note holds the month, in the transaction after which events have all of it. Our
+// own imported events that are in the archive stay there when it is another's month.
 func (r *restore) note(ctx context.Context, tx pgx.Tx) error {
 	q := queries.New(tx)
-	if err := q.ForgetArchivedEventIDs(ctx, r.month, r.month.AddDate(0, 1, 0)); err != nil {
-		return fmt.Errorf("forget ids of imported events: %w", err)
+	if r.last != nil {
+		if err := q.ForgetArchivedEventIDs(ctx, r.month, r.month.AddDate(0, 1, 0)); err != nil {
+			return fmt.Errorf("forget ids of imported events: %w", err)
+		}
 	}
 	return wrap("hold the month", q.HoldMonth(ctx, r.month, interval(r.hold), r.last))
 }
@@ -245,19 +250,25 @@ func (r *restore) loadPart(ctx context.Context, m archive.Manifest, first bool) 
 
 // loadPiece copies rows into the table. A month that was restored before and
 // retired again has rows in several parts, so those of all parts but the first go
-// by way of a table that takes everything.
+// by way of a table that takes everything. So do those of another installation,
+// whose imports are not ours: an undo would take them for what ours brought.
 func (r *restore) loadPiece(ctx context.Context, tx pgx.Tx, m archive.Manifest, piece []byte, options string, first bool) error {
 	table := pgx.Identifier{r.table()}.Sanitize()
-	to := table
-	if !first {
+	to, direct := table, first && r.last != nil
+	if !direct {
 		if _, err := tx.Exec(ctx, "CREATE TEMP TABLE events_stage (LIKE events) ON COMMIT DROP"); err != nil {
 			return fmt.Errorf("create table: %w", err)
 		}
 		to = "events_stage"
 	}
 	copySQL := "COPY " + to + " (" + columnList(m.Columns) + ") FROM STDIN WITH " + options
-	if _, err := tx.Conn().PgConn().CopyFrom(ctx, bytes.NewReader(piece), copySQL); err != nil || first {
+	if _, err := tx.Conn().PgConn().CopyFrom(ctx, bytes.NewReader(piece), copySQL); err != nil || direct {
 		return err
+	}
+	if r.last == nil {
+		if _, err := tx.Exec(ctx, "UPDATE events_stage SET import_id = NULL, import_line = NULL WHERE import_id IS NOT NULL"); err != nil {
+			return fmt.Errorf("forget another's imports: %w", err)
+		}
 	}
 	_, err := tx.Exec(ctx, "INSERT INTO "+table+" SELECT * FROM events_stage ON CONFLICT DO NOTHING")
 	return err
