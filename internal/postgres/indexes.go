@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -20,8 +21,27 @@ type partIndex struct {
 
 // buildIndexes gives the partitions of events the indexes that migrations made
 // of events alone, one at a time and while events are read and written. When it
-// was broken off, the next call goes on where it was.
+// was broken off, the next call goes on where it was. A month that a worker
+// detaches meanwhile is left out; AttachMonth makes what it lacks.
 func buildIndexes(ctx context.Context, pool *pgxpool.Pool, log *slog.Logger) error {
+	missing, err := missingIndexes(ctx, pool)
+	for err == nil && len(missing) > 0 {
+		m, start := missing[0], time.Now()
+		buildErr := buildIndex(ctx, pool, m)
+		if buildErr == nil {
+			log.InfoContext(ctx, "index of a partition built", "index", m.Index, "table", m.Table, "took", time.Since(start))
+		}
+		missing, err = missingIndexes(ctx, pool)
+		if buildErr != nil && (err != nil || slices.Contains(missing, m)) {
+			return fmt.Errorf("build index of %s: %w", m.Table, buildErr)
+		}
+	}
+	return err
+}
+
+// missingIndexes returns the indexes that partitions of events lack, those of the
+// newest first.
+func missingIndexes(ctx context.Context, pool *pgxpool.Pool) ([]partIndex, error) {
 	rows, err := pool.Query(ctx, `
 		SELECT i.indexrelid::regclass::text, p.oid::regclass::text, regexp_replace(pg_get_indexdef(i.indexrelid), '^.* USING ', 'USING ')
 		FROM pg_index i
@@ -32,20 +52,13 @@ func buildIndexes(ctx context.Context, pool *pgxpool.Pool, log *slog.Logger) err
 			WHERE c.inhparent = i.indexrelid AND ci.indrelid = p.oid)
 		ORDER BY i.indexrelid, p.relname DESC`)
 	if err != nil {
-		return fmt.Errorf("look for missing indexes: %w", err)
+		return nil, fmt.Errorf("look for missing indexes: %w", err)
 	}
 	missing, err := pgx.CollectRows(rows, pgx.RowToStructByPos[partIndex])
 	if err != nil {
-		return fmt.Errorf("look for missing indexes: %w", err)
+		return nil, fmt.Errorf("look for missing indexes: %w", err)
 	}
-	for _, m := range missing {
-		start := time.Now()
-		if err := buildIndex(ctx, pool, m); err != nil {
-			return fmt.Errorf("build index of %s: %w", m.Table, err)
-		}
-		log.InfoContext(ctx, "index of a partition built", "index", m.Index, "table", m.Table, "took", time.Since(start))
-	}
-	return nil
+	return missing, nil
 }
 
 // buildIndex makes one index and attaches it. What an earlier attempt has left is

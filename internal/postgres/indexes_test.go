@@ -84,3 +84,41 @@ func TestIndexesOfPartitions(t *testing.T) {
 		t.Errorf("of the indexes of an earlier attempt %q are left, want whole", left)
 	}
 }
+
+// A worker of the release before may retire a month while indexes are built.
+func TestIndexesOfPartitionsWhileAMonthIsDetached(t *testing.T) {
+	t.Parallel()
+	pool := pgtest.Pool(t)
+	if err := postgres.EnsurePartitions(t.Context(), pool, []time.Time{month(2012, 1), month(2012, 2)}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := pool.Exec(t.Context(), `DROP INDEX events_url_id_change_idx;
+		CREATE INDEX events_url_id_change_idx ON ONLY events (url_id, occurred_at, id) WHERE event_type <> 'clicked'`); err != nil {
+		t.Fatal(err)
+	}
+	writer, err := pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = writer.Rollback(t.Context()) }()
+	if _, err := writer.Exec(t.Context(), "LOCK TABLE events_2012_02 IN ROW EXCLUSIVE MODE"); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() {
+		done <- postgres.Migrate(t.Context(), pool.Config().ConnString(), slog.New(slog.DiscardHandler))
+	}()
+	eventually(t, func() bool {
+		return scanText(t, pool, `SELECT count(*)::text FROM pg_stat_activity
+			WHERE datname = current_database() AND query LIKE 'CREATE INDEX CONCURRENTLY ON events_2012_02%' AND wait_event_type = 'Lock'`) == "1"
+	})
+	if err := postgres.DetachMonth(t.Context(), pool, month(2012, 1), "away", func(pgx.Tx) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if err := writer.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
