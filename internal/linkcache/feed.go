@@ -68,6 +68,7 @@ type position struct {
 // A round is one reading of all that came since a position, in several polls if
 // it is much. What it has read is what was there at the first of them, at least.
 type round struct {
+	began    view // right before the first poll
 	at       moment
 	xmin     int64 // every xid below it had ended
 	nextXID  int64 // was not drawn yet
@@ -215,6 +216,7 @@ func (f *feed) begin(ctx context.Context) error {
 		f.cache.met(f.position.installation)
 	}
 	f.follows(seen)
+	f.cache.behind.Store(false)
 	f.remember(ctx)
 	return nil
 }
@@ -224,7 +226,6 @@ func (f *feed) begin(ctx context.Context) error {
 func (f *feed) follows(seen view) {
 	p := f.position
 	p.ahead = nil
-	f.cache.behind.Store(false)
 	if last := f.cache.followed.Swap(seen.at); seen.at-last >= int64(liveFor) {
 		f.cache.regained.Store(f.cache.now().UnixNano())
 	}
@@ -262,12 +263,13 @@ func (f *feed) read(ctx context.Context) (more bool, err error) {
 	f.cache.apply(changes, seen)
 	if f.round == nil {
 		f.round = &round{
-			at: moment{state.Xmax, state.Running}, xmin: state.Xmin, nextXID: state.NextXid, newest: state.NewestID,
+			began: seen,
+			at:    moment{state.Xmax, state.Running}, xmin: state.Xmin, nextXID: state.NextXid, newest: state.NewestID,
 		}
 	}
 	f.position.advance(f.round, rows)
 	more = len(rows) >= maxChanges
-	lost := false
+	lost, began := false, f.round.began
 	if !more {
 		lost = f.position.complete(*f.round, state.OldestID)
 		f.round = nil
@@ -277,11 +279,11 @@ func (f *feed) read(ctx context.Context) (more bool, err error) {
 	}
 	complete := int64(0)
 	if !more {
-		f.follows(seen)
-		complete = seen.tick
-	} else if seen.at-f.cache.followed.Load() > int64(behindAfter) {
-		f.cache.behind.Store(true)
+		f.follows(began)
+		complete = began.tick
+		more = began != seen // what became visible in between is for the next round
 	}
+	f.cache.behind.Store(more && seen.at-f.cache.followed.Load() > int64(behindAfter))
 	f.cache.past.reach(f.position, lost, complete)
 	f.remember(ctx)
 	return more, nil

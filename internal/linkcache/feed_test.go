@@ -171,6 +171,61 @@ func TestTheFeedCatchesUpOnManyChanges(t *testing.T) {
 	b.becomes(t, "n1", "inactive")
 }
 
+// A transaction commits in the midst of a round of several polls, after those with
+// its xid were read. The round does not tell of it: what is cached is right as of
+// the round's beginning, and the next round follows at once.
+func TestAChangeThatCommitsDuringARound(t *testing.T) {
+	t.Parallel()
+	b := setup(t, Options{})
+	b.link(t, "slow")
+	b.exec(t, `INSERT INTO urls (user_id, short_code, original_url)
+		SELECT $1, 'n' || n, 'https://example.com/' FROM generate_series(1, 2 * $2::int) n`, b.user, maxChanges)
+	f := &feed{cache: b.Cache, timeout: pollTimeout}
+	defer f.hangUp()
+	poll := func() (more bool) {
+		t.Helper()
+		more, err := f.poll(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return more
+	}
+	poll()
+	b.target(t, "slow")
+	slow, err := b.pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer slow.Rollback(context.Background()) //nolint:errcheck // only if the test fails
+	if _, err := slow.Exec(t.Context(), "UPDATE urls SET is_active = false WHERE short_code = 'slow'"); err != nil {
+		t.Fatal(err)
+	}
+	b.exec(t, "UPDATE urls SET is_active = false WHERE short_code <> 'slow'")
+	if !poll() {
+		t.Fatal("the round took one poll")
+	}
+	committing := b.now().UnixNano()
+	if err := slow.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for f.round != nil {
+		if !poll() {
+			t.Error("there is nothing to read at once after the round")
+		}
+	}
+	wantTarget(t, b, "slow", "https://example.com/slow")
+	if b.followed.Load() >= committing {
+		t.Error("what is cached is taken to be right as of a change that was not read")
+	}
+	if poll() {
+		t.Error("there is more to read after a round of one poll")
+	}
+	wantTarget(t, b, "slow", "inactive")
+	if b.followed.Load() < committing {
+		t.Error("the feed has not caught up")
+	}
+}
+
 // The load began before the change and ends after it was applied.
 func TestAChangeDuringALoadWins(t *testing.T) {
 	t.Parallel()
