@@ -261,8 +261,12 @@ func (s *Shipper) reportListing(ctx context.Context, err error) {
 
 // shipAll ships the segments, oldest first, and returns how many went.
 func (s *Shipper) shipAll(ctx context.Context, segments []clicks.Segment) (shipped int, err error) {
+	home := s.Spool.Installation()
 	for len(segments) > 0 {
 		s.attend(ctx)
+		if s.Spool.Installation() != home {
+			return shipped, nil // it was told so meanwhile: the line is another one
+		}
 		var batches []clicks.Batch
 		var taken int
 		batches, taken = s.read(ctx, segments)

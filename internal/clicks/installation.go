@@ -31,7 +31,7 @@ type foreign struct {
 // the folder of the second. The feed and the shipper notice that by themselves,
 // each within about a second.
 func (s *Spool) ShipTo(installation string) {
-	if was := s.Installation(); s.opt.Durability == Memory && was != "" && was != installation {
+	if was := s.shelf.belongsTo(); s.opt.Durability == Memory && was != "" && was != installation {
 		s.sealMemory()
 		s.dropped(errForeign, s.shelf.dropMemory())
 	}
@@ -73,6 +73,7 @@ func (h *shelf) shipTo(installation string) {
 	if h.home == installation {
 		return
 	}
+	h.nameSupposed()
 	h.home = installation
 	for _, f := range h.folders {
 		switch {
@@ -89,20 +90,32 @@ func (h *shelf) shipTo(installation string) {
 
 // nameOwn names the own folder after the installation that is supposed.
 func (h *shelf) nameOwn() {
-	supposed := h.supposed.Load()
-	if supposed == nil {
+	if h.supposed.Load() == nil {
 		return
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	own := h.own.Load()
-	if own == nil {
-		return // made with its name
+	h.nameSupposed()
+}
+
+// nameSupposed is nameOwn with h.mu held.
+func (h *shelf) nameSupposed() {
+	supposed, own := h.supposed.Load(), h.own.Load()
+	if supposed == nil || own == nil {
+		return // a folder to come is made with its name
 	}
 	if h.home == "" && own.installation == "" {
 		h.nameFolder(own, *supposed)
 	}
 	h.supposed.CompareAndSwap(supposed, nil)
+}
+
+// belongsTo returns which installation new clicks belong to, "" where that is not
+// known.
+func (h *shelf) belongsTo() string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.nameOf()
 }
 
 // nameOf returns what a new folder is named, "" for nothing. h.mu is held.

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -273,5 +274,55 @@ func TestMemoryOfAnotherInstallation(t *testing.T) {
 	}
 	if st := s.Stats(); st.Segments != 0 || st.Bytes != 0 {
 		t.Errorf("stats %+v", st)
+	}
+}
+
+// What was listed of an installation is not read for another: it may be that the
+// two changed places in between.
+func TestListedForAnotherInstallation(t *testing.T) {
+	t.Parallel()
+	o := testOptions(t)
+	d := realDisk()
+	var held atomic.Bool
+	rename, release := d.rename, make(chan struct{})
+	d.rename = func(from, to string) error {
+		if held.Load() && filepath.Ext(from) == suffixOpen {
+			<-release
+		}
+		return rename(from, to)
+	}
+	s := mustOpenOn(t, o, d)
+	s.ShipTo(here)
+	mustAppend(t, s, 1)
+	mustSeal(t, s)
+	segs, err := s.Segments("")
+	if err != nil || len(segs) != 1 {
+		t.Fatalf("segments %v, %v", segs, err)
+	}
+	held.Store(true)
+	mustAppend(t, s, 2) // so that the folder cannot be let go yet
+	s.ShipTo(there)
+	if batch, err := s.Read(segs[0]); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("read a batch of %d clicks, %v", batch.Clicks, err)
+	}
+	close(release)
+	eventually(t, "the folder is let go", func() bool { return len(s.Foreign()) == 1 })
+}
+
+// Clicks of links that were cached of one installation, kept in memory, are not
+// shipped to the other that is found in its place.
+func TestMemoryOfASupposedInstallation(t *testing.T) {
+	t.Parallel()
+	o := testOptions(t)
+	o.Durability, o.Metrics = Memory, NewMetrics(nil)
+	s := mustOpen(t, o)
+	s.Suppose(here)
+	mustAppend(t, s, 1)
+	s.ShipTo(there)
+	mustAppend(t, s, 2)
+	mustSeal(t, s)
+	wantMarkers(t, ship(t, s), 2)
+	if n := testutil.ToFloat64(o.Metrics.dropped[DropForeign]); n != 1 {
+		t.Errorf("%v clicks dropped, want 1", n)
 	}
 }

@@ -124,3 +124,48 @@ func TestAdoptedFolderMoved(t *testing.T) {
 	}
 	wantMarkers(t, ship(t, s), 0, 1, 2)
 }
+
+// An adopted folder that is out of reach is not taken for one that is empty.
+func TestAdoptedFolderOutOfReach(t *testing.T) {
+	t.Parallel()
+	o := testOptions(t)
+	o.Metrics = NewMetrics(nil)
+	folder := leaveSegments(t, o.Dir, 2)
+	d := realDisk()
+	d.pathOf = func(*os.File) (string, error) { return "", errors.ErrUnsupported }
+	s := mustOpenOn(t, o, d)
+	before := s.Stats()
+	if before.Segments != 2 {
+		t.Fatalf("stats %+v", before)
+	}
+	away := filepath.Join(t.TempDir(), "away")
+	if err := os.Rename(folder, away); err != nil {
+		t.Fatal(err)
+	}
+	tidy := func() {
+		t.Helper()
+		if _, err := s.Adopt(); err != nil {
+			t.Error(err)
+		}
+		if gone, err := s.RemoveExpired(time.Now()); err != nil || len(gone) != 0 {
+			t.Errorf("gone: %v, %v", gone, err)
+		}
+	}
+	for range 2 {
+		tidy()
+		if n := testutil.ToFloat64(o.Metrics.outOfReach); n != 1 {
+			t.Errorf("%v folders out of reach", n)
+		}
+	}
+	if err := os.Rename(away, folder); err != nil {
+		t.Fatal(err)
+	}
+	tidy()
+	if n := testutil.ToFloat64(o.Metrics.outOfReach); n != 0 {
+		t.Errorf("%v folders out of reach", n)
+	}
+	if st := s.Stats(); st.Segments != before.Segments || st.Bytes != before.Bytes {
+		t.Errorf("with the folder back: %+v, want %+v", st, before)
+	}
+	wantMarkers(t, ship(t, s), 0, 1)
+}

@@ -455,7 +455,8 @@ func (h *shelf) salvage(id string) (records []byte, gaps int, err error) {
 // errTooLarge is for files that have a segment's name but not its size.
 var errTooLarge = errors.New("file is larger than any segment")
 
-// holder returns the folder that a segment's id belongs to.
+// holder returns the folder that a segment's id belongs to. One that belongs to
+// another installation, and is about to be let go, is as good as gone.
 func (h *shelf) holder(id string) (*folder, error) {
 	name := folderOf(id)
 	if name == "" {
@@ -464,7 +465,7 @@ func (h *shelf) holder(id string) (*folder, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	f := h.folders[name]
-	if f == nil {
+	if f == nil || !h.mine(f) {
 		return nil, fmt.Errorf("segment %s: %w", id, fs.ErrNotExist)
 	}
 	return f, nil
@@ -521,6 +522,7 @@ func (h *shelf) setAside(id string) error {
 	if size == 0 {
 		err = h.disk.remove(f.sealed(id)) // nothing to look at later
 	} else {
+		_ = h.disk.setTime(f.sealed(id), h.opt.Now()) // from which asideKept counts
 		err = h.disk.rename(f.sealed(id), f.bad(id))
 	}
 	if err != nil {
@@ -798,9 +800,11 @@ func (h *shelf) allGone() (gone []Gone, err error) {
 	}
 	for _, f := range h.byAge() {
 		below, goneErr := h.goneBelow(f)
+		there, placeErr := f.inPlace()
 		switch {
-		case goneErr != nil:
-			err = errors.Join(err, goneErr)
+		case goneErr != nil || placeErr != nil:
+			err = errors.Join(err, goneErr, placeErr)
+		case !there: // it was moved, and what was listed is not what is in it
 		case below == "":
 			h.removeDone(f)
 		case below != f.confirmed:

@@ -140,8 +140,8 @@ type Gone struct {
 }
 
 // RemoveExpired removes segments shipped longer than Options.Keep before now, and
-// what was damaged and set aside 30 days before. It returns how far the folders
-// are empty in which that changed since Confirmed was told, and goes on returning
+// what was damaged and set aside 30 days ago, whatever now is: nobody has seen that
+// elsewhere. It returns how far the folders are empty in which that changed since Confirmed was told, and goes on returning
 // what is not confirmed, across restarts. An error may come beside it: one folder
 // in trouble does not keep back the others.
 //
@@ -157,7 +157,7 @@ func (s *Spool) RemoveExpired(now time.Time) ([]Gone, error) {
 	if expireErr != nil {
 		expireErr = fmt.Errorf("remove kept segments: %w", expireErr)
 	}
-	asideErr := s.shelf.forgetAside(now)
+	asideErr := s.shelf.forgetAside(s.opt.Now())
 	if asideErr != nil {
 		asideErr = fmt.Errorf("remove damaged clicks: %w", asideErr)
 	}

@@ -974,18 +974,32 @@ func TestDamagedClicksAreForgotten(t *testing.T) {
 	folder := filepath.Join(o.Dir, folderOf(segs[0].ID))
 	flip(t, filepath.Join(folder, segs[0].ID+suffixSealed), 0)
 	abandon(t, s)
+	now := newClock()
+	o.Now = now.now
+	old := now.now().AddDate(0, -2, 0) // it lay there for long before it was read
+	if err := os.Chtimes(filepath.Join(folder, segs[0].ID+suffixSealed), old, old); err != nil {
+		t.Fatal(err)
+	}
 	heir := mustOpen(t, o)
 	wantMarkers(t, ship(t, heir))
 	bad := filepath.Join(folder, segs[0].ID+suffixBad)
+	// Who wants all removed that was shipped has not looked at what was not.
+	if _, err := heir.RemoveExpired(now.now().AddDate(1, 0, 0)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(bad); err != nil {
+		t.Error(err)
+	}
 	for _, test := range []struct {
-		age  time.Duration
-		left bool
-	}{{29 * 24 * time.Hour, true}, {asideKept + time.Hour, false}} {
-		if _, err := heir.RemoveExpired(time.Now().Add(test.age)); err != nil {
+		after time.Duration
+		left  bool
+	}{{29 * 24 * time.Hour, true}, {24*time.Hour + asidePause, false}} {
+		now.advance(test.after)
+		if _, err := heir.RemoveExpired(now.now()); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := os.Stat(bad); errors.Is(err, fs.ErrNotExist) == test.left {
-			t.Errorf("after %s: %v", test.age, err)
+			t.Errorf("%s later: %v", test.after, err)
 		}
 	}
 	if _, err := os.Stat(folder); !errors.Is(err, fs.ErrNotExist) {
