@@ -145,7 +145,7 @@ func (a *API) updateUser(ctx context.Context, in *userUpdateInput) (*userOutput,
 	return &userOutput{user}, nil
 }
 
-// forgetAtOnce bounds the events that deleting a user changes in one transaction.
+// forgetAtOnce bounds the events that deleting a user looks at in one transaction.
 // The worker's pruning comes to what is older.
 const forgetAtOnce = 1000
 

@@ -6,17 +6,18 @@ INSERT INTO events (occurred_at, url_id, user_id, event_type, details)
 VALUES (clock_timestamp(), @url_id, @user_id, @event_type, @details);
 
 -- name: ForgetUser :exec
--- Takes the name and the e-mail address of a deleted user out of the newest
--- @row_limit events of its changes; ForgetDeletedUsers does the rest.
+-- Takes the name and the e-mail address of a deleted user out of those of the newest
+-- @row_limit events of the user that are changes of the user. Clicks of its links
+-- count, of which there may be millions; ForgetDeletedUsers does the rest.
 UPDATE events e
 SET details = forget_user(e.details)
 FROM (
-    SELECT c.occurred_at, c.id FROM events c
-    WHERE c.user_id = @user_id AND c.url_id IS NULL AND c.event_type <> 'clicked'
+    SELECT c.occurred_at, c.id, c.url_id, c.event_type FROM events c
+    WHERE c.user_id = @user_id
     ORDER BY c.occurred_at DESC, c.id DESC
     LIMIT @row_limit
 ) f
-WHERE e.occurred_at = f.occurred_at AND e.id = f.id;
+WHERE e.occurred_at = f.occurred_at AND e.id = f.id AND f.url_id IS NULL AND f.event_type <> 'clicked';
 
 -- name: ForgetDeletedUsers :execrows
 -- The same for all users that are gone: also for events that are back from an

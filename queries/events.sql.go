@@ -123,16 +123,17 @@ const forgetUser = `-- name: ForgetUser :exec
 UPDATE events e
 SET details = forget_user(e.details)
 FROM (
-    SELECT c.occurred_at, c.id FROM events c
-    WHERE c.user_id = $1 AND c.url_id IS NULL AND c.event_type <> 'clicked'
+    SELECT c.occurred_at, c.id, c.url_id, c.event_type FROM events c
+    WHERE c.user_id = $1
     ORDER BY c.occurred_at DESC, c.id DESC
     LIMIT $2
 ) f
-WHERE e.occurred_at = f.occurred_at AND e.id = f.id
+WHERE e.occurred_at = f.occurred_at AND e.id = f.id AND f.url_id IS NULL AND f.event_type <> 'clicked'
 `
 
-// Takes the name and the e-mail address of a deleted user out of the newest
-// @row_limit events of its changes; ForgetDeletedUsers does the rest.
+// Takes the name and the e-mail address of a deleted user out of those of the newest
+// @row_limit events of the user that are changes of the user. Clicks of its links
+// count, of which there may be millions; ForgetDeletedUsers does the rest.
 func (q *Queries) ForgetUser(ctx context.Context, userID *int64, rowLimit int32) error {
 	_, err := q.db.Exec(ctx, forgetUser, userID, rowLimit)
 	return err
