@@ -563,21 +563,23 @@ func (c *Cache) limitedLoad(ctx context.Context, code string) (*Link, error) {
 		return nil, fmt.Errorf("%w: too many lookups are waiting", ErrUnavailable)
 	}
 	for {
+		// Who has an answer, or waited long enough, asks no more for others.
+		select {
+		case <-own.done:
+			return own.link, own.err
+		default:
+		}
+		if err := ctx.Err(); err != nil {
+			own.left.Store(true)
+			c.metrics.loads.WithLabelValues("refused").Inc()
+			return nil, fmt.Errorf("%w: wait for a lookup: %w", ErrUnavailable, err)
+		}
 		select {
 		case c.slots <- struct{}{}:
 			c.loadAll(ctx, c.together())
 			<-c.slots
 		case <-own.done:
-			return own.link, own.err
 		case <-ctx.Done():
-			select {
-			case <-own.done: // by now
-				return own.link, own.err
-			default:
-			}
-			own.left.Store(true)
-			c.metrics.loads.WithLabelValues("refused").Inc()
-			return nil, fmt.Errorf("%w: wait for a lookup: %w", ErrUnavailable, ctx.Err())
 		}
 	}
 }

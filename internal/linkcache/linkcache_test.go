@@ -427,6 +427,24 @@ func TestThoseThatWaitAreAskedForTogether(t *testing.T) {
 	}
 }
 
+// Who has waited long enough asks for nobody any more, also if it could: each query
+// may take as long again.
+func TestWhoHasWaitedLongEnoughAsksNoMore(t *testing.T) {
+	t.Parallel()
+	b := setup(t, Options{})
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	before := b.pool.Stat().AcquireCount()
+	for range 100 {
+		if _, err := b.limitedLoad(ctx, "unknown"); !errors.Is(err, ErrUnavailable) {
+			t.Fatalf("after its time: %v", err)
+		}
+	}
+	if n := b.pool.Stat().AcquireCount() - before; n > 0 {
+		t.Errorf("%d queries of those whose time is over", n)
+	}
+}
+
 // Beyond what may wait, a lookup is refused at once.
 func TestTheLineIsBounded(t *testing.T) {
 	t.Parallel()
