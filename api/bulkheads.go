@@ -11,9 +11,9 @@ import (
 )
 
 const (
-	// maxRequests bounds the requests of the management API that are under way,
-	// those that wait for a connection included, and with them what their bodies
-	// and answers take of the memory.
+	// maxRequests bounds the requests of the management API that are worked on,
+	// those that wait for a connection included, and with them what their answers
+	// take of the memory.
 	maxRequests = 128
 	// writeConns are the connections of the management pool that neither lists
 	// nor bulk get, as far as the pool has so many: for tokens, for reading one
@@ -32,7 +32,7 @@ var errBusy = unavailable("as much of this is under way as may be at once, try a
 // bulkheads divide the management pool, so that no kind of work takes the
 // connections that another waits for.
 type bulkheads struct {
-	// requests has a place for each request to the management API.
+	// requests has a place for each request to the management API that is worked on.
 	requests *bulkhead
 	// lists has one for each query that reads a page of a list.
 	lists *bulkhead

@@ -170,7 +170,7 @@ func TestAnswersWithoutRoom(t *testing.T) {
 	b.want(200, RoleReader, "GET", "/events?limit=100", nil)
 }
 
-// Bodies on their way in count as well.
+// Bodies on their way in count as well, and keep no place among the requests.
 func TestSlowBodiesAreBounded(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -195,6 +195,9 @@ func TestSlowBodiesAreBounded(t *testing.T) {
 		begin("Transfer-Encoding: chunked")
 	}
 	b.until("half of the bytes are held", func() bool { return b.api.held.count() == heldBytes/2 })
+	if n := len(b.api.bulkheads.requests.places); n != 0 {
+		t.Errorf("%d requests have a place while their clients send", n)
+	}
 	link := object{"user_id": ann, "original_url": "https://example.com", "note": strings.Repeat("x", heldLeast)}
 	b.want(http.StatusTooManyRequests, RoleEditor, "POST", "/urls", link)
 	b.want(201, RoleAdmin, "POST", "/urls", link)

@@ -101,7 +101,8 @@ func (a *API) operation(r route) huma.Operation {
 var onceRoutes = map[string]bool{"POST /users": true, "POST /urls": true}
 
 // guard lets a request to the management API pass when its token and its body
-// are in order, and gives it a deadline.
+// are in order, and gives it a deadline. It has a place among the requests while it
+// is worked on, but not while its client takes time to send the body.
 func (a *API) guard(role Role) func(huma.Context, func(huma.Context)) {
 	return func(h huma.Context, next func(huma.Context)) {
 		c := humafiber.Unwrap(h)
@@ -109,13 +110,7 @@ func (a *API) guard(role Role) func(huma.Context, func(huma.Context)) {
 		base, cancel := context.WithTimeout(c.UserContext(), requestTimeout)
 		defer cancel()
 		c.SetUserContext(base)
-		leave, err := a.bulkheads.requests.enter(base)
-		if err != nil {
-			_ = a.fail(c, err) // never fails
-			return
-		}
-		defer leave()
-		err = a.admit(c, role)
+		err := a.admitInPlace(c, role)
 		give := func() {}
 		if err == nil {
 			give, err = a.bufferBody(c)
@@ -125,11 +120,27 @@ func (a *API) guard(role Role) func(huma.Context, func(huma.Context)) {
 			return
 		}
 		defer give()
+		leave, err := a.bulkheads.requests.enter(base)
+		if err != nil {
+			_ = a.fail(c, err) // never fails
+			return
+		}
+		defer leave()
 		next(huma.WithContext(h, context.WithValue(c.UserContext(), ownHostsKey{}, a.ownHosts)))
 		if err := a.holdAnswer(c); err != nil {
 			_ = a.fail(c, err) // never fails
 		}
 	}
+}
+
+// admitInPlace is admit with a place among the requests.
+func (a *API) admitInPlace(c *fiber.Ctx, role Role) error {
+	leave, err := a.bulkheads.requests.enter(c.UserContext())
+	if err != nil {
+		return err
+	}
+	defer leave()
+	return a.admit(c, role)
 }
 
 // bufferBody reads the body of a request, if it has one, and puts a buffer in
