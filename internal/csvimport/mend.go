@@ -126,13 +126,14 @@ func (l Layout) own(fields []string) []string {
 }
 
 // skips reports whether a position is that of the line or the reason in a mended
-// file.
+// file: the first of the name, as the file may have had such a column itself.
 func (l Layout) skips(position int) bool {
 	if !l.Mended || position >= len(l.Header) {
 		return false
 	}
 	name := fold(l.Header[position])
-	return name == MendLine || name == MendReason
+	return (name == MendLine || name == MendReason) &&
+		!slices.ContainsFunc(l.Header[:position], func(cell string) bool { return fold(cell) == name })
 }
 
 // mended reports whether a header is one of MendHeader: it has both columns,
