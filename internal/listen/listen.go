@@ -74,7 +74,7 @@ type Listener struct {
 	came     int                  // connections that came, refused ones included
 	roomNext int                  // how many have to have come before room is made again
 	ending   int                  // connections that were told to end
-	logged   map[string]time.Time // when, by message
+	logged   map[string]time.Time // when, by reason
 
 	open, most             *prometheus.Desc
 	refused, evicted, fail *prometheus.Desc
@@ -137,7 +137,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 		}
 		l.failures.Add(1)
 		l.mu.Lock()
-		l.trouble("connections cannot be accepted", slog.Any("error", err))
+		l.trouble("accepting failed", slog.Any("error", err))
 		l.makeRoom() // it may be files that are missing
 		l.mu.Unlock()
 		select {
@@ -158,10 +158,10 @@ func (l *Listener) admit(tcp *net.TCPConn) *Conn {
 	l.came++
 	switch {
 	case c.client.IsValid() && l.clients[c.client] >= l.o.PerClient:
-		l.refuse(tcp, &l.greedy, "connections are refused: a client has as many as one may have")
+		l.refuse(tcp, &l.greedy, "a client has as many as one may have")
 		return nil
 	case !l.hasRoom():
-		l.refuse(tcp, &l.full, "connections are refused: as many are open as may be at once")
+		l.refuse(tcp, &l.full, "as many are open as may be at once")
 		return nil
 	}
 	c.since.Store(l.tick.Add(1))
@@ -173,11 +173,11 @@ func (l *Listener) admit(tcp *net.TCPConn) *Conn {
 }
 
 // refuse closes a connection as it comes.
-func (l *Listener) refuse(tcp *net.TCPConn, count *atomic.Int64, message string) {
+func (l *Listener) refuse(tcp *net.TCPConn, count *atomic.Int64, reason string) {
 	count.Add(1)
 	_ = tcp.SetLinger(0) // leaves nothing behind, not even in the kernel
 	_ = tcp.Close()
-	l.trouble(message)
+	l.trouble(reason)
 }
 
 // hasRoom reports whether there is room for one more connection. It makes some
@@ -275,14 +275,16 @@ func (l *Listener) forget(c *Conn) {
 	}
 }
 
-// trouble logs a message, once in a while. The caller holds mu.
-func (l *Listener) trouble(message string, attrs ...slog.Attr) {
+// trouble logs why connections of clients are lost, once in a while for each
+// reason. The caller holds mu.
+func (l *Listener) trouble(reason string, attrs ...slog.Attr) {
 	now := time.Now()
-	if now.Sub(l.logged[message]) < logEvery {
+	if now.Sub(l.logged[reason]) < logEvery {
 		return
 	}
-	l.logged[message] = now
-	l.o.Log.LogAttrs(context.Background(), slog.LevelWarn, message, append(attrs, slog.String("listener", l.o.Name))...)
+	l.logged[reason] = now
+	l.o.Log.LogAttrs(context.Background(), slog.LevelWarn, "connections of clients are not accepted",
+		append(attrs, slog.String("reason", reason), slog.String("listener", l.o.Name))...)
 }
 
 // Describe implements [prometheus.Collector].

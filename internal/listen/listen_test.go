@@ -65,7 +65,7 @@ func TestAcceptGoesOnAfterErrors(t *testing.T) {
 		if took, want := time.Since(began), 1275*time.Millisecond+2*time.Second; took != want {
 			t.Errorf("ten errors took %v, want %v", took, want)
 		}
-		if n := strings.Count(logged.String(), "connections cannot be accepted"); n != 1 {
+		if n := strings.Count(logged.String(), "connections of clients are not accepted"); n != 1 {
 			t.Errorf("they were logged %d times, want once a minute", n)
 		}
 		// After a success the pauses begin anew, and Close ends one.
