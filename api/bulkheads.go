@@ -16,8 +16,8 @@ const (
 	// take of the memory.
 	maxRequests = 128
 	// writeConns are the connections of the management pool that neither lists
-	// nor bulk get, as far as the pool has so many: for tokens, for reading one
-	// thing, and for writes, however slow lists are.
+	// nor exports get, as far as the pool has so many: for tokens, for reading one
+	// thing, and for writes, however slow lists and exports are.
 	writeConns = 2
 	// listLine bounds the lists that wait for their turn, and listWait how long
 	// each of them does.
@@ -36,13 +36,16 @@ type bulkheads struct {
 	requests *bulkhead
 	// lists has one for each query that reads a page of a list.
 	lists *bulkhead
-	// bulk has one for each query of what lasts long: a piece of an export, a
-	// chunk of an upload, a look at an import for those who watch it.
-	bulk *bulkhead
+	// exports has one for each query that reads a piece of an export.
+	exports *bulkhead
+	// imports has one for each chunk of an upload and each look at an import for
+	// those who watch it. Such queries are short, and a piece of an export may take
+	// longer than they may wait, so they do not wait for exports.
+	imports *bulkhead
 }
 
-// newBulkheads divides a pool of so many connections. Lists and bulk get half each
-// of what writeConns leave, and at least one.
+// newBulkheads divides a pool of so many connections. Of what writeConns leave,
+// lists get half, exports and imports a quarter each, and all at least one.
 func newBulkheads(conns int) bulkheads {
 	rest := conns - writeConns
 	return bulkheads{
@@ -50,7 +53,8 @@ func newBulkheads(conns int) bulkheads {
 		lists:    newBulkhead("lists", max(1, (rest+1)/2), listLine, listWait),
 		// Nothing waits here but what holds a place of exports, uploads or
 		// watchers, and those are bounded.
-		bulk: newBulkhead("bulk", max(1, rest/2), unbounded, 0),
+		exports: newBulkhead("exports", max(1, rest/4), unbounded, 0),
+		imports: newBulkhead("imports", max(1, rest/4), unbounded, 0),
 	}
 }
 
@@ -59,7 +63,7 @@ func (b bulkheads) register(registry prometheus.Registerer) error {
 	if registry == nil {
 		return nil
 	}
-	for _, c := range []prometheus.Collector{b.requests, b.lists, b.bulk} {
+	for _, c := range []prometheus.Collector{b.requests, b.lists, b.exports, b.imports} {
 		if err := registry.Register(c); err != nil {
 			return fmt.Errorf("register metrics: %w", err)
 		}
@@ -88,7 +92,7 @@ func newBulkhead(name string, places int, line int64, wait time.Duration) *bulkh
 	}
 	return &bulkhead{
 		places: make(chan struct{}, places), line: line, wait: wait,
-		active:   desc("active", "Work of the management API that is under way, by its bulkhead: requests, and of them queries of lists and of bulk (exports, uploads, watchers)."),
+		active:   desc("active", "Work of the management API that is under way, by its bulkhead: requests, and queries of lists, of exports and of imports (uploads, watchers)."),
 		limit:    desc("max_active", "Most of a bulkhead that is under way at once."),
 		queued:   desc("waiting", "Work that waits for a place of its bulkhead."),
 		refusals: desc("refused_total", "Work that was answered 503 because its bulkhead was full."),

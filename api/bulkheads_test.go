@@ -15,20 +15,38 @@ import (
 	"github.com/signpost/signpost/internal/postgres"
 )
 
-// Whatever the size of the pool, lists and bulk together leave connections to
-// the rest, as soon as there are some to leave.
+// Whatever the size of the pool, lists, exports and imports together leave
+// connections to the rest, as soon as there are some to leave.
 func TestBulkheadsOfAPool(t *testing.T) {
 	t.Parallel()
 	for conns := 2; conns <= 100; conns++ {
 		s := newBulkheads(conns)
-		lists, bulk := cap(s.lists.places), cap(s.bulk.places)
-		if lists < 1 || bulk < 1 {
-			t.Errorf("%d connections: %d lists and %d bulk; each must have one", conns, lists, bulk)
+		lists, exports, imports := cap(s.lists.places), cap(s.exports.places), cap(s.imports.places)
+		if lists < 1 || exports < 1 || imports < 1 {
+			t.Errorf("%d connections: %d lists, %d exports and %d imports; each must have one", conns, lists, exports, imports)
 		}
-		if left := conns - lists - bulk; conns > 3 && left < writeConns || left < 0 {
-			t.Errorf("%d connections: %d lists and %d bulk leave %d", conns, lists, bulk, left)
+		// What is for imports is in short use only.
+		slow, left := conns-lists-exports, conns-lists-exports-imports
+		if slow < min(conns-2, writeConns) || conns > 3 && left < 1 || conns > 5 && left < writeConns {
+			t.Errorf("%d connections: %d lists, %d exports and %d imports leave %d", conns, lists, exports, imports, left)
 		}
 	}
+}
+
+// Pieces of exports that take their time, as of a table that is locked, keep no
+// upload out.
+func TestSlowExportsLeaveRoomForUploads(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	for range cap(b.api.bulkheads.exports.places) {
+		leave, err := b.api.bulkheads.exports.enter(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer leave()
+	}
+	b.want(http.StatusAccepted, RoleAdmin, "POST", "/users/bulk", csvOfUsers, "Content-Type", "text/csv")
+	b.want(http.StatusServiceUnavailable, RoleReader, "GET", "/users?format=csv", nil) // waits its time
 }
 
 func TestABulkheadIsBounded(t *testing.T) {

@@ -152,7 +152,7 @@ func (e *export) describe(header *fasthttp.ResponseHeader) {
 
 // read reads the next piece, once.
 func (e *export) read(ctx context.Context) error {
-	leave, err := e.api.bulkheads.bulk.enter(ctx)
+	leave, err := e.api.bulkheads.exports.enter(ctx)
 	if err != nil {
 		return err
 	}

@@ -78,7 +78,7 @@ func (a *API) importProgress(c *fiber.Ctx) error {
 func (a *API) readProgress(ctx context.Context, id int64) (queries.ShowImportRow, error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	leave, err := a.bulkheads.bulk.enter(ctx)
+	leave, err := a.bulkheads.imports.enter(ctx)
 	if err != nil {
 		return queries.ShowImportRow{}, err
 	}

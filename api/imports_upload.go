@@ -506,7 +506,7 @@ func (u *fileUpload) repeat(c *fiber.Ctx, file io.Reader, first *keptAnswer) err
 func (u *fileUpload) inTx(do func(context.Context, pgx.Tx) error) error {
 	ctx, cancel := context.WithTimeout(u.ctx, requestTimeout)
 	defer cancel()
-	leave, err := u.api.bulkheads.bulk.enter(ctx)
+	leave, err := u.api.bulkheads.imports.enter(ctx)
 	if err != nil {
 		return err
 	}
@@ -606,7 +606,7 @@ func (b *uploadBody) whole() bool {
 func (b *uploadBody) hear() error {
 	ctx, cancel := context.WithTimeout(b.upload.ctx, requestTimeout)
 	defer cancel()
-	leave, err := b.upload.api.bulkheads.bulk.enter(ctx)
+	leave, err := b.upload.api.bulkheads.imports.enter(ctx)
 	if err != nil {
 		return nil
 	}
