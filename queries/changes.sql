@@ -39,6 +39,7 @@ SELECT
     COALESCE((SELECT max(id) FROM link_changes), 0)::bigint AS newest_id,
     COALESCE((SELECT version FROM link_changes WHERE id = @position_id::bigint), 0)::bigint AS anchor,
     (extract(epoch FROM pg_postmaster_start_time())::text || '.'
+        || COALESCE(extract(epoch FROM pg_stat_get_bgwriter_stat_reset_time()), 0)::text || '.'
         || (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())::text || '.'
         || 'link_changes'::regclass::oid::text)::text AS history,
     pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS xmin,
@@ -62,7 +63,10 @@ ORDER BY seen.xid, seen.id;
 --
 -- The history is another one after each start of the server, and for each
 -- database and each table that was ever made: also for one that was dropped and
--- filled again from a dump, whose rows may look the same.
+-- filled again from a dump, whose rows may look the same. The start is not told by
+-- that of the postmaster alone, which stays when the death of one backend makes
+-- all others start again; the server's statistics begin anew then. Xids may be
+-- given twice across it: those whose end was not on disk yet.
 --
 -- Every writer whose id is missing had its xid before it drew the id, so below
 -- next_xid. The snapshot's own xmax would not do: it is one past the highest
@@ -74,6 +78,7 @@ SELECT
     COALESCE((SELECT version FROM link_changes ORDER BY id DESC LIMIT 1), 0)::bigint AS anchor,
     COALESCE((SELECT min(id) FROM link_changes), 0)::bigint AS oldest_id,
     (extract(epoch FROM pg_postmaster_start_time())::text || '.'
+        || COALESCE(extract(epoch FROM pg_stat_get_bgwriter_stat_reset_time()), 0)::text || '.'
         || (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())::text || '.'
         || 'link_changes'::regclass::oid::text)::text AS history,
     (SELECT i.id FROM installation i)::text AS installation,
@@ -91,6 +96,7 @@ SELECT
 -- last 10,000 ids is ever pruned.
 SELECT
     (extract(epoch FROM pg_postmaster_start_time())::text || '.'
+        || COALESCE(extract(epoch FROM pg_stat_get_bgwriter_stat_reset_time()), 0)::text || '.'
         || (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())::text || '.'
         || 'link_changes'::regclass::oid::text)::text AS history,
     COALESCE(c.id, 0)::bigint AS id, COALESCE(c.version, 0)::bigint AS version, c.short_code

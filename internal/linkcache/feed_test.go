@@ -2,12 +2,14 @@ package linkcache
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/url"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 	"unsafe"
@@ -350,6 +352,47 @@ func TestAnotherHistoryIsNoticed(t *testing.T) {
 			b.fresh(t, "b", "not found")
 		})
 	}
+}
+
+// A backend that is killed has the server start again below the same postmaster.
+// An xid whose end was not on disk is given once more, so that a change of it would
+// be taken for one that was read. Everything is validated again.
+func TestACrashIsAnotherHistory(t *testing.T) {
+	t.Parallel()
+	b := setup(t, Options{Pool: pgtest.Open(t, pgtest.Migrated(t, pgtest.Cluster(t)))})
+	b.link(t, "a")
+	f := &feed{cache: b.Cache, timeout: pollTimeout}
+	defer f.hangUp()
+	polled := func() bool {
+		_, err := f.poll(t.Context())
+		return err == nil
+	}
+	eventually(t, "the feed begins", polled)
+	var pid int
+	var xid, again int64
+	if err := b.pool.QueryRow(t.Context(), "SELECT pg_backend_pid()").Scan(&pid); err != nil {
+		t.Fatal(err)
+	}
+	tx, err := b.pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(tx.QueryRow(t.Context(), "SELECT pg_current_xact_id()::text::bigint").Scan(&xid), tx.Rollback(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	if !polled() || f.position.seen.xmax <= xid {
+		t.Fatalf("the position is %+v, want xid %d to have ended", f.position, xid)
+	}
+	resyncs := b.resyncs(t)
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the server is back", func() bool {
+		b.pool.Reset()
+		return b.pool.QueryRow(t.Context(), "SELECT pg_current_xact_id()::text::bigint").Scan(&again) == nil
+	})
+	eventually(t, "the feed begins anew", func() bool { return polled() && b.resyncs(t) == resyncs+1 })
+	t.Logf("xid %d was given before, and %d after", xid, again)
 }
 
 func TestStaleLinksAreServedWhilePostgresIsDown(t *testing.T) {
