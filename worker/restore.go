@@ -54,7 +54,7 @@ func RestoreMonth(ctx context.Context, pool *pgxpool.Pool, store archive.Store, 
 	if err != nil {
 		return Restored{}, err
 	}
-	r := restore{store: store, month: month, hold: what.Hold}
+	r := restore{store: store, month: month, hold: what.Hold, pause: pauseAttaching}
 	if what.Of == "" || what.Of == here {
 		last := int32(parts[len(parts)-1].Part)
 		r.last = &last
@@ -99,7 +99,8 @@ type restore struct {
 	store archive.Store
 	month time.Time
 	hold  time.Duration
-	last  *int32 // part that the archive has; nil when it is another's
+	last  *int32                      // part that the archive has; nil when it is another's
+	pause func(context.Context) error // between attempts to attach the month
 }
 
 // table is where rows are until they are in events.
@@ -123,7 +124,7 @@ func (r *restore) run(ctx context.Context, parts []archive.Manifest) error {
 		return err
 	}
 	if there == 0 {
-		return postgres.AttachMonth(ctx, r.conn, r.table(), r.month, func(tx pgx.Tx) error { return r.note(ctx, tx) })
+		return r.attach(ctx)
 	}
 	// The month was restored before, and is large; this is what came since.
 	if err := postgres.MoveEvents(ctx, r.conn, r.table(), "events", "true"); err != nil {
@@ -135,6 +136,37 @@ func (r *restore) run(ctx context.Context, parts []archive.Manifest) error {
 		}
 		return r.note(ctx, tx)
 	})
+}
+
+const (
+	attachPause = 30 * time.Second
+	attachTries = 100 // about an hour
+)
+
+// attach makes the table the month's partition. What took hours to load is not
+// given up because a transaction reads events for long, as a dump does.
+func (r *restore) attach(ctx context.Context) error {
+	for try := 1; ; try++ {
+		err := postgres.AttachMonth(ctx, r.conn, r.table(), r.month, func(tx pgx.Tx) error { return r.note(ctx, tx) })
+		if !postgres.LockTimeout(err) {
+			return err
+		}
+		if try == attachTries {
+			return fmt.Errorf("a transaction that uses events is in the way: %w", err)
+		}
+		if err := r.pause(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+func pauseAttaching(ctx context.Context) error {
+	select {
+	case <-time.After(attachPause):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // note holds the month, in the transaction after which events have all of it. Our
@@ -149,13 +181,15 @@ func (r *restore) note(ctx context.Context, tx pgx.Tx) error {
 	return wrap("hold the month", q.HoldMonth(ctx, r.month, interval(r.hold), r.last))
 }
 
-// end drops what is left of a restore that failed, and gives up the lock. The
-// connection is closed, which leaves nothing of it.
+// end drops what is left of a restore that failed, and gives up the lock: at once,
+// since the server may see only later that the connection is closed, which leaves
+// nothing of it.
 func (r *restore) end(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
 	conn := r.conn.Hijack()
 	_ = dropRestored(ctx, conn) // else the next who has the lock does
+	_, _ = conn.Exec(ctx, "SELECT pg_advisory_unlock($1)", lockRetire)
 	_ = conn.Close(ctx)
 }
 

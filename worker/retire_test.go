@@ -884,6 +884,43 @@ func TestRestoreOfAnotherInstallationBesideOurs(t *testing.T) {
 	r.wantTables(1, 0)
 }
 
+// What was loaded waits for a transaction that reads events, such as a dump.
+func TestRestoreWaitsForReaders(t *testing.T) {
+	r := setupRetiring(t)
+	before := r.sum()
+	w := r.startRetiring()
+	w.deps.retention.Changes = 0 // so that the month has a partition, which is taken out for an instant
+	r.run(jobs.RetireMonths{})
+	parts, err := archive.Manifests(r.ctx, r.store, monthText(old))
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := lockToRestore(r.ctx, r.pool)
+	if err != nil {
+		t.Fatal(err)
+	}
+	reader, err := r.pool.Begin(r.ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = reader.Rollback(r.ctx) }()
+	if _, err := reader.Exec(r.ctx, "LOCK TABLE events IN ACCESS SHARE MODE"); err != nil {
+		t.Fatal(err)
+	}
+	last, pauses := int32(1), 0
+	restore := restore{conn: conn, store: r.store, month: old, hold: time.Hour, last: &last, pause: func(ctx context.Context) error {
+		pauses++
+		return reader.Rollback(ctx)
+	}}
+	defer restore.end(r.ctx)
+	if err := restore.run(r.ctx, parts); err != nil || pauses != 1 {
+		t.Fatalf("restored with %d pauses, %v", pauses, err)
+	}
+	if got := r.sum(); got != before {
+		t.Errorf("restored events are %s, were %s", got, before)
+	}
+}
+
 // Manifests of earlier releases say nothing of whose they are, and are ours.
 func TestArchiveThatNamesNoInstallation(t *testing.T) {
 	r := setupRetiring(t)
