@@ -197,7 +197,7 @@ func TestEvents(t *testing.T) {
 	if code := <-worker; code != 0 {
 		t.Errorf("the worker ended with %d", code)
 	}
-	if _, out, _ := command(t, environ, "events", "list", "--from", dir); !regexp.MustCompile(text+`  1     [0-9a-f-]{36}  7 `).MatchString(out) {
+	if _, out, _ := command(t, environ, "events", "list", "--from", dir); !regexp.MustCompile(text + `  1     [0-9a-f-]{36}  7 `).MatchString(out) {
 		t.Errorf("list of the archive:\n%s", out)
 	}
 	code, out, stderr := command(t, environ, "events", "restore", text)
