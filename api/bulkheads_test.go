@@ -25,7 +25,7 @@ func TestBulkheadsOfAPool(t *testing.T) {
 		if lists < 1 || exports < 1 || imports < 1 {
 			t.Errorf("%d connections: %d lists, %d exports and %d imports; each must have one", conns, lists, exports, imports)
 		}
-		// What is for imports is in short use only.
+		// Connections for imports are in short use only.
 		slow, left := conns-lists-exports, conns-lists-exports-imports
 		if slow < min(conns-2, writeConns) || conns > 3 && left < 1 || conns > 5 && left < writeConns {
 			t.Errorf("%d connections: %d lists, %d exports and %d imports leave %d", conns, lists, exports, imports, left)

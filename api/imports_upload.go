@@ -75,7 +75,7 @@ func (a *API) createUsersImport(c *fiber.Ctx) error {
 // import that failed, and nothing else; if not even that can be written, a
 // worker sees to it later.
 //
-// What is going to be stored takes a place among the uploads, and so does, among
+// An upload that is going to be stored takes a place among the uploads, and so does, among
 // places of its own, the repeat of a request that was answered. What is refused
 // needs none.
 func (a *API) upload(c *fiber.Ctx, route string, kind csvimport.Kind) error {

@@ -448,7 +448,7 @@ func TestMissingPartition(t *testing.T) {
 	}
 }
 
-// What was stored before the rule came stays, and can be changed.
+// Text that was stored before the rule came stays, and can be changed.
 func TestTextDirectionIsRefused(t *testing.T) {
 	t.Parallel()
 	b := setup(t)

@@ -3,7 +3,7 @@
 -- now, and the state of the log. It is one statement, so one snapshot and one
 -- round trip; without a change it answers one row whose id is 0.
 --
--- What was not visible then was written by a transaction that was under way,
+-- A row that was not visible then was written by a transaction that was under way,
 -- which are @running, or by one from the snapshot's xmax on. Of each, rows up to
 -- an id have been read: @after_ids, and (@from_xid, @from_id). Each arm has a
 -- limit of its own: a bulk change leaves a backlog of which a poll reads the

@@ -884,7 +884,7 @@ func TestRestoreOfAnotherInstallationBesideOurs(t *testing.T) {
 	r.wantTables(1, 0)
 }
 
-// What was loaded waits for a transaction that reads events, such as a dump.
+// A loaded month waits for a transaction that reads events, such as a dump.
 func TestRestoreWaitsForReaders(t *testing.T) {
 	r := setupRetiring(t)
 	before := r.sum()

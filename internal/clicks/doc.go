@@ -38,7 +38,7 @@
 // back in kept, before the last move: on a full disk that move may need them.
 // Whatever does not look like this is left alone.
 //
-// What leaves a folder leaves it for good: [Spool.RemoveExpired] says below which
+// A segment that leaves a folder leaves it for good: [Spool.RemoveExpired] says below which
 // number nothing is left, and who remembers that knows a copy for what it is.
 //
 // A folder belongs to the installation that its lock names, and is shipped to no

@@ -95,7 +95,7 @@ func TestForeignFolderIsHeld(t *testing.T) {
 		t.Errorf("left in the foreign folder: %v, %v", names, err)
 	}
 
-	// Whoever ships to the other installation finds it, as ever.
+	// A spool that ships to the other installation finds it, as ever.
 	if _, err := OpenForShipping(foreign, Options{Log: o.Log, Installation: here}); !errors.As(err, new(*ForeignError)) {
 		t.Errorf("opened to ship here: %v", err)
 	}
@@ -255,7 +255,7 @@ func TestFolderCannotBeNamed(t *testing.T) {
 	}
 }
 
-// What is kept in memory cannot be held: it is dropped, and counted.
+// Clicks in memory cannot be held: they are dropped, and counted.
 func TestMemoryOfAnotherInstallation(t *testing.T) {
 	t.Parallel()
 	o := testOptions(t)
@@ -277,7 +277,7 @@ func TestMemoryOfAnotherInstallation(t *testing.T) {
 	}
 }
 
-// What was listed of an installation is not read for another: it may be that the
+// A segment listed of an installation is not read for another: it may be that the
 // two changed places in between.
 func TestListedForAnotherInstallation(t *testing.T) {
 	t.Parallel()

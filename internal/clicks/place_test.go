@@ -54,7 +54,7 @@ func TestFolderMovedInUse(t *testing.T) {
 			if n := testutil.ToFloat64(o.Metrics.outOfReach); n != 0 {
 				t.Errorf("%v folders out of reach", n)
 			}
-			// What is removed there is confirmed as anywhere.
+			// A segment removed there is confirmed as anywhere.
 			if gone, err := s.RemoveExpired(time.Now().Add(2 * time.Hour)); err != nil || len(gone) != 2 {
 				t.Errorf("gone: %v, %v", gone, err)
 			}

@@ -960,7 +960,7 @@ func TestAdoptDamaged(t *testing.T) {
 	}
 }
 
-// What was set aside may hold clients' addresses, and is there for 30 days.
+// Records that were set aside may hold clients' addresses, and are there for 30 days.
 func TestDamagedClicksAreForgotten(t *testing.T) {
 	t.Parallel()
 	o := testOptions(t)
@@ -983,7 +983,7 @@ func TestDamagedClicksAreForgotten(t *testing.T) {
 	heir := mustOpen(t, o)
 	wantMarkers(t, ship(t, heir))
 	bad := filepath.Join(folder, segs[0].ID+suffixBad)
-	// Who wants all removed that was shipped has not looked at what was not.
+	// An operator who wants all removed that was shipped has not looked at what was not.
 	if _, err := heir.RemoveExpired(now.now().AddDate(1, 0, 0)); err != nil {
 		t.Fatal(err)
 	}
@@ -1431,7 +1431,7 @@ func TestGoneBelowUnsealed(t *testing.T) {
 	wantGone(t, s, time.Now(), segmentID(folder, 2))
 }
 
-// What the disk did not take in time is lost when it then refuses it, or when more
+// A click that the disk did not take in time is lost when it then refuses it, or when more
 // waits than there is room for, and counts as dropped then, once.
 func TestUnwrittenIsLost(t *testing.T) {
 	t.Parallel()

@@ -563,7 +563,7 @@ func (c *Cache) limitedLoad(ctx context.Context, code string) (*Link, error) {
 		return nil, fmt.Errorf("%w: too many lookups are waiting", ErrUnavailable)
 	}
 	for {
-		// Who has an answer, or waited long enough, asks no more for others.
+		// A lookup that has an answer, or waited long enough, asks no more for others.
 		select {
 		case <-own.done:
 			return own.link, own.err

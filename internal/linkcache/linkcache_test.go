@@ -427,7 +427,7 @@ func TestThoseThatWaitAreAskedForTogether(t *testing.T) {
 	}
 }
 
-// Who has waited long enough asks for nobody any more, also if it could: each query
+// A lookup that has waited long enough asks for no other any more, also if it could: each query
 // may take as long again.
 func TestWhoHasWaitedLongEnoughAsksNoMore(t *testing.T) {
 	t.Parallel()

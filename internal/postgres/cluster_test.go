@@ -246,7 +246,7 @@ func TestStandby(t *testing.T) {
 	if _, err := do(primary, insert); err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; <-time.After(20 * time.Millisecond) {
 		n, err := do(standby, "SELECT count(*) FROM numbers")
 		if err == nil && n == 50000 {
 			break

@@ -37,7 +37,7 @@ func TestEachPage(t *testing.T) {
 		}
 	}
 
-	// What is moved is in the other, once.
+	// A row that is moved is in the other table, once.
 	if err := postgres.EnsurePartitions(t.Context(), pool, []time.Time{month(2012, 2)}); err != nil {
 		t.Fatal(err)
 	}
