@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"compress/gzip"
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -15,6 +16,8 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/valyala/fasthttp"
@@ -194,11 +197,27 @@ func TestRequestIDs(t *testing.T) {
 	}
 }
 
-// A bug ends in a sentence for the client and in a stack for the log. The one
-// here is an API without a pool.
+// buggy panics when a connection is asked for.
+type buggy struct{ pgx.QueryTracer }
+
+func (buggy) TraceAcquireStart(context.Context, *pgxpool.Pool, pgxpool.TraceAcquireStartData) context.Context {
+	panic("a bug")
+}
+
+func (buggy) TraceAcquireEnd(context.Context, *pgxpool.Pool, pgxpool.TraceAcquireEndData) {}
+
+// A bug ends in a sentence for the client and in a stack for the log.
 func TestPanic(t *testing.T) {
 	t.Parallel()
-	b := setupOn(t, setup(t).pool, func(o *Options) { o.Pool = nil })
+	pool := setup(t).pool
+	config := pool.Config()
+	config.ConnConfig.Tracer = buggy{}
+	panics, err := pgxpool.NewWithConfig(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(panics.Close)
+	b := setupOn(t, pool, func(o *Options) { o.Pool = panics })
 	for range 2 {
 		a := b.want(500, RoleAdmin, "GET", "/users", nil, "X-Request-ID", "of-the-panic")
 		if len(a.body) != 2 || a.body["error"] != errInternal.Message {

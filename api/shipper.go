@@ -182,6 +182,11 @@ func (s *Shipper) Ship(ctx context.Context) error {
 func (s *Shipper) ship(ctx context.Context) error {
 	for {
 		shipped, err := s.pass(ctx)
+		if err != nil {
+			// A server that is slow or just back gets little at first: what
+			// does not fit into shipTimeout would never go.
+			s.together = 1
+		}
 		if err != nil || shipped == 0 {
 			return err
 		}
@@ -277,9 +282,6 @@ func (s *Shipper) shipAll(ctx context.Context, segments []clicks.Segment) (shipp
 		n, err := s.send(ctx, batches)
 		shipped += n
 		if err != nil {
-			// A server that is slow or just back gets little at first: what
-			// does not fit into shipTimeout would never go.
-			s.together = 1
 			return shipped, err
 		}
 		s.together = min(2*s.together, shipTogether)
