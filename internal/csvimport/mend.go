@@ -3,6 +3,7 @@ package csvimport
 import (
 	"slices"
 	"strconv"
+	"strings"
 )
 
 // Columns that [Layout.MendHeader] puts before those of the file, and that a
@@ -81,9 +82,9 @@ const headlessFields = 1
 // be cut into fields and is one cell now, or had too many for a file without
 // header. own are its fields without line and reason.
 //
-// The reason is worked out anew. The one in the file only tells, of those that
-// the record may have had with the delimiter and header of its first file, which
-// are not known, the one that it had.
+// The reason is worked out anew where that is possible. In which column the fault
+// was is known to the file alone: the delimiter and header that the record had
+// first are not.
 func (l Layout) asBefore(record *Record, own []string) *Reject {
 	at := slices.IndexFunc(l.Header, func(name string) bool { return fold(name) == MendReason })
 	if at < 0 || at >= len(record.Fields) {
@@ -99,13 +100,17 @@ func (l Layout) asBefore(record *Record, own []string) *Reject {
 	if !whole {
 		return nil
 	}
-	// The file before may have been a mended one itself.
-	for _, layout := range []Layout{l, {Columns: columns, Header: l.own(l.Header), MaxRecord: l.MaxRecord}} {
-		for i := range len(delimiters) {
-			ext, _ := measure([]byte(Restore(own[0])), delimiters[i], l.limit(), true)
-			if reject := layout.fault(record, ext); reject != nil && reject.text() == said {
-				return reject
-			}
+	for i := range len(delimiters) {
+		ext, _ := measure([]byte(Restore(own[0])), delimiters[i], l.limit(), true)
+		if ext.fault == sound {
+			continue
+		}
+		reason := l.reason(ext.fault)
+		if said == reason {
+			return record.reject("", reason)
+		}
+		if column, ok := strings.CutSuffix(said, " "+reason); ok && column == shown(column) {
+			return record.reject(column, reason)
 		}
 	}
 	return nil

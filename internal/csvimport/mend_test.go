@@ -147,6 +147,7 @@ var mendSeeds = []string{
 	"originalURL,path,title\nhttps://example.com/,-one,x\nhttps://example.com/,/+two/,x\n",
 	"https://example.com/,one\nhttps://example.com/\nhttps://example.com/,a,b,c,d\nnonsense\n",
 	"=evil,username,email\n=cmd,ann,ann@example.com\n",
+	"line,username,email,reason\n\"3,ann\nJ\xc9\x024,bob\nz,,5y\"x,a,",
 	"line,username,email, eason\n\"3,", // a column of the file's own that is named like one of ours
 }
 

@@ -71,14 +71,23 @@ func (l Layout) fault(record *Record, ext extent) *Reject {
 	case sound:
 		return nil
 	case faultLong:
-		return record.reject("", fmt.Sprintf("is longer than %d bytes", l.limit()))
-	case faultBare:
-		return record.reject(l.columnName(ext.column), "has a quote in a field that is not quoted")
-	case faultJunk:
-		return record.reject(l.columnName(ext.column), "has text after its closing quote")
+		return record.reject("", l.reason(faultLong))
 	default:
-		return record.reject(l.columnName(ext.column),
-			fmt.Sprintf("has a quote that is not closed as it should be within %d bytes", l.limit()))
+		return record.reject(l.columnName(ext.column), l.reason(ext.fault))
+	}
+}
+
+// reason says what is wrong with a record that cannot be cut into fields.
+func (l Layout) reason(fault int) string {
+	switch fault {
+	case faultLong:
+		return fmt.Sprintf("is longer than %d bytes", l.limit())
+	case faultBare:
+		return "has a quote in a field that is not quoted"
+	case faultJunk:
+		return "has text after its closing quote"
+	default:
+		return fmt.Sprintf("has a quote that is not closed as it should be within %d bytes", l.limit())
 	}
 }
 
