@@ -640,7 +640,12 @@ func (q *Queries) ListImportErrors(ctx context.Context, arg ListImportErrorsPara
 }
 
 const listImports = `-- name: ListImports :many
-SELECT id, kind, state, filename, (layout - '{columns,header}'::text[])::jsonb AS layout, keep_ids, owner_id, actor_id, actor_name,
+SELECT id, kind, state, filename,
+    (layout - '{columns,header}'::text[] || jsonb_build_object(
+        'ignored', jsonb_path_query_array(layout, '$.ignored[0 to 49]'),
+        'ignored_total', GREATEST((layout ->> 'ignored_total')::integer, jsonb_array_length(jsonb_path_query_array(layout, '$.ignored[*]')))
+    ))::jsonb AS layout,
+    keep_ids, owner_id, actor_id, actor_name,
     bytes_received, chunks_total, chunks_done, rows_total, rows_imported, rows_updated, rows_skipped, rows_rejected,
     error, planned_to, job_id, created_at, heard_at, started_at, finished_at, on_conflict, dry_run,
     rows_removed, rows_kept, undo_step, undo_line, undo_since, undone_at
@@ -686,7 +691,8 @@ type ListImportsRow struct {
 }
 
 // Newest first. The layout is without the columns of the file, of which there may be
-// thousands.
+// thousands, but for as many names of those that are not read as are shown (see
+// csvimport.Layout.IgnoredColumns).
 func (q *Queries) ListImports(ctx context.Context, beforeID int64, rowOffset int32, rowLimit int32) ([]ListImportsRow, error) {
 	rows, err := q.db.Query(ctx, listImports, beforeID, rowOffset, rowLimit)
 	if err != nil {
