@@ -206,7 +206,7 @@ func TestAllowance(t *testing.T) {
 		if wait := <-began; wait <= 0 || wait > failureInterval {
 			t.Errorf("after all have failed a try has to wait %v", wait)
 		}
-		time.Sleep(failureInterval)
+		<-time.After(failureInterval) // of the bubble
 		if wait, err := a.begin(t.Context()); wait != 0 || err != nil {
 			t.Errorf("after %v a try has to wait %v, %v", failureInterval, wait, err)
 		}

@@ -108,7 +108,7 @@ func TestProgressBoundsPausesOnly(t *testing.T) {
 			req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://storage.test/", nil)
 			resp, err := (&progress{&slow{pause: c.pause, left: 100}, time.Minute}).RoundTrip(req)
 			if err == nil {
-				time.Sleep(time.Hour) // of the bubble: a reader with other things to do
+				<-time.After(time.Hour) // of the bubble: a reader with other things to do
 				_, err = io.Copy(io.Discard, resp.Body)
 				_ = resp.Body.Close()
 			}
