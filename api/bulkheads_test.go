@@ -99,7 +99,7 @@ func TestSlowListsLeaveRoomForWrites(t *testing.T) {
 	unlock := lockTable(t, pgtest.Open(t, url), "users")
 	var lists sync.WaitGroup
 	var mu sync.Mutex
-	refused := 0
+	refused, ended := 0, 0
 	for range 2 * listLine {
 		lists.Go(func() {
 			a := b.do(RoleAdmin, "GET", "/users", nil)
@@ -108,8 +108,11 @@ func TestSlowListsLeaveRoomForWrites(t *testing.T) {
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			if a.body["error"] == errBusy.Message {
+			switch a.body["error"] {
+			case errBusy.Message:
 				refused++
+			case errTooLong.Message:
+				ended++
 			}
 		})
 	}
@@ -119,6 +122,9 @@ func TestSlowListsLeaveRoomForWrites(t *testing.T) {
 	lists.Wait()
 	if most := 2*listLine - listLine - cap(b.api.bulkheads.lists.places); refused < most {
 		t.Errorf("%d lists were refused, want at least the %d that found no place in the line", refused, most)
+	}
+	if ended == 0 {
+		t.Error("no list was told that the database did not answer in time")
 	}
 	unlock()
 	b.want(http.StatusOK, RoleAdmin, "GET", "/users", nil)

@@ -103,6 +103,7 @@ func unavailable(message string) *Error {
 
 var (
 	errDatabase = unavailable("the database cannot be reached, try again shortly")
+	errTooLong  = unavailable("the database did not answer in time, try again shortly or ask for less")
 	errInternal = &Error{Status: http.StatusInternalServerError, Message: "something went wrong, the incident was logged"}
 )
 
@@ -148,6 +149,8 @@ func fromError(err error) *Error {
 		return known
 	}
 	switch {
+	case postgres.StatementTimeout(err):
+		return errTooLong
 	case postgres.Unavailable(err), errors.Is(err, context.Canceled):
 		return errDatabase
 	case postgres.Retryable(err):
