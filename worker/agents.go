@@ -56,72 +56,6 @@ func (a *agents) get(header string) *agent {
 	return parsed
 }
 
-// tools are clients that are no browser, by a token of their lower-case header,
-// each with the name it is reported by. Parsers of browsers miss them. The more
-// special come first.
-var tools = []struct{ token, name string }{
-	{"googlebot", "Googlebot"},
-	{"bingbot", "Bingbot"},
-	{"yandexbot", "YandexBot"},
-	{"duckduckbot", "DuckDuckBot"},
-	{"baiduspider", "Baiduspider"},
-	{"applebot", "Applebot"},
-	{"gptbot", "GPTBot"},
-	{"claudebot", "ClaudeBot"},
-	{"ahrefsbot", "AhrefsBot"},
-	{"semrushbot", "SemrushBot"},
-	{"facebookexternalhit", "facebookexternalhit"},
-	{"facebot", "Facebot"},
-	{"meta-externalagent", "meta-externalagent"},
-	{"whatsapp", "WhatsApp"},
-	{"slackbot", "Slackbot"},
-	{"slack-imgproxy", "Slackbot"},
-	{"telegrambot", "TelegramBot"},
-	{"discordbot", "Discordbot"},
-	{"twitterbot", "Twitterbot"},
-	{"linkedinbot", "LinkedInBot"},
-	{"skypeuripreview", "SkypeUriPreview"},
-	{"mastodon", "Mastodon"},
-	{"bluesky cardyb", "Bluesky"},
-	{"pinterestbot", "Pinterestbot"},
-	{"vkshare", "vkShare"},
-	{"embedly", "Embedly"},
-	{"iframely", "Iframely"},
-	{"headlesschrome", "Headless Chrome"},
-	{"phantomjs", "PhantomJS"},
-	{"chrome-lighthouse", "Lighthouse"},
-	{"curl/", "curl"},
-	{"libcurl", "curl"},
-	{"wget", "Wget"},
-	{"python-requests", "python-requests"},
-	{"python-urllib", "Python-urllib"},
-	{"python-httpx", "python-httpx"},
-	{"aiohttp", "aiohttp"},
-	{"scrapy", "Scrapy"},
-	{"go-http-client", "Go-http-client"},
-	{"fasthttp", "fasthttp"},
-	{"apache-httpclient", "Apache-HttpClient"},
-	{"java/", "Java"},
-	{"libwww-perl", "libwww-perl"},
-	{"guzzlehttp", "Guzzle"},
-	{"node-fetch", "node-fetch"},
-	{"axios/", "axios"},
-	{"undici", "undici"},
-	{"postmanruntime", "Postman"},
-	{"insomnia", "Insomnia"},
-	{"httpie", "HTTPie"},
-	{"powershell", "PowerShell"},
-	{"uptimerobot", "UptimeRobot"},
-	{"pingdom", "Pingdom"},
-	{"statuscake", "StatusCake"},
-	{"feedfetcher", "Feedfetcher"},
-	{"feedly", "Feedly"},
-	{"w3c_validator", "W3C Validator"},
-}
-
-// botWords mark a bot that tools does not name.
-var botWords = []string{"bot", "crawl", "spider", "slurp", "scraper", "link preview", "urlpreview", "monitoring", "archiver"}
-
 func parseAgent(header string) *agent {
 	a := readAgent(header)
 	if a.bot {
@@ -137,15 +71,12 @@ func readAgent(header string) agent {
 	if header == "" {
 		return agent{bot: true} // every browser sends one
 	}
-	// A brand of phones, not a robot.
-	lower := strings.ReplaceAll(strings.ToLower(header), "cubot", "")
-	for _, t := range tools {
-		if strings.Contains(lower, t.token) {
-			return agent{bot: true, browser: t.name}
-		}
+	lower := strings.ToLower(header)
+	if name := toolOf(lower); name != "" {
+		return agent{bot: true, browser: name}
 	}
 	ua := useragent.Parse(header)
-	a := agent{bot: ua.Bot || hasAny(lower, botWords), browser: bounded(ua.Name), os: bounded(ua.OS)}
+	a := agent{bot: ua.Bot || isBot(lower), browser: bounded(ua.Name), os: bounded(ua.OS)}
 	switch {
 	case ua.Tablet:
 		a.device = deviceTablet
@@ -155,15 +86,6 @@ func readAgent(header string) agent {
 		a.device = deviceDesktop
 	}
 	return a
-}
-
-func hasAny(s string, words []string) bool {
-	for _, w := range words {
-		if strings.Contains(s, w) {
-			return true
-		}
-	}
-	return false
 }
 
 func bounded(name string) string { return strings.TrimSpace(clicks.Clean(name, agentNameMax)) }

@@ -9,9 +9,7 @@ import (
 	"hash"
 	"net/netip"
 	"slices"
-	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/phuslu/iploc"
@@ -21,7 +19,6 @@ import (
 
 const (
 	eventClicked = "clicked"
-	hostMax      = 255 // bytes, as of a DNS name
 	quarter      = 15 * time.Minute
 	utcDay       = 24 * time.Hour
 )
@@ -153,35 +150,6 @@ func country(ip netip.Addr) (letters [2]byte) {
 		copy(letters[:], code)
 	}
 	return letters
-}
-
-// referrerHost returns the host of a Referer header, lower-case and without
-// user, port and trailing dot; "" when there is none, or none that a database
-// would take.
-func referrerHost(referrer string) string {
-	_, rest, found := strings.Cut(referrer, "://")
-	if !found {
-		return ""
-	}
-	if i := strings.IndexAny(rest, "/?#\\"); i >= 0 {
-		rest = rest[:i]
-	}
-	if i := strings.LastIndexByte(rest, '@'); i >= 0 {
-		rest = rest[i+1:]
-	}
-	if i := strings.LastIndexByte(rest, ':'); i >= 0 && !strings.HasSuffix(rest, "]") {
-		rest = rest[:i]
-	}
-	host := strings.ToLower(strings.TrimSuffix(rest, "."))
-	if len(host) > hostMax || strings.ContainsFunc(host, noHostRune) {
-		return ""
-	}
-	return host
-}
-
-// noHostRune is true of what no host contains, and of bytes that are not UTF-8.
-func noHostRune(r rune) bool {
-	return r <= ' ' || r == '"' || r == '<' || r == '>' || r == 0x7f || r == utf8.RuneError
 }
 
 // floor returns how many whole units lie between 1970 and at, which is in

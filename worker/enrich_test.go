@@ -41,6 +41,80 @@ func TestParseAgent(t *testing.T) {
 	}
 }
 
+// Whether a visit is a person's depends on its User-Agent alone so far: what
+// says that it is a prefetch is in headers that a click does not keep.
+func TestVisitsFromTheField(t *testing.T) {
+	t.Parallel()
+	judged := 0
+	for _, row := range cases(t, "visits.tsv") {
+		agent, others := "", false
+		for line := range strings.SplitSeq(row[0], " ¦ ") {
+			name, value, found := strings.Cut(line, ": ")
+			switch {
+			case name == "User-Agent":
+				agent = value
+			case found: // Sec-Purpose, X-Moz
+				others = true
+			}
+		}
+		if others {
+			continue
+		}
+		judged++
+		if got := !parseAgent(agent).bot; got != (row[1] == "yes") {
+			t.Errorf("%s: a person: %v, want %s", row[0], got, row[1])
+		}
+	}
+	if judged < 10 {
+		t.Errorf("only %d visits were judged", judged)
+	}
+}
+
+func TestPeopleAndPrograms(t *testing.T) {
+	t.Parallel()
+	const android = "Mozilla/5.0 (Linux; Android 9; %s) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/80.0.3987.99 Mobile Safari/537.36"
+	for _, header := range []string{
+		chrome, iphone,
+		fmt.Sprintf(android, "CUBOT_X19 Build/PPR1"),
+		fmt.Sprintf(android, "CUBOT"),
+		fmt.Sprintf(android, "M bot 60"),
+		fmt.Sprintf(android, "Robot Build/1"),
+		fmt.Sprintf(android, "Crawler Pro"),
+		fmt.Sprintf(android, "SM-G960F") + " [FB_IAB/FB4A;FBAV/300.0;FBDV/M bot 60;FBMF/CUBOT;]",
+		fmt.Sprintf(android, "CUBOT X19") + " Instagram 100.0.0.17.129 Android (28/9; 480dpi; 1080x2160; CUBOT; M bot; en_US)",
+		fmt.Sprintf(android, "SM-G960F") + " Viber/20.1",
+		fmt.Sprintf(android, "SM-G960F") + " Line/13.0.0",
+		"Mozilla/5.0 (Linux; U; Android 4.4.2; de-de; CUBOT S9 Build/KOT49H) AppleWebKit/534.30 (KHTML, like Gecko) Version/4.0 Mobile Safari/534.30",
+		"Mozilla/5.0 (X11; Cubot OS) Gecko/20100101 Firefox/127.0",
+		"Mozilla/5.0 (Android 13; Mobile; rv:127.0) Gecko/127.0 Firefox/127.0",
+		"Mozilla/5.0 (iPhone; CPU iPhone OS 17_0 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Mobile/15E148 [FBAN/FBIOS;FBDV/iPhone14,5;]",
+		"Opera/9.80 (J2ME/MIDP; Opera Mini/7.1.32052/29.3709; U; en) Presto/2.8.119 Version/11.10",
+		"Nokia6100/1.0 Profile/MIDP-1.0 Configuration/CLDC-1.0",
+	} {
+		if a := parseAgent(header); a.bot {
+			t.Errorf("%s: is no person but %q", header, a.browser)
+		}
+	}
+	for _, header := range []string{
+		"", "-", "Mozilla/5.0", "MyClient/1.0", "ruby", "VIBER/20 (x)", "whatsapp", "WhatsApp/2.2216.8 N", "okhttp/3.14.9", "okhttp/4.9 (Android 9; CUBOT)",
+		"Dalvik/2.1.0 (Linux; U; Android 9; CUBOT_X19 Build/PPR1)", "News/1 CFNetwork/1410.0.3 Darwin/22.6.0",
+		"kube-probe/1.27+", "Blackbox-Exporter/0.25.0 (x)", "Blackbox Exporter/0.25.0", "Uptime-Kuma/1.23.1 (x)",
+		"Mozilla/5.0 (Windows NT; Windows NT 10.0; en-US) WindowsPowerShell/5.1.19041.1682",
+		"Mozilla/5.0 (compatible; redditbot/1.0)", "Mozilla/5.0 (compatible; SomeBot2/1.0)", "Mozilla/5.0 (compatible; my bot 1.0)",
+		"Mozilla/5.0 (compatible; Yahoo! Slurp)", "ia_archiver (x)", "Mozilla/5.0 (compatible; Acme-Crawler)", "Mozilla/5.0 (compatible; crawler4j)",
+		fmt.Sprintf(android, "SM-G960F") + " (compatible; NewBot/2.1)",
+		"Mozilla/5.0 (Linux; Android 7.0; compatible; NewBot/2.1) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/80 Mobile Safari/537.36",
+		"Mozilla/5.0 (Linux; Android 7.0; NewBot/2.1; https://new.example/) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/80 Mobile Safari/537.36",
+		"Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) HeadlessChrome/120.0.0.0 Safari/537.36",
+		"Mozilla/5.0 (Macintosh; Intel Mac OS X 10_11_1) AppleWebKit/601.2.4 (KHTML, like Gecko) Version/9.0.1 Safari/601.2.4 facebookexternalhit/1.1 Facebot Twitterbot/1.0",
+		"Acme Link Preview (acme)", "Mozilla/5.0 (X11; Linux) AcmeMonitoring/1",
+	} {
+		if a := parseAgent(header); !a.bot || a.device != deviceBot {
+			t.Errorf("%s: a person with %q", header, a.browser)
+		}
+	}
+}
+
 // A device changes its IPv6 address within its /64; IPv4 is the same in both
 // of its forms. Salts are read once a day, so that the day needs no database.
 func TestVisitorNetworks(t *testing.T) {
@@ -87,34 +161,6 @@ func FuzzParseAgent(f *testing.F) {
 			}
 		}
 	})
-}
-
-func TestReferrerHost(t *testing.T) {
-	t.Parallel()
-	for referrer, want := range map[string]string{
-		"":                                     "",
-		"no url":                               "",
-		"about:blank":                          "",
-		"https://":                             "",
-		"https://example.org":                  "example.org",
-		"https://News.Example.ORG./a?b#c":      "news.example.org",
-		"http://user:pass@example.org:8080/":   "example.org",
-		"https://example.org?x=https://b.com/": "example.org",
-		"https://example.org\\@evil.test/":     "example.org",
-		"http://[2001:db8::1]:80/":             "[2001:db8::1]",
-		"http://[2001:db8::1]/":                "[2001:db8::1]",
-		"https://bücher.example/":              "bücher.example",
-		"android-app://com.slack/":             "com.slack",
-		"https://exa mple.org/":                "",
-		"https://<script>/":                    "",
-		"https://a\x00b/":                      "",
-		"https://a\xffb/":                      "",
-		"https://" + strings.Repeat("a", 256):  "",
-	} {
-		if got := referrerHost(referrer); got != want {
-			t.Errorf("%q: got %q, want %q", referrer, got, want)
-		}
-	}
 }
 
 func TestCountry(t *testing.T) {

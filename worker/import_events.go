@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/signpost/signpost/internal/csvimport"
@@ -243,12 +242,31 @@ func readClickFields(details json.RawMessage) (f clickFields, whole bool) {
 				taken++
 			}
 		case string:
-			// A referrer that is a whole URL is no host.
-			if text != nil && v != "" && len(v) <= maxClickField && (name != "referrer" || !strings.ContainsAny(v, "/ ")) {
-				*text = v
+			if text == nil || v == "" {
+				continue
+			}
+			if *text = v; name == "referrer" {
+				*text = importedHost(v)
+			}
+			if len(*text) > maxClickField {
+				*text = ""
+			}
+			if *text == v {
 				taken++
 			}
 		}
 	}
 	return f, taken == len(texts)+1 && taken == len(given)
+}
+
+// importedHost returns the host of a referrer in a file, "" if there is none. An
+// export writes the host alone, which may be a single label.
+func importedHost(referrer string) string {
+	if host := referrerHost(referrer); host != "" {
+		return host
+	}
+	if host := asciiHost(referrer); host != "null" {
+		return host
+	}
+	return ""
 }

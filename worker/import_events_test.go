@@ -1,6 +1,9 @@
 package worker
 
-import "testing"
+import (
+	"strings"
+	"testing"
+)
 
 func TestReadClickFields(t *testing.T) {
 	t.Parallel()
@@ -25,7 +28,19 @@ func TestReadClickFields(t *testing.T) {
 		},
 		{"less", `{"browser":"Safari"}`, clickFields{browser: "Safari", bot: unknownBot}, false},
 		{"other types", `{"browser":7,"os":"","device":["x"],"bot":"yes","country":true}`, none, false},
-		{"a URL is no host", `{"referrer":"https://news.example/a","country":"FR"}`, clickFields{country: "FR", bot: unknownBot}, false},
+		{"a URL", `{"referrer":"https://News.example/a","country":"FR"}`, clickFields{referrer: "news.example", country: "FR", bot: unknownBot}, false},
+		{
+			"another spelling of a host", `{"referrer":"München.example","browser":null,"os":null,"device":null,"country":null,"bot":false}`,
+			clickFields{referrer: "xn--mnchen-3ya.example"},
+			false,
+		},
+		{
+			"an export of a host of one label", `{"referrer":"intranet","browser":null,"os":null,"device":null,"country":null,"bot":false}`,
+			clickFields{referrer: "intranet"},
+			true,
+		},
+		{"no referrer", `{"referrer":"null","bot":false}`, clickFields{}, false},
+		{"too long", `{"referrer":"` + strings.Repeat("a", 254) + `","browser":"` + strings.Repeat("a", 254) + `"}`, none, false},
 	}
 	for _, tt := range tests {
 		if got, whole := readClickFields([]byte(tt.details)); got != tt.want || whole != tt.whole {
