@@ -50,6 +50,7 @@ var (
 	errUploadSlow      = &Error{Status: 408, Message: "the file comes too slowly, less than 1 KiB a second"}
 	errUploadEncoding  = unsupported("a file may be packed as " + uploadCodings + ", or not at all")
 	errUploadType      = unsupported("send the file as text/csv, or as the field file of multipart/form-data")
+	errUploadBoundary  = badRequest("the Content-Type of a form must say its boundary: most clients do so if it is left to them")
 	errUploadNoOwner   = badRequest("the file does not say whose the links are: it needs the column user_id, or the query user_id for all of them", FieldError{"user_id", "is missing"})
 	errUploads         = &Error{Status: 503, Message: "as many files are received as may be at once, try again later", RetryAfter: uploadWait}
 	errUploadsHalf     = tooMany("as many files are received as one token may send at once, try again later", uploadWait)
@@ -188,16 +189,18 @@ func (u *fileUpload) readHeader(c *fiber.Ctx) error {
 		c.Set(fiber.HeaderAcceptEncoding, uploadCodings)
 		return err
 	}
-	media, params, err := mime.ParseMediaType(string(header.ContentType()))
-	if err != nil || media != "text/csv" && media != "multipart/form-data" {
-		return errUploadType
-	}
 	u.limit = u.api.ImportMaxBytes
-	if media == "multipart/form-data" {
+	contentType := string(header.ContentType())
+	switch media, _, _ := strings.Cut(contentType, ";"); strings.ToLower(strings.TrimSpace(media)) {
+	case "text/csv":
+	case "multipart/form-data":
+		_, params, _ := mime.ParseMediaType(contentType) // none if they cannot be read
 		if u.boundary = params["boundary"]; u.boundary == "" {
-			return errUploadType
+			return errUploadBoundary
 		}
 		u.limit += multipartSlack
+	default:
+		return errUploadType
 	}
 	if int64(header.ContentLength()) > u.limit {
 		return u.tooLarge()

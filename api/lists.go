@@ -6,12 +6,14 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"reflect"
 	"strconv"
 	"strings"
 	"unicode/utf8"
 
 	"github.com/danielgtaylor/huma/v2"
+	"github.com/gofiber/fiber/v2"
 	"github.com/jackc/pgx/v5"
 
 	"github.com/signpost/signpost/queries"
@@ -243,9 +245,20 @@ func checkText(name, value string, limit int) []error {
 	return []error{&huma.ErrorDetail{Location: "query." + name, Message: message}}
 }
 
-// IDInput is the id in a path. It is exported for Huma, like PageInput.
+// IDInput is the id in a path, which guard has looked at. It is exported for Huma,
+// like PageInput.
 type IDInput struct {
 	ID int64 `path:"id" minimum:"1" example:"42"`
+}
+
+// idParam returns the id in the path of a route that has one. A path whose id is
+// none leads nowhere, as one whose id is nobody's does.
+func idParam(c *fiber.Ctx) (int64, error) {
+	id, err := strconv.ParseUint(c.Params("id"), 10, 63) // takes no sign
+	if err != nil || id == 0 {
+		return 0, plainError(http.StatusNotFound)
+	}
+	return int64(id), nil
 }
 
 // filterParam is a parameter that is true, false or absent.

@@ -111,6 +111,9 @@ func (a *API) guard(role Role) func(huma.Context, func(huma.Context)) {
 		defer cancel()
 		c.SetUserContext(base)
 		err := a.admitInPlace(c, role)
+		if err == nil && strings.Contains(h.Operation().Path, "{id}") {
+			_, err = idParam(c)
+		}
 		give := func() {}
 		if err == nil {
 			give, err = a.bufferBody(c)

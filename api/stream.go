@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/http"
 	"runtime/debug"
-	"strconv"
 	"time"
 
 	"github.com/gofiber/fiber/v2"
@@ -90,17 +89,4 @@ func (s *streamed) Close() error {
 func (a *API) logStreamPanic(s *streamed, recovered any) {
 	a.Log.Error("answer panicked", slog.String("path", s.path), slog.String("request_id", s.requestID),
 		slog.Any("panic", recovered), slog.String("stack", string(debug.Stack())))
-}
-
-// idParam returns the id in the path of a route that is not Huma's, judged like
-// those that are.
-func idParam(c *fiber.Ctx) (int64, error) {
-	id, err := strconv.ParseInt(c.Params("id"), 10, 64)
-	switch {
-	case err != nil:
-		return 0, invalid(FieldError{"id", "must be an integer"})
-	case id < 1:
-		return 0, invalid(FieldError{"id", "must be number >= 1"})
-	}
-	return id, nil
 }
