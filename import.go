@@ -43,10 +43,10 @@ The exit code is 0 only if the import ended and no row was rejected.`
 // importFlags are the flags of "signpost import".
 type importFlags struct {
 	remoteFlags
-	kind, format, onConflict, rejected string
-	mapping                            []string
-	userID, watch                      int64
-	dryRun, allowRejected              bool
+	kind, format, encoding, onConflict, rejected string
+	mapping                                      []string
+	userID, watch                                int64
+	dryRun, allowRejected                        bool
 }
 
 func importCommand(environ []string) *cobra.Command {
@@ -74,6 +74,7 @@ func importCommand(environ []string) *cobra.Command {
 	f.StringVar(&flags.kind, "kind", "", "what the rows are: users, urls or events")
 	f.Int64Var(&flags.userID, "user-id", 0, "who owns the links of a file that names no owner")
 	f.StringVar(&flags.format, "format", "", "what the file is, if its header does not tell, such as yourls")
+	f.StringVar(&flags.encoding, "encoding", "", "how the file's characters are written, if that is not UTF-8 or UTF-16, such as windows-1252")
 	f.StringArrayVar(&flags.mapping, "mapping", nil, `what a column stands for, such as "Goes to:original_url"; may be repeated`)
 	f.StringVar(&flags.onConflict, "on-conflict", "", "what becomes of rows whose keys are taken: reject (default), skip or update")
 	f.BoolVar(&flags.dryRun, "dry-run", false, "only report what an import would do")
@@ -113,6 +114,7 @@ func (f *importFlags) query() url.Values {
 		}
 	}
 	set("format", f.format)
+	set("encoding", f.encoding)
 	set("on_conflict", f.onConflict)
 	if f.userID > 0 {
 		set("user_id", strconv.FormatInt(f.userID, 10))
@@ -164,7 +166,7 @@ func (r *importRun) send(ctx context.Context, name string) (client.Import, error
 		return client.Import{}, err
 	}
 	source := importSource{path: name, stdin: r.stdin}
-	upload := client.Upload{Kind: r.flags.kind, Encoding: encodingOf(name), Key: rand.Text(), Query: r.flags.query()}
+	upload := client.Upload{Kind: r.flags.kind, Coding: codingOf(name), Key: rand.Text(), Query: r.flags.query()}
 	if name != "-" {
 		upload.Name = filepath.Base(name)
 	}
@@ -247,8 +249,8 @@ func notAgain(err error) error {
 	return errors.New(err.Error() + when + "; what comes from a pipe cannot be sent again: save it to a file first")
 }
 
-// encodingOf tells by a file's name how it is compressed.
-func encodingOf(name string) string {
+// codingOf tells by a file's name how it is compressed.
+func codingOf(name string) string {
 	switch strings.ToLower(filepath.Ext(name)) {
 	case ".gz":
 		return "gzip"

@@ -214,6 +214,7 @@ func TestRepeatedUpload(t *testing.T) {
 		"other policy": send(400, "/imports?kind=users&on_conflict=skip", csvOfUsers, "text/csv"),
 		"dry run":      send(400, "/imports?kind=users&dry_run=true", csvOfUsers, "text/csv"),
 		"format":       send(400, "/imports?kind=users&format=signpost", csvOfUsers, "text/csv"),
+		"encoding":     send(400, "/imports?kind=users&encoding=latin1", csvOfUsers, "text/csv"),
 		"mapping":      send(400, "/imports?kind=users&mapping=email:email", csvOfUsers, "text/csv"),
 	} {
 		if a.fields()["Idempotency-Key"] == "" {

@@ -38,6 +38,7 @@ type Import struct {
 	Kind           string     `json:"kind" enum:"users,urls,events"`
 	State          string     `json:"state" enum:"receiving,queued,running,completed,failed,cancelling,cancelled,undoing,undone"`
 	Format         string     `json:"format" example:"signpost" doc:"The format that the header told, or the query."`
+	Encoding       *string    `json:"encoding" example:"utf-8" doc:"The encoding that the file was read in; null if an earlier release received it."`
 	OnConflict     string     `json:"on_conflict" enum:"reject,skip,update" doc:"What becomes of rows whose keys are taken."`
 	DryRun         bool       `json:"dry_run" doc:"Whether this only says what an import of the file would do."`
 	IgnoredColumns []string   `json:"ignored_columns" nullable:"false" doc:"The first 50 columns of the file that are not read."`
@@ -76,7 +77,7 @@ func viewImport(row queries.Import) Import {
 	now := time.Now()
 	return Import{
 		ID: row.ID, Kind: row.Kind, State: row.State, Format: layout.Format,
-		OnConflict: row.OnConflict, DryRun: row.DryRun, IgnoredColumns: ignored, IgnoredTotal: total,
+		Encoding: orNull(layout.Encoding), OnConflict: row.OnConflict, DryRun: row.DryRun, IgnoredColumns: ignored, IgnoredTotal: total,
 		Filename: row.Filename, Error: row.Error,
 		RowsTotal: row.RowsTotal, RowsImported: row.RowsImported, RowsUpdated: row.RowsUpdated,
 		RowsSkipped: row.RowsSkipped, RowsRejected: row.RowsRejected,
@@ -100,6 +101,15 @@ func viewImportDetail(row queries.ShowImportRow) ImportDetail {
 		detail.FirstErrors = append(detail.FirstErrors, viewImportError(queries.ListImportErrorsRow(e)))
 	}
 	return detail
+}
+
+// orNull is what is shown of an encoding that may be unknown.
+func orNull(encoding csvimport.Encoding) *string {
+	if encoding == "" {
+		return nil
+	}
+	text := string(encoding)
+	return &text
 }
 
 // rowsDone is how many rows of an import are accounted for.

@@ -43,6 +43,8 @@ func readUploadOptions(c *fiber.Ctx, kind csvimport.Kind) (uploadOptions, error)
 	note("dry_run", err)
 	o.split.Mapping, err = mappingParam(c.Context().QueryArgs().PeekMulti("mapping"))
 	note("mapping", err)
+	o.split.Encoding, err = csvimport.ParseEncoding(c.Query("encoding"))
+	note("encoding", err)
 	if len(wrong) > 0 {
 		return o, invalid(wrong...)
 	}

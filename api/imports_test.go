@@ -341,7 +341,7 @@ func TestUploadOptions(t *testing.T) {
 		"&mapping=Who%2C+really%3A:username&mapping=mail:email&mapping=ignored:",
 		"\"Who, really:\",mail,ignored\nann,ann@example.com,x\n", "Content-Type", "text/csv")
 	for field, want := range (object{
-		"on_conflict": "update", "dry_run": true, "format": "signpost", "rows_total": 1.0, "rows_updated": 0.0, "rows_skipped": 0.0,
+		"on_conflict": "update", "dry_run": true, "format": "signpost", "encoding": "utf-8", "rows_total": 1.0, "rows_updated": 0.0, "rows_skipped": 0.0,
 	}) {
 		if a.body[field] != want {
 			t.Errorf("%s is %v, want %v", field, a.body[field], want)
@@ -355,6 +355,17 @@ func TestUploadOptions(t *testing.T) {
 	if a.body["on_conflict"] != "reject" || a.body["dry_run"] != false {
 		t.Errorf("%s", a.raw)
 	}
+	a = b.want(202, RoleAdmin, "POST", "/users/bulk?encoding=Latin-1", "username,email\nJos\xe9,jose@example.com\n", "Content-Type", "text/csv")
+	if a.body["encoding"] != "iso-8859-1" {
+		t.Errorf("%s", a.raw)
+	}
+	if n := b.count("SELECT count(*) FROM import_chunks WHERE convert_from(data, 'UTF8') = E'José,jose@example.com\n'"); n != 1 {
+		t.Error("the file was not read in its encoding")
+	}
+	b.exec("UPDATE imports SET layout = layout - 'encoding'") // as the release before has them
+	if got := b.want(200, RoleReader, "GET", "/imports/1", nil).body; got["encoding"] != nil {
+		t.Errorf("the encoding of an old import is %v", got["encoding"])
+	}
 }
 
 func TestWrongUploadOptions(t *testing.T) {
@@ -364,6 +375,7 @@ func TestWrongUploadOptions(t *testing.T) {
 		"kind=users&on_conflict=replace":                   "on_conflict",
 		"kind=events&on_conflict=update":                   "on_conflict",
 		"kind=users&dry_run=maybe":                         "dry_run",
+		"kind=users&encoding=koi8-r":                       "encoding",
 		"kind=users&format=shlink":                         "format",
 		"kind=users&mapping=username":                      "mapping",
 		"kind=users&mapping=:username":                     "mapping",
@@ -377,9 +389,9 @@ func TestWrongUploadOptions(t *testing.T) {
 			t.Errorf("%s: %s does not blame %s alone", query, a.raw, field)
 		}
 	}
-	a := b.want(400, RoleAdmin, "POST", "/imports?kind=users&on_conflict=x&dry_run=x&user_id=x&mapping=x", csvOfUsers, "Content-Type", "text/csv")
-	if len(a.fields()) != 4 {
-		t.Errorf("%s does not name all four", a.raw)
+	a := b.want(400, RoleAdmin, "POST", "/imports?kind=users&on_conflict=x&dry_run=x&user_id=x&mapping=x&encoding=x", csvOfUsers, "Content-Type", "text/csv")
+	if len(a.fields()) != 5 {
+		t.Errorf("%s does not name all five", a.raw)
 	}
 	if n := b.count("SELECT count(*) FROM imports"); n != 0 {
 		t.Errorf("%d imports are left", n)

@@ -484,7 +484,11 @@ func (u *fileUpload) hashed(file io.Reader) (io.Reader, error) {
 		return file, nil
 	}
 	o := u.options
-	options, err := json.Marshal([]any{o.kind, o.owner, o.policy, o.dryRun, o.split.Format, o.split.Mapping})
+	said := []any{o.kind, o.owner, o.policy, o.dryRun, o.split.Format, o.split.Mapping}
+	if o.split.Encoding != "" { // or a repeat of what the release before answered is another request
+		said = append(said, o.split.Encoding)
+	}
+	options, err := json.Marshal(said)
 	if err != nil {
 		return nil, fmt.Errorf("encode options: %w", err)
 	}

@@ -186,6 +186,11 @@ func uploadParams() []*huma.Param {
 		Name: "format", In: "query", Example: "signpost", Description: "The format of the file, if its header does not tell.",
 		Schema: &huma.Schema{Type: huma.TypeString},
 	}, {
+		Name: "encoding", In: "query", Example: "windows-1252",
+		Description: "How the file's characters are written: utf-8, utf-16, windows-1252, iso-8859-1, iso-8859-15 or macintosh, " +
+			"or another usual name of one of these. Without it, the file is UTF-8 or UTF-16. A byte order mark goes before it.",
+		Schema: &huma.Schema{Type: huma.TypeString},
+	}, {
 		Name: "mapping", In: "query", Example: []string{"Goes to:original_url"},
 		Description: "A column of the file, a colon, and the column it stands for, or nothing to ignore it.",
 		Schema:      &huma.Schema{Type: huma.TypeArray, Items: &huma.Schema{Type: huma.TypeString}},

@@ -51,8 +51,8 @@ type Upload struct {
 	Size int64
 	// Name is what the import is called; may be empty.
 	Name string
-	// Encoding is how the file is compressed: gzip, zstd or nothing.
-	Encoding string
+	// Coding is how the file is compressed: gzip, zstd or nothing.
+	Coding string
 	// Key names the upload: under the same key the server does it once.
 	Key string
 	// Query is what else the server is asked for, such as on_conflict.
@@ -73,8 +73,8 @@ func (c *Client) Upload(ctx context.Context, u Upload) (Import, error) {
 	req.ContentLength = u.Size
 	req.Header.Set("Content-Type", "text/csv")
 	req.Header.Set("Idempotency-Key", u.Key)
-	if u.Encoding != "" {
-		req.Header.Set("Content-Encoding", u.Encoding)
+	if u.Coding != "" {
+		req.Header.Set("Content-Encoding", u.Coding)
 	}
 	if u.Name != "" {
 		req.Header.Set("Content-Disposition", mime.FormatMediaType("attachment", map[string]string{"filename": u.Name}))

@@ -57,6 +57,9 @@ type Layout struct {
 	// Mended says that the file is one of rejected rows that were given back
 	// (see [Layout.MendHeader]): its cells are neutralized.
 	Mended bool `json:"mended,omitempty"`
+	// Encoding is that of the file; "" in imports of earlier releases, which do
+	// not say. Chunks are in UTF-8 whatever it is.
+	Encoding Encoding `json:"encoding,omitempty"`
 	// MaxRecord is the greatest length of a record in bytes.
 	MaxRecord int `json:"max_record"`
 }

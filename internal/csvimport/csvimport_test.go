@@ -230,7 +230,7 @@ func TestLayout(t *testing.T) {
 		Kind: KindUsers, Format: FormatSignpost, Delimiter: ";",
 		Columns: []string{"email", "username", "", "", "created_at"},
 		Header:  []string{"E-Mail", " USER NAME", "Shoe size", "", "created-at"},
-		Ignored: []string{"Shoe size", "column 4"}, MaxRecord: 100,
+		Ignored: []string{"Shoe size", "column 4"}, Encoding: EncodingUTF8, MaxRecord: 100,
 	}
 	data, err := json.Marshal(layout)
 	if err != nil {
@@ -300,6 +300,18 @@ func TestFormatErrors(t *testing.T) {
 		{"header one byte too long", KindUsers, strings.Repeat("x", 101) + "\n", SplitOptions{MaxRecord: 100}, "longer than 100 bytes"},
 		{"mapping of no column", KindUsers, "username,email\nann,a@x\n", SplitOptions{Mapping: map[string]string{"mail": "email"}}, `the file has no column "mail" to map; found the columns username, email`},
 		{"wrong format", KindUsers, "username,email\nann,a@x\n", SplitOptions{Format: "shlink"}, `"shlink" is not a format of users; these are: signpost`},
+		{
+			"a header in Windows-1252", KindUsers, "Stra\xdfe,Gr\xf6\xdfe\nann,a@x\n",
+			SplitOptions{},
+			"the first line is not UTF-8: it looks like Windows-1252, which encoding=windows-1252 reads; the first line names no column of users",
+		},
+		{
+			"a header in Mac Roman, mapped", KindUsers, "username,Gr\x9a\xa7e\nann,a@x\n",
+			SplitOptions{Mapping: map[string]string{"Größe": "email"}},
+			`it looks like Mac Roman, which encoding=macintosh reads; the file has no column "Größe" to map`,
+		},
+		{"a header of stray bytes", KindUsers, "\x81\x8d\n", SplitOptions{}, "the first line is not UTF-8; the first line names no column"},
+		{"a header in its own encoding", KindUsers, "Stra\xdfe\n", SplitOptions{Encoding: EncodingWindows1252}, "found the columns Straße;"},
 		{"wrong mapping", KindUsers, "username,email\nann,a@x\n", SplitOptions{Mapping: map[string]string{"a": "b"}}, `"b" is not a column of users`},
 	}
 	for _, test := range tests {

@@ -3,11 +3,12 @@ package csvimport
 import (
 	"bufio"
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
-	"unicode/utf16"
-	"unicode/utf8"
+
+	"golang.org/x/text/transform"
 )
 
 // sniffed is how much of a file is looked at to recognize its encoding.
@@ -29,40 +30,75 @@ var magics = []struct{ prefix, name string }{
 	{"SQLite format 3\x00", "an SQLite database"},
 }
 
-// decode returns what r holds as UTF-8 without a byte order mark. Bytes that
-// are not valid in the file's encoding stay invalid, for the row rules to find.
-func decode(r io.Reader) (io.Reader, error) {
+// decode returns what r holds as UTF-8 without a byte order mark, and the encoding
+// that it was in: what such a mark says, else as, else what the first bytes look
+// like. Bytes that are no text in that encoding become, or stay, bytes that are
+// not valid in UTF-8, for the row rules to find.
+func decode(r io.Reader, as Encoding) (io.Reader, Encoding, error) {
 	in := bufio.NewReaderSize(r, sniffed)
 	sample, err := in.Peek(sniffed)
 	if err != nil && !errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("read file: %w", err)
+		return nil, "", fmt.Errorf("read file: %w", err)
 	}
 	for _, magic := range magics {
 		if bytes.HasPrefix(sample, []byte(magic.prefix)) {
-			return nil, &FormatError{Reason: "the file is " + magic.name + ", not a CSV file"}
+			return nil, "", &FormatError{Reason: "the file is " + magic.name + ", not a CSV file"}
 		}
 	}
-	switch {
-	case bytes.HasPrefix(sample, []byte("\xff\xfe\x00\x00")), bytes.HasPrefix(sample, []byte("\x00\x00\xfe\xff")):
-		return nil, &FormatError{Reason: "the file is UTF-32: save it as UTF-8"}
-	case bytes.HasPrefix(sample, []byte("\xef\xbb\xbf")):
-		_, _ = in.Discard(3) // peeked, so it is there
-		return in, nil
-	case bytes.HasPrefix(sample, []byte("\xff\xfe")):
-		_, _ = in.Discard(2)
-		return &utf16Reader{in: in}, nil
-	case bytes.HasPrefix(sample, []byte("\xfe\xff")):
-		_, _ = in.Discard(2)
-		return &utf16Reader{in: in, bigEndian: true}, nil
+	if bytes.HasPrefix(sample, []byte("\xff\xfe\x00\x00")) || bytes.HasPrefix(sample, []byte("\x00\x00\xfe\xff")) {
+		return nil, "", &FormatError{Reason: "the file is UTF-32: save it as UTF-8"}
 	}
+	marked, mark := byteOrderMark(sample)
+	_, _ = in.Discard(mark) // peeked, so it is there
+	if marked != "" {
+		as = marked
+	} else if as == "" || as == EncodingUTF16 {
+		as = sniffEncoding(sample, as)
+	}
+	if (as != EncodingUTF16LE && as != EncodingUTF16BE) && looksBinary(sample) {
+		return nil, "", &FormatError{Reason: "the file is binary, not a CSV file"}
+	}
+	return decoded(in, as), as, nil
+}
+
+// byteOrderMark returns the encoding that a mark at the beginning of a file
+// says, "" if there is none, and the length of the mark.
+func byteOrderMark(sample []byte) (Encoding, int) {
+	switch {
+	case bytes.HasPrefix(sample, []byte("\xef\xbb\xbf")):
+		return EncodingUTF8, 3
+	case bytes.HasPrefix(sample, []byte("\xff\xfe")):
+		return EncodingUTF16LE, 2
+	case bytes.HasPrefix(sample, []byte("\xfe\xff")):
+		return EncodingUTF16BE, 2
+	}
+	return "", 0
+}
+
+// sniffEncoding tells UTF-16 without a mark from UTF-8. A file that is said to
+// be UTF-16 and does not look like either kind has most likely the byte order
+// of Windows.
+func sniffEncoding(sample []byte, as Encoding) Encoding {
 	little, big := looksUTF16(sample)
 	switch {
-	case little || big:
-		return &utf16Reader{in: in, bigEndian: big}, nil
-	case looksBinary(sample):
-		return nil, &FormatError{Reason: "the file is binary, not a CSV file"}
+	case big:
+		return EncodingUTF16BE
+	case little || as == EncodingUTF16:
+		return EncodingUTF16LE
 	}
-	return in, nil
+	return EncodingUTF8
+}
+
+func decoded(in io.Reader, as Encoding) io.Reader {
+	switch as {
+	case EncodingUTF8:
+		return in
+	case EncodingUTF16LE:
+		return transform.NewReader(in, utf16Decoder{order: binary.LittleEndian})
+	case EncodingUTF16BE:
+		return transform.NewReader(in, utf16Decoder{order: binary.BigEndian})
+	}
+	return transform.NewReader(in, charmapDecoder{charmap: charmaps[as]})
 }
 
 // looksUTF16 tells UTF-16 without a byte order mark by its zero bytes: the
@@ -91,72 +127,4 @@ func looksBinary(sample []byte) bool {
 		}
 	}
 	return control > len(sample)/10
-}
-
-// A utf16Reader turns UTF-16 into UTF-8. A surrogate without its partner and a
-// last odd byte become the byte 0xff, which is valid nowhere in UTF-8.
-type utf16Reader struct {
-	in        io.Reader
-	bigEndian bool
-	raw       [4096]byte
-	rest      int  // bytes at the start of raw that are not a whole unit yet
-	high      rune // a high surrogate that waits for its partner, or 0
-	out       []byte
-	ready     []byte // part of out that was not read yet
-	err       error
-}
-
-func (u *utf16Reader) Read(p []byte) (int, error) {
-	for len(u.ready) == 0 {
-		if u.err != nil {
-			return 0, u.err
-		}
-		u.refill()
-	}
-	n := copy(p, u.ready)
-	u.ready = u.ready[n:]
-	return n, nil
-}
-
-func (u *utf16Reader) refill() {
-	n, err := u.in.Read(u.raw[u.rest:])
-	n += u.rest
-	u.out = u.out[:0]
-	for i := 0; i+1 < n; i += 2 {
-		unit := rune(u.raw[i]) | rune(u.raw[i+1])<<8
-		if u.bigEndian {
-			unit = rune(u.raw[i])<<8 | rune(u.raw[i+1])
-		}
-		u.decode(unit)
-	}
-	if u.rest = n & 1; u.rest == 1 {
-		u.raw[0] = u.raw[n-1]
-	}
-	if err != nil {
-		u.err = err
-		if u.rest == 1 || u.high != 0 {
-			u.out = append(u.out, 0xff)
-		}
-	}
-	u.ready = u.out
-}
-
-func (u *utf16Reader) decode(unit rune) {
-	if u.high != 0 {
-		pair := utf16.DecodeRune(u.high, unit)
-		u.high = 0
-		if pair != utf8.RuneError {
-			u.out = utf8.AppendRune(u.out, pair)
-			return
-		}
-		u.out = append(u.out, 0xff)
-	}
-	switch {
-	case unit >= 0xd800 && unit < 0xdc00:
-		u.high = unit
-	case utf16.IsSurrogate(unit):
-		u.out = append(u.out, 0xff)
-	default:
-		u.out = utf8.AppendRune(u.out, unit)
-	}
 }

@@ -28,6 +28,9 @@ type SplitOptions struct {
 	// Mapping gives columns of the file, compared like header names, the
 	// canonical names they stand for; "" ignores one. It goes before the format.
 	Mapping map[string]string
+	// Encoding says how the file's characters are written; "" leaves that to the
+	// file.
+	Encoding Encoding
 }
 
 func (o SplitOptions) withDefaults() SplitOptions {
@@ -93,16 +96,32 @@ func NewSplitter(r io.Reader, kind Kind, opts SplitOptions) (*Splitter, error) {
 	if err := checkOptions(kind, opts); err != nil {
 		return nil, err
 	}
-	in, err := decode(r)
+	in, encoding, err := decode(r, opts.Encoding)
 	if err != nil {
 		return nil, err
 	}
 	opts = opts.withDefaults()
+	opts.Encoding = encoding
 	s := &Splitter{in: in, opts: opts, line: 1, buf: make([]byte, 2*opts.MaxRecord+16<<10)}
 	if err := s.readHeader(kind); err != nil {
-		return nil, err
+		return nil, s.withEncoding(err)
 	}
 	return s, nil
+}
+
+// withEncoding adds to what is wrong with a header that it is not UTF-8, if that
+// is so: its columns may be right in its own encoding.
+func (s *Splitter) withEncoding(err error) error {
+	var format *FormatError
+	if s.opts.Encoding != EncodingUTF8 || !errors.As(err, &format) {
+		return err
+	}
+	line, _, lineErr := s.firstLine()
+	if lineErr != nil || !invalid(line) {
+		return err
+	}
+	format.Reason = "the first line is not UTF-8" + likeness(GuessEncoding([]string{line})) + "; " + format.Reason
+	return format
 }
 
 func checkOptions(kind Kind, opts SplitOptions) error {
@@ -319,7 +338,7 @@ func (s *Splitter) use(kind Kind, h header) {
 	s.layout = Layout{
 		Kind: kind, Format: h.match.format.name, Delimiter: string(rune(h.delim)),
 		Columns: h.match.columns, Header: h.fields, Ignored: h.match.ignored, MaxRecord: s.opts.MaxRecord,
-		Mended: h.mended,
+		Mended: h.mended, Encoding: s.opts.Encoding,
 	}
 	if total := len(h.match.ignored); total > maxIgnored {
 		s.layout.Ignored, s.layout.IgnoredTotal = h.match.ignored[:maxIgnored:maxIgnored], total

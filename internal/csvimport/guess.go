@@ -1,0 +1,146 @@
+package csvimport
+
+import (
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// guesses are the encodings that a file which is not UTF-8 may be in, the
+// likeliest first. ISO 8859-1 is not among them: text in it is Windows-1252 too.
+var guesses = []Encoding{EncodingWindows1252, EncodingISO885915, EncodingMacintosh}
+
+// names are what people call an encoding.
+var names = map[Encoding]string{
+	EncodingWindows1252: "Windows-1252",
+	EncodingISO885915:   "ISO 8859-15",
+	EncodingMacintosh:   "Mac Roman",
+}
+
+// leastLikely is the score, in the mean of the characters beyond ASCII, from which
+// on a text is taken to be in an encoding. One that is right comes to about 2.
+const leastLikely = 0.5
+
+// GuessEncoding tells by some records that are not valid UTF-8 what their file
+// is: the encoding in which they read most like text of western Europe. "" if
+// they do in none, or if they are UTF-8 but for some stray bytes.
+func GuessEncoding(records []string) Encoding {
+	text := strings.Join(records, "\n")
+	if damagedUTF8(text) || looksBinary([]byte(text)) {
+		return ""
+	}
+	var best Encoding
+	most := leastLikely
+	for _, encoding := range guesses {
+		if score := likelihood(decodedAs(text, encoding)); score > most {
+			best, most = encoding, score
+		}
+	}
+	return best
+}
+
+// likeness goes on with a sentence that says that something is not UTF-8.
+func likeness(guess Encoding) string {
+	if guess == "" {
+		return ""
+	}
+	return ": it looks like " + names[guess] + ", which encoding=" + string(guess) + " reads"
+}
+
+// damagedUTF8 reports whether text has at least as many characters beyond ASCII
+// in UTF-8 as bytes that are none: other encodings make such by chance only.
+func damagedUTF8(text string) bool {
+	sound, broken := 0, 0
+	for len(text) > 0 {
+		r, size := utf8.DecodeRuneInString(text)
+		switch {
+		case r == utf8.RuneError && size == 1:
+			broken++
+		case r >= utf8.RuneSelf:
+			sound++
+		}
+		text = text[size:]
+	}
+	return sound >= broken
+}
+
+func decodedAs(text string, as Encoding) []rune {
+	runes := make([]rune, len(text))
+	for i := range len(text) {
+		runes[i] = charmaps[as].DecodeByte(text[i])
+	}
+	return runes
+}
+
+// likelihood is the mean of the scores of a text's characters beyond ASCII.
+func likelihood(text []rune) float64 {
+	sum, n := 0, 0
+	for i, r := range text {
+		if r < utf8.RuneSelf {
+			continue
+		}
+		before, after := ' ', ' '
+		if i > 0 {
+			before = text[i-1]
+		}
+		if i+1 < len(text) {
+			after = text[i+1]
+		}
+		sum += fits(r, before, after)
+		n++
+	}
+	if n == 0 {
+		return 0
+	}
+	return float64(sum) / float64(n)
+}
+
+// rare are letters that hardly a language of western Europe has, least of all at
+// the end of a word.
+const rare = "ŠšŽžŸÿƒı"
+
+// punctuation is what people, and their word processors, write beside letters.
+const punctuation = "–—‘’‚“”„…•‹›«»¡¿§©®™°ªº€£\u00a0"
+
+// fits scores a character by those around it: letters stand beside letters, in
+// their case; punctuation stands between words, other signs hardly ever.
+func fits(r, before, after rune) int {
+	switch {
+	case r == utf8.RuneError || unicode.IsControl(r):
+		return -20
+	case letter(r):
+		return letterFits(r, before, after)
+	case r == '’' && ascii(before) && ascii(after):
+		return 2
+	case letter(before) && letter(after):
+		return -2
+	case strings.ContainsRune(punctuation, r) && (before < utf8.RuneSelf || after < utf8.RuneSelf):
+		return 1
+	}
+	return -1
+}
+
+// letterFits scores a letter beyond ASCII. A capital within a word that has small
+// letters is not one, and neither is a word of such letters alone: there are other
+// scripts, none of which is read.
+func letterFits(r, before, after rune) int {
+	switch {
+	case unicode.IsUpper(r) && (unicode.IsLower(before) || unicode.IsUpper(before) && unicode.IsLower(after)):
+		return -2
+	case !letter(before) && !letter(after):
+		return 0
+	case !ascii(before) && !ascii(after):
+		return -1
+	case strings.ContainsRune(rare, r) && !letter(after):
+		return 0
+	case strings.ContainsRune(rare, r):
+		return 1
+	}
+	return 2
+}
+
+// ascii reports whether r is one of the 26 letters.
+func ascii(r rune) bool { return r < utf8.RuneSelf && letter(r) }
+
+// letter reports whether r is a letter that has a case. Accents alone have none.
+func letter(r rune) bool { return unicode.IsLower(r) || unicode.IsUpper(r) }
