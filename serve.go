@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -327,7 +326,7 @@ func (p *process) addAPI(ctx context.Context) error {
 
 	server, err := api.New(api.Options{
 		Pool: p.management, Redirects: p.redirects, River: river, Spool: spool, Cache: cache,
-		PublicURL: p.cfg.PublicURL, Tokens: p.tokens, TrustedProxies: p.cfg.TrustedProxies,
+		PublicURL: p.cfg.PublicURL, OwnHosts: p.cfg.OwnHosts(), Tokens: p.tokens, TrustedProxies: p.cfg.TrustedProxies,
 		ImportMaxBytes: int64(p.cfg.ImportMaxBytes), ImportMaxUploads: p.cfg.ImportMaxUploads, ExportMaxActive: p.cfg.ExportMaxActive,
 		Registry: p.registry, Traces: traces, Log: p.log, Version: version,
 	})
@@ -506,16 +505,12 @@ func (p *process) addWorker(ctx context.Context, queues string) error {
 	if err != nil {
 		return fmt.Errorf("--queues: %w", err)
 	}
-	public, err := url.Parse(p.cfg.PublicURL)
-	if err != nil {
-		return fmt.Errorf("PUBLIC_URL: %w", err)
-	}
 	retention, err := retention(p.cfg)
 	if err != nil {
 		return err
 	}
 	w, err := worker.New(worker.Options{
-		Pool: p.jobs, Queues: chosen, OwnHosts: []string{public.Host}, Registry: p.registry, Log: p.log,
+		Pool: p.jobs, Queues: chosen, OwnHosts: p.cfg.OwnHosts(), Registry: p.registry, Log: p.log,
 		LedgerKeep: p.cfg.ClickLedgerKeep, ImportKeep: p.cfg.ImportKeep, Retention: retention,
 		Middleware: p.jobTraces(),
 	})

@@ -26,6 +26,7 @@ import (
 
 	"github.com/signpost/signpost/internal/clicks"
 	"github.com/signpost/signpost/internal/linkcache"
+	"github.com/signpost/signpost/internal/links"
 )
 
 const (
@@ -58,6 +59,9 @@ type Options struct {
 
 	// PublicURL is what short URLs start with: absolute, without a path.
 	PublicURL string
+	// OwnHosts are the hosts of this service's short links, to which no link may
+	// lead: that of PublicURL and all others on which it is reached.
+	OwnHosts links.Hosts
 	// Tokens tells whose a token is. It is shared with Operators of the same
 	// process, so that guesses count together, whichever listener is tried.
 	Tokens *Tokens
@@ -87,7 +91,6 @@ type API struct {
 	metrics   *metrics
 	ids       *requestIDs
 	database  *probe
-	ownHosts  []string
 	bulkheads bulkheads
 	held      *shares // bytes of bodies
 	exports   *shares // places of exports
@@ -115,7 +118,6 @@ func New(o Options) (*API, error) {
 	a := &API{
 		Options:   o,
 		ids:       newRequestIDs(),
-		ownHosts:  []string{public.Host},
 		stopped:   make(chan struct{}),
 		lingering: newLingering(),
 		patience:  usualPatience(),

@@ -20,6 +20,7 @@ import (
 
 	"github.com/signpost/signpost/internal/clicks"
 	"github.com/signpost/signpost/internal/linkcache"
+	"github.com/signpost/signpost/internal/links"
 	"github.com/signpost/signpost/internal/pgtest"
 	"github.com/signpost/signpost/queries"
 )
@@ -70,8 +71,12 @@ func setupOn(tb testing.TB, pool *pgxpool.Pool, adjust ...func(*Options)) *bundl
 	if err != nil {
 		tb.Fatal(err)
 	}
+	own, err := links.ParseHosts("sign.example", "go.sign.example:8443", "müller.example")
+	if err != nil {
+		tb.Fatal(err)
+	}
 	options := Options{
-		Pool: pool, River: jobs, Spool: spool, Cache: cache, PublicURL: "https://sign.example",
+		Pool: pool, River: jobs, Spool: spool, Cache: cache, PublicURL: "https://sign.example", OwnHosts: own,
 		Tokens: NewTokens(pool, testAdminToken), ImportMaxBytes: 10 << 20, Registry: registry, Log: log, Version: "test",
 	}
 	for _, fn := range adjust {

@@ -17,6 +17,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/valyala/fasthttp"
 
+	"github.com/signpost/signpost/internal/links"
 	"github.com/signpost/signpost/internal/postgres"
 	"github.com/signpost/signpost/queries"
 )
@@ -129,7 +130,7 @@ func (a *API) guard(role Role) func(huma.Context, func(huma.Context)) {
 			return
 		}
 		defer leave()
-		next(huma.WithContext(h, context.WithValue(c.UserContext(), ownHostsKey{}, a.ownHosts)))
+		next(huma.WithContext(h, context.WithValue(c.UserContext(), ownHostsKey{}, a.OwnHosts)))
 		if err := a.holdAnswer(c); err != nil {
 			_ = a.fail(c, err) // never fails
 		}
@@ -248,8 +249,8 @@ const maxValues = 10_000
 type ownHostsKey struct{}
 
 // ownHostsOf returns the hosts that a link must not lead to.
-func ownHostsOf(ctx context.Context) []string {
-	hosts, _ := ctx.Value(ownHostsKey{}).([]string)
+func ownHostsOf(ctx context.Context) links.Hosts {
+	hosts, _ := ctx.Value(ownHostsKey{}).(links.Hosts)
 	return hosts
 }
 

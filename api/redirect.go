@@ -133,7 +133,7 @@ func (a *API) follow(ctx *fasthttp.RequestCtx, code string, at time.Time) {
 	r.SetStatusCode(link.Status)
 	target := link.Target
 	if link.ForwardQuery {
-		target = links.Location(target, utils.UnsafeString(ctx.URI().QueryString()), true)
+		target = links.AddQuery(target, utils.UnsafeString(ctx.URI().QueryString()))
 	}
 	r.Header.SetCanonical(headerLocation, utils.UnsafeBytes(target))
 	cache := cacheTemporary

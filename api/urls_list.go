@@ -24,6 +24,8 @@ const (
 	maxOffset, maxSifted = 200_000, 10_000
 	// minRun is how many letters or digits the index of texts needs in a row.
 	minRun = 3
+	// maxSearch is the longest text that is searched for, in characters.
+	maxSearch = 2048
 )
 
 // reach is how far lists are looked through for a page.
@@ -62,7 +64,7 @@ func (in *urlListInput) Resolve(h huma.Context) []error {
 // checkSearch reports a text that cannot be searched for. The index of texts
 // holds three letters or digits each; without any, all links would be read.
 func checkSearch(text string) []error {
-	if errs := checkText("search", text, links.MaxURL); errs != nil || text == "" {
+	if errs := checkText("search", text, maxSearch); errs != nil || text == "" {
 		return errs
 	}
 	run := 0

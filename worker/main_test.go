@@ -19,6 +19,7 @@ import (
 	"github.com/signpost/signpost/internal/clicks"
 	"github.com/signpost/signpost/internal/csvimport"
 	"github.com/signpost/signpost/internal/jobs"
+	"github.com/signpost/signpost/internal/links"
 	"github.com/signpost/signpost/internal/pgtest"
 	"github.com/signpost/signpost/internal/postgres"
 	"github.com/signpost/signpost/queries"
@@ -50,8 +51,12 @@ func setup(t *testing.T) *site {
 // start works the queues, with what a test wants changed.
 func (s *site) start(queues map[string]int, change ...func(*deps)) *Worker {
 	s.Helper()
+	own, err := links.ParseHosts("sign.test")
+	if err != nil {
+		s.Fatal(err)
+	}
 	w, err := New(Options{
-		Pool: s.pool, Queues: queues, OwnHosts: []string{"sign.test"},
+		Pool: s.pool, Queues: queues, OwnHosts: own,
 		Log: slog.New(slog.DiscardHandler), Registry: prometheus.NewRegistry(),
 	})
 	if err != nil {

@@ -25,6 +25,7 @@ import (
 	"github.com/riverqueue/river/rivertype"
 
 	"github.com/signpost/signpost/internal/jobs"
+	"github.com/signpost/signpost/internal/links"
 	"github.com/signpost/signpost/internal/postgres"
 	"github.com/signpost/signpost/queries"
 )
@@ -56,7 +57,7 @@ type Options struct {
 	Queues map[string]int
 	// OwnHosts are the hosts of this service's short links, to which no
 	// imported link may lead.
-	OwnHosts []string
+	OwnHosts links.Hosts
 	// LedgerKeep is how long the ledger remembers a batch of which nobody said that
 	// its segment is gone. It must be far longer than any spool keeps its
 	// segments. Default DefaultLedgerKeep.
@@ -94,7 +95,7 @@ type deps struct {
 	ledgerKeep time.Duration
 	importKeep time.Duration
 	retention  Retention
-	ownHosts   []string
+	ownHosts   links.Hosts
 	// undoPace is usualUndoPace but in tests.
 	undoPace undoPace
 }

@@ -6,12 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/url"
 	"reflect"
 	"strings"
 	"time"
 
 	"github.com/caarlos0/env/v11"
 
+	"github.com/signpost/signpost/internal/links"
 	"github.com/signpost/signpost/internal/postgres"
 )
 
@@ -29,7 +31,9 @@ type Config struct {
 	ListenAddr string `env:"LISTEN_ADDR" envDefault:":8080" doc:"Where redirects and the management API listen. ${dev} has localhost:8080, which only this machine reaches." allowed:"host:port or :port, with a port from 0 to 65535"`
 	AdminAddr  string `env:"ADMIN_ADDR" envDefault:"127.0.0.1:9090" doc:"Where metrics, health, profiles and the jobs page listen: only for this machine unless another address is given, such as :9090 where Prometheus runs elsewhere. Keep it off the Internet: health and metrics ask for no token." allowed:"host:port or :port, with a port from 0 to 65535, other than that of LISTEN_ADDR"`
 	PublicURL  string `env:"PUBLIC_URL" doc:"What every short URL starts with. Empty means this machine's LISTEN_ADDR." allowed:"an absolute http:// or https:// URL without path, query or credentials"`
-	AdminToken string `env:"ADMIN_TOKEN" secret:"all" doc:"Accepted as a token with the role admin, for the first start and for automation. Empty means that there is none." allowed:"16 to 256 printable ASCII characters without spaces"`
+	// PublicHosts are beside the host of PublicURL.
+	PublicHosts Hosts  `env:"PUBLIC_HOSTS" doc:"Further hosts under which the service is reached, such as an older domain. No link may lead to a short link on one of them, nor on that of PUBLIC_URL, since it would redirect in circles." allowed:"host names or addresses, each alone or as host:port, separated by commas"`
+	AdminToken  string `env:"ADMIN_TOKEN" secret:"all" doc:"Accepted as a token with the role admin, for the first start and for automation. Empty means that there is none." allowed:"16 to 256 printable ASCII characters without spaces"`
 	// TrustedProxies holds networks; a single address is one of a single host.
 	TrustedProxies Networks `env:"TRUSTED_PROXIES" doc:"Addresses and networks of the proxies in front, whose X-Forwarded-For is believed." allowed:"IP addresses and networks such as 10.0.0.0/8, separated by commas"`
 
@@ -67,6 +71,17 @@ type Config struct {
 	LogLevel        slog.Level    `env:"LOG_LEVEL" envDefault:"info" doc:"Least important messages that are logged." allowed:"debug, info, warn or error"`
 	LogFormat       string        `env:"LOG_FORMAT" envDefault:"json" doc:"Form of the log, which goes to standard error." allowed:"json or text"`
 	ShutdownTimeout time.Duration `env:"SHUTDOWN_TIMEOUT" envDefault:"25s" doc:"How long a process that was asked to stop may finish what it is doing." allowed:"a duration from 1s to 10m, such as 25s"`
+}
+
+// OwnHosts returns the hosts of this service's short links.
+func (c Config) OwnHosts() links.Hosts {
+	public, err := url.Parse(c.PublicURL)
+	if err != nil {
+		return nil // was validated
+	}
+	// What is no host to a target cannot be its host either.
+	hosts, _ := links.ParseHosts(append([]string{public.Host}, c.PublicHosts...)...)
+	return hosts
 }
 
 // ValueError is one variable with a value that is not allowed.

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/signpost/signpost/internal/links"
 	"github.com/signpost/signpost/internal/postgres"
 )
 
@@ -38,6 +39,7 @@ func TestLoadReadsEveryVariable(t *testing.T) {
 		"UNKNOWN=1", "LISTEN_ADDR=:1", "LISTEN_ADDR=127.0.0.1:8000", "ADMIN_ADDR=", "PUBLIC_URL=https://sho.rt/",
 		"DATABASE_URL=postgres://u:p@db/signpost", "ADMIN_TOKEN=0123456789abcdef", "SPOOL_MAX_BYTES=4GiB",
 		"TRUSTED_PROXIES=10.1.2.3/8, 192.0.2.7,::1", "LOG_LEVEL=debug", "CACHE_TTL=1m",
+		"PUBLIC_HOSTS=go.example , ünï.example:8443,,2001:db8::1",
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -52,6 +54,19 @@ func TestLoadReadsEveryVariable(t *testing.T) {
 	}
 	if !slices.Equal(c.TrustedProxies, want) {
 		t.Errorf("trusted proxies = %v, want %v", c.TrustedProxies, want)
+	}
+	if want := "PUBLIC_HOSTS=go.example,ünï.example:8443,2001:db8::1\n"; !strings.Contains(c.String(), want) {
+		t.Errorf("%s is not in %s", want, c)
+	}
+	for _, own := range []string{"https://sho.rt/x", "https://GO.example./x", "http://xn--n-nga1b.example:8443/x", "http://[2001:db8:0::1]/x"} {
+		if _, err := links.CleanTarget(own, c.OwnHosts()); !errors.Is(err, links.ErrTargetOwn) {
+			t.Errorf("%s: %v, want it to be known as own", own, err)
+		}
+	}
+	for _, other := range []string{"https://ünï.example/x", "https://www.sho.rt/x"} {
+		if _, err := links.CleanTarget(other, c.OwnHosts()); err != nil {
+			t.Errorf("%s: %v", other, err)
+		}
 	}
 }
 
@@ -81,6 +96,7 @@ func TestWrongValues(t *testing.T) {
 		"LISTEN_ADDR":                 {"8080", ":65536", ":http", "host"},
 		"ADMIN_ADDR":                  {"9090", ":8080"},
 		"PUBLIC_URL":                  {"sho.rt", "ftp://sho.rt", "https://sho.rt/go", "https://sho.rt?x", "https://u@sho.rt", "https://", "https://:80", "http://a#b"},
+		"PUBLIC_HOSTS":                {"https://go.example", "go.example/x", "*.go.example", "go.example:0", "a b", "go.example;old.example"},
 		"ADMIN_TOKEN":                 {"short", "has a space in its middle", strings.Repeat("x", 257), "0123456789abcdé."},
 		"TRUSTED_PROXIES":             {"10.0.0.0/33", "proxy.local", "10.0.0.1;10.0.0.2"},
 		"SPOOL_MAX_BYTES":             {"1.5GiB", "-1", "1000", "9999999999TiB", "GiB"},

@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+
+	"github.com/signpost/signpost/internal/links"
 )
 
 // Bytes is an amount of bytes. As text it is a number with an optional unit:
@@ -102,3 +104,25 @@ func (n Networks) String() string {
 	}
 	return strings.Join(parts, ",")
 }
+
+// Hosts is a list of host names and addresses, each alone or as host:port; as
+// text, separated by commas.
+type Hosts []string
+
+// UnmarshalText reads the text form.
+func (h *Hosts) UnmarshalText(text []byte) error {
+	var list Hosts
+	for part := range strings.SplitSeq(string(text), ",") {
+		if part = strings.TrimSpace(part); part != "" {
+			list = append(list, part)
+		}
+	}
+	if _, err := links.ParseHosts(list...); err != nil {
+		return err
+	}
+	*h = list
+	return nil
+}
+
+// String is the text form.
+func (h Hosts) String() string { return strings.Join(h, ",") }

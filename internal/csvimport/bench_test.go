@@ -70,7 +70,7 @@ func BenchmarkParser(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		parser := s.Layout().Parser(Rules{OwnHosts: []string{"sho.rt"}, Now: time.Now(), KeepIDs: true})
+		parser := s.Layout().Parser(Rules{OwnHosts: ownHosts, Now: time.Now(), KeepIDs: true})
 		b.Run(string(kind), func(b *testing.B) {
 			b.SetBytes(int64(len(chunk.Data)))
 			b.ReportAllocs()

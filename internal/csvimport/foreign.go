@@ -106,7 +106,10 @@ var bitlyColumns = map[string]string{
 // header. It is one only if it begins with a URL, which no header does.
 func headless(kind Kind, fields []string, name string) (match, bool) {
 	list := []string{colOriginalURL, colShortCode, colTitle}
-	if kind != KindLinks || len(fields) > len(list) || links.CheckURL(fields[0], nil) != nil {
+	if kind != KindLinks || len(fields) > len(list) {
+		return match{}, false
+	}
+	if _, err := links.CleanTarget(fields[0], nil); err != nil {
 		return match{}, false
 	}
 	for i := range formats {

@@ -10,11 +10,15 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/signpost/signpost/internal/links"
 )
+
+var ownHosts, _ = links.ParseHosts("sho.rt")
 
 // testRules are rules of a fixed day.
 var testRules = Rules{
-	OwnHosts: []string{"sho.rt"}, KeepIDs: true, UserID: 3,
+	OwnHosts: ownHosts, KeepIDs: true, UserID: 3,
 	Now: time.Date(2026, 2, 10, 12, 0, 0, 0, time.UTC),
 }
 

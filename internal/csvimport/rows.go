@@ -11,8 +11,8 @@ import (
 
 // Rules are what the row rules depend on beside the file.
 type Rules struct {
-	// OwnHosts are the hosts this service answers on (see [links.CheckURL]).
-	OwnHosts []string
+	// OwnHosts are the hosts this service answers on (see [links.CleanTarget]).
+	OwnHosts links.Hosts
 	// Now bounds the times of events: they are from before the end of the month
 	// after it. It must be set for them.
 	Now time.Time
@@ -220,8 +220,8 @@ func (p *Parser) Link(record Record) (Link, *Reject) {
 			r.fail(colShortCode, err.Error())
 		}
 	}
-	link.OriginalURL = r.text(p.originalURL)
-	if err := links.CheckURL(link.OriginalURL, p.rules.OwnHosts); err != nil {
+	var err error
+	if link.OriginalURL, err = links.CleanTarget(r.text(p.originalURL), p.rules.OwnHosts); err != nil {
 		r.fail(colOriginalURL, err.Error())
 	}
 	link.Title = r.title(p.title)

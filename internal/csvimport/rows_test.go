@@ -76,6 +76,22 @@ func TestLink(t *testing.T) {
 	}
 }
 
+func TestTargetOfALink(t *testing.T) {
+	t.Parallel()
+	for field, want := range map[string]string{
+		" https://example.com/a ":                 "https://example.com/a",
+		"\"\nhttps://example.com/a b|c\r\n\"":     "https://example.com/a b|c",
+		"\u200bhttps://bücher.example/100%-x":     "https://bücher.example/100%-x",
+		"https://example.com/?a[]=1&b=%2F":        "https://example.com/?a[]=1&b=%2F",
+		"\"https://example.com/?q=\"\"z\"\"#\\\"": `https://example.com/?q="z"#\`,
+	} {
+		record, parser := one(t, KindLinks, "original_url,title", field+",")
+		if link, reject := parser.Link(record); reject != nil || link.OriginalURL != want {
+			t.Errorf("%q: %q, %+v, want %q", field, link.OriginalURL, reject, want)
+		}
+	}
+}
+
 func TestEvent(t *testing.T) {
 	t.Parallel()
 	record, parser := one(t, KindEvents, "id,url_id,user_id,event_type,timestamp,details",
@@ -122,7 +138,9 @@ func TestRejects(t *testing.T) {
 		{KindLinks, linkColumns, link(2, "a b"), "short_code", "must be 1 to 64 letters, digits, - or _"},
 		{KindLinks, linkColumns, link(2, "Users"), "short_code", "is reserved, choose another"},
 		{KindLinks, linkColumns, link(3, ""), "original_url", reasonEmpty},
-		{KindLinks, linkColumns, link(3, "example.com"), "original_url", "must start with http:// or https://"},
+		{KindLinks, linkColumns, link(3, "example.com"), "original_url", "must start with http:// or https://, such as https://example.com"},
+		{KindLinks, linkColumns, link(3, "menu"), "original_url", "must start with http:// or https://"},
+		{KindLinks, linkColumns, link(3, "mailto:office@e.example"), "original_url", "must start with http:// or https://, since links lead to http and https only"},
 		{KindLinks, linkColumns, link(3, "https://sho.rt/abc"), "original_url", "must not be one of this service's own short links"},
 		{KindLinks, linkColumns, link(4, strings.Repeat("x", 256)), "title", "must be at most 255 characters without control characters, text direction ones included"},
 		{KindLinks, linkColumns, link(4, "a\u202eb"), "title", "must be at most 255 characters without control characters, text direction ones included"},

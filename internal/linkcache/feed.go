@@ -10,6 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/signpost/signpost/internal/links"
 	"github.com/signpost/signpost/internal/postgres"
 	"github.com/signpost/signpost/queries"
 )
@@ -405,7 +406,7 @@ func linkOf(row queries.PollLinkChangesRow) *Link {
 		return nil
 	}
 	return &Link{
-		ID: *row.URLID, UserID: *row.UserID, Target: *row.OriginalURL, Active: *row.IsActive,
+		ID: *row.URLID, UserID: *row.UserID, Target: links.Location(*row.OriginalURL), Active: *row.IsActive,
 		ExpiresAt: timeOf(row.ExpiresAt), Status: int(*row.RedirectStatus), ForwardQuery: *row.ForwardQuery,
 		Version: *row.URLVersion,
 	}

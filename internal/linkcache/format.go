@@ -8,6 +8,8 @@ import (
 	"hash/crc32"
 	"io"
 	"time"
+
+	"github.com/signpost/signpost/internal/links"
 )
 
 // The snapshot file: a magic string, then frames. A frame is the length of its
@@ -43,8 +45,9 @@ const (
 	maxFrame  = 1 << 20
 	// maxRunning is more than the transactions that a server can have at once.
 	maxRunning = 1 << 18
-	// maxText bounds a code or target; the schema allows less.
-	maxText = 4096
+	// maxText bounds a code or target. The schema bounds a target in the bytes it
+	// is kept in, each of which becomes three at most.
+	maxText = 3 * links.MaxTarget
 )
 
 var (
@@ -360,7 +363,8 @@ func (d *decoder) link() savedLink {
 	l.validAt = d.varint()
 	l.link = &Link{
 		ID: d.varint(), UserID: d.varint(), Version: d.varint(), Status: int(d.varint()),
-		Target: d.text(), Active: flags&flagActive != 0, ForwardQuery: flags&flagForwardQuery != 0,
+		// The release before this one kept targets as they are in the database.
+		Target: links.Location(d.text()), Active: flags&flagActive != 0, ForwardQuery: flags&flagForwardQuery != 0,
 	}
 	if flags&flagExpires != 0 {
 		l.link.ExpiresAt = time.UnixMicro(d.varint())

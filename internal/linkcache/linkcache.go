@@ -52,7 +52,7 @@ var (
 // is shared: nobody may change it.
 type Link struct {
 	ID, UserID int64
-	// Target is where the link leads, an absolute http or https URL.
+	// Target is where the link leads, as [links.Location] writes it.
 	Target string
 	Active bool
 	// ExpiresAt is when the link ends; the zero time means never.

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/signpost/signpost/internal/links"
 	"github.com/signpost/signpost/queries"
 )
 
@@ -184,7 +185,7 @@ func (c *Cache) revalidate(ctx context.Context, codes []string) bool {
 
 func resolved(row queries.ResolveLinksRow) *Link {
 	return &Link{
-		ID: row.ID, UserID: row.UserID, Target: row.OriginalURL, Active: row.IsActive,
+		ID: row.ID, UserID: row.UserID, Target: links.Location(row.OriginalURL), Active: row.IsActive,
 		ExpiresAt: timeOf(row.ExpiresAt), Status: int(row.RedirectStatus), ForwardQuery: row.ForwardQuery,
 		Version: row.Version,
 	}

@@ -139,7 +139,10 @@ func TestTextDirection(t *testing.T) {
 		"tag":      func(tag string) error { _, err := CleanTags([]string{"a", tag}); return err },
 		"username": CheckUsername,
 		"email":    func(name string) error { return CheckEmail(name + "@example.com") },
-		"url":      func(name string) error { return CheckURL("https://example.com/"+name, nil) },
+		"target": func(name string) error {
+			_, err := CleanTarget("https://example.com/"+name+"/", nil)
+			return err
+		},
 	}
 	for _, r := range []rune{
 		0x061c, 0x200e, 0x200f, 0x202a, 0x202b, 0x202c, 0x202d, 0x202e, 0x2066, 0x2067, 0x2068, 0x2069,

@@ -1,8 +1,9 @@
-// Package links holds the rules of Signpost's codes, URLs and the fields
+// Package links holds the rules of Signpost's codes, targets and the fields
 // around them: what the API and an import accept, in the same words.
 //
-// Every check returns nil or one of the package's Error values. Functions are
-// pure and may be called concurrently.
+// Every check returns nil or one of the package's Error values, or a SchemeError,
+// which is one of them with more to say. Functions are pure and may be called
+// concurrently.
 package links
 
 // An Error is a broken rule, said so that the message can follow a field's
@@ -16,18 +17,17 @@ const (
 	ErrCode         = Error("must be 1 to 64 letters, digits, - or _")
 	ErrCodeReserved = Error("is reserved, choose another")
 
-	ErrURLEmpty     = Error("must not be empty")
-	ErrURLLength    = Error("must be at most 2048 bytes")
-	ErrURLEncoding  = Error("must be valid UTF-8")
-	ErrURLSpace     = Error("must not contain spaces")
-	ErrURLControl   = Error("must not contain control characters")
-	ErrURLBackslash = Error("must not contain backslashes")
-	ErrURLScheme    = Error("must start with http:// or https://")
-	ErrURLUserinfo  = Error("must not contain a user name or password before the host")
-	ErrURLHost      = Error("must have a valid host")
-	ErrURLPort      = Error("must have a port from 1 to 65535")
-	ErrURLEscape    = Error("must not contain a % without two hexadecimal digits after it (write %25)")
-	ErrURLOwn       = Error("must not be one of this service's own short links")
+	ErrTargetEmpty     = Error("must not be empty")
+	ErrTargetLength    = Error("must be at most 8192 bytes, also once what a URL may not hold is percent-encoded")
+	ErrTargetEncoding  = Error("must be valid UTF-8")
+	ErrTargetControl   = Error("must not contain control characters, nor any that change the direction of text")
+	ErrTargetBackslash = Error("must not contain backslashes before its query")
+	ErrTargetScheme    = Error("must start with http:// or https://")
+	ErrTargetOther     = Error("must start with http:// or https://, since links lead to http and https only")
+	ErrTargetUserinfo  = Error("must not contain a user name or password before the host")
+	ErrTargetHost      = Error("must have a valid host")
+	ErrTargetPort      = Error("must have a port from 1 to 65535")
+	ErrTargetOwn       = Error("must not be one of this service's own short links")
 
 	ErrTitle          = Error("must be at most 255 characters without control characters, text direction ones included")
 	ErrTagCount       = Error("must be at most 20 tags")

@@ -1,0 +1,236 @@
+package links
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"net/url"
+	"path"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"golang.org/x/net/idna"
+)
+
+// Hosts are the names and addresses on which this service answers. The zero
+// value has none. They are not changed once made, and may be used concurrently.
+type Hosts []site
+
+// A site is a host, as canonicalHost has it, and a port, "" for the default one.
+type site struct{ host, port string }
+
+// ParseHosts reads hosts, each as "host" or "host:port", in any spelling: a
+// port of 80 or 443 is none. It returns those that are valid, and an error that
+// names the others.
+func ParseHosts(entries ...string) (Hosts, error) {
+	var hosts Hosts
+	var errs []error
+	for _, entry := range entries {
+		authority := entry
+		if addr, err := netip.ParseAddr(entry); err == nil && addr.Is6() {
+			authority = "[" + entry + "]"
+		}
+		host, port, err := splitAuthority(authority)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%q is not a host or host:port", entry))
+			continue
+		}
+		// Without a scheme, either default may be meant.
+		if port == "80" || port == "443" {
+			port = ""
+		}
+		hosts = append(hosts, site{canonicalHost(host), port})
+	}
+	return hosts, errors.Join(errs...)
+}
+
+// have reports whether a URL with that scheme, host and port, as splitAuthority
+// returns them, leads to one of the hosts.
+func (h Hosts) have(scheme, host, port string) bool {
+	if len(h) == 0 {
+		return false
+	}
+	if len(scheme) == len("http") && port == "80" || len(scheme) == len("https") && port == "443" {
+		port = ""
+	}
+	host = canonicalHost(host)
+	for _, own := range h {
+		if own.port == port && own.host == host {
+			return true
+		}
+	}
+	return false
+}
+
+// canonicalHost returns the one spelling of a valid ASCII host: lower case, no
+// dot at the end, addresses in short.
+func canonicalHost(host string) string {
+	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	if strings.Contains(host, ":") || isDigit(host[len(host)-1]) {
+		if addr, err := netip.ParseAddr(host); err == nil {
+			return addr.Unmap().String()
+		}
+	}
+	return host
+}
+
+// splitAuthority takes host[:port] apart and checks both. The host comes back
+// in ASCII and without the brackets of an IPv6 address; port is "" when there is
+// none.
+func splitAuthority(authority string) (host, port string, err error) {
+	if rest, ok := strings.CutPrefix(authority, "["); ok {
+		host, rest, ok = strings.Cut(rest, "]")
+		// A zone ("%eth0") means something on this machine only.
+		if addr, err := netip.ParseAddr(host); !ok || err != nil || !addr.Is6() || addr.Zone() != "" {
+			return "", "", ErrTargetHost
+		}
+		if rest == "" {
+			return host, "", nil
+		}
+		if port, ok = strings.CutPrefix(rest, ":"); !ok {
+			return "", "", ErrTargetHost
+		}
+		return host, port, checkPort(port)
+	}
+	host, port, found := strings.Cut(authority, ":")
+	host, ok := asciiHost(host)
+	if !ok {
+		return "", "", ErrTargetHost
+	}
+	if !found {
+		return host, "", nil
+	}
+	return host, port, checkPort(port)
+}
+
+func checkPort(port string) error {
+	if len(port) < 1 || len(port) > 5 || port[0] == '0' {
+		return ErrTargetPort
+	}
+	if n, err := strconv.ParseUint(port, 10, 32); err != nil || n > 65535 {
+		return ErrTargetPort
+	}
+	return nil
+}
+
+// profile maps names as browsers do (UTS 46, not transitional). Hyphens and _
+// are left to validLabel.
+var profile = idna.New(idna.MapForLookup(), idna.Transitional(false), idna.BidiRule(),
+	idna.StrictDomainName(false), idna.CheckHyphens(false))
+
+// maxUnicodeHost is more bytes than a name may have before it is mapped;
+// punycode takes time with the square of a label's length.
+const maxUnicodeHost = 512
+
+// asciiHost returns a name as DNS knows it, in punycode, and whether it is a DNS
+// name or an IPv4 address. One in ASCII comes back as it is.
+func asciiHost(host string) (string, bool) {
+	if !isASCII(host) || hasPunycode(host) {
+		if len(host) > maxUnicodeHost {
+			return "", false
+		}
+		mapped, err := profile.ToASCII(host)
+		if err != nil {
+			return "", false
+		}
+		host = mapped
+	}
+	return host, validHost(host)
+}
+
+func isASCII(s string) bool {
+	for i := range len(s) {
+		if s[i] >= utf8.RuneSelf {
+			return false
+		}
+	}
+	return true
+}
+
+// hasPunycode reports whether a label of host begins with xn--.
+func hasPunycode(host string) bool {
+	for label := range strings.SplitSeq(host, ".") {
+		if len(label) >= 4 && strings.EqualFold(label[:4], "xn--") {
+			return true
+		}
+	}
+	return false
+}
+
+// validHost reports whether host is a DNS name or an IPv4 address in ASCII. One
+// dot at the end is allowed, as in DNS.
+func validHost(host string) bool {
+	host = strings.TrimSuffix(host, ".")
+	if host == "" || len(host) > 253 {
+		return false
+	}
+	last := ""
+	for rest, more := host, true; more; {
+		last, rest, more = strings.Cut(rest, ".")
+		if !validLabel(last) {
+			return false
+		}
+	}
+	if !numeric(last) {
+		return true
+	}
+	// A browser reads a name that ends in a number as an IPv4 address, also
+	// in short, octal and hexadecimal forms: only the plain one is clear.
+	addr, err := netip.ParseAddr(host)
+	return err == nil && addr.Is4()
+}
+
+// validLabel reports whether label holds only letters, digits, hyphens in
+// between and, as some real names do, _.
+func validLabel(label string) bool {
+	if len(label) < 1 || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' {
+		return false
+	}
+	for i := range len(label) {
+		if c := label[i]; !isLetter(c) && !isDigit(c) && c != '-' && c != '_' {
+			return false
+		}
+	}
+	return true
+}
+
+// numeric reports whether a browser would take label for a number.
+func numeric(label string) bool {
+	if len(label) > 1 && label[0] == '0' && (label[1] == 'x' || label[1] == 'X') {
+		return strings.Trim(label[2:], "0123456789abcdefABCDEF") == ""
+	}
+	return strings.Trim(label, "0123456789") == ""
+}
+
+// isShortLink reports whether the path of location, a URL of this service, asks
+// it for a redirect. Whether an escaped slash parts segments is for whoever is
+// on the way to decide, so both readings count.
+func isShortLink(location string) bool {
+	_, rest, _ := strings.Cut(location, "://")
+	_, tail := cutAuthority(rest)
+	if i := strings.IndexAny(tail, "?#"); i >= 0 {
+		tail = tail[:i]
+	}
+	// A browser resolves dot segments, also escaped ones, and nothing else.
+	resolved := path.Clean("/" + dots.Replace(tail))
+	return isRedirect(unescape(resolved)) || isRedirect(path.Clean("/"+unescape(tail)))
+}
+
+var dots = strings.NewReplacer("%2e", ".", "%2E", ".")
+
+// unescape resolves the escapes of a location, which are whole.
+func unescape(path string) string {
+	decoded, _ := url.PathUnescape(path)
+	return decoded
+}
+
+// isRedirect reports whether path is that of a short link and not of another
+// route. Almost anything may be a code, and much around it is forgiven.
+func isRedirect(path string) bool {
+	first, rest, _ := strings.Cut(strings.TrimLeft(path, "/"), "/")
+	if first == "r" {
+		return rest != ""
+	}
+	return first != "" && !Reserved(first)
+}

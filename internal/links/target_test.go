@@ -1,0 +1,415 @@
+package links
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"net/url"
+	"os"
+	"strings"
+	"testing"
+)
+
+// testHosts are the hosts of a service in several spellings.
+func testHosts(tb testing.TB) Hosts {
+	tb.Helper()
+	hosts, err := ParseHosts("Sho.rt.", "localhost:8080", "[2001:db8::1]:8443", "münchen.example", "xn--h28h.example:443", "192.0.2.1")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return hosts
+}
+
+// fieldCase is a line of testdata/targets.tsv, which has what users of such
+// services pasted.
+type fieldCase struct {
+	original, location string
+	refusal            string // part of what the refusal says
+	refused            bool
+}
+
+// fieldCases reads the file; what it describes in words is filled in here.
+func fieldCases(t *testing.T) []fieldCase {
+	t.Helper()
+	file, err := os.Open("testdata/targets.tsv")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	refusals := map[string]string{
+		"names the field and suggests https://example.com/menu": "https://example.com/menu",
+		"says that links lead to http and https only":           "links lead to http and https only",
+		"one of this service's own links":                       string(ErrTargetOwn),
+		"":                                                      string(ErrTargetBackslash),
+	}
+	own := []string{"XN--MNCHEN-3YA.example", "münchen.example", "MÜNCHEN.EXAMPLE", "münchen.example.", "sHo.rT."}
+	var cases []fieldCase
+	before := ""
+	lines := bufio.NewScanner(file)
+	for lines.Scan() {
+		cells := strings.Split(lines.Text(), "\t")
+		if strings.HasPrefix(lines.Text(), "#") {
+			continue
+		}
+		sent, result, want := cells[0], cells[1], strings.TrimSuffix(cells[2], " (or with the host in lower case)")
+		if want == "likewise" {
+			want = before
+		}
+		before = want
+		switch {
+		case strings.HasPrefix(sent, `"https://<PUBLIC_URL`):
+			for _, host := range own {
+				cases = append(cases, fieldCase{original: "https://" + host + "/x", refused: true, refusal: refusals[want]})
+			}
+			continue
+		case sent == "a URL of 8,000 bytes":
+			original := "https://e.example/" + strings.Repeat("a", 8000-len("https://e.example/"))
+			cases = append(cases, fieldCase{original: original, location: original})
+			continue
+		}
+		c := fieldCase{location: want, refused: result == "400"}
+		if err := json.Unmarshal([]byte(sent), &c.original); err != nil {
+			t.Fatalf("%s: %v", sent, err)
+		}
+		if strings.HasPrefix(want, "byte for byte") {
+			c.location = c.original
+		}
+		if c.refused {
+			var ok bool
+			if c.refusal, ok = refusals[want]; !ok {
+				t.Fatalf("nobody knows how to check %q", want)
+			}
+		}
+		cases = append(cases, c)
+	}
+	if len(cases) < 16 {
+		t.Fatalf("the file has %d cases", len(cases))
+	}
+	return cases
+}
+
+func TestTargetsFromTheField(t *testing.T) {
+	t.Parallel()
+	own := testHosts(t)
+	for _, test := range fieldCases(t) {
+		target, err := CleanTarget(test.original, own)
+		if test.refused {
+			if err == nil || !strings.Contains(err.Error(), test.refusal) {
+				t.Errorf("CleanTarget(%q) = %v, want one that says %q", test.original, err, test.refusal)
+			}
+			continue
+		}
+		if err != nil {
+			t.Errorf("CleanTarget(%q) = %v", test.original, err)
+			continue
+		}
+		if got := Location(target); got != test.location {
+			t.Errorf("%q leads to %q, want %q", test.original, got, test.location)
+		}
+	}
+}
+
+func TestCleanTarget(t *testing.T) {
+	t.Parallel()
+	own := testHosts(t)
+	label63 := strings.Repeat("a", 63)
+	full := "https://example.com/" + strings.Repeat("a", MaxTarget-len("https://example.com/"))
+	tests := []struct {
+		target string
+		want   error
+	}{
+		{"https://example.com", nil},
+		{"HTTP://EXAMPLE.COM/", nil},
+		{"https://example.com.:8443/a/b?c=d&e#f", nil},
+		{"https://example.com?q=1", nil},
+		{"https://example.com#top", nil},
+		{"https://example.com/a@b:c", nil},
+		{"https://example.com/%41%c3%a9", nil},
+		{full, nil},
+		{"https://bücher.example/straße?q=köln", nil},
+		{"https://中文.example", nil},
+		{"https://xn--bcher-kva.example", nil},
+		{"https://r3---sn.bücher.example", nil},
+		{"https://❤️.example", nil},
+		{"https://نامه\u200cای.example", nil},
+		{"https://ｅxample.com", nil},
+		{"https://example。com", nil},
+		{"http://under_score.example", nil},
+		{"http://localhost", nil},
+		{"http://127.0.0.1:65535/", nil},
+		{"http://[2001:db8::2]/", nil},
+		{"http://[2001:db8::2]:80", nil},
+		{"http://" + label63 + ".example", nil},
+		{"http://3com.example", nil},
+		{"https://example.com/a b", nil},
+		{"https://example.com/a\u00a0b\u2028c", nil},
+		{"https://example.com/100%", nil},
+		{"https://example.com/?q=%zz", nil},
+		{`https://example.com/?file=C:\temp`, nil},
+		{`https://example.com/#C:\temp`, nil},
+		{"https://example.com/👩\u200d💻", nil},
+
+		{"", ErrTargetEmpty},
+		{" \u200b\n", ErrTargetEmpty},
+		{full + "a", ErrTargetLength},
+		{"https://example.com/" + strings.Repeat("ä", 1363), ErrTargetLength}, // 20 + 6*1363 bytes are sent
+		{"https://example.com/" + strings.Repeat("ä", 1362), nil},
+		{"https://", ErrTargetHost},
+		{"https:///path", ErrTargetHost},
+		{"https://?q", ErrTargetHost},
+		{"https://.", ErrTargetHost},
+		{"https://a..b", ErrTargetHost},
+		{"https://.example.com", ErrTargetHost},
+		{"https://example.com..", ErrTargetHost},
+		{"https://-a.example", ErrTargetHost},
+		{"https://a-.example", ErrTargetHost},
+		{"https://" + label63 + "a.example", ErrTargetHost},
+		{"https://" + strings.Repeat("aaaaaaa.", 32) + "example", ErrTargetHost},
+		{"https://" + strings.Repeat("ä", 60) + ".example", ErrTargetHost}, // too long in punycode
+		{"https://" + strings.Repeat("ä.", 600) + "example", ErrTargetHost},
+		{"https://exa%6dple.com", ErrTargetHost},
+		{"https://exa mple.com", ErrTargetHost},
+		{"https://a!b.example", ErrTargetHost},
+		{"https://256.1.1.1", ErrTargetHost},
+		{"https://127.1", ErrTargetHost},
+		{"https://１２７.１", ErrTargetHost},
+		{"https://2130706433", ErrTargetHost},
+		{"https://0x7f000001", ErrTargetHost},
+		{"https://0177.0.0.1", ErrTargetHost},
+		{"https://[::1", ErrTargetHost},
+		{"https://[::1]x", ErrTargetHost},
+		{"https://[1.2.3.4]", ErrTargetHost},
+		{"https://[fe80::1%25eth0]", ErrTargetHost},
+		{"https://::1/", ErrTargetHost},
+		{"https://exam\u200dple.com", ErrTargetHost},
+		{"https://a℀b.example", ErrTargetHost}, // becomes aa/cb.example
+		{"https://good.example／.evil.example/", ErrTargetHost},
+		{"https://good.example？.evil.example/", ErrTargetHost},
+		{"https://example.com：8080", ErrTargetHost},
+		{"https://good＠evil.example/", ErrTargetHost},
+		{"https://xn--a-.example", ErrTargetHost},
+		{"https://xn--zz.example", ErrTargetHost},
+		{"https://xn--.example", ErrTargetHost},
+		{"https://אa.example", ErrTargetHost}, // mixes directions
+		{"https://\u00ad.example", ErrTargetHost},
+		{"https://example.com:", ErrTargetPort},
+		{"https://example.com:0", ErrTargetPort},
+		{"https://example.com:65536", ErrTargetPort},
+		{"https://example.com:+80", ErrTargetPort},
+		{"https://example.com:80:80", ErrTargetPort},
+		{"https://example.com:http", ErrTargetPort},
+		{"https://example.com:８０", ErrTargetPort},
+		{"https://good.example@evil.example/", ErrTargetUserinfo},
+		{"https://ann:secret@example.com/", ErrTargetUserinfo},
+		{"https://@example.com/", ErrTargetUserinfo},
+		{"https://example.com/\na", ErrTargetControl},
+		{"https://example.com/\x00", ErrTargetControl},
+		{"https://example.com/\x7f", ErrTargetControl},
+		{"https://example.com/\u0085a", ErrTargetControl},
+		{"https://example.com/\ufeffa", ErrTargetControl},
+		{"https://example.com/\u202egpj.exe", ErrTargetControl},
+		{`https://example.com\@evil.example`, ErrTargetBackslash},
+		{`https:\\example.com`, ErrTargetBackslash},
+		{"https://example.com/\xff", ErrTargetEncoding},
+		{"\xffhttps://example.com/", ErrTargetEncoding},
+
+		{"ftp://example.com", ErrTargetOther},
+		{"javascript:alert(1)//http://x", ErrTargetOther},
+		{"JavaScript:alert(1)", ErrTargetOther},
+		{"mailto:ann@example.com", ErrTargetOther},
+		{"tel:112", ErrTargetOther},
+		{"data:text/html,<script>", ErrTargetOther},
+		{"blob:https://example.com/x", ErrTargetOther},
+		{"hhttps://example.com/x", ErrTargetOther},
+		{"intranet:secret", ErrTargetOther},
+		{"menu", ErrTargetScheme},
+		{"see you at 5.", ErrTargetScheme},
+		{"/menu.html", ErrTargetScheme},
+		{"ann@example.com", ErrTargetScheme},
+		{"https:", ErrTargetScheme},
+		{"http:/", ErrTargetScheme},
+		{"://", ErrTargetScheme},
+		{"//", ErrTargetScheme},
+		{"+1:80", ErrTargetScheme},
+		{"sho.rt/abc", ErrTargetScheme}, // a suggestion that would be refused is none
+		{"example.com/" + strings.Repeat("a", 300), ErrTargetScheme},
+		{"example.com", SchemeError{"https://example.com"}},
+	}
+	for _, test := range tests {
+		if _, err := CleanTarget(test.target, own); !errors.Is(err, test.want) {
+			t.Errorf("CleanTarget(%q) = %v, want %v", test.target, err, test.want)
+		}
+	}
+}
+
+func TestTrimmedTargets(t *testing.T) {
+	t.Parallel()
+	const want = "https://example.com/a b"
+	for _, sent := range []string{
+		want, " " + want, want + "\r\n", "\t" + want + "\u00a0", "\ufeff" + want, "\u200b" + want + "\u2060\u200d",
+		"\u202a" + want + "\u202c", "\u200e" + want, want + "\u2029", "\u3000" + want + "\u0085",
+	} {
+		if got, err := CleanTarget(sent, nil); got != want || err != nil {
+			t.Errorf("CleanTarget(%q) = %q, %v", sent, got, err)
+		}
+	}
+}
+
+func TestSchemeError(t *testing.T) {
+	t.Parallel()
+	for sent, want := range map[string]string{
+		"example.com":                         "https://example.com",
+		"www.example.com/a?u=https://x.test/": "https://www.example.com/a?u=https://x.test/",
+		" //example.com/menu\n":               "https://example.com/menu",
+		"://example.com/menu":                 "https://example.com/menu",
+		"https:example.com":                   "https://example.com",
+		"HTTP:/example.com":                   "http://example.com",
+		"https:////example.com":               "",
+		"example.com:8080/menu":               "https://example.com:8080/menu",
+		"localhost:3000":                      "https://localhost:3000",
+		"bücher.example/straße":               "https://bücher.example/straße",
+		"bücher。example":                      "https://bücher。example",
+		"127.0.0.1/x":                         "https://127.0.0.1/x",
+		"[2001:db8::2]/x":                     "https://[2001:db8::2]/x",
+		"sho.rt/docs":                         "https://sho.rt/docs",
+	} {
+		_, err := CleanTarget(sent, testHosts(t))
+		if want == "" {
+			if errors.Is(err, ErrTargetScheme) {
+				t.Errorf("CleanTarget(%q) = %v", sent, err)
+			}
+			continue
+		}
+		message := "must start with http:// or https://, such as " + want
+		if !errors.Is(err, ErrTargetScheme) || err.Error() != message {
+			t.Errorf("CleanTarget(%q) = %v, want %s", sent, err, message)
+		}
+	}
+}
+
+func TestOwnTargets(t *testing.T) {
+	t.Parallel()
+	own := testHosts(t)
+	for _, target := range []string{
+		"https://sho.rt/abc",
+		"http://sho.rt/abc",
+		"http://SHO.RT:80/abc?x#y",
+		"https://sho.rt.:443/r/abc",
+		"https://ｓｈｏ．ｒｔ/abc",
+		"https://ſho.rt/abc",
+		"https://sho\u00ad.rt/abc",
+		"https://sho.rt/abc/",
+		"https://sho.rt//abc",
+		"https://sho.rt/x/../abc",
+		"https://sho.rt/x/%2e%2E/%61bc",
+		"https://sho.rt/abc%2F..",
+		"https://sho.rt/docs%2F..%2Fabc",
+		"https://sho.rt/%2Fabc",
+		"https://sho.rt/r/users",
+		"https://sho.rt/r/abc/def",
+		"https://sho.rt/abc.",
+		"https://sho.rt/abc def",
+		"https://sho.rt/abc%",
+		"https://sho.rt/a/b",
+		"https://sho.rt/grüße",
+		"https://sho.rt/😃",
+		"http://localhost:8080/abc",
+		"http://[2001:0DB8:0::1]:8443/abc",
+		"https://xn--mnchen-3ya.example/abc",
+		"https://XN--MNCHEN-3YA.EXAMPLE./abc",
+		"https://MÜNCHEN.example/abc",
+		"https://mu\u0308nchen.example:443/abc",
+		"https://😃.example/abc",
+		"http://192.0.2.1/abc",
+		"http://[::ffff:192.0.2.1]/abc",
+		"http://１９２.0.2.1/abc",
+	} {
+		if _, err := CleanTarget(target, own); !errors.Is(err, ErrTargetOwn) {
+			t.Errorf("CleanTarget(%q) = %v, want %v", target, err, ErrTargetOwn)
+		}
+	}
+	for _, target := range []string{
+		"https://sho.rt/", "https://sho.rt", "https://sho.rt?x=/abc", "https://sho.rt/#/abc", "https://sho.rt/r", "https://sho.rt/r/",
+		"https://sho.rt/users", "https://sho.rt/USERS/", "https://sho.rt/users/abc", "https://sho.rt/abc/..",
+		"https://sho.rt:8443/abc", "http://localhost:8081/abc", "http://localhost/abc", "https://www.sho.rt/abc",
+		"https://munchen.example/abc", "http://sho.rt:443/abc",
+	} {
+		if _, err := CleanTarget(target, own); err != nil {
+			t.Errorf("CleanTarget(%q) = %v", target, err)
+		}
+		if _, err := CleanTarget(target, nil); err != nil {
+			t.Errorf("CleanTarget(%q) without hosts = %v", target, err)
+		}
+	}
+}
+
+func TestParseHosts(t *testing.T) {
+	t.Parallel()
+	hosts, err := ParseHosts("go.example", "https://no.example", "b_ü.example:8080", "*.example", "", "2001:db8::1", "a b", "e.example:0")
+	if len(hosts) != 3 {
+		t.Errorf("%d hosts are valid, want 3: %v", len(hosts), hosts)
+	}
+	for _, wrong := range []string{`"https://no.example"`, `"*.example"`, `""`, `"a b"`, `"e.example:0"`} {
+		if err == nil || !strings.Contains(err.Error(), wrong+" is not a host or host:port") {
+			t.Errorf("the error does not name %s: %v", wrong, err)
+		}
+	}
+	for _, target := range []string{"https://go.example/a", "http://b_ü.example:8080/a", "https://[2001:db8::1]/a"} {
+		if _, err := CleanTarget(target, hosts); !errors.Is(err, ErrTargetOwn) {
+			t.Errorf("CleanTarget(%q) = %v", target, err)
+		}
+	}
+}
+
+// targetSeeds are for the fuzz targets.
+var targetSeeds = []string{
+	"https://example.com/a?b=c#d", "http://[::1]:80/", "https://bücher.example:1/%20", "http://a@b", "http://127.0.0.1.",
+	`http://a\b`, "HTTPS://sho.rt/%61bc", "http://0x", "http://a?%", "https://e.example/a|b?x={1}&y=\"z\"#^`<>#", "https://😃.example./%zz",
+	" https://e.example/\u00a0[]\\ ", "https://ſho.rt/\u2028", "//example.com/menu", "https:example.com", "https://xn--a-.example/", "http://a℀b/",
+}
+
+func FuzzCleanTarget(f *testing.F) {
+	for _, seed := range targetSeeds {
+		f.Add(seed)
+	}
+	own := testHosts(f)
+	f.Fuzz(func(t *testing.T, raw string) {
+		target, err := CleanTarget(raw, own)
+		var lacks SchemeError
+		if errors.As(err, &lacks) {
+			if clean, err := CleanTarget(lacks.Suggestion, own); err != nil || clean != lacks.Suggestion {
+				t.Fatalf("CleanTarget(%q) suggests %q: %v", raw, lacks.Suggestion, err)
+			}
+		}
+		if err != nil {
+			return
+		}
+		if again, err := CleanTarget(target, own); err != nil || again != target {
+			t.Fatalf("CleanTarget(%q) = %q, and of that %q, %v", raw, target, again, err)
+		}
+		if !strings.Contains(raw, target) {
+			t.Fatalf("CleanTarget(%q) = %q", raw, target)
+		}
+		u, err := url.Parse(Location(target))
+		if err != nil {
+			t.Fatalf("accepted %q, net/url says %v", raw, err)
+		}
+		if u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.User != nil || u.Opaque != "" {
+			t.Fatalf("accepted %q, net/url reads %#v", raw, u)
+		}
+		if len(target) > MaxTarget || len(Location(target)) > MaxTarget {
+			t.Fatalf("accepted %q", raw)
+		}
+	})
+}
+
+func BenchmarkCleanTarget(b *testing.B) {
+	const target = "https://relay.example/mellow/anchor/1?utm_source=newsletter"
+	own := testHosts(b)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := CleanTarget(target, own); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
