@@ -262,9 +262,8 @@ func rephrase(message string) string {
 		return "must be an integer"
 	case "invalid boolean":
 		return "must be true or false"
-	case "expected string to be RFC 3339 date-time":
-		return errTime.Error()
 	}
+	message = strings.TrimPrefix(message, "invalid value: ") // before what a parameter says itself
 	if rest, ok := strings.CutPrefix(message, "expected "); ok {
 		return "must be " + rest
 	}

@@ -278,28 +278,3 @@ func (a *API) exportEvents(in *eventListInput) (exportSource, error) {
 		return exportRows(rows, viewEvent), nil
 	}}, err
 }
-
-// timeParam is a time in a query, the zero time if absent.
-type timeParam struct{ time.Time }
-
-// Schema implements huma.SchemaProvider.
-func (timeParam) Schema(huma.Registry) *huma.Schema {
-	return &huma.Schema{Type: huma.TypeString, Format: "date-time", Examples: []any{"2026-01-31T12:00:00Z"}}
-}
-
-// UnmarshalText implements encoding.TextUnmarshaler.
-func (t *timeParam) UnmarshalText(text []byte) error {
-	parsed, err := time.Parse(time.RFC3339, string(text))
-	if err != nil || checkTime(parsed) != nil {
-		return errTime
-	}
-	t.Time = parsed
-	return nil
-}
-
-func (t timeParam) or(absent time.Time) time.Time {
-	if t.IsZero() {
-		return absent
-	}
-	return t.Time
-}

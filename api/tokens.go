@@ -37,9 +37,9 @@ func viewToken(t queries.ListTokensRow) Token {
 
 // TokenCreate is the body that makes a token.
 type TokenCreate struct {
-	Name      Optional[string]    `json:"name" required:"true" minLength:"1" maxLength:"100" example:"deploy script" doc:"Who or what will use it."`
-	Role      Optional[string]    `json:"role" required:"true" enum:"admin,editor,reader" example:"editor"`
-	ExpiresAt Optional[time.Time] `json:"expires_at" required:"false" nullable:"true" example:"2030-01-31T12:00:00Z" doc:"When the token ends; never if absent."`
+	Name      Optional[string] `json:"name" required:"true" minLength:"1" maxLength:"100" example:"deploy script" doc:"Who or what will use it."`
+	Role      Optional[string] `json:"role" required:"true" enum:"admin,editor,reader" example:"editor"`
+	ExpiresAt OptionalTime     `json:"expires_at" required:"false" nullable:"true" example:"2030-01-31T12:00:00Z" doc:"When the token ends; never if absent."`
 }
 
 // Resolve implements huma.Resolver.
@@ -47,8 +47,7 @@ func (t *TokenCreate) Resolve(huma.Context) []error {
 	var f faults
 	check(&f, "name", t.Name, "a string", false, checkTokenName)
 	check(&f, "role", t.Role, "a string", false, checkRole)
-	if check(&f, "expires_at", t.ExpiresAt, errTime.Error()[len("must be "):], true, checkTime) &&
-		!t.ExpiresAt.Value.After(time.Now()) {
+	if t.ExpiresAt.check(&f, "expires_at") && !t.ExpiresAt.Value.After(time.Now()) {
 		f.add("expires_at", "must be in the future")
 	}
 	return f
