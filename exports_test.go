@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/signpost/signpost/internal/links"
 	"github.com/signpost/signpost/internal/pgtest"
 )
 
@@ -89,7 +90,8 @@ func fillForExport(t *testing.T, s *server) {
 			(3, 7, '_under', 'https://example.com/%E6%97%A5', E'''''+two, "quotes"; and | pipes', '{[a],"\"q\""}', false, '2001-02-03 04:05:06.789+00', 307, false, 4503599627370496, now(), now()),
 			(4, 4503599627370496, 'last', 'https://example.com/#f', 'née 🎉 – ok', '{@x}', true, '2999-01-01', 308, false, 0, now(), now()),
 			(5, 1, 'brackets', 'https://example.com/', '[x]', '{[a]}', true, NULL, 302, false, 0, now(), now()),
-			(6, 1, 'wide', 'https://example.com/', '＝1＋1', '{＠x}', true, NULL, 302, false, 0, now(), now())`,
+			(6, 1, 'wide', 'https://example.com/', '＝1＋1', '{＠x}', true, NULL, 302, false, 0, now(), now()),
+			(7, 1, 'pasted', E'https://bücher.example/straße|"a, b" 100%-x?c=\\=d#e', NULL, '{}', true, NULL, 302, true, 0, now(), now())`,
 		`INSERT INTO events (occurred_at, url_id, user_id, event_type, details, source_id) VALUES
 			(date_trunc('month', now()) + interval '1.000001 s', 1, 1, 'created', '{"entity": "url", "by": {"name": "=cmd|'' /C calc''!A0", "token_id": null}, "text": "line\nbreak, \"quotes\" 🎉"}', 99),
 			(date_trunc('month', now()) + interval '1.000001 s', 1, 7, 'deleted', NULL, NULL)`,
@@ -108,9 +110,32 @@ func fillForExport(t *testing.T, s *server) {
 	}
 	s.redirect("/-dash")
 	s.patch("/urls/1", `{"title": "=changed", "tags": ["x"]}`, http.StatusOK)
+	s.changeEverything()
 	s.eventually("the clicks", func() bool {
 		return s.getJSON("/urls/1", http.StatusOK)["clicks"] == 3.0 && s.getJSON("/urls/2", http.StatusOK)["clicks"] == 1.0
 	})
+}
+
+// changeEverything changes all that a link has, from and to as long as may be.
+func (s *server) changeEverything() {
+	s.t.Helper()
+	body := func(code string) string {
+		var tags []string
+		for i := range links.MaxTags {
+			tags = append(tags, fmt.Sprintf("%s%02d%s", strings.Repeat("🎉", links.MaxTag-3), i, code))
+		}
+		target := "https://example.com/"
+		text, err := json.Marshal(map[string]any{
+			"user_id": 1, "short_code": code, "title": strings.Repeat("🎉", links.MaxTitle-1) + code, "tags": tags,
+			"original_url": target + strings.Repeat(code, links.MaxTarget-len(target)),
+		})
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		return string(text)
+	}
+	link := s.post("/urls", body("a"), http.StatusCreated)
+	s.patch(fmt.Sprintf("/urls/%v", link["id"]), body("b"), http.StatusOK)
 }
 
 // rowsForCompare returns all rows of a list as JSON, sorted. Of events without

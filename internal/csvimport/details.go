@@ -11,7 +11,11 @@ const (
 	// maxDetails is the greatest length of an event's details in bytes, as jsonb
 	// writes them: with a space after each comma and colon, and numbers in full.
 	// So it bounds what a reader gets, and what was exported can be imported.
-	maxDetails = 32 << 10 // more than any change that the API records
+	//
+	// A change of everything about a link has three targets, two titles and two
+	// lists of tags, 36 KiB in all. As a cell, with its quotes doubled, it has half as
+	// much again, and is to fit a record (DefaultMaxRecord).
+	maxDetails = 40 << 10
 	// maxDepth is how deep details may be nested.
 	maxDepth = 32
 	// maxDigits is the greatest length of a number that is written in full. It is

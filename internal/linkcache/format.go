@@ -369,7 +369,7 @@ func (d *decoder) link() savedLink {
 	if flags&flagExpires != 0 {
 		l.link.ExpiresAt = time.UnixMicro(d.varint())
 	}
-	if l.link.Status < 300 || l.link.Status > 399 {
+	if l.link.Status < 300 || l.link.Status > 399 || len(l.link.Target) > maxText {
 		d.bad = true // would be answered as it is
 	}
 	return l

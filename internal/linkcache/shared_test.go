@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/redis/rueidis"
 
+	"github.com/signpost/signpost/internal/links"
 	"github.com/signpost/signpost/internal/pgtest"
 	"github.com/signpost/signpost/internal/redis"
 	"github.com/signpost/signpost/internal/redistest"
@@ -172,6 +173,24 @@ func holdsLink(s spy, code string) bool {
 		}
 	}
 	return false
+}
+
+func TestReplicasShareLongTargets(t *testing.T) {
+	t.Parallel()
+	pool, url := pgtest.Pool(t), redistest.Start(t).URL()
+	spy := spyOn(t, url)
+	a, b := replica(t, pool, url, Options{}), replica(t, pool, url, Options{})
+	a.paste(t)
+	a.remembering(t)
+	b.remembering(t)
+	for code, target := range pasted() {
+		wantTarget(t, a, code, links.Location(target))
+		eventually(t, code+" is in Redis", func() bool { return holdsLink(spy, code) })
+		wantTarget(t, b, code, links.Location(target))
+	}
+	if used, asked := b.shared("used"), b.loads("found"); used != float64(len(pasted())) || asked != 0 {
+		t.Errorf("%v links came from Redis and %v from Postgres", used, asked)
+	}
 }
 
 // Redis comes back with what it held an hour ago.

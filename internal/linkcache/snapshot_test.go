@@ -9,12 +9,14 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/signpost/signpost/internal/links"
 	"github.com/signpost/signpost/internal/pgtest"
 )
 
@@ -104,6 +106,67 @@ func TestRestartWithoutPostgres(t *testing.T) {
 	}
 	clock.add(25 * time.Hour)
 	wantTarget(t, after, "plain", "unavailable") // counted from before the restart
+}
+
+// pasted are targets as the database has them, and how they are sent.
+func pasted() map[string]string {
+	long := "https://example.com/?signature="
+	long += strings.Repeat("x", links.MaxTarget-len(long))
+	dense := "https://bücher.example/" // as SQL can write it
+	dense += strings.Repeat("ä", (links.MaxTarget-len(dense))/len("ä"))
+	return map[string]string{
+		"raw":   "https://bücher.example/a b|c#d#e",
+		"long":  long,
+		"dense": dense,
+	}
+}
+
+func (b *bundle) paste(t *testing.T) {
+	t.Helper()
+	for code, target := range pasted() {
+		b.link(t, code)
+		b.exec(t, "UPDATE urls SET original_url = $2 WHERE short_code = $1", code, target)
+	}
+}
+
+// Wherever a link comes from, its target is a Location.
+func TestPastedTargets(t *testing.T) {
+	t.Parallel()
+	b := setup(t, Options{SnapshotPath: snapshotPath(t)})
+	b.paste(t)
+	for code, target := range pasted() {
+		wantTarget(t, b, code, links.Location(target))
+	}
+	stop := b.run(t)
+	b.following(t)
+	b.link(t, "changed")
+	wantTarget(t, b, "changed", "https://example.com/changed")
+	b.exec(t, "UPDATE urls SET original_url = $1 WHERE short_code = 'changed'", pasted()["raw"])
+	b.becomes(t, "changed", links.Location(pasted()["raw"]))
+	stop()
+	after := b.restart(t)
+	for code, target := range pasted() {
+		wantTarget(t, after, code, links.Location(target))
+	}
+	wantTarget(t, after, "changed", links.Location(pasted()["raw"]))
+	if n := len(links.Location(pasted()["dense"])); n < 2*links.MaxTarget {
+		t.Errorf("the longest Location has only %d bytes", n)
+	}
+}
+
+// The release before kept targets as the database has them.
+func TestSnapshotWithTargetsAsGiven(t *testing.T) {
+	t.Parallel()
+	c := contentOf(t, exampleSnapshot(t))
+	c.cached[0].link.Target = pasted()["raw"]
+	got := contentOf(t, c.write(t))
+	if target := got.cached[0].link.Target; target != links.Location(pasted()["raw"]) {
+		t.Errorf("the target is %q", target)
+	}
+	l, ok := decodeShared(encodeShared(sharedLink{savedLink: c.cached[0]}))
+	if !ok || l.link.Target != links.Location(pasted()["raw"]) {
+		t.Errorf("from Redis it is %+v", l.link)
+	}
 }
 
 // A link that the feed followed is as good as one that was just asked for.
