@@ -44,6 +44,7 @@ The exit code is 0 only if the import ended and no row was rejected.`
 type importFlags struct {
 	remoteFlags
 	kind, format, encoding, onConflict, rejected string
+	escape, timezone                             string
 	mapping                                      []string
 	userID, watch                                int64
 	dryRun, allowRejected                        bool
@@ -76,6 +77,8 @@ func importCommand(environ []string) *cobra.Command {
 	f.StringVar(&flags.format, "format", "", "what the file is, if its header does not tell, such as yourls")
 	f.StringVar(&flags.encoding, "encoding", "", "how the file's characters are written, if that is not UTF-8 or UTF-16, such as windows-1252")
 	f.StringArrayVar(&flags.mapping, "mapping", nil, `what a column stands for, such as "Goes to:original_url"; may be repeated`)
+	f.StringVar(&flags.escape, "escape", "", "how quotes within quotes are written, if the beginning of the file does not tell: backslash or none")
+	f.StringVar(&flags.timezone, "timezone", "", "time zone of times that name none, such as Europe/Berlin (default UTC)")
 	f.StringVar(&flags.onConflict, "on-conflict", "", "what becomes of rows whose keys are taken: reject (default), skip or update")
 	f.BoolVar(&flags.dryRun, "dry-run", false, "only report what an import would do")
 	f.StringVar(&flags.rejected, "rejected", "", "file for the rejected rows, as CSV with lines and reasons")
@@ -115,6 +118,8 @@ func (f *importFlags) query() url.Values {
 	}
 	set("format", f.format)
 	set("encoding", f.encoding)
+	set("escape", f.escape)
+	set("timezone", f.timezone)
 	set("on_conflict", f.onConflict)
 	if f.userID > 0 {
 		set("user_id", strconv.FormatInt(f.userID, 10))

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"cmp"
 	"context"
-	"encoding/csv"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -22,6 +21,7 @@ import (
 	"github.com/valyala/fasthttp"
 	"golang.org/x/sys/unix"
 
+	"github.com/signpost/signpost/internal/csvimport"
 	"github.com/signpost/signpost/internal/postgres"
 )
 
@@ -247,7 +247,7 @@ func (e *export) write(ctx context.Context, w io.Writer) error {
 			break
 		}
 		e.piece = nil // before the next is there
-		if err := rows.flush(); err != nil {
+		if err := rows.buffer.Flush(); err != nil {
 			return err
 		}
 		if err := e.readOn(ctx); err != nil {
@@ -377,52 +377,45 @@ func (w *patientWriter) Write(p []byte) (int, error) {
 // rowEncoder writes rows as CSV or as JSON, each on a line.
 type rowEncoder struct {
 	buffer *bufio.Writer
-	packed *gzip.Writer // what buffer writes to, if that is compressed
-	csv    *csv.Writer  // nil for JSON
-	json   *json.Encoder
+	packed *gzip.Writer  // what buffer writes to, if that is compressed
+	json   *json.Encoder // nil for CSV
 	cells  []string
+	line   []byte
 }
 
 func (e *export) encoder(buffer *bufio.Writer) *rowEncoder {
 	r := &rowEncoder{buffer: buffer}
-	if e.format == formatCSV {
-		r.csv = csv.NewWriter(buffer)
-		return r
+	if e.format != formatCSV {
+		r.json = json.NewEncoder(buffer)
+		r.json.SetEscapeHTML(false)
 	}
-	r.json = json.NewEncoder(buffer)
-	r.json.SetEscapeHTML(false)
 	return r
 }
 
 func (r *rowEncoder) header(columns []string) error {
-	if r.csv == nil {
+	if r.json != nil {
 		return nil
 	}
-	return r.csv.Write(columns)
+	return r.record(columns)
+}
+
+func (r *rowEncoder) record(cells []string) error {
+	r.line = csvimport.AppendRecord(r.line[:0], cells)
+	_, err := r.buffer.Write(r.line)
+	return err
 }
 
 func (r *rowEncoder) row(row exportRow) error {
-	if r.csv == nil {
+	if r.json != nil {
 		return r.json.Encode(row)
 	}
 	r.cells = row.cells(r.cells[:0])
-	return r.csv.Write(r.cells)
-}
-
-// flush sends what is complete on its way.
-func (r *rowEncoder) flush() error {
-	if r.csv != nil {
-		r.csv.Flush()
-		if err := r.csv.Error(); err != nil {
-			return err
-		}
-	}
-	return r.buffer.Flush()
+	return r.record(r.cells)
 }
 
 // close flushes, and ends the compression.
 func (r *rowEncoder) close() error {
-	if err := r.flush(); err != nil {
+	if err := r.buffer.Flush(); err != nil {
 		return err
 	}
 	if r.packed != nil {

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -39,6 +40,8 @@ type Import struct {
 	State          string     `json:"state" enum:"receiving,queued,running,completed,failed,cancelling,cancelled,undoing,undone"`
 	Format         string     `json:"format" example:"signpost" doc:"The format that the header told, or the query."`
 	Encoding       *string    `json:"encoding" example:"utf-8" doc:"The encoding that the file was read in; null if an earlier release received it."`
+	Escape         string     `json:"escape" enum:"none,backslash" doc:"What makes a quote within quotes a character, beside another quote: nothing, or a backslash. The beginning of the file told, or the query."`
+	Timezone       string     `json:"timezone" example:"UTC" doc:"The time zone of times that name none."`
 	OnConflict     string     `json:"on_conflict" enum:"reject,skip,update" doc:"What becomes of rows whose keys are taken."`
 	DryRun         bool       `json:"dry_run" doc:"Whether this only says what an import of the file would do."`
 	IgnoredColumns []string   `json:"ignored_columns" nullable:"false" doc:"The first 50 columns of the file that are not read."`
@@ -77,7 +80,8 @@ func viewImport(row queries.Import) Import {
 	now := time.Now()
 	return Import{
 		ID: row.ID, Kind: row.Kind, State: row.State, Format: layout.Format,
-		Encoding: orNull(layout.Encoding), OnConflict: row.OnConflict, DryRun: row.DryRun, IgnoredColumns: ignored, IgnoredTotal: total,
+		Encoding: orNull(layout.Encoding), Escape: cmp.Or(layout.Escape, csvimport.EscapeNone), Timezone: cmp.Or(layout.Timezone, "UTC"),
+		OnConflict: row.OnConflict, DryRun: row.DryRun, IgnoredColumns: ignored, IgnoredTotal: total,
 		Filename: row.Filename, Error: row.Error,
 		RowsTotal: row.RowsTotal, RowsImported: row.RowsImported, RowsUpdated: row.RowsUpdated,
 		RowsSkipped: row.RowsSkipped, RowsRejected: row.RowsRejected,

@@ -27,7 +27,9 @@ type uploadOptions struct {
 // it by itself is reported at once; whether the format and the mapping suit the
 // file is found when that is read.
 func readUploadOptions(c *fiber.Ctx, kind csvimport.Kind) (uploadOptions, error) {
-	o := uploadOptions{kind: kind, split: csvimport.SplitOptions{Keys: true, Format: strings.Clone(c.Query("format"))}}
+	o := uploadOptions{kind: kind, split: csvimport.SplitOptions{
+		Keys: true, Format: strings.Clone(c.Query("format")), Timezone: strings.Clone(c.Query("timezone")),
+	}}
 	var wrong []FieldError
 	note := func(field string, err error) {
 		if err != nil {
@@ -45,6 +47,9 @@ func readUploadOptions(c *fiber.Ctx, kind csvimport.Kind) (uploadOptions, error)
 	note("mapping", err)
 	o.split.Encoding, err = csvimport.ParseEncoding(c.Query("encoding"))
 	note("encoding", err)
+	o.split.Escape, err = escapeParam(c.Query("escape"))
+	note("escape", err)
+	note("timezone", csvimport.CheckTimezone(o.split.Timezone))
 	if len(wrong) > 0 {
 		return o, invalid(wrong...)
 	}
@@ -62,6 +67,14 @@ func ownerParam(value string) (*int64, error) {
 		return nil, errors.New("must be the id of a user")
 	}
 	return &id, nil
+}
+
+func escapeParam(value string) (string, error) {
+	switch value {
+	case "", csvimport.EscapeNone, csvimport.EscapeBackslash:
+		return strings.Clone(value), nil
+	}
+	return "", fmt.Errorf("must be %s or %s", csvimport.EscapeNone, csvimport.EscapeBackslash)
 }
 
 func boolParam(value string) (bool, error) {

@@ -485,8 +485,13 @@ func (u *fileUpload) hashed(file io.Reader) (io.Reader, error) {
 	}
 	o := u.options
 	said := []any{o.kind, o.owner, o.policy, o.dryRun, o.split.Format, o.split.Mapping}
-	if o.split.Encoding != "" { // or a repeat of what the release before answered is another request
+	// What is new only if it is said, or a repeat of what the release before answered
+	// is another request.
+	if o.split.Encoding != "" {
 		said = append(said, o.split.Encoding)
+	}
+	if o.split.Escape != "" || o.split.Timezone != "" {
+		said = append(said, o.split.Escape, o.split.Timezone)
 	}
 	options, err := json.Marshal(said)
 	if err != nil {

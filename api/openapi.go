@@ -7,6 +7,8 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/gofiber/fiber/v2"
+
+	"github.com/signpost/signpost/internal/csvimport"
 )
 
 const specDescription = `Short links whose clicks are counted exactly once.
@@ -194,6 +196,14 @@ func uploadParams() []*huma.Param {
 		Name: "mapping", In: "query", Example: []string{"Goes to:original_url"},
 		Description: "A column of the file, a colon, and the column it stands for, or nothing to ignore it.",
 		Schema:      &huma.Schema{Type: huma.TypeArray, Items: &huma.Schema{Type: huma.TypeString}},
+	}, {
+		Name: "escape", In: "query",
+		Description: "What makes a quote within quotes a character, beside another quote: nothing, or a backslash. If it is not given, the beginning of the file tells.",
+		Schema:      &huma.Schema{Type: huma.TypeString, Enum: []any{csvimport.EscapeNone, csvimport.EscapeBackslash}},
+	}, {
+		Name: "timezone", In: "query", Example: "Europe/Berlin",
+		Description: "The time zone, by its IANA name, of the times in the file that name none.",
+		Schema:      &huma.Schema{Type: huma.TypeString, Default: "UTC"},
 	}, onceParam()}
 }
 

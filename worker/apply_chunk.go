@@ -82,10 +82,14 @@ func (d *deps) openImport(ctx context.Context, id int64) (*importRun, error) {
 	if err := json.Unmarshal(row.Layout, &run.layout); err != nil {
 		return nil, fmt.Errorf("read layout of import %d: %w", id, err)
 	}
+	zone, err := run.layout.Zone()
+	if err != nil {
+		return nil, fmt.Errorf("find the time zone %s of import %d: %w", run.layout.Timezone, id, err)
+	}
 	// Rules go by when the import began, so that a chunk that runs after
 	// midnight is judged like the others.
 	run.parser = run.layout.Parser(csvimport.Rules{
-		OwnHosts: d.ownHosts, Now: row.CreatedAt, KeepIDs: row.KeepIds, UserID: or(row.OwnerID, 0),
+		OwnHosts: d.ownHosts, Zone: zone, Now: row.CreatedAt, KeepIDs: row.KeepIds, UserID: or(row.OwnerID, 0),
 	})
 	return run, nil
 }

@@ -51,9 +51,18 @@ type Layout struct {
 	Ignored []string `json:"ignored"`
 	// IgnoredTotal is how many there are, if that is more.
 	IgnoredTotal int `json:"ignored_total,omitempty"`
-	// MinFields is the least number of fields of a record, where a format lets
-	// trailing ones away; 0 means as many as Columns.
+	// Lenient is true for all imports but those of the release before, which is
+	// replaced while some are under way. What it accepted went by stricter rules: as
+	// many fields as columns, nothing around a quoted cell, no quote within another,
+	// and no other spellings of nothing, numbers and times.
+	Lenient bool `json:"lenient,omitempty"`
+	// MinFields is the least number of fields of a record that is not read
+	// leniently, where a format lets trailing ones away; 0 means as many as Columns.
 	MinFields int `json:"min_fields,omitempty"`
+	// Escape is EscapeBackslash in a file that writes quotes within quotes so.
+	Escape string `json:"escape,omitempty"`
+	// Timezone is the IANA name of the time zone of times that name none; "" is UTC.
+	Timezone string `json:"timezone,omitempty"`
 	// Mended says that the file is one of rejected rows that were given back
 	// (see [Layout.MendHeader]): its cells are neutralized.
 	Mended bool `json:"mended,omitempty"`
@@ -106,7 +115,7 @@ func (l Layout) columnName(position int) string {
 // is expected. Its text is fit for users.
 type FormatError struct {
 	Reason   string   // such as "the file is empty"
-	Field    string   // format or mapping if that option is at fault, "" for the file
+	Field    string   // the option that is at fault, such as mapping; "" for the file
 	Found    []string // columns found, shortened; nil if it did not come to that
 	Expected []string // columns of the kind; the required ones first
 }

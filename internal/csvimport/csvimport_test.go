@@ -116,17 +116,45 @@ func TestReadRecords(t *testing.T) {
 		{"quoted to the end", h + "1,ann,\"a@x\"", []string{`2: ["1" "ann" "a@x"]`}},
 		{"quoted header", "\"id\",\"username\",\"e\nmail\"\n1,ann,a@x\n", []string{`3: ["1" "ann" "a@x"]`}},
 		{
-			"ragged", h + "1,ann\n2,bob,b@x,extra\n3,cat,c@x\n",
-			[]string{`2:  has 2 fields, the header has 3`, `3:  has 4 fields, the header has 3`, `4: ["3" "cat" "c@x"]`},
+			"ragged", h + "1,ann\n2,bob,b@x,extra\n3,cat,c@x\n4,dan,d@x,, \t,\"\",\n5,eve,e@x,,\"\n\",more,than one\n",
+			[]string{
+				`2: ["1" "ann"]`, `3:  has text behind its last column: it has 4 fields, 3 are expected, and field 4 is "extra"`,
+				`4: ["3" "cat" "c@x"]`, `5: ["4" "dan" "d@x" "" "" "" ""]`,
+				`6:  has text behind its last column: it has 7 fields, 3 are expected, and field 6 is "more"`,
+			},
 		},
-		{"only delimiters", h + ",,\n,\n", []string{`2: ["" "" ""]`, `3:  has 2 fields, the header has 3`}},
+		{"only delimiters", h + ",,\n,\n", []string{`2: ["" "" ""]`, `3: ["" ""]`}},
 		{
-			"bare quote", h + "1,a\"b,x\n2,bob,b@x\n",
-			[]string{`2: username has a quote in a field that is not quoted`, `3: ["2" "bob" "b@x"]`},
+			"quote in a cell", h + "1,a\"b,\"x\"\"y\"\n2,b\"o\"b,b@x\"\n3\"\"\n",
+			[]string{`2: ["1" "a\"b" "x\"y"]`, `3: ["2" "b\"o\"b" "b@x\""]`, `4: ["3\"\""]`},
 		},
 		{
-			"text after quote", h + "1,\"ann\"x,y\n2,bob,b@x\n",
-			[]string{`2: username has text after its closing quote`, `3: ["2" "bob" "b@x"]`},
+			"blanks", h + " 1 ,\t\"a, b\" \t, a@x\n2,\" bob\t\",\" \"\n3 , c d,\"multi\n line\" \n,\t\u00a0x, \n",
+			[]string{`2: ["1" "a, b" "a@x"]`, `3: ["2" " bob\t" " "]`, `4: ["3" "c d" "multi\n line"]`, `6: ["" "\u00a0x" ""]`},
+		},
+		{
+			"blanks between tabs", "id\tusername\temail\n 1 \t\"a\tb\" \t a@x \n\t\t\"x\"\n",
+			[]string{`2: ["1" "a\tb" "a@x"]`, `3: ["" "" "x"]`},
+		},
+		{
+			"nothing", h + "\\N,NULL, \\N \n\"\\N\",\"NULL\",null\n\\n,\\NN,\\N\n",
+			[]string{`2: ["" "NULL" ""]`, `3: ["\\N" "NULL" "null"]`, `4: ["\\n" "\\NN" ""]`},
+		},
+		{
+			"backslashes that escape nothing", h + "1,\"C:\\\",\"a\\b\"\n2,\"\\\"\"x\",\\\"\n",
+			[]string{`2: ["1" "C:\\" "a\\b"]`, `3: ["2" "\\\"x" "\\\""]`},
+		},
+		{
+			"backslashes", h + "1,\"say \\\"hi\\\", all\",\"\\\\\"\n2,\"a\"\"\\\n\\b\",\"\\\"\"\n3,\\\",\"\"\n",
+			[]string{`2: ["1" "say \"hi\", all" "\\"]`, `3: ["2" "a\"\n\\b" "\""]`, `5: ["3" "\\\"" ""]`},
+		},
+		{
+			"backslashes that mend nothing", h + "1,\"a\\\"b\"c,x\n2,bob,b@x\n",
+			[]string{"2: username has text after its closing quote" + hintEscape, `3: ["2" "bob" "b@x"]`},
+		},
+		{
+			"text after quote", h + "1,\"ann\"x,y\n2,bob,b@x\n3, \"cat\" \"x\",y\n",
+			[]string{`2: username has text after its closing quote`, `3: ["2" "bob" "b@x"]`, `4: username has text after its closing quote`},
 		},
 		{
 			"quote never closed", h + "1,\"ann,a@x\n2,bob,b@x\n3,cat,c@x\n",
@@ -145,7 +173,7 @@ func TestReadRecords(t *testing.T) {
 			"quote not closed in time", h + "1,\"" + strings.Repeat("a\n", 40) + "\",x\n",
 			append([]string{`2: username has a quote that is not closed as it should be within 64 bytes`}, func() (rest []string) {
 				for line := 3; line <= 41; line++ {
-					rest = append(rest, fmt.Sprintf("%d:  has 1 fields, the header has 3", line))
+					rest = append(rest, fmt.Sprintf(`%d: ["a"]`, line))
 				}
 				return append(rest, `42: id has a quote that is not closed as it should be within 64 bytes`)
 			}()...),
@@ -229,8 +257,8 @@ func TestLayout(t *testing.T) {
 	want := Layout{
 		Kind: KindUsers, Format: FormatSignpost, Delimiter: ";",
 		Columns: []string{"email", "username", "", "", "created_at"},
-		Header:  []string{"E-Mail", " USER NAME", "Shoe size", "", "created-at"},
-		Ignored: []string{"Shoe size", "column 4"}, Encoding: EncodingUTF8, MaxRecord: 100,
+		Header:  []string{"E-Mail", "USER NAME", "Shoe size", "", "created-at"},
+		Ignored: []string{"Shoe size", "column 4"}, Encoding: EncodingUTF8, MaxRecord: 100, Lenient: true,
 	}
 	data, err := json.Marshal(layout)
 	if err != nil {

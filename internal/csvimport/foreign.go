@@ -106,6 +106,9 @@ var bitlyColumns = map[string]string{
 // header. It is one only if it begins with a URL, which no header does.
 func headless(kind Kind, fields []string, name string) (match, bool) {
 	list := []string{colOriginalURL, colShortCode, colTitle}
+	for len(fields) > 1 && fields[len(fields)-1] == "" { // surplus cells, or missing ones
+		fields = fields[:len(fields)-1]
+	}
 	if kind != KindLinks || len(fields) > len(list) {
 		return match{}, false
 	}

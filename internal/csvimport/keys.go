@@ -36,6 +36,7 @@ func (l Layout) KeysOf(record Record, dst []uint64) []uint64 {
 // keyColumns are the positions of a layout's unique columns, -1 for none.
 type keyColumns struct {
 	kind            Kind
+	lenient         bool
 	restore         bool
 	id, name, email int
 	code            codeColumns
@@ -43,7 +44,7 @@ type keyColumns struct {
 
 func (l Layout) keyColumns() keyColumns {
 	return keyColumns{
-		kind: l.Kind, restore: l.restores(), id: l.position(colID),
+		kind: l.Kind, lenient: l.Lenient, restore: l.restores(), id: l.position(colID),
 		name: l.position(colUsername), email: l.position(colEmail), code: l.codeColumns(),
 	}
 }
@@ -69,7 +70,7 @@ func (k keyColumns) appendTo(record Record, dst []uint64) []uint64 {
 }
 
 func (k keyColumns) appendID(record Record, dst []uint64, domain uint64) []uint64 {
-	id, ok := parseID(record.field(k.id))
+	id, ok := parseID(record.field(k.id), k.lenient)
 	if !ok {
 		return dst
 	}
@@ -164,7 +165,7 @@ func (l Layout) chunkKeys(chunk Chunk) (keys []uint64, highest int64) {
 	keys = make([]uint64, 0, 3*chunk.Rows)
 	for record := range l.Records(chunk.Data, chunk.FirstLine) {
 		keys = columns.appendTo(record, keys)
-		if id, ok := parseID(record.field(columns.id)); ok && record.Fault == nil && id <= MaxSequenceID {
+		if id, ok := parseID(record.field(columns.id), l.Lenient); ok && record.Fault == nil && id <= MaxSequenceID {
 			highest = max(highest, id)
 		}
 	}

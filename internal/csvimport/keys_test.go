@@ -12,7 +12,7 @@ import (
 func keysOf(t *testing.T, kind Kind, columns, fields string) []uint64 {
 	t.Helper()
 	names := strings.Split(columns, ",")
-	layout := Layout{Kind: kind, Format: FormatSignpost, Columns: names, Header: names}
+	layout := Layout{Kind: kind, Format: FormatSignpost, Columns: names, Header: names, Lenient: true}
 	var keys []uint64
 	for record := range layout.Records([]byte(fields), 2) {
 		keys = layout.KeysOf(record, keys)
@@ -35,11 +35,13 @@ func TestKeysOf(t *testing.T) {
 		"same":               {"1,ann,ann@example.com", []int{0, 1, 2}, 3},
 		"spelled otherwise":  {" 01 ,'ANN,Ann@EXAMPLE.com", []int{0, 2}, 3},
 		"case":               {"2,Ann,x@example.com", []int{1}, 3},
+		"id of a float":      {"1.0,x,x@example.com", []int{0}, 3},
 		"quoted":             {`2,"ann",x@example.com`, []int{1}, 3},
 		"columns kept apart": {"2,ann@example.com,ann", nil, 3},
 		"malformed id":       {"one,bob,bob@example.com", nil, 2},
 		"empty":              {",,", nil, 0},
-		"broken":             {"1,ann", nil, 0},
+		"broken":             {"1,ann,ann@example.com,surplus", nil, 0},
+		"short":              {"1,ann", []int{0, 1}, 2},
 	} {
 		got := keysOf(t, KindUsers, users, test.fields)
 		if len(got) != test.count {

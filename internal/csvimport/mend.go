@@ -37,27 +37,20 @@ func (l Layout) MendHeader() []string {
 // MendRecord returns the record of a file with the header of MendHeader for a
 // rejected row.
 //
-// A record that was refused for its number of fields has as many too few or too
-// many. One that cannot be cut into fields, because of its quotes or its length,
-// is one cell as a whole, which is too few for the header or too many as well.
+// A record has the cells that it had, too many or too few. One that cannot be cut
+// into cells, because of its quotes or its length, is given back as a whole behind the
+// last column, where text is refused until somebody has parted it.
 // Bytes that are no text stay as they are: replaced, they would be taken.
 func (l Layout) MendRecord(reject Reject) []string {
 	cells := []string{strconv.FormatInt(reject.Line, 10), Neutralize(reject.text())}
-	ext, _ := measure([]byte(reject.Raw), l.delimiter(), l.limit(), true)
+	d := l.dialect()
+	raw := []byte(reject.Raw)
+	ext, _ := d.measure(raw, l.limit(), true)
 	if ext.fault != sound || ext.text != len(reject.Raw) {
-		cells = append(cells, Neutralize(reject.Raw))
-		if len(l.own(l.Columns)) == 1 {
-			cells = append(cells, "")
-		}
-		return cells
+		cells = append(cells, make([]string, len(l.own(l.Columns)))...)
+		return append(cells, Neutralize(reject.Raw))
 	}
-	fields := splitFields(reject.Raw, l.delimiter(), nil)
-	if l.MinFields > 0 { // the mended file has a header, and so no short records
-		for len(fields) < len(l.Columns) {
-			fields = append(fields, "")
-		}
-	}
-	for _, field := range l.own(fields) {
+	for _, field := range l.own(d.split(raw, reject.Raw, nil)) {
 		if l.restores() {
 			field = Restore(field)
 		}
@@ -74,38 +67,33 @@ func (r Reject) text() string {
 	return r.Column + " " + r.Reason
 }
 
-// headlessFields is the least that a record of a format without header has.
-const headlessFields = 1
-
 // asBefore returns the reason for which a record of a mended file was given
 // back, if it is one that the record cannot show any more, or nil: it could not
-// be cut into fields and is one cell now, or had too many for a file without
-// header. own are its fields without line and reason.
+// be cut into cells, and is all that there is in one cell now. own are its fields
+// without line and reason.
 //
 // The reason is worked out anew where that is possible. In which column the fault
-// was is known to the file alone: the delimiter and header that the record had
-// first are not.
+// was, and whether a hint was given, is known to the file alone: the dialect and
+// header that the record had first are not.
 func (l Layout) asBefore(record *Record, own []string) *Reject {
 	at := slices.IndexFunc(l.Header, func(name string) bool { return fold(name) == MendReason })
 	if at < 0 || at >= len(record.Fields) {
 		return nil
 	}
-	said, columns := Restore(record.Fields[at]), l.own(l.Columns)
-	if n := len(own); n > len(columns) {
-		if reason := reasonHeadless(n, headlessFields, len(columns)); reason == said {
-			return record.reject("", reason)
-		}
-	}
-	whole := len(own) == 1 && len(columns) != 1 || len(own) == 2 && len(columns) == 1 && own[1] == ""
-	if !whole {
+	whole, ok := only(own)
+	if !ok {
 		return nil
 	}
-	for i := range len(delimiters) {
-		ext, _ := measure([]byte(Restore(own[0])), delimiters[i], l.limit(), true)
+	said := Restore(record.Fields[at])
+	for _, d := range mendDialects {
+		ext, _ := d.measure([]byte(Restore(whole)), l.limit(), true)
 		if ext.fault == sound {
 			continue
 		}
 		reason := l.reason(ext.fault)
+		if strings.HasSuffix(said, hintEscape) {
+			reason += hintEscape
+		}
 		if said == reason {
 			return record.reject("", reason)
 		}
@@ -114,6 +102,29 @@ func (l Layout) asBefore(record *Record, own []string) *Reject {
 		}
 	}
 	return nil
+}
+
+// mendDialects are those that a record which is given back may have been read in.
+var mendDialects = func() (all []dialect) {
+	for i := range len(delimiters) {
+		all = append(all, dialect{delim: delimiters[i], lenient: true}, dialect{delim: delimiters[i], lenient: true, escape: true},
+			dialect{delim: delimiters[i]})
+	}
+	return all
+}()
+
+// only returns the one cell that is not empty.
+func only(cells []string) (cell string, ok bool) {
+	for _, c := range cells {
+		switch {
+		case c == "":
+		case cell != "":
+			return "", false
+		default:
+			cell = c
+		}
+	}
+	return cell, cell != ""
 }
 
 // own leaves out what an earlier mending put before the file's own columns.

@@ -2,7 +2,6 @@ package csvimport
 
 import (
 	"bytes"
-	"encoding/csv"
 	"errors"
 	"io"
 	"maps"
@@ -31,8 +30,7 @@ func mendable(file []byte, kind Kind, opts SplitOptions, most int) (rows []any, 
 	layout := s.Layout()
 	parser := layout.Parser(testRules)
 	var out bytes.Buffer
-	w := csv.NewWriter(&out)
-	write := func(cells []string) { err = errors.Join(err, w.Write(cells)) }
+	write := func(cells []string) { out.Write(AppendRecord(nil, cells)) }
 	write(layout.MendHeader())
 	for {
 		chunk, cutErr := s.Next()
@@ -54,8 +52,7 @@ func mendable(file []byte, kind Kind, opts SplitOptions, most int) (rows []any, 
 			write(layout.MendRecord(*reject))
 		}
 	}
-	w.Flush()
-	return rows, out.Bytes(), layout.Format, err
+	return rows, out.Bytes(), layout.Format, nil
 }
 
 // rowOf is what a record comes to: a row without its line, or why it is none.
@@ -201,7 +198,7 @@ func TestMendRecord(t *testing.T) {
 	t.Parallel()
 	layout := Layout{
 		Kind: KindLinks, Format: "shlink", Delimiter: ";", Header: []string{"Long URL", "=Note", "Short code"},
-		Columns: []string{colOriginalURL, "", colShortCode}, MaxRecord: 40,
+		Columns: []string{colOriginalURL, "", colShortCode}, MaxRecord: 40, Lenient: true,
 	}
 	if got, want := layout.MendHeader(), []string{"line", "reason", "Long URL", "'=Note", "Short code"}; !slices.Equal(got, want) {
 		t.Errorf("header %q, want %q", got, want)
@@ -212,9 +209,11 @@ func TestMendRecord(t *testing.T) {
 		"a;'=cmd;c":             {"a", "''=cmd", "c"},
 		"a;b":                   {"a", "b"},
 		"a;b;c;d":               {"a", "b", "c", "d"},
-		`a;"b`:                  {`a;"b`},
-		`=a"`:                   {`'=a"`},
-		strings.Repeat("a", 41): {strings.Repeat("a", 41)},
+		`a;"b`:                  {"", "", "", `a;"b`},
+		`="a`:                   {`'="a`},
+		`=a;"b"c`:               {"", "", "", `'=a;"b"c`},
+		` NULL; \N ; "NULL" `:   {"", "", "NULL"},
+		strings.Repeat("a", 41): {"", "", "", strings.Repeat("a", 41)},
 	} {
 		got := layout.MendRecord(Reject{Line: 7, Column: "short_code", Reason: "is taken", Raw: raw})
 		if want = append([]string{"7", "short_code is taken"}, want...); !slices.Equal(got, want) {

@@ -1,6 +1,7 @@
 package csvimport
 
 import (
+	"cmp"
 	"encoding/json"
 	"strconv"
 	"strings"
@@ -16,6 +17,8 @@ type Rules struct {
 	// Now bounds the times of events: they are from before the end of the month
 	// after it. It must be set for them.
 	Now time.Time
+	// Zone is that of times that name none, see [Layout.Zone]; nil is UTC.
+	Zone *time.Location
 	// KeepIDs keeps the ids of users and links that the file brings.
 	KeepIDs bool
 	// UserID owns the links of a file that names no owner; 0 for nobody.
@@ -67,6 +70,7 @@ type Event struct {
 // goroutines at once.
 type Parser struct {
 	rules   Rules
+	lenient bool
 	restore bool
 	code    codeColumns
 	// The columns of each kind in the order they are judged; -1 is none.
@@ -80,8 +84,9 @@ type Parser struct {
 // Parser returns a parser of the layout's records under rules.
 func (l Layout) Parser(rules Rules) *Parser {
 	now := rules.Now.UTC()
+	rules.Zone = cmp.Or(rules.Zone, time.UTC)
 	return &Parser{
-		rules: rules, restore: l.restores(), code: l.codeColumns(),
+		rules: rules, lenient: l.Lenient, restore: l.restores(), code: l.codeColumns(),
 		id: l.position(colID), username: l.position(colUsername), email: l.position(colEmail),
 		createdAt: l.position(colCreatedAt), userID: l.position(colUserID),
 		originalURL: l.position(colOriginalURL), title: l.position(colTitle), tags: l.position(colTags),
@@ -98,6 +103,7 @@ func (l Layout) Parser(rules Rules) *Parser {
 const (
 	reasonEmpty  = "must not be empty"
 	reasonTime   = "must be a time such as 2006-01-02 15:04:05 or 2006-01-02T15:04:05Z, from 1970 to 9999"
+	reasonDay    = "must not be a date such as 5/1/2024, whose day and month cannot be told apart: write 2024-05-01"
 	reasonBool   = "must be true or false"
 	reasonClicks = "must be a whole number, not negative"
 )
@@ -133,7 +139,7 @@ func (r *row) id(column string, position int) *int64 {
 	if r.blank(position) {
 		return nil
 	}
-	id, ok := parseID(r.record.field(position))
+	id, ok := parseID(r.record.field(position), r.parser.lenient)
 	if !ok {
 		r.fail(column, reasonID)
 	}
@@ -145,7 +151,7 @@ func (r *row) requiredID(column string, position int) int64 {
 		r.fail(column, reasonEmpty)
 		return 0
 	}
-	id, ok := parseID(r.record.field(position))
+	id, ok := parseID(r.record.field(position), r.parser.lenient)
 	if !ok {
 		r.fail(column, reasonID)
 	}
@@ -153,14 +159,39 @@ func (r *row) requiredID(column string, position int) int64 {
 }
 
 func (r *row) time(column string, position int) *time.Time {
-	if r.blank(position) {
+	value, there := r.timeText(position)
+	if !there {
 		return nil
 	}
-	t, ok := ParseTime(r.record.field(position))
-	if !ok || t.Year() < 1970 || t.Year() > 9999 {
-		r.fail(column, reasonTime)
+	t, reason := r.parser.time(value)
+	if reason == "" && (t.Year() < 1970 || t.Year() > 9999) {
+		reason = reasonTime
+	}
+	if reason != "" {
+		r.fail(column, reason)
 	}
 	return &t
+}
+
+// timeText is the time at position, if the record has one.
+func (r *row) timeText(position int) (text string, there bool) {
+	text = trim(r.record.field(position))
+	return text, text != "" && !(r.parser.lenient && zeroDate(text))
+}
+
+// time reads a time, or says why it cannot.
+func (p *Parser) time(text string) (t time.Time, reason string) {
+	t, ok := parseTime(text, p.rules.Zone)
+	if !ok && p.lenient {
+		t, ok = sinceEpoch(text)
+	}
+	switch {
+	case ok:
+		return t, ""
+	case dayMonth.MatchString(text):
+		return t, reasonDay
+	}
+	return t, reasonTime
 }
 
 func (r *row) bool(column string, position int) *bool {
@@ -274,7 +305,7 @@ func (r *row) redirectStatus(position int) *int {
 	if r.blank(position) {
 		return nil
 	}
-	n, _ := parseNumber(r.record.field(position)) // 0 is no status either
+	n, _ := parseNumber(r.record.field(position), r.parser.lenient) // 0 is no status either
 	status := int(n)
 	if err := links.CheckRedirectStatus(status); err != nil {
 		r.fail(colRedirectStatus, err.Error())
@@ -286,7 +317,7 @@ func (r *row) clicks(position int) *int64 {
 	if r.blank(position) {
 		return nil
 	}
-	n, ok := parseNumber(r.record.field(position))
+	n, ok := parseNumber(r.record.field(position), r.parser.lenient)
 	if !ok || n > MaxID {
 		r.fail(colImportedClicks, reasonClicks)
 	}
@@ -338,12 +369,15 @@ func (r *row) eventType(position int) string {
 }
 
 func (r *row) eventTime(position int) time.Time {
-	t, ok := ParseTime(r.record.field(position))
-	switch {
-	case r.blank(position):
+	value, there := r.timeText(position)
+	if !there {
 		r.fail(colTimestamp, reasonEmpty)
-	case !ok:
-		r.fail(colTimestamp, reasonTime)
+		return time.Time{}
+	}
+	t, reason := r.parser.time(value)
+	switch {
+	case reason != "":
+		r.fail(colTimestamp, reason)
 	case t.Before(r.parser.earliest) || !t.Before(r.parser.latest):
 		r.fail(colTimestamp, "must be from 2000-01-01 to before "+r.parser.latest.Format(time.DateOnly))
 	}

@@ -1,6 +1,7 @@
 package csvimport
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -31,6 +32,11 @@ type SplitOptions struct {
 	// Encoding says how the file's characters are written; "" leaves that to the
 	// file.
 	Encoding Encoding
+	// Escape is EscapeNone or EscapeBackslash; "" tells by the file's beginning. Files
+	// of rows that were given back to be mended have none.
+	Escape string
+	// Timezone is that of times that name none; "" is UTC (see [CheckTimezone]).
+	Timezone string
 }
 
 func (o SplitOptions) withDefaults() SplitOptions {
@@ -74,15 +80,16 @@ type Splitter struct {
 	in         io.Reader
 	opts       SplitOptions
 	layout     Layout
-	delim      byte
+	dialect    dialect
 	buf        []byte // buf[start:end] was read and not yet cut
 	start, end int
 	eof        bool
 	line       int64 // line of buf[start]
 	seq        int
 	rows       int64
-	discarding bool // the rest of an overlong line is passed over
-	room       int  // what a chunk's Data is likely to need
+	discarding bool  // the rest of an overlong line is passed over
+	room       int   // what a chunk's Data is likely to need
+	failed     error // what the reader said, while there are bytes before it
 	done       error
 }
 
@@ -165,15 +172,12 @@ func (s *Splitter) readHeader(kind Kind) error {
 		s.start += size
 		s.line++
 	}
-	var best header
-	for i := range len(delimiters) {
-		h, err := s.tryHeader(kind, delimiters[i], announced)
-		if err != nil {
-			return err
-		}
-		if i == 0 || h.better(best) {
-			best = h
-		}
+	best, err := s.tryHeaders(kind, delimiters, announced, false)
+	if err == nil && best.ext.fault != sound && s.opts.Escape != EscapeNone {
+		best, err = s.tryHeaders(kind, delimiters, announced, true)
+	}
+	if err != nil {
+		return err
 	}
 	if err := best.checkMapping(s.opts.Mapping); err != nil {
 		return err
@@ -204,32 +208,48 @@ func (s *Splitter) firstLine() (string, int, error) {
 	}
 }
 
-// A header is the first record, read with one delimiter.
+// tryHeaders reads the first record with each delimiter, and returns the best.
+func (s *Splitter) tryHeaders(kind Kind, delimiters string, announced, escape bool) (best header, err error) {
+	for i := range len(delimiters) {
+		d := dialect{delim: delimiters[i], lenient: true, escape: escape}
+		h, err := s.tryHeader(kind, d, announced)
+		if err != nil {
+			return best, err
+		}
+		if i == 0 || h.better(best) {
+			best = h
+		}
+	}
+	return best, nil
+}
+
+// A header is the first record, read in one dialect.
 type header struct {
-	delim  byte
+	dialect
 	ext    extent
 	fields []string // of a mended file, as they were before it was made
 	mended bool
 	match  match
 }
 
-// tryHeader reads the first record with a delimiter, which the file may have
-// announced itself.
-func (s *Splitter) tryHeader(kind Kind, delim byte, announced bool) (header, error) {
+// tryHeader reads the first record in a dialect, whose delimiter the file may
+// have announced itself.
+func (s *Splitter) tryHeader(kind Kind, d dialect, announced bool) (header, error) {
 	for {
-		ext, ok := measure(s.buf[s.start:s.end], delim, s.opts.MaxRecord, s.eof)
+		ext, ok := d.measure(s.buf[s.start:s.end], s.opts.MaxRecord, s.eof)
 		if !ok {
 			if err := s.fill(); err != nil {
 				return header{}, err
 			}
 			continue
 		}
-		h := header{delim: delim, ext: ext}
+		h := header{dialect: d, ext: ext}
 		if ext.fault == sound {
-			h.fields = splitFields(string(s.buf[s.start:s.start+ext.text]), delim, nil)
+			text := s.buf[s.start : s.start+ext.text]
+			h.fields = d.split(text, string(text), nil)
 			h.match = h.recognize(kind, s.opts)
 			// URLs hold semicolons and pipes, so that a list is not told by them.
-			if announced || delim == ',' || delim == '\t' {
+			if announced || d.delim == ',' || d.delim == '\t' {
 				if list, ok := headless(kind, h.fields, s.opts.Format); ok {
 					h.match = list
 				}
@@ -334,21 +354,66 @@ func lookAlike(kind Kind, header []string, opts SplitOptions) string {
 
 // use takes h as the file's header and moves behind it.
 func (s *Splitter) use(kind Kind, h header) {
-	s.delim = h.delim
 	s.layout = Layout{
 		Kind: kind, Format: h.match.format.name, Delimiter: string(rune(h.delim)),
 		Columns: h.match.columns, Header: h.fields, Ignored: h.match.ignored, MaxRecord: s.opts.MaxRecord,
-		Mended: h.mended, Encoding: s.opts.Encoding,
+		Lenient: true, Timezone: s.opts.Timezone, Mended: h.mended, Encoding: s.opts.Encoding,
 	}
 	if total := len(h.match.ignored); total > maxIgnored {
 		s.layout.Ignored, s.layout.IgnoredTotal = h.match.ignored[:maxIgnored:maxIgnored], total
 	}
 	if h.headless() {
-		s.layout.Header, s.layout.MinFields = nil, headlessFields
-		return
+		s.layout.Header = nil
+	} else {
+		s.start += h.ext.size
+		s.line += int64(h.ext.lines)
 	}
-	s.start += h.ext.size
-	s.line += int64(h.ext.lines)
+	if s.escapes(h) {
+		s.layout.Escape = EscapeBackslash
+	}
+	s.dialect = s.layout.dialect()
+}
+
+// escapeSample is by how many bytes it is decided whether backslashes escape
+// quotes: less than nearly every first chunk has, which so waits for no more.
+const escapeSample = 48 << 10
+
+// escapes decides, once for the whole file, whether backslashes escape its
+// quotes: they do if fewer of the first records are at fault when read so.
+func (s *Splitter) escapes(h header) bool {
+	if h.mended || h.escape || s.opts.Escape != "" {
+		return !h.mended && s.opts.Escape != EscapeNone
+	}
+	data, eof := s.ahead(escapeSample)
+	if !bytes.Contains(data, []byte(`\"`)) {
+		return false
+	}
+	standard, escaped := s.layout, s.layout
+	escaped.Escape = EscapeBackslash
+	return escaped.faults(data, eof) < standard.faults(data, eof)
+}
+
+// faults counts the broken records in data.
+func (l Layout) faults(data []byte, eof bool) (n int) {
+	for record := range l.records(data, 1, eof) {
+		if record.Fault != nil {
+			n++
+		}
+	}
+	return n
+}
+
+// ahead returns the next n bytes, fewer only if there are no more, or if the
+// buffer has no room. It waits for them, so that nothing depends on the pieces in
+// which the file arrives. An error of the reader is kept until the records before it
+// are cut.
+func (s *Splitter) ahead(n int) (data []byte, eof bool) {
+	n = min(n, len(s.buf))
+	for !s.eof && s.failed == nil && s.end-s.start < n {
+		s.failed = s.fill()
+	}
+	n = min(n, s.end-s.start)
+	return s.buf[s.start : s.start+n], s.eof && n == s.end-s.start
 }
 
 // Next returns the next chunk, or io.EOF after the last one. A file without
@@ -392,7 +457,7 @@ func (s *Splitter) cut() (Chunk, error) {
 			continue
 		}
 		text := s.buf[s.start : s.start+ext.text]
-		empty := ext.fault == sound && blank(text, s.delim)
+		empty := ext.fault == sound && blank(text, s.dialect.delim)
 		if chunk.Rows > 0 && len(chunk.Data)+ext.size > s.opts.ChunkBytes {
 			break
 		}
@@ -421,7 +486,7 @@ func (s *Splitter) record() (extent, bool) {
 	if s.start == s.end {
 		return extent{}, false
 	}
-	return measure(s.buf[s.start:s.end], s.delim, s.opts.MaxRecord, s.eof)
+	return s.dialect.measure(s.buf[s.start:s.end], s.opts.MaxRecord, s.eof)
 }
 
 func (s *Splitter) add(chunk *Chunk, ext extent, empty bool) {
@@ -447,8 +512,13 @@ func (s *Splitter) fill() error {
 	if s.eof {
 		return errors.New("read CSV: record does not end with the file")
 	}
-	s.end = copy(s.buf, s.buf[s.start:s.end])
-	s.start = 0
+	if s.failed != nil {
+		return s.failed
+	}
+	if s.start > 0 {
+		s.end = copy(s.buf, s.buf[s.start:s.end])
+		s.start = 0
+	}
 	for range 100 {
 		n, err := s.in.Read(s.buf[s.end:])
 		s.end += n

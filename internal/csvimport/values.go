@@ -1,22 +1,43 @@
 package csvimport
 
 import (
+	"errors"
+	"regexp"
 	"strings"
 	"time"
+	_ "time/tzdata" // zones are known wherever the program runs
 )
 
 // MaxID is the greatest id that a file may bring: a JSON number holds it exactly.
 const MaxID = 1 << 52
 
 // parseID reads an id from 1 to MaxID.
-func parseID(s string) (int64, bool) {
-	n, ok := parseNumber(s)
+func parseID(s string, lenient bool) (int64, bool) {
+	n, ok := parseNumber(s, lenient)
 	return n, ok && n >= 1 && n <= MaxID
 }
 
-// parseNumber reads up to 18 digits with blanks around them.
-func parseNumber(s string) (int64, bool) {
-	if s = trim(s); s == "" || len(s) > 18 {
+// parseNumber reads a whole number of up to 18 digits with blanks around them.
+// Leniently read, it may be written as programs write numbers that need not be
+// whole (12.0, 12.00), and in groups of three (1,204).
+func parseNumber(s string, lenient bool) (int64, bool) {
+	s = trim(s)
+	if n, ok := parseDigits(s); ok || !lenient || s == "" {
+		return n, ok
+	}
+	parts := looseNumber.FindStringSubmatch(s)
+	if parts == nil {
+		return 0, false
+	}
+	return parseDigits(strings.ReplaceAll(parts[1], ",", ""))
+}
+
+// looseNumber leaves out 12.000, which may be twelve thousand.
+var looseNumber = regexp.MustCompile(`^([0-9]+|[1-9][0-9]{0,2}(?:,[0-9]{3})+)(?:\.00?)?$`)
+
+// parseDigits reads up to 18 digits.
+func parseDigits(s string) (int64, bool) {
+	if s == "" || len(s) > 18 {
 		return 0, false
 	}
 	var n int64
@@ -40,20 +61,22 @@ func trim(s string) string {
 
 func parseBool(s string) (value, ok bool) {
 	switch strings.ToLower(trim(s)) {
-	case "true", "t", "1", "yes", "y", "on":
+	case "true", "t", "1", "1.0", "yes", "y", "on":
 		return true, true
-	case "false", "f", "0", "no", "n", "off":
+	case "false", "f", "0", "0.0", "no", "n", "off":
 		return false, true
 	}
 	return false, false
 }
 
-// ParseTime reads a date (2006-01-02), or a date and time with a T or a space
+// parseTime reads a date (2006-01-02), or a date and time with a T or a space
 // between, with or without seconds, their fraction (after a point or comma) and
-// a zone (Z, UTC, +01, +01:00, +0100). Without a zone it is UTC. The result is in UTC
+// a zone (Z, UTC, +01, +01:00, +0100). Without one, it is in zone; of the two
+// moments that a time may mean when clocks are set back, or the one that it
+// misses when they are set forward, [time.Date] chooses. The result is in UTC
 // and whole microseconds; it is not rounded up.
-func ParseTime(s string) (time.Time, bool) {
-	c := clock{rest: trim(s)}
+func parseTime(s string, zone *time.Location) (time.Time, bool) {
+	c := clock{rest: s}
 	year := c.digits(4)
 	c.expect('-')
 	month := c.digits(2)
@@ -63,7 +86,7 @@ func ParseTime(s string) (time.Time, bool) {
 		return time.Time{}, false
 	}
 	if c.rest == "" {
-		return time.Date(year, time.Month(month), day, 0, 0, 0, 0, time.UTC), true
+		return time.Date(year, time.Month(month), day, 0, 0, 0, 0, zone).UTC(), true
 	}
 	if c.rest[0] != 'T' && c.rest[0] != 't' && c.rest[0] != ' ' {
 		return time.Time{}, false
@@ -77,12 +100,69 @@ func ParseTime(s string) (time.Time, bool) {
 		c.rest = c.rest[1:]
 		second, micros = c.digits(2), c.fraction()
 	}
-	offset := c.zone()
+	offset, told := c.zone()
 	if c.bad || c.rest != "" || hour > 23 || minute > 59 || second > 59 {
 		return time.Time{}, false
 	}
-	t := time.Date(year, time.Month(month), day, hour, minute, second, micros*1000, time.UTC)
-	return t.Add(-offset), true
+	if told {
+		zone = time.UTC
+	}
+	t := time.Date(year, time.Month(month), day, hour, minute, second, micros*1000, zone)
+	return t.UTC().Add(-offset), true
+}
+
+// sinceEpoch reads the seconds (9 or 10 digits) or milliseconds (12 or 13) since
+// 1970, which may have a fraction.
+func sinceEpoch(s string) (time.Time, bool) {
+	n := len(s) - len(strings.TrimLeft(s, "0123456789"))
+	whole, ok := parseDigits(s[:n])
+	c := clock{rest: s[n:]}
+	micros := c.fraction() // millionths of the unit
+	switch {
+	case !ok || c.bad || c.rest != "":
+	case n == 9 || n == 10:
+		return time.Unix(whole, int64(micros)*1000).UTC(), true
+	case n == 12 && (s[0] == '1' && s[1] == '9' || s[0] == '2' && s[1] == '0'): // 202405010800
+	case n == 12 || n == 13:
+		return time.UnixMicro(whole*1000 + int64(micros)/1000).UTC(), true
+	}
+	return time.Time{}, false
+}
+
+// zeroDate reports whether s is how MySQL writes that there is no time.
+func zeroDate(s string) bool {
+	rest, ok := strings.CutPrefix(s, "0000-00-00")
+	return ok && strings.Trim(rest, "0:. TZ") == ""
+}
+
+// dayMonth matches dates that one country reads as day and month, and another
+// as month and day.
+var dayMonth = regexp.MustCompile(`^[0-9]{1,2}([/.-])[0-9]{1,2}([/.-])([0-9]{4}|[0-9]{2})($|[ ,T])`)
+
+// errTimezone is fit for users.
+var errTimezone = errors.New("must be the name of a time zone, such as UTC or Europe/Berlin")
+
+// CheckTimezone returns an error fit for users unless name is that of a time zone
+// in the IANA database; "" is UTC.
+func CheckTimezone(name string) error {
+	_, err := loadZone(name)
+	return err
+}
+
+// Zone returns the time zone of times that name none.
+func (l Layout) Zone() (*time.Location, error) { return loadZone(l.Timezone) }
+
+// loadZone does not know what means something else on each machine, such as
+// Local and localtime, nor other files that a system keeps among its zones.
+func loadZone(name string) (*time.Location, error) {
+	if name != "" && (name[0] < 'A' || name[0] > 'Z') || name == "Local" {
+		return nil, errTimezone
+	}
+	zone, err := time.LoadLocation(name)
+	if err != nil {
+		return nil, errTimezone
+	}
+	return zone, nil
 }
 
 func daysIn(year, month int) int {
@@ -148,13 +228,16 @@ func (c *clock) fraction() int {
 	return micros
 }
 
-// zone reads what is left as a zone, and returns how far it is ahead of UTC.
-func (c *clock) zone() time.Duration {
+// zone reads what is left as a zone, and returns how far it is ahead of UTC, and
+// whether there is one.
+func (c *clock) zone() (offset time.Duration, told bool) {
 	zone := strings.TrimPrefix(c.rest, " ")
 	c.rest = ""
 	switch zone {
-	case "", "Z", "z", "UTC", "GMT":
-		return 0
+	case "":
+		return 0, false
+	case "Z", "z", "UTC", "GMT":
+		return 0, true
 	}
 	z := clock{rest: zone[1:]}
 	hours, minutes := z.digits(2), 0
@@ -166,9 +249,9 @@ func (c *clock) zone() time.Duration {
 	}
 	// No place is more than 14 hours ahead, or 12 behind.
 	c.bad = c.bad || z.bad || z.rest != "" || zone[0] != '+' && zone[0] != '-' || hours > 15 || minutes > 59
-	offset := time.Duration(hours)*time.Hour + time.Duration(minutes)*time.Minute
+	offset = time.Duration(hours)*time.Hour + time.Duration(minutes)*time.Minute
 	if zone[0] == '-' {
-		return -offset
+		return -offset, true
 	}
-	return offset
+	return offset, true
 }

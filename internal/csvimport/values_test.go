@@ -2,6 +2,7 @@ package csvimport
 
 import (
 	"regexp"
+	"strings"
 	"testing"
 	"time"
 )
@@ -53,9 +54,9 @@ func TestParseTime(t *testing.T) {
 		{"+025-09-28", ""},
 	}
 	for _, test := range tests {
-		got, ok := ParseTime(test.text)
+		got, ok := parseTime(trim(test.text), time.UTC)
 		if ok != (test.want != "") || ok && got.Format(time.RFC3339Nano) != test.want {
-			t.Errorf("ParseTime(%q) = %v, %v, want %q", test.text, got, ok, test.want)
+			t.Errorf("parseTime(%q) = %v, %v, want %q", test.text, got, ok, test.want)
 		}
 	}
 }
@@ -65,20 +66,20 @@ func FuzzTime(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		got, ok := ParseTime(text)
+		got, ok := parseTime(text, time.UTC)
 		if want, err := time.Parse(time.RFC3339Nano, text); err == nil && plainTime.MatchString(text) {
 			if !ok || !got.Equal(want.Truncate(time.Microsecond)) {
-				t.Fatalf("ParseTime(%q) = %v, %v, package time says %v", text, got, ok, want)
+				t.Fatalf("parseTime(%q) = %v, %v, package time says %v", text, got, ok, want)
 			}
 		}
 		if !ok {
 			return
 		}
 		if got.Location() != time.UTC || got.Nanosecond()%1000 != 0 {
-			t.Fatalf("ParseTime(%q) = %v", text, got)
+			t.Fatalf("parseTime(%q) = %v", text, got)
 		}
-		if again, ok := ParseTime(got.Format(time.RFC3339Nano)); got.Year() >= 0 && got.Year() <= 9999 && (!ok || !again.Equal(got)) {
-			t.Fatalf("ParseTime(%q) = %v, then %v", text, got, again)
+		if again, ok := parseTime(got.Format(time.RFC3339Nano), time.UTC); got.Year() >= 0 && got.Year() <= 9999 && (!ok || !again.Equal(got)) {
+			t.Fatalf("parseTime(%q) = %v, then %v", text, got, again)
 		}
 	})
 }
@@ -93,15 +94,21 @@ func TestParseID(t *testing.T) {
 	for _, test := range []struct {
 		text string
 		want int64
-	}{{"1", 1}, {" 42 ", 42}, {"007", 7}, {"4503599627370496", MaxID}} {
-		if got, ok := parseID(test.text); !ok || got != test.want {
+	}{{"1", 1}, {" 42 ", 42}, {"007", 7}, {"4503599627370496", MaxID},
+		{"12.0", 12}, {"12.00", 12}, {"1,204", 1204}, {"12,345,678", 12345678}, {" 1,204.0", 1204}, {"4,503,599,627,370,496.0", MaxID}} {
+		if got, ok := parseID(test.text, true); !ok || got != test.want {
 			t.Errorf("parseID(%q) = %d, %v, want %d", test.text, got, ok, test.want)
 		}
 	}
+	for _, text := range []string{"12.0", "1,204"} {
+		if got, ok := parseID(text, false); ok {
+			t.Errorf("strictly read, parseID(%q) = %d", text, got)
+		}
+	}
 	for _, text := range []string{
-		"", "0", "-1", "+1", "1.0", "1e3", "4503599627370497", "9223372036854775808", "99999999999999999999999", "1 2", "१", "0x1",
+		"", "0", "-1", "+1", "1.5", "1.", "1.000", "12,04", "1,2345", "0,123", "1234,567", ",123", "1,204.5", "1e3", "1,,204", "4503599627370497", "9223372036854775808", "99999999999999999999999", "1 2", "१", "0x1",
 	} {
-		if got, ok := parseID(text); ok {
+		if got, ok := parseID(text, true); ok {
 			t.Errorf("parseID(%q) = %d", text, got)
 		}
 	}
@@ -109,12 +116,12 @@ func TestParseID(t *testing.T) {
 
 func TestParseBool(t *testing.T) {
 	t.Parallel()
-	for _, text := range []string{"True", "true", "TRUE", "t", "1", "yes", "Y", " true "} {
+	for _, text := range []string{"True", "true", "TRUE", "t", "1", "yes", "Y", " true ", "1.0"} {
 		if value, ok := parseBool(text); !value || !ok {
 			t.Errorf("parseBool(%q) = %v, %v", text, value, ok)
 		}
 	}
-	for _, text := range []string{"False", "false", "F", "0", "no", "N"} {
+	for _, text := range []string{"False", "false", "F", "0", "0.0", "no", "N"} {
 		if value, ok := parseBool(text); value || !ok {
 			t.Errorf("parseBool(%q) = %v, %v", text, value, ok)
 		}
@@ -122,6 +129,85 @@ func TestParseBool(t *testing.T) {
 	for _, text := range []string{"", "2", "active", "null"} {
 		if value, ok := parseBool(text); ok {
 			t.Errorf("parseBool(%q) = %v", text, value)
+		}
+	}
+}
+
+func TestTimes(t *testing.T) {
+	t.Parallel()
+	berlin, err := Layout{Timezone: "Europe/Berlin"}.Zone()
+	if err != nil {
+		t.Fatal(err)
+	}
+	parser := Layout{Lenient: true}.Parser(Rules{Zone: berlin})
+	for text, want := range map[string]string{
+		"2024-05-01 08:00":      "2024-05-01T06:00:00Z",
+		"2024-01-01 08:00":      "2024-01-01T07:00:00Z",
+		"2024-05-01":            "2024-04-30T22:00:00Z",
+		"2024-05-01 08:00Z":     "2024-05-01T08:00:00Z",
+		"2024-05-01T08:00+01":   "2024-05-01T07:00:00Z",
+		"1714550400":            "2024-05-01T08:00:00Z",
+		"1714550400.0":          "2024-05-01T08:00:00Z",
+		"1714550400.25":         "2024-05-01T08:00:00.25Z",
+		"1714550400000":         "2024-05-01T08:00:00Z",
+		"1714550400123.5":       "2024-05-01T08:00:00.1235Z",
+		"100000000":             "1973-03-03T09:46:40Z",
+		"946684800000":          "2000-01-01T00:00:00Z",
+		"2024-03-31 02:30":      "2024-03-31T01:30:00Z", // a time that the clocks skipped
+		"2024-10-27 02:30":      "2024-10-27T01:30:00Z", // the second of two
+		"5/1/2024":              reasonDay,
+		"5/1/2024 8:00":         reasonDay,
+		"05/01/24, 8:00 AM":     reasonDay,
+		"05.01.2024":            reasonDay,
+		"5-1-2024T08:00":        reasonDay,
+		"25.12.2024":            reasonDay,
+		"5/1/2024x":             reasonTime,
+		"5/1/024":               reasonTime,
+		"-5/1/2024":             reasonTime,
+		"12345678":              reasonTime,
+		"12345678901":           reasonTime,
+		"202405010800":          reasonTime, // no milliseconds
+		"199905010800":          reasonTime,
+		"20240501080000":        reasonTime,
+		"1714550400.":           reasonTime,
+		"1714550400.0.0":        reasonTime,
+		"1714550400.1234567890": reasonTime,
+		"-1714550400":           reasonTime,
+		"1,714,550,400":         reasonTime,
+	} {
+		got, reason := parser.time(text)
+		if reason == "" {
+			reason = got.Format(time.RFC3339Nano)
+		}
+		if reason != want {
+			t.Errorf("%q is read as %q, want %q", text, reason, want)
+		}
+	}
+	if got, reason := (Layout{}).Parser(Rules{}).time("1714550400"); reason != reasonTime {
+		t.Errorf("strictly read, a number is the time %v", got)
+	}
+	for text, want := range map[string]bool{
+		"0000-00-00": true, "0000-00-00 00:00:00": true, "0000-00-00T00:00:00.000Z": true, "0000-00-00 00:00:01": false, "0000-01-01": false,
+	} {
+		if zeroDate(text) != want {
+			t.Errorf("%q is no time given: %v, want %v", text, !want, want)
+		}
+	}
+}
+
+func TestTimezones(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"", "UTC", "Europe/Berlin", "America/Argentina/Buenos_Aires", "Asia/Kathmandu"} {
+		if err := CheckTimezone(name); err != nil {
+			t.Errorf("%q %v", name, err)
+		}
+	}
+	for _, name := range []string{
+		"Local", "localtime", "posixrules", "right/Europe/Berlin", "europe/berlin", "Mars/Olympus", "+02:00", "../etc/passwd", "/etc/localtime",
+		"Europe/../Europe/Berlin", "Europe", "E\x00", strings.Repeat("E", 10_000), " ",
+	} {
+		if err := CheckTimezone(name); err == nil {
+			t.Errorf("%q is a time zone", name)
 		}
 	}
 }
