@@ -22,6 +22,7 @@ type metrics struct {
 	uploading          prometheus.Gauge
 	repeating          prometheus.Gauge
 	watching           prometheus.Gauge
+	oversized          *prometheus.CounterVec
 	// routes holds the series of each route, found once. Read-only after
 	// prepare, as is all, which has each of them once.
 	routes map[*fiber.Route]*routeSeries
@@ -98,11 +99,19 @@ func newMetrics(registry prometheus.Registerer) (*metrics, error) {
 			Help: "Clients that follow the progress of an import; at most 100 a process.",
 		}),
 	}
+	m.oversized = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "signpost_oversized_requests_total",
+		Help: "Requests whose address and headers are longer than 16 KiB, by the part that is long (address or headers) and who sent it (browser or other).",
+	}, []string{"part", "client"})
+	for _, part := range []string{partAddress, partHeaders} { // from the start, so that the first one shows
+		m.oversized.WithLabelValues(part, "browser")
+		m.oversized.WithLabelValues(part, "other")
+	}
 	m.all = []*routeSeries{m.other}
 	if registry == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m, m.exports, m.exported, m.exporting, m.held, m.uploading, m.repeating, m.watching} {
+	for _, c := range []prometheus.Collector{m, m.exports, m.exported, m.exporting, m.held, m.uploading, m.repeating, m.watching, m.oversized} {
 		if err := registry.Register(c); err != nil {
 			return nil, fmt.Errorf("register metrics: %w", err)
 		}

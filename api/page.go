@@ -58,6 +58,9 @@ func pageText(e *Error) (title, advice string) {
 	case errLookup:
 		return "Please try again shortly", "The link cannot be looked up at the moment."
 	}
+	if e.Status == http.StatusRequestHeaderFieldsTooLarge {
+		return "Your browser sent too much", e.Message
+	}
 	return http.StatusText(e.Status), e.Message
 }
 

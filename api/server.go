@@ -90,7 +90,8 @@ func (a *API) protocolError(ctx *fasthttp.RequestCtx, err error) {
 	status := http.StatusBadRequest
 	switch {
 	case errors.As(err, &small):
-		status = http.StatusRequestHeaderFieldsTooLarge
+		a.refuseOversized(ctx, small)
+		return
 	case errors.As(err, &network) && network.Timeout():
 		status = http.StatusRequestTimeout
 	case errors.Is(err, fasthttp.ErrBodyTooLarge):

@@ -1,0 +1,154 @@
+package api
+
+import (
+	"bytes"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/valyala/fasthttp"
+	"golang.org/x/net/publicsuffix"
+	"golang.org/x/sys/unix"
+)
+
+// What of a request is longer than maxHeader allows, as a metric tells it.
+const (
+	partAddress = "address"
+	partHeaders = "headers"
+)
+
+// oversized is what is known of a request whose address and headers are longer
+// than maxHeader: fasthttp has given it up, and tells the 200 bytes that it begins
+// with and the last 200 that it has read.
+type oversized struct {
+	head, tail []byte
+	ahead      []byte // what has arrived behind that
+}
+
+// readOversized takes from an error of fasthttp what there is to know, and looks
+// at what follows on the connection.
+func readOversized(err *fasthttp.ErrSmallBuffer, conn net.Conn) oversized {
+	_, contents, _ := strings.Cut(err.Error(), "contents: ")
+	head, rest := cutQuoted(contents)
+	tail, _ := cutQuoted(strings.TrimPrefix(rest, "..."))
+	return oversized{head: head, tail: tail, ahead: peek(conn, maxHeader)}
+}
+
+// cutQuoted cuts a string in the syntax of Go off a text.
+func cutQuoted(text string) (value []byte, rest string) {
+	quoted, err := strconv.QuotedPrefix(text)
+	if err != nil {
+		return nil, text
+	}
+	unquoted, _ := strconv.Unquote(quoted) // it was just found to be one
+	return []byte(unquoted), text[len(quoted):]
+}
+
+// part is what is too long. An address has no blank and no line end: if there
+// are some only at the beginning, between it and the method, it fills all.
+func (o oversized) part() string {
+	_, address, _ := bytes.Cut(o.head, []byte(" "))
+	if len(address) > 0 && !bytes.ContainsAny(address, " \r\n") && !bytes.ContainsAny(o.tail, " \r\n") {
+		return partAddress
+	}
+	return partHeaders
+}
+
+// browserSigns are in the headers of browsers and of little else.
+var browserSigns = [][]byte{
+	[]byte("text/html"), []byte("mozilla/"), []byte("sec-fetch-"), []byte("sec-ch-ua"), []byte("upgrade-insecure-requests"),
+}
+
+// ofBrowser reports whether a person with a browser is likely to see the answer.
+func (o oversized) ofBrowser() bool {
+	for _, text := range [][]byte{o.head, o.tail, o.ahead} {
+		text = bytes.ToLower(text)
+		for _, sign := range browserSigns {
+			if bytes.Contains(text, sign) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// host is the host that was asked for, without a port; "" if it is not known or
+// no name.
+func (o oversized) host() string {
+	for line := range bytes.Lines(o.head) {
+		name, value, _ := bytes.Cut(line, []byte(":"))
+		if !bytes.EqualFold(name, []byte("host")) || !bytes.HasSuffix(line, []byte("\n")) {
+			continue
+		}
+		host := strings.ToLower(string(bytes.TrimSpace(value)))
+		host, _, _ = strings.Cut(host, ":")
+		if strings.Trim(host, "abcdefghijklmnopqrstuvwxyz0123456789.-") == "" {
+			return host
+		}
+	}
+	return ""
+}
+
+// advice says to a person which part to clear. Cookies are what makes headers of
+// a browser long; those of a parent domain come from other sites.
+func (o oversized) advice(host string) string {
+	if o.part() == partAddress {
+		return "The address of this page is longer than 16 KiB, which is more than this site reads. " +
+			"Shorten it: take away what stands behind the question mark."
+	}
+	where := host
+	_, err := netip.ParseAddr(host)
+	if parent, none := publicsuffix.EffectiveTLDPlusOne(host); err != nil && none == nil && parent != host {
+		where += " and of " + parent
+	}
+	return "It sent more than 16 KiB with its request, nearly always because cookies have piled up. " +
+		"Clear the cookies of " + where + " in the settings of the browser, and follow the link again."
+}
+
+// refuseOversized answers such a request: with a page for a person with a browser,
+// JSON for everyone else.
+func (a *API) refuseOversized(ctx *fasthttp.RequestCtx, err *fasthttp.ErrSmallBuffer) {
+	o := readOversized(err, ctx.Conn())
+	client := "other"
+	if o.ofBrowser() {
+		client = "browser"
+	}
+	a.metrics.oversized.WithLabelValues(o.part(), client).Inc()
+	if conn, ok := ctx.Conn().(*lingeringConn); ok {
+		conn.linger.Store(true) // the rest of the request may be on its way
+	}
+	if client == "other" {
+		writeError(&ctx.Response, plainError(http.StatusRequestHeaderFieldsTooLarge))
+		return
+	}
+	host := o.host()
+	if public, err := url.Parse(a.PublicURL); host == "" && err == nil {
+		host = public.Hostname()
+	}
+	writePage(&ctx.Response, &Error{Status: http.StatusRequestHeaderFieldsTooLarge, Message: o.advice(host)})
+}
+
+// peek returns up to limit bytes that have arrived on a connection, and leaves
+// them there. It waits for nothing.
+func peek(conn net.Conn, limit int) (seen []byte) {
+	socket, ok := conn.(syscall.Conn)
+	if !ok {
+		return nil
+	}
+	raw, err := socket.SyscallConn()
+	if err != nil {
+		return nil
+	}
+	buf := make([]byte, limit)
+	_ = raw.Control(func(fd uintptr) { // or the connection is closed
+		n, _, err := unix.Recvfrom(int(fd), buf, unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		if err == nil {
+			seen = buf[:n]
+		}
+	})
+	return seen
+}
