@@ -145,6 +145,9 @@ var mendSeeds = []string{
 	"https://example.com/,one\nhttps://example.com/\nhttps://example.com/,a,b,c,d\nnonsense\n",
 	"=evil,username,email\n=cmd,ann,ann@example.com\n",
 	"line,username,email,reason\n\"3,ann\nJ\xc9\x024,bob\nz,,5y\"x,a,",
+	"username,email\nann\nbob, ,x\n \" cy\" ,\"c@example.com \",,,\"\"\nd\"\"an,6\"\n\\N,NULL\n",
+	"keyword,url,title\n\"a\",https://example.com/,NULL\nb,\"NULL\",\"\\N\"\nc,https://example.com/,\"say \\\"hi\\\"\"\nd,\"x \\\"y\\\" \"z\n",
+	"original_url,short_code,title\n\"a,b\"c\n,\" \",\"\\\"\"x\n",
 	"line,username,email, eason\n\"3,", // a column of the file's own that is named like one of ours
 }
 
@@ -153,7 +156,7 @@ func TestMendingRandomFiles(t *testing.T) {
 	t.Parallel()
 	random := rand.New(rand.NewPCG(1, 2))
 	parts := []string{
-		"ann", "bob@example.com", "https://example.com/", "\"", "\"\"", "\"x\"", " ", "=", "'", "\n", "\r\n", "\r", "\x00", "\xff", "line", "reason",
+		"ann", "bob@example.com", "https://example.com/", "\"", "\"\"", "\"x\"", " ", "\t", "\\", "\\\"", "\\N", "NULL", "=", "5/1/2024", "12.0", "'", "\n", "\r\n", "\r", "\x00", "\xff", "line", "reason",
 	}
 	headers := map[string]Kind{
 		"username*email": KindUsers, "email*username*note*": KindUsers, "original_url": KindLinks, "original_url*short_code*title": KindLinks,
@@ -173,7 +176,7 @@ func TestMendingRandomFiles(t *testing.T) {
 			}
 			file += "\n"
 		}
-		if checkMending(t, []byte(file), headers[name], SplitOptions{}) {
+		if checkMending(t, []byte(file), headers[name], SplitOptions{Escape: []string{"", EscapeNone, EscapeBackslash}[random.IntN(3)]}) {
 			read++
 		}
 	}
@@ -181,15 +184,15 @@ func TestMendingRandomFiles(t *testing.T) {
 
 func FuzzMending(f *testing.F) {
 	for _, seed := range mendSeeds {
-		f.Add([]byte(seed), true)
-		f.Add([]byte(seed), false)
+		f.Add([]byte(seed), true, byte(0))
+		f.Add([]byte(seed), false, byte(1))
 	}
-	f.Fuzz(func(t *testing.T, file []byte, links bool) {
+	f.Fuzz(func(t *testing.T, file []byte, links bool, escape byte) {
 		kind := KindUsers
 		if links {
 			kind = KindLinks
 		}
-		checkMending(t, file, kind, SplitOptions{})
+		checkMending(t, file, kind, SplitOptions{Escape: []string{"", EscapeNone, EscapeBackslash}[escape%3]})
 	})
 }
 

@@ -173,8 +173,11 @@ func (s *Splitter) readHeader(kind Kind) error {
 		s.line++
 	}
 	best, err := s.tryHeaders(kind, delimiters, announced, false)
-	if err == nil && best.ext.fault != sound && s.opts.Escape != EscapeNone {
-		best, err = s.tryHeaders(kind, delimiters, announced, true)
+	if err == nil && best.match.known == 0 && s.opts.Escape != EscapeNone {
+		var escaped header
+		if escaped, err = s.tryHeaders(kind, delimiters, announced, true); escaped.better(best) {
+			best = escaped
+		}
 	}
 	if err != nil {
 		return err

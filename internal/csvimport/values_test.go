@@ -62,10 +62,25 @@ func TestParseTime(t *testing.T) {
 }
 
 func FuzzTime(f *testing.F) {
-	for _, seed := range []string{"2025-09-28 11:47:10", "2025-09-28T11:47:10.25+02:00", "2024-02-29", "2025-01-01 00:00 UTC"} {
+	for _, seed := range []string{
+		"2025-09-28 11:47:10", "2025-09-28T11:47:10.25+02:00", "2024-02-29", "2025-01-01 00:00 UTC", "1714550400.25", "1714550400000", "5/1/2024", "2024-03-31 02:30",
+	} {
 		f.Add(seed)
 	}
+	berlin, err := loadZone("Europe/Berlin")
+	if err != nil {
+		f.Fatal(err)
+	}
+	here, there := Layout{Lenient: true}.Parser(Rules{}), Layout{Lenient: true}.Parser(Rules{Zone: berlin})
 	f.Fuzz(func(t *testing.T, text string) {
+		utc, reason := here.time(text)
+		local, localReason := there.time(text)
+		if reason != localReason {
+			t.Fatalf("%q %q, and with a zone %q", text, reason, localReason)
+		}
+		if ahead := utc.Sub(local); reason == "" && (ahead < 0 || ahead > 3*time.Hour) {
+			t.Fatalf("%q is %v, and %v in Berlin", text, utc, local)
+		}
 		got, ok := parseTime(text, time.UTC)
 		if want, err := time.Parse(time.RFC3339Nano, text); err == nil && plainTime.MatchString(text) {
 			if !ok || !got.Equal(want.Truncate(time.Microsecond)) {
