@@ -74,6 +74,10 @@ type Options struct {
 	// ExportMaxActive bounds how many exports run at once; 0 means 4.
 	ExportMaxActive int
 
+	// CORSOrigins are the origins of pages whose scripts may use the management API,
+	// as browsers write them, or * alone for all.
+	CORSOrigins []string
+
 	Registry prometheus.Registerer // nil means metrics go nowhere
 	Traces   *Traces               // nil means there are none
 	Log      *slog.Logger
@@ -91,6 +95,7 @@ type API struct {
 	metrics   *metrics
 	ids       *requestIDs
 	database  *probe
+	cors      *cors // nil if no page may
 	bulkheads bulkheads
 	held      *shares // bytes of bodies
 	exports   *shares // places of exports
@@ -151,6 +156,7 @@ func New(o Options) (*API, error) {
 	if err := a.describe(); err != nil {
 		return nil, err
 	}
+	a.cors = a.newCORS(a.CORSOrigins)
 	a.metrics.prepare(a.app)
 	a.serve = a.app.Handler()
 	a.app.Server().Handler = a.Handler()

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/gofiber/fiber/v2"
@@ -28,10 +29,8 @@ func (a *API) describe() error {
 	}
 	describeErrorsAsCSV(spec.Paths["/imports/{id}/errors"].Get)
 	for _, path := range spec.Paths {
-		for _, op := range []*huma.Operation{path.Get, path.Post, path.Put, path.Patch, path.Delete} {
-			if op != nil {
-				delete(op.Responses, "422") // what Huma answers so is a 400 here
-			}
+		for _, op := range operations(path) {
+			delete(op.Responses, "422") // what Huma answers so is a 400 here
 		}
 	}
 	encoded, err := json.Marshal(spec)
@@ -40,6 +39,12 @@ func (a *API) describe() error {
 	}
 	a.spec = encoded
 	return nil
+}
+
+// operations are those of a path.
+func operations(path *huma.PathItem) []*huma.Operation {
+	all := []*huma.Operation{path.Get, path.Post, path.Put, path.Patch, path.Delete}
+	return slices.DeleteFunc(all, func(op *huma.Operation) bool { return op == nil })
 }
 
 // openAPI serves the specification.

@@ -37,6 +37,9 @@ type Config struct {
 	// TrustedProxies holds networks; a single address is one of a single host.
 	TrustedProxies Networks `env:"TRUSTED_PROXIES" doc:"Addresses and networks of the proxies in front, whose X-Forwarded-For is believed." allowed:"IP addresses and networks such as 10.0.0.0/8, separated by commas"`
 
+	CORSOrigins     Origins `env:"CORS_ORIGINS" doc:"Origins of web pages whose scripts may use the management API, with a token. Empty means none; * means any page that has a token." allowed:"origins such as https://app.example or http://localhost:3000, without a path, separated by commas, or * alone"`
+	SecurityContact string  `env:"SECURITY_CONTACT" doc:"Where people report a weakness of this service, published in ${security}. Empty means that there is no such file." allowed:"an e-mail address, or a URI that begins with mailto:, https:// or tel:"`
+
 	MaxConnections    int `env:"MAX_CONNECTIONS" envDefault:"0" doc:"Most connections of clients that an api has open at once. Shortly before, those that have waited longest for their client, to send or to read, are closed to make room. 0 means 8192, or as many as the limit on open files leaves beside files of its own and connections to the database." allowed:"a number from 0 to 1000000"`
 	MaxConnsPerClient int `env:"MAX_CONNECTIONS_PER_CLIENT" envDefault:"0" doc:"Most of them that one client has, by its IPv4 address or the /64 of its IPv6 one; TRUSTED_PROXIES are not bounded so. 0 means a quarter of all." allowed:"a number from 0 to 1000000"`
 
@@ -173,7 +176,7 @@ type variable struct {
 }
 
 // code marks up what a tag, which is in back quotes itself, cannot.
-var code = strings.NewReplacer("${dev}", "`signpost dev`", "${ready}", "`/ready`")
+var code = strings.NewReplacer("${dev}", "`signpost dev`", "${ready}", "`/ready`", "${security}", "`/.well-known/security.txt`")
 
 func variables() []variable {
 	t := reflect.TypeFor[Config]()

@@ -207,6 +207,60 @@ func TestDatabaseURLIsRefusedWithItsReason(t *testing.T) {
 	}
 }
 
+func TestOrigins(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"*":                   "*",
+		"https://app.example": "https://app.example",
+		" https://App.Example/ , ,http://localhost:3000": "https://app.example,http://localhost:3000",
+		"https://app.example:443,http://a.example:80":    "https://app.example,http://a.example",
+		"https://münchen.example":                        "https://xn--mnchen-3ya.example",
+		"http://[::1]:3000":                              "http://[::1]:3000",
+		"capacitor://localhost":                          "capacitor://localhost",
+		"app.example":                                    "",
+		"https://":                                       "",
+		"https://app.example/path":                       "",
+		"https://app.example?x":                          "",
+		"https://user@app.example":                       "",
+		"https://*.example":                              "",
+		"null":                                           "",
+		"*,https://app.example":                          "",
+		"https://app.example,*":                          "",
+		"https://a.example https://b.example":            "",
+	} {
+		c, err := Load([]string{"CORS_ORIGINS=" + text})
+		if got := c.CORSOrigins.String(); got != want || (err == nil) != (want != "") {
+			t.Errorf("%q: %q, %v; want %q", text, got, err, want)
+		}
+		if err != nil && !strings.Contains(err.Error(), "origins such as https://app.example") {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+}
+
+func TestSecurityContact(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"security@example.com":           "mailto:security@example.com",
+		"mailto:security@example.com":    "mailto:security@example.com",
+		"https://example.com/security":   "https://example.com/security",
+		"tel:+1-201-555-0123":            "tel:+1-201-555-0123",
+		"http://example.com/security":    "",
+		"example.com":                    "",
+		"Sec <security@example.com>":     "",
+		"mailto:":                        "",
+		"https:///x":                     "",
+		"javascript:alert(1)":            "",
+		"https://a.example/\nExpires: 1": "",
+		"https://a.example/ b":           "",
+	} {
+		c, err := Load([]string{"SECURITY_CONTACT=" + text})
+		if c.SecurityContact != want || (err == nil) != (want != "") {
+			t.Errorf("%q: %q, %v; want %q", text, c.SecurityContact, err, want)
+		}
+	}
+}
+
 func TestAllFaultsAtOnce(t *testing.T) {
 	t.Parallel()
 	_, err := Load([]string{"LOG_FORMAT=xml", "CACHE_TTL=soon", "ADMIN_TOKEN=hunter2", "DATABASE_URL=postgres://u:s3cret@db:x/", "CACHE_SIZE=0"})

@@ -4,8 +4,11 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
+	"net/url"
 	"strconv"
 	"strings"
+
+	"golang.org/x/net/idna"
 
 	"github.com/signpost/signpost/internal/links"
 )
@@ -126,3 +129,53 @@ func (h *Hosts) UnmarshalText(text []byte) error {
 
 // String is the text form.
 func (h Hosts) String() string { return strings.Join(h, ",") }
+
+// Origins is a list of origins of web pages, as browsers name them in the header
+// Origin, or * alone for all; as text, separated by commas.
+type Origins []string
+
+// UnmarshalText reads the text form.
+func (o *Origins) UnmarshalText(text []byte) error {
+	if string(text) == "*" {
+		*o = Origins{"*"}
+		return nil
+	}
+	var list Origins
+	for part := range strings.SplitSeq(string(text), ",") {
+		if part = strings.TrimSpace(part); part == "" {
+			continue
+		}
+		origin, err := parseOrigin(part)
+		if err != nil {
+			return err
+		}
+		list = append(list, origin)
+	}
+	*o = list
+	return nil
+}
+
+// parseOrigin returns an origin as browsers write it: in lower case, a Unicode name
+// in punycode, without the port that its scheme has anyway.
+func parseOrigin(s string) (string, error) {
+	u, err := url.Parse(s)
+	if err != nil || u.Scheme == "" || u.Hostname() == "" || u.User != nil ||
+		u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" {
+		return "", fmt.Errorf("%q is no origin", s)
+	}
+	host := strings.ToLower(u.Hostname())
+	if strings.Contains(host, ":") {
+		host = "[" + host + "]" // an IPv6 address
+	} else if host, err = idna.Lookup.ToASCII(host); err != nil {
+		return "", fmt.Errorf("%q is no origin: %w", s, err)
+	}
+	if port := u.Port(); port != "" && port != usualPort[u.Scheme] {
+		host += ":" + port
+	}
+	return u.Scheme + "://" + host, nil
+}
+
+var usualPort = map[string]string{"http": "80", "https": "443"}
+
+// String is the text form.
+func (o Origins) String() string { return strings.Join(o, ",") }

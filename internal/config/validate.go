@@ -3,6 +3,7 @@ package config
 import (
 	"log/slog"
 	"net"
+	"net/mail"
 	"net/url"
 	"strconv"
 	"time"
@@ -30,6 +31,7 @@ func validate(c *Config, known []string) []string {
 	check("ADMIN_ADDR", validAddr(c.AdminAddr) && !clash(c.AdminAddr, c.ListenAddr))
 	check("PUBLIC_URL", c.PublicURL == "" || tidyPublicURL(&c.PublicURL))
 	check("ADMIN_TOKEN", c.AdminToken == "" || validToken(c.AdminToken))
+	check("SECURITY_CONTACT", c.SecurityContact == "" || tidyContact(&c.SecurityContact))
 	check("MAX_CONNECTIONS", within(c.MaxConnections, 0, 1_000_000))
 	check("MAX_CONNECTIONS_PER_CLIENT", within(c.MaxConnsPerClient, 0, 1_000_000))
 	check("SPOOL_DIR", c.SpoolDir != "")
@@ -98,6 +100,21 @@ func tidyPublicURL(s *string) bool {
 	}
 	*s = u.Scheme + "://" + u.Host
 	return true
+}
+
+// tidyContact reports whether s is allowed, and makes a URI of an e-mail address.
+func tidyContact(s *string) bool {
+	if address, err := mail.ParseAddress(*s); err == nil && address.Address == *s {
+		*s = "mailto:" + *s
+	}
+	u, err := url.Parse(*s)
+	switch {
+	case err != nil || u.String() != *s: // such as one with a line end
+		return false
+	case u.Scheme == "https":
+		return u.Hostname() != "" && u.User == nil
+	}
+	return (u.Scheme == "mailto" || u.Scheme == "tel") && u.Opaque != ""
 }
 
 func validEndpoint(s string, mayHavePath bool) bool {
