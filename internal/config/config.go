@@ -49,7 +49,7 @@ type Config struct {
 	ClickLedgerKeep time.Duration `env:"CLICK_LEDGER_KEEP" envDefault:"2160h" doc:"How long the database remembers a batch of clicks of which nobody said that it is gone from its spool, as of a volume that vanished." allowed:"a duration from 1440h, twice the most that SPOOL_KEEP may be, to 87600h"`
 	ClickDurability string        `env:"CLICK_DURABILITY" envDefault:"process" doc:"What an answered redirect's click survives: the end of the process (process), also a power cut (disk), or neither (memory)." allowed:"process, disk or memory"`
 
-	CacheSize     int           `env:"CACHE_SIZE" envDefault:"100000" doc:"Most links that one process remembers." allowed:"a number from 1 to 100000000"`
+	CacheSize     int           `env:"CACHE_SIZE" envDefault:"100000" doc:"Most links that one process remembers; fewer where their targets have more than 2 KiB in the mean." allowed:"a number from 1 to 100000000"`
 	CacheTTL      time.Duration `env:"CACHE_TTL" envDefault:"5m" doc:"After how long a remembered link is looked up again although nothing said that it changed." allowed:"a duration from 1s to 24h and at most CACHE_STALE_MAX, such as 5m"`
 	CacheStaleMax time.Duration `env:"CACHE_STALE_MAX" envDefault:"24h" doc:"How long remembered links are served while PostgreSQL cannot be reached." allowed:"a duration from 1s to 720h, such as 24h"`
 

@@ -426,7 +426,7 @@ func (c *Cache) apply(changes []change, seen view) {
 		s.mu.Lock()
 		s.touch(ch.code)
 		if e := s.entries[ch.code]; e != nil {
-			if !c.replace(e, ch.link, seen) {
+			if !c.replace(s, e, ch.link, seen) {
 				s.remove(e) // which is newer cannot be told: ask again when it is wanted
 			}
 		}
@@ -439,7 +439,7 @@ func (c *Cache) apply(changes []change, seen view) {
 // replace gives an entry what a query saw, unless the entry is newer. It
 // reports whether the entry is right afterwards, as far as can be told. The
 // shard is locked.
-func (c *Cache) replace(e *entry, link *Link, seen view) bool {
+func (c *Cache) replace(s *shard, e *entry, link *Link, seen view) bool {
 	after := e.stamp < seen.tick // the query began after the entry was stored
 	switch {
 	case seen.epoch < e.epoch:
@@ -449,8 +449,10 @@ func (c *Cache) replace(e *entry, link *Link, seen view) bool {
 	case !after && link.Version < e.link.Version:
 		return true
 	}
+	s.held += len(link.Target) - len(e.link.Target)
 	e.link = link
 	e.stamp, e.validAt, e.epoch = c.tick.Add(1), seen.at, seen.epoch
+	s.shrink()
 	return true
 }
 

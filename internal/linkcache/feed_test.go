@@ -285,7 +285,7 @@ func TestReplace(t *testing.T) {
 			if test.earlier {
 				seen.epoch = 6
 			}
-			if right := c.replace(e, test.link, seen); right != test.right {
+			if right := c.replace(&shard{size: 1}, e, test.link, seen); right != test.right {
 				t.Errorf("right is %v, want %v", right, test.right)
 			}
 			if e.link.Version != test.version {

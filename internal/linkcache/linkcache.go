@@ -517,7 +517,7 @@ func (c *Cache) run(ctx context.Context, s *shard, code string, own *call) {
 func (c *Cache) keep(s *shard, code string, link *Link, seen view) {
 	if e := s.entries[code]; e != nil { // it was too old to be served
 		c.dirty.Store(true)
-		if c.replace(e, link, seen) {
+		if c.replace(s, e, link, seen) {
 			return
 		}
 		s.remove(e)

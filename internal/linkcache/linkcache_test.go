@@ -5,7 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"log/slog"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -16,6 +18,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/signpost/signpost/internal/links"
 	"github.com/signpost/signpost/internal/pgtest"
 	"github.com/signpost/signpost/internal/promise"
 )
@@ -609,5 +612,53 @@ func TestClockSetBackKeepsNoCodeUnknown(t *testing.T) {
 	clock.add(-time.Minute)
 	if got := b.target(t, "new"); got != "https://example.com/new" {
 		t.Errorf("with the clock set back: %s", got)
+	}
+}
+
+// Long targets take the places of more than one link.
+func TestTargetsAreBounded(t *testing.T) {
+	t.Parallel()
+	c := &Cache{shards: newShards(16), seed: maphash.MakeSeed()}
+	s := &c.shards[0]
+	check := func() {
+		t.Helper()
+		held := 0
+		for _, e := range s.ring {
+			held += len(e.link.Target)
+		}
+		if held != s.held || held > 16*usualTarget || len(s.ring) != len(s.entries) {
+			t.Fatalf("%d bytes are held by %d of %d links, %d are counted", held, len(s.ring), len(s.entries), s.held)
+		}
+	}
+	add := func(i, length int) *entry {
+		e := &entry{code: strconv.Itoa(i), link: &Link{ID: int64(i), Target: strings.Repeat("x", length)}}
+		s.add(e)
+		check()
+		return e
+	}
+	short := make([]*entry, 16)
+	for i := range short {
+		short[i] = add(i, 60)
+	}
+	if len(s.ring) != 16 {
+		t.Fatalf("%d links are cached", len(s.ring))
+	}
+	for _, e := range short {
+		if s.entries[e.code] == nil {
+			continue // made room
+		}
+		e.used.Store(maxUsed)
+		c.replace(s, e, &Link{ID: e.link.ID, Version: 1, Target: strings.Repeat("x", links.MaxTarget)}, view{tick: 1})
+		check()
+	}
+	if len(s.ring) >= 8 || s.evictions.Load() == 0 {
+		t.Errorf("%d links are cached", len(s.ring))
+	}
+	for i := range 100 {
+		add(100+i, (i*911)%links.MaxTarget)
+	}
+	for len(s.ring) > 0 {
+		s.remove(s.ring[0])
+		check()
 	}
 }

@@ -206,7 +206,7 @@ func (c *Cache) settle(code string, link *Link, seen view) {
 	if link == nil || link.Version != e.link.Version {
 		c.dirty.Store(true)
 	}
-	if !c.replace(e, link, seen) && e.stamp < seen.tick {
+	if !c.replace(s, e, link, seen) && e.stamp < seen.tick {
 		s.remove(e) // it is gone, or another link by now
 	}
 }

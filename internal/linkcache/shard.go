@@ -15,6 +15,11 @@ const maxUsed = 3
 // apart from the links, so that a flood of them pushes no link out.
 const maxMissing = 256
 
+// usualTarget is how many bytes of targets a cache has room for, for each of its
+// links. Where longer ones are many, fewer links fit, so that whoever makes links
+// does not decide how much memory a process takes.
+const usualTarget = 2048
+
 // An entry is one cached link. Its plain fields are guarded by its shard.
 type entry struct {
 	code    string
@@ -46,6 +51,7 @@ type shard struct {
 	ring    []*entry
 	hand    int
 	size    int
+	held    int              // bytes of targets; at most size times usualTarget
 	missing map[string]int64 // unknown codes, and until when they are
 	calls   map[string]*call
 	asked   map[string]chan struct{} // stale codes that lookups wait for
@@ -81,24 +87,43 @@ func cloneString(s string) string { return strings.Clone(s) }
 func (s *shard) add(e *entry) {
 	delete(s.missing, e.code)
 	s.entries[e.code] = e
+	s.held += len(e.link.Target)
 	if len(s.ring) < s.size {
 		e.slot = len(s.ring)
 		s.ring = append(s.ring, e)
-		return
+	} else {
+		old := s.coldest()
+		delete(s.entries, old.code)
+		s.held -= len(old.link.Target)
+		s.evictions.Add(1)
+		e.slot = s.hand
+		s.ring[s.hand] = e
+		s.hand = (s.hand + 1) % len(s.ring)
 	}
+	s.shrink()
+}
+
+// coldest moves the hand to the first entry that was not asked for since it
+// came by; there must be one entry at least.
+func (s *shard) coldest() *entry {
 	for s.ring[s.hand].used.Load() > 0 {
 		s.ring[s.hand].used.Add(-1)
 		s.hand = (s.hand + 1) % len(s.ring)
 	}
-	delete(s.entries, s.ring[s.hand].code)
-	s.evictions.Add(1)
-	e.slot = s.hand
-	s.ring[s.hand] = e
-	s.hand = (s.hand + 1) % len(s.ring)
+	return s.ring[s.hand]
+}
+
+// shrink evicts entries until there is room for the targets of the others.
+func (s *shard) shrink() {
+	for s.held > s.size*usualTarget && len(s.ring) > 1 {
+		s.remove(s.coldest())
+		s.evictions.Add(1)
+	}
 }
 
 func (s *shard) remove(e *entry) {
 	delete(s.entries, e.code)
+	s.held -= len(e.link.Target)
 	last := len(s.ring) - 1
 	s.ring[e.slot] = s.ring[last]
 	s.ring[e.slot].slot = e.slot
