@@ -38,6 +38,15 @@ func TestRoundTrip(t *testing.T) {
 			t.Errorf("%s: got\n%s\nwant\n%s", kind, strings.Join(got, "\n"), strings.Join(want, "\n"))
 		}
 	}
+	for _, kind := range []string{"users", "urls"} { // events get ids of their own
+		first, err := os.ReadFile(filepath.Join(dir, kind+".csv"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if again := to.download("/" + kind + "?format=csv"); !bytes.Equal(again, first) {
+			t.Errorf("the export of %s is\n%s\nwas\n%s", kind, again, first)
+		}
+	}
 	const clicks = `
 		SELECT (SELECT count(*) FROM events WHERE browser IS NOT NULL AND bot IS NOT NULL AND details IS NULL)::text
 			|| ' clicks as they are counted here, and of bots ' || (SELECT sum(bots) FROM click_days)`
@@ -82,6 +91,7 @@ func fillForExport(t *testing.T, s *server) {
 	for _, sql := range []string{
 		`INSERT INTO users (id, username, email, created_at) VALUES
 			(1, 'ann', 'ann@example.com', '2019-05-06 07:08:09.123456+00'), (2, '=SUM(A1)', '+bob@example.com', now()),
+			(3, 'NULL', 'null@example.com', now()), (4, E'\\N', 'n@example.com', now()), (5, '6''5" tall', 'tall@example.com', now()), (6, E'\\"', 'b@example.com', now()),
 			(7, '''=cite', 'o''neil@example.com', '1999-12-31 23:59:59.999999+00'), (4503599627370496, '@日本語 🎉', 'eve@example.com', now())`,
 		`INSERT INTO urls (id, user_id, short_code, original_url, title, tags, is_active, expires_at, redirect_status,
 				forward_query, imported_clicks, created_at, updated_at) VALUES
@@ -91,6 +101,12 @@ func fillForExport(t *testing.T, s *server) {
 			(4, 4503599627370496, 'last', 'https://example.com/#f', 'née 🎉 – ok', '{@x}', true, '2999-01-01', 308, false, 0, now(), now()),
 			(5, 1, 'brackets', 'https://example.com/', '[x]', '{[a]}', true, NULL, 302, false, 0, now(), now()),
 			(6, 1, 'wide', 'https://example.com/', '＝1＋1', '{＠x}', true, NULL, 302, false, 0, now(), now()),
+			(8, 1, 'null', 'https://example.com/', 'NULL', E'{"\\\\N"}', true, NULL, 302, false, 0, now(), now()),
+			(9, 1, 'backslash-n', 'https://example.com/', E'\\N', '{NULLS}', true, NULL, 302, false, 0, now(), now()),
+			(10, 1, 'quote', 'https://example.com/', '"', E'{"a\\\\"}', true, NULL, 302, false, 0, now(), now()),
+			(11, 1, 'folder', 'https://example.com/', E'C:\\', '{}', true, NULL, 302, false, 0, now(), now()),
+			(12, 1, 'escaped', 'https://example.com/', E'say \\"hi\\", all', '{}', true, NULL, 302, false, 0, now(), now()),
+			(13, 1, 'zero', 'https://example.com/', '0000-00-00', E'{"\\\\\\""}', true, NULL, 302, false, 0, now(), now()),
 			(7, 1, 'pasted', E'https://bücher.example/straße|"a, b" 100%-x?c=\\=d#e', NULL, '{}', true, NULL, 302, true, 0, now(), now())`,
 		`INSERT INTO events (occurred_at, url_id, user_id, event_type, details, source_id) VALUES
 			(date_trunc('month', now()) + interval '1.000001 s', 1, 1, 'created', '{"entity": "url", "by": {"name": "=cmd|'' /C calc''!A0", "token_id": null}, "text": "line\nbreak, \"quotes\" 🎉"}', 99),
@@ -98,7 +114,7 @@ func fillForExport(t *testing.T, s *server) {
 		`INSERT INTO events (occurred_at, url_id, user_id, event_type, bot, browser, country)
 			VALUES (date_trunc('month', now()), 4, 7, 'clicked', true, 'Googlebot', 'DE')`,
 		`INSERT INTO click_days (url_id, day, clicks, bots) VALUES (4, date_trunc('month', now()), 1, 1)`,
-		`SELECT setval('users_id_seq', 10), setval('urls_id_seq', 10)`,
+		`SELECT setval('users_id_seq', 20), setval('urls_id_seq', 20)`,
 	} {
 		if _, err := pool.Exec(t.Context(), sql); err != nil {
 			t.Fatal(err)

@@ -69,6 +69,8 @@ func TestImportCommand(t *testing.T) {
 		{"a wrong token", "unknown, expired or revoked", []string{"examples/users.csv", "--kind", "users", "--token", "sp_x"}},
 		{"not a CSV file", "the file cannot be imported", []string{"go.mod", "--kind", "users"}},
 		{"no such owner", "user_id is not a user", []string{"examples/urls.csv", "--kind", "urls", "--user-id", "99"}},
+		{"a wrong time zone", "timezone", []string{"examples/urls.csv", "--kind", "urls", "--timezone", "Mars/Olympus"}},
+		{"a wrong escape", "escape", []string{"examples/urls.csv", "--kind", "urls", "--escape", "slash"}},
 		{"a wrong policy", "on_conflict", []string{"examples/urls.csv", "--kind", "urls", "--on-conflict", "maybe"}},
 		{"a wrong mapping", "mapping", []string{"examples/urls.csv", "--kind", "urls", "--mapping", "x"}},
 		{"no such import", "no such import", []string{"--watch", "99"}},

@@ -214,6 +214,8 @@ func TestRepeatedUpload(t *testing.T) {
 		"other policy": send(400, "/imports?kind=users&on_conflict=skip", csvOfUsers, "text/csv"),
 		"dry run":      send(400, "/imports?kind=users&dry_run=true", csvOfUsers, "text/csv"),
 		"format":       send(400, "/imports?kind=users&format=signpost", csvOfUsers, "text/csv"),
+		"escape":       send(400, "/imports?kind=users&escape=none", csvOfUsers, "text/csv"),
+		"time zone":    send(400, "/imports?kind=users&timezone=UTC", csvOfUsers, "text/csv"),
 		"encoding":     send(400, "/imports?kind=users&encoding=latin1", csvOfUsers, "text/csv"),
 		"mapping":      send(400, "/imports?kind=users&mapping=email:email", csvOfUsers, "text/csv"),
 	} {

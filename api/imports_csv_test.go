@@ -34,13 +34,15 @@ func TestErrorsAsCSV(t *testing.T) {
 	b.exec(`INSERT INTO import_errors (import_id, line, field, reason, record) VALUES
 		($1, 2, 'username', 'is taken', 'ann@example.com,ann,=cmd'),
 		($1, 3, 'email', 'is wrong', E'bob,bob,"two\nlines"'),
-		($1, 5, '', 'has 1 fields, the header has 3', 'cy@example.com')`, id)
+		($1, 5, '', 'has text behind its last column', 'cy@example.com,cy,NULL,""" x """,NULL'),
+		($1, 6, 'username', 'has text after its closing quote', 'dan@example.com,"dan" x')`, id)
 	path := fmt.Sprintf("/imports/%d/errors", id)
 	want := [][]string{
 		{"line", "reason", "email", "username", "note"},
 		{"2", "username is taken", "ann@example.com", "ann", "'=cmd"},
 		{"3", "email is wrong", "bob", "bob", "two\nlines"},
-		{"5", "has 1 fields, the header has 3", "cy@example.com"},
+		{"5", "has text behind its last column", "cy@example.com", "cy", "NULL", "\" x \"", "NULL"},
+		{"6", "username has text after its closing quote", "", "", "", `dan@example.com,"dan" x`},
 	}
 	for _, request := range [][]string{
 		{path, "text/csv"}, {path + "?format=csv", "application/json"}, {path, "text/csv, application/json;q=0.5"},
@@ -56,19 +58,19 @@ func TestErrorsAsCSV(t *testing.T) {
 	}
 	for _, request := range [][]string{{path, "*/*"}, {path + "?format=json", "text/csv"}, {path, "text/html"}} {
 		a := b.want(200, RoleReader, "GET", request[0], nil, "Accept", request[1])
-		if len(a.rows()) != 3 {
+		if len(a.rows()) != 4 {
 			t.Errorf("%v: %s", request, a.raw)
 		}
 	}
 	b.want(400, RoleReader, "GET", path+"?format=xml", nil)
 	b.want(401, 0, "GET", path+"?format=csv", nil)
 	b.want(404, RoleReader, "GET", fmt.Sprintf("/imports/%d/errors?format=csv", id+1), nil)
-	b.want(400, RoleReader, "GET", "/imports/x/errors?format=csv", nil)
+	b.want(404, RoleReader, "GET", "/imports/x/errors?format=csv", nil)
 
 	// Mended or not, it can be uploaded again as it is.
 	mended := strings.Replace(string(b.do(RoleReader, "GET", path+"?format=csv", nil).raw), "bob,bob", "bob@example.com,bob", 1)
 	again := b.want(202, RoleAdmin, "POST", "/users/bulk", mended, "Content-Type", "text/csv").body
-	if again["rows_total"] != 3.0 || fmt.Sprint(again["ignored_columns"]) != "[line reason note]" {
+	if again["rows_total"] != 4.0 || fmt.Sprint(again["ignored_columns"]) != "[line reason note]" {
 		t.Errorf("uploaded again: %v", again)
 	}
 }

@@ -338,10 +338,10 @@ func TestUploadOptions(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	a := b.want(202, RoleAdmin, "POST", "/imports?kind=users&on_conflict=update&dry_run=true&format=signpost"+
-		"&mapping=Who%2C+really%3A:username&mapping=mail:email&mapping=ignored:",
+		"&mapping=Who%2C+really%3A:username&mapping=mail:email&mapping=ignored:&escape=backslash&timezone=America/New_York",
 		"\"Who, really:\",mail,ignored\nann,ann@example.com,x\n", "Content-Type", "text/csv")
 	for field, want := range (object{
-		"on_conflict": "update", "dry_run": true, "format": "signpost", "encoding": "utf-8", "rows_total": 1.0, "rows_updated": 0.0, "rows_skipped": 0.0,
+		"on_conflict": "update", "dry_run": true, "format": "signpost", "encoding": "utf-8", "rows_total": 1.0, "escape": "backslash", "timezone": "America/New_York", "rows_updated": 0.0, "rows_skipped": 0.0,
 	}) {
 		if a.body[field] != want {
 			t.Errorf("%s is %v, want %v", field, a.body[field], want)
@@ -352,7 +352,7 @@ func TestUploadOptions(t *testing.T) {
 		t.Errorf("%s", a.raw)
 	}
 	a = b.want(202, RoleAdmin, "POST", "/imports?kind=users", csvOfUsers, "Content-Type", "text/csv")
-	if a.body["on_conflict"] != "reject" || a.body["dry_run"] != false {
+	if a.body["on_conflict"] != "reject" || a.body["dry_run"] != false || a.body["escape"] != "none" || a.body["timezone"] != "UTC" {
 		t.Errorf("%s", a.raw)
 	}
 	a = b.want(202, RoleAdmin, "POST", "/users/bulk?encoding=Latin-1", "username,email\nJos\xe9,jose@example.com\n", "Content-Type", "text/csv")
@@ -376,6 +376,9 @@ func TestWrongUploadOptions(t *testing.T) {
 		"kind=events&on_conflict=update":                   "on_conflict",
 		"kind=users&dry_run=maybe":                         "dry_run",
 		"kind=users&encoding=koi8-r":                       "encoding",
+		"kind=users&escape=slash":                          "escape",
+		"kind=users&timezone=Local":                        "timezone",
+		"kind=users&timezone=%2B02:00":                     "timezone",
 		"kind=users&format=shlink":                         "format",
 		"kind=users&mapping=username":                      "mapping",
 		"kind=users&mapping=:username":                     "mapping",
@@ -389,9 +392,9 @@ func TestWrongUploadOptions(t *testing.T) {
 			t.Errorf("%s: %s does not blame %s alone", query, a.raw, field)
 		}
 	}
-	a := b.want(400, RoleAdmin, "POST", "/imports?kind=users&on_conflict=x&dry_run=x&user_id=x&mapping=x&encoding=x", csvOfUsers, "Content-Type", "text/csv")
-	if len(a.fields()) != 5 {
-		t.Errorf("%s does not name all five", a.raw)
+	a := b.want(400, RoleAdmin, "POST", "/imports?kind=users&on_conflict=x&dry_run=x&user_id=x&mapping=x&encoding=x&escape=x&timezone=x", csvOfUsers, "Content-Type", "text/csv")
+	if len(a.fields()) != 7 {
+		t.Errorf("%s does not name all seven", a.raw)
 	}
 	if n := b.count("SELECT count(*) FROM imports"); n != 0 {
 		t.Errorf("%d imports are left", n)
