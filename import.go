@@ -345,6 +345,7 @@ func (r *importRun) conclude(ctx context.Context, imp client.Import) error {
 	}
 	_, _ = fmt.Fprintf(r.stdout, "import %d %s: %s imported, %s updated, %s skipped, %s rejected, of %s\n", imp.ID, verb,
 		countOf(imp.RowsImported), countOf(imp.RowsUpdated), countOf(imp.RowsSkipped), countOf(imp.RowsRejected), rowsOf(imp.RowsTotal))
+	r.showProblems(imp.Problems)
 	if len(imp.IgnoredColumns) > 0 {
 		more := ""
 		if n := imp.IgnoredTotal - len(imp.IgnoredColumns); n > 0 { // an older server does not tell
@@ -374,6 +375,21 @@ func countedRows(n int64) string {
 	}
 	return countOf(n) + " rows were"
 }
+
+// showProblems says why rows were rejected, reason by reason, and what is to be
+// known of others.
+func (r *importRun) showProblems(problems []client.Problem) {
+	for _, p := range problems {
+		_, _ = fmt.Fprintf(r.stdout, "%s %s: %s (first in line %d)\n", countedRows(p.Rows), p.Outcome, strings.TrimSpace(p.Column+" "+p.Reason), p.Line)
+		if p.Cure != nil {
+			_, _ = fmt.Fprintf(r.stdout, "  %s\n", asFlags.Replace(*p.Cure))
+		}
+	}
+}
+
+// asFlags turns parameters of a request into flags of this command.
+var asFlags = strings.NewReplacer("encoding=", "--encoding ", "escape=", "--escape ", "mapping=", "--mapping ", "format=", "--format ",
+	"on_conflict=", "--on-conflict ", "timezone=", "--timezone ", "user_id=", "--user-id ")
 
 // keepRejected writes the rejected rows to their file, or shows the first.
 func (r *importRun) keepRejected(ctx context.Context, imp client.Import) error {

@@ -67,9 +67,10 @@ type Import struct {
 	UndoneAt       *time.Time `json:"undone_at"`
 }
 
-// ImportDetail is an import with its first rejected rows.
+// ImportDetail is an import with its problems and its first rejected rows.
 type ImportDetail struct {
 	Import
+	Problems    []ImportProblem `json:"problems" nullable:"false" maxItems:"20" doc:"Why rows were rejected and what is to be known of imported ones, grouped: an encoding that is not that of the file, then the most frequent reasons, then notices. Empty for an import that ended before these were counted."`
 	FirstErrors []ImportError `json:"first_errors" nullable:"false" doc:"The first ten rejected rows, each cut at 500 bytes; all are at /imports/{id}/errors."`
 }
 
@@ -93,7 +94,7 @@ func viewImport(row queries.Import) Import {
 }
 
 func viewImportDetail(row queries.ShowImportRow) ImportDetail {
-	detail := ImportDetail{Import: viewImport(row.Import), FirstErrors: []ImportError{}}
+	detail := ImportDetail{Import: viewImport(row.Import), Problems: viewProblems(row), FirstErrors: []ImportError{}}
 	var errs []struct {
 		Line          int64
 		Field, Reason string
@@ -182,6 +183,7 @@ func (a *API) registerImports(huma.API) {
 	manage(a, route{"GET", "/imports", RoleReader, 200, "List imports"}, listing(a, a.listImports))
 	manage(a, route{"GET", "/imports/{id}", RoleReader, 200, "Get an import"}, a.getImport)
 	manage(a, route{"GET", "/imports/{id}/errors", RoleReader, 200, "List rejected rows"}, listing(a, a.listImportErrors))
+	manage(a, route{"GET", "/imports/{id}/notices", RoleReader, 200, "List what is to be known of imported rows"}, listing(a, a.listNotices))
 	manage(a, route{"GET", "/imports/{id}/kept", RoleReader, 200, "List rows that are left of an import"}, listing(a, a.listKept))
 	manage(a, route{"POST", "/imports/{id}/cancel", RoleEditor, 202, "Cancel an import"}, a.cancelImport)
 	manage(a, route{"POST", "/imports/{id}/retry", RoleEditor, 202, "Retry an import"}, a.retryImport)

@@ -107,6 +107,7 @@ func (r iteratorForInsertImportErrors) Values() ([]interface{}, error) {
 		r.rows[0].Field,
 		r.rows[0].Reason,
 		r.rows[0].Record,
+		r.rows[0].Kind,
 	}, nil
 }
 
@@ -114,8 +115,46 @@ func (r iteratorForInsertImportErrors) Err() error {
 	return nil
 }
 
+// A trigger counts them in import_problems.
 func (q *Queries) InsertImportErrors(ctx context.Context, arg []InsertImportErrorsParams) (int64, error) {
-	return q.db.CopyFrom(ctx, []string{"import_errors"}, []string{"import_id", "line", "field", "reason", "record"}, &iteratorForInsertImportErrors{rows: arg})
+	return q.db.CopyFrom(ctx, []string{"import_errors"}, []string{"import_id", "line", "field", "reason", "record", "kind"}, &iteratorForInsertImportErrors{rows: arg})
+}
+
+// iteratorForInsertImportNotices implements pgx.CopyFromSource.
+type iteratorForInsertImportNotices struct {
+	rows                 []InsertImportNoticesParams
+	skippedFirstNextCall bool
+}
+
+func (r *iteratorForInsertImportNotices) Next() bool {
+	if len(r.rows) == 0 {
+		return false
+	}
+	if !r.skippedFirstNextCall {
+		r.skippedFirstNextCall = true
+		return true
+	}
+	r.rows = r.rows[1:]
+	return len(r.rows) > 0
+}
+
+func (r iteratorForInsertImportNotices) Values() ([]interface{}, error) {
+	return []interface{}{
+		r.rows[0].ImportID,
+		r.rows[0].Line,
+		r.rows[0].Field,
+		r.rows[0].Kind,
+		r.rows[0].Reason,
+	}, nil
+}
+
+func (r iteratorForInsertImportNotices) Err() error {
+	return nil
+}
+
+// A trigger counts them in import_problems.
+func (q *Queries) InsertImportNotices(ctx context.Context, arg []InsertImportNoticesParams) (int64, error) {
+	return q.db.CopyFrom(ctx, []string{"import_notices"}, []string{"import_id", "line", "field", "kind", "reason"}, &iteratorForInsertImportNotices{rows: arg})
 }
 
 // iteratorForInsertImportOutcomes implements pgx.CopyFromSource.

@@ -9,7 +9,9 @@ FROM imports
 WHERE id = @id;
 
 -- name: ShowImport :one
--- An import as people look at it, with its first rejected rows.
+-- An import as people look at it: with its first rejected rows, its problems, and
+-- some of the first rows whose encoding is not that of the file, of the two
+-- hundred lines from the first on.
 SELECT sqlc.embed(imports), (
     SELECT COALESCE(jsonb_agg(jsonb_build_object('line', e.line, 'field', e.field, 'reason', e.reason,
         'record', encode(e.record, 'base64'), 'cut', e.cut) ORDER BY e.line), '[]')
@@ -21,7 +23,22 @@ SELECT sqlc.embed(imports), (
         ORDER BY ie.line
         LIMIT 10
     ) e
-)::jsonb AS first_errors
+)::jsonb AS first_errors, (
+    SELECT COALESCE(jsonb_agg(jsonb_build_object('outcome', p.outcome, 'field', p.field, 'kind', p.kind,
+        'reason', p.reason, 'rows', p.rows, 'line', p.line) ORDER BY p.rows DESC, p.line, p.field), '[]')
+    FROM import_problems p
+    WHERE p.import_id = imports.id
+)::jsonb AS problems, (
+    SELECT COALESCE(jsonb_agg(encode(r.record, 'base64')), '[]')
+    FROM (
+        SELECT substring(e.record FROM 1 FOR 2000) AS record
+        FROM (SELECT min(p.line) AS line FROM import_problems p WHERE p.import_id = imports.id AND p.kind = 'encoding') f
+        JOIN import_errors e ON e.import_id = imports.id AND e.line BETWEEN f.line AND f.line + 200
+        WHERE e.kind = 'encoding'
+        ORDER BY e.line
+        LIMIT 20
+    ) r
+)::jsonb AS unreadable
 FROM imports
 WHERE imports.id = @id;
 
@@ -231,8 +248,21 @@ DELETE FROM import_deferred
 WHERE import_id = @import_id AND line <= @up_to_line;
 
 -- name: InsertImportErrors :copyfrom
-INSERT INTO import_errors (import_id, line, field, reason, record)
-VALUES (@import_id, @line, @field, @reason, @record);
+-- A trigger counts them in import_problems.
+INSERT INTO import_errors (import_id, line, field, reason, record, kind)
+VALUES (@import_id, @line, @field, @reason, @record, @kind);
+
+-- name: InsertImportNotices :copyfrom
+-- A trigger counts them in import_problems.
+INSERT INTO import_notices (import_id, line, field, kind, reason)
+VALUES (@import_id, @line, @field, @kind, @reason);
+
+-- name: ListImportNotices :many
+SELECT line, field, kind, reason
+FROM import_notices
+WHERE import_id = @import_id AND line > @after_line
+ORDER BY line
+LIMIT @row_limit OFFSET @row_offset;
 
 -- name: InsertImportOutcomes :copyfrom
 INSERT INTO import_outcomes (import_id, line, outcome, row_id, before)
@@ -346,8 +376,9 @@ ORDER BY r.line
 LIMIT @row_limit;
 
 -- name: ListURLResults :many
--- Like ListUserResults.
-SELECT r.line::bigint AS line, r.outcome, r.field, r.reason, r.row_id::bigint AS row_id, COALESCE(l.short_code, '')::text AS short_code
+-- Like ListUserResults, with the notices of rows that went in.
+SELECT r.line::bigint AS line, r.outcome, COALESCE(n.field, r.field) AS field, COALESCE(n.reason, r.reason) AS reason,
+    r.row_id::bigint AS row_id, COALESCE(l.short_code, '')::text AS short_code
 FROM (
     (SELECT u.import_line AS line, 'imported' AS outcome, '' AS field, '' AS reason, u.id AS row_id
     FROM urls u
@@ -368,6 +399,7 @@ FROM (
     LIMIT @row_limit)
 ) r
 LEFT JOIN urls l ON l.id = r.row_id
+LEFT JOIN import_notices n ON n.import_id = @import_id AND n.line = r.line
 ORDER BY r.line
 LIMIT @row_limit;
 

@@ -416,6 +416,15 @@ type InsertImportErrorsParams struct {
 	Field    string
 	Reason   string
 	Record   []byte
+	Kind     *string
+}
+
+type InsertImportNoticesParams struct {
+	ImportID int64
+	Line     int64
+	Field    string
+	Kind     string
+	Reason   string
 }
 
 type InsertImportOutcomesParams struct {
@@ -628,6 +637,58 @@ func (q *Queries) ListImportErrors(ctx context.Context, arg ListImportErrorsPara
 			&i.Reason,
 			&i.Record,
 			&i.Cut,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const listImportNotices = `-- name: ListImportNotices :many
+SELECT line, field, kind, reason
+FROM import_notices
+WHERE import_id = $1 AND line > $2
+ORDER BY line
+LIMIT $4 OFFSET $3
+`
+
+type ListImportNoticesParams struct {
+	ImportID  int64
+	AfterLine int64
+	RowOffset int32
+	RowLimit  int32
+}
+
+type ListImportNoticesRow struct {
+	Line   int64
+	Field  string
+	Kind   string
+	Reason string
+}
+
+func (q *Queries) ListImportNotices(ctx context.Context, arg ListImportNoticesParams) ([]ListImportNoticesRow, error) {
+	rows, err := q.db.Query(ctx, listImportNotices,
+		arg.ImportID,
+		arg.AfterLine,
+		arg.RowOffset,
+		arg.RowLimit,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []ListImportNoticesRow{}
+	for rows.Next() {
+		var i ListImportNoticesRow
+		if err := rows.Scan(
+			&i.Line,
+			&i.Field,
+			&i.Kind,
+			&i.Reason,
 		); err != nil {
 			return nil, err
 		}
@@ -930,7 +991,8 @@ func (q *Queries) ListTrialKeys(ctx context.Context, importID int64, holders []i
 }
 
 const listURLResults = `-- name: ListURLResults :many
-SELECT r.line::bigint AS line, r.outcome, r.field, r.reason, r.row_id::bigint AS row_id, COALESCE(l.short_code, '')::text AS short_code
+SELECT r.line::bigint AS line, r.outcome, COALESCE(n.field, r.field) AS field, COALESCE(n.reason, r.reason) AS reason,
+    r.row_id::bigint AS row_id, COALESCE(l.short_code, '')::text AS short_code
 FROM (
     (SELECT u.import_line AS line, 'imported' AS outcome, '' AS field, '' AS reason, u.id AS row_id
     FROM urls u
@@ -951,6 +1013,7 @@ FROM (
     LIMIT $3)
 ) r
 LEFT JOIN urls l ON l.id = r.row_id
+LEFT JOIN import_notices n ON n.import_id = $1 AND n.line = r.line
 ORDER BY r.line
 LIMIT $3
 `
@@ -964,7 +1027,7 @@ type ListURLResultsRow struct {
 	ShortCode string
 }
 
-// Like ListUserResults.
+// Like ListUserResults, with the notices of rows that went in.
 func (q *Queries) ListURLResults(ctx context.Context, importID *int64, afterLine int64, rowLimit int32) ([]ListURLResultsRow, error) {
 	rows, err := q.db.Query(ctx, listURLResults, importID, afterLine, rowLimit)
 	if err != nil {
@@ -1442,7 +1505,22 @@ SELECT imports.id, imports.kind, imports.state, imports.filename, imports.layout
         ORDER BY ie.line
         LIMIT 10
     ) e
-)::jsonb AS first_errors
+)::jsonb AS first_errors, (
+    SELECT COALESCE(jsonb_agg(jsonb_build_object('outcome', p.outcome, 'field', p.field, 'kind', p.kind,
+        'reason', p.reason, 'rows', p.rows, 'line', p.line) ORDER BY p.rows DESC, p.line, p.field), '[]')
+    FROM import_problems p
+    WHERE p.import_id = imports.id
+)::jsonb AS problems, (
+    SELECT COALESCE(jsonb_agg(encode(r.record, 'base64')), '[]')
+    FROM (
+        SELECT substring(e.record FROM 1 FOR 2000) AS record
+        FROM (SELECT min(p.line) AS line FROM import_problems p WHERE p.import_id = imports.id AND p.kind = 'encoding') f
+        JOIN import_errors e ON e.import_id = imports.id AND e.line BETWEEN f.line AND f.line + 200
+        WHERE e.kind = 'encoding'
+        ORDER BY e.line
+        LIMIT 20
+    ) r
+)::jsonb AS unreadable
 FROM imports
 WHERE imports.id = $1
 `
@@ -1450,9 +1528,13 @@ WHERE imports.id = $1
 type ShowImportRow struct {
 	Import      Import
 	FirstErrors json.RawMessage
+	Problems    json.RawMessage
+	Unreadable  json.RawMessage
 }
 
-// An import as people look at it, with its first rejected rows.
+// An import as people look at it: with its first rejected rows, its problems, and
+// some of the first rows whose encoding is not that of the file, of the two
+// hundred lines from the first on.
 func (q *Queries) ShowImport(ctx context.Context, id int64) (ShowImportRow, error) {
 	row := q.db.QueryRow(ctx, showImport, id)
 	var i ShowImportRow
@@ -1490,6 +1572,8 @@ func (q *Queries) ShowImport(ctx context.Context, id int64) (ShowImportRow, erro
 		&i.Import.UndoSince,
 		&i.Import.UndoneAt,
 		&i.FirstErrors,
+		&i.Problems,
+		&i.Unreadable,
 	)
 	return i, err
 }

@@ -24,8 +24,17 @@ outcomes AS (
         LIMIT @row_limit
     )
     RETURNING 1
+),
+notices AS (
+    DELETE FROM import_notices
+    WHERE (import_id, line) IN (
+        SELECT n.import_id, n.line FROM import_notices n
+        WHERE n.import_id IN (SELECT id FROM old)
+        LIMIT @row_limit
+    )
+    RETURNING 1
 )
-SELECT GREATEST((SELECT count(*) FROM errors), (SELECT count(*) FROM outcomes))::bigint AS most;
+SELECT GREATEST((SELECT count(*) FROM errors), (SELECT count(*) FROM outcomes), (SELECT count(*) FROM notices))::bigint AS most;
 
 -- name: PruneImports :execrows
 -- The rest goes with the import.
@@ -35,5 +44,6 @@ WHERE id IN (
     WHERE i.finished_at < now() - @older_than::interval AND i.state <> 'undoing'
         AND NOT EXISTS (SELECT FROM import_errors e WHERE e.import_id = i.id)
         AND NOT EXISTS (SELECT FROM import_outcomes o WHERE o.import_id = i.id)
+        AND NOT EXISTS (SELECT FROM import_notices n WHERE n.import_id = i.id)
     LIMIT @row_limit
 );

@@ -35,8 +35,17 @@ outcomes AS (
         LIMIT $2
     )
     RETURNING 1
+),
+notices AS (
+    DELETE FROM import_notices
+    WHERE (import_id, line) IN (
+        SELECT n.import_id, n.line FROM import_notices n
+        WHERE n.import_id IN (SELECT id FROM old)
+        LIMIT $2
+    )
+    RETURNING 1
 )
-SELECT GREATEST((SELECT count(*) FROM errors), (SELECT count(*) FROM outcomes))::bigint AS most
+SELECT GREATEST((SELECT count(*) FROM errors), (SELECT count(*) FROM outcomes), (SELECT count(*) FROM notices))::bigint AS most
 `
 
 // What is kept row by row of imports that ended long ago goes first, so that
@@ -55,6 +64,7 @@ WHERE id IN (
     WHERE i.finished_at < now() - $1::interval AND i.state <> 'undoing'
         AND NOT EXISTS (SELECT FROM import_errors e WHERE e.import_id = i.id)
         AND NOT EXISTS (SELECT FROM import_outcomes o WHERE o.import_id = i.id)
+        AND NOT EXISTS (SELECT FROM import_notices n WHERE n.import_id = i.id)
     LIMIT $2
 )
 `

@@ -28,6 +28,14 @@ UPDATE imports
 SET state = 'undone', undone_at = now()
 WHERE id = @id;
 
+-- name: DropImportNotices :execrows
+DELETE FROM import_notices
+WHERE ctid = ANY(ARRAY(SELECT n.ctid FROM import_notices n WHERE n.import_id = @import_id LIMIT @row_limit));
+
+-- name: DropNoticeCounts :exec
+DELETE FROM import_problems
+WHERE import_id = @import_id AND outcome = 'imported';
+
 -- name: SwitchOffImportedURLs :one
 -- Switches off those of the next links of an import that nobody has changed or
 -- clicked since. Answers the line of the last one that was looked at, 0 if

@@ -160,6 +160,29 @@ func (q *Queries) DropImportKept(ctx context.Context, importID int64) error {
 	return err
 }
 
+const dropImportNotices = `-- name: DropImportNotices :execrows
+DELETE FROM import_notices
+WHERE ctid = ANY(ARRAY(SELECT n.ctid FROM import_notices n WHERE n.import_id = $1 LIMIT $2))
+`
+
+func (q *Queries) DropImportNotices(ctx context.Context, importID int64, rowLimit int32) (int64, error) {
+	result, err := q.db.Exec(ctx, dropImportNotices, importID, rowLimit)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
+const dropNoticeCounts = `-- name: DropNoticeCounts :exec
+DELETE FROM import_problems
+WHERE import_id = $1 AND outcome = 'imported'
+`
+
+func (q *Queries) DropNoticeCounts(ctx context.Context, importID int64) error {
+	_, err := q.db.Exec(ctx, dropNoticeCounts, importID)
+	return err
+}
+
 const findClickedURLs = `-- name: FindClickedURLs :many
 SELECT DISTINCT url_id
 FROM click_days

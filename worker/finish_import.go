@@ -45,7 +45,7 @@ func (w *finishImport) work(ctx context.Context, job *river.Job[jobs.FinishImpor
 		}
 		switch {
 		case run.row.State == stateCancelling:
-			if err := w.deps.dropWork(ctx, run.row.ID, start); err != nil {
+			if err := w.deps.drop(ctx, queries.New(w.deps.pool).DropImportWork, run.row.ID, start); err != nil {
 				return err
 			}
 			return w.cancel(ctx, job, run)
@@ -57,7 +57,7 @@ func (w *finishImport) work(ctx context.Context, job *river.Job[jobs.FinishImpor
 			return err
 		}
 		if !more {
-			if err := w.deps.dropWork(ctx, run.row.ID, start); err != nil {
+			if err := w.deps.drop(ctx, queries.New(w.deps.pool).DropImportWork, run.row.ID, start); err != nil {
 				return err
 			}
 			return w.end(ctx, job, run)
@@ -187,7 +187,7 @@ func (w *finishImport) cancel(ctx context.Context, job *river.Job[jobs.FinishImp
 }
 
 func (w *finishImport) close(ctx context.Context, tx pgx.Tx, q *queries.Queries, job *river.Job[jobs.FinishImport], state string) error {
-	if _, err := dropWork(ctx, q, job.Args.ImportID, time.Time{}); err != nil {
+	if _, err := drop(ctx, q.DropImportWork, job.Args.ImportID, time.Time{}); err != nil {
 		return err
 	}
 	if _, err := q.FinishImport(ctx, state, job.Args.ImportID); err != nil {
@@ -196,23 +196,26 @@ func (w *finishImport) close(ctx context.Context, tx pgx.Tx, q *queries.Queries,
 	return complete(ctx, tx, job)
 }
 
-// dropWork removes what an import that is ending no longer needs, before the
+// dropper removes up to so many rows of what an import has, and answers how many.
+type dropper func(ctx context.Context, importID int64, rows int32) (int64, error)
+
+// drop removes what an import that is ending no longer needs, before the
 // transaction that ends it: of a large file that is tens of millions of rows.
 // That transaction removes what chunks that still ran have added since.
-func (d *deps) dropWork(ctx context.Context, importID int64, start time.Time) error {
-	done, err := dropWork(ctx, queries.New(d.pool), importID, start.Add(finishFor))
+func (d *deps) drop(ctx context.Context, remove dropper, importID int64, start time.Time) error {
+	done, err := drop(ctx, remove, importID, start.Add(finishFor))
 	if err == nil && !done {
 		err = river.JobSnooze(giveWay)
 	}
 	return err
 }
 
-// dropWork goes on until all is removed, or until a moment, if there is one.
-func dropWork(ctx context.Context, q *queries.Queries, importID int64, until time.Time) (done bool, err error) {
+// drop goes on until all is removed, or until a moment, if there is one.
+func drop(ctx context.Context, remove dropper, importID int64, until time.Time) (done bool, err error) {
 	for until.IsZero() || time.Now().Before(until) {
-		removed, err := q.DropImportWork(ctx, importID, dropRows)
+		removed, err := remove(ctx, importID, dropRows)
 		if err != nil {
-			return false, fmt.Errorf("drop what the import needed: %w", err)
+			return false, fmt.Errorf("drop what an import no longer needs: %w", err)
 		}
 		if removed == 0 {
 			return true, nil

@@ -95,9 +95,9 @@ func (r *eventRows) faults(of []int, missingUsers map[int64]bool) map[int]fault 
 	for _, i := range of {
 		e := &r.events[i]
 		if slices.ContainsFunc(r.none, postgres.MonthOf(e.At).Equal) {
-			faults[i] = fault{"timestamp", "is in a month that was taken out of the database"}
+			faults[i] = fault{"timestamp", csvimport.ProblemTime, "is in a month that was taken out of the database"}
 		} else if _, known := r.owners[e.URLID]; !known && e.URLID != 0 {
-			faults[i] = fault{"url_id", "is not the id of a link"}
+			faults[i] = fault{"url_id", csvimport.ProblemMissing, "is not the id of a link"}
 		} else if e.UserID != nil && missingUsers[*e.UserID] {
 			faults[i] = noUser
 		}
@@ -178,6 +178,8 @@ func (r *eventRows) insert(ctx context.Context, q *queries.Queries, of []int, _ 
 	}
 	return ids, nil
 }
+
+func (r *eventRows) notices([]int) []csvimport.Notice { return nil }
 
 // finish counts imported clicks like any other.
 func (r *eventRows) finish(ctx context.Context, q *queries.Queries, inserted []int) error {

@@ -73,7 +73,7 @@ func (r *linkRows) references(ctx context.Context, q *queries.Queries, of []int)
 	return faults, nil
 }
 
-var noUser = fault{"user_id", "is not the id of a user"}
+var noUser = fault{"user_id", csvimport.ProblemMissing, "is not the id of a user"}
 
 func missingUsers(ctx context.Context, q *queries.Queries, ids []int64) (map[int64]bool, error) {
 	if len(ids) == 0 {
@@ -216,3 +216,13 @@ func boolText(b *bool) string {
 }
 
 func (r *linkRows) finish(context.Context, *queries.Queries, []int) error { return nil }
+
+func (r *linkRows) notices(inserted []int) []csvimport.Notice {
+	var notices []csvimport.Notice
+	for _, i := range inserted {
+		if notice := r.links[i].Notice(); notice != nil {
+			notices = append(notices, *notice)
+		}
+	}
+	return notices
+}

@@ -144,3 +144,5 @@ func (r *userRows) update(ctx context.Context, q *queries.Queries, of []int, ids
 }
 
 func (r *userRows) finish(context.Context, *queries.Queries, []int) error { return nil }
+
+func (r *userRows) notices([]int) []csvimport.Notice { return nil }

@@ -88,7 +88,7 @@ func (k *keyring) judgeUpdate(claims []claim) verdict {
 		switch h := k.holders[c.slot]; {
 		case h == meant:
 		case c.names:
-			return verdict{outcome: outcomeRejected, why: fault{c.column, "is not that of the existing row with this " + by}}
+			return verdict{outcome: outcomeRejected, why: fault{c.column, csvimport.ProblemMismatch, "is not that of the existing row with this " + by}}
 		case h != nobody:
 			return verdict{outcome: outcomeRejected, why: taken(c)}
 		}

@@ -293,6 +293,7 @@ func (s *site) ended(id int64) queries.Import {
 		}
 		return imp.FinishedAt != nil
 	})
+	s.wantProblems(id)
 	return imp
 }
 

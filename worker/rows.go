@@ -52,10 +52,16 @@ type rows interface {
 	update(ctx context.Context, q *queries.Queries, of []int, ids []int64) (map[int64]json.RawMessage, error)
 	// finish does what comes last in the transaction for rows that went in.
 	finish(ctx context.Context, q *queries.Queries, inserted []int) error
+	// notices says what is to be known of rows that went in, or would have.
+	notices(inserted []int) []csvimport.Notice
 }
 
 // fault is why a row is rejected.
-type fault struct{ column, reason string }
+type fault struct {
+	column string
+	kind   csvimport.ProblemKind
+	reason string
+}
 
 // newRows returns no rows yet, of an import's kind.
 func (d *deps) newRows(imp *importRun) (rows, error) {
@@ -105,6 +111,7 @@ type result struct {
 	skipped  []met
 	tried    []met // what a dry run would have inserted
 	rejected []csvimport.Reject
+	notices  []csvimport.Notice
 	ids      map[int64]int64 // of inserted rows, by line
 }
 
@@ -143,6 +150,7 @@ func (p *part) apply(ctx context.Context, tx pgx.Tx, of []int) (result, error) {
 	if err == nil && !p.run.row.DryRun {
 		err = p.rows.finish(ctx, queries.New(tx), res.inserted)
 	}
+	res.notices = p.rows.notices(res.inserted)
 	if overtaken(err) {
 		err = errors.Join(errAgain, err)
 	}
@@ -173,7 +181,7 @@ func (p *part) applyOneByOne(ctx context.Context, tx pgx.Tx, of []int, res *resu
 			res.tried = append(res.tried, one.tried...)
 			res.rejected = append(res.rejected, one.rejected...)
 		case postgres.DataFault(err) && !overtaken(err):
-			p.reject(res, i, fault{"", "cannot be stored (" + postgres.Code(err) + ")"})
+			p.reject(res, i, fault{"", csvimport.ProblemValue, "cannot be stored (" + postgres.Code(err) + ")"})
 		default:
 			return err
 		}
@@ -330,7 +338,7 @@ func (res *result) id(h holder) int64 {
 }
 
 func taken(c claim) fault {
-	return fault{c.column, "is taken by an earlier row or by an existing one"}
+	return fault{c.column, csvimport.ProblemTaken, "is taken by an earlier row or by an existing one"}
 }
 
 // insert inserts rows of which no two claim the same key, and does what the
@@ -412,7 +420,7 @@ func (p *part) losers(ctx context.Context, q *queries.Queries, missing []int, re
 func (p *part) reject(res *result, i int, f fault) {
 	line := p.rows.line(i)
 	res.rejected = append(res.rejected, csvimport.Reject{
-		Line: line, Column: f.column, Reason: f.reason, Raw: p.raw[line],
+		Line: line, Column: f.column, Kind: f.kind, Reason: f.reason, Raw: p.raw[line],
 	})
 }
 
@@ -423,12 +431,17 @@ func (res *result) write(ctx context.Context, q *queries.Queries, importID int64
 	for i, r := range res.rejected {
 		errs[i] = queries.InsertImportErrorsParams{
 			ImportID: importID, Line: r.Line, Field: plain(r.Column), Reason: plain(r.Reason), Record: []byte(r.Raw),
+			Kind: orNull(r.Kind),
 		}
 	}
 	if len(errs) > 0 {
 		if _, err := q.InsertImportErrors(ctx, errs); err != nil {
 			return queries.MoveImportParams{}, fmt.Errorf("record rejected rows: %w", err)
 		}
+	}
+	// After the rejected rows, as everywhere: both lock what they are counted in.
+	if err := res.writeNotices(ctx, q, importID); err != nil {
+		return queries.MoveImportParams{}, err
 	}
 	outcomes := slices.Concat(
 		res.outcomes(importID, outcomeUpdated, res.updated),
@@ -446,6 +459,22 @@ func (res *result) write(ctx context.Context, q *queries.Queries, importID int64
 	}, nil
 }
 
+func (res *result) writeNotices(ctx context.Context, q *queries.Queries, importID int64) error {
+	if len(res.notices) == 0 {
+		return nil
+	}
+	params := make([]queries.InsertImportNoticesParams, len(res.notices))
+	for i, n := range res.notices {
+		params[i] = queries.InsertImportNoticesParams{
+			ImportID: importID, Line: n.Line, Field: n.Column, Kind: string(n.Kind), Reason: n.Reason,
+		}
+	}
+	if _, err := q.InsertImportNotices(ctx, params); err != nil {
+		return fmt.Errorf("record notices: %w", err)
+	}
+	return nil
+}
+
 func (res *result) outcomes(importID int64, what outcome, rows []met) []queries.InsertImportOutcomesParams {
 	params := make([]queries.InsertImportOutcomesParams, len(rows))
 	for i, m := range rows {
@@ -457,6 +486,15 @@ func (res *result) outcomes(importID int64, what outcome, rows []met) []queries.
 		}
 	}
 	return params
+}
+
+// orNull is what is stored of a kind that nobody told.
+func orNull(kind csvimport.ProblemKind) *string {
+	if kind == "" {
+		return nil
+	}
+	text := string(kind)
+	return &text
 }
 
 // plain makes text that names what a file holds fit for Postgres.

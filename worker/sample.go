@@ -23,7 +23,7 @@ const (
 // grows are the tables whose size tells what fills the database.
 var grows = []string{
 	"events", "urls", "users", "click_quarters", "click_days", "click_batches", "click_rejects",
-	"import_chunks", "import_errors", "link_changes", "river_job",
+	"import_chunks", "import_errors", "import_notices", "link_changes", "river_job",
 }
 
 // sample keeps the gauges until ctx ends. While Postgres is away they keep

@@ -70,8 +70,11 @@ func (w *undoImport) Work(ctx context.Context, job *river.Job[jobs.UndoImport]) 
 		}
 		switch or(row.UndoStep, undoStop) {
 		case undoStop:
-			if err := w.deps.dropWork(ctx, row.ID, start); err != nil {
-				return err
+			q := queries.New(w.deps.pool)
+			for _, remove := range []dropper{q.DropImportWork, q.DropImportNotices} {
+				if err := w.deps.drop(ctx, remove, row.ID, start); err != nil {
+					return err
+				}
 			}
 		case undoWait:
 			if in, err := w.clicksAreIn(ctx, row); err != nil {
@@ -174,8 +177,13 @@ func (w *undoImport) note(ctx context.Context, tx pgx.Tx, q *queries.Queries, jo
 func (w *undoImport) do(ctx context.Context, q *queries.Queries, row queries.Import) (undone, error) {
 	switch or(row.UndoStep, undoStop) {
 	case undoStop:
-		if _, err := dropWork(ctx, q, row.ID, time.Time{}); err != nil {
-			return undone{}, err
+		for _, remove := range []dropper{q.DropImportWork, q.DropImportNotices} {
+			if _, err := drop(ctx, remove, row.ID, time.Time{}); err != nil {
+				return undone{}, err
+			}
+		}
+		if err := q.DropNoticeCounts(ctx, row.ID); err != nil {
+			return undone{}, fmt.Errorf("forget how many rows had a notice: %w", err)
 		}
 		if err := q.DropImportKept(ctx, row.ID); err != nil {
 			return undone{}, fmt.Errorf("forget what an undo before this one kept: %w", err)

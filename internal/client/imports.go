@@ -27,11 +27,25 @@ type Import struct {
 	RowsSkipped    int64      `json:"rows_skipped"`
 	RowsRejected   int64      `json:"rows_rejected"`
 	FinishedAt     *time.Time `json:"finished_at"`
+	Encoding       *string    `json:"encoding"`
+	Problems       []Problem  `json:"problems"` // none from an older server
 	FirstErrors    []struct {
 		Line   int64  `json:"line"`
 		Field  string `json:"field"`
 		Reason string `json:"reason"`
 	} `json:"first_errors"`
+}
+
+// A Problem is what rows have in common that were rejected, or of which something
+// is to be known.
+type Problem struct {
+	Outcome string  `json:"outcome"` // rejected or imported
+	Column  string  `json:"column"`
+	Kind    string  `json:"kind"`
+	Reason  string  `json:"reason"`
+	Rows    int64   `json:"rows"`
+	Line    int64   `json:"line"` // of the first of the rows
+	Cure    *string `json:"cure"`
 }
 
 // Done is how many rows are accounted for.

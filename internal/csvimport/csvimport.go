@@ -137,6 +137,7 @@ type Reject struct {
 	// Column is the canonical name of the first column at fault, what the file
 	// calls it if it has none, or "" if the whole record is at fault.
 	Column string
+	Kind   ProblemKind
 	Reason string // fit for users; follows the column's name
 	// Raw is the record as it is in the file (in UTF-8), without its line end;
 	// cut if it is longer than a record may be. It may be any bytes.

@@ -47,8 +47,10 @@ func likeness(guess Encoding) string {
 	return ": it looks like " + names[guess] + ", which encoding=" + string(guess) + " reads"
 }
 
-// damagedUTF8 reports whether text has at least as many characters beyond ASCII
-// in UTF-8 as bytes that are none: other encodings make such by chance only.
+// damagedUTF8 reports whether text is UTF-8 but for some bytes: for four of them, it
+// has at least one character beyond ASCII that is right. Text in another encoding
+// has such by chance only, and then of scripts that hardly a file has: the
+// apostrophe and the letter of l’été make an Armenian one in Mac Roman.
 func damagedUTF8(text string) bool {
 	sound, broken := 0, 0
 	for len(text) > 0 {
@@ -56,12 +58,18 @@ func damagedUTF8(text string) bool {
 		switch {
 		case r == utf8.RuneError && size == 1:
 			broken++
-		case r >= utf8.RuneSelf:
+		case r >= utf8.RuneSelf && !unlikely(r):
 			sound++
 		}
 		text = text[size:]
 	}
-	return sound >= broken
+	return 4*sound >= broken
+}
+
+// unlikely are the blocks from the rest of Latin to accents, from the rest of
+// Cyrillic to Armenian, and from Syriac to before Devanagari.
+func unlikely(r rune) bool {
+	return 0x180 <= r && r < 0x370 || 0x460 <= r && r < 0x590 || 0x700 <= r && r < 0x900
 }
 
 func decodedAs(text string, as Encoding) []rune {

@@ -45,6 +45,7 @@ func TestGuessEncoding(t *testing.T) {
 		{"München", mac, EncodingMacintosh},
 		{"Café, déjà vu", mac, EncodingMacintosh},
 		{"L’été à la plage, cœur à cœur", mac, EncodingMacintosh},
+		{"L’été, l’école, “événement”", mac, EncodingMacintosh},
 		{"Straße nach Köln", mac, EncodingMacintosh},
 		{"Año nuevo, ¿qué tal?", mac, EncodingMacintosh},
 		{"smørrebrød, blåbær", mac, EncodingMacintosh},

@@ -95,10 +95,10 @@ func (l Layout) asBefore(record *Record, own []string) *Reject {
 			reason += hintEscape
 		}
 		if said == reason {
-			return record.reject("", reason)
+			return record.reject("", faultKind(ext.fault), reason)
 		}
 		if column, ok := strings.CutSuffix(said, " "+reason); ok && column == shown(column) {
-			return record.reject(column, reason)
+			return record.reject(column, faultKind(ext.fault), reason)
 		}
 	}
 	return nil

@@ -31,6 +31,7 @@ func (l Layout) records(data []byte, firstLine int64, eof bool) iter.Seq[Record]
 	return func(yield func(Record) bool) {
 		var fields []string
 		d, line, text := l.dialect(), firstLine, string(data)
+		var broken ProblemKind // of text that is none; "" until there is some
 		for pos := 0; pos < len(data); {
 			ext, ok := d.measure(data[pos:], l.limit(), eof)
 			if !ok {
@@ -50,6 +51,12 @@ func (l Layout) records(data []byte, firstLine int64, eof bool) iter.Seq[Record]
 				record.Fields = fields
 				record.Fault = l.check(&record)
 			}
+			if record.Fault != nil && record.Fault.Kind == ProblemEncoding {
+				if broken == "" {
+					broken = l.brokenText(text)
+				}
+				record.Fault.Kind = broken
+			}
 			if record.Fault != nil {
 				record.Fields = nil
 			}
@@ -58,6 +65,15 @@ func (l Layout) records(data []byte, firstLine int64, eof bool) iter.Seq[Record]
 			}
 		}
 	}
+}
+
+// brokenText says what bytes in a chunk are that are no text: stray ones, if the
+// encoding of the file is known or is told by its other characters.
+func (l Layout) brokenText(chunk string) ProblemKind {
+	if l.Encoding != "" && l.Encoding != EncodingUTF8 || damagedUTF8(chunk) {
+		return ProblemBytes
+	}
+	return ProblemEncoding
 }
 
 func (l Layout) limit() int {
@@ -73,13 +89,13 @@ func (l Layout) fault(record *Record, ext extent) *Reject {
 	case sound:
 		return nil
 	case faultLong:
-		return record.reject("", l.reason(faultLong))
+		return record.reject("", faultKind(faultLong), l.reason(faultLong))
 	}
 	reason := l.reason(ext.fault)
 	if l.Lenient && l.Escape != EscapeBackslash && strings.Contains(record.Raw, `\"`) {
 		reason += hintEscape
 	}
-	return record.reject(l.columnName(ext.column), reason)
+	return record.reject(l.columnName(ext.column), faultKind(ext.fault), reason)
 }
 
 const (
@@ -104,6 +120,13 @@ func (l Layout) reason(fault int) string {
 	}
 }
 
+func faultKind(fault int) ProblemKind {
+	if fault == faultLong {
+		return ProblemLength
+	}
+	return ProblemQuotes
+}
+
 // check finds what is wrong with a record's fields whatever they mean. The two
 // columns of a mended file are not counted.
 func (l Layout) check(record *Record) *Reject {
@@ -114,10 +137,10 @@ func (l Layout) check(record *Record) *Reject {
 		}
 	}
 	if column, bad := l.columnWith(record, hasNUL); bad {
-		return record.reject(column, "must not contain NUL bytes")
+		return record.reject(column, ProblemValue, "must not contain NUL bytes")
 	}
 	if column, bad := l.columnWith(record, invalid); bad {
-		return record.reject(column, "must be valid UTF-8")
+		return record.reject(column, ProblemEncoding, "must be valid UTF-8")
 	}
 	n, most := len(own), len(l.own(l.Columns))
 	switch {
@@ -126,7 +149,7 @@ func (l Layout) check(record *Record) *Reject {
 	case l.Lenient, n == most, l.MinFields != 0 && n >= l.MinFields && n < most:
 		return nil
 	}
-	return record.reject("", fmt.Sprintf("has %d fields, %d are expected", n, most))
+	return record.reject("", ProblemCells, fmt.Sprintf("has %d fields, %d are expected", n, most))
 }
 
 // surplus refuses text behind the last column. Empty cells there are no fault,
@@ -137,7 +160,7 @@ func (l Layout) surplus(record *Record, own []string, most int) *Reject {
 			cell = Restore(cell)
 		}
 		if cell = trim(cell); cell != "" {
-			return record.reject("", fmt.Sprintf("%s: it has %d fields, %d are expected, and field %d is \"%s\"",
+			return record.reject("", ProblemCells, fmt.Sprintf("%s: it has %d fields, %d are expected, and field %d is \"%s\"",
 				reasonSurplus, len(own), most, most+i+1, shown(cell)))
 		}
 	}
@@ -160,6 +183,6 @@ func (l Layout) columnWith(record *Record, fault func(string) bool) (string, boo
 func hasNUL(s string) bool  { return strings.IndexByte(s, 0) >= 0 }
 func invalid(s string) bool { return !utf8.ValidString(s) }
 
-func (r *Record) reject(column, reason string) *Reject {
-	return &Reject{Line: r.Line, Column: column, Reason: reason, Raw: r.Raw}
+func (r *Record) reject(column string, kind ProblemKind, reason string) *Reject {
+	return &Reject{Line: r.Line, Column: column, Kind: kind, Reason: reason, Raw: r.Raw}
 }

@@ -3,6 +3,7 @@ package csvimport
 import (
 	"cmp"
 	"encoding/json"
+	"errors"
 	"strconv"
 	"strings"
 	"time"
@@ -117,10 +118,24 @@ type row struct {
 	reject *Reject
 }
 
-func (r *row) fail(column, reason string) {
+func (r *row) fail(column string, kind ProblemKind, reason string) {
 	if r.reject == nil {
-		r.reject = r.record.reject(column, reason)
+		r.reject = r.record.reject(column, kind, reason)
 	}
+}
+
+// refuseTarget fails with what the rules of targets say.
+func (r *row) refuseTarget(err error) {
+	kind := ProblemTarget
+	switch {
+	case errors.Is(err, links.ErrTargetOwn):
+		kind = ProblemOwnLink
+	case errors.Is(err, links.ErrTargetLength):
+		kind = ProblemLength
+	case errors.Is(err, links.ErrTargetEmpty):
+		kind = ProblemEmpty
+	}
+	r.fail(colOriginalURL, kind, err.Error())
 }
 
 // text is the value at position as it was before an export.
@@ -141,19 +156,19 @@ func (r *row) id(column string, position int) *int64 {
 	}
 	id, ok := parseID(r.record.field(position), r.parser.lenient)
 	if !ok {
-		r.fail(column, reasonID)
+		r.fail(column, ProblemID, reasonID)
 	}
 	return &id
 }
 
 func (r *row) requiredID(column string, position int) int64 {
 	if r.blank(position) {
-		r.fail(column, reasonEmpty)
+		r.fail(column, ProblemEmpty, reasonEmpty)
 		return 0
 	}
 	id, ok := parseID(r.record.field(position), r.parser.lenient)
 	if !ok {
-		r.fail(column, reasonID)
+		r.fail(column, ProblemID, reasonID)
 	}
 	return id
 }
@@ -168,7 +183,7 @@ func (r *row) time(column string, position int) *time.Time {
 		reason = reasonTime
 	}
 	if reason != "" {
-		r.fail(column, reason)
+		r.fail(column, ProblemTime, reason)
 	}
 	return &t
 }
@@ -200,7 +215,7 @@ func (r *row) bool(column string, position int) *bool {
 	}
 	value, ok := parseBool(r.record.field(position))
 	if !ok {
-		r.fail(column, reasonBool)
+		r.fail(column, ProblemValue, reasonBool)
 	}
 	return &value
 }
@@ -209,9 +224,9 @@ func (r *row) bool(column string, position int) *bool {
 func (r *row) checked(column string, position int, check func(string) error) string {
 	value := r.text(position)
 	if value == "" {
-		r.fail(column, reasonEmpty)
+		r.fail(column, ProblemEmpty, reasonEmpty)
 	} else if err := check(value); err != nil {
-		r.fail(column, err.Error())
+		r.fail(column, ProblemValue, err.Error())
 	}
 	return value
 }
@@ -248,12 +263,12 @@ func (p *Parser) Link(record Record) (Link, *Reject) {
 	link.ShortCode = p.code.of(record, p.restore)
 	if link.ShortCode != "" {
 		if err := links.CheckCode(link.ShortCode); err != nil {
-			r.fail(colShortCode, err.Error())
+			r.fail(colShortCode, ProblemCode, err.Error())
 		}
 	}
 	var err error
 	if link.OriginalURL, err = links.CleanTarget(r.text(p.originalURL), p.rules.OwnHosts); err != nil {
-		r.fail(colOriginalURL, err.Error())
+		r.refuseTarget(err)
 	}
 	link.Title = r.title(p.title)
 	link.Tags = r.tags(p.tags)
@@ -273,7 +288,7 @@ func (r *row) title(position int) *string {
 	}
 	title, err := links.CleanTitle(r.text(position))
 	if err != nil {
-		r.fail(colTitle, err.Error())
+		r.fail(colTitle, ProblemValue, err.Error())
 	}
 	return &title
 }
@@ -296,7 +311,7 @@ func (r *row) tags(position int) []string {
 	}
 	tags, err := links.CleanTags(filled)
 	if err != nil {
-		r.fail(colTags, err.Error())
+		r.fail(colTags, ProblemValue, err.Error())
 	}
 	return tags
 }
@@ -308,7 +323,7 @@ func (r *row) redirectStatus(position int) *int {
 	n, _ := parseNumber(r.record.field(position), r.parser.lenient) // 0 is no status either
 	status := int(n)
 	if err := links.CheckRedirectStatus(status); err != nil {
-		r.fail(colRedirectStatus, err.Error())
+		r.fail(colRedirectStatus, ProblemValue, err.Error())
 	}
 	return &status
 }
@@ -319,7 +334,7 @@ func (r *row) clicks(position int) *int64 {
 	}
 	n, ok := parseNumber(r.record.field(position), r.parser.lenient)
 	if !ok || n > MaxID {
-		r.fail(colImportedClicks, reasonClicks)
+		r.fail(colImportedClicks, ProblemNumber, reasonClicks)
 	}
 	return &n
 }
@@ -337,7 +352,7 @@ func (p *Parser) Event(record Record) (Event, *Reject) {
 	event.At = r.eventTime(p.timestamp)
 	if details := r.text(p.detailsCol); trim(details) != "" {
 		if reason := checkDetails(details); reason != "" {
-			r.fail(colDetails, reason)
+			r.fail(colDetails, ProblemValue, reason)
 		}
 		event.Details = json.RawMessage(details)
 	}
@@ -364,22 +379,22 @@ func (r *row) eventType(position int) string {
 	case "clicked":
 		return "clicked"
 	}
-	r.fail(colEventType, "must be created, updated, deleted or clicked")
+	r.fail(colEventType, ProblemValue, "must be created, updated, deleted or clicked")
 	return ""
 }
 
 func (r *row) eventTime(position int) time.Time {
 	value, there := r.timeText(position)
 	if !there {
-		r.fail(colTimestamp, reasonEmpty)
+		r.fail(colTimestamp, ProblemEmpty, reasonEmpty)
 		return time.Time{}
 	}
 	t, reason := r.parser.time(value)
 	switch {
 	case reason != "":
-		r.fail(colTimestamp, reason)
+		r.fail(colTimestamp, ProblemTime, reason)
 	case t.Before(r.parser.earliest) || !t.Before(r.parser.latest):
-		r.fail(colTimestamp, "must be from 2000-01-01 to before "+r.parser.latest.Format(time.DateOnly))
+		r.fail(colTimestamp, ProblemTime, "must be from 2000-01-01 to before "+r.parser.latest.Format(time.DateOnly))
 	}
 	return t
 }

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/signpost/signpost/internal/links"
 )
 
 // one reads the only record of a file with these columns and fields.
@@ -174,8 +176,57 @@ func TestRejects(t *testing.T) {
 		record, parser := one(t, test.kind, test.columns, test.fields)
 		reject := parser.judge(test.kind, record)
 		want := Reject{Line: 7, Column: test.column, Reason: test.reason, Raw: test.fields}
-		if reject == nil || *reject != want {
+		if reject != nil {
+			want.Kind = reject.Kind // see TestKindsOfRejects
+		}
+		if reject == nil || *reject != want || reject.Kind == "" {
 			t.Errorf("%s %q:\n got %+v\nwant %+v", test.kind, test.fields, reject, want)
+		}
+	}
+}
+
+func TestKindsOfRejects(t *testing.T) {
+	t.Parallel()
+	const (
+		users  = "id,username,email,created_at"
+		urls   = "user_id,original_url,short_code,title,is_active,imported_clicks"
+		events = "url_id,event_type,timestamp,details"
+	)
+	for _, tt := range []struct {
+		kind            Kind
+		columns, fields string
+		want            ProblemKind
+	}{
+		{KindUsers, users, "1,,ann@example.com,", ProblemEmpty},
+		{KindUsers, users, "x,ann,ann@example.com,", ProblemID},
+		{KindUsers, users, "1,ann,ann,", ProblemValue},
+		{KindUsers, users, "1,ann,ann@example.com,yesterday", ProblemTime},
+		{KindUsers, users, "1,ann,ann@example.com,5/1/2024", ProblemTime},
+		{KindUsers, users, "1,ann,ann@example.com,,more", ProblemCells},
+		{KindUsers, users, "1,\"ann\"x,ann@example.com,", ProblemQuotes},
+		{KindUsers, users, "1,\"ann,ann@example.com,", ProblemQuotes},
+		{KindUsers, users, "1,ann\x00,ann@example.com,", ProblemValue},
+		{KindUsers, users, "1,ann\xff,ann@example.com,", ProblemEncoding},
+		{KindUsers, users, "1,änn\xff,ann@example.com,", ProblemBytes},
+		{KindUsers, users, "1," + strings.Repeat("x", DefaultMaxRecord) + ",ann@example.com,", ProblemLength},
+		{KindLinks, urls, "x,https://example.com,,,,", ProblemID},
+		{KindLinks, urls, ",,,,,", ProblemEmpty},
+		{KindLinks, urls, ",ftp://example.com,,,,", ProblemTarget},
+		{KindLinks, urls, ",example.com,,,,", ProblemTarget},
+		{KindLinks, urls, ",https://sho.rt/abc,,,,", ProblemOwnLink},
+		{KindLinks, urls, ",https://example.com/" + strings.Repeat("x", links.MaxTarget) + ",,,,", ProblemLength},
+		{KindLinks, urls, ",https://example.com,a b,,,", ProblemCode},
+		{KindLinks, urls, ",https://example.com,,,maybe,", ProblemValue},
+		{KindLinks, urls, ",https://example.com,,,,3.5", ProblemNumber},
+		{KindEvents, events, ",clicked,2025-01-01,", ProblemEmpty},
+		{KindEvents, events, "1,clicked,,", ProblemEmpty},
+		{KindEvents, events, "1,clicked,1999-01-01,", ProblemTime},
+		{KindEvents, events, "1,seen,2025-01-01,", ProblemValue},
+		{KindEvents, events, "1,clicked,2025-01-01,[]", ProblemValue},
+	} {
+		record, parser := one(t, tt.kind, tt.columns, tt.fields)
+		if reject := parser.judge(tt.kind, record); reject == nil || reject.Kind != tt.want {
+			t.Errorf("%s %.80q: %.300v, want the kind %s", tt.kind, tt.fields, reject, tt.want)
 		}
 	}
 }

@@ -1,0 +1,211 @@
+package csvimport
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/signpost/signpost/internal/links"
+)
+
+// A ProblemKind says in a word why rows were rejected, or what is to be known of
+// rows that were imported. The words are part of the API and stored.
+type ProblemKind string
+
+// The kinds.
+const (
+	ProblemEmpty    ProblemKind = "empty"    // a value that has to be there is not
+	ProblemEncoding ProblemKind = "encoding" // the file is not in the encoding it was read in
+	ProblemBytes    ProblemKind = "bytes"    // stray bytes that are no text
+	ProblemQuotes   ProblemKind = "quotes"   // quotes that do not match
+	ProblemCells    ProblemKind = "cells"    // another number of cells than the header has
+	ProblemLength   ProblemKind = "length"
+	ProblemTime     ProblemKind = "time"
+	ProblemNumber   ProblemKind = "number"
+	ProblemID       ProblemKind = "id"
+	ProblemCode     ProblemKind = "code"
+	ProblemTarget   ProblemKind = "target"
+	ProblemOwnLink  ProblemKind = "own_link" // a target that is a link of this service
+	ProblemValue    ProblemKind = "value"    // any other value that cannot be
+	ProblemMissing  ProblemKind = "missing"  // the row refers to what is not there
+	ProblemTaken    ProblemKind = "taken"    // another row has the key
+	ProblemMismatch ProblemKind = "mismatch" // the keys of the row belong to several rows
+	ProblemReserved ProblemKind = "reserved" // a code that answers under /r/ alone
+	ProblemOther    ProblemKind = "other"
+)
+
+// Outcomes of rows with a problem.
+const (
+	OutcomeRejected = "rejected"
+	OutcomeImported = "imported" // it is to be known of rows that went in
+)
+
+// A Problem is what rows of a file have in common that were rejected, or of which
+// something is to be known.
+type Problem struct {
+	Outcome string // OutcomeRejected or OutcomeImported
+	Column  string // like that of a Reject
+	Kind    ProblemKind
+	Reason  string // of the first of the rows; follows the column's name
+	Rows    int64
+	Line    int64  // of the first of the rows
+	Cure    string // a sentence without its point; "" if there is none
+}
+
+// MaxProblems is how many Problems an import has at most.
+const MaxProblems = 20
+
+// Problems makes of the groups that were counted of an import what people are
+// told: an encoding that is not that of the file first, once for the whole file,
+// then why rows were rejected, the most frequent first, then what is to be known of
+// rows that went in. What is too much is summed up in the last that rejects.
+//
+// unreadable are some of the records that were rejected for their encoding, and
+// policy is that of the import.
+func (l Layout) Problems(groups []Problem, unreadable []string, policy Policy) []Problem {
+	groups = mergeEncoding(groups, unreadable)
+	slices.SortStableFunc(groups, func(a, b Problem) int {
+		return cmp.Or(
+			cmp.Compare(rank(a), rank(b)), cmp.Compare(b.Rows, a.Rows), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
+	})
+	groups = sumUp(groups)
+	for i := range groups {
+		groups[i].Cure = cmp.Or(groups[i].Cure, l.cure(groups[i], policy))
+		groups[i].Reason = strings.TrimSuffix(groups[i].Reason, hintEscape)
+	}
+	return groups
+}
+
+func rank(p Problem) int {
+	switch {
+	case p.Kind == ProblemEncoding:
+		return 0
+	case p.Outcome == OutcomeRejected:
+		return 1
+	}
+	return 2
+}
+
+// mergeEncoding makes one of the groups whose encoding is not that of the file,
+// for the file as a whole. If other rows have characters beyond ASCII that are
+// right, the encoding of the file is too, and some bytes are not.
+func mergeEncoding(groups []Problem, unreadable []string) []Problem {
+	if slices.ContainsFunc(groups, func(p Problem) bool { return p.Kind == ProblemBytes }) {
+		return mergeBytes(groups)
+	}
+	merged := Problem{Outcome: OutcomeRejected, Kind: ProblemEncoding}
+	var rest []Problem
+	for _, p := range groups {
+		switch {
+		case p.Kind != ProblemEncoding:
+			rest = append(rest, p)
+			continue
+		case merged.Rows == 0 || p.Line < merged.Line:
+			merged.Line = p.Line
+		}
+		merged.Rows += p.Rows
+	}
+	if merged.Rows == 0 {
+		return rest
+	}
+	merged.Reason, merged.Cure = "the file is not UTF-8", "encoding=… names its encoding, or save it as UTF-8"
+	if guess := GuessEncoding(unreadable); guess != "" {
+		merged.Reason += ", it looks like " + names[guess]
+		merged.Cure = "encoding=" + string(guess) + " reads it"
+	}
+	return append(rest, merged)
+}
+
+// mergeBytes makes one group of stray bytes for each column.
+func mergeBytes(groups []Problem) []Problem {
+	var merged []Problem
+	for _, p := range groups {
+		if p.Kind == ProblemEncoding {
+			p.Kind = ProblemBytes
+		}
+		same := func(q Problem) bool { return q.Kind == ProblemBytes && p.Kind == ProblemBytes && q.Column == p.Column }
+		if at := slices.IndexFunc(merged, same); at >= 0 {
+			merged[at].Rows, merged[at].Line = merged[at].Rows+p.Rows, min(merged[at].Line, p.Line)
+			continue
+		}
+		merged = append(merged, p)
+	}
+	return merged
+}
+
+// sumUp leaves MaxProblems of sorted groups: of those that reject, the last are
+// summed up.
+func sumUp(groups []Problem) []Problem {
+	notices := 0
+	for _, p := range groups {
+		if p.Outcome == OutcomeImported {
+			notices++
+		}
+	}
+	rejecting := len(groups) - notices
+	room := max(MaxProblems-notices, 1)
+	if rejecting <= room {
+		return groups
+	}
+	rest := Problem{Outcome: OutcomeRejected, Kind: ProblemOther, Line: groups[room-1].Line}
+	for _, p := range groups[room-1 : rejecting] {
+		rest.Rows += p.Rows
+		rest.Line = min(rest.Line, p.Line)
+	}
+	rest.Reason = fmt.Sprintf("%d other reasons", rejecting-room+1)
+	return slices.Concat(groups[:room-1], []Problem{rest}, groups[rejecting:])
+}
+
+// cure says what would have most rows of a group accepted, "" if nothing is known
+// but to mend them.
+func (l Layout) cure(p Problem, policy Policy) string {
+	switch {
+	case p.Kind == ProblemTaken && policy == PolicyReject && l.Kind == KindEvents:
+		return "on_conflict=skip passes over rows that are there already"
+	case p.Kind == ProblemTaken && policy == PolicyReject:
+		return "on_conflict=skip passes over rows that are there already, on_conflict=update updates what they name"
+	case p.Kind == ProblemMismatch && l.Has(colID), p.Kind == ProblemID && p.Column == colID:
+		return l.unmap(colID) + " leaves the ids of the file out"
+	case p.Kind == ProblemMissing && p.Column == colUserID && l.Kind == KindLinks && l.Has(colUserID):
+		return "import the users first, or give the links to one with user_id=… and " + l.unmap(colUserID)
+	case p.Kind == ProblemMissing && p.Column == colUserID:
+		return "import the users first"
+	case p.Kind == ProblemMissing && p.Column == colURLID:
+		return "import the links first"
+	case p.Kind == ProblemEmpty && p.Column == colUserID && l.Kind == KindLinks:
+		return "user_id=… names the owner of links without one"
+	case strings.HasSuffix(p.Reason, hintEscape):
+		return `escape=backslash reads a file that writes quotes as \"`
+	case p.Kind == ProblemCells:
+		return fmt.Sprintf("a cell that holds the delimiter, %q, must be in quotes", cmp.Or(l.Delimiter, ","))
+	}
+	return ""
+}
+
+// unmap is the parameter that has a column of the file not read.
+func (l Layout) unmap(column string) string {
+	if at := l.position(column); at >= 0 && at < len(l.Header) {
+		column = shown(l.Header[at])
+	}
+	if strings.Contains(column, " ") {
+		return fmt.Sprintf("mapping=%q", column+":")
+	}
+	return "mapping=" + column + ":"
+}
+
+// A Notice is what is to be known of a row that was imported.
+type Notice struct {
+	Line   int64
+	Column string
+	Kind   ProblemKind
+	Reason string // fit for users; follows the column's name
+}
+
+// Notice returns what is to be known of a link that went in, or nil.
+func (l *Link) Notice() *Notice {
+	if l.ShortCode == "" || !links.Reserved(l.ShortCode) {
+		return nil
+	}
+	return &Notice{l.Line, colShortCode, ProblemReserved, "is a reserved word, so the link answers under /r/" + l.ShortCode}
+}

@@ -1,0 +1,104 @@
+package worker
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/signpost/signpost/internal/csvimport"
+	"github.com/signpost/signpost/internal/jobs"
+)
+
+// wantProblems checks that an import's problems are the groups of its rejected rows
+// and of its notices, at whatever moment: both are read at once.
+func (s *site) wantProblems(id int64) {
+	s.Helper()
+	const group = ` field, COALESCE(kind, 'other') AS kind, import_reason_shape(reason) AS shape,
+		count(*) AS rows, min(line) AS line, (array_agg(reason ORDER BY line))[1] AS reason`
+	got := s.text(`
+		WITH should AS (
+			SELECT 'rejected' AS outcome,`+group+` FROM import_errors WHERE import_id = $1 GROUP BY field, COALESCE(kind, 'other'), 4
+			UNION ALL
+			SELECT 'imported',`+group+` FROM import_notices WHERE import_id = $1 GROUP BY field, kind, 4
+		), are AS (
+			SELECT outcome, field, kind, shape, rows, line, reason FROM import_problems WHERE import_id = $1
+		)
+		SELECT string_agg(what || d::text, E'\n') FROM (
+			SELECT 'not counted: ' AS what, d FROM (SELECT * FROM should EXCEPT SELECT * FROM are) d
+			UNION ALL
+			SELECT 'counted: ', d FROM (SELECT * FROM are EXCEPT SELECT * FROM should) d
+		) d`, id)
+	if got != "NULL" {
+		s.Errorf("problems of import %d:\n%s", id, got)
+	}
+	s.wantInt(0, "SELECT count(*) FROM import_errors WHERE import_id = $1 AND kind IS NULL", id)
+}
+
+// problems lists those of an import as "outcome field kind rows line reason".
+func (s *site) problems(id int64) string {
+	s.Helper()
+	return s.text(`SELECT string_agg(concat_ws(' ', outcome, field, kind, rows, line, reason), E'\n' ORDER BY rows DESC, line)
+		FROM import_problems WHERE import_id = $1`, id)
+}
+
+// A file that is wrong in many ways, applied by many workers at once.
+func TestProblemsOfAFile(t *testing.T) {
+	s := setup(t)
+	s.start(map[string]int{jobs.QueueImports: 4})
+	s.exec("INSERT INTO users (id, username, email) VALUES (1, 'ann', 'ann@example.com')")
+	var file strings.Builder
+	file.WriteString("id,user_id,original_url,title\n")
+	for i := range 3000 {
+		switch i % 6 {
+		case 0:
+			fmt.Fprintf(&file, ",1,host%d.example/%d,\n", i, i)
+		case 1:
+			fmt.Fprintf(&file, ",1,https://example.com/,,%d\n", i)
+		case 2:
+			fmt.Fprintf(&file, ",%d,https://example.com/,\n", 2+i)
+		case 3:
+			fmt.Fprintf(&file, "1,1,https://example.com/,\n")
+		case 4:
+			fmt.Fprintf(&file, ",1,https://example.com/,caf\xe9\n")
+		default:
+			fmt.Fprintf(&file, ",1,https://example.com/%d,\n", i)
+		}
+	}
+	id := s.upload(csvimport.KindLinks, file.String(), csvimport.SplitOptions{ChunkRows: 50})
+	s.wantRows(id, 501, 2499)
+	want := `rejected original_url target 500 2 must start with http:// or https://, such as https://host0.example/0
+rejected cells 500 3 has text behind its last column: it has 5 fields, 4 are expected, and field 5 is "1"
+rejected user_id missing 500 4 is not the id of a user
+rejected title encoding 500 6 must be valid UTF-8
+rejected id taken 499 11 is taken by an earlier row or by an existing one`
+	if got := s.problems(id); strings.ReplaceAll(got, "  ", " ") != want {
+		t.Errorf("problems are\n%s\nwant\n%s", got, want)
+	}
+}
+
+// What the release before writes is counted too, rows whose reasons differ in
+// words make no more groups than are of use, and all goes with the import.
+func TestProblemsAreCountedWhoeverWrites(t *testing.T) {
+	s := setup(t)
+	id := s.receive(csvimport.KindUsers, "username,email\nann,ann@example.com\n", csvimport.SplitOptions{})
+	other := s.receive(csvimport.KindUsers, "username,email\nann,ann@example.com\n", csvimport.SplitOptions{})
+	const insert = "INSERT INTO import_errors (import_id, line, field, reason, record) SELECT $1::bigint, "
+	s.exec(insert+"n, 'email', 'is wrong ' || n, '' FROM generate_series(11, 13) n", id)
+	s.exec(insert+"n, 'email', 'is wrong ' || n, '' FROM generate_series(2, 4) n", id)
+	s.exec(insert+"2, 'email', 'is wrong', ''", other)
+	if got, want := s.problems(id), "rejected email other 6 2 is wrong 2"; got != want {
+		t.Errorf("problems are %s, want %s", got, want)
+	}
+	// In letters, since digits make no difference: 999 reasons in three statements.
+	for n := range 3 {
+		s.exec(insert+"1000 + n, 'column ' || translate(n::text, '0123456789', 'abcdefghij'), 'is wrong', '' FROM generate_series($2::int, $2 + 332) n", id, n*333)
+	}
+	s.wantInt(6+999, "SELECT sum(rows) FROM import_problems WHERE import_id = $1", id)
+	s.wantInt(101, "SELECT count(*) FROM import_problems WHERE import_id = $1", id)
+	s.wantInt(900, "SELECT rows FROM import_problems WHERE import_id = $1 AND field = '' AND shape = ''", id)
+	// One that has its group is still counted there.
+	s.exec(insert+"5000, 'email', 'is wrong 5', ''", id)
+	s.wantInt(7, "SELECT rows FROM import_problems WHERE import_id = $1 AND field = 'email'", id)
+	s.exec("DELETE FROM imports WHERE id = $1", id)
+	s.wantInt(1, "SELECT count(*) FROM import_problems")
+}
