@@ -64,9 +64,17 @@ func randomLinks(r *rand.Rand, n int) []modelRow {
 		case 1:
 			code, rows[i].wrong = "users", true
 		}
-		rows[i].text = fmt.Sprintf("%s,%s,%s,https://example.com/%d", id, code, user, i)
+		rows[i].text = fmt.Sprintf("%s,%s,%s,https://example.com/%d", spelled(r, id), code, user, i)
 	}
 	return rows
+}
+
+// spelled writes an id in one of the ways that mean the same.
+func spelled(r *rand.Rand, id string) string {
+	if id == "" {
+		return []string{"", " ", `""`, `\N`}[r.IntN(4)]
+	}
+	return []string{id, id + ".0", " " + id + " ", `"0` + id + `"`}[r.IntN(4)]
 }
 
 // randomEvents returns rows of which many have the same id, some of those at the
@@ -88,7 +96,8 @@ func randomEvents(r *rand.Rand, n int) []modelRow {
 		case 2:
 			user = "1"
 		}
-		rows[i].text = fmt.Sprintf("%s,%s,%s,clicked,2024-02-29 12:%02d:00", id, url, user, minute)
+		at := []string{fmt.Sprintf("2024-02-29 12:%02d:00", minute), fmt.Sprint(1709208000 + 60*minute), fmt.Sprint((1709208000+60*minute)*1000) + ".0"}
+		rows[i].text = fmt.Sprintf("%s,%s,%s,clicked,%s", spelled(r, id), url, user, at[r.IntN(len(at))])
 	}
 	return rows
 }

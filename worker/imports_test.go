@@ -251,6 +251,26 @@ func TestImportOfLinks(t *testing.T) {
 	}
 }
 
+// Times that name no zone are in that of the import, in every column; ids that
+// are spelled otherwise are the same, whichever chunk they are in.
+func TestImportReadsValuesAlike(t *testing.T) {
+	s := setup(t)
+	s.exec("INSERT INTO users (id, username, email) VALUES (1, 'ann', 'ann@example.com')")
+	s.start(map[string]int{jobs.QueueImports: 2})
+	id := s.upload(csvimport.KindLinks, `id,user_id,short_code,original_url,created_at,expires_at
+12,1.0,one,https://example.com/1,2024-05-01 08:00:00,2030-01-01
+12.0,1,two,https://example.com/2,,
+"1,204",1,three,https://example.com/3,2024-05-01T08:00:00Z,1900000000
+1204,1,four,https://example.com/4
+`, csvimport.SplitOptions{ChunkRows: 1, Timezone: "Asia/Tokyo"})
+	s.wantRows(id, 2, 2)
+	if got, want := s.rejections(id), "3 id, 5 id"; got != want {
+		t.Errorf("rejected %q, want %q", got, want)
+	}
+	s.wantInt(1, "SELECT count(*) FROM urls WHERE id = 12 AND created_at = '2024-04-30 23:00:00Z' AND expires_at = '2029-12-31 15:00:00Z'")
+	s.wantInt(1, "SELECT count(*) FROM urls WHERE id = 1204 AND created_at = '2024-05-01 08:00:00Z' AND expires_at = to_timestamp(1900000000)")
+}
+
 func TestImportOfEvents(t *testing.T) {
 	s := setup(t)
 	s.exec(`INSERT INTO users (id, username, email) VALUES (1, 'ann', 'ann@example.com'), (2, 'bob', 'bob@example.com')`)

@@ -71,10 +71,10 @@ func parseBool(s string) (value, ok bool) {
 
 // parseTime reads a date (2006-01-02), or a date and time with a T or a space
 // between, with or without seconds, their fraction (after a point or comma) and
-// a zone (Z, UTC, +01, +01:00, +0100). Without one, it is in zone; of the two
-// moments that a time may mean when clocks are set back, or the one that it
-// misses when they are set forward, [time.Date] chooses. The result is in UTC
-// and whole microseconds; it is not rounded up.
+// a zone (Z, UTC, +01, +01:00, +0100). Without one, it is in zone, whose clocks
+// show some times twice, and skip others, when they are set: [time.Date] takes such
+// a time by the offset before or after that. The result is in UTC and whole
+// microseconds; it is not rounded up.
 func parseTime(s string, zone *time.Location) (time.Time, bool) {
 	c := clock{rest: s}
 	year := c.digits(4)
