@@ -84,6 +84,58 @@ func TestImportCommand(t *testing.T) {
 	}
 }
 
+// TestImportSaysWhyRowsWereRejectedAlike: the reasons come before the rows, each
+// once, and what they tell to do helps.
+func TestImportSaysWhyRowsWereRejectedAlike(t *testing.T) {
+	t.Parallel()
+	s := startDevOn(t, pgtest.URL(t))
+	s.post("/users", `{"username": "ann", "email": "ann@example.com"}`, http.StatusCreated)
+	environ := []string{"SIGNPOST_URL=" + s.url, "SIGNPOST_TOKEN=" + s.token}
+	file := casesOfFiles + "cp1252.csv"
+	for _, tt := range []struct {
+		name, want string
+		code       int
+		args       []string
+	}{
+		{
+			"in another encoding", `import 1 is completed: 0 imported, 0 updated, 0 skipped, 2 rejected, of 2 rows
+2 rows were rejected: the file is not UTF-8, it looks like Windows-1252 (first in line 2)
+  --encoding windows-1252 reads it
+  line 2: title must be valid UTF-8
+  line 3: title must be valid UTF-8
+`, 1, nil,
+		},
+		{
+			"in its encoding", "import 2 is completed: 2 imported, 0 updated, 0 skipped, 0 rejected, of 2 rows\n",
+			0, []string{"--encoding", "cp1252"},
+		},
+		{
+			"once more", `import 3 is completed: 0 imported, 0 updated, 0 skipped, 2 rejected, of 2 rows
+2 rows were rejected: short_code is taken by an earlier row or by an existing one (first in line 2)
+  --on-conflict skip passes over rows that are there already, --on-conflict update updates what they name
+  line 2: short_code is taken by an earlier row or by an existing one
+  line 3: short_code is taken by an earlier row or by an existing one
+`, 1, []string{"--encoding", "cp1252"},
+		},
+		{
+			"as it says", "import 4 is completed: 0 imported, 0 updated, 2 skipped, 0 rejected, of 2 rows\n",
+			0, []string{"--encoding", "cp1252", "--on-conflict", "skip"},
+		},
+	} {
+		code, stdout, stderr := command(t, environ, append([]string{"import", file, "--kind", "urls", "--user-id", "1"}, tt.args...)...)
+		if code != tt.code || stdout != tt.want {
+			t.Errorf("%s: exit code %d, %q; it says\n%s\nwant\n%s", tt.name, code, stderr, stdout, tt.want)
+		}
+	}
+	if problems, _ := s.getJSON("/imports/1", http.StatusOK)["problems"].([]any); len(problems) != 1 {
+		t.Errorf("the problems of one encoding are %v", problems)
+	}
+	code, _, stderr := command(t, environ, "import", file, "--kind", "urls", "--user-id", "1", "--encoding", "klingon")
+	if code != 1 || !strings.Contains(stderr, "encoding must be utf-8, utf-16, windows-1252, iso-8859-1, iso-8859-15 or macintosh") {
+		t.Errorf("an encoding that is none: exit code %d, %q", code, stderr)
+	}
+}
+
 // TestImportThatCameToNothing is told from one that has no rejected rows, and
 // the rows that were rejected before an import failed are kept.
 func TestImportThatCameToNothing(t *testing.T) {
