@@ -1,7 +1,6 @@
 package links
 
 import (
-	"bufio"
 	"encoding/json"
 	"errors"
 	"net/url"
@@ -31,11 +30,10 @@ type fieldCase struct {
 // fieldCases reads the file; what it describes in words is filled in here.
 func fieldCases(t *testing.T) []fieldCase {
 	t.Helper()
-	file, err := os.Open("testdata/targets.tsv")
+	file, err := os.ReadFile("testdata/targets.tsv")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer file.Close()
 	refusals := map[string]string{
 		"names the field and suggests https://example.com/menu": "https://example.com/menu",
 		"says that links lead to http and https only":           "links lead to http and https only",
@@ -45,12 +43,11 @@ func fieldCases(t *testing.T) []fieldCase {
 	own := []string{"XN--MNCHEN-3YA.example", "münchen.example", "MÜNCHEN.EXAMPLE", "münchen.example.", "sHo.rT."}
 	var cases []fieldCase
 	before := ""
-	lines := bufio.NewScanner(file)
-	for lines.Scan() {
-		cells := strings.Split(lines.Text(), "\t")
-		if strings.HasPrefix(lines.Text(), "#") {
+	for line := range strings.Lines(string(file)) {
+		if strings.HasPrefix(line, "#") {
 			continue
 		}
+		cells := strings.Split(strings.TrimSuffix(line, "\n"), "\t")
 		sent, result, want := cells[0], cells[1], strings.TrimSuffix(cells[2], " (or with the host in lower case)")
 		if want == "likewise" {
 			want = before
@@ -260,7 +257,7 @@ func TestSchemeError(t *testing.T) {
 	for sent, want := range map[string]string{
 		"example.com":                         "https://example.com",
 		"www.example.com/a?u=https://x.test/": "https://www.example.com/a?u=https://x.test/",
-		" //example.com/menu\n":               "https://example.com/menu",
+		"//example.com/menu\n":                "https://example.com/menu",
 		"://example.com/menu":                 "https://example.com/menu",
 		"https:example.com":                   "https://example.com",
 		"HTTP:/example.com":                   "http://example.com",
