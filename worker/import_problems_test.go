@@ -102,3 +102,25 @@ func TestProblemsAreCountedWhoeverWrites(t *testing.T) {
 	s.exec("DELETE FROM imports WHERE id = $1", id)
 	s.wantInt(1, "SELECT count(*) FROM import_problems")
 }
+
+// Notices go with an undo, however many there are; why rows were rejected stays.
+func TestUndoForgetsNotices(t *testing.T) {
+	s := setup(t)
+	s.start(nil, hastyUndo)
+	s.exec("INSERT INTO users (id, username, email) VALUES (1, 'ann', 'ann@example.com')")
+	id := s.upload(csvimport.KindLinks, "user_id,original_url\n1,https://example.com/\n1,nonsense\n9,https://example.com/\n", csvimport.SplitOptions{})
+	s.wantRows(id, 1, 2)
+	other := s.receive(csvimport.KindLinks, "user_id,original_url\n1,https://example.com/\n", csvimport.SplitOptions{})
+	for _, of := range []int64{id, other} {
+		s.exec(`INSERT INTO import_notices (import_id, line, field, kind, reason)
+			SELECT $1, n, 'short_code', 'reserved', 'answers under /r/app' || n FROM generate_series(2, 20) n`, of)
+	}
+	s.wantInt(19, "SELECT rows FROM import_problems WHERE import_id = $1 AND outcome = 'imported'", id)
+	s.undo(id)
+	s.wantUndone(id, 1, 0)
+	s.wantInt(0, "SELECT count(*) FROM import_notices WHERE import_id = $1", id)
+	s.wantInt(2, "SELECT sum(rows) FROM import_problems WHERE import_id = $1", id)
+	s.wantProblems(id)
+	s.wantInt(19, "SELECT count(*) FROM import_notices WHERE import_id = $1", other)
+	s.wantInt(19, "SELECT sum(rows) FROM import_problems WHERE import_id = $1", other)
+}

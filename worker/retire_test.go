@@ -1399,6 +1399,7 @@ func TestPruneOfImports(t *testing.T) {
 	s.exec("INSERT INTO imports (kind, state, layout, keep_ids, actor_name, finished_at) VALUES ('users', 'completed', '{}', true, 'ann', now() - interval '80 days')")
 	s.exec("INSERT INTO import_errors SELECT i.id, n, 'f', 'r', '' FROM imports i, generate_series(1, 8) n")
 	s.exec("INSERT INTO import_outcomes SELECT i.id, n, 'skipped' FROM imports i, generate_series(1, 5) n")
+	s.exec("INSERT INTO import_notices SELECT i.id, n, 'f', 'k', 'r' FROM imports i, generate_series(1, 9) n")
 	s.exec("INSERT INTO users (username, email, import_id, import_line) SELECT 'ann', 'ann@example.org', id, 1 FROM imports WHERE state = 'failed'")
 	d := s.start(map[string]int{jobs.QueueClicks: 1}).deps
 	w := &prune{deps: d, piece: 3}
@@ -1414,5 +1415,7 @@ func TestPruneOfImports(t *testing.T) {
 		t.Errorf("left: %s", left)
 	}
 	s.wantInt(24, "SELECT count(*) FROM import_errors")
+	s.wantInt(27, "SELECT count(*) FROM import_notices")
+	s.wantInt(24+27, "SELECT sum(rows) FROM import_problems")
 	s.wantInt(1, "SELECT count(*) FROM users WHERE import_id IS NOT NULL")
 }

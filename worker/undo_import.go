@@ -177,16 +177,8 @@ func (w *undoImport) note(ctx context.Context, tx pgx.Tx, q *queries.Queries, jo
 func (w *undoImport) do(ctx context.Context, q *queries.Queries, row queries.Import) (undone, error) {
 	switch or(row.UndoStep, undoStop) {
 	case undoStop:
-		for _, remove := range []dropper{q.DropImportWork, q.DropImportNotices} {
-			if _, err := drop(ctx, remove, row.ID, time.Time{}); err != nil {
-				return undone{}, err
-			}
-		}
-		if err := q.DropNoticeCounts(ctx, row.ID); err != nil {
-			return undone{}, fmt.Errorf("forget how many rows had a notice: %w", err)
-		}
-		if err := q.DropImportKept(ctx, row.ID); err != nil {
-			return undone{}, fmt.Errorf("forget what an undo before this one kept: %w", err)
+		if err := forget(ctx, q, row.ID); err != nil {
+			return undone{}, err
 		}
 		if csvimport.Kind(row.Kind) == csvimport.KindLinks {
 			return undone{step: undoSwitchOff}, nil
@@ -206,6 +198,23 @@ func (w *undoImport) do(ctx context.Context, q *queries.Queries, row queries.Imp
 	default:
 		return w.remove(ctx, q, row)
 	}
+}
+
+// forget removes what is left of the import's work, and what was said of rows that
+// it brought.
+func forget(ctx context.Context, q *queries.Queries, importID int64) error {
+	for _, remove := range []dropper{q.DropImportWork, q.DropImportNotices} {
+		if _, err := drop(ctx, remove, importID, time.Time{}); err != nil {
+			return err
+		}
+	}
+	if err := q.DropNoticeCounts(ctx, importID); err != nil {
+		return fmt.Errorf("forget how many rows had a notice: %w", err)
+	}
+	if err := q.DropImportKept(ctx, importID); err != nil {
+		return fmt.Errorf("forget what an undo before this one kept: %w", err)
+	}
+	return nil
 }
 
 // remove removes the next rows, or keeps them.
