@@ -161,6 +161,20 @@ SELECT short_code, id, user_id, original_url, is_active, expires_at, redirect_st
 FROM urls
 WHERE short_code = ANY(@short_codes::text[]);
 
+-- name: FindCodesInAnotherCase :many
+-- Up to two codes that differ from a code in case only, of links that lead
+-- somewhere. All matches are read before any is taken: in sight of a limit, the
+-- planner would read the table instead wherever it expects many.
+WITH alike AS MATERIALIZED (
+    SELECT short_code, is_active, expires_at
+    FROM urls
+    WHERE lower(short_code) = lower(sqlc.arg(short_code)::text COLLATE "C")
+)
+SELECT short_code
+FROM alike
+WHERE short_code <> sqlc.arg(short_code)::text AND is_active AND (expires_at IS NULL OR expires_at > now())
+LIMIT 2;
+
 -- name: ImportURLs :many
 -- Like ImportUsers; tags are joined by '|', an empty title is none.
 INSERT INTO urls (

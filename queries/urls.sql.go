@@ -78,6 +78,41 @@ func (q *Queries) DeleteURL(ctx context.Context, id int64) (int64, error) {
 	return result.RowsAffected(), nil
 }
 
+const findCodesInAnotherCase = `-- name: FindCodesInAnotherCase :many
+WITH alike AS MATERIALIZED (
+    SELECT short_code, is_active, expires_at
+    FROM urls
+    WHERE lower(short_code) = lower($1::text COLLATE "C")
+)
+SELECT short_code
+FROM alike
+WHERE short_code <> $1::text AND is_active AND (expires_at IS NULL OR expires_at > now())
+LIMIT 2
+`
+
+// Up to two codes that differ from a code in case only, of links that lead
+// somewhere. All matches are read before any is taken: in sight of a limit, the
+// planner would read the table instead wherever it expects many.
+func (q *Queries) FindCodesInAnotherCase(ctx context.Context, shortCode string) ([]string, error) {
+	rows, err := q.db.Query(ctx, findCodesInAnotherCase, shortCode)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []string{}
+	for rows.Next() {
+		var short_code string
+		if err := rows.Scan(&short_code); err != nil {
+			return nil, err
+		}
+		items = append(items, short_code)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const findMissingURLs = `-- name: FindMissingURLs :many
 SELECT r.id::bigint AS id
 FROM (SELECT DISTINCT unnest($1::bigint[]) AS id) r
