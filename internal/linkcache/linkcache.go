@@ -46,6 +46,9 @@ var (
 	// ErrUnavailable says that the link is not cached and Postgres did not
 	// answer in time. Errors that wrap it also wrap the cause.
 	ErrUnavailable = errors.New("link lookup is unavailable")
+
+	// errNeither is an ErrNotFound that says so of the other code too.
+	errNeither = fmt.Errorf("%w, under neither code", ErrNotFound)
 )
 
 // A Link is what a redirect needs to know. A Link that [Cache.Lookup] returned
@@ -260,6 +263,22 @@ func (c *Cache) Run(ctx context.Context) error {
 // that is reused after the call. at is the current time, which costs as much
 // to read as all the rest of a hit and which the caller needs too.
 func (c *Cache) Lookup(ctx context.Context, code string, at time.Time) (*Link, error) {
+	return c.lookup(ctx, code, "", at)
+}
+
+// LookupEither is Lookup, for a code that may be another one to which something
+// was glued: it returns the link of code, or if there is none, that of other.
+// Where neither is known here, Postgres is asked for both at once; that there is
+// no link is remembered of code alone.
+func (c *Cache) LookupEither(ctx context.Context, code, other string, at time.Time) (*Link, error) {
+	link, err := c.lookup(ctx, code, other, at)
+	if errors.Is(err, ErrNotFound) && !errors.Is(err, errNeither) {
+		return c.Lookup(ctx, other, at)
+	}
+	return link, err
+}
+
+func (c *Cache) lookup(ctx context.Context, code, other string, at time.Time) (*Link, error) {
 	s := c.shardOf(code)
 	now := at.UnixNano()
 	s.mu.RLock()
@@ -271,7 +290,7 @@ func (c *Cache) Lookup(ctx context.Context, code string, at time.Time) (*Link, e
 			s.negatives.Add(1)
 			return nil, ErrNotFound
 		}
-		return c.miss(ctx, s, code)
+		return c.miss(ctx, s, code, other)
 	}
 	link, validAt, epoch := e.link, e.validAt, e.epoch
 	s.mu.RUnlock()
@@ -287,10 +306,10 @@ func (c *Cache) Lookup(ctx context.Context, code string, at time.Time) (*Link, e
 	}
 	if now-c.knownAt(validAt, epoch) > c.staleMax {
 		c.want(e)
-		return c.miss(ctx, s, code)
+		return c.miss(ctx, s, code, other)
 	}
 	if c.doubtful(now, epoch) {
-		return c.confirm(ctx, s, code)
+		return c.confirm(ctx, s, code, other)
 	}
 	c.want(e)
 	s.stales.Add(1)
@@ -310,12 +329,12 @@ func (c *Cache) doubtful(now int64, epoch uint64) bool {
 
 // confirm waits for a stale entry to be validated with others that are asked
 // for, and serves it as it is when that takes too long or fails.
-func (c *Cache) confirm(ctx context.Context, s *shard, code string) (*Link, error) {
+func (c *Cache) confirm(ctx context.Context, s *shard, code, other string) (*Link, error) {
 	s.mu.Lock()
 	e := s.entries[code]
 	if e == nil {
 		s.mu.Unlock()
-		return c.miss(ctx, s, code)
+		return c.miss(ctx, s, code, other)
 	}
 	stale := e.link
 	answered := s.ask(e.code)
@@ -338,7 +357,7 @@ func (c *Cache) confirm(ctx context.Context, s *shard, code string) (*Link, erro
 	e = s.entries[code]
 	if e == nil {
 		s.mu.RUnlock()
-		return c.miss(ctx, s, code)
+		return c.miss(ctx, s, code, other)
 	}
 	link := e.link
 	s.mu.RUnlock()
@@ -415,8 +434,9 @@ func (c *Cache) look() view {
 }
 
 // miss loads a link that is not cached. Concurrent misses of one code share
-// one load.
-func (c *Cache) miss(ctx context.Context, s *shard, code string) (*Link, error) {
+// one load. Of other, if it is not empty, it finds out whether there is a link, if
+// that costs no query more.
+func (c *Cache) miss(ctx context.Context, s *shard, code, other string) (*Link, error) {
 	s.misses.Add(1)
 	s.mu.Lock()
 	if link, err, known := c.recheck(s, code); known {
@@ -434,14 +454,14 @@ func (c *Cache) miss(ctx context.Context, s *shard, code string) (*Link, error) 
 	}
 	// An entry that is too old to be served is asked of Postgres.
 	own := &call{done: make(chan struct{}), renews: s.entries[code] != nil}
-	code = cloneString(code)
+	code, other = cloneString(code), cloneString(other)
 	s.calls[code] = own
 	s.mu.Unlock()
 
 	// The load outlives a caller that gives up: others wait for it.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), loadTimeout)
 	defer cancel()
-	c.run(ctx, s, code, own)
+	c.run(ctx, s, code, other, own)
 	if errors.Is(own.err, ErrUnavailable) {
 		c.complain(ctx, own.err)
 	}
@@ -475,7 +495,7 @@ func unknown(now, until int64) bool { return now < until && until-now <= int64(m
 // run performs a load and ends its call. What the feed changed while the load
 // was under way may be missing from its answer: then it loads again, and when
 // that goes on, it answers without storing.
-func (c *Cache) run(ctx context.Context, s *shard, code string, own *call) {
+func (c *Cache) run(ctx context.Context, s *shard, code, other string, own *call) {
 	const tries = 3
 	var asked time.Time // by Redis's clock
 	if c.redis != nil && !own.renews {
@@ -487,7 +507,7 @@ func (c *Cache) run(ctx context.Context, s *shard, code string, own *call) {
 	for try := 1; ; try++ {
 		history, here, followed := c.past.now() // before the look: what it sees is at least as new
 		seen := c.look()
-		link, err := c.limitedLoad(ctx, code)
+		link, err := c.limitedLoad(ctx, code, other)
 		s.mu.Lock()
 		if own.touched && try < tries && !errors.Is(err, ErrUnavailable) {
 			own.touched = false
@@ -537,9 +557,11 @@ func (c *Cache) keep(s *shard, code string, link *Link, seen view) {
 	}
 }
 
-// load is one code that is asked of Postgres.
+// load is one code that is asked of Postgres, and another, if it is not empty,
+// that is only asked for.
 type load struct {
-	code string
+	code, other string
+
 	left atomic.Bool   // nobody waits for it any more
 	done chan struct{} // closed when the rest is set
 	link *Link
@@ -554,8 +576,8 @@ func (l *load) end(link *Link, err error) {
 // limitedLoad asks Postgres for one link, with a bound on how many queries are
 // under way. Each code waits in one line, and who gets to ask asks for all that are
 // in front, until its own has been.
-func (c *Cache) limitedLoad(ctx context.Context, code string) (*Link, error) {
-	own := &load{code: code, done: make(chan struct{})}
+func (c *Cache) limitedLoad(ctx context.Context, code, other string) (*Link, error) {
+	own := &load{code: code, other: other, done: make(chan struct{})}
 	select {
 	case c.line <- own:
 	default:
@@ -605,16 +627,19 @@ func (c *Cache) together() []*load {
 func (c *Cache) loadAll(ctx context.Context, loads []*load) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), loadTimeout)
 	defer cancel()
-	if len(loads) == 1 {
+	if len(loads) == 1 && loads[0].other == "" {
 		loads[0].end(c.load(ctx, loads[0].code))
 		return
 	}
 	if len(loads) == 0 {
 		return
 	}
-	codes := make([]string, len(loads))
-	for i, l := range loads {
-		codes[i] = l.code
+	codes := make([]string, 0, 2*len(loads))
+	for _, l := range loads {
+		codes = append(codes, l.code)
+		if l.other != "" {
+			codes = append(codes, l.other)
+		}
 	}
 	rows, err := c.queries.ResolveLinks(ctx, codes)
 	found := make(map[string]*Link, len(rows))
@@ -629,7 +654,11 @@ func (c *Cache) loadAll(ctx context.Context, loads []*load) {
 			l.end(nil, fmt.Errorf("%w: load links: %w", ErrUnavailable, err))
 		case link == nil:
 			c.metrics.loads.WithLabelValues("not_found").Inc()
-			l.end(nil, ErrNotFound)
+			if l.other != "" && found[l.other] == nil {
+				l.end(nil, errNeither)
+			} else {
+				l.end(nil, ErrNotFound)
+			}
 		default:
 			c.metrics.loads.WithLabelValues("found").Inc()
 			l.end(link, nil)

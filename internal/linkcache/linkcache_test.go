@@ -158,7 +158,7 @@ type loadTracer func()
 type isLoad struct{}
 
 func (loadTracer) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
-	if strings.HasPrefix(data.SQL, "-- name: ResolveLink :one") {
+	if strings.HasPrefix(data.SQL, "-- name: ResolveLink") {
 		return context.WithValue(ctx, isLoad{}, true)
 	}
 	return ctx
@@ -399,7 +399,7 @@ func TestThoseThatWaitAreAskedForTogether(t *testing.T) {
 			if i == len(answers)/2 {
 				code = "existing"
 			}
-			link, err := b.limitedLoad(t.Context(), code)
+			link, err := b.limitedLoad(t.Context(), code, "")
 			switch {
 			case errors.Is(err, ErrNotFound):
 				answers[i] = "not found"
@@ -439,7 +439,7 @@ func TestWhoHasWaitedLongEnoughAsksNoMore(t *testing.T) {
 	cancel()
 	before := b.pool.Stat().AcquireCount()
 	for range 100 {
-		if _, err := b.limitedLoad(ctx, "unknown"); !errors.Is(err, ErrUnavailable) {
+		if _, err := b.limitedLoad(ctx, "unknown", ""); !errors.Is(err, ErrUnavailable) {
 			t.Fatalf("after its time: %v", err)
 		}
 	}
@@ -458,7 +458,7 @@ func TestTheLineIsBounded(t *testing.T) {
 	for range cap(b.line) {
 		b.line <- &load{code: "unknown", done: make(chan struct{})}
 	}
-	if _, err := b.limitedLoad(t.Context(), "one-more"); !errors.Is(err, ErrUnavailable) {
+	if _, err := b.limitedLoad(t.Context(), "one-more", ""); !errors.Is(err, ErrUnavailable) {
 		t.Errorf("one more in a full line: %v", err)
 	}
 }

@@ -1,0 +1,76 @@
+package linkcache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// Codes with something glued to them: Postgres is asked once, and nothing is
+// remembered but that the code as a whole has no link.
+func TestLookupEither(t *testing.T) {
+	t.Parallel()
+	var loads atomic.Int64
+	now := time.Now()
+	b := setup(t, Options{Pool: afterLoads(t, func() { loads.Add(1) }), Now: func() time.Time { return now }})
+	for _, code := range []string{"spring", "summer.", "both", "both."} {
+		b.link(t, code)
+	}
+	tests := []struct {
+		code, other, target string
+		loads               int64
+	}{
+		{"none.", "none", "", 1},
+		{"none.", "none", "", 1},           // that there is no none. is remembered, of none nothing
+		{"none.", "none", "", 0},           // now it is
+		{"spring.", "spring", "spring", 2}, // once for the two, and once for what is cached then
+		{"spring.", "spring", "spring", 0},
+		{"spring!", "spring", "spring", 1},
+		{"summer.", "summer", "summer.", 1},
+		{"summer.", "summer", "summer.", 0},
+		{"both.", "both", "both.", 1},
+		{"both", "", "both", 1},
+	}
+	for _, test := range tests {
+		before := loads.Load()
+		link, err := b.LookupEither(t.Context(), test.code, test.other, b.now())
+		switch {
+		case test.target == "":
+			if !errors.Is(err, ErrNotFound) {
+				t.Errorf("%q or %q: %v, %v, want none", test.code, test.other, link, err)
+			}
+		case err != nil || link.Target != "https://example.com/"+test.target:
+			t.Errorf("%q or %q leads to %v, %v, want %q", test.code, test.other, link, err, test.target)
+		}
+		if got := loads.Load() - before; got != test.loads {
+			t.Errorf("%q or %q took %d loads, want %d", test.code, test.other, got, test.loads)
+		}
+	}
+}
+
+// A flood of such codes costs a load each and leaves nothing in place of links.
+func TestFloodOfGluedCodes(t *testing.T) {
+	t.Parallel()
+	var loads atomic.Int64
+	b := setup(t, Options{Pool: afterLoads(t, func() { loads.Add(1) })})
+	b.link(t, "spring")
+	if _, err := b.Lookup(t.Context(), "spring", b.now()); err != nil {
+		t.Fatal(err)
+	}
+	loads.Store(0)
+	const n = 500
+	for i := range n {
+		if _, err := b.LookupEither(context.Background(), fmt.Sprintf("no%d.", i), fmt.Sprintf("no%d", i), time.Now()); !errors.Is(err, ErrNotFound) {
+			t.Fatal(err)
+		}
+	}
+	if got := loads.Load(); got != n {
+		t.Errorf("%d loads for %d codes", got, n)
+	}
+	if b.Len() != 1 || !b.isCached("spring") {
+		t.Errorf("%d links are cached, want 1", b.Len())
+	}
+}
