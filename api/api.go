@@ -102,6 +102,7 @@ type API struct {
 	uploads   *uploadPlaces
 	patience  patience
 	reach     reach
+	hints     hints
 	draining  atomic.Bool
 	watched   atomic.Int64 // when /ready was asked last, in Unix nanoseconds
 	// stopped is closed when connections are about to be, for what has no end of
@@ -127,6 +128,7 @@ func New(o Options) (*API, error) {
 		lingering: newLingering(),
 		patience:  usualPatience(),
 		reach:     usualReach(),
+		hints:     newHints(),
 	}
 	a.stop = sync.OnceFunc(func() { close(a.stopped) })
 	if o.ExportMaxActive == 0 {
@@ -164,8 +166,9 @@ func New(o Options) (*API, error) {
 	return a, nil
 }
 
-// routes holds every route. Short codes come last, because they match any path
-// of one segment.
+// routes holds every route but that of short links: redirect answers every path
+// whose first segment is not reserved, and those under /r/. The first segment of
+// each route here is therefore in the list of package links.
 func (a *API) routes() {
 	app := a.app
 	app.Use(a.observe)
@@ -202,10 +205,6 @@ func (a *API) routes() {
 	app.Post("/imports", a.require(RoleEditor), a.createImport)
 	app.Post("/users/bulk", a.require(RoleAdmin), a.createUsersImport)
 	a.registerImports(a.huma)
-
-	// handle answers nearly all requests for these itself, see quickRedirect.
-	app.Get(routeLong, a.redirect)
-	app.Get(routeShort, a.redirect)
 }
 
 // Serve answers connections of ln until Shutdown, or until an error of ln: bounds

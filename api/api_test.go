@@ -226,7 +226,7 @@ func checkShape(tb testing.TB, what string, a answer) {
 		tb.Errorf("%s: %d with the body %s", what, a.status, a.raw)
 	}
 	for key := range a.body {
-		if key != "error" && key != "code" && key != "fields" {
+		if key != "error" && key != "code" && key != "fields" && key != "hint" {
 			tb.Errorf("%s: the error has %q: %s", what, key, a.raw)
 		}
 	}

@@ -28,6 +28,9 @@ type Error struct {
 	Message string       `json:"error" example:"original_url must start with http:// or https://" doc:"What went wrong, in one sentence."`
 	Status  int          `json:"code" example:"400" doc:"The HTTP status."`
 	Fields  []FieldError `json:"fields,omitempty" doc:"Every field at fault, if fields are."`
+	Hint    string       `json:"hint,omitempty" example:"upper and lower case count: there is https://sign.example/spring" doc:"Of a short link that there is not: one that differs in case only."`
+	// near is the code of the link of Hint.
+	near string
 	// RetryAfter, if not zero, is when it makes sense to try again; whole
 	// seconds, rounded up.
 	RetryAfter time.Duration `json:"-"`

@@ -70,7 +70,7 @@ func (a *API) addErrors(op *huma.Operation) {
 func plainOperations() []*huma.Operation {
 	code := &huma.Param{
 		Name: "code", In: "path", Required: true, Example: "spring",
-		Schema: &huma.Schema{Type: huma.TypeString, Pattern: "^[A-Za-z0-9_-]{1,64}$"},
+		Description: "May have several segments.", Schema: &huma.Schema{Type: huma.TypeString},
 	}
 	redirect := func(id, path string) *huma.Operation {
 		return &huma.Operation{

@@ -8,6 +8,8 @@ import (
 
 	"github.com/gofiber/fiber/v2"
 	"github.com/valyala/fasthttp"
+
+	"github.com/signpost/signpost/internal/links"
 )
 
 const (
@@ -22,7 +24,8 @@ const (
 <style>
 body { font: 1.1rem/1.6 system-ui, sans-serif; max-width: 34rem; margin: 15vh auto; padding: 0 1.5rem; color: #222; background: #fff }
 small { color: #666 }
-@media (prefers-color-scheme: dark) { body { color: #ddd; background: #161616 } small { color: #999 } }
+a { color: #0b57d0 }
+@media (prefers-color-scheme: dark) { body { color: #ddd; background: #161616 } small { color: #999 } a { color: #8ab4f8 } }
 </style>
 </head>
 <body>
@@ -41,13 +44,20 @@ func writePage(r *fasthttp.Response, e *Error) {
 	r.Header.Set(fiber.HeaderContentSecurityPolicy, pagePolicy)
 	r.Header.Set(fiber.HeaderXContentTypeOptions, "nosniff")
 	title, advice := pageText(e)
-	title = html.EscapeString(title)
-	r.SetBodyString(pageHead + title + pageMiddle + title + "</h1>\n<p>" + html.EscapeString(advice) +
+	title, advice = html.EscapeString(title), html.EscapeString(advice)
+	if e.near != "" {
+		advice = "Upper and lower case count. Did you mean <a href=\"" + links.CodePath(e.near) + "\">" +
+			html.EscapeString(e.near) + "</a>?"
+	}
+	r.SetBodyString(pageHead + title + pageMiddle + title + "</h1>\n<p>" + advice +
 		"</p>\n<p><small>" + strconv.Itoa(e.Status) + "</small></p>\n" + pageTail)
 }
 
 // pageText says e to a person who clicked on a link.
 func pageText(e *Error) (title, advice string) {
+	if e.near != "" {
+		e = errNoLink
+	}
 	switch e {
 	case errNoLink:
 		return "There is no such link", "Check that the address is complete; upper and lower case matter."

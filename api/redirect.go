@@ -5,7 +5,6 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
-	"net/url"
 	"strings"
 	"time"
 
@@ -18,7 +17,7 @@ import (
 	"github.com/signpost/signpost/internal/links"
 )
 
-// The routes of short links, as routes() has them.
+// What metrics and traces call the routes of short links.
 const (
 	routeLong  = "/r/:code"
 	routeShort = "/:code"
@@ -40,65 +39,69 @@ var (
 	cachePermanent = []byte("private, max-age=90")
 )
 
-// redirect follows a short link. It sees only what quickRedirect left to the
-// router, such as codes written with percent signs.
-func (a *API) redirect(c *fiber.Ctx) error {
-	code := c.Params("code")
-	if strings.Contains(code, "%") {
-		code, _ = url.PathUnescape(code) // "" is no code either
+// redirect answers a request for a short link and reports whether it was one. Each
+// path is, whose first segment is not reserved, or is r. It stands before the
+// router, which with what surrounds it would cost some 0.3 µs: more than to find
+// the link, and nearly every request is a redirect.
+func (a *API) redirect(ctx *fasthttp.RequestCtx) bool {
+	path := utils.UnsafeString(ctx.URI().PathOriginal())
+	if len(path) < 2 || path[0] != '/' {
+		return false
 	}
-	if !links.IsCode(code) {
-		a.refuse(c.Context(), errNoLink)
-		return nil
-	}
-	a.follow(c.Context(), code, time.Now())
-	return nil
-}
-
-// quickRedirect answers a request for a short link and reports whether it was
-// one. It stands before the router, which with what surrounds it would cost
-// some 0.3 µs: more than to find the link, and nearly every request is a
-// redirect. What it does not know for sure goes to the router, whose other
-// routes come before short links.
-func (a *API) quickRedirect(ctx *fasthttp.RequestCtx) bool {
-	var series *routeSeries
 	method := 0
 	switch {
 	case ctx.IsGet():
 	case ctx.IsHead():
 		method = 1
 	default:
-		return false
-	}
-	path := utils.UnsafeString(ctx.URI().PathOriginal())
-	if len(path) < 2 || path[0] != '/' {
-		return false
+		return a.refuseMethod(ctx, path)
 	}
 	code := path[1:]
-	if long, ok := strings.CutPrefix(code, "r/"); ok {
-		if !links.IsCode(long) {
+	long, found := strings.CutPrefix(code, "r/")
+	switch {
+	case found && links.IsPlainCode(long):
+		a.answerRedirect(ctx, links.Path{Code: long, Long: true}, method)
+	case links.IsPlainCode(code) && !links.Reserved(code):
+		a.answerRedirect(ctx, links.Path{Code: code}, method)
+	default:
+		read := links.ReadPath(path)
+		if read.Reserved {
 			return false
 		}
-		code, series = long, a.metrics.long[method]
-	} else {
-		// A reserved word is or may become the path of another route.
-		if !links.IsCode(code) || links.Reserved(code) {
-			return false
-		}
-		series = a.metrics.short[method]
+		a.answerRedirect(ctx, read, method)
 	}
-	a.answerRedirect(ctx, code, series)
+	return true
+}
+
+// refuseMethod answers a request with a method that short links do not have, if
+// its path is one's, and reports whether it was.
+func (a *API) refuseMethod(ctx *fasthttp.RequestCtx, path string) bool {
+	if links.ReadPath(path).Reserved {
+		return false
+	}
+	start := time.Now()
+	a.ids.set(&ctx.Request.Header, &ctx.Response.Header)
+	ctx.Response.Header.Set(fiber.HeaderAllow, "GET, HEAD")
+	writeError(&ctx.Response, plainError(http.StatusMethodNotAllowed))
+	elapsed := time.Since(start)
+	a.metrics.observe(a.metrics.other, ctx.ConnID(), http.StatusMethodNotAllowed, elapsed)
+	a.logRequest(ctx, slog.LevelDebug, http.StatusMethodNotAllowed, elapsed)
 	return true
 }
 
 // answerRedirect does for a redirect what observe does for the other routes.
-func (a *API) answerRedirect(ctx *fasthttp.RequestCtx, code string, series *routeSeries) {
+// method is 0 for GET and 1 for HEAD.
+func (a *API) answerRedirect(ctx *fasthttp.RequestCtx, path links.Path, method int) {
+	series := a.metrics.short[method]
+	if path.Long {
+		series = a.metrics.long[method]
+	}
 	start := ctx.Time() // read by the server right before; reading a clock is not cheap
 	if start.IsZero() {
 		start = time.Now() // there is no server
 	}
 	a.ids.set(&ctx.Request.Header, &ctx.Response.Header)
-	a.followSafely(ctx, code, start)
+	a.followSafely(ctx, path, start)
 	elapsed := time.Since(start)
 	status := ctx.Response.StatusCode()
 	a.metrics.observe(series, ctx.ConnID(), status, elapsed)
@@ -108,20 +111,23 @@ func (a *API) answerRedirect(ctx *fasthttp.RequestCtx, code string, series *rout
 	a.logRequest(ctx, slog.LevelDebug, status, elapsed)
 }
 
-func (a *API) followSafely(ctx *fasthttp.RequestCtx, code string, at time.Time) {
+func (a *API) followSafely(ctx *fasthttp.RequestCtx, path links.Path, at time.Time) {
 	defer func() {
 		if r := recover(); r != nil {
 			a.logPanic(ctx, r)
 			a.refuse(ctx, errInternal)
 		}
 	}()
-	a.follow(ctx, code, at)
+	a.follow(ctx, path, at)
 }
 
-// follow answers a request for the link of a code, at the time it came in. code
-// may share the request's buffer.
-func (a *API) follow(ctx *fasthttp.RequestCtx, code string, at time.Time) {
-	link, err := a.activeLink(code, at)
+// follow answers a request for the link of a path, at the time it came in. The
+// path may share the request's buffer.
+func (a *API) follow(ctx *fasthttp.RequestCtx, path links.Path, at time.Time) {
+	link, err := a.activeLink(path, at)
+	if err == errNoLink {
+		err = a.withHint(path)
+	}
 	if err != nil {
 		a.refuse(ctx, err)
 		return
@@ -133,7 +139,7 @@ func (a *API) follow(ctx *fasthttp.RequestCtx, code string, at time.Time) {
 	r.SetStatusCode(link.Status)
 	target := link.Target
 	if link.ForwardQuery {
-		target = links.AddQuery(target, utils.UnsafeString(ctx.URI().QueryString()))
+		target = links.AddQuery(target, queryOf(ctx, path))
 	}
 	r.Header.SetCanonical(headerLocation, utils.UnsafeBytes(target))
 	cache := cacheTemporary
@@ -143,10 +149,21 @@ func (a *API) follow(ctx *fasthttp.RequestCtx, code string, at time.Time) {
 	r.Header.SetCanonical(headerCacheControl, cache)
 }
 
-// activeLink returns the link of a code if it leads somewhere at that time.
-func (a *API) activeLink(code string, at time.Time) (*linkcache.Link, *Error) {
-	// The lookup has a deadline of its own, and other requests share it.
-	link, err := a.Cache.Lookup(context.Background(), code, at)
+// queryOf is the query of a visitor: what was glued to the code as one comes first.
+func queryOf(ctx *fasthttp.RequestCtx, path links.Path) string {
+	query := utils.UnsafeString(ctx.URI().QueryString())
+	switch {
+	case path.Query == "":
+		return query
+	case query == "":
+		return path.Query
+	}
+	return path.Query + "&" + query
+}
+
+// activeLink returns the link of a path if it leads somewhere at that time.
+func (a *API) activeLink(path links.Path, at time.Time) (*linkcache.Link, *Error) {
+	link, err := a.lookup(path, at)
 	switch {
 	case errors.Is(err, linkcache.ErrNotFound):
 		return nil, errNoLink
@@ -158,6 +175,22 @@ func (a *API) activeLink(code string, at time.Time) (*linkcache.Link, *Error) {
 		return nil, errExpired
 	}
 	return link, nil
+}
+
+// lookup returns the link of what the path says, or else of what remains without
+// what is glued to it. A path that cannot be a code costs nothing.
+func (a *API) lookup(path links.Path, at time.Time) (*linkcache.Link, error) {
+	// The lookup has a deadline of its own, and other requests share it.
+	ctx := context.Background()
+	switch {
+	case path.Trimmed == "" && path.Code == "":
+		return nil, linkcache.ErrNotFound
+	case path.Trimmed == "":
+		return a.Cache.Lookup(ctx, path.Code, at)
+	case path.Code == "":
+		return a.Cache.Lookup(ctx, path.Trimmed, at)
+	}
+	return a.Cache.LookupEither(ctx, path.Code, path.Trimmed, at)
 }
 
 // record keeps the click before the redirect is answered (I1). A click that

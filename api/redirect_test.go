@@ -128,17 +128,16 @@ func TestRedirect(t *testing.T) {
 		{"/nothing", 404, "", "no-store"},
 		{"/r/PLAIN", 404, "", "no-store"},
 		{"/r/case-1_", 404, "", "no-store"},
-		{"/metrics", 404, "", "no-store"}, // reserved, not on this port
+		{"/metrics", 404, "", "no-store"}, // not on this port
 		{"/r", 404, "", "no-store"},
 		{"/r/", 404, "", "no-store"},
-		{"/r/plain/", 404, "", "no-store"},
-		{"/plain/", 404, "", "no-store"},
-		{"//plain", 404, "", "no-store"},
+		{"/r/plain/", 302, long, temporary},
+		{"//plain", 302, long, temporary},
 		{"/r/plain/x", 404, "", "no-store"},
 		{"/r/pl.ain", 404, "", "no-store"},
 		{"/r/%00", 404, "", "no-store"},
 		{"/r/%zz", 404, "", "no-store"},
-		{"/r/plain%2f", 404, "", "no-store"},
+		{"/r/plain%2f", 302, long, temporary},
 		{"/" + strings.Repeat("x", links.MaxCode+1), 404, "", "no-store"},
 	}
 	for _, method := range []string{"GET", "HEAD"} {
@@ -403,7 +402,7 @@ func TestPageForBrowsers(t *testing.T) {
 		}
 	}
 	// Everything else is JSON for browsers too.
-	b.want(404, 0, "GET", "/no/such/place", nil, "Accept", htmlAccept)
+	b.want(404, 0, "GET", "/urls/no/place", nil, "Accept", htmlAccept)
 	b.want(401, 0, "GET", "/urls", nil, "Accept", htmlAccept)
 }
 
@@ -454,22 +453,31 @@ func FuzzPrefersHTML(f *testing.F) {
 	})
 }
 
-// quickRedirect takes a path of one segment for a code unless it is reserved,
-// so every such route must be.
+// Every path whose first segment is not reserved is a short link's, so each first
+// segment of a route must be, and none that is no route, or planned.
 func TestRoutesAreReserved(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	routes := b.api.app.GetRoutes(true)
-	if len(routes) < 20 {
-		t.Fatalf("only %d routes", len(routes))
-	}
-	for _, r := range routes {
-		first, _, _ := strings.Cut(strings.TrimPrefix(r.Path, "/"), "/")
-		if first == "" || strings.HasPrefix(first, ":") || first == "*" {
+	routed, planned := links.ReservedWords()
+	found := map[string]bool{"r": true} // which is not the router's
+	for _, s := range b.served() {
+		first, _, _ := strings.Cut(strings.TrimPrefix(s.pattern, "/"), "/")
+		if first == "" || s.pattern == routeShort {
 			continue
 		}
-		if !links.Reserved(first) {
-			t.Errorf("a link could shadow %s %s", r.Method, r.Path)
+		found[first] = true
+		if !slices.Contains(routed, first) {
+			t.Errorf("a link could shadow %s %s", s.method, s.pattern)
+		}
+	}
+	for _, word := range routed {
+		if !found[word] {
+			t.Errorf("%q is reserved for a route that there is not", word)
+		}
+	}
+	for _, word := range planned {
+		if found[word] {
+			t.Errorf("%q is routed, not planned", word)
 		}
 	}
 }

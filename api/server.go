@@ -28,7 +28,7 @@ func (a *API) handle(ctx *fasthttp.RequestCtx) {
 	default:
 		ctx.Request.Header.SetMethod(fiber.MethodTrace)
 	}
-	if !a.quickRedirect(ctx) {
+	if !a.redirect(ctx) {
 		a.serve(ctx)
 	}
 }

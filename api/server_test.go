@@ -278,7 +278,7 @@ func TestRequestMetrics(t *testing.T) {
 	b.want(404, RoleAdmin, "GET", "/users/12345", nil)
 	b.want(404, RoleAdmin, "GET", "/users/12346", nil)
 	b.want(401, 0, "POST", "/urls", nil)
-	b.want(404, 0, "GET", "/one/two/three", nil)
+	b.want(404, 0, "GET", "/users/two/three", nil)
 	b.want(405, 0, "FOO", "/users", nil)
 	want := `
 # HELP signpost_http_requests_total Requests answered, by route pattern, method and class of status.

@@ -45,7 +45,7 @@ func (a *API) viewURL(u queries.URL, clicks int64) URL {
 }
 
 func (a *API) shortURL(code string) string {
-	return strings.TrimSuffix(a.PublicURL, "/") + "/" + code
+	return strings.TrimSuffix(a.PublicURL, "/") + links.CodePath(code)
 }
 
 func utc(t *time.Time) *time.Time {
@@ -74,7 +74,7 @@ type urlFields struct {
 type URLCreate struct {
 	UserID         Optional[int64]    `json:"user_id" required:"true" minimum:"1" example:"42" doc:"The user who owns the link."`
 	OriginalURL    Optional[string]   `json:"original_url" required:"true" minLength:"1" example:"https://example.com/sale?season=spring" doc:"An absolute http or https URL of at most 8192 bytes. Blanks and line ends around it are taken off; what a URL may not hold is percent-encoded in the redirect."`
-	ShortCode      Optional[string]   `json:"short_code" required:"false" nullable:"true" minLength:"1" maxLength:"64" pattern:"^[A-Za-z0-9_-]+$" patternDescription:"letters, digits, - or _" example:"spring" doc:"Drawn if absent. Case-sensitive."`
+	ShortCode      Optional[string]   `json:"short_code" required:"false" nullable:"true" minLength:"1" maxLength:"255" example:"spring" doc:"Drawn if absent. Letters and digits of any script, emoji and - _ . ~ + @ ! $, with slashes inside; at most 255 bytes. Case-sensitive."`
 	Title          Optional[string]   `json:"title" required:"false" nullable:"true" maxLength:"255" example:"Spring sale"`
 	Tags           Optional[[]string] `json:"tags" required:"false" maxItems:"20" example:"[\"sale\"]"`
 	IsActive       Optional[bool]     `json:"is_active" required:"false" doc:"true if absent."`
@@ -88,7 +88,7 @@ type URLCreate struct {
 type URLUpdate struct {
 	UserID         Optional[int64]    `json:"user_id" required:"false" minimum:"1" example:"42"`
 	OriginalURL    Optional[string]   `json:"original_url" required:"false" minLength:"1" example:"https://example.com/sale?season=spring"`
-	ShortCode      Optional[string]   `json:"short_code" required:"false" minLength:"1" maxLength:"64" pattern:"^[A-Za-z0-9_-]+$" patternDescription:"letters, digits, - or _" example:"spring"`
+	ShortCode      Optional[string]   `json:"short_code" required:"false" minLength:"1" maxLength:"255" example:"spring"`
 	Title          Optional[string]   `json:"title" required:"false" nullable:"true" maxLength:"255" example:"Spring sale"`
 	Tags           Optional[[]string] `json:"tags" required:"false" maxItems:"20" example:"[\"sale\"]"`
 	IsActive       Optional[bool]     `json:"is_active" required:"false" example:"false"`
@@ -100,28 +100,29 @@ type URLUpdate struct {
 // Resolve implements huma.Resolver.
 func (u *URLCreate) Resolve(h huma.Context) []error {
 	fields := urlFields(*u)
-	f := fields.check(ownHostsOf(h.Context()), true)
+	f := fields.check(ownHostsOf(h.Context()), true, links.CheckCode)
 	if e := u.ExpiresAt; e.Sent && !e.Null && !e.wrong && !e.Value.After(time.Now()) {
 		f.add("expires_at", "must be in the future")
 	}
 	return f
 }
 
-// Resolve implements huma.Resolver. A link may be changed to have expired.
+// Resolve implements huma.Resolver. A link may be changed to have expired. Whether
+// its code is a new one, which must be fit to be given by hand, is known later.
 func (u *URLUpdate) Resolve(h huma.Context) []error {
-	return urlFields(*u).check(ownHostsOf(h.Context()), false)
+	return urlFields(*u).check(ownHostsOf(h.Context()), false, links.CheckImportedCode)
 }
 
 // check returns what is wrong with the fields. drawn says that a code that is
 // null will be drawn.
-func (u urlFields) check(ownHosts links.Hosts, drawn bool) faults {
+func (u urlFields) check(ownHosts links.Hosts, drawn bool, checkCode func(string) error) faults {
 	var f faults
 	check(&f, "user_id", u.UserID, "an integer", false, checkID)
 	check(&f, "original_url", u.OriginalURL, "a string", false, func(s string) error {
 		_, err := links.CleanTarget(s, ownHosts)
 		return err
 	})
-	check(&f, "short_code", u.ShortCode, "a string", drawn, links.CheckCode)
+	check(&f, "short_code", u.ShortCode, "a string", drawn, func(s string) error { return checkCode(links.NormalCode(s)) })
 	check(&f, "title", u.Title, "a string", true, func(s string) error {
 		_, err := links.CleanTitle(s)
 		return err
@@ -217,6 +218,7 @@ func (u *URL) apply(f urlFields) changes {
 	c := changes{}
 	f.OriginalURL.Value, _ = links.CleanTarget(f.OriginalURL.Value, nil)
 	f.Tags.Value, _ = links.CleanTags(f.Tags.Value)
+	f.ShortCode.Value = links.NormalCode(f.ShortCode.Value)
 	if f.Title.Sent {
 		f.Title.Value, _ = links.CleanTitle(f.Title.Value)
 		f.Title.Null = f.Title.Value == ""
@@ -267,6 +269,11 @@ func (a *API) updateURL(ctx context.Context, in *urlUpdateInput) (*urlOutput, er
 		}
 		link, code = a.viewURL(row.URL, row.Clicks), row.URL.ShortCode
 		changes := link.apply(urlFields(in.Body))
+		if _, renamed := changes["short_code"]; renamed {
+			if err := links.CheckCode(link.ShortCode); err != nil {
+				return invalid(FieldError{"short_code", err.Error()})
+			}
+		}
 		// A link that an undo has switched off for now would be on again later.
 		decides := in.Body.IsActive.Sent
 		if len(changes) == 0 && (!decides || row.URL.UndoOf == nil) {

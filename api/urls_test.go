@@ -198,8 +198,9 @@ func TestURLFields(t *testing.T) {
 		{"unknown user", object{"user_id": 1 << 40, "original_url": target}, []string{"user_id"}, false},
 		{"id beyond all", object{"user_id": 1e30, "original_url": target}, []string{"user_id"}, false},
 		{"fraction", object{"user_id": 1.5, "original_url": target}, []string{"user_id"}, false},
-		{"reserved code", object{"user_id": ann, "original_url": target, "short_code": "Users"}, []string{"short_code"}, false},
-		{"long code", object{"user_id": ann, "original_url": target, "short_code": strings.Repeat("a", 65)}, []string{"short_code"}, false},
+		{"reserved code", object{"user_id": ann, "original_url": target, "short_code": "users/5"}, []string{"short_code"}, false},
+		{"long code", object{"user_id": ann, "original_url": target, "short_code": strings.Repeat("é", 128)}, []string{"short_code"}, false},
+		{"loose end", object{"user_id": ann, "original_url": target, "short_code": "spring."}, []string{"short_code"}, false},
 		{"empty code", object{"user_id": ann, "original_url": target, "short_code": ""}, []string{"short_code"}, false},
 		{"own link", object{"user_id": ann, "original_url": "https://SIGN.example/r/abc"}, []string{"original_url"}, false},
 		{"script", object{"user_id": ann, "original_url": "javascript:alert(1)"}, []string{"original_url"}, false},
@@ -228,7 +229,7 @@ func TestURLFields(t *testing.T) {
 		b.want(status, RoleEditor, "PATCH", path, test.body)
 	}
 	long := "https://example.com/" + strings.Repeat("ä", (links.MaxTarget-20)/6)
-	b.newLink(ann, long, object{"title": strings.Repeat("ä", 255), "short_code": strings.Repeat("a", 64)})
+	b.newLink(ann, long, object{"title": strings.Repeat("ä", 255), "short_code": strings.Repeat("a", links.MaxCode)})
 }
 
 func TestURLConflicts(t *testing.T) {

@@ -62,7 +62,7 @@ func randomLinks(r *rand.Rand, n int) []modelRow {
 		case 0:
 			user, rows[i].wrong = "99", true
 		case 1:
-			code, rows[i].wrong = "users", true
+			code, rows[i].wrong = "a//b", true
 		}
 		rows[i].text = fmt.Sprintf("%s,%s,%s,https://example.com/%d", spelled(r, id), code, user, i)
 	}

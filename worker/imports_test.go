@@ -228,12 +228,15 @@ func TestImportOfLinks(t *testing.T) {
 ,1,,https://example.com/6,,,,,
 ,1,,https://example.com/7,,,,,
 1,1,four,https://example.com/8,,,,,
-5,1,users,https://example.com/9,,,,,
+5,1,a//b,https://example.com/9,,,,,
 6,1,six,https://sign.test/six,,,,,
 7,1,seven,nonsense,,,,,
 4503599627370496,1,last,https://example.com/12,,,,,
+,1,users,https://example.com/13,,,,,
+,1,spring.,https://example.com/14,,,,,
+,1,team/구글,https://example.com/15,,,,,
 `, opts)
-			s.wantRows(id, 6, 6)
+			s.wantRows(id, 9, 6)
 			want := "4 user_id, 6 short_code, 9 id, 10 short_code, 11 original_url, 12 original_url"
 			if got := s.rejections(id); got != want {
 				t.Errorf("rejected %q, want %q", got, want)

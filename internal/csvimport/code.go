@@ -1,6 +1,12 @@
 package csvimport
 
-import "strings"
+import (
+	"errors"
+	"net/url"
+	"strings"
+
+	"github.com/signpost/signpost/internal/links"
+)
 
 // codeColumns are the positions that a link's short code may be read from.
 type codeColumns struct {
@@ -20,41 +26,54 @@ func (l Layout) HasCodes() bool {
 	return l.codeColumns() != codeColumns{code: -1, slug: -1, custom: -1, short: -1}
 }
 
-// of returns the short code of record, unchecked; "" if it has none.
-func (c codeColumns) of(record Record, restore bool) string {
+// of returns the short code of record, not checked against the rules of codes;
+// "" if it has none. It is an error if the record has a short URL whose code cannot
+// be told.
+func (c codeColumns) of(record Record, restore bool) (string, error) {
 	if code := record.field(c.code); code != "" {
 		if restore {
-			return Restore(code)
+			code = Restore(code)
 		}
-		return code
+		return links.NormalCode(code), nil
 	}
 	for _, position := range [...]int{c.slug, c.custom, c.short} {
 		value := record.field(position)
 		if restore {
 			value = Restore(value)
 		}
-		if value = trim(value); value != "" {
-			return codeIn(value, position == c.slug)
+		if value = trim(value); value == "" {
+			continue
 		}
+		code, err := strings.Trim(value, "/"), error(nil)
+		if position != c.slug {
+			code, err = codeIn(value)
+		}
+		if err == nil && code == "" {
+			err = errNoCode
+		}
+		return links.NormalCode(code), err
 	}
-	return ""
+	return "", nil
 }
 
-// codeIn returns the code in a short URL, with or without its scheme, or in a
-// path. A URL without a code is given back, for the rules to refuse it.
-func codeIn(value string, path bool) string {
-	code := value
-	if !path {
-		if _, rest, ok := strings.Cut(code, "://"); ok {
-			code = rest
-		}
-		_, code, _ = strings.Cut(code, "/")
-		if i := strings.IndexAny(code, "?#"); i >= 0 {
-			code = code[:i]
-		}
+var (
+	errNoCode    = errors.New("must have a code, such as spring or https://sign.example/spring")
+	errCodeQuery = errors.New("must have no ? or # behind its code: without what follows, it would be another link")
+	errCodePath  = errors.New("must not contain a % without two hexadecimal digits after it")
+)
+
+// codeIn returns the code in a short URL, with or without its scheme.
+func codeIn(value string) (string, error) {
+	if _, rest, ok := strings.Cut(value, "://"); ok {
+		value = rest
 	}
-	if code = strings.Trim(code, "/"); code == "" {
-		return value
+	_, path, _ := strings.Cut(value, "/")
+	if strings.ContainsAny(path, "?#") {
+		return "", errCodeQuery
 	}
-	return code
+	code, err := url.PathUnescape(strings.Trim(path, "/"))
+	if err != nil {
+		return "", errCodePath
+	}
+	return code, nil
 }

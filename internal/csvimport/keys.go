@@ -60,7 +60,7 @@ func (k keyColumns) appendTo(record Record, dst []uint64) []uint64 {
 		return k.appendFolded(record, dst, domainEmail, k.email)
 	case KindLinks:
 		dst = k.appendID(record, dst, domainLinkID)
-		if code := k.code.of(record, k.restore); code != "" {
+		if code, err := k.code.of(record, k.restore); err == nil && code != "" {
 			dst = append(dst, hash(domainShortCode, code))
 		}
 		return dst

@@ -260,12 +260,7 @@ func (p *Parser) Link(record Record) (Link, *Reject) {
 	if link.UserID == 0 || !r.blank(p.userID) {
 		link.UserID, link.NamesUser = r.requiredID(colUserID, p.userID), true
 	}
-	link.ShortCode = p.code.of(record, p.restore)
-	if link.ShortCode != "" {
-		if err := links.CheckCode(link.ShortCode); err != nil {
-			r.fail(colShortCode, ProblemCode, err.Error())
-		}
-	}
+	link.ShortCode = r.code()
 	var err error
 	if link.OriginalURL, err = links.CleanTarget(r.text(p.originalURL), p.rules.OwnHosts); err != nil {
 		r.refuseTarget(err)
@@ -280,6 +275,17 @@ func (p *Parser) Link(record Record) (Link, *Reject) {
 	link.CreatedAt = r.time(colCreatedAt, p.createdAt)
 	link.UpdatedAt = r.time(colUpdatedAt, p.updatedAt)
 	return link, r.reject
+}
+
+func (r *row) code() string {
+	code, err := r.parser.code.of(*r.record, r.parser.restore)
+	if err == nil && code != "" {
+		err = links.CheckImportedCode(code)
+	}
+	if err != nil {
+		r.fail(colShortCode, ProblemCode, err.Error())
+	}
+	return code
 }
 
 func (r *row) title(position int) *string {

@@ -1,32 +1,56 @@
 package links
 
-import "crypto/rand"
+import (
+	"crypto/rand"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"golang.org/x/text/unicode/norm"
+)
 
 const (
 	// MaxCode is the greatest length of a short code in bytes.
-	MaxCode = 64
+	MaxCode = 255
 	// CodeLength is how long a generated code is unless the space fills.
 	CodeLength = 7
 )
 
 const base62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
-// CheckCode reports whether code may be a link's short code: ErrCode,
-// ErrCodeReserved or nil. Codes are case-sensitive; reserved words are refused
-// in any case.
+// CheckCode reports whether a person may give code to a link: ErrCode,
+// ErrCodeReserved, ErrCodeEnd or nil. Codes are case-sensitive. code must have
+// been through NormalCode.
 func CheckCode(code string) error {
-	if !IsCode(code) {
+	switch {
+	case !IsCode(code):
 		return ErrCode
-	}
-	if Reserved(code) {
+	case Reserved(code):
 		return ErrCodeReserved
+	case TrimCode(code) != code:
+		return ErrCodeEnd
 	}
 	return nil
 }
 
-// IsCode reports whether code is 1 to MaxCode letters, digits, - or _: what a
-// short code looks like, reserved or not.
-func IsCode(code string) bool {
+// CheckImportedCode reports whether a link from a file may have code: ErrCode or
+// nil. Links that are printed already keep codes that CheckCode refuses. code
+// must have been through NormalCode.
+func CheckImportedCode(code string) error {
+	if !IsCode(code) {
+		return ErrCode
+	}
+	return nil
+}
+
+// NormalCode returns code in the one spelling that is stored and looked up,
+// which is NFC: devices differ in how they write an accented letter. Each code
+// that comes in passes here first.
+func NormalCode(code string) string { return norm.NFC.String(code) }
+
+// IsPlainCode reports whether code is 1 to MaxCode letters and digits of ASCII,
+// - or _: what nearly every short code is. It does not allocate.
+func IsPlainCode(code string) bool {
 	if len(code) < 1 || len(code) > MaxCode {
 		return false
 	}
@@ -38,12 +62,86 @@ func IsCode(code string) bool {
 	return true
 }
 
-var codeByte = func() (set [256]bool) {
-	for _, c := range []byte(base62 + "-_") {
+var (
+	codeByte    = bytesOf(base62 + "-_")
+	segmentByte = bytesOf(base62 + "-_.~+@!$")
+)
+
+func bytesOf(text string) (set [256]bool) {
+	for _, c := range []byte(text) {
 		set[c] = true
 	}
 	return set
-}()
+}
+
+// IsCode reports whether code has the form of a short code, reserved or not: 1 to
+// MaxCode bytes of NFC, in segments parted by slashes. A segment has letters,
+// marks and digits of any script, emoji, and - _ . ~ + @ ! $. No segment is empty,
+// and none is "." or "..", which browsers would resolve.
+func IsCode(code string) bool {
+	if IsPlainCode(code) {
+		return true
+	}
+	if len(code) < 1 || len(code) > MaxCode || !utf8.ValidString(code) || !norm.NFC.IsNormalString(code) {
+		return false
+	}
+	for segment := range strings.SplitSeq(code, "/") {
+		if segment == "" || segment == "." || segment == ".." || !isSegment(segment) {
+			return false
+		}
+	}
+	return true
+}
+
+const (
+	joiner    = '\u200d' // makes one emoji of two
+	asEmoji   = '\ufe0f' // asks for the colored form of the character before
+	keycap    = '\u20e3'
+	blackFlag = '🏴' // letters of tags behind it say of which country
+)
+
+func isSegment(segment string) bool {
+	before := rune(0)
+	for i, r := range segment {
+		next, _ := utf8.DecodeRuneInString(segment[i+utf8.RuneLen(r):])
+		var ok bool
+		switch {
+		case r < utf8.RuneSelf:
+			ok = segmentByte[r]
+		case r == asEmoji:
+			ok = isEmoji(before) || '0' <= before && before <= '9' && next == keycap
+		case r == joiner:
+			ok = (isEmoji(before) || before == asEmoji) && isEmoji(next)
+		case isTag(r):
+			ok = before == blackFlag || isTag(before)
+		case unicode.Is(unicode.M, r):
+			ok = before != 0 && !invisible(r)
+		default:
+			ok = (unicode.In(r, unicode.L, unicode.Nd) || isEmoji(r)) && !invisible(r)
+		}
+		if !ok {
+			return false
+		}
+		before = r
+	}
+	return true
+}
+
+// isEmoji reports whether r is a symbol that can be seen. Beside those of their
+// own category, Unicode made emoji of some punctuation and arrows.
+func isEmoji(r rune) bool {
+	const blankBraille, object = '\u2800', '\ufffc'
+	if unicode.Is(unicode.So, r) {
+		return r != blankBraille && r != object && r != utf8.RuneError
+	}
+	return strings.ContainsRune("‼⁉↔◻◼◽◾⤴⤵〰〽🏻🏼🏽🏾🏿", r)
+}
+
+func isTag(r rune) bool { return 0xe0020 <= r && r <= 0xe007f }
+
+func invisible(r rune) bool {
+	return unicode.In(r, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector)
+}
 
 // NewCode draws a random code of n characters of base 62, n from 1 to MaxCode
 // (others are brought to the nearest bound). It is never a reserved word.

@@ -14,8 +14,9 @@ func (e Error) Error() string { return string(e) }
 
 // Broken rules.
 const (
-	ErrCode         = Error("must be 1 to 64 letters, digits, - or _")
+	ErrCode         = Error("must be 1 to 255 bytes of letters and digits of any script, emoji and - _ . ~ + @ ! $, with slashes inside, but no segment that is . or ..")
 	ErrCodeReserved = Error("is reserved, choose another")
+	ErrCodeEnd      = Error("must not end in punctuation, which is taken off a link that was copied with its sentence")
 
 	ErrTargetEmpty     = Error("must not be empty")
 	ErrTargetLength    = Error("must be at most 8192 bytes, also once what a URL may not hold is percent-encoded")

@@ -1,0 +1,68 @@
+package api
+
+import (
+	"context"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/signpost/signpost/internal/links"
+	"github.com/signpost/signpost/queries"
+)
+
+const (
+	// hintTimeout bounds what a hint may cost the answer that there is no link.
+	hintTimeout = 250 * time.Millisecond
+	// hintPause is how long there are none after one could not be had.
+	hintPause = 5 * time.Second
+)
+
+// hints bounds what the search for codes in another case occupies: one query at
+// once, for which nobody waits, so that a flood of unknown codes gets few.
+type hints struct {
+	place  chan struct{}
+	paused *atomic.Int64 // until when, in Unix nanoseconds
+}
+
+func newHints() hints { return hints{make(chan struct{}, 1), new(atomic.Int64)} }
+
+// withHint returns errNoLink for a path, with a hint if there is exactly one link
+// whose code differs in case only.
+func (a *API) withHint(path links.Path) *Error {
+	code := path.Code
+	if path.Trimmed != "" {
+		code = path.Trimmed
+	}
+	near := a.inAnotherCase(code)
+	if near == "" {
+		return errNoLink
+	}
+	e := *errNoLink
+	e.near = near
+	e.Hint = "upper and lower case count: there is " + a.shortURL(near)
+	return &e
+}
+
+// inAnotherCase returns the code of the one active link that differs from code in
+// case only, "" if there is none, or several, or if it cannot be told soon.
+func (a *API) inAnotherCase(code string) string {
+	if code == "" || a.hints.paused.Load() > time.Now().UnixNano() {
+		return ""
+	}
+	select {
+	case a.hints.place <- struct{}{}:
+	default:
+		return ""
+	}
+	defer func() { <-a.hints.place }()
+	ctx, cancel := context.WithTimeout(context.Background(), hintTimeout)
+	defer cancel()
+	codes, err := queries.New(a.Redirects).FindCodesInAnotherCase(ctx, strings.Clone(code))
+	if err != nil {
+		a.hints.paused.Store(time.Now().Add(hintPause).UnixNano())
+	}
+	if len(codes) != 1 {
+		return ""
+	}
+	return codes[0]
+}

@@ -1,0 +1,105 @@
+package csvimport
+
+import (
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/signpost/signpost/internal/links"
+)
+
+// codesOf returns the code of each row of file, or why the row was refused.
+func codesOf(t *testing.T, file []byte) []string {
+	t.Helper()
+	rows, _ := readLinks(t, file, SplitOptions{})
+	for i, row := range rows {
+		if _, code, found := strings.Cut(row, `"ShortCode":"`); found {
+			rows[i], _, _ = strings.Cut(code, `"`)
+		}
+	}
+	return rows
+}
+
+func TestCodesOfOtherShorteners(t *testing.T) {
+	t.Parallel()
+	for name, want := range map[string][]string{
+		"codes.csv":     {"v1.2", "team/walks", "T+B", "구글", "🚀", "jobs", "help", "~a"},
+		"dub-query.csv": {"short_code " + errCodeQuery.Error(), "plain"},
+	} {
+		file, err := os.ReadFile("testdata/cases/" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := codesOf(t, file); !slices.Equal(got, want) {
+			t.Errorf("%s: codes %q, want %q", name, got, want)
+		}
+	}
+}
+
+func TestCodeOfAShortURL(t *testing.T) {
+	t.Parallel()
+	refused := func(err error) string { return "short_code " + err.Error() }
+	tests := map[string]string{
+		"https://d.example/spring":                      "spring",
+		"d.example/spring":                              "spring",
+		"https://d.example/spring/":                     "spring",
+		"https://d.example//spring//":                   "spring",
+		"https://d.example/team/walks":                  "team/walks",
+		"https://d.example/team%2Fwalks":                "team/walks",
+		"https://d.example/%EA%B5%AC%EA%B8%80":          "구글",
+		"https://d.example/caf%65%CC%81":                "café",
+		"https://d.example/cafe\u0301":                  "café",
+		"https://d.example/spring.":                     "spring.",
+		"https://d.example/users":                       "users",
+		"https://d.example/":                            refused(errNoCode),
+		"https://d.example":                             refused(errNoCode),
+		"https://d.example/abcd?env=prod":               refused(errCodeQuery),
+		"https://d.example/abcd?":                       refused(errCodeQuery),
+		"https://d.example/abcd#top":                    refused(errCodeQuery),
+		"https://d.example/abcd/?env=prod":              refused(errCodeQuery),
+		"https://d.example/abcd%3Fenv=prod":             refused(links.ErrCode),
+		"https://d.example/100%":                        refused(errCodePath),
+		"https://d.example/a%20b":                       refused(links.ErrCode),
+		"https://d.example/a%2520b":                     refused(links.ErrCode),
+		"https://d.example/a//b":                        refused(links.ErrCode),
+		"https://d.example/../b":                        refused(links.ErrCode),
+		"https://d.example/%FF":                         refused(links.ErrCode),
+		"https://d.example/" + strings.Repeat("x", 256): refused(links.ErrCode),
+	}
+	for url, want := range tests {
+		file := "Short link,Destination URL\n" + url + ",https://example.com/\n"
+		if got := codesOf(t, []byte(file)); len(got) != 1 || got[0] != want {
+			t.Errorf("%s: %q, want %q", url, got, want)
+		}
+	}
+}
+
+// TestCodeOfAPath has the paths of YOURLS' plugin.
+func TestCodeOfAPath(t *testing.T) {
+	t.Parallel()
+	for path, want := range map[string]string{
+		"/spring/": "spring", "spring": "spring", "/team/walks": "team/walks",
+		"/": "short_code " + errNoCode.Error(), "/a?b/": "short_code " + links.ErrCode.Error(),
+	} {
+		file := "source,target,hits\n" + path + ",https://example.com/,1\n"
+		if got := codesOf(t, []byte(file)); len(got) != 1 || got[0] != want {
+			t.Errorf("%s: %q, want %q", path, got, want)
+		}
+	}
+}
+
+// TestKeysOfCodes has one code in two spellings: the rows claim the same key.
+func TestKeysOfCodes(t *testing.T) {
+	t.Parallel()
+	keys := func(code string) []uint64 {
+		layout := Layout{Kind: KindLinks, Columns: []string{colShortCode}}
+		return layout.KeysOf(Record{Fields: []string{code}}, nil)
+	}
+	if !slices.Equal(keys("café"), keys("cafe\u0301")) {
+		t.Error("two spellings of a code are two keys")
+	}
+	if slices.Equal(keys("café"), keys("cafe")) || slices.Equal(keys("Spring"), keys("spring")) {
+		t.Error("two codes are one key")
+	}
+}
