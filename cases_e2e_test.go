@@ -53,6 +53,9 @@ func TestFilesFromTheField(t *testing.T) {
 		if escape := map[bool]string{true: "backslash", false: "none"}[file == "mysql.csv"]; job["escape"] != escape || job["timezone"] != "UTC" {
 			t.Errorf("%s: escape is %v, want %v; the time zone is %v", file, job["escape"], escape, job["timezone"])
 		}
+		if said := fmt.Sprint(job["problems"]); file == "cp1252.csv" && (!strings.Contains(said, "Windows-1252") || !strings.Contains(said, "encoding=windows-1252")) {
+			t.Errorf("%s: the problems are %s", file, said)
+		}
 		if got := storedOf(t, s, job["id"]); !slices.Equal(got, storedOfCases[file]) {
 			t.Errorf("%s: stored are\n%s\nwant\n%s", file, strings.Join(got, "\n"), strings.Join(storedOfCases[file], "\n"))
 		}

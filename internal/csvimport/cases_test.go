@@ -148,8 +148,15 @@ func TestEscape(t *testing.T) {
 func TestAppendRecord(t *testing.T) {
 	t.Parallel()
 	for _, cells := range [][]string{
-		{"a", "", "b c"}, {""}, {" "}, {" a", "a ", "\ta", "a\t", "\u00a0", "a\u3000"}, {`"`, `a"b`, `\"`, `a\`, `\`}, {`\N`, "NULL", `\.`},
-		{"a,b", "a\nb", "a\rb", "\r\n", "\n"}, {"a;b", "a|b", "\x00", "\xff"}, {"", "", ""},
+		{"a", "", "b c"},
+		{""},
+		{" "},
+		{" a", "a ", "\ta", "a\t", "\u00a0", "a\u3000"},
+		{`"`, `a"b`, `\"`, `a\`, `\`},
+		{`\N`, "NULL", `\.`},
+		{"a,b", "a\nb", "a\rb", "\r\n", "\n"},
+		{"a;b", "a|b", "\x00", "\xff"},
+		{"", "", ""},
 	} {
 		written := AppendRecord([]byte("before\n"), cells)
 		for _, format := range []string{FormatSignpost, "yourls"} {

@@ -191,7 +191,7 @@ func (r *row) time(column string, position int) *time.Time {
 // timeText is the time at position, if the record has one.
 func (r *row) timeText(position int) (text string, there bool) {
 	text = trim(r.record.field(position))
-	return text, text != "" && !(r.parser.lenient && zeroDate(text))
+	return text, text != "" && (!r.parser.lenient || !zeroDate(text))
 }
 
 // time reads a time, or says why it cannot.
