@@ -103,7 +103,8 @@ func checkCharacters(target string) error {
 }
 
 func isWeb(scheme string) bool {
-	return strings.EqualFold(scheme, "http") || strings.EqualFold(scheme, "https")
+	// The long s folds to an s, and has two bytes.
+	return len(scheme) <= len("https") && (strings.EqualFold(scheme, "http") || strings.EqualFold(scheme, "https"))
 }
 
 // cutAuthority parts what follows "://" into host and port and all else.

@@ -219,6 +219,7 @@ func TestCleanTarget(t *testing.T) {
 		{"blob:https://example.com/x", ErrTargetOther},
 		{"hhttps://example.com/x", ErrTargetOther},
 		{"intranet:secret", ErrTargetOther},
+		{"httpſ://example.com/", ErrTargetScheme},
 		{"menu", ErrTargetScheme},
 		{"see you at 5.", ErrTargetScheme},
 		{"/menu.html", ErrTargetScheme},
@@ -362,7 +363,7 @@ func TestParseHosts(t *testing.T) {
 var targetSeeds = []string{
 	"https://example.com/a?b=c#d", "http://[::1]:80/", "https://bücher.example:1/%20", "http://a@b", "http://127.0.0.1.",
 	`http://a\b`, "HTTPS://sho.rt/%61bc", "http://0x", "http://a?%", "https://e.example/a|b?x={1}&y=\"z\"#^`<>#", "https://😃.example./%zz",
-	" https://e.example/\u00a0[]\\ ", "https://ſho.rt/\u2028", "//example.com/menu", "https:example.com", "https://xn--a-.example/", "http://a℀b/",
+	" https://e.example/\u00a0[]\\ ", "httpſ://e.example/", "https://ſho.rt/\u2028", "//example.com/menu", "https:example.com", "https://xn--a-.example/", "http://a℀b/",
 }
 
 func FuzzCleanTarget(f *testing.F) {
