@@ -32,9 +32,11 @@ SELECT sqlc.embed(imports), (
     SELECT COALESCE(jsonb_agg(encode(r.record, 'base64')), '[]')
     FROM (
         SELECT substring(e.record FROM 1 FOR 2000) AS record
-        FROM (SELECT min(p.line) AS line FROM import_problems p WHERE p.import_id = imports.id AND p.kind = 'encoding') f
-        JOIN import_errors e ON e.import_id = imports.id AND e.line BETWEEN f.line AND f.line + 200
-        WHERE e.kind = 'encoding'
+        FROM import_errors e
+        WHERE e.import_id = imports.id AND e.kind = 'encoding'
+            -- Bounds known before the scan, so that it goes no further.
+            AND e.line >= (SELECT min(p.line) FROM import_problems p WHERE p.import_id = imports.id AND p.kind = 'encoding')
+            AND e.line <= (SELECT min(p.line) + 200 FROM import_problems p WHERE p.import_id = imports.id AND p.kind = 'encoding')
         ORDER BY e.line
         LIMIT 20
     ) r

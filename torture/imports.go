@@ -54,6 +54,7 @@ type outcome struct {
 	// Digests in the order of lines: of the rows that won, of the lines that were
 	// rejected, and of those with field and reason.
 	winners, refused, reasons string
+	counted                   int64 // rejected rows that the problems of the import count
 	stuck, leftover           int64
 	reads, backwards          int64
 	took                      time.Duration
@@ -191,11 +192,12 @@ func (h *harness) importOutcome(ctx context.Context, id int64) (o outcome, err e
 			(SELECT md5(string_agg(import_line || ':' || username || ':' || email, ',' ORDER BY import_line)) FROM users),
 			(SELECT md5(string_agg(line::text, ',' ORDER BY line)) FROM import_errors WHERE import_id = $1),
 			(SELECT md5(string_agg(line || ':' || field || ':' || reason, ',' ORDER BY line)) FROM import_errors WHERE import_id = $1),
+			(SELECT COALESCE(sum(rows), 0) FROM import_problems WHERE import_id = $1 AND outcome = 'rejected'),
 			(SELECT count(*) FROM river_job WHERE state IN ('discarded', 'running', 'retryable')
 				AND kind IN ('plan_import', 'apply_chunk', 'finish_import')),
 			(SELECT count(*) FROM import_chunks WHERE done_at IS NULL) + (SELECT count(*) FROM import_deferred)
 		FROM imports WHERE id = $1`, id).
-		Scan(&o.total, &o.imported, &o.rejected, &o.settled, &o.inTable, &o.rows, &o.winners, &o.refused, &o.reasons, &o.stuck, &o.leftover)
+		Scan(&o.total, &o.imported, &o.rejected, &o.settled, &o.inTable, &o.rows, &o.winners, &o.refused, &o.reasons, &o.counted, &o.stuck, &o.leftover)
 	return o, err
 }
 
@@ -211,6 +213,7 @@ func (h *harness) importAccount(want expectation, calm, wild outcome) error {
 		{"rows in the table", want.imported, calm.inTable, wild.inTable},
 		{"digest of rows that won", short(want.winners), short(calm.winners), short(wild.winners)},
 		{"digest of rejected lines", short(want.refused), short(calm.refused), short(wild.refused)},
+		{"rejected rows among the problems", want.rejected, calm.counted, wild.counted},
 		{"digest with field and reason", "-", short(calm.reasons), short(wild.reasons)},
 		{"times progress was read", "-", calm.reads, wild.reads},
 		{"times it went backwards", 0, calm.backwards, wild.backwards},
@@ -251,6 +254,7 @@ func (o outcome) against(want expectation, rows int, run string) (broken []strin
 		{"not every row was settled once", o.total == int64(rows) && o.settled == int64(rows)},
 		{"not as many rows were imported as the file gives", o.imported == want.imported},
 		{"not as many rows were rejected as the file gives", o.rejected == want.rejected},
+		{"the problems do not count every rejected row once", o.counted == o.rejected},
 		{"the rows in the table are not those imported", o.inTable == o.imported && o.rows == o.imported},
 		{"other rows won", o.winners == want.winners},
 		{"other lines were rejected", o.refused == want.refused},
