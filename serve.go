@@ -328,8 +328,8 @@ func (p *process) addAPI(ctx context.Context) error {
 		Pool: p.management, Redirects: p.redirects, River: river, Spool: spool, Cache: cache,
 		PublicURL: p.cfg.PublicURL, OwnHosts: p.cfg.OwnHosts(), Tokens: p.tokens, TrustedProxies: p.cfg.TrustedProxies,
 		ImportMaxBytes: int64(p.cfg.ImportMaxBytes), ImportMaxUploads: p.cfg.ImportMaxUploads, ExportMaxActive: p.cfg.ExportMaxActive,
-		CORSOrigins: p.cfg.CORSOrigins,
-		Registry:    p.registry, Traces: traces, Log: p.log, Version: version,
+		CORSOrigins: p.cfg.CORSOrigins, SecurityContact: p.cfg.SecurityContact,
+		Registry: p.registry, Traces: traces, Log: p.log, Version: version,
 	})
 	if err != nil {
 		return err

@@ -74,6 +74,8 @@ type Options struct {
 	// ExportMaxActive bounds how many exports run at once; 0 means 4.
 	ExportMaxActive int
 
+	// SecurityContact is the URI of where to report weaknesses; "" means nowhere.
+	SecurityContact string
 	// CORSOrigins are the origins of pages whose scripts may use the management API,
 	// as browsers write them, or * alone for all.
 	CORSOrigins []string
@@ -175,6 +177,10 @@ func (a *API) routes() {
 
 	app.Get("/", a.home)
 	app.Get("/robots.txt", a.robots)
+	app.Get("/favicon.ico", a.favicon)
+	app.Get("/apple-touch-icon.png", a.touchIcon)
+	app.Get("/apple-touch-icon:size.png", a.touchIcon)
+	app.Get("/.well-known/security.txt", a.security)
 	app.Get("/health", a.health)
 	app.Get("/ready", a.ready)
 	app.Get("/openapi.json", a.openAPI)

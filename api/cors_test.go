@@ -58,7 +58,9 @@ func TestPreflights(t *testing.T) {
 		}
 		for _, header := range [][]string{
 			append(ask, "Origin", "https://evil.example"), append(ask, "Origin", "null"),
-			append(ask, "Origin", "https://app.example.evil.example"), append(ask, "Origin", pageOrigin+":8443"), ask, {"Origin", "https://evil.example"},
+			append(ask, "Origin", "https://app.example.evil.example"), append(ask, "Origin", pageOrigin+":8443"),
+			ask,
+			{"Origin", "https://evil.example"},
 		} {
 			a := b.do(0, http.MethodOptions, s.path(1), nil, header...)
 			if names := a.corsHeadersOf(); a.status != 405 || len(names) > 0 || !slices.Contains(a.list("Vary"), "origin") {

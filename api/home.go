@@ -2,8 +2,7 @@ package api
 
 import "github.com/gofiber/fiber/v2"
 
-const (
-	homePage = `<!DOCTYPE html>
+const homePage = `<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
@@ -23,8 +22,6 @@ a { color: #0b57d0 }
 </body>
 </html>
 `
-	robotsText = "User-agent: *\nDisallow: /\n"
-)
 
 // pagePolicy lets a page use its own inline styles and nothing else.
 const pagePolicy = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -35,10 +32,4 @@ func (*API) home(c *fiber.Ctx) error {
 	c.Set(fiber.HeaderXContentTypeOptions, "nosniff")
 	c.Type("html", "utf-8")
 	return c.SendString(homePage)
-}
-
-// robots keeps crawlers out: a visit of theirs is no click of anyone's.
-func (*API) robots(c *fiber.Ctx) error {
-	c.Type("txt", "utf-8")
-	return c.SendString(robotsText)
 }

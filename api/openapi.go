@@ -86,7 +86,11 @@ func plainOperations() []*huma.Operation {
 		redirect("follow", "/{code}"),
 		redirect("follow-r", "/r/{code}"),
 		page("home", "/", "A page that says what this is", "text/html"),
-		page("robots", "/robots.txt", "Nothing for crawlers", "text/plain"),
+		page("robots", "/robots.txt", "Short links are for crawlers, and nothing else", "text/plain"),
+		page("favicon", "/favicon.ico", "The icon", "image/x-icon"),
+		page("touch-icon", "/apple-touch-icon.png", "The icon for home screens", "image/png"),
+		touchIconOperation(),
+		securityOperation(),
 		page("docs", "/docs", "This specification as a page", "text/html"),
 		docsFileOperation(),
 		page("openapi", "/openapi.json", "This specification", "application/json"),
@@ -154,6 +158,20 @@ func page(id, path, summary, contentType string) *huma.Operation {
 			Content:     map[string]*huma.MediaType{contentType: {}},
 		}},
 	}
+}
+
+func touchIconOperation() *huma.Operation {
+	op := page("touch-icon-sized", "/apple-touch-icon{size}.png", "The same, whatever size is asked for", "image/png")
+	op.Parameters = []*huma.Param{{
+		Name: "size", In: "path", Required: true, Example: "-120x120-precomposed", Schema: &huma.Schema{Type: huma.TypeString},
+	}}
+	return op
+}
+
+func securityOperation() *huma.Operation {
+	op := page("security", "/.well-known/security.txt", "Where to report a weakness, if there is a contact (RFC 9116)", "text/plain")
+	op.Errors = []int{404}
+	return op
 }
 
 func docsFileOperation() *huma.Operation {

@@ -15,7 +15,7 @@ import (
 )
 
 // works without the database: what has no need of it.
-var worksAlone = []string{"/", "/robots.txt", "/health", "/openapi.json", "/docs", "/docs/:file"}
+var worksAlone = []string{"/", "/robots.txt", "/favicon.ico", "/apple-touch-icon.png", "/apple-touch-icon:size.png", "/health", "/openapi.json", "/docs", "/docs/:file"}
 
 // body is one that the route takes, so that only the database can refuse it.
 func (s served) body() any {

@@ -105,7 +105,7 @@ func (o oversized) advice(host string) string {
 	if parent, none := publicsuffix.EffectiveTLDPlusOne(host); err != nil && none == nil && parent != host {
 		where += " and of " + parent
 	}
-	return "It sent more than 16 KiB with its request, nearly always because cookies have piled up. " +
+	return "Your browser sent more than 16 KiB with its request, nearly always because cookies have piled up. " +
 		"Clear the cookies of " + where + " in the settings of the browser, and follow the link again."
 }
 

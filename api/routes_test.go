@@ -39,6 +39,7 @@ func (b *bundle) served() []served {
 func (s served) path(id any) string {
 	path := strings.ReplaceAll(s.pattern, ":id", fmt.Sprint(id))
 	path = strings.ReplaceAll(path, ":code", "nothing")
+	path = strings.ReplaceAll(path, ":size", "-120x120")
 	return strings.ReplaceAll(path, ":file", "start.js")
 }
 
@@ -53,7 +54,7 @@ func (s served) takesJSON() bool {
 
 // open are the routes that need no token, by pattern.
 var open = []string{
-	"/", "/robots.txt", "/health", "/ready", "/openapi.json", "/docs", "/docs/:file", "/r/:code", "/:code",
+	"/", "/robots.txt", "/favicon.ico", "/apple-touch-icon.png", "/apple-touch-icon:size.png", "/.well-known/security.txt", "/health", "/ready", "/openapi.json", "/docs", "/docs/:file", "/r/:code", "/:code",
 }
 
 // roleOf is the least role the contract asks of a route, 0 for an open one.
@@ -306,7 +307,7 @@ func TestSpecificationHasEveryRoute(t *testing.T) {
 			continue
 		}
 		path := s.pattern
-		for _, name := range []string{"id", "code", "file"} {
+		for _, name := range []string{"id", "code", "file", "size"} {
 			path = strings.ReplaceAll(path, ":"+name, "{"+name+"}")
 		}
 		op, ok := spec.Paths[path][strings.ToLower(s.method)]

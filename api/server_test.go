@@ -323,9 +323,6 @@ func TestPages(t *testing.T) {
 			t.Errorf("%s: the policy is %q", path, policy)
 		}
 	}
-	if a := b.want(200, 0, "GET", "/robots.txt", nil); string(a.raw) != "User-agent: *\nDisallow: /\n" {
-		t.Errorf("robots.txt says %q", a.raw)
-	}
 }
 
 // The bundled files of the docs page are compressed: who cannot read that gets

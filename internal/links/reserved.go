@@ -8,7 +8,13 @@ import "strings"
 // allocate.
 func Reserved(code string) bool {
 	first, _, _ := strings.Cut(code, "/")
-	return reserved[first]
+	return reserved[first] || isTouchIcon(first)
+}
+
+// isTouchIcon reports whether a segment is one of the names under which phones ask
+// for an icon: of any size, precomposed or not.
+func isTouchIcon(segment string) bool {
+	return strings.HasPrefix(segment, "apple-touch-icon") && strings.HasSuffix(segment, ".png")
 }
 
 // ReservedWords returns the reserved segments: those that are routed, and those
@@ -17,6 +23,7 @@ func ReservedWords() (routed, planned []string) {
 	return []string{
 			"r", "users", "urls", "events", "tokens", "imports",
 			"health", "ready", "docs", "openapi.json", "robots.txt",
+			"favicon.ico", "apple-touch-icon.png", ".well-known",
 		}, []string{
 			"app", "api", "admin", "domains", "stats", "live",
 		}
