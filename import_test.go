@@ -130,7 +130,19 @@ func TestImportSaysWhyRowsWereRejectedAlike(t *testing.T) {
 	if problems, _ := s.getJSON("/imports/1", http.StatusOK)["problems"].([]any); len(problems) != 1 {
 		t.Errorf("the problems of one encoding are %v", problems)
 	}
-	code, _, stderr := command(t, environ, "import", file, "--kind", "urls", "--user-id", "1", "--encoding", "klingon")
+	reserved := filepath.Join(t.TempDir(), "reserved.csv")
+	if err := os.WriteFile(reserved, []byte("short_code,original_url\nadmin/a b,https://e.example/\nadmin/x,https://e.example/x\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	code, stdout, stderr := command(t, environ, "import", reserved, "--kind", "urls", "--user-id", "1")
+	want := "1 row was imported: short_code is a reserved word, so the link answers under /r/admin/x (first in line 3)\n"
+	if code != 1 || !strings.Contains(stdout, want) {
+		t.Errorf("a reserved code: exit code %d, %q, %q; want %q", code, stdout, stderr, want)
+	}
+	if location := s.redirect("/r/admin/x"); location != "https://e.example/x" {
+		t.Errorf("the link that answers under /r/ leads to %q", location)
+	}
+	code, _, stderr = command(t, environ, "import", file, "--kind", "urls", "--user-id", "1", "--encoding", "klingon")
 	if code != 1 || !strings.Contains(stderr, "encoding must be utf-8, utf-16, windows-1252, iso-8859-1, iso-8859-15 or macintosh") {
 		t.Errorf("an encoding that is none: exit code %d, %q", code, stderr)
 	}

@@ -103,6 +103,45 @@ func TestProblemsAreCountedWhoeverWrites(t *testing.T) {
 	s.wantInt(1, "SELECT count(*) FROM import_problems")
 }
 
+// Links with reserved codes go in, and say under which path they answer; those that
+// are rejected for another reason, or updated, say nothing. A dry run says the same.
+func TestNoticesOfReservedCodes(t *testing.T) {
+	s := setup(t)
+	s.start(map[string]int{jobs.QueueImports: 3}, hastyUndo)
+	s.exec("INSERT INTO users (id, username, email) VALUES (1, 'ann', 'ann@example.com')")
+	s.exec("INSERT INTO urls (user_id, short_code, original_url) VALUES (1, 'api/there', 'https://example.com/')")
+	const file = "short_code,user_id,original_url\n" +
+		"app,1,https://example.com/\n" + // 2
+		"app/x,1,https://example.com/\n" +
+		"spring,1,https://example.com/\n" +
+		"apps,1,https://example.com/\n" +
+		"users,1,nonsense\n" + // 6
+		"App,1,https://example.com/\n" +
+		"api/there,1,https://example.com/new\n" +
+		"app,1,https://example.com/\n" +
+		",1,https://example.com/\n" // 10
+	const want = "2 short_code reserved is a reserved word, so the link answers under /r/app\n" +
+		"3 short_code reserved is a reserved word, so the link answers under /r/app/x"
+	for _, dry := range []bool{true, false} {
+		for _, opts := range []csvimport.SplitOptions{{}, {ChunkRows: 2}} {
+			id := s.uploadAs(csvimport.KindLinks, file, opts, csvimport.PolicyUpdate, dry)
+			s.ended(id)
+			got := s.text("SELECT string_agg(concat_ws(' ', line, field, kind, reason), E'\\n' ORDER BY line) FROM import_notices WHERE import_id = $1", id)
+			if got != want {
+				t.Errorf("dry run %v, %+v: notices are\n%s\nwant\n%s", dry, opts, got, want)
+			}
+			s.wantInt(2, "SELECT rows FROM import_problems WHERE import_id = $1 AND outcome = 'imported'", id)
+			if dry {
+				continue
+			}
+			s.undo(id)
+			s.undone(id)
+			s.wantInt(0, "SELECT count(*) FROM import_notices WHERE import_id = $1", id)
+			s.wantProblems(id)
+		}
+	}
+}
+
 // Notices go with an undo, however many there are; why rows were rejected stays.
 func TestUndoForgetsNotices(t *testing.T) {
 	s := setup(t)
