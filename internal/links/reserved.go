@@ -21,12 +21,12 @@ func isTouchIcon(segment string) bool {
 // that are to be.
 func ReservedWords() (routed, planned []string) {
 	return []string{
-			"r", "users", "urls", "events", "tokens", "imports",
-			"health", "ready", "docs", "openapi.json", "robots.txt",
-			"favicon.ico", "apple-touch-icon.png", ".well-known",
-		}, []string{
-			"app", "api", "admin", "domains", "stats", "live",
-		}
+		"r", "users", "urls", "events", "tokens", "imports",
+		"health", "ready", "docs", "openapi.json", "robots.txt",
+		"favicon.ico", "apple-touch-icon.png", ".well-known",
+	}, []string{
+		"app", "api", "admin", "domains", "stats", "live",
+	}
 }
 
 var reserved = func() map[string]bool {
