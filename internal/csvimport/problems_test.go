@@ -37,7 +37,9 @@ func counted(t *testing.T, file string, opts SplitOptions) (groups []Problem, un
 			if reject.Kind == ProblemEncoding {
 				unreadable = append(unreadable, reject.Raw)
 			}
-			same := func(p Problem) bool { return p.Column == reject.Column && p.Kind == reject.Kind && p.Reason == reject.Reason }
+			same := func(p Problem) bool {
+				return p.Column == reject.Column && p.Kind == reject.Kind && p.Reason == reject.Reason
+			}
 			at := slices.IndexFunc(groups, same)
 			if at < 0 {
 				at = len(groups)
@@ -83,29 +85,34 @@ func TestProblemsOfEncoding(t *testing.T) {
 	}{
 		{
 			"in several columns, beside a more frequent problem",
-			header + strings.Repeat("ftp://x/,,,\n", 5) + row("caf\xe9", "") + row("", "stra\xdfe"), SplitOptions{},
+			header + strings.Repeat("ftp://x/,,,\n", 5) + row("caf\xe9", "") + row("", "stra\xdfe"),
+			SplitOptions{},
 			[]Problem{
 				{OutcomeRejected, "", ProblemEncoding, "the file is not UTF-8, it looks like Windows-1252", 2, 7, "encoding=windows-1252 reads it"},
 				{OutcomeRejected, "original_url", ProblemTarget, "must start with http:// or https://, since links lead to http and https only", 5, 2, ""},
 			},
 		},
 		{
-			"in another script", header + row("\xcf\xf0\xe8\xe2\xe5\xf2", ""), SplitOptions{},
+			"in another script", header + row("\xcf\xf0\xe8\xe2\xe5\xf2", ""),
+			SplitOptions{},
 			[]Problem{{OutcomeRejected, "", ProblemEncoding, "the file is not UTF-8", 1, 2, "encoding=… names its encoding, or save it as UTF-8"}},
 		},
 		{
-			"stray bytes", header + row("Müller", "") + row("Stra\xdfe", "") + row("caf\xe9", "x") + row("", "a\xff"), SplitOptions{},
+			"stray bytes", header + row("Müller", "") + row("Stra\xdfe", "") + row("caf\xe9", "x") + row("", "a\xff"),
+			SplitOptions{},
 			[]Problem{
 				{OutcomeRejected, "title", ProblemBytes, "must be valid UTF-8", 2, 3, ""},
 				{OutcomeRejected, "tags", ProblemBytes, "must be valid UTF-8", 1, 5, ""},
 			},
 		},
 		{
-			"stray bytes in some chunks", header + row("caf\xe9", "") + row("caf\xe9", "") + row("Müller", "") + row("stra\xdfe", ""), SplitOptions{ChunkRows: 2},
+			"stray bytes in some chunks", header + row("caf\xe9", "") + row("caf\xe9", "") + row("Müller", "") + row("stra\xdfe", ""),
+			SplitOptions{ChunkRows: 2},
 			[]Problem{{OutcomeRejected, "title", ProblemBytes, "must be valid UTF-8", 3, 2, ""}},
 		},
 		{
-			"no character of a named encoding", header + row("a\x81b", ""), SplitOptions{Encoding: EncodingWindows1252},
+			"no character of a named encoding", header + row("a\x81b", ""),
+			SplitOptions{Encoding: EncodingWindows1252},
 			[]Problem{{OutcomeRejected, "title", ProblemBytes, "must be valid UTF-8", 1, 2, ""}},
 		},
 	} {
