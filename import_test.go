@@ -107,7 +107,8 @@ func TestImportSaysWhyRowsWereRejectedAlike(t *testing.T) {
 		},
 		{
 			"in its encoding", "import 2 is completed: 2 imported, 0 updated, 0 skipped, 0 rejected, of 2 rows\n",
-			0, []string{"--encoding", "cp1252"},
+			0,
+			[]string{"--encoding", "cp1252"},
 		},
 		{
 			"once more", `import 3 is completed: 0 imported, 0 updated, 0 skipped, 2 rejected, of 2 rows
@@ -119,7 +120,8 @@ func TestImportSaysWhyRowsWereRejectedAlike(t *testing.T) {
 		},
 		{
 			"as it says", "import 4 is completed: 0 imported, 0 updated, 2 skipped, 0 rejected, of 2 rows\n",
-			0, []string{"--encoding", "cp1252", "--on-conflict", "skip"},
+			0,
+			[]string{"--encoding", "cp1252", "--on-conflict", "skip"},
 		},
 	} {
 		code, stdout, stderr := command(t, environ, append([]string{"import", file, "--kind", "urls", "--user-id", "1"}, tt.args...)...)

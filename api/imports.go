@@ -71,7 +71,7 @@ type Import struct {
 type ImportDetail struct {
 	Import
 	Problems    []ImportProblem `json:"problems" nullable:"false" maxItems:"20" doc:"Why rows were rejected and what is to be known of imported ones, grouped: an encoding that is not that of the file, then the most frequent reasons, then notices. Empty for an import that ended before these were counted."`
-	FirstErrors []ImportError `json:"first_errors" nullable:"false" doc:"The first ten rejected rows, each cut at 500 bytes; all are at /imports/{id}/errors."`
+	FirstErrors []ImportError   `json:"first_errors" nullable:"false" doc:"The first ten rejected rows, each cut at 500 bytes; all are at /imports/{id}/errors."`
 }
 
 func viewImport(row queries.Import) Import {
