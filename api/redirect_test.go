@@ -482,21 +482,47 @@ func TestRoutesAreReserved(t *testing.T) {
 	}
 }
 
+// runCache has the cache follow changes until the test ends.
+func (b *bundle) runCache() {
+	ctx, cancel := context.WithCancel(context.Background())
+	stopped := make(chan error, 1)
+	go func() { stopped <- b.api.Cache.Run(ctx) }()
+	b.t.Cleanup(func() {
+		cancel()
+		if err := <-stopped; err != nil {
+			b.t.Error(err)
+		}
+	})
+}
+
+// HEAD does all but the click, which many share when there are many. Not parallel:
+// AllocsPerRun counts what any goroutine allocates.
+func TestPlainRedirectAllocatesNothing(t *testing.T) {
+	b := setup(t)
+	b.api.Log = slog.New(slog.DiscardHandler)
+	b.insertLink(testLink{code: "plain", target: "https://example.com/"})
+	b.runCache()
+	var request fasthttp.Request
+	request.Header.SetMethod(http.MethodHead)
+	request.SetRequestURI("/plain")
+	var ctx fasthttp.RequestCtx
+	ctx.Init(&request, &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 1}, nil)
+	handler := b.api.Handler()
+	if n := testing.AllocsPerRun(1000, func() {
+		handler(&ctx)
+		ctx.Response.Reset()
+	}); n != 0 {
+		t.Errorf("a redirect of a cached link allocates %v times", n)
+	}
+}
+
 // BenchmarkRedirect is a redirect with its click recorded, without the network.
 // BenchmarkConstant302 is what it is compared with.
 func BenchmarkRedirect(bench *testing.B) {
 	b := setup(bench)
 	b.api.Log = slog.New(slog.DiscardHandler)
 	b.insertLink(testLink{code: "bench", target: "https://example.org/a/page/somewhere"})
-	ctx, cancel := context.WithCancel(context.Background())
-	stopped := make(chan error, 1)
-	go func() { stopped <- b.api.Cache.Run(ctx) }()
-	bench.Cleanup(func() {
-		cancel()
-		if err := <-stopped; err != nil {
-			bench.Error(err)
-		}
-	})
+	b.runCache()
 	benchmarkHandler(bench, b.api.Handler(), "/r/bench")
 }
 

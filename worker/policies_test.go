@@ -355,3 +355,30 @@ func TestUpdatesByMappedCodes(t *testing.T) {
 		}
 	}
 }
+
+// Codes that nobody may give by hand name links all the same, in each spelling.
+func TestUpdateByImportedCodes(t *testing.T) {
+	s := setup(t)
+	s.exec("INSERT INTO users (id, username, email) VALUES (1, 'ann', 'ann@example.com')")
+	s.exec(`INSERT INTO urls (user_id, short_code, original_url)
+		SELECT 1, code, 'https://example.com/before' FROM unnest('{users,spring.,team/구글,café}'::text[]) code`)
+	s.start(nil)
+	const file = "short_code,user_id,original_url\nusers,1,https://example.com/1\nspring.,1,https://example.com/2\n" +
+		"team/구글,1,https://example.com/3\ncafe\u0301,1,https://example.com/4\n"
+	for _, rows := range []int{0, 1} {
+		opts := csvimport.SplitOptions{ChunkRows: rows}
+		if imp := s.ended(s.uploadAs(csvimport.KindLinks, file, opts, csvimport.PolicyUpdate, false)); imp.RowsUpdated != 4 {
+			t.Errorf("%d rows are updated, want 4", imp.RowsUpdated)
+		}
+	}
+	s.wantInt(4, "SELECT count(*) FROM urls WHERE original_url ~ '/[1-4]$'")
+	// Two spellings of one code are two rows for one link: the lower line wins.
+	twice := "short_code,user_id,original_url\nnaïve,1,https://example.com/first\nnai\u0308ve,1,https://example.com/last\n"
+	for _, rows := range []int{0, 1} {
+		imp := s.ended(s.uploadAs(csvimport.KindLinks, twice, csvimport.SplitOptions{ChunkRows: rows}, csvimport.PolicyUpdate, false))
+		if imp.RowsImported+imp.RowsUpdated != 2 {
+			t.Errorf("%d rows are imported and %d updated", imp.RowsImported, imp.RowsUpdated)
+		}
+		s.wantText("[https://example.com/last]", "SELECT original_url FROM urls WHERE short_code = 'naïve'")
+	}
+}

@@ -108,7 +108,8 @@ func TestRestartWithoutPostgres(t *testing.T) {
 	wantTarget(t, after, "plain", "unavailable") // counted from before the restart
 }
 
-// pasted are targets as the database has them, and how they are sent.
+// pasted are targets as the database has them, by the codes that lead to them,
+// two of which are of the kinds that other shorteners have.
 func pasted() map[string]string {
 	long := "https://example.com/?signature="
 	long += strings.Repeat("x", links.MaxTarget-len(long))
@@ -118,6 +119,9 @@ func pasted() map[string]string {
 		"raw":   "https://bücher.example/a b|c#d#e",
 		"long":  long,
 		"dense": dense,
+
+		"구글/🚀.":                  "https://example.com/segments",
+		strings.Repeat("é", 127): "https://example.com/long-code",
 	}
 }
 

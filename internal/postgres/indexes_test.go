@@ -7,9 +7,12 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/pressly/goose/v3"
 
 	"github.com/signpost/signpost/internal/pgtest"
 	"github.com/signpost/signpost/internal/postgres"
+	"github.com/signpost/signpost/migrations"
 )
 
 // An index that a migration made of events alone is built for each partition
@@ -120,5 +123,58 @@ func TestIndexesOfPartitionsWhileAMonthIsDetached(t *testing.T) {
 	}
 	if err := <-done; err != nil {
 		t.Error(err)
+	}
+}
+
+// The index that finds codes in another case is built while links are written, and
+// again when an attempt was broken off.
+func TestIndexOfCodesInAnotherCase(t *testing.T) {
+	t.Parallel()
+	pool := pgtest.Open(t, pgtest.Empty(t))
+	provider, err := goose.NewProvider(goose.DialectPostgres, stdlib.OpenDBFromPool(pool), migrations.FS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = provider.Close() }()
+	if _, err := provider.UpTo(t.Context(), 28); err != nil {
+		t.Fatal(err)
+	}
+	for _, sql := range []string{
+		"INSERT INTO users (id, username, email) VALUES (1, 'ada', 'ada@example.com')",
+		"CREATE INDEX urls_short_code_lower_idx ON urls (lower(short_code))",
+		"UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'urls_short_code_lower_idx'::regclass",
+	} {
+		if _, err := pool.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	writer, err := pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = writer.Rollback(t.Context()) }()
+	const insert = "INSERT INTO urls (user_id, short_code, original_url) VALUES (1, $1, 'https://example.com/')"
+	if _, err := writer.Exec(t.Context(), insert, "before"); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() {
+		done <- postgres.Migrate(t.Context(), pool.Config().ConnString(), slog.New(slog.DiscardHandler))
+	}()
+	eventually(t, func() bool {
+		return scanText(t, pool, `SELECT count(*)::text FROM pg_stat_activity
+			WHERE datname = current_database() AND query LIKE '%INDEX CONCURRENTLY%' AND wait_event_type = 'Lock'`) == "1"
+	})
+	if _, err := pool.Exec(t.Context(), insert, "meanwhile"); err != nil {
+		t.Errorf("links are not written while the index is built: %v", err)
+	}
+	if err := writer.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if got := scanText(t, pool, "SELECT indisvalid::text FROM pg_index WHERE indexrelid = 'urls_short_code_lower_idx'::regclass"); got != "true" {
+		t.Errorf("the index is whole: %s", got)
 	}
 }
