@@ -215,7 +215,7 @@ func TestMendRecord(t *testing.T) {
 		`a;"b`:                  {"", "", "", `a;"b`},
 		`="a`:                   {`'="a`},
 		`=a;"b"c`:               {"", "", "", `'=a;"b"c`},
-		`NULL; \N ; "NULL" `:    {"", "", "NULL"},
+		`NULL; \N ; "NULL"`:     {"", "", "NULL"},
 		strings.Repeat("a", 41): {"", "", "", strings.Repeat("a", 41)},
 	} {
 		got := layout.MendRecord(Reject{Line: 7, Column: "short_code", Reason: "is taken", Raw: raw})
