@@ -2,10 +2,12 @@ package csvimport
 
 import (
 	"bytes"
+	"io"
 	"slices"
 	"strings"
 	"testing"
 	"testing/iotest"
+	"unicode/utf8"
 
 	"golang.org/x/text/encoding"
 	"golang.org/x/text/encoding/charmap"
@@ -111,4 +113,34 @@ func TestBrokenText(t *testing.T) {
 			}
 		}
 	}
+}
+
+// FuzzEncodings decodes any bytes in each encoding: the same in whatever pieces they
+// come, valid UTF-8 but for what stands for no text, and in an encoding of one byte
+// a character with one character for each byte.
+func FuzzEncodings(f *testing.F) {
+	for _, seed := range []string{"", "plain", "M\xfcnchen \x96 Bad", "a\x00\x00\xd8b\x00", "\x81\x8d\xff", "caf\xc3\xa9"} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, file []byte) {
+		for _, as := range []Encoding{EncodingUTF16LE, EncodingUTF16BE, EncodingWindows1252, EncodingISO88591, EncodingISO885915, EncodingMacintosh} {
+			whole, err := io.ReadAll(decoded(bytes.NewReader(file), as))
+			if err != nil {
+				t.Fatalf("%s: %v", as, err)
+			}
+			pieces, err := io.ReadAll(decoded(iotest.OneByteReader(bytes.NewReader(file)), as))
+			if err != nil || !bytes.Equal(whole, pieces) {
+				t.Fatalf("%s: %q in one piece, %q byte by byte, %v", as, whole, pieces, err)
+			}
+			if text := bytes.ReplaceAll(whole, []byte{notText}, nil); !utf8.Valid(text) {
+				t.Fatalf("%s: %q is not UTF-8", as, text)
+			}
+			if n := utf8.RuneCount(whole); charmaps[as] != nil && n != len(file) {
+				t.Fatalf("%s: %d characters of %d bytes", as, n, len(file))
+			}
+		}
+		if guess := GuessEncoding([]string{string(file)}); guess != "" && names[guess] == "" {
+			t.Fatalf("the guess is %q", guess)
+		}
+	})
 }
