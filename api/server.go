@@ -86,21 +86,24 @@ func (a *API) logRequest(ctx *fasthttp.RequestCtx, level slog.Level, status int,
 }
 
 // protocolError answers what is not HTTP enough to reach a handler. The
-// connection is closed after it.
+// connection is closed after it. The error is not logged: it quotes the request,
+// which may hold a token.
 func (a *API) protocolError(ctx *fasthttp.RequestCtx, err error) {
 	var small *fasthttp.ErrSmallBuffer
 	var network net.Error
-	status := http.StatusBadRequest
+	a.ids.set(&ctx.Request.Header, &ctx.Response.Header)
 	switch {
 	case errors.As(err, &small):
 		a.refuseOversized(ctx, small)
-		return
 	case errors.As(err, &network) && network.Timeout():
-		status = http.StatusRequestTimeout
+		writeError(&ctx.Response, plainError(http.StatusRequestTimeout))
 	case errors.Is(err, fasthttp.ErrBodyTooLarge):
-		status = http.StatusRequestEntityTooLarge
+		writeError(&ctx.Response, plainError(http.StatusRequestEntityTooLarge))
+	default:
+		writeError(&ctx.Response, plainError(http.StatusBadRequest))
 	}
-	writeError(&ctx.Response, plainError(status))
+	a.Log.LogAttrs(context.Background(), slog.LevelDebug, "request refused",
+		slog.Int("status", ctx.Response.StatusCode()), slog.String("request_id", idIn(&ctx.Response)))
 }
 
 // writeError puts e into an answer, in place of what is there.

@@ -170,6 +170,9 @@ func TestProtocolErrors(t *testing.T) {
 				t.Errorf("%d %s, want %d", a.status, a.raw, test.status)
 			}
 			checkAnswer(t, test.name, a)
+			if id := a.header.Get("X-Request-Id"); id == "" || !strings.Contains(b.log.String(), `"request_id":"`+id+`"`) {
+				t.Errorf("the id %q is not in the log", id)
+			}
 		})
 	}
 }

@@ -89,6 +89,12 @@ func TestIcons(t *testing.T) {
 			t.Errorf("a link may have the code %s, and is never reached", code)
 		}
 	}
+	for _, page := range []string{"/", "/docs", "/nothing"} {
+		a := b.do(0, "GET", page, nil, "Accept", htmlAccept)
+		if policy := a.header.Get("Content-Security-Policy"); !strings.Contains(policy, "img-src 'self'") {
+			t.Errorf("%s keeps a browser from the icon: %q", page, policy)
+		}
+	}
 	for _, path := range []string{"/apple-touch-icon", "/apple-touch-icon/a.png", "/apple-touch-icon.jpg", "/favicon.png"} {
 		b.want(404, 0, "GET", path, nil)
 	}
