@@ -67,7 +67,7 @@ func TestStrictLayouts(t *testing.T) {
 	t.Parallel()
 	layout := Layout{Kind: KindUsers, Format: "shlink", Columns: []string{colID, colUsername, colEmail}}
 	var got []string
-	for record := range layout.Records([]byte("1, ann ,NULL\n2,a\"b,x\n3,\"bob\" ,x\n4,b\n5,b,x,\n 6 ,\\N,\"\\\"\n7.0,c,d\n"), 2) {
+	for record := range layout.Records([]byte("1, ann ,NULL\n2,a\"b,x\n3,\"bob\" ,x\n4,b\n5,b,x,\n 6 ,\\N,\"\\\"\n7.0,c,d\n,,\n"), 2) {
 		got = append(got, describe(record))
 		if len(layout.KeysOf(record, nil)) == 3 && strings.Contains(record.Raw, "7.0") {
 			t.Error("a number of other spelling is an id")
@@ -75,7 +75,7 @@ func TestStrictLayouts(t *testing.T) {
 	}
 	want := []string{
 		`2: ["1" " ann " "NULL"]`, "3: username has a quote in a field that is not quoted", "4: username has text after its closing quote",
-		"5:  has 2 fields, 3 are expected", "6:  has 4 fields, 3 are expected", `7: [" 6 " "\\N" "\\"]`, `8: ["7.0" "c" "d"]`,
+		"5:  has 2 fields, 3 are expected", "6:  has 4 fields, 3 are expected", `7: [" 6 " "\\N" "\\"]`, `8: ["7.0" "c" "d"]`, `9: ["" "" ""]`,
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))

@@ -123,7 +123,11 @@ func TestReadRecords(t *testing.T) {
 				`6:  has text behind its last column: it has 7 fields, 3 are expected, and field 6 is "more"`,
 			},
 		},
-		{"only delimiters", h + ",,\n,\n", []string{`2: ["" "" ""]`, `3: ["" ""]`}},
+		{
+			"only delimiters", ",,\n;;\n" + h + ",,\n1,ann,a@x\n\t, , ,,\r\n,\n2,bob,b@x\n,,\"\"\n;;\n,,",
+			[]string{`5: ["1" "ann" "a@x"]`, `8: ["2" "bob" "b@x"]`, `9: ["" "" ""]`, `10: [";;"]`},
+		},
+		{"only tabs", "id\tusername\temail\n\t\t\n1\tann\ta@x\n \t\n", []string{`3: ["1" "ann" "a@x"]`}},
 		{
 			"quote in a cell", h + "1,a\"b,\"x\"\"y\"\n2,b\"o\"b,b@x\"\n3\"\"\n",
 			[]string{`2: ["1" "a\"b" "x\"y"]`, `3: ["2" "b\"o\"b" "b@x\""]`, `4: ["3\"\""]`},
@@ -297,7 +301,8 @@ func TestFormatErrors(t *testing.T) {
 	}{
 		{"empty", KindUsers, "", SplitOptions{}, "the file is empty"},
 		{"only a mark", KindUsers, "\ufeff", SplitOptions{}, "the file is empty"},
-		{"only blank lines", KindUsers, "\n \n\r\n", SplitOptions{}, "the file is empty"},
+		{"only blank lines", KindUsers, "\n \n\r\n;;\n", SplitOptions{}, "the file is empty"},
+		{"only delimiters below", KindUsers, "username;email\n;\n;;;\n", SplitOptions{}, "no rows"},
 		{"header only", KindUsers, "username,email\n\n", SplitOptions{}, "the file has a header and no rows"},
 		{"ZIP", KindUsers, "PK\x03\x04rest", SplitOptions{}, "XLSX"},
 		{"gzip", KindUsers, "\x1f\x8b\x08rest", SplitOptions{}, "gzip"},

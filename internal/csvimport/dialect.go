@@ -53,10 +53,11 @@ func (d dialect) skipBlanks(data []byte, pos int) int {
 	return pos
 }
 
-// blank reports whether a line holds nothing, so that it is no row.
-func blank[T string | []byte](text T, delim byte) bool {
-	for i := range len(text) {
-		if c := text[i]; c != ' ' && (c != '\t' || delim == '\t') {
+// blank reports whether a record holds nothing, so that it is no row: blanks alone and,
+// read leniently, delimiters, since spreadsheets leave such rows below the others.
+func (d dialect) blank(text []byte) bool {
+	for _, c := range text {
+		if c != ' ' && (c != '\t' || d.delim == '\t') && (c != d.delim || !d.lenient) {
 			return false
 		}
 	}

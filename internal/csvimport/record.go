@@ -19,8 +19,8 @@ type Record struct {
 
 // Records walks the records of a chunk, or of any run of whole records, whose
 // first one begins on line firstLine. Records broken in themselves (quotes,
-// number of fields, length, NUL bytes, invalid UTF-8) carry a Fault. Blank lines
-// are passed over.
+// number of fields, length, NUL bytes, invalid UTF-8) carry a Fault. Blank
+// records are passed over.
 func (l Layout) Records(data []byte, firstLine int64) iter.Seq[Record] {
 	return l.records(data, firstLine, true)
 }
@@ -42,7 +42,7 @@ func (l Layout) records(data []byte, firstLine int64, eof bool) iter.Seq[Record]
 			pos += ext.size
 			line += int64(ext.lines)
 			// What is kept of an overlong line may be blank: it is a row all the same.
-			if ext.fault == sound && blank(record.Raw, d.delim) {
+			if ext.fault == sound && d.blank(raw) {
 				continue
 			}
 			record.Fault = l.fault(&record, ext)

@@ -211,7 +211,7 @@ func TestKindsOfRejects(t *testing.T) {
 		{KindUsers, users, "1,änn\xff,ann@example.com,", ProblemBytes},
 		{KindUsers, users, "1," + strings.Repeat("x", DefaultMaxRecord) + ",ann@example.com,", ProblemLength},
 		{KindLinks, urls, "x,https://example.com,,,,", ProblemID},
-		{KindLinks, urls, ",,,,,", ProblemEmpty},
+		{KindLinks, urls, ",,x,,,", ProblemEmpty},
 		{KindLinks, urls, ",ftp://example.com,,,,", ProblemTarget},
 		{KindLinks, urls, ",example.com,,,,", ProblemTarget},
 		{KindLinks, urls, ",https://sho.rt/abc,,,,", ProblemOwnLink},

@@ -56,7 +56,7 @@ func (o SplitOptions) withDefaults() SplitOptions {
 type Chunk struct {
 	Seq       int   // position among the file's chunks, from 0
 	FirstLine int64 // physical line that Data begins on
-	Rows      int   // records in Data, broken ones included, blank lines not
+	Rows      int   // records in Data, broken ones included, blank ones not
 	// Data is the records as they are in the file, in UTF-8, with their line
 	// ends. A line longer than a record may be is cut, and still too long. The
 	// caller owns it.
@@ -155,7 +155,7 @@ func (s *Splitter) Rows() int64 { return s.rows }
 // delimiters are those that a file may have.
 const delimiters = ",;\t|"
 
-// readHeader finds the header, blank lines before it and a spreadsheet's
+// readHeader finds the header, blank records before it and a spreadsheet's
 // "sep=;" line aside, and the delimiter that makes most of it.
 func (s *Splitter) readHeader(kind Kind) error {
 	delimiters, announced := delimiters, false
@@ -166,7 +166,7 @@ func (s *Splitter) readHeader(kind Kind) error {
 		}
 		if sep, ok := strings.CutPrefix(text, "sep="); ok && len(sep) == 1 && strings.Contains(delimiters, sep) {
 			delimiters, announced = sep, true
-		} else if !blank(text, 0) {
+		} else if strings.Trim(text, " \t"+delimiters) != "" {
 			break
 		}
 		s.start += size
@@ -460,11 +460,11 @@ func (s *Splitter) cut() (Chunk, error) {
 			continue
 		}
 		text := s.buf[s.start : s.start+ext.text]
-		empty := ext.fault == sound && blank(text, s.dialect.delim)
+		empty := ext.fault == sound && s.dialect.blank(text)
 		if chunk.Rows > 0 && len(chunk.Data)+ext.size > s.opts.ChunkBytes {
 			break
 		}
-		// Blank lines within a chunk are kept, for the line numbers after them.
+		// Blank records within a chunk are kept, for the line numbers after them.
 		if !empty || chunk.Rows > 0 {
 			s.add(&chunk, ext, empty)
 		}

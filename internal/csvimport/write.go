@@ -1,6 +1,7 @@
 package csvimport
 
 import (
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -9,13 +10,15 @@ import (
 // AppendRecord appends cells to dst as a record that is read as these cells, in
 // every format: separated by commas and ended by a LF. It quotes what
 // encoding/csv quotes, and what would mean something else without quotes: blanks
-// at the end of a cell, and the words for nothing.
+// at the end of a cell, the words for nothing, and one cell of a record that has
+// nothing in any.
 func AppendRecord(dst []byte, cells []string) []byte {
+	nothing := !slices.ContainsFunc(cells, func(cell string) bool { return cell != "" })
 	for i, cell := range cells {
 		if i > 0 {
 			dst = append(dst, ',')
 		}
-		if !needsQuotes(cell) && (cell != "" || len(cells) > 1) {
+		if !needsQuotes(cell) && (i > 0 || !nothing) {
 			dst = append(dst, cell...)
 			continue
 		}
