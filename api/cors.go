@@ -25,10 +25,11 @@ type cors struct {
 
 const (
 	corsMethods = "GET, HEAD, POST, PUT, PATCH, DELETE"
-	// corsHeaders are those that the API reads of a request, and that a browser
-	// lets a script send only if they are allowed.
+	// corsHeaders are the headers that a script may send: those that the API reads,
+	// and all others, as libraries add (X-Requested-With, Tracestate, Pragma). The *
+	// does not cover Authorization, and old browsers do not know it.
 	corsHeaders = "Authorization, Content-Type, Content-Encoding, Content-Disposition, Idempotency-Key, " +
-		"If-None-Match, Last-Event-ID, Traceparent, X-Request-ID, Cache-Control"
+		"If-None-Match, Last-Event-ID, Traceparent, X-Request-ID, Cache-Control, *"
 	// corsExposed are those of answers that a script may read besides the usual.
 	corsExposed = "Location, Retry-After, ETag, X-Request-ID, Content-Disposition, Content-Encoding, Allow, Accept-Encoding, WWW-Authenticate"
 	// corsMaxAge is how many seconds a browser need not ask again.

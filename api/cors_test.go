@@ -46,7 +46,8 @@ func TestPreflights(t *testing.T) {
 			!slices.Contains(allowed.list("Access-Control-Allow-Methods"), strings.ToLower(s.method)) {
 			t.Errorf("%s %s: %d with %v", s.method, s.pattern, allowed.status, allowed.header)
 		}
-		for _, name := range strings.Split(ask[3], ",") {
+		// Libraries add headers of their own, which the * lets pass.
+		for _, name := range append(strings.Split(ask[3], ","), "*") {
 			if !slices.Contains(allowed.list("Access-Control-Allow-Headers"), name) {
 				t.Errorf("%s %s: the header %s is not allowed", s.method, s.pattern, name)
 			}
