@@ -1,6 +1,7 @@
 package csvimport
 
 import (
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -100,12 +101,47 @@ func likelihood(text []rune) float64 {
 	if n == 0 {
 		return 0
 	}
-	return float64(sum) / float64(n)
+	return float64(sum-4*strange(text)) / float64(n)
+}
+
+// alphabets are the letters beyond ASCII of a language, or of some that are alike.
+var alphabets = [...]string{
+	"äöüßéà",           // German
+	"àâæçéèêëîïôœùûüÿ", // French
+	"áéíóúüñ",          // Spanish
+	"áàâãçéêíóôõúü",    // Portuguese
+	"àèéìîòù",          // Italian
+	"àçèéíïòóúü",       // Catalan
+	"éëïöüè",           // Dutch
+	"åäöõüéšž",         // Swedish, Finnish, Estonian
+	"åæøéòôê",          // Danish, Norwegian
+	"áðéíóúýþæö",       // Icelandic
+}
+
+// strange counts the letters beyond ASCII in words that no alphabet has all letters
+// of. Read as Windows-1252, Czech has many such words: no language writes á and ì.
+func strange(text []rune) (n int) {
+	for word := range strings.FieldsFuncSeq(string(text), func(r rune) bool { return !letter(r) }) {
+		beyond := strings.Map(func(r rune) rune {
+			if r < utf8.RuneSelf {
+				return -1
+			}
+			return unicode.ToLower(r)
+		}, word)
+		has := func(alphabet string) bool { return strings.Trim(beyond, alphabet) == "" }
+		if !slices.ContainsFunc(alphabets[:], has) {
+			n += utf8.RuneCountInString(beyond)
+		}
+	}
+	return n
 }
 
 // rare are letters that hardly a language of western Europe has, least of all at
 // the end of a word.
 const rare = "ŠšŽžŸÿƒı"
+
+// words are letters that are words of such languages.
+const words = "ÀàÈèÉé"
 
 // punctuation is what people, and their word processors, write beside letters.
 const punctuation = "–—‘’‚“”„…•‹›«»¡¿§©®™°ªº€£\u00a0"
@@ -120,6 +156,8 @@ func fits(r, before, after rune) int {
 		return letterFits(r, before, after)
 	case r == '’' && ascii(before) && ascii(after):
 		return 2
+	case (r == '¿' || r == '¡') && !letter(after):
+		return -1
 	case letter(before) && letter(after):
 		return -2
 	case strings.ContainsRune(punctuation, r) && (before < utf8.RuneSelf || after < utf8.RuneSelf):
@@ -135,8 +173,10 @@ func letterFits(r, before, after rune) int {
 	switch {
 	case unicode.IsUpper(r) && (unicode.IsLower(before) || unicode.IsUpper(before) && unicode.IsLower(after)):
 		return -2
+	case !letter(before) && !letter(after) && strings.ContainsRune(words, r):
+		return 1
 	case !letter(before) && !letter(after):
-		return 0
+		return -1
 	case !ascii(before) && !ascii(after):
 		return -1
 	case strings.ContainsRune(rare, r) && !letter(after):
