@@ -13,6 +13,8 @@ import (
 	"github.com/valyala/fasthttp"
 	"golang.org/x/net/publicsuffix"
 	"golang.org/x/sys/unix"
+
+	"github.com/signpost/signpost/internal/links"
 )
 
 // What of a request is longer than maxHeader allows, as a metric tells it.
@@ -48,11 +50,16 @@ func cutQuoted(text string) (value []byte, rest string) {
 	return []byte(unquoted), text[len(quoted):]
 }
 
+// address is the beginning of the address that was asked for.
+func (o oversized) address() []byte {
+	_, address, _ := bytes.Cut(o.head, []byte(" "))
+	return address
+}
+
 // part is what is too long. An address has no blank and no line end: if there
 // are some only at the beginning, between it and the method, it fills all.
 func (o oversized) part() string {
-	_, address, _ := bytes.Cut(o.head, []byte(" "))
-	if len(address) > 0 && !bytes.ContainsAny(address, " \r\n") && !bytes.ContainsAny(o.tail, " \r\n") {
+	if address := o.address(); len(address) > 0 && !bytes.ContainsAny(address, " \r\n") && !bytes.ContainsAny(o.tail, " \r\n") {
 		return partAddress
 	}
 	return partHeaders
@@ -64,16 +71,17 @@ var browserSigns = [][]byte{
 }
 
 // ofBrowser reports whether a person with a browser is likely to see the answer.
+// If a long address hides all headers but for a part of the cookies, that is so
+// where a short link was asked for.
 func (o oversized) ofBrowser() bool {
-	for _, text := range [][]byte{o.head, o.tail, o.ahead} {
-		text = bytes.ToLower(text)
-		for _, sign := range browserSigns {
-			if bytes.Contains(text, sign) {
-				return true
-			}
+	seen := bytes.ToLower(bytes.Join([][]byte{o.head, o.tail, o.ahead}, nil))
+	for _, sign := range browserSigns {
+		if bytes.Contains(seen, sign) {
+			return true
 		}
 	}
-	return false
+	path, _, _ := strings.Cut(string(o.address()), "?")
+	return o.part() == partHeaders && !bytes.Contains(seen, []byte("\n")) && !links.ReadPath(path).Reserved
 }
 
 // host is the host that was asked for, without a port; "" if it is not known or

@@ -15,6 +15,7 @@ func TestOversizedRequests(t *testing.T) {
 	long := strings.Repeat("abcdefg=hijklmnop; ", 2*maxHeader/19)
 	cookie := "Cookie: " + long + "\r\n"
 	address := "GET /abc?" + strings.Repeat("a=b&", maxHeader/4) + " HTTP/1.1\r\n"
+	query := strings.Repeat("a=b&", 50)
 	const mozilla = "User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0\r\n"
 	for _, test := range []struct {
 		name, request string
@@ -26,7 +27,8 @@ func TestOversizedRequests(t *testing.T) {
 		{"behind a proxy", "GET /abc HTTP/1.1\r\nhost: example.com\r\nX-Forwarded-For: 192.0.2.1\r\nUpgrade-Insecure-Requests: 1\r\n" + cookie + "\r\n", true, "of example.com in"},
 		{"no name", "GET /abc HTTP/1.1\r\nHost: 192.0.2.1:80\r\n" + mozilla + cookie + "\r\n", true, "of 192.0.2.1 in"},
 		{"a lie", "GET /abc HTTP/1.1\r\nHost: <script>\r\n" + mozilla + cookie + "\r\n", true, "of sign.example in"},
-		{"a host that is not seen", "GET /abc?" + strings.Repeat("a=b&", 50) + " HTTP/1.1\r\nHost: other.example\r\n" + cookie + mozilla + "\r\n", false, ""},
+		{"a short link and no header that is seen", "GET /abc?" + query + " HTTP/1.1\r\nHost: other.example\r\n" + mozilla + cookie + "\r\n", true, "of sign.example in"},
+		{"a list and no header that is seen", "GET /urls?" + query + " HTTP/1.1\r\nHost: other.example\r\n" + mozilla + cookie + "\r\n", false, ""},
 		{"a header that comes late", "GET /abc HTTP/1.1\r\nHost: s.example.com\r\nCookie: " + long[:maxHeader] + "\r\n" + mozilla + "\r\n", true, "of s.example.com and"},
 		{"an address in a browser", address + "Host: s.example.com\r\n" + mozilla + "\r\n", true, "question mark"},
 		{"an address and cookies", address + "Host: s.example.com\r\n" + mozilla + cookie + "\r\n", true, "question mark"},
@@ -54,7 +56,7 @@ func TestOversizedRequests(t *testing.T) {
 # HELP signpost_oversized_requests_total Requests whose address and headers are longer than 16 KiB, by the part that is long (address or headers) and who sent it (browser or other).
 # TYPE signpost_oversized_requests_total counter
 signpost_oversized_requests_total{client="browser",part="address"} 2
-signpost_oversized_requests_total{client="browser",part="headers"} 6
+signpost_oversized_requests_total{client="browser",part="headers"} 7
 signpost_oversized_requests_total{client="other",part="address"} 1
 signpost_oversized_requests_total{client="other",part="headers"} 3
 `
