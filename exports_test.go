@@ -110,7 +110,7 @@ func fillForExport(t *testing.T, s *server) {
 			(7, 1, 'pasted', E'https://bücher.example/straße|"a, b" 100%-x?c=\\=d#e', NULL, '{}', true, NULL, 302, true, 0, now(), now())`,
 		`INSERT INTO urls (id, user_id, short_code, original_url)
 			SELECT 20 + n, 1, code, 'https://example.com/' || n FROM unnest(ARRAY['+plus', '@ann', '~a', '$5', '!', 'v1.2', 'spring.', 'team/walks/구글',
-				'users', 'users/5', 'café', '🚀', '👩🏽‍💻', '1️⃣', 'T+B', '12.0', repeat('é', 127)]) WITH ORDINALITY codes (code, n)`,
+				'users', 'users/5', 'café', '🚀', E'👩🏽\u200D💻', '1️⃣', 'T+B', '12.0', repeat('é', 127)]) WITH ORDINALITY codes (code, n)`,
 		`INSERT INTO events (occurred_at, url_id, user_id, event_type, details, source_id) VALUES
 			(date_trunc('month', now()) + interval '1.000001 s', 1, 1, 'created', '{"entity": "url", "by": {"name": "=cmd|'' /C calc''!A0", "token_id": null}, "text": "line\nbreak, \"quotes\" 🎉"}', 99),
 			(date_trunc('month', now()) + interval '1.000001 s', 1, 7, 'deleted', NULL, NULL)`,

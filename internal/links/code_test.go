@@ -38,12 +38,12 @@ func TestCheckCode(t *testing.T) {
 		{"🚀", nil},
 		{"☕", nil},
 		{"❤️", nil},
-		{"👩🏽‍💻", nil},
-		{"🏳️‍🌈", nil},
+		{"👩🏽\u200d💻", nil},
+		{"🏳️\u200d🌈", nil},
 		{"🇰🇷", nil},
 		{"1️⃣", nil},
 		{"🏴\U000e0067\U000e0062\U000e0073\U000e0063\U000e0074\U000e007f", nil},
-		{"👨‍👩‍👧/team", nil},
+		{"👨\u200d👩\u200d👧/team", nil},
 		{"Users", nil},
 		{"usersx", nil},
 		{"x/users", nil},
@@ -300,7 +300,7 @@ func TestCodePath(t *testing.T) {
 }
 
 func FuzzCode(f *testing.F) {
-	for _, code := range []string{"spring", "team/walks", "구글", "cafe\u0301", "👩🏽‍💻", "1️⃣", "spring.", "a/../b", "users/5"} {
+	for _, code := range []string{"spring", "team/walks", "구글", "cafe\u0301", "👩🏽\u200d💻", "1️⃣", "spring.", "a/../b", "users/5"} {
 		f.Add(code)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
