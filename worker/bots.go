@@ -56,6 +56,9 @@ var tools = []struct{ words, name string }{
 	{"cfnetwork", "CFNetwork"},
 	{"apache-httpclient", "Apache-HttpClient"},
 	{"java/", "Java"},
+	{"dart:io", "Dart"},
+	{"ms-office", "Microsoft Office"},
+	{"microsoft office", "Microsoft Office"},
 	{"libwww-perl", "libwww-perl"},
 	{"guzzlehttp", "Guzzle"},
 	{"node-fetch", "node-fetch"},
@@ -72,6 +75,7 @@ var tools = []struct{ words, name string }{
 	{"statuscake", "StatusCake"},
 	{"kube-probe", "kube-probe"},
 	{"blackbox exporter", "Blackbox Exporter"},
+	{"check_http", "check_http"},
 	{"elb-healthchecker", "ELB-HealthChecker"},
 	{"googlehc", "GoogleHC"},
 	{"feedfetcher", "Feedfetcher"},
@@ -130,7 +134,7 @@ var botEnds = []string{
 // isBot reports whether a lower-case header is of a program and not of a person's
 // browser, so far as its words tell.
 func isBot(header string) bool {
-	if isBare(header) {
+	if isBare(header) || isCompatible(header) {
 		return true
 	}
 	words := strings.FieldsFunc(withoutDevice(header), func(r rune) bool { return r > '\x7f' || !isWord(byte(r)) })
@@ -146,6 +150,13 @@ func isBot(header string) bool {
 // their profile of Java.
 func isBare(header string) bool {
 	return !strings.Contains(header, "(") && !strings.Contains(header, "midp")
+}
+
+// isCompatible reports whether a header calls its sender compatible, as programs
+// do. Of browsers, only old ones did.
+func isCompatible(header string) bool {
+	return strings.Contains(header, "compatible;") &&
+		!slices.ContainsFunc([]string{"msie", "konqueror", "netfront"}, func(name string) bool { return strings.Contains(header, name) })
 }
 
 // withoutDevice returns a lower-case header without the names of devices, which

@@ -90,6 +90,8 @@ func TestPeopleAndPrograms(t *testing.T) {
 		"Mozilla/5.0 (iPhone; CPU iPhone OS 17_0 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Mobile/15E148 [FBAN/FBIOS;FBDV/iPhone14,5;]",
 		"Opera/9.80 (J2ME/MIDP; Opera Mini/7.1.32052/29.3709; U; en) Presto/2.8.119 Version/11.10",
 		"Nokia6100/1.0 Profile/MIDP-1.0 Configuration/CLDC-1.0",
+		"Mozilla/4.0 (compatible; MSIE 8.0; Windows NT 6.1; Trident/4.0)",
+		"Mozilla/5.0 (compatible; Konqueror/4.5; Linux) KHTML/4.5 (like Gecko)",
 	} {
 		if a := parseAgent(header); a.bot {
 			t.Errorf("%s: is no person but %q", header, a.browser)
@@ -107,6 +109,10 @@ func TestPeopleAndPrograms(t *testing.T) {
 		"Mozilla/5.0 (Linux; Android 7.0; NewBot/2.1; https://new.example/) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/80 Mobile Safari/537.36",
 		"Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) HeadlessChrome/120.0.0.0 Safari/537.36",
 		"Mozilla/5.0 (Macintosh; Intel Mac OS X 10_11_1) AppleWebKit/601.2.4 (KHTML, like Gecko) Version/9.0.1 Safari/601.2.4 facebookexternalhit/1.1 Facebot Twitterbot/1.0",
+		"Mozilla/5.0 (compatible;Cloudflare-Traffic-Manager/1.0)", "Mozilla/5.0 (compatible; Feedbin feed-id:1)",
+		fmt.Sprintf(android, "Nexus 5X") + " (compatible; Google-InspectionTool/1.0;)",
+		"Mozilla/4.0 (compatible; MSIE 7.0; Windows NT 10.0; ms-office; MSOffice 16)", "Microsoft Office/16.0 (Windows NT 10.0; Microsoft Word 16)",
+		"check_http/v2.4 (nagios-plugins 2.4)", "Dart/3.0 (dart:io)",
 		"Acme Link Preview (acme)", "Mozilla/5.0 (X11; Linux) AcmeMonitoring/1",
 	} {
 		if a := parseAgent(header); !a.bot || a.device != deviceBot {
