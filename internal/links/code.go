@@ -95,9 +95,12 @@ func IsCode(code string) bool {
 
 const (
 	joiner    = '\u200d' // makes one emoji of two
+	nonJoiner = '\u200c'
 	asEmoji   = '\ufe0f' // asks for the colored form of the character before
 	keycap    = '\u20e3'
 	blackFlag = '🏴' // letters of tags behind it say of which country
+
+	blankBraille, object = '\u2800', '\ufffc' // symbols that cannot be seen
 )
 
 func isSegment(segment string) bool {
@@ -111,7 +114,9 @@ func isSegment(segment string) bool {
 		case r == asEmoji:
 			ok = isEmoji(before) || '0' <= before && before <= '9' && next == keycap
 		case r == joiner:
-			ok = (isEmoji(before) || before == asEmoji) && isEmoji(next)
+			ok = (isEmoji(before) || before == asEmoji) && isEmoji(next) || isVirama(before) && unicode.IsLetter(next)
+		case r == nonJoiner:
+			ok = (isVirama(before) || unicode.Is(unicode.Arabic, before)) && unicode.IsLetter(next)
 		case isTag(r):
 			ok = before == blackFlag || isTag(before)
 		case unicode.Is(unicode.M, r):
@@ -130,11 +135,17 @@ func isSegment(segment string) bool {
 // isEmoji reports whether r is a symbol that can be seen. Beside those of their
 // own category, Unicode made emoji of some punctuation and arrows.
 func isEmoji(r rune) bool {
-	const blankBraille, object = '\u2800', '\ufffc'
 	if unicode.Is(unicode.So, r) {
 		return r != blankBraille && r != object && r != utf8.RuneError
 	}
-	return strings.ContainsRune("‼⁉↔◻◼◽◾⤴⤵〰〽🏻🏼🏽🏾🏿", r)
+	return strings.ContainsRune("‼⁉ℹ↔◻◼◽◾⤴⤵〰〽🏻🏼🏽🏾🏿", r)
+}
+
+// isVirama reports whether r makes one letter of two, in scripts of India: a
+// joiner behind it says in which form.
+func isVirama(r rune) bool {
+	const class = 9 // of combining marks
+	return r >= utf8.RuneSelf && norm.NFC.PropertiesString(string(r)).CCC() == class
 }
 
 func isTag(r rune) bool { return 0xe0020 <= r && r <= 0xe007f }

@@ -42,6 +42,10 @@ func TestCheckCode(t *testing.T) {
 		{"🏳️\u200d🌈", nil},
 		{"🇰🇷", nil},
 		{"1️⃣", nil},
+		{"ℹ️", nil},
+		{"می\u200cشود", nil},         // Persian
+		{"ශ්\u200dරී", nil},          // Sinhala
+		{"क्\u200dष/क्\u200cष", nil}, // Hindi
 		{"🏴\U000e0067\U000e0062\U000e0073\U000e0063\U000e0074\U000e007f", nil},
 		{"👨\u200d👩\u200d👧/team", nil},
 		{"Users", nil},
@@ -98,6 +102,11 @@ func TestCheckCode(t *testing.T) {
 		{"a\u00adb", ErrCode},
 		{"a\u202eb", ErrCode},
 		{"a\u200db", ErrCode},
+		{"a\u200cb", ErrCode},
+		{"م\u200dش", ErrCode},
+		{"می\u200c", ErrCode},
+		{"ශ්\u200d", ErrCode},
+		{"می\u200c\u200cشود", ErrCode},
 		{"🚀\u200d", ErrCode},
 		{"\u200d🚀", ErrCode},
 		{"a\ufe0f", ErrCode},
@@ -205,6 +214,20 @@ func TestReadPath(t *testing.T) {
 		"/spring।":           glued,
 		"/spring%E2%80%9D).": glued,
 		"/spring&":           glued,
+		"/spring|":           glued,
+		"/spring%7C":         glued,
+		"/spring=":           glued,
+		"/spring<":           glued,
+		"/spring^":           glued,
+		"/spring´":           glued,
+		"/spring｜":           glued,
+		"/spring＞":           glued,
+		"/spring€":           glued,
+		"/spring%CD%8F":      glued, // U+034F
+		"/spring%E3%85%A4":   glued, // the Hangul filler
+		"/spring%E2%A0%80":   glued, // blank braille
+		"/spring%EF%BF%BC":   glued, // in place of a picture
+		"/%E3%85%A4spring":   spring,
 		"/r/spring/":         long(glued),
 
 		"/spring.":               {Code: "spring.", Trimmed: "spring"},
@@ -220,7 +243,12 @@ func TestReadPath(t *testing.T) {
 		"/caf%65%CC%81":          {Code: "café"},
 		"/%F0%9F%9A%80":          {Code: "🚀"},
 		"/❤️。":                   {Trimmed: "❤️"},
+		"/ℹ️.":                   {Code: "ℹ️.", Trimmed: "ℹ️"},
+		"/❤️|":                   {Trimmed: "❤️"},
+		"/می%E2%80%8Cشود":        {Code: "می\u200cشود"},
 		"/T+B":                   {Code: "T+B"},
+		"/T+":                    {Code: "T+"},
+		"/T~.":                   {Code: "T~.", Trimmed: "T~"},
 		"/a-":                    {Code: "a-"},
 		"/Users":                 {Code: "Users"},
 		"/users.":                {Code: "users."},

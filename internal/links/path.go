@@ -53,24 +53,26 @@ func ReadPath(path string) Path {
 
 // TrimCode takes off what sentences, chats and mailers glue to a short link:
 // slashes, blanks and characters of no width at both ends, and punctuation of
-// any script at the end, closing quotes included, except for what a plain code may
-// end in. A percent or number sign is no punctuation.
+// any script at the end, closing quotes included, and symbols such as | and =,
+// except for those in which a code may end. A percent or number sign is none.
 func TrimCode(text string) string { return strings.TrimRightFunc(trimFront(text), isLoose) }
 
 func trimFront(text string) string {
 	return strings.TrimLeftFunc(text, func(r rune) bool { return r == '/' || isBlank(r) })
 }
 
-func isBlank(r rune) bool { return unicode.IsSpace(r) || unicode.Is(unicode.Cf, r) && !isTag(r) }
+// isBlank reports whether r cannot be seen. An emoji may end in asEmoji or in tags.
+func isBlank(r rune) bool {
+	return unicode.IsSpace(r) || unicode.Is(unicode.Cf, r) && !isTag(r) || invisible(r) && r != asEmoji ||
+		r == blankBraille || r == object
+}
 
 func isLoose(r rune) bool {
 	switch r {
-	case '-', '_', '@', '%', '#':
+	case '-', '_', '@', '%', '#', '~', '+', '$':
 		return false
-	case '>', '`':
-		return true
 	}
-	return unicode.IsPunct(r) || isBlank(r)
+	return unicode.IsPunct(r) || isBlank(r) || unicode.In(r, unicode.Sm, unicode.Sc, unicode.Sk) && !isEmoji(r)
 }
 
 // cutQuery cuts a query off a path where it was appended with an ampersand: no
