@@ -51,6 +51,22 @@ func TestLookupEither(t *testing.T) {
 	}
 }
 
+// While Postgres is away, what is cached still answers for what is glued to it.
+func TestLookupEitherWithoutPostgres(t *testing.T) {
+	t.Parallel()
+	b := setup(t, Options{})
+	b.link(t, "spring")
+	wantTarget(t, b, "spring", "https://example.com/spring")
+	b.pool.Close()
+	link, err := b.LookupEither(t.Context(), "spring.", "spring", b.now())
+	if err != nil || link.Target != "https://example.com/spring" {
+		t.Errorf("spring. leads to %v, %v", link, err)
+	}
+	if link, err := b.LookupEither(t.Context(), "summer.", "summer", b.now()); !errors.Is(err, ErrUnavailable) {
+		t.Errorf("summer. leads to %v, %v", link, err)
+	}
+}
+
 // A flood of such codes costs a load each and leaves nothing in place of links.
 func TestFloodOfGluedCodes(t *testing.T) {
 	t.Parallel()

@@ -269,10 +269,11 @@ func (c *Cache) Lookup(ctx context.Context, code string, at time.Time) (*Link, e
 // LookupEither is Lookup, for a code that may be another one to which something
 // was glued: it returns the link of code, or if there is none, that of other.
 // Where neither is known here, Postgres is asked for both at once; that there is
-// no link is remembered of code alone.
+// no link is remembered of code alone. While Postgres cannot be asked for code, a
+// cached link of other is taken for the one that is meant.
 func (c *Cache) LookupEither(ctx context.Context, code, other string, at time.Time) (*Link, error) {
 	link, err := c.lookup(ctx, code, other, at)
-	if errors.Is(err, ErrNotFound) && !errors.Is(err, errNeither) {
+	if errors.Is(err, ErrNotFound) && !errors.Is(err, errNeither) || errors.Is(err, ErrUnavailable) && c.has(other) {
 		return c.Lookup(ctx, other, at)
 	}
 	return link, err
