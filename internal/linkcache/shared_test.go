@@ -210,13 +210,20 @@ func TestARestoredRedisBringsNoLinkBack(t *testing.T) {
 	a.exec(t, "UPDATE urls SET short_code = 'other' WHERE short_code = 'renamed'")
 	a.following(t)
 	b := replica(t, pool, url, Options{})
-	for _, r := range []*bundle{a, b} {
+	told := func(r *bundle, code string) { // so that nothing r tells Redis comes in after it was restored
+		a.link(t, code)
+		r.target(t, code)
+		eventually(t, code+" is in Redis", func() bool { return holdsLink(spy, code) })
+	}
+	told(a, "marked")
+	for i, r := range []*bundle{a, b} {
 		for code, want := range map[string]string{
 			"stopped": "inactive", "gone": "not found", "renamed": "not found", "same": "https://example.com/same",
 		} {
 			spy.restore(old)
 			r.drop(code)
 			wantTarget(t, r, code, want)
+			told(r, fmt.Sprintf("%s-%d", code, i))
 		}
 		if n := r.shared("outdated"); n != 3 {
 			t.Errorf("%v answers of Redis were refused, want 3", n)
