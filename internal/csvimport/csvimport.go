@@ -69,6 +69,8 @@ type Layout struct {
 	// Encoding is that of the file; "" in imports of earlier releases, which do
 	// not say. Chunks are in UTF-8 whatever it is.
 	Encoding Encoding `json:"encoding,omitempty"`
+	// Marked says that the file begins with a byte order mark.
+	Marked bool `json:"marked,omitempty"`
 	// MaxRecord is the greatest length of a record in bytes.
 	MaxRecord int `json:"max_record"`
 }

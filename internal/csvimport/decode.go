@@ -31,34 +31,34 @@ var magics = []struct{ prefix, name string }{
 }
 
 // decode returns what r holds as UTF-8 without a byte order mark, and the encoding
-// that it was in: what such a mark says, else as, else what the first bytes look
-// like. Bytes that are no text in that encoding become, or stay, bytes that are
+// that it was in: what such a mark says, if it is marked, else as, else what the first
+// bytes look like. Bytes that are no text in that encoding become, or stay, bytes that are
 // not valid in UTF-8, for the row rules to find.
-func decode(r io.Reader, as Encoding) (io.Reader, Encoding, error) {
-	in := bufio.NewReaderSize(r, sniffed)
-	sample, err := in.Peek(sniffed)
+func decode(r io.Reader, as Encoding) (in io.Reader, encoding Encoding, marked bool, err error) {
+	buffer := bufio.NewReaderSize(r, sniffed)
+	sample, err := buffer.Peek(sniffed)
 	if err != nil && !errors.Is(err, io.EOF) {
-		return nil, "", fmt.Errorf("read file: %w", err)
+		return nil, "", false, fmt.Errorf("read file: %w", err)
 	}
 	for _, magic := range magics {
 		if bytes.HasPrefix(sample, []byte(magic.prefix)) {
-			return nil, "", &FormatError{Reason: "the file is " + magic.name + ", not a CSV file"}
+			return nil, "", false, &FormatError{Reason: "the file is " + magic.name + ", not a CSV file"}
 		}
 	}
 	if bytes.HasPrefix(sample, []byte("\xff\xfe\x00\x00")) || bytes.HasPrefix(sample, []byte("\x00\x00\xfe\xff")) {
-		return nil, "", &FormatError{Reason: "the file is UTF-32: save it as UTF-8"}
+		return nil, "", false, &FormatError{Reason: "the file is UTF-32: save it as UTF-8"}
 	}
-	marked, mark := byteOrderMark(sample)
-	_, _ = in.Discard(mark) // peeked, so it is there
-	if marked != "" {
-		as = marked
+	mark, size := byteOrderMark(sample)
+	_, _ = buffer.Discard(size) // peeked, so it is there
+	if mark != "" {
+		as = mark
 	} else if as == "" || as == EncodingUTF16 {
 		as = sniffEncoding(sample, as)
 	}
 	if (as != EncodingUTF16LE && as != EncodingUTF16BE) && looksBinary(sample) {
-		return nil, "", &FormatError{Reason: "the file is binary, not a CSV file"}
+		return nil, "", false, &FormatError{Reason: "the file is binary, not a CSV file"}
 	}
-	return decoded(in, as), as, nil
+	return decoded(buffer, as), as, mark != "", nil
 }
 
 // byteOrderMark returns the encoding that a mark at the beginning of a file

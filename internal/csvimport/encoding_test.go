@@ -91,11 +91,14 @@ func TestEncodings(t *testing.T) {
 // character U+FFFD.
 func TestBrokenText(t *testing.T) {
 	t.Parallel()
-	for as, broken := range map[Encoding]string{
-		EncodingUTF8: "a\xff", EncodingWindows1252: "a\x81", EncodingISO885915: "a\x85",
+	for as, test := range map[Encoding][2]string{
+		EncodingUTF8:        {"a\xff", "must be valid UTF-8"},
+		EncodingWindows1252: {"a\x81", "has bytes that are no characters in windows-1252"},
+		EncodingISO885915:   {"a\x85", "has bytes that are no characters in iso-8859-15"},
 	} {
+		broken, reason := test[0], test[1]
 		got, _, err := read(KindUsers, strings.NewReader("id,username,email\n1,"+broken+",x\n2,b,y\n"), SplitOptions{Encoding: as})
-		if want := []string{"2: username must be valid UTF-8", `3: ["2" "b" "y"]`}; err != nil || !slices.Equal(got, want) {
+		if want := []string{"2: username " + reason, `3: ["2" "b" "y"]`}; err != nil || !slices.Equal(got, want) {
 			t.Errorf("%s: %q, %v; want %q", as, got, err, want)
 		}
 	}

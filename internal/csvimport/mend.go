@@ -18,6 +18,10 @@ const (
 // columns. They come first so that they stay in their place before a record
 // that has too few fields or too many. Cells are neutralized ([Neutralize]).
 //
+// If the file had a byte order mark, or was in another encoding than UTF-8, the first
+// cell begins with one, so that naming that encoding again does no harm. Of a file that was
+// read as UTF-8 and is not, the bytes are given back.
+//
 // Such a file can be uploaded again as it is: the two columns are not read, all
 // cells are restored, and a row that nobody mended is rejected for the same
 // reason once more, in the same column. (With the reason before it, one that was within a few hundred
@@ -28,6 +32,9 @@ func (l Layout) MendHeader() []string {
 		names = l.Columns
 	}
 	header := []string{MendLine, MendReason}
+	if l.recoded() || l.Marked {
+		header[0] = "\ufeff" + MendLine
+	}
 	for _, name := range l.own(names) {
 		header = append(header, Neutralize(name))
 	}

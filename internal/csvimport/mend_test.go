@@ -116,6 +116,15 @@ func TestMending(t *testing.T) {
 		checkMending(t, []byte(file), KindUsers, SplitOptions{})
 		checkMending(t, []byte(file), KindLinks, SplitOptions{})
 	}
+	// Mended files of other encodings may be sent with the same parameters as the first.
+	for as, file := range map[Encoding][]byte{
+		EncodingWindows1252: []byte("username;email\nM\xfcller;nonsense\n\x80;x;caf\xe9\n"),
+		EncodingUTF16:       utf16Bytes("username,email\nMüller,nonsense\n\"café\"x,y\n", true),
+	} {
+		if !checkMending(t, file, KindUsers, SplitOptions{Encoding: as}) {
+			t.Errorf("the file in %s cannot be read", as)
+		}
+	}
 	for _, test := range []struct{ file, format, name, means string }{
 		{"@handle,mail\nann,ann@example.com\nbob,nonsense\n", "", "@handle", colUsername},
 		{"=A;-B\nann;nonsense\n=x;x@example.com\n", FormatSignpost, "=A", colUsername},

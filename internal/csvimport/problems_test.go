@@ -113,7 +113,7 @@ func TestProblemsOfEncoding(t *testing.T) {
 		{
 			"no character of a named encoding", header + row("a\x81b", ""),
 			SplitOptions{Encoding: EncodingWindows1252},
-			[]Problem{{OutcomeRejected, "title", ProblemBytes, "must be valid UTF-8", 1, 2, ""}},
+			[]Problem{{OutcomeRejected, "title", ProblemBytes, "has bytes that are no characters in windows-1252", 1, 2, ""}},
 		},
 	} {
 		groups, unreadable, _, layout := counted(t, tt.file, tt.opts)

@@ -70,11 +70,22 @@ func (l Layout) records(data []byte, firstLine int64, eof bool) iter.Seq[Record]
 // brokenText says what bytes in a chunk are that are no text: stray ones, if the
 // encoding of the file is known or is told by its other characters.
 func (l Layout) brokenText(chunk string) ProblemKind {
-	if l.Encoding != "" && l.Encoding != EncodingUTF8 || damagedUTF8(chunk) {
+	if l.recoded() || damagedUTF8(chunk) {
 		return ProblemBytes
 	}
 	return ProblemEncoding
 }
+
+// notText is the reason of a value with bytes that are no characters.
+func (l Layout) notText() string {
+	if l.recoded() {
+		return "has bytes that are no characters in " + string(l.Encoding)
+	}
+	return "must be valid UTF-8"
+}
+
+// recoded reports whether chunks hold what was another encoding in the file.
+func (l Layout) recoded() bool { return l.Encoding != "" && l.Encoding != EncodingUTF8 }
 
 func (l Layout) limit() int {
 	if l.MaxRecord == 0 {
@@ -140,7 +151,7 @@ func (l Layout) check(record *Record) *Reject {
 		return record.reject(column, ProblemValue, "must not contain NUL bytes")
 	}
 	if column, bad := l.columnWith(record, invalid); bad {
-		return record.reject(column, ProblemEncoding, "must be valid UTF-8")
+		return record.reject(column, ProblemEncoding, l.notText())
 	}
 	n, most := len(own), len(l.own(l.Columns))
 	switch {

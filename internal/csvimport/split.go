@@ -79,6 +79,7 @@ const MaxSequenceID = 1 << 51
 type Splitter struct {
 	in         io.Reader
 	opts       SplitOptions
+	marked     bool // the file begins with a byte order mark
 	layout     Layout
 	dialect    dialect
 	buf        []byte // buf[start:end] was read and not yet cut
@@ -103,13 +104,13 @@ func NewSplitter(r io.Reader, kind Kind, opts SplitOptions) (*Splitter, error) {
 	if err := checkOptions(kind, opts); err != nil {
 		return nil, err
 	}
-	in, encoding, err := decode(r, opts.Encoding)
+	in, encoding, marked, err := decode(r, opts.Encoding)
 	if err != nil {
 		return nil, err
 	}
 	opts = opts.withDefaults()
 	opts.Encoding = encoding
-	s := &Splitter{in: in, opts: opts, line: 1, buf: make([]byte, 2*opts.MaxRecord+16<<10)}
+	s := &Splitter{in: in, opts: opts, marked: marked, line: 1, buf: make([]byte, 2*opts.MaxRecord+16<<10)}
 	if err := s.readHeader(kind); err != nil {
 		return nil, s.withEncoding(err)
 	}
@@ -360,7 +361,7 @@ func (s *Splitter) use(kind Kind, h header) {
 	s.layout = Layout{
 		Kind: kind, Format: h.match.format.name, Delimiter: string(rune(h.delim)),
 		Columns: h.match.columns, Header: h.fields, Ignored: h.match.ignored, MaxRecord: s.opts.MaxRecord,
-		Lenient: true, Timezone: s.opts.Timezone, Mended: h.mended, Encoding: s.opts.Encoding,
+		Lenient: true, Timezone: s.opts.Timezone, Mended: h.mended, Encoding: s.opts.Encoding, Marked: s.marked,
 	}
 	if total := len(h.match.ignored); total > maxIgnored {
 		s.layout.Ignored, s.layout.IgnoredTotal = h.match.ignored[:maxIgnored:maxIgnored], total
