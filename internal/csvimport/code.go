@@ -62,12 +62,19 @@ var (
 	errCodePath  = errors.New("must not contain a % without two hexadecimal digits after it")
 )
 
-// codeIn returns the code in a short URL, with or without its scheme.
+// codeIn returns the code in a short URL, with or without its scheme, or of which
+// no more than the code is there.
 func codeIn(value string) (string, error) {
-	if _, rest, ok := strings.Cut(value, "://"); ok {
-		value = rest
+	rest, isURL := strings.CutPrefix(value, "//")
+	if !isURL {
+		_, rest, isURL = strings.Cut(value, "://")
 	}
-	_, path, _ := strings.Cut(value, "/")
+	path := value
+	if isURL {
+		_, path, _ = strings.Cut(rest, "/")
+	} else if strings.ContainsAny(value, "./") { // d.example is a host
+		_, path, _ = strings.Cut(value, "/")
+	}
 	if strings.ContainsAny(path, "?#") {
 		return "", errCodeQuery
 	}

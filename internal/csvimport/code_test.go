@@ -43,6 +43,12 @@ func TestCodeOfAShortURL(t *testing.T) {
 	tests := map[string]string{
 		"https://d.example/spring":                      "spring",
 		"d.example/spring":                              "spring",
+		"//d.example/spring":                            "spring",
+		"spring":                                        "spring",
+		"/spring":                                       "spring",
+		"구글":                                            "구글",
+		"spring?env=prod":                               refused(errCodeQuery),
+		"d.example":                                     refused(errNoCode),
 		"https://d.example/spring/":                     "spring",
 		"https://d.example//spring//":                   "spring",
 		"https://d.example/team/walks":                  "team/walks",
