@@ -75,7 +75,7 @@ BEGIN
         LEFT JOIN there t USING (field, kind, shape)
     ), bounded AS (
         SELECT import_id, CASE WHEN apart THEN field ELSE '' END AS field, CASE WHEN apart THEN kind ELSE 'other' END AS kind,
-            CASE WHEN apart THEN shape ELSE '' END AS shape, rows, line, reason
+            CASE WHEN apart THEN shape ELSE '' END AS shape, rows, line, CASE WHEN apart THEN reason ELSE 'other reasons' END AS reason
         FROM ranked
     )
     SELECT import_id, TG_ARGV[0], field, kind, shape, sum(rows), min(line), (array_agg(reason ORDER BY line))[1]

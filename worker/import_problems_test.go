@@ -95,7 +95,7 @@ func TestProblemsAreCountedWhoeverWrites(t *testing.T) {
 	}
 	s.wantInt(6+999, "SELECT sum(rows) FROM import_problems WHERE import_id = $1", id)
 	s.wantInt(101, "SELECT count(*) FROM import_problems WHERE import_id = $1", id)
-	s.wantInt(900, "SELECT rows FROM import_problems WHERE import_id = $1 AND field = '' AND shape = ''", id)
+	s.wantInt(900, "SELECT rows FROM import_problems WHERE import_id = $1 AND field = '' AND shape = '' AND reason = 'other reasons'", id)
 	// One that has its group is still counted there.
 	s.exec(insert+"5000, 'email', 'is wrong 5', ''", id)
 	s.wantInt(7, "SELECT rows FROM import_problems WHERE import_id = $1 AND field = 'email'", id)

@@ -58,8 +58,8 @@ const MaxProblems = 20
 
 // Problems makes of the groups that were counted of an import what people are
 // told: an encoding that is not that of the file first, once for the whole file,
-// then why rows were rejected, the most frequent first, then what is to be known of
-// rows that went in. What is too much is summed up in the last that rejects.
+// then why rows were rejected, the most frequent first and what has no kind last, then
+// what is to be known of rows that went in. What is too much is summed up in the last that rejects.
 //
 // unreadable are some of the records that were rejected for their encoding, and
 // policy is that of the import.
@@ -81,10 +81,12 @@ func rank(p Problem) int {
 	switch {
 	case p.Kind == ProblemEncoding:
 		return 0
-	case p.Outcome == OutcomeRejected:
-		return 1
+	case p.Outcome != OutcomeRejected:
+		return 3
+	case p.Kind == ProblemOther:
+		return 2
 	}
-	return 2
+	return 1
 }
 
 // mergeEncoding makes one of the groups whose encoding is not that of the file,
@@ -148,12 +150,11 @@ func sumUp(groups []Problem) []Problem {
 	if rejecting <= room {
 		return groups
 	}
-	rest := Problem{Outcome: OutcomeRejected, Kind: ProblemOther, Line: groups[room-1].Line}
+	rest := Problem{Outcome: OutcomeRejected, Kind: ProblemOther, Reason: "other reasons", Line: groups[room-1].Line}
 	for _, p := range groups[room-1 : rejecting] {
 		rest.Rows += p.Rows
 		rest.Line = min(rest.Line, p.Line)
 	}
-	rest.Reason = fmt.Sprintf("%d other reasons", rejecting-room+1)
 	return slices.Concat(groups[:room-1], []Problem{rest}, groups[rejecting:])
 }
 
