@@ -90,8 +90,8 @@ func TestCodesOfAllKinds(t *testing.T) {
 	}
 }
 
-// What a mailer appended with an ampersand is the visitor's query, whatever else
-// there is.
+// A mailer's parameters, appended with an ampersand, are the visitor's query,
+// whatever else there is.
 func TestGluedQuery(t *testing.T) {
 	t.Parallel()
 	b := setup(t)

@@ -485,8 +485,8 @@ func (u *fileUpload) hashed(file io.Reader) (io.Reader, error) {
 	}
 	o := u.options
 	said := []any{o.kind, o.owner, o.policy, o.dryRun, o.split.Format, o.split.Mapping}
-	// What is new only if it is said, or a repeat of what the release before answered
-	// is another request.
+	// New parameters count only where they are given, or a repeat of a request that
+	// the release before answered would be another one.
 	if o.split.Encoding != "" {
 		said = append(said, o.split.Encoding)
 	}

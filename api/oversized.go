@@ -17,7 +17,8 @@ import (
 	"github.com/signpost/signpost/internal/links"
 )
 
-// What of a request is longer than maxHeader allows, as a metric tells it.
+// The parts of a request that may be longer than maxHeader allows, as a metric
+// names them.
 const (
 	partAddress = "address"
 	partHeaders = "headers"

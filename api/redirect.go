@@ -17,7 +17,7 @@ import (
 	"github.com/signpost/signpost/internal/links"
 )
 
-// What metrics and traces call the routes of short links.
+// Names of the routes of short links, in metrics and traces.
 const (
 	routeLong  = "/r/:code"
 	routeShort = "/:code"

@@ -6,7 +6,7 @@
 -- Why a row was rejected, in a word; NULL from the release before.
 ALTER TABLE import_errors ADD COLUMN kind text;
 
--- What is to be known of a row that was imported. The columns are those of
+-- A notice says something of a row that was imported. The columns are those of
 -- import_errors, so that both are counted by the same trigger.
 CREATE TABLE import_notices (
     import_id bigint NOT NULL,

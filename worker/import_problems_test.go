@@ -76,8 +76,8 @@ rejected id taken 499 11 is taken by an earlier row or by an existing one`
 	}
 }
 
-// What the release before writes is counted too, rows whose reasons differ in
-// words make no more groups than are of use, and all goes with the import.
+// Rejects that the release before writes are counted too, rows whose reasons
+// differ in words make no more groups than are of use, and all goes with the import.
 func TestProblemsAreCountedWhoeverWrites(t *testing.T) {
 	s := setup(t)
 	id := s.receive(csvimport.KindUsers, "username,email\nann,ann@example.com\n", csvimport.SplitOptions{})

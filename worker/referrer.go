@@ -15,8 +15,8 @@ const hostMax = 255 // bytes, as of a DNS name
 // is counted under: lower-case ASCII, a Unicode name in punycode, without user,
 // port and final dot. It is "" when there is none, or none that can be one.
 //
-// What has a scheme has a host behind it, also one of a single label (an
-// intranet) or the package of an app (android-app://). Without a scheme only what
+// Behind a scheme stands a host, also one of a single label (an intranet) or the
+// package of an app (android-app://). Without a scheme only what
 // looks like a name of the Internet is one: clients send words such as null and
 // about:blank when they have nothing to say.
 func referrerHost(referrer string) string {

@@ -82,7 +82,7 @@ func (c Config) OwnHosts() links.Hosts {
 	if err != nil {
 		return nil // was validated
 	}
-	// What is no host to a target cannot be its host either.
+	// A name that no target can have as its host is left out.
 	hosts, _ := links.ParseHosts(append([]string{public.Host}, c.PublicHosts...)...)
 	return hosts
 }

@@ -156,8 +156,8 @@ type extent struct {
 // false: decide again with more data, which is never needed beyond limit+3
 // bytes.
 //
-// What is found depends on nothing after the record, so that a chunk read by
-// itself has the records of the file: a fault beyond the first line is always
+// The result depends on nothing after the record, so that a chunk read by itself
+// has the records of the file: a fault beyond the first line is always
 // faultUnended, in the field that crosses the line end.
 func (d dialect) measure(data []byte, limit int, eof bool) (extent, bool) {
 	text, size, ok := lineEnd(data, eof)

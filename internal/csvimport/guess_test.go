@@ -57,7 +57,7 @@ func TestGuessEncoding(t *testing.T) {
 		// Text that is the same in both is Windows-1252.
 		{"Müller, Straße, déjà vu", iso, EncodingWindows1252},
 		{"Müller, Straße, déjà vu", charmap.ISO8859_1, EncodingWindows1252},
-		// What no choice of ours reads is not guessed.
+		// Encodings that cannot be chosen are not guessed.
 		{"Příliš žluťoučký kůň úpěl ďábelské ódy", charmap.Windows1250, ""},
 		{"Vánoční dárky; Nápověda; Ceník služeb", charmap.Windows1250, ""},
 		{"Vánoční dárky; Nápověda; Ceník služeb", charmap.ISO8859_2, ""},

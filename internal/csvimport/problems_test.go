@@ -72,8 +72,8 @@ func TestCaseOfEncodings(t *testing.T) {
 	}
 }
 
-// What is told of a file that is not UTF-8 is one message for the whole of it,
-// unless it is UTF-8 but for some bytes.
+// A file that is not UTF-8 gets one message for the whole of it, unless it is
+// UTF-8 but for some bytes.
 func TestProblemsOfEncoding(t *testing.T) {
 	t.Parallel()
 	const header = "original_url,short_code,title,tags\n"

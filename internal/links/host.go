@@ -64,11 +64,16 @@ func (h Hosts) have(scheme, host, port string) bool {
 }
 
 // canonicalHost returns the one spelling of a valid ASCII host: lower case, no
-// dot at the end, addresses in short.
+// dot at the end, addresses in short, and localhost for all that mean it.
 func canonicalHost(host string) string {
 	host = strings.ToLower(strings.TrimSuffix(host, "."))
 	if strings.Contains(host, ":") || isDigit(host[len(host)-1]) {
-		if addr, err := netip.ParseAddr(host); err == nil {
+		addr, err := netip.ParseAddr(host)
+		switch {
+		case err != nil:
+		case addr.Unmap().IsLoopback():
+			return "localhost"
+		default:
 			return addr.Unmap().String()
 		}
 	}

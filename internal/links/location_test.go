@@ -26,7 +26,7 @@ func TestLocation(t *testing.T) {
 		"https://e.example/%zz%41%c3":                     "https://e.example/%25zz%41%c3",
 		"https://e.example/%%41":                          "https://e.example/%25%41",
 		"https://e.example/%#41":                          "https://e.example/%25#41",
-		// What CleanTarget refuses is no URL, and still harmless in a header.
+		// Targets that CleanTarget refuses are harmless in a header all the same.
 		"https://אa.example/":            "https://%D7%90a.example/",
 		"https://a℀b.example/":           "https://a%E2%84%80b.example/",
 		"https://e.example/\r\nX: y\x00": "https://e.example/%0D%0AX:%20y%00",

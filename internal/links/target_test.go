@@ -359,6 +359,27 @@ func TestParseHosts(t *testing.T) {
 	}
 }
 
+// A machine calls itself by several names.
+func TestOwnLoopback(t *testing.T) {
+	t.Parallel()
+	for _, own := range []string{"localhost:8080", "127.0.0.1:8080", "[::1]:8080"} {
+		hosts, err := ParseHosts(own)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for target, want := range map[string]error{
+			"http://localhost:8080/x": ErrTargetOwn, "http://LOCALHOST.:8080/x": ErrTargetOwn,
+			"http://127.0.0.1:8080/x": ErrTargetOwn, "http://127.1.2.3:8080/x": ErrTargetOwn,
+			"http://[::1]:8080/x": ErrTargetOwn, "http://[::ffff:127.0.0.1]:8080/x": ErrTargetOwn,
+			"http://localhost:8081/x": nil, "http://localhost.example:8080/x": nil, "http://128.0.0.1:8080/x": nil,
+		} {
+			if _, err := CleanTarget(target, hosts); !errors.Is(err, want) {
+				t.Errorf("own %s: CleanTarget(%q) = %v, want %v", own, target, err, want)
+			}
+		}
+	}
+}
+
 // targetSeeds are for the fuzz targets.
 var targetSeeds = []string{
 	"https://example.com/a?b=c#d", "http://[::1]:80/", "https://bücher.example:1/%20", "http://a@b", "http://127.0.0.1.",
