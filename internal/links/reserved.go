@@ -20,13 +20,13 @@ func isTouchIcon(segment string) bool {
 // ReservedWords returns the reserved segments: those that are routed, and those
 // that are to be.
 func ReservedWords() (routed, planned []string) {
-	return []string{
+	routed = []string{
 		"r", "users", "urls", "events", "tokens", "imports",
 		"health", "ready", "docs", "openapi.json", "robots.txt",
 		"favicon.ico", "apple-touch-icon.png", ".well-known",
-	}, []string{
-		"app", "api", "admin", "domains", "stats", "live",
 	}
+	planned = []string{"app", "api", "admin", "domains", "stats", "live"}
+	return routed, planned
 }
 
 var reserved = func() map[string]bool {
