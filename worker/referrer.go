@@ -4,9 +4,8 @@ import (
 	"net/netip"
 	"net/url"
 	"strings"
-	"unicode/utf8"
 
-	"golang.org/x/net/idna"
+	"github.com/signpost/signpost/internal/links"
 )
 
 const hostMax = 255 // bytes, as of a DNS name
@@ -71,13 +70,9 @@ func asciiHost(host string) string {
 		}
 		host = decoded
 	}
-	if !isASCII(host) {
-		// Without this idna takes other bytes for the character U+FFFD.
-		if !utf8.ValidString(host) {
-			return ""
-		}
-		mapped, err := hostNames.ToASCII(host)
-		if err != nil {
+	if !links.IsASCII(host) {
+		mapped, ok := links.Punycode(host)
+		if !ok {
 			return ""
 		}
 		host = mapped
@@ -87,19 +82,6 @@ func asciiHost(host string) string {
 		return ""
 	}
 	return host
-}
-
-// hostNames maps names as browsers do (UTS 46), and takes what is in use
-// besides: emoji and _.
-var hostNames = idna.New(idna.MapForLookup(), idna.Transitional(false), idna.BidiRule(), idna.StrictDomainName(false))
-
-func isASCII(s string) bool {
-	for i := range len(s) {
-		if s[i] >= utf8.RuneSelf {
-			return false
-		}
-	}
-	return true
 }
 
 // isHost reports whether s consists of what hosts consist of: letters, digits,

@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"golang.org/x/net/idna"
+
+	"github.com/signpost/signpost/internal/links"
 )
 
 // cases returns the rows of a file of cases from the field, without its header.
@@ -136,7 +138,7 @@ func FuzzReferrerHost(f *testing.F) {
 			t.Fatalf("%q gives %q, which gives %q", referrer, host, again)
 		}
 		unicode, err := idna.Lookup.ToUnicode(host)
-		if err == nil && !isASCII(unicode) && referrerHost("https://"+unicode) != host {
+		if err == nil && !links.IsASCII(unicode) && referrerHost("https://"+unicode) != host {
 			t.Fatalf("%q gives %q, whose other spelling %q gives %q", referrer, host, unicode, referrerHost("https://"+unicode))
 		}
 	})

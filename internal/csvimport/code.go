@@ -63,7 +63,8 @@ var (
 )
 
 // codeIn returns the code in a short URL, with or without its scheme, or of which
-// no more than the code is there.
+// no more than the code is there. Under /r/ all codes answer, so an r/ before it is
+// no part of it.
 func codeIn(value string) (string, error) {
 	rest, isURL := strings.CutPrefix(value, "//")
 	if !isURL {
@@ -78,7 +79,7 @@ func codeIn(value string) (string, error) {
 	if strings.ContainsAny(path, "?#") {
 		return "", errCodeQuery
 	}
-	code, err := url.PathUnescape(strings.Trim(path, "/"))
+	code, err := url.PathUnescape(strings.TrimPrefix(strings.Trim(path, "/"), "r/"))
 	if err != nil {
 		return "", errCodePath
 	}

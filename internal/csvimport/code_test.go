@@ -43,6 +43,9 @@ func TestCodeOfAShortURL(t *testing.T) {
 	tests := map[string]string{
 		"https://d.example/spring":                      "spring",
 		"d.example/spring":                              "spring",
+		"https://d.example/r/spring":                    "spring",
+		"https://d.example/r/users/5":                   "users/5",
+		"https://d.example/rspring":                     "rspring",
 		"//d.example/spring":                            "spring",
 		"spring":                                        "spring",
 		"/spring":                                       "spring",

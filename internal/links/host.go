@@ -11,6 +11,7 @@ import (
 	"unicode/utf8"
 
 	"golang.org/x/net/idna"
+	"golang.org/x/text/unicode/norm"
 )
 
 // Hosts are the names and addresses on which this service answers. The zero
@@ -124,19 +125,40 @@ func checkPort(port string) error {
 var profile = idna.New(idna.MapForLookup(), idna.Transitional(false), idna.BidiRule(),
 	idna.StrictDomainName(false), idna.CheckHyphens(false))
 
-// maxUnicodeHost is more bytes than a name may have before it is mapped;
-// punycode takes time with the square of a label's length.
-const maxUnicodeHost = 512
+// Bounds of a name before it is mapped, in bytes, and in characters of a label in
+// NFC: one that DNS takes has no more. Punycode takes time with the square of a
+// label's length.
+const (
+	maxUnicodeHost  = 512
+	maxUnicodeLabel = 63
+)
+
+// Punycode returns a name as DNS knows it, mapped as browsers do, and whether it
+// could be. It takes a microsecond for a usual name, and about a hundred at worst.
+func Punycode(host string) (string, bool) {
+	// Without a look at its encoding, idna takes other bytes for U+FFFD.
+	if len(host) > maxUnicodeHost || !utf8.ValidString(host) {
+		return "", false
+	}
+	host = norm.NFC.String(host)
+	for label := range strings.FieldsFuncSeq(host, isLabelEnd) {
+		if utf8.RuneCountInString(label) > maxUnicodeLabel {
+			return "", false
+		}
+	}
+	mapped, err := profile.ToASCII(host)
+	return mapped, err == nil
+}
+
+// isLabelEnd reports whether r is a dot, or becomes one (UTS 46).
+func isLabelEnd(r rune) bool { return r == '.' || r == '。' || r == '．' || r == '｡' }
 
 // asciiHost returns a name as DNS knows it, in punycode, and whether it is a DNS
 // name or an IPv4 address. One in ASCII comes back as it is.
 func asciiHost(host string) (string, bool) {
-	if !isASCII(host) || hasPunycode(host) {
-		if len(host) > maxUnicodeHost {
-			return "", false
-		}
-		mapped, err := profile.ToASCII(host)
-		if err != nil {
+	if !IsASCII(host) || hasPunycode(host) {
+		mapped, ok := Punycode(host)
+		if !ok {
 			return "", false
 		}
 		host = mapped
@@ -144,7 +166,8 @@ func asciiHost(host string) (string, bool) {
 	return host, validHost(host)
 }
 
-func isASCII(s string) bool {
+// IsASCII reports whether s has bytes of ASCII only.
+func IsASCII(s string) bool {
 	for i := range len(s) {
 		if s[i] >= utf8.RuneSelf {
 			return false

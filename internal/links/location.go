@@ -60,7 +60,7 @@ func AddQuery(location, rawQuery string) string {
 func withASCIIHost(target string) string {
 	scheme, rest, found := strings.Cut(target, "://")
 	authority, tail := cutAuthority(rest)
-	if !found || isASCII(authority) {
+	if !found || IsASCII(authority) {
 		return target
 	}
 	host, _, _ := strings.Cut(authority, ":") // no address, which would be ASCII

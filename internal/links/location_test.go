@@ -127,7 +127,7 @@ func FuzzLocation(f *testing.F) {
 			t.Fatalf("Location(%q) = %q: %v", target, location, err)
 		}
 		// net/url does not map names: only what was ASCII can be compared.
-		if before, err := url.Parse(target); err == nil && isASCII(before.Host) &&
+		if before, err := url.Parse(target); err == nil && IsASCII(before.Host) &&
 			(after.Scheme != before.Scheme || after.Host != before.Host || after.Path != before.Path || after.Fragment != before.Fragment) {
 			t.Fatalf("Location(%q) = %q leads elsewhere", target, location)
 		}

@@ -359,6 +359,24 @@ func TestParseHosts(t *testing.T) {
 	}
 }
 
+// Punycode takes time with the square of a label's length, and anybody may send one.
+func TestPunycodeIsBounded(t *testing.T) {
+	t.Parallel()
+	for host, want := range map[string]bool{
+		strings.Repeat("ü", maxUnicodeLabel):                       true,
+		strings.Repeat("ü", maxUnicodeLabel+1):                     false,
+		"a." + strings.Repeat("ü", maxUnicodeLabel+1) + ".example": false,
+		"a。" + strings.Repeat("ü", maxUnicodeLabel) + "。example":   true,
+		strings.Repeat("münchen.", 60) + "example":                 false,
+		strings.Repeat("u\u0308", maxUnicodeLabel):                 true,
+		"m\xfcnchen.example":                                       false,
+	} {
+		if got, ok := Punycode(host); ok != want {
+			t.Errorf("Punycode(%q) = %q, %t", host, got, ok)
+		}
+	}
+}
+
 // A machine calls itself by several names.
 func TestOwnLoopback(t *testing.T) {
 	t.Parallel()
