@@ -30,7 +30,7 @@ ARG COMMIT=unknown
 # The same flags as "make build": the same commit and Go give the same bytes.
 RUN --mount=type=cache,target=/go/pkg/mod --mount=type=cache,target=/root/.cache/go-build \
     mkdir -p /out/spool /out/archive && GOOS=$TARGETOS GOARCH=$TARGETARCH go build -trimpath -buildvcs=false \
-    -ldflags "-s -w -buildid= -X main.version=$VERSION -X main.commit=$COMMIT" -o /out/signpost .
+    -ldflags "-s -w -buildid= -X github.com/signpost/signpost/internal/cli.version=$VERSION -X github.com/signpost/signpost/internal/cli.commit=$COMMIT" -o /out/signpost .
 
 FROM ${RUNTIME_IMAGE}
 ARG VERSION=dev

@@ -5,7 +5,7 @@ SHELL := /bin/bash
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 COMMIT  ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 CREATED ?= $(shell git log -1 --format=%cI 2>/dev/null)
-LDFLAGS := -s -w -buildid= -X main.version=$(VERSION) -X main.commit=$(COMMIT)
+LDFLAGS := -s -w -buildid= -X github.com/signpost/signpost/internal/cli.version=$(VERSION) -X github.com/signpost/signpost/internal/cli.commit=$(COMMIT)
 SQLC    := go tool -modfile=tools/go.mod sqlc
 LINT    := go tool -modfile=tools/lint/go.mod golangci-lint
 # A count of runs, as Go before 1.27 may fail a target whose time is up (golang/go#75804).

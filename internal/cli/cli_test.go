@@ -1,4 +1,4 @@
-package main
+package cli
 
 import (
 	"bytes"
@@ -15,7 +15,13 @@ import (
 	"github.com/signpost/signpost/internal/postgres"
 )
 
-func TestMain(m *testing.M) { pgtest.Main(m) }
+// TestMain runs the tests in the folder of the repository, as commands are.
+func TestMain(m *testing.M) {
+	if err := os.Chdir("../.."); err != nil {
+		panic(err)
+	}
+	pgtest.Main(m)
+}
 
 // command runs one command to its end and returns what it printed.
 func command(t *testing.T, environ []string, args ...string) (code int, stdout, stderr string) {
@@ -23,7 +29,7 @@ func command(t *testing.T, environ []string, args ...string) (code int, stdout, 
 	var out, errs bytes.Buffer
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	code = run(ctx, args, environ, &out, &errs)
+	code = Run(ctx, args, environ, &out, &errs)
 	return code, out.String(), errs.String()
 }
 
@@ -183,7 +189,7 @@ func TestEvents(t *testing.T) {
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	worker := make(chan int, 1)
-	go func() { worker <- run(ctx, []string{"worker"}, environ, io.Discard, io.Discard) }()
+	go func() { worker <- Run(ctx, []string{"worker"}, environ, io.Discard, io.Discard) }()
 	listed := func() bool {
 		_, out, _ := command(t, environ, "events", "list")
 		return strings.Contains(out, text+"  1     archived")

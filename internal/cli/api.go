@@ -1,0 +1,263 @@
+package cli
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/signpost/signpost/api"
+	"github.com/signpost/signpost/internal/clicks"
+	"github.com/signpost/signpost/internal/linkcache"
+	"github.com/signpost/signpost/internal/listen"
+	"github.com/signpost/signpost/internal/postgres"
+	"github.com/signpost/signpost/internal/redis"
+	"github.com/signpost/signpost/internal/telemetry"
+	"github.com/signpost/signpost/worker"
+)
+
+func apiCommand(environ []string) *cobra.Command {
+	return &cobra.Command{
+		Use:   "api",
+		Short: "Serve redirects and the management API",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			p, err := newProcess(cmd, environ, "api")
+			if err != nil {
+				return err
+			}
+			return p.run(cmd.Context(), p.addTracing, p.addPools, p.addAdmin, p.addAPI)
+		},
+	}
+}
+
+// schemaCheckEvery is how often an api looks at the schema that it could not look
+// at when it started.
+const schemaCheckEvery = 5 * time.Second
+
+// addAPI serves HTTP. The API comes up without Postgres, so that a replica
+// restarted during an outage serves what its snapshot holds; it refuses an
+// older schema as soon as it can see it.
+func (p *process) addAPI(ctx context.Context) error {
+	var older *postgres.SchemaError
+	check, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	if err := postgres.CheckSchema(check, p.redirects); errors.As(err, &older) || postgres.Refused(err) {
+		return err
+	}
+	p.background("schema check", p.refuseOlderSchema)
+
+	spool, err := p.addSpool()
+	if err != nil {
+		return err
+	}
+	river, err := worker.NewInserter(p.management, p.log, p.jobTraces()...)
+	if err != nil {
+		return err
+	}
+	traces := p.apiTraces()
+	shipper := api.NewShipper(api.ShipperOptions{
+		Pool: p.redirects, River: river, Spool: spool, Log: p.log, Registry: p.registry, Traces: traces,
+	})
+	cache, err := p.addCache(shipper.Met)
+	if err != nil {
+		return err
+	}
+	if installation := cache.Installation(); installation != "" {
+		spool.Suppose(installation) // Postgres may be away, and the cache is served
+	}
+	p.add("shipper drain", func(ctx context.Context) error { return drain(ctx, shipper, p.log) })
+	p.background("shipper", shipper.Run)
+	p.admin.Handle("POST /spool/reship", p.only(shipper.ReshipHandler()))
+
+	server, err := api.New(api.Options{
+		Pool: p.management, Redirects: p.redirects, River: river, Spool: spool, Cache: cache,
+		PublicURL: p.cfg.PublicURL, OwnHosts: p.cfg.OwnHosts(), Tokens: p.tokens, TrustedProxies: p.cfg.TrustedProxies,
+		ImportMaxBytes: int64(p.cfg.ImportMaxBytes), ImportMaxUploads: p.cfg.ImportMaxUploads, ExportMaxActive: p.cfg.ExportMaxActive,
+		CORSOrigins: p.cfg.CORSOrigins, SecurityContact: p.cfg.SecurityContact,
+		Registry: p.registry, Traces: traces, Log: p.log, Version: version,
+	})
+	if err != nil {
+		return err
+	}
+	// Here and not in workers, because the API has what it needs: a client of
+	// River that inserts only.
+	jobs := server.NewJobsUI()
+	p.admin.Handle("/jobs", p.only(jobs))
+	p.admin.Handle("/jobs/", p.only(jobs))
+	p.add("jobs page", jobs.Stop)
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", p.cfg.ListenAddr)
+	if err != nil {
+		return fmt.Errorf("LISTEN_ADDR: %w", err)
+	}
+	bounded := p.bound(ctx, listener)
+	p.background("http server", func(context.Context) error { return server.Serve(bounded) })
+	p.add("http requests", p.inPart(server.Shutdown))
+	p.listen = listener.Addr().String()
+	p.log.InfoContext(ctx, "listening", "addr", listener.Addr().String(), "url", p.cfg.PublicURL)
+	return nil
+}
+
+const (
+	// adminConns bounds the connections to the admin listener: a few scrapers,
+	// probes and people.
+	adminConns = 32
+	// spareFiles are left to the spool, the cache's snapshot, Redis, storage for
+	// months and logs.
+	spareFiles = 128
+	// maxConnections is what a process is good for: idle connections take some
+	// 25 KiB each.
+	maxConnections = 8192
+	// fewConnections is a bound that is worth a warning.
+	fewConnections = 1024
+)
+
+// bound bounds the connections of clients, so that they leave files to all else.
+func (p *process) bound(ctx context.Context, listener net.Listener) net.Listener {
+	room := p.roomForConnections(ctx)
+	most := cmp.Or(p.cfg.MaxConnections, maxConnections)
+	if most > room {
+		if p.cfg.MaxConnections > 0 || room < fewConnections {
+			p.log.WarnContext(ctx, "the limit on open files bounds the connections of clients: raise it (ulimit -n, LimitNOFILE)",
+				"wanted", most, "connections", room)
+		}
+		most = room
+	}
+	perClient := cmp.Or(p.cfg.MaxConnsPerClient, max(1, most/4))
+	p.log.InfoContext(ctx, "connections of clients are bounded", "connections", most, "per_client", perClient)
+	bounded := listen.New(listener, listen.Options{
+		Name: "public", Most: most, PerClient: perClient, Proxies: p.cfg.TrustedProxies, Log: p.log,
+	})
+	p.registry.MustRegister(bounded)
+	return bounded
+}
+
+// roomForConnections returns how many connections of clients the limit on open
+// files leaves room for.
+func (p *process) roomForConnections(ctx context.Context) int {
+	files, err := listen.OpenFiles()
+	if err != nil {
+		p.log.WarnContext(ctx, "the limit on open files is not known", "error", err)
+		return maxConnections
+	}
+	// A connection to the database may need another one to cancel its statement. A
+	// dev has the pools of a worker too.
+	own := 4*(p.cfg.DBMaxConns+1) + adminConns + spareFiles
+	return max(files-own, files/4)
+}
+
+// drain ships what is left. What cannot be shipped now is safe in the spool.
+func drain(ctx context.Context, shipper *api.Shipper, log *slog.Logger) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	if err := shipper.Drain(ctx); err != nil {
+		log.WarnContext(ctx, "clicks stay in the spool and are shipped after the next start", "error", err)
+	}
+	return nil
+}
+
+// refuseOlderSchema returns an error when it sees an older schema. Whatever else
+// Postgres says, as while it is being restored, passes: cached links are served
+// meanwhile.
+func (p *process) refuseOlderSchema(ctx context.Context) error {
+	for {
+		err := postgres.WaitForSchema(ctx, p.redirects, p.log)
+		var older *postgres.SchemaError
+		if err == nil || errors.As(err, &older) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(schemaCheckEvery):
+			p.log.WarnContext(ctx, "the schema cannot be looked at, trying again", "error", err)
+		}
+	}
+}
+
+func (p *process) addSpool() (*clicks.Spool, error) {
+	durability, err := clicks.ParseDurability(p.cfg.ClickDurability)
+	if err != nil {
+		return nil, fmt.Errorf("CLICK_DURABILITY: %w", err)
+	}
+	spool, err := clicks.Open(clicks.Options{
+		Dir: p.cfg.SpoolDir, MaxBytes: int64(p.cfg.SpoolMaxBytes), Keep: p.cfg.SpoolKeep,
+		Durability: durability, Log: p.log, Metrics: clicks.NewMetrics(p.registry),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("open spool: %w", err)
+	}
+	p.add("spool", func(context.Context) error { return spool.Close() })
+	p.registry.MustRegister(telemetry.NewDiskMetrics(p.cfg.SpoolDir))
+	telemetry.Limit(p.registry, "signpost_spool_max_bytes", "Most bytes of clicks that this process keeps (SPOOL_MAX_BYTES).", float64(p.cfg.SpoolMaxBytes))
+	return spool, nil
+}
+
+func (p *process) addCache(met func(installation string)) (*linkcache.Cache, error) {
+	dir, release := snapshotDir(p.cfg.SpoolDir, p.log)
+	p.add("cache folder", func(context.Context) error { return release() })
+	options := linkcache.Options{
+		Pool: p.redirects, Size: p.cfg.CacheSize, TTL: p.cfg.CacheTTL, StaleMax: p.cfg.CacheStaleMax,
+		Met: met, Log: p.log, Registerer: p.registry,
+	}
+	if dir != "" {
+		options.SnapshotPath = filepath.Join(dir, "links.snapshot")
+	}
+	if p.cfg.RedisURL != "" {
+		shared, err := redis.New(redis.Options{URL: p.cfg.RedisURL, Timeout: p.cfg.RedisTimeout, Log: p.log, Registerer: p.registry})
+		if err != nil {
+			return nil, fmt.Errorf("REDIS_URL: %w", err)
+		}
+		p.background("redis", shared.Run)
+		options.Redis = shared
+	}
+	cache, err := linkcache.Open(options)
+	if err != nil {
+		return nil, fmt.Errorf("open link cache: %w", err)
+	}
+	p.background("link cache", cache.Run)
+	telemetry.Limit(p.registry, "signpost_link_cache_max_entries", "Most links in the cache (CACHE_SIZE).", float64(p.cfg.CacheSize))
+	return cache, nil
+}
+
+// snapshotDir finds a folder for the cache's snapshot that no other process
+// uses: the first that is not locked, so that a process that is started again
+// finds what it left. Without one (an unwritable disk) there is no snapshot.
+func snapshotDir(spool string, log *slog.Logger) (dir string, release func() error) {
+	for i := range 1000 {
+		dir := filepath.Join(spool, fmt.Sprintf("cache-%d", i))
+		err := os.MkdirAll(dir, 0o700)
+		if err == nil {
+			var lock *os.File
+			if lock, err = os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600); err == nil {
+				if syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil {
+					// Unlocked by name: a child being forked may hold the file open.
+					return dir, func() error {
+						return errors.Join(syscall.Flock(int(lock.Fd()), syscall.LOCK_UN), lock.Close())
+					}
+				}
+				_ = lock.Close()
+				continue
+			}
+		}
+		log.Warn("the cache has no snapshot", "error", err)
+		break
+	}
+	return "", func() error { return nil }
+}
+
+// apiTraces is nil where traces are off.
+func (p *process) apiTraces() *api.Traces {
+	if p.tracing == nil {
+		return nil
+	}
+	return api.NewTraces(p.tracing, p.cfg.TraceRedirects)
+}

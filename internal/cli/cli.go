@@ -1,0 +1,74 @@
+// Package cli holds the commands of the signpost binary, each in the file of its
+// name, and puts the parts of a process together (serve.go).
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+
+	"github.com/spf13/cobra"
+
+	"github.com/signpost/signpost/internal/config"
+	"github.com/signpost/signpost/internal/telemetry"
+)
+
+// Run is the whole program: it runs the command in args with the configuration in
+// environ. It returns the exit code: 0, or 1 after an error, which it prints.
+func Run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) int {
+	root := rootCommand(environ)
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	if err := root.ExecuteContext(ctx); err != nil {
+		if !errors.Is(err, errSilent) {
+			_, _ = fmt.Fprintf(stderr, "signpost: %v\n", err)
+		}
+		return 1
+	}
+	return 0
+}
+
+// errSilent fails a command that has already said why.
+var errSilent = errors.New("failed")
+
+func rootCommand(environ []string) *cobra.Command {
+	root := &cobra.Command{
+		Use:           "signpost",
+		Short:         "A self-hosted URL shortener whose numbers can be trusted",
+		Long:          "A self-hosted URL shortener whose numbers can be trusted.\n\nConfiguration is read from environment variables; \"signpost config\" shows what is in force.",
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	root.CompletionOptions.HiddenDefaultCmd = true
+	root.AddCommand(
+		devCommand(environ),
+		apiCommand(environ),
+		workerCommand(environ),
+		migrateCommand(environ),
+		tokenCommand(environ),
+		spoolCommand(environ),
+		importCommand(environ),
+		exportCommand(environ),
+		batchesCommand(environ),
+		eventsCommand(environ),
+		healthcheckCommand(environ),
+		versionCommand(),
+		configCommand(environ),
+	)
+	return root
+}
+
+// load reads the configuration for a command that needs a database.
+func load(cmd *cobra.Command, environ []string) (config.Config, *slog.Logger, error) {
+	cfg, err := config.Load(environ)
+	if err != nil {
+		return cfg, nil, err
+	}
+	if cfg.DatabaseURL == "" {
+		return cfg, nil, errors.New("DATABASE_URL is not set: give it the postgres:// URL of the database, or run \"signpost dev\", which brings its own")
+	}
+	return cfg, telemetry.NewLogger(cmd.ErrOrStderr(), cfg.LogLevel, cfg.LogFormat), nil
+}

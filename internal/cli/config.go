@@ -1,0 +1,31 @@
+package cli
+
+import (
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/signpost/signpost/internal/config"
+)
+
+func configCommand(environ []string) *cobra.Command {
+	var markdown bool
+	cmd := &cobra.Command{
+		Use:   "config",
+		Short: "Print the configuration in force, with secrets hidden",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if markdown {
+				_, err := io.WriteString(cmd.OutOrStdout(), config.Markdown())
+				return err
+			}
+			cfg, err := config.Load(environ)
+			if err != nil {
+				return err
+			}
+			return cfg.Print(cmd.OutOrStdout())
+		},
+	}
+	cmd.Flags().BoolVar(&markdown, "markdown", false, "print the reference page of all variables instead")
+	return cmd
+}
