@@ -157,6 +157,8 @@ type Cache struct {
 	// is another one: Postgres answers, and anything cached may have changed.
 	behind atomic.Bool
 
+	domains atomic.Pointer[domainTable]
+
 	slots chan struct{} // queries of loads under way
 	line  chan *load    // loads that wait for one, in the order in which they came
 	// complained is when it was last said why a lookup failed.
@@ -218,6 +220,7 @@ func Open(o Options) (*Cache, error) {
 		swept:    make(chan struct{}, 1),
 	}
 	c.epoch.Store(1)
+	c.domains.Store(newDomainTable(0, nil))
 	c.metrics = newMetrics(c, o.Registerer)
 	if o.Redis != nil {
 		c.redis, c.shares = o.Redis, make(chan share, maxShares)

@@ -1,0 +1,81 @@
+package linkcache
+
+import "iter"
+
+// A Domain is a host name of short links. The URLs are where its visitors are sent
+// who ask for no link, for one that there is not, or for one that has ended; they
+// are empty where nothing is set. The host of the main domain is empty.
+type Domain struct {
+	ID                                     int64
+	Host, RootURL, NotFoundURL, ExpiredURL string
+}
+
+// domainTable is all domains as of a version. It is never changed.
+type domainTable struct {
+	version int64
+	main    Domain
+	hosts   map[string]*Domain // without the main one
+}
+
+func newDomainTable(version int64, all []Domain) *domainTable {
+	t := &domainTable{version: version, main: Domain{ID: MainDomain}, hosts: make(map[string]*Domain, len(all))}
+	for _, d := range all {
+		if d.ID == MainDomain {
+			t.main = d
+			continue
+		}
+		t.hosts[d.Host] = &d
+	}
+	return t
+}
+
+// Domain returns the domain of a host as a request names it: in any case, with or
+// without a port. A host that is not known is the main domain's. It answers from
+// memory, without allocating; host may alias a buffer that is reused after the call.
+// The domain is shared: nobody may change it.
+func (c *Cache) Domain(host string) *Domain {
+	t := c.domains.Load()
+	if len(t.hosts) == 0 {
+		return &t.main
+	}
+	var lower [maxHost + len(":65535")]byte
+	if len(host) > len(lower) {
+		return &t.main
+	}
+	name := lower[:0]
+	for i := range len(host) {
+		b := host[i]
+		if b == ':' {
+			break
+		}
+		if 'A' <= b && b <= 'Z' {
+			b += 'a' - 'A'
+		}
+		name = append(name, b)
+	}
+	if n := len(name); n > 0 && name[n-1] == '.' { // the root of all names may be named
+		name = name[:n-1]
+	}
+	if d := t.hosts[string(name)]; d != nil {
+		return d
+	}
+	return &t.main
+}
+
+// maxHost is the length of the longest host name.
+const maxHost = 253
+
+// Domains yields all domains, the main one first.
+func (c *Cache) Domains() iter.Seq[*Domain] {
+	return func(yield func(*Domain) bool) {
+		t := c.domains.Load()
+		if !yield(&t.main) {
+			return
+		}
+		for _, d := range t.hosts {
+			if !yield(d) {
+				return
+			}
+		}
+	}
+}
