@@ -119,35 +119,6 @@ WHERE batch_id = @batch_id;
 INSERT INTO click_rejects (batch_id, position, occurred_at, url_id, user_id, user_agent, referrer, reason)
 VALUES (@batch_id, @position, @occurred_at, @url_id, @user_id, @user_agent, @referrer, @reason);
 
--- name: AddClickQuarters :exec
--- In key order, so that two batches never wait for each other in a circle.
-INSERT INTO click_quarters (url_id, bucket, clicks, bots)
-SELECT r.url_id, r.bucket, r.clicks, r.bots
-FROM (
-    SELECT
-        unnest(@url_ids::bigint[]) AS url_id,
-        unnest(@buckets::timestamptz[]) AS bucket,
-        unnest(@clicks::bigint[]) AS clicks,
-        unnest(@bots::bigint[]) AS bots
-) r
-ORDER BY r.url_id, r.bucket
-ON CONFLICT ON CONSTRAINT click_quarters_pkey DO UPDATE
-SET clicks = click_quarters.clicks + excluded.clicks, bots = click_quarters.bots + excluded.bots;
-
--- name: AddClickDays :exec
-INSERT INTO click_days (url_id, day, clicks, bots)
-SELECT r.url_id, r.day, r.clicks, r.bots
-FROM (
-    SELECT
-        unnest(@url_ids::bigint[]) AS url_id,
-        unnest(@days::date[]) AS day,
-        unnest(@clicks::bigint[]) AS clicks,
-        unnest(@bots::bigint[]) AS bots
-) r
-ORDER BY r.url_id, r.day
-ON CONFLICT ON CONSTRAINT click_days_pkey DO UPDATE
-SET clicks = click_days.clicks + excluded.clicks, bots = click_days.bots + excluded.bots;
-
 -- name: CreateSalt :exec
 INSERT INTO visitor_salts (day, salt)
 VALUES (@day, @salt)

@@ -131,17 +131,6 @@ DELETE FROM events
 WHERE import_id = @import_id::bigint AND import_line > @after_line::bigint AND import_line <= @last_line::bigint
 RETURNING url_id, occurred_at, event_type, bot;
 
--- name: DropEmptyQuarters :exec
--- After counts were taken off. The rows are locked by that already.
-DELETE FROM click_quarters q
-USING (SELECT unnest(@url_ids::bigint[]) AS url_id, unnest(@buckets::timestamptz[]) AS bucket) r
-WHERE q.url_id = r.url_id AND q.bucket = r.bucket AND q.clicks <= 0;
-
--- name: DropEmptyDays :exec
-DELETE FROM click_days d
-USING (SELECT unnest(@url_ids::bigint[]) AS url_id, unnest(@days::date[]) AS day) r
-WHERE d.url_id = r.url_id AND d.day = r.day AND d.clicks <= 0;
-
 -- name: InsertImportKept :exec
 INSERT INTO import_kept (import_id, line, row_id, reason)
 SELECT @import_id, unnest(@lines::bigint[]), unnest(@row_ids::bigint[]), unnest(@reasons::text[])

@@ -127,29 +127,6 @@ func (q *Queries) DeleteUsers(ctx context.Context, ids []int64) error {
 	return err
 }
 
-const dropEmptyDays = `-- name: DropEmptyDays :exec
-DELETE FROM click_days d
-USING (SELECT unnest($1::bigint[]) AS url_id, unnest($2::date[]) AS day) r
-WHERE d.url_id = r.url_id AND d.day = r.day AND d.clicks <= 0
-`
-
-func (q *Queries) DropEmptyDays(ctx context.Context, uRLIds []int64, days []time.Time) error {
-	_, err := q.db.Exec(ctx, dropEmptyDays, uRLIds, days)
-	return err
-}
-
-const dropEmptyQuarters = `-- name: DropEmptyQuarters :exec
-DELETE FROM click_quarters q
-USING (SELECT unnest($1::bigint[]) AS url_id, unnest($2::timestamptz[]) AS bucket) r
-WHERE q.url_id = r.url_id AND q.bucket = r.bucket AND q.clicks <= 0
-`
-
-// After counts were taken off. The rows are locked by that already.
-func (q *Queries) DropEmptyQuarters(ctx context.Context, uRLIds []int64, buckets []time.Time) error {
-	_, err := q.db.Exec(ctx, dropEmptyQuarters, uRLIds, buckets)
-	return err
-}
-
 const dropImportKept = `-- name: DropImportKept :exec
 DELETE FROM import_kept
 WHERE import_id = $1

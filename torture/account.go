@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/signpost/signpost/internal/drive"
+	"github.com/signpost/signpost/internal/rollup"
 )
 
 // settle waits until nothing is under way any more: spools shipped, batches
@@ -115,10 +116,11 @@ func (h *harness) account(ctx context.Context, took time.Duration) error {
 		return fmt.Errorf("look at what is left in the spools: %w", err)
 	}
 	odd, slowest := h.ends.all()
-	var wrong, stuck, rejected, batches, removed int
-	if err := conn.QueryRow(ctx, rollupsDiffer).Scan(&wrong); err != nil {
-		return fmt.Errorf("compare rollups: %w", err)
+	rollups, err := rollup.Check(ctx, conn)
+	if err != nil {
+		return err
 	}
+	var stuck, rejected, batches, removed int
 	err = conn.QueryRow(ctx, `
 		SELECT (SELECT count(*) FROM river_job WHERE state IN ('discarded', 'running', 'retryable') AND kind = 'record_clicks'),
 			(SELECT count(*) FROM click_rejects), (SELECT count(*) FROM click_batches),
@@ -145,7 +147,7 @@ func (h *harness) account(ctx context.Context, took time.Duration) error {
 	line("counted twice", doubled)
 	line("in events, never attempted", len(counted))
 	line("bots taken for people or reverse", mistaken)
-	line("rollup rows that differ", wrong)
+	line("rollup rows that differ", rollups.Differ)
 	line("stuck jobs", stuck)
 	line("rejected clicks", rejected)
 	line("files left in spools", len(left))
@@ -178,7 +180,7 @@ func (h *harness) account(ctx context.Context, took time.Duration) error {
 	var broken []string
 	for what, is := range map[string]bool{
 		"an answered click is missing": missing > 0, "a click was counted twice": doubled > 0,
-		"an event was never attempted": len(counted) > 0, "rollups differ from the events": wrong > 0,
+		"an event was never attempted": len(counted) > 0, "rollups differ from the events": rollups.Differ > 0,
 		"jobs are stuck": stuck > 0, "clicks were rejected": rejected > 0, "nothing was answered": answered == 0,
 		"fewer events and drops than answers":                      events+dropped < answered,
 		"clicks were dropped on a healthy disk (-drops allows it)": dropped > 0 && !h.allowDrops, "a client got an error": h.ledger.statuses["500"]+h.ledger.statuses["404"] > 0,
@@ -248,17 +250,3 @@ WITH ends AS (
 )
 SELECT (SELECT count(*) FROM ends), (SELECT COALESCE(extract(epoch FROM max(wait)), 0)::float8 FROM waits),
 	(SELECT COALESCE(extract(epoch FROM max(ingested_at - received_at)), 0)::float8 FROM click_batches)`
-
-// rollupsDiffer counts the rollup rows that disagree with the raw events, and
-// the events that have no rollup row.
-const rollupsDiffer = `
-WITH raw AS (
-	SELECT url_id, date_bin('15 minutes', occurred_at, 'epoch') AS bucket, count(*) AS clicks, count(*) FILTER (WHERE bot) AS bots
-	FROM events WHERE event_type = 'clicked' GROUP BY 1, 2
-), days AS (
-	SELECT url_id, (bucket AT TIME ZONE 'UTC')::date AS day, sum(clicks) AS clicks, sum(bots) AS bots FROM raw GROUP BY 1, 2
-)
-SELECT (SELECT count(*) FROM raw FULL JOIN click_quarters q USING (url_id, bucket)
-		WHERE raw.clicks IS DISTINCT FROM q.clicks OR raw.bots IS DISTINCT FROM q.bots)
-	+ (SELECT count(*) FROM days FULL JOIN click_days d USING (url_id, day)
-		WHERE days.clicks IS DISTINCT FROM d.clicks OR days.bots IS DISTINCT FROM d.bots)`

@@ -19,7 +19,6 @@ import (
 
 const (
 	eventClicked = "clicked"
-	quarter      = 15 * time.Minute
 	utcDay       = 24 * time.Hour
 )
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/signpost/signpost/internal/csvimport"
 	"github.com/signpost/signpost/internal/postgres"
+	"github.com/signpost/signpost/internal/rollup"
 	"github.com/signpost/signpost/queries"
 )
 
@@ -183,21 +184,14 @@ func (r *eventRows) notices([]int) []csvimport.Notice { return nil }
 
 // finish counts imported clicks like any other.
 func (r *eventRows) finish(ctx context.Context, q *queries.Queries, inserted []int) error {
-	counts := map[rollupKey]rollupCount{}
+	var counts rollup.Changes
 	for _, i := range inserted {
-		e := &r.events[i]
-		if e.Type != eventClicked {
-			continue
+		if e := &r.events[i]; e.Type == eventClicked {
+			click, _ := readClickFields(e.Details)
+			counts.Add(rollup.Event{URLID: e.URLID, At: e.At, Bot: click.bot == 1})
 		}
-		key := rollupKey{e.URLID, e.At.Truncate(quarter).Unix()}
-		n := counts[key]
-		n.clicks++
-		if click, _ := readClickFields(e.Details); click.bot == 1 {
-			n.bots++
-		}
-		counts[key] = n
 	}
-	return addRollups(ctx, q, sumRollups(counts))
+	return counts.Apply(ctx, q)
 }
 
 // clickFields are the details of an imported click that a click counted here

@@ -1,7 +1,6 @@
 package worker
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,6 +14,7 @@ import (
 	"github.com/signpost/signpost/internal/clicks"
 	"github.com/signpost/signpost/internal/jobs"
 	"github.com/signpost/signpost/internal/postgres"
+	"github.com/signpost/signpost/internal/rollup"
 	"github.com/signpost/signpost/queries"
 )
 
@@ -261,7 +261,7 @@ func (w *recordClicks) ingest(ctx context.Context, job *river.Job[jobs.RecordCli
 		if stored, rejects, err = b.store(ctx, tx, q); err != nil {
 			return err
 		}
-		if err := addRollups(ctx, q, countRollups(stored)); err != nil {
+		if err := countInRollups(ctx, q, stored); err != nil {
 			return err
 		}
 		if err := q.FinishClickBatch(ctx, b.id); err != nil {
@@ -341,80 +341,12 @@ func refusal(err error) string {
 	return rejectedRefused
 }
 
-// rollups counts clicks by link and quarter of an hour, and by link and UTC
-// day, in key order.
-type rollups struct {
-	quarters queries.AddClickQuartersParams
-	days     queries.AddClickDaysParams
-}
-
-type rollupKey struct {
-	urlID int64
-	start int64 // seconds since 1970
-}
-
-type rollupCount struct{ clicks, bots int64 }
-
-func countRollups(events []event) rollups {
-	counts := map[rollupKey]rollupCount{}
+// countInRollups adds clicks to the rollups.
+func countInRollups(ctx context.Context, q *queries.Queries, events []event) error {
+	var counts rollup.Changes
 	for i := range events {
 		e := &events[i]
-		key := rollupKey{e.urlID, floor(e.at, quarter) * int64(quarter/time.Second)}
-		n := counts[key]
-		n.clicks++
-		if e.agent.bot {
-			n.bots++
-		}
-		counts[key] = n
+		counts.Add(rollup.Event{URLID: e.urlID, At: e.time(), Bot: e.agent.bot})
 	}
-	return sumRollups(counts)
-}
-
-func sumRollups(quarters map[rollupKey]rollupCount) rollups {
-	var r rollups
-	days := map[rollupKey]rollupCount{}
-	for _, k := range sortedKeys(quarters) {
-		n := quarters[k]
-		start := time.Unix(k.start, 0).UTC()
-		r.quarters.URLIds = append(r.quarters.URLIds, k.urlID)
-		r.quarters.Buckets = append(r.quarters.Buckets, start)
-		r.quarters.Clicks = append(r.quarters.Clicks, n.clicks)
-		r.quarters.Bots = append(r.quarters.Bots, n.bots)
-		day := rollupKey{k.urlID, start.Truncate(utcDay).Unix()}
-		sum := days[day]
-		days[day] = rollupCount{sum.clicks + n.clicks, sum.bots + n.bots}
-	}
-	for _, k := range sortedKeys(days) {
-		r.days.URLIds = append(r.days.URLIds, k.urlID)
-		r.days.Days = append(r.days.Days, time.Unix(k.start, 0).UTC())
-		r.days.Clicks = append(r.days.Clicks, days[k].clicks)
-		r.days.Bots = append(r.days.Bots, days[k].bots)
-	}
-	return r
-}
-
-func sortedKeys(counts map[rollupKey]rollupCount) []rollupKey {
-	keys := make([]rollupKey, 0, len(counts))
-	for k := range counts {
-		keys = append(keys, k)
-	}
-	slices.SortFunc(keys, func(a, b rollupKey) int {
-		return cmp.Or(cmp.Compare(a.urlID, b.urlID), cmp.Compare(a.start, b.start))
-	})
-	return keys
-}
-
-// addRollups comes last in a transaction, since popular links are in every
-// batch and their rows are held from here to the commit.
-func addRollups(ctx context.Context, q *queries.Queries, r rollups) error {
-	if len(r.quarters.URLIds) == 0 {
-		return nil
-	}
-	if err := q.AddClickQuarters(ctx, r.quarters); err != nil {
-		return fmt.Errorf("add to quarters: %w", err)
-	}
-	if err := q.AddClickDays(ctx, r.days); err != nil {
-		return fmt.Errorf("add to days: %w", err)
-	}
-	return nil
+	return counts.Apply(ctx, q)
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/signpost/signpost/internal/clicks"
 	"github.com/signpost/signpost/internal/jobs"
+	"github.com/signpost/signpost/internal/rollup"
 )
 
 const (
@@ -47,17 +48,18 @@ func many(n int, at time.Time) []clicks.Click {
 func (s *site) wantCounted(n int64) {
 	s.Helper()
 	s.wantInt(n, "SELECT count(*) FROM events WHERE event_type = 'clicked'")
-	for _, rollup := range []struct{ table, column, start string }{
-		{"click_quarters", "bucket", "date_bin('15 minutes', occurred_at, '2000-01-01 00:00+00')"},
-		{"click_days", "day", "(occurred_at AT TIME ZONE 'UTC')::date"},
-	} {
-		s.wantInt(0, fmt.Sprintf(`
-			SELECT count(*) FROM (
-				SELECT url_id, %[3]s AS start, count(*) AS clicks, count(*) FILTER (WHERE bot) AS bots
-				FROM events WHERE event_type = 'clicked' GROUP BY 1, 2
-			) e
-			FULL JOIN %[1]s r ON r.url_id = e.url_id AND r.%[2]s = e.start
-			WHERE (e.clicks, e.bots) IS DISTINCT FROM (r.clicks, r.bots)`, rollup.table, rollup.column, rollup.start))
+	s.wantRollups()
+}
+
+// wantRollups checks that the rollups agree with the events.
+func (s *site) wantRollups() {
+	s.Helper()
+	compared, err := rollup.Check(s.ctx, s.pool)
+	if err != nil {
+		s.Fatal(err)
+	}
+	if compared.Differ != 0 {
+		s.Fatal(compared)
 	}
 }
 

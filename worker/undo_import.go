@@ -12,6 +12,7 @@ import (
 
 	"github.com/signpost/signpost/internal/csvimport"
 	"github.com/signpost/signpost/internal/jobs"
+	"github.com/signpost/signpost/internal/rollup"
 	"github.com/signpost/signpost/queries"
 )
 
@@ -318,8 +319,7 @@ func (w *undoImport) keep(ctx context.Context, q *queries.Queries, row queries.I
 	return undone{step: undoRemove, line: made[len(made)-1].Line, removed: int64(len(made)) - n, kept: n}, nil
 }
 
-// removeEvents takes exactly what it removes out of the rollups, last in the
-// transaction and in key order, like whoever adds to them.
+// removeEvents takes exactly the events that it removes out of the rollups.
 func (w *undoImport) removeEvents(ctx context.Context, q *queries.Queries, row queries.Import) (undone, error) {
 	last, err := q.FindImportedEvents(ctx, row.ID, row.UndoLine, w.deps.undoPace.piece)
 	if err != nil {
@@ -332,39 +332,16 @@ func (w *undoImport) removeEvents(ctx context.Context, q *queries.Queries, row q
 	if err != nil {
 		return undone{}, fmt.Errorf("remove events: %w", err)
 	}
-	counts := map[rollupKey]rollupCount{}
+	var counts rollup.Changes
 	for _, e := range removed {
 		if e.EventType == eventClicked && e.URLID != nil {
-			key := rollupKey{*e.URLID, e.OccurredAt.Truncate(quarter).Unix()}
-			n := counts[key]
-			n.clicks--
-			if e.Bot != nil && *e.Bot {
-				n.bots--
-			}
-			counts[key] = n
+			counts.Remove(rollup.Event{URLID: *e.URLID, At: e.OccurredAt, Bot: or(e.Bot, false)})
 		}
 	}
-	r := sumRollups(counts)
-	if err := addRollups(ctx, q, r); err != nil {
-		return undone{}, err
-	}
-	if err := dropEmptyRollups(ctx, q, r); err != nil {
+	if err := counts.Apply(ctx, q); err != nil {
 		return undone{}, err
 	}
 	return undone{step: undoRemove, line: last, removed: int64(len(removed))}, nil
-}
-
-func dropEmptyRollups(ctx context.Context, q *queries.Queries, r rollups) error {
-	if len(r.quarters.URLIds) == 0 {
-		return nil
-	}
-	if err := q.DropEmptyQuarters(ctx, r.quarters.URLIds, r.quarters.Buckets); err != nil {
-		return fmt.Errorf("drop empty quarters: %w", err)
-	}
-	if err := q.DropEmptyDays(ctx, r.days.URLIds, r.days.Days); err != nil {
-		return fmt.Errorf("drop empty days: %w", err)
-	}
-	return nil
 }
 
 // account tells Prometheus and the log, after the commit.
