@@ -216,7 +216,7 @@ func newURL(u urlFields) queries.CreateURLParams {
 // apply changes u to what checked fields say and returns what that changed.
 func (u *URL) apply(f urlFields) changes {
 	c := changes{}
-	f.OriginalURL.Value, _ = links.CleanTarget(f.OriginalURL.Value, nil)
+	f.OriginalURL.Value, _ = links.CleanTarget(f.OriginalURL.Value, links.Hosts{})
 	f.Tags.Value, _ = links.CleanTags(f.Tags.Value)
 	f.ShortCode.Value = links.NormalCode(f.ShortCode.Value)
 	if f.Title.Sent {

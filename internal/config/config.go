@@ -80,7 +80,7 @@ type Config struct {
 func (c Config) OwnHosts() links.Hosts {
 	public, err := url.Parse(c.PublicURL)
 	if err != nil {
-		return nil // was validated
+		return links.Hosts{} // was validated
 	}
 	// A name that no target can have as its host is left out.
 	hosts, _ := links.ParseHosts(append([]string{public.Host}, c.PublicHosts...)...)

@@ -112,7 +112,7 @@ func headless(kind Kind, fields []string, name string) (match, bool) {
 	if kind != KindLinks || len(fields) > len(list) {
 		return match{}, false
 	}
-	if _, err := links.CleanTarget(fields[0], nil); err != nil {
+	if _, err := links.CleanTarget(fields[0], links.Hosts{}); err != nil {
 		return match{}, false
 	}
 	for i := range formats {

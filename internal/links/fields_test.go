@@ -140,7 +140,7 @@ func TestTextDirection(t *testing.T) {
 		"username": CheckUsername,
 		"email":    func(name string) error { return CheckEmail(name + "@example.com") },
 		"target": func(name string) error {
-			_, err := CleanTarget("https://example.com/"+name+"/", nil)
+			_, err := CleanTarget("https://example.com/"+name+"/", Hosts{})
 			return err
 		},
 	}

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"net/url"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -14,9 +15,23 @@ import (
 	"golang.org/x/text/unicode/norm"
 )
 
+// MaxHost is the greatest length of a host in bytes.
+const MaxHost = 253
+
 // Hosts are the names and addresses on which this service answers. The zero
 // value has none. They are not changed once made, and may be used concurrently.
-type Hosts []site
+type Hosts struct {
+	sites    []site
+	isDomain func(host string) bool // nil if there are no custom domains
+}
+
+// WithDomains returns the hosts together with the custom domains, of which
+// isDomain tells. It is asked about hosts as CleanHost returns them, and must be
+// safe for concurrent use.
+func (h Hosts) WithDomains(isDomain func(host string) bool) Hosts {
+	h.isDomain = isDomain
+	return h
+}
 
 // A site is a host, as canonicalHost has it, and a port, "" for the default one.
 type site struct{ host, port string }
@@ -41,27 +56,53 @@ func ParseHosts(entries ...string) (Hosts, error) {
 		if port == "80" || port == "443" {
 			port = ""
 		}
-		hosts = append(hosts, site{canonicalHost(host), port})
+		hosts.sites = append(hosts.sites, site{canonicalHost(host), port})
 	}
 	return hosts, errors.Join(errs...)
 }
 
-// have reports whether a URL with that scheme, host and port, as splitAuthority
-// returns them, leads to one of the hosts.
-func (h Hosts) have(scheme, host, port string) bool {
-	if len(h) == 0 {
+// leadTo reports whether location, a URL with that scheme, host and port, as
+// splitAuthority returns them, leads to a short link of this service. A custom
+// domain has nothing but short links, and a link on it is followed whatever the
+// port, since a redirect looks at the name alone.
+func (h Hosts) leadTo(location, scheme, host, port string) bool {
+	if len(h.sites) == 0 && h.isDomain == nil {
 		return false
 	}
 	if len(scheme) == len("http") && port == "80" || len(scheme) == len("https") && port == "443" {
 		port = ""
 	}
 	host = canonicalHost(host)
-	for _, own := range h {
-		if own.port == port && own.host == host {
-			return true
-		}
+	if slices.Contains(h.sites, site{host, port}) {
+		return isShortLink(location)
 	}
-	return false
+	return h.isDomain != nil && h.isDomain(host)
+}
+
+// CleanHost returns a host as a custom domain has it: a name as DNS knows it, in
+// lower case and punycode, without a dot at the end. It refuses what is no name
+// (ErrHost), and the names of own, on whatever port they are (ErrHostOwn): they
+// are answered already.
+func CleanHost(raw string, own Hosts) (string, error) {
+	host, ok := asciiHost(strings.TrimSpace(raw))
+	if !ok {
+		return raw, ErrHost
+	}
+	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	if isAddress(host) {
+		return raw, ErrHost
+	}
+	named := func(s site) bool { return s.host == canonicalHost(host) }
+	if slices.ContainsFunc(own.sites, named) {
+		return host, ErrHostOwn
+	}
+	return host, nil
+}
+
+// isAddress reports whether a valid host is an IPv4 address.
+func isAddress(host string) bool {
+	_, err := netip.ParseAddr(host)
+	return err == nil
 }
 
 // canonicalHost returns the one spelling of a valid ASCII host: lower case, no
@@ -190,7 +231,7 @@ func hasPunycode(host string) bool {
 // dot at the end is allowed, as in DNS.
 func validHost(host string) bool {
 	host = strings.TrimSuffix(host, ".")
-	if host == "" || len(host) > 253 {
+	if host == "" || len(host) > MaxHost {
 		return false
 	}
 	last := ""

@@ -30,6 +30,9 @@ const (
 	ErrTargetPort      = Error("must have a port from 1 to 65535")
 	ErrTargetOwn       = Error("must not be one of this service's own short links")
 
+	ErrHost    = Error("must be a host name such as go.example.com, of at most 253 bytes, without scheme, port or path")
+	ErrHostOwn = Error("must not be the host of PUBLIC_URL or one of PUBLIC_HOSTS")
+
 	ErrTitle          = Error("must be at most 255 characters without control characters, text direction ones included")
 	ErrTagCount       = Error("must be at most 20 tags")
 	ErrTag            = Error("must be tags of 1 to 50 characters without commas, pipes or control characters, text direction ones included")

@@ -111,7 +111,7 @@ func FuzzLocation(f *testing.F) {
 		if uri.MatchString(raw) && location != raw {
 			t.Fatalf("Location(%q) = %q, and it was in order", raw, location)
 		}
-		target, err := CleanTarget(raw, nil)
+		target, err := CleanTarget(raw, Hosts{})
 		if err != nil {
 			if !anyURI.MatchString(location) {
 				t.Fatalf("Location(%q) = %q is no URI reference", raw, location)
@@ -140,7 +140,7 @@ func FuzzAddQuery(f *testing.F) {
 	f.Add("http://[::1]:80#f", "\x80%")
 	f.Add("https://bücher.example/?a={}%", "[]|%zz")
 	f.Fuzz(func(t *testing.T, raw, query string) {
-		target, err := CleanTarget(raw, nil)
+		target, err := CleanTarget(raw, Hosts{})
 		if err != nil {
 			return // not a target that a link can have
 		}

@@ -21,7 +21,7 @@ const MaxTarget = 8192
 // the direction of text.
 //
 // Links of this service itself, which would redirect in circles, are refused:
-// own are the hosts on which it answers.
+// own are the hosts on which it answers, custom domains included.
 //
 // The result is the target as it is to be kept, in any case; beside it nil, one
 // of the ErrTarget values or a [SchemeError]. For a target in plain ASCII it does
@@ -66,7 +66,7 @@ func checkTarget(target string, own Hosts) error {
 	if len(location) > MaxTarget {
 		return ErrTargetLength
 	}
-	if own.have(scheme, host, port) && isShortLink(location) {
+	if own.leadTo(location, scheme, host, port) {
 		return ErrTargetOwn
 	}
 	return nil

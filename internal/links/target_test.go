@@ -247,7 +247,7 @@ func TestTrimmedTargets(t *testing.T) {
 		want, " " + want, want + "\r\n", "\t" + want + "\u00a0", "\ufeff" + want, "\u200b" + want + "\u2060\u200d",
 		"\u202a" + want + "\u202c", "\u200e" + want, want + "\u2029", "\u3000" + want + "\u0085",
 	} {
-		if got, err := CleanTarget(sent, nil); got != want || err != nil {
+		if got, err := CleanTarget(sent, Hosts{}); got != want || err != nil {
 			t.Errorf("CleanTarget(%q) = %q, %v", sent, got, err)
 		}
 	}
@@ -335,7 +335,7 @@ func TestOwnTargets(t *testing.T) {
 		if _, err := CleanTarget(target, own); err != nil {
 			t.Errorf("CleanTarget(%q) = %v", target, err)
 		}
-		if _, err := CleanTarget(target, nil); err != nil {
+		if _, err := CleanTarget(target, Hosts{}); err != nil {
 			t.Errorf("CleanTarget(%q) without hosts = %v", target, err)
 		}
 	}
@@ -344,8 +344,8 @@ func TestOwnTargets(t *testing.T) {
 func TestParseHosts(t *testing.T) {
 	t.Parallel()
 	hosts, err := ParseHosts("go.example", "https://no.example", "b_ü.example:8080", "*.example", "", "2001:db8::1", "a b", "e.example:0")
-	if len(hosts) != 3 {
-		t.Errorf("%d hosts are valid, want 3: %v", len(hosts), hosts)
+	if len(hosts.sites) != 3 {
+		t.Errorf("%d hosts are valid, want 3: %v", len(hosts.sites), hosts.sites)
 	}
 	for _, wrong := range []string{`"https://no.example"`, `"*.example"`, `""`, `"a b"`, `"e.example:0"`} {
 		if err == nil || !strings.Contains(err.Error(), wrong+" is not a host or host:port") {
@@ -355,6 +355,45 @@ func TestParseHosts(t *testing.T) {
 	for _, target := range []string{"https://go.example/a", "http://b_ü.example:8080/a", "https://[2001:db8::1]/a"} {
 		if _, err := CleanTarget(target, hosts); !errors.Is(err, ErrTargetOwn) {
 			t.Errorf("CleanTarget(%q) = %v", target, err)
+		}
+	}
+}
+
+func TestCleanHost(t *testing.T) {
+	t.Parallel()
+	own := testHosts(t)
+	long := strings.Repeat("a234567890.", 22) + "example" // 249 bytes
+	for raw, want := range map[string]string{
+		"go.example": "go.example", " Go.Example. ": "go.example", "go": "go", "a_b.example": "a_b.example",
+		"bücher.example": "xn--bcher-kva.example", "XN--bcher-kva.example": "xn--bcher-kva.example", long: long,
+	} {
+		if got, err := CleanHost(raw, own); got != want || err != nil {
+			t.Errorf("CleanHost(%q) = %q, %v; want %q", raw, got, err, want)
+		}
+	}
+	for raw, want := range map[string]error{
+		"": ErrHost, "https://go.example": ErrHost, "go.example:8080": ErrHost, "go.example/x": ErrHost, "a b.example": ErrHost,
+		"192.0.2.7": ErrHost, "[2001:db8::7]": ErrHost, "2001:db8::7": ErrHost, "127.1": ErrHost, "-a.example": ErrHost, "a..b": ErrHost,
+		"*.example": ErrHost, long + ".abcde": ErrHost, "a@b.example": ErrHost,
+		"sho.rt": ErrHostOwn, "SHO.RT.": ErrHostOwn, "localhost": ErrHostOwn, "münchen.example": ErrHostOwn,
+	} {
+		if _, err := CleanHost(raw, own); !errors.Is(err, want) {
+			t.Errorf("CleanHost(%q): %v, want %v", raw, err, want)
+		}
+	}
+}
+
+// Whatever is on a custom domain is a short link, also what is reserved elsewhere.
+func TestTargetOnCustomDomain(t *testing.T) {
+	t.Parallel()
+	own := testHosts(t).WithDomains(func(host string) bool { return host == "go.example" || host == "xn--bcher-kva.example" })
+	for target, want := range map[string]error{
+		"https://go.example/a": ErrTargetOwn, "http://GO.example.:8080/docs": ErrTargetOwn, "https://go.example": ErrTargetOwn,
+		"https://bücher.example/?a": ErrTargetOwn, "https://sho.rt/a": ErrTargetOwn,
+		"https://sho.rt/docs": nil, "https://www.go.example/a": nil, "https://example.com/go.example/a": nil,
+	} {
+		if _, err := CleanTarget(target, own); !errors.Is(err, want) {
+			t.Errorf("CleanTarget(%q) = %v, want %v", target, err, want)
 		}
 	}
 }
