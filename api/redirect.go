@@ -106,7 +106,7 @@ func (a *API) answerRedirect(ctx *fasthttp.RequestCtx, path links.Path, method i
 	status := ctx.Response.StatusCode()
 	a.metrics.observe(series, ctx.ConnID(), status, elapsed)
 	if a.Traces != nil {
-		a.Traces.redirect(ctx, series, start, elapsed, status)
+		a.Traces.redirect(series, start, elapsed, status)
 	}
 	a.logRequest(ctx, slog.LevelDebug, status, elapsed)
 }

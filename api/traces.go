@@ -5,42 +5,24 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/gofiber/fiber/v2"
-	"github.com/valyala/fasthttp"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
-
-	"github.com/signpost/signpost/internal/clicks"
 )
-
-// maxFollowed bounds the traced redirects that wait for their clicks to be
-// shipped. Older ones are forgotten: their spans are there, without a link.
-const maxFollowed = 1024
 
 // Traces makes the spans of the API. A nil *Traces makes none and costs nothing.
 // It may be used concurrently.
 //
 // A request that was authenticated is a span, and the parent of the jobs it
-// inserts. Of redirects a share is traced. Their clicks travel by the thousand:
-// a batch cannot be the child of them all, so the span of the shipping links to
-// each traced redirect whose click it ships, and is the parent of the job.
+// inserts. Of redirects a share is traced, each by itself: a batch holds the clicks
+// of thousands and can be the child of none.
 type Traces struct {
 	tracer trace.Tracer
 	share  uint64 // of 2^32 redirects
-
-	mu       sync.Mutex
-	followed []followed // in the order in which they were answered
-}
-
-// followed is a traced redirect whose click has not been shipped.
-type followed struct {
-	at   int64 // the click's time, in microseconds since 1970
-	span trace.SpanContext
 }
 
 // NewTraces returns traces that go to provider, of all authenticated requests
@@ -97,102 +79,12 @@ func describe(span trace.Span, method, route string, status int) {
 
 // redirect makes the span of a redirect that has been answered, if it is one of
 // the share. It is in no trace of the client's: anybody may send one.
-func (t *Traces) redirect(ctx *fasthttp.RequestCtx, s *routeSeries, start time.Time, elapsed time.Duration, status int) {
+func (t *Traces) redirect(s *routeSeries, start time.Time, elapsed time.Duration, status int) {
 	if uint64(rand.Uint32()) >= t.share {
 		return
 	}
 	_, span := t.tracer.Start(context.Background(), s.method+" "+s.route,
 		trace.WithSpanKind(trace.SpanKindServer), trace.WithTimestamp(start))
 	describe(span, s.method, s.route, status)
-	if status/100 == 3 && !ctx.IsHead() {
-		t.follow(start, span.SpanContext())
-	}
 	span.End(trace.WithTimestamp(start.Add(elapsed)))
-}
-
-// follow remembers a redirect until its click is shipped.
-func (t *Traces) follow(at time.Time, span trace.SpanContext) {
-	if !span.IsSampled() {
-		return
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if len(t.followed) == maxFollowed {
-		t.followed = append(t.followed[:0], t.followed[maxFollowed/2:]...)
-	}
-	t.followed = append(t.followed, followed{at.UnixMicro(), span})
-}
-
-// ship starts the span under which batches are brought to Postgres, if there
-// are traced redirects among their clicks. done ends it; the redirects are
-// forgotten if it went well.
-func (t *Traces) ship(ctx context.Context, batches []clicks.Batch) (_ context.Context, done func(error)) {
-	redirects := t.among(batches)
-	if len(redirects) == 0 {
-		return ctx, func(error) {}
-	}
-	var links []trace.Link
-	var ids []string
-	for _, r := range redirects {
-		links = append(links, trace.Link{SpanContext: r.span})
-	}
-	for _, b := range batches {
-		ids = append(ids, b.ID)
-	}
-	ctx, span := t.tracer.Start(ctx, "ship clicks", trace.WithSpanKind(trace.SpanKindProducer), trace.WithLinks(links...),
-		trace.WithAttributes(attribute.StringSlice("signpost.batches", ids)))
-	return ctx, func(err error) {
-		if err != nil {
-			span.SetStatus(codes.Error, err.Error())
-		} else {
-			t.forget(redirects)
-		}
-		span.End()
-	}
-}
-
-// among returns the traced redirects whose clicks are in batches. A click is
-// known by its time: two of one microsecond are in one batch, or next to it.
-func (t *Traces) among(batches []clicks.Batch) (found []followed) {
-	if t == nil {
-		return nil
-	}
-	t.mu.Lock()
-	waiting := append([]followed(nil), t.followed...)
-	t.mu.Unlock()
-	if len(waiting) == 0 {
-		return nil
-	}
-	times := map[int64]bool{}
-	for _, b := range batches {
-		list, err := clicks.DecodeBatch(b.Payload)
-		if err != nil {
-			continue // the worker tells
-		}
-		for i := range list {
-			times[list[i].At.UnixMicro()] = true
-		}
-	}
-	for _, f := range waiting {
-		if times[f.at] {
-			found = append(found, f)
-		}
-	}
-	return found
-}
-
-func (t *Traces) forget(shipped []followed) {
-	gone := map[trace.SpanID]bool{}
-	for _, f := range shipped {
-		gone[f.span.SpanID()] = true
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	var left []followed
-	for _, f := range t.followed {
-		if !gone[f.span.SpanID()] {
-			left = append(left, f)
-		}
-	}
-	t.followed = left
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/signpost/signpost/api"
 	"github.com/signpost/signpost/internal/clicks"
@@ -20,6 +21,7 @@ import (
 	"github.com/signpost/signpost/internal/listen"
 	"github.com/signpost/signpost/internal/postgres"
 	"github.com/signpost/signpost/internal/redis"
+	"github.com/signpost/signpost/internal/shipping"
 	"github.com/signpost/signpost/internal/telemetry"
 	"github.com/signpost/signpost/worker"
 )
@@ -63,9 +65,8 @@ func (p *process) addAPI(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	traces := p.apiTraces()
-	shipper := api.NewShipper(api.ShipperOptions{
-		Pool: p.redirects, River: river, Spool: spool, Log: p.log, Registry: p.registry, Traces: traces,
+	shipper := shipping.New(shipping.Options{
+		Pool: p.redirects, River: river, Spool: spool, Log: p.log, Registry: p.registry, Tracing: p.tracerProvider(),
 	})
 	cache, err := p.addCache(shipper.Met)
 	if err != nil {
@@ -76,14 +77,14 @@ func (p *process) addAPI(ctx context.Context) error {
 	}
 	p.add("shipper drain", func(ctx context.Context) error { return drain(ctx, shipper, p.log) })
 	p.background("shipper", shipper.Run)
-	p.admin.Handle("POST /spool/reship", p.only(shipper.ReshipHandler()))
+	p.admin.Handle("POST /spool/reship", p.only(api.NewReshipHandler(shipper, p.log)))
 
 	server, err := api.New(api.Options{
 		Pool: p.management, Redirects: p.redirects, River: river, Spool: spool, Cache: cache,
 		PublicURL: p.cfg.PublicURL, OwnHosts: p.cfg.OwnHosts(), Tokens: p.tokens, TrustedProxies: p.cfg.TrustedProxies,
 		ImportMaxBytes: int64(p.cfg.ImportMaxBytes), ImportMaxUploads: p.cfg.ImportMaxUploads, ExportMaxActive: p.cfg.ExportMaxActive,
 		CORSOrigins: p.cfg.CORSOrigins, SecurityContact: p.cfg.SecurityContact,
-		Registry: p.registry, Traces: traces, Log: p.log, Version: version,
+		Registry: p.registry, Traces: p.apiTraces(), Log: p.log, Version: version,
 	})
 	if err != nil {
 		return err
@@ -155,7 +156,7 @@ func (p *process) roomForConnections(ctx context.Context) int {
 }
 
 // drain ships what is left. What cannot be shipped now is safe in the spool.
-func drain(ctx context.Context, shipper *api.Shipper, log *slog.Logger) error {
+func drain(ctx context.Context, shipper *shipping.Shipper, log *slog.Logger) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	if err := shipper.Drain(ctx); err != nil {
@@ -252,6 +253,14 @@ func snapshotDir(spool string, log *slog.Logger) (dir string, release func() err
 		break
 	}
 	return "", func() error { return nil }
+}
+
+// tracerProvider is nil where traces are off.
+func (p *process) tracerProvider() trace.TracerProvider {
+	if p.tracing == nil {
+		return nil
+	}
+	return p.tracing
 }
 
 // apiTraces is nil where traces are off.

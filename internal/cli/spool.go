@@ -13,9 +13,9 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/spf13/cobra"
 
-	"github.com/signpost/signpost/api"
 	"github.com/signpost/signpost/internal/clicks"
 	"github.com/signpost/signpost/internal/config"
+	"github.com/signpost/signpost/internal/shipping"
 	"github.com/signpost/signpost/queries"
 	"github.com/signpost/signpost/worker"
 )
@@ -134,7 +134,7 @@ clicks are of other links. With --adopt they are counted here all the same.`,
 				if err != nil {
 					return err
 				}
-				shipper := api.NewShipper(api.ShipperOptions{Pool: pool, River: river, Spool: spool, Log: log})
+				shipper := shipping.New(shipping.Options{Pool: pool, River: river, Spool: spool, Log: log})
 				if err := shipper.Ship(cmd.Context()); err != nil {
 					return fmt.Errorf("ship: %w", err)
 				}
@@ -142,7 +142,7 @@ clicks are of other links. With --adopt they are counted here all the same.`,
 				if remove {
 					due = due.AddDate(1, 0, 0) // longer than anything is kept
 				}
-				if err := shipper.Settle(cmd.Context(), due); err != nil {
+				if err := shipper.Expire(cmd.Context(), due); err != nil {
 					return err
 				}
 				_, err = fmt.Fprintf(cmd.OutOrStdout(), "shipped %d segments\n", before.Segments)

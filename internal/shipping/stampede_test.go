@@ -1,4 +1,4 @@
-package api
+package shipping
 
 import (
 	"context"
@@ -25,7 +25,7 @@ func TestBacklogsAreNoStampede(t *testing.T) {
 	db := pgtest.Open(t, url)
 	cluster.Kill()
 	var watched []*shipWatch
-	var all []*shipping
+	var all []*harness
 	for range replicas {
 		w := new(shipWatch)
 		config := pgtest.Open(t, url).Config()
@@ -52,7 +52,7 @@ func TestBacklogsAreNoStampede(t *testing.T) {
 	for i, w := range watched {
 		w.want(t, i, segments)
 	}
-	(&shipping{T: t, pool: db}).want(replicas*segments, replicas*segments)
+	(&harness{T: t, pool: db}).want(replicas*segments, replicas*segments)
 }
 
 // shipWatch watches the transactions of a shipper.

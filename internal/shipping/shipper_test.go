@@ -1,16 +1,12 @@
-package api
+package shipping
 
 import (
 	"context"
 	"encoding/json"
 	"errors"
 	"log/slog"
-	"net/http"
-	"net/http/httptest"
 	"net/netip"
 	"os"
-	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -27,7 +23,7 @@ import (
 )
 
 // shipping is a spool and a shipper on a database.
-type shipping struct {
+type harness struct {
 	*testing.T
 	pool    *pgxpool.Pool
 	dir     string
@@ -35,12 +31,12 @@ type shipping struct {
 	shipper *Shipper
 }
 
-func newShipping(t *testing.T, pool *pgxpool.Pool, keep time.Duration) *shipping {
+func newShipping(t *testing.T, pool *pgxpool.Pool, keep time.Duration) *harness {
 	t.Helper()
 	return newShippingOf(t, pool, clicks.Options{Dir: t.TempDir(), Keep: keep})
 }
 
-func newShippingOf(t *testing.T, pool *pgxpool.Pool, o clicks.Options) *shipping {
+func newShippingOf(t *testing.T, pool *pgxpool.Pool, o clicks.Options) *harness {
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
 	o.Log = log
@@ -53,11 +49,11 @@ func newShippingOf(t *testing.T, pool *pgxpool.Pool, o clicks.Options) *shipping
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &shipping{t, pool, o.Dir, spool, NewShipper(ShipperOptions{Pool: pool, River: inserter, Spool: spool, Log: log})}
+	return &harness{t, pool, o.Dir, spool, New(Options{Pool: pool, River: inserter, Spool: spool, Log: log})}
 }
 
 // segment seals a segment of n clicks.
-func (s *shipping) segment(n int) {
+func (s *harness) segment(n int) {
 	s.Helper()
 	for range n {
 		click := clicks.Click{At: time.Now(), URLID: 1, UserID: 1, IP: netip.MustParseAddr("192.0.2.1"), UserAgent: "test"}
@@ -71,7 +67,7 @@ func (s *shipping) segment(n int) {
 }
 
 // want checks the ledger: batches, the clicks in them, and one job for each.
-func (s *shipping) want(batches, clicks int) {
+func (s *harness) want(batches, clicks int) {
 	s.Helper()
 	var gotBatches, gotClicks, jobs int
 	err := s.pool.QueryRow(s.Context(), `
@@ -89,7 +85,7 @@ func (s *shipping) want(batches, clicks int) {
 const goneSegments = "SELECT b.id FROM click_batches b JOIN spool_folders f ON f.folder = left(b.id, 32) AND b.id < f.gone_below"
 
 // gone counts them.
-func (s *shipping) gone() (n int) {
+func (s *harness) gone() (n int) {
 	s.Helper()
 	if err := s.pool.QueryRow(s.Context(), "SELECT count(*) FROM ("+goneSegments+") g").Scan(&n); err != nil {
 		s.Fatal(err)
@@ -97,7 +93,7 @@ func (s *shipping) gone() (n int) {
 	return n
 }
 
-func (s *shipping) drain() {
+func (s *harness) drain() {
 	s.Helper()
 	if err := s.shipper.Drain(s.Context()); err != nil {
 		s.Fatal(err)
@@ -124,7 +120,7 @@ func TestShipper(t *testing.T) {
 }
 
 // eventually polls until ok, for at most a minute.
-func (s *shipping) eventually(what string, ok func() bool) {
+func (s *harness) eventually(what string, ok func() bool) {
 	s.Helper()
 	for deadline := time.Now().Add(time.Minute); !ok(); {
 		if time.Now().After(deadline) {
@@ -135,7 +131,7 @@ func (s *shipping) eventually(what string, ok func() bool) {
 }
 
 // run has the shipper run until the test ends or stop is called.
-func (s *shipping) run() (stop func()) {
+func (s *harness) run() (stop func()) {
 	s.Helper()
 	ctx, cancel := context.WithCancel(s.Context())
 	var running sync.WaitGroup
@@ -379,12 +375,7 @@ func TestShipAgainWhileRunning(t *testing.T) {
 	t.Parallel()
 	s := newShipping(t, pgtest.Pool(t), time.Hour)
 	stop := s.run()
-	handler := s.shipper.ReshipHandler()
-	ask := func() *httptest.ResponseRecorder {
-		w := httptest.NewRecorder()
-		handler.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/spool/reship", nil))
-		return w
-	}
+	var busy *BusyError
 	minuteLater := func() {
 		s.shipper.reshipping.Lock()
 		defer s.shipper.reshipping.Unlock()
@@ -405,12 +396,12 @@ func TestShipAgainWhileRunning(t *testing.T) {
 	}
 	s.want(3, 6)
 	for range 3 { // once would do; more does no harm
-		if w := ask(); w.Code != http.StatusOK || strings.TrimSpace(w.Body.String()) != `{"segments":5,"waiting":0}` {
-			t.Errorf("answered %d %s", w.Code, w.Body)
+		if put, waiting, err := s.shipper.Reship(t.Context()); put != 5 || waiting != 0 || err != nil {
+			t.Errorf("put back %d segments, %d wait, %v", put, waiting, err)
 		}
-		w := ask()
-		if wait, err := strconv.Atoi(w.Header().Get("Retry-After")); w.Code != http.StatusTooManyRequests || err != nil || wait < 1 || wait > 60 {
-			t.Errorf("at once again: %d, wait %v %v: %s", w.Code, wait, err, w.Body)
+		_, _, err := s.shipper.Reship(t.Context())
+		if !errors.As(err, &busy) || busy.RetryAfter <= 0 || busy.RetryAfter > time.Minute {
+			t.Errorf("at once again: %v", err)
 		}
 		s.eventually("the segments are shipped again", shipped)
 		s.want(5, 15)
@@ -422,10 +413,10 @@ func TestShipAgainWhileRunning(t *testing.T) {
 	var served, refused atomic.Int64
 	for range 8 {
 		all.Go(func() {
-			switch w := ask(); w.Code {
-			case http.StatusOK:
+			switch _, _, err := s.shipper.Reship(t.Context()); {
+			case err == nil:
 				served.Add(1)
-			case http.StatusTooManyRequests:
+			case errors.As(err, new(*BusyError)):
 				refused.Add(1)
 			}
 		})
@@ -440,18 +431,11 @@ func TestShipAgainWhileRunning(t *testing.T) {
 
 	// Nobody answers after the shipper has stopped.
 	stop()
+	minuteLater()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 	defer cancel()
-	if _, _, err := s.shipper.Reship(ctx); !errors.Is(err, context.DeadlineExceeded) {
+	if _, _, err := s.shipper.Reship(ctx); !errors.Is(err, ErrStopped) {
 		t.Errorf("a stopped shipper says %v", err)
-	}
-	minuteLater()
-	done, stopNow := context.WithCancel(t.Context())
-	stopNow()
-	w := httptest.NewRecorder()
-	handler.ServeHTTP(w, httptest.NewRequestWithContext(done, http.MethodPost, "/spool/reship", nil))
-	if w.Code != http.StatusServiceUnavailable || w.Header().Get("Retry-After") == "" {
-		t.Errorf("a stopped shipper answers %d %s", w.Code, w.Body)
 	}
 }
 
@@ -511,7 +495,7 @@ func TestShipperConfirmsWhatWasInMemory(t *testing.T) {
 }
 
 // copyOf copies the spool as a snapshot of its volume does.
-func (s *shipping) copyOf(dir string) (copied string) {
+func (s *harness) copyOf(dir string) (copied string) {
 	s.Helper()
 	copied = s.TempDir()
 	if err := os.CopyFS(copied, os.DirFS(dir)); err != nil {
@@ -521,21 +505,21 @@ func (s *shipping) copyOf(dir string) (copied string) {
 }
 
 // shipFrom ships what is in a folder of folders and removes it at once.
-func (s *shipping) shipFrom(dir string) {
+func (s *harness) shipFrom(dir string) {
 	s.Helper()
 	spool, err := clicks.OpenForShipping(dir, clicks.Options{Log: s.shipper.Log})
 	if err != nil {
 		s.Fatal(err)
 	}
 	defer spool.Close() //nolint:errcheck // takes no clicks
-	shipper := NewShipper(ShipperOptions{Pool: s.pool, River: s.shipper.River, Spool: spool, Log: s.shipper.Log})
-	if err := errors.Join(shipper.Ship(s.Context()), shipper.Settle(s.Context(), time.Now().Add(time.Hour))); err != nil {
+	shipper := New(Options{Pool: s.pool, River: s.shipper.River, Spool: spool, Log: s.shipper.Log})
+	if err := errors.Join(shipper.Ship(s.Context()), shipper.Expire(s.Context(), time.Now().Add(time.Hour))); err != nil {
 		s.Fatal(err)
 	}
 }
 
 // ingestAll does to the batches what a worker does, a day or more ago.
-func (s *shipping) ingestAll() {
+func (s *harness) ingestAll() {
 	s.Helper()
 	_, err := s.pool.Exec(s.Context(), `
 		WITH done AS (
@@ -547,7 +531,7 @@ func (s *shipping) ingestAll() {
 	}
 }
 
-func (s *shipping) prune(want int64) {
+func (s *harness) prune(want int64) {
 	s.Helper()
 	day := pgtype.Interval{Days: 1, Valid: true}
 	if n, err := queries.New(s.pool).PruneClickBatches(s.Context(), day, 1000); err != nil || n != want {
@@ -556,7 +540,7 @@ func (s *shipping) prune(want int64) {
 }
 
 // wantHeld checks how many batches wait for an operator, without a job.
-func (s *shipping) wantHeld(want, inAll int) {
+func (s *harness) wantHeld(want, inAll int) {
 	s.Helper()
 	var held, all, queued int
 	err := s.pool.QueryRow(s.Context(), `
@@ -644,7 +628,7 @@ func TestShipAgainAfterFailover(t *testing.T) {
 	}
 	settle := func(at time.Time, gone int) {
 		t.Helper()
-		if err := s.shipper.Settle(t.Context(), at); err != nil {
+		if err := s.shipper.Expire(t.Context(), at); err != nil {
 			t.Fatal(err)
 		}
 		if got := s.gone(); got != gone {

@@ -1,4 +1,6 @@
-package api
+// Package shipping brings sealed segments from the spool to Postgres, each as one
+// batch with the job that ingests it.
+package shipping
 
 import (
 	"context"
@@ -15,6 +17,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 	"github.com/riverqueue/river"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/noop"
 
 	"github.com/signpost/signpost/internal/clicks"
 	"github.com/signpost/signpost/internal/jobs"
@@ -37,22 +43,23 @@ const (
 	tidyEvery = 10 * time.Second
 )
 
-// ShipperOptions is what a Shipper works with. All but Registry and
-// Traces are required.
-type ShipperOptions struct {
+// Options are the surroundings of a Shipper. All but Registry and Tracing are
+// required.
+type Options struct {
 	Pool     *pgxpool.Pool
 	River    *river.Client[pgx.Tx] // only inserts
 	Spool    *clicks.Spool
 	Log      *slog.Logger
 	Registry prometheus.Registerer // nil means metrics go nowhere
-	Traces   *Traces               // those of the API whose clicks are shipped; nil means there are none
+	Tracing  trace.TracerProvider  // gets a span for each transaction that ships; nil means there are none
 }
 
 // A Shipper brings sealed segments from the spool to Postgres. A segment is one
 // batch with the segment's name as its id: shipping it twice, or from two
 // processes, inserts it once (I2).
 type Shipper struct {
-	ShipperOptions
+	Options
+	tracer    trace.Tracer
 	failing   time.Time     // since when; zero while all is well
 	reported  time.Time     // when that was last logged
 	back      time.Time     // when it was last logged that Postgres is back
@@ -63,12 +70,12 @@ type Shipper struct {
 	tidyEvery time.Duration // tidyEvery but in tests
 	catchUp   catchUp       // after Postgres was away
 
-	met       atomic.Pointer[string] // what Met was told and Run has not passed on yet
-	asked     chan chan reshipped    // Reship's questions to Run
-	reshipped time.Time              // segments shipped before are to be put back; zero when all are
+	met atomic.Pointer[string] // what Met was told and Run has not passed on yet
 
-	reshipping sync.Mutex // held while a request for reshipping is served
-	reshipNext time.Time  // no such request is served before; guarded by reshipping
+	asked        chan chan reshipped // Reship's questions to Run
+	reshipBefore time.Time           // segments shipped before are to be put back; zero when all are
+	reshipping   sync.Mutex          // held while Reship is served
+	reshipNext   time.Time           // Reship is not served before; guarded by reshipping
 
 	batches, clicks prometheus.Counter
 	failures        prometheus.Counter
@@ -80,15 +87,19 @@ type catchUp struct {
 	segments, clicks int
 }
 
-// NewShipper returns a shipper. Run, Drain and Ship are not to be called at
+// New returns a shipper. Run, Drain and Ship are not to be called at
 // once; Reship and Met may be called at any time.
-func NewShipper(o ShipperOptions) *Shipper {
+func New(o Options) *Shipper {
 	metrics := promauto.With(o.Registry)
+	if o.Tracing == nil {
+		o.Tracing = noop.NewTracerProvider()
+	}
 	return &Shipper{
-		ShipperOptions: o,
-		together:       shipTogether,
-		tidyEvery:      tidyEvery,
-		asked:          make(chan chan reshipped),
+		Options:   o,
+		tracer:    o.Tracing.Tracer("github.com/signpost/signpost/internal/shipping"),
+		together:  shipTogether,
+		tidyEvery: tidyEvery,
+		asked:     make(chan chan reshipped),
 		batches: metrics.NewCounter(prometheus.CounterOpts{
 			Name: "signpost_batches_shipped_total", Help: "Batches that this process brought to Postgres.",
 		}),
@@ -145,13 +156,13 @@ func (s *Shipper) Drain(ctx context.Context) error {
 	err := s.Ship(ctx)
 	// What was kept in memory ends with this process, and nobody else could say
 	// that it is gone.
-	return errors.Join(err, s.Settle(ctx, time.Now()))
+	return errors.Join(err, s.Expire(ctx, time.Now()))
 }
 
-// Settle removes the segments that by now were kept long enough, and tells the
+// Expire removes the segments that by now were kept long enough, and tells the
 // ledger how far their folders are empty: beyond, its rows make shipping a segment
 // again harmless. An error says that some are left.
-func (s *Shipper) Settle(ctx context.Context, now time.Time) error {
+func (s *Shipper) Expire(ctx context.Context, now time.Time) error {
 	for {
 		gone, err := s.Spool.RemoveExpired(now)
 		if err != nil {
@@ -260,7 +271,7 @@ func (s *Shipper) checkInstallation(ctx context.Context, q *queries.Queries) err
 func (s *Shipper) reportListing(ctx context.Context, err error) {
 	if err != nil && time.Since(s.listing) >= time.Minute {
 		s.listing = time.Now()
-		s.Log.WarnContext(ctx, "segments of a folder cannot be listed; the others are shipped", "error", err)
+		s.Log.WarnContext(ctx, "segments of a folder cannot be listed; the others are shipped", slog.Any("error", err))
 	}
 }
 
@@ -301,7 +312,7 @@ func (s *Shipper) read(ctx context.Context, segments []clicks.Segment) (batches 
 		switch {
 		case errors.Is(err, clicks.ErrSetAside): // the spool has logged and counted it
 		case err != nil:
-			s.Log.WarnContext(ctx, "a segment cannot be read now", "segment", segment.ID, "error", err)
+			s.Log.WarnContext(ctx, "a segment cannot be read now", slog.String("segment", segment.ID), slog.Any("error", err))
 		default:
 			batches, bytes = append(batches, batch), bytes+segment.Bytes
 		}
@@ -325,7 +336,7 @@ func (s *Shipper) send(ctx context.Context, batches []clicks.Batch) (shipped int
 		return shipped, nil
 	}
 	if len(batches) == 1 {
-		s.Log.ErrorContext(ctx, "Postgres refuses a batch; it stays in the spool", "batch", batches[0].ID, "error", err)
+		s.Log.ErrorContext(ctx, "Postgres refuses a batch; it stays in the spool", slog.String("batch_id", batches[0].ID), slog.Any("error", err))
 		s.Spool.PassOver(batches[0].ID)
 		return 0, nil
 	}
@@ -344,7 +355,7 @@ func (s *Shipper) send(ctx context.Context, batches []clicks.Batch) (shipped int
 func (s *Shipper) mark(ctx context.Context, batch clicks.Batch) int {
 	if err := s.Spool.Shipped(batch.ID); err != nil {
 		s.Spool.PassOver(batch.ID)
-		s.Log.WarnContext(ctx, "a shipped segment stays in line", "segment", batch.ID, "error", err)
+		s.Log.WarnContext(ctx, "a shipped segment stays in line", slog.String("segment", batch.ID), slog.Any("error", err))
 		return 0
 	}
 	s.batches.Inc()
@@ -359,8 +370,8 @@ func (s *Shipper) mark(ctx context.Context, batch clicks.Batch) int {
 func (s *Shipper) insert(ctx context.Context, batches []clicks.Batch) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, shipTimeout)
 	defer cancel()
-	ctx, done := s.Traces.ship(ctx, batches)
-	defer func() { done(err) }()
+	ctx, span := s.tracer.Start(ctx, "ship clicks", trace.WithSpanKind(trace.SpanKindProducer))
+	defer func() { endSpan(span, batches, err) }()
 	var replays []string
 	err = postgres.InTx(ctx, s.Pool, func(tx pgx.Tx) error {
 		replays = nil
@@ -379,9 +390,23 @@ func (s *Shipper) insert(ctx context.Context, batches []clicks.Batch) (err error
 		return nil
 	})
 	if err == nil && len(replays) > 0 {
-		s.Log.ErrorContext(ctx, "batches whose segments were removed are back and wait for an operator", "batches", replays, "reason", replayed)
+		s.Log.ErrorContext(ctx, "batches whose segments were removed are back and wait for an operator", slog.Any("batch_ids", replays), slog.String("reason", replayed))
 	}
 	return err
+}
+
+func endSpan(span trace.Span, batches []clicks.Batch, err error) {
+	if span.IsRecording() {
+		ids := make([]string, len(batches))
+		for i, b := range batches {
+			ids[i] = b.ID
+		}
+		span.SetAttributes(attribute.StringSlice("signpost.batches", ids))
+	}
+	if err != nil {
+		span.SetStatus(codes.Error, err.Error())
+	}
+	span.End()
 }
 
 // replayed says why a batch is held that the ledger does not know and whose
@@ -440,12 +465,12 @@ func (s *Shipper) attend(ctx context.Context) {
 // long enough.
 func (s *Shipper) tidy(ctx context.Context) {
 	if n, err := s.Spool.Adopt(); err != nil {
-		s.Log.WarnContext(ctx, "folders of other processes cannot be looked at", "error", err)
+		s.Log.WarnContext(ctx, "folders of other processes cannot be looked at", slog.Any("error", err))
 	} else if n > 0 {
-		s.Log.InfoContext(ctx, "adopted the segments of a dead process", "segments", n)
+		s.Log.InfoContext(ctx, "adopted the segments of a dead process", slog.Int("segments", n))
 	}
-	if err := s.Settle(ctx, time.Now()); err != nil && ctx.Err() == nil && !postgres.Unavailable(err) {
-		s.Log.WarnContext(ctx, "old segments cannot be removed", "error", err) // shipping reports an outage
+	if err := s.Expire(ctx, time.Now()); err != nil && ctx.Err() == nil && !postgres.Unavailable(err) {
+		s.Log.WarnContext(ctx, "old segments cannot be removed", slog.Any("error", err)) // shipping reports an outage
 	}
 }
 
@@ -463,63 +488,4 @@ func (s *Shipper) confirm(ctx context.Context, gone []clicks.Gone) error {
 		return fmt.Errorf("forget confirmed removals: %w", err)
 	}
 	return nil
-}
-
-// report logs the first failure, then one a minute, then that all is shipped.
-func (s *Shipper) report(ctx context.Context, err error) {
-	if ctx.Err() != nil {
-		return
-	}
-	now := time.Now()
-	if err == nil {
-		if !s.failing.IsZero() {
-			s.reportCaughtUp(ctx, now)
-		}
-		return
-	}
-	s.failures.Inc()
-	if s.failing.IsZero() {
-		s.failing = now
-	}
-	s.catchUp = catchUp{} // it may be away again
-	if now.Sub(s.reported) >= time.Minute {
-		s.reported = now
-		s.Log.WarnContext(ctx, "clicks cannot be shipped and wait in the spool",
-			append([]any{"error", err}, s.backlog(now)...)...)
-	}
-}
-
-// reportBack logs what waits when the first transaction after an outage was
-// committed.
-func (s *Shipper) reportBack(ctx context.Context) {
-	if s.failing.IsZero() || !s.catchUp.since.IsZero() {
-		return
-	}
-	s.catchUp = catchUp{since: time.Now()}
-	if s.catchUp.since.Sub(s.back) < time.Minute {
-		return // it comes and goes
-	}
-	s.back = s.catchUp.since
-	s.Log.InfoContext(ctx, "Postgres takes clicks again; shipping the backlog",
-		append([]any{"outage", s.catchUp.since.Sub(s.failing).Round(time.Millisecond)}, s.backlog(s.catchUp.since)...)...)
-}
-
-func (s *Shipper) reportCaughtUp(ctx context.Context, now time.Time) {
-	caught := s.catchUp
-	if caught.since.IsZero() {
-		caught = catchUp{since: now} // nothing had to be shipped
-	}
-	s.Log.InfoContext(ctx, "clicks are shipped again", "outage", caught.since.Sub(s.failing).Round(time.Millisecond),
-		"segments", caught.segments, "clicks", caught.clicks, "took", now.Sub(caught.since).Round(time.Millisecond))
-	s.failing, s.reported, s.catchUp = time.Time{}, time.Time{}, catchUp{}
-}
-
-// backlog is what waits in the spool, for the log.
-func (s *Shipper) backlog(now time.Time) []any {
-	stats := s.Spool.Stats()
-	var age time.Duration
-	if !stats.Oldest.IsZero() {
-		age = now.Sub(stats.Oldest).Round(time.Second)
-	}
-	return []any{"segments", stats.Segments, "bytes", stats.Bytes, "oldest_age", age}
 }
