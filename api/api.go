@@ -27,6 +27,7 @@ import (
 	"github.com/signpost/signpost/internal/clicks"
 	"github.com/signpost/signpost/internal/linkcache"
 	"github.com/signpost/signpost/internal/links"
+	"github.com/signpost/signpost/internal/service"
 )
 
 const (
@@ -90,6 +91,7 @@ type Options struct {
 type API struct {
 	Options
 
+	service   *service.Service
 	app       *fiber.App
 	serve     fasthttp.RequestHandler
 	huma      huma.API
@@ -141,6 +143,9 @@ func New(o Options) (*API, error) {
 	}
 	if o.Redirects == nil {
 		a.Redirects = o.Pool
+	}
+	a.service = &service.Service{
+		Pool: o.Pool, River: o.River, Cache: o.Cache, PublicURL: o.PublicURL, OwnHosts: o.OwnHosts,
 	}
 	a.bulkheads = newBulkheads(int(o.Pool.Config().MaxConns))
 	a.database = newProbe(a.checkDatabase)

@@ -3,6 +3,7 @@ package api
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"io"
 	"log/slog"
@@ -22,7 +23,7 @@ import (
 	"github.com/signpost/signpost/internal/linkcache"
 	"github.com/signpost/signpost/internal/links"
 	"github.com/signpost/signpost/internal/pgtest"
-	"github.com/signpost/signpost/queries"
+	"github.com/signpost/signpost/internal/service"
 )
 
 const testAdminToken = "bootstrap-token-of-the-tests"
@@ -39,15 +40,27 @@ type bundle struct {
 	conns  []net.Conn // that stall
 }
 
+// createToken makes a token and returns its secret.
+func createToken(tb testing.TB, pool *pgxpool.Pool, name string, role Role) (Token, string) {
+	tb.Helper()
+	var in service.TokenFields
+	in.Name.Value, in.Role.Value = name, role.String()
+	s := service.Service{Pool: pool}
+	token, secret, err := s.CreateToken(tb.Context(), Actor{Role: RoleAdmin}, in)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return token, secret
+}
+
+// newSecret draws a text of the form of a token's secret.
+func newSecret() string { return "sp_" + (rand.Text() + rand.Text())[:43] }
+
 func setup(tb testing.TB, adjust ...func(*Options)) *bundle {
 	tb.Helper()
 	b := setupOn(tb, pgtest.Pool(tb), adjust...)
 	for role := RoleReader; role <= RoleAdmin; role++ {
-		_, secret, err := CreateToken(tb.Context(), queries.New(b.pool), role.String()+" of the test", role.String(), nil)
-		if err != nil {
-			tb.Fatal(err)
-		}
-		b.tokens[role] = secret
+		_, b.tokens[role] = createToken(tb, b.pool, role.String()+" of the test", role)
 	}
 	return b
 }

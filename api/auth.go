@@ -2,63 +2,33 @@ package api
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
 	"errors"
 	"fmt"
-	"math/big"
 	"net/netip"
 	"strings"
-	"time"
 
 	"github.com/gofiber/fiber/v2"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/signpost/signpost/internal/service"
 	"github.com/signpost/signpost/queries"
 )
 
-// Role is what a token may do. Each role may do what the ones below it may.
-type Role int
+// Role says how much a token may do.
+type Role = service.Role
 
-// The roles. Readers read users, links, events and imports; editors also write
-// and import links; admins do everything.
+// The roles, each of which may do everything that the ones before it may.
 const (
-	RoleReader Role = iota + 1
-	RoleEditor
-	RoleAdmin
+	RoleReader = service.RoleReader
+	RoleEditor = service.RoleEditor
+	RoleAdmin  = service.RoleAdmin
 )
 
-var roleNames = [...]string{"none", "reader", "editor", "admin"}
-
-// String returns the name of the role as the API and the database spell it.
-func (r Role) String() string { return roleNames[r] }
-
-// ParseRole returns the role of that name; ok is false if there is none.
-func ParseRole(name string) (role Role, ok bool) {
-	for r := RoleReader; r <= RoleAdmin; r++ {
-		if roleNames[r] == name {
-			return r, true
-		}
-	}
-	return 0, false
-}
-
-// Actor is who a request is made by.
-type Actor struct {
-	TokenID *int64 // nil for the bootstrap token
-	Name    string
-	Role    Role
-}
-
-// token tells the tokens of actors apart: an id, 0 for the bootstrap token.
-func (a Actor) token() int64 {
-	if a.TokenID == nil {
-		return 0
-	}
-	return *a.TokenID
-}
+// Actor is the bearer of the token that a request came with.
+type Actor = service.Actor
 
 // bootstrapName names the bearer of ADMIN_TOKEN in the record of changes.
 const bootstrapName = "ADMIN_TOKEN"
@@ -70,6 +40,12 @@ type actorKey struct{}
 func actorFrom(ctx context.Context) (actor Actor, ok bool) {
 	actor, ok = ctx.Value(actorKey{}).(Actor)
 	return actor, ok
+}
+
+// actorIn is actorFrom for routes that need a token.
+func actorIn(ctx context.Context) Actor {
+	actor, _ := actorFrom(ctx)
+	return actor
 }
 
 // actorOf returns who a request was authenticated as by require. It is the
@@ -97,8 +73,8 @@ func (a *API) admit(c *fiber.Ctx, role Role) error {
 	if err != nil {
 		return err
 	}
-	if actor.Role < role {
-		return forbidden(fmt.Sprintf("this needs a token of the role %s, yours is %s", role, actor.Role))
+	if err := actor.Require(role); err != nil {
+		return err
 	}
 	ctx := context.WithValue(c.UserContext(), actorKey{}, actor)
 	ctx = context.WithValue(ctx, requestIDKey{}, responseID(c))
@@ -176,7 +152,7 @@ func (t *Tokens) identify(ctx context.Context, secret string, hash [sha256.Size]
 	if t.isBootstrap(hash) {
 		return Actor{Name: bootstrapName, Role: RoleAdmin}, nil
 	}
-	if !isToken(secret) {
+	if !service.IsSecret(secret) {
 		return Actor{}, errToken
 	}
 	token, err := queries.New(t.pool).FindToken(ctx, hash[:])
@@ -187,7 +163,7 @@ func (t *Tokens) identify(ctx context.Context, secret string, hash [sha256.Size]
 		return Actor{}, fmt.Errorf("look up token: %w", err)
 	}
 	// A role of a later release is no role here, and may do nothing.
-	role, _ := ParseRole(token.Role)
+	role, _ := service.ParseRole(token.Role)
 	return Actor{TokenID: &token.ID, Name: token.Name, Role: role}, nil
 }
 
@@ -233,55 +209,4 @@ func bearer(header []byte) (secret string, ok bool) {
 	scheme, secret, _ := strings.Cut(string(header), " ")
 	secret = strings.TrimSpace(secret)
 	return secret, strings.EqualFold(scheme, "Bearer") && secret != ""
-}
-
-const (
-	tokenPrefix = "sp_"
-	tokenBytes  = 32
-	// tokenDigits is how many digits of base 62 hold tokenBytes.
-	tokenDigits = 43
-)
-
-// newSecret draws the secret of a token: sp_ and 256 random bits in base 62.
-func newSecret() string {
-	var random [tokenBytes]byte
-	_, _ = rand.Read(random[:]) // never fails: it ends the process instead
-	digits := new(big.Int).SetBytes(random[:]).Text(62)
-	return tokenPrefix + strings.Repeat("0", tokenDigits-len(digits)) + digits
-}
-
-// isToken reports whether secret has the form of newSecret's, so that other
-// guesses cost no query.
-func isToken(secret string) bool {
-	digits, ok := strings.CutPrefix(secret, tokenPrefix)
-	if !ok || len(digits) != tokenDigits {
-		return false
-	}
-	for _, c := range []byte(digits) {
-		switch {
-		case '0' <= c && c <= '9', 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z':
-		default:
-			return false
-		}
-	}
-	return true
-}
-
-// CreateToken stores a new token and returns its secret, which is kept nowhere:
-// the database holds a hash of it. name is 1 to 100 characters, role one of
-// admin, editor and reader; expires is when the token ends, nil for never. The
-// error of a wrong name or role can be shown to a user.
-func CreateToken(ctx context.Context, q *queries.Queries, name, role string, expires *time.Time) (queries.CreateTokenRow, string, error) {
-	if err := checkToken(name, role); err != nil {
-		return queries.CreateTokenRow{}, "", err
-	}
-	secret := newSecret()
-	hash := sha256.Sum256([]byte(secret))
-	token, err := q.CreateToken(ctx, queries.CreateTokenParams{
-		Name: name, Role: role, Hash: hash[:], ExpiresAt: expires,
-	})
-	if err != nil {
-		return queries.CreateTokenRow{}, "", fmt.Errorf("store token: %w", err)
-	}
-	return token, secret, nil
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/signpost/signpost/internal/postgres"
+	"github.com/signpost/signpost/internal/service"
 	"github.com/signpost/signpost/queries"
 )
 
@@ -22,14 +23,14 @@ type changed struct {
 
 // change applies a field of a request to the value it is about and notes it if
 // that makes a difference. A null leaves the value as it is.
-func change[T any](to changes, field string, value *T, o Optional[T]) {
+func change[T any](to changes, field string, value *T, o service.Optional[T]) {
 	if o.Sent && !o.Null {
 		set(to, field, value, o.Value)
 	}
 }
 
 // changeNullable is change for a value that null clears.
-func changeNullable[T any](to changes, field string, value **T, o Optional[T]) {
+func changeNullable[T any](to changes, field string, value **T, o service.Optional[T]) {
 	switch {
 	case o.Sent && o.Null:
 		set(to, field, value, nil)
@@ -72,12 +73,6 @@ type changeDetails struct {
 type by struct {
 	TokenID *int64 `json:"token_id"`
 	Name    string `json:"name"`
-}
-
-// recordUser writes the event of a change of a user, in the transaction of q.
-func recordUser(ctx context.Context, q *queries.Queries, event string, u User, c changes) error {
-	details := changeDetails{Entity: "user", Username: u.Username, Email: u.Email, Changes: c}
-	return record(ctx, q, event, nil, u.ID, details)
 }
 
 // recordURL writes the event of a change of a link, in the transaction of q.

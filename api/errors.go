@@ -13,15 +13,11 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/gofiber/fiber/v2"
 
-	"github.com/signpost/signpost/internal/postgres"
+	"github.com/signpost/signpost/internal/service"
 )
 
-// FieldError says what is wrong with one field of a request, so that the
-// message can follow the field's name.
-type FieldError struct {
-	Field   string `json:"field" example:"original_url" doc:"Name of the field or parameter at fault."`
-	Message string `json:"message" example:"must start with http:// or https://" doc:"What is wrong with it."`
-}
+// FieldError says what is wrong with one field of a request.
+type FieldError = service.FieldError
 
 // Error is an answer that is not a success, and the only shape one has (I5).
 type Error struct {
@@ -55,13 +51,7 @@ func (e *Error) GetHeaders() http.Header {
 }
 
 // invalid says which fields are wrong. There must be one.
-func invalid(fields ...FieldError) *Error {
-	message := "several fields are invalid"
-	if len(fields) == 1 {
-		message = fields[0].Field + " " + fields[0].Message
-	}
-	return badRequest(message, fields...)
-}
+func invalid(fields ...FieldError) *Error { return fromService(service.Invalid(fields...)) }
 
 func badRequest(message string, fields ...FieldError) *Error {
 	return &Error{Status: http.StatusBadRequest, Message: message, Fields: fields}
@@ -104,26 +94,22 @@ func unavailable(message string) *Error {
 	return &Error{Status: http.StatusServiceUnavailable, Message: message, RetryAfter: time.Second}
 }
 
-var (
-	errDatabase = unavailable("the database cannot be reached, try again shortly")
-	errTooLong  = unavailable("the database did not answer in time, try again shortly or ask for less")
-	errInternal = &Error{Status: http.StatusInternalServerError, Message: "something went wrong, the incident was logged"}
-)
+var errDatabase = fromService(service.ErrDatabase)
 
-// byConstraint says what the violation of a constraint means to a client. What
-// is not listed cannot be violated by a request: validation comes first.
-var byConstraint = map[string]*Error{
-	"users_username_key":  taken("username"),
-	"users_email_key":     taken("email"),
-	"urls_short_code_key": taken("short_code"),
-	"urls_user_id_fkey":   invalid(FieldError{"user_id", "is not a user"}),
-	// An import has just taken the id that the sequence was about to give.
-	"users_pkey": unavailable("the id was taken by an import, try again"),
-	"urls_pkey":  unavailable("the id was taken by an import, try again"),
+var errInternal = &Error{Status: http.StatusInternalServerError, Message: "something went wrong, the incident was logged"}
+
+// byKind is the status of each class of errors.
+var byKind = map[service.Kind]int{
+	service.KindInvalid:     http.StatusBadRequest,
+	service.KindForbidden:   http.StatusForbidden,
+	service.KindNotFound:    http.StatusNotFound,
+	service.KindConflict:    http.StatusConflict,
+	service.KindGone:        http.StatusGone,
+	service.KindUnavailable: http.StatusServiceUnavailable,
 }
 
-func taken(field string) *Error {
-	return conflict(field+" is taken", FieldError{field, "is taken"})
+func fromService(e *service.Error) *Error {
+	return &Error{Status: byKind[e.Kind], Message: e.Message, Fields: e.Fields, RetryAfter: e.RetryAfter}
 }
 
 // byStatus are the sentences for errors that arise outside our handlers.
@@ -148,18 +134,8 @@ func fromError(err error) *Error {
 	if errors.As(err, &router) {
 		return plainError(router.Code)
 	}
-	if known := byConstraint[postgres.Constraint(err)]; known != nil {
-		return known
-	}
-	switch {
-	case postgres.StatementTimeout(err):
-		return errTooLong
-	case postgres.Unavailable(err), errors.Is(err, context.Canceled):
-		return errDatabase
-	case postgres.Retryable(err):
-		return unavailable("other changes got in the way, try again")
-	case postgres.Constraint(err) == "" && postgres.DataFault(err):
-		return badRequest("a value cannot be stored")
+	if known := service.Classify(err); known != nil {
+		return fromService(known)
 	}
 	return errInternal
 }
@@ -248,14 +224,14 @@ func fieldError(err error) (f FieldError, ok bool) {
 		return f, false
 	}
 	if name, found := strings.CutPrefix(detail.Message, "expected required property "); found {
-		return FieldError{strings.TrimSuffix(name, " to be present"), "is required"}, true
+		return FieldError{Field: strings.TrimSuffix(name, " to be present"), Message: "is required"}, true
 	}
 	_, name, found := strings.Cut(detail.Location, ".")
 	if !found {
 		return f, false
 	}
 	name, _, _ = strings.Cut(name, "[") // of a list, the field as a whole
-	return FieldError{name, rephrase(detail.Message)}, true
+	return FieldError{Field: name, Message: rephrase(detail.Message)}, true
 }
 
 // rephrase makes Huma's messages follow a field's name.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/signpost/signpost/internal/csvimport"
 	"github.com/signpost/signpost/internal/postgres"
+	"github.com/signpost/signpost/internal/service"
 	"github.com/signpost/signpost/queries"
 )
 
@@ -81,7 +82,7 @@ type eventListInput struct {
 // maxEventOffset is how far in a numbered page of events may begin.
 const maxEventOffset = 10_000
 
-var errEventsTooDeep = invalid(FieldError{"page", "is too far in for this list: follow next_cursor instead, or begin at another time"})
+var errEventsTooDeep = invalid(FieldError{Field: "page", Message: "is too far in for this list: follow next_cursor instead, or begin at another time"})
 
 // endOfTime is after every event. Postgres takes any year that JSON does.
 var endOfTime = time.Date(9999, 12, 31, 0, 0, 0, 0, time.UTC)
@@ -123,8 +124,8 @@ func (in *eventListInput) list() (eventList, error) {
 	}
 	cursor := eventAt{time.UnixMicro(at[0]).UTC(), at[1]}
 	switch {
-	case checkTime(cursor.at) != nil:
-		return eventList{}, invalid(FieldError{"cursor", "is not a cursor of this list"})
+	case service.CheckTime(cursor.at) != nil:
+		return eventList{}, invalid(FieldError{Field: "cursor", Message: "is not a cursor of this list"})
 	case l.oldest && l.since.before(cursor):
 		l.since = cursor
 	case !l.oldest && cursor.before(l.till):

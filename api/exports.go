@@ -184,7 +184,10 @@ var (
 	eventColumns = []string{"id", "url_id", "user_id", "event_type", "timestamp", "details"}
 )
 
-func (u User) cells(to []string) []string {
+// userRow is a user as a row of an export.
+type userRow struct{ User }
+
+func (u userRow) cells(to []string) []string {
 	return append(to, cellID(u.ID), cellText(u.Username), cellText(u.Email), cellTime(u.CreatedAt))
 }
 
@@ -229,12 +232,12 @@ func (a *API) exportUsers(in *userListInput) (exportSource, error) {
 	at, err := in.position("users", 0)
 	offset := int32(in.offset())
 	return exportSource{kind: csvimport.KindUsers, header: userColumns, next: func(ctx context.Context, limit int32) ([]exportRow, error) {
-		rows, err := a.lists().ListUsers(ctx, at[0], offset, limit)
+		rows, err := a.service.ListUsers(ctx, actorIn(ctx), at[0], offset, limit)
 		if err != nil || len(rows) == 0 {
 			return nil, err
 		}
 		at[0], offset = rows[len(rows)-1].ID, 0
-		return exportRows(rows, viewListedUser), nil
+		return exportRows(rows, func(u User) userRow { return userRow{u} }), nil
 	}}, err
 }
 

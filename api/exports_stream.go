@@ -205,7 +205,7 @@ func (e *export) WriteTo(w io.Writer) (n int64, err error) {
 		n = e.bytes
 		e.report(err)
 	}()
-	ctx, cancel := context.WithCancelCause(context.Background())
+	ctx, cancel := context.WithCancelCause(context.WithValue(context.Background(), actorKey{}, e.actor))
 	done := make(chan struct{})
 	var watching sync.WaitGroup
 	watching.Go(func() { e.watch(ctx, cancel, done) })

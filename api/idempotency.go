@@ -5,64 +5,30 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
-	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humafiber"
 	"github.com/gofiber/fiber/v2"
-	"github.com/jackc/pgx/v5"
 
-	"github.com/signpost/signpost/internal/postgres"
+	"github.com/signpost/signpost/internal/service"
 	"github.com/signpost/signpost/queries"
 )
 
 const (
 	headerIdempotencyKey = "Idempotency-Key"
 	maxIdempotencyKey    = 255 // bytes
-	// keyPatience is how long a request waits for the transaction of another one
-	// with its key, in the words of Postgres.
-	keyPatience = "1ms"
 )
 
 var (
-	errKeyForm  = invalid(FieldError{headerIdempotencyKey, "must be 1 to 255 printable ASCII characters"})
-	errKeyOther = invalid(FieldError{headerIdempotencyKey, "was used for another request: a new one needs a key of its own"})
-	errKeyBusy  = &Error{
-		Status: http.StatusConflict, Message: "the first request with this " + headerIdempotencyKey + " is under way, ask again",
-		Fields:     []FieldError{{headerIdempotencyKey, "belongs to a request under way"}},
-		RetryAfter: time.Second,
-	}
+	errKeyForm  = invalid(FieldError{Field: headerIdempotencyKey, Message: "must be 1 to 255 printable ASCII characters"})
+	errKeyOther = invalid(FieldError{Field: headerIdempotencyKey, Message: "was used for another request: a new one needs a key of its own"})
 )
 
-// onceRequest is a request that its client may repeat: what is done for a key
-// is done once, and its answer kept in the transaction that did it. Keys belong
-// to a token and a route. A request that failed leaves its key free.
-type onceRequest struct {
-	onceKey
-	hash [sha256.Size]byte // of what is asked
-}
-
-// onceKey tells such a request from others.
-type onceKey struct {
-	token int64 // 0 for ADMIN_TOKEN
-	route string
-	key   string
-}
-
-// keptAnswer is what the first request with a key was answered.
-type keptAnswer struct {
-	request  []byte // hash of what was asked
-	status   int
-	location string
-	body     []byte
-}
-
 // readOnce returns nil for a request without a key.
-func readOnce(c *fiber.Ctx, route string) (*onceRequest, error) {
+func readOnce(c *fiber.Ctx, route string) (*service.Once, error) {
 	header := &c.Context().Request.Header
 	switch values := header.PeekAll(headerIdempotencyKey); {
 	case len(values) == 0:
@@ -70,7 +36,7 @@ func readOnce(c *fiber.Ctx, route string) (*onceRequest, error) {
 	case len(values) > 1 || !validKey(values[0]):
 		return nil, errKeyForm
 	default:
-		return &onceRequest{onceKey: onceKey{token: actorOf(c).token(), route: route, key: string(values[0])}}, nil
+		return &service.Once{OnceKey: service.OnceKey{Token: actorOf(c).Token(), Route: route, Key: string(values[0])}}, nil
 	}
 }
 
@@ -83,84 +49,14 @@ func validKey(key []byte) bool {
 	return len(key) > 0 && len(key) <= maxIdempotencyKey
 }
 
-// find returns what the first request with the key was answered, nil if there
-// was none that succeeded, and an error if there is one under way.
-func (o *onceRequest) find(ctx context.Context, q *queries.Queries) (*keptAnswer, error) {
-	if err := q.FreeIdempotencyKey(ctx, o.token, o.route, o.key); err != nil {
-		return nil, fmt.Errorf("free key of a failed upload: %w", err)
-	}
-	row, err := q.FindIdempotencyKey(ctx, o.token, o.route, o.key)
-	switch {
-	case errors.Is(err, pgx.ErrNoRows):
-		return nil, nil
-	case err != nil:
-		return nil, fmt.Errorf("look for the key of a request: %w", err)
-	case row.Status == 0:
-		return nil, errKeyBusy
-	}
-	return &keptAnswer{row.Request, int(row.Status), row.Location, row.Body}, nil
-}
-
-// claim takes the key within the transaction that does what is asked. The
-// constraint decides between requests that come at once: one gets the key, the
-// others are told to ask again.
-func (o *onceRequest) claim(ctx context.Context, q *queries.Queries, importID *int64) error {
-	if o == nil {
-		return nil
-	}
-	if err := q.FreeIdempotencyKey(ctx, o.token, o.route, o.key); err != nil {
-		return fmt.Errorf("free key of a failed upload: %w", err)
-	}
-	patience := keyPatience
-	if err := q.WaitForLocks(ctx, &patience); err != nil {
-		return fmt.Errorf("wait no longer for locks: %w", err)
-	}
-	claimed, err := q.ClaimIdempotencyKey(ctx, queries.ClaimIdempotencyKeyParams{
-		TokenID: o.token, Route: o.route, Key: o.key, ImportID: importID, Request: o.requestHash(importID),
-	})
-	switch {
-	case postgres.LockTimeout(err), err == nil && claimed == 0:
-		return errKeyBusy
-	case err != nil:
-		return fmt.Errorf("claim key of a request: %w", err)
-	}
-	if err := q.WaitForLocks(ctx, nil); err != nil {
-		return fmt.Errorf("wait for locks as usual: %w", err)
-	}
-	return nil
-}
-
-// requestHash is not known yet of an upload that begins.
-func (o *onceRequest) requestHash(importID *int64) []byte {
-	if importID != nil {
-		return nil
-	}
-	return o.hash[:]
-}
-
-// keep keeps the answer, in the transaction that did what was asked.
-func (o *onceRequest) keep(ctx context.Context, q *queries.Queries, status int, location string, body []byte) error {
-	if o == nil {
-		return nil
-	}
-	err := q.KeepAnswer(ctx, queries.KeepAnswerParams{
-		TokenID: o.token, Route: o.route, Key: o.key,
-		Request: o.hash[:], Status: int16(status), Location: location, Body: body,
-	})
-	if err != nil {
-		return fmt.Errorf("keep answer: %w", err)
-	}
-	return nil
-}
-
-// repeat answers as the first time, if the same was asked.
-func (o *onceRequest) repeat(c *fiber.Ctx, first *keptAnswer) error {
-	if subtle.ConstantTimeCompare(first.request, o.hash[:]) != 1 {
+// repeat answers like the first time if the request is the same.
+func repeat(c *fiber.Ctx, o *service.Once, first *service.KeptAnswer) error {
+	if subtle.ConstantTimeCompare(first.Request, o.Hash[:]) != 1 {
 		return errKeyOther
 	}
-	c.Set(fiber.HeaderLocation, first.location)
+	c.Set(fiber.HeaderLocation, first.Location)
 	c.Set(fiber.HeaderContentType, fiber.MIMEApplicationJSON)
-	return c.Status(first.status).Send(first.body)
+	return c.Status(first.Status).Send(first.Body)
 }
 
 // once makes a route with a JSON body take keys. A repeated request is answered
@@ -178,11 +74,11 @@ func (a *API) once(route string) func(huma.Context, func(huma.Context)) {
 			a.pass(c, h, next, err)
 			return
 		}
-		request.hash = sha256.Sum256(body)
+		request.Hash = sha256.Sum256(body)
 		c.Context().Request.SetBodyStream(bytes.NewReader(body), len(body))
-		first, err := request.find(c.UserContext(), queries.New(a.Pool))
+		first, err := request.Find(c.UserContext(), queries.New(a.Pool))
 		if err == nil && first != nil {
-			if err = request.repeat(c, first); err == nil {
+			if err = repeat(c, request, first); err == nil {
 				return
 			}
 		}
@@ -202,8 +98,8 @@ func (a *API) pass(c *fiber.Ctx, h huma.Context, next func(huma.Context), err er
 type onceRequestKey struct{}
 
 // onceOf returns the key that a request came with, nil for none.
-func onceOf(ctx context.Context) *onceRequest {
-	request, _ := ctx.Value(onceRequestKey{}).(*onceRequest)
+func onceOf(ctx context.Context) *service.Once {
+	request, _ := ctx.Value(onceRequestKey{}).(*service.Once)
 	return request
 }
 
@@ -212,7 +108,7 @@ func onceOf(ctx context.Context) *onceRequest {
 func create[T any](ctx context.Context, a *API, do func(*queries.Queries) (location string, body T, err error)) (location string, body T, err error) {
 	request := onceOf(ctx)
 	err = a.inTx(ctx, func(q *queries.Queries) error {
-		if err := request.claim(ctx, q, nil); err != nil {
+		if err := request.Claim(ctx, q, nil); err != nil {
 			return err
 		}
 		if location, body, err = do(q); err != nil || request == nil {
@@ -222,7 +118,7 @@ func create[T any](ctx context.Context, a *API, do func(*queries.Queries) (locat
 		if err := huma.DefaultJSONFormat.Marshal(&encoded, body); err != nil {
 			return fmt.Errorf("encode answer: %w", err)
 		}
-		return request.keep(ctx, q, http.StatusCreated, location, encoded.Bytes())
+		return request.Keep(ctx, q, http.StatusCreated, location, encoded.Bytes())
 	})
 	return location, body, err
 }

@@ -82,7 +82,7 @@ func wantsCSV(c *fiber.Ctx) (bool, error) {
 	case "":
 		return preferredFormat(c.Request().Header.Peek(fiber.HeaderAccept)) == formatCSV, nil
 	}
-	return false, invalid(FieldError{"format", "must be json or csv"})
+	return false, invalid(FieldError{Field: "format", Message: "must be json or csv"})
 }
 
 // importOfPath finds the import that the path of a route names.

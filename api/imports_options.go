@@ -33,7 +33,7 @@ func readUploadOptions(c *fiber.Ctx, kind csvimport.Kind) (uploadOptions, error)
 	var wrong []FieldError
 	note := func(field string, err error) {
 		if err != nil {
-			wrong = append(wrong, FieldError{field, err.Error()})
+			wrong = append(wrong, FieldError{Field: field, Message: err.Error()})
 		}
 	}
 	var err error

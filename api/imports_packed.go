@@ -127,5 +127,5 @@ func (p *unpacked) fault(err error) error {
 	case errors.Is(err, zstd.ErrUnknownDictionary):
 		reason = "is packed with a dictionary: pack it without"
 	}
-	return badRequest("the file "+reason, FieldError{"file", reason})
+	return badRequest("the file "+reason, FieldError{Field: "file", Message: reason})
 }

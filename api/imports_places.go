@@ -4,6 +4,8 @@ import (
 	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/signpost/signpost/internal/service"
 )
 
 // uploadPlaces are those of the uploads that this process receives at once.
@@ -15,14 +17,14 @@ type uploadPlaces struct {
 	first, again *shares
 
 	mu   sync.Mutex
-	keys map[onceKey]struct{} // that the database does not know yet
+	keys map[service.OnceKey]struct{} // that the database does not know yet
 }
 
 func newUploadPlaces(most int, first, again prometheus.Gauge) *uploadPlaces {
 	return &uploadPlaces{
 		first: newShares(int64(most), first, errUploads, errUploadsHalf),
 		again: newShares(int64(most), again, errUploads, errUploadsHalf),
-		keys:  map[onceKey]struct{}{},
+		keys:  map[service.OnceKey]struct{}{},
 	}
 }
 
@@ -30,21 +32,21 @@ func newUploadPlaces(most int, first, again prometheus.Gauge) *uploadPlaces {
 // concurrently.
 type uploadPlace struct {
 	all  *uploadPlaces
-	key  *onceKey // while it is in all.keys
+	key  *service.OnceKey // while it is in all.keys
 	give func()
 }
 
 // enter takes a place. Until the first chunk of a file has arrived and its key
 // is in the database, only this knows that the key is under way: others that
 // come with it must not take places, nor be told that there is none.
-func (p *uploadPlaces) enter(actor Actor, once *onceRequest) (*uploadPlace, error) {
+func (p *uploadPlaces) enter(actor Actor, once *service.Once) (*uploadPlace, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	place := &uploadPlace{all: p}
 	if once != nil {
-		place.key = &once.onceKey
+		place.key = &once.OnceKey
 		if _, busy := p.keys[*place.key]; busy {
-			return nil, errKeyBusy
+			return nil, service.ErrKeyBusy
 		}
 	}
 	var err error

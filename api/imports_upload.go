@@ -26,6 +26,7 @@ import (
 	"github.com/signpost/signpost/internal/csvimport"
 	"github.com/signpost/signpost/internal/jobs"
 	"github.com/signpost/signpost/internal/postgres"
+	"github.com/signpost/signpost/internal/service"
 	"github.com/signpost/signpost/queries"
 )
 
@@ -51,17 +52,17 @@ var (
 	errUploadEncoding  = unsupported("a file may be packed as " + uploadCodings + ", or not at all")
 	errUploadType      = unsupported("send the file as text/csv, or as the field file of multipart/form-data")
 	errUploadBoundary  = badRequest("the Content-Type of a form must say its boundary: most clients do so if it is left to them")
-	errUploadNoOwner   = badRequest("the file does not say whose the links are: it needs the column user_id, or the query user_id for all of them", FieldError{"user_id", "is missing"})
+	errUploadNoOwner   = badRequest("the file does not say whose the links are: it needs the column user_id, or the query user_id for all of them", FieldError{Field: "user_id", Message: "is missing"})
 	errUploads         = &Error{Status: 503, Message: "as many files are received as may be at once, try again later", RetryAfter: uploadWait}
 	errUploadsHalf     = tooMany("as many files are received as one token may send at once, try again later", uploadWait)
-	errUploadNoFile    = badRequest("the form has no file", FieldError{"file", "is missing"})
+	errUploadNoFile    = badRequest("the form has no file", FieldError{Field: "file", Message: "is missing"})
 )
 
 // createImport takes an upload of the kind that the query names.
 func (a *API) createImport(c *fiber.Ctx) error {
 	kind, err := csvimport.ParseKind(c.Query("kind"))
 	if err != nil {
-		return invalid(FieldError{"kind", "must be users, urls or events"})
+		return invalid(FieldError{Field: "kind", Message: "must be users, urls or events"})
 	}
 	return a.upload(c, "POST /imports", kind)
 }
@@ -127,12 +128,12 @@ type fileUpload struct {
 	options  uploadOptions
 	place    *uploadPlace // nil until it has one
 	closers  []func()
-	once     *onceRequest // nil if the client chose no key
-	hash     hash.Hash    // of what is asked, if there is a key
-	answer   []byte       // to an upload that is queued
-	coding   string       // of the body
-	limit    int64        // of the body, in bytes
-	boundary string       // "" if the body is no form
+	once     *service.Once // nil if the client chose no key
+	hash     hash.Hash     // of what is asked, if there is a key
+	answer   []byte        // to an upload that is queued
+	coding   string        // of the body
+	limit    int64         // of the body, in bytes
+	boundary string        // "" if the body is no form
 	body     *uploadBody
 	form     io.Reader // the body behind its packing, if it is a form
 	filename *string
@@ -141,7 +142,7 @@ type fileUpload struct {
 
 // enter takes a place. If the upload repeats one that was answered, it returns
 // that answer.
-func (u *fileUpload) enter() (first *keptAnswer, err error) {
+func (u *fileUpload) enter() (first *service.KeptAnswer, err error) {
 	if first, err = u.findFirst(); err != nil || first != nil {
 		return u.enterAgain(first, err)
 	}
@@ -159,7 +160,7 @@ func (u *fileUpload) enter() (first *keptAnswer, err error) {
 }
 
 // enterAgain takes a place for a repeat, if err is nil.
-func (u *fileUpload) enterAgain(first *keptAnswer, err error) (*keptAnswer, error) {
+func (u *fileUpload) enterAgain(first *service.KeptAnswer, err error) (*service.KeptAnswer, error) {
 	if err == nil {
 		u.place, err = u.api.uploads.enterAgain(u.actor)
 	}
@@ -175,7 +176,7 @@ func (u *fileUpload) checkOwner() error {
 	defer cancel()
 	missing, err := queries.New(u.api.Pool).FindMissingUsers(ctx, []int64{*u.options.owner})
 	if err == nil && len(missing) > 0 {
-		err = invalid(FieldError{"user_id", "is not a user"})
+		err = invalid(FieldError{Field: "user_id", Message: "is not a user"})
 	}
 	return err
 }
@@ -332,7 +333,7 @@ func (u *fileUpload) fault(err error) error {
 	case errors.As(err, &own):
 		return own
 	case errors.As(err, &format):
-		return badRequest("the file cannot be imported: "+format.Error(), FieldError{cmp.Or(format.Field, "file"), format.Error()})
+		return badRequest("the file cannot be imported: "+format.Error(), FieldError{Field: cmp.Or(format.Field, "file"), Message: format.Error()})
 	}
 	return errUploadBroken
 }
@@ -354,7 +355,7 @@ func (u *fileUpload) create(layout csvimport.Layout) error {
 		if err != nil {
 			return err
 		}
-		if err := u.once.claim(ctx, q, &row.ID); err != nil {
+		if err := u.once.Claim(ctx, q, &row.ID); err != nil {
 			return err
 		}
 		u.row = row
@@ -461,19 +462,19 @@ func (u *fileUpload) keepAnswer(ctx context.Context, tx pgx.Tx) error {
 	if u.once == nil {
 		return nil
 	}
-	u.once.hash = [sha256.Size]byte(u.hash.Sum(nil))
-	return u.once.keep(ctx, queries.New(tx), fiber.StatusAccepted, u.location(), u.answer)
+	u.once.Hash = [sha256.Size]byte(u.hash.Sum(nil))
+	return u.once.Keep(ctx, queries.New(tx), fiber.StatusAccepted, u.location(), u.answer)
 }
 
 // findFirst returns what the first upload with this one's key was answered, nil
 // if it is the first.
-func (u *fileUpload) findFirst() (*keptAnswer, error) {
+func (u *fileUpload) findFirst() (*service.KeptAnswer, error) {
 	if u.once == nil {
 		return nil, nil
 	}
 	ctx, cancel := context.WithTimeout(u.ctx, requestTimeout)
 	defer cancel()
-	return u.once.find(ctx, queries.New(u.api.Pool))
+	return u.once.Find(ctx, queries.New(u.api.Pool))
 }
 
 // hashed returns the file, hashed as it is read, behind what the query says of
@@ -504,15 +505,15 @@ func (u *fileUpload) hashed(file io.Reader) (io.Reader, error) {
 
 // repeat reads a file only to see that it is the one that came with this key
 // first, and answers as that time.
-func (u *fileUpload) repeat(c *fiber.Ctx, file io.Reader, first *keptAnswer) error {
+func (u *fileUpload) repeat(c *fiber.Ctx, file io.Reader, first *service.KeptAnswer) error {
 	if _, err := io.Copy(io.Discard, file); err != nil {
 		return u.fault(err)
 	}
 	if err := u.finishForm(); err != nil {
 		return err
 	}
-	u.once.hash = [sha256.Size]byte(u.hash.Sum(nil))
-	return u.once.repeat(c, first)
+	u.once.Hash = [sha256.Size]byte(u.hash.Sum(nil))
+	return repeat(c, u.once, first)
 }
 
 func (u *fileUpload) inTx(do func(context.Context, pgx.Tx) error) error {

@@ -71,7 +71,7 @@ func (p *PageInput) position(list string, first ...int64) ([]int64, error) {
 	}
 	at := parseCursor(p.Cursor, list, len(first))
 	if at == nil {
-		return nil, invalid(FieldError{"cursor", "is not a cursor of this list"})
+		return nil, invalid(FieldError{Field: "cursor", Message: "is not a cursor of this list"})
 	}
 	return at, nil
 }
@@ -109,12 +109,12 @@ func (in *OrderInput) place(cursors map[string]string, fallback string, n int) (
 		switch {
 		case at == nil:
 		case in.Order != "" && in.Order != order:
-			return "", nil, invalid(FieldError{"cursor", "is of the list in the other order"})
+			return "", nil, invalid(FieldError{Field: "cursor", Message: "is of the list in the other order"})
 		default:
 			return order, at, nil
 		}
 	}
-	return "", nil, invalid(FieldError{"cursor", "is not a cursor of this list"})
+	return "", nil, invalid(FieldError{Field: "cursor", Message: "is not a cursor of this list"})
 }
 
 // makeCursor returns the cursor for a position in a list. It is opaque to
@@ -163,7 +163,7 @@ type listOutput[T any] struct{ Body list[T] }
 const maxPage = 1 << 20
 
 // errPageLarge refuses a numbered page: one that ended early would hide rows.
-var errPageLarge = invalid(FieldError{"per_page", "is too much here: the page is larger than 1 MiB, ask for fewer rows or walk with cursor"})
+var errPageLarge = invalid(FieldError{Field: "per_page", Message: "is too much here: the page is larger than 1 MiB, ask for fewer rows or walk with cursor"})
 
 // newList makes the answer of the rows that were found, of which there may be
 // one more than fits. after returns the cursor behind a row. A page that gets

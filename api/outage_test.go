@@ -11,7 +11,6 @@ import (
 
 	"github.com/signpost/signpost/internal/pgtest"
 	"github.com/signpost/signpost/internal/postgres"
-	"github.com/signpost/signpost/queries"
 )
 
 // works without the database: what has no need of it.
@@ -130,11 +129,7 @@ func TestPostgresStops(t *testing.T) {
 	t.Parallel()
 	cluster := pgtest.Cluster(t)
 	b := setupOn(t, pgtest.Open(t, pgtest.Migrated(t, cluster)))
-	_, secret, err := CreateToken(t.Context(), queries.New(b.pool), "reader", "reader", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	b.tokens[RoleReader] = secret
+	_, b.tokens[RoleReader] = createToken(t, b.pool, "reader", RoleReader)
 	b.want(201, RoleAdmin, "POST", "/urls", object{"user_id": b.user("ann"), "original_url": "https://example.com"})
 
 	if err := cluster.Stop(t.Context()); err != nil {

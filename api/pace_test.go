@@ -10,8 +10,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/signpost/signpost/queries"
 )
 
 func TestPace(t *testing.T) {
@@ -186,10 +184,7 @@ var ends = map[string]string{
 // newToken makes a token and returns how to end it.
 func (b *bundle) newToken(role Role, end string) (secret string, finish func()) {
 	b.t.Helper()
-	token, secret, err := CreateToken(b.t.Context(), queries.New(b.pool), "short", role.String(), nil)
-	if err != nil {
-		b.t.Fatal(err)
-	}
+	token, secret := createToken(b.t, b.pool, "short", role)
 	return secret, func() { b.exec(ends[end], token.ID) }
 }
 

@@ -26,7 +26,7 @@ func newShares(all int64, held prometheus.Gauge, full, greedy *Error) *shares {
 // take takes n parts for an actor, or says why there are not as many. give gives
 // them back; it may be called more than once.
 func (s *shares) take(actor Actor, n int64) (give func(), err error) {
-	token := actor.token()
+	token := actor.Token()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {

@@ -6,6 +6,8 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+
+	"github.com/signpost/signpost/internal/service"
 )
 
 func TestTimesInQueries(t *testing.T) {
@@ -102,7 +104,7 @@ func TestTimesInBodies(t *testing.T) {
 	}
 	for _, wrong := range []any{"2090-01-01T00:00:00 02:00", "2090-01-01", "soon", "", 12, true, object{}, []string{"2090-01-01T00:00:00Z"}} {
 		a := b.want(400, RoleEditor, "PATCH", path, object{"expires_at": wrong})
-		if len(a.fields()) != 1 || a.fields()["expires_at"] != errTime.Error() {
+		if len(a.fields()) != 1 || a.fields()["expires_at"] != service.ErrTime.Error() {
 			t.Errorf("%v: %s", wrong, a.raw)
 		}
 	}

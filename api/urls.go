@@ -12,6 +12,7 @@ import (
 
 	"github.com/signpost/signpost/internal/links"
 	"github.com/signpost/signpost/internal/postgres"
+	"github.com/signpost/signpost/internal/service"
 	"github.com/signpost/signpost/queries"
 )
 
@@ -101,40 +102,40 @@ type URLUpdate struct {
 func (u *URLCreate) Resolve(h huma.Context) []error {
 	fields := urlFields(*u)
 	f := fields.check(ownHostsOf(h.Context()), true, links.CheckCode)
-	if e := u.ExpiresAt; e.Sent && !e.Null && !e.wrong && !e.Value.After(time.Now()) {
-		f.add("expires_at", "must be in the future")
+	if e := u.ExpiresAt; e.Sent && !e.Null && !e.Wrong && !e.Value.After(time.Now()) {
+		f.Add("expires_at", "must be in the future")
 	}
-	return f
+	return bodyFaults(f)
 }
 
 // Resolve implements huma.Resolver. A link may be changed to have expired. Whether
 // its code is a new one, which must be fit to be given by hand, is known later.
 func (u *URLUpdate) Resolve(h huma.Context) []error {
-	return urlFields(*u).check(ownHostsOf(h.Context()), false, links.CheckImportedCode)
+	return bodyFaults(urlFields(*u).check(ownHostsOf(h.Context()), false, links.CheckImportedCode))
 }
 
 // check returns what is wrong with the fields. drawn says that a code that is
 // null will be drawn.
-func (u urlFields) check(ownHosts links.Hosts, drawn bool, checkCode func(string) error) faults {
-	var f faults
-	check(&f, "user_id", u.UserID, "an integer", false, checkID)
-	check(&f, "original_url", u.OriginalURL, "a string", false, func(s string) error {
+func (u urlFields) check(ownHosts links.Hosts, drawn bool, checkCode func(string) error) service.Faults {
+	var f service.Faults
+	service.Check(&f, "user_id", u.UserID.Optional, "an integer", false, checkID)
+	service.Check(&f, "original_url", u.OriginalURL.Optional, "a string", false, func(s string) error {
 		_, err := links.CleanTarget(s, ownHosts)
 		return err
 	})
-	check(&f, "short_code", u.ShortCode, "a string", drawn, func(s string) error { return checkCode(links.NormalCode(s)) })
-	check(&f, "title", u.Title, "a string", true, func(s string) error {
+	service.Check(&f, "short_code", u.ShortCode.Optional, "a string", drawn, func(s string) error { return checkCode(links.NormalCode(s)) })
+	service.Check(&f, "title", u.Title.Optional, "a string", true, func(s string) error {
 		_, err := links.CleanTitle(s)
 		return err
 	})
-	check(&f, "tags", u.Tags, "a list of strings", false, func(tags []string) error {
+	service.Check(&f, "tags", u.Tags.Optional, "a list of strings", false, func(tags []string) error {
 		_, err := links.CleanTags(tags)
 		return err
 	})
-	check(&f, "is_active", u.IsActive, "true or false", false, nil)
-	u.ExpiresAt.check(&f, "expires_at")
-	check(&f, "redirect_status", u.RedirectStatus, "301, 302, 307 or 308", false, links.CheckRedirectStatus)
-	check(&f, "forward_query", u.ForwardQuery, "true or false", false, nil)
+	service.Check(&f, "is_active", u.IsActive.Optional, "true or false", false, nil)
+	u.ExpiresAt.Check(&f, "expires_at")
+	service.Check(&f, "redirect_status", u.RedirectStatus.Optional, "301, 302, 307 or 308", false, links.CheckRedirectStatus)
+	service.Check(&f, "forward_query", u.ForwardQuery.Optional, "true or false", false, nil)
 	return f
 }
 
@@ -227,15 +228,15 @@ func (u *URL) apply(f urlFields) changes {
 		// What the database keeps of it, so that the same again changes nothing.
 		f.ExpiresAt.Value = f.ExpiresAt.Value.UTC().Truncate(time.Microsecond)
 	}
-	change(c, "user_id", &u.UserID, f.UserID)
-	change(c, "original_url", &u.OriginalURL, f.OriginalURL)
-	change(c, "short_code", &u.ShortCode, f.ShortCode)
-	changeNullable(c, "title", &u.Title, f.Title)
-	change(c, "tags", &u.Tags, f.Tags)
-	change(c, "is_active", &u.IsActive, f.IsActive)
-	changeNullable(c, "expires_at", &u.ExpiresAt, f.ExpiresAt.Optional)
-	change(c, "redirect_status", &u.RedirectStatus, f.RedirectStatus)
-	change(c, "forward_query", &u.ForwardQuery, f.ForwardQuery)
+	change(c, "user_id", &u.UserID, f.UserID.Optional)
+	change(c, "original_url", &u.OriginalURL, f.OriginalURL.Optional)
+	change(c, "short_code", &u.ShortCode, f.ShortCode.Optional)
+	changeNullable(c, "title", &u.Title, f.Title.Optional)
+	change(c, "tags", &u.Tags, f.Tags.Optional)
+	change(c, "is_active", &u.IsActive, f.IsActive.Optional)
+	changeNullable(c, "expires_at", &u.ExpiresAt, f.ExpiresAt.OptionalTime.Optional)
+	change(c, "redirect_status", &u.RedirectStatus, f.RedirectStatus.Optional)
+	change(c, "forward_query", &u.ForwardQuery, f.ForwardQuery.Optional)
 	return c
 }
 
@@ -271,7 +272,7 @@ func (a *API) updateURL(ctx context.Context, in *urlUpdateInput) (*urlOutput, er
 		changes := link.apply(urlFields(in.Body))
 		if _, renamed := changes["short_code"]; renamed {
 			if err := links.CheckCode(link.ShortCode); err != nil {
-				return invalid(FieldError{"short_code", err.Error()})
+				return invalid(FieldError{Field: "short_code", Message: err.Error()})
 			}
 		}
 		// A link that an undo has switched off for now would be on again later.

@@ -45,7 +45,7 @@ func usualReach() reach {
 	return reach{first: 1000, long: 100_000, apart: 20_000, spread: 6, matches: 50_000, timeout: 300 * time.Millisecond}
 }
 
-var errTooDeep = invalid(FieldError{"page", "is too far in for this list: follow next_cursor instead"})
+var errTooDeep = invalid(FieldError{Field: "page", Message: "is too far in for this list: follow next_cursor instead"})
 
 type urlListInput struct {
 	OrderInput

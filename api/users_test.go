@@ -127,7 +127,7 @@ func TestDeletedUserWithManyClicks(t *testing.T) {
 	b := setup(t)
 	id := b.user("owner")
 	const click = "INSERT INTO events (occurred_at, event_type, url_id, user_id) SELECT now(), 'clicked', 7, $1 FROM generate_series(1, $2::int)"
-	if _, err := b.pool.Exec(t.Context(), click, id, forgetAtOnce-1); err != nil {
+	if _, err := b.pool.Exec(t.Context(), click, id, 1000-1); err != nil {
 		t.Fatal(err)
 	}
 	b.want(204, RoleAdmin, "DELETE", fmt.Sprintf("/users/%d", id), nil)

@@ -9,8 +9,8 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/spf13/cobra"
 
-	"github.com/signpost/signpost/api"
 	"github.com/signpost/signpost/internal/postgres"
+	"github.com/signpost/signpost/internal/service"
 	"github.com/signpost/signpost/queries"
 )
 
@@ -37,7 +37,13 @@ func tokenCreateCommand(environ []string) *cobra.Command {
 				return err
 			}
 			return withPool(cmd, environ, func(pool *pgxpool.Pool) error {
-				token, secret, err := api.CreateToken(cmd.Context(), queries.New(pool), name, role, expiresAt)
+				fields := service.TokenFields{}
+				fields.Name.Value, fields.Role.Value = name, role
+				if expiresAt != nil {
+					fields.ExpiresAt.Sent, fields.ExpiresAt.Value = true, *expiresAt
+				}
+				tokens := &service.Service{Pool: pool}
+				token, secret, err := tokens.CreateToken(cmd.Context(), service.Actor{Name: "signpost token", Role: service.RoleAdmin}, fields)
 				if err != nil {
 					return err
 				}

@@ -1,0 +1,53 @@
+package service
+
+import "fmt"
+
+// Role says how much a token may do. Each role may do everything that the ones below
+// it may.
+type Role int
+
+// The roles. Readers read users, links, events and imports; editors also write
+// and import links; admins do everything.
+const (
+	RoleReader Role = iota + 1
+	RoleEditor
+	RoleAdmin
+)
+
+var roleNames = [...]string{"none", "reader", "editor", "admin"}
+
+// String returns the name of the role as the API and the database spell it.
+func (r Role) String() string { return roleNames[r] }
+
+// ParseRole returns the role of that name; ok is false if there is none.
+func ParseRole(name string) (role Role, ok bool) {
+	for r := RoleReader; r <= RoleAdmin; r++ {
+		if roleNames[r] == name {
+			return r, true
+		}
+	}
+	return 0, false
+}
+
+// Actor is the one who asks: the bearer of a token. The zero Actor may do nothing.
+type Actor struct {
+	TokenID *int64 // nil for the bootstrap token
+	Name    string
+	Role    Role
+}
+
+// Token tells the tokens of actors apart: an id, 0 for the bootstrap token.
+func (a Actor) Token() int64 {
+	if a.TokenID == nil {
+		return 0
+	}
+	return *a.TokenID
+}
+
+// Require returns an error unless the actor has at least this role.
+func (a Actor) Require(role Role) error {
+	if a.Role < role {
+		return Forbidden(fmt.Sprintf("this needs a token of the role %s, yours is %s", role, a.Role))
+	}
+	return nil
+}

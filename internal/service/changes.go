@@ -1,0 +1,86 @@
+package service
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"reflect"
+	"time"
+
+	"github.com/signpost/signpost/queries"
+)
+
+// changes holds the fields that an update changed, as they go into the details of
+// its event.
+type changes map[string]changed
+
+type changed struct {
+	Old any `json:"old"`
+	New any `json:"new"`
+}
+
+// change applies a field of a request to the value it is about and notes it if
+// that makes a difference. A null leaves the value as it is.
+func change[T any](to changes, field string, value *T, o Optional[T]) {
+	if o.Sent && !o.Null {
+		set(to, field, value, o.Value)
+	}
+}
+
+// changeNullable is change for a value that null clears.
+func changeNullable[T any](to changes, field string, value **T, o Optional[T]) {
+	switch {
+	case o.Sent && o.Null:
+		set(to, field, value, nil)
+	case o.Sent:
+		set(to, field, value, &o.Value)
+	}
+}
+
+func set[T any](to changes, field string, value *T, wanted T) {
+	if same(*value, wanted) {
+		return
+	}
+	to[field] = changed{Old: *value, New: wanted}
+	*value = wanted
+}
+
+// same reports whether two values are equal to a client: times by the moment.
+func same(a, b any) bool {
+	if x, ok := a.(*time.Time); ok {
+		y, _ := b.(*time.Time)
+		if x == nil || y == nil {
+			return x == y
+		}
+		return x.Equal(*y)
+	}
+	return reflect.DeepEqual(a, b)
+}
+
+// changeDetails are the details of a created, updated or deleted event.
+type changeDetails struct {
+	Entity      string  `json:"entity"` // user or url
+	Username    string  `json:"username,omitempty"`
+	Email       string  `json:"email,omitempty"`
+	ShortCode   string  `json:"short_code,omitempty"`
+	OriginalURL string  `json:"original_url,omitempty"`
+	Changes     changes `json:"changes,omitempty"`
+	By          by      `json:"by"`
+}
+
+type by struct {
+	TokenID *int64 `json:"token_id"`
+	Name    string `json:"name"`
+}
+
+// record writes the event of a change that the actor made, in the transaction of q.
+func record(ctx context.Context, q *queries.Queries, actor Actor, event string, urlID *int64, userID int64, details changeDetails) error {
+	details.By = by{TokenID: actor.TokenID, Name: actor.Name}
+	text, err := json.Marshal(details)
+	if err != nil {
+		return fmt.Errorf("encode details: %w", err)
+	}
+	return q.InsertChangeEvent(ctx, queries.InsertChangeEventParams{
+		URLID: urlID, UserID: &userID, EventType: event, Details: text,
+	})
+}

@@ -1,0 +1,143 @@
+package service
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/signpost/signpost/internal/postgres"
+	"github.com/signpost/signpost/queries"
+)
+
+// keyPatience is how long a request waits for the transaction of another one
+// with its key, in the words of Postgres.
+const keyPatience = "1ms"
+
+// ErrKeyBusy refuses a request whose key belongs to another one that is under way.
+var ErrKeyBusy = &Error{
+	Kind: KindConflict, Message: "the first request with this Idempotency-Key is under way, ask again",
+	Fields:     []FieldError{{"Idempotency-Key", "belongs to a request under way"}},
+	RetryAfter: time.Second,
+}
+
+// Once is the idempotency key of a request that its client may repeat: the work for a key
+// is done once, and its answer kept in the transaction that did it. Keys belong
+// to a token and a route. A request that failed leaves its key free. A nil *Once
+// stands for a request without a key.
+type Once struct {
+	OnceKey
+	Hash [sha256.Size]byte // of the request
+}
+
+// OnceKey tells such a request from others.
+type OnceKey struct {
+	Token int64 // 0 for the bootstrap token
+	Route string
+	Key   string
+}
+
+// KeptAnswer is the answer to the first request with a key.
+type KeptAnswer struct {
+	Request  []byte // the request's hash
+	Status   int
+	Location string
+	Body     []byte
+}
+
+// Find returns the answer to the first request with the key, nil if none
+// succeeded, and an error if one is under way.
+func (o *Once) Find(ctx context.Context, q *queries.Queries) (*KeptAnswer, error) {
+	if err := q.FreeIdempotencyKey(ctx, o.Token, o.Route, o.Key); err != nil {
+		return nil, fmt.Errorf("free key of a failed upload: %w", err)
+	}
+	row, err := q.FindIdempotencyKey(ctx, o.Token, o.Route, o.Key)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return nil, nil
+	case err != nil:
+		return nil, fmt.Errorf("look for the key of a request: %w", err)
+	case row.Status == 0:
+		return nil, ErrKeyBusy
+	}
+	return &KeptAnswer{row.Request, int(row.Status), row.Location, row.Body}, nil
+}
+
+// Claim takes the key within the transaction that does the work. The
+// constraint decides between requests that come at once: one gets the key, the
+// others are told to ask again. An upload that begins names its import; its hash
+// is not known yet.
+func (o *Once) Claim(ctx context.Context, q *queries.Queries, importID *int64) error {
+	if o == nil {
+		return nil
+	}
+	if err := q.FreeIdempotencyKey(ctx, o.Token, o.Route, o.Key); err != nil {
+		return fmt.Errorf("free key of a failed upload: %w", err)
+	}
+	patience := keyPatience
+	if err := q.WaitForLocks(ctx, &patience); err != nil {
+		return fmt.Errorf("wait no longer for locks: %w", err)
+	}
+	var hash []byte
+	if importID == nil {
+		hash = o.Hash[:]
+	}
+	claimed, err := q.ClaimIdempotencyKey(ctx, queries.ClaimIdempotencyKeyParams{
+		TokenID: o.Token, Route: o.Route, Key: o.Key, ImportID: importID, Request: hash,
+	})
+	switch {
+	case postgres.LockTimeout(err), err == nil && claimed == 0:
+		return ErrKeyBusy
+	case err != nil:
+		return fmt.Errorf("claim key of a request: %w", err)
+	}
+	if err := q.WaitForLocks(ctx, nil); err != nil {
+		return fmt.Errorf("wait for locks as usual: %w", err)
+	}
+	return nil
+}
+
+// Keep keeps the answer, in the transaction that did the work.
+func (o *Once) Keep(ctx context.Context, q *queries.Queries, status int, location string, body []byte) error {
+	if o == nil {
+		return nil
+	}
+	err := q.KeepAnswer(ctx, queries.KeepAnswerParams{
+		TokenID: o.Token, Route: o.Route, Key: o.Key,
+		Request: o.Hash[:], Status: int16(status), Location: location, Body: body,
+	})
+	if err != nil {
+		return fmt.Errorf("keep answer: %w", err)
+	}
+	return nil
+}
+
+// statusCreated is the status that is kept with the answer to a creation.
+const statusCreated = 201
+
+// create makes a thing in a transaction of its own, once for the request's key.
+// do returns the thing and its path.
+func create[T any](ctx context.Context, s *Service, once *Once, do func(*queries.Queries) (thing T, path string, err error)) (thing T, err error) {
+	err = s.inTx(ctx, func(q *queries.Queries) error {
+		if err := once.Claim(ctx, q, nil); err != nil {
+			return err
+		}
+		var path string
+		if thing, path, err = do(q); err != nil || once == nil {
+			return err
+		}
+		var answer bytes.Buffer
+		encoder := json.NewEncoder(&answer)
+		encoder.SetEscapeHTML(false)
+		if err := encoder.Encode(thing); err != nil {
+			return fmt.Errorf("encode answer: %w", err)
+		}
+		return once.Keep(ctx, q, statusCreated, path, answer.Bytes())
+	})
+	return thing, err
+}

@@ -1,0 +1,89 @@
+// Package service holds the work of a management request that has nothing to do with HTTP:
+// authorisation, validation, the write, the event of the change, and the cache. A
+// function takes an [Actor] and an input, and returns a value or an error that
+// [Classify] understands. The HTTP API and any other surface call the same
+// functions, so none of them can do more than another.
+package service
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/riverqueue/river"
+
+	"github.com/signpost/signpost/internal/linkcache"
+	"github.com/signpost/signpost/internal/links"
+	"github.com/signpost/signpost/internal/postgres"
+	"github.com/signpost/signpost/queries"
+)
+
+// Service does the work of management requests. Its fields are set once; it may be
+// used concurrently.
+type Service struct {
+	Pool  *pgxpool.Pool
+	River *river.Client[pgx.Tx] // only inserts
+	Cache *linkcache.Cache
+	// PublicURL is what short URLs of the main domain start with: absolute, without a
+	// path.
+	PublicURL string
+	// OwnHosts are the hosts of this service's own short links, to which no link may
+	// lead.
+	OwnHosts links.Hosts
+}
+
+// maxTries is how often a transaction is tried that only met bad luck.
+const maxTries = 5
+
+// inTx runs fn in a transaction, and again if the transaction only got in
+// another's way, drew an id that an import had brought, or found no partition
+// for the event it wrote.
+func (s *Service) inTx(ctx context.Context, fn func(*queries.Queries) error) error {
+	for try := 1; ; try++ {
+		err := postgres.InTx(ctx, s.Pool, func(tx pgx.Tx) error { return fn(queries.New(tx)) })
+		if err == nil || try == maxTries {
+			return err
+		}
+		constraint := postgres.Constraint(err)
+		switch {
+		case postgres.Retryable(err):
+		case constraint == "users_pkey", constraint == "urls_pkey":
+			if err := passTaken(ctx, queries.New(s.Pool), constraint); err != nil {
+				return err
+			}
+		case postgres.NoPartition(err):
+			if err := postgres.EnsurePartitions(ctx, s.Pool, []time.Time{time.Now()}); err != nil {
+				return err
+			}
+		default:
+			return err
+		}
+	}
+}
+
+// passTaken moves the sequence whose last id was taken to before the next free
+// one, however many imported ids are in between.
+func passTaken(ctx context.Context, q *queries.Queries, constraint string) error {
+	last, move := q.LastTakenUserID, q.MoveUsersSequence
+	if constraint == "urls_pkey" {
+		last, move = q.LastTakenURLID, q.MoveURLsSequence
+	}
+	id, err := last(ctx, 1)
+	if err == nil && id != 0 {
+		err = move(ctx, id)
+	}
+	if err != nil {
+		return fmt.Errorf("pass taken ids: %w", err)
+	}
+	return nil
+}
+
+func utc(t *time.Time) *time.Time {
+	if t == nil {
+		return nil
+	}
+	u := t.UTC()
+	return &u
+}

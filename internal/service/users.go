@@ -1,0 +1,165 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/signpost/signpost/internal/links"
+	"github.com/signpost/signpost/internal/postgres"
+	"github.com/signpost/signpost/queries"
+)
+
+// User owns links.
+type User struct {
+	ID        int64     `json:"id" example:"42"`
+	Username  string    `json:"username" example:"ann"`
+	Email     string    `json:"email" example:"ann@example.com"`
+	CreatedAt time.Time `json:"created_at"`
+}
+
+func viewUser(id int64, username, email string, createdAt time.Time) User {
+	return User{ID: id, Username: username, Email: email, CreatedAt: createdAt.UTC()}
+}
+
+// UserFields are the fields of a user that a request may set.
+type UserFields struct {
+	Username Optional[string]
+	Email    Optional[string]
+}
+
+// Check returns what is wrong with the fields.
+func (u UserFields) Check() Faults {
+	var f Faults
+	Check(&f, "username", u.Username, "a string", false, links.CheckUsername)
+	Check(&f, "email", u.Email, "a string", false, links.CheckEmail)
+	return f
+}
+
+var errNoUser = NotFound("user")
+
+// ListUsers returns up to limit users with an id above after, in the order of their
+// ids, but for the first offset ones.
+func (s *Service) ListUsers(ctx context.Context, actor Actor, after int64, offset, limit int32) ([]User, error) {
+	if err := actor.Require(RoleReader); err != nil {
+		return nil, err
+	}
+	rows, err := s.lists().ListUsers(ctx, after, offset, limit)
+	users := make([]User, len(rows))
+	for i, r := range rows {
+		users[i] = viewUser(r.ID, r.Username, r.Email, r.CreatedAt)
+	}
+	return users, err
+}
+
+// GetUser returns a user.
+func (s *Service) GetUser(ctx context.Context, actor Actor, id int64) (User, error) {
+	if err := actor.Require(RoleReader); err != nil {
+		return User{}, err
+	}
+	u, err := queries.New(s.Pool).GetUser(ctx, id)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return User{}, errNoUser
+	}
+	return viewUser(u.ID, u.Username, u.Email, u.CreatedAt), err
+}
+
+// CreateUser makes a user, of whom both fields are required.
+func (s *Service) CreateUser(ctx context.Context, actor Actor, in UserFields, once *Once) (User, error) {
+	if err := actor.Require(RoleAdmin); err != nil {
+		return User{}, err
+	}
+	f := in.Check()
+	if !in.Username.Sent {
+		f.Add("username", "is required")
+	}
+	if !in.Email.Sent {
+		f.Add("email", "is required")
+	}
+	if err := f.Err(); err != nil {
+		return User{}, err
+	}
+	return create(ctx, s, once, func(q *queries.Queries) (User, string, error) {
+		u, err := q.CreateUser(ctx, in.Username.Value, in.Email.Value)
+		if err != nil {
+			return User{}, "", err
+		}
+		user := viewUser(u.ID, u.Username, u.Email, u.CreatedAt)
+		return user, user.Path(), recordUser(ctx, q, actor, "created", user, nil)
+	})
+}
+
+// Path is where the API has the user.
+func (u User) Path() string { return "/users/" + strconv.FormatInt(u.ID, 10) }
+
+// UpdateUser changes the fields that were sent.
+func (s *Service) UpdateUser(ctx context.Context, actor Actor, id int64, in UserFields) (user User, err error) {
+	if err := actor.Require(RoleAdmin); err != nil {
+		return User{}, err
+	}
+	if err := in.Check().Err(); err != nil {
+		return User{}, err
+	}
+	err = s.inTx(ctx, func(q *queries.Queries) error {
+		u, err := q.LockUser(ctx, id)
+		if err != nil {
+			return err
+		}
+		user = viewUser(u.ID, u.Username, u.Email, u.CreatedAt)
+		changes := changes{}
+		change(changes, "username", &user.Username, in.Username)
+		change(changes, "email", &user.Email, in.Email)
+		if len(changes) == 0 {
+			return nil
+		}
+		if _, err := q.UpdateUser(ctx, user.Username, user.Email, user.ID); err != nil {
+			return err
+		}
+		return recordUser(ctx, q, actor, "updated", user, changes)
+	})
+	if errors.Is(err, pgx.ErrNoRows) {
+		err = errNoUser
+	}
+	return user, err
+}
+
+// forgetAtOnce bounds the events that deleting a user looks at in one transaction.
+// The worker's pruning comes to older ones.
+const forgetAtOnce = 1000
+
+// DeleteUser removes a user who owns no links, and the name from events.
+func (s *Service) DeleteUser(ctx context.Context, actor Actor, id int64) error {
+	if err := actor.Require(RoleAdmin); err != nil {
+		return err
+	}
+	err := s.inTx(ctx, func(q *queries.Queries) error {
+		u, err := q.LockUser(ctx, id)
+		if err != nil {
+			return err
+		}
+		if _, err := q.DeleteUser(ctx, u.ID); err != nil {
+			return err
+		}
+		// Neither its own event nor those before it say any longer who it was.
+		if err := recordUser(ctx, q, actor, "deleted", User{ID: u.ID}, nil); err != nil {
+			return err
+		}
+		return q.ForgetUser(ctx, &u.ID, forgetAtOnce)
+	})
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return errNoUser
+	case postgres.Constraint(err) == "urls_user_id_fkey":
+		return Conflict("the user still owns links")
+	}
+	return err
+}
+
+// recordUser writes the event of a change of a user, in the transaction of q.
+func recordUser(ctx context.Context, q *queries.Queries, actor Actor, event string, u User, c changes) error {
+	details := changeDetails{Entity: "user", Username: u.Username, Email: u.Email, Changes: c}
+	return record(ctx, q, actor, event, nil, u.ID, details)
+}
