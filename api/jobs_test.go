@@ -190,7 +190,7 @@ func TestJobsTakeNoWritesFromOtherSites(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	o := b.operator()
-	job := o.job(jobs.Rescue{}, nil)
+	job := o.job(jobs.Reenqueue{}, nil)
 	ids := fmt.Sprintf(`{"ids":["%d"]}`, job.ID)
 	for _, header := range [][]string{
 		{"Origin", "https://evil.example"},

@@ -108,7 +108,7 @@ FROM (
 ) r
 WHERE NOT EXISTS (
     SELECT FROM archived_event_ids a
-    JOIN event_parts p ON split_part(p.table_name, '_part_', 2) = a.batch::text
+    JOIN event_parts p USING (batch)
     WHERE a.occurred_at = r.occurred_at AND a.source_id = r.source_id
 )
 ORDER BY r.line
@@ -125,7 +125,7 @@ SELECT
         SELECT e.id FROM events e WHERE e.source_id = r.source_id AND e.occurred_at = r.occurred_at
     ), (
         SELECT a.id FROM archived_event_ids a
-        JOIN event_parts p ON split_part(p.table_name, '_part_', 2) = a.batch::text
+        JOIN event_parts p USING (batch)
         WHERE a.source_id = r.source_id AND a.occurred_at = r.occurred_at
     ), 0)::bigint AS source_id_holder
 FROM (

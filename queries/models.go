@@ -24,6 +24,8 @@ type EventPart struct {
 	VerifiedAt *time.Time
 	DroppedAt  *time.Time
 	Replaces   *int32
+	Batch      int64
+	FailedAt   *time.Time
 }
 
 type Import struct {

@@ -1,6 +1,6 @@
 -- name: CreateEventPart :one
-INSERT INTO event_parts (month, part, table_name, replaces)
-SELECT @month::date, COALESCE(max(part), 0) + 1, @table_name, sqlc.narg(replaces)::integer
+INSERT INTO event_parts (month, part, table_name, batch, replaces)
+SELECT @month::date, COALESCE(max(part), 0) + 1, @table_name, @batch, sqlc.narg(replaces)::integer
 FROM event_parts
 WHERE month = @month::date
 RETURNING *;
@@ -20,32 +20,35 @@ ORDER BY month, part;
 -- Names the file of a new attempt. An earlier attempt that is still at work, on
 -- a worker that seemed dead, cannot note its end any more.
 UPDATE event_parts
-SET part = @new_part, archive = @archive, file = @file
-WHERE month = @month AND part = @part AND state = 'detached' AND file IS NOT DISTINCT FROM sqlc.narg(old_file);
-
--- name: SetEventPartArchived :execrows
-UPDATE event_parts
-SET state = 'archived', rows = @rows, bytes = @bytes, sha256 = @sha256, archived_at = now()
-WHERE month = @month AND part = @part AND state = 'detached' AND file = @file;
+SET part = @new_part, archive = @archive, file = @file, state = 'detached'
+WHERE month = @month AND part = @part AND state IN ('detached', 'archived') AND file IS NOT DISTINCT FROM sqlc.narg(old_file);
 
 -- name: SetEventPartVerified :execrows
 UPDATE event_parts
-SET state = 'verified', verified_at = now()
-WHERE month = @month AND part = @part AND state = 'archived' AND file = @file;
+SET state = 'verified', rows = @rows, bytes = @bytes, sha256 = @sha256, archived_at = now(), verified_at = now(), failed_at = NULL
+WHERE month = @month AND part = @part AND state = 'detached' AND file = @file;
+
+-- name: SetEventPartFailed :exec
+UPDATE event_parts
+SET failed_at = now()
+WHERE month = @month AND part = @part AND state <> 'dropped';
+
+-- name: CountWaitingEventParts :one
+-- How many parts are on their way to the archive, but for those that failed a
+-- short while ago.
+SELECT count(*)
+FROM event_parts
+WHERE state <> 'dropped' AND COALESCE(failed_at < now() - @pause::interval, true);
 
 -- name: SetEventPartDropped :execrows
--- The state is compared, so that rows are dropped by whoever saw that they may be.
+-- The state is compared, so that a worker drops only rows that it saw may be dropped.
 UPDATE event_parts
 SET state = 'dropped', dropped_at = now(), rows = COALESCE(rows, sqlc.narg(rows))
 WHERE month = @month AND part = @part AND state = @state AND file IS NOT DISTINCT FROM sqlc.narg(file);
 
--- name: DeleteEventPart :execrows
-DELETE FROM event_parts
-WHERE month = @month AND part = @part AND state IN ('detached', 'archived') AND file IS NOT DISTINCT FROM sqlc.narg(file);
-
 -- name: ListMonthsToLeave :many
--- Months that are not to be retired now: they are being retired, were a short
--- while ago, or are held after a restore.
+-- Months that are not to be archived now: they are on their way to the archive,
+-- were archived a short while ago, or are held after a restore.
 SELECT month FROM event_parts WHERE state <> 'dropped' OR dropped_at > now() - @pause::interval
 UNION
 SELECT month FROM event_holds WHERE until > now();
@@ -93,10 +96,10 @@ WHERE e.occurred_at >= @from_at AND e.occurred_at < @to_at AND e.source_id IS NO
 ON CONFLICT DO NOTHING;
 
 -- name: ForgetUnusedEventIDs :exec
--- What was noted for a detach that did not happen.
+-- Ids that were noted for a detach that did not happen.
 DELETE FROM archived_event_ids a
 WHERE a.occurred_at >= @from_at AND a.occurred_at < @to_at
-    AND a.batch NOT IN (SELECT split_part(p.table_name, '_part_', 2)::bigint FROM event_parts p);
+    AND a.batch NOT IN (SELECT p.batch FROM event_parts p);
 
 -- name: ForgetArchivedEventIDs :exec
 DELETE FROM archived_event_ids
@@ -110,7 +113,7 @@ WHERE e.occurred_at >= @from_at AND e.occurred_at < @to_at AND e.event_type <> '
     AND a.occurred_at = e.occurred_at AND a.source_id = e.source_id;
 
 -- name: OnlyChangesLeft :one
--- Says whether a month has change events and nothing else that could be retired,
+-- Says whether a month has change events and nothing else that could be archived,
 -- such as the news that a restored month has no clicks any more.
 SELECT (
     EXISTS (SELECT FROM events c WHERE c.occurred_at >= @from_at AND c.occurred_at < @to_at AND c.event_type <> 'clicked')

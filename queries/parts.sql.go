@@ -31,8 +31,8 @@ func (q *Queries) AdvisoryLockHeld(ctx context.Context, key int64) (bool, error)
 
 const claimEventPart = `-- name: ClaimEventPart :execrows
 UPDATE event_parts
-SET part = $1, archive = $2, file = $3
-WHERE month = $4 AND part = $5 AND state = 'detached' AND file IS NOT DISTINCT FROM $6
+SET part = $1, archive = $2, file = $3, state = 'detached'
+WHERE month = $4 AND part = $5 AND state IN ('detached', 'archived') AND file IS NOT DISTINCT FROM $6
 `
 
 type ClaimEventPartParams struct {
@@ -61,16 +61,43 @@ func (q *Queries) ClaimEventPart(ctx context.Context, arg ClaimEventPartParams) 
 	return result.RowsAffected(), nil
 }
 
-const createEventPart = `-- name: CreateEventPart :one
-INSERT INTO event_parts (month, part, table_name, replaces)
-SELECT $1::date, COALESCE(max(part), 0) + 1, $2, $3::integer
+const countWaitingEventParts = `-- name: CountWaitingEventParts :one
+SELECT count(*)
 FROM event_parts
-WHERE month = $1::date
-RETURNING month, part, state, table_name, archive, file, rows, bytes, sha256, detached_at, archived_at, verified_at, dropped_at, replaces
+WHERE state <> 'dropped' AND COALESCE(failed_at < now() - $1::interval, true)
 `
 
-func (q *Queries) CreateEventPart(ctx context.Context, month time.Time, tableName string, replaces *int32) (EventPart, error) {
-	row := q.db.QueryRow(ctx, createEventPart, month, tableName, replaces)
+// How many parts are on their way to the archive, but for those that failed a
+// short while ago.
+func (q *Queries) CountWaitingEventParts(ctx context.Context, pause pgtype.Interval) (int64, error) {
+	row := q.db.QueryRow(ctx, countWaitingEventParts, pause)
+	var count int64
+	err := row.Scan(&count)
+	return count, err
+}
+
+const createEventPart = `-- name: CreateEventPart :one
+INSERT INTO event_parts (month, part, table_name, batch, replaces)
+SELECT $1::date, COALESCE(max(part), 0) + 1, $2, $3, $4::integer
+FROM event_parts
+WHERE month = $1::date
+RETURNING month, part, state, table_name, archive, file, rows, bytes, sha256, detached_at, archived_at, verified_at, dropped_at, replaces, batch, failed_at
+`
+
+type CreateEventPartParams struct {
+	Month     time.Time
+	TableName string
+	Batch     int64
+	Replaces  *int32
+}
+
+func (q *Queries) CreateEventPart(ctx context.Context, arg CreateEventPartParams) (EventPart, error) {
+	row := q.db.QueryRow(ctx, createEventPart,
+		arg.Month,
+		arg.TableName,
+		arg.Batch,
+		arg.Replaces,
+	)
 	var i EventPart
 	err := row.Scan(
 		&i.Month,
@@ -87,21 +114,10 @@ func (q *Queries) CreateEventPart(ctx context.Context, month time.Time, tableNam
 		&i.VerifiedAt,
 		&i.DroppedAt,
 		&i.Replaces,
+		&i.Batch,
+		&i.FailedAt,
 	)
 	return i, err
-}
-
-const deleteEventPart = `-- name: DeleteEventPart :execrows
-DELETE FROM event_parts
-WHERE month = $1 AND part = $2 AND state IN ('detached', 'archived') AND file IS NOT DISTINCT FROM $3
-`
-
-func (q *Queries) DeleteEventPart(ctx context.Context, month time.Time, part int32, file *string) (int64, error) {
-	result, err := q.db.Exec(ctx, deleteEventPart, month, part, file)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected(), nil
 }
 
 const eventImportsSince = `-- name: EventImportsSince :one
@@ -175,10 +191,10 @@ func (q *Queries) ForgetIDsOfChanges(ctx context.Context, fromAt time.Time, toAt
 const forgetUnusedEventIDs = `-- name: ForgetUnusedEventIDs :exec
 DELETE FROM archived_event_ids a
 WHERE a.occurred_at >= $1 AND a.occurred_at < $2
-    AND a.batch NOT IN (SELECT split_part(p.table_name, '_part_', 2)::bigint FROM event_parts p)
+    AND a.batch NOT IN (SELECT p.batch FROM event_parts p)
 `
 
-// What was noted for a detach that did not happen.
+// Ids that were noted for a detach that did not happen.
 func (q *Queries) ForgetUnusedEventIDs(ctx context.Context, fromAt time.Time, toAt time.Time) error {
 	_, err := q.db.Exec(ctx, forgetUnusedEventIDs, fromAt, toAt)
 	return err
@@ -199,7 +215,7 @@ func (q *Queries) HoldMonth(ctx context.Context, month time.Time, duration pgtyp
 }
 
 const listEventParts = `-- name: ListEventParts :many
-SELECT month, part, state, table_name, archive, file, rows, bytes, sha256, detached_at, archived_at, verified_at, dropped_at, replaces
+SELECT month, part, state, table_name, archive, file, rows, bytes, sha256, detached_at, archived_at, verified_at, dropped_at, replaces, batch, failed_at
 FROM event_parts
 ORDER BY month, part
 `
@@ -228,6 +244,8 @@ func (q *Queries) ListEventParts(ctx context.Context) ([]EventPart, error) {
 			&i.VerifiedAt,
 			&i.DroppedAt,
 			&i.Replaces,
+			&i.Batch,
+			&i.FailedAt,
 		); err != nil {
 			return nil, err
 		}
@@ -245,8 +263,8 @@ UNION
 SELECT month FROM event_holds WHERE until > now()
 `
 
-// Months that are not to be retired now: they are being retired, were a short
-// while ago, or are held after a restore.
+// Months that are not to be archived now: they are on their way to the archive,
+// were archived a short while ago, or are held after a restore.
 func (q *Queries) ListMonthsToLeave(ctx context.Context, pause pgtype.Interval) ([]time.Time, error) {
 	rows, err := q.db.Query(ctx, listMonthsToLeave, pause)
 	if err != nil {
@@ -268,7 +286,7 @@ func (q *Queries) ListMonthsToLeave(ctx context.Context, pause pgtype.Interval) 
 }
 
 const listOpenEventParts = `-- name: ListOpenEventParts :many
-SELECT month, part, state, table_name, archive, file, rows, bytes, sha256, detached_at, archived_at, verified_at, dropped_at, replaces
+SELECT month, part, state, table_name, archive, file, rows, bytes, sha256, detached_at, archived_at, verified_at, dropped_at, replaces, batch, failed_at
 FROM event_parts
 WHERE state <> 'dropped'
 ORDER BY month, part
@@ -298,6 +316,8 @@ func (q *Queries) ListOpenEventParts(ctx context.Context) ([]EventPart, error) {
 			&i.VerifiedAt,
 			&i.DroppedAt,
 			&i.Replaces,
+			&i.Batch,
+			&i.FailedAt,
 		); err != nil {
 			return nil, err
 		}
@@ -331,7 +351,7 @@ SELECT (
 )::boolean AS only_changes
 `
 
-// Says whether a month has change events and nothing else that could be retired,
+// Says whether a month has change events and nothing else that could be archived,
 // such as the news that a restored month has no clicks any more.
 func (q *Queries) OnlyChangesLeft(ctx context.Context, fromAt time.Time, toAt time.Time, month time.Time) (bool, error) {
 	row := q.db.QueryRow(ctx, onlyChangesLeft, fromAt, toAt, month)
@@ -365,36 +385,6 @@ func (q *Queries) RestoredParts(ctx context.Context, month time.Time) (int32, er
 	return parts, err
 }
 
-const setEventPartArchived = `-- name: SetEventPartArchived :execrows
-UPDATE event_parts
-SET state = 'archived', rows = $1, bytes = $2, sha256 = $3, archived_at = now()
-WHERE month = $4 AND part = $5 AND state = 'detached' AND file = $6
-`
-
-type SetEventPartArchivedParams struct {
-	Rows   *int64
-	Bytes  *int64
-	Sha256 *string
-	Month  time.Time
-	Part   int32
-	File   *string
-}
-
-func (q *Queries) SetEventPartArchived(ctx context.Context, arg SetEventPartArchivedParams) (int64, error) {
-	result, err := q.db.Exec(ctx, setEventPartArchived,
-		arg.Rows,
-		arg.Bytes,
-		arg.Sha256,
-		arg.Month,
-		arg.Part,
-		arg.File,
-	)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected(), nil
-}
-
 const setEventPartDropped = `-- name: SetEventPartDropped :execrows
 UPDATE event_parts
 SET state = 'dropped', dropped_at = now(), rows = COALESCE(rows, $1)
@@ -409,7 +399,7 @@ type SetEventPartDroppedParams struct {
 	File  *string
 }
 
-// The state is compared, so that rows are dropped by whoever saw that they may be.
+// The state is compared, so that a worker drops only rows that it saw may be dropped.
 func (q *Queries) SetEventPartDropped(ctx context.Context, arg SetEventPartDroppedParams) (int64, error) {
 	result, err := q.db.Exec(ctx, setEventPartDropped,
 		arg.Rows,
@@ -424,14 +414,41 @@ func (q *Queries) SetEventPartDropped(ctx context.Context, arg SetEventPartDropp
 	return result.RowsAffected(), nil
 }
 
-const setEventPartVerified = `-- name: SetEventPartVerified :execrows
+const setEventPartFailed = `-- name: SetEventPartFailed :exec
 UPDATE event_parts
-SET state = 'verified', verified_at = now()
-WHERE month = $1 AND part = $2 AND state = 'archived' AND file = $3
+SET failed_at = now()
+WHERE month = $1 AND part = $2 AND state <> 'dropped'
 `
 
-func (q *Queries) SetEventPartVerified(ctx context.Context, month time.Time, part int32, file *string) (int64, error) {
-	result, err := q.db.Exec(ctx, setEventPartVerified, month, part, file)
+func (q *Queries) SetEventPartFailed(ctx context.Context, month time.Time, part int32) error {
+	_, err := q.db.Exec(ctx, setEventPartFailed, month, part)
+	return err
+}
+
+const setEventPartVerified = `-- name: SetEventPartVerified :execrows
+UPDATE event_parts
+SET state = 'verified', rows = $1, bytes = $2, sha256 = $3, archived_at = now(), verified_at = now(), failed_at = NULL
+WHERE month = $4 AND part = $5 AND state = 'detached' AND file = $6
+`
+
+type SetEventPartVerifiedParams struct {
+	Rows   *int64
+	Bytes  *int64
+	Sha256 *string
+	Month  time.Time
+	Part   int32
+	File   *string
+}
+
+func (q *Queries) SetEventPartVerified(ctx context.Context, arg SetEventPartVerifiedParams) (int64, error) {
+	result, err := q.db.Exec(ctx, setEventPartVerified,
+		arg.Rows,
+		arg.Bytes,
+		arg.Sha256,
+		arg.Month,
+		arg.Part,
+		arg.File,
+	)
 	if err != nil {
 		return 0, err
 	}

@@ -18,7 +18,7 @@ const giveUpTimeout = 5 * time.Second
 // giveUp returns err, which ended a job of an import. If it was the job's last
 // try, the import ends as failed, says why, and waits for an operator: doing the
 // same over and over would leave them to wait. Trouble with Postgres itself is no
-// reason, since it passes; rescue tries again then. what is the work that failed.
+// reason, since it passes; the job that re-enqueues tries again then. what is the work that failed.
 func (d *deps) giveUp(ctx context.Context, job *rivertype.JobRow, importID int64, what func(context.Context) string, err error) error {
 	if err == nil || job.Attempt < job.MaxAttempts || !final(ctx, err) {
 		return err

@@ -31,7 +31,7 @@ type metrics struct {
 	monthsDue       prometheus.Gauge
 	partsOpen       prometheus.Gauge
 	oldestPart      prometheus.Gauge
-	retireFailures  prometheus.Counter
+	archiveFailures prometheus.Counter
 	clicksIngested  prometheus.Counter
 	clicksRejected  *prometheus.CounterVec
 	importRows      *prometheus.CounterVec
@@ -40,7 +40,7 @@ type metrics struct {
 	importsOpen     *prometheus.GaugeVec
 	importsEnded    *prometheus.GaugeVec
 	importRowsLeft  *prometheus.GaugeVec
-	rescued         *prometheus.CounterVec
+	reenqueued      *prometheus.CounterVec
 	databaseBytes   prometheus.Gauge
 	tableBytes      *prometheus.GaugeVec
 	server          *serverMetrics
@@ -68,24 +68,24 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 			Help:    "How long job runs took, by kind.",
 			Buckets: []float64{.005, .02, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60},
 		}, []string{"kind"}),
-		queueJobs:      gauges("signpost_queue_jobs", "Jobs that are not finished, by queue and state; discarded ones wait for an operator.", "queue", "state"),
-		queueOldest:    gauges("signpost_queue_oldest_seconds", "Age of the oldest job that waits to be worked, by queue.", "queue"),
-		queuePaused:    gauges("signpost_queue_paused", "1 if an operator paused the queue, else 0.", "queue"),
-		batchesPending: gauge("signpost_click_batches_pending", "Click batches in Postgres that are not ingested."),
-		clicksPending:  gauge("signpost_clicks_pending", "Clicks in batches that are not ingested."),
-		oldestPending:  gauge("signpost_clicks_pending_oldest_seconds", "Age of the oldest click in a batch that is not ingested."),
-		batchesFailed:  gauge("signpost_click_batches_failed", "Click batches that cannot be ingested as they are and wait for an operator."),
-		clicksFailed:   gauge("signpost_clicks_failed", "Clicks in batches that wait for an operator."),
-		partitions:     gauge("signpost_events_partitions", "Months of events that are in the database."),
-		monthsAhead:    gauge("signpost_events_partition_months_ahead", "Whole months beyond the current one that have their partition of events, up to the first that has not; -1 if the current one has none."),
-		monthsRetired:  gauge("signpost_events_months_retired", "Months of events that were taken out of the database, restored ones included."),
-		rowsRetired:    gauge("signpost_events_retired_rows", "Events that were taken out of the database, restored ones included."),
-		monthsDue:      gauge("signpost_events_months_due", "Months of events in the database that are older than the retention, restored ones included."),
-		partsOpen:      gauge("signpost_events_parts_open", "Detached parts of months that are not yet dropped."),
-		oldestPart:     gauge("signpost_events_parts_open_oldest_seconds", "Age of the oldest detached part that is not yet dropped."),
-		retireFailures: f.NewCounter(prometheus.CounterOpts{Name: "signpost_events_retire_failures_total", Help: "Attempts to take a month out of the database that failed."}),
-		clicksIngested: f.NewCounter(prometheus.CounterOpts{Name: "signpost_clicks_ingested_total", Help: "Clicks that became events."}),
-		clicksRejected: counters("signpost_clicks_rejected_total", "Clicks that could not become events and were set aside, by reason.", "reason"),
+		queueJobs:       gauges("signpost_queue_jobs", "Jobs that are not finished, by queue and state; discarded ones wait for an operator.", "queue", "state"),
+		queueOldest:     gauges("signpost_queue_oldest_seconds", "Age of the oldest job that waits to be worked, by queue.", "queue"),
+		queuePaused:     gauges("signpost_queue_paused", "1 if an operator paused the queue, else 0.", "queue"),
+		batchesPending:  gauge("signpost_click_batches_pending", "Click batches in Postgres that are not ingested."),
+		clicksPending:   gauge("signpost_clicks_pending", "Clicks in batches that are not ingested."),
+		oldestPending:   gauge("signpost_clicks_pending_oldest_seconds", "Age of the oldest click in a batch that is not ingested."),
+		batchesFailed:   gauge("signpost_click_batches_failed", "Click batches that cannot be ingested as they are and wait for an operator."),
+		clicksFailed:    gauge("signpost_clicks_failed", "Clicks in batches that wait for an operator."),
+		partitions:      gauge("signpost_events_partitions", "Months of events that are in the database."),
+		monthsAhead:     gauge("signpost_events_partition_months_ahead", "Whole months beyond the current one that have their partition of events, up to the first that has not; -1 if the current one has none."),
+		monthsRetired:   gauge("signpost_events_months_retired", "Months of events that were taken out of the database, restored ones included."),
+		rowsRetired:     gauge("signpost_events_retired_rows", "Events that were taken out of the database, restored ones included."),
+		monthsDue:       gauge("signpost_events_months_due", "Months of events in the database that are older than the retention, restored ones included."),
+		partsOpen:       gauge("signpost_events_parts_open", "Detached parts of months that are not yet dropped."),
+		oldestPart:      gauge("signpost_events_parts_open_oldest_seconds", "Age of the oldest detached part that is not yet dropped."),
+		archiveFailures: f.NewCounter(prometheus.CounterOpts{Name: "signpost_events_retire_failures_total", Help: "Attempts to take a month out of the database that failed."}),
+		clicksIngested:  f.NewCounter(prometheus.CounterOpts{Name: "signpost_clicks_ingested_total", Help: "Clicks that became events."}),
+		clicksRejected:  counters("signpost_clicks_rejected_total", "Clicks that could not become events and were set aside, by reason.", "reason"),
 		importUndone: counters("signpost_import_rows_undone_total",
 			"Rows of imports that an undo removed or kept, by kind and outcome.", "kind", "outcome"),
 		importRows: counters("signpost_import_rows_total", "Rows of imports, by kind and outcome.", "kind", "outcome"),
@@ -97,7 +97,7 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 		databaseBytes:  gauge("signpost_postgres_database_bytes", "Size of the database."),
 		tableBytes:     gauges("signpost_postgres_table_bytes", "Size of the tables that grow, with indexes and partitions.", "table"),
 		server:         newServerMetrics(),
-		rescued:        counters("signpost_rescued_total", "Batches, chunks, imports and parts of months that got a new job because theirs was gone, and uploads given up.", "what"),
+		reenqueued:     counters("signpost_rescued_total", "Batches, chunks, imports and parts of months that got a new job because theirs was gone, and uploads given up.", "what"),
 	}
 	if registry != nil {
 		registry.MustRegister(m.server)
@@ -127,7 +127,7 @@ func (m *metrics) prepare() {
 		m.clicksRejected.WithLabelValues(reason)
 	}
 	for _, what := range []string{"batches", "chunks", "imports", "uploads", "parts"} {
-		m.rescued.WithLabelValues(what)
+		m.reenqueued.WithLabelValues(what)
 	}
 }
 

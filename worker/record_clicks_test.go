@@ -300,7 +300,7 @@ func TestRecordClicksCancelledByAnOperator(t *testing.T) {
 	s.exec("UPDATE click_batches SET received_at = now() - interval '10 minutes'")
 	s.exec("UPDATE river_job SET finalized_at = now() - interval '10 minutes' WHERE id = $1", id)
 	s.eventually("batch is ingested", func() bool {
-		if _, err := s.river.Insert(s.ctx, jobs.Rescue{}, soon()); err != nil {
+		if _, err := s.river.Insert(s.ctx, jobs.Reenqueue{}, soon()); err != nil {
 			t.Fatalf("insert rescue: %v", err)
 		}
 		return s.allIngested()
@@ -605,7 +605,7 @@ func TestUndecodableBatchFails(t *testing.T) {
 	// Neither rescue nor its salt waits for it.
 	s.exec("UPDATE river_job SET finalized_at = now() - interval '10 minutes' WHERE id = $1", id)
 	s.exec("INSERT INTO visitor_salts VALUES ((now() AT TIME ZONE 'UTC')::date - 4, decode(repeat('00', 32), 'hex'))")
-	s.run(jobs.Rescue{})
+	s.run(jobs.Reenqueue{})
 	s.run(jobs.Prune{})
 	s.saltsWereGivenNotice()
 	s.run(jobs.Prune{})

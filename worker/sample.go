@@ -247,7 +247,7 @@ func (d *deps) samplePartitions(ctx context.Context, q *queries.Queries) error {
 	if err != nil {
 		return err
 	}
-	due, err := d.toRetire(ctx, months, time.Now())
+	due, err := d.toArchive(ctx, months, time.Now())
 	if err != nil {
 		return err
 	}

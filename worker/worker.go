@@ -147,18 +147,18 @@ func config(d *deps, queues map[string]int) *river.Config {
 	river.AddWorker(workers, &applyChunk{deps: d})
 	river.AddWorker(workers, &finishImport{deps: d})
 	river.AddWorker(workers, &undoImport{deps: d})
-	river.AddWorker(workers, &rescue{deps: d})
+	river.AddWorker(workers, &reenqueue{deps: d})
 	river.AddWorker(workers, &makePartitions{deps: d})
-	river.AddWorker(workers, &retireMonths{deps: d, now: time.Now})
+	river.AddWorker(workers, &archiveMonths{deps: d, now: time.Now})
 	river.AddWorker(workers, &prune{deps: d, piece: prunePiece})
 
 	config := &river.Config{
 		Workers: workers,
 		Queues:  map[string]river.QueueConfig{},
 		PeriodicJobs: []*river.PeriodicJob{
-			periodic(jobs.Rescue{}, time.Minute),
+			periodic(jobs.Reenqueue{}, time.Minute),
 			periodic(jobs.MakePartitions{}, time.Hour),
-			periodic(jobs.RetireMonths{Setting: d.retention.String()}, time.Hour),
+			periodic(jobs.ArchiveMonths{Setting: d.retention.String()}, time.Hour),
 			periodic(jobs.Prune{}, 10*time.Minute),
 		},
 		JobTimeout:                  jobTimeout,

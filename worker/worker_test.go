@@ -115,7 +115,7 @@ func TestCountersAreThereFromTheStart(t *testing.T) {
 		}
 	}
 	for _, what := range []string{"batches", "chunks", "imports", "uploads", "parts"} {
-		if !m.rescued.DeleteLabelValues(what) {
+		if !m.reenqueued.DeleteLabelValues(what) {
 			t.Errorf("signpost_rescued_total: no series for %s", what)
 		}
 	}

@@ -62,7 +62,7 @@ func TestRetireUnderKills(t *testing.T) {
 		}
 		s := launch(t, "worker", program(t, environ, "worker"))
 		// The run that is due may be a minute away.
-		if _, err := inserter.Insert(t.Context(), jobs.RetireMonths{}, &river.InsertOpts{
+		if _, err := inserter.Insert(t.Context(), jobs.ArchiveMonths{}, &river.InsertOpts{
 			Queue: jobs.QueueRetention, UniqueOpts: river.UniqueOpts{ByPeriod: time.Second},
 		}); err != nil {
 			t.Fatal(err)

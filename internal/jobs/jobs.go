@@ -20,7 +20,7 @@ const (
 	QueueRetention   = "retention" // of its own, since a month takes long
 )
 
-// MaxAttempts is how often a job runs before River discards it. Rescue then
+// MaxAttempts is how often a job runs before River discards it. Reenqueue then
 // gives its batch or chunk a fresh job, so nothing is lost with it.
 const MaxAttempts = 25
 
@@ -106,14 +106,14 @@ func NextOfImport(id int64, state string, chunks int32) river.JobArgs {
 	}
 }
 
-// Rescue gives every batch, chunk and import whose job is gone a new one.
-type Rescue struct{}
+// Reenqueue gives every batch, chunk and import whose job is gone a new one.
+type Reenqueue struct{}
 
 // Kind implements [river.JobArgs].
-func (Rescue) Kind() string { return "rescue" }
+func (Reenqueue) Kind() string { return "rescue" }
 
 // InsertOpts implements [river.JobArgsWithInsertOpts].
-func (Rescue) InsertOpts() river.InsertOpts { return periodic(time.Minute) }
+func (Reenqueue) InsertOpts() river.InsertOpts { return periodic(time.Minute) }
 
 // MakePartitions makes the monthly partitions of events ahead of time.
 type MakePartitions struct{}
@@ -124,18 +124,19 @@ func (MakePartitions) Kind() string { return "make_partitions" }
 // InsertOpts implements [river.JobArgsWithInsertOpts].
 func (MakePartitions) InsertOpts() river.InsertOpts { return periodic(time.Hour) }
 
-// RetireMonths takes months of events that are older than the retention out of
-// the database, and ends what was begun. Setting is that of whoever inserts it,
-// as one text: a changed one is looked at at once, not at the next hour.
-type RetireMonths struct {
+// ArchiveMonths takes months of events that are older than the retention out of
+// the database, and finishes those that were begun. Setting is the retention of the
+// worker that inserts the job, as one text: a changed setting makes another job, so
+// that it is looked at at once and not at the next hour.
+type ArchiveMonths struct {
 	Setting string `json:"setting,omitempty"`
 }
 
 // Kind implements [river.JobArgs].
-func (RetireMonths) Kind() string { return "retire_months" }
+func (ArchiveMonths) Kind() string { return "retire_months" }
 
 // InsertOpts implements [river.JobArgsWithInsertOpts].
-func (RetireMonths) InsertOpts() river.InsertOpts {
+func (ArchiveMonths) InsertOpts() river.InsertOpts {
 	opts := periodic(time.Hour)
 	opts.Queue = QueueRetention
 	opts.UniqueOpts.ByArgs = true

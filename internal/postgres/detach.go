@@ -76,56 +76,34 @@ func MakeMonth(ctx context.Context, db DB, table string, month time.Time) error 
 	})
 }
 
-// AttachMonth makes a table of the rows of a month, which nobody else writes to,
-// the partition of that month. Rows of the month that events have move into it;
-// one that both have, by its primary key or by what an import called it, is
-// there once. note runs in the same transaction.
+// AttachMonth makes a table that MakeMonth made, and that nobody else writes to, the
+// partition of its month. Rows of the month that events have move into the table; a
+// row that both have, by its primary key or by the id that an import gave it, is there
+// once. note runs in the same transaction.
 //
-// The rows are looked at once, before any lock is taken. Writes to the month, and
-// to no other, wait while its rows move; the lock that all wait for is taken for
-// an instant, and given up rather than waited for.
+// Writes to the month, and to no other, wait while its rows move; the lock that all
+// wait for is taken for an instant, and given up rather than waited for.
 func AttachMonth(ctx context.Context, db DB, table string, month time.Time, note func(pgx.Tx) error) error {
-	err := checkMonth(ctx, db, table, month)
-	if err == nil {
-		err = InTx(ctx, db, func(tx pgx.Tx) error { return completeIndexes(ctx, tx, table) })
-		if LockTimeout(err) {
-			err = nil // ATTACH makes them
+	err := inLockTx(ctx, db, func(tx pgx.Tx) error {
+		attached, err := lockMonth(ctx, tx, month)
+		if err != nil {
+			return err
 		}
-	}
-	if err == nil {
-		err = inLockTx(ctx, db, func(tx pgx.Tx) error {
-			attached, err := lockMonth(ctx, tx, month)
-			if err != nil {
+		// Vacuuming, which gives way only after a second, may be at the table.
+		if err := execAll(ctx, tx, "LOCK TABLE "+pgx.Identifier{table}.Sanitize()+" IN ACCESS EXCLUSIVE MODE"); err != nil {
+			return fmt.Errorf("lock table: %w", err)
+		}
+		if attached {
+			if err := moveLateRows(ctx, tx, table, month); err != nil {
 				return err
 			}
-			// Vacuuming, which gives way only after a second, may be at the table.
-			if err := execAll(ctx, tx, "LOCK TABLE "+pgx.Identifier{table}.Sanitize()+" IN ACCESS EXCLUSIVE MODE"); err != nil {
-				return fmt.Errorf("lock table: %w", err)
-			}
-			if attached {
-				if err := moveLateRows(ctx, tx, table, month); err != nil {
-					return err
-				}
-			}
-			if err := nameAndAttach(ctx, tx, table, month); err != nil {
-				return err
-			}
-			return note(tx)
-		})
-	}
+		}
+		if err := nameAndAttach(ctx, tx, table, month); err != nil {
+			return err
+		}
+		return note(tx)
+	})
 	return wrap("attach "+partitionName(month), err)
-}
-
-// checkMonth makes sure that the rows of a table are of a month: ATTACH believes
-// the constraint and does not look at them.
-func checkMonth(ctx context.Context, db DB, table string, month time.Time) error {
-	var checked bool
-	err := db.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_constraint WHERE conrelid = to_regclass($1) AND conname = 'of_month')",
-		pgx.Identifier{table}.Sanitize()).Scan(&checked)
-	if err == nil && !checked {
-		err = InTx(ctx, db, func(tx pgx.Tx) error { return execAll(ctx, tx, ofMonth(table, month)) })
-	}
-	return wrap("check rows", err)
 }
 
 func ofMonth(table string, month time.Time) string {

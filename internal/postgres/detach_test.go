@@ -1,17 +1,12 @@
 package postgres_test
 
 import (
-	"context"
 	"errors"
-	"fmt"
 	"slices"
-	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/signpost/signpost/internal/pgtest"
 	"github.com/signpost/signpost/internal/postgres"
@@ -77,112 +72,46 @@ func TestDetachMonthOrNothing(t *testing.T) {
 }
 
 // Only rows of the month become rows of the month.
-func TestAttachMonthChecksItsRows(t *testing.T) {
+func TestMonthTakesOnlyItsRows(t *testing.T) {
 	t.Parallel()
 	pool := pgtest.Pool(t)
-	nothing := func(pgx.Tx) error { return nil }
-	for n, at := range []time.Time{month(2012, 2), month(2012, 3).Add(-time.Microsecond), month(2012, 3), month(2012, 2).Add(-time.Microsecond)} {
+	if err := postgres.MakeMonth(t.Context(), pool, "back", month(2012, 2)); err != nil {
+		t.Fatal(err)
+	}
+	for _, at := range []time.Time{month(2012, 2), month(2012, 3).Add(-time.Microsecond), month(2012, 3), month(2012, 2).Add(-time.Microsecond)} {
 		within := postgres.MonthOf(at).Equal(month(2012, 2))
-		checked, unchecked := fmt.Sprintf("checked_%d", n), fmt.Sprintf("unchecked_%d", n)
-		if err := postgres.MakeMonth(t.Context(), pool, checked, month(2012, 2)); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := pool.Exec(t.Context(), "CREATE TABLE "+unchecked+" (LIKE events INCLUDING ALL)"); err != nil {
-			t.Fatal(err)
-		}
-		insert := func(table string) error {
-			_, err := pool.Exec(t.Context(), "INSERT INTO "+table+" (occurred_at, event_type) VALUES ($1, 'clicked')", at)
-			return err
-		}
-		if err := insert(checked); (err == nil) != within {
+		_, err := pool.Exec(t.Context(), "INSERT INTO back (occurred_at, event_type) VALUES ($1, 'clicked')", at)
+		if (err == nil) != within {
 			t.Errorf("%v into a month's table: %v", at, err)
 		}
-		if err := insert(unchecked); err != nil {
-			t.Fatal(err)
-		}
-		if err := postgres.AttachMonth(t.Context(), pool, unchecked, month(2012, 2), nothing); (err == nil) != within {
-			t.Errorf("%v: %v", at, err)
-		}
-		if err := postgres.AttachMonth(t.Context(), pool, checked, month(2012, 2), nothing); err != nil {
-			t.Error(err)
-		}
 	}
-	if got := scanText(t, pool, "SELECT count(*)::text FROM events_2012_02"); got != "4" {
-		t.Errorf("the month has %s rows, want 4", got)
-	}
-}
-
-// The rows of a month are looked at once, however often its place is not free.
-func TestAttachMonthLooksOnce(t *testing.T) {
-	t.Parallel()
-	pool := pgtest.Pool(t)
-	at := month(2012, 2)
-	if _, err := pool.Exec(t.Context(), "CREATE TABLE away (LIKE events INCLUDING ALL)"); err != nil {
+	if err := postgres.AttachMonth(t.Context(), pool, "back", month(2012, 2), func(pgx.Tx) error { return nil }); err != nil {
 		t.Fatal(err)
 	}
-	asked := &looks{}
-	config := pool.Config().Copy()
-	config.ConnConfig.Tracer = asked
-	traced, err := pgxpool.NewWithConfig(t.Context(), config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer traced.Close()
-	// A writer of events is in the way of every attempt.
-	err = postgres.InTx(t.Context(), pool, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(t.Context(), "LOCK TABLE events IN ACCESS EXCLUSIVE MODE"); err != nil {
-			return err
-		}
-		return postgres.AttachMonth(t.Context(), traced, "away", at, func(pgx.Tx) error { return nil })
-	})
-	if !postgres.LockTimeout(err) {
-		t.Errorf("attach beside a lock: %v", err)
-	}
-	if err := postgres.AttachMonth(t.Context(), traced, "away", at, func(pgx.Tx) error { return nil }); err != nil {
-		t.Error(err)
-	}
-	if asked.attach.Load() < 3 || asked.check.Load() != 1 {
-		t.Errorf("%d attempts, %d looks; want several and one", asked.attach.Load(), asked.check.Load())
+	if got := scanText(t, pool, "SELECT count(*)::text FROM events_2012_02"); got != "2" {
+		t.Errorf("the month has %s rows, want 2", got)
 	}
 }
-
-// looks counts the statements that look at the rows of a month and attach it.
-type looks struct{ check, attach atomic.Int32 }
-
-func (l *looks) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
-	if strings.Contains(data.SQL, "CHECK") {
-		l.check.Add(1)
-	}
-	if strings.Contains(data.SQL, "ATTACH PARTITION") {
-		l.attach.Add(1)
-	}
-	return ctx
-}
-
-func (l *looks) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
 
 // A stranger's table in the month's place is left alone.
 func TestAttachMonthLeavesAStrangersTableAlone(t *testing.T) {
 	t.Parallel()
 	pool := pgtest.Pool(t)
 	at := month(2012, 2)
-	if err := postgres.EnsurePartitions(t.Context(), pool, []time.Time{at}); err != nil {
-		t.Fatal(err)
-	}
-	nothing := func(pgx.Tx) error { return nil }
-	if err := postgres.DetachMonth(t.Context(), pool, at, "away", nothing); err != nil {
+	if err := postgres.MakeMonth(t.Context(), pool, "back", at); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := pool.Exec(t.Context(), "CREATE TABLE events_2012_02 (LIKE events)"); err != nil {
 		t.Fatal(err)
 	}
-	if err := postgres.AttachMonth(t.Context(), pool, "away", at, nothing); !errors.Is(err, postgres.ErrDetached) {
+	nothing := func(pgx.Tx) error { return nil }
+	if err := postgres.AttachMonth(t.Context(), pool, "back", at, nothing); !errors.Is(err, postgres.ErrDetached) {
 		t.Errorf("attach: %v", err)
 	}
 	if _, err := pool.Exec(t.Context(), "DROP TABLE events_2012_02"); err != nil {
 		t.Fatal(err)
 	}
-	if err := postgres.AttachMonth(t.Context(), pool, "away", at, nothing); err != nil {
+	if err := postgres.AttachMonth(t.Context(), pool, "back", at, nothing); err != nil {
 		t.Error(err)
 	}
 }

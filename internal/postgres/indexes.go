@@ -22,7 +22,7 @@ type partIndex struct {
 // buildIndexes gives the partitions of events the indexes that migrations made
 // of events alone, one at a time and while events are read and written. When it
 // was broken off, the next call goes on where it was. A month that a worker
-// detaches meanwhile is left out; AttachMonth makes what it lacks.
+// detaches meanwhile is left out.
 func buildIndexes(ctx context.Context, pool *pgxpool.Pool, log *slog.Logger) error {
 	missing, err := missingIndexes(ctx, pool)
 	for err == nil && len(missing) > 0 {
@@ -113,34 +113,4 @@ func attachIndex(ctx context.Context, pool *pgxpool.Pool, index, part string) er
 		return execAll(ctx, tx, "SET LOCAL lock_timeout = '"+attachLockTimeout+"'",
 			"ALTER INDEX "+index+" ATTACH PARTITION "+part)
 	})
-}
-
-// completeIndexes makes the indexes that a table lacks which is to become a
-// partition: it may have been detached before events had them. ATTACH would make
-// them while others wait.
-func completeIndexes(ctx context.Context, tx pgx.Tx, table string) error {
-	if err := execAll(ctx, tx, "SET LOCAL lock_timeout = '"+detachLockTimeout+"'"); err != nil {
-		return fmt.Errorf("set lock timeout: %w", err)
-	}
-	rows, err := tx.Query(ctx, `
-		SELECT regexp_replace(pg_get_indexdef(i.indexrelid), '^.* USING ', 'USING ')
-		FROM pg_index i
-		WHERE i.indrelid = 'events'::regclass AND NOT i.indisunique AND NOT EXISTS (
-			SELECT FROM pg_index t
-			WHERE t.indrelid = $1::text::regclass
-				AND regexp_replace(pg_get_indexdef(t.indexrelid), '^.* USING ', '') = regexp_replace(pg_get_indexdef(i.indexrelid), '^.* USING ', ''))`,
-		pgx.Identifier{table}.Sanitize())
-	if err != nil {
-		return fmt.Errorf("look for missing indexes: %w", err)
-	}
-	missing, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err != nil {
-		return fmt.Errorf("look for missing indexes: %w", err)
-	}
-	for _, method := range missing {
-		if _, err := tx.Exec(ctx, "CREATE INDEX ON "+pgx.Identifier{table}.Sanitize()+" "+method); err != nil {
-			return fmt.Errorf("make a missing index: %w", err)
-		}
-	}
-	return nil
 }

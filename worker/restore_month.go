@@ -23,9 +23,10 @@ import (
 // Restoring says which month is brought back and how.
 type Restoring struct {
 	Month time.Time     // any time within the month
-	Hold  time.Duration // for how long it is not retired again
-	// Of is the installation whose parts are meant. Empty is this one: parts that
-	// say they are of another are refused. Those of earlier releases do not say.
+	Hold  time.Duration // for how long it is not archived again
+	// Of is the installation whose parts are restored. If it is empty, it is this
+	// installation: parts that name another are refused. Parts of earlier releases
+	// name none.
 	Of string
 }
 
@@ -36,14 +37,14 @@ type Restored struct {
 }
 
 // RestoreMonth brings the events of a month back from an archive, all of them or
-// none, and holds the month for a while before it is retired again. What is in
-// the database already is not there twice, and parts that it was restored from
-// before are not read again, so that what was removed since stays away. Totals
-// do not change: they never left.
+// none, and holds the month for a while before it is archived again. Events that are
+// in the database already are not there twice, and parts that the month was restored
+// from before are not read again, so that events which were removed since stay away.
+// Totals do not change: the rollups never left.
 //
 // The rows are copied into a table of their own, in transactions of a second or
-// so, which becomes the month's partition last. What a restore that was killed
-// leaves of that is dropped, and the next begins anew.
+// so, and the table becomes the month's partition last. A restore that was killed
+// leaves such a table; the next one drops it and begins anew.
 func RestoreMonth(ctx context.Context, pool *pgxpool.Pool, store archive.Store, what Restoring) (Restored, error) {
 	month := postgres.MonthOf(what.Month)
 	here, err := queries.New(pool).GetInstallation(ctx)
@@ -93,17 +94,17 @@ func partsOf(ctx context.Context, store archive.Store, month time.Time, installa
 }
 
 // restore brings a month back. All of it happens on the connection that holds the
-// lock of who retires, so it ends when the lock is lost.
+// advisory lock of archiving, so it ends when the lock is lost.
 type restore struct {
 	conn  *pgxpool.Conn
 	store archive.Store
 	month time.Time
 	hold  time.Duration
-	last  *int32                      // part that the archive has; nil when it is another's
+	last  *int32                      // the last part in the archive; nil for another installation's month
 	pause func(context.Context) error // between attempts to attach the month
 }
 
-// table is where rows are until they are in events.
+// table names the table that holds the rows until they are in events.
 func (r *restore) table() string { return r.month.Format("events_2006_01") + "_restored" }
 
 func (r *restore) run(ctx context.Context, parts []archive.Manifest) error {
@@ -114,7 +115,7 @@ func (r *restore) run(ctx context.Context, parts []archive.Manifest) error {
 	if err != nil {
 		return err
 	}
-	if r.last != nil { // another's parts have numbers of their own
+	if r.last != nil { // parts of another installation have numbers of their own
 		parts = slices.DeleteFunc(slices.Clone(parts), func(m archive.Manifest) bool { return m.Part <= there })
 	}
 	if len(parts) == 0 {
@@ -126,7 +127,7 @@ func (r *restore) run(ctx context.Context, parts []archive.Manifest) error {
 	if there == 0 {
 		return r.attach(ctx)
 	}
-	// The month was restored before, and is large; this is what came since.
+	// The month was restored before, and is large; these rows came since.
 	if err := postgres.MoveEvents(ctx, r.conn, r.table(), "events", "true"); err != nil {
 		return err
 	}
@@ -143,8 +144,8 @@ const (
 	attachTries = 100 // about an hour
 )
 
-// attach makes the table the month's partition. What took hours to load is not
-// given up because a transaction reads events for long, as a dump does.
+// attach makes the table the month's partition. Loading it may have taken hours, so it
+// is not given up because a transaction, such as a dump, reads events for long.
 func (r *restore) attach(ctx context.Context) error {
 	for try := 1; ; try++ {
 		err := postgres.AttachMonth(ctx, r.conn, r.table(), r.month, func(tx pgx.Tx) error { return r.note(ctx, tx) })
@@ -169,8 +170,8 @@ func pauseAttaching(ctx context.Context) error {
 	}
 }
 
-// note holds the month, in the transaction after which events have all of it. Our
-// own imported events that are in the archive stay there when it is another's month.
+// note holds the month, in the transaction after which events have all of it. The ids
+// of our own archived events are kept when the month is another installation's.
 func (r *restore) note(ctx context.Context, tx pgx.Tx) error {
 	q := queries.New(tx)
 	if r.last != nil {
@@ -181,15 +182,14 @@ func (r *restore) note(ctx context.Context, tx pgx.Tx) error {
 	return wrap("hold the month", q.HoldMonth(ctx, r.month, interval(r.hold), r.last))
 }
 
-// end drops what is left of a restore that failed, and gives up the lock: at once,
-// since the server may see only later that the connection is closed, which leaves
-// nothing of it.
+// end drops the table of a restore that failed and gives up the lock. It unlocks
+// explicitly because the server may notice only later that the connection is closed.
 func (r *restore) end(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
 	conn := r.conn.Hijack()
-	_ = dropRestored(ctx, conn) // else the next who has the lock does
-	_, _ = conn.Exec(ctx, "SELECT pg_advisory_unlock($1)", lockRetire)
+	_ = dropRestored(ctx, conn) // else the next holder of the lock does
+	_, _ = conn.Exec(ctx, "SELECT pg_advisory_unlock($1)", lockArchiving)
 	_ = conn.Close(ctx)
 }
 
@@ -199,8 +199,8 @@ type querier interface {
 	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
 }
 
-// dropRestored drops what restores that were killed left. The caller has the lock
-// of who retires, so none is at work.
+// dropRestored drops the tables that killed restores left. The caller has the advisory
+// lock of archiving, so no restore is at work.
 func dropRestored(ctx context.Context, conn querier) error {
 	rows, err := conn.Query(ctx, `SELECT relname FROM pg_class WHERE relkind = 'r' AND NOT relispartition
 		AND relname ~ '^events_[0-9]{4}_[0-9]{2}_restored$' AND pg_table_is_visible(oid)`)
@@ -283,9 +283,9 @@ func (r *restore) loadPart(ctx context.Context, m archive.Manifest, first bool) 
 }
 
 // loadPiece copies rows into the table. A month that was restored before and
-// retired again has rows in several parts, so those of all parts but the first go
-// by way of a table that takes everything. So do those of another installation,
-// whose imports are not ours: an undo would take them for what ours brought.
+// archived again has some rows in several parts, so the rows of all parts but the
+// first go by way of a staging table that takes duplicates. So do the rows of another
+// installation: their import ids are not ours, and an undo of ours would remove them.
 func (r *restore) loadPiece(ctx context.Context, tx pgx.Tx, m archive.Manifest, piece []byte, options string, first bool) error {
 	table := pgx.Identifier{r.table()}.Sanitize()
 	to, direct := table, first && r.last != nil
@@ -301,14 +301,14 @@ func (r *restore) loadPiece(ctx context.Context, tx pgx.Tx, m archive.Manifest, 
 	}
 	if r.last == nil {
 		if _, err := tx.Exec(ctx, "UPDATE events_stage SET import_id = NULL, import_line = NULL WHERE import_id IS NOT NULL"); err != nil {
-			return fmt.Errorf("forget another's imports: %w", err)
+			return fmt.Errorf("forget imports of another installation: %w", err)
 		}
 	}
 	_, err := tx.Exec(ctx, "INSERT INTO "+table+" SELECT * FROM events_stage ON CONFLICT DO NOTHING")
 	return err
 }
 
-// lockToRestore keeps months from being retired as long as the connection lives.
+// lockToRestore keeps months from being archived as long as the connection lives.
 func lockToRestore(ctx context.Context, pool *pgxpool.Pool) (*pgxpool.Conn, error) {
 	for end := time.After(5 * time.Second); ; {
 		conn, err := acquireLocked(ctx, pool)
@@ -318,7 +318,7 @@ func lockToRestore(ctx context.Context, pool *pgxpool.Pool) (*pgxpool.Conn, erro
 		select {
 		case <-time.After(100 * time.Millisecond):
 		case <-end:
-			return nil, errors.New("a worker is retiring months, or another restore is at work: try again later")
+			return nil, errors.New("a worker is archiving months, or another restore is at work: try again later")
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}

@@ -19,24 +19,37 @@ import (
 	"github.com/signpost/signpost/queries"
 )
 
-// States of a part of a month that is taken out of events; see event_parts.
+// States of a part of a month that is taken out of events. The table event_parts
+// notes them, so that whichever worker comes next goes on with the step that is due:
+//
+//	state     where its rows are        next step
+//	detached  in a table of their own   move change events back, write the file, read it
+//	                                    back, write the manifest -> verified
+//	verified  there and in the archive  drop the table -> dropped
+//	dropped   in the archive only       none
+//
+// Where nothing is to be archived, a detached part is dropped at once. A step that
+// fails leaves the part as it is, and is tried again. The previous release knows one
+// state more, "archived", between writing and reading back; a part that it left there
+// is treated as detached.
 const (
 	partDetached = "detached"
-	partArchived = "archived"
 	partVerified = "verified"
 	partDropped  = "dropped"
 )
 
 const (
-	// retireTimeout leaves room for months of a billion events. When a worker is
-	// killed, its job counts as running for so long; a new one that rescue inserts
-	// goes on, since the lock went with the worker's connection.
-	retireTimeout = 12 * time.Hour
+	// archiveTimeout leaves room for months of a billion events. When a worker is
+	// killed, its job counts as running for so long; a new job goes on all the same,
+	// since the lock went with the worker's connection.
+	archiveTimeout = 12 * time.Hour
 	// partPause gathers late rows, so that they make a part a day at most.
 	partPause = 24 * time.Hour
-	// lockRetire is the key of the advisory lock of who retires ("signpost" in
-	// ASCII, and on, after those of package postgres).
-	lockRetire int64 = 0x7369676e706f7377
+	// failedPause is how long a part is left alone after a step of it failed.
+	failedPause = 15 * time.Minute
+	// lockArchiving is the key of the advisory lock that one worker, or one restore,
+	// holds at a time ("signpost" in ASCII, and on, after those of package postgres).
+	lockArchiving int64 = 0x7369676e706f7377
 )
 
 // Retention says what becomes of old events. The zero value keeps them for ever.
@@ -47,8 +60,8 @@ type Retention struct {
 	// Changes is how many of them keep their change events, which say who changed
 	// which user or link. 0 is all of them; else it is not less than Months.
 	Changes int
-	// Archive is where older months go. Where it is nil they go nowhere: they are
-	// deleted. The caller asks for that in so many words.
+	// Archive is where older months go. If it is nil they are deleted, which the
+	// operator asks for in so many words.
 	Archive archive.Store
 }
 
@@ -67,9 +80,9 @@ func older(month, now time.Time, n int) bool {
 	return n > 0 && month.Before(postgres.MonthOf(now).AddDate(0, -n, 0))
 }
 
-// toRetire returns those of some months that are older than the retention, but
-// for those that hold nothing more than the change events which stay.
-func (d *deps) toRetire(ctx context.Context, months []time.Time, now time.Time) ([]time.Time, error) {
+// toArchive returns the months that are older than the retention, without those
+// that hold nothing but the change events which stay.
+func (d *deps) toArchive(ctx context.Context, months []time.Time, now time.Time) ([]time.Time, error) {
 	var found []time.Time
 	for _, month := range months {
 		if !older(month, now, d.retention.Months) {
@@ -89,22 +102,21 @@ func (d *deps) toRetire(ctx context.Context, months []time.Time, now time.Time) 
 	return found, nil
 }
 
-// retireMonths takes months that are older than the retention out of events, in
-// steps that are noted in event_parts, so that whoever comes after a crash goes
-// on with the next. The rollups stay, and with them every total.
-type retireMonths struct {
-	river.WorkerDefaults[jobs.RetireMonths]
+// archiveMonths takes months that are older than the retention out of events. The
+// rollups stay, and with them every total.
+type archiveMonths struct {
+	river.WorkerDefaults[jobs.ArchiveMonths]
 	deps *deps
 	now  func() time.Time
 }
 
 // Timeout implements [river.Worker].
-func (w *retireMonths) Timeout(*river.Job[jobs.RetireMonths]) time.Duration { return retireTimeout }
+func (w *archiveMonths) Timeout(*river.Job[jobs.ArchiveMonths]) time.Duration { return archiveTimeout }
 
-// Work implements [river.Worker]. What was begun is ended first, also when
-// there is no retention any more.
-func (w *retireMonths) Work(ctx context.Context, _ *river.Job[jobs.RetireMonths]) error {
-	unlock, err := lockRetiring(ctx, w.deps.pool)
+// Work implements [river.Worker]. Parts that were begun are finished first, also
+// when there is no retention any more.
+func (w *archiveMonths) Work(ctx context.Context, _ *river.Job[jobs.ArchiveMonths]) error {
+	unlock, err := lockForArchive(ctx, w.deps.pool)
 	if err != nil || unlock == nil {
 		return err // another worker is at it
 	}
@@ -135,7 +147,7 @@ func (w *retireMonths) Work(ctx context.Context, _ *river.Job[jobs.RetireMonths]
 
 // finishParts brings every part that was begun to its end. One that fails does
 // not keep back the others.
-func (w *retireMonths) finishParts(ctx context.Context) error {
+func (w *archiveMonths) finishParts(ctx context.Context) error {
 	parts, err := queries.New(w.deps.pool).ListOpenEventParts(ctx)
 	if err != nil {
 		return fmt.Errorf("list parts: %w", err)
@@ -147,50 +159,43 @@ func (w *retireMonths) finishParts(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// finish goes through the steps that are left. A step that fails before the
-// archive is known to be good gives the month back; when the worker is stopped
-// instead, the next goes on.
-func (w *retireMonths) finish(ctx context.Context, part queries.EventPart) error {
-	for part.State != partDropped {
-		err := w.step(ctx, &part)
-		if err == nil {
-			continue
-		}
-		err = fmt.Errorf("retire part %d of %s: %w", part.Part, monthText(part.Month), err)
-		if ctx.Err() != nil || errors.Is(err, errSuperseded) {
-			return err
-		}
-		w.deps.metrics.retireFailures.Inc()
-		if part.State == partVerified {
-			return err // only the table is left to drop
-		}
-		return errors.Join(err, w.giveBack(ctx, part))
+// finish goes through the steps that are left. A step that fails leaves the part as
+// it is for the next run: its rows are in their table, and in no list of events
+// until then.
+func (w *archiveMonths) finish(ctx context.Context, part queries.EventPart) error {
+	err := w.steps(ctx, &part)
+	if err == nil {
+		return nil
 	}
-	return nil
+	err = fmt.Errorf("archive part %d of %s, whose rows are in the table %s: %w", part.Part, monthText(part.Month), part.TableName, err)
+	if ctx.Err() != nil || errors.Is(err, errSuperseded) {
+		return err
+	}
+	w.deps.metrics.archiveFailures.Inc()
+	return errors.Join(err, wrap("note the failure", queries.New(w.deps.pool).SetEventPartFailed(ctx, part.Month, part.Part)))
 }
 
-// step does what comes next for a part and notes it.
-func (w *retireMonths) step(ctx context.Context, part *queries.EventPart) error {
-	switch {
-	case part.State == partVerified:
+func (w *archiveMonths) steps(ctx context.Context, part *queries.EventPart) error {
+	if part.State == partVerified {
 		return w.drop(ctx, part)
-	case part.State == partArchived:
-		return w.verify(ctx, part)
-	case w.deps.retention.Archive == nil && w.deps.retention.Months <= 0:
+	}
+	if w.deps.retention.Archive == nil && w.deps.retention.Months <= 0 {
 		return errors.New("there is no archive any more: set EVENTS_ARCHIVE")
 	}
 	if err := w.keepChanges(ctx, part); err != nil {
 		return fmt.Errorf("keep change events: %w", err)
 	}
-	if w.deps.retention.Archive == nil {
-		return w.drop(ctx, part) // the rest is not to be kept
+	if w.deps.retention.Archive != nil {
+		if err := w.archive(ctx, part); err != nil {
+			return err
+		}
 	}
-	return w.archive(ctx, part)
+	return w.drop(ctx, part)
 }
 
 // keepChanges moves the change events of a month that was detached back to where
 // they were: they have an age of their own. Late rows join them there.
-func (w *retireMonths) keepChanges(ctx context.Context, part *queries.EventPart) error {
+func (w *archiveMonths) keepChanges(ctx context.Context, part *queries.EventPart) error {
 	if older(part.Month, w.now(), w.deps.retention.Changes) {
 		return nil
 	}
@@ -221,7 +226,7 @@ func (w *retireMonths) keepChanges(ctx context.Context, part *queries.EventPart)
 var errSuperseded = errors.New("another worker has taken over")
 
 // due returns the months whose events are to go, oldest first.
-func (w *retireMonths) due(ctx context.Context) ([]time.Time, error) {
+func (w *archiveMonths) due(ctx context.Context) ([]time.Time, error) {
 	if w.deps.retention.Months <= 0 {
 		return nil, nil
 	}
@@ -240,30 +245,31 @@ func (w *retireMonths) due(ctx context.Context) ([]time.Time, error) {
 		return nil, fmt.Errorf("list months to leave: %w", err)
 	}
 	months = slices.DeleteFunc(months, func(month time.Time) bool { return slices.ContainsFunc(leave, month.Equal) })
-	return w.deps.toRetire(ctx, months, w.now())
+	return w.deps.toArchive(ctx, months, w.now())
 }
 
 // begin detaches a month, once it is known that the archive can be written.
-func (w *retireMonths) begin(ctx context.Context, month time.Time) error {
+func (w *archiveMonths) begin(ctx context.Context, month time.Time) error {
 	if err := w.probe(ctx, month); err != nil {
-		w.deps.metrics.retireFailures.Inc()
+		w.deps.metrics.archiveFailures.Inc()
 		return fmt.Errorf("try the archive: %w", err)
 	}
 	batch := w.now().UnixMicro()
 	since, err := w.noteIDs(ctx, month, batch)
 	if err != nil {
-		return fmt.Errorf("retire %s: %w", monthText(month), err)
+		return fmt.Errorf("archive %s: %w", monthText(month), err)
 	}
+	// The previous release reads the batch in the name of the table.
 	table := fmt.Sprintf("events_%s_part_%d", month.Format("2006_01"), batch)
 	err = postgres.DetachMonth(ctx, w.deps.pool, month, table, func(tx pgx.Tx) error {
-		return noteDetached(ctx, tx, month, table, since)
+		return noteDetached(ctx, tx, queries.CreateEventPartParams{Month: month, TableName: table, Batch: batch}, since)
 	})
 	if errors.Is(err, errImportBegan) {
 		return nil // the month has its turn at the next run
 	}
 	if err != nil {
-		w.deps.metrics.retireFailures.Inc()
-		return fmt.Errorf("retire %s: %w", monthText(month), err)
+		w.deps.metrics.archiveFailures.Inc()
+		return fmt.Errorf("archive %s: %w", monthText(month), err)
 	}
 	w.deps.log.InfoContext(ctx, "a month of events was detached", "month", monthText(month))
 	return nil
@@ -275,7 +281,7 @@ var errImportBegan = errors.New("events are being imported")
 
 // noteIDs remembers what imports called the events of a month, and returns the
 // moment from which an import would have made that incomplete.
-func (w *retireMonths) noteIDs(ctx context.Context, month time.Time, batch int64) (since time.Time, err error) {
+func (w *archiveMonths) noteIDs(ctx context.Context, month time.Time, batch int64) (since time.Time, err error) {
 	err = w.deps.inTx(ctx, func(tx pgx.Tx, q *queries.Queries) error {
 		if err := tx.QueryRow(ctx, "SELECT now()").Scan(&since); err != nil {
 			return fmt.Errorf("read the time: %w", err)
@@ -292,8 +298,8 @@ func (w *retireMonths) noteIDs(ctx context.Context, month time.Time, batch int64
 // noteDetached notes a part in the transaction that detached it, and the parts
 // that it replaces if the month was restored. A partition without rows is dropped
 // and makes no part, unless it replaces one.
-func noteDetached(ctx context.Context, tx pgx.Tx, month time.Time, table string, since time.Time) error {
-	q, name := queries.New(tx), pgx.Identifier{table}.Sanitize()
+func noteDetached(ctx context.Context, tx pgx.Tx, part queries.CreateEventPartParams, since time.Time) error {
+	q, name := queries.New(tx), pgx.Identifier{part.TableName}.Sanitize()
 	// Nobody writes to events now, so no import can come in between.
 	busy, err := q.EventImportsSince(ctx, since)
 	if err != nil {
@@ -306,25 +312,24 @@ func noteDetached(ctx context.Context, tx pgx.Tx, month time.Time, table string,
 	if err := tx.QueryRow(ctx, "SELECT EXISTS (SELECT FROM "+name+")").Scan(&some); err != nil {
 		return fmt.Errorf("look for rows: %w", err)
 	}
-	held, err := q.TakeHold(ctx, month)
+	held, err := q.TakeHold(ctx, part.Month)
 	if err != nil {
 		return fmt.Errorf("end the hold: %w", err)
 	}
-	var replaces *int32
 	if len(held) > 0 {
-		replaces = held[0]
+		part.Replaces = held[0]
 	}
-	if !some && replaces == nil {
+	if !some && part.Replaces == nil {
 		_, err := tx.Exec(ctx, "DROP TABLE "+name)
 		return wrap("drop empty partition", err)
 	}
-	_, err = q.CreateEventPart(ctx, month, table, replaces)
+	_, err = q.CreateEventPart(ctx, part)
 	return wrap("note detached part", err)
 }
 
-// probe writes a file and removes it, once it is known that the month's place in
-// the archive is ours.
-func (w *retireMonths) probe(ctx context.Context, month time.Time) error {
+// probe writes a file and removes it, once it is known that no other installation
+// has archived the month in the same place.
+func (w *archiveMonths) probe(ctx context.Context, month time.Time) error {
 	store := w.deps.retention.Archive
 	if store == nil {
 		return nil
@@ -340,47 +345,77 @@ func (w *retireMonths) probe(ctx context.Context, month time.Time) error {
 	return errors.Join(err, store.Remove(ctx, name))
 }
 
-// archive writes the rows of a part to a file whose name no other attempt has.
-// What an attempt before left is removed: its file was never noted as archived.
-func (w *retireMonths) archive(ctx context.Context, part *queries.EventPart) error {
-	store, q := w.deps.retention.Archive, queries.New(w.deps.pool)
+// archive writes the rows of a part to a file whose name no other attempt has, reads
+// the file back, and makes it a part of the archive by its manifest.
+func (w *archiveMonths) archive(ctx context.Context, part *queries.EventPart) error {
+	if err := w.claim(ctx, part); err != nil {
+		return err
+	}
+	sum, err := w.writeFile(ctx, part)
+	if err == nil {
+		err = w.note(ctx, part, sum)
+	}
+	if errors.Is(err, errSuperseded) {
+		err = errors.Join(err, archive.Withdraw(ctx, w.deps.retention.Archive, monthText(part.Month), *part.File))
+	}
+	return err
+}
+
+// writeFile writes the data file, checks it, and writes its manifest last.
+func (w *archiveMonths) writeFile(ctx context.Context, part *queries.EventPart) (archive.Sum, error) {
+	sum, err := w.copyOut(ctx, part)
+	if err != nil {
+		return sum, fmt.Errorf("write %s: %w", *part.File, err)
+	}
+	if err := w.readBack(ctx, part, sum); err != nil {
+		return sum, err
+	}
+	// That took hours, perhaps: the lock may be lost, and the part another worker's.
+	n, err := queries.New(w.deps.pool).ClaimEventPart(ctx, queries.ClaimEventPartParams{
+		NewPart: part.Part, Archive: part.Archive, File: part.File, Month: part.Month, Part: part.Part, OldFile: part.File,
+	})
+	if err := changed("claim part again", n, err); err != nil {
+		return sum, err
+	}
+	return sum, wrap("write manifest", w.writeManifest(ctx, part, sum))
+}
+
+func (w *archiveMonths) note(ctx context.Context, part *queries.EventPart, sum archive.Sum) error {
+	n, err := queries.New(w.deps.pool).SetEventPartVerified(ctx, queries.SetEventPartVerifiedParams{
+		Rows: &sum.Rows, Bytes: &sum.Bytes, Sha256: &sum.SHA256, Month: part.Month, Part: part.Part, File: part.File,
+	})
+	if err := changed("note verified part", n, err); err != nil {
+		return err
+	}
+	part.State, part.Rows = partVerified, &sum.Rows
+	return nil
+}
+
+// claim notes the name of a new file, and then removes the file of an earlier attempt,
+// which did not note its end and now cannot.
+func (w *archiveMonths) claim(ctx context.Context, part *queries.EventPart) error {
+	store := w.deps.retention.Archive
 	number, err := w.nextPart(ctx, part)
 	if err != nil {
 		return err
 	}
 	before, file, place := part.File, archive.NewFileName(part.Month, number), store.String()
-	n, err := q.ClaimEventPart(ctx, queries.ClaimEventPartParams{
+	n, err := queries.New(w.deps.pool).ClaimEventPart(ctx, queries.ClaimEventPartParams{
 		NewPart: int32(number), Archive: &place, File: &file, Month: part.Month, Part: part.Part, OldFile: before,
 	})
 	if err := changed("claim part", n, err); err != nil {
 		return err
 	}
-	part.Part, part.File, part.Archive = int32(number), &file, &place
-	if before != nil {
-		if err := store.Remove(ctx, *before); err != nil {
-			return fmt.Errorf("remove what an earlier attempt left: %w", err)
-		}
+	part.State, part.Part, part.File, part.Archive = partDetached, int32(number), &file, &place
+	if before == nil {
+		return nil
 	}
-	sum, err := w.copyOut(ctx, part)
-	if err != nil {
-		return fmt.Errorf("write %s: %w", file, err)
-	}
-	n, err = q.SetEventPartArchived(ctx, queries.SetEventPartArchivedParams{
-		Rows: &sum.Rows, Bytes: &sum.Bytes, Sha256: &sum.SHA256, Month: part.Month, Part: part.Part, File: &file,
-	})
-	if err := changed("note archived part", n, err); err != nil {
-		if errors.Is(err, errSuperseded) {
-			err = errors.Join(err, store.Remove(ctx, file))
-		}
-		return err
-	}
-	part.State, part.Rows, part.Bytes, part.Sha256 = partArchived, &sum.Rows, &sum.Bytes, &sum.SHA256
-	return nil
+	return wrap("remove what an earlier attempt left", archive.Withdraw(ctx, store, monthText(part.Month), *before))
 }
 
-// manifests returns those of a month that the archive has. All must be of this
+// manifests returns the manifests of a month in the archive. All must be of this
 // installation: a part of ours would else be taken for one more of another's.
-func (w *retireMonths) manifests(ctx context.Context, month time.Time) ([]archive.Manifest, error) {
+func (w *archiveMonths) manifests(ctx context.Context, month time.Time) ([]archive.Manifest, error) {
 	store := w.deps.retention.Archive
 	installation, err := queries.New(w.deps.pool).GetInstallation(ctx)
 	if err != nil {
@@ -401,14 +436,16 @@ func (w *retireMonths) manifests(ctx context.Context, month time.Time) ([]archiv
 
 // nextPart returns the number of a part: its own, unless the archive has one of
 // that number, as after Postgres was set back.
-func (w *retireMonths) nextPart(ctx context.Context, part *queries.EventPart) (int, error) {
+func (w *archiveMonths) nextPart(ctx context.Context, part *queries.EventPart) (int, error) {
 	there, err := w.manifests(ctx, part.Month)
 	if err != nil {
 		return 0, err
 	}
 	number := int(part.Part)
 	for _, m := range there {
-		number = max(number, m.Part+1)
+		if part.File == nil || m.File != *part.File { // else it is of an attempt that ended before it was noted
+			number = max(number, m.Part+1)
+		}
 	}
 	return number, nil
 }
@@ -417,7 +454,7 @@ func (w *retireMonths) nextPart(ctx context.Context, part *queries.EventPart) (i
 // before it is written: however long the archive takes, no transaction is open
 // meanwhile, whose snapshot would keep Postgres from clearing its tables up. The
 // table does not change, so it needs no snapshot.
-func (w *retireMonths) copyOut(ctx context.Context, part *queries.EventPart) (sum archive.Sum, err error) {
+func (w *archiveMonths) copyOut(ctx context.Context, part *queries.EventPart) (sum archive.Sum, err error) {
 	var copied int64
 	sum, err = archive.WriteData(ctx, w.deps.retention.Archive, *part.File, func(to io.Writer) error {
 		copied = 0
@@ -440,7 +477,7 @@ func (w *retireMonths) copyOut(ctx context.Context, part *queries.EventPart) (su
 }
 
 // copyPage copies rows as CSV whose times and numbers are written in full.
-func (w *retireMonths) copyPage(ctx context.Context, to io.Writer, table, condition, options string) (n int64, err error) {
+func (w *archiveMonths) copyPage(ctx context.Context, to io.Writer, table, condition, options string) (n int64, err error) {
 	err = postgres.InTx(ctx, w.deps.pool, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, "SET LOCAL datestyle = 'ISO, YMD'; SET LOCAL timezone = 'UTC'"); err != nil {
 			return fmt.Errorf("set date style: %w", err)
@@ -453,48 +490,23 @@ func (w *retireMonths) copyPage(ctx context.Context, to io.Writer, table, condit
 	return n, err
 }
 
-// verify reads the file back and compares it with what was written and with the
-// table, and only then makes it a part of the archive by its manifest.
-func (w *retireMonths) verify(ctx context.Context, part *queries.EventPart) error {
-	store := w.deps.retention.Archive
-	if store == nil || part.Archive == nil || *part.Archive != store.String() {
-		return fmt.Errorf("its file is in %s, which is not the archive in use", or(part.Archive, "no archive"))
-	}
-	table := pgx.Identifier{part.TableName}.Sanitize()
+// readBack compares the file in the archive with what was written and with the table.
+func (w *archiveMonths) readBack(ctx context.Context, part *queries.EventPart, want archive.Sum) error {
 	var rows int64
-	if err := w.deps.pool.QueryRow(ctx, "SELECT count(*) FROM "+table).Scan(&rows); err != nil {
+	if err := w.deps.pool.QueryRow(ctx, "SELECT count(*) FROM "+pgx.Identifier{part.TableName}.Sanitize()).Scan(&rows); err != nil {
 		return fmt.Errorf("count rows: %w", err)
 	}
-	want := archive.Sum{Rows: rows, Bytes: *part.Bytes, SHA256: *part.Sha256}
-	got, err := archive.ReadData(ctx, store, *part.File, nil)
+	got, err := archive.ReadData(ctx, w.deps.retention.Archive, *part.File, nil)
 	if err != nil {
 		return fmt.Errorf("read %s back: %w", *part.File, err)
 	}
-	if got != want {
-		return fmt.Errorf("%s: %w: it holds %+v, not %+v", *part.File, archive.ErrDamaged, got, want)
+	if got != want || got.Rows != rows {
+		return fmt.Errorf("%s: %w: it holds %+v, not %+v of %d rows", *part.File, archive.ErrDamaged, got, want, rows)
 	}
-	if err := w.writeManifest(ctx, part); err != nil {
-		return fmt.Errorf("write manifest: %w", err)
-	}
-	n, err := queries.New(w.deps.pool).SetEventPartVerified(ctx, part.Month, part.Part, part.File)
-	if err := changed("note verified part", n, err); err != nil {
-		return err
-	}
-	part.State = partVerified
 	return nil
 }
 
-func (w *retireMonths) writeManifest(ctx context.Context, part *queries.EventPart) error {
-	store := w.deps.retention.Archive
-	there, err := w.manifests(ctx, part.Month)
-	if err != nil {
-		return err
-	}
-	for _, m := range there {
-		if m.File == *part.File {
-			return nil // written before a crash
-		}
-	}
+func (w *archiveMonths) writeManifest(ctx context.Context, part *queries.EventPart, sum archive.Sum) error {
 	columns, err := w.columns(ctx, part.TableName)
 	if err != nil {
 		return err
@@ -503,14 +515,14 @@ func (w *retireMonths) writeManifest(ctx context.Context, part *queries.EventPar
 	if err != nil {
 		return fmt.Errorf("read which installation this is: %w", err)
 	}
-	return archive.WriteManifest(ctx, store, archive.Manifest{
+	return archive.WriteManifest(ctx, w.deps.retention.Archive, archive.Manifest{
 		Month: monthText(part.Month), Part: int(part.Part), File: *part.File,
-		Rows: *part.Rows, Bytes: *part.Bytes, SHA256: *part.Sha256, Columns: columns, CreatedAt: w.now().UTC(),
+		Rows: sum.Rows, Bytes: sum.Bytes, SHA256: sum.SHA256, Columns: columns, CreatedAt: w.now().UTC(),
 		Installation: installation, Replaces: int(or(part.Replaces, 0)),
 	})
 }
 
-func (w *retireMonths) columns(ctx context.Context, table string) ([]string, error) {
+func (w *archiveMonths) columns(ctx context.Context, table string) ([]string, error) {
 	rows, err := w.deps.pool.Query(ctx, "SELECT * FROM "+pgx.Identifier{table}.Sanitize()+" LIMIT 0")
 	if err != nil {
 		return nil, fmt.Errorf("read columns: %w", err)
@@ -525,7 +537,7 @@ func (w *retireMonths) columns(ctx context.Context, table string) ([]string, err
 
 // drop drops the table, in the transaction that notes it. Where nothing is to be
 // kept it comes right after the detach, and counts the rows for the record.
-func (w *retireMonths) drop(ctx context.Context, part *queries.EventPart) error {
+func (w *archiveMonths) drop(ctx context.Context, part *queries.EventPart) error {
 	table := pgx.Identifier{part.TableName}.Sanitize()
 	err := w.deps.inTx(ctx, func(tx pgx.Tx, q *queries.Queries) error {
 		rows := part.Rows
@@ -547,35 +559,8 @@ func (w *retireMonths) drop(ctx context.Context, part *queries.EventPart) error 
 		return err
 	}
 	part.State = partDropped
-	w.deps.log.InfoContext(ctx, "a month of events was retired", "month", monthText(part.Month), "part", part.Part,
+	w.deps.log.InfoContext(ctx, "a month of events was archived", "month", monthText(part.Month), "part", part.Part,
 		"file", or(part.File, "none"))
-	return nil
-}
-
-// giveBack makes the table of a part that could not be archived the month's
-// partition again.
-func (w *retireMonths) giveBack(ctx context.Context, part queries.EventPart) error {
-	err := postgres.AttachMonth(ctx, w.deps.pool, part.TableName, part.Month, func(tx pgx.Tx) error {
-		q := queries.New(tx)
-		n, err := q.DeleteEventPart(ctx, part.Month, part.Part, part.File)
-		if err := changed("forget part", n, err); err != nil {
-			return err
-		}
-		if part.Replaces != nil { // the month is as it was restored again
-			if err := q.HoldMonth(ctx, part.Month, interval(0), part.Replaces); err != nil {
-				return fmt.Errorf("note what the month was restored from: %w", err)
-			}
-		}
-		err = q.ForgetUnusedEventIDs(ctx, part.Month, part.Month.AddDate(0, 1, 0))
-		return wrap("forget ids of imported events", err)
-	})
-	if err != nil {
-		return fmt.Errorf("its rows are in the table %s: %w", part.TableName, err)
-	}
-	w.deps.log.WarnContext(ctx, "a month of events could not be archived and is in its place again", "month", monthText(part.Month))
-	if store := w.deps.retention.Archive; store != nil && part.File != nil {
-		return wrap("remove the file of a failed attempt", archive.Withdraw(ctx, store, monthText(part.Month), *part.File))
-	}
 	return nil
 }
 
@@ -589,9 +574,10 @@ func changed(action string, n int64, err error) error {
 
 func monthText(month time.Time) string { return month.Format("2006-01") }
 
-// lockRetiring takes the lock of who retires months. It ends with its connection,
-// also when this process is killed. It returns nil where somebody else has it.
-func lockRetiring(ctx context.Context, pool *pgxpool.Pool) (unlock func(), err error) {
+// lockForArchive takes the advisory lock of archiving. The lock ends with its
+// connection, also when this process is killed. It returns nil where another
+// process has the lock.
+func lockForArchive(ctx context.Context, pool *pgxpool.Pool) (unlock func(), err error) {
 	conn, err := acquireLocked(ctx, pool)
 	if err != nil || conn == nil {
 		return nil, err
@@ -599,22 +585,22 @@ func lockRetiring(ctx context.Context, pool *pgxpool.Pool) (unlock func(), err e
 	return func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 		defer cancel()
-		if _, err := conn.Exec(ctx, "SELECT pg_advisory_unlock($1)", lockRetire); err != nil {
+		if _, err := conn.Exec(ctx, "SELECT pg_advisory_unlock($1)", lockArchiving); err != nil {
 			_ = conn.Conn().Close(ctx) // which unlocks as well
 		}
 		conn.Release()
 	}, nil
 }
 
-// acquireLocked returns a connection that holds the lock of who retires, nil
-// where somebody else has it. The lock is the session's: it holds no snapshot.
+// acquireLocked returns a connection that holds the advisory lock of archiving, nil
+// where another process has it. The lock is the session's: it holds no snapshot.
 func acquireLocked(ctx context.Context, pool *pgxpool.Pool) (*pgxpool.Conn, error) {
 	conn, err := pool.Acquire(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("acquire connection: %w", err)
 	}
 	var locked bool
-	if err := conn.QueryRow(ctx, "SELECT pg_try_advisory_lock($1)", lockRetire).Scan(&locked); err != nil || !locked {
+	if err := conn.QueryRow(ctx, "SELECT pg_try_advisory_lock($1)", lockArchiving).Scan(&locked); err != nil || !locked {
 		conn.Release()
 		return nil, wrap("take lock", err)
 	}

@@ -36,15 +36,15 @@ var (
 	young = postgres.MonthOf(time.Now()).AddDate(0, -3, 0)
 )
 
-// retiring is a site whose events of more than three months ago are to go.
-type retiring struct {
+// archiving is a site whose events of more than three months ago are to go.
+type archiving struct {
 	*site
 	dir   string
 	store archive.Store
 }
 
-// setupRetiring fills an old and a young month, and works nothing yet but clicks.
-func setupRetiring(t *testing.T) *retiring {
+// setupArchiving fills an old and a young month, and works nothing yet but clicks.
+func setupArchiving(t *testing.T) *archiving {
 	t.Helper()
 	s := setup(t)
 	dir := filepath.Join(t.TempDir(), "archive")
@@ -52,7 +52,7 @@ func setupRetiring(t *testing.T) *retiring {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &retiring{s, dir, store}
+	r := &archiving{s, dir, store}
 	w := s.start(map[string]int{jobs.QueueClicks: 1})
 	r.late("first", 100)
 	s.ship("young", many(50, young.Add(24*time.Hour)))
@@ -67,50 +67,50 @@ func setupRetiring(t *testing.T) *retiring {
 }
 
 // late ships clicks of the old month.
-func (r *retiring) late(id string, n int) {
+func (r *archiving) late(id string, n int) {
 	r.ship(id, many(n, old.AddDate(0, 0, 3)))
 }
 
-// startRetiring works all but the queue of retention: what retires when is up to
+// startArchiving works all but the queue of retention: what retires when is up to
 // the test, which has run put the job elsewhere.
-func (r *retiring) startRetiring() *Worker {
+func (r *archiving) startArchiving() *Worker {
 	r.Helper()
 	queues := DefaultQueues()
 	delete(queues, jobs.QueueRetention)
 	return r.startQueues(queues)
 }
 
-func (r *retiring) startQueues(queues map[string]int) *Worker {
+func (r *archiving) startQueues(queues map[string]int) *Worker {
 	r.Helper()
 	return r.start(queues, func(d *deps) { d.retention = Retention{Months: 3, Changes: 3, Archive: r.store} })
 }
 
 // hand returns the job for a test to take step by step, as far as a worker got
 // before it was killed.
-func (r *retiring) hand() *retireMonths {
+func (r *archiving) hand() *archiveMonths {
 	d := &deps{
 		pool: r.pool, log: r.worker.deps.log, metrics: r.worker.deps.metrics,
 		retention: Retention{Months: 3, Changes: 3, Archive: r.store},
 	}
-	return &retireMonths{deps: d, now: time.Now}
+	return &archiveMonths{deps: d, now: time.Now}
 }
 
 // sum is a fingerprint of all events of the old month and their number.
-func (r *retiring) sum() string {
+func (r *archiving) sum() string {
 	return r.text(`SELECT count(*) || ' ' || coalesce(md5(string_agg(e::text, E'\n' ORDER BY occurred_at, id)), '') FROM events e
 		WHERE occurred_at >= $1 AND occurred_at < $2`, old, young)
 }
 
-func (r *retiring) totals() string {
+func (r *archiving) totals() string {
 	return r.text("SELECT sum(clicks) || ' ' || sum(bots) FROM click_days") + " " + r.text("SELECT sum(clicks) || ' ' || sum(bots) FROM click_quarters")
 }
 
 // states lists what event_parts says.
-func (r *retiring) states() string {
+func (r *archiving) states() string {
 	return r.text("SELECT coalesce(string_agg(part || ' ' || state || ' ' || coalesce(rows::text, '-'), ', ' ORDER BY part), '') FROM event_parts WHERE month = $1", old)
 }
 
-func (r *retiring) wantStates(want string) {
+func (r *archiving) wantStates(want string) {
 	r.Helper()
 	if got := r.states(); got != want {
 		r.Errorf("parts: %q, want %q", got, want)
@@ -118,13 +118,13 @@ func (r *retiring) wantStates(want string) {
 }
 
 // tables counts tables of the old month, partitions and others.
-func (r *retiring) wantTables(partitions, others int64) {
+func (r *archiving) wantTables(partitions, others int64) {
 	r.Helper()
 	r.wantInt(partitions, "SELECT count(*) FROM pg_inherits WHERE inhrelid = to_regclass($1)", old.Format("events_2006_01"))
 	r.wantInt(others, "SELECT count(*) FROM pg_class WHERE relkind = 'r' AND relname LIKE $1 || '\\_%'", old.Format("events_2006_01"))
 }
 
-func (r *retiring) files() []string {
+func (r *archiving) files() []string {
 	r.Helper()
 	names, err := r.store.List(r.ctx, "")
 	if err != nil {
@@ -134,11 +134,11 @@ func (r *retiring) files() []string {
 }
 
 // again lets a month that was retired be retired once more, as a day later.
-func (r *retiring) again() {
+func (r *archiving) again() {
 	r.exec("UPDATE event_parts SET dropped_at = now() - interval '2 days'")
 }
 
-func (r *retiring) restore() Restored {
+func (r *archiving) restore() Restored {
 	r.Helper()
 	done, err := RestoreMonth(r.ctx, r.pool, r.store, Restoring{Month: old.AddDate(0, 0, 7), Hold: time.Hour})
 	if err != nil {
@@ -147,11 +147,11 @@ func (r *retiring) restore() Restored {
 	return done
 }
 
-func TestRetireAndRestore(t *testing.T) {
-	r := setupRetiring(t)
+func TestArchiveAndRestore(t *testing.T) {
+	r := setupArchiving(t)
 	before, totals := r.sum(), r.totals()
-	w := r.startRetiring()
-	r.run(jobs.RetireMonths{})
+	w := r.startArchiving()
+	r.run(jobs.ArchiveMonths{})
 	r.wantStates("1 dropped 102")
 	r.wantTables(0, 0)
 	r.wantInt(50, "SELECT count(*) FROM events") // of the young month
@@ -196,10 +196,10 @@ func TestRetireAndRestore(t *testing.T) {
 		t.Errorf("%v months are due, want the restored one", got)
 	}
 	r.again()
-	r.run(jobs.RetireMonths{}) // the month is held
+	r.run(jobs.ArchiveMonths{}) // the month is held
 	r.wantTables(1, 0)
 	r.exec("UPDATE event_holds SET until = now()")
-	r.run(jobs.RetireMonths{})
+	r.run(jobs.ArchiveMonths{})
 	r.wantStates("1 dropped 102, 2 dropped 102")
 	r.wantTables(0, 0)
 	if done := r.restore(); done != (Restored{1, 102}) { // the second took the first's place
@@ -213,7 +213,7 @@ func TestRetireAndRestore(t *testing.T) {
 // What was removed from a restored month does not come back, from whichever
 // part, and what took its place stays.
 func TestRestoreLeavesUndoneEventsAway(t *testing.T) {
-	r := setupRetiring(t)
+	r := setupArchiving(t)
 	r.exec("INSERT INTO users (id, username, email) VALUES (1, 'ann', 'ann@example.com')")
 	r.exec("INSERT INTO urls (id, user_id, short_code, original_url) VALUES (10, 1, 'ten', 'https://example.com/')")
 	r.exec("UPDATE events SET import_id = NULL")
@@ -230,7 +230,7 @@ func TestRestoreLeavesUndoneEventsAway(t *testing.T) {
 		r.exec(`UPDATE imports SET finished_at = now() - interval '1 hour', undone_at = undone_at - interval '1 hour'`)
 		r.exec("UPDATE event_holds SET until = now()")
 		r.again()
-		r.run(jobs.RetireMonths{})
+		r.run(jobs.ArchiveMonths{})
 		r.wantTables(0, 0)
 	}
 	check := func(when string, clicked, updated int64) {
@@ -259,7 +259,7 @@ func TestRestoreLeavesUndoneEventsAway(t *testing.T) {
 	r.late("later", 5)
 	r.eventually("clicks are ingested", r.allIngested)
 	r.exec("UPDATE event_parts SET dropped_at = now() - interval '2 days'")
-	r.run(jobs.RetireMonths{})
+	r.run(jobs.ArchiveMonths{})
 	r.wantTables(0, 0)
 	r.restore()
 	check("restored with late rows", 0, 20)
@@ -268,7 +268,7 @@ func TestRestoreLeavesUndoneEventsAway(t *testing.T) {
 
 // An undo that found some of its events archived is completed once they are back.
 func TestUndoIsCompletedAfterARestore(t *testing.T) {
-	r := setupRetiring(t)
+	r := setupArchiving(t)
 	r.exec("INSERT INTO users (id, username, email) VALUES (1, 'ann', 'ann@example.com')")
 	r.exec("INSERT INTO urls (id, user_id, short_code, original_url) VALUES (10, 1, 'ten', 'https://example.com/')")
 	queues := DefaultQueues()
@@ -282,7 +282,7 @@ func TestUndoIsCompletedAfterARestore(t *testing.T) {
 	id := r.upload(csvimport.KindEvents, file, csvimport.SplitOptions{})
 	r.wantRows(id, 20, 0)
 	r.exec("UPDATE imports SET finished_at = now() - interval '1 hour'")
-	r.run(jobs.RetireMonths{})
+	r.run(jobs.ArchiveMonths{})
 
 	r.undo(id)
 	r.wantUndone(id, 10, 0)
@@ -302,7 +302,7 @@ func TestUndoIsCompletedAfterARestore(t *testing.T) {
 // Ids that were noted for a detach which did not happen are in nobody's way once
 // the events are gone.
 func TestNotedIDsOfNoDetach(t *testing.T) {
-	r := setupRetiring(t)
+	r := setupArchiving(t)
 	r.exec("INSERT INTO users (id, username, email) VALUES (1, 'ann', 'ann@example.com')")
 	r.exec("INSERT INTO urls (id, user_id, short_code, original_url) VALUES (10, 1, 'ten', 'https://example.com/')")
 	r.start(map[string]int{jobs.QueueImports: 1}, hastyUndo)
@@ -321,23 +321,23 @@ func TestNotedIDsOfNoDetach(t *testing.T) {
 	r.wantRows(r.upload(csvimport.KindEvents, file, csvimport.SplitOptions{}), 2, 0)
 }
 
-// When a worker dies on the way, rescue has another go on, unless one is at it.
-func TestRescueOfParts(t *testing.T) {
-	r := setupRetiring(t)
+// When a worker dies on the way, another is asked to go on, unless one is at it.
+func TestReenqueueOfParts(t *testing.T) {
+	r := setupArchiving(t)
 	w := r.hand()
 	if err := w.begin(r.ctx, old); err != nil {
 		t.Fatal(err)
 	}
-	unlock, err := lockRetiring(r.ctx, r.pool)
+	unlock, err := lockForArchive(r.ctx, r.pool)
 	if err != nil || unlock == nil {
 		t.Fatalf("lock: %v", err)
 	}
 	r.startQueues(nil)
-	r.run(jobs.RetireMonths{})
-	r.run(jobs.Rescue{})
+	r.run(jobs.ArchiveMonths{})
+	r.run(jobs.Reenqueue{})
 	r.wantStates("1 detached -")
 	unlock()
-	r.run(jobs.Rescue{})
+	r.run(jobs.Reenqueue{})
 	r.eventually("the month is retired", func() bool { return r.states() == "1 dropped 102" })
 }
 
@@ -358,13 +358,13 @@ func (s *statements) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEnd
 
 // Rescue looks whether somebody holds the lock and does not take it: a run that
 // is due in that instant would leave for an hour.
-func TestRescueOfPartsTakesNoLock(t *testing.T) {
-	r := setupRetiring(t)
+func TestReenqueueOfPartsTakesNoLock(t *testing.T) {
+	r := setupArchiving(t)
 	w := r.hand()
 	if err := w.begin(r.ctx, old); err != nil {
 		t.Fatal(err)
 	}
-	unlock, err := lockRetiring(r.ctx, r.pool)
+	unlock, err := lockForArchive(r.ctx, r.pool)
 	if err != nil || unlock == nil {
 		t.Fatalf("lock: %v", err)
 	}
@@ -378,7 +378,7 @@ func TestRescueOfPartsTakesNoLock(t *testing.T) {
 	}
 	defer pool.Close()
 	w.deps.pool = pool
-	if n, err := (&rescue{deps: w.deps}).parts(r.ctx); n != 0 || err != nil {
+	if n, err := (&reenqueue{deps: w.deps}).parts(r.ctx); n != 0 || err != nil {
 		t.Errorf("rescued %d, %v; somebody is at it", n, err)
 	}
 	if len(asked.all) == 0 {
@@ -394,7 +394,7 @@ func TestRescueOfPartsTakesNoLock(t *testing.T) {
 // A changed setting is looked at by the first run after the start, not by that
 // of the next hour.
 func TestRetentionIsLookedAtWhenItChanges(t *testing.T) {
-	r := setupRetiring(t)
+	r := setupArchiving(t)
 	start := func(retention Retention) *Worker {
 		w, err := New(Options{
 			Pool: r.pool, Queues: map[string]int{jobs.QueueRetention: 1}, Retention: retention,
@@ -420,8 +420,8 @@ func TestRetentionIsLookedAtWhenItChanges(t *testing.T) {
 }
 
 // The same with storage that speaks S3, by a server in this process.
-func TestRetireIntoABucket(t *testing.T) {
-	r := setupRetiring(t)
+func TestArchiveIntoABucket(t *testing.T) {
+	r := setupArchiving(t)
 	backend := s3mem.New()
 	server := httptest.NewServer(gofakes3.New(backend).Server())
 	t.Cleanup(server.Close)
@@ -434,8 +434,8 @@ func TestRetireIntoABucket(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := r.sum()
-	r.startRetiring()
-	r.run(jobs.RetireMonths{})
+	r.startArchiving()
+	r.run(jobs.ArchiveMonths{})
 	r.wantStates("1 dropped 102")
 	r.wantTables(0, 0)
 	r.restore()
@@ -447,9 +447,9 @@ func TestRetireIntoABucket(t *testing.T) {
 // A month that comes back is as good a partition as any: the same columns,
 // constraints and indexes, each once.
 func TestRestoredMonthIsComplete(t *testing.T) {
-	r := setupRetiring(t)
-	r.startRetiring()
-	r.run(jobs.RetireMonths{})
+	r := setupArchiving(t)
+	r.startArchiving()
+	r.run(jobs.ArchiveMonths{})
 	r.restore()
 	describe := func(month time.Time) string {
 		name := month.Format("events_2006_01")
@@ -486,18 +486,18 @@ func TestMakePartitionsAhead(t *testing.T) {
 // Late clicks of a retired month are counted, can be seen, and go to the archive
 // as a further part.
 func TestLateClicksOfARetiredMonth(t *testing.T) {
-	r := setupRetiring(t)
-	r.startRetiring()
-	r.run(jobs.RetireMonths{})
+	r := setupArchiving(t)
+	r.startArchiving()
+	r.run(jobs.ArchiveMonths{})
 	r.late("late", 30)
 	r.eventually("late clicks are ingested", r.allIngested)
 	r.wantInt(0, "SELECT count(*) FROM click_rejects")
 	r.wantInt(30, "SELECT count(*) FROM events WHERE occurred_at < $1", young)
 	r.wantInt(180, "SELECT sum(clicks) FROM click_days")
-	r.run(jobs.RetireMonths{}) // not on the same day
+	r.run(jobs.ArchiveMonths{}) // not on the same day
 	r.wantStates("1 dropped 102")
 	r.again()
-	r.run(jobs.RetireMonths{})
+	r.run(jobs.ArchiveMonths{})
 	r.wantStates("1 dropped 102, 2 dropped 30")
 	r.wantInt(180, "SELECT sum(clicks) FROM click_days")
 	if n := len(r.files()); n != 4 {
@@ -511,30 +511,28 @@ func TestLateClicksOfARetiredMonth(t *testing.T) {
 
 // A worker that is killed between any two steps, or after a step took effect and
 // before that was noted, leaves what the next one ends.
-func TestRetireGoesOnAfterAKill(t *testing.T) {
-	for name, live := range map[string]func(*retiring, *retireMonths){
-		"after the detach": func(*retiring, *retireMonths) {},
-		"within the archive": func(r *retiring, w *retireMonths) {
+func TestArchiveGoesOnAfterAKill(t *testing.T) {
+	for name, live := range map[string]func(*archiving, *archiveMonths){
+		"after the detach": func(*archiving, *archiveMonths) {},
+		"within the archive": func(r *archiving, w *archiveMonths) {
 			part := r.parts(w)
 			name := archive.NewFileName(part.Month, 1)
 			r.exec("UPDATE event_parts SET file = $1", name)
 			r.create("." + name + ".1.tmp")
 		},
-		"after the archive": func(r *retiring, w *retireMonths) { r.step(w) },
-		"before the archive is noted": func(r *retiring, w *retireMonths) {
+		"before the archive is noted": func(r *archiving, w *archiveMonths) {
 			r.step(w)
 			r.exec("UPDATE event_parts SET state = 'detached', rows = NULL")
 		},
-		"after the check": func(r *retiring, w *retireMonths) { r.step(w); r.step(w) },
-		"before the manifest is noted": func(r *retiring, w *retireMonths) {
-			r.step(w)
+		"after the archive": func(r *archiving, w *archiveMonths) { r.step(w) },
+		"in the previous release, before its check": func(r *archiving, w *archiveMonths) {
 			r.step(w)
 			r.exec("UPDATE event_parts SET state = 'archived'")
 		},
-		"after the end, with late clicks": func(r *retiring, w *retireMonths) { r.step(w); r.step(w); r.step(w) },
+		"after the end, with late clicks": func(r *archiving, w *archiveMonths) { r.step(w); r.step(w) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := setupRetiring(t)
+			r := setupArchiving(t)
 			before := r.sum()
 			w := r.hand()
 			if err := w.begin(r.ctx, old); err != nil {
@@ -543,9 +541,9 @@ func TestRetireGoesOnAfterAKill(t *testing.T) {
 			live(r, w)
 			// Late clicks find a place at every moment.
 			r.late("late", 10)
-			r.startRetiring()
+			r.startArchiving()
 			r.eventually("late clicks are ingested", r.allIngested)
-			r.run(jobs.RetireMonths{})
+			r.run(jobs.ArchiveMonths{})
 			r.wantStates("1 dropped 102")
 			r.wantTables(1, 0)
 			r.wantInt(10, "SELECT count(*) FROM events WHERE occurred_at < $1", young)
@@ -566,23 +564,27 @@ func TestRetireGoesOnAfterAKill(t *testing.T) {
 	}
 }
 
-func (r *retiring) create(name string) {
+func (r *archiving) create(name string) {
 	r.Helper()
 	if err := os.WriteFile(filepath.Join(r.dir, name), []byte("half"), 0o600); err != nil {
 		r.Fatal(err)
 	}
 }
 
-func (r *retiring) step(w *retireMonths) {
+// step archives the part that is open, or drops its table.
+func (r *archiving) step(w *archiveMonths) {
 	r.Helper()
-	part := r.parts(w)
-	if err := w.step(r.ctx, &part); err != nil {
+	part, step := r.parts(w), w.archive
+	if part.State == partVerified {
+		step = w.drop
+	}
+	if err := step(r.ctx, &part); err != nil {
 		r.Fatalf("step: %v", err)
 	}
 }
 
 // parts returns the one part that is open.
-func (r *retiring) parts(w *retireMonths) queries.EventPart {
+func (r *archiving) parts(w *archiveMonths) queries.EventPart {
 	r.Helper()
 	parts, err := queries.New(w.deps.pool).ListOpenEventParts(r.ctx)
 	if err != nil || len(parts) != 1 {
@@ -626,16 +628,17 @@ type cut struct {
 	io.Closer
 }
 
-// When the archive fails, or does not give back what it was given, the month
-// gets its events back, with those that came late meanwhile.
-func TestRetireGivesAMonthBack(t *testing.T) {
+// When the archive fails, or does not give back the bytes that it was given, the month
+// stays detached and nothing of it is lost. Once the archive is well again, the next
+// run ends what was begun, also when the worker asks only for parts that wait.
+func TestArchiveThatFails(t *testing.T) {
 	for name, f := range map[string]*faulty{
 		"full":    {create: func(string) error { return errors.New("no space left") }},
 		"damaged": {spoil: func(f io.ReadCloser) io.ReadCloser { return cut{io.LimitReader(f, 100), f} }},
 		"silent":  {noted: errors.New("the answer was lost")},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := setupRetiring(t)
+			r := setupArchiving(t)
 			before, good := r.sum(), r.store
 			f.Store, r.store = good, f
 			w := r.hand()
@@ -648,33 +651,31 @@ func TestRetireGivesAMonthBack(t *testing.T) {
 				late[i].URLID = 99
 			}
 			r.ship("late", late)
-			worker := r.startRetiring()
+			worker := r.startArchiving()
 			r.eventually("late clicks are ingested", r.allIngested)
-			hand := &retireMonths{deps: worker.deps, now: time.Now}
+			hand := &archiveMonths{deps: worker.deps, now: time.Now}
 			if err := hand.finishParts(r.ctx); err == nil {
 				t.Fatal("no error")
 			}
-			if n := testutil.ToFloat64(worker.deps.metrics.retireFailures); n == 0 {
+			if n := testutil.ToFloat64(worker.deps.metrics.archiveFailures); n == 0 {
 				t.Error("the failure is not counted")
 			}
-			r.wantStates("")
-			r.wantTables(1, 0)
-			r.wantInt(112, "SELECT count(*) FROM events WHERE occurred_at < $1", young)
-			r.wantInt(0, "SELECT count(*) FROM pg_constraint WHERE conname = 'of_month'")
-			if files := r.files(); len(files) > 0 {
-				t.Errorf("the archive has %v", files)
-			}
+			r.wantStates("1 detached -")
+			r.wantTables(1, 1)
+			r.wantInt(10, "SELECT count(*) FROM events WHERE occurred_at < $1", young)
 			r.stop(worker)
 
-			// Once it is well again, all goes as usual.
 			r.store = good
-			r.exec("DELETE FROM events WHERE url_id = 99")
-			if got := r.sum(); got != before {
-				t.Errorf("the events that are back are %s, were %s", got, before)
+			worker = r.startArchiving()
+			if n, err := (&reenqueue{deps: worker.deps}).parts(r.ctx); n != 0 || err != nil {
+				t.Errorf("%d parts that just failed are tried again (%v)", n, err)
 			}
-			r.startRetiring()
-			r.run(jobs.RetireMonths{})
+			r.run(jobs.ArchiveMonths{})
 			r.wantStates("1 dropped 102")
+			if n := len(r.files()); n != 2 {
+				t.Errorf("the archive has %v", r.files())
+			}
+			r.exec("DELETE FROM events WHERE url_id = 99")
 			r.restore()
 			if got := r.sum(); got != before {
 				t.Errorf("the restored events are %s, were %s", got, before)
@@ -684,15 +685,15 @@ func TestRetireGivesAMonthBack(t *testing.T) {
 }
 
 // changes are the change events of the old month.
-func (r *retiring) changes() string {
+func (r *archiving) changes() string {
 	return r.text(`SELECT string_agg(e::text, E'\n' ORDER BY occurred_at, id) FROM events e
 		WHERE occurred_at >= $1 AND occurred_at < $2 AND event_type <> 'clicked'`, old, young)
 }
 
 // Change events are an audit trail: clicks go, they stay, with their ids, where
 // they were, for an age of their own.
-func TestRetireKeepsChanges(t *testing.T) {
-	r := setupRetiring(t)
+func TestArchiveKeepsChanges(t *testing.T) {
+	r := setupArchiving(t)
 	changes := r.changes()
 	keep := Retention{Months: 3, Archive: r.store}
 	queues := DefaultQueues()
@@ -706,12 +707,12 @@ func TestRetireKeepsChanges(t *testing.T) {
 		}
 		r.wantTables(1, 0)
 	}
-	r.run(jobs.RetireMonths{})
+	r.run(jobs.ArchiveMonths{})
 	check("retired", "1 dropped 100")
 	r.wantInt(2, "SELECT count(*) FROM events WHERE occurred_at < $1", young)
 	r.wantInt(0, "SELECT count(*) FROM archived_event_ids") // of an event that is there
 	r.again()
-	r.run(jobs.RetireMonths{}) // nothing is left to retire
+	r.run(jobs.ArchiveMonths{}) // nothing is left to retire
 	check("looked at once more", "1 dropped 100")
 	if err := w.deps.sampleOnce(r.ctx); err != nil {
 		t.Fatal(err)
@@ -721,7 +722,7 @@ func TestRetireKeepsChanges(t *testing.T) {
 	}
 	r.late("late", 30)
 	r.eventually("late clicks are ingested", r.allIngested)
-	r.run(jobs.RetireMonths{})
+	r.run(jobs.ArchiveMonths{})
 	check("retired with late clicks", "1 dropped 100, 2 dropped 30")
 
 	if done := r.restore(); done != (Restored{2, 130}) {
@@ -732,7 +733,7 @@ func TestRetireKeepsChanges(t *testing.T) {
 	r.wantInt(0, "SELECT count(*) FROM pg_class WHERE relname LIKE '%clicked'")
 	r.exec("UPDATE event_holds SET until = now()")
 	r.again()
-	r.run(jobs.RetireMonths{})
+	r.run(jobs.ArchiveMonths{})
 	check("retired again", "1 dropped 100, 2 dropped 30, 3 dropped 130")
 	if done := r.restore(); done != (Restored{1, 130}) { // which took the place of both
 		t.Errorf("restored %+v", done)
@@ -741,13 +742,13 @@ func TestRetireKeepsChanges(t *testing.T) {
 	r.exec("DELETE FROM events WHERE event_type = 'clicked' AND occurred_at < $1", young)
 	r.exec("UPDATE event_holds SET until = now()")
 	r.again()
-	r.run(jobs.RetireMonths{})
+	r.run(jobs.ArchiveMonths{})
 	check("retired without clicks", "1 dropped 100, 2 dropped 30, 3 dropped 130, 4 dropped 0")
 
 	r.stop(w)
-	r.startRetiring() // which has changes go with the rest
+	r.startArchiving() // which has changes go with the rest
 	r.again()
-	r.run(jobs.RetireMonths{})
+	r.run(jobs.ArchiveMonths{})
 	r.wantStates("1 dropped 100, 2 dropped 30, 3 dropped 130, 4 dropped 0, 5 dropped 2")
 	r.wantTables(0, 0)
 	if done := r.restore(); done != (Restored{2, 2}) {
@@ -759,10 +760,10 @@ func TestRetireKeepsChanges(t *testing.T) {
 }
 
 // The same when it was begun by a worker that died, when nothing is archived,
-// and when the month is given back.
-func TestRetireKeepsChangesWhateverHappens(t *testing.T) {
-	for name, live := range map[string]func(*retiring, *retireMonths){
-		"killed": func(r *retiring, w *retireMonths) {
+// and when the archive failed at first.
+func TestArchiveKeepsChangesWhateverHappens(t *testing.T) {
+	for name, live := range map[string]func(*archiving, *archiveMonths){
+		"killed": func(r *archiving, w *archiveMonths) {
 			part := r.parts(w)
 			if err := postgres.EnsurePartitions(r.ctx, r.pool, []time.Time{old}); err != nil {
 				r.Fatal(err)
@@ -771,22 +772,19 @@ func TestRetireKeepsChangesWhateverHappens(t *testing.T) {
 				r.Fatal(err)
 			}
 		},
-		"without an archive": func(_ *retiring, w *retireMonths) { w.deps.retention.Archive = nil },
-		"given back": func(r *retiring, w *retireMonths) {
+		"without an archive": func(_ *archiving, w *archiveMonths) { w.deps.retention.Archive = nil },
+		"after a failure": func(r *archiving, w *archiveMonths) {
 			w.deps.retention.Archive = &faulty{Store: r.store, create: func(string) error { return errors.New("no space left") }}
 			if err := w.finishParts(r.ctx); err == nil {
 				r.Error("no error")
 			}
 			w.deps.retention.Archive = r.store
-			r.wantStates("")
-			r.wantInt(102, "SELECT count(*) FROM events WHERE occurred_at < $1", young)
-			if err := w.begin(r.ctx, old); err != nil {
-				r.Fatal(err)
-			}
+			r.wantStates("1 detached -")
+			r.wantInt(2, "SELECT count(*) FROM events WHERE occurred_at < $1", young)
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := setupRetiring(t)
+			r := setupArchiving(t)
 			changes := r.changes()
 			w := r.hand()
 			w.deps.retention.Changes = 0
@@ -808,14 +806,14 @@ func TestRetireKeepsChangesWhateverHappens(t *testing.T) {
 // An archive says whose events it has. Those of another installation are neither
 // restored, unless that is what was asked for, nor mixed with ours.
 func TestArchiveOfAnotherInstallation(t *testing.T) {
-	r := setupRetiring(t)
+	r := setupArchiving(t)
 	imports := r.text("SELECT import_id || ', import_line = ' || import_line || ' WHERE id = ' || id FROM events WHERE import_id IS NOT NULL")
 	r.exec("UPDATE events SET import_id = NULL, import_line = NULL")
 	before := r.sum()
 	r.exec("UPDATE events SET import_id = " + imports)
 	other := r.text("SELECT id FROM installation")
-	w := r.startRetiring()
-	r.run(jobs.RetireMonths{})
+	w := r.startArchiving()
+	r.run(jobs.ArchiveMonths{})
 	r.exec("UPDATE installation SET id = gen_random_uuid()") // as if the database were another's
 	_, err := RestoreMonth(r.ctx, r.pool, r.store, Restoring{Month: old, Hold: time.Hour})
 	if err == nil || !strings.Contains(err.Error(), "--of "+other) {
@@ -825,7 +823,7 @@ func TestArchiveOfAnotherInstallation(t *testing.T) {
 
 	r.late("late", 30)
 	r.eventually("late clicks are ingested", r.allIngested)
-	hand := &retireMonths{deps: w.deps, now: time.Now}
+	hand := &archiveMonths{deps: w.deps, now: time.Now}
 	if err := hand.begin(r.ctx, old); err == nil || !strings.Contains(err.Error(), "an archive of its own") {
 		t.Errorf("begin: %v", err)
 	}
@@ -846,9 +844,9 @@ func TestArchiveOfAnotherInstallation(t *testing.T) {
 // The parts of another installation have numbers of their own, and do not bring
 // ours back.
 func TestRestoreOfAnotherInstallationBesideOurs(t *testing.T) {
-	r := setupRetiring(t)
-	w := r.startRetiring()
-	r.run(jobs.RetireMonths{})
+	r := setupArchiving(t)
+	w := r.startArchiving()
+	r.run(jobs.ArchiveMonths{})
 	other, theirs := r.text("SELECT id FROM installation"), r.store
 	r.exec("UPDATE installation SET id = gen_random_uuid()")
 	restoreTheirs := func() {
@@ -867,7 +865,7 @@ func TestRestoreOfAnotherInstallationBesideOurs(t *testing.T) {
 	r.late("late", 30)
 	r.eventually("late clicks are ingested", r.allIngested)
 	r.again()
-	r.run(jobs.RetireMonths{})
+	r.run(jobs.ArchiveMonths{})
 	r.wantStates("1 dropped 102, 2 dropped 30")
 	restoreTheirs()
 	r.wantInt(102, "SELECT count(*) FROM events WHERE occurred_at < $1", young)
@@ -886,11 +884,11 @@ func TestRestoreOfAnotherInstallationBesideOurs(t *testing.T) {
 
 // A loaded month waits for a transaction that reads events, such as a dump.
 func TestRestoreWaitsForReaders(t *testing.T) {
-	r := setupRetiring(t)
+	r := setupArchiving(t)
 	before := r.sum()
-	w := r.startRetiring()
+	w := r.startArchiving()
 	w.deps.retention.Changes = 0 // so that the month has a partition, which is taken out for an instant
-	r.run(jobs.RetireMonths{})
+	r.run(jobs.ArchiveMonths{})
 	parts, err := archive.Manifests(r.ctx, r.store, monthText(old))
 	if err != nil {
 		t.Fatal(err)
@@ -923,10 +921,10 @@ func TestRestoreWaitsForReaders(t *testing.T) {
 
 // Manifests of earlier releases say nothing of whose they are, and are ours.
 func TestArchiveThatNamesNoInstallation(t *testing.T) {
-	r := setupRetiring(t)
+	r := setupArchiving(t)
 	before := r.sum()
-	r.startRetiring()
-	r.run(jobs.RetireMonths{})
+	r.startArchiving()
+	r.run(jobs.ArchiveMonths{})
 	manifest := filepath.Join(r.dir, r.files()[1])
 	text, err := os.ReadFile(manifest)
 	if err != nil {
@@ -953,7 +951,7 @@ type blocking struct {
 	once, let     sync.Once
 }
 
-func (r *retiring) block(store archive.Store) *blocking {
+func (r *archiving) block(store archive.Store) *blocking {
 	b := &blocking{Store: store, blocked: make(chan struct{}), goOn: make(chan struct{})}
 	r.Cleanup(b.letGo) // also of a test that failed
 	return b
@@ -1004,7 +1002,7 @@ func (f *blockingFile) Read(p []byte) (int, error) {
 
 // wantNoSnapshot wants no transaction and no snapshot to be held while others
 // come and go: Postgres could clear up nothing.
-func (r *retiring) wantNoSnapshot(when string) {
+func (r *archiving) wantNoSnapshot(when string) {
 	r.Helper()
 	for range 60 {
 		r.exec("INSERT INTO click_batches (id, clicks, oldest_at, ingested_at) VALUES ('churn', 0, now(), now())")
@@ -1019,7 +1017,7 @@ func (r *retiring) wantNoSnapshot(when string) {
 // However long an archive takes to take or give a month, no transaction waits
 // for it.
 func TestArchiveAndRestoreHoldNoSnapshot(t *testing.T) {
-	r := setupRetiring(t)
+	r := setupArchiving(t)
 	r.exec(`INSERT INTO events (occurred_at, event_type, url_id, details)
 		SELECT $1::timestamptz + n * interval '1 second', 'clicked', 1, jsonb_build_object('text', md5(n::text) || md5((-n)::text))
 		FROM generate_series(1, 60000) n`, old)
@@ -1047,7 +1045,7 @@ func TestArchiveAndRestoreHoldNoSnapshot(t *testing.T) {
 	}()
 	<-slow.blocked
 	r.wantNoSnapshot("while a month is restored")
-	if other, err := lockRetiring(r.ctx, r.pool); err != nil || other != nil {
+	if other, err := lockForArchive(r.ctx, r.pool); err != nil || other != nil {
 		t.Errorf("the lock was given beside a restore (%v)", err)
 	}
 	slow.letGo()
@@ -1060,15 +1058,15 @@ func TestArchiveAndRestoreHoldNoSnapshot(t *testing.T) {
 	r.wantTables(1, 0)
 }
 
-// A restore that was killed leaves rows where nobody looks. The next begins anew,
-// and a worker that retires clears them up.
+// A restore that was killed leaves a table. The next begins anew, and the job that
+// archives months drops the table too.
 func TestRestoreAfterAKill(t *testing.T) {
-	r := setupRetiring(t)
+	r := setupArchiving(t)
 	before := r.sum()
-	r.startRetiring()
-	r.run(jobs.RetireMonths{})
+	r.startArchiving()
+	r.run(jobs.ArchiveMonths{})
 	left := old.Format("events_2006_01") + "_restored"
-	for _, goOn := range []func(){func() { r.run(jobs.RetireMonths{}) }, func() { r.restore() }} {
+	for _, goOn := range []func(){func() { r.run(jobs.ArchiveMonths{}) }, func() { r.restore() }} {
 		if err := postgres.MakeMonth(r.ctx, r.pool, left, old); err != nil {
 			t.Fatal(err)
 		}
@@ -1082,8 +1080,8 @@ func TestRestoreAfterAKill(t *testing.T) {
 }
 
 // Nothing is detached while the archive cannot be written.
-func TestRetireTriesTheArchiveFirst(t *testing.T) {
-	r := setupRetiring(t)
+func TestArchiveTriesTheArchiveFirst(t *testing.T) {
+	r := setupArchiving(t)
 	if err := os.WriteFile(r.dir, nil, 0o600); err != nil { // a file where the folder should be
 		t.Fatal(err)
 	}
@@ -1097,14 +1095,14 @@ func TestRetireTriesTheArchiveFirst(t *testing.T) {
 
 // A part of an archive is never overwritten, also when the database has
 // forgotten it.
-func TestRetireOverwritesNothing(t *testing.T) {
-	r := setupRetiring(t)
-	r.startRetiring()
-	r.run(jobs.RetireMonths{})
+func TestArchiveOverwritesNothing(t *testing.T) {
+	r := setupArchiving(t)
+	r.startArchiving()
+	r.run(jobs.ArchiveMonths{})
 	r.exec("DELETE FROM event_parts")
 	r.late("late", 30)
 	r.eventually("late clicks are ingested", r.allIngested)
-	r.run(jobs.RetireMonths{})
+	r.run(jobs.ArchiveMonths{})
 	r.wantStates("2 dropped 30")
 	if done := r.restore(); done != (Restored{2, 132}) {
 		t.Errorf("restored %+v", done)
@@ -1113,8 +1111,8 @@ func TestRetireOverwritesNothing(t *testing.T) {
 
 // Of two workers at one part, as when the lock went with its connection, the
 // one that came later wins, and nothing is lost or there twice.
-func TestRetireOnTwoWorkers(t *testing.T) {
-	r := setupRetiring(t)
+func TestArchiveOnTwoWorkers(t *testing.T) {
+	r := setupArchiving(t)
 	before := r.sum()
 	first, good := r.hand(), r.store
 	if err := first.begin(r.ctx, old); err != nil {
@@ -1129,9 +1127,9 @@ func TestRetireOnTwoWorkers(t *testing.T) {
 	if err := first.finish(r.ctx, part); !errors.Is(err, errSuperseded) {
 		t.Errorf("the first: %v", err)
 	}
-	r.wantStates("1 archived 102")
-	r.startRetiring()
-	r.run(jobs.RetireMonths{})
+	r.wantStates("1 verified 102")
+	r.startArchiving()
+	r.run(jobs.ArchiveMonths{})
 	r.wantStates("1 dropped 102")
 	if n := len(r.files()); n != 2 {
 		t.Errorf("the archive has %v", r.files())
@@ -1141,23 +1139,23 @@ func TestRetireOnTwoWorkers(t *testing.T) {
 		t.Errorf("the archived events are %s, were %s", got, before)
 	}
 
-	unlock, err := lockRetiring(r.ctx, r.pool)
+	unlock, err := lockForArchive(r.ctx, r.pool)
 	if err != nil || unlock == nil {
 		t.Fatalf("lock: %v", err)
 	}
-	if other, err := lockRetiring(r.ctx, r.pool); err != nil || other != nil {
+	if other, err := lockForArchive(r.ctx, r.pool); err != nil || other != nil {
 		t.Errorf("a second lock was given (%v)", err)
 	}
 	unlock()
 }
 
 // Who says none wants old events deleted.
-func TestRetireWithoutAnArchive(t *testing.T) {
-	r := setupRetiring(t)
+func TestArchiveWithoutAnArchive(t *testing.T) {
+	r := setupArchiving(t)
 	totals := r.totals()
 	r.store = nil
-	r.startRetiring()
-	r.run(jobs.RetireMonths{})
+	r.startArchiving()
+	r.run(jobs.ArchiveMonths{})
 	r.wantStates("1 dropped 102")
 	r.wantTables(0, 0)
 	if got := r.totals(); got != totals {
@@ -1168,13 +1166,13 @@ func TestRetireWithoutAnArchive(t *testing.T) {
 // Without a retention nothing goes, and what was begun under another
 // configuration is given back.
 func TestNoRetention(t *testing.T) {
-	r := setupRetiring(t)
+	r := setupArchiving(t)
 	before := r.sum()
 	w := r.hand()
 	if err := w.begin(r.ctx, old); err != nil {
 		t.Fatal(err)
 	}
-	none := &retireMonths{deps: r.start(map[string]int{jobs.QueueClicks: 1}).deps, now: time.Now}
+	none := &archiveMonths{deps: r.start(map[string]int{jobs.QueueClicks: 1}).deps, now: time.Now}
 	if err := none.Work(r.ctx, nil); err == nil || !strings.Contains(err.Error(), "EVENTS_ARCHIVE") {
 		t.Errorf("work: %v", err)
 	}
@@ -1188,11 +1186,11 @@ func TestNoRetention(t *testing.T) {
 
 // No month goes while events are imported: the import looks there for what it
 // brings twice.
-func TestRetireWaitsForImports(t *testing.T) {
-	r := setupRetiring(t)
+func TestArchiveWaitsForImports(t *testing.T) {
+	r := setupArchiving(t)
 	r.exec(`INSERT INTO imports (kind, state, layout, keep_ids, actor_name) VALUES ('events', 'running', '{}', true, 'ann')`)
-	w := r.startRetiring()
-	hand := &retireMonths{deps: w.deps, now: time.Now}
+	w := r.startArchiving()
+	hand := &archiveMonths{deps: w.deps, now: time.Now}
 	if months, err := hand.due(r.ctx); err != nil || len(months) > 0 {
 		t.Errorf("due: %v, %v", months, err)
 	}
@@ -1210,17 +1208,17 @@ func TestRetireWaitsForImports(t *testing.T) {
 	}
 }
 
-// A file that is imported again after its month was archived, given back or
-// restored brings no event twice.
+// A file that is imported again after its month was archived or restored brings no
+// event twice.
 func TestImportOfArchivedEvents(t *testing.T) {
-	r := setupRetiring(t)
+	r := setupArchiving(t)
 	r.exec("INSERT INTO users (id, username, email) VALUES (1, 'ann', 'ann@example.com')")
 	r.exec("INSERT INTO urls (id, user_id, short_code, original_url) VALUES (10, 1, 'ten', 'https://example.com/')")
 	file := "id,url_id,event_type,timestamp\n"
 	for n := range 20 {
 		file += fmt.Sprintf("%d,10,clicked,%s\n", n+100, old.Add(time.Duration(n)*time.Hour).Format(time.RFC3339))
 	}
-	w := r.startRetiring()
+	w := r.startArchiving()
 	first := r.upload(csvimport.KindEvents, file, csvimport.SplitOptions{ChunkRows: 6})
 	r.wantRows(first, 20, 0)
 	r.exec("UPDATE imports SET finished_at = now() - interval '1 hour'")
@@ -1237,12 +1235,7 @@ func TestImportOfArchivedEvents(t *testing.T) {
 		t.Fatal(err)
 	}
 	again() // while they are detached
-	if err := hand.giveBack(r.ctx, r.parts(hand)); err != nil {
-		t.Fatal(err)
-	}
-	r.wantInt(0, "SELECT count(*) FROM archived_event_ids")
-	again()
-	r.run(jobs.RetireMonths{})
+	r.run(jobs.ArchiveMonths{})
 	r.wantStates("1 dropped 122")
 	r.wantInt(21, "SELECT count(*) FROM archived_event_ids")
 	again()
@@ -1250,7 +1243,7 @@ func TestImportOfArchivedEvents(t *testing.T) {
 	r.wantRows(late, 1, 20)
 	r.exec("UPDATE imports SET finished_at = now() - interval '1 hour'")
 	r.again()
-	r.run(jobs.RetireMonths{})
+	r.run(jobs.ArchiveMonths{})
 	r.wantStates("1 dropped 122, 2 dropped 1")
 	r.wantInt(22, "SELECT count(*) FROM archived_event_ids")
 	r.restore()
@@ -1267,7 +1260,7 @@ func TestImportOfArchivedEvents(t *testing.T) {
 	}
 	r.wantInt(22, "SELECT count(*) FROM archived_event_ids")
 	r.exec("UPDATE imports SET finished_at = now() WHERE id = $1", late)
-	err = postgres.InTx(r.ctx, r.pool, func(tx pgx.Tx) error { return noteDetached(r.ctx, tx, old, "events", since) })
+	err = postgres.InTx(r.ctx, r.pool, func(tx pgx.Tx) error { return noteDetached(r.ctx, tx, queries.CreateEventPartParams{Month: old, TableName: "events", Batch: 1}, since) })
 	if !errors.Is(err, errImportBegan) {
 		t.Errorf("a detach beside an import: %v", err)
 	}
@@ -1279,11 +1272,11 @@ func TestImportOfArchivedEvents(t *testing.T) {
 }
 
 // A partition without rows just goes.
-func TestRetireOfAnEmptyMonth(t *testing.T) {
-	r := setupRetiring(t)
+func TestArchiveOfAnEmptyMonth(t *testing.T) {
+	r := setupArchiving(t)
 	r.exec("DELETE FROM events WHERE occurred_at < $1", young)
-	r.startRetiring()
-	r.run(jobs.RetireMonths{})
+	r.startArchiving()
+	r.run(jobs.ArchiveMonths{})
 	r.wantStates("")
 	r.wantTables(0, 0)
 	if len(r.files()) > 0 {
@@ -1291,15 +1284,14 @@ func TestRetireOfAnEmptyMonth(t *testing.T) {
 	}
 }
 
-// A month is not restored while another is retired, or while a part of it is on
-// its way: what is where would be anyone's guess.
+// A month is not restored while another is archived, or while a part of it is on
+// its way: nobody could tell which rows are where.
 func TestRestoreWaits(t *testing.T) {
-	r := setupRetiring(t)
+	r := setupArchiving(t)
 	w := r.hand()
 	if err := w.begin(r.ctx, old); err != nil {
 		t.Fatal(err)
 	}
-	r.step(w)
 	r.step(w)
 	refused := func(want string) {
 		t.Helper()
@@ -1309,24 +1301,24 @@ func TestRestoreWaits(t *testing.T) {
 	}
 	refused("part 1 is on its way")
 	r.step(w)
-	unlock, err := lockRetiring(r.ctx, r.pool)
+	unlock, err := lockForArchive(r.ctx, r.pool)
 	if err != nil || unlock == nil {
 		t.Fatalf("lock: %v", err)
 	}
-	refused("a worker is retiring")
+	refused("a worker is archiving")
 	unlock()
 	r.restore()
 }
 
 // A damaged part is not restored, and nothing of the others either.
 func TestRestoreOfADamagedPart(t *testing.T) {
-	r := setupRetiring(t)
-	r.startRetiring()
-	r.run(jobs.RetireMonths{})
+	r := setupArchiving(t)
+	r.startArchiving()
+	r.run(jobs.ArchiveMonths{})
 	r.late("late", 30)
 	r.eventually("late clicks are ingested", r.allIngested)
 	r.again()
-	r.run(jobs.RetireMonths{})
+	r.run(jobs.ArchiveMonths{})
 	second := filepath.Join(r.dir, r.files()[2])
 	whole, err := os.ReadFile(second)
 	if err != nil || !strings.Contains(second, "part-0002") {
@@ -1351,13 +1343,13 @@ func TestRestoreOfADamagedPart(t *testing.T) {
 
 // Clicks go in while their month is detached, attached and restored.
 func TestClicksWhileAMonthComesAndGoes(t *testing.T) {
-	r := setupRetiring(t)
-	r.startRetiring()
+	r := setupArchiving(t)
+	r.startArchiving()
 	for i := range 30 {
 		r.late(fmt.Sprintf("late-%02d", i), 10)
 		if i%10 == 5 {
 			r.again()
-			r.run(jobs.RetireMonths{})
+			r.run(jobs.ArchiveMonths{})
 			r.restore()
 			r.exec("DELETE FROM event_holds")
 		}

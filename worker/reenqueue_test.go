@@ -57,7 +57,7 @@ func TestRescueOfImports(t *testing.T) {
 	s.start(nil)
 	s.eventually("imports end", func() bool {
 		// Rescue is due once a minute; here it is asked for.
-		if _, err := s.river.Insert(s.ctx, jobs.Rescue{}, soon()); err != nil {
+		if _, err := s.river.Insert(s.ctx, jobs.Reenqueue{}, soon()); err != nil {
 			t.Fatalf("insert rescue: %v", err)
 		}
 		return s.int("SELECT count(*) FROM imports WHERE state = 'completed'") == 2

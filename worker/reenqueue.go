@@ -25,26 +25,27 @@ const (
 	// which "signpost import" goes on trying.
 	silentAfter = 2 * time.Minute
 	// A run looks for so many of each sort at a time, and so many times.
-	rescuedMax  = 500
-	rescuePages = 10
+	reenqueuePage  = 500
+	reenqueuePages = 10
 )
 
-// rescue gives every batch, chunk, import and month on its way to the archive
-// whose job is gone a new one, and gives up uploads whose API process is gone. That a job was discarded, deleted
-// by an operator or cleaned away by River never loses what it was for.
-type rescue struct {
-	river.WorkerDefaults[jobs.Rescue]
+// reenqueue gives a new job to every batch, chunk, import and month on its way to the
+// archive whose job is gone, and gives up uploads whose API process is gone. So
+// nothing is lost when a job is discarded, deleted by an operator or cleaned away by
+// River.
+type reenqueue struct {
+	river.WorkerDefaults[jobs.Reenqueue]
 	deps *deps
 }
 
 // Work implements [river.Worker].
-func (w *rescue) Work(ctx context.Context, _ *river.Job[jobs.Rescue]) error {
+func (w *reenqueue) Work(ctx context.Context, _ *river.Job[jobs.Reenqueue]) error {
 	var errs []error
 	for _, find := range []func(context.Context) (int, error){w.batches, w.chunks, w.imports, w.uploads, w.parts} {
-		for range rescuePages {
+		for range reenqueuePages {
 			n, err := find(ctx)
 			errs = append(errs, err)
-			if n < rescuedMax {
+			if n < reenqueuePage {
 				break
 			}
 		}
@@ -52,9 +53,9 @@ func (w *rescue) Work(ctx context.Context, _ *river.Job[jobs.Rescue]) error {
 	return errors.Join(errs...)
 }
 
-func (w *rescue) batches(ctx context.Context) (int, error) {
+func (w *reenqueue) batches(ctx context.Context) (int, error) {
 	ids, err := queries.New(w.deps.pool).ListStrandedBatches(ctx,
-		interval(strandedAfter), interval(leftAlone), rescuedMax)
+		interval(strandedAfter), interval(leftAlone), reenqueuePage)
 	if err != nil {
 		return 0, fmt.Errorf("list stranded batches: %w", err)
 	}
@@ -63,15 +64,15 @@ func (w *rescue) batches(ctx context.Context) (int, error) {
 			return q.SetClickBatchJob(ctx, &jobID, id)
 		})
 		if err != nil {
-			return 0, fmt.Errorf("rescue batch: %w", err)
+			return 0, fmt.Errorf("re-enqueue batch: %w", err)
 		}
 	}
 	w.account(ctx, "batches", len(ids))
 	return len(ids), nil
 }
 
-func (w *rescue) chunks(ctx context.Context) (int, error) {
-	found, err := queries.New(w.deps.pool).ListStrandedChunks(ctx, interval(leftAlone), rescuedMax)
+func (w *reenqueue) chunks(ctx context.Context) (int, error) {
+	found, err := queries.New(w.deps.pool).ListStrandedChunks(ctx, interval(leftAlone), reenqueuePage)
 	if err != nil {
 		return 0, fmt.Errorf("list stranded chunks: %w", err)
 	}
@@ -80,15 +81,15 @@ func (w *rescue) chunks(ctx context.Context) (int, error) {
 			return q.SetImportChunkJobs(ctx, c.ImportID, []int32{c.Seq}, []int64{jobID})
 		})
 		if err != nil {
-			return 0, fmt.Errorf("rescue chunk: %w", err)
+			return 0, fmt.Errorf("re-enqueue chunk: %w", err)
 		}
 	}
 	w.account(ctx, "chunks", len(found))
 	return len(found), nil
 }
 
-func (w *rescue) imports(ctx context.Context) (int, error) {
-	found, err := queries.New(w.deps.pool).ListStrandedImports(ctx, interval(leftAlone), rescuedMax)
+func (w *reenqueue) imports(ctx context.Context) (int, error) {
+	found, err := queries.New(w.deps.pool).ListStrandedImports(ctx, interval(leftAlone), reenqueuePage)
 	if err != nil {
 		return 0, fmt.Errorf("list stranded imports: %w", err)
 	}
@@ -97,14 +98,14 @@ func (w *rescue) imports(ctx context.Context) (int, error) {
 			return q.SetImportJob(ctx, &jobID, i.ID)
 		})
 		if err != nil {
-			return 0, fmt.Errorf("rescue import: %w", err)
+			return 0, fmt.Errorf("re-enqueue import: %w", err)
 		}
 	}
 	w.account(ctx, "imports", len(found))
 	return len(found), nil
 }
 
-func (w *rescue) insert(ctx context.Context, args river.JobArgs, note func(*queries.Queries, int64) error) error {
+func (w *reenqueue) insert(ctx context.Context, args river.JobArgs, note func(*queries.Queries, int64) error) error {
 	return w.deps.inTx(ctx, func(tx pgx.Tx, q *queries.Queries) error {
 		jobID, err := insertJob(ctx, tx, args)
 		if err != nil {
@@ -114,8 +115,8 @@ func (w *rescue) insert(ctx context.Context, args river.JobArgs, note func(*quer
 	})
 }
 
-func (w *rescue) uploads(ctx context.Context) (int, error) {
-	ids, err := queries.New(w.deps.pool).ListSilentUploads(ctx, interval(silentAfter), rescuedMax)
+func (w *reenqueue) uploads(ctx context.Context) (int, error) {
+	ids, err := queries.New(w.deps.pool).ListSilentUploads(ctx, interval(silentAfter), reenqueuePage)
 	if err != nil {
 		return 0, fmt.Errorf("list silent uploads: %w", err)
 	}
@@ -136,33 +137,33 @@ func (w *rescue) uploads(ctx context.Context) (int, error) {
 	return len(ids), nil
 }
 
-// parts has somebody go on with a month that is out of events and not yet
-// archived, when its worker is gone: the next run that is due may be an hour away.
-func (w *rescue) parts(ctx context.Context) (int, error) {
-	figures, err := queries.New(w.deps.pool).EventPartFigures(ctx)
-	if err != nil || figures.PartsOpen == 0 {
-		return 0, wrap("look for open parts", err)
+// parts inserts a job that goes on with months which are out of events and not yet
+// archived, when their worker is gone: the next periodic run may be an hour away.
+func (w *reenqueue) parts(ctx context.Context) (int, error) {
+	waiting, err := queries.New(w.deps.pool).CountWaitingEventParts(ctx, interval(failedPause))
+	if err != nil || waiting == 0 {
+		return 0, wrap("count waiting parts", err)
 	}
-	// Only looked at: taken for an instant, the lock would make a run that is due
-	// in that instant believe that another worker is at it.
-	held, err := queries.New(w.deps.pool).AdvisoryLockHeld(ctx, lockRetire)
+	// The lock is only looked at: if it were taken for an instant, a periodic run in
+	// that instant would believe that another worker is archiving.
+	held, err := queries.New(w.deps.pool).AdvisoryLockHeld(ctx, lockArchiving)
 	if err != nil || held {
-		return 0, wrap("look for who retires", err)
+		return 0, wrap("look whether a worker is archiving", err)
 	}
-	_, err = river.ClientFromContext[pgx.Tx](ctx).Insert(ctx, jobs.RetireMonths{}, &river.InsertOpts{
+	_, err = river.ClientFromContext[pgx.Tx](ctx).Insert(ctx, jobs.ArchiveMonths{}, &river.InsertOpts{
 		Queue: jobs.QueueRetention, MaxAttempts: 1, UniqueOpts: river.UniqueOpts{ByPeriod: time.Minute},
 	})
 	if err != nil {
-		return 0, fmt.Errorf("rescue part: %w", err)
+		return 0, fmt.Errorf("re-enqueue part: %w", err)
 	}
-	w.account(ctx, "parts", int(figures.PartsOpen))
-	return int(figures.PartsOpen), nil
+	w.account(ctx, "parts", int(waiting))
+	return int(waiting), nil
 }
 
-func (w *rescue) account(ctx context.Context, what string, n int) {
+func (w *reenqueue) account(ctx context.Context, what string, n int) {
 	if n == 0 {
 		return
 	}
-	w.deps.metrics.rescued.WithLabelValues(what).Add(float64(n))
-	w.deps.log.WarnContext(ctx, "rescued what had no job", "what", what, "count", n)
+	w.deps.metrics.reenqueued.WithLabelValues(what).Add(float64(n))
+	w.deps.log.WarnContext(ctx, "work without a job was re-enqueued", "what", what, "count", n)
 }
