@@ -144,8 +144,9 @@ func New(o Options) (*API, error) {
 	if o.Redirects == nil {
 		a.Redirects = o.Pool
 	}
+	a.OwnHosts = o.OwnHosts.WithDomains(func(host string) bool { return o.Cache.Domain(host).ID != linkcache.MainDomain })
 	a.service = &service.Service{
-		Pool: o.Pool, River: o.River, Cache: o.Cache, PublicURL: o.PublicURL, OwnHosts: o.OwnHosts,
+		Pool: o.Pool, River: o.River, Cache: o.Cache, PublicURL: o.PublicURL, OwnHosts: a.OwnHosts,
 	}
 	a.bulkheads = newBulkheads(int(o.Pool.Config().MaxConns))
 	a.database = newProbe(a.checkDatabase)
@@ -205,6 +206,12 @@ func (a *API) routes() {
 	manage(a, route{"PUT", "/urls/{id}", RoleEditor, 200, "Update a link"}, a.updateURL)
 	manage(a, route{"PATCH", "/urls/{id}", RoleEditor, 200, "Change a link"}, a.updateURL)
 	manage(a, route{"DELETE", "/urls/{id}", RoleEditor, 204, "Delete a link"}, a.deleteURL)
+
+	manage(a, route{"GET", "/domains", RoleAdmin, 200, "List domains"}, listing(a, a.listDomains))
+	manage(a, route{"POST", "/domains", RoleAdmin, 201, "Create a domain"}, a.createDomain)
+	manage(a, route{"GET", "/domains/{id}", RoleAdmin, 200, "Get a domain"}, a.getDomain)
+	manage(a, route{"PATCH", "/domains/{id}", RoleAdmin, 200, "Change a domain"}, a.updateDomain)
+	manage(a, route{"DELETE", "/domains/{id}", RoleAdmin, 204, "Delete a domain"}, a.deleteDomain)
 
 	manageList(a, route{"GET", "/events", RoleReader, 200, "List events"}, a.listEvents, a.exportEvents)
 

@@ -263,7 +263,7 @@ func (a *API) listEvents(ctx context.Context, in *eventListInput) (*listOutput[E
 }
 
 // exportEvents reads all events that listEvents lists.
-func (a *API) exportEvents(in *eventListInput) (exportSource, error) {
+func (a *API) exportEvents(_ context.Context, in *eventListInput) (exportSource, error) {
 	l, err := in.list()
 	offset := in.offset()
 	if offset > maxEventOffset {

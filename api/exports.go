@@ -17,6 +17,7 @@ import (
 	"github.com/gofiber/fiber/v2"
 
 	"github.com/signpost/signpost/internal/csvimport"
+	"github.com/signpost/signpost/internal/service"
 )
 
 // ExportInput are the parameters of the lists that can be had whole, as a file.
@@ -128,7 +129,7 @@ func manageList[I, T any, P interface {
 	asExport() *ExportInput
 }](a *API, r route,
 	list func(context.Context, *I) (*listOutput[T], error),
-	export func(*I) (exportSource, error),
+	export func(context.Context, *I) (exportSource, error),
 ) {
 	page := listing(a, list)
 	op := a.operation(r)
@@ -140,7 +141,7 @@ func manageList[I, T any, P interface {
 	huma.Register(a.huma, op, func(ctx context.Context, in *I) (*huma.StreamResponse, error) {
 		params := P(in).asExport()
 		if format := params.format(); format != formatJSON {
-			source, err := export(in)
+			source, err := export(ctx, in)
 			if err != nil {
 				return nil, a.answerable(requestIDOf(ctx), err)
 			}
@@ -179,7 +180,7 @@ var (
 	userColumns = []string{"id", "username", "email", "created_at"}
 	urlColumns  = []string{
 		"id", "user_id", "short_code", "short_url", "original_url", "title", "tags", "is_active", "expires_at",
-		"redirect_status", "forward_query", "clicks", "imported_clicks", "created_at", "updated_at",
+		"redirect_status", "forward_query", "clicks", "imported_clicks", "created_at", "updated_at", "domain",
 	}
 	eventColumns = []string{"id", "url_id", "user_id", "event_type", "timestamp", "details"}
 )
@@ -199,10 +200,14 @@ func (u URL) cells(to []string) []string {
 	if u.ExpiresAt != nil {
 		expires = cellTime(*u.ExpiresAt)
 	}
+	domain := u.Domain
+	if service.Link(u).IsOnMainDomain() {
+		domain = "" // so that the file can be imported where the main domain has another host
+	}
 	return append(to, cellID(u.ID), cellID(u.UserID), cellText(u.ShortCode), cellText(u.ShortURL),
 		cellText(u.OriginalURL), cellText(title), cellTags(u.Tags), strconv.FormatBool(u.IsActive), expires,
 		strconv.Itoa(u.RedirectStatus), strconv.FormatBool(u.ForwardQuery), cellID(u.Clicks), cellID(u.ImportedClicks),
-		cellTime(u.CreatedAt), cellTime(u.UpdatedAt))
+		cellTime(u.CreatedAt), cellTime(u.UpdatedAt), domain)
 }
 
 func (e Event) cells(to []string) []string {
@@ -228,7 +233,7 @@ func cellTags(tags []string) string {
 }
 
 // exportUsers reads all users that listUsers lists.
-func (a *API) exportUsers(in *userListInput) (exportSource, error) {
+func (a *API) exportUsers(_ context.Context, in *userListInput) (exportSource, error) {
 	at, err := in.position("users", 0)
 	offset := int32(in.offset())
 	return exportSource{kind: csvimport.KindUsers, header: userColumns, next: func(ctx context.Context, limit int32) ([]exportRow, error) {

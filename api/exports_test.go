@@ -219,7 +219,9 @@ func compareCells(t *testing.T, what string, file []byte, rows []map[string]any)
 			switch v := row[name].(type) {
 			case nil:
 			case string:
-				want = v
+				if want = v; name == "domain" && v == "sign.example" {
+					want = "" // may have another host where the file is imported
+				}
 			case []any:
 				for _, tag := range v {
 					want += "|" + tag.(string)

@@ -5,9 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
-	"fmt"
 	"io"
-	"net/http"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humafiber"
@@ -101,26 +99,6 @@ type onceRequestKey struct{}
 func onceOf(ctx context.Context) *service.Once {
 	request, _ := ctx.Value(onceRequestKey{}).(*service.Once)
 	return request
-}
-
-// create does what a POST asks for in a transaction of its own, once for its
-// key. do returns where the new thing is, and the thing.
-func create[T any](ctx context.Context, a *API, do func(*queries.Queries) (location string, body T, err error)) (location string, body T, err error) {
-	request := onceOf(ctx)
-	err = a.inTx(ctx, func(q *queries.Queries) error {
-		if err := request.Claim(ctx, q, nil); err != nil {
-			return err
-		}
-		if location, body, err = do(q); err != nil || request == nil {
-			return err
-		}
-		var encoded bytes.Buffer
-		if err := huma.DefaultJSONFormat.Marshal(&encoded, body); err != nil {
-			return fmt.Errorf("encode answer: %w", err)
-		}
-		return request.Keep(ctx, q, http.StatusCreated, location, encoded.Bytes())
-	})
-	return location, body, err
 }
 
 // onceParam describes the header.

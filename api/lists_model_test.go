@@ -32,11 +32,16 @@ func drawURLList(t *rapid.T) (urlListInput, string) {
 		Tag:    rapid.SampledFrom([]string{"", "", "few", "many", "none"}).Draw(t, "tag"),
 		Search: rapid.SampledFrom([]string{"", "", "word", "RARE", "nothing"}).Draw(t, "search"),
 	}
+	domain := rapid.SampledFrom([]int64{0, 0, 0, 1, 2, 3}).Draw(t, "domain")
+	in.Domain = []string{"", "sign.example", "two.example", "three.example"}[domain]
 	in.Order = rapid.SampledFrom([]string{"", newestFirst, oldestFirst}).Draw(t, "order")
 	in.Limit = rapid.IntRange(1, 15).Draw(t, "limit")
 	where := "true"
 	if in.UserID != 0 {
 		where += fmt.Sprint(" AND user_id = ", in.UserID)
+	}
+	if domain != 0 {
+		where += fmt.Sprint(" AND domain_id = ", domain)
 	}
 	if in.Tag != "" {
 		where += fmt.Sprintf(" AND '%s' = ANY(tags)", in.Tag)
@@ -56,8 +61,8 @@ func drawURLList(t *rapid.T) (urlListInput, string) {
 // addURLs adds n links of any sort, some of which lie together.
 func (b *bundle) addURLs(t *rapid.T, n int) {
 	if _, err := b.pool.Exec(context.Background(), `
-		INSERT INTO urls (user_id, short_code, original_url, title, tags, is_active)
-		SELECT 1 + floor(random() ^ 2 * 3)::int, 'c' || n || floor(random() * 1e9),
+		INSERT INTO urls (user_id, domain_id, short_code, original_url, title, tags, is_active)
+		SELECT 1 + floor(random() ^ 2 * 3)::int, 1 + floor(random() ^ 3 * 3)::int, 'c' || n || floor(random() * 1e9),
 			'https://example.com/' || CASE WHEN random() < 0.1 THEN 'Word' ELSE 'other' END,
 			CASE WHEN random() < $2 THEN 'a word' WHEN random() < 0.05 THEN 'Rare' END,
 			CASE WHEN random() < $2 THEN '{many}'::text[] WHEN random() < 0.1 THEN '{few,many}' ELSE '{}' END, random() < $2
@@ -87,6 +92,7 @@ func TestListsOfLinksAreComplete(t *testing.T) {
 	for _, name := range []string{"ann", "bob", "cid"} {
 		b.user(name)
 	}
+	b.exec("INSERT INTO domains (host) VALUES ('two.example'), ('three.example')")
 	ctx := t.Context()
 	rapid.Check(t, func(t *rapid.T) {
 		b.api.reach = drawReach(t)
@@ -152,7 +158,7 @@ func TestListsOfLinksAreComplete(t *testing.T) {
 		in.Cursor = ""
 		file := in
 		file.Limit, file.Format = 0, "csv"
-		source, err := b.api.exportURLs(&file)
+		source, err := b.api.exportURLs(ctx, &file)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -289,7 +295,7 @@ func TestListsOfEventsAreComplete(t *testing.T) {
 			}
 		}
 		in.Page = 0
-		source, err := b.api.exportEvents(&in)
+		source, err := b.api.exportEvents(ctx, &in)
 		for rows := []exportRow{nil}; err == nil && len(rows) > 0; {
 			rows, err = source.next(ctx, 7)
 			for _, row := range rows {

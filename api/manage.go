@@ -14,12 +14,9 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humafiber"
 	"github.com/gofiber/fiber/v2"
-	"github.com/jackc/pgx/v5"
 	"github.com/valyala/fasthttp"
 
 	"github.com/signpost/signpost/internal/links"
-	"github.com/signpost/signpost/internal/postgres"
-	"github.com/signpost/signpost/queries"
 )
 
 // route declares one route of the management API.
@@ -252,50 +249,4 @@ type ownHostsKey struct{}
 func ownHostsOf(ctx context.Context) links.Hosts {
 	hosts, _ := ctx.Value(ownHostsKey{}).(links.Hosts)
 	return hosts
-}
-
-// maxTries is how often a transaction is tried that only met bad luck.
-const maxTries = 5
-
-// passTaken moves the sequence whose last id was taken to before the next free
-// one, however many imported ids are in between.
-func passTaken(ctx context.Context, q *queries.Queries, constraint string) error {
-	last, move := q.LastTakenUserID, q.MoveUsersSequence
-	if constraint == "urls_pkey" {
-		last, move = q.LastTakenURLID, q.MoveURLsSequence
-	}
-	id, err := last(ctx, 1)
-	if err == nil && id != 0 {
-		err = move(ctx, id)
-	}
-	if err != nil {
-		return fmt.Errorf("pass taken ids: %w", err)
-	}
-	return nil
-}
-
-// inTx runs fn in a transaction, and again if the transaction only got in
-// another's way, drew an id that an import had brought, or found no partition
-// for the event it wrote.
-func (a *API) inTx(ctx context.Context, fn func(*queries.Queries) error) error {
-	for try := 1; ; try++ {
-		err := postgres.InTx(ctx, a.Pool, func(tx pgx.Tx) error { return fn(queries.New(tx)) })
-		if err == nil || try == maxTries {
-			return err
-		}
-		constraint := postgres.Constraint(err)
-		switch {
-		case postgres.Retryable(err):
-		case constraint == "users_pkey", constraint == "urls_pkey":
-			if err := passTaken(ctx, queries.New(a.Pool), constraint); err != nil {
-				return err
-			}
-		case postgres.NoPartition(err):
-			if err := a.ensurePartition(ctx); err != nil {
-				return err
-			}
-		default:
-			return err
-		}
-	}
 }

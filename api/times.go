@@ -40,3 +40,11 @@ func (t timeParam) or(absent time.Time) time.Time {
 	}
 	return t.Time
 }
+
+func utc(t *time.Time) *time.Time {
+	if t == nil {
+		return nil
+	}
+	u := t.UTC()
+	return &u
+}

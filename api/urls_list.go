@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/signpost/signpost/internal/csvimport"
+	"github.com/signpost/signpost/internal/linkcache"
 	"github.com/signpost/signpost/internal/links"
 	"github.com/signpost/signpost/internal/postgres"
 	"github.com/signpost/signpost/queries"
@@ -52,13 +53,14 @@ type urlListInput struct {
 	UserID   int64       `query:"user_id" minimum:"1" doc:"Only links of this user."`
 	IsActive filterParam `query:"is_active" doc:"Only links that are, or are not, active."`
 	Tag      string      `query:"tag" doc:"Only links with this tag."`
+	Domain   string      `query:"domain" doc:"Only links of the domain with this host."`
 	Search   string      `query:"search" doc:"Only links with this text in their title or target, whatever the case; three letters or digits in a row at least."`
 }
 
 // Resolve implements huma.Resolver.
 func (in *urlListInput) Resolve(h huma.Context) []error {
 	return slices.Concat(in.ExportInput.Resolve(h),
-		checkText("tag", in.Tag, links.MaxTag), checkSearch(in.Search))
+		checkText("tag", in.Tag, links.MaxTag), checkText("domain", in.Domain, links.MaxHost), checkSearch(in.Search))
 }
 
 // checkSearch reports a text that cannot be searched for. The index of texts
@@ -85,13 +87,13 @@ type urlList struct {
 	oldest bool  // first; or else newest first
 	at     int64 // the id behind which it goes on
 
-	userID      *int64
-	isActive    *bool
-	tag, search *string
+	userID, domainID *int64
+	isActive         *bool
+	tag, search      *string
 }
 
-// list returns what the request asks for, in memory of its own.
-func (in *urlListInput) list() (urlList, error) {
+// urlList returns the list that the request asks for, in memory of its own.
+func (a *API) urlList(ctx context.Context, in *urlListInput) (urlList, error) {
 	fallback := newestFirst
 	if in.whole() {
 		fallback = oldestFirst // as a file that an import reads begins
@@ -111,7 +113,23 @@ func (in *urlListInput) list() (urlList, error) {
 	case l.oldest:
 		l.at = 0
 	}
+	if in.Domain != "" {
+		id, err := a.service.FindDomain(ctx, strings.Clone(in.Domain))
+		if err != nil {
+			return urlList{}, err
+		}
+		l.domainID = &id
+	}
 	return l, nil
+}
+
+// customDomain is the domain of the list, nil for the main one, whose links no
+// index has: nearly all are.
+func (l urlList) customDomain() *int64 {
+	if l.domainID == nil || *l.domainID == linkcache.MainDomain {
+		return nil
+	}
+	return l.domainID
 }
 
 func (l urlList) cursor(id int64) string {
@@ -124,7 +142,13 @@ func (l urlList) cursor(id int64) string {
 // sifted reports whether links have to be looked at to know which of them are in
 // the list: no index has those, and no others, in order.
 func (l urlList) sifted() bool {
-	return l.tag != nil || l.search != nil || l.isActive != nil && (*l.isActive || l.userID != nil)
+	switch {
+	case l.tag != nil, l.search != nil, l.isActive != nil && *l.isActive, l.domainID != nil && l.customDomain() == nil:
+		return true
+	case l.userID != nil:
+		return l.isActive != nil || l.domainID != nil
+	}
+	return l.isActive != nil && l.domainID != nil
 }
 
 // found are the ids of the next links of a list.
@@ -178,7 +202,7 @@ func (a *API) piece(ctx context.Context, l urlList, want int) (found, error) {
 // farthest returns how many links a walk looks at, at most. Those of a user, or
 // the inactive ones, are each on a page of their own.
 func (a *API) farthest(l urlList) int64 {
-	if l.userID != nil || l.isActive != nil && !*l.isActive {
+	if l.userID != nil || l.customDomain() != nil || l.isActive != nil && !*l.isActive {
 		return a.reach.apart
 	}
 	return a.reach.long
@@ -188,10 +212,16 @@ func (a *API) farthest(l urlList) int64 {
 // or at as many as it takes with a limit of 0.
 func (a *API) walk(ctx context.Context, l urlList, offset, want int, limit int64) (found, error) {
 	p := queries.WalkURLsDownParams{
-		AtID: l.at, UserID: l.userID, IsActive: l.isActive, Tag: l.tag, Search: l.search,
-		Inactive:  l.userID == nil && l.isActive != nil && !*l.isActive,
+		AtID: l.at, UserID: l.userID, DomainID: l.domainID, IsActive: l.isActive, Tag: l.tag, Search: l.search,
 		WalkLimit: cmp.Or(limit, math.MaxInt64), EdgeLimit: int32(min(limit, 1)),
 		RowLimit: int32(want), RowOffset: int32(offset),
+	}
+	switch { // one index
+	case l.userID != nil:
+	case l.customDomain() != nil:
+		p.CustomDomainID = l.domainID
+	default:
+		p.Inactive = l.isActive != nil && !*l.isActive
 	}
 	var rows []queries.WalkURLsDownRow
 	var err error
@@ -239,7 +269,7 @@ func (a *API) find(ctx context.Context, l urlList, offset, want int) (found, boo
 		}
 		var err error
 		rows, err = q.FindURLs(ctx, queries.FindURLsParams{
-			UserID: l.userID, IsActive: l.isActive, Tag: l.tag, Search: l.search, RowLimit: int32(a.reach.matches + 1),
+			UserID: l.userID, DomainID: l.domainID, IsActive: l.isActive, Tag: l.tag, Search: l.search, RowLimit: int32(a.reach.matches + 1),
 		})
 		return err
 	})
@@ -263,24 +293,14 @@ func (a *API) find(ctx context.Context, l urlList, offset, want int) (found, boo
 	return found{ids: ids[:min(want, len(ids))]}, true, nil
 }
 
-// urlsOf returns the links with these ids, in their order. Those that were
-// deleted meanwhile are missing; one that was changed is as it is now.
+// urlsOf returns the links with these ids that are still there, in their order.
 func (a *API) urlsOf(ctx context.Context, ids []int64) ([]URL, error) {
-	rows, err := a.lists().GetURLs(ctx, ids)
-	if err != nil {
-		return nil, err
+	found, err := a.service.LinksOf(ctx, ids)
+	urls := make([]URL, len(found))
+	for i, link := range found {
+		urls[i] = URL(link)
 	}
-	byID := make(map[int64]URL, len(rows))
-	for _, row := range rows {
-		byID[row.URL.ID] = a.viewURL(row.URL, row.Clicks)
-	}
-	urls := make([]URL, 0, len(rows))
-	for _, id := range ids {
-		if u, ok := byID[id]; ok {
-			urls = append(urls, u)
-		}
-	}
-	return urls, nil
+	return urls, err
 }
 
 // urlPage returns a page of a list.
@@ -315,7 +335,7 @@ func (a *API) urlPage(ctx context.Context, l urlList, p *PageInput) (*listOutput
 }
 
 func (a *API) listURLs(ctx context.Context, in *urlListInput) (*listOutput[URL], error) {
-	l, err := in.list()
+	l, err := a.urlList(ctx, in)
 	if err != nil {
 		return nil, err
 	}
@@ -324,8 +344,8 @@ func (a *API) listURLs(ctx context.Context, in *urlListInput) (*listOutput[URL],
 
 // exportURLs reads all links that listURLs lists, or the page of it that the
 // request names.
-func (a *API) exportURLs(in *urlListInput) (exportSource, error) {
-	l, err := in.list()
+func (a *API) exportURLs(ctx context.Context, in *urlListInput) (exportSource, error) {
+	l, err := a.urlList(ctx, in)
 	source := exportSource{kind: csvimport.KindLinks, header: urlColumns}
 	if in.whole() {
 		source.next = func(ctx context.Context, limit int32) ([]exportRow, error) {

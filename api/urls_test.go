@@ -35,7 +35,7 @@ func TestURLs(t *testing.T) {
 		t.Errorf("Location is %q, want %q", got, path)
 	}
 	for field, want := range map[string]any{
-		"user_id": float64(ann), "short_code": "Spring", "short_url": "https://sign.example/Spring",
+		"user_id": float64(ann), "domain": "sign.example", "short_code": "Spring", "short_url": "https://sign.example/Spring",
 		"original_url": "https://example.com/a?b=c#d", "title": "Spring sale", "tags": []any{"b", "a"}, "is_active": true,
 		"expires_at": "2090-01-31T12:00:00Z", "redirect_status": 307.0, "forward_query": true, "clicks": 0.0, "imported_clicks": 0.0,
 	} {
@@ -43,7 +43,7 @@ func TestURLs(t *testing.T) {
 			t.Errorf("%s is %v, want %v", field, got, want)
 		}
 	}
-	if len(created.body) != 15 {
+	if len(created.body) != 16 {
 		t.Errorf("a link has %d fields: %s", len(created.body), created.raw)
 	}
 	if got := b.want(200, RoleReader, "GET", path, nil); string(got.raw) != string(created.raw) {

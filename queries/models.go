@@ -9,6 +9,16 @@ import (
 	"time"
 )
 
+type Domain struct {
+	ID          int64
+	Host        *string
+	RootURL     *string
+	NotFoundURL *string
+	ExpiredURL  *string
+	CreatedAt   time.Time
+	UpdatedAt   time.Time
+}
+
 type EventPart struct {
 	Month      time.Time
 	Part       int32
@@ -82,4 +92,5 @@ type URL struct {
 	ImportLine     *int64
 	ImportTouched  *bool
 	UndoOf         *int64
+	DomainID       int64
 }

@@ -1,20 +1,26 @@
 -- name: CreateURL :one
-INSERT INTO urls (user_id, short_code, original_url, title, tags, is_active, expires_at, redirect_status, forward_query)
-VALUES (@user_id, @short_code, @original_url, @title, @tags, @is_active, @expires_at, @redirect_status, @forward_query)
+INSERT INTO urls (
+    user_id, domain_id, short_code, original_url, title, tags, is_active, expires_at, redirect_status, forward_query
+)
+VALUES (
+    @user_id, @domain_id, @short_code, @original_url, @title, @tags, @is_active, @expires_at, @redirect_status, @forward_query
+)
 RETURNING *;
 
 -- name: GetURL :one
-SELECT sqlc.embed(urls), (
+SELECT sqlc.embed(urls), domains.host, (
     SELECT COALESCE(sum(d.clicks), 0)::bigint FROM click_days d WHERE d.url_id = urls.id
 ) AS clicks
 FROM urls
+JOIN domains ON domains.id = urls.domain_id
 WHERE urls.id = @id;
 
 -- name: LockURL :one
-SELECT sqlc.embed(urls), (
+SELECT sqlc.embed(urls), domains.host, (
     SELECT COALESCE(sum(d.clicks), 0)::bigint FROM click_days d WHERE d.url_id = urls.id
 ) AS clicks
 FROM urls
+JOIN domains ON domains.id = urls.domain_id
 WHERE urls.id = @id
 FOR UPDATE OF urls;
 
@@ -22,7 +28,7 @@ FOR UPDATE OF urls;
 -- Who says whether a link is active has decided that, whatever an undo has
 -- switched off for now.
 UPDATE urls
-SET user_id = @user_id, short_code = @short_code, original_url = @original_url, title = @title, tags = @tags,
+SET user_id = @user_id, domain_id = @domain_id, short_code = @short_code, original_url = @original_url, title = @title, tags = @tags,
     is_active = @is_active, expires_at = @expires_at, redirect_status = @redirect_status,
     forward_query = @forward_query, updated_at = clock_timestamp(),
     undo_of = CASE WHEN @decides_active::boolean THEN NULL ELSE undo_of END
@@ -42,15 +48,18 @@ WHERE id = @id;
 WITH passed AS (
     SELECT u.id
     FROM (
-        SELECT w.id, w.is_active, w.tags, w.title, w.original_url
+        SELECT w.id, w.domain_id, w.is_active, w.tags, w.title, w.original_url
         FROM urls w
         WHERE w.id > @at_id
             AND (sqlc.narg(user_id)::bigint IS NULL OR w.user_id = sqlc.narg(user_id))
             AND (NOT sqlc.arg(inactive)::boolean OR NOT w.is_active)
+            AND (sqlc.narg(custom_domain_id)::bigint IS NULL
+                OR w.domain_id = sqlc.narg(custom_domain_id) AND w.domain_id <> 1)
         ORDER BY w.id
         LIMIT sqlc.arg(walk_limit)::bigint
     ) u
     WHERE (sqlc.narg(is_active)::boolean IS NULL OR u.is_active = sqlc.narg(is_active))
+        AND (sqlc.narg(domain_id)::bigint IS NULL OR u.domain_id = sqlc.narg(domain_id))
         AND (sqlc.narg(tag)::text IS NULL OR u.tags @> ARRAY[sqlc.narg(tag)::text])
         AND (sqlc.narg(search)::text IS NULL
             OR u.title ILIKE sqlc.narg(search)
@@ -63,6 +72,8 @@ WITH passed AS (
     WHERE w.id > @at_id
         AND (sqlc.narg(user_id)::bigint IS NULL OR w.user_id = sqlc.narg(user_id))
         AND (NOT sqlc.arg(inactive)::boolean OR NOT w.is_active)
+        AND (sqlc.narg(custom_domain_id)::bigint IS NULL
+            OR w.domain_id = sqlc.narg(custom_domain_id) AND w.domain_id <> 1)
     ORDER BY w.id
     LIMIT @edge_limit OFFSET sqlc.arg(walk_limit)::bigint - 1
 )
@@ -75,15 +86,18 @@ SELECT id, true FROM edge;
 WITH passed AS (
     SELECT u.id
     FROM (
-        SELECT w.id, w.is_active, w.tags, w.title, w.original_url
+        SELECT w.id, w.domain_id, w.is_active, w.tags, w.title, w.original_url
         FROM urls w
         WHERE w.id < @at_id
             AND (sqlc.narg(user_id)::bigint IS NULL OR w.user_id = sqlc.narg(user_id))
             AND (NOT sqlc.arg(inactive)::boolean OR NOT w.is_active)
+            AND (sqlc.narg(custom_domain_id)::bigint IS NULL
+                OR w.domain_id = sqlc.narg(custom_domain_id) AND w.domain_id <> 1)
         ORDER BY w.id DESC
         LIMIT sqlc.arg(walk_limit)::bigint
     ) u
     WHERE (sqlc.narg(is_active)::boolean IS NULL OR u.is_active = sqlc.narg(is_active))
+        AND (sqlc.narg(domain_id)::bigint IS NULL OR u.domain_id = sqlc.narg(domain_id))
         AND (sqlc.narg(tag)::text IS NULL OR u.tags @> ARRAY[sqlc.narg(tag)::text])
         AND (sqlc.narg(search)::text IS NULL
             OR u.title ILIKE sqlc.narg(search)
@@ -96,6 +110,8 @@ WITH passed AS (
     WHERE w.id < @at_id
         AND (sqlc.narg(user_id)::bigint IS NULL OR w.user_id = sqlc.narg(user_id))
         AND (NOT sqlc.arg(inactive)::boolean OR NOT w.is_active)
+        AND (sqlc.narg(custom_domain_id)::bigint IS NULL
+            OR w.domain_id = sqlc.narg(custom_domain_id) AND w.domain_id <> 1)
     ORDER BY w.id DESC
     LIMIT @edge_limit OFFSET sqlc.arg(walk_limit)::bigint - 1
 )
@@ -108,9 +124,10 @@ SELECT id, true FROM edge;
 -- of them pass the other filters. In an order, the planner would walk all links
 -- by id wherever it expects matches to be spread evenly.
 SELECT f.id, ((sqlc.narg(user_id)::bigint IS NULL OR f.user_id = sqlc.narg(user_id))
+    AND (sqlc.narg(domain_id)::bigint IS NULL OR f.domain_id = sqlc.narg(domain_id))
     AND (sqlc.narg(is_active)::boolean IS NULL OR f.is_active = sqlc.narg(is_active)))::boolean AS passes
 FROM (
-    SELECT id, user_id, is_active
+    SELECT id, user_id, domain_id, is_active
     FROM urls
     WHERE (sqlc.narg(tag)::text IS NULL OR tags @> ARRAY[sqlc.narg(tag)::text])
         AND (sqlc.narg(search)::text IS NULL
@@ -140,8 +157,9 @@ SELECT set_config('enable_seqscan', 'off', true), set_config('enable_indexscan',
 -- name: GetURLs :many
 -- Links and their clicks, in no order. A page is found first and its clicks are
 -- summed then, in one go: what is skipped costs nothing.
-SELECT sqlc.embed(urls), COALESCE(c.clicks, 0)::bigint AS clicks
+SELECT sqlc.embed(urls), domains.host, COALESCE(c.clicks, 0)::bigint AS clicks
 FROM urls
+JOIN domains ON domains.id = urls.domain_id
 LEFT JOIN (
     SELECT d.url_id, sum(d.clicks) AS clicks
     FROM click_days d

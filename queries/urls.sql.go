@@ -12,13 +12,18 @@ import (
 )
 
 const createURL = `-- name: CreateURL :one
-INSERT INTO urls (user_id, short_code, original_url, title, tags, is_active, expires_at, redirect_status, forward_query)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
-RETURNING id, user_id, short_code, original_url, title, tags, is_active, expires_at, redirect_status, forward_query, imported_clicks, version, created_at, updated_at, import_id, import_line, import_touched, undo_of
+INSERT INTO urls (
+    user_id, domain_id, short_code, original_url, title, tags, is_active, expires_at, redirect_status, forward_query
+)
+VALUES (
+    $1, $2, $3, $4, $5, $6, $7, $8, $9, $10
+)
+RETURNING id, user_id, short_code, original_url, title, tags, is_active, expires_at, redirect_status, forward_query, imported_clicks, version, created_at, updated_at, import_id, import_line, import_touched, undo_of, domain_id
 `
 
 type CreateURLParams struct {
 	UserID         int64
+	DomainID       int64
 	ShortCode      string
 	OriginalURL    string
 	Title          *string
@@ -32,6 +37,7 @@ type CreateURLParams struct {
 func (q *Queries) CreateURL(ctx context.Context, arg CreateURLParams) (URL, error) {
 	row := q.db.QueryRow(ctx, createURL,
 		arg.UserID,
+		arg.DomainID,
 		arg.ShortCode,
 		arg.OriginalURL,
 		arg.Title,
@@ -61,6 +67,7 @@ func (q *Queries) CreateURL(ctx context.Context, arg CreateURLParams) (URL, erro
 		&i.ImportLine,
 		&i.ImportTouched,
 		&i.UndoOf,
+		&i.DomainID,
 	)
 	return i, err
 }
@@ -212,20 +219,22 @@ func (q *Queries) FindURLOwners(ctx context.Context, ids []int64) ([]FindURLOwne
 
 const findURLs = `-- name: FindURLs :many
 SELECT f.id, (($1::bigint IS NULL OR f.user_id = $1)
-    AND ($2::boolean IS NULL OR f.is_active = $2))::boolean AS passes
+    AND ($2::bigint IS NULL OR f.domain_id = $2)
+    AND ($3::boolean IS NULL OR f.is_active = $3))::boolean AS passes
 FROM (
-    SELECT id, user_id, is_active
+    SELECT id, user_id, domain_id, is_active
     FROM urls
-    WHERE ($3::text IS NULL OR tags @> ARRAY[$3::text])
-        AND ($4::text IS NULL
-            OR title ILIKE $4
-            OR original_url ILIKE $4)
-    LIMIT $5
+    WHERE ($4::text IS NULL OR tags @> ARRAY[$4::text])
+        AND ($5::text IS NULL
+            OR title ILIKE $5
+            OR original_url ILIKE $5)
+    LIMIT $6
 ) f
 `
 
 type FindURLsParams struct {
 	UserID   *int64
+	DomainID *int64
 	IsActive *bool
 	Tag      *string
 	Search   *string
@@ -243,6 +252,7 @@ type FindURLsRow struct {
 func (q *Queries) FindURLs(ctx context.Context, arg FindURLsParams) ([]FindURLsRow, error) {
 	rows, err := q.db.Query(ctx, findURLs,
 		arg.UserID,
+		arg.DomainID,
 		arg.IsActive,
 		arg.Tag,
 		arg.Search,
@@ -267,15 +277,17 @@ func (q *Queries) FindURLs(ctx context.Context, arg FindURLsParams) ([]FindURLsR
 }
 
 const getURL = `-- name: GetURL :one
-SELECT urls.id, urls.user_id, urls.short_code, urls.original_url, urls.title, urls.tags, urls.is_active, urls.expires_at, urls.redirect_status, urls.forward_query, urls.imported_clicks, urls.version, urls.created_at, urls.updated_at, urls.import_id, urls.import_line, urls.import_touched, urls.undo_of, (
+SELECT urls.id, urls.user_id, urls.short_code, urls.original_url, urls.title, urls.tags, urls.is_active, urls.expires_at, urls.redirect_status, urls.forward_query, urls.imported_clicks, urls.version, urls.created_at, urls.updated_at, urls.import_id, urls.import_line, urls.import_touched, urls.undo_of, urls.domain_id, domains.host, (
     SELECT COALESCE(sum(d.clicks), 0)::bigint FROM click_days d WHERE d.url_id = urls.id
 ) AS clicks
 FROM urls
+JOIN domains ON domains.id = urls.domain_id
 WHERE urls.id = $1
 `
 
 type GetURLRow struct {
 	URL    URL
+	Host   *string
 	Clicks int64
 }
 
@@ -301,14 +313,17 @@ func (q *Queries) GetURL(ctx context.Context, id int64) (GetURLRow, error) {
 		&i.URL.ImportLine,
 		&i.URL.ImportTouched,
 		&i.URL.UndoOf,
+		&i.URL.DomainID,
+		&i.Host,
 		&i.Clicks,
 	)
 	return i, err
 }
 
 const getURLs = `-- name: GetURLs :many
-SELECT urls.id, urls.user_id, urls.short_code, urls.original_url, urls.title, urls.tags, urls.is_active, urls.expires_at, urls.redirect_status, urls.forward_query, urls.imported_clicks, urls.version, urls.created_at, urls.updated_at, urls.import_id, urls.import_line, urls.import_touched, urls.undo_of, COALESCE(c.clicks, 0)::bigint AS clicks
+SELECT urls.id, urls.user_id, urls.short_code, urls.original_url, urls.title, urls.tags, urls.is_active, urls.expires_at, urls.redirect_status, urls.forward_query, urls.imported_clicks, urls.version, urls.created_at, urls.updated_at, urls.import_id, urls.import_line, urls.import_touched, urls.undo_of, urls.domain_id, domains.host, COALESCE(c.clicks, 0)::bigint AS clicks
 FROM urls
+JOIN domains ON domains.id = urls.domain_id
 LEFT JOIN (
     SELECT d.url_id, sum(d.clicks) AS clicks
     FROM click_days d
@@ -320,6 +335,7 @@ WHERE urls.id = ANY($1::bigint[])
 
 type GetURLsRow struct {
 	URL    URL
+	Host   *string
 	Clicks int64
 }
 
@@ -353,6 +369,8 @@ func (q *Queries) GetURLs(ctx context.Context, ids []int64) ([]GetURLsRow, error
 			&i.URL.ImportLine,
 			&i.URL.ImportTouched,
 			&i.URL.UndoOf,
+			&i.URL.DomainID,
+			&i.Host,
 			&i.Clicks,
 		); err != nil {
 			return nil, err
@@ -487,16 +505,18 @@ func (q *Queries) LastTakenURLID(ctx context.Context, wanted int64) (int64, erro
 }
 
 const lockURL = `-- name: LockURL :one
-SELECT urls.id, urls.user_id, urls.short_code, urls.original_url, urls.title, urls.tags, urls.is_active, urls.expires_at, urls.redirect_status, urls.forward_query, urls.imported_clicks, urls.version, urls.created_at, urls.updated_at, urls.import_id, urls.import_line, urls.import_touched, urls.undo_of, (
+SELECT urls.id, urls.user_id, urls.short_code, urls.original_url, urls.title, urls.tags, urls.is_active, urls.expires_at, urls.redirect_status, urls.forward_query, urls.imported_clicks, urls.version, urls.created_at, urls.updated_at, urls.import_id, urls.import_line, urls.import_touched, urls.undo_of, urls.domain_id, domains.host, (
     SELECT COALESCE(sum(d.clicks), 0)::bigint FROM click_days d WHERE d.url_id = urls.id
 ) AS clicks
 FROM urls
+JOIN domains ON domains.id = urls.domain_id
 WHERE urls.id = $1
 FOR UPDATE OF urls
 `
 
 type LockURLRow struct {
 	URL    URL
+	Host   *string
 	Clicks int64
 }
 
@@ -522,6 +542,8 @@ func (q *Queries) LockURL(ctx context.Context, id int64) (LockURLRow, error) {
 		&i.URL.ImportLine,
 		&i.URL.ImportTouched,
 		&i.URL.UndoOf,
+		&i.URL.DomainID,
+		&i.Host,
 		&i.Clicks,
 	)
 	return i, err
@@ -785,16 +807,17 @@ func (q *Queries) UpdateImportedURLs(ctx context.Context, arg UpdateImportedURLs
 
 const updateURL = `-- name: UpdateURL :one
 UPDATE urls
-SET user_id = $1, short_code = $2, original_url = $3, title = $4, tags = $5,
-    is_active = $6, expires_at = $7, redirect_status = $8,
-    forward_query = $9, updated_at = clock_timestamp(),
-    undo_of = CASE WHEN $10::boolean THEN NULL ELSE undo_of END
-WHERE id = $11
-RETURNING id, user_id, short_code, original_url, title, tags, is_active, expires_at, redirect_status, forward_query, imported_clicks, version, created_at, updated_at, import_id, import_line, import_touched, undo_of
+SET user_id = $1, domain_id = $2, short_code = $3, original_url = $4, title = $5, tags = $6,
+    is_active = $7, expires_at = $8, redirect_status = $9,
+    forward_query = $10, updated_at = clock_timestamp(),
+    undo_of = CASE WHEN $11::boolean THEN NULL ELSE undo_of END
+WHERE id = $12
+RETURNING id, user_id, short_code, original_url, title, tags, is_active, expires_at, redirect_status, forward_query, imported_clicks, version, created_at, updated_at, import_id, import_line, import_touched, undo_of, domain_id
 `
 
 type UpdateURLParams struct {
 	UserID         int64
+	DomainID       int64
 	ShortCode      string
 	OriginalURL    string
 	Title          *string
@@ -812,6 +835,7 @@ type UpdateURLParams struct {
 func (q *Queries) UpdateURL(ctx context.Context, arg UpdateURLParams) (URL, error) {
 	row := q.db.QueryRow(ctx, updateURL,
 		arg.UserID,
+		arg.DomainID,
 		arg.ShortCode,
 		arg.OriginalURL,
 		arg.Title,
@@ -843,6 +867,7 @@ func (q *Queries) UpdateURL(ctx context.Context, arg UpdateURLParams) (URL, erro
 		&i.ImportLine,
 		&i.ImportTouched,
 		&i.UndoOf,
+		&i.DomainID,
 	)
 	return i, err
 }
@@ -851,29 +876,34 @@ const walkURLsDown = `-- name: WalkURLsDown :many
 WITH passed AS (
     SELECT u.id
     FROM (
-        SELECT w.id, w.is_active, w.tags, w.title, w.original_url
+        SELECT w.id, w.domain_id, w.is_active, w.tags, w.title, w.original_url
         FROM urls w
         WHERE w.id < $1
             AND ($2::bigint IS NULL OR w.user_id = $2)
             AND (NOT $3::boolean OR NOT w.is_active)
+            AND ($4::bigint IS NULL
+                OR w.domain_id = $4 AND w.domain_id <> 1)
         ORDER BY w.id DESC
-        LIMIT $4::bigint
+        LIMIT $5::bigint
     ) u
-    WHERE ($5::boolean IS NULL OR u.is_active = $5)
-        AND ($6::text IS NULL OR u.tags @> ARRAY[$6::text])
-        AND ($7::text IS NULL
-            OR u.title ILIKE $7
-            OR u.original_url ILIKE $7)
+    WHERE ($6::boolean IS NULL OR u.is_active = $6)
+        AND ($7::bigint IS NULL OR u.domain_id = $7)
+        AND ($8::text IS NULL OR u.tags @> ARRAY[$8::text])
+        AND ($9::text IS NULL
+            OR u.title ILIKE $9
+            OR u.original_url ILIKE $9)
     ORDER BY u.id DESC
-    LIMIT $9 OFFSET $8
+    LIMIT $11 OFFSET $10
 ), edge AS (
     SELECT w.id
     FROM urls w
     WHERE w.id < $1
         AND ($2::bigint IS NULL OR w.user_id = $2)
         AND (NOT $3::boolean OR NOT w.is_active)
+        AND ($4::bigint IS NULL
+            OR w.domain_id = $4 AND w.domain_id <> 1)
     ORDER BY w.id DESC
-    LIMIT $10 OFFSET $4::bigint - 1
+    LIMIT $12 OFFSET $5::bigint - 1
 )
 SELECT id, false AS is_edge FROM passed
 UNION ALL
@@ -881,16 +911,18 @@ SELECT id, true FROM edge
 `
 
 type WalkURLsDownParams struct {
-	AtID      int64
-	UserID    *int64
-	Inactive  bool
-	WalkLimit int64
-	IsActive  *bool
-	Tag       *string
-	Search    *string
-	RowOffset int32
-	RowLimit  int32
-	EdgeLimit int32
+	AtID           int64
+	UserID         *int64
+	Inactive       bool
+	CustomDomainID *int64
+	WalkLimit      int64
+	IsActive       *bool
+	DomainID       *int64
+	Tag            *string
+	Search         *string
+	RowOffset      int32
+	RowLimit       int32
+	EdgeLimit      int32
 }
 
 type WalkURLsDownRow struct {
@@ -904,8 +936,10 @@ func (q *Queries) WalkURLsDown(ctx context.Context, arg WalkURLsDownParams) ([]W
 		arg.AtID,
 		arg.UserID,
 		arg.Inactive,
+		arg.CustomDomainID,
 		arg.WalkLimit,
 		arg.IsActive,
+		arg.DomainID,
 		arg.Tag,
 		arg.Search,
 		arg.RowOffset,
@@ -934,29 +968,34 @@ const walkURLsUp = `-- name: WalkURLsUp :many
 WITH passed AS (
     SELECT u.id
     FROM (
-        SELECT w.id, w.is_active, w.tags, w.title, w.original_url
+        SELECT w.id, w.domain_id, w.is_active, w.tags, w.title, w.original_url
         FROM urls w
         WHERE w.id > $1
             AND ($2::bigint IS NULL OR w.user_id = $2)
             AND (NOT $3::boolean OR NOT w.is_active)
+            AND ($4::bigint IS NULL
+                OR w.domain_id = $4 AND w.domain_id <> 1)
         ORDER BY w.id
-        LIMIT $4::bigint
+        LIMIT $5::bigint
     ) u
-    WHERE ($5::boolean IS NULL OR u.is_active = $5)
-        AND ($6::text IS NULL OR u.tags @> ARRAY[$6::text])
-        AND ($7::text IS NULL
-            OR u.title ILIKE $7
-            OR u.original_url ILIKE $7)
+    WHERE ($6::boolean IS NULL OR u.is_active = $6)
+        AND ($7::bigint IS NULL OR u.domain_id = $7)
+        AND ($8::text IS NULL OR u.tags @> ARRAY[$8::text])
+        AND ($9::text IS NULL
+            OR u.title ILIKE $9
+            OR u.original_url ILIKE $9)
     ORDER BY u.id
-    LIMIT $9 OFFSET $8
+    LIMIT $11 OFFSET $10
 ), edge AS (
     SELECT w.id
     FROM urls w
     WHERE w.id > $1
         AND ($2::bigint IS NULL OR w.user_id = $2)
         AND (NOT $3::boolean OR NOT w.is_active)
+        AND ($4::bigint IS NULL
+            OR w.domain_id = $4 AND w.domain_id <> 1)
     ORDER BY w.id
-    LIMIT $10 OFFSET $4::bigint - 1
+    LIMIT $12 OFFSET $5::bigint - 1
 )
 SELECT id, false AS is_edge FROM passed
 UNION ALL
@@ -964,16 +1003,18 @@ SELECT id, true FROM edge
 `
 
 type WalkURLsUpParams struct {
-	AtID      int64
-	UserID    *int64
-	Inactive  bool
-	WalkLimit int64
-	IsActive  *bool
-	Tag       *string
-	Search    *string
-	RowOffset int32
-	RowLimit  int32
-	EdgeLimit int32
+	AtID           int64
+	UserID         *int64
+	Inactive       bool
+	CustomDomainID *int64
+	WalkLimit      int64
+	IsActive       *bool
+	DomainID       *int64
+	Tag            *string
+	Search         *string
+	RowOffset      int32
+	RowLimit       int32
+	EdgeLimit      int32
 }
 
 type WalkURLsUpRow struct {
@@ -991,8 +1032,10 @@ func (q *Queries) WalkURLsUp(ctx context.Context, arg WalkURLsUpParams) ([]WalkU
 		arg.AtID,
 		arg.UserID,
 		arg.Inactive,
+		arg.CustomDomainID,
 		arg.WalkLimit,
 		arg.IsActive,
+		arg.DomainID,
 		arg.Tag,
 		arg.Search,
 		arg.RowOffset,

@@ -18,15 +18,22 @@ const (
 
 const base62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
-// CheckCode reports whether a person may give code to a link: ErrCode,
-// ErrCodeReserved, ErrCodeEnd or nil. Codes are case-sensitive. code must have
-// been through NormalCode.
+// CheckCode reports whether a person may give code to a link of the main domain:
+// ErrCode, ErrCodeReserved, ErrCodeEnd or nil. Codes are case-sensitive. code must
+// have been through NormalCode.
 func CheckCode(code string) error {
+	if IsCode(code) && Reserved(code) {
+		return ErrCodeReserved
+	}
+	return CheckDomainCode(code)
+}
+
+// CheckDomainCode is CheckCode for a link of a custom domain, where nothing is
+// reserved.
+func CheckDomainCode(code string) error {
 	switch {
 	case !IsCode(code):
 		return ErrCode
-	case Reserved(code):
-		return ErrCodeReserved
 	case TrimCode(code) != code:
 		return ErrCodeEnd
 	}

@@ -36,6 +36,13 @@ func (h Hosts) WithDomains(isDomain func(host string) bool) Hosts {
 // A site is a host, as canonicalHost has it, and a port, "" for the default one.
 type site struct{ host, port string }
 
+// And returns the hosts together with one more custom domain.
+func (h Hosts) And(domain string) Hosts {
+	before := h.isDomain
+	h.isDomain = func(host string) bool { return host == domain || before != nil && before(host) }
+	return h
+}
+
 // ParseHosts reads hosts, each as "host" or "host:port", in any spelling: a
 // port of 80 or 443 is none. It returns those that are valid, and an error that
 // names the others.
@@ -80,16 +87,16 @@ func (h Hosts) leadTo(location, scheme, host, port string) bool {
 }
 
 // CleanHost returns a host as a custom domain has it: a name as DNS knows it, in
-// lower case and punycode, without a dot at the end. It refuses what is no name
-// (ErrHost), and the names of own, on whatever port they are (ErrHostOwn): they
-// are answered already.
+// lower case and punycode, without a dot at the end. It refuses everything else,
+// addresses and names with _ included (ErrHost), and the names of own, on whatever
+// port they are (ErrHostOwn): the main domain answers there.
 func CleanHost(raw string, own Hosts) (string, error) {
 	host, ok := asciiHost(strings.TrimSpace(raw))
 	if !ok {
 		return raw, ErrHost
 	}
 	host = strings.ToLower(strings.TrimSuffix(host, "."))
-	if isAddress(host) {
+	if _, err := netip.ParseAddr(host); err == nil || strings.Contains(host, "_") {
 		return raw, ErrHost
 	}
 	named := func(s site) bool { return s.host == canonicalHost(host) }
@@ -97,12 +104,6 @@ func CleanHost(raw string, own Hosts) (string, error) {
 		return host, ErrHostOwn
 	}
 	return host, nil
-}
-
-// isAddress reports whether a valid host is an IPv4 address.
-func isAddress(host string) bool {
-	_, err := netip.ParseAddr(host)
-	return err == nil
 }
 
 // canonicalHost returns the one spelling of a valid ASCII host: lower case, no

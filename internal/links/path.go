@@ -128,16 +128,22 @@ func hasParameter(query string) bool {
 	return true
 }
 
-// CodePath returns the path of the link of code, percent-encoded: under /r/ if
-// code is reserved.
+// CodePath returns the path of the main domain's link of code, percent-encoded:
+// under /r/ if code is reserved.
 func CodePath(code string) string {
+	if Reserved(code) {
+		return "/r" + DomainCodePath(code)
+	}
+	return DomainCodePath(code)
+}
+
+// DomainCodePath returns the path of the link of code on a custom domain,
+// percent-encoded.
+func DomainCodePath(code string) string {
 	const digits = "0123456789ABCDEF"
 	var b strings.Builder
-	b.Grow(len("/r/") + len(code))
+	b.Grow(len("/") + len(code))
 	b.WriteByte('/')
-	if Reserved(code) {
-		b.WriteString("r/")
-	}
 	for i := range len(code) {
 		c := code[i]
 		if c == '/' || segmentByte[c] {

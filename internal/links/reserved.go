@@ -21,11 +21,11 @@ func isTouchIcon(segment string) bool {
 // that are to be.
 func ReservedWords() (routed, planned []string) {
 	routed = []string{
-		"r", "users", "urls", "events", "tokens", "imports",
+		"r", "users", "urls", "domains", "events", "tokens", "imports",
 		"health", "ready", "docs", "openapi.json", "robots.txt",
 		"favicon.ico", "apple-touch-icon.png", ".well-known",
 	}
-	planned = []string{"app", "api", "admin", "domains", "stats", "live"}
+	planned = []string{"app", "api", "admin", "stats", "live"}
 	return routed, planned
 }
 

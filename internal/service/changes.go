@@ -59,9 +59,10 @@ func same(a, b any) bool {
 
 // changeDetails are the details of a created, updated or deleted event.
 type changeDetails struct {
-	Entity      string  `json:"entity"` // user or url
+	Entity      string  `json:"entity"` // user, url or domain
 	Username    string  `json:"username,omitempty"`
 	Email       string  `json:"email,omitempty"`
+	Domain      string  `json:"domain,omitempty"` // of a link, if not the main one
 	ShortCode   string  `json:"short_code,omitempty"`
 	OriginalURL string  `json:"original_url,omitempty"`
 	Changes     changes `json:"changes,omitempty"`
@@ -74,13 +75,13 @@ type by struct {
 }
 
 // record writes the event of a change that the actor made, in the transaction of q.
-func record(ctx context.Context, q *queries.Queries, actor Actor, event string, urlID *int64, userID int64, details changeDetails) error {
+func record(ctx context.Context, q *queries.Queries, actor Actor, event string, urlID, userID *int64, details changeDetails) error {
 	details.By = by{TokenID: actor.TokenID, Name: actor.Name}
 	text, err := json.Marshal(details)
 	if err != nil {
 		return fmt.Errorf("encode details: %w", err)
 	}
 	return q.InsertChangeEvent(ctx, queries.InsertChangeEventParams{
-		URLID: urlID, UserID: &userID, EventType: event, Details: text,
+		URLID: urlID, UserID: userID, EventType: event, Details: text,
 	})
 }

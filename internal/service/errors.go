@@ -83,6 +83,8 @@ var byConstraint = map[string]*Error{
 	"users_email_key":     taken("email"),
 	"urls_short_code_key": taken("short_code"),
 	"urls_user_id_fkey":   Invalid(FieldError{"user_id", "is not a user"}),
+	"urls_domain_id_fkey": Invalid(FieldError{"domain", "was just deleted"}),
+	"domains_host_key":    taken("host"),
 	// An import has just taken the id that the sequence was about to give.
 	"users_pkey": Unavailable("the id was taken by an import, try again"),
 	"urls_pkey":  Unavailable("the id was taken by an import, try again"),

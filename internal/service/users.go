@@ -161,5 +161,5 @@ func (s *Service) DeleteUser(ctx context.Context, actor Actor, id int64) error {
 // recordUser writes the event of a change of a user, in the transaction of q.
 func recordUser(ctx context.Context, q *queries.Queries, actor Actor, event string, u User, c changes) error {
 	details := changeDetails{Entity: "user", Username: u.Username, Email: u.Email, Changes: c}
-	return record(ctx, q, actor, event, nil, u.ID, details)
+	return record(ctx, q, actor, event, nil, &u.ID, details)
 }

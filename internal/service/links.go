@@ -1,0 +1,351 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/signpost/signpost/internal/linkcache"
+	"github.com/signpost/signpost/internal/links"
+	"github.com/signpost/signpost/internal/postgres"
+	"github.com/signpost/signpost/queries"
+)
+
+// Link is a short code on a domain, and where it leads.
+type Link struct {
+	ID             int64      `json:"id" example:"7"`
+	UserID         int64      `json:"user_id" example:"42"`
+	Domain         string     `json:"domain" example:"sign.example" doc:"The host of the short URL."`
+	ShortCode      string     `json:"short_code" example:"spring"`
+	ShortURL       string     `json:"short_url" example:"https://sign.example/spring"`
+	OriginalURL    string     `json:"original_url" example:"https://example.com/sale?season=spring"`
+	Title          *string    `json:"title" example:"Spring sale"`
+	Tags           []string   `json:"tags" nullable:"false" example:"[\"sale\"]"`
+	IsActive       bool       `json:"is_active" example:"true"`
+	ExpiresAt      *time.Time `json:"expires_at"`
+	RedirectStatus int        `json:"redirect_status" example:"302"`
+	ForwardQuery   bool       `json:"forward_query"`
+	Clicks         int64      `json:"clicks" doc:"Clicks counted by this service, robots included."`
+	ImportedClicks int64      `json:"imported_clicks" doc:"Clicks that another service had counted before the link was imported."`
+	CreatedAt      time.Time  `json:"created_at"`
+	UpdatedAt      time.Time  `json:"updated_at"`
+
+	domainID int64
+}
+
+// Path is where the API has the link.
+func (l Link) Path() string { return "/urls/" + strconv.FormatInt(l.ID, 10) }
+
+// IsOnMainDomain reports whether the link's domain is that of PUBLIC_URL.
+func (l Link) IsOnMainDomain() bool { return l.domainID == linkcache.MainDomain }
+
+func (l Link) key() linkcache.Key { return linkcache.NewKey(l.domainID, l.ShortCode) }
+
+// viewLink shows a stored link. host is nil for the main domain.
+func (s *Service) viewLink(u queries.URL, host *string, clicks int64) Link {
+	return Link{
+		ID: u.ID, UserID: u.UserID, Domain: s.hostOf(host), ShortCode: u.ShortCode, ShortURL: s.ShortURL(host, u.ShortCode),
+		OriginalURL: u.OriginalURL, Title: u.Title, Tags: u.Tags, IsActive: u.IsActive,
+		ExpiresAt: utc(u.ExpiresAt), RedirectStatus: int(u.RedirectStatus), ForwardQuery: u.ForwardQuery,
+		Clicks: clicks, ImportedClicks: u.ImportedClicks,
+		CreatedAt: u.CreatedAt.UTC(), UpdatedAt: u.UpdatedAt.UTC(),
+		domainID: u.DomainID,
+	}
+}
+
+// LinkFields are the fields of a link that a request may set.
+type LinkFields struct {
+	UserID         Optional[int64]
+	Domain         Optional[string]
+	OriginalURL    Optional[string]
+	ShortCode      Optional[string]
+	Title          Optional[string]
+	Tags           Optional[[]string]
+	IsActive       Optional[bool]
+	ExpiresAt      OptionalTime
+	RedirectStatus Optional[int]
+	ForwardQuery   Optional[bool]
+}
+
+// CheckNew returns what is wrong with the fields of a new link. The rules of its
+// code are those of its domain, which only the database knows.
+func (l LinkFields) CheckNew(own links.Hosts) Faults {
+	f := l.check(own, true)
+	if e := l.ExpiresAt; e.Sent && !e.Null && !e.Wrong && !e.Value.After(time.Now()) {
+		f.Add("expires_at", "must be in the future")
+	}
+	return f
+}
+
+// CheckChange returns what is wrong with the fields of a change. A link may be
+// changed to have expired.
+func (l LinkFields) CheckChange(own links.Hosts) Faults { return l.check(own, false) }
+
+// check returns what is wrong with the fields. drawn says that a code that is
+// null will be drawn.
+func (l LinkFields) check(own links.Hosts, drawn bool) Faults {
+	var f Faults
+	Check(&f, "user_id", l.UserID, "an integer", false, checkID)
+	Check(&f, "domain", l.Domain, "a string", false, nil)
+	Check(&f, "original_url", l.OriginalURL, "a string", false, func(s string) error {
+		_, err := links.CleanTarget(s, own)
+		return err
+	})
+	checkCode := links.CheckImportedCode
+	if drawn && !l.Domain.Sent {
+		checkCode = links.CheckCode
+	}
+	Check(&f, "short_code", l.ShortCode, "a string", drawn, func(s string) error { return checkCode(links.NormalCode(s)) })
+	Check(&f, "title", l.Title, "a string", true, func(s string) error {
+		_, err := links.CleanTitle(s)
+		return err
+	})
+	Check(&f, "tags", l.Tags, "a list of strings", false, func(tags []string) error {
+		_, err := links.CleanTags(tags)
+		return err
+	})
+	Check(&f, "is_active", l.IsActive, "true or false", false, nil)
+	l.ExpiresAt.Check(&f, "expires_at")
+	Check(&f, "redirect_status", l.RedirectStatus, "301, 302, 307 or 308", false, links.CheckRedirectStatus)
+	Check(&f, "forward_query", l.ForwardQuery, "true or false", false, nil)
+	return f
+}
+
+var errID = errors.New("must be a positive integer")
+
+func checkID(id int64) error {
+	if id < 1 {
+		return errID
+	}
+	return nil
+}
+
+// checkCode refuses a code that nobody may give by hand to a link of a domain.
+// Routes have their words on the main domain alone.
+func checkCode(domainID int64, code string) error {
+	check := links.CheckCode
+	if domainID != linkcache.MainDomain {
+		check = links.CheckDomainCode
+	}
+	if err := check(code); err != nil {
+		return Invalid(FieldError{"short_code", err.Error()})
+	}
+	return nil
+}
+
+var errNoLink = NotFound("link")
+
+// GetLink returns a link.
+func (s *Service) GetLink(ctx context.Context, actor Actor, id int64) (Link, error) {
+	if err := actor.Require(RoleReader); err != nil {
+		return Link{}, err
+	}
+	row, err := queries.New(s.Pool).GetURL(ctx, id)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return Link{}, errNoLink
+	}
+	return s.viewLink(row.URL, row.Host, row.Clicks), err
+}
+
+// drawTries is how often a code is drawn before giving up. Every second draw is
+// one character longer, so that a space that fills is left soon.
+const drawTries = 5
+
+// CreateLink makes a link, of which user_id and original_url are required. A code
+// that is not given is drawn.
+func (s *Service) CreateLink(ctx context.Context, actor Actor, in LinkFields, once *Once) (Link, error) {
+	if err := actor.Require(RoleEditor); err != nil {
+		return Link{}, err
+	}
+	f := in.CheckNew(s.OwnHosts)
+	if !in.UserID.Sent {
+		f.Add("user_id", "is required")
+	}
+	if !in.OriginalURL.Sent {
+		f.Add("original_url", "is required")
+	}
+	if err := f.Err(); err != nil {
+		return Link{}, err
+	}
+	fresh := Link{Tags: []string{}, IsActive: true, RedirectStatus: 302}
+	fresh.apply(in)
+	if fresh.ShortCode != "" {
+		return s.insertLink(ctx, actor, fresh, in.Domain, once)
+	}
+	for try := range drawTries {
+		fresh.ShortCode = links.NewCode(links.CodeLength + try/2)
+		link, err := s.insertLink(ctx, actor, fresh, in.Domain, once)
+		if postgres.Constraint(err) != "urls_short_code_key" {
+			return link, err
+		}
+	}
+	return Link{}, Unavailable("no free code was found, try again")
+}
+
+func (s *Service) insertLink(ctx context.Context, actor Actor, fresh Link, domain Optional[string], once *Once) (Link, error) {
+	link, err := create(ctx, s, once, func(q *queries.Queries) (Link, string, error) {
+		id, host, err := s.findDomain(ctx, q, domain.Value)
+		if err != nil {
+			return Link{}, "", err
+		}
+		if err := checkCode(id, fresh.ShortCode); err != nil {
+			return Link{}, "", err
+		}
+		stored, err := q.CreateURL(ctx, queries.CreateURLParams{
+			UserID: fresh.UserID, DomainID: id, ShortCode: fresh.ShortCode, OriginalURL: fresh.OriginalURL,
+			Title: fresh.Title, Tags: fresh.Tags, IsActive: fresh.IsActive, ExpiresAt: fresh.ExpiresAt,
+			RedirectStatus: int16(fresh.RedirectStatus), ForwardQuery: fresh.ForwardQuery,
+		})
+		if err != nil {
+			return Link{}, "", err
+		}
+		link := s.viewLink(stored, host, 0)
+		return link, link.Path(), recordLink(ctx, q, actor, "created", link, nil)
+	})
+	if err == nil {
+		s.Cache.Forget(link.ShortCode) // it may be remembered as unknown
+	}
+	return link, err
+}
+
+// apply changes l to what checked fields say and returns what that changed, but for
+// the domain.
+func (l *Link) apply(f LinkFields) changes {
+	c := changes{}
+	f.OriginalURL.Value, _ = links.CleanTarget(f.OriginalURL.Value, links.Hosts{})
+	f.Tags.Value, _ = links.CleanTags(f.Tags.Value)
+	f.ShortCode.Value = links.NormalCode(f.ShortCode.Value)
+	if f.Title.Sent {
+		f.Title.Value, _ = links.CleanTitle(f.Title.Value)
+		f.Title.Null = f.Title.Value == ""
+	}
+	if f.ExpiresAt.Sent {
+		// As the database keeps it, so that the same again changes nothing.
+		f.ExpiresAt.Value = f.ExpiresAt.Value.UTC().Truncate(time.Microsecond)
+	}
+	change(c, "user_id", &l.UserID, f.UserID)
+	change(c, "original_url", &l.OriginalURL, f.OriginalURL)
+	change(c, "short_code", &l.ShortCode, f.ShortCode)
+	changeNullable(c, "title", &l.Title, f.Title)
+	change(c, "tags", &l.Tags, f.Tags)
+	change(c, "is_active", &l.IsActive, f.IsActive)
+	changeNullable(c, "expires_at", &l.ExpiresAt, f.ExpiresAt.Optional)
+	change(c, "redirect_status", &l.RedirectStatus, f.RedirectStatus)
+	change(c, "forward_query", &l.ForwardQuery, f.ForwardQuery)
+	return c
+}
+
+// UpdateLink changes the fields that were sent. The cache of this process has the
+// change when it returns; other replicas learn of it from the feed.
+func (s *Service) UpdateLink(ctx context.Context, actor Actor, id int64, in LinkFields) (link Link, err error) {
+	if err := actor.Require(RoleEditor); err != nil {
+		return Link{}, err
+	}
+	if err := in.CheckChange(s.OwnHosts).Err(); err != nil {
+		return Link{}, err
+	}
+	var before linkcache.Key
+	err = s.inTx(ctx, func(q *queries.Queries) error {
+		row, err := q.LockURL(ctx, id)
+		if err != nil {
+			return err
+		}
+		link = s.viewLink(row.URL, row.Host, row.Clicks)
+		before = link.key()
+		changes, host := link.apply(in), row.Host
+		if in.Domain.Sent {
+			if link.domainID, host, err = s.findDomain(ctx, q, in.Domain.Value); err != nil {
+				return err
+			}
+			set(changes, "domain", &link.Domain, s.hostOf(host))
+		}
+		if link.key() != before {
+			if err := checkCode(link.domainID, link.ShortCode); err != nil {
+				return err
+			}
+		}
+		// A link that an undo has switched off for now would be on again later.
+		decides := in.IsActive.Sent
+		if len(changes) == 0 && (!decides || row.URL.UndoOf == nil) {
+			return nil
+		}
+		stored, err := q.UpdateURL(ctx, queries.UpdateURLParams{
+			ID: link.ID, UserID: link.UserID, DomainID: link.domainID, ShortCode: link.ShortCode, OriginalURL: link.OriginalURL,
+			Title: link.Title, Tags: link.Tags, IsActive: link.IsActive, ExpiresAt: link.ExpiresAt,
+			RedirectStatus: int16(link.RedirectStatus), ForwardQuery: link.ForwardQuery, DecidesActive: decides,
+		})
+		if err != nil {
+			return err
+		}
+		link = s.viewLink(stored, host, row.Clicks)
+		if len(changes) == 0 {
+			return nil
+		}
+		return recordLink(ctx, q, actor, "updated", link, changes)
+	})
+	if errors.Is(err, pgx.ErrNoRows) {
+		return Link{}, errNoLink
+	}
+	if err == nil {
+		s.Cache.Forget(before.Code(), link.ShortCode)
+	}
+	return link, err
+}
+
+// DeleteLink removes a link. Its events and rollups stay.
+func (s *Service) DeleteLink(ctx context.Context, actor Actor, id int64) error {
+	if err := actor.Require(RoleEditor); err != nil {
+		return err
+	}
+	var link Link
+	err := s.inTx(ctx, func(q *queries.Queries) error {
+		row, err := q.LockURL(ctx, id)
+		if err != nil {
+			return err
+		}
+		link = s.viewLink(row.URL, row.Host, row.Clicks)
+		if _, err := q.DeleteURL(ctx, id); err != nil {
+			return err
+		}
+		return recordLink(ctx, q, actor, "deleted", link, nil)
+	})
+	if errors.Is(err, pgx.ErrNoRows) {
+		return errNoLink
+	}
+	if err == nil {
+		s.Cache.Forget(link.ShortCode)
+	}
+	return err
+}
+
+// LinksOf returns the links with these ids, in their order. Those that were
+// deleted meanwhile are missing; one that was changed is as it is now.
+func (s *Service) LinksOf(ctx context.Context, ids []int64) ([]Link, error) {
+	rows, err := s.lists().GetURLs(ctx, ids)
+	if err != nil {
+		return nil, err
+	}
+	byID := make(map[int64]Link, len(rows))
+	for _, row := range rows {
+		byID[row.URL.ID] = s.viewLink(row.URL, row.Host, row.Clicks)
+	}
+	found := make([]Link, 0, len(rows))
+	for _, id := range ids {
+		if link, ok := byID[id]; ok {
+			found = append(found, link)
+		}
+	}
+	return found, nil
+}
+
+// recordLink writes the event of a change of a link, in the transaction of q.
+func recordLink(ctx context.Context, q *queries.Queries, actor Actor, event string, l Link, c changes) error {
+	details := changeDetails{Entity: "url", ShortCode: l.ShortCode, OriginalURL: l.OriginalURL, Changes: c}
+	if !l.IsOnMainDomain() {
+		details.Domain = l.Domain
+	}
+	return record(ctx, q, actor, event, &l.ID, &l.UserID, details)
+}

@@ -1,0 +1,36 @@
+-- name: CreateDomain :one
+-- Nothing is returned if there are as many domains as there may be.
+INSERT INTO domains (host, root_url, not_found_url, expired_url)
+SELECT sqlc.arg(host)::text, sqlc.narg(root_url), sqlc.narg(not_found_url), sqlc.narg(expired_url)
+WHERE (SELECT count(*) FROM domains) <= sqlc.arg(most)::bigint
+RETURNING *;
+
+-- name: GetDomain :one
+SELECT * FROM domains
+WHERE id = @id;
+
+-- name: LockDomain :one
+SELECT * FROM domains
+WHERE id = @id
+FOR UPDATE;
+
+-- name: ListDomains :many
+SELECT * FROM domains
+WHERE id > @after_id
+ORDER BY id
+LIMIT @row_limit OFFSET @row_offset;
+
+-- name: FindDomain :one
+SELECT id FROM domains
+WHERE host = @host::text;
+
+-- name: UpdateDomain :one
+UPDATE domains
+SET host = @host, root_url = @root_url, not_found_url = @not_found_url, expired_url = @expired_url,
+    updated_at = clock_timestamp()
+WHERE id = @id
+RETURNING *;
+
+-- name: DeleteDomain :execrows
+DELETE FROM domains
+WHERE id = @id;
