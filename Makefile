@@ -105,6 +105,10 @@ bench: setup-test ## redirects against a bare handler, ingestion against COPY: o
 bench-import: setup ## imports of 10,000 to 1,000,000 rows against psql's \copy and INSERT ... SELECT; uploads of 1 GB, exports of 1,000,000 rows
 	go run ./bench -only import,upload,export
 
+.PHONY: lines
+lines: ## lines of hand-written Go by package, and against another revision (BEFORE=v1.0)
+	@tools/lines.sh $(BEFORE)
+
 .PHONY: image
 image: ## build the container image, signpost:latest
 	docker build -t signpost:$(VERSION) -t signpost:latest --build-arg VERSION=$(VERSION) --build-arg COMMIT=$(COMMIT) \

@@ -21,14 +21,14 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/signpost/signpost/internal/drive"
-	"github.com/signpost/signpost/internal/postgres"
+	"github.com/signpost/signpost/internal/pgserver"
 )
 
 // system is what is attacked.
 type system struct {
 	settings
 	dir     string
-	cluster *postgres.Cluster
+	cluster *pgserver.Cluster
 	url     string
 	api     *drive.Process
 	worker  *drive.Process
@@ -72,7 +72,7 @@ func prepare(ctx context.Context, s settings) (_ *system, err error) {
 		return nil, err
 	}
 	sys.files = int(min(4096, limit.Max/4)) // this process needs more than the api
-	sys.cluster, err = postgres.StartCluster(ctx, postgres.ClusterOptions{
+	sys.cluster, err = pgserver.Start(ctx, pgserver.Options{
 		Dir: filepath.Join(dir, "postgres"), Durable: true, SharedBuffers: "512MB", Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
@@ -242,7 +242,7 @@ func (s *system) remove(ctx context.Context, keep bool) (err error) {
 		return err
 	}
 	if s.cluster != nil {
-		err = errors.Join(err, postgres.RemoveCluster(ctx, filepath.Join(s.dir, "postgres")))
+		err = errors.Join(err, pgserver.Remove(ctx, filepath.Join(s.dir, "postgres")))
 	}
 	return errors.Join(err, os.RemoveAll(s.dir))
 }

@@ -174,8 +174,8 @@ func New(o Options) (*API, error) {
 	return a, nil
 }
 
-// routes holds every route but that of short links: redirect answers every path
-// whose first segment is not reserved, and those under /r/. The first segment of
+// routes holds every route except for short links: redirect answers every path
+// whose first segment is not reserved, and every path under /r/. The first segment of
 // each route here is therefore in the list of package links.
 func (a *API) routes() {
 	app := a.app
@@ -219,10 +219,20 @@ func (a *API) routes() {
 	manage(a, route{"POST", "/tokens", RoleAdmin, 201, "Create a token"}, a.createToken)
 	manage(a, route{"DELETE", "/tokens/{id}", RoleAdmin, 204, "Revoke a token"}, a.revokeToken)
 
-	// Which kinds an editor may import is decided by the handler.
+	// The service decides which kinds an editor may import.
 	app.Post("/imports", a.require(RoleEditor), a.createImport)
 	app.Post("/users/bulk", a.require(RoleAdmin), a.createUsersImport)
-	a.registerImports(a.huma)
+	app.Get("/imports/:id/progress", a.require(RoleReader), a.importProgress)
+	app.Get("/imports/:id/result.csv", a.require(RoleReader), a.importResult)
+	app.Get("/imports/:id/errors", a.errorsAsCSV) // passes on requests for JSON
+	manage(a, route{"GET", "/imports", RoleReader, 200, "List imports"}, listing(a, a.listImports))
+	manage(a, route{"GET", "/imports/{id}", RoleReader, 200, "Get an import"}, a.getImport)
+	manage(a, route{"GET", "/imports/{id}/errors", RoleReader, 200, "List rejected rows"}, listing(a, a.listImportErrors))
+	manage(a, route{"GET", "/imports/{id}/notices", RoleReader, 200, "List what is to be known of imported rows"}, listing(a, a.listNotices))
+	manage(a, route{"GET", "/imports/{id}/kept", RoleReader, 200, "List rows that are left of an import"}, listing(a, a.listKept))
+	manage(a, route{"POST", "/imports/{id}/cancel", RoleEditor, 202, "Cancel an import"}, a.cancelImport)
+	manage(a, route{"POST", "/imports/{id}/retry", RoleEditor, 202, "Retry an import"}, a.retryImport)
+	manage(a, route{"POST", "/imports/{id}/undo", RoleEditor, 202, "Undo an import"}, a.undoImport)
 }
 
 // Serve answers connections of ln until Shutdown, or until an error of ln: bounds

@@ -99,13 +99,13 @@ type Tokens struct {
 	// bootstrap is accepted as a token of the role admin, without the database.
 	// Empty means that there is none.
 	bootstrap string
-	failures  *failures
+	limiter   *limiter
 }
 
 // NewTokens returns the tokens in the database of pool, which it does not close,
 // and adminToken as one more of the role admin unless it is empty.
 func NewTokens(pool *pgxpool.Pool, adminToken string) *Tokens {
-	return &Tokens{pool: pool, bootstrap: adminToken, failures: newFailures()}
+	return &Tokens{pool: pool, bootstrap: adminToken, limiter: newLimiter()}
 }
 
 // verify returns whose token a secret is, or why it is nobody's. The database
@@ -120,14 +120,14 @@ func (t *Tokens) verify(ctx context.Context, secret string, from netip.Addr) (Ac
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	hash := sha256.Sum256([]byte(secret))
-	if t.failures.proven(hash) {
+	if t.limiter.wasValid(hash) {
 		actor, err := t.identify(ctx, secret, hash)
 		if errors.Is(err, errToken) {
-			t.failures.disprove(hash)
+			t.limiter.setInvalid(hash)
 		}
 		return actor, err
 	}
-	allowed := t.failures.of(networkOf(from))
+	allowed := t.limiter.of(networkOf(from))
 	wait, err := allowed.begin(ctx)
 	switch {
 	case err != nil:
@@ -140,7 +140,7 @@ func (t *Tokens) verify(ctx context.Context, secret string, from netip.Addr) (Ac
 	actor, err := t.identify(ctx, secret, hash)
 	failed = errors.Is(err, errToken)
 	if err == nil {
-		t.failures.prove(hash)
+		t.limiter.setValid(hash)
 	}
 	return actor, err
 }

@@ -46,7 +46,7 @@ func TestCredentials(t *testing.T) {
 		"Bearer \xff\xfe":                     401,
 		"Bearer " + strings.Repeat("a", 9000): 401,
 	} {
-		b.api.Tokens.failures = newFailures()
+		b.api.Tokens.limiter = newLimiter()
 		b.want(status, 0, "GET", "/users", nil, "Authorization", header)
 	}
 	// Two headers are not a choice.

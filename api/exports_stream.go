@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/signpost/signpost/internal/csvimport"
+	"github.com/signpost/signpost/internal/pause"
 	"github.com/signpost/signpost/internal/postgres"
 )
 
@@ -179,10 +180,7 @@ func (e *export) readOn(ctx context.Context) error {
 			!postgres.Unavailable(err) && !postgres.Retryable(err) {
 			return err
 		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(wait):
-		}
+		_ = pause.For(ctx, wait) // read tells that ctx has ended
 	}
 }
 

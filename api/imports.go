@@ -10,7 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/danielgtaylor/huma/v2"
 	"github.com/jackc/pgx/v5"
 	"github.com/riverqueue/river"
 
@@ -173,21 +172,6 @@ const maxRecordShown = 500
 
 func viewImportError(row queries.ListImportErrorsRow) ImportError {
 	return ImportError{row.Line, row.Field, row.Reason, strings.ToValidUTF8(string(row.Record), "\uFFFD"), row.Cut}
-}
-
-// registerImports registers the routes of imports but those that upload.
-func (a *API) registerImports(huma.API) {
-	a.app.Get("/imports/:id/progress", a.require(RoleReader), a.importProgress)
-	a.app.Get("/imports/:id/result.csv", a.require(RoleReader), a.importResult)
-	a.app.Get("/imports/:id/errors", a.errorsAsCSV) // passes on what is to be JSON
-	manage(a, route{"GET", "/imports", RoleReader, 200, "List imports"}, listing(a, a.listImports))
-	manage(a, route{"GET", "/imports/{id}", RoleReader, 200, "Get an import"}, a.getImport)
-	manage(a, route{"GET", "/imports/{id}/errors", RoleReader, 200, "List rejected rows"}, listing(a, a.listImportErrors))
-	manage(a, route{"GET", "/imports/{id}/notices", RoleReader, 200, "List what is to be known of imported rows"}, listing(a, a.listNotices))
-	manage(a, route{"GET", "/imports/{id}/kept", RoleReader, 200, "List rows that are left of an import"}, listing(a, a.listKept))
-	manage(a, route{"POST", "/imports/{id}/cancel", RoleEditor, 202, "Cancel an import"}, a.cancelImport)
-	manage(a, route{"POST", "/imports/{id}/retry", RoleEditor, 202, "Retry an import"}, a.retryImport)
-	manage(a, route{"POST", "/imports/{id}/undo", RoleEditor, 202, "Undo an import"}, a.undoImport)
 }
 
 type importOutput struct{ Body Import }

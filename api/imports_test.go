@@ -14,8 +14,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"github.com/signpost/signpost/internal/pgserver"
 	"github.com/signpost/signpost/internal/pgtest"
-	"github.com/signpost/signpost/internal/postgres"
 )
 
 const csvOfUsers = "username,email\nann,ann@example.com\nbob,bob@example.com\n"
@@ -586,7 +586,7 @@ func TestUploadDuringAnOutage(t *testing.T) {
 	b.want(503, RoleAdmin, "POST", "/imports?kind=users", csvOfUsers, "Content-Type", "text/csv")
 }
 
-func stopped(t *testing.T, cluster *postgres.Cluster) {
+func stopped(t *testing.T, cluster *pgserver.Cluster) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()

@@ -97,7 +97,7 @@ func TestJobsNeedAnAdmin(t *testing.T) {
 	b := setup(t)
 	o := b.operator()
 	for _, path := range []string{"/jobs", "/jobs/", "/jobs/api/jobs", "/jobs/favicon.ico"} {
-		b.api.Tokens.failures = newFailures()
+		b.api.Tokens.limiter = newLimiter()
 		if a := o.want(401, "", "GET", path, ""); !strings.HasPrefix(a.header.Get("WWW-Authenticate"), "Basic ") {
 			t.Errorf("%s does not make a browser ask: %v", path, a.header)
 		}

@@ -66,7 +66,7 @@ func TestOperatorsAreAdmins(t *testing.T) {
 	if _, err := b.pool.Exec(t.Context(), "UPDATE api_tokens SET revoked_at = now()"); err != nil {
 		t.Fatal(err)
 	}
-	b.api.Tokens.failures = newFailures()
+	b.api.Tokens.limiter = newLimiter()
 	if a := ask("GET", "localhost:9090", "Authorization", "Bearer "+b.tokens[RoleAdmin]); a.status != 401 {
 		t.Errorf("a revoked token: %d", a.status)
 	}

@@ -19,7 +19,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/klauspost/compress/zstd"
 
-	"github.com/signpost/signpost/internal/postgres"
+	"github.com/signpost/signpost/internal/pgserver"
 )
 
 // imports compares an import by one worker with psql's \copy of the same file
@@ -344,7 +344,7 @@ func (b *bench) untilImported(ctx context.Context, id int64, n int) error {
 
 // copyAndInsert is what a person with psql would do.
 func (b *bench) copyAndInsert(ctx context.Context, kind, file string) (time.Duration, error) {
-	bin, err := postgres.FindBinaries()
+	bin, err := pgserver.FindBinaries()
 	if err != nil {
 		return 0, err
 	}

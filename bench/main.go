@@ -29,12 +29,13 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/signpost/signpost/internal/pgserver"
 	"github.com/signpost/signpost/internal/postgres"
 )
 
 type bench struct {
 	dir     string
-	cluster *postgres.Cluster
+	cluster *pgserver.Cluster
 	url     string
 	quick   bool
 	rows    []row
@@ -75,7 +76,7 @@ func run(ctx context.Context, only string, quick bool) (err error) {
 		if b.cluster != nil {
 			err = errors.Join(err, b.cluster.Stop(context.WithoutCancel(ctx)))
 		}
-		err = errors.Join(err, postgres.RemoveCluster(context.WithoutCancel(ctx), filepath.Join(dir, "postgres")), os.RemoveAll(dir))
+		err = errors.Join(err, pgserver.Remove(context.WithoutCancel(ctx), filepath.Join(dir, "postgres")), os.RemoveAll(dir))
 	}()
 	if err := b.prepare(ctx); err != nil {
 		return err
@@ -130,7 +131,7 @@ func (b *bench) prepare(ctx context.Context) error {
 			return fmt.Errorf("build %s: %w: %s", name, err, out)
 		}
 	}
-	cluster, err := postgres.StartCluster(ctx, postgres.ClusterOptions{
+	cluster, err := pgserver.Start(ctx, pgserver.Options{
 		// Enough for the links of every measure: what Postgres reads of its files is
 		// not what is measured.
 		Dir: filepath.Join(b.dir, "postgres"), Durable: true, SharedBuffers: "1536MB", Log: slog.New(slog.DiscardHandler),

@@ -13,12 +13,12 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/signpost/signpost/internal/postgres"
+	"github.com/signpost/signpost/internal/pgserver"
 )
 
 // startStandby makes a standby that follows the database.
 func (h *harness) startStandby(ctx context.Context) (err error) {
-	h.standby, err = postgres.StartCluster(ctx, postgres.ClusterOptions{
+	h.standby, err = pgserver.Start(ctx, pgserver.Options{
 		Dir: filepath.Join(h.dir, "standby"), Durable: true, Primary: h.cluster, Log: slog.New(slog.DiscardHandler),
 	})
 	return err

@@ -40,6 +40,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/signpost/signpost/internal/pgserver"
 	"github.com/signpost/signpost/internal/postgres"
 )
 
@@ -101,7 +102,7 @@ func torture(ctx context.Context, s settings) (err error) {
 	defer func() {
 		h.stopAll()
 		clean := context.WithoutCancel(ctx)
-		for _, c := range []*postgres.Cluster{h.cluster, h.standby} {
+		for _, c := range []*pgserver.Cluster{h.cluster, h.standby} {
 			if c == nil {
 				continue
 			}
@@ -155,8 +156,8 @@ type harness struct {
 	dir     string
 	binary  string
 	rand    *rand.Rand
-	cluster *postgres.Cluster
-	standby *postgres.Cluster // nil but for a failover
+	cluster *pgserver.Cluster
+	standby *pgserver.Cluster // nil but for a failover
 	url     string
 	procs   []*proc
 	apis    []*proc // of these
@@ -192,7 +193,7 @@ func prepare(ctx context.Context, dir string, s settings) (*harness, error) {
 		return nil, err
 	}
 	var err error
-	h.cluster, err = postgres.StartCluster(ctx, postgres.ClusterOptions{
+	h.cluster, err = pgserver.Start(ctx, pgserver.Options{
 		Dir: filepath.Join(dir, "postgres"), Durable: true, Log: slog.New(slog.DiscardHandler),
 	})
 	h.up.Store(time.Now().UnixNano())
@@ -201,9 +202,9 @@ func prepare(ctx context.Context, dir string, s settings) (*harness, error) {
 
 // remove removes all that the run left. Its processes have ended.
 func (h *harness) remove(ctx context.Context) error {
-	err := postgres.RemoveCluster(ctx, filepath.Join(h.dir, "postgres"))
+	err := pgserver.Remove(ctx, filepath.Join(h.dir, "postgres"))
 	if h.standby != nil {
-		err = errors.Join(err, postgres.RemoveCluster(ctx, filepath.Join(h.dir, "standby")))
+		err = errors.Join(err, pgserver.Remove(ctx, filepath.Join(h.dir, "standby")))
 	}
 	return errors.Join(err, os.RemoveAll(h.dir))
 }

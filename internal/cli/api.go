@@ -19,6 +19,7 @@ import (
 	"github.com/signpost/signpost/internal/clicks"
 	"github.com/signpost/signpost/internal/linkcache"
 	"github.com/signpost/signpost/internal/listen"
+	"github.com/signpost/signpost/internal/pause"
 	"github.com/signpost/signpost/internal/postgres"
 	"github.com/signpost/signpost/internal/redis"
 	"github.com/signpost/signpost/internal/shipping"
@@ -77,7 +78,6 @@ func (p *process) addAPI(ctx context.Context) error {
 	}
 	p.add("shipper drain", func(ctx context.Context) error { return drain(ctx, shipper, p.log) })
 	p.background("shipper", shipper.Run)
-	p.admin.Handle("POST /spool/reship", p.only(api.NewReshipHandler(shipper, p.log)))
 
 	server, err := api.New(api.Options{
 		Pool: p.management, Redirects: p.redirects, River: river, Spool: spool, Cache: cache,
@@ -89,11 +89,8 @@ func (p *process) addAPI(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// Here and not in workers, because the API has what it needs: a client of
-	// River that inserts only.
 	jobs := server.NewJobsUI()
-	p.admin.Handle("/jobs", p.only(jobs))
-	p.admin.Handle("/jobs/", p.only(jobs))
+	p.apiAdminRoutes(shipper, jobs)
 	p.add("jobs page", jobs.Stop)
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", p.cfg.ListenAddr)
 	if err != nil {
@@ -108,9 +105,6 @@ func (p *process) addAPI(ctx context.Context) error {
 }
 
 const (
-	// adminConns bounds the connections to the admin listener: a few scrapers,
-	// probes and people.
-	adminConns = 32
 	// spareFiles are left to the spool, the cache's snapshot, Redis, storage for
 	// months and logs.
 	spareFiles = 128
@@ -175,12 +169,10 @@ func (p *process) refuseOlderSchema(ctx context.Context) error {
 		if err == nil || errors.As(err, &older) {
 			return err
 		}
-		select {
-		case <-ctx.Done():
+		if pause.For(ctx, schemaCheckEvery) != nil {
 			return nil
-		case <-time.After(schemaCheckEvery):
-			p.log.WarnContext(ctx, "the schema cannot be looked at, trying again", "error", err)
 		}
+		p.log.WarnContext(ctx, "the schema cannot be looked at, trying again", "error", err)
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/signpost/signpost/internal/config"
+	"github.com/signpost/signpost/internal/pgserver"
 	"github.com/signpost/signpost/internal/postgres"
 	"github.com/signpost/signpost/internal/telemetry"
 )
@@ -96,10 +97,10 @@ func devToken(data string) (string, error) {
 // and brings the schema to this release.
 func (p *process) addDatabase(ctx context.Context, data string) error {
 	if p.cfg.DatabaseURL == "" {
-		cluster, err := postgres.StartCluster(ctx, postgres.ClusterOptions{
+		cluster, err := pgserver.Start(ctx, pgserver.Options{
 			Dir: filepath.Join(data, "postgres"), Durable: true, Log: p.log,
 		})
-		if errors.Is(err, postgres.ErrNoBinaries) {
+		if errors.Is(err, pgserver.ErrNoBinaries) {
 			return fmt.Errorf("%w, or set DATABASE_URL to use a server that runs already", err)
 		}
 		if err != nil {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/signpost/signpost/internal/client"
 	"github.com/signpost/signpost/internal/config"
+	"github.com/signpost/signpost/internal/pause"
 )
 
 // remoteFlags say which server a command talks to, and as whom.
@@ -93,15 +94,13 @@ func retry(ctx context.Context, m *meter, fn func() error) error {
 		if err == nil || ctx.Err() != nil || !client.Temporary(err) || now.After(until) {
 			return err
 		}
-		pause, when := wait, ""
+		next, when := wait, ""
 		if asked := client.RetryAfter(err); asked > wait {
-			pause, when = asked, fmt.Sprintf(" in %v", asked)
+			next, when = asked, fmt.Sprintf(" in %v", asked)
 		}
 		m.say("%v; trying again%s", err, when)
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(pause):
+		if err := pause.For(ctx, next); err != nil {
+			return err
 		}
 	}
 }

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -236,34 +235,4 @@ func (p *process) readiness() *pgxpool.Pool {
 		return p.redirects
 	}
 	return p.jobs
-}
-
-func (p *process) addAdmin(ctx context.Context) error {
-	p.registry.MustRegister(postgres.NewUpMetric(p.readiness()))
-	p.tokens = api.NewTokens(cmp.Or(p.management, p.jobs), p.cfg.AdminToken)
-	p.only = api.NewOperators(p.tokens, p.cfg.AdminAddr, p.cfg.TrustedProxies, p.log).Only
-	p.admin = telemetry.AdminHandler(p.registry, p.log, p.ready, p.only)
-	admin, err := telemetry.StartAdmin(ctx, p.cfg.AdminAddr, adminConns, p.admin, p.log)
-	if err != nil {
-		return fmt.Errorf("ADMIN_ADDR: %w", err)
-	}
-	p.add("admin listener", admin.Stop)
-	p.registry.MustRegister(admin.Metrics())
-	p.adminURL = localURL(admin.Addr())
-	p.log.InfoContext(ctx, "admin listener ready", "addr", admin.Addr())
-	return nil
-}
-
-// ready says what is missing in words that anyone may read.
-func (p *process) ready(ctx context.Context) error {
-	err := postgres.CheckSchema(ctx, p.readiness())
-	var older *postgres.SchemaError
-	switch {
-	case err == nil:
-		return nil
-	case errors.As(err, &older):
-		return older
-	}
-	p.log.DebugContext(ctx, "not ready", "error", err)
-	return errors.New("the database cannot be reached")
 }

@@ -17,8 +17,8 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/signpost/signpost/internal/drive"
+	"github.com/signpost/signpost/internal/pgserver"
 	"github.com/signpost/signpost/internal/pgtest"
-	"github.com/signpost/signpost/internal/postgres"
 	"github.com/signpost/signpost/internal/promise"
 )
 
@@ -100,7 +100,7 @@ type database struct {
 	admin *pgx.Conn
 }
 
-func newDatabase(t *testing.T, cluster *postgres.Cluster, url string) *database {
+func newDatabase(t *testing.T, cluster *pgserver.Cluster, url string) *database {
 	t.Helper()
 	config, err := pgx.ParseConfig(url)
 	if err != nil {

@@ -27,6 +27,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/signpost/signpost/internal/pgserver"
 	"github.com/signpost/signpost/internal/postgres"
 )
 
@@ -50,7 +51,7 @@ var serial atomic.Int64
 // shared starts the one server of the process, and started holds it.
 var (
 	shared  = sync.OnceValues(startShared)
-	started atomic.Pointer[postgres.Cluster]
+	started atomic.Pointer[pgserver.Cluster]
 )
 
 // Main runs the tests of a package and then stops and removes what they used.
@@ -96,7 +97,7 @@ func Open(tb testing.TB, url string) *pgxpool.Pool {
 
 // Cluster returns a server of the test's own, which it may stop, kill, pause
 // and start. It has no databases but postgres; see Migrated.
-func Cluster(tb testing.TB) *postgres.Cluster {
+func Cluster(tb testing.TB) *pgserver.Cluster {
 	tb.Helper()
 	dir, err := newDir()
 	if err != nil {
@@ -104,14 +105,14 @@ func Cluster(tb testing.TB) *postgres.Cluster {
 	}
 	ctx, cancel := context.WithTimeout(tb.Context(), startTimeout)
 	defer cancel()
-	c, err := postgres.StartCluster(ctx, postgres.ClusterOptions{Dir: dir, MaxConns: 100})
+	c, err := pgserver.Start(ctx, pgserver.Options{Dir: dir, MaxConns: 100})
 	if err != nil {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
 		defer cancel()
-		if err := errors.Join(c.Stop(ctx), postgres.RemoveCluster(ctx, dir)); err != nil {
+		if err := errors.Join(c.Stop(ctx), pgserver.Remove(ctx, dir)); err != nil {
 			tb.Error(err)
 		}
 	})
@@ -141,12 +142,12 @@ func removeIfThere(ctx context.Context, dir string) error {
 	if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
-	return postgres.RemoveCluster(ctx, dir)
+	return pgserver.Remove(ctx, dir)
 }
 
 // Migrated makes a database with the schema of this release in a cluster and
 // returns its address. It goes with the cluster.
-func Migrated(tb testing.TB, c *postgres.Cluster) string {
+func Migrated(tb testing.TB, c *pgserver.Cluster) string {
 	tb.Helper()
 	name := "test_" + strconv.FormatInt(serial.Add(1), 10)
 	if err := c.CreateDatabase(tb.Context(), name); err != nil {
@@ -177,7 +178,7 @@ func database(tb testing.TB, options string) string {
 	return c.URL(name)
 }
 
-func admin(ctx context.Context, c *postgres.Cluster, statement string) error {
+func admin(ctx context.Context, c *pgserver.Cluster, statement string) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	conn, err := pgx.Connect(ctx, c.URL("postgres"))
@@ -188,14 +189,14 @@ func admin(ctx context.Context, c *postgres.Cluster, statement string) error {
 	return errors.Join(err, conn.Close(ctx))
 }
 
-func startShared() (*postgres.Cluster, error) {
+func startShared() (*pgserver.Cluster, error) {
 	dir, err := newDir()
 	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 	defer cancel()
-	c, err := postgres.StartCluster(ctx, postgres.ClusterOptions{Dir: dir, MaxConns: 300})
+	c, err := pgserver.Start(ctx, pgserver.Options{Dir: dir, MaxConns: 300})
 	if err != nil {
 		return nil, err
 	}
@@ -312,7 +313,7 @@ func removeFolder(path string) error {
 		if !entry.IsDir() {
 			continue
 		}
-		if err := postgres.RemoveCluster(ctx, filepath.Join(path, entry.Name())); err != nil {
+		if err := pgserver.Remove(ctx, filepath.Join(path, entry.Name())); err != nil {
 			return err
 		}
 	}

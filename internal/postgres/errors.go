@@ -20,8 +20,6 @@ const (
 	codeNoRight        = "42501" // insufficient_privilege
 	codeNoSchema       = "3F000" // invalid_schema_name, and "no schema has been selected to create in"
 	codeNoDatabase     = "3D000" // invalid_catalog_name
-	codeDuplicateDB    = "42P04"
-	codeUniqueness     = "23505"
 	codeLockTimeout    = "55P03" // lock_not_available
 	codeInvalidObject  = "42P17" // "partition would overlap partition"
 	codeCanceled       = "57014" // statement_timeout, or an operator's pg_cancel_backend

@@ -13,6 +13,7 @@ import (
 	"github.com/riverqueue/river/riverdriver/riverpgxv5"
 	"github.com/riverqueue/river/rivermigrate"
 
+	"github.com/signpost/signpost/internal/pause"
 	"github.com/signpost/signpost/migrations"
 )
 
@@ -122,7 +123,7 @@ func lockForMigration(ctx context.Context, pool *pgxpool.Pool, log *slog.Logger)
 		if attempt == 0 {
 			log.InfoContext(ctx, "another process is migrating the schema, waiting for it")
 		}
-		if err := pause(ctx, lockPollInterval); err != nil {
+		if err := pause.For(ctx, lockPollInterval); err != nil {
 			unlock()
 			return nil, fmt.Errorf("wait for the migration lock: %w", err)
 		}
@@ -158,7 +159,7 @@ func logApplied(ctx context.Context, log *slog.Logger, results []*goose.Migratio
 }
 
 func migrateRiver(ctx context.Context, pool *pgxpool.Pool, log *slog.Logger) error {
-	migrator, err := rivermigrate.New(riverpgxv5.New(pool), &rivermigrate.Config{Logger: quiet()})
+	migrator, err := rivermigrate.New(riverpgxv5.New(pool), &rivermigrate.Config{Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return fmt.Errorf("read job queue migrations: %w", err)
 	}
@@ -171,8 +172,6 @@ func migrateRiver(ctx context.Context, pool *pgxpool.Pool, log *slog.Logger) err
 	}
 	return nil
 }
-
-func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
 // untilAvailable calls try until Postgres is there to answer it: it returns
 // what try returns, except that errors which say that Postgres is away are
@@ -187,21 +186,9 @@ func untilAvailable(ctx context.Context, pool *pgxpool.Pool, log *slog.Logger, t
 		}
 		log.WarnContext(ctx, "postgres is not available, trying again",
 			"server", Address(pool), "reason", Cause(err), "attempt", attempt, "retry_in", wait)
-		if pause(ctx, wait) != nil {
+		if pause.For(ctx, wait) != nil {
 			return err
 		}
 		wait = min(2*wait, longestWait)
-	}
-}
-
-// pause returns after d, or with ctx's error when that ends first.
-func pause(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
 	}
 }

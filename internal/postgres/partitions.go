@@ -10,6 +10,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/signpost/signpost/internal/pause"
 )
 
 const (
@@ -118,7 +120,7 @@ func inLockTx(ctx context.Context, db DB, do func(pgx.Tx) error) error {
 		if Code(err) != codeLockTimeout && !Retryable(err) {
 			return err
 		}
-		if pause(ctx, time.Duration(attempt+1)*100*time.Millisecond) != nil {
+		if pause.For(ctx, time.Duration(attempt+1)*100*time.Millisecond) != nil {
 			return err
 		}
 	}

@@ -116,8 +116,8 @@ func poolConfig(url string, o Options) (*pgxpool.Config, error) {
 			return &pgconn.CancelRequestContextWatcherHandler{Conn: c, DeadlineDelay: cancelGrace}
 		}
 	}
-	g := &gate{}
-	cfg.BeforeConnect, conn.Tracer = g.enter, g
+	b := &backoff{}
+	cfg.BeforeConnect, conn.Tracer = b.enter, b
 	setDefault(conn.RuntimeParams, "application_name", strings.TrimSpace("signpost "+o.Role))
 	conn.RuntimeParams["timezone"] = "UTC"
 	setLimit(conn.RuntimeParams, "statement_timeout", o.StatementTimeout)

@@ -105,7 +105,7 @@ func schemaVersion(ctx context.Context, pool *pgxpool.Pool) (int64, error) {
 }
 
 func riverIsCurrent(ctx context.Context, pool *pgxpool.Pool) (bool, error) {
-	migrator, err := rivermigrate.New(riverpgxv5.New(pool), &rivermigrate.Config{Logger: quiet()})
+	migrator, err := rivermigrate.New(riverpgxv5.New(pool), &rivermigrate.Config{Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return false, fmt.Errorf("read job queue migrations: %w", err)
 	}

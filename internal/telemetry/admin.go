@@ -35,43 +35,36 @@ func (r Ready) ask(ctx context.Context) error {
 	return r(ctx)
 }
 
-// AdminHandler serves what operators and probes ask for:
-//
-//	GET /health        200 as long as the process can answer at all
-//	GET /ready         200, or 503 with what is missing; ready has 2 s to tell
-//	GET /metrics       the registry
-//	GET /debug/pprof/  profiles, behind operators
-//
-// The first three are open to all who reach the listener, so it belongs on an
-// address that is not public. operators wraps a handler so that only those may use
-// it who may look into the process and make it work; what the caller adds to the
-// mux, also while it is served, needs the same.
-func AdminHandler(registry *prometheus.Registry, log *slog.Logger, ready Ready, operators func(http.Handler) http.Handler) *http.ServeMux {
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) {
-		answer(w, http.StatusOK, map[string]any{"status": "ok"})
-	})
-	mux.HandleFunc("GET /ready", func(w http.ResponseWriter, r *http.Request) {
-		ctx, cancel := context.WithTimeout(r.Context(), readyTimeout)
-		defer cancel()
-		if err := ready.ask(ctx); err != nil {
-			answer(w, http.StatusServiceUnavailable, map[string]any{
-				"error": "not ready: " + err.Error(), "code": http.StatusServiceUnavailable,
-			})
-			return
-		}
-		answer(w, http.StatusOK, map[string]any{"status": "ready"})
-	})
-	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{
+// Health answers 200 as long as the process can answer at all.
+func Health(w http.ResponseWriter, _ *http.Request) {
+	answer(w, http.StatusOK, map[string]any{"status": "ok"})
+}
+
+// ServeHTTP answers 200, or 503 with the text of what is missing. The Ready has 2 s
+// to tell.
+func (r Ready) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	ctx, cancel := context.WithTimeout(req.Context(), readyTimeout)
+	defer cancel()
+	if err := r.ask(ctx); err != nil {
+		answer(w, http.StatusServiceUnavailable, map[string]any{
+			"error": "not ready: " + err.Error(), "code": http.StatusServiceUnavailable,
+		})
+		return
+	}
+	answer(w, http.StatusOK, map[string]any{"status": "ready"})
+}
+
+// Metrics answers with the metrics of the registry.
+func Metrics(registry *prometheus.Registry, log *slog.Logger) http.Handler {
+	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{
 		Registry: registry, ErrorLog: scrapeLog{log}, Timeout: scrapeTimeout,
 		// One collector that fails (a database that is away) hides only itself.
 		ErrorHandling: promhttp.ContinueOnError,
-	}))
-	mux.Handle("/debug/pprof/", operators(profiles()))
-	return mux
+	})
 }
 
-func profiles() http.Handler {
+// Profiles answers with profiles of the process, under /debug/pprof/.
+func Profiles() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
 	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)

@@ -54,7 +54,7 @@ func startAdmin(t *testing.T, ready Ready) *Admin {
 	registry := NewRegistry("v1.2.3", "abc")
 	registry.MustRegister(brokenCollector{})
 	log := slog.New(slog.DiscardHandler)
-	// Here an operator is who asks with ?token=right.
+	// Here operators ask with ?token=right.
 	operators := func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if r.FormValue("token") != "right" {
@@ -64,7 +64,12 @@ func startAdmin(t *testing.T, ready Ready) *Admin {
 			next.ServeHTTP(w, r)
 		})
 	}
-	a, err := StartAdmin(t.Context(), "127.0.0.1:0", 100, AdminHandler(registry, log, ready, operators), log)
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /health", Health)
+	mux.Handle("GET /ready", ready)
+	mux.Handle("GET /metrics", Metrics(registry, log))
+	mux.Handle("/debug/pprof/", operators(Profiles()))
+	a, err := StartAdmin(t.Context(), "127.0.0.1:0", 100, mux, log)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -20,6 +20,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/signpost/signpost/internal/pgserver"
 	"github.com/signpost/signpost/internal/postgres"
 )
 
@@ -46,7 +47,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (code int
 	if err := os.Chmod(dir, 0o711); err != nil {
 		return 1, fmt.Errorf("open folder: %w", err)
 	}
-	cluster, err := postgres.StartCluster(ctx, postgres.ClusterOptions{Dir: filepath.Join(dir, "postgres")})
+	cluster, err := pgserver.Start(ctx, pgserver.Options{Dir: filepath.Join(dir, "postgres")})
 	if err != nil {
 		return 1, err
 	}
@@ -61,7 +62,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (code int
 	return runCommand(ctx, args[0]+"="+url, args[1:], stdout, stderr)
 }
 
-func stopCluster(c *postgres.Cluster) error {
+func stopCluster(c *pgserver.Cluster) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	return c.Stop(ctx)

@@ -1,4 +1,4 @@
-package postgres_test
+package pgserver_test
 
 import (
 	"bufio"
@@ -17,15 +17,17 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/signpost/signpost/internal/pgserver"
 	"github.com/signpost/signpost/internal/pgtest"
 	"github.com/signpost/signpost/internal/postgres"
 )
 
 // start starts a cluster in dir and stops it at the end of the test.
-func start(t *testing.T, o postgres.ClusterOptions) *postgres.Cluster {
+func start(t *testing.T, o pgserver.Options) *pgserver.Cluster {
 	t.Helper()
-	c, err := postgres.StartCluster(t.Context(), o)
+	c, err := pgserver.Start(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -33,7 +35,7 @@ func start(t *testing.T, o postgres.ClusterOptions) *postgres.Cluster {
 	return c
 }
 
-func stop(t *testing.T, c *postgres.Cluster) {
+func stop(t *testing.T, c *pgserver.Cluster) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
@@ -42,14 +44,14 @@ func stop(t *testing.T, c *postgres.Cluster) {
 	}
 }
 
-func put(t *testing.T, c *postgres.Cluster) {
+func put(t *testing.T, c *pgserver.Cluster) {
 	t.Helper()
 	if _, err := pgtest.Open(t, c.URL("postgres")).Exec(t.Context(), "CREATE TABLE kept (); CHECKPOINT"); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func checkKept(t *testing.T, c *postgres.Cluster) {
+func checkKept(t *testing.T, c *pgserver.Cluster) {
 	t.Helper()
 	if got := scanText(t, pgtest.Open(t, c.URL("postgres")), "SELECT coalesce(to_regclass('kept')::text, 'lost')"); got != "kept" {
 		t.Error("the data is gone")
@@ -58,7 +60,7 @@ func checkKept(t *testing.T, c *postgres.Cluster) {
 
 func TestClusterKeepsItsData(t *testing.T) {
 	t.Parallel()
-	o := postgres.ClusterOptions{Dir: pgtest.Dir(t), Durable: true}
+	o := pgserver.Options{Dir: pgtest.Dir(t), Durable: true}
 	c := start(t, o)
 	for name, want := range map[string]string{
 		"fsync": "on", "full_page_writes": "on", "synchronous_commit": "on", "listen_addresses": "", "server_encoding": "UTF8", "lc_collate": "C.UTF-8",
@@ -87,7 +89,7 @@ func TestClusterKeepsItsData(t *testing.T) {
 // One server after the other in one folder, since making a database is slow.
 func TestCluster(t *testing.T) {
 	t.Parallel()
-	o := postgres.ClusterOptions{Dir: pgtest.Dir(t)}
+	o := pgserver.Options{Dir: pgtest.Dir(t)}
 	// A kill while the database is made leaves a part of it.
 	if err := os.MkdirAll(filepath.Join(o.Dir, "data.new", "base"), 0o755); err != nil {
 		t.Fatal(err)
@@ -96,13 +98,13 @@ func TestCluster(t *testing.T) {
 	c := start(t, o)
 	put(t, c)
 
-	if _, err := postgres.StartCluster(t.Context(), o); err == nil || !strings.Contains(err.Error(), "another process is using it") {
+	if _, err := pgserver.Start(t.Context(), o); err == nil || !strings.Contains(err.Error(), "another process is using it") {
 		t.Errorf("a second start: %v", err)
 	}
 	if err := c.Start(t.Context()); err == nil {
 		t.Error("a start of what runs was no error")
 	}
-	if err := postgres.RemoveCluster(t.Context(), o.Dir); err == nil {
+	if err := pgserver.Remove(t.Context(), o.Dir); err == nil {
 		t.Error("a running cluster was removed")
 	}
 	checkKept(t, c)
@@ -135,7 +137,7 @@ func TestCluster(t *testing.T) {
 	checkStartFailure(t, c, o.Dir)
 }
 
-func startAgain(t *testing.T, c *postgres.Cluster) {
+func startAgain(t *testing.T, c *pgserver.Cluster) {
 	t.Helper()
 	if err := c.Start(t.Context()); err != nil {
 		t.Fatal(err)
@@ -143,7 +145,7 @@ func startAgain(t *testing.T, c *postgres.Cluster) {
 	checkKept(t, c)
 }
 
-func checkCreateDatabase(t *testing.T, c *postgres.Cluster) {
+func checkCreateDatabase(t *testing.T, c *pgserver.Cluster) {
 	t.Helper()
 	errs := make(chan error, 3)
 	for range 3 {
@@ -159,7 +161,7 @@ func checkCreateDatabase(t *testing.T, c *postgres.Cluster) {
 	}
 }
 
-func stopWithoutPatience(t *testing.T, c *postgres.Cluster) {
+func stopWithoutPatience(t *testing.T, c *pgserver.Cluster) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -174,7 +176,7 @@ func stopWithoutPatience(t *testing.T, c *postgres.Cluster) {
 }
 
 // checkRecovery: what a kill can leave in the folder does not stop the next start.
-func checkRecovery(t *testing.T, c *postgres.Cluster, data string) {
+func checkRecovery(t *testing.T, c *pgserver.Cluster, data string) {
 	t.Helper()
 	pidFile := filepath.Join(data, "postmaster.pid")
 	for name, spoil := range map[string]func(){
@@ -205,7 +207,7 @@ func write(t *testing.T, path, content string) {
 	}
 }
 
-func checkStartFailure(t *testing.T, c *postgres.Cluster, dir string) {
+func checkStartFailure(t *testing.T, c *pgserver.Cluster, dir string) {
 	t.Helper()
 	f, err := os.OpenFile(filepath.Join(dir, "data", "postgresql.conf"), os.O_APPEND|os.O_WRONLY, 0)
 	if err != nil {
@@ -219,7 +221,7 @@ func checkStartFailure(t *testing.T, c *postgres.Cluster, dir string) {
 		t.Errorf("error = %v; want one with the server's own words", err)
 	}
 	// The failed start holds nothing.
-	if err := postgres.RemoveCluster(t.Context(), dir); err != nil {
+	if err := pgserver.Remove(t.Context(), dir); err != nil {
 		t.Error(err)
 	}
 }
@@ -228,8 +230,8 @@ func checkStartFailure(t *testing.T, c *postgres.Cluster, dir string) {
 // is promoted, and lacks what did not reach it while it stood still.
 func TestStandby(t *testing.T) {
 	t.Parallel()
-	primary := start(t, postgres.ClusterOptions{Dir: pgtest.Dir(t), Durable: true})
-	do := func(c *postgres.Cluster, sql string) (n int, err error) {
+	primary := start(t, pgserver.Options{Dir: pgtest.Dir(t), Durable: true})
+	do := func(c *pgserver.Cluster, sql string) (n int, err error) {
 		conn, err := pgx.Connect(t.Context(), c.URL("postgres"))
 		if err != nil {
 			return 0, err
@@ -242,7 +244,7 @@ func TestStandby(t *testing.T) {
 	if _, err := do(primary, "CREATE TABLE numbers (n int)"); !errors.Is(err, pgx.ErrNoRows) {
 		t.Fatal(err)
 	}
-	standby := start(t, postgres.ClusterOptions{Dir: pgtest.Dir(t), Durable: true, Primary: primary})
+	standby := start(t, pgserver.Options{Dir: pgtest.Dir(t), Durable: true, Primary: primary})
 	if _, err := do(primary, insert); err != nil {
 		t.Fatal(err)
 	}
@@ -288,7 +290,7 @@ func TestDataOfAnotherVersionIsLeftAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	write(t, filepath.Join(dir, "data", "PG_VERSION"), "9999\n")
-	_, err := postgres.StartCluster(t.Context(), postgres.ClusterOptions{Dir: dir})
+	_, err := pgserver.Start(t.Context(), pgserver.Options{Dir: dir})
 	if err == nil || !strings.Contains(err.Error(), "made by PostgreSQL 9999") {
 		t.Errorf("error = %v; want one that names the version", err)
 	}
@@ -300,7 +302,7 @@ func TestLongPathsGetAShortSocket(t *testing.T) {
 	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	c := start(t, postgres.ClusterOptions{Dir: dir})
+	c := start(t, pgserver.Options{Dir: dir})
 	put(t, c)
 	u, err := url.Parse(c.URL("postgres"))
 	if err != nil {
@@ -328,9 +330,9 @@ func TestFolderThatIsClosedToOthers(t *testing.T) {
 	if err := os.Chmod(closed, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	o := postgres.ClusterOptions{Dir: filepath.Join(closed, "postgres")}
+	o := pgserver.Options{Dir: filepath.Join(closed, "postgres")}
 	t.Cleanup(func() {
-		if err := postgres.RemoveCluster(context.Background(), o.Dir); err != nil {
+		if err := pgserver.Remove(context.Background(), o.Dir); err != nil {
 			t.Error(err)
 		}
 	})
@@ -375,7 +377,7 @@ func TestHelperParent(t *testing.T) {
 	if dir == "" {
 		return
 	}
-	c, err := postgres.StartCluster(t.Context(), postgres.ClusterOptions{Dir: dir, Durable: true})
+	c, err := pgserver.Start(t.Context(), pgserver.Options{Dir: dir, Durable: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -445,7 +447,7 @@ func TestServersOfKilledParents(t *testing.T) {
 	}
 
 	orphan := makeOrphan(t, dir)
-	c := start(t, postgres.ClusterOptions{Dir: dir})
+	c := start(t, pgserver.Options{Dir: dir})
 	checkKept(t, c)
 	if serverPID(t, dir) == orphan {
 		t.Error("the orphan still has the folder")
@@ -453,7 +455,7 @@ func TestServersOfKilledParents(t *testing.T) {
 	stop(t, c)
 
 	makeOrphan(t, dir)
-	if err := postgres.RemoveCluster(t.Context(), dir); err != nil {
+	if err := pgserver.Remove(t.Context(), dir); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
@@ -477,4 +479,26 @@ func makeOrphan(t *testing.T, dir string) int {
 		t.Fatalf("there is no orphan: %v", err)
 	}
 	return orphan
+}
+
+func scanText(t *testing.T, pool *pgxpool.Pool, sql string, args ...any) string {
+	t.Helper()
+	var s string
+	if err := pool.QueryRow(t.Context(), sql, args...).Scan(&s); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// eventually polls until ok holds, and fails the test when it does not in time.
+func eventually(t *testing.T, ok func() bool) {
+	t.Helper()
+	deadline := time.After(20 * time.Second)
+	for !ok() {
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-deadline:
+			t.Fatal("it did not happen in time")
+		}
+	}
 }

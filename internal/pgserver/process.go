@@ -1,4 +1,4 @@
-package postgres
+package pgserver
 
 import (
 	"context"
@@ -13,6 +13,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/signpost/signpost/internal/pause"
 )
 
 // Postgres refuses to run as root. account is whom its programs run as then;
@@ -232,7 +234,7 @@ func waitGone(ctx context.Context, pid int, data string, patient time.Duration) 
 		if time.Now().After(deadline) {
 			return false, nil
 		}
-		if err := pause(ctx, 20*time.Millisecond); err != nil {
+		if err := pause.For(ctx, 20*time.Millisecond); err != nil {
 			return false, fmt.Errorf("wait for the server left running (process %d): %w", pid, err)
 		}
 	}
@@ -278,7 +280,7 @@ func lockSoon(ctx context.Context, path string) (*os.File, error) {
 	deadline := time.Now().Add(lockPatience)
 	for {
 		f, err := lockFile(path)
-		if !errors.Is(err, errLocked) || time.Now().After(deadline) || pause(ctx, 20*time.Millisecond) != nil {
+		if !errors.Is(err, errLocked) || time.Now().After(deadline) || pause.For(ctx, 20*time.Millisecond) != nil {
 			return f, err
 		}
 	}

@@ -18,18 +18,18 @@ const (
 	// Memory is bounded: under an attack from more addresses than this, the
 	// ones unseen for longest are forgotten.
 	maxAddresses = 10_000
-	maxProven    = 1_000
-	provenFor    = time.Hour
+	maxValid     = 1_000
+	validFor     = time.Hour
 )
 
-// failures remembers which addresses failed to authenticate, and which tokens
-// did not. It may be used concurrently.
-type failures struct {
+// limiter bounds the wrong tokens of each address, and remembers which tokens were
+// valid. It may be used concurrently.
+type limiter struct {
 	byAddress *otter.Cache[netip.Prefix, *allowance]
 	valid     *otter.Cache[[sha256.Size]byte, struct{}]
 }
 
-// allowance is how often an address may still fail. Tries that are under way count
+// allowance says how often an address may still fail. Tries that are under way count
 // as failed until they end, so that no more guesses pass at once than one after
 // the other.
 type allowance struct {
@@ -43,26 +43,26 @@ func newAllowance() *allowance {
 	return &allowance{left: rate.NewLimiter(rate.Every(failureInterval), failuresAtOnce), ended: make(chan struct{})}
 }
 
-func newFailures() *failures {
-	return &failures{
+func newLimiter() *limiter {
+	return &limiter{
 		byAddress: otter.Must(&otter.Options[netip.Prefix, *allowance]{
 			MaximumSize: maxAddresses,
 			// An address that kept quiet this long has its full allowance.
 			ExpiryCalculator: otter.ExpiryAccessing[netip.Prefix, *allowance](2 * failuresAtOnce * failureInterval),
 		}),
 		valid: otter.Must(&otter.Options[[sha256.Size]byte, struct{}]{
-			MaximumSize:      maxProven,
-			ExpiryCalculator: otter.ExpiryWriting[[sha256.Size]byte, struct{}](provenFor),
+			MaximumSize:      maxValid,
+			ExpiryCalculator: otter.ExpiryWriting[[sha256.Size]byte, struct{}](validFor),
 		}),
 	}
 }
 
 // of returns the allowance of an address.
-func (f *failures) of(address netip.Prefix) *allowance {
-	if known, ok := f.byAddress.GetIfPresent(address); ok {
+func (l *limiter) of(address netip.Prefix) *allowance {
+	if known, ok := l.byAddress.GetIfPresent(address); ok {
 		return known
 	}
-	a, _ := f.byAddress.SetIfAbsent(address, newAllowance())
+	a, _ := l.byAddress.SetIfAbsent(address, newAllowance())
 	return a
 }
 
@@ -111,19 +111,19 @@ func (a *allowance) end(failed bool) {
 	a.ended = make(chan struct{})
 }
 
-// prove notes that a token was valid, by its hash.
-func (f *failures) prove(hash [sha256.Size]byte) { f.valid.Set(hash, struct{}{}) }
+// setValid notes that a token was valid, by its hash.
+func (l *limiter) setValid(hash [sha256.Size]byte) { l.valid.Set(hash, struct{}{}) }
 
-// disprove notes that a token is valid no more.
-func (f *failures) disprove(hash [sha256.Size]byte) { f.valid.Invalidate(hash) }
+// setInvalid notes that a token is valid no more.
+func (l *limiter) setInvalid(hash [sha256.Size]byte) { l.valid.Invalidate(hash) }
 
-// proven reports whether a token was valid within the last hour.
-func (f *failures) proven(hash [sha256.Size]byte) bool {
-	_, ok := f.valid.GetIfPresent(hash)
+// wasValid reports whether a token was valid within the last hour.
+func (l *limiter) wasValid(hash [sha256.Size]byte) bool {
+	_, ok := l.valid.GetIfPresent(hash)
 	return ok
 }
 
-// networkOf returns what counts as one address: an IPv4 address, or the /64
+// networkOf returns the network that counts as one address: an IPv4 address, or the /64
 // that one IPv6 subscriber has to itself.
 func networkOf(address netip.Addr) netip.Prefix {
 	bits := 32

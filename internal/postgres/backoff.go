@@ -18,13 +18,13 @@ const (
 	// Single failures happen (a server that restarts, a backend that was killed):
 	// only from the second in a row on is the server taken for one that is down.
 	downAfter = 2
-	// Between two attempts at a server that is down. Whoever waits for it waits
-	// at most the longer one more.
+	// The pauses between two attempts at a server that is down. A request that waits
+	// for the server waits at most the longer one more.
 	minRetry = 50 * time.Millisecond
 	maxRetry = 500 * time.Millisecond
 )
 
-// A gate spares a server that accepts no sessions: a process tries one
+// A backoff spares a server that accepts no sessions: a process tries one
 // connection at a time then, with a pause after each, and fails every other
 // request for one at once. Without it, each request for a link that no cache
 // knows tries for itself; a server that recovers from a crash spends its time on
@@ -32,50 +32,50 @@ const (
 //
 // It is shared by the connections of a pool and those of Connect, and is told by
 // the driver how each attempt ended.
-type gate struct {
-	mu      sync.Mutex
-	err     error // of the newest attempt that failed
-	failed  int   // in a row
-	trying  int   // attempts under way
-	notNext time.Time
+type backoff struct {
+	mu        sync.Mutex
+	err       error // of the newest attempt that failed
+	failed    int   // in a row
+	trying    int   // attempts under way
+	notBefore time.Time
 }
 
 // enter returns nil if a connection may be tried now.
-func (g *gate) enter(_ context.Context, _ *pgx.ConnConfig) error {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.failed < downAfter {
+func (b *backoff) enter(_ context.Context, _ *pgx.ConnConfig) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.failed < downAfter {
 		return nil
 	}
 	now := time.Now()
-	if g.trying > 0 || now.Before(g.notNext) {
-		return fmt.Errorf("not tried again yet: %w", g.err)
+	if b.trying > 0 || now.Before(b.notBefore) {
+		return fmt.Errorf("not tried again yet: %w", b.err)
 	}
-	g.notNext = now.Add(minRetry) // for others, until this attempt is under way
+	b.notBefore = now.Add(minRetry) // for others, until this attempt is under way
 	return nil
 }
 
 // TraceConnectStart implements [pgx.ConnectTracer].
-func (g *gate) TraceConnectStart(ctx context.Context, _ pgx.TraceConnectStartData) context.Context {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.trying++
+func (b *backoff) TraceConnectStart(ctx context.Context, _ pgx.TraceConnectStartData) context.Context {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.trying++
 	return ctx
 }
 
 // TraceConnectEnd implements [pgx.ConnectTracer].
-func (g *gate) TraceConnectEnd(_ context.Context, data pgx.TraceConnectEndData) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.trying--
+func (b *backoff) TraceConnectEnd(_ context.Context, data pgx.TraceConnectEndData) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.trying--
 	switch {
 	case data.Err == nil:
-		g.failed = 0
+		b.failed = 0
 	case errors.Is(data.Err, context.Canceled): // says nothing about the server
 	default:
-		g.err = data.Err
-		g.failed++
-		g.notNext = time.Now().Add(retryAfter(g.failed))
+		b.err = data.Err
+		b.failed++
+		b.notBefore = time.Now().Add(retryAfter(b.failed))
 	}
 }
 
@@ -87,16 +87,16 @@ func retryAfter(failed int) time.Duration {
 }
 
 // TraceQueryStart implements [pgx.QueryTracer], which every tracer has to be.
-func (g *gate) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
+func (b *backoff) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
 	return ctx
 }
 
 // TraceQueryEnd implements [pgx.QueryTracer].
-func (g *gate) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+func (b *backoff) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
 
 // Connect returns a connection of its own, outside of the pool but set up like
-// those in it, but for KeepCanceled: for who waits on one for long, and closes it
-// when a statement takes too long. While the server is down it fails at once most
+// the pool's connections, except for KeepCanceled: for a caller that waits on one for
+// long, and closes it when a statement takes too long. While the server is down it fails at once most
 // of the time, as the pool does. The caller closes it.
 func Connect(ctx context.Context, pool *pgxpool.Pool) (*pgx.Conn, error) {
 	cfg := pool.Config()

@@ -1,4 +1,6 @@
-package postgres
+// Package pgserver runs a private PostgreSQL server as a child of this process, for
+// "signpost dev" and for tests.
+package pgserver
 
 import (
 	"bytes"
@@ -20,7 +22,20 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/signpost/signpost/internal/pause"
+	"github.com/signpost/signpost/internal/postgres"
 )
+
+// Codes of https://www.postgresql.org/docs/current/errcodes-appendix.html.
+const (
+	duplicateDatabase = "42P04"
+	uniqueViolation   = "23505"
+)
+
+// sharedMemoryLeft is in the log of a server that finds the memory of a killed one.
+// The server has no code for it, since no client is connected.
+const sharedMemoryLeft = "pre-existing shared memory block"
 
 const (
 	superuser      = "signpost"
@@ -32,10 +47,10 @@ const (
 	fallbackParent = "/var/lib/signpost"
 )
 
-// ClusterOptions says what private server to run.
-type ClusterOptions struct {
+// Options says what private server to run.
+type Options struct {
 	// Dir holds everything of the cluster and is made if need be: data/ (the
-	// database), postgres.log, lock, and location (see StartCluster).
+	// database), postgres.log, lock, and location (see Start).
 	Dir string
 	// Durable makes it a real database, which survives a power cut. Without it
 	// what is committed survives a kill of the server only: for tests.
@@ -58,7 +73,7 @@ type ClusterOptions struct {
 // only, in a folder that nobody but its account (and root) can enter; that
 // folder is the authentication. Safe for concurrent use.
 type Cluster struct {
-	o      ClusterOptions
+	o      Options
 	socket string // folder of the socket; stays the same over restarts
 
 	mu    sync.Mutex
@@ -67,7 +82,7 @@ type Cluster struct {
 	locks []*os.File
 }
 
-// StartCluster makes the cluster in o.Dir if there is none yet, starts it and
+// Start makes the cluster in o.Dir if there is none yet, starts it and
 // returns when it answers. It recovers by itself from whatever a kill left: a
 // half-made database, a stale pid file or socket, a server that still runs. Two
 // processes cannot have one Dir at a time; the second gets an error.
@@ -79,14 +94,14 @@ type Cluster struct {
 //
 // The server ends with this process, however it ends (on Linux; elsewhere the
 // next start on Dir ends one that was left). The caller calls Stop.
-func StartCluster(ctx context.Context, o ClusterOptions) (*Cluster, error) {
+func Start(ctx context.Context, o Options) (*Cluster, error) {
 	dir, err := filepath.Abs(o.Dir)
 	if err != nil {
 		return nil, fmt.Errorf("find database folder: %w", err)
 	}
 	o.Dir = dir
 	if o.Log == nil {
-		o.Log = quiet()
+		o.Log = slog.New(slog.DiscardHandler)
 	}
 	if o.MaxConns == 0 {
 		o.MaxConns = 100
@@ -138,7 +153,7 @@ func (c *Cluster) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if home, err = c.settle(ctx, home, major > 0, as, server.dir); err != nil {
+	if home, err = c.chooseHome(ctx, home, major > 0, as, server.dir); err != nil {
 		return err
 	}
 	data = filepath.Join(home, "data")
@@ -197,9 +212,9 @@ func readLocation(dir string) (string, error) {
 	return home, nil
 }
 
-// settle returns the folder in which the account can keep the database: home,
+// chooseHome returns the folder in which the account can keep the database: home,
 // or where it cannot and there is no database yet, one under /var/lib/signpost.
-func (c *Cluster) settle(ctx context.Context, home string, made bool, as *account, bin string) (string, error) {
+func (c *Cluster) chooseHome(ctx context.Context, home string, made bool, as *account, bin string) (string, error) {
 	if home != c.o.Dir {
 		if err := c.lock(ctx, home); err != nil {
 			return "", err
@@ -404,8 +419,8 @@ func (c *Cluster) launch(ctx context.Context, bin, data string, as *account) err
 		if err == nil {
 			return nil
 		}
-		if ctx.Err() == nil && strings.Contains(said, "pre-existing shared memory block") {
-			if err := pause(ctx, 100*time.Millisecond); err == nil {
+		if ctx.Err() == nil && strings.Contains(said, sharedMemoryLeft) {
+			if err := pause.For(ctx, 100*time.Millisecond); err == nil {
 				continue
 			}
 		}
@@ -501,7 +516,7 @@ func (c *Cluster) CreateDatabase(ctx context.Context, name string) error {
 	defer func() { _ = conn.Close(ctx) }()
 	_, err = conn.Exec(ctx, "CREATE DATABASE "+pgx.Identifier{name}.Sanitize())
 	// Two at once can also meet in the catalog's unique index.
-	if code := Code(err); err != nil && code != codeDuplicateDB && code != codeUniqueness {
+	if code := postgres.Code(err); err != nil && code != duplicateDatabase && code != uniqueViolation {
 		return fmt.Errorf("make database %s: %w", name, err)
 	}
 	return nil
@@ -589,9 +604,9 @@ func (c *Cluster) Promote(ctx context.Context) error {
 	return nil
 }
 
-// RemoveCluster stops whatever server was left running in dir and removes the
+// Remove stops whatever server was left running in dir and removes the
 // folder with everything in it. It fails where a process is using it.
-func RemoveCluster(ctx context.Context, dir string) error {
+func Remove(ctx context.Context, dir string) error {
 	lock, err := lockSoon(ctx, filepath.Join(dir, "lock"))
 	if err != nil {
 		return fmt.Errorf("remove database %s: %w", dir, err)

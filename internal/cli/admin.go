@@ -1,0 +1,68 @@
+package cli
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+
+	"github.com/signpost/signpost/api"
+	"github.com/signpost/signpost/internal/postgres"
+	"github.com/signpost/signpost/internal/shipping"
+	"github.com/signpost/signpost/internal/telemetry"
+)
+
+// adminConns bounds the connections to the admin listener: a few scrapers,
+// probes and people.
+const adminConns = 32
+
+// adminRoutes holds the routes of the admin listener that every process has. The
+// first three are open to all who reach the listener, so it belongs on an address
+// that is not public; the others are for operators only.
+func (p *process) adminRoutes() {
+	p.admin.HandleFunc("GET /health", telemetry.Health)
+	p.admin.Handle("GET /ready", telemetry.Ready(p.ready))
+	p.admin.Handle("GET /metrics", telemetry.Metrics(p.registry, p.log))
+	p.admin.Handle("/debug/pprof/", p.only(telemetry.Profiles()))
+}
+
+// apiAdminRoutes holds the routes that an api adds when it has its parts; the mux
+// may be served meanwhile. The jobs page is here and not in workers, because the API
+// has a client of River that inserts only.
+func (p *process) apiAdminRoutes(shipper *shipping.Shipper, jobs http.Handler) {
+	p.admin.Handle("POST /spool/reship", p.only(api.NewReshipHandler(shipper, p.log)))
+	p.admin.Handle("/jobs", p.only(jobs))
+	p.admin.Handle("/jobs/", p.only(jobs))
+}
+
+func (p *process) addAdmin(ctx context.Context) error {
+	p.registry.MustRegister(postgres.NewUpMetric(p.readiness()))
+	p.tokens = api.NewTokens(cmp.Or(p.management, p.jobs), p.cfg.AdminToken)
+	p.only = api.NewOperators(p.tokens, p.cfg.AdminAddr, p.cfg.TrustedProxies, p.log).Only
+	p.admin = http.NewServeMux()
+	p.adminRoutes()
+	admin, err := telemetry.StartAdmin(ctx, p.cfg.AdminAddr, adminConns, p.admin, p.log)
+	if err != nil {
+		return fmt.Errorf("ADMIN_ADDR: %w", err)
+	}
+	p.add("admin listener", admin.Stop)
+	p.registry.MustRegister(admin.Metrics())
+	p.adminURL = localURL(admin.Addr())
+	p.log.InfoContext(ctx, "admin listener ready", "addr", admin.Addr())
+	return nil
+}
+
+// ready says what is missing in words that anyone may read.
+func (p *process) ready(ctx context.Context) error {
+	err := postgres.CheckSchema(ctx, p.readiness())
+	var older *postgres.SchemaError
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &older):
+		return older
+	}
+	p.log.DebugContext(ctx, "not ready", "error", err)
+	return errors.New("the database cannot be reached")
+}
