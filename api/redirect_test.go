@@ -72,7 +72,7 @@ func (b *bundle) clicks() []clicks.Click {
 		if err != nil {
 			b.t.Fatal(err)
 		}
-		part, err := clicks.DecodeBatch(batch.Payload)
+		part, err := clicks.DecodeBatch(batch.ID, batch.Payload)
 		if err != nil {
 			b.t.Fatal(err)
 		}

@@ -173,7 +173,7 @@ func (s *site) wantInt(want int64, sql string, args ...any) {
 // ship stores a batch as the API does, with a job for it.
 func (s *site) ship(id string, batch []clicks.Click) int64 {
 	s.Helper()
-	s.store(id, clicks.EncodeBatch(batch), len(batch))
+	s.store(id, clicks.EncodeBatch(id, batch), len(batch))
 	return s.queue(id)
 }
 

@@ -139,7 +139,7 @@ func (w *recordClicks) read(ctx context.Context, id string) (*clickBatch, error)
 		return nil, nil
 	}
 	batch := &clickBatch{id: id}
-	if batch.clicks, err = decode(payload); err != nil {
+	if batch.clicks, err = decode(id, payload); err != nil {
 		return nil, fmt.Errorf("decode click batch: %w", err)
 	}
 	good := batch.setAsideBadTimes(time.Now())
@@ -156,13 +156,13 @@ func (w *recordClicks) read(ctx context.Context, id string) (*clickBatch, error)
 
 // decode returns an error that wraps clicks.ErrBadBatch also where the decoder
 // panics: what it was given came from outside of this process.
-func decode(payload []byte) (batch []clicks.Click, err error) {
+func decode(id string, payload []byte) (batch []clicks.Click, err error) {
 	defer func() {
 		if value := recover(); value != nil {
 			batch, err = nil, fmt.Errorf("%w: panic: %v", clicks.ErrBadBatch, value)
 		}
 	}()
-	return clicks.DecodeBatch(payload)
+	return clicks.DecodeBatch(id, payload)
 }
 
 // setAsideBadTimes takes out clicks of a clock so wrong that there is no

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -393,7 +394,7 @@ func TestPostgresSetBack(t *testing.T) {
 	goBack()
 	s.wantInt(2, "SELECT count(*) FROM click_batches")
 	for i, id := range []string{"done-before", "under-way", "lost"} {
-		if s.store(id, clicks.EncodeBatch(batch(i+1)), 10) {
+		if s.store(id, clicks.EncodeBatch(id, batch(i+1)), 10) {
 			s.queue(id)
 		}
 	}
@@ -581,7 +582,7 @@ func TestRecordClicksOfHalfAMonth(t *testing.T) {
 // retried.
 func TestUndecodableBatchFails(t *testing.T) {
 	s := setup(t)
-	good := clicks.EncodeBatch(many(5, time.Now().Add(-96*time.Hour)))
+	good := clicks.EncodeBatch("bad", many(5, time.Now().Add(-96*time.Hour)))
 	s.store("bad", append(slices.Clone(good), 'x'), 5)
 	id := s.queue("bad")
 	s.exec("UPDATE click_batches SET oldest_at = now() - interval '96 hours', received_at = now() - interval '1 hour'")
@@ -625,8 +626,23 @@ func TestUndecodableBatchFails(t *testing.T) {
 	s.wantInt(0, "SELECT count(*) FROM click_batches WHERE failed_at IS NOT NULL")
 }
 
-// Whoever retries the job itself instead, as in River's own pages, is served as
-// well.
+// A batch that an api of the previous release shipped before the upgrade is
+// ingested by this one.
+func TestBatchOfThePreviousRelease(t *testing.T) {
+	s := setup(t)
+	payload, err := os.ReadFile("../internal/clicks/testdata/payload-v1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.store("previous", payload, 200)
+	s.queue("previous")
+	s.start(nil)
+	s.eventually("batch is ingested", s.allIngested)
+	s.wantCounted(200)
+}
+
+// A batch is served as well whose job an operator retries instead, as in River's
+// own pages.
 func TestUndecodableBatchIsRetriedByItsJob(t *testing.T) {
 	s := setup(t)
 	s.store("bad", []byte("no batch at all"), 5)
@@ -634,7 +650,7 @@ func TestUndecodableBatchIsRetriedByItsJob(t *testing.T) {
 	s.exec("UPDATE river_job SET attempt = max_attempts - 1 WHERE id = $1", id)
 	s.start(nil)
 	s.eventually("job is discarded", func() bool { return s.jobState(id) == "discarded" })
-	s.exec("UPDATE click_batches SET payload = $1", clicks.EncodeBatch(many(5, time.Now())))
+	s.exec("UPDATE click_batches SET payload = $1", clicks.EncodeBatch("bad", many(5, time.Now())))
 	if _, err := s.river.JobRetry(s.ctx, id); err != nil {
 		t.Fatalf("retry job: %v", err)
 	}
@@ -672,7 +688,7 @@ func TestSaltOfABacklogThatCrossedMidnight(t *testing.T) {
 	s.ship("in-time", []clicks.Click{click(1, day)})
 	s.start(nil)
 	s.eventually("first is ingested", s.allIngested)
-	s.store("backlog", clicks.EncodeBatch([]clicks.Click{click(2, day.Add(time.Second)), click(3, day.Add(2*time.Minute))}), 2)
+	s.store("backlog", clicks.EncodeBatch("backlog", []clicks.Click{click(2, day.Add(time.Second)), click(3, day.Add(2*time.Minute))}), 2)
 	s.exec("UPDATE click_batches SET oldest_at = $1 WHERE id = 'backlog'", day.Add(time.Second))
 	s.run(jobs.Prune{})
 	s.saltsWereGivenNotice()

@@ -177,13 +177,9 @@ func (p *process) refuseOlderSchema(ctx context.Context) error {
 }
 
 func (p *process) addSpool() (*clicks.Spool, error) {
-	durability, err := clicks.ParseDurability(p.cfg.ClickDurability)
-	if err != nil {
-		return nil, fmt.Errorf("CLICK_DURABILITY: %w", err)
-	}
 	spool, err := clicks.Open(clicks.Options{
 		Dir: p.cfg.SpoolDir, MaxBytes: int64(p.cfg.SpoolMaxBytes), Keep: p.cfg.SpoolKeep,
-		Durability: durability, Log: p.log, Metrics: clicks.NewMetrics(p.registry),
+		Durability: clicks.Durability(p.cfg.ClickDurability), Log: p.log, Metrics: clicks.NewMetrics(p.registry),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("open spool: %w", err)

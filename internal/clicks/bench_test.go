@@ -2,6 +2,7 @@ package clicks
 
 import (
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"net/netip"
 	"runtime"
@@ -13,7 +14,7 @@ import (
 // BenchmarkAppend measures one click from many requests at once. cpu-ns/op is
 // what the operating system charged the process, waits and wake-ups included.
 func BenchmarkAppend(b *testing.B) {
-	for _, mode := range []Durability{Process, Disk, Memory} {
+	for _, mode := range []Durability{Process, Disk} {
 		for _, callers := range []int{1, 64, 512} {
 			b.Run(fmt.Sprintf("%s/callers=%d", mode, callers), func(b *testing.B) {
 				s, err := open(Options{Dir: b.TempDir(), Durability: mode}, realDisk(), patient)
@@ -43,40 +44,57 @@ func BenchmarkAppend(b *testing.B) {
 	}
 }
 
-func BenchmarkEncodeBatch(b *testing.B) {
+// BenchmarkRead measures what shipping costs a process for each click, but for the
+// database.
+func BenchmarkRead(b *testing.B) {
 	for _, n := range []int{1, 100, 10_000} {
 		b.Run(fmt.Sprintf("clicks=%d", n), func(b *testing.B) {
-			clicks := sampleClicks(n)
-			size := 0
-			for b.Loop() {
-				size = len(EncodeBatch(clicks))
+			o := Options{Dir: b.TempDir(), SegmentAge: time.Hour, SegmentBytes: backlogSegmentBytes, Log: slog.New(slog.DiscardHandler)}
+			s, err := open(o, realDisk(), patient)
+			if err != nil {
+				b.Fatal(err)
 			}
+			for _, c := range sampleClicks(n) {
+				if err := s.Append(&c); err != nil {
+					b.Fatal(err)
+				}
+			}
+			if err := s.SealNow(b.Context()); err != nil {
+				b.Fatal(err)
+			}
+			segs, err := s.Segments("")
+			if err != nil || len(segs) != 1 {
+				b.Fatal(segs, err)
+			}
+			size := 0
+			before := cpuTime()
+			for b.Loop() {
+				batch, err := s.Read(segs[0])
+				if err != nil || batch.Clicks != n {
+					b.Fatal(batch.Clicks, err)
+				}
+				size = len(batch.Payload)
+			}
+			b.ReportMetric(float64(cpuTime()-before)/float64(b.N)/float64(n), "cpu-ns/click")
 			perClick(b, n, size)
+			if err := s.Close(); err != nil {
+				b.Fatal(err)
+			}
 		})
 	}
 }
 
 func BenchmarkDecodeBatch(b *testing.B) {
 	const n = 10_000
-	payload := EncodeBatch(sampleClicks(n))
+	payload := EncodeBatch(testSegment, sampleClicks(n))
+	before := cpuTime()
 	for b.Loop() {
-		if _, err := DecodeBatch(payload); err != nil {
+		if _, err := DecodeBatch(testSegment, payload); err != nil {
 			b.Fatal(err)
 		}
 	}
+	b.ReportMetric(float64(cpuTime()-before)/float64(b.N)/float64(n), "cpu-ns/click")
 	perClick(b, n, len(payload))
-}
-
-func BenchmarkScan(b *testing.B) {
-	const n = 10_000
-	id := segmentID(newFolderID(), 0)
-	records := recordsOf(id, sampleClicks(n))
-	for b.Loop() {
-		if found, _ := scan(id, records); len(found) != n {
-			b.Fatalf("%d clicks found", len(found))
-		}
-	}
-	perClick(b, n, len(records))
 }
 
 func perClick(b *testing.B, n, size int) {
@@ -113,15 +131,4 @@ func sampleClicks(n int) []Click {
 		clicks[i] = c
 	}
 	return clicks
-}
-
-// recordsOf returns the contents of a segment that holds these clicks.
-func recordsOf(id string, clicks []Click) []byte {
-	var records []byte
-	for i := range clicks {
-		c := &clicks[i]
-		records = appendRecord(records, c, Clean(c.UserAgent, MaxUserAgent), Clean(c.Referrer, MaxReferrer))
-	}
-	stamp(records, seedFor(id), 0)
-	return records
 }

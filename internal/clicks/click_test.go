@@ -58,23 +58,3 @@ func TestCleanProperties(t *testing.T) {
 		}
 	})
 }
-
-func TestDurabilityText(t *testing.T) {
-	t.Parallel()
-	for _, d := range []Durability{Process, Disk, Memory} {
-		got, err := ParseDurability(d.String())
-		if err != nil || got != d {
-			t.Errorf("%s parsed as %s, %v", d, got, err)
-		}
-		text, err := d.MarshalText()
-		if err != nil || got.UnmarshalText(text) != nil || got != d {
-			t.Errorf("%s written as %s, %v", d, text, err)
-		}
-	}
-	if _, err := ParseDurability("ram"); err == nil {
-		t.Error("ram parsed")
-	}
-	if err := new(Durability).UnmarshalText([]byte("ram")); err == nil {
-		t.Error("ram read")
-	}
-}

@@ -37,13 +37,9 @@ func appendForever(dir string) {
 	if err != nil {
 		panic(err)
 	}
-	mode, err := ParseDurability(os.Getenv(crashMode))
-	if err != nil {
-		panic(err)
-	}
 	s, err := Open(Options{
 		Dir:          dir,
-		Durability:   mode,
+		Durability:   Durability(os.Getenv(crashMode)),
 		SegmentBytes: 4 << 10,
 		SegmentAge:   2 * time.Millisecond,
 		Log:          slog.New(slog.DiscardHandler),
@@ -103,7 +99,7 @@ func TestDieBetweenAppendAndAnswer(t *testing.T) {
 	for _, mode := range []Durability{Process, Disk} {
 		o := testOptions(t)
 		child := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^$")
-		child.Env = append(os.Environ(), crashDir+"="+o.Dir, crashFirst+"=7", crashMode+"="+mode.String(), crashOnce+"=1")
+		child.Env = append(os.Environ(), crashDir+"="+o.Dir, crashFirst+"=7", crashMode+"="+string(mode), crashOnce+"=1")
 		out, err := child.CombinedOutput()
 		var ended *exec.ExitError
 		if !errors.As(err, &ended) || ended.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
@@ -120,7 +116,7 @@ func TestDieBetweenAppendAndAnswer(t *testing.T) {
 func TestCrash(t *testing.T) {
 	t.Parallel()
 	for _, mode := range []Durability{Process, Disk} {
-		t.Run(mode.String(), func(t *testing.T) {
+		t.Run(string(mode), func(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()
 			attempted, acknowledged := make(map[int]bool), make(map[int]bool)
@@ -157,7 +153,7 @@ func TestCrash(t *testing.T) {
 func killWhileAppending(t *testing.T, dir string, mode Durability, first int, attempted, acknowledged map[int]bool) {
 	t.Helper()
 	child := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^$")
-	child.Env = append(os.Environ(), crashDir+"="+dir, crashFirst+"="+strconv.Itoa(first), crashMode+"="+mode.String())
+	child.Env = append(os.Environ(), crashDir+"="+dir, crashFirst+"="+strconv.Itoa(first), crashMode+"="+string(mode))
 	out, err := child.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

@@ -26,8 +26,6 @@ type disk struct {
 	sync     func(f *os.File) error
 	// cut shortens a file that is open.
 	cut func(f *os.File, size int64) error
-	// write makes a file of these bytes.
-	write func(path string, b []byte) error
 	// stat says what a name stands for, without following links.
 	stat func(path string) (fs.FileInfo, error)
 	// pathOf returns where an open file is by now.
@@ -58,7 +56,6 @@ func realDisk() disk {
 		readAt:   func(f *os.File, b []byte, off int64) (int, error) { return f.ReadAt(b, off) },
 		sync:     fdatasync,
 		cut:      func(f *os.File, size int64) error { return f.Truncate(size) },
-		write:    func(path string, b []byte) error { return os.WriteFile(path, b, 0o600) },
 		stat:     os.Lstat,
 		pathOf:   func(f *os.File) (string, error) { return os.Readlink(fmt.Sprintf("/proc/self/fd/%d", f.Fd())) },
 		readDir:  eachFile,

@@ -13,13 +13,12 @@ const (
 	DropUnwritable = "unwritable" // read-only, no permission, or not there
 	DropStuck      = "stuck"      // the disk does not answer, and there is no room to wait for it
 	DropIOError    = "io_error"   // any other error of the disk
-	DropClosed     = "closed"     // the spool is closed, or was with clicks that it kept in memory only
-	DropForeign    = "foreign"    // kept in memory for a database that another installation's took the place of
+	DropClosed     = "closed"     // the spool is closed
 )
 
 // DropReasons lists every reason.
 func DropReasons() []string {
-	return []string{DropSpoolFull, DropDiskFull, DropUnwritable, DropStuck, DropIOError, DropClosed, DropForeign}
+	return []string{DropSpoolFull, DropDiskFull, DropUnwritable, DropStuck, DropIOError, DropClosed}
 }
 
 // DropError says that a click was not kept, and why. The redirect is to be
@@ -40,7 +39,6 @@ var (
 	errStuck      = &DropError{DropStuck, 3}
 	errIOError    = &DropError{DropIOError, 4}
 	errClosed     = &DropError{DropClosed, 5}
-	errForeign    = &DropError{DropForeign, 6}
 )
 
 // dropFor classifies an error of the file system.

@@ -313,6 +313,8 @@ func (f *folder) segmentOf(e fs.DirEntry, suffix string) (id string, ok bool) {
 	return id, true
 }
 
+func segmentID(folder string, seq int) string { return fmt.Sprintf("%s-%010d", folder, seq) }
+
 // nextID returns the id that follows a segment's.
 func nextID(id string) string {
 	folder := folderOf(id)

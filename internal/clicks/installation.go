@@ -23,18 +23,13 @@ type foreign struct {
 // ShipTo says which installation takes what is shipped from now on. Folders that
 // name none get its name. Those that name another are let go and held, for an
 // operator to ship all the same ([Options].AdoptForeign) or to drop ([DropFolder]);
-// if one of them is this process's own, new clicks go to another folder. What a
-// spool keeps in memory for another installation is dropped and counted.
+// if one of them is this process's own, new clicks go to another folder.
 //
 // BUG: a click may be answered from what was cached of one installation, and
 // appended when the database of another was just put in its place: it then is in
 // the folder of the second. The feed and the shipper notice that by themselves,
 // each within about a second.
 func (s *Spool) ShipTo(installation string) {
-	if was := s.shelf.belongsTo(); s.opt.Durability == Memory && was != "" && was != installation {
-		s.sealMemory()
-		s.dropped(errForeign, s.shelf.dropMemory())
-	}
 	s.shelf.shipTo(installation)
 	s.changed()
 }
@@ -110,14 +105,6 @@ func (h *shelf) nameSupposed() {
 	h.supposed.CompareAndSwap(supposed, nil)
 }
 
-// belongsTo returns which installation new clicks belong to, "" where that is not
-// known.
-func (h *shelf) belongsTo() string {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.nameOf()
-}
-
 // nameOf returns what a new folder is named, "" for nothing. h.mu is held.
 func (h *shelf) nameOf() string {
 	if supposed := h.supposed.Load(); h.home == "" && supposed != nil {
@@ -155,11 +142,6 @@ func (h *shelf) uncount(f *folder) {
 	err := h.disk.readDir(f.dir(), func(e fs.DirEntry) {
 		id, ok := f.segmentOf(e, suffixSealed)
 		if !ok {
-			return
-		}
-		if u, shipped := h.unmoved[id]; shipped {
-			delete(h.unmoved, id)
-			h.kept.Add(-u.size)
 			return
 		}
 		h.release(id)
@@ -208,23 +190,6 @@ func (h *shelf) forgetForeign() {
 		}
 	}
 	h.countForeign()
-}
-
-// dropMemory drops the segments in memory and returns how many clicks they held.
-func (h *shelf) dropMemory() (clicks int) {
-	for {
-		segs := h.memory.list("", maxListed)
-		if len(segs) == 0 {
-			return clicks
-		}
-		for _, seg := range segs {
-			records, _ := h.memory.read(seg.ID)
-			found, _ := scan(seg.ID, records)
-			clicks += len(found)
-			h.memory.remove(seg.ID)
-			h.left(seg.ID, seg.Bytes)
-		}
-	}
 }
 
 // DropFolder throws away the clicks in the folder of a process that is gone,

@@ -255,28 +255,6 @@ func TestFolderCannotBeNamed(t *testing.T) {
 	}
 }
 
-// Clicks in memory cannot be held: they are dropped, and counted.
-func TestMemoryOfAnotherInstallation(t *testing.T) {
-	t.Parallel()
-	o := testOptions(t)
-	o.Durability, o.Metrics = Memory, NewMetrics(nil)
-	s := mustOpen(t, o)
-	mustAppend(t, s, 1)
-	s.ShipTo(here) // the first it hears of any
-	mustSeal(t, s)
-	mustAppend(t, s, 2)
-	s.ShipTo(there)
-	mustAppend(t, s, 3)
-	mustSeal(t, s)
-	wantMarkers(t, ship(t, s), 3)
-	if n := testutil.ToFloat64(o.Metrics.dropped[DropForeign]); n != 2 {
-		t.Errorf("%v clicks dropped, want 2", n)
-	}
-	if st := s.Stats(); st.Segments != 0 || st.Bytes != 0 {
-		t.Errorf("stats %+v", st)
-	}
-}
-
 // A segment listed of an installation is not read for another: it may be that the
 // two changed places in between.
 func TestListedForAnotherInstallation(t *testing.T) {
@@ -307,22 +285,4 @@ func TestListedForAnotherInstallation(t *testing.T) {
 	}
 	close(release)
 	eventually(t, "the folder is let go", func() bool { return len(s.Foreign()) == 1 })
-}
-
-// Clicks of links that were cached of one installation, kept in memory, are not
-// shipped to the other that is found in its place.
-func TestMemoryOfASupposedInstallation(t *testing.T) {
-	t.Parallel()
-	o := testOptions(t)
-	o.Durability, o.Metrics = Memory, NewMetrics(nil)
-	s := mustOpen(t, o)
-	s.Suppose(here)
-	mustAppend(t, s, 1)
-	s.ShipTo(there)
-	mustAppend(t, s, 2)
-	mustSeal(t, s)
-	wantMarkers(t, ship(t, s), 2)
-	if n := testutil.ToFloat64(o.Metrics.dropped[DropForeign]); n != 1 {
-		t.Errorf("%v clicks dropped, want 1", n)
-	}
 }

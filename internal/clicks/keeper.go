@@ -235,16 +235,13 @@ func (s *Spool) rescue(seg *openSegment) error {
 	if _, err := s.disk.readAt(seg.file, records, 0); err != nil {
 		return err
 	}
-	whole, _ := scan(seg.id, records)
 	to, err := s.newSegment()
 	if err != nil {
 		return err
 	}
-	records = records[:0]
-	for i := range whole {
-		records = appendRecord(records, &whole[i], whole[i].UserAgent, whole[i].Referrer)
-	}
-	stamp(records, to.seed, 0)
+	var whole []Click
+	scan(seg.id, records, func(c *Click) { whole = append(whole, *c) })
+	records = encodeRecords(to.id, whole)
 	_, err = s.disk.writeAt(to.file, records, 0)
 	if err == nil && s.opt.Durability == Disk {
 		err = s.disk.sync(to.file)

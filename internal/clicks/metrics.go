@@ -9,19 +9,19 @@ import (
 
 // Metrics are the numbers of a spool. Every label is bounded.
 type Metrics struct {
-	appended  prometheus.Counter
-	dropped   map[string]prometheus.Counter // by DropReasons
-	damaged   map[string]prometheus.Counter // by damageReasons
-	late      prometheus.Counter
-	unwritten prometheus.Gauge
-	sealed    prometheus.Counter
-	setAside  prometheus.Counter
-	bytes     prometheus.Gauge
-	kept      prometheus.Gauge
-	segments  prometheus.Gauge
-	held      prometheus.Gauge
-	reshipped prometheus.Counter
-	foreign   prometheus.Gauge
+	appended    prometheus.Counter
+	dropped     map[string]prometheus.Counter // by DropReasons
+	damaged     map[string]prometheus.Counter // by damageReasons
+	late        prometheus.Counter
+	unwritten   prometheus.Gauge
+	sealed      prometheus.Counter
+	quarantined prometheus.Counter
+	bytes       prometheus.Gauge
+	kept        prometheus.Gauge
+	segments    prometheus.Gauge
+	held        prometheus.Gauge
+	reshipped   prometheus.Counter
+	foreign     prometheus.Gauge
 	// outOfReach counts folders.
 	outOfReach prometheus.Gauge
 	oldest     atomic.Int64 // microseconds since 1970 of the oldest unshipped click, 0 for none
@@ -47,7 +47,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Name: "signpost_spool_segments_sealed_total",
 			Help: "Segments sealed, ready to be shipped.",
 		}),
-		setAside: prometheus.NewCounter(prometheus.CounterOpts{
+		quarantined: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "signpost_spool_segments_set_aside_total",
 			Help: "Segments without one whole record, renamed to .bad.",
 		}),
@@ -96,7 +96,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		Help: "Age of the oldest click not yet shipped, 0 when there is none.",
 	}, m.oldestSeconds)
 	if reg != nil {
-		reg.MustRegister(m.appended, m.late, m.unwritten, dropped, damaged, m.sealed, m.setAside, m.bytes, m.kept, m.segments, m.held, m.reshipped, m.foreign, m.outOfReach, oldest)
+		reg.MustRegister(m.appended, m.late, m.unwritten, dropped, damaged, m.sealed, m.quarantined, m.bytes, m.kept, m.segments, m.held, m.reshipped, m.foreign, m.outOfReach, oldest)
 	}
 	return m
 }
@@ -107,6 +107,12 @@ func countersFor(vec *prometheus.CounterVec, reasons []string) map[string]promet
 		counters[reason] = vec.WithLabelValues(reason)
 	}
 	return counters
+}
+
+func (m *Metrics) countDamage(damaged map[string]int) {
+	for reason, n := range damaged {
+		m.damaged[reason].Add(float64(n))
+	}
 }
 
 func (m *Metrics) oldestSeconds() float64 {

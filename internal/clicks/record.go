@@ -6,6 +6,7 @@ import (
 	"hash/crc32"
 	"net/netip"
 	"time"
+	"unsafe"
 )
 
 const (
@@ -71,6 +72,16 @@ func stamp(buf []byte, seed uint32, offset int64) {
 	}
 }
 
+// encodeRecords returns the contents of a segment that holds these clicks.
+func encodeRecords(id string, clicks []Click) []byte {
+	var records []byte
+	for i := range clicks {
+		records = appendRecord(records, &clicks[i], clicks[i].UserAgent, clicks[i].Referrer)
+	}
+	stamp(records, seedFor(id), 0)
+	return records
+}
+
 // Reasons a part of a segment is damaged, the values of the label "reason".
 const (
 	damageChecksum  = "checksum"  // a record whose bytes have changed
@@ -78,24 +89,23 @@ const (
 	damageGarbage   = "garbage"   // bytes that begin no record
 	damageMalformed = "malformed" // intact, but not a click: another version's, or foreign
 	damageZeroed    = "zeroed"    // zeros where records should follow
-	// damageUnreadable is what the device does not give. scan never says it.
-	damageUnreadable = "unreadable"
 )
 
 func damageReasons() []string {
-	return []string{damageChecksum, damageTruncated, damageGarbage, damageMalformed, damageZeroed, damageUnreadable}
+	return []string{damageChecksum, damageTruncated, damageGarbage, damageMalformed, damageZeroed}
 }
 
-// scan returns every whole record of a segment in order and counts, by
-// reason, the damaged stretches between them: as many bytes as have to be
-// skipped to reach the next whole record are one. Zeros at the end are no
-// damage. The clicks' texts share one copy of data.
-func scan(id string, data []byte) (found []Click, damaged map[string]int) {
-	seed, text := seedFor(id), string(data)
-	end := len(bytes.TrimRight(data, "\x00")) // a record may reach beyond it
-	found = make([]Click, 0, end/128)         // about what a browser's click takes
-	lost := ""                                // why the bytes being skipped are damaged
-	for off := 0; off < end; {
+// scan calls visit for every whole record of a segment, in order. It returns where
+// the last of them ends, and the number of damaged stretches by reason: the bytes
+// that have to be skipped to reach the next whole record are one stretch. Zeros at
+// the end are no damage. The click that visit gets is overwritten by the next one;
+// its texts are a part of data, which must not change as long as they are used.
+func scan(id string, data []byte, visit func(*Click)) (end int, damaged map[string]int) {
+	seed := seedFor(id)
+	limit := len(bytes.TrimRight(data, "\x00")) // a record may reach beyond it
+	lost := ""                                  // why the bytes being skipped are damaged
+	var c Click
+	for off := 0; off < limit; {
 		n, why := recordAt(data, off, seed)
 		if why != "" {
 			if lost == "" {
@@ -105,35 +115,15 @@ func scan(id string, data []byte) (found []Click, damaged map[string]int) {
 			continue
 		}
 		damaged, lost = count(damaged, lost), ""
-		if c, ok := parseBody(data[off+recordHead:off+n], text[off+recordHead:off+n]); ok {
-			found = append(found, c)
+		if parseBody(data[off+recordHead:off+n], &c) {
+			end = off + n
+			visit(&c)
 		} else {
 			damaged = count(damaged, damageMalformed)
 		}
 		off += n
 	}
-	return found, count(damaged, lost)
-}
-
-// damagedBytes returns the bytes of a segment that belong to no whole record,
-// without stretches of zeros.
-func damagedBytes(id string, data []byte) (damaged []byte) {
-	seed := seedFor(id)
-	for off := 0; off < len(data); {
-		var end int
-		whole := false
-		if n, why := recordAt(data, off, seed); why == "" {
-			end = off + n
-			_, whole = parseBody(data[off+recordHead:end], string(data[off+recordHead:end]))
-		} else {
-			end = nextMark(data, off+1)
-		}
-		if !whole && !isZero(data[off:end]) {
-			damaged = append(damaged, data[off:end]...)
-		}
-		off = end
-	}
-	return damaged
+	return end, count(damaged, lost)
 }
 
 func count(m map[string]int, reason string) map[string]int {
@@ -190,17 +180,16 @@ func isZero(b []byte) bool {
 	return true
 }
 
-// parseBody reads the body of a record. text holds the same bytes as body;
-// the texts of the click share its memory.
-func parseBody(body []byte, text string) (c Click, ok bool) {
+// parseBody reads the body of a record into c, whose texts share its memory.
+func parseBody(body []byte, c *Click) (ok bool) {
 	r := reader{rest: body}
 	c.At = time.UnixMicro(int64(r.uint64())).UTC()
 	c.URLID = int64(r.uvarint())
 	c.UserID = int64(r.uvarint())
 	c.IP = r.addr(r.bytes(1))
-	c.UserAgent = r.text(text, MaxUserAgent)
-	c.Referrer = r.text(text, MaxReferrer)
-	return c, !r.bad && len(r.rest) == 0
+	c.UserAgent = r.text(MaxUserAgent)
+	c.Referrer = r.text(MaxReferrer)
+	return !r.bad && len(r.rest) == 0
 }
 
 // reader takes values off the front of rest. After the first that does not
@@ -260,13 +249,8 @@ func (r *reader) addr(size []byte) netip.Addr {
 	return ip
 }
 
-// text reads a length and as many bytes, and returns them as a part of whole,
-// of which rest is the tail.
-func (r *reader) text(whole string, limit int) string {
-	n := r.length(limit)
-	from := len(whole) - len(r.rest)
-	if r.bytes(n) == nil {
-		return ""
-	}
-	return whole[from : from+n]
+// text reads a length and as many bytes, whose memory the text shares.
+func (r *reader) text(limit int) string {
+	b := r.bytes(r.length(limit))
+	return unsafe.String(unsafe.SliceData(b), len(b))
 }

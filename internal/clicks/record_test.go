@@ -12,6 +12,12 @@ import (
 
 const testSegment = "20260131t090507-0f1e2d3c4b5a6978-0000000003"
 
+// scanAll returns every whole record.
+func scanAll(id string, data []byte) (found []Click, damaged map[string]int) {
+	_, damaged = scan(id, data, func(c *Click) { found = append(found, *c) })
+	return found, damaged
+}
+
 func total(damaged map[string]int) (n int) {
 	for _, d := range damaged {
 		n += d
@@ -23,9 +29,9 @@ func TestScanRoundTrip(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		want := rapid.SliceOfN(rapid.Custom(drawClick), 0, 30).Draw(t, "clicks")
-		records := recordsOf(testSegment, want)
+		records := encodeRecords(testSegment, want)
 		records = append(records, make([]byte, rapid.IntRange(0, 5000).Draw(t, "zeros"))...)
-		got, damaged := scan(testSegment, records)
+		got, damaged := scanAll(testSegment, records)
 		if len(damaged) != 0 || len(got) != len(want) || len(want) > 0 && !reflect.DeepEqual(got, want) {
 			t.Fatalf("got %v and damage %v, want %v", got, damaged, want)
 		}
@@ -40,9 +46,9 @@ func TestScanDamage(t *testing.T) {
 		clicks := rapid.SliceOfN(rapid.Custom(drawClick), 1, 30).Draw(t, "clicks")
 		var ends []int
 		for i := range clicks {
-			ends = append(ends, len(recordsOf(testSegment, clicks[:i+1])))
+			ends = append(ends, len(encodeRecords(testSegment, clicks[:i+1])))
 		}
-		records := recordsOf(testSegment, clicks)
+		records := encodeRecords(testSegment, clicks)
 		sound := bytes.Clone(records)
 		for range rapid.IntRange(1, 5).Draw(t, "wounds") {
 			at := rapid.IntRange(0, len(records)-1).Draw(t, "at")
@@ -69,7 +75,7 @@ func TestScanDamage(t *testing.T) {
 				want = append(want, clicks[i])
 			}
 		}
-		got, _ := scan(testSegment, records)
+		got, _ := scanAll(testSegment, records)
 		if len(got) != len(want) || len(want) > 0 && !reflect.DeepEqual(got, want) {
 			t.Fatalf("found %d clicks, want %d of %d", len(got), len(want), len(clicks))
 		}
@@ -79,10 +85,10 @@ func TestScanDamage(t *testing.T) {
 func TestScanCountsDamage(t *testing.T) {
 	t.Parallel()
 	clicks := sampleClicks(5)
-	sound := recordsOf(testSegment, clicks)
-	second := len(recordsOf(testSegment, clicks[:1]))
-	third := len(recordsOf(testSegment, clicks[:2]))
-	last := len(recordsOf(testSegment, clicks[:4]))
+	sound := encodeRecords(testSegment, clicks)
+	second := len(encodeRecords(testSegment, clicks[:1]))
+	third := len(encodeRecords(testSegment, clicks[:2]))
+	last := len(encodeRecords(testSegment, clicks[:4]))
 	for _, tt := range []struct {
 		name   string
 		damage func(b []byte) []byte
@@ -107,7 +113,7 @@ func TestScanCountsDamage(t *testing.T) {
 		{"foreign", func([]byte) []byte { return bytes.Repeat([]byte("foreign\n"), 100) }, 0, "map[garbage:1]"},
 		{"not a click", func(b []byte) []byte { return appendRaw(b, []byte("this is not a click")) }, 5, "map[malformed:1]"},
 	} {
-		got, damaged := scan(testSegment, tt.damage(bytes.Clone(sound)))
+		got, damaged := scanAll(testSegment, tt.damage(bytes.Clone(sound)))
 		if len(got) != tt.whole || fmt.Sprint(damaged) != tt.want {
 			t.Errorf("%s: %d clicks and %v, want %d and %s", tt.name, len(got), damaged, tt.whole, tt.want)
 		}
@@ -127,8 +133,8 @@ func appendRaw(b, body []byte) []byte {
 // A segment under another name counts nothing twice.
 func TestScanOtherName(t *testing.T) {
 	t.Parallel()
-	records := recordsOf(testSegment, sampleClicks(5))
-	if got, _ := scan("20260131t090507-0f1e2d3c4b5a6978-0000000004", records); len(got) != 0 {
+	records := encodeRecords(testSegment, sampleClicks(5))
+	if got, _ := scanAll("20260131t090507-0f1e2d3c4b5a6978-0000000004", records); len(got) != 0 {
 		t.Errorf("%d clicks found", len(got))
 	}
 }
@@ -136,7 +142,7 @@ func TestScanOtherName(t *testing.T) {
 // No header a client sends can hold a record.
 func TestTextHoldsNoMark(t *testing.T) {
 	t.Parallel()
-	forged := recordsOf(testSegment, sampleClicks(1))
+	forged := encodeRecords(testSegment, sampleClicks(1))
 	if got := Clean(string(forged), MaxUserAgent); bytes.Contains([]byte(got), mark) {
 		t.Errorf("%q contains a mark", got)
 	}
@@ -144,27 +150,27 @@ func TestTextHoldsNoMark(t *testing.T) {
 
 func FuzzScan(f *testing.F) {
 	f.Add([]byte(nil), uint16(0))
-	f.Add(recordsOf(testSegment, sampleClicks(3)), uint16(2))
+	f.Add(encodeRecords(testSegment, sampleClicks(3)), uint16(2))
 	f.Add(appendRaw(nil, []byte("this is not a click")), uint16(0))
 	f.Fuzz(func(t *testing.T, noise []byte, offset uint16) {
 		// Alone it may be anything; behind whole records it costs none.
-		got, damaged := scan(testSegment, noise)
+		got, damaged := scanAll(testSegment, noise)
 		if len(got) == 0 && total(damaged) == 0 && !isZero(noise) {
 			t.Errorf("%x is neither clicks nor damage", noise)
 		}
-		records := recordsOf(testSegment, sampleClicks(3))
-		got, _ = scan(testSegment, append(bytes.Clone(records), noise...))
+		records := encodeRecords(testSegment, sampleClicks(3))
+		got, _ = scanAll(testSegment, append(bytes.Clone(records), noise...))
 		if len(got) < 3 {
 			t.Errorf("%d of 3 clicks found before %x", len(got), noise)
 		}
 		// A body with a sound checksum must parse or be counted.
 		if len(noise) <= maxBody {
-			got, damaged = scan(testSegment, appendRaw(nil, noise))
+			got, damaged = scanAll(testSegment, appendRaw(nil, noise))
 			if len(got)+total(damaged) != 1 {
 				t.Errorf("%d clicks and damage %v in one record", len(got), damaged)
 			}
 		}
 		copy(records[int(offset)%len(records):], noise)
-		scan(testSegment, records)
+		scanAll(testSegment, records)
 	})
 }

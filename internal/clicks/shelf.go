@@ -21,7 +21,6 @@ type shelf struct {
 	opt     Options
 	disk    disk
 	changed func() // called without locks after bytes, segments or kept moved
-	memory  memorySegments
 
 	bytes    atomic.Int64 // handed over or sealed, not shipped
 	segments atomic.Int64 // sealed, not shipped
@@ -29,9 +28,8 @@ type shelf struct {
 	oldest   atomic.Int64 // Unix microseconds of the oldest click not shipped, 0 for none
 	// lostSince is the time of the oldest click that may be in a folder out of
 	// reach, as oldest; 0 where none is.
-	lostSince atomic.Int64
-	aside     atomic.Int64 // damaged bytes put aside by keepDamaged
-	asideDue  time.Time    // when to look for old ones; under mu
+	lostSince     atomic.Int64
+	quarantineDue time.Time // when to look for old ones; under mu
 
 	// own is the folder that new segments go to, nil until there is one. It is
 	// read without mu: a disk that takes its time under mu, to give back space
@@ -40,13 +38,8 @@ type shelf struct {
 
 	mu      sync.Mutex // held while folders change; disk calls are made under it
 	folders map[string]*folder
-	told    map[string]bool // segments whose damage is counted, until they are shipped
-	// unmoved are shipped segments that the disk does not let out of their
-	// place. They count as kept. After a restart they are shipped again, which
-	// the ledger makes harmless.
-	unmoved map[string]unmoved
 
-	holds holds
+	pauses pauses
 
 	// home is the installation that segments are shipped to, "" until that is
 	// known; supposed is what the own folder is named until then.
@@ -59,19 +52,12 @@ type shelf struct {
 	quitting atomic.Int64 // how many
 }
 
-type unmoved struct {
-	size int64
-	at   time.Time // when it was shipped
-}
-
 func (h *shelf) init(o Options, d disk, changed func()) {
 	h.opt, h.disk, h.changed = o, d, changed
 	h.folders = make(map[string]*folder)
-	h.told = make(map[string]bool)
-	h.unmoved = make(map[string]unmoved)
 	h.foreign = make(map[string]foreign)
 	h.home = o.Installation
-	h.holds.most = maxHolds
+	h.pauses.most = maxPauses
 }
 
 func (h *shelf) stats() Stats {
@@ -304,11 +290,15 @@ func (h *shelf) noteOldest(f *folder, id string) bool {
 	defer func() { _ = file.Close() }() // only read
 	head := make([]byte, 2*maxRecord)
 	n, _ := h.disk.readAt(file, head, 0)
-	found, _ := scan(id, head[:n])
-	if len(found) == 0 {
+	at := int64(0)
+	scan(id, head[:n], func(c *Click) {
+		if at == 0 {
+			at = c.At.UnixMicro()
+		}
+	})
+	if at == 0 {
 		return false
 	}
-	at := found[0].At.UnixMicro()
 	if now := h.oldest.Load(); now == 0 || at < now {
 		h.oldest.Store(at)
 	}
@@ -326,10 +316,7 @@ func (h *shelf) list(after string, limit int) ([]Segment, error) {
 	defer h.mu.Unlock()
 	now, held := h.opt.Now(), ""
 	ready := func(id string) bool {
-		if _, shipped := h.unmoved[id]; shipped {
-			return false
-		}
-		if !h.holds.passedOver(id, now) {
+		if !h.pauses.passedOver(id, now) {
 			return true
 		}
 		if held == "" || id < held {
@@ -337,7 +324,8 @@ func (h *shelf) list(after string, limit int) ([]Segment, error) {
 		}
 		return false
 	}
-	segs, errs := h.memory.list(after, limit), []error(nil)
+	var segs []Segment
+	var errs []error
 	for _, f := range h.folders {
 		if f.id < folderOf(after) || !h.mine(f) {
 			continue
@@ -357,7 +345,7 @@ func (h *shelf) list(after string, limit int) ([]Segment, error) {
 			segs[i].Bytes = h.disk.size(f.sealed(segs[i].ID))
 		}
 	}
-	if after == "" || h.holds.count() == 0 { // otherwise some may wait before after
+	if after == "" || h.pauses.count() == 0 { // otherwise some may wait before after
 		h.refreshOldest(segs, held)
 	}
 	return segs, errors.Join(errs...)
@@ -391,9 +379,6 @@ func compareSegments(a, b Segment) int { return strings.Compare(a.ID, b.ID) }
 
 // records returns the bytes of a sealed segment.
 func (h *shelf) records(id string) ([]byte, error) {
-	if records, ok := h.memory.read(id); ok {
-		return records, nil
-	}
 	f, err := h.holder(id)
 	if err != nil {
 		return nil, err
@@ -418,40 +403,6 @@ func (h *shelf) records(id string) ([]byte, error) {
 	return records[:n], err
 }
 
-// salvage returns what the disk gives of a segment that cannot be read as a
-// whole, with zeros in place of the rest, and counts the gaps.
-func (h *shelf) salvage(id string) (records []byte, gaps int, err error) {
-	const block = 4 << 10
-	f, err := h.holder(id)
-	if err != nil {
-		return nil, 0, err
-	}
-	file, err := h.disk.open(f.sealed(id))
-	if err != nil {
-		return nil, 0, err
-	}
-	defer func() { _ = file.Close() }() // only read
-	info, err := file.Stat()
-	if err != nil {
-		return nil, 0, err
-	}
-	records = make([]byte, min(info.Size(), maxSegmentBytes+maxGroupBytes))
-	whole := true
-	for at := 0; at < len(records); at += block {
-		part := records[at:min(at+block, len(records))]
-		_, err := h.disk.readAt(file, part, int64(at))
-		lost := err != nil && !errors.Is(err, io.EOF)
-		if lost {
-			clear(part)
-		}
-		if lost && whole {
-			gaps++
-		}
-		whole = !lost
-	}
-	return records, gaps, nil
-}
-
 // errTooLarge is for files that have a segment's name but not its size.
 var errTooLarge = errors.New("file is larger than any segment")
 
@@ -471,49 +422,8 @@ func (h *shelf) holder(id string) (*folder, error) {
 	return f, nil
 }
 
-// tellDamage counts and logs the damage of a segment once, however often it is
-// read until it is shipped, and reports whether it did now.
-func (h *shelf) tellDamage(id string, damaged map[string]int, whole int) (news bool) {
-	h.mu.Lock()
-	told := h.told[id]
-	if len(damaged) > 0 && len(h.told) < maxHolds { // beyond, it is told again
-		h.told[id] = true
-	}
-	h.mu.Unlock()
-	if told || len(damaged) == 0 {
-		return false
-	}
-	for reason, n := range damaged {
-		h.opt.Metrics.damaged[reason].Add(float64(n))
-	}
-	h.opt.Log.Error("damaged records skipped", slog.String("segment", id),
-		slog.Any("damaged", damaged), slog.Int("whole", whole))
-	return true
-}
-
-// maxAside bounds the damaged bytes that a process puts beside segments whose
-// other records it ships.
-const maxAside = 16 << 20
-
-// keepDamaged puts the damaged bytes of a segment aside for somebody to look at,
-// who may find there what the segment, which goes its way, does not give. On a
-// disk in trouble this may fail, and holds nothing up.
-func (h *shelf) keepDamaged(id string, damaged []byte) {
-	f, err := h.holder(id)
-	if err != nil || len(damaged) == 0 {
-		return // in memory, or only zeros
-	}
-	if h.aside.Add(int64(len(damaged))) > maxAside {
-		h.opt.Log.Warn("damaged bytes are not kept: there are too many", slog.String("segment", id), slog.Int("bytes", len(damaged)))
-		return
-	}
-	if err := h.disk.write(f.bad(id), damaged); err != nil {
-		h.opt.Log.Warn("damaged bytes are not kept", slog.String("segment", id), slog.Any("error", err))
-	}
-}
-
-// setAside takes a segment without one whole record out of the line.
-func (h *shelf) setAside(id string) error {
+// quarantine takes a segment without one whole record out of the line.
+func (h *shelf) quarantine(id string, damaged map[string]int) error {
 	f, err := h.holder(id)
 	if err != nil {
 		return err
@@ -522,23 +432,22 @@ func (h *shelf) setAside(id string) error {
 	if size == 0 {
 		err = h.disk.remove(f.sealed(id)) // nothing to look at later
 	} else {
-		_ = h.disk.setTime(f.sealed(id), h.opt.Now()) // from which asideKept counts
+		_ = h.disk.setTime(f.sealed(id), h.opt.Now()) // from which quarantineKept counts
 		err = h.disk.rename(f.sealed(id), f.bad(id))
 	}
 	if err != nil {
-		return fmt.Errorf("set segment aside: %w", err)
+		return fmt.Errorf("quarantine segment: %w", err)
 	}
-	h.opt.Metrics.setAside.Inc()
-	h.opt.Log.Error("segment set aside", slog.String("segment", id), slog.Int64("bytes", size))
+	h.opt.Metrics.countDamage(damaged)
+	h.opt.Metrics.quarantined.Inc()
+	h.opt.Log.Error("segment without a whole record quarantined", slog.String("segment", id),
+		slog.Int64("bytes", size), slog.Any("damaged", damaged))
 	h.left(id, size)
 	return nil
 }
 
 // left counts a segment less.
 func (h *shelf) left(id string, size int64) {
-	h.mu.Lock()
-	delete(h.told, id)
-	h.mu.Unlock()
 	h.release(id)
 	h.bytes.Add(-size)
 	if h.segments.Add(-1) == 0 {
@@ -549,102 +458,46 @@ func (h *shelf) left(id string, size int64) {
 
 // hold has a segment passed over for a while.
 func (h *shelf) hold(id string) {
-	h.holds.add(id, h.opt.Now())
-	h.opt.Metrics.held.Set(float64(h.holds.count()))
+	h.pauses.add(id, h.opt.Now())
+	h.opt.Metrics.held.Set(float64(h.pauses.count()))
 }
 
 // release ends what hold began.
 func (h *shelf) release(id string) {
-	h.holds.remove(id)
-	h.opt.Metrics.held.Set(float64(h.holds.count()))
+	h.pauses.remove(id)
+	h.opt.Metrics.held.Set(float64(h.pauses.count()))
 }
 
-// ship puts a shipped segment among the kept ones. If the disk does not let it,
-// the segment counts as kept where it is and is moved later.
-func (h *shelf) ship(id string) error {
-	if size, ok := h.memory.remove(id); ok {
-		h.left(id, int64(size))
-		return nil
-	}
+// ship puts a shipped segment among the kept ones, and reports whether it was not
+// there before.
+func (h *shelf) ship(id string) (news bool, err error) {
 	f, err := h.holder(id)
 	if err != nil {
-		return err
+		return false, err
 	}
 	info, err := h.disk.stat(f.sealed(id))
 	if errors.Is(err, fs.ErrNotExist) && (h.disk.exists(f.kept(id)) || h.disk.exists(f.gone(id))) {
-		return nil // shipped before
+		return false, nil // shipped before
 	}
 	if err != nil {
-		return err
-	}
-	fresh, err := h.moveShipped(f, id, info.Size())
-	if fresh {
-		h.kept.Add(info.Size())
-		h.left(id, info.Size())
-	}
-	return err
-}
-
-// moveShipped moves a shipped segment to the kept ones or notes that it has to
-// be. fresh says that it was in line until now.
-func (h *shelf) moveShipped(f *folder, id string, size int64) (fresh bool, err error) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	_, noted := h.unmoved[id]
-	if err = h.moveToKept(f, id); err == nil {
-		delete(h.unmoved, id)
-		return !noted, nil
-	}
-	if noted {
-		return false, nil
-	}
-	if len(h.unmoved) >= maxHolds {
 		return false, err
 	}
-	if len(h.unmoved) == 0 {
-		h.opt.Log.Warn("shipped segments cannot be moved; they stay in their place until they can", slog.Any("error", err))
-	}
-	h.unmoved[id] = unmoved{size, h.opt.Now()}
-	return true, nil
-}
-
-func (h *shelf) moveToKept(f *folder, id string) error {
 	// Its time becomes that of shipping, from which Keep counts.
-	now := h.opt.Now()
-	if err := h.disk.setTime(f.sealed(id), now); err != nil {
-		return err
+	if err := h.disk.setTime(f.sealed(id), h.opt.Now()); err != nil {
+		return false, err
 	}
-	return h.disk.rename(f.sealed(id), f.kept(id))
-}
-
-// moveUnmoved tries again to move the shipped segments that could not be.
-func (h *shelf) moveUnmoved() {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if len(h.unmoved) == 0 {
-		return
+	if err := h.disk.rename(f.sealed(id), f.kept(id)); err != nil {
+		return false, err
 	}
-	for id, u := range h.unmoved {
-		f := h.folders[folderOf(id)]
-		if f == nil || !h.disk.exists(f.sealed(id)) {
-			delete(h.unmoved, id) // somebody removed it
-			h.kept.Add(-u.size)
-			continue
-		}
-		if h.moveToKept(f, id) == nil {
-			delete(h.unmoved, id)
-		}
-	}
-	if len(h.unmoved) == 0 {
-		h.opt.Log.Info("shipped segments can be moved again")
-	}
+	h.kept.Add(info.Size())
+	h.left(id, info.Size())
+	return true, nil
 }
 
 // reship puts back in line the segments shipped before a moment, oldest first,
 // as long as the line has room for them: it must not be so long that new clicks
 // are dropped. waiting counts those that found none.
 func (h *shelf) reship(before time.Time, room func() int64) (put, waiting int, err error) {
-	put, waiting = h.reshipUnmoved(before, room)
 	h.mu.Lock()
 	folders := h.byAge()
 	h.mu.Unlock()
@@ -663,24 +516,6 @@ func (h *shelf) reship(before time.Time, room func() int64) (put, waiting int, e
 	}
 	h.changed()
 	return put, waiting, err
-}
-
-// reshipUnmoved puts back in line what was shipped and has not left its place.
-func (h *shelf) reshipUnmoved(before time.Time, room func() int64) (put, waiting int) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	for id, u := range h.unmoved {
-		switch {
-		case !u.at.Before(before):
-		case u.size > room():
-			waiting++
-		default:
-			delete(h.unmoved, id)
-			h.inLine(u.size)
-			put++
-		}
-	}
-	return put, waiting
 }
 
 // inLine counts a kept segment as one to ship.
@@ -795,9 +630,6 @@ func (h *shelf) byAge() []*folder {
 func (h *shelf) allGone() (gone []Gone, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if g, news := h.memory.gone(); news {
-		gone = append(gone, g)
-	}
 	for _, f := range h.byAge() {
 		below, goneErr := h.goneBelow(f)
 		there, placeErr := f.inPlace()
@@ -867,7 +699,6 @@ func (h *shelf) confirmed(gone []Gone) (err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, g := range gone {
-		h.memory.confirm(g)
 		f := h.folders[g.Folder]
 		if f == nil {
 			continue // of a folder that was removed or never ours
@@ -899,7 +730,6 @@ func (h *shelf) removeDone(f *folder) {
 
 // close releases every folder.
 func (h *shelf) close() error {
-	h.moveUnmoved()
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	var errs []error

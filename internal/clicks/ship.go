@@ -3,6 +3,7 @@ package clicks
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"math"
 	"path/filepath"
 	"time"
@@ -20,15 +21,17 @@ type Batch struct {
 	ID      string
 	Clicks  int
 	Oldest  time.Time // of the clicks
-	Payload []byte    // what DecodeBatch takes
+	Payload []byte    // for DecodeBatch
+
+	damaged map[string]int // stretches that were skipped, by reason
 }
 
 // maxListed bounds what Segments returns at a time.
 const maxListed = 256
 
-// ErrSetAside is what Read returns, wrapped, for a segment without one whole
+// ErrQuarantined is wrapped by the error of Read for a segment without one whole
 // record. It has been renamed, counted and logged, and is not listed again.
-var ErrSetAside = errors.New("segment set aside: it has no whole record")
+var ErrQuarantined = errors.New("segment quarantined: it has no whole record")
 
 // Segments returns the segments ready to ship that come after one ("" for all),
 // oldest first, at most 256 at a time. They include those of adopted folders and
@@ -45,68 +48,50 @@ func (s *Spool) Segments(after string) ([]Segment, error) { return s.shelf.list(
 // up to five minutes.
 func (s *Spool) PassOver(id string) { s.shelf.hold(id) }
 
-// Read packs a segment. Damaged records are skipped, counted and logged; whole
-// ones before and after them are kept. A segment that cannot be read is passed
-// over as by PassOver. If the device has refused to give it for five minutes,
-// what it does give is all that counts.
+// Read packs a segment. Damaged records are skipped, whole ones before and after
+// them are kept. A segment that cannot be read is passed over as by PassOver.
 func (s *Spool) Read(seg Segment) (Batch, error) {
 	b, err := s.read(seg)
-	if err != nil && !errors.Is(err, ErrSetAside) {
+	if err != nil && !errors.Is(err, ErrQuarantined) {
 		s.shelf.hold(seg.ID)
 	}
 	return b, err
 }
 
 func (s *Spool) read(seg Segment) (Batch, error) {
-	records, gaps, err := s.recordsOf(seg.ID)
+	records, err := s.shelf.records(seg.ID)
 	if err != nil && !errors.Is(err, errTooLarge) {
 		return Batch{}, fmt.Errorf("read segment: %w", err)
 	}
-	found, damaged := scan(seg.ID, records)
-	if gaps > 0 {
-		damaged = map[string]int{damageUnreadable: max(gaps, stretches(damaged))}
-	}
-	if s.shelf.tellDamage(seg.ID, damaged, len(found)) && len(found) > 0 {
-		s.shelf.keepDamaged(seg.ID, damagedBytes(seg.ID, records))
-	}
-	if len(found) == 0 {
-		if err := s.shelf.setAside(seg.ID); err != nil {
-			return Batch{}, err
-		}
-		return Batch{}, fmt.Errorf("read segment %s: %w", seg.ID, ErrSetAside)
-	}
-	b := Batch{ID: seg.ID, Clicks: len(found), Oldest: found[0].At, Payload: EncodeBatch(found)}
-	for _, c := range found {
-		if c.At.Before(b.Oldest) {
+	b := Batch{ID: seg.ID}
+	end, damaged := scan(seg.ID, records, func(c *Click) {
+		if b.Clicks == 0 || c.At.Before(b.Oldest) {
 			b.Oldest = c.At
 		}
+		b.Clicks++
+	})
+	b.damaged = damaged
+	if b.Clicks == 0 {
+		if err := s.shelf.quarantine(seg.ID, damaged); err != nil {
+			return Batch{}, err
+		}
+		return Batch{}, fmt.Errorf("read segment %s: %w", seg.ID, ErrQuarantined)
 	}
+	b.Payload = encodePayload(records[:end], b.Clicks)
 	return b, nil
 }
 
-// recordsOf reads a segment, or what is left of one that the device has long
-// refused to give.
-func (s *Spool) recordsOf(id string) (records []byte, gaps int, err error) {
-	records, err = s.shelf.records(id)
-	if !lostOnDisk(err) || s.opt.Now().Sub(s.shelf.holds.failingSince(id, s.opt.Now())) < salvageAfter {
-		return records, 0, err
-	}
-	return s.shelf.salvage(id)
-}
-
-func stretches(damaged map[string]int) (n int) {
-	for _, k := range damaged {
-		n += k
-	}
-	return n
-}
-
-// Shipped says that the batch of this id is committed. Its segment is kept for
-// Options.Keep, out of the line, also if the disk does not let it be moved.
-// Saying it again does no harm.
-func (s *Spool) Shipped(id string) error {
-	if err := s.shelf.ship(id); err != nil {
+// Shipped says that a batch, as Read returned it, is committed. Its segment is kept
+// for Options.Keep, and what was damaged of it is counted. Saying it again does no
+// harm. If the disk does not let the segment be moved, it stays in line.
+func (s *Spool) Shipped(b Batch) error {
+	news, err := s.shelf.ship(b.ID)
+	if err != nil {
 		return fmt.Errorf("keep shipped segment: %w", err)
+	}
+	if news && len(b.damaged) > 0 {
+		s.opt.Metrics.countDamage(b.damaged)
+		s.opt.Log.Error("damaged records skipped", slog.String("segment", b.ID), slog.Any("damaged", b.damaged), slog.Int("whole", b.Clicks))
 	}
 	return nil
 }
@@ -148,7 +133,6 @@ type Gone struct {
 // A power cut may bring a removed segment back. It was shipped, so that the
 // ledger knows it or finds it below what was confirmed.
 func (s *Spool) RemoveExpired(now time.Time) ([]Gone, error) {
-	s.shelf.moveUnmoved()
 	limit := now.Add(-s.opt.Keep)
 	expireErr := s.shelf.expire(func(path string, _ int64) bool {
 		info, err := s.disk.stat(path)
@@ -157,7 +141,7 @@ func (s *Spool) RemoveExpired(now time.Time) ([]Gone, error) {
 	if expireErr != nil {
 		expireErr = fmt.Errorf("remove kept segments: %w", expireErr)
 	}
-	asideErr := s.shelf.forgetAside(s.opt.Now())
+	asideErr := s.shelf.emptyQuarantine(s.opt.Now())
 	if asideErr != nil {
 		asideErr = fmt.Errorf("remove damaged clicks: %w", asideErr)
 	}
@@ -194,7 +178,6 @@ func (s *Spool) Adopt() (segments int, err error) {
 // that are free belong to another installation than [Options].Installation.
 func OpenForShipping(dir string, o Options) (*Spool, error) {
 	o.Dir = dir
-	o.Durability = Process
 	o.MaxBytes = math.MaxInt64 // there are no new clicks to leave room for
 	o, err := o.withDefaults()
 	if err != nil {

@@ -31,8 +31,7 @@ const (
 // Options configure a spool. The zero value of a field means its default, but
 // for Keep.
 type Options struct {
-	// Dir is the folder below which each process makes its own. Required,
-	// except with Memory, where it only names a place to adopt from.
+	// Dir is the folder below which each process makes its own. Required.
 	Dir string
 	// MaxBytes bounds the bytes not yet shipped; clicks beyond are dropped.
 	// Segments kept after shipping give way first. Default 4 GiB.
@@ -61,6 +60,7 @@ type Options struct {
 
 func (o Options) withDefaults() (Options, error) {
 	o.MaxBytes = cmp.Or(o.MaxBytes, 4<<30)
+	o.Durability = cmp.Or(o.Durability, Process)
 	o.SegmentBytes = cmp.Or(o.SegmentBytes, 1<<20)
 	o.SegmentAge = cmp.Or(o.SegmentAge, 250*time.Millisecond)
 	if o.Log == nil {
@@ -73,9 +73,9 @@ func (o Options) withDefaults() (Options, error) {
 		o.Now = time.Now
 	}
 	switch {
-	case o.Durability != Process && o.Durability != Disk && o.Durability != Memory:
-		return o, fmt.Errorf("spool: unknown durability %s", o.Durability)
-	case o.Dir == "" && o.Durability != Memory:
+	case o.Durability != Process && o.Durability != Disk:
+		return o, fmt.Errorf("spool: unknown durability %q", o.Durability)
+	case o.Dir == "":
 		return o, errors.New("spool: no folder given")
 	case o.MaxBytes < 0:
 		return o, fmt.Errorf("spool: bound of %d bytes is negative", o.MaxBytes)
@@ -129,7 +129,7 @@ type Spool struct {
 	activeSince  atomic.Int64 // when its first click was written, by s.clock, 0 when empty
 	activeOldest atomic.Int64 // time of its oldest click, Unix microseconds
 
-	unreported [7]atomic.Int64       // dropped since the last log line, by DropError.number
+	unreported [6]atomic.Int64       // dropped since the last log line, by DropError.number
 	news       atomic.Bool           // appends were given up, which is not logged
 	trouble    atomic.Pointer[error] // the last error, for the log
 	needRoom   atomic.Bool           // the disk is full: kept segments must go
@@ -178,13 +178,8 @@ func open(o Options, d disk, p patience) (*Spool, error) {
 		return nil, err
 	}
 	s := newSpool(o, d, p)
-	if o.Durability == Memory {
-		close(s.writerDone)
-		go s.keepMemory()
-	} else {
-		go s.writeGroups()
-		go s.keep()
-	}
+	go s.writeGroups()
+	go s.keep()
 	s.others.Go(s.watchGroups)
 	s.others.Go(s.reportDrops)
 	select {
@@ -226,9 +221,6 @@ func newSpool(o Options, d disk, p patience) *Spool {
 // unwritten until the disk has answered.
 func (s *Spool) Append(c *Click) error {
 	agent, referrer := Clean(c.UserAgent, MaxUserAgent), Clean(c.Referrer, MaxReferrer)
-	if s.opt.Durability == Memory {
-		return s.appendMemory(c, agent, referrer)
-	}
 	s.mu.Lock()
 	if drop := s.refuse(); drop != nil {
 		if drop == errStuck && s.next.settled && s.room() {
@@ -389,10 +381,6 @@ func (s *Spool) Sealed() <-chan struct{} { return s.sealed }
 // SealNow makes a segment of the clicks appended so far, without waiting for
 // size or age, and returns when it is ready or ctx is done.
 func (s *Spool) SealNow(ctx context.Context) error {
-	if s.opt.Durability == Memory {
-		s.sealMemory()
-		return nil
-	}
 	done := make(chan struct{})
 	s.mu.Lock()
 	if s.closed {
@@ -440,11 +428,6 @@ func (s *Spool) close() error {
 		<-s.writerDone
 		<-s.keeperDone
 		s.others.Wait()
-		// Of what is kept in memory only, this is the end.
-		if n := s.shelf.dropMemory(); n > 0 {
-			s.dropped(errClosed, n)
-			s.logDrops()
-		}
 		done <- s.shelf.close()
 	}()
 	select {

@@ -1,7 +1,6 @@
 package clicks
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -107,13 +106,13 @@ func ship(t *testing.T, s *Spool) (markers []int) {
 		}
 		for _, seg := range segs {
 			b, err := s.Read(seg)
-			if errors.Is(err, ErrSetAside) {
+			if errors.Is(err, ErrQuarantined) {
 				continue
 			}
 			if err != nil {
 				t.Fatal(err)
 			}
-			got, err := DecodeBatch(b.Payload)
+			got, err := DecodeBatch(b.ID, b.Payload)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -123,7 +122,7 @@ func ship(t *testing.T, s *Spool) (markers []int) {
 			for _, c := range got {
 				markers = append(markers, int(c.URLID))
 			}
-			if err := s.Shipped(b.ID); err != nil {
+			if err := s.Shipped(b); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -186,8 +185,8 @@ func onlyFolder(t *testing.T, dir string) string {
 
 func TestAppendShip(t *testing.T) {
 	t.Parallel()
-	for _, mode := range []Durability{Process, Disk, Memory} {
-		t.Run(mode.String(), func(t *testing.T) {
+	for _, mode := range []Durability{Process, Disk} {
+		t.Run(string(mode), func(t *testing.T) {
 			t.Parallel()
 			o := testOptions(t)
 			o.Durability, o.Metrics = mode, NewMetrics(nil)
@@ -217,8 +216,8 @@ func TestAppendShip(t *testing.T) {
 
 func TestAppendManyCallers(t *testing.T) {
 	t.Parallel()
-	for _, mode := range []Durability{Process, Disk, Memory} {
-		t.Run(mode.String(), func(t *testing.T) {
+	for _, mode := range []Durability{Process, Disk} {
+		t.Run(string(mode), func(t *testing.T) {
 			t.Parallel()
 			o := testOptions(t)
 			o.Durability, o.SegmentBytes = mode, 4<<10
@@ -277,7 +276,7 @@ func TestAppendCopies(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := DecodeBatch(b.Payload)
+	got, err := DecodeBatch(b.ID, b.Payload)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -288,15 +287,13 @@ func TestAppendCopies(t *testing.T) {
 
 func TestSealByAge(t *testing.T) {
 	t.Parallel()
-	for _, mode := range []Durability{Process, Memory} {
-		o := testOptions(t)
-		o.Durability, o.SegmentAge = mode, 5*time.Millisecond
-		s := mustOpen(t, o)
-		for i := range 3 {
-			mustAppend(t, s, i)
-			<-s.Sealed()
-			wantMarkers(t, ship(t, s), i)
-		}
+	o := testOptions(t)
+	o.SegmentAge = 5 * time.Millisecond
+	s := mustOpen(t, o)
+	for i := range 3 {
+		mustAppend(t, s, i)
+		<-s.Sealed()
+		wantMarkers(t, ship(t, s), i)
 	}
 }
 
@@ -398,7 +395,7 @@ func TestOpenRefusesOptions(t *testing.T) {
 	t.Parallel()
 	for _, o := range []Options{
 		{},
-		{Dir: "x", Durability: 7},
+		{Dir: "x", Durability: "memory"},
 		{Dir: "x", MaxBytes: -1},
 		{Dir: "x", SegmentBytes: 1},
 		{Dir: "x", SegmentBytes: 1 << 30},
@@ -413,33 +410,28 @@ func TestOpenRefusesOptions(t *testing.T) {
 
 func TestSpoolFull(t *testing.T) {
 	t.Parallel()
-	for _, mode := range []Durability{Process, Memory} {
-		t.Run(mode.String(), func(t *testing.T) {
-			t.Parallel()
-			o := testOptions(t)
-			o.Durability, o.MaxBytes, o.Metrics = mode, 4<<10, NewMetrics(nil)
-			s := mustOpen(t, o)
-			kept := 0
-			var err error
-			for ; err == nil; kept++ {
-				err = s.Append(click(kept))
-			}
-			if got := reasonOf(t, err); got != DropSpoolFull {
-				t.Fatalf("dropped as %q", got)
-			}
-			if got := s.Stats().Refusing; got != DropSpoolFull {
-				t.Errorf("refusing %q", got)
-			}
-			if got := testutil.ToFloat64(o.Metrics.dropped[DropSpoolFull]); got != 1 {
-				t.Errorf("dropped metric %v", got)
-			}
-			mustSeal(t, s)
-			if got := ship(t, s); len(got) != kept-1 {
-				t.Errorf("%d clicks shipped, want %d", len(got), kept-1)
-			}
-			mustAppend(t, s, 1) // healed
-		})
+	o := testOptions(t)
+	o.MaxBytes, o.Metrics = 4<<10, NewMetrics(nil)
+	s := mustOpen(t, o)
+	kept := 0
+	var err error
+	for ; err == nil; kept++ {
+		err = s.Append(click(kept))
 	}
+	if got := reasonOf(t, err); got != DropSpoolFull {
+		t.Fatalf("dropped as %q", got)
+	}
+	if got := s.Stats().Refusing; got != DropSpoolFull {
+		t.Errorf("refusing %q", got)
+	}
+	if got := testutil.ToFloat64(o.Metrics.dropped[DropSpoolFull]); got != 1 {
+		t.Errorf("dropped metric %v", got)
+	}
+	mustSeal(t, s)
+	if got := ship(t, s); len(got) != kept-1 {
+		t.Errorf("%d clicks shipped, want %d", len(got), kept-1)
+	}
+	mustAppend(t, s, 1) // healed
 }
 
 // Kept segments give way to unshipped clicks.
@@ -476,7 +468,7 @@ func TestKeepThenRemove(t *testing.T) {
 	}
 	id := segs[0].ID
 	ship(t, s)
-	if err := s.Shipped(id); err != nil {
+	if err := s.Shipped(Batch{ID: id}); err != nil {
 		t.Errorf("shipped again: %v", err)
 	}
 	wantGone(t, s, now.Add(59*time.Minute))
@@ -513,43 +505,6 @@ func TestKeepNothing(t *testing.T) {
 	if n := s.Stats().KeptBytes; n != 0 {
 		t.Errorf("%d bytes are kept", n)
 	}
-}
-
-// Nothing is kept in memory: what was shipped is gone at once.
-func TestMemoryKeepsNothing(t *testing.T) {
-	t.Parallel()
-	o := testOptions(t)
-	o.Durability = Memory
-	s := mustOpen(t, o)
-	for i := range 3 {
-		mustAppend(t, s, i)
-		mustSeal(t, s)
-	}
-	segs, err := s.Segments("")
-	if err != nil || len(segs) != 3 {
-		t.Fatalf("segments %v, %v", segs, err)
-	}
-	wantGone(t, s, time.Now()) // nothing before it is shipped
-	if err := s.Shipped(segs[1].ID); err != nil {
-		t.Fatal(err)
-	}
-	wantGone(t, s, time.Now()) // what is before it is left
-	if err := s.Shipped(segs[0].ID); err != nil {
-		t.Fatal(err)
-	}
-	wantGone(t, s, time.Now(), segs[2].ID)
-	ship(t, s)
-	if put, waiting, err := s.Reship(time.Now()); put+waiting != 0 || err != nil {
-		t.Errorf("put back %d and %d, %v", put, waiting, err)
-	}
-	var gone []Gone
-	for range 2 { // until it is confirmed
-		gone = wantGone(t, s, time.Now(), nextID(segs[2].ID))
-	}
-	if err := s.Confirmed(gone); err != nil {
-		t.Error(err)
-	}
-	wantGone(t, s, time.Now())
 }
 
 // wantGone removes what is due and checks how far the folders are said to be
@@ -592,7 +547,7 @@ func TestUnknownSegments(t *testing.T) {
 		if _, err := s.Read(Segment{ID: id}); err == nil {
 			t.Errorf("read %q: no error", id)
 		}
-		if err := s.Shipped(id); err == nil {
+		if err := s.Shipped(Batch{ID: id}); err == nil {
 			t.Errorf("shipped %q: no error", id)
 		}
 	}
@@ -939,8 +894,8 @@ func TestAdoptDamaged(t *testing.T) {
 	abandon(t, s)
 	heir := mustOpen(t, o)
 	wantMarkers(t, ship(t, heir), 2, 3)
-	if got := testutil.ToFloat64(o.Metrics.setAside); got != 1 {
-		t.Errorf("%v segments set aside", got)
+	if got := testutil.ToFloat64(o.Metrics.quarantined); got != 1 {
+		t.Errorf("%v segments quarantined", got)
 	}
 	if got := testutil.ToFloat64(o.Metrics.damaged[damageChecksum]) + testutil.ToFloat64(o.Metrics.damaged[damageGarbage]); got != 2 {
 		t.Errorf("%v damaged records", got)
@@ -952,15 +907,9 @@ func TestAdoptDamaged(t *testing.T) {
 	if all := strings.Join(left, " "); !strings.Contains(all, "notes.txt") || !strings.Contains(all, segs[1].ID+suffixBad) {
 		t.Errorf("left: %v", left)
 	}
-	// Of the segment that goes its way, the damaged record is put aside.
-	broken := recordsOf(segs[0].ID, []Click{*click(1)})
-	broken[recordHead+2] ^= 0x40
-	if aside, err := os.ReadFile(filepath.Join(folder, segs[0].ID+suffixBad)); err != nil || !bytes.Equal(aside, broken) {
-		t.Errorf("put aside %x, want %x (%v)", aside, broken, err)
-	}
 }
 
-// Records that were set aside may hold clients' addresses, and are there for 30 days.
+// A quarantined segment may hold clients' addresses, and is there for 30 days.
 func TestDamagedClicksAreForgotten(t *testing.T) {
 	t.Parallel()
 	o := testOptions(t)
@@ -993,7 +942,7 @@ func TestDamagedClicksAreForgotten(t *testing.T) {
 	for _, test := range []struct {
 		after time.Duration
 		left  bool
-	}{{29 * 24 * time.Hour, true}, {24*time.Hour + asidePause, false}} {
+	}{{29 * 24 * time.Hour, true}, {24*time.Hour + quarantineLook, false}} {
 		now.advance(test.after)
 		if _, err := heir.RemoveExpired(now.now()); err != nil {
 			t.Fatal(err)
@@ -1079,7 +1028,7 @@ func TestFolderRemovedInUse(t *testing.T) {
 // Close leaves no goroutine and no descriptor of the lock behind.
 func TestCloseStopsEverything(t *testing.T) {
 	t.Parallel()
-	for _, mode := range []Durability{Process, Disk, Memory} {
+	for _, mode := range []Durability{Process, Disk} {
 		o := testOptions(t)
 		o.Durability = mode
 		s := mustOpen(t, o)
@@ -1090,7 +1039,7 @@ func TestCloseStopsEverything(t *testing.T) {
 		if err := s.Close(); err != nil {
 			t.Errorf("closed again: %v", err)
 		}
-		for _, name := range []string{"writeGroups", "keep", "keepMemory", "watchGroups", "reportDrops"} {
+		for _, name := range []string{"writeGroups", "keep", "watchGroups", "reportDrops"} {
 			// Each has its *Spool as receiver. It may be on its last steps.
 			eventually(t, name+" is gone", func() bool {
 				return !strings.Contains(goroutineStacks(), fmt.Sprintf("(*Spool).%s(%p", name, s))
@@ -1260,7 +1209,7 @@ func TestManySegments(t *testing.T) {
 	for i := range n {
 		seg := segmentID(id, 1000+i)
 		want[i] = i
-		if err := os.WriteFile(filepath.Join(folder, seg+suffixSealed), recordsOf(seg, []Click{*click(i)}), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(folder, seg+suffixSealed), encodeRecords(seg, []Click{*click(i)}), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -1368,7 +1317,7 @@ func TestGoneBelowWhatIsLeft(t *testing.T) {
 	}
 	shipped := func(i int) {
 		t.Helper()
-		if err := s.Shipped(segs[i].ID); err != nil {
+		if err := s.Shipped(Batch{ID: segs[i].ID}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -7,9 +7,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// errCorrupted is what file systems say that find themselves damaged.
-const errCorrupted = unix.EUCLEAN
-
 // fdatasync makes the contents of f durable, and of its metadata what it takes
 // to read them.
 func fdatasync(f *os.File) error {

@@ -2,13 +2,7 @@
 
 package clicks
 
-import (
-	"os"
-	"syscall"
-)
-
-// errCorrupted is what file systems say that find themselves damaged.
-const errCorrupted = syscall.EIO
+import "os"
 
 // fdatasync makes f durable.
 func fdatasync(f *os.File) error { return f.Sync() }

@@ -26,7 +26,7 @@ func leaveSegments(t *testing.T, dir string, n int) (folder string) {
 	}
 	for i := range n {
 		seg := segmentID(id, i)
-		if err := os.WriteFile(filepath.Join(folder, seg+suffixSealed), recordsOf(seg, []Click{*click(i)}), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(folder, seg+suffixSealed), encodeRecords(seg, []Click{*click(i)}), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -48,15 +48,15 @@ func shipWhatGoes(t *testing.T, s *Spool) (markers []int) {
 			if err != nil {
 				continue
 			}
-			got, err := DecodeBatch(b.Payload)
+			got, err := DecodeBatch(b.ID, b.Payload)
 			if err != nil {
 				t.Fatal(err)
 			}
 			for _, c := range got {
 				markers = append(markers, int(c.URLID))
 			}
-			if err := s.Shipped(b.ID); err != nil {
-				t.Fatal(err)
+			if err := s.Shipped(b); err != nil {
+				s.PassOver(b.ID)
 			}
 		}
 	}
@@ -170,8 +170,9 @@ func TestHalfRemoved(t *testing.T) {
 	wantGone(t, s, now.now(), segmentID(filepath.Base(onlyFolder(t, o.Dir)), 1))
 }
 
-// A disk that turned read-only after a segment was committed does not have it
-// shipped over and over, nor those behind it wait.
+// A shipped segment that the disk does not let out of its place stays in line. It
+// is shipped again from time to time, which the ledger makes harmless, keeps none
+// behind it waiting, and leaves the line once it can be moved.
 func TestShippedCannotBeMoved(t *testing.T) {
 	t.Parallel()
 	d := realDisk()
@@ -189,24 +190,18 @@ func TestShippedCannotBeMoved(t *testing.T) {
 	o.Now = now.now
 	s := mustOpenOn(t, o, d)
 	trouble.set(syscall.EROFS)
+	for range 2 {
+		wantMarkers(t, shipWhatGoes(t, s), numbers(0, n)...)
+		wantMarkers(t, shipWhatGoes(t, s)) // not at once again
+		now.advance(pauseMost)
+	}
+	if st := s.Stats(); st.Segments != n || st.KeptBytes != 0 {
+		t.Errorf("stats %+v", st)
+	}
+	trouble.set(nil)
 	wantMarkers(t, shipWhatGoes(t, s), numbers(0, n)...)
 	if st := s.Stats(); st.Segments != 0 || st.Bytes != 0 || st.KeptBytes == 0 || !st.Oldest.IsZero() {
 		t.Errorf("stats %+v", st)
-	}
-	wantMarkers(t, shipWhatGoes(t, s)) // each once
-
-	now.advance(time.Second)
-	if put, waiting, err := s.Reship(now.now()); put != n || waiting != 0 || err != nil {
-		t.Errorf("put back %d and %d, %v", put, waiting, err)
-	}
-	if put, _, _ := s.Reship(now.now()); put != 0 {
-		t.Errorf("put back %d again", put)
-	}
-	wantMarkers(t, shipWhatGoes(t, s), numbers(0, n)...)
-
-	trouble.set(nil)
-	if ids, err := s.RemoveExpired(now.now()); len(ids) != 0 || err != nil {
-		t.Errorf("removed %v, %v", ids, err)
 	}
 	now.advance(2 * time.Hour)
 	gone := wantGone(t, s, now.now(), segmentID(filepath.Base(folder), n))
@@ -259,7 +254,7 @@ func TestUnreadableKeepNobodyBack(t *testing.T) {
 	}
 	u.lost.Store(&lost)
 	s := mustOpenOn(t, o, u.disk())
-	s.shelf.holds.most = most // nothing has failed yet
+	s.shelf.pauses.most = most // nothing has failed yet
 	wantMarkers(t, shipWhatGoes(t, s), numbers(bad, bad+good)...)
 	if got := testutil.ToFloat64(o.Metrics.held); got != most {
 		t.Errorf("%v segments remembered, want %d", got, most)
@@ -269,66 +264,18 @@ func TestUnreadableKeepNobodyBack(t *testing.T) {
 	if tries > bad-most+8 { // and those looked at for the age of the backlog
 		t.Errorf("%d reads of segments that are passed over", tries)
 	}
-	now.advance(2 * time.Hour) // never set aside for this
+	now.advance(2 * time.Hour) // never quarantined for this
 	shipWhatGoes(t, s)
-	if got := testutil.ToFloat64(o.Metrics.setAside); got != 0 {
-		t.Errorf("%v segments set aside", got)
+	if got := testutil.ToFloat64(o.Metrics.quarantined); got != 0 {
+		t.Errorf("%v segments quarantined", got)
 	}
 	u.lost.Store(nil)
-	now.advance(holdMost)
+	now.advance(pauseMost)
 	got := shipWhatGoes(t, s)
 	slices.Sort(got)
 	wantMarkers(t, got, numbers(0, bad)...)
 	if left := testutil.ToFloat64(o.Metrics.held); left != 0 || s.Stats().Segments != 0 {
 		t.Errorf("%v segments remembered, stats %+v", left, s.Stats())
-	}
-}
-
-// What a device has refused for minutes is lost; the whole records around it
-// are not, and a segment without any is set aside.
-func TestSalvage(t *testing.T) {
-	t.Parallel()
-	o := testOptions(t)
-	now := newClock()
-	o.Now, o.Metrics = now.now, NewMetrics(nil)
-	u := &unreadable{err: syscall.EIO}
-	s := mustOpenOn(t, o, u.disk())
-	const n = 2000
-	appendMany(t, s, 1, n)
-	mustSeal(t, s)
-	mustAppend(t, s, n)
-	mustSeal(t, s)
-	segs, err := s.Segments("")
-	if err != nil || len(segs) != 2 || segs[0].Bytes < 48<<10 {
-		t.Fatalf("segments %v, %v", segs, err)
-	}
-	lost := func(path string, off int64) bool { // two blocks in a row of one, all of the other
-		return strings.Contains(path, segs[1].ID) || 8<<10 <= off && off < 16<<10
-	}
-	u.lost.Store(&lost)
-	for range 12 {
-		if got := shipWhatGoes(t, s); len(got) > 0 {
-			t.Errorf("shipped %d clicks too early", len(got))
-		}
-		now.advance(salvageAfter / 12)
-	}
-	now.advance(holdMost)
-	got := shipWhatGoes(t, s)
-	if len(got) < n*4/5 || len(got) >= n-50 { // 8 of 57 KiB are lost
-		t.Errorf("%d of %d clicks saved", len(got), n)
-	}
-	seen := make(map[int]bool)
-	for _, m := range got {
-		if seen[m] {
-			t.Errorf("click %d shipped twice", m)
-		}
-		seen[m] = true
-	}
-	if got := testutil.ToFloat64(o.Metrics.damaged[damageUnreadable]); got != 2 {
-		t.Errorf("%v unreadable stretches, want 2", got)
-	}
-	if got := testutil.ToFloat64(o.Metrics.setAside); got != 1 || s.Stats().Segments != 0 {
-		t.Errorf("%v segments set aside, stats %+v", got, s.Stats())
 	}
 }
 
@@ -338,7 +285,7 @@ func TestAdoptUnsealable(t *testing.T) {
 	o := testOptions(t)
 	folder := leaveSegments(t, o.Dir, 2)
 	open := segmentID(filepath.Base(folder), 7)
-	if err := os.WriteFile(filepath.Join(folder, open+suffixOpen), recordsOf(open, []Click{*click(7)}), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(folder, open+suffixOpen), encodeRecords(open, []Click{*click(7)}), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	var trouble failing
@@ -422,32 +369,5 @@ func TestReshipLeavesRoom(t *testing.T) {
 	}
 	if got, want := testutil.ToFloat64(s.opt.Metrics.reshipped), float64(n); got != want {
 		t.Errorf("reshipped metric %v, want %v", got, want)
-	}
-}
-
-// Clicks that were kept in memory only and could not be shipped end with the
-// spool, and are counted.
-func TestClicksLeftInMemoryAreCounted(t *testing.T) {
-	t.Parallel()
-	metrics := NewMetrics(nil)
-	s, err := Open(Options{Durability: Memory, Metrics: metrics})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i := range 5 {
-		if err := s.Append(click(i)); err != nil {
-			t.Fatal(err)
-		}
-		if i == 2 { // some are sealed, some are not
-			if err := s.SealNow(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if n := testutil.ToFloat64(metrics.dropped[DropClosed]); n != 5 {
-		t.Errorf("%v clicks were counted as dropped, want the 5 that were lost", n)
 	}
 }

@@ -102,7 +102,7 @@ func TestWrongValues(t *testing.T) {
 		"SPOOL_MAX_BYTES":             {"1.5GiB", "-1", "1000", "9999999999TiB", "GiB"},
 		"SPOOL_KEEP":                  {"1", "-1s", "721h"},
 		"CLICK_LEDGER_KEEP":           {"0s", "1439h", "90"},
-		"CLICK_DURABILITY":            {"fsync", "Disk"},
+		"CLICK_DURABILITY":            {"fsync", "Disk", "memory"},
 		"CACHE_SIZE":                  {"0", "100000001"},
 		"CACHE_TTL":                   {"0s", "25h", "soon"},
 		"CACHE_STALE_MAX":             {"0s", "721h"},

@@ -38,7 +38,7 @@ func validate(c *Config, known []string) []string {
 	check("SPOOL_MAX_BYTES", within(c.SpoolMaxBytes, 1<<20, 1<<50))
 	check("SPOOL_KEEP", within(c.SpoolKeep, 0, 30*day))
 	check("CLICK_LEDGER_KEEP", within(c.ClickLedgerKeep, 60*day, 3650*day))
-	check("CLICK_DURABILITY", oneOf(c.ClickDurability, "process", "disk", "memory"))
+	check("CLICK_DURABILITY", oneOf(c.ClickDurability, "process", "disk"))
 	check("CACHE_SIZE", within(c.CacheSize, 1, 100_000_000))
 	check("CACHE_STALE_MAX", within(c.CacheStaleMax, time.Second, 30*day))
 	check("CACHE_TTL", within(c.CacheTTL, time.Second, day) &&

@@ -154,8 +154,7 @@ func (s *Shipper) Drain(ctx context.Context) error {
 		return fmt.Errorf("seal spool: %w", err)
 	}
 	err := s.Ship(ctx)
-	// What was kept in memory ends with this process, and nobody else could say
-	// that it is gone.
+	// A process may stop for good, and nobody else could confirm its removals.
 	return errors.Join(err, s.Expire(ctx, time.Now()))
 }
 
@@ -310,7 +309,7 @@ func (s *Shipper) read(ctx context.Context, segments []clicks.Segment) (batches 
 		taken++
 		batch, err := s.Spool.Read(segment)
 		switch {
-		case errors.Is(err, clicks.ErrSetAside): // the spool has logged and counted it
+		case errors.Is(err, clicks.ErrQuarantined): // the spool has logged and counted it
 		case err != nil:
 			s.Log.WarnContext(ctx, "a segment cannot be read now", slog.String("segment", segment.ID), slog.Any("error", err))
 		default:
@@ -353,7 +352,7 @@ func (s *Shipper) send(ctx context.Context, batches []clicks.Batch) (shipped int
 // mark takes a committed batch's segment out of the line and returns 1. If it
 // cannot it returns 0: the segment is shipped again, which is harmless.
 func (s *Shipper) mark(ctx context.Context, batch clicks.Batch) int {
-	if err := s.Spool.Shipped(batch.ID); err != nil {
+	if err := s.Spool.Shipped(batch); err != nil {
 		s.Spool.PassOver(batch.ID)
 		s.Log.WarnContext(ctx, "a shipped segment stays in line", slog.String("segment", batch.ID), slog.Any("error", err))
 		return 0

@@ -475,25 +475,6 @@ func TestShipAfterDeath(t *testing.T) {
 	s.want(1, 7)
 }
 
-// What was kept in memory is gone once it is shipped: the ledger need not
-// remember it, also when the process ends at once.
-func TestShipperConfirmsWhatWasInMemory(t *testing.T) {
-	t.Parallel()
-	s := newShippingOf(t, pgtest.Pool(t), clicks.Options{Durability: clicks.Memory})
-	s.segment(2)
-	s.drain()
-	s.segment(3)
-	s.drain()
-	s.want(2, 5)
-	confirmed := s.gone()
-	if confirmed != 2 {
-		t.Errorf("%d removals confirmed, want 2", confirmed)
-	}
-	if ids, err := s.spool.RemoveExpired(time.Now()); err != nil || len(ids) > 0 {
-		t.Errorf("after the confirmation the spool still tells of %v (%v)", ids, err)
-	}
-}
-
 // copyOf copies the spool as a snapshot of its volume does.
 func (s *harness) copyOf(dir string) (copied string) {
 	s.Helper()

@@ -8,27 +8,27 @@ import (
 )
 
 const (
-	// asideKept is the time to look at what was damaged: it may hold clients'
+	// quarantineKept is the time to look at what was damaged: it may hold clients'
 	// addresses, which nobody ingests and so nobody else takes away.
-	asideKept = 30 * 24 * time.Hour
-	// asidePause is the time between two looks for what is older.
-	asidePause = time.Hour
+	quarantineKept = 30 * 24 * time.Hour
+	// quarantineLook is the time between two looks for what is older.
+	quarantineLook = time.Hour
 )
 
-// forgetAside removes what was set aside or put aside more than asideKept before
+// emptyQuarantine removes what was set aside or put aside more than quarantineKept before
 // now, if it was not done of late.
-func (h *shelf) forgetAside(now time.Time) error {
+func (h *shelf) emptyQuarantine(now time.Time) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if now.Before(h.asideDue) {
+	if now.Before(h.quarantineDue) {
 		return nil
 	}
-	h.asideDue = now.Add(asidePause)
+	h.quarantineDue = now.Add(quarantineLook)
 	var errs []error
 	for _, f := range h.byAge() {
 		var old []string
 		err := h.disk.readDir(f.dir(), func(e fs.DirEntry) {
-			if id, ok := f.segmentOf(e, suffixBad); ok && h.agedAside(f.bad(id), now) {
+			if id, ok := f.segmentOf(e, suffixBad); ok && h.outlived(f.bad(id), now) {
 				old = append(old, id)
 			}
 		})
@@ -47,7 +47,7 @@ func (h *shelf) forgetAside(now time.Time) error {
 	return errors.Join(errs...)
 }
 
-func (h *shelf) agedAside(path string, now time.Time) bool {
+func (h *shelf) outlived(path string, now time.Time) bool {
 	info, err := h.disk.stat(path)
-	return err == nil && info.ModTime().Before(now.Add(-asideKept))
+	return err == nil && info.ModTime().Before(now.Add(-quarantineKept))
 }

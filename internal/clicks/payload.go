@@ -1,0 +1,109 @@
+package clicks
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/klauspost/compress/zstd"
+)
+
+// A payload is a segment on its way to a worker, in order:
+//
+//	1 byte   version of the format, 2
+//	uvarint  number of clicks
+//	rest     one zstd frame with a checksum: the segment's records as they are
+//	         on disk, up to the end of the last whole one
+//
+// The number guards against a worker of another release, which might take for
+// damaged a record that it does not know.
+const (
+	payloadVersion = 2
+	// maxBatchClicks and maxPayloadBytes bound the clicks and bytes that
+	// DecodeBatch unpacks. A segment never holds more.
+	maxBatchClicks  = 1 << 18
+	maxPayloadBytes = 32 << 20
+)
+
+// ErrBadBatch is wrapped by the error of DecodeBatch for a payload that Read of
+// this or the previous release did not make.
+var ErrBadBatch = errors.New("malformed click batch")
+
+var payloadEncoder = sync.OnceValue(func() *zstd.Encoder {
+	e, err := zstd.NewWriter(nil,
+		zstd.WithEncoderLevel(zstd.SpeedFastest),
+		zstd.WithEncoderConcurrency(1),
+		zstd.WithLowerEncoderMem(true),
+		zstd.WithWindowSize(1<<20))
+	if err != nil {
+		panic(fmt.Sprintf("clicks: zstd encoder options: %v", err))
+	}
+	return e
+})
+
+var payloadDecoder = sync.OnceValue(func() *zstd.Decoder {
+	d, err := zstd.NewReader(nil,
+		zstd.WithDecoderConcurrency(0),
+		zstd.WithDecoderLowmem(true),
+		zstd.WithDecoderMaxMemory(maxPayloadBytes))
+	if err != nil {
+		panic(fmt.Sprintf("clicks: zstd decoder options: %v", err))
+	}
+	return d
+})
+
+// encodePayload packs records that hold as many clicks. It may be called
+// concurrently.
+func encodePayload(records []byte, clicks int) []byte {
+	p := make([]byte, 0, 64+len(records)/4)
+	p = append(p, payloadVersion)
+	p = binary.AppendUvarint(p, uint64(clicks))
+	return payloadEncoder().EncodeAll(records, p)
+}
+
+// EncodeBatch returns the payload of a batch with these clicks, whose texts must be
+// as [Clean] leaves them. It serves tests and benchmarks of workers: a spool makes
+// its payloads of the records that it has on disk.
+func EncodeBatch(id string, clicks []Click) []byte {
+	return encodePayload(encodeRecords(id, clicks), len(clicks))
+}
+
+// DecodeBatch unpacks the payload of the batch with this id. It returns an error
+// that wraps ErrBadBatch where that cannot be done, and never needs more than some
+// tens of megabytes, whatever the input says. The texts of the clicks share memory.
+// It may be called concurrently.
+func DecodeBatch(id string, payload []byte) (clicks []Click, err error) {
+	switch {
+	case len(payload) == 0:
+		err = errors.New("empty payload")
+	case payload[0] == payloadVersion:
+		clicks, err = decodePayload(id, payload)
+	case payload[0] == payloadV1:
+		clicks, err = decodeV1(payload)
+	default:
+		err = fmt.Errorf("unknown version %d", payload[0])
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrBadBatch, err)
+	}
+	return clicks, nil
+}
+
+func decodePayload(id string, payload []byte) ([]Click, error) {
+	r := reader{rest: payload[1:]}
+	n := r.length(maxBatchClicks)
+	if r.bad {
+		return nil, errors.New("bad header")
+	}
+	records, err := payloadDecoder().DecodeAll(r.rest, nil)
+	if err != nil {
+		return nil, fmt.Errorf("decompress: %w", err)
+	}
+	clicks := make([]Click, 0, min(n, len(records)/(recordHead+minBody)))
+	scan(id, records, func(c *Click) { clicks = append(clicks, *c) })
+	if len(clicks) != n {
+		return nil, fmt.Errorf("%d of %d clicks can be read", len(clicks), n)
+	}
+	return clicks, nil
+}
