@@ -75,7 +75,7 @@ func (s *system) silent(from ...string) func(context.Context, *findings) error {
 						f.count(1)
 						untilClosed(ctx, c)
 					}
-					pause(ctx, 4*time.Second)
+					drive.Pause(ctx, 4*time.Second)
 				}
 			})
 		}
@@ -87,7 +87,7 @@ func (s *system) silent(from ...string) func(context.Context, *findings) error {
 // inTurn lets n attackers begin one after the other, all within half of an attack:
 // at the same moment it would be they who take the machine from redirects.
 func (s *system) inTurn(ctx context.Context, i, n int) {
-	pause(ctx, s.lasts/2*time.Duration(i)/time.Duration(n))
+	drive.Pause(ctx, s.lasts/2*time.Duration(i)/time.Duration(n))
 }
 
 // untilClosed waits until the server closes a connection or ctx ends, and closes it.
@@ -112,7 +112,7 @@ func (s *system) readers(path string) func(context.Context, *findings) error {
 						statuses.add(strconv.Itoa(status))
 						f.count(1)
 					}
-					pause(ctx, 200*time.Millisecond)
+					drive.Pause(ctx, 200*time.Millisecond)
 				}
 			})
 		}
@@ -130,7 +130,7 @@ func (s *system) untilNotReady(ctx context.Context, f *findings) {
 		if err == nil && status != http.StatusOK {
 			f.breaks("/ready answered %d", status)
 		}
-		pause(ctx, 250*time.Millisecond)
+		drive.Pause(ctx, 250*time.Millisecond)
 	}
 }
 
@@ -185,7 +185,7 @@ func (s *system) imported(ctx context.Context, kind string, file io.Reader) (id 
 	if err := s.call(ctx, http.MethodPost, "/imports?kind="+kind, "text/csv", file, http.StatusAccepted, &got); err != nil {
 		return 0, err
 	}
-	for deadline := time.Now().Add(time.Minute); got.FinishedAt == nil; pause(ctx, 100*time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); got.FinishedAt == nil; drive.Pause(ctx, 100*time.Millisecond) {
 		if err := s.call(ctx, http.MethodGet, fmt.Sprintf("/imports/%d", got.ID), "", nil, http.StatusOK, &got); err != nil {
 			return 0, err
 		}
@@ -229,10 +229,10 @@ func (s *system) stalled(ctx context.Context, _ *findings, n int, path, token st
 				c, err := slow(fmt.Sprintf("127.0.0.%d", 2+i%4), s.api.Addr)
 				if err == nil {
 					_, _ = io.WriteString(c, request+"\r\n")
-					pause(ctx, time.Minute)
+					drive.Pause(ctx, time.Minute)
 					_ = c.Close() // nothing was read
 				}
-				pause(ctx, time.Second)
+				drive.Pause(ctx, time.Second)
 			}
 		})
 	}
@@ -310,7 +310,7 @@ func (s *system) trickle(ctx context.Context, f *findings) error {
 	}
 	defer wg.Wait()
 	defer stop()
-	pause(ctx, 2*time.Second)
+	drive.Pause(ctx, 2*time.Second)
 	for what, try := range map[string]func(context.Context) (int, error){"an upload": s.upload, "an export": s.export} {
 		if status, err := try(ctx); err != nil || status >= http.StatusBadRequest {
 			f.breaks("%s of somebody else was answered %d while the places are held (error %v)", what, status, err)
@@ -319,7 +319,7 @@ func (s *system) trickle(ctx context.Context, f *findings) error {
 	if !s.untilCut {
 		return nil
 	}
-	pause(ctx, 90*time.Second)
+	drive.Pause(ctx, 90*time.Second)
 	for what, metric := range map[string]string{"uploads": "signpost_uploads_active", "exports": "signpost_exports_active"} {
 		n, err := drive.Metric(ctx, s.api.Admin, metric)
 		if err != nil || n > 0 {
@@ -335,16 +335,8 @@ func (s *system) upload(ctx context.Context) (int, error) {
 }
 
 func (s *system) export(ctx context.Context) (int, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.api.Addr+"/users?format=csv", nil)
-	if err != nil {
-		return 0, err
-	}
-	req.Header.Set("Authorization", "Bearer "+adminToken)
-	resp, err := direct.Do(req)
-	if err != nil {
-		return 0, err
-	}
-	return resp.StatusCode, resp.Body.Close()
+	status, _, err := s.as(ctx, "", http.MethodGet, "/users?format=csv", "", nil)
+	return status, err
 }
 
 // trickleUpload begins an upload with some rows and then sends a byte a second,
@@ -360,7 +352,7 @@ func (s *system) trickleUpload(ctx context.Context, rows int) {
 	text := "original_url\n" + strings.Repeat("https://example.org/\n", rows)
 	_, err = fmt.Fprintf(c, "%x\r\n%s\r\n", len(text), text)
 	for err == nil && ctx.Err() == nil {
-		pause(ctx, time.Second)
+		drive.Pause(ctx, time.Second)
 		_, err = io.WriteString(c, "1\r\nh\r\n")
 	}
 }
@@ -377,7 +369,7 @@ func (s *system) trickleExport(ctx context.Context) {
 	_, err = io.WriteString(c, "GET /urls?format=csv HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer "+s.reader+"\r\n\r\n")
 	buf := make([]byte, 500)
 	for err == nil && ctx.Err() == nil {
-		pause(ctx, 500*time.Millisecond)
+		drive.Pause(ctx, 500*time.Millisecond)
 		_, err = c.Read(buf)
 	}
 }
@@ -424,7 +416,7 @@ func (s *system) watchers(ctx context.Context, f *findings) error {
 			f.breaks("%v places of watchers are taken %s after they hung up (error %v)", n, soon, err)
 			return nil
 		}
-		pause(ctx, 50*time.Millisecond)
+		drive.Pause(ctx, 50*time.Millisecond)
 	}
 }
 
@@ -443,7 +435,7 @@ func (s *system) receiving(ctx context.Context) (int64, error) {
 		if len(list.Data) > 0 && list.Data[0].State == "receiving" { // the newest is first
 			return list.Data[0].ID, nil
 		}
-		pause(ctx, 50*time.Millisecond)
+		drive.Pause(ctx, 50*time.Millisecond)
 	}
 	return 0, errors.New("no import is receiving its file")
 }

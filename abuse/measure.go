@@ -184,7 +184,7 @@ func (s *system) watchMemory(ctx context.Context) (most int64) {
 // blamed for another.
 func (s *system) recover(ctx context.Context) error {
 	for deadline := time.Now().Add(30 * time.Second); ; {
-		pause(ctx, time.Second)
+		drive.Pause(ctx, time.Second)
 		status, _, err := s.as(ctx, "", http.MethodGet, "/ready", "", nil)
 		if err == nil && status == http.StatusOK || ctx.Err() != nil {
 			return ctx.Err()
@@ -253,12 +253,4 @@ func failures(l *drive.Latencies) string {
 func median(values []time.Duration) time.Duration {
 	slices.Sort(values)
 	return values[len(values)/2]
-}
-
-// pause waits, or returns early when ctx ends.
-func pause(ctx context.Context, d time.Duration) {
-	select {
-	case <-ctx.Done():
-	case <-time.After(d):
-	}
 }

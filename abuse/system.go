@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/http"
 	"os"
 	"os/exec"
@@ -21,18 +20,16 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/signpost/signpost/internal/drive"
-	"github.com/signpost/signpost/internal/pgserver"
 )
 
 // system is what is attacked.
 type system struct {
 	settings
-	dir     string
-	cluster *pgserver.Cluster
-	url     string
-	api     *drive.Process
-	worker  *drive.Process
-	files   int // that the api may have open
+	*drive.Stage
+	url    string
+	api    *drive.Process
+	worker *drive.Process
+	files  int // that the api may have open
 
 	cached, uncached drive.Traffic
 	editor, reader   string // tokens of the attackers
@@ -45,43 +42,24 @@ const (
 
 // prepare builds the binary and starts everything.
 func prepare(ctx context.Context, s settings) (_ *system, err error) {
-	dir, err := os.MkdirTemp("", "signpost-abuse-")
-	if err != nil {
+	sys := &system{settings: s}
+	if sys.Stage, err = drive.NewStage(ctx, "abuse", s.binary, "512MB"); err != nil {
 		return nil, err
 	}
-	sys := &system{settings: s, dir: dir}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, sys.remove(context.WithoutCancel(ctx), true))
 		}
 	}()
-	// The server's account has to reach the folder.
-	if err := os.Chmod(dir, 0o755); err != nil {
-		return nil, err
-	}
-	if s.binary == "" {
-		sys.binary = filepath.Join(dir, "signpost")
-		build := exec.CommandContext(ctx, "go", "build", "-o", sys.binary, ".")
-		build.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := build.CombinedOutput(); err != nil {
-			return nil, fmt.Errorf("build: %w: %s", err, out)
-		}
-	}
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		return nil, err
 	}
 	sys.files = int(min(4096, limit.Max/4)) // this process needs more than the api
-	sys.cluster, err = pgserver.Start(ctx, pgserver.Options{
-		Dir: filepath.Join(dir, "postgres"), Durable: true, SharedBuffers: "512MB", Log: slog.New(slog.DiscardHandler),
-	})
-	if err != nil {
+	if err := sys.Cluster.CreateDatabase(ctx, "signpost"); err != nil {
 		return nil, err
 	}
-	if err := sys.cluster.CreateDatabase(ctx, "signpost"); err != nil {
-		return nil, err
-	}
-	sys.url = sys.cluster.URL("signpost")
+	sys.url = sys.Cluster.URL("signpost")
 	// The binary's own: it may be of another release.
 	if err := sys.command(ctx, "migrate"); err != nil {
 		return nil, err
@@ -89,7 +67,7 @@ func prepare(ctx context.Context, s settings) (_ *system, err error) {
 	if err := sys.makeLinks(ctx); err != nil {
 		return nil, err
 	}
-	if sys.worker, err = drive.Launch(dir, sys.environ(), sys.binary, "worker"); err != nil {
+	if sys.worker, err = drive.Launch(sys.Dir, sys.environ(), sys.Binary, "worker"); err != nil {
 		return nil, err
 	}
 	if err := sys.startAPI(); err != nil {
@@ -110,13 +88,13 @@ func prepare(ctx context.Context, s settings) (_ *system, err error) {
 // Compose sets.
 func (s *system) environ() []string {
 	return []string{
-		"DATABASE_URL=" + s.url, "SPOOL_DIR=" + filepath.Join(s.dir, "spool"), "ADMIN_TOKEN=" + adminToken,
+		"DATABASE_URL=" + s.url, "SPOOL_DIR=" + filepath.Join(s.Dir, "spool"), "ADMIN_TOKEN=" + adminToken,
 		"GOMEMLIMIT=400MiB",
 	}
 }
 
 func (s *system) command(ctx context.Context, args ...string) error {
-	cmd := exec.CommandContext(ctx, s.binary, args...)
+	cmd := exec.CommandContext(ctx, s.Binary, args...)
 	cmd.Env = append(os.Environ(), s.environ()...)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("%s: %w: %s", strings.Join(args, " "), err, out)
@@ -128,21 +106,13 @@ func (s *system) command(ctx context.Context, args ...string) error {
 // remember the hot links.
 func (s *system) startAPI() (err error) {
 	limited := fmt.Sprintf(`ulimit -n %d && exec "$0" "$@"`, s.files)
-	if s.api, err = drive.Launch(s.dir, s.environ(), "sh", "-c", limited, s.binary, "api"); err != nil {
+	if s.api, err = drive.Launch(s.Dir, s.environ(), "sh", "-c", limited, s.Binary, "api"); err != nil {
 		return err
 	}
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(100 * time.Millisecond) {
-		err := s.warm()
-		if err == nil {
-			return nil
-		}
-		if time.Now().After(deadline) {
-			return fmt.Errorf("warm up: %w", err)
-		}
-	}
+	return drive.Until(context.Background(), 30*time.Second, 100*time.Millisecond, s.warm)
 }
 
-func (s *system) warm() error {
+func (s *system) warm(context.Context) error {
 	c, err := drive.Dial(s.api.Addr)
 	if err != nil {
 		return err
@@ -192,9 +162,6 @@ func (s *system) makeLinks(ctx context.Context) error {
 	return nil
 }
 
-// direct goes to the process itself, whatever proxy the environment names.
-var direct = &http.Client{Transport: &http.Transport{}, Timeout: 30 * time.Second}
-
 // call sends a request of the administrator, wants a status, and decodes what is
 // answered.
 func (s *system) call(ctx context.Context, method, path, kind string, body io.Reader, want int, answer any) error {
@@ -210,39 +177,17 @@ func (s *system) call(ctx context.Context, method, path, kind string, body io.Re
 
 // as sends a request with a token; "" is the administrator's.
 func (s *system) as(ctx context.Context, token, method, path, kind string, body io.Reader) (int, []byte, error) {
-	req, err := http.NewRequestWithContext(ctx, method, "http://"+s.api.Addr+path, body)
-	if err != nil {
-		return 0, nil, err
-	}
-	req.Header.Set("Authorization", "Bearer "+cmp.Or(token, adminToken))
-	if kind != "" {
-		req.Header.Set("Content-Type", kind)
-	}
-	resp, err := direct.Do(req)
-	if err != nil {
-		return 0, nil, err
-	}
-	defer resp.Body.Close() //nolint:errcheck // read-only
-	text, err := io.ReadAll(resp.Body)
-	return resp.StatusCode, text, err
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	return drive.Call(ctx, method, "http://"+s.api.Addr+path, cmp.Or(token, adminToken), kind, body)
 }
 
 // remove stops everything and removes it, but for what is to be kept.
-func (s *system) remove(ctx context.Context, keep bool) (err error) {
+func (s *system) remove(ctx context.Context, keep bool) error {
 	for _, p := range []*drive.Process{s.api, s.worker} {
 		if p != nil {
 			p.Stop()
 		}
 	}
-	if s.cluster != nil {
-		err = s.cluster.Stop(ctx)
-	}
-	if keep {
-		fmt.Println("abuse: data and logs are in", s.dir)
-		return err
-	}
-	if s.cluster != nil {
-		err = errors.Join(err, pgserver.Remove(ctx, filepath.Join(s.dir, "postgres")))
-	}
-	return errors.Join(err, os.RemoveAll(s.dir))
+	return s.Stage.Remove(ctx, keep)
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/klauspost/compress/zstd"
 
+	"github.com/signpost/signpost/internal/drive"
 	"github.com/signpost/signpost/internal/pgserver"
 )
 
@@ -48,7 +49,7 @@ func (b *bench) imports(ctx context.Context) error {
 
 // importOf returns the rate from the first byte on.
 func (b *bench) importOf(ctx context.Context, kind string, n int) (float64, error) {
-	file, err := writeImport(b.dir, kind, n)
+	file, err := writeImport(b.Dir, kind, n)
 	if err != nil {
 		return 0, err
 	}
@@ -102,7 +103,7 @@ func (b *bench) importOf(ctx context.Context, kind string, n int) (float64, erro
 func (b *bench) upload(ctx context.Context) error {
 	const rowLength = 100
 	n := b.scale(1 << 30 / rowLength)
-	file, err := writeFile(b.dir, "users", "username,email", n, func(w *bufio.Writer, i int) {
+	file, err := writeFile(b.Dir, "users", "username,email", n, func(w *bufio.Writer, i int) {
 		_, _ = fmt.Fprintf(w, "user-with-a-long-name-%022d,somebody-with-a-long-address-%08d@mail.example.org\n", i, i)
 	})
 	if err != nil {
@@ -183,7 +184,7 @@ func (b *bench) uploadOnly(ctx context.Context, file string, n int, as upload) e
 }
 
 // launchImporters starts an api and a worker.
-func (b *bench) launchImporters() (api, worker *proc, stop func(), err error) {
+func (b *bench) launchImporters() (api, worker *drive.Process, stop func(), err error) {
 	environ := b.environ("ADMIN_TOKEN=" + benchToken)
 	if api, err = b.launch("signpost", environ, "api"); err != nil {
 		return nil, nil, nil, err
@@ -373,10 +374,10 @@ func (p peak) gain() int64 { return p.most - p.before }
 
 // watchPeaks reads the anonymous memory of the processes now and then; the
 // function that it returns ends that and tells what each had.
-func watchPeaks(procs ...*proc) (func() []peak, error) {
+func watchPeaks(procs ...*drive.Process) (func() []peak, error) {
 	peaks := make([]peak, len(procs))
 	for i, p := range procs {
-		n, err := p.anonymous()
+		n, err := p.Anonymous()
 		if err != nil {
 			return nil, err
 		}
@@ -389,7 +390,7 @@ func watchPeaks(procs ...*proc) (func() []peak, error) {
 		defer tick.Stop()
 		for {
 			for i, p := range procs {
-				if n, err := p.anonymous(); err == nil {
+				if n, err := p.Anonymous(); err == nil {
 					peaks[i].most = max(peaks[i].most, n)
 				}
 			}

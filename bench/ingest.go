@@ -16,6 +16,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/signpost/signpost/internal/clicks"
+	"github.com/signpost/signpost/internal/drive"
 )
 
 // ingest compares a worker, from sealed segments to committed events and
@@ -58,7 +59,7 @@ func (b *bench) ingest(ctx context.Context) error {
 
 // ingestOnce ships n clicks and waits until the worker has ingested them.
 func (b *bench) ingestOnce(ctx context.Context, conn *pgx.Conn, n int) (rate, walBytes float64, err error) {
-	spool, err := os.MkdirTemp(b.dir, "ingest-")
+	spool, err := os.MkdirTemp(b.Dir, "ingest-")
 	if err != nil {
 		return 0, 0, err
 	}
@@ -79,7 +80,7 @@ func (b *bench) ingestOnce(ctx context.Context, conn *pgx.Conn, n int) (rate, wa
 		return 0, 0, err
 	}
 	return b.timed(ctx, n, func() error {
-		ship := exec.CommandContext(ctx, filepath.Join(b.dir, "signpost"), "spool", "ship", filled)
+		ship := exec.CommandContext(ctx, filepath.Join(b.Dir, "signpost"), "spool", "ship", filled)
 		ship.Env = append(append(os.Environ(), b.environ()...), "LOG_LEVEL=warn")
 		if out, err := ship.CombinedOutput(); err != nil {
 			return fmt.Errorf("ship: %w: %s", err, out)
@@ -89,16 +90,14 @@ func (b *bench) ingestOnce(ctx context.Context, conn *pgx.Conn, n int) (rate, wa
 }
 
 func untilIngested(ctx context.Context, conn *pgx.Conn, n int) error {
-	for deadline := time.Now().Add(10 * time.Minute); ; time.Sleep(20 * time.Millisecond) {
+	return drive.Until(ctx, 10*time.Minute, 20*time.Millisecond, func(ctx context.Context) error {
 		var done int
 		err := conn.QueryRow(ctx, `SELECT COALESCE(sum(clicks), 0) FROM click_batches WHERE ingested_at IS NOT NULL`).Scan(&done)
-		if err != nil || done >= n {
-			return err
+		if err == nil && done < n {
+			err = fmt.Errorf("%d of %d clicks are ingested", done, n)
 		}
-		if time.Now().After(deadline) {
-			return fmt.Errorf("%d of %d clicks were ingested in ten minutes", done, n)
-		}
-	}
+		return err
+	})
 }
 
 // copyOnce copies the rows that were ingested into the emptied table.

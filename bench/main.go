@@ -16,9 +16,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"log/slog"
 	"os"
-	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"slices"
@@ -28,17 +26,14 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-
-	"github.com/signpost/signpost/internal/pgserver"
-	"github.com/signpost/signpost/internal/postgres"
+	"github.com/signpost/signpost/internal/drive"
 )
 
 type bench struct {
-	dir     string
-	cluster *pgserver.Cluster
-	url     string
-	quick   bool
-	rows    []row
+	*drive.Stage
+	url   string
+	quick bool
+	rows  []row
 	// redirects of the measure that runs; of these unrecorded have no click, and
 	// late have one that was kept after the answer.
 	redirects, unrecorded, late int
@@ -64,20 +59,13 @@ func main() {
 }
 
 func run(ctx context.Context, only string, quick bool) (err error) {
-	dir, err := os.MkdirTemp("", "signpost-bench-")
+	// Enough memory for the links of every measure: reading files is not measured.
+	stage, err := drive.NewStage(ctx, "bench", "", "1536MB")
 	if err != nil {
 		return err
 	}
-	if err := os.Chmod(dir, 0o755); err != nil { // the server's account has to reach it
-		return err
-	}
-	b := &bench{dir: dir, quick: quick}
-	defer func() {
-		if b.cluster != nil {
-			err = errors.Join(err, b.cluster.Stop(context.WithoutCancel(ctx)))
-		}
-		err = errors.Join(err, pgserver.Remove(context.WithoutCancel(ctx), filepath.Join(dir, "postgres")), os.RemoveAll(dir))
-	}()
+	defer func() { err = errors.Join(err, stage.Remove(context.WithoutCancel(ctx), false)) }()
+	b := &bench{Stage: stage, quick: quick}
 	if err := b.prepare(ctx); err != nil {
 		return err
 	}
@@ -123,28 +111,11 @@ func (b *bench) measureAll(ctx context.Context, only string) error {
 	return errors.Join(errs...)
 }
 
-func (b *bench) prepare(ctx context.Context) error {
-	for name, pkg := range map[string]string{"signpost": ".", "baseline": "./bench/baseline"} {
-		cmd := exec.CommandContext(ctx, "go", "build", "-o", filepath.Join(b.dir, name), pkg)
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("build %s: %w: %s", name, err, out)
-		}
-	}
-	cluster, err := pgserver.Start(ctx, pgserver.Options{
-		// Enough for the links of every measure: what Postgres reads of its files is
-		// not what is measured.
-		Dir: filepath.Join(b.dir, "postgres"), Durable: true, SharedBuffers: "1536MB", Log: slog.New(slog.DiscardHandler),
-	})
-	if err != nil {
+func (b *bench) prepare(ctx context.Context) (err error) {
+	if err := b.Build(ctx, filepath.Join(b.Dir, "baseline"), "./bench/baseline"); err != nil {
 		return err
 	}
-	b.cluster = cluster
-	if err := cluster.CreateDatabase(ctx, "signpost"); err != nil {
-		return err
-	}
-	b.url = cluster.URL("signpost")
-	if err := postgres.Migrate(ctx, b.url, slog.New(slog.DiscardHandler)); err != nil {
+	if b.url, err = b.Database(ctx, "signpost"); err != nil {
 		return err
 	}
 	if err := b.sql(ctx, addUser); err != nil {
@@ -199,7 +170,7 @@ func (b *bench) value(ctx context.Context, query string, args ...any) (n int64, 
 
 // environ is the configuration of a process with a spool of its own.
 func (b *bench) environ(extra ...string) []string {
-	spool, err := os.MkdirTemp(b.dir, "spool-")
+	spool, err := os.MkdirTemp(b.Dir, "spool-")
 	if err != nil {
 		panic(err)
 	}

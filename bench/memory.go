@@ -28,10 +28,10 @@ func (b *bench) memory(ctx context.Context) error {
 	if cached, err := drive.Metric(ctx, api.Admin, "signpost_link_cache_entries"); err != nil || cached < links {
 		return errors.Join(fmt.Errorf("%.0f of %d links are cached", cached, links), err)
 	}
-	if err := b.untilShipped(ctx, api); err != nil {
+	if err := untilShipped(ctx, api); err != nil {
 		return err
 	}
-	idle, err := lowest(api.resident)
+	idle, err := lowest(api.Resident)
 	if err != nil {
 		return err
 	}
@@ -41,18 +41,18 @@ func (b *bench) memory(ctx context.Context) error {
 	if _, err := drive.ClosedLoop(api.Addr, hot(), 64, 5000); err != nil {
 		return err
 	}
-	if err := b.cluster.Stop(ctx); err != nil {
+	if err := b.Cluster.Stop(ctx); err != nil {
 		return err
 	}
-	before, err := lowest(api.anonymous)
+	before, err := lowest(api.Anonymous)
 	if err == nil {
 		_, err = b.measure(ctx, api, hot(), 64, b.scale(10_000_000), nil)
 	}
 	var after int64
 	if err == nil {
-		after, err = lowest(api.anonymous)
+		after, err = lowest(api.Anonymous)
 	}
-	if startErr := b.cluster.Start(ctx); err == nil {
+	if startErr := b.Cluster.Start(ctx); err == nil {
 		err = startErr
 	}
 	if err != nil {

@@ -10,23 +10,10 @@ import (
 	"github.com/signpost/signpost/internal/drive"
 )
 
-// proc is a process under measurement.
-type proc struct {
-	*drive.Process
-	name string
-}
-
 // launch starts one of the programs that were built.
-func (b *bench) launch(name string, environ []string, args ...string) (*proc, error) {
-	p, err := drive.Launch(b.dir, environ, append([]string{filepath.Join(b.dir, name)}, args...)...)
-	if err != nil {
-		return nil, err
-	}
-	return &proc{p, name}, nil
+func (b *bench) launch(name string, environ []string, args ...string) (*drive.Process, error) {
+	return drive.Launch(b.Dir, environ, append([]string{filepath.Join(b.Dir, name)}, args...)...)
 }
-
-// cpu is the time that the process has used.
-func (p *proc) cpu() (time.Duration, error) { return drive.CPU(p.Pid) }
 
 // backendsCPU is the time that the backends of Postgres have used which serve the
 // api in a database.
@@ -48,8 +35,3 @@ func backendsCPU(ctx context.Context, url string) (total time.Duration, err erro
 	}
 	return total, err
 }
-
-// anonymous is the process's anonymous resident memory in bytes.
-func (p *proc) anonymous() (int64, error) { return drive.Memory(p.Pid, "RssAnon") }
-
-func (p *proc) resident() (int64, error) { return drive.Memory(p.Pid, "VmRSS") }

@@ -3,14 +3,12 @@ package main
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/signpost/signpost/internal/drive"
-	"github.com/signpost/signpost/internal/postgres"
 )
 
 // hot is the traffic of the redirect measures: a few links, always cached.
@@ -29,12 +27,12 @@ type cost struct {
 }
 
 // measure runs a closed loop against the baseline or an api.
-func (b *bench) measure(ctx context.Context, p *proc, t drive.Traffic, conns, n int, settle func() error) (cost, error) {
-	recorded, err := p.recorded(ctx)
+func (b *bench) measure(ctx context.Context, p *drive.Process, t drive.Traffic, conns, n int, settle func() error) (cost, error) {
+	kept, err := recorded(ctx, p)
 	if err != nil {
 		return cost{}, err
 	}
-	before, err := p.cpu()
+	before, err := p.CPU()
 	if err != nil {
 		return cost{}, err
 	}
@@ -42,7 +40,7 @@ func (b *bench) measure(ctx context.Context, p *proc, t drive.Traffic, conns, n 
 	if err != nil {
 		return cost{}, err
 	}
-	if err := b.checkRecorded(ctx, p, recorded, n); err != nil {
+	if err := b.checkRecorded(ctx, p, kept, n); err != nil {
 		return cost{}, err
 	}
 	if settle != nil {
@@ -50,7 +48,7 @@ func (b *bench) measure(ctx context.Context, p *proc, t drive.Traffic, conns, n 
 			return cost{}, err
 		}
 	}
-	after, err := p.cpu()
+	after, err := p.CPU()
 	return cost{
 		cpu:  float64((after - before).Nanoseconds()) / 1000 / float64(n),
 		rate: float64(n) / took.Seconds(),
@@ -73,21 +71,21 @@ func (b *bench) redirect(ctx context.Context) error {
 
 	t := hot()
 	n := b.scale(300_000)
-	for _, p := range []*proc{base, api} { // warm up
+	for _, p := range []*drive.Process{base, api} { // warm up
 		if _, err := drive.ClosedLoop(p.Addr, t, 64, n/10); err != nil {
 			return err
 		}
 	}
-	shipped := func() error { return b.untilShipped(ctx, api) }
+	shipped := func() error { return untilShipped(ctx, api) }
 	full, err := b.pairs(ctx, 13, base, api, t, n/2, shipped)
 	if err != nil {
 		return err
 	}
-	if err := b.cluster.Stop(ctx); err != nil {
+	if err := b.Cluster.Stop(ctx); err != nil {
 		return err
 	}
 	path, err := b.pairs(ctx, 25, base, api, t, n/4, nil)
-	if startErr := b.cluster.Start(ctx); err == nil {
+	if startErr := b.Cluster.Start(ctx); err == nil {
 		err = startErr
 	}
 	if err != nil {
@@ -105,7 +103,7 @@ type costs struct{ ourCPU, theirCPU, ourRate, theirRate []float64 }
 
 // pairs measures both sides in turns, now the one first and now the other: what a
 // request costs drifts on a shared machine, and by far less within a pair.
-func (b *bench) pairs(ctx context.Context, times int, base, api *proc, t drive.Traffic, n int, settle func() error) (all costs, err error) {
+func (b *bench) pairs(ctx context.Context, times int, base, api *drive.Process, t drive.Traffic, n int, settle func() error) (all costs, err error) {
 	theirs := func() error {
 		c, err := b.measure(ctx, base, t, 64, n, nil)
 		all.theirCPU, all.theirRate = append(all.theirCPU, c.cpu), append(all.theirRate, c.rate)
@@ -136,9 +134,9 @@ func (b *bench) pairs(ctx context.Context, times int, base, api *proc, t drive.T
 // the 50 ms that a redirect waits.
 type tally struct{ kept, late int }
 
-// recorded is the tally of a process; nothing for the baseline.
-func (p *proc) recorded(ctx context.Context) (tally, error) {
-	if p.name == "baseline" {
+// recorded is the tally of a process, which the baseline has none of.
+func recorded(ctx context.Context, p *drive.Process) (tally, error) {
+	if p.Name == "baseline" {
 		return tally{}, nil
 	}
 	kept, err := drive.Metric(ctx, p.Admin, "signpost_clicks_appended_total")
@@ -151,12 +149,12 @@ func (p *proc) recorded(ctx context.Context) (tally, error) {
 
 // checkRecorded notes how many of the n redirects since before have no click, and
 // how many got it late. It gives the disk a while to answer.
-func (b *bench) checkRecorded(ctx context.Context, p *proc, before tally, n int) error {
-	if p.name == "baseline" {
+func (b *bench) checkRecorded(ctx context.Context, p *drive.Process, before tally, n int) error {
+	if p.Name == "baseline" {
 		return nil
 	}
 	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		now, err := p.recorded(ctx)
+		now, err := recorded(ctx, p)
 		if err != nil {
 			return err
 		}
@@ -171,27 +169,18 @@ func (b *bench) checkRecorded(ctx context.Context, p *proc, before tally, n int)
 	}
 }
 
-func (b *bench) untilShipped(ctx context.Context, api *proc) error {
-	for deadline := time.Now().Add(2 * time.Minute); ; {
-		n, err := drive.Metric(ctx, api.Admin, "signpost_spool_bytes")
-		if err == nil && n == 0 {
-			return nil
-		}
-		if time.Now().After(deadline) {
-			return fmt.Errorf("the spool did not become empty: %v bytes: %w", n, err)
-		}
-		time.Sleep(50 * time.Millisecond)
-	}
+func untilShipped(ctx context.Context, api *drive.Process) error {
+	return drive.Until(ctx, 2*time.Minute, 50*time.Millisecond, func(ctx context.Context) error { return drive.SpoolsEmpty(ctx, api.Admin) })
 }
 
 // disk compares fsync before every answer with none.
 func (b *bench) disk(ctx context.Context) error {
 	var fs unix.Statfs_t
-	if err := unix.Statfs(b.dir, &fs); err != nil {
-		return fmt.Errorf("look at the file system of %s: %w", b.dir, err)
+	if err := unix.Statfs(b.Dir, &fs); err != nil {
+		return fmt.Errorf("look at the file system of %s: %w", b.Dir, err)
 	}
 	if fs.Type == unix.TMPFS_MAGIC || fs.Type == unix.RAMFS_MAGIC {
-		return fmt.Errorf("%s is in memory, where fsync costs nothing: set TMPDIR to a folder on a disk", b.dir)
+		return fmt.Errorf("%s is in memory, where fsync costs nothing: set TMPDIR to a folder on a disk", b.Dir)
 	}
 	rate := map[string][]float64{}
 	t := hot()
@@ -227,7 +216,7 @@ func (b *bench) outage(ctx context.Context) error {
 	const rate, conns = 3000, 64
 	t := hot()
 	drive.OpenLoop(ctx, api.Addr, t, conns, rate, 5*time.Second)
-	recorded, err := api.recorded(ctx)
+	kept, err := recorded(ctx, api)
 	if err != nil {
 		return err
 	}
@@ -248,11 +237,11 @@ func (b *bench) outage(ctx context.Context) error {
 		before, during = append(before, calm.Percentile(99)), append(during, down.Percentile(99))
 		answered += len(calm.All) + len(down.All)
 		failed += calm.Failed() + down.Failed()
-		if err := b.untilShipped(ctx, api); err != nil {
+		if err := untilShipped(ctx, api); err != nil {
 			return err
 		}
 	}
-	if err := b.checkRecorded(ctx, api, recorded, answered); err != nil {
+	if err := b.checkRecorded(ctx, api, kept, answered); err != nil {
 		return err
 	}
 	a, d := median(before), median(during)
@@ -267,11 +256,11 @@ func (b *bench) outage(ctx context.Context) error {
 }
 
 func (b *bench) interrupt(ctx context.Context, d time.Duration) error {
-	if err := b.cluster.Stop(ctx); err != nil {
+	if err := b.Cluster.Stop(ctx); err != nil {
 		return err
 	}
 	time.Sleep(d)
-	return b.cluster.Start(ctx)
+	return b.Cluster.Start(ctx)
 }
 
 // uncached compares a redirect that has to ask Postgres with many links with
@@ -314,18 +303,14 @@ func (b *bench) uncached(ctx context.Context) error {
 
 // side is an api that remembers no link, with a database of its own.
 type side struct {
-	api     *proc
+	api     *drive.Process
 	url     string
 	traffic drive.Traffic
 }
 
 func (b *bench) uncachedSide(ctx context.Context, links int) (side, error) {
-	name := fmt.Sprintf("links%d", links)
-	if err := b.cluster.CreateDatabase(ctx, name); err != nil {
-		return side{}, err
-	}
-	url := b.cluster.URL(name)
-	if err := postgres.Migrate(ctx, url, slog.New(slog.DiscardHandler)); err != nil {
+	url, err := b.Database(ctx, fmt.Sprintf("links%d", links))
+	if err != nil {
 		return side{}, err
 	}
 	// The indexes for searching take minutes to fill and play no part here.

@@ -88,7 +88,7 @@ func (b *bench) coldStart(ctx context.Context, environ []string) (lookups int64,
 // its own, and stops them. It returns how many links they say that they asked of
 // Postgres.
 func (b *bench) visit(ctx context.Context, replicas int, environ []string) (loads int64, err error) {
-	var procs []*proc
+	var procs []*drive.Process
 	defer func() {
 		for _, p := range procs {
 			p.Stop()
@@ -102,7 +102,7 @@ func (b *bench) visit(ctx context.Context, replicas int, environ []string) (load
 		procs = append(procs, p)
 	}
 	for _, p := range procs {
-		if err := p.warm(ctx, len(environ) > 0); err != nil {
+		if err := warmReplica(ctx, p, len(environ) > 0); err != nil {
 			return 0, err
 		}
 	}
@@ -118,12 +118,12 @@ func (b *bench) visit(ctx context.Context, replicas int, environ []string) (load
 		}
 	}
 	if len(environ) > 0 && replicas == 1 {
-		return loads, procs[0].await(ctx, `signpost_redis_requests_total{op="put",result="stored"}`, 0.95*hotLinks)
+		return loads, procs[0].AtLeast(ctx, `signpost_redis_requests_total{op="put",result="stored"}`, 0.95*hotLinks)
 	}
 	return loads, nil
 }
 
-func visitAll(procs []*proc) error {
+func visitAll(procs []*drive.Process) error {
 	var all sync.WaitGroup
 	errs := make(chan error, len(procs))
 	for _, p := range procs {
@@ -157,15 +157,15 @@ func visitAll(procs []*proc) error {
 	return <-errs
 }
 
-// warm waits until the replica follows changes, has a connection to Postgres, and
+// warmReplica waits until a replica follows changes, has a connection to Postgres, and
 // uses Redis if it has one.
-func (p *proc) warm(ctx context.Context, shared bool) error {
+func warmReplica(ctx context.Context, p *drive.Process, shared bool) error {
 	if shared {
-		if err := p.await(ctx, "signpost_redis_up", 1); err != nil {
+		if err := p.AtLeast(ctx, "signpost_redis_up", 1); err != nil {
 			return err
 		}
 	}
-	if err := p.await(ctx, `signpost_link_feed_polls_total{result="good"}`, 3); err != nil {
+	if err := p.AtLeast(ctx, `signpost_link_feed_polls_total{result="good"}`, 3); err != nil {
 		return err
 	}
 	// One lookup, so that the replicas do not all connect to Postgres at once.
@@ -178,16 +178,4 @@ func (p *proc) warm(ctx context.Context, shared bool) error {
 		return fmt.Errorf("an unknown link answered %d, %w", status, err)
 	}
 	return nil
-}
-
-func (p *proc) await(ctx context.Context, metric string, least float64) error {
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
-		n, err := drive.Metric(ctx, p.Admin, metric)
-		if err == nil && n >= least {
-			return nil
-		}
-		if time.Now().After(deadline) {
-			return errors.Join(fmt.Errorf("%s is %v, want %v", metric, n, least), err)
-		}
-	}
 }

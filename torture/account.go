@@ -17,100 +17,34 @@ import (
 	"github.com/signpost/signpost/internal/rollup"
 )
 
-// settle waits until nothing is under way any more: spools shipped, batches
-// ingested, no click job left.
-func (h *harness) settle(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, h.patience)
-	defer cancel()
-	var last string
-	for {
-		if last = h.underWay(ctx); last == "" {
-			return nil
-		}
-		if pause(ctx, 500*time.Millisecond); ctx.Err() != nil {
-			return fmt.Errorf("the pipeline did not become empty: %s", last)
-		}
-	}
+// compare compares what the clients know with the events.
+func (h *harness) compare(ctx context.Context) (phases map[int]drive.Tally, unknown int, err error) {
+	err = drive.With(ctx, h, func(ctx context.Context, conn *pgx.Conn) error {
+		phases, unknown, err = h.clicks.Compare(ctx, conn)
+		return err
+	})
+	return phases, unknown, err
 }
 
-func (h *harness) underWay(ctx context.Context) string {
-	for _, p := range h.apis {
-		n, err := drive.Metric(ctx, p.admin, "signpost_spool_segments")
-		if err != nil {
-			return err.Error()
-		}
-		bytes, err := drive.Metric(ctx, p.admin, "signpost_spool_bytes")
-		if err != nil {
-			return err.Error()
-		}
-		if n > 0 || bytes > 0 {
-			return fmt.Sprintf("%s has %v segments, %v bytes to ship", p.name, n, bytes)
-		}
-	}
-	conn, err := pgx.Connect(ctx, h.url)
-	if err != nil {
-		return err.Error()
-	}
-	defer conn.Close(ctx) //nolint:errcheck // done with it
-	var batches, jobs int
-	err = conn.QueryRow(ctx, `
-		SELECT (SELECT count(*) FROM click_batches WHERE ingested_at IS NULL),
-			(SELECT count(*) FROM river_job WHERE kind = 'record_clicks' AND state NOT IN ('completed', 'cancelled', 'discarded'))`).Scan(&batches, &jobs)
-	switch {
-	case err != nil:
-		return err.Error()
-	case batches > 0 || jobs > 0:
-		return fmt.Sprintf("%d batches and %d jobs", batches, jobs)
-	}
-	return ""
-}
-
-// account compares what the clients know with what the database says.
+// account compares what the clients know with the database, and prints it.
 func (h *harness) account(ctx context.Context, took time.Duration) error {
-	conn, err := pgx.Connect(ctx, h.url)
+	conn, err := h.Connect(ctx)
 	if err != nil {
 		return err
 	}
 	defer conn.Close(ctx) //nolint:errcheck // done with it
-
-	type count struct{ clicks, bots int }
-	counted := map[string]count{}
-	rows, err := conn.Query(ctx, `
-		SELECT referrer_host, count(*), count(*) FILTER (WHERE bot) FROM events WHERE event_type = 'clicked' GROUP BY 1`)
+	phases, unknown, err := h.clicks.Compare(ctx, conn)
 	if err != nil {
 		return err
 	}
-	var host string
-	var c count
-	if _, err := pgx.ForEachRow(rows, []any{&host, &c.clicks, &c.bots}, func() error { counted[host] = c; return nil }); err != nil {
-		return err
-	}
-	lost, doubled, events, bots, mistaken, answered := 0, 0, 0, 0, 0, 0
-	for marker, ok := range h.ledger.answered {
-		c, n := counted[markerHost(marker)], counted[markerHost(marker)].clicks
-		delete(counted, markerHost(marker))
-		events += n
-		bots += c.bots
-		if agents[marker%len(agents)].bot != (c.bots > 0) && n > 0 {
-			mistaken++
-		}
-		if ok {
-			answered++
-		}
-		if ok && n == 0 {
-			lost++
-		}
-		if n > 1 {
-			doubled++
-		}
-	}
+	t := phases[0] // there is only one
 	// A click that a process dropped and counted was answered, and is not in
 	// events.
 	dropped, late, reasons, err := h.drops.sum()
 	if err != nil {
 		return fmt.Errorf("read what was dropped: %w", err)
 	}
-	missing := max(0, lost-dropped)
+	missing := max(0, t.Missing-dropped)
 	left, err := leftInSpool(h.spool())
 	if err != nil {
 		return fmt.Errorf("look at what is left in the spools: %w", err)
@@ -130,23 +64,23 @@ func (h *harness) account(ctx context.Context, took time.Duration) error {
 		return err
 	}
 	var interrupted int
-	var rescue, shipped float64 // seconds
-	if err := conn.QueryRow(ctx, longestWaits).Scan(&interrupted, &rescue, &shipped); err != nil {
+	var again, shipped float64 // seconds
+	if err := conn.QueryRow(ctx, longestWaits).Scan(&interrupted, &again, &shipped); err != nil {
 		return fmt.Errorf("read how long jobs waited: %w", err)
 	}
 
 	fmt.Println()
-	line("attempted", len(h.ledger.answered))
-	line("answered (302)", answered)
-	line("in events", events)
-	line("of these by bots", bots)
-	line("answered, not in events", lost)
+	line("attempted", t.Attempted)
+	line("answered (302)", t.Answered)
+	line("in events", t.Counted)
+	line("of these by bots", t.Bots)
+	line("answered, not in events", t.Missing)
 	line("reported as dropped", dropped)
 	line("kept later than it was answered", late)
 	line("missing", missing)
-	line("counted twice", doubled)
-	line("in events, never attempted", len(counted))
-	line("bots taken for people or reverse", mistaken)
+	line("counted twice", t.Doubled)
+	line("in events, never attempted", unknown)
+	line("bots taken for people or reverse", t.Mistaken)
 	line("rollup rows that differ", rollups.Differ)
 	line("stuck jobs", stuck)
 	line("rejected clicks", rejected)
@@ -157,19 +91,20 @@ func (h *harness) account(ctx context.Context, took time.Duration) error {
 	if reasons != "" {
 		line("dropped for", reasons)
 	}
-	for _, what := range slices.Sorted(maps.Keys(h.killed)) {
-		line(what, h.killed[what])
+	for _, name := range slices.Sorted(maps.Keys(h.killed)) {
+		line(name, h.killed[name])
 	}
 	line("ends that nobody asked for", len(odd))
-	for _, what := range append(odd, left...) {
-		fmt.Println("    " + what)
+	for _, name := range append(odd, left...) {
+		fmt.Println("    " + name)
 	}
-	for _, status := range slices.Sorted(maps.Keys(h.ledger.statuses)) {
-		line("clients saw: "+status, h.ledger.statuses[status])
+	statuses, gap := h.clicks.Saw()
+	for _, status := range slices.Sorted(maps.Keys(statuses)) {
+		line("clients saw: "+status, statuses[status])
 	}
-	line("longest gap in service", h.ledger.gap.Round(time.Millisecond))
+	line("longest gap in service", gap.Round(time.Millisecond))
 	line("runs of jobs cut short", interrupted)
-	line("longest until a job ran again", seconds(rescue).Round(time.Millisecond))
+	line("longest until a job ran again", seconds(again).Round(time.Millisecond))
 	line("longest from shipped to counted", seconds(shipped).Round(time.Millisecond))
 	line("slowest end after SIGTERM", slowest.Round(time.Millisecond))
 	line("changes of a link", h.fresh.changes)
@@ -179,14 +114,14 @@ func (h *harness) account(ctx context.Context, took time.Duration) error {
 
 	var broken []string
 	for what, is := range map[string]bool{
-		"an answered click is missing": missing > 0, "a click was counted twice": doubled > 0,
-		"an event was never attempted": len(counted) > 0, "rollups differ from the events": rollups.Differ > 0,
-		"jobs are stuck": stuck > 0, "clicks were rejected": rejected > 0, "nothing was answered": answered == 0,
-		"fewer events and drops than answers":                      events+dropped < answered,
-		"clicks were dropped on a healthy disk (-drops allows it)": dropped > 0 && !h.allowDrops, "a client got an error": h.ledger.statuses["500"]+h.ledger.statuses["404"] > 0,
+		"an answered click is missing": missing > 0, "a click was counted twice": t.Doubled > 0,
+		"an event was never attempted": unknown > 0, "rollups differ from the events": rollups.Differ > 0,
+		"jobs are stuck": stuck > 0, "clicks were rejected": rejected > 0, "nothing was answered": t.Answered == 0,
+		"fewer events and drops than answers":                      t.Counted+dropped < t.Answered,
+		"clicks were dropped on a healthy disk (-drops allows it)": dropped > 0 && !h.allowDrops, "a client got an error": statuses["500"]+statuses["404"] > 0,
 		"files are left in the spools": len(left) > 0, "a process ended as nobody asked it to": len(odd) > 0,
-		"a bot was taken for a person or the reverse": mistaken > 0 || bots == 0,
-		"a job ran again too late":                    seconds(rescue) > longestRescue,
+		"a bot was taken for a person or the reverse": t.Mistaken > 0 || t.Bots == 0,
+		"a job ran again too late":                    seconds(again) > longestAgain,
 		"an old answer was given too long":            h.fresh.stale > longestStale,
 	} {
 		if is {
@@ -230,8 +165,8 @@ func leftInSpool(dir string) (left []string, err error) {
 	return left, err
 }
 
-// longestRescue is several times what is promised: two minutes.
-const longestRescue = 5 * time.Minute
+// longestAgain is several times what is promised: two minutes.
+const longestAgain = 5 * time.Minute
 
 // longestWaits tells how many runs of click jobs ended without success, how long
 // it took at most until one of them ran again, and how long a batch took at most

@@ -115,7 +115,7 @@ func (p *proc) watch(ctx context.Context) {
 	for ctx.Err() == nil {
 		p.askDrops(ctx)
 		p.lookAtMemory()
-		pause(ctx, 250*time.Millisecond)
+		drive.Pause(ctx, 250*time.Millisecond)
 	}
 }
 
@@ -126,15 +126,15 @@ func (p *proc) askDrops(ctx context.Context) {
 	p.mu.Lock()
 	n := p.life.n
 	p.mu.Unlock()
-	late, err := drive.Metric(ctx, p.admin, "signpost_clicks_late_total")
+	late, err := drive.Metric(ctx, p.Admin, "signpost_clicks_late_total")
 	if err != nil {
 		return // it is being killed or started
 	}
-	unwritten, err := drive.Metric(ctx, p.admin, "signpost_clicks_unwritten")
+	unwritten, err := drive.Metric(ctx, p.Admin, "signpost_clicks_unwritten")
 	if err != nil {
 		return
 	}
-	samples, err := drive.Samples(ctx, p.admin, "signpost_clicks_dropped_total")
+	samples, err := drive.Samples(ctx, p.Admin, "signpost_clicks_dropped_total")
 	if err != nil {
 		return
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/signpost/signpost/internal/drive"
 )
 
 const (
@@ -31,7 +32,7 @@ type freshness struct {
 func (h *harness) changeLink(ctx context.Context) {
 	for n := 1; ctx.Err() == nil; n++ {
 		for h.setVersion(ctx, n) != nil && ctx.Err() == nil {
-			pause(ctx, 100*time.Millisecond)
+			drive.Pause(ctx, 100*time.Millisecond)
 		}
 		h.fresh.changes = n
 		committed := time.Now()
@@ -50,36 +51,27 @@ func versionActive(n int) bool { return n%2 == 0 }
 func (h *harness) setVersion(ctx context.Context, n int) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	conn, err := pgx.Connect(ctx, h.url)
-	if err != nil {
+	return drive.With(ctx, h, func(ctx context.Context, conn *pgx.Conn) error {
+		_, err := conn.Exec(ctx, `UPDATE urls SET original_url = $1, is_active = $2 WHERE short_code = $3`,
+			versionTarget(n), versionActive(n), changing)
 		return err
-	}
-	defer conn.Close(ctx) //nolint:errcheck // done with it
-	_, err = conn.Exec(ctx, `UPDATE urls SET original_url = $1, is_active = $2 WHERE short_code = $3`,
-		versionTarget(n), versionActive(n), changing)
-	return err
+	})
 }
 
 // untilFresh asks a replica until it gives the answer of a version, and notes
 // how long it gave another.
 func (h *harness) untilFresh(ctx context.Context, p *proc, n int, committed time.Time) {
-	client := newClient()
 	for ctx.Err() == nil {
-		asked := time.Now()
 		// HEAD is answered as GET is, and not counted.
-		resp, err := client.Head("http://" + p.addr + "/r/" + changing) //nolint:noctx // bounded by the client's timeout
-		if err == nil {
-			_ = resp.Body.Close()
-			active := resp.StatusCode == http.StatusFound
-			if active && versionActive(n) && resp.Header.Get("Location") == versionTarget(n) ||
-				resp.StatusCode == http.StatusGone && !versionActive(n) {
-				return
-			}
-			if active || resp.StatusCode == http.StatusGone { // and not one that says it does not know
-				h.noteStale(p, asked, committed)
-			}
+		a := drive.Ask(http.MethodHead, p.Addr, "/r/"+changing, "torture", "")
+		active, gone := a.Status == "302", a.Status == "410"
+		if active && versionActive(n) && a.Location == versionTarget(n) || gone && !versionActive(n) {
+			return
 		}
-		pause(ctx, 20*time.Millisecond)
+		if active || gone { // and not one that says it does not know
+			h.noteStale(p, a.Began, committed)
+		}
+		drive.Pause(ctx, 20*time.Millisecond)
 	}
 }
 

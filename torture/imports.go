@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/signpost/signpost/internal/drive"
 )
 
 const tortureToken = "torture-only-admin-token"
@@ -26,7 +27,7 @@ const tortureToken = "torture-only-admin-token"
 // rows from the lines that applying the file in its order gives, and to the same
 // rejected rows with the same reasons.
 func (h *harness) imports(ctx context.Context) error {
-	file, want, err := writeUsers(h.dir, h.rows)
+	file, want, err := writeUsers(h.Dir, h.rows)
 	if err != nil {
 		return err
 	}
@@ -74,7 +75,7 @@ func (h *harness) importRun(ctx context.Context, name, file string, workers, kil
 		return outcome{}, err
 	}
 	began := time.Now()
-	id, err := sendFile(ctx, "http://"+h.procs[0].addr, file)
+	id, err := sendFile(ctx, "http://"+h.procs[0].Addr, file)
 	if err != nil {
 		return outcome{}, err
 	}
@@ -106,11 +107,10 @@ type progress struct {
 // whatever dies meanwhile. It gives up on one that stands still for longer than
 // the patience allows, so that the run ends whatever becomes of the import.
 func (h *harness) watchImport(ctx context.Context, id int64, watch *progress) error {
-	client := &http.Client{Timeout: 5 * time.Second}
 	var last importView
-	for moved := time.Now(); ctx.Err() == nil; pause(ctx, 25*time.Millisecond) {
+	for moved := time.Now(); ctx.Err() == nil; drive.Pause(ctx, 25*time.Millisecond) {
 		var got importView
-		status, err := call(ctx, client, http.MethodGet, fmt.Sprintf("http://%s/imports/%d", h.procs[0].addr, id), nil, &got)
+		status, err := call(ctx, http.MethodGet, fmt.Sprintf("http://%s/imports/%d", h.procs[0].Addr, id), nil, &got)
 		if err == nil && status == http.StatusOK {
 			watch.reads++
 			if got.fellBehind(last) {
@@ -149,7 +149,7 @@ func (p *progress) reach(ctx context.Context, due int64) bool {
 		if p.settled.Load() >= due {
 			return true
 		}
-		pause(ctx, 10*time.Millisecond)
+		drive.Pause(ctx, 10*time.Millisecond)
 	}
 }
 
@@ -163,7 +163,7 @@ func (h *harness) killAlong(ctx context.Context, kills int, watch *progress) {
 			return
 		}
 		fmt.Printf("torture: kill %d of %d after %s, at %d rows\n", n+1, kills, time.Since(began).Round(time.Second), watch.settled.Load())
-		pause(ctx, time.Duration(h.rand.IntN(100))*time.Millisecond)
+		drive.Pause(ctx, time.Duration(h.rand.IntN(100))*time.Millisecond)
 		if n%4 == 3 {
 			if watch.reach(ctx, due) {
 				h.killDatabase(ctx)
@@ -175,7 +175,7 @@ func (h *harness) killAlong(ctx context.Context, kills int, watch *progress) {
 				h.killed["worker SIGKILL"]++
 				break
 			}
-			pause(ctx, 10*time.Millisecond)
+			drive.Pause(ctx, 10*time.Millisecond)
 		}
 	}
 }
@@ -301,24 +301,23 @@ func sendFile(ctx context.Context, server, file string) (int64, error) {
 	}
 	defer f.Close() //nolint:errcheck // read-only
 	var got importView
-	status, err := call(ctx, http.DefaultClient, http.MethodPost, server+"/imports?kind=users", f, &got)
+	status, err := call(ctx, http.MethodPost, server+"/imports?kind=users", f, &got)
 	if err == nil && status != http.StatusAccepted {
 		err = fmt.Errorf("the upload was answered %d: %s", status, got.Error)
 	}
 	return got.ID, err
 }
 
-func call(ctx context.Context, client *http.Client, method, url string, body io.Reader, answer any) (int, error) {
-	req, err := http.NewRequestWithContext(ctx, method, url, body)
+// call sends a request of the administrator and decodes the answer.
+func call(ctx context.Context, method, url string, body io.Reader, answer any) (int, error) {
+	if body == nil {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, drive.Longest)
+		defer cancel()
+	}
+	status, text, err := drive.Call(ctx, method, url, tortureToken, "text/csv", body)
 	if err != nil {
 		return 0, err
 	}
-	req.Header.Set("Authorization", "Bearer "+tortureToken)
-	req.Header.Set("Content-Type", "text/csv")
-	resp, err := client.Do(req)
-	if err != nil {
-		return 0, err
-	}
-	defer resp.Body.Close() //nolint:errcheck // read-only
-	return resp.StatusCode, json.NewDecoder(resp.Body).Decode(answer)
+	return status, json.Unmarshal(text, answer)
 }

@@ -28,11 +28,9 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"log/slog"
 	"math/rand/v2"
 	"net/http"
 	"os"
-	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"sync"
@@ -40,8 +38,9 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+	"github.com/signpost/signpost/internal/drive"
 	"github.com/signpost/signpost/internal/pgserver"
-	"github.com/signpost/signpost/internal/postgres"
 )
 
 type settings struct {
@@ -90,57 +89,63 @@ func main() {
 }
 
 func torture(ctx context.Context, s settings) (err error) {
-	dir, err := os.MkdirTemp("", "signpost-torture-")
+	stage, err := drive.NewStage(ctx, "torture", "", "")
 	if err != nil {
 		return err
 	}
-	fmt.Printf("torture: seed %d, data and logs in %s\n", s.seed, dir)
-	h, err := prepare(ctx, dir, s)
-	if err != nil {
-		return err
-	}
+	fmt.Printf("torture: seed %d, data and logs in %s\n", s.seed, stage.Dir)
+	h := &harness{settings: s, Stage: stage, rand: rand.New(rand.NewPCG(s.seed, 1)), killed: map[string]int{}}
+	h.up.Store(time.Now().UnixNano())
 	defer func() {
 		h.stopAll()
 		clean := context.WithoutCancel(ctx)
-		for _, c := range []*pgserver.Cluster{h.cluster, h.standby} {
-			if c == nil {
-				continue
-			}
-			if stopErr := c.Stop(clean); err == nil {
-				err = stopErr
-			}
-		}
-		if err == nil && !s.keep {
-			err = h.remove(clean)
-		}
+		keep := err != nil || s.keep
+		err = errors.Join(err, h.removeStandby(clean, keep), stage.Remove(clean, keep))
 	}()
-
 	switch {
 	case s.imports:
 		return h.imports(ctx)
 	case s.failover:
-		return h.failOver(ctx)
+		if err := h.startStandby(ctx); err != nil {
+			return err
+		}
+		return h.underLoad(ctx, h.promote, h.reship)
 	}
+	return h.underLoad(ctx, h.disturb, func(context.Context) error { return nil })
+}
+
+// underLoad starts the system, has clients follow links while it is disturbed, waits
+// until the pipeline is empty, and counts. settled is called before that.
+func (h *harness) underLoad(ctx context.Context, disturb, settled func(context.Context) error) error {
 	if err := h.startAll(ctx); err != nil {
 		return err
 	}
 	began := time.Now()
 	load, stopLoad := context.WithCancel(ctx)
-	var clients sync.WaitGroup
-	for i := range s.clients {
-		clients.Go(func() { h.follow(load, i) })
-	}
+	defer stopLoad()
 	watching, stopWatching := context.WithCancel(ctx)
 	defer stopWatching()
+	var clients sync.WaitGroup
+	for i := range h.clients {
+		clients.Go(func() { h.follow(load, i) })
+	}
+	if !h.failover { // which may lose changes of links
+		clients.Go(func() { h.changeLink(load) })
+	}
 	for _, p := range h.apis {
 		go p.watch(watching)
 	}
-	clients.Go(func() { h.changeLink(load) })
-	h.disturb(ctx)
+	err := disturb(ctx)
 	stopLoad()
 	clients.Wait()
+	if err != nil {
+		return err
+	}
 	fmt.Printf("torture: %s of disturbance done, waiting for the pipeline to become empty\n", time.Since(began).Round(time.Second))
-	if err := h.settle(ctx); err != nil {
+	if err := drive.Settle(ctx, h, h.patience); err != nil {
+		return err
+	}
+	if err := settled(ctx); err != nil {
 		return err
 	}
 	for _, p := range h.apis {
@@ -153,18 +158,16 @@ func torture(ctx context.Context, s settings) (err error) {
 // harness is the system under torture and what is known about it.
 type harness struct {
 	settings
-	dir     string
-	binary  string
+	*drive.Stage
 	rand    *rand.Rand
-	cluster *pgserver.Cluster
 	standby *pgserver.Cluster // nil but for a failover
 	url     string
 	procs   []*proc
 	apis    []*proc // of these
 	codes   []string
-	ledger  ledger
+	clicks  drive.Clicks
 
-	// database is held by whoever stops or starts Postgres.
+	// database is held while Postgres is stopped or started.
 	database sync.Mutex
 	up       atomic.Int64 // since when Postgres answers, Unix nanoseconds; 0 while it does not
 	killed   map[string]int
@@ -174,54 +177,25 @@ type harness struct {
 	again    atomic.Int64 // segments that were put back to be shipped again
 }
 
-func (h *harness) spool() string { return filepath.Join(h.dir, "spool") }
+func (h *harness) spool() string { return filepath.Join(h.Dir, "spool") }
 
-// prepare builds the binary and starts Postgres.
-func prepare(ctx context.Context, dir string, s settings) (*harness, error) {
-	h := &harness{
-		settings: s, dir: dir, binary: filepath.Join(dir, "signpost"),
-		rand: rand.New(rand.NewPCG(s.seed, 1)), killed: map[string]int{},
+// Admins implements [drive.System].
+func (h *harness) Admins(context.Context) (addrs []string, err error) {
+	for _, p := range h.apis {
+		addrs = append(addrs, p.Admin)
 	}
-	build := exec.CommandContext(ctx, "go", "build", "-o", h.binary, ".")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	build.Stderr = os.Stderr
-	if err := build.Run(); err != nil {
-		return nil, fmt.Errorf("build: %w", err)
-	}
-	// The server's account has to reach the folder.
-	if err := os.Chmod(dir, 0o755); err != nil {
-		return nil, err
-	}
-	var err error
-	h.cluster, err = pgserver.Start(ctx, pgserver.Options{
-		Dir: filepath.Join(dir, "postgres"), Durable: true, Log: slog.New(slog.DiscardHandler),
-	})
-	h.up.Store(time.Now().UnixNano())
-	return h, err
+	return addrs, nil
 }
 
-// remove removes all that the run left. Its processes have ended.
-func (h *harness) remove(ctx context.Context) error {
-	err := pgserver.Remove(ctx, filepath.Join(h.dir, "postgres"))
-	if h.standby != nil {
-		err = errors.Join(err, pgserver.Remove(ctx, filepath.Join(h.dir, "standby")))
-	}
-	return errors.Join(err, os.RemoveAll(h.dir))
-}
+// Connect implements [drive.System].
+func (h *harness) Connect(ctx context.Context) (*pgx.Conn, error) { return pgx.Connect(ctx, h.url) }
 
 // makeDatabase makes the database that processes started from now on use.
-func (h *harness) makeDatabase(ctx context.Context, name string) error {
-	if err := h.cluster.CreateDatabase(ctx, name); err != nil {
-		return err
+func (h *harness) makeDatabase(ctx context.Context, name string) (err error) {
+	if h.url, err = h.Database(ctx, name); err == nil && h.standby != nil {
+		h.url, err = h.ofBoth(name)
 	}
-	h.url = h.cluster.URL(name)
-	if h.standby != nil {
-		var err error
-		if h.url, err = h.ofBoth(name); err != nil {
-			return err
-		}
-	}
-	return postgres.Migrate(ctx, h.url, slog.New(slog.DiscardHandler))
+	return err
 }
 
 // startAll starts two of each role, with links to follow.
@@ -242,7 +216,7 @@ func (h *harness) startAll(ctx context.Context) error {
 // launch starts a process of each role and keeps it running.
 func (h *harness) launch(roles []string) error {
 	for _, role := range roles {
-		p, err := newProc(h, h.binary, role, len(h.procs))
+		p, err := newProc(h, role, len(h.procs))
 		if err != nil {
 			return err
 		}
@@ -253,12 +227,12 @@ func (h *harness) launch(roles []string) error {
 }
 
 // disturb kills until the wanted number is reached.
-func (h *harness) disturb(ctx context.Context) {
+func (h *harness) disturb(ctx context.Context) error {
 	var asked sync.WaitGroup
 	defer asked.Wait()
 	every := max(h.kills/(h.outages+1), 1)
 	for n := 1; n <= h.kills && ctx.Err() == nil; n++ {
-		pause(ctx, time.Duration(100+h.rand.IntN(900))*time.Millisecond)
+		drive.Pause(ctx, time.Duration(100+h.rand.IntN(900))*time.Millisecond)
 		switch r := h.rand.IntN(100); {
 		case h.outages > 0 && n%every == 0 && n/every <= h.outages:
 			h.stopDatabase(ctx)
@@ -274,17 +248,17 @@ func (h *harness) disturb(ctx context.Context) {
 			asked.Go(func() { h.shipAgain(ctx, api) })
 		}
 		if n%50 == 0 {
-			fmt.Printf("torture: %d kills, %d answered\n", n, h.ledger.answeredSoFar())
+			fmt.Printf("torture: %d kills, %d answered\n", n, h.clicks.Answered())
 		}
 	}
+	return ctx.Err()
 }
 
 // shipAgain has an api ship again all that it keeps, as after a failover that
 // lost something. One that is killed meanwhile does some of it or nothing.
 func (h *harness) shipAgain(ctx context.Context, api *proc) {
 	var got struct{ Segments int64 }
-	_, err := call(ctx, newClient(), http.MethodPost, "http://"+api.admin+"/spool/reship", nil, &got)
-	if err == nil {
+	if _, err := call(ctx, http.MethodPost, "http://"+api.Admin+"/spool/reship", nil, &got); err == nil {
 		h.again.Add(got.Segments)
 	}
 }
@@ -304,7 +278,7 @@ func (h *harness) killDatabase(ctx context.Context) {
 	h.database.Lock()
 	defer h.database.Unlock()
 	h.up.Store(0)
-	h.cluster.Kill()
+	h.Cluster.Kill()
 	h.killed["postgres SIGKILL"]++
 	h.startDatabase(ctx)
 }
@@ -313,14 +287,14 @@ func (h *harness) stopDatabase(ctx context.Context) {
 	h.database.Lock()
 	defer h.database.Unlock()
 	h.up.Store(0)
-	if err := h.cluster.Stop(ctx); err != nil {
+	if err := h.Cluster.Stop(ctx); err != nil {
 		fmt.Printf("torture: stop Postgres: %v\n", err)
 	}
 	h.killed["postgres stopped for "+h.outage.String()]++
 	// The api and worker processes go on dying meanwhile.
 	end := time.Now().Add(h.outage)
 	for time.Now().Before(end) && ctx.Err() == nil {
-		pause(ctx, time.Second)
+		drive.Pause(ctx, time.Second)
 		h.kill(h.procs[h.rand.IntN(len(h.procs))], h.rand.IntN(100))
 	}
 	h.startDatabase(ctx)
@@ -328,11 +302,11 @@ func (h *harness) stopDatabase(ctx context.Context) {
 
 func (h *harness) startDatabase(ctx context.Context) {
 	for ctx.Err() == nil {
-		if err := h.cluster.Start(ctx); err == nil {
+		if err := h.Cluster.Start(ctx); err == nil {
 			h.up.Store(time.Now().UnixNano())
 			return
 		}
-		pause(ctx, 200*time.Millisecond)
+		drive.Pause(ctx, 200*time.Millisecond)
 	}
 }
 
@@ -341,12 +315,4 @@ func (h *harness) stopAll() {
 		p.end()
 	}
 	h.procs = nil
-}
-
-// pause waits, or returns early when ctx ends.
-func pause(ctx context.Context, d time.Duration) {
-	select {
-	case <-ctx.Done():
-	case <-time.After(d):
-	}
 }

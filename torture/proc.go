@@ -3,8 +3,6 @@ package main
 import (
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"sync"
@@ -17,88 +15,67 @@ import (
 // proc is one api or worker process, started again whenever it ends, as a
 // container engine would.
 type proc struct {
+	*drive.Process
 	role  string
-	name  string
-	addr  string // where the api listens
-	admin string
-	cmd   func() *exec.Cmd
-
-	log   string
 	drops *drops // of all processes
 	ends  *ends
 
-	mu      sync.Mutex
-	running *os.Process
+	mu      sync.Mutex // held while the process is started, signalled or looked at
+	running bool
 	life    life
 	memory  int64 // most anonymous memory seen, in bytes
 	ending  bool
 	ended   chan struct{}
 }
 
-func newProc(h *harness, binary, role string, i int) (*proc, error) {
-	addr, err := drive.FreeAddr()
-	if err != nil {
-		return nil, err
-	}
-	admin, err := drive.FreeAddr()
-	if err != nil {
-		return nil, err
-	}
-	name := role + strconv.Itoa(i)
-	path := filepath.Join(h.dir, name+".log")
-	log, err := os.Create(path)
-	if err != nil {
-		return nil, err
-	}
-	p := &proc{role: role, name: name, addr: addr, admin: admin, log: path, drops: &h.drops, ends: &h.ends, ended: make(chan struct{})}
+func newProc(h *harness, role string, i int) (*proc, error) {
 	// One lets go of what it shipped while others die; one can ship all again.
 	keep := "1h"
 	if i == 0 && !h.failover {
 		keep = "3s"
 	}
-	p.cmd = func() *exec.Cmd {
-		cmd := exec.Command(binary, role)
-		cmd.Env = append(os.Environ(),
-			"DATABASE_URL="+h.url, "LISTEN_ADDR="+addr, "ADMIN_ADDR="+admin,
-			"SPOOL_DIR="+h.spool(), "SPOOL_KEEP="+keep, "DB_MAX_CONNS=8", "ADMIN_TOKEN="+tortureToken)
-		cmd.Stdout, cmd.Stderr = log, log
-		return cmd
-	}
-	return p, nil
+	p, err := drive.NewProcess(h.Dir, role+strconv.Itoa(i), []string{
+		"DATABASE_URL=" + h.url, "SPOOL_DIR=" + h.spool(), "SPOOL_KEEP=" + keep, "DB_MAX_CONNS=8",
+		"ADMIN_TOKEN=" + tortureToken, "LOG_LEVEL=info",
+	}, h.Binary, role)
+	return &proc{Process: p, role: role, drops: &h.drops, ends: &h.ends, ended: make(chan struct{})}, err
 }
 
 func (p *proc) supervise() {
 	defer close(p.ended)
-	for {
-		cmd := p.cmd()
+	for p.start() {
+		state := p.Wait()
 		p.mu.Lock()
-		if p.ending {
-			p.mu.Unlock()
-			return
-		}
-		p.life = life{n: p.life.n + 1, began: time.Now(), log: fileSize(p.log), dropped: map[string]int{}}
-		if err := cmd.Start(); err != nil {
-			p.mu.Unlock()
-			fmt.Printf("torture: start %s: %v\n", p.name, err)
-			return
-		}
-		p.running = cmd.Process
-		p.mu.Unlock()
-		_ = cmd.Wait() // the state says it
-		p.mu.Lock()
+		p.running = false
 		ended := p.life
 		p.mu.Unlock()
-		p.ends.note(p.name, ended, cmd.ProcessState)
-		p.drops.end(ended, p.log)
+		p.ends.note(p.Name, ended, state)
+		p.drops.end(ended, p.Log)
 		time.Sleep(100 * time.Millisecond)
 	}
+}
+
+// start starts the process, unless it has ended for good.
+func (p *proc) start() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.ending {
+		return false
+	}
+	p.life = life{n: p.life.n + 1, began: time.Now(), log: fileSize(p.Log), dropped: map[string]int{}}
+	if err := p.Start(); err != nil {
+		fmt.Printf("torture: %v\n", err)
+		return false
+	}
+	p.running = true
+	return true
 }
 
 // signal reports whether there was a process to signal.
 func (p *proc) signal(s syscall.Signal) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.running == nil || p.running.Signal(s) != nil {
+	if !p.running || p.Signal(s) != nil {
 		return false
 	}
 	p.life.sent = append(p.life.sent, s)
@@ -146,7 +123,7 @@ func (p *proc) end() {
 	case <-p.ended:
 	case <-time.After(60 * time.Second):
 		p.ends.mu.Lock()
-		p.ends.odd = append(p.ends.odd, p.name+" did not stop within a minute of SIGTERM")
+		p.ends.odd = append(p.ends.odd, p.Name+" did not stop within a minute of SIGTERM")
 		p.ends.mu.Unlock()
 		p.signal(syscall.SIGKILL)
 		<-p.ended
@@ -157,11 +134,10 @@ func (p *proc) end() {
 func (p *proc) lookAtMemory() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.running == nil {
+	if !p.running {
 		return
 	}
-	n, err := drive.Memory(p.running.Pid, "RssAnon")
-	if err == nil { // else it has ended
+	if n, err := p.Anonymous(); err == nil { // else it has ended
 		p.memory = max(p.memory, n)
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/signpost/signpost/internal/drive"
 )
 
 func TestChoose(t *testing.T) {
@@ -41,40 +43,40 @@ func TestOlderHAProxy(t *testing.T) {
 func TestPromises(t *testing.T) {
 	t.Parallel()
 	died := time.Now()
-	at := func(status string, after time.Duration) outcome {
-		return outcome{status: status, began: died.Add(after)}
+	at := func(status string, after time.Duration) drive.Answer {
+		return drive.Answer{Status: status, Began: died.Add(after)}
 	}
-	well := tally{attempted: 10, answered: 10, counted: 10}
+	well := drive.Tally{Attempted: 10, Answered: 10, Counted: 10}
 	for _, test := range []struct {
 		name   string
 		phase  phase
-		failed []outcome
-		tally  tally
+		failed []drive.Answer
+		tally  drive.Tally
 		want   string // nothing is broken when it is empty
 	}{
 		{name: "a calm without failures", tally: well},
-		{name: "one failure in a calm", failed: []outcome{at("502", 0)}, tally: well, want: "cached link: 502"},
+		{name: "one failure in a calm", failed: []drive.Answer{at("502", 0)}, tally: well, want: "cached link: 502"},
 		{
 			name: "what a dying api had in hand", phase: phase{interrupts: true, died: died}, tally: well,
-			failed: []outcome{at("502", -20*time.Millisecond), at(noAnswer, 0), at(brokenAnswer, inHand)},
+			failed: []drive.Answer{at("502", -20*time.Millisecond), at(drive.NoAnswer, 0), at(drive.BrokenAnswer, inHand)},
 		},
-		{name: "a kill that was not noted yet", phase: phase{interrupts: true}, failed: []outcome{at("502", 0)}, tally: well},
+		{name: "a kill that was not noted yet", phase: phase{interrupts: true}, failed: []drive.Answer{at("502", 0)}, tally: well},
 		{
 			name: "a dead api that still gets requests", phase: phase{interrupts: true, died: died}, tally: well,
-			failed: []outcome{at("502", inHand+time.Millisecond)}, want: "after the kill: 502",
+			failed: []drive.Answer{at("502", inHand+time.Millisecond)}, want: "after the kill: 502",
 		},
 		{
 			name: "an error that no death explains", phase: phase{interrupts: true, died: died}, tally: well,
-			failed: []outcome{at("503", 0)}, want: "cached link: 503",
+			failed: []drive.Answer{at("503", 0)}, want: "cached link: 503",
 		},
 		{name: "a late first redirect", phase: phase{first: never}, tally: well, want: "no redirect within"},
 		{name: "never whole", phase: phase{whole: recovery + 1}, tally: well, want: "not whole within"},
-		{name: "an answered click is missing", tally: tally{10, 10, 9, 1, 0}, want: "1 answered clicks are missing"},
-		{name: "drops with room on the disk", phase: phase{dropped: 1}, tally: tally{10, 10, 9, 1, 0}, want: "with room on the disk"},
-		{name: "drops of a full disk", phase: phase{drops: true, dropped: 1}, tally: tally{10, 10, 9, 1, 0}},
-		{name: "more missing than dropped", phase: phase{drops: true, dropped: 1}, tally: tally{10, 10, 8, 2, 0}, want: "2 answered clicks are missing"},
-		{name: "counted twice", tally: tally{10, 9, 10, 0, 1}, want: "counted twice"},
-		{name: "nothing answered", tally: tally{attempted: 10}, want: "nothing was answered"},
+		{name: "an answered click is missing", tally: drive.Tally{Attempted: 10, Answered: 10, Counted: 9, Missing: 1, Doubled: 0}, want: "1 answered clicks are missing"},
+		{name: "drops with room on the disk", phase: phase{dropped: 1}, tally: drive.Tally{Attempted: 10, Answered: 10, Counted: 9, Missing: 1, Doubled: 0}, want: "with room on the disk"},
+		{name: "drops of a full disk", phase: phase{drops: true, dropped: 1}, tally: drive.Tally{Attempted: 10, Answered: 10, Counted: 9, Missing: 1, Doubled: 0}},
+		{name: "more missing than dropped", phase: phase{drops: true, dropped: 1}, tally: drive.Tally{Attempted: 10, Answered: 10, Counted: 8, Missing: 2, Doubled: 0}, want: "2 answered clicks are missing"},
+		{name: "counted twice", tally: drive.Tally{Attempted: 10, Answered: 9, Counted: 10, Missing: 0, Doubled: 1}, want: "counted twice"},
+		{name: "nothing answered", tally: drive.Tally{Attempted: 10}, want: "nothing was answered"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()

@@ -7,6 +7,9 @@ import (
 	"fmt"
 	"os"
 	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/signpost/signpost/internal/drive"
 )
 
 // failoverFault cuts a standby off from Postgres, so that it lags, kills Postgres
@@ -40,8 +43,7 @@ func failoverFault(s *system, l *load, lasts time.Duration) fault {
 			if err := s.mend(ctx, standby, primary); err != nil {
 				return err
 			}
-			_, err := s.query(ctx, "SELECT pg_promote()")
-			return err
+			return s.exec(ctx, "SELECT pg_promote()")
 		},
 		whole: l.newLinks,
 	}
@@ -60,7 +62,7 @@ func (s *system) makeStandby(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if _, err := s.query(ctx, "SELECT pg_reload_conf()"); err != nil {
+	if err := s.exec(ctx, "SELECT pg_reload_conf()"); err != nil {
 		return err
 	}
 	if err := do(ctx, "docker", "compose", "up", "-d", "--no-build", "--no-deps", "--wait", "standby"); err != nil {
@@ -75,11 +77,19 @@ func (l *load) shipAgain(ctx context.Context) error {
 	if l.sys.database != "standby" {
 		return nil
 	}
-	counted, err := l.count(ctx)
+	lost := 0
+	err := drive.With(ctx, l.sys, func(ctx context.Context, conn *pgx.Conn) error {
+		tallies, _, err := l.clicks.Compare(ctx, conn)
+		for i, p := range l.phases {
+			if !p.drops { // a full disk lost those
+				lost += tallies[i].Missing
+			}
+		}
+		return err
+	})
 	if err != nil {
 		return err
 	}
-	lost := l.missing(counted)
 	fmt.Printf("chaos: after the failover %d answered clicks are not in the database\n", lost)
 	if lost == 0 {
 		return errors.New("the failover lost nothing: the standby did not lag, and nothing was shown")
@@ -95,20 +105,7 @@ func (l *load) shipAgain(ctx context.Context) error {
 		}
 		fmt.Printf("chaos: api %.12s: %s\n", id, said)
 	}
-	return l.settle(ctx, l.s.patience)
-}
-
-// missing returns how many answered clicks are not counted, but for those of a full
-// disk.
-func (l *load) missing(counted map[string]int) (n int) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for marker, a := range l.attempts {
-		if a.answered && !l.phases[a.phase].drops && counted[l.host(marker)] == 0 {
-			n++
-		}
-	}
-	return n
+	return drive.Settle(ctx, l.sys, l.s.patience)
 }
 
 // failBack removes the standby that makeStandby made. If it was promoted, Postgres

@@ -14,29 +14,23 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/signpost/signpost/internal/drive"
 )
 
 // load is what the clients do and what they have seen.
 type load struct {
-	sys   *system
-	s     settings
-	run   string // tells the clicks of this run from all others
-	began time.Time
-	hot   []string
+	sys    *system
+	s      settings
+	clicks drive.Clicks
+	hot    []string
 
 	mu       sync.Mutex
-	attempts []attempt // by marker
 	phases   []*phase
 	coldUsed int
 	drops    map[string]float64 // clicks dropped, by the process that said so
 	bad      []badRequest
 	left     []string // what is not tried, and why
-}
-
-// attempt is one request for a short link.
-type attempt struct {
-	phase    int
-	answered bool
 }
 
 // phase is a stretch of the run: one fault, or the time between two.
@@ -57,8 +51,6 @@ type phase struct {
 const (
 	hotLinks  = 20
 	coldLinks = 30_000
-	// longest is what a client waits for an answer.
-	longest = 5 * time.Second
 	// inHand is how long after its kill a process may still take requests: until
 	// the kernel has closed its sockets, for which it has to get processor time.
 	inHand = 250 * time.Millisecond
@@ -67,23 +59,22 @@ const (
 func newLoad(sys *system, s settings) *load {
 	var id [4]byte
 	_, _ = rand.Read(id[:])
-	return &load{sys: sys, s: s, run: hex.EncodeToString(id[:]), drops: map[string]float64{}, bad: badRequests(sys.token)}
+	return &load{sys: sys, s: s, clicks: drive.Clicks{Run: hex.EncodeToString(id[:])}, drops: map[string]float64{}, bad: badRequests(sys.token)}
 }
 
 // prepare makes the links and brings the hot ones into every replica's cache.
 func (l *load) prepare(ctx context.Context) error {
-	l.began = time.Now()
-	_, err := l.sys.query(ctx, fmt.Sprintf(`
-		WITH u AS (INSERT INTO users (username, email) VALUES ('chaos-%[1]s', '%[1]s@chaos.example.org') RETURNING id)
+	err := l.sys.exec(ctx, `
+		WITH u AS (INSERT INTO users (username, email) VALUES ('chaos-' || $1::text, $1 || '@chaos.example.org') RETURNING id)
 		INSERT INTO urls (user_id, short_code, original_url)
-		SELECT u.id, kind || '%[1]s' || n, 'https://example.org/'
-		FROM u, (SELECT 'hot' AS kind, generate_series(1, %[2]d) AS n UNION ALL SELECT 'cold', generate_series(1, %[3]d)) AS l`,
-		l.run, hotLinks, coldLinks))
+		SELECT u.id, kind || $1 || n, 'https://example.org/'
+		FROM u, (SELECT 'hot' AS kind, generate_series(1, $2::int) AS n UNION ALL SELECT 'cold', generate_series(1, $3::int)) AS l`,
+		l.clicks.Run, hotLinks, coldLinks)
 	if err != nil {
 		return fmt.Errorf("make links: %w", err)
 	}
 	for n := range hotLinks {
-		l.hot = append(l.hot, fmt.Sprintf("hot%s%d", l.run, n+1))
+		l.hot = append(l.hot, fmt.Sprintf("hot%s%d", l.clicks.Run, n+1))
 	}
 	l.begin(phase{name: "(start)"})
 	if err := l.warm(ctx); err != nil {
@@ -107,7 +98,7 @@ func (l *load) warm(ctx context.Context) error {
 			return err
 		}
 		for _, code := range l.hot {
-			if status := l.click(ip+":8080", code, l.current()).status; status != "302" {
+			if status := l.click(ip+":8080", code, l.current()).Status; status != "302" {
 				return fmt.Errorf("a new link answered %s", status)
 			}
 		}
@@ -129,14 +120,14 @@ func (l *load) checkGarbage(ctx context.Context) error {
 	var kept []badRequest
 	for _, b := range l.bad {
 		got := l.send(b)
-		if got.fault == "" {
+		if got == "" {
 			kept = append(kept, b)
 			continue
 		}
 		if !b.beforeAPI || !old {
-			return fmt.Errorf("%s: %s", b.name, got.fault)
+			return fmt.Errorf("%s: %s", b.name, got)
 		}
-		l.left = append(l.left, b.name+": "+got.fault)
+		l.left = append(l.left, b.name+": "+got)
 	}
 	l.bad = kept
 	return nil
@@ -169,13 +160,13 @@ func (l *load) noteDeath() {
 // fail counts a request that failed. That must not be, unless an api had it in
 // hand when it was killed: the load balancer sends nothing more to a dead one, and
 // elsewhere what it could not send.
-func (p *phase) fail(what string, got outcome) {
-	p.failed[got.status]++
-	cut := got.status == "502" || got.status == noAnswer || got.status == brokenAnswer
+func (p *phase) fail(what string, got drive.Answer) {
+	p.failed[got.Status]++
+	cut := got.Status == "502" || got.Status == drive.NoAnswer || got.Status == drive.BrokenAnswer
 	switch {
 	case !p.interrupts || !cut:
 		p.wrong[what+": "+got.String()]++
-	case !p.died.IsZero() && got.began.After(p.died.Add(inHand)):
+	case !p.died.IsZero() && got.Began.After(p.died.Add(inHand)):
 		p.wrong[fmt.Sprintf("%s, asked for more than %s after the kill: %s", what, inHand, got)]++
 	}
 }
@@ -190,7 +181,7 @@ func (l *load) current() int {
 func (l *load) start(ctx context.Context, wg *sync.WaitGroup) {
 	l.every(ctx, wg, l.s.hot, func(i int) {
 		now := l.current()
-		if got := l.click(l.sys.lb, l.hot[i%len(l.hot)], now); got.status != "302" {
+		if got := l.click(l.sys.lb, l.hot[i%len(l.hot)], now); got.Status != "302" {
 			l.note(now, func(p *phase) { p.fail("cached link", got) })
 		}
 	})
@@ -200,15 +191,15 @@ func (l *load) start(ctx context.Context, wg *sync.WaitGroup) {
 		got := l.send(l.bad[i%len(l.bad)])
 		l.note(now, func(p *phase) {
 			p.malformed++
-			if got.fault != "" {
-				p.wrong["malformed ("+l.bad[i%len(l.bad)].name+"): "+got.fault]++
+			if got != "" {
+				p.wrong["malformed ("+l.bad[i%len(l.bad)].name+"): "+got]++
 			}
 		})
 	})
 	wg.Go(func() {
 		for ctx.Err() == nil {
 			l.sampleDrops(ctx)
-			pause(ctx, 500*time.Millisecond)
+			drive.Pause(ctx, 500*time.Millisecond)
 		}
 	})
 }
@@ -236,88 +227,31 @@ func (l *load) note(phase int, change func(*phase)) {
 	change(l.phases[phase])
 }
 
-// outcome is how a request for a link ended: a status, or what went wrong.
-type outcome struct {
-	status string
-	again  bool // the answer says when to try again
-	began  time.Time
-	says   string // the error that the answer names, if it is one
+// click follows a link.
+func (l *load) click(addr, code string, phase int) drive.Answer {
+	return l.clicks.Follow(addr, "/"+code, phase)
 }
-
-// String tells which answer it was.
-func (o outcome) String() string {
-	if o.says == "" {
-		return o.status
-	}
-	return fmt.Sprintf("%s %q", o.status, o.says)
-}
-
-const noAnswer, brokenAnswer = "no answer", "broken answer"
-
-// A connection each: a client that repeats a request by itself, when a kept
-// connection turns out to be closed, would click twice with one marker.
-var client = &http.Client{
-	Timeout:       longest,
-	Transport:     &http.Transport{DisableKeepAlives: true},
-	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-}
-
-// click follows a link with a marker of its own, which ends up in its event.
-func (l *load) click(addr, code string, phase int) outcome {
-	l.mu.Lock()
-	marker := len(l.attempts)
-	l.attempts = append(l.attempts, attempt{phase: phase})
-	l.mu.Unlock()
-
-	began := time.Now()
-	req, err := http.NewRequest(http.MethodGet, "http://"+addr+"/"+code, nil) //nolint:noctx // bounded by the client's timeout
-	if err != nil {
-		return outcome{status: err.Error(), began: began}
-	}
-	req.Header.Set("Referer", "https://"+l.host(marker)+"/")
-	req.Header.Set("User-Agent", "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0")
-	resp, err := client.Do(req)
-	if err != nil {
-		return outcome{status: noAnswer, began: began}
-	}
-	defer resp.Body.Close() //nolint:errcheck // read-only
-	text, err := io.ReadAll(resp.Body)
-	if err != nil {
-		return outcome{status: brokenAnswer, began: began}
-	}
-	var body struct{ Error string }
-	_ = json.Unmarshal(text, &body) // a redirect has none
-	if resp.StatusCode == http.StatusFound {
-		l.mu.Lock()
-		l.attempts[marker].answered = true
-		l.mu.Unlock()
-	}
-	return outcome{fmt.Sprint(resp.StatusCode), resp.Header.Get("Retry-After") != "", began, body.Error}
-}
-
-// host is the referrer that tells an attempt from all others.
-func (l *load) host(marker int) string { return fmt.Sprintf("m%d.%s.example.org", marker, l.run) }
 
 // newLink follows a link that no cache knows. It must lead somewhere or be
 // refused with a time to try again.
 func (l *load) newLink() bool {
 	l.mu.Lock()
 	l.coldUsed = l.coldUsed%coldLinks + 1
-	code := fmt.Sprintf("cold%s%d", l.run, l.coldUsed)
+	code := fmt.Sprintf("cold%s%d", l.clicks.Run, l.coldUsed)
 	now := len(l.phases) - 1
 	l.mu.Unlock()
 	got := l.click(l.sys.lb, code, now)
 	l.note(now, func(p *phase) {
 		p.uncached++
 		switch {
-		case got.status == "302":
-		case got.status == "503" && got.again:
+		case got.Status == "302":
+		case got.Status == "503" && got.Again:
 			p.refused++
 		default:
 			p.fail("uncached link", got)
 		}
 	})
-	return got.status == "302"
+	return got.Status == "302"
 }
 
 // newLinks reports whether several links in a row could be looked up, on
@@ -333,7 +267,7 @@ func (l *load) newLinks(context.Context) bool {
 
 // redirects reports whether a cached link is served.
 func (l *load) redirects(context.Context) bool {
-	return l.click(l.sys.lb, l.hot[0], l.current()).status == "302"
+	return l.click(l.sys.lb, l.hot[0], l.current()).Status == "302"
 }
 
 // keepsClicks reports whether every replica keeps clicks and drops none.
@@ -342,7 +276,7 @@ func (l *load) keepsClicks(ctx context.Context) bool {
 	if err != nil {
 		return false
 	}
-	pause(ctx, 300*time.Millisecond)
+	drive.Pause(ctx, 300*time.Millisecond)
 	after, droppedAfter, err := l.clicksKept(ctx)
 	if err != nil || droppedAfter > dropped {
 		return false
@@ -425,23 +359,20 @@ func badRequests(token string) []badRequest {
 	}
 }
 
-// badAnswer says what is wrong with the answer to a malformed request, if
-// anything is.
-type badAnswer struct{ fault string }
-
-// send checks the promise of every error: JSON with the status in it.
-func (l *load) send(b badRequest) badAnswer {
-	conn, err := net.DialTimeout("tcp", l.sys.lb, longest)
+// send sends a malformed request, and says what is wrong with the answer: every error
+// is JSON with the status in it.
+func (l *load) send(b badRequest) (fault string) {
+	conn, err := net.DialTimeout("tcp", l.sys.lb, drive.Longest)
 	if err != nil {
-		return badAnswer{"no connection"}
+		return "no connection"
 	}
 	defer conn.Close() //nolint:errcheck // done with it
-	_ = conn.SetDeadline(time.Now().Add(longest))
+	_ = conn.SetDeadline(time.Now().Add(drive.Longest))
 	// The answer may come before all was sent.
 	_, _ = io.WriteString(conn, b.text)
 	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	if err != nil {
-		return badAnswer{"no answer"}
+		return "no answer"
 	}
 	defer resp.Body.Close() //nolint:errcheck // read-only
 	var body struct {
@@ -452,13 +383,13 @@ func (l *load) send(b badRequest) badAnswer {
 	kind := resp.Header.Get("Content-Type")
 	switch {
 	case err != nil || body.Error == "" || !strings.HasPrefix(kind, "application/json"):
-		return badAnswer{fmt.Sprintf("status %d in %s", resp.StatusCode, kind)}
+		return fmt.Sprintf("status %d in %s", resp.StatusCode, kind)
 	case body.Code != resp.StatusCode:
-		return badAnswer{fmt.Sprintf("status %d, but code %d", resp.StatusCode, body.Code)}
+		return fmt.Sprintf("status %d, but code %d", resp.StatusCode, body.Code)
 	case resp.StatusCode == http.StatusServiceUnavailable && resp.Header.Get("Retry-After") == "":
-		return badAnswer{"503 without Retry-After"}
+		return "503 without Retry-After"
 	case resp.StatusCode < 400 || resp.StatusCode == http.StatusInternalServerError:
-		return badAnswer{fmt.Sprintf("status %d", resp.StatusCode)}
+		return fmt.Sprintf("status %d", resp.StatusCode)
 	}
-	return badAnswer{}
+	return ""
 }

@@ -24,6 +24,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/signpost/signpost/internal/drive"
 )
 
 // settings are the flags.
@@ -92,24 +94,15 @@ func run(ctx context.Context, s settings) (err error) {
 		return err
 	}
 	fmt.Println("chaos: the faults are over, waiting for the pipeline to become empty")
-	if err := l.settle(ctx, s.patience); err != nil {
+	if err := drive.Settle(ctx, sys, s.patience); err != nil {
 		return err
 	}
 	if err := l.shipAgain(ctx); err != nil {
 		return err
 	}
-	counted, err := l.count(ctx)
+	broken, err := l.account(ctx)
 	if err != nil {
 		return err
-	}
-	broken := l.report(counted)
-	rollups, err := l.rollups(ctx)
-	if err != nil {
-		return err
-	}
-	fmt.Println(rollups)
-	if rollups.differ > 0 {
-		broken = append(broken, rollups.String())
 	}
 	if err := l.cleanUp(ctx); err != nil {
 		return err
@@ -141,13 +134,13 @@ func choose(faults []fault, only string) (chosen []fault, err error) {
 func disturb(ctx context.Context, l *load, faults []fault) error {
 	for _, f := range faults {
 		l.begin(phase{name: "(calm)"})
-		pause(ctx, calm)
+		drive.Pause(ctx, calm)
 		if err := l.through(ctx, f); err != nil {
 			return fmt.Errorf("%s: %w", f.name, err)
 		}
 	}
 	l.begin(phase{name: "(calm)"})
-	pause(ctx, calm)
+	drive.Pause(ctx, calm)
 	return ctx.Err()
 }
 
@@ -162,14 +155,14 @@ func (l *load) through(ctx context.Context, f fault) error {
 		if err := f.prepare(ctx); err != nil {
 			return err
 		}
-		pause(ctx, calm)
+		drive.Pause(ctx, calm)
 	}
 	p := l.begin(phase{name: f.name, interrupts: f.interrupts, drops: f.drops})
 	began := time.Now()
 	if err := f.hurt(ctx); err != nil {
 		return err
 	}
-	pause(ctx, f.lasts)
+	drive.Pause(ctx, f.lasts)
 	if f.heal != nil {
 		if err := f.heal(context.WithoutCancel(ctx)); err != nil {
 			return err
@@ -202,7 +195,7 @@ func (l *load) until(ctx context.Context, since time.Time, ok func(context.Conte
 		if ok(ctx) {
 			return time.Since(since)
 		}
-		pause(ctx, 50*time.Millisecond)
+		drive.Pause(ctx, 50*time.Millisecond)
 	}
 	return never
 }
@@ -214,12 +207,4 @@ func short(d time.Duration) string {
 		return "never"
 	}
 	return d.Round(10 * time.Millisecond).String()
-}
-
-// pause waits, or returns early when ctx ends.
-func pause(ctx context.Context, d time.Duration) {
-	select {
-	case <-ctx.Done():
-	case <-time.After(d):
-	}
 }

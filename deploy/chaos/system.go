@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/signpost/signpost/internal/drive"
 )
 
@@ -21,6 +22,7 @@ type system struct {
 	*engine
 	lb       string // host:port of the load balancer
 	token    string // an admin token
+	login    *pgx.ConnConfig
 	database string // the service that is the database
 	standby  bool   // one was added
 	alone    string // COMPOSE_FILE before that
@@ -55,9 +57,17 @@ func findSystem(ctx context.Context) (*system, error) {
 		return nil, err
 	}
 	for line := range strings.Lines(environ) {
-		if value, ok := strings.CutPrefix(strings.TrimSpace(line), "ADMIN_TOKEN="); ok {
+		switch name, value, _ := strings.Cut(strings.TrimSpace(line), "="); name {
+		case "ADMIN_TOKEN":
 			sys.token = value
+		case "DATABASE_URL":
+			if sys.login, err = pgx.ParseConfig(value); err != nil {
+				return nil, fmt.Errorf("read DATABASE_URL of an api: %w", err)
+			}
 		}
+	}
+	if sys.login == nil {
+		return nil, errors.New("the api containers have no DATABASE_URL")
 	}
 	return sys, nil
 }
@@ -101,24 +111,49 @@ func (s *system) restarted(ctx context.Context, k killed) bool {
 	return err == nil && pid != k.pid
 }
 
-var direct = &http.Client{Timeout: 2 * time.Second}
-
 // ready reports whether a container's process says that it can do all its work.
 func (s *system) ready(ctx context.Context, id string) bool {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
 	ip, err := s.ip(ctx, id, "back")
 	if err != nil {
 		return false
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+ip+":9090/ready", nil)
-	if err != nil {
-		return false
+	status, _, err := drive.Call(ctx, http.MethodGet, "http://"+ip+":9090/ready", "", "", nil)
+	return err == nil && status == http.StatusOK
+}
+
+// Admins implements [drive.System].
+func (s *system) Admins(ctx context.Context) (addrs []string, err error) {
+	ids, err := s.containers(ctx, "api")
+	for _, id := range ids {
+		ip, ipErr := s.ip(ctx, id, "back")
+		addrs, err = append(addrs, ip+":9090"), errors.Join(err, ipErr)
 	}
-	resp, err := direct.Do(req)
+	return addrs, err
+}
+
+// Connect implements [drive.System]. It connects to the container of the database, as
+// the api containers do.
+func (s *system) Connect(ctx context.Context) (*pgx.Conn, error) {
+	ids, err := s.containers(ctx, s.database)
 	if err != nil {
-		return false
+		return nil, err
 	}
-	_ = resp.Body.Close()
-	return resp.StatusCode == http.StatusOK
+	login := s.login.Copy()
+	login.Fallbacks, login.ValidateConnect = nil, nil
+	if login.Host, err = s.ip(ctx, ids[0], "back"); err != nil {
+		return nil, err
+	}
+	return pgx.ConnectConfig(ctx, login)
+}
+
+// exec runs one statement in the database.
+func (s *system) exec(ctx context.Context, sql string, args ...any) error {
+	return drive.With(ctx, s, func(ctx context.Context, conn *pgx.Conn) error {
+		_, err := conn.Exec(ctx, sql, args...)
+		return err
+	})
 }
 
 // metric adds up the samples of a name in a container's metrics.
@@ -128,12 +163,6 @@ func (s *system) metric(ctx context.Context, id, name string) (float64, error) {
 		return 0, err
 	}
 	return drive.Metric(ctx, ip+":9090", name)
-}
-
-// query runs SQL in the database's container and returns its unaligned rows.
-func (s *system) query(ctx context.Context, sql string) (string, error) {
-	return output(ctx, "docker", "compose", "exec", "-T", s.database,
-		"psql", "-U", "signpost", "-d", "signpost", "-v", "ON_ERROR_STOP=1", "-qAt", "-c", sql)
 }
 
 // cut drops what a container and an address say to each other, without a word to

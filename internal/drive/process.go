@@ -2,6 +2,7 @@ package drive
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -14,26 +15,30 @@ import (
 	"time"
 )
 
-// Process is a program that runs to be measured.
+// Process is a program under load. It can be started again, on the same addresses,
+// once it has ended.
 type Process struct {
-	// Addr and Admin are what LISTEN_ADDR and ADMIN_ADDR told it.
+	Name string
+	// Addr and Admin are what LISTEN_ADDR and ADMIN_ADDR tell it.
 	Addr, Admin string
-	// Log is the file with all it printed.
+	// Log is the file with all that it printed.
 	Log string
-	// Pid is its number.
+	// Pid is its number, since it was started last.
 	Pid int
+
+	environ, command []string
 
 	cmd  *exec.Cmd
 	done chan struct{} // closed when it has ended
 }
 
-// Launch starts a command with LISTEN_ADDR and ADMIN_ADDR set to free ports of
-// loopback, a log in dir that is named after the last word of the command, and
-// environ besides this process's own environment. It returns when the process accepts connections: a worker at Admin,
-// any other at Addr. The caller calls Stop.
-func Launch(dir string, environ []string, command ...string) (*Process, error) {
-	name := filepath.Base(command[len(command)-1])
-	p := &Process{Log: filepath.Join(dir, fmt.Sprintf("%s-%d.log", name, time.Now().UnixNano())), done: make(chan struct{})}
+// NewProcess prepares a command whose LISTEN_ADDR and ADMIN_ADDR are free ports of
+// loopback. Its log is in dir, and environ comes on top of this process's own
+// environment.
+func NewProcess(dir, name string, environ []string, command ...string) (*Process, error) {
+	p := &Process{
+		Name: name, Log: filepath.Join(dir, fmt.Sprintf("%s-%d.log", name, time.Now().UnixNano())), command: command,
+	}
 	var err error
 	if p.Addr, err = FreeAddr(); err != nil {
 		return nil, err
@@ -41,36 +46,70 @@ func Launch(dir string, environ []string, command ...string) (*Process, error) {
 	if p.Admin, err = FreeAddr(); err != nil {
 		return nil, err
 	}
-	log, err := os.Create(p.Log)
+	p.environ = append(append(os.Environ(), "LOG_LEVEL=warn"), environ...)
+	p.environ = append(p.environ, "LISTEN_ADDR="+p.Addr, "ADMIN_ADDR="+p.Admin)
+	return p, nil
+}
+
+// Start starts the process.
+func (p *Process) Start() error {
+	log, err := os.OpenFile(p.Log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	defer log.Close() //nolint:errcheck // the process has its own copy
+	cmd, done := exec.Command(p.command[0], p.command[1:]...), make(chan struct{})
+	cmd.Env, cmd.Stdout, cmd.Stderr = p.environ, log, log
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("start %s: %w", p.Name, err)
+	}
+	p.cmd, p.done, p.Pid = cmd, done, cmd.Process.Pid
+	go func() {
+		_ = cmd.Wait() // the state tells how it ended
+		close(done)
+	}()
+	return nil
+}
+
+// Launch prepares and starts a command that is named after its last word. It returns
+// when the process accepts connections: a worker at Admin, any other at Addr. The
+// caller calls Stop.
+func Launch(dir string, environ []string, command ...string) (*Process, error) {
+	p, err := NewProcess(dir, filepath.Base(command[len(command)-1]), environ, command...)
 	if err != nil {
 		return nil, err
 	}
-	defer log.Close() //nolint:errcheck // the process has its own copy
-	p.cmd = exec.Command(command[0], command[1:]...)
-	p.cmd.Env = append(append(os.Environ(), environ...), "LISTEN_ADDR="+p.Addr, "ADMIN_ADDR="+p.Admin, "LOG_LEVEL=warn")
-	p.cmd.Stdout, p.cmd.Stderr = log, log
-	if err := p.cmd.Start(); err != nil {
-		return nil, fmt.Errorf("start %s: %w", name, err)
+	if err := p.Start(); err != nil {
+		return nil, err
 	}
-	p.Pid = p.cmd.Process.Pid
-	go func() {
-		_ = p.cmd.Wait() // how it ended is in the log
-		close(p.done)
-	}()
 	wait := p.Addr
-	if name == "worker" {
+	if p.Name == "worker" {
 		wait = p.Admin
 	}
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-		c, err := net.Dial("tcp", wait)
-		if err == nil {
-			return p, c.Close()
+	err = Until(context.Background(), 30*time.Second, 20*time.Millisecond, func(ctx context.Context) error {
+		c, err := new(net.Dialer).DialContext(ctx, "tcp", wait)
+		switch {
+		case err == nil:
+			return c.Close()
+		case p.Ended():
+			return nil
 		}
-		if time.Now().After(deadline) || p.Ended() {
-			p.Stop()
-			return nil, fmt.Errorf("%s did not start; see %s", name, p.Log)
-		}
+		return err
+	})
+	if err != nil || p.Ended() {
+		p.Stop()
+		return nil, errors.Join(fmt.Errorf("%s did not start; see %s", p.Name, p.Log), err)
 	}
+	return p, nil
+}
+
+// Signal sends a signal. It is an error if the process has ended.
+func (p *Process) Signal(s os.Signal) error { return p.cmd.Process.Signal(s) }
+
+// Wait waits until the process has ended, and returns how.
+func (p *Process) Wait() *os.ProcessState {
+	<-p.done
+	return p.cmd.ProcessState
 }
 
 // Ended reports whether the process has ended.
@@ -86,8 +125,28 @@ func (p *Process) Ended() bool {
 // Stop ends the process with SIGTERM and waits until it has ended. Stopping twice
 // does nothing.
 func (p *Process) Stop() {
-	_ = p.cmd.Process.Signal(syscall.SIGTERM) // it may have ended
+	_ = p.Signal(syscall.SIGTERM) // it may have ended
 	<-p.done
+}
+
+// CPU is the time that the process has used.
+func (p *Process) CPU() (time.Duration, error) { return CPU(p.Pid) }
+
+// Anonymous is the process's own resident memory in bytes.
+func (p *Process) Anonymous() (int64, error) { return Memory(p.Pid, "RssAnon") }
+
+// Resident is the process's resident memory in bytes, that of files included.
+func (p *Process) Resident() (int64, error) { return Memory(p.Pid, "VmRSS") }
+
+// AtLeast waits up to a minute until a metric of the process is at least so much.
+func (p *Process) AtLeast(ctx context.Context, metric string, least float64) error {
+	return Until(ctx, time.Minute, 20*time.Millisecond, func(ctx context.Context) error {
+		n, err := Metric(ctx, p.Admin, metric)
+		if err == nil && n < least {
+			err = fmt.Errorf("%s is %v, want %v", metric, n, least)
+		}
+		return err
+	})
 }
 
 // CPU is the user and system time that a process has used, as Linux counts it.

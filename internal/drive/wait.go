@@ -1,0 +1,98 @@
+package drive
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Pause waits, or returns early when ctx ends.
+func Pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}
+
+// Until tries something again and again until it succeeds, and returns the error of
+// the last try when patience is at an end.
+func Until(ctx context.Context, patience, every time.Duration, try func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	for {
+		err := try(ctx)
+		if err == nil {
+			return nil
+		}
+		if Pause(ctx, every); ctx.Err() != nil {
+			return err
+		}
+	}
+}
+
+// SpoolsEmpty returns an error while one of the api processes whose admin listeners
+// are on addrs has clicks to ship.
+func SpoolsEmpty(ctx context.Context, addrs ...string) error {
+	for _, addr := range addrs {
+		for _, name := range []string{"signpost_spool_segments", "signpost_spool_bytes"} {
+			n, err := Metric(ctx, addr, name)
+			if err == nil && n > 0 {
+				err = fmt.Errorf("%s of %s is %v", name, addr, n)
+			}
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// System is a running Signpost whose pipeline can be waited for.
+type System interface {
+	// Admins returns the addresses of the admin listeners of all api processes.
+	Admins(ctx context.Context) ([]string, error)
+	// Connect connects to the database.
+	Connect(ctx context.Context) (*pgx.Conn, error)
+}
+
+// Settle waits until nothing is under way any more: spools shipped, batches
+// ingested, no click job left.
+func Settle(ctx context.Context, s System, patience time.Duration) error {
+	err := Until(ctx, patience, 500*time.Millisecond, func(ctx context.Context) error {
+		addrs, err := s.Admins(ctx)
+		if err == nil {
+			err = SpoolsEmpty(ctx, addrs...)
+		}
+		if err != nil {
+			return err
+		}
+		return With(ctx, s, ingested)
+	})
+	if err != nil {
+		return fmt.Errorf("the pipeline did not become empty: %w", err)
+	}
+	return nil
+}
+
+// With connects to the database of a system for as long as do takes.
+func With(ctx context.Context, s System, do func(context.Context, *pgx.Conn) error) error {
+	conn, err := s.Connect(ctx)
+	if err != nil {
+		return err
+	}
+	return errors.Join(do(ctx, conn), conn.Close(ctx))
+}
+
+func ingested(ctx context.Context, conn *pgx.Conn) error {
+	var batches, jobs int
+	err := conn.QueryRow(ctx, `
+		SELECT (SELECT count(*) FROM click_batches WHERE ingested_at IS NULL),
+			(SELECT count(*) FROM river_job WHERE kind = 'record_clicks' AND state NOT IN ('completed', 'cancelled', 'discarded'))`).Scan(&batches, &jobs)
+	if err == nil && batches+jobs > 0 {
+		err = fmt.Errorf("%d batches and %d jobs are left", batches, jobs)
+	}
+	return err
+}
