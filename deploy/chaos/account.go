@@ -55,9 +55,6 @@ func (l *load) report(tallies map[int]drive.Tally) (broken []string) {
 		broken = append(broken, p.faults(t)...)
 	}
 	_ = w.Flush()
-	for _, line := range l.left {
-		fmt.Println("left out: " + line)
-	}
 	return broken
 }
 

@@ -20,25 +20,6 @@ func TestChoose(t *testing.T) {
 	}
 }
 
-func TestOlderHAProxy(t *testing.T) {
-	t.Parallel()
-	for text, want := range map[string]bool{
-		"HAProxy version 2.6.12-1+deb12u4 2026/01/02 - https://haproxy.org/\nStatus: long-term supported": true,
-		"HA-Proxy version 2.2.9-2+deb11u6 2023/08/16":                                                     true,
-		"HAProxy version 3.1.10-1 2025/10/01":                                                             true,
-		"HAProxy version 3.2.4-98813a1 2025/08/13 - https://haproxy.org/":                                 false,
-		"HAProxy version 3.10.0 2027/08/13":                                                               false,
-		"HAProxy version 4.0-dev1-0a1b2c-3 2027/08/13 - https://haproxy.org/\nFoo":                        false,
-	} {
-		if got, err := olderHAProxy(text, 3, 2); got != want || err != nil {
-			t.Errorf("%q: %v, %v, want %v", text, got, err, want)
-		}
-	}
-	if _, err := olderHAProxy("nginx 1.2", 3, 2); err == nil {
-		t.Error("a version was found where there is none")
-	}
-}
-
 // TestPromises holds what a phase is blamed for.
 func TestPromises(t *testing.T) {
 	t.Parallel()

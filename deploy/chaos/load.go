@@ -30,7 +30,6 @@ type load struct {
 	coldUsed int
 	drops    map[string]float64 // clicks dropped, by the process that said so
 	bad      []badRequest
-	left     []string // what is not tried, and why
 }
 
 // phase is a stretch of the run: one fault, or the time between two.
@@ -83,7 +82,7 @@ func (l *load) prepare(ctx context.Context) error {
 	// What was dropped before is nobody's excuse.
 	l.sampleDrops(ctx)
 	l.phases[0].dropped = 0
-	return l.checkGarbage(ctx)
+	return nil
 }
 
 // warm follows each hot link on each replica.
@@ -104,43 +103,6 @@ func (l *load) warm(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-// checkGarbage leaves out what is not HTTP where the load balancer answers that
-// with a page of its own, as releases of HAProxy before 3.2 do.
-func (l *load) checkGarbage(ctx context.Context) error {
-	text, err := output(ctx, "docker", "compose", "exec", "-T", "lb", "haproxy", "-v")
-	if err != nil {
-		return err
-	}
-	old, err := olderHAProxy(text, 3, 2)
-	if err != nil {
-		return err
-	}
-	var kept []badRequest
-	for _, b := range l.bad {
-		got := l.send(b)
-		if got == "" {
-			kept = append(kept, b)
-			continue
-		}
-		if !b.beforeAPI || !old {
-			return fmt.Errorf("%s: %s", b.name, got)
-		}
-		l.left = append(l.left, b.name+": "+got)
-	}
-	l.bad = kept
-	return nil
-}
-
-// olderHAProxy tells from what "haproxy -v" says whether it is older than a release.
-func olderHAProxy(text string, major, minor int) (bool, error) {
-	var is [2]int
-	_, rest, _ := strings.Cut(text, "ersion ") // "HAProxy version 3.2.4-98813a1 2025/08/13 - …"
-	if n, err := fmt.Sscanf(rest, "%d.%d", &is[0], &is[1]); n != 2 {
-		return false, fmt.Errorf("read the version of HAProxy in %q: %w", text, err)
-	}
-	return is[0] < major || is[0] == major && is[1] < minor, nil
 }
 
 // begin starts a phase; what is asked from now on belongs to it.
@@ -328,11 +290,10 @@ func (l *load) sampleDrops(ctx context.Context) {
 	}
 }
 
-// badRequest is a malformed request, byte by byte, and never the way to a click.
+// badRequest is a malformed request, byte by byte, and never the way to a click. It is
+// HTTP enough for the load balancer to pass it on.
 type badRequest struct {
-	name      string
-	text      string
-	beforeAPI bool // the load balancer answers it
+	name, text string
 }
 
 func badRequests(token string) []badRequest {
@@ -354,8 +315,6 @@ func badRequests(token string) []badRequest {
 		{name: "a method that nobody knows", text: "BREW /ready HTTP/1.1" + end + "\r\n"},
 		{name: "a path with broken percent signs", text: "GET /r/%zz%1 HTTP/1.1" + end + "\r\n"},
 		{name: "a header that is too long", text: "GET /users HTTP/1.1" + end + "X-Long: " + strings.Repeat("x", 20_000) + "\r\n\r\n"},
-		{name: "no HTTP at all", text: "\x16\x03\x01 chaos\r\n\r\n", beforeAPI: true},
-		{name: "a header without a colon", text: "GET / HTTP/1.1" + end + "chaos\r\n\r\n", beforeAPI: true},
 	}
 }
 
