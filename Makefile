@@ -73,6 +73,10 @@ monitoring-check: setup-test build ## Prometheus' rules and Grafana's dashboards
 	cd deploy/monitoring && go build -o ../../bin/monitoring-check .
 	go run ./internal/pgtest/withpg DATABASE_URL bin/monitoring-check
 
+.PHONY: previous
+previous: setup ## the previous release runs on this release's schema (PREVIOUS=v1.0)
+	tools/previous.sh $(PREVIOUS)
+
 .PHONY: fuzz
 fuzz: ## every fuzz target for FUZZTIME (50000x)
 	@set -e; grep -rlE '^func Fuzz' --include='*_test.go' . | while read -r file; do \
