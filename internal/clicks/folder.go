@@ -48,14 +48,14 @@ func newFolderID() string {
 
 // folder is a spool folder whose lock this process holds.
 type folder struct {
-	id    string
-	place atomic.Pointer[string] // its path; it may be moved while it is in use
-	disk  disk
-	lock  *os.File // which also names the installation that the clicks belong to
-	own   bool     // made by this process, which may add segments
-	seq   int      // of the next segment; the keeper's
-	rest  bool     // adopted with files that could not be sealed
-	lost  bool     // it was moved where this process cannot reach it
+	id           string
+	path         atomic.Pointer[string] // its path; it may be moved while it is in use
+	disk         disk
+	lock         *os.File // which also names the installation that the clicks belong to
+	own          bool     // made by this process, which may add segments
+	seq          int      // of the next segment; the sealer's
+	unsealedLeft bool     // adopted with files that could not be sealed
+	lost         bool     // it was moved where this process cannot reach it
 
 	// installation is what the lock names, or will once the disk lets it be
 	// written (named); "" where nobody has said it yet.
@@ -66,13 +66,13 @@ type folder struct {
 	// adopted when the last is sealed.
 	quit atomic.Bool
 	// unsealed is the number of the oldest file of an own folder that is not
-	// sealed. The keeper moves it, which alone knows unsealedSeqs.
+	// sealed. The sealer moves it, which alone knows unsealedSeqs.
 	unsealed     atomic.Int64
 	unsealedSeqs map[int]bool
 	confirmed    string // the ledger knows that the folder is empty below
 }
 
-func (f *folder) dir() string { return *f.place.Load() }
+func (f *folder) dir() string { return *f.path.Load() }
 
 // begin returns the number of a new file, which is unsealed until end.
 func (f *folder) begin() (seq int) {
@@ -145,7 +145,7 @@ func adoptFolder(d disk, path string) (*folder, error) {
 		return nil, err
 	}
 	f := &folder{id: filepath.Base(path), disk: d, lock: lock}
-	f.place.Store(&path)
+	f.path.Store(&path)
 	if err := f.takeLock(); err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}

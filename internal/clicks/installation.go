@@ -30,29 +30,29 @@ type foreign struct {
 // the folder of the second. The feed and the shipper notice that by themselves,
 // each within about a second.
 func (s *Spool) ShipTo(installation string) {
-	s.shelf.shipTo(installation)
+	s.store.shipTo(installation)
 	s.changed()
 }
 
 // Installation returns what ShipTo was told last, "" before.
 func (s *Spool) Installation() string {
-	s.shelf.mu.Lock()
-	defer s.shelf.mu.Unlock()
-	return s.shelf.home
+	s.store.mu.Lock()
+	defer s.store.mu.Unlock()
+	return s.store.home
 }
 
 // Suppose says which installation the clicks belong to that are appended before
 // ShipTo says it: that of the links which are served meanwhile. It does not wait
 // for the disk.
 func (s *Spool) Suppose(installation string) {
-	s.shelf.supposed.Store(&installation)
+	s.store.supposed.Store(&installation)
 	notify(s.nudge)
 }
 
 // Foreign returns the folders that are held because they belong to another
 // installation, oldest first.
 func (s *Spool) Foreign() (paths []string) {
-	h := &s.shelf
+	h := &s.store
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, f := range h.foreign {
@@ -62,7 +62,7 @@ func (s *Spool) Foreign() (paths []string) {
 	return paths
 }
 
-func (h *shelf) shipTo(installation string) {
+func (h *store) shipTo(installation string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.home == installation {
@@ -74,9 +74,9 @@ func (h *shelf) shipTo(installation string) {
 		switch {
 		case f.installation == "":
 			h.nameFolder(f, installation)
-		case h.mine(f):
+		case h.shippable(f):
 		case f.own:
-			h.quitNow(f) // settleQuit lets it go
+			h.quitNow(f) // releaseQuit lets it go
 		default:
 			h.letGo(f)
 		}
@@ -84,7 +84,7 @@ func (h *shelf) shipTo(installation string) {
 }
 
 // nameOwn names the own folder after the installation that is supposed.
-func (h *shelf) nameOwn() {
+func (h *store) nameOwn() {
 	if h.supposed.Load() == nil {
 		return
 	}
@@ -94,7 +94,7 @@ func (h *shelf) nameOwn() {
 }
 
 // nameSupposed is nameOwn with h.mu held.
-func (h *shelf) nameSupposed() {
+func (h *store) nameSupposed() {
 	supposed, own := h.supposed.Load(), h.own.Load()
 	if supposed == nil || own == nil {
 		return // a folder to come is made with its name
@@ -106,21 +106,21 @@ func (h *shelf) nameSupposed() {
 }
 
 // nameOf returns what a new folder is named, "" for nothing. h.mu is held.
-func (h *shelf) nameOf() string {
+func (h *store) nameOf() string {
 	if supposed := h.supposed.Load(); h.home == "" && supposed != nil {
 		return *supposed
 	}
 	return h.home
 }
 
-// mine reports whether a folder may be shipped. h.mu is held.
-func (h *shelf) mine(f *folder) bool {
+// shippable reports whether a folder may be shipped. h.mu is held.
+func (h *store) shippable(f *folder) bool {
 	return f.installation == "" || h.home == "" || f.installation == h.home
 }
 
 // nameFolder writes into a folder where it belongs. A disk that does not let it
 // must not keep the clicks back: then this process knows it, and tries again.
-func (h *shelf) nameFolder(f *folder, installation string) {
+func (h *store) nameFolder(f *folder, installation string) {
 	news := f.installation != installation
 	if err := f.name(installation); err != nil && news {
 		h.opt.Log.Warn("a spool folder cannot be named after its installation now", slog.String("folder", f.dir()), slog.Any("error", err))
@@ -128,7 +128,7 @@ func (h *shelf) nameFolder(f *folder, installation string) {
 }
 
 // letGo takes a folder of another installation out of the counts and releases it.
-func (h *shelf) letGo(f *folder) {
+func (h *store) letGo(f *folder) {
 	h.uncount(f)
 	h.holdFolder(f)
 	delete(h.folders, f.id)
@@ -138,7 +138,7 @@ func (h *shelf) letGo(f *folder) {
 }
 
 // uncount takes what is in a folder out of the counts.
-func (h *shelf) uncount(f *folder) {
+func (h *store) uncount(f *folder) {
 	err := h.disk.readDir(f.dir(), func(e fs.DirEntry) {
 		id, ok := f.segmentOf(e, suffixSealed)
 		if !ok {
@@ -156,7 +156,7 @@ func (h *shelf) uncount(f *folder) {
 }
 
 // holdFolder notes a folder of another installation, and says so at first.
-func (h *shelf) holdFolder(f *folder) {
+func (h *store) holdFolder(f *folder) {
 	held := foreign{path: f.dir(), installation: f.installation, seen: h.adoptions}
 	err := h.disk.readDir(f.dir(), func(e fs.DirEntry) {
 		_, sealed := f.segmentOf(e, suffixSealed)
@@ -174,7 +174,7 @@ func (h *shelf) holdFolder(f *folder) {
 	h.countForeign()
 }
 
-func (h *shelf) countForeign() {
+func (h *store) countForeign() {
 	n := 0
 	for _, f := range h.foreign {
 		n += f.segments
@@ -183,7 +183,7 @@ func (h *shelf) countForeign() {
 }
 
 // forgetForeign forgets the folders that the last adoption has not met again.
-func (h *shelf) forgetForeign() {
+func (h *store) forgetForeign() {
 	for id, f := range h.foreign {
 		if f.seen != h.adoptions {
 			delete(h.foreign, id)

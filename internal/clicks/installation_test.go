@@ -133,7 +133,7 @@ func TestForeignFolderIsHeld(t *testing.T) {
 
 func onlyOwn(t *testing.T, s *Spool) string {
 	t.Helper()
-	own := s.shelf.own.Load()
+	own := s.store.own.Load()
 	if own == nil {
 		t.Fatal("no folder of its own")
 	}

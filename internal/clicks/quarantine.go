@@ -2,22 +2,49 @@ package clicks
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"time"
 )
 
 const (
-	// quarantineKept is the time to look at what was damaged: it may hold clients'
-	// addresses, which nobody ingests and so nobody else takes away.
+	// quarantineKept is the time to look at a quarantined segment: it may hold
+	// clients' addresses, which no worker ever clears.
 	quarantineKept = 30 * 24 * time.Hour
-	// quarantineLook is the time between two looks for what is older.
+	// quarantineLook is the time between two looks for older ones.
 	quarantineLook = time.Hour
 )
 
-// emptyQuarantine removes what was set aside or put aside more than quarantineKept before
-// now, if it was not done of late.
-func (h *shelf) emptyQuarantine(now time.Time) error {
+// quarantine takes a segment without one whole record out of the line.
+func (h *store) quarantine(id string, damaged map[string]int) error {
+	f, err := h.folderFor(id)
+	if err != nil {
+		return err
+	}
+	info, err := h.disk.stat(f.sealed(id))
+	switch {
+	case err != nil:
+	case info.Size() == 0:
+		err = h.disk.remove(f.sealed(id)) // there is nothing to look at later
+	default:
+		_ = h.disk.setTime(f.sealed(id), h.opt.Now()) // from which quarantineKept counts
+		err = h.disk.rename(f.sealed(id), f.bad(id))
+	}
+	if err != nil {
+		return fmt.Errorf("quarantine segment: %w", err)
+	}
+	h.opt.Metrics.countDamage(damaged)
+	h.opt.Metrics.quarantined.Inc()
+	h.opt.Log.Error("segment without a whole record quarantined", slog.String("segment", id),
+		slog.Int64("bytes", info.Size()), slog.Any("damaged", damaged))
+	h.leaveLine(id, info.Size())
+	return nil
+}
+
+// emptyQuarantine removes the segments that were quarantined more than
+// quarantineKept before now. It looks once in quarantineLook.
+func (h *store) emptyQuarantine(now time.Time) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if now.Before(h.quarantineDue) {
@@ -28,26 +55,19 @@ func (h *shelf) emptyQuarantine(now time.Time) error {
 	for _, f := range h.byAge() {
 		var old []string
 		err := h.disk.readDir(f.dir(), func(e fs.DirEntry) {
-			if id, ok := f.segmentOf(e, suffixBad); ok && h.outlived(f.bad(id), now) {
+			id, ok := f.segmentOf(e, suffixBad)
+			if info, err := e.Info(); ok && err == nil && info.ModTime().Before(now.Add(-quarantineKept)) {
 				old = append(old, id)
 			}
 		})
 		errs = append(errs, err)
 		for _, id := range old {
-			err := h.disk.remove(f.bad(id))
-			errs = append(errs, err)
-			if err == nil {
-				h.opt.Log.Info("damaged clicks removed: they were set aside long ago", slog.String("segment", id))
-			}
+			errs = append(errs, h.disk.remove(f.bad(id)))
+			h.opt.Log.Info("a segment quarantined long ago is removed", slog.String("segment", id))
 		}
 		if len(old) > 0 {
 			h.removeDone(f)
 		}
 	}
 	return errors.Join(errs...)
-}
-
-func (h *shelf) outlived(path string, now time.Time) bool {
-	info, err := h.disk.stat(path)
-	return err == nil && info.ModTime().Before(now.Add(-quarantineKept))
 }

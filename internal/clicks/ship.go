@@ -41,25 +41,25 @@ var ErrQuarantined = errors.New("segment quarantined: it has no whole record")
 // Whoever goes through the line calls it with the last id it returned until it
 // returns none: then nothing at its head, whatever is wrong with it, keeps back
 // what is behind.
-func (s *Spool) Segments(after string) ([]Segment, error) { return s.shelf.list(after, maxListed) }
+func (s *Spool) Segments(after string) ([]Segment, error) { return s.store.list(after, maxListed) }
 
 // PassOver says that a segment cannot be shipped for a reason of its own. It is
 // left out of the line for a second, and twice as long after each further call,
 // up to five minutes.
-func (s *Spool) PassOver(id string) { s.shelf.hold(id) }
+func (s *Spool) PassOver(id string) { s.store.passOver(id) }
 
 // Read packs a segment. Damaged records are skipped, whole ones before and after
 // them are kept. A segment that cannot be read is passed over as by PassOver.
 func (s *Spool) Read(seg Segment) (Batch, error) {
 	b, err := s.read(seg)
 	if err != nil && !errors.Is(err, ErrQuarantined) {
-		s.shelf.hold(seg.ID)
+		s.store.passOver(seg.ID)
 	}
 	return b, err
 }
 
 func (s *Spool) read(seg Segment) (Batch, error) {
-	records, err := s.shelf.records(seg.ID)
+	records, err := s.store.records(seg.ID)
 	if err != nil && !errors.Is(err, errTooLarge) {
 		return Batch{}, fmt.Errorf("read segment: %w", err)
 	}
@@ -72,7 +72,7 @@ func (s *Spool) read(seg Segment) (Batch, error) {
 	})
 	b.damaged = damaged
 	if b.Clicks == 0 {
-		if err := s.shelf.quarantine(seg.ID, damaged); err != nil {
+		if err := s.store.quarantine(seg.ID, damaged); err != nil {
 			return Batch{}, err
 		}
 		return Batch{}, fmt.Errorf("read segment %s: %w", seg.ID, ErrQuarantined)
@@ -85,7 +85,7 @@ func (s *Spool) read(seg Segment) (Batch, error) {
 // for Options.Keep, and what was damaged of it is counted. Saying it again does no
 // harm. If the disk does not let the segment be moved, it stays in line.
 func (s *Spool) Shipped(b Batch) error {
-	news, err := s.shelf.ship(b.ID)
+	news, err := s.store.ship(b.ID)
 	if err != nil {
 		return fmt.Errorf("keep shipped segment: %w", err)
 	}
@@ -104,9 +104,9 @@ func (s *Spool) Shipped(b Batch) error {
 // segment is put back twice for one moment.
 func (s *Spool) Reship(before time.Time) (put, waiting int, err error) {
 	room := func() int64 {
-		return s.opt.MaxBytes - s.opt.MaxBytes/4 - s.shelf.bytes.Load() - s.active.Load()
+		return s.opt.MaxBytes - s.opt.MaxBytes/4 - s.store.bytes.Load() - s.active.Load()
 	}
-	put, waiting, err = s.shelf.reship(before, room)
+	put, waiting, err = s.store.reship(before, room)
 	if put > 0 {
 		notify(s.sealed)
 	}
@@ -134,18 +134,18 @@ type Gone struct {
 // ledger knows it or finds it below what was confirmed.
 func (s *Spool) RemoveExpired(now time.Time) ([]Gone, error) {
 	limit := now.Add(-s.opt.Keep)
-	expireErr := s.shelf.expire(func(path string, _ int64) bool {
+	expireErr := s.store.expire(func(path string, _ int64) bool {
 		info, err := s.disk.stat(path)
 		return err == nil && !info.ModTime().After(limit)
 	})
 	if expireErr != nil {
 		expireErr = fmt.Errorf("remove kept segments: %w", expireErr)
 	}
-	asideErr := s.shelf.emptyQuarantine(s.opt.Now())
+	asideErr := s.store.emptyQuarantine(s.opt.Now())
 	if asideErr != nil {
 		asideErr = fmt.Errorf("remove damaged clicks: %w", asideErr)
 	}
-	gone, err := s.shelf.allGone()
+	gone, err := s.store.allGone()
 	if err != nil {
 		err = fmt.Errorf("list removed segments: %w", err)
 	}
@@ -155,7 +155,7 @@ func (s *Spool) RemoveExpired(now time.Time) ([]Gone, error) {
 // Confirmed says that the ledger knows for good how far these folders are empty.
 // Folders that are not this spool's are ignored.
 func (s *Spool) Confirmed(gone []Gone) error {
-	if err := s.shelf.confirmed(gone); err != nil {
+	if err := s.store.confirmed(gone); err != nil {
 		return fmt.Errorf("forget removed segments: %w", err)
 	}
 	return nil
@@ -164,7 +164,7 @@ func (s *Spool) Confirmed(gone []Gone) error {
 // Adopt takes over the folders below Options.Dir whose owner is gone and
 // returns how many segments that added. Folders with an owner are not opened.
 func (s *Spool) Adopt() (segments int, err error) {
-	segments, err = s.shelf.adopt()
+	segments, err = s.store.adopt()
 	if segments > 0 {
 		notify(s.sealed)
 	}
@@ -185,21 +185,21 @@ func OpenForShipping(dir string, o Options) (*Spool, error) {
 	}
 	s := newSpool(o, realDisk(), usualPatience)
 	s.closed = true
-	s.settleRefusal()
+	s.chooseRefusal()
 	close(s.writerDone)
-	close(s.keeperDone)
+	close(s.sealerDone)
 	if folderName.MatchString(filepath.Base(dir)) {
-		_, err = s.shelf.adoptOne(dir)
+		_, err = s.store.adoptOne(dir)
 	} else {
-		_, err = s.shelf.adopt()
+		_, err = s.store.adopt()
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open spool to ship: %w", err), s.Close())
 	}
-	if held := s.Foreign(); len(s.shelf.folders) == 0 && len(held) > 0 {
+	if held := s.Foreign(); len(s.store.folders) == 0 && len(held) > 0 {
 		return nil, errors.Join(fmt.Errorf("open spool to ship: %w", &ForeignError{held}), s.Close())
 	}
-	if len(s.shelf.folders) == 0 {
+	if len(s.store.folders) == 0 {
 		return nil, errors.Join(fmt.Errorf("open spool to ship: no folder in %s without a living owner", dir), s.Close())
 	}
 	notify(s.sealed)

@@ -96,7 +96,7 @@ type Spool struct {
 	born     time.Time
 	disk     disk
 	patience patience
-	shelf    shelf
+	store    store
 
 	mu        sync.Mutex
 	buf       []byte          // records of next, unstamped
@@ -112,13 +112,13 @@ type Spool struct {
 	stuck     bool
 	full      bool
 	noFile    bool       // the writer has nothing to write into
-	noSpare   *DropError // why the keeper cannot give it something
+	noSpare   *DropError // why the sealer cannot give it something
 	failed    *DropError // the last write failed so
 	retryAt   time.Time  // and the next try is due then
 
 	wake   chan struct{} // to the writer: idle no more
 	watch  chan struct{} // to the watchdog: watching
-	nudge  chan struct{} // to the keeper: look again when to seal
+	nudge  chan struct{} // to the sealer: look again when to seal
 	report chan struct{} // to the reporter: something was dropped
 	sealed chan struct{} // to the shipper
 	spares chan *openSegment
@@ -133,12 +133,12 @@ type Spool struct {
 	news       atomic.Bool           // appends were given up, which is not logged
 	trouble    atomic.Pointer[error] // the last error, for the log
 	needRoom   atomic.Bool           // the disk is full: kept segments must go
-	evictFails bool                  // the keeper's: removing them failed, which is logged
-	looked     time.Duration         // the keeper's: when, by clock, it last looked for its folder
+	evictFails bool                  // the sealer's: removing them failed, which is logged
+	looked     time.Duration         // the sealer's: when, by clock, it last looked for its folder
 
 	ready      chan struct{} // closed when the first file is there, or could not be
 	writerDone chan struct{}
-	keeperDone chan struct{}
+	sealerDone chan struct{}
 	others     sync.WaitGroup // watchdog and reporter
 	closeOnce  sync.Once
 	closeErr   error
@@ -146,13 +146,13 @@ type Spool struct {
 
 // group is the appends that one write makes durable together.
 type group struct {
-	done    chan struct{} // closed once drop is final
-	drop    *DropError
-	settled bool // nobody waits anymore; drop is final
-	counted bool // its clicks are counted as kept or as dropped
-	clicks  int
-	oldest  int64 // Unix microseconds
-	strikes int   // ticks of the watchdog it has waited
+	done     chan struct{} // closed once drop is final
+	drop     *DropError
+	answered bool // nobody waits anymore; drop is final
+	counted  bool // its clicks are counted as kept or as dropped
+	clicks   int
+	oldest   int64 // Unix microseconds
+	strikes  int   // ticks of the watchdog it has waited
 }
 
 func newGroup() *group { return &group{done: make(chan struct{})} }
@@ -179,7 +179,7 @@ func open(o Options, d disk, p patience) (*Spool, error) {
 	}
 	s := newSpool(o, d, p)
 	go s.writeGroups()
-	go s.keep()
+	go s.sealSegments()
 	s.others.Go(s.watchGroups)
 	s.others.Go(s.reportDrops)
 	select {
@@ -207,9 +207,9 @@ func newSpool(o Options, d disk, p patience) *Spool {
 		quit:       make(chan struct{}),
 		ready:      make(chan struct{}),
 		writerDone: make(chan struct{}),
-		keeperDone: make(chan struct{}),
+		sealerDone: make(chan struct{}),
 	}
-	s.shelf.init(o, d, s.changed)
+	s.store.init(o, d, s.changed)
 	return s
 }
 
@@ -223,7 +223,7 @@ func (s *Spool) Append(c *Click) error {
 	agent, referrer := Clean(c.UserAgent, MaxUserAgent), Clean(c.Referrer, MaxReferrer)
 	s.mu.Lock()
 	if drop := s.refuse(); drop != nil {
-		if drop == errStuck && s.next.settled && s.room() {
+		if drop == errStuck && s.next.answered && s.room() {
 			// Nobody waits for this group, but when the disk comes back the
 			// writer still writes it. Better late than lost.
 			s.buf = appendRecord(s.buf, c, agent, referrer)
@@ -266,7 +266,7 @@ func (g *group) add(at int64) {
 func (s *Spool) refuse() *DropError {
 	if s.refusal != nil && s.refusal == s.failed && !time.Now().Before(s.retryAt) {
 		s.failed = nil // let one group try
-		s.settleRefusal()
+		s.chooseRefusal()
 	}
 	if s.refusal == nil && !s.room() {
 		return errStuck
@@ -278,8 +278,8 @@ func (s *Spool) refuse() *DropError {
 // held.
 func (s *Spool) room() bool { return len(s.buf) <= maxGroupBytes-maxRecord }
 
-// settleRefusal chooses the refusal among the troubles. s.mu is held.
-func (s *Spool) settleRefusal() {
+// chooseRefusal chooses the refusal among the troubles. s.mu is held.
+func (s *Spool) chooseRefusal() {
 	switch {
 	case s.closed:
 		s.refusal = errClosed
@@ -367,7 +367,7 @@ func (s *Spool) unwritten() (clicks int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, g := range []*group{s.flight, s.next} {
-		if g != nil && g.settled && !g.counted {
+		if g != nil && g.answered && !g.counted {
 			clicks += g.clicks
 		}
 	}
@@ -419,16 +419,16 @@ func (s *Spool) Close() error {
 func (s *Spool) close() error {
 	s.mu.Lock()
 	s.closed = true
-	s.settleRefusal()
+	s.chooseRefusal()
 	s.wakeWriter()
 	s.mu.Unlock()
 	close(s.quit)
 	done := make(chan error, 1)
 	go func() { // stops when the disk answers, if it ever does
 		<-s.writerDone
-		<-s.keeperDone
+		<-s.sealerDone
 		s.others.Wait()
-		done <- s.shelf.close()
+		done <- s.store.close()
 	}()
 	select {
 	case err := <-done:
@@ -454,7 +454,7 @@ type Stats struct {
 
 // Stats returns what waits. It does not touch the disk.
 func (s *Spool) Stats() Stats {
-	st := s.shelf.stats()
+	st := s.store.stats()
 	st.Bytes += s.active.Load()
 	if since := s.activeSince.Load(); since != 0 {
 		if at := time.UnixMicro(s.activeOldest.Load()).UTC(); st.Oldest.IsZero() || at.Before(st.Oldest) {
@@ -490,6 +490,6 @@ func (s *Spool) changed() {
 // checkFull compares the backlog with its bound. s.mu is held, so that of two
 // changes at once the later look sees both.
 func (s *Spool) checkFull() {
-	s.full = s.shelf.bytes.Load()+s.active.Load() >= s.opt.MaxBytes
-	s.settleRefusal()
+	s.full = s.store.bytes.Load()+s.active.Load() >= s.opt.MaxBytes
+	s.chooseRefusal()
 }

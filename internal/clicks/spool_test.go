@@ -156,9 +156,9 @@ func eventually(t *testing.T, what string, ok func() bool) {
 // the kernel releases the lock.
 func abandon(t *testing.T, s *Spool) {
 	t.Helper()
-	s.shelf.mu.Lock()
-	defer s.shelf.mu.Unlock()
-	for _, f := range s.shelf.folders {
+	s.store.mu.Lock()
+	defer s.store.mu.Unlock()
+	for _, f := range s.store.folders {
 		// Two descriptors share the lock, so that Close has one to close.
 		fd, err := syscall.Dup(int(f.lock.Fd()))
 		if err != nil {
@@ -326,9 +326,9 @@ func TestBacklogSegments(t *testing.T) {
 	o.SegmentBytes, o.SegmentAge = 4<<10, 0
 	s := mustOpen(t, o)
 	small, age := s.wanted()
-	s.shelf.segments.Add(100)
+	s.store.segments.Add(100)
 	large, longer := s.wanted()
-	s.shelf.segments.Add(-100)
+	s.store.segments.Add(-100)
 	if large != 4*small || longer <= age || longer > maxSealAge {
 		t.Errorf("sealed at %d bytes and %s, with a backlog at %d and %s", small, age, large, longer)
 	}
@@ -1011,7 +1011,7 @@ func TestFolderRemovedInUse(t *testing.T) {
 	s := mustOpen(t, o)
 	mustAppend(t, s, 1)
 	folder := onlyFolder(t, o.Dir)
-	eventually(t, "the folder is removed", func() bool { // the keeper may just make a file in it
+	eventually(t, "the folder is removed", func() bool { // the sealer may just make a file in it
 		return os.RemoveAll(folder) == nil
 	})
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
@@ -1039,7 +1039,7 @@ func TestCloseStopsEverything(t *testing.T) {
 		if err := s.Close(); err != nil {
 			t.Errorf("closed again: %v", err)
 		}
-		for _, name := range []string{"writeGroups", "keep", "watchGroups", "reportDrops"} {
+		for _, name := range []string{"writeGroups", "sealSegments", "watchGroups", "reportDrops"} {
 			// Each has its *Spool as receiver. It may be on its last steps.
 			eventually(t, name+" is gone", func() bool {
 				return !strings.Contains(goroutineStacks(), fmt.Sprintf("(*Spool).%s(%p", name, s))

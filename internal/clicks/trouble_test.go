@@ -254,7 +254,7 @@ func TestUnreadableKeepNobodyBack(t *testing.T) {
 	}
 	u.lost.Store(&lost)
 	s := mustOpenOn(t, o, u.disk())
-	s.shelf.pauses.most = most // nothing has failed yet
+	s.store.pauses.most = most // nothing has failed yet
 	wantMarkers(t, shipWhatGoes(t, s), numbers(bad, bad+good)...)
 	if got := testutil.ToFloat64(o.Metrics.held); got != most {
 		t.Errorf("%v segments remembered, want %d", got, most)

@@ -41,7 +41,7 @@ func (s *Spool) strike() bool {
 	defer s.mu.Unlock()
 	waiting := false
 	for _, g := range []*group{s.flight, s.next} {
-		if g == nil || g.clicks == 0 || g.settled {
+		if g == nil || g.clicks == 0 || g.answered {
 			continue
 		}
 		waiting = true
@@ -54,7 +54,7 @@ func (s *Spool) strike() bool {
 		// that come from now on, are written when the disk comes back.
 		s.giveUpWaiting(s.flight)
 		s.giveUpWaiting(s.next)
-		s.settleRefusal()
+		s.chooseRefusal()
 	}
 	return waiting
 }
@@ -62,10 +62,10 @@ func (s *Spool) strike() bool {
 // giveUpWaiting lets the appends of g go. What becomes of their clicks is not
 // known: they are counted when it is. s.mu is held.
 func (s *Spool) giveUpWaiting(g *group) {
-	if g == nil || g.settled {
+	if g == nil || g.answered {
 		return
 	}
-	s.settle(g, errStuck)
+	s.answer(g, errStuck)
 	if g.clicks > 0 {
 		s.opt.Metrics.unwritten.Add(float64(g.clicks))
 		s.news.Store(true)

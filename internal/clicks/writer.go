@@ -9,7 +9,7 @@ import (
 )
 
 // openSegment is a file on its way from spare to sealed. It belongs to one
-// goroutine at a time: the keeper makes it, the writer fills it, the keeper
+// goroutine at a time: the sealer makes it, the writer fills it, the sealer
 // seals it.
 type openSegment struct {
 	id     string
@@ -90,7 +90,7 @@ func (s *Spool) sealDue(seg *openSegment) bool {
 // fresh; once segments queue up, nobody sees them sooner for that, and fewer
 // and larger ones ship faster and keep the folder small.
 func (s *Spool) wanted() (bytes int64, age time.Duration) {
-	backlog := s.shelf.segments.Load()
+	backlog := s.store.segments.Load()
 	if backlog < smallBacklog {
 		return int64(s.opt.SegmentBytes), s.opt.SegmentAge
 	}
@@ -98,7 +98,7 @@ func (s *Spool) wanted() (bytes int64, age time.Duration) {
 	return min(4*int64(s.opt.SegmentBytes), backlogSegmentBytes), age
 }
 
-// rotate hands seg to the keeper if it is due or somebody waits for the seal,
+// rotate hands seg to the sealer if it is due or somebody waits for the seal,
 // and returns the file to go on with, which is nil when none is ready, or when the
 // folder was quit. If only
 // its size or age asks for it and there is no spare yet, seg goes on: growing
@@ -131,12 +131,12 @@ func (s *Spool) rotate(seg *openSegment, seals []chan struct{}) *openSegment {
 	return spare
 }
 
-// handOver gives seg to the keeper to seal. nil is nothing to do.
+// handOver gives seg to the sealer to seal. nil is nothing to do.
 func (s *Spool) handOver(seg *openSegment) {
 	if seg == nil {
 		return
 	}
-	s.shelf.bytes.Add(seg.size)
+	s.store.bytes.Add(seg.size)
 	s.active.Store(0)
 	s.activeSince.Store(0)
 	s.filled <- seg
@@ -175,7 +175,7 @@ func (s *Spool) setNoFile(none bool) {
 	if !none {
 		s.unstick()
 	}
-	s.settleNoFile()
+	s.refuseWithoutFile()
 }
 
 // setNoSpare records why there is no spare, nil when there is one, and reports
@@ -185,15 +185,15 @@ func (s *Spool) setNoSpare(drop *DropError) bool {
 	defer s.mu.Unlock()
 	news := (s.noSpare == nil) != (drop == nil)
 	s.noSpare = drop
-	s.settleNoFile()
+	s.refuseWithoutFile()
 	return news
 }
 
-func (s *Spool) settleNoFile() {
+func (s *Spool) refuseWithoutFile() {
 	if s.noFile && s.noSpare != nil {
 		s.giveUp(s.noSpare)
 	}
-	s.settleRefusal()
+	s.chooseRefusal()
 }
 
 // takeGroup takes the waiting records away to be written. There are none if
@@ -209,7 +209,7 @@ func (s *Spool) takeGroup() (*group, []byte) {
 	s.flight = g
 	if s.stuck {
 		s.stuck = false
-		s.settleRefusal()
+		s.chooseRefusal()
 	}
 	return g, records
 }
@@ -262,7 +262,7 @@ func (s *Spool) writeFailed(seg *openSegment, err error) *DropError {
 	return drop
 }
 
-// finish settles a group after its write and takes its buffer back.
+// finish ends a group after its write and takes its buffer back.
 func (s *Spool) finish(g *group, records []byte, drop *DropError) {
 	s.mu.Lock()
 	s.spareBuf = records[:0]
@@ -289,19 +289,19 @@ func (s *Spool) finish(g *group, records []byte, drop *DropError) {
 // that nobody waits for, it ends when the writer takes them: no append may join
 // them. s.mu is held.
 func (s *Spool) unstick() {
-	if s.next.settled && s.next.clicks == 0 {
+	if s.next.answered && s.next.clicks == 0 {
 		s.next = newGroup()
 	}
-	s.stuck = s.stuck && s.next.settled
+	s.stuck = s.stuck && s.next.answered
 }
 
-// settle wakes the appends of g with their result, unless they are gone. s.mu is
+// answer wakes the appends of g with their result, unless they are gone. s.mu is
 // held.
-func (s *Spool) settle(g *group, drop *DropError) {
-	if g.settled {
+func (s *Spool) answer(g *group, drop *DropError) {
+	if g.answered {
 		return
 	}
-	g.settled, g.drop = true, drop
+	g.answered, g.drop = true, drop
 	close(g.done)
 }
 
@@ -314,7 +314,7 @@ func (s *Spool) kept(g *group) {
 		s.opt.Metrics.late.Add(float64(g.clicks))
 	}
 	s.opt.Metrics.appended.Add(float64(g.clicks))
-	s.settle(g, nil)
+	s.answer(g, nil)
 }
 
 // lose counts the clicks of g as dropped: they will not be written, or nobody is
@@ -327,13 +327,13 @@ func (s *Spool) lose(g *group, drop *DropError) {
 	if g.clicks > 0 {
 		s.dropped(drop, g.clicks)
 	}
-	s.settle(g, drop)
+	s.answer(g, drop)
 }
 
 // account ends the time in which the clicks of g are unwritten, and reports
 // whether they were.
 func (s *Spool) account(g *group) (late bool) {
-	late = g.settled && !g.counted
+	late = g.answered && !g.counted
 	if late {
 		s.opt.Metrics.unwritten.Sub(float64(g.clicks))
 	}

@@ -9,14 +9,14 @@ import (
 // sealed as soon as the writer has left it. The folder of a process is quit when
 // somebody moved or removed it, or when it turns out to belong to another
 // installation.
-func (h *shelf) quit(f *folder) {
+func (h *store) quit(f *folder) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.quitNow(f)
 }
 
 // quitNow is quit with h.mu held.
-func (h *shelf) quitNow(f *folder) {
+func (h *store) quitNow(f *folder) {
 	if !h.own.CompareAndSwap(f, nil) {
 		return // it was quit before
 	}
@@ -25,9 +25,9 @@ func (h *shelf) quitNow(f *folder) {
 	h.quitting.Store(int64(len(h.quits)))
 }
 
-// settleQuit ends what quit began, for the folders whose last file is sealed.
-// Only the keeper calls it. It reports whether there is news.
-func (h *shelf) settleQuit() (news bool) {
+// releaseQuit ends what quit began, for the folders whose last file is sealed.
+// Only the sealer calls it. It reports whether there is news.
+func (h *store) releaseQuit() (news bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	open := h.quits[:0]
@@ -38,7 +38,7 @@ func (h *shelf) settleQuit() (news bool) {
 		case !there:
 		case len(f.unsealedSeqs) > 0:
 			open = append(open, f)
-		case h.mine(f):
+		case h.shippable(f):
 			f.own = false // one like those adopted
 			news = true
 		default:
@@ -54,7 +54,7 @@ func (h *shelf) settleQuit() (news bool) {
 // lookFor finds a folder that is not in its place: it goes on being used where it
 // was moved to. It returns false for one that was removed, which is forgotten.
 // h.mu is held.
-func (h *shelf) lookFor(f *folder) (there, news bool) {
+func (h *store) lookFor(f *folder) (there, news bool) {
 	if in, err := f.inPlace(); err != nil || in {
 		return true, err == nil && h.setLost(f, false)
 	}
@@ -74,7 +74,7 @@ func (h *shelf) lookFor(f *folder) (there, news bool) {
 		}
 		return true, news
 	}
-	f.place.Store(&dir)
+	f.path.Store(&dir)
 	h.setLost(f, false)
 	h.opt.Log.Error("spool folder was moved while in use; its clicks are shipped from where it is",
 		slog.String("folder", from), slog.String("moved_to", dir))
@@ -83,7 +83,7 @@ func (h *shelf) lookFor(f *folder) (there, news bool) {
 
 // setLost notes whether a folder is out of reach, and reports whether it was not
 // so before. Until it is back, the oldest click of the backlog may be in it.
-func (h *shelf) setLost(f *folder, lost bool) (news bool) {
+func (h *store) setLost(f *folder, lost bool) (news bool) {
 	if f.lost == lost {
 		return false
 	}

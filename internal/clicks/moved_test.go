@@ -36,12 +36,12 @@ func TestFolderMovedInUse(t *testing.T) {
 				t.Fatal(err)
 			}
 			eventually(t, "a new folder is used", func() bool {
-				own := s.shelf.own.Load()
+				own := s.store.own.Load()
 				return own != nil && own.dir() != folder
 			})
 			mustAppend(t, s, 3)
 			mustSeal(t, s)
-			eventually(t, "all segments are there", func() bool { return s.Stats().Segments == 3 && s.shelf.quitting.Load() == 0 })
+			eventually(t, "all segments are there", func() bool { return s.Stats().Segments == 3 && s.store.quitting.Load() == 0 })
 			if st := s.Stats(); !st.Oldest.Equal(click(1).At) {
 				t.Errorf("the oldest click is of %v", st.Oldest)
 			}

@@ -9,25 +9,25 @@ import (
 )
 
 const (
-	keeperRetry = 250 * time.Millisecond // after trouble with the disk
-	keeperIdle  = time.Minute            // when there is nothing to wait for
+	sealerRetry = 250 * time.Millisecond // after trouble with the disk
+	sealerIdle  = time.Minute            // when there is nothing to wait for
 	lookEvery   = time.Second            // whether the folder is still in its place
 	sealRetry   = 10 * time.Millisecond  // when the writer could not rotate yet
 	maxUnsealed = 64                     // files held open because they cannot be sealed
 )
 
-// keep is the keeper: it makes the spare file ahead of need, seals what the
+// sealSegments is the sealer: it makes the spare file ahead of need, seals what the
 // writer hands over, and asks for a seal when the open segment is old enough.
-func (s *Spool) keep() {
-	defer close(s.keeperDone)
+func (s *Spool) sealSegments() {
+	defer close(s.sealerDone)
 	var unsealed []*openSegment
 	s.makeSpare()
 	s.adoptAtStart()
 	close(s.ready)
-	timer := time.NewTimer(keeperIdle)
+	timer := time.NewTimer(sealerIdle)
 	defer timer.Stop()
 	for {
-		timer.Reset(s.keeperPause(len(unsealed) > 0))
+		timer.Reset(s.sealerPause(len(unsealed) > 0))
 		select {
 		case seg, more := <-s.filled:
 			if !more {
@@ -56,12 +56,12 @@ func (s *Spool) adoptAtStart() {
 	}
 }
 
-func (s *Spool) keeperPause(unsealed bool) time.Duration {
+func (s *Spool) sealerPause(unsealed bool) time.Duration {
 	if unsealed || len(s.spares) == 0 {
-		return keeperRetry
+		return sealerRetry
 	}
-	if s.shelf.quitting.Load() > 0 {
-		return keeperRetry
+	if s.store.quitting.Load() > 0 {
+		return sealerRetry
 	}
 	if left, open := s.ageDue(); open {
 		return min(max(left, sealRetry), lookEvery)
@@ -100,13 +100,13 @@ func (s *Spool) makeSpare() {
 }
 
 func (s *Spool) newSegment() (*openSegment, error) {
-	folder, err := s.shelf.ownFolder(s.opt.Durability == Disk)
+	folder, err := s.store.ownFolder(s.opt.Durability == Disk)
 	if err != nil {
 		return nil, err
 	}
 	seg, err := s.newSegmentIn(folder)
 	if errors.Is(err, fs.ErrNotExist) && s.quitIfMoved(folder) {
-		if folder, err = s.shelf.ownFolder(s.opt.Durability == Disk); err == nil {
+		if folder, err = s.store.ownFolder(s.opt.Durability == Disk); err == nil {
 			seg, err = s.newSegmentIn(folder)
 		}
 	}
@@ -138,19 +138,19 @@ func (s *Spool) quitIfMoved(f *folder) bool {
 	if err != nil || there {
 		return false
 	}
-	s.shelf.quit(f)
+	s.store.quit(f)
 	return true
 }
 
 // lookAfterFolders notices within about a second that the own folder was moved,
 // names it, and leads the writer out of folders that were quit.
 func (s *Spool) lookAfterFolders() {
-	if own := s.shelf.own.Load(); own != nil && s.clock()-s.looked >= lookEvery {
+	if own := s.store.own.Load(); own != nil && s.clock()-s.looked >= lookEvery {
 		s.looked = s.clock()
 		s.quitIfMoved(own)
 	}
-	s.shelf.nameOwn()
-	if s.shelf.quitting.Load() == 0 {
+	s.store.nameOwn()
+	if s.store.quitting.Load() == 0 {
 		return
 	}
 	select {
@@ -158,7 +158,7 @@ func (s *Spool) lookAfterFolders() {
 		if spare.folder.quit.Load() {
 			_ = s.discard(spare) // never fails
 		} else {
-			s.spares <- spare // there is room: only the keeper puts any in
+			s.spares <- spare // there is room: only the sealer puts any in
 		}
 	default:
 	}
@@ -167,7 +167,7 @@ func (s *Spool) lookAfterFolders() {
 	s.sealAsked = true
 	s.wakeWriter()
 	s.mu.Unlock()
-	if s.shelf.settleQuit() {
+	if s.store.releaseQuit() {
 		s.changed()
 	}
 }
@@ -208,7 +208,7 @@ func (s *Spool) seal(seg *openSegment) error {
 		if info, statErr := seg.file.Stat(); statErr != nil || !isUnlinked(info) {
 			return fmt.Errorf("seal segment: %w", err)
 		}
-		if err = s.rescue(seg); err == nil {
+		if err = s.copyDeleted(seg); err == nil {
 			err = s.disk.rename(seg.folder.open(seg.id), seg.folder.sealed(seg.id))
 		}
 	}
@@ -217,15 +217,15 @@ func (s *Spool) seal(seg *openSegment) error {
 	}
 	s.closeFile(seg)
 	s.opt.Metrics.sealed.Inc()
-	s.shelf.added(1, seg.oldest)
+	s.store.added(1, seg.oldest)
 	notify(s.sealed)
 	return nil
 }
 
-// rescue copies a segment whose file somebody deleted, and which only the open
+// copyDeleted copies a segment whose file somebody deleted, and which only the open
 // descriptor still reaches, to a new file. A file that was moved instead is not
 // copied: its records would count twice.
-func (s *Spool) rescue(seg *openSegment) error {
+func (s *Spool) copyDeleted(seg *openSegment) error {
 	select {
 	case spare := <-s.spares: // as likely in a folder that is gone
 		_ = s.discard(spare) // never fails
@@ -290,14 +290,14 @@ func (s *Spool) lastSeals(unsealed []*openSegment) {
 // makeRoom removes kept segments before their time when the bound is reached
 // or the disk is full: unshipped clicks need the space more.
 func (s *Spool) makeRoom() {
-	over := s.shelf.bytes.Load() + s.active.Load() + s.shelf.kept.Load() - s.opt.MaxBytes
+	over := s.store.bytes.Load() + s.active.Load() + s.store.kept.Load() - s.opt.MaxBytes
 	if s.needRoom.Swap(false) {
 		over = max(over, backlogSegmentBytes)
 	}
 	if over <= 0 {
 		return
 	}
-	err := s.shelf.evict(over)
+	err := s.store.evict(over)
 	if err != nil && !s.evictFails { // a full disk asks many times a second
 		s.opt.Log.Warn("kept segments not removed", slog.Any("error", err))
 	}

@@ -1,0 +1,169 @@
+package clicks
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"path/filepath"
+)
+
+// ownFolder returns the folder new segments go to, made at the first call. Only
+// the sealer calls it.
+func (h *store) ownFolder(durable bool) (*folder, error) {
+	if f := h.own.Load(); f != nil {
+		return f, nil
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	f, err := makeFolder(h.disk, h.opt.Dir, durable)
+	for tries := 0; tries < 3 && (errors.Is(err, errLocked) || errors.Is(err, fs.ErrNotExist)); tries++ {
+		// Between its making and its locking another process took the
+		// folder for an orphan. Another name has better luck.
+		f, err = makeFolder(h.disk, h.opt.Dir, durable)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if name := h.nameOf(); name != "" {
+		h.nameFolder(f, name)
+	}
+	h.own.Store(f)
+	h.folders[f.id] = f
+	return f, nil
+}
+
+// adopt takes over every folder below the spool's that has no owner.
+func (h *store) adopt() (segments int, err error) {
+	defer func() {
+		if segments > 0 {
+			h.changed()
+		}
+	}()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.adoptions++
+	var errs []error
+	for _, f := range h.folders {
+		if !f.own {
+			h.lookFor(f)
+		}
+		if h.home != "" && h.shippable(f) {
+			h.nameFolder(f, h.home)
+		}
+		if f.unsealedLeft {
+			n, bytes, err := h.sealOpen(f)
+			h.segments.Add(int64(n))
+			h.bytes.Add(bytes)
+			errs, segments = append(errs, err), segments+n
+		}
+	}
+	err = h.disk.readDir(h.opt.Dir, func(e fs.DirEntry) {
+		if !e.IsDir() || !folderName.MatchString(e.Name()) || h.folders[e.Name()] != nil {
+			return
+		}
+		n, err := h.adoptOne(filepath.Join(h.opt.Dir, e.Name()))
+		if err != nil {
+			errs = append(errs, err)
+		}
+		segments += n
+	})
+	if err == nil {
+		h.forgetForeign()
+	}
+	return segments, errors.Join(append(errs, err)...)
+}
+
+func (h *store) adoptOne(path string) (segments int, err error) {
+	f, err := adoptFolder(h.disk, path)
+	if errors.Is(err, errLocked) || errors.Is(err, fs.ErrNotExist) {
+		return 0, nil // owned, or removed by another adopter
+	}
+	if err != nil {
+		return 0, fmt.Errorf("adopt spool folder: %w", err)
+	}
+	if !h.shippable(f) && !h.opt.AdoptForeign {
+		h.holdFolder(f)
+		return 0, f.unlock()
+	}
+	if h.home != "" {
+		h.nameFolder(f, h.home)
+	}
+	segments, err = h.takeIn(f)
+	if err != nil {
+		// Without its segments counted the bound would not hold.
+		return 0, errors.Join(fmt.Errorf("adopt spool folder: %w", err), f.unlock())
+	}
+	h.folders[f.id] = f
+	h.removeDone(f)
+	return segments, nil
+}
+
+// takeIn seals the files that a crash left open and counts the segments in a folder.
+func (h *store) takeIn(f *folder) (segments int, err error) {
+	if _, _, err := h.sealOpen(f); err != nil {
+		h.opt.Log.Warn("a file of a dead process cannot be sealed now", slog.String("folder", f.id), slog.Any("error", err))
+	}
+	bytes, kept, oldest := int64(0), int64(0), ""
+	err = h.disk.readDir(f.dir(), func(e fs.DirEntry) {
+		if id, ok := f.segmentOf(e, suffixSealed); ok {
+			segments++
+			bytes += entrySize(e)
+			if oldest == "" || id < oldest {
+				oldest = id
+			}
+		}
+	})
+	if err != nil {
+		return 0, err
+	}
+	err = h.disk.readDir(filepath.Join(f.dir(), keptName), func(e fs.DirEntry) { kept += entrySize(e) })
+	if err != nil {
+		return 0, err
+	}
+	h.bytes.Add(bytes)
+	h.kept.Add(kept)
+	h.segments.Add(int64(segments))
+	if segments > 0 {
+		h.noteOldest(f, oldest)
+	}
+	h.opt.Log.Info("spool folder adopted", slog.String("folder", f.id), slog.Int("segments", segments), slog.Int64("bytes", bytes))
+	return segments, nil
+}
+
+// sealOpen seals the files that the owner of a folder was writing, or had as a
+// spare, when it died, and returns how many and how large they are. Nobody writes
+// to them anymore, so that they are renamed as they are. One that cannot be sealed
+// keeps none of the others waiting, and is tried again by the next adoption.
+func (h *store) sealOpen(f *folder) (segments int, bytes int64, err error) {
+	var open []string
+	err = h.disk.readDir(f.dir(), func(e fs.DirEntry) {
+		if id, ok := f.segmentOf(e, suffixOpen); ok {
+			open = append(open, id)
+		}
+	})
+	for _, id := range open {
+		info, sealErr := h.disk.stat(f.open(id))
+		switch {
+		case sealErr != nil:
+		case info.Size() == 0:
+			sealErr = h.disk.remove(f.open(id))
+		default:
+			if sealErr = h.disk.rename(f.open(id), f.sealed(id)); sealErr == nil {
+				segments++
+				bytes += info.Size()
+			}
+		}
+		err = errors.Join(err, sealErr)
+	}
+	f.unsealedLeft = err != nil
+	return segments, bytes, err
+}
+
+func entrySize(e fs.DirEntry) int64 {
+	info, err := e.Info()
+	if err != nil {
+		return 0 // gone meanwhile
+	}
+	return info.Size()
+}
