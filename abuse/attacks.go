@@ -23,7 +23,7 @@ import (
 	"github.com/signpost/signpost/internal/drive"
 )
 
-// attacks is the table of contents of what is done to the system.
+// attacks is the table of contents of the attacks.
 func (s *system) attacks() []attack {
 	docs := 10
 	if !s.short {
@@ -85,7 +85,7 @@ func (s *system) silent(from ...string) func(context.Context, *findings) error {
 }
 
 // inTurn lets n attackers begin one after the other, all within half of an attack:
-// at the same moment it would be they who take the machine from redirects.
+// if all began at once, they alone would take the machine from redirects.
 func (s *system) inTurn(ctx context.Context, i, n int) {
 	drive.Pause(ctx, s.lasts/2*time.Duration(i)/time.Duration(n))
 }
@@ -134,7 +134,7 @@ func (s *system) untilNotReady(ctx context.Context, f *findings) {
 	}
 }
 
-// locked has readers of a table that somebody has locked.
+// locked has readers of a table that is locked.
 func (s *system) locked(ctx context.Context, f *findings) error {
 	conn, err := pgx.Connect(ctx, s.url)
 	if err != nil {
@@ -197,7 +197,7 @@ func (s *system) imported(ctx context.Context, kind string, file io.Reader) (id 
 }
 
 // importColumns makes a hundred imports whose files have 9,000 columns that
-// nobody knows.
+// Signpost does not know.
 func (s *system) importColumns(ctx context.Context) error {
 	header := "username,email"
 	for n := range 9000 {
@@ -214,7 +214,7 @@ func (s *system) importColumns(ctx context.Context) error {
 	return err
 }
 
-// stalled has n clients who ask for something and read nothing of it, of four
+// stalled has n clients that ask for something and read nothing of it, from four
 // addresses. One that is cut off asks again.
 func (s *system) stalled(ctx context.Context, _ *findings, n int, path, token string) error {
 	request := "GET " + path + " HTTP/1.1\r\nHost: localhost\r\n"
@@ -405,7 +405,7 @@ func (s *system) watchers(ctx context.Context, f *findings) error {
 	if len(conns) == 0 {
 		return fmt.Errorf("nobody could watch import %d", id)
 	}
-	const soon = 3 * time.Second // three times what is promised
+	const soon = 3 * time.Second // three times the promise
 	for {
 		n, err := drive.Metric(ctx, s.api.Admin, "signpost_import_streams_active")
 		if err == nil && n == 0 {
@@ -440,7 +440,7 @@ func (s *system) receiving(ctx context.Context) (int64, error) {
 	return 0, errors.New("no import is receiving its file")
 }
 
-// watch begins to watch and returns what was answered.
+// watch begins to watch and returns the answer.
 func (s *system) watch(path, token string) (net.Conn, int) {
 	c, err := slow("127.0.0.2", s.api.Addr)
 	if err != nil {

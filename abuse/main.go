@@ -1,5 +1,5 @@
 // Abuse attacks a running Signpost as strangers and holders of tokens can, and
-// watches what redirects see meanwhile.
+// watches the redirects meanwhile.
 //
 //	go run ./abuse            every attack, about ten minutes
 //	go run ./abuse -short     what continuous integration has time for
@@ -7,8 +7,8 @@
 // It runs the real binary (one api, one worker, with the memory limit of the
 // Compose file and a bound on open files) on a private Postgres with many links.
 // Clients follow links at a fixed, light rate the whole time, over connections
-// that they renew: some links that are cached, and some that exist and that nobody
-// has asked for before. Each attack is preceded by a calm of the same length.
+// that they renew: some links that are cached, and some that exist and were
+// never asked for before. Each attack is preceded by a calm of the same length.
 //
 // It prints one table, and exits with 1 if a promise was broken: a redirect that
 // failed, an api that ended, more memory than the container has, p99 of cached
@@ -33,7 +33,7 @@ import (
 	"time"
 )
 
-// settings are the flags and what follows from them.
+// settings are the flags and the values that follow from them.
 type settings struct {
 	short  bool
 	only   string
@@ -48,7 +48,7 @@ type settings struct {
 	untilCut bool          // wait until slow clients are cut off
 }
 
-// memoryLimit is what an api may use: that of its container.
+// memoryLimit bounds the memory of an api: the limit of its container.
 const memoryLimit = 512 << 20
 
 func main() {

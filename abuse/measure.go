@@ -21,14 +21,14 @@ type attack struct {
 	prepare func(context.Context) error
 	// run attacks until its context ends, and leaves nothing behind.
 	run func(context.Context, *findings) error
-	// judge looks at what the redirects saw, besides what holds for every attack.
+	// judge checks the redirects of this attack, besides the checks of every attack.
 	judge func(*result)
-	lasts time.Duration // 0 is what the settings say
+	lasts time.Duration // 0 takes the time of the settings
 	once  bool          // it has one round
 	fresh bool          // it begins with a new api, whose memory nothing has filled yet
 }
 
-// findings are what an attack found out. Safe for concurrent use.
+// findings are the results of an attack. Safe for concurrent use.
 type findings struct {
 	mu     sync.Mutex
 	broken []string
@@ -56,7 +56,7 @@ func (f *findings) count(n int) {
 	f.asked += n
 }
 
-// result is what came of an attack.
+// result is the result of an attack and of the redirects meanwhile.
 type result struct {
 	findings
 	name             string
@@ -214,8 +214,8 @@ func (s *system) histogram(ctx context.Context) map[string]float64 {
 	return of
 }
 
-// percentile99 returns the bound of the bucket in which p99 of what came between
-// two looks at a histogram is.
+// percentile99 returns the bound of the bucket that holds p99 of the requests between
+// two looks at a histogram.
 func percentile99(before, after map[string]float64) time.Duration {
 	var bounds []float64
 	for bound := range after {
@@ -234,7 +234,7 @@ func percentile99(before, after map[string]float64) time.Duration {
 	return 0
 }
 
-// failures shows what came in place of redirects.
+// failures shows the answers that came in place of redirects.
 func failures(l *drive.Latencies) string {
 	if l.Failed() == 0 {
 		return "0"

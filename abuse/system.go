@@ -22,7 +22,7 @@ import (
 	"github.com/signpost/signpost/internal/drive"
 )
 
-// system is what is attacked.
+// system is the attacked system.
 type system struct {
 	settings
 	*drive.Stage
@@ -162,8 +162,8 @@ func (s *system) makeLinks(ctx context.Context) error {
 	return nil
 }
 
-// call sends a request of the administrator, wants a status, and decodes what is
-// answered.
+// call sends a request of the administrator, wants a status, and decodes the
+// answer.
 func (s *system) call(ctx context.Context, method, path, kind string, body io.Reader, want int, answer any) error {
 	status, text, err := s.as(ctx, "", method, path, kind, body)
 	if err != nil {
@@ -182,7 +182,7 @@ func (s *system) as(ctx context.Context, token, method, path, kind string, body 
 	return drive.Call(ctx, method, "http://"+s.api.Addr+path, cmp.Or(token, adminToken), kind, body)
 }
 
-// remove stops everything and removes it, but for what is to be kept.
+// remove stops everything and removes it, unless it is to be kept.
 func (s *system) remove(ctx context.Context, keep bool) error {
 	for _, p := range []*drive.Process{s.api, s.worker} {
 		if p != nil {

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// exports has a million users, links and events written in one request each, as
-// CSV and as NDJSON: what that adds to the memory of an API that has just
+// exports has a million users, links and events written in one request each, as CSV
+// and as NDJSON, and measures how much memory that adds to an api that has just
 // started. Each answer is counted and has to be whole.
 func (b *bench) exports(ctx context.Context) error {
 	n := b.scale(1_000_000)

@@ -97,8 +97,8 @@ func (b *bench) importOf(ctx context.Context, kind string, n int) (float64, erro
 	return median(whole), nil
 }
 
-// upload is an import of a gigabyte: what it adds to the memory of both. What
-// other uploads of it add to the API's is measured without a worker, to whom all
+// upload measures how much memory an import of a gigabyte adds to the api and to the
+// worker. Other ways to upload the file are measured without a worker, for which all
 // are the same.
 func (b *bench) upload(ctx context.Context) error {
 	const rowLength = 100
@@ -226,7 +226,7 @@ func writeFile(dir, kind, header string, n int, line func(w *bufio.Writer, i int
 	return f.Name(), f.Close()
 }
 
-// emptyFor makes the tables what both sides begin with.
+// emptyFor brings the tables into the state with which both sides begin.
 func (b *bench) emptyFor(ctx context.Context, kind string) error {
 	statements := `TRUNCATE users, urls, imports, link_changes RESTART IDENTITY CASCADE`
 	if kind == "urls" {
@@ -343,7 +343,7 @@ func (b *bench) untilImported(ctx context.Context, id int64, n int) error {
 	}
 }
 
-// copyAndInsert is what a person with psql would do.
+// copyAndInsert loads the file as a person with psql would.
 func (b *bench) copyAndInsert(ctx context.Context, kind, file string) (time.Duration, error) {
 	bin, err := pgserver.FindBinaries()
 	if err != nil {
@@ -373,7 +373,7 @@ type peak struct{ before, most int64 }
 func (p peak) gain() int64 { return p.most - p.before }
 
 // watchPeaks reads the anonymous memory of the processes now and then; the
-// function that it returns ends that and tells what each had.
+// function that it returns ends that and returns the peak of each.
 func watchPeaks(procs ...*drive.Process) (func() []peak, error) {
 	peaks := make([]peak, len(procs))
 	for i, p := range procs {

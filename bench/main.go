@@ -3,9 +3,9 @@
 //
 //	go run ./bench [-only redirect,disk,outage,ingest,uncached,memory,redis,import,upload,export]
 //
-// Load comes from this process; what is measured are other processes. CPU time
-// is what the operating system counted for the server, because throughput on a
-// shared machine drifts. Everything is on loopback.
+// Load comes from this process; other processes are measured. CPU time is the time
+// that the operating system counted for the server, because throughput on a shared
+// machine drifts. Everything is on loopback.
 //
 // A measure that fails has a row that says so, and the others still run. It
 // exits with 1 if one failed or a goal was missed.
@@ -191,7 +191,7 @@ func (b *bench) ratio(what string, ours, theirs float64, format string, goal flo
 	b.compare(what, ours, theirs, ours/theirs, format, goal)
 }
 
-// ratios is ratio for what was measured in pairs: it shows the medians of both
+// ratios is ratio for measurements in pairs: it shows the medians of both
 // sides, and the median of the ratios of the pairs, which is not their quotient.
 func (b *bench) ratios(what string, ours, theirs []float64, format string, goal float64) {
 	each := make([]float64, len(ours))

@@ -9,7 +9,7 @@ import (
 	"github.com/signpost/signpost/internal/drive"
 )
 
-// memory looks at what a process holds: with 100,000 links cached, and after
+// memory measures the memory of an api: with 100,000 links cached, and after
 // ten million clicks that could not be shipped.
 func (b *bench) memory(ctx context.Context) error {
 	const links = 100_000
@@ -37,7 +37,7 @@ func (b *bench) memory(ctx context.Context) error {
 	}
 	b.limit("API memory, idle, 100,000 links cached (MiB)", idle, 96)
 
-	// The buffers of the connections are not what is measured.
+	// The buffers of the connections are not part of the measure.
 	if _, err := drive.ClosedLoop(api.Addr, hot(), 64, 5000); err != nil {
 		return err
 	}
@@ -69,8 +69,8 @@ func (b *bench) limit(what string, bytes, goal int64) {
 	})
 }
 
-// lowest is the least of some seconds, for what the garbage collector gives
-// back comes and goes.
+// lowest is the least of some seconds, because the garbage collector gives memory
+// back now and then.
 func lowest(read func() (int64, error)) (int64, error) {
 	least, err := read()
 	for range 40 {

@@ -20,7 +20,7 @@ func hot() drive.Traffic {
 	return t
 }
 
-// cost is what one round of a closed loop took.
+// cost is the cost of one round of a closed loop.
 type cost struct {
 	cpu  float64 // microseconds of server CPU per request
 	rate float64 // requests per second
@@ -97,12 +97,12 @@ func (b *bench) redirect(ctx context.Context) error {
 	return nil
 }
 
-// costs are those of rounds that were run in pairs: the one of ours and the one of
-// theirs with the same index one right after the other.
+// costs are the costs of rounds that were run in pairs: our round and their round of
+// one index ran one right after the other.
 type costs struct{ ourCPU, theirCPU, ourRate, theirRate []float64 }
 
-// pairs measures both sides in turns, now the one first and now the other: what a
-// request costs drifts on a shared machine, and by far less within a pair.
+// pairs measures both sides in turns, now the one first and now the other: the cost of
+// a request drifts on a shared machine, and by far less within a pair.
 func (b *bench) pairs(ctx context.Context, times int, base, api *drive.Process, t drive.Traffic, n int, settle func() error) (all costs, err error) {
 	theirs := func() error {
 		c, err := b.measure(ctx, base, t, 64, n, nil)
@@ -336,7 +336,7 @@ func (b *bench) uncachedSide(ctx context.Context, links int) (side, error) {
 	return s, err
 }
 
-// allMissed returns what one of n redirects costs, with the work of Postgres. It is
+// allMissed returns the cost of one of n redirects, with the work of Postgres. It is
 // an error that more than one in a hundred was answered from the cache.
 func (b *bench) allMissed(ctx context.Context, s side, n int) (c cost, err error) {
 	const metric = `signpost_link_cache_loads_total{result="found"}`

@@ -17,13 +17,13 @@ import (
 const (
 	coldReplicas = 10
 	hotLinks     = 1000
-	// Replicas have machines of their own elsewhere. Here they share one, and what
-	// is counted is what is asked, not how fast: at full speed they would keep each
-	// other waiting for Redis for longer than REDIS_TIMEOUT.
+	// Replicas have machines of their own elsewhere. Here they share one, and
+	// questions are counted, not their speed: at full speed they would keep each other
+	// waiting for Redis for longer than REDIS_TIMEOUT.
 	betweenVisits = 4 * time.Millisecond
 )
 
-// redis counts what ten replicas that start cold on the same hot links ask of
+// redis counts how often ten replicas that start cold on the same hot links ask
 // Postgres, without Redis and with one: first a Redis that other replicas have
 // filled, as in a rolling update, then an empty one.
 func (b *bench) redis(ctx context.Context) error {

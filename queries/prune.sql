@@ -1,6 +1,6 @@
 -- name: PruneImportRows :one
--- What is kept row by row of imports that ended long ago goes first, so that
--- the import itself takes little with it.
+-- The rows that belong to imports which ended long ago go first, so that the import
+-- itself takes little with it.
 WITH old AS (
     SELECT id FROM imports
     WHERE finished_at < now() - @older_than::interval AND state <> 'undoing'

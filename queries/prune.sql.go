@@ -48,8 +48,8 @@ notices AS (
 SELECT GREATEST((SELECT count(*) FROM errors), (SELECT count(*) FROM outcomes), (SELECT count(*) FROM notices))::bigint AS most
 `
 
-// What is kept row by row of imports that ended long ago goes first, so that
-// the import itself takes little with it.
+// The rows that belong to imports which ended long ago go first, so that the import
+// itself takes little with it.
 func (q *Queries) PruneImportRows(ctx context.Context, olderThan pgtype.Interval, rowLimit int32) (int64, error) {
 	row := q.db.QueryRow(ctx, pruneImportRows, olderThan, rowLimit)
 	var most int64

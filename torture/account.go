@@ -145,7 +145,7 @@ func line(what string, value any) { fmt.Printf("%-38s %v\n", what, value) }
 func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
 
 // leftInSpool lists the files that hold clicks, or might, and were not shipped.
-// What was shipped is in kept and gone, and caches of links are no clicks.
+// Shipped segments are in kept and gone, and caches of links are no clicks.
 func leftInSpool(dir string) (left []string, err error) {
 	err = filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
 		switch {
@@ -156,8 +156,8 @@ func leftInSpool(dir string) (left []string, err error) {
 		case e.IsDir() || e.Name() == "lock":
 			return nil
 		}
-		shelf := filepath.Base(filepath.Dir(path))
-		if filepath.Ext(path) != ".seg" || shelf != "kept" && shelf != "gone" {
+		folder := filepath.Base(filepath.Dir(path))
+		if filepath.Ext(path) != ".seg" || folder != "kept" && folder != "gone" {
 			left = append(left, path)
 		}
 		return nil
@@ -165,7 +165,7 @@ func leftInSpool(dir string) (left []string, err error) {
 	return left, err
 }
 
-// longestAgain is several times what is promised: two minutes.
+// longestAgain is several times the promised two minutes.
 const longestAgain = 5 * time.Minute
 
 // longestWaits tells how many runs of click jobs ended without success, how long

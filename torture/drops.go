@@ -38,8 +38,8 @@ type life struct {
 	log     int64
 	dropped map[string]int // by reason, as its metrics say
 	late    int
-	// unwritten waited for the disk when it was last asked. Those of a process that
-	// is killed are lost with it.
+	// unwritten is how many clicks waited for the disk when it was last asked. They are
+	// lost with a process that is killed.
 	unwritten int
 }
 

@@ -41,8 +41,8 @@ func (h *harness) ofBoth(name string) (string, error) {
 	return first.String(), nil
 }
 
-// reship counts what the failover has lost and has every api ship again what it keeps,
-// until the pipeline is empty again.
+// reship counts the clicks that the failover has lost, has every api ship its kept
+// segments again, and waits until the pipeline is empty.
 func (h *harness) reship(ctx context.Context) error {
 	phases, _, err := h.compare(ctx)
 	if err != nil {

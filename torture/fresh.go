@@ -14,7 +14,7 @@ import (
 const (
 	// changing is the code of the link that changes all the time.
 	changing = "changing"
-	// longestStale is several times what is promised: one second.
+	// longestStale is several times the promised second.
 	longestStale = 5 * time.Second
 )
 

@@ -42,13 +42,13 @@ func (h *harness) imports(ctx context.Context) error {
 	return h.importAccount(want, calm, wild)
 }
 
-// expectation is what applying the file row by row in its order gives.
+// expectation is the result of applying the file row by row in its order.
 type expectation struct {
 	imported, rejected int64
 	winners, refused   string // digests, see outcome
 }
 
-// outcome is what an import came to.
+// outcome is the result of an import.
 type outcome struct {
 	total, imported, rejected, settled int64
 	rows, inTable                      int64
@@ -94,8 +94,8 @@ func (h *harness) importRun(ctx context.Context, name, file string, workers, kil
 	return o, err
 }
 
-// progress is what a poller saw of an import. What is not atomic is read when
-// ended is closed.
+// progress is kept by the poller of an import. Fields that are not atomic are read
+// once ended is closed.
 type progress struct {
 	settled          atomic.Int64
 	reads, backwards int64
@@ -245,7 +245,7 @@ func (h *harness) importAccount(want expectation, calm, wild outcome) error {
 	return nil
 }
 
-// against lists what is not as it should be.
+// against lists the differences from the expectation.
 func (o outcome) against(want expectation, rows int, run string) (broken []string) {
 	for _, check := range []struct {
 		what string

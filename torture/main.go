@@ -16,11 +16,11 @@
 // go on giving the old answer. It exits with 1 if it does not hold.
 //
 // With -import it kills workers and Postgres during an import of a million rows
-// instead, and compares what came of it with an import that was left alone.
+// instead, and compares the result with an import that was left alone.
 //
 // With -failover nothing is killed but the primary, once and for good, while its
-// standby lags. The standby is promoted, every api is asked to ship again what it
-// keeps, and the account must hold although the database has lost clicks.
+// standby lags. The standby is promoted, every api is asked to ship its kept segments
+// again, and the account must hold although the database has lost clicks.
 package main
 
 import (
@@ -155,7 +155,7 @@ func (h *harness) underLoad(ctx context.Context, disturb, settled func(context.C
 	return h.account(ctx, time.Since(began))
 }
 
-// harness is the system under torture and what is known about it.
+// harness is the system under torture and the account of it.
 type harness struct {
 	settings
 	*drive.Stage

@@ -85,8 +85,8 @@ func (p *proc) signal(s syscall.Signal) bool {
 	return true
 }
 
-// ends are the ends of processes that were not what the signal asked for: a
-// panic, an error, an end unasked, a stop that took too long.
+// ends collects the ends of processes that no signal asked for: a panic, an error, an
+// end unasked, a stop that took too long.
 type ends struct {
 	mu      sync.Mutex
 	odd     []string

@@ -64,7 +64,7 @@ func claims(i, n int) (name, address int) {
 	return i, i
 }
 
-// digest is what md5(string_agg(..., ',')) is in Postgres.
+// digest computes md5(string_agg(..., ',')) as Postgres does.
 type digest struct {
 	hash hash.Hash
 	some bool

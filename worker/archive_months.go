@@ -52,7 +52,8 @@ const (
 	lockArchiving int64 = 0x7369676e706f7377
 )
 
-// Retention says what becomes of old events. The zero value keeps them for ever.
+// Retention says how long events stay in the database and where they go then. The zero
+// value keeps them for ever.
 type Retention struct {
 	// Months is how many months before the current one keep their events. 0 is
 	// all of them.
@@ -65,7 +66,7 @@ type Retention struct {
 	Archive archive.Store
 }
 
-// String says what is set, without credentials.
+// String shows the setting, without credentials.
 func (r Retention) String() string {
 	place := "nowhere"
 	if r.Archive != nil {
@@ -279,7 +280,7 @@ func (w *archiveMonths) begin(ctx context.Context, month time.Time) error {
 // were noted.
 var errImportBegan = errors.New("events are being imported")
 
-// noteIDs remembers what imports called the events of a month, and returns the
+// noteIDs notes the ids that imports gave the events of a month, and returns the
 // moment from which an import would have made that incomplete.
 func (w *archiveMonths) noteIDs(ctx context.Context, month time.Time, batch int64) (since time.Time, err error) {
 	err = w.deps.inTx(ctx, func(tx pgx.Tx, q *queries.Queries) error {

@@ -1260,7 +1260,9 @@ func TestImportOfArchivedEvents(t *testing.T) {
 	}
 	r.wantInt(22, "SELECT count(*) FROM archived_event_ids")
 	r.exec("UPDATE imports SET finished_at = now() WHERE id = $1", late)
-	err = postgres.InTx(r.ctx, r.pool, func(tx pgx.Tx) error { return noteDetached(r.ctx, tx, queries.CreateEventPartParams{Month: old, TableName: "events", Batch: 1}, since) })
+	err = postgres.InTx(r.ctx, r.pool, func(tx pgx.Tx) error {
+		return noteDetached(r.ctx, tx, queries.CreateEventPartParams{Month: old, TableName: "events", Batch: 1}, since)
+	})
 	if !errors.Is(err, errImportBegan) {
 		t.Errorf("a detach beside an import: %v", err)
 	}

@@ -11,8 +11,8 @@ import (
 	"github.com/riverqueue/river/rivertype"
 )
 
-// metrics is what a worker tells Prometheus. Labels are bounded: kinds and
-// queues are those of package jobs, or "other".
+// metrics are the metrics of a worker. Labels are bounded: kinds and queues are
+// constants of package jobs, or "other".
 type metrics struct {
 	jobs            *prometheus.CounterVec
 	jobSeconds      *prometheus.HistogramVec
@@ -46,8 +46,8 @@ type metrics struct {
 	server          *serverMetrics
 }
 
-// ofDatabase ends the help of figures that are the database's and not the worker's.
-// Every worker tells them, so that they are there as long as one worker is.
+// ofDatabase ends the help of figures of the database. Every worker exports them, so
+// that they are there as long as one worker is.
 const ofDatabase = " The same on every worker: take the max, not the sum."
 
 func newMetrics(registry prometheus.Registerer) *metrics {

@@ -27,7 +27,7 @@ func (w *makePartitions) Work(ctx context.Context, _ *river.Job[jobs.MakePartiti
 	for i := range partitionsAhead + 1 {
 		months = append(months, postgres.MonthOf(time.Now()).AddDate(0, i, 0))
 	}
-	// What this process remembers is not asked: somebody may have dropped one.
+	// The memory of this process is not asked: a partition may have been dropped.
 	if err := postgres.EnsurePartitions(ctx, w.deps.pool, months); err != nil {
 		return fmt.Errorf("make partitions ahead: %w", err)
 	}

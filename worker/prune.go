@@ -18,12 +18,12 @@ const (
 	// revalidates all it has.
 	changesKept = 2 * time.Hour
 	// batchesKept counts from the ingestion of a batch whose segment is gone. Its
-	// row has served: this is for a job that runs late, and for people who look.
+	// row has served: the time is for a job that runs late, and for people.
 	batchesKept = 24 * time.Hour
 	// keysKept is how long a request may be repeated and is done once.
 	keysKept = 24 * time.Hour
-	// rejectsKept is the time to look at clicks that were set aside: they hold the
-	// user agent and the whole referrer.
+	// rejectsKept is the time to look at quarantined clicks, which hold the user agent
+	// and the whole referrer.
 	rejectsKept = 30 * 24 * time.Hour
 	// saltsKept is in days; a backlog of a day keeps its salt longer. So does an
 	// outage: saltNotice is how long the spools have to bring their backlog when
@@ -34,8 +34,8 @@ const (
 	// a failed batch that is retried after that.
 	saltsKept  = 2
 	saltNotice = time.Hour
-	// prunePiece is how many rows go in one transaction, so that none is long and
-	// what is done is kept when the rest has to wait for the next run.
+	// prunePiece is how many rows go in one transaction, so that none is long and the
+	// removed rows stay removed when the rest has to wait for the next run.
 	prunePiece = 5_000
 )
 
@@ -43,7 +43,7 @@ const (
 // its segments.
 const DefaultLedgerKeep = 90 * 24 * time.Hour
 
-// prune removes what has served.
+// prune removes rows that have served their purpose.
 type prune struct {
 	river.WorkerDefaults[jobs.Prune]
 	deps  *deps
@@ -59,7 +59,7 @@ func (w *prune) Work(ctx context.Context, _ *river.Job[jobs.Prune]) error {
 	tables := []prunable{
 		{"click batches", func() (int64, error) { return q.PruneClickBatches(ctx, interval(batchesKept), w.piece) }},
 		{"old click batches", func() (int64, error) { return q.CutClickLedger(ctx, interval(w.deps.ledgerKeep), w.piece) }},
-		{"clicks set aside", func() (int64, error) { return q.PruneClickRejects(ctx, interval(rejectsKept), w.piece) }},
+		{"quarantined clicks", func() (int64, error) { return q.PruneClickRejects(ctx, interval(rejectsKept), w.piece) }},
 		{"names of deleted users", func() (int64, error) { return q.ForgetDeletedUsers(ctx, w.piece) }},
 		{"idempotency keys", func() (int64, error) { return q.PruneIdempotencyKeys(ctx, interval(keysKept), w.piece) }},
 		{"link changes", func() (int64, error) { return q.PruneLinkChanges(ctx, interval(changesKept), w.piece) }},
@@ -81,8 +81,8 @@ type prunable struct {
 	piece func() (int64, error)
 }
 
-// inPieces removes piece by piece until nothing is left. What was removed stays
-// so when the time is up: the next run goes on.
+// inPieces removes piece by piece until nothing is left. When its time is up, the next
+// run goes on.
 func (w *prune) inPieces(ctx context.Context, what string, piece func() (int64, error)) error {
 	for total := int64(0); ; {
 		n, err := piece()

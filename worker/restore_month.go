@@ -30,7 +30,7 @@ type Restoring struct {
 	Of string
 }
 
-// Restored says what a restore did.
+// Restored is the result of a restore.
 type Restored struct {
 	Parts int
 	Rows  int64 // of the parts, each as its manifest promises
@@ -264,8 +264,7 @@ func (r *restore) load(ctx context.Context, parts []archive.Manifest) error {
 // restorePiece is how many bytes of CSV are copied in one transaction.
 const restorePiece = 4 << 20
 
-// loadPart copies a part into the table and checks that it is what its manifest
-// promises. A piece is read before its transaction begins: the archive may take
+// loadPart copies a part into the table and checks it against its manifest. A piece is read before its transaction begins: the archive may take
 // its time.
 func (r *restore) loadPart(ctx context.Context, m archive.Manifest, first bool) error {
 	options := "(FORMAT csv, HEADER)"

@@ -16,7 +16,7 @@ import (
 const saltSize = 32
 
 // readSalt returns the visitor salt of a day since 1970, the same on every
-// worker, and makes it if nobody has. Every batch reads its salts: one kept in
+// worker, and makes it if there is none. Every batch reads its salts: one kept in
 // memory could outlive its destruction, or differ from the others' when
 // Postgres was set back. Call it outside of transactions, since a salt must be
 // there for all at once.

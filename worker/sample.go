@@ -20,7 +20,7 @@ const (
 	sizesEvery = 12
 )
 
-// grows are the tables whose size tells what fills the database.
+// grows are the tables that can fill the database.
 var grows = []string{
 	"events", "urls", "users", "click_quarters", "click_days", "click_batches", "click_rejects",
 	"import_chunks", "import_errors", "import_notices", "link_changes", "river_job",
@@ -47,7 +47,7 @@ func (d *deps) sample(ctx context.Context) {
 	}
 }
 
-// sampleOnce takes what is cheap to ask for.
+// sampleOnce takes the figures that are cheap to ask for.
 func (d *deps) sampleOnce(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, sampleTimeout)
 	defer cancel()
@@ -106,8 +106,8 @@ func (d *deps) sampleSizes(ctx context.Context) error {
 	return nil
 }
 
-// queueStates are those a queue always has a gauge for, so that an empty one
-// reads zero rather than its last value.
+// queueStates are the states that always have a gauge for every queue, so that an
+// empty state reads zero rather than its last value.
 var queueStates = []string{"available", "retryable", "running", "scheduled", "discarded"}
 
 func (m *metrics) setQueues(depths []queries.QueueDepthsRow) {

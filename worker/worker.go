@@ -48,9 +48,9 @@ const (
 	cancelledRetention = 7 * 24 * time.Hour
 )
 
-// Options says what a Worker works on and with. Pool and Registry are required.
+// Options configures a Worker. Pool and Registry are required.
 type Options struct {
-	// Pool stays the caller's, who closes it after Stop.
+	// Pool stays the caller's, and is closed by the caller after Stop.
 	Pool *pgxpool.Pool
 	// Queues says which queues to take and how many jobs of each at once; see
 	// ParseQueues. Empty means DefaultQueues.
@@ -58,13 +58,13 @@ type Options struct {
 	// OwnHosts are the hosts of this service's short links, to which no
 	// imported link may lead.
 	OwnHosts links.Hosts
-	// LedgerKeep is how long the ledger remembers a batch of which nobody said that
-	// its segment is gone. It must be far longer than any spool keeps its
+	// LedgerKeep is how long the ledger remembers a batch whose segment was never
+	// confirmed to be gone. It must be far longer than any spool keeps its
 	// segments. Default DefaultLedgerKeep.
 	LedgerKeep time.Duration
 	// ImportKeep is how long a finished import is kept. 0 is for ever.
 	ImportKeep time.Duration
-	// Retention says what becomes of old events; the zero value keeps them.
+	// Retention is the retention of old events; the zero value keeps them.
 	Retention Retention
 	// Log defaults to slog.Default.
 	Log      *slog.Logger
@@ -85,7 +85,7 @@ type Worker struct {
 	stop    context.CancelFunc // stops the sampler; nil before Start
 }
 
-// deps is what the jobs share.
+// deps are the dependencies that the jobs share.
 type deps struct {
 	pool       *pgxpool.Pool
 	log        *slog.Logger
@@ -171,7 +171,7 @@ func config(d *deps, queues map[string]int) *river.Config {
 		SoftStopTimeout:             softStopTimeout,
 		Middleware:                  []rivertype.Middleware{&jobMeter{metrics: d.metrics}},
 		ErrorHandler:                &errorLog{log: d.log},
-		// River reports at info what our own log lines and metrics tell.
+		// Our own log lines and metrics tell everything that River reports at info.
 		Logger: slog.New(atLeast{d.log.Handler(), slog.LevelWarn}),
 	}
 	for name, n := range queues {
@@ -190,7 +190,7 @@ func periodic(args river.JobArgs, every time.Duration) *river.PeriodicJob {
 }
 
 // NewInserter returns a client that inserts jobs and works none, for the API.
-// Middleware surrounds what it inserts.
+// Middleware surrounds every insertion.
 func NewInserter(pool *pgxpool.Pool, log *slog.Logger, middleware ...rivertype.Middleware) (*river.Client[pgx.Tx], error) {
 	client, err := river.NewClient(riverpgxv5.New(pool), &river.Config{
 		Middleware: middleware,
@@ -278,7 +278,7 @@ func (d *deps) inTx(ctx context.Context, do func(tx pgx.Tx, q *queries.Queries) 
 	return err
 }
 
-// errAgain asks inTx to run a transaction again: what it read is out of date.
+// errAgain asks inTx to run a transaction again, because its reads are out of date.
 var errAgain = errors.New("the rows changed meanwhile")
 
 // complete completes a job in the transaction of its effect. A job row that is

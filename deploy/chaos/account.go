@@ -16,7 +16,7 @@ import (
 )
 
 // account compares the attempts with the database, prints the table of phases, and
-// returns what was broken.
+// returns the promises that were broken.
 func (l *load) account(ctx context.Context) (broken []string, err error) {
 	err = drive.With(ctx, l.sys, func(ctx context.Context, conn *pgx.Conn) error {
 		tallies, unknown, err := l.clicks.Compare(ctx, conn)
@@ -40,7 +40,7 @@ func (l *load) account(ctx context.Context) (broken []string, err error) {
 	return broken, err
 }
 
-// report prints the table and returns what was broken.
+// report prints the table and returns the promises that were broken.
 func (l *load) report(tallies map[int]drive.Tally) (broken []string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -14,16 +14,16 @@ import (
 	"strings"
 )
 
-// engine asks the container engine of this machine through its socket: what is
-// watched many times a second must not cost a process of the docker command each
-// time, of which a small machine would feel more than of the faults.
+// engine asks the container engine of this machine through its socket. Some things
+// are asked many times a second, and a docker command each time would disturb a small
+// machine more than the faults do.
 type engine struct {
 	project string // of Compose
 	client  *http.Client
 }
 
-// newEngine returns an engine whose project is not known yet. It has to be on this
-// machine, as the processes that are killed are.
+// newEngine returns an engine whose project is not known yet. The engine has to be on
+// this machine, where the processes are killed.
 func newEngine() *engine {
 	socket := strings.TrimPrefix(cmp.Or(os.Getenv("DOCKER_HOST"), "unix:///var/run/docker.sock"), "unix://")
 	return &engine{client: &http.Client{Transport: &http.Transport{
@@ -84,7 +84,7 @@ func (e *engine) containers(ctx context.Context, service string) ([]string, erro
 	return ids, nil
 }
 
-// container is what the engine says about one.
+// container is the description of a container by the engine.
 type container struct {
 	State           struct{ Pid int }
 	NetworkSettings struct {

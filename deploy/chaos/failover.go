@@ -71,8 +71,8 @@ func (s *system) makeStandby(ctx context.Context) error {
 	return do(ctx, "deploy/roll.sh", "api", "worker")
 }
 
-// shipAgain counts what a failover has lost and has every api ship again what it
-// keeps, as docs/operations.md says. Nothing follows links any more.
+// shipAgain counts the clicks that a failover has lost and has every api ship its
+// kept segments again, as docs/operations.md says. Nothing follows links any more.
 func (l *load) shipAgain(ctx context.Context) error {
 	if l.sys.database != "standby" {
 		return nil

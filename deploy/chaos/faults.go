@@ -23,12 +23,12 @@ type fault struct {
 	interrupts bool // it ends an api that has requests in hand
 	drops      bool // clicks may be dropped, if they are counted
 
-	// What has to be set up for it, under a name of its own in the table.
+	// The preparation of the fault, under a name of its own in the table.
 	prepared       string
 	prepare, after func(context.Context) error
 }
 
-// allFaults is the table of contents of what is done to the system.
+// allFaults is the table of contents of the faults.
 func allFaults(s *system, l *load, brief bool) []fault {
 	lasts := 20 * time.Second
 	if brief {
@@ -46,7 +46,7 @@ func allFaults(s *system, l *load, brief bool) []fault {
 	if !brief {
 		list = append(list, cutFault(s, l, "one api cut off from postgres", lasts, 1), killFault(s, l, "api"))
 	}
-	// The last: what others have kept to ship again must be there.
+	// It comes last: it needs the segments that were kept during the others.
 	return append(list, failoverFault(s, l, lasts))
 }
 

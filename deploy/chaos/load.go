@@ -18,7 +18,7 @@ import (
 	"github.com/signpost/signpost/internal/drive"
 )
 
-// load is what the clients do and what they have seen.
+// load sends the requests of the clients and notes the answers.
 type load struct {
 	sys    *system
 	s      settings
@@ -40,7 +40,7 @@ type phase struct {
 
 	lasted, first, whole time.Duration
 	died                 time.Time      // when the api was killed
-	failed               map[string]int // requests for links that failed, by what came instead
+	failed               map[string]int // requests for links that failed, by the answer that came instead
 	uncached, refused    int            // requests for new links, and the 503 among them
 	wrong                map[string]int // answers that must not be
 	malformed            int
@@ -79,7 +79,7 @@ func (l *load) prepare(ctx context.Context) error {
 	if err := l.warm(ctx); err != nil {
 		return err
 	}
-	// What was dropped before is nobody's excuse.
+	// Clicks that were dropped before excuse nothing.
 	l.sampleDrops(ctx)
 	l.phases[0].dropped = 0
 	return nil
@@ -105,7 +105,7 @@ func (l *load) warm(ctx context.Context) error {
 	return nil
 }
 
-// begin starts a phase; what is asked from now on belongs to it.
+// begin starts a phase. Requests from now on belong to it.
 func (l *load) begin(p phase) *phase {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -263,8 +263,8 @@ func (l *load) clicksKept(ctx context.Context) (kept map[string]float64, dropped
 	return kept, dropped, err
 }
 
-// sampleDrops notes how many clicks each process says it has dropped. A process
-// that dies takes what it dropped since the last sample with it.
+// sampleDrops notes how many clicks each process says it has dropped. Drops of
+// a process that dies after its last sample stay unknown.
 func (l *load) sampleDrops(ctx context.Context) {
 	ids, err := l.sys.containers(ctx, "api")
 	if err != nil {
@@ -318,8 +318,8 @@ func badRequests(token string) []badRequest {
 	}
 }
 
-// send sends a malformed request, and says what is wrong with the answer: every error
-// is JSON with the status in it.
+// send sends a malformed request and returns the fault of the answer, if it has one:
+// every error must be JSON with the status in it.
 func (l *load) send(b badRequest) (fault string) {
 	conn, err := net.DialTimeout("tcp", l.sys.lb, drive.Longest)
 	if err != nil {

@@ -8,7 +8,7 @@
 // Meanwhile the main processes of an api, a worker, Postgres and Redis are killed
 // from outside their containers, Postgres is paused, replicas are cut off from it
 // and the disk of the spool is filled. At last a standby that lags takes over, and
-// what the database has lost is shipped again. Then everything is left alone until the
+// the clicks that the database has lost are shipped again. Then everything is left alone until the
 // pipeline is empty, one table is printed, and it exits with 1 if a promise was
 // broken. It needs root, and a system whose data may get some links and clicks.
 package main
@@ -38,7 +38,7 @@ type settings struct {
 	patience time.Duration
 }
 
-// What is promised about the end of a fault.
+// recovery is the promised time from the end of a fault to a whole system.
 var recovery = 10 * time.Second
 
 // starved says that the machine may keep a write to a sound disk waiting for more
@@ -178,7 +178,7 @@ func (l *load) through(ctx context.Context, f fault) error {
 	both.Go(func() { p.first = l.until(limit, end, l.redirects) })
 	both.Go(func() { p.whole = l.until(limit, end, f.whole) })
 	both.Wait()
-	l.sampleDrops(ctx) // what was dropped until now belongs to this fault
+	l.sampleDrops(ctx) // drops until now belong to this fault
 	if f.after != nil {
 		l.begin(phase{name: "(" + f.prepared + " back)"})
 		if err := f.after(context.WithoutCancel(ctx)); err != nil {

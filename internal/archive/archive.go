@@ -1,7 +1,6 @@
 // Package archive keeps months of events that were taken out of the database:
-// compressed CSV files, each with a manifest that says how many rows it has and
-// what its checksum is, in a folder or in S3-compatible storage. It knows no
-// database.
+// compressed CSV files in a folder or in S3-compatible storage, each with a manifest
+// that tells its number of rows and its checksum. It knows no database.
 package archive
 
 import (
@@ -16,27 +15,27 @@ import (
 	"time"
 )
 
-// Store is where files are kept. A file is whole or not there, and is never
-// overwritten. Safe for concurrent use.
+// Store keeps files. A file is whole or not there, and is never overwritten. Safe
+// for concurrent use.
 type Store interface {
-	// Create makes a file of what write writes. It is there once Create has
-	// returned nil, and after an error it is not. One of that name is left as it
-	// is: the error wraps fs.ErrExist.
+	// Create makes a file and fills it through write. The file is there once Create
+	// has returned nil, and after an error it is not. An existing file of that name
+	// is left as it is: the error wraps fs.ErrExist.
 	Create(ctx context.Context, name string, write func(io.Writer) error) error
-	// Open returns a file, which the caller closes. The error of one that does
-	// not exist wraps fs.ErrNotExist.
+	// Open returns a file, which the caller closes. If there is no such file, the
+	// error wraps fs.ErrNotExist.
 	Open(ctx context.Context, name string) (io.ReadCloser, error)
 	// List returns the names of the files that start with prefix, in order.
 	List(ctx context.Context, prefix string) ([]string, error)
-	// Remove removes a file and what an unfinished Create of it left. It is no
+	// Remove removes a file and the leftovers of an unfinished Create of it. It is no
 	// error if there is none.
 	Remove(ctx context.Context, name string) error
 	// String names the place, without credentials.
 	String() string
 }
 
-// S3 says how S3-compatible storage is reached. Without keys, those of the
-// machine's or the container's role are asked for.
+// S3 says how S3-compatible storage is reached. Without keys, the role of the
+// machine or the container is asked for them.
 type S3 struct {
 	Endpoint     string // a URL; empty means AWS
 	Region       string

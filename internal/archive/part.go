@@ -27,10 +27,10 @@ const (
 	windowMax = 128 << 20
 )
 
-// ErrDamaged says that a file is not what its manifest promises.
+// ErrDamaged says that a file differs from the promise of its manifest.
 var ErrDamaged = errors.New("archive is damaged")
 
-// Sum says what a data file holds.
+// Sum describes a data file.
 type Sum struct {
 	Rows   int64  // records, without the header
 	Bytes  int64  // of the file as it is kept
@@ -38,7 +38,7 @@ type Sum struct {
 }
 
 // Manifest describes one part of a month. It is written last: a data file
-// without one is what a killed process left and counts for nothing.
+// without a manifest was left by a killed process and counts for nothing.
 type Manifest struct {
 	Format    int       `json:"format"`
 	Month     string    `json:"month"` // such as 2025-03
@@ -52,12 +52,12 @@ type Manifest struct {
 	// Installation is the identity of the database that the rows are of; empty in
 	// the manifests of earlier releases.
 	Installation string `json:"installation,omitempty"`
-	// Replaces is the last part whose rows this one had, as after a restore: those
+	// Replaces is the last part whose rows this one had, as after a restore: the parts
 	// up to it are out of date. 0 is none.
 	Replaces int `json:"replaces,omitempty"`
 }
 
-// Sum returns what the manifest promises of its file.
+// Sum describes the file as the manifest promises it.
 func (m *Manifest) Sum() Sum { return Sum{m.Rows, m.Bytes, m.SHA256} }
 
 // IsOf says whether a part is of an installation, as far as it says of which.
@@ -73,8 +73,8 @@ func NewFileName(month time.Time, part int) string {
 	return partName(month.Format("2006-01"), part) + "." + hex.EncodeToString(random[:]) + ".csv.zst"
 }
 
-// dataFile is how NewFileName names files, also in a manifest that somebody else
-// wrote: nothing in it leads out of the archive.
+// dataFile matches the names that NewFileName gives. A name in a manifest must match
+// it too, so that a manifest written by others cannot lead out of the archive.
 var dataFile = regexp.MustCompile(`^[0-9]{4}-[0-9]{2}\.part-[0-9]{4,}\.[0-9a-f]{16}\.csv\.zst$`)
 
 func partName(month string, part int) string { return fmt.Sprintf("%s.part-%04d", month, part) }
@@ -101,7 +101,7 @@ func WriteData(ctx context.Context, store Store, name string, write func(io.Writ
 	return sum, err
 }
 
-// ReadData reads a data file to its end and returns what it holds. read gets
+// ReadData reads a data file to its end and returns its sum. read gets
 // the CSV and need not take all of it; nil takes none.
 func ReadData(ctx context.Context, store Store, name string, read func(io.Reader) error) (sum Sum, err error) {
 	file, err := store.Open(ctx, name)
@@ -210,7 +210,7 @@ func Manifests(ctx context.Context, store Store, month string) ([]Manifest, erro
 	return manifests, nil
 }
 
-// Current returns those of a month's parts that no other replaces.
+// Current returns the parts of a month that no other part replaces.
 func Current(parts []Manifest) []Manifest {
 	last := 0
 	for _, m := range parts {

@@ -81,8 +81,8 @@ func (w *watch) stop() {
 	}
 }
 
-// sentBody is a body that the transport reads as the network takes it. What is
-// sent is in memory, so it is never the body that is waited for.
+// sentBody is a request body. The transport reads it as the network takes it. The body
+// itself is in memory, so a wait is always for the network.
 type sentBody struct {
 	io.ReadCloser
 	watch *watch
@@ -94,7 +94,7 @@ func (b *sentBody) Read(p []byte) (int, error) {
 	return b.ReadCloser.Read(p)
 }
 
-// receivedBody waits for storage only while somebody reads.
+// receivedBody counts the time without progress only while its reader waits.
 type receivedBody struct {
 	io.ReadCloser
 	ctx    context.Context //nolint:containedctx // of the request, whose end says why

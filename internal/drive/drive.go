@@ -1,6 +1,7 @@
 // Package drive is for programs that drive Signpost's processes from outside
-// (abuse, bench, torture, chaos): it starts processes, sends them load, and tells
-// what they use and what their metrics say.
+// (abuse, bench, torture, chaos): it builds and starts processes, sends them
+// load, keeps the account of clicks, waits until the pipeline is empty, and reads
+// metrics and the use of memory and processors.
 package drive
 
 import (

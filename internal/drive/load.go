@@ -27,7 +27,7 @@ type Conn struct {
 	buf []byte
 }
 
-// patience is what a request waits for its answer.
+// patience is how long a request waits for its answer.
 const patience = 10 * time.Second
 
 // Dial connects to an address.
@@ -125,10 +125,10 @@ func (c *Conn) answer() (int, error) {
 	return status, err
 }
 
-// Traffic is what the clients send.
+// Traffic describes the requests of clients.
 type Traffic struct {
-	// Codes are the ends of the paths, asked for at random, and Path is what is
-	// before them: "" is "/r/".
+	// Codes are the ends of the paths, asked for at random, and Path is their
+	// beginning: "" is "/r/".
 	Path   string
 	Codes  []string
 	Agents []string
@@ -215,9 +215,9 @@ func ClosedLoop(addr string, t Traffic, conns, n int) (time.Duration, error) {
 	}
 }
 
-// Latencies are what an open loop saw.
+// Latencies are the latencies and failures of an open loop.
 type Latencies struct {
-	// All are those of the requests that were answered as they should be.
+	// All are the latencies of requests with the right answer.
 	All []time.Duration
 	// Failures are the others, by the status that came; 0 is none.
 	Failures map[int]int
@@ -231,7 +231,7 @@ func (l *Latencies) Failed() (n int) {
 	return n
 }
 
-// Add adds what another loop saw.
+// Add adds the latencies of another loop.
 func (l *Latencies) Add(other *Latencies) {
 	l.All = append(l.All, other.All...)
 	for status, n := range other.Failures {

@@ -19,7 +19,7 @@ import (
 // once it has ended.
 type Process struct {
 	Name string
-	// Addr and Admin are what LISTEN_ADDR and ADMIN_ADDR tell it.
+	// Addr and Admin are the addresses in its LISTEN_ADDR and ADMIN_ADDR.
 	Addr, Admin string
 	// Log is the file with all that it printed.
 	Log string
@@ -135,7 +135,7 @@ func (p *Process) CPU() (time.Duration, error) { return CPU(p.Pid) }
 // Anonymous is the process's own resident memory in bytes.
 func (p *Process) Anonymous() (int64, error) { return Memory(p.Pid, "RssAnon") }
 
-// Resident is the process's resident memory in bytes, that of files included.
+// Resident is the process's resident memory in bytes, with mapped files.
 func (p *Process) Resident() (int64, error) { return Memory(p.Pid, "VmRSS") }
 
 // AtLeast waits up to a minute until a metric of the process is at least so much.

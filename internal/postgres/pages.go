@@ -14,10 +14,9 @@ import (
 const EventPage = 4000
 
 // EachPage goes through the rows of a table like events, in the order of their
-// time and id, in pages of so many rows: do gets a condition that selects those of
-// the next, and is called at least once. where selects among the rows. No
-// transaction is open but what do opens, so what it does between may take its
-// time. The table must not get rows meanwhile.
+// time and id, in pages of so many rows: do gets a condition that selects the
+// rows of the next page, and is called at least once. where selects among the rows. No
+// transaction is open besides those of do, so do may take its time. The table must not get rows meanwhile.
 func EachPage(ctx context.Context, db DB, table, where string, rows int, do func(condition string) error) error {
 	name := pgx.Identifier{table}.Sanitize()
 	for page := where; ; {
@@ -41,8 +40,8 @@ func EachPage(ctx context.Context, db DB, table, where string, rows int, do func
 
 // MoveEvents moves the rows that where selects from one table like events into
 // another, or into events itself, in short transactions: each row is in one of
-// the two at any moment. One that the other has, by its primary key or by what an
-// import called it, is there once.
+// the two at any moment. A row that the other table has too, by its primary key or
+// by the id that an import gave it, is there once.
 func MoveEvents(ctx context.Context, db DB, from, to, where string) error {
 	source, target := pgx.Identifier{from}.Sanitize(), pgx.Identifier{to}.Sanitize()
 	err := EachPage(ctx, db, from, where, EventPage, func(page string) error {
@@ -54,7 +53,7 @@ func MoveEvents(ctx context.Context, db DB, from, to, where string) error {
 	return wrap("move rows of "+from, err)
 }
 
-// wrap says what failed, if something did.
+// wrap names the failed action, if there was an error.
 func wrap(action string, err error) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", action, err)

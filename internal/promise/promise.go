@@ -8,13 +8,14 @@ import (
 	"time"
 )
 
-// report names, in the environment, the file that collects what was seen. "make
+// report is the environment variable with the file that collects the figures. "make
 // test" sets it and prints the file.
 const report = "SIGNPOST_BOUNDS"
 
-// Kept reports what was seen of a promised bound, and fails the test when that is
-// more than limit: several times the bound, since the machine of a test may be
-// busy. what is a few words; of equal ones "make test" prints the worst.
+// Kept reports the time that a test saw for a promised bound, and fails the test when
+// that is more than limit: several times the bound, since the machine of a test may be
+// busy. what names the bound in a few words; for equal names "make test" prints the
+// worst figure.
 func Kept(tb testing.TB, what string, promised, limit, seen time.Duration) {
 	tb.Helper()
 	seen = seen.Round(100 * time.Microsecond)
