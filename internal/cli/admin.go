@@ -30,7 +30,8 @@ func (p *process) adminRoutes() {
 // apiAdminRoutes holds the routes that an api adds when it has its parts; the mux
 // may be served meanwhile. The jobs page is here and not in workers, because the API
 // has a client of River that inserts only.
-func (p *process) apiAdminRoutes(shipper *shipping.Shipper, jobs http.Handler) {
+func (p *process) apiAdminRoutes(server *api.API, shipper *shipping.Shipper, jobs http.Handler) {
+	p.admin.HandleFunc("GET /tls/ask", server.AskTLS) // proxies ask without a token
 	p.admin.Handle("POST /spool/reship", p.only(api.NewReshipHandler(shipper, p.log)))
 	p.admin.Handle("/jobs", p.only(jobs))
 	p.admin.Handle("/jobs/", p.only(jobs))

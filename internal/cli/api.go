@@ -90,7 +90,7 @@ func (p *process) addAPI(ctx context.Context) error {
 		return err
 	}
 	jobs := server.NewJobsUI()
-	p.apiAdminRoutes(shipper, jobs)
+	p.apiAdminRoutes(server, shipper, jobs)
 	p.add("jobs page", jobs.Stop)
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", p.cfg.ListenAddr)
 	if err != nil {

@@ -99,11 +99,21 @@ func CleanHost(raw string, own Hosts) (string, error) {
 	if _, err := netip.ParseAddr(host); err == nil || strings.Contains(host, "_") {
 		return raw, ErrHost
 	}
-	named := func(s site) bool { return s.host == canonicalHost(host) }
-	if slices.ContainsFunc(own.sites, named) {
+	if own.named(host) {
 		return host, ErrHostOwn
 	}
 	return host, nil
+}
+
+// Has reports whether this service answers on a host, as CleanHost returns it, on
+// whatever port.
+func (h Hosts) Has(host string) bool {
+	return h.named(host) || h.isDomain != nil && h.isDomain(host)
+}
+
+func (h Hosts) named(host string) bool {
+	host = canonicalHost(host)
+	return slices.ContainsFunc(h.sites, func(s site) bool { return s.host == host })
 }
 
 // canonicalHost returns the one spelling of a valid ASCII host: lower case, no
