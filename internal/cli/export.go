@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/url"
@@ -20,8 +21,8 @@ code is 1.`
 // exportFlags are the flags of "signpost export".
 type exportFlags struct {
 	remoteFlags
-	format, output string
-	filters        []string
+	format, output, domain string
+	filters                []string
 }
 
 func exportCommand(environ []string) *cobra.Command {
@@ -37,6 +38,9 @@ func exportCommand(environ []string) *cobra.Command {
 			query, err := flags.query()
 			if err != nil {
 				return err
+			}
+			if flags.domain != "" && args[0] != "urls" {
+				return errors.New("--domain is for links: signpost export urls --domain HOST")
 			}
 			remote, err := flags.client(environ)
 			if err != nil {
@@ -56,6 +60,7 @@ func exportCommand(environ []string) *cobra.Command {
 	flags.add(f)
 	f.StringVar(&flags.format, "format", "csv", "csv or ndjson")
 	f.StringVarP(&flags.output, "output", "o", "", "file to write (default standard output)")
+	f.StringVar(&flags.domain, "domain", "", "only links of the domain with this host")
 	f.StringArrayVar(&flags.filters, "filter", nil, "filter of the list, such as tag=sale; may be repeated")
 	return cmd
 }
@@ -66,6 +71,9 @@ func (f *exportFlags) query() (url.Values, error) {
 		return nil, fmt.Errorf("--format must be csv or ndjson, not %q", f.format)
 	}
 	query := url.Values{}
+	if f.domain != "" {
+		query.Set("domain", f.domain)
+	}
 	for _, filter := range f.filters {
 		name, value, ok := strings.Cut(filter, "=")
 		if !ok || name == "" || name == "format" {
