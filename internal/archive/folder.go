@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/signpost/signpost/internal/files"
 )
 
 // folder is a Store in a folder of the file system.
@@ -45,16 +47,7 @@ func (f folder) Create(_ context.Context, name string, write func(io.Writer) err
 	if err := os.Link(file.Name(), f.path(name)); err != nil {
 		return fmt.Errorf("name archive file: %w", err)
 	}
-	return syncDir(f.dir)
-}
-
-func syncDir(path string) error {
-	dir, err := os.Open(path)
-	if err != nil {
-		return fmt.Errorf("sync archive folder: %w", err)
-	}
-	defer dir.Close() //nolint:errcheck // only read
-	if err := dir.Sync(); err != nil {
+	if err := files.SyncDir(f.dir); err != nil {
 		return fmt.Errorf("sync archive folder: %w", err)
 	}
 	return nil

@@ -9,7 +9,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -17,6 +16,7 @@ import (
 
 	"github.com/signpost/signpost/api"
 	"github.com/signpost/signpost/internal/clicks"
+	"github.com/signpost/signpost/internal/files"
 	"github.com/signpost/signpost/internal/linkcache"
 	"github.com/signpost/signpost/internal/listen"
 	"github.com/signpost/signpost/internal/pause"
@@ -226,19 +226,14 @@ func snapshotDir(spool string, log *slog.Logger) (dir string, release func() err
 		err := os.MkdirAll(dir, 0o700)
 		if err == nil {
 			var lock *os.File
-			if lock, err = os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600); err == nil {
-				if syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil {
-					// Unlocked by name: a child being forked may hold the file open.
-					return dir, func() error {
-						return errors.Join(syscall.Flock(int(lock.Fd()), syscall.LOCK_UN), lock.Close())
-					}
-				}
-				_ = lock.Close()
-				continue
+			if lock, err = files.OpenLocked(filepath.Join(dir, "lock")); err == nil {
+				return dir, func() error { return files.Unlock(lock) }
 			}
 		}
-		log.Warn("the cache has no snapshot", "error", err)
-		break
+		if !errors.Is(err, files.ErrLocked) {
+			log.Warn("the cache has no snapshot", slog.Any("error", err))
+			break
+		}
 	}
 	return "", func() error { return nil }
 }

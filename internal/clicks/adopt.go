@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"log/slog"
 	"path/filepath"
+
+	"github.com/signpost/signpost/internal/files"
 )
 
 // ownFolder returns the folder new segments go to, made at the first call. Only
@@ -17,7 +19,7 @@ func (h *store) ownFolder(durable bool) (*folder, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	f, err := makeFolder(h.disk, h.opt.Dir, durable)
-	for tries := 0; tries < 3 && (errors.Is(err, errLocked) || errors.Is(err, fs.ErrNotExist)); tries++ {
+	for tries := 0; tries < 3 && (errors.Is(err, files.ErrLocked) || errors.Is(err, fs.ErrNotExist)); tries++ {
 		// Between its making and its locking another process took the
 		// folder for an orphan. Another name has better luck.
 		f, err = makeFolder(h.disk, h.opt.Dir, durable)
@@ -76,7 +78,7 @@ func (h *store) adopt() (segments int, err error) {
 
 func (h *store) adoptOne(path string) (segments int, err error) {
 	f, err := adoptFolder(h.disk, path)
-	if errors.Is(err, errLocked) || errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, files.ErrLocked) || errors.Is(err, fs.ErrNotExist) {
 		return 0, nil // owned, or removed by another adopter
 	}
 	if err != nil {

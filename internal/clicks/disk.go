@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/signpost/signpost/internal/files"
 )
 
 // disk is all that the spool asks of the file system, so that tests can fill,
@@ -60,7 +62,7 @@ func realDisk() disk {
 		pathOf:   func(f *os.File) (string, error) { return os.Readlink(fmt.Sprintf("/proc/self/fd/%d", f.Fd())) },
 		readDir:  eachFile,
 		mkdir:    func(path string) error { return os.Mkdir(path, 0o700) },
-		syncDir:  syncDir,
+		syncDir:  files.SyncDir,
 		rename:   os.Rename,
 		remove:   os.Remove,
 		truncate: func(path string) error { return os.Truncate(path, 0) },
@@ -100,15 +102,6 @@ func (d disk) mkdirDurable(dir string) error {
 		return err
 	}
 	return d.syncDir(parent)
-}
-
-// syncDir makes the names in a directory durable.
-func syncDir(path string) error {
-	d, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
 
 // eachFile visits a directory without holding more than a few entries in

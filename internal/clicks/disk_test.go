@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/signpost/signpost/internal/files"
 )
 
 // Every call that reaches the file system by a name goes through disk, where
@@ -149,7 +151,7 @@ func TestSyncOfFolderFails(t *testing.T) {
 		if err := trouble.get(); err != nil {
 			return &fs.PathError{Op: "sync", Path: path, Err: err}
 		}
-		return syncDir(path)
+		return files.SyncDir(path)
 	}
 	o := testOptions(t)
 	o.Durability = Disk

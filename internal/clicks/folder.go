@@ -17,7 +17,7 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/signpost/signpost/internal/files"
 )
 
 const (
@@ -34,9 +34,6 @@ var (
 	installationID = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
 	segmentName    = regexp.MustCompile(`^(\d{8}t\d{6}-[0-9a-f]{16})-\d{10,}$`)
 )
-
-// errLocked says that a folder has an owner.
-var errLocked = errors.New("folder is locked")
 
 // newFolderID names a folder so that names sort by age and never repeat, on
 // whatever machine they are made.
@@ -119,7 +116,7 @@ func makeFolder(d disk, dir string, durable bool) (*folder, error) {
 		if f != nil {
 			err = errors.Join(err, f.unlock())
 		}
-		if !errors.Is(err, errLocked) {
+		if !errors.Is(err, files.ErrLocked) {
 			removeUnused(d, path) // or every try would leave one behind
 		}
 		return nil, err
@@ -136,7 +133,7 @@ func removeUnused(d disk, path string) {
 	}
 }
 
-// adoptFolder locks a folder whose owner is gone. It returns errLocked if it
+// adoptFolder locks a folder whose owner is gone. It returns files.ErrLocked if it
 // has one.
 func adoptFolder(d disk, path string) (*folder, error) {
 	// The owner may have died before it made the file.
@@ -195,17 +192,13 @@ func (f *folder) name(installation string) error {
 }
 
 func (f *folder) takeLock() error {
-	err := unix.Flock(int(f.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-	if errors.Is(err, unix.EWOULDBLOCK) {
-		return errLocked
-	}
-	if err != nil {
+	if err := files.TryLock(f.lock); err != nil {
 		return fmt.Errorf("lock spool folder: %w", err)
 	}
 	// The file may have been removed, with its folder, between open and lock.
 	there, err := f.inPlace()
 	if err == nil && !there {
-		err = errLocked
+		err = files.ErrLocked
 	}
 	return err
 }
@@ -257,7 +250,7 @@ func isUnlinked(info fs.FileInfo) bool {
 }
 
 // unlock releases the folder, for anybody to adopt.
-func (f *folder) unlock() error { return f.lock.Close() }
+func (f *folder) unlock() error { return files.Unlock(f.lock) }
 
 // removeIfEmpty removes the folder if nothing is left in it. The lock is held
 // until the folder is gone, so that nobody adopts half a folder.

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/signpost/signpost/internal/files"
 )
 
 const (
@@ -122,7 +124,7 @@ func TestForeignFolderIsHeld(t *testing.T) {
 	if _, err := DropFolder(o.Dir); err == nil {
 		t.Error("dropped all folders at once")
 	}
-	if n, err := DropFolder(onlyOwn(t, s)); n != 0 || !errors.Is(err, errLocked) {
+	if n, err := DropFolder(onlyOwn(t, s)); n != 0 || !errors.Is(err, files.ErrLocked) {
 		t.Errorf("dropped %d segments of a living process, %v", n, err)
 	}
 	if _, err := s.Adopt(); err != nil {

@@ -23,6 +23,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/signpost/signpost/internal/files"
 	"github.com/signpost/signpost/internal/pause"
 	"github.com/signpost/signpost/internal/postgres"
 )
@@ -174,7 +175,7 @@ func (c *Cluster) start(ctx context.Context) error {
 // lock keeps other processes away from dir for as long as this one lives.
 func (c *Cluster) lock(ctx context.Context, dir string) error {
 	f, err := lockSoon(ctx, filepath.Join(dir, "lock"))
-	if errors.Is(err, errLocked) {
+	if errors.Is(err, files.ErrLocked) {
 		return errors.New("another process is using it: stop that one, or choose another data folder")
 	}
 	if errors.Is(err, os.ErrPermission) {
@@ -189,7 +190,7 @@ func (c *Cluster) lock(ctx context.Context, dir string) error {
 
 func (c *Cluster) unlock() {
 	for _, f := range c.locks {
-		unlockFile(f)
+		_ = files.Unlock(f) // the lock ends with the process at the latest
 	}
 	c.locks = nil
 }
@@ -611,7 +612,7 @@ func Remove(ctx context.Context, dir string) error {
 	if err != nil {
 		return fmt.Errorf("remove database %s: %w", dir, err)
 	}
-	defer unlockFile(lock)
+	defer files.Unlock(lock) //nolint:errcheck // the lock ends with the process at the latest
 	home, err := readLocation(dir)
 	if err != nil {
 		home = dir // nothing is left of it

@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/signpost/signpost/internal/files"
 	"github.com/signpost/signpost/internal/pause"
 )
 
@@ -258,41 +259,15 @@ func postmasterPID(data string) (int, error) {
 	return 0, nil
 }
 
-// lockFile takes an exclusive lock on a file, made if need be, that ends with
-// this process however it ends. It fails at once where another process has it.
-func lockFile(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("open lock: %w", err)
-	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		_ = f.Close()
-		if errors.Is(err, syscall.EWOULDBLOCK) {
-			return nil, errLocked
-		}
-		return nil, fmt.Errorf("lock %s: %w", path, err)
-	}
-	return f, nil
-}
-
-// lockSoon is lockFile for a file whose holder may just be on its way out.
+// lockSoon locks a file whose owner may just be on its way out.
 func lockSoon(ctx context.Context, path string) (*os.File, error) {
 	deadline := time.Now().Add(lockPatience)
 	for {
-		f, err := lockFile(path)
-		if !errors.Is(err, errLocked) || time.Now().After(deadline) || pause.For(ctx, 20*time.Millisecond) != nil {
+		f, err := files.OpenLocked(path)
+		if !errors.Is(err, files.ErrLocked) || time.Now().After(deadline) || pause.For(ctx, 20*time.Millisecond) != nil {
 			return f, err
 		}
 	}
 }
 
 const lockPatience = time.Second
-
-// unlockFile gives a lock back. Closing the file would not be enough: a child
-// that another goroutine is starting has the file too until it runs its program.
-func unlockFile(f *os.File) {
-	_ = syscall.Flock(int(f.Fd()), syscall.LOCK_UN)
-	_ = f.Close()
-}
-
-var errLocked = errors.New("in use by another process")
