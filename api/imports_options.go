@@ -28,7 +28,7 @@ type uploadOptions struct {
 // file is found when that is read.
 func readUploadOptions(c *fiber.Ctx, kind csvimport.Kind) (uploadOptions, error) {
 	o := uploadOptions{kind: kind, split: csvimport.SplitOptions{
-		Keys: true, Format: strings.Clone(c.Query("format")), Timezone: strings.Clone(c.Query("timezone")),
+		Format: strings.Clone(c.Query("format")), Timezone: strings.Clone(c.Query("timezone")),
 	}}
 	var wrong []FieldError
 	note := func(field string, err error) {

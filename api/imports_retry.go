@@ -3,10 +3,8 @@ package api
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/riverqueue/river"
 
 	"github.com/signpost/signpost/internal/csvimport"
 	"github.com/signpost/signpost/internal/jobs"
@@ -14,27 +12,18 @@ import (
 	"github.com/signpost/signpost/queries"
 )
 
-// retriedChunks bounds the jobs that one retry inserts. What is left, workers
-// find within minutes.
-const retriedChunks = 1000
-
 var errUploadFailed = conflict("the file did not arrive, send it again")
 
-// retryImport takes up an import that failed where it was left, and gives a new
-// job at once to whatever of it has none any more, because its job was
-// discarded or cancelled. Workers would see to the latter after some minutes.
+// retryImport takes up an import that failed where it was left, and gives one whose
+// job was discarded or cancelled a new job at once. Workers would see to the latter
+// after some minutes.
 func (a *API) retryImport(ctx context.Context, in *IDInput) (*importOutput, error) {
 	return a.changeImport(ctx, in.ID, func(tx pgx.Tx, q *queries.Queries, row queries.Import) (queries.Import, error) {
 		switch row.State {
 		case stateFailed:
 			return a.reopenImport(ctx, tx, q, row)
-		case stateQueued, stateCancelling, stateUndoing:
+		case stateQueued, stateRunning, stateCancelling, stateUndoing:
 			return row, a.replaceImportJob(ctx, tx, q, row)
-		case stateRunning:
-			if row.ChunksDone == row.ChunksTotal {
-				return row, a.replaceImportJob(ctx, tx, q, row)
-			}
-			return row, a.replaceChunkJobs(ctx, tx, q, row)
 		}
 		return row, conflict("there is nothing to retry, the import is " + row.State)
 	})
@@ -72,7 +61,7 @@ func (a *API) reopenImport(ctx context.Context, tx pgx.Tx, q *queries.Queries, r
 	if err != nil {
 		return row, err
 	}
-	return reopened, a.insertImportJob(ctx, tx, row.ID, jobs.NextOfImport(row.ID, reopened.State, reopened.ChunksTotal))
+	return reopened, a.insertImportJob(ctx, tx, row.ID, jobs.NextOfImport(row.ID, reopened.State))
 }
 
 func (a *API) replaceImportJob(ctx context.Context, tx pgx.Tx, q *queries.Queries, row queries.Import) error {
@@ -81,34 +70,7 @@ func (a *API) replaceImportJob(ctx context.Context, tx pgx.Tx, q *queries.Querie
 		return err
 	}
 	if !gone {
-		return errNothingFailed(row)
+		return conflict("nothing of the import has failed, it is " + row.State)
 	}
-	return a.insertImportJob(ctx, tx, row.ID, jobs.NextOfImport(row.ID, row.State, row.ChunksTotal))
-}
-
-func errNothingFailed(row queries.Import) *Error {
-	return conflict("nothing of the import has failed, it is " + row.State)
-}
-
-func (a *API) replaceChunkJobs(ctx context.Context, tx pgx.Tx, q *queries.Queries, row queries.Import) error {
-	seqs, err := q.ListLostChunks(ctx, row.ID, retriedChunks)
-	if err != nil {
-		return err
-	}
-	if len(seqs) == 0 {
-		return errNothingFailed(row)
-	}
-	params := make([]river.InsertManyParams, len(seqs))
-	for i, seq := range seqs {
-		params[i].Args = jobs.ApplyChunk{ImportID: row.ID, Seq: seq}
-	}
-	inserted, err := a.River.InsertManyTx(ctx, tx, params)
-	if err != nil {
-		return fmt.Errorf("insert jobs of chunks: %w", err)
-	}
-	ids := make([]int64, len(inserted))
-	for i := range inserted {
-		ids[i] = inserted[i].Job.ID
-	}
-	return q.SetImportChunkJobs(ctx, row.ID, seqs, ids)
+	return a.insertImportJob(ctx, tx, row.ID, jobs.NextOfImport(row.ID, row.State))
 }

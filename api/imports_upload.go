@@ -19,7 +19,6 @@ import (
 
 	"github.com/gofiber/fiber/v2"
 	"github.com/jackc/pgx/v5"
-	"github.com/riverqueue/river"
 	"github.com/valyala/fasthttp"
 
 	"github.com/signpost/signpost/internal/clicks"
@@ -302,7 +301,7 @@ func (u *fileUpload) receive(file io.Reader) error {
 		if err != nil {
 			return err
 		}
-		highest = max(highest, chunk.HighestID)
+		highest = max(highest, splitter.Layout().HighestID(chunk.Data))
 	}
 	if err := u.finishForm(); err != nil {
 		return err
@@ -373,7 +372,7 @@ func (u *fileUpload) store(chunk csvimport.Chunk) error {
 		}
 		return q.InsertImportChunk(ctx, queries.InsertImportChunkParams{
 			ImportID: u.row.ID, Seq: int32(chunk.Seq), FirstLine: chunk.FirstLine, Rows: int32(chunk.Rows),
-			Data: chunk.Data, Keys: csvimport.EncodeKeys(chunk.Keys),
+			Data: chunk.Data,
 		})
 	})
 }
@@ -410,13 +409,8 @@ func (u *fileUpload) reserveIDs(highest int64) error {
 	})
 }
 
-// queue hands the import over to the workers. A file of one chunk needs no
-// planning: its rows are applied in order anyway.
+// queue hands the import over to the workers.
 func (u *fileUpload) queue(chunks int, rows int64) error {
-	var args river.JobArgs = jobs.PlanImport{ImportID: u.row.ID}
-	if chunks == 1 {
-		args = jobs.ApplyChunk{ImportID: u.row.ID}
-	}
 	return u.inTx(func(ctx context.Context, tx pgx.Tx) error {
 		if err := u.holdToken(ctx, queries.New(tx)); err != nil {
 			return err
@@ -431,7 +425,7 @@ func (u *fileUpload) queue(chunks int, rows int64) error {
 			return err
 		}
 		u.row = row
-		if err := u.api.insertImportJob(ctx, tx, row.ID, args); err != nil {
+		if err := u.api.insertImportJob(ctx, tx, row.ID, jobs.ApplyChunk{ImportID: row.ID}); err != nil {
 			return err
 		}
 		return u.keepAnswer(ctx, tx)

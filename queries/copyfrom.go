@@ -48,40 +48,6 @@ func (q *Queries) InsertClickRejects(ctx context.Context, arg []InsertClickRejec
 	return q.db.CopyFrom(ctx, []string{"click_rejects"}, []string{"batch_id", "position", "occurred_at", "url_id", "user_id", "user_agent", "referrer", "reason"}, &iteratorForInsertClickRejects{rows: arg})
 }
 
-// iteratorForInsertDeferredRows implements pgx.CopyFromSource.
-type iteratorForInsertDeferredRows struct {
-	rows                 []InsertDeferredRowsParams
-	skippedFirstNextCall bool
-}
-
-func (r *iteratorForInsertDeferredRows) Next() bool {
-	if len(r.rows) == 0 {
-		return false
-	}
-	if !r.skippedFirstNextCall {
-		r.skippedFirstNextCall = true
-		return true
-	}
-	r.rows = r.rows[1:]
-	return len(r.rows) > 0
-}
-
-func (r iteratorForInsertDeferredRows) Values() ([]interface{}, error) {
-	return []interface{}{
-		r.rows[0].ImportID,
-		r.rows[0].Line,
-		r.rows[0].Record,
-	}, nil
-}
-
-func (r iteratorForInsertDeferredRows) Err() error {
-	return nil
-}
-
-func (q *Queries) InsertDeferredRows(ctx context.Context, arg []InsertDeferredRowsParams) (int64, error) {
-	return q.db.CopyFrom(ctx, []string{"import_deferred"}, []string{"import_id", "line", "record"}, &iteratorForInsertDeferredRows{rows: arg})
-}
-
 // iteratorForInsertImportErrors implements pgx.CopyFromSource.
 type iteratorForInsertImportErrors struct {
 	rows                 []InsertImportErrorsParams

@@ -69,8 +69,8 @@ ORDER BY id DESC
 LIMIT @row_limit OFFSET @row_offset;
 
 -- name: InsertImportChunk :exec
-INSERT INTO import_chunks (import_id, seq, first_line, rows, data, keys)
-VALUES (@import_id, @seq, @first_line, @rows, @data, @keys);
+INSERT INTO import_chunks (import_id, seq, first_line, rows, data)
+VALUES (@import_id, @seq, @first_line, @rows, @data);
 
 -- name: HearImport :execrows
 -- Says that the upload is alive; 0 means that it was given up meanwhile.
@@ -113,18 +113,6 @@ SELECT NOT EXISTS (
 )
 FROM imports i
 WHERE i.id = @id;
-
--- name: ListLostChunks :many
--- Chunks of an import that are to be applied and whose job is gone.
-SELECT c.seq
-FROM import_chunks c
-WHERE c.import_id = @import_id AND c.done_at IS NULL
-    AND NOT EXISTS (
-        SELECT FROM river_job j
-        WHERE j.id = c.job_id AND j.state NOT IN ('cancelled', 'completed', 'discarded')
-    )
-ORDER BY c.seq
-LIMIT @row_limit;
 
 -- name: DropImportChunks :exec
 DELETE FROM import_chunks
@@ -177,50 +165,14 @@ SET state = @state, finished_at = now()
 WHERE id = @id AND finished_at IS NULL
 RETURNING *;
 
--- name: ListImportChunkKeys :many
-SELECT seq, keys
+-- name: ReadNextImportChunk :one
+-- The content of a chunk never changes, so it is read before the transaction that
+-- locks it.
+SELECT seq, first_line, rows, data
 FROM import_chunks
-WHERE import_id = @import_id AND keys IS NOT NULL AND seq > @after_seq
+WHERE import_id = @import_id AND seq > @after_seq AND done_at IS NULL
 ORDER BY seq
-LIMIT @row_limit;
-
--- name: ListImportChunkSeqs :many
-SELECT seq
-FROM import_chunks
-WHERE import_id = @import_id AND done_at IS NULL
-ORDER BY seq;
-
--- name: NoteImportPlan :execrows
--- Notes up to which key the contended ones are found.
-UPDATE imports
-SET planned_to = @planned_to
-WHERE id = @id AND state = 'queued';
-
--- name: InsertContendedKeys :exec
-INSERT INTO import_contended (import_id, key)
-SELECT @import_id, unnest(@keys::bigint[])
-ON CONFLICT DO NOTHING;
-
--- name: FindContendedKeys :many
-SELECT key
-FROM import_contended
-WHERE import_id = @import_id AND key = ANY(@keys::bigint[]);
-
--- name: HasContendedKeys :one
-SELECT EXISTS (SELECT FROM import_contended WHERE import_id = @import_id);
-
--- name: SetImportChunkJobs :exec
-UPDATE import_chunks c
-SET job_id = r.job_id
-FROM (SELECT unnest(@seqs::integer[]) AS seq, unnest(@job_ids::bigint[]) AS job_id) r
-WHERE c.import_id = @import_id AND c.seq = r.seq;
-
--- name: ReadImportChunk :one
--- What a chunk holds never changes, so it is read before the transaction that
--- locks it. No data means that it is done.
-SELECT first_line, rows, data
-FROM import_chunks
-WHERE import_id = @import_id AND seq = @seq;
+LIMIT 1;
 
 -- name: LockImportChunk :one
 -- The row alone decides whether the chunk still has to be applied.
@@ -234,20 +186,24 @@ UPDATE import_chunks
 SET data = NULL, keys = NULL, done_at = now()
 WHERE import_id = @import_id AND seq = @seq;
 
--- name: InsertDeferredRows :copyfrom
-INSERT INTO import_deferred (import_id, line, record)
-VALUES (@import_id, @line, @record);
-
--- name: ListDeferredRows :many
-SELECT line, record
-FROM import_deferred
-WHERE import_id = @import_id
-ORDER BY line
-LIMIT @row_limit;
-
--- name: DeleteDeferredRows :execrows
-DELETE FROM import_deferred
-WHERE import_id = @import_id AND line <= @up_to_line;
+-- name: RequeueDeferredRows :one
+-- Makes a chunk of each row that the release before has set aside, behind the others
+-- in file order, and answers how many.
+WITH import AS MATERIALIZED (
+    SELECT i.id, i.chunks_total FROM imports i WHERE i.id = @import_id AND i.state = 'running' FOR UPDATE
+), waited AS (
+    DELETE FROM import_deferred d USING import WHERE d.import_id = import.id
+    RETURNING d.line, d.record
+), added AS (
+    INSERT INTO import_chunks (import_id, seq, first_line, rows, data)
+    SELECT import.id, import.chunks_total + row_number() OVER (ORDER BY waited.line) - 1, waited.line, 1, waited.record
+    FROM import, waited
+    RETURNING 1
+), moved AS (
+    UPDATE imports i SET chunks_total = i.chunks_total + (SELECT count(*) FROM added)
+    FROM import WHERE i.id = import.id AND EXISTS (SELECT FROM added)
+)
+SELECT count(*) FROM added;
 
 -- name: InsertImportErrors :copyfrom
 -- A trigger counts them in import_problems.
@@ -303,20 +259,19 @@ WHERE import_id = @import_id AND line > @after_line
 ORDER BY line
 LIMIT @row_limit OFFSET @row_offset;
 
--- name: MoveImport :one
--- Adds what one chunk did; last in its transaction, so that the row is held shortly.
+-- name: MoveImport :exec
+-- Adds the rows of one chunk; last in its transaction, so that the row is held shortly.
 UPDATE imports
 SET chunks_done = chunks_done + @chunks,
     rows_imported = rows_imported + @imported,
     rows_updated = rows_updated + @updated,
     rows_skipped = rows_skipped + @skipped,
     rows_rejected = rows_rejected + @rejected
-WHERE id = @id
-RETURNING *;
+WHERE id = @id;
 
 -- name: ListStrandedImports :many
--- Imports whose planning or finishing job is gone.
-SELECT i.id, i.state, i.chunks_total, i.chunks_done
+-- Imports whose job is gone.
+SELECT i.id, i.state
 FROM imports i
 WHERE i.state IN ('queued', 'running', 'cancelling', 'undoing')
     AND NOT EXISTS (
@@ -325,22 +280,7 @@ WHERE i.state IN ('queued', 'running', 'cancelling', 'undoing')
             AND (j.state NOT IN ('cancelled', 'completed', 'discarded')
                 OR (j.state <> 'completed' AND j.finalized_at > now() - @left_alone::interval))
     )
-    AND (i.state <> 'running' OR i.chunks_done = i.chunks_total)
 ORDER BY i.id
-LIMIT @row_limit;
-
--- name: ListStrandedChunks :many
-SELECT c.import_id, c.seq
-FROM import_chunks c
-JOIN imports i ON i.id = c.import_id
-WHERE i.state = 'running' AND c.done_at IS NULL
-    AND NOT EXISTS (
-        SELECT FROM river_job j
-        WHERE j.id = c.job_id
-            AND (j.state NOT IN ('cancelled', 'completed', 'discarded')
-                OR (j.state <> 'completed' AND j.finalized_at > now() - @left_alone::interval))
-    )
-ORDER BY c.import_id, c.seq
 LIMIT @row_limit;
 
 -- name: ListSilentUploads :many

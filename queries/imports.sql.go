@@ -81,19 +81,6 @@ func (q *Queries) CreateImport(ctx context.Context, arg CreateImportParams) (Imp
 	return i, err
 }
 
-const deleteDeferredRows = `-- name: DeleteDeferredRows :execrows
-DELETE FROM import_deferred
-WHERE import_id = $1 AND line <= $2
-`
-
-func (q *Queries) DeleteDeferredRows(ctx context.Context, importID int64, upToLine int64) (int64, error) {
-	result, err := q.db.Exec(ctx, deleteDeferredRows, importID, upToLine)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected(), nil
-}
-
 const dropImportChunks = `-- name: DropImportChunks :exec
 DELETE FROM import_chunks
 WHERE import_id = $1
@@ -158,32 +145,6 @@ func (q *Queries) FailImportWork(ctx context.Context, error *string, iD int64) (
 		return 0, err
 	}
 	return result.RowsAffected(), nil
-}
-
-const findContendedKeys = `-- name: FindContendedKeys :many
-SELECT key
-FROM import_contended
-WHERE import_id = $1 AND key = ANY($2::bigint[])
-`
-
-func (q *Queries) FindContendedKeys(ctx context.Context, importID int64, keys []int64) ([]int64, error) {
-	rows, err := q.db.Query(ctx, findContendedKeys, importID, keys)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	items := []int64{}
-	for rows.Next() {
-		var key int64
-		if err := rows.Scan(&key); err != nil {
-			return nil, err
-		}
-		items = append(items, key)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
 }
 
 const findTrialHolders = `-- name: FindTrialHolders :many
@@ -324,17 +285,6 @@ func (q *Queries) GetImport(ctx context.Context, id int64) (Import, error) {
 	return i, err
 }
 
-const hasContendedKeys = `-- name: HasContendedKeys :one
-SELECT EXISTS (SELECT FROM import_contended WHERE import_id = $1)
-`
-
-func (q *Queries) HasContendedKeys(ctx context.Context, importID int64) (bool, error) {
-	row := q.db.QueryRow(ctx, hasContendedKeys, importID)
-	var exists bool
-	err := row.Scan(&exists)
-	return exists, err
-}
-
 const hearImport = `-- name: HearImport :execrows
 UPDATE imports
 SET heard_at = now(), bytes_received = $1
@@ -367,26 +317,9 @@ func (q *Queries) ImportWaitsForNobody(ctx context.Context, id int64) (bool, err
 	return not_exists, err
 }
 
-const insertContendedKeys = `-- name: InsertContendedKeys :exec
-INSERT INTO import_contended (import_id, key)
-SELECT $1, unnest($2::bigint[])
-ON CONFLICT DO NOTHING
-`
-
-func (q *Queries) InsertContendedKeys(ctx context.Context, importID int64, keys []int64) error {
-	_, err := q.db.Exec(ctx, insertContendedKeys, importID, keys)
-	return err
-}
-
-type InsertDeferredRowsParams struct {
-	ImportID int64
-	Line     int64
-	Record   []byte
-}
-
 const insertImportChunk = `-- name: InsertImportChunk :exec
-INSERT INTO import_chunks (import_id, seq, first_line, rows, data, keys)
-VALUES ($1, $2, $3, $4, $5, $6)
+INSERT INTO import_chunks (import_id, seq, first_line, rows, data)
+VALUES ($1, $2, $3, $4, $5)
 `
 
 type InsertImportChunkParams struct {
@@ -395,7 +328,6 @@ type InsertImportChunkParams struct {
 	FirstLine int64
 	Rows      int32
 	Data      []byte
-	Keys      []byte
 }
 
 func (q *Queries) InsertImportChunk(ctx context.Context, arg InsertImportChunkParams) error {
@@ -405,7 +337,6 @@ func (q *Queries) InsertImportChunk(ctx context.Context, arg InsertImportChunkPa
 		arg.FirstLine,
 		arg.Rows,
 		arg.Data,
-		arg.Keys,
 	)
 	return err
 }
@@ -433,39 +364,6 @@ type InsertImportOutcomesParams struct {
 	Outcome  string
 	RowID    *int64
 	Before   json.RawMessage
-}
-
-const listDeferredRows = `-- name: ListDeferredRows :many
-SELECT line, record
-FROM import_deferred
-WHERE import_id = $1
-ORDER BY line
-LIMIT $2
-`
-
-type ListDeferredRowsRow struct {
-	Line   int64
-	Record []byte
-}
-
-func (q *Queries) ListDeferredRows(ctx context.Context, importID int64, rowLimit int32) ([]ListDeferredRowsRow, error) {
-	rows, err := q.db.Query(ctx, listDeferredRows, importID, rowLimit)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	items := []ListDeferredRowsRow{}
-	for rows.Next() {
-		var i ListDeferredRowsRow
-		if err := rows.Scan(&i.Line, &i.Record); err != nil {
-			return nil, err
-		}
-		items = append(items, i)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
 }
 
 const listEventResults = `-- name: ListEventResults :many
@@ -523,66 +421,6 @@ func (q *Queries) ListEventResults(ctx context.Context, importID *int64, afterLi
 			return nil, err
 		}
 		items = append(items, i)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
-
-const listImportChunkKeys = `-- name: ListImportChunkKeys :many
-SELECT seq, keys
-FROM import_chunks
-WHERE import_id = $1 AND keys IS NOT NULL AND seq > $2
-ORDER BY seq
-LIMIT $3
-`
-
-type ListImportChunkKeysRow struct {
-	Seq  int32
-	Keys []byte
-}
-
-func (q *Queries) ListImportChunkKeys(ctx context.Context, importID int64, afterSeq int32, rowLimit int32) ([]ListImportChunkKeysRow, error) {
-	rows, err := q.db.Query(ctx, listImportChunkKeys, importID, afterSeq, rowLimit)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	items := []ListImportChunkKeysRow{}
-	for rows.Next() {
-		var i ListImportChunkKeysRow
-		if err := rows.Scan(&i.Seq, &i.Keys); err != nil {
-			return nil, err
-		}
-		items = append(items, i)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
-
-const listImportChunkSeqs = `-- name: ListImportChunkSeqs :many
-SELECT seq
-FROM import_chunks
-WHERE import_id = $1 AND done_at IS NULL
-ORDER BY seq
-`
-
-func (q *Queries) ListImportChunkSeqs(ctx context.Context, importID int64) ([]int32, error) {
-	rows, err := q.db.Query(ctx, listImportChunkSeqs, importID)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	items := []int32{}
-	for rows.Next() {
-		var seq int32
-		if err := rows.Scan(&seq); err != nil {
-			return nil, err
-		}
-		items = append(items, seq)
 	}
 	if err := rows.Err(); err != nil {
 		return nil, err
@@ -807,39 +645,6 @@ func (q *Queries) ListImports(ctx context.Context, beforeID int64, rowOffset int
 	return items, nil
 }
 
-const listLostChunks = `-- name: ListLostChunks :many
-SELECT c.seq
-FROM import_chunks c
-WHERE c.import_id = $1 AND c.done_at IS NULL
-    AND NOT EXISTS (
-        SELECT FROM river_job j
-        WHERE j.id = c.job_id AND j.state NOT IN ('cancelled', 'completed', 'discarded')
-    )
-ORDER BY c.seq
-LIMIT $2
-`
-
-// Chunks of an import that are to be applied and whose job is gone.
-func (q *Queries) ListLostChunks(ctx context.Context, importID int64, rowLimit int32) ([]int32, error) {
-	rows, err := q.db.Query(ctx, listLostChunks, importID, rowLimit)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	items := []int32{}
-	for rows.Next() {
-		var seq int32
-		if err := rows.Scan(&seq); err != nil {
-			return nil, err
-		}
-		items = append(items, seq)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
-
 const listSilentUploads = `-- name: ListSilentUploads :many
 SELECT id
 FROM imports
@@ -869,48 +674,8 @@ func (q *Queries) ListSilentUploads(ctx context.Context, olderThan pgtype.Interv
 	return items, nil
 }
 
-const listStrandedChunks = `-- name: ListStrandedChunks :many
-SELECT c.import_id, c.seq
-FROM import_chunks c
-JOIN imports i ON i.id = c.import_id
-WHERE i.state = 'running' AND c.done_at IS NULL
-    AND NOT EXISTS (
-        SELECT FROM river_job j
-        WHERE j.id = c.job_id
-            AND (j.state NOT IN ('cancelled', 'completed', 'discarded')
-                OR (j.state <> 'completed' AND j.finalized_at > now() - $1::interval))
-    )
-ORDER BY c.import_id, c.seq
-LIMIT $2
-`
-
-type ListStrandedChunksRow struct {
-	ImportID int64
-	Seq      int32
-}
-
-func (q *Queries) ListStrandedChunks(ctx context.Context, leftAlone pgtype.Interval, rowLimit int32) ([]ListStrandedChunksRow, error) {
-	rows, err := q.db.Query(ctx, listStrandedChunks, leftAlone, rowLimit)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	items := []ListStrandedChunksRow{}
-	for rows.Next() {
-		var i ListStrandedChunksRow
-		if err := rows.Scan(&i.ImportID, &i.Seq); err != nil {
-			return nil, err
-		}
-		items = append(items, i)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
-
 const listStrandedImports = `-- name: ListStrandedImports :many
-SELECT i.id, i.state, i.chunks_total, i.chunks_done
+SELECT i.id, i.state
 FROM imports i
 WHERE i.state IN ('queued', 'running', 'cancelling', 'undoing')
     AND NOT EXISTS (
@@ -919,19 +684,16 @@ WHERE i.state IN ('queued', 'running', 'cancelling', 'undoing')
             AND (j.state NOT IN ('cancelled', 'completed', 'discarded')
                 OR (j.state <> 'completed' AND j.finalized_at > now() - $1::interval))
     )
-    AND (i.state <> 'running' OR i.chunks_done = i.chunks_total)
 ORDER BY i.id
 LIMIT $2
 `
 
 type ListStrandedImportsRow struct {
-	ID          int64
-	State       string
-	ChunksTotal int32
-	ChunksDone  int32
+	ID    int64
+	State string
 }
 
-// Imports whose planning or finishing job is gone.
+// Imports whose job is gone.
 func (q *Queries) ListStrandedImports(ctx context.Context, leftAlone pgtype.Interval, rowLimit int32) ([]ListStrandedImportsRow, error) {
 	rows, err := q.db.Query(ctx, listStrandedImports, leftAlone, rowLimit)
 	if err != nil {
@@ -941,12 +703,7 @@ func (q *Queries) ListStrandedImports(ctx context.Context, leftAlone pgtype.Inte
 	items := []ListStrandedImportsRow{}
 	for rows.Next() {
 		var i ListStrandedImportsRow
-		if err := rows.Scan(
-			&i.ID,
-			&i.State,
-			&i.ChunksTotal,
-			&i.ChunksDone,
-		); err != nil {
+		if err := rows.Scan(&i.ID, &i.State); err != nil {
 			return nil, err
 		}
 		items = append(items, i)
@@ -1180,7 +937,7 @@ func (q *Queries) LockImportChunk(ctx context.Context, importID int64, seq int32
 	return done, err
 }
 
-const moveImport = `-- name: MoveImport :one
+const moveImport = `-- name: MoveImport :exec
 UPDATE imports
 SET chunks_done = chunks_done + $1,
     rows_imported = rows_imported + $2,
@@ -1188,7 +945,6 @@ SET chunks_done = chunks_done + $1,
     rows_skipped = rows_skipped + $4,
     rows_rejected = rows_rejected + $5
 WHERE id = $6
-RETURNING id, kind, state, filename, layout, keep_ids, owner_id, actor_id, actor_name, bytes_received, chunks_total, chunks_done, rows_total, rows_imported, rows_updated, rows_skipped, rows_rejected, error, planned_to, job_id, created_at, heard_at, started_at, finished_at, on_conflict, dry_run, rows_removed, rows_kept, undo_step, undo_line, undo_since, undone_at
 `
 
 type MoveImportParams struct {
@@ -1200,9 +956,9 @@ type MoveImportParams struct {
 	ID       int64
 }
 
-// Adds what one chunk did; last in its transaction, so that the row is held shortly.
-func (q *Queries) MoveImport(ctx context.Context, arg MoveImportParams) (Import, error) {
-	row := q.db.QueryRow(ctx, moveImport,
+// Adds the rows of one chunk; last in its transaction, so that the row is held shortly.
+func (q *Queries) MoveImport(ctx context.Context, arg MoveImportParams) error {
+	_, err := q.db.Exec(ctx, moveImport,
 		arg.Chunks,
 		arg.Imported,
 		arg.Updated,
@@ -1210,57 +966,7 @@ func (q *Queries) MoveImport(ctx context.Context, arg MoveImportParams) (Import,
 		arg.Rejected,
 		arg.ID,
 	)
-	var i Import
-	err := row.Scan(
-		&i.ID,
-		&i.Kind,
-		&i.State,
-		&i.Filename,
-		&i.Layout,
-		&i.KeepIds,
-		&i.OwnerID,
-		&i.ActorID,
-		&i.ActorName,
-		&i.BytesReceived,
-		&i.ChunksTotal,
-		&i.ChunksDone,
-		&i.RowsTotal,
-		&i.RowsImported,
-		&i.RowsUpdated,
-		&i.RowsSkipped,
-		&i.RowsRejected,
-		&i.Error,
-		&i.PlannedTo,
-		&i.JobID,
-		&i.CreatedAt,
-		&i.HeardAt,
-		&i.StartedAt,
-		&i.FinishedAt,
-		&i.OnConflict,
-		&i.DryRun,
-		&i.RowsRemoved,
-		&i.RowsKept,
-		&i.UndoStep,
-		&i.UndoLine,
-		&i.UndoSince,
-		&i.UndoneAt,
-	)
-	return i, err
-}
-
-const noteImportPlan = `-- name: NoteImportPlan :execrows
-UPDATE imports
-SET planned_to = $1
-WHERE id = $2 AND state = 'queued'
-`
-
-// Notes up to which key the contended ones are found.
-func (q *Queries) NoteImportPlan(ctx context.Context, plannedTo int64, iD int64) (int64, error) {
-	result, err := q.db.Exec(ctx, noteImportPlan, plannedTo, iD)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected(), nil
+	return err
 }
 
 const queueImport = `-- name: QueueImport :one
@@ -1324,24 +1030,32 @@ func (q *Queries) QueueImport(ctx context.Context, arg QueueImportParams) (Impor
 	return i, err
 }
 
-const readImportChunk = `-- name: ReadImportChunk :one
-SELECT first_line, rows, data
+const readNextImportChunk = `-- name: ReadNextImportChunk :one
+SELECT seq, first_line, rows, data
 FROM import_chunks
-WHERE import_id = $1 AND seq = $2
+WHERE import_id = $1 AND seq > $2 AND done_at IS NULL
+ORDER BY seq
+LIMIT 1
 `
 
-type ReadImportChunkRow struct {
+type ReadNextImportChunkRow struct {
+	Seq       int32
 	FirstLine int64
 	Rows      int32
 	Data      []byte
 }
 
-// What a chunk holds never changes, so it is read before the transaction that
-// locks it. No data means that it is done.
-func (q *Queries) ReadImportChunk(ctx context.Context, importID int64, seq int32) (ReadImportChunkRow, error) {
-	row := q.db.QueryRow(ctx, readImportChunk, importID, seq)
-	var i ReadImportChunkRow
-	err := row.Scan(&i.FirstLine, &i.Rows, &i.Data)
+// The content of a chunk never changes, so it is read before the transaction that
+// locks it.
+func (q *Queries) ReadNextImportChunk(ctx context.Context, importID int64, afterSeq int32) (ReadNextImportChunkRow, error) {
+	row := q.db.QueryRow(ctx, readNextImportChunk, importID, afterSeq)
+	var i ReadNextImportChunkRow
+	err := row.Scan(
+		&i.Seq,
+		&i.FirstLine,
+		&i.Rows,
+		&i.Data,
+	)
 	return i, err
 }
 
@@ -1441,16 +1155,31 @@ func (q *Queries) RequestImportCancel(ctx context.Context, id int64) (Import, er
 	return i, err
 }
 
-const setImportChunkJobs = `-- name: SetImportChunkJobs :exec
-UPDATE import_chunks c
-SET job_id = r.job_id
-FROM (SELECT unnest($2::integer[]) AS seq, unnest($3::bigint[]) AS job_id) r
-WHERE c.import_id = $1 AND c.seq = r.seq
+const requeueDeferredRows = `-- name: RequeueDeferredRows :one
+WITH import AS MATERIALIZED (
+    SELECT i.id, i.chunks_total FROM imports i WHERE i.id = $1 AND i.state = 'running' FOR UPDATE
+), waited AS (
+    DELETE FROM import_deferred d USING import WHERE d.import_id = import.id
+    RETURNING d.line, d.record
+), added AS (
+    INSERT INTO import_chunks (import_id, seq, first_line, rows, data)
+    SELECT import.id, import.chunks_total + row_number() OVER (ORDER BY waited.line) - 1, waited.line, 1, waited.record
+    FROM import, waited
+    RETURNING 1
+), moved AS (
+    UPDATE imports i SET chunks_total = i.chunks_total + (SELECT count(*) FROM added)
+    FROM import WHERE i.id = import.id AND EXISTS (SELECT FROM added)
+)
+SELECT count(*) FROM added
 `
 
-func (q *Queries) SetImportChunkJobs(ctx context.Context, importID int64, seqs []int32, jobIds []int64) error {
-	_, err := q.db.Exec(ctx, setImportChunkJobs, importID, seqs, jobIds)
-	return err
+// Makes a chunk of each row that the release before has set aside, behind the others
+// in file order, and answers how many.
+func (q *Queries) RequeueDeferredRows(ctx context.Context, importID int64) (int64, error) {
+	row := q.db.QueryRow(ctx, requeueDeferredRows, importID)
+	var count int64
+	err := row.Scan(&count)
+	return count, err
 }
 
 const setImportJob = `-- name: SetImportJob :exec

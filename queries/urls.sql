@@ -231,7 +231,7 @@ RETURNING import_line, id;
 SELECT
     r.line::bigint AS line,
     COALESCE((SELECT u.id FROM urls u WHERE u.id = r.id), 0)::bigint AS id_holder,
-    COALESCE((SELECT u.id FROM urls u WHERE u.short_code = r.short_code), 0)::bigint AS short_code_holder
+    COALESCE((SELECT u.id FROM urls u WHERE u.short_code = r.short_code AND u.domain_id = 1), 0)::bigint AS short_code_holder
 FROM (
     SELECT
         unnest(@lines::bigint[]) AS line,
@@ -285,11 +285,6 @@ RETURNING r.line::bigint AS line, (
     FROM jsonb_each(to_jsonb(o)) b
     WHERE b.key NOT IN ('version', 'updated_at', 'import_touched', 'undo_of') AND b.value IS DISTINCT FROM to_jsonb(u) -> b.key
 )::jsonb AS before;
-
--- name: FindMissingURLs :many
-SELECT r.id::bigint AS id
-FROM (SELECT DISTINCT unnest(@ids::bigint[]) AS id) r
-WHERE NOT EXISTS (SELECT FROM urls u WHERE u.id = r.id);
 
 -- name: FindURLOwners :many
 SELECT id, user_id

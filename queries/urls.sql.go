@@ -120,37 +120,11 @@ func (q *Queries) FindCodesInAnotherCase(ctx context.Context, shortCode string) 
 	return items, nil
 }
 
-const findMissingURLs = `-- name: FindMissingURLs :many
-SELECT r.id::bigint AS id
-FROM (SELECT DISTINCT unnest($1::bigint[]) AS id) r
-WHERE NOT EXISTS (SELECT FROM urls u WHERE u.id = r.id)
-`
-
-func (q *Queries) FindMissingURLs(ctx context.Context, ids []int64) ([]int64, error) {
-	rows, err := q.db.Query(ctx, findMissingURLs, ids)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	items := []int64{}
-	for rows.Next() {
-		var id int64
-		if err := rows.Scan(&id); err != nil {
-			return nil, err
-		}
-		items = append(items, id)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
-
 const findURLHolders = `-- name: FindURLHolders :many
 SELECT
     r.line::bigint AS line,
     COALESCE((SELECT u.id FROM urls u WHERE u.id = r.id), 0)::bigint AS id_holder,
-    COALESCE((SELECT u.id FROM urls u WHERE u.short_code = r.short_code), 0)::bigint AS short_code_holder
+    COALESCE((SELECT u.id FROM urls u WHERE u.short_code = r.short_code AND u.domain_id = 1), 0)::bigint AS short_code_holder
 FROM (
     SELECT
         unnest($1::bigint[]) AS line,

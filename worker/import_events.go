@@ -17,7 +17,6 @@ import (
 
 // eventRows is rows of events.
 type eventRows struct {
-	deps   *deps
 	run    *importRun
 	events []csvimport.Event
 	none   []time.Time     // months that cannot have a partition
@@ -34,7 +33,6 @@ func (r *eventRows) add(record csvimport.Record) *csvimport.Reject {
 
 func (r *eventRows) size() int        { return len(r.events) }
 func (r *eventRows) line(i int) int64 { return r.events[i].Line }
-func (r *eventRows) draws(int) bool   { return false }
 
 // prepare makes the partitions of the months that the rows fall into, where
 // they can be had.
@@ -47,14 +45,14 @@ func (r *eventRows) prepare(ctx context.Context) error {
 	}
 	if r.run.row.DryRun {
 		var err error
-		if r.none, err = postgres.DetachedMonths(ctx, r.deps.pool, months); err != nil {
+		if r.none, err = postgres.DetachedMonths(ctx, r.run.deps.pool, months); err != nil {
 			return fmt.Errorf("look for partitions of imported events: %w", err)
 		}
 		return nil
 	}
 	r.none = nil
 	for {
-		err := r.deps.partitions.Ensure(ctx, months...)
+		err := r.run.deps.partitions.Ensure(ctx, months...)
 		var none *postgres.MonthError
 		switch {
 		case err == nil:
@@ -106,7 +104,7 @@ func (r *eventRows) faults(of []int, missingUsers map[int64]bool) map[int]fault 
 	return faults
 }
 
-func (r *eventRows) claims(ctx context.Context, q *queries.Queries, of []int) (map[int][]claim, error) {
+func (r *eventRows) keys(ctx context.Context, q *queries.Queries, of []int) (map[int][]claim, error) {
 	var lines, ids []int64
 	var times []time.Time
 	index := make(map[int64]int, len(of))
@@ -128,7 +126,7 @@ func (r *eventRows) claims(ctx context.Context, q *queries.Queries, of []int) (m
 		i := index[f.Line]
 		e := &r.events[i]
 		key := strconv.FormatInt(*e.SourceID, 10) + " " + strconv.FormatInt(e.At.UnixMicro(), 10)
-		claims[i] = []claim{{slot{"id", key}, true, holder(f.SourceIDHolder)}}
+		claims[i] = []claim{{uniqueKey{"id", key}, true, owner(f.SourceIDHolder)}}
 	}
 	return claims, nil
 }
@@ -136,7 +134,7 @@ func (r *eventRows) claims(ctx context.Context, q *queries.Queries, of []int) (m
 // errNoUpdate says that somebody let in an import that updates events.
 var errNoUpdate = errors.New("events are a record and cannot be updated")
 
-func (r *eventRows) lock(context.Context, *queries.Queries, []int64) (map[holder][]slot, error) {
+func (r *eventRows) lock(context.Context, *queries.Queries, []int64) (map[owner][]uniqueKey, error) {
 	return nil, errNoUpdate
 }
 
@@ -144,7 +142,9 @@ func (r *eventRows) update(context.Context, *queries.Queries, []int, []int64) (m
 	return nil, errNoUpdate
 }
 
-func (r *eventRows) insert(ctx context.Context, q *queries.Queries, of []int, _ int) (map[int64]int64, error) {
+func (r *eventRows) redraw(context.Context, *queries.Queries, int) error { return nil }
+
+func (r *eventRows) insert(ctx context.Context, q *queries.Queries, of []int) (map[int64]int64, error) {
 	p := queries.ImportEventsParams{ImportID: &r.run.row.ID}
 	for _, i := range of {
 		e := &r.events[i]

@@ -16,9 +16,9 @@ import (
 
 // linkRows is rows of links.
 type linkRows struct {
-	deps  *deps
 	run   *importRun
 	links []csvimport.Link
+	draws int // how often rows drew another code
 }
 
 func (r *linkRows) add(record csvimport.Record) *csvimport.Reject {
@@ -32,12 +32,6 @@ func (r *linkRows) add(record csvimport.Record) *csvimport.Reject {
 func (r *linkRows) size() int        { return len(r.links) }
 func (r *linkRows) line(i int) int64 { return r.links[i].Line }
 
-func (r *linkRows) draws(i int) bool {
-	link := &r.links[i]
-	return link.ID == nil && r.run.row.KeepIds && r.run.layout.Has("id") ||
-		link.ShortCode == "" && r.run.layout.HasCodes()
-}
-
 // prepare moves the sequence, like that of users.
 func (r *linkRows) prepare(ctx context.Context) error {
 	var past int64
@@ -49,7 +43,7 @@ func (r *linkRows) prepare(ctx context.Context) error {
 	if past == 0 || r.run.row.DryRun {
 		return nil
 	}
-	if err := queries.New(r.deps.pool).MoveURLsSequence(ctx, past); err != nil {
+	if err := queries.New(r.run.deps.pool).MoveURLsSequence(ctx, past); err != nil {
 		return fmt.Errorf("move links sequence: %w", err)
 	}
 	return nil
@@ -90,7 +84,7 @@ func missingUsers(ctx context.Context, q *queries.Queries, ids []int64) (map[int
 	return missing, nil
 }
 
-func (r *linkRows) claims(ctx context.Context, q *queries.Queries, of []int) (map[int][]claim, error) {
+func (r *linkRows) keys(ctx context.Context, q *queries.Queries, of []int) (map[int][]claim, error) {
 	var lines, ids []int64
 	var codes []string
 	index := make(map[int64]int, len(of))
@@ -109,43 +103,42 @@ func (r *linkRows) claims(ctx context.Context, q *queries.Queries, of []int) (ma
 	for _, f := range found {
 		i := index[f.Line]
 		if id := r.links[i].ID; id != nil {
-			claims[i] = append(claims[i], claim{idSlot(*id), true, holder(f.IDHolder)})
+			claims[i] = append(claims[i], claim{idKey(*id), true, owner(f.IDHolder)})
 		}
 		if code := r.links[i].ShortCode; code != "" {
-			claims[i] = append(claims[i], claim{slot{"short_code", code}, true, holder(f.ShortCodeHolder)})
+			claims[i] = append(claims[i], claim{uniqueKey{"short_code", code}, true, owner(f.ShortCodeHolder)})
 		}
 	}
 	return claims, nil
 }
 
-func (r *linkRows) lock(ctx context.Context, q *queries.Queries, ids []int64) (map[holder][]slot, error) {
+func (r *linkRows) lock(ctx context.Context, q *queries.Queries, ids []int64) (map[owner][]uniqueKey, error) {
 	found, err := q.LockURLKeys(ctx, ids)
 	if err != nil {
 		return nil, fmt.Errorf("lock links: %w", err)
 	}
-	held := make(map[holder][]slot, len(found))
+	held := make(map[owner][]uniqueKey, len(found))
 	for _, f := range found {
-		held[holder(f.ID)] = []slot{idSlot(f.ID), {"short_code", f.ShortCode}}
+		held[owner(f.ID)] = []uniqueKey{idKey(f.ID), {"short_code", f.ShortCode}}
 	}
 	return held, nil
 }
 
-// insert draws a code for each row that has none, another at every try. A code
-// that is taken settles itself: the row is missing from the answer and claims
-// nothing that is taken, so it is tried again.
-func (r *linkRows) insert(ctx context.Context, q *queries.Queries, of []int, try int) (map[int64]int64, error) {
-	if try > 0 {
-		err := passTaken(ctx, q.LastTakenURLID, queries.New(r.deps.pool).MoveURLsSequence, len(of))
-		if err != nil {
-			return nil, err
-		}
-	}
+// redraw passes taken ids, like that of users. Codes are drawn again with every
+// insert, longer ones by and by.
+func (r *linkRows) redraw(ctx context.Context, q *queries.Queries, missing int) error {
+	r.draws++
+	return passTaken(ctx, q.LastTakenURLID, queries.New(r.run.deps.pool).MoveURLsSequence, missing)
+}
+
+// insert draws a code for each row that has none.
+func (r *linkRows) insert(ctx context.Context, q *queries.Queries, of []int) (map[int64]int64, error) {
 	p := queries.ImportURLsParams{ImportID: &r.run.row.ID}
 	for _, i := range of {
 		link := &r.links[i]
 		code := link.ShortCode
 		if code == "" {
-			code = links.NewCode(links.CodeLength + try/2)
+			code = links.NewCode(links.CodeLength + r.draws/2)
 		}
 		created := or(link.CreatedAt, time.Time{})
 		p.Lines = append(p.Lines, link.Line)

@@ -13,7 +13,6 @@ import (
 
 // userRows is rows of users.
 type userRows struct {
-	deps  *deps
 	run   *importRun
 	users []csvimport.User
 }
@@ -29,10 +28,6 @@ func (r *userRows) add(record csvimport.Record) *csvimport.Reject {
 func (r *userRows) size() int        { return len(r.users) }
 func (r *userRows) line(i int) int64 { return r.users[i].Line }
 
-func (r *userRows) draws(i int) bool {
-	return r.users[i].ID == nil && r.run.row.KeepIds && r.run.layout.Has("id")
-}
-
 // prepare moves the sequence past the ids of the rows, so that nobody draws one
 // of them before it is inserted.
 func (r *userRows) prepare(ctx context.Context) error {
@@ -45,7 +40,7 @@ func (r *userRows) prepare(ctx context.Context) error {
 	if past == 0 || r.run.row.DryRun {
 		return nil
 	}
-	if err := queries.New(r.deps.pool).MoveUsersSequence(ctx, past); err != nil {
+	if err := queries.New(r.run.deps.pool).MoveUsersSequence(ctx, past); err != nil {
 		return fmt.Errorf("move users sequence: %w", err)
 	}
 	return nil
@@ -55,7 +50,7 @@ func (r *userRows) references(context.Context, *queries.Queries, []int) (map[int
 	return nil, nil
 }
 
-func (r *userRows) claims(ctx context.Context, q *queries.Queries, of []int) (map[int][]claim, error) {
+func (r *userRows) keys(ctx context.Context, q *queries.Queries, of []int) (map[int][]claim, error) {
 	var p queries.FindUserHoldersParams
 	index := make(map[int64]int, len(of))
 	for _, i := range of {
@@ -74,36 +69,35 @@ func (r *userRows) claims(ctx context.Context, q *queries.Queries, of []int) (ma
 	for _, f := range found {
 		i := index[f.Line]
 		if id := r.users[i].ID; id != nil {
-			claims[i] = append(claims[i], claim{idSlot(*id), true, holder(f.IDHolder)})
+			claims[i] = append(claims[i], claim{idKey(*id), true, owner(f.IDHolder)})
 		}
 		claims[i] = append(claims[i],
-			claim{slot{"username", f.UsernameKey}, true, holder(f.UsernameHolder)},
-			claim{slot{"email", f.EmailKey}, false, holder(f.EmailHolder)})
+			claim{uniqueKey{"username", f.UsernameKey}, true, owner(f.UsernameHolder)},
+			claim{uniqueKey{"email", f.EmailKey}, false, owner(f.EmailHolder)})
 	}
 	return claims, nil
 }
 
-func idSlot(id int64) slot { return slot{"id", strconv.FormatInt(id, 10)} }
+func idKey(id int64) uniqueKey { return uniqueKey{"id", strconv.FormatInt(id, 10)} }
 
-func (r *userRows) lock(ctx context.Context, q *queries.Queries, ids []int64) (map[holder][]slot, error) {
+func (r *userRows) lock(ctx context.Context, q *queries.Queries, ids []int64) (map[owner][]uniqueKey, error) {
 	found, err := q.LockUserKeys(ctx, ids)
 	if err != nil {
 		return nil, fmt.Errorf("lock users: %w", err)
 	}
-	held := make(map[holder][]slot, len(found))
+	held := make(map[owner][]uniqueKey, len(found))
 	for _, f := range found {
-		held[holder(f.ID)] = []slot{idSlot(f.ID), {"username", f.UsernameKey}, {"email", f.EmailKey}}
+		held[owner(f.ID)] = []uniqueKey{idKey(f.ID), {"username", f.UsernameKey}, {"email", f.EmailKey}}
 	}
 	return held, nil
 }
 
-func (r *userRows) insert(ctx context.Context, q *queries.Queries, of []int, try int) (map[int64]int64, error) {
-	if try > 0 {
-		err := passTaken(ctx, q.LastTakenUserID, queries.New(r.deps.pool).MoveUsersSequence, len(of))
-		if err != nil {
-			return nil, err
-		}
-	}
+// redraw passes the ids that others took beyond what moves the sequence.
+func (r *userRows) redraw(ctx context.Context, q *queries.Queries, missing int) error {
+	return passTaken(ctx, q.LastTakenUserID, queries.New(r.run.deps.pool).MoveUsersSequence, missing)
+}
+
+func (r *userRows) insert(ctx context.Context, q *queries.Queries, of []int) (map[int64]int64, error) {
 	p := queries.ImportUsersParams{ImportID: &r.run.row.ID}
 	for _, i := range of {
 		u := &r.users[i]
@@ -146,3 +140,19 @@ func (r *userRows) update(ctx context.Context, q *queries.Queries, of []int, ids
 func (r *userRows) finish(context.Context, *queries.Queries, []int) error { return nil }
 
 func (r *userRows) notices([]int) []csvimport.Notice { return nil }
+
+// passTaken moves a sequence to before so many free ids as are wanted, past
+// those that are taken. last sees the rows that the transaction has inserted itself;
+// move is a transaction of its own, since its lock is held to the end.
+func passTaken(
+	ctx context.Context, last func(context.Context, int64) (int64, error), move func(context.Context, int64) error, wanted int,
+) error {
+	id, err := last(ctx, int64(wanted))
+	if err == nil && id != 0 {
+		err = move(ctx, id)
+	}
+	if err != nil {
+		return fmt.Errorf("pass taken ids: %w", err)
+	}
+	return nil
+}

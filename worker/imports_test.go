@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/riverqueue/river"
@@ -35,8 +36,7 @@ func (s *site) wantRows(id int64, imported, rejected int64) queries.Import {
 			id, imp.Kind, imp.State, imp.RowsImported, imp.RowsRejected, imported, rejected)
 	}
 	s.wantInt(rejected, "SELECT count(*) FROM import_errors WHERE import_id = $1", id)
-	s.wantInt(0, "SELECT count(*) FROM import_chunks WHERE import_id = $1 AND (data IS NOT NULL OR keys IS NOT NULL)", id)
-	s.wantInt(0, "SELECT count(*) FROM import_deferred WHERE import_id = $1", id)
+	s.wantInt(0, "SELECT count(*) FROM import_chunks WHERE import_id = $1 AND data IS NOT NULL", id)
 	return imp
 }
 
@@ -327,68 +327,61 @@ func TestImportsAtOnce(t *testing.T) {
 	}
 }
 
-// A chunk whose job runs again, or twice at once, is applied once.
-func TestChunkJobsRunAgain(t *testing.T) {
+// Jobs of an import that has another one do nothing.
+func TestJobsOfAnImportThatHasAnother(t *testing.T) {
 	s := setup(t)
-	file := "username,email\n"
-	for i := range 30 {
-		file += fmt.Sprintf("user%d,user%d@example.com\n", i, i%28)
+	id := s.upload(csvimport.KindUsers, "username,email\nann,ann@example.com\nbob,bob@example.com\n", csvimport.SplitOptions{ChunkRows: 1})
+	own := s.int("SELECT job_id FROM imports")
+	for _, args := range []river.JobArgs{jobs.ApplyChunk{ImportID: id, Seq: 1}, jobs.FinishImport{ImportID: id}, jobs.PlanImport{ImportID: id}} {
+		s.queueJob(id, args)
 	}
-	id := s.upload(csvimport.KindUsers, file, csvimport.SplitOptions{ChunkRows: 3})
+	s.exec("UPDATE imports SET job_id = $1", own)
+	s.exec("UPDATE river_job SET state = 'scheduled', scheduled_at = now() + interval '1 hour' WHERE id = $1", own)
 	s.start(map[string]int{jobs.QueueImports: 4})
-	s.eventually("chunks are queued", func() bool {
-		return s.text("SELECT state FROM imports WHERE id = $1", id) != stateQueued
+	s.eventually("all others are done", func() bool {
+		return s.int("SELECT count(*) FROM river_job WHERE queue = 'imports' AND state = 'completed'") == 3
 	})
-	for seq := range int32(10) {
-		for range 3 {
-			if _, err := s.river.Insert(s.ctx, jobs.ApplyChunk{ImportID: id, Seq: seq}, nil); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if _, err := s.river.Insert(s.ctx, jobs.FinishImport{ImportID: id}, nil); err != nil {
-			t.Fatal(err)
-		}
-	}
-	s.eventually("all jobs are done", func() bool {
-		return s.int("SELECT count(*) FROM river_job WHERE queue = 'imports' AND finalized_at IS NULL") == 0
-	})
-	s.wantRows(id, 28, 2)
-	s.wantInt(28, "SELECT count(*) FROM users")
-	s.wantInt(10, "SELECT chunks_done FROM imports")
+	s.wantInt(0, "SELECT count(*) FROM users")
+	s.wantText("["+stateQueued+"]", "SELECT state FROM imports")
 }
 
-// Two jobs that are at the same rows at once, because one was taken for dead,
-// do not get into each other's way: the second finds nothing left to do.
+// Two runs of one job at once, because its worker was taken for dead, do not get
+// into each other's way: the second finds each row applied.
 func TestImportJobsAtOnce(t *testing.T) {
-	const file = "username,email\nann,ann@example.com\nbob,bob@example.com\nbob,bobby@example.com\n"
-	for name, test := range map[string]struct {
-		username string // whose row waits for another transaction
-		job      func(id int64) river.JobArgs
-	}{
-		"chunk":  {"ann", func(id int64) river.JobArgs { return jobs.ApplyChunk{ImportID: id, Seq: 0} }},
-		"finish": {"bob", func(id int64) river.JobArgs { return jobs.FinishImport{ImportID: id} }},
-	} {
-		t.Run(name, func(t *testing.T) {
-			s := setup(t)
-			id := s.upload(csvimport.KindUsers, file, csvimport.SplitOptions{ChunkRows: 1})
-			tx := s.lock("INSERT INTO users (username, email) VALUES ('" + test.username + "', 'other@example.com')")
-			s.start(map[string]int{jobs.QueueImports: 3})
-			s.eventually("the first job waits for the row", s.waitFor(tx, 1))
-			if _, err := s.river.Insert(s.ctx, test.job(id), nil); err != nil {
-				t.Fatal(err)
-			}
-			s.eventually("the second job waits for the first", s.waiting(2))
-			s.rollback(tx)
-			s.wantRows(id, 2, 1)
-			if got, want := s.rejections(id), "4 username"; got != want {
-				t.Errorf("rejected %q, want %q", got, want)
-			}
-			s.eventually("both jobs are done", func() bool {
-				return s.int("SELECT count(*) FROM river_job WHERE queue = 'imports' AND state <> 'completed'") == 0
-			})
-			s.wantInt(0, "SELECT count(*) FROM river_job WHERE queue = 'imports' AND cardinality(errors) > 0")
-		})
+	s := setup(t)
+	id := s.upload(csvimport.KindUsers, "username,email\nann,ann@example.com\nbob,bob@example.com\nbob,bobby@example.com\n", csvimport.SplitOptions{ChunkRows: 1})
+	tx := s.lock("INSERT INTO users (username, email) VALUES ('ann', 'other@example.com')")
+	s.start(map[string]int{jobs.QueueImports: 3})
+	s.eventually("the first run waits for the row", s.waitFor(tx, 1))
+	s.exec("UPDATE river_job SET state = 'available' WHERE queue = 'imports'")
+	s.eventually("the second run waits for the first", s.waiting(2))
+	s.rollback(tx)
+	s.wantRows(id, 2, 1)
+	if got, want := s.rejections(id), "4 username"; got != want {
+		t.Errorf("rejected %q, want %q", got, want)
 	}
+	s.wantInt(3, "SELECT chunks_done FROM imports")
+	s.eventually("both runs are done", func() bool {
+		return s.int("SELECT count(*) FROM river_job WHERE queue = 'imports' AND state <> 'completed'") == 0
+	})
+	s.wantInt(0, "SELECT count(*) FROM river_job WHERE queue = 'imports' AND cardinality(errors) > 0")
+}
+
+// Jobs take turns: each queues the next one behind those of other imports.
+func TestImportsTakeTurns(t *testing.T) {
+	s := setup(t)
+	var file strings.Builder
+	for i := range 20 {
+		fmt.Fprintf(&file, "ann%d,ann%d@example.com\n", i, i%18)
+	}
+	first := s.upload(csvimport.KindUsers, "username,email\n"+file.String(), csvimport.SplitOptions{ChunkRows: 1})
+	second := s.upload(csvimport.KindUsers, "username,email\n"+strings.ReplaceAll(file.String(), "ann", "bob"), csvimport.SplitOptions{ChunkRows: 1})
+	s.start(map[string]int{jobs.QueueImports: 1}, func(d *deps) { d.importTurn = time.Nanosecond })
+	s.wantRows(first, 18, 2)
+	s.wantRows(second, 18, 2)
+	s.wantInt(42, "SELECT count(*) FROM river_job WHERE kind = 'apply_chunk'")
+	// Each is done before the other has come two rows further.
+	s.wantInt(0, `SELECT count(*) FROM import_chunks a JOIN import_chunks b ON a.import_id <> b.import_id AND b.seq > a.seq + 1 AND b.done_at < a.done_at`)
 }
 
 // waiting reports whether n transactions wait for a lock.
@@ -408,8 +401,8 @@ func (s *site) waitFor(tx pgx.Tx, n int64) func() bool {
 	}
 }
 
-// Cancelling waits for the chunks that run, leaves the rest, and says how far
-// it got.
+// Cancelling waits for the chunk that runs, leaves the rest, and says how far it
+// got.
 func TestCancelImport(t *testing.T) {
 	s := setup(t)
 	file := "username,email\n"
@@ -417,18 +410,13 @@ func TestCancelImport(t *testing.T) {
 		file += fmt.Sprintf("user%d,user%d@example.com\n", i, i)
 	}
 	id := s.upload(csvimport.KindUsers, file, csvimport.SplitOptions{ChunkRows: 5})
-	// No chunk can finish before this ends, so that there are some to leave.
-	tx := s.lock("INSERT INTO users (username, email) SELECT 'user' || n, 'other' || n || '@example.com' FROM generate_series(2, 47, 5) n")
+	tx := s.lock("INSERT INTO users (username, email) VALUES ('user7', 'other@example.com')")
 	s.start(map[string]int{jobs.QueueImports: 2})
-	s.eventually("two chunks wait", s.waitFor(tx, 2))
-	s.exec("UPDATE imports SET state = 'cancelling' WHERE id = $1", id)
-	if _, err := s.river.Insert(s.ctx, jobs.FinishImport{ImportID: id}, nil); err != nil {
-		t.Fatal(err)
-	}
-	s.start(map[string]int{jobs.QueueImports: 1})
-	s.eventually("the cancellation waits too", s.waiting(3))
+	s.eventually("the second chunk waits", s.waitFor(tx, 1))
+	s.cancel(id)
+	s.eventually("the cancellation waits too", s.waiting(2))
 	if state := s.text("SELECT state FROM imports WHERE id = $1", id); state != stateCancelling {
-		t.Errorf("import is %s while two chunks run", state)
+		t.Errorf("import is %s while a chunk runs", state)
 	}
 	s.rollback(tx)
 	imp := s.ended(id)
@@ -498,10 +486,7 @@ func TestCancelOvertakesChunks(t *testing.T) {
 	tx := s.lock("INSERT INTO users (username, email) VALUES ('ann5', 'other@example.com')")
 	s.start(map[string]int{jobs.QueueImports: 1})
 	s.eventually("a chunk waits", s.waitFor(tx, 1))
-	s.exec("UPDATE imports SET state = 'cancelling' WHERE id = $1", first)
-	if _, err := s.river.Insert(s.ctx, jobs.FinishImport{ImportID: first}, nil); err != nil {
-		t.Fatal(err)
-	}
+	s.cancel(first)
 	s.rollback(tx)
 	if imp := s.ended(first); imp.State != stateCancelled {
 		t.Errorf("import is %s", imp.State)
@@ -517,26 +502,23 @@ func TestWorkIsDroppedInPieces(t *testing.T) {
 	s := setup(t)
 	s.exec(`CREATE FUNCTION bound() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
 			IF (SELECT count(*) FROM gone) > 50000 THEN RAISE EXCEPTION 'too much at once'; END IF; RETURN NULL; END $$;
-		CREATE TRIGGER bound AFTER DELETE ON import_contended REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION bound();
+		CREATE TRIGGER bound AFTER DELETE ON import_trial REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION bound();
 		CREATE FUNCTION hasten() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.max_attempts = 1; RETURN NEW; END $$;
 		CREATE TRIGGER hasten BEFORE INSERT ON river_job FOR EACH ROW EXECUTE FUNCTION hasten()`)
 	const file = "username,email\n%[1]sa,%[1]sa@example.com\n%[1]sb,%[1]sb@example.com\n"
 	ending := map[string]int64{}
 	for i, state := range []string{stateCompleted, stateCancelled, stateUndone} {
 		ending[state] = s.upload(csvimport.KindUsers, fmt.Sprintf(file, string(rune('x'+i))), csvimport.SplitOptions{ChunkRows: 1})
-		s.exec("INSERT INTO import_contended (import_id, key) SELECT $1, n FROM generate_series(1, 120000) n", ending[state])
+		s.exec("INSERT INTO import_trial (import_id, field, key) SELECT $1, 'email', n FROM generate_series(1, 120000) n", ending[state])
 	}
-	s.exec("UPDATE imports SET state = 'cancelling' WHERE id = $1", ending[stateCancelled])
+	s.cancel(ending[stateCancelled])
 	s.exec("UPDATE imports SET state = 'failed', finished_at = now() WHERE id = $1", ending[stateUndone])
-	if _, err := s.river.Insert(s.ctx, jobs.FinishImport{ImportID: ending[stateCancelled]}, nil); err != nil {
-		t.Fatal(err)
-	}
 	s.undo(ending[stateUndone])
 	s.start(nil, hastyUndo)
 	for state, id := range ending {
 		s.eventually("import ends as "+state, func() bool { return s.text("SELECT state FROM imports WHERE id = $1", id) == state })
 	}
-	s.wantInt(0, "SELECT count(*) FROM import_contended")
+	s.wantInt(0, "SELECT count(*) FROM import_trial")
 }
 
 // An import that draws ids passes those that others took beyond what moves the

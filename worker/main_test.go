@@ -132,7 +132,7 @@ func (s *site) eventually(what string, ok func() bool) {
 	deadline := time.Now().Add(30 * time.Second)
 	for !ok() {
 		if time.Now().After(deadline) {
-			s.Fatalf("did not happen: %s", what)
+			s.Fatalf("did not happen: %s (errors of jobs: %s)", what, s.text("SELECT string_agg(errors[1]->>'error', ' ') FROM river_job"))
 		}
 		<-time.After(10 * time.Millisecond)
 	}
@@ -221,7 +221,6 @@ func (s *site) upload(kind csvimport.Kind, file string, opts csvimport.SplitOpti
 
 func (s *site) receive(kind csvimport.Kind, file string, opts csvimport.SplitOptions) int64 {
 	s.Helper()
-	opts.Keys = true
 	splitter, err := csvimport.NewSplitter(strings.NewReader(file), kind, opts)
 	if err != nil {
 		s.Fatalf("split: %v", err)
@@ -247,7 +246,7 @@ func (s *site) receive(kind csvimport.Kind, file string, opts csvimport.SplitOpt
 		}
 		err = q.InsertImportChunk(s.ctx, queries.InsertImportChunkParams{
 			ImportID: imp.ID, Seq: int32(chunk.Seq), FirstLine: chunk.FirstLine, Rows: int32(chunk.Rows),
-			Data: chunk.Data, Keys: csvimport.EncodeKeys(chunk.Keys),
+			Data: chunk.Data,
 		})
 		if err != nil {
 			s.Fatalf("insert chunk: %v", err)
@@ -257,9 +256,10 @@ func (s *site) receive(kind csvimport.Kind, file string, opts csvimport.SplitOpt
 
 func (s *site) queueImport(id int64) {
 	s.Helper()
+	s.reserveIDs(id)
 	err := postgres.InTx(s.ctx, s.pool, func(tx pgx.Tx) error {
 		q := queries.New(tx)
-		imp, err := q.QueueImport(s.ctx, queries.QueueImportParams{
+		_, err := q.QueueImport(s.ctx, queries.QueueImportParams{
 			ID:          id,
 			RowsTotal:   s.int("SELECT sum(rows) FROM import_chunks WHERE import_id = $1", id),
 			ChunksTotal: int32(s.int("SELECT count(*) FROM import_chunks WHERE import_id = $1", id)),
@@ -267,11 +267,7 @@ func (s *site) queueImport(id int64) {
 		if err != nil {
 			return err
 		}
-		var args river.JobArgs = jobs.PlanImport{ImportID: id}
-		if imp.ChunksTotal == 1 {
-			args = jobs.ApplyChunk{ImportID: id}
-		}
-		job, err := s.river.InsertTx(s.ctx, tx, args, nil)
+		job, err := s.river.InsertTx(s.ctx, tx, jobs.ApplyChunk{ImportID: id}, nil)
 		if err != nil {
 			return err
 		}
@@ -280,6 +276,58 @@ func (s *site) queueImport(id int64) {
 	if err != nil {
 		s.Fatalf("queue import: %v", err)
 	}
+}
+
+// reserveIDs moves the sequence past the ids that the file brings, as the API does.
+func (s *site) reserveIDs(id int64) {
+	s.Helper()
+	q := queries.New(s.pool)
+	imp, err := q.GetImport(s.ctx, id)
+	if err != nil || imp.DryRun || imp.Kind == string(csvimport.KindEvents) {
+		return
+	}
+	var layout csvimport.Layout
+	if err := json.Unmarshal(imp.Layout, &layout); err != nil {
+		s.Fatalf("read layout: %v", err)
+	}
+	found, _ := s.pool.Query(s.ctx, "SELECT data FROM import_chunks WHERE import_id = $1", id) // CollectRows has the error
+	chunks, err := pgx.CollectRows(found, pgx.RowTo[[]byte])
+	highest := int64(0)
+	for _, data := range chunks {
+		highest = max(highest, layout.HighestID(data))
+	}
+	move := q.MoveUsersSequence
+	if imp.Kind == string(csvimport.KindLinks) {
+		move = q.MoveURLsSequence
+	}
+	if highest > 0 && err == nil {
+		err = move(s.ctx, highest)
+	}
+	if err != nil {
+		s.Fatalf("reserve ids: %v", err)
+	}
+}
+
+// queueJob gives an import another job.
+func (s *site) queueJob(id int64, args river.JobArgs) {
+	s.Helper()
+	err := postgres.InTx(s.ctx, s.pool, func(tx pgx.Tx) error {
+		job, err := s.river.InsertTx(s.ctx, tx, args, nil)
+		if err != nil {
+			return err
+		}
+		return queries.New(tx).SetImportJob(s.ctx, &job.Job.ID, id)
+	})
+	if err != nil {
+		s.Fatalf("insert job: %v", err)
+	}
+}
+
+// cancel asks an import to stop, as the API does.
+func (s *site) cancel(id int64) {
+	s.Helper()
+	s.exec("UPDATE imports SET state = 'cancelling' WHERE id = $1", id)
+	s.queueJob(id, jobs.FinishImport{ImportID: id})
 }
 
 // ended waits for the end of an import.

@@ -29,7 +29,7 @@ const (
 	reenqueuePages = 10
 )
 
-// reenqueue gives a new job to every batch, chunk, import and month on its way to the
+// reenqueue gives a new job to every batch, import and month on its way to the
 // archive whose job is gone, and gives up uploads whose API process is gone. So
 // nothing is lost when a job is discarded, deleted by an operator or cleaned away by
 // River.
@@ -41,7 +41,7 @@ type reenqueue struct {
 // Work implements [river.Worker].
 func (w *reenqueue) Work(ctx context.Context, _ *river.Job[jobs.Reenqueue]) error {
 	var errs []error
-	for _, find := range []func(context.Context) (int, error){w.batches, w.chunks, w.imports, w.uploads, w.parts} {
+	for _, find := range []func(context.Context) (int, error){w.batches, w.imports, w.uploads, w.parts} {
 		for range reenqueuePages {
 			n, err := find(ctx)
 			errs = append(errs, err)
@@ -71,30 +71,13 @@ func (w *reenqueue) batches(ctx context.Context) (int, error) {
 	return len(ids), nil
 }
 
-func (w *reenqueue) chunks(ctx context.Context) (int, error) {
-	found, err := queries.New(w.deps.pool).ListStrandedChunks(ctx, interval(leftAlone), reenqueuePage)
-	if err != nil {
-		return 0, fmt.Errorf("list stranded chunks: %w", err)
-	}
-	for _, c := range found {
-		err := w.insert(ctx, jobs.ApplyChunk{ImportID: c.ImportID, Seq: c.Seq}, func(q *queries.Queries, jobID int64) error {
-			return q.SetImportChunkJobs(ctx, c.ImportID, []int32{c.Seq}, []int64{jobID})
-		})
-		if err != nil {
-			return 0, fmt.Errorf("re-enqueue chunk: %w", err)
-		}
-	}
-	w.account(ctx, "chunks", len(found))
-	return len(found), nil
-}
-
 func (w *reenqueue) imports(ctx context.Context) (int, error) {
 	found, err := queries.New(w.deps.pool).ListStrandedImports(ctx, interval(leftAlone), reenqueuePage)
 	if err != nil {
 		return 0, fmt.Errorf("list stranded imports: %w", err)
 	}
 	for _, i := range found {
-		err := w.insert(ctx, jobs.NextOfImport(i.ID, i.State, i.ChunksTotal), func(q *queries.Queries, jobID int64) error {
+		err := w.insert(ctx, jobs.NextOfImport(i.ID, i.State), func(q *queries.Queries, jobID int64) error {
 			return q.SetImportJob(ctx, &jobID, i.ID)
 		})
 		if err != nil {

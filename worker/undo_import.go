@@ -58,7 +58,7 @@ type undoImport struct {
 
 // Work implements [river.Worker].
 func (w *undoImport) Work(ctx context.Context, job *river.Job[jobs.UndoImport]) error {
-	for start := time.Now(); ; {
+	for turnEnds := time.Now().Add(w.deps.importTurn); ; {
 		row, err := queries.New(w.deps.pool).GetImport(ctx, job.Args.ImportID)
 		if errors.Is(err, pgx.ErrNoRows) {
 			return river.JobCancel(fmt.Errorf("import %d does not exist", job.Args.ImportID))
@@ -73,7 +73,7 @@ func (w *undoImport) Work(ctx context.Context, job *river.Job[jobs.UndoImport]) 
 		case undoStop:
 			q := queries.New(w.deps.pool)
 			for _, remove := range []dropper{q.DropImportWork, q.DropImportNotices} {
-				if err := w.deps.drop(ctx, remove, row.ID, start); err != nil {
+				if err := w.deps.drop(ctx, remove, row.ID, turnEnds); err != nil {
 					return err
 				}
 			}
@@ -87,8 +87,8 @@ func (w *undoImport) Work(ctx context.Context, job *river.Job[jobs.UndoImport]) 
 		if err := w.step(ctx, job, row); err != nil {
 			return err
 		}
-		if time.Since(start) > finishFor {
-			return river.JobSnooze(giveWay)
+		if time.Now().After(turnEnds) {
+			return river.JobSnooze(0)
 		}
 	}
 }

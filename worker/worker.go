@@ -96,6 +96,7 @@ type deps struct {
 	importKeep time.Duration
 	retention  Retention
 	ownHosts   links.Hosts
+	importTurn time.Duration // importTurn but in tests
 	// undoPace is usualUndoPace but in tests.
 	undoPace undoPace
 }
@@ -126,6 +127,7 @@ func New(o Options) (*Worker, error) {
 		importKeep: o.ImportKeep,
 		retention:  o.Retention,
 		ownHosts:   o.OwnHosts,
+		importTurn: importTurn,
 		undoPace:   usualUndoPace,
 	}
 	c := config(d, o.Queues)
@@ -143,9 +145,9 @@ func New(o Options) (*Worker, error) {
 func config(d *deps, queues map[string]int) *river.Config {
 	workers := river.NewWorkers()
 	river.AddWorker(workers, &recordClicks{deps: d})
-	river.AddWorker(workers, &planImport{deps: d, memory: planMemory, turn: planTurn})
-	river.AddWorker(workers, &applyChunk{deps: d})
-	river.AddWorker(workers, &finishImport{deps: d})
+	river.AddWorker(workers, &importJob[jobs.ApplyChunk]{deps: d})
+	river.AddWorker(workers, &importJob[jobs.FinishImport]{deps: d})
+	river.AddWorker(workers, &importJob[jobs.PlanImport]{deps: d}) // from the release before
 	river.AddWorker(workers, &undoImport{deps: d})
 	river.AddWorker(workers, &reenqueue{deps: d})
 	river.AddWorker(workers, &makePartitions{deps: d})

@@ -46,7 +46,7 @@ func BenchmarkSplitter(b *testing.B) {
 			b.SetBytes(int64(len(data)))
 			b.ReportAllocs()
 			for b.Loop() {
-				s, err := NewSplitter(bytes.NewReader(data), kind, SplitOptions{Keys: true})
+				s, err := NewSplitter(bytes.NewReader(data), kind, SplitOptions{})
 				for err == nil {
 					_, err = s.Next()
 				}
@@ -84,24 +84,4 @@ func BenchmarkParser(b *testing.B) {
 			perRow(b, rows)
 		})
 	}
-}
-
-func BenchmarkContended(b *testing.B) {
-	const lists, size = 500, 6000
-	all := make([][]uint64, lists)
-	for i := range all {
-		for j := range size {
-			all[i] = append(all[i], mix(uint64(i*size+j)))
-		}
-		sortKeys(all[i])
-	}
-	b.ResetTimer()
-	for b.Loop() {
-		for _, err := range Contended(listsOf(all), 0, 32<<20) {
-			if err != nil {
-				b.Fatal(err)
-			}
-		}
-	}
-	perRow(b, lists*size)
 }

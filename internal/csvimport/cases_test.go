@@ -61,35 +61,6 @@ func created(at string, clicks int) string {
 	return fmt.Sprintf(`{"CreatedAt":"%s","ImportedClicks":%d,`, at, clicks)
 }
 
-// Files of the release before are read on by its rules: with theirs, chunks that are
-// stored have other records, and other keys.
-func TestStrictLayouts(t *testing.T) {
-	t.Parallel()
-	layout := Layout{Kind: KindUsers, Format: "shlink", Columns: []string{colID, colUsername, colEmail}}
-	var got []string
-	for record := range layout.Records([]byte("1, ann ,NULL\n2,a\"b,x\n3,\"bob\" ,x\n4,b\n5,b,x,\n 6 ,\\N,\"\\\"\n7.0,c,d\n,,\n"), 2) {
-		got = append(got, describe(record))
-		if len(layout.KeysOf(record, nil)) == 3 && strings.Contains(record.Raw, "7.0") {
-			t.Error("a number of other spelling is an id")
-		}
-	}
-	want := []string{
-		`2: ["1" " ann " "NULL"]`, "3: username has a quote in a field that is not quoted", "4: username has text after its closing quote",
-		"5:  has 2 fields, 3 are expected", "6:  has 4 fields, 3 are expected", `7: [" 6 " "\\N" "\\"]`, `8: ["7.0" "c" "d"]`, `9: ["" "" ""]`,
-	}
-	if !slices.Equal(got, want) {
-		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
-	}
-	list := Layout{Kind: KindLinks, Columns: []string{colOriginalURL, colShortCode, colTitle}, MinFields: 1}
-	for raw, sound := range map[string]bool{"a": true, "a,b,c": true, "a,b,c,": false} {
-		for record := range list.Records([]byte(raw), 1) {
-			if (record.Fault == nil) != sound {
-				t.Errorf("%q of a list without header: %+v", raw, record.Fault)
-			}
-		}
-	}
-}
-
 // TestEscape: the beginning of a file decides how its quotes are escaped, unless
 // the query does, and whatever pieces it comes in.
 func TestEscape(t *testing.T) {
@@ -160,7 +131,7 @@ func TestAppendRecord(t *testing.T) {
 	} {
 		written := AppendRecord([]byte("before\n"), cells)
 		for _, format := range []string{FormatSignpost, "yourls"} {
-			layout := Layout{Format: format, Lenient: true}
+			layout := Layout{Format: format}
 			var got [][]string
 			for record := range layout.records(written, 1, true) {
 				d := layout.dialect()

@@ -97,18 +97,3 @@ func TestCodeOfAPath(t *testing.T) {
 		}
 	}
 }
-
-// TestKeysOfCodes has one code in two spellings: the rows claim the same key.
-func TestKeysOfCodes(t *testing.T) {
-	t.Parallel()
-	keys := func(code string) []uint64 {
-		layout := Layout{Kind: KindLinks, Columns: []string{colShortCode}}
-		return layout.KeysOf(Record{Fields: []string{code}}, nil)
-	}
-	if !slices.Equal(keys("café"), keys("cafe\u0301")) {
-		t.Error("two spellings of a code are two keys")
-	}
-	if slices.Equal(keys("café"), keys("cafe")) || slices.Equal(keys("Spring"), keys("spring")) {
-		t.Error("two codes are one key")
-	}
-}

@@ -51,14 +51,9 @@ type Layout struct {
 	Ignored []string `json:"ignored"`
 	// IgnoredTotal is how many there are, if that is more.
 	IgnoredTotal int `json:"ignored_total,omitempty"`
-	// Lenient is true for all imports but those of the release before, which is
-	// replaced while some are under way. What it accepted went by stricter rules: as
-	// many fields as columns, nothing around a quoted cell, no quote within another,
-	// and no other spellings of nothing, numbers and times.
+	// Lenient is true for all imports but those of very old releases, which were read by
+	// stricter rules and are read no more.
 	Lenient bool `json:"lenient,omitempty"`
-	// MinFields is the least number of fields of a record that is not read
-	// leniently, where a format lets trailing ones away; 0 means as many as Columns.
-	MinFields int `json:"min_fields,omitempty"`
 	// Escape is EscapeBackslash in a file that writes quotes within quotes so.
 	Escape string `json:"escape,omitempty"`
 	// Timezone is the IANA name of the time zone of times that name none; "" is UTC.

@@ -29,19 +29,6 @@ func (p *Parser) judge(kind Kind, record Record) *Reject {
 	return reject
 }
 
-func sortKeys(keys []uint64) { slices.Sort(keys) }
-
-func listsOf(all [][]uint64) Lists {
-	return func(yield func([]uint64) error) error {
-		for _, keys := range all {
-			if err := yield(keys); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
-}
-
 const defaultUsers = "id,username,email\n"
 
 // read splits a file of kind, reads all chunks again, and returns their records
@@ -447,7 +434,7 @@ func TestBlankLinesTakeNoMemory(t *testing.T) {
 func TestChunks(t *testing.T) {
 	t.Parallel()
 	file := sample(KindUsers, 1000)
-	s, err := NewSplitter(bytes.NewReader(file), KindUsers, SplitOptions{ChunkRows: 300, ChunkBytes: 10_000, Keys: true})
+	s, err := NewSplitter(bytes.NewReader(file), KindUsers, SplitOptions{ChunkRows: 300, ChunkBytes: 10_000})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -464,9 +451,6 @@ func TestChunks(t *testing.T) {
 		if chunk.Seq != seq || chunk.FirstLine != line || chunk.Rows > 300 || len(chunk.Data) > 10_000 {
 			t.Fatalf("chunk %d of %d rows and %d bytes from line %d, want %d from line %d",
 				chunk.Seq, chunk.Rows, len(chunk.Data), chunk.FirstLine, seq, line)
-		}
-		if len(chunk.Keys) != 3*chunk.Rows || !slices.IsSorted(chunk.Keys) {
-			t.Fatalf("%d keys of %d rows", len(chunk.Keys), chunk.Rows)
 		}
 		line += int64(chunk.Rows)
 		rows += chunk.Rows

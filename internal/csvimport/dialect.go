@@ -18,16 +18,13 @@ const (
 // to the next delimiter or line end, and is text without the blanks around it; a
 // quote in it is a character like others.
 type dialect struct {
-	delim byte
-	// lenient is false for imports of the release before, whose cells begin with their
-	// first character, and hold no quote unless they are quoted.
-	lenient bool
-	escape  bool // within quotes, a backslash makes a quote, or another backslash, a character
-	null    bool // NULL, unquoted, is nothing; \N is it anyway
+	delim  byte
+	escape bool // within quotes, a backslash makes a quote, or another backslash, a character
+	null   bool // NULL, unquoted, is nothing; \N is it anyway
 }
 
 func (l Layout) dialect() dialect {
-	d := dialect{delim: ',', lenient: l.Lenient, escape: l.Escape == EscapeBackslash, null: l.Format != FormatSignpost}
+	d := dialect{delim: ',', escape: l.Escape == EscapeBackslash, null: l.Format != FormatSignpost}
 	if l.Delimiter != "" {
 		d.delim = l.Delimiter[0]
 	}
@@ -44,20 +41,17 @@ func (d dialect) blanks() string {
 
 // skipBlanks returns the position of what follows the blanks at pos.
 func (d dialect) skipBlanks(data []byte, pos int) int {
-	if !d.lenient {
-		return pos
-	}
 	for pos < len(data) && (data[pos] == ' ' || data[pos] == '\t' && d.delim != '\t') {
 		pos++
 	}
 	return pos
 }
 
-// blank reports whether a record holds nothing, so that it is no row: blanks alone and,
-// read leniently, delimiters, since spreadsheets leave such rows below the others.
+// blank reports whether a record holds nothing, so that it is no row: blanks and
+// delimiters alone, since spreadsheets leave such rows below the others.
 func (d dialect) blank(text []byte) bool {
 	for _, c := range text {
-		if c != ' ' && (c != '\t' || d.delim == '\t') && (c != d.delim || !d.lenient) {
+		if c != ' ' && c != '\t' && c != d.delim {
 			return false
 		}
 	}
@@ -102,7 +96,7 @@ func (d dialect) splitPlain(text string, cells []string) []string {
 
 // unquoted is the value of a cell without quotes; "" if that means nothing.
 func (d dialect) unquoted(cell string) string {
-	if !d.lenient || cell == "" {
+	if cell == "" {
 		return cell
 	}
 	if cell[0] <= ' ' || cell[len(cell)-1] <= ' ' {
@@ -133,7 +127,6 @@ func (d dialect) quoted(cell string) string {
 const (
 	sound        = iota
 	faultLong    // longer than a record may be
-	faultBare    // a quote inside a field that does not begin with one
 	faultJunk    // text between a closing quote and the next delimiter
 	faultUnended // a quoted field that goes over the line end and has no good end
 )
@@ -214,9 +207,6 @@ func (d dialect) measureQuoted(data []byte, limit int, eof bool, first extent) (
 			}
 		} else {
 			for pos < len(data) && !d.ends(data[pos]) {
-				if data[pos] == '"' && !d.lenient {
-					return failed(pos, faultBare)
-				}
 				pos++
 			}
 		}

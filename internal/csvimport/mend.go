@@ -114,7 +114,7 @@ func (l Layout) asBefore(record *Record, own []string) *Reject {
 // mendDialects are those that a record which is given back may have been read in.
 var mendDialects = func() (all []dialect) {
 	for i := range len(delimiters) {
-		all = append(all, dialect{delim: delimiters[i], lenient: true}, dialect{delim: delimiters[i], lenient: true, escape: true},
+		all = append(all, dialect{delim: delimiters[i]}, dialect{delim: delimiters[i], escape: true},
 			dialect{delim: delimiters[i]})
 	}
 	return all

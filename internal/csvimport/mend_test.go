@@ -210,7 +210,7 @@ func TestMendRecord(t *testing.T) {
 	t.Parallel()
 	layout := Layout{
 		Kind: KindLinks, Format: "shlink", Delimiter: ";", Header: []string{"Long URL", "=Note", "Short code"},
-		Columns: []string{colOriginalURL, "", colShortCode}, MaxRecord: 40, Lenient: true,
+		Columns: []string{colOriginalURL, "", colShortCode}, MaxRecord: 40,
 	}
 	if got, want := layout.MendHeader(), []string{"line", "reason", "Long URL", "'=Note", "Short code"}; !slices.Equal(got, want) {
 		t.Errorf("header %q, want %q", got, want)

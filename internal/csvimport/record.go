@@ -103,7 +103,7 @@ func (l Layout) fault(record *Record, ext extent) *Reject {
 		return record.reject("", faultKind(faultLong), l.reason(faultLong))
 	}
 	reason := l.reason(ext.fault)
-	if l.Lenient && l.Escape != EscapeBackslash && strings.Contains(record.Raw, `\"`) {
+	if l.Escape != EscapeBackslash && strings.Contains(record.Raw, `\"`) {
 		reason += hintEscape
 	}
 	return record.reject(l.columnName(ext.column), faultKind(ext.fault), reason)
@@ -122,8 +122,6 @@ func (l Layout) reason(fault int) string {
 	switch fault {
 	case faultLong:
 		return fmt.Sprintf("is longer than %d bytes", l.limit())
-	case faultBare:
-		return "has a quote in a field that is not quoted"
 	case faultJunk:
 		return "has text after its closing quote"
 	default:
@@ -153,20 +151,13 @@ func (l Layout) check(record *Record) *Reject {
 	if column, bad := l.columnWith(record, invalid); bad {
 		return record.reject(column, ProblemEncoding, l.notText())
 	}
-	n, most := len(own), len(l.own(l.Columns))
-	switch {
-	case l.Lenient && n > most:
-		return l.surplus(record, own, most)
-	case l.Lenient, n == most, l.MinFields != 0 && n >= l.MinFields && n < most:
-		return nil
-	}
-	return record.reject("", ProblemCells, fmt.Sprintf("has %d fields, %d are expected", n, most))
+	return l.surplus(record, own, len(l.own(l.Columns)))
 }
 
 // surplus refuses text behind the last column. Empty cells there are no fault,
 // and neither are those that are missing at the end.
 func (l Layout) surplus(record *Record, own []string, most int) *Reject {
-	for i, cell := range own[most:] {
+	for i, cell := range own[min(most, len(own)):] {
 		if l.restores() {
 			cell = Restore(cell)
 		}
@@ -196,4 +187,27 @@ func invalid(s string) bool { return !utf8.ValidString(s) }
 
 func (r *Record) reject(column string, kind ProblemKind, reason string) *Reject {
 	return &Reject{Line: r.Line, Column: column, Kind: kind, Reason: reason, Raw: r.Raw}
+}
+
+// field is the value at position, "" if the record has none.
+func (r *Record) field(position int) string {
+	if position < 0 || position >= len(r.Fields) {
+		return ""
+	}
+	return r.Fields[position]
+}
+
+// HighestID returns the highest id that a row of a chunk brings, up to
+// [MaxSequenceID]; 0 for none.
+func (l Layout) HighestID(data []byte) (highest int64) {
+	position := l.position(colID)
+	if position < 0 {
+		return 0
+	}
+	for record := range l.Records(data, 1) {
+		if id, ok := parseID(record.field(position)); ok && id <= MaxSequenceID {
+			highest = max(highest, id)
+		}
+	}
+	return highest
 }

@@ -71,7 +71,6 @@ type Event struct {
 // goroutines at once.
 type Parser struct {
 	rules   Rules
-	lenient bool
 	restore bool
 	code    codeColumns
 	// The columns of each kind in the order they are judged; -1 is none.
@@ -87,7 +86,7 @@ func (l Layout) Parser(rules Rules) *Parser {
 	now := rules.Now.UTC()
 	rules.Zone = cmp.Or(rules.Zone, time.UTC)
 	return &Parser{
-		rules: rules, lenient: l.Lenient, restore: l.restores(), code: l.codeColumns(),
+		rules: rules, restore: l.restores(), code: l.codeColumns(),
 		id: l.position(colID), username: l.position(colUsername), email: l.position(colEmail),
 		createdAt: l.position(colCreatedAt), userID: l.position(colUserID),
 		originalURL: l.position(colOriginalURL), title: l.position(colTitle), tags: l.position(colTags),
@@ -154,7 +153,7 @@ func (r *row) id(column string, position int) *int64 {
 	if r.blank(position) {
 		return nil
 	}
-	id, ok := parseID(r.record.field(position), r.parser.lenient)
+	id, ok := parseID(r.record.field(position))
 	if !ok {
 		r.fail(column, ProblemID, reasonID)
 	}
@@ -166,7 +165,7 @@ func (r *row) requiredID(column string, position int) int64 {
 		r.fail(column, ProblemEmpty, reasonEmpty)
 		return 0
 	}
-	id, ok := parseID(r.record.field(position), r.parser.lenient)
+	id, ok := parseID(r.record.field(position))
 	if !ok {
 		r.fail(column, ProblemID, reasonID)
 	}
@@ -191,13 +190,13 @@ func (r *row) time(column string, position int) *time.Time {
 // timeText is the time at position, if the record has one.
 func (r *row) timeText(position int) (text string, there bool) {
 	text = trim(r.record.field(position))
-	return text, text != "" && (!r.parser.lenient || !zeroDate(text))
+	return text, text != "" && !zeroDate(text)
 }
 
 // time reads a time, or says why it cannot.
 func (p *Parser) time(text string) (t time.Time, reason string) {
 	t, ok := parseTime(text, p.rules.Zone)
-	if !ok && p.lenient {
+	if !ok {
 		t, ok = sinceEpoch(text)
 	}
 	switch {
@@ -326,7 +325,7 @@ func (r *row) redirectStatus(position int) *int {
 	if r.blank(position) {
 		return nil
 	}
-	n, _ := parseNumber(r.record.field(position), r.parser.lenient) // 0 is no status either
+	n, _ := parseNumber(r.record.field(position)) // 0 is no status either
 	status := int(n)
 	if err := links.CheckRedirectStatus(status); err != nil {
 		r.fail(colRedirectStatus, ProblemValue, err.Error())
@@ -338,7 +337,7 @@ func (r *row) clicks(position int) *int64 {
 	if r.blank(position) {
 		return nil
 	}
-	n, ok := parseNumber(r.record.field(position), r.parser.lenient)
+	n, ok := parseNumber(r.record.field(position))
 	if !ok || n > MaxID {
 		r.fail(colImportedClicks, ProblemNumber, reasonClicks)
 	}

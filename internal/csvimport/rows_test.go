@@ -14,7 +14,7 @@ import (
 func one(t *testing.T, kind Kind, columns, fields string) (Record, *Parser) {
 	t.Helper()
 	names := strings.Split(columns, ",")
-	layout := Layout{Kind: kind, Format: FormatSignpost, Columns: names, Header: names, Lenient: true}
+	layout := Layout{Kind: kind, Format: FormatSignpost, Columns: names, Header: names}
 	for record := range layout.Records([]byte(fields), 7) {
 		return record, layout.Parser(testRules)
 	}
@@ -309,7 +309,7 @@ func FuzzNeutralize(f *testing.F) {
 }
 
 func ExampleLayout_Records() {
-	layout := Layout{Kind: KindUsers, Delimiter: ",", Columns: []string{"username", "email"}, Lenient: true}
+	layout := Layout{Kind: KindUsers, Delimiter: ",", Columns: []string{"username", "email"}}
 	chunk := []byte("ann,ann@example.com\nbob,bob@example.com,bobby\n")
 	for record := range layout.Records(chunk, 2) {
 		user, reject := layout.Parser(Rules{}).User(record)

@@ -22,8 +22,6 @@ type SplitOptions struct {
 	ChunkRows  int // most rows of a chunk; default DefaultChunkRows
 	ChunkBytes int // most bytes of a chunk, unless one record has more; default DefaultChunkBytes
 	MaxRecord  int // most bytes of a record; default DefaultMaxRecord
-	// Keys makes every chunk carry the hashes of the keys that its rows claim.
-	Keys bool
 	// Format names the format of the file; "" recognizes it by the header.
 	Format string
 	// Mapping gives columns of the file, compared like header names, the
@@ -61,12 +59,6 @@ type Chunk struct {
 	// ends. A line longer than a record may be is cut, and still too long. The
 	// caller owns it.
 	Data []byte
-	// Keys are the hashes of the keys that the rows claim (see
-	// [Layout.KeysOf]), sorted, as often as they are claimed.
-	Keys []uint64
-	// HighestID is the highest id that a row brings, up to [MaxSequenceID]; 0
-	// for none. It is found along with Keys.
-	HighestID int64
 }
 
 // MaxSequenceID bounds how far an imported id moves the sequence that ids are
@@ -215,7 +207,7 @@ func (s *Splitter) firstLine() (string, int, error) {
 // tryHeaders reads the first record with each delimiter, and returns the best.
 func (s *Splitter) tryHeaders(kind Kind, delimiters string, announced, escape bool) (best header, err error) {
 	for i := range len(delimiters) {
-		d := dialect{delim: delimiters[i], lenient: true, escape: escape}
+		d := dialect{delim: delimiters[i], escape: escape}
 		h, err := s.tryHeader(kind, d, announced)
 		if err != nil {
 			return best, err
@@ -440,9 +432,6 @@ func (s *Splitter) Next() (Chunk, error) {
 	s.seq++
 	s.room = len(chunk.Data) + len(chunk.Data)/8
 	s.rows += int64(chunk.Rows)
-	if s.opts.Keys {
-		chunk.Keys, chunk.HighestID = s.layout.chunkKeys(chunk)
-	}
 	return chunk, nil
 }
 

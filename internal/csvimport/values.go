@@ -12,17 +12,17 @@ import (
 const MaxID = 1 << 52
 
 // parseID reads an id from 1 to MaxID.
-func parseID(s string, lenient bool) (int64, bool) {
-	n, ok := parseNumber(s, lenient)
+func parseID(s string) (int64, bool) {
+	n, ok := parseNumber(s)
 	return n, ok && n >= 1 && n <= MaxID
 }
 
-// parseNumber reads a whole number of up to 18 digits with blanks around them.
-// Leniently read, it may be written as programs write numbers that need not be
-// whole (12.0, 12.00), and in groups of three (1,204).
-func parseNumber(s string, lenient bool) (int64, bool) {
+// parseNumber reads a whole number of up to 18 digits with blanks around them. It may
+// be written as programs write numbers that need not be whole (12.0, 12.00), and in
+// groups of three (1,204).
+func parseNumber(s string) (int64, bool) {
 	s = trim(s)
-	if n, ok := parseDigits(s); ok || !lenient || s == "" {
+	if n, ok := parseDigits(s); ok || s == "" {
 		return n, ok
 	}
 	parts := looseNumber.FindStringSubmatch(s)

@@ -21,7 +21,7 @@ const (
 )
 
 // MaxAttempts is how often a job runs before River discards it. Reenqueue then
-// gives its batch or chunk a fresh job, so nothing is lost with it.
+// gives its batch or import a fresh job, so nothing is lost with it.
 const MaxAttempts = 25
 
 // RecordClicks ingests one click batch: a row of click_batches becomes events
@@ -36,8 +36,8 @@ func (RecordClicks) Kind() string { return "record_clicks" }
 // InsertOpts implements [river.JobArgsWithInsertOpts].
 func (RecordClicks) InsertOpts() river.InsertOpts { return options(QueueClicks) }
 
-// PlanImport finds the keys that more than one row of an upload claims and
-// queues a job for each of its chunks.
+// PlanImport goes on with an import. The release before inserts it for files of
+// more than one chunk.
 type PlanImport struct {
 	ImportID int64 `json:"import_id"`
 }
@@ -48,7 +48,10 @@ func (PlanImport) Kind() string { return "plan_import" }
 // InsertOpts implements [river.JobArgsWithInsertOpts].
 func (PlanImport) InsertOpts() river.InsertOpts { return options(QueueImports) }
 
-// ApplyChunk applies the rows of one chunk of an import.
+// Import returns the import's id.
+func (j PlanImport) Import() int64 { return j.ImportID }
+
+// ApplyChunk goes on with an import: with the chunk Seq, or wherever it is.
 type ApplyChunk struct {
 	ImportID int64 `json:"import_id"`
 	Seq      int32 `json:"seq"`
@@ -59,16 +62,18 @@ func (ApplyChunk) Kind() string { return "apply_chunk" }
 
 // InsertOpts implements [river.JobArgsWithInsertOpts].
 //
-// Thousands of chunks may wait. The few jobs that plan, end, cancel or undo an
-// import come before them: a cancellation is to take seconds.
+// The few jobs that cancel or undo an import come before those that apply chunks: a
+// cancellation is to take seconds.
 func (ApplyChunk) InsertOpts() river.InsertOpts {
 	opts := options(QueueImports)
 	opts.Priority = river.PriorityDefault + 1
 	return opts
 }
 
-// FinishImport applies the rows that claim a key together with other rows, in
-// file order, and ends the import; it also ends one that was cancelled.
+// Import returns the import's id.
+func (j ApplyChunk) Import() int64 { return j.ImportID }
+
+// FinishImport ends an import that was cancelled.
 type FinishImport struct {
 	ImportID int64 `json:"import_id"`
 }
@@ -78,6 +83,9 @@ func (FinishImport) Kind() string { return "finish_import" }
 
 // InsertOpts implements [river.JobArgsWithInsertOpts].
 func (FinishImport) InsertOpts() river.InsertOpts { return options(QueueImports) }
+
+// Import returns the import's id.
+func (j FinishImport) Import() int64 { return j.ImportID }
 
 // UndoImport takes back what an import created.
 type UndoImport struct {
@@ -90,23 +98,18 @@ func (UndoImport) Kind() string { return "undo_import" }
 // InsertOpts implements [river.JobArgsWithInsertOpts].
 func (UndoImport) InsertOpts() river.InsertOpts { return options(QueueImports) }
 
-// NextOfImport returns the job that an import in this state, of so many chunks,
-// waits for; chunks that run have jobs of their own. A file of one chunk needs
-// no planning.
-func NextOfImport(id int64, state string, chunks int32) river.JobArgs {
-	switch {
-	case state == "undoing":
+// NextOfImport returns the job that goes on with an import in this state.
+func NextOfImport(id int64, state string) river.JobArgs {
+	switch state {
+	case "undoing":
 		return UndoImport{ImportID: id}
-	case state != "queued":
+	case "cancelling":
 		return FinishImport{ImportID: id}
-	case chunks == 1:
-		return ApplyChunk{ImportID: id}
-	default:
-		return PlanImport{ImportID: id}
 	}
+	return ApplyChunk{ImportID: id}
 }
 
-// Reenqueue gives every batch, chunk and import whose job is gone a new one.
+// Reenqueue gives every batch and import whose job is gone a new one.
 type Reenqueue struct{}
 
 // Kind implements [river.JobArgs].

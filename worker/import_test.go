@@ -23,11 +23,7 @@ func (s *site) retryImport(id int64) {
 	if err != nil {
 		s.Fatalf("reopen import %d: %v", id, err)
 	}
-	job, err := s.river.Insert(s.ctx, jobs.NextOfImport(id, row.State, row.ChunksTotal), nil)
-	if err != nil {
-		s.Fatalf("insert job: %v", err)
-	}
-	s.exec("UPDATE imports SET job_id = $1 WHERE id = $2", job.Job.ID, id)
+	s.queueJob(id, jobs.NextOfImport(id, row.State))
 }
 
 // An import of which some part fails again and again ends as failed and says
@@ -38,15 +34,14 @@ func TestFailedImportIsRetried(t *testing.T) {
 	for i := range 20 {
 		file += fmt.Sprintf("user%d,user%d@example.com\n", i, i)
 	}
-	file += "USER3,other@example.com\nuser7,else@example.com\n" // contended
+	file += "USER3,other@example.com\nuser7,else@example.com\n"
 	for name, test := range map[string]struct {
 		chunkRows int
 		trouble   string // fails while this is true of a row that is inserted
 		says      string
 	}{
-		"a chunk":       {5, "NEW.username = 'user11'", "the 5 rows from line 12 on could not be applied (the database says XX000)"},
-		"the only one":  {0, "NEW.username = 'user11'", "the 22 rows from line 2 on could not be applied (the database says XX000)"},
-		"the last part": {5, "NEW.username = 'user7'", "the rows that share a key with others of the file could not be applied (the database says XX000)"},
+		"a chunk":      {5, "NEW.username = 'user11'", "the 5 rows from line 12 on could not be applied (the database says XX000)"},
+		"the only one": {0, "NEW.username = 'user11'", "the 22 rows from line 2 on could not be applied (the database says XX000)"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := setup(t)
@@ -110,31 +105,29 @@ func TestCancelOfADoneImport(t *testing.T) {
 	id := s.upload(csvimport.KindUsers, "username,email\n"+strings.Repeat("a,a@example.com\n", 3), csvimport.SplitOptions{ChunkRows: 1})
 	s.wantRows(id, 1, 2)
 	// As if the end had not come yet.
-	s.exec("UPDATE imports SET state = 'cancelling', finished_at = NULL WHERE id = $1", id)
-	if _, err := s.river.Insert(s.ctx, jobs.FinishImport{ImportID: id}, nil); err != nil {
-		t.Fatal(err)
-	}
+	s.exec("UPDATE imports SET finished_at = NULL WHERE id = $1", id)
+	s.cancel(id)
 	if imp := s.ended(id); imp.State != stateCompleted {
 		t.Errorf("import is %s", imp.State)
 	}
 }
 
-// A chunk's job from before a retry leaves the import to its plan, which gives
-// every chunk a job. If it began the import, chunks without a job would wait for
-// the rescue.
-func TestChunkBeforeThePlan(t *testing.T) {
+// An import that the release before began goes on: rows that it set aside come last,
+// in file order, and each row is applied once.
+func TestImportOfTheReleaseBefore(t *testing.T) {
 	s := setup(t)
-	id := s.upload(csvimport.KindUsers, "username,email\na,a@example.com\nb,b@example.com\n", csvimport.SplitOptions{ChunkRows: 1})
-	s.exec("UPDATE river_job SET scheduled_at = now() + interval '1 hour', state = 'scheduled'")
-	job, err := s.river.Insert(s.ctx, jobs.ApplyChunk{ImportID: id}, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	id := s.receive(csvimport.KindUsers, "username,email\na,a@example.com\nA,b@example.com\nb,b@example.com\nB,c@example.com\nc,d@example.com\n",
+		csvimport.SplitOptions{ChunkRows: 1})
+	s.exec("INSERT INTO import_contended (import_id, key) VALUES ($1, 1)", id)
+	s.exec("INSERT INTO import_deferred (import_id, line, record) SELECT import_id, first_line, rtrim(convert_from(data, 'UTF8'), E'\\n')::bytea FROM import_chunks WHERE seq IN (1, 3)")
+	s.exec("UPDATE import_chunks SET data = NULL, done_at = now() WHERE seq IN (1, 3)")
+	s.exec("UPDATE imports SET state = 'running', chunks_total = 5, chunks_done = 2, rows_total = 5 WHERE id = $1", id)
+	s.queueJob(id, jobs.PlanImport{ImportID: id})
 	s.start(nil)
-	s.eventually("the chunk's job ends", func() bool { return s.jobState(job.Job.ID) == "completed" })
-	s.wantText("["+stateQueued+"]", "SELECT state FROM imports WHERE id = $1", id)
-	if _, err := s.river.Insert(s.ctx, jobs.PlanImport{ImportID: id}, nil); err != nil {
-		t.Fatal(err)
+	s.wantRows(id, 3, 2)
+	if got, want := s.rejections(id), "3 username, 5 username"; got != want {
+		t.Errorf("rejected %q, want %q", got, want)
 	}
-	s.wantRows(id, 2, 0)
+	s.wantInt(7, "SELECT chunks_done FROM imports")
+	s.wantInt(0, "SELECT (SELECT count(*) FROM import_contended) + (SELECT count(*) FROM import_deferred)")
 }

@@ -1,0 +1,412 @@
+package worker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/riverqueue/river"
+	"github.com/riverqueue/river/rivertype"
+
+	"github.com/signpost/signpost/internal/csvimport"
+	"github.com/signpost/signpost/internal/jobs"
+	"github.com/signpost/signpost/internal/postgres"
+	"github.com/signpost/signpost/queries"
+)
+
+// States of an import.
+const (
+	stateQueued     = "queued"
+	stateRunning    = "running"
+	stateCompleted  = "completed"
+	stateCancelling = "cancelling"
+	stateCancelled  = "cancelled"
+	stateFailed     = "failed"
+	stateUndoing    = "undoing"
+	stateUndone     = "undone"
+)
+
+const (
+	// importTurn is how long one job applies chunks before it queues the next job
+	// of its import behind those of other imports.
+	importTurn = 5 * time.Second
+	dropRows   = 50_000 // rows of one statement that removes
+
+	giveUpTimeout = 5 * time.Second
+)
+
+// importArgs are the arguments of the jobs that go on with an import.
+type importArgs interface {
+	jobs.PlanImport | jobs.ApplyChunk | jobs.FinishImport
+	river.JobArgs
+	Import() int64
+}
+
+// importJob goes on with an import from wherever it is: it applies the chunks
+// that are left strictly in file order, and ends the import.
+//
+// An import has one job at a time, which imports.job_id names. A job of another
+// number was replaced, or comes from the release before, and does nothing. One job
+// may still run twice at once, after its worker was taken for dead: the locked row
+// of each chunk decides which run applies it (I6).
+type importJob[T importArgs] struct {
+	river.WorkerDefaults[T]
+	deps *deps
+}
+
+// Work implements [river.Worker].
+func (w *importJob[T]) Work(ctx context.Context, job *river.Job[T]) error {
+	run, err := w.deps.openImport(ctx, job.Args.Import())
+	if err != nil {
+		return err
+	}
+	if or(run.row.JobID, 0) != job.ID {
+		return nil
+	}
+	run.turnEnds = time.Now().Add(w.deps.importTurn)
+	run.complete = func(ctx context.Context, tx pgx.Tx) error { return complete(ctx, tx, job) }
+	return run.giveUp(ctx, job.JobRow, run.goOn(ctx))
+}
+
+// importRun is one job's work on an import.
+type importRun struct {
+	deps   *deps
+	row    queries.Import // as it was when the job began
+	layout csvimport.Layout
+	parser *csvimport.Parser
+	policy csvimport.Policy
+
+	turnEnds time.Time
+	complete func(context.Context, pgx.Tx) error
+	at       string // the rows that are being applied, for people
+}
+
+// openImport reads an import. One that does not exist ends the job for good.
+func (d *deps) openImport(ctx context.Context, id int64) (*importRun, error) {
+	row, err := queries.New(d.pool).GetImport(ctx, id)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, river.JobCancel(fmt.Errorf("import %d does not exist", id))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read import: %w", err)
+	}
+	run := &importRun{deps: d, row: row, policy: csvimport.Policy(row.OnConflict), at: "the file"}
+	if err := json.Unmarshal(row.Layout, &run.layout); err != nil {
+		return nil, fmt.Errorf("read layout of import %d: %w", id, err)
+	}
+	zone, err := run.layout.Zone()
+	if err != nil {
+		return nil, fmt.Errorf("find the time zone %s of import %d: %w", run.layout.Timezone, id, err)
+	}
+	// Rules go by when the import began, so that all chunks are judged alike, also
+	// those that run after midnight.
+	run.parser = run.layout.Parser(csvimport.Rules{
+		OwnHosts: d.ownHosts, Zone: zone, Now: row.CreatedAt, KeepIDs: row.KeepIds, UserID: or(row.OwnerID, 0),
+	})
+	return run, nil
+}
+
+// goOn applies the chunks that are left until the turn ends, each in a
+// transaction, while the next one is read and parsed. After the last it ends the
+// import.
+func (run *importRun) goOn(ctx context.Context) error {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	next := run.prefetch(ctx)
+	for {
+		p := <-next
+		switch {
+		case p.err != nil:
+			return p.err
+		case p.chunk == nil:
+			return run.end(ctx)
+		}
+		run.at = fmt.Sprintf("the %d rows from line %d on", p.chunk.records, p.chunk.firstLine)
+		what, err := run.applyChunk(ctx, p.chunk)
+		switch {
+		case err != nil || what == turnOver:
+			return err
+		case what == notRunning:
+			run.at = "the file"
+			return run.end(ctx)
+		}
+	}
+}
+
+// parsed is the next chunk, nil after the last one, or why there is none.
+type parsed struct {
+	chunk *chunk
+	err   error
+}
+
+// prefetch reads and parses one chunk ahead until ctx ends. The answer ends with
+// the first chunk that is nil.
+func (run *importRun) prefetch(ctx context.Context) <-chan parsed {
+	next := make(chan parsed)
+	go func() {
+		for after := int32(-1); ; {
+			c, err := run.readChunk(ctx, after)
+			select {
+			case next <- parsed{c, err}:
+			case <-ctx.Done():
+				return
+			}
+			if err != nil || c == nil {
+				return
+			}
+			after = c.seq
+		}
+	}()
+	return next
+}
+
+// readChunk reads and parses the first chunk after a number that is to be applied,
+// and does what must be committed before that. It returns nil if there is none.
+func (run *importRun) readChunk(ctx context.Context, after int32) (*chunk, error) {
+	row, err := queries.New(run.deps.pool).ReadNextImportChunk(ctx, run.row.ID, after)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read chunk: %w", err)
+	}
+	c, err := run.parse(row)
+	if err != nil {
+		return nil, err
+	}
+	return c, c.rows.prepare(ctx)
+}
+
+// What applyChunk found.
+const (
+	applied    = iota // the chunk is done, by this run or another
+	turnOver          // and the next job of the import is queued
+	notRunning        // the import is not to be applied any more
+)
+
+// applyChunk applies one chunk in a transaction: once more when a partition was
+// missing, and row by row when Postgres refused a value.
+func (run *importRun) applyChunk(ctx context.Context, c *chunk) (what int, err error) {
+	try := func() error {
+		what, err = run.tryChunk(ctx, c)
+		return err
+	}
+	err = try()
+	if postgres.NoPartition(err) {
+		run.deps.partitions.Forget()
+		if err := c.rows.prepare(ctx); err != nil {
+			return what, err
+		}
+		err = try()
+	}
+	if postgres.DataFault(err) && !errors.Is(err, errAgain) {
+		c.careful = true
+		err = try()
+	}
+	return what, err
+}
+
+// tryChunk is the transaction. Every run comes to a chunk only after it saw the one
+// before done, so whoever locks it applies it in file order.
+func (run *importRun) tryChunk(ctx context.Context, c *chunk) (what int, err error) {
+	id, over := run.row.ID, time.Now().After(run.turnEnds)
+	var rep report
+	err = run.deps.inTx(ctx, func(tx pgx.Tx, q *queries.Queries) error {
+		what, rep = applied, report{}
+		done, err := q.LockImportChunk(ctx, id, c.seq)
+		if err != nil {
+			return fmt.Errorf("lock chunk: %w", err)
+		}
+		running, err := startImport(ctx, q, id)
+		if err != nil || !running {
+			what = notRunning
+			return err
+		}
+		if !done {
+			if rep, err = c.apply(ctx, tx); err != nil {
+				return err
+			}
+			if err := rep.write(ctx, q, id); err != nil {
+				return err
+			}
+			if err := q.FinishImportChunk(ctx, id, c.seq); err != nil {
+				return fmt.Errorf("finish chunk: %w", err)
+			}
+		}
+		if !over {
+			return nil
+		}
+		what = turnOver
+		jobID, err := insertJob(ctx, tx, jobs.ApplyChunk{ImportID: id, Seq: c.seq + 1})
+		if err != nil {
+			return err
+		}
+		if err := q.SetImportJob(ctx, &jobID, id); err != nil {
+			return fmt.Errorf("note job of import: %w", err)
+		}
+		return run.complete(ctx, tx)
+	})
+	if err == nil {
+		run.deps.count(run, rep)
+	}
+	return what, err
+}
+
+// startImport reports whether the import is running, or queued and starts now.
+func startImport(ctx context.Context, q *queries.Queries, id int64) (bool, error) {
+	row, err := q.GetImport(ctx, id)
+	if err != nil {
+		return false, fmt.Errorf("read import: %w", err)
+	}
+	if row.State != stateQueued {
+		return row.State == stateRunning, nil
+	}
+	started, err := q.StartImport(ctx, id)
+	if err != nil {
+		return false, fmt.Errorf("start import: %w", err)
+	}
+	return started == 1, nil // 0: it was cancelled since it was read
+}
+
+// end ends an import that has no chunk left to apply, or that is being cancelled.
+// It is completed if every row is accounted for, also if somebody cancelled it at
+// the last moment.
+func (run *importRun) end(ctx context.Context) error {
+	q := queries.New(run.deps.pool)
+	row, err := q.GetImport(ctx, run.row.ID)
+	if err != nil {
+		return fmt.Errorf("read import: %w", err)
+	}
+	if row.State != stateRunning && row.State != stateCancelling {
+		return nil // it ended, or failed and waits to be retried
+	}
+	// The release before set rows aside until all chunks were done. Each becomes a
+	// chunk of its own behind the others.
+	waited, err := q.RequeueDeferredRows(ctx, row.ID)
+	if err != nil {
+		return fmt.Errorf("take up rows that were set aside: %w", err)
+	}
+	if waited > 0 {
+		return river.JobSnooze(0)
+	}
+	if err := run.deps.drop(ctx, q.DropImportWork, row.ID, run.turnEnds); err != nil {
+		return err
+	}
+	state := ""
+	err = run.deps.inTx(ctx, func(tx pgx.Tx, q *queries.Queries) error {
+		state = ""
+		// Chunks are locked before the import, as when they are applied: one that is
+		// under way is waited for.
+		if row.State == stateCancelling {
+			if err := q.StopImportChunks(ctx, row.ID); err != nil {
+				return fmt.Errorf("stop chunks: %w", err)
+			}
+		}
+		locked, err := q.LockImport(ctx, row.ID)
+		if err != nil {
+			return fmt.Errorf("lock import: %w", err)
+		}
+		switch {
+		case locked.State != row.State:
+			return nil // another run ended it, or it was cancelled: that has a job of its own
+		case row.RowsTotal > 0 && rowsDone(locked) == row.RowsTotal:
+			state = stateCompleted
+		case row.State == stateCancelling:
+			state = stateCancelled
+		default:
+			return fmt.Errorf("%d of %d rows are accounted for and no chunk is left", rowsDone(locked), row.RowsTotal)
+		}
+		if _, err := drop(ctx, q.DropImportWork, row.ID, time.Time{}); err != nil {
+			return err
+		}
+		if _, err := q.FinishImport(ctx, state, row.ID); err != nil {
+			return fmt.Errorf("finish import: %w", err)
+		}
+		return run.complete(ctx, tx)
+	})
+	if err == nil && state != "" {
+		run.deps.metrics.importsFinished.WithLabelValues(run.row.Kind, state).Inc()
+		run.deps.log.InfoContext(ctx, "import ended", slog.Int64("import_id", run.row.ID),
+			slog.String("kind", run.row.Kind), slog.String("state", state))
+	}
+	return err
+}
+
+func rowsDone(row queries.Import) int64 {
+	return row.RowsImported + row.RowsUpdated + row.RowsSkipped + row.RowsRejected
+}
+
+// dropper removes up to so many rows of a table of an import, and answers how many.
+type dropper func(ctx context.Context, importID int64, rows int32) (int64, error)
+
+// drop removes what an import that is ending no longer needs, before the
+// transaction that ends it: of a large dry run that is millions of rows. It snoozes
+// the job when the turn ends before.
+func (d *deps) drop(ctx context.Context, remove dropper, importID int64, turnEnds time.Time) error {
+	done, err := drop(ctx, remove, importID, turnEnds)
+	if err == nil && !done {
+		err = river.JobSnooze(0)
+	}
+	return err
+}
+
+// drop goes on until all is removed, or until a moment, if there is one. It removes
+// at least once.
+func drop(ctx context.Context, remove dropper, importID int64, until time.Time) (done bool, err error) {
+	for {
+		removed, err := remove(ctx, importID, dropRows)
+		switch {
+		case err != nil:
+			return false, fmt.Errorf("drop what an import no longer needs: %w", err)
+		case removed == 0:
+			return true, nil
+		case !until.IsZero() && time.Now().After(until):
+			return false, nil
+		}
+	}
+}
+
+// giveUp returns err, which ended the job. If it was the job's last try, the
+// import ends as failed, says why, and waits for an operator: doing the same over
+// and over would leave them to wait. Trouble with Postgres itself is no reason,
+// since it passes; the import is re-enqueued then.
+func (run *importRun) giveUp(ctx context.Context, job *rivertype.JobRow, err error) error {
+	if err == nil || job.Attempt < job.MaxAttempts || !final(ctx, err) {
+		return err
+	}
+	own, cancel := context.WithTimeout(context.WithoutCancel(ctx), giveUpTimeout)
+	defer cancel()
+	reason := run.at + " could not be applied"
+	if code := postgres.Code(err); code != "" {
+		reason += " (the database says " + code + ")"
+	}
+	failed, failErr := queries.New(run.deps.pool).FailImportWork(own, &reason, run.row.ID)
+	if failErr != nil {
+		return errors.Join(err, fmt.Errorf("fail import: %w", failErr))
+	}
+	if failed == 1 {
+		run.deps.log.ErrorContext(ctx, "import failed", slog.Int64("import_id", run.row.ID),
+			slog.String("reason", reason), slog.Any("error", err))
+		run.deps.metrics.importsFinished.WithLabelValues(run.row.Kind, stateFailed).Inc()
+	}
+	return err
+}
+
+// final reports whether err would come again with the next try: not if the job
+// is only put off, the worker stops, or Postgres is in trouble. A job that ran
+// out of time is taken to be too slow.
+func final(ctx context.Context, err error) bool {
+	var snooze *river.JobSnoozeError
+	var cancel *river.JobCancelError
+	switch {
+	case errors.As(err, &snooze), errors.As(err, &cancel), errors.Is(err, context.Canceled):
+		return false
+	case postgres.Unavailable(err):
+		return errors.Is(ctx.Err(), context.DeadlineExceeded)
+	}
+	return true
+}

@@ -1,0 +1,214 @@
+package worker
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/signpost/signpost/internal/csvimport"
+	"github.com/signpost/signpost/queries"
+)
+
+// owners knows who owns which unique key while rows are taken one after the other.
+type owners struct {
+	policy csvimport.Policy
+	of     map[uniqueKey]owner
+	keys   map[owner][]uniqueKey // of rows that may be updated
+	given  map[uniqueKey]owner   // by the rows taken so far
+	lines  map[owner]int64       // of rows that were inserted in this transaction
+}
+
+// resolve says what becomes of the row on a line with these claims.
+func (o *owners) resolve(claims []claim, line int64) resolved {
+	if o.policy == csvimport.PolicyUpdate {
+		return o.resolveUpdate(claims, line)
+	}
+	for _, c := range claims {
+		by := o.owner(c, line)
+		switch {
+		case by == nobody:
+		case o.policy == csvimport.PolicySkip:
+			return resolved{outcome: outcomeSkipped, owner: by}
+		default:
+			return resolved{outcome: outcomeRejected, fault: taken(c)}
+		}
+	}
+	return resolved{outcome: outcomeImported}
+}
+
+// resolveUpdate finds the row that is meant. All keys that identify one have to
+// identify the same: an id and a code that belong together here and not there would
+// otherwise write over a stranger.
+func (o *owners) resolveUpdate(claims []claim, line int64) resolved {
+	meant, by := nobody, ""
+	for _, c := range claims {
+		if found := o.owner(c, line); c.identifies && found != nobody {
+			meant, by = found, c.column
+			break
+		}
+	}
+	for _, c := range claims {
+		switch found := o.owner(c, line); {
+		case found == meant:
+		case c.identifies:
+			return resolved{outcome: outcomeRejected, fault: fault{c.column, csvimport.ProblemMismatch, "is not that of the existing row with this " + by}}
+		case found != nobody:
+			return resolved{outcome: outcomeRejected, fault: taken(c)}
+		}
+	}
+	if meant == nobody {
+		return resolved{outcome: outcomeImported}
+	}
+	return resolved{outcome: outcomeUpdated, owner: meant}
+}
+
+// owner returns who owns a key when the row on a line is taken: not a later row,
+// which was inserted before this one is looked at.
+func (o *owners) owner(c claim, line int64) owner {
+	by := o.of[c.uniqueKey]
+	if o.lines[by] > line {
+		return nobody
+	}
+	return by
+}
+
+// give gives a row that is imported or updated its keys, and returns the keys that
+// this frees.
+func (o *owners) give(r resolved, claims []claim, line int64) (freed []uniqueKey) {
+	if r.outcome == outcomeImported {
+		r.owner = owner(-line)
+	}
+	for _, c := range claims {
+		if c.identifies && r.outcome == outcomeUpdated {
+			continue
+		}
+		old, had := o.replaceKey(r.owner, c.uniqueKey)
+		if had && old != c.uniqueKey {
+			o.of[old], o.given[old] = nobody, nobody
+			freed = append(freed, old)
+		}
+		o.of[c.uniqueKey], o.given[c.uniqueKey] = r.owner, r.owner
+	}
+	return freed
+}
+
+// replaceKey notes a key of a row in place of the one in that column, which it
+// returns if there is one.
+func (o *owners) replaceKey(of owner, key uniqueKey) (old uniqueKey, had bool) {
+	for i, old := range o.keys[of] {
+		if old.column == key.column {
+			o.keys[of][i] = key
+			return old, true
+		}
+	}
+	o.keys[of] = append(o.keys[of], key)
+	return uniqueKey{}, false
+}
+
+// findOwners finds out who owns the keys of some rows. Rows that may be updated
+// are locked, and have to be still as they were read before.
+func (c *chunk) findOwners(ctx context.Context, q *queries.Queries, of []int, rep *report) (map[int][]claim, *owners, error) {
+	claims, err := c.rows.keys(ctx, q, of)
+	if err != nil {
+		return nil, nil, err
+	}
+	o := &owners{
+		policy: c.run.policy, of: map[uniqueKey]owner{}, keys: map[owner][]uniqueKey{},
+		given: map[uniqueKey]owner{}, lines: make(map[owner]int64, len(rep.ids)),
+	}
+	for line, id := range rep.ids {
+		o.lines[owner(id)] = line
+	}
+	for _, of := range claims {
+		for _, c := range of {
+			o.of[c.uniqueKey] = c.owner
+		}
+	}
+	if o.policy == csvimport.PolicyUpdate {
+		if err := c.lockOwners(ctx, q, o); err != nil {
+			return nil, nil, err
+		}
+	}
+	if c.run.row.DryRun {
+		if err := c.recall(ctx, q, o); err != nil {
+			return nil, nil, err
+		}
+	}
+	return claims, o, nil
+}
+
+func (c *chunk) lockOwners(ctx context.Context, q *queries.Queries, o *owners) error {
+	seen := map[owner]bool{nobody: true}
+	var ids []int64
+	for _, by := range o.of {
+		if !seen[by] {
+			seen[by] = true
+			ids = append(ids, int64(by))
+		}
+	}
+	if len(ids) == 0 {
+		return nil
+	}
+	var err error
+	if o.keys, err = c.rows.lock(ctx, q, ids); err != nil {
+		return err
+	}
+	has := map[uniqueKey]owner{}
+	for by, keys := range o.keys {
+		for _, key := range keys {
+			has[key] = by
+		}
+	}
+	for key, by := range o.of {
+		if by != nobody && has[key] != by {
+			return errAgain // it was changed or deleted since
+		}
+	}
+	return nil
+}
+
+// recall adds what a dry run would have done by the rows of earlier chunks.
+func (c *chunk) recall(ctx context.Context, q *queries.Queries, o *owners) error {
+	var columns, values []string
+	for key := range o.of {
+		columns, values = append(columns, key.column), append(values, key.value)
+	}
+	found, err := q.FindTrialHolders(ctx, columns, values, c.run.row.ID)
+	if err != nil {
+		return fmt.Errorf("recall owners of keys: %w", err)
+	}
+	for _, f := range found {
+		o.of[uniqueKey{f.Field, f.Key}] = owner(f.Holder)
+	}
+	if o.policy != csvimport.PolicyUpdate {
+		return nil
+	}
+	var ids []int64
+	for _, by := range o.of {
+		ids = append(ids, int64(by))
+	}
+	own, err := q.ListTrialKeys(ctx, c.run.row.ID, ids)
+	if err != nil {
+		return fmt.Errorf("recall keys of rows: %w", err)
+	}
+	for _, k := range own {
+		o.replaceKey(owner(k.Holder), uniqueKey{k.Field, k.Key})
+	}
+	return nil
+}
+
+// remember keeps what a dry run would have done for the chunks to come.
+func (c *chunk) remember(ctx context.Context, q *queries.Queries, o *owners) error {
+	if !c.run.row.DryRun || len(o.given) == 0 {
+		return nil
+	}
+	params := queries.SetTrialHoldersParams{ImportID: c.run.row.ID}
+	for key, by := range o.given {
+		params.Fields = append(params.Fields, key.column)
+		params.Keys = append(params.Keys, key.value)
+		params.Holders = append(params.Holders, int64(by))
+	}
+	if err := q.SetTrialHolders(ctx, params); err != nil {
+		return fmt.Errorf("remember owners of keys: %w", err)
+	}
+	return nil
+}
