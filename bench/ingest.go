@@ -17,6 +17,7 @@ import (
 
 	"github.com/signpost/signpost/internal/clicks"
 	"github.com/signpost/signpost/internal/drive"
+	"github.com/signpost/signpost/internal/rollup"
 )
 
 // ingest compares a worker, from sealed segments to committed events and
@@ -79,7 +80,7 @@ func (b *bench) ingestOnce(ctx context.Context, conn *pgx.Conn, n int) (rate, wa
 	if err := b.sql(ctx, `TRUNCATE events, click_quarters, click_days, click_batches; CHECKPOINT`); err != nil {
 		return 0, 0, err
 	}
-	return b.timed(ctx, n, func() error {
+	rate, walBytes, err = b.timed(ctx, n, func() error {
 		ship := exec.CommandContext(ctx, filepath.Join(b.Dir, "signpost"), "spool", "ship", filled)
 		ship.Env = append(append(os.Environ(), b.environ()...), "LOG_LEVEL=warn")
 		if out, err := ship.CombinedOutput(); err != nil {
@@ -87,6 +88,14 @@ func (b *bench) ingestOnce(ctx context.Context, conn *pgx.Conn, n int) (rate, wa
 		}
 		return untilIngested(ctx, conn, n)
 	})
+	if err != nil {
+		return 0, 0, err
+	}
+	rollups, err := rollup.Check(ctx, conn)
+	if err == nil && (rollups.Differ > 0 || rollups.Events != int64(n)) {
+		err = fmt.Errorf("%d clicks were shipped: %s", n, rollups)
+	}
+	return rate, walBytes, err
 }
 
 func untilIngested(ctx context.Context, conn *pgx.Conn, n int) error {

@@ -2,7 +2,6 @@ package worker
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,10 +23,6 @@ import (
 type Restoring struct {
 	Month time.Time     // any time within the month
 	Hold  time.Duration // for how long it is not archived again
-	// Of is the installation whose parts are restored. If it is empty, it is this
-	// installation: parts that name another are refused. Parts of earlier releases
-	// name none.
-	Of string
 }
 
 // Restored is the result of a restore.
@@ -47,19 +42,11 @@ type Restored struct {
 // leaves such a table; the next one drops it and begins anew.
 func RestoreMonth(ctx context.Context, pool *pgxpool.Pool, store archive.Store, what Restoring) (Restored, error) {
 	month := postgres.MonthOf(what.Month)
-	here, err := queries.New(pool).GetInstallation(ctx)
-	if err != nil {
-		return Restored{}, fmt.Errorf("read which installation this is: %w", err)
-	}
-	parts, err := partsOf(ctx, store, month, cmp.Or(what.Of, here))
+	parts, err := partsOf(ctx, pool, store, month)
 	if err != nil {
 		return Restored{}, err
 	}
-	r := restore{store: store, month: month, hold: what.Hold, pause: pauseAttaching}
-	if what.Of == "" || what.Of == here {
-		last := int32(parts[len(parts)-1].Part)
-		r.last = &last
-	}
+	r := restore{store: store, month: month, hold: what.Hold, last: int32(parts[len(parts)-1].Part), pause: pauseAttaching}
 	parts = archive.Current(parts)
 	if r.conn, err = lockToRestore(ctx, pool); err == nil {
 		err = r.run(ctx, parts)
@@ -75,20 +62,24 @@ func RestoreMonth(ctx context.Context, pool *pgxpool.Pool, store archive.Store, 
 	return done, nil
 }
 
-// partsOf returns the parts of a month that are of an installation, one at least.
-func partsOf(ctx context.Context, store archive.Store, month time.Time, installation string) ([]archive.Manifest, error) {
-	there, err := archive.Manifests(ctx, store, monthText(month))
+// partsOf returns the parts of a month, one at least. All must be of this installation:
+// the events of another have other links.
+func partsOf(ctx context.Context, pool *pgxpool.Pool, store archive.Store, month time.Time) ([]archive.Manifest, error) {
+	here, err := queries.New(pool).GetInstallation(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("read which installation this is: %w", err)
+	}
+	parts, err := archive.Manifests(ctx, store, monthText(month))
 	if err != nil {
 		return nil, err
 	}
-	if len(there) == 0 {
+	if len(parts) == 0 {
 		return nil, fmt.Errorf("%s has no part of %s", store, monthText(month))
 	}
-	parts := slices.DeleteFunc(slices.Clone(there), func(m archive.Manifest) bool { return !m.IsOf(installation) })
-	if len(parts) == 0 {
-		other := there[0].Installation
-		return nil, fmt.Errorf("%s has %s of the installation %s, not of %s: if you mean that one, restore it with --of %s",
-			store, monthText(month), other, installation, other)
+	for _, m := range parts {
+		if !m.IsOf(here) {
+			return nil, fmt.Errorf("%s has %s of the installation %s, not of %s", store, monthText(month), m.Installation, here)
+		}
 	}
 	return parts, nil
 }
@@ -100,7 +91,7 @@ type restore struct {
 	store archive.Store
 	month time.Time
 	hold  time.Duration
-	last  *int32                      // the last part in the archive; nil for another installation's month
+	last  int32                       // part in the archive
 	pause func(context.Context) error // between attempts to attach the month
 }
 
@@ -115,28 +106,14 @@ func (r *restore) run(ctx context.Context, parts []archive.Manifest) error {
 	if err != nil {
 		return err
 	}
-	if r.last != nil { // parts of another installation have numbers of their own
-		parts = slices.DeleteFunc(slices.Clone(parts), func(m archive.Manifest) bool { return m.Part <= there })
-	}
+	parts = slices.DeleteFunc(slices.Clone(parts), func(m archive.Manifest) bool { return m.Part <= there })
 	if len(parts) == 0 {
 		return postgres.InTx(ctx, r.conn, func(tx pgx.Tx) error { return r.note(ctx, tx) })
 	}
 	if err := r.load(ctx, parts); err != nil {
 		return err
 	}
-	if there == 0 {
-		return r.attach(ctx)
-	}
-	// The month was restored before, and is large; these rows came since.
-	if err := postgres.MoveEvents(ctx, r.conn, r.table(), "events", "true"); err != nil {
-		return err
-	}
-	return postgres.InTx(ctx, r.conn, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, "DROP TABLE "+pgx.Identifier{r.table()}.Sanitize()); err != nil {
-			return fmt.Errorf("drop table: %w", err)
-		}
-		return r.note(ctx, tx)
-	})
+	return r.attach(ctx)
 }
 
 const (
@@ -170,16 +147,13 @@ func pauseAttaching(ctx context.Context) error {
 	}
 }
 
-// note holds the month, in the transaction after which events have all of it. The ids
-// of our own archived events are kept when the month is another installation's.
+// note holds the month, in the transaction after which events have all of it.
 func (r *restore) note(ctx context.Context, tx pgx.Tx) error {
 	q := queries.New(tx)
-	if r.last != nil {
-		if err := q.ForgetArchivedEventIDs(ctx, r.month, r.month.AddDate(0, 1, 0)); err != nil {
-			return fmt.Errorf("forget ids of imported events: %w", err)
-		}
+	if err := q.ForgetArchivedEventIDs(ctx, r.month, r.month.AddDate(0, 1, 0)); err != nil {
+		return fmt.Errorf("forget ids of imported events: %w", err)
 	}
-	return wrap("hold the month", q.HoldMonth(ctx, r.month, interval(r.hold), r.last))
+	return wrap("hold the month", q.HoldMonth(ctx, r.month, interval(r.hold), &r.last))
 }
 
 // end drops the table of a restore that failed and gives up the lock. It unlocks
@@ -283,25 +257,19 @@ func (r *restore) loadPart(ctx context.Context, m archive.Manifest, first bool) 
 
 // loadPiece copies rows into the table. A month that was restored before and
 // archived again has some rows in several parts, so the rows of all parts but the
-// first go by way of a staging table that takes duplicates. So do the rows of another
-// installation: their import ids are not ours, and an undo of ours would remove them.
+// first go by way of a staging table that takes duplicates.
 func (r *restore) loadPiece(ctx context.Context, tx pgx.Tx, m archive.Manifest, piece []byte, options string, first bool) error {
 	table := pgx.Identifier{r.table()}.Sanitize()
-	to, direct := table, first && r.last != nil
-	if !direct {
+	to := table
+	if !first {
 		if _, err := tx.Exec(ctx, "CREATE TEMP TABLE events_stage (LIKE events) ON COMMIT DROP"); err != nil {
 			return fmt.Errorf("create table: %w", err)
 		}
 		to = "events_stage"
 	}
 	copySQL := "COPY " + to + " (" + columnList(m.Columns) + ") FROM STDIN WITH " + options
-	if _, err := tx.Conn().PgConn().CopyFrom(ctx, bytes.NewReader(piece), copySQL); err != nil || direct {
+	if _, err := tx.Conn().PgConn().CopyFrom(ctx, bytes.NewReader(piece), copySQL); err != nil || first {
 		return err
-	}
-	if r.last == nil {
-		if _, err := tx.Exec(ctx, "UPDATE events_stage SET import_id = NULL, import_line = NULL WHERE import_id IS NOT NULL"); err != nil {
-			return fmt.Errorf("forget imports of another installation: %w", err)
-		}
 	}
 	_, err := tx.Exec(ctx, "INSERT INTO "+table+" SELECT * FROM events_stage ON CONFLICT DO NOTHING")
 	return err

@@ -123,7 +123,7 @@ func fileOrDash(p queries.EventPart) string {
 }
 
 func eventsRestoreCommand(environ []string) *cobra.Command {
-	var from, of string
+	var from string
 	var days int
 	cmd := &cobra.Command{
 		Use:   "restore MONTH",
@@ -153,7 +153,7 @@ database already is not there twice. After --days the month is archived again.`,
 			}
 			return withPool(cmd, environ, func(pool *pgxpool.Pool) error {
 				done, err := worker.RestoreMonth(cmd.Context(), pool, store, worker.Restoring{
-					Month: month, Hold: time.Duration(days) * 24 * time.Hour, Of: of,
+					Month: month, Hold: time.Duration(days) * 24 * time.Hour,
 				})
 				if err != nil {
 					return err
@@ -165,7 +165,6 @@ database already is not there twice. After --days the month is archived again.`,
 		},
 	}
 	cmd.Flags().StringVar(&from, "from", "", "where the archive is: a folder or s3://bucket/prefix (default EVENTS_ARCHIVE)")
-	cmd.Flags().StringVar(&of, "of", "", "the installation whose events are meant, where an archive has those of another (default this one)")
 	cmd.Flags().IntVar(&days, "days", 30, "for how many days the month stays before it is archived again")
 	return cmd
 }
