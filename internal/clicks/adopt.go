@@ -134,8 +134,8 @@ func (h *store) takeIn(f *folder) (segments int, err error) {
 }
 
 // sealOpen seals the files that the owner of a folder was writing, or had as a
-// spare, when it died, and returns how many and how large they are. Nobody writes
-// to them anymore, so that they are renamed as they are. One that cannot be sealed
+// spare, when it died, and returns how many and how large they are. No process
+// writes to them anymore, so that they are renamed as they are. One that cannot be sealed
 // keeps none of the others waiting, and is tried again by the next adoption.
 func (h *store) sealOpen(f *folder) (segments int, bytes int64, err error) {
 	var open []string

@@ -28,7 +28,7 @@ type Click struct {
 }
 
 // Clean returns s as Postgres and people can take it: at most limit bytes,
-// valid UTF-8 (what is not becomes U+FFFD), without NUL and other control
+// valid UTF-8 (invalid bytes become U+FFFD), without NUL and other control
 // characters. A value that is fine already, which is nearly every header, is
 // returned as it is, sharing its memory and allocating nothing.
 func Clean(s string, limit int) string {

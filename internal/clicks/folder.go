@@ -35,8 +35,8 @@ var (
 	segmentName    = regexp.MustCompile(`^(\d{8}t\d{6}-[0-9a-f]{16})-\d{10,}$`)
 )
 
-// newFolderID names a folder so that names sort by age and never repeat, on
-// whatever machine they are made.
+// newFolderID names a folder so that names sort by age and never repeat, also
+// between machines.
 func newFolderID() string {
 	var random [8]byte
 	_, _ = rand.Read(random[:]) // never fails
@@ -55,7 +55,7 @@ type folder struct {
 	lost         bool     // it was moved where this process cannot reach it
 
 	// installation is what the lock names, or will once the disk lets it be
-	// written (named); "" where nobody has said it yet.
+	// written (named); "" where that is not known yet.
 	installation string
 	named        bool
 
@@ -253,7 +253,7 @@ func isUnlinked(info fs.FileInfo) bool {
 func (f *folder) unlock() error { return files.Unlock(f.lock) }
 
 // removeIfEmpty removes the folder if nothing is left in it. The lock is held
-// until the folder is gone, so that nobody adopts half a folder.
+// until the folder is gone, so that no other process adopts half a folder.
 func (f *folder) removeIfEmpty() (removed bool, err error) {
 	root := f.dir()
 	kept, gone := filepath.Join(root, keptName), filepath.Join(root, goneName)

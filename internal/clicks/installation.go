@@ -12,7 +12,7 @@ import (
 )
 
 // foreign is a folder that belongs to another installation and has no owner. It
-// is held: what is in it is neither shipped nor removed.
+// is held: its segments are neither shipped nor removed.
 type foreign struct {
 	path         string
 	installation string
@@ -20,7 +20,7 @@ type foreign struct {
 	seen         int // by this call of adopt
 }
 
-// ShipTo says which installation takes what is shipped from now on. Folders that
+// ShipTo says to which installation segments are shipped from now on. Folders that
 // name none get its name. Those that name another are let go and held, for an
 // operator to ship all the same ([Options].AdoptForeign) or to drop ([DropFolder]);
 // if one of them is this process's own, new clicks go to another folder.
@@ -42,7 +42,7 @@ func (s *Spool) Installation() string {
 }
 
 // Suppose says which installation the clicks belong to that are appended before
-// ShipTo says it: that of the links which are served meanwhile. It does not wait
+// ShipTo says it: the one whose links are served meanwhile. It does not wait
 // for the disk.
 func (s *Spool) Suppose(installation string) {
 	s.store.supposed.Store(&installation)
@@ -137,7 +137,7 @@ func (h *store) letGo(f *folder) {
 	}
 }
 
-// uncount takes what is in a folder out of the counts.
+// uncount takes the segments of a folder out of the counts.
 func (h *store) uncount(f *folder) {
 	err := h.disk.readDir(f.dir(), func(e fs.DirEntry) {
 		id, ok := f.segmentOf(e, suffixSealed)
@@ -193,7 +193,7 @@ func (h *store) forgetForeign() {
 }
 
 // DropFolder throws away the clicks in the folder of a process that is gone,
-// whatever installation they belong to, and returns how many segments were not
+// of any installation, and returns how many segments were not
 // shipped. Files that the spool did not make stay there.
 func DropFolder(dir string) (segments int, err error) {
 	if !folderName.MatchString(filepath.Base(dir)) {

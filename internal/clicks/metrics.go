@@ -28,7 +28,7 @@ type Metrics struct {
 }
 
 // NewMetrics registers the metrics with reg, once per registry. A nil reg
-// gives metrics that nobody reads.
+// gives metrics that are not exported.
 func NewMetrics(reg prometheus.Registerer) *Metrics {
 	m := &Metrics{
 		appended: prometheus.NewCounter(prometheus.CounterOpts{
@@ -49,7 +49,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		}),
 		quarantined: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "signpost_spool_segments_set_aside_total",
-			Help: "Segments without one whole record, renamed to .bad.",
+			Help: "Segments without one whole record, quarantined as .bad.",
 		}),
 		bytes: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "signpost_spool_bytes",

@@ -21,7 +21,7 @@ func (h *store) evict(need int64) error {
 }
 
 // expire frees the bytes of kept segments, oldest first, as long as old says
-// so, and moves what is left of them to the gone ones. A folder or file in
+// so, and moves the empty files to the gone ones. A folder or file in
 // trouble does not keep back the others.
 func (h *store) expire(old func(path string, size int64) bool) error {
 	h.mu.Lock()
@@ -84,7 +84,7 @@ func (h *store) allGone() (gone []Gone, err error) {
 		switch {
 		case goneErr != nil || movedErr != nil:
 			err = errors.Join(err, goneErr, movedErr)
-		case !there: // it was moved, and what was listed is not what is in it
+		case !there: // it was moved: another folder was listed
 		case below == "":
 			h.removeDone(f)
 		case below != f.confirmed:
@@ -118,7 +118,7 @@ func (h *store) goneBelow(f *folder) (below string, err error) {
 }
 
 // lastGone returns the youngest segment that was removed, "" for none. The others
-// need no trace of their own: below it, what is not there is gone.
+// need no trace of their own: an id below it that is not there is gone.
 func (h *store) lastGone(f *folder) (last string, err error) {
 	var older []string
 	dir := filepath.Join(f.dir(), goneName)

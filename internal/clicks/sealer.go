@@ -188,9 +188,9 @@ func (s *Spool) sealAll(segs []*openSegment) (rest []*openSegment) {
 }
 
 // seal fixes what the segment contains and gives it the name of a sealed one.
-// From the cut on nobody writes to it, and before the rename nobody reads it,
+// After the cut no goroutine writes to it, and before the rename none reads it,
 // so a crash at any point leaves an .open file with the same records, which
-// whoever adopts the folder seals as it is.
+// the next owner of the folder seals as it is.
 func (s *Spool) seal(seg *openSegment) error {
 	if seg.file == nil {
 		return nil
@@ -273,11 +273,11 @@ func (s *Spool) closeFile(seg *openSegment) {
 	}
 }
 
-// lastSeals seals what is left when the spool closes. What cannot be sealed
-// now is sealed by whoever adopts the folder.
+// lastSeals seals the files that are left when the spool closes. A file that cannot
+// be sealed now is sealed by the next owner of the folder.
 func (s *Spool) lastSeals(unsealed []*openSegment) {
 	for _, seg := range s.sealAll(unsealed) {
-		_ = seg.file.Close() // what was written is in the file
+		_ = seg.file.Close() // its records are in the file
 		s.opt.Log.Warn("segment left unsealed", slog.String("segment", seg.id))
 	}
 	select {

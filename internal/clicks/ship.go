@@ -38,9 +38,8 @@ var ErrQuarantined = errors.New("segment quarantined: it has no whole record")
 // leave out those that are passed over. An error says that folders could not be
 // listed; the segments of the others are there all the same.
 //
-// Whoever goes through the line calls it with the last id it returned until it
-// returns none: then nothing at its head, whatever is wrong with it, keeps back
-// what is behind.
+// To go through the line, call it with the last id that it returned until it returns
+// none: then a segment in trouble at the head keeps none behind it back.
 func (s *Spool) Segments(after string) ([]Segment, error) { return s.store.list(after, maxListed) }
 
 // PassOver says that a segment cannot be shipped for a reason of its own. It is
@@ -125,10 +124,10 @@ type Gone struct {
 }
 
 // RemoveExpired removes segments shipped longer than Options.Keep before now, and
-// what was damaged and set aside 30 days ago, whatever now is: nobody has seen that
-// elsewhere. It returns how far the folders are empty in which that changed since Confirmed was told, and goes on returning
-// what is not confirmed, across restarts. An error may come beside it: one folder
-// in trouble does not keep back the others.
+// segments quarantined 30 days before the clock of Options.Now. It returns how far
+// those folders are empty in which that changed since Confirmed was told, and goes
+// on returning each of them until it is confirmed, across restarts. An error may
+// come beside it: one folder in trouble does not keep back the others.
 //
 // A power cut may bring a removed segment back. It was shipped, so that the
 // ledger knows it or finds it below what was confirmed.
@@ -141,15 +140,15 @@ func (s *Spool) RemoveExpired(now time.Time) ([]Gone, error) {
 	if expireErr != nil {
 		expireErr = fmt.Errorf("remove kept segments: %w", expireErr)
 	}
-	asideErr := s.store.emptyQuarantine(s.opt.Now())
-	if asideErr != nil {
-		asideErr = fmt.Errorf("remove damaged clicks: %w", asideErr)
+	quarantineErr := s.store.emptyQuarantine(s.opt.Now())
+	if quarantineErr != nil {
+		quarantineErr = fmt.Errorf("empty quarantine: %w", quarantineErr)
 	}
 	gone, err := s.store.allGone()
 	if err != nil {
 		err = fmt.Errorf("list removed segments: %w", err)
 	}
-	return gone, errors.Join(expireErr, asideErr, err)
+	return gone, errors.Join(expireErr, quarantineErr, err)
 }
 
 // Confirmed says that the ledger knows for good how far these folders are empty.

@@ -15,8 +15,8 @@ const (
 	// maxGroupBytes bounds the records that wait for the writer.
 	maxGroupBytes = 1 << 20
 	// maxSegmentBytes and maxSegmentClicks are where a segment stops growing
-	// even if there is no file to go on with: what is read back in one piece
-	// stays bounded.
+	// even if there is no file to go on with: a segment is read back in one piece,
+	// which must stay bounded.
 	maxSegmentBytes  = 8 << 20
 	maxSegmentClicks = maxBatchClicks - maxGroupBytes/(recordHead+minBody)
 	// backlogSegmentBytes is the largest size wanted while shipping is behind.
@@ -46,13 +46,13 @@ type Options struct {
 	// Keep is how long a shipped segment stays on disk. 0 is not at all: the next
 	// RemoveExpired removes it.
 	Keep time.Duration
-	// Installation takes what is shipped, if that is known at the start; see
+	// Installation is where segments are shipped to, if that is known at the start; see
 	// ShipTo. AdoptForeign has folders that name another one shipped to it, too.
 	Installation string
 	AdoptForeign bool
 	// Log defaults to slog.Default().
 	Log *slog.Logger
-	// Metrics default to some that nobody reads.
+	// Metrics default to some that are not exported.
 	Metrics *Metrics
 	// Now defaults to time.Now. It dates shipped segments.
 	Now func() time.Time
@@ -148,7 +148,7 @@ type Spool struct {
 type group struct {
 	done     chan struct{} // closed once drop is final
 	drop     *DropError
-	answered bool // nobody waits anymore; drop is final
+	answered bool // no append waits anymore; drop is final
 	counted  bool // its clicks are counted as kept or as dropped
 	clicks   int
 	oldest   int64 // Unix microseconds
@@ -224,7 +224,7 @@ func (s *Spool) Append(c *Click) error {
 	s.mu.Lock()
 	if drop := s.refuse(); drop != nil {
 		if drop == errStuck && s.next.answered && s.room() {
-			// Nobody waits for this group, but when the disk comes back the
+			// No append waits for this group, but when the disk comes back the
 			// writer still writes it. Better late than lost.
 			s.buf = appendRecord(s.buf, c, agent, referrer)
 			s.next.add(c.At.UnixMicro())
@@ -243,7 +243,7 @@ func (s *Spool) Append(c *Click) error {
 	s.idle, s.watching = false, true
 	s.mu.Unlock()
 	if wake {
-		s.wake <- struct{}{} // has room: idle was true, so nobody else sent
+		s.wake <- struct{}{} // has room: idle was true, so no other goroutine sent
 	}
 	if watch {
 		s.watch <- struct{}{} // likewise
@@ -406,7 +406,7 @@ func (s *Spool) wakeWriter() {
 	}
 }
 
-// Close seals what is open, stops the goroutines and releases the folders.
+// Close seals the open file, stops the goroutines and releases the folders.
 // Appends that wait are finished first, later ones drop with "closed". If the
 // disk hangs Close gives up after a few seconds; the lock is held on until the
 // disk answers or the process ends, since the late write must not meet another

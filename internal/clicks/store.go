@@ -200,7 +200,7 @@ func (h *store) records(id string) ([]byte, error) {
 	records := make([]byte, info.Size())
 	n, err := h.disk.readAt(file, records, 0)
 	if errors.Is(err, io.EOF) {
-		err = nil // cut meanwhile; what is there counts
+		err = nil // cut meanwhile; the bytes that are there count
 	}
 	return records[:n], err
 }
@@ -260,7 +260,7 @@ func (h *store) ship(id string) (news bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	// Its time becomes that of shipping, from which Keep counts.
+	// The file gets the time of shipping, from which Keep counts.
 	if err := h.disk.setTime(f.sealed(id), h.opt.Now()); err != nil {
 		return false, err
 	}
@@ -347,7 +347,7 @@ func (h *store) close() error {
 		removed, err := f.removeIfEmpty()
 		if !removed {
 			if filepath.Dir(f.dir()) != filepath.Clean(h.opt.Dir) && filepath.Clean(h.opt.Dir) != f.dir() {
-				h.opt.Log.Warn("a spool folder was moved away: `signpost spool ship` ships what is left in it", slog.String("folder", f.dir()))
+				h.opt.Log.Warn("a spool folder was moved away: `signpost spool ship` ships the segments left in it", slog.String("folder", f.dir()))
 			}
 			err = errors.Join(err, f.unlock())
 		}

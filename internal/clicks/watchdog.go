@@ -50,7 +50,7 @@ func (s *Spool) strike() bool {
 		}
 	}
 	if s.stuck && waiting {
-		// The next group stays the next: its records, and those of appends
+		// The next group stays the next: its records, and the records of appends
 		// that come from now on, are written when the disk comes back.
 		s.giveUpWaiting(s.flight)
 		s.giveUpWaiting(s.next)

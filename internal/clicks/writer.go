@@ -49,7 +49,7 @@ func (s *Spool) writeGroups() {
 		}
 		drop, sound := s.write(seg, g, records)
 		if !sound {
-			// What the file holds is acknowledged; what the failed call did
+			// The records before are acknowledged; what the failed call did
 			// to the rest is unknown. It is not written again.
 			s.handOver(seg)
 			seg = nil
@@ -87,7 +87,7 @@ func (s *Spool) sealDue(seg *openSegment) bool {
 }
 
 // wanted returns the size and age to seal at. Small and young keeps clicks
-// fresh; once segments queue up, nobody sees them sooner for that, and fewer
+// fresh; once segments queue up, they are not seen sooner for that, and fewer
 // and larger ones ship faster and keep the folder small.
 func (s *Spool) wanted() (bytes int64, age time.Duration) {
 	backlog := s.store.segments.Load()
@@ -248,12 +248,12 @@ func (s *Spool) write(seg *openSegment, g *group, records []byte) (drop *DropErr
 }
 
 // writeFailed classifies the error. If the disk is full the file stays in use,
-// cut back to what is acknowledged: the space may return.
+// cut back to the acknowledged records: the space may return.
 func (s *Spool) writeFailed(seg *openSegment, err error) *DropError {
 	s.trouble.Store(&err)
 	drop := dropFor(err)
 	if drop == errDiskFull {
-		// Not vital: the next write overwrites what is left of this one,
+		// Not vital: the next write overwrites the rest of this one,
 		// and the scan finds its way through the rest.
 		if err := s.disk.cut(seg.file, seg.size); err != nil && !errors.Is(err, syscall.ENOSPC) {
 			s.trouble.Store(&err)
@@ -286,7 +286,7 @@ func (s *Spool) finish(g *group, records []byte, drop *DropError) {
 }
 
 // unstick ends the state stuck, the disk having answered. If there are records
-// that nobody waits for, it ends when the writer takes them: no append may join
+// that no append waits for, it ends when the writer takes them: no append may join
 // them. s.mu is held.
 func (s *Spool) unstick() {
 	if s.next.answered && s.next.clicks == 0 {
@@ -317,7 +317,7 @@ func (s *Spool) kept(g *group) {
 	s.answer(g, nil)
 }
 
-// lose counts the clicks of g as dropped: they will not be written, or nobody is
+// lose counts the clicks of g as dropped: they will not be written, or no goroutine is
 // left to see it. s.mu is held.
 func (s *Spool) lose(g *group, drop *DropError) {
 	if g == nil || g.counted {

@@ -70,7 +70,7 @@ type Shipper struct {
 	tidyEvery time.Duration // tidyEvery but in tests
 	catchUp   catchUp       // after Postgres was away
 
-	met atomic.Pointer[string] // what Met was told and Run has not passed on yet
+	met atomic.Pointer[string] // the installation of Met, until Run has passed it on
 
 	asked        chan chan reshipped // Reship's questions to Run
 	reshipBefore time.Time           // segments shipped before are to be put back; zero when all are
@@ -112,7 +112,7 @@ func New(o Options) *Shipper {
 	}
 }
 
-// Run ships what is sealed until ctx ends. It waits out whatever is wrong with
+// Run ships sealed segments until ctx ends. It waits out every trouble with
 // Postgres, so its only result is nil.
 func (s *Shipper) Run(ctx context.Context) error {
 	tick := time.NewTicker(time.Second)
@@ -154,7 +154,7 @@ func (s *Shipper) Drain(ctx context.Context) error {
 		return fmt.Errorf("seal spool: %w", err)
 	}
 	err := s.Ship(ctx)
-	// A process may stop for good, and nobody else could confirm its removals.
+	// A process may stop for good, and no other process could confirm its removals.
 	return errors.Join(err, s.Expire(ctx, time.Now()))
 }
 
@@ -204,7 +204,7 @@ func (s *Shipper) ship(ctx context.Context) error {
 }
 
 // pass goes through the line once, from the oldest segment to the newest, and
-// returns how many went. What cannot go stays behind and keeps nobody back. It
+// returns how many went. A segment that cannot go stays behind and keeps none back. It
 // ends after a while even though more is sealed meanwhile: what was adopted or
 // passed over is older, and has its turn in the next pass.
 func (s *Shipper) pass(ctx context.Context) (shipped int, err error) {
@@ -444,7 +444,7 @@ func (s *Shipper) insertBatch(ctx context.Context, tx pgx.Tx, batch clicks.Batch
 	return false, nil
 }
 
-// attend does what is due besides shipping. The line may never be empty, where a
+// attend does the work besides shipping that is due. The line may never be empty, where a
 // transaction takes longer than it takes to seal a segment, so that nothing may
 // wait for its end.
 func (s *Shipper) attend(ctx context.Context) {
