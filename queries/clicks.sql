@@ -10,8 +10,8 @@ SET job_id = @job_id
 WHERE id = @id;
 
 -- name: ReadClickBatch :one
--- What a batch holds never changes, so it is read before the transaction that
--- locks it. No payload means that it was ingested.
+-- A payload never changes, so it is read before the transaction that locks its
+-- batch. No payload means that the batch was ingested.
 SELECT payload
 FROM click_batches
 WHERE id = @id;

@@ -392,8 +392,8 @@ FROM click_batches
 WHERE id = $1
 `
 
-// What a batch holds never changes, so it is read before the transaction that
-// locks it. No payload means that it was ingested.
+// A payload never changes, so it is read before the transaction that locks its
+// batch. No payload means that the batch was ingested.
 func (q *Queries) ReadClickBatch(ctx context.Context, id string) ([]byte, error) {
 	row := q.db.QueryRow(ctx, readClickBatch, id)
 	var payload []byte

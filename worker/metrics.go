@@ -85,7 +85,7 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 		oldestPart:      gauge("signpost_events_parts_open_oldest_seconds", "Age of the oldest detached part that is not yet dropped."),
 		archiveFailures: f.NewCounter(prometheus.CounterOpts{Name: "signpost_events_retire_failures_total", Help: "Attempts to take a month out of the database that failed."}),
 		clicksIngested:  f.NewCounter(prometheus.CounterOpts{Name: "signpost_clicks_ingested_total", Help: "Clicks that became events."}),
-		clicksRejected:  counters("signpost_clicks_rejected_total", "Clicks that could not become events and were set aside, by reason.", "reason"),
+		clicksRejected:  counters("signpost_clicks_rejected_total", "Clicks that were rejected: they could not become events. By reason.", "reason"),
 		importUndone: counters("signpost_import_rows_undone_total",
 			"Rows of imports that an undo removed or kept, by kind and outcome.", "kind", "outcome"),
 		importRows: counters("signpost_import_rows_total", "Rows of imports, by kind and outcome.", "kind", "outcome"),

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"time"
 
@@ -18,7 +19,8 @@ import (
 	"github.com/signpost/signpost/queries"
 )
 
-// Why a click was set aside, as signpost_clicks_rejected_total says it.
+// Reasons a click is rejected, the values of the label "reason" of
+// signpost_clicks_rejected_total.
 const (
 	rejectedTime    = "time"    // outside of the months that events may have
 	rejectedMonth   = "month"   // of a month whose partition an operator detached
@@ -38,8 +40,8 @@ type recordClicks struct {
 
 // Work implements [river.Worker].
 //
-// What the batch holds is read, decoded and enriched before the transaction,
-// which is short for it. When Postgres refuses the data, the transaction is
+// The batch is read, decoded and enriched before the transaction, which is short
+// for it. When Postgres refuses the data, the transaction is
 // done over with care: split until the clicks at fault are found.
 func (w *recordClicks) Work(ctx context.Context, job *river.Job[jobs.RecordClicks]) error {
 	batch, err := w.read(ctx, job.Args.BatchID)
@@ -68,7 +70,7 @@ func (w *recordClicks) Work(ctx context.Context, job *river.Job[jobs.RecordClick
 }
 
 // bad gives a batch that cannot be decoded the tries of any other job, because
-// a worker of a newer release may know what it is. Then it is failed: it keeps
+// a worker of a newer release may know its format. Then it is failed: it keeps
 // its payload and waits for an operator, its job discarded.
 func (w *recordClicks) bad(ctx context.Context, job *river.Job[jobs.RecordClicks], err error) error {
 	if job.Attempt < job.MaxAttempts {
@@ -85,7 +87,7 @@ func (w *recordClicks) fail(ctx context.Context, id string, why error) error {
 		return fmt.Errorf("fail click batch: %w", err)
 	}
 	if n > 0 {
-		w.deps.log.ErrorContext(ctx, "a click batch failed and waits for an operator", "batch_id", id, "error", why)
+		w.deps.log.ErrorContext(ctx, "a click batch failed and waits for an operator", slog.String("batch_id", id), slog.Any("error", why))
 	}
 	return nil
 }
@@ -113,14 +115,14 @@ func RetryBatch(ctx context.Context, pool *pgxpool.Pool, client *river.Client[pg
 
 // clickBatch is a batch on its way into the tables.
 type clickBatch struct {
-	id       string
-	clicks   []clicks.Click
-	events   []event
-	setAside []reject
-	careful  bool
+	id      string
+	clicks  []clicks.Click
+	events  []event
+	rejects []reject
+	careful bool
 }
 
-// reject is a click that is set aside.
+// reject is a click that does not become an event.
 type reject struct {
 	reason string // of the metric
 	row    queries.InsertClickRejectsParams
@@ -142,20 +144,21 @@ func (w *recordClicks) read(ctx context.Context, id string) (*clickBatch, error)
 	if batch.clicks, err = decode(id, payload); err != nil {
 		return nil, fmt.Errorf("decode click batch: %w", err)
 	}
-	good := batch.setAsideBadTimes(time.Now())
+	good := batch.rejectBadTimes(time.Now())
 	enricher := w.deps.newEnricher()
 	if batch.events, err = enricher.events(ctx, batch.clicks, good); err != nil {
 		return nil, err
 	}
 	for position, value := range enricher.panics {
 		batch.reject(position, rejectedPanic, fmt.Sprint(value))
-		w.deps.log.ErrorContext(ctx, "a click could not be enriched", "batch_id", id, "position", position, "panic", value)
+		w.deps.log.ErrorContext(ctx, "a click could not be enriched", slog.String("batch_id", id),
+			slog.Int("position", int(position)), slog.Any("panic", value))
 	}
 	return batch, w.ensurePartitions(ctx, batch)
 }
 
 // decode returns an error that wraps clicks.ErrBadBatch also where the decoder
-// panics: what it was given came from outside of this process.
+// panics: its input came from outside of this process.
 func decode(id string, payload []byte) (batch []clicks.Click, err error) {
 	defer func() {
 		if value := recover(); value != nil {
@@ -165,10 +168,10 @@ func decode(id string, payload []byte) (batch []clicks.Click, err error) {
 	return clicks.DecodeBatch(id, payload)
 }
 
-// setAsideBadTimes takes out clicks of a clock so wrong that there is no
+// rejectBadTimes takes out clicks of a clock so wrong that there is no
 // partition for them, before salts are made for their days, and returns the
 // positions of the others.
-func (b *clickBatch) setAsideBadTimes(now time.Time) (good []int32) {
+func (b *clickBatch) rejectBadTimes(now time.Time) (good []int32) {
 	first := time.Date(2000, time.January, 1, 0, 0, 0, 0, time.UTC)
 	end := postgres.MonthOf(now).AddDate(0, 2, 0)
 	good = make([]int32, 0, len(b.clicks))
@@ -182,8 +185,8 @@ func (b *clickBatch) setAsideBadTimes(now time.Time) (good []int32) {
 	return good
 }
 
-// setAsideMonth takes out the clicks of a month that cannot have a partition.
-func (b *clickBatch) setAsideMonth(none *postgres.MonthError) {
+// rejectMonth takes out the clicks of a month that cannot have a partition.
+func (b *clickBatch) rejectMonth(none *postgres.MonthError) {
 	kept := b.events[:0]
 	for _, e := range b.events {
 		if postgres.MonthOf(e.time()).Equal(none.Month) {
@@ -196,10 +199,10 @@ func (b *clickBatch) setAsideMonth(none *postgres.MonthError) {
 }
 
 func (b *clickBatch) reject(position int32, reason, detail string) {
-	b.setAside = append(b.setAside, b.rejected(position, reason, detail))
+	b.rejects = append(b.rejects, b.rejected(position, reason, detail))
 }
 
-// rejected describes a click that is set aside. Its address is left out (I9).
+// rejected describes a rejected click, without its address (I9).
 func (b *clickBatch) rejected(position int32, reason, detail string) reject {
 	c := b.clicks[position]
 	// Bounded to what a timestamp can hold and people can read.
@@ -215,7 +218,7 @@ func (b *clickBatch) rejected(position int32, reason, detail string) reject {
 	}}
 }
 
-// ensurePartitions makes the partitions that a batch needs, and sets aside the
+// ensurePartitions makes the partitions that a batch needs, and rejects the
 // clicks of months that cannot have one: they must not keep back the others.
 func (w *recordClicks) ensurePartitions(ctx context.Context, b *clickBatch) error {
 	for {
@@ -227,7 +230,7 @@ func (w *recordClicks) ensurePartitions(ctx context.Context, b *clickBatch) erro
 		case !errors.As(err, &none):
 			return fmt.Errorf("ensure partitions of a click batch: %w", err)
 		}
-		b.setAsideMonth(none)
+		b.rejectMonth(none)
 	}
 }
 
@@ -284,12 +287,13 @@ func (w *recordClicks) account(ctx context.Context, b *clickBatch, stored []even
 	for _, r := range rejects {
 		w.deps.metrics.clicksRejected.WithLabelValues(r.reason).Inc()
 	}
-	w.deps.log.ErrorContext(ctx, "clicks were set aside", "batch_id", b.id, "clicks", len(rejects), "reason", rejects[len(rejects)-1].row.Reason)
+	w.deps.log.ErrorContext(ctx, "clicks were rejected", slog.String("batch_id", b.id),
+		slog.Int("clicks", len(rejects)), slog.String("reason", rejects[len(rejects)-1].row.Reason))
 }
 
-// store writes what it can and sets the rest aside.
+// store writes the events that Postgres takes and rejects the others.
 func (b *clickBatch) store(ctx context.Context, tx pgx.Tx, q *queries.Queries) (stored []event, rejects []reject, err error) {
-	rejects = slices.Clone(b.setAside)
+	rejects = slices.Clone(b.rejects)
 	if b.careful {
 		stored, rejects, err = b.storeHalves(ctx, tx, b.events, nil, rejects)
 	} else {
@@ -303,10 +307,10 @@ func (b *clickBatch) store(ctx context.Context, tx pgx.Tx, q *queries.Queries) (
 		rows[i] = r.row
 	}
 	if err := q.DropClickRejects(ctx, b.id); err != nil {
-		return nil, nil, fmt.Errorf("forget clicks set aside: %w", err)
+		return nil, nil, fmt.Errorf("delete earlier rejects: %w", err)
 	}
 	if _, err := q.InsertClickRejects(ctx, rows); err != nil {
-		return nil, nil, fmt.Errorf("set clicks aside: %w", err)
+		return nil, nil, fmt.Errorf("insert rejects: %w", err)
 	}
 	return stored, rejects, nil
 }

@@ -548,7 +548,7 @@ func TestRecordClicksAfterAPartitionWasDropped(t *testing.T) {
 	s.wantCounted(1)
 }
 
-// Clicks of a month whose partition somebody detached are set aside; they keep
+// Clicks of a month whose partition somebody detached are rejected; they keep
 // back no other click, and the table is left alone.
 func TestRecordClicksOfADetachedMonth(t *testing.T) {
 	s := setup(t)

@@ -172,7 +172,7 @@ func TestReplayOfWhatWasCutOffTheLedger(t *testing.T) {
 	s := setup(t)
 	w := s.start(nil)
 	at := time.Now().UTC().AddDate(0, 0, -100).Truncate(time.Hour)
-	batch := append(many(10, at), click(1, time.Unix(0, 0))) // one is set aside, each time
+	batch := append(many(10, at), click(1, time.Unix(0, 0))) // one is rejected, each time
 	ship := func(id string, oldest time.Time) int64 {
 		s.store(id, clicks.EncodeBatch(id, batch), len(batch))
 		s.exec("UPDATE click_batches SET oldest_at = $1 WHERE id = $2", oldest, id)
