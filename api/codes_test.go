@@ -193,16 +193,16 @@ func TestHint(t *testing.T) {
 		}
 	}
 	// One at once, and none for a while after the database failed to answer.
-	b.api.hints.place <- struct{}{}
+	b.api.hints.query <- struct{}{}
 	if a := b.raw("GET", "/SPRING"); a.body["hint"] != nil {
 		t.Errorf("a hint without a place: %s", a.raw)
 	}
-	<-b.api.hints.place
-	if b.api.inAnotherCase("SPRING") != "spring" {
+	<-b.api.hints.query
+	if b.api.inAnotherCase(b.api.Cache.Domain(""), "SPRING") != "spring" {
 		t.Error("no hint with a place")
 	}
 	b.pool.Close()
-	if code := b.api.inAnotherCase("SPRING"); code != "" || b.api.hints.paused.Load() == 0 {
+	if code := b.api.inAnotherCase(b.api.Cache.Domain(""), "SPRING"); code != "" || b.api.hints.paused.Load() == 0 {
 		t.Errorf("without a database: %q, paused until %d", code, b.api.hints.paused.Load())
 	}
 }

@@ -25,8 +25,7 @@ type Error struct {
 	Status  int          `json:"code" example:"400" doc:"The HTTP status."`
 	Fields  []FieldError `json:"fields,omitempty" doc:"Every field at fault, if fields are."`
 	Hint    string       `json:"hint,omitempty" example:"upper and lower case count: there is https://sign.example/spring" doc:"Of a short link that there is not: one that differs in case only."`
-	// near is the code of the link of Hint.
-	near string
+	near    *nearLink    // of Hint
 	// RetryAfter, if not zero, is when it makes sense to try again; whole
 	// seconds, rounded up.
 	RetryAfter time.Duration `json:"-"`

@@ -21,7 +21,7 @@ func BenchmarkUnknownCodes(bench *testing.B) {
 			b := setup(bench)
 			b.api.Log = slog.New(slog.DiscardHandler)
 			if name == "without hints" {
-				b.api.hints.place <- struct{}{}
+				b.api.hints.query <- struct{}{}
 			}
 			b.exec("INSERT INTO users (id, username, email) VALUES (1, 'ann', 'ann@example.com')")
 			b.exec(`INSERT INTO urls (user_id, short_code, original_url)

@@ -8,8 +8,6 @@ import (
 
 	"github.com/gofiber/fiber/v2"
 	"github.com/valyala/fasthttp"
-
-	"github.com/signpost/signpost/internal/links"
 )
 
 const (
@@ -45,9 +43,9 @@ func writePage(r *fasthttp.Response, e *Error) {
 	r.Header.Set(fiber.HeaderXContentTypeOptions, "nosniff")
 	title, advice := pageText(e)
 	title, advice = html.EscapeString(title), html.EscapeString(advice)
-	if e.near != "" {
-		advice = "Upper and lower case count. Did you mean <a href=\"" + links.CodePath(e.near) + "\">" +
-			html.EscapeString(e.near) + "</a>?"
+	if e.near != nil {
+		advice = "Upper and lower case count. Did you mean <a href=\"" + e.near.path + "\">" +
+			html.EscapeString(e.near.code) + "</a>?"
 	}
 	r.SetBodyString(pageHead + title + pageMiddle + title + "</h1>\n<p>" + advice +
 		"</p>\n<p><small>" + strconv.Itoa(e.Status) + "</small></p>\n" + pageTail)
@@ -55,7 +53,7 @@ func writePage(r *fasthttp.Response, e *Error) {
 
 // pageText says e to a person who clicked on a link.
 func pageText(e *Error) (title, advice string) {
-	if e.near != "" {
+	if e.near != nil {
 		e = errNoLink
 	}
 	switch e {

@@ -39,46 +39,54 @@ var (
 	cachePermanent = []byte("private, max-age=90")
 )
 
-// redirect answers a request for a short link and reports whether it was one. Each
-// path is, whose first segment is not reserved, or is r. It stands before the
-// router, which with what surrounds it would cost some 0.3 µs: more than to find
-// the link, and nearly every request is a redirect.
+// redirect answers a request for a short link and reports whether it was one. On a
+// custom domain each path is; on the main one each whose first segment is not
+// reserved, or is r. It stands before the router, which with its surroundings would
+// cost some 0.3 µs: more than to find the link, and nearly every request is a
+// redirect.
 func (a *API) redirect(ctx *fasthttp.RequestCtx) bool {
-	path := utils.UnsafeString(ctx.URI().PathOriginal())
-	if len(path) < 2 || path[0] != '/' {
+	uri := ctx.URI()
+	path := utils.UnsafeString(uri.PathOriginal())
+	domain := a.Cache.Domain(utils.UnsafeString(uri.Host()))
+	main := domain.ID == linkcache.MainDomain
+	var read links.Path
+	switch {
+	case !main:
+		read = links.ReadDomainPath(path)
+	case path == "" || path[0] != '/':
 		return false
+	default:
+		code := path[1:]
+		long, found := strings.CutPrefix(code, "r/")
+		switch {
+		case found && links.IsPlainCode(long):
+			read = links.Path{Code: long, Long: true}
+		case links.IsPlainCode(code) && !links.Reserved(code):
+			read = links.Path{Code: code}
+		default:
+			read = links.ReadPath(path)
+		}
+		if read.Reserved && (!read.Root || domain.RootURL == "") {
+			return false
+		}
 	}
 	method := 0
 	switch {
 	case ctx.IsGet():
 	case ctx.IsHead():
 		method = 1
+	case read.Reserved:
+		return false // the router knows the methods of the home page
 	default:
-		return a.refuseMethod(ctx, path)
+		a.refuseMethod(ctx)
+		return true
 	}
-	code := path[1:]
-	long, found := strings.CutPrefix(code, "r/")
-	switch {
-	case found && links.IsPlainCode(long):
-		a.answerRedirect(ctx, links.Path{Code: long, Long: true}, method)
-	case links.IsPlainCode(code) && !links.Reserved(code):
-		a.answerRedirect(ctx, links.Path{Code: code}, method)
-	default:
-		read := links.ReadPath(path)
-		if read.Reserved {
-			return false
-		}
-		a.answerRedirect(ctx, read, method)
-	}
+	a.answerRedirect(ctx, domain, read, method)
 	return true
 }
 
-// refuseMethod answers a request with a method that short links do not have, if
-// its path is one's, and reports whether it was.
-func (a *API) refuseMethod(ctx *fasthttp.RequestCtx, path string) bool {
-	if links.ReadPath(path).Reserved {
-		return false
-	}
+// refuseMethod answers a request with a method that short links do not have.
+func (a *API) refuseMethod(ctx *fasthttp.RequestCtx) {
 	start := time.Now()
 	a.ids.set(&ctx.Request.Header, &ctx.Response.Header)
 	ctx.Response.Header.Set(fiber.HeaderAllow, "GET, HEAD")
@@ -86,12 +94,11 @@ func (a *API) refuseMethod(ctx *fasthttp.RequestCtx, path string) bool {
 	elapsed := time.Since(start)
 	a.metrics.observe(a.metrics.other, ctx.ConnID(), http.StatusMethodNotAllowed, elapsed)
 	a.logRequest(ctx, slog.LevelDebug, http.StatusMethodNotAllowed, elapsed)
-	return true
 }
 
 // answerRedirect does for a redirect what observe does for the other routes.
 // method is 0 for GET and 1 for HEAD.
-func (a *API) answerRedirect(ctx *fasthttp.RequestCtx, path links.Path, method int) {
+func (a *API) answerRedirect(ctx *fasthttp.RequestCtx, domain *linkcache.Domain, path links.Path, method int) {
 	series := a.metrics.short[method]
 	if path.Long {
 		series = a.metrics.long[method]
@@ -101,7 +108,7 @@ func (a *API) answerRedirect(ctx *fasthttp.RequestCtx, path links.Path, method i
 		start = time.Now() // there is no server
 	}
 	a.ids.set(&ctx.Request.Header, &ctx.Response.Header)
-	a.followSafely(ctx, path, start)
+	a.followSafely(ctx, domain, path, start)
 	elapsed := time.Since(start)
 	status := ctx.Response.StatusCode()
 	a.metrics.observe(series, ctx.ConnID(), status, elapsed)
@@ -111,42 +118,65 @@ func (a *API) answerRedirect(ctx *fasthttp.RequestCtx, path links.Path, method i
 	a.logRequest(ctx, slog.LevelDebug, status, elapsed)
 }
 
-func (a *API) followSafely(ctx *fasthttp.RequestCtx, path links.Path, at time.Time) {
+func (a *API) followSafely(ctx *fasthttp.RequestCtx, domain *linkcache.Domain, path links.Path, at time.Time) {
 	defer func() {
 		if r := recover(); r != nil {
 			a.logPanic(ctx, r)
 			a.refuse(ctx, errInternal)
 		}
 	}()
-	a.follow(ctx, path, at)
+	a.follow(ctx, domain, path, at)
 }
 
 // follow answers a request for the link of a path, at the time it came in. The
 // path may share the request's buffer.
-func (a *API) follow(ctx *fasthttp.RequestCtx, path links.Path, at time.Time) {
-	link, err := a.activeLink(path, at)
-	if err == errNoLink {
-		err = a.withHint(path)
-	}
+func (a *API) follow(ctx *fasthttp.RequestCtx, domain *linkcache.Domain, path links.Path, at time.Time) {
+	link, err := a.activeLink(domain, path, at)
 	if err != nil {
-		a.refuse(ctx, err)
+		a.fallBack(ctx, domain, path, err)
 		return
 	}
 	if !ctx.IsHead() {
 		a.record(ctx, link, at)
 	}
-	r := &ctx.Response
-	r.SetStatusCode(link.Status)
 	target := link.Target
 	if link.ForwardQuery {
 		target = links.AddQuery(target, queryOf(ctx, path))
 	}
-	r.Header.SetCanonical(headerLocation, utils.UnsafeBytes(target))
 	cache := cacheTemporary
 	if link.Status == http.StatusMovedPermanently || link.Status == http.StatusPermanentRedirect {
 		cache = cachePermanent
 	}
+	leadTo(ctx, link.Status, target, cache)
+}
+
+func leadTo(ctx *fasthttp.RequestCtx, status int, target string, cache []byte) {
+	r := &ctx.Response
+	r.SetStatusCode(status)
+	r.Header.SetCanonical(headerLocation, utils.UnsafeBytes(target))
 	r.Header.SetCanonical(headerCacheControl, cache)
+}
+
+// fallBack answers a request that no link answers: with the address that the domain
+// has for it, or with the error.
+func (a *API) fallBack(ctx *fasthttp.RequestCtx, domain *linkcache.Domain, path links.Path, err *Error) {
+	target := ""
+	switch {
+	case path.Root:
+		target = domain.RootURL
+	case err == errNoLink:
+		target = domain.NotFoundURL
+	case err == errExpired || err == errDeactivated:
+		target = domain.ExpiredURL
+	}
+	if target != "" {
+		leadTo(ctx, http.StatusFound, target, cacheTemporary)
+		return
+	}
+	if err == errNoLink {
+		err = a.withHint(domain, path)
+	}
+	a.refuse(ctx, err)
 }
 
 // queryOf is the query of a visitor: what was glued to the code as one comes first.
@@ -162,8 +192,8 @@ func queryOf(ctx *fasthttp.RequestCtx, path links.Path) string {
 }
 
 // activeLink returns the link of a path if it leads somewhere at that time.
-func (a *API) activeLink(path links.Path, at time.Time) (*linkcache.Link, *Error) {
-	link, err := a.lookup(path, at)
+func (a *API) activeLink(domain *linkcache.Domain, path links.Path, at time.Time) (*linkcache.Link, *Error) {
+	link, err := a.lookup(domain, path, at)
 	switch {
 	case errors.Is(err, linkcache.ErrNotFound):
 		return nil, errNoLink
@@ -177,20 +207,21 @@ func (a *API) activeLink(path links.Path, at time.Time) (*linkcache.Link, *Error
 	return link, nil
 }
 
-// lookup returns the link of what the path says, or else of what remains without
-// what is glued to it. A path that cannot be a code costs nothing.
-func (a *API) lookup(path links.Path, at time.Time) (*linkcache.Link, error) {
+// lookup returns the link that the path names, or else the one without what is glued
+// to it. A path that cannot be a code costs nothing.
+func (a *API) lookup(domain *linkcache.Domain, path links.Path, at time.Time) (*linkcache.Link, error) {
 	// The lookup has a deadline of its own, and other requests share it.
 	ctx := context.Background()
+	code, trimmed := linkcache.NewKey(domain.ID, path.Code), linkcache.NewKey(domain.ID, path.Trimmed)
 	switch {
 	case path.Trimmed == "" && path.Code == "":
 		return nil, linkcache.ErrNotFound
 	case path.Trimmed == "":
-		return a.Cache.Lookup(ctx, path.Code, at)
+		return a.Cache.Lookup(ctx, code, at)
 	case path.Code == "":
-		return a.Cache.Lookup(ctx, path.Trimmed, at)
+		return a.Cache.Lookup(ctx, trimmed, at)
 	}
-	return a.Cache.LookupEither(ctx, path.Code, path.Trimmed, at)
+	return a.Cache.LookupEither(ctx, code, trimmed, at)
 }
 
 // record keeps the click before the redirect is answered (I1). A click that

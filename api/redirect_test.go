@@ -351,7 +351,8 @@ func TestRedirectWithoutPostgres(t *testing.T) {
 func TestRedirectSurvivesAPanic(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	b.api.Cache = nil
+	b.insertLink(testLink{code: "boom", target: "https://example.com/"})
+	b.api.Spool = nil
 	a := b.want(500, 0, "GET", "/r/boom", nil)
 	if !strings.Contains(b.log.String(), "request panicked") || !strings.Contains(b.log.String(), a.header.Get("X-Request-Id")) {
 		t.Errorf("the panic was not logged: %s", b.log)

@@ -7,115 +7,60 @@ package queries
 
 import (
 	"context"
-	"time"
 
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
-const getLinkLog = `-- name: GetLinkLog :one
-SELECT
-    COALESCE((SELECT max(id) FROM link_changes), 0)::bigint AS newest_id,
-    COALESCE((SELECT version FROM link_changes ORDER BY id DESC LIMIT 1), 0)::bigint AS anchor,
-    COALESCE((SELECT min(id) FROM link_changes), 0)::bigint AS oldest_id,
-    (extract(epoch FROM pg_postmaster_start_time())::text || '.'
-        || COALESCE(extract(epoch FROM pg_stat_get_bgwriter_stat_reset_time()), 0)::text || '.'
-        || (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())::text || '.'
-        || 'link_changes'::regclass::oid::text)::text AS history,
-    (SELECT i.id FROM installation i)::text AS installation,
-    pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS xmin,
-    (CASE WHEN pg_is_in_recovery() THEN pg_snapshot_xmin(pg_current_snapshot())
-        ELSE pg_snapshot_xmax(pg_current_snapshot()) END)::text::bigint AS xmax,
-    ARRAY(SELECT x::text::bigint FROM pg_snapshot_xip(pg_current_snapshot()) x)::bigint[] AS running,
-    (pg_snapshot_xmax(pg_current_snapshot())::text::bigint
-        + age(pg_snapshot_xmax(pg_current_snapshot())::xid))::bigint AS next_xid
+const getRecentLinkXid = `-- name: GetRecentLinkXid :one
+SELECT COALESCE((
+    SELECT xid FROM link_changes
+    WHERE xid < pg_snapshot_xmax(pg_current_snapshot())
+    ORDER BY xid DESC
+    OFFSET $1::int LIMIT 1
+)::text::bigint, 0)::bigint AS xid
 `
 
-type GetLinkLogRow struct {
-	NewestID     int64
-	Anchor       int64
-	OldestID     int64
-	History      string
-	Installation string
-	Xmin         int64
-	Xmax         int64
-	Running      []int64
-	NextXid      int64
+// The xid from which on the log holds a number of changes, at least those that were
+// written last; 0 if it holds no more than that.
+func (q *Queries) GetRecentLinkXid(ctx context.Context, changes int32) (int64, error) {
+	row := q.db.QueryRow(ctx, getRecentLinkXid, changes)
+	var xid int64
+	err := row.Scan(&xid)
+	return xid, err
 }
 
-// The state of the log: its newest and oldest row, its history, the installation
-// it belongs to, and which transactions have ended, all in one snapshot.
-//
-// The history is another one after each start of the server, and for each
-// database and each table that was ever made: also for one that was dropped and
-// filled again from a dump, whose rows may look the same. The start is not told by
-// that of the postmaster alone, which stays when the death of one backend makes
-// all others start again; the server's statistics begin anew then. Xids may be
-// given twice across it: those whose end was not on disk yet.
-//
-// Every writer whose id is missing had its xid before it drew the id, so below
-// next_xid. The snapshot's own xmax would not do: it is one past the highest
-// xid that *completed*, and a writer with a higher one may still be under way.
-// Only age() tells the next xid without drawing one. A standby does not list what
-// is under way: there all from xmin on may be.
-func (q *Queries) GetLinkLog(ctx context.Context) (GetLinkLogRow, error) {
-	row := q.db.QueryRow(ctx, getLinkLog)
-	var i GetLinkLogRow
-	err := row.Scan(
-		&i.NewestID,
-		&i.Anchor,
-		&i.OldestID,
-		&i.History,
-		&i.Installation,
-		&i.Xmin,
-		&i.Xmax,
-		&i.Running,
-		&i.NextXid,
-	)
-	return i, err
-}
-
-const listRecentChanges = `-- name: ListRecentChanges :many
-SELECT
-    (extract(epoch FROM pg_postmaster_start_time())::text || '.'
-        || COALESCE(extract(epoch FROM pg_stat_get_bgwriter_stat_reset_time()), 0)::text || '.'
-        || (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())::text || '.'
-        || 'link_changes'::regclass::oid::text)::text AS history,
-    COALESCE(c.id, 0)::bigint AS id, COALESCE(c.version, 0)::bigint AS version, c.short_code
-FROM (VALUES (1)) one
-LEFT JOIN (
-    SELECT id, version, short_code FROM link_changes
-    WHERE id > (SELECT max(id) FROM link_changes) - 10000
-    ORDER BY id DESC
-    LIMIT $1
-) c ON true
+const listLinkDomains = `-- name: ListLinkDomains :many
+SELECT id, COALESCE(host, '')::text AS host, COALESCE(root_url, '')::text AS root_url,
+    COALESCE(not_found_url, '')::text AS not_found_url, COALESCE(expired_url, '')::text AS expired_url
+FROM domains
 ORDER BY id
 `
 
-type ListRecentChangesRow struct {
-	History   string
-	ID        int64
-	Version   int64
-	ShortCode *string
+type ListLinkDomainsRow struct {
+	ID          int64
+	Host        string
+	RootURL     string
+	NotFoundURL string
+	ExpiredURL  string
 }
 
-// The end of the change log, without the links, and its history. An empty log
-// answers one row whose id is 0. What it shows has no holes but those of
-// transactions that are under way or were rolled back, since nothing of the
-// last 10,000 ids is ever pruned.
-func (q *Queries) ListRecentChanges(ctx context.Context, rowLimit int32) ([]ListRecentChangesRow, error) {
-	rows, err := q.db.Query(ctx, listRecentChanges, rowLimit)
+// All that replicas keep of the domains. The version that goes with it was read
+// before: a change in between is read once more.
+func (q *Queries) ListLinkDomains(ctx context.Context) ([]ListLinkDomainsRow, error) {
+	rows, err := q.db.Query(ctx, listLinkDomains)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
-	items := []ListRecentChangesRow{}
+	items := []ListLinkDomainsRow{}
 	for rows.Next() {
-		var i ListRecentChangesRow
+		var i ListLinkDomainsRow
 		if err := rows.Scan(
-			&i.History,
 			&i.ID,
-			&i.Version,
-			&i.ShortCode,
+			&i.Host,
+			&i.RootURL,
+			&i.NotFoundURL,
+			&i.ExpiredURL,
 		); err != nil {
 			return nil, err
 		}
@@ -130,103 +75,97 @@ func (q *Queries) ListRecentChanges(ctx context.Context, rowLimit int32) ([]List
 const pollLinkChanges = `-- name: PollLinkChanges :many
 WITH seen AS (
     (
-        SELECT xid, id, version, short_code FROM link_changes
-        WHERE (xid, id) > (($3::bigint)::text::xid8, $4::bigint)
+        SELECT xid, id, domain_id, short_code FROM link_changes
+        WHERE (xid, id) > (
+                GREATEST($2::bigint, $3::bigint)::text::xid8,
+                CASE WHEN $3::bigint >= $2::bigint THEN $4::bigint ELSE 0 END
+            )
             AND xid < pg_snapshot_xmax(pg_current_snapshot())
         ORDER BY xid, id
-        LIMIT $2
+        LIMIT $1
     )
     UNION ALL
-    SELECT c.xid, c.id, c.version, c.short_code
-    FROM (SELECT unnest($5::bigint[]) AS xid, unnest($6::bigint[]) AS after_id) r
+    SELECT c.xid, c.id, c.domain_id, c.short_code
+    FROM (SELECT unnest($5::bigint[]) AS xid) r
     CROSS JOIN LATERAL (
-        SELECT x.xid, x.id, x.version, x.short_code FROM link_changes x
-        WHERE (x.xid, x.id) > (r.xid::text::xid8, r.after_id) AND x.xid <= r.xid::text::xid8
+        SELECT x.xid, x.id, x.domain_id, x.short_code FROM link_changes x
+        WHERE (x.xid, x.id) > (
+                r.xid::text::xid8, CASE WHEN r.xid = $3::bigint THEN $4::bigint ELSE 0 END
+            )
+            AND x.xid <= r.xid::text::xid8
         ORDER BY x.xid, x.id
-        LIMIT $2
+        LIMIT $1
     ) c
+    WHERE r.xid >= $3::bigint
     ORDER BY xid, id
-    LIMIT $2
+    LIMIT $1
 )
 SELECT
-    COALESCE((SELECT min(id) FROM link_changes), 0)::bigint AS oldest_id,
-    COALESCE((SELECT max(id) FROM link_changes), 0)::bigint AS newest_id,
-    COALESCE((SELECT version FROM link_changes WHERE id = $1::bigint), 0)::bigint AS anchor,
     (extract(epoch FROM pg_postmaster_start_time())::text || '.'
         || COALESCE(extract(epoch FROM pg_stat_get_bgwriter_stat_reset_time()), 0)::text || '.'
         || (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())::text || '.'
-        || 'link_changes'::regclass::oid::text)::text AS history,
-    pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS xmin,
+        || 'link_changes'::regclass::oid::text || '.'
+        || pg_relation_filenode('link_changes'::regclass)::text)::text AS history,
+    (SELECT i.id FROM installation i)::text AS installation,
+    (SELECT v.version FROM domain_version v)::bigint AS domain_version,
+    extract(epoch FROM now())::bigint AS now_seconds,
     (CASE WHEN pg_is_in_recovery() THEN pg_snapshot_xmin(pg_current_snapshot())
         ELSE pg_snapshot_xmax(pg_current_snapshot()) END)::text::bigint AS xmax,
     ARRAY(SELECT x::text::bigint FROM pg_snapshot_xip(pg_current_snapshot()) x)::bigint[] AS running,
-    (pg_snapshot_xmax(pg_current_snapshot())::text::bigint
-        + age(pg_snapshot_xmax(pg_current_snapshot())::xid))::bigint AS next_xid,
     COALESCE(seen.xid::text::bigint, 0)::bigint AS xid,
-    COALESCE(seen.id, 0)::bigint AS id, COALESCE(seen.version, 0)::bigint AS version, seen.short_code,
-    u.id AS url_id, u.user_id, u.original_url, u.is_active, u.expires_at,
-    u.redirect_status, u.forward_query, u.version AS url_version
+    COALESCE(seen.id, 0)::bigint AS id, COALESCE(seen.domain_id, 0)::bigint AS domain_id, seen.short_code
 FROM (VALUES (1)) one
 LEFT JOIN seen ON true
-LEFT JOIN urls u ON u.short_code = seen.short_code
 ORDER BY seen.xid, seen.id
 `
 
 type PollLinkChangesParams struct {
-	PositionID int64
-	RowLimit   int32
-	FromXid    int64
-	FromID     int64
-	Running    []int64
-	AfterIds   []int64
+	RowLimit int32
+	Xmax     int64
+	AfterXid int64
+	AfterID  int64
+	Running  []int64
 }
 
 type PollLinkChangesRow struct {
-	OldestID       int64
-	NewestID       int64
-	Anchor         int64
-	History        string
-	Xmin           int64
-	Xmax           int64
-	Running        []int64
-	NextXid        int64
-	Xid            int64
-	ID             int64
-	Version        int64
-	ShortCode      *string
-	URLID          *int64
-	UserID         *int64
-	OriginalURL    *string
-	IsActive       *bool
-	ExpiresAt      *time.Time
-	RedirectStatus *int16
-	ForwardQuery   *bool
-	URLVersion     *int64
+	History       string
+	Installation  string
+	DomainVersion int64
+	NowSeconds    int64
+	Xmax          int64
+	Running       []int64
+	Xid           int64
+	ID            int64
+	DomainID      int64
+	ShortCode     *string
 }
 
-// The changes that became visible since a snapshot, each with the link as it is
-// now, and the state of the log. It is one statement, so one snapshot and one
-// round trip; without a change it answers one row whose id is 0.
+// The changes that became visible since a snapshot, and the state of the database.
+// It is one statement, so one snapshot and one round trip; without a change it
+// answers one row whose id is 0.
 //
-// A row that was not visible then was written by a transaction that was under way,
-// which are @running, or by one from the snapshot's xmax on. Of each, rows up to
-// an id have been read: @after_ids, and (@from_xid, @from_id). Each arm has a
-// limit of its own: a bulk change leaves a backlog of which a poll reads the
-// beginning, not all. Rows are compared, and ordered, by (xid, id) throughout: for
-// one xid in the order of ids the planner would read the whole log by its primary
-// key. A row of an xid that this server has not given, as a dump of another may
-// bring, is not looked at again and again.
+// A row that was not visible then was written by a transaction that was running,
+// or by one from the snapshot's xmax on. A page continues behind the last change of
+// the page before, (@after_xid, @after_id). Each arm has a limit of its own: a bulk
+// change leaves a backlog of which a page reads the beginning, not all. Rows are
+// compared, and ordered, by (xid, id) throughout: for one xid in the order of ids
+// the planner would read the whole log by its primary key. A row of an xid that this
+// server has not given, as a dump of another may bring, is not looked at again and
+// again. A standby does not list what is running: there all from xmin on may be.
 //
-// The anchor is the row at a position: another version there, or none, means
-// another history.
+// The history is another one after each start of the server, and for each database
+// and each table that was ever made, filled again or emptied: also for one that was
+// filled again from a dump, whose rows may look the same. The postmaster's start
+// does not suffice, since it stays when the death of one backend makes all others
+// start again; the server's statistics begin anew then. Xids may be given twice
+// across such a crash: those whose end was not on disk yet.
 func (q *Queries) PollLinkChanges(ctx context.Context, arg PollLinkChangesParams) ([]PollLinkChangesRow, error) {
 	rows, err := q.db.Query(ctx, pollLinkChanges,
-		arg.PositionID,
 		arg.RowLimit,
-		arg.FromXid,
-		arg.FromID,
+		arg.Xmax,
+		arg.AfterXid,
+		arg.AfterID,
 		arg.Running,
-		arg.AfterIds,
 	)
 	if err != nil {
 		return nil, err
@@ -236,26 +175,16 @@ func (q *Queries) PollLinkChanges(ctx context.Context, arg PollLinkChangesParams
 	for rows.Next() {
 		var i PollLinkChangesRow
 		if err := rows.Scan(
-			&i.OldestID,
-			&i.NewestID,
-			&i.Anchor,
 			&i.History,
-			&i.Xmin,
+			&i.Installation,
+			&i.DomainVersion,
+			&i.NowSeconds,
 			&i.Xmax,
 			&i.Running,
-			&i.NextXid,
 			&i.Xid,
 			&i.ID,
-			&i.Version,
+			&i.DomainID,
 			&i.ShortCode,
-			&i.URLID,
-			&i.UserID,
-			&i.OriginalURL,
-			&i.IsActive,
-			&i.ExpiresAt,
-			&i.RedirectStatus,
-			&i.ForwardQuery,
-			&i.URLVersion,
 		); err != nil {
 			return nil, err
 		}
@@ -277,7 +206,7 @@ WHERE id IN (
 )
 `
 
-// The newest stay whatever their age: see ListRecentChanges.
+// The newest stay whatever their age, since the release before looks for them.
 func (q *Queries) PruneLinkChanges(ctx context.Context, olderThan pgtype.Interval, rowLimit int32) (int64, error) {
 	result, err := q.db.Exec(ctx, pruneLinkChanges, olderThan, rowLimit)
 	if err != nil {

@@ -168,29 +168,26 @@ LEFT JOIN (
 ) c ON c.url_id = urls.id
 WHERE urls.id = ANY(@ids::bigint[]);
 
--- name: ResolveLink :one
--- The one query of an uncached redirect.
-SELECT id, user_id, original_url, is_active, expires_at, redirect_status, forward_query, version
-FROM urls
-WHERE short_code = @short_code;
-
 -- name: ResolveLinks :many
-SELECT short_code, id, user_id, original_url, is_active, expires_at, redirect_status, forward_query, version
-FROM urls
-WHERE short_code = ANY(@short_codes::text[]);
+-- All that redirects need of links, by their keys. A redirect's new attribute is a
+-- column here, and a field in linkcache.
+SELECT u.domain_id, u.short_code, u.id, u.user_id, u.original_url, u.is_active, u.expires_at, u.redirect_status,
+    u.forward_query, u.version
+FROM (SELECT unnest(@domain_ids::bigint[]) AS domain_id, unnest(@short_codes::text[]) AS short_code) k
+JOIN urls u ON u.short_code = k.short_code AND u.domain_id = k.domain_id;
 
 -- name: FindCodesInAnotherCase :many
--- Up to two codes that differ from a code in case only, of links that lead
--- somewhere. All matches are read before any is taken: in sight of a limit, the
+-- Up to two codes of a domain that differ from a code in case only, of links that
+-- lead somewhere. All matches are read before any is taken: in sight of a limit, the
 -- planner would read the table instead wherever it expects many.
 WITH alike AS MATERIALIZED (
-    SELECT short_code, is_active, expires_at
+    SELECT domain_id, short_code, is_active, expires_at
     FROM urls
     WHERE lower(short_code) = lower(sqlc.arg(short_code)::text COLLATE "C")
 )
 SELECT short_code
 FROM alike
-WHERE short_code <> sqlc.arg(short_code)::text AND is_active AND (expires_at IS NULL OR expires_at > now())
+WHERE short_code <> sqlc.arg(short_code)::text AND domain_id = @domain_id::bigint AND is_active AND (expires_at IS NULL OR expires_at > now())
 LIMIT 2;
 
 -- name: ImportURLs :many

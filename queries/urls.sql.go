@@ -87,21 +87,21 @@ func (q *Queries) DeleteURL(ctx context.Context, id int64) (int64, error) {
 
 const findCodesInAnotherCase = `-- name: FindCodesInAnotherCase :many
 WITH alike AS MATERIALIZED (
-    SELECT short_code, is_active, expires_at
+    SELECT domain_id, short_code, is_active, expires_at
     FROM urls
     WHERE lower(short_code) = lower($1::text COLLATE "C")
 )
 SELECT short_code
 FROM alike
-WHERE short_code <> $1::text AND is_active AND (expires_at IS NULL OR expires_at > now())
+WHERE short_code <> $1::text AND domain_id = $2::bigint AND is_active AND (expires_at IS NULL OR expires_at > now())
 LIMIT 2
 `
 
-// Up to two codes that differ from a code in case only, of links that lead
-// somewhere. All matches are read before any is taken: in sight of a limit, the
+// Up to two codes of a domain that differ from a code in case only, of links that
+// lead somewhere. All matches are read before any is taken: in sight of a limit, the
 // planner would read the table instead wherever it expects many.
-func (q *Queries) FindCodesInAnotherCase(ctx context.Context, shortCode string) ([]string, error) {
-	rows, err := q.db.Query(ctx, findCodesInAnotherCase, shortCode)
+func (q *Queries) FindCodesInAnotherCase(ctx context.Context, shortCode string, domainID int64) ([]string, error) {
+	rows, err := q.db.Query(ctx, findCodesInAnotherCase, shortCode, domainID)
 	if err != nil {
 		return nil, err
 	}
@@ -585,47 +585,15 @@ func (q *Queries) PreferBitmaps(ctx context.Context, milliseconds int64) error {
 	return err
 }
 
-const resolveLink = `-- name: ResolveLink :one
-SELECT id, user_id, original_url, is_active, expires_at, redirect_status, forward_query, version
-FROM urls
-WHERE short_code = $1
-`
-
-type ResolveLinkRow struct {
-	ID             int64
-	UserID         int64
-	OriginalURL    string
-	IsActive       bool
-	ExpiresAt      *time.Time
-	RedirectStatus int16
-	ForwardQuery   bool
-	Version        int64
-}
-
-// The one query of an uncached redirect.
-func (q *Queries) ResolveLink(ctx context.Context, shortCode string) (ResolveLinkRow, error) {
-	row := q.db.QueryRow(ctx, resolveLink, shortCode)
-	var i ResolveLinkRow
-	err := row.Scan(
-		&i.ID,
-		&i.UserID,
-		&i.OriginalURL,
-		&i.IsActive,
-		&i.ExpiresAt,
-		&i.RedirectStatus,
-		&i.ForwardQuery,
-		&i.Version,
-	)
-	return i, err
-}
-
 const resolveLinks = `-- name: ResolveLinks :many
-SELECT short_code, id, user_id, original_url, is_active, expires_at, redirect_status, forward_query, version
-FROM urls
-WHERE short_code = ANY($1::text[])
+SELECT u.domain_id, u.short_code, u.id, u.user_id, u.original_url, u.is_active, u.expires_at, u.redirect_status,
+    u.forward_query, u.version
+FROM (SELECT unnest($1::bigint[]) AS domain_id, unnest($2::text[]) AS short_code) k
+JOIN urls u ON u.short_code = k.short_code AND u.domain_id = k.domain_id
 `
 
 type ResolveLinksRow struct {
+	DomainID       int64
 	ShortCode      string
 	ID             int64
 	UserID         int64
@@ -637,8 +605,10 @@ type ResolveLinksRow struct {
 	Version        int64
 }
 
-func (q *Queries) ResolveLinks(ctx context.Context, shortCodes []string) ([]ResolveLinksRow, error) {
-	rows, err := q.db.Query(ctx, resolveLinks, shortCodes)
+// All that redirects need of links, by their keys. A redirect's new attribute is a
+// column here, and a field in linkcache.
+func (q *Queries) ResolveLinks(ctx context.Context, domainIds []int64, shortCodes []string) ([]ResolveLinksRow, error) {
+	rows, err := q.db.Query(ctx, resolveLinks, domainIds, shortCodes)
 	if err != nil {
 		return nil, err
 	}
@@ -647,6 +617,7 @@ func (q *Queries) ResolveLinks(ctx context.Context, shortCodes []string) ([]Reso
 	for rows.Next() {
 		var i ResolveLinksRow
 		if err := rows.Scan(
+			&i.DomainID,
 			&i.ShortCode,
 			&i.ID,
 			&i.UserID,

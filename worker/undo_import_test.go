@@ -571,7 +571,7 @@ func TestCachesFollowImportsAndUndos(t *testing.T) {
 		}
 	})
 	leads := func(code string) string {
-		link, err := cache.Lookup(s.ctx, code, time.Now())
+		link, err := cache.Lookup(s.ctx, linkcache.NewKey(linkcache.MainDomain, code), time.Now())
 		if err != nil {
 			return err.Error()
 		}

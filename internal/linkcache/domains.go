@@ -1,30 +1,41 @@
 package linkcache
 
-import "iter"
+import (
+	"context"
+	"fmt"
+	"iter"
+
+	"github.com/signpost/signpost/queries"
+)
 
 // A Domain is a host name of short links. The URLs are where its visitors are sent
 // who ask for no link, for one that there is not, or for one that has ended; they
 // are empty where nothing is set. The host of the main domain is empty.
 type Domain struct {
-	ID                                     int64
-	Host, RootURL, NotFoundURL, ExpiredURL string
+	ID          int64  `cbor:"1,keyasint"`
+	Host        string `cbor:"2,keyasint,omitempty"`
+	RootURL     string `cbor:"3,keyasint,omitempty"`
+	NotFoundURL string `cbor:"4,keyasint,omitempty"`
+	ExpiredURL  string `cbor:"5,keyasint,omitempty"`
 }
 
 // domainTable is all domains as of a version. It is never changed.
 type domainTable struct {
-	version int64
-	main    Domain
-	hosts   map[string]*Domain // without the main one
+	Version int64    `cbor:"1,keyasint"`
+	All     []Domain `cbor:"2,keyasint,omitempty"`
+
+	main  *Domain
+	hosts map[string]*Domain // without the main one
 }
 
 func newDomainTable(version int64, all []Domain) *domainTable {
-	t := &domainTable{version: version, main: Domain{ID: MainDomain}, hosts: make(map[string]*Domain, len(all))}
-	for _, d := range all {
-		if d.ID == MainDomain {
+	t := &domainTable{Version: version, All: all, main: &Domain{ID: MainDomain}, hosts: make(map[string]*Domain, len(all))}
+	for i := range all {
+		if d := &all[i]; d.ID == MainDomain {
 			t.main = d
-			continue
+		} else {
+			t.hosts[d.Host] = d
 		}
-		t.hosts[d.Host] = &d
 	}
 	return t
 }
@@ -36,11 +47,11 @@ func newDomainTable(version int64, all []Domain) *domainTable {
 func (c *Cache) Domain(host string) *Domain {
 	t := c.domains.Load()
 	if len(t.hosts) == 0 {
-		return &t.main
+		return t.main
 	}
 	var lower [maxHost + len(":65535")]byte
 	if len(host) > len(lower) {
-		return &t.main
+		return t.main
 	}
 	name := lower[:0]
 	for i := range len(host) {
@@ -59,7 +70,7 @@ func (c *Cache) Domain(host string) *Domain {
 	if d := t.hosts[string(name)]; d != nil {
 		return d
 	}
-	return &t.main
+	return t.main
 }
 
 // maxHost is the length of the longest host name.
@@ -69,7 +80,7 @@ const maxHost = 253
 func (c *Cache) Domains() iter.Seq[*Domain] {
 	return func(yield func(*Domain) bool) {
 		t := c.domains.Load()
-		if !yield(&t.main) {
+		if !yield(t.main) {
 			return
 		}
 		for _, d := range t.hosts {
@@ -78,4 +89,25 @@ func (c *Cache) Domains() iter.Seq[*Domain] {
 			}
 		}
 	}
+}
+
+// readDomains reads all domains again.
+func (c *Cache) readDomains(ctx context.Context, q *queries.Queries, version int64) error {
+	rows, err := q.ListLinkDomains(ctx)
+	if err != nil {
+		return fmt.Errorf("read the domains: %w", err)
+	}
+	all := make([]Domain, len(rows))
+	for i, r := range rows {
+		all[i] = Domain(r)
+	}
+	table := newDomainTable(version, all)
+	c.learning.Lock()
+	defer c.learning.Unlock()
+	if c.journal != nil {
+		c.journal.append(encode(record{Domains: table}))
+	}
+	c.domains.Store(table)
+	c.dirty.Store(true)
+	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/url"
 	"sync"
@@ -173,12 +174,13 @@ func TestTheFeedCatchesUpOnManyChanges(t *testing.T) {
 	b.becomes(t, "n1", "inactive")
 }
 
-// A transaction commits in the midst of a round of several polls, after those with
-// its xid were read. The round does not tell of it: what is cached is right as of
-// the round's beginning, and the next round follows at once.
-func TestAChangeThatCommitsDuringARound(t *testing.T) {
+// A transaction commits in the midst of a poll of several pages, after those with
+// its xid were read. The poll does not tell of it: the cache is right as of the poll's
+// beginning, and the next one follows at once.
+func TestAChangeThatCommitsBetweenPages(t *testing.T) {
 	t.Parallel()
-	b := setup(t, Options{})
+	commit := func() {}
+	b := setup(t, Options{Pool: afterQueries(t, "PollLinkChanges", func() { commit() })})
 	b.link(t, "slow")
 	b.exec(t, `INSERT INTO urls (user_id, short_code, original_url)
 		SELECT $1, 'n' || n, 'https://example.com/' FROM generate_series(1, 2 * $2::int) n`, b.user, maxChanges)
@@ -192,6 +194,7 @@ func TestAChangeThatCommitsDuringARound(t *testing.T) {
 		}
 		return more
 	}
+	poll() // begins
 	poll()
 	b.target(t, "slow")
 	slow, err := b.pool.Begin(t.Context())
@@ -203,27 +206,25 @@ func TestAChangeThatCommitsDuringARound(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.exec(t, "UPDATE urls SET is_active = false WHERE short_code <> 'slow'")
-	if !poll() {
-		t.Fatal("the round took one poll")
-	}
-	committing := b.now().UnixNano()
-	if err := slow.Commit(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	for f.round != nil {
-		if !poll() {
-			t.Error("there is nothing to read at once after the round")
+	var committing int64
+	commit = sync.OnceFunc(func() {
+		committing = b.now().UnixNano()
+		if err := slow.Commit(context.Background()); err != nil {
+			t.Error(err)
 		}
+	})
+	if !poll() {
+		t.Error("there is nothing to read at once after several pages")
 	}
 	wantTarget(t, b, "slow", "https://example.com/slow")
-	if b.followed.Load() >= committing {
-		t.Error("what is cached is taken to be right as of a change that was not read")
+	if b.followedAt() >= committing {
+		t.Error("the cache is taken to be right as of a change that was not read")
 	}
 	if poll() {
-		t.Error("there is more to read after a round of one poll")
+		t.Error("there is more to read after a poll of one page")
 	}
 	wantTarget(t, b, "slow", "inactive")
-	if b.followed.Load() < committing {
+	if b.followedAt() < committing {
 		t.Error("the feed has not caught up")
 	}
 }
@@ -250,42 +251,33 @@ func TestAChangeDuringALoadWins(t *testing.T) {
 	}
 }
 
-// Two answers of the database of which one cannot tell which is newer by when
-// they ran.
+// Two answers of the database for one key.
 func TestReplace(t *testing.T) {
 	t.Parallel()
 	link := func(id, version int64) *Link { return &Link{ID: id, Version: version} }
 	for _, test := range []struct {
-		name       string
-		overlapped bool
-		earlier    bool // the query belongs to an earlier epoch
-		link       *Link
-		right      bool
-		version    int64 // afterwards
+		name    string
+		epoch   int64 // of the query; the entry's is 7
+		link    *Link
+		right   bool
+		version int64 // afterwards
 	}{
-		{"later query, newer version", false, false, link(1, 6), true, 6},
-		{"later query, older version, as after a restore", false, false, link(1, 4), true, 4},
-		{"later query, another link", false, false, link(2, 3), true, 3},
-		{"later query, no link", false, false, nil, false, 5},
-		{"overlapping query, newer version", true, false, link(1, 6), true, 6},
-		{"overlapping query, older version", true, false, link(1, 4), true, 5},
-		{"overlapping query, another link", true, false, link(2, 9), false, 5},
-		{"overlapping query, no link", true, false, nil, false, 5},
-		{"query before a resync", true, true, link(1, 6), true, 5},
+		{"newer version", 7, link(1, 6), true, 6},
+		{"older version", 7, link(1, 4), true, 5},
+		{"older version after a restore", 8, link(1, 4), true, 4},
+		{"another link", 7, link(2, 9), false, 5},
+		{"no link", 7, nil, false, 5},
+		{"query before a resync", 6, link(1, 6), true, 5},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			c := &Cache{now: time.Now}
-			c.epoch.Store(7)
-			seen := c.look()
-			e := &entry{link: link(1, 5), stamp: c.tick.Add(1), epoch: 7}
-			if !test.overlapped {
-				seen = c.look()
+			own := &epoch{number: 7}
+			seen := view{epoch: own}
+			if test.epoch != 7 {
+				seen.epoch = &epoch{number: test.epoch}
 			}
-			if test.earlier {
-				seen.epoch = 6
-			}
-			if right := c.replace(&shard{size: 1}, e, test.link, seen); right != test.right {
+			e := &entry{link: link(1, 5), epoch: own}
+			if right := replace(&shard{size: 1}, e, test.link, seen); right != test.right {
 				t.Errorf("right is %v, want %v", right, test.right)
 			}
 			if e.link.Version != test.version {
@@ -329,8 +321,7 @@ func TestHalfOpenConnection(t *testing.T) {
 func TestAnotherHistoryIsNoticed(t *testing.T) {
 	t.Parallel()
 	for name, tamper := range map[string]string{
-		"shorter log":       "DELETE FROM link_changes; ALTER TABLE link_changes ALTER id RESTART WITH 1",
-		"other row":         "UPDATE link_changes SET version = version + 1000",
+		"emptied log":       "TRUNCATE link_changes RESTART IDENTITY",
 		"change of unknown": "INSERT INTO link_changes (version) VALUES (1)",
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -380,7 +371,7 @@ func TestACrashIsAnotherHistory(t *testing.T) {
 	if err := errors.Join(tx.QueryRow(t.Context(), "SELECT pg_current_xact_id()::text::bigint").Scan(&xid), tx.Rollback(t.Context())); err != nil {
 		t.Fatal(err)
 	}
-	if !polled() || f.position.seen.xmax <= xid {
+	if !polled() || f.position.Xmax <= xid {
 		t.Fatalf("the position is %+v, want xid %d to have ended", f.position, xid)
 	}
 	resyncs := b.resyncs(t)
@@ -402,7 +393,7 @@ func TestStaleLinksAreServedWhilePostgresIsDown(t *testing.T) {
 	b := setup(t, Options{Pool: pgtest.Open(t, pgtest.Migrated(t, cluster)), Now: clock.now, StaleMax: time.Hour})
 	b.link(t, "kept")
 	stop := b.run(t)
-	eventually(t, "feed begins", func() bool { return b.followed.Load() != 0 && b.sweeps.Load() == 0 })
+	eventually(t, "feed begins", func() bool { return b.followedAt() != 0 && b.sweeps.Load() == 0 })
 	b.target(t, "kept")
 	b.exec(t, "CHECKPOINT") // the server of a test commits without waiting for its disk
 	cluster.Kill()
@@ -571,7 +562,7 @@ func TestAPollReadsNoMoreThanWhatIsNew(t *testing.T) {
 	}
 	defer conn.Release()
 	q := queries.New(conn)
-	log, err := q.GetLinkLog(t.Context())
+	state, err := q.PollLinkChanges(t.Context(), queries.PollLinkChangesParams{Xmax: math.MaxInt64, RowLimit: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -585,8 +576,9 @@ func TestAPollReadsNoMoreThanWhatIsNew(t *testing.T) {
 		}
 		return n
 	}
-	position := startAt(log)
-	position.seen.running = []int64{3, log.Xmin - 1, log.Xmax - 1}
+	params := queries.PollLinkChangesParams{
+		Xmax: state[0].Xmax, Running: []int64{3, state[0].Xmax - 2, state[0].Xmax - 1}, RowLimit: maxChanges,
+	}
 	for _, mode := range []string{"force_custom_plan", "force_generic_plan"} {
 		if _, err := conn.Exec(t.Context(), "SET plan_cache_mode = "+mode); err != nil {
 			t.Fatal(err)
@@ -595,7 +587,7 @@ func TestAPollReadsNoMoreThanWhatIsNew(t *testing.T) {
 			t.Fatal(err)
 		}
 		before := read()
-		rows, err := q.PollLinkChanges(t.Context(), position.unread(nil))
+		rows, err := q.PollLinkChanges(t.Context(), params)
 		if err != nil || len(rows) == 0 || rows[len(rows)-1].ShortCode == nil {
 			t.Fatalf("%d rows, %v", len(rows), err)
 		}
@@ -608,55 +600,26 @@ func TestAPollReadsNoMoreThanWhatIsNew(t *testing.T) {
 	}
 }
 
-// A round that takes several polls: it goes on where it was, and the next one
-// brings what was not there when it began.
-func TestPosition(t *testing.T) {
+// Changes that were there for longer than they are kept may have been pruned before
+// they were read.
+func TestMissed(t *testing.T) {
 	t.Parallel()
-	row := func(xid, id int64) queries.PollLinkChangesRow {
-		return queries.PollLinkChangesRow{Xid: xid, ID: id, Version: 10 * id}
-	}
-	wants := func(p position, r *round, want string) {
-		t.Helper()
-		u := p.unread(r)
-		if got := fmt.Sprint(u.Running, u.AfterIds, u.FromXid, u.FromID); got != want {
-			t.Errorf("asks for %s, want %s", got, want)
+	p := position{Xmax: 100, Running: []int64{95, 97}, At: 50_000, LowSince: 50_000 - keptSeconds/2}
+	for _, test := range []struct {
+		name   string
+		state  queries.PollLinkChangesRow
+		missed bool
+		since  int64
+	}{
+		{"a poll later", queries.PollLinkChangesRow{Xmax: 103, NowSeconds: 50_001}, false, 50_001},
+		{"the oldest goes on", queries.PollLinkChangesRow{Xmax: 103, Running: []int64{101, 95}, NowSeconds: 50_001}, false, p.LowSince},
+		{"the oldest ends after long", queries.PollLinkChangesRow{Xmax: 103, NowSeconds: 50_002 + keptSeconds/2}, true, 50_002 + keptSeconds/2},
+		{"nobody polled", queries.PollLinkChangesRow{Xmax: 103, Running: []int64{95}, NowSeconds: 50_001 + keptSeconds}, true, p.LowSince},
+	} {
+		next := p.next(test.state)
+		if got := p.missed(next); got != test.missed || next.LowSince != test.since {
+			t.Errorf("%s: missed is %v, low since %d", test.name, got, next.LowSince)
 		}
-	}
-	p := position{id: 10, low: 10, oldest: 1, seen: moment{100, []int64{95, 97, 98}}}
-	wants(p, nil, "[95 97 98] [0 0 0] 100 0")
-	r := &round{at: moment{106, []int64{95, 103}}, xmin: 95, nextXID: 108, newest: 20}
-	p.advance(r, []queries.PollLinkChangesRow{row(97, 11), row(97, 15)})
-	wants(p, r, "[97 98] [15 0] 100 0")
-	p.advance(r, []queries.PollLinkChangesRow{row(98, 12), row(101, 20)})
-	wants(p, r, "[] [] 101 20")
-	if p.id != 20 || p.anchor != 200 || p.low != 10 {
-		t.Errorf("the position is %+v", p)
-	}
-	if p.complete(*r, 1) {
-		t.Error("lost, want not: the log is complete")
-	}
-	wants(p, nil, "[95 103] [0 0] 106 0")
-	if p.low != 12 {
-		t.Errorf("low is %d, want 12: 13 is missing", p.low)
-	}
-	// 13 and 14 were rolled back, with all that was under way.
-	if p.complete(round{at: moment{110, nil}, xmin: 108, nextXID: 110, newest: 21}, 1); p.low != 20 {
-		t.Errorf("low is %d, want 20: nobody can write 13 any more", p.low)
-	}
-	if p.complete(round{at: moment{110, nil}, xmin: 110, nextXID: 110, newest: 21}, 20); p.low != 21 {
-		t.Errorf("low is %d, want 21: nobody writes", p.low)
-	}
-	if p.complete(round{at: moment{112, nil}, xmin: 110, nextXID: 112, newest: 40}, 30) {
-		t.Error("lost, want not: nothing so new is pruned")
-	}
-	if !p.complete(round{at: moment{114, nil}, xmin: 110, nextXID: 114, newest: 40 + neverPruned}, 31) || p.low != 30 {
-		t.Errorf("low is %d, want a loss and 30: the log was pruned past 22", p.low)
-	}
-	for id := range int64(2 * maxAhead) {
-		p.advance(r, []queries.PollLinkChangesRow{row(120, 32+id)})
-	}
-	if len(p.ahead) > maxAhead {
-		t.Errorf("%d ids are remembered", len(p.ahead))
 	}
 }
 

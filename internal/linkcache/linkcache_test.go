@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash/maphash"
 	"log/slog"
 	"strconv"
 	"strings"
@@ -67,12 +66,17 @@ func (b *bundle) run(t *testing.T) (stop func()) {
 	return stop
 }
 
+// k is the key of a code on the main domain.
+func k(code string) Key { return NewKey(MainDomain, code) }
+
+func (c *Cache) followedAt() int64 { return c.epoch.Load().followed.Load() }
+
 // following waits until the feed has caught up with the log at least once
 // since now.
 func (b *bundle) following(t *testing.T) {
 	t.Helper()
 	since := b.now().UnixNano()
-	eventually(t, "feed follows", func() bool { return b.followed.Load() > since && b.sweeps.Load() == 0 })
+	eventually(t, "feed follows", func() bool { return b.followedAt() > since && b.sweeps.Load() == 0 })
 }
 
 func (b *bundle) exec(t *testing.T, sql string, args ...any) {
@@ -97,7 +101,7 @@ func (b *bundle) link(t *testing.T, code string) {
 
 func (b *bundle) target(t *testing.T, code string) string {
 	t.Helper()
-	link, err := b.Lookup(context.Background(), code, b.now())
+	link, err := b.Lookup(context.Background(), k(code), b.now())
 	if errors.Is(err, ErrNotFound) {
 		return "not found"
 	}
@@ -143,8 +147,14 @@ func (b *bundle) fresh(t *testing.T, code, target string) {
 // answer to the load of one link was read, before the loader has it.
 func afterLoads(t *testing.T, hook func()) *pgxpool.Pool {
 	t.Helper()
+	return afterQueries(t, "ResolveLinks", hook)
+}
+
+// afterQueries is afterLoads for the queries of a name.
+func afterQueries(t *testing.T, name string, hook func()) *pgxpool.Pool {
+	t.Helper()
 	config := pgtest.Pool(t).Config()
-	config.ConnConfig.Tracer = loadTracer(hook)
+	config.ConnConfig.Tracer = queryTracer{"-- name: " + name + " ", hook}
 	pool, err := pgxpool.NewWithConfig(context.Background(), config)
 	if err != nil {
 		t.Fatal(err)
@@ -153,20 +163,23 @@ func afterLoads(t *testing.T, hook func()) *pgxpool.Pool {
 	return pool
 }
 
-type loadTracer func()
+type queryTracer struct {
+	prefix string
+	hook   func()
+}
 
-type isLoad struct{}
+type isTraced struct{}
 
-func (loadTracer) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
-	if strings.HasPrefix(data.SQL, "-- name: ResolveLink") {
-		return context.WithValue(ctx, isLoad{}, true)
+func (q queryTracer) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
+	if strings.HasPrefix(data.SQL, q.prefix) {
+		return context.WithValue(ctx, isTraced{}, true)
 	}
 	return ctx
 }
 
-func (hook loadTracer) TraceQueryEnd(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryEndData) {
-	if ctx.Value(isLoad{}) != nil {
-		hook()
+func (q queryTracer) TraceQueryEnd(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryEndData) {
+	if ctx.Value(isTraced{}) != nil {
+		q.hook()
 	}
 }
 
@@ -189,12 +202,7 @@ func eventuallyIn(tb testing.TB, limit time.Duration, what string, ok func() boo
 }
 
 // isCached reports whether a code is in memory, without asking for it.
-func (b *bundle) isCached(code string) bool {
-	s := b.shardOf(code)
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	return s.entries[code] != nil
-}
+func (b *bundle) isCached(code string) bool { return b.has(k(code)) }
 
 func TestLookup(t *testing.T) {
 	t.Parallel()
@@ -204,7 +212,7 @@ func TestLookup(t *testing.T) {
 	b.exec(t, `UPDATE urls SET expires_at = $1, redirect_status = 308, forward_query = true WHERE short_code = 'here'`, expires)
 
 	for range 2 { // from Postgres, then from memory
-		link, err := b.Lookup(t.Context(), "here", b.now())
+		link, err := b.Lookup(t.Context(), k("here"), b.now())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -214,7 +222,7 @@ func TestLookup(t *testing.T) {
 		}
 	}
 	for range 2 {
-		if _, err := b.Lookup(t.Context(), "HERE", b.now()); !errors.Is(err, ErrNotFound) {
+		if _, err := b.Lookup(t.Context(), k("HERE"), b.now()); !errors.Is(err, ErrNotFound) {
 			t.Fatalf("error is %v, want ErrNotFound", err)
 		}
 	}
@@ -229,9 +237,9 @@ func TestLookupAllocatesNothingOnAHit(t *testing.T) {
 	b.run(t)
 	b.following(t)
 	b.target(t, "hot")
-	code := string([]byte("hot"))
+	key := k(string([]byte("hot")))
 	allocs := testing.AllocsPerRun(1000, func() {
-		if _, err := b.Lookup(context.Background(), code, b.now()); err != nil {
+		if _, err := b.Lookup(context.Background(), key, b.now()); err != nil {
 			t.Fatal(err)
 		}
 	})
@@ -309,7 +317,7 @@ func TestUnknownCodesPushNothingOut(t *testing.T) {
 	if !b.isCached("hot") {
 		t.Error("a flood of unknown codes pushed a link out")
 	}
-	s := b.shardOf("hot")
+	s := b.shardOf(k("hot"))
 	if len(s.missing) > maxMissing {
 		t.Errorf("%d unknown codes are remembered, want at most %d", len(s.missing), maxMissing)
 	}
@@ -381,85 +389,85 @@ func TestFloodIsBounded(t *testing.T) {
 	}
 }
 
+// occupy takes all slots, so that nobody asks Postgres until release is called.
+func (b *bundle) occupy() (release func()) {
+	for range cap(b.slots) {
+		b.slots <- struct{}{}
+	}
+	return func() {
+		for range cap(b.slots) {
+			<-b.slots
+		}
+	}
+}
+
 // A link that is cached nowhere waits for those before it in the line for a few
 // queries, not for one each: unknown codes that come faster than Postgres can be
 // asked for each of them push nobody over the deadline.
-func TestThoseThatWaitAreAskedForTogether(t *testing.T) {
+func TestLoadsThatWaitAreAskedForTogether(t *testing.T) {
 	t.Parallel()
 	b := setup(t, Options{})
 	b.link(t, "existing")
-	for range cap(b.slots) { // nobody may ask yet
-		b.slots <- struct{}{}
-	}
-	var all sync.WaitGroup
-	answers := make([]string, 1000)
-	for i := range answers {
-		all.Go(func() {
-			code := fmt.Sprint("unknown", i)
-			if i == len(answers)/2 {
-				code = "existing"
-			}
-			link, err := b.limitedLoad(t.Context(), code, "")
-			switch {
-			case errors.Is(err, ErrNotFound):
-				answers[i] = "not found"
-			case err != nil:
-				answers[i] = err.Error()
-			default:
-				answers[i] = link.Target
-			}
-		})
-	}
-	eventually(t, "all wait", func() bool { return len(b.line) == len(answers) })
-	before := b.pool.Stat().AcquireCount()
-	for range cap(b.slots) {
-		<-b.slots
-	}
-	all.Wait()
-	for i, got := range answers {
-		want := "not found"
-		if i == len(answers)/2 {
-			want = "https://example.com/existing"
+	release := b.occupy()
+	loads := make([]*load, 1000)
+	for i := range loads {
+		key := k(fmt.Sprint("unknown", i))
+		if i == len(loads)/2 {
+			key = k("existing")
 		}
-		if got != want {
-			t.Fatalf("answer %d: %s, want %s", i, got, want)
+		loads[i], _ = b.shardOf(key).join(key)
+		b.ask(loads[i])
+	}
+	before := b.pool.Stat().AcquireCount()
+	release()
+	if got := b.target(t, "one-more"); got != "not found" {
+		t.Errorf("one more: %s", got)
+	}
+	for i, l := range loads {
+		link, err := l.wait(t.Context(), 20*time.Second)
+		if i == len(loads)/2 {
+			if err != nil || link.Target != "https://example.com/existing" {
+				t.Fatalf("answer %d: %v, %v", i, link, err)
+			}
+		} else if !errors.Is(err, ErrNotFound) {
+			t.Fatalf("answer %d: %v, %v", i, link, err)
 		}
 	}
 	if n := b.pool.Stat().AcquireCount() - before; n > 20 {
-		t.Errorf("%d queries for %d codes that waited", n, len(answers))
+		t.Errorf("%d queries for %d codes that waited", n, len(loads))
 	}
 }
 
-// A lookup that has waited long enough asks for no other any more, also if it could: each query
-// may take as long again.
-func TestWhoHasWaitedLongEnoughAsksNoMore(t *testing.T) {
+// A load that has waited for longer than anybody waits for it is not asked any more.
+func TestLoadsThatWaitedTooLongAreNotAsked(t *testing.T) {
 	t.Parallel()
 	b := setup(t, Options{})
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
+	release := b.occupy()
+	key := k("old")
+	old, _ := b.shardOf(key).join(key)
+	old.since = time.Now().Add(-2 * loadTimeout)
+	b.ask(old)
+	release()
 	before := b.pool.Stat().AcquireCount()
-	for range 100 {
-		if _, err := b.limitedLoad(ctx, "unknown", ""); !errors.Is(err, ErrUnavailable) {
-			t.Fatalf("after its time: %v", err)
-		}
+	b.target(t, "new")
+	if _, err := old.wait(t.Context(), 20*time.Second); !errors.Is(err, ErrUnavailable) {
+		t.Errorf("after its time: %v", err)
 	}
-	if n := b.pool.Stat().AcquireCount() - before; n > 0 {
-		t.Errorf("%d queries of those whose time is over", n)
+	if n := b.pool.Stat().AcquireCount() - before; n != 1 {
+		t.Errorf("%d queries, want 1", n)
 	}
 }
 
-// Beyond what may wait, a lookup is refused at once.
+// Beyond as many loads as may wait, a lookup is refused at once.
 func TestTheLineIsBounded(t *testing.T) {
 	t.Parallel()
 	b := setup(t, Options{})
-	for range cap(b.slots) {
-		b.slots <- struct{}{}
-	}
+	b.occupy()
 	for range cap(b.line) {
-		b.line <- &load{code: "unknown", done: make(chan struct{})}
+		b.line <- nil
 	}
-	if _, err := b.limitedLoad(t.Context(), "one-more", ""); !errors.Is(err, ErrUnavailable) {
-		t.Errorf("one more in a full line: %v", err)
+	if got := b.target(t, "one-more"); got != "unavailable" {
+		t.Errorf("one more in a full line: %s", got)
 	}
 }
 
@@ -471,7 +479,7 @@ func TestForgetShowsAChangeAtOnce(t *testing.T) {
 	b.exec(t, "UPDATE urls SET is_active = false WHERE short_code = 'mine'")
 	b.target(t, "next")
 	b.link(t, "next")
-	b.Forget("mine", "next")
+	b.Forget(k("mine"), k("next"))
 	if got := b.target(t, "mine"); got != "inactive" {
 		t.Errorf("changed link: got %s", got)
 	}
@@ -489,7 +497,7 @@ func TestALoadThatBeganBeforeForgetIsNotKept(t *testing.T) {
 	go func() { got <- b.target(t, "race") }()
 	<-loaded // it holds the old link
 	b.exec(t, "UPDATE urls SET is_active = false WHERE short_code = 'race'")
-	b.Forget("race")
+	b.Forget(k("race"))
 	close(hold)
 	if answer := <-got; answer != "inactive" {
 		t.Errorf("the load answered %s, want inactive", answer)
@@ -499,25 +507,17 @@ func TestALoadThatBeganBeforeForgetIsNotKept(t *testing.T) {
 	}
 }
 
-// A load answers for an entry that was too old to be served, while the
-// refresher brought it up to date.
+// A load answers for an entry that was too old to be served, while a sweep brought
+// it up to date.
 func TestALateLoadReplacesNothingNewer(t *testing.T) {
 	t.Parallel()
 	b := setup(t, Options{})
-	for _, late := range []*Link{{ID: 1, Version: 5}, {ID: 2, Version: 9}, nil} {
-		seen := b.look()
-		s := b.shardOf("a")
-		s.add(&entry{code: "a", link: &Link{ID: 1, Version: 6}, stamp: b.tick.Add(1), epoch: seen.epoch})
-		b.keep(s, "a", late, seen)
-		if e := s.entries["a"]; e != nil && e.link.Version != 6 {
-			t.Errorf("%+v replaced what is newer", late)
-		}
-		if s.missing["a"] != 0 {
-			t.Error("remembered as unknown, which nobody can tell")
-		}
-		if e := s.entries["a"]; e != nil {
-			s.remove(e)
-		}
+	seen := b.look()
+	s := b.shardOf(k("a"))
+	s.add(&entry{key: k("a"), link: &Link{ID: 1, Version: 6}, epoch: seen.epoch})
+	b.keep(s, k("a"), &Link{ID: 1, Version: 5}, seen)
+	if version := s.entries[k("a")].link.Version; version != 6 {
+		t.Errorf("version %d replaced a newer one", version)
 	}
 }
 
@@ -526,13 +526,15 @@ func TestALateLoadReplacesNothingNewer(t *testing.T) {
 func TestALoadFromBeforeAResyncIsValidated(t *testing.T) {
 	t.Parallel()
 	b := setup(t, Options{})
+	b.occupy()
+	l, _ := b.shardOf(k("a")).join(k("a"))
 	seen := b.look()
 	b.lose()
-	b.keep(b.shardOf("a"), "a", &Link{ID: 1}, seen)
+	b.end(l, &Link{ID: 1}, nil, seen)
 	select {
-	case code := <-b.wanted:
-		if code != "a" {
-			t.Errorf("%s is validated, want a", code)
+	case loads := <-b.line:
+		if loads[0].key != k("a") {
+			t.Errorf("%v is validated, want a", loads[0].key)
 		}
 	default:
 		t.Error("it is not validated")
@@ -546,7 +548,7 @@ func TestUnavailable(t *testing.T) {
 	// Not run: the feed would log, too.
 	b := setup(t, Options{Pool: pool, Log: slog.New(slog.NewTextHandler(&log, nil))})
 	for _, code := range []string{"any", "other", "more"} {
-		if _, err := b.Lookup(t.Context(), code, b.now()); !errors.Is(err, ErrUnavailable) {
+		if _, err := b.Lookup(t.Context(), k(code), b.now()); !errors.Is(err, ErrUnavailable) {
 			t.Errorf("error is %v, want ErrUnavailable", err)
 		}
 	}
@@ -566,18 +568,20 @@ func TestOpenRefusesWhatCannotBeMeant(t *testing.T) {
 
 func BenchmarkLookup(b *testing.B) {
 	bun := setup(b, Options{})
-	codes := make([]string, 1000)
-	for i := range codes {
-		codes[i] = fmt.Sprint("code", i)
-		s := bun.shardOf(codes[i])
-		s.add(&entry{code: codes[i], link: &Link{ID: int64(i)}, validAt: time.Now().Add(time.Hour).UnixNano()})
+	keys := make([]Key, 1000)
+	epoch := bun.epoch.Load()
+	epoch.followed.Store(time.Now().UnixNano())
+	for i := range keys {
+		keys[i] = k(fmt.Sprint("code", i))
+		s := bun.shardOf(keys[i])
+		s.add(&entry{key: keys[i], link: &Link{ID: int64(i)}, validAt: time.Now().UnixNano(), epoch: epoch})
 	}
 	now := time.Now()
 	b.ReportAllocs()
 	b.ResetTimer()
 	b.RunParallel(func(pb *testing.PB) {
 		for i := 0; pb.Next(); i++ {
-			if _, err := bun.Lookup(context.Background(), codes[i%len(codes)], now); err != nil {
+			if _, err := bun.Lookup(context.Background(), keys[i%len(keys)], now); err != nil {
 				b.Error(err)
 			}
 		}
@@ -618,20 +622,19 @@ func TestClockSetBackKeepsNoCodeUnknown(t *testing.T) {
 // Long targets take the places of more than one link.
 func TestTargetsAreBounded(t *testing.T) {
 	t.Parallel()
-	c := &Cache{shards: newShards(16), seed: maphash.MakeSeed()}
-	s := &c.shards[0]
+	s := &newShards(16)[0]
 	check := func() {
 		t.Helper()
 		held := 0
 		for _, e := range s.ring {
 			held += len(e.link.Target)
 		}
-		if held != s.held || held > 16*usualTarget || len(s.ring) != len(s.entries) {
-			t.Fatalf("%d bytes are held by %d of %d links, %d are counted", held, len(s.ring), len(s.entries), s.held)
+		if held != s.bytes || held > 16*usualTarget || len(s.ring) != len(s.entries) {
+			t.Fatalf("%d bytes are held by %d of %d links, %d are counted", held, len(s.ring), len(s.entries), s.bytes)
 		}
 	}
 	add := func(i, length int) *entry {
-		e := &entry{code: strconv.Itoa(i), link: &Link{ID: int64(i), Target: strings.Repeat("x", length)}}
+		e := &entry{key: k(strconv.Itoa(i)), epoch: new(epoch), link: &Link{ID: int64(i), Target: strings.Repeat("x", length)}}
 		s.add(e)
 		check()
 		return e
@@ -644,11 +647,11 @@ func TestTargetsAreBounded(t *testing.T) {
 		t.Fatalf("%d links are cached", len(s.ring))
 	}
 	for _, e := range short {
-		if s.entries[e.code] == nil {
+		if s.entries[e.key] == nil {
 			continue // made room
 		}
 		e.used.Store(maxUsed)
-		c.replace(s, e, &Link{ID: e.link.ID, Version: 1, Target: strings.Repeat("x", links.MaxTarget)}, view{tick: 1})
+		replace(s, e, &Link{ID: e.link.ID, Version: 1, Target: strings.Repeat("x", links.MaxTarget)}, view{epoch: e.epoch})
 		check()
 	}
 	if len(s.ring) >= 8 || s.evictions.Load() == 0 {

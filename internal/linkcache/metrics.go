@@ -72,7 +72,7 @@ func (c *Cache) registerFigures(r prometheus.Registerer) {
 }
 
 func (c *Cache) lag() float64 {
-	followed := c.followed.Load()
+	followed := c.epoch.Load().followed.Load()
 	if followed == 0 {
 		return -1
 	}

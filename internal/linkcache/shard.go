@@ -2,7 +2,6 @@ package linkcache
 
 import (
 	"hash/maphash"
-	"strings"
 	"sync"
 	"sync/atomic"
 )
@@ -11,50 +10,43 @@ import (
 // survives without being asked for again.
 const maxUsed = 3
 
-// maxMissing bounds the unknown codes that one shard remembers. They are kept
+// maxMissing bounds the unknown keys that one shard remembers. They are kept
 // apart from the links, so that a flood of them pushes no link out.
 const maxMissing = 256
 
 // usualTarget is how many bytes of targets a cache has room for, for each of its
-// links. Where longer ones are many, fewer links fit, so that whoever makes links
-// does not decide how much memory a process takes.
+// links. Where longer ones are many, fewer links fit, so that the makers of links
+// do not decide how much memory a process takes.
 const usualTarget = 2048
 
-// An entry is one cached link. Its plain fields are guarded by its shard.
+// An entry is one cached link. Its fields are guarded by its shard, but for the
+// atomic ones.
 type entry struct {
-	code    string
+	key     Key
 	link    *Link
-	stamp   int64  // tick at which link was stored
 	validAt int64  // when link was last asked of the database
-	epoch   uint64 // epoch in which that was
-	slot    int    // place in the shard's ring
+	epoch   *epoch // in which that was
+	index   int    // in the shard's ring
 
 	used   atomic.Int32
-	wanted atomic.Bool // waits for the refresher
+	wanted atomic.Bool // a load is going to validate it
 }
 
-// A call is a load under way.
-type call struct {
-	touched bool // a change of the code was seen meanwhile; guarded by the shard
-	renews  bool // there is an entry that is too old
-	done    chan struct{}
-	link    *Link // valid once done is closed
-	err     error
-}
+// knownAt is when an entry was last known to be right.
+func (e *entry) knownAt() int64 { return max(e.validAt, e.epoch.followed.Load()) }
 
-// A shard holds the entries of some codes. When it is full, the clock hand
+// A shard holds the entries of some keys. When it is full, the clock hand
 // goes round the ring and evicts the first entry that was not asked for since:
 // a crawl over many links that are each asked for once leaves the hot ones be.
 type shard struct {
 	mu      sync.RWMutex
-	entries map[string]*entry
+	entries map[Key]*entry
 	ring    []*entry
 	hand    int
 	size    int
-	held    int              // bytes of targets; at most size times usualTarget
-	missing map[string]int64 // unknown codes, and until when they are
-	calls   map[string]*call
-	asked   map[string]chan struct{} // stale codes that lookups wait for
+	bytes   int           // of targets; at most size times usualTarget
+	missing map[Key]int64 // unknown keys, and until when they are
+	loads   map[Key]*load // under way
 
 	hits, stales, confirms, negatives, misses, evictions atomic.Uint64
 
@@ -69,37 +61,42 @@ func newShards(size int) []shard {
 	shards := make([]shard, n)
 	for i := range shards {
 		shards[i].size = max((size+n-1)/n, 1)
-		shards[i].entries = make(map[string]*entry)
-		shards[i].missing = make(map[string]int64)
-		shards[i].calls = make(map[string]*call)
-		shards[i].asked = make(map[string]chan struct{})
+		shards[i].entries = make(map[Key]*entry)
+		shards[i].missing = make(map[Key]int64)
+		shards[i].loads = make(map[Key]*load)
 	}
 	return shards
 }
 
-func (c *Cache) shardOf(code string) *shard {
-	return &c.shards[maphash.String(c.seed, code)&uint64(len(c.shards)-1)]
+// shardOf spreads keys by their codes alone: a code is rarely one of many domains.
+func (c *Cache) shardOf(key Key) *shard {
+	return &c.shards[maphash.String(c.seed, key.code)&uint64(len(c.shards)-1)]
 }
 
-func cloneString(s string) string { return strings.Clone(s) }
-
-// add puts a new entry in; there must be none of its code.
+// add puts a new entry in; there must be none of its key.
 func (s *shard) add(e *entry) {
-	delete(s.missing, e.code)
-	s.entries[e.code] = e
-	s.held += len(e.link.Target)
+	delete(s.missing, e.key)
+	s.entries[e.key] = e
+	s.bytes += len(e.link.Target)
 	if len(s.ring) < s.size {
-		e.slot = len(s.ring)
+		e.index = len(s.ring)
 		s.ring = append(s.ring, e)
 	} else {
 		old := s.coldest()
-		delete(s.entries, old.code)
-		s.held -= len(old.link.Target)
+		delete(s.entries, old.key)
+		s.bytes -= len(old.link.Target)
 		s.evictions.Add(1)
-		e.slot = s.hand
+		e.index = s.hand
 		s.ring[s.hand] = e
 		s.hand = (s.hand + 1) % len(s.ring)
 	}
+	s.shrink()
+}
+
+// set gives an entry its link as a query saw it.
+func (s *shard) set(e *entry, link *Link, seen view) {
+	s.bytes += len(link.Target) - len(e.link.Target)
+	e.link, e.validAt, e.epoch = link, seen.at, seen.epoch
 	s.shrink()
 }
 
@@ -115,18 +112,18 @@ func (s *shard) coldest() *entry {
 
 // shrink evicts entries until there is room for the targets of the others.
 func (s *shard) shrink() {
-	for s.held > s.size*usualTarget && len(s.ring) > 1 {
+	for s.bytes > s.size*usualTarget && len(s.ring) > 1 {
 		s.remove(s.coldest())
 		s.evictions.Add(1)
 	}
 }
 
 func (s *shard) remove(e *entry) {
-	delete(s.entries, e.code)
-	s.held -= len(e.link.Target)
+	delete(s.entries, e.key)
+	s.bytes -= len(e.link.Target)
 	last := len(s.ring) - 1
-	s.ring[e.slot] = s.ring[last]
-	s.ring[e.slot].slot = e.slot
+	s.ring[e.index] = s.ring[last]
+	s.ring[e.index].index = e.index
 	s.ring[last] = nil
 	s.ring = s.ring[:last]
 	if s.hand >= len(s.ring) {
@@ -134,39 +131,20 @@ func (s *shard) remove(e *entry) {
 	}
 }
 
-// miss remembers that there is no link of a code.
-func (s *shard) miss(code string, until int64) {
+// miss remembers that there is no link of a key.
+func (s *shard) miss(key Key, until int64) {
 	if len(s.missing) >= maxMissing {
 		clear(s.missing) // each lives for less than a second anyway
 	}
-	s.missing[code] = until
+	s.missing[key] = until
 }
 
-// touch notes that the link of a code changed: what a load under way brings
-// may be older, and an unknown code may be known now.
-func (s *shard) touch(code string) {
-	delete(s.missing, code)
-	if running := s.calls[code]; running != nil {
+// touch notes that the link of a key changed: a load under way may bring an older
+// one, and an unknown key may be known now.
+func (s *shard) touch(key Key) {
+	delete(s.missing, key)
+	if running := s.loads[key]; running != nil {
 		running.touched = true
-	}
-}
-
-// ask returns what is closed when the entry of a code was validated, or could
-// not be.
-func (s *shard) ask(code string) <-chan struct{} {
-	answered := s.asked[code]
-	if answered == nil {
-		answered = make(chan struct{})
-		s.asked[code] = answered
-	}
-	return answered
-}
-
-// answer wakes those who wait for the entry of a code.
-func (s *shard) answer(code string) {
-	if answered := s.asked[code]; answered != nil {
-		close(answered)
-		delete(s.asked, code)
 	}
 }
 
@@ -189,4 +167,12 @@ func (c *Cache) Len() int {
 		s.mu.RUnlock()
 	}
 	return n
+}
+
+// has reports whether a link of a key is cached.
+func (c *Cache) has(key Key) bool {
+	s := c.shardOf(key)
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.entries[key] != nil
 }

@@ -6,10 +6,12 @@ import (
 	"hash/maphash"
 	"log/slog"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/fxamacker/cbor/v2"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus/testutil"
@@ -19,7 +21,6 @@ import (
 	"github.com/signpost/signpost/internal/pgtest"
 	"github.com/signpost/signpost/internal/redis"
 	"github.com/signpost/signpost/internal/redistest"
-	"github.com/signpost/signpost/queries"
 )
 
 // replica is a running cache with a Redis.
@@ -43,13 +44,12 @@ func replica(t *testing.T, pool *pgxpool.Pool, url string, o Options) *bundle {
 // remembering waits until the replica can use Redis and is right as of now.
 func (b *bundle) remembering(t *testing.T) {
 	t.Helper()
-	eventually(t, "the past is known", func() bool { return b.past.settled() && b.redis.Up() && b.sweeps.Load() == 0 })
-	tick := b.tick.Load()
-	eventually(t, "a poll since now", func() bool {
-		b.past.mu.RLock()
-		defer b.past.mu.RUnlock()
-		return b.past.polled > tick
+	eventually(t, "Redis is used", func() bool {
+		return b.recent.here.Load() != nil && b.redis.Up() && b.sweeps.Load() == 0
 	})
+	polls := func() float64 { return testutil.ToFloat64(b.metrics.polls.WithLabelValues("good")) }
+	enough := polls() + 2
+	eventually(t, "two polls since now", func() bool { return polls() >= enough })
 }
 
 func (b *bundle) shared(result string) float64 {
@@ -62,11 +62,11 @@ func (b *bundle) loads(result string) float64 {
 
 // drop makes the process forget a code, as when the cache is full.
 func (b *bundle) drop(code string) {
-	s := b.shardOf(code)
+	s := b.shardOf(k(code))
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.missing, code)
-	if e := s.entries[code]; e != nil {
+	delete(s.missing, k(code))
+	if e := s.entries[k(code)]; e != nil {
 		s.remove(e)
 	}
 }
@@ -124,16 +124,8 @@ func TestReplicasShareLinks(t *testing.T) {
 		WHERE short_code = 'stopped'`)
 	a.remembering(t)
 	b.remembering(t)
-	for _, code := range []string{"one", "stopped", "unknown"} {
+	for _, code := range []string{"one", "stopped"} {
 		want := a.target(t, code)
-		if code == "unknown" { // it does not last: ask until both were in time
-			eventually(t, "an unknown code is shared", func() bool {
-				a.drop(code)
-				b.drop(code)
-				return a.target(t, code) == b.target(t, code) && b.shared("negative") > 0
-			})
-			continue
-		}
 		eventually(t, code+" is in Redis", func() bool { return holdsLink(spy, code) })
 		before := b.loads("found")
 		if got := b.target(t, code); got != want {
@@ -142,8 +134,8 @@ func TestReplicasShareLinks(t *testing.T) {
 		if n := b.loads("found") - before; n != 0 {
 			t.Errorf("%s was asked of Postgres", code)
 		}
-		mine, _ := a.Lookup(t.Context(), code, a.now())
-		theirs, _ := b.Lookup(t.Context(), code, b.now())
+		mine, _ := a.Lookup(t.Context(), k(code), a.now())
+		theirs, _ := b.Lookup(t.Context(), k(code), b.now())
 		if !mine.ExpiresAt.Equal(theirs.ExpiresAt) {
 			t.Errorf("ends at %s and at %s", mine.ExpiresAt, theirs.ExpiresAt)
 		}
@@ -167,8 +159,8 @@ func TestReplicasShareLinks(t *testing.T) {
 
 func holdsLink(s spy, code string) bool {
 	for _, value := range s.all() {
-		body, _, _ := redis.Body(value)
-		if l, ok := decodeShared(body); ok && l.code == code && l.link != nil {
+		var v sharedLink
+		if _, err := decode(strings.NewReader(value), &v); err == nil && v.Link.Code == code {
 			return true
 		}
 	}
@@ -289,22 +281,27 @@ func cutOff(t *testing.T, admin *pgx.Conn, name, statement string) {
 	})
 }
 
-// A fill from before a change that arrives after the change's mark.
-func TestALateFillIsRefusedByRedis(t *testing.T) {
+// A link that was read before a change, and arrives in Redis long after it, is not
+// believed by those who know of the change, nor by those who start then.
+func TestALateFillIsNotBelieved(t *testing.T) {
 	t.Parallel()
 	pool, url := pgtest.Pool(t), redistest.Start(t).URL()
-	spy := spyOn(t, url)
 	a := replica(t, pool, url, Options{})
 	a.link(t, "late")
-	a.target(t, "late")
-	eventually(t, "it is in Redis", func() bool { return holdsLink(spy, "late") })
-	late := a.putsOf([]share{{code: "late"}}) // and its process stops for a while
-	a.exec(t, "UPDATE urls SET is_active = false")
-	eventually(t, "it is marked", func() bool { return !holdsLink(spy, "late") })
-	a.redis.Put(t.Context(), late)
-	if holdsLink(spy, "late") {
-		t.Error("the link from before the change is back in Redis")
+	seen := a.look()
+	found, err := a.resolve(t.Context(), a.queries, []Key{k("late")})
+	if err != nil {
+		t.Fatal(err)
 	}
+	a.exec(t, "UPDATE urls SET is_active = false")
+	a.following(t)
+	a.redis.Put(t.Context(), []redis.Put{fill{k("late"), found[k("late")], seen}.put()})
+	wantTarget(t, a, "late", "inactive")
+	if n := a.shared("outdated"); n != 1 {
+		t.Errorf("%v answers of Redis were refused, want 1", n)
+	}
+	a.redis.Put(t.Context(), []redis.Put{fill{k("late"), found[k("late")], seen}.put()})
+	wantTarget(t, replica(t, pool, url, Options{}), "late", "inactive")
 }
 
 // What this process changed itself it sees at once, though its feed does not
@@ -320,25 +317,24 @@ func TestForgetGoesPastRedis(t *testing.T) {
 		a.target(t, code)
 		eventually(t, "it is in Redis", func() bool { return holdsLink(spy, code) })
 		a.exec(t, "UPDATE urls SET is_active = false WHERE short_code = $1", code)
-		a.Forget(code)
+		a.Forget(k(code))
 		wantTarget(t, a, code, "inactive")
 	}
-	many := make([]string, maxForgotten+1)
+	many := make([]Key, maxOwn+1)
 	for i := range many {
-		many[i] = fmt.Sprint("m", i)
+		many[i] = k(fmt.Sprint("m", i))
 	}
 	a.Forget(many...)
-	a.past.mu.RLock()
-	n := len(a.past.forgotten)
-	a.past.mu.RUnlock()
-	if n > maxForgotten {
-		t.Errorf("%d codes are remembered, want at most %d", n, maxForgotten)
+	a.recent.mu.RLock()
+	n := len(a.recent.own)
+	a.recent.mu.RUnlock()
+	if n > maxOwn {
+		t.Errorf("%d codes are remembered, want at most %d", n, maxOwn)
 	}
-	a.following(t)
-	eventually(t, "polls settle it", func() bool {
-		a.past.mu.RLock()
-		defer a.past.mu.RUnlock()
-		return len(a.past.forgotten) == 0 && a.past.forgotAll == 0
+	eventually(t, "polls bring the changes", func() bool {
+		a.recent.mu.RLock()
+		defer a.recent.mu.RUnlock()
+		return len(a.recent.own) == 0 && a.recent.here.Load() != nil
 	})
 }
 
@@ -355,13 +351,13 @@ func TestGarbageInRedis(t *testing.T) {
 	for _, value := range spy.all() {
 		good = value
 	}
-	history, _, _ := a.past.now()
+	history := a.recent.here.Load().history
 	flipped := []byte(good)
 	flipped[len(flipped)/2] ^= 1
 	for i, value := range []string{
-		"x", "signpost1 0 0 0\n\x00", string(flipped), good[:len(good)-1], good /* of another code */, "signpost1 99999999999999999999 0 0\n",
+		"x", strings.Repeat("\x00", 20), string(flipped), good[:len(good)-1], good /* of another code */, good + "x",
 	} {
-		spy.restore(map[string]string{keyOf(history, "two"): value})
+		spy.restore(map[string]string{sharedKey(history, k("two")): value})
 		a.drop("two")
 		wantTarget(t, a, "two", "https://example.com/two")
 		eventually(t, "it is replaced", func() bool { return holdsLink(spy, "two") })
@@ -371,17 +367,21 @@ func TestGarbageInRedis(t *testing.T) {
 	}
 }
 
-func FuzzDecodeShared(f *testing.F) {
-	f.Add(encodeShared(sharedLink{place: place{1, 2, 3}, savedLink: savedLink{code: "a", link: &Link{Status: 302, Target: "https://example.com/"}}}))
-	f.Add(encodeShared(sharedLink{savedLink: savedLink{code: "a"}}))
-	f.Fuzz(func(t *testing.T, body string) {
-		l, ok := decodeShared(body)
-		if !ok {
-			return
+// No value brings the reader down.
+func FuzzBelieve(f *testing.F) {
+	for _, v := range []sharedLink{{}, {1, savedLink{Domain: 1, Code: "a", Link: &Link{Status: 302, Target: "https://example.com/"}}}} {
+		body, err := encoding.Marshal(v)
+		if err != nil {
+			f.Fatal(err)
 		}
-		again, ok := decodeShared(encodeShared(l))
-		if !ok || again.code != l.code || again.place != l.place || (again.link == nil) != (l.link == nil) {
-			t.Errorf("got %+v, then %+v", l, again)
+		f.Add(body)
+	}
+	c := &Cache{seed: maphash.MakeSeed()}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		for _, value := range []string{string(body), string(encode(cbor.RawMessage(body)))} {
+			if link, _, result := c.believe(k("a"), value, view{epoch: new(epoch)}); link != nil || result == "used" {
+				t.Errorf("%q is believed, though nothing can be told", value)
+			}
 		}
 	})
 }
@@ -415,8 +415,7 @@ func TestRedisWhilePostgresIsDown(t *testing.T) {
 	if err := cluster.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	history, _, _ := b.past.now()
-	eventually(t, "another history begins", func() bool { h, _, ok := b.past.now(); return ok && h != history })
+	eventually(t, "another history begins", func() bool { return b.resyncs(t) > 1 && b.recent.here.Load() != nil })
 	b.drop("kept")
 	before := b.shared("used")
 	eventually(t, "it is back", func() bool { clock.add(time.Millisecond); return b.target(t, "kept") == "https://example.com/kept" })
@@ -503,7 +502,7 @@ func flip(ctx context.Context, t *testing.T, replicas []*bundle, code string) {
 		}
 		now := map[bool]string{true: want, false: "inactive"}[active]
 		if r := replicas[rand.N(len(replicas))]; rand.N(2) == 0 {
-			r.Forget(code)
+			r.Forget(k(code))
 			if got := r.target(t, code); got != now {
 				t.Errorf("%s leads to %s right after it was changed here, want %s", code, got, now)
 			}
@@ -551,79 +550,52 @@ func upset(ctx context.Context, t *testing.T, server *redistest.Server, spy spy)
 	}
 }
 
-func TestPast(t *testing.T) {
+func TestRecent(t *testing.T) {
 	t.Parallel()
-	seed := maphash.MakeSeed()
-	hash := func(code string) uint64 { return maphash.String(seed, code) }
-	name := func(s string) *string { return &s }
-	row := func(id int64, code *string) queries.PollLinkChangesRow {
-		return queries.PollLinkChangesRow{ID: id, Version: 10 * id, ShortCode: code}
-	}
-	var p past
-	if p.holds(hash("a"), place{}, true) || p.settled() {
-		t.Error("it tells something before it began")
-	}
-	p.reset("h", []queries.ListRecentChangesRow{
-		{ID: 5, Version: 50, ShortCode: name("x")}, {ID: 6, Version: 60, ShortCode: name("a")}, {ID: 8, Version: 80, ShortCode: name("b")},
-	}, hash)
-	p.reach(position{id: 8, anchor: 80, low: 6}, false, 0)
-	holds := func(code string, low, id, anchor int64, want bool) {
+	var r recent
+	const a, b, c = 1, 2, 3
+	confirms := func(key uint64, low int64, want bool) {
 		t.Helper()
-		if got := p.holds(hash(code), place{low, id, anchor}, false); got != want {
-			t.Errorf("%s read at %d (%d, %d): %v, want %v", code, low, id, anchor, got, want)
+		if got := r.confirms(key, low); got != want {
+			t.Errorf("%d read at %d: %v, want %v", key, low, got, want)
 		}
 	}
-	holds("c", 8, 8, 80, true)
-	holds("c", 5, 5, 50, true)
-	holds("c", 5, 5, 51, false) // another history
-	holds("c", 4, 5, 50, false) // before what is remembered
-	holds("c", 6, 7, 70, false) // a row that cannot be seen here
-	holds("c", 8, 9, 90, false) // beyond
-	if !p.holds(hash("c"), place{8, 9, 90}, true) {
-		t.Error("beyond does not count with ahead")
-	}
-	holds("c", 9, 8, 80, false) // nonsense
-	holds("a", 5, 5, 50, false) // changed at 6
-	holds("a", 6, 6, 60, true)
-	holds("b", 7, 8, 80, false) // 8 was not sure to be seen
-	if _, here, _ := p.now(); here.low != 6 {
-		t.Errorf("low is %d, want 6: 7 is missing", here.low)
-	}
-	p.learn([]queries.PollLinkChangesRow{row(7, name("c")), row(9, name("d")), row(0, nil), row(7, name("c"))}, hash)
-	holds("c", 6, 8, 80, false) // 7 is there now, and is of it
-	p.reach(position{id: 9, anchor: 90, low: 9}, false, 0)
-	holds("c", 7, 7, 70, true)
-	p.forget(hash("z"), 3)
-	holds("z", 9, 9, 90, false)
-	p.reach(position{id: 9, anchor: 90, low: 9}, false, 4)
-	holds("z", 9, 9, 90, true)
-
-	p.reach(position{id: 10, anchor: 100, low: 10}, true, 6)
-	holds("z", 9, 9, 90, false) // changes may have passed unseen
-	holds("z", 10, 10, 100, true)
-	p.learn([]queries.PollLinkChangesRow{row(11, name("a")), row(12, nil)}, hash)
-	p.reach(position{id: 12, anchor: 120, low: 12}, false, 7)
-	holds("z", 11, 11, 110, false) // everything may have changed at 12
-	holds("z", 12, 12, 120, true)
-	p.unknown()
-	holds("z", 12, 12, 120, false)
+	r.begin(100)
+	confirms(c, 200, false) // the feed has brought nothing yet
+	r.add(a, 110)
+	r.add(b, 120)
+	r.add(b, 115) // a transaction that took longer
+	r.reach(place{"h", 121}, 1)
+	confirms(c, 100, true)
+	confirms(c, 99, false) // before all that is remembered
+	confirms(a, 110, false)
+	confirms(a, 111, true)
+	confirms(b, 116, false) // 120 may not have ended by then
+	confirms(b, 500, true)  // of a process that has come further
+	r.owns(5, c)
+	confirms(c, 500, false) // the change has not been polled
+	r.reach(place{"h", 130}, 5)
+	confirms(c, 500, false)
+	r.reach(place{"h", 140}, 6)
+	confirms(c, 500, true)
+	r.raise(141) // everything may have changed
+	confirms(c, 140, false)
+	confirms(c, 141, true)
 }
 
-// What is remembered is bounded, and the bound costs trust, not memory.
-func TestPastIsBounded(t *testing.T) {
+// The memory is bounded, and the bound costs trust, not memory.
+func TestRecentIsBounded(t *testing.T) {
 	t.Parallel()
-	var p past
-	hash := func(code string) uint64 { return uint64(len(code)) }
-	p.reset("h", []queries.ListRecentChangesRow{{}}, hash)
-	code := "a"
-	for id := range int64(3 * maxPast) {
-		p.learn([]queries.PollLinkChangesRow{{ID: id + 1, Version: id, ShortCode: &code}}, hash)
+	var r recent
+	r.begin(0)
+	for xid := range int64(3 * maxRecent) {
+		r.add(uint64(xid), xid)
 	}
-	p.reach(position{id: 3 * maxPast, anchor: 3*maxPast - 1, low: 3 * maxPast}, false, 0)
-	if len(p.changes) > maxPast || len(p.latest) != 1 {
-		t.Errorf("%d changes of %d codes are remembered", len(p.changes), len(p.latest))
+	r.reach(place{"h", 3 * maxRecent}, 1)
+	if len(r.order) != maxRecent || len(r.last) != maxRecent {
+		t.Errorf("%d changes of %d keys are remembered", len(r.order), len(r.last))
 	}
-	if p.holds(99, place{}, false) || !p.holds(99, p.here, false) {
-		t.Error("what was read before the oldest change must not hold, what was read now must")
+	if r.confirms(1<<40, 2*maxRecent-1) || !r.confirms(1<<40, 2*maxRecent) {
+		t.Error("a link read before the oldest change must not be confirmed, one read after it must")
 	}
 }

@@ -1,15 +1,23 @@
 package linkcache
 
 import (
-	"bytes"
+	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"log/slog"
 	"os"
+	"slices"
 	"time"
 )
+
+// A snapshot is this line, a record with its head, records of links, one that ends
+// it, and from there on a log of what changed since.
+var magic = "signpost links " + layout + "\n"
+
+var errForeign = errors.New("not a link snapshot of this release")
 
 const (
 	// snapshotEvery is the least time between snapshots. Links cached since the
@@ -21,6 +29,8 @@ const (
 	// maxSnapshotAge is when an unchanged snapshot is written again, since
 	// StaleMax counts from the time that it tells. It is less if StaleMax is.
 	maxSnapshotAge = 10 * time.Minute
+	// savedTogether is how many links are one record. Their targets are bounded.
+	savedTogether = 256
 	// lastSnapshotWait bounds what a hanging disk costs at the end.
 	lastSnapshotWait = 5 * time.Second
 )
@@ -40,89 +50,111 @@ func (c *Cache) restore(path string, size int) {
 	if err != nil {
 		c.log.Warn("link snapshot cannot be used; the cache starts empty", slog.String("file", path), slog.Any("error", err))
 		c.shards = newShards(size)
+		c.position.Store(nil)
+		c.epoch.Store(&epoch{number: 1})
+		c.domains.Store(newDomainTable(0, nil))
 		c.journal.broken.Store(true) // the next snapshot starts afresh
 		return
 	}
-	c.dirty.Store(true)
-	c.sweeps.Add(1) // not all of it may be current
-	c.swept <- struct{}{}
-	c.log.Info("link snapshot restored", slog.Int("links", c.Len()), slog.Time("at", time.Unix(0, c.followed.Load())))
+	c.wakeSweep() // not all of it may be current
+	c.log.Info("link snapshot restored", slog.Int("links", c.Len()),
+		slog.Time("at", time.Unix(0, c.epoch.Load().followed.Load())))
 }
 
+// readSnapshot fills the cache from a file, and cuts off the piece of a record that
+// a process left that was killed. Any other fault is an error, and then nothing of
+// what was read may be used.
 func (c *Cache) readSnapshot(file *os.File) error {
-	var head *mark
-	size, err := snapshotReader{
-		head:   func(m *mark) { head = m },
-		cached: c.restoreLink,
-		learnt: c.replay,
-	}.read(file)
-	if err != nil {
-		return err
+	r := bufio.NewReaderSize(file, 1<<16)
+	start := make([]byte, len(magic))
+	if _, err := io.ReadFull(r, start); err != nil || string(start) != magic {
+		return errForeign
 	}
-	if head != nil {
-		head.epoch = c.epoch.Load()
-		c.mark.Store(head)
-		c.followed.Store(head.followed)
+	size, log := int64(len(magic)), false // log: the snapshot is behind us
+	stale := new(epoch)
+	for first := true; ; first = false {
+		var rec record
+		n, err := decode(r, &rec)
+		if log && (errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)) {
+			return file.Truncate(size)
+		}
+		if err == nil && (rec.Head != nil && !first || rec.End && log) {
+			err = fmt.Errorf("%w: it is in the wrong place", errDamaged)
+		}
+		if err != nil {
+			return err
+		}
+		size += int64(n)
+		if h := rec.Head; h != nil {
+			h.epoch = c.epoch.Load()
+			h.epoch.followed.Store(h.Followed)
+			c.position.Store(h)
+		}
+		if t := rec.Domains; t != nil {
+			c.domains.Store(newDomainTable(t.Version, t.All))
+		}
+		for _, l := range rec.Links {
+			if l.Link == nil && !log || l.Link != nil && !l.Link.valid() {
+				return fmt.Errorf("%w: an impossible link", errDamaged)
+			}
+			e := &entry{key: NewKey(l.Domain, l.Code), link: l.Link, validAt: l.ValidAt, epoch: stale}
+			if l.Current {
+				e.epoch = c.epoch.Load()
+			}
+			c.restoreLink(e, log)
+		}
+		log = log || rec.End
 	}
-	return file.Truncate(size) // half a frame that a killed process left
 }
 
-// restoreLink takes a link that the snapshot holds.
-func (c *Cache) restoreLink(l savedLink) {
-	e := &entry{code: l.code, link: l.link, validAt: l.validAt, stamp: c.tick.Add(1)}
-	if l.current {
-		e.epoch = c.epoch.Load()
-	}
-	s := c.shardOf(l.code)
-	if old := s.entries[l.code]; old != nil {
+// restoreLink takes a link of the snapshot, or a change from its log, which takes
+// the place of an older one. The snapshot may hold a newer one than its log, since
+// it was made while the log was written.
+func (c *Cache) restoreLink(l *entry, change bool) {
+	s := c.shardOf(l.key)
+	if old := s.entries[l.key]; old != nil {
+		if newer := change && l.validAt < old.validAt; newer && l.link != nil {
+			switch {
+			case l.link.ID != old.link.ID:
+				l.link = nil // which of the two is newer cannot be told
+			case l.link.Version <= old.link.Version:
+				return
+			}
+		}
 		s.remove(old)
 	}
-	s.add(e)
-}
-
-// replay takes a change from the log. What the snapshot holds may be newer,
-// since the snapshot was made while the log was written.
-func (c *Cache) replay(l savedLink) {
-	s := c.shardOf(l.code)
-	e := s.entries[l.code]
-	if e != nil && l.link != nil && l.validAt < e.validAt && l.link.ID == e.link.ID && l.link.Version <= e.link.Version {
-		return
+	if l.link != nil {
+		s.add(l)
 	}
-	if l.link == nil || e != nil && l.validAt < e.validAt && l.link.ID != e.link.ID {
-		if e != nil {
-			s.remove(e)
-		}
-		return
-	}
-	c.restoreLink(l)
 }
 
 // record writes changes to the log before they are applied. A link that is not
-// cached may be in the snapshot all the same: it is to be forgotten. The caller
-// holds learning until the changes are applied.
-func (c *Cache) record(changes []change, seen view) {
-	if c.journal == nil || len(changes) == 0 {
+// cached may be in the snapshot all the same: it is to be forgotten. With told, all
+// are written, otherwise those that change an entry. The caller holds learning until
+// the changes are applied.
+func (c *Cache) record(changes []change, seen view, told bool) {
+	if c.journal == nil {
 		return
 	}
-	var frames bytes.Buffer // writing to it does not fail
-	w := &frameWriter{w: &frames}
-	w.begin(frameLog)
+	links := make([]savedLink, 0, len(changes))
 	for _, ch := range changes {
-		l := savedLink{code: ch.code, validAt: seen.at}
-		if ch.link != nil && c.has(ch.code) {
-			l.link = ch.link
+		s := c.shardOf(ch.key)
+		s.mu.RLock()
+		e := s.entries[ch.key]
+		same := e != nil && ch.link != nil && ch.link.ID == e.link.ID && ch.link.Version == e.link.Version
+		s.mu.RUnlock()
+		if !told && (e == nil || same) {
+			continue
 		}
-		_ = w.add(l)
+		l := savedLink{Domain: ch.key.domain, Code: ch.key.code, ValidAt: seen.at}
+		if e != nil {
+			l.Link = ch.link
+		}
+		links = append(links, l)
 	}
-	_ = w.flush()
-	c.journal.append(frames.Bytes())
-}
-
-func (c *Cache) has(code string) bool {
-	s := c.shardOf(code)
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	return s.entries[code] != nil
+	if len(links) > 0 {
+		c.journal.append(encode(record{Links: links}))
+	}
 }
 
 // keepSnapshot writes snapshots until ctx ends.
@@ -187,12 +219,12 @@ func (c *Cache) reportSnapshot(ctx context.Context, err error, failedBefore bool
 // saveSnapshot writes what is cached to disk. Changes go on meanwhile.
 func (c *Cache) saveSnapshot() error {
 	c.learning.Lock()
-	m := c.mark.Load()
+	first := record{Head: c.position.Load(), Domains: c.domains.Load()}
 	err := c.journal.begin()
 	c.learning.Unlock()
 	if err == nil {
 		c.dirty.Store(false)
-		err = c.journal.replace(func(w io.Writer) error { return c.writeSnapshot(w, m) })
+		err = c.journal.replace(func(w io.Writer) error { return c.writeSnapshot(w, first) })
 	}
 	if err != nil {
 		c.dirty.Store(true)
@@ -200,38 +232,39 @@ func (c *Cache) saveSnapshot() error {
 	return err
 }
 
-// writeSnapshot writes entries that are at least as new as m.
-func (c *Cache) writeSnapshot(to io.Writer, m *mark) error {
-	w := &frameWriter{w: to}
-	if err := w.writeHead(m); err != nil {
+// writeSnapshot writes entries, which are at least as new as the head of the first
+// record.
+func (c *Cache) writeSnapshot(to io.Writer, first record) error {
+	if _, err := io.WriteString(to, magic); err != nil {
 		return err
 	}
-	w.begin(frameLinks)
+	if _, err := to.Write(encode(first)); err != nil {
+		return err
+	}
 	var links []savedLink
 	for i := range c.shards {
-		links = c.shards[i].saved(links[:0], m)
-		for _, l := range links {
-			if err := w.add(l); err != nil {
+		links = c.shards[i].saved(links[:0], first.Head)
+		for piece := range slices.Chunk(links, savedTogether) {
+			if _, err := to.Write(encode(record{Links: piece})); err != nil {
 				return err
 			}
 		}
 	}
-	if err := w.flush(); err != nil {
-		return err
-	}
-	w.begin(frameEnd)
-	return w.flush()
+	_, err := to.Write(encode(record{End: true}))
+	return err
 }
 
 // saved copies the shard's entries, so that it is not locked while they are
 // written.
-func (s *shard) saved(links []savedLink, m *mark) []savedLink {
+func (s *shard) saved(links []savedLink, h *head) []savedLink {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	for _, e := range s.ring {
-		links = append(links, savedLink{
-			code: e.code, link: e.link, validAt: e.validAt, current: m != nil && e.epoch == m.epoch,
-		})
+		l := savedLink{Domain: e.key.domain, Code: e.key.code, Link: e.link, ValidAt: e.validAt}
+		if l.Current = h != nil && e.epoch == h.epoch; !l.Current {
+			l.ValidAt = e.knownAt()
+		}
+		links = append(links, l)
 	}
 	return links
 }

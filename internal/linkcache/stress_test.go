@@ -124,7 +124,7 @@ func (b *bundle) disturb(t *testing.T, code, other string) {
 		t.Error(err)
 	}
 	if rand.N(3) == 0 {
-		b.Forget(code)
+		b.Forget(k(code))
 	}
 }
 
@@ -147,11 +147,11 @@ func TestMemoryOfALink(t *testing.T) { //nolint:paralleltest // measures the hea
 	c := &Cache{shards: newShards(links), seed: maphash.MakeSeed()}
 	before := heap()
 	for i := range links {
-		c.restoreLink(savedLink{
-			code:    fmt.Sprintf("c%06d", i),
+		c.restoreLink(&entry{
+			key:     k(fmt.Sprintf("c%06d", i)),
 			link:    &Link{Target: fmt.Sprintf("https://example.com/a/page/of/some/length/%06d", i)},
 			validAt: 1,
-		})
+		}, false)
 	}
 	each := (heap() - before) / int64(c.Len())
 	t.Logf("%d bytes a link, with a code of 7 and a target of 48 bytes", each)

@@ -166,7 +166,7 @@ func TestReadPath(t *testing.T) {
 	t.Parallel()
 	long := func(p Path) Path { p.Long = true; return p }
 	spring, glued := Path{Code: "spring"}, Path{Trimmed: "spring"}
-	none, own := Path{}, Path{Reserved: true}
+	none, own, root := Path{}, Path{Reserved: true}, Path{Reserved: true, Root: true}
 	tests := map[string]Path{
 		"/spring":                   spring,
 		"/s%70ring":                 spring,
@@ -288,10 +288,10 @@ func TestReadPath(t *testing.T) {
 		"/" + strings.Repeat("x", 10_000):    none,
 		"/r/" + strings.Repeat("x", MaxCode) + ".": {Trimmed: strings.Repeat("x", MaxCode), Long: true},
 
-		"":                                    own,
-		"/":                                   own,
-		"//":                                  own,
-		"/%20":                                own,
+		"":                                    root,
+		"/":                                   root,
+		"//":                                  root,
+		"/%20":                                root,
 		"/r":                                  own,
 		"/r/":                                 own,
 		"/r/%20":                              own,
@@ -310,6 +310,36 @@ func TestReadPath(t *testing.T) {
 	for path, want := range tests {
 		if got := ReadPath(path); got != want {
 			t.Errorf("ReadPath(%q) = %+v, want %+v", path, got, want)
+		}
+	}
+}
+
+// On a custom domain nothing is reserved, and nothing stands for another prefix.
+func TestReadDomainPath(t *testing.T) {
+	t.Parallel()
+	for path, want := range map[string]Path{
+		"":                                   {Root: true},
+		"//":                                 {Root: true},
+		"/%20":                               {Root: true},
+		"/spring":                            {Code: "spring"},
+		"/spring/":                           {Trimmed: "spring"},
+		"/users":                             {Code: "users"},
+		"/users/5":                           {Code: "users/5"},
+		"/health.":                           {Code: "health.", Trimmed: "health"},
+		"/r/spring":                          {Code: "r/spring"},
+		"/r":                                 {Code: "r"},
+		"/docs&a=b":                          {Code: "docs", Query: "a=b"},
+		"/favicon.ico":                       {Code: "favicon.ico"},
+		"/%F0%9F%9A%80":                      {Code: "🚀"},
+		"/" + strings.Repeat("x", MaxCode+1): {},
+	} {
+		if got := ReadDomainPath(path); got != want {
+			t.Errorf("ReadDomainPath(%q) = %+v, want %+v", path, got, want)
+		}
+	}
+	for _, code := range []string{"users", "r/x", "구글/🚀", "a.b~c"} {
+		if got := ReadDomainPath(DomainCodePath(code)); got.Code != code {
+			t.Errorf("the path of %q is read as %+v", code, got)
 		}
 	}
 }

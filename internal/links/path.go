@@ -20,6 +20,8 @@ type Path struct {
 	Long bool
 	// Reserved says that the path is one of this service's own, and no link's.
 	Reserved bool
+	// Root says that the path names nothing: it is that of the bare domain.
+	Root bool
 }
 
 // ReadPath reads the path of a request as it was sent. Short links are copied
@@ -27,17 +29,43 @@ type Path struct {
 // the code, and behind it what TrimCode takes off, or a query that somebody took for
 // the first parameter.
 func ReadPath(path string) Path {
-	path, query := cutQuery(path)
+	text, query := decodePath(path)
+	text, long := strings.CutPrefix(text, "r/")
+	text = trimFront(text)
+	if text == "" || !long && Reserved(text) {
+		return Path{Reserved: true, Root: text == "" && !long}
+	}
+	p := readCode(text, query)
+	p.Long = long
+	if !long && Reserved(p.Trimmed) {
+		p.Trimmed = ""
+	}
+	return p
+}
+
+// ReadDomainPath is ReadPath for a custom domain, on which every path is a short
+// link's: nothing is reserved, and r/ is the beginning of a code like any other.
+func ReadDomainPath(path string) Path {
+	text, query := decodePath(path)
+	if text == "" {
+		return Path{Root: true}
+	}
+	return readCode(text, query)
+}
+
+// decodePath returns the text of a path, from where a code may begin, and the query
+// that was glued to it.
+func decodePath(path string) (text, query string) {
+	path, query = cutQuery(path)
 	text, err := url.PathUnescape(path)
 	if err != nil {
 		text = path // no code has a percent sign
 	}
-	text, long := strings.CutPrefix(trimFront(text), "r/")
-	text = trimFront(text)
-	if text == "" || !long && Reserved(text) {
-		return Path{Reserved: true}
-	}
-	p := Path{Query: query, Long: long}
+	return trimFront(text), query
+}
+
+func readCode(text, query string) Path {
+	p := Path{Query: query}
 	if len(text) > 4*MaxCode { // far more than any code in another form
 		return p
 	}
@@ -45,7 +73,7 @@ func ReadPath(path string) Path {
 	if IsCode(text) {
 		p.Code = text
 	}
-	if trimmed := TrimCode(text); trimmed != text && IsCode(trimmed) && (long || !Reserved(trimmed)) {
+	if trimmed := TrimCode(text); trimmed != text && IsCode(trimmed) {
 		p.Trimmed = trimmed
 	}
 	return p

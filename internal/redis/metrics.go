@@ -17,7 +17,7 @@ func newMetrics(c *Client, r prometheus.Registerer) *metrics {
 	m := &metrics{
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "signpost_redis_requests_total",
-			Help: "Requests to Redis by operation (get, put, probe) and result: hit, miss, stored, outdated (something newer is there), done, " +
+			Help: "Requests to Redis by operation (get, put, probe) and result: hit, miss, stored, done, " +
 				"error (Redis refused), timeout, failed (no connection), skipped (the breaker is open) or busy.",
 		}, []string{"op", "result"}),
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{

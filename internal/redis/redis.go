@@ -6,8 +6,7 @@
 // not know. Only a probe in the background closes the breaker again, never a
 // request. What is stored is nobody's only copy: every failure is a miss.
 //
-// The package knows keys and values and that one value may be newer than
-// another; what they mean is the affair of who uses it.
+// The package knows keys and values; their meaning is the affair of its user.
 package redis
 
 import (
@@ -211,39 +210,32 @@ func (c *Client) probe(ctx context.Context) error {
 	return err
 }
 
-// A Found is what Redis answered.
-type Found struct {
-	Value string // empty if the key has none
-	// Now is the time of Redis's clock when it answered.
-	Now time.Time
-}
-
 // Get asks for the value of a key. It waits for Timeout at most. ok is false
-// when Redis cannot be asked or did not answer.
-func (c *Client) Get(ctx context.Context, key string) (found Found, ok bool) {
+// when Redis cannot be asked or did not answer; the value is empty if there is none.
+func (c *Client) Get(ctx context.Context, key string) (value string, ok bool) {
 	if !c.Up() {
 		c.metrics.requests.WithLabelValues("get", "skipped").Inc()
-		return Found{}, false
+		return "", false
 	}
 	done, err := c.breaker.Allow()
 	if err != nil {
 		c.metrics.requests.WithLabelValues("get", "skipped").Inc()
-		return Found{}, false
+		return "", false
 	}
 	began := time.Now()
-	found, busy, err := c.ask(ctx, key)
+	value, busy, err := c.ask(ctx, key)
 	if busy {
 		done(nil)
 		c.metrics.requests.WithLabelValues("get", "busy").Inc()
-		return Found{}, false
+		return "", false
 	}
 	done(err)
 	c.metrics.observe("get", err, time.Since(began))
 	if err != nil {
-		return Found{}, false
+		return "", false
 	}
-	c.metrics.requests.WithLabelValues("get", hitOrMiss(found.Value)).Inc()
-	return found, true
+	c.metrics.requests.WithLabelValues("get", hitOrMiss(value)).Inc()
+	return value, true
 }
 
 func hitOrMiss(value string) string {
@@ -255,57 +247,43 @@ func hitOrMiss(value string) string {
 
 // ask gives up in time whatever the library waits for: an answer, a place in
 // its queue, or a connection.
-func (c *Client) ask(ctx context.Context, key string) (found Found, busy bool, err error) {
+func (c *Client) ask(ctx context.Context, key string) (value string, busy bool, err error) {
 	select {
 	case c.gets <- struct{}{}:
 	default:
-		return Found{}, true, nil
+		return "", true, nil
 	}
 	conn := c.conn.Load()
 	if conn == nil {
 		<-c.gets
-		return Found{}, true, nil
+		return "", true, nil
 	}
 	type answer struct {
-		found Found
+		value string
 		err   error
 	}
 	answered := make(chan answer, 1)
 	go func() {
 		defer func() { <-c.gets }() // it ends with the connection at the latest
-		found, err := get(context.WithoutCancel(ctx), *conn, key)
-		answered <- answer{found, err}
+		value, err := get(context.WithoutCancel(ctx), *conn, key)
+		answered <- answer{value, err}
 	}()
 	timer := time.NewTimer(c.timeout)
 	defer timer.Stop()
 	select {
 	case a := <-answered:
-		return a.found, false, a.err
+		return a.value, false, a.err
 	case <-timer.C:
-		return Found{}, false, errTimeout
+		return "", false, errTimeout
 	}
 }
 
-// getScript reads a value together with the clock. What is under the key but no
-// string is none of ours.
-var getScript = rueidis.NewLuaScript(`
-local now = redis.call('TIME')
-local value = redis.pcall('GET', KEYS[1])
-if type(value) ~= 'string' then value = '' end
-return {now[1] * 1000 + math.floor(now[2] / 1000), value}`)
-
-func get(ctx context.Context, conn rueidis.Client, key string) (Found, error) {
-	reply, err := getScript.Exec(ctx, conn, []string{key}, nil).ToArray()
-	if err != nil {
-		return Found{}, err
+// get reads a value, which is empty if there is none, or if something else than a
+// string is under the key.
+func get(ctx context.Context, conn rueidis.Client, key string) (string, error) {
+	value, err := conn.Do(ctx, conn.B().Get().Key(key).Build()).ToString()
+	if refusal, refused := rueidis.IsRedisErr(err); rueidis.IsRedisNil(err) || refused && strings.HasPrefix(refusal.Error(), "WRONGTYPE") {
+		return "", nil
 	}
-	if len(reply) != 2 {
-		return Found{}, fmt.Errorf("redis answered %d values, want 2", len(reply))
-	}
-	now, err := reply[0].AsInt64()
-	if err != nil {
-		return Found{}, err
-	}
-	value, err := reply[1].ToString()
-	return Found{Value: value, Now: time.UnixMilli(now)}, err
+	return value, err
 }

@@ -206,7 +206,7 @@ func (s *Service) insertLink(ctx context.Context, actor Actor, fresh Link, domai
 		return link, link.Path(), recordLink(ctx, q, actor, "created", link, nil)
 	})
 	if err == nil {
-		s.Cache.Forget(link.ShortCode) // it may be remembered as unknown
+		s.Cache.Forget(link.key()) // it may be remembered as unknown
 	}
 	return link, err
 }
@@ -290,7 +290,7 @@ func (s *Service) UpdateLink(ctx context.Context, actor Actor, id int64, in Link
 		return Link{}, errNoLink
 	}
 	if err == nil {
-		s.Cache.Forget(before.Code(), link.ShortCode)
+		s.Cache.Forget(before, link.key())
 	}
 	return link, err
 }
@@ -316,7 +316,7 @@ func (s *Service) DeleteLink(ctx context.Context, actor Actor, id int64) error {
 		return errNoLink
 	}
 	if err == nil {
-		s.Cache.Forget(link.ShortCode)
+		s.Cache.Forget(link.key())
 	}
 	return err
 }

@@ -1,0 +1,48 @@
+package linkcache
+
+import (
+	"time"
+
+	"github.com/signpost/signpost/internal/links"
+	"github.com/signpost/signpost/queries"
+)
+
+// A Link is all that a redirect needs to know. A Link that [Cache.Lookup] returned
+// is shared: nobody may change it.
+//
+// Snapshots and Redis keep it field by field under the numbers of the tags. Another
+// set of fields is another layout, so that neither is read by a release that knows
+// more or less of a link.
+type Link struct {
+	ID     int64 `cbor:"1,keyasint"`
+	UserID int64 `cbor:"2,keyasint"`
+	// Target is where the link leads, as [links.Location] writes it.
+	Target string `cbor:"3,keyasint"`
+	Active bool   `cbor:"4,keyasint"`
+	// ExpiresAt is when the link ends; the zero time means never.
+	ExpiresAt time.Time `cbor:"5,keyasint,omitzero"`
+	// Status is the HTTP status of the redirect: 301, 302, 307 or 308.
+	Status       int  `cbor:"6,keyasint"`
+	ForwardQuery bool `cbor:"7,keyasint,omitempty"`
+	// Version grows with every change of this link; versions of two links that
+	// had the same code one after the other say nothing about their order.
+	Version int64 `cbor:"8,keyasint"`
+}
+
+// linkOf turns a row into its key and link. No other place does.
+func linkOf(row queries.ResolveLinksRow) (Key, *Link) {
+	link := &Link{
+		ID: row.ID, UserID: row.UserID, Target: links.Location(row.OriginalURL), Active: row.IsActive,
+		Status: int(row.RedirectStatus), ForwardQuery: row.ForwardQuery, Version: row.Version,
+	}
+	if row.ExpiresAt != nil {
+		link.ExpiresAt = *row.ExpiresAt
+	}
+	return NewKey(row.DomainID, row.ShortCode), link
+}
+
+// valid reports whether a link that was read from a file or from Redis can be
+// answered.
+func (l *Link) valid() bool {
+	return l != nil && l.Status >= 300 && l.Status <= 399 && l.Target != "" && len(l.Target) <= 3*links.MaxTarget
+}
