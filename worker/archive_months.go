@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"slices"
 	"time"
 
@@ -272,7 +273,7 @@ func (w *archiveMonths) begin(ctx context.Context, month time.Time) error {
 		w.deps.metrics.archiveFailures.Inc()
 		return fmt.Errorf("archive %s: %w", monthText(month), err)
 	}
-	w.deps.log.InfoContext(ctx, "a month of events was detached", "month", monthText(month))
+	w.deps.log.InfoContext(ctx, "a month of events was detached", slog.String("month", monthText(month)))
 	return nil
 }
 
@@ -560,8 +561,8 @@ func (w *archiveMonths) drop(ctx context.Context, part *queries.EventPart) error
 		return err
 	}
 	part.State = partDropped
-	w.deps.log.InfoContext(ctx, "a month of events was archived", "month", monthText(part.Month), "part", part.Part,
-		"file", or(part.File, "none"))
+	w.deps.log.InfoContext(ctx, "a month of events was archived", slog.String("month", monthText(part.Month)),
+		slog.Int("part", int(part.Part)), slog.String("file", or(part.File, "none")))
 	return nil
 }
 

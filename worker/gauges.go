@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"log/slog"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -37,7 +38,7 @@ func (d *deps) sample(ctx context.Context) {
 			err = d.sampleSizes(ctx)
 		}
 		if err != nil && ctx.Err() == nil {
-			d.log.DebugContext(ctx, "queues could not be sampled", "error", err)
+			d.log.DebugContext(ctx, "queues could not be sampled", slog.Any("error", err))
 		}
 		select {
 		case <-ctx.Done():

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgtype"
@@ -91,7 +92,7 @@ func (w *prune) inPieces(ctx context.Context, what string, piece func() (int64, 
 			continue
 		}
 		if total > 0 {
-			w.deps.log.DebugContext(ctx, "pruned", "what", what, "rows", total)
+			w.deps.log.DebugContext(ctx, "pruned", slog.String("what", what), slog.Int64("rows", total))
 		}
 		return err
 	}

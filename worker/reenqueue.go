@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -148,5 +149,5 @@ func (w *reenqueue) account(ctx context.Context, what string, n int) {
 		return
 	}
 	w.deps.metrics.reenqueued.WithLabelValues(what).Add(float64(n))
-	w.deps.log.WarnContext(ctx, "work without a job was re-enqueued", "what", what, "count", n)
+	w.deps.log.WarnContext(ctx, "work without a job was re-enqueued", slog.String("what", what), slog.Int("count", n))
 }

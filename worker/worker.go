@@ -218,7 +218,7 @@ func (w *Worker) Start(ctx context.Context) error {
 		if !postgres.Unavailable(err) {
 			return fmt.Errorf("start worker: %w", err)
 		}
-		w.deps.log.WarnContext(ctx, "worker waits for Postgres", "error", err, "retry_in", pause)
+		w.deps.log.WarnContext(ctx, "worker waits for Postgres", slog.Any("error", err), slog.Duration("retry_in", pause))
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("start worker: %w", errors.Join(ctx.Err(), err))
