@@ -67,10 +67,17 @@ func (w *importJob[T]) Work(ctx context.Context, job *river.Job[T]) error {
 	if or(run.row.JobID, 0) != job.ID {
 		return nil
 	}
+	if !run.layout.Lenient {
+		return run.fail(ctx, "the file was uploaded to a much older release and is read no more: send it again", river.JobCancel(errTooOld))
+	}
 	run.turnEnds = time.Now().Add(w.deps.importTurn)
 	run.complete = func(ctx context.Context, tx pgx.Tx) error { return complete(ctx, tx, job) }
 	return run.giveUp(ctx, job.JobRow, run.goOn(ctx))
 }
+
+// errTooOld fails an import whose rows would be read by other rules than when it
+// was uploaded.
+var errTooOld = errors.New("the import was uploaded to a much older release")
 
 // importRun is one job's work on an import.
 type importRun struct {
@@ -378,12 +385,17 @@ func (run *importRun) giveUp(ctx context.Context, job *rivertype.JobRow, err err
 	if err == nil || job.Attempt < job.MaxAttempts || !final(ctx, err) {
 		return err
 	}
-	own, cancel := context.WithTimeout(context.WithoutCancel(ctx), giveUpTimeout)
-	defer cancel()
 	reason := run.at + " could not be applied"
 	if code := postgres.Code(err); code != "" {
 		reason += " (the database says " + code + ")"
 	}
+	return run.fail(ctx, reason, err)
+}
+
+// fail ends the import as failed for a reason, because of err, which it returns.
+func (run *importRun) fail(ctx context.Context, reason string, err error) error {
+	own, cancel := context.WithTimeout(context.WithoutCancel(ctx), giveUpTimeout)
+	defer cancel()
 	failed, failErr := queries.New(run.deps.pool).FailImportWork(own, &reason, run.row.ID)
 	if failErr != nil {
 		return errors.Join(err, fmt.Errorf("fail import: %w", failErr))
