@@ -67,7 +67,7 @@ func (w *importJob[T]) Work(ctx context.Context, job *river.Job[T]) error {
 	if or(run.row.JobID, 0) != job.ID {
 		return nil
 	}
-	if !run.layout.Lenient {
+	if !run.layout.Lenient && run.row.State != stateCancelling {
 		return run.fail(ctx, "the file was uploaded to a much older release and is read no more: send it again", river.JobCancel(errTooOld))
 	}
 	run.turnEnds = time.Now().Add(w.deps.importTurn)
