@@ -5,17 +5,13 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"math"
 	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/riverqueue/river"
 
 	"github.com/signpost/signpost/internal/csvimport"
-	"github.com/signpost/signpost/internal/jobs"
-	"github.com/signpost/signpost/internal/postgres"
 	"github.com/signpost/signpost/queries"
 )
 
@@ -239,55 +235,4 @@ func (a *API) listImportErrors(ctx context.Context, in *importErrorsInput) (*lis
 	return newList(&in.PageInput, rows, viewImportError, func(row queries.ListImportErrorsRow) string {
 		return makeCursor("import_errors", row.Line)
 	})
-}
-
-// cancelImport asks an import to stop. It is cancelling until the chunks that
-// run now are done, and what they did stays. Asking again changes nothing.
-func (a *API) cancelImport(ctx context.Context, in *IDInput) (*importOutput, error) {
-	row, err := a.findImport(ctx, in.ID)
-	if err != nil {
-		return nil, err
-	}
-	if err := mayImport(ctx, csvimport.Kind(row.Kind)); err != nil {
-		return nil, err
-	}
-	err = postgres.InTx(ctx, a.Pool, func(tx pgx.Tx) error {
-		q := queries.New(tx)
-		if row, err = q.RequestImportCancel(ctx, in.ID); err != nil {
-			return err
-		}
-		return a.insertImportJob(ctx, tx, row.ID, jobs.FinishImport{ImportID: row.ID})
-	})
-	if errors.Is(err, pgx.ErrNoRows) {
-		if row, err = a.findImport(ctx, in.ID); err == nil && row.State != "cancelling" {
-			err = conflict("the import has ended already, it is " + row.State)
-		}
-	}
-	if err != nil {
-		return nil, err
-	}
-	return &importOutput{viewImport(row)}, nil
-}
-
-// insertImportJob inserts the job that an import waits for and notes it, so
-// that it is missed when it is gone.
-func (a *API) insertImportJob(ctx context.Context, tx pgx.Tx, id int64, args river.JobArgs) error {
-	job, err := a.River.InsertTx(ctx, tx, args, nil)
-	if err != nil {
-		return fmt.Errorf("insert %s job: %w", args.Kind(), err)
-	}
-	if err := queries.New(tx).SetImportJob(ctx, &job.Job.ID, id); err != nil {
-		return fmt.Errorf("note job of import: %w", err)
-	}
-	return nil
-}
-
-// mayImport reports whether the actor of ctx may import files of kind, and so
-// stop such an import: editors only links.
-func mayImport(ctx context.Context, kind csvimport.Kind) error {
-	actor, _ := actorFrom(ctx)
-	if actor.Role == RoleAdmin || actor.Role == RoleEditor && kind == csvimport.KindLinks {
-		return nil
-	}
-	return forbidden(fmt.Sprintf("imports of %s need a token of the role %s, yours is %s", kind, RoleAdmin, actor.Role))
 }
