@@ -5,7 +5,7 @@ import (
 	"log/slog"
 )
 
-// quit has new segments go to another folder. The last files of this one are
+// quit makes new segments go to another folder. The last files of this one are
 // sealed as soon as the writer has left it. The folder of a process is quit when
 // somebody moved or removed it, or when it turns out to belong to another
 // installation.

@@ -525,6 +525,33 @@ func wantGone(t *testing.T, s *Spool, now time.Time, below ...string) []Gone {
 	return gone
 }
 
+// A segment leaves the line once, however many say at once that it is shipped.
+func TestShippedAtOnce(t *testing.T) {
+	t.Parallel()
+	s := mustOpen(t, testOptions(t))
+	for i := range 50 {
+		mustAppend(t, s, i)
+		mustSeal(t, s)
+		segs, err := s.Segments("")
+		if err != nil || len(segs) != 1 {
+			t.Fatalf("segments %v, %v", segs, err)
+		}
+		kept := s.Stats().KeptBytes
+		var wg sync.WaitGroup
+		for range 4 {
+			wg.Go(func() {
+				if err := s.Shipped(Batch{ID: segs[0].ID}); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		if st := s.Stats(); st.Segments != 0 || st.Bytes != 0 || st.KeptBytes != kept+segs[0].Bytes {
+			t.Fatalf("stats %+v", st)
+		}
+	}
+}
+
 func TestReship(t *testing.T) {
 	t.Parallel()
 	s := mustOpen(t, testOptions(t))

@@ -26,7 +26,7 @@ type store struct {
 	kept     atomic.Int64 // bytes of shipped segments
 	oldest   atomic.Int64 // Unix microseconds of the oldest click not shipped, 0 for none
 	// lostSince is the time of the oldest click that may be in a folder out of
-	// reach, as oldest; 0 where none is.
+	// reach, in the form of oldest; 0 where no folder is.
 	lostSince     atomic.Int64
 	quarantineDue time.Time // when to look for old ones; under mu
 
@@ -116,13 +116,13 @@ func (h *store) noteOldest(f *folder, id string) bool {
 func (h *store) list(after string, limit int) ([]Segment, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	now, held := h.opt.Now(), ""
+	now, passedOver := h.opt.Now(), ""
 	ready := func(id string) bool {
 		if !h.pauses.passedOver(id, now) {
 			return true
 		}
-		if held == "" || id < held {
-			held = id
+		if passedOver == "" || id < passedOver {
+			passedOver = id
 		}
 		return false
 	}
@@ -148,19 +148,19 @@ func (h *store) list(after string, limit int) ([]Segment, error) {
 		}
 	}
 	if after == "" || h.pauses.count() == 0 { // otherwise some may wait before after
-		h.refreshOldest(segs, held)
+		h.refreshOldest(segs, passedOver)
 	}
 	return segs, errors.Join(errs...)
 }
 
-// refreshOldest reads the age of the backlog from its first segment that can
-// be read. held is the first that is passed over, "" if none is: it waits like
-// the others.
-func (h *store) refreshOldest(segs []Segment, held string) {
+// refreshOldest reads the age of the backlog from its first segment that can be
+// read. passedOver is the first that is passed over, "" if none is: its clicks wait
+// like the others.
+func (h *store) refreshOldest(segs []Segment, passedOver string) {
 	const tries = 4
 	var ids []string
-	if held != "" {
-		ids = append(ids, held)
+	if passedOver != "" {
+		ids = append(ids, passedOver)
 	}
 	for _, seg := range segs[:min(len(segs), tries)] {
 		ids = append(ids, seg.ID)
@@ -224,7 +224,7 @@ func (h *store) folderFor(id string) (*folder, error) {
 	return f, nil
 }
 
-// leaveLine counts a segment less.
+// leaveLine counts a segment less in line.
 func (h *store) leaveLine(id string, size int64) {
 	h.release(id)
 	h.bytes.Add(-size)
@@ -240,7 +240,7 @@ func (h *store) passOver(id string) {
 	h.opt.Metrics.held.Set(float64(h.pauses.count()))
 }
 
-// release ends what hold began.
+// release ends the pauses of a segment.
 func (h *store) release(id string) {
 	h.pauses.remove(id)
 	h.opt.Metrics.held.Set(float64(h.pauses.count()))
@@ -253,28 +253,39 @@ func (h *store) ship(id string) (news bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	info, err := h.disk.stat(f.sealed(id))
+	size, err := h.moveToKept(f, id)
 	if errors.Is(err, fs.ErrNotExist) && (h.disk.exists(f.kept(id)) || h.disk.exists(f.gone(id))) {
 		return false, nil // shipped before
 	}
 	if err != nil {
 		return false, err
 	}
+	h.leaveLine(id, size)
+	return true, nil
+}
+
+// moveToKept holds h.mu, since goneBelow relies on segments that stay where they are.
+func (h *store) moveToKept(f *folder, id string) (size int64, err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	info, err := h.disk.stat(f.sealed(id))
+	if err != nil {
+		return 0, err
+	}
 	// The file gets the time of shipping, from which Keep counts.
 	if err := h.disk.setTime(f.sealed(id), h.opt.Now()); err != nil {
-		return false, err
+		return 0, err
 	}
 	if err := h.disk.rename(f.sealed(id), f.kept(id)); err != nil {
-		return false, err
+		return 0, err
 	}
 	h.kept.Add(info.Size())
-	h.leaveLine(id, info.Size())
-	return true, nil
+	return info.Size(), nil
 }
 
 // reship puts back in line the segments shipped before a moment, oldest first,
 // as long as the line has room for them: it must not be so long that new clicks
-// are dropped. waiting counts those that found none.
+// are dropped. waiting counts the segments for which it had no room.
 func (h *store) reship(before time.Time, room func() int64) (put, waiting int, err error) {
 	h.mu.Lock()
 	folders := h.byAge()
@@ -296,7 +307,7 @@ func (h *store) reship(before time.Time, room func() int64) (put, waiting int, e
 	return put, waiting, err
 }
 
-// inLine counts a kept segment as one to ship.
+// inLine counts a kept segment as one that is to be shipped.
 func (h *store) inLine(size int64) {
 	h.kept.Add(-size)
 	h.bytes.Add(size)
