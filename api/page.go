@@ -33,8 +33,7 @@ a { color: #0b57d0 }
 `
 )
 
-// writePage puts a page that says what e says into an answer, in place of what
-// is there.
+// writePage makes the answer a page that says the same as e.
 func writePage(r *fasthttp.Response, e *Error) {
 	r.SetStatusCode(e.Status)
 	r.Header.SetContentType(fiber.MIMETextHTMLCharsetUTF8)

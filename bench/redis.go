@@ -21,6 +21,8 @@ const (
 	// questions are counted, not their speed: at full speed they would keep each other
 	// waiting for Redis for longer than REDIS_TIMEOUT.
 	betweenVisits = 4 * time.Millisecond
+	// changesEvery is how often a link changes meanwhile, in one of the rows.
+	changesEvery = 100 * time.Millisecond
 )
 
 // redis counts how often ten replicas that start cold on the same hot links ask
@@ -51,6 +53,10 @@ func (b *bench) coldStarts(ctx context.Context, server *redistest.Server) error 
 	if err != nil {
 		return err
 	}
+	changing, err := b.whileChanging(ctx, func() (int64, error) { return b.coldStart(ctx, shared) })
+	if err != nil {
+		return err
+	}
 	if _, err := server.Do("FLUSHALL"); err != nil {
 		return err
 	}
@@ -60,8 +66,37 @@ func (b *bench) coldStarts(ctx context.Context, server *redistest.Server) error 
 	}
 	what := fmt.Sprintf("Postgres lookups, %d replicas start cold on %d links", coldReplicas, hotLinks)
 	b.ratio(what+", Redis filled", float64(filled), float64(without), "%.0f", 0.10)
+	b.ratio(what+", ten of which change a second, Redis filled", float64(changing), float64(without), "%.0f", 0.10)
 	b.ratio(what+", Redis empty", float64(empty), float64(without), "%.0f", 0.50)
 	return nil
+}
+
+// whileChanging runs f while one link after the other changes.
+func (b *bench) whileChanging(ctx context.Context, f func() (int64, error)) (n int64, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	changed := make(chan error, 1)
+	go func() {
+		tick := time.NewTicker(changesEvery)
+		defer tick.Stop()
+		for i := 0; ; i++ {
+			select {
+			case <-ctx.Done():
+				changed <- nil
+				return
+			case <-tick.C:
+			}
+			// By id, so that it is not counted as a lookup by code.
+			_, err := b.value(ctx, fmt.Sprintf(`WITH changed AS (UPDATE urls SET title = 'changed %d'
+				WHERE id = (SELECT min(id) + %d FROM urls) RETURNING 1) SELECT count(*) FROM changed`, i, i%hotLinks))
+			if err != nil && ctx.Err() == nil {
+				changed <- err
+				return
+			}
+		}
+	}()
+	n, err = f()
+	cancel()
+	return n, errors.Join(err, <-changed)
 }
 
 // coldStart is visit with a count of the lookups that Postgres did by short

@@ -8,9 +8,9 @@ import (
 	"github.com/signpost/signpost/queries"
 )
 
-// A Domain is a host name of short links. The URLs are where its visitors are sent
-// who ask for no link, for one that there is not, or for one that has ended; they
-// are empty where nothing is set. The host of the main domain is empty.
+// A Domain is a host name of short links. Visitors of its bare address, of a code
+// without a link, and of a link that has ended are sent to the URLs, which are empty
+// where nothing is set. The host of the main domain is empty.
 type Domain struct {
 	ID          int64  `cbor:"1,keyasint"`
 	Host        string `cbor:"2,keyasint,omitempty"`

@@ -22,8 +22,8 @@ const (
 	pollEvery   = 200 * time.Millisecond
 	pollTimeout = 500 * time.Millisecond
 	dialTimeout = 2 * time.Second
-	// maxPollTimeout is what the timeout doubles to while polls time out: a
-	// server that is slow, or has much to tell, must be heard out some time.
+	// The timeout doubles up to maxPollTimeout while polls time out: a server that
+	// is slow, or has much to tell, must be heard out some time.
 	maxPollTimeout = 30 * time.Second
 	// renewEvery is how long the feed uses one connection: a server that the
 	// database moved away from may go on answering.
@@ -62,8 +62,8 @@ func (p *position) low() int64 {
 	return min(p.Xmax, slices.Min(p.Running))
 }
 
-// next is the position after all was read that a query at p tells of, whose first
-// row is state.
+// next is the position once all answers to a query at p were read, of which state is
+// the first row.
 func (p *position) next(state queries.PollLinkChangesRow) position {
 	next := position{
 		History: state.History, Installation: state.Installation, Xmax: state.Xmax, Running: state.Running,
@@ -407,7 +407,7 @@ func (f *feed) report(ctx context.Context, err error) {
 	case !f.failing, time.Since(f.warned) >= time.Minute:
 		f.failing, f.warned = true, time.Now()
 		if errors.Is(err, context.DeadlineExceeded) {
-			err = context.DeadlineExceeded // what pgx adds (host, user) says no more
+			err = context.DeadlineExceeded // pgx adds host and user, which say no more
 		}
 		log.WarnContext(ctx, "link feed cannot reach postgres; cached links are still served", slog.Any("error", err))
 	}

@@ -47,7 +47,7 @@ type journal struct {
 	file    *os.File // nil: there is no snapshot, so nothing can come back
 	logSize int
 	saving  bool   // a snapshot is being made
-	pending []byte // what was appended since it was begun
+	pending []byte // appended since it was begun
 }
 
 // append writes frames to the end of the log.
@@ -149,8 +149,8 @@ func (j *journal) begin() error {
 	return nil
 }
 
-// replace writes a new snapshot, with what was appended since begin as its
-// log, and puts it in the place of the file.
+// replace writes a new snapshot, whose log has the changes since begin, and puts it
+// in the place of the file.
 func (j *journal) replace(write func(io.Writer) error) error {
 	next, err := os.OpenFile(j.path+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err == nil {

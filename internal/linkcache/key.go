@@ -6,7 +6,7 @@ import "strings"
 // PUBLIC_URL.
 const MainDomain int64 = 1
 
-// A Key is what a link is found by: its domain and its code. Keys are comparable.
+// A Key names a link by its domain and its code. Keys are comparable.
 type Key struct {
 	domain int64
 	code   string

@@ -4,8 +4,8 @@
 // answers it is right within a second of any change, whoever made it (I4):
 //
 //   - A feed polls the change log a few times a second on a connection of its
-//     own and replaces what changed (feed.go). While it lives, everything that it
-//     followed is current.
+//     own and replaces the links that changed (feed.go). While it lives, everything
+//     that it followed is current.
 //   - Links that the feed could not follow, because the connection was lost to a
 //     server with another history, are stale: they are revalidated in batches, those
 //     asked for first (sweep.go). For the first half second they are served
@@ -69,7 +69,7 @@ type Options struct {
 	// Met is told which installation the database is, whenever the feed begins
 	// anew; nil: nobody is. It must return soon.
 	Met func(installation string)
-	// Log gets what an operator should know (slog.Default).
+	// Log gets messages for the operator (slog.Default).
 	Log *slog.Logger
 	// Registerer gets the metrics; nil: they are not registered.
 	Registerer prometheus.Registerer
@@ -84,7 +84,7 @@ const (
 	// grace is how long stale links are served unasked once Postgres can be
 	// reached again. With the pause between polls it stays within a second.
 	grace = 500 * time.Millisecond
-	// confirmTimeout bounds what a stale link costs after that.
+	// confirmTimeout bounds how long a stale link waits after that.
 	confirmTimeout = 50 * time.Millisecond
 	// missingFor is how long an unknown key is remembered, counted from before
 	// it was looked up, so that a new link is found within a second.
@@ -277,8 +277,8 @@ func (c *Cache) lookup(ctx context.Context, key, other Key, at time.Time) (*Link
 	return link, nil
 }
 
-// current reports whether what was known to be right then is right now. A time to
-// come was noted before the clock was set back.
+// current reports whether an entry that was known to be right at a time counts as
+// right now. A time to come was noted before the clock was set back.
 func current(now, known int64) bool {
 	ago := now - known
 	return -int64(liveFor) < ago && ago < int64(liveFor)
@@ -306,7 +306,7 @@ func (c *Cache) Forget(keys ...Key) {
 	c.apply(changes, seen, true)
 }
 
-// A view says when a query looked at the database, and what was known before.
+// A view says when a query looked at the database, and how far the feed was before.
 type view struct {
 	at    int64
 	epoch *epoch

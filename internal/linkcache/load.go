@@ -15,8 +15,8 @@ const (
 	loadTimeout = time.Second
 	// complainEvery is how often it is logged that lookups fail.
 	complainEvery = time.Minute
-	// maxQueries and maxWaiting bound what a flood of unknown codes may occupy: of
-	// the pool's connections it is half at most. Loads that wait are asked for
+	// maxQueries and maxWaiting bound how much a flood of unknown codes occupies: of
+	// the pool's connections half at most. Loads that wait are asked for
 	// together, up to maxTogether with one query, so that a link that is cached
 	// nowhere waits for a few queries and not for one a key before it.
 	maxQueries  = 8

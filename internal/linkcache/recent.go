@@ -16,7 +16,7 @@ const (
 )
 
 // A place is how far a feed has read a history: all transactions with an xid below
-// low had ended, so that a query that begins later sees what they wrote.
+// low had ended, so that a query that begins later sees all that they wrote.
 type place struct {
 	history string
 	low     int64

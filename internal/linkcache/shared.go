@@ -63,7 +63,8 @@ func newSharedMetrics(r prometheus.Registerer) *sharedMetrics {
 	return m
 }
 
-// hash is what recent knows keys by. That two keys share one costs a query.
+// hash returns the number by which recent knows a key. Two keys that share one cost
+// a query.
 func (c *Cache) hash(key Key) uint64 {
 	return maphash.String(c.seed, key.code) ^ uint64(key.domain)*0x9e3779b97f4a7c15 //nolint:gosec // any number will do
 }

@@ -14,7 +14,7 @@ import (
 )
 
 // A snapshot is this line, a record with its head, records of links, one that ends
-// it, and from there on a log of what changed since.
+// it, and from there on a log of later changes.
 var magic = "signpost links " + layout + "\n"
 
 var errForeign = errors.New("not a link snapshot of this release")
@@ -31,7 +31,7 @@ const (
 	maxSnapshotAge = 10 * time.Minute
 	// savedTogether is how many links are one record. Their targets are bounded.
 	savedTogether = 256
-	// lastSnapshotWait bounds what a hanging disk costs at the end.
+	// lastSnapshotWait bounds how long a hanging disk holds up the end.
 	lastSnapshotWait = 5 * time.Second
 )
 
@@ -63,7 +63,7 @@ func (c *Cache) restore(path string, size int) {
 
 // readSnapshot fills the cache from a file, and cuts off the piece of a record that
 // a process left that was killed. Any other fault is an error, and then nothing of
-// what was read may be used.
+// it may be used.
 func (c *Cache) readSnapshot(file *os.File) error {
 	r := bufio.NewReaderSize(file, 1<<16)
 	start := make([]byte, len(magic))
@@ -216,7 +216,7 @@ func (c *Cache) reportSnapshot(ctx context.Context, err error, failedBefore bool
 	}
 }
 
-// saveSnapshot writes what is cached to disk. Changes go on meanwhile.
+// saveSnapshot writes all cached links to disk. Changes go on meanwhile.
 func (c *Cache) saveSnapshot() error {
 	c.learning.Lock()
 	first := record{Head: c.position.Load(), Domains: c.domains.Load()}

@@ -62,7 +62,7 @@ func (c *Cache) sweep(ctx context.Context) {
 	}
 }
 
-// sweepAll validates what is stale, the links that were asked for lately first.
+// sweepAll validates stale entries, those that were asked for lately first.
 // It goes on until it finds no more: entries move while it looks. It reports
 // whether all went well.
 func (c *Cache) sweepAll(ctx context.Context, size int) bool {
