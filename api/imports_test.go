@@ -83,7 +83,7 @@ func TestUpload(t *testing.T) {
 	}
 }
 
-// A file of several chunks is planned before it is applied.
+// A file of several chunks has one job, which goes through them.
 func TestUploadOfManyChunks(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -96,8 +96,8 @@ func TestUploadOfManyChunks(t *testing.T) {
 	if a.body["rows_total"] != 5000.0 || a.body["chunks_total"] != 3.0 {
 		t.Errorf("%s", a.raw)
 	}
-	if n := b.count("SELECT count(*) FROM river_job WHERE kind = 'plan_import'"); n != 1 {
-		t.Errorf("%d plans were queued", n)
+	if n := b.count("SELECT count(*) FROM river_job WHERE kind = 'apply_chunk'"); n != 1 {
+		t.Errorf("%d jobs were queued", n)
 	}
 }
 

@@ -135,20 +135,21 @@ func TestRetryOfImports(t *testing.T) {
 		status       int
 		next         string // that it has after
 	}{
-		"the upload broke off":       {"failed", 0, 0, "", 409, ""},
-		"a chunk failed":             {"failed", 5, 3, "completed", 202, "plan_import available"},
-		"the only chunk failed":      {"failed", 1, 0, "discarded", 202, "apply_chunk available"},
-		"the last part failed":       {"failed", 5, 5, "discarded", 202, "finish_import available"},
-		"the plan was cancelled":     {"queued", 5, 0, "cancelled", 202, "plan_import available"},
-		"the plan waits":             {"queued", 5, 0, "retryable", 409, ""},
-		"the end was discarded":      {"running", 5, 5, "discarded", 202, "finish_import available"},
-		"the end is gone":            {"cancelling", 5, 2, "", 202, "finish_import available"},
-		"the undo was discarded":     {"undoing", 5, 5, "discarded", 202, "undo_import available"},
-		"the undo is under way":      {"undoing", 5, 5, "running", 409, ""},
-		"it is done":                 {"completed", 5, 5, "completed", 409, ""},
-		"it was cancelled":           {"cancelled", 5, 2, "completed", 409, ""},
-		"it is undone":               {"undone", 5, 5, "completed", 409, ""},
-		"the file is still arriving": {"receiving", 0, 0, "", 409, ""},
+		"the upload broke off":        {"failed", 0, 0, "", 409, ""},
+		"a chunk failed":              {"failed", 5, 3, "completed", 202, "apply_chunk available"},
+		"the only chunk failed":       {"failed", 1, 0, "discarded", 202, "apply_chunk available"},
+		"the end failed":              {"failed", 5, 5, "discarded", 202, "apply_chunk available"},
+		"its first job was cancelled": {"queued", 5, 0, "cancelled", 202, "apply_chunk available"},
+		"its first job waits":         {"queued", 5, 0, "retryable", 409, ""},
+		"its job was discarded":       {"running", 5, 3, "discarded", 202, "apply_chunk available"},
+		"its job waits":               {"running", 5, 3, "retryable", 409, ""},
+		"the end is gone":             {"cancelling", 5, 2, "", 202, "finish_import available"},
+		"the undo was discarded":      {"undoing", 5, 5, "discarded", 202, "undo_import available"},
+		"the undo is under way":       {"undoing", 5, 5, "running", 409, ""},
+		"it is done":                  {"completed", 5, 5, "completed", 409, ""},
+		"it was cancelled":            {"cancelled", 5, 2, "completed", 409, ""},
+		"it is undone":                {"undone", 5, 5, "completed", 409, ""},
+		"the file is still arriving":  {"receiving", 0, 0, "", 409, ""},
 	} {
 		id := b.imported(test.state, 50, 10*test.done)
 		if test.state == "completed" {
@@ -174,33 +175,5 @@ func TestRetryOfImports(t *testing.T) {
 				t.Errorf("%s: %s", name, a.raw)
 			}
 		}
-	}
-}
-
-// Chunks whose jobs are gone get others, those that are under way do not.
-func TestRetryOfChunks(t *testing.T) {
-	t.Parallel()
-	b := setup(t)
-	id := b.imported("running", 50, 10)
-	b.exec("UPDATE imports SET chunks_total = 5, chunks_done = 1 WHERE id = $1", id)
-	for seq, state := range []string{"discarded", "cancelled", "retryable", "running"} {
-		b.exec(`WITH j AS (
-				INSERT INTO river_job (kind, args, max_attempts, state, finalized_at)
-				VALUES ('any', '{}', 25, $3::text::river_job_state, CASE WHEN $2 < 2 THEN now() END) RETURNING id)
-			INSERT INTO import_chunks (import_id, seq, first_line, rows, data, job_id) SELECT $1, $2, 1, 10, 'x', id FROM j`, id, seq, state)
-	}
-	b.exec("INSERT INTO import_chunks (import_id, seq, first_line, rows, done_at) VALUES ($1, 4, 1, 10, now())", id)
-	path := fmt.Sprintf("/imports/%d/retry", id)
-	b.want(202, RoleAdmin, "POST", path, nil)
-	if n := b.count(`SELECT count(*) FROM import_chunks c JOIN river_job j ON j.id = c.job_id
-		WHERE j.kind = 'apply_chunk' AND c.seq < 2 AND j.args = jsonb_build_object('import_id', $1::bigint, 'seq', c.seq)`, id); n != 2 {
-		t.Errorf("%d chunks got a job", n)
-	}
-	if n := b.count("SELECT count(*) FROM river_job WHERE kind = 'apply_chunk'"); n != 2 {
-		t.Errorf("%d jobs were inserted", n)
-	}
-	a := b.want(409, RoleAdmin, "POST", path, nil)
-	if !strings.Contains(string(a.raw), "nothing of the import has failed") {
-		t.Errorf("%s", a.raw)
 	}
 }

@@ -97,7 +97,7 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 		databaseBytes:  gauge("signpost_postgres_database_bytes", "Size of the database."),
 		tableBytes:     gauges("signpost_postgres_table_bytes", "Size of the tables that grow, with indexes and partitions.", "table"),
 		server:         newServerMetrics(),
-		reenqueued:     counters("signpost_rescued_total", "Batches, chunks, imports and parts of months that got a new job because theirs was gone, and uploads given up.", "what"),
+		reenqueued:     counters("signpost_rescued_total", "Batches, imports and parts of months that got a new job because theirs was gone, and uploads given up.", "what"),
 	}
 	if registry != nil {
 		registry.MustRegister(m.server)
@@ -126,7 +126,7 @@ func (m *metrics) prepare() {
 	for _, reason := range []string{rejectedTime, rejectedMonth, rejectedRefused, rejectedPanic} {
 		m.clicksRejected.WithLabelValues(reason)
 	}
-	for _, what := range []string{"batches", "chunks", "imports", "uploads", "parts"} {
+	for _, what := range []string{"batches", "imports", "uploads", "parts"} {
 		m.reenqueued.WithLabelValues(what)
 	}
 }

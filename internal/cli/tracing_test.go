@@ -129,8 +129,7 @@ func TestTraces(t *testing.T) {
 	if hex.EncodeToString(upload.GetTraceId()) != traceID || hex.EncodeToString(upload.GetParentSpanId()) != clientSpan {
 		t.Errorf("the upload does not continue the client's trace: %v", upload)
 	}
-	chunk := r.wait(s, "apply_chunk", childOf(upload))
-	r.wait(s, "finish_import", childOf(chunk))
+	r.wait(s, "apply_chunk", childOf(upload))
 
 	// A redirect is a trace, and the shipping of its click another that goes on
 	// in the worker.
