@@ -196,7 +196,7 @@ func (*export) Read([]byte) (int, error) { return 0, errors.ErrUnsupported }
 func (e *export) WriteTo(w io.Writer) (n int64, err error) {
 	defer func() {
 		if r := recover(); r != nil { // or the process would end
-			e.api.Log.Error("export panicked", "panic", fmt.Sprint(r), "request_id", e.requestID)
+			e.api.Log.Error("export panicked", slog.String("panic", fmt.Sprint(r)), slog.String("request_id", e.requestID))
 			err = errExportPanic
 		}
 		_ = e.Close() // never fails

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"log/slog"
 	"mime"
 	"mime/multipart"
 	"net"
@@ -542,7 +543,7 @@ func (u *fileUpload) fail(cause error) {
 	})
 	if err != nil {
 		u.api.Log.WarnContext(u.ctx, "failed upload could not be cleared away, a worker will do it",
-			"import_id", u.row.ID, "error", err)
+			slog.Int64("import_id", u.row.ID), slog.Any("error", err))
 	}
 }
 

@@ -99,7 +99,7 @@ func (u *JobsUI) ask(page http.Handler, w http.ResponseWriter, r *http.Request) 
 	}
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		actor, _ := actorFrom(ctx)
-		u.log.InfoContext(ctx, "jobs were managed", "by", actor.Name, "method", r.Method, "path", r.URL.Path, "failed", answer.failed != 0)
+		u.log.InfoContext(ctx, "jobs were managed", slog.String("by", actor.Name), slog.String("method", r.Method), slog.String("path", r.URL.Path), slog.Bool("failed", answer.failed != 0))
 	}
 }
 

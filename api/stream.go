@@ -74,7 +74,7 @@ func (s *streamed) Read(p []byte) (n int, err error) {
 
 func (s *streamed) log(err error) {
 	if !errors.Is(err, io.EOF) {
-		s.api.Log.Warn("answer broke off", "path", s.path, "request_id", s.requestID, "error", err)
+		s.api.Log.Warn("answer broke off", slog.String("path", s.path), slog.String("request_id", s.requestID), slog.Any("error", err))
 	}
 }
 

@@ -46,8 +46,8 @@ func (e *errorLog) HandleError(ctx context.Context, job *rivertype.JobRow, err e
 
 // HandlePanic implements [river.ErrorHandler].
 func (e *errorLog) HandlePanic(ctx context.Context, job *rivertype.JobRow, value any, trace string) *river.ErrorHandlerResult {
-	e.log.ErrorContext(ctx, "job panicked", "kind", job.Kind, "job_id", job.ID, "args", string(job.EncodedArgs),
-		"attempt", job.Attempt, "panic", value, "trace", trace)
+	e.log.ErrorContext(ctx, "job panicked", slog.String("kind", job.Kind), slog.Int64("job_id", job.ID), slog.String("args", string(job.EncodedArgs)),
+		slog.Int("attempt", job.Attempt), slog.Any("panic", value), slog.Any("trace", trace))
 	return nil
 }
 

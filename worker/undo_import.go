@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strconv"
 	"time"
 
@@ -104,7 +105,7 @@ func (w *undoImport) clicksAreIn(ctx context.Context, row queries.Import) (bool,
 	case err != nil:
 		return false, fmt.Errorf("look for clicks under way: %w", err)
 	case wait.Overdue:
-		w.deps.log.WarnContext(ctx, "undo no longer waits for clicks under way", "import_id", row.ID)
+		w.deps.log.WarnContext(ctx, "undo no longer waits for clicks under way", slog.Int64("import_id", row.ID))
 		return true, nil
 	}
 	return wait.Settled && wait.Arrived, nil
@@ -350,6 +351,6 @@ func (w *undoImport) account(ctx context.Context, row queries.Import, did undone
 	w.deps.metrics.importUndone.WithLabelValues(row.Kind, "kept").Add(float64(did.kept))
 	if did.all {
 		w.deps.metrics.importsFinished.WithLabelValues(row.Kind, stateUndone).Inc()
-		w.deps.log.InfoContext(ctx, "import undone", "import_id", row.ID, "kind", row.Kind)
+		w.deps.log.InfoContext(ctx, "import undone", slog.Int64("import_id", row.ID), slog.String("kind", row.Kind))
 	}
 }

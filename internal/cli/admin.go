@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 
 	"github.com/signpost/signpost/api"
@@ -50,7 +51,7 @@ func (p *process) addAdmin(ctx context.Context) error {
 	p.add("admin listener", admin.Stop)
 	p.registry.MustRegister(admin.Metrics())
 	p.adminURL = localURL(admin.Addr())
-	p.log.InfoContext(ctx, "admin listener ready", "addr", admin.Addr())
+	p.log.InfoContext(ctx, "admin listener ready", slog.String("addr", admin.Addr()))
 	return nil
 }
 
@@ -64,6 +65,6 @@ func (p *process) ready(ctx context.Context) error {
 	case errors.As(err, &older):
 		return older
 	}
-	p.log.DebugContext(ctx, "not ready", "error", err)
+	p.log.DebugContext(ctx, "not ready", slog.Any("error", err))
 	return errors.New("the database cannot be reached")
 }

@@ -77,7 +77,7 @@ func makeProcess(cfg config.Config, log *slog.Logger, stdout io.Writer, role str
 func (p *process) run(ctx context.Context, adds ...func(context.Context) error) error {
 	err := p.start(ctx, adds)
 	if err == nil {
-		p.log.InfoContext(ctx, "started", "role", p.role, "version", version)
+		p.log.InfoContext(ctx, "started", slog.String("role", p.role), slog.String("version", version))
 		select {
 		case <-ctx.Done():
 		case err = <-p.failed:
@@ -86,9 +86,9 @@ func (p *process) run(ctx context.Context, adds ...func(context.Context) error) 
 	if ctx.Err() != nil {
 		err = nil // a signal while starting is not a failure
 	}
-	p.log.InfoContext(ctx, "stopping", "role", p.role)
+	p.log.InfoContext(ctx, "stopping", slog.String("role", p.role))
 	err = errors.Join(err, p.stop(context.WithoutCancel(ctx)))
-	p.log.InfoContext(ctx, "stopped", "role", p.role)
+	p.log.InfoContext(ctx, "stopped", slog.String("role", p.role))
 	return err
 }
 
@@ -167,7 +167,7 @@ func (p *process) addTracing(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 		defer cancel()
 		if err := provider.Shutdown(ctx); err != nil {
-			p.log.WarnContext(ctx, "the last traces could not be sent", "error", err)
+			p.log.WarnContext(ctx, "the last traces could not be sent", slog.Any("error", err))
 		}
 		return nil
 	})

@@ -274,7 +274,7 @@ func (c *Cluster) moveOut(ctx context.Context, as *account, program string) (str
 		return "", fmt.Errorf("note where the database is: %w", err)
 	}
 	c.o.Log.InfoContext(ctx, "the database is kept outside the data folder, which the postgres user cannot enter",
-		"folder", home, "noted_in", filepath.Join(c.o.Dir, "location"))
+		slog.String("folder", home), slog.String("noted_in", filepath.Join(c.o.Dir, "location")))
 	return home, nil
 }
 

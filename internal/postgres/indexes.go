@@ -29,7 +29,7 @@ func buildIndexes(ctx context.Context, pool *pgxpool.Pool, log *slog.Logger) err
 		m, start := missing[0], time.Now()
 		buildErr := buildIndex(ctx, pool, m)
 		if buildErr == nil {
-			log.InfoContext(ctx, "index of a partition built", "index", m.Index, "table", m.Table, "took", time.Since(start))
+			log.InfoContext(ctx, "index of a partition built", slog.String("index", m.Index), slog.String("table", m.Table), slog.Duration("took", time.Since(start)))
 		}
 		missing, err = missingIndexes(ctx, pool)
 		if buildErr != nil && (err != nil || slices.Contains(missing, m)) {

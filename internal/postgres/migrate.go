@@ -80,7 +80,7 @@ func migrate(ctx context.Context, pool *pgxpool.Pool, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	log.InfoContext(ctx, "the schema is up to date", "server", Address(pool), "version", version)
+	log.InfoContext(ctx, "the schema is up to date", slog.String("server", Address(pool)), slog.Int64("version", version))
 	return nil
 }
 
@@ -153,8 +153,8 @@ func migrateOwn(ctx context.Context, pool *pgxpool.Pool, log *slog.Logger) error
 
 func logApplied(ctx context.Context, log *slog.Logger, results []*goose.MigrationResult) {
 	for _, r := range results {
-		log.InfoContext(ctx, "schema migration applied", "version", r.Source.Version,
-			"file", r.Source.Path, "took", r.Duration)
+		log.InfoContext(ctx, "schema migration applied", slog.Int64("version", r.Source.Version),
+			slog.String("file", r.Source.Path), slog.Duration("took", r.Duration))
 	}
 }
 
@@ -168,7 +168,7 @@ func migrateRiver(ctx context.Context, pool *pgxpool.Pool, log *slog.Logger) err
 		return fmt.Errorf("migrate the job queue: %w", err)
 	}
 	for _, v := range result.Versions {
-		log.InfoContext(ctx, "job queue migration applied", "version", v.Version, "name", v.Name, "took", v.Duration)
+		log.InfoContext(ctx, "job queue migration applied", slog.Int("version", v.Version), slog.String("name", v.Name), slog.Duration("took", v.Duration))
 	}
 	return nil
 }
@@ -185,7 +185,7 @@ func untilAvailable(ctx context.Context, pool *pgxpool.Pool, log *slog.Logger, t
 			return err
 		}
 		log.WarnContext(ctx, "postgres is not available, trying again",
-			"server", Address(pool), "reason", Cause(err), "attempt", attempt, "retry_in", wait)
+			slog.String("server", Address(pool)), slog.String("reason", Cause(err)), slog.Int("attempt", attempt), slog.Duration("retry_in", wait))
 		if pause.For(ctx, wait) != nil {
 			return err
 		}

@@ -84,7 +84,7 @@ func answer(w http.ResponseWriter, status int, body any) {
 type scrapeLog struct{ log *slog.Logger }
 
 func (l scrapeLog) Println(v ...any) {
-	l.log.Warn("metrics are incomplete", "error", fmt.Sprint(v...))
+	l.log.Warn("metrics are incomplete", slog.String("error", fmt.Sprint(v...)))
 }
 
 // Admin is a running admin server.

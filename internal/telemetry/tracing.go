@@ -50,6 +50,6 @@ type traceLog struct {
 func (l *traceLog) Handle(err error) {
 	now, last := time.Now().UnixNano(), l.last.Load()
 	if time.Duration(now-last) >= time.Minute && l.last.CompareAndSwap(last, now) {
-		l.log.Warn("traces are incomplete", "error", err)
+		l.log.Warn("traces are incomplete", slog.Any("error", err))
 	}
 }
