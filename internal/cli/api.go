@@ -100,7 +100,7 @@ func (p *process) addAPI(ctx context.Context) error {
 	p.background("http server", func(context.Context) error { return server.Serve(bounded) })
 	p.add("http requests", p.inPart(server.Shutdown))
 	p.listen = listener.Addr().String()
-	p.log.InfoContext(ctx, "listening", "addr", listener.Addr().String(), "url", p.cfg.PublicURL)
+	p.log.InfoContext(ctx, "listening", slog.String("addr", listener.Addr().String()), slog.String("url", p.cfg.PublicURL))
 	return nil
 }
 
@@ -122,12 +122,12 @@ func (p *process) bound(ctx context.Context, listener net.Listener) net.Listener
 	if most > room {
 		if p.cfg.MaxConnections > 0 || room < fewConnections {
 			p.log.WarnContext(ctx, "the limit on open files bounds the connections of clients: raise it (ulimit -n, LimitNOFILE)",
-				"wanted", most, "connections", room)
+				slog.Int("wanted", most), slog.Int("connections", room))
 		}
 		most = room
 	}
 	perClient := cmp.Or(p.cfg.MaxConnsPerClient, max(1, most/4))
-	p.log.InfoContext(ctx, "connections of clients are bounded", "connections", most, "per_client", perClient)
+	p.log.InfoContext(ctx, "connections of clients are bounded", slog.Int("connections", most), slog.Int("per_client", perClient))
 	bounded := listen.New(listener, listen.Options{
 		Name: "public", Most: most, PerClient: perClient, Proxies: p.cfg.TrustedProxies, Log: p.log,
 	})
@@ -140,7 +140,7 @@ func (p *process) bound(ctx context.Context, listener net.Listener) net.Listener
 func (p *process) roomForConnections(ctx context.Context) int {
 	files, err := listen.OpenFiles()
 	if err != nil {
-		p.log.WarnContext(ctx, "the limit on open files is not known", "error", err)
+		p.log.WarnContext(ctx, "the limit on open files is not known", slog.Any("error", err))
 		return maxConnections
 	}
 	// A connection to the database may need another one to cancel its statement. A
@@ -154,7 +154,7 @@ func drain(ctx context.Context, shipper *shipping.Shipper, log *slog.Logger) err
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	if err := shipper.Drain(ctx); err != nil {
-		log.WarnContext(ctx, "clicks stay in the spool and are shipped after the next start", "error", err)
+		log.WarnContext(ctx, "clicks stay in the spool and are shipped after the next start", slog.Any("error", err))
 	}
 	return nil
 }
@@ -172,7 +172,7 @@ func (p *process) refuseOlderSchema(ctx context.Context) error {
 		if pause.For(ctx, schemaCheckEvery) != nil {
 			return nil
 		}
-		p.log.WarnContext(ctx, "the schema cannot be looked at, trying again", "error", err)
+		p.log.WarnContext(ctx, "the schema cannot be looked at, trying again", slog.Any("error", err))
 	}
 }
 
