@@ -135,7 +135,7 @@ func (a *API) listKept(ctx context.Context, in *importErrorsInput) (*listOutput[
 func (a *API) viewKept(r queries.ListImportKeptRow) KeptRow {
 	kept := KeptRow{Line: r.Line, ID: r.RowID, Reason: r.Reason}
 	if r.ShortCode != nil {
-		url := a.shortURL(*r.ShortCode)
+		url := a.service.ShortURL(r.Host, *r.ShortCode)
 		kept.ShortURL = &url
 	}
 	if r.Before != nil {

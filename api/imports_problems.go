@@ -218,7 +218,7 @@ func (a *API) viewResult(r queries.ListURLResultsRow) csvRow {
 		cells[2] = strconv.FormatInt(r.RowID, 10)
 	}
 	if r.ShortCode != "" {
-		cells[3] = a.shortURL(r.ShortCode)
+		cells[3] = a.service.ShortURL(given(r.Host), r.ShortCode)
 	}
 	return cells
 }

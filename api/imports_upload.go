@@ -28,6 +28,7 @@ import (
 	"github.com/signpost/signpost/internal/clicks"
 	"github.com/signpost/signpost/internal/csvimport"
 	"github.com/signpost/signpost/internal/jobs"
+	"github.com/signpost/signpost/internal/links"
 	"github.com/signpost/signpost/internal/postgres"
 	"github.com/signpost/signpost/internal/service"
 	"github.com/signpost/signpost/queries"
@@ -90,6 +91,9 @@ func (a *API) upload(c *fiber.Ctx, route string, kind csvimport.Kind) error {
 	}
 	options, err := readUploadOptions(c, kind)
 	if err != nil {
+		return err
+	}
+	if _, err := a.service.FindDomain(c.UserContext(), options.split.Domain); err != nil {
 		return err
 	}
 	u := &fileUpload{api: a, ctx: c.UserContext(), actor: actorOf(c), options: options}
@@ -492,6 +496,9 @@ func (u *fileUpload) hashed(file io.Reader) (io.Reader, error) {
 	if o.split.Escape != "" || o.split.Timezone != "" {
 		said = append(said, o.split.Escape, o.split.Timezone)
 	}
+	if o.split.Domain != "" {
+		said = append(said, "domain", o.split.Domain)
+	}
 	options, err := json.Marshal(said)
 	if err != nil {
 		return nil, fmt.Errorf("encode options: %w", err)
@@ -750,6 +757,8 @@ func readUploadOptions(c *fiber.Ctx, kind csvimport.Kind) (uploadOptions, error)
 	note("encoding", err)
 	o.split.Escape, err = escapeParam(c.Query("escape"))
 	note("escape", err)
+	o.split.Domain, err = domainParam(c.Query("domain"), kind)
+	note("domain", err)
 	note("timezone", csvimport.CheckTimezone(o.split.Timezone))
 	if len(wrong) > 0 {
 		return o, invalid(wrong...)
@@ -768,6 +777,18 @@ func ownerParam(value string) (*int64, error) {
 		return nil, errors.New("must be the id of a user")
 	}
 	return &id, nil
+}
+
+// domainParam returns the host of links whose row names no domain, "" if the query
+// names none. Whether there is such a domain is asked before the file is read.
+func domainParam(value string, kind csvimport.Kind) (string, error) {
+	switch {
+	case value == "":
+		return "", nil
+	case kind != csvimport.KindLinks:
+		return "", errors.New("is for links")
+	}
+	return links.CleanHost(strings.Clone(value), links.Hosts{})
 }
 
 func escapeParam(value string) (string, error) {

@@ -220,6 +220,10 @@ func uploadParams() []*huma.Param {
 		Description: "A column of the file, a colon, and the column it stands for, or nothing to ignore it.",
 		Schema:      &huma.Schema{Type: huma.TypeArray, Items: &huma.Schema{Type: huma.TypeString}},
 	}, {
+		Name: "domain", In: "query", Example: "go.example.com",
+		Description: "The host of the links in the file that name no domain; the main one if it is not given.",
+		Schema:      &huma.Schema{Type: huma.TypeString},
+	}, {
 		Name: "escape", In: "query",
 		Description: "What makes a quote within quotes a character, beside another quote: nothing, or a backslash. If it is not given, the beginning of the file tells.",
 		Schema:      &huma.Schema{Type: huma.TypeString, Enum: []any{csvimport.EscapeNone, csvimport.EscapeBackslash}},

@@ -24,6 +24,10 @@ LIMIT @row_limit OFFSET @row_offset;
 SELECT id FROM domains
 WHERE host = @host::text;
 
+-- name: ListHosts :many
+SELECT id, host::text AS host FROM domains
+WHERE host IS NOT NULL;
+
 -- name: UpdateDomain :one
 UPDATE domains
 SET host = @host, root_url = @root_url, not_found_url = @not_found_url, expired_url = @expired_url,

@@ -126,6 +126,36 @@ func (q *Queries) ListDomains(ctx context.Context, afterID int64, rowOffset int3
 	return items, nil
 }
 
+const listHosts = `-- name: ListHosts :many
+SELECT id, host::text AS host FROM domains
+WHERE host IS NOT NULL
+`
+
+type ListHostsRow struct {
+	ID   int64
+	Host string
+}
+
+func (q *Queries) ListHosts(ctx context.Context) ([]ListHostsRow, error) {
+	rows, err := q.db.Query(ctx, listHosts)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []ListHostsRow{}
+	for rows.Next() {
+		var i ListHostsRow
+		if err := rows.Scan(&i.ID, &i.Host); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const lockDomain = `-- name: LockDomain :one
 SELECT id, host, root_url, not_found_url, expired_url, created_at, updated_at FROM domains
 WHERE id = $1

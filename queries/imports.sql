@@ -294,7 +294,8 @@ LIMIT @row_limit;
 -- name: ListUserResults :many
 -- What became of each row of an import, in file order: what it made is found by
 -- its line, the rest was noted. One piece of each of the three is in hand.
-SELECT r.line::bigint AS line, r.outcome, r.field, r.reason, r.row_id::bigint AS row_id, ''::text AS short_code
+SELECT r.line::bigint AS line, r.outcome, r.field, r.reason, r.row_id::bigint AS row_id, ''::text AS short_code,
+    ''::text AS host
 FROM (
     (SELECT u.import_line AS line, 'imported' AS outcome, '' AS field, '' AS reason, u.id AS row_id
     FROM users u
@@ -320,7 +321,8 @@ LIMIT @row_limit;
 -- name: ListURLResults :many
 -- Like ListUserResults, with the notices of rows that went in.
 SELECT r.line::bigint AS line, r.outcome, COALESCE(n.field, r.field) AS field, COALESCE(n.reason, r.reason) AS reason,
-    r.row_id::bigint AS row_id, COALESCE(l.short_code, '')::text AS short_code
+    r.row_id::bigint AS row_id, COALESCE(l.short_code, '')::text AS short_code,
+    COALESCE(d.host, '')::text AS host
 FROM (
     (SELECT u.import_line AS line, 'imported' AS outcome, '' AS field, '' AS reason, u.id AS row_id
     FROM urls u
@@ -341,13 +343,15 @@ FROM (
     LIMIT @row_limit)
 ) r
 LEFT JOIN urls l ON l.id = r.row_id
+LEFT JOIN domains d ON d.id = l.domain_id
 LEFT JOIN import_notices n ON n.import_id = @import_id AND n.line = r.line
 ORDER BY r.line
 LIMIT @row_limit;
 
 -- name: ListEventResults :many
 -- Like ListUserResults.
-SELECT r.line::bigint AS line, r.outcome, r.field, r.reason, r.row_id::bigint AS row_id, ''::text AS short_code
+SELECT r.line::bigint AS line, r.outcome, r.field, r.reason, r.row_id::bigint AS row_id, ''::text AS short_code,
+    ''::text AS host
 FROM (
     (SELECT u.import_line AS line, 'imported' AS outcome, '' AS field, '' AS reason, u.id AS row_id
     FROM events u

@@ -367,7 +367,8 @@ type InsertImportOutcomesParams struct {
 }
 
 const listEventResults = `-- name: ListEventResults :many
-SELECT r.line::bigint AS line, r.outcome, r.field, r.reason, r.row_id::bigint AS row_id, ''::text AS short_code
+SELECT r.line::bigint AS line, r.outcome, r.field, r.reason, r.row_id::bigint AS row_id, ''::text AS short_code,
+    ''::text AS host
 FROM (
     (SELECT u.import_line AS line, 'imported' AS outcome, '' AS field, '' AS reason, u.id AS row_id
     FROM events u
@@ -398,6 +399,7 @@ type ListEventResultsRow struct {
 	Reason    string
 	RowID     int64
 	ShortCode string
+	Host      string
 }
 
 // Like ListUserResults.
@@ -417,6 +419,7 @@ func (q *Queries) ListEventResults(ctx context.Context, importID *int64, afterLi
 			&i.Reason,
 			&i.RowID,
 			&i.ShortCode,
+			&i.Host,
 		); err != nil {
 			return nil, err
 		}
@@ -749,7 +752,8 @@ func (q *Queries) ListTrialKeys(ctx context.Context, importID int64, holders []i
 
 const listURLResults = `-- name: ListURLResults :many
 SELECT r.line::bigint AS line, r.outcome, COALESCE(n.field, r.field) AS field, COALESCE(n.reason, r.reason) AS reason,
-    r.row_id::bigint AS row_id, COALESCE(l.short_code, '')::text AS short_code
+    r.row_id::bigint AS row_id, COALESCE(l.short_code, '')::text AS short_code,
+    COALESCE(d.host, '')::text AS host
 FROM (
     (SELECT u.import_line AS line, 'imported' AS outcome, '' AS field, '' AS reason, u.id AS row_id
     FROM urls u
@@ -770,6 +774,7 @@ FROM (
     LIMIT $3)
 ) r
 LEFT JOIN urls l ON l.id = r.row_id
+LEFT JOIN domains d ON d.id = l.domain_id
 LEFT JOIN import_notices n ON n.import_id = $1 AND n.line = r.line
 ORDER BY r.line
 LIMIT $3
@@ -782,6 +787,7 @@ type ListURLResultsRow struct {
 	Reason    string
 	RowID     int64
 	ShortCode string
+	Host      string
 }
 
 // Like ListUserResults, with the notices of rows that went in.
@@ -801,6 +807,7 @@ func (q *Queries) ListURLResults(ctx context.Context, importID *int64, afterLine
 			&i.Reason,
 			&i.RowID,
 			&i.ShortCode,
+			&i.Host,
 		); err != nil {
 			return nil, err
 		}
@@ -813,7 +820,8 @@ func (q *Queries) ListURLResults(ctx context.Context, importID *int64, afterLine
 }
 
 const listUserResults = `-- name: ListUserResults :many
-SELECT r.line::bigint AS line, r.outcome, r.field, r.reason, r.row_id::bigint AS row_id, ''::text AS short_code
+SELECT r.line::bigint AS line, r.outcome, r.field, r.reason, r.row_id::bigint AS row_id, ''::text AS short_code,
+    ''::text AS host
 FROM (
     (SELECT u.import_line AS line, 'imported' AS outcome, '' AS field, '' AS reason, u.id AS row_id
     FROM users u
@@ -844,6 +852,7 @@ type ListUserResultsRow struct {
 	Reason    string
 	RowID     int64
 	ShortCode string
+	Host      string
 }
 
 // What became of each row of an import, in file order: what it made is found by
@@ -864,6 +873,7 @@ func (q *Queries) ListUserResults(ctx context.Context, importID *int64, afterLin
 			&i.Reason,
 			&i.RowID,
 			&i.ShortCode,
+			&i.Host,
 		); err != nil {
 			return nil, err
 		}

@@ -143,7 +143,7 @@ WHERE import_id = @import_id;
 -- name: ListImportKept :many
 -- What is left of an import, in file order: rows that its undo kept, and rows
 -- that were there before, still are, and that it updated.
-SELECT k.line, k.reason, k.row_id::bigint AS row_id, k.before, u.short_code
+SELECT k.line, k.reason, k.row_id::bigint AS row_id, k.before, u.short_code, d.host
 FROM (
     SELECT ik.line, ik.reason, ik.row_id, NULL::jsonb AS before
     FROM import_kept ik
@@ -158,5 +158,6 @@ FROM (
         END
 ) k
 LEFT JOIN urls u ON u.id = k.row_id AND @of_urls::boolean
+LEFT JOIN domains d ON d.id = u.domain_id
 ORDER BY k.line
 LIMIT @row_limit OFFSET @row_offset;

@@ -266,7 +266,7 @@ func (q *Queries) InsertImportKept(ctx context.Context, arg InsertImportKeptPara
 }
 
 const listImportKept = `-- name: ListImportKept :many
-SELECT k.line, k.reason, k.row_id::bigint AS row_id, k.before, u.short_code
+SELECT k.line, k.reason, k.row_id::bigint AS row_id, k.before, u.short_code, d.host
 FROM (
     SELECT ik.line, ik.reason, ik.row_id, NULL::jsonb AS before
     FROM import_kept ik
@@ -281,6 +281,7 @@ FROM (
         END
 ) k
 LEFT JOIN urls u ON u.id = k.row_id AND $3::boolean
+LEFT JOIN domains d ON d.id = u.domain_id
 ORDER BY k.line
 LIMIT $5 OFFSET $4
 `
@@ -299,6 +300,7 @@ type ListImportKeptRow struct {
 	RowID     int64
 	Before    json.RawMessage
 	ShortCode *string
+	Host      *string
 }
 
 // What is left of an import, in file order: rows that its undo kept, and rows
@@ -324,6 +326,7 @@ func (q *Queries) ListImportKept(ctx context.Context, arg ListImportKeptParams) 
 			&i.RowID,
 			&i.Before,
 			&i.ShortCode,
+			&i.Host,
 		); err != nil {
 			return nil, err
 		}

@@ -193,10 +193,10 @@ LIMIT 2;
 -- name: ImportURLs :many
 -- Like ImportUsers; tags are joined by '|', an empty title is none.
 INSERT INTO urls (
-    id, user_id, short_code, original_url, title, tags, is_active, expires_at, redirect_status, forward_query,
+    id, user_id, domain_id, short_code, original_url, title, tags, is_active, expires_at, redirect_status, forward_query,
     imported_clicks, created_at, updated_at, import_id, import_line
 )
-SELECT COALESCE(NULLIF(r.id, 0), nextval('urls_id_seq')), r.user_id, r.short_code, r.original_url,
+SELECT COALESCE(NULLIF(r.id, 0), nextval('urls_id_seq')), r.user_id, r.domain_id, r.short_code, r.original_url,
     NULLIF(r.title, ''), string_to_array(r.tags, '|'), r.is_active,
     NULLIF(r.expires_at, '0001-01-01 00:00:00+00'), r.redirect_status, r.forward_query,
     r.imported_clicks, COALESCE(NULLIF(r.created_at, '0001-01-01 00:00:00+00'), now()),
@@ -207,6 +207,7 @@ FROM (
         unnest(@lines::bigint[]) AS line,
         unnest(@ids::bigint[]) AS id,
         unnest(@user_ids::bigint[]) AS user_id,
+        unnest(@domain_ids::bigint[]) AS domain_id,
         unnest(@short_codes::text[]) AS short_code,
         unnest(@original_urls::text[]) AS original_url,
         unnest(@titles::text[]) AS title,
@@ -228,17 +229,18 @@ RETURNING import_line, id;
 SELECT
     r.line::bigint AS line,
     COALESCE((SELECT u.id FROM urls u WHERE u.id = r.id), 0)::bigint AS id_holder,
-    COALESCE((SELECT u.id FROM urls u WHERE u.short_code = r.short_code AND u.domain_id = 1), 0)::bigint AS short_code_holder
+    COALESCE((SELECT u.id FROM urls u WHERE u.short_code = r.short_code AND u.domain_id = r.domain_id), 0)::bigint AS short_code_holder
 FROM (
     SELECT
         unnest(@lines::bigint[]) AS line,
         unnest(@ids::bigint[]) AS id,
+        unnest(@domain_ids::bigint[]) AS domain_id,
         unnest(@short_codes::text[]) AS short_code
 ) r;
 
 -- name: LockURLKeys :many
 -- Like LockUserKeys.
-SELECT id, short_code
+SELECT id, domain_id, short_code
 FROM urls
 WHERE id = ANY(@ids::bigint[])
 ORDER BY id

@@ -124,14 +124,22 @@ const findURLHolders = `-- name: FindURLHolders :many
 SELECT
     r.line::bigint AS line,
     COALESCE((SELECT u.id FROM urls u WHERE u.id = r.id), 0)::bigint AS id_holder,
-    COALESCE((SELECT u.id FROM urls u WHERE u.short_code = r.short_code AND u.domain_id = 1), 0)::bigint AS short_code_holder
+    COALESCE((SELECT u.id FROM urls u WHERE u.short_code = r.short_code AND u.domain_id = r.domain_id), 0)::bigint AS short_code_holder
 FROM (
     SELECT
         unnest($1::bigint[]) AS line,
         unnest($2::bigint[]) AS id,
-        unnest($3::text[]) AS short_code
+        unnest($3::bigint[]) AS domain_id,
+        unnest($4::text[]) AS short_code
 ) r
 `
+
+type FindURLHoldersParams struct {
+	Lines      []int64
+	Ids        []int64
+	DomainIds  []int64
+	ShortCodes []string
+}
 
 type FindURLHoldersRow struct {
 	Line            int64
@@ -140,8 +148,13 @@ type FindURLHoldersRow struct {
 }
 
 // Like FindUserHolders.
-func (q *Queries) FindURLHolders(ctx context.Context, lines []int64, ids []int64, shortCodes []string) ([]FindURLHoldersRow, error) {
-	rows, err := q.db.Query(ctx, findURLHolders, lines, ids, shortCodes)
+func (q *Queries) FindURLHolders(ctx context.Context, arg FindURLHoldersParams) ([]FindURLHoldersRow, error) {
+	rows, err := q.db.Query(ctx, findURLHolders,
+		arg.Lines,
+		arg.Ids,
+		arg.DomainIds,
+		arg.ShortCodes,
+	)
 	if err != nil {
 		return nil, err
 	}
@@ -359,10 +372,10 @@ func (q *Queries) GetURLs(ctx context.Context, ids []int64) ([]GetURLsRow, error
 
 const importURLs = `-- name: ImportURLs :many
 INSERT INTO urls (
-    id, user_id, short_code, original_url, title, tags, is_active, expires_at, redirect_status, forward_query,
+    id, user_id, domain_id, short_code, original_url, title, tags, is_active, expires_at, redirect_status, forward_query,
     imported_clicks, created_at, updated_at, import_id, import_line
 )
-SELECT COALESCE(NULLIF(r.id, 0), nextval('urls_id_seq')), r.user_id, r.short_code, r.original_url,
+SELECT COALESCE(NULLIF(r.id, 0), nextval('urls_id_seq')), r.user_id, r.domain_id, r.short_code, r.original_url,
     NULLIF(r.title, ''), string_to_array(r.tags, '|'), r.is_active,
     NULLIF(r.expires_at, '0001-01-01 00:00:00+00'), r.redirect_status, r.forward_query,
     r.imported_clicks, COALESCE(NULLIF(r.created_at, '0001-01-01 00:00:00+00'), now()),
@@ -373,17 +386,18 @@ FROM (
         unnest($2::bigint[]) AS line,
         unnest($3::bigint[]) AS id,
         unnest($4::bigint[]) AS user_id,
-        unnest($5::text[]) AS short_code,
-        unnest($6::text[]) AS original_url,
-        unnest($7::text[]) AS title,
-        unnest($8::text[]) AS tags,
-        unnest($9::boolean[]) AS is_active,
-        unnest($10::timestamptz[]) AS expires_at,
-        unnest($11::smallint[]) AS redirect_status,
-        unnest($12::boolean[]) AS forward_query,
-        unnest($13::bigint[]) AS imported_clicks,
-        unnest($14::timestamptz[]) AS created_at,
-        unnest($15::timestamptz[]) AS updated_at
+        unnest($5::bigint[]) AS domain_id,
+        unnest($6::text[]) AS short_code,
+        unnest($7::text[]) AS original_url,
+        unnest($8::text[]) AS title,
+        unnest($9::text[]) AS tags,
+        unnest($10::boolean[]) AS is_active,
+        unnest($11::timestamptz[]) AS expires_at,
+        unnest($12::smallint[]) AS redirect_status,
+        unnest($13::boolean[]) AS forward_query,
+        unnest($14::bigint[]) AS imported_clicks,
+        unnest($15::timestamptz[]) AS created_at,
+        unnest($16::timestamptz[]) AS updated_at
 ) r
 ORDER BY r.line
 ON CONFLICT DO NOTHING
@@ -395,6 +409,7 @@ type ImportURLsParams struct {
 	Lines            []int64
 	Ids              []int64
 	UserIds          []int64
+	DomainIds        []int64
 	ShortCodes       []string
 	OriginalUrls     []string
 	Titles           []string
@@ -420,6 +435,7 @@ func (q *Queries) ImportURLs(ctx context.Context, arg ImportURLsParams) ([]Impor
 		arg.Lines,
 		arg.Ids,
 		arg.UserIds,
+		arg.DomainIds,
 		arg.ShortCodes,
 		arg.OriginalUrls,
 		arg.Titles,
@@ -524,7 +540,7 @@ func (q *Queries) LockURL(ctx context.Context, id int64) (LockURLRow, error) {
 }
 
 const lockURLKeys = `-- name: LockURLKeys :many
-SELECT id, short_code
+SELECT id, domain_id, short_code
 FROM urls
 WHERE id = ANY($1::bigint[])
 ORDER BY id
@@ -533,6 +549,7 @@ FOR NO KEY UPDATE
 
 type LockURLKeysRow struct {
 	ID        int64
+	DomainID  int64
 	ShortCode string
 }
 
@@ -546,7 +563,7 @@ func (q *Queries) LockURLKeys(ctx context.Context, ids []int64) ([]LockURLKeysRo
 	items := []LockURLKeysRow{}
 	for rows.Next() {
 		var i LockURLKeysRow
-		if err := rows.Scan(&i.ID, &i.ShortCode); err != nil {
+		if err := rows.Scan(&i.ID, &i.DomainID, &i.ShortCode); err != nil {
 			return nil, err
 		}
 		items = append(items, i)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/signpost/signpost/internal/csvimport"
 	"github.com/signpost/signpost/internal/jobs"
+	"github.com/signpost/signpost/internal/links"
 	"github.com/signpost/signpost/internal/postgres"
 	"github.com/signpost/signpost/queries"
 )
@@ -111,10 +112,41 @@ func (d *deps) openImport(ctx context.Context, id int64) (*importRun, error) {
 	}
 	// Rules go by when the import began, so that all chunks are judged alike, also
 	// those that run after midnight.
+	domain, err := d.domains(ctx)
+	if err != nil {
+		return nil, err
+	}
 	run.parser = run.layout.Parser(csvimport.Rules{
-		OwnHosts: d.ownHosts, Zone: zone, Now: row.CreatedAt, KeepIDs: row.KeepIds, UserID: or(row.OwnerID, 0),
+		Domain: domain, OwnHosts: d.ownHosts.WithDomains(func(host string) bool {
+			id, ok := domain(host)
+			return ok && id != mainDomain
+		}),
+		Zone: zone, Now: row.CreatedAt, KeepIDs: row.KeepIds, UserID: or(row.OwnerID, 0),
 	})
 	return run, nil
+}
+
+// mainDomain is the domain of PUBLIC_URL, which PUBLIC_HOSTS mean too.
+const mainDomain int64 = 1
+
+// domains reads all domains and returns what finds one by its host, in any spelling.
+func (d *deps) domains(ctx context.Context) (func(host string) (id int64, ok bool), error) {
+	rows, err := queries.New(d.pool).ListHosts(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("read domains: %w", err)
+	}
+	byHost := make(map[string]int64, len(rows))
+	for _, row := range rows {
+		byHost[row.Host] = row.ID
+	}
+	return func(host string) (int64, bool) {
+		clean, err := links.CleanHost(host, d.ownHosts)
+		if errors.Is(err, links.ErrHostOwn) {
+			return mainDomain, true
+		}
+		id, ok := byHost[clean]
+		return id, ok
+	}, nil
 }
 
 // goOn applies the chunks that are left until the turn ends, each in a

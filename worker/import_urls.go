@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -85,17 +86,17 @@ func missingUsers(ctx context.Context, q *queries.Queries, ids []int64) (map[int
 }
 
 func (r *linkRows) keys(ctx context.Context, q *queries.Queries, of []int) (map[int][]claim, error) {
-	var lines, ids []int64
-	var codes []string
+	var p queries.FindURLHoldersParams
 	index := make(map[int64]int, len(of))
 	for _, i := range of {
 		link := &r.links[i]
 		index[link.Line] = i
-		lines = append(lines, link.Line)
-		ids = append(ids, or(link.ID, 0))
-		codes = append(codes, link.ShortCode)
+		p.Lines = append(p.Lines, link.Line)
+		p.Ids = append(p.Ids, or(link.ID, 0))
+		p.DomainIds = append(p.DomainIds, domainOf(link))
+		p.ShortCodes = append(p.ShortCodes, link.ShortCode)
 	}
-	found, err := q.FindURLHolders(ctx, lines, ids, codes)
+	found, err := q.FindURLHolders(ctx, p)
 	if err != nil {
 		return nil, fmt.Errorf("look for holders of the keys of links: %w", err)
 	}
@@ -105,11 +106,21 @@ func (r *linkRows) keys(ctx context.Context, q *queries.Queries, of []int) (map[
 		if id := r.links[i].ID; id != nil {
 			claims[i] = append(claims[i], claim{idKey(*id), true, owner(f.IDHolder)})
 		}
-		if code := r.links[i].ShortCode; code != "" {
-			claims[i] = append(claims[i], claim{uniqueKey{"short_code", code}, true, owner(f.ShortCodeHolder)})
+		if link := &r.links[i]; link.ShortCode != "" {
+			claims[i] = append(claims[i], claim{codeKey(domainOf(link), link.ShortCode), true, owner(f.ShortCodeHolder)})
 		}
 	}
 	return claims, nil
+}
+
+func domainOf(link *csvimport.Link) int64 { return cmp.Or(link.DomainID, mainDomain) }
+
+// codeKey is the key of a code on a domain. No code has a colon.
+func codeKey(domain int64, code string) uniqueKey {
+	if domain != mainDomain {
+		code = strconv.FormatInt(domain, 10) + ":" + code
+	}
+	return uniqueKey{"short_code", code}
 }
 
 func (r *linkRows) lock(ctx context.Context, q *queries.Queries, ids []int64) (map[owner][]uniqueKey, error) {
@@ -119,7 +130,7 @@ func (r *linkRows) lock(ctx context.Context, q *queries.Queries, ids []int64) (m
 	}
 	held := make(map[owner][]uniqueKey, len(found))
 	for _, f := range found {
-		held[owner(f.ID)] = []uniqueKey{idKey(f.ID), {"short_code", f.ShortCode}}
+		held[owner(f.ID)] = []uniqueKey{idKey(f.ID), codeKey(f.DomainID, f.ShortCode)}
 	}
 	return held, nil
 }
@@ -144,6 +155,7 @@ func (r *linkRows) insert(ctx context.Context, q *queries.Queries, of []int) (ma
 		p.Lines = append(p.Lines, link.Line)
 		p.Ids = append(p.Ids, or(link.ID, 0))
 		p.UserIds = append(p.UserIds, link.UserID)
+		p.DomainIds = append(p.DomainIds, domainOf(link))
 		p.ShortCodes = append(p.ShortCodes, code)
 		p.OriginalUrls = append(p.OriginalUrls, link.OriginalURL)
 		p.Titles = append(p.Titles, or(link.Title, ""))

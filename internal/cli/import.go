@@ -44,7 +44,7 @@ The exit code is 0 only if the import ended and no row was rejected.`
 type importFlags struct {
 	remoteFlags
 	kind, format, encoding, onConflict, rejected string
-	escape, timezone                             string
+	escape, timezone, domain                     string
 	mapping                                      []string
 	userID, watch                                int64
 	dryRun, allowRejected                        bool
@@ -74,6 +74,7 @@ func importCommand(environ []string) *cobra.Command {
 	flags.add(f)
 	f.StringVar(&flags.kind, "kind", "", "what the rows are: users, urls or events")
 	f.Int64Var(&flags.userID, "user-id", 0, "who owns the links of a file that names no owner")
+	f.StringVar(&flags.domain, "domain", "", "host of the links of a file that names no domain (default the main one)")
 	f.StringVar(&flags.format, "format", "", "what the file is, if its header does not tell, such as yourls")
 	f.StringVar(&flags.encoding, "encoding", "", "how the file's characters are written, if that is not UTF-8 or UTF-16, such as windows-1252")
 	f.StringArrayVar(&flags.mapping, "mapping", nil, `what a column stands for, such as "Goes to:original_url"; may be repeated`)
@@ -120,6 +121,7 @@ func (f *importFlags) query() url.Values {
 	set("encoding", f.encoding)
 	set("escape", f.escape)
 	set("timezone", f.timezone)
+	set("domain", f.domain)
 	set("on_conflict", f.onConflict)
 	if f.userID > 0 {
 		set("user_id", strconv.FormatInt(f.userID, 10))

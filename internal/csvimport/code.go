@@ -26,15 +26,15 @@ func (l Layout) HasCodes() bool {
 	return l.codeColumns() != codeColumns{code: -1, slug: -1, custom: -1, short: -1}
 }
 
-// of returns the short code of record, not checked against the rules of codes;
-// "" if it has none. It is an error if the record has a short URL whose code cannot
-// be told.
-func (c codeColumns) of(record Record, restore bool) (string, error) {
+// of returns the short code of record, not checked against the rules of codes, and
+// the host of the short URL that it was taken from; "" if it has none. It is an error
+// if the record has a short URL whose code cannot be told.
+func (c codeColumns) of(record Record, restore bool) (code, host string, err error) {
 	if code := record.field(c.code); code != "" {
 		if restore {
 			code = Restore(code)
 		}
-		return links.NormalCode(code), nil
+		return links.NormalCode(code), "", nil
 	}
 	for _, position := range [...]int{c.slug, c.custom, c.short} {
 		value := record.field(position)
@@ -44,16 +44,16 @@ func (c codeColumns) of(record Record, restore bool) (string, error) {
 		if value = trim(value); value == "" {
 			continue
 		}
-		code, err := strings.Trim(value, "/"), error(nil)
+		code = strings.Trim(value, "/")
 		if position != c.slug {
-			code, err = codeIn(value)
+			code, host, err = codeIn(value)
 		}
 		if err == nil && code == "" {
 			err = errNoCode
 		}
-		return links.NormalCode(code), err
+		return links.NormalCode(code), host, err
 	}
-	return "", nil
+	return "", "", nil
 }
 
 var (
@@ -62,26 +62,26 @@ var (
 	errCodePath  = errors.New("must not contain a % without two hexadecimal digits after it")
 )
 
-// codeIn returns the code in a short URL, with or without its scheme, or of which
+// codeIn returns the code in a short URL and its host, with or without its scheme, or of which
 // no more than the code is there. Under /r/ all codes answer, so an r/ before it is
 // no part of it.
-func codeIn(value string) (string, error) {
+func codeIn(value string) (code, host string, err error) {
 	rest, isURL := strings.CutPrefix(value, "//")
 	if !isURL {
 		_, rest, isURL = strings.Cut(value, "://")
 	}
 	path := value
 	if isURL {
-		_, path, _ = strings.Cut(rest, "/")
+		host, path, _ = strings.Cut(rest, "/")
 	} else if strings.ContainsAny(value, "./") { // d.example is a host
-		_, path, _ = strings.Cut(value, "/")
+		host, path, _ = strings.Cut(value, "/")
 	}
 	if strings.ContainsAny(path, "?#") {
-		return "", errCodeQuery
+		return "", "", errCodeQuery
 	}
-	code, err := url.PathUnescape(strings.TrimPrefix(strings.Trim(path, "/"), "r/"))
+	code, err = url.PathUnescape(strings.TrimPrefix(strings.Trim(path, "/"), "r/"))
 	if err != nil {
-		return "", errCodePath
+		return "", "", errCodePath
 	}
-	return code, nil
+	return code, host, nil
 }

@@ -58,6 +58,8 @@ type Layout struct {
 	Escape string `json:"escape,omitempty"`
 	// Timezone is the IANA name of the time zone of times that name none; "" is UTC.
 	Timezone string `json:"timezone,omitempty"`
+	// Domain is the host of links whose row names no domain; "" is the main one.
+	Domain string `json:"domain,omitempty"`
 	// Mended says that the file is one of rejected rows that were given back
 	// (see [Layout.MendHeader]): its cells are neutralized.
 	Mended bool `json:"mended,omitempty"`

@@ -18,6 +18,7 @@ const (
 	colEmail          = "email"
 	colCreatedAt      = "created_at"
 	colUserID         = "user_id"
+	colDomain         = "domain"
 	colShortCode      = "short_code"
 	colOriginalURL    = "original_url"
 	colTitle          = "title"
@@ -74,7 +75,7 @@ var formats = append(foreign,
 		[]string{colOriginalURL},
 		[]string{
 			colUserID, colShortCode, colTitle, colTags, colIsActive, colExpiresAt, colRedirectStatus,
-			colForwardQuery, colImportedClicks, colID, colCreatedAt, colUpdatedAt,
+			colForwardQuery, colImportedClicks, colID, colCreatedAt, colUpdatedAt, colDomain,
 		},
 		"clicks", "shorturl"),
 	own(KindEvents,

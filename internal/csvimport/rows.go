@@ -24,6 +24,9 @@ type Rules struct {
 	KeepIDs bool
 	// UserID owns the links of a file that names no owner; 0 for nobody.
 	UserID int64
+	// Domain finds the id of the domain of a host; ok is false if the host is none.
+	// nil knows none.
+	Domain func(host string) (id int64, ok bool)
 }
 
 // A User is a row of a file of users. Pointers are nil where the file says
@@ -43,6 +46,7 @@ type Link struct {
 	ID             *int64 // only with Rules.KeepIDs
 	UserID         int64
 	NamesUser      bool   // whether the row says UserID itself
+	DomainID       int64  // 0 for the main one
 	ShortCode      string // "" if one is to be generated
 	OriginalURL    string
 	Title          *string
@@ -73,11 +77,13 @@ type Parser struct {
 	rules   Rules
 	restore bool
 	code    codeColumns
+	host    string // of links whose record names no domain; "" for the main one
 	// The columns of each kind in the order they are judged; -1 is none.
 	id, username, email, createdAt                     int
 	userID, originalURL, title, tags, isActive         int
 	expiresAt, redirectStatus, forwardQuery, clicks    int
 	updatedAt, urlID, eventType, timestamp, detailsCol int
+	domain                                             int
 	earliest, latest                                   time.Time // of events; latest is excluded
 }
 
@@ -86,7 +92,7 @@ func (l Layout) Parser(rules Rules) *Parser {
 	now := rules.Now.UTC()
 	rules.Zone = cmp.Or(rules.Zone, time.UTC)
 	return &Parser{
-		rules: rules, restore: l.restores(), code: l.codeColumns(),
+		rules: rules, restore: l.restores(), code: l.codeColumns(), host: l.Domain, domain: l.position(colDomain),
 		id: l.position(colID), username: l.position(colUsername), email: l.position(colEmail),
 		createdAt: l.position(colCreatedAt), userID: l.position(colUserID),
 		originalURL: l.position(colOriginalURL), title: l.position(colTitle), tags: l.position(colTags),
@@ -106,6 +112,7 @@ const (
 	reasonDay    = "must not be a date such as 5/1/2024, whose day and month cannot be told apart: write 2024-05-01"
 	reasonBool   = "must be true or false"
 	reasonClicks = "must be a whole number, not negative"
+	reasonDomain = "must be the host of a domain that is there already, or empty for the main one"
 )
 
 var reasonID = "must be a whole number from 1 to " + strconv.Itoa(MaxID)
@@ -259,7 +266,9 @@ func (p *Parser) Link(record Record) (Link, *Reject) {
 	if link.UserID == 0 || !r.blank(p.userID) {
 		link.UserID, link.NamesUser = r.requiredID(colUserID, p.userID), true
 	}
-	link.ShortCode = r.code()
+	var host string
+	link.ShortCode, host = r.code()
+	link.DomainID = r.domain(host)
 	var err error
 	if link.OriginalURL, err = links.CleanTarget(r.text(p.originalURL), p.rules.OwnHosts); err != nil {
 		r.refuseTarget(err)
@@ -276,15 +285,42 @@ func (p *Parser) Link(record Record) (Link, *Reject) {
 	return link, r.reject
 }
 
-func (r *row) code() string {
-	code, err := r.parser.code.of(*r.record, r.parser.restore)
+func (r *row) code() (code, host string) {
+	code, host, err := r.parser.code.of(*r.record, r.parser.restore)
 	if err == nil && code != "" {
 		err = links.CheckImportedCode(code)
 	}
 	if err != nil {
 		r.fail(colShortCode, ProblemCode, err.Error())
 	}
-	return code
+	return code, host
+}
+
+// domain is the domain that the record names, or else the one of its short URL, if
+// that is known here, or else the one that the upload named.
+func (r *row) domain(host string) int64 {
+	if named := trim(r.text(r.parser.domain)); named != "" {
+		return r.namedDomain(named)
+	}
+	if host != "" && r.parser.rules.Domain != nil {
+		if id, ok := r.parser.rules.Domain(host); ok {
+			return id
+		}
+	}
+	if r.parser.host != "" {
+		return r.namedDomain(r.parser.host)
+	}
+	return 0
+}
+
+func (r *row) namedDomain(host string) int64 {
+	if r.parser.rules.Domain != nil {
+		if id, ok := r.parser.rules.Domain(host); ok {
+			return id
+		}
+	}
+	r.fail(colDomain, ProblemValue, reasonDomain)
+	return 0
 }
 
 func (r *row) title(position int) *string {

@@ -35,6 +35,8 @@ type SplitOptions struct {
 	Escape string
 	// Timezone is that of times that name none; "" is UTC (see [CheckTimezone]).
 	Timezone string
+	// Domain is the host of links whose row names no domain; "" is the main one.
+	Domain string
 }
 
 func (o SplitOptions) withDefaults() SplitOptions {
@@ -353,7 +355,7 @@ func (s *Splitter) use(kind Kind, h header) {
 	s.layout = Layout{
 		Kind: kind, Format: h.match.format.name, Delimiter: string(rune(h.delim)),
 		Columns: h.match.columns, Header: h.fields, Ignored: h.match.ignored, MaxRecord: s.opts.MaxRecord,
-		Lenient: true, Timezone: s.opts.Timezone, Mended: h.mended, Encoding: s.opts.Encoding, Marked: s.marked,
+		Lenient: true, Timezone: s.opts.Timezone, Domain: s.opts.Domain, Mended: h.mended, Encoding: s.opts.Encoding, Marked: s.marked,
 	}
 	if total := len(h.match.ignored); total > maxIgnored {
 		s.layout.Ignored, s.layout.IgnoredTotal = h.match.ignored[:maxIgnored:maxIgnored], total
