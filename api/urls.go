@@ -12,8 +12,6 @@ import (
 // URL is a link, under the name that it has in the contract.
 type URL service.Link
 
-func (a *API) shortURL(code string) string { return a.service.ShortURL(nil, code) }
-
 // URLCreate is the body that makes a link.
 type URLCreate struct {
 	UserID         Optional[int64]    `json:"user_id" required:"true" minimum:"1" example:"42" doc:"The user who owns the link."`

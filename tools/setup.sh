@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs what running and testing need and Go does not bring: a PostgreSQL
 # server (15 or later) and, with "setup.sh test", a C compiler for the race
-# detector and leave to mount in namespaces. Does nothing where they are there
+# detector, Redis, Caddy and leave to mount in namespaces. Does nothing where they are there
 # already.
 #
 # "setup.sh monitoring" unpacks Prometheus, Alertmanager and HAProxy into
@@ -60,6 +60,9 @@ fi
 if [ "${1:-}" = test ] && ! command -v redis-server >/dev/null 2>&1; then
 	missing="$missing redis-server"
 fi
+if [ "${1:-}" = test ] && ! command -v caddy >/dev/null 2>&1; then
+	missing="$missing caddy"
+fi
 need_go
 
 as_root=
@@ -74,7 +77,7 @@ fi
 [ -n "$missing" ] || exit 0
 
 if ! command -v apt-get >/dev/null 2>&1 || { [ -n "$as_root" ] && ! command -v sudo >/dev/null 2>&1; }; then
-	echo "Please install a PostgreSQL server, 15 or later, with its contrib modules (and a C compiler and redis-server for 'make test'), then run this again." >&2
+	echo "Please install a PostgreSQL server, 15 or later, with its contrib modules (and a C compiler, redis-server and caddy for 'make test'), then run this again." >&2
 	exit 1
 fi
 echo "Installing $missing ..." >&2
@@ -82,9 +85,9 @@ echo "Installing $missing ..." >&2
 $as_root mkdir -p /etc/postgresql-common
 grep -qsE '^[[:space:]]*create_main_cluster' /etc/postgresql-common/createcluster.conf ||
 	echo 'create_main_cluster = false' | $as_root tee -a /etc/postgresql-common/createcluster.conf >/dev/null
-# Nor that of Redis, which is for tests alone.
+# Nor those of Redis and Caddy, which are for tests alone.
 policy=/usr/sbin/policy-rc.d
-case "$missing" in *redis*)
+case "$missing" in *redis* | *caddy*)
 	if [ ! -e $policy ]; then
 		trap '$as_root rm -f $policy' EXIT
 		printf '#!/bin/sh\nexit 101\n' | $as_root tee $policy >/dev/null
@@ -96,10 +99,11 @@ $as_root apt-get update -qq
 # shellcheck disable=SC2086 # a list of packages
 $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
 	-o Dpkg::Options::=--force-confold $missing >/dev/null
-case "$missing" in *redis*)
-	! command -v systemctl >/dev/null 2>&1 || $as_root systemctl disable --quiet redis-server 2>/dev/null || true
-	;;
-esac
+if command -v systemctl >/dev/null 2>&1; then
+	for service in redis-server caddy; do
+		case "$missing" in *"$service"*) $as_root systemctl disable --quiet "$service" 2>/dev/null || true ;; esac
+	done
+fi
 version=$(postgres_version)
 if [ "${version:-0}" -lt 15 ]; then
 	echo "This distribution's PostgreSQL is older than 15: install version 15 or later and run this again." >&2

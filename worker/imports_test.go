@@ -253,6 +253,44 @@ func TestImportOfLinks(t *testing.T) {
 	}
 }
 
+// A code is unique on its domain, which is told by the row, by its short URL or by
+// the upload.
+func TestImportOfLinksOfDomains(t *testing.T) {
+	opts := csvimport.SplitOptions{ChunkRows: 3}
+	s := setup(t)
+	s.exec("INSERT INTO users (id, username, email) VALUES (1, 'ann', 'ann@example.com')")
+	s.exec("INSERT INTO domains (host) VALUES ('go.example'), ('xn--bcher-kva.example')")
+	s.start(map[string]int{jobs.QueueImports: 2})
+	id := s.upload(csvimport.KindLinks, `user_id,short_code,original_url,domain
+1,a,https://example.com/1,
+1,a,https://example.com/2,go.example
+1,a,https://example.com/3,Bücher.Example
+1,a,https://example.com/4,GO.EXAMPLE.
+1,b,https://example.com/5,no.example
+1,b,https://go.example/a,
+1,b,https://example.com/7,sign.test
+1,,https://example.com/8,go.example
+`, opts)
+	s.wantRows(id, 5, 3)
+	if got, want := s.rejections(id), "5 short_code, 6 domain, 7 original_url"; got != want {
+		t.Errorf("rejected %q, want %q", got, want)
+	}
+	if got, want := s.text(`SELECT string_agg(domain_id || ' ' || substr(original_url, 21), ', ' ORDER BY import_line) FROM urls`),
+		"1 1, 2 2, 3 3, 1 7, 2 8"; got != want {
+		t.Errorf("links are %q, want %q", got, want)
+	}
+	opts.Domain = "go.example"
+	id = s.upload(csvimport.KindLinks, "user_id,short_code,original_url,domain\n1,c,https://example.com/1,\n1,c,https://example.com/2,sign.test\n", opts)
+	s.wantRows(id, 2, 0)
+	s.wantInt(1, "SELECT count(*) FROM urls WHERE domain_id = 2 AND short_code = 'c' AND original_url = 'https://example.com/1'")
+	opts.Domain = ""
+	id = s.upload(csvimport.KindLinks, "user_id,Long,Short\n1,https://example.com/1,https://go.example/d\n1,https://example.com/2,https://other.example/d\n",
+		csvimport.SplitOptions{ChunkRows: opts.ChunkRows, Mapping: map[string]string{"Long": "original_url", "Short": "short_url"}})
+	s.wantRows(id, 2, 0)
+	s.wantInt(2, "SELECT domain_id FROM urls WHERE short_code = 'd' AND original_url = 'https://example.com/1'")
+	s.wantInt(1, "SELECT domain_id FROM urls WHERE short_code = 'd' AND original_url = 'https://example.com/2'")
+}
+
 // Times that name no zone are in that of the import, in every column; ids that
 // are spelled otherwise are the same, whichever chunk they are in.
 func TestImportReadsValuesAlike(t *testing.T) {

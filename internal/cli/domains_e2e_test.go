@@ -148,7 +148,7 @@ func TestCaddy(t *testing.T) {
 	t.Parallel()
 	caddy, err := exec.LookPath("caddy")
 	if err != nil {
-		t.Skip("caddy is not installed: tools/setup.sh test")
+		t.Fatal("caddy is not installed: run tools/setup.sh test")
 	}
 	s := startDev(t, filepath.Join(pgtest.Dir(t), "data"), "PUBLIC_URL=https://sign.example", "TRUSTED_PROXIES=127.0.0.1")
 	s.post("/users", `{"username":"ada","email":"ada@example.org"}`, http.StatusCreated)

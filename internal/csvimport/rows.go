@@ -46,7 +46,7 @@ type Link struct {
 	ID             *int64 // only with Rules.KeepIDs
 	UserID         int64
 	NamesUser      bool   // whether the row says UserID itself
-	DomainID       int64  // 0 for the main one
+	DomainID       int64  `json:",omitempty"` // 0 for the main one
 	ShortCode      string // "" if one is to be generated
 	OriginalURL    string
 	Title          *string
