@@ -103,7 +103,7 @@ func viewImportDetail(row queries.ShowImportRow) ImportDetail {
 	return detail
 }
 
-// orNull is what is shown of an encoding that may be unknown.
+// orNull is null for an encoding that is unknown.
 func orNull(encoding csvimport.Encoding) *string {
 	if encoding == "" {
 		return nil

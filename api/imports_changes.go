@@ -144,8 +144,8 @@ func (a *API) viewKept(r queries.ListImportKeptRow) KeptRow {
 	return kept
 }
 
-// cancelImport asks an import to stop. It is cancelling until the chunks that
-// run now are done, and what they did stays. Asking again changes nothing.
+// cancelImport asks an import to stop. It is cancelling until the chunk that
+// runs now is done, and applied rows stay. Asking again changes nothing.
 func (a *API) cancelImport(ctx context.Context, in *IDInput) (*importOutput, error) {
 	row, err := a.findImport(ctx, in.ID)
 	if err != nil {

@@ -43,7 +43,7 @@ func codingOf(header string) (string, error) {
 }
 
 // unpackFile returns a file as it is behind its packing, told by its first
-// bytes. What is not packed is returned as it is.
+// bytes. A body that is not packed is returned as it is.
 func (u *fileUpload) unpackFile(file io.Reader) (io.Reader, error) {
 	in := bufio.NewReaderSize(file, packedBuffer)
 	start, err := in.Peek(4)
@@ -95,7 +95,7 @@ func (u *fileUpload) close() {
 	}
 }
 
-// unpacked is what a packed body or file holds, within a bound.
+// unpacked is the content of a packed body or file, within a bound.
 type unpacked struct {
 	upload *fileUpload
 	coding string

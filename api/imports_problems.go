@@ -55,7 +55,7 @@ func viewProblems(row queries.ShowImportRow) []ImportProblem {
 	return problems
 }
 
-// ImportNotice is what is to be known of a row that was imported.
+// ImportNotice is a remark on a row that was imported.
 type ImportNotice struct {
 	Line   int64  `json:"line" example:"5" doc:"Line of the file that the row begins on."`
 	Field  string `json:"field" example:"short_code" doc:"The column that it is about."`
@@ -63,7 +63,7 @@ type ImportNotice struct {
 	Notice string `json:"notice" example:"is a reserved word, so the link answers under /r/app"`
 }
 
-// listNotices lists what is to be known of imported rows in file order.
+// listNotices lists the notices of imported rows in file order.
 func (a *API) listNotices(ctx context.Context, in *importErrorsInput) (*listOutput[ImportNotice], error) {
 	at, err := in.position("import_notices", 0)
 	if err != nil {

@@ -455,7 +455,7 @@ func (u *fileUpload) holdToken(ctx context.Context, q *queries.Queries) error {
 
 func (u *fileUpload) location() string { return fmt.Sprintf("/imports/%d", u.row.ID) }
 
-// keepAnswer makes the answer, and keeps it for whoever asks again.
+// keepAnswer makes the answer, and keeps it for a repeat of the request.
 func (u *fileUpload) keepAnswer(ctx context.Context, tx pgx.Tx) error {
 	var err error
 	if u.answer, err = json.Marshal(viewImport(u.row)); err != nil {
@@ -636,7 +636,7 @@ func (b *uploadBody) hear() error {
 	return nil
 }
 
-// uploadPlaces are those of the uploads that this process receives at once.
+// uploadPlaces are the places of uploads that this process receives at once.
 // Each holds a piece of its file, and what unpacking takes, in memory (I7). May
 // be used concurrently.
 type uploadPlaces struct {
@@ -656,7 +656,7 @@ func newUploadPlaces(most int, first, again prometheus.Gauge) *uploadPlaces {
 	}
 }
 
-// uploadPlace is that of one upload, which leaves it once. Not to be used
+// uploadPlace is the place of one upload, which leaves it once. Not to be used
 // concurrently.
 type uploadPlace struct {
 	all  *uploadPlaces
@@ -722,7 +722,7 @@ func (p *uploadPlace) forgetKey() {
 // maxMapping bounds the columns that one upload may map.
 const maxMapping = 100
 
-// uploadOptions are what the query of an upload says.
+// uploadOptions are the options in the query of an upload.
 type uploadOptions struct {
 	kind   csvimport.Kind
 	owner  *int64 // of links whose file names none; nil for nobody
@@ -766,8 +766,8 @@ func readUploadOptions(c *fiber.Ctx, kind csvimport.Kind) (uploadOptions, error)
 	return o, nil
 }
 
-// ownerParam returns the id of who owns the links of a file that names no
-// owner, nil if the query names nobody.
+// ownerParam returns the id of the user who owns the links of a file that names no
+// owner, nil if the query has none.
 func ownerParam(value string) (*int64, error) {
 	if value == "" {
 		return nil, nil

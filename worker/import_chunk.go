@@ -47,7 +47,7 @@ type rows interface {
 	update(ctx context.Context, q *queries.Queries, of []int, ids []int64) (map[int64]json.RawMessage, error)
 	// finish does what comes last in the transaction for rows that went in.
 	finish(ctx context.Context, q *queries.Queries, inserted []int) error
-	// notices says what is to be known of rows that went in, or would have.
+	// notices returns the notices of rows that went in, or would have.
 	notices(inserted []int) []csvimport.Notice
 }
 
@@ -90,7 +90,7 @@ const (
 	outcomeRejected outcome = "rejected"
 )
 
-// resolved is what is to become of a row.
+// resolved is the fate of a row before it is written.
 type resolved struct {
 	outcome outcome
 	owner   owner // the row that is updated, or for which this one is skipped
@@ -157,7 +157,7 @@ type met struct {
 	before json.RawMessage // the values that an update replaced; nil in a dry run
 }
 
-// id is that of a row in the database, 0 if it is not there.
+// id returns the id of a row in the database, 0 if it is not there.
 func (rep *report) id(o owner) int64 {
 	if o < 0 {
 		return rep.ids[int64(-o)]

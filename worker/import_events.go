@@ -131,7 +131,7 @@ func (r *eventRows) keys(ctx context.Context, q *queries.Queries, of []int) (map
 	return claims, nil
 }
 
-// errNoUpdate says that somebody let in an import that updates events.
+// errNoUpdate ends an import that updates events, which the API does not let in.
 var errNoUpdate = errors.New("events are a record and cannot be updated")
 
 func (r *eventRows) lock(context.Context, *queries.Queries, []int64) (map[owner][]uniqueKey, error) {
@@ -204,7 +204,7 @@ type clickFields struct {
 
 const (
 	unknownBot = -1
-	// maxClickField bounds what is taken over, in bytes: it is what statistics
+	// maxClickField bounds a text that is taken over, in bytes: it is the key that statistics
 	// are grouped by. The name of a host is the longest.
 	maxClickField = 253
 )

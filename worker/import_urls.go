@@ -33,7 +33,7 @@ func (r *linkRows) add(record csvimport.Record) *csvimport.Reject {
 func (r *linkRows) size() int        { return len(r.links) }
 func (r *linkRows) line(i int) int64 { return r.links[i].Line }
 
-// prepare moves the sequence, like that of users.
+// prepare moves the sequence, as for users.
 func (r *linkRows) prepare(ctx context.Context) error {
 	var past int64
 	for _, l := range r.links {
@@ -135,7 +135,7 @@ func (r *linkRows) lock(ctx context.Context, q *queries.Queries, ids []int64) (m
 	return held, nil
 }
 
-// redraw passes taken ids, like that of users. Codes are drawn again with every
+// redraw passes taken ids, as for users. Codes are drawn again with every
 // insert, longer ones by and by.
 func (r *linkRows) redraw(ctx context.Context, q *queries.Queries, missing int) error {
 	r.draws++
@@ -179,8 +179,8 @@ func (r *linkRows) insert(ctx context.Context, q *queries.Queries, of []int) (ma
 	return ids, nil
 }
 
-// update leaves alone what the file does not say. Whose a link is stays, too,
-// if only the upload names an owner, who gets the links that are new.
+// update leaves alone the columns that the file does not have. A link keeps its
+// owner, too, if only the upload names one: that is the owner of new links.
 func (r *linkRows) update(ctx context.Context, q *queries.Queries, of []int, ids []int64) (map[int64]json.RawMessage, error) {
 	p := queries.UpdateImportedURLsParams{Ids: ids}
 	for _, i := range of {
@@ -212,7 +212,7 @@ func (r *linkRows) update(ctx context.Context, q *queries.Queries, of []int, ids
 	return before, nil
 }
 
-// boolText is "" for what the file does not say.
+// boolText is "" for a value that the file does not have.
 func boolText(b *bool) string {
 	if b == nil {
 		return ""

@@ -28,8 +28,8 @@ func (r *userRows) add(record csvimport.Record) *csvimport.Reject {
 func (r *userRows) size() int        { return len(r.users) }
 func (r *userRows) line(i int) int64 { return r.users[i].Line }
 
-// prepare moves the sequence past the ids of the rows, so that nobody draws one
-// of them before it is inserted.
+// prepare moves the sequence past the ids of the rows, so that none of
+// them is drawn before it is inserted.
 func (r *userRows) prepare(ctx context.Context) error {
 	var past int64
 	for _, u := range r.users {

@@ -19,8 +19,8 @@ import (
 
 // Steps of an undo, in their order. Only links are switched off and waited for.
 const (
-	undoStop      = "stop"       // what is left of the import, as after a failure
-	undoSwitchOff = "switch_off" // links, so that nobody clicks them any more
+	undoStop      = "stop"       // chunks that are left of the import, as after a failure
+	undoSwitchOff = "switch_off" // links, so that they are clicked no more
 	undoWait      = "wait"       // for clicks under way
 	undoRemove    = "remove"
 )
@@ -28,7 +28,7 @@ const (
 // undoLook is how often is looked whether clicks under way have arrived.
 const undoLook = time.Second
 
-// undoPace says in what pieces an undo goes, and how long that of links waits
+// undoPace says in what pieces an undo goes, and how long an undo of links waits
 // for clicks under way.
 type undoPace struct {
 	piece int32 // rows of one transaction
@@ -46,12 +46,12 @@ type undoPace struct {
 
 var usualUndoPace = undoPace{piece: 1000, fresh: 5 * time.Second, settle: 45 * time.Second, most: 15 * time.Minute}
 
-// undoImport takes back what an import created and nobody has changed, clicked
-// or built upon since.
+// undoImport takes back the rows that an import created and that were not changed,
+// clicked or built upon since.
 //
 // It goes in steps, each in file order in pieces of a transaction, which locks
 // the import and notes there how far it came. So it may be killed at any moment,
-// and run twice at once: whoever comes second goes on where the first was.
+// and run twice at once: the second run goes on where the first was.
 type undoImport struct {
 	river.WorkerDefaults[jobs.UndoImport]
 	deps *deps
@@ -111,7 +111,7 @@ func (w *undoImport) clicksAreIn(ctx context.Context, row queries.Import) (bool,
 	return wait.Settled && wait.Arrived, nil
 }
 
-// undone is what a piece of an undo did.
+// undone is the result of a piece of an undo.
 type undone struct {
 	step          string // the next
 	line          int64  // up to which it is done
@@ -202,8 +202,7 @@ func (w *undoImport) do(ctx context.Context, q *queries.Queries, row queries.Imp
 	}
 }
 
-// forget removes what is left of the import's work, and what was said of rows that
-// it brought.
+// forget removes the rest of the import's work, and the notices of its rows.
 func forget(ctx context.Context, q *queries.Queries, importID int64) error {
 	for _, remove := range []dropper{q.DropImportWork, q.DropImportNotices} {
 		if _, err := drop(ctx, remove, importID, time.Time{}); err != nil {
@@ -234,7 +233,7 @@ func (w *undoImport) remove(ctx context.Context, q *queries.Queries, row queries
 // madeRow is a row that an import made.
 type madeRow = queries.LockImportedURLsRow
 
-// removeLinks keeps links that somebody changed or clicked, as they were.
+// removeLinks keeps links that were changed or clicked, as they were.
 func (w *undoImport) removeLinks(ctx context.Context, q *queries.Queries, row queries.Import) (undone, error) {
 	made, err := q.LockImportedURLs(ctx, row.ID, row.UndoLine, w.deps.undoPace.piece)
 	if err != nil {

@@ -14,7 +14,7 @@ import (
 	"strings"
 )
 
-// A Kind is what the rows of a file are.
+// A Kind says whether the rows of a file are users, links or events.
 type Kind string
 
 // The kinds, as the API spells them.
@@ -63,7 +63,7 @@ type Layout struct {
 	// Mended says that the file is one of rejected rows that were given back
 	// (see [Layout.MendHeader]): its cells are neutralized.
 	Mended bool `json:"mended,omitempty"`
-	// Encoding is that of the file; "" in imports of earlier releases, which do
+	// Encoding is the file's encoding; "" in imports of earlier releases, which do
 	// not say. Chunks are in UTF-8 whatever it is.
 	Encoding Encoding `json:"encoding,omitempty"`
 	// Marked says that the file begins with a byte order mark.
@@ -97,8 +97,8 @@ func (l Layout) position(column string) int {
 	return -1
 }
 
-// columnName is what a column is called in a Reject: its canonical name, else
-// what the file calls it.
+// columnName is the name of a column in a Reject: its canonical name, else its name
+// in the file.
 func (l Layout) columnName(position int) string {
 	switch {
 	case position < len(l.Columns) && l.Columns[position] != "":

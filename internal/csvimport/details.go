@@ -23,8 +23,8 @@ const (
 	maxDigits = 1000
 )
 
-// checkDetails says what is wrong with an event's details, "" if nothing is.
-// What it accepts, Postgres accepts as jsonb, which is stricter than JSON: no
+// checkDetails returns the fault of an event's details, "" if there is none.
+// All that it accepts, Postgres accepts as jsonb, which is stricter than JSON: no
 // NUL, no half of a surrogate pair, no number beyond all measure.
 func checkDetails(details string) string {
 	body := strings.TrimLeft(details, " \t\r\n")

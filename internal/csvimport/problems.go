@@ -9,8 +9,8 @@ import (
 	"github.com/signpost/signpost/internal/links"
 )
 
-// A ProblemKind says in a word why rows were rejected, or what is to be known of
-// rows that were imported. The words are part of the API and stored.
+// A ProblemKind says in a word why rows were rejected, or names a notice of rows that
+// were imported. The words are part of the API and stored.
 type ProblemKind string
 
 // The kinds.
@@ -62,7 +62,7 @@ const MaxProblems = 20
 // what is to be known of rows that went in. What is too much is summed up in the last that rejects.
 //
 // unreadable are some of the records that were rejected for their encoding, and
-// policy is that of the import.
+// policy is the import's.
 func (l Layout) Problems(groups []Problem, unreadable []string, policy Policy) []Problem {
 	groups = mergeEncoding(groups, unreadable)
 	slices.SortStableFunc(groups, func(a, b Problem) int {
@@ -195,7 +195,7 @@ func (l Layout) unmap(column string) string {
 	return "mapping=" + column + ":"
 }
 
-// A Notice is what is to be known of a row that was imported.
+// A Notice is a remark on a row that was imported.
 type Notice struct {
 	Line   int64
 	Column string
@@ -203,7 +203,7 @@ type Notice struct {
 	Reason string // fit for users; follows the column's name
 }
 
-// Notice returns what is to be known of a link that went in, or nil.
+// Notice returns the remark on a link that went in, or nil.
 func (l *Link) Notice() *Notice {
 	if l.ShortCode == "" || !links.Reserved(l.ShortCode) {
 		return nil

@@ -11,14 +11,14 @@ import (
 	"github.com/signpost/signpost/internal/links"
 )
 
-// Rules are what the row rules depend on beside the file.
+// Rules are the settings beside the file that the row rules depend on.
 type Rules struct {
 	// OwnHosts are the hosts this service answers on (see [links.CleanTarget]).
 	OwnHosts links.Hosts
 	// Now bounds the times of events: they are from before the end of the month
 	// after it. It must be set for them.
 	Now time.Time
-	// Zone is that of times that name none, see [Layout.Zone]; nil is UTC.
+	// Zone is the time zone of times that name none, see [Layout.Zone]; nil is UTC.
 	Zone *time.Location
 	// KeepIDs keeps the ids of users and links that the file brings.
 	KeepIDs bool
@@ -130,7 +130,7 @@ func (r *row) fail(column string, kind ProblemKind, reason string) {
 	}
 }
 
-// refuseTarget fails with what the rules of targets say.
+// refuseTarget fails with the reason that the rules of targets give.
 func (r *row) refuseTarget(err error) {
 	kind := ProblemTarget
 	switch {

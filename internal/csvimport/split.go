@@ -33,7 +33,7 @@ type SplitOptions struct {
 	// Escape is EscapeNone or EscapeBackslash; "" tells by the file's beginning. Files
 	// of rows that were given back to be mended have none.
 	Escape string
-	// Timezone is that of times that name none; "" is UTC (see [CheckTimezone]).
+	// Timezone is the time zone of times that name none; "" is UTC (see [CheckTimezone]).
 	Timezone string
 	// Domain is the host of links whose row names no domain; "" is the main one.
 	Domain string
@@ -83,8 +83,8 @@ type Splitter struct {
 	seq        int
 	rows       int64
 	discarding bool  // the rest of an overlong line is passed over
-	room       int   // what a chunk's Data is likely to need
-	failed     error // what the reader said, while there are bytes before it
+	room       int   // bytes that a chunk's Data is likely to need
+	failed     error // of the reader, while there are bytes before it
 	done       error
 }
 
@@ -501,7 +501,7 @@ func (s *Splitter) add(chunk *Chunk, ext extent, empty bool) {
 	chunk.Data = append(chunk.Data, record[:ext.size]...)
 }
 
-// fill reads more into the buffer. Whoever calls it has come to a record that
+// fill reads more into the buffer. It is called at a record that
 // is not whole, which the buffer has room for.
 func (s *Splitter) fill() error {
 	if s.eof {
