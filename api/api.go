@@ -61,7 +61,7 @@ type Options struct {
 	// PublicURL is what short URLs start with: absolute, without a path.
 	PublicURL string
 	// OwnHosts are the hosts of this service's short links, to which no link may
-	// lead: that of PublicURL and all others on which it is reached.
+	// lead: the host of PublicURL and all others on which the service is reached.
 	OwnHosts links.Hosts
 	// Tokens tells whose a token is. It is shared with Operators of the same
 	// process, so that guesses count together, whichever listener is tried.
@@ -236,7 +236,7 @@ func (a *API) routes() {
 }
 
 // Serve answers connections of ln until Shutdown, or until an error of ln: bounds
-// and patience are those of ln, as of a [listen.Listener]. It closes ln.
+// and patience are set by ln, such as a [listen.Listener]. It closes ln.
 func (a *API) Serve(ln net.Listener) error { return a.app.Listener(lingeringListener{ln, a.lingering}) }
 
 // Shutdown reports not ready, stops taking connections and waits for requests

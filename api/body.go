@@ -41,7 +41,8 @@ func drained(next fasthttp.RequestHandler) fasthttp.RequestHandler {
 }
 
 // drain reads body until it ends, and reports whether it did within the bounds.
-// What is announced as more is not read: nobody needs to wait for the answer.
+// A body that is announced as longer is not read: its client need not wait for the
+// answer.
 func drain(ctx *fasthttp.RequestCtx, body io.Reader) bool {
 	if ctx.Request.Header.ContentLength() >= drainBytes {
 		_, err := body.Read(nil) // waits for nothing, and says whether the handler read all of it

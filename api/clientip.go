@@ -31,10 +31,10 @@ func (a *API) addressOf(ctx *fasthttp.RequestCtx) netip.Addr {
 // proxies are those whose X-Forwarded-For is believed.
 type proxies []netip.Prefix
 
-// origin returns the address a request came from: that of the connection, hop,
+// origin returns the address a request came from: the address of the connection, hop,
 // unless it is a trusted proxy's. Each proxy appends whom it saw to
 // X-Forwarded-For, whose lines these are, so from right to left the first
-// address that is no trusted proxy's is the client; what is left of it, the
+// address that is no trusted proxy's is the client; the addresses left of it, the
 // client may have made up. Where the header says nothing sensible, the answer is
 // the last proxy that could be trusted.
 //

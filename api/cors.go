@@ -30,7 +30,7 @@ const (
 	// does not cover Authorization, and old browsers do not know it.
 	corsHeaders = "Authorization, Content-Type, Content-Encoding, Content-Disposition, Idempotency-Key, " +
 		"If-None-Match, Last-Event-ID, Traceparent, X-Request-ID, Cache-Control, *"
-	// corsExposed are those of answers that a script may read besides the usual.
+	// corsExposed are the headers of answers that a script may read besides the usual ones.
 	corsExposed = "Location, Retry-After, ETag, X-Request-ID, Content-Disposition, Content-Encoding, Allow, Accept-Encoding, WWW-Authenticate"
 	// corsMaxAge is how many seconds a browser need not ask again.
 	corsMaxAge = "600"

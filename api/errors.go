@@ -148,7 +148,7 @@ func plainError(status int) *Error {
 	return &Error{Status: status, Message: message}
 }
 
-// answerable returns how err is answered and logs what is no fault of the client.
+// answerable returns how err is answered and logs it unless the client is at fault.
 func (a *API) answerable(requestID string, err error) *Error {
 	return answerable(a.Log, requestID, err)
 }

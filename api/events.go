@@ -27,7 +27,7 @@ type Event struct {
 	Details json.RawMessage `json:"details"`
 }
 
-// clickDetails are the details of a click; what is not known is null.
+// clickDetails are the details of a click; an unknown one is null.
 type clickDetails struct {
 	Referrer *string `json:"referrer"`
 	Browser  *string `json:"browser"`
@@ -142,7 +142,7 @@ func (l eventList) cursor(at eventAt) string {
 	return makeCursor(eventCursors[order], at.at.UnixMicro(), at.id)
 }
 
-// behind returns what of the list comes behind an event.
+// behind returns the part of the list that comes behind an event.
 func (l eventList) behind(at eventAt) eventList {
 	if l.oldest {
 		l.since = at

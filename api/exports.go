@@ -108,7 +108,7 @@ func (in *ExportInput) asExport() *ExportInput { return in }
 
 // exportRow is a row of a list. As JSON it is what the list shows.
 type exportRow interface {
-	// cells appends the cells of a CSV file to those of to.
+	// cells appends the cells of a CSV row to a list.
 	cells(to []string) []string
 }
 

@@ -34,7 +34,7 @@ const (
 	// at most. No transaction outlives the query, and no connection is held
 	// while the client takes its time.
 	exportPiece = 2000
-	// eventPiece is that of events, which are up to 32 KiB large.
+	// eventPiece is the size of a piece of events, which are up to 32 KiB large.
 	eventPiece = 500
 	// pieceTimeout bounds one query, and pieceTries how long pieces are asked
 	// for again while Postgres is away: an export outlives a restart of it.

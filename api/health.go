@@ -19,7 +19,7 @@ const (
 	probeValid = 250 * time.Millisecond
 )
 
-// probe runs a check at most a few times a second, whoever asks how often.
+// probe runs a check at most a few times a second, however often it is asked.
 type probe struct {
 	check func(context.Context) error
 

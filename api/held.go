@@ -26,7 +26,7 @@ var (
 )
 
 // holdAnswer makes an answer count until it is sent or its connection gone, however
-// long its client takes. Only what reads is refused: what was written is written,
+// long its client takes. Only requests that read are refused: a write has happened,
 // and its answer is small.
 func (a *API) holdAnswer(c *fiber.Ctx) error {
 	r := &c.Context().Response
@@ -65,7 +65,7 @@ func (b *heldBody) Close() error {
 // left to itself it holds megabytes for a client that does not read.
 const sendBuffer = 64 << 10
 
-// boundSendBuffer bounds what of an answer of that many bytes waits in the kernel.
+// boundSendBuffer bounds the bytes of an answer that wait in the kernel.
 func boundSendBuffer(conn net.Conn, size int) {
 	if size > sendBuffer {
 		setSendBuffer(conn, sendBuffer)

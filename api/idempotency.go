@@ -58,7 +58,7 @@ func repeat(c *fiber.Ctx, o *service.Once, first *service.KeptAnswer) error {
 }
 
 // once makes a route with a JSON body take keys. A repeated request is answered
-// before anything is validated: what was right then may not be now.
+// before anything is validated: a body that was right then may be wrong now.
 func (a *API) once(route string) func(huma.Context, func(huma.Context)) {
 	return func(h huma.Context, next func(huma.Context)) {
 		c := humafiber.Unwrap(h)

@@ -20,7 +20,7 @@ const (
 	jobsPath = "/jobs"
 	// jobsIdle is how long River UI goes on counting jobs for nobody.
 	jobsIdle = 5 * time.Minute
-	// maxJobsError bounds what is read of an error of River UI, in bytes.
+	// maxJobsError bounds the bytes that are read of an error of River UI.
 	maxJobsError = 4 << 10
 )
 

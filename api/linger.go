@@ -24,7 +24,7 @@ const (
 // lingering has the connections whose client may still be sending what nobody
 // wants. To close a connection with unread bytes is to reset it, and the answer
 // may be lost with that. So such a connection is first closed on our side, and
-// what still comes is thrown away until the client, which has the answer by then,
+// the bytes that still come are thrown away until the client, which has the answer by then,
 // closes its own, or a bound is reached. It serves no other request. To the
 // server it is gone already, so that it holds up neither an upload nor a
 // shutdown. May be used concurrently.
@@ -89,7 +89,7 @@ func (l lingeringListener) Accept() (net.Conn, error) {
 	return conn, err
 }
 
-// tcpConn is what is needed of a *net.TCPConn, which may be wrapped.
+// tcpConn has the methods that are needed of a *net.TCPConn, which may be wrapped.
 type tcpConn interface {
 	net.Conn
 	syscall.Conn

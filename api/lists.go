@@ -63,7 +63,7 @@ func (p *PageInput) rows() int32 { return int32(p.size() + 1) }
 // offset is how many rows come before the page.
 func (p *PageInput) offset() int { return max(p.Page-1, 0) * p.size() }
 
-// position returns the numbers that the cursor of a list holds, those of first
+// position returns the numbers that the cursor of a list holds, the numbers of first
 // if there is no cursor, or the error of a cursor that is not one of this list.
 func (p *PageInput) position(list string, first ...int64) ([]int64, error) {
 	if p.Cursor == "" {
@@ -98,7 +98,7 @@ type OrderInput struct {
 }
 
 // place returns the order of the list and the n numbers of the cursor, nil if
-// there is none. The order is what the request says, or else that of the cursor,
+// there is none. The order is given by the request, or else by the cursor,
 // or else fallback.
 func (in *OrderInput) place(cursors map[string]string, fallback string, n int) (order string, at []int64, err error) {
 	if in.Cursor == "" {

@@ -41,7 +41,7 @@ func (a *API) describe() error {
 	return nil
 }
 
-// operations are those of a path.
+// operations are the operations of a path.
 func operations(path *huma.PathItem) []*huma.Operation {
 	all := []*huma.Operation{path.Get, path.Post, path.Put, path.Patch, path.Delete}
 	return slices.DeleteFunc(all, func(op *huma.Operation) bool { return op == nil })
@@ -198,7 +198,7 @@ func status(id, path, summary string, example map[string]any, errs ...int) *huma
 	return op
 }
 
-// uploadParams are those of every upload.
+// uploadParams are the parameters of every upload.
 func uploadParams() []*huma.Param {
 	return []*huma.Param{{
 		Name: "on_conflict", In: "query",

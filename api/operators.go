@@ -22,7 +22,7 @@ type Operators struct {
 }
 
 // NewOperators returns a guard for the listener on addr (host:port), which admits
-// who has one of tokens with the role admin. The X-Forwarded-For of trusted
+// the bearers of a token with the role admin. The X-Forwarded-For of trusted
 // proxies tells who guesses.
 func NewOperators(tokens *Tokens, addr string, trusted []netip.Prefix, log *slog.Logger) *Operators {
 	host, _ := hostOf(addr)

@@ -24,7 +24,7 @@ const (
 	partHeaders = "headers"
 )
 
-// oversized is what is known of a request whose address and headers are longer
+// oversized describes a request whose address and headers are longer
 // than maxHeader: fasthttp has given it up, and tells the 200 bytes that it begins
 // with and the last 200 that it has read.
 type oversized struct {
@@ -57,7 +57,7 @@ func (o oversized) address() []byte {
 	return address
 }
 
-// part is what is too long. An address has no blank and no line end: if there
+// part names the part that is too long. An address has no blank and no line end: if there
 // are some only at the beginning, between it and the method, it fills all.
 func (o oversized) part() string {
 	if address := o.address(); len(address) > 0 && !bytes.ContainsAny(address, " \r\n") && !bytes.ContainsAny(o.tail, " \r\n") {
@@ -103,7 +103,7 @@ func (o oversized) host() string {
 }
 
 // advice says to a person which part to clear. Cookies are what makes headers of
-// a browser long; those of a parent domain come from other sites.
+// a browser long; cookies of a parent domain come from other sites.
 func (o oversized) advice(host string) string {
 	if o.part() == partAddress {
 		return "The address of this page is longer than 16 KiB, which is more than this site reads. " +

@@ -85,7 +85,7 @@ func (a *API) logRequest(ctx *fasthttp.RequestCtx, level slog.Level, status int,
 		slog.Int("status", status), slog.Duration("took", elapsed), slog.String("request_id", idIn(&ctx.Response)))
 }
 
-// protocolError answers what is not HTTP enough to reach a handler. The
+// protocolError answers a request that is too broken to reach a handler. The
 // connection is closed after it. The error is not logged: it quotes the request,
 // which may hold a token.
 func (a *API) protocolError(ctx *fasthttp.RequestCtx, err error) {
@@ -106,7 +106,7 @@ func (a *API) protocolError(ctx *fasthttp.RequestCtx, err error) {
 		slog.Int("status", ctx.Response.StatusCode()), slog.String("request_id", idIn(&ctx.Response)))
 }
 
-// writeError puts e into an answer, in place of what is there.
+// writeError puts e into an answer, in place of its content.
 func writeError(r *fasthttp.Response, e *Error) {
 	r.SetStatusCode(e.Status)
 	r.Header.SetContentType("application/json")

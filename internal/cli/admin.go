@@ -55,7 +55,7 @@ func (p *process) addAdmin(ctx context.Context) error {
 	return nil
 }
 
-// ready says what is missing in words that anyone may read.
+// ready returns an error that anyone may read if the process lacks something.
 func (p *process) ready(ctx context.Context) error {
 	err := postgres.CheckSchema(ctx, p.readiness())
 	var older *postgres.SchemaError

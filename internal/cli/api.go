@@ -149,7 +149,8 @@ func (p *process) roomForConnections(ctx context.Context) int {
 	return max(files-own, files/4)
 }
 
-// drain ships what is left. What cannot be shipped now is safe in the spool.
+// drain ships the clicks that are left. A segment that cannot be shipped now is safe
+// in the spool.
 func drain(ctx context.Context, shipper *shipping.Shipper, log *slog.Logger) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()

@@ -206,11 +206,11 @@ func (r *importRun) send(ctx context.Context, name string) (client.Import, error
 	return imp, nil
 }
 
-// importSource is what is uploaded: a file, or standard input for "-".
+// importSource is the source of an upload: a file, or standard input for "-".
 type importSource struct {
 	path  string
 	stdin io.Reader
-	gone  bool // what was opened comes from a pipe, and cannot be opened again
+	gone  bool // the file that was opened comes from a pipe, and cannot be opened again
 }
 
 // open returns the file from its beginning, to be closed, and its size; -1 if

@@ -42,7 +42,7 @@ type process struct {
 
 	tokens   *api.Tokens
 	admin    *http.ServeMux                  // of the admin listener
-	only     func(http.Handler) http.Handler // guards what is for operators on it
+	only     func(http.Handler) http.Handler // guards the routes that are for operators
 	listen   string                          // the address that the API listens on
 	adminURL string
 	private  bool // the database is this process's own

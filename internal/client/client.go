@@ -81,7 +81,7 @@ func Temporary(err error) bool {
 		case http.StatusRequestTimeout, http.StatusTooManyRequests, http.StatusBadGateway,
 			http.StatusServiceUnavailable, http.StatusGatewayTimeout:
 			return true
-		case http.StatusConflict: // what was asked before is not done yet
+		case http.StatusConflict: // an earlier request is not done yet
 			return own.RetryAfter > 0
 		}
 		return false
@@ -183,7 +183,7 @@ func (c *Client) download(ctx context.Context, path, accept string, w io.Writer)
 	})
 }
 
-// brokenReader tells the faults of a connection from those of what is written.
+// brokenReader tells the faults of a connection from faults of writing.
 type brokenReader struct{ io.Reader }
 
 func (r brokenReader) Read(p []byte) (int, error) {

@@ -24,7 +24,7 @@ func (v variable) show(value string) string {
 	}
 }
 
-// redactURL hides the passwords in the URL of a database or a Redis; what is not plainly a URL is
+// redactURL hides the passwords in the URL of a database or a Redis; a text that is not plainly a URL is
 // hidden altogether, since a password could be anywhere in it.
 func redactURL(s string) string {
 	u, err := url.Parse(s)

@@ -38,13 +38,13 @@ const (
 
 // Options says how many connections there may be. The zero value has no bounds.
 type Options struct {
-	// Name tells the metrics of one listener from those of another.
+	// Name tells the metrics of listeners apart.
 	Name string
 	// Most bounds the connections that are open at once. Shortly before it is
 	// reached, those that have waited longest for their client, to send or to read,
 	// are closed, so that there is room for clients who do either. 0 means no bound.
 	Most int
-	// PerClient bounds those of one client, an IPv4 address or the /64 of an IPv6
+	// PerClient bounds the connections of one client, an IPv4 address or the /64 of an IPv6
 	// one. A connection beyond it is closed as it comes. 0 means no bound.
 	PerClient int
 	// Proxies are addresses that many clients come from: PerClient does not

@@ -61,7 +61,7 @@ func findBinaries(major int) (installation, error) {
 		"install version %d, or move the data with pg_dump", major, found[0].major, major)
 }
 
-// installations lists what is installed: PATH first, then the newest.
+// installations lists the installed servers: PATH first, then the newest.
 func installations() []installation {
 	var others []installation
 	for _, pattern := range binaryFolders {

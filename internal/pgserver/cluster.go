@@ -48,13 +48,13 @@ const (
 	fallbackParent = "/var/lib/signpost"
 )
 
-// Options says what private server to run.
+// Options describe the private server to run.
 type Options struct {
 	// Dir holds everything of the cluster and is made if need be: data/ (the
 	// database), postgres.log, lock, and location (see Start).
 	Dir string
 	// Durable makes it a real database, which survives a power cut. Without it
-	// what is committed survives a kill of the server only: for tests.
+	// a committed transaction survives a kill of the server only: for tests.
 	Durable bool
 	// MaxConns is the server's max_connections; 0 means 100.
 	MaxConns int
@@ -304,7 +304,7 @@ func (c *Cluster) initialize(ctx context.Context, bin, home string, as *account)
 	program := "initdb"
 	args := []string{
 		"-D", fresh, "-U", superuser, "--encoding=UTF8", "--locale=C.UTF-8",
-		// Whoever can open the socket is let in; its folder lets in nobody else.
+		// Every process that can open the socket is let in; its folder keeps out all others.
 		"-A", "trust",
 	}
 	if c.o.Primary != nil {
@@ -647,7 +647,7 @@ func openLog(path string, as *account) (*os.File, int64, error) {
 	return f, end, nil
 }
 
-// tail returns the end of what was written to f since from.
+// tail returns the end of the text that was written to f since from.
 func tail(f *os.File, from int64) string {
 	info, err := f.Stat()
 	if err != nil {

@@ -30,7 +30,7 @@ const (
 // knows tries for itself; a server that recovers from a crash spends its time on
 // refusing them, and one that was frozen wakes up to a queue of dead clients.
 //
-// It is shared by the connections of a pool and those of Connect, and is told by
+// It is shared by a pool and Connect, and is told by
 // the driver how each attempt ended.
 type backoff struct {
 	mu        sync.Mutex

@@ -39,7 +39,7 @@ func buildIndexes(ctx context.Context, pool *pgxpool.Pool, log *slog.Logger) err
 	return err
 }
 
-// missingIndexes returns the indexes that partitions of events lack, those of the
+// missingIndexes returns the indexes that partitions of events lack, the indexes of the
 // newest first.
 func missingIndexes(ctx context.Context, pool *pgxpool.Pool) ([]partIndex, error) {
 	rows, err := pool.Query(ctx, `

@@ -174,7 +174,7 @@ func migrateRiver(ctx context.Context, pool *pgxpool.Pool, log *slog.Logger) err
 }
 
 // untilAvailable calls try until Postgres is there to answer it: it returns
-// what try returns, except that errors which say that Postgres is away are
+// the error of try, except that errors which say that Postgres is away are
 // logged and followed by another attempt, until ctx ends. The log says which server
 // is waited for and why, but not as whom it is used.
 func untilAvailable(ctx context.Context, pool *pgxpool.Pool, log *slog.Logger, try func(context.Context) error) error {

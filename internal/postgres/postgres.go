@@ -52,7 +52,7 @@ type Options struct {
 	// the server is asked to give the statement up, which it reports as an error
 	// of its own (see Unavailable), and only a server that does not do so within
 	// half a second loses the connection. Without it the connection is closed, at
-	// once, and the error is that of the context.
+	// once, and the error is the one of the context.
 	KeepCanceled bool
 	// ShortQueries keeps the server from spreading a query over several of its
 	// processes, so that one query takes no more than one of its cores, and from

@@ -68,10 +68,10 @@ func askRights(ctx context.Context, pool *pgxpool.Pool) (has rights, err error) 
 	return pgx.CollectExactlyOneRow(rows, pgx.RowToStructByName[rights])
 }
 
-// cures are the statements that give what is missing.
+// cures are the statements that give the missing rights.
 func (has rights) cures() []string {
 	role := quoted(has.Role)
-	if has.Owner != "" { // who has all the rights that are needed
+	if has.Owner != "" { // the owner has all the rights that are needed
 		return []string{"GRANT " + quoted(has.Owner) + " TO " + role}
 	}
 	var cures, onSchema []string

@@ -40,7 +40,7 @@ func Health(w http.ResponseWriter, _ *http.Request) {
 	answer(w, http.StatusOK, map[string]any{"status": "ok"})
 }
 
-// ServeHTTP answers 200, or 503 with the text of what is missing. The Ready has 2 s
+// ServeHTTP answers 200, or 503 with the error of the Ready. The Ready has 2 s
 // to tell.
 func (r Ready) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	ctx, cancel := context.WithTimeout(req.Context(), readyTimeout)

@@ -20,7 +20,7 @@ import (
 // "signpost-" and the role, unless OTEL_SERVICE_NAME says otherwise; the other
 // OTEL_ variables of the exporter, the sampler and the batches are read from the
 // process's environment too. A collector that is away costs nothing but spans: a
-// bounded queue drops them. The caller calls Shutdown, which sends what is left.
+// bounded queue drops them. The caller calls Shutdown, which sends the spans that are left.
 func StartTracing(ctx context.Context, endpoint, role, version string, log *slog.Logger) (*trace.TracerProvider, error) {
 	traces, err := url.JoinPath(endpoint, "v1/traces")
 	if err != nil {
@@ -40,7 +40,7 @@ func StartTracing(ctx context.Context, endpoint, role, version string, log *slog
 	return trace.NewTracerProvider(trace.WithBatcher(exporter), trace.WithResource(about)), nil
 }
 
-// traceLog logs what is wrong with traces, at most once a minute.
+// traceLog logs errors of tracing, at most once a minute.
 type traceLog struct {
 	log  *slog.Logger
 	last atomic.Int64 // in nanoseconds since 1970
