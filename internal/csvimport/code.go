@@ -20,15 +20,15 @@ func (l Layout) codeColumns() codeColumns {
 	}
 }
 
-// HasCodes reports whether the file has a column that a link's short code is
-// taken from, whatever it is called.
+// HasCodes reports whether the file has any column, under whatever name, that a link's
+// short code is taken from.
 func (l Layout) HasCodes() bool {
 	return l.codeColumns() != codeColumns{code: -1, slug: -1, custom: -1, short: -1}
 }
 
-// of returns the short code of record, not checked against the rules of codes, and
-// the host of the short URL that it was taken from; "" if it has none. It is an error
-// if the record has a short URL whose code cannot be told.
+// of returns the short code of record, which is not yet checked against the rules of
+// codes, and the host of the short URL that the code was taken from; "" if the record
+// has none. A short URL in which no code can be found is an error.
 func (c codeColumns) of(record Record, restore bool) (code, host string, err error) {
 	if code := record.field(c.code); code != "" {
 		if restore {
@@ -62,9 +62,9 @@ var (
 	errCodePath  = errors.New("must not contain a % without two hexadecimal digits after it")
 )
 
-// codeIn returns the code in a short URL and its host, with or without its scheme, or of which
-// no more than the code is there. Under /r/ all codes answer, so an r/ before it is
-// no part of it.
+// codeIn returns the code in a short URL and its host. The URL may lack its scheme, or
+// everything but the code. All codes also answer under /r/, so an r/ before the code is
+// not part of it.
 func codeIn(value string) (code, host string, err error) {
 	rest, isURL := strings.CutPrefix(value, "//")
 	if !isURL {

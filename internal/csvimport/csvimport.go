@@ -3,10 +3,10 @@
 // records in bounded memory, and applies the row rules to each record. It knows
 // neither HTTP nor a database.
 //
-// A [Splitter] cuts the upload; a chunk's bytes and the file's [Layout] are all
-// that a worker needs later to read the same records again with
-// [Layout.Records] and to make rows of them with a [Parser]. A wrong row is a
-// [Reject]; only a file that cannot be meant is an error ([FormatError]).
+// A [Splitter] cuts the upload. A worker later needs only a chunk's bytes and the
+// file's [Layout]: with them [Layout.Records] reads the same records again, and a
+// [Parser] makes rows of them. A wrong row is a [Reject]. Only a file that cannot be
+// read as one of its kind at all is an error ([FormatError]).
 package csvimport
 
 import (
@@ -43,24 +43,25 @@ type Layout struct {
 	Delimiter string `json:"delimiter"`
 	// Columns holds the canonical name of each position, "" for an ignored one.
 	Columns []string `json:"columns"`
-	// Header is the header as it is in the file, of a mended one as it was before
-	// that; nil if the file has none.
+	// Header is the header as it is in the file; nil if the file has none. For a mended
+	// file it is the header of the original file.
 	Header []string `json:"header"`
 	// Ignored names the first columns of the file that are not read, up to
 	// maxIgnored. Imports of earlier releases have all of them.
 	Ignored []string `json:"ignored"`
-	// IgnoredTotal is how many there are, if that is more.
+	// IgnoredTotal is how many columns are ignored, if Ignored does not name all of
+	// them.
 	IgnoredTotal int `json:"ignored_total,omitempty"`
 	// Lenient is true for all imports but those of very old releases, which were read by
 	// stricter rules and are read no more.
 	Lenient bool `json:"lenient,omitempty"`
-	// Escape is EscapeBackslash in a file that writes quotes within quotes so.
+	// Escape is EscapeBackslash in a file that writes a quote within quotes as \".
 	Escape string `json:"escape,omitempty"`
 	// Timezone is the IANA name of the time zone of times that name none; "" is UTC.
 	Timezone string `json:"timezone,omitempty"`
 	// Domain is the host of links whose row names no domain; "" is the main one.
 	Domain string `json:"domain,omitempty"`
-	// Mended says that the file is one of rejected rows that were given back
+	// Mended says that the file holds rejected rows that were given back to be mended
 	// (see [Layout.MendHeader]): its cells are neutralized.
 	Mended bool `json:"mended,omitempty"`
 	// Encoding is the file's encoding; "" in imports of earlier releases, which do
@@ -72,8 +73,7 @@ type Layout struct {
 	MaxRecord int `json:"max_record"`
 }
 
-// maxIgnored is how many columns that are not read are named: a file may have
-// thousands.
+// maxIgnored is how many of the ignored columns are named: a file may have thousands.
 const maxIgnored = 50
 
 // IgnoredColumns names the first columns of the file that are not read, at most
@@ -110,8 +110,8 @@ func (l Layout) columnName(position int) string {
 	return fmt.Sprintf("column %d", position+1-before+len(l.own(l.Header[:before])))
 }
 
-// A FormatError says why a whole file cannot be meant: what was found and what
-// is expected. Its text is fit for users.
+// A FormatError says why a file as a whole cannot be read: what was found in it and
+// what is expected. Its text is fit for users.
 type FormatError struct {
 	Reason   string   // such as "the file is empty"
 	Field    string   // the option that is at fault, such as mapping; "" for the file
@@ -133,8 +133,8 @@ func (e *FormatError) Error() string {
 // A Reject says why one row was not imported.
 type Reject struct {
 	Line int64 // physical line the record begins on; the first line is 1
-	// Column is the canonical name of the first column at fault, what the file
-	// calls it if it has none, or "" if the whole record is at fault.
+	// Column is the canonical name of the first column at fault, or its name in the
+	// file if it has no canonical one, or "" if the whole record is at fault.
 	Column string
 	Kind   ProblemKind
 	Reason string // fit for users; follows the column's name

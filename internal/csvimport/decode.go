@@ -30,10 +30,11 @@ var magics = []struct{ prefix, name string }{
 	{"SQLite format 3\x00", "an SQLite database"},
 }
 
-// decode returns what r holds as UTF-8 without a byte order mark, and the encoding
-// that it was in: what such a mark says, if it is marked, else as, else what the first
-// bytes look like. Bytes that are no text in that encoding become, or stay, bytes that are
-// not valid in UTF-8, for the row rules to find.
+// decode returns the contents of r as UTF-8 without a byte order mark, and the encoding
+// that they were in. The encoding is the one that the byte order mark says, or without
+// a mark the one given as as, or else the one that the first bytes look like. Bytes
+// that are not text in that encoding come out as bytes that are not valid UTF-8, so
+// that the row rules find them.
 func decode(r io.Reader, as Encoding) (in io.Reader, encoding Encoding, marked bool, err error) {
 	buffer := bufio.NewReaderSize(r, sniffed)
 	sample, err := buffer.Peek(sniffed)
@@ -75,9 +76,9 @@ func byteOrderMark(sample []byte) (Encoding, int) {
 	return "", 0
 }
 
-// sniffEncoding tells UTF-16 without a mark from UTF-8. A file that is said to
-// be UTF-16 and does not look like either kind has most likely the byte order
-// of Windows.
+// sniffEncoding recognizes UTF-16 without a mark; everything else is taken for UTF-8.
+// If the upload says UTF-16 and the file looks like neither byte order, it most likely
+// has the one of Windows.
 func sniffEncoding(sample []byte, as Encoding) Encoding {
 	little, big := looksUTF16(sample)
 	switch {

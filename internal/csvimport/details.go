@@ -8,13 +8,14 @@ import (
 )
 
 const (
-	// maxDetails is the greatest length of an event's details in bytes, as jsonb
-	// writes them: with a space after each comma and colon, and numbers in full.
-	// So it bounds what a reader gets, and what was exported can be imported.
+	// maxDetails is the greatest length of an event's details in bytes, as jsonb writes
+	// them: with a space after each comma and colon, and numbers in full. Exported
+	// details are of that length, so all that was exported can be imported.
 	//
-	// A change of everything about a link has three targets, two titles and two
-	// lists of tags, 36 KiB in all. As a cell, with its quotes doubled, it has half as
-	// much again, and is to fit a record (DefaultMaxRecord).
+	// The largest details that Signpost writes are a change of everything about a link:
+	// three targets, two titles and two lists of tags, 36 KiB in all. As a cell with
+	// doubled quotes they are half as long again, which still fits a record
+	// (DefaultMaxRecord).
 	maxDetails = 40 << 10
 	// maxDepth is how deep details may be nested.
 	maxDepth = 32
@@ -70,8 +71,8 @@ func checkDetails(details string) string {
 	return ""
 }
 
-// checkEscape judges the escape that valid JSON has at the start of s, and says
-// how many bytes follow its backslash.
+// checkEscape checks the escape sequence at the start of s, which is valid JSON, and
+// returns how many bytes follow its backslash.
 func checkEscape(s string) (skip int, ok bool) {
 	if s[1] != 'u' {
 		return 1, true

@@ -58,8 +58,8 @@ func (d dialect) blank(text []byte) bool {
 	return true
 }
 
-// split appends the cells of a record that measure found sound. data and text
-// both hold it; the cells share the memory of text.
+// split appends the cells of a record in which measure found no fault. data and text
+// both hold the record; the cells share the memory of text.
 func (d dialect) split(data []byte, text string, cells []string) []string {
 	if bytes.IndexByte(data, '"') < 0 {
 		return d.splitPlain(text, cells)
@@ -94,7 +94,8 @@ func (d dialect) splitPlain(text string, cells []string) []string {
 	}
 }
 
-// unquoted is the value of a cell without quotes; "" if that means nothing.
+// unquoted returns the value of a cell without quotes; "" for a cell that stands for
+// nothing, such as NULL.
 func (d dialect) unquoted(cell string) string {
 	if cell == "" {
 		return cell
@@ -112,7 +113,7 @@ func (d dialect) unquoted(cell string) string {
 // line ends.
 var unescape = strings.NewReplacer(`""`, `"`, `\"`, `"`, `\\`, `\`, "\\\n", "\n", "\\\r", "\r")
 
-// quoted is the value of a cell that has this between its quotes.
+// quoted returns the value of a cell whose text between the quotes is given.
 func (d dialect) quoted(cell string) string {
 	switch {
 	case d.escape && strings.IndexByte(cell, '\\') >= 0:
@@ -131,22 +132,22 @@ const (
 	faultUnended // a quoted field that goes over the line end and has no good end
 )
 
-// An extent is where a record ends. A record with a fault is its first line:
-// reading goes on at the next one.
+// An extent says where a record ends. Of a record with a fault, only the first line is
+// taken: reading goes on at the next line.
 type extent struct {
 	size   int // bytes, its line end included
 	text   int // bytes without the line end; of an overlong line, what is kept
 	lines  int // physical lines
 	fault  int
 	column int // position of the field at fault
-	// endless: the line end was not reached; what follows up to it belongs to
-	// the record too. Only if there was more to come.
+	// endless says that the line end was not reached, although more data was to come:
+	// what follows, up to the line end, still belongs to the record.
 	endless bool
 }
 
-// measure finds the end of the record at the start of data, at most limit bytes
-// of text. eof says that nothing follows data; without it the answer may be
-// false: decide again with more data, which is never needed beyond limit+3
+// measure finds the end of the record at the start of data, and takes at most limit
+// bytes of text. eof says that nothing follows data. Without eof it may return false:
+// the caller then has to call it again with more data. It never needs more than limit+3
 // bytes.
 //
 // The result depends on nothing after the record, so that a chunk read by itself
@@ -255,9 +256,9 @@ func (d dialect) indexQuote(data []byte) int {
 	return bytes.IndexByte(data, '"')
 }
 
-// lineEnd finds the first LF, CRLF or CR: the length of the text before it, and
-// of both. False if data ends before that can be told; both are then what
-// certainly belongs to the text.
+// lineEnd finds the first LF, CRLF or CR. It returns the length of the text before it,
+// and the length of both together. It returns false if data ends before the line end
+// can be told; both lengths are then the bytes that certainly belong to the text.
 func lineEnd(data []byte, eof bool) (text, size int, ok bool) {
 	// In steps, so that a file without one of the two characters is not
 	// searched for it to its end on every line.

@@ -15,8 +15,8 @@ import (
 // An Encoding is how the characters of a file are written as bytes.
 type Encoding string
 
-// The encodings, as the API spells them. EncodingUTF16 is that of a file whose
-// first bytes say which of the two it is.
+// The encodings, as the API spells them. EncodingUTF16 is for a file whose first bytes
+// say which of the two byte orders it has.
 const (
 	EncodingUTF8        Encoding = "utf-8"
 	EncodingUTF16       Encoding = "utf-16"
@@ -28,9 +28,9 @@ const (
 	EncodingMacintosh   Encoding = "macintosh"
 )
 
-// encodings holds each encoding under the names that people, IANA, Python and
-// the web know it by, folded. The index of the web (htmlindex) would not do: to
-// browsers iso-8859-1 is windows-1252.
+// encodings holds each encoding under the names that people, IANA, Python and the web
+// use for it, folded. The web's own index of names (htmlindex) does not fit, because in
+// it iso-8859-1 means windows-1252.
 var encodings = map[string]Encoding{
 	"utf8": EncodingUTF8, "utf8sig": EncodingUTF8, "utf8bom": EncodingUTF8, "ascii": EncodingUTF8, "usascii": EncodingUTF8,
 	"utf16": EncodingUTF16, "unicode": EncodingUTF16, "ucs2": EncodingUTF16,
@@ -52,8 +52,8 @@ var charmaps = map[Encoding]*charmap.Charmap{
 	EncodingMacintosh:   charmap.Macintosh,
 }
 
-// ParseEncoding returns the encoding that s names, whatever its case, hyphens
-// and underscores; "" is left to the file. The error is fit for users.
+// ParseEncoding returns the encoding that s names; case, hyphens and underscores do not
+// matter. For "" the encoding is found out from the file. The error is fit for users.
 func ParseEncoding(s string) (Encoding, error) {
 	if s == "" {
 		return "", nil
@@ -71,13 +71,13 @@ func ParseEncoding(s string) (Encoding, error) {
 		EncodingWindows1252, EncodingISO88591, EncodingISO885915, EncodingMacintosh)
 }
 
-// notText is the byte that stands in UTF-8 for what is no character in the
-// encoding of a file: it is valid nowhere in UTF-8, so the row is rejected. The
-// decoders of x/text write U+FFFD instead, which would be imported.
+// notText is the byte that a decoder writes in place of bytes that are no character in
+// the file's encoding. It is never valid in UTF-8, so the row is rejected. The decoders
+// of x/text write U+FFFD instead, and such a row would be imported.
 const notText = 0xff
 
-// notRune is what a decoder makes of bytes that are no character. U+FFFD is one:
-// a file may hold it.
+// notRune is returned by a decoder for bytes that are no character. U+FFFD cannot serve
+// for that: it is a character, and a file may hold it.
 const notRune rune = -1
 
 // A charmapDecoder turns an encoding of one byte a character into UTF-8.
@@ -125,8 +125,8 @@ func (d utf16Decoder) Transform(dst, src []byte, atEOF bool) (nDst, nSrc int, er
 	return nDst, nSrc, nil
 }
 
-// decode returns the character that src begins with, or notRune, and
-// its size; 0 if src ends in its middle.
+// decode returns the character at the start of src, or notRune, and its size. The size
+// is 0 if src ends in the middle of a character.
 func (d utf16Decoder) decode(src []byte) (r rune, size int) {
 	if len(src) < 2 {
 		return notRune, 0
@@ -146,10 +146,10 @@ func (d utf16Decoder) decode(src []byte) (r rune, size int) {
 	return notRune, 2
 }
 
-// lowSurrogates are from here on: they come second.
+// lowSurrogates is the first of the low surrogates, which come second in a pair.
 const lowSurrogates = 0xdc00
 
-// put writes r to dst, notText for notRune, and returns how many bytes it is.
+// put writes r to dst and returns its size in bytes. It writes notRune as notText.
 func put(dst []byte, r rune) int {
 	if r == notRune {
 		dst[0] = notText

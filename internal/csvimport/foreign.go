@@ -6,12 +6,13 @@ import "github.com/signpost/signpost/internal/links"
 // URL for Bitly and Dub, source is the code for YOURLS, target is the
 // destination for Kutt and YOURLS.
 //
-// How sure they are. Read from the code that writes or reads such files: Shlink
-// (its importer, and the export of its web client, which parted tags by commas
-// once and by pipes now), YOURLS' plugins (import-export, bulk import) and the
-// columns of its table. After published descriptions: Dub, whose exporter was
-// read but for the labels of its columns. Best effort, after the names of their
-// APIs: Bitly, Short.io, Kutt.
+// Not all of them are equally certain. The formats of Shlink and YOURLS were read from
+// the code that writes or reads such files: Shlink's importer and the export of its web
+// client (which separated tags by commas once and by pipes now), YOURLS' plugins
+// (import-export, bulk import) and the columns of its table. Dub's follows published
+// descriptions; the code of its exporter was read too, except for the labels of its
+// columns. Those of Bitly, Short.io and Kutt are best effort, after the names in their
+// APIs.
 var foreign = []format{
 	{
 		name: "shlink", kind: KindLinks, marks: []string{"longurl", "shortcode"},

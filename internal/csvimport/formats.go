@@ -35,9 +35,9 @@ const (
 	colDetails        = "details"
 )
 
-// Canonical names of columns that a short code is taken from, beside
-// short_code. A file may have several: of those that a record fills, the first
-// in this order counts.
+// Canonical names of the columns, beside short_code, that a short code is taken from. A
+// file may have several of them. The code is taken from the first in this order that a
+// record fills.
 const (
 	colSlug      = "slug"             // a path: /code/
 	colCustomURL = "custom_short_url" // a short URL with a code that someone chose
@@ -52,17 +52,17 @@ type format struct {
 	// known and not read.
 	columns map[string]string
 	ignored []string
-	// required lists the canonical columns without which no row can be meant.
+	// required lists the canonical columns that every row needs.
 	required []string
-	// marks are folded header names that tell this format from others: all must
-	// be there. Empty for Signpost's own, which are tried last.
+	// marks are folded header names that tell this format from others: the header must
+	// have all of them. Signpost's own formats have none and are tried last.
 	marks []string
-	// sure are folded header names that settle it: a header that has all of them
-	// is of this format, whatever marks of others it has. Empty for none.
+	// sure are folded header names that decide on their own: a header that has all of
+	// them is of this format, whatever marks of other formats it has. Empty for none.
 	sure []string
 	// headless: the file has no header, and these columns in this order.
 	headless bool
-	// expected is what a message names, required columns first.
+	// expected lists the columns that a message names, the required ones first.
 	expected []string
 }
 
@@ -94,15 +94,15 @@ func own(kind Kind, required, optional []string, ignored ...string) format {
 		required: required, expected: expected,
 	}
 	if kind == KindLinks {
-		// Others call one of the two something else. Beside them, path, source or
-		// target are columns of somebody's own.
+		// Other formats call at least one of the two something else. A path, source or
+		// target column beside both of them is one that the user added.
 		f.sure = []string{fold(colOriginalURL), fold(colShortCode)}
 	}
 	return f
 }
 
-// fold is what header names are compared by: case, spaces, underscores and
-// hyphens make no difference.
+// fold returns the form in which header names are compared: case, spaces, underscores
+// and hyphens make no difference.
 func fold(name string) string {
 	return strings.Map(func(r rune) rune {
 		if r == '_' || r == '-' || unicode.IsSpace(r) || r == '\ufeff' {
@@ -153,8 +153,8 @@ type match struct {
 	twice   string // message about a column that is there twice
 }
 
-// matchHeader reads header as one of f. mapping, by folded name, goes before
-// the format's own columns; "" ignores a column.
+// matchHeader reads header as one of format f. mapping has folded names and takes
+// precedence over the format's own columns; "" in it ignores a column.
 func matchHeader(f *format, header []string, mapping map[string]string) match {
 	m := match{format: f, columns: make([]string, len(header))}
 	first := map[string]string{}
@@ -202,8 +202,8 @@ func hasAll(header, names []string) bool {
 	return true
 }
 
-// candidates returns the formats of kind that header may be: the named one, or
-// those whose marks it has, in order of recognition.
+// candidates returns the formats of kind that header may be: the one that the upload
+// named, or else those whose marks the header has, in order of recognition.
 func candidates(kind Kind, name string, header []string) []*format {
 	var list []*format
 	for i := range formats {
@@ -229,8 +229,8 @@ func (o SplitOptions) foldedMapping() map[string]string {
 	return mapping
 }
 
-// recognize returns the best match of header among the formats of kind. Its
-// missing and twice say what is wrong, if anything.
+// recognize returns the best match of header among the formats of kind. The match's
+// missing and twice say if something is wrong with it.
 func recognize(kind Kind, header []string, opts SplitOptions) match {
 	mapping := opts.foldedMapping()
 	var best match

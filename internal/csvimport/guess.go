@@ -18,13 +18,15 @@ var names = map[Encoding]string{
 	EncodingMacintosh:   "Mac Roman",
 }
 
-// leastLikely is the score, in the mean of the characters beyond ASCII, from which
-// on a text is taken to be in an encoding. One that is right comes to about 2.
+// leastLikely is the lowest score at which a text is taken to be in an encoding. The
+// score is the mean over the characters beyond ASCII; for the right encoding it is
+// about 2.
 const leastLikely = 0.5
 
-// GuessEncoding tells by some records that are not valid UTF-8 what their file
-// is: the encoding in which they read most like text of western Europe. "" if
-// they do in none, or if they are UTF-8 but for some stray bytes.
+// GuessEncoding guesses the encoding of a file by some of its records that are not
+// valid UTF-8: it returns the encoding in which they read most like text of western
+// Europe. It returns "" if they do so in none, or if they are UTF-8 except for some
+// stray bytes.
 func GuessEncoding(records []string) Encoding {
 	text := strings.Join(records, "\n")
 	if damagedUTF8(text) || looksBinary([]byte(text)) {
@@ -40,7 +42,8 @@ func GuessEncoding(records []string) Encoding {
 	return best
 }
 
-// likeness goes on with a sentence that says that something is not UTF-8.
+// likeness returns the rest of a sentence which begins by saying that something is not
+// UTF-8.
 func likeness(guess Encoding) string {
 	if guess == "" {
 		return ""
@@ -48,10 +51,11 @@ func likeness(guess Encoding) string {
 	return ": it looks like " + names[guess] + ", which encoding=" + string(guess) + " reads"
 }
 
-// damagedUTF8 reports whether text is UTF-8 but for some bytes: for four of them, it
-// has at least one character beyond ASCII that is right. Text in another encoding
-// has such by chance only, and then of scripts that hardly a file has: the
-// apostrophe and the letter of l’été make an Armenian one in Mac Roman.
+// damagedUTF8 reports whether text is UTF-8 except for a few bytes: for every four
+// wrong bytes it has at least one valid character beyond ASCII. Text in another
+// encoding has such characters only by chance, and then they are of scripts that hardly
+// any file uses: in Mac Roman, the apostrophe and the letter after it in l’été form an
+// Armenian character.
 func damagedUTF8(text string) bool {
 	sound, broken := 0, 0
 	for len(text) > 0 {
@@ -118,8 +122,9 @@ var alphabets = [...]string{
 	"áðéíóúýþæö",       // Icelandic
 }
 
-// strange counts the letters beyond ASCII in words that no alphabet has all letters
-// of. Read as Windows-1252, Czech has many such words: no language writes á and ì.
+// strange counts the letters beyond ASCII in words for which no alphabet has all
+// letters. Czech read as Windows-1252 has many such words: no language writes both á
+// and ì.
 func strange(text []rune) (n int) {
 	for word := range strings.FieldsFuncSeq(string(text), func(r rune) bool { return !letter(r) }) {
 		beyond := strings.Map(func(r rune) rune {
@@ -140,7 +145,7 @@ func strange(text []rune) (n int) {
 // the end of a word.
 const rare = "ŠšŽžŸÿƒı"
 
-// words are letters that are words of such languages.
+// words are letters that are whole words in languages of western Europe.
 const words = "ÀàÈèÉé"
 
 // punctuation is what people, and their word processors, write beside letters.
@@ -166,9 +171,9 @@ func fits(r, before, after rune) int {
 	return -1
 }
 
-// letterFits scores a letter beyond ASCII. A capital within a word that has small
-// letters is not one, and neither is a word of such letters alone: there are other
-// scripts, none of which is read.
+// letterFits scores a letter beyond ASCII. A capital inside a word of small letters
+// counts as no letter, and neither does a word that has only letters beyond ASCII: that
+// would be another script, and the encodings of other scripts are not read.
 func letterFits(r, before, after rune) int {
 	switch {
 	case unicode.IsUpper(r) && (unicode.IsLower(before) || unicode.IsUpper(before) && unicode.IsLower(after)):

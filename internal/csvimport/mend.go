@@ -13,19 +13,19 @@ const (
 	MendReason = "reason"
 )
 
-// MendHeader returns the header of a file in which the rejected rows of this
-// one are given back to be mended: the line and the reason, then the file's own
-// columns. They come first so that they stay in their place before a record
-// that has too few fields or too many. Cells are neutralized ([Neutralize]).
+// MendHeader returns the header of the file in which the rejected rows of this file are
+// given back to be mended. It has the line, the reason, and then the file's own
+// columns. The two come first so that they stay in their place when a record has too
+// few fields or too many. Cells are neutralized ([Neutralize]).
 //
 // If the file had a byte order mark, or was in another encoding than UTF-8, the first
-// cell begins with one, so that naming that encoding again does no harm. Of a file that was
-// read as UTF-8 and is not, the bytes are given back.
+// cell begins with a mark, so that naming the old encoding again does no harm. Of a
+// file that was read as UTF-8 but is not, the original bytes are given back.
 //
-// Such a file can be uploaded again as it is: the two columns are not read, all
-// cells are restored, and a row that nobody mended is rejected for the same
-// reason once more, in the same column. (With the reason before it, one that was within a few hundred
-// bytes of the longest that is read may now be too long.)
+// The file of rejected rows can be uploaded again as it is: the line and the reason are
+// not read, all cells are restored, and a row that nobody mended is rejected again for
+// the same reason, in the same column. (A record whose length was within a few hundred
+// bytes of the limit may now be too long, because the reason stands before it.)
 func (l Layout) MendHeader() []string {
 	names := l.Header
 	if names == nil { // the file has none
@@ -41,13 +41,12 @@ func (l Layout) MendHeader() []string {
 	return header
 }
 
-// MendRecord returns the record of a file with the header of MendHeader for a
-// rejected row.
+// MendRecord returns a rejected row as a record of the file that MendHeader describes.
 //
-// A record has the cells that it had, too many or too few. One that cannot be cut
-// into cells, because of its quotes or its length, is given back as a whole behind the
-// last column, where text is refused until somebody has parted it.
-// Bytes that are no text stay as they are: replaced, they would be taken.
+// The record keeps all its cells, even if they are too many or too few. If it cannot be
+// cut into cells, because of its quotes or its length, its whole text is put behind the
+// last column, where text is refused until somebody has split it. Bytes that are not
+// text stay as they are: if they were replaced, the row would be accepted.
 func (l Layout) MendRecord(reject Reject) []string {
 	cells := []string{strconv.FormatInt(reject.Line, 10), Neutralize(reject.text())}
 	d := l.dialect()
@@ -66,7 +65,7 @@ func (l Layout) MendRecord(reject Reject) []string {
 	return cells
 }
 
-// text is the reason as it is given back.
+// text returns the reason in the words in which it is given back.
 func (r Reject) text() string {
 	if r.Column == "" {
 		return r.Reason
@@ -74,14 +73,14 @@ func (r Reject) text() string {
 	return r.Column + " " + r.Reason
 }
 
-// asBefore returns the reason for which a record of a mended file was given
-// back, if it is one that the record cannot show any more, or nil: it could not
-// be cut into cells, and is all that there is in one cell now. own are its fields
-// without line and reason.
+// asBefore returns the reason for which a record of a mended file was rejected the
+// first time, if the record itself cannot show that reason any more; otherwise nil. It
+// cannot if it could not be cut into cells and is now all in one cell. own are its
+// fields without line and reason.
 //
-// The reason is worked out anew where that is possible. In which column the fault
-// was, and whether a hint was given, is known to the file alone: the dialect and
-// header that the record had first are not.
+// The reason is worked out anew where that is possible. Only the mended file knows
+// which column the fault was in and whether a hint was given, because the dialect and
+// header that the record was first read with are not known any more.
 func (l Layout) asBefore(record *Record, own []string) *Reject {
 	at := slices.IndexFunc(l.Header, func(name string) bool { return fold(name) == MendReason })
 	if at < 0 || at >= len(record.Fields) {
@@ -111,7 +110,8 @@ func (l Layout) asBefore(record *Record, own []string) *Reject {
 	return nil
 }
 
-// mendDialects are those that a record which is given back may have been read in.
+// mendDialects are the dialects that a record which is given back may have been read
+// in.
 var mendDialects = func() (all []dialect) {
 	for i := range len(delimiters) {
 		all = append(all, dialect{delim: delimiters[i]}, dialect{delim: delimiters[i], escape: true},
@@ -134,7 +134,8 @@ func only(cells []string) (cell string, ok bool) {
 	return cell, cell != ""
 }
 
-// own leaves out what an earlier mending put before the file's own columns.
+// own leaves out the two cells that an earlier mending put before the file's own
+// columns.
 func (l Layout) own(fields []string) []string {
 	if !l.Mended {
 		return fields
@@ -148,8 +149,9 @@ func (l Layout) own(fields []string) []string {
 	return kept
 }
 
-// skips reports whether a position is that of the line or the reason in a mended
-// file: the first of the name, as the file may have had such a column itself.
+// skips reports whether the column at position is the line or the reason of a mended
+// file. Only the first column of each name is, because the file may have had such a
+// column itself.
 func (l Layout) skips(position int) bool {
 	if !l.Mended || position >= len(l.Header) {
 		return false
@@ -159,8 +161,8 @@ func (l Layout) skips(position int) bool {
 		!slices.ContainsFunc(l.Header[:position], func(cell string) bool { return fold(cell) == name })
 }
 
-// mended reports whether a header is one of MendHeader: it has both columns,
-// and they are mapped to nothing.
+// mended reports whether a header is one that MendHeader made: it has both columns, and
+// the mapping ignores both.
 func mended(header []string, opts SplitOptions) bool {
 	mapping := opts.foldedMapping()
 	for _, name := range []string{MendLine, MendReason} {

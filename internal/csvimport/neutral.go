@@ -9,10 +9,11 @@ import (
 // full-width forms included, which some spreadsheets take for the others.
 const formulaStarts = "=+-@\t\r\n＝＋－＠"
 
-// Neutralize makes a cell of an export harmless for spreadsheets, which run one
-// that begins with one of = + - @, in whatever width, a tab or a line end as a
-// formula: it puts an apostrophe before it. A cell that has apostrophes before such a character gets
-// one more, so that [Restore] gives back every cell exactly.
+// Neutralize makes a cell of an export harmless for spreadsheets. A spreadsheet runs a
+// cell as a formula if it begins with one of = + - @, in whatever width, a tab or a
+// line end; Neutralize puts an apostrophe before it. If a cell already has apostrophes
+// before such a character, it gets one more, so that [Restore] gives back every cell
+// exactly.
 func Neutralize(cell string) string {
 	if runs(strings.TrimLeft(cell, "'")) {
 		return "'" + cell
@@ -20,7 +21,7 @@ func Neutralize(cell string) string {
 	return cell
 }
 
-// Restore undoes [Neutralize], and changes only what that could have made.
+// Restore undoes [Neutralize]. It changes only cells that Neutralize can have made.
 func Restore(cell string) string {
 	if len(cell) > 1 && cell[0] == '\'' && runs(strings.TrimLeft(cell, "'")) {
 		return cell[1:]
@@ -33,6 +34,6 @@ func runs(cell string) bool {
 	return cell != "" && strings.ContainsRune(formulaStarts, first)
 }
 
-// restores reports whether the file's cells are neutralized as those of
-// Signpost's own exports and of rows to be mended are.
+// restores reports whether the file's cells are neutralized, as they are in Signpost's
+// own exports and in files of rejected rows.
 func (l Layout) restores() bool { return l.Format == FormatSignpost || l.Mended }

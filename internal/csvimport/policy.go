@@ -2,17 +2,17 @@ package csvimport
 
 import "fmt"
 
-// A Policy says what becomes of a row that claims a key which is taken.
+// A Policy says what happens to a row with a key that another row already has.
 type Policy string
 
 // The policies, as the API spells them.
 const (
 	// PolicyReject reports the row.
 	PolicyReject Policy = "reject"
-	// PolicySkip passes the row over, and counts it.
+	// PolicySkip leaves the row out, and counts it.
 	PolicySkip Policy = "skip"
-	// PolicyUpdate gives the row that has the key what the file says. Events
-	// have no such policy: they are a record.
+	// PolicyUpdate changes the row that has the key to the values in the file. It does
+	// not exist for events, which are a record of the past.
 	PolicyUpdate Policy = "update"
 )
 

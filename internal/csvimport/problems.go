@@ -15,34 +15,34 @@ type ProblemKind string
 
 // The kinds.
 const (
-	ProblemEmpty    ProblemKind = "empty"    // a value that has to be there is not
+	ProblemEmpty    ProblemKind = "empty"    // a required value is empty
 	ProblemEncoding ProblemKind = "encoding" // the file is not in the encoding it was read in
 	ProblemBytes    ProblemKind = "bytes"    // stray bytes that are no text
 	ProblemQuotes   ProblemKind = "quotes"   // quotes that do not match
-	ProblemCells    ProblemKind = "cells"    // another number of cells than the header has
+	ProblemCells    ProblemKind = "cells"    // not as many cells as the header has
 	ProblemLength   ProblemKind = "length"
 	ProblemTime     ProblemKind = "time"
 	ProblemNumber   ProblemKind = "number"
 	ProblemID       ProblemKind = "id"
 	ProblemCode     ProblemKind = "code"
 	ProblemTarget   ProblemKind = "target"
-	ProblemOwnLink  ProblemKind = "own_link" // a target that is a link of this service
-	ProblemValue    ProblemKind = "value"    // any other value that cannot be
-	ProblemMissing  ProblemKind = "missing"  // the row refers to what is not there
+	ProblemOwnLink  ProblemKind = "own_link" // the target is a link of this service
+	ProblemValue    ProblemKind = "value"    // any other invalid value
+	ProblemMissing  ProblemKind = "missing"  // the row refers to something that does not exist
 	ProblemTaken    ProblemKind = "taken"    // another row has the key
 	ProblemMismatch ProblemKind = "mismatch" // the keys of the row belong to several rows
-	ProblemReserved ProblemKind = "reserved" // a code that answers under /r/ alone
+	ProblemReserved ProblemKind = "reserved" // a code that answers only under /r/
 	ProblemOther    ProblemKind = "other"
 )
 
 // Outcomes of rows with a problem.
 const (
 	OutcomeRejected = "rejected"
-	OutcomeImported = "imported" // it is to be known of rows that went in
+	OutcomeImported = "imported" // the rows were imported, and there is a notice about them
 )
 
-// A Problem is what rows of a file have in common that were rejected, or of which
-// something is to be known.
+// A Problem is the fault that several rejected rows have in common, or a notice about
+// several rows that were imported.
 type Problem struct {
 	Outcome string // OutcomeRejected or OutcomeImported
 	Column  string // like that of a Reject
@@ -50,16 +50,17 @@ type Problem struct {
 	Reason  string // of the first of the rows; follows the column's name
 	Rows    int64
 	Line    int64  // of the first of the rows
-	Cure    string // a sentence without its point; "" if there is none
+	Cure    string // a sentence without its full stop; "" if there is none
 }
 
 // MaxProblems is how many Problems an import has at most.
 const MaxProblems = 20
 
-// Problems makes of the groups that were counted of an import what people are
-// told: an encoding that is not that of the file first, once for the whole file,
-// then why rows were rejected, the most frequent first and what has no kind last, then
-// what is to be known of rows that went in. What is too much is summed up in the last that rejects.
+// Problems turns the groups that were counted during an import into the problems that
+// people are shown. The order is: an encoding that is not the file's, once for the
+// whole file; then the reasons for rejections, the most frequent first and those
+// without a kind last; then notices about rows that were imported. When there are too
+// many, the last ones that reject are summed up in one.
 //
 // unreadable are some of the records that were rejected for their encoding, and
 // policy is the import's.
@@ -89,9 +90,9 @@ func rank(p Problem) int {
 	return 1
 }
 
-// mergeEncoding makes one of the groups whose encoding is not that of the file,
-// for the file as a whole. If other rows have characters beyond ASCII that are
-// right, the encoding of the file is too, and some bytes are not.
+// mergeEncoding merges the groups that say that the encoding is not the file's into one
+// for the whole file. If other rows have valid characters beyond ASCII, the encoding is
+// right after all, and only some bytes are not.
 func mergeEncoding(groups []Problem, unreadable []string) []Problem {
 	if slices.ContainsFunc(groups, func(p Problem) bool { return p.Kind == ProblemBytes }) {
 		return mergeBytes(groups)
@@ -119,7 +120,7 @@ func mergeEncoding(groups []Problem, unreadable []string) []Problem {
 	return append(rest, merged)
 }
 
-// mergeBytes makes one group of stray bytes for each column.
+// mergeBytes merges the groups of stray bytes into one for each column.
 func mergeBytes(groups []Problem) []Problem {
 	var merged []Problem
 	for _, p := range groups {
@@ -136,8 +137,8 @@ func mergeBytes(groups []Problem) []Problem {
 	return merged
 }
 
-// sumUp leaves MaxProblems of sorted groups: of those that reject, the last are
-// summed up.
+// sumUp cuts sorted groups down to MaxProblems: the last of those that reject become
+// one group.
 func sumUp(groups []Problem) []Problem {
 	notices := 0
 	for _, p := range groups {
@@ -158,8 +159,8 @@ func sumUp(groups []Problem) []Problem {
 	return slices.Concat(groups[:room-1], []Problem{rest}, groups[rejecting:])
 }
 
-// cure says what would have most rows of a group accepted, "" if nothing is known
-// but to mend them.
+// cure returns the change that would let most rows of a group be accepted, or "" if
+// they can only be mended one by one.
 func (l Layout) cure(p Problem, policy Policy) string {
 	switch {
 	case p.Kind == ProblemTaken && policy == PolicyReject && l.Kind == KindEvents:
@@ -184,7 +185,7 @@ func (l Layout) cure(p Problem, policy Policy) string {
 	return ""
 }
 
-// unmap is the parameter that has a column of the file not read.
+// unmap returns the parameter that makes an import ignore a column of the file.
 func (l Layout) unmap(column string) string {
 	if at := l.position(column); at >= 0 && at < len(l.Header) {
 		column = shown(l.Header[at])
@@ -203,7 +204,7 @@ type Notice struct {
 	Reason string // fit for users; follows the column's name
 }
 
-// Notice returns the remark on a link that went in, or nil.
+// Notice returns the remark on an imported link, or nil.
 func (l *Link) Notice() *Notice {
 	if l.ShortCode == "" || !links.Reserved(l.ShortCode) {
 		return nil

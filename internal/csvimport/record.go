@@ -17,16 +17,16 @@ type Record struct {
 	Fault  *Reject // not nil if the record cannot be read; Fields is nil then
 }
 
-// Records walks the records of a chunk, or of any run of whole records, whose
-// first one begins on line firstLine. Records broken in themselves (quotes,
-// number of fields, length, NUL bytes, invalid UTF-8) carry a Fault. Blank
-// records are passed over.
+// Records yields the records of a chunk, or of any other run of whole records; the
+// first one begins on line firstLine. A record that cannot be read (because of quotes,
+// number of fields, length, NUL bytes or invalid UTF-8) has a Fault. Blank records are
+// left out.
 func (l Layout) Records(data []byte, firstLine int64) iter.Seq[Record] {
 	return l.records(data, firstLine, true)
 }
 
-// records is Records for data that more may follow, unless eof says otherwise: a
-// record whose end cannot be told is left out.
+// records is Records for data that may go on; eof says that it does not. A record whose
+// end is not in data is left out.
 func (l Layout) records(data []byte, firstLine int64, eof bool) iter.Seq[Record] {
 	return func(yield func(Record) bool) {
 		var fields []string
@@ -41,7 +41,8 @@ func (l Layout) records(data []byte, firstLine int64, eof bool) iter.Seq[Record]
 			record := Record{Line: line, Raw: text[pos : pos+ext.text]}
 			pos += ext.size
 			line += int64(ext.lines)
-			// What is kept of an overlong line may be blank: it is a row all the same.
+			// The part of an overlong line that is kept may be blank; it is a row all
+			// the same.
 			if ext.fault == sound && d.blank(raw) {
 				continue
 			}
@@ -67,8 +68,9 @@ func (l Layout) records(data []byte, firstLine int64, eof bool) iter.Seq[Record]
 	}
 }
 
-// brokenText says what bytes in a chunk are that are no text: stray ones, if the
-// encoding of the file is known or is told by its other characters.
+// brokenText returns the kind of problem that a chunk's bytes which are not text belong
+// to. They are stray bytes if the chunk was converted from another encoding, or if its
+// other characters show that it is UTF-8.
 func (l Layout) brokenText(chunk string) ProblemKind {
 	if l.recoded() || damagedUTF8(chunk) {
 		return ProblemBytes
@@ -76,7 +78,7 @@ func (l Layout) brokenText(chunk string) ProblemKind {
 	return ProblemEncoding
 }
 
-// notText is the reason of a value with bytes that are no characters.
+// notText returns the reason for rejecting a value with bytes that are not characters.
 func (l Layout) notText() string {
 	if l.recoded() {
 		return "has bytes that are no characters in " + string(l.Encoding)
@@ -84,7 +86,7 @@ func (l Layout) notText() string {
 	return "must be valid UTF-8"
 }
 
-// recoded reports whether chunks hold what was another encoding in the file.
+// recoded reports whether chunks were converted from another encoding.
 func (l Layout) recoded() bool { return l.Encoding != "" && l.Encoding != EncodingUTF8 }
 
 func (l Layout) limit() int {
@@ -94,7 +96,7 @@ func (l Layout) limit() int {
 	return l.MaxRecord
 }
 
-// fault turns what measure found into a Reject, or nil.
+// fault returns the Reject for the fault that measure found, or nil.
 func (l Layout) fault(record *Record, ext extent) *Reject {
 	switch ext.fault {
 	case sound:
@@ -117,7 +119,7 @@ const (
 	hintEscape = ` (a file that writes quotes as \" is read with escape=backslash)`
 )
 
-// reason says what is wrong with a record that cannot be cut into fields.
+// reason returns why a record cannot be cut into fields.
 func (l Layout) reason(fault int) string {
 	switch fault {
 	case faultLong:
@@ -136,8 +138,8 @@ func faultKind(fault int) ProblemKind {
 	return ProblemQuotes
 }
 
-// check finds what is wrong with a record's fields whatever they mean. The two
-// columns of a mended file are not counted.
+// check returns the first fault of a record's fields that does not depend on their
+// meaning. The two extra columns of a mended file are not counted.
 func (l Layout) check(record *Record) *Reject {
 	own := l.own(record.Fields)
 	if l.Mended {
@@ -154,8 +156,8 @@ func (l Layout) check(record *Record) *Reject {
 	return l.surplus(record, own, len(l.own(l.Columns)))
 }
 
-// surplus refuses text behind the last column. Empty cells there are no fault,
-// and neither are those that are missing at the end.
+// surplus rejects a record with text behind the last column. Empty cells there, and
+// missing cells at the end, are not a fault.
 func (l Layout) surplus(record *Record, own []string, most int) *Reject {
 	for i, cell := range own[min(most, len(own)):] {
 		if l.restores() {
@@ -189,7 +191,7 @@ func (r *Record) reject(column string, kind ProblemKind, reason string) *Reject 
 	return &Reject{Line: r.Line, Column: column, Kind: kind, Reason: reason, Raw: r.Raw}
 }
 
-// field is the value at position, "" if the record has none.
+// field returns the value at position, "" if the record has none.
 func (r *Record) field(position int) string {
 	if position < 0 || position >= len(r.Fields) {
 		return ""
@@ -197,8 +199,8 @@ func (r *Record) field(position int) string {
 	return r.Fields[position]
 }
 
-// HighestID returns the highest id that a row of a chunk brings, up to
-// [MaxSequenceID]; 0 for none.
+// HighestID returns the highest id in the rows of a chunk, up to [MaxSequenceID]; 0 if
+// there is none.
 func (l Layout) HighestID(data []byte) (highest int64) {
 	position := l.position(colID)
 	if position < 0 {

@@ -11,12 +11,12 @@ import (
 	"github.com/signpost/signpost/internal/links"
 )
 
-// Rules are the settings beside the file that the row rules depend on.
+// Rules are the settings that the row rules depend on, apart from the file.
 type Rules struct {
 	// OwnHosts are the hosts this service answers on (see [links.CleanTarget]).
 	OwnHosts links.Hosts
-	// Now bounds the times of events: they are from before the end of the month
-	// after it. It must be set for them.
+	// Now bounds the times of events: they must be before the end of the next month. It
+	// has to be set when events are parsed.
 	Now time.Time
 	// Zone is the time zone of times that name none, see [Layout.Zone]; nil is UTC.
 	Zone *time.Location
@@ -24,8 +24,8 @@ type Rules struct {
 	KeepIDs bool
 	// UserID owns the links of a file that names no owner; 0 for nobody.
 	UserID int64
-	// Domain finds the id of the domain of a host; ok is false if the host is none.
-	// nil knows none.
+	// Domain finds the id of the domain with a host; ok is false if there is no such
+	// domain. A nil Domain finds none.
 	Domain func(host string) (id int64, ok bool)
 }
 
@@ -78,7 +78,7 @@ type Parser struct {
 	restore bool
 	code    codeColumns
 	host    string // of links whose record names no domain; "" for the main one
-	// The columns of each kind in the order they are judged; -1 is none.
+	// The position of each column, -1 for none, in the order in which they are checked.
 	id, username, email, createdAt                     int
 	userID, originalURL, title, tags, isActive         int
 	expiresAt, redirectStatus, forwardQuery, clicks    int
@@ -117,7 +117,7 @@ const (
 
 var reasonID = "must be a whole number from 1 to " + strconv.Itoa(MaxID)
 
-// A row collects the first thing that is wrong with a record.
+// A row collects the first fault of a record.
 type row struct {
 	record *Record
 	parser *Parser
@@ -130,7 +130,7 @@ func (r *row) fail(column string, kind ProblemKind, reason string) {
 	}
 }
 
-// refuseTarget fails with the reason that the rules of targets give.
+// refuseTarget fails the row for the reason that the rules of targets return.
 func (r *row) refuseTarget(err error) {
 	kind := ProblemTarget
 	switch {
@@ -144,7 +144,7 @@ func (r *row) refuseTarget(err error) {
 	r.fail(colOriginalURL, kind, err.Error())
 }
 
-// text is the value at position as it was before an export.
+// text returns the value at position as it was before an export neutralized it.
 func (r *row) text(position int) string {
 	value := r.record.field(position)
 	if r.parser.restore {
@@ -153,7 +153,7 @@ func (r *row) text(position int) string {
 	return value
 }
 
-// blank reports whether the record says nothing at position.
+// blank reports whether the record has no value at position.
 func (r *row) blank(position int) bool { return trim(r.record.field(position)) == "" }
 
 func (r *row) id(column string, position int) *int64 {
@@ -200,7 +200,7 @@ func (r *row) timeText(position int) (text string, there bool) {
 	return text, text != "" && !zeroDate(text)
 }
 
-// time reads a time, or says why it cannot.
+// time parses a time, or returns the reason why it cannot.
 func (p *Parser) time(text string) (t time.Time, reason string) {
 	t, ok := parseTime(text, p.rules.Zone)
 	if !ok {
@@ -226,7 +226,7 @@ func (r *row) bool(column string, position int) *bool {
 	return &value
 }
 
-// checked is a text that must be there and pass check.
+// checked returns a text that is required and has to pass check.
 func (r *row) checked(column string, position int, check func(string) error) string {
 	value := r.text(position)
 	if value == "" {
@@ -296,8 +296,9 @@ func (r *row) code() (code, host string) {
 	return code, host
 }
 
-// domain is the domain that the record names, or else the one of its short URL, if
-// that is known here, or else the one that the upload named.
+// domain returns the id of the link's domain: the one that the record names, or else
+// the one of its short URL if that host is known here, or else the one that the upload
+// named.
 func (r *row) domain(host string) int64 {
 	if named := trim(r.text(r.parser.domain)); named != "" {
 		return r.namedDomain(named)
@@ -400,7 +401,7 @@ func (p *Parser) Event(record Record) (Event, *Reject) {
 	return event, r.reject
 }
 
-// eventLink is the link of an event, 0 for a change of a user, which has none.
+// eventLink returns the link of an event; 0 for a change of a user, which has no link.
 func (r *row) eventLink() int64 {
 	p := r.parser
 	if kind := trim(r.record.field(p.eventType)); r.blank(p.urlID) && !r.blank(p.userID) && !strings.EqualFold(kind, "clicked") {

@@ -24,14 +24,14 @@ type SplitOptions struct {
 	MaxRecord  int // most bytes of a record; default DefaultMaxRecord
 	// Format names the format of the file; "" recognizes it by the header.
 	Format string
-	// Mapping gives columns of the file, compared like header names, the
-	// canonical names they stand for; "" ignores one. It goes before the format.
+	// Mapping gives columns of the file their canonical names; "" ignores a column. Its
+	// keys are compared like header names. It takes precedence over the format.
 	Mapping map[string]string
-	// Encoding says how the file's characters are written; "" leaves that to the
+	// Encoding says how the file's characters are written; "" finds it out from the
 	// file.
 	Encoding Encoding
-	// Escape is EscapeNone or EscapeBackslash; "" tells by the file's beginning. Files
-	// of rows that were given back to be mended have none.
+	// Escape is EscapeNone or EscapeBackslash; "" finds it out from the beginning of
+	// the file. Files of rejected rows have no escapes.
 	Escape string
 	// Timezone is the time zone of times that name none; "" is UTC (see [CheckTimezone]).
 	Timezone string
@@ -63,9 +63,9 @@ type Chunk struct {
 	Data []byte
 }
 
-// MaxSequenceID bounds how far an imported id moves the sequence that ids are
-// drawn from. Larger ids are kept, but never reached by drawing, so that one
-// absurd id does not use up all that are left.
+// MaxSequenceID bounds how far an imported id moves the sequence that new ids are drawn
+// from. Larger ids are kept, but the sequence never reaches them, so that one absurd id
+// does not use up all ids that are left.
 const MaxSequenceID = 1 << 51
 
 // A Splitter cuts a file into chunks. Its memory is bounded by its options,
@@ -88,9 +88,9 @@ type Splitter struct {
 	done       error
 }
 
-// NewSplitter reads the beginning of a file of kind: its encoding, delimiter
-// and header. The error is a *FormatError if the file cannot be meant, or what
-// r said.
+// NewSplitter reads the beginning of a file of kind: its encoding, delimiter and
+// header. The error is a *FormatError if the file cannot be read as one of that kind,
+// or else the error of r.
 func NewSplitter(r io.Reader, kind Kind, opts SplitOptions) (*Splitter, error) {
 	if _, err := ParseKind(string(kind)); err != nil {
 		return nil, err
@@ -111,8 +111,8 @@ func NewSplitter(r io.Reader, kind Kind, opts SplitOptions) (*Splitter, error) {
 	return s, nil
 }
 
-// withEncoding adds to what is wrong with a header that it is not UTF-8, if that
-// is so: its columns may be right in its own encoding.
+// withEncoding adds to an error about a header that the header is not UTF-8, if it is
+// not: its columns may be right in its own encoding.
 func (s *Splitter) withEncoding(err error) error {
 	var format *FormatError
 	if s.opts.Encoding != EncodingUTF8 || !errors.As(err, &format) {
@@ -150,8 +150,8 @@ func (s *Splitter) Rows() int64 { return s.rows }
 // delimiters are those that a file may have.
 const delimiters = ",;\t|"
 
-// readHeader finds the header, blank records before it and a spreadsheet's
-// "sep=;" line aside, and the delimiter that makes most of it.
+// readHeader finds the header and the delimiter that matches the most columns. It
+// passes over blank records before the header and a spreadsheet's "sep=;" line.
 func (s *Splitter) readHeader(kind Kind) error {
 	delimiters, announced := delimiters, false
 	for {
@@ -230,8 +230,8 @@ type header struct {
 	match  match
 }
 
-// tryHeader reads the first record in a dialect, whose delimiter the file may
-// have announced itself.
+// tryHeader reads the first record in a dialect. announced says that the file itself
+// names the delimiter of the dialect.
 func (s *Splitter) tryHeader(kind Kind, d dialect, announced bool) (header, error) {
 	for {
 		ext, ok := d.measure(s.buf[s.start:s.end], s.opts.MaxRecord, s.eof)
@@ -246,7 +246,8 @@ func (s *Splitter) tryHeader(kind Kind, d dialect, announced bool) (header, erro
 			text := s.buf[s.start : s.start+ext.text]
 			h.fields = d.split(text, string(text), nil)
 			h.match = h.recognize(kind, s.opts)
-			// URLs hold semicolons and pipes, so that a list is not told by them.
+			// URLs hold semicolons and pipes, so those two do not show that a file is a
+			// list.
 			if announced || d.delim == ',' || d.delim == '\t' {
 				if list, ok := headless(kind, h.fields, s.opts.Format); ok {
 					h.match = list
@@ -257,8 +258,9 @@ func (s *Splitter) tryHeader(kind Kind, d dialect, announced bool) (header, erro
 	}
 }
 
-// recognize finds what the fields are as a header. A mended file has one even
-// if that of its rows' file had none, and so another format.
+// recognize finds the format that the fields are a header of. A mended file has a
+// header even if the file that its rows are from had none, and then it is of another
+// format.
 func (h *header) recognize(kind Kind, opts SplitOptions) match {
 	if h.mended = mended(h.fields, opts); !h.mended {
 		return recognize(kind, h.fields, opts)
@@ -272,7 +274,7 @@ func (h *header) recognize(kind Kind, opts SplitOptions) match {
 	return recognize(kind, h.fields, opts)
 }
 
-// better reports whether h makes more of the first record than other.
+// better reports whether h matches a format better than other does.
 func (h header) better(other header) bool {
 	switch {
 	case h.ext.fault != sound || other.ext.fault != sound:
@@ -336,7 +338,7 @@ func missingReason(kind Kind, missing []string) string {
 	return fmt.Sprintf("a file of %s needs the columns %s", kind, strings.Join(missing, ", "))
 }
 
-// lookAlike names the kind that header would be complete for.
+// lookAlike returns the kind whose required columns header has.
 func lookAlike(kind Kind, header []string, opts SplitOptions) string {
 	opts.Format = ""
 	for _, other := range []Kind{KindUsers, KindLinks, KindEvents} {
@@ -350,7 +352,7 @@ func lookAlike(kind Kind, header []string, opts SplitOptions) string {
 	return ""
 }
 
-// use takes h as the file's header and moves behind it.
+// use takes h as the file's header and moves on to the record after it.
 func (s *Splitter) use(kind Kind, h header) {
 	s.layout = Layout{
 		Kind: kind, Format: h.match.format.name, Delimiter: string(rune(h.delim)),
@@ -372,12 +374,12 @@ func (s *Splitter) use(kind Kind, h header) {
 	s.dialect = s.layout.dialect()
 }
 
-// escapeSample is by how many bytes it is decided whether backslashes escape
-// quotes: less than nearly every first chunk has, which so waits for no more.
+// escapeSample is how many bytes are read to decide whether backslashes escape quotes.
+// Nearly every first chunk is longer, so it does not have to wait for more of the file.
 const escapeSample = 48 << 10
 
-// escapes decides, once for the whole file, whether backslashes escape its
-// quotes: they do if fewer of the first records are at fault when read so.
+// escapes decides, once for the whole file, whether backslashes escape its quotes: they
+// do if fewer of the first records have a fault when they are read that way.
 func (s *Splitter) escapes(h header) bool {
 	if h.mended || h.escape || s.opts.Escape != "" {
 		return !h.mended && s.opts.Escape != EscapeNone
@@ -401,10 +403,9 @@ func (l Layout) faults(data []byte, eof bool) (n int) {
 	return n
 }
 
-// ahead returns the next n bytes, fewer only if there are no more, or if the
-// buffer has no room. It waits for them, so that nothing depends on the pieces in
-// which the file arrives. An error of the reader is kept until the records before it
-// are cut.
+// ahead returns the next n bytes, or fewer if the file ends or the buffer has no room.
+// It waits for them, so that nothing depends on the pieces in which the file arrives.
+// An error of the reader is kept until the records before it are cut.
 func (s *Splitter) ahead(n int) (data []byte, eof bool) {
 	n = min(n, len(s.buf))
 	for !s.eof && s.failed == nil && s.end-s.start < n {
@@ -456,7 +457,8 @@ func (s *Splitter) cut() (Chunk, error) {
 		if chunk.Rows > 0 && len(chunk.Data)+ext.size > s.opts.ChunkBytes {
 			break
 		}
-		// Blank records within a chunk are kept, for the line numbers after them.
+		// Blank records within a chunk are kept, because the line numbers after them
+		// count them.
 		if !empty || chunk.Rows > 0 {
 			s.add(&chunk, ext, empty)
 		}
@@ -467,8 +469,8 @@ func (s *Splitter) cut() (Chunk, error) {
 	return chunk, nil
 }
 
-// record measures the record at the start of the buffer, behind the rest of an
-// overlong line.
+// record measures the record at the start of the buffer. It first passes over the rest
+// of an overlong line.
 func (s *Splitter) record() (extent, bool) {
 	if s.discarding {
 		_, size, ok := lineEnd(s.buf[s.start:s.end], s.eof)
@@ -501,8 +503,8 @@ func (s *Splitter) add(chunk *Chunk, ext extent, empty bool) {
 	chunk.Data = append(chunk.Data, record[:ext.size]...)
 }
 
-// fill reads more into the buffer. It is called at a record that
-// is not whole, which the buffer has room for.
+// fill reads more into the buffer. It is called when the buffer begins with a record
+// that is not whole and has room for the rest.
 func (s *Splitter) fill() error {
 	if s.eof {
 		return errors.New("read CSV: record does not end with the file")

@@ -17,9 +17,9 @@ func parseID(s string) (int64, bool) {
 	return n, ok && n >= 1 && n <= MaxID
 }
 
-// parseNumber reads a whole number of up to 18 digits with blanks around them. It may
-// be written as programs write numbers that need not be whole (12.0, 12.00), and in
-// groups of three (1,204).
+// parseNumber reads a whole number of up to 18 digits, with or without blanks around
+// it. Decimals that are zero (12.0, 12.00) are accepted, since programs write them, and
+// so are groups of three digits (1,204).
 func parseNumber(s string) (int64, bool) {
 	s = trim(s)
 	if n, ok := parseDigits(s); ok || s == "" {
@@ -32,7 +32,7 @@ func parseNumber(s string) (int64, bool) {
 	return parseDigits(strings.ReplaceAll(parts[1], ",", ""))
 }
 
-// looseNumber leaves out 12.000, which may be twelve thousand.
+// looseNumber does not match 12.000, which may mean twelve thousand.
 var looseNumber = regexp.MustCompile(`^([0-9]+|[1-9][0-9]{0,2}(?:,[0-9]{3})+)(?:\.00?)?$`)
 
 // parseDigits reads up to 18 digits.
@@ -69,12 +69,12 @@ func parseBool(s string) (value, ok bool) {
 	return false, false
 }
 
-// parseTime reads a date (2006-01-02), or a date and time with a T or a space
-// between, with or without seconds, their fraction (after a point or comma) and
-// a zone (Z, UTC, +01, +01:00, +0100). Without one, it is in zone, whose clocks
-// show some times twice, and skip others, when they are set: [time.Date] takes such
-// a time by the offset before or after that. The result is in UTC and whole
-// microseconds; it is not rounded up.
+// parseTime reads a date (2006-01-02), or a date and a time with a T or a space between
+// them. Seconds, their fraction (after a point or comma) and a zone (Z, UTC, +01,
+// +01:00, +0100) may be missing. A time without a zone is in zone, where clocks that
+// are changed show some times twice and others never: such a time is taken as
+// [time.Date] takes it, by the offset before the change or after it. The result is in
+// UTC, cut off to whole microseconds.
 func parseTime(s string, zone *time.Location) (time.Time, bool) {
 	c := clock{rest: s}
 	year := c.digits(4)
@@ -135,15 +135,15 @@ func zeroDate(s string) bool {
 	return ok && strings.Trim(rest, "0:. TZ") == ""
 }
 
-// dayMonth matches dates that one country reads as day and month, and another
-// as month and day.
+// dayMonth matches dates that some countries read as day and month, and others as month
+// and day.
 var dayMonth = regexp.MustCompile(`^[0-9]{1,2}([/.-])[0-9]{1,2}([/.-])([0-9]{4}|[0-9]{2})($|[ ,T])`)
 
 // errTimezone is fit for users.
 var errTimezone = errors.New("must be the name of a time zone, such as UTC or Europe/Berlin")
 
-// CheckTimezone returns an error fit for users unless name is that of a time zone
-// in the IANA database; "" is UTC.
+// CheckTimezone returns an error, fit for users, unless name is a time zone of the IANA
+// database; "" is UTC.
 func CheckTimezone(name string) error {
 	_, err := loadZone(name)
 	return err
@@ -152,8 +152,8 @@ func CheckTimezone(name string) error {
 // Zone returns the time zone of times that name none.
 func (l Layout) Zone() (*time.Location, error) { return loadZone(l.Timezone) }
 
-// loadZone does not know what means something else on each machine, such as
-// Local and localtime, nor other files that a system keeps among its zones.
+// loadZone refuses names that mean something else on each machine, such as Local and
+// localtime, and other files that a system keeps beside its zones.
 func loadZone(name string) (*time.Location, error) {
 	if name != "" && (name[0] < 'A' || name[0] > 'Z') || name == "Local" {
 		return nil, errTimezone
@@ -228,8 +228,8 @@ func (c *clock) fraction() int {
 	return micros
 }
 
-// zone reads what is left as a zone, and returns how far it is ahead of UTC, and
-// whether there is one.
+// zone reads the rest of the text as a zone. It returns how far the zone is ahead of
+// UTC, and whether there is one.
 func (c *clock) zone() (offset time.Duration, told bool) {
 	zone := strings.TrimPrefix(c.rest, " ")
 	c.rest = ""

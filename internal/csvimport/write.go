@@ -7,11 +7,11 @@ import (
 	"unicode/utf8"
 )
 
-// AppendRecord appends cells to dst as a record that is read as these cells, in
-// every format: separated by commas and ended by a LF. It quotes what
-// encoding/csv quotes, and what would mean something else without quotes: blanks
-// at the end of a cell, the words for nothing, and one cell of a record that has
-// nothing in any.
+// AppendRecord appends cells to dst as a record that every format reads as the same
+// cells: separated by commas and ended by a LF. It quotes the cells that encoding/csv
+// quotes, and those that would mean something else without quotes: cells with blanks at
+// the end, the words for nothing (such as NULL), and one cell of a record in which all
+// cells are empty.
 func AppendRecord(dst []byte, cells []string) []byte {
 	nothing := !slices.ContainsFunc(cells, func(cell string) bool { return cell != "" })
 	for i, cell := range cells {
