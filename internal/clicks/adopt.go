@@ -10,7 +10,7 @@ import (
 	"github.com/signpost/signpost/internal/files"
 )
 
-// ownFolder returns the folder new segments go to, made at the first call. Only
+// ownFolder returns the folder that new segments go to. The first call makes it. Only
 // the sealer calls it.
 func (h *store) ownFolder(durable bool) (*folder, error) {
 	if f := h.own.Load(); f != nil {
@@ -20,8 +20,8 @@ func (h *store) ownFolder(durable bool) (*folder, error) {
 	defer h.mu.Unlock()
 	f, err := makeFolder(h.disk, h.opt.Dir, durable)
 	for tries := 0; tries < 3 && (errors.Is(err, files.ErrLocked) || errors.Is(err, fs.ErrNotExist)); tries++ {
-		// Between its making and its locking another process took the
-		// folder for an orphan. Another name has better luck.
+		// After this process had made the folder and before it had locked it, another
+		// process took it for an orphan. The next try uses another name.
 		f, err = makeFolder(h.disk, h.opt.Dir, durable)
 	}
 	if err != nil {
@@ -93,7 +93,7 @@ func (h *store) adoptOne(path string) (segments int, err error) {
 	}
 	segments, err = h.takeIn(f)
 	if err != nil {
-		// Without its segments counted the bound would not hold.
+		// If its segments were not counted, Options.MaxBytes would not hold.
 		return 0, errors.Join(fmt.Errorf("adopt spool folder: %w", err), f.unlock())
 	}
 	h.folders[f.id] = f
@@ -133,10 +133,10 @@ func (h *store) takeIn(f *folder) (segments int, err error) {
 	return segments, nil
 }
 
-// sealOpen seals the files that the owner of a folder was writing, or had as a
-// spare, when it died, and returns how many and how large they are. No process
-// writes to them anymore, so that they are renamed as they are. One that cannot be sealed
-// keeps none of the others waiting, and is tried again by the next adoption.
+// sealOpen seals the files that the owner of a folder was writing, or kept as a spare,
+// when it died. It returns how many they are and their size. No process writes to them
+// anymore, so they are renamed as they are. If one cannot be sealed, the others are
+// sealed all the same, and the next adoption tries it again.
 func (h *store) sealOpen(f *folder) (segments int, bytes int64, err error) {
 	var open []string
 	err = h.disk.readDir(f.dir(), func(e fs.DirEntry) {

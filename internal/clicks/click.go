@@ -27,10 +27,10 @@ type Click struct {
 	Referrer  string     // the whole header, at most MaxReferrer bytes
 }
 
-// Clean returns s as Postgres and people can take it: at most limit bytes,
-// valid UTF-8 (invalid bytes become U+FFFD), without NUL and other control
-// characters. A value that is fine already, which is nearly every header, is
-// returned as it is, sharing its memory and allocating nothing.
+// Clean returns s in a form that Postgres and people can read: at most limit bytes,
+// valid UTF-8 (invalid bytes become U+FFFD), without NUL and other control characters.
+// A value that is fine already, as nearly every header is, is returned as it is: it
+// shares the memory of s and nothing is allocated.
 func Clean(s string, limit int) string {
 	if len(s) <= limit && printableASCII(s) {
 		return s

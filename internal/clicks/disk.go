@@ -12,10 +12,9 @@ import (
 	"github.com/signpost/signpost/internal/files"
 )
 
-// disk is all that the spool asks of the file system, so that tests can fill,
-// break and hang each call by replacing single functions. Only what needs no
-// more than a descriptor that is open already, and moves no bytes, goes beside
-// it: Stat, Close and the lock.
+// disk holds all file system calls of the spool, so that tests can replace single ones
+// to fill a disk, break it or hang it. The only calls that bypass it are those that
+// need an open descriptor and move no data: Stat, Close and the lock.
 type disk struct {
 	// create makes a file and opens it; one that is there is an error.
 	create func(path string) (*os.File, error)
@@ -28,9 +27,9 @@ type disk struct {
 	sync     func(f *os.File) error
 	// cut shortens a file that is open.
 	cut func(f *os.File, size int64) error
-	// stat says what a name stands for, without following links.
+	// stat describes the file that has a name, without following links.
 	stat func(path string) (fs.FileInfo, error)
-	// pathOf returns where an open file is by now.
+	// pathOf returns the current path of an open file.
 	pathOf func(f *os.File) (string, error)
 	// readDir calls visit for every entry of a directory, in no order. A
 	// directory that does not exist is empty.
@@ -70,7 +69,7 @@ func realDisk() disk {
 	}
 }
 
-// exists reports whether a name stands for anything.
+// exists reports whether there is a file with this path.
 func (d disk) exists(path string) bool {
 	_, err := d.stat(path)
 	return err == nil
@@ -85,8 +84,8 @@ func (d disk) size(path string) int64 {
 	return info.Size()
 }
 
-// mkdirDurable creates dir and its missing parents, and makes each durable by
-// syncing the directory that names it.
+// mkdirDurable creates dir and its missing parents. It makes each durable by syncing
+// its parent directory.
 func (d disk) mkdirDurable(dir string) error {
 	// "/." follows a link: SPOOL_DIR may be one.
 	if info, err := d.stat(dir + "/."); err == nil && info.IsDir() {

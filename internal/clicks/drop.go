@@ -5,8 +5,8 @@ import (
 	"syscall"
 )
 
-// Reasons a click was dropped, the values of the label "reason" and of
-// DropError.Reason.
+// Reasons for which a click is dropped. They are the values of the label "reason" and
+// of DropError.Reason.
 const (
 	DropSpoolFull  = "spool_full" // unshipped clicks fill Options.MaxBytes
 	DropDiskFull   = "disk_full"  // the file system has no room
@@ -21,8 +21,8 @@ func DropReasons() []string {
 	return []string{DropSpoolFull, DropDiskFull, DropUnwritable, DropStuck, DropIOError, DropClosed}
 }
 
-// DropError says that a click was not kept, and why. The redirect is to be
-// answered all the same.
+// DropError says that a click was not kept, and why. The redirect has to be answered
+// all the same.
 type DropError struct {
 	Reason string // one of DropReasons
 	number int    // its place in DropReasons
@@ -30,8 +30,8 @@ type DropError struct {
 
 func (e *DropError) Error() string { return "click dropped: " + e.Reason }
 
-// One value a reason, so that dropping allocates nothing when the disk is in
-// trouble and every click is dropped.
+// There is one value for each reason, so that dropping a click allocates nothing when
+// the disk is in trouble and every click is dropped.
 var (
 	errSpoolFull  = &DropError{DropSpoolFull, 0}
 	errDiskFull   = &DropError{DropDiskFull, 1}

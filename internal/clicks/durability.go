@@ -1,6 +1,6 @@
 package clicks
 
-// Durability says what a click has survived once Append returned nil. The zero
+// Durability says which failures a click survives after Append returned nil. The zero
 // value means Process.
 type Durability string
 

@@ -35,8 +35,8 @@ var (
 	segmentName    = regexp.MustCompile(`^(\d{8}t\d{6}-[0-9a-f]{16})-\d{10,}$`)
 )
 
-// newFolderID names a folder so that names sort by age and never repeat, also
-// between machines.
+// newFolderID returns a new name for a folder. Names sort by age and never repeat, not
+// even on different machines.
 func newFolderID() string {
 	var random [8]byte
 	_, _ = rand.Read(random[:]) // never fails
@@ -54,16 +54,16 @@ type folder struct {
 	unsealedLeft bool     // adopted with files that could not be sealed
 	lost         bool     // it was moved where this process cannot reach it
 
-	// installation is what the lock names, or will once the disk lets it be
-	// written (named); "" where that is not known yet.
+	// installation is the name that the lock holds, or will hold once the disk lets it
+	// be written (named). It is "" while the installation is not known.
 	installation string
 	named        bool
 
-	// quit says that an own folder gets no more files. It is one of those
-	// adopted when the last is sealed.
+	// quit says that an own folder gets no more files. When its last file is sealed, it
+	// is treated like an adopted folder.
 	quit atomic.Bool
-	// unsealed is the number of the oldest file of an own folder that is not
-	// sealed. The sealer moves it, which alone knows unsealedSeqs.
+	// unsealed is the number of the oldest file of an own folder that is not sealed
+	// yet. Only the sealer moves it, because only the sealer knows unsealedSeqs.
 	unsealed     atomic.Int64
 	unsealedSeqs map[int]bool
 	confirmed    string // the ledger knows that the folder is empty below
@@ -71,10 +71,11 @@ type folder struct {
 
 func (f *folder) dir() string { return *f.path.Load() }
 
-// begin returns the number of a new file, which is unsealed until end.
+// begin returns the number for a new file. The file counts as unsealed until end is
+// called.
 func (f *folder) begin() (seq int) {
 	seq = f.seq
-	f.seq++ // also if the file cannot be made: a number is used once
+	f.seq++ // counted even if the file cannot be made: a number is used only once
 	if f.unsealedSeqs == nil {
 		f.unsealedSeqs = make(map[int]bool)
 	}
@@ -82,7 +83,7 @@ func (f *folder) begin() (seq int) {
 	return seq
 }
 
-// end says that a file is sealed, or is not there.
+// end says that a file is sealed or does not exist.
 func (f *folder) end(seq int) {
 	delete(f.unsealedSeqs, seq)
 	oldest := f.seq
@@ -125,16 +126,16 @@ func makeFolder(d disk, dir string, durable bool) (*folder, error) {
 	return f, nil
 }
 
-// removeUnused removes what there is of a folder that could not be made. It
-// removes nothing that holds a file besides the lock.
+// removeUnused removes the parts of a folder that could not be made. It leaves a folder
+// alone that holds any file besides the lock.
 func removeUnused(d disk, path string) {
 	for _, name := range []string{keptName, goneName, lockName, ""} {
 		_ = d.remove(filepath.Join(path, name)) // at worst an adopter does
 	}
 }
 
-// adoptFolder locks a folder whose owner is gone. It returns files.ErrLocked if it
-// has one.
+// adoptFolder locks a folder without an owner. If the folder has one, the error is
+// files.ErrLocked.
 func adoptFolder(d disk, path string) (*folder, error) {
 	// The owner may have died before it made the file.
 	lock, err := d.openLock(filepath.Join(path, lockName))
@@ -158,9 +159,9 @@ func adoptFolder(d disk, path string) (*folder, error) {
 	return f, nil
 }
 
-// readName reads which installation the folder belongs to. Folders of releases
-// before that was written name none, nor do those whose owner never reached
-// Postgres; neither does what a power cut left of a name.
+// readName reads the name of the installation that the folder belongs to. There is no
+// name in folders of releases that did not write it yet, and in folders whose owner
+// never reached Postgres. A name that a power cut left incomplete counts as none.
 func (f *folder) readName() error {
 	text := make([]byte, 64)
 	n, err := f.disk.readAt(f.lock, text, 0)
@@ -173,8 +174,8 @@ func (f *folder) readName() error {
 	return nil
 }
 
-// name has the folder belong to an installation. With an error it does so for as
-// long as this process lives.
+// name makes the folder belong to an installation. If it returns an error, the folder
+// belongs to it only until this process ends.
 func (f *folder) name(installation string) error {
 	if f.named && f.installation == installation {
 		return nil
@@ -203,8 +204,8 @@ func (f *folder) takeLock() error {
 	return err
 }
 
-// inPlace reports whether the folder still is where it was: the lock that this
-// process holds is the one that its name stands for.
+// inPlace reports whether the folder is still where it was: whether the lock at its
+// path is the one that this process holds.
 func (f *folder) inPlace() (bool, error) {
 	held, err := f.lock.Stat()
 	if err != nil {
@@ -220,7 +221,7 @@ func (f *folder) inPlace() (bool, error) {
 // errRemoved says that a folder was deleted while it was in use.
 var errRemoved = errors.New("spool folder was removed")
 
-// find returns where a folder is that is not in its place.
+// find returns the directory that a folder was moved to.
 func (f *folder) find() (dir string, err error) {
 	held, err := f.lock.Stat()
 	if err != nil {
@@ -249,7 +250,7 @@ func isUnlinked(info fs.FileInfo) bool {
 	return ok && stat.Nlink == 0
 }
 
-// unlock releases the folder, for anybody to adopt.
+// unlock releases the folder, so that any process can adopt it.
 func (f *folder) unlock() error { return files.Unlock(f.lock) }
 
 // removeIfEmpty removes the folder if nothing is left in it. The lock is held
@@ -276,10 +277,10 @@ func (f *folder) removeIfEmpty() (removed bool, err error) {
 	return true, f.unlock()
 }
 
-// firstIDs returns the oldest segments in dir that come after one ("" for all)
-// and that wanted takes (nil for all), at most limit, sorted. However many there
-// are, it holds no more than twice as many names. With an error it returns what
-// it found up to there.
+// firstIDs returns the oldest segments in dir, at most limit, sorted: those after the
+// given one ("" for all) that wanted accepts (nil for all). However many files there
+// are, it holds at most 2*limit names in memory. With an error it returns the segments
+// that it found before it.
 func (f *folder) firstIDs(dir, after string, limit int, wanted func(id string) bool) ([]string, error) {
 	var ids []string
 	err := f.disk.readDir(dir, func(e fs.DirEntry) {
@@ -296,8 +297,8 @@ func (f *folder) firstIDs(dir, after string, limit int, wanted func(id string) b
 	return ids[:min(len(ids), limit)], err
 }
 
-// segmentOf returns the segment an entry holds, if it is a file of this folder
-// with that suffix.
+// segmentOf returns the id of the segment in a directory entry, if the entry is a file
+// of this folder with the given suffix.
 func (f *folder) segmentOf(e fs.DirEntry, suffix string) (id string, ok bool) {
 	id, ok = strings.CutSuffix(e.Name(), suffix)
 	if !ok || !e.Type().IsRegular() || folderOf(id) != f.id {
@@ -308,7 +309,7 @@ func (f *folder) segmentOf(e fs.DirEntry, suffix string) (id string, ok bool) {
 
 func segmentID(folder string, seq int) string { return fmt.Sprintf("%s-%010d", folder, seq) }
 
-// nextID returns the id that follows a segment's.
+// nextID returns the id after the given one.
 func nextID(id string) string {
 	folder := folderOf(id)
 	seq, _ := strconv.Atoi(id[len(folder)+1:]) // digits, as it is an id

@@ -11,39 +11,40 @@ import (
 	"strings"
 )
 
-// foreign is a folder that belongs to another installation and has no owner. It
-// is held: its segments are neither shipped nor removed.
+// foreign is a folder without an owner that belongs to another installation. Its
+// segments are neither shipped nor removed.
 type foreign struct {
 	path         string
 	installation string
 	segments     int // not shipped
-	seen         int // by this call of adopt
+	seen         int // the number of the call of adopt that saw it last
 }
 
-// ShipTo says to which installation segments are shipped from now on. Folders that
-// name none get its name. Those that name another are let go and held, for an
-// operator to ship all the same ([Options].AdoptForeign) or to drop ([DropFolder]);
-// if one of them is this process's own, new clicks go to another folder.
+// ShipTo sets the installation that segments are shipped to from now on. Folders that
+// name no installation get its name. Folders that name another one are released and
+// held back, until an operator ships them all the same ([Options].AdoptForeign) or
+// drops them ([DropFolder]). If the folder of this process is one of those, new clicks
+// go to another folder.
 //
-// BUG: a click may be answered from what was cached of one installation, and
-// appended when the database of another was just put in its place: it then is in
-// the folder of the second. The feed and the shipper notice that by themselves,
-// each within about a second.
+// BUG: a click can be answered from links that were cached of one installation, and
+// appended just after the database of another one took its place. The click is then in
+// a folder of the second installation. The feed and the shipper each notice the change
+// by themselves, within about a second.
 func (s *Spool) ShipTo(installation string) {
 	s.store.shipTo(installation)
 	s.changed()
 }
 
-// Installation returns what ShipTo was told last, "" before.
+// Installation returns the installation that ShipTo was last called with, "" before the
+// first call.
 func (s *Spool) Installation() string {
 	s.store.mu.Lock()
 	defer s.store.mu.Unlock()
 	return s.store.home
 }
 
-// Suppose says which installation the clicks belong to that are appended before
-// ShipTo says it: the one whose links are served meanwhile. It does not wait
-// for the disk.
+// Suppose sets the installation that clicks belong to before ShipTo is called: the one
+// whose cached links are served in that time. It does not wait for the disk.
 func (s *Spool) Suppose(installation string) {
 	s.store.supposed.Store(&installation)
 	notify(s.nudge)
@@ -83,7 +84,7 @@ func (h *store) shipTo(installation string) {
 	}
 }
 
-// nameOwn names the own folder after the installation that is supposed.
+// nameOwn gives the own folder the name of the supposed installation.
 func (h *store) nameOwn() {
 	if h.supposed.Load() == nil {
 		return
@@ -105,7 +106,8 @@ func (h *store) nameSupposed() {
 	h.supposed.CompareAndSwap(supposed, nil)
 }
 
-// nameOf returns what a new folder is named, "" for nothing. h.mu is held.
+// nameOf returns the installation that a new folder belongs to, "" if none is known.
+// h.mu is held.
 func (h *store) nameOf() string {
 	if supposed := h.supposed.Load(); h.home == "" && supposed != nil {
 		return *supposed
@@ -118,8 +120,9 @@ func (h *store) shippable(f *folder) bool {
 	return f.installation == "" || h.home == "" || f.installation == h.home
 }
 
-// nameFolder writes into a folder where it belongs. A disk that does not let it
-// must not keep the clicks back: then this process knows it, and tries again.
+// nameFolder writes the name of an installation into a folder. If the disk does not
+// allow that, the clicks are not held back: this process remembers the name and tries
+// again.
 func (h *store) nameFolder(f *folder, installation string) {
 	news := f.installation != installation
 	if err := f.name(installation); err != nil && news {
@@ -127,7 +130,7 @@ func (h *store) nameFolder(f *folder, installation string) {
 	}
 }
 
-// letGo takes a folder of another installation out of the counts and releases it.
+// letGo releases a folder of another installation and no longer counts its segments.
 func (h *store) letGo(f *folder) {
 	h.uncount(f)
 	h.holdFolder(f)
@@ -155,7 +158,7 @@ func (h *store) uncount(f *folder) {
 	h.oldest.Store(0) // the next listing finds it
 }
 
-// holdFolder notes a folder of another installation, and says so at first.
+// holdFolder notes a folder of another installation, and logs it the first time.
 func (h *store) holdFolder(f *folder) {
 	held := foreign{path: f.dir(), installation: f.installation, seen: h.adoptions}
 	err := h.disk.readDir(f.dir(), func(e fs.DirEntry) {
@@ -182,7 +185,8 @@ func (h *store) countForeign() {
 	h.opt.Metrics.foreign.Set(float64(n))
 }
 
-// forgetForeign forgets the folders that the last adoption has not met again.
+// forgetForeign removes the folders from h.foreign that the last adoption did not see
+// again.
 func (h *store) forgetForeign() {
 	for id, f := range h.foreign {
 		if f.seen != h.adoptions {
@@ -192,9 +196,9 @@ func (h *store) forgetForeign() {
 	h.countForeign()
 }
 
-// DropFolder throws away the clicks in the folder of a process that is gone,
-// of any installation, and returns how many segments were not
-// shipped. Files that the spool did not make stay there.
+// DropFolder deletes the clicks in the folder of a process that is gone, of whichever
+// installation. It returns how many segments had not been shipped. Files that the spool
+// did not make are left there.
 func DropFolder(dir string) (segments int, err error) {
 	if !folderName.MatchString(filepath.Base(dir)) {
 		return 0, fmt.Errorf("drop spool folder: %s is not the folder of a process; one is named like 20260131t090507-0f1e2d3c4b5a6978", dir)

@@ -5,10 +5,9 @@ import (
 	"log/slog"
 )
 
-// quit makes new segments go to another folder. The last files of this one are
-// sealed as soon as the writer has left it. The folder of a process is quit when
-// somebody moved or removed it, or when it turns out to belong to another
-// installation.
+// quit makes new segments go to another folder. The last files of this one are sealed
+// as soon as the writer no longer uses it. A process quits its own folder when somebody
+// moved or removed it, or when the folder turns out to belong to another installation.
 func (h *store) quit(f *folder) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -25,8 +24,8 @@ func (h *store) quitNow(f *folder) {
 	h.quitting.Store(int64(len(h.quits)))
 }
 
-// releaseQuit ends what quit began, for the folders whose last file is sealed.
-// Only the sealer calls it. It reports whether there is news.
+// releaseQuit completes quit for the folders whose last file is sealed. Only the sealer
+// calls it. It reports whether anything changed.
 func (h *store) releaseQuit() (news bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -39,7 +38,7 @@ func (h *store) releaseQuit() (news bool) {
 		case len(f.unsealedSeqs) > 0:
 			open = append(open, f)
 		case h.shippable(f):
-			f.own = false // one like those adopted
+			f.own = false // from here on it is treated like an adopted folder
 			news = true
 		default:
 			h.letGo(f)
@@ -51,9 +50,8 @@ func (h *store) releaseQuit() (news bool) {
 	return news
 }
 
-// lookFor finds a folder that is not in its place: it goes on being used where it
-// was moved to. It returns false for one that was removed, which is forgotten.
-// h.mu is held.
+// lookFor looks for a folder that is no longer at its path. If it was moved, it is used
+// at its new path. If it was removed, lookFor drops it and returns false. h.mu is held.
 func (h *store) lookFor(f *folder) (there, news bool) {
 	if in, err := f.inPlace(); err != nil || in {
 		return true, err == nil && h.setLost(f, false)
@@ -81,8 +79,8 @@ func (h *store) lookFor(f *folder) (there, news bool) {
 	return true, true
 }
 
-// setLost notes whether a folder is out of reach, and reports whether it was not
-// so before. Until it is back, the oldest click of the backlog may be in it.
+// setLost notes whether a folder is out of reach, and reports whether that changed.
+// While a folder is out of reach, it may hold the oldest click of the backlog.
 func (h *store) setLost(f *folder, lost bool) (news bool) {
 	if f.lost == lost {
 		return false

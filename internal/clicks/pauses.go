@@ -6,16 +6,16 @@ import (
 )
 
 const (
-	// pauseLeast and pauseMost bound how long a segment that failed is passed
-	// over: as long as at first, then twice as long each time.
+	// pauseLeast is how long a segment is left out after its first failure. Each
+	// further failure doubles that, up to pauseMost.
 	pauseLeast, pauseMost = time.Second, 5 * time.Minute
-	// maxPauses bounds the segments that are remembered. More are tried at every
-	// pass; they keep none back, they only cost.
+	// maxPauses bounds the segments that are remembered. Further ones are tried on
+	// every pass: they do not hold back other segments, but each try costs time.
 	maxPauses = 4096
 )
 
-// pauses remembers the segments that failed for a reason of their own and are
-// passed over for a while, so that those behind them go on.
+// pauses remembers the segments that failed for a reason of their own. They are left
+// out for a while, so that the segments after them are shipped.
 type pauses struct {
 	mu   sync.Mutex
 	most int // of them are remembered
@@ -46,7 +46,8 @@ func (h *pauses) add(id string, now time.Time) {
 	h.byID[id] = e
 }
 
-// passedOver reports whether the next try of a segment is not due yet.
+// passedOver reports whether a segment is still left out, because its next try is not
+// due yet.
 func (h *pauses) passedOver(id string, now time.Time) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()

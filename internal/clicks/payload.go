@@ -16,8 +16,8 @@ import (
 //	rest     one zstd frame with a checksum: the segment's records as they are
 //	         on disk, up to the end of the last whole one
 //
-// The number guards against a worker of another release, which might take for
-// damaged a record that it does not know.
+// The number protects clicks from a worker of another release, which might not know a
+// record and take it for damaged.
 const (
 	payloadVersion = 2
 	// maxBatchClicks and maxPayloadBytes bound the clicks and bytes that
@@ -26,8 +26,8 @@ const (
 	maxPayloadBytes = 32 << 20
 )
 
-// ErrBadBatch is wrapped by the error of DecodeBatch for a payload that Read of
-// this or the previous release did not make.
+// ErrBadBatch is wrapped by the error of DecodeBatch for a payload that was not made by
+// Read of this release or the previous one.
 var ErrBadBatch = errors.New("malformed click batch")
 
 var payloadEncoder = sync.OnceValue(func() *zstd.Encoder {
@@ -53,7 +53,7 @@ var payloadDecoder = sync.OnceValue(func() *zstd.Decoder {
 	return d
 })
 
-// encodePayload packs records that hold as many clicks. It may be called
+// encodePayload packs records, which hold the given number of clicks. It may be called
 // concurrently.
 func encodePayload(records []byte, clicks int) []byte {
 	p := make([]byte, 0, 64+len(records)/4)
@@ -62,17 +62,17 @@ func encodePayload(records []byte, clicks int) []byte {
 	return payloadEncoder().EncodeAll(records, p)
 }
 
-// EncodeBatch returns the payload of a batch with these clicks, whose texts must be
-// as [Clean] leaves them. It serves tests and benchmarks of workers: a spool makes
-// its payloads of the records that it has on disk.
+// EncodeBatch returns the payload of a batch of these clicks. Their texts must have
+// been through [Clean]. It is for tests and benchmarks of workers: a spool makes its
+// payloads from the records on disk.
 func EncodeBatch(id string, clicks []Click) []byte {
 	return encodePayload(encodeRecords(id, clicks), len(clicks))
 }
 
-// DecodeBatch unpacks the payload of the batch with this id. It returns an error
-// that wraps ErrBadBatch where that cannot be done, and never needs more than some
-// tens of megabytes, whatever the input says. The texts of the clicks share memory.
-// It may be called concurrently.
+// DecodeBatch unpacks the payload of the batch with this id. If the payload is
+// malformed, the error wraps ErrBadBatch. It never needs more than some tens of
+// megabytes, whatever the input says. The texts of the clicks share memory. It may be
+// called concurrently.
 func DecodeBatch(id string, payload []byte) (clicks []Click, err error) {
 	switch {
 	case len(payload) == 0:

@@ -100,8 +100,8 @@ func decodeColumns(columns []byte, n int) (clicks []Click, ok bool) {
 	return clicks, !r.bad && len(r.rest) == 0
 }
 
-// decodeLinks reads a dictionary. It has at most one value a click, which
-// bounds the memory before anything is known to be true.
+// decodeLinks reads a dictionary. It accepts at most one value for each click, which
+// bounds the memory before any of the input has been checked.
 func decodeLinks(r *reader, n int) []link {
 	links := make([]link, r.length(n))
 	for i := range links {
@@ -118,7 +118,7 @@ func decodeTexts(r *reader, n, limit int) []string {
 	return texts
 }
 
-// pick reads a number and returns that value of the dictionary.
+// pick reads a number and returns the value of the dictionary that has it.
 func pick[T any](r *reader, values []T) (v T) {
 	n := r.uvarint()
 	if r.bad || n >= uint64(len(values)) {

@@ -9,10 +9,10 @@ import (
 )
 
 const (
-	// quarantineKept is the time to look at a quarantined segment: it may hold
-	// clients' addresses, which no worker ever clears.
+	// quarantineKept is how long people have to look at a quarantined segment. It ends,
+	// because the segment may hold clients' addresses, which no worker ever clears.
 	quarantineKept = 30 * 24 * time.Hour
-	// quarantineLook is the time between two looks for older ones.
+	// quarantineLook is the time between two searches for segments that are too old.
 	quarantineLook = time.Hour
 )
 
@@ -42,8 +42,8 @@ func (h *store) quarantine(id string, damaged map[string]int) error {
 	return nil
 }
 
-// emptyQuarantine removes the segments that were quarantined more than
-// quarantineKept before now. It looks once in quarantineLook.
+// emptyQuarantine removes the segments that were quarantined longer than quarantineKept
+// before now. It searches at most once in quarantineLook.
 func (h *store) emptyQuarantine(now time.Time) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -18,15 +18,16 @@ const (
 	minBody   = 8 + 1 + 1 + 1 + 1 + 1
 )
 
-// mark starts every record. Its bytes cannot occur in UTF-8, hence in no text
-// of a click. A new layout of the body gets a new second byte.
+// mark is the beginning of every record. Its bytes cannot occur in UTF-8, and so in no
+// text of a click. When the layout of the body changes, the second byte has to change
+// too.
 var mark = []byte{0xf7, 0xff}
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// appendRecord adds the click to buf as an unstamped record: the checksum
-// depends on where the record will be, which stamp learns. The texts of c are
-// replaced by agent and referrer, which must be clean.
+// appendRecord adds the click to buf as a record without a checksum: the checksum
+// depends on the record's offset, and stamp adds it once that is known. agent and
+// referrer, which must be clean, take the place of the texts of c.
 func appendRecord(buf []byte, c *Click, agent, referrer string) []byte {
 	start := len(buf)
 	buf = append(buf, mark[0], mark[1], 0, 0, 0, 0, 0, 0)
@@ -54,15 +55,16 @@ func appendAddr(buf []byte, ip netip.Addr) []byte {
 	return append(buf, 0)
 }
 
-// seedFor binds the checksums of a segment to its name.
+// seedFor returns the seed for a segment's checksums, which makes them valid under its
+// name only.
 func seedFor(id string) uint32 { return crc32.Checksum([]byte(id), castagnoli) }
 
 func checksum(seed uint32, offset int64, rest []byte) uint32 {
 	return crc32.Update(seed^uint32(offset), castagnoli, rest)
 }
 
-// stamp completes the records in buf, made by appendRecord, for the place
-// where they are about to be written.
+// stamp adds the checksums to the records in buf, which appendRecord made, for the
+// offset at which they are about to be written.
 func stamp(buf []byte, seed uint32, offset int64) {
 	for len(buf) > 0 {
 		n := recordHead + int(binary.LittleEndian.Uint16(buf[6:]))
@@ -82,7 +84,8 @@ func encodeRecords(id string, clicks []Click) []byte {
 	return records
 }
 
-// Reasons a part of a segment is damaged, the values of the label "reason".
+// Reasons for which a part of a segment counts as damaged. They are the values of the
+// label "reason".
 const (
 	damageChecksum  = "checksum"  // a record whose bytes have changed
 	damageTruncated = "truncated" // a record that the end of the file cuts
@@ -137,7 +140,7 @@ func count(m map[string]int, reason string) map[string]int {
 	return m
 }
 
-// recordAt returns the length of the whole record at off, or why there is
+// recordAt returns the length of the whole record at off, or the reason why there is
 // none.
 func recordAt(data []byte, off int, seed uint32) (n int, why string) {
 	rest := data[off:]
@@ -180,7 +183,8 @@ func isZero(b []byte) bool {
 	return true
 }
 
-// parseBody reads the body of a record into c, whose texts share its memory.
+// parseBody reads the body of a record into c. The texts of c share the memory of the
+// body.
 func parseBody(body []byte, c *Click) (ok bool) {
 	r := reader{rest: body}
 	c.At = time.UnixMicro(int64(r.uint64())).UTC()
@@ -192,8 +196,8 @@ func parseBody(body []byte, c *Click) (ok bool) {
 	return !r.bad && len(r.rest) == 0
 }
 
-// reader takes values off the front of rest. After the first that does not
-// fit it is bad and returns zeros.
+// reader takes values off the front of rest. After the first value that does not fit,
+// bad is set and all further values are zero.
 type reader struct {
 	rest []byte
 	bad  bool
@@ -236,7 +240,7 @@ func (r *reader) length(limit int) int {
 	return int(v)
 }
 
-// addr reads an address of the length that the single byte in size tells.
+// addr reads an address; the single byte in size is its length.
 func (r *reader) addr(size []byte) netip.Addr {
 	if len(size) == 0 || size[0] == 0 {
 		return netip.Addr{}
@@ -249,7 +253,7 @@ func (r *reader) addr(size []byte) netip.Addr {
 	return ip
 }
 
-// text reads a length and as many bytes, whose memory the text shares.
+// text reads a length and a text of that length, which shares the memory of rest.
 func (r *reader) text(limit int) string {
 	b := r.bytes(r.length(limit))
 	return unsafe.String(unsafe.SliceData(b), len(b))

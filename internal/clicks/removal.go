@@ -8,8 +8,8 @@ import (
 	"path/filepath"
 )
 
-// evict removes kept segments, oldest first, until need bytes are free or none
-// is left.
+// evict removes kept segments, oldest first, until need bytes are free or no kept
+// segment is left.
 func (h *store) evict(need int64) error {
 	return h.expire(func(_ string, size int64) bool {
 		if need <= 0 {
@@ -20,9 +20,9 @@ func (h *store) evict(need int64) error {
 	})
 }
 
-// expire frees the bytes of kept segments, oldest first, as long as old says
-// so, and moves the empty files to the gone ones. A folder or file in
-// trouble does not keep back the others.
+// expire frees the bytes of kept segments, oldest first, in each folder until old
+// returns false for one. It moves the empty files to the folder "gone". Trouble with
+// one folder or file does not stop it from going on with the others.
 func (h *store) expire(old func(path string, size int64) bool) error {
 	h.mu.Lock()
 	before := h.kept.Load()
@@ -59,10 +59,10 @@ func (h *store) expireIn(f *folder, old func(path string, size int64) bool) (fir
 	}
 }
 
-// remove takes the bytes of a kept segment away and then its name. In this
-// order, because on a full disk the rename may need what the cut gives back. A
-// crash between the two leaves an empty file, which is neither shipped again
-// nor reported as removed before the rename has happened.
+// remove cuts a kept segment to nothing and then moves it to "gone". It cuts first
+// because on a full disk the rename may need the space. A crash between the two leaves
+// an empty file in "kept": such a file is not shipped again, and is not reported as
+// removed before the rename is done.
 func (h *store) remove(f *folder, id string, size int64) error {
 	if size > 0 {
 		if err := h.disk.truncate(f.kept(id)); err != nil {
@@ -73,8 +73,8 @@ func (h *store) remove(f *folder, id string, size int64) error {
 	return h.disk.rename(f.kept(id), f.gone(id))
 }
 
-// allGone returns how far the folders are empty in which segments were removed,
-// where that is not confirmed.
+// allGone returns, for each folder in which segments were removed, the number below
+// which it is empty, unless the ledger has confirmed that number.
 func (h *store) allGone() (gone []Gone, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -94,9 +94,9 @@ func (h *store) allGone() (gone []Gone, err error) {
 	return gone, err
 }
 
-// goneBelow returns the oldest id that may be left in a folder, "" if nothing was
-// removed from it since that was confirmed. h.mu is held, so that segments move
-// nowhere but from .open to .seg, and those are above f.unsealed.
+// goneBelow returns the oldest id that may still be in a folder, or "" if nothing was
+// removed since the last confirmation. h.mu is held, so that the only segments that
+// move are those from .open to .seg, which are above f.unsealed.
 func (h *store) goneBelow(f *folder) (below string, err error) {
 	last, err := h.lastGone(f)
 	if err != nil || last == "" {
@@ -117,8 +117,9 @@ func (h *store) goneBelow(f *folder) (below string, err error) {
 	return below, cmp.Or(err, h.disk.readDir(filepath.Join(f.dir(), keptName), lower))
 }
 
-// lastGone returns the youngest segment that was removed, "" for none. The others
-// need no trace of their own: an id below it that is not there is gone.
+// lastGone returns the youngest segment that was removed, "" if there is none. It is
+// enough to keep a trace of that one: an older id that is not in the folder must have
+// been removed.
 func (h *store) lastGone(f *folder) (last string, err error) {
 	var older []string
 	dir := filepath.Join(f.dir(), goneName)
@@ -141,8 +142,8 @@ func (h *store) lastGone(f *folder) (last string, err error) {
 	return last, err
 }
 
-// confirmed notes what the ledger knows of folders, and removes the last traces
-// of what it covers.
+// confirmed notes the numbers that the ledger knows for the folders, and removes the
+// empty files in "gone" that they cover.
 func (h *store) confirmed(gone []Gone) (err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -38,8 +38,7 @@ func (s *Spool) sealSegments() {
 		case <-s.nudge:
 		case <-timer.C:
 		}
-		// The spare first: until there is one the writer may have nothing
-		// to write into.
+		// The spare comes first: without one the writer may have no file to write to.
 		if len(unsealed) < maxUnsealed {
 			s.makeSpare()
 		}
@@ -69,7 +68,8 @@ func (s *Spool) sealerPause(unsealed bool) time.Duration {
 	return lookEvery
 }
 
-// askSeal wakes the writer if its segment is old enough. The writer decides.
+// askSeal wakes the writer if its segment is old enough to be sealed. The writer
+// decides whether it is.
 func (s *Spool) askSeal() {
 	if left, open := s.ageDue(); open && left <= 0 {
 		s.mu.Lock()
@@ -130,9 +130,9 @@ func (s *Spool) newSegmentIn(folder *folder) (*openSegment, error) {
 	return &openSegment{id: id, folder: folder, seq: seq, file: file, seed: seedFor(id)}, nil
 }
 
-// quitIfMoved quits the own folder if it is not in its place anymore: somebody
-// moved or removed it. It reports whether that is so. Where the disk does not
-// say, nothing is known to be wrong with the folder.
+// quitIfMoved quits the own folder if it is no longer at its path, because somebody
+// moved or removed it, and reports whether it did. If the disk gives no answer, the
+// folder is taken to be in its place.
 func (s *Spool) quitIfMoved(f *folder) bool {
 	there, err := f.inPlace()
 	if err != nil || there {
@@ -142,8 +142,8 @@ func (s *Spool) quitIfMoved(f *folder) bool {
 	return true
 }
 
-// lookAfterFolders notices within about a second that the own folder was moved,
-// names it, and leads the writer out of folders that were quit.
+// lookAfterFolders notices within about a second that the own folder was moved. It also
+// gives the folder its name, and makes the writer leave folders that were quit.
 func (s *Spool) lookAfterFolders() {
 	if own := s.store.own.Load(); own != nil && s.clock()-s.looked >= lookEvery {
 		s.looked = s.clock()
@@ -172,7 +172,7 @@ func (s *Spool) lookAfterFolders() {
 	}
 }
 
-// sealAll seals what it can and returns the rest, to be tried again.
+// sealAll seals the segments that it can, and returns the others, to be tried again.
 func (s *Spool) sealAll(segs []*openSegment) (rest []*openSegment) {
 	for _, seg := range segs {
 		if err := s.seal(seg); err != nil {
@@ -187,10 +187,10 @@ func (s *Spool) sealAll(segs []*openSegment) (rest []*openSegment) {
 	return rest
 }
 
-// seal fixes what the segment contains and gives it the name of a sealed one.
-// After the cut no goroutine writes to it, and before the rename none reads it,
-// so a crash at any point leaves an .open file with the same records, which
-// the next owner of the folder seals as it is.
+// seal cuts the segment to its acknowledged records and gives it the name of a sealed
+// one. After the cut no goroutine writes to it, and before the rename none reads it. So
+// a crash at any point leaves an .open file with the same records, which the next owner
+// of the folder seals as it is.
 func (s *Spool) seal(seg *openSegment) error {
 	if seg.file == nil {
 		return nil
@@ -222,12 +222,12 @@ func (s *Spool) seal(seg *openSegment) error {
 	return nil
 }
 
-// copyDeleted copies a segment whose file somebody deleted, and which only the open
-// descriptor still reaches, to a new file. A file that was moved instead is not
-// copied: its records would count twice.
+// copyDeleted copies a segment to a new file if somebody deleted its file, so that only
+// the open descriptor still reaches it. If the file was moved instead, it is not
+// copied, because its records would count twice.
 func (s *Spool) copyDeleted(seg *openSegment) error {
 	select {
-	case spare := <-s.spares: // as likely in a folder that is gone
+	case spare := <-s.spares: // the spare may just as well be in a folder that was deleted
 		_ = s.discard(spare) // never fails
 	default:
 	}
@@ -265,7 +265,7 @@ func (s *Spool) discard(seg *openSegment) error {
 	return nil
 }
 
-// closeFile ends the life of an open segment: it is sealed, or is not there.
+// closeFile forgets an open segment that was sealed, or whose file does not exist.
 func (s *Spool) closeFile(seg *openSegment) {
 	seg.folder.end(seg.seq)
 	if err := seg.file.Close(); err != nil {
@@ -287,8 +287,8 @@ func (s *Spool) lastSeals(unsealed []*openSegment) {
 	}
 }
 
-// makeRoom removes kept segments before their time when the bound is reached
-// or the disk is full: unshipped clicks need the space more.
+// makeRoom removes kept segments before their time if the spool has reached its bound
+// or the disk is full: the space is needed for clicks that were not shipped yet.
 func (s *Spool) makeRoom() {
 	over := s.store.bytes.Load() + s.active.Load() + s.store.kept.Load() - s.opt.MaxBytes
 	if s.needRoom.Swap(false) {

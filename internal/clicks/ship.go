@@ -26,20 +26,21 @@ type Batch struct {
 	damaged map[string]int // stretches that were skipped, by reason
 }
 
-// maxListed bounds what Segments returns at a time.
+// maxListed is the largest number of segments that one call of Segments returns.
 const maxListed = 256
 
 // ErrQuarantined is wrapped by the error of Read for a segment without one whole
-// record. It has been renamed, counted and logged, and is not listed again.
+// record. Read has renamed, counted and logged that segment, and it is not listed
+// again.
 var ErrQuarantined = errors.New("segment quarantined: it has no whole record")
 
-// Segments returns the segments ready to ship that come after one ("" for all),
-// oldest first, at most 256 at a time. They include those of adopted folders and
-// leave out those that are passed over. An error says that folders could not be
-// listed; the segments of the others are there all the same.
+// Segments returns segments that are ready to ship, oldest first and at most 256: those
+// after the given id ("" for all). Segments of adopted folders are included; those that
+// are left out for a while (PassOver) are not. If there is an error, some folders could
+// not be listed, and the segments of the others are returned all the same.
 //
-// To go through the line, call it with the last id that it returned until it returns
-// none: then a segment in trouble at the head keeps none behind it back.
+// To get all segments, call it again with the last id that it returned, until it
+// returns none. That way a segment that fails does not hold back those after it.
 func (s *Spool) Segments(after string) ([]Segment, error) { return s.store.list(after, maxListed) }
 
 // PassOver says that a segment cannot be shipped for a reason of its own. It is
@@ -47,8 +48,8 @@ func (s *Spool) Segments(after string) ([]Segment, error) { return s.store.list(
 // up to five minutes.
 func (s *Spool) PassOver(id string) { s.store.passOver(id) }
 
-// Read packs a segment. Damaged records are skipped, whole ones before and after
-// them are kept. A segment that cannot be read is passed over as by PassOver.
+// Read packs a segment. Damaged records are skipped; whole ones before and after them
+// are kept. Read calls PassOver for a segment that it cannot read.
 func (s *Spool) Read(seg Segment) (Batch, error) {
 	b, err := s.read(seg)
 	if err != nil && !errors.Is(err, ErrQuarantined) {
@@ -80,9 +81,9 @@ func (s *Spool) read(seg Segment) (Batch, error) {
 	return b, nil
 }
 
-// Shipped says that a batch, as Read returned it, is committed. Its segment is kept
-// for Options.Keep, and what was damaged of it is counted. Saying it again does no
-// harm. If the disk does not let the segment be moved, it stays in line.
+// Shipped says that a batch, as Read returned it, is committed. Its segment is kept for
+// Options.Keep, and its damaged stretches are counted. Calling it twice does no harm.
+// If the disk does not allow the segment to be moved, it stays in line.
 func (s *Spool) Shipped(b Batch) error {
 	news, err := s.store.ship(b.ID)
 	if err != nil {
@@ -95,12 +96,12 @@ func (s *Spool) Shipped(b Batch) error {
 	return nil
 }
 
-// Reship puts the segments that were shipped before a moment and are still kept
-// back in line, for a Postgres that lost what it had committed, such as a
-// replica that was promoted while it lagged. It returns how many, and how many
-// have to wait until the line is shorter: a quarter of Options.MaxBytes is left
-// to new clicks. Those are put back by a later call with the same moment; no
-// segment is put back twice for one moment.
+// Reship puts segments back in line: those that were shipped before the given moment
+// and are still kept. It is for a Postgres that lost committed data, such as a replica
+// that lagged when it was promoted. Reship returns how many it put back, and how many
+// have to wait until the line is shorter, because a quarter of Options.MaxBytes is left
+// to new clicks. A later call with the same moment puts those back; no segment is put
+// back twice for the same moment.
 func (s *Spool) Reship(before time.Time) (put, waiting int, err error) {
 	room := func() int64 {
 		return s.opt.MaxBytes - s.opt.MaxBytes/4 - s.store.bytes.Load() - s.active.Load()
@@ -115,22 +116,23 @@ func (s *Spool) Reship(before time.Time) (put, waiting int, err error) {
 	return put, waiting, err
 }
 
-// Gone says how far a folder is empty: of its segments that were ever in this
-// spool, those whose id is below Below were shipped and removed. A copy of the
-// folder elsewhere may hold more, or less.
+// Gone says up to which id a folder is empty: of its segments that were ever in this
+// spool, all with an id below Below were shipped and removed. A copy of the folder
+// elsewhere may hold more segments, or fewer.
 type Gone struct {
 	Folder string
 	Below  string // of the form of an id; ids of a folder are all of one length
 }
 
-// RemoveExpired removes segments shipped longer than Options.Keep before now, and
-// segments quarantined 30 days before the clock of Options.Now. It returns how far
-// those folders are empty in which that changed since Confirmed was told, and goes
-// on returning each of them until it is confirmed, across restarts. An error may
-// come beside it: one folder in trouble does not keep back the others.
+// RemoveExpired removes segments that were shipped longer than Options.Keep before now,
+// and segments that were quarantined 30 days before the time of Options.Now. It
+// returns, for each folder in which segments were removed, the id below which it is
+// empty, and does so on every call, across restarts, until Confirmed is called for it.
+// It may return an error as well: trouble with one folder does not stop it from going
+// on with the others.
 //
-// A power cut may bring a removed segment back. It was shipped, so that the
-// ledger knows it or finds it below what was confirmed.
+// A power cut may bring a removed segment back. That does no harm: it was shipped, so
+// the ledger either still has its row or knows that its id is below a confirmed one.
 func (s *Spool) RemoveExpired(now time.Time) ([]Gone, error) {
 	limit := now.Add(-s.opt.Keep)
 	expireErr := s.store.expire(func(path string, _ int64) bool {
@@ -151,8 +153,8 @@ func (s *Spool) RemoveExpired(now time.Time) ([]Gone, error) {
 	return gone, errors.Join(expireErr, quarantineErr, err)
 }
 
-// Confirmed says that the ledger knows for good how far these folders are empty.
-// Folders that are not this spool's are ignored.
+// Confirmed says that the ledger has durably stored how far these folders are empty.
+// Folders of other spools are ignored.
 func (s *Spool) Confirmed(gone []Gone) error {
 	if err := s.store.confirmed(gone); err != nil {
 		return fmt.Errorf("forget removed segments: %w", err)
@@ -160,8 +162,8 @@ func (s *Spool) Confirmed(gone []Gone) error {
 	return nil
 }
 
-// Adopt takes over the folders below Options.Dir whose owner is gone and
-// returns how many segments that added. Folders with an owner are not opened.
+// Adopt takes over the folders below Options.Dir that have no owner, and returns how
+// many segments are in them. Folders with an owner are not opened.
 func (s *Spool) Adopt() (segments int, err error) {
 	segments, err = s.store.adopt()
 	if segments > 0 {
@@ -170,11 +172,11 @@ func (s *Spool) Adopt() (segments int, err error) {
 	return segments, err
 }
 
-// OpenForShipping opens what a vanished process left: dir is one of its
-// folders, or a folder of such folders. The spool takes no clicks; Segments,
-// Read, Shipped, Reship, RemoveExpired, Confirmed and Close work as usual. It
-// is an error if there is no folder, if none is free, or (a [ForeignError]) if all
-// that are free belong to another installation than [Options].Installation.
+// OpenForShipping opens what a process that is gone left behind: dir is one of its
+// folders, or a folder of such folders. The spool takes no clicks; Segments, Read,
+// Shipped, Reship, RemoveExpired, Confirmed and Close work as usual. It is an error if
+// there is no folder, or if all of them have an owner. It is a [ForeignError] if all
+// that have none belong to another installation than [Options].Installation.
 func OpenForShipping(dir string, o Options) (*Spool, error) {
 	o.Dir = dir
 	o.MaxBytes = math.MaxInt64 // there are no new clicks to leave room for

@@ -14,12 +14,13 @@ import (
 const (
 	// maxGroupBytes bounds the records that wait for the writer.
 	maxGroupBytes = 1 << 20
-	// maxSegmentBytes and maxSegmentClicks are where a segment stops growing
-	// even if there is no file to go on with: a segment is read back in one piece,
-	// which must stay bounded.
+	// maxSegmentBytes and maxSegmentClicks are the size at which a segment stops
+	// growing even if there is no next file: a segment is read back in one piece, which
+	// must not become too large.
 	maxSegmentBytes  = 8 << 20
 	maxSegmentClicks = maxBatchClicks - maxGroupBytes/(recordHead+minBody)
-	// backlogSegmentBytes is the largest size wanted while shipping is behind.
+	// backlogSegmentBytes is the largest size at which segments are sealed while
+	// shipping is behind.
 	backlogSegmentBytes = 4 << 20
 
 	openWait     = 2 * time.Second        // Open waits so long for the disk
@@ -28,33 +29,34 @@ const (
 	smallBacklog = 4                      // segments; below it shipping keeps pace
 )
 
-// Options configure a spool. The zero value of a field means its default, but
-// for Keep.
+// Options configure a spool. Except for Keep, a field with its zero value has its
+// default.
 type Options struct {
-	// Dir is the folder below which each process makes its own. Required.
+	// Dir is the folder in which each process makes a folder of its own. Required.
 	Dir string
-	// MaxBytes bounds the bytes not yet shipped; clicks beyond are dropped.
-	// Segments kept after shipping give way first. Default 4 GiB.
+	// MaxBytes bounds the bytes that are not shipped yet; when they reach it, further
+	// clicks are dropped. Kept segments are removed first to make room. Default 4 GiB.
 	MaxBytes int64
-	// Durability is what Append promises. Default Process.
+	// Durability is the durability that Append promises. Default Process.
 	Durability Durability
-	// SegmentBytes and SegmentAge: a segment is sealed when it is so large,
-	// or so long after its first click. Larger and older ones are made while
-	// a backlog waits. 4 KiB to 4 MiB, default 1 MiB; default 250 ms.
+	// A segment is sealed when it has SegmentBytes (4 KiB to 4 MiB, default 1 MiB), or
+	// SegmentAge after its first click (default 250 ms). Larger and older ones are made
+	// while there is a backlog.
 	SegmentBytes int
 	SegmentAge   time.Duration
-	// Keep is how long a shipped segment stays on disk. 0 is not at all: the next
-	// RemoveExpired removes it.
+	// Keep is how long a shipped segment stays on disk. With 0 the next RemoveExpired
+	// removes it.
 	Keep time.Duration
-	// Installation is where segments are shipped to, if that is known at the start; see
-	// ShipTo. AdoptForeign has folders that name another one shipped to it, too.
+	// Installation is the installation that segments are shipped to, if it is known at
+	// the start; see ShipTo. With AdoptForeign, folders that name another one are
+	// shipped to it too.
 	Installation string
 	AdoptForeign bool
 	// Log defaults to slog.Default().
 	Log *slog.Logger
-	// Metrics default to some that are not exported.
+	// Metrics defaults to metrics that are not exported.
 	Metrics *Metrics
-	// Now defaults to time.Now. It dates shipped segments.
+	// Now is the clock that dates shipped segments. It defaults to time.Now.
 	Now func() time.Time
 }
 
@@ -107,18 +109,18 @@ type Spool struct {
 	watching  bool            // the watchdog runs
 	seals     []chan struct{} // somebody waits for these
 	sealAsked bool            // the open segment may be old enough
-	refusal   *DropError      // the one to answer now, nil when appends are welcome
+	refusal   *DropError      // the reason to drop clicks now; nil while they are accepted
 	closed    bool
 	stuck     bool
 	full      bool
 	noFile    bool       // the writer has nothing to write into
-	noSpare   *DropError // why the sealer cannot give it something
-	failed    *DropError // the last write failed so
-	retryAt   time.Time  // and the next try is due then
+	noSpare   *DropError // why the sealer has no file for the writer
+	failed    *DropError // the error of the last write
+	retryAt   time.Time  // when the next write is due after failed
 
-	wake   chan struct{} // to the writer: idle no more
-	watch  chan struct{} // to the watchdog: watching
-	nudge  chan struct{} // to the sealer: look again when to seal
+	wake   chan struct{} // to the writer: end of idle
+	watch  chan struct{} // to the watchdog: start of watching
+	nudge  chan struct{} // to the sealer: check again when to seal
 	report chan struct{} // to the reporter: something was dropped
 	sealed chan struct{} // to the shipper
 	spares chan *openSegment
@@ -130,13 +132,13 @@ type Spool struct {
 	activeOldest atomic.Int64 // time of its oldest click, Unix microseconds
 
 	unreported [6]atomic.Int64       // dropped since the last log line, by DropError.number
-	news       atomic.Bool           // appends were given up, which is not logged
+	news       atomic.Bool           // appends were given up, and that is not logged yet
 	trouble    atomic.Pointer[error] // the last error, for the log
 	needRoom   atomic.Bool           // the disk is full: kept segments must go
-	evictFails bool                  // the sealer's: removing them failed, which is logged
-	looked     time.Duration         // the sealer's: when, by clock, it last looked for its folder
+	evictFails bool                  // used by the sealer: removing them failed, and that is logged
+	looked     time.Duration         // used by the sealer: when, by clock, it last checked its folder's place
 
-	ready      chan struct{} // closed when the first file is there, or could not be
+	ready      chan struct{} // closed when the first file is there or could not be made
 	writerDone chan struct{}
 	sealerDone chan struct{}
 	others     sync.WaitGroup // watchdog and reporter
@@ -157,9 +159,9 @@ type group struct {
 
 func newGroup() *group { return &group{done: make(chan struct{})} }
 
-// Open starts a spool. It fails only for options that cannot be meant. If the
-// disk is in trouble the spool starts all the same, drops clicks, says why in
-// metrics and log, and goes on trying. Close it.
+// Open starts a spool. It fails only for invalid options. If the disk is in trouble the
+// spool starts all the same: it drops clicks, gives the reason in metrics and log, and
+// goes on trying. The caller has to close it.
 func Open(o Options) (*Spool, error) { return open(o, realDisk(), usualPatience) }
 
 // patience is how long the spool waits for the disk.
@@ -169,7 +171,7 @@ type patience struct {
 	close   time.Duration // until Close gives up
 }
 
-// usualPatience gives an append up after 32 to 40 ms (I3).
+// usualPatience gives up an append after 32 to 40 ms (I3).
 var usualPatience = patience{strikes: 5, idle: 125, close: 5 * time.Second}
 
 func open(o Options, d disk, p patience) (*Spool, error) {
@@ -213,19 +215,19 @@ func newSpool(o Options, d disk, p patience) *Spool {
 	return s
 }
 
-// Append keeps the click. The texts of c may share a buffer with the request;
-// they are copied before Append returns. A nil error means that the click is
-// as durable as configured; otherwise the error is a *DropError, and the redirect
-// is to be answered all the same. The click then is counted as dropped, at once or
-// once that is certain: one that the disk did not take in time ("stuck") is
-// unwritten until the disk has answered.
+// Append keeps the click. The texts of c may share a buffer with the request; they are
+// copied before Append returns. If the error is nil, the click is as durable as
+// configured. Otherwise the error is a *DropError, and the redirect has to be answered
+// all the same. The click is then counted as dropped: at once, or, if the disk did not
+// take it in time ("stuck"), when the disk has answered. Until then it is counted as
+// unwritten.
 func (s *Spool) Append(c *Click) error {
 	agent, referrer := Clean(c.UserAgent, MaxUserAgent), Clean(c.Referrer, MaxReferrer)
 	s.mu.Lock()
 	if drop := s.refuse(); drop != nil {
 		if drop == errStuck && s.next.answered && s.room() {
-			// No append waits for this group, but when the disk comes back the
-			// writer still writes it. Better late than lost.
+			// No append waits for this group, but the writer still writes it when the
+			// disk works again: a late click is better than a lost one.
 			s.buf = appendRecord(s.buf, c, agent, referrer)
 			s.next.add(c.At.UnixMicro())
 			s.opt.Metrics.unwritten.Inc()
@@ -262,7 +264,7 @@ func (g *group) add(at int64) {
 	g.clicks++
 }
 
-// refuse returns why an append is not welcome now. s.mu is held.
+// refuse returns the reason to drop a click now, nil if there is none. s.mu is held.
 func (s *Spool) refuse() *DropError {
 	if s.refusal != nil && s.refusal == s.failed && !time.Now().Before(s.retryAt) {
 		s.failed = nil // let one group try
@@ -274,11 +276,11 @@ func (s *Spool) refuse() *DropError {
 	return s.refusal
 }
 
-// room reports whether another record fits what waits for the writer. s.mu is
+// room reports whether the buffer for the writer has room for another record. s.mu is
 // held.
 func (s *Spool) room() bool { return len(s.buf) <= maxGroupBytes-maxRecord }
 
-// chooseRefusal chooses the refusal among the troubles. s.mu is held.
+// chooseRefusal sets the refusal from the troubles that there are. s.mu is held.
 func (s *Spool) chooseRefusal() {
 	switch {
 	case s.closed:
@@ -296,12 +298,12 @@ func (s *Spool) chooseRefusal() {
 	}
 }
 
-// clock is the time since the spool was opened. The wall clock would not do: a
-// segment would not be sealed while it is set back.
+// clock returns the time since the spool was opened. The wall clock cannot serve for
+// that: when it is set back, segments would be sealed late.
 func (s *Spool) clock() time.Duration { return time.Since(s.born) }
 
-// ageDue reports how long it takes until the open segment is old enough to be
-// sealed, and whether there is one.
+// ageDue returns how long it takes until the open segment is old enough to be sealed,
+// and whether there is an open segment.
 func (s *Spool) ageDue() (left time.Duration, open bool) {
 	since := s.activeSince.Load()
 	if since == 0 {
@@ -318,7 +320,7 @@ func (s *Spool) dropped(drop *DropError, n int) {
 	notify(s.report)
 }
 
-// notify sends unless a notification already waits.
+// notify sends to c unless a notification is already waiting there.
 func notify(c chan struct{}) {
 	select {
 	case c <- struct{}{}:
@@ -326,8 +328,8 @@ func notify(c chan struct{}) {
 	}
 }
 
-// reportDrops logs what was dropped, at most every reportPause. It is a
-// goroutine of its own because a log that blocks must not block anything else.
+// reportDrops logs dropped clicks, at most once in reportPause. It runs in its own
+// goroutine, so that a log that blocks blocks nothing else.
 func (s *Spool) reportDrops() {
 	const reportPause = 5 * time.Second
 	for {
@@ -362,7 +364,7 @@ func (s *Spool) logDrops() {
 	}
 }
 
-// unwritten counts the clicks that were given up and may be written yet.
+// unwritten counts the clicks that were given up and may still be written.
 func (s *Spool) unwritten() (clicks int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -378,8 +380,8 @@ func (s *Spool) unwritten() (clicks int) {
 // last receive.
 func (s *Spool) Sealed() <-chan struct{} { return s.sealed }
 
-// SealNow makes a segment of the clicks appended so far, without waiting for
-// size or age, and returns when it is ready or ctx is done.
+// SealNow seals the clicks appended so far without waiting for size or age. It returns
+// when the segment is ready or ctx is done.
 func (s *Spool) SealNow(ctx context.Context) error {
 	done := make(chan struct{})
 	s.mu.Lock()
@@ -406,11 +408,11 @@ func (s *Spool) wakeWriter() {
 	}
 }
 
-// Close seals the open file, stops the goroutines and releases the folders.
-// Appends that wait are finished first, later ones drop with "closed". If the
-// disk hangs Close gives up after a few seconds; the lock is held on until the
-// disk answers or the process ends, since the late write must not meet another
-// owner. Later calls return what the first did.
+// Close finishes waiting appends, seals the open file, stops the goroutines and
+// releases the folders. Later appends are dropped with "closed". If the disk hangs,
+// Close gives up after a few seconds. The lock is then held until the disk answers or
+// the process ends, because a late write must not happen while another process owns the
+// folder. Later calls return the same result as the first.
 func (s *Spool) Close() error {
 	s.closeOnce.Do(func() { s.closeErr = s.close() })
 	return s.closeErr
@@ -443,7 +445,7 @@ func (s *Spool) close() error {
 	}
 }
 
-// Stats describes what waits in a spool.
+// Stats describes the clicks in a spool.
 type Stats struct {
 	Segments  int       // sealed, not yet shipped
 	Bytes     int64     // not yet shipped, sealed or not
@@ -452,7 +454,7 @@ type Stats struct {
 	Refusing  string    // the reason appends are dropped for at this moment, or ""
 }
 
-// Stats returns what waits. It does not touch the disk.
+// Stats returns the numbers of the spool. It does not touch the disk.
 func (s *Spool) Stats() Stats {
 	st := s.store.stats()
 	st.Bytes += s.active.Load()
@@ -469,7 +471,7 @@ func (s *Spool) Stats() Stats {
 	return st
 }
 
-// changed brings metrics and the bound up to date after the backlog moved.
+// changed updates the metrics and the bound after the backlog changed.
 func (s *Spool) changed() {
 	st := s.Stats()
 	m := s.opt.Metrics
@@ -488,7 +490,7 @@ func (s *Spool) changed() {
 }
 
 // checkFull compares the backlog with its bound. s.mu is held, so that of two
-// changes at once the later look sees both.
+// concurrent changes the later check sees both.
 func (s *Spool) checkFull() {
 	s.full = s.store.bytes.Load()+s.active.Load() >= s.opt.MaxBytes
 	s.chooseRefusal()

@@ -25,14 +25,14 @@ type store struct {
 	segments atomic.Int64 // sealed, not shipped
 	kept     atomic.Int64 // bytes of shipped segments
 	oldest   atomic.Int64 // Unix microseconds of the oldest click not shipped, 0 for none
-	// lostSince is the time of the oldest click that may be in a folder out of
-	// reach, in the form of oldest; 0 where no folder is.
+	// lostSince is the time of the oldest click that may be in a folder that is out of
+	// reach, in Unix microseconds; 0 if no folder is.
 	lostSince     atomic.Int64
 	quarantineDue time.Time // when to look for old ones; under mu
 
-	// own is the folder that new segments go to, nil until there is one. It is
-	// read without mu: a disk that takes its time under mu, to give back space
-	// or to list a folder, must not keep the writer without a file.
+	// own is the folder that new segments go to, nil until there is one. It is read
+	// without mu: a slow disk call made under mu, to free space or to list a folder,
+	// must not leave the writer without a file.
 	own atomic.Pointer[folder]
 
 	mu      sync.Mutex // held while folders change; disk calls are made under it
@@ -40,8 +40,8 @@ type store struct {
 
 	pauses pauses
 
-	// home is the installation that segments are shipped to, "" until that is
-	// known; supposed is what the own folder is named until then.
+	// home is the installation that segments are shipped to, "" until it is known.
+	// Until then the own folder gets the name in supposed.
 	home      string
 	supposed  atomic.Pointer[string]
 	foreign   map[string]foreign // by folder id
@@ -75,15 +75,15 @@ func (h *store) stats() Stats {
 	return st
 }
 
-// added counts n sealed segments more, whose bytes are counted already.
+// added counts n more sealed segments. Their bytes were counted before.
 func (h *store) added(n int64, oldest int64) {
 	h.segments.Add(n)
 	h.oldest.CompareAndSwap(0, oldest)
 	h.changed()
 }
 
-// noteOldest makes the age of a segment's first click the backlog's if it is
-// older, and reports whether it could be read.
+// noteOldest reads the time of a segment's first click and sets h.oldest to it if it is
+// earlier. It reports whether the segment could be read.
 func (h *store) noteOldest(f *folder, id string) bool {
 	file, err := h.disk.open(f.sealed(id))
 	if err != nil {
@@ -107,9 +107,9 @@ func (h *store) noteOldest(f *folder, id string) bool {
 	return true
 }
 
-// list returns the oldest sealed segments after one, at most limit, without
-// those that are passed over. A folder that cannot be listed does not keep back
-// the others: its error comes beside their segments.
+// list returns the oldest sealed segments after the given one, at most limit, without
+// those that are left out for a while. If a folder cannot be listed, the segments of
+// the others are returned together with its error.
 //
 // BUG: sealed files that somebody deletes by hand stay in the counts of
 // segments and bytes until the process restarts.
@@ -153,9 +153,9 @@ func (h *store) list(after string, limit int) ([]Segment, error) {
 	return segs, errors.Join(errs...)
 }
 
-// refreshOldest reads the age of the backlog from its first segment that can be
-// read. passedOver is the first that is passed over, "" if none is: its clicks wait
-// like the others.
+// refreshOldest sets h.oldest from the first segment that can be read. passedOver is
+// the first segment that is left out for a while, "" if none is: its clicks are part of
+// the backlog too.
 func (h *store) refreshOldest(segs []Segment, passedOver string) {
 	const tries = 4
 	var ids []string
@@ -205,11 +205,12 @@ func (h *store) records(id string) ([]byte, error) {
 	return records[:n], err
 }
 
-// errTooLarge is for files that have a segment's name but not its size.
+// errTooLarge is returned for a file that has a segment's name but is larger than a
+// segment can be.
 var errTooLarge = errors.New("file is larger than any segment")
 
-// folderFor returns the folder that a segment's id belongs to. One that belongs to
-// another installation, and is about to be let go, is as good as gone.
+// folderFor returns the folder of the segment with this id. A folder of another
+// installation, which is about to be released, counts as gone.
 func (h *store) folderFor(id string) (*folder, error) {
 	name := folderOf(id)
 	if name == "" {
@@ -224,7 +225,7 @@ func (h *store) folderFor(id string) (*folder, error) {
 	return f, nil
 }
 
-// leaveLine counts a segment less in line.
+// leaveLine counts one segment less in line.
 func (h *store) leaveLine(id string, size int64) {
 	h.release(id)
 	h.bytes.Add(-size)
@@ -234,20 +235,20 @@ func (h *store) leaveLine(id string, size int64) {
 	h.changed()
 }
 
-// passOver has a segment passed over for a while.
+// passOver leaves a segment out for a while.
 func (h *store) passOver(id string) {
 	h.pauses.add(id, h.opt.Now())
 	h.opt.Metrics.held.Set(float64(h.pauses.count()))
 }
 
-// release ends the pauses of a segment.
+// release ends the time for which a segment is left out.
 func (h *store) release(id string) {
 	h.pauses.remove(id)
 	h.opt.Metrics.held.Set(float64(h.pauses.count()))
 }
 
-// ship puts a shipped segment among the kept ones, and reports whether it was not
-// there before.
+// ship moves a shipped segment to the kept ones, and reports whether it was in line
+// before.
 func (h *store) ship(id string) (news bool, err error) {
 	f, err := h.folderFor(id)
 	if err != nil {
@@ -264,7 +265,7 @@ func (h *store) ship(id string) (news bool, err error) {
 	return true, nil
 }
 
-// moveToKept holds h.mu, since goneBelow relies on segments that stay where they are.
+// moveToKept holds h.mu, because goneBelow relies on segments not being moved.
 func (h *store) moveToKept(f *folder, id string) (size int64, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -283,9 +284,9 @@ func (h *store) moveToKept(f *folder, id string) (size int64, err error) {
 	return info.Size(), nil
 }
 
-// reship puts back in line the segments shipped before a moment, oldest first,
-// as long as the line has room for them: it must not be so long that new clicks
-// are dropped. waiting counts the segments for which it had no room.
+// reship puts segments that were shipped before the given moment back in line, oldest
+// first, as long as there is room: the line must not get so long that new clicks are
+// dropped. waiting is the number of segments for which there was no room.
 func (h *store) reship(before time.Time, room func() int64) (put, waiting int, err error) {
 	h.mu.Lock()
 	folders := h.byAge()
@@ -307,7 +308,7 @@ func (h *store) reship(before time.Time, room func() int64) (put, waiting int, e
 	return put, waiting, err
 }
 
-// inLine counts a kept segment as one that is to be shipped.
+// inLine counts a kept segment as one that is waiting to be shipped.
 func (h *store) inLine(size int64) {
 	h.kept.Add(-size)
 	h.bytes.Add(size)

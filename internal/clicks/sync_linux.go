@@ -7,8 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// fdatasync makes the contents of f durable, and of its metadata what it takes
-// to read them.
+// fdatasync makes the contents of f durable, with the metadata that is needed to read
+// them.
 func fdatasync(f *os.File) error {
 	for {
 		err := unix.Fdatasync(int(f.Fd()))

@@ -2,9 +2,9 @@ package clicks
 
 import "time"
 
-// The watchdog gives appends up after patience.strikes ticks. It counts ticks of
-// its own rather than time, because a process that was paused as a whole has
-// missed ticks too, and its disk is not stuck.
+// The watchdog gives up appends after patience.strikes ticks. It counts its own ticks
+// instead of time: if the whole process was paused, the watchdog missed ticks too, and
+// the disk is not stuck.
 const watchTick = 8 * time.Millisecond
 
 // watchGroups is the watchdog. It never touches the disk or the log.
@@ -34,8 +34,8 @@ func (s *Spool) watchGroups() {
 	}
 }
 
-// strike gives up what has waited too long, and reports whether anything
-// waits.
+// strike gives up the appends that have waited too long, and reports whether any append
+// is waiting.
 func (s *Spool) strike() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -50,8 +50,8 @@ func (s *Spool) strike() bool {
 		}
 	}
 	if s.stuck && waiting {
-		// The next group stays the next: its records, and the records of appends
-		// that come from now on, are written when the disk comes back.
+		// The next group is not replaced: its records, and those of appends from now
+		// on, are written when the disk works again.
 		s.giveUpWaiting(s.flight)
 		s.giveUpWaiting(s.next)
 		s.chooseRefusal()
@@ -59,8 +59,8 @@ func (s *Spool) strike() bool {
 	return waiting
 }
 
-// giveUpWaiting lets the appends of g go. What becomes of their clicks is not
-// known: they are counted when it is. s.mu is held.
+// giveUpWaiting wakes the appends of g with an error. Whether their clicks will be
+// written is not known yet; they are counted when it is. s.mu is held.
 func (s *Spool) giveUpWaiting(g *group) {
 	if g == nil || g.answered {
 		return
@@ -73,7 +73,8 @@ func (s *Spool) giveUpWaiting(g *group) {
 	}
 }
 
-// stopWatching lets the next append wake the watchdog, unless one waits.
+// stopWatching lets the next append wake the watchdog. If an append is waiting, it does
+// nothing and returns false.
 func (s *Spool) stopWatching() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

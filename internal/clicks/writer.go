@@ -49,8 +49,8 @@ func (s *Spool) writeGroups() {
 		}
 		drop, sound := s.write(seg, g, records)
 		if !sound {
-			// The records before are acknowledged; what the failed call did
-			// to the rest is unknown. It is not written again.
+			// The records before are acknowledged. How much of the rest the failed call
+			// wrote is unknown, and it is not written again.
 			s.handOver(seg)
 			seg = nil
 		}
@@ -58,8 +58,8 @@ func (s *Spool) writeGroups() {
 	}
 }
 
-// awaitWork waits until there is something to write or to seal, or, with more
-// false, until the spool is closed and all is written.
+// awaitWork waits until there is something to write or to seal. It returns more as
+// false once the spool is closed and everything is written.
 func (s *Spool) awaitWork() (seals []chan struct{}, more bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -86,9 +86,9 @@ func (s *Spool) sealDue(seg *openSegment) bool {
 	return seg.size >= bytes || seg.clicks >= maxBatchClicks/4 || left <= 0
 }
 
-// wanted returns the size and age to seal at. Small and young keeps clicks
-// fresh; once segments queue up, they are not seen sooner for that, and fewer
-// and larger ones ship faster and keep the folder small.
+// wanted returns the size and age at which to seal. Small, young segments make clicks
+// visible early. Once segments queue up, they no longer do; fewer and larger ones then
+// ship faster and keep the folder small.
 func (s *Spool) wanted() (bytes int64, age time.Duration) {
 	backlog := s.store.segments.Load()
 	if backlog < smallBacklog {
@@ -98,11 +98,10 @@ func (s *Spool) wanted() (bytes int64, age time.Duration) {
 	return min(4*int64(s.opt.SegmentBytes), backlogSegmentBytes), age
 }
 
-// rotate hands seg to the sealer if it is due or somebody waits for the seal,
-// and returns the file to go on with, which is nil when none is ready, or when the
-// folder was quit. If only
-// its size or age asks for it and there is no spare yet, seg goes on: growing
-// a segment is better than dropping clicks.
+// rotate hands seg to the sealer if it is due or somebody waits for the seal. It
+// returns the file to go on with; nil if none is ready or the folder was quit. If seg
+// is due only by size or age and there is no spare yet, rotate goes on with seg: a
+// segment that grows is better than dropped clicks.
 func (s *Spool) rotate(seg *openSegment, seals []chan struct{}) *openSegment {
 	if seg != nil && seg.folder.quit.Load() {
 		seg.done = seals
@@ -111,7 +110,7 @@ func (s *Spool) rotate(seg *openSegment, seals []chan struct{}) *openSegment {
 	}
 	if seg == nil || seg.size == 0 {
 		if len(seals) > 0 {
-			s.filled <- &openSegment{done: seals} // in line behind earlier files
+			s.filled <- &openSegment{done: seals} // this is queued behind earlier files
 		}
 		return seg
 	}
@@ -131,7 +130,7 @@ func (s *Spool) rotate(seg *openSegment, seals []chan struct{}) *openSegment {
 	return spare
 }
 
-// handOver gives seg to the sealer to seal. nil is nothing to do.
+// handOver gives seg to the sealer to seal; nil is ignored.
 func (s *Spool) handOver(seg *openSegment) {
 	if seg == nil {
 		return
@@ -178,8 +177,8 @@ func (s *Spool) setNoFile(none bool) {
 	s.refuseWithoutFile()
 }
 
-// setNoSpare records why there is no spare, nil when there is one, and reports
-// whether that is news.
+// setNoSpare records why there is no spare file, nil if there is one, and reports
+// whether that changed.
 func (s *Spool) setNoSpare(drop *DropError) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -196,8 +195,8 @@ func (s *Spool) refuseWithoutFile() {
 	s.chooseRefusal()
 }
 
-// takeGroup takes the waiting records away to be written. There are none if
-// the watchdog has given them up meanwhile.
+// takeGroup takes the waiting records for writing. It returns none if the watchdog has
+// given them up in the meantime.
 func (s *Spool) takeGroup() (*group, []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -214,8 +213,7 @@ func (s *Spool) takeGroup() (*group, []byte) {
 	return g, records
 }
 
-// write puts the records behind the others in seg, and reports whether seg may
-// be gone on with.
+// write appends the records to seg, and reports whether seg can still be used.
 func (s *Spool) write(seg *openSegment, g *group, records []byte) (drop *DropError, sound bool) {
 	stamp(records, seg.seed, seg.size)
 	if _, err := s.disk.writeAt(seg.file, records, seg.size); err != nil {
@@ -224,10 +222,10 @@ func (s *Spool) write(seg *openSegment, g *group, records []byte) (drop *DropErr
 	}
 	if s.opt.Durability == Disk {
 		if err := s.disk.sync(seg.file); err != nil {
-			// The kernel may have marked the pages clean: a second fsync
-			// would succeed without having written them. So the file is given
-			// up also when the disk is full, which some file systems find out
-			// only now.
+			// After a failed fsync the kernel may have marked the pages clean, and a
+			// second fsync would then succeed without having written them. So the file
+			// is given up. That is so for a full disk too, which some file systems
+			// report only at this point.
 			s.trouble.Store(&err)
 			return dropFor(err), false
 		}
@@ -253,8 +251,8 @@ func (s *Spool) writeFailed(seg *openSegment, err error) *DropError {
 	s.trouble.Store(&err)
 	drop := dropFor(err)
 	if drop == errDiskFull {
-		// Not vital: the next write overwrites the rest of this one,
-		// and the scan finds its way through the rest.
+		// An error here does no harm: the next write overwrites the remains of this
+		// one, and the scan skips what is left.
 		if err := s.disk.cut(seg.file, seg.size); err != nil && !errors.Is(err, syscall.ENOSPC) {
 			s.trouble.Store(&err)
 		}
@@ -285,9 +283,9 @@ func (s *Spool) finish(g *group, records []byte, drop *DropError) {
 	}
 }
 
-// unstick ends the state stuck, the disk having answered. If there are records
-// that no append waits for, it ends when the writer takes them: no append may join
-// them. s.mu is held.
+// unstick ends the state "stuck" after the disk has answered. If the buffer has records
+// that no append waits for, the state ends only when the writer takes them, because no
+// append may join them. s.mu is held.
 func (s *Spool) unstick() {
 	if s.next.answered && s.next.clicks == 0 {
 		s.next = newGroup()
@@ -295,7 +293,7 @@ func (s *Spool) unstick() {
 	s.stuck = s.stuck && s.next.answered
 }
 
-// answer wakes the appends of g with their result, unless they are gone. s.mu is
+// answer wakes the appends of g with their result, unless they were given up. s.mu is
 // held.
 func (s *Spool) answer(g *group, drop *DropError) {
 	if g.answered {
@@ -305,7 +303,7 @@ func (s *Spool) answer(g *group, drop *DropError) {
 	close(g.done)
 }
 
-// kept counts the clicks of g, which is written. s.mu is held.
+// kept counts the clicks of g, which was written. s.mu is held.
 func (s *Spool) kept(g *group) {
 	if g.counted {
 		return // Close gave it up
@@ -318,7 +316,7 @@ func (s *Spool) kept(g *group) {
 }
 
 // lose counts the clicks of g as dropped: they will not be written, or no goroutine is
-// left to see it. s.mu is held.
+// left to find out. s.mu is held.
 func (s *Spool) lose(g *group, drop *DropError) {
 	if g == nil || g.counted {
 		return
@@ -330,8 +328,7 @@ func (s *Spool) lose(g *group, drop *DropError) {
 	s.answer(g, drop)
 }
 
-// account ends the time in which the clicks of g are unwritten, and reports
-// whether they were.
+// account stops counting the clicks of g as unwritten, and reports whether they were.
 func (s *Spool) account(g *group) (late bool) {
 	late = g.answered && !g.counted
 	if late {
@@ -341,7 +338,7 @@ func (s *Spool) account(g *group) (late bool) {
 	return late
 }
 
-// giveUp drops what waits for the writer and forgets the records. s.mu is held.
+// giveUp drops the clicks that wait for the writer, with their records. s.mu is held.
 func (s *Spool) giveUp(drop *DropError) {
 	if s.next.clicks > 0 {
 		s.lose(s.next, drop)
