@@ -32,12 +32,13 @@ var encoding = func() cbor.EncMode {
 	return mode
 }()
 
-// layout tells the fields of records apart from those of other releases.
+// layout is a number that stands for the fields of records, so that those of other
+// releases are recognized.
 var layout = strconv.FormatUint(uint64(crc32.ChecksumIEEE([]byte(
 	layoutOf(reflect.TypeFor[record]())+layoutOf(reflect.TypeFor[sharedLink]()),
 ))), 36)
 
-// layoutOf names the fields of a type and of the types of those.
+// layoutOf returns the names of the fields of a type, and of the types of those fields.
 func layoutOf(t reflect.Type) string {
 	switch t.Kind() { //nolint:exhaustive // the others are named
 	case reflect.Pointer, reflect.Slice:
@@ -57,12 +58,12 @@ func layoutOf(t reflect.Type) string {
 	return text + "}"
 }
 
-// A record is a piece of a snapshot, or of the log of changes behind it.
+// A record is a piece of a snapshot, or of the log of changes that follows it.
 type record struct {
 	Head    *head        `cbor:"1,keyasint,omitempty"` // of the first record
 	Links   []savedLink  `cbor:"2,keyasint,omitempty"`
 	Domains *domainTable `cbor:"3,keyasint,omitempty"`
-	End     bool         `cbor:"4,keyasint,omitempty"` // the snapshot is whole, and its log begins
+	End     bool         `cbor:"4,keyasint,omitempty"` // the snapshot is complete; its log begins after this record
 }
 
 // A head says how far the feed had come.
@@ -77,9 +78,9 @@ type head struct {
 type savedLink struct {
 	Domain int64  `cbor:"1,keyasint"`
 	Code   string `cbor:"2,keyasint"`
-	Link   *Link  `cbor:"3,keyasint,omitempty"` // nil in the log: the key is to be forgotten
-	// ValidAt is when the link was asked of the database, or in the log when the
-	// query that told of the change began.
+	Link   *Link  `cbor:"3,keyasint,omitempty"` // nil in the log: the key is to be removed
+	// ValidAt is when the database was asked for the link. In the log it is when the
+	// query began that reported the change.
 	ValidAt int64 `cbor:"4,keyasint"`
 	// Current says that the link was also right as of the head's Followed.
 	Current bool `cbor:"5,keyasint,omitempty"`
@@ -98,8 +99,8 @@ func encode(v any) []byte {
 	return append(b, body...)
 }
 
-// decode reads the next record into v and returns its size. At the end of the data
-// it returns [io.EOF], and [io.ErrUnexpectedEOF] within a record.
+// decode reads the next record into v and returns its size. The error is [io.EOF] at
+// the end of the data, and [io.ErrUnexpectedEOF] if the data ends within a record.
 func decode(r io.Reader, v any) (size int, err error) {
 	var header [headerSize]byte
 	if _, err := io.ReadFull(r, header[:]); err != nil {

@@ -8,9 +8,9 @@ import (
 	"github.com/signpost/signpost/queries"
 )
 
-// A Domain is a host name of short links. Visitors of its bare address, of a code
-// without a link, and of a link that has ended are sent to the URLs, which are empty
-// where nothing is set. The host of the main domain is empty.
+// A Domain is a host name of short links. Each of the URLs says where visitors are
+// sent: those of the bare address, of a code without a link, and of a link that has
+// ended. A URL that is not set is empty. The host of the main domain is empty.
 type Domain struct {
 	ID          int64  `cbor:"1,keyasint"`
 	Host        string `cbor:"2,keyasint,omitempty"`
@@ -19,7 +19,7 @@ type Domain struct {
 	ExpiredURL  string `cbor:"5,keyasint,omitempty"`
 }
 
-// domainTable is all domains as of a version. It is never changed.
+// domainTable holds all domains as of a version. It is never changed.
 type domainTable struct {
 	Version int64    `cbor:"1,keyasint"`
 	All     []Domain `cbor:"2,keyasint,omitempty"`
@@ -40,10 +40,10 @@ func newDomainTable(version int64, all []Domain) *domainTable {
 	return t
 }
 
-// Domain returns the domain of a host as a request names it: in any case, with or
-// without a port. A host that is not known is the main domain's. It answers from
-// memory, without allocating; host may alias a buffer that is reused after the call.
-// The domain is shared: nobody may change it.
+// Domain returns the domain of a host as it is in a request: in any case, with or
+// without a port. For an unknown host it returns the main domain. It answers from
+// memory and allocates nothing. host may alias a buffer that is reused after the call.
+// The domain is shared and must not be changed.
 func (c *Cache) Domain(host string) *Domain {
 	t := c.domains.Load()
 	if len(t.hosts) == 0 {

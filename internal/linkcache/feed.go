@@ -17,44 +17,44 @@ import (
 )
 
 const (
-	// pollEvery and pollTimeout together keep a change within a second, also
-	// when the poll under way hangs on a dead connection and has to be given up.
+	// pollEvery and pollTimeout together bring a change within a second, even if a poll
+	// hangs on a dead connection and has to be given up.
 	pollEvery   = 200 * time.Millisecond
 	pollTimeout = 500 * time.Millisecond
 	dialTimeout = 2 * time.Second
-	// The timeout doubles up to maxPollTimeout while polls time out: a server that
-	// is slow, or has much to tell, must be heard out some time.
+	// The timeout doubles up to maxPollTimeout while polls time out: otherwise a slow
+	// server, or one with many changes, could never answer.
 	maxPollTimeout = 30 * time.Second
-	// renewEvery is how long the feed uses one connection: a server that the
-	// database moved away from may go on answering.
+	// renewEvery is how long the feed uses one connection: after the database has moved
+	// to another server, the old one may go on answering.
 	renewEvery = 5 * time.Minute
 	// maxChanges is how many changes one query brings; when there are more, the
 	// next one follows at once.
 	maxChanges = 1000
-	// keptSeconds is how long changes are certain to be in the log: half of the time
-	// after which the worker prunes them.
+	// keptSeconds is how long changes are certain to be in the log. It is half of the
+	// time after which the worker prunes them.
 	keptSeconds = 3600
 )
 
-// A position is how far the feed has read a server's change log. Ids of the log are
-// drawn by transactions that commit in any order, so that no id tells what was read:
-// it is every change of a transaction that had ended at some moment.
+// A position says how far the feed has read a server's change log. It cannot be an id
+// of the log, because ids are drawn by transactions that commit in any order. It is a
+// moment: every change of the transactions that had ended then was read.
 type position struct {
 	History string `cbor:"1,keyasint"` // tells this log from every other
-	// Installation is the same after a restart, a failover and a restore, when the
-	// history is another.
+	// Installation stays the same after a restart, a failover and a restore, when the
+	// history changes.
 	Installation string `cbor:"2,keyasint"`
-	// The transactions that had ended are those below Xmax, but for those that were
-	// running.
+	// At that moment the transactions below Xmax had ended, except for those in the
+	// list of running ones.
 	Xmax    int64   `cbor:"3,keyasint"`
 	Running []int64 `cbor:"4,keyasint,omitempty"`
-	// At is that moment by the server's clock, in seconds, and LowSince is since when
-	// the lowest transaction that had not ended was that.
+	// At is that moment by the server's clock, in seconds. LowSince is when the current
+	// lowest running transaction became the lowest.
 	At       int64 `cbor:"5,keyasint"`
 	LowSince int64 `cbor:"6,keyasint"`
 }
 
-// low is the xid below which all transactions had ended.
+// low returns the xid below which all transactions had ended.
 func (p *position) low() int64 {
 	if len(p.Running) == 0 {
 		return p.Xmax
@@ -62,8 +62,8 @@ func (p *position) low() int64 {
 	return min(p.Xmax, slices.Min(p.Running))
 }
 
-// next is the position once all answers to a query at p were read, of which state is
-// the first row.
+// next returns the position after all rows that a query at p returned were read. state
+// is the first of those rows.
 func (p *position) next(state queries.PollLinkChangesRow) position {
 	next := position{
 		History: state.History, Installation: state.Installation, Xmax: state.Xmax, Running: state.Running,
@@ -75,9 +75,9 @@ func (p *position) next(state queries.PollLinkChangesRow) position {
 	return next
 }
 
-// missed reports whether changes may have been pruned before they were read: those
-// that were there for longer than changes are kept, because nobody polled or because
-// their transaction took as long as that.
+// missed reports whether changes may have been pruned before they were read. That is so
+// if they were in the log for longer than changes are kept: because nobody polled, or
+// because their transaction took that long.
 func (p *position) missed(next position) bool {
 	return next.At-p.At > keptSeconds || next.low() != p.low() && next.At-p.LowSince > keptSeconds
 }
@@ -107,9 +107,9 @@ func (c *Cache) follow(ctx context.Context) {
 	}
 }
 
-// pause is how long to wait before the next poll. After the first failure
-// there is no time to lose: the connection alone may be bad. After more the
-// pause is spread, so that replicas do not return in step.
+// pause returns how long to wait before the next poll. After the first failure it is
+// short, because the trouble may be only the connection. After more failures it is
+// random, so that replicas do not come back all at once.
 func (f *feed) pause(more bool, err error, took time.Duration) time.Duration {
 	switch {
 	case err != nil && f.failing:
@@ -130,14 +130,14 @@ type feed struct {
 	begun    bool // position is known
 	position position
 	timeout  time.Duration // of the next poll
-	// remembers says that the cache knows of the changes before the position.
+	// remembers says that the cache knows the changes before the position.
 	remembers bool
 
 	failing bool
 	warned  time.Time
 }
 
-// poll reads the log to its end. It reports whether to do so again at once.
+// poll reads the log to its end. It reports whether to poll again at once.
 func (f *feed) poll(ctx context.Context) (more bool, err error) {
 	more, err = f.tryPoll(ctx)
 	if err != nil {
@@ -195,8 +195,8 @@ func (f *feed) hangUp() {
 	f.conn, f.queries = nil, nil
 }
 
-// begin starts at the end of the log. Nothing is known of changes from before, so
-// that everything cached has to be validated again.
+// begin starts at the end of the log. The changes before it are unknown, so everything
+// that is cached has to be validated again.
 func (f *feed) begin(ctx context.Context) error {
 	c := f.cache
 	ctx, cancel := context.WithTimeout(ctx, f.timeout)
@@ -225,8 +225,8 @@ func (f *feed) begin(ctx context.Context) error {
 	return nil
 }
 
-// goBack has the latest changes read once more, so that links which Redis got before
-// them can be taken for right.
+// goBack has the latest changes read once more, so that links which were stored in
+// Redis before those changes can be trusted.
 func (f *feed) goBack(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, f.timeout)
 	defer cancel()
@@ -242,7 +242,7 @@ func (f *feed) goBack(ctx context.Context) error {
 	return nil
 }
 
-// follows notes that the cache is right as of the view, apart from stale entries.
+// follows notes that the cache was right as of the view, apart from stale entries.
 func (f *feed) follows(p position, seen view) {
 	c := f.cache
 	f.position = p
@@ -252,7 +252,7 @@ func (f *feed) follows(p position, seen view) {
 	c.position.Store(&head{Position: p, Followed: seen.at, epoch: epoch})
 }
 
-// read brings all that changed since the last poll.
+// read reads all changes since the last poll and applies them.
 func (f *feed) read(ctx context.Context) (again bool, err error) {
 	c := f.cache
 	began := c.look()
@@ -314,8 +314,8 @@ func (f *feed) page(ctx context.Context, params queries.PollLinkChangesParams) (
 	return rows, nil
 }
 
-// changedKeys returns the keys of changes, each once. all reports a change of
-// unknown extent.
+// changedKeys returns the keys of changes, each once. It returns all as true if one of
+// the changes may concern any key.
 func (c *Cache) changedKeys(rows []queries.PollLinkChangesRow) (keys []Key, all bool) {
 	seen := make(map[Key]bool, len(rows))
 	for _, row := range rows {
@@ -339,8 +339,9 @@ func (c *Cache) changedKeys(rows []queries.PollLinkChangesRow) (keys []Key, all 
 	return keys, all
 }
 
-// bring asks for the links of changed keys, as far as they are cached, on the feed's
-// own connection, and applies them. A key that was cached only meanwhile is dropped.
+// bring asks for the links of those changed keys that are cached, on the feed's own
+// connection, and applies them. A key that was cached only after it had asked is
+// dropped.
 func (f *feed) bring(ctx context.Context, keys []Key, at place) error {
 	if len(keys) == 0 {
 		return nil
@@ -371,7 +372,7 @@ func (f *feed) bring(ctx context.Context, keys []Key, at place) error {
 	return nil
 }
 
-// forgetAll empties the cache. Loads under way go on, and are of an epoch that is
+// forgetAll empties the cache. Loads under way go on; they belong to an epoch that is
 // about to end.
 func (c *Cache) forgetAll() {
 	for i := range c.shards {
@@ -385,8 +386,8 @@ func (c *Cache) forgetAll() {
 	}
 }
 
-// Installation returns the installation that the cached links are of, as far as
-// the snapshot or the feed says it, "" otherwise.
+// Installation returns the installation that the cached links belong to, "" if neither
+// the snapshot nor the feed has told it yet.
 func (c *Cache) Installation() string {
 	h := c.position.Load()
 	if h == nil {
@@ -395,8 +396,8 @@ func (c *Cache) Installation() string {
 	return h.Position.Installation
 }
 
-// report logs trouble when it begins, once a minute while it lasts, and when
-// it has passed.
+// report logs trouble when it begins, once a minute while it lasts, and when it is
+// over.
 func (f *feed) report(ctx context.Context, err error) {
 	log := f.cache.log
 	switch {

@@ -12,10 +12,10 @@ import (
 )
 
 const (
-	// maxLog bounds the log of a snapshot; at half of it a new snapshot is due.
+	// maxLog bounds the log of a snapshot. At half of it a new snapshot is made.
 	maxLog = 16 << 20
-	// maxLogWait is how long a change waits for the disk. A disk that hangs for
-	// longer must not keep links as they were.
+	// maxLogWait is how long a change waits for the disk: a disk that hangs must not
+	// delay the change of a link any longer.
 	maxLogWait = 300 * time.Millisecond
 )
 
@@ -24,13 +24,12 @@ var errSlow = errors.New("the disk does not answer")
 // A journal keeps the snapshot file: it appends changes to the file's log and
 // replaces the file by a new snapshot.
 //
-// When a change cannot be appended, the snapshot is worth nothing any more,
-// since the link could come back as it was: the file is removed, and the next
-// snapshot starts afresh.
+// When a change cannot be appended, the snapshot must not be used anymore, since the
+// link could come back as it was before the change. So the file is removed, and the
+// next snapshot starts a new one.
 //
-// BUG: a file that can be neither appended to nor removed (a disk that hangs or
-// became read-only) stays. A restart without Postgres then serves links as they
-// were in it.
+// BUG: a file that can be neither appended to nor removed (on a disk that hangs or
+// became read-only) stays. A restart without Postgres then serves the old links in it.
 //
 // The log is not synced: it survives the process, and may lose its last seconds
 // with the machine's power.
@@ -39,8 +38,8 @@ type journal struct {
 	log  *slog.Logger
 	due  chan struct{} // wakes the writer of snapshots early
 
-	// broken says that a change was not appended. It is set without mu, which
-	// a write that hangs holds.
+	// broken says that a change was not appended. It is set without mu, because a write
+	// that hangs holds mu.
 	broken atomic.Bool
 
 	mu      sync.Mutex
@@ -83,8 +82,8 @@ func (j *journal) inTime(f func() error) error {
 	}
 }
 
-// write is append without a bound. Once it is too late it does nothing: newer
-// changes may have been written since.
+// write is append without the time limit. If append has given up, it does nothing:
+// newer changes may have been written since.
 func (j *journal) write(frames []byte, late *atomic.Bool) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -111,7 +110,7 @@ func (j *journal) write(frames []byte, late *atomic.Bool) error {
 	return err
 }
 
-// discard removes a file that lacks a change.
+// discard removes the file because a change is missing in it.
 func (j *journal) discard() error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -132,8 +131,9 @@ func (j *journal) drop() error {
 	return nil
 }
 
-// begin starts a snapshot: from now on changes are kept for it too. The caller
-// sees to it that no change is between its log and the cache.
+// begin starts a snapshot: from now on the changes that are appended are also kept for
+// the new file. The caller makes sure that no change has been logged but not yet
+// applied to the cache.
 func (j *journal) begin() error {
 	if !j.mu.TryLock() {
 		return errSlow
@@ -149,12 +149,12 @@ func (j *journal) begin() error {
 	return nil
 }
 
-// replace writes a new snapshot, whose log has the changes since begin, and puts it
-// in the place of the file.
+// replace writes a new snapshot with the changes since begin as its log, and replaces
+// the file with it.
 func (j *journal) replace(write func(io.Writer) error) error {
 	next, err := os.OpenFile(j.path+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err == nil {
-		// Synced before it gets its name: a name must not lead to half a file.
+		// It is synced before the rename, so that the name never leads to half a file.
 		err = errors.Join(write(next), next.Sync())
 	}
 	j.mu.Lock()

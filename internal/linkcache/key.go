@@ -2,8 +2,8 @@ package linkcache
 
 import "strings"
 
-// MainDomain is the domain of links that say nothing else. Its host is that of
-// PUBLIC_URL.
+// MainDomain is the domain of links for which no domain is named. Its host is the one
+// in PUBLIC_URL.
 const MainDomain int64 = 1
 
 // A Key names a link by its domain and its code. Keys are comparable.

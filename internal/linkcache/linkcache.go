@@ -3,9 +3,9 @@
 // A cached link is served without waiting for anything (I3), and while Postgres
 // answers it is right within a second of any change, whoever made it (I4):
 //
-//   - A feed polls the change log a few times a second on a connection of its
-//     own and replaces the links that changed (feed.go). While it lives, everything
-//     that it followed is current.
+// A feed polls the change log a few times a second on a connection of its own and
+// replaces the links that changed (feed.go). As long as it works, the entries that it
+// follows are current.
 //   - Links that the feed could not follow, because the connection was lost to a
 //     server with another history, are stale: they are revalidated in batches, those
 //     asked for first (sweep.go). For the first half second they are served
@@ -45,29 +45,29 @@ var (
 	ErrUnavailable = errors.New("link lookup is unavailable")
 )
 
-// Options of a [Cache]. Pool is required; zero values elsewhere mean the
-// defaults named.
+// Options of a [Cache]. Pool is required. Other fields with their zero value have the
+// default in their comment.
 type Options struct {
 	// Pool is where links are loaded from. The feed opens one more connection
 	// with the pool's settings, so that a busy pool never delays it.
 	Pool *pgxpool.Pool
 	// Size is how many links are kept (100,000).
 	Size int
-	// TTL is the age at which a link that is asked for is validated again in
-	// the background, even though the feed saw no change (5 min).
+	// TTL is the age at which a link is validated again in the background when it is
+	// asked for, even if the feed saw no change (5 min).
 	TTL time.Duration
-	// StaleMax is how long after it was last known to be right a link is
-	// served while Postgres is unreachable (24 h).
+	// StaleMax bounds how long a link is served while Postgres is unreachable, counted
+	// from when it was last known to be right (24 h).
 	StaleMax time.Duration
-	// SnapshotPath is the file that keeps the cache over a restart. No other
-	// process may use it. Its folder must exist; while a snapshot is written,
-	// another file is beside it. Empty: nothing is kept.
+	// SnapshotPath is the file in which the cache survives a restart. No other process
+	// may use it. Its folder must exist; while a snapshot is written, there is a second
+	// file beside it. Empty: no snapshot.
 	SnapshotPath string
-	// Redis is asked before Postgres for a link that is not cached; nil: there
-	// is none. The caller runs it.
+	// Redis is asked before Postgres for a link that is not cached; nil: Redis is not
+	// used. The caller runs it.
 	Redis *redis.Client
-	// Met is told which installation the database is, whenever the feed begins
-	// anew; nil: nobody is. It must return soon.
+	// Met is called with the installation of the database whenever the feed begins
+	// anew; it may be nil. It must return soon.
 	Met func(installation string)
 	// Log gets messages for the operator (slog.Default).
 	Log *slog.Logger
@@ -78,16 +78,16 @@ type Options struct {
 }
 
 const (
-	// liveFor is how long after a good poll everything it followed is taken to
-	// be current.
+	// liveFor is how long after a good poll the entries that the feed follows count as
+	// current.
 	liveFor = time.Second
-	// grace is how long stale links are served unasked once Postgres can be
-	// reached again. With the pause between polls it stays within a second.
+	// grace is how long stale links are served without asking Postgres once it can be
+	// reached again. Together with the pause between polls it stays below a second.
 	grace = 500 * time.Millisecond
-	// confirmTimeout bounds how long a stale link waits after that.
+	// confirmTimeout bounds how long a lookup of a stale link then waits for Postgres.
 	confirmTimeout = 50 * time.Millisecond
-	// missingFor is how long an unknown key is remembered, counted from before
-	// it was looked up, so that a new link is found within a second.
+	// missingFor is how long an unknown key is remembered. It is counted from before
+	// the key was looked up, so that a new link is found within a second.
 	missingFor = 900 * time.Millisecond
 )
 
@@ -104,21 +104,22 @@ type Cache struct {
 	shards  []shard
 	domains atomic.Pointer[domainTable]
 
-	// epoch is replaced when the feed lost the thread. Entries of an earlier one are
-	// stale, since changes may have passed unseen.
+	// epoch is replaced when the feed may have missed changes. Entries of an earlier
+	// epoch are stale.
 	epoch atomic.Pointer[epoch]
-	// confirmAfter is from when on stale entries are asked for before they are
-	// served. Zero: Postgres cannot be reached.
+	// confirmAfter is the time from which on a lookup of a stale entry asks Postgres
+	// before it serves the entry. Zero: Postgres cannot be reached.
 	confirmAfter atomic.Int64
-	// position is how far the feed has come, nil before it first began. All that is
-	// cached is at least as new.
+	// position is how far the feed has come, nil before its first start. All cached
+	// links are at least as new.
 	position atomic.Pointer[head]
 
-	slots chan struct{} // queries of loads under way
-	line  chan []*load  // loads that wait for one, in the order in which they came
-	// pausedUntil is until when nothing is validated, since a query failed.
+	slots chan struct{} // one for each query of loads under way
+	line  chan []*load  // loads that wait for a query, in the order in which they came
+	// pausedUntil is the time before which nothing is validated, because a query
+	// failed.
 	pausedUntil atomic.Int64
-	// complained is when it was last said why a lookup failed.
+	// complained is when a failed lookup was last logged.
 	complained atomic.Int64
 
 	swept  chan struct{} // wakes the sweeper
@@ -134,17 +135,17 @@ type Cache struct {
 
 	met func(installation string) // may be nil
 
-	redis         *redis.Client // nil: there is none
+	redis         *redis.Client // nil: Redis is not used
 	recent        recent        // not kept without Redis
-	fills         chan fill     // links that Redis is to be told
+	fills         chan fill     // links that are to be stored in Redis
 	sharedMetrics *sharedMetrics
 }
 
-// An epoch is a time in which the feed misses no change.
+// An epoch is a period in which the feed misses no change.
 type epoch struct {
 	number int64
-	// followed is when the last good poll began: each entry of this epoch is known
-	// to be right as of then.
+	// followed is when the last good poll began: each entry of this epoch was right at
+	// that time.
 	followed atomic.Int64
 }
 
@@ -220,18 +221,18 @@ func (c *Cache) Run(ctx context.Context) error {
 }
 
 // Lookup returns the link of a key, [ErrNotFound] or an error that wraps
-// [ErrUnavailable]. A cached link is returned without waiting or allocating; a
-// miss waits for Postgres for at most about a second. The key may alias a buffer
-// that is reused after the call. at is the current time, which costs as much
-// to read as all the rest of a hit and which the caller needs too.
+// [ErrUnavailable]. A cached link is returned without waiting or allocating; otherwise
+// Lookup waits for Postgres for at most about a second. The key may alias a buffer that
+// is reused after the call. at is the current time: reading it costs as much as all the
+// rest of a hit, and the caller needs it too.
 func (c *Cache) Lookup(ctx context.Context, key Key, at time.Time) (*Link, error) {
 	return c.lookup(ctx, key, Key{}, at)
 }
 
-// LookupEither is Lookup, for a code that may be another one to which something
-// was glued: it returns the link of key, or if there is none, that of other. Where
-// neither is known here, Postgres is asked for both at once. While Postgres cannot be
-// asked for key, a cached link of other is taken for the one that is meant.
+// LookupEither is Lookup for a code that may be another code with something glued to
+// it. It returns the link of key, or if there is none, the link of other. If neither is
+// cached, Postgres is asked for both at once. While Postgres cannot be asked for key, a
+// cached link of other is returned.
 func (c *Cache) LookupEither(ctx context.Context, key, other Key, at time.Time) (*Link, error) {
 	link, err := c.lookup(ctx, key, other, at)
 	if errors.Is(err, ErrNotFound) || errors.Is(err, ErrUnavailable) && c.has(other) {
@@ -277,21 +278,20 @@ func (c *Cache) lookup(ctx context.Context, key, other Key, at time.Time) (*Link
 	return link, nil
 }
 
-// current reports whether an entry that was known to be right at a time counts as
-// right now. A time to come was noted before the clock was set back.
+// current reports whether an entry that was right at the time known counts as right
+// now. If known is in the future, the clock was set back.
 func current(now, known int64) bool {
 	ago := now - known
 	return -int64(liveFor) < ago && ago < int64(liveFor)
 }
 
-// unknown reports whether a key that was found to be unknown until then is
-// taken to be so now. A clock that was set back must not make that longer: only
-// time ends it, since the feed does not tell of new links.
+// unknown reports whether a key that was found to have no link still counts as unknown;
+// until is when that ends. If the clock was set back, that must not take longer,
+// because nothing else ends it: the feed does not report new links.
 func unknown(now, until int64) bool { return now < until && until-now <= int64(missingFor) }
 
-// Forget drops all that is known of keys whose links this process has just
-// changed, so that the next lookup here sees the change at once. Call it after
-// the commit.
+// Forget removes keys from the cache whose links this process has just changed, so that
+// the next lookup here sees the change at once. Call it after the commit.
 func (c *Cache) Forget(keys ...Key) {
 	changes := make([]change, len(keys))
 	for i, key := range keys {
@@ -306,11 +306,12 @@ func (c *Cache) Forget(keys ...Key) {
 	c.apply(changes, seen, true)
 }
 
-// A view says when a query looked at the database, and how far the feed was before.
+// A view says when a query looked at the database, and how far the feed had come before
+// it.
 type view struct {
 	at    int64
 	epoch *epoch
-	place *place // nil if nothing can be told
+	place *place // nil if that is unknown
 }
 
 // look begins a view: call it right before the query starts.
@@ -318,16 +319,16 @@ func (c *Cache) look() view {
 	return view{place: c.recent.here.Load(), epoch: c.epoch.Load(), at: c.now().UnixNano()}
 }
 
-// A change is a key and its link now, nil if it has none.
+// A change is a key and its new link, nil if it has none.
 type change struct {
 	key  Key
 	link *Link
 }
 
-// apply brings changes into the cache. A cached link is replaced in place, so that
-// a hot one never falls out. told says that the change log named the keys: then
-// whatever the snapshot holds of them is outdated, and a load under way may have
-// missed the change. The journal learns of changes first.
+// apply makes changes in the cache. A cached link is replaced in place, so that a hot
+// one stays cached. told says that the change log named the keys: then the links of
+// those keys in the snapshot are outdated, and a load under way may have missed the
+// change. Changes are written to the journal before they are applied.
 func (c *Cache) apply(changes []change, seen view, told bool) {
 	c.learning.Lock()
 	defer c.learning.Unlock()
@@ -349,8 +350,8 @@ func (c *Cache) apply(changes []change, seen view, told bool) {
 	c.dirty.Store(true)
 }
 
-// replace gives an entry the link that a query saw, unless the entry is newer. It
-// returns false if the two are not of the same link, so that nothing tells which is
+// replace gives an entry the link that a query returned, unless the entry is newer. It
+// returns false if the two are different links, because then nothing tells which is
 // newer. The shard is locked.
 func replace(s *shard, e *entry, link *Link, seen view) bool {
 	switch {

@@ -13,29 +13,29 @@ import (
 const (
 	// loadTimeout bounds how long a redirect that is not cached waits.
 	loadTimeout = time.Second
-	// complainEvery is how often it is logged that lookups fail.
+	// complainEvery is how often failing lookups are logged.
 	complainEvery = time.Minute
-	// maxQueries and maxWaiting bound how much a flood of unknown codes occupies: of
-	// the pool's connections half at most. Loads that wait are asked for
-	// together, up to maxTogether with one query, so that a link that is cached
-	// nowhere waits for a few queries and not for one a key before it.
+	// maxQueries and maxWaiting bound the part of the pool that a flood of unknown
+	// codes can occupy: at most half of its connections. Loads that wait are asked for
+	// together, up to maxTogether with one query, so that a link that is cached nowhere
+	// waits for a few queries, and not for one query for each key before it.
 	maxQueries  = 8
 	maxWaiting  = 16_384
 	maxTogether = 256
-	// maxTries is how often a load is repeated because a change passed meanwhile.
+	// maxTries is how often a load is repeated because its key changed while it ran.
 	maxTries = 3
-	// failedPause is how long cached links are not validated after a query failed.
+	// failedPause is how long no cached link is validated after a query failed.
 	failedPause = 200 * time.Millisecond
 )
 
-// A load is a question to Postgres under way, of one key. All lookups that need the
-// key wait for the same one.
+// A load is a query to Postgres for one key that is under way. All lookups that need
+// the key wait for the same load.
 type load struct {
 	key    Key
 	since  time.Time
-	renews bool // there is an entry
+	renews bool // the key has an entry
 
-	touched bool // a change of the key was seen meanwhile; guarded by the shard
+	touched bool // the key changed since the load began; guarded by the shard
 	tries   int
 
 	done chan struct{} // closed when the rest is set
@@ -43,8 +43,9 @@ type load struct {
 	err  error
 }
 
-// join returns the load under way of a key, or begins one, which the caller then has
-// to see answered. The shard is locked.
+// join returns the load of a key that is under way. If there is none, it begins one
+// (own is true), and the caller has to make sure that it is answered. The shard is
+// locked.
 func (s *shard) join(key Key) (l *load, own bool) {
 	if l := s.loads[key]; l != nil {
 		return l, false
@@ -55,8 +56,8 @@ func (s *shard) join(key Key) (l *load, own bool) {
 	return l, true
 }
 
-// wait returns the answer of a load, or an error that wraps [ErrUnavailable] if it
-// is not there in time.
+// wait returns the result of a load, or an error that wraps [ErrUnavailable] if it
+// takes too long.
 func (l *load) wait(ctx context.Context, d time.Duration) (*Link, error) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -70,8 +71,8 @@ func (l *load) wait(ctx context.Context, d time.Duration) (*Link, error) {
 	}
 }
 
-// miss loads a link that is not cached. Concurrent misses of one key share one
-// load. The other key, if it is not empty, is asked for along with it.
+// miss loads a link that is not cached. Concurrent misses of one key share one load.
+// The other key, if it is not empty, is loaded with the same query.
 func (c *Cache) miss(ctx context.Context, s *shard, key, other Key) (*Link, error) {
 	s.misses.Add(1)
 	s.mu.Lock()
@@ -91,7 +92,7 @@ func (c *Cache) miss(ctx context.Context, s *shard, key, other Key) (*Link, erro
 	return link, err
 }
 
-// recheck looks again under the shard's lock: another miss may have ended.
+// recheck looks again under the shard's lock: another miss may have just ended.
 func (c *Cache) recheck(s *shard, key Key) (link *Link, err error, known bool) {
 	now := c.now().UnixNano()
 	if e := s.entries[key]; e != nil {
@@ -100,7 +101,8 @@ func (c *Cache) recheck(s *shard, key Key) (link *Link, err error, known bool) {
 	return nil, ErrNotFound, unknown(now, s.missing[key])
 }
 
-// alongside begins a load of a key of which nothing is known.
+// alongside begins a load of a second key, unless it is cached or known to have no
+// link.
 func (c *Cache) alongside(key Key) []*load {
 	if key.code == "" {
 		return nil
@@ -118,7 +120,7 @@ func (c *Cache) alongside(key Key) []*load {
 	return []*load{l}
 }
 
-// want has a stale entry validated soon, unless that is about to happen.
+// want has a stale entry validated soon, unless a load is already going to do so.
 func (c *Cache) want(s *shard, e *entry) {
 	if e.wanted.Load() || c.now().UnixNano() < c.pausedUntil.Load() || !e.wanted.CompareAndSwap(false, true) {
 		return
@@ -131,8 +133,8 @@ func (c *Cache) want(s *shard, e *entry) {
 	}
 }
 
-// confirm waits for a stale entry to be validated, and serves it as it is when that
-// takes too long or fails.
+// confirm waits for a stale entry to be validated. If that takes too long or fails, it
+// returns the entry's link as it is.
 func (c *Cache) confirm(ctx context.Context, s *shard, key Key) (*Link, error) {
 	s.mu.Lock()
 	e := s.entries[key]
@@ -161,8 +163,9 @@ func (c *Cache) confirm(ctx context.Context, s *shard, key Key) (*Link, error) {
 	return link, err
 }
 
-// complain says why a lookup failed, once in a while: its client is told to come
-// back, and nothing else tells the operator about one that took too long.
+// complain logs why a lookup failed, once in complainEvery. The client is only told to
+// come back, so without the log the operator would not learn of lookups that took too
+// long.
 func (c *Cache) complain(ctx context.Context, err error) {
 	now, last := time.Now().UnixNano(), c.complained.Load()
 	if now-last < int64(complainEvery) || !c.complained.CompareAndSwap(last, now) {
@@ -171,7 +174,8 @@ func (c *Cache) complain(ctx context.Context, err error) {
 	c.log.WarnContext(ctx, "a link that is not cached could not be looked up", slog.Any("error", err))
 }
 
-// ask puts loads into the line, together, and sees to it that somebody serves it.
+// ask puts loads into the line, together, and makes sure that a goroutine serves the
+// line.
 func (c *Cache) ask(loads ...*load) {
 	select {
 	case c.line <- loads:
@@ -186,7 +190,7 @@ func (c *Cache) ask(loads ...*load) {
 	}
 }
 
-// serve asks Postgres for all loads that wait, and ends when there are none.
+// serve asks Postgres for the loads in the line, and ends when the line is empty.
 func (c *Cache) serve() {
 	for {
 		for batch := c.together(); len(batch) > 0; batch = c.together() {
@@ -204,8 +208,8 @@ func (c *Cache) serve() {
 	}
 }
 
-// together takes the loads in front of the line. Nobody waits any more for one that
-// came long ago.
+// together takes the loads at the front of the line. It gives up loads that have been
+// there so long that no lookup waits for them anymore.
 func (c *Cache) together() []*load {
 	var batch []*load
 	for len(batch) < maxTogether {
@@ -230,7 +234,7 @@ func (c *Cache) refuse(loads []*load, reason string) {
 	}
 }
 
-// counter counts how a load ended.
+// counter returns the counter for the result of a load.
 func (c *Cache) counter(l *load, result string) {
 	switch {
 	case !l.renews:
@@ -288,9 +292,10 @@ func (c *Cache) resolve(ctx context.Context, q *queries.Queries, keys []Key) (ma
 	return found, nil
 }
 
-// end stores the answer of a load and gives it to those who wait. A change that the
-// feed brought meanwhile may be missing from the answer: then the load is repeated,
-// and when that goes on, it is answered without being stored.
+// end stores the result of a load and gives it to the lookups that wait. If the feed
+// reported a change of the key while the load ran, the result may lack that change:
+// then the load is repeated, and after maxTries the result is given without being
+// stored.
 func (c *Cache) end(l *load, link *Link, err error, seen view) {
 	s := c.shardOf(l.key)
 	s.mu.Lock()
@@ -321,13 +326,13 @@ func (c *Cache) end(l *load, link *Link, err error, seen view) {
 	c.dirty.Store(true)
 	c.fill(fill{key: l.key, link: link, seen: seen})
 	if seen.epoch != c.epoch.Load() {
-		c.want(s, kept) // the feed lost the thread, and a sweep may have passed by
+		c.want(s, kept) // the feed may have missed changes, and a sweep may have passed this entry by
 	}
 }
 
-// keep stores the answer of a load, nil if there is no link, and returns the entry
-// that has it now. The shard is locked. An entry that is there was stored before the
-// load began, so that an answer of another link, or of none, is the newer one.
+// keep stores the result of a load, nil if there is no link, and returns the entry that
+// now has it. The shard is locked. An existing entry was stored before the load began.
+// So if the result is another link, or none, it is the newer one.
 func (c *Cache) keep(s *shard, key Key, link *Link, seen view) *entry {
 	if e := s.entries[key]; e != nil {
 		c.dirty.Store(true)

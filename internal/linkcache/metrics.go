@@ -44,8 +44,8 @@ func newMetrics(c *Cache, r prometheus.Registerer) *metrics {
 	return m
 }
 
-// registerFigures registers figures that are read when they are asked for, so that
-// a lookup pays for nothing but a counter in its own shard.
+// registerFigures registers figures that are only worked out when they are collected,
+// so that a lookup costs no more than a counter in its own shard.
 func (c *Cache) registerFigures(r prometheus.Registerer) {
 	lookups := func(result string, figure func(*shard) *atomic.Uint64) prometheus.Collector {
 		return prometheus.NewCounterFunc(prometheus.CounterOpts{

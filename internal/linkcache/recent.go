@@ -6,38 +6,38 @@ import (
 )
 
 const (
-	// maxRecent is how many changes are remembered, in about 2 MB. Links that Redis
-	// got before the oldest of them are asked of Postgres again.
+	// maxRecent is how many changes are remembered, in about 2 MB. Links that were
+	// stored in Redis before the oldest of them are loaded from Postgres again.
 	maxRecent = 32_768
-	// startRecent is how many of them are read when the feed begins.
+	// startRecent is how many of the latest changes are read when the feed begins.
 	startRecent = 10_000
 	// maxOwn bounds the changes of this process that its feed has not brought yet.
 	maxOwn = 4096
 )
 
-// A place is how far a feed has read a history: all transactions with an xid below
-// low had ended, so that a query that begins later sees all that they wrote.
+// A place says how far a feed has read a history: all transactions with an xid below
+// low had ended, so that a query that begins later sees all their changes.
 type place struct {
 	history string
 	low     int64
 }
 
-// recent remembers the changes that the feed brought lately, to tell whether a link
-// that another process read at some place is still right: it is, unless this process
-// knows of a change by a transaction that may not have ended by then. Changes that
-// come later are the feed's affair, as with any cached link.
+// recent remembers the latest changes of the feed. With it the cache decides whether a
+// link that another process read at some place is still right: it is, unless this
+// process knows of a change by a transaction that may not have ended by then. Later
+// changes come with the feed, as for any cached link.
 type recent struct {
-	// here is how far this process's feed has come, nil while nothing can be told.
+	// here is how far this process's feed has come, nil while that is unknown.
 	here atomic.Pointer[place]
 
 	mu sync.RWMutex
-	// All changes that the feed has brought of xids from floor on are in last.
+	// last holds all changes that the feed has read whose xid is at least floor.
 	floor int64
 	last  map[uint64]int64 // the highest xid that changed a key, by the key's hash
 	order []keyXid         // as they came, the oldest at next once it is full
 	next  int
-	// own holds keys that this process changed, and when, until the feed brings the
-	// changes.
+	// own holds the keys that this process changed, and when, until the feed reads
+	// those changes.
 	own map[uint64]int64
 }
 
@@ -46,7 +46,7 @@ type keyXid struct {
 	xid int64
 }
 
-// begin forgets all. Changes from floor on are going to be added.
+// begin removes all. The caller then adds the changes from floor on.
 func (r *recent) begin(floor int64) {
 	r.here.Store(nil)
 	r.mu.Lock()
@@ -54,14 +54,15 @@ func (r *recent) begin(floor int64) {
 	r.floor, r.order, r.next, r.last = floor, nil, 0, make(map[uint64]int64)
 }
 
-// raise forgets changes of xids below floor.
+// raise makes changes with an xid below floor count as unknown.
 func (r *recent) raise(floor int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.floor = max(r.floor, floor)
 }
 
-// add remembers that a transaction changed a key, before the change is applied.
+// add remembers that a transaction changed a key. It is called before the change is
+// applied.
 func (r *recent) add(key uint64, xid int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -82,8 +83,8 @@ func (r *recent) add(key uint64, xid int64) {
 	r.next = (r.next + 1) % maxRecent
 }
 
-// owns notes that this process has just changed keys: until the feed has brought
-// the changes, only Postgres is asked for them.
+// owns notes that this process has just changed keys: until the feed has read those
+// changes, only Postgres is asked for the keys.
 func (r *recent) owns(at int64, keys ...uint64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -99,8 +100,8 @@ func (r *recent) owns(at int64, keys ...uint64) {
 	}
 }
 
-// reach publishes how far the feed has come, with a poll that began at a time, once
-// all changes up to there were applied.
+// reach publishes how far the feed has come. It is called when all changes up to there
+// are applied; began is when the poll began.
 func (r *recent) reach(p place, began int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -6,7 +6,7 @@ import (
 	"sync/atomic"
 )
 
-// maxUsed is how many rounds of the clock an entry that was asked for often
+// maxUsed is how many rounds of the clock hand an entry that was often asked for
 // survives without being asked for again.
 const maxUsed = 3
 
@@ -14,18 +14,18 @@ const maxUsed = 3
 // apart from the links, so that a flood of them pushes no link out.
 const maxMissing = 256
 
-// usualTarget is how many bytes of targets a cache has room for, for each of its
-// links. Where longer ones are many, fewer links fit, so that the makers of links
-// do not decide how much memory a process takes.
+// usualTarget is how many bytes of targets a cache has room for, multiplied by the
+// number of its links. If there are many longer targets, fewer links fit, so that the
+// people who make links do not decide how much memory a process takes.
 const usualTarget = 2048
 
-// An entry is one cached link. Its fields are guarded by its shard, but for the
+// An entry is one cached link. Its fields are guarded by its shard, except for the
 // atomic ones.
 type entry struct {
 	key     Key
 	link    *Link
 	validAt int64  // when link was last asked of the database
-	epoch   *epoch // in which that was
+	epoch   *epoch // the epoch at validAt
 	index   int    // in the shard's ring
 
 	used   atomic.Int32
@@ -35,9 +35,9 @@ type entry struct {
 // knownAt is when an entry was last known to be right.
 func (e *entry) knownAt() int64 { return max(e.validAt, e.epoch.followed.Load()) }
 
-// A shard holds the entries of some keys. When it is full, the clock hand
-// goes round the ring and evicts the first entry that was not asked for since:
-// a crawl over many links that are each asked for once leaves the hot ones be.
+// A shard holds the entries of some keys. When it is full, the clock hand goes round
+// the ring and evicts the first entry that was not asked for since the last round. So a
+// crawl that asks for many links once does not evict the hot ones.
 type shard struct {
 	mu      sync.RWMutex
 	entries map[Key]*entry
@@ -45,7 +45,7 @@ type shard struct {
 	hand    int
 	size    int
 	bytes   int           // of targets; at most size times usualTarget
-	missing map[Key]int64 // unknown keys, and until when they are
+	missing map[Key]int64 // unknown keys, and when each is forgotten
 	loads   map[Key]*load // under way
 
 	hits, stales, confirms, negatives, misses, evictions atomic.Uint64
@@ -68,12 +68,12 @@ func newShards(size int) []shard {
 	return shards
 }
 
-// shardOf spreads keys by their codes alone: a code is rarely one of many domains.
+// shardOf spreads keys by their codes alone: few codes exist in many domains.
 func (c *Cache) shardOf(key Key) *shard {
 	return &c.shards[maphash.String(c.seed, key.code)&uint64(len(c.shards)-1)]
 }
 
-// add puts a new entry in; there must be none of its key.
+// add puts a new entry in. There must be no entry for its key.
 func (s *shard) add(e *entry) {
 	delete(s.missing, e.key)
 	s.entries[e.key] = e
@@ -93,15 +93,15 @@ func (s *shard) add(e *entry) {
 	s.shrink()
 }
 
-// set gives an entry its link as a query saw it.
+// set gives an entry the link that a query returned.
 func (s *shard) set(e *entry, link *Link, seen view) {
 	s.bytes += len(link.Target) - len(e.link.Target)
 	e.link, e.validAt, e.epoch = link, seen.at, seen.epoch
 	s.shrink()
 }
 
-// coldest moves the hand to the first entry that was not asked for since it
-// came by; there must be one entry at least.
+// coldest moves the hand to the first entry that was not asked for since the last
+// round. There must be at least one entry.
 func (s *shard) coldest() *entry {
 	for s.ring[s.hand].used.Load() > 0 {
 		s.ring[s.hand].used.Add(-1)
@@ -110,7 +110,7 @@ func (s *shard) coldest() *entry {
 	return s.ring[s.hand]
 }
 
-// shrink evicts entries until there is room for the targets of the others.
+// shrink evicts entries until the targets fit.
 func (s *shard) shrink() {
 	for s.bytes > s.size*usualTarget && len(s.ring) > 1 {
 		s.remove(s.coldest())
@@ -131,7 +131,7 @@ func (s *shard) remove(e *entry) {
 	}
 }
 
-// miss remembers that there is no link of a key.
+// miss remembers that a key has no link.
 func (s *shard) miss(key Key, until int64) {
 	if len(s.missing) >= maxMissing {
 		clear(s.missing) // each lives for less than a second anyway
@@ -139,8 +139,8 @@ func (s *shard) miss(key Key, until int64) {
 	s.missing[key] = until
 }
 
-// touch notes that the link of a key changed: a load under way may bring an older
-// one, and an unknown key may be known now.
+// touch notes that the link of a key changed: the result of a load under way may be
+// older, and an unknown key may have a link now.
 func (s *shard) touch(key Key) {
 	delete(s.missing, key)
 	if running := s.loads[key]; running != nil {

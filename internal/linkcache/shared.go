@@ -29,7 +29,7 @@ const (
 	maxFills, fillBatch = 8192, 128
 )
 
-// A fill is a link that Redis is to be told.
+// A fill is a link that is to be stored in Redis.
 type fill struct {
 	key  Key
 	link *Link
@@ -63,8 +63,8 @@ func newSharedMetrics(r prometheus.Registerer) *sharedMetrics {
 	return m
 }
 
-// hash returns the number by which recent knows a key. Two keys that share one cost
-// a query.
+// hash returns the number that recent uses for a key. If two keys have the same number,
+// that only costs a query.
 func (c *Cache) hash(key Key) uint64 {
 	return maphash.String(c.seed, key.code) ^ uint64(key.domain)*0x9e3779b97f4a7c15 //nolint:gosec // any number will do
 }
@@ -73,7 +73,7 @@ func sharedKey(history string, key Key) string {
 	return "signpost:link:" + layout + ":" + history + ":" + strconv.FormatInt(key.domain, 10) + ":" + key.code
 }
 
-// fill has Redis told of a link soon, if at all.
+// fill queues a link to be stored in Redis. It is dropped if the queue is full.
 func (c *Cache) fill(f fill) {
 	if c.redis == nil || f.link == nil || f.seen.place == nil || !c.redis.Up() {
 		return
@@ -85,7 +85,7 @@ func (c *Cache) fill(f fill) {
 	}
 }
 
-// fillRedis tells Redis of links until ctx ends.
+// fillRedis stores links in Redis until ctx ends.
 func (c *Cache) fillRedis(ctx context.Context) {
 	for {
 		var puts []redis.Put
@@ -112,7 +112,8 @@ func (f fill) put() redis.Put {
 	return redis.Put{Key: sharedKey(f.seen.place.history, f.key), Value: string(encode(value)), Keep: keepShared}
 }
 
-// lookupShared ends a load with the link that Redis has, and reports whether it did.
+// lookupShared ends a load with the link in Redis, if it is there and can be trusted.
+// It reports whether it did.
 func (c *Cache) lookupShared(ctx context.Context, s *shard, l *load) (ended bool) {
 	if c.redis == nil || l.renews {
 		return false
@@ -141,7 +142,7 @@ func (c *Cache) lookupShared(ctx context.Context, s *shard, l *load) (ended bool
 	return true
 }
 
-// believe returns the link of a value in Redis if it can be taken for right.
+// believe returns the link in a value of Redis, if it is certain to be right.
 func (c *Cache) believe(key Key, value string, seen view) (link *Link, validAt int64, result string) {
 	if value == "" {
 		return nil, 0, "none"

@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// A snapshot is this line, a record with its head, records of links, one that ends
-// it, and from there on a log of later changes.
+// A snapshot is this line, a record with its head, records of links, and a record that
+// ends it. After that comes a log of later changes.
 var magic = "signpost links " + layout + "\n"
 
 var errForeign = errors.New("not a link snapshot of this release")
@@ -23,20 +23,22 @@ const (
 	// snapshotEvery is the least time between snapshots. Links cached since the
 	// last one are missing after a crash.
 	snapshotEvery = 10 * time.Second
-	// snapshotShare is how much longer than writing a snapshot took the next
-	// one waits at least, so that a large cache does not wear the disk out.
+	// snapshotShare makes the pause before the next snapshot at least that many times
+	// as long as the last one took to write, so that a large cache does not wear out
+	// the disk.
 	snapshotShare = 50
-	// maxSnapshotAge is when an unchanged snapshot is written again, since
-	// StaleMax counts from the time that it tells. It is less if StaleMax is.
+	// maxSnapshotAge is the age at which an unchanged snapshot is written again,
+	// because StaleMax counts from the time in it. It is less if StaleMax is.
 	maxSnapshotAge = 10 * time.Minute
-	// savedTogether is how many links are one record. Their targets are bounded.
+	// savedTogether is how many links are in one record. The length of their targets is
+	// bounded.
 	savedTogether = 256
-	// lastSnapshotWait bounds how long a hanging disk holds up the end.
+	// lastSnapshotWait bounds how long a disk that hangs delays the end of the process.
 	lastSnapshotWait = 5 * time.Second
 )
 
-// restore fills the empty cache from the snapshot. One that cannot be used is
-// logged and removed.
+// restore fills the empty cache from the snapshot. If the snapshot cannot be used, that
+// is logged and the file is removed.
 func (c *Cache) restore(path string, size int) {
 	c.journal = &journal{path: path, log: c.log, due: make(chan struct{}, 1)}
 	file, err := os.OpenFile(path, os.O_RDWR|os.O_APPEND, 0)
@@ -61,9 +63,9 @@ func (c *Cache) restore(path string, size int) {
 		slog.Time("at", time.Unix(0, c.epoch.Load().followed.Load())))
 }
 
-// readSnapshot fills the cache from a file, and cuts off the piece of a record that
-// a process left that was killed. Any other fault is an error, and then nothing of
-// it may be used.
+// readSnapshot fills the cache from a file. If a killed process left a part of a record
+// at the end, that part is cut off. With any other fault it returns an error, and
+// nothing that it read may be used.
 func (c *Cache) readSnapshot(file *os.File) error {
 	r := bufio.NewReaderSize(file, 1<<16)
 	start := make([]byte, len(magic))
@@ -107,9 +109,9 @@ func (c *Cache) readSnapshot(file *os.File) error {
 	}
 }
 
-// restoreLink takes a link of the snapshot, or a change from its log, which takes
-// the place of an older one. The snapshot may hold a newer one than its log, since
-// it was made while the log was written.
+// restoreLink stores a link of the snapshot, or a change from its log, which replaces
+// an older link. The link in the snapshot may be the newer one, because the snapshot
+// was made while the log was written.
 func (c *Cache) restoreLink(l *entry, change bool) {
 	s := c.shardOf(l.key)
 	if old := s.entries[l.key]; old != nil {
@@ -128,10 +130,10 @@ func (c *Cache) restoreLink(l *entry, change bool) {
 	}
 }
 
-// record writes changes to the log before they are applied. A link that is not
-// cached may be in the snapshot all the same: it is to be forgotten. With told, all
-// are written, otherwise those that change an entry. The caller holds learning until
-// the changes are applied.
+// record writes changes to the log before they are applied. A link that is not cached
+// may still be in the snapshot, from which the change has to remove it. With told all
+// changes are written, otherwise only those of cached entries. The caller holds
+// learning until the changes are applied.
 func (c *Cache) record(changes []change, seen view, told bool) {
 	if c.journal == nil {
 		return
@@ -188,7 +190,8 @@ func (c *Cache) keepSnapshot(ctx context.Context) {
 	}
 }
 
-// saveLast writes a snapshot at the end, if the disk lets it.
+// saveLast writes the last snapshot when the process ends, unless the disk takes too
+// long.
 func (c *Cache) saveLast(ctx context.Context) {
 	done := make(chan struct{})
 	go func() {
@@ -216,7 +219,7 @@ func (c *Cache) reportSnapshot(ctx context.Context, err error, failedBefore bool
 	}
 }
 
-// saveSnapshot writes all cached links to disk. Changes go on meanwhile.
+// saveSnapshot writes all cached links to disk. Links may change while it does.
 func (c *Cache) saveSnapshot() error {
 	c.learning.Lock()
 	first := record{Head: c.position.Load(), Domains: c.domains.Load()}
@@ -232,7 +235,7 @@ func (c *Cache) saveSnapshot() error {
 	return err
 }
 
-// writeSnapshot writes entries, which are at least as new as the head of the first
+// writeSnapshot writes entries. They are at least as new as the head in the first
 // record.
 func (c *Cache) writeSnapshot(to io.Writer, first record) error {
 	if _, err := io.WriteString(to, magic); err != nil {

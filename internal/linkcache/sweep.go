@@ -9,12 +9,12 @@ import (
 )
 
 const (
-	// sweepBatch is how many links a sweep validates with one query, at first. While
-	// Postgres is too slow for it, as after a failover with nothing in memory, it is
-	// divided down to leastBatch.
+	// sweepBatch is how many links a sweep validates with one query at first. While
+	// Postgres is too slow for that, as after a failover to a server with nothing in
+	// memory, the number is lowered step by step to leastBatch.
 	sweepBatch, leastBatch = 1000, 50
-	// maxSweeps is how many queries of a sweep are under way at most. Of the
-	// pool's connections it is a quarter, so that loads and shipping find some.
+	// maxSweeps bounds the queries of a sweep that are under way. It is a quarter of
+	// the pool's connections, so that some are left for loads and shipping.
 	maxSweeps    = 4
 	sweepTimeout = 2 * time.Second
 )
@@ -36,8 +36,7 @@ func (c *Cache) wakeSweep() {
 	}
 }
 
-// sweep validates all stale entries whenever the feed lost the thread, until
-// ctx ends.
+// sweep validates all stale entries whenever a new epoch has begun, until ctx ends.
 func (c *Cache) sweep(ctx context.Context) {
 	size := sweepBatch
 	for {
@@ -62,9 +61,9 @@ func (c *Cache) sweep(ctx context.Context) {
 	}
 }
 
-// sweepAll validates stale entries, those that were asked for lately first.
-// It goes on until it finds no more: entries move while it looks. It reports
-// whether all went well.
+// sweepAll validates stale entries, the recently used ones first. It repeats until it
+// finds no more, because entries move while it looks. It reports whether all queries
+// succeeded.
 func (c *Cache) sweepAll(ctx context.Context, size int) bool {
 	lately := true
 	for {
@@ -79,7 +78,7 @@ func (c *Cache) sweepAll(ctx context.Context, size int) bool {
 	}
 }
 
-// sweepPass goes over all entries once, with a few queries under way.
+// sweepPass goes over all entries once, with a few queries under way at a time.
 func (c *Cache) sweepPass(ctx context.Context, size int, lately bool) (found, ok bool) {
 	var failed atomic.Bool
 	var all sync.WaitGroup
@@ -101,8 +100,8 @@ func (c *Cache) sweepPass(ctx context.Context, size int, lately bool) (found, ok
 	return found, !failed.Load()
 }
 
-// staleKeys yields the keys of stale entries that nobody validates yet, up to size
-// at once; with lately only of those that were asked for lately.
+// staleKeys yields the keys of stale entries that no load is about to validate, up to
+// size at a time; with lately only those that were recently asked for.
 func (c *Cache) staleKeys(size int, lately bool) func(yield func([]Key) bool) {
 	return func(yield func([]Key) bool) {
 		epoch := c.epoch.Load()
@@ -169,7 +168,7 @@ func (c *Cache) unwant(keys []Key) {
 	}
 }
 
-// wait reports whether it waited to the end.
+// wait waits for d. It returns false if ctx ends first.
 func wait(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

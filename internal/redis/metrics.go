@@ -38,8 +38,8 @@ func newMetrics(c *Client, r prometheus.Registerer) *metrics {
 	return m
 }
 
-// observe counts a request that took some time. The caller counts hits and misses of
-// a good get.
+// observe counts a request and its duration. Hits and misses of a successful get are
+// counted by the caller.
 func (m *metrics) observe(op string, err error, took time.Duration) {
 	m.seconds.WithLabelValues(op).Observe(took.Seconds())
 	switch {

@@ -9,15 +9,15 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// A Put is a value to be stored in place of the one that is there.
+// A Put is a value to be stored. It replaces the one under its key.
 type Put struct {
 	Key, Value string
-	// Keep is how long the value stays, if nothing takes its place.
+	// Keep is how long the value stays, if it is not replaced.
 	Keep time.Duration
 }
 
-// Put stores values, or does nothing while Redis is not there. It waits for
-// half a second at most, or while a connection is made a second.
+// Put stores values, or does nothing while Redis is not there. It waits for at most
+// half a second, or a second while a connection is being made.
 func (c *Client) Put(ctx context.Context, puts []Put) {
 	if len(puts) == 0 {
 		return

@@ -1,12 +1,12 @@
 // Package redis talks to the cache that all replicas share, so that it can
 // never hold a redirect up.
 //
-// [Client.Get] gives up after a few milliseconds whatever Redis does, and after
-// a few failures a circuit breaker opens: then it answers at once that it does
-// not know. Only a probe in the background closes the breaker again, never a
-// request. What is stored is nobody's only copy: every failure is a miss.
+// [Client.Get] gives up after a few milliseconds whatever Redis does. After a few
+// failures a circuit breaker opens, and Get then answers at once that it does not know.
+// Only a probe in the background closes the breaker again, never a request. Every
+// failure counts as a miss: nothing that is stored in Redis is the only copy.
 //
-// The package knows keys and values; their meaning is the affair of its user.
+// The package knows keys and values; only its user knows what they mean.
 package redis
 
 import (
@@ -24,20 +24,20 @@ import (
 )
 
 const (
-	// maxGets bounds how many questions are under way. Those that Redis leaves
-	// open keep their place until the connection ends.
+	// maxGets bounds the requests under way. A request that Redis does not answer
+	// counts until its connection ends.
 	maxGets = 256
 	// putTimeout bounds a batch of writes, which nobody waits for.
 	putTimeout = 500 * time.Millisecond
-	// probeEvery is how often the background sees whether Redis is there.
-	// While it fails, and the breaker has not opened for it yet, it looks more
-	// often, so that a process that nobody asks notices too.
+	// probeEvery is how often the client checks in the background whether Redis is
+	// there. While the check fails and the breaker is still closed, it checks more
+	// often, so that a process without requests notices too.
 	probeEvery  = time.Second
 	probeAgain  = 100 * time.Millisecond
 	dialTimeout = time.Second
-	// connTimeout ends a connection that leaves a question open.
+	// connTimeout ends a connection on which a request gets no answer.
 	connTimeout = time.Second
-	// closeWait bounds what a hanging Redis costs at the end.
+	// closeWait bounds how long a Redis that hangs delays the end of the process.
 	closeWait = time.Second
 
 	// maxFailures in a row, or half of at least minRequests within tripWindow,
@@ -49,14 +49,14 @@ const (
 
 var errTimeout = errors.New("redis did not answer in time")
 
-// Options of a [Client]. URL is required; zero values elsewhere mean the
-// defaults named.
+// Options of a [Client]. URL is required. Other fields with their zero value have the
+// default in their comment.
 type Options struct {
-	// URL is where Redis is: redis://, rediss:// or unix://, with user, password
-	// and number of the database. More nodes of a cluster as addr=host:port in
-	// its query.
+	// URL is the address of Redis: redis://, rediss:// or unix://, with user, password
+	// and number of the database. Further nodes of a cluster are given as
+	// addr=host:port in its query.
 	URL string
-	// Timeout is how long a question may take (10 ms).
+	// Timeout bounds how long a request may take (10 ms).
 	Timeout time.Duration
 	// Log gets what an operator should know (slog.Default).
 	Log *slog.Logger
@@ -64,19 +64,20 @@ type Options struct {
 	Registerer prometheus.Registerer
 }
 
-// A Client asks and tells Redis. All methods may be called concurrently.
+// A Client reads and writes values in Redis. All methods may be called concurrently.
 type Client struct {
 	options rueidis.ClientOption
 	timeout time.Duration
 	log     *slog.Logger
 	metrics *metrics
 
-	conn    atomic.Pointer[rueidis.Client] // nil until Redis was there once
+	conn    atomic.Pointer[rueidis.Client] // nil until Redis was first reached
 	breaker *gobreaker.TwoStepCircuitBreaker[struct{}]
 	gets    chan struct{} // questions under way
 }
 
-// CheckURL reports what is wrong with an address, without repeating it.
+// CheckURL returns an error if an address is invalid. The error does not repeat the
+// address.
 func CheckURL(url string) error {
 	_, err := parse(url)
 	return err
@@ -90,7 +91,7 @@ func parse(url string) (rueidis.ClientOption, error) {
 	return options, nil
 }
 
-// New makes a client. It is of use while [Client.Run] runs.
+// New makes a client. It works while [Client.Run] runs.
 func New(o Options) (*Client, error) {
 	options, err := parse(o.URL)
 	if err != nil {
@@ -128,7 +129,7 @@ func tripped(n gobreaker.Counts) bool {
 	return n.ConsecutiveFailures >= maxFailures || n.Requests >= minRequests && 2*n.TotalFailures >= n.Requests
 }
 
-// report logs when Redis is given up and when it is used again.
+// report logs when Redis is no longer used and when it is used again.
 func (c *Client) report(_ string, from, to gobreaker.State) {
 	switch {
 	case from == gobreaker.StateClosed:
@@ -143,8 +144,8 @@ func (c *Client) Up() bool {
 	return c.conn.Load() != nil && c.breaker.State() == gobreaker.StateClosed
 }
 
-// Run connects, and sees in the background whether Redis is there, until ctx
-// ends; it then closes the connections and returns nil. Call it once.
+// Run connects, and checks in the background whether Redis is there, until ctx ends. It
+// then closes the connections and returns nil. Call it once.
 func (c *Client) Run(ctx context.Context) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -180,7 +181,7 @@ func (c *Client) connect() error {
 	return nil
 }
 
-// close ends the connections, and with them what is under way.
+// close closes the connections, which ends the requests under way.
 func (c *Client) close() {
 	conn := c.conn.Swap(nil)
 	if conn == nil {
@@ -196,8 +197,8 @@ func (c *Client) close() {
 	}
 }
 
-// probe asks a question whose answer does not matter. It is the only one that
-// is let through while the breaker is half open.
+// probe sends a request whose answer does not matter. It is the only request that is
+// let through while the breaker is half open.
 func (c *Client) probe(ctx context.Context) error {
 	done, err := c.breaker.Allow()
 	if err != nil {
@@ -210,8 +211,8 @@ func (c *Client) probe(ctx context.Context) error {
 	return err
 }
 
-// Get asks for the value of a key. It waits for Timeout at most. ok is false
-// when Redis cannot be asked or did not answer; the value is empty if there is none.
+// Get reads the value of a key. It waits for at most Timeout. ok is false if Redis
+// cannot be asked or did not answer. The value is empty if there is none.
 func (c *Client) Get(ctx context.Context, key string) (value string, ok bool) {
 	if !c.Up() {
 		c.metrics.requests.WithLabelValues("get", "skipped").Inc()
@@ -245,8 +246,8 @@ func hitOrMiss(value string) string {
 	return "hit"
 }
 
-// ask gives up in time whatever the library waits for: an answer, a place in
-// its queue, or a connection.
+// ask gives up in time, whatever the library waits for: an answer, a place in its
+// queue, or a connection.
 func (c *Client) ask(ctx context.Context, key string) (value string, busy bool, err error) {
 	select {
 	case c.gets <- struct{}{}:
@@ -278,8 +279,8 @@ func (c *Client) ask(ctx context.Context, key string) (value string, busy bool, 
 	}
 }
 
-// get reads a value, which is empty if there is none, or if something else than a
-// string is under the key.
+// get reads a value. It is empty if there is none, or if the key holds something other
+// than a string.
 func get(ctx context.Context, conn rueidis.Client, key string) (string, error) {
 	value, err := conn.Do(ctx, conn.B().Get().Key(key).Build()).ToString()
 	if refusal, refused := rueidis.IsRedisErr(err); rueidis.IsRedisNil(err) || refused && strings.HasPrefix(refusal.Error(), "WRONGTYPE") {
