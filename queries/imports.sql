@@ -93,10 +93,10 @@ SET state = 'failed', error = @error, finished_at = now()
 WHERE id = @id AND state = 'receiving';
 
 -- name: FailImportWork :execrows
--- Gives up an import whose work failed too often. Its chunks stay, to be retried.
+-- Gives up an import whose job failed too often. Its chunks stay, to be retried.
 UPDATE imports
 SET state = 'failed', error = @error, finished_at = now()
-WHERE id = @id AND state IN ('queued', 'running');
+WHERE id = @id AND job_id = @job_id AND state IN ('queued', 'running');
 
 -- name: ReopenImport :one
 -- Takes up an import that was given up where it was left.
@@ -146,6 +146,12 @@ SELECT ((SELECT count(*) FROM contended) + (SELECT count(*) FROM trial) + (SELEC
 UPDATE imports
 SET job_id = @job_id
 WHERE id = @id;
+
+-- name: ReplaceImportJob :exec
+-- Names the next job of an import, unless it has another than the last by now.
+UPDATE imports
+SET job_id = @job_id
+WHERE id = @id AND job_id = @last_job_id;
 
 -- name: StartImport :execrows
 UPDATE imports
@@ -282,6 +288,31 @@ WHERE i.state IN ('queued', 'running', 'cancelling', 'undoing')
     )
 ORDER BY i.id
 LIMIT @row_limit;
+
+-- name: LockStalledImports :many
+-- Imports whose job is said to run for longer than its turn, and in which no
+-- transaction holds the import now: unless the next chunk is held, its worker is gone.
+SELECT i.id, i.state
+FROM imports i
+JOIN river_job j ON j.id = i.job_id
+WHERE i.state IN ('queued', 'running', 'cancelling', 'undoing')
+    AND j.state = 'running' AND j.attempted_at < now() - @older_than::interval
+ORDER BY i.id
+LIMIT @row_limit
+FOR UPDATE OF i SKIP LOCKED;
+
+-- name: NextImportChunkIsFree :one
+-- Reports whether no transaction holds the next chunk of an import, or none is left.
+WITH next AS (
+    SELECT min(n.seq) AS seq FROM import_chunks n WHERE n.import_id = @import_id AND n.done_at IS NULL
+), free AS (
+    SELECT c.seq
+    FROM import_chunks c
+    WHERE c.import_id = @import_id AND c.seq = (SELECT next.seq FROM next) AND c.done_at IS NULL
+    FOR UPDATE SKIP LOCKED
+)
+SELECT (next.seq IS NULL OR EXISTS (SELECT FROM free))::boolean AS free
+FROM next;
 
 -- name: ListSilentUploads :many
 -- Uploads that nobody has heard of for a while: their API process is gone.

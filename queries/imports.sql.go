@@ -135,12 +135,12 @@ func (q *Queries) FailImport(ctx context.Context, error *string, iD int64) (int6
 const failImportWork = `-- name: FailImportWork :execrows
 UPDATE imports
 SET state = 'failed', error = $1, finished_at = now()
-WHERE id = $2 AND state IN ('queued', 'running')
+WHERE id = $2 AND job_id = $3 AND state IN ('queued', 'running')
 `
 
-// Gives up an import whose work failed too often. Its chunks stay, to be retried.
-func (q *Queries) FailImportWork(ctx context.Context, error *string, iD int64) (int64, error) {
-	result, err := q.db.Exec(ctx, failImportWork, error, iD)
+// Gives up an import whose job failed too often. Its chunks stay, to be retried.
+func (q *Queries) FailImportWork(ctx context.Context, error *string, iD int64, jobID *int64) (int64, error) {
+	result, err := q.db.Exec(ctx, failImportWork, error, iD, jobID)
 	if err != nil {
 		return 0, err
 	}
@@ -947,6 +947,44 @@ func (q *Queries) LockImportChunk(ctx context.Context, importID int64, seq int32
 	return done, err
 }
 
+const lockStalledImports = `-- name: LockStalledImports :many
+SELECT i.id, i.state
+FROM imports i
+JOIN river_job j ON j.id = i.job_id
+WHERE i.state IN ('queued', 'running', 'cancelling', 'undoing')
+    AND j.state = 'running' AND j.attempted_at < now() - $1::interval
+ORDER BY i.id
+LIMIT $2
+FOR UPDATE OF i SKIP LOCKED
+`
+
+type LockStalledImportsRow struct {
+	ID    int64
+	State string
+}
+
+// Imports whose job is said to run for longer than its turn, and in which no
+// transaction holds the import now: unless the next chunk is held, its worker is gone.
+func (q *Queries) LockStalledImports(ctx context.Context, olderThan pgtype.Interval, rowLimit int32) ([]LockStalledImportsRow, error) {
+	rows, err := q.db.Query(ctx, lockStalledImports, olderThan, rowLimit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []LockStalledImportsRow{}
+	for rows.Next() {
+		var i LockStalledImportsRow
+		if err := rows.Scan(&i.ID, &i.State); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const moveImport = `-- name: MoveImport :exec
 UPDATE imports
 SET chunks_done = chunks_done + $1,
@@ -977,6 +1015,27 @@ func (q *Queries) MoveImport(ctx context.Context, arg MoveImportParams) error {
 		arg.ID,
 	)
 	return err
+}
+
+const nextImportChunkIsFree = `-- name: NextImportChunkIsFree :one
+WITH next AS (
+    SELECT min(n.seq) AS seq FROM import_chunks n WHERE n.import_id = $1 AND n.done_at IS NULL
+), free AS (
+    SELECT c.seq
+    FROM import_chunks c
+    WHERE c.import_id = $1 AND c.seq = (SELECT next.seq FROM next) AND c.done_at IS NULL
+    FOR UPDATE SKIP LOCKED
+)
+SELECT (next.seq IS NULL OR EXISTS (SELECT FROM free))::boolean AS free
+FROM next
+`
+
+// Reports whether no transaction holds the next chunk of an import, or none is left.
+func (q *Queries) NextImportChunkIsFree(ctx context.Context, importID int64) (bool, error) {
+	row := q.db.QueryRow(ctx, nextImportChunkIsFree, importID)
+	var free bool
+	err := row.Scan(&free)
+	return free, err
 }
 
 const queueImport = `-- name: QueueImport :one
@@ -1115,6 +1174,18 @@ func (q *Queries) ReopenImport(ctx context.Context, id int64) (Import, error) {
 		&i.UndoneAt,
 	)
 	return i, err
+}
+
+const replaceImportJob = `-- name: ReplaceImportJob :exec
+UPDATE imports
+SET job_id = $1
+WHERE id = $2 AND job_id = $3
+`
+
+// Names the next job of an import, unless it has another than the last by now.
+func (q *Queries) ReplaceImportJob(ctx context.Context, jobID *int64, iD int64, lastJobID *int64) error {
+	_, err := q.db.Exec(ctx, replaceImportJob, jobID, iD, lastJobID)
+	return err
 }
 
 const requestImportCancel = `-- name: RequestImportCancel :one

@@ -57,20 +57,21 @@ type Import struct {
 	RowsSkipped   int64
 	RowsRejected  int64
 	Error         *string
-	PlannedTo     int64
-	JobID         *int64
-	CreatedAt     time.Time
-	HeardAt       time.Time
-	StartedAt     *time.Time
-	FinishedAt    *time.Time
-	OnConflict    string
-	DryRun        bool
-	RowsRemoved   int64
-	RowsKept      int64
-	UndoStep      *string
-	UndoLine      int64
-	UndoSince     *time.Time
-	UndoneAt      *time.Time
+	// Unused; kept for workers of the release before.
+	PlannedTo   int64
+	JobID       *int64
+	CreatedAt   time.Time
+	HeardAt     time.Time
+	StartedAt   *time.Time
+	FinishedAt  *time.Time
+	OnConflict  string
+	DryRun      bool
+	RowsRemoved int64
+	RowsKept    int64
+	UndoStep    *string
+	UndoLine    int64
+	UndoSince   *time.Time
+	UndoneAt    *time.Time
 }
 
 type URL struct {

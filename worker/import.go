@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime/debug"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -51,9 +52,10 @@ type importArgs interface {
 // that are left strictly in file order, and ends the import.
 //
 // An import has one job at a time, which imports.job_id names. A job of another
-// number was replaced, or comes from the release before, and does nothing. One job
-// may still run twice at once, after its worker was taken for dead: the locked row
-// of each chunk decides which run applies it (I6).
+// number was replaced, or comes from the release before, and does nothing; one that
+// is replaced while it runs stops after its chunk. Two runs may still be under way
+// at once, after a worker was taken for dead: the locked row of each chunk decides
+// which run applies it (I6).
 type importJob[T importArgs] struct {
 	river.WorkerDefaults[T]
 	deps *deps
@@ -65,7 +67,8 @@ func (w *importJob[T]) Work(ctx context.Context, job *river.Job[T]) error {
 	if err != nil {
 		return err
 	}
-	if or(run.row.JobID, 0) != job.ID {
+	run.jobID = job.ID
+	if run.replaced(run.row) {
 		return nil
 	}
 	if !run.layout.Lenient && run.row.State != stateCancelling {
@@ -73,7 +76,7 @@ func (w *importJob[T]) Work(ctx context.Context, job *river.Job[T]) error {
 	}
 	run.turnEnds = time.Now().Add(w.deps.importTurn)
 	run.complete = func(ctx context.Context, tx pgx.Tx) error { return complete(ctx, tx, job) }
-	return run.giveUp(ctx, job.JobRow, run.goOn(ctx))
+	return run.giveUp(ctx, job.JobRow, run.work(ctx))
 }
 
 // errTooOld fails an import whose rows would be read by other rules than when it
@@ -88,6 +91,7 @@ type importRun struct {
 	parser *csvimport.Parser
 	policy csvimport.Policy
 
+	jobID    int64
 	turnEnds time.Time
 	complete func(context.Context, pgx.Tx) error
 	at       string // the rows that are being applied, for people
@@ -149,6 +153,18 @@ func (d *deps) domains(ctx context.Context) (func(host string) (id int64, ok boo
 	}, nil
 }
 
+// replaced reports whether the import has another job than this by now.
+func (run *importRun) replaced(row queries.Import) bool { return or(row.JobID, 0) != run.jobID }
+
+// work applies chunks, unless the import is cancelled: to end it, its chunks need
+// not be readable.
+func (run *importRun) work(ctx context.Context) error {
+	if run.row.State == stateCancelling {
+		return run.end(ctx)
+	}
+	return run.goOn(ctx)
+}
+
 // goOn applies the chunks that are left until the turn ends, each in a
 // transaction, while the next one is read and parsed. After the last it ends the
 // import.
@@ -167,7 +183,7 @@ func (run *importRun) goOn(ctx context.Context) error {
 		run.at = fmt.Sprintf("the %d rows from line %d on", p.chunk.records, p.chunk.firstLine)
 		what, err := run.applyChunk(ctx, p.chunk)
 		switch {
-		case err != nil || what == turnOver:
+		case err != nil || what == stopped:
 			return err
 		case what == notRunning:
 			run.at = "the file"
@@ -188,7 +204,7 @@ func (run *importRun) prefetch(ctx context.Context) <-chan parsed {
 	next := make(chan parsed)
 	go func() {
 		for after := int32(-1); ; {
-			c, err := run.readChunk(ctx, after)
+			c, err := run.readChunkSafely(ctx, after)
 			select {
 			case next <- parsed{c, err}:
 			case <-ctx.Done():
@@ -201,6 +217,17 @@ func (run *importRun) prefetch(ctx context.Context) <-chan parsed {
 		}
 	}()
 	return next
+}
+
+// readChunkSafely is readChunk, and makes an error of a panic: River does so only in
+// the goroutine of the job, and elsewhere a panic would end the process.
+func (run *importRun) readChunkSafely(ctx context.Context, after int32) (c *chunk, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("read chunk: panic: %v\n%s", r, debug.Stack())
+		}
+	}()
+	return run.readChunk(ctx, after)
 }
 
 // readChunk reads and parses the first chunk after a number that is to be applied,
@@ -223,7 +250,7 @@ func (run *importRun) readChunk(ctx context.Context, after int32) (*chunk, error
 // What applyChunk found.
 const (
 	applied    = iota // the chunk is done, by this run or another
-	turnOver          // and the next job of the import is queued
+	stopped           // the chunk is done, and another job goes on with the import
 	notRunning        // the import is not to be applied any more
 )
 
@@ -260,8 +287,8 @@ func (run *importRun) tryChunk(ctx context.Context, c *chunk) (what int, err err
 		if err != nil {
 			return fmt.Errorf("lock chunk: %w", err)
 		}
-		running, err := startImport(ctx, q, id)
-		if err != nil || !running {
+		row, err := startImport(ctx, q, id)
+		if err != nil || row.State != stateRunning {
 			what = notRunning
 			return err
 		}
@@ -276,16 +303,15 @@ func (run *importRun) tryChunk(ctx context.Context, c *chunk) (what int, err err
 				return fmt.Errorf("finish chunk: %w", err)
 			}
 		}
-		if !over {
+		replaced := run.replaced(row)
+		if !over && !replaced {
 			return nil
 		}
-		what = turnOver
-		jobID, err := insertJob(ctx, tx, jobs.ApplyChunk{ImportID: id, Seq: c.seq + 1})
-		if err != nil {
-			return err
-		}
-		if err := q.SetImportJob(ctx, &jobID, id); err != nil {
-			return fmt.Errorf("note job of import: %w", err)
+		what = stopped
+		if !replaced {
+			if err := run.handOver(ctx, tx, q, c.seq+1); err != nil {
+				return err
+			}
 		}
 		return run.complete(ctx, tx)
 	})
@@ -295,20 +321,36 @@ func (run *importRun) tryChunk(ctx context.Context, c *chunk) (what int, err err
 	return what, err
 }
 
-// startImport reports whether the import is running, or queued and starts now.
-func startImport(ctx context.Context, q *queries.Queries, id int64) (bool, error) {
+// handOver queues the next job of the import. If the import was given another one
+// since it was read, that stays, and this one will do nothing.
+func (run *importRun) handOver(ctx context.Context, tx pgx.Tx, q *queries.Queries, seq int32) error {
+	next, err := insertJob(ctx, tx, jobs.ApplyChunk{ImportID: run.row.ID, Seq: seq})
+	if err != nil {
+		return err
+	}
+	if err := q.ReplaceImportJob(ctx, &next, run.row.ID, &run.jobID); err != nil {
+		return fmt.Errorf("note job of import: %w", err)
+	}
+	return nil
+}
+
+// startImport reads an import, and starts it if it is queued.
+func startImport(ctx context.Context, q *queries.Queries, id int64) (queries.Import, error) {
 	row, err := q.GetImport(ctx, id)
 	if err != nil {
-		return false, fmt.Errorf("read import: %w", err)
+		return row, fmt.Errorf("read import: %w", err)
 	}
 	if row.State != stateQueued {
-		return row.State == stateRunning, nil
+		return row, nil
 	}
 	started, err := q.StartImport(ctx, id)
 	if err != nil {
-		return false, fmt.Errorf("start import: %w", err)
+		return row, fmt.Errorf("start import: %w", err)
 	}
-	return started == 1, nil // 0: it was cancelled since it was read
+	if started == 1 { // or it was cancelled since it was read
+		row.State = stateRunning
+	}
+	return row, nil
 }
 
 // end ends an import that has no chunk left to apply, or that is being cancelled.
@@ -320,8 +362,8 @@ func (run *importRun) end(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read import: %w", err)
 	}
-	if row.State != stateRunning && row.State != stateCancelling {
-		return nil // it ended, or failed and waits to be retried
+	if run.replaced(row) || row.State != stateRunning && row.State != stateCancelling {
+		return nil // another job ends it, or it ended, or failed and waits to be retried
 	}
 	// The release before set rows aside until all chunks were done. Each becomes a
 	// chunk of its own behind the others.
@@ -428,7 +470,7 @@ func (run *importRun) giveUp(ctx context.Context, job *rivertype.JobRow, err err
 func (run *importRun) fail(ctx context.Context, reason string, err error) error {
 	own, cancel := context.WithTimeout(context.WithoutCancel(ctx), giveUpTimeout)
 	defer cancel()
-	failed, failErr := queries.New(run.deps.pool).FailImportWork(own, &reason, run.row.ID)
+	failed, failErr := queries.New(run.deps.pool).FailImportWork(own, &reason, run.row.ID, &run.jobID)
 	if failErr != nil {
 		return errors.Join(err, fmt.Errorf("fail import: %w", failErr))
 	}

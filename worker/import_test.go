@@ -112,6 +112,30 @@ func TestCancelOfADoneImport(t *testing.T) {
 	}
 }
 
+// An import whose chunks cannot be read fails its job, not the worker, and can still be
+// cancelled.
+func TestImportOfChunksThatCannotBeRead(t *testing.T) {
+	for name, damage := range map[string]string{
+		"records are missing": "UPDATE import_chunks SET rows = 7",
+		"the parser panics":   `UPDATE imports SET layout = jsonb_set(layout, '{max_record}', '-100')`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := setup(t)
+			id := s.upload(csvimport.KindUsers, "username,email\na,a@example.com\n", csvimport.SplitOptions{})
+			s.exec(damage)
+			s.start(map[string]int{jobs.QueueImports: 1})
+			s.eventually("its job fails", func() bool {
+				return s.int("SELECT count(*) FROM river_job WHERE kind = 'apply_chunk' AND cardinality(errors) > 0") == 1
+			})
+			s.cancel(id)
+			if imp := s.ended(id); imp.State != stateCancelled {
+				t.Errorf("import is %s", imp.State)
+			}
+			s.wantInt(0, "SELECT count(*) FROM users")
+		})
+	}
+}
+
 // An import that the release before began goes on: rows that it set aside come last,
 // in file order, and each row is applied once.
 func TestImportOfTheReleaseBefore(t *testing.T) {

@@ -405,6 +405,32 @@ func TestImportJobsAtOnce(t *testing.T) {
 	s.wantInt(0, "SELECT count(*) FROM river_job WHERE queue = 'imports' AND cardinality(errors) > 0")
 }
 
+// A run whose job is replaced meanwhile stops after a chunk, and leaves the new job
+// its place also where its own turn is over.
+func TestReplacedImportJobStops(t *testing.T) {
+	for name, test := range map[string]struct {
+		turn   time.Duration
+		chunks int64
+	}{"in its turn": {time.Hour, 2}, "at the end of its turn": {0, 1}} {
+		t.Run(name, func(t *testing.T) {
+			s := setup(t)
+			id := s.upload(csvimport.KindUsers, "username,email\na,a@example.com\nb,b@example.com\nc,c@example.com\nd,d@example.com\n", csvimport.SplitOptions{ChunkRows: 1})
+			tx := s.lock("INSERT INTO users (username, email) VALUES ('a', 'other@example.com')")
+			s.start(map[string]int{jobs.QueueImports: 2}, func(d *deps) { d.importTurn = test.turn })
+			s.eventually("the run waits for the row", s.waitFor(tx, 1))
+			s.exec("UPDATE imports SET job_id = 0 WHERE id = $1", id) // a job that is not there yet
+			s.rollback(tx)
+			s.eventually("the run stops", func() bool {
+				return s.int("SELECT count(*) FROM river_job WHERE queue = 'imports' AND state <> 'completed'") == 0
+			})
+			s.wantInt(test.chunks, "SELECT chunks_done FROM imports")
+			s.wantInt(0, "SELECT job_id FROM imports")
+			s.queueJob(id, jobs.ApplyChunk{ImportID: id})
+			s.wantRows(id, 4, 0)
+		})
+	}
+}
+
 // Jobs take turns: each queues the next one behind those of other imports.
 func TestImportsTakeTurns(t *testing.T) {
 	s := setup(t)

@@ -25,6 +25,9 @@ const (
 	// Idempotency-Key is taken, so it must be well within the five minutes for
 	// which "signpost import" goes on trying.
 	silentAfter = 2 * time.Minute
+	// stalledAfter is how long the job of an import may run: longer than a turn, within
+	// which it begins its last chunk. The row of that is locked meanwhile.
+	stalledAfter = 15 * time.Second
 	// A run looks for so many of each sort at a time, and so many times.
 	reenqueuePage  = 500
 	reenqueuePages = 10
@@ -33,7 +36,8 @@ const (
 // reenqueue gives a new job to every batch, import and month on its way to the
 // archive whose job is gone, and gives up uploads whose API process is gone. So
 // nothing is lost when a job is discarded, deleted by an operator or cleaned away by
-// River.
+// River. The one job of an import whose worker was killed is replaced, too: River
+// takes a minute or two to notice.
 type reenqueue struct {
 	river.WorkerDefaults[jobs.Reenqueue]
 	deps *deps
@@ -42,7 +46,7 @@ type reenqueue struct {
 // Work implements [river.Worker].
 func (w *reenqueue) Work(ctx context.Context, _ *river.Job[jobs.Reenqueue]) error {
 	var errs []error
-	for _, find := range []func(context.Context) (int, error){w.batches, w.imports, w.uploads, w.parts} {
+	for _, find := range []func(context.Context) (int, error){w.batches, w.imports, w.stalled, w.uploads, w.parts} {
 		for range reenqueuePages {
 			n, err := find(ctx)
 			errs = append(errs, err)
@@ -87,6 +91,43 @@ func (w *reenqueue) imports(ctx context.Context) (int, error) {
 	}
 	w.account(ctx, "imports", len(found))
 	return len(found), nil
+}
+
+// stalled replaces the jobs of imports that a killed worker left. If the worker lives
+// after all, no harm is done: its run stops after its chunk.
+func (w *reenqueue) stalled(ctx context.Context) (int, error) {
+	found, replaced := 0, 0
+	err := w.deps.inTx(ctx, func(tx pgx.Tx, q *queries.Queries) error {
+		found, replaced = 0, 0
+		imports, err := q.LockStalledImports(ctx, interval(stalledAfter), reenqueuePage)
+		if err != nil {
+			return fmt.Errorf("list stalled imports: %w", err)
+		}
+		found = len(imports)
+		for _, i := range imports {
+			free, err := q.NextImportChunkIsFree(ctx, i.ID)
+			if err != nil {
+				return fmt.Errorf("look at the next chunk of an import: %w", err)
+			}
+			if !free {
+				continue
+			}
+			jobID, err := insertJob(ctx, tx, jobs.NextOfImport(i.ID, i.State))
+			if err != nil {
+				return err
+			}
+			if err := q.SetImportJob(ctx, &jobID, i.ID); err != nil {
+				return fmt.Errorf("note job of import: %w", err)
+			}
+			replaced++
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, err
+	}
+	w.account(ctx, "imports", replaced)
+	return found, nil
 }
 
 func (w *reenqueue) insert(ctx context.Context, args river.JobArgs, note func(*queries.Queries, int64) error) error {

@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -65,6 +66,36 @@ func TestRescueOfImports(t *testing.T) {
 	s.wantInt(1, "SELECT count(*) FROM lost")
 	s.wantInt(3, "SELECT count(*) FROM users")
 	s.wantInt(8, "SELECT sum(rows_imported + rows_rejected) FROM imports WHERE id IN ($1, $2)", whole, cut)
+}
+
+// An import whose worker was killed gets another job long before River notices; one
+// whose chunk is under way keeps its job.
+func TestReenqueueOfStalledImports(t *testing.T) {
+	s := setup(t)
+	file := "username,email\na%[1]d,a%[1]d@example.com\nb%[1]d,b%[1]d@example.com\n"
+	stalled := s.upload(csvimport.KindUsers, fmt.Sprintf(file, 1), csvimport.SplitOptions{ChunkRows: 1})
+	cancelled := s.upload(csvimport.KindUsers, fmt.Sprintf(file, 2), csvimport.SplitOptions{ChunkRows: 1})
+	s.cancel(cancelled)
+	atEnd := s.upload(csvimport.KindUsers, fmt.Sprintf(file, 3), csvimport.SplitOptions{ChunkRows: 1})
+	s.exec("UPDATE import_chunks SET data = NULL, done_at = now() WHERE import_id = $1", atEnd)
+	s.exec("UPDATE imports SET state = 'running', chunks_done = 2, rows_skipped = 2 WHERE id = $1", atEnd)
+	slow := s.upload(csvimport.KindUsers, fmt.Sprintf(file, 4), csvimport.SplitOptions{ChunkRows: 1})
+	fresh := s.upload(csvimport.KindUsers, fmt.Sprintf(file, 5), csvimport.SplitOptions{ChunkRows: 1})
+	s.exec("UPDATE river_job SET state = 'running', attempt = 1, attempted_at = now() - interval '20 seconds', attempted_by = '{killed}'")
+	s.exec("UPDATE river_job SET attempted_at = now() + interval '1 hour' WHERE id = (SELECT job_id FROM imports WHERE id = $1)", fresh)
+	tx := s.lock(fmt.Sprintf("SELECT FROM import_chunks WHERE import_id = %d AND seq = 0 FOR UPDATE", slow))
+	s.start(nil)
+	s.wantRows(stalled, 2, 0)
+	if imp := s.ended(cancelled); imp.State != stateCancelled {
+		t.Errorf("the cancelled import is %s", imp.State)
+	}
+	if imp := s.ended(atEnd); imp.State != stateCompleted {
+		t.Errorf("the import at its end is %s", imp.State)
+	}
+	s.wantInt(2, "SELECT count(*) FROM river_job WHERE queue = 'imports' AND state = 'running' AND id IN (SELECT job_id FROM imports WHERE id IN ($1, $2))", slow, fresh)
+	s.rollback(tx)
+	s.run(jobs.Reenqueue{})
+	s.wantRows(slow, 2, 0)
 }
 
 func TestRescueOfUploads(t *testing.T) {

@@ -158,7 +158,7 @@ func config(d *deps, queues map[string]int) *river.Config {
 		Workers: workers,
 		Queues:  map[string]river.QueueConfig{},
 		PeriodicJobs: []*river.PeriodicJob{
-			periodic(jobs.Reenqueue{}, time.Minute),
+			periodic(jobs.Reenqueue{}, jobs.ReenqueuePeriod),
 			periodic(jobs.MakePartitions{}, time.Hour),
 			periodic(jobs.ArchiveMonths{Setting: d.retention.String()}, time.Hour),
 			periodic(jobs.Prune{}, 10*time.Minute),

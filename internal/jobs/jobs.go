@@ -109,6 +109,9 @@ func NextOfImport(id int64, state string) river.JobArgs {
 	return ApplyChunk{ImportID: id}
 }
 
+// ReenqueuePeriod is how often is looked for jobs that are gone.
+const ReenqueuePeriod = 15 * time.Second
+
 // Reenqueue gives every batch and import whose job is gone a new one.
 type Reenqueue struct{}
 
@@ -116,7 +119,7 @@ type Reenqueue struct{}
 func (Reenqueue) Kind() string { return "rescue" }
 
 // InsertOpts implements [river.JobArgsWithInsertOpts].
-func (Reenqueue) InsertOpts() river.InsertOpts { return periodic(time.Minute) }
+func (Reenqueue) InsertOpts() river.InsertOpts { return periodic(ReenqueuePeriod) }
 
 // MakePartitions makes the monthly partitions of events ahead of time.
 type MakePartitions struct{}
