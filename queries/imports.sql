@@ -153,7 +153,7 @@ UPDATE imports
 SET job_id = @job_id
 WHERE id = @id AND job_id = @last_job_id;
 
--- name: StartImport :execrows
+-- name: StartImport :exec
 UPDATE imports
 SET state = 'running', started_at = COALESCE(started_at, now())
 WHERE id = @id AND state = 'queued';

@@ -1390,18 +1390,15 @@ func (q *Queries) ShowImport(ctx context.Context, id int64) (ShowImportRow, erro
 	return i, err
 }
 
-const startImport = `-- name: StartImport :execrows
+const startImport = `-- name: StartImport :exec
 UPDATE imports
 SET state = 'running', started_at = COALESCE(started_at, now())
 WHERE id = $1 AND state = 'queued'
 `
 
-func (q *Queries) StartImport(ctx context.Context, id int64) (int64, error) {
-	result, err := q.db.Exec(ctx, startImport, id)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected(), nil
+func (q *Queries) StartImport(ctx context.Context, id int64) error {
+	_, err := q.db.Exec(ctx, startImport, id)
+	return err
 }
 
 const stopImportChunks = `-- name: StopImportChunks :exec

@@ -157,10 +157,16 @@ func (d *deps) domains(ctx context.Context) (func(host string) (id int64, ok boo
 func (run *importRun) replaced(row queries.Import) bool { return or(row.JobID, 0) != run.jobID }
 
 // work applies chunks, unless the import is cancelled: to end it, its chunks need
-// not be readable.
+// not be readable. An import that is queued starts in a transaction of its own, since
+// to cancel it must not wait for its first chunk.
 func (run *importRun) work(ctx context.Context) error {
-	if run.row.State == stateCancelling {
+	switch run.row.State {
+	case stateCancelling:
 		return run.end(ctx)
+	case stateQueued:
+		if err := queries.New(run.deps.pool).StartImport(ctx, run.row.ID); err != nil {
+			return fmt.Errorf("start import: %w", err)
+		}
 	}
 	return run.goOn(ctx)
 }
@@ -287,10 +293,13 @@ func (run *importRun) tryChunk(ctx context.Context, c *chunk) (what int, err err
 		if err != nil {
 			return fmt.Errorf("lock chunk: %w", err)
 		}
-		row, err := startImport(ctx, q, id)
-		if err != nil || row.State != stateRunning {
+		row, err := q.GetImport(ctx, id)
+		if err != nil {
+			return fmt.Errorf("read import: %w", err)
+		}
+		if row.State != stateRunning {
 			what = notRunning
-			return err
+			return nil
 		}
 		if !done {
 			if rep, err = c.apply(ctx, tx); err != nil {
@@ -332,25 +341,6 @@ func (run *importRun) handOver(ctx context.Context, tx pgx.Tx, q *queries.Querie
 		return fmt.Errorf("note job of import: %w", err)
 	}
 	return nil
-}
-
-// startImport reads an import, and starts it if it is queued.
-func startImport(ctx context.Context, q *queries.Queries, id int64) (queries.Import, error) {
-	row, err := q.GetImport(ctx, id)
-	if err != nil {
-		return row, fmt.Errorf("read import: %w", err)
-	}
-	if row.State != stateQueued {
-		return row, nil
-	}
-	started, err := q.StartImport(ctx, id)
-	if err != nil {
-		return row, fmt.Errorf("start import: %w", err)
-	}
-	if started == 1 { // or it was cancelled since it was read
-		row.State = stateRunning
-	}
-	return row, nil
 }
 
 // end ends an import that has no chunk left to apply, or that is being cancelled.
