@@ -12,25 +12,24 @@ import (
 
 const (
 	agentsCached  = 8192 // at most clicks.MaxUserAgent bytes each
-	agentNameMax  = 64   // bytes; names are taken from what a client sent
+	agentNameMax  = 64   // bytes; the names come from headers, which clients make up
 	deviceBot     = "bot"
 	deviceMobile  = "mobile"
 	deviceTablet  = "tablet"
 	deviceDesktop = "desktop"
 )
 
-// agent is what a User-Agent header says. "" is unknown. Shared and never
-// changed.
+// agent is the meaning of a User-Agent header. Empty fields are unknown. It is shared
+// and never changed.
 type agent struct {
 	bot                 bool
 	browser, os, device string
-	// columns are browser, os and device as a binary COPY takes them.
+	// columns holds browser, os and device encoded for a binary COPY.
 	columns []byte
 }
 
-// agents parses User-Agent headers and remembers the most used ones: parsing
-// takes microseconds, and a batch holds few different ones. Safe for concurrent
-// use.
+// agents parses User-Agent headers and remembers the most frequent ones: parsing takes
+// microseconds, and a batch holds few different headers. It is safe for concurrent use.
 type agents struct {
 	known *otter.Cache[string, *agent]
 	parse func(header string) *agent
@@ -44,7 +43,7 @@ func newAgents() (*agents, error) {
 	return &agents{known: known, parse: parseAgent}, nil
 }
 
-// get returns what header says. header may be kept.
+// get returns the meaning of header. It does not keep header itself.
 func (a *agents) get(header string) *agent {
 	if known, ok := a.known.GetIfPresent(header); ok {
 		return known

@@ -20,8 +20,8 @@ import (
 	"github.com/signpost/signpost/queries"
 )
 
-// States of a part of a month that is taken out of events. The table event_parts
-// notes them, so that whichever worker comes next goes on with the step that is due:
+// States of a part: rows of a month that are taken out of events. The table event_parts
+// holds the state, so that any worker can go on with the next step:
 //
 //	state     where its rows are        next step
 //	detached  in a table of their own   move change events back, write the file, read it
@@ -29,10 +29,10 @@ import (
 //	verified  there and in the archive  drop the table -> dropped
 //	dropped   in the archive only       none
 //
-// Where nothing is to be archived, a detached part is dropped at once. A step that
-// fails leaves the part as it is, and is tried again. The previous release knows one
-// state more, "archived", between writing and reading back; a part that it left there
-// is treated as detached.
+// If there is no archive, a detached part is dropped at once. A step that fails leaves
+// the part as it is, and is tried again. The previous release has one more state,
+// "archived", between writing and reading back; a part that it left in that state is
+// treated as detached.
 const (
 	partDetached = "detached"
 	partVerified = "verified"
@@ -40,30 +40,30 @@ const (
 )
 
 const (
-	// archiveTimeout leaves room for months of a billion events. When a worker is
-	// killed, its job counts as running for so long; a new job goes on all the same,
-	// since the lock went with the worker's connection.
+	// archiveTimeout is enough for months of a billion events. After a worker was
+	// killed, its job still counts as running for that long. A new job can go on all
+	// the same, because the lock ended with the dead worker's connection.
 	archiveTimeout = 12 * time.Hour
-	// partPause gathers late rows, so that they make a part a day at most.
+	// partPause collects late rows, so that they make at most one part a day.
 	partPause = 24 * time.Hour
-	// failedPause is how long a part is left alone after a step of it failed.
+	// failedPause is how long a part is not touched after a step of it failed.
 	failedPause = 15 * time.Minute
-	// lockArchiving is the key of the advisory lock that one worker, or one restore,
-	// holds at a time ("signpost" in ASCII, and on, after those of package postgres).
+	// lockArchiving is the key of the advisory lock that at most one worker, or one
+	// restore, has at a time ("signpost" in ASCII, counted on from the keys of package
+	// postgres).
 	lockArchiving int64 = 0x7369676e706f7377
 )
 
 // Retention says how long events stay in the database and where they go then. The zero
 // value keeps them for ever.
 type Retention struct {
-	// Months is how many months before the current one keep their events. 0 is
-	// all of them.
+	// Months is how many months before the current one keep their events; 0 means all.
 	Months int
-	// Changes is how many of them keep their change events, which say who changed
-	// which user or link. 0 is all of them; else it is not less than Months.
+	// Changes is how many months before the current one keep their change events, which
+	// say who changed which user or link; 0 means all. Otherwise it is at least Months.
 	Changes int
-	// Archive is where older months go. If it is nil they are deleted, which the
-	// operator asks for in so many words.
+	// Archive is where older months go. If it is nil, they are deleted, which the
+	// operator has to ask for explicitly.
 	Archive archive.Store
 }
 
@@ -76,14 +76,14 @@ func (r Retention) String() string {
 	return fmt.Sprintf("%d months, of changes %d, to %s", r.Months, r.Changes, place)
 }
 
-// older says whether a month comes before the current one and the n before it,
-// where 0 is any number.
+// older reports whether a month lies before the current one and the n months before
+// that; n = 0 stands for all months, so that none is older.
 func older(month, now time.Time, n int) bool {
 	return n > 0 && month.Before(postgres.MonthOf(now).AddDate(0, -n, 0))
 }
 
-// toArchive returns the months that are older than the retention, without those
-// that hold nothing but the change events which stay.
+// toArchive returns the months that are older than the retention, without those that
+// contain only change events which are still kept.
 func (d *deps) toArchive(ctx context.Context, months []time.Time, now time.Time) ([]time.Time, error) {
 	var found []time.Time
 	for _, month := range months {
@@ -105,7 +105,7 @@ func (d *deps) toArchive(ctx context.Context, months []time.Time, now time.Time)
 }
 
 // archiveMonths takes months that are older than the retention out of events. The
-// rollups stay, and with them every total.
+// rollups stay, so no total changes.
 type archiveMonths struct {
 	river.WorkerDefaults[jobs.ArchiveMonths]
 	deps *deps
@@ -115,8 +115,8 @@ type archiveMonths struct {
 // Timeout implements [river.Worker].
 func (w *archiveMonths) Timeout(*river.Job[jobs.ArchiveMonths]) time.Duration { return archiveTimeout }
 
-// Work implements [river.Worker]. Parts that were begun are finished first, also
-// when there is no retention any more.
+// Work implements [river.Worker]. It first finishes parts that were begun, even if
+// there is no retention any more.
 func (w *archiveMonths) Work(ctx context.Context, _ *river.Job[jobs.ArchiveMonths]) error {
 	unlock, err := lockForArchive(ctx, w.deps.pool)
 	if err != nil || unlock == nil {
@@ -147,8 +147,8 @@ func (w *archiveMonths) Work(ctx context.Context, _ *river.Job[jobs.ArchiveMonth
 	return nil
 }
 
-// finishParts brings every part that was begun to its end. One that fails does
-// not keep back the others.
+// finishParts finishes every part that was begun. If one fails, it goes on with the
+// others.
 func (w *archiveMonths) finishParts(ctx context.Context) error {
 	parts, err := queries.New(w.deps.pool).ListOpenEventParts(ctx)
 	if err != nil {
@@ -161,9 +161,9 @@ func (w *archiveMonths) finishParts(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// finish goes through the steps that are left. A step that fails leaves the part as
-// it is for the next run: its rows are in their table, and in no list of events
-// until then.
+// finish runs the remaining steps of a part. If a step fails, the next run tries it
+// again. Until then the rows of the part are in a table of their own, and lists of
+// events do not show them.
 func (w *archiveMonths) finish(ctx context.Context, part queries.EventPart) error {
 	err := w.steps(ctx, &part)
 	if err == nil {
@@ -195,8 +195,8 @@ func (w *archiveMonths) steps(ctx context.Context, part *queries.EventPart) erro
 	return w.drop(ctx, part)
 }
 
-// keepChanges moves the change events of a month that was detached back to where
-// they were: they have an age of their own. Late rows join them there.
+// keepChanges moves the change events of a detached month back into events, because
+// they have a retention of their own. Late change events are put there too.
 func (w *archiveMonths) keepChanges(ctx context.Context, part *queries.EventPart) error {
 	if older(part.Month, w.now(), w.deps.retention.Changes) {
 		return nil
@@ -210,12 +210,13 @@ func (w *archiveMonths) keepChanges(ctx context.Context, part *queries.EventPart
 	if err := postgres.EnsurePartitions(ctx, w.deps.pool, []time.Time{part.Month}); err != nil {
 		return err
 	}
-	// Whether there are clicks in it is asked often from now on, and mostly in vain.
+	// From now on it is often asked whether the table has clicks, and mostly it has
+	// none.
 	if _, err := w.deps.pool.Exec(ctx, "CREATE INDEX IF NOT EXISTS "+pgx.Identifier{part.TableName + "_clicked"}.Sanitize()+
 		" ON "+pgx.Identifier{part.Month.Format("events_2006_01")}.Sanitize()+" (occurred_at) WHERE event_type = 'clicked'"); err != nil {
 		return fmt.Errorf("make index: %w", err)
 	}
-	for _, kind := range []string{"created", "updated", "deleted"} { // as the index on them is sorted
+	for _, kind := range []string{"created", "updated", "deleted"} { // in the order of the index
 		if err := postgres.MoveEvents(ctx, w.deps.pool, part.TableName, "events", "event_type = '"+kind+"'"); err != nil {
 			return err
 		}
@@ -224,17 +225,17 @@ func (w *archiveMonths) keepChanges(ctx context.Context, part *queries.EventPart
 	return wrap("forget their ids", err)
 }
 
-// errSuperseded says that another attempt has taken the part over.
+// errSuperseded says that another worker has taken the part over.
 var errSuperseded = errors.New("another worker has taken over")
 
-// due returns the months whose events are to go, oldest first.
+// due returns the months whose events are to be taken out, oldest first.
 func (w *archiveMonths) due(ctx context.Context) ([]time.Time, error) {
 	if w.deps.retention.Months <= 0 {
 		return nil, nil
 	}
 	q := queries.New(w.deps.pool)
-	// An import finds by looking whether it brings an event twice, and its undo
-	// looks for what it brought.
+	// An import looks in events to find out whether it brings an event twice, and its
+	// undo looks there for the events that it brought.
 	if busy, err := q.EventImportsSince(ctx, w.now()); err != nil || busy {
 		return nil, wrap("look for imports", err)
 	}
@@ -250,7 +251,7 @@ func (w *archiveMonths) due(ctx context.Context) ([]time.Time, error) {
 	return w.deps.toArchive(ctx, months, w.now())
 }
 
-// begin detaches a month, once it is known that the archive can be written.
+// begin detaches a month, after a check that the archive can be written.
 func (w *archiveMonths) begin(ctx context.Context, month time.Time) error {
 	if err := w.probe(ctx, month); err != nil {
 		w.deps.metrics.archiveFailures.Inc()
@@ -267,7 +268,7 @@ func (w *archiveMonths) begin(ctx context.Context, month time.Time) error {
 		return noteDetached(ctx, tx, queries.CreateEventPartParams{Month: month, TableName: table, Batch: batch}, since)
 	})
 	if errors.Is(err, errImportBegan) {
-		return nil // the month has its turn at the next run
+		return nil // the next run takes the month
 	}
 	if err != nil {
 		w.deps.metrics.archiveFailures.Inc()
@@ -277,12 +278,11 @@ func (w *archiveMonths) begin(ctx context.Context, month time.Time) error {
 	return nil
 }
 
-// errImportBegan says that an import may have brought events since their ids
-// were noted.
+// errImportBegan says that an import may have added events since the ids were noted.
 var errImportBegan = errors.New("events are being imported")
 
-// noteIDs notes the ids that imports gave the events of a month, and returns the
-// moment from which an import would have made that incomplete.
+// noteIDs notes the ids that imports gave to the events of a month. It returns a time:
+// if an import began after it, the list may be incomplete.
 func (w *archiveMonths) noteIDs(ctx context.Context, month time.Time, batch int64) (since time.Time, err error) {
 	err = w.deps.inTx(ctx, func(tx pgx.Tx, q *queries.Queries) error {
 		if err := tx.QueryRow(ctx, "SELECT now()").Scan(&since); err != nil {
@@ -297,12 +297,12 @@ func (w *archiveMonths) noteIDs(ctx context.Context, month time.Time, batch int6
 	return since, err
 }
 
-// noteDetached notes a part in the transaction that detached it, and the parts
-// that it replaces if the month was restored. A partition without rows is dropped
-// and makes no part, unless it replaces one.
+// noteDetached stores a part in the transaction that detached it, and if the month was
+// restored, also which parts it replaces. A partition without rows is dropped and does
+// not become a part, unless it replaces one.
 func noteDetached(ctx context.Context, tx pgx.Tx, part queries.CreateEventPartParams, since time.Time) error {
 	q, name := queries.New(tx), pgx.Identifier{part.TableName}.Sanitize()
-	// Nobody writes to events now, so no import can come in between.
+	// No transaction can write to events now, so no import can come in between.
 	busy, err := q.EventImportsSince(ctx, since)
 	if err != nil {
 		return fmt.Errorf("look for imports: %w", err)
@@ -329,8 +329,8 @@ func noteDetached(ctx context.Context, tx pgx.Tx, part queries.CreateEventPartPa
 	return wrap("note detached part", err)
 }
 
-// probe writes a file and removes it, once it is known that no other installation
-// has archived the month in the same place.
+// probe writes a file and removes it. Before that it makes sure that no other
+// installation has archived the month in the same place.
 func (w *archiveMonths) probe(ctx context.Context, month time.Time) error {
 	store := w.deps.retention.Archive
 	if store == nil {
@@ -347,8 +347,9 @@ func (w *archiveMonths) probe(ctx context.Context, month time.Time) error {
 	return errors.Join(err, store.Remove(ctx, name))
 }
 
-// archive writes the rows of a part to a file whose name no other attempt has, reads
-// the file back, and makes it a part of the archive by its manifest.
+// archive writes the rows of a part to a file with a name that no other attempt uses,
+// and reads the file back. The manifest, which is written last, makes the file part of
+// the archive.
 func (w *archiveMonths) archive(ctx context.Context, part *queries.EventPart) error {
 	if err := w.claim(ctx, part); err != nil {
 		return err
@@ -372,7 +373,8 @@ func (w *archiveMonths) writeFile(ctx context.Context, part *queries.EventPart) 
 	if err := w.readBack(ctx, part, sum); err != nil {
 		return sum, err
 	}
-	// That took hours, perhaps: the lock may be lost, and the part another worker's.
+	// Writing may have taken hours. Meanwhile the lock may have been lost and the part
+	// taken over by another worker.
 	n, err := queries.New(w.deps.pool).ClaimEventPart(ctx, queries.ClaimEventPartParams{
 		NewPart: part.Part, Archive: part.Archive, File: part.File, Month: part.Month, Part: part.Part, OldFile: part.File,
 	})
@@ -393,8 +395,8 @@ func (w *archiveMonths) note(ctx context.Context, part *queries.EventPart, sum a
 	return nil
 }
 
-// claim notes the name of a new file, and then removes the file of an earlier attempt,
-// which did not note its end and now cannot.
+// claim stores the name of a new file. It then removes the file of an earlier attempt,
+// which did not store that it had finished and now no longer can.
 func (w *archiveMonths) claim(ctx context.Context, part *queries.EventPart) error {
 	store := w.deps.retention.Archive
 	number, err := w.nextPart(ctx, part)
@@ -415,8 +417,8 @@ func (w *archiveMonths) claim(ctx context.Context, part *queries.EventPart) erro
 	return wrap("remove what an earlier attempt left", archive.Withdraw(ctx, store, monthText(part.Month), *before))
 }
 
-// manifests returns the manifests of a month in the archive. All must be of this
-// installation: a part of ours would else be taken for one more of another's.
+// manifests returns the manifests of a month in the archive. It is an error if one is
+// of another installation: readers would take our part for one more part of theirs.
 func (w *archiveMonths) manifests(ctx context.Context, month time.Time) ([]archive.Manifest, error) {
 	store := w.deps.retention.Archive
 	installation, err := queries.New(w.deps.pool).GetInstallation(ctx)
@@ -436,8 +438,9 @@ func (w *archiveMonths) manifests(ctx context.Context, month time.Time) ([]archi
 	return there, nil
 }
 
-// nextPart returns the number of a part: its own, unless the archive has one of
-// that number, as after Postgres was set back.
+// nextPart returns the number of a part. It is the part's own number, unless the
+// archive already has a part of that number, as it may after Postgres was restored from
+// a backup.
 func (w *archiveMonths) nextPart(ctx context.Context, part *queries.EventPart) (int, error) {
 	there, err := w.manifests(ctx, part.Month)
 	if err != nil {
@@ -445,17 +448,17 @@ func (w *archiveMonths) nextPart(ctx context.Context, part *queries.EventPart) (
 	}
 	number := int(part.Part)
 	for _, m := range there {
-		if part.File == nil || m.File != *part.File { // else it is of an attempt that ended before it was noted
+		if part.File == nil || m.File != *part.File { // otherwise it is of an attempt that ended before it was noted
 			number = max(number, m.Part+1)
 		}
 	}
 	return number, nil
 }
 
-// copyOut writes the table as CSV, oldest row first, in pages. A page is in memory
-// before it is written: however long the archive takes, no transaction is open
-// meanwhile, whose snapshot would keep Postgres from clearing its tables up. The
-// table does not change, so it needs no snapshot.
+// copyOut writes the table as CSV in pages, oldest row first. Each page is read into
+// memory before it is written, so that no transaction is open while the archive writes:
+// its snapshot would keep Postgres from vacuuming tables. The table does not change, so
+// the pages need no common snapshot.
 func (w *archiveMonths) copyOut(ctx context.Context, part *queries.EventPart) (sum archive.Sum, err error) {
 	var copied int64
 	sum, err = archive.WriteData(ctx, w.deps.retention.Archive, *part.File, func(to io.Writer) error {
@@ -478,7 +481,7 @@ func (w *archiveMonths) copyOut(ctx context.Context, part *queries.EventPart) (s
 	return sum, err
 }
 
-// copyPage copies rows as CSV whose times and numbers are written in full.
+// copyPage copies rows as CSV, with times and numbers in full.
 func (w *archiveMonths) copyPage(ctx context.Context, to io.Writer, table, condition, options string) (n int64, err error) {
 	err = postgres.InTx(ctx, w.deps.pool, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, "SET LOCAL datestyle = 'ISO, YMD'; SET LOCAL timezone = 'UTC'"); err != nil {
@@ -492,7 +495,8 @@ func (w *archiveMonths) copyPage(ctx context.Context, to io.Writer, table, condi
 	return n, err
 }
 
-// readBack compares the file in the archive with what was written and with the table.
+// readBack compares the file in the archive with the sum of the written bytes and with
+// the table.
 func (w *archiveMonths) readBack(ctx context.Context, part *queries.EventPart, want archive.Sum) error {
 	var rows int64
 	if err := w.deps.pool.QueryRow(ctx, "SELECT count(*) FROM "+pgx.Identifier{part.TableName}.Sanitize()).Scan(&rows); err != nil {
@@ -530,15 +534,15 @@ func (w *archiveMonths) columns(ctx context.Context, table string) ([]string, er
 		return nil, fmt.Errorf("read columns: %w", err)
 	}
 	var names []string
-	for _, field := range rows.FieldDescriptions() { // before Close, which gives the connection back
+	for _, field := range rows.FieldDescriptions() { // before Close, which returns the connection to the pool
 		names = append(names, field.Name)
 	}
 	rows.Close()
 	return names, rows.Err()
 }
 
-// drop drops the table, in the transaction that notes it. Where nothing is to be
-// kept it comes right after the detach, and counts the rows for the record.
+// drop drops the table, in the transaction that stores the new state. If there is no
+// archive, it runs right after the detach, and counts the rows for the record.
 func (w *archiveMonths) drop(ctx context.Context, part *queries.EventPart) error {
 	table := pgx.Identifier{part.TableName}.Sanitize()
 	err := w.deps.inTx(ctx, func(tx pgx.Tx, q *queries.Queries) error {
@@ -566,7 +570,7 @@ func (w *archiveMonths) drop(ctx context.Context, part *queries.EventPart) error
 	return nil
 }
 
-// changed makes an error of an update that changed nothing.
+// changed returns an error for an update that changed nothing.
 func changed(action string, n int64, err error) error {
 	if err == nil && n == 0 {
 		err = errSuperseded
@@ -577,8 +581,8 @@ func changed(action string, n int64, err error) error {
 func monthText(month time.Time) string { return month.Format("2006-01") }
 
 // lockForArchive takes the advisory lock of archiving. The lock ends with its
-// connection, also when this process is killed. It returns nil where another
-// process has the lock.
+// connection, even if this process is killed. It returns nil if another process has the
+// lock.
 func lockForArchive(ctx context.Context, pool *pgxpool.Pool) (unlock func(), err error) {
 	conn, err := acquireLocked(ctx, pool)
 	if err != nil || conn == nil {
@@ -594,8 +598,8 @@ func lockForArchive(ctx context.Context, pool *pgxpool.Pool) (unlock func(), err
 	}, nil
 }
 
-// acquireLocked returns a connection that holds the advisory lock of archiving, nil
-// where another process has it. The lock is the session's: it holds no snapshot.
+// acquireLocked returns a connection that has the advisory lock of archiving, nil if
+// another process has it. It is a session lock, so it keeps no snapshot.
 func acquireLocked(ctx context.Context, pool *pgxpool.Pool) (*pgxpool.Conn, error) {
 	conn, err := pool.Acquire(ctx)
 	if err != nil {

@@ -5,9 +5,9 @@ import (
 	"strings"
 )
 
-// tools are clients that are no browser, by words of their lower-case header,
-// each with the name it is reported by. Parsers of browsers miss them. The more
-// special come first.
+// tools are clients that are not browsers. Each has words that its lower-case header
+// contains, and the name that is reported for it. Parsers of browsers do not recognize
+// them. More specific words come first.
 var tools = []struct{ words, name string }{
 	{"googlebot", "Googlebot"},
 	{"bingbot", "Bingbot"},
@@ -83,16 +83,16 @@ var tools = []struct{ words, name string }{
 	{"w3c_validator", "W3C Validator"},
 }
 
-// apps fetch previews of links that were sent in them, under a header that begins
-// with their name. That of the browser inside of such an app may name it too,
-// but further behind.
+// apps fetch previews of links that people send in them. Their header begins with the
+// app's name. The header of the browser inside such an app may name the app too, but
+// not at its beginning.
 var apps = []struct{ words, name string }{
 	{"whatsapp", "WhatsApp"},
 	{"viber", "Viber"},
 }
 
-// toolOf returns the name of the tool that a lower-case header is of, "" if it is
-// of none that is known.
+// toolOf returns the name of the tool that sent a lower-case header, "" if it is none
+// of the known ones.
 func toolOf(header string) string {
 	for _, t := range tools {
 		if hasWords(header, t.words) {
@@ -125,14 +125,15 @@ func hasWords(s, words string) bool {
 // isWord reports whether a lower-case byte belongs to a word.
 func isWord(c byte) bool { return 'a' <= c && c <= 'z' || '0' <= c && c <= '9' }
 
-// botEnds are the ends of words that tell a bot which tools do not name.
+// botEnds are endings of words by which bots are recognized that are not among the
+// tools.
 var botEnds = []string{
 	"bot", "bots", "crawler", "crawlers", "spider", "spiders", "slurp", "scraper", "archiver", "preview", "previewer",
 	"monitor", "monitoring", "probe", "exporter", "fetcher", "checker", "validator", "scanner", "indexer",
 }
 
-// isBot reports whether a lower-case header is of a program and not of a person's
-// browser, so far as its words tell.
+// isBot reports whether the words of a lower-case header show that a program sent it,
+// and not a person's browser.
 func isBot(header string) bool {
 	if isBare(header) || isCompatible(header) {
 		return true
@@ -145,32 +146,30 @@ func isBot(header string) bool {
 	})
 }
 
-// isBare reports whether a header says nothing of the system that it comes from,
-// as all browsers do, in parentheses: all but those of old phones, which name
-// their profile of Java.
+// isBare reports whether a header does not name its system in parentheses. All browsers
+// do, except for those of old phones, which name their Java profile instead.
 func isBare(header string) bool {
 	return !strings.Contains(header, "(") && !strings.Contains(header, "midp")
 }
 
-// isCompatible reports whether a header calls its sender compatible, as programs
-// do. Of browsers, only old ones did.
+// isCompatible reports whether a header contains the word compatible, as those of
+// programs do. Among browsers, only old ones used it.
 func isCompatible(header string) bool {
 	return strings.Contains(header, "compatible;") &&
 		!slices.ContainsFunc([]string{"msie", "konqueror", "netfront"}, func(name string) bool { return strings.Contains(header, name) })
 }
 
-// withoutDevice returns a lower-case header without the names of devices, which
-// are anything: there are phones by CUBOT, and one is an M bot 60. They stand
-// behind the word android up to the end of its parentheses, and in what
-// Facebook's apps add. Bots stand there too, but call themselves compatible or
-// give an address.
+// withoutDevice returns a lower-case header without names of devices, which may contain
+// anything: there are phones by CUBOT, and one is called M bot 60. They stand between
+// the word android and the end of its parentheses, and in the part that Facebook's apps
+// add. Bots write their names there too, but also the word compatible or an address.
 func withoutDevice(header string) string {
 	header = cutBetween(header, "android", ")")
 	return cutBetween(header, "[fb", "]")
 }
 
-// cutBetween takes out of a header what begins with one mark and ends before
-// another, unless a bot speaks there.
+// cutBetween cuts the text from one marker up to the next other marker out of a header,
+// unless that text is a bot's.
 func cutBetween(header, from, to string) string {
 	var kept strings.Builder
 	for {

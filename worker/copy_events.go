@@ -10,9 +10,9 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// copyEventsSQL is not among the queries because pgx's CopyFrom, which those
-// come down to, boxes and plans every value anew: it took half of a worker's
-// processor time. Here a row is a dozen appends.
+// copyEventsSQL is not one of the sqlc queries, because those use pgx's CopyFrom, which
+// boxes and plans every value anew: that took half of a worker's processor time. Here a
+// row takes a dozen appends.
 const copyEventsSQL = `
 COPY events (
     occurred_at, url_id, user_id, visitor, bot, event_type, browser, os, device, country, referrer_host
@@ -20,8 +20,8 @@ COPY events (
 
 const (
 	eventColumns = 11
-	// copyPiece is how many events are encoded at a time, so that a batch never
-	// is in memory once more as a whole.
+	// copyPiece is how many events are encoded at a time, so that a batch is never in
+	// memory a second time as a whole.
 	copyPiece = 512
 )
 
@@ -34,7 +34,7 @@ func copyEvents(ctx context.Context, tx pgx.Tx, events []event) error {
 	return nil
 }
 
-// eventReader reads as the binary COPY of events. The format is that of
+// eventReader reads events in the format of binary COPY, see
 // https://www.postgresql.org/docs/current/sql-copy.html, "Binary Format".
 type eventReader struct {
 	rest  []event
@@ -74,7 +74,7 @@ func appendCopyHeader(b []byte) []byte {
 	return append(b, 0, 0, 0, 0, 0, 0, 0, 0) // no flags, no extension
 }
 
-// epoch is where Postgres counts time from, in microseconds since 1970.
+// epoch is the time from which Postgres counts, in microseconds since 1970.
 var epoch = time.Date(2000, time.January, 1, 0, 0, 0, 0, time.UTC).UnixMicro()
 
 func appendEvent(b []byte, e *event) []byte {
@@ -103,7 +103,7 @@ func appendInt(b []byte, n int64) []byte {
 	return binary.BigEndian.AppendUint64(b, uint64(n))
 }
 
-// appendText appends s, and NULL for "".
+// appendText appends s; "" becomes NULL.
 func appendText(b []byte, s string) []byte {
 	if s == "" {
 		return append(b, 0xff, 0xff, 0xff, 0xff)

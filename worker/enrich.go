@@ -22,8 +22,8 @@ const (
 	utcDay       = 24 * time.Hour
 )
 
-// event is a click as it goes into the events table, with its place in the
-// batch. Small, and with few pointers, because a batch has tens of thousands.
+// event is a click as a row of the events table, with its position in the batch. It is
+// small and has few pointers, because a batch has tens of thousands.
 type event struct {
 	at                     int64 // microseconds since 1970
 	urlID, userID, visitor int64
@@ -66,8 +66,8 @@ func (e *enricher) events(ctx context.Context, batch []clicks.Click, positions [
 	return events, nil
 }
 
-// appendEvents goes on from the click that done counts to, and ends at the
-// first that it panics on, so that one costs no more than itself.
+// appendEvents goes on after the click that done counts to, and stops at the first
+// click that it panics on, so that such a click costs no other.
 func (e *enricher) appendEvents(ctx context.Context, to []event, batch []clicks.Click, positions []int32, done *int) (events []event, err error) {
 	events = to
 	defer func() {
@@ -95,9 +95,9 @@ func (e *enricher) appendEvents(ctx context.Context, to []event, batch []clicks.
 	return events, nil
 }
 
-// visitor is the first 8 bytes of HMAC-SHA256(salt of the click's UTC day,
-// network NUL user agent): the same for one visitor within a day, and nobody's
-// once the salt is destroyed.
+// visitor returns the first 8 bytes of HMAC-SHA256(salt of the click's UTC day, network
+// NUL user agent). They are the same for one visitor within a day, and cannot be traced
+// to anybody once the salt is destroyed.
 func (e *enricher) visitor(ctx context.Context, c *clicks.Click) (int64, error) {
 	if day := floor(c.At.UnixMicro(), utcDay); e.mac == nil || day != e.day {
 		if err := e.turnTo(ctx, day); err != nil {
@@ -114,9 +114,9 @@ func (e *enricher) visitor(ctx context.Context, c *clicks.Click) (int64, error) 
 	return int64(binary.BigEndian.Uint64(e.sum)), nil
 }
 
-// network is what of an address stays with one visitor: an IPv4 address, also
-// when it is written as IPv6, or the /64 of an IPv6 address. Within that a
-// device gives itself new addresses all the time (RFC 8981).
+// network returns the part of an address that stays the same for one visitor: an IPv4
+// address, also if it is written as IPv6, or the /64 of an IPv6 address. A device often
+// changes its address within the /64 (RFC 8981).
 func network(ip netip.Addr) netip.Addr {
 	ip = ip.Unmap().WithZone("")
 	if ip.Is4() || !ip.IsValid() {
@@ -126,7 +126,7 @@ func network(ip netip.Addr) netip.Addr {
 	return prefix.Addr()
 }
 
-// turnTo makes mac that of another day.
+// turnTo sets mac to the one of another day.
 func (e *enricher) turnTo(ctx context.Context, day int64) error {
 	if e.macs[day] == nil {
 		salt, err := readSalt(ctx, e.pool, day)
@@ -139,8 +139,8 @@ func (e *enricher) turnTo(ctx context.Context, day int64) error {
 	return nil
 }
 
-// country returns the two letters of the country that ip is registered in, and
-// zeros for one that is nowhere. (IP2Location LITE data.)
+// country returns the two letters of the country that ip is registered in, or zeros if
+// there is none. (IP2Location LITE data.)
 func country(ip netip.Addr) (letters [2]byte) {
 	if !ip.IsValid() || ip.IsPrivate() || ip.IsLoopback() || ip.IsLinkLocalUnicast() || !ip.IsGlobalUnicast() {
 		return letters

@@ -16,8 +16,8 @@ import (
 const (
 	samplePeriod  = 5 * time.Second
 	sampleTimeout = 3 * time.Second
-	// Sizes are asked for once in this many samples: the server looks at every
-	// file for them.
+	// sizesEvery is how many samples there are for one in which sizes are asked for:
+	// the server has to look at every file for them.
 	sizesEvery = 12
 )
 
@@ -48,7 +48,7 @@ func (d *deps) sample(ctx context.Context) {
 	}
 }
 
-// sampleOnce takes the figures that are cheap to ask for.
+// sampleOnce samples the figures that cost Postgres little.
 func (d *deps) sampleOnce(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, sampleTimeout)
 	defer cancel()

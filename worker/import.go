@@ -33,23 +33,23 @@ const (
 )
 
 const (
-	// importTurn is how long one job applies chunks before it queues the next job
-	// of its import behind those of other imports.
+	// importTurn is how long one job applies chunks. It then queues the next job of its
+	// import, which runs after those of other imports.
 	importTurn = 5 * time.Second
 	dropRows   = 50_000 // rows of one statement that removes
 
 	giveUpTimeout = 5 * time.Second
 )
 
-// importArgs are the arguments of the jobs that go on with an import.
+// importArgs are the arguments of the jobs that apply an import.
 type importArgs interface {
 	jobs.PlanImport | jobs.ApplyChunk | jobs.FinishImport
 	river.JobArgs
 	Import() int64
 }
 
-// importJob goes on with an import from wherever it is: it applies the chunks
-// that are left strictly in file order, and ends the import.
+// importJob goes on with an import: it applies the remaining chunks strictly in file
+// order, and ends the import.
 //
 // An import has one job at a time, which imports.job_id names. A job of another
 // number was replaced, or comes from the release before, and does nothing; one that
@@ -79,8 +79,8 @@ func (w *importJob[T]) Work(ctx context.Context, job *river.Job[T]) error {
 	return run.giveUp(ctx, job.JobRow, run.work(ctx))
 }
 
-// errTooOld fails an import whose rows would be read by other rules than when it
-// was uploaded.
+// errTooOld fails an import if this release would read its rows by other rules than the
+// release that it was uploaded to.
 var errTooOld = errors.New("the import was uploaded to a much older release")
 
 // importRun is one job's work on an import.
@@ -94,10 +94,10 @@ type importRun struct {
 	jobID    int64
 	turnEnds time.Time
 	complete func(context.Context, pgx.Tx) error
-	at       string // the rows that are being applied, for people
+	at       string // the lines of the rows that are being applied, for error messages
 }
 
-// openImport reads an import. One that does not exist ends the job for good.
+// openImport reads an import. If the import does not exist, the job ends for good.
 func (d *deps) openImport(ctx context.Context, id int64) (*importRun, error) {
 	row, err := queries.New(d.pool).GetImport(ctx, id)
 	if errors.Is(err, pgx.ErrNoRows) {
@@ -114,8 +114,8 @@ func (d *deps) openImport(ctx context.Context, id int64) (*importRun, error) {
 	if err != nil {
 		return nil, fmt.Errorf("find the time zone %s of import %d: %w", run.layout.Timezone, id, err)
 	}
-	// Rules go by when the import began, so that all chunks are judged alike, also
-	// those that run after midnight.
+	// The rules take the time at which the import began, so that they are the same for
+	// all chunks, even for those that are applied after midnight.
 	domain, err := d.domains(ctx)
 	if err != nil {
 		return nil, err
@@ -130,10 +130,11 @@ func (d *deps) openImport(ctx context.Context, id int64) (*importRun, error) {
 	return run, nil
 }
 
-// mainDomain is the domain of PUBLIC_URL, which PUBLIC_HOSTS mean too.
+// mainDomain is the domain of PUBLIC_URL and PUBLIC_HOSTS.
 const mainDomain int64 = 1
 
-// domains reads all domains and returns what finds one by its host, in any spelling.
+// domains reads all domains and returns a function that finds one by its host, in any
+// spelling.
 func (d *deps) domains(ctx context.Context) (func(host string) (id int64, ok bool), error) {
 	rows, err := queries.New(d.pool).ListHosts(ctx)
 	if err != nil {
@@ -198,14 +199,15 @@ func (run *importRun) goOn(ctx context.Context) error {
 	}
 }
 
-// parsed is the next chunk, nil after the last one, or why there is none.
+// parsed is the next chunk, nil after the last one, or the error that kept it from
+// being read.
 type parsed struct {
 	chunk *chunk
 	err   error
 }
 
-// prefetch reads and parses one chunk ahead until ctx ends. The answer ends with
-// the first chunk that is nil.
+// prefetch reads and parses one chunk ahead until ctx ends. The first chunk that is nil
+// is the last value on the channel.
 func (run *importRun) prefetch(ctx context.Context) <-chan parsed {
 	next := make(chan parsed)
 	go func() {
@@ -253,15 +255,15 @@ func (run *importRun) readChunk(ctx context.Context, after int32) (*chunk, error
 	return c, c.rows.prepare(ctx)
 }
 
-// What applyChunk found.
+// Results of applyChunk.
 const (
 	applied    = iota // the chunk is done, by this run or another
 	stopped           // the chunk is done, and another job goes on with the import
 	notRunning        // the import is not to be applied any more
 )
 
-// applyChunk applies one chunk in a transaction: once more when a partition was
-// missing, and row by row when Postgres refused a value.
+// applyChunk applies one chunk in a transaction. It repeats the transaction if a
+// partition was missing, and goes row by row if Postgres refused a value.
 func (run *importRun) applyChunk(ctx context.Context, c *chunk) (what int, err error) {
 	try := func() error {
 		what, err = run.tryChunk(ctx, c)
@@ -282,8 +284,9 @@ func (run *importRun) applyChunk(ctx context.Context, c *chunk) (what int, err e
 	return what, err
 }
 
-// tryChunk is the transaction. Every run comes to a chunk only after it saw the one
-// before done, so whoever locks it applies it in file order.
+// tryChunk applies one chunk in one transaction. Every run starts on a chunk only after
+// it saw that the one before is done. So the run that locks a chunk applies it in file
+// order.
 func (run *importRun) tryChunk(ctx context.Context, c *chunk) (what int, err error) {
 	id, over := run.row.ID, time.Now().After(run.turnEnds)
 	var rep report
@@ -343,8 +346,8 @@ func (run *importRun) handOver(ctx context.Context, tx pgx.Tx, q *queries.Querie
 	return nil
 }
 
-// end ends an import that has no chunk left to apply, or that is being cancelled.
-// It is completed if every row is accounted for, also if somebody cancelled it at
+// end ends an import that has no chunk left to apply, or that is being cancelled. If
+// every row is accounted for, the import is completed, even if somebody cancelled it at
 // the last moment.
 func (run *importRun) end(ctx context.Context) error {
 	q := queries.New(run.deps.pool)
@@ -355,8 +358,8 @@ func (run *importRun) end(ctx context.Context) error {
 	if run.replaced(row) || row.State != stateRunning && row.State != stateCancelling {
 		return nil // another job ends it, or it ended, or failed and waits to be retried
 	}
-	// The release before set rows aside until all chunks were done. Each becomes a
-	// chunk of its own behind the others.
+	// The previous release kept some rows aside until all chunks were done. Each of
+	// them becomes a chunk of its own after the others.
 	waited, err := q.RequeueDeferredRows(ctx, row.ID)
 	if err != nil {
 		return fmt.Errorf("take up rows that were set aside: %w", err)
@@ -370,8 +373,8 @@ func (run *importRun) end(ctx context.Context) error {
 	state := ""
 	err = run.deps.inTx(ctx, func(tx pgx.Tx, q *queries.Queries) error {
 		state = ""
-		// Chunks are locked before the import, as when they are applied: one that is
-		// under way is waited for.
+		// Chunks are locked before the import, in the same order as when they are
+		// applied, so this waits for a chunk that is being applied.
 		if row.State == stateCancelling {
 			if err := q.StopImportChunks(ctx, row.ID); err != nil {
 				return fmt.Errorf("stop chunks: %w", err)
@@ -383,7 +386,7 @@ func (run *importRun) end(ctx context.Context) error {
 		}
 		switch {
 		case locked.State != row.State:
-			return nil // another run ended it, or it was cancelled: that has a job of its own
+			return nil // another run ended it, or it was cancelled: the cancellation has a job of its own
 		case row.RowsTotal > 0 && rowsDone(locked) == row.RowsTotal:
 			state = stateCompleted
 		case row.State == stateCancelling:
@@ -411,12 +414,13 @@ func rowsDone(row queries.Import) int64 {
 	return row.RowsImported + row.RowsUpdated + row.RowsSkipped + row.RowsRejected
 }
 
-// dropper removes up to so many rows of a table of an import, and answers how many.
+// dropper removes up to the given number of rows from one table of an import, and
+// returns how many it removed.
 type dropper func(ctx context.Context, importID int64, rows int32) (int64, error)
 
-// drop removes what an import that is ending no longer needs, before the
-// transaction that ends it: of a large dry run that is millions of rows. It snoozes
-// the job when the turn ends before.
+// drop removes rows that an import which is about to end no longer needs. It does so
+// before the transaction that ends the import, because a large dry run has millions of
+// such rows. If the turn ends first, it snoozes the job.
 func (d *deps) drop(ctx context.Context, remove dropper, importID int64, turnEnds time.Time) error {
 	done, err := drop(ctx, remove, importID, turnEnds)
 	if err == nil && !done {
@@ -425,8 +429,8 @@ func (d *deps) drop(ctx context.Context, remove dropper, importID int64, turnEnd
 	return err
 }
 
-// drop goes on until all is removed, or until a moment, if there is one. It removes
-// at least once.
+// drop removes rows until none are left, or until the given time if it is not zero. It
+// removes at least one piece.
 func drop(ctx context.Context, remove dropper, importID int64, until time.Time) (done bool, err error) {
 	for {
 		removed, err := remove(ctx, importID, dropRows)
@@ -441,10 +445,11 @@ func drop(ctx context.Context, remove dropper, importID int64, until time.Time) 
 	}
 }
 
-// giveUp returns err, which ended the job. If it was the job's last try, the
-// import ends as failed, says why, and waits for an operator: doing the same over
-// and over would leave them to wait. Trouble with Postgres itself is no reason,
-// since it passes; the import is re-enqueued then.
+// giveUp returns err, the error of the job. After the job's last try, the import ends
+// as failed, with the reason, and waits for an operator: without that, its users would
+// wait while the same error happens again and again. If Postgres itself is in trouble,
+// the import does not fail, because that trouble passes; the import gets a new job
+// then.
 func (run *importRun) giveUp(ctx context.Context, job *rivertype.JobRow, err error) error {
 	if err == nil || job.Attempt < job.MaxAttempts || !final(ctx, err) {
 		return err
@@ -456,7 +461,7 @@ func (run *importRun) giveUp(ctx context.Context, job *rivertype.JobRow, err err
 	return run.fail(ctx, reason, err)
 }
 
-// fail ends the import as failed for a reason, because of err, which it returns.
+// fail ends the import as failed for the given reason. It returns err.
 func (run *importRun) fail(ctx context.Context, reason string, err error) error {
 	own, cancel := context.WithTimeout(context.WithoutCancel(ctx), giveUpTimeout)
 	defer cancel()
@@ -472,9 +477,9 @@ func (run *importRun) fail(ctx context.Context, reason string, err error) error 
 	return err
 }
 
-// final reports whether err would come again with the next try: not if the job
-// is only put off, the worker stops, or Postgres is in trouble. A job that ran
-// out of time is taken to be too slow.
+// final reports whether the next try would give the same err. It would not if the job
+// is only put off, the worker stops, or Postgres is in trouble. A job that ran out of
+// time is assumed to do so again.
 func final(ctx context.Context, err error) bool {
 	var snooze *river.JobSnoozeError
 	var cancel *river.JobCancelError

@@ -17,54 +17,56 @@ import (
 
 const sequenceMax = csvimport.MaxSequenceID
 
-// rows are the sound rows of a chunk, of one kind and in file order: users, links
-// or events. A row is named by its index. They are for one goroutine at a time.
+// rows are the valid rows of a chunk, in file order and all of one kind: users, links
+// or events. A row is identified by its index. Only one goroutine may use them at a
+// time.
 type rows interface {
-	// add keeps the row that a record makes, unless the row rules reject it.
+	// add parses a record and keeps its row, unless the row rules reject it.
 	add(record csvimport.Record) *csvimport.Reject
-	// size is the number of rows, and line the line of one.
+	// size is the number of rows, and line the line of one of them.
 	size() int
 	line(i int) int64
-	// prepare does what must be committed before the rows are inserted; for a dry
-	// run it only looks.
+	// prepare makes changes that have to be committed before the rows are inserted. In
+	// a dry run it changes nothing.
 	prepare(ctx context.Context) error
-	// references finds what rows refer to, and says for each of those that
-	// refer to nothing which column is at fault.
+	// references looks up the links or users that rows refer to. It returns, for each
+	// row whose link or user does not exist, the column at fault.
 	references(ctx context.Context, q *queries.Queries, of []int) (map[int]fault, error)
-	// keys says which unique keys each of some rows claims, and who owns them.
+	// keys returns the unique keys that each of some rows claims, with their owners.
 	keys(ctx context.Context, q *queries.Queries, of []int) (map[int][]claim, error)
-	// lock locks rows of the database against changes of their keys, in the order
-	// of their ids, and returns these keys. Those of a row that is gone are missing.
+	// lock locks rows of the database, in the order of their ids, so that their keys
+	// cannot be changed. It returns their keys. Rows that were deleted are missing from
+	// the result.
 	lock(ctx context.Context, q *queries.Queries, ids []int64) (map[owner][]uniqueKey, error)
-	// insert inserts rows in line order, each unless it conflicts with one that is
-	// there by then, and returns the ids of those that went in, by line.
+	// insert inserts rows in line order, except for those that conflict with a row
+	// which exists by then. It returns the ids of the inserted rows by line.
 	insert(ctx context.Context, q *queries.Queries, of []int) (map[int64]int64, error)
-	// redraw sees to it that rows which draw their id or code, of which so many
-	// drew one that is taken, draw others in the next transaction.
+	// redraw is called when rows drew an id or a code that is taken; missing is how
+	// many did. It makes them draw others in the next transaction.
 	redraw(ctx context.Context, q *queries.Queries, missing int) error
-	// update gives each of the locked rows with these ids what a row says, and
-	// returns the values that were replaced, by line.
+	// update changes the locked rows with these ids to the values of the file's rows.
+	// It returns the values that were replaced, by line.
 	update(ctx context.Context, q *queries.Queries, of []int, ids []int64) (map[int64]json.RawMessage, error)
-	// finish does what comes last in the transaction for rows that went in.
+	// finish does the last work of the transaction for rows that were inserted.
 	finish(ctx context.Context, q *queries.Queries, inserted []int) error
-	// notices returns the notices of rows that went in, or would have.
+	// notices returns the notices of rows that were inserted, or would have been.
 	notices(inserted []int) []csvimport.Notice
 }
 
-// An owner has a unique key: the id of a row of the database, minus the line of a
-// row of the file that is not in it, or nobody.
+// An owner is the row that has a unique key: the id of a row in the database, or minus
+// the line of a row of the file that is not in the database yet, or nobody.
 type owner int64
 
 const nobody owner = 0
 
-// A uniqueKey equals another exactly if the unique index takes them for equal.
+// Two uniqueKeys are equal exactly if the unique index considers them equal.
 type uniqueKey struct{ column, value string }
 
-// A claim is a unique key that a row of the file is to have.
+// A claim is a unique key that a row of the file wants to have.
 type claim struct {
 	uniqueKey
-	// identifies says that the key tells which row is meant, so that no update
-	// changes it.
+	// identifies says that the key identifies the row that an update changes, so an
+	// update never changes the key itself.
 	identifies bool
 	owner      owner // in the database
 }
@@ -80,7 +82,7 @@ func taken(c claim) fault {
 	return fault{c.column, csvimport.ProblemTaken, "is taken by an earlier row or by an existing one"}
 }
 
-// An outcome is what became of a row.
+// An outcome is the result for one row.
 type outcome string
 
 const (
@@ -90,14 +92,14 @@ const (
 	outcomeRejected outcome = "rejected"
 )
 
-// resolved is the fate of a row before it is written.
+// resolved is the decision about a row before it is written.
 type resolved struct {
 	outcome outcome
 	owner   owner // the row that is updated, or for which this one is skipped
 	fault   fault // of a row that is rejected
 }
 
-// chunk is the rows of one chunk on their way into the tables.
+// chunk holds the rows of one chunk while they are applied.
 type chunk struct {
 	run       *importRun
 	seq       int32
@@ -106,12 +108,12 @@ type chunk struct {
 	rows      rows
 	raw       []string // the records of rows, for the report
 	malformed []csvimport.Reject
-	// careful says that Postgres refused some value: rows go one by one, so that
-	// only the one at fault is rejected.
+	// careful says that Postgres refused some value: rows are applied one by one, so
+	// that only the one at fault is rejected.
 	careful bool
 }
 
-// parse makes rows of a chunk.
+// parse parses the rows of a chunk.
 func (run *importRun) parse(row queries.ReadNextImportChunkRow) (*chunk, error) {
 	c := &chunk{run: run, seq: row.Seq, firstLine: row.FirstLine, records: row.Rows}
 	switch csvimport.Kind(run.row.Kind) {
@@ -139,7 +141,7 @@ func (run *importRun) parse(row queries.ReadNextImportChunkRow) (*chunk, error) 
 	return c, nil
 }
 
-// report is what became of the rows of a chunk within one transaction.
+// report holds the results for the rows of a chunk within one transaction.
 type report struct {
 	inserted []int
 	updated  []met
@@ -150,7 +152,7 @@ type report struct {
 	ids      map[int64]int64 // of inserted rows, by line
 }
 
-// met is a row of the file that met one which was there.
+// met is a row of the file with a key that an existing row has.
 type met struct {
 	line   int64
 	of     owner
@@ -188,8 +190,8 @@ func (c *chunk) apply(ctx context.Context, tx pgx.Tx) (report, error) {
 	return rep, err
 }
 
-// overtaken reports whether a row that was looked at is no longer as it was: a
-// user was deleted, or somebody else took the address that an update was to give.
+// overtaken reports whether a row has changed since it was looked at: a user was
+// deleted, or somebody else took the address that an update wanted to set.
 func overtaken(err error) bool {
 	switch postgres.Constraint(err) {
 	case "urls_user_id_fkey", "users_email_key":
@@ -220,14 +222,14 @@ func (c *chunk) applyOneByOne(ctx context.Context, tx pgx.Tx, of []int, rep *rep
 	return nil
 }
 
-// applyRows decides what becomes of each row, and does it. The result is what
-// taking them one after the other gives; a row that is rejected or skipped claims
-// nothing.
+// applyRows decides the outcome of each row and carries it out. The result is the same
+// as if the rows were applied one after the other; a row that is rejected or skipped
+// claims no key.
 //
-// Postgres inserts rows in line order and leaves out those that conflict, so one
-// statement settles nearly all of most files, and only the rows that it left out
-// are looked at. Where a row may free a key for the next, which only updates of
-// users do, all have to be looked at, and in a dry run too.
+// Postgres inserts rows in line order and leaves out those that conflict. So for most
+// files one statement is enough for nearly all rows, and only the rows that it left out
+// have to be looked at. Only updates of users can free a key for a later row: there,
+// and in a dry run, every row has to be looked at.
 func (c *chunk) applyRows(ctx context.Context, q *queries.Queries, of []int, rep *report) error {
 	of, err := c.withReferences(ctx, q, of, rep)
 	if err != nil {
@@ -270,7 +272,8 @@ func (c *chunk) applyRows(ctx context.Context, q *queries.Queries, of []int, rep
 	return c.remember(ctx, q, owners)
 }
 
-// withReferences rejects the rows that refer to nothing, and returns the others.
+// withReferences rejects the rows whose link or user does not exist, and returns the
+// others.
 func (c *chunk) withReferences(ctx context.Context, q *queries.Queries, of []int, rep *report) ([]int, error) {
 	faults, err := c.rows.references(ctx, q, of)
 	if err != nil || len(faults) == 0 {
@@ -315,7 +318,7 @@ func (c *chunk) insert(ctx context.Context, q *queries.Queries, of []int, rep *r
 	return out, nil
 }
 
-// A batch is rows that can be inserted and updated in any order.
+// A batch holds rows that can be inserted and updated in any order.
 type batch struct {
 	inserts, updates []int
 	targets          []owner // of updates
@@ -323,8 +326,9 @@ type batch struct {
 	freed            map[uniqueKey]bool
 }
 
-// meets reports whether the batch has to be written before a row joins one: the row
-// updates a row that the batch inserts or updates, or takes a key that it frees.
+// meets reports whether the batch has to be written before the row is added to one:
+// because the row updates a row that the batch inserts or updates, or takes a key that
+// the batch frees.
 func (b *batch) meets(r resolved, claims []claim) bool {
 	switch r.outcome {
 	case outcomeImported:
@@ -354,7 +358,7 @@ func (b *batch) add(i int, line int64, r resolved, freed []uniqueKey) {
 	}
 }
 
-// write writes a batch and empties it. A dry run only notes it.
+// write writes a batch and empties it. In a dry run it only records the batch.
 func (c *chunk) write(ctx context.Context, q *queries.Queries, b *batch, rep *report) error {
 	defer func() { *b = batch{} }()
 	if c.run.row.DryRun {
@@ -372,7 +376,9 @@ func (c *chunk) write(ctx context.Context, q *queries.Queries, b *batch, rep *re
 		return err
 	}
 	if len(out) > 0 {
-		// Another transaction came in between, or the row drew an id or a code that is
+		// Either another transaction came in between, or the row drew an id or a code
+		// that is taken. Later rows were resolved with a state that is out of date, so
+		// the whole chunk is applied again.
 		// taken. Later rows were resolved by a state that is no more: all is done again.
 		if err := c.rows.redraw(ctx, q, len(out)); err != nil {
 			return err
@@ -382,7 +388,7 @@ func (c *chunk) write(ctx context.Context, q *queries.Queries, b *batch, rep *re
 	return c.update(ctx, q, b, rep)
 }
 
-// update updates locked rows, each of them once.
+// update updates locked rows, each of them at most once.
 func (c *chunk) update(ctx context.Context, q *queries.Queries, b *batch, rep *report) error {
 	if len(b.updates) == 0 {
 		return nil
@@ -409,8 +415,8 @@ func (c *chunk) update(ctx context.Context, q *queries.Queries, b *batch, rep *r
 	return nil
 }
 
-// write records what became of the rows that did not simply go in, and moves the
-// counters of the import, last, since its row is then locked.
+// write stores the outcomes of the rows that were not simply inserted. It changes the
+// counters of the import last, because that locks the import's row.
 func (rep *report) write(ctx context.Context, q *queries.Queries, importID int64) error {
 	errs := make([]queries.InsertImportErrorsParams, len(rep.rejected))
 	for i, r := range rep.rejected {
@@ -473,12 +479,12 @@ func (rep *report) outcomes(importID int64, what outcome, rows []met) []queries.
 	return params
 }
 
-// storable makes text that names content of a file fit for Postgres.
+// storable makes text from a file fit for Postgres.
 func storable(s string) string {
 	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
 }
 
-// count tells Prometheus, after the commit.
+// count updates the metrics after the commit.
 func (d *deps) count(run *importRun, rep report) {
 	if run.row.DryRun {
 		return
@@ -491,7 +497,7 @@ func (d *deps) count(run *importRun, rep report) {
 	}
 }
 
-// or returns what p points to, or else instead.
+// or returns the value that p points to, or instead if p is nil.
 func or[T any](p *T, instead T) T {
 	if p == nil {
 		return instead

@@ -34,8 +34,8 @@ func (r *eventRows) add(record csvimport.Record) *csvimport.Reject {
 func (r *eventRows) size() int        { return len(r.events) }
 func (r *eventRows) line(i int) int64 { return r.events[i].Line }
 
-// prepare makes the partitions of the months that the rows fall into, where
-// they can be had.
+// prepare makes the partitions for the months of the rows, except for months that
+// cannot have one.
 func (r *eventRows) prepare(ctx context.Context) error {
 	var months []time.Time
 	for _, e := range r.events {
@@ -131,7 +131,7 @@ func (r *eventRows) keys(ctx context.Context, q *queries.Queries, of []int) (map
 	return claims, nil
 }
 
-// errNoUpdate ends an import that updates events, which the API does not let in.
+// errNoUpdate ends an import that would update events. The API refuses such imports.
 var errNoUpdate = errors.New("events are a record and cannot be updated")
 
 func (r *eventRows) lock(context.Context, *queries.Queries, []int64) (map[owner][]uniqueKey, error) {
@@ -182,7 +182,7 @@ func (r *eventRows) insert(ctx context.Context, q *queries.Queries, of []int) (m
 
 func (r *eventRows) notices([]int) []csvimport.Notice { return nil }
 
-// finish counts imported clicks like any other.
+// finish adds imported clicks to the rollups, like any other clicks.
 func (r *eventRows) finish(ctx context.Context, q *queries.Queries, inserted []int) error {
 	var counts rollup.Changes
 	for _, i := range inserted {
@@ -194,8 +194,8 @@ func (r *eventRows) finish(ctx context.Context, q *queries.Queries, inserted []i
 	return counts.Apply(ctx, q)
 }
 
-// clickFields are the details of an imported click that a click counted here
-// has too. An empty text is none; bot is 0, 1 or unknownBot.
+// clickFields are those details of an imported click that clicks counted by this
+// service have too. An empty text means that there is none; bot is 0, 1 or unknownBot.
 type clickFields struct {
 	referrer, browser, os, device, country string
 
@@ -204,14 +204,14 @@ type clickFields struct {
 
 const (
 	unknownBot = -1
-	// maxClickField bounds a text that is taken over, in bytes: it is the key that statistics
-	// are grouped by. The name of a host is the longest.
+	// maxClickField bounds the length of an imported text in bytes, because statistics
+	// are grouped by it. The longest such text is a host name.
 	maxClickField = 253
 )
 
-// readClickFields takes from the details of a click what can be taken over.
-// whole says that they are those that an export writes, so that the columns
-// hold all of them.
+// readClickFields reads the fields in the details of a click that can be stored in
+// columns. whole says that the details have the form that an export writes, so that the
+// columns hold all of them.
 func readClickFields(details json.RawMessage) (f clickFields, whole bool) {
 	f.bot = unknownBot
 	var given map[string]any

@@ -8,16 +8,17 @@ import (
 	"github.com/signpost/signpost/queries"
 )
 
-// owners knows who owns which unique key while rows are taken one after the other.
+// owners knows which row owns which unique key while the rows are applied one after the
+// other.
 type owners struct {
 	policy csvimport.Policy
 	of     map[uniqueKey]owner
 	keys   map[owner][]uniqueKey // of rows that may be updated
-	given  map[uniqueKey]owner   // by the rows taken so far
+	given  map[uniqueKey]owner   // by the rows resolved so far
 	lines  map[owner]int64       // of rows that were inserted in this transaction
 }
 
-// resolve says what becomes of the row on a line with these claims.
+// resolve decides the outcome of the row on the given line, which makes these claims.
 func (o *owners) resolve(claims []claim, line int64) resolved {
 	if o.policy == csvimport.PolicyUpdate {
 		return o.resolveUpdate(claims, line)
@@ -35,9 +36,9 @@ func (o *owners) resolve(claims []claim, line int64) resolved {
 	return resolved{outcome: outcomeImported}
 }
 
-// resolveUpdate finds the row that is meant. All keys that identify one have to
-// identify the same: an id and a code that belong together here and not there would
-// otherwise write over a stranger.
+// resolveUpdate finds the row that has to be updated. All keys that identify a row have
+// to identify the same one. Otherwise a file from elsewhere, in which an id and a code
+// belong together that do not belong together here, would overwrite an unrelated row.
 func (o *owners) resolveUpdate(claims []claim, line int64) resolved {
 	meant, by := nobody, ""
 	for _, c := range claims {
@@ -61,8 +62,9 @@ func (o *owners) resolveUpdate(claims []claim, line int64) resolved {
 	return resolved{outcome: outcomeUpdated, owner: meant}
 }
 
-// owner returns who owns a key when the row on a line is taken: not a later row,
-// which was inserted before this one is looked at.
+// owner returns the owner of a key at the time when the row on the given line is
+// applied. A later row does not count: it may be inserted already, but not in file
+// order.
 func (o *owners) owner(c claim, line int64) owner {
 	by := o.of[c.uniqueKey]
 	if o.lines[by] > line {
@@ -71,8 +73,8 @@ func (o *owners) owner(c claim, line int64) owner {
 	return by
 }
 
-// give gives a row that is imported or updated its keys, and returns the keys that
-// this frees.
+// give gives a row that is imported or updated its keys. It returns the keys that this
+// frees.
 func (o *owners) give(r resolved, claims []claim, line int64) (freed []uniqueKey) {
 	if r.outcome == outcomeImported {
 		r.owner = owner(-line)
@@ -91,8 +93,8 @@ func (o *owners) give(r resolved, claims []claim, line int64) (freed []uniqueKey
 	return freed
 }
 
-// replaceKey notes a key of a row in place of the one in that column, which it
-// returns if there is one.
+// replaceKey replaces a row's key in one column. It returns the old key, if there was
+// one.
 func (o *owners) replaceKey(of owner, key uniqueKey) (old uniqueKey, had bool) {
 	for i, old := range o.keys[of] {
 		if old.column == key.column {
@@ -104,8 +106,8 @@ func (o *owners) replaceKey(of owner, key uniqueKey) (old uniqueKey, had bool) {
 	return uniqueKey{}, false
 }
 
-// findOwners finds out who owns the keys of some rows. Rows that may be updated
-// are locked, and have to be still as they were read before.
+// findOwners looks up the owners of the keys of some rows. Rows that may be updated are
+// locked, and must not have changed since they were read.
 func (c *chunk) findOwners(ctx context.Context, q *queries.Queries, of []int, rep *report) (map[int][]claim, *owners, error) {
 	claims, err := c.rows.keys(ctx, q, of)
 	if err != nil {
@@ -166,7 +168,7 @@ func (c *chunk) lockOwners(ctx context.Context, q *queries.Queries, o *owners) e
 	return nil
 }
 
-// recall adds what a dry run would have done by the rows of earlier chunks.
+// recall adds the keys that earlier chunks of a dry run would have given and freed.
 func (c *chunk) recall(ctx context.Context, q *queries.Queries, o *owners) error {
 	var columns, values []string
 	for key := range o.of {
@@ -196,7 +198,7 @@ func (c *chunk) recall(ctx context.Context, q *queries.Queries, o *owners) error
 	return nil
 }
 
-// remember keeps what a dry run would have done for the chunks to come.
+// remember stores the keys that a dry run would have given and freed, for later chunks.
 func (c *chunk) remember(ctx context.Context, q *queries.Queries, o *owners) error {
 	if !c.run.row.DryRun || len(o.given) == 0 {
 		return nil

@@ -135,8 +135,8 @@ func (r *linkRows) lock(ctx context.Context, q *queries.Queries, ids []int64) (m
 	return held, nil
 }
 
-// redraw passes taken ids, as for users. Codes are drawn again with every
-// insert, longer ones by and by.
+// redraw moves the sequence beyond taken ids, as for users. Codes are drawn again with
+// every insert, and become longer after a while.
 func (r *linkRows) redraw(ctx context.Context, q *queries.Queries, missing int) error {
 	r.draws++
 	return passTaken(ctx, q.LastTakenURLID, queries.New(r.run.deps.pool).MoveURLsSequence, missing)
@@ -179,8 +179,8 @@ func (r *linkRows) insert(ctx context.Context, q *queries.Queries, of []int) (ma
 	return ids, nil
 }
 
-// update leaves alone the columns that the file does not have. A link keeps its
-// owner, too, if only the upload names one: that is the owner of new links.
+// update does not change columns that the file does not have. If only the upload names
+// an owner, the link keeps its own, because that owner is meant for new links.
 func (r *linkRows) update(ctx context.Context, q *queries.Queries, of []int, ids []int64) (map[int64]json.RawMessage, error) {
 	p := queries.UpdateImportedURLsParams{Ids: ids}
 	for _, i := range of {

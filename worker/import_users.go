@@ -28,8 +28,8 @@ func (r *userRows) add(record csvimport.Record) *csvimport.Reject {
 func (r *userRows) size() int        { return len(r.users) }
 func (r *userRows) line(i int) int64 { return r.users[i].Line }
 
-// prepare moves the sequence past the ids of the rows, so that none of
-// them is drawn before it is inserted.
+// prepare moves the sequence beyond the ids of the rows, so that none of those ids is
+// drawn before its row is inserted.
 func (r *userRows) prepare(ctx context.Context) error {
 	var past int64
 	for _, u := range r.users {
@@ -92,7 +92,8 @@ func (r *userRows) lock(ctx context.Context, q *queries.Queries, ids []int64) (m
 	return held, nil
 }
 
-// redraw passes the ids that others took beyond what moves the sequence.
+// redraw moves the sequence beyond ids that were taken by others and that prepare does
+// not know of.
 func (r *userRows) redraw(ctx context.Context, q *queries.Queries, missing int) error {
 	return passTaken(ctx, q.LastTakenUserID, queries.New(r.run.deps.pool).MoveUsersSequence, missing)
 }
@@ -141,9 +142,10 @@ func (r *userRows) finish(context.Context, *queries.Queries, []int) error { retu
 
 func (r *userRows) notices([]int) []csvimport.Notice { return nil }
 
-// passTaken moves a sequence to before so many free ids as are wanted, past
-// those that are taken. last sees the rows that the transaction has inserted itself;
-// move is a transaction of its own, since its lock is held to the end.
+// passTaken moves a sequence beyond taken ids, to a place from which the wanted number
+// of free ids can be drawn. last also sees the rows that the current transaction has
+// inserted. move runs in its own transaction, because its lock is held until the end of
+// the transaction.
 func passTaken(
 	ctx context.Context, last func(context.Context, int64) (int64, error), move func(context.Context, int64) error, wanted int,
 ) error {

@@ -46,8 +46,8 @@ type metrics struct {
 	server          *serverMetrics
 }
 
-// ofDatabase ends the help of figures of the database. Every worker exports them, so
-// that they are there as long as one worker is.
+// ofDatabase ends the help text of figures about the database. Every worker exports
+// them, so that they exist as long as one worker runs.
 const ofDatabase = " The same on every worker: take the max, not the sum."
 
 func newMetrics(registry prometheus.Registerer) *metrics {
@@ -112,8 +112,8 @@ var (
 	endStates   = []string{"completed", "failed", "cancelled"}
 )
 
-// prepare makes the counters that alerts and totals look at: one that starts at
-// 1 hides its first increase.
+// prepare creates the counters that alerts and totals use, because a counter that
+// starts at 1 hides its first increase.
 func (m *metrics) prepare() {
 	for _, kind := range importKinds {
 		for _, outcome := range []string{"imported", "updated", "skipped", "rejected"} {

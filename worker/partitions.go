@@ -11,8 +11,9 @@ import (
 	"github.com/signpost/signpost/internal/postgres"
 )
 
-// partitionsAhead is how many months beyond the current one have their
-// partition early, so that a failing worker is noticed long before it matters.
+// partitionsAhead is the number of months after the current one for which partitions
+// are made in advance, so that a failing worker is noticed long before a partition is
+// missing.
 const partitionsAhead = 3
 
 // makePartitions makes the partitions of events ahead of time.
@@ -27,7 +28,8 @@ func (w *makePartitions) Work(ctx context.Context, _ *river.Job[jobs.MakePartiti
 	for i := range partitionsAhead + 1 {
 		months = append(months, postgres.MonthOf(time.Now()).AddDate(0, i, 0))
 	}
-	// The memory of this process is not asked: a partition may have been dropped.
+	// Partitions that this process remembers are checked too, because a partition may
+	// have been dropped.
 	if err := postgres.EnsurePartitions(ctx, w.deps.pool, months); err != nil {
 		return fmt.Errorf("make partitions ahead: %w", err)
 	}

@@ -15,33 +15,37 @@ import (
 )
 
 const (
-	// changesKept exceeds by far how long a replica may be cut off before it
-	// revalidates all it has.
+	// changesKept is how long changes of links are kept. It is much longer than a
+	// replica can be cut off before it has to revalidate its whole cache.
 	changesKept = 2 * time.Hour
-	// batchesKept counts from the ingestion of a batch whose segment is gone. Its
-	// row has served: the time is for a job that runs late, and for people.
+	// batchesKept counts from the ingestion of a batch whose segment is gone. The row
+	// has done its work by then; it stays for jobs that run late, and for people who
+	// look at it.
 	batchesKept = 24 * time.Hour
-	// keysKept is how long a request may be repeated and is done once.
+	// keysKept is how long a request with an idempotency key can be repeated without
+	// being carried out twice.
 	keysKept = 24 * time.Hour
-	// rejectsKept is the time to look at quarantined clicks, which hold the user agent
-	// and the whole referrer.
+	// rejectsKept is how long people can look at rejected clicks, which contain the
+	// user agent and the whole referrer.
 	rejectsKept = 30 * 24 * time.Hour
-	// saltsKept is in days; a backlog of a day keeps its salt longer. So does an
-	// outage: saltNotice is how long the spools have to bring their backlog when
-	// Postgres is back, counted from when the salt was first found to be due.
+	// saltsKept is in days. A salt is kept longer while there is a backlog of its day,
+	// and after an outage: saltNotice is how long the spools have to ship their backlog
+	// once Postgres is back. It counts from when prune first found that the salt was
+	// due.
 	//
 	// BUG: clicks of an API that alone was cut off from Postgres for days get a
 	// new salt, so that visitors of their day count once more. The same goes for
 	// a failed batch that is retried after that.
 	saltsKept  = 2
 	saltNotice = time.Hour
-	// prunePiece is how many rows go in one transaction, so that none is long and the
-	// removed rows stay removed when the rest has to wait for the next run.
+	// prunePiece is how many rows one transaction removes, so that no transaction takes
+	// long, and so that removed rows stay removed when the rest has to wait for the
+	// next run.
 	prunePiece = 5_000
 )
 
-// DefaultLedgerKeep is three times the longest that a spool can be told to keep
-// its segments.
+// DefaultLedgerKeep is three times the longest time for which a spool can be configured
+// to keep its segments.
 const DefaultLedgerKeep = 90 * 24 * time.Hour
 
 // prune removes rows that have served their purpose.
@@ -51,8 +55,8 @@ type prune struct {
 	piece int32
 }
 
-// Work implements [river.Worker]. Salts come first and no part waits for the
-// success of another: a salt that outlives its day is a broken promise (I9).
+// Work implements [river.Worker]. Salts come first, and each part runs even if another
+// failed, because a salt that is kept for too long breaks a promise (I9).
 func (w *prune) Work(ctx context.Context, _ *river.Job[jobs.Prune]) error {
 	q := queries.New(w.deps.pool)
 	_, err := q.DestroySalts(ctx, interval(saltNotice), time.Now().UTC().Truncate(24*time.Hour).AddDate(0, 0, -saltsKept))
@@ -76,14 +80,14 @@ func (w *prune) Work(ctx context.Context, _ *river.Job[jobs.Prune]) error {
 	return errors.Join(errs...)
 }
 
-// prunable is something of which a piece can be removed.
+// prunable is a kind of rows, of which one piece can be removed at a time.
 type prunable struct {
 	what  string
 	piece func() (int64, error)
 }
 
-// inPieces removes piece by piece until nothing is left. When its time is up, the next
-// run goes on.
+// inPieces removes piece by piece until nothing is left, or until its time is over; the
+// next run then goes on.
 func (w *prune) inPieces(ctx context.Context, what string, piece func() (int64, error)) error {
 	for total := int64(0); ; {
 		n, err := piece()

@@ -10,18 +10,18 @@ import (
 	"github.com/signpost/signpost/internal/jobs"
 )
 
-// maxConcurrency bounds the jobs of one queue that a process works at once.
+// maxConcurrency bounds how many jobs of one queue a process runs at once.
 const maxConcurrency = 1000
 
-// DefaultQueues returns the queues that a worker takes by default, each with how many
-// of its jobs run at once.
+// DefaultQueues returns the queues that a worker serves by default, with the number of
+// jobs that run at once in each.
 func DefaultQueues() map[string]int {
 	return map[string]int{jobs.QueueClicks: 2, jobs.QueueImports: 2, jobs.QueueMaintenance: 1, jobs.QueueRetention: 1}
 }
 
-// ParseQueues reads a choice of queues such as "clicks=2,imports=4": names of
-// package jobs, each with how many of its jobs run at once (1 to 1000). An
-// empty text means DefaultQueues. The error names the allowed values.
+// ParseQueues reads a list of queues such as "clicks=2,imports=4": names from package
+// jobs, with the number of jobs that run at once in each (1 to 1000). For an empty text
+// it returns DefaultQueues. Its error names the allowed values.
 func ParseQueues(text string) (map[string]int, error) {
 	if strings.TrimSpace(text) == "" {
 		return DefaultQueues(), nil

@@ -19,7 +19,7 @@ import (
 	"github.com/signpost/signpost/queries"
 )
 
-// Reasons a click is rejected, the values of the label "reason" of
+// Reasons for which a click is rejected. They are the values of the label "reason" of
 // signpost_clicks_rejected_total.
 const (
 	rejectedTime    = "time"    // outside of the months that events may have
@@ -28,11 +28,12 @@ const (
 	rejectedPanic   = "panic"   // it could not be enriched: a bug
 )
 
-// errForgotten says that a batch may have been ingested before the ledger was cut.
+// errForgotten says that a batch may have been ingested already, before its row was
+// pruned from the ledger.
 var errForgotten = errors.New("the batch is older than the ledger reaches and may have been counted before; " +
 	"ingest it with `signpost batches retry`, or drop it")
 
-// recordClicks makes events and rollups of one click batch, exactly once (I2).
+// recordClicks ingests one batch of clicks into events and rollups, exactly once (I2).
 type recordClicks struct {
 	river.WorkerDefaults[jobs.RecordClicks]
 	deps *deps
@@ -40,9 +41,9 @@ type recordClicks struct {
 
 // Work implements [river.Worker].
 //
-// The batch is read, decoded and enriched before the transaction, which is short
-// for it. When Postgres refuses the data, the transaction is
-// done over with care: split until the clicks at fault are found.
+// The batch is read, decoded and enriched before the transaction, so that the
+// transaction is short. If Postgres refuses the data, the transaction is repeated with
+// care: the batch is split until the clicks at fault are found.
 func (w *recordClicks) Work(ctx context.Context, job *river.Job[jobs.RecordClicks]) error {
 	batch, err := w.read(ctx, job.Args.BatchID)
 	if errors.Is(err, clicks.ErrBadBatch) {
@@ -69,9 +70,9 @@ func (w *recordClicks) Work(ctx context.Context, job *river.Job[jobs.RecordClick
 	return err
 }
 
-// bad gives a batch that cannot be decoded the tries of any other job, because
-// a worker of a newer release may know its format. Then it is failed: it keeps
-// its payload and waits for an operator, its job discarded.
+// bad handles a batch that cannot be decoded. The job is tried as often as any other,
+// because a worker of a newer release may know the format. After that the batch is
+// failed: it keeps its payload and waits for an operator, and its job is discarded.
 func (w *recordClicks) bad(ctx context.Context, job *river.Job[jobs.RecordClicks], err error) error {
 	if job.Attempt < job.MaxAttempts {
 		return err
@@ -79,7 +80,7 @@ func (w *recordClicks) bad(ctx context.Context, job *river.Job[jobs.RecordClicks
 	return errors.Join(err, w.fail(ctx, job.Args.BatchID, err))
 }
 
-// fail takes a batch out of the line.
+// fail marks a batch as failed, so that it is not tried again.
 func (w *recordClicks) fail(ctx context.Context, id string, why error) error {
 	reason := clicks.Clean(why.Error(), 500)
 	n, err := queries.New(w.deps.pool).FailClickBatch(ctx, &reason, id)
@@ -92,9 +93,9 @@ func (w *recordClicks) fail(ctx context.Context, id string, why error) error {
 	return nil
 }
 
-// RetryBatch has a failed batch ingested again, by a new job, and returns how
-// many failed batches of that id there were: 0 or 1. One that may be a replay is
-// ingested all the same. River may be a client that only inserts.
+// RetryBatch has a failed batch ingested again by a new job. It returns the number of
+// failed batches with that id: 0 or 1. A batch that may be a replay is ingested all the
+// same. river may be a client that only inserts.
 func RetryBatch(ctx context.Context, pool *pgxpool.Pool, client *river.Client[pgx.Tx], id string) (n int64, err error) {
 	err = postgres.InTx(ctx, pool, func(tx pgx.Tx) error {
 		q := queries.New(tx)
@@ -113,7 +114,7 @@ func RetryBatch(ctx context.Context, pool *pgxpool.Pool, client *river.Client[pg
 	return n, nil
 }
 
-// clickBatch is a batch on its way into the tables.
+// clickBatch is a batch while it is ingested.
 type clickBatch struct {
 	id      string
 	clicks  []clicks.Click
@@ -128,7 +129,7 @@ type reject struct {
 	row    queries.InsertClickRejectsParams
 }
 
-// read returns nil for a batch that was ingested already.
+// read reads a batch. It returns nil if the batch was ingested already.
 func (w *recordClicks) read(ctx context.Context, id string) (*clickBatch, error) {
 	payload, err := queries.New(w.deps.pool).ReadClickBatch(ctx, id)
 	if errors.Is(err, pgx.ErrNoRows) {
@@ -157,8 +158,8 @@ func (w *recordClicks) read(ctx context.Context, id string) (*clickBatch, error)
 	return batch, w.ensurePartitions(ctx, batch)
 }
 
-// decode returns an error that wraps clicks.ErrBadBatch also where the decoder
-// panics: its input came from outside of this process.
+// decode decodes a payload. If the decoder panics, the error wraps clicks.ErrBadBatch
+// too, because its input came from outside of this process.
 func decode(id string, payload []byte) (batch []clicks.Click, err error) {
 	defer func() {
 		if value := recover(); value != nil {
@@ -168,9 +169,8 @@ func decode(id string, payload []byte) (batch []clicks.Click, err error) {
 	return clicks.DecodeBatch(id, payload)
 }
 
-// rejectBadTimes takes out clicks of a clock so wrong that there is no
-// partition for them, before salts are made for their days, and returns the
-// positions of the others.
+// rejectBadTimes rejects clicks whose clock was so wrong that there is no partition for
+// them, before salts are made for their days. It returns the positions of the others.
 func (b *clickBatch) rejectBadTimes(now time.Time) (good []int32) {
 	first := time.Date(2000, time.January, 1, 0, 0, 0, 0, time.UTC)
 	end := postgres.MonthOf(now).AddDate(0, 2, 0)
@@ -185,7 +185,7 @@ func (b *clickBatch) rejectBadTimes(now time.Time) (good []int32) {
 	return good
 }
 
-// rejectMonth takes out the clicks of a month that cannot have a partition.
+// rejectMonth rejects the clicks of a month that cannot have a partition.
 func (b *clickBatch) rejectMonth(none *postgres.MonthError) {
 	kept := b.events[:0]
 	for _, e := range b.events {
@@ -202,10 +202,10 @@ func (b *clickBatch) reject(position int32, reason, detail string) {
 	b.rejects = append(b.rejects, b.rejected(position, reason, detail))
 }
 
-// rejected describes a rejected click, without its address (I9).
+// rejected returns the record of a rejected click, without its address (I9).
 func (b *clickBatch) rejected(position int32, reason, detail string) reject {
 	c := b.clicks[position]
-	// Bounded to what a timestamp can hold and people can read.
+	// The time is bounded, so that a timestamp can hold it and people can read it.
 	at := c.At
 	if at.Year() < 1 || at.Year() > 9999 {
 		at = time.Unix(0, 0).UTC()
@@ -218,8 +218,8 @@ func (b *clickBatch) rejected(position int32, reason, detail string) reject {
 	}}
 }
 
-// ensurePartitions makes the partitions that a batch needs, and rejects the
-// clicks of months that cannot have one: they must not keep back the others.
+// ensurePartitions makes the partitions that a batch needs. It rejects the clicks of
+// months that cannot have one, so that the other clicks are not held back.
 func (w *recordClicks) ensurePartitions(ctx context.Context, b *clickBatch) error {
 	for {
 		err := w.deps.partitions.Ensure(ctx, b.months()...)
@@ -245,8 +245,8 @@ func (b *clickBatch) months() []time.Time {
 	return months
 }
 
-// ingest is the transaction. The locked batch row alone decides whether there
-// is something to do; the job row says nothing, since it may run twice.
+// ingest ingests a batch in one transaction. Only the locked row of the batch decides
+// whether there is something to do. The job's row cannot, since a job may run twice.
 func (w *recordClicks) ingest(ctx context.Context, job *river.Job[jobs.RecordClicks], b *clickBatch) error {
 	var stored []event
 	var rejects []reject
@@ -291,7 +291,7 @@ func (w *recordClicks) account(ctx context.Context, b *clickBatch, stored []even
 		slog.Int("clicks", len(rejects)), slog.String("reason", rejects[len(rejects)-1].row.Reason))
 }
 
-// store writes the events that Postgres takes and rejects the others.
+// store writes the events that Postgres accepts and rejects the others.
 func (b *clickBatch) store(ctx context.Context, tx pgx.Tx, q *queries.Queries) (stored []event, rejects []reject, err error) {
 	rejects = slices.Clone(b.rejects)
 	if b.careful {
@@ -315,8 +315,8 @@ func (b *clickBatch) store(ctx context.Context, tx pgx.Tx, q *queries.Queries) (
 	return stored, rejects, nil
 }
 
-// storeHalves copies events below a savepoint, and each half by itself when
-// Postgres refuses them together.
+// storeHalves copies events within a savepoint. If Postgres refuses them, it tries each
+// half by itself.
 func (b *clickBatch) storeHalves(ctx context.Context, tx pgx.Tx, events, stored []event, rejects []reject) ([]event, []reject, error) {
 	if len(events) == 0 {
 		return stored, rejects, nil

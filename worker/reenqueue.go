@@ -15,14 +15,14 @@ import (
 )
 
 const (
-	// strandedAfter leaves the transaction that ships a batch time to commit.
+	// strandedAfter gives the transaction that ships a batch time to commit.
 	strandedAfter = time.Minute
-	// leftAlone is how long a discarded or cancelled job is left as it is, for
-	// the operator who looks at it.
+	// leftAlone is how long a discarded or cancelled job is not replaced, so that an
+	// operator can look at it.
 	leftAlone = 5 * time.Minute
-	// silentAfter is how long an upload may say nothing. The API says something
-	// within a minute while bytes arrive. Until it is given up its
-	// Idempotency-Key is taken, so it must be well within the five minutes for
+	// silentAfter is how long an upload may go without a sign of life. The API gives
+	// one within a minute while bytes arrive. The upload's Idempotency-Key is taken
+	// until it is given up, so silentAfter must be well below the five minutes for
 	// which "signpost import" goes on trying.
 	silentAfter = 2 * time.Minute
 	// stalledAfter is how long the job of an import may run: longer than a turn, within
@@ -162,15 +162,15 @@ func (w *reenqueue) uploads(ctx context.Context) (int, error) {
 	return len(ids), nil
 }
 
-// parts inserts a job that goes on with months which are out of events and not yet
-// archived, when their worker is gone: the next periodic run may be an hour away.
+// parts inserts a job for months that are taken out of events and not archived yet, if
+// no worker is archiving them: the next periodic run may be an hour away.
 func (w *reenqueue) parts(ctx context.Context) (int, error) {
 	waiting, err := queries.New(w.deps.pool).CountWaitingEventParts(ctx, interval(failedPause))
 	if err != nil || waiting == 0 {
 		return 0, wrap("count waiting parts", err)
 	}
-	// The lock is only looked at: if it were taken for an instant, a periodic run in
-	// that instant would believe that another worker is archiving.
+	// This only looks at the lock. If it took the lock even briefly, a periodic run at
+	// that moment would find it taken and do nothing.
 	held, err := queries.New(w.deps.pool).AdvisoryLockHeld(ctx, lockArchiving)
 	if err != nil || held {
 		return 0, wrap("look whether a worker is archiving", err)

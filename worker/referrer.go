@@ -10,14 +10,14 @@ import (
 
 const hostMax = 255 // bytes, as of a DNS name
 
-// referrerHost returns the host of a Referer header in the one spelling that it
-// is counted under: lower-case ASCII, a Unicode name in punycode, without user,
-// port and final dot. It is "" when there is none, or none that can be one.
+// referrerHost returns the host of a Referer header in the one spelling under which it
+// is counted: lower-case ASCII, a Unicode name in punycode, without user, port and
+// final dot. It returns "" if there is no host, or none that is valid.
 //
-// Behind a scheme stands a host, also one of a single label (an intranet) or the
-// package of an app (android-app://). Without a scheme only what
-// looks like a name of the Internet is one: clients send words such as null and
-// about:blank when they have nothing to say.
+// After a scheme, the host may also be a single label (as in an intranet) or the
+// package of an app (android-app://). Without a scheme it is accepted only if it looks
+// like a name of the Internet, because clients without a referrer send words such as
+// null and about:blank.
 func referrerHost(referrer string) string {
 	rest, schemed := cutScheme(referrer)
 	if i := strings.IndexAny(rest, "/?#\\"); i >= 0 {
@@ -40,8 +40,8 @@ func referrerHost(referrer string) string {
 	return host
 }
 
-// cutScheme returns what stands behind the scheme of an address, and whether it
-// has one. A :// behind a path or a query is that of another address.
+// cutScheme returns the text after the scheme of an address, and whether it has a
+// scheme. A :// in a path or a query belongs to another address.
 func cutScheme(address string) (rest string, found bool) {
 	if rest, found = strings.CutPrefix(address, "//"); found {
 		return rest, true
@@ -60,8 +60,8 @@ func cutPort(authority string) (host, port string) {
 	return authority, ""
 }
 
-// asciiHost brings a host into the form that referrerHost promises, or returns
-// "" if that is not possible.
+// asciiHost converts a host to the form that referrerHost returns, or to "" if that is
+// not possible.
 func asciiHost(host string) string {
 	if strings.IndexByte(host, '%') >= 0 && !strings.HasPrefix(host, "[") {
 		decoded, err := url.PathUnescape(host)
@@ -84,8 +84,8 @@ func asciiHost(host string) string {
 	return host
 }
 
-// isHost reports whether s consists of what hosts consist of: letters, digits,
-// hyphens, dots and _, or an IPv6 address in brackets.
+// isHost reports whether s has only characters of hosts: letters, digits, hyphens, dots
+// and _, or is an IPv6 address in brackets.
 func isHost(s string) bool {
 	if strings.HasPrefix(s, "[") {
 		address, err := netip.ParseAddr(strings.TrimSuffix(s[1:], "]"))
@@ -101,8 +101,8 @@ func isHost(s string) bool {
 	return true
 }
 
-// isPublicName reports whether a host is an IPv4 address, or has a dot, no empty
-// label and a last one that is no number.
+// isPublicName reports whether a host is an IPv4 address, or a name with a dot, no
+// empty label, and a last label that is not a number.
 func isPublicName(host string) bool {
 	dot := strings.LastIndexByte(host, '.')
 	if dot <= 0 || host[0] == '.' || strings.Contains(host, "..") {

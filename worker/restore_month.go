@@ -19,7 +19,7 @@ import (
 	"github.com/signpost/signpost/queries"
 )
 
-// Restoring says which month is brought back and how.
+// Restoring says which month to restore, and how.
 type Restoring struct {
 	Month time.Time     // any time within the month
 	Hold  time.Duration // for how long it is not archived again
@@ -28,18 +28,18 @@ type Restoring struct {
 // Restored is the result of a restore.
 type Restored struct {
 	Parts int
-	Rows  int64 // of the parts, each as its manifest promises
+	Rows  int64 // of all parts, as their manifests say
 }
 
-// RestoreMonth brings the events of a month back from an archive, all of them or
-// none, and holds the month for a while before it is archived again. Events that are
-// in the database already are not there twice, and parts that the month was restored
-// from before are not read again, so that events which were removed since stay away.
-// Totals do not change: the rollups never left.
+// RestoreMonth restores the events of a month from an archive, all of them or none. The
+// month is then not archived again for a while. Events that are still in the database
+// are not added twice. Parts that an earlier restore read are not read again, so that
+// events which were removed since stay removed. Totals do not change, because the
+// rollups were never removed.
 //
-// The rows are copied into a table of their own, in transactions of a second or
-// so, and the table becomes the month's partition last. A restore that was killed
-// leaves such a table; the next one drops it and begins anew.
+// The rows are copied into a separate table, in transactions of about a second, and in
+// the end the table becomes the month's partition. A restore that is killed leaves such
+// a table; the next one drops it and begins anew.
 func RestoreMonth(ctx context.Context, pool *pgxpool.Pool, store archive.Store, what Restoring) (Restored, error) {
 	month := postgres.MonthOf(what.Month)
 	parts, err := partsOf(ctx, pool, store, month)
@@ -62,8 +62,8 @@ func RestoreMonth(ctx context.Context, pool *pgxpool.Pool, store archive.Store, 
 	return done, nil
 }
 
-// partsOf returns the parts of a month, one at least. All must be of this installation:
-// the events of another have other links.
+// partsOf returns the parts of a month, at least one. It is an error if one is of
+// another installation, whose events refer to other links.
 func partsOf(ctx context.Context, pool *pgxpool.Pool, store archive.Store, month time.Time) ([]archive.Manifest, error) {
 	here, err := queries.New(pool).GetInstallation(ctx)
 	if err != nil {
@@ -84,8 +84,8 @@ func partsOf(ctx context.Context, pool *pgxpool.Pool, store archive.Store, month
 	return parts, nil
 }
 
-// restore brings a month back. All of it happens on the connection that holds the
-// advisory lock of archiving, so it ends when the lock is lost.
+// restore restores a month. It does everything on the connection that has the advisory
+// lock of archiving, so it ends when the lock is lost.
 type restore struct {
 	conn  *pgxpool.Conn
 	store archive.Store
@@ -95,7 +95,8 @@ type restore struct {
 	pause func(context.Context) error // between attempts to attach the month
 }
 
-// table names the table that holds the rows until they are in events.
+// table returns the name of the table that holds the rows until they are part of
+// events.
 func (r *restore) table() string { return r.month.Format("events_2006_01") + "_restored" }
 
 func (r *restore) run(ctx context.Context, parts []archive.Manifest) error {
@@ -121,8 +122,9 @@ const (
 	attachTries = 100 // about an hour
 )
 
-// attach makes the table the month's partition. Loading it may have taken hours, so it
-// is not given up because a transaction, such as a dump, reads events for long.
+// attach makes the table the month's partition. It tries for about an hour, because
+// loading the table may have taken hours, and a transaction that reads events for long,
+// such as a dump, should not make that useless.
 func (r *restore) attach(ctx context.Context) error {
 	for try := 1; ; try++ {
 		err := postgres.AttachMonth(ctx, r.conn, r.table(), r.month, func(tx pgx.Tx) error { return r.note(ctx, tx) })
@@ -147,7 +149,8 @@ func pauseAttaching(ctx context.Context) error {
 	}
 }
 
-// note holds the month, in the transaction after which events have all of it.
+// note stores that the month must not be archived for a while, in the transaction that
+// makes the table part of events.
 func (r *restore) note(ctx context.Context, tx pgx.Tx) error {
 	q := queries.New(tx)
 	if err := q.ForgetArchivedEventIDs(ctx, r.month, r.month.AddDate(0, 1, 0)); err != nil {
@@ -156,13 +159,13 @@ func (r *restore) note(ctx context.Context, tx pgx.Tx) error {
 	return wrap("hold the month", q.HoldMonth(ctx, r.month, interval(r.hold), &r.last))
 }
 
-// end drops the table of a restore that failed and gives up the lock. It unlocks
-// explicitly because the server may notice only later that the connection is closed.
+// end drops the table of a failed restore and releases the lock. It unlocks explicitly,
+// because the server may notice late that the connection is closed.
 func (r *restore) end(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
 	conn := r.conn.Hijack()
-	_ = dropRestored(ctx, conn) // else the next holder of the lock does
+	_ = dropRestored(ctx, conn) // otherwise the next process with the lock drops it
 	_, _ = conn.Exec(ctx, "SELECT pg_advisory_unlock($1)", lockArchiving)
 	_ = conn.Close(ctx)
 }
@@ -174,7 +177,7 @@ type querier interface {
 }
 
 // dropRestored drops the tables that killed restores left. The caller has the advisory
-// lock of archiving, so no restore is at work.
+// lock of archiving, so no other restore is running.
 func dropRestored(ctx context.Context, conn querier) error {
 	rows, err := conn.Query(ctx, `SELECT relname FROM pg_class WHERE relkind = 'r' AND NOT relispartition
 		AND relname ~ '^events_[0-9]{4}_[0-9]{2}_restored$' AND pg_table_is_visible(oid)`)
@@ -190,7 +193,7 @@ func dropRestored(ctx context.Context, conn querier) error {
 	return wrap("drop what a restore left", err)
 }
 
-// checkParts refuses a month that is on its way to the archive.
+// checkParts returns an error if the month is just being archived.
 func (r *restore) checkParts(ctx context.Context) error {
 	open, err := queries.New(r.conn).ListOpenEventParts(ctx)
 	if err != nil {
@@ -204,7 +207,8 @@ func (r *restore) checkParts(ctx context.Context) error {
 	return nil
 }
 
-// partsThere returns the last part whose rows the database has, 0 for none.
+// partsThere returns the number of the last part whose rows the database has, 0 if it
+// has none.
 func (r *restore) partsThere(ctx context.Context) (int, error) {
 	parts, err := queries.New(r.conn).RestoredParts(ctx, r.month)
 	if err != nil {
@@ -238,8 +242,8 @@ func (r *restore) load(ctx context.Context, parts []archive.Manifest) error {
 // restorePiece is how many bytes of CSV are copied in one transaction.
 const restorePiece = 4 << 20
 
-// loadPart copies a part into the table and checks it against its manifest. A piece is read before its transaction begins: the archive may take
-// its time.
+// loadPart copies a part into the table and checks it against its manifest. Each piece
+// is read before its transaction begins, because reading from the archive may be slow.
 func (r *restore) loadPart(ctx context.Context, m archive.Manifest, first bool) error {
 	options := "(FORMAT csv, HEADER)"
 	sum, err := archive.ReadData(ctx, r.store, m.File, func(csv io.Reader) error {
@@ -255,9 +259,9 @@ func (r *restore) loadPart(ctx context.Context, m archive.Manifest, first bool) 
 	return err
 }
 
-// loadPiece copies rows into the table. A month that was restored before and
-// archived again has some rows in several parts, so the rows of all parts but the
-// first go by way of a staging table that takes duplicates.
+// loadPiece copies rows into the table. If a month was restored and archived again,
+// several parts have the same rows. So the rows of all parts but the first go through a
+// staging table, which leaves out duplicates.
 func (r *restore) loadPiece(ctx context.Context, tx pgx.Tx, m archive.Manifest, piece []byte, options string, first bool) error {
 	table := pgx.Identifier{r.table()}.Sanitize()
 	to := table

@@ -15,9 +15,9 @@ const (
 	maxRetry   = 10 * time.Second
 )
 
-// retryPolicy waits 1, 2, 4, 8 and then 10 seconds, less up to a tenth. River's
-// own policy waits minutes after the third death of a worker, and clicks wait
-// with it.
+// retryPolicy waits 1, 2, 4, 8 and then 10 seconds, less up to a tenth. River's own
+// policy would wait for minutes after the third death of a worker, and clicks would
+// wait with it.
 type retryPolicy struct{}
 
 // NextRetry implements [river.ClientRetryPolicy].
@@ -29,8 +29,8 @@ func (retryPolicy) NextRetry(job *rivertype.JobRow) time.Time {
 	return time.Now().Add(wait - rand.N(wait/10))
 }
 
-// errorLog tells the operator of failing jobs: a first failure quietly, since a
-// retry settles most, later ones loudly.
+// errorLog logs failing jobs: the first failure quietly, because a retry mostly
+// succeeds, and later ones loudly.
 type errorLog struct{ log *slog.Logger }
 
 // HandleError implements [river.ErrorHandler].
@@ -51,7 +51,7 @@ func (e *errorLog) HandlePanic(ctx context.Context, job *rivertype.JobRow, value
 	return nil
 }
 
-// atLeast passes on records from a level up.
+// atLeast passes on records from the given level up.
 type atLeast struct {
 	slog.Handler
 	level slog.Level

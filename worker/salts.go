@@ -15,11 +15,11 @@ import (
 
 const saltSize = 32
 
-// readSalt returns the visitor salt of a day since 1970, the same on every
-// worker, and makes it if there is none. Every batch reads its salts: one kept in
-// memory could outlive its destruction, or differ from the others' when
-// Postgres was set back. Call it outside of transactions, since a salt must be
-// there for all at once.
+// readSalt returns the visitor salt of a day (counted from 1970), and makes it if there
+// is none. It is the same on every worker. Every batch reads its salts again: a salt in
+// memory could be kept after it was destroyed in the database, or differ from the one
+// on other workers after Postgres was restored from a backup. Call it outside of
+// transactions, because a new salt must be visible to all workers at once.
 func readSalt(ctx context.Context, pool *pgxpool.Pool, day int64) ([]byte, error) {
 	q, date := queries.New(pool), time.Unix(day*int64(utcDay/time.Second), 0).UTC()
 	salt, err := q.GetSalt(ctx, date)

@@ -17,41 +17,42 @@ import (
 	"github.com/signpost/signpost/queries"
 )
 
-// Steps of an undo, in their order. Only links are switched off and waited for.
+// Steps of an undo, in their order. Links are the only rows for which links are
+// switched off and clicks waited for.
 const (
-	undoStop      = "stop"       // chunks that are left of the import, as after a failure
-	undoSwitchOff = "switch_off" // links, so that they are clicked no more
-	undoWait      = "wait"       // for clicks under way
+	undoStop      = "stop"       // drop the chunks that were not applied, as after a failure
+	undoSwitchOff = "switch_off" // switch the links off, so that there are no more clicks
+	undoWait      = "wait"       // wait for clicks under way
 	undoRemove    = "remove"
 )
 
-// undoLook is how often is looked whether clicks under way have arrived.
+// undoLook is how often it is checked whether clicks under way have arrived.
 const undoLook = time.Second
 
-// undoPace says in what pieces an undo goes, and how long an undo of links waits
-// for clicks under way.
+// undoPace says how large the pieces of an undo are, and how long an undo of links
+// waits for clicks under way.
 type undoPace struct {
 	piece int32 // rows of one transaction
-	// fresh is how long after the last link was switched off a replica may still
-	// have redirected, by any clock of ours.
+	// fresh is how long a replica may still redirect after the last link was switched
+	// off, by the clock of any of our machines.
 	fresh time.Duration
-	// settle is how long such a click may take to reach Postgres: a spool seals
-	// a segment after 30 s at most, whatever its backlog, and one try to ship it
-	// takes 15 s at most.
+	// settle is how long such a click may take to reach Postgres: a spool seals a
+	// segment after at most 30 s, whatever its backlog, and one try to ship it takes at
+	// most 15 s.
 	settle time.Duration
-	// most is how long batches that have arrived are waited for. A click that
-	// comes later still is counted; only its link is gone.
+	// most bounds how long the undo waits for batches that have arrived but are not
+	// ingested. Later clicks are still counted, but their link no longer exists.
 	most time.Duration
 }
 
 var usualUndoPace = undoPace{piece: 1000, fresh: 5 * time.Second, settle: 45 * time.Second, most: 15 * time.Minute}
 
-// undoImport takes back the rows that an import created and that were not changed,
-// clicked or built upon since.
+// undoImport removes the rows that an import created and that nobody has changed,
+// clicked or used since.
 //
-// It goes in steps, each in file order in pieces of a transaction, which locks
-// the import and notes there how far it came. So it may be killed at any moment,
-// and run twice at once: the second run goes on where the first was.
+// It works in steps, each in file order and in pieces. A piece is a transaction that
+// locks the import and stores there how far it came. So it may be killed at any moment,
+// and may run twice at once: the second run continues where the first one is.
 type undoImport struct {
 	river.WorkerDefaults[jobs.UndoImport]
 	deps *deps
@@ -95,7 +96,7 @@ func (w *undoImport) Work(ctx context.Context, job *river.Job[jobs.UndoImport]) 
 }
 
 // clicksAreIn reports whether clicks that were under way when the last link was
-// switched off have become events, as far as is waited for that.
+// switched off have become events, or have been waited for long enough.
 func (w *undoImport) clicksAreIn(ctx context.Context, row queries.Import) (bool, error) {
 	pace := w.deps.undoPace
 	wait, err := queries.New(w.deps.pool).ClicksAreIn(ctx, queries.ClicksAreInParams{
@@ -119,13 +120,15 @@ type undone struct {
 	all           bool // there is no next step
 }
 
-// step does one piece. The locked import says which: row may be out of date.
+// step does one piece. The locked import says which one, because row may be out of
+// date.
 func (w *undoImport) step(ctx context.Context, job *river.Job[jobs.UndoImport], row queries.Import) error {
 	var did undone
 	err := w.deps.inTx(ctx, func(tx pgx.Tx, q *queries.Queries) error {
 		did = undone{}
 		if or(row.UndoStep, undoStop) == undoStop {
-			// Before the import, as chunks do: those that run are waited for.
+			// Chunks are locked before the import, as when they are applied, so this
+			// waits for those that are being applied.
 			if err := q.StopImportChunks(ctx, row.ID); err != nil {
 				return fmt.Errorf("stop chunks: %w", err)
 			}
@@ -135,7 +138,7 @@ func (w *undoImport) step(ctx context.Context, job *river.Job[jobs.UndoImport], 
 			return fmt.Errorf("lock import: %w", err)
 		}
 		if locked.State != stateUndoing || or(locked.UndoStep, undoStop) != or(row.UndoStep, undoStop) {
-			return nil // another run of this job was faster
+			return nil // another run of this job has done it
 		}
 		if err := actAs(ctx, q, row.ID); err != nil {
 			return err
@@ -151,8 +154,8 @@ func (w *undoImport) step(ctx context.Context, job *river.Job[jobs.UndoImport], 
 	return err
 }
 
-// actAs lets the changes of the transaction leave no mark on rows that the
-// import made.
+// actAs makes the transaction act as the import, so that rows which the import made do
+// not count as changed by somebody else.
 func actAs(ctx context.Context, q *queries.Queries, importID int64) error {
 	if err := q.ActAsImport(ctx, strconv.FormatInt(importID, 10)); err != nil {
 		return fmt.Errorf("act as import: %w", err)
@@ -202,7 +205,7 @@ func (w *undoImport) do(ctx context.Context, q *queries.Queries, row queries.Imp
 	}
 }
 
-// forget removes the rest of the import's work, and the notices of its rows.
+// forget removes what is left of the import's work, and the notices of its rows.
 func forget(ctx context.Context, q *queries.Queries, importID int64) error {
 	for _, remove := range []dropper{q.DropImportWork, q.DropImportNotices} {
 		if _, err := drop(ctx, remove, importID, time.Time{}); err != nil {
@@ -218,7 +221,7 @@ func forget(ctx context.Context, q *queries.Queries, importID int64) error {
 	return nil
 }
 
-// remove removes the next rows, or keeps them.
+// remove removes the next rows, except for those that are kept.
 func (w *undoImport) remove(ctx context.Context, q *queries.Queries, row queries.Import) (undone, error) {
 	switch csvimport.Kind(row.Kind) {
 	case csvimport.KindUsers:
@@ -233,7 +236,7 @@ func (w *undoImport) remove(ctx context.Context, q *queries.Queries, row queries
 // madeRow is a row that an import made.
 type madeRow = queries.LockImportedURLsRow
 
-// removeLinks keeps links that were changed or clicked, as they were.
+// removeLinks removes links. Those that were changed or clicked are kept as they are.
 func (w *undoImport) removeLinks(ctx context.Context, q *queries.Queries, row queries.Import) (undone, error) {
 	made, err := q.LockImportedURLs(ctx, row.ID, row.UndoLine, w.deps.undoPace.piece)
 	if err != nil {
@@ -253,7 +256,7 @@ func (w *undoImport) removeLinks(ctx context.Context, q *queries.Queries, row qu
 	return w.keep(ctx, q, row, made, kept)
 }
 
-// removeUsers keeps users that somebody changed or who own links.
+// removeUsers removes users. Those that somebody changed, or that own links, are kept.
 func (w *undoImport) removeUsers(ctx context.Context, q *queries.Queries, row queries.Import) (undone, error) {
 	locked, err := q.LockImportedUsers(ctx, row.ID, row.UndoLine, w.deps.undoPace.piece)
 	if err != nil {
@@ -263,7 +266,7 @@ func (w *undoImport) removeUsers(ctx context.Context, q *queries.Queries, row qu
 	for i, u := range locked {
 		made[i] = madeRow(u)
 	}
-	// Only now that they are locked can nobody give them a link any more.
+	// Nobody can give them a link once they are locked, so this is asked after that.
 	owners, err := q.FindUsersWithURLs(ctx, idsOf(made))
 	if err != nil {
 		return undone{}, fmt.Errorf("look for users with links: %w", err)
@@ -283,8 +286,8 @@ func idsOf(made []madeRow) []int64 {
 	return ids
 }
 
-// sortOut parts rows into those that can go and those that are kept: changed by
-// somebody, or in use.
+// sortOut separates rows that can be removed from those that are kept because somebody
+// changed them or because they are in use.
 func sortOut(importID int64, made []madeRow, inUse []int64, why string) (gone []int64, kept queries.InsertImportKeptParams) {
 	used := make(map[int64]bool, len(inUse))
 	for _, id := range inUse {
@@ -307,7 +310,7 @@ func sortOut(importID int64, made []madeRow, inUse []int64, why string) (gone []
 	return gone, kept
 }
 
-// keep notes the rows that are kept.
+// keep stores which rows are kept.
 func (w *undoImport) keep(ctx context.Context, q *queries.Queries, row queries.Import, made []madeRow, kept queries.InsertImportKeptParams) (undone, error) {
 	if len(made) == 0 {
 		return undone{step: undoRemove, line: row.UndoLine, all: true}, nil
@@ -319,7 +322,7 @@ func (w *undoImport) keep(ctx context.Context, q *queries.Queries, row queries.I
 	return undone{step: undoRemove, line: made[len(made)-1].Line, removed: int64(len(made)) - n, kept: n}, nil
 }
 
-// removeEvents takes exactly the events that it removes out of the rollups.
+// removeEvents removes events, and takes exactly those out of the rollups.
 func (w *undoImport) removeEvents(ctx context.Context, q *queries.Queries, row queries.Import) (undone, error) {
 	last, err := q.FindImportedEvents(ctx, row.ID, row.UndoLine, w.deps.undoPace.piece)
 	if err != nil {
@@ -344,7 +347,7 @@ func (w *undoImport) removeEvents(ctx context.Context, q *queries.Queries, row q
 	return undone{step: undoRemove, line: last, removed: int64(len(removed))}, nil
 }
 
-// account tells Prometheus and the log, after the commit.
+// account updates metrics and log after the commit.
 func (w *undoImport) account(ctx context.Context, row queries.Import, did undone) {
 	w.deps.metrics.importUndone.WithLabelValues(row.Kind, "removed").Add(float64(did.removed))
 	w.deps.metrics.importUndone.WithLabelValues(row.Kind, "kept").Add(float64(did.kept))
