@@ -206,11 +206,13 @@ func (f *feed) begin(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("begin the link feed: %w", err)
 	}
-	was, is := f.position.Installation, rows[0].Installation
-	f.position = new(position).next(rows[0])
 	if err := c.readDomains(ctx, f.queries, rows[0].DomainVersion); err != nil {
 		return err
 	}
+	// From here on nothing fails: a second attempt would no longer know which
+	// installation the links are of.
+	was, is := f.position.Installation, rows[0].Installation
+	f.position = new(position).next(rows[0])
 	if was != "" && was != is {
 		c.log.WarnContext(ctx, "the database is another installation than the cached links are of; they are forgotten",
 			slog.String("were_of", was), slog.String("installation", is))

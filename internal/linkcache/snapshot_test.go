@@ -736,3 +736,29 @@ func TestSnapshotOfAnotherInstallation(t *testing.T) {
 	}
 	wantTarget(t, after, "theirs", "not found")
 }
+
+// The feed forgets the links of another installation also when its first attempt to
+// begin there failed halfway.
+func TestAnotherInstallationAtTheSecondAttempt(t *testing.T) {
+	t.Parallel()
+	b := setup(t, Options{})
+	b.link(t, "theirs")
+	wantTarget(t, b, "theirs", "https://example.com/theirs")
+	f := &feed{cache: b.Cache, timeout: maxPollTimeout}
+	defer f.hangUp()
+	if _, err := f.poll(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	f.begun = false
+	b.exec(t, "UPDATE installation SET id = gen_random_uuid(); ALTER TABLE domains RENAME TO elsewhere")
+	if _, err := f.poll(t.Context()); err == nil {
+		t.Fatal("the feed began without the domains")
+	}
+	b.exec(t, "ALTER TABLE elsewhere RENAME TO domains")
+	if _, err := f.poll(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if n := b.Len(); n != 0 {
+		t.Errorf("%d links of the other installation are left", n)
+	}
+}
