@@ -190,6 +190,19 @@ func (c *Cache) keepSnapshot(ctx context.Context) {
 	}
 }
 
+// snapshotDue has a snapshot written soon. The one on disk does not know what changed
+// while the feed had lost the thread: a sweep looks at what is cached, and the snapshot
+// holds links that are cached no longer, or were loaded anew.
+func (c *Cache) snapshotDue() {
+	if c.journal == nil {
+		return
+	}
+	select {
+	case c.journal.due <- struct{}{}:
+	default:
+	}
+}
+
 // saveLast writes the last snapshot when the process ends, unless the disk takes too
 // long.
 func (c *Cache) saveLast(ctx context.Context) {

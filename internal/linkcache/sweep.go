@@ -52,6 +52,7 @@ func (c *Cache) sweep(ctx context.Context) {
 		if c.sweepAll(ctx, size) {
 			c.sweeps.Add(-asked)
 			size = sweepBatch
+			c.snapshotDue()
 			continue
 		}
 		size = max(size/4, leastBatch)
