@@ -100,10 +100,14 @@ func decodePayload(id string, payload []byte) ([]Click, error) {
 	if err != nil {
 		return nil, fmt.Errorf("decompress: %w", err)
 	}
-	clicks := make([]Click, 0, min(n, len(records)/(recordHead+minBody)))
-	scan(id, records, func(c *Click) { clicks = append(clicks, *c) })
-	if len(clicks) != n {
-		return nil, fmt.Errorf("%d of %d clicks can be read", len(clicks), n)
+	clicks, found := make([]Click, 0, min(n, len(records)/(recordHead+minBody))), 0
+	scan(id, records, func(c *Click) {
+		if found++; found <= n { // more would need memory that the header did not ask for
+			clicks = append(clicks, *c)
+		}
+	})
+	if found != n {
+		return nil, fmt.Errorf("%d of %d clicks can be read", found, n)
 	}
 	return clicks, nil
 }

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"reflect"
+	"runtime"
 	"slices"
 	"testing"
 	"time"
@@ -113,6 +114,21 @@ func TestBatchHostile(t *testing.T) {
 	}
 	if _, err := DecodeBatch(testSegment, encodePayload(records, 3)); err != nil {
 		t.Errorf("sound payload: %v", err)
+	}
+}
+
+// A payload with more records than its header promises costs no more memory than its
+// bytes.
+func TestBatchBoundsMemory(t *testing.T) { // not parallel: it counts what the process allocates
+	records := encodeRecords(testSegment, make([]Click, maxPayloadBytes/(recordHead+minBody)/2))
+	payload := encodePayload(records, 1)
+	_, _ = DecodeBatch(testSegment, payload) // makes the decoder
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	_, err := DecodeBatch(testSegment, payload)
+	runtime.ReadMemStats(&after)
+	if used := after.TotalAlloc - before.TotalAlloc; !errors.Is(err, ErrBadBatch) || used > 4*maxPayloadBytes {
+		t.Errorf("%v took %d bytes", err, used)
 	}
 }
 
