@@ -103,7 +103,6 @@ var byKind = map[service.Kind]int{
 	service.KindForbidden:   http.StatusForbidden,
 	service.KindNotFound:    http.StatusNotFound,
 	service.KindConflict:    http.StatusConflict,
-	service.KindGone:        http.StatusGone,
 	service.KindUnavailable: http.StatusServiceUnavailable,
 }
 

@@ -217,7 +217,7 @@ func (s *Spool) seal(seg *openSegment) error {
 	}
 	s.closeFile(seg)
 	s.opt.Metrics.sealed.Inc()
-	s.store.added(1, seg.oldest)
+	s.store.added(seg.oldest)
 	notify(s.sealed)
 	return nil
 }

@@ -75,9 +75,9 @@ func (h *store) stats() Stats {
 	return st
 }
 
-// added counts n more sealed segments. Their bytes were counted before.
-func (h *store) added(n int64, oldest int64) {
-	h.segments.Add(n)
+// added counts one more sealed segment, whose bytes are counted already.
+func (h *store) added(oldest int64) {
+	h.segments.Add(1)
 	h.oldest.CompareAndSwap(0, oldest)
 	h.changed()
 }

@@ -16,7 +16,8 @@ const EventPage = 4000
 // EachPage goes through the rows of a table like events, in the order of their
 // time and id, in pages of so many rows: do gets a condition that selects the
 // rows of the next page, and is called at least once. where selects among the rows. No
-// transaction is open besides those of do, so do may take its time. The table must not get rows meanwhile.
+// transaction is open besides those of do, so do may take its time. The table must not
+// get rows meanwhile.
 func EachPage(ctx context.Context, db DB, table, where string, rows int, do func(condition string) error) error {
 	name := pgx.Identifier{table}.Sanitize()
 	for page := where; ; {

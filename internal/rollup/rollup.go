@@ -64,8 +64,9 @@ func (c *Changes) change(e Event, by int64) {
 	c.quarters[k] = n
 }
 
-// Apply writes the changes in the caller's transaction, which q is bound to. It comes last there: popular
-// links are in every batch, and their rows stay locked from here to the commit.
+// Apply writes the changes in the caller's transaction, which q is bound to. It comes
+// last there: popular links are in every batch, and their rows stay locked from here to
+// the commit.
 // Quarters come before days and both are written in key order, so that two
 // transactions never wait for each other in a circle. Rows that are left without a
 // click are removed.

@@ -24,7 +24,6 @@ const (
 	KindForbidden               // the actor may not do this
 	KindNotFound                // the thing does not exist
 	KindConflict                // the state of another thing forbids it
-	KindGone                    // the thing existed and does not any more
 	KindUnavailable             // the same may well work later
 )
 
@@ -62,9 +61,6 @@ func NotFound(thing string) *Error {
 func Conflict(message string, fields ...FieldError) *Error {
 	return &Error{Kind: KindConflict, Message: message, Fields: fields}
 }
-
-// Gone says that a thing existed and does not any more.
-func Gone(message string) *Error { return &Error{Kind: KindGone, Message: message} }
 
 // Unavailable says that the same may work in a second.
 func Unavailable(message string) *Error {

@@ -444,9 +444,9 @@ func (s *Shipper) insertBatch(ctx context.Context, tx pgx.Tx, batch clicks.Batch
 	return false, nil
 }
 
-// attend does the work besides shipping that is due. The line may never be empty, where a
-// transaction takes longer than it takes to seal a segment, so that nothing may
-// wait for its end.
+// attend does the work besides shipping that is due. The line may never be empty, where
+// a transaction takes longer than it takes to seal a segment, so nothing may wait for
+// its end.
 func (s *Shipper) attend(ctx context.Context) {
 	s.answerAsked(ctx)
 	if met := s.met.Swap(nil); met != nil {
