@@ -31,12 +31,12 @@ import (
 )
 
 const (
-	// maxBody bounds every request body but uploads, in bytes.
+	// maxBody bounds every request body except for uploads, in bytes.
 	maxBody = 1 << 20
 	// maxHeader bounds a request line with its headers, in bytes.
 	maxHeader = 16 << 10
-	// requestTimeout bounds what a management request may take, waiting for a
-	// connection included. What takes longer is answered with 503.
+	// requestTimeout bounds how long a management request may take, including the wait
+	// for a connection. A request that takes longer is answered with 503.
 	requestTimeout = 5 * time.Second
 
 	readTimeout  = 30 * time.Second
@@ -44,38 +44,39 @@ const (
 	idleTimeout  = 2 * time.Minute
 )
 
-// Options is what an API works with. All but
-// Redirects, TrustedProxies, ImportMaxUploads, ExportMaxActive and
-// Registry are required. The API closes none of them.
+// Options are the settings and surroundings of an API. All but Redirects,
+// TrustedProxies, ImportMaxUploads, ExportMaxActive and Registry are required. The API
+// closes none of them.
 type Options struct {
 	// Pool is for the management API; its size decides how many lists, exports and
 	// uploads use the database at once (see bulkheads).
 	Pool *pgxpool.Pool
-	// Redirects is the pool of what redirects need, by which /ready and /health
-	// are decided; nil means Pool.
+	// Redirects is the pool that redirects use, and by which /ready and /health decide;
+	// nil means Pool.
 	Redirects *pgxpool.Pool
 	River     *river.Client[pgx.Tx] // only inserts
 	Spool     *clicks.Spool
 	Cache     *linkcache.Cache
 
-	// PublicURL is what short URLs start with: absolute, without a path.
+	// PublicURL is the beginning of short URLs: absolute, without a path.
 	PublicURL string
 	// OwnHosts are the hosts of this service's short links, to which no link may
 	// lead: the host of PublicURL and all others on which the service is reached.
 	OwnHosts links.Hosts
-	// Tokens tells whose a token is. It is shared with Operators of the same
-	// process, so that guesses count together, whichever listener is tried.
+	// Tokens finds the bearer of a token. Operators of the same process use it too, so
+	// that wrong guesses on both listeners count together.
 	Tokens *Tokens
-	// TrustedProxies are the addresses whose X-Forwarded-For is believed.
+	// TrustedProxies are the addresses from which X-Forwarded-For is believed.
 	TrustedProxies []netip.Prefix
 	// ImportMaxBytes bounds an upload.
 	ImportMaxBytes int64
-	// ImportMaxUploads bounds how many are received at once; 0 means 8.
+	// ImportMaxUploads bounds how many uploads are received at once; 0 means 8.
 	ImportMaxUploads int
 	// ExportMaxActive bounds how many exports run at once; 0 means 4.
 	ExportMaxActive int
 
-	// SecurityContact is the URI of where to report weaknesses; "" means nowhere.
+	// SecurityContact is the URI at which weaknesses can be reported; "" means that
+	// there is none.
 	SecurityContact string
 	// CORSOrigins are the origins of pages whose scripts may use the management API,
 	// as browsers write them, or * alone for all.
@@ -99,7 +100,7 @@ type API struct {
 	metrics   *metrics
 	ids       *requestIDs
 	database  *probe
-	cors      *cors // nil if no page may
+	cors      *cors // nil if no other origin is allowed
 	bulkheads bulkheads
 	held      *shares // bytes of bodies
 	exports   *shares // places of exports
@@ -109,8 +110,8 @@ type API struct {
 	hints     hints
 	draining  atomic.Bool
 	watched   atomic.Int64 // when /ready was asked last, in Unix nanoseconds
-	// stopped is closed when connections are about to be, for what has no end of
-	// its own or takes long.
+	// stopped is closed when a shutdown begins to close connections. Answers that have
+	// no end of their own, or take long, then stop.
 	stopped  chan struct{}
 	stop     func()
 	watchers *watchers
@@ -174,9 +175,9 @@ func New(o Options) (*API, error) {
 	return a, nil
 }
 
-// routes holds every route except for short links: redirect answers every path
-// whose first segment is not reserved, and every path under /r/. The first segment of
-// each route here is therefore in the list of package links.
+// routes holds every route except for those of short links: redirect answers every path
+// under /r/ and every other path whose first segment is not reserved. So the first
+// segment of each route here has to be in the list of package links.
 func (a *API) routes() {
 	app := a.app
 	app.Use(a.observe)
@@ -224,7 +225,7 @@ func (a *API) routes() {
 	app.Post("/users/bulk", a.require(RoleAdmin), a.createUsersImport)
 	app.Get("/imports/:id/progress", a.require(RoleReader), a.importProgress)
 	app.Get("/imports/:id/result.csv", a.require(RoleReader), a.importResult)
-	app.Get("/imports/:id/errors", a.errorsAsCSV) // passes on requests for JSON
+	app.Get("/imports/:id/errors", a.errorsAsCSV) // for JSON it calls the next route
 	manage(a, route{"GET", "/imports", RoleReader, 200, "List imports"}, listing(a, a.listImports))
 	manage(a, route{"GET", "/imports/{id}", RoleReader, 200, "Get an import"}, a.getImport)
 	manage(a, route{"GET", "/imports/{id}/errors", RoleReader, 200, "List rejected rows"}, listing(a, a.listImportErrors))
@@ -235,14 +236,14 @@ func (a *API) routes() {
 	manage(a, route{"POST", "/imports/{id}/undo", RoleEditor, 202, "Undo an import"}, a.undoImport)
 }
 
-// Serve answers connections of ln until Shutdown, or until an error of ln: bounds
-// and patience are set by ln, such as a [listen.Listener]. It closes ln.
+// Serve answers connections of ln until Shutdown, or until ln fails. Bounds and time
+// limits of connections are up to ln, such as a [listen.Listener]. Serve closes ln.
 func (a *API) Serve(ln net.Listener) error { return a.app.Listener(lingeringListener{ln, a.lingering}) }
 
-// Shutdown reports not ready, stops taking connections and waits for requests
-// under way until ctx ends. A load balancer that asks for /ready is first given
-// the time to send its requests elsewhere: one that it sends on a connection which
-// is being closed would fail.
+// Shutdown makes /ready fail, stops accepting connections and waits for requests under
+// way until ctx ends. Before that, a load balancer that asks for /ready gets time to
+// send its requests elsewhere, because a request fails if it arrives on a connection
+// that is just being closed.
 func (a *API) Shutdown(ctx context.Context) error {
 	a.draining.Store(true)
 	a.letNotice(ctx)
@@ -251,12 +252,12 @@ func (a *API) Shutdown(ctx context.Context) error {
 	return a.app.ShutdownWithContext(ctx)
 }
 
-// noticeWithin is how long a load balancer has to ask for /ready once more and to
-// act on the answer. One that did not ask for as long is none.
+// noticeWithin is how long a load balancer has to ask for /ready once more and to act
+// on the answer. If nobody has asked for that long, there is no load balancer.
 const noticeWithin = 2 * time.Second
 
-// letNotice waits while a load balancer may not know yet that a shutdown began. It
-// leaves half of the time for the requests that are under way then.
+// letNotice waits as long as a load balancer may not know yet that a shutdown began. It
+// leaves half of the time for the requests that are under way after that.
 func (a *API) letNotice(ctx context.Context) {
 	if time.Since(time.Unix(0, a.watched.Load())) > noticeWithin {
 		return
@@ -271,12 +272,12 @@ func (a *API) letNotice(ctx context.Context) {
 	}
 }
 
-// Handler returns what answers each request, for tests and for servers that
-// are not made by Serve. They must stream request bodies.
+// Handler returns the handler of all requests, for tests and for servers that are not
+// made by Serve. They must stream request bodies.
 func (a *API) Handler() fasthttp.RequestHandler { return drained(a.handle) }
 
-// newApp configures Fiber. Bodies are streamed, so Fiber's own limit on them is
-// off; readBody and the upload have theirs.
+// newApp configures Fiber. Bodies are streamed, so Fiber's own limit on them is off;
+// readBody and uploads have limits of their own.
 func (a *API) newApp() *fiber.App {
 	return fiber.New(fiber.Config{
 		AppName:                      "signpost",

@@ -20,7 +20,7 @@ import (
 // Role says how much a token may do.
 type Role = service.Role
 
-// The roles, each of which may do everything that the ones before it may.
+// The roles. Each role may also do everything that the roles before it may do.
 const (
 	RoleReader = service.RoleReader
 	RoleEditor = service.RoleEditor
@@ -30,13 +30,13 @@ const (
 // Actor is the bearer of the token that a request came with.
 type Actor = service.Actor
 
-// bootstrapName names the bearer of ADMIN_TOKEN in the record of changes.
+// bootstrapName is the name of the bearer of ADMIN_TOKEN in the record of changes.
 const bootstrapName = "ADMIN_TOKEN"
 
 type actorKey struct{}
 
-// actorFrom returns who the request of ctx is made by; ok is false on routes
-// that are open.
+// actorFrom returns the actor of the request that ctx belongs to; ok is false on routes
+// that need no token.
 func actorFrom(ctx context.Context) (actor Actor, ok bool) {
 	actor, ok = ctx.Value(actorKey{}).(Actor)
 	return actor, ok
@@ -48,15 +48,15 @@ func actorIn(ctx context.Context) Actor {
 	return actor
 }
 
-// actorOf returns who a request was authenticated as by require. It is the
-// zero Actor, which may do nothing, if require did not run.
+// actorOf returns the actor as whom require authenticated a request. If require did not
+// run, it is the zero Actor, which may do nothing.
 func actorOf(c *fiber.Ctx) Actor {
 	actor, _ := actorFrom(c.UserContext())
 	return actor
 }
 
-// require returns a handler that lets only bearers of a token of at least this
-// role pass. Later handlers find them with actorOf.
+// require returns a handler that rejects requests without a token of at least this
+// role. Later handlers get the bearer with actorOf.
 func (a *API) require(role Role) fiber.Handler {
 	return func(c *fiber.Ctx) error {
 		if err := a.admit(c, role); err != nil {
@@ -82,7 +82,8 @@ func (a *API) admit(c *fiber.Ctx, role Role) error {
 	return nil
 }
 
-// authenticate returns the bearer of the request's token, or why there is none.
+// authenticate returns the bearer of the request's token, or an error that says why
+// there is none.
 func (a *API) authenticate(c *fiber.Ctx) (Actor, error) {
 	secret, ok := bearer(c.Context().Request.Header.Peek(fiber.HeaderAuthorization))
 	if !ok {
@@ -91,9 +92,9 @@ func (a *API) authenticate(c *fiber.Ctx) (Actor, error) {
 	return a.Tokens.verify(c.UserContext(), secret, a.clientIP(c))
 }
 
-// Tokens tells whose a token is: those in the database, and one that the
-// configuration gives. It remembers which addresses guessed. It may be used
-// concurrently. Make it with NewTokens.
+// Tokens finds the bearer of a token. It knows the tokens in the database and the one
+// in the configuration, and it remembers which addresses sent wrong ones. It may be
+// used concurrently. Make it with NewTokens.
 type Tokens struct {
 	pool *pgxpool.Pool
 	// bootstrap is accepted as a token of the role admin, without the database.
@@ -102,20 +103,20 @@ type Tokens struct {
 	limiter   *limiter
 }
 
-// NewTokens returns the tokens in the database of pool, which it does not close,
-// and adminToken as one more of the role admin unless it is empty.
+// NewTokens returns the tokens in the database of pool, which it does not close. If
+// adminToken is not empty, it is a further token with the role admin.
 func NewTokens(pool *pgxpool.Pool, adminToken string) *Tokens {
 	return &Tokens{pool: pool, bootstrap: adminToken, limiter: newLimiter()}
 }
 
-// verify returns whose token a secret is, or why it is nobody's. The database
-// is asked every time, so that expiry and revocation hold at once.
+// verify returns the bearer of a token, or an error that says why it is not valid. It
+// asks the database every time, so that expiry and revocation take effect at once.
 //
-// An address that failed often is refused before the database is asked: with
-// 429, until its allowance has grown again. So that nobody behind a shared
-// address is locked out by another's guesses, that does not concern tokens that
-// were valid here within the last hour; a token this process has not seen yet
-// waits with the rest.
+// An address that failed often is refused with 429, before the database is asked, until
+// its allowance has grown again. Several people may share an address, and nobody should
+// be locked out by another's guesses. So a token that was valid in this process within
+// the last hour is still accepted. A token that this process has not seen yet has to
+// wait.
 func (t *Tokens) verify(ctx context.Context, secret string, from netip.Addr) (Actor, error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
@@ -147,7 +148,7 @@ func (t *Tokens) verify(ctx context.Context, secret string, from netip.Addr) (Ac
 
 var errToken = unauthorized("the token is unknown, expired or revoked")
 
-// identify returns whose secret it is, or errToken.
+// identify returns the bearer of a token, or errToken.
 func (t *Tokens) identify(ctx context.Context, secret string, hash [sha256.Size]byte) (Actor, error) {
 	if t.isBootstrap(hash) {
 		return Actor{Name: bootstrapName, Role: RoleAdmin}, nil
@@ -162,16 +163,17 @@ func (t *Tokens) identify(ctx context.Context, secret string, hash [sha256.Size]
 	case err != nil:
 		return Actor{}, fmt.Errorf("look up token: %w", err)
 	}
-	// A role of a later release is no role here, and may do nothing.
+	// A role that only a later release knows counts as none here, and may do nothing.
 	role, _ := service.ParseRole(token.Role)
 	return Actor{TokenID: &token.ID, Name: token.Name, Role: role}, nil
 }
 
-// errTokenEnded ends what a token has begun that was revoked or has expired since.
+// errTokenEnded ends work that was begun with a token which has expired or was revoked
+// since.
 var errTokenEnded = unauthorized("the token has expired or was revoked meanwhile")
 
-// stillHolds returns errTokenEnded if the token of an actor has ended since its
-// request began, or the error of asking.
+// stillHolds returns errTokenEnded if the token of an actor has ended since its request
+// began, or the error of the query.
 func stillHolds(ctx context.Context, q *queries.Queries, actor Actor) error {
 	if actor.TokenID == nil {
 		return nil
@@ -183,8 +185,8 @@ func stillHolds(ctx context.Context, q *queries.Queries, actor Actor) error {
 	return err
 }
 
-// lookAgain is stillHolds for what goes on while the database is away: only that
-// the token has ended is an error.
+// lookAgain is stillHolds for work that goes on while the database cannot be reached:
+// it returns an error only if the token has ended.
 func (a *API) lookAgain(ctx context.Context, actor Actor) error {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
@@ -194,8 +196,8 @@ func (a *API) lookAgain(ctx context.Context, actor Actor) error {
 	return nil
 }
 
-// isBootstrap compares hashes, so that neither content nor length of
-// bootstrap can be told from the time it takes.
+// isBootstrap compares hashes, so that the time it takes tells neither the content nor
+// the length of bootstrap.
 func (t *Tokens) isBootstrap(hash [sha256.Size]byte) bool {
 	if t.bootstrap == "" {
 		return false

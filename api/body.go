@@ -10,16 +10,17 @@ import (
 )
 
 const (
-	// An answer that comes before its request has arrived is read by few
-	// clients: most go on sending, and find the connection reset. So what a
-	// handler left unread is read to the end, up to this many bytes and for
-	// this long. Beyond, the connection is closed, see lingering.
+	// Few clients read an answer that comes before they have sent the whole request:
+	// most go on sending, and find the connection reset. So the part of a body that a
+	// handler did not read is read to the end, up to this many bytes and for this long.
+	// If there is more, the connection is closed, see lingering.
 	drainBytes = 8 << 20
 	drainTime  = 2 * time.Second
 )
 
-// drained returns next, made to read the request's body to the end. What it does
-// not read is never taken for the next request: the connection has no other.
+// drained returns a handler that runs next and then reads the request's body to the
+// end. If it cannot, the connection is closed, so the rest of a body is never taken for
+// the next request.
 func drained(next fasthttp.RequestHandler) fasthttp.RequestHandler {
 	return func(ctx *fasthttp.RequestCtx) {
 		next(ctx)
@@ -40,9 +41,9 @@ func drained(next fasthttp.RequestHandler) fasthttp.RequestHandler {
 	}
 }
 
-// drain reads body until it ends, and reports whether it did within the bounds.
-// A body that is announced as longer is not read: its client need not wait for the
-// answer.
+// drain reads body until it ends, and reports whether it ended within the bounds. If
+// the announced length exceeds them, drain reads nothing, so that the client need not
+// wait for the answer.
 func drain(ctx *fasthttp.RequestCtx, body io.Reader) bool {
 	if ctx.Request.Header.ContentLength() >= drainBytes {
 		_, err := body.Read(nil) // waits for nothing, and says whether the handler read all of it

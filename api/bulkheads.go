@@ -11,16 +11,15 @@ import (
 )
 
 const (
-	// maxRequests bounds the requests of the management API that are worked on,
-	// those that wait for a connection included, and with them what their answers
-	// take of the memory.
+	// maxRequests bounds the management requests that are being worked on, including
+	// those that wait for a connection. It also bounds the memory of their answers.
 	maxRequests = 128
-	// writeConns are the connections of the management pool that neither lists
-	// nor exports get, as far as the pool has so many: for tokens, for reading one
-	// thing, and for writes, however slow lists and exports are.
+	// writeConns is how many connections of the management pool are not available to
+	// lists and exports, if the pool is large enough. They are for tokens, for reading
+	// single things and for writes, however slow lists and exports are.
 	writeConns = 2
-	// listLine bounds the lists that wait for their turn, and listWait how long
-	// each of them does.
+	// listLine bounds the lists that wait for their turn, and listWait how long each of
+	// them waits.
 	listLine = 32
 	listWait = time.Second
 	// listTimeout bounds the query of a list.
@@ -29,8 +28,8 @@ const (
 
 var errBusy = unavailable("as much of this is under way as may be at once, try again shortly")
 
-// bulkheads divide the management pool, so that no kind of work takes the
-// connections that another waits for.
+// bulkheads divide the management pool, so that one kind of work cannot take the
+// connections that another kind waits for.
 type bulkheads struct {
 	// requests has a place for each request to the management API that is worked on.
 	requests *bulkhead
@@ -51,8 +50,8 @@ func newBulkheads(conns int) bulkheads {
 	return bulkheads{
 		requests: newBulkhead("requests", maxRequests, 0, 0),
 		lists:    newBulkhead("lists", max(1, (rest+1)/2), listLine, listWait),
-		// Nothing waits here but what holds a place of exports, uploads or
-		// watchers, and those are bounded.
+		// The only work that waits here has a place of exports, uploads or watchers,
+		// and the number of those places is bounded.
 		exports: newBulkhead("exports", max(1, rest/4), unbounded, 0),
 		imports: newBulkhead("imports", max(1, rest/4), unbounded, 0),
 	}
@@ -71,13 +70,13 @@ func (b bulkheads) register(registry prometheus.Registerer) error {
 	return nil
 }
 
-// unbounded is a line that is never full.
+// unbounded is the length of a line that is never full.
 const unbounded = -1
 
 // A bulkhead bounds how much of one kind of work is under way at once. It may be
 // used concurrently.
 type bulkhead struct {
-	places  chan struct{} // holds one for each that is under way
+	places  chan struct{} // one element for each piece of work under way
 	line    int64         // most that wait for a place, or unbounded
 	wait    time.Duration // how long each waits at most; 0 leaves it to its context
 	waiting atomic.Int64
@@ -99,9 +98,9 @@ func newBulkhead(name string, places int, line int64, wait time.Duration) *bulkh
 	}
 }
 
-// enter takes a place, which leave gives back. Where the bulkhead and the line for
-// it are full, it returns errBusy at once; one that waited in vain gets errBusy
-// too, and the error of ctx when that ended first.
+// enter takes a place; leave gives it back. If all places and the line for them are
+// full, it returns errBusy at once. It also returns errBusy if it waited too long, and
+// the error of ctx if that ended first.
 func (b *bulkhead) enter(ctx context.Context) (leave func(), err error) {
 	select {
 	case b.places <- struct{}{}:
@@ -147,8 +146,8 @@ func (b *bulkhead) Collect(ch chan<- prometheus.Metric) {
 	ch <- prometheus.MustNewConstMetric(b.refusals, prometheus.CounterValue, float64(b.refused.Load()))
 }
 
-// listing returns the handler of a list: list, with a place among the lists
-// and no more time than a query of a list is worth.
+// listing returns the handler of a list: it runs list with a place among the lists and
+// with the time limit of list queries.
 func listing[I, O any](a *API, list func(context.Context, *I) (*O, error)) func(context.Context, *I) (*O, error) {
 	return func(ctx context.Context, in *I) (*O, error) {
 		leave, err := a.bulkheads.lists.enter(ctx)

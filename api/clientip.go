@@ -13,8 +13,8 @@ import (
 // clientIP returns the address a request came from, see addressOf.
 func (a *API) clientIP(c *fiber.Ctx) netip.Addr { return a.addressOf(c.Context()) }
 
-// addressOf returns the address a request came from, see origin. The zero Addr
-// means unknown: the connection is not one of TCP.
+// addressOf returns the address that a request came from, see origin. It is the zero
+// Addr if that is unknown because the connection is not one of TCP.
 func (a *API) addressOf(ctx *fasthttp.RequestCtx) netip.Addr {
 	tcp, ok := ctx.RemoteAddr().(*net.TCPAddr)
 	if !ok {
@@ -28,15 +28,15 @@ func (a *API) addressOf(ctx *fasthttp.RequestCtx) netip.Addr {
 	return proxies.origin(hop, ctx.Request.Header.PeekAll(fiber.HeaderXForwardedFor))
 }
 
-// proxies are those whose X-Forwarded-For is believed.
+// proxies are the networks from which X-Forwarded-For is believed.
 type proxies []netip.Prefix
 
-// origin returns the address a request came from: the address of the connection, hop,
-// unless it is a trusted proxy's. Each proxy appends whom it saw to
-// X-Forwarded-For, whose lines these are, so from right to left the first
-// address that is no trusted proxy's is the client; the addresses left of it, the
-// client may have made up. Where the header says nothing sensible, the answer is
-// the last proxy that could be trusted.
+// origin returns the address that a request came from. That is hop, the address of the
+// connection, unless hop is a trusted proxy. lines are the lines of X-Forwarded-For.
+// Each proxy appends the address that it saw, so from right to left the first address
+// that is not a trusted proxy's is the client. The client may have made up the
+// addresses left of that. Where the header is malformed, origin returns the last proxy
+// that could be trusted.
 //
 // IPv4 addresses are never mapped into IPv6 and no address has a zone.
 func (p proxies) origin(hop netip.Addr, lines [][]byte) netip.Addr {
@@ -68,7 +68,7 @@ func (p proxies) trusted(address netip.Addr) bool {
 	return false
 }
 
-// cutLast splits a list at its last comma; more tells whether there was one.
+// cutLast splits a list at its last comma; more says whether there was one.
 func cutLast(list []byte) (rest, last []byte, more bool) {
 	i := bytes.LastIndexByte(list, ',')
 	if i < 0 {
@@ -77,7 +77,7 @@ func cutLast(list []byte) (rest, last []byte, more bool) {
 	return list[:i], list[i+1:], true
 }
 
-// parseHop reads an address, which some proxies write with a port.
+// parseHop reads an address. Some proxies write it with a port.
 func parseHop(entry []byte) (netip.Addr, bool) {
 	s := utils.UnsafeString(bytes.Trim(entry, " \t"))
 	if address, err := netip.ParseAddr(s); err == nil {

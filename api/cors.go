@@ -13,31 +13,31 @@ import (
 // its specification (https://fetch.spec.whatwg.org/#http-cors-protocol). They
 // authenticate with a token, as everyone does, so credentials are never allowed.
 //
-// Fiber's middleware would do but for this: handlers that set Vary would take away
-// its part of it, and a preflight from an origin that is not allowed would be
-// answered as if it were, but for one header.
+// Fiber's middleware is not used for two reasons. Handlers that set Vary would remove
+// the middleware's part of that header. And it answers a preflight from an origin that
+// is not allowed like one that is, except for one header.
 type cors struct {
 	any     bool
 	origins []string
-	// paths are the first segments of the routes that it is for.
+	// paths are the first segments of the routes that cors applies to.
 	paths []string
 }
 
 const (
 	corsMethods = "GET, HEAD, POST, PUT, PATCH, DELETE"
-	// corsHeaders are the headers that a script may send: those that the API reads,
-	// and all others, as libraries add (X-Requested-With, Tracestate, Pragma). The *
-	// does not cover Authorization, and old browsers do not know it.
+	// corsHeaders are the headers that a script may send: those that the API reads, and
+	// with * all others, because libraries add some (X-Requested-With, Tracestate,
+	// Pragma). The * does not cover Authorization, and old browsers do not know it.
 	corsHeaders = "Authorization, Content-Type, Content-Encoding, Content-Disposition, Idempotency-Key, " +
 		"If-None-Match, Last-Event-ID, Traceparent, X-Request-ID, Cache-Control, *"
 	// corsExposed are the headers of answers that a script may read besides the usual ones.
 	corsExposed = "Location, Retry-After, ETag, X-Request-ID, Content-Disposition, Content-Encoding, Allow, Accept-Encoding, WWW-Authenticate"
-	// corsMaxAge is how many seconds a browser need not ask again.
+	// corsMaxAge is how many seconds a browser remembers the answer to a preflight.
 	corsMaxAge = "600"
 )
 
-// newCORS returns what lets pages of these origins in, nil if there are none. An
-// origin is as browsers write it; the only one * is any.
+// newCORS returns a cors that allows pages of these origins, nil if there are none.
+// Origins are spelled as browsers write them; a single * allows all.
 func (a *API) newCORS(origins []string) *cors {
 	if len(origins) == 0 {
 		return nil
@@ -58,12 +58,12 @@ func firstSegment(path string) string {
 	return first
 }
 
-// concerns reports whether a request is for one of the routes that cors is for.
+// concerns reports whether a request is for one of the routes that cors applies to.
 func (x *cors) concerns(c *fiber.Ctx) bool {
 	return x != nil && slices.Contains(x.paths, firstSegment(utils.UnsafeString(c.Context().Path())))
 }
 
-// allowed is what Access-Control-Allow-Origin says to a request, "" if nothing.
+// allowed returns the value of Access-Control-Allow-Origin for a request, "" for none.
 func (x *cors) allowed(c *fiber.Ctx) string {
 	origin := c.Get(fiber.HeaderOrigin)
 	switch {
@@ -77,9 +77,8 @@ func (x *cors) allowed(c *fiber.Ctx) string {
 	return ""
 }
 
-// preflight answers the question of a browser whether a script may send a
-// request, and reports whether it was one that has an answer. All others go on to
-// the router.
+// preflight answers a browser that asks whether a script may send a request. It returns
+// false if the request is not such a question, or if the answer is left to the router.
 func (x *cors) preflight(c *fiber.Ctx) bool {
 	if c.Method() != fiber.MethodOptions || !x.concerns(c) ||
 		c.Get(fiber.HeaderAccessControlRequestMethod) == "" || x.allowed(c) == "" {
@@ -93,7 +92,7 @@ func (x *cors) preflight(c *fiber.Ctx) bool {
 	return true
 }
 
-// mark says in an answer, whichever it is, that a script may read it.
+// mark adds the headers to an answer, also to an error, that let a script read it.
 func (x *cors) mark(c *fiber.Ctx) {
 	if !x.concerns(c) {
 		return

@@ -31,7 +31,8 @@ const docsPage = `<!DOCTYPE html>
 </html>
 `
 
-// docsScript starts the page. The validator it switches off is an outside host.
+// docsScript starts the page. It switches off Swagger's validator, which is on another
+// host.
 const docsScript = `SwaggerUIBundle({
   url: 'openapi.json',
   dom_id: '#docs',
@@ -42,19 +43,19 @@ const docsScript = `SwaggerUIBundle({
 });
 `
 
-// docsPolicy lets the page reach this host alone. Swagger UI sets styles on
-// its elements and has its icons inline.
+// docsPolicy lets the page load from this host only. Swagger UI sets styles on its
+// elements and has its icons inline.
 const docsPolicy = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; " +
 	"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
-// sharedFile is a file that is open to all. It is made once, and every answer
-// sends the same bytes: neither work nor memory grows with those who ask, nor with
-// those who take their time. Read-only.
+// sharedFile is a file that anyone may read. It is made once, and every answer sends
+// the same bytes, so that neither work nor memory grows with the number of clients or
+// with slow ones. It is read-only.
 type sharedFile struct {
 	kind   string
 	plain  []byte
 	packed []byte // in gzip; nil for a file that does not get smaller
-	tag    string // of plain, as in ETag but without the quotes
+	tag    string // the ETag of plain, without the quotes
 }
 
 // docsFiles returns the files that the page uses, by name.
@@ -131,7 +132,7 @@ func hasTag(header []byte, tag string) bool {
 	return false
 }
 
-// docs shows /openapi.json to people.
+// docs serves the page that shows /openapi.json to people.
 func (*API) docs(c *fiber.Ctx) error {
 	c.Set(fiber.HeaderContentSecurityPolicy, docsPolicy)
 	c.Set(fiber.HeaderXContentTypeOptions, "nosniff")
@@ -139,7 +140,7 @@ func (*API) docs(c *fiber.Ctx) error {
 	return c.SendString(docsPage)
 }
 
-// docsFile serves what the page consists of.
+// docsFile serves the files that the page uses.
 func (*API) docsFile(c *fiber.Ctx) error {
 	c.Set(fiber.HeaderXContentTypeOptions, "nosniff")
 	files, err := docsFiles()

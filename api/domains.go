@@ -19,8 +19,8 @@ type DomainCreate struct {
 	ExpiredURL  Optional[string] `json:"expired_url" required:"false" nullable:"true" minLength:"1" example:"https://www.example.com/over" doc:"Where a link leads that has expired or was deactivated; to the usual 410 if absent."`
 }
 
-// DomainUpdate is the body that changes a domain: fields that are absent stay, and
-// null clears all but the host.
+// DomainUpdate is the body that changes a domain: absent fields stay as they are, and
+// null clears any field but the host.
 type DomainUpdate struct {
 	Host        Optional[string] `json:"host" required:"false" minLength:"1" maxLength:"253" example:"go.example.com" doc:"The links of the domain move with it. That of the main domain cannot be changed."`
 	RootURL     Optional[string] `json:"root_url" required:"false" nullable:"true" minLength:"1" example:"https://www.example.com/"`

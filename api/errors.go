@@ -19,15 +19,16 @@ import (
 // FieldError says what is wrong with one field of a request.
 type FieldError = service.FieldError
 
-// Error is an answer that is not a success, and the only shape one has (I5).
+// Error is the answer to a request that failed. All failed requests have an answer of
+// this form (I5).
 type Error struct {
 	Message string       `json:"error" example:"original_url must start with http:// or https://" doc:"What went wrong, in one sentence."`
 	Status  int          `json:"code" example:"400" doc:"The HTTP status."`
 	Fields  []FieldError `json:"fields,omitempty" doc:"Every field at fault, if fields are."`
 	Hint    string       `json:"hint,omitempty" example:"upper and lower case count: there is https://sign.example/spring" doc:"Of a short link that there is not: one that differs in case only."`
-	near    *nearLink    // of Hint
-	// RetryAfter, if not zero, is when it makes sense to try again; whole
-	// seconds, rounded up.
+	near    *nearLink    // the link in Hint
+	// RetryAfter, if not zero, is the time after which a client may try again. It is
+	// sent in whole seconds, rounded up.
 	RetryAfter time.Duration `json:"-"`
 }
 
@@ -49,7 +50,8 @@ func (e *Error) GetHeaders() http.Header {
 	return h
 }
 
-// invalid says which fields are wrong. There must be one.
+// invalid returns the error for a request with invalid fields. There must be at least
+// one.
 func invalid(fields ...FieldError) *Error { return fromService(service.Invalid(fields...)) }
 
 func badRequest(message string, fields ...FieldError) *Error {
@@ -64,7 +66,7 @@ func forbidden(message string) *Error {
 	return &Error{Status: http.StatusForbidden, Message: message}
 }
 
-// notFound says that there is no such thing, such as "user".
+// notFound returns the error for a thing that does not exist, such as a "user".
 func notFound(what string) *Error {
 	return &Error{Status: http.StatusNotFound, Message: "there is no such " + what}
 }
@@ -110,7 +112,7 @@ func fromService(e *service.Error) *Error {
 	return &Error{Status: byKind[e.Kind], Message: e.Message, Fields: e.Fields, RetryAfter: e.RetryAfter}
 }
 
-// byStatus are the sentences for errors that arise outside our handlers.
+// byStatus has the messages for errors that arise outside of our handlers.
 var byStatus = map[int]string{
 	http.StatusBadRequest:                  "the request cannot be understood",
 	http.StatusNotFound:                    "there is nothing at this address",
@@ -121,8 +123,8 @@ var byStatus = map[int]string{
 	http.StatusServiceUnavailable:          "the service is overloaded, try again shortly",
 }
 
-// fromError says how err is answered. An error that is not foreseen becomes
-// errInternal itself, which callers log.
+// fromError returns the answer for err. For an unexpected error that is errInternal
+// itself, and callers then log err.
 func fromError(err error) *Error {
 	var own *Error
 	if errors.As(err, &own) {
@@ -138,7 +140,7 @@ func fromError(err error) *Error {
 	return errInternal
 }
 
-// plainError is the answer for a status alone.
+// plainError returns the answer for a status without further details.
 func plainError(status int) *Error {
 	message := byStatus[status]
 	if message == "" {
@@ -147,14 +149,14 @@ func plainError(status int) *Error {
 	return &Error{Status: status, Message: message}
 }
 
-// answerable returns how err is answered and logs it unless the client is at fault.
+// answerable returns the answer for err. It logs err unless the client is at fault.
 func (a *API) answerable(requestID string, err error) *Error {
 	return answerable(a.Log, requestID, err)
 }
 
 func answerable(log *slog.Logger, requestID string, err error) *Error {
 	e := fromError(err)
-	if e == errBusy || e == errHeld { // their metrics say more than a line of the log for each
+	if e == errBusy || e == errHeld { // their metrics say more than a log line for each
 		return e
 	}
 	if e.Status >= http.StatusInternalServerError {
@@ -178,8 +180,8 @@ func (a *API) fail(c *fiber.Ctx, err error) error {
 	return nil
 }
 
-// newHumaError gives what Huma finds wrong our shape. It takes the place of
-// huma.NewError, and so makes the schema of errors too.
+// newHumaError turns an error of Huma into an Error. It replaces huma.NewError, so the
+// schema of errors comes from it too.
 func newHumaError(status int, message string, errs ...error) huma.StatusError {
 	if status == http.StatusUnprocessableEntity {
 		status = http.StatusBadRequest
@@ -194,8 +196,9 @@ func newHumaError(status int, message string, errs ...error) huma.StatusError {
 	return &Error{Status: status, Message: message}
 }
 
-// fieldErrors brings what Huma and our rules found into one list, one entry a
-// field. The rules come last and win: they know more of a field than its type.
+// fieldErrors merges the errors of Huma and of our rules into one list with one entry
+// for each field. Our rules come last and replace Huma's error, because they say more
+// about a field than its type.
 func fieldErrors(errs []error) []FieldError {
 	var fields []FieldError
 	place := map[string]int{}
@@ -214,8 +217,8 @@ func fieldErrors(errs []error) []FieldError {
 	return fields
 }
 
-// fieldError reads the field and the message from an error of Huma's or of our
-// rules; ok is false if it concerns the body as a whole.
+// fieldError returns the field and the message of an error of Huma or of our rules. ok
+// is false if the error is about the body as a whole.
 func fieldError(err error) (f FieldError, ok bool) {
 	var detail *huma.ErrorDetail
 	if !errors.As(err, &detail) {
@@ -228,11 +231,11 @@ func fieldError(err error) (f FieldError, ok bool) {
 	if !found {
 		return f, false
 	}
-	name, _, _ = strings.Cut(name, "[") // of a list, the field as a whole
+	name, _, _ = strings.Cut(name, "[") // for a list, the field as a whole
 	return FieldError{Field: name, Message: rephrase(detail.Message)}, true
 }
 
-// rephrase makes Huma's messages follow a field's name.
+// rephrase changes Huma's messages so that they can follow a field's name.
 func rephrase(message string) string {
 	switch message {
 	case "invalid integer":

@@ -23,11 +23,11 @@ type Event struct {
 	UserID    *int64    `json:"user_id" example:"42"`
 	EventType string    `json:"event_type" enum:"created,updated,deleted,clicked" example:"clicked"`
 	Timestamp time.Time `json:"timestamp"`
-	// Details hold a clickDetails, a changeDetails, or what an import brought.
+	// Details hold a clickDetails, a changeDetails, or the details in an imported file.
 	Details json.RawMessage `json:"details"`
 }
 
-// clickDetails are the details of a click; an unknown one is null.
+// clickDetails are the details of a click; unknown ones are null.
 type clickDetails struct {
 	Referrer *string `json:"referrer"`
 	Browser  *string `json:"browser"`
@@ -37,8 +37,8 @@ type clickDetails struct {
 	Bot      *bool   `json:"bot"`
 }
 
-// TransformSchema implements huma.SchemaTransformer: to Huma, details that are
-// JSON already look like a list of bytes.
+// TransformSchema implements huma.SchemaTransformer. Without it, Huma takes details,
+// which are JSON already, for a list of bytes.
 func (*Event) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
 	s.Properties["details"] = &huma.Schema{
 		Type: huma.TypeObject,
@@ -79,15 +79,15 @@ type eventListInput struct {
 	To        timeParam `query:"to" doc:"Only events before this time."`
 }
 
-// maxEventOffset is how far in a numbered page of events may begin.
+// maxEventOffset is the largest offset at which a numbered page of events may begin.
 const maxEventOffset = 10_000
 
 var errEventsTooDeep = invalid(FieldError{Field: "page", Message: "is too far in for this list: follow next_cursor instead, or begin at another time"})
 
-// endOfTime is after every event. Postgres takes any year that JSON does.
+// endOfTime is later than every event. Postgres accepts every year that JSON does.
 var endOfTime = time.Date(9999, 12, 31, 0, 0, 0, 0, time.UTC)
 
-// eventAt is a place between events.
+// eventAt is a position between events.
 type eventAt struct {
 	at time.Time
 	id int64
@@ -98,17 +98,18 @@ func (a eventAt) before(b eventAt) bool {
 	return a.at.Before(b.at) || a.at.Equal(b.at) && a.id < b.id
 }
 
-// eventList is a list of events: those between two places, neither included.
+// eventList is a list of the events between two positions, which are not included.
 type eventList struct {
-	oldest      bool // first; or else newest first
+	oldest      bool // the oldest event first; otherwise the newest
 	since, till eventAt
 
 	urlID, userID *int64
 	eventType     *string
 }
 
-// list returns what the request asks for, in memory of its own. A cursor and the
-// time that bounds the same end make one place.
+// list returns the list that the request asks for. It shares no memory with the
+// request. Where a cursor and a time bound the same end, the narrower of the two
+// counts.
 func (in *eventListInput) list() (eventList, error) {
 	order, at, err := in.place(eventCursors, newestFirst, 2)
 	if err != nil {
@@ -142,7 +143,7 @@ func (l eventList) cursor(at eventAt) string {
 	return makeCursor(eventCursors[order], at.at.UnixMicro(), at.id)
 }
 
-// behind returns the part of the list that comes behind an event.
+// behind returns the part of the list after an event.
 func (l eventList) behind(at eventAt) eventList {
 	if l.oldest {
 		l.since = at
@@ -152,10 +153,11 @@ func (l eventList) behind(at eventAt) eventList {
 	return l
 }
 
-// spans parts the list into spans of time, in its order: first a month, then as
-// much again as before at a time. A span opens only the partitions of its months;
-// all of them together, of ten years, take twenty times as long as one. months
-// are the months that have partitions.
+// spans splits the list into spans of time, in the list's order. The first span is one
+// month; each further one is as long as all before it together. A query for a span
+// opens only the partitions of its months, because opening all partitions of ten years
+// takes twenty times as long as opening one. months are the months that have
+// partitions.
 func (l eventList) spans(months []time.Time, now time.Time) iter.Seq[eventList] {
 	return func(yield func(eventList) bool) {
 		if len(months) == 0 {
@@ -195,7 +197,7 @@ func (l eventList) spans(months []time.Time, now time.Time) iter.Seq[eventList] 
 	}
 }
 
-// events reads up to limit rows of a list, less only if there are no more.
+// events reads up to limit rows of a list, fewer only if there are no more.
 func (a *API) events(ctx context.Context, l eventList, offset, limit int) ([]queries.ListEventsDownRow, error) {
 	months, err := postgres.Months(ctx, a.Pool)
 	if err != nil {
@@ -262,7 +264,7 @@ func (a *API) listEvents(ctx context.Context, in *eventListInput) (*listOutput[E
 	})
 }
 
-// exportEvents reads all events that listEvents lists.
+// exportEvents reads the events that listEvents would list, all of them.
 func (a *API) exportEvents(_ context.Context, in *eventListInput) (exportSource, error) {
 	l, err := in.list()
 	offset := in.offset()

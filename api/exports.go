@@ -20,13 +20,13 @@ import (
 	"github.com/signpost/signpost/internal/service"
 )
 
-// ExportInput are the parameters of the lists that can be had whole, as a file.
-// It is exported for Huma, like PageInput, and its Resolve must be called too.
+// ExportInput are the parameters of the lists that can also be exported as a file. It
+// is exported for Huma, like PageInput, and its Resolve must be called too.
 type ExportInput struct {
 	PageInput
 	Format string `query:"format" enum:"json,csv,ndjson" doc:"csv or ndjson stream the whole list as a file, without limit, page and per_page; goes before the header Accept."`
 
-	accept exportFormat // what the header Accept prefers
+	accept exportFormat // the format that the header Accept prefers
 }
 
 // Resolve implements huma.Resolver.
@@ -35,7 +35,7 @@ func (in *ExportInput) Resolve(h huma.Context) []error {
 	return in.PageInput.Resolve(h)
 }
 
-// exportFormat is what a list is written as.
+// exportFormat is the format in which a list is written.
 type exportFormat string
 
 const (
@@ -49,7 +49,7 @@ const (
 	mimeNDJSON = "application/x-ndjson"
 )
 
-// format is what the client asked for: by the query, or else by Accept.
+// format returns the format that the client asked for: in the query, or else in Accept.
 func (in *ExportInput) format() exportFormat {
 	if in.Format != "" {
 		return exportFormat(strings.Clone(in.Format))
@@ -57,8 +57,8 @@ func (in *ExportInput) format() exportFormat {
 	return in.accept
 }
 
-// preferredFormat returns which format an Accept header wants most, of two that
-// it wants as much the first. Who names none of them gets JSON.
+// preferredFormat returns the format that an Accept header prefers, and the first of
+// two that it likes equally. If the header names none of them, it returns JSON.
 func preferredFormat(accept []byte) exportFormat {
 	best, most := formatJSON, 0
 	for entry := range bytes.SplitSeq(accept, []byte(",")) {
@@ -81,7 +81,7 @@ func preferredFormat(accept []byte) exportFormat {
 	return best
 }
 
-// acceptsGzip reports whether an Accept-Encoding header takes gzip.
+// acceptsGzip reports whether an Accept-Encoding header allows gzip.
 func acceptsGzip(header []byte) bool {
 	for entry := range bytes.SplitSeq(header, []byte(",")) {
 		coding, params, _ := bytes.Cut(entry, []byte(";"))
@@ -92,10 +92,11 @@ func acceptsGzip(header []byte) bool {
 	return false
 }
 
-// whole reports whether it is an export of all rows.
+// whole reports whether the request is for an export of all rows.
 func (in *ExportInput) whole() bool { return in.format() != formatJSON && in.only() == math.MaxInt64 }
 
-// only is how many rows an export has at most: a page if the request names one.
+// only returns the largest number of rows of an export: those of one page if the
+// request names a page.
 func (in *ExportInput) only() int64 {
 	if in.Limit > 0 || in.Page > 0 || in.PerPage > 0 {
 		return int64(in.size())
@@ -103,10 +104,11 @@ func (in *ExportInput) only() int64 {
 	return math.MaxInt64
 }
 
-// asExport returns the parameters; it makes the inputs of lists alike.
+// asExport returns the parameters, so that the inputs of all lists can be treated
+// alike.
 func (in *ExportInput) asExport() *ExportInput { return in }
 
-// exportRow is a row of a list. As JSON it is what the list shows.
+// exportRow is a row of a list. Its JSON is the same as in the list.
 type exportRow interface {
 	// cells appends the cells of a CSV row to a list.
 	cells(to []string) []string
@@ -118,12 +120,12 @@ type exportSource struct {
 	file   string         // name of the file, without its extension; "" for one of kind and time
 	piece  int64          // rows of one query, where exportPiece of them may be large; 0 for exportPiece
 	header []string
-	// next returns up to limit rows behind those it returned before; fewer mean
-	// that there are no more. After an error it may be called again.
+	// next returns the next rows, up to limit; fewer mean that there are no more. After
+	// an error it may be called again.
 	next func(ctx context.Context, limit int32) ([]exportRow, error)
 }
 
-// manageList registers the list of a resource, which can be had as a file too.
+// manageList registers the list of a resource, which can be exported as a file too.
 func manageList[I, T any, P interface {
 	*I
 	asExport() *ExportInput
@@ -202,7 +204,7 @@ func (u URL) cells(to []string) []string {
 	}
 	domain := u.Domain
 	if service.Link(u).IsOnMainDomain() {
-		domain = "" // so that the file can be imported where the main domain has another host
+		domain = "" // so that the file can be imported on a server whose main domain has another host
 	}
 	return append(to, cellID(u.ID), cellID(u.UserID), cellText(u.ShortCode), cellText(u.ShortURL),
 		cellText(u.OriginalURL), cellText(title), cellTags(u.Tags), strconv.FormatBool(u.IsActive), expires,
@@ -227,12 +229,12 @@ func cellTime(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) }
 func cellTags(tags []string) string {
 	text := strings.Join(tags, "|")
 	if strings.HasPrefix(text, "[") {
-		text = "|" + text // or an import would take it for a list as JSON writes it
+		text = "|" + text // otherwise an import would take it for a list in JSON
 	}
 	return cellText(text)
 }
 
-// exportUsers reads all users that listUsers lists.
+// exportUsers reads the users that listUsers would list, all of them.
 func (a *API) exportUsers(_ context.Context, in *userListInput) (exportSource, error) {
 	at, err := in.position("users", 0)
 	offset := int32(in.offset())

@@ -28,26 +28,26 @@ import (
 
 const (
 	defaultExports = 4
-	// exportWait is when a client that found all places taken should try again.
+	// exportWait is the Retry-After for a client that found all places taken.
 	exportWait = 10 * time.Second
-	// exportPiece is how many rows one query reads: what an export has in memory
-	// at most. No transaction outlives the query, and no connection is held
-	// while the client takes its time.
+	// exportPiece is how many rows one query reads, which bounds the memory of an
+	// export. No transaction lasts longer than the query, and no connection is held
+	// while the client reads slowly.
 	exportPiece = 2000
-	// eventPiece is the size of a piece of events, which are up to 32 KiB large.
+	// eventPiece is how many events one query reads, because an event can have 32 KiB.
 	eventPiece = 500
-	// pieceTimeout bounds one query, and pieceTries how long pieces are asked
-	// for again while Postgres is away: an export outlives a restart of it.
+	// pieceTimeout bounds one query. pieceTries is how long queries are repeated while
+	// Postgres cannot be reached, so that an export survives a restart of Postgres.
 	pieceTimeout = 30 * time.Second
 	pieceTries   = 30 * time.Second
 	// exportIdle is how long a client may take for exportBuffer bytes.
 	exportIdle   = time.Minute
 	exportBuffer = 32 << 10
-	// socketBuffer keeps the kernel from taking megabytes off our hands. It
-	// asks for more only when a third is free, which for a slow client would
-	// take longer than exportIdle.
+	// socketBuffer keeps the kernel from buffering megabytes. The kernel asks for more
+	// only when a third of its buffer is free, and with a slow client that would take
+	// longer than exportIdle.
 	socketBuffer = 256 << 10
-	// watchEvery is how soon it is seen that the client is gone.
+	// watchEvery is how often an export checks whether its client is gone.
 	watchEvery = 200 * time.Millisecond
 )
 
@@ -60,10 +60,9 @@ var (
 	errExportPanic    = errors.New("export panicked")
 )
 
-// export answers with the rows of source as a file. What goes wrong before its
-// first rows are there is answered as an error. What goes wrong later cuts the
-// answer off before its last chunk, so that every client sees that it is not
-// whole.
+// export answers with the rows of source as a file. An error before the first rows are
+// read is answered as an error. A later error cuts the answer off before its last
+// chunk, so that every client notices that the file is incomplete.
 func (a *API) export(c *fiber.Ctx, source exportSource, format exportFormat, only int64) {
 	header := &c.Context().Response.Header
 	header.Set(fiber.HeaderVary, "Accept, Accept-Encoding")
@@ -85,8 +84,8 @@ func (a *API) export(c *fiber.Ctx, source exportSource, format exportFormat, onl
 	c.Context().SetBodyStream(e, -1)
 }
 
-// export is one export on its way to a client: a body that fasthttp asks to
-// write itself, in the goroutine of its connection.
+// export is an export while it is sent: a body that fasthttp has write itself, in the
+// goroutine of its connection.
 type export struct {
 	api       *API
 	source    exportSource
@@ -107,15 +106,15 @@ type export struct {
 
 var _ fasthttp.BodyWriterTo = (*export)(nil)
 
-// begin takes a place among the exports and reads the first piece, which tells
-// whether there will be one. Whoever gets no error has to Close.
+// begin takes a place among the exports and reads the first piece, which decides
+// whether there will be an export. If it returns no error, the caller must call Close.
 func (e *export) begin(ctx context.Context) error {
 	var err error
 	if e.leave, err = e.api.exports.take(e.actor, 1); err != nil {
 		return err
 	}
 	begun := false
-	defer func() { // a panic too
+	defer func() { // after a panic too
 		if !begun {
 			_ = e.Close() // never fails
 		}
@@ -151,7 +150,7 @@ func (e *export) describe(header *fasthttp.ResponseHeader) {
 	}
 }
 
-// read reads the next piece, once.
+// read tries once to read the next piece.
 func (e *export) read(ctx context.Context) error {
 	leave, err := e.api.bulkheads.exports.enter(ctx)
 	if err != nil {
@@ -169,7 +168,7 @@ func (e *export) read(ctx context.Context) error {
 	return nil
 }
 
-// readOn reads the next piece, and goes on trying while Postgres is away.
+// readOn reads the next piece. While Postgres cannot be reached, it tries again.
 func (e *export) readOn(ctx context.Context) error {
 	until := time.Now().Add(pieceTries)
 	for wait := 50 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
@@ -180,7 +179,7 @@ func (e *export) readOn(ctx context.Context) error {
 			!postgres.Unavailable(err) && !postgres.Retryable(err) {
 			return err
 		}
-		_ = pause.For(ctx, wait) // read tells that ctx has ended
+		_ = pause.For(ctx, wait) // read returns an error once ctx has ended
 	}
 }
 
@@ -195,7 +194,7 @@ func (*export) Read([]byte) (int, error) { return 0, errors.ErrUnsupported }
 // can. After an error fasthttp closes the connection.
 func (e *export) WriteTo(w io.Writer) (n int64, err error) {
 	defer func() {
-		if r := recover(); r != nil { // or the process would end
+		if r := recover(); r != nil { // otherwise it would end the process
 			e.api.Log.Error("export panicked", slog.String("panic", fmt.Sprint(r)), slog.String("request_id", e.requestID))
 			err = errExportPanic
 		}
@@ -282,9 +281,9 @@ func (e *export) report(err error) {
 	e.api.metrics.exports.WithLabelValues(string(e.source.kind), outcome).Inc()
 }
 
-// watch cancels the export when its client hangs up or the process stops, and
-// when it is cancelled ends it also while bytes wait for the client. It ends when
-// done is closed.
+// watch cancels the export when its client hangs up or the process stops. Once the
+// export is cancelled, watch also ends a write that waits for the client. watch ends
+// when done is closed.
 func (e *export) watch(ctx context.Context, cancel context.CancelCauseFunc, done <-chan struct{}) {
 	defer cancel(nil)
 	tick := time.NewTicker(watchEvery)
@@ -308,7 +307,7 @@ func (e *export) watch(ctx context.Context, cancel context.CancelCauseFunc, done
 	}
 }
 
-// watchToken cancels the export when its token ends, until ctx does.
+// watchToken cancels the export when its token ends. It runs until ctx ends.
 func (e *export) watchToken(ctx context.Context, cancel context.CancelCauseFunc) {
 	tick := time.NewTicker(e.api.patience.look)
 	defer tick.Stop()
@@ -325,9 +324,9 @@ func (e *export) watchToken(ctx context.Context, cancel context.CancelCauseFunc)
 	}
 }
 
-// hungUp reports whether the other side has closed or reset the connection. It
-// looks without taking anything, for the next request may be there already. A
-// client that only closes its sending side is taken for gone, as net/http does.
+// hungUp reports whether the client has closed or reset the connection. It reads
+// without consuming, because the next request may have arrived already. A client that
+// closes only its sending side counts as gone, as in net/http.
 func hungUp(conn net.Conn) (gone bool) {
 	socket, ok := conn.(syscall.Conn)
 	if !ok {
@@ -348,7 +347,7 @@ func hungUp(conn net.Conn) (gone bool) {
 	return gone || err != nil
 }
 
-// patientWriter writes to the connection for as long as the client takes enough.
+// patientWriter writes to the connection as long as the client reads fast enough.
 type patientWriter struct {
 	ctx    context.Context
 	export *export
@@ -375,7 +374,7 @@ func (w *patientWriter) Write(p []byte) (int, error) {
 // rowEncoder writes rows as CSV or as JSON, each on a line.
 type rowEncoder struct {
 	buffer *bufio.Writer
-	packed *gzip.Writer  // what buffer writes to, if that is compressed
+	packed *gzip.Writer  // the compression that buffer writes to, if there is one
 	json   *json.Encoder // nil for CSV
 	cells  []string
 	line   []byte

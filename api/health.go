@@ -14,8 +14,8 @@ import (
 
 const (
 	probeTimeout = 800 * time.Millisecond
-	// probeValid is how long the outcome of a check serves further requests,
-	// so that probes cannot be used to load the database.
+	// probeValid is how long the result of a check is used for further requests, so
+	// that health checks cannot load the database.
 	probeValid = 250 * time.Millisecond
 )
 
@@ -23,7 +23,7 @@ const (
 type probe struct {
 	check func(context.Context) error
 
-	mu   sync.Mutex // also held while the check runs: others wait for its outcome
+	mu   sync.Mutex // also held while the check runs, so that others wait for its result
 	at   time.Time
 	last error
 }
@@ -47,8 +47,8 @@ func (p *probe) run() error {
 
 func (a *API) checkDatabase(ctx context.Context) error { return postgres.CheckSchema(ctx, a.Redirects) }
 
-// health is liveness: it is 200 as long as the process answers at all, and says
-// by the way whether it reaches the database.
+// health answers 200 as long as the process answers at all. It also says whether the
+// process reaches the database.
 func (a *API) health(c *fiber.Ctx) error {
 	db := "connected"
 	if err := a.database.run(); err != nil && !isSchemaError(err) {

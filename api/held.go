@@ -9,14 +9,14 @@ import (
 )
 
 const (
-	// heldBytes bounds what the bodies of requests that are being received and of
-	// answers that are being sent take of the memory in all. It concerns the
-	// management API; uploads, exports and watchers have bounds of their own.
+	// heldBytes bounds the memory of all request bodies that are being received and all
+	// answers that are being sent. It applies to the management API; uploads, exports
+	// and watchers have their own bounds.
 	heldBytes = 32 << 20
-	// heldLeast is the size from which a body counts. A connection alone takes
-	// more.
+	// heldLeast is the smallest size of a body that counts. Smaller ones take less
+	// memory than the connection itself.
 	heldLeast = 8 << 10
-	// heldWait is when a client that found no room should try again.
+	// heldWait is the Retry-After for a client that found no room.
 	heldWait = 2 * time.Second
 )
 
@@ -25,15 +25,15 @@ var (
 	errHeldHalf = tooMany("too much waits for the clients of this token: send and read faster, or ask for less at once", heldWait)
 )
 
-// holdAnswer makes an answer count until it is sent or its connection gone, however
-// long its client takes. Only requests that read are refused: a write has happened,
-// and its answer is small.
+// holdAnswer counts an answer until it is sent or its connection is gone, however long
+// the client takes. Only requests that read can be refused: after a write it is too
+// late for that, and the answers of writes are small.
 func (a *API) holdAnswer(c *fiber.Ctx) error {
 	r := &c.Context().Response
 	if r.IsBodyStream() || len(r.Body()) <= heldLeast {
 		return nil
 	}
-	// The buffer stays with its connection otherwise, also while that is idle.
+	// Otherwise the buffer stays with its connection, even while that is idle.
 	body := r.Body()
 	r.SwapBody(nil)
 	if c.Method() != fiber.MethodGet {
@@ -49,7 +49,7 @@ func (a *API) holdAnswer(c *fiber.Ctx) error {
 	return nil
 }
 
-// heldBody is an answer that counts until fasthttp closes it.
+// heldBody is an answer that is counted until fasthttp closes it.
 type heldBody struct {
 	*bytes.Reader
 	give func()
@@ -61,8 +61,8 @@ func (b *heldBody) Close() error {
 	return nil
 }
 
-// sendBuffer is what the kernel may take of an answer that is not small, in bytes:
-// left to itself it holds megabytes for a client that does not read.
+// sendBuffer is how many bytes of a large answer the kernel may buffer. By default it
+// buffers megabytes for a client that does not read.
 const sendBuffer = 64 << 10
 
 // boundSendBuffer bounds the bytes of an answer that wait in the kernel.
@@ -74,6 +74,6 @@ func boundSendBuffer(conn net.Conn, size int) {
 
 func setSendBuffer(conn net.Conn, size int) {
 	if tcp, ok := conn.(interface{ SetWriteBuffer(bytes int) error }); ok {
-		_ = tcp.SetWriteBuffer(size) // or it is as large as before
+		_ = tcp.SetWriteBuffer(size) // on an error it stays as large as before
 	}
 }

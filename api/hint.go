@@ -12,26 +12,27 @@ import (
 )
 
 const (
-	// hintTimeout bounds what a hint may cost the answer that there is no link.
+	// hintTimeout bounds how much longer the answer for an unknown code takes because
+	// of a hint.
 	hintTimeout = 250 * time.Millisecond
-	// hintPause is how long there are none after one could not be had.
+	// hintPause is how long no hint is searched for after a search failed.
 	hintPause = 5 * time.Second
 )
 
-// A nearLink is the link that somebody may have meant.
+// A nearLink is the link that the visitor may have meant.
 type nearLink struct{ code, path string }
 
-// hints bounds what the search for codes in another case occupies: one query at
-// once, for which nobody waits, so that a flood of unknown codes gets few.
+// hints bounds the search for codes in another case: there is one query at a time, and
+// no request waits for another's, so that a flood of unknown codes causes few queries.
 type hints struct {
 	query  chan struct{}
-	paused *atomic.Int64 // until when, in Unix nanoseconds
+	paused *atomic.Int64 // the end of the pause, in Unix nanoseconds
 }
 
 func newHints() hints { return hints{make(chan struct{}, 1), new(atomic.Int64)} }
 
-// withHint returns errNoLink for a path, with a hint if there is exactly one link of
-// the domain whose code differs in case only.
+// withHint returns errNoLink for a path. It has a hint if exactly one link of the
+// domain has a code that differs only in case.
 func (a *API) withHint(domain *linkcache.Domain, path links.Path) *Error {
 	code := path.Code
 	if path.Trimmed != "" {
@@ -52,8 +53,9 @@ func (a *API) withHint(domain *linkcache.Domain, path links.Path) *Error {
 	return &e
 }
 
-// inAnotherCase returns the code of the domain's one active link that differs from
-// code in case only, "" if there is none, or several, or if it cannot be told soon.
+// inAnotherCase returns the code of the domain's only active link whose code differs
+// from code in nothing but case. It returns "" if there is none, if there are several,
+// or if the answer takes too long.
 func (a *API) inAnotherCase(domain *linkcache.Domain, code string) string {
 	if code == "" || a.hints.paused.Load() > time.Now().UnixNano() {
 		return ""

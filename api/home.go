@@ -27,7 +27,7 @@ a { color: #0b57d0 }
 // which browsers fetch by themselves.
 const pagePolicy = "default-src 'none'; img-src 'self'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
-// home says what this is to those who come to the bare host.
+// home shows visitors of the bare host what this service is.
 func (*API) home(c *fiber.Ctx) error {
 	c.Set(fiber.HeaderContentSecurityPolicy, pagePolicy)
 	c.Set(fiber.HeaderXContentTypeOptions, "nosniff")

@@ -25,7 +25,7 @@ var (
 	errKeyOther = invalid(FieldError{Field: headerIdempotencyKey, Message: "was used for another request: a new one needs a key of its own"})
 )
 
-// readOnce returns nil for a request without a key.
+// readOnce returns the idempotency key of a request, nil if it has none.
 func readOnce(c *fiber.Ctx, route string) (*service.Once, error) {
 	header := &c.Context().Request.Header
 	switch values := header.PeekAll(headerIdempotencyKey); {
@@ -47,7 +47,7 @@ func validKey(key []byte) bool {
 	return len(key) > 0 && len(key) <= maxIdempotencyKey
 }
 
-// repeat answers like the first time if the request is the same.
+// repeat sends the first answer again if the request is the same.
 func repeat(c *fiber.Ctx, o *service.Once, first *service.KeptAnswer) error {
 	if subtle.ConstantTimeCompare(first.Request, o.Hash[:]) != 1 {
 		return errKeyOther
@@ -57,8 +57,9 @@ func repeat(c *fiber.Ctx, o *service.Once, first *service.KeptAnswer) error {
 	return c.Status(first.Status).Send(first.Body)
 }
 
-// once makes a route with a JSON body take keys. A repeated request is answered
-// before anything is validated: a body that was right then may be wrong now.
+// once makes a route with a JSON body accept idempotency keys. A repeated request is
+// answered before anything is validated, because a body that was valid the first time
+// may be invalid now.
 func (a *API) once(route string) func(huma.Context, func(huma.Context)) {
 	return func(h huma.Context, next func(huma.Context)) {
 		c := humafiber.Unwrap(h)
@@ -68,7 +69,7 @@ func (a *API) once(route string) func(huma.Context, func(huma.Context)) {
 			return
 		}
 		body, err := io.ReadAll(c.Context().Request.BodyStream())
-		if err != nil { // cannot be: readBody has put a buffer there
+		if err != nil { // never happens: readBody has put a buffer there
 			a.pass(c, h, next, err)
 			return
 		}
@@ -95,7 +96,8 @@ func (a *API) pass(c *fiber.Ctx, h huma.Context, next func(huma.Context), err er
 
 type onceRequestKey struct{}
 
-// onceOf returns the key that a request came with, nil for none.
+// onceOf returns the idempotency key of the request that ctx belongs to, nil if it has
+// none.
 func onceOf(ctx context.Context) *service.Once {
 	request, _ := ctx.Value(onceRequestKey{}).(*service.Once)
 	return request

@@ -15,7 +15,7 @@ import (
 	"github.com/signpost/signpost/queries"
 )
 
-// States of an import that are looked at here.
+// States of an import that this package checks.
 const (
 	stateQueued     = "queued"
 	stateRunning    = "running"
@@ -27,8 +27,8 @@ const (
 	stateUndone     = "undone"
 )
 
-// Import is a file that was or is being loaded. What happens to each row is
-// counted once: rows_total is the sum of the others when it is completed.
+// Import is a file that is being imported or was. Each row is counted once by its
+// outcome: when the import is completed, rows_total is the sum of the other counts.
 type Import struct {
 	ID             int64      `json:"id" example:"7"`
 	Kind           string     `json:"kind" enum:"users,urls,events"`
@@ -103,7 +103,7 @@ func viewImportDetail(row queries.ShowImportRow) ImportDetail {
 	return detail
 }
 
-// orNull is null for an encoding that is unknown.
+// orNull returns nil for an unknown encoding.
 func orNull(encoding csvimport.Encoding) *string {
 	if encoding == "" {
 		return nil
@@ -112,12 +112,12 @@ func orNull(encoding csvimport.Encoding) *string {
 	return &text
 }
 
-// rowsDone is how many rows of an import are accounted for.
+// rowsDone returns how many rows of an import are accounted for.
 func rowsDone(row queries.Import) int64 {
 	return row.RowsImported + row.RowsUpdated + row.RowsSkipped + row.RowsRejected
 }
 
-// importRate is the rows that are done a second, nil if none can be told yet.
+// importRate returns the rows per second, nil if it is too early to say.
 func importRate(row queries.Import, now time.Time) *float64 {
 	if row.StartedAt == nil {
 		return nil
@@ -133,14 +133,15 @@ func importRate(row queries.Import, now time.Time) *float64 {
 	return &rate
 }
 
-// importEnd is when an import that runs will be done if it goes on as it did,
-// nil if nothing can be said.
+// importEnd estimates when a running import will be done if it goes on at the same
+// speed, nil if it cannot be estimated.
 func importEnd(row queries.Import, now time.Time) *time.Time {
 	done, left := rowsDone(row), row.RowsTotal-rowsDone(row)
 	if row.State != stateRunning || row.StartedAt == nil || done == 0 {
 		return nil
 	}
-	// In floats: files have any size, and a slow start makes for far ends.
+	// The numbers are floats, because files have any size, and after a slow start the
+	// end seems far away.
 	seconds := now.Sub(*row.StartedAt).Seconds() * float64(left) / float64(done)
 	if seconds < 0 || seconds > maxExpected.Seconds() {
 		return nil
@@ -149,8 +150,8 @@ func importEnd(row queries.Import, now time.Time) *time.Time {
 	return &end
 }
 
-// maxExpected is how far ahead an end is told; beyond, it is no better than
-// unknown.
+// maxExpected is how far ahead the end of an import may be estimated. Beyond that, it
+// counts as unknown.
 const maxExpected = 30 * 24 * time.Hour
 
 // ImportError is a row of a file that was not imported.
@@ -162,8 +163,8 @@ type ImportError struct {
 	Cut    bool   `json:"record_cut" doc:"Whether the row is longer than record."`
 }
 
-// maxRecordShown is how many bytes of a rejected row are shown in JSON, where each
-// byte may become six. ShowImport has it too.
+// maxRecordShown is how many bytes of a rejected row are shown in JSON, where each byte
+// may become six. The query ShowImport has the same number.
 const maxRecordShown = 500
 
 func viewImportError(row queries.ListImportErrorsRow) ImportError {

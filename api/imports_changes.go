@@ -17,9 +17,9 @@ import (
 
 var errUploadFailed = conflict("the file did not arrive, send it again")
 
-// retryImport takes up an import that failed where it was left, and gives one whose
-// job was discarded or cancelled a new job at once. Workers would see to the latter
-// after some minutes.
+// retryImport has a failed import go on where it stopped. An import whose job was
+// discarded or cancelled gets a new job at once; without this, workers would give it
+// one after some minutes.
 func (a *API) retryImport(ctx context.Context, in *IDInput) (*importOutput, error) {
 	return a.changeImport(ctx, in.ID, func(tx pgx.Tx, q *queries.Queries, row queries.Import) (queries.Import, error) {
 		switch row.State {
@@ -32,8 +32,8 @@ func (a *API) retryImport(ctx context.Context, in *IDInput) (*importOutput, erro
 	})
 }
 
-// changeImport runs change in a transaction that holds the import, if the actor
-// of ctx may.
+// changeImport runs change in a transaction that locks the import, if the actor of ctx
+// may change it.
 func (a *API) changeImport(ctx context.Context, id int64, change func(pgx.Tx, *queries.Queries, queries.Import) (queries.Import, error)) (*importOutput, error) {
 	row, err := a.findImport(ctx, id)
 	if err != nil {
@@ -78,9 +78,9 @@ func (a *API) replaceImportJob(ctx context.Context, tx pgx.Tx, q *queries.Querie
 	return a.insertImportJob(ctx, tx, row.ID, jobs.NextOfImport(row.ID, row.State))
 }
 
-// undoImport has workers take back what an import created. Asking again while
-// they do changes nothing; asking again after that has them look once more at
-// what they kept, and for events that were in the archive then.
+// undoImport has workers remove the rows that an import created. Another request while
+// they do has no effect. Another request after that has them check the kept rows again,
+// and look for events that were in the archive before.
 func (a *API) undoImport(ctx context.Context, in *IDInput) (*importOutput, error) {
 	return a.changeImport(ctx, in.ID, func(tx pgx.Tx, q *queries.Queries, row queries.Import) (queries.Import, error) {
 		switch {
@@ -100,8 +100,8 @@ func (a *API) undoImport(ctx context.Context, in *IDInput) (*importOutput, error
 	})
 }
 
-// KeptRow is a row that is left of an import: one that its undo kept, or one
-// that was there before the import, which updated it.
+// KeptRow is a row that is left of an import: it was kept by the undo, or it existed
+// before the import, which updated it.
 type KeptRow struct {
 	Line     int64          `json:"line" example:"336" doc:"Line of the file."`
 	ID       int64          `json:"id" example:"42" doc:"Id of the user or link."`
@@ -110,7 +110,7 @@ type KeptRow struct {
 	Before   map[string]any `json:"before" nullable:"true" doc:"What the import replaced, by field; null for a row that it created."`
 }
 
-// listKept lists what is left of an import in file order.
+// listKept lists the rows that are left of an import, in file order.
 func (a *API) listKept(ctx context.Context, in *importErrorsInput) (*listOutput[KeptRow], error) {
 	at, err := in.position("import_kept", 0)
 	if err != nil {
@@ -139,13 +139,13 @@ func (a *API) viewKept(r queries.ListImportKeptRow) KeptRow {
 		kept.ShortURL = &url
 	}
 	if r.Before != nil {
-		_ = json.Unmarshal(r.Before, &kept.Before) // an object, which a worker made
+		_ = json.Unmarshal(r.Before, &kept.Before) // an object that a worker made
 	}
 	return kept
 }
 
-// cancelImport asks an import to stop. It is cancelling until the chunk that
-// runs now is done, and applied rows stay. Asking again changes nothing.
+// cancelImport asks an import to stop. The import is cancelling until the current chunk
+// is done, and rows that were applied stay. Another request has no effect.
 func (a *API) cancelImport(ctx context.Context, in *IDInput) (*importOutput, error) {
 	row, err := a.findImport(ctx, in.ID)
 	if err != nil {
@@ -172,8 +172,8 @@ func (a *API) cancelImport(ctx context.Context, in *IDInput) (*importOutput, err
 	return &importOutput{viewImport(row)}, nil
 }
 
-// insertImportJob inserts the job that an import waits for and notes it, so
-// that it is missed when it is gone.
+// insertImportJob inserts the next job of an import and stores its number in the
+// import, so that workers notice when the job is gone.
 func (a *API) insertImportJob(ctx context.Context, tx pgx.Tx, id int64, args river.JobArgs) error {
 	job, err := a.River.InsertTx(ctx, tx, args, nil)
 	if err != nil {
@@ -185,8 +185,8 @@ func (a *API) insertImportJob(ctx context.Context, tx pgx.Tx, id int64, args riv
 	return nil
 }
 
-// mayImport reports whether the actor of ctx may import files of kind, and so
-// stop such an import: editors only links.
+// mayImport returns an error if the actor of ctx may not import files of kind, and so
+// not stop such an import either. Editors may only import links.
 func mayImport(ctx context.Context, kind csvimport.Kind) error {
 	actor, _ := actorFrom(ctx)
 	if actor.Role == RoleAdmin || actor.Role == RoleEditor && kind == csvimport.KindLinks {

@@ -13,8 +13,8 @@ import (
 )
 
 const (
-	// packedWindow bounds what the decoder of zstd keeps in memory, in bytes. It
-	// is what RFC 8878 recommends to support, and more than zstd -19 uses.
+	// packedWindow bounds the memory of the zstd decoder, in bytes. It is the size that
+	// RFC 8878 recommends to support, and more than zstd -19 uses.
 	packedWindow = 8 << 20
 	packedBuffer = 32 << 10
 )
@@ -22,14 +22,14 @@ const (
 const (
 	codingGzip = "gzip"
 	codingZstd = "zstd"
-	// uploadCodings are those that a refused upload is told of.
+	// uploadCodings are the codings that the error for an unknown coding names.
 	uploadCodings = codingGzip + ", " + codingZstd
 )
 
 // packedMagics are the first bytes of packed files.
 var packedMagics = map[string]string{codingGzip: "\x1f\x8b", codingZstd: "\x28\xb5\x2f\xfd"}
 
-// codingOf returns which coding a Content-Encoding names, "" for none.
+// codingOf returns the coding that a Content-Encoding header names, "" for none.
 func codingOf(header string) (string, error) {
 	switch coding := strings.ToLower(strings.TrimSpace(header)); coding {
 	case "", "identity":
@@ -42,8 +42,8 @@ func codingOf(header string) (string, error) {
 	return "", errUploadEncoding
 }
 
-// unpackFile returns a file as it is behind its packing, told by its first
-// bytes. A body that is not packed is returned as it is.
+// unpackFile returns the unpacked contents of a file, whose coding it recognizes by the
+// first bytes. A file that is not packed is returned as it is.
 func (u *fileUpload) unpackFile(file io.Reader) (io.Reader, error) {
 	in := bufio.NewReaderSize(file, packedBuffer)
 	start, err := in.Peek(4)
@@ -58,8 +58,8 @@ func (u *fileUpload) unpackFile(file io.Reader) (io.Reader, error) {
 	return in, nil
 }
 
-// unpack returns what in holds, of which limit bytes at most are read: a small
-// body may unpack to any size. The coding "" returns in.
+// unpack returns the unpacked contents of in. At most limit bytes of them are read,
+// because a small body may unpack to any size. With the coding "" it returns in.
 func (u *fileUpload) unpack(in io.Reader, coding string, limit int64) (io.Reader, error) {
 	p := &unpacked{upload: u, coding: coding, left: limit}
 	switch coding {
@@ -70,8 +70,9 @@ func (u *fileUpload) unpack(in io.Reader, coding string, limit int64) (io.Reader
 		}
 		p.in = members
 	case codingZstd:
-		// Without concurrency all is read by whoever reads us, as the connection
-		// demands, and no goroutine is left when the upload ends early.
+		// Without concurrency the decoder reads only while our own reader is being
+		// read, which the connection requires, and no goroutine is left when the upload
+		// ends early.
 		frames, err := zstd.NewReader(in, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
 			zstd.WithDecoderMaxWindow(packedWindow))
 		if err != nil {
@@ -85,7 +86,7 @@ func (u *fileUpload) unpack(in io.Reader, coding string, limit int64) (io.Reader
 	return p, nil
 }
 
-// close gives back what unpacking took, and then the place.
+// close frees the decoder's memory, and then the upload's place.
 func (u *fileUpload) close() {
 	for _, c := range u.closers {
 		c()
@@ -95,7 +96,7 @@ func (u *fileUpload) close() {
 	}
 }
 
-// unpacked is the content of a packed body or file, within a bound.
+// unpacked yields the unpacked contents of a body or file, up to a limit.
 type unpacked struct {
 	upload *fileUpload
 	coding string
@@ -115,7 +116,7 @@ func (p *unpacked) Read(buf []byte) (int, error) {
 	return n, err
 }
 
-// fault tells a stream that is broken in itself from one that was not received.
+// fault distinguishes a damaged stream from one that was not received completely.
 func (p *unpacked) fault(err error) error {
 	var own *Error
 	reason := fmt.Sprintf("is not whole or not sound as %s", p.coding)

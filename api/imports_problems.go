@@ -13,8 +13,8 @@ import (
 	"github.com/signpost/signpost/queries"
 )
 
-// ImportProblem is what rows of a file have in common that were rejected, or of
-// which something is to be known.
+// ImportProblem is the fault that several rejected rows of a file have in common, or a
+// notice about several rows that were imported.
 type ImportProblem struct {
 	Outcome string  `json:"outcome" enum:"rejected,imported" doc:"What became of the rows."`
 	Column  string  `json:"column" example:"user_id" doc:"The column at fault; empty if it is the row or the file as a whole."`
@@ -129,7 +129,7 @@ func (a *API) errorsAsCSV(c *fiber.Ctx) error {
 	})
 }
 
-// csvRow is a row of a file that there is as CSV only.
+// csvRow is a row of a file that exists only as CSV.
 type csvRow []string
 
 func (r csvRow) cells(to []string) []string { return append(to, r...) }
@@ -138,13 +138,13 @@ func (r csvRow) cells(to []string) []string { return append(to, r...) }
 func (a *API) exportCSV(c *fiber.Ctx, source exportSource) error {
 	ctx, cancel := context.WithTimeout(c.UserContext(), requestTimeout)
 	defer cancel()
-	c.SetUserContext(ctx) // for the first piece; the others have their own time
+	c.SetUserContext(ctx) // for the first piece; the others have their own time limit
 	a.export(c, source, formatCSV, math.MaxInt64)
 	return nil
 }
 
-// wantsCSV reports whether a request asks for CSV and not JSON: with format, or
-// else with Accept.
+// wantsCSV reports whether a request asks for CSV instead of JSON: with the parameter
+// format, or else with Accept.
 func wantsCSV(c *fiber.Ctx) (bool, error) {
 	c.Vary(fiber.HeaderAccept)
 	switch c.Query("format") {
@@ -158,7 +158,7 @@ func wantsCSV(c *fiber.Ctx) (bool, error) {
 	return false, invalid(FieldError{Field: "format", Message: "must be json or csv"})
 }
 
-// importOfPath finds the import that the path of a route names.
+// importOfPath returns the import whose id is in the path of a request.
 func (a *API) importOfPath(c *fiber.Ctx) (queries.Import, error) {
 	c.Set(fiber.HeaderCacheControl, "no-store")
 	id, err := idParam(c)
@@ -170,7 +170,7 @@ func (a *API) importOfPath(c *fiber.Ctx) (queries.Import, error) {
 	return a.findImport(ctx, id)
 }
 
-// importResult answers with what became of each row of an import, in file order.
+// importResult answers with the outcome of each row of an import, in file order.
 func (a *API) importResult(c *fiber.Ctx) error {
 	row, err := a.importOfPath(c)
 	if err != nil {

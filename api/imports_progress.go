@@ -16,13 +16,13 @@ import (
 	"github.com/signpost/signpost/queries"
 )
 
-// watchers bounds who watches imports at once: each asks the database for one
-// row several times a second.
+// watchers bounds how many clients watch imports at once, because each makes this
+// process read one row from the database several times a second.
 type watchers struct {
 	places *shares
-	// look is how often the import is read and the client looked for, beat how
-	// often something is sent when nothing moved, so that proxies keep the
-	// connection, and life how long a stream goes on.
+	// look is how often the import is read and the connection checked. beat is how
+	// often something is sent while nothing changes, so that proxies keep the
+	// connection. life is how long a stream lasts at most.
 	look, beat, life time.Duration
 }
 
@@ -40,12 +40,12 @@ var (
 	errWatchersHalf = tooMany("too many clients watch imports with this token, ask for the import itself", time.Second)
 )
 
-// importProgress follows an import as server-sent events: one whenever
-// something moved, and a last one, named end, when nothing will any more.
+// importProgress sends the progress of an import as server-sent events: one event after
+// each change, and a last one named end when nothing will change any more.
 //
-// The id of an event names what it tells. Who has seen the end and comes back
-// with its id, as an EventSource does, is answered 204, which tells it to stay
-// away.
+// The id of an event stands for the state that it reports. An EventSource that has
+// received the last event reconnects with its id; it is answered 204, which tells it
+// not to come back.
 func (a *API) importProgress(c *fiber.Ctx) error {
 	c.Set(fiber.HeaderCacheControl, "no-store")
 	id, err := idParam(c)
@@ -86,22 +86,22 @@ func (a *API) readProgress(ctx context.Context, id int64) (queries.ShowImportRow
 	return a.showImport(ctx, id)
 }
 
-// progress is what one client has been told of an import.
+// progress is what was last sent to one client about an import.
 type progress struct {
 	api     *API
 	conn    net.Conn
 	actor   Actor
-	checked time.Time // when the actor's token held last
+	checked time.Time // when the actor's token was last found valid
 	id      int64
-	row     queries.ShowImportRow // what was told last
+	row     queries.ShowImportRow // the state that was last sent
 	told    bool
 	ended   bool
 	until   time.Time
 	buf     bytes.Buffer
 }
 
-// next waits for something to tell. It ends with the token: a client that comes
-// back then is answered 401.
+// next waits for a change to report. It ends when the token does; a client that comes
+// back after that is answered 401.
 func (p *progress) next() ([]byte, error) {
 	if p.ended || time.Now().After(p.until) || p.tokenEnded() {
 		return nil, io.EOF
@@ -126,14 +126,15 @@ func (p *progress) next() ([]byte, error) {
 			return nil, io.EOF
 		}
 		row, err := p.api.readProgress(context.Background(), p.id)
-		// While the database is away the client is kept, and hears the beat.
+		// While the database cannot be reached, the connection is kept, and the client
+		// still gets the beat.
 		if err == nil && ahead(p.row.Import, row.Import) {
 			return p.tell(row), nil
 		}
 	}
 }
 
-// tokenEnded looks at the token again when it is time to.
+// tokenEnded checks the token again if the last check is old enough.
 func (p *progress) tokenEnded() bool {
 	if time.Since(p.checked) < p.api.patience.look {
 		return false
@@ -150,15 +151,15 @@ func (p *progress) tell(row queries.ShowImportRow) []byte {
 		name = "end"
 	}
 	data, err := json.Marshal(viewImportDetail(row))
-	if err != nil { // cannot be: strings and numbers only
+	if err != nil { // never happens: strings and numbers only
 		data = []byte("{}")
 	}
 	fmt.Fprintf(&p.buf, "retry: 1000\nid: %s\nevent: %s\ndata: %s\n\n", progressID(row.Import), name, data)
 	return p.buf.Bytes()
 }
 
-// importRests reports whether an import has come to an end, from which only an
-// operator can move it.
+// importRests reports whether an import has come to an end, so that only an operator
+// can make it go on.
 func importRests(row queries.Import) bool {
 	switch row.State {
 	case stateCompleted, stateFailed, stateCancelled, stateUndone:
@@ -167,20 +168,20 @@ func importRests(row queries.Import) bool {
 	return false
 }
 
-// progressID names what there is to tell of an import.
+// progressID returns the id of the event for the current state of an import.
 func progressID(row queries.Import) string {
 	m := measures(row)
 	return fmt.Sprintf("%s-%d-%d-%d-%d", row.State, m[0], m[1], m[2], m[3])
 }
 
-// measures only grow while an import goes on.
+// measures are numbers that only grow while an import goes on.
 func measures(row queries.Import) [4]int64 {
 	return [4]int64{row.BytesReceived, int64(row.ChunksDone), rowsDone(row), row.RowsRemoved + row.RowsKept}
 }
 
-// ahead reports whether row tells more than before does. A reading that is
-// behind, as that of a replica which has just become the primary, is passed
-// over: progress never goes backwards.
+// ahead reports whether row is further than before. A row that is behind, as one read
+// from a replica that has just become the primary may be, is ignored: progress never
+// goes backwards.
 func ahead(before, row queries.Import) bool {
 	was, is := measures(before), measures(row)
 	for i := range is {

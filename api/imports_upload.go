@@ -35,19 +35,19 @@ import (
 )
 
 const (
-	// uploadIdle is how long an upload may pause. There is no bound on the
-	// whole: files are large and lines slow.
+	// uploadIdle is how long an upload may pause. The whole upload has no time limit,
+	// because files are large and lines slow.
 	uploadIdle = 30 * time.Second
-	// multipartSlack is what a form may add to the size of its file.
+	// multipartSlack is how many bytes a form may have beside its file.
 	multipartSlack = 64 << 10
 	maxFilename    = 255 // bytes
 
 	defaultUploads = 8
-	// uploadWait is when a client that found all places taken should try again.
+	// uploadWait is the Retry-After for a client that found all places taken.
 	uploadWait = 10 * time.Second
 )
 
-// Why an upload ends early, beside what the file and the database say.
+// Reasons for which an upload ends early, beside errors of the file and the database.
 var (
 	errUploadCancelled = conflict("the import was cancelled while it was received")
 	errUploadDraining  = unavailable("the service is shutting down, send the file again")
@@ -62,7 +62,7 @@ var (
 	errUploadNoFile    = badRequest("the form has no file", FieldError{Field: "file", Message: "is missing"})
 )
 
-// createImport takes an upload of the kind that the query names.
+// createImport accepts an upload of the kind in the query.
 func (a *API) createImport(c *fiber.Ctx) error {
 	kind, err := csvimport.ParseKind(c.Query("kind"))
 	if err != nil {
@@ -71,19 +71,18 @@ func (a *API) createImport(c *fiber.Ctx) error {
 	return a.upload(c, "POST /imports", kind)
 }
 
-// createUsersImport takes an upload of users.
+// createUsersImport accepts an upload of users.
 func (a *API) createUsersImport(c *fiber.Ctx) error {
 	return a.upload(c, "POST /users/bulk", csvimport.KindUsers)
 }
 
-// upload streams a file into chunks in the database and queues the import. Of
-// the file, no more than a chunk is ever in memory. What ends early leaves an
-// import that failed, and nothing else; if not even that can be written, a
-// worker sees to it later.
+// upload streams a file into chunks in the database and queues the import. At most one
+// chunk of the file is in memory. An upload that ends early leaves nothing but a failed
+// import. If not even that can be written, a worker fails the import later.
 //
-// An upload that is going to be stored takes a place among the uploads, and so does, among
-// places of its own, the repeat of a request that was answered. What is refused
-// needs none.
+// An upload that will be stored takes a place among the uploads. The repeat of a
+// request that was answered takes one of a separate set of places. An upload that is
+// refused needs no place.
 func (a *API) upload(c *fiber.Ctx, route string, kind csvimport.Kind) error {
 	c.Set(fiber.HeaderCacheControl, "no-store")
 	if err := mayImport(c.UserContext(), kind); err != nil {
@@ -127,7 +126,7 @@ func (a *API) upload(c *fiber.Ctx, route string, kind csvimport.Kind) error {
 	return c.Status(fiber.StatusAccepted).Send(u.answer)
 }
 
-// fileUpload is one file on its way in.
+// fileUpload is one upload while it is received.
 type fileUpload struct {
 	api      *API
 	ctx      context.Context
@@ -136,19 +135,19 @@ type fileUpload struct {
 	place    *uploadPlace // nil until it has one
 	closers  []func()
 	once     *service.Once // nil if the client chose no key
-	hash     hash.Hash     // of what is asked, if there is a key
-	answer   []byte        // to an upload that is queued
+	hash     hash.Hash     // hash of the request, if there is a key
+	answer   []byte        // the answer to an upload that was queued
 	coding   string        // of the body
 	limit    int64         // of the body, in bytes
-	boundary string        // "" if the body is no form
+	boundary string        // "" if the body is not a form
 	body     *uploadBody
-	form     io.Reader // the body behind its packing, if it is a form
+	form     io.Reader // the unpacked body, if it is a form
 	filename *string
-	row      queries.Import // ID is 0 before there is one
+	row      queries.Import // ID is 0 before the import exists
 }
 
-// enter takes a place. If the upload repeats one that was answered, it returns
-// that answer.
+// enter takes a place. If the upload repeats one that was answered, it returns that
+// answer.
 func (u *fileUpload) enter() (first *service.KeptAnswer, err error) {
 	if first, err = u.findFirst(); err != nil || first != nil {
 		return u.enterAgain(first, err)
@@ -158,7 +157,7 @@ func (u *fileUpload) enter() (first *service.KeptAnswer, err error) {
 	}
 	u.place, err = u.api.uploads.enter(u.actor, u.once)
 	if errors.Is(err, errUploads) || errors.Is(err, errUploadsHalf) {
-		// The first may have got its key into the database since, or its answer.
+		// The first upload may have stored its key, or its answer, in the meantime.
 		if first, err := u.findFirst(); err != nil || first != nil {
 			return u.enterAgain(first, err)
 		}
@@ -174,7 +173,7 @@ func (u *fileUpload) enterAgain(first *service.KeptAnswer, err error) (*service.
 	return first, err
 }
 
-// checkOwner reports an owner who does not exist, before the file is read.
+// checkOwner returns an error if the owner does not exist, before the file is read.
 func (u *fileUpload) checkOwner() error {
 	if u.options.owner == nil {
 		return nil
@@ -188,8 +187,8 @@ func (u *fileUpload) checkOwner() error {
 	return err
 }
 
-// readHeader finds out what the body will be, and refuses what cannot be an
-// upload before any of it is read.
+// readHeader finds out the form of the body. It refuses a body that cannot be an upload
+// before any of it is read.
 func (u *fileUpload) readHeader(c *fiber.Ctx) error {
 	header := &c.Context().Request.Header
 	var err error
@@ -245,7 +244,7 @@ func (u *fileUpload) tooLarge() error {
 	return tooLarge(fmt.Sprintf("the file must be at most %d bytes", u.api.ImportMaxBytes))
 }
 
-// part returns the form's part named file. Others before it are passed over.
+// part returns the form's part named file. Parts before it are skipped.
 func (u *fileUpload) part() (io.Reader, error) {
 	form := multipart.NewReader(u.form, u.boundary)
 	for {
@@ -265,12 +264,12 @@ func (u *fileUpload) part() (io.Reader, error) {
 	}
 }
 
-// cleanFilename returns the last element of what a client calls its file.
+// cleanFilename returns the last element of the file name that a client sent.
 func cleanFilename(name string) *string {
 	name = path.Base(strings.ReplaceAll(name, `\`, "/"))
 	name = strings.Map(func(r rune) rune {
 		if unicode.Is(unicode.Bidi_Control, r) {
-			return -1 // a list would show another name
+			return -1 // otherwise a list would show a different name
 		}
 		return r
 	}, name)
@@ -281,8 +280,8 @@ func cleanFilename(name string) *string {
 	return &name
 }
 
-// receive stores the file chunk by chunk. The import comes to be with the first
-// of them, so that a file which cannot be meant leaves nothing.
+// receive stores the file chunk by chunk. The import is created together with the first
+// chunk, so that a file that is not a valid CSV file leaves nothing.
 func (u *fileUpload) receive(file io.Reader) error {
 	splitter, err := csvimport.NewSplitter(file, u.options.kind, u.options.split)
 	if err != nil {
@@ -320,8 +319,8 @@ func (u *fileUpload) receive(file io.Reader) error {
 	return u.queue(chunks, splitter.Rows())
 }
 
-// finishForm reads what comes behind the file, which tells whether a packed form
-// was whole.
+// finishForm reads the form to its end after the file, which shows whether a packed
+// form was complete.
 func (u *fileUpload) finishForm() error {
 	if u.form == nil {
 		return nil
@@ -350,13 +349,14 @@ func (u *fileUpload) create(layout csvimport.Layout) error {
 	if err != nil {
 		return fmt.Errorf("encode layout: %w", err)
 	}
-	defer u.place.claimed() // or it is about to leave
+	defer u.place.claimed() // otherwise the upload is about to leave its place
 	return u.inTx(func(ctx context.Context, tx pgx.Tx) error {
 		q := queries.New(tx)
 		row, err := q.CreateImport(ctx, queries.CreateImportParams{
 			Kind: string(u.options.kind), Filename: u.filename, Layout: encoded,
 			OnConflict: string(u.options.policy), DryRun: u.options.dryRun,
-			// Ids of links refer to nothing an editor may write.
+			// An editor's file needs no ids: nothing that an editor may write refers to
+			// ids of links.
 			KeepIds: u.actor.Role == RoleAdmin, OwnerID: u.options.owner, ActorID: u.actor.TokenID, ActorName: u.actor.Name,
 		})
 		if err != nil {
@@ -370,8 +370,8 @@ func (u *fileUpload) create(layout csvimport.Layout) error {
 	})
 }
 
-// store stores a chunk, unless the import was given up or cancelled meanwhile:
-// nobody would remove it again.
+// store stores a chunk, unless the import was given up or cancelled in the meantime:
+// nothing would remove the chunk then.
 func (u *fileUpload) store(chunk csvimport.Chunk) error {
 	return u.inTx(func(ctx context.Context, tx pgx.Tx) error {
 		q := queries.New(tx)
@@ -385,7 +385,7 @@ func (u *fileUpload) store(chunk csvimport.Chunk) error {
 	})
 }
 
-// hear says that the upload is alive, and finds out whether it may go on.
+// hear stores that the upload is alive, and checks whether it may go on.
 func (u *fileUpload) hear(ctx context.Context, q *queries.Queries) error {
 	u.body.heard = time.Now()
 	if err := stillHolds(ctx, q, u.actor); err != nil || u.row.ID == 0 {
@@ -398,9 +398,9 @@ func (u *fileUpload) hear(ctx context.Context, q *queries.Queries) error {
 	return err
 }
 
-// reserveIDs moves the sequence past the ids that the file brings, so that
-// nobody draws one of them while the import runs. Ids drawn before the upload
-// ended are drawn: such a row of the file is rejected.
+// reserveIDs moves the sequence beyond the ids in the file, so that none of them is
+// drawn while the import runs. An id that was drawn before the upload ended is taken:
+// the row of the file with that id is rejected.
 func (u *fileUpload) reserveIDs(highest int64) error {
 	if highest == 0 || !u.row.KeepIds || u.row.DryRun {
 		return nil
@@ -411,7 +411,7 @@ func (u *fileUpload) reserveIDs(highest int64) error {
 			return q.MoveUsersSequence(ctx, highest)
 		case csvimport.KindLinks:
 			return q.MoveURLsSequence(ctx, highest)
-		default: // the ids of events are theirs only
+		default: // events have ids of their own
 			return nil
 		}
 	})
@@ -440,8 +440,8 @@ func (u *fileUpload) queue(chunks int, rows int64) error {
 	})
 }
 
-// holdToken keeps the token from being revoked until the transaction ends: once a
-// token is revoked, nothing is imported for it any more.
+// holdToken keeps the token from being revoked until the transaction ends, because
+// nothing may be imported for a token once it is revoked.
 func (u *fileUpload) holdToken(ctx context.Context, q *queries.Queries) error {
 	if u.actor.TokenID == nil {
 		return nil
@@ -455,7 +455,7 @@ func (u *fileUpload) holdToken(ctx context.Context, q *queries.Queries) error {
 
 func (u *fileUpload) location() string { return fmt.Sprintf("/imports/%d", u.row.ID) }
 
-// keepAnswer makes the answer, and keeps it for a repeat of the request.
+// keepAnswer makes the answer, and stores it for a repeat of the request.
 func (u *fileUpload) keepAnswer(ctx context.Context, tx pgx.Tx) error {
 	var err error
 	if u.answer, err = json.Marshal(viewImport(u.row)); err != nil {
@@ -468,8 +468,8 @@ func (u *fileUpload) keepAnswer(ctx context.Context, tx pgx.Tx) error {
 	return u.once.Keep(ctx, queries.New(tx), fiber.StatusAccepted, u.location(), u.answer)
 }
 
-// findFirst returns what the first upload with this one's key was answered, nil
-// if it is the first.
+// findFirst returns the answer to the first upload with the same key, nil if this is
+// the first.
 func (u *fileUpload) findFirst() (*service.KeptAnswer, error) {
 	if u.once == nil {
 		return nil, nil
@@ -479,17 +479,17 @@ func (u *fileUpload) findFirst() (*service.KeptAnswer, error) {
 	return u.once.Find(ctx, queries.New(u.api.Pool))
 }
 
-// hashed returns the file, hashed as it is read, behind what the query says of
-// it. How it is packed makes no difference, and neither does the form around it,
-// for which clients draw another boundary each time.
+// hashed returns a reader of the file that hashes it, after the parameters of the
+// query. The hash does not depend on how the file is packed, or on the form around it,
+// in which clients use another boundary each time.
 func (u *fileUpload) hashed(file io.Reader) (io.Reader, error) {
 	if u.once == nil {
 		return file, nil
 	}
 	o := u.options
 	said := []any{o.kind, o.owner, o.policy, o.dryRun, o.split.Format, o.split.Mapping}
-	// New parameters count only where they are given, or a repeat of a request that
-	// the release before answered would be another one.
+	// New parameters are hashed only if they are given. Otherwise the hash of a
+	// repeated request would differ from the one that the previous release stored.
 	if o.split.Encoding != "" {
 		said = append(said, o.split.Encoding)
 	}
@@ -508,8 +508,8 @@ func (u *fileUpload) hashed(file io.Reader) (io.Reader, error) {
 	return io.TeeReader(file, u.hash), nil
 }
 
-// repeat reads a file only to see that it is the one that came with this key
-// first, and answers as that time.
+// repeat reads a file only to check that it is the one that first came with this key.
+// If so, it sends the first answer again.
 func (u *fileUpload) repeat(c *fiber.Ctx, file io.Reader, first *service.KeptAnswer) error {
 	if _, err := io.Copy(io.Discard, file); err != nil {
 		return u.fault(err)
@@ -532,9 +532,9 @@ func (u *fileUpload) inTx(do func(context.Context, pgx.Tx) error) error {
 	return postgres.InTx(ctx, u.api.Pool, func(tx pgx.Tx) error { return do(ctx, tx) })
 }
 
-// fail ends an import whose upload came to nothing and drops its chunks. One
-// that is queued after all, because only the answer to the commit was lost, or
-// that is being cancelled, is let be.
+// fail ends the import of a failed upload and drops its chunks. It does nothing if the
+// import is queued after all, because only the answer to the commit was lost, or if it
+// is being cancelled.
 func (u *fileUpload) fail(cause error) {
 	if u.row.ID == 0 {
 		return
@@ -554,8 +554,8 @@ func (u *fileUpload) fail(cause error) {
 	}
 }
 
-// uploadBody reads the body of an upload: within its bound, for as long as bytes
-// keep coming fast enough, the token holds, and no shutdown begins.
+// uploadBody reads the body of an upload up to its limit, as long as bytes arrive fast
+// enough, the token is valid and no shutdown begins.
 type uploadBody struct {
 	upload *fileUpload
 	conn   *fasthttp.RequestCtx
@@ -599,10 +599,10 @@ func (b *uploadBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// whole reports whether a body that has ended is all there. fasthttp also says
-// EOF when the client is gone, and half a file must not be taken for a file.
-// Without an announced length, only the connection tells: it has ended too. So
-// a client that sends in chunks has to leave its side open until the answer.
+// whole reports whether a body that has ended is complete. fasthttp also returns EOF
+// when the client is gone, and half a file must not be taken for a file. If no length
+// was announced, the only sign is whether the connection has ended too. So a client
+// that sends in chunks must not close its side before the answer.
 func (b *uploadBody) whole() bool {
 	if length := b.conn.Request.Header.ContentLength(); length >= 0 {
 		return b.read == int64(length)
@@ -611,7 +611,7 @@ func (b *uploadBody) whole() bool {
 		return false
 	}
 	n, err := b.conn.Conn().Read(make([]byte, 1))
-	if n > 0 { // of the next request, which has to be sent again
+	if n > 0 { // these bytes are of the next request, which has to be sent again
 		b.conn.SetConnectionClose()
 		return true
 	}
@@ -619,8 +619,8 @@ func (b *uploadBody) whole() bool {
 	return errors.As(err, &timeout) && timeout.Timeout()
 }
 
-// hear looks after a slow upload, much more often than a worker takes it for
-// dead. That the database cannot be reached is left for the next chunk to find.
+// hear stores that a slow upload is alive, much more often than a worker needs to see.
+// If the database cannot be reached, it does nothing: the next chunk will find out.
 func (b *uploadBody) hear() error {
 	ctx, cancel := context.WithTimeout(b.upload.ctx, requestTimeout)
 	defer cancel()
@@ -636,16 +636,16 @@ func (b *uploadBody) hear() error {
 	return nil
 }
 
-// uploadPlaces are the places of uploads that this process receives at once.
-// Each holds a piece of its file, and what unpacking takes, in memory (I7). May
-// be used concurrently.
+// uploadPlaces are the places of the uploads that this process receives at once. Each
+// stands for the memory of a piece of its file and of unpacking (I7). It may be used
+// concurrently.
 type uploadPlaces struct {
-	// first are the places of files that are going to be stored, again those of
-	// files that are only read to see that they came before.
+	// first has the places of files that will be stored, again the places of files that
+	// are only read to check that they came before.
 	first, again *shares
 
 	mu   sync.Mutex
-	keys map[service.OnceKey]struct{} // that the database does not know yet
+	keys map[service.OnceKey]struct{} // keys that the database does not have yet
 }
 
 func newUploadPlaces(most int, first, again prometheus.Gauge) *uploadPlaces {
@@ -656,7 +656,7 @@ func newUploadPlaces(most int, first, again prometheus.Gauge) *uploadPlaces {
 	}
 }
 
-// uploadPlace is the place of one upload, which leaves it once. Not to be used
+// uploadPlace is the place of one upload. It is given back once. It must not be used
 // concurrently.
 type uploadPlace struct {
 	all  *uploadPlaces
@@ -664,9 +664,9 @@ type uploadPlace struct {
 	give func()
 }
 
-// enter takes a place. Until the first chunk of a file has arrived and its key
-// is in the database, only this knows that the key is under way: others that
-// come with it must not take places, nor be told that there is none.
+// enter takes a place. Until the first chunk of a file has arrived and its key is in
+// the database, only p.keys shows that the key is in use. Another upload with the same
+// key must not take a place, and must not be told that all places are taken.
 func (p *uploadPlaces) enter(actor Actor, once *service.Once) (*uploadPlace, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -696,8 +696,8 @@ func (p *uploadPlaces) enterAgain(actor Actor) (*uploadPlace, error) {
 	return &uploadPlace{all: p, give: give}, nil
 }
 
-// claimed says that the upload's key is in the database, which decides from then
-// on whether it is under way.
+// claimed says that the upload's key is in the database. From then on the database
+// decides whether the key is in use.
 func (p *uploadPlace) claimed() {
 	p.all.mu.Lock()
 	defer p.all.mu.Unlock()
@@ -711,7 +711,7 @@ func (p *uploadPlace) leave() {
 	p.give()
 }
 
-// forgetKey needs the lock.
+// forgetKey removes the key from p.keys. The caller holds the lock.
 func (p *uploadPlace) forgetKey() {
 	if p.key != nil {
 		delete(p.all.keys, *p.key)
@@ -725,15 +725,15 @@ const maxMapping = 100
 // uploadOptions are the options in the query of an upload.
 type uploadOptions struct {
 	kind   csvimport.Kind
-	owner  *int64 // of links whose file names none; nil for nobody
+	owner  *int64 // of links if the file names no owner; nil for nobody
 	policy csvimport.Policy
 	dryRun bool
 	split  csvimport.SplitOptions
 }
 
-// readUploadOptions reads the query of an upload of kind. All that is wrong with
-// it by itself is reported at once; whether the format and the mapping suit the
-// file is found when that is read.
+// readUploadOptions reads the query of an upload of kind. All faults of the query
+// itself are reported at once. Whether the format and the mapping fit the file is found
+// out when the file is read.
 func readUploadOptions(c *fiber.Ctx, kind csvimport.Kind) (uploadOptions, error) {
 	o := uploadOptions{kind: kind, split: csvimport.SplitOptions{
 		Format: strings.Clone(c.Query("format")), Timezone: strings.Clone(c.Query("timezone")),
@@ -766,7 +766,7 @@ func readUploadOptions(c *fiber.Ctx, kind csvimport.Kind) (uploadOptions, error)
 	return o, nil
 }
 
-// ownerParam returns the id of the user who owns the links of a file that names no
+// ownerParam returns the id of the user who will own the links if the file names no
 // owner, nil if the query has none.
 func ownerParam(value string) (*int64, error) {
 	if value == "" {
@@ -779,8 +779,8 @@ func ownerParam(value string) (*int64, error) {
 	return &id, nil
 }
 
-// domainParam returns the host of links whose row names no domain, "" if the query
-// names none. Whether there is such a domain is asked before the file is read.
+// domainParam returns the host for links in rows without a domain, "" if the query has
+// none. Whether the domain exists is checked before the file is read.
 func domainParam(value string, kind csvimport.Kind) (string, error) {
 	switch {
 	case value == "":
@@ -809,8 +809,9 @@ func boolParam(value string) (bool, error) {
 	return false, errors.New("must be true or false")
 }
 
-// mappingParam reads columns of the file and what they stand for, as name:column.
-// The names of a file's columns may hold anything, those of ours no colon.
+// mappingParam reads the mapping: columns of the file and their canonical names, as
+// name:column. The name of a file's column may contain anything; canonical names
+// contain no colon.
 func mappingParam(values [][]byte) (map[string]string, error) {
 	if len(values) > maxMapping {
 		return nil, fmt.Errorf("may be given %d times at most", maxMapping)

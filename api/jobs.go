@@ -18,24 +18,24 @@ import (
 const (
 	// jobsPath is where JobsUI is served.
 	jobsPath = "/jobs"
-	// jobsIdle is how long River UI goes on counting jobs for nobody.
+	// jobsIdle is how long River UI goes on counting jobs after the last request.
 	jobsIdle = 5 * time.Minute
-	// maxJobsError bounds the bytes that are read of an error of River UI.
+	// maxJobsError bounds how many bytes of an error of River UI are read.
 	maxJobsError = 4 << 10
 )
 
-// JobsUI is River UI for operators, under /jobs: they see, retry and cancel
-// jobs and pause queues. It lets anyone do so, and is served through
-// Operators.Only. Make it with NewJobsUI and Stop it.
+// JobsUI is River UI for operators, under /jobs: they see, retry and cancel jobs and
+// pause queues. It does not check who asks, so it is served through Operators.Only.
+// Make it with NewJobsUI and Stop it.
 type JobsUI struct {
 	api  *API
 	log  *slog.Logger
 	idle time.Duration
 
 	mu      sync.Mutex
-	current http.Handler       // nil while nobody looks
-	stop    context.CancelFunc // stops what current does in the background
-	rest    *time.Timer        // runs stop once nobody has looked for a while
+	current http.Handler       // nil while nobody uses the page
+	stop    context.CancelFunc // stops the background work of current
+	rest    *time.Timer        // calls stop after some time without requests
 	stopped bool
 }
 
@@ -49,8 +49,8 @@ func (a *API) NewJobsUI() *JobsUI {
 	}
 }
 
-// Stop ends what runs in the background. Requests are answered with 503 from
-// then on. Stopping twice does nothing.
+// Stop ends the background work. From then on requests are answered with 503. Stopping
+// twice does nothing.
 func (u *JobsUI) Stop(context.Context) error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -59,7 +59,7 @@ func (u *JobsUI) Stop(context.Context) error {
 	return nil
 }
 
-// halt lets go of the page. The caller holds mu.
+// halt stops the page and drops it. The caller holds mu.
 func (u *JobsUI) halt() {
 	if u.current != nil {
 		u.rest.Stop()
@@ -103,9 +103,9 @@ func (u *JobsUI) ask(page http.Handler, w http.ResponseWriter, r *http.Request) 
 	}
 }
 
-// page returns River UI, running. It counts jobs every few seconds as long as
-// it runs, which every replica would do all the time though nobody looks; so it
-// starts with the first request and rests some time after the last.
+// page returns River UI, running. While it runs, it counts jobs every few seconds,
+// which every replica would do even if nobody uses it. So it starts with the first
+// request and is stopped some time after the last.
 func (u *JobsUI) page() (http.Handler, error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -158,14 +158,14 @@ func (u *JobsUI) rewrite(w http.ResponseWriter, answer *jobsAnswer) {
 	u.refuse(w, e)
 }
 
-// databaseUp asks anew: an answer that is a moment old may be from before.
+// databaseUp makes a new check, because the last result may be from before the failure.
 func (u *JobsUI) databaseUp() bool {
 	ctx, cancel := context.WithTimeout(context.Background(), probeTimeout)
 	defer cancel()
 	return u.api.checkDatabase(ctx) == nil
 }
 
-// jobsAnswer keeps the errors of River UI back.
+// jobsAnswer holds back the errors of River UI, so that they can be rewritten.
 type jobsAnswer struct {
 	http.ResponseWriter
 	failed int // the status of an error

@@ -12,22 +12,23 @@ import (
 )
 
 const (
-	// For so long and so many bytes a connection is read after its last answer.
-	// The bytes are more than what buffers hold between us and a client that
-	// reads while it sends.
+	// After its last answer a connection is read for this long and up to this many
+	// bytes. The bytes are more than the buffers between us and a client that reads
+	// while it sends.
 	lingerTime  = 5 * time.Second
 	lingerBytes = 64 << 20
-	// lingerConns bounds how many are at once: one more is closed as it is.
+	// lingerConns bounds how many connections linger at once. Any more are closed at
+	// once.
 	lingerConns = 256
 )
 
-// lingering has the connections whose client may still be sending what nobody
-// wants. To close a connection with unread bytes is to reset it, and the answer
-// may be lost with that. So such a connection is first closed on our side, and
-// the bytes that still come are thrown away until the client, which has the answer by then,
-// closes its own, or a bound is reached. It serves no other request. To the
-// server it is gone already, so that it holds up neither an upload nor a
-// shutdown. May be used concurrently.
+// lingering holds connections whose client may still be sending bytes that are not
+// needed. If a connection with unread bytes is closed, it is reset, and the client may
+// lose the answer. So such a connection is first closed on our side only. The bytes
+// that still arrive are thrown away until the client, which has the answer by then,
+// closes its side, or a bound is reached. The connection serves no other request. The
+// server considers it closed, so that it delays neither an upload nor a shutdown. It
+// may be used concurrently.
 type lingering struct {
 	time  time.Duration // usually lingerTime
 	bytes int64         // usually lingerBytes
@@ -43,8 +44,8 @@ func newLingering() *lingering {
 	return &lingering{time: lingerTime, bytes: lingerBytes, most: lingerConns, conns: map[*lingeringConn]struct{}{}}
 }
 
-// enter reports whether a connection may linger. Its deadline is set under the
-// lock, so that it is not put off again once stop has come.
+// enter reports whether a connection may linger. It sets the deadline under the lock,
+// so that it cannot extend the deadline that stop has set.
 func (l *lingering) enter(c *lingeringConn) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -63,12 +64,12 @@ func (l *lingering) leave(c *lingeringConn) {
 	l.running.Done()
 }
 
-// stop closes all that linger, and lets no other begin. It may be called again.
+// stop ends all lingering connections and lets no other begin. It may be called again.
 func (l *lingering) stop() {
 	l.mu.Lock()
 	l.stopped = true
 	for c := range l.conns {
-		_ = c.SetReadDeadline(time.Now()) // or it is closed already
+		_ = c.SetReadDeadline(time.Now()) // an error means that it is closed already
 	}
 	l.mu.Unlock()
 	l.running.Wait()
@@ -89,7 +90,8 @@ func (l lingeringListener) Accept() (net.Conn, error) {
 	return conn, err
 }
 
-// tcpConn has the methods that are needed of a *net.TCPConn, which may be wrapped.
+// tcpConn has the methods of *net.TCPConn that are needed; the connection may be
+// wrapped.
 type tcpConn interface {
 	net.Conn
 	syscall.Conn
@@ -106,7 +108,7 @@ type lingeringConn struct {
 	linger atomic.Bool
 }
 
-// hold keeps the connection of a client who sends for long from being closed in
+// hold protects the connection of a client that sends for long from being closed in
 // favour of others, until it is answered.
 func (c *lingeringConn) hold() {
 	if conn, ok := c.tcpConn.(*listen.Conn); ok {
@@ -114,13 +116,13 @@ func (c *lingeringConn) hold() {
 	}
 }
 
-// Close implements net.Conn. It returns when the connection is closed, lingering
-// included: fasthttp calls it from the goroutine of the connection, when nothing
-// waits for that any more.
+// Close implements net.Conn. It returns when the connection is closed, after lingering.
+// fasthttp calls it from the goroutine of the connection, and by then nothing waits for
+// that goroutine.
 func (c *lingeringConn) Close() error {
 	if c.linger.Load() && c.CloseWrite() == nil && c.all.enter(c) {
 		defer c.all.leave(c)
-		_, _ = io.CopyN(io.Discard, c.tcpConn, c.all.bytes) // however it ends
+		_, _ = io.CopyN(io.Discard, c.tcpConn, c.all.bytes) // the result does not matter
 	}
 	return c.tcpConn.Close()
 }

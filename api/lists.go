@@ -24,9 +24,9 @@ const (
 	maxCursor    = 200
 )
 
-// PageInput are the parameters of every list: either a cursor or a page number.
-// It is exported because Huma does not look into embedded types that are not. A
-// type that embeds it and has a Resolve of its own must call this one.
+// PageInput are the parameters of every list: either a cursor or a page number. It is
+// exported because Huma ignores embedded types that are not. A type that embeds it and
+// has a Resolve of its own must call this one.
 type PageInput struct {
 	Limit   int    `query:"limit" minimum:"1" maximum:"100" doc:"How many rows to return at most; 20 if not given."`
 	Cursor  string `query:"cursor" doc:"next_cursor of the page before this one."`
@@ -42,10 +42,10 @@ func (p *PageInput) Resolve(huma.Context) []error {
 	return nil
 }
 
-// numbered reports whether pages are told by number.
+// numbered reports whether the request asks for a page by number.
 func (p *PageInput) numbered() bool { return p.Page != 0 || p.PerPage != 0 }
 
-// size is how many rows the page has at most.
+// size returns the largest number of rows of the page.
 func (p *PageInput) size() int {
 	switch {
 	case p.PerPage > 0:
@@ -56,15 +56,15 @@ func (p *PageInput) size() int {
 	return defaultLimit
 }
 
-// rows is how many rows to ask the database for: one more than the page has
-// tells whether there is a next page.
+// rows returns how many rows to ask the database for. It is one more than the page has,
+// to find out whether there is a next page.
 func (p *PageInput) rows() int32 { return int32(p.size() + 1) }
 
-// offset is how many rows come before the page.
+// offset returns how many rows come before the page.
 func (p *PageInput) offset() int { return max(p.Page-1, 0) * p.size() }
 
-// position returns the numbers that the cursor of a list holds, the numbers of first
-// if there is no cursor, or the error of a cursor that is not one of this list.
+// position returns the numbers in the cursor of a list, or first if there is no cursor.
+// It returns an error if the cursor is not one of this list.
 func (p *PageInput) position(list string, first ...int64) ([]int64, error) {
 	if p.Cursor == "" {
 		return first, nil
@@ -82,9 +82,9 @@ const (
 	oldestFirst = "oldest"
 )
 
-// urlCursors and eventCursors name the list in its cursors by its order, so that
-// a cursor goes on in the order it comes from. The orders that these lists once
-// had alone kept their names: their cursors do not expire.
+// urlCursors and eventCursors give, for each order, the name that the list has in its
+// cursors, so that a cursor continues in its own order. The orders that were once the
+// only ones kept their names, because cursors do not expire.
 var (
 	urlCursors   = map[string]string{newestFirst: "urls_newest", oldestFirst: "urls"}
 	eventCursors = map[string]string{newestFirst: "events", oldestFirst: "events_oldest"}
@@ -97,9 +97,8 @@ type OrderInput struct {
 	Order string `query:"order" enum:"newest,oldest" doc:"Which rows come first: newest if not given, but in a whole file of links oldest. A cursor goes on in the order it comes from."`
 }
 
-// place returns the order of the list and the n numbers of the cursor, nil if
-// there is none. The order is given by the request, or else by the cursor,
-// or else fallback.
+// place returns the order of the list and the n numbers of the cursor, nil if there is
+// no cursor. The order is the request's, or else the cursor's, or else fallback.
 func (in *OrderInput) place(cursors map[string]string, fallback string, n int) (order string, at []int64, err error) {
 	if in.Cursor == "" {
 		return cmp.Or(strings.Clone(in.Order), fallback), nil, nil
@@ -117,8 +116,8 @@ func (in *OrderInput) place(cursors map[string]string, fallback string, n int) (
 	return "", nil, invalid(FieldError{Field: "cursor", Message: "is not a cursor of this list"})
 }
 
-// makeCursor returns the cursor for a position in a list. It is opaque to
-// clients, so that what it holds may change.
+// makeCursor returns the cursor for a position in a list. It is opaque to clients, so
+// that its contents may change.
 func makeCursor(list string, at ...int64) string {
 	text := list
 	for _, n := range at {
@@ -158,16 +157,15 @@ type list[T any] struct {
 
 type listOutput[T any] struct{ Body list[T] }
 
-// maxPage is how many bytes of JSON the rows of a page have at most, unless the
-// first has more.
+// maxPage bounds the JSON of a page's rows in bytes, unless the first row is longer.
 const maxPage = 1 << 20
 
-// errPageLarge refuses a numbered page: one that ended early would hide rows.
+// errPageLarge refuses a numbered page that is too large: if it ended early, rows would
+// be missing.
 var errPageLarge = invalid(FieldError{Field: "per_page", Message: "is too much here: the page is larger than 1 MiB, ask for fewer rows or walk with cursor"})
 
-// newList makes the answer of the rows that were found, of which there may be
-// one more than fits. after returns the cursor behind a row. A page that gets
-// larger than maxPage ends early.
+// newList makes the answer from rows, which may have one row more than the page. after
+// returns the cursor behind a row. A page that would exceed maxPage ends early.
 func newList[R, T any](p *PageInput, rows []R, view func(R) T, after func(R) string) (*listOutput[T], error) {
 	out := &listOutput[T]{}
 	out.Body.Data = make([]T, 0, min(len(rows), p.size()))
@@ -206,9 +204,9 @@ func (s *jsonSize) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// planned makes Postgres plan each query for the values it has, so that a
-// filter that is not set costs nothing and only the partitions that a filter
-// leaves are touched. A prepared statement would come to share one plan.
+// planned makes Postgres plan each query for its actual values. So a filter that is not
+// set costs nothing, and a query touches only the partitions that its filters leave. A
+// prepared statement would end up with one plan for all values.
 type planned struct{ queries.DBTX }
 
 func (p planned) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
@@ -222,7 +220,7 @@ func (p planned) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, 
 // lists returns the queries that read lists.
 func (a *API) lists() *queries.Queries { return queries.New(planned{a.Pool}) }
 
-// given returns a filter for a query: nil if v is the zero value.
+// given returns v as a filter for a query: nil if v is the zero value.
 func given[T comparable](v T) *T {
 	var zero T
 	if v == zero {
@@ -231,7 +229,7 @@ func given[T comparable](v T) *T {
 	return &v
 }
 
-// checkText reports a text parameter that the database could not take.
+// checkText returns an error for a text parameter that the database cannot store.
 func checkText(name, value string, limit int) []error {
 	var message string
 	switch {
@@ -245,14 +243,14 @@ func checkText(name, value string, limit int) []error {
 	return []error{&huma.ErrorDetail{Location: "query." + name, Message: message}}
 }
 
-// IDInput is the id in a path, which guard has looked at. It is exported for Huma,
-// like PageInput.
+// IDInput is the id in a path, which guard has checked. It is exported for Huma, like
+// PageInput.
 type IDInput struct {
 	ID int64 `path:"id" minimum:"1" example:"42"`
 }
 
-// idParam returns the id in the path of a route that has one. A path whose id is
-// none leads nowhere, as one whose id is nobody's does.
+// idParam returns the id in the path of a request. A path whose id is not a number is
+// answered like one whose id does not exist.
 func idParam(c *fiber.Ctx) (int64, error) {
 	id, err := strconv.ParseUint(c.Params("id"), 10, 63) // takes no sign
 	if err != nil || id == 0 {

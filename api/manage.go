@@ -22,22 +22,22 @@ import (
 // route declares one route of the management API.
 type route struct {
 	method, path string
-	role         Role // the least that a token must have
-	status       int  // of a success
+	role         Role // the lowest role that is allowed
+	status       int  // the status of a success
 	summary      string
 }
 
 const tokenScheme = "token"
 
-// newHuma returns the part of the API whose requests Huma validates against the
-// same definitions that /openapi.json is made of.
+// newHuma returns the part of the API whose requests Huma validates, against the
+// definitions from which /openapi.json is made.
 func (a *API) newHuma() huma.API {
 	config := huma.DefaultConfig("Signpost", a.Version)
 	config.OpenAPIPath, config.DocsPath, config.SchemasPath = "", "", ""
 	config.CreateHooks = nil                         // no $schema in answers
 	config.AllowAdditionalPropertiesByDefault = true // unknown fields are ignored
 	config.Info.Description = specDescription
-	// The docs page may reach nothing but the host it came from.
+	// The docs page may load from no other host than its own.
 	config.Servers = []*huma.Server{{URL: "/", Description: "where this was read"}, {URL: a.PublicURL}}
 	config.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
 		tokenScheme: {Type: "http", Scheme: "bearer", Description: "An API token, or the value of ADMIN_TOKEN."},
@@ -55,9 +55,9 @@ func (r headToo) Add(method, path string, handlers ...fiber.Handler) fiber.Route
 	return r.Router.Add(method, path, handlers...)
 }
 
-// manage registers a route of the management API. The handler runs with the
-// actor in its context, which ends after requestTimeout; its errors are
-// answered as fromError says.
+// manage registers a route of the management API. The context of the handler holds the
+// actor and ends after requestTimeout. Errors of the handler are answered as in
+// fromError.
 func manage[I, O any](a *API, r route, handler func(context.Context, *I) (*O, error)) {
 	huma.Register(a.huma, a.operation(r), func(ctx context.Context, in *I) (*O, error) {
 		out, err := handler(ctx, in)
@@ -95,12 +95,12 @@ func (a *API) operation(r route) huma.Operation {
 	return op
 }
 
-// onceRoutes are those with a JSON body that take an Idempotency-Key.
+// onceRoutes are the routes with a JSON body that accept an Idempotency-Key.
 var onceRoutes = map[string]bool{"POST /users": true, "POST /urls": true}
 
-// guard lets a request to the management API pass when its token and its body
-// are in order, and gives it a deadline. It has a place among the requests while it
-// is worked on, but not while its client takes time to send the body.
+// guard rejects a request to the management API unless its token and its body are
+// valid, and gives it a deadline. The request takes a place among the requests while it
+// is worked on, but not while its client sends the body.
 func (a *API) guard(role Role) func(huma.Context, func(huma.Context)) {
 	return func(h huma.Context, next func(huma.Context)) {
 		c := humafiber.Unwrap(h)
@@ -144,9 +144,9 @@ func (a *API) admitInPlace(c *fiber.Ctx, role Role) error {
 	return a.admit(c, role)
 }
 
-// bufferBody reads the body of a request, if it has one, and puts a buffer in
-// its place. What it leaves unread, fasthttp drains, or closes the connection,
-// so that it is never taken for the next request. The body counts until give is
+// bufferBody reads the body of a request, if it has one, and replaces it with a buffer.
+// If it leaves bytes unread, fasthttp drains them or closes the connection, so that
+// they are never taken for the next request. The body counts as held until give is
 // called.
 func (a *API) bufferBody(c *fiber.Ctx) (give func(), err error) {
 	request := &c.Context().Request
@@ -162,7 +162,7 @@ func (a *API) bufferBody(c *fiber.Ctx) (give func(), err error) {
 	}
 	if length < 0 || length > heldLeast {
 		most := length
-		if length < 0 { // it is not announced
+		if length < 0 { // the length is not announced
 			most = maxBody
 		}
 		if give, err = a.held.take(actorOf(c), int64(most)); err != nil {
@@ -176,8 +176,8 @@ func (a *API) bufferBody(c *fiber.Ctx) (give func(), err error) {
 	return give, nil
 }
 
-// readBody does what bufferBody says with a body that is there, of that length, or
-// of an unknown one if it is negative.
+// readBody does the work of bufferBody for a body with the given length; a negative
+// length is unknown.
 func readBody(c *fiber.Ctx, stream io.Reader, length int) error {
 	request := &c.Context().Request
 	body, err := io.ReadAll(io.LimitReader(stream, maxBody+1))
@@ -193,14 +193,15 @@ func readBody(c *fiber.Ctx, stream io.Reader, length int) error {
 		if err := checkJSON(&request.Header, body); err != nil {
 			return err
 		}
-	default: // nobody looks at it
+	default: // the body is not used
 		body = nil
 	}
 	request.SetBodyStream(bytes.NewReader(body), len(body))
 	return nil
 }
 
-// checkJSON finds out early what Huma would report in the words of a decoder.
+// checkJSON reports early, in our own words, faults that Huma would report in the words
+// of a decoder.
 func checkJSON(header *fasthttp.RequestHeader, body []byte) error {
 	if len(body) == 0 {
 		return nil
@@ -211,7 +212,7 @@ func checkJSON(header *fasthttp.RequestHeader, body []byte) error {
 	if encoding := header.ContentEncoding(); len(encoding) > 0 && !bytes.EqualFold(encoding, []byte("identity")) {
 		return unsupported("the body must not be compressed")
 	}
-	// Huma looks at the header again, and knows less of its forms.
+	// Huma checks the header again, and accepts fewer forms of it.
 	header.SetContentType("application/json")
 	if !utf8.Valid(body) {
 		return badRequest("the body is not valid UTF-8")
@@ -238,9 +239,9 @@ func isJSON(contentType string) bool {
 		strings.HasPrefix(kind, "application/") && strings.HasSuffix(kind, "+json")
 }
 
-// maxValues is how many commas a JSON body has at most. A wrong value costs Huma a
-// thousand times its size: a list of half a million, in 1 MiB, took 226 MiB and more
-// than a second.
+// maxValues is the largest number of commas in a JSON body. A wrong value costs Huma a
+// thousand times its size: a list of half a million values, in 1 MiB, took 226 MiB and
+// more than a second.
 const maxValues = 10_000
 
 type ownHostsKey struct{}

@@ -9,11 +9,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// metrics counts and times requests by the pattern of their route, never by
-// their path, so that the labels are bounded by the program. It is a collector
-// of its own because every redirect pays for it: an answer costs two additions
-// to counters that few cores share, and all else is worked out when it is asked
-// for.
+// metrics counts and times requests by the pattern of their route, never by their path,
+// so that the program bounds the labels. It is a collector of its own because every
+// redirect pays for it: an answer costs two additions to counters that few cores share.
+// Everything else is computed when the metrics are collected.
 type metrics struct {
 	requests, duration *prometheus.Desc
 	exports, exported  *prometheus.CounterVec
@@ -23,8 +22,8 @@ type metrics struct {
 	repeating          prometheus.Gauge
 	watching           prometheus.Gauge
 	oversized          *prometheus.CounterVec
-	// routes holds the series of each route, found once. Read-only after
-	// prepare, as is all, which has each of them once.
+	// routes has the series of each route; several routes may share one. all has each
+	// series once. Both are read-only after prepare.
 	routes map[*fiber.Route]*routeSeries
 	all    []*routeSeries
 	other  *routeSeries
@@ -41,7 +40,7 @@ type routeSeries struct {
 
 var statusClasses = [6]string{"other", "1xx", "2xx", "3xx", "4xx", "5xx"}
 
-// bounds are the upper bounds of the buckets but the last, which has none.
+// bounds are the upper bounds of all buckets but the last, which has none.
 var bounds = [...]time.Duration{
 	100 * time.Microsecond, 250 * time.Microsecond, 500 * time.Microsecond,
 	time.Millisecond, 2500 * time.Microsecond, 5 * time.Millisecond, 10 * time.Millisecond,
@@ -119,8 +118,8 @@ func newMetrics(registry prometheus.Registerer) (*metrics, error) {
 	return m, nil
 }
 
-// prepare makes room for every route of app. The first of each method is
-// observe itself, which is what remains matched when no route was.
+// prepare adds every route of app. The first route of each method is observe itself; it
+// is the last match of a request that no other route matches.
 func (m *metrics) prepare(app *fiber.App) {
 	m.routes = map[*fiber.Route]*routeSeries{}
 	for _, stack := range app.Stack() {
@@ -131,8 +130,8 @@ func (m *metrics) prepare(app *fiber.App) {
 	for i, method := range []string{fiber.MethodGet, fiber.MethodHead} {
 		m.short[i], m.long[i] = m.named(method, routeShort), m.named(method, routeLong)
 	}
-	// From the start: a counter that begins at 1 hides its first increase, and
-	// the share of errors of redirects has an objective.
+	// The counters exist from the start, because one that begins at 1 hides its first
+	// increase, and there is an objective for the share of failed redirects.
 	for _, r := range []*routeSeries{m.short[0], m.long[0]} {
 		for _, status := range []int{302, 404, 500} {
 			r.classes[status/100].Store(new(series))

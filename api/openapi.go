@@ -19,8 +19,8 @@ Every error has the same shape: a sentence, the status, and the fields at fault.
 Lists are walked with ` + "`cursor`" + `; ` + "`page` and `per_page`" + ` work too.
 PUT and PATCH both take a partial body; fields that are not known are ignored.`
 
-// describe completes the specification with the routes that are no Huma's and
-// encodes it.
+// describe adds the routes that Huma does not serve to the specification and encodes
+// it.
 func (a *API) describe() error {
 	spec := a.huma.OpenAPI()
 	for _, op := range plainOperations() {
@@ -30,7 +30,7 @@ func (a *API) describe() error {
 	describeErrorsAsCSV(spec.Paths["/imports/{id}/errors"].Get)
 	for _, path := range spec.Paths {
 		for _, op := range operations(path) {
-			delete(op.Responses, "422") // what Huma answers so is a 400 here
+			delete(op.Responses, "422") // Huma's 422 is a 400 here
 		}
 	}
 	encoded, err := json.Marshal(spec)
@@ -113,7 +113,8 @@ func plainOperations() []*huma.Operation {
 	}
 }
 
-// describeErrorsAsCSV adds what errorsAsCSV takes over from Huma.
+// describeErrorsAsCSV adds the part of the route that errorsAsCSV answers instead of
+// Huma.
 func describeErrorsAsCSV(op *huma.Operation) {
 	op.Description += " As text/csv (by Accept or format=csv) it is all of them, as a file to be mended and uploaded again."
 	op.Parameters = append(op.Parameters, &huma.Param{

@@ -11,8 +11,9 @@ import (
 	"strings"
 )
 
-// Operators guards what an admin listener serves to operators only: profiles, the
-// jobs page, reshipping. It may be used concurrently. Make it with NewOperators.
+// Operators guards the parts of an admin listener that are for operators only:
+// profiles, the jobs page, reshipping. It may be used concurrently. Make it with
+// NewOperators.
 type Operators struct {
 	tokens  *Tokens
 	proxies proxies
@@ -21,22 +22,22 @@ type Operators struct {
 	log     *slog.Logger
 }
 
-// NewOperators returns a guard for the listener on addr (host:port), which admits
-// the bearers of a token with the role admin. The X-Forwarded-For of trusted
-// proxies tells who guesses.
+// NewOperators returns a guard for the listener on addr (host:port). It admits bearers
+// of a token with the role admin. It takes the address of a client from the
+// X-Forwarded-For of trusted proxies.
 func NewOperators(tokens *Tokens, addr string, trusted []netip.Prefix, log *slog.Logger) *Operators {
 	host, _ := hostOf(addr)
 	return &Operators{tokens: tokens, proxies: trusted, host: host, origin: http.NewCrossOriginProtection(), log: log}
 }
 
-// Only returns next for admins only. They send their token as Authorization:
-// Bearer, or, since browsers ask for that, as the password of HTTP Basic with any
-// name.
+// Only returns a handler that calls next for admins only. They send their token as
+// Authorization: Bearer, or as the password of HTTP Basic with any name, which browsers
+// can ask for.
 //
-// A browser adds that password to the requests of any other page as well, and a
-// page can be led to this listener under a name of its own (DNS rebinding). So
-// writes are taken from the listener's own pages only, and only names are taken
-// that no stranger's name server answers for, see named.
+// A browser also adds that password to requests that other pages make, and a page can
+// reach this listener under a host name of its own (DNS rebinding). So writes are
+// accepted only from the listener's own pages, and only under host names that a
+// stranger's name server cannot resolve, see named.
 func (o *Operators) Only(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
@@ -76,16 +77,16 @@ func (o *Operators) admit(r *http.Request) (Actor, error) {
 	return actor, nil
 }
 
-// named reports whether a Host header names the listener by an IP address, by a
-// name without a dot (localhost, a container, a machine of this network) or as
-// its configuration does. Any other name may be of a stranger's choice.
+// named reports whether a Host header names the listener by an IP address, by a name
+// without a dot (localhost, a container, a machine of this network) or by the name in
+// its configuration. A stranger may control any other name.
 func (o *Operators) named(header string) bool {
 	host, isIP := hostOf(header)
 	return isIP || !strings.Contains(host, ".") || host == o.host
 }
 
-// hostOf returns the host of host:port, where the port may be missing, in small
-// letters and without a final dot, and whether it is an IP address.
+// hostOf returns the host of host:port, in lower case and without a final dot, and
+// whether it is an IP address. The port may be missing.
 func hostOf(address string) (host string, isIP bool) {
 	host = address
 	if h, _, err := net.SplitHostPort(address); err == nil {
@@ -109,15 +110,15 @@ func (o *Operators) from(r *http.Request) netip.Addr {
 	return o.proxies.origin(plain(hop.Addr()), lines)
 }
 
-// refuse answers a request on the admin listener with the JSON of every error,
-// and in it the field that River UI shows.
+// refuse answers a request on the admin listener with an error in JSON, which also has
+// the field that River UI shows.
 func refuse(w http.ResponseWriter, log *slog.Logger, err error) {
 	e := answerable(log, "", err)
 	h := w.Header()
 	for name, values := range e.GetHeaders() {
 		h[name] = values
 	}
-	if e.Status == http.StatusUnauthorized { // so that a browser asks
+	if e.Status == http.StatusUnauthorized { // so that a browser asks for the password
 		h.Set("WWW-Authenticate", `Basic realm="signpost", charset="UTF-8"`)
 	}
 	h.Set("Content-Type", "application/json")

@@ -24,16 +24,16 @@ const (
 	partHeaders = "headers"
 )
 
-// oversized describes a request whose address and headers are longer
-// than maxHeader: fasthttp has given it up, and tells the 200 bytes that it begins
-// with and the last 200 that it has read.
+// oversized describes a request whose address and headers are longer than maxHeader.
+// fasthttp has given it up, and passes on only its first 200 bytes and the last 200
+// that were read.
 type oversized struct {
 	head, tail []byte
-	ahead      []byte // what has arrived behind that
+	ahead      []byte // bytes that have arrived after those
 }
 
-// readOversized takes from an error of fasthttp what there is to know, and looks
-// at what follows on the connection.
+// readOversized takes the known parts of the request from an error of fasthttp, and
+// peeks at the following bytes on the connection.
 func readOversized(err *fasthttp.ErrSmallBuffer, conn net.Conn) oversized {
 	_, contents, _ := strings.Cut(err.Error(), "contents: ")
 	head, rest := cutQuoted(contents)
@@ -41,7 +41,7 @@ func readOversized(err *fasthttp.ErrSmallBuffer, conn net.Conn) oversized {
 	return oversized{head: head, tail: tail, ahead: peek(conn, maxHeader)}
 }
 
-// cutQuoted cuts a string in the syntax of Go off a text.
+// cutQuoted cuts a string in Go syntax off the start of a text.
 func cutQuoted(text string) (value []byte, rest string) {
 	quoted, err := strconv.QuotedPrefix(text)
 	if err != nil {
@@ -51,14 +51,15 @@ func cutQuoted(text string) (value []byte, rest string) {
 	return []byte(unquoted), text[len(quoted):]
 }
 
-// address is the beginning of the address that was asked for.
+// address returns the beginning of the requested address.
 func (o oversized) address() []byte {
 	_, address, _ := bytes.Cut(o.head, []byte(" "))
 	return address
 }
 
-// part names the part that is too long. An address has no blank and no line end: if there
-// are some only at the beginning, between it and the method, it fills all.
+// part returns the part that is too long. An address contains no blank and no line end.
+// So if the only ones are at the beginning, between the method and the address, the
+// address fills everything.
 func (o oversized) part() string {
 	if address := o.address(); len(address) > 0 && !bytes.ContainsAny(address, " \r\n") && !bytes.ContainsAny(o.tail, " \r\n") {
 		return partAddress
@@ -66,14 +67,14 @@ func (o oversized) part() string {
 	return partHeaders
 }
 
-// browserSigns are in the headers of browsers and of little else.
+// browserSigns occur in the headers of browsers and hardly anywhere else.
 var browserSigns = [][]byte{
 	[]byte("text/html"), []byte("mozilla/"), []byte("sec-fetch-"), []byte("sec-ch-ua"), []byte("upgrade-insecure-requests"),
 }
 
-// ofBrowser reports whether a person with a browser is likely to see the answer.
-// If a long address hides all headers but for a part of the cookies, that is so
-// where a short link was asked for.
+// ofBrowser reports whether a person with a browser is likely to see the answer. If a
+// long address hides all headers but a part of the cookies, it is assumed for requests
+// of short links.
 func (o oversized) ofBrowser() bool {
 	seen := bytes.ToLower(bytes.Join([][]byte{o.head, o.tail, o.ahead}, nil))
 	for _, sign := range browserSigns {
@@ -85,8 +86,7 @@ func (o oversized) ofBrowser() bool {
 	return o.part() == partHeaders && !bytes.Contains(seen, []byte("\n")) && !links.ReadPath(path).Reserved
 }
 
-// host is the host that was asked for, without a port; "" if it is not known or
-// no name.
+// host returns the requested host without its port; "" if it is unknown or not a name.
 func (o oversized) host() string {
 	for line := range bytes.Lines(o.head) {
 		name, value, _ := bytes.Cut(line, []byte(":"))
@@ -102,8 +102,8 @@ func (o oversized) host() string {
 	return ""
 }
 
-// advice says to a person which part to clear. Cookies are what makes headers of
-// a browser long; cookies of a parent domain come from other sites.
+// advice tells a person which part to clear. A browser's headers become long because of
+// cookies; cookies of a parent domain come from other sites.
 func (o oversized) advice(host string) string {
 	if o.part() == partAddress {
 		return "The address of this page is longer than 16 KiB, which is more than this site reads. " +
@@ -118,8 +118,8 @@ func (o oversized) advice(host string) string {
 		"Clear the cookies of " + where + " in the settings of the browser, and follow the link again."
 }
 
-// refuseOversized answers such a request: with a page for a person with a browser,
-// JSON for everyone else.
+// refuseOversized answers such a request: with a page for a person with a browser, with
+// JSON for any other client.
 func (a *API) refuseOversized(ctx *fasthttp.RequestCtx, err *fasthttp.ErrSmallBuffer) {
 	o := readOversized(err, ctx.Conn())
 	client := "other"
@@ -141,8 +141,8 @@ func (a *API) refuseOversized(ctx *fasthttp.RequestCtx, err *fasthttp.ErrSmallBu
 	writePage(&ctx.Response, &Error{Status: http.StatusRequestHeaderFieldsTooLarge, Message: o.advice(host)})
 }
 
-// peek returns up to limit bytes that have arrived on a connection, and leaves
-// them there. It waits for nothing.
+// peek returns up to limit bytes that have arrived on a connection, without consuming
+// them. It does not wait.
 func peek(conn net.Conn, limit int) (seen []byte) {
 	socket, ok := conn.(syscall.Conn)
 	if !ok {
@@ -153,7 +153,7 @@ func peek(conn net.Conn, limit int) (seen []byte) {
 		return nil
 	}
 	buf := make([]byte, limit)
-	_ = raw.Control(func(fd uintptr) { // or the connection is closed
+	_ = raw.Control(func(fd uintptr) { // on an error the connection is closed
 		n, _, err := unix.Recvfrom(int(fd), buf, unix.MSG_PEEK|unix.MSG_DONTWAIT)
 		if err == nil {
 			seen = buf[:n]

@@ -2,14 +2,15 @@ package api
 
 import "time"
 
-// patience is how long slow clients, and tokens that have ended, are borne with.
+// patience bounds how slow clients may be, and how long a token may be used after it
+// has ended.
 type patience struct {
-	// least is the mean of bytes a second that a client has to send of an upload,
-	// or to take of an export, over each spell of this length that is spent
-	// waiting for it.
+	// least is the number of bytes that a client has to send of an upload, or take of
+	// an export, per second. It is measured as the mean over each spell, a time of this
+	// length that is spent waiting for the client.
 	least int64
 	spell time.Duration
-	// look is how often the token of a request that lasts is looked at again.
+	// look is how often the token of a long request is checked again.
 	look time.Duration
 }
 
@@ -17,16 +18,16 @@ func usualPatience() patience {
 	return patience{least: 1 << 10, spell: time.Minute, look: 15 * time.Second}
 }
 
-// pace measures how fast a client sends or takes bytes. The time in which it
-// waits for us does not count. Not to be used concurrently.
+// pace measures how fast a client sends or takes bytes. Time in which the client waits
+// for us does not count. It must not be used concurrently.
 type pace struct {
 	patience patience
 	bytes    int64
 	waited   time.Duration
 }
 
-// slow notes that n bytes were waited for, and reports whether a spell has ended
-// in which there were too few.
+// slow adds n bytes and the time that was spent waiting for them. It reports whether a
+// spell has ended in which there were too few bytes.
 func (p *pace) slow(n int, waited time.Duration) bool {
 	p.bytes += int64(n)
 	if p.waited += waited; p.waited < p.patience.spell {

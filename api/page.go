@@ -33,7 +33,7 @@ a { color: #0b57d0 }
 `
 )
 
-// writePage makes the answer a page that says the same as e.
+// writePage makes the answer an HTML page with the contents of e.
 func writePage(r *fasthttp.Response, e *Error) {
 	r.SetStatusCode(e.Status)
 	r.Header.SetContentType(fiber.MIMETextHTMLCharsetUTF8)
@@ -50,7 +50,7 @@ func writePage(r *fasthttp.Response, e *Error) {
 		"</p>\n<p><small>" + strconv.Itoa(e.Status) + "</small></p>\n" + pageTail)
 }
 
-// pageText says e to a person who clicked on a link.
+// pageText returns the text about e for a person who clicked on a link.
 func pageText(e *Error) (title, advice string) {
 	if e.near != nil {
 		e = errNoLink
@@ -71,8 +71,8 @@ func pageText(e *Error) (title, advice string) {
 	return http.StatusText(e.Status), e.Message
 }
 
-// prefersHTML reports whether an Accept header asks for HTML by name and wants
-// nothing else of ours more. Clients that take anything, as curl does, get JSON.
+// prefersHTML reports whether an Accept header names HTML and prefers none of our other
+// formats. Clients that accept anything, such as curl, get JSON.
 func prefersHTML(accept []byte) bool {
 	page, data := -1, -1 // thousandths
 	pageFirst := true

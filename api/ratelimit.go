@@ -12,29 +12,28 @@ import (
 )
 
 const (
-	// An address may fail this often at once, and again once each interval.
+	// An address may fail this often at once, and then once more in each interval.
 	failuresAtOnce  = 10
 	failureInterval = 6 * time.Second
-	// Memory is bounded: under an attack from more addresses than this, the
-	// ones unseen for longest are forgotten.
+	// Memory is bounded: under an attack from more addresses than this, those that were
+	// not seen for the longest time are removed.
 	maxAddresses = 10_000
 	maxValid     = 1_000
 	validFor     = time.Hour
 )
 
-// limiter bounds the wrong tokens of each address, and remembers which tokens were
-// valid. It may be used concurrently.
+// limiter limits wrong tokens: it bounds how often each address may send one, and
+// remembers which tokens were valid. It may be used concurrently.
 type limiter struct {
 	byAddress *otter.Cache[netip.Prefix, *allowance]
 	valid     *otter.Cache[[sha256.Size]byte, struct{}]
 }
 
-// allowance says how often an address may still fail. Tries that are under way count
-// as failed until they end, so that no more guesses pass at once than one after
-// the other.
+// allowance says how often an address may still fail. Tries under way count as failed
+// until they end, so that concurrent guesses get no more tries than successive ones.
 type allowance struct {
 	mu     sync.Mutex
-	left   *rate.Limiter // without those under way
+	left   *rate.Limiter // does not count those under way
 	trying int
 	ended  chan struct{} // closed when a try ends
 }
@@ -47,7 +46,7 @@ func newLimiter() *limiter {
 	return &limiter{
 		byAddress: otter.Must(&otter.Options[netip.Prefix, *allowance]{
 			MaximumSize: maxAddresses,
-			// An address that kept quiet this long has its full allowance.
+			// After this long without a try, an address has its full allowance again.
 			ExpiryCalculator: otter.ExpiryAccessing[netip.Prefix, *allowance](2 * failuresAtOnce * failureInterval),
 		}),
 		valid: otter.Must(&otter.Options[[sha256.Size]byte, struct{}]{
@@ -66,9 +65,9 @@ func (l *limiter) of(address netip.Prefix) *allowance {
 	return a
 }
 
-// begin begins a try, which has to end. If it is not allowed, it returns how long
-// the address has to wait. While others under way could use up the allowance or
-// give it back, it waits for them, or until ctx ends.
+// begin begins a try, which end has to end. If the try is not allowed, begin returns
+// how long the address has to wait. As long as it depends on tries under way whether
+// this one is allowed, begin waits for them, or until ctx ends.
 func (a *allowance) begin(ctx context.Context) (wait time.Duration, err error) {
 	for {
 		wait, ended := a.try()
@@ -83,8 +82,8 @@ func (a *allowance) begin(ctx context.Context) (wait time.Duration, err error) {
 	}
 }
 
-// try begins a try if wait is 0 and ended nil. If another try has to end first,
-// ended is closed when one does.
+// try begins a try; it has done so if wait is 0 and ended is nil. If another try has to
+// end first, ended is closed when one does.
 func (a *allowance) try() (wait time.Duration, ended <-chan struct{}) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -99,13 +98,13 @@ func (a *allowance) try() (wait time.Duration, ended <-chan struct{}) {
 	return max(1, time.Duration(missing*float64(failureInterval))), nil
 }
 
-// end ends a try. One that did not fail costs nothing.
+// end ends a try. A try that did not fail leaves the allowance as it was.
 func (a *allowance) end(failed bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.trying--
 	if failed {
-		a.left.Allow() // there is one, try has seen to that
+		a.left.Allow() // there is one: try has made sure of that
 	}
 	close(a.ended)
 	a.ended = make(chan struct{})
@@ -114,7 +113,7 @@ func (a *allowance) end(failed bool) {
 // setValid notes that a token was valid, by its hash.
 func (l *limiter) setValid(hash [sha256.Size]byte) { l.valid.Set(hash, struct{}{}) }
 
-// setInvalid notes that a token is valid no more.
+// setInvalid notes that a token is no longer valid.
 func (l *limiter) setInvalid(hash [sha256.Size]byte) { l.valid.Invalidate(hash) }
 
 // wasValid reports whether a token was valid within the last hour.
@@ -124,7 +123,7 @@ func (l *limiter) wasValid(hash [sha256.Size]byte) bool {
 }
 
 // networkOf returns the network that counts as one address: an IPv4 address, or the /64
-// that one IPv6 subscriber has to itself.
+// of an IPv6 address, which one subscriber has alone.
 func networkOf(address netip.Addr) netip.Prefix {
 	bits := 32
 	if address.Is6() && !address.Is4In6() {

@@ -33,17 +33,18 @@ var (
 var (
 	headerLocation     = []byte(fiber.HeaderLocation)
 	headerCacheControl = []byte(fiber.HeaderCacheControl)
-	// A stored redirect would hide clicks, and changes of the link. A permanent
-	// one is what its owner asked for; browsers keep it for a short while.
+	// If browsers stored a redirect, clicks and changes of the link would be missed.
+	// Permanent redirects are chosen by the link's owner; browsers may store them for a
+	// short while.
 	cacheTemporary = []byte("private, no-store, max-age=0")
 	cachePermanent = []byte("private, max-age=90")
 )
 
 // redirect answers a request for a short link and reports whether it was one. On a
-// custom domain each path is; on the main one each whose first segment is not
-// reserved, or is r. It stands before the router, which with its surroundings would
-// cost some 0.3 µs: more than to find the link, and nearly every request is a
-// redirect.
+// custom domain every path is a short link. On the main domain those are whose first
+// segment is r or is not reserved. It runs before the router, because nearly every
+// request is a redirect, and the router and its middleware would cost some 0.3 µs,
+// which is more than it takes to find the link.
 func (a *API) redirect(ctx *fasthttp.RequestCtx) bool {
 	uri := ctx.URI()
 	path := utils.UnsafeString(uri.PathOriginal())
@@ -96,14 +97,14 @@ func (a *API) refuseMethod(ctx *fasthttp.RequestCtx) {
 	a.logRequest(ctx, slog.LevelDebug, http.StatusMethodNotAllowed, elapsed)
 }
 
-// answerRedirect does for a redirect what observe does for the other routes.
-// method is 0 for GET and 1 for HEAD.
+// answerRedirect is to a redirect what observe is to the other routes: it measures and
+// logs the request. method is 0 for GET and 1 for HEAD.
 func (a *API) answerRedirect(ctx *fasthttp.RequestCtx, domain *linkcache.Domain, path links.Path, method int) {
 	series := a.metrics.short[method]
 	if path.Long {
 		series = a.metrics.long[method]
 	}
-	start := ctx.Time() // read by the server right before; reading a clock is not cheap
+	start := ctx.Time() // the server read it just before; reading a clock is not cheap
 	if start.IsZero() {
 		start = time.Now() // there is no server
 	}
@@ -128,7 +129,7 @@ func (a *API) followSafely(ctx *fasthttp.RequestCtx, domain *linkcache.Domain, p
 	a.follow(ctx, domain, path, at)
 }
 
-// follow answers a request for the link of a path, at the time it came in. The
+// follow answers a request for the link of a path; at is when the request came in. The
 // path may share the request's buffer.
 func (a *API) follow(ctx *fasthttp.RequestCtx, domain *linkcache.Domain, path links.Path, at time.Time) {
 	link, err := a.activeLink(domain, path, at)
@@ -157,8 +158,8 @@ func leadTo(ctx *fasthttp.RequestCtx, status int, target string, cache []byte) {
 	r.Header.SetCanonical(headerCacheControl, cache)
 }
 
-// fallBack answers a request that no link answers: with the address that the domain
-// has for it, or with the error.
+// fallBack answers a request for which there is no active link: with a redirect to the
+// address that the domain has for that case, or else with the error.
 func (a *API) fallBack(ctx *fasthttp.RequestCtx, domain *linkcache.Domain, path links.Path, err *Error) {
 	target := ""
 	switch {
@@ -179,7 +180,8 @@ func (a *API) fallBack(ctx *fasthttp.RequestCtx, domain *linkcache.Domain, path 
 	a.refuse(ctx, err)
 }
 
-// queryOf is the query of a visitor: what was glued to the code as one comes first.
+// queryOf returns the query of a request. A query that was glued to the code comes
+// first.
 func queryOf(ctx *fasthttp.RequestCtx, path links.Path) string {
 	query := utils.UnsafeString(ctx.URI().QueryString())
 	switch {
@@ -191,7 +193,7 @@ func queryOf(ctx *fasthttp.RequestCtx, path links.Path) string {
 	return path.Query + "&" + query
 }
 
-// activeLink returns the link of a path if it leads somewhere at that time.
+// activeLink returns the link of a path, or an error if it leads nowhere at that time.
 func (a *API) activeLink(domain *linkcache.Domain, path links.Path, at time.Time) (*linkcache.Link, *Error) {
 	link, err := a.lookup(domain, path, at)
 	switch {
@@ -207,8 +209,9 @@ func (a *API) activeLink(domain *linkcache.Domain, path links.Path, at time.Time
 	return link, nil
 }
 
-// lookup returns the link that the path names, or else the one without what is glued
-// to it. A path that cannot be a code costs nothing.
+// lookup returns the link with the code in the path, or else the link with the code
+// that remains without what was glued to it. A path that cannot contain a code is not
+// looked up.
 func (a *API) lookup(domain *linkcache.Domain, path links.Path, at time.Time) (*linkcache.Link, error) {
 	// The lookup has a deadline of its own, and other requests share it.
 	ctx := context.Background()

@@ -12,12 +12,12 @@ import (
 	"github.com/signpost/signpost/internal/shipping"
 )
 
-// reshipTimeout bounds the wait for the shipper, which may be in the midst of a
+// reshipTimeout bounds the wait for the shipper, which may be in the middle of a
 // transaction.
 const reshipTimeout = 30 * time.Second
 
 // NewReshipHandler answers POST with {"segments": n, "waiting": n}, see
-// [shipping.Shipper.Reship]. It lets anyone ask, and is served through
+// [shipping.Shipper.Reship]. It does not check who asks, so it is served through
 // Operators.Only.
 func NewReshipHandler(s *shipping.Shipper, log *slog.Logger) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -18,9 +18,9 @@ import (
 	"github.com/valyala/fasthttp"
 )
 
-// handle is the outermost handler. Fiber answers a method it does not know in
-// plain text, so such a request goes in as one with a method that no route has;
-// then it is answered like any other method that is not allowed.
+// handle is the outermost handler. Fiber answers an unknown method in plain text. So
+// handle replaces an unknown method with a known one that no route has, and the request
+// is answered like any other whose method is not allowed.
 func (a *API) handle(ctx *fasthttp.RequestCtx) {
 	switch string(ctx.Method()) {
 	case fiber.MethodGet, fiber.MethodHead, fiber.MethodPost, fiber.MethodPut, fiber.MethodPatch,
@@ -57,7 +57,7 @@ func (a *API) observe(c *fiber.Ctx) error {
 	return nil
 }
 
-// next runs the handlers of a request and makes an error of their panic.
+// next runs the handlers of a request and turns a panic into an error.
 func (a *API) next(c *fiber.Ctx) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -69,7 +69,7 @@ func (a *API) next(c *fiber.Ctx) (err error) {
 	return c.Next()
 }
 
-// logPanic logs what a deferred function recovered.
+// logPanic logs the value that a deferred function recovered.
 func (a *API) logPanic(ctx *fasthttp.RequestCtx, recovered any) {
 	a.Log.LogAttrs(context.Background(), slog.LevelError, "request panicked",
 		slog.String("request_id", idIn(&ctx.Response)),
@@ -85,9 +85,9 @@ func (a *API) logRequest(ctx *fasthttp.RequestCtx, level slog.Level, status int,
 		slog.Int("status", status), slog.Duration("took", elapsed), slog.String("request_id", idIn(&ctx.Response)))
 }
 
-// protocolError answers a request that is too broken to reach a handler. The
-// connection is closed after it. The error is not logged: it quotes the request,
-// which may hold a token.
+// protocolError answers a request that is too malformed to reach a handler. The
+// connection is closed after it. The error is not logged, because it quotes the
+// request, which may contain a token.
 func (a *API) protocolError(ctx *fasthttp.RequestCtx, err error) {
 	var small *fasthttp.ErrSmallBuffer
 	var network net.Error
@@ -106,7 +106,7 @@ func (a *API) protocolError(ctx *fasthttp.RequestCtx, err error) {
 		slog.Int("status", ctx.Response.StatusCode()), slog.String("request_id", idIn(&ctx.Response)))
 }
 
-// writeError puts e into an answer, in place of its content.
+// writeError replaces the content of an answer with e.
 func writeError(r *fasthttp.Response, e *Error) {
 	r.SetStatusCode(e.Status)
 	r.Header.SetContentType("application/json")
@@ -173,7 +173,7 @@ func idIn(r *fasthttp.Response) string {
 
 type requestIDKey struct{}
 
-// requestIDOf returns the id of the request that ctx belongs to, "" if none.
+// requestIDOf returns the id of the request that ctx belongs to, "" if there is none.
 func requestIDOf(ctx context.Context) string {
 	id, _ := ctx.Value(requestIDKey{}).(string)
 	return id

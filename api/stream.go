@@ -12,15 +12,15 @@ import (
 	"github.com/gofiber/fiber/v2"
 )
 
-// stream answers c with a body that is made piece by piece while it is sent, on
-// the connection's own goroutine: no more than a piece is ever in memory. next
-// returns the next piece, which is its own until the call after, and io.EOF
-// after the last. Any other error breaks the connection, so that half an answer
-// is not taken for a whole one. done, if not nil, is called once at the end,
-// however it came about.
+// stream answers c with a body that is made piece by piece while it is sent, in the
+// goroutine of the connection: there is never more than one piece in memory. next
+// returns the next piece, which must stay unchanged until next is called again, and
+// io.EOF after the last. Any other error breaks the connection, so that half an answer
+// is not taken for a whole one. done, if not nil, is called once at the end, in any
+// case.
 //
-// c must not be used by next. The time for each write begins anew, so a body may
-// take as long as its client reads it.
+// next must not use c. The time limit begins anew with each write, so the client may
+// take as long as it likes for the whole body.
 func (a *API) stream(c *fiber.Ctx, next func() ([]byte, error), done func()) {
 	if done == nil {
 		done = func() {}
@@ -36,7 +36,7 @@ func (a *API) stream(c *fiber.Ctx, next func() ([]byte, error), done func()) {
 	}, -1)
 }
 
-// streamed is the body of an answer on its way out.
+// streamed is the body of an answer while it is sent.
 type streamed struct {
 	api             *API
 	conn            net.Conn
@@ -46,8 +46,8 @@ type streamed struct {
 	rest            []byte
 }
 
-// errStreamPanicked ends a stream whose next panicked: fasthttp would let it
-// end the process.
+// errStreamPanicked ends a stream when next panics. Without it the panic would end the
+// process, because fasthttp does not recover it.
 var errStreamPanicked = errors.New("the answer panicked")
 
 // Read implements io.Reader.
@@ -78,8 +78,8 @@ func (s *streamed) log(err error) {
 	}
 }
 
-// Close implements io.Closer; fasthttp calls it when the answer is sent or its
-// connection gone.
+// Close implements io.Closer. fasthttp calls it when the answer is sent or its
+// connection is gone.
 func (s *streamed) Close() error {
 	s.done()
 	s.done = func() {}

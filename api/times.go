@@ -8,8 +8,8 @@ import (
 	"github.com/signpost/signpost/internal/service"
 )
 
-// timeSchema is the schema of a time in a request. Its format is for readers of
-// the specification only: Huma's own idea of it knows no lower case.
+// timeSchema is the schema of a time in a request. Its format is only for readers of
+// the specification: Huma's own check of that format rejects lower case.
 func timeSchema(example string) *huma.Schema {
 	return &huma.Schema{
 		Type: huma.TypeString, Examples: []any{example}, Extensions: map[string]any{"format": "date-time"},
@@ -22,8 +22,8 @@ type timeParam struct{ time.Time }
 // Schema implements huma.SchemaProvider.
 func (timeParam) Schema(huma.Registry) *huma.Schema { return timeSchema("2026-01-31T12:00:00Z") }
 
-// UnmarshalText implements encoding.TextUnmarshaler. The plus sign of a zone that
-// was not percent-encoded is a blank by then.
+// UnmarshalText implements encoding.TextUnmarshaler. If the plus sign of a zone was not
+// percent-encoded, it arrives as a blank.
 func (t *timeParam) UnmarshalText(text []byte) (err error) {
 	const zone = len(" 02:00")
 	s := string(text)

@@ -6,10 +6,10 @@ import (
 	"github.com/signpost/signpost/internal/links"
 )
 
-// AskTLS answers GET /tls/ask?domain= on the admin listener: 200 if a proxy in front
-// may fetch a certificate for the host, which is one on which short links answer, and
-// 404 otherwise. It answers from memory, so that handshakes for hosts of strangers
-// cost nothing. Proxies ask without a token.
+// AskTLS answers GET /tls/ask?domain= on the admin listener. The answer is 200 if short
+// links are served on the host, so that a proxy may fetch a certificate for it, and 404
+// otherwise. It comes from memory, so that TLS handshakes for other hosts cost nothing.
+// Proxies ask without a token.
 func (a *API) AskTLS(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
 	host, err := links.CleanHost(r.URL.Query().Get("domain"), links.Hosts{})

@@ -8,10 +8,10 @@ import (
 	"github.com/signpost/signpost/internal/service"
 )
 
-// Token lets its bearer use the API. Its secret is not part of it.
+// Token lets its bearer use the API. The secret is not included.
 type Token = service.Token
 
-// NewToken is a Token with its secret, which is shown this once.
+// NewToken is a Token with its secret, which is shown only once.
 type NewToken struct {
 	Token
 	Secret string `json:"token" example:"sp_2YotnFZFEjr1zCsicMWpAA3bXmJkL9dQpRtUvWxYz01" doc:"The secret. It is stored nowhere and cannot be shown again."`

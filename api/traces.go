@@ -17,16 +17,16 @@ import (
 // Traces makes the spans of the API. A nil *Traces makes none and costs nothing.
 // It may be used concurrently.
 //
-// A request that was authenticated is a span, and the parent of the jobs it
-// inserts. Of redirects a share is traced, each by itself: a batch holds the clicks
-// of thousands and can be the child of none.
+// Each authenticated request is a span, and the parent of the jobs that it inserts. Of
+// the redirects only a share is traced, each in a trace of its own: a batch has the
+// clicks of thousands of them and cannot be the child of any.
 type Traces struct {
 	tracer trace.Tracer
 	share  uint64 // of 2^32 redirects
 }
 
-// NewTraces returns traces that go to provider, of all authenticated requests
-// that its sampler takes and of the given share of redirects, 0 to 1.
+// NewTraces returns traces that go to provider: of the authenticated requests that its
+// sampler selects, and of the given share of redirects, 0 to 1.
 func NewTraces(provider trace.TracerProvider, share float64) *Traces {
 	return &Traces{
 		tracer: provider.Tracer("github.com/signpost/signpost/api"),
@@ -36,8 +36,8 @@ func NewTraces(provider trace.TracerProvider, share float64) *Traces {
 
 type spanKey struct{}
 
-// begin starts the span of a request that was authenticated, in the trace that
-// its client began, if any.
+// begin starts the span of an authenticated request, in the trace that its client
+// began, if there is one.
 func (t *Traces) begin(ctx context.Context, c *fiber.Ctx) context.Context {
 	if t == nil {
 		return ctx
@@ -77,8 +77,8 @@ func describe(span trace.Span, method, route string, status int) {
 	}
 }
 
-// redirect makes the span of a redirect that has been answered, if it is one of
-// the share. It is in no trace of the client's: anybody may send one.
+// redirect makes the span of an answered redirect, if it is selected. The span is never
+// part of a trace of the client, because anybody could send one.
 func (t *Traces) redirect(s *routeSeries, start time.Time, elapsed time.Duration, status int) {
 	if uint64(rand.Uint32()) >= t.share {
 		return

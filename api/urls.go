@@ -9,7 +9,7 @@ import (
 	"github.com/signpost/signpost/internal/service"
 )
 
-// URL is a link, under the name that it has in the contract.
+// URL is a link. It has this name in the API.
 type URL service.Link
 
 // URLCreate is the body that makes a link.
@@ -26,8 +26,8 @@ type URLCreate struct {
 	ForwardQuery   Optional[bool]     `json:"forward_query" required:"false" doc:"Whether the query of a visit is added to the target's; false if absent."`
 }
 
-// URLUpdate is the body that changes a link: fields that are absent stay, and
-// null clears title and expires_at.
+// URLUpdate is the body that changes a link: absent fields stay as they are, and null
+// clears title and expires_at.
 type URLUpdate struct {
 	UserID         Optional[int64]    `json:"user_id" required:"false" minimum:"1" example:"42"`
 	Domain         Optional[string]   `json:"domain" required:"false" minLength:"1" maxLength:"253" example:"sign.example" doc:"The host of the short URL: one of /domains."`
@@ -77,8 +77,7 @@ type (
 
 var likeEscaper = strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`)
 
-// containing returns the LIKE pattern of all text that contains s, nil for
-// any text.
+// containing returns the LIKE pattern for texts that contain s, nil if s is empty.
 func containing(s string) *string {
 	if s == "" {
 		return nil

@@ -20,22 +20,22 @@ import (
 )
 
 const (
-	// maxOffset is how far in a numbered page of links may begin, and maxSifted
-	// that of a list whose rows have to be looked at to be counted.
+	// maxOffset is the largest offset at which a numbered page of links may begin.
+	// maxSifted is the same for lists whose rows have to be read to be counted.
 	maxOffset, maxSifted = 200_000, 10_000
-	// minRun is how many letters or digits the index of texts needs in a row.
+	// minRun is how many letters or digits in a row the index of texts needs.
 	minRun = 3
 	// maxSearch is the longest text that is searched for, in characters.
 	maxSearch = 2048
 )
 
-// reach is how far lists are looked through for a page.
+// reach bounds how far lists are searched for the links of a page.
 type reach struct {
-	// A walk along the list, from its beginning or a cursor, looks at so many links
-	// first, which takes about a millisecond, and then at long or, where they lie
-	// apart, at apart of them: some tens of milliseconds.
+	// A walk along the list, from its beginning or a cursor, first reads the number of
+	// links in first, which takes about a millisecond. Then it reads the number in
+	// long, or in apart if each link is on another page: some tens of milliseconds.
 	first, long, apart int64
-	// Links that are on so many of 64 pages are taken to be all over the place.
+	// Links that are on this many of 64 pages count as scattered.
 	spread int64
 	// matches and timeout bound the reading of all links with a tag or text.
 	matches int
@@ -63,8 +63,9 @@ func (in *urlListInput) Resolve(h huma.Context) []error {
 		checkText("tag", in.Tag, links.MaxTag), checkText("domain", in.Domain, links.MaxHost), checkSearch(in.Search))
 }
 
-// checkSearch reports a text that cannot be searched for. The index of texts
-// holds three letters or digits each; without any, all links would be read.
+// checkSearch returns an error for a text that cannot be searched for. The index of
+// texts consists of groups of three letters or digits; a text without such a group
+// would have to be compared with all links.
 func checkSearch(text string) []error {
 	if errs := checkText("search", text, maxSearch); errs != nil || text == "" {
 		return errs
@@ -82,17 +83,18 @@ func checkSearch(text string) []error {
 	return []error{&huma.ErrorDetail{Location: "query.search", Message: "must have at least three letters or digits in a row"}}
 }
 
-// urlList is a list of links and a place in it.
+// urlList is a list of links and a position in it.
 type urlList struct {
-	oldest bool  // first; or else newest first
-	at     int64 // the id behind which it goes on
+	oldest bool  // the oldest link first; otherwise the newest
+	at     int64 // the id after which the list goes on
 
 	userID, domainID *int64
 	isActive         *bool
 	tag, search      *string
 }
 
-// urlList returns the list that the request asks for, in memory of its own.
+// urlList returns the list that the request asks for. It shares no memory with the
+// request.
 func (a *API) urlList(ctx context.Context, in *urlListInput) (urlList, error) {
 	fallback := newestFirst
 	if in.whole() {
@@ -123,8 +125,8 @@ func (a *API) urlList(ctx context.Context, in *urlListInput) (urlList, error) {
 	return l, nil
 }
 
-// customDomain is the domain of the list, nil for the main one, whose links no
-// index has: nearly all are.
+// customDomain returns the domain of the list. It returns nil for the main domain,
+// which has no index because nearly all links are in it.
 func (l urlList) customDomain() *int64 {
 	if l.domainID == nil || *l.domainID == linkcache.MainDomain {
 		return nil
@@ -139,8 +141,8 @@ func (l urlList) cursor(id int64) string {
 	return makeCursor(urlCursors[newestFirst], id)
 }
 
-// sifted reports whether links have to be looked at to know which of them are in
-// the list: no index has those, and no others, in order.
+// sifted reports whether links have to be read to find out whether they are in the
+// list. That is so if no index has exactly the links of the list in their order.
 func (l urlList) sifted() bool {
 	switch {
 	case l.tag != nil, l.search != nil, l.isActive != nil && *l.isActive, l.domainID != nil && l.customDomain() == nil:
@@ -151,17 +153,17 @@ func (l urlList) sifted() bool {
 	return l.isActive != nil && l.domainID != nil
 }
 
-// found are the ids of the next links of a list.
+// found has the ids of the next links of a list.
 type found struct {
 	ids []int64
-	// edge is the id up to which the list was looked through, if that was neither
-	// its end nor as far as it takes to find as many as were wanted; or else 0.
+	// edge is the id up to which the list was searched, if the search stopped before
+	// the end and before it found as many links as were wanted; otherwise 0.
 	edge int64
 }
 
-// page finds up to want links of a list, less only if there are no more or if it
-// gives up looking for them. Then edge says where to go on. So no list is slow,
-// however its links are spread:
+// page finds up to want links of a list. It finds fewer if there are no more, or if it
+// gives up; edge then says where to go on. So no list is slow, however its links are
+// spread:
 //
 //   - Links that have come lately are found by a short walk along the list.
 //   - Those that are all over the place, by a longer one.
@@ -199,8 +201,8 @@ func (a *API) piece(ctx context.Context, l urlList, want int) (found, error) {
 	return got, nil
 }
 
-// farthest returns how many links a walk looks at, at most. Those of a user, or
-// the inactive ones, are each on a page of their own.
+// farthest returns the largest number of links that a walk reads. It takes links of a
+// user, of a custom domain and inactive ones to be each on a page of its own.
 func (a *API) farthest(l urlList) int64 {
 	if l.userID != nil || l.customDomain() != nil || l.isActive != nil && !*l.isActive {
 		return a.reach.apart
@@ -208,8 +210,8 @@ func (a *API) farthest(l urlList) int64 {
 	return a.reach.long
 }
 
-// walk looks at up to limit links, in the order of the list and along an index,
-// or at as many as it takes with a limit of 0.
+// walk reads up to limit links, in the order of the list and along an index; a limit of
+// 0 means as many as it takes.
 func (a *API) walk(ctx context.Context, l urlList, offset, want int, limit int64) (found, error) {
 	p := queries.WalkURLsDownParams{
 		AtID: l.at, UserID: l.userID, DomainID: l.domainID, IsActive: l.isActive, Tag: l.tag, Search: l.search,
@@ -251,8 +253,8 @@ func (a *API) walk(ctx context.Context, l urlList, offset, want int, limit int64
 	return got, nil
 }
 
-// find reads all links with the tag and the text, in whatever place they are. It
-// returns false if they are all over the place, too many, or take too long.
+// find reads all links with the tag and the text, wherever they are. It returns false
+// if they are scattered, too many, or take too long.
 func (a *API) find(ctx context.Context, l urlList, offset, want int) (found, bool, error) {
 	if l.tag == nil && l.search == nil {
 		return found{}, false, nil
@@ -293,7 +295,7 @@ func (a *API) find(ctx context.Context, l urlList, offset, want int) (found, boo
 	return found{ids: ids[:min(want, len(ids))]}, true, nil
 }
 
-// urlsOf returns the links with these ids that are still there, in their order.
+// urlsOf returns those links with these ids that still exist, in the order of the ids.
 func (a *API) urlsOf(ctx context.Context, ids []int64) ([]URL, error) {
 	found, err := a.service.LinksOf(ctx, ids)
 	urls := make([]URL, len(found))
@@ -325,7 +327,7 @@ func (a *API) urlPage(ctx context.Context, l urlList, p *PageInput) (*listOutput
 		return out, err
 	}
 	if len(got.ids) > size {
-		got.edge = got.ids[size] // some of the links were deleted meanwhile
+		got.edge = got.ids[size] // some of the links were deleted in the meantime
 	}
 	if got.edge != 0 {
 		cursor := l.cursor(got.edge)
@@ -342,8 +344,8 @@ func (a *API) listURLs(ctx context.Context, in *urlListInput) (*listOutput[URL],
 	return a.urlPage(ctx, l, &in.PageInput)
 }
 
-// exportURLs reads all links that listURLs lists, or the page of it that the
-// request names.
+// exportURLs reads the links that listURLs would list: all of them, or the page that
+// the request names.
 func (a *API) exportURLs(ctx context.Context, in *urlListInput) (exportSource, error) {
 	l, err := a.urlList(ctx, in)
 	source := exportSource{kind: csvimport.KindLinks, header: urlColumns}
@@ -368,8 +370,8 @@ func (a *API) exportURLs(ctx context.Context, in *urlListInput) (exportSource, e
 	return source, err
 }
 
-// nextURLs returns the next limit links of a list, less only if there are no
-// more, and the place behind them.
+// nextURLs returns the next limit links of a list, fewer only if there are no more, and
+// the position after them.
 func (a *API) nextURLs(ctx context.Context, l urlList, limit int) (urls []URL, at int64, err error) {
 	for {
 		want := limit - len(urls)

@@ -17,7 +17,7 @@ type UserCreate struct {
 	Email    Optional[string] `json:"email" required:"true" minLength:"3" maxLength:"254" example:"ann@example.com" doc:"Unique, whatever the case of its letters."`
 }
 
-// UserUpdate is the body that changes a user: fields that are absent stay.
+// UserUpdate is the body that changes a user: absent fields stay as they are.
 type UserUpdate struct {
 	Username Optional[string] `json:"username" required:"false" minLength:"1" maxLength:"64" example:"ann"`
 	Email    Optional[string] `json:"email" required:"false" minLength:"3" maxLength:"254" example:"ann@example.com"`

@@ -12,10 +12,10 @@ import (
 	"github.com/signpost/signpost/internal/links"
 )
 
-// robotsText lets crawlers follow short links and keeps them off all else: who
-// shows a preview of a shared link must reach its target, and many obey. A rule is
-// the beginning of a path; so three are needed to forbid users, with what may
-// follow it, and not the code usersguide.
+// robotsText lets crawlers follow short links and forbids everything else: a service
+// that shows previews of shared links has to reach their targets, and many such
+// services obey it. A rule is the beginning of a path. So three rules are needed to
+// forbid users and the paths below it, but not the code usersguide.
 var robotsText = func() string {
 	var text strings.Builder
 	text.WriteString("User-agent: *\n")
@@ -30,8 +30,8 @@ var robotsText = func() string {
 	return text.String()
 }()
 
-// forCrawlers are the routed words that crawlers may read: short links, and files
-// that are made for programs like them.
+// forCrawlers are the reserved words that crawlers may read: short links, and files
+// that are made for programs.
 var forCrawlers = []string{"r", "robots.txt", "favicon.ico", "apple-touch-icon.png", ".well-known"}
 
 func (*API) robots(c *fiber.Ctx) error {
@@ -51,23 +51,23 @@ var (
 	touchIconFile = newSharedFile("image/png", touchIconBytes, nil)
 )
 
-// favicon answers what every browser asks for.
+// favicon serves the icon that every browser asks for.
 func (*API) favicon(c *fiber.Ctx) error {
 	faviconFile.send(c)
 	return nil
 }
 
-// touchIcon answers what phones ask for, under names with sizes. They scale it.
+// touchIcon serves the icon that phones ask for, under names with sizes. They scale it.
 func (*API) touchIcon(c *fiber.Ctx) error {
 	touchIconFile.send(c)
 	return nil
 }
 
-// securityValid is for how long the contact may be relied on, from the day on that
-// it was read; RFC 9116 recommends less than a year.
+// securityValid is how long the contact is valid from the day on which it was read; RFC
+// 9116 recommends less than a year.
 const securityValid = 180 * 24 * time.Hour
 
-// security says where to report a weakness (RFC 9116), if there is a contact.
+// security names the contact for reports of weaknesses (RFC 9116), if there is one.
 func (a *API) security(c *fiber.Ctx) error {
 	if a.SecurityContact == "" {
 		return plainError(http.StatusNotFound)
