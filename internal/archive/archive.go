@@ -1,6 +1,6 @@
 // Package archive keeps months of events that were taken out of the database:
 // compressed CSV files in a folder or in S3-compatible storage, each with a manifest
-// that tells its number of rows and its checksum. It knows no database.
+// that has its number of rows and its checksum. The package uses no database.
 package archive
 
 import (
@@ -15,34 +15,34 @@ import (
 	"time"
 )
 
-// Store keeps files. A file is whole or not there, and is never overwritten. Safe
-// for concurrent use.
+// Store keeps files. A file is either complete or does not exist, and is never
+// overwritten. It is safe for concurrent use.
 type Store interface {
-	// Create makes a file and fills it through write. The file is there once Create
-	// has returned nil, and after an error it is not. An existing file of that name
-	// is left as it is: the error wraps fs.ErrExist.
+	// Create makes a file whose contents write writes. The file exists once Create has
+	// returned nil; after an error it does not. An existing file with that name is not
+	// changed: the error then wraps fs.ErrExist.
 	Create(ctx context.Context, name string, write func(io.Writer) error) error
 	// Open returns a file, which the caller closes. If there is no such file, the
 	// error wraps fs.ErrNotExist.
 	Open(ctx context.Context, name string) (io.ReadCloser, error)
 	// List returns the names of the files that start with prefix, in order.
 	List(ctx context.Context, prefix string) ([]string, error)
-	// Remove removes a file and the leftovers of an unfinished Create of it. It is no
-	// error if there is none.
+	// Remove removes a file and the leftovers of an unfinished Create of it. If there
+	// is none, that is no error.
 	Remove(ctx context.Context, name string) error
-	// String names the place, without credentials.
+	// String returns the place of the store, without credentials.
 	String() string
 }
 
-// S3 says how S3-compatible storage is reached. Without keys, the role of the
-// machine or the container is asked for them.
+// S3 says how to reach S3-compatible storage. If it has no keys, the role of the
+// machine or the container provides them.
 type S3 struct {
 	Endpoint     string // a URL; empty means AWS
 	Region       string
 	AccessKey    string
 	SecretKey    string
 	SessionToken string
-	// Stall is how long a request may make no progress before it fails with
+	// Stall is how long a request may go without progress before it fails with
 	// ErrStalled. Default a minute.
 	Stall time.Duration
 }
@@ -51,7 +51,7 @@ const s3Scheme = "s3://"
 
 var bucketName = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$`)
 
-// Check returns an error for a target that Open would not take.
+// Check returns an error for a target that Open would reject.
 func Check(target string) error {
 	if target == "" {
 		return errors.New("it is empty")

@@ -22,7 +22,7 @@ const (
 	// An upload keeps one such piece in memory; storage takes 10,000 of them.
 	uploadPiece = 32 << 20
 	usualStall  = time.Minute
-	// Every try of a request that stalls takes that long, so there are few.
+	// There are few tries, because each one that stalls takes Stall.
 	tries = 5
 )
 
@@ -66,8 +66,8 @@ func (b *bucket) String() string { return s3Scheme + path.Join(b.name, b.prefix)
 
 func (b *bucket) key(name string) string { return path.Join(b.prefix, name) }
 
-// Create looks for an object of that name first, and asks the server to refuse
-// to replace one that came since. Not every server knows how to.
+// Create first checks whether there is an object with that name, and asks the server
+// not to replace one that was created since. Not every server can do the latter.
 func (b *bucket) Create(ctx context.Context, name string, write func(io.Writer) error) error {
 	_, err := b.client.StatObject(ctx, b.name, b.key(name), minio.StatObjectOptions{})
 	switch {
@@ -94,8 +94,8 @@ func (b *bucket) put(ctx context.Context, name string, write func(io.Writer) err
 		_ = w.CloseWithError(err) // an error ends the upload, which leaves no object
 		written <- err
 	}()
-	// What arrived is read back and compared, so the body need not be signed:
-	// older servers do not know every way of it.
+	// The body need not be signed, because the file is read back and compared, and
+	// older servers do not support every way of signing.
 	opts := minio.PutObjectOptions{PartSize: uploadPiece, ContentType: "application/octet-stream", DisableContentSha256: true}
 	if ifNone {
 		opts.SetMatchETagExcept("*")
@@ -146,7 +146,7 @@ func (b *bucket) List(ctx context.Context, prefix string) ([]string, error) {
 }
 
 func (b *bucket) Remove(ctx context.Context, name string) error {
-	// Servers that know of no unfinished uploads have none.
+	// A server without this function has no unfinished uploads.
 	_ = b.client.RemoveIncompleteUpload(ctx, b.name, b.key(name))
 	err := b.client.RemoveObject(ctx, b.name, b.key(name), minio.RemoveObjectOptions{})
 	if err != nil && !missing(err) {

@@ -21,9 +21,9 @@ func (f folder) String() string { return f.dir }
 
 func (f folder) path(name string) string { return filepath.Join(f.dir, name) }
 
-// Create writes a file of another name, brings it to the disk and only then
-// links it to its own, which fails where there is one already. A rename would
-// replace it.
+// Create writes a file under a temporary name, syncs it and then links it to its own
+// name, which fails if there is a file with that name. A rename would replace that
+// file.
 func (f folder) Create(_ context.Context, name string, write func(io.Writer) error) (err error) {
 	if err := os.MkdirAll(f.dir, 0o750); err != nil {
 		return fmt.Errorf("make archive folder: %w", err)

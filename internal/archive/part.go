@@ -21,13 +21,13 @@ import (
 
 const (
 	format = 1
-	// manifestMax is far above what a manifest needs.
+	// manifestMax is much larger than any manifest.
 	manifestMax = 1 << 20
-	// windowMax bounds what a file can make a reader allocate.
+	// windowMax bounds how much memory a file can make its reader allocate.
 	windowMax = 128 << 20
 )
 
-// ErrDamaged says that a file differs from the promise of its manifest.
+// ErrDamaged says that a file does not match its manifest.
 var ErrDamaged = errors.New("archive is damaged")
 
 // Sum describes a data file.
@@ -37,8 +37,8 @@ type Sum struct {
 	SHA256 string // of the file as it is kept, in hexadecimal
 }
 
-// Manifest describes one part of a month. It is written last: a data file
-// without a manifest was left by a killed process and counts for nothing.
+// Manifest describes one part of a month. It is written last: a data file without a
+// manifest was left by a killed process and is ignored.
 type Manifest struct {
 	Format    int       `json:"format"`
 	Month     string    `json:"month"` // such as 2025-03
@@ -49,23 +49,24 @@ type Manifest struct {
 	SHA256    string    `json:"sha256"` // of File
 	Columns   []string  `json:"columns"`
 	CreatedAt time.Time `json:"created_at"`
-	// Installation is the identity of the database that the rows are of; empty in
-	// the manifests of earlier releases.
+	// Installation is the installation of the database that the rows come from; it is
+	// empty in manifests of earlier releases.
 	Installation string `json:"installation,omitempty"`
-	// Replaces is the last part whose rows this one had, as after a restore: the parts
-	// up to it are out of date. 0 is none.
+	// Replaces is the number of the last part whose rows this part has too, as after a
+	// restore: the parts up to that number are out of date. 0 means none.
 	Replaces int `json:"replaces,omitempty"`
 }
 
-// Sum describes the file as the manifest promises it.
+// Sum returns the sum of the file as the manifest states it.
 func (m *Manifest) Sum() Sum { return Sum{m.Rows, m.Bytes, m.SHA256} }
 
-// IsOf says whether a part is of an installation, as far as it says of which.
+// IsOf reports whether a part is of an installation. A part that names none counts as
+// one of any.
 func (m *Manifest) IsOf(installation string) bool {
 	return m.Installation == "" || m.Installation == installation
 }
 
-// NewFileName returns a name for the data of a part that no other attempt has,
+// NewFileName returns a new name for the data of a part, which no other attempt uses,
 // such as 2025-03.part-0001.9c1d04be2a6f7713.csv.zst.
 func NewFileName(month time.Time, part int) string {
 	var random [8]byte
@@ -73,13 +74,13 @@ func NewFileName(month time.Time, part int) string {
 	return partName(month.Format("2006-01"), part) + "." + hex.EncodeToString(random[:]) + ".csv.zst"
 }
 
-// dataFile matches the names that NewFileName gives. A name in a manifest must match
-// it too, so that a manifest written by others cannot lead out of the archive.
+// dataFile matches the names that NewFileName makes. A name in a manifest has to match
+// it too, so that a forged manifest cannot lead to a file outside of the archive.
 var dataFile = regexp.MustCompile(`^[0-9]{4}-[0-9]{2}\.part-[0-9]{4,}\.[0-9a-f]{16}\.csv\.zst$`)
 
 func partName(month string, part int) string { return fmt.Sprintf("%s.part-%04d", month, part) }
 
-// WriteData makes a data file of the CSV, with a header line, that write writes.
+// WriteData makes a data file from the CSV that write writes, with a header line.
 func WriteData(ctx context.Context, store Store, name string, write func(io.Writer) error) (sum Sum, err error) {
 	err = store.Create(ctx, name, func(w io.Writer) error {
 		meter := &meter{sum: sha256.New(), to: w} // anew, in case a store begins again
@@ -101,8 +102,8 @@ func WriteData(ctx context.Context, store Store, name string, write func(io.Writ
 	return sum, err
 }
 
-// ReadData reads a data file to its end and returns its sum. read gets
-// the CSV and need not take all of it; nil takes none.
+// ReadData reads a data file to its end and returns its sum. read gets the CSV and need
+// not read all of it; it may be nil.
 func ReadData(ctx context.Context, store Store, name string, read func(io.Reader) error) (sum Sum, err error) {
 	file, err := store.Open(ctx, name)
 	if err != nil {
@@ -132,9 +133,9 @@ func ReadData(ctx context.Context, store Store, name string, read func(io.Reader
 	return meter.result(rows.rows()), nil
 }
 
-// Pieces cuts CSV as COPY writes it into pieces of whole records, of size bytes
-// or a record more, and calls do with one after the other. The first one starts
-// with the header. A piece is valid until do returns.
+// Pieces cuts CSV as COPY writes it into pieces of whole records, each of size bytes or
+// up to a record more, and calls do with each in turn. The first piece starts with the
+// header. A piece is valid until do returns.
 func Pieces(csv io.Reader, size int, do func(piece []byte) error) error {
 	buf := make([]byte, 0, size)
 	seen, whole, quoted := 0, 0, false // up to which was looked at, and where its last record ends
@@ -172,8 +173,8 @@ func Pieces(csv io.Reader, size int, do func(piece []byte) error) error {
 	}
 }
 
-// WriteManifest makes the manifest of a part, and the part whole with it. If
-// there is one of that part already, the error wraps fs.ErrExist.
+// WriteManifest writes the manifest of a part, which completes the part. If that part
+// has a manifest already, the error wraps fs.ErrExist.
 func WriteManifest(ctx context.Context, store Store, m Manifest) error {
 	m.Format = format
 	text, err := json.MarshalIndent(m, "", "  ")
@@ -186,8 +187,8 @@ func WriteManifest(ctx context.Context, store Store, m Manifest) error {
 	})
 }
 
-// Manifests returns the parts of a month, such as 2025-03, in order; of every
-// month when it is empty.
+// Manifests returns the parts of a month, such as 2025-03, in order. If month is empty,
+// it returns those of every month.
 func Manifests(ctx context.Context, store Store, month string) ([]Manifest, error) {
 	if month != "" {
 		month += ".part-"
@@ -210,7 +211,7 @@ func Manifests(ctx context.Context, store Store, month string) ([]Manifest, erro
 	return manifests, nil
 }
 
-// Current returns the parts of a month that no other part replaces.
+// Current returns the parts of a month that are not replaced by another part.
 func Current(parts []Manifest) []Manifest {
 	last := 0
 	for _, m := range parts {
@@ -219,10 +220,10 @@ func Current(parts []Manifest) []Manifest {
 	return slices.DeleteFunc(slices.Clone(parts), func(m Manifest) bool { return m.Part <= last })
 }
 
-// Withdraw removes a data file that is not to be a part of the archive. A
-// manifest that names it goes first, so that none is ever left without its file:
-// the writing of one may have succeeded although it returned an error. It is no
-// error if there is neither.
+// Withdraw removes a data file that must not become part of the archive. If a manifest
+// names it, that is removed first, so that no manifest is ever left without its file:
+// writing a manifest may have succeeded although it returned an error. If there is
+// neither, that is no error.
 func Withdraw(ctx context.Context, store Store, month, file string) error {
 	manifests, err := Manifests(ctx, store, month)
 	if err != nil {
@@ -263,7 +264,7 @@ func readManifest(ctx context.Context, store Store, name string) (m Manifest, er
 	return m, nil
 }
 
-// meter measures a file as it is kept.
+// meter computes the sum of a file while it is written or read.
 type meter struct {
 	sum   hash.Hash
 	bytes int64
@@ -286,8 +287,8 @@ func (m *meter) result(rows int64) Sum {
 	return Sum{Rows: rows, Bytes: m.bytes, SHA256: hex.EncodeToString(m.sum.Sum(nil))}
 }
 
-// counter counts the records of CSV as COPY writes it: a line break within
-// quotes ends none.
+// counter counts the records of CSV as COPY writes it: a line break within quotes does
+// not end a record.
 type counter struct {
 	records int64
 	quoted  bool
@@ -313,5 +314,5 @@ func (c *counter) Write(p []byte) (int, error) {
 	return n, nil
 }
 
-// rows leaves out the header.
+// rows returns the number of records without the header.
 func (c *counter) rows() int64 { return max(0, c.records-1) }

@@ -10,13 +10,12 @@ import (
 	"time"
 )
 
-// ErrStalled says that storage neither took nor gave anything for a while.
+// ErrStalled says that storage has neither sent nor accepted a byte for a while.
 var ErrStalled = errors.New("storage makes no progress")
 
-// progress ends requests of which nothing moves for a while: neither what is
-// sent, nor the wait for the answer, nor what is received. How long a request
-// takes in all is not bounded. A body that nobody reads does not count: its
-// reader may be slow.
+// progress ends requests that make no progress for a while: in sending, in waiting for
+// the answer, or in receiving. The whole duration of a request is not bounded. Time in
+// which nobody reads a received body does not count, because its reader may be slow.
 type progress struct {
 	next  http.RoundTripper
 	limit time.Duration
@@ -41,7 +40,7 @@ func (p *progress) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// because returns ErrStalled where that is why a request was ended.
+// because returns ErrStalled if a request was ended for that reason, and otherwise err.
 func because(ctx context.Context, err error) error {
 	if cause := context.Cause(ctx); errors.Is(cause, ErrStalled) {
 		return cause
@@ -49,7 +48,7 @@ func because(ctx context.Context, err error) error {
 	return err
 }
 
-// watch calls end when it was started and neither moved nor stopped for limit.
+// watch calls end when it is running and neither moved nor stopped for limit.
 type watch struct {
 	limit time.Duration
 	end   func()
@@ -81,8 +80,8 @@ func (w *watch) stop() {
 	}
 }
 
-// sentBody is a request body. The transport reads it as the network takes it. The body
-// itself is in memory, so a wait is always for the network.
+// sentBody is a request body. The transport reads it as fast as the network accepts it.
+// The body itself is in memory, so every wait is for the network.
 type sentBody struct {
 	io.ReadCloser
 	watch *watch
@@ -94,7 +93,7 @@ func (b *sentBody) Read(p []byte) (int, error) {
 	return b.ReadCloser.Read(p)
 }
 
-// receivedBody counts the time without progress only while its reader waits.
+// receivedBody counts time without progress only while its reader waits.
 type receivedBody struct {
 	io.ReadCloser
 	ctx    context.Context //nolint:containedctx // of the request, whose end says why
