@@ -115,7 +115,7 @@ ORDER BY r.line
 ON CONFLICT DO NOTHING
 RETURNING import_line, id;
 
--- name: FindEventHolders :many
+-- name: FindEventKeyOwners :many
 -- Says for each line which event has its id at its time, 0 for none. It may have
 -- been archived. Ids that were noted for a detach which did not happen count for
 -- nothing: the events are there, or were removed since.
@@ -127,7 +127,7 @@ SELECT
         SELECT a.id FROM archived_event_ids a
         JOIN event_parts p USING (batch)
         WHERE a.source_id = r.source_id AND a.occurred_at = r.occurred_at
-    ), 0)::bigint AS source_id_holder
+    ), 0)::bigint AS source_id_owner
 FROM (
     SELECT
         unnest(@lines::bigint[]) AS line,

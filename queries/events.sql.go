@@ -50,7 +50,7 @@ func (q *Queries) CountEvents(ctx context.Context, arg CountEventsParams) (int64
 	return count, err
 }
 
-const findEventHolders = `-- name: FindEventHolders :many
+const findEventKeyOwners = `-- name: FindEventKeyOwners :many
 SELECT
     r.line::bigint AS line,
     COALESCE((
@@ -59,7 +59,7 @@ SELECT
         SELECT a.id FROM archived_event_ids a
         JOIN event_parts p USING (batch)
         WHERE a.source_id = r.source_id AND a.occurred_at = r.occurred_at
-    ), 0)::bigint AS source_id_holder
+    ), 0)::bigint AS source_id_owner
 FROM (
     SELECT
         unnest($1::bigint[]) AS line,
@@ -68,24 +68,24 @@ FROM (
 ) r
 `
 
-type FindEventHoldersRow struct {
-	Line           int64
-	SourceIDHolder int64
+type FindEventKeyOwnersRow struct {
+	Line          int64
+	SourceIDOwner int64
 }
 
 // Says for each line which event has its id at its time, 0 for none. It may have
 // been archived. Ids that were noted for a detach which did not happen count for
 // nothing: the events are there, or were removed since.
-func (q *Queries) FindEventHolders(ctx context.Context, lines []int64, sourceIds []int64, occurredAts []time.Time) ([]FindEventHoldersRow, error) {
-	rows, err := q.db.Query(ctx, findEventHolders, lines, sourceIds, occurredAts)
+func (q *Queries) FindEventKeyOwners(ctx context.Context, lines []int64, sourceIds []int64, occurredAts []time.Time) ([]FindEventKeyOwnersRow, error) {
+	rows, err := q.db.Query(ctx, findEventKeyOwners, lines, sourceIds, occurredAts)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
-	items := []FindEventHoldersRow{}
+	items := []FindEventKeyOwnersRow{}
 	for rows.Next() {
-		var i FindEventHoldersRow
-		if err := rows.Scan(&i.Line, &i.SourceIDHolder); err != nil {
+		var i FindEventKeyOwnersRow
+		if err := rows.Scan(&i.Line, &i.SourceIDOwner); err != nil {
 			return nil, err
 		}
 		items = append(items, i)

@@ -232,27 +232,27 @@ LIMIT @row_limit OFFSET @row_offset;
 INSERT INTO import_outcomes (import_id, line, outcome, row_id, before)
 VALUES (@import_id, @line, @outcome, @row_id, @before);
 
--- name: FindTrialHolders :many
--- Who would have these keys by now, of those that a dry run has given or freed.
-SELECT t.field, t.key, COALESCE(t.holder, 0)::bigint AS holder
+-- name: FindTrialOwners :many
+-- Finds the owners that these keys would have by now, of those that a dry run has given or freed.
+SELECT t.field, t.key, COALESCE(t.holder, 0)::bigint AS owner
 FROM import_trial t
 JOIN (SELECT unnest(@fields::text[]) AS field, unnest(@keys::text[]) AS key) r USING (field, key)
 WHERE t.import_id = @import_id;
 
 -- name: ListTrialKeys :many
--- What keys these rows would have by now, of those that a dry run has given them.
-SELECT field, key, holder::bigint AS holder
+-- Lists the keys that these rows would have by now, of those that a dry run has given them.
+SELECT field, key, holder::bigint AS owner
 FROM import_trial
-WHERE import_id = @import_id AND holder = ANY(@holders::bigint[]);
+WHERE import_id = @import_id AND holder = ANY(@owners::bigint[]);
 
--- name: SetTrialHolders :exec
+-- name: SetTrialOwners :exec
 INSERT INTO import_trial (import_id, field, key, holder)
-SELECT @import_id, r.field, r.key, NULLIF(r.holder, 0)
+SELECT @import_id, r.field, r.key, NULLIF(r.owner, 0)
 FROM (
     SELECT
         unnest(@fields::text[]) AS field,
         unnest(@keys::text[]) AS key,
-        unnest(@holders::bigint[]) AS holder
+        unnest(@owners::bigint[]) AS owner
 ) r
 ON CONFLICT ON CONSTRAINT import_trial_pkey DO UPDATE SET holder = EXCLUDED.holder;
 
@@ -323,7 +323,7 @@ ORDER BY id
 LIMIT @row_limit;
 
 -- name: ListUserResults :many
--- What became of each row of an import, in file order: what it made is found by
+-- Lists what became of each row of an import, in file order: what it made is found by
 -- its line, the rest was noted. One piece of each of the three is in hand.
 SELECT r.line::bigint AS line, r.outcome, r.field, r.reason, r.row_id::bigint AS row_id, ''::text AS short_code,
     ''::text AS host

@@ -147,30 +147,30 @@ func (q *Queries) FailImportWork(ctx context.Context, error *string, iD int64, j
 	return result.RowsAffected(), nil
 }
 
-const findTrialHolders = `-- name: FindTrialHolders :many
-SELECT t.field, t.key, COALESCE(t.holder, 0)::bigint AS holder
+const findTrialOwners = `-- name: FindTrialOwners :many
+SELECT t.field, t.key, COALESCE(t.holder, 0)::bigint AS owner
 FROM import_trial t
 JOIN (SELECT unnest($1::text[]) AS field, unnest($2::text[]) AS key) r USING (field, key)
 WHERE t.import_id = $3
 `
 
-type FindTrialHoldersRow struct {
-	Field  string
-	Key    string
-	Holder int64
+type FindTrialOwnersRow struct {
+	Field string
+	Key   string
+	Owner int64
 }
 
-// Who would have these keys by now, of those that a dry run has given or freed.
-func (q *Queries) FindTrialHolders(ctx context.Context, fields []string, keys []string, importID int64) ([]FindTrialHoldersRow, error) {
-	rows, err := q.db.Query(ctx, findTrialHolders, fields, keys, importID)
+// Finds the owners that these keys would have by now, of those that a dry run has given or freed.
+func (q *Queries) FindTrialOwners(ctx context.Context, fields []string, keys []string, importID int64) ([]FindTrialOwnersRow, error) {
+	rows, err := q.db.Query(ctx, findTrialOwners, fields, keys, importID)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
-	items := []FindTrialHoldersRow{}
+	items := []FindTrialOwnersRow{}
 	for rows.Next() {
-		var i FindTrialHoldersRow
-		if err := rows.Scan(&i.Field, &i.Key, &i.Holder); err != nil {
+		var i FindTrialOwnersRow
+		if err := rows.Scan(&i.Field, &i.Key, &i.Owner); err != nil {
 			return nil, err
 		}
 		items = append(items, i)
@@ -718,20 +718,20 @@ func (q *Queries) ListStrandedImports(ctx context.Context, leftAlone pgtype.Inte
 }
 
 const listTrialKeys = `-- name: ListTrialKeys :many
-SELECT field, key, holder::bigint AS holder
+SELECT field, key, holder::bigint AS owner
 FROM import_trial
 WHERE import_id = $1 AND holder = ANY($2::bigint[])
 `
 
 type ListTrialKeysRow struct {
-	Field  string
-	Key    string
-	Holder int64
+	Field string
+	Key   string
+	Owner int64
 }
 
-// What keys these rows would have by now, of those that a dry run has given them.
-func (q *Queries) ListTrialKeys(ctx context.Context, importID int64, holders []int64) ([]ListTrialKeysRow, error) {
-	rows, err := q.db.Query(ctx, listTrialKeys, importID, holders)
+// Lists the keys that these rows would have by now, of those that a dry run has given them.
+func (q *Queries) ListTrialKeys(ctx context.Context, importID int64, owners []int64) ([]ListTrialKeysRow, error) {
+	rows, err := q.db.Query(ctx, listTrialKeys, importID, owners)
 	if err != nil {
 		return nil, err
 	}
@@ -739,7 +739,7 @@ func (q *Queries) ListTrialKeys(ctx context.Context, importID int64, holders []i
 	items := []ListTrialKeysRow{}
 	for rows.Next() {
 		var i ListTrialKeysRow
-		if err := rows.Scan(&i.Field, &i.Key, &i.Holder); err != nil {
+		if err := rows.Scan(&i.Field, &i.Key, &i.Owner); err != nil {
 			return nil, err
 		}
 		items = append(items, i)
@@ -855,7 +855,7 @@ type ListUserResultsRow struct {
 	Host      string
 }
 
-// What became of each row of an import, in file order: what it made is found by
+// Lists what became of each row of an import, in file order: what it made is found by
 // its line, the rest was noted. One piece of each of the three is in hand.
 func (q *Queries) ListUserResults(ctx context.Context, importID *int64, afterLine int64, rowLimit int32) ([]ListUserResultsRow, error) {
 	rows, err := q.db.Query(ctx, listUserResults, importID, afterLine, rowLimit)
@@ -1274,31 +1274,31 @@ func (q *Queries) SetImportJob(ctx context.Context, jobID *int64, iD int64) erro
 	return err
 }
 
-const setTrialHolders = `-- name: SetTrialHolders :exec
+const setTrialOwners = `-- name: SetTrialOwners :exec
 INSERT INTO import_trial (import_id, field, key, holder)
-SELECT $1, r.field, r.key, NULLIF(r.holder, 0)
+SELECT $1, r.field, r.key, NULLIF(r.owner, 0)
 FROM (
     SELECT
         unnest($2::text[]) AS field,
         unnest($3::text[]) AS key,
-        unnest($4::bigint[]) AS holder
+        unnest($4::bigint[]) AS owner
 ) r
 ON CONFLICT ON CONSTRAINT import_trial_pkey DO UPDATE SET holder = EXCLUDED.holder
 `
 
-type SetTrialHoldersParams struct {
+type SetTrialOwnersParams struct {
 	ImportID int64
 	Fields   []string
 	Keys     []string
-	Holders  []int64
+	Owners   []int64
 }
 
-func (q *Queries) SetTrialHolders(ctx context.Context, arg SetTrialHoldersParams) error {
-	_, err := q.db.Exec(ctx, setTrialHolders,
+func (q *Queries) SetTrialOwners(ctx context.Context, arg SetTrialOwnersParams) error {
+	_, err := q.db.Exec(ctx, setTrialOwners,
 		arg.ImportID,
 		arg.Fields,
 		arg.Keys,
-		arg.Holders,
+		arg.Owners,
 	)
 	return err
 }

@@ -58,20 +58,20 @@ FROM piece;
 
 -- name: ClicksAreIn :one
 -- Reports on the wait for clicks under way, all by the clock that undo_since is
--- of: whether so much time has passed since that they may have arrived (settled),
+-- of: whether so much time has passed since that they may have arrived (due),
 -- and so much that they are waited for no longer (overdue); and whether all
--- batches that had arrived when it was settled, and all with clicks from before
+-- batches that had arrived when they were due, and all with clicks from before
 -- it was no longer fresh, are ingested. Those that cannot be are passed over.
 WITH w AS (
-    SELECT r.since + @settle::interval AS settled_at, r.since + @most::interval AS overdue_at,
+    SELECT r.since + @shipping::interval AS due_at, r.since + @most::interval AS overdue_at,
         r.since + @fresh::interval AS fresh_until
     FROM (SELECT @since::timestamptz AS since) r
 )
-SELECT (clock_timestamp() >= w.settled_at)::boolean AS settled, (clock_timestamp() > w.overdue_at)::boolean AS overdue,
+SELECT (clock_timestamp() >= w.due_at)::boolean AS due, (clock_timestamp() > w.overdue_at)::boolean AS overdue,
     NOT EXISTS (
         SELECT FROM click_batches b
         WHERE b.ingested_at IS NULL AND b.failed_at IS NULL
-            AND (b.received_at < w.settled_at OR b.oldest_at < w.fresh_until)
+            AND (b.received_at < w.due_at OR b.oldest_at < w.fresh_until)
     ) AS arrived
 FROM w;
 
@@ -141,7 +141,7 @@ DELETE FROM import_kept
 WHERE import_id = @import_id;
 
 -- name: ListImportKept :many
--- What is left of an import, in file order: rows that its undo kept, and rows
+-- Lists the rows that are left of an import, in file order: those that its undo kept, and rows
 -- that were there before, still are, and that it updated.
 SELECT k.line, k.reason, k.row_id::bigint AS row_id, k.before, u.short_code, d.host
 FROM (

@@ -26,46 +26,46 @@ func (q *Queries) ActAsImport(ctx context.Context, importID string) error {
 
 const clicksAreIn = `-- name: ClicksAreIn :one
 WITH w AS (
-    SELECT r.since + $1::interval AS settled_at, r.since + $2::interval AS overdue_at,
+    SELECT r.since + $1::interval AS due_at, r.since + $2::interval AS overdue_at,
         r.since + $3::interval AS fresh_until
     FROM (SELECT $4::timestamptz AS since) r
 )
-SELECT (clock_timestamp() >= w.settled_at)::boolean AS settled, (clock_timestamp() > w.overdue_at)::boolean AS overdue,
+SELECT (clock_timestamp() >= w.due_at)::boolean AS due, (clock_timestamp() > w.overdue_at)::boolean AS overdue,
     NOT EXISTS (
         SELECT FROM click_batches b
         WHERE b.ingested_at IS NULL AND b.failed_at IS NULL
-            AND (b.received_at < w.settled_at OR b.oldest_at < w.fresh_until)
+            AND (b.received_at < w.due_at OR b.oldest_at < w.fresh_until)
     ) AS arrived
 FROM w
 `
 
 type ClicksAreInParams struct {
-	Settle pgtype.Interval
-	Most   pgtype.Interval
-	Fresh  pgtype.Interval
-	Since  time.Time
+	Shipping pgtype.Interval
+	Most     pgtype.Interval
+	Fresh    pgtype.Interval
+	Since    time.Time
 }
 
 type ClicksAreInRow struct {
-	Settled bool
+	Due     bool
 	Overdue bool
 	Arrived bool
 }
 
 // Reports on the wait for clicks under way, all by the clock that undo_since is
-// of: whether so much time has passed since that they may have arrived (settled),
+// of: whether so much time has passed since that they may have arrived (due),
 // and so much that they are waited for no longer (overdue); and whether all
-// batches that had arrived when it was settled, and all with clicks from before
+// batches that had arrived when they were due, and all with clicks from before
 // it was no longer fresh, are ingested. Those that cannot be are passed over.
 func (q *Queries) ClicksAreIn(ctx context.Context, arg ClicksAreInParams) (ClicksAreInRow, error) {
 	row := q.db.QueryRow(ctx, clicksAreIn,
-		arg.Settle,
+		arg.Shipping,
 		arg.Most,
 		arg.Fresh,
 		arg.Since,
 	)
 	var i ClicksAreInRow
-	err := row.Scan(&i.Settled, &i.Overdue, &i.Arrived)
+	err := row.Scan(&i.Due, &i.Overdue, &i.Arrived)
 	return i, err
 }
 
@@ -303,7 +303,7 @@ type ListImportKeptRow struct {
 	Host      *string
 }
 
-// What is left of an import, in file order: rows that its undo kept, and rows
+// Lists the rows that are left of an import, in file order: those that its undo kept, and rows
 // that were there before, still are, and that it updated.
 func (q *Queries) ListImportKept(ctx context.Context, arg ListImportKeptParams) ([]ListImportKeptRow, error) {
 	rows, err := q.db.Query(ctx, listImportKept,

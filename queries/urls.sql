@@ -224,12 +224,12 @@ ORDER BY r.line
 ON CONFLICT DO NOTHING
 RETURNING import_line, id;
 
--- name: FindURLHolders :many
--- Like FindUserHolders.
+-- name: FindURLKeyOwners :many
+-- Like FindUserKeyOwners.
 SELECT
     r.line::bigint AS line,
-    COALESCE((SELECT u.id FROM urls u WHERE u.id = r.id), 0)::bigint AS id_holder,
-    COALESCE((SELECT u.id FROM urls u WHERE u.short_code = r.short_code AND u.domain_id = r.domain_id), 0)::bigint AS short_code_holder
+    COALESCE((SELECT u.id FROM urls u WHERE u.id = r.id), 0)::bigint AS id_owner,
+    COALESCE((SELECT u.id FROM urls u WHERE u.short_code = r.short_code AND u.domain_id = r.domain_id), 0)::bigint AS short_code_owner
 FROM (
     SELECT
         unnest(@lines::bigint[]) AS line,

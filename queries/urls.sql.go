@@ -120,11 +120,11 @@ func (q *Queries) FindCodesInAnotherCase(ctx context.Context, shortCode string, 
 	return items, nil
 }
 
-const findURLHolders = `-- name: FindURLHolders :many
+const findURLKeyOwners = `-- name: FindURLKeyOwners :many
 SELECT
     r.line::bigint AS line,
-    COALESCE((SELECT u.id FROM urls u WHERE u.id = r.id), 0)::bigint AS id_holder,
-    COALESCE((SELECT u.id FROM urls u WHERE u.short_code = r.short_code AND u.domain_id = r.domain_id), 0)::bigint AS short_code_holder
+    COALESCE((SELECT u.id FROM urls u WHERE u.id = r.id), 0)::bigint AS id_owner,
+    COALESCE((SELECT u.id FROM urls u WHERE u.short_code = r.short_code AND u.domain_id = r.domain_id), 0)::bigint AS short_code_owner
 FROM (
     SELECT
         unnest($1::bigint[]) AS line,
@@ -134,22 +134,22 @@ FROM (
 ) r
 `
 
-type FindURLHoldersParams struct {
+type FindURLKeyOwnersParams struct {
 	Lines      []int64
 	Ids        []int64
 	DomainIds  []int64
 	ShortCodes []string
 }
 
-type FindURLHoldersRow struct {
-	Line            int64
-	IDHolder        int64
-	ShortCodeHolder int64
+type FindURLKeyOwnersRow struct {
+	Line           int64
+	IDOwner        int64
+	ShortCodeOwner int64
 }
 
-// Like FindUserHolders.
-func (q *Queries) FindURLHolders(ctx context.Context, arg FindURLHoldersParams) ([]FindURLHoldersRow, error) {
-	rows, err := q.db.Query(ctx, findURLHolders,
+// Like FindUserKeyOwners.
+func (q *Queries) FindURLKeyOwners(ctx context.Context, arg FindURLKeyOwnersParams) ([]FindURLKeyOwnersRow, error) {
+	rows, err := q.db.Query(ctx, findURLKeyOwners,
 		arg.Lines,
 		arg.Ids,
 		arg.DomainIds,
@@ -159,10 +159,10 @@ func (q *Queries) FindURLHolders(ctx context.Context, arg FindURLHoldersParams) 
 		return nil, err
 	}
 	defer rows.Close()
-	items := []FindURLHoldersRow{}
+	items := []FindURLKeyOwnersRow{}
 	for rows.Next() {
-		var i FindURLHoldersRow
-		if err := rows.Scan(&i.Line, &i.IDHolder, &i.ShortCodeHolder); err != nil {
+		var i FindURLKeyOwnersRow
+		if err := rows.Scan(&i.Line, &i.IDOwner, &i.ShortCodeOwner); err != nil {
 			return nil, err
 		}
 		items = append(items, i)

@@ -50,16 +50,16 @@ ORDER BY r.line
 ON CONFLICT DO NOTHING
 RETURNING import_line, id;
 
--- name: FindUserHolders :many
+-- name: FindUserKeyOwners :many
 -- Says for each line who has its keys, 0 for nobody, and what its names are to
 -- the unique indexes.
 SELECT
     r.line::bigint AS line,
     lower(r.username)::text AS username_key,
     lower(r.email)::text AS email_key,
-    COALESCE((SELECT u.id FROM users u WHERE u.id = r.id), 0)::bigint AS id_holder,
-    COALESCE((SELECT u.id FROM users u WHERE lower(u.username) = lower(r.username)), 0)::bigint AS username_holder,
-    COALESCE((SELECT u.id FROM users u WHERE lower(u.email) = lower(r.email)), 0)::bigint AS email_holder
+    COALESCE((SELECT u.id FROM users u WHERE u.id = r.id), 0)::bigint AS id_owner,
+    COALESCE((SELECT u.id FROM users u WHERE lower(u.username) = lower(r.username)), 0)::bigint AS username_owner,
+    COALESCE((SELECT u.id FROM users u WHERE lower(u.email) = lower(r.email)), 0)::bigint AS email_owner
 FROM (
     SELECT
         unnest(@lines::bigint[]) AS line,

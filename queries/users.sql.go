@@ -75,14 +75,14 @@ func (q *Queries) FindMissingUsers(ctx context.Context, ids []int64) ([]int64, e
 	return items, nil
 }
 
-const findUserHolders = `-- name: FindUserHolders :many
+const findUserKeyOwners = `-- name: FindUserKeyOwners :many
 SELECT
     r.line::bigint AS line,
     lower(r.username)::text AS username_key,
     lower(r.email)::text AS email_key,
-    COALESCE((SELECT u.id FROM users u WHERE u.id = r.id), 0)::bigint AS id_holder,
-    COALESCE((SELECT u.id FROM users u WHERE lower(u.username) = lower(r.username)), 0)::bigint AS username_holder,
-    COALESCE((SELECT u.id FROM users u WHERE lower(u.email) = lower(r.email)), 0)::bigint AS email_holder
+    COALESCE((SELECT u.id FROM users u WHERE u.id = r.id), 0)::bigint AS id_owner,
+    COALESCE((SELECT u.id FROM users u WHERE lower(u.username) = lower(r.username)), 0)::bigint AS username_owner,
+    COALESCE((SELECT u.id FROM users u WHERE lower(u.email) = lower(r.email)), 0)::bigint AS email_owner
 FROM (
     SELECT
         unnest($1::bigint[]) AS line,
@@ -92,26 +92,26 @@ FROM (
 ) r
 `
 
-type FindUserHoldersParams struct {
+type FindUserKeyOwnersParams struct {
 	Lines     []int64
 	Ids       []int64
 	Usernames []string
 	Emails    []string
 }
 
-type FindUserHoldersRow struct {
-	Line           int64
-	UsernameKey    string
-	EmailKey       string
-	IDHolder       int64
-	UsernameHolder int64
-	EmailHolder    int64
+type FindUserKeyOwnersRow struct {
+	Line          int64
+	UsernameKey   string
+	EmailKey      string
+	IDOwner       int64
+	UsernameOwner int64
+	EmailOwner    int64
 }
 
 // Says for each line who has its keys, 0 for nobody, and what its names are to
 // the unique indexes.
-func (q *Queries) FindUserHolders(ctx context.Context, arg FindUserHoldersParams) ([]FindUserHoldersRow, error) {
-	rows, err := q.db.Query(ctx, findUserHolders,
+func (q *Queries) FindUserKeyOwners(ctx context.Context, arg FindUserKeyOwnersParams) ([]FindUserKeyOwnersRow, error) {
+	rows, err := q.db.Query(ctx, findUserKeyOwners,
 		arg.Lines,
 		arg.Ids,
 		arg.Usernames,
@@ -121,16 +121,16 @@ func (q *Queries) FindUserHolders(ctx context.Context, arg FindUserHoldersParams
 		return nil, err
 	}
 	defer rows.Close()
-	items := []FindUserHoldersRow{}
+	items := []FindUserKeyOwnersRow{}
 	for rows.Next() {
-		var i FindUserHoldersRow
+		var i FindUserKeyOwnersRow
 		if err := rows.Scan(
 			&i.Line,
 			&i.UsernameKey,
 			&i.EmailKey,
-			&i.IDHolder,
-			&i.UsernameHolder,
-			&i.EmailHolder,
+			&i.IDOwner,
+			&i.UsernameOwner,
+			&i.EmailOwner,
 		); err != nil {
 			return nil, err
 		}

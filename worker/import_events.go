@@ -117,16 +117,16 @@ func (r *eventRows) keys(ctx context.Context, q *queries.Queries, of []int) (map
 	if len(lines) == 0 {
 		return nil, nil
 	}
-	found, err := q.FindEventHolders(ctx, lines, ids, times)
+	found, err := q.FindEventKeyOwners(ctx, lines, ids, times)
 	if err != nil {
-		return nil, fmt.Errorf("look for holders of the keys of events: %w", err)
+		return nil, fmt.Errorf("look for owners of the keys of events: %w", err)
 	}
 	claims := make(map[int][]claim, len(of))
 	for _, f := range found {
 		i := index[f.Line]
 		e := &r.events[i]
 		key := strconv.FormatInt(*e.SourceID, 10) + " " + strconv.FormatInt(e.At.UnixMicro(), 10)
-		claims[i] = []claim{{uniqueKey{"id", key}, true, owner(f.SourceIDHolder)}}
+		claims[i] = []claim{{uniqueKey{"id", key}, true, owner(f.SourceIDOwner)}}
 	}
 	return claims, nil
 }

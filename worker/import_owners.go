@@ -174,12 +174,12 @@ func (c *chunk) recall(ctx context.Context, q *queries.Queries, o *owners) error
 	for key := range o.of {
 		columns, values = append(columns, key.column), append(values, key.value)
 	}
-	found, err := q.FindTrialHolders(ctx, columns, values, c.run.row.ID)
+	found, err := q.FindTrialOwners(ctx, columns, values, c.run.row.ID)
 	if err != nil {
 		return fmt.Errorf("recall owners of keys: %w", err)
 	}
 	for _, f := range found {
-		o.of[uniqueKey{f.Field, f.Key}] = owner(f.Holder)
+		o.of[uniqueKey{f.Field, f.Key}] = owner(f.Owner)
 	}
 	if o.policy != csvimport.PolicyUpdate {
 		return nil
@@ -193,7 +193,7 @@ func (c *chunk) recall(ctx context.Context, q *queries.Queries, o *owners) error
 		return fmt.Errorf("recall keys of rows: %w", err)
 	}
 	for _, k := range own {
-		o.replaceKey(owner(k.Holder), uniqueKey{k.Field, k.Key})
+		o.replaceKey(owner(k.Owner), uniqueKey{k.Field, k.Key})
 	}
 	return nil
 }
@@ -203,13 +203,13 @@ func (c *chunk) remember(ctx context.Context, q *queries.Queries, o *owners) err
 	if !c.run.row.DryRun || len(o.given) == 0 {
 		return nil
 	}
-	params := queries.SetTrialHoldersParams{ImportID: c.run.row.ID}
+	params := queries.SetTrialOwnersParams{ImportID: c.run.row.ID}
 	for key, by := range o.given {
 		params.Fields = append(params.Fields, key.column)
 		params.Keys = append(params.Keys, key.value)
-		params.Holders = append(params.Holders, int64(by))
+		params.Owners = append(params.Owners, int64(by))
 	}
-	if err := q.SetTrialHolders(ctx, params); err != nil {
+	if err := q.SetTrialOwners(ctx, params); err != nil {
 		return fmt.Errorf("remember owners of keys: %w", err)
 	}
 	return nil

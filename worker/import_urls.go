@@ -86,7 +86,7 @@ func missingUsers(ctx context.Context, q *queries.Queries, ids []int64) (map[int
 }
 
 func (r *linkRows) keys(ctx context.Context, q *queries.Queries, of []int) (map[int][]claim, error) {
-	var p queries.FindURLHoldersParams
+	var p queries.FindURLKeyOwnersParams
 	index := make(map[int64]int, len(of))
 	for _, i := range of {
 		link := &r.links[i]
@@ -96,18 +96,18 @@ func (r *linkRows) keys(ctx context.Context, q *queries.Queries, of []int) (map[
 		p.DomainIds = append(p.DomainIds, domainOf(link))
 		p.ShortCodes = append(p.ShortCodes, link.ShortCode)
 	}
-	found, err := q.FindURLHolders(ctx, p)
+	found, err := q.FindURLKeyOwners(ctx, p)
 	if err != nil {
-		return nil, fmt.Errorf("look for holders of the keys of links: %w", err)
+		return nil, fmt.Errorf("look for owners of the keys of links: %w", err)
 	}
 	claims := make(map[int][]claim, len(of))
 	for _, f := range found {
 		i := index[f.Line]
 		if id := r.links[i].ID; id != nil {
-			claims[i] = append(claims[i], claim{idKey(*id), true, owner(f.IDHolder)})
+			claims[i] = append(claims[i], claim{idKey(*id), true, owner(f.IDOwner)})
 		}
 		if link := &r.links[i]; link.ShortCode != "" {
-			claims[i] = append(claims[i], claim{codeKey(domainOf(link), link.ShortCode), true, owner(f.ShortCodeHolder)})
+			claims[i] = append(claims[i], claim{codeKey(domainOf(link), link.ShortCode), true, owner(f.ShortCodeOwner)})
 		}
 	}
 	return claims, nil

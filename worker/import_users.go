@@ -51,7 +51,7 @@ func (r *userRows) references(context.Context, *queries.Queries, []int) (map[int
 }
 
 func (r *userRows) keys(ctx context.Context, q *queries.Queries, of []int) (map[int][]claim, error) {
-	var p queries.FindUserHoldersParams
+	var p queries.FindUserKeyOwnersParams
 	index := make(map[int64]int, len(of))
 	for _, i := range of {
 		u := &r.users[i]
@@ -61,19 +61,19 @@ func (r *userRows) keys(ctx context.Context, q *queries.Queries, of []int) (map[
 		p.Usernames = append(p.Usernames, u.Username)
 		p.Emails = append(p.Emails, u.Email)
 	}
-	found, err := q.FindUserHolders(ctx, p)
+	found, err := q.FindUserKeyOwners(ctx, p)
 	if err != nil {
-		return nil, fmt.Errorf("look for holders of the keys of users: %w", err)
+		return nil, fmt.Errorf("look for owners of the keys of users: %w", err)
 	}
 	claims := make(map[int][]claim, len(of))
 	for _, f := range found {
 		i := index[f.Line]
 		if id := r.users[i].ID; id != nil {
-			claims[i] = append(claims[i], claim{idKey(*id), true, owner(f.IDHolder)})
+			claims[i] = append(claims[i], claim{idKey(*id), true, owner(f.IDOwner)})
 		}
 		claims[i] = append(claims[i],
-			claim{uniqueKey{"username", f.UsernameKey}, true, owner(f.UsernameHolder)},
-			claim{uniqueKey{"email", f.EmailKey}, false, owner(f.EmailHolder)})
+			claim{uniqueKey{"username", f.UsernameKey}, true, owner(f.UsernameOwner)},
+			claim{uniqueKey{"email", f.EmailKey}, false, owner(f.EmailOwner)})
 	}
 	return claims, nil
 }

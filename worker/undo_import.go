@@ -36,16 +36,16 @@ type undoPace struct {
 	// fresh is how long a replica may still redirect after the last link was switched
 	// off, by the clock of any of our machines.
 	fresh time.Duration
-	// settle is how long such a click may take to reach Postgres: a spool seals a
+	// shipping is how long such a click may take to reach Postgres: a spool seals a
 	// segment after at most 30 s, whatever its backlog, and one try to ship it takes at
 	// most 15 s.
-	settle time.Duration
+	shipping time.Duration
 	// most bounds how long the undo waits for batches that have arrived but are not
 	// ingested. Later clicks are still counted, but their link no longer exists.
 	most time.Duration
 }
 
-var usualUndoPace = undoPace{piece: 1000, fresh: 5 * time.Second, settle: 45 * time.Second, most: 15 * time.Minute}
+var usualUndoPace = undoPace{piece: 1000, fresh: 5 * time.Second, shipping: 45 * time.Second, most: 15 * time.Minute}
 
 // undoImport removes the rows that an import created and that nobody has changed,
 // clicked or used since.
@@ -100,7 +100,7 @@ func (w *undoImport) Work(ctx context.Context, job *river.Job[jobs.UndoImport]) 
 func (w *undoImport) clicksAreIn(ctx context.Context, row queries.Import) (bool, error) {
 	pace := w.deps.undoPace
 	wait, err := queries.New(w.deps.pool).ClicksAreIn(ctx, queries.ClicksAreInParams{
-		Since: or(row.UndoSince, time.Time{}), Settle: interval(pace.settle), Most: interval(pace.most), Fresh: interval(pace.fresh),
+		Since: or(row.UndoSince, time.Time{}), Shipping: interval(pace.shipping), Most: interval(pace.most), Fresh: interval(pace.fresh),
 	})
 	switch {
 	case err != nil:
@@ -109,7 +109,7 @@ func (w *undoImport) clicksAreIn(ctx context.Context, row queries.Import) (bool,
 		w.deps.log.WarnContext(ctx, "undo no longer waits for clicks under way", slog.Int64("import_id", row.ID))
 		return true, nil
 	}
-	return wait.Settled && wait.Arrived, nil
+	return wait.Due && wait.Arrived, nil
 }
 
 // undone is the result of a piece of an undo.
@@ -182,7 +182,7 @@ func (w *undoImport) note(ctx context.Context, tx pgx.Tx, q *queries.Queries, jo
 func (w *undoImport) do(ctx context.Context, q *queries.Queries, row queries.Import) (undone, error) {
 	switch or(row.UndoStep, undoStop) {
 	case undoStop:
-		if err := forget(ctx, q, row.ID); err != nil {
+		if err := dropTraces(ctx, q, row.ID); err != nil {
 			return undone{}, err
 		}
 		if csvimport.Kind(row.Kind) == csvimport.KindLinks {
@@ -205,18 +205,18 @@ func (w *undoImport) do(ctx context.Context, q *queries.Queries, row queries.Imp
 	}
 }
 
-// forget removes what is left of the import's work, and the notices of its rows.
-func forget(ctx context.Context, q *queries.Queries, importID int64) error {
+// dropTraces removes what is left of the import's work, and the notices of its rows.
+func dropTraces(ctx context.Context, q *queries.Queries, importID int64) error {
 	for _, remove := range []dropper{q.DropImportWork, q.DropImportNotices} {
 		if _, err := drop(ctx, remove, importID, time.Time{}); err != nil {
 			return err
 		}
 	}
 	if err := q.DropNoticeCounts(ctx, importID); err != nil {
-		return fmt.Errorf("forget how many rows had a notice: %w", err)
+		return fmt.Errorf("drop how many rows had a notice: %w", err)
 	}
 	if err := q.DropImportKept(ctx, importID); err != nil {
-		return fmt.Errorf("forget what an undo before this one kept: %w", err)
+		return fmt.Errorf("drop the rows that an earlier undo kept: %w", err)
 	}
 	return nil
 }

@@ -274,7 +274,7 @@ func TestUndoKeepsWhatIsInUse(t *testing.T) {
 
 	// It waits for clicks under way while links are off: those in use are not.
 	s.stop(w)
-	w = s.start(map[string]int{jobs.QueueImports: 1}, func(d *deps) { d.undoPace = undoPace{piece: 3, settle: time.Hour, most: 2 * time.Hour} })
+	w = s.start(map[string]int{jobs.QueueImports: 1}, func(d *deps) { d.undoPace = undoPace{piece: 3, shipping: time.Hour, most: 2 * time.Hour} })
 	s.undo(links)
 	s.eventually("links are off", func() bool {
 		return s.text("SELECT undo_step FROM imports WHERE id = $1", links) == undoWait
@@ -326,9 +326,9 @@ func TestUndoWaitsForClicks(t *testing.T) {
 			t.Errorf("%s: clicks are in: %v, %v", what, in, err)
 		}
 	}
-	pace := undoPace{fresh: 5 * time.Second, settle: 45 * time.Second, most: 15 * time.Minute}
+	pace := undoPace{fresh: 5 * time.Second, shipping: 45 * time.Second, most: 15 * time.Minute}
 	wait(true, pace, "no batch is pending")
-	wait(false, undoPace{settle: 2 * time.Minute, most: 3 * time.Minute}, "too early")
+	wait(false, undoPace{shipping: 2 * time.Minute, most: 3 * time.Minute}, "too early")
 	batch := func(id string, received, oldest time.Duration) {
 		s.exec("TRUNCATE click_batches")
 		s.exec(`INSERT INTO click_batches (id, payload, clicks, oldest_at, received_at) VALUES ($1, '\x00', 1, $2, $3)`,
@@ -497,7 +497,7 @@ func TestUndoLeavesOffWhatSomebodySwitchedOff(t *testing.T) {
 	links := s.upload(csvimport.KindLinks, "user_id,short_code,original_url\n1,file,https://example.com/1\n1,silent,https://example.com/2\n1,patched,https://example.com/3\n", csvimport.SplitOptions{})
 	s.wantRows(links, 3, 0)
 	s.stop(w)
-	w = s.start(nil, func(d *deps) { d.undoPace = undoPace{piece: 3, settle: time.Hour, most: 2 * time.Hour} })
+	w = s.start(nil, func(d *deps) { d.undoPace = undoPace{piece: 3, shipping: time.Hour, most: 2 * time.Hour} })
 	s.undo(links)
 	s.eventually("links are off", func() bool {
 		return s.text("SELECT undo_step FROM imports WHERE id = $1", links) == undoWait
