@@ -40,6 +40,8 @@ within() {
 }
 clicks_are() { ask GET "/urls/$link"; [ "$(number clicks)" = "$1" ]; }
 follow() { [ "$(curl -sS --max-time 10 -o /dev/null -w '%{http_code} %{redirect_url}' "$PUBLIC_URL/e2e")" = '302 https://example.com/' ]; }
+# leads HOST PATH TARGET: a request for that host is redirected there.
+leads() { [ "$(curl -sS --max-time 10 -o /dev/null -w '%{http_code} %{redirect_url}' -H "Host: $1" "$PUBLIC_URL$2")" = "302 $3" ]; }
 containers() { docker compose ps -q "$1" | grep -c .; }
 # scraped JOB N: Prometheus has an answer from N targets of a job.
 scraped() {
@@ -106,9 +108,15 @@ check() {
 	want GET /users 200
 	want POST /users 403 '{"username": "no", "email": "no@example.com"}'
 	token=
+	want POST /domains 201 '{"host": "go.e2e.example", "not_found_url": "https://example.org/none"}'
+	want POST /urls 201 "{\"user_id\": $user, \"domain\": \"go.e2e.example\", \"short_code\": \"e2e\", \"original_url\": \"https://example.org/\"}"
+	for _ in 1 2 3 4; do # on either replica
+		within 2 'a custom domain does not lead to its own link' leads go.e2e.example /e2e https://example.org/
+		within 2 'an unknown code of a custom domain does not lead on' leads go.e2e.example /unknown https://example.org/none
+	done
 	ask_upload users
 	within 60 'the import of the examples did not end' import_done
-	said 'links, clicks, tokens and imports work'
+	said 'links, clicks, tokens, domains and imports work'
 
 	# Without Grafana, for which there is no local stand-in.
 	docker compose --profile monitoring up -d --no-build --wait prometheus alertmanager >/dev/null 2>&1 || fail 'Prometheus and Alertmanager did not start'
