@@ -2,8 +2,8 @@ package service
 
 import "fmt"
 
-// Role says how much a token may do. Each role may do everything that the ones below
-// it may.
+// Role says how much a token may do. Each role may also do everything that the lower
+// roles may do.
 type Role int
 
 // The roles. Readers read users, links, events and imports; editors also write
@@ -16,10 +16,10 @@ const (
 
 var roleNames = [...]string{"none", "reader", "editor", "admin"}
 
-// String returns the name of the role as the API and the database spell it.
+// String returns the name of the role as it is spelled in the API and the database.
 func (r Role) String() string { return roleNames[r] }
 
-// ParseRole returns the role of that name; ok is false if there is none.
+// ParseRole returns the role with that name; ok is false if there is none.
 func ParseRole(name string) (role Role, ok bool) {
 	for r := RoleReader; r <= RoleAdmin; r++ {
 		if roleNames[r] == name {
@@ -29,14 +29,16 @@ func ParseRole(name string) (role Role, ok bool) {
 	return 0, false
 }
 
-// Actor is the one who asks: the bearer of a token. The zero Actor may do nothing.
+// Actor is the bearer of a token, in whose name a request is made. The zero Actor may
+// do nothing.
 type Actor struct {
 	TokenID *int64 // nil for the bootstrap token
 	Name    string
 	Role    Role
 }
 
-// Token tells the tokens of actors apart: an id, 0 for the bootstrap token.
+// Token returns a number that tells the tokens of actors apart: the id, or 0 for the
+// bootstrap token.
 func (a Actor) Token() int64 {
 	if a.TokenID == nil {
 		return 0

@@ -10,8 +10,8 @@ import (
 	"github.com/signpost/signpost/queries"
 )
 
-// changes holds the fields that an update changed, as they go into the details of
-// its event.
+// changes holds the fields that an update changed, in the form in which they are part
+// of the details of its event.
 type changes map[string]changed
 
 type changed struct {
@@ -19,15 +19,15 @@ type changed struct {
 	New any `json:"new"`
 }
 
-// change applies a field of a request to the value it is about and notes it if
-// that makes a difference. A null leaves the value as it is.
+// change sets a value to the field of a request and notes the change in to if the two
+// differ. A null leaves the value as it is.
 func change[T any](to changes, field string, value *T, o Optional[T]) {
 	if o.Sent && !o.Null {
 		set(to, field, value, o.Value)
 	}
 }
 
-// changeNullable is change for a value that null clears.
+// changeNullable is like change, for a value that null clears.
 func changeNullable[T any](to changes, field string, value **T, o Optional[T]) {
 	switch {
 	case o.Sent && o.Null:
@@ -45,7 +45,8 @@ func set[T any](to changes, field string, value *T, wanted T) {
 	*value = wanted
 }
 
-// same reports whether two values are equal to a client: times by the moment.
+// same reports whether two values are equal to a client. Times are equal if they are
+// the same moment.
 func same(a, b any) bool {
 	if x, ok := a.(*time.Time); ok {
 		y, _ := b.(*time.Time)

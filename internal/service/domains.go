@@ -16,8 +16,8 @@ import (
 	"github.com/signpost/signpost/queries"
 )
 
-// MaxDomains is how many custom domains there may be: every process keeps all of
-// them in memory.
+// MaxDomains is how many custom domains there may be. There is a limit because every
+// process keeps all of them in memory.
 const MaxDomains = 10_000
 
 // Domain is a host name of short links.
@@ -32,7 +32,7 @@ type Domain struct {
 	UpdatedAt   time.Time `json:"updated_at"`
 }
 
-// Path is where the API has the domain.
+// Path is the path of the domain in the API.
 func (d Domain) Path() string { return "/domains/" + strconv.FormatInt(d.ID, 10) }
 
 func (s *Service) viewDomain(d queries.Domain) Domain {
@@ -42,8 +42,8 @@ func (s *Service) viewDomain(d queries.Domain) Domain {
 	}
 }
 
-// hostOf returns the host of a domain: the one of PUBLIC_URL for nil, as the main
-// domain is stored.
+// hostOf returns the host of a domain. The main domain is stored as nil, and its host
+// is the one of PUBLIC_URL.
 func (s *Service) hostOf(host *string) string {
 	if host != nil {
 		return *host
@@ -55,8 +55,8 @@ func (s *Service) hostOf(host *string) string {
 	return public.Hostname()
 }
 
-// ShortURL returns the URL of the link of a code on a host, nil for the main
-// domain. A custom domain has the scheme of PUBLIC_URL, and no port.
+// ShortURL returns the short URL of a code on a host, which is nil for the main domain.
+// On a custom domain it has the scheme of PUBLIC_URL and no port.
 func (s *Service) ShortURL(host *string, code string) string {
 	if host == nil {
 		return strings.TrimSuffix(s.PublicURL, "/") + links.CodePath(code)
@@ -65,8 +65,8 @@ func (s *Service) ShortURL(host *string, code string) string {
 	return scheme + "://" + *host + links.DomainCodePath(code)
 }
 
-// findDomain returns the domain of a host, and the host as it is stored: nil for
-// the main domain, which is meant by "" too.
+// findDomain returns the domain of a host, and the host as it is stored: nil for the
+// main domain. An empty host means the main domain too.
 func (s *Service) findDomain(ctx context.Context, q *queries.Queries, host string) (id int64, stored *string, err error) {
 	if host == "" || strings.EqualFold(strings.TrimSpace(host), s.hostOf(nil)) {
 		return linkcache.MainDomain, nil, nil
@@ -97,8 +97,8 @@ type DomainFields struct {
 	ExpiredURL  Optional[string]
 }
 
-// Check returns what is wrong with the fields. The URLs must not lead to a domain
-// of this service, which would redirect in circles, nor to the host itself.
+// Check returns the faults of the fields. The URLs must lead neither to a domain of
+// this service, which would redirect in circles, nor to the host itself.
 func (d DomainFields) Check(own links.Hosts) Faults {
 	var f Faults
 	if Check(&f, "host", d.Host, "a string", false, func(host string) error {
@@ -117,14 +117,14 @@ func (d DomainFields) Check(own links.Hosts) Faults {
 	return f
 }
 
-// withHost returns own together with a host that is to be a domain.
+// withHost returns own with one more host, which is to become a domain.
 func withHost(own links.Hosts, host string) links.Hosts {
 	host, _ = links.CleanHost(host, own)
 	return own.And(host)
 }
 
-// checkURLs refuses URLs that lead to the domain's own host, as those may that were
-// given before the host was changed.
+// checkURLs refuses URLs that lead to the domain's own host. URLs that were given
+// before the host was changed may do so.
 func (d Domain) checkURLs(own links.Hosts) error {
 	given := func(url *string) Optional[string] {
 		if url == nil {
@@ -136,7 +136,8 @@ func (d Domain) checkURLs(own links.Hosts) error {
 	return fields.Check(withHost(own, d.Host)).Err()
 }
 
-// apply changes d to what checked fields say and returns what that changed.
+// apply sets the fields of d to those of f, which have been checked, and returns the
+// changes.
 func (d *Domain) apply(f DomainFields) changes {
 	c := changes{}
 	f.Host.Value, _ = links.CleanHost(f.Host.Value, links.Hosts{})
@@ -156,8 +157,8 @@ func (d *Domain) apply(f DomainFields) changes {
 
 var errNoDomain = NotFound("domain")
 
-// ListDomains returns up to limit domains with an id above after, in the order of
-// their ids, but for the first offset ones.
+// ListDomains returns up to limit domains with an id above after, in the order of their
+// ids, without the first offset ones.
 func (s *Service) ListDomains(ctx context.Context, actor Actor, after int64, offset, limit int32) ([]Domain, error) {
 	if err := actor.Require(RoleAdmin); err != nil {
 		return nil, err
@@ -182,8 +183,8 @@ func (s *Service) GetDomain(ctx context.Context, actor Actor, id int64) (Domain,
 	return s.viewDomain(row), err
 }
 
-// CreateDomain makes a domain, of which the host is required. Every replica
-// answers on it within a second.
+// CreateDomain makes a domain. The host is required. Every replica answers on it within
+// a second.
 func (s *Service) CreateDomain(ctx context.Context, actor Actor, in DomainFields) (Domain, error) {
 	if err := actor.Require(RoleAdmin); err != nil {
 		return Domain{}, err
@@ -213,8 +214,8 @@ func (s *Service) CreateDomain(ctx context.Context, actor Actor, in DomainFields
 	return domain, err
 }
 
-// UpdateDomain changes the fields that were sent. The host of the main domain is
-// not one of them: PUBLIC_URL has it.
+// UpdateDomain changes the fields that were sent. The host of the main domain cannot be
+// changed here, since PUBLIC_URL sets it.
 func (s *Service) UpdateDomain(ctx context.Context, actor Actor, id int64, in DomainFields) (domain Domain, err error) {
 	if err := actor.Require(RoleAdmin); err != nil {
 		return Domain{}, err

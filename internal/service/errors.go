@@ -8,8 +8,8 @@ import (
 	"github.com/signpost/signpost/internal/postgres"
 )
 
-// FieldError says what is wrong with one field of an input, so that the
-// message can follow the field's name.
+// FieldError says why one field of an input is wrong. The message is worded so that it
+// can follow the field's name.
 type FieldError struct {
 	Field   string `json:"field" example:"original_url" doc:"Name of the field or parameter at fault."`
 	Message string `json:"message" example:"must start with http:// or https://" doc:"What is wrong with it."`
@@ -24,7 +24,7 @@ const (
 	KindForbidden               // the actor may not do this
 	KindNotFound                // the thing does not exist
 	KindConflict                // the state of another thing forbids it
-	KindUnavailable             // the same may well work later
+	KindUnavailable             // the same request may well work later
 )
 
 // Error is a failure whose message a user may read. A surface turns its kind into
@@ -32,7 +32,7 @@ const (
 type Error struct {
 	Kind    Kind
 	Message string
-	Fields  []FieldError // every field at fault, if fields are
+	Fields  []FieldError // every field at fault, if the error is about fields
 	// RetryAfter, if not zero, is when it makes sense to try again.
 	RetryAfter time.Duration
 }
@@ -40,7 +40,7 @@ type Error struct {
 // Error implements error.
 func (e *Error) Error() string { return e.Message }
 
-// Invalid says which fields are wrong. There must be one.
+// Invalid returns the error that these fields are wrong. At least one is required.
 func Invalid(fields ...FieldError) *Error {
 	message := "several fields are invalid"
 	if len(fields) == 1 {
@@ -49,20 +49,20 @@ func Invalid(fields ...FieldError) *Error {
 	return &Error{Kind: KindInvalid, Message: message, Fields: fields}
 }
 
-// Forbidden says that the actor may not do this.
+// Forbidden returns the error that the actor may not do this.
 func Forbidden(message string) *Error { return &Error{Kind: KindForbidden, Message: message} }
 
-// NotFound says that there is no such thing, such as "user".
+// NotFound returns the error that there is no such thing, for example no such "user".
 func NotFound(thing string) *Error {
 	return &Error{Kind: KindNotFound, Message: "there is no such " + thing}
 }
 
-// Conflict says that the state of another thing forbids this.
+// Conflict returns the error that the state of another thing forbids this.
 func Conflict(message string, fields ...FieldError) *Error {
 	return &Error{Kind: KindConflict, Message: message, Fields: fields}
 }
 
-// Unavailable says that the same may work in a second.
+// Unavailable returns the error that the same request may work in a second.
 func Unavailable(message string) *Error {
 	return &Error{Kind: KindUnavailable, Message: message, RetryAfter: time.Second}
 }
@@ -72,8 +72,8 @@ var ErrDatabase = Unavailable("the database cannot be reached, try again shortly
 
 var errTooLong = Unavailable("the database did not answer in time, try again shortly or ask for less")
 
-// byConstraint says what the violation of a constraint means to a user. Any other
-// constraint cannot be violated by a request: validation comes first.
+// byConstraint maps a constraint to the error that a user gets when a request violates
+// it. A request cannot violate any other constraint, because validation comes first.
 var byConstraint = map[string]*Error{
 	"users_username_key":  taken("username"),
 	"users_email_key":     taken("email"),
@@ -90,8 +90,8 @@ func taken(field string) *Error {
 	return Conflict(field+" is taken", FieldError{field, "is taken"})
 }
 
-// Classify returns the class of an error of this package or of Postgres, nil for an
-// error that nobody foresaw.
+// Classify returns err as an error of this package if it is one, or if it is an error
+// of Postgres with a known meaning. It returns nil for an error that nobody foresaw.
 func Classify(err error) *Error {
 	var own *Error
 	if errors.As(err, &own) {

@@ -15,27 +15,27 @@ import (
 	"github.com/signpost/signpost/queries"
 )
 
-// keyPatience is how long a request waits for the transaction of another one
-// with its key, in the words of Postgres.
+// keyPatience is how long a request waits for the transaction of another request with
+// the same key. It is text that Postgres reads.
 const keyPatience = "1ms"
 
-// ErrKeyBusy refuses a request whose key belongs to another one that is under way.
+// ErrKeyBusy refuses a request because another request with its key is under way.
 var ErrKeyBusy = &Error{
 	Kind: KindConflict, Message: "the first request with this Idempotency-Key is under way, ask again",
 	Fields:     []FieldError{{"Idempotency-Key", "belongs to a request under way"}},
 	RetryAfter: time.Second,
 }
 
-// Once is the idempotency key of a request that its client may repeat: the work for a key
-// is done once, and its answer kept in the transaction that did it. Keys belong
-// to a token and a route. A request that failed leaves its key free. A nil *Once
-// stands for a request without a key.
+// Once is the idempotency key of a request that its client may repeat. The work for a
+// key is done once, and its answer is kept in the same transaction. Keys belong to a
+// token and a route. A request that failed leaves its key free. A nil *Once stands for
+// a request without a key.
 type Once struct {
 	OnceKey
 	Hash [sha256.Size]byte // of the request
 }
 
-// OnceKey tells such a request from others.
+// OnceKey identifies the requests that are to be done once.
 type OnceKey struct {
 	Token int64 // 0 for the bootstrap token
 	Route string
@@ -50,8 +50,8 @@ type KeptAnswer struct {
 	Body     []byte
 }
 
-// Find returns the answer to the first request with the key, nil if none
-// succeeded, and an error if one is under way.
+// Find returns the answer to the first request with the key, nil if none has succeeded,
+// or an error if one is under way.
 func (o *Once) Find(ctx context.Context, q *queries.Queries) (*KeptAnswer, error) {
 	if err := q.FreeIdempotencyKey(ctx, o.Token, o.Route, o.Key); err != nil {
 		return nil, fmt.Errorf("free key of a failed upload: %w", err)
@@ -68,10 +68,10 @@ func (o *Once) Find(ctx context.Context, q *queries.Queries) (*KeptAnswer, error
 	return &KeptAnswer{row.Request, int(row.Status), row.Location, row.Body}, nil
 }
 
-// Claim takes the key within the transaction that does the work. The
-// constraint decides between requests that come at once: one gets the key, the
-// others are told to ask again. An upload that begins names its import; its hash
-// is not known yet.
+// Claim takes the key within the transaction that does the work. If several requests
+// come at once, the constraint lets one of them have the key, and the others are told
+// to ask again. An upload that begins passes the id of its import; its hash is not
+// known yet.
 func (o *Once) Claim(ctx context.Context, q *queries.Queries, importID *int64) error {
 	if o == nil {
 		return nil
@@ -102,7 +102,7 @@ func (o *Once) Claim(ctx context.Context, q *queries.Queries, importID *int64) e
 	return nil
 }
 
-// Keep keeps the answer, in the transaction that did the work.
+// Keep stores the answer, in the transaction that did the work.
 func (o *Once) Keep(ctx context.Context, q *queries.Queries, status int, location string, body []byte) error {
 	if o == nil {
 		return nil
@@ -117,11 +117,11 @@ func (o *Once) Keep(ctx context.Context, q *queries.Queries, status int, locatio
 	return nil
 }
 
-// statusCreated is the status that is kept with the answer to a creation.
+// statusCreated is the status that is stored with the answer to a creation.
 const statusCreated = 201
 
-// create makes a thing in a transaction of its own, once for the request's key.
-// do returns the thing and its path.
+// create makes a thing in a transaction of its own, once for the request's key. The
+// function do returns the thing and its path.
 func create[T any](ctx context.Context, s *Service, once *Once, do func(*queries.Queries) (thing T, path string, err error)) (thing T, err error) {
 	err = s.inTx(ctx, func(q *queries.Queries) error {
 		if err := once.Claim(ctx, q, nil); err != nil {

@@ -36,15 +36,17 @@ type Link struct {
 	domainID int64
 }
 
-// Path is where the API has the link.
+// Path is the path of the link in the API.
 func (l Link) Path() string { return "/urls/" + strconv.FormatInt(l.ID, 10) }
 
-// IsOnMainDomain reports whether the link's domain is that of PUBLIC_URL.
+// IsOnMainDomain reports whether the link is on the main domain, which is the host of
+// PUBLIC_URL.
 func (l Link) IsOnMainDomain() bool { return l.domainID == linkcache.MainDomain }
 
 func (l Link) key() linkcache.Key { return linkcache.NewKey(l.domainID, l.ShortCode) }
 
-// viewLink shows a stored link. host is nil for the main domain.
+// viewLink returns a stored link in the form that clients see. host is nil for the main
+// domain.
 func (s *Service) viewLink(u queries.URL, host *string, clicks int64) Link {
 	return Link{
 		ID: u.ID, UserID: u.UserID, Domain: s.hostOf(host), ShortCode: u.ShortCode, ShortURL: s.ShortURL(host, u.ShortCode),
@@ -70,8 +72,8 @@ type LinkFields struct {
 	ForwardQuery   Optional[bool]
 }
 
-// CheckNew returns what is wrong with the fields of a new link. The rules of its
-// code are those of its domain, which only the database knows.
+// CheckNew returns the faults of the fields of a new link. It does not check the code
+// against the rules of its domain, because only the database knows the domain.
 func (l LinkFields) CheckNew(own links.Hosts) Faults {
 	f := l.check(own, true)
 	if e := l.ExpiresAt; e.Sent && !e.Null && !e.Wrong && !e.Value.After(time.Now()) {
@@ -80,12 +82,12 @@ func (l LinkFields) CheckNew(own links.Hosts) Faults {
 	return f
 }
 
-// CheckChange returns what is wrong with the fields of a change. A link may be
-// changed to have expired.
+// CheckChange returns the faults of the fields of a change. Unlike a new link, a
+// changed one may have an expiry in the past.
 func (l LinkFields) CheckChange(own links.Hosts) Faults { return l.check(own, false) }
 
-// check returns what is wrong with the fields. drawn says that a code that is
-// null will be drawn.
+// check returns the faults of the fields. drawn says that a code will be drawn if it is
+// null.
 func (l LinkFields) check(own links.Hosts, drawn bool) Faults {
 	var f Faults
 	Check(&f, "user_id", l.UserID, "an integer", false, checkID)
@@ -123,8 +125,8 @@ func checkID(id int64) error {
 	return nil
 }
 
-// checkCode refuses a code that nobody may give by hand to a link of a domain.
-// Routes have their words on the main domain alone.
+// checkCode refuses a code that cannot be given by hand to a link of a domain. The
+// words of routes are reserved on the main domain only.
 func checkCode(domainID int64, code string) error {
 	check := links.CheckCode
 	if domainID != linkcache.MainDomain {
@@ -150,12 +152,13 @@ func (s *Service) GetLink(ctx context.Context, actor Actor, id int64) (Link, err
 	return s.viewLink(row.URL, row.Host, row.Clicks), err
 }
 
-// drawTries is how often a code is drawn before giving up. Every second draw is
-// one character longer, so that a space that fills is left soon.
+// drawTries is how often a code is drawn before giving up. Every second draw is one
+// character longer, so that codes of a length that is nearly used up are soon left
+// behind.
 const drawTries = 5
 
-// CreateLink makes a link, of which user_id and original_url are required. A code
-// that is not given is drawn.
+// CreateLink makes a link. user_id and original_url are required. If no code is given,
+// one is drawn.
 func (s *Service) CreateLink(ctx context.Context, actor Actor, in LinkFields, once *Once) (Link, error) {
 	if err := actor.Require(RoleEditor); err != nil {
 		return Link{}, err
@@ -206,13 +209,13 @@ func (s *Service) insertLink(ctx context.Context, actor Actor, fresh Link, domai
 		return link, link.Path(), recordLink(ctx, q, actor, "created", link, nil)
 	})
 	if err == nil {
-		s.Cache.Forget(link.key()) // it may be remembered as unknown
+		s.Cache.Forget(link.key()) // the cache may remember that there is no such link
 	}
 	return link, err
 }
 
-// apply changes l to what checked fields say and returns what that changed, but for
-// the domain.
+// apply sets the fields of l, except for the domain, to those of f, which have been
+// checked. It returns the changes.
 func (l *Link) apply(f LinkFields) changes {
 	c := changes{}
 	f.OriginalURL.Value, _ = links.CleanTarget(f.OriginalURL.Value, links.Hosts{})
@@ -223,7 +226,8 @@ func (l *Link) apply(f LinkFields) changes {
 		f.Title.Null = f.Title.Value == ""
 	}
 	if f.ExpiresAt.Sent {
-		// As the database keeps it, so that the same again changes nothing.
+		// Rounded as the database stores it, so that sending the same time again
+		// changes nothing.
 		f.ExpiresAt.Value = f.ExpiresAt.Value.UTC().Truncate(time.Microsecond)
 	}
 	change(c, "user_id", &l.UserID, f.UserID)
@@ -238,8 +242,8 @@ func (l *Link) apply(f LinkFields) changes {
 	return c
 }
 
-// UpdateLink changes the fields that were sent. The cache of this process has the
-// change when it returns; other replicas learn of it from the feed.
+// UpdateLink changes the fields that were sent. When it returns, the cache of this
+// process has the change; other replicas learn of it from the feed.
 func (s *Service) UpdateLink(ctx context.Context, actor Actor, id int64, in LinkFields) (link Link, err error) {
 	if err := actor.Require(RoleEditor); err != nil {
 		return Link{}, err
@@ -267,7 +271,9 @@ func (s *Service) UpdateLink(ctx context.Context, actor Actor, id int64, in Link
 				return err
 			}
 		}
-		// A link that an undo has switched off for now would be on again later.
+		// An undo may have switched the link off for now, and would later switch it on
+		// again. A request that sends is_active decides this itself, even if it changes
+		// nothing.
 		decides := in.IsActive.Sent
 		if len(changes) == 0 && (!decides || row.URL.UndoOf == nil) {
 			return nil
@@ -321,8 +327,8 @@ func (s *Service) DeleteLink(ctx context.Context, actor Actor, id int64) error {
 	return err
 }
 
-// LinksOf returns the links with these ids, in their order. Those that were
-// deleted meanwhile are missing; one that was changed is as it is now.
+// LinksOf returns the links with these ids, in their order. Links that were deleted
+// meanwhile are missing, and links that were changed are returned as they are now.
 func (s *Service) LinksOf(ctx context.Context, ids []int64) ([]Link, error) {
 	rows, err := s.lists().GetURLs(ctx, ids)
 	if err != nil {

@@ -8,9 +8,9 @@ import (
 	"github.com/signpost/signpost/queries"
 )
 
-// planned makes Postgres plan each query for the values it has, so that a
-// filter that is not set costs nothing and only the partitions that a filter
-// leaves are touched. A prepared statement would come to share one plan.
+// planned makes Postgres plan each query anew for its values, so that a filter that is
+// not set costs nothing and no partitions are touched that the filters exclude. With a
+// prepared statement, all values would in the end share one plan.
 type planned struct{ queries.DBTX }
 
 func (p planned) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {

@@ -28,13 +28,13 @@ func (o *Optional[T]) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// Faults collects what is wrong with the fields of an input.
+// Faults collects the faults of the fields of an input.
 type Faults []FieldError
 
-// Add notes what is wrong with a field.
+// Add notes a fault of a field.
 func (f *Faults) Add(field, message string) { *f = append(*f, FieldError{field, message}) }
 
-// Err returns the error that says all of it, nil if nothing is wrong.
+// Err returns an error that names all faults, nil if there are none.
 func (f Faults) Err() error {
 	if len(f) == 0 {
 		return nil
@@ -42,9 +42,8 @@ func (f Faults) Err() error {
 	return Invalid(f...)
 }
 
-// Check adds what is wrong with a field that has a rule; the rule is asked only
-// about a value of the right type. It reports whether there is a value that
-// keeps the rule.
+// Check adds the fault of a field, if it has one. The rule is only asked about a value
+// of the right type. Check reports whether there is a value that keeps the rule.
 func Check[T any](f *Faults, field string, o Optional[T], kind string, nullable bool, rule func(T) error) bool {
 	switch {
 	case !o.Sent:
@@ -68,11 +67,11 @@ func Check[T any](f *Faults, field string, o Optional[T], kind string, nullable 
 	return true
 }
 
-// ErrTime is the error of a time that ParseTime does not read.
+// ErrTime is the error for a text that ParseTime cannot read.
 var ErrTime = errors.New("must be a time in RFC 3339 from 1970 to 9999, such as 2030-01-31T12:00:00Z")
 
-// ParseTime reads a time that a user gave: RFC 3339, which lets T and Z be in
-// lower case, within the years that CheckTime allows. Otherwise the error is ErrTime.
+// ParseTime reads a time that a user gave, in RFC 3339, where T and Z may also be in
+// lower case. The year must be one that CheckTime allows. Any error is ErrTime.
 func ParseTime(text string) (time.Time, error) {
 	t, err := time.Parse(time.RFC3339, strings.ToUpper(text))
 	if err != nil || CheckTime(t) != nil {
@@ -81,7 +80,7 @@ func ParseTime(text string) (time.Time, error) {
 	return t, nil
 }
 
-// CheckTime keeps times to what JSON and Postgres both can hold in any zone.
+// CheckTime allows only times that both JSON and Postgres can hold in any zone.
 func CheckTime(t time.Time) error {
 	if year := t.UTC().Year(); year < 1970 || year > 9999 {
 		return ErrTime
@@ -89,7 +88,7 @@ func CheckTime(t time.Time) error {
 	return nil
 }
 
-// OptionalTime is an Optional time, which ParseTime reads.
+// OptionalTime is an Optional time. ParseTime reads its text.
 type OptionalTime struct{ Optional[time.Time] }
 
 // UnmarshalJSON never fails, like the one of Optional.
@@ -107,8 +106,8 @@ func (o *OptionalTime) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// Check adds what is wrong with the time, which may be null, and reports whether
-// there is one.
+// Check adds the fault of the time, if it has one, and reports whether there is a time.
+// It may be null.
 func (o OptionalTime) Check(f *Faults, field string) bool {
 	return Check(f, field, o.Optional, strings.TrimPrefix(ErrTime.Error(), "must be "), true, CheckTime)
 }

@@ -26,20 +26,20 @@ type Service struct {
 	Pool  *pgxpool.Pool
 	River *river.Client[pgx.Tx] // only inserts
 	Cache *linkcache.Cache
-	// PublicURL is what short URLs of the main domain start with: absolute, without a
-	// path.
+	// PublicURL is the beginning of the short URLs of the main domain: absolute,
+	// without a path.
 	PublicURL string
 	// OwnHosts are the hosts of this service's own short links, to which no link may
 	// lead.
 	OwnHosts links.Hosts
 }
 
-// maxTries is how often a transaction is tried that only met bad luck.
+// maxTries is how often a transaction is tried if it fails only by bad luck.
 const maxTries = 5
 
-// inTx runs fn in a transaction, and again if the transaction only got in
-// another's way, drew an id that an import had brought, or found no partition
-// for the event it wrote.
+// inTx runs fn in a transaction. It runs it again if the transaction and another one
+// got in each other's way, if it drew an id that an import had brought, or if there was
+// no partition for the event that it wrote.
 func (s *Service) inTx(ctx context.Context, fn func(*queries.Queries) error) error {
 	for try := 1; ; try++ {
 		err := postgres.InTx(ctx, s.Pool, func(tx pgx.Tx) error { return fn(queries.New(tx)) })
@@ -63,8 +63,8 @@ func (s *Service) inTx(ctx context.Context, fn func(*queries.Queries) error) err
 	}
 }
 
-// passTaken moves the sequence whose last id was taken to before the next free
-// one, however many imported ids are in between.
+// passTaken is called when the id that a sequence gave last was taken. It moves the
+// sequence to just before the next free id, however many imported ids are in between.
 func passTaken(ctx context.Context, q *queries.Queries, constraint string) error {
 	last, move := q.LastTakenUserID, q.MoveUsersSequence
 	if constraint == "urls_pkey" {

@@ -39,7 +39,7 @@ type TokenFields struct {
 	ExpiresAt OptionalTime // absent or null: never
 }
 
-// Check returns what is wrong with the fields.
+// Check returns the faults of the fields.
 func (t TokenFields) Check() Faults {
 	var f Faults
 	Check(&f, "name", t.Name, "a string", false, checkTokenName)
@@ -75,7 +75,7 @@ func checkRole(name string) error {
 }
 
 // ListTokens returns up to limit tokens with an id above after, in the order of their
-// ids, but for the first offset ones.
+// ids, without the first offset ones.
 func (s *Service) ListTokens(ctx context.Context, actor Actor, after int64, offset, limit int32) ([]Token, error) {
 	if err := actor.Require(RoleAdmin); err != nil {
 		return nil, err
@@ -88,13 +88,13 @@ func (s *Service) ListTokens(ctx context.Context, actor Actor, after int64, offs
 	return tokens, err
 }
 
-// CreateToken makes a token and returns its secret, which is kept nowhere: the
-// database holds a hash of it. Name and role are required.
+// CreateToken makes a token and returns its secret, which is stored nowhere: the
+// database holds only a hash of it. Name and role are required.
 func (s *Service) CreateToken(ctx context.Context, actor Actor, in TokenFields) (token Token, secret string, err error) {
 	if err := actor.Require(RoleAdmin); err != nil {
 		return Token{}, "", err
 	}
-	// An absent field is checked as an empty one.
+	// The check treats an absent field like an empty one.
 	in.Name.Sent, in.Role.Sent = true, true
 	if err := in.Check().Err(); err != nil {
 		return Token{}, "", err
@@ -114,7 +114,7 @@ func (s *Service) CreateToken(ctx context.Context, actor Actor, in TokenFields) 
 	return viewToken(queries.ListTokensRow(row)), secret, nil
 }
 
-// RevokeToken ends a token at once; doing it again changes nothing.
+// RevokeToken ends a token at once. Revoking it again changes nothing.
 func (s *Service) RevokeToken(ctx context.Context, actor Actor, id int64) error {
 	if err := actor.Require(RoleAdmin); err != nil {
 		return err
@@ -129,7 +129,7 @@ func (s *Service) RevokeToken(ctx context.Context, actor Actor, id int64) error 
 const (
 	tokenPrefix = "sp_"
 	tokenBytes  = 32
-	// tokenDigits is how many digits of base 62 hold tokenBytes.
+	// tokenDigits is the number of digits of base 62 that tokenBytes need.
 	tokenDigits = 43
 )
 
@@ -141,8 +141,8 @@ func newSecret() string {
 	return tokenPrefix + strings.Repeat("0", tokenDigits-len(digits)) + digits
 }
 
-// IsSecret reports whether text has the form of a token's secret, so that other
-// guesses cost no query.
+// IsSecret reports whether text has the form of a token's secret, so that guesses
+// without this form cost no query.
 func IsSecret(text string) bool {
 	digits, ok := strings.CutPrefix(text, tokenPrefix)
 	if !ok || len(digits) != tokenDigits {

@@ -31,7 +31,7 @@ type UserFields struct {
 	Email    Optional[string]
 }
 
-// Check returns what is wrong with the fields.
+// Check returns the faults of the fields.
 func (u UserFields) Check() Faults {
 	var f Faults
 	Check(&f, "username", u.Username, "a string", false, links.CheckUsername)
@@ -42,7 +42,7 @@ func (u UserFields) Check() Faults {
 var errNoUser = NotFound("user")
 
 // ListUsers returns up to limit users with an id above after, in the order of their
-// ids, but for the first offset ones.
+// ids, without the first offset ones.
 func (s *Service) ListUsers(ctx context.Context, actor Actor, after int64, offset, limit int32) ([]User, error) {
 	if err := actor.Require(RoleReader); err != nil {
 		return nil, err
@@ -67,7 +67,7 @@ func (s *Service) GetUser(ctx context.Context, actor Actor, id int64) (User, err
 	return viewUser(u.ID, u.Username, u.Email, u.CreatedAt), err
 }
 
-// CreateUser makes a user, of whom both fields are required.
+// CreateUser makes a user. Both fields are required.
 func (s *Service) CreateUser(ctx context.Context, actor Actor, in UserFields, once *Once) (User, error) {
 	if err := actor.Require(RoleAdmin); err != nil {
 		return User{}, err
@@ -92,7 +92,7 @@ func (s *Service) CreateUser(ctx context.Context, actor Actor, in UserFields, on
 	})
 }
 
-// Path is where the API has the user.
+// Path is the path of the user in the API.
 func (u User) Path() string { return "/users/" + strconv.FormatInt(u.ID, 10) }
 
 // UpdateUser changes the fields that were sent.
@@ -126,11 +126,11 @@ func (s *Service) UpdateUser(ctx context.Context, actor Actor, id int64, in User
 	return user, err
 }
 
-// forgetAtOnce bounds the events that deleting a user looks at in one transaction.
-// The worker's pruning comes to older ones.
+// forgetAtOnce bounds how many events are looked at in the transaction that deletes a
+// user. The worker's pruning does the older ones later.
 const forgetAtOnce = 1000
 
-// DeleteUser removes a user who owns no links, and the name from events.
+// DeleteUser removes a user who owns no links, and removes the user's name from events.
 func (s *Service) DeleteUser(ctx context.Context, actor Actor, id int64) error {
 	if err := actor.Require(RoleAdmin); err != nil {
 		return err
@@ -143,7 +143,8 @@ func (s *Service) DeleteUser(ctx context.Context, actor Actor, id int64) error {
 		if _, err := q.DeleteUser(ctx, u.ID); err != nil {
 			return err
 		}
-		// Neither its own event nor those before it say any longer who it was.
+		// Neither the event of the deletion nor earlier events say any longer who the
+		// user was.
 		if err := recordUser(ctx, q, actor, "deleted", User{ID: u.ID}, nil); err != nil {
 			return err
 		}
