@@ -15,9 +15,8 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// CheckURL says why url cannot name a database, and returns nil if it can. The
-// text repeats nothing of url: where that is mistyped, its password may end up in
-// any part.
+// CheckURL returns an error that says why url cannot name a database, nil if it can.
+// The text repeats no part of url: if url is mistyped, its password may be in any part.
 func CheckURL(url string) error {
 	_, err := parseURL(url)
 	return err
@@ -29,13 +28,13 @@ func parseURL(raw string) (*pgxpool.Config, error) {
 	}
 	cfg, err := pgxpool.ParseConfig(raw)
 	if err != nil {
-		if inner := errors.Unwrap(err); inner != nil { // the outer text repeats raw
+		if inner := errors.Unwrap(err); inner != nil { // the text of the outer error repeats raw
 			return nil, inner
 		}
 		return nil, errNoAddress
 	}
 	for name := range cfg.ConnConfig.RuntimeParams {
-		if !parameterName.MatchString(name) { // it would be sent to the server as a parameter
+		if !parameterName.MatchString(name) { // the driver would send it to the server as a parameter
 			return nil, errNoAddress
 		}
 	}
@@ -48,8 +47,8 @@ var (
 	parameterName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.]*$`)
 )
 
-// checkForm finds what the driver would take for something else than was meant,
-// above all characters of a password that end a part of a URL.
+// checkForm finds texts that the driver would read differently from how they were
+// meant, above all if characters of a password end a part of a URL.
 func checkForm(raw string) error {
 	if keywords.MatchString(raw) {
 		return nil
@@ -84,7 +83,7 @@ func Address(pool *pgxpool.Pool) string {
 	conn := pool.Config().ConnConfig
 	servers := []string{net.JoinHostPort(conn.Host, strconv.Itoa(int(conn.Port)))}
 	for _, f := range conn.Fallbacks {
-		// The same server stands there again where TLS is optional.
+		// The same server is listed once more where TLS is optional.
 		if s := net.JoinHostPort(f.Host, strconv.Itoa(int(f.Port))); !slices.Contains(servers, s) {
 			servers = append(servers, s)
 		}
@@ -92,9 +91,9 @@ func Address(pool *pgxpool.Pool) string {
 	return strings.Join(servers, ",") + "/" + conn.Database
 }
 
-// Cause says in a few words why a connection cannot be had, such as "connection
-// refused". err is from the driver; where several addresses were tried, each cause
-// is given once.
+// Cause says in a few words why there is no connection, such as "connection refused".
+// err is from the driver. If several addresses were tried, each different cause is
+// given once.
 func Cause(err error) string {
 	var tries interface{ Unwrap() []error }
 	if errors.As(err, &tries) {

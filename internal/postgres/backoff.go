@@ -15,27 +15,26 @@ import (
 )
 
 const (
-	// Single failures happen (a server that restarts, a backend that was killed):
-	// only from the second in a row on is the server taken for one that is down.
+	// Single failures happen (a server that restarts, a backend that was killed). The
+	// server is taken for down only from the second failure in a row on.
 	downAfter = 2
-	// The pauses between two attempts at a server that is down. A request that waits
-	// for the server waits at most the longer one more.
+	// These bound the pause between two attempts at a server that is down. A request
+	// that waits for the server waits longer by at most the greater one.
 	minRetry = 50 * time.Millisecond
 	maxRetry = 500 * time.Millisecond
 )
 
-// A backoff spares a server that accepts no sessions: a process tries one
-// connection at a time then, with a pause after each, and fails every other
-// request for one at once. Without it, each request for a link that no cache
-// knows tries for itself; a server that recovers from a crash spends its time on
-// refusing them, and one that was frozen wakes up to a queue of dead clients.
+// A backoff spares a server that accepts no sessions: the process then tries one
+// connection at a time, with a pause after each, and every other request for a
+// connection fails at once. Without it, every request for a link that is in no cache
+// would try for itself. A server that recovers from a crash would spend its time on
+// refusing them, and one that was frozen would wake up to a queue of dead clients.
 //
-// It is shared by a pool and Connect, and is told by
-// the driver how each attempt ended.
+// A pool and Connect share one backoff. The driver tells it how each attempt ended.
 type backoff struct {
 	mu        sync.Mutex
-	err       error // of the newest attempt that failed
-	failed    int   // in a row
+	err       error // the error of the newest attempt that failed
+	failed    int   // failures in a row
 	trying    int   // attempts under way
 	notBefore time.Time
 }
@@ -51,7 +50,7 @@ func (b *backoff) enter(_ context.Context, _ *pgx.ConnConfig) error {
 	if b.trying > 0 || now.Before(b.notBefore) {
 		return fmt.Errorf("not tried again yet: %w", b.err)
 	}
-	b.notBefore = now.Add(minRetry) // for others, until this attempt is under way
+	b.notBefore = now.Add(minRetry) // holds back others until this attempt is under way
 	return nil
 }
 
@@ -71,7 +70,7 @@ func (b *backoff) TraceConnectEnd(_ context.Context, data pgx.TraceConnectEndDat
 	switch {
 	case data.Err == nil:
 		b.failed = 0
-	case errors.Is(data.Err, context.Canceled): // says nothing about the server
+	case errors.Is(data.Err, context.Canceled): // this says nothing about the server
 	default:
 		b.err = data.Err
 		b.failed++
@@ -79,8 +78,8 @@ func (b *backoff) TraceConnectEnd(_ context.Context, data pgx.TraceConnectEndDat
 	}
 }
 
-// retryAfter is the pause after so many failures in a row: doubled each time, up
-// to a bound, and spread so that processes do not try in step.
+// retryAfter returns the pause after so many failures in a row. It doubles each time,
+// up to a bound, and is spread at random so that processes do not try in step.
 func retryAfter(failed int) time.Duration {
 	d := min(minRetry<<min(max(failed-downAfter, 0), 10), maxRetry)
 	return d/2 + rand.N(d/2) //nolint:gosec // no secret
@@ -94,10 +93,11 @@ func (b *backoff) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQ
 // TraceQueryEnd implements [pgx.QueryTracer].
 func (b *backoff) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
 
-// Connect returns a connection of its own, outside of the pool but set up like
-// the pool's connections, except for KeepCanceled: for a caller that waits on one for
-// long, and closes it when a statement takes too long. While the server is down it fails at once most
-// of the time, as the pool does. The caller closes it.
+// Connect returns a connection outside of the pool. It is set up like the pool's
+// connections, except for KeepCanceled: it is for a caller that waits on one connection
+// for long, and closes it when a statement takes too long. While the server is down,
+// Connect fails at once most of the time, as the pool does. The caller closes the
+// connection.
 func Connect(ctx context.Context, pool *pgxpool.Pool) (*pgx.Conn, error) {
 	cfg := pool.Config()
 	if cfg.BeforeConnect != nil {

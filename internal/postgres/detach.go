@@ -9,15 +9,15 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// detachLockTimeout bounds how long reads and writes of events can be made to
-// wait by a detach that waits itself.
+// detachLockTimeout bounds how long a detach may wait for its lock, and so how long it
+// can make reads and writes of events wait.
 const detachLockTimeout = "300ms"
 
-// monthLockTimeout bounds how long the rows of one month can be waited for.
+// monthLockTimeout bounds the wait for the rows of one month.
 const monthLockTimeout = "5s"
 
-// Months returns the months that have a partition of events of that month's
-// name, in order. A partition that is being detached does not count.
+// Months returns the months for which events has a partition with the name of the
+// month, in order. A partition that is being detached does not count.
 func Months(ctx context.Context, pool *pgxpool.Pool) ([]time.Time, error) {
 	rows, err := pool.Query(ctx, `
 		SELECT to_date(substr(c.relname, 8), 'YYYY_MM')
@@ -35,13 +35,13 @@ func Months(ctx context.Context, pool *pgxpool.Pool) ([]time.Time, error) {
 	return months, nil
 }
 
-// DetachMonth takes a month's partition out of events and gives the table
-// another name, so that late rows can have a partition again. note runs in the
-// same transaction and sees the table under its new name.
+// DetachMonth takes a month's partition out of events and renames the table, so that
+// late rows can have a partition again. note runs in the same transaction and sees the
+// table under its new name.
 //
-// DETACH CONCURRENTLY would need no lock that reads wait for, but it cannot be
-// in a transaction with the note of it, and while it goes on, which a crash can
-// make long, the month's rows have nowhere to go. So this takes the strong lock
+// DETACH CONCURRENTLY would need no lock for which reads wait. But it cannot be in one
+// transaction with the note, and while it is under way, which can be long after a
+// crash, there is no place for rows of the month. So DetachMonth takes the strong lock
 // for an instant, and gives up rather than make others wait for it.
 func DetachMonth(ctx context.Context, pool *pgxpool.Pool, month time.Time, table string, note func(pgx.Tx) error) error {
 	err := inLockTx(ctx, pool, func(tx pgx.Tx) error {
@@ -66,8 +66,8 @@ func detach(ctx context.Context, tx pgx.Tx, month time.Time, table string) error
 		"ALTER TABLE "+name+" RENAME TO "+pgx.Identifier{table}.Sanitize())
 }
 
-// MakeMonth makes a table that can become the partition of a month without a
-// look at its rows: it takes only rows of the month.
+// MakeMonth makes a table that takes only rows of the month, so that it can become the
+// month's partition without a check of its rows.
 func MakeMonth(ctx context.Context, db DB, table string, month time.Time) error {
 	return InTx(ctx, db, func(tx pgx.Tx) error {
 		err := execAll(ctx, tx, "CREATE TABLE "+pgx.Identifier{table}.Sanitize()+
@@ -76,20 +76,21 @@ func MakeMonth(ctx context.Context, db DB, table string, month time.Time) error 
 	})
 }
 
-// AttachMonth makes a table that MakeMonth made, and that nobody else writes to, the
-// partition of its month. Rows of the month that events have move into the table; a
-// row that both have, by its primary key or by the id that an import gave it, is there
-// once. note runs in the same transaction.
+// AttachMonth makes a table the partition of its month. MakeMonth must have made the
+// table, and nobody else may write to it. Rows of the month that are in events are
+// moved into the table. If both have a row, with the same primary key or the same id
+// from an import, one of the two is kept. note runs in the same transaction.
 //
-// Writes to the month, and to no other, wait while its rows move; the lock that all
-// wait for is taken for an instant, and given up rather than waited for.
+// Only writes to this month wait while its rows are moved. The lock for which all
+// others wait is held for an instant, and if it cannot be had soon, AttachMonth gives
+// up.
 func AttachMonth(ctx context.Context, db DB, table string, month time.Time, note func(pgx.Tx) error) error {
 	err := inLockTx(ctx, db, func(tx pgx.Tx) error {
 		attached, err := lockMonth(ctx, tx, month)
 		if err != nil {
 			return err
 		}
-		// Vacuuming, which gives way only after a second, may be at the table.
+		// A vacuum may be working on the table. It gives way only after a second.
 		if err := execAll(ctx, tx, "LOCK TABLE "+pgx.Identifier{table}.Sanitize()+" IN ACCESS EXCLUSIVE MODE"); err != nil {
 			return fmt.Errorf("lock table: %w", err)
 		}
@@ -111,8 +112,7 @@ func ofMonth(table string, month time.Time) string {
 		pgx.Identifier{table}.Sanitize(), bound(month), bound(month.AddDate(0, 1, 0)))
 }
 
-// lockMonth takes the partition lock and reports whether the month has a
-// partition.
+// lockMonth takes the lock on partitions and reports whether the month has a partition.
 func lockMonth(ctx context.Context, tx pgx.Tx, month time.Time) (attached bool, err error) {
 	if err := lockForPartitions(ctx, tx, monthLockTimeout); err != nil {
 		return false, err

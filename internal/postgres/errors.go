@@ -11,8 +11,8 @@ import (
 	"github.com/jackc/puddle/v2"
 )
 
-// Codes of https://www.postgresql.org/docs/current/errcodes-appendix.html that
-// are looked at by name.
+// These are the codes that are referred to by name, of
+// https://www.postgresql.org/docs/current/errcodes-appendix.html.
 const (
 	codeReadOnly       = "25006" // read_only_sql_transaction
 	codeCheckViolation = "23514" // check_violation, and "no partition found for row"
@@ -25,13 +25,13 @@ const (
 	codeCanceled       = "57014" // statement_timeout, or an operator's pg_cancel_backend
 )
 
-// unavailableCodes are the errors by which a server says that it, and not the
-// statement, is the trouble. Two characters name a whole class.
+// unavailableCodes are the codes of errors that are the fault of the server and not of
+// the statement. A text of two characters stands for a whole class of codes.
 var unavailableCodes = []string{
 	"08", // connection exceptions
-	"28", // it does not let us in
+	"28", // the server does not let us in
 	codeNoDatabase,
-	codeReadOnly, // we talk to a primary that was demoted
+	codeReadOnly, // this is a primary that was demoted
 	"25P03",      // idle_in_transaction_session_timeout: the session is gone
 	"25P04",      // transaction_timeout
 	"40003",      // statement_completion_unknown
@@ -62,43 +62,42 @@ func Constraint(err error) string {
 	return ""
 }
 
-// NoPartition reports whether err says that events has no partition for a row's
-// time. Partitions.Ensure makes one, after Partitions.Forget.
+// NoPartition reports whether err means that events has no partition for the time of a
+// row. Partitions.Ensure makes one, if Partitions.Forget is called before.
 func NoPartition(err error) bool {
 	return Code(err) == codeCheckViolation && Constraint(err) == ""
 }
 
-// DataFault reports whether err is to be blamed on the data of the statement,
-// so that repeating it cannot help: a value out of range or not text, a
-// violated constraint, a value too large for an index. A missing partition is
-// not the data's fault.
+// DataFault reports whether the data of the statement is the cause of err, so that
+// repeating it cannot help: a value out of range or not text, a violated constraint, a
+// value too large for an index. A missing partition is not a fault of the data.
 func DataFault(err error) bool {
 	code := Code(err)
 	return strings.HasPrefix(code, "22") || code == "54000" ||
 		strings.HasPrefix(code, "23") && !NoPartition(err)
 }
 
-// Retryable reports whether err only says that two transactions got in each
-// other's way, so that the same transaction may be run again at once.
+// Retryable reports whether err only means that two transactions got in each other's
+// way, so that the same transaction may be run again at once.
 func Retryable(err error) bool {
 	code := Code(err)
 	return code == "40001" || code == "40P01"
 }
 
-// LockTimeout reports whether err says that a lock could not be had within the
-// time that the transaction gives itself.
+// LockTimeout reports whether err means that a lock could not be had within the lock
+// timeout of the transaction.
 func LockTimeout(err error) bool { return Code(err) == codeLockTimeout }
 
-// StatementTimeout reports whether err says that the server ended a statement,
-// most likely because it took longer than it was given.
+// StatementTimeout reports whether err means that the server ended a statement, most
+// likely because it ran longer than its timeout.
 func StatementTimeout(err error) bool { return Code(err) == codeCanceled }
 
-// Unavailable reports whether err says that Postgres is down, cannot be
-// reached, is overloaded, failing over, or did not answer within our deadline,
-// so that the same request may well work later. It is false for what the caller
-// did wrong, for faults of the data and for a request that its client canceled.
+// Unavailable reports whether err means that Postgres is down, cannot be reached, is
+// overloaded, failing over, or did not answer within our deadline, so that the same
+// request may well work later. It is false for mistakes of the caller, for faults of
+// the data and for a request that its client canceled.
 //
-// err must come from the driver: a timeout or a broken pipe of any other
+// err must come from the driver, because a timeout or a broken pipe of any other
 // connection looks the same.
 func Unavailable(err error) bool {
 	if err == nil || errors.Is(err, context.Canceled) {
@@ -119,8 +118,8 @@ func hasPrefix(s string, prefixes []string) bool {
 	return false
 }
 
-// connectionFault reports whether err, which no server reported, is one of the
-// many ways in which a connection cannot be had or breaks.
+// connectionFault reports whether err, which was not reported by a server, is one of
+// the many ways in which a connection cannot be made or breaks.
 func connectionFault(err error) bool {
 	for _, known := range []error{
 		context.DeadlineExceeded, pgconn.ErrConnClosed, puddle.ErrClosedPool,
@@ -135,7 +134,7 @@ func connectionFault(err error) bool {
 	return errors.As(err, &connect) || errors.As(err, &network) || pgconn.Timeout(err)
 }
 
-// Refused reports whether a server that is up will not serve us, which waiting
+// Refused reports whether the server is up and refuses us for a reason that waiting
 // does not change: a wrong password, an unknown user or database.
 func Refused(err error) bool {
 	code := Code(err)

@@ -12,17 +12,17 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// partIndex is an index that events has and one of its partitions has not.
+// partIndex is an index that events has and that one of its partitions lacks.
 type partIndex struct {
-	Index  string // of events
+	Index  string // the index of events
 	Table  string // the partition
-	Method string // what an index is made of: method, columns and condition
+	Method string // the definition of the index from USING on: method, columns and condition
 }
 
-// buildIndexes gives the partitions of events the indexes that migrations made
-// of events alone, one at a time and while events are read and written. When it
-// was broken off, the next call goes on where it was. A month that a worker
-// detaches meanwhile is left out.
+// buildIndexes makes the indexes that migrations have made only on events itself on its
+// partitions too. It makes one at a time, while events are read and written. If it was
+// interrupted, the next call continues. It leaves out a month that a worker detaches
+// meanwhile.
 func buildIndexes(ctx context.Context, pool *pgxpool.Pool, log *slog.Logger) error {
 	missing, err := missingIndexes(ctx, pool)
 	for err == nil && len(missing) > 0 {
@@ -39,8 +39,8 @@ func buildIndexes(ctx context.Context, pool *pgxpool.Pool, log *slog.Logger) err
 	return err
 }
 
-// missingIndexes returns the indexes that partitions of events lack, the indexes of the
-// newest first.
+// missingIndexes returns the indexes that partitions of events lack. For each index it
+// lists the newest partition first.
 func missingIndexes(ctx context.Context, pool *pgxpool.Pool) ([]partIndex, error) {
 	rows, err := pool.Query(ctx, `
 		SELECT i.indexrelid::regclass::text, p.oid::regclass::text, regexp_replace(pg_get_indexdef(i.indexrelid), '^.* USING ', 'USING ')
@@ -61,15 +61,16 @@ func missingIndexes(ctx context.Context, pool *pgxpool.Pool) ([]partIndex, error
 	return missing, nil
 }
 
-// buildIndex makes one index and attaches it. What an earlier attempt has left is
-// attached if it is whole, and dropped if it is not.
+// buildIndex makes one index and attaches it. If an earlier attempt has left an index,
+// that one is attached if it is whole, and dropped if not.
 func buildIndex(ctx context.Context, pool *pgxpool.Pool, m partIndex) error {
 	conn, err := pool.Acquire(ctx)
 	if err != nil {
 		return fmt.Errorf("connect: %w", err)
 	}
 	defer conn.Release()
-	// It waits for transactions that began before it, and nobody waits for it.
+	// The statement waits for transactions that began before it, and nobody waits for
+	// the statement.
 	if _, err := conn.Exec(ctx, "SET lock_timeout = 0"); err != nil {
 		return fmt.Errorf("set lock timeout: %w", err)
 	}
@@ -92,8 +93,8 @@ func buildIndex(ctx context.Context, pool *pgxpool.Pool, m partIndex) error {
 	}
 }
 
-// looseIndex returns the name of an index that is as m is to be and belongs to no
-// index of events, "" if there is none, and whether it is whole.
+// looseIndex looks for an index that is defined like m and belongs to no index of
+// events. It returns its name, "" if there is none, and whether it is whole.
 func looseIndex(ctx context.Context, conn *pgx.Conn, m partIndex) (name string, whole bool, err error) {
 	err = conn.QueryRow(ctx, `
 		SELECT indexrelid::regclass::text, indisvalid

@@ -8,10 +8,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// upTimeout is what a scrape waits for the server, and for a connection to it.
+// upTimeout is how long a scrape waits for the server, and for a connection to it.
 const upTimeout = time.Second
 
-// poolMetrics tells about a pool when asked.
+// poolMetrics reads the metrics of a pool at each scrape.
 type poolMetrics struct {
 	pool *pgxpool.Pool
 
@@ -20,8 +20,8 @@ type poolMetrics struct {
 	opened                               *prometheus.Desc
 }
 
-// NewPoolMetrics returns metrics of one pool of a process for a registry, with
-// its name as their label pool.
+// NewPoolMetrics returns the metrics of one pool of a process, for a registry. Their
+// label pool has the name of the pool.
 func NewPoolMetrics(name string, pool *pgxpool.Pool) prometheus.Collector {
 	desc := func(metric, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc("signpost_postgres_"+metric, help, labels, prometheus.Labels{"pool": name})
@@ -65,9 +65,9 @@ func (m *poolMetrics) Collect(ch chan<- prometheus.Metric) {
 	counter(m.opened, float64(s.NewConnsCount()))
 }
 
-// NewUpMetric returns a metric that tells whether a pool reaches its server.
-// Every scrape asks the server for a sign of life and waits at most a second for
-// it; the metric is 0 too when all connections of the pool are taken for so long.
+// NewUpMetric returns a metric that says whether a pool reaches its server. Every
+// scrape asks the server for a sign of life and waits at most a second for it. The
+// metric is also 0 if all connections of the pool are in use for that long.
 func NewUpMetric(pool *pgxpool.Pool) prometheus.Collector {
 	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "signpost_postgres_up",

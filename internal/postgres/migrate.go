@@ -17,7 +17,8 @@ import (
 	"github.com/signpost/signpost/migrations"
 )
 
-// Keys of the advisory locks this program takes ("signpost" in ASCII, and on).
+// These are the keys of the advisory locks that this program takes: "signpost" in
+// ASCII, and the numbers after it.
 const (
 	lockMigrate    int64 = 0x7369676e706f7374
 	lockPartitions int64 = 0x7369676e706f7375
@@ -32,17 +33,17 @@ const (
 	monthsAhead        = 3
 )
 
-// Migrate brings the database that url names to the schema of this release: the
-// numbered files of package migrations, then River's own tables, then the
-// indexes that partitions of events lack, then the partitions of the current
-// month and the next three. Any number of processes
-// may do so at once: one works, the others wait and find nothing left to do. A
-// schema that is newer than this release is left alone.
+// Migrate brings the schema of the database that url names to this release: the
+// numbered files of package migrations, then River's own tables, then the indexes that
+// partitions of events lack, then the partitions of the current month and the next
+// three. Any number of processes may call it at the same time: one of them works, the
+// others wait and find nothing left to do. A schema that is newer than this release is
+// left alone.
 //
-// While Postgres is not up, or a lock cannot be had because the application is
-// busy, Migrate logs so and tries again until ctx ends. A server that refuses
-// us (wrong password, no such database, a right that is missing) is an error at
-// once; its text says how to give the right.
+// While Postgres is not up, or a lock cannot be had because the application is busy,
+// Migrate logs this and tries again until ctx ends. If the server refuses us (wrong
+// password, no such database, a missing right), Migrate returns an error at once; for a
+// missing right, its text says how to give it.
 func Migrate(ctx context.Context, url string, log *slog.Logger) error {
 	pool, err := Open(ctx, url, Options{Role: "migrate", MaxConns: 4, LockTimeout: migrateLockTimeout})
 	if err != nil {
@@ -84,8 +85,9 @@ func migrate(ctx context.Context, pool *pgxpool.Pool, log *slog.Logger) error {
 	return nil
 }
 
-// probe asks for one connection and one answer, with a deadline: without it a
-// server that accepts and then hangs would hold us without a word in the log.
+// probe asks for one connection and one answer, with a deadline. Without the deadline,
+// a server that accepts connections and then hangs would hold us up without a word in
+// the log.
 func probe(ctx context.Context, pool *pgxpool.Pool) error {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
@@ -95,10 +97,10 @@ func probe(ctx context.Context, pool *pgxpool.Pool) error {
 	return nil
 }
 
-// lockForMigration waits until no other process migrates. It asks again and
-// again instead of waiting inside Postgres: a session that waits for an
-// advisory lock holds a snapshot, for which CREATE INDEX CONCURRENTLY in the
-// other process would wait in turn. The lock lives as long as its connection.
+// lockForMigration waits until no other process migrates. It asks again and again
+// instead of waiting inside Postgres, because a session that waits for an advisory lock
+// holds a snapshot, and CREATE INDEX CONCURRENTLY in the other process would wait for
+// that snapshot. The lock lives as long as its connection.
 func lockForMigration(ctx context.Context, pool *pgxpool.Pool, log *slog.Logger) (unlock func(), err error) {
 	pooled, err := pool.Acquire(ctx)
 	if err != nil {
@@ -137,7 +139,7 @@ func migrateOwn(ctx context.Context, pool *pgxpool.Pool, log *slog.Logger) error
 	if err != nil {
 		return errors.Join(fmt.Errorf("read migrations: %w", err), db.Close())
 	}
-	defer func() { _ = provider.Close() }() // closes db; the pool stays ours
+	defer func() { _ = provider.Close() }() // closes db; the pool stays open
 	results, err := provider.Up(ctx)
 	if err != nil {
 		var partial *goose.PartialError
@@ -173,10 +175,9 @@ func migrateRiver(ctx context.Context, pool *pgxpool.Pool, log *slog.Logger) err
 	return nil
 }
 
-// untilAvailable calls try until Postgres is there to answer it: it returns
-// the error of try, except that errors which say that Postgres is away are
-// logged and followed by another attempt, until ctx ends. The log says which server
-// is waited for and why, but not as whom it is used.
+// untilAvailable calls try and returns its error. While the error means that Postgres
+// is away, it logs the error and tries again, until ctx ends. The log says for which
+// server it waits and why, but not the name of the database user.
 func untilAvailable(ctx context.Context, pool *pgxpool.Pool, log *slog.Logger, try func(context.Context) error) error {
 	wait := firstWait
 	for attempt := 1; ; attempt++ {

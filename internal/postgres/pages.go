@@ -9,15 +9,15 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// EventPage is how many events are read or moved in one statement. An event has
-// 32 KiB at most, and as a rule a hundred bytes.
+// EventPage is how many events are read or moved in one statement. An event has at most
+// 32 KiB, and usually about a hundred bytes.
 const EventPage = 4000
 
-// EachPage goes through the rows of a table like events, in the order of their
-// time and id, in pages of so many rows: do gets a condition that selects the
-// rows of the next page, and is called at least once. where selects among the rows. No
-// transaction is open besides those of do, so do may take its time. The table must not
-// get rows meanwhile.
+// EachPage goes through the rows of a table that is like events, ordered by time and
+// id, in pages of so many rows. It considers only rows for which the condition where
+// holds. do gets a condition that selects the rows of the next page, and is called at
+// least once. No transaction is open except for those in do, so do may take its time.
+// No rows may be added to the table meanwhile.
 func EachPage(ctx context.Context, db DB, table, where string, rows int, do func(condition string) error) error {
 	name := pgx.Identifier{table}.Sanitize()
 	for page := where; ; {
@@ -26,7 +26,7 @@ func EachPage(ctx context.Context, db DB, table, where string, rows int, do func
 		err := db.QueryRow(ctx, "SELECT occurred_at, id FROM "+name+" WHERE "+page+" ORDER BY occurred_at, id LIMIT 1 OFFSET $1",
 			rows-1).Scan(&at, &id)
 		if errors.Is(err, pgx.ErrNoRows) {
-			return do(page) // the last
+			return do(page) // the last page
 		}
 		if err != nil {
 			return fmt.Errorf("find the end of a page: %w", err)
@@ -39,10 +39,10 @@ func EachPage(ctx context.Context, db DB, table, where string, rows int, do func
 	}
 }
 
-// MoveEvents moves the rows that where selects from one table like events into
-// another, or into events itself, in short transactions: each row is in one of
-// the two at any moment. A row that the other table has too, by its primary key or
-// by the id that an import gave it, is there once.
+// MoveEvents moves the rows that where selects from one table like events into another,
+// or into events itself. It uses short transactions, and at any moment each row is in
+// one of the two. If the other table has the same row already, by its primary key or by
+// the id that an import gave it, it ends up there once.
 func MoveEvents(ctx context.Context, db DB, from, to, where string) error {
 	source, target := pgx.Identifier{from}.Sanitize(), pgx.Identifier{to}.Sanitize()
 	err := EachPage(ctx, db, from, where, EventPage, func(page string) error {
@@ -54,7 +54,7 @@ func MoveEvents(ctx context.Context, db DB, from, to, where string) error {
 	return wrap("move rows of "+from, err)
 }
 
-// wrap names the failed action, if there was an error.
+// wrap adds the failed action to an error. It returns nil for nil.
 func wrap(action string, err error) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", action, err)

@@ -19,18 +19,18 @@ const (
 	attachLockTimeout = "2s"
 )
 
-// Why a month cannot have a partition.
+// These are the reasons why a month cannot have a partition.
 var (
-	// ErrMonth says that events may not have the month: it is before 2000-01, or
-	// more than four months ahead.
+	// ErrMonth says that the month is out of range for events: before 2000-01, or more
+	// than four months ahead.
 	ErrMonth = errors.New("month is outside the range of events")
-	// ErrDetached says that somebody detached the month's partition and left it
-	// there, with rows whose fate is not ours to decide.
+	// ErrDetached says that somebody detached the month's partition and left the table
+	// there. It is not for us to decide about its rows.
 	ErrDetached = errors.New("a table of that name exists that is not a partition of events: drop it or attach it")
 )
 
-// MonthError says that events cannot have a partition of a month, and will not
-// have one however often that is tried, until an operator does something.
+// MonthError says that events cannot have a partition of a month. Trying again does not
+// help until an operator does something.
 type MonthError struct {
 	Month time.Time // its start, in UTC
 	Err   error     // ErrMonth or ErrDetached
@@ -50,8 +50,8 @@ func MonthOf(t time.Time) time.Time {
 	return time.Date(year, month, 1, 0, 0, 0, 0, time.UTC)
 }
 
-// lastMonth is the furthest month ahead that may have a partition: events may
-// bear times up to the next month, and partitions are made three months ahead.
+// lastMonth returns the last month that may have a partition. Times of events may be in
+// the next month, and partitions are made three months ahead.
 func lastMonth(now time.Time) time.Time {
 	return MonthOf(now).AddDate(0, 1+monthsAhead, 0)
 }
@@ -69,12 +69,12 @@ func partitionName(month time.Time) string {
 	return month.Format("events_2006_01")
 }
 
-// EnsurePartitions makes the partitions of events for the months that hold the
-// given times, where they do not exist. Each is made in a short transaction of
-// its own, which no read or write of events waits for and which gives up and
-// tries again rather than wait long itself. Any number of processes may do so
-// at once. It returns a *MonthError for a month that cannot have one: when it is
-// out of range, before it does anything.
+// EnsurePartitions makes missing partitions of events for the months of the given
+// times. Each is made in a short transaction of its own. No read or write of events
+// waits for that transaction, and it gives up and tries again rather than wait long
+// itself. Any number of processes may do so at once. If a month cannot have a
+// partition, the error is a *MonthError; if a month is out of range, it is returned
+// before anything is done.
 func EnsurePartitions(ctx context.Context, pool *pgxpool.Pool, times []time.Time) error {
 	months, err := distinctMonths(times, time.Now())
 	if err != nil {
@@ -101,8 +101,8 @@ func distinctMonths(times []time.Time, now time.Time) ([]time.Time, error) {
 	return slices.CompactFunc(months, time.Time.Equal), nil
 }
 
-// ensurePartition takes a month that is held, in whole or in part, by a partition
-// of an operator's own as it is.
+// ensurePartition makes the partition of a month. If a partition that an operator made
+// holds the month, in whole or in part, it leaves that as it is.
 func ensurePartition(ctx context.Context, pool *pgxpool.Pool, month time.Time) error {
 	err := inLockTx(ctx, pool, func(tx pgx.Tx) error { return makePartition(ctx, tx, month) })
 	if Code(err) == codeInvalidObject {
@@ -111,8 +111,8 @@ func ensurePartition(ctx context.Context, pool *pgxpool.Pool, month time.Time) e
 	return err
 }
 
-// inLockTx tries a transaction a few times: a lock that cannot be had within the
-// timeout is given up, so that nobody queues behind us meanwhile.
+// inLockTx tries a transaction a few times. If a lock cannot be had within the timeout,
+// the transaction is given up, so that nobody queues behind it.
 func inLockTx(ctx context.Context, db DB, do func(pgx.Tx) error) error {
 	var err error
 	for attempt := range attachAttempts {
@@ -127,11 +127,11 @@ func inLockTx(ctx context.Context, db DB, do func(pgx.Tx) error) error {
 	return err
 }
 
-// makePartition creates the table by itself and then attaches it. CREATE TABLE
-// … PARTITION OF would take ACCESS EXCLUSIVE on events and queue behind every
-// long read; ATTACH takes a lock that gets along with reads and writes. The new
-// table is empty, so there is nothing for ATTACH to check. Indexes and the
-// primary key are made by ATTACH.
+// makePartition creates the table by itself and then attaches it. CREATE TABLE …
+// PARTITION OF would take ACCESS EXCLUSIVE on events and queue behind every long read,
+// while ATTACH takes a lock that gets along with reads and writes. The new table is
+// empty, so ATTACH has nothing to check. ATTACH also makes the indexes and the primary
+// key.
 func makePartition(ctx context.Context, tx pgx.Tx, month time.Time) error {
 	if err := lockForPartitions(ctx, tx, attachLockTimeout); err != nil {
 		return err
@@ -151,8 +151,8 @@ func makePartition(ctx context.Context, tx pgx.Tx, month time.Time) error {
 	return attachPartition(ctx, tx, partitionName(month), month)
 }
 
-// lockForPartitions makes this transaction the only one that changes which
-// partitions there are, and bounds how long it waits for other locks.
+// lockForPartitions keeps other transactions from adding and removing partitions until
+// this one ends, and bounds how long this one waits for other locks.
 func lockForPartitions(ctx context.Context, tx pgx.Tx, timeout string) error {
 	if _, err := tx.Exec(ctx, "SET LOCAL lock_timeout = '"+timeout+"'"); err != nil {
 		return fmt.Errorf("set lock timeout: %w", err)
@@ -163,8 +163,8 @@ func lockForPartitions(ctx context.Context, tx pgx.Tx, timeout string) error {
 	return nil
 }
 
-// attachPartition makes a table the partition of a month. Reads and writes of
-// events go on meanwhile. What the table holds is checked to be of the month.
+// attachPartition makes a table the partition of a month. Reads and writes of events go
+// on meanwhile. It checks that the rows of the table are of the month.
 func attachPartition(ctx context.Context, tx pgx.Tx, table string, month time.Time) error {
 	attach := fmt.Sprintf("ALTER TABLE events ATTACH PARTITION %s FOR VALUES FROM ('%s') TO ('%s')",
 		pgx.Identifier{table}.Sanitize(), bound(month), bound(month.AddDate(0, 1, 0)))
@@ -189,8 +189,8 @@ func partitionState(ctx context.Context, tx pgx.Tx, name string) (exists, attach
 	return exists, attached, nil
 }
 
-// DetachedMonths returns those of the months that hold the given times which
-// EnsurePartitions would refuse with ErrDetached. It makes nothing.
+// DetachedMonths returns the months of the given times for which EnsurePartitions would
+// return ErrDetached. It makes no partition.
 func DetachedMonths(ctx context.Context, pool *pgxpool.Pool, times []time.Time) ([]time.Time, error) {
 	months, err := distinctMonths(times, time.Now())
 	if err != nil {
@@ -212,12 +212,12 @@ func DetachedMonths(ctx context.Context, pool *pgxpool.Pool, times []time.Time) 
 	return detached, nil
 }
 
-// Partitions remembers which partitions of events exist, so that asking for
-// them before every write costs nothing. Safe for concurrent use.
+// Partitions remembers which partitions of events exist, so that it costs nothing to
+// ask for them before every write. It is safe for concurrent use.
 type Partitions struct {
 	pool  *pgxpool.Pool
 	mu    sync.Mutex
-	known map[time.Time]bool // bounded by the range of months that may exist
+	known map[time.Time]bool // bounded, since only months within a range may exist
 }
 
 // NewPartitions returns a Partitions that knows of none yet.
@@ -225,9 +225,9 @@ func NewPartitions(pool *pgxpool.Pool) *Partitions {
 	return &Partitions{pool: pool, known: map[time.Time]bool{}}
 }
 
-// Ensure makes the partitions that rows with these times need, as
-// EnsurePartitions does, except those it knows to exist. Call it before the
-// transaction that writes the rows, not inside it.
+// Ensure makes the partitions that rows with these times need, like EnsurePartitions,
+// but skips those that it knows. Call it before the transaction that writes the rows,
+// not inside it.
 func (p *Partitions) Ensure(ctx context.Context, times ...time.Time) error {
 	missing := p.missing(times)
 	if len(missing) == 0 {

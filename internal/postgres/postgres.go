@@ -1,8 +1,7 @@
-// Package postgres is everything Signpost knows about its database server: the
-// connection pool, transactions, what an error means, the schema and its
-// version, the partitions of events, and a private server for those who have
-// none. Queries are elsewhere (package queries); this package knows no table
-// but events and those that keep schema versions.
+// Package postgres is everything that Signpost knows about its database server: the
+// connection pool, transactions, the meaning of errors, the schema and its version, and
+// the partitions of events. Queries are in package queries; this package knows no
+// tables but events and the ones that hold schema versions.
 package postgres
 
 import (
@@ -23,8 +22,8 @@ const (
 	connectTimeout  = 2 * time.Second
 	pingTimeout     = 2 * time.Second
 	rollbackTimeout = 2 * time.Second
-	// cancelGrace is how long a server has to give up a statement whose context
-	// ended. One that does not answer by then loses the connection.
+	// cancelGrace is how long a server has to give up a statement whose context ended.
+	// If it has not answered by then, the connection is closed.
 	cancelGrace = 500 * time.Millisecond
 )
 
@@ -36,41 +35,41 @@ type Options struct {
 	// MaxConns bounds the pool. 0 leaves it to pool_max_conns in the URL, or
 	// else to the driver's default (4, or the number of CPUs if larger).
 	MaxConns int
-	// IdleConns are kept open beyond those in use, as far as MaxConns allows, so
-	// that a burst, above all the first one, need not wait for a new session.
-	// They are opened in the background.
+	// IdleConns is how many connections are kept open beyond those in use, as far as
+	// MaxConns allows. A burst, above all the first one, then need not wait for new
+	// sessions. They are opened in the background.
 	IdleConns int
-	// StatementTimeout, LockTimeout and IdleInTxTimeout are limits that the
-	// server enforces on every statement, lock wait and idle transaction of
-	// this pool, so that they also hold for a client that is gone. 0 leaves the
-	// server's own setting. They are sent as startup parameters, which a
-	// connection pooler in front of Postgres may have to be told to accept.
+	// StatementTimeout, LockTimeout and IdleInTxTimeout are limits that the server
+	// enforces on every statement, lock wait and idle transaction of this pool, so that
+	// they also hold if the client is gone. 0 leaves the server's own setting. They are
+	// sent as startup parameters; a connection pooler in front of Postgres may have to
+	// be configured to accept them.
 	StatementTimeout time.Duration
 	LockTimeout      time.Duration
 	IdleInTxTimeout  time.Duration
-	// KeepCanceled keeps a connection whose statement runs when its context ends:
-	// the server is asked to give the statement up, which it reports as an error
-	// of its own (see Unavailable), and only a server that does not do so within
-	// half a second loses the connection. Without it the connection is closed, at
-	// once, and the error is the one of the context.
+	// KeepCanceled keeps a connection whose statement runs when its context ends. The
+	// server is asked to give the statement up, which it reports as an error of its own
+	// (see Unavailable). Only if it does not do so within half a second is the
+	// connection closed. Without KeepCanceled, the connection is closed at once, and
+	// the error is the one of the context.
 	KeepCanceled bool
-	// ShortQueries keeps the server from spreading a query over several of its
-	// processes, so that one query takes no more than one of its cores, and from
-	// compiling it (JIT), which takes longer than a page of a list may.
+	// ShortQueries keeps the server from using several of its processes for one query,
+	// so that a query takes no more than one core, and from compiling it (JIT), which
+	// takes longer than a page of a list may take.
 	ShortQueries bool
 }
 
-// Open returns a pool of connections to the database that url names (a
-// postgres:// URL or a keyword/value string). Nothing is dialed before the
-// first use, but for IdleConns in the background, so Postgres need not be up. The only error is a url that cannot be
-// understood; its text never holds a password. The caller closes the pool.
+// Open returns a pool of connections to the database that url names (a postgres:// URL
+// or a keyword/value string). No connection is made before the first use, except for
+// IdleConns in the background, so Postgres need not be up. The only error is that url
+// cannot be understood; its text never holds a password. The caller closes the pool.
 //
-// While the server accepts no connections, one at a time is tried, with pauses of
-// up to half a second; other requests for one fail at once, with the error of the
-// last attempt.
+// While the server accepts no connections, one connection at a time is tried, with
+// pauses of up to half a second. Other requests for a connection fail at once, with the
+// error of the last attempt.
 //
-// A connection that reports a fatal error, or that its server became read-only
-// (a primary that was demoted), is closed rather than used again.
+// A connection is closed rather than used again if it reports a fatal error, or that
+// its server became read-only (a primary that was demoted).
 func Open(ctx context.Context, url string, o Options) (*pgxpool.Pool, error) {
 	cfg, err := poolConfig(url, o)
 	if err != nil {
@@ -92,8 +91,8 @@ func poolConfig(url string, o Options) (*pgxpool.Config, error) {
 		cfg.MaxConns = int32(min(o.MaxConns, 10_000))
 	}
 	cfg.MinIdleConns = min(int32(min(o.IdleConns, 10_000)), cfg.MaxConns)
-	// Connections are renewed so that a changed DNS record or a new replica
-	// behind a proxy is noticed; the jitter keeps them from doing so together.
+	// Connections are renewed so that a changed DNS record or a new replica behind a
+	// proxy is noticed. The jitter keeps them from being renewed all at once.
 	cfg.MaxConnLifetime = 30 * time.Minute
 	cfg.MaxConnLifetimeJitter = 5 * time.Minute
 	cfg.MaxConnIdleTime = 5 * time.Minute
@@ -104,8 +103,8 @@ func poolConfig(url string, o Options) (*pgxpool.Config, error) {
 	if conn.ConnectTimeout == 0 || conn.ConnectTimeout > time.Minute {
 		conn.ConnectTimeout = connectTimeout
 	}
-	// A peer that vanished without a word is noticed within half a minute, not
-	// after the operating system's two hours.
+	// A peer that vanished without closing the connection is noticed within half a
+	// minute, and not after the operating system's two hours.
 	dialer := &net.Dialer{KeepAliveConfig: net.KeepAliveConfig{
 		Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3,
 	}}
@@ -157,13 +156,12 @@ type DB interface {
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 }
 
-// InTx runs fn in a transaction: committed when fn returns nil, rolled back
-// when it returns an error (which InTx returns as it is) or panics. The
-// rollback has a short deadline of its own, so that it also happens when ctx
-// has ended.
+// InTx runs fn in a transaction. It commits when fn returns nil, and rolls back when fn
+// returns an error, which InTx returns as it is, or panics. The rollback has a short
+// deadline of its own, so that it also happens when ctx has ended.
 //
-// When the commit itself fails the outcome may be unknown: the server can have
-// committed and the answer been lost. Callers make a repetition harmless.
+// When the commit itself fails, the outcome may be unknown: the server may have
+// committed and only its answer was lost. So callers must make repetition harmless.
 func InTx(ctx context.Context, db DB, fn func(pgx.Tx) error) error {
 	tx, err := db.Begin(ctx)
 	if err != nil {
@@ -179,7 +177,7 @@ func InTx(ctx context.Context, db DB, fn func(pgx.Tx) error) error {
 	return nil
 }
 
-// rollback ends tx unless it has ended. Its error is of no use: where it fails
+// rollback ends tx unless it has ended. Its error is ignored: if the rollback fails,
 // the connection is closed, which rolls back as well.
 func rollback(ctx context.Context, tx pgx.Tx) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollbackTimeout)

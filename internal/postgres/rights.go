@@ -12,10 +12,10 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// withCure adds to an error that says that the role of pool lacks a right how to
-// give it that. Any other error is returned as it is.
+// withCure adds to an error how to give the role of pool a right, if the error says
+// that the right is missing. It returns any other error as it is.
 func withCure(ctx context.Context, pool *pgxpool.Pool, err error) error {
-	// A schema that the role may not use looks to it as if it were empty.
+	// If the role may not use a schema, the schema looks empty to it.
 	var older *SchemaError
 	empty := errors.As(err, &older) && older.Have == 0
 	if code := Code(err); code != codeNoRight && code != codeNoSchema && !empty {
@@ -40,18 +40,19 @@ func cured(err error, statements string) error {
 	return fmt.Errorf("%w; the owner of the database mends that with: %s", err, statements)
 }
 
-// rights are those that it takes to bring the schema to a release and to use it.
+// rights are the rights of a role that are needed to bring the schema to a release and
+// to use it.
 type rights struct {
 	Role, Database, Schema string
-	Owner                  string // of the tables, if the role is not one of its
+	Owner                  string // the owner of the tables, if the role is not one of its members
 	Uses, Creates, Extends bool
 }
 
-// askRights returns the rights of the role of pool.
+// askRights asks for the rights of the role of pool.
 func askRights(ctx context.Context, pool *pgxpool.Pool) (has rights, err error) {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
-	// current_schema is null where the role may use none of its search path.
+	// current_schema is null if the role may use no schema of its search path.
 	rows, err := pool.Query(ctx, `
 		WITH s AS (SELECT coalesce(current_schema(), 'public') AS name)
 		SELECT current_user::text AS role, current_database()::text AS database, s.name::text AS schema,
@@ -68,10 +69,10 @@ func askRights(ctx context.Context, pool *pgxpool.Pool) (has rights, err error) 
 	return pgx.CollectExactlyOneRow(rows, pgx.RowToStructByName[rights])
 }
 
-// cures are the statements that give the missing rights.
+// cures returns the statements that give the missing rights.
 func (has rights) cures() []string {
 	role := quoted(has.Role)
-	if has.Owner != "" { // the owner has all the rights that are needed
+	if has.Owner != "" { // the owner has all rights that are needed
 		return []string{"GRANT " + quoted(has.Owner) + " TO " + role}
 	}
 	var cures, onSchema []string
@@ -92,7 +93,7 @@ func (has rights) cures() []string {
 
 var plainName = regexp.MustCompile(`^[a-z_][a-z0-9_]*$`)
 
-// quoted returns a name as SQL needs it: as it is where it is a plain one.
+// quoted returns a name as SQL needs it, without quotes if it is a plain name.
 func quoted(name string) string {
 	if plainName.MatchString(name) {
 		return name

@@ -32,10 +32,10 @@ func (e *SchemaError) Error() string {
 	}
 }
 
-// CheckSchema returns a *SchemaError when the database's schema is older than
-// this release needs, and nil when it is the same or newer: a schema always
-// serves the release before it too (I8). Where the role of pool lacks a right, the
-// error says how to give it.
+// CheckSchema returns a *SchemaError if the database's schema is older than this
+// release needs, and nil if it is the same or newer: a newer schema always serves the
+// release before it too (I8). If the role of pool lacks a right, the error says how to
+// give it.
 func CheckSchema(ctx context.Context, pool *pgxpool.Pool) error {
 	return withCure(ctx, pool, checkSchema(ctx, pool))
 }
@@ -62,9 +62,9 @@ func checkSchema(ctx context.Context, pool *pgxpool.Pool) error {
 	return nil
 }
 
-// WaitForSchema is CheckSchema for a process that starts: while Postgres is not
-// up it logs so and asks again until ctx ends. A server that is up and has an
-// older schema (*SchemaError), or does not let us in, is an error at once.
+// WaitForSchema is CheckSchema for a process that starts. While Postgres is not up, it
+// logs this and asks again until ctx ends. If the server is up and has an older schema
+// (*SchemaError) or does not let us in, it returns the error at once.
 func WaitForSchema(ctx context.Context, pool *pgxpool.Pool, log *slog.Logger) error {
 	return untilAvailable(ctx, pool, log, func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, probeTimeout)
@@ -90,7 +90,7 @@ func newestMigration(fsys fs.FS) (int64, error) {
 	return newest, nil
 }
 
-// schemaVersion returns the newest version applied, 0 where there is none.
+// schemaVersion returns the newest version that was applied, 0 if there is none.
 func schemaVersion(ctx context.Context, pool *pgxpool.Pool) (int64, error) {
 	var version int64
 	err := pool.QueryRow(ctx,

@@ -6,7 +6,8 @@ import (
 	"time"
 )
 
-// report logs the first failure, then one a minute, then that all is shipped.
+// report logs the first failure, then one failure a minute, and at the end that all is
+// shipped.
 func (s *Shipper) report(ctx context.Context, err error) {
 	if ctx.Err() != nil {
 		return
@@ -22,7 +23,7 @@ func (s *Shipper) report(ctx context.Context, err error) {
 	if s.failing.IsZero() {
 		s.failing = now
 	}
-	s.catchUp = catchUp{} // it may be away again
+	s.catchUp = catchUp{} // Postgres may be away again
 	if now.Sub(s.reported) >= time.Minute {
 		s.reported = now
 		s.Log.WarnContext(ctx, "clicks cannot be shipped and wait in the spool",
@@ -38,7 +39,7 @@ func (s *Shipper) reportBack(ctx context.Context) {
 	}
 	s.catchUp = catchUp{since: time.Now()}
 	if s.catchUp.since.Sub(s.back) < time.Minute {
-		return // it comes and goes
+		return // Postgres comes and goes
 	}
 	s.back = s.catchUp.since
 	s.Log.InfoContext(ctx, "Postgres takes clicks again; shipping the backlog",
@@ -55,7 +56,7 @@ func (s *Shipper) reportCaughtUp(ctx context.Context, now time.Time) {
 	s.failing, s.reported, s.catchUp = time.Time{}, time.Time{}, catchUp{}
 }
 
-// backlog describes for the log how much waits in the spool.
+// backlog describes, for the log, how much waits in the spool.
 func (s *Shipper) backlog(now time.Time) []any {
 	stats := s.Spool.Stats()
 	var age time.Duration

@@ -8,8 +8,9 @@ import (
 	"time"
 )
 
-// reshipEvery is how often Reship may put segments back. Putting them back makes
-// new clicks wait, so that a loop of requests would slow them down for good.
+// reshipEvery is how often Reship may put segments back. Segments that are put back
+// make new clicks wait, so without this limit a loop of requests would slow them down
+// for good.
 const reshipEvery = time.Minute
 
 // BusyError says that Reship put nothing back, and when to ask again.
@@ -20,7 +21,7 @@ type BusyError struct {
 
 func (e *BusyError) Error() string { return e.Reason }
 
-// ErrStopped is the error of Reship, wrapped, when Run did not answer in time.
+// ErrStopped is the error that Reship wraps when Run does not answer in time.
 var ErrStopped = errors.New("the shipper is busy or stopping")
 
 // reshipped is the answer of Run to Reship.
@@ -29,15 +30,16 @@ type reshipped struct {
 	err          error
 }
 
-// Reship has Run put every segment that was shipped and is still kept back in
-// line, for a Postgres that lost what it had committed. It returns how many
-// segments were put back and how many follow when the line is shorter. Postgres
-// does not count twice what it has already, so asking again does no harm.
+// Reship makes Run put segments back in line, namely all that were shipped and are
+// still kept. It is for a Postgres that lost what it had committed. It returns the
+// number of segments that were put back, and of those that follow once the line is
+// shorter. Postgres does not count clicks again that it still has, so asking again does
+// no harm.
 //
-// One call at a time is served, and for a minute after one has put segments back
-// every other gets a [BusyError]. [ErrStopped] says that Run did not answer before
-// ctx ended, any other error that some of the segments could not be moved. It may
-// be called concurrently.
+// One call is served at a time, and after one has put segments back, every other call
+// gets a [BusyError] for a minute. [ErrStopped] means that Run did not answer before
+// ctx ended, and any other error that some of the segments could not be moved. Reship
+// may be called concurrently.
 func (s *Shipper) Reship(ctx context.Context) (put, waiting int, err error) {
 	if !s.reshipping.TryLock() {
 		return 0, 0, &BusyError{"segments are being put back, wait for that to end", time.Second}
@@ -68,7 +70,7 @@ func (s *Shipper) askRun(ctx context.Context) (put, waiting int, err error) {
 	}
 }
 
-// answerAsked serves a call of Reship that waits, if there is one.
+// answerAsked serves one waiting call of Reship, if there is any.
 func (s *Shipper) answerAsked(ctx context.Context) {
 	select {
 	case answer := <-s.asked:

@@ -29,29 +29,30 @@ import (
 )
 
 const (
-	// shipTimeout bounds one transaction, so that a server that hangs is left.
+	// shipTimeout bounds one transaction, so that the shipper gives up on a server that
+	// hangs.
 	shipTimeout = 15 * time.Second
-	// Several small segments share a transaction when a backlog waits; each
+	// When a backlog waits, several small segments share a transaction. Each of them
 	// stays a batch of its own.
 	shipTogether = 8
 	shipBytes    = 4 << 20
 	// While Postgres is away, attempts are spread over this long, so that many
 	// replicas do not come back at the same moment.
 	retryLeast, retryMost = 100 * time.Millisecond, 2 * time.Second
-	// How often the spool is looked after: folders of dead processes, segments
-	// that were kept long enough.
+	// tidyEvery is how often the spool is tidied: folders of dead processes are
+	// adopted, and segments that were kept long enough are removed.
 	tidyEvery = 10 * time.Second
 )
 
-// Options are the surroundings of a Shipper. All but Registry and Tracing are
+// Options are the surroundings of a Shipper. All except for Registry and Tracing are
 // required.
 type Options struct {
 	Pool     *pgxpool.Pool
-	River    *river.Client[pgx.Tx] // only inserts
+	River    *river.Client[pgx.Tx] // used only to insert jobs
 	Spool    *clicks.Spool
 	Log      *slog.Logger
 	Registry prometheus.Registerer // nil means metrics go nowhere
-	Tracing  trace.TracerProvider  // gets a span for each transaction that ships; nil means there are none
+	Tracing  trace.TracerProvider  // gets a span for each transaction that ships; nil means no spans
 }
 
 // A Shipper brings sealed segments from the spool to Postgres. A segment is one
@@ -60,35 +61,35 @@ type Options struct {
 type Shipper struct {
 	Options
 	tracer    trace.Tracer
-	failing   time.Time     // since when; zero while all is well
-	reported  time.Time     // when that was last logged
+	failing   time.Time     // the time of the first failure; zero while all is well
+	reported  time.Time     // when the failure was last logged
 	back      time.Time     // when it was last logged that Postgres is back
 	listing   time.Time     // when it was last logged that folders cannot be listed
-	together  int           // segments that share the next transaction
+	together  int           // how many segments share the next transaction
 	running   bool          // Run is under way
 	tidied    time.Time     // when the spool was last looked after
-	tidyEvery time.Duration // tidyEvery but in tests
-	catchUp   catchUp       // after Postgres was away
+	tidyEvery time.Duration // the constant tidyEvery, except in tests
+	catchUp   catchUp       // the backlog after an outage of Postgres
 
-	met atomic.Pointer[string] // the installation of Met, until Run has passed it on
+	met atomic.Pointer[string] // the installation that Met was given, until Run has passed it on
 
-	asked        chan chan reshipped // Reship's questions to Run
-	reshipBefore time.Time           // segments shipped before are to be put back; zero when all are
+	asked        chan chan reshipped // calls of Reship that wait for Run
+	reshipBefore time.Time           // segments that were shipped before this time are to be put back; zero when all of them were
 	reshipping   sync.Mutex          // held while Reship is served
-	reshipNext   time.Time           // Reship is not served before; guarded by reshipping
+	reshipNext   time.Time           // Reship is not served before this time; guarded by reshipping
 
 	batches, clicks prometheus.Counter
 	failures        prometheus.Counter
 }
 
-// catchUp is the account of a backlog that is being shipped.
+// catchUp counts the segments and clicks of a backlog that is being shipped.
 type catchUp struct {
-	since            time.Time // zero when there is none
+	since            time.Time // zero when there is no backlog
 	segments, clicks int
 }
 
-// New returns a shipper. Run, Drain and Ship are not to be called at
-// once; Reship and Met may be called at any time.
+// New returns a shipper. Run, Drain and Ship must not be called at the same time;
+// Reship and Met may be called at any time.
 func New(o Options) *Shipper {
 	metrics := promauto.With(o.Registry)
 	if o.Tracing == nil {
@@ -112,8 +113,8 @@ func New(o Options) *Shipper {
 	}
 }
 
-// Run ships sealed segments until ctx ends. It waits out every trouble with
-// Postgres, so its only result is nil.
+// Run ships sealed segments until ctx ends. It waits until any trouble with Postgres is
+// over, so its only result is nil.
 func (s *Shipper) Run(ctx context.Context) error {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
@@ -147,25 +148,27 @@ func (s *Shipper) Run(ctx context.Context) error {
 	}
 }
 
-// Drain seals the spool and ships all of it, once. An error says that segments
-// are left, which are safe in the spool.
+// Drain seals the spool and ships all of it, once. An error means that segments are
+// left. They are safe in the spool.
 func (s *Shipper) Drain(ctx context.Context) error {
 	if err := s.Spool.SealNow(ctx); err != nil {
 		return fmt.Errorf("seal spool: %w", err)
 	}
 	err := s.Ship(ctx)
-	// A process may stop for good, and no other process could confirm its removals.
+	// This process may stop for good, and then no other process could confirm its
+	// removals.
 	return errors.Join(err, s.Expire(ctx, time.Now()))
 }
 
-// Expire removes the segments that by now were kept long enough, and tells the
-// ledger how far their folders are empty: beyond, its rows make shipping a segment
-// again harmless. An error says that some are left.
+// Expire removes the segments that have been kept long enough by now, and tells the
+// ledger up to which segment their folders are empty. It does not matter if a later
+// segment is shipped again, because the ledger has a row for it. An error means that
+// some segments are left.
 func (s *Shipper) Expire(ctx context.Context, now time.Time) error {
 	for {
 		gone, err := s.Spool.RemoveExpired(now)
 		if err != nil {
-			err = fmt.Errorf("remove old segments: %w", err) // of some folder; gone is of others
+			err = fmt.Errorf("remove old segments: %w", err) // the error is about one folder; gone is about the others
 		}
 		if len(gone) > 0 {
 			err = errors.Join(err, s.confirm(ctx, gone))
@@ -176,8 +179,8 @@ func (s *Shipper) Expire(ctx context.Context, now time.Time) error {
 	}
 }
 
-// Ship ships all that is sealed, once. An error says that segments are left,
-// which are safe in the spool.
+// Ship ships all sealed segments, once. An error means that segments are left. They are
+// safe in the spool.
 func (s *Shipper) Ship(ctx context.Context) error {
 	if err := s.ship(ctx); err != nil {
 		return err
@@ -188,13 +191,13 @@ func (s *Shipper) Ship(ctx context.Context) error {
 	return nil
 }
 
-// ship ships until nothing that can be shipped is left.
+// ship ships until no segment is left that can be shipped.
 func (s *Shipper) ship(ctx context.Context) error {
 	for {
 		shipped, err := s.pass(ctx)
 		if err != nil {
-			// A server that is slow or just back gets little at first: what
-			// does not fit into shipTimeout would never go.
+			// A server that is slow, or has just come back, gets little at first: a
+			// transaction that takes longer than shipTimeout would never succeed.
 			s.together = 1
 		}
 		if err != nil || shipped == 0 {
@@ -203,10 +206,11 @@ func (s *Shipper) ship(ctx context.Context) error {
 	}
 }
 
-// pass goes through the line once, from the oldest segment to the newest, and
-// returns how many went. A segment that cannot go stays behind and keeps none back. It
-// ends after a while even though more is sealed meanwhile: what was adopted or
-// passed over is older, and has its turn in the next pass.
+// pass goes through the line once, from the oldest segment to the newest, and returns
+// how many were shipped. A segment that cannot be shipped stays behind and does not
+// keep back others. The pass ends after a while even if more segments are sealed
+// meanwhile: segments that were adopted or passed over are older, and have their turn
+// in the next pass.
 func (s *Shipper) pass(ctx context.Context) (shipped int, err error) {
 	began := time.Now()
 	for after := ""; shipped == 0 || time.Since(began) < s.tidyEvery; {
@@ -231,13 +235,14 @@ func (s *Shipper) pass(ctx context.Context) (shipped int, err error) {
 	return shipped, nil
 }
 
-// Met says which installation the database is, for one who has asked it before
-// there is anything to ship: then the spool knows at once what belongs there. It
-// returns at once, and may be called at any time.
+// Met tells the shipper which installation the database is. It is for a caller that has
+// asked the database before there is anything to ship: the spool then knows at once
+// which segments belong to this installation. It returns at once, and may be called at
+// any time.
 func (s *Shipper) Met(installation string) { s.met.Store(&installation) }
 
-// meet asks Postgres which installation it is, so that the spool can say what
-// belongs to it.
+// meet asks Postgres which installation it is, so that the spool can say which segments
+// belong to it.
 func (s *Shipper) meet(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, shipTimeout)
 	defer cancel()
@@ -249,11 +254,11 @@ func (s *Shipper) meet(ctx context.Context) error {
 	return nil
 }
 
-// errMoved says that the database is not the one that the spool ships to.
+// errMoved means that the database is not the one to which the spool ships.
 var errMoved = errors.New("the database is another installation than before; clicks of that one are held")
 
-// checkInstallation is for the transaction that ships, so that nothing is
-// counted elsewhere whatever happens to the database meanwhile.
+// checkInstallation is called in the transaction that ships, so that no click is
+// counted in another installation, whatever happens to the database meanwhile.
 func (s *Shipper) checkInstallation(ctx context.Context, q *queries.Queries) error {
 	installation, err := q.GetInstallation(ctx)
 	if err != nil {
@@ -274,13 +279,13 @@ func (s *Shipper) reportListing(ctx context.Context, err error) {
 	}
 }
 
-// shipAll ships the segments, oldest first, and returns how many went.
+// shipAll ships the segments, oldest first, and returns how many were shipped.
 func (s *Shipper) shipAll(ctx context.Context, segments []clicks.Segment) (shipped int, err error) {
 	home := s.Spool.Installation()
 	for len(segments) > 0 {
 		s.attend(ctx)
 		if s.Spool.Installation() != home {
-			return shipped, nil // it was told so meanwhile: the line is another one
+			return shipped, nil // the spool was told another installation meanwhile, so the line is another one
 		}
 		var batches []clicks.Batch
 		var taken int
@@ -299,7 +304,8 @@ func (s *Shipper) shipAll(ctx context.Context, segments []clicks.Segment) (shipp
 	return shipped, nil
 }
 
-// read reads the segments that go together and returns how many it looked at.
+// read reads the segments that go into one transaction and returns how many segments it
+// looked at.
 func (s *Shipper) read(ctx context.Context, segments []clicks.Segment) (batches []clicks.Batch, taken int) {
 	var bytes int64
 	for _, segment := range segments {
@@ -309,7 +315,7 @@ func (s *Shipper) read(ctx context.Context, segments []clicks.Segment) (batches 
 		taken++
 		batch, err := s.Spool.Read(segment)
 		switch {
-		case errors.Is(err, clicks.ErrQuarantined): // the spool has logged and counted it
+		case errors.Is(err, clicks.ErrQuarantined): // the spool has logged and counted this
 		case err != nil:
 			s.Log.WarnContext(ctx, "a segment cannot be read now", slog.String("segment", segment.ID), slog.Any("error", err))
 		default:
@@ -319,9 +325,9 @@ func (s *Shipper) read(ctx context.Context, segments []clicks.Segment) (batches 
 	return batches, taken
 }
 
-// send ships batches in one transaction. One that Postgres refuses for what it
-// holds must not keep back the others, so after such an error each goes alone,
-// and the refused one is tried again from time to time.
+// send ships batches in one transaction. Postgres may refuse a batch for its content,
+// which must not keep back the others. So after such an error each batch is shipped
+// alone, and the refused one is tried again from time to time.
 func (s *Shipper) send(ctx context.Context, batches []clicks.Batch) (shipped int, err error) {
 	err = s.insert(ctx, batches)
 	if err != nil && !postgres.DataFault(err) {
@@ -349,8 +355,8 @@ func (s *Shipper) send(ctx context.Context, batches []clicks.Batch) (shipped int
 	return shipped, nil
 }
 
-// mark takes a committed batch's segment out of the line and returns 1. If it
-// cannot it returns 0: the segment is shipped again, which is harmless.
+// mark takes the segment of a committed batch out of the line and returns 1. If that
+// fails, it returns 0 and the segment is shipped again, which is harmless.
 func (s *Shipper) mark(ctx context.Context, batch clicks.Batch) int {
 	if err := s.Spool.Shipped(batch); err != nil {
 		s.Spool.PassOver(batch.ID)
@@ -408,13 +414,13 @@ func endSpan(span trace.Span, batches []clicks.Batch, err error) {
 	span.End()
 }
 
-// replayed says why a batch is held that the ledger does not know and whose
-// segment was removed.
+// replayed is the reason why a batch is held whose segment was removed and that the
+// ledger does not know.
 const replayed = "its segment was shipped and removed, and came back from a copy of the spool, so that it was counted before; " +
 	"drop it, or ingest it with `signpost batches retry` if you know better"
 
-// insertBatch inserts a batch and the job that ingests it. A replay gets none: an
-// operator decides.
+// insertBatch inserts a batch and the job that ingests it. A replay gets no job: an
+// operator decides about it.
 func (s *Shipper) insertBatch(ctx context.Context, tx pgx.Tx, batch clicks.Batch) (replay bool, err error) {
 	q := queries.New(tx)
 	n, err := q.InsertClickBatch(ctx, queries.InsertClickBatchParams{
@@ -444,9 +450,9 @@ func (s *Shipper) insertBatch(ctx context.Context, tx pgx.Tx, batch clicks.Batch
 	return false, nil
 }
 
-// attend does the work besides shipping that is due. The line may never be empty, where
-// a transaction takes longer than it takes to seal a segment, so nothing may wait for
-// its end.
+// attend does other work than shipping when it is due. It does not wait for the end of
+// the line, because the line may never be empty if a transaction takes longer than it
+// takes to seal a segment.
 func (s *Shipper) attend(ctx context.Context) {
 	s.answerAsked(ctx)
 	if met := s.met.Swap(nil); met != nil {
@@ -469,7 +475,7 @@ func (s *Shipper) tidy(ctx context.Context) {
 		s.Log.InfoContext(ctx, "adopted the segments of a dead process", slog.Int("segments", n))
 	}
 	if err := s.Expire(ctx, time.Now()); err != nil && ctx.Err() == nil && !postgres.Unavailable(err) {
-		s.Log.WarnContext(ctx, "old segments cannot be removed", slog.Any("error", err)) // shipping reports an outage
+		s.Log.WarnContext(ctx, "old segments cannot be removed", slog.Any("error", err)) // an outage is reported by shipping
 	}
 }
 
