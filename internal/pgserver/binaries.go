@@ -15,13 +15,14 @@ import (
 
 const oldestServer = 15
 
-// ErrNoBinaries is returned where no usable PostgreSQL server is installed. Its
-// text says what to install.
+// ErrNoBinaries is returned if no usable PostgreSQL server is installed. Its text names
+// the packages to install.
 var ErrNoBinaries = errors.New("no PostgreSQL 15 or later server programs (initdb, postgres) are installed here: " +
 	"`apt-get install postgresql` (Debian, Ubuntu), `dnf install postgresql-server postgresql-contrib` (Fedora) " +
 	"or `brew install postgresql@17` (macOS) gets them")
 
-// binaryFolders are where distributions keep server programs, besides PATH.
+// binaryFolders are the folders, besides PATH, in which distributions keep server
+// programs.
 var binaryFolders = []string{
 	"/usr/lib/postgresql/*/bin",
 	"/usr/pgsql-*/bin",
@@ -38,15 +39,15 @@ type installation struct {
 	major int
 }
 
-// FindBinaries returns the folder of the PostgreSQL server programs to use: the
-// one on PATH, or else the newest that is installed, if it is version 15 or
-// later; otherwise ErrNoBinaries.
+// FindBinaries returns the folder of the PostgreSQL server programs to use: the one on
+// PATH, or else the newest that is installed. It returns ErrNoBinaries if there is none
+// of version 15 or later.
 func FindBinaries() (string, error) {
 	found, err := findBinaries(0)
 	return found.dir, err
 }
 
-// findBinaries is FindBinaries for one major version, or for any when it is 0.
+// findBinaries is like FindBinaries, for one major version, or for any if major is 0.
 func findBinaries(major int) (installation, error) {
 	found := installations()
 	for _, in := range found {
@@ -61,7 +62,8 @@ func findBinaries(major int) (installation, error) {
 		"install version %d, or move the data with pg_dump", major, found[0].major, major)
 }
 
-// installations lists the installed servers: PATH first, then the newest.
+// installations lists the installed servers: the one on PATH first, then the others
+// from the newest on.
 func installations() []installation {
 	var others []installation
 	for _, pattern := range binaryFolders {
@@ -86,8 +88,8 @@ func onPath() string {
 	if err != nil {
 		return ""
 	}
-	// initdb looks for postgres beside itself, so the folder must hold both; a
-	// link in /usr/bin may stand alone.
+	// initdb looks for postgres in its own folder, so the folder must hold both. A link
+	// in /usr/bin may stand alone.
 	if resolved, err := filepath.EvalSymlinks(postgres); err == nil {
 		postgres = resolved
 	}
@@ -100,8 +102,8 @@ func onPath() string {
 
 var versionPattern = regexp.MustCompile(`\) (\d+)`)
 
-// serverVersion returns the major version of the programs in dir, 0 where they
-// are not complete.
+// serverVersion returns the major version of the programs in dir, 0 if some are
+// missing.
 func serverVersion(dir string) int {
 	if _, err := os.Stat(filepath.Join(dir, "initdb")); err != nil {
 		return 0
@@ -118,8 +120,8 @@ func serverVersion(dir string) int {
 	return major
 }
 
-// dataVersion returns the major version that made the data folder, 0 where
-// there is none yet.
+// dataVersion returns the major version of the server that made the data folder, 0 if
+// there is no data yet.
 func dataVersion(data string) (int, error) {
 	content, err := os.ReadFile(filepath.Join(data, "PG_VERSION"))
 	if errors.Is(err, os.ErrNotExist) {

@@ -34,13 +34,13 @@ const (
 	uniqueViolation   = "23505"
 )
 
-// sharedMemoryLeft is in the log of a server that finds the memory of a killed one.
-// The server has no code for it, since no client is connected.
+// sharedMemoryLeft is part of the log of a server that finds the shared memory of a
+// killed one. The server has no error code for it, since no client is connected.
 const sharedMemoryLeft = "pre-existing shared memory block"
 
 const (
 	superuser      = "signpost"
-	maxSocketPath  = 103 // macOS; Linux allows 107
+	maxSocketPath  = 103 // the limit of macOS; Linux allows 107
 	maxLogFile     = 8 << 20
 	maxLogTail     = 4 << 10
 	readyInterval  = 20 * time.Millisecond
@@ -50,29 +50,30 @@ const (
 
 // Options describe the private server to run.
 type Options struct {
-	// Dir holds everything of the cluster and is made if need be: data/ (the
+	// Dir holds everything of the cluster and is made if necessary: data/ (the
 	// database), postgres.log, lock, and location (see Start).
 	Dir string
-	// Durable makes it a real database, which survives a power cut. Without it
-	// a committed transaction survives a kill of the server only: for tests.
+	// Durable makes it a real database, which survives a power cut. Without it, a
+	// committed transaction only survives if the server is killed, which is enough for
+	// tests.
 	Durable bool
 	// MaxConns is the server's max_connections; 0 means 100.
 	MaxConns int
 	// SharedBuffers is the server's shared_buffers, such as 1GB; "" means 128MB, or
 	// 64MB if it is not durable.
 	SharedBuffers string
-	// Primary, if there is one, is a durable cluster that runs: the new one begins as
-	// a copy of it and follows it as a standby, until Promote. It has no part in a
-	// Dir that has a database already.
+	// Primary, if it is set, is a running durable cluster. The new cluster begins as a
+	// copy of it and follows it as a standby, until Promote. It is ignored if Dir has a
+	// database already.
 	Primary *Cluster
-	// Log hears what a person may want to know. Nil means nobody.
+	// Log gets the messages that may interest a person. Nil means that there are none.
 	Log *slog.Logger
 }
 
-// Cluster is a private PostgreSQL server, a child of this process, made from
-// the server programs installed on this machine. It listens on a Unix socket
-// only, in a folder that nobody but its account (and root) can enter; that
-// folder is the authentication. Safe for concurrent use.
+// Cluster is a private PostgreSQL server. It is a child of this process and uses the
+// server programs that are installed on this machine. It listens only on a Unix socket,
+// in a folder that nobody but its account (and root) can enter; access to that folder
+// is the only authentication. It is safe for concurrent use.
 type Cluster struct {
 	o      Options
 	socket string // folder of the socket; stays the same over restarts
@@ -83,18 +84,18 @@ type Cluster struct {
 	locks []*os.File
 }
 
-// Start makes the cluster in o.Dir if there is none yet, starts it and
-// returns when it answers. It recovers by itself from whatever a kill left: a
-// half-made database, a stale pid file or socket, a server that still runs. Two
-// processes cannot have one Dir at a time; the second gets an error.
+// Start makes the cluster in o.Dir if there is none yet, starts it and returns when it
+// answers. If an earlier process was killed, Start recovers by itself from anything
+// that was left: a half-made database, a stale pid file or socket, a server that still
+// runs. Two processes cannot use one Dir at the same time; the second gets an error.
 //
-// As root, for whom PostgreSQL does not run, the server runs as the user who
-// owns the data or else as postgres. If that user cannot reach Dir (a home that
-// is closed to others, say), the data is put into a folder of its own under
-// /var/lib/signpost, and Dir/location says where.
+// PostgreSQL refuses to run as root. If this process is root, the server runs as the
+// user who owns the data, or else as postgres. If that user cannot reach Dir (for
+// example in a home that is closed to others), the data is put into a folder of its own
+// under /var/lib/signpost, and Dir/location holds the path of that folder.
 //
-// The server ends with this process, however it ends (on Linux; elsewhere the
-// next start on Dir ends one that was left). The caller calls Stop.
+// On Linux the server ends with this process, however that ends; elsewhere the next
+// start on Dir ends a server that was left. The caller calls Stop.
 func Start(ctx context.Context, o Options) (*Cluster, error) {
 	dir, err := filepath.Abs(o.Dir)
 	if err != nil {
@@ -121,7 +122,7 @@ func (c *Cluster) Start(ctx context.Context) error {
 	if c.proc.running() {
 		return errors.New("start postgres: it is running")
 	}
-	c.unlock() // of a server that ended by itself
+	c.unlock() // the lock is still held if the server ended by itself
 	err := c.start(ctx)
 	if err != nil {
 		c.unlock()
@@ -195,8 +196,8 @@ func (c *Cluster) unlock() {
 	c.locks = nil
 }
 
-// readLocation returns the folder that holds the database of dir: dir itself,
-// or what its location file names.
+// readLocation returns the folder that holds the database of dir: dir itself, or the
+// folder that its location file names.
 func readLocation(dir string) (string, error) {
 	content, err := os.ReadFile(filepath.Join(dir, "location"))
 	if errors.Is(err, os.ErrNotExist) {
@@ -213,8 +214,9 @@ func readLocation(dir string) (string, error) {
 	return home, nil
 }
 
-// chooseHome returns the folder in which the account can keep the database: home,
-// or where it cannot and there is no database yet, one under /var/lib/signpost.
+// chooseHome returns a folder in which the account can keep the database. This is home,
+// or, if the account cannot use home and there is no database yet, one under
+// /var/lib/signpost.
 func (c *Cluster) chooseHome(ctx context.Context, home string, made bool, as *account, bin string) (string, error) {
 	if home != c.o.Dir {
 		if err := c.lock(ctx, home); err != nil {
@@ -243,7 +245,7 @@ func (c *Cluster) chooseHome(ctx context.Context, home string, made bool, as *ac
 	return c.moveOut(ctx, as, program)
 }
 
-// moveOut makes a folder outside Dir and notes it there. Its name is drawn, not
+// moveOut makes a folder outside Dir and notes it in Dir. Its name is random and not
 // derived from Dir, so that a Dir that was removed and made again begins empty.
 func (c *Cluster) moveOut(ctx context.Context, as *account, program string) (string, error) {
 	fail := func(err error) (string, error) {
@@ -278,8 +280,8 @@ func (c *Cluster) moveOut(ctx context.Context, as *account, program string) (str
 	return home, nil
 }
 
-// makeData makes the empty folder in which a database is made. It gets its
-// final name only when it is whole.
+// makeData makes the empty folder in which a database is made. The folder gets its
+// final name only when the database is complete.
 func makeData(home string, as *account) (string, error) {
 	fresh := filepath.Join(home, "data.new")
 	if err := os.RemoveAll(fresh); err != nil {
@@ -294,8 +296,8 @@ func makeData(home string, as *account) (string, error) {
 	return fresh, nil
 }
 
-// initialize makes the database in home. A kill on the way leaves data.new,
-// which the next start throws away.
+// initialize makes the database in home. If it is killed meanwhile, data.new is left,
+// which the next start removes.
 func (c *Cluster) initialize(ctx context.Context, bin, home string, as *account) error {
 	fresh, err := makeData(home, as)
 	if err != nil {
@@ -304,7 +306,8 @@ func (c *Cluster) initialize(ctx context.Context, bin, home string, as *account)
 	program := "initdb"
 	args := []string{
 		"-D", fresh, "-U", superuser, "--encoding=UTF8", "--locale=C.UTF-8",
-		// Every process that can open the socket is let in; its folder keeps out all others.
+		// Every process that can open the socket is let in. The permissions of its
+		// folder keep out all others.
 		"-A", "trust",
 	}
 	if c.o.Primary != nil {
@@ -365,9 +368,9 @@ func syncFolder(dir string) error {
 	return nil
 }
 
-// makeSocketDir makes the folder of the socket anew, in home if its path is
-// short enough and the account can get there, or else among the temporary
-// files. What a killed server left in it goes.
+// makeSocketDir makes an empty folder for the socket. It is in home if its path is
+// short enough and the account can get there, or else among the temporary files. If a
+// killed server left files in it, they are removed.
 func (c *Cluster) makeSocketDir(ctx context.Context, home string, as *account, bin string) error {
 	if c.socket != "" {
 		return emptyDir(c.socket, as)
@@ -402,9 +405,9 @@ func emptyDir(dir string, as *account) error {
 	return as.own(dir)
 }
 
-// launch starts the server and waits until it answers. After a kill of the
-// postmaster alone its children may live a little longer, and hold memory that
-// keeps a new one from starting: that one is started again.
+// launch starts the server and waits until it answers. If only the postmaster was
+// killed, its children may live a little longer and hold memory that keeps a new server
+// from starting. In that case launch starts the server again.
 func (c *Cluster) launch(ctx context.Context, bin, data string, as *account) error {
 	for {
 		log, from, err := openLog(filepath.Join(c.o.Dir, "postgres.log"), as)
@@ -416,7 +419,7 @@ func (c *Cluster) launch(ctx context.Context, bin, data string, as *account) err
 		if err != nil {
 			said = tail(log, from)
 		}
-		_ = log.Close() // the server has its own handle
+		_ = log.Close() // the server has a handle of its own
 		if err == nil {
 			return nil
 		}
@@ -438,7 +441,7 @@ func (c *Cluster) launchOnce(ctx context.Context, bin, data string, as *account,
 	cmd.Dir, cmd.Stdout, cmd.Stderr = data, log, log
 	death := syscall.SIGQUIT
 	if c.o.Durable {
-		death = syscall.SIGINT // a checkpoint, so that the next start is quick
+		death = syscall.SIGINT // lets the server write a checkpoint, so that the next start is quick
 	}
 	proc, err := startProcess(cmd, as, death)
 	if err != nil {
@@ -464,12 +467,12 @@ func (c *Cluster) settings() []string {
 	if c.o.Durable {
 		return append(s, "shared_buffers="+cmp.Or(c.o.SharedBuffers, "128MB"), "max_wal_size=1GB", "fsync=on", "full_page_writes=on", "synchronous_commit=on")
 	}
-	// With fsync off a commit costs next to nothing, and synchronous_commit lets
-	// it survive the kill of the server, though not of the machine.
+	// With fsync off, a commit costs next to nothing. With synchronous_commit on, it
+	// survives if the server is killed, though not a crash of the machine.
 	return append(s, "shared_buffers="+cmp.Or(c.o.SharedBuffers, "64MB"), "fsync=off", "full_page_writes=off", "synchronous_commit=on",
 		"wal_level=minimal", "max_wal_senders=0", "checkpoint_timeout=1h", "max_wal_size=4GB", "jit=off",
-		// Kept in the data folder, so that a killed server leaves nothing behind
-		// once that is removed.
+		// The memory is in files in the data folder, so that nothing of a killed server
+		// is left once that folder is removed.
 		"dynamic_shared_memory_type=mmap")
 }
 
@@ -500,8 +503,8 @@ func (c *Cluster) ping(ctx context.Context) error {
 	return conn.Close(ctx)
 }
 
-// URL returns the address of one of the cluster's databases, for Open. Every
-// setting that the PG… environment variables could change is given.
+// URL returns the address of one of the cluster's databases, for Open. It gives every
+// setting that the PG… environment variables could change.
 func (c *Cluster) URL(database string) string {
 	query := url.Values{"host": {c.socket}, "port": {"5432"}, "sslmode": {"disable"}}
 	u := url.URL{Scheme: "postgres", User: url.User(superuser), Path: "/" + database, RawQuery: query.Encode()}
@@ -516,15 +519,15 @@ func (c *Cluster) CreateDatabase(ctx context.Context, name string) error {
 	}
 	defer func() { _ = conn.Close(ctx) }()
 	_, err = conn.Exec(ctx, "CREATE DATABASE "+pgx.Identifier{name}.Sanitize())
-	// Two at once can also meet in the catalog's unique index.
+	// Two calls at once can also violate the catalog's unique index.
 	if code := postgres.Code(err); err != nil && code != duplicateDatabase && code != uniqueViolation {
 		return fmt.Errorf("make database %s: %w", name, err)
 	}
 	return nil
 }
 
-// Done returns a channel that is closed when the server that runs now has
-// ended, for whatever reason; nil before the first start.
+// Done returns a channel that is closed when the server that runs now has ended, for
+// whatever reason. It returns nil before the first start.
 func (c *Cluster) Done() <-chan struct{} {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -538,9 +541,9 @@ func (p *process) doneChannel() <-chan struct{} {
 	return p.done
 }
 
-// Stop shuts the server down: sessions are ended, nothing committed is lost. It
-// waits until ctx ends and then makes it quit, which the next start recovers
-// from. Stopping one that does not run does nothing.
+// Stop shuts the server down. Its sessions are ended, and no committed transaction is
+// lost. It waits until ctx ends and then makes the server quit at once, from which the
+// next start recovers. If the server does not run, Stop does nothing.
 func (c *Cluster) Stop(ctx context.Context) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -550,13 +553,13 @@ func (c *Cluster) Stop(ctx context.Context) error {
 		err = c.proc.stop(ctx, c.data)
 	}
 	if c.socket != "" && filepath.Dir(c.socket) != c.o.Dir {
-		_ = os.RemoveAll(c.socket) // among the temporary files; Start makes it again
+		_ = os.RemoveAll(c.socket) // it may be among the temporary files; Start makes it again
 	}
 	return err
 }
 
-// Kill ends the server as a crash would (SIGKILL), without any clean-up. Start
-// brings it back.
+// Kill ends the server as a crash would (SIGKILL), without any clean-up. Start starts
+// it again.
 func (c *Cluster) Kill() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -566,8 +569,8 @@ func (c *Cluster) Kill() {
 	}
 }
 
-// Pause makes the server and all its sessions stand still, as a host that hangs
-// would: connections are neither refused nor answered. Resume ends it.
+// Pause makes the server and all its sessions stand still, as if its host hung:
+// connections are neither refused nor answered. Resume ends this.
 func (c *Cluster) Pause() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -587,8 +590,8 @@ func (c *Cluster) Resume() error {
 	return c.proc.resume()
 }
 
-// Promote makes a standby a server of its own, which takes writes, and returns when
-// it does. It has what arrived from its primary, and no more.
+// Promote makes a standby a server of its own that takes writes, and returns when it
+// does. The server then has only the data that had arrived from its primary.
 func (c *Cluster) Promote(ctx context.Context) error {
 	conn, err := pgx.Connect(ctx, c.URL("postgres"))
 	if err != nil {
@@ -605,8 +608,8 @@ func (c *Cluster) Promote(ctx context.Context) error {
 	return nil
 }
 
-// Remove stops whatever server was left running in dir and removes the
-// folder with everything in it. It fails where a process is using it.
+// Remove stops any server that was left running in dir and removes the folder with
+// everything in it. It fails if a process is using dir.
 func Remove(ctx context.Context, dir string) error {
 	lock, err := lockSoon(ctx, filepath.Join(dir, "lock"))
 	if err != nil {
@@ -618,7 +621,7 @@ func Remove(ctx context.Context, dir string) error {
 		home = dir // nothing is left of it
 	}
 	data := filepath.Join(home, "data")
-	removeSharedMemory(data) // before the pid file goes; one in use stays
+	removeSharedMemory(data) // before the pid file is removed; memory that is in use stays
 	if err := stopOrphan(ctx, data); err != nil {
 		return fmt.Errorf("remove database %s: %w", dir, err)
 	}
@@ -628,7 +631,7 @@ func Remove(ctx context.Context, dir string) error {
 	return nil
 }
 
-// openLog opens the server's log for appending and returns where it ends now.
+// openLog opens the server's log for appending and returns its present length.
 func openLog(path string, as *account) (*os.File, int64, error) {
 	if info, err := os.Stat(path); err == nil && info.Size() > maxLogFile {
 		if err := os.Rename(path, path+".old"); err != nil {
@@ -647,7 +650,7 @@ func openLog(path string, as *account) (*os.File, int64, error) {
 	return f, end, nil
 }
 
-// tail returns the end of the text that was written to f since from.
+// tail returns the end of the text that was written to f since offset from.
 func tail(f *os.File, from int64) string {
 	info, err := f.Stat()
 	if err != nil {

@@ -18,15 +18,15 @@ import (
 	"github.com/signpost/signpost/internal/pause"
 )
 
-// Postgres refuses to run as root. account is whom its programs run as then;
-// nil means as ourselves.
+// account is the user as whom the server's programs run if this process is root, since
+// Postgres refuses to run as root. Nil means our own user.
 type account struct {
 	uid, gid uint32
 	name     string
 }
 
-// serverAccount picks the account for the database in data: the one that owns
-// it already, or else the system's postgres user.
+// serverAccount picks the account for the database in data: the owner of data if it
+// exists, or else the system's postgres user.
 func serverAccount(data string) (*account, error) {
 	if os.Geteuid() != 0 {
 		return nil, nil
@@ -49,7 +49,7 @@ func serverAccount(data string) (*account, error) {
 	return &account{uid: uint32(uid), gid: uint32(gid), name: "user postgres"}, nil
 }
 
-// own gives a file or folder to the account.
+// own makes the account the owner of a file or folder.
 func (a *account) own(path string) error {
 	if a == nil {
 		return nil
@@ -57,8 +57,8 @@ func (a *account) own(path string) error {
 	return os.Chown(path, int(a.uid), int(a.gid))
 }
 
-// canUse reports whether the account can run program with dir as its working
-// folder, by doing so: rights come from more than mode bits.
+// canUse reports whether the account can run program with dir as its working folder. It
+// tries this, because rights depend on more than mode bits.
 func (a *account) canUse(ctx context.Context, program, dir string) bool {
 	cmd := exec.CommandContext(ctx, program, "--version")
 	cmd.Dir = dir
@@ -74,8 +74,9 @@ func (a *account) credential() *syscall.Credential {
 	return &syscall.Credential{Uid: a.uid, Gid: a.gid}
 }
 
-// serverEnv is all that the server's programs see of our environment: none of
-// our secrets, no PG… variable that changes what they do, messages in English.
+// serverEnv returns the environment of the server's programs. It holds none of our
+// secrets and no PG… variable that would change how they work, and it makes their
+// messages English.
 func serverEnv() []string {
 	env := []string{"LC_ALL=C", "TZ=UTC"}
 	for _, name := range []string{"PATH", "LD_LIBRARY_PATH"} {
@@ -86,19 +87,19 @@ func serverEnv() []string {
 	return env
 }
 
-// process is a child with an owner: a goroutine that waits for it.
+// process is a child process, with a goroutine that waits for it.
 type process struct {
 	pid  int
 	done chan struct{} // closed when the child is gone
-	err  error         // what Wait said; valid once done is closed
+	err  error         // the error of Wait; valid once done is closed
 
-	paused []int // sessions and workers that stand still
+	paused []int // sessions and workers that were made to stand still
 }
 
-// startProcess starts cmd in a process group of its own, so that a Ctrl-C in
-// the terminal reaches us alone. On Linux the kernel sends it death when we are
-// gone. That is tied to the thread that started the child, not to the process:
-// the goroutine therefore keeps its thread until the child is gone.
+// startProcess starts cmd in a process group of its own, so that a Ctrl-C in the
+// terminal reaches only us. On Linux the kernel sends the signal death to the child
+// when we are gone. More exactly, it does so when the thread that started the child is
+// gone. So the goroutine keeps its thread until the child has ended.
 func startProcess(cmd *exec.Cmd, as *account, death syscall.Signal) (*process, error) {
 	cmd.Env = serverEnv()
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Credential: as.credential()}
@@ -136,10 +137,10 @@ func (p *process) running() bool {
 	}
 }
 
-// stop asks the postmaster to shut down fast, then at once when ctx ends, then
-// kills it; it returns when the child is gone.
+// stop asks the postmaster for a fast shutdown. When ctx ends it asks for an immediate
+// one, and then kills it. It returns when the child is gone.
 func (p *process) stop(ctx context.Context, data string) error {
-	_ = p.resume() // one that is paused would not listen
+	_ = p.resume() // a paused server would not react
 	_ = syscall.Kill(p.pid, syscall.SIGINT)
 	select {
 	case <-p.done:
@@ -157,8 +158,8 @@ func (p *process) stop(ctx context.Context, data string) error {
 	return fmt.Errorf("stop postgres in time: %w", ctx.Err())
 }
 
-// kill ends the server with all its sessions and workers, without any clean-up.
-// They are the server's children, not ours: left alone, a busy one would go on
+// kill ends the server with all its sessions and workers, without any clean-up. Those
+// are children of the server and not of this process: a busy one would otherwise go on
 // for as long as its query takes.
 func (p *process) kill(data string) {
 	_ = p.pause() // so that no session begins after they are listed
@@ -181,7 +182,7 @@ func (p *process) pause() error {
 	return signalAll(p.paused, syscall.SIGSTOP)
 }
 
-// resume undoes pause; it does nothing where nothing is paused.
+// resume undoes pause; it does nothing if nothing is paused.
 func (p *process) resume() error {
 	err := signalAll(append(p.paused, p.pid), syscall.SIGCONT)
 	p.paused = nil
@@ -197,11 +198,11 @@ func signalAll(pids []int, sig syscall.Signal) error {
 	return nil
 }
 
-// stopOrphan ends the server that a killed predecessor left running on data, if
-// any, and removes a pid file that is empty or names no server of ours: its
-// number may belong to a stranger by now, which would keep a new server from
-// starting. (Servers that live recognize each other by more than that file.) The caller holds the lock of the
-// cluster, so whatever runs there has no owner.
+// stopOrphan ends the server on data, if any, that a killed predecessor left running.
+// It also removes a pid file that is empty or does not name a server of ours: the
+// number in it may belong to a stranger by now, which would keep a new server from
+// starting. (Running servers recognize each other by more than that file.) The caller
+// holds the lock of the cluster, so a server that runs there has no owner.
 func stopOrphan(ctx context.Context, data string) error {
 	pid, err := postmasterPID(data)
 	if err != nil {
@@ -242,8 +243,8 @@ func waitGone(ctx context.Context, pid int, data string, patient time.Duration) 
 	return true, nil
 }
 
-// postmasterPID returns what the pid file in data says, 0 where there is none
-// or one that a crash cut short.
+// postmasterPID returns the process id in the pid file of data. It is 0 if there is no
+// such file, or if a crash cut it short.
 func postmasterPID(data string) (int, error) {
 	content, err := os.ReadFile(filepath.Join(data, "postmaster.pid"))
 	if errors.Is(err, os.ErrNotExist) {
@@ -259,7 +260,8 @@ func postmasterPID(data string) (int, error) {
 	return 0, nil
 }
 
-// lockSoon locks a file whose owner may just be on its way out.
+// lockSoon locks a file. It waits for a while, since the present owner may be about to
+// end.
 func lockSoon(ctx context.Context, path string) (*os.File, error) {
 	deadline := time.Now().Add(lockPatience)
 	for {

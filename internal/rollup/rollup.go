@@ -1,6 +1,6 @@
-// Package rollup keeps how many clicks each link had. It is the only writer of
-// click_quarters (a row a link and quarter of an hour) and of click_days (a row a
-// link and UTC day).
+// Package rollup keeps the number of clicks of each link. It is the only writer of
+// click_quarters (a row for each link and quarter of an hour) and of click_days (a row
+// for each link and UTC day).
 //
 // A transaction that writes or removes clicks collects them in [Changes] and calls
 // Apply last, so that events and rollups are changed together or not at all.
@@ -21,7 +21,7 @@ const (
 	day     = 24 * time.Hour
 )
 
-// Event is a click as the rollups count it.
+// Event is a click, with the fields that the rollups need.
 type Event struct {
 	URLID int64
 	At    time.Time
@@ -37,7 +37,7 @@ type Changes struct {
 
 type key struct {
 	url   int64
-	start int64 // of the quarter or the day, in seconds since 1970
+	start int64 // the start of the quarter or day, in seconds since 1970
 }
 
 type count struct{ clicks, bots int64 }
@@ -64,12 +64,11 @@ func (c *Changes) change(e Event, by int64) {
 	c.quarters[k] = n
 }
 
-// Apply writes the changes in the caller's transaction, which q is bound to. It comes
-// last there: popular links are in every batch, and their rows stay locked from here to
-// the commit.
-// Quarters come before days and both are written in key order, so that two
-// transactions never wait for each other in a circle. Rows that are left without a
-// click are removed.
+// Apply writes the changes in the caller's transaction, to which q is bound. It has to
+// be the last step of the transaction: popular links are in every batch, and their rows
+// stay locked from here to the commit. Quarters are written before days, and both in
+// the order of their keys, so that two transactions never wait for each other in a
+// circle. Rows whose count becomes zero are removed.
 func (c *Changes) Apply(ctx context.Context, q *queries.Queries) error {
 	if len(c.quarters) == 0 {
 		return nil
@@ -109,7 +108,8 @@ func (c *Changes) days() map[key]count {
 	return days
 }
 
-// columns are rows in key order, column by column, as the queries take them.
+// columns holds rows in the order of their keys, as one slice for each column, since
+// the queries take them in this form.
 type columns struct {
 	urls         []int64
 	starts       []time.Time
@@ -140,9 +140,9 @@ type Comparison struct {
 	Differ   int64 // rollup rows that disagree with the events, or are missing
 }
 
-// Check compares all rollups with all events, row by row. Archived months have
-// rollups and no events any more; there only events that outnumber the rollups
-// count as a difference.
+// Check compares all rollups with all events, row by row. Archived months have rollups
+// but no events any more. In these months, a difference is only counted if there are
+// more events than the rollups say.
 func Check(ctx context.Context, db queries.DBTX) (Comparison, error) {
 	row, err := queries.New(db).CompareRollups(ctx)
 	if err != nil {
