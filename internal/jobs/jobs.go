@@ -1,9 +1,9 @@
-// Package jobs holds what the inserting and the working side of River share:
+// Package jobs holds the definitions that inserting and working clients of River share:
 // job arguments, kinds and queue names.
 //
-// Arguments hold ids only, never data: River indexes them. They stay readable
-// by the previous and the next release, so a field is only ever added, and a
-// kind is known to workers one release before anyone inserts it.
+// Arguments hold only ids, never data, because River indexes them. The previous and the
+// next release must be able to read them, so fields are only ever added, and workers
+// know a kind one release before it is inserted.
 package jobs
 
 import (
@@ -12,16 +12,17 @@ import (
 	"github.com/riverqueue/river"
 )
 
-// Queues, by what their jobs work on. Operators give each its own concurrency.
+// The queues are divided by the things on which their jobs work. Operators set the
+// concurrency of each.
 const (
 	QueueClicks      = "clicks"
 	QueueImports     = "imports"
 	QueueMaintenance = "maintenance"
-	QueueRetention   = "retention" // of its own, since a month takes long
+	QueueRetention   = "retention" // a queue of its own, since a month takes long
 )
 
-// MaxAttempts is how often a job runs before River discards it. Reenqueue then
-// gives its batch or import a fresh job, so nothing is lost with it.
+// MaxAttempts is how often a job runs before River discards it. Reenqueue then gives
+// its batch or import a new job, so nothing is lost.
 const MaxAttempts = 25
 
 // RecordClicks ingests one click batch: a row of click_batches becomes events
@@ -36,8 +37,8 @@ func (RecordClicks) Kind() string { return "record_clicks" }
 // InsertOpts implements [river.JobArgsWithInsertOpts].
 func (RecordClicks) InsertOpts() river.InsertOpts { return options(QueueClicks) }
 
-// PlanImport goes on with an import. The release before inserts it for files of
-// more than one chunk.
+// PlanImport continues an import. The previous release inserts it for files of more
+// than one chunk.
 type PlanImport struct {
 	ImportID int64 `json:"import_id"`
 }
@@ -51,7 +52,7 @@ func (PlanImport) InsertOpts() river.InsertOpts { return options(QueueImports) }
 // Import returns the import's id.
 func (j PlanImport) Import() int64 { return j.ImportID }
 
-// ApplyChunk goes on with an import: with the chunk Seq, or wherever it is.
+// ApplyChunk continues an import, with the chunk Seq or wherever the import is by now.
 type ApplyChunk struct {
 	ImportID int64 `json:"import_id"`
 	Seq      int32 `json:"seq"`
@@ -62,8 +63,8 @@ func (ApplyChunk) Kind() string { return "apply_chunk" }
 
 // InsertOpts implements [river.JobArgsWithInsertOpts].
 //
-// The few jobs that cancel or undo an import come before those that apply chunks: a
-// cancellation is to take seconds.
+// The few jobs that cancel or undo an import run before those that apply chunks,
+// because a cancellation should take only seconds.
 func (ApplyChunk) InsertOpts() river.InsertOpts {
 	opts := options(QueueImports)
 	opts.Priority = river.PriorityDefault + 1
@@ -87,7 +88,7 @@ func (FinishImport) InsertOpts() river.InsertOpts { return options(QueueImports)
 // Import returns the import's id.
 func (j FinishImport) Import() int64 { return j.ImportID }
 
-// UndoImport takes back what an import created.
+// UndoImport undoes an import.
 type UndoImport struct {
 	ImportID int64 `json:"import_id"`
 }
@@ -98,7 +99,7 @@ func (UndoImport) Kind() string { return "undo_import" }
 // InsertOpts implements [river.JobArgsWithInsertOpts].
 func (UndoImport) InsertOpts() river.InsertOpts { return options(QueueImports) }
 
-// NextOfImport returns the job that goes on with an import in this state.
+// NextOfImport returns the job that continues an import in this state.
 func NextOfImport(id int64, state string) river.JobArgs {
 	switch state {
 	case "undoing":
@@ -109,10 +110,10 @@ func NextOfImport(id int64, state string) river.JobArgs {
 	return ApplyChunk{ImportID: id}
 }
 
-// ReenqueuePeriod is how often is looked for jobs that are gone.
+// ReenqueuePeriod is how often Reenqueue runs.
 const ReenqueuePeriod = 15 * time.Second
 
-// Reenqueue gives every batch and import whose job is gone a new one.
+// Reenqueue gives a new job to every batch and import whose job is gone.
 type Reenqueue struct{}
 
 // Kind implements [river.JobArgs].
@@ -130,10 +131,10 @@ func (MakePartitions) Kind() string { return "make_partitions" }
 // InsertOpts implements [river.JobArgsWithInsertOpts].
 func (MakePartitions) InsertOpts() river.InsertOpts { return periodic(time.Hour) }
 
-// ArchiveMonths takes months of events that are older than the retention out of
-// the database, and finishes those that were begun. Setting is the retention of the
-// worker that inserts the job, as one text: a changed setting makes another job, so
-// that it is looked at at once and not at the next hour.
+// ArchiveMonths takes months of events that are older than the retention out of the
+// database, and finishes months that were begun. Setting is the retention of the worker
+// that inserts the job, as one text. A changed setting makes another job, so that it
+// takes effect at once and not at the next hour.
 type ArchiveMonths struct {
 	Setting string `json:"setting,omitempty"`
 }
@@ -149,8 +150,8 @@ func (ArchiveMonths) InsertOpts() river.InsertOpts {
 	return opts
 }
 
-// Prune removes what has served: the read part of the change log, confirmed
-// ledger rows, salts of days whose backlog is done.
+// Prune removes rows that are not needed any more: the part of the change log that was
+// read, confirmed rows of the ledger, and salts of days without a backlog.
 type Prune struct{}
 
 // Kind implements [river.JobArgs].
@@ -163,8 +164,8 @@ func options(queue string) river.InsertOpts {
 	return river.InsertOpts{Queue: queue, MaxAttempts: MaxAttempts}
 }
 
-// periodic makes a job unique by its period, because the clock of periodic
-// jobs starts again with each leader.
+// periodic makes a job unique by its period, because the clock of periodic jobs starts
+// again with each leader.
 func periodic(every time.Duration) river.InsertOpts {
 	return river.InsertOpts{
 		Queue:       QueueMaintenance,

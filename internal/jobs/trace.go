@@ -13,13 +13,13 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// traceKey is where a job's metadata has the trace that inserted it, in the form
-// of the W3C. Ids only: River indexes metadata.
+// traceKey is the key in a job's metadata of the trace that inserted the job, in the
+// form of the W3C. It holds only ids, because River indexes metadata.
 const traceKey = "traceparent"
 
-// Tracing carries traces through River: a job remembers what inserted it, and
-// its run continues that. It is a middleware for clients that insert and clients
-// that work. Make it with NewTracing.
+// Tracing carries traces through River: a job stores the trace that inserted it, and
+// its run continues that trace. It is a middleware both for clients that insert and for
+// clients that work. Make it with NewTracing.
 type Tracing struct {
 	river.MiddlewareDefaults
 	tracer trace.Tracer
@@ -30,7 +30,7 @@ var (
 	_ rivertype.WorkerMiddleware    = (*Tracing)(nil)
 )
 
-// NewTracing returns the middleware, whose spans go to provider.
+// NewTracing returns the middleware. Its spans go to provider.
 func NewTracing(provider trace.TracerProvider) *Tracing {
 	return &Tracing{tracer: provider.Tracer("github.com/signpost/signpost/internal/jobs")}
 }
@@ -49,14 +49,15 @@ func (t *Tracing) InsertMany(ctx context.Context, params []*rivertype.JobInsertP
 	return doInner(ctx)
 }
 
-// withTrace adds parent to an object of JSON. What is none stays as it is.
+// withTrace adds parent to metadata, which is a JSON object. Anything else is returned
+// as it is.
 func withTrace(metadata []byte, parent string) []byte {
 	object := map[string]json.RawMessage{}
 	if len(metadata) > 0 && json.Unmarshal(metadata, &object) != nil {
 		return metadata
 	}
 	quoted, err := json.Marshal(parent)
-	if err != nil { // cannot be
+	if err != nil { // cannot happen
 		return metadata
 	}
 	object[traceKey] = quoted
@@ -69,7 +70,7 @@ func withTrace(metadata []byte, parent string) []byte {
 // Work implements [rivertype.WorkerMiddleware].
 func (t *Tracing) Work(ctx context.Context, job *rivertype.JobRow, doInner func(context.Context) error) error {
 	var metadata map[string]any
-	_ = json.Unmarshal(job.Metadata, &metadata) // without a trace it starts one
+	_ = json.Unmarshal(job.Metadata, &metadata) // a job without a trace starts a new one
 	parent, _ := metadata[traceKey].(string)
 	ctx = propagation.TraceContext{}.Extract(ctx, propagation.MapCarrier{traceKey: parent})
 	ctx, span := t.tracer.Start(ctx, job.Kind, trace.WithSpanKind(trace.SpanKindConsumer), trace.WithAttributes(

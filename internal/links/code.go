@@ -12,14 +12,15 @@ import (
 const (
 	// MaxCode is the greatest length of a short code in bytes.
 	MaxCode = 255
-	// CodeLength is how long a generated code is unless the space fills.
+	// CodeLength is the length of a generated code, unless codes of this length run
+	// out.
 	CodeLength = 7
 )
 
 const base62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
-// CheckCode reports whether a person may give code to a link of the main domain:
-// ErrCode, ErrCodeReserved, ErrCodeEnd or nil. Codes are case-sensitive. code must
+// CheckCode returns nil if a person may give code to a link of the main domain, and
+// otherwise ErrCode, ErrCodeReserved or ErrCodeEnd. Codes are case-sensitive. code must
 // have been through NormalCode.
 func CheckCode(code string) error {
 	if IsCode(code) && Reserved(code) {
@@ -28,7 +29,7 @@ func CheckCode(code string) error {
 	return CheckDomainCode(code)
 }
 
-// CheckDomainCode is CheckCode for a link of a custom domain, where nothing is
+// CheckDomainCode is like CheckCode, for a link of a custom domain, where no words are
 // reserved.
 func CheckDomainCode(code string) error {
 	switch {
@@ -40,9 +41,9 @@ func CheckDomainCode(code string) error {
 	return nil
 }
 
-// CheckImportedCode reports whether a link from a file may have code: ErrCode or
-// nil. Links that are printed already keep codes that CheckCode refuses. code
-// must have been through NormalCode.
+// CheckImportedCode returns nil if a link from a file may have code, and otherwise
+// ErrCode. It accepts some codes that CheckCode refuses, because links that are printed
+// already must keep theirs. code must have been through NormalCode.
 func CheckImportedCode(code string) error {
 	if !IsCode(code) {
 		return ErrCode
@@ -50,13 +51,13 @@ func CheckImportedCode(code string) error {
 	return nil
 }
 
-// NormalCode returns code in the one spelling that is stored and looked up,
-// which is NFC: devices differ in how they write an accented letter. Each code
-// that comes in passes here first.
+// NormalCode returns code in the one spelling that is stored and looked up, which is
+// NFC, because devices differ in how they write an accented letter. Each code that
+// comes in passes through this first.
 func NormalCode(code string) string { return norm.NFC.String(code) }
 
-// IsPlainCode reports whether code is 1 to MaxCode letters and digits of ASCII,
-// - or _: what nearly every short code is. It does not allocate.
+// IsPlainCode reports whether code has 1 to MaxCode letters and digits of ASCII, - or
+// _, as nearly every short code does. It does not allocate.
 func IsPlainCode(code string) bool {
 	if len(code) < 1 || len(code) > MaxCode {
 		return false
@@ -82,9 +83,9 @@ func bytesOf(text string) (set [256]bool) {
 }
 
 // IsCode reports whether code has the form of a short code, reserved or not: 1 to
-// MaxCode bytes of NFC, in segments parted by slashes. A segment has letters,
-// marks and digits of any script, emoji, and - _ . ~ + @ ! $. No segment is empty,
-// and none is "." or "..", which browsers would resolve.
+// MaxCode bytes of NFC, in segments separated by slashes. A segment consists of
+// letters, marks and digits of any script, emoji, and - _ . ~ + @ ! $. No segment is
+// empty, and none is "." or "..", which browsers would resolve.
 func IsCode(code string) bool {
 	if IsPlainCode(code) {
 		return true
@@ -101,11 +102,11 @@ func IsCode(code string) bool {
 }
 
 const (
-	joiner    = '\u200d' // makes one emoji of two
+	joiner    = '\u200d' // joins two emoji to one
 	nonJoiner = '\u200c'
-	asEmoji   = '\ufe0f' // asks for the colored form of the character before
+	asEmoji   = '\ufe0f' // asks for the colored form of the character before it
 	keycap    = '\u20e3'
-	blackFlag = '🏴' // letters of tags behind it say of which country
+	blackFlag = '🏴' // the tag letters behind it name a country
 
 	blankBraille, object = '\u2800', '\ufffc' // symbols that cannot be seen
 )
@@ -139,8 +140,8 @@ func isSegment(segment string) bool {
 	return true
 }
 
-// isEmoji reports whether r is a symbol that can be seen. Beside those of their
-// own category, Unicode made emoji of some punctuation and arrows.
+// isEmoji reports whether r is a symbol that can be seen. Most are in a category of
+// their own, but Unicode also made emoji of some punctuation and arrows.
 func isEmoji(r rune) bool {
 	if unicode.Is(unicode.So, r) {
 		return r != blankBraille && r != object && r != utf8.RuneError
@@ -148,8 +149,8 @@ func isEmoji(r rune) bool {
 	return strings.ContainsRune("‼⁉ℹ↔◻◼◽◾⤴⤵〰〽🏻🏼🏽🏾🏿", r)
 }
 
-// isVirama reports whether r makes one letter of two, in scripts of India: a
-// joiner behind it says in which form.
+// isVirama reports whether r joins two letters to one, in scripts of India. A joiner
+// behind it chooses the form of the result.
 func isVirama(r rune) bool {
 	const class = 9 // of combining marks
 	return r >= utf8.RuneSelf && norm.NFC.PropertiesString(string(r)).CCC() == class
@@ -161,8 +162,9 @@ func invisible(r rune) bool {
 	return unicode.In(r, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector)
 }
 
-// NewCode draws a random code of n characters of base 62, n from 1 to MaxCode
-// (others are brought to the nearest bound). It is never a reserved word.
+// NewCode draws a random code of n characters of base 62. n should be from 1 to
+// MaxCode; any other is replaced by the nearest bound. The code is never a reserved
+// word.
 func NewCode(n int) string {
 	n = min(max(n, 1), MaxCode)
 	for {
@@ -174,8 +176,8 @@ func NewCode(n int) string {
 
 // draw returns n characters of base 62, each equally likely.
 func draw(n int) string {
-	// 248 is the greatest multiple of 62 that a byte holds: bytes from there
-	// on are drawn again, since their remainders would favor the first digits.
+	// 248 is the greatest multiple of 62 that a byte holds. Bytes from there on are
+	// drawn again, since their remainders would make the first digits more likely.
 	const unbiased = 248
 	var pool [MaxCode]byte
 	code := make([]byte, 0, MaxCode)

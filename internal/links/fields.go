@@ -16,9 +16,9 @@ const (
 	MaxTag = 50
 )
 
-// CheckTitle reports whether title may be a link's title: at most MaxTitle
-// characters of valid UTF-8, none of them a control character or one that
-// changes the direction of text. ErrTitle or nil.
+// CheckTitle returns nil if title may be a link's title, and otherwise ErrTitle. A
+// title is at most MaxTitle characters of valid UTF-8, without control characters and
+// characters that change the direction of text.
 func CheckTitle(title string) error {
 	if !plain(title) || longer(title, MaxTitle) {
 		return ErrTitle
@@ -26,9 +26,9 @@ func CheckTitle(title string) error {
 	return nil
 }
 
-// CleanTitle makes one line of a title that was written over several: each
-// run of blanks that holds a line break or tab becomes one space, and blanks
-// around the title go. Other titles stay as they are. The result, or ErrTitle.
+// CleanTitle makes one line of a title that was written over several: each run of
+// blanks that holds a line break or tab becomes one space, and blanks around the title
+// are removed. Other titles stay as they are. It returns the result, or ErrTitle.
 func CleanTitle(title string) (string, error) {
 	title = strings.TrimSpace(title)
 	if strings.ContainsAny(title, "\t\n\v\f\r\u0085\u2028\u2029") {
@@ -37,12 +37,11 @@ func CleanTitle(title string) (string, error) {
 	return title, CheckTitle(title)
 }
 
-// CleanTags trims tags and drops duplicates, keeping the order of first
-// appearance; tags itself is not changed. ErrTagCount if more than MaxTags
-// remain, ErrTag if one is empty, longer than MaxTag characters or holds a
-// comma, a pipe (tags are joined with them in files), a control character or one
-// that changes the direction of text.
-// The result is never nil without an error.
+// CleanTags trims tags and drops duplicates, in the order of first appearance; it does
+// not change tags itself. The error is ErrTagCount if more than MaxTags remain. It is
+// ErrTag if one is empty, longer than MaxTag characters, or holds a comma, a pipe
+// (which joins tags in files), a control character or one that changes the direction of
+// text. Without an error, the result is never nil.
 func CleanTags(tags []string) ([]string, error) {
 	cleaned := make([]string, 0, min(len(tags), MaxTags))
 	for _, tag := range tags {
@@ -53,7 +52,8 @@ func CleanTags(tags []string) ([]string, error) {
 		if slices.Contains(cleaned, tag) {
 			continue
 		}
-		// Counted here, so that a list of any length costs no more than this.
+		// The tags are counted here, so that a list of any length costs no more than
+		// this.
 		if len(cleaned) == MaxTags {
 			return nil, ErrTagCount
 		}
@@ -62,8 +62,8 @@ func CleanTags(tags []string) ([]string, error) {
 	return cleaned, nil
 }
 
-// CheckRedirectStatus reports whether status may answer a redirect: 301, 302,
-// 307 or 308. ErrRedirectStatus or nil.
+// CheckRedirectStatus returns nil if a redirect may have this status, which is 301,
+// 302, 307 or 308, and otherwise ErrRedirectStatus.
 func CheckRedirectStatus(status int) error {
 	switch status {
 	case 301, 302, 307, 308:
@@ -72,9 +72,9 @@ func CheckRedirectStatus(status int) error {
 	return ErrRedirectStatus
 }
 
-// plain reports whether text is valid UTF-8 without control characters, line
-// and paragraph separators included, and without characters that change the
-// direction of text: they would make a list show one thing and mean another.
+// plain reports whether text is valid UTF-8 without control characters, line and
+// paragraph separators included, and without characters that change the direction of
+// text. With those, a list would show something else than it means.
 func plain(text string) bool {
 	for i := range len(text) {
 		switch c := text[i]; {

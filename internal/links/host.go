@@ -18,22 +18,22 @@ import (
 // MaxHost is the greatest length of a host in bytes.
 const MaxHost = 253
 
-// Hosts are the names and addresses on which this service answers. The zero
-// value has none. They are not changed once made, and may be used concurrently.
+// Hosts are the names and addresses on which this service answers. The zero value has
+// none. Hosts do not change after they were made, and may be used concurrently.
 type Hosts struct {
 	sites    []site
 	isDomain func(host string) bool // nil if there are no custom domains
 }
 
-// WithDomains returns the hosts together with the custom domains, of which
-// isDomain tells. It is asked about hosts as CleanHost returns them, and must be
-// safe for concurrent use.
+// WithDomains returns the hosts together with the custom domains. isDomain reports
+// whether a host is a custom domain. It is called with hosts as CleanHost returns them,
+// and must be safe for concurrent use.
 func (h Hosts) WithDomains(isDomain func(host string) bool) Hosts {
 	h.isDomain = isDomain
 	return h
 }
 
-// A site is a host, as canonicalHost has it, and a port, "" for the default one.
+// A site is a host in the form of canonicalHost, and a port, "" for the default one.
 type site struct{ host, port string }
 
 // And returns the hosts together with one more custom domain.
@@ -43,9 +43,8 @@ func (h Hosts) And(domain string) Hosts {
 	return h
 }
 
-// ParseHosts reads hosts, each as "host" or "host:port", in any spelling: a
-// port of 80 or 443 is none. It returns those that are valid, and an error that
-// names the others.
+// ParseHosts reads hosts in any spelling, each as "host" or "host:port". A port of 80
+// or 443 is ignored. It returns the valid hosts, and an error that names the others.
 func ParseHosts(entries ...string) (Hosts, error) {
 	var hosts Hosts
 	var errs []error
@@ -59,7 +58,7 @@ func ParseHosts(entries ...string) (Hosts, error) {
 			errs = append(errs, fmt.Errorf("%q is not a host or host:port", entry))
 			continue
 		}
-		// Without a scheme, either default may be meant.
+		// Since there is no scheme, both default ports count as no port.
 		if port == "80" || port == "443" {
 			port = ""
 		}
@@ -68,10 +67,10 @@ func ParseHosts(entries ...string) (Hosts, error) {
 	return hosts, errors.Join(errs...)
 }
 
-// leadTo reports whether location, a URL with that scheme, host and port, as
-// splitAuthority returns them, leads to a short link of this service. A custom
-// domain has nothing but short links, and a link on it is followed whatever the
-// port, since a redirect looks at the name alone.
+// leadTo reports whether location leads to a short link of this service. scheme, host
+// and port are those of location, as splitAuthority returns them. Every path of a
+// custom domain is a short link, and the port does not matter there, since a redirect
+// looks only at the name.
 func (h Hosts) leadTo(location, scheme, host, port string) bool {
 	if len(h.sites) == 0 && h.isDomain == nil {
 		return false
@@ -86,10 +85,10 @@ func (h Hosts) leadTo(location, scheme, host, port string) bool {
 	return h.isDomain != nil && h.isDomain(host)
 }
 
-// CleanHost returns a host as a custom domain has it: a name as DNS knows it, in
-// lower case and punycode, without a dot at the end. It refuses everything else,
-// addresses and names with _ included (ErrHost), and the names of own, on whatever
-// port they are (ErrHostOwn): the main domain answers there.
+// CleanHost returns a host in the form that a custom domain has: a DNS name, in lower
+// case and punycode, without a dot at the end. It refuses anything else, also addresses
+// and names with _ (ErrHost). It also refuses the names of own, on any port
+// (ErrHostOwn), because the main domain answers there.
 func CleanHost(raw string, own Hosts) (string, error) {
 	host, ok := asciiHost(strings.TrimSpace(raw))
 	if !ok {
@@ -105,8 +104,8 @@ func CleanHost(raw string, own Hosts) (string, error) {
 	return host, nil
 }
 
-// Has reports whether this service answers on a host, as CleanHost returns it, on
-// whatever port.
+// Has reports whether this service answers on a host, on any port. The host is one that
+// CleanHost returned.
 func (h Hosts) Has(host string) bool {
 	return h.named(host) || h.isDomain != nil && h.isDomain(host)
 }
@@ -116,8 +115,8 @@ func (h Hosts) named(host string) bool {
 	return slices.ContainsFunc(h.sites, func(s site) bool { return s.host == host })
 }
 
-// canonicalHost returns the one spelling of a valid ASCII host: lower case, no
-// dot at the end, addresses in short, and localhost for all that mean it.
+// canonicalHost returns the one spelling of a valid ASCII host: lower case, no dot at
+// the end, addresses in their short form, and localhost for all names that mean it.
 func canonicalHost(host string) string {
 	host = strings.ToLower(strings.TrimSuffix(host, "."))
 	if strings.Contains(host, ":") || isDigit(host[len(host)-1]) {
@@ -133,13 +132,12 @@ func canonicalHost(host string) string {
 	return host
 }
 
-// splitAuthority takes host[:port] apart and checks both. The host comes back
-// in ASCII and without the brackets of an IPv6 address; port is "" when there is
-// none.
+// splitAuthority splits host[:port] and checks both. It returns the host in ASCII and
+// without the brackets of an IPv6 address; port is "" if there is none.
 func splitAuthority(authority string) (host, port string, err error) {
 	if rest, ok := strings.CutPrefix(authority, "["); ok {
 		host, rest, ok = strings.Cut(rest, "]")
-		// A zone ("%eth0") means something on this machine only.
+		// A zone ("%eth0") has a meaning only on this machine.
 		if addr, err := netip.ParseAddr(host); !ok || err != nil || !addr.Is6() || addr.Zone() != "" {
 			return "", "", ErrTargetHost
 		}
@@ -172,23 +170,23 @@ func checkPort(port string) error {
 	return nil
 }
 
-// profile maps names as browsers do (UTS 46, not transitional). Hyphens and _
-// are left to validLabel.
+// profile maps names as browsers do (UTS 46, not transitional). It does not check
+// hyphens and _, which validLabel does.
 var profile = idna.New(idna.MapForLookup(), idna.Transitional(false), idna.BidiRule(),
 	idna.StrictDomainName(false), idna.CheckHyphens(false))
 
-// Bounds of a name before it is mapped, in bytes, and in characters of a label in
-// NFC: one that DNS takes has no more. Punycode takes time with the square of a
-// label's length.
+// These bound a name before it is mapped, in bytes, and a label of it in characters of
+// NFC. No label that DNS accepts has more. The bounds are needed because the time for
+// punycode grows with the square of a label's length.
 const (
 	maxUnicodeHost  = 512
 	maxUnicodeLabel = 63
 )
 
-// Punycode returns a name as DNS knows it, mapped as browsers do, and whether it
-// could be. It takes a microsecond for a usual name, and about a hundred at worst.
+// Punycode returns a host as a DNS name, mapped as browsers do, and whether that was
+// possible. It takes a microsecond for a usual name, and about a hundred at worst.
 func Punycode(host string) (string, bool) {
-	// Without a look at its encoding, idna takes other bytes for U+FFFD.
+	// idna does not check the encoding: it takes invalid bytes for U+FFFD.
 	if len(host) > maxUnicodeHost || !utf8.ValidString(host) {
 		return "", false
 	}
@@ -205,8 +203,8 @@ func Punycode(host string) (string, bool) {
 // isLabelEnd reports whether r is a dot, or becomes one (UTS 46).
 func isLabelEnd(r rune) bool { return r == '.' || r == '。' || r == '．' || r == '｡' }
 
-// asciiHost returns a name as DNS knows it, in punycode, and whether it is a DNS
-// name or an IPv4 address. One in ASCII comes back as it is.
+// asciiHost returns a host as a DNS name, in punycode, and whether the result is a DNS
+// name or an IPv4 address. A host in ASCII is returned as it is.
 func asciiHost(host string) (string, bool) {
 	if !IsASCII(host) || hasPunycode(host) {
 		mapped, ok := Punycode(host)
@@ -218,7 +216,7 @@ func asciiHost(host string) (string, bool) {
 	return host, validHost(host)
 }
 
-// IsASCII reports whether s has bytes of ASCII only.
+// IsASCII reports whether all bytes of s are ASCII.
 func IsASCII(s string) bool {
 	for i := range len(s) {
 		if s[i] >= utf8.RuneSelf {
@@ -255,14 +253,14 @@ func validHost(host string) bool {
 	if !numeric(last) {
 		return true
 	}
-	// A browser reads a name that ends in a number as an IPv4 address, also
-	// in short, octal and hexadecimal forms: only the plain one is clear.
+	// A browser reads a name that ends in a number as an IPv4 address, also in short,
+	// octal and hexadecimal forms. Only the plain form is clear to all.
 	addr, err := netip.ParseAddr(host)
 	return err == nil && addr.Is4()
 }
 
-// validLabel reports whether label holds only letters, digits, hyphens in
-// between and, as some real names do, _.
+// validLabel reports whether label holds only letters, digits, hyphens that are not at
+// an end, and _, which some real names have.
 func validLabel(label string) bool {
 	if len(label) < 1 || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' {
 		return false
@@ -275,7 +273,7 @@ func validLabel(label string) bool {
 	return true
 }
 
-// numeric reports whether a browser would take label for a number.
+// numeric reports whether a browser would read label as a number.
 func numeric(label string) bool {
 	if len(label) > 1 && label[0] == '0' && (label[1] == 'x' || label[1] == 'X') {
 		return strings.Trim(label[2:], "0123456789abcdefABCDEF") == ""
@@ -283,9 +281,9 @@ func numeric(label string) bool {
 	return strings.Trim(label, "0123456789") == ""
 }
 
-// isShortLink reports whether the path of location, a URL of this service, asks
-// it for a redirect. Whether an escaped slash parts segments is for whoever is
-// on the way to decide, so both readings count.
+// isShortLink reports whether the path of location, a URL of this service, is one that
+// is redirected. Servers on the way decide whether an escaped slash separates segments,
+// so it considers both readings.
 func isShortLink(location string) bool {
 	_, rest, _ := strings.Cut(location, "://")
 	_, tail := cutAuthority(rest)
@@ -299,14 +297,14 @@ func isShortLink(location string) bool {
 
 var dots = strings.NewReplacer("%2e", ".", "%2E", ".")
 
-// unescape resolves the escapes of a location, which are whole.
+// unescape decodes the percent-escapes of a location, which are known to be valid.
 func unescape(path string) string {
 	decoded, _ := url.PathUnescape(path)
 	return decoded
 }
 
-// isRedirect reports whether path is that of a short link and not of another
-// route. Almost anything may be a code, and much around it is forgiven.
+// isRedirect reports whether path is the path of a short link and not of another route.
+// Almost anything may be a code, and much around a code is ignored.
 func isRedirect(path string) bool {
 	first, rest, _ := strings.Cut(strings.TrimLeft(path, "/"), "/")
 	if first == "r" {

@@ -1,18 +1,17 @@
-// Package links holds the rules of Signpost's codes, targets and the fields
-// around them: what the API and an import accept, in the same words.
+// Package links holds the rules of Signpost's codes, targets and other fields of links
+// and users. The API and imports share them, and the wording of their errors.
 //
-// Every check returns nil or one of the package's Error values, or a SchemeError,
-// which is one of them with more to say. Functions are pure and may be called
-// concurrently.
+// Every check returns nil, one of the package's Error values, or a SchemeError, which
+// is one of them with more detail. Functions are pure and may be called concurrently.
 package links
 
-// An Error is a broken rule, said so that the message can follow a field's
-// name in an answer to a user. Values are comparable: match with errors.Is.
+// An Error is a broken rule, worded so that it can follow a field's name in an answer
+// to a user. Values are comparable: match with errors.Is.
 type Error string
 
 func (e Error) Error() string { return string(e) }
 
-// Broken rules.
+// These are the rules that can be broken.
 const (
 	ErrCode         = Error("must be 1 to 255 bytes of letters and digits of any script, emoji and - _ . ~ + @ ! $, with slashes inside, but no segment that is . or ..")
 	ErrCodeReserved = Error("is reserved, choose another")

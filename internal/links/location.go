@@ -2,15 +2,15 @@ package links
 
 import "strings"
 
-// Location returns where a redirect to target leads, as a URI reference in ASCII
-// (RFC 3986): the host in punycode, and each byte that has no place in a URI
-// percent-encoded. What is in order already stays byte for byte, since one
-// changed byte kills a signed URL; brackets in path and query count as in order,
-// as browsers leave them. It never fails: the host of a target that CleanTarget
+// Location returns the place to which a redirect to target leads, as a URI reference in
+// ASCII (RFC 3986): the host is in punycode, and each byte that is not allowed in a URI
+// is percent-encoded. Bytes that are allowed stay as they are, since one changed byte
+// makes a signed URL useless. Brackets in path and query count as allowed, since
+// browsers leave them too. Location never fails: the host of a target that CleanTarget
 // would refuse is percent-encoded like the rest.
 //
-// The Location of a Location is itself. When nothing changes, nothing is
-// allocated.
+// Location applied to its own result returns the same again. If nothing changes,
+// nothing is allocated.
 func Location(target string) string {
 	target = withASCIIHost(target)
 	base, fragment, found := strings.Cut(target, "#")
@@ -27,11 +27,11 @@ func Location(target string) string {
 	return b.String()
 }
 
-// AddQuery returns location, a [Location], with the query of a visit appended
-// (rawQuery, as it stood in the request line, without the question mark): the
-// location's own parameters come first, its fragment stays last. Bytes that have
-// no place in a query are percent-encoded, so that no request can reach beyond
-// it, and the result is a URI reference in ASCII too.
+// AddQuery returns location, which is a [Location], with the query of a visit appended.
+// rawQuery is this query as it stood in the request line, without the question mark.
+// The location's own parameters come first, and its fragment stays last. Bytes that are
+// not allowed in a query are percent-encoded, so that a request cannot change more than
+// the query, and the result is a URI reference in ASCII too.
 //
 // Without a query, location is returned as it is and nothing is allocated.
 func AddQuery(location, rawQuery string) string {
@@ -56,14 +56,14 @@ func AddQuery(location, rawQuery string) string {
 	return b.String()
 }
 
-// withASCIIHost returns target with its host in punycode, if it can be.
+// withASCIIHost returns target with its host in punycode, if that is possible.
 func withASCIIHost(target string) string {
 	scheme, rest, found := strings.Cut(target, "://")
 	authority, tail := cutAuthority(rest)
 	if !found || IsASCII(authority) {
 		return target
 	}
-	host, _, _ := strings.Cut(authority, ":") // no address, which would be ASCII
+	host, _, _ := strings.Cut(authority, ":") // not an IPv6 address, which would be ASCII
 	ascii, ok := asciiHost(host)
 	if !ok {
 		return target
@@ -71,8 +71,8 @@ func withASCIIHost(target string) string {
 	return scheme + "://" + ascii + authority[len(host):] + tail
 }
 
-// uriByte are the bytes that stand for themselves in a URI: unreserved and
-// reserved characters without #, which begins the fragment.
+// uriByte is the set of bytes that need no escape in a URI: unreserved and reserved
+// characters without #, which begins the fragment.
 var uriByte = func() (set [256]bool) {
 	for c := range set {
 		set[c] = isLetter(byte(c)) || isDigit(byte(c)) || strings.IndexByte("-._~:/?[]@!$&'()*+,;=", byte(c)) >= 0
@@ -90,8 +90,8 @@ func inOrder(part string) bool {
 	return true
 }
 
-// escape writes part of a URI, with percent-encoded what has no place there. A %
-// without two hexadecimal digits after it is one of those.
+// escape writes part of a URI, and percent-encodes the bytes that are not allowed
+// there. A % without two hexadecimal digits after it is not allowed.
 func escape(b *strings.Builder, part string) {
 	const digits = "0123456789ABCDEF"
 	for i := range len(part) {

@@ -6,28 +6,28 @@ import (
 	"unicode"
 )
 
-// A Path is the path of a request, read for the short code in it.
+// A Path is the path of a request, in which ReadPath has looked for a short code.
 type Path struct {
-	// Code is what the path says, "" if that cannot be a code.
+	// Code is the code that the path asks for, "" if the path cannot be a code.
 	Code string
-	// Trimmed is the code without what has been glued to its end, "" if nothing is,
-	// or if the rest cannot be a code either.
+	// Trimmed is the code without characters that were glued to its end. It is "" if
+	// there are none, or if the rest cannot be a code.
 	Trimmed string
-	// Query is what was appended with & where ? was due. It is part of the visitor's
-	// query.
+	// Query is a query that was appended with & instead of ?. It is part of the
+	// visitor's query.
 	Query string
 	// Long says that the path began with /r/.
 	Long bool
-	// Reserved says that the path is one of this service's own, and no link's.
+	// Reserved says that the path belongs to a route of this service and not to a link.
 	Reserved bool
-	// Root says that the path names nothing: it is that of the bare domain.
+	// Root says that the path is empty: the request is for the bare domain.
 	Root bool
 }
 
-// ReadPath reads the path of a request as it was sent. Short links are copied
-// out of sentences, posters and chats, so that blanks and slashes may stand before
-// the code, and behind it what TrimCode takes off, or a query that somebody took for
-// the first parameter.
+// ReadPath reads the path of a request as it was sent. Short links are copied out of
+// sentences, posters and chats. So blanks and slashes may stand before the code. After
+// it there may be characters that TrimCode takes off, or a query that was appended with
+// &, as if it were not the first parameter.
 func ReadPath(path string) Path {
 	text, query := decodePath(path)
 	text, long := strings.CutPrefix(text, "r/")
@@ -43,8 +43,9 @@ func ReadPath(path string) Path {
 	return p
 }
 
-// ReadDomainPath is ReadPath for a custom domain, on which every path is a short
-// link's: nothing is reserved, and r/ is the beginning of a code like any other.
+// ReadDomainPath is like ReadPath, for a custom domain. There every path is the path of
+// a short link: no words are reserved, and r/ is the beginning of a code like any
+// other.
 func ReadDomainPath(path string) Path {
 	text, query := decodePath(path)
 	if text == "" {
@@ -53,8 +54,8 @@ func ReadDomainPath(path string) Path {
 	return readCode(text, query)
 }
 
-// decodePath returns the text of a path, from where a code may begin, and the query
-// that was glued to it.
+// decodePath returns the text of a path, from the first character that a code may have,
+// and the query that was glued to it.
 func decodePath(path string) (text, query string) {
 	path, query = cutQuery(path)
 	text, err := url.PathUnescape(path)
@@ -66,7 +67,7 @@ func decodePath(path string) (text, query string) {
 
 func readCode(text, query string) Path {
 	p := Path{Query: query}
-	if len(text) > 4*MaxCode { // far more than any code in another form
+	if len(text) > 4*MaxCode { // a code is never that long, in any form of Unicode
 		return p
 	}
 	text = NormalCode(text)
@@ -79,10 +80,10 @@ func readCode(text, query string) Path {
 	return p
 }
 
-// TrimCode takes off what sentences, chats and mailers glue to a short link:
-// slashes, blanks and characters of no width at both ends, and punctuation of
-// any script at the end, closing quotes included, and symbols such as | and =,
-// except for those in which a code may end. A percent or number sign is none.
+// TrimCode takes off the characters that sentences, chats and mailers glue to a short
+// link. At both ends these are slashes, blanks and characters of no width. At the end
+// they are also punctuation of any script, closing quotes included, and symbols such as
+// | and =. Characters in which a code may end are not taken off, nor are % and #.
 func TrimCode(text string) string { return strings.TrimRightFunc(trimFront(text), isLoose) }
 
 func trimFront(text string) string {
@@ -103,9 +104,10 @@ func isLoose(r rune) bool {
 	return unicode.IsPunct(r) || isBlank(r) || unicode.In(r, unicode.Sm, unicode.Sc, unicode.Sk) && !isEmoji(r)
 }
 
-// cutQuery cuts a query off a path where it was appended with an ampersand: no
-// code has one, so the first of the path begins it. A query whose separator was
-// percent-encoded, which may be a question mark as well, was encoded as a whole.
+// cutQuery cuts off a query that was appended to a path with an ampersand. No code has
+// an ampersand, so the query begins at the first one. The separator may also be
+// percent-encoded, and may then be a question mark too; in this case the whole query
+// was encoded.
 func cutQuery(path string) (before, query string) {
 	for i := range len(path) {
 		n, encoded := separator(path[i:])
@@ -125,8 +127,9 @@ func cutQuery(path string) (before, query string) {
 	return path, ""
 }
 
-// separator returns the length of what parts a query from a code at the
-// beginning of text, 0 if there is none, and whether it is percent-encoded.
+// separator looks at the beginning of text for a separator of code and query. It
+// returns the length of the separator, 0 if there is none, and whether it is
+// percent-encoded.
 func separator(text string) (n int, encoded bool) {
 	switch {
 	case text[0] == '&':
@@ -156,8 +159,8 @@ func hasParameter(query string) bool {
 	return true
 }
 
-// CodePath returns the path of the main domain's link of code, percent-encoded:
-// under /r/ if code is reserved.
+// CodePath returns the path of the link with this code on the main domain,
+// percent-encoded. It is under /r/ if code is reserved.
 func CodePath(code string) string {
 	if Reserved(code) {
 		return "/r" + DomainCodePath(code)
@@ -165,7 +168,7 @@ func CodePath(code string) string {
 	return DomainCodePath(code)
 }
 
-// DomainCodePath returns the path of the link of code on a custom domain,
+// DomainCodePath returns the path of the link with this code on a custom domain,
 // percent-encoded.
 func DomainCodePath(code string) string {
 	const digits = "0123456789ABCDEF"

@@ -2,23 +2,22 @@ package links
 
 import "strings"
 
-// Reserved reports whether the first segment of code is the first segment of a
-// route of this service, or of one that is planned. A link with such a code is
-// reached under /r/ alone. Case matters, as it does to the router. It does not
-// allocate.
+// Reserved reports whether the first segment of code is the first segment of a route of
+// this service, present or planned. A link with such a code can only be reached under
+// /r/. Case matters, as it does to the router. Reserved does not allocate.
 func Reserved(code string) bool {
 	first, _, _ := strings.Cut(code, "/")
 	return reserved[first] || isTouchIcon(first)
 }
 
-// isTouchIcon reports whether a segment is one of the names under which phones ask
-// for an icon: of any size, precomposed or not.
+// isTouchIcon reports whether a segment is one of the names under which phones ask for
+// an icon, of any size, precomposed or not.
 func isTouchIcon(segment string) bool {
 	return strings.HasPrefix(segment, "apple-touch-icon") && strings.HasSuffix(segment, ".png")
 }
 
-// ReservedWords returns the reserved segments: those that are routed, and those
-// that are to be.
+// ReservedWords returns the reserved segments, those that have a route and those for
+// which one is planned.
 func ReservedWords() (routed, planned []string) {
 	routed = []string{
 		"r", "users", "urls", "domains", "events", "tokens", "imports",

@@ -6,32 +6,33 @@ import (
 	"unicode/utf8"
 )
 
-// MaxTarget is the greatest length of a target in bytes, both as it is kept and
-// as it is sent (see [Location]): with it the head of a redirect fits the buffers
-// of proxies.
+// MaxTarget is the greatest length of a target in bytes, both as it is stored and as it
+// is sent (see [Location]). With it, the head of a redirect fits into the buffers of
+// proxies.
 const MaxTarget = 8192
 
-// CleanTarget takes off what pasting leaves at both ends of a target (blanks,
-// line ends, zero-width characters) and reports whether the rest may be a link's
-// target: an absolute http or https URL whose host is a DNS name, an IPv4 or an
-// IPv6 address. Within, it may hold characters that have no place in a URL, such
-// as spaces and letters of any script; [Location] writes them as a browser does.
-// It may not hold anything that a browser reads differently from a person: user
-// names, backslashes before the query, control characters and those that change
-// the direction of text.
+// CleanTarget takes off characters that pasting leaves at both ends of a target
+// (blanks, line ends, zero-width characters). It checks whether the rest may be a
+// link's target: an absolute http or https URL whose host is a DNS name, an IPv4 or an
+// IPv6 address. The rest may hold characters that are not allowed in a URL, such as
+// spaces and letters of any script; [Location] writes them as a browser does. It must
+// not hold anything that a browser reads differently from a person: user names,
+// backslashes before the query, control characters and those that change the direction
+// of text.
 //
-// Links of this service itself, which would redirect in circles, are refused:
-// own are the hosts on which it answers, custom domains included.
+// Links of this service itself are refused, since they would redirect in circles. own
+// are the hosts on which this service answers, custom domains included.
 //
-// The result is the target as it is to be kept, in any case; beside it nil, one
-// of the ErrTarget values or a [SchemeError]. For a target in plain ASCII it does
-// not allocate.
+// The first result is always the target as it is to be stored. The error is nil, one of
+// the ErrTarget values, or a [SchemeError]. For a target in plain ASCII, CleanTarget
+// does not allocate.
 func CleanTarget(raw string, own Hosts) (string, error) {
 	target := strings.TrimFunc(raw, surrounds)
 	return target, checkTarget(target, own)
 }
 
-// surrounds reports whether r is left at the ends of a target by mistake.
+// surrounds reports whether r is a character that is left at the ends of a target by
+// mistake.
 func surrounds(r rune) bool {
 	switch r {
 	case '\u180e', '\u200b', '\u200c', '\u200d', '\u2060', '\ufeff': // zero width
@@ -72,7 +73,7 @@ func checkTarget(target string, own Hosts) error {
 	return nil
 }
 
-// checkCharacters refuses what no part of a target may hold, and backslashes
+// checkCharacters refuses characters that no part of a target may hold, and backslashes
 // where a browser takes them for slashes.
 func checkCharacters(target string) error {
 	ascii, ended := true, false
@@ -103,11 +104,11 @@ func checkCharacters(target string) error {
 }
 
 func isWeb(scheme string) bool {
-	// The long s folds to an s, and has two bytes.
+	// The long s is equal to an s here, but it has two bytes.
 	return len(scheme) <= len("https") && (strings.EqualFold(scheme, "http") || strings.EqualFold(scheme, "https"))
 }
 
-// cutAuthority parts what follows "://" into host and port and all else.
+// cutAuthority splits the text after "://" into host and port, and the rest.
 func cutAuthority(rest string) (authority, tail string) {
 	if i := strings.IndexAny(rest, "/?#"); i >= 0 {
 		return rest[:i], rest[i:]
@@ -115,8 +116,7 @@ func cutAuthority(rest string) (authority, tail string) {
 	return rest, ""
 }
 
-// A SchemeError is ErrTargetScheme about a target that is good but for its
-// scheme.
+// A SchemeError is an ErrTargetScheme for a target that is valid except for its scheme.
 type SchemeError struct {
 	Suggestion string // the target with its scheme
 }
@@ -125,15 +125,15 @@ func (e SchemeError) Error() string {
 	return ErrTargetScheme.Error() + ", such as " + e.Suggestion
 }
 
-// Is makes it an ErrTargetScheme.
+// Is makes errors.Is find an ErrTargetScheme.
 func (e SchemeError) Is(err error) bool { return err == ErrTargetScheme }
 
-// maxSuggestion bounds how long a suggestion may be, in bytes: a message is read
-// by a person.
+// maxSuggestion bounds the length of a suggestion in bytes, because a person reads the
+// message.
 const maxSuggestion = 255
 
-// schemeFault says what is wrong with a target that does not begin with http://
-// or https://.
+// schemeFault returns the error of a target that does not begin with http:// or
+// https://.
 func schemeFault(target string, own Hosts) error {
 	prefix, rest := "https://", strings.TrimPrefix(strings.TrimPrefix(target, ":"), "//")
 	if scheme, after := cutScheme(target); scheme != "" {
@@ -153,8 +153,8 @@ func schemeFault(target string, own Hosts) error {
 	return SchemeError{suggestion}
 }
 
-// cutScheme parts a target at its first colon if a scheme is before it (RFC
-// 3986, section 3.1); "" if there is none.
+// cutScheme splits a target at its first colon if the text before it is a scheme (RFC
+// 3986, section 3.1). Otherwise scheme is "".
 func cutScheme(target string) (scheme, rest string) {
 	scheme, rest, found := strings.Cut(target, ":")
 	if !found || scheme == "" || isDigit(scheme[0]) || strings.ContainsAny(scheme[:1], "+-.") {
@@ -168,7 +168,7 @@ func cutScheme(target string) (scheme, rest string) {
 	return scheme, rest
 }
 
-// isSite reports whether a person who writes host without a scheme means one.
+// isSite reports whether a person who writes host without a scheme means a site.
 func isSite(host string) bool {
 	return strings.ContainsAny(host, ".:") || strings.EqualFold(host, "localhost")
 }

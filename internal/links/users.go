@@ -14,9 +14,9 @@ const (
 	MaxEmail = 254
 )
 
-// CheckUsername reports whether name may be a username: 1 to MaxUsername
-// printable characters of valid UTF-8, no space first or last. ErrUsername or
-// nil.
+// CheckUsername returns nil if name may be a username, and otherwise ErrUsername. A
+// username is 1 to MaxUsername printable characters of valid UTF-8, without a space at
+// either end.
 func CheckUsername(name string) error {
 	if name == "" || longer(name, MaxUsername) || !utf8.ValidString(name) {
 		return ErrUsername
@@ -32,9 +32,9 @@ func CheckUsername(name string) error {
 	return nil
 }
 
-// CheckEmail reports whether email is an address by RFC 5322 and nothing
-// else: no display name, no comment, no angle brackets, at most MaxEmail bytes.
-// ErrEmail or nil.
+// CheckEmail returns nil if email is an address by RFC 5322 and nothing else: no
+// display name, no comment, no angle brackets, at most MaxEmail bytes. Otherwise it
+// returns ErrEmail.
 func CheckEmail(email string) error {
 	if email == "" || len(email) > MaxEmail {
 		return ErrEmail
@@ -49,7 +49,8 @@ func CheckEmail(email string) error {
 	if err != nil || address.Name != "" {
 		return ErrEmail
 	}
-	// Comments and folding white space parse, but are not kept.
+	// Comments and folding white space are valid for the parser, but are not part of
+	// address.Address.
 	at := strings.LastIndexByte(address.Address, '@')
 	if at < 1 || at == len(address.Address)-1 || address.Address != email {
 		return ErrEmail
@@ -59,9 +60,9 @@ func CheckEmail(email string) error {
 
 func unprintable(r rune) bool { return !unicode.IsPrint(r) }
 
-// commonEmail reports whether email is of the plain kind that nearly all
-// addresses are (dot-atoms of letters, digits and - _ +), which spares an
-// import the parser. Whatever it accepts, net/mail accepts.
+// commonEmail reports whether email is of the plain kind that nearly all addresses are
+// (dot-atoms of letters, digits and - _ +). An import then need not call the parser for
+// them. net/mail accepts every address that commonEmail accepts.
 func commonEmail(email string) bool {
 	ats, atom := 0, 0
 	for i := range len(email) {

@@ -1,6 +1,6 @@
 // Package listen accepts the connections of clients within bounds, and goes on
-// accepting whatever happens: a server whose listener gave up because of a
-// moment's trouble, such as too many open files, would be down for all.
+// accepting whatever happens. A server whose listener gave up because of brief trouble,
+// such as too many open files, would be down for all clients.
 package listen
 
 import (
@@ -21,65 +21,66 @@ import (
 )
 
 const (
-	// After an error the next attempt waits, longer each time.
+	// After an error there is a pause before the next attempt, longer each time.
 	minPause = 5 * time.Millisecond
 	maxPause = time.Second
 	// logEvery is how often trouble of one kind is logged.
 	logEvery = time.Minute
-	// Room is made for a part of the bound at a time, one in spareShare, and for
-	// mostSpare connections at most.
+	// Several connections are closed at a time to make room: one in spareShare of the
+	// bound, but mostSpare at most.
 	spareShare, mostSpare = 16, 512
-	// roomWait is how long a connection waits for a place that is being made.
+	// roomWait is how long a new connection waits for another one that was told to end.
 	roomWait = 50 * time.Millisecond
-	// networkBits of an IPv6 address name one client, which has all the rest to
-	// itself.
+	// networkBits is how many bits of an IPv6 address identify a client. The client has
+	// all addresses with these bits to itself.
 	networkBits = 64
 )
 
 // Options says how many connections there may be. The zero value has no bounds.
 type Options struct {
-	// Name tells the metrics of listeners apart.
+	// Name is the value by which metrics of several listeners are told apart.
 	Name string
-	// Most bounds the connections that are open at once. Shortly before it is
-	// reached, those that have waited longest for their client, to send or to read,
-	// are closed, so that there is room for clients who do either. 0 means no bound.
+	// Most bounds the connections that are open at once. Shortly before it is reached,
+	// the connections that have waited longest for their client, to send or to read,
+	// are closed. This makes room for clients that do send and read. 0 means no bound.
 	Most int
-	// PerClient bounds the connections of one client, an IPv4 address or the /64 of an IPv6
-	// one. A connection beyond it is closed as it comes. 0 means no bound.
+	// PerClient bounds the connections of one client, which is an IPv4 address or the
+	// /64 of an IPv6 address. A further connection is closed as soon as it comes. 0
+	// means no bound.
 	PerClient int
-	// Proxies are addresses that many clients come from: PerClient does not
-	// concern them.
+	// Proxies are addresses from which many clients come. PerClient does not apply to
+	// them.
 	Proxies []netip.Prefix
-	// Log hears, at most once a minute, that connections are refused or cannot be
-	// accepted. Nil means nobody.
+	// Log gets a message, at most once a minute for each reason, if connections are
+	// refused or cannot be accepted. Nil means that there is no log.
 	Log *slog.Logger
 }
 
-// A Listener accepts connections within bounds. Its connections of TCP are
+// A Listener accepts connections within bounds. The TCP connections that it returns are
 // *Conn. It may be used concurrently.
 type Listener struct {
 	net.Listener
 	o      Options
-	spare  int           // room that is made at a time
-	freed  chan struct{} // gets one when a connection has ended
+	spare  int           // how many connections are closed at a time to make room
+	freed  chan struct{} // gets a value when a connection has ended
 	closed chan struct{}
 	close  func() error
 
-	// tick orders what happens: it moves with each connection.
+	// tick gives connections an order: each new connection increases it.
 	tick atomic.Int64
 
 	mu       sync.Mutex
 	conns    map[*Conn]struct{}
-	clients  map[netip.Prefix]int // connections by client
-	came     int                  // connections that came, refused ones included
-	roomNext int                  // how many have to have come before room is made again
+	clients  map[netip.Prefix]int // number of connections of each client
+	came     int                  // connections so far, refused ones included
+	roomNext int                  // the value of came from which on room is made again
 	ending   int                  // connections that were told to end
-	logged   map[string]time.Time // when, by reason
+	logged   map[string]time.Time // when something was last logged, by reason
 
 	open, most             *prometheus.Desc
 	refused, evicted, fail *prometheus.Desc
-	full, greedy           atomic.Int64 // refused, by reason
-	idle                   atomic.Int64 // evicted
+	full, greedy           atomic.Int64 // refused connections, by reason
+	idle                   atomic.Int64 // connections that were closed to make room
 	failures               atomic.Int64
 }
 
@@ -138,7 +139,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 		l.failures.Add(1)
 		l.mu.Lock()
 		l.trouble("accepting failed", slog.Any("error", err))
-		l.makeRoom() // it may be files that are missing
+		l.makeRoom() // the error may be a lack of files
 		l.mu.Unlock()
 		select {
 		case <-time.After(pause):
@@ -149,8 +150,8 @@ func (l *Listener) Accept() (net.Conn, error) {
 	}
 }
 
-// admit returns the connection as one of the listener's, or closes it and returns
-// nil.
+// admit returns the connection as a connection of the listener, or closes it and
+// returns nil.
 func (l *Listener) admit(tcp *net.TCPConn) *Conn {
 	c := &Conn{TCPConn: tcp, listener: l, client: l.clientOf(tcp.RemoteAddr())}
 	l.mu.Lock()
@@ -172,20 +173,21 @@ func (l *Listener) admit(tcp *net.TCPConn) *Conn {
 	return c
 }
 
-// refuse closes a connection as it comes.
+// refuse closes a connection as soon as it comes.
 func (l *Listener) refuse(tcp *net.TCPConn, count *atomic.Int64, reason string) {
 	count.Add(1)
-	_ = tcp.SetLinger(0) // leaves nothing behind, not even in the kernel
+	_ = tcp.SetLinger(0) // leaves nothing of it behind, not even in the kernel
 	_ = tcp.Close()
 	l.trouble(reason)
 }
 
-// hasRoom reports whether there is room for one more connection. It makes some
-// while there is a little left, and waits for a moment if it is not there yet:
-// until then the next to come wait in the kernel, as in any queue. The caller
-// holds mu, which is given away while it waits.
+// hasRoom reports whether there is room for one more connection. It begins to make room
+// while a little is left. If there is none at all, it waits for a moment; meanwhile
+// further connections wait in the kernel, as in any queue. The caller holds mu, which
+// is released during the wait.
 func (l *Listener) hasRoom() bool {
-	// To look for those that can go takes long, so it is not done for each.
+	// It takes long to look for connections that can be closed, so this is not done for
+	// each new one.
 	if len(l.conns) >= l.o.Most-l.spare && l.came >= l.roomNext {
 		l.makeRoom()
 	}
@@ -206,7 +208,8 @@ func (l *Listener) hasRoom() bool {
 	return len(l.conns) < l.o.Most
 }
 
-// clientOf returns whose connection it is; invalid, if it counts for none.
+// clientOf returns the client of a connection. It is invalid if PerClient does not
+// apply to the connection.
 func (l *Listener) clientOf(remote net.Addr) netip.Prefix {
 	tcp, ok := remote.(*net.TCPAddr)
 	if !ok {
@@ -275,7 +278,7 @@ func (l *Listener) forget(c *Conn) {
 	}
 }
 
-// trouble logs why connections of clients are lost, once in a while for each
+// trouble logs why connections of clients are lost, at most once a minute for each
 // reason. The caller holds mu.
 func (l *Listener) trouble(reason string, attrs ...slog.Attr) {
 	now := time.Now()
@@ -316,10 +319,10 @@ func (l *Listener) Collect(ch chan<- prometheus.Metric) {
 }
 
 const (
-	// held is the tick of a connection that is not ended to make room.
+	// held is the value of since of a connection that must not be closed to make room.
 	held = math.MaxInt64
-	// told is that of one that was told to end. Should it have been faster with its
-	// next answer, it is like any other again.
+	// told is the value of since of a connection that was told to end. If the
+	// connection writes an answer before it ends, it counts like any other again.
 	told = held - 1
 )
 
@@ -328,29 +331,29 @@ type Conn struct {
 	*net.TCPConn
 	listener *Listener
 	client   netip.Prefix
-	told     bool // to end; guarded by the listener's mu
+	told     bool // was told to end; guarded by the listener's mu
 
-	// reading and writing say that a Read or a Write waits, and since when the
-	// connection has been waiting for its client: since it was accepted, or since
-	// the last Write began. So a client that sends or takes a byte now and then does
-	// not seem busier than a silent one.
+	// reading and writing are set while a Read or a Write waits. since is the tick from
+	// which on the connection has been waiting for its client: when it was accepted, or
+	// when the last Write began. So a client that sends or takes a byte now and then
+	// does not seem busier than a silent one.
 	reading, writing atomic.Bool
 	since            atomic.Int64
 	gone             atomic.Bool
 }
 
-// tell has the connection's own goroutine end it, as if the client had said
-// nothing, or taken nothing, for too long.
+// tell makes the connection's own goroutine end it, as if the client had sent nothing,
+// or read nothing, for too long.
 func (c *Conn) tell() error {
 	if !c.writing.Load() {
 		return c.SetReadDeadline(time.Unix(1, 0))
 	}
-	_ = c.SetLinger(0) // or what the client does not read stays in the kernel
+	_ = c.SetLinger(0) // otherwise the part that the client does not read stays in the kernel
 	return c.SetWriteDeadline(time.Unix(1, 0))
 }
 
-// Hold keeps the connection from being closed to make room, until the next
-// Write: for a client who sends for long and is known.
+// Hold keeps the connection from being closed to make room, until the next Write. It is
+// for a known client that sends for long.
 func (c *Conn) Hold() { c.since.Store(held) }
 
 // Read implements net.Conn.
