@@ -18,14 +18,14 @@ import (
 const (
 	// askTimeout bounds a request whose answer is small.
 	askTimeout = 15 * time.Second
-	// answerTimeout bounds the wait for the answer once an upload is sent.
+	// answerTimeout bounds the wait for the answer after an upload was sent.
 	answerTimeout = time.Minute
 	// maxAnswer bounds an answer that is read into memory, in bytes.
 	maxAnswer = 1 << 20
 )
 
-// A Client asks one server in the name of one token. It may be used
-// concurrently. Who makes one closes it.
+// A Client sends requests to one server, with one token. It may be used concurrently.
+// Its maker closes it.
 type Client struct {
 	server string // without a slash at its end
 	token  string
@@ -42,26 +42,28 @@ func New(server, token string) (*Client, error) {
 	transport.ResponseHeaderTimeout = answerTimeout
 	return &Client{server: strings.TrimSuffix(u.String(), "/"), token: token, http: &http.Client{
 		Transport: transport,
-		// A redirect would send the token, or a file, to where nobody meant it.
+		// A redirect would send the token, or a file, to a place for which it was not
+		// meant.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}, nil
 }
 
-// Close lets go of the connections that wait for another request.
+// Close closes idle connections.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
-// Error is an answer of the server that is not a success.
+// Error is an answer of the server other than a success.
 type Error struct {
 	Status     int
-	Message    string // a sentence fit for people
+	Message    string // a sentence that can be shown to people
 	Fields     []FieldError
 	RetryAfter time.Duration // 0 if the server does not say
 }
 
-// FieldError says what is wrong with one field or parameter.
+// FieldError says why one field or parameter is wrong.
 type FieldError struct{ Field, Message string }
 
-// Error implements error: the sentence, and the fields that it does not name.
+// Error implements error. It returns the sentence, and the fields that the sentence
+// does not name.
 func (e *Error) Error() string {
 	text := e.Message
 	for _, f := range e.Fields {
@@ -72,7 +74,7 @@ func (e *Error) Error() string {
 	return text
 }
 
-// Temporary reports whether the same request may well work later: the server
+// Temporary reports whether the same request may well work later, because the server
 // did not answer, or said so.
 func Temporary(err error) bool {
 	var own *Error
@@ -90,7 +92,8 @@ func Temporary(err error) bool {
 	return errors.As(err, &broken)
 }
 
-// RetryAfter is how long the server wants to be left alone, 0 if it did not say.
+// RetryAfter returns how long the server asked to wait before the next request, 0 if it
+// did not say.
 func RetryAfter(err error) time.Duration {
 	var own *Error
 	if errors.As(err, &own) {
@@ -99,14 +102,14 @@ func RetryAfter(err error) time.Duration {
 	return 0
 }
 
-// brokenError is a request that got no answer, or not a whole one.
+// brokenError is the error of a request that got no answer, or only a part of one.
 type brokenError struct{ err error }
 
 func (e *brokenError) Error() string { return e.err.Error() }
 func (e *brokenError) Unwrap() error { return e.err }
 
-// do sends a request and gives read the body of an answer with the wanted
-// status; any other is an error.
+// do sends a request. If the answer has the wanted status, read gets its body; an
+// answer with any other status is an error.
 func (c *Client) do(req *http.Request, want int, read func(io.Reader) error) error {
 	req.Header.Set("Authorization", "Bearer "+c.token)
 	req.Header.Set("User-Agent", "signpost")
@@ -114,7 +117,7 @@ func (c *Client) do(req *http.Request, want int, read func(io.Reader) error) err
 	if err != nil {
 		var in *url.Error
 		if errors.As(err, &in) {
-			err = in.Err // without the URL, which people know
+			err = in.Err // without the URL, which people know already
 		}
 		return &brokenError{fmt.Errorf("%s cannot be reached: %w", c.server, err)}
 	}
@@ -125,7 +128,7 @@ func (c *Client) do(req *http.Request, want int, read func(io.Reader) error) err
 	return read(brokenReader{resp.Body})
 }
 
-// into returns what reads JSON into v.
+// into returns a function that reads JSON into v.
 func into(v any) func(io.Reader) error {
 	return func(r io.Reader) error {
 		body, err := io.ReadAll(io.LimitReader(r, maxAnswer))
@@ -148,7 +151,7 @@ func readError(resp *http.Response) error {
 		Error  string
 		Fields []FieldError
 	}
-	text, _ := io.ReadAll(io.LimitReader(resp.Body, maxAnswer)) // what arrived has to do
+	text, _ := io.ReadAll(io.LimitReader(resp.Body, maxAnswer)) // if the text is incomplete, the part that arrived is used
 	if json.Unmarshal(text, &body) != nil || body.Error == "" {
 		body.Error = "the server answered " + resp.Status
 	}
@@ -156,7 +159,7 @@ func readError(resp *http.Response) error {
 	return e
 }
 
-// get asks for JSON.
+// get requests path and reads the answer, which is JSON, into v.
 func (c *Client) get(ctx context.Context, path string, v any) error {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
@@ -167,8 +170,8 @@ func (c *Client) get(ctx context.Context, path string, v any) error {
 	return c.do(req, http.StatusOK, into(v))
 }
 
-// download writes a file that the server makes to w. After an error, w holds a
-// part of it at best.
+// download writes a file that the server makes to w. After an error, w may hold a part
+// of the file.
 func (c *Client) download(ctx context.Context, path, accept string, w io.Writer) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.server+path, nil)
 	if err != nil {
@@ -183,7 +186,8 @@ func (c *Client) download(ctx context.Context, path, accept string, w io.Writer)
 	})
 }
 
-// brokenReader tells the faults of a connection from faults of writing.
+// brokenReader marks errors of the connection, so that they can be told from errors of
+// writing.
 type brokenReader struct{ io.Reader }
 
 func (r brokenReader) Read(p []byte) (int, error) {

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// An Import is how far a file is, as GET /imports/{id} tells.
+// An Import is the state of an import, as GET /imports/{id} returns it.
 type Import struct {
 	ID             int64      `json:"id"`
 	Kind           string     `json:"kind"`
@@ -28,7 +28,7 @@ type Import struct {
 	RowsRejected   int64      `json:"rows_rejected"`
 	FinishedAt     *time.Time `json:"finished_at"`
 	Encoding       *string    `json:"encoding"`
-	Problems       []Problem  `json:"problems"` // none from an older server
+	Problems       []Problem  `json:"problems"` // empty from an older server
 	FirstErrors    []struct {
 		Line   int64  `json:"line"`
 		Field  string `json:"field"`
@@ -36,40 +36,41 @@ type Import struct {
 	} `json:"first_errors"`
 }
 
-// A Problem is what rows have in common that were rejected, or of which something
-// is to be known.
+// A Problem describes rows that were rejected for the same reason, or that were
+// imported with the same notice.
 type Problem struct {
 	Outcome string  `json:"outcome"` // rejected or imported
 	Column  string  `json:"column"`
 	Kind    string  `json:"kind"`
 	Reason  string  `json:"reason"`
 	Rows    int64   `json:"rows"`
-	Line    int64   `json:"line"` // of the first of the rows
+	Line    int64   `json:"line"` // line of the first of these rows
 	Cure    *string `json:"cure"`
 }
 
-// Done is how many rows are accounted for.
+// Done is how many rows were dealt with.
 func (i Import) Done() int64 { return i.RowsImported + i.RowsUpdated + i.RowsSkipped + i.RowsRejected }
 
-// Ended reports whether nothing more happens by itself.
+// Ended reports whether the import has come to an end, so that nothing more happens by
+// itself.
 func (i Import) Ended() bool { return i.FinishedAt != nil }
 
-// Whole reports whether every row was looked at, and what it made is there.
+// Whole reports whether every row was dealt with and the results are in the database.
 func (i Import) Whole() bool { return i.State == "completed" }
 
-// Upload is a file on its way to become an import.
+// Upload is a file that is sent to become an import.
 type Upload struct {
 	Kind string // users, urls or events
-	// File is read once. Size is what it comes to in bytes, -1 if nobody knows.
+	// File is read once. Size is its size in bytes, -1 if it is not known.
 	File io.Reader
 	Size int64
-	// Name is what the import is called; may be empty.
+	// Name is the name of the import; it may be empty.
 	Name string
-	// Coding is how the file is compressed: gzip, zstd or nothing.
+	// Coding is the compression of the file: gzip, zstd, or empty for none.
 	Coding string
-	// Key names the upload: under the same key the server does it once.
+	// Key is the idempotency key: the server takes only one upload with the same key.
 	Key string
-	// Query is what else the server is asked for, such as on_conflict.
+	// Query holds further parameters of the request, such as on_conflict.
 	Query url.Values
 }
 
@@ -79,7 +80,8 @@ func (c *Client) Upload(ctx context.Context, u Upload) (Import, error) {
 	for name, values := range u.Query {
 		query[name] = values
 	}
-	// Hidden in a struct, so that net/http neither closes the file nor asks its size.
+	// The struct hides the file's other methods, so that net/http neither closes the
+	// file nor asks for its size.
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.server+"/imports?"+query.Encode(), struct{ io.Reader }{u.File})
 	if err != nil {
 		return Import{}, err
@@ -98,14 +100,14 @@ func (c *Client) Upload(ctx context.Context, u Upload) (Import, error) {
 	return imp, err
 }
 
-// Import asks how far an import is.
+// Import returns the present state of an import.
 func (c *Client) Import(ctx context.Context, id int64) (Import, error) {
 	var imp Import
 	err := c.get(ctx, "/imports/"+strconv.FormatInt(id, 10), &imp)
 	return imp, err
 }
 
-// Ready finds out whether the server is there and knows the token.
+// Ready finds out whether the server answers and accepts the token.
 func (c *Client) Ready(ctx context.Context) error {
 	var list struct{ Data []Import }
 	return c.get(ctx, "/imports?limit=1", &list)
@@ -117,8 +119,8 @@ func (c *Client) Rejected(ctx context.Context, id int64, w io.Writer) error {
 	return c.download(ctx, fmt.Sprintf("/imports/%d/errors?format=csv", id), "text/csv", w)
 }
 
-// Export writes all users, urls or events that query leaves to w, as csv or
-// ndjson. After an error, w holds a part of them at best.
+// Export writes to w all users, urls or events that query selects, as csv or ndjson.
+// After an error, w may hold a part of them.
 func (c *Client) Export(ctx context.Context, kind, format string, query url.Values, w io.Writer) error {
 	all := url.Values{"format": {format}}
 	for name, values := range query {

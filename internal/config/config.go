@@ -17,10 +17,10 @@ import (
 	"github.com/signpost/signpost/internal/postgres"
 )
 
-// Config is the whole configuration. The tags of a field are its reference:
-// doc says what it means, allowed what it may be, and the page in docs/ is made
-// of them. Load returns it valid. Its text forms hide secrets; DatabaseURL and
-// AdminToken themselves do not.
+// Config is the whole configuration. The tags of its fields are the reference, from
+// which the page in docs/ is made: doc gives the meaning, allowed the values that are
+// allowed. Load returns only a valid Config. Its text forms hide secrets; the fields
+// DatabaseURL and AdminToken themselves do not.
 type Config struct {
 	DatabaseURL string `env:"DATABASE_URL" secret:"url" doc:"The PostgreSQL database, version 15 or later. Required by every role but ${dev}, which brings its own server when this is empty." allowed:"a postgres:// URL, with special characters in the password percent-encoded, or a keyword/value string"`
 	DBMaxConns  int    `env:"DB_MAX_CONNS" envDefault:"10" doc:"Most connections to PostgreSQL in the pools of one process. Of those of an api half, at most 16, are kept for redirects (look-ups, shipping of clicks, ${ready}); the rest is for the management API, where lists and exports leave two to other requests. A process holds one more besides: an api to learn of changed links, a worker of new jobs. ${dev} is an api and a worker in one and holds as many as both." allowed:"a number from 4 to 1000"`
@@ -31,10 +31,10 @@ type Config struct {
 	ListenAddr string `env:"LISTEN_ADDR" envDefault:":8080" doc:"Where redirects and the management API listen. ${dev} has localhost:8080, which only this machine reaches." allowed:"host:port or :port, with a port from 0 to 65535"`
 	AdminAddr  string `env:"ADMIN_ADDR" envDefault:"127.0.0.1:9090" doc:"Where metrics, health, profiles and the jobs page listen: only for this machine unless another address is given, such as :9090 where Prometheus runs elsewhere. Keep it off the Internet: health and metrics ask for no token." allowed:"host:port or :port, with a port from 0 to 65535, other than that of LISTEN_ADDR"`
 	PublicURL  string `env:"PUBLIC_URL" doc:"What every short URL starts with. Empty means this machine's LISTEN_ADDR." allowed:"an absolute http:// or https:// URL without path, query or credentials"`
-	// PublicHosts are beside the host of PublicURL.
+	// PublicHosts are further hosts, besides the host of PublicURL.
 	PublicHosts Hosts  `env:"PUBLIC_HOSTS" doc:"Further hosts under which the service is reached, such as an older domain. No link may lead to a short link on one of them, nor on that of PUBLIC_URL, since it would redirect in circles." allowed:"host names or addresses, each alone or as host:port, separated by commas"`
 	AdminToken  string `env:"ADMIN_TOKEN" secret:"all" doc:"Accepted as a token with the role admin, for the first start and for automation. Empty means that there is none." allowed:"16 to 256 printable ASCII characters without spaces"`
-	// TrustedProxies holds networks; a single address is one of a single host.
+	// TrustedProxies holds networks; a single address is a network of one host.
 	TrustedProxies Networks `env:"TRUSTED_PROXIES" doc:"Addresses and networks of the proxies in front, whose X-Forwarded-For is believed." allowed:"IP addresses and networks such as 10.0.0.0/8, separated by commas"`
 
 	CORSOrigins     Origins `env:"CORS_ORIGINS" doc:"Origins of web pages whose scripts may use the management API, with a token. Empty means none; * means any page that has a token." allowed:"origins such as https://app.example or http://localhost:3000, without a path, separated by commas, or * alone"`
@@ -67,7 +67,7 @@ type Config struct {
 	AWSSessionToken       string `env:"AWS_SESSION_TOKEN" secret:"all" doc:"Session of a temporary AWS_ACCESS_KEY_ID." allowed:"a token"`
 
 	ImportKeep time.Duration `env:"IMPORT_KEEP" envDefault:"2160h" doc:"How long a finished import and its rejected rows can be looked at. After that it can no longer be undone. What it brought stays. 0s means for ever." allowed:"0s or a duration from 1h to 87600h"`
-	// OTLPEndpoint switches traces on. The SDK reads the other OTEL_ variables itself.
+	// OTLPEndpoint switches traces on. The SDK itself reads the other OTEL_ variables.
 	OTLPEndpoint   string  `env:"OTEL_EXPORTER_OTLP_ENDPOINT" doc:"The OpenTelemetry collector that gets traces over HTTP. Empty means that there are none. The other standard variables, such as OTEL_EXPORTER_OTLP_HEADERS, OTEL_TRACES_SAMPLER and OTEL_SERVICE_NAME, hold as well." allowed:"an absolute http:// or https:// URL, such as http://collector:4318"`
 	TraceRedirects float64 `env:"TRACE_REDIRECTS" envDefault:"0.01" doc:"Share of redirects that are traced, where traces are on." allowed:"a number from 0 to 1"`
 
@@ -76,22 +76,22 @@ type Config struct {
 	ShutdownTimeout time.Duration `env:"SHUTDOWN_TIMEOUT" envDefault:"25s" doc:"How long a process that was asked to stop may finish what it is doing." allowed:"a duration from 1s to 10m, such as 25s"`
 }
 
-// OwnHosts returns the hosts of this service's short links.
+// OwnHosts returns the hosts on which this service has short links.
 func (c Config) OwnHosts() links.Hosts {
 	public, err := url.Parse(c.PublicURL)
 	if err != nil {
 		return links.Hosts{} // was validated
 	}
-	// A name that no target can have as its host is left out.
+	// A name that cannot be the host of any target is left out.
 	hosts, _ := links.ParseHosts(append([]string{public.Host}, c.PublicHosts...)...)
 	return hosts
 }
 
-// ValueError is one variable with a value that is not allowed.
+// ValueError is the error that a variable has a value that is not allowed.
 type ValueError struct {
 	Variable string
-	Value    string // hidden where the variable is a secret
-	Reason   string // why the value is not allowed, where that is known more closely
+	Value    string // hidden if the variable is a secret
+	Reason   string // why the value is not allowed, if more is known than that
 	Allowed  string
 }
 
@@ -102,10 +102,10 @@ func (e ValueError) Error() string {
 	return fmt.Sprintf("%s is %q: it must be %s", e.Variable, e.Value, e.Allowed)
 }
 
-// Load reads the configuration from variables in the form of os.Environ, each as
-// Bare gives it; an empty one counts as not given, and of one that is given twice
-// the last counts. The
-// error joins a ValueError for every variable that is wrong, not just the first.
+// Load reads the configuration from variables in the form of os.Environ. Each value
+// passes through Bare first. An empty variable counts as not given, and if one is given
+// twice, the last counts. The error joins a ValueError for every variable that is
+// wrong, not just for the first.
 func Load(environ []string) (Config, error) {
 	values := given(environ)
 	var c Config
@@ -141,8 +141,8 @@ func given(environ []string) map[string]string {
 	return values
 }
 
-// Bare returns a setting without what the file that it came from left around it:
-// blanks and line ends (a mounted secret), and one pair of quotes (an env file).
+// Bare returns a setting without characters around it that come from its file: blanks
+// and line ends (a mounted secret), and one pair of quotes (an env file).
 func Bare(value string) string {
 	value = strings.TrimSpace(value)
 	if n := len(value); n >= 2 && value[0] == value[n-1] && (value[0] == '"' || value[0] == '\'') {
@@ -151,8 +151,8 @@ func Bare(value string) string {
 	return value
 }
 
-// parse fills c and returns the names of the variables that have no meaning at
-// all, such as a number that is none.
+// parse fills c and returns the names of the variables whose text cannot be read at
+// all, such as a number with letters.
 func parse(c *Config, values map[string]string) []string {
 	err := env.ParseWithOptions(c, env.Options{Environment: values})
 	var all env.AggregateError
@@ -169,13 +169,14 @@ func parse(c *Config, values map[string]string) []string {
 	return faults
 }
 
-// variable is what the tags say about one field.
+// variable holds the tags of one field.
 type variable struct {
 	env, byDefault, doc, allowed, secret string
 	field                                int
 }
 
-// code marks up what a tag, which is in back quotes itself, cannot.
+// code replaces names in tags by marked-up code. A tag is in back quotes itself, and so
+// cannot hold any.
 var code = strings.NewReplacer("${dev}", "`signpost dev`", "${ready}", "`/ready`", "${security}", "`/.well-known/security.txt`")
 
 func variables() []variable {

@@ -12,7 +12,7 @@ import (
 
 const hidden = "(hidden)"
 
-// show returns a value as it may be seen by anyone.
+// show returns a value in a form that anyone may see.
 func (v variable) show(value string) string {
 	switch {
 	case value == "" || v.secret == "":
@@ -24,8 +24,8 @@ func (v variable) show(value string) string {
 	}
 }
 
-// redactURL hides the passwords in the URL of a database or a Redis; a text that is not plainly a URL is
-// hidden altogether, since a password could be anywhere in it.
+// redactURL hides the passwords in the URL of a database or a Redis. A text that is not
+// clearly a URL is hidden altogether, since a password could be anywhere in it.
 func redactURL(s string) string {
 	u, err := url.Parse(s)
 	if err != nil || !slices.Contains([]string{"postgres", "postgresql", "redis", "rediss", "unix"}, u.Scheme) ||
@@ -45,7 +45,7 @@ func redactURL(s string) string {
 	return u.Redacted()
 }
 
-// values returns every variable with its value in force, safe to be seen.
+// values returns every variable with its value in force, in a form that anyone may see.
 func (c Config) values() []slog.Attr {
 	fields := reflect.ValueOf(c)
 	var list []slog.Attr
@@ -59,13 +59,14 @@ func (c Config) values() []slog.Attr {
 	return list
 }
 
-// Print writes the configuration in force, a line a variable, secrets hidden.
+// Print writes the configuration in force, one line for each variable, with secrets
+// hidden.
 func (c Config) Print(w io.Writer) error {
 	_, err := io.WriteString(w, c.String())
 	return err
 }
 
-// String returns what Print writes.
+// String returns the text that Print writes.
 func (c Config) String() string {
 	var b strings.Builder
 	for _, attr := range c.values() {
@@ -74,10 +75,10 @@ func (c Config) String() string {
 	return b.String()
 }
 
-// GoString keeps secrets out of %#v too.
+// GoString also keeps secrets out of %#v.
 func (c Config) GoString() string { return c.String() }
 
-// LogValue is the configuration in force, secrets hidden.
+// LogValue returns the configuration in force, with secrets hidden.
 func (c Config) LogValue() slog.Value { return slog.GroupValue(c.values()...) }
 
 // Markdown returns the reference page of all variables.

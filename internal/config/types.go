@@ -37,7 +37,7 @@ var units = []struct {
 	{"B", 1},
 }
 
-// UnmarshalText reads the text form, whole numbers only.
+// UnmarshalText reads the text form. Only whole numbers are allowed.
 func (b *Bytes) UnmarshalText(text []byte) error {
 	number, unit := string(text), Bytes(1)
 	for _, u := range units {
@@ -54,7 +54,7 @@ func (b *Bytes) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// String is the shortest exact text form.
+// String returns the shortest exact text form.
 func (b Bytes) String() string {
 	for _, u := range units[:4] {
 		if b >= u.size && b%u.size == 0 {
@@ -64,11 +64,11 @@ func (b Bytes) String() string {
 	return strconv.FormatInt(int64(b), 10)
 }
 
-// Networks is a list of IP networks; as text, addresses and networks separated
+// Networks is a list of IP networks. Its text form is addresses and networks separated
 // by commas.
 type Networks []netip.Prefix
 
-// UnmarshalText reads the text form. An address stands for itself alone.
+// UnmarshalText reads the text form. An address becomes a network of one host.
 func (n *Networks) UnmarshalText(text []byte) error {
 	var list Networks
 	for part := range strings.SplitSeq(string(text), ",") {
@@ -99,7 +99,7 @@ func parseNetwork(s string) (netip.Prefix, error) {
 	return netip.PrefixFrom(addr, addr.BitLen()), nil
 }
 
-// String is the text form.
+// String returns the text form.
 func (n Networks) String() string {
 	var parts []string
 	for _, p := range n {
@@ -108,8 +108,8 @@ func (n Networks) String() string {
 	return strings.Join(parts, ",")
 }
 
-// Hosts is a list of host names and addresses, each alone or as host:port; as
-// text, separated by commas.
+// Hosts is a list of host names and addresses, each alone or as host:port. Its text
+// form has them separated by commas.
 type Hosts []string
 
 // UnmarshalText reads the text form.
@@ -127,11 +127,11 @@ func (h *Hosts) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// String is the text form.
+// String returns the text form.
 func (h Hosts) String() string { return strings.Join(h, ",") }
 
 // Origins is a list of origins of web pages, as browsers name them in the header
-// Origin, or * alone for all; as text, separated by commas.
+// Origin, or a single * for all. Its text form has them separated by commas.
 type Origins []string
 
 // UnmarshalText reads the text form.
@@ -155,8 +155,8 @@ func (o *Origins) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// parseOrigin returns an origin as browsers write it: in lower case, a Unicode name
-// in punycode, without the port that its scheme has anyway.
+// parseOrigin returns an origin as browsers write it: in lower case, a Unicode name in
+// punycode, and without the default port of its scheme.
 func parseOrigin(s string) (string, error) {
 	u, err := url.Parse(s)
 	if err != nil || u.Scheme == "" || u.Hostname() == "" || u.User != nil ||
@@ -177,5 +177,5 @@ func parseOrigin(s string) (string, error) {
 
 var usualPort = map[string]string{"http": "80", "https": "443"}
 
-// String is the text form.
+// String returns the text form.
 func (o Origins) String() string { return strings.Join(o, ",") }

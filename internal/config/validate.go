@@ -13,8 +13,8 @@ import (
 	"github.com/signpost/signpost/internal/redis"
 )
 
-// validate returns the names of variables whose values are not allowed, besides
-// those that are known already. It also brings PublicURL into its usual form.
+// validate returns the names of further variables whose values are not allowed, besides
+// the known ones. It also brings PublicURL into its usual form.
 func validate(c *Config, known []string) []string {
 	day := 24 * time.Hour
 	var faults []string
@@ -76,10 +76,10 @@ func validAddr(addr string) bool {
 	return err == nil
 }
 
-// clash reports whether two listeners would be in each other's way: they have one
-// port, and one address or any.
+// clash reports whether two listeners would conflict: they have the same port, and the
+// same address or one of them has every address.
 func clash(a, b string) bool {
-	hostA, portA, _ := net.SplitHostPort(a) // an invalid one is a fault of its own
+	hostA, portA, _ := net.SplitHostPort(a) // an invalid address is an error of its own
 	hostB, portB, _ := net.SplitHostPort(b)
 	return portA == portB && portA != "0" && (hostA == hostB || isAny(hostA) || isAny(hostB))
 }
@@ -89,7 +89,7 @@ func isAny(host string) bool {
 	return host == "" || ip != nil && ip.IsUnspecified()
 }
 
-// tidyPublicURL reports whether s is allowed, and takes a final slash away.
+// tidyPublicURL reports whether s is allowed, and removes a slash at its end.
 func tidyPublicURL(s *string) bool {
 	u, err := url.Parse(*s)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.User != nil {
@@ -102,14 +102,14 @@ func tidyPublicURL(s *string) bool {
 	return true
 }
 
-// tidyContact reports whether s is allowed, and makes a URI of an e-mail address.
+// tidyContact reports whether s is allowed, and turns an e-mail address into a URI.
 func tidyContact(s *string) bool {
 	if address, err := mail.ParseAddress(*s); err == nil && address.Address == *s {
 		*s = "mailto:" + *s
 	}
 	u, err := url.Parse(*s)
 	switch {
-	case err != nil || u.String() != *s: // such as one with a line end
+	case err != nil || u.String() != *s: // for example one with a line end
 		return false
 	case u.Scheme == "https":
 		return u.Hostname() != "" && u.User == nil
@@ -135,7 +135,8 @@ func validToken(s string) bool {
 	return true
 }
 
-// localURL is where a person on this machine reaches a listen address.
+// localURL returns the URL under which a person on this machine reaches a listen
+// address.
 func localURL(addr string) string {
 	host, port, _ := net.SplitHostPort(addr) // was validated
 	if isAny(host) {
