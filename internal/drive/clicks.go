@@ -10,19 +10,20 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Clicks is the account of the clicks that clients try. Every attempt has a marker
-// of its own, which ends up in its event as the host of the referrer. Safe for
+// Clicks is the account of the clicks that clients try. Every attempt has a marker of
+// its own, which is stored in its event as the host of the referrer. It is safe for
 // concurrent use.
 type Clicks struct {
-	// Run tells the markers of this run from those of others in the same database. If
-	// it is empty, every click in the database must be an attempt of this run.
+	// Run distinguishes the markers of this run from those of other runs in the same
+	// database. If it is empty, every click in the database must be an attempt of this
+	// run.
 	Run string
 
 	mu       sync.Mutex
-	attempts []attempt // by marker
+	attempts []attempt // the index is the marker
 	answered int
-	last     time.Time     // when an answer came
-	gap      time.Duration // the longest time without any
+	last     time.Time     // when the last answer came
+	gap      time.Duration // the longest time without an answer
 	statuses map[string]int
 }
 
@@ -31,7 +32,7 @@ type attempt struct {
 	answered bool
 }
 
-// agents are the browsers and robots that clients say they are.
+// agents are the browsers and robots that clients claim to be.
 var agents = []struct {
 	name string
 	bot  bool
@@ -87,21 +88,21 @@ func (c *Clicks) Answered() int {
 	return c.answered
 }
 
-// Saw returns how often clients saw each status, and the longest time without any
-// redirect. No client is at work any more.
+// Saw returns how often clients saw each status, and the longest time without a
+// redirect. It must be called only when no client is at work any more.
 func (c *Clicks) Saw() (statuses map[string]int, gap time.Duration) { return c.statuses, c.gap }
 
-// Tally compares attempts with the events of them.
+// Tally compares attempts with their events.
 type Tally struct {
 	Attempted, Answered int
-	Counted             int // events
-	Bots                int // of them, by robots
-	Missing             int // attempts that were answered and are in no event
+	Counted             int // events of the attempts
+	Bots                int // events that count as clicks of robots
+	Missing             int // attempts that were answered and have no event
 	Doubled             int // attempts with more than one event
-	Mistaken            int // robots taken for people, or the reverse
+	Mistaken            int // robots that count as people, or the reverse
 }
 
-// Add adds up tallies.
+// Add adds another tally to this one.
 func (t *Tally) Add(other Tally) {
 	t.Attempted += other.Attempted
 	t.Answered += other.Answered
@@ -113,7 +114,7 @@ func (t *Tally) Add(other Tally) {
 }
 
 // Compare compares the attempts of each phase with the events in the database. unknown
-// is how many markers are among the events that no attempt had.
+// is the number of markers among the events that belong to no attempt.
 func (c *Clicks) Compare(ctx context.Context, db *pgx.Conn) (phases map[int]Tally, unknown int, err error) {
 	pattern := "%"
 	if c.Run != "" {

@@ -14,7 +14,7 @@ import (
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
 
-// The account tells clicks that are missing, doubled, mistaken and unknown.
+// The account finds clicks that are missing, doubled, mistaken and unknown.
 func TestClicks(t *testing.T) {
 	t.Parallel()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -9,22 +9,22 @@ import (
 	"time"
 )
 
-// Answers that are none of HTTP.
+// These stand in place of a status if there was no answer of HTTP.
 const (
 	NoAnswer     = "no answer"
 	BrokenAnswer = "broken answer"
 )
 
-// Answer is how a request for a link ended.
+// Answer is the outcome of a request for a link.
 type Answer struct {
-	Status   string // of HTTP, NoAnswer or BrokenAnswer
+	Status   string // the status of HTTP, NoAnswer or BrokenAnswer
 	Location string
-	Again    bool   // it says when to try again
-	Says     string // the error in its body
+	Again    bool   // the answer says when to try again
+	Says     string // the error in the answer's body
 	Began    time.Time
 }
 
-// String tells which answer it was.
+// String returns the status, and the error if there is one.
 func (a Answer) String() string {
 	if a.Says == "" {
 		return a.Status
@@ -35,7 +35,7 @@ func (a Answer) String() string {
 // Longest is how long a request for a link waits for its answer.
 const Longest = 5 * time.Second
 
-// once follows nothing and repeats nothing: a client that repeats a request by
+// once follows no redirect and repeats no request. A client that repeats a request by
 // itself, when a kept connection turns out to be closed, would click twice with one
 // marker.
 var once = &http.Client{
@@ -44,8 +44,8 @@ var once = &http.Client{
 	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 }
 
-// Ask requests a path once. An answer counts only when all of it has arrived. It takes
-// no context: an attempt that began is waited for when a run ends.
+// Ask requests a path once. An answer counts only when all of it has arrived. Ask takes
+// no context, because the end of a run waits for attempts that have begun.
 func Ask(method, addr, path, agent, referrer string) Answer {
 	a := Answer{Status: NoAnswer, Began: time.Now()}
 	req, err := http.NewRequest(method, "http://"+addr+path, nil) //nolint:noctx // bounded by the client's timeout
@@ -66,14 +66,14 @@ func Ask(method, addr, path, agent, referrer string) Answer {
 		return a
 	}
 	var body struct{ Error string }
-	_ = json.Unmarshal(text, &body) // a redirect has none
+	_ = json.Unmarshal(text, &body) // a redirect has no such body
 	a.Status, a.Says = fmt.Sprint(resp.StatusCode), body.Error
 	a.Location, a.Again = resp.Header.Get("Location"), resp.Header.Get("Retry-After") != ""
 	return a
 }
 
-// Call sends a request with a token, and returns the status and the body of the
-// answer. The caller bounds its time.
+// Call sends a request with a token, and returns the status and the body of the answer.
+// The caller limits its time.
 func Call(ctx context.Context, method, url, token, kind string, body io.Reader) (status int, text []byte, err error) {
 	req, err := http.NewRequestWithContext(ctx, method, url, body)
 	if err != nil {

@@ -1,7 +1,7 @@
-// Package drive is for programs that drive Signpost's processes from outside
-// (abuse, bench, torture, chaos): it builds and starts processes, sends them
-// load, keeps the account of clicks, waits until the pipeline is empty, and reads
-// metrics and the use of memory and processors.
+// Package drive is for programs that drive Signpost's processes from outside (abuse,
+// bench, torture, chaos). It builds and starts processes, sends them load, keeps the
+// account of clicks, waits until the pipeline is empty, and reads metrics and the use
+// of memory and processors.
 package drive
 
 import (
@@ -14,11 +14,11 @@ import (
 	"strings"
 )
 
-// direct goes to the process itself, whatever proxy the environment names.
+// direct connects to the process itself, even if the environment names a proxy.
 var direct = &http.Client{Transport: &http.Transport{}}
 
-// FreeAddr returns an address of 127.0.0.1 with a port that nobody listens on
-// at this moment.
+// FreeAddr returns an address of 127.0.0.1 with a port on which nobody listens at this
+// moment.
 func FreeAddr() (string, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -27,8 +27,9 @@ func FreeAddr() (string, error) {
 	return l.Addr().String(), l.Close()
 }
 
-// Metric returns a metric of the process whose admin listener is on addr: the
-// sum of its samples, whatever their labels. It is an error if there is none.
+// Metric returns a metric of the process whose admin listener is on addr. It is the sum
+// of the metric's samples, whatever their labels. It is an error if there are no
+// samples.
 func Metric(ctx context.Context, addr, name string) (float64, error) {
 	samples, err := Samples(ctx, addr, name)
 	if err != nil {
@@ -44,8 +45,8 @@ func Metric(ctx context.Context, addr, name string) (float64, error) {
 	return sum, nil
 }
 
-// Samples returns the samples of a metric by their labels as they are written,
-// such as `{reason="stuck"}`, or "" without labels.
+// Samples returns the samples of a metric. The key of each is its labels as they are
+// written, such as `{reason="stuck"}`, or "" without labels.
 func Samples(ctx context.Context, addr, name string) (map[string]float64, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+"/metrics", nil)
 	if err != nil {
@@ -64,7 +65,7 @@ func Samples(ctx context.Context, addr, name string) (map[string]float64, error)
 	for lines.Scan() {
 		rest, ok := strings.CutPrefix(lines.Text(), name)
 		if !ok || rest == "" || rest[0] != ' ' && rest[0] != '{' {
-			continue // another metric, whose name begins alike
+			continue // another metric whose name begins with this one
 		}
 		at := strings.LastIndexByte(rest, ' ')
 		value, err := strconv.ParseFloat(rest[at+1:], 64)

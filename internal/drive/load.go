@@ -19,8 +19,9 @@ import (
 	"time"
 )
 
-// Conn is a keep-alive connection that costs this process as little as it can,
-// so that the server gets the machine. One goroutine uses it at a time.
+// Conn is a keep-alive connection that costs this process as little as possible, so
+// that most of the machine is left for the server. Only one goroutine may use it at a
+// time.
 type Conn struct {
 	net.Conn
 	r   *bufio.Reader
@@ -33,7 +34,7 @@ const patience = 10 * time.Second
 // Dial connects to an address.
 func Dial(addr string) (*Conn, error) { return DialFrom("", addr) }
 
-// DialFrom connects to an address from one of this machine's own, such as
+// DialFrom connects to an address from one of this machine's own addresses, such as
 // 127.0.0.2; "" leaves the choice to the system.
 func DialFrom(from, addr string) (*Conn, error) {
 	d := net.Dialer{Timeout: 5 * time.Second}
@@ -47,8 +48,8 @@ func DialFrom(from, addr string) (*Conn, error) {
 	return &Conn{Conn: c, r: bufio.NewReaderSize(c, 4096)}, nil
 }
 
-// Get asks for a path as a browser does and returns the status. The answer is
-// read and thrown away.
+// Get requests a path as a browser does and returns the status. It reads the answer and
+// drops it.
 func (c *Conn) Get(path, agent, referrer string) (int, error) {
 	c.begin(path, agent)
 	c.buf = append(c.buf, "Accept: text/html,application/xhtml+xml\r\nReferer: "...)
@@ -57,7 +58,7 @@ func (c *Conn) Get(path, agent, referrer string) (int, error) {
 	return c.ask()
 }
 
-// Ask is Get with headers of the caller's choice, each ended by \r\n.
+// Ask is like Get, with headers that the caller chooses, each ended by \r\n.
 func (c *Conn) Ask(path, agent, headers string) (int, error) {
 	c.begin(path, agent)
 	c.buf = append(c.buf, headers...)
@@ -127,23 +128,23 @@ func (c *Conn) answer() (int, error) {
 
 // Traffic describes the requests of clients.
 type Traffic struct {
-	// Codes are the ends of the paths, asked for at random, and Path is their
-	// beginning: "" is "/r/".
+	// Path is the beginning of the paths, where "" means "/r/". Codes are their ends,
+	// which are requested at random.
 	Path   string
 	Codes  []string
 	Agents []string
 	// Zipf makes the first codes by far the most frequent.
 	Zipf bool
-	// Turn, if there is one, says which code is next: none is asked for twice,
-	// whichever loop asks, until all were.
+	// Turn, if it is set, makes all loops take the codes in turn, so that no code is
+	// requested twice before all were requested once.
 	Turn *atomic.Int64
-	// Headers go instead of a browser's, each ended by \r\n.
+	// Headers, if set, replace the headers of a browser; each is ended by \r\n.
 	Headers string
-	// From is the address of this machine that clients have; "" is any.
+	// From is the address of this machine from which clients connect; "" is any.
 	From string
-	// PerConn is how many requests a client sends over one connection; 0 is all.
+	// PerConn is how many requests a client sends over one connection; 0 is no limit.
 	PerConn int
-	// Status is the answer that is right; 0 is 302.
+	// Status is the status that counts as right; 0 means 302.
 	Status int
 }
 
@@ -175,8 +176,8 @@ func (t Traffic) get(c *Conn, path, agent string) (int, error) {
 
 const referrer = "https://news.example.org/story"
 
-// ClosedLoop sends n requests over conns connections, each as soon as the one
-// before was answered, and returns how long that took.
+// ClosedLoop sends n requests over conns connections, each as soon as the previous one
+// was answered, and returns how long all took.
 func ClosedLoop(addr string, t Traffic, conns, n int) (time.Duration, error) {
 	var left atomic.Int64
 	left.Store(int64(n))
@@ -219,7 +220,8 @@ func ClosedLoop(addr string, t Traffic, conns, n int) (time.Duration, error) {
 type Latencies struct {
 	// All are the latencies of requests with the right answer.
 	All []time.Duration
-	// Failures are the others, by the status that came; 0 is none.
+	// Failures counts the other requests by the status that came; 0 means that none
+	// came.
 	Failures map[int]int
 }
 
@@ -231,7 +233,7 @@ func (l *Latencies) Failed() (n int) {
 	return n
 }
 
-// Add adds the latencies of another loop.
+// Add adds the latencies of another loop to these.
 func (l *Latencies) Add(other *Latencies) {
 	l.All = append(l.All, other.All...)
 	for status, n := range other.Failures {
@@ -246,8 +248,8 @@ func (l *Latencies) fail(status, n int) {
 	l.Failures[status] += n
 }
 
-// Percentile returns the latency that p of a hundred answers did not exceed; 0
-// where none was answered.
+// Percentile returns the latency that p percent of the answers did not exceed, 0 if
+// there are no answers.
 func (l *Latencies) Percentile(p int) time.Duration {
 	if len(l.All) == 0 {
 		return 0
@@ -256,20 +258,20 @@ func (l *Latencies) Percentile(p int) time.Duration {
 	return l.All[len(l.All)*p/100]
 }
 
-// client is one of those that an open loop has.
+// client is one of the clients of an open loop.
 type client struct {
 	traffic Traffic
 	addr    string
-	conn    *Conn // nil when there is none that is of use
-	used    int   // requests over it
+	conn    *Conn // nil if there is no usable connection
+	used    int   // requests sent over conn
 	saw     Latencies
 }
 
-// ask sends one request that was due at a moment, over the connection or, if there
-// is none, over a new one.
+// ask sends one request that was due at a given time, over the present connection or,
+// if there is none, over a new one.
 func (c *client) ask(path, agent string, at time.Time) {
 	if time.Since(at) > patience {
-		c.saw.fail(0, 1) // a client would have left; and a server that hangs ends the run
+		c.saw.fail(0, 1) // a real client would have left by now; and a run has to end although the server hangs
 		return
 	}
 	kept := c.conn != nil
@@ -278,8 +280,8 @@ func (c *client) ask(path, agent string, at time.Time) {
 	}
 	status, err := c.traffic.get(c.conn, path, agent)
 	if kept && (err != nil || status == http.StatusRequestTimeout) {
-		// The server closed a connection that waited for this request: every browser
-		// then asks again on a new one.
+		// The server closed a connection that waited for this request. Every browser
+		// then repeats the request on a new one.
 		c.leave()
 		if !c.connect() {
 			return
@@ -301,7 +303,7 @@ func (c *client) ask(path, agent string, at time.Time) {
 	c.leave()
 }
 
-// connect makes a new connection. The request fails if that does.
+// connect makes a new connection. If that fails, the request counts as failed.
 func (c *client) connect() bool {
 	var err error
 	if c.conn, err = DialFrom(c.traffic.From, c.addr); err != nil {
@@ -317,10 +319,10 @@ func (c *client) leave() {
 	}
 }
 
-// OpenLoop sends rate requests a second for d over conns connections, whether or
-// not earlier ones were answered. A latency counts from the moment at which its
-// request was due, so that a server that stands still is not asked less often
-// (coordinated omission). While the server is away the requests that are due fail.
+// OpenLoop sends rate requests a second for d over conns connections, whether or not
+// earlier ones were answered. A latency is measured from the time at which its request
+// was due, so that a server that stands still is not asked less often (coordinated
+// omission). Requests that become due while the server is away fail.
 func OpenLoop(ctx context.Context, addr string, t Traffic, conns, rate int, d time.Duration) *Latencies {
 	due := make(chan time.Time, rate*2)
 	clients := make([]client, conns)
@@ -328,7 +330,7 @@ func OpenLoop(ctx context.Context, addr string, t Traffic, conns, rate int, d ti
 	for i := range clients {
 		c := &clients[i]
 		c.traffic, c.addr = t, addr
-		c.conn, _ = DialFrom(t.From, addr) // without a connection it tries again
+		c.conn, _ = DialFrom(t.From, addr) // without a connection, the client tries again for each request
 		wg.Go(func() {
 			r, z := t.source(uint64(i))
 			for at := range due {
@@ -349,7 +351,7 @@ func OpenLoop(ctx context.Context, addr string, t Traffic, conns, rate int, d ti
 		select {
 		case due <- at:
 			n++
-		case <-ctx.Done(): // all may be waiting for a server that hangs
+		case <-ctx.Done(): // all clients may be waiting for a server that hangs
 		}
 	}
 	close(due)

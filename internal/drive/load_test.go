@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// A server that goes away makes requests fail. It does not end the measure.
+// A server that goes away makes requests fail, but the measurement goes on.
 func TestOpenLoopWithoutServer(t *testing.T) {
 	t.Parallel()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -31,8 +31,8 @@ func TestOpenLoopWithoutServer(t *testing.T) {
 	}
 }
 
-// A connection goes on after answers of every kind, and codes in turn are asked
-// for once each.
+// A connection goes on after answers of every kind, and codes in turn are requested
+// once each.
 func TestOpenLoopKeepsConnections(t *testing.T) {
 	t.Parallel()
 	var mu sync.Mutex
@@ -47,7 +47,7 @@ func TestOpenLoopKeepsConnections(t *testing.T) {
 		}
 		_, _ = io.WriteString(w, "some text")
 		if len(asked)%2 == 0 {
-			w.(http.Flusher).Flush() // so that it comes in chunks
+			w.(http.Flusher).Flush() // makes the answer come in chunks
 		}
 	}))
 	defer server.Close()

@@ -15,15 +15,15 @@ import (
 	"time"
 )
 
-// Process is a program under load. It can be started again, on the same addresses,
-// once it has ended.
+// Process is a program under load. Once it has ended, it can be started again on the
+// same addresses.
 type Process struct {
 	Name string
 	// Addr and Admin are the addresses in its LISTEN_ADDR and ADMIN_ADDR.
 	Addr, Admin string
-	// Log is the file with all that it printed.
+	// Log is the path of the file with everything that it printed.
 	Log string
-	// Pid is its number, since it was started last.
+	// Pid is its process id since the last start.
 	Pid int
 
 	environ, command []string
@@ -33,8 +33,7 @@ type Process struct {
 }
 
 // NewProcess prepares a command whose LISTEN_ADDR and ADMIN_ADDR are free ports of
-// loopback. Its log is in dir, and environ comes on top of this process's own
-// environment.
+// loopback. Its log is in dir. environ is added to this process's own environment.
 func NewProcess(dir, name string, environ []string, command ...string) (*Process, error) {
 	p := &Process{
 		Name: name, Log: filepath.Join(dir, fmt.Sprintf("%s-%d.log", name, time.Now().UnixNano())), command: command,
@@ -65,15 +64,15 @@ func (p *Process) Start() error {
 	}
 	p.cmd, p.done, p.Pid = cmd, done, cmd.Process.Pid
 	go func() {
-		_ = cmd.Wait() // the state tells how it ended
+		_ = cmd.Wait() // the state says how it ended
 		close(done)
 	}()
 	return nil
 }
 
-// Launch prepares and starts a command that is named after its last word. It returns
-// when the process accepts connections: a worker at Admin, any other at Addr. The
-// caller calls Stop.
+// Launch prepares and starts a command. The process is named after the last word of the
+// command. Launch returns when the process accepts connections: a worker at Admin, any
+// other at Addr. The caller calls Stop.
 func Launch(dir string, environ []string, command ...string) (*Process, error) {
 	p, err := NewProcess(dir, filepath.Base(command[len(command)-1]), environ, command...)
 	if err != nil {
@@ -103,10 +102,10 @@ func Launch(dir string, environ []string, command ...string) (*Process, error) {
 	return p, nil
 }
 
-// Signal sends a signal. It is an error if the process has ended.
+// Signal sends a signal. It returns an error if the process has ended.
 func (p *Process) Signal(s os.Signal) error { return p.cmd.Process.Signal(s) }
 
-// Wait waits until the process has ended, and returns how.
+// Wait waits until the process has ended, and returns how it ended.
 func (p *Process) Wait() *os.ProcessState {
 	<-p.done
 	return p.cmd.ProcessState
@@ -122,23 +121,24 @@ func (p *Process) Ended() bool {
 	}
 }
 
-// Stop ends the process with SIGTERM and waits until it has ended. Stopping twice
-// does nothing.
+// Stop ends the process with SIGTERM and waits until it has ended. A second call does
+// nothing.
 func (p *Process) Stop() {
-	_ = p.Signal(syscall.SIGTERM) // it may have ended
+	_ = p.Signal(syscall.SIGTERM) // it may have ended already
 	<-p.done
 }
 
-// CPU is the time that the process has used.
+// CPU is the processor time that the process has used.
 func (p *Process) CPU() (time.Duration, error) { return CPU(p.Pid) }
 
-// Anonymous is the process's own resident memory in bytes.
+// Anonymous is the process's resident memory in bytes, without mapped files.
 func (p *Process) Anonymous() (int64, error) { return Memory(p.Pid, "RssAnon") }
 
-// Resident is the process's resident memory in bytes, with mapped files.
+// Resident is the process's resident memory in bytes, mapped files included.
 func (p *Process) Resident() (int64, error) { return Memory(p.Pid, "VmRSS") }
 
-// AtLeast waits up to a minute until a metric of the process is at least so much.
+// AtLeast waits up to a minute until a metric of the process has at least the value
+// least.
 func (p *Process) AtLeast(ctx context.Context, metric string, least float64) error {
 	return Until(ctx, time.Minute, 20*time.Millisecond, func(ctx context.Context) error {
 		n, err := Metric(ctx, p.Admin, metric)
@@ -155,7 +155,8 @@ func CPU(pid int) (time.Duration, error) {
 	if err != nil {
 		return 0, err
 	}
-	// The name in parentheses may hold anything; fields 14 and 15 follow it.
+	// The name in parentheses may hold anything. Fields 14 and 15 are counted from
+	// behind it.
 	_, rest, ok := strings.Cut(string(text), ") ")
 	fields := strings.Fields(rest)
 	if !ok || len(fields) < 13 {
@@ -169,9 +170,9 @@ func CPU(pid int) (time.Duration, error) {
 	return time.Duration(user+system) * 10 * time.Millisecond, err
 }
 
-// Memory reads one field of a process's status, such as RssAnon (its own memory
-// that is resident), VmRSS (with that of files) or VmHWM (the most that VmRSS
-// was), in bytes.
+// Memory reads one field of a process's status, in bytes, such as RssAnon (its own
+// resident memory), VmRSS (the same with mapped files) or VmHWM (the highest VmRSS so
+// far).
 func Memory(pid int, field string) (int64, error) {
 	f, err := os.Open(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {

@@ -20,8 +20,8 @@ type Stage struct {
 	Cluster *pgserver.Cluster
 }
 
-// NewStage makes a stage in a temporary folder. It builds the current folder unless
-// binary names a program. The caller calls Remove.
+// NewStage makes a stage in a temporary folder. If binary is empty, it builds the
+// program in the current folder. The caller calls Remove.
 func NewStage(ctx context.Context, name, binary, sharedBuffers string) (_ *Stage, err error) {
 	dir, err := os.MkdirTemp("", "signpost-"+name+"-")
 	if err != nil {
@@ -33,7 +33,7 @@ func NewStage(ctx context.Context, name, binary, sharedBuffers string) (_ *Stage
 			err = errors.Join(err, s.Remove(context.WithoutCancel(ctx), false))
 		}
 	}()
-	if err := os.Chmod(dir, 0o755); err != nil { // the server's account has to reach it
+	if err := os.Chmod(dir, 0o755); err != nil { // the server's account has to be able to enter it
 		return nil, err
 	}
 	if binary == "" {
@@ -69,7 +69,7 @@ func (s *Stage) Database(ctx context.Context, name string) (string, error) {
 	return url, postgres.Migrate(ctx, url, slog.New(slog.DiscardHandler))
 }
 
-// Remove stops Postgres and removes everything, unless it is to be kept.
+// Remove stops Postgres and removes everything, unless keep is set.
 func (s *Stage) Remove(ctx context.Context, keep bool) error {
 	if s.Cluster != nil {
 		if err := s.Cluster.Stop(ctx); err != nil {

@@ -17,8 +17,8 @@ func Pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// Until tries something again and again until it succeeds, and returns the error of
-// the last try when patience is at an end.
+// Until calls try again and again until it succeeds. When patience is over, it returns
+// the error of the last try.
 func Until(ctx context.Context, patience, every time.Duration, try func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -33,8 +33,8 @@ func Until(ctx context.Context, patience, every time.Duration, try func(context.
 	}
 }
 
-// SpoolsEmpty returns an error while one of the api processes whose admin listeners
-// are on addrs has clicks to ship.
+// SpoolsEmpty returns an error if one of the api processes with these admin listeners
+// still has clicks to ship.
 func SpoolsEmpty(ctx context.Context, addrs ...string) error {
 	for _, addr := range addrs {
 		for _, name := range []string{"signpost_spool_segments", "signpost_spool_bytes"} {
@@ -50,7 +50,7 @@ func SpoolsEmpty(ctx context.Context, addrs ...string) error {
 	return nil
 }
 
-// System is a running Signpost whose pipeline can be waited for.
+// System is a running Signpost, for which Settle can wait.
 type System interface {
 	// Admins returns the addresses of the admin listeners of all api processes.
 	Admins(ctx context.Context) ([]string, error)
@@ -58,8 +58,8 @@ type System interface {
 	Connect(ctx context.Context) (*pgx.Conn, error)
 }
 
-// Settle waits until nothing is under way any more: spools shipped, batches
-// ingested, no click job left.
+// Settle waits until nothing is under way any more: spools are shipped, batches are
+// ingested, and no click job is left.
 func Settle(ctx context.Context, s System, patience time.Duration) error {
 	err := Until(ctx, patience, 500*time.Millisecond, func(ctx context.Context) error {
 		addrs, err := s.Admins(ctx)
@@ -77,7 +77,7 @@ func Settle(ctx context.Context, s System, patience time.Duration) error {
 	return nil
 }
 
-// With connects to the database of a system for as long as do takes.
+// With connects to the database of a system, calls do and closes the connection.
 func With(ctx context.Context, s System, do func(context.Context, *pgx.Conn) error) error {
 	conn, err := s.Connect(ctx)
 	if err != nil {

@@ -20,12 +20,12 @@ import (
 const (
 	readyTimeout  = 2 * time.Second
 	scrapeTimeout = 10 * time.Second
-	profileLimit  = 3 * time.Minute // a profile answers only when it is taken
+	profileLimit  = 3 * time.Minute // a profile is answered only when it is complete
 )
 
-// Ready tells what a process lacks to do its work, nil when nothing. Its text
-// is shown to anyone who asks on the admin port, so it must not name hosts or
-// users. A nil Ready lacks nothing.
+// Ready returns an error if the process lacks something that it needs for its work. The
+// text is shown to anyone who asks on the admin port, so it must not name hosts or
+// users. A nil Ready never returns an error.
 type Ready func(context.Context) error
 
 func (r Ready) ask(ctx context.Context) error {
@@ -40,8 +40,7 @@ func Health(w http.ResponseWriter, _ *http.Request) {
 	answer(w, http.StatusOK, map[string]any{"status": "ok"})
 }
 
-// ServeHTTP answers 200, or 503 with the error of the Ready. The Ready has 2 s
-// to tell.
+// ServeHTTP answers 200, or 503 with the error of the Ready, which has 2 s to return.
 func (r Ready) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	ctx, cancel := context.WithTimeout(req.Context(), readyTimeout)
 	defer cancel()
@@ -58,7 +57,8 @@ func (r Ready) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 func Metrics(registry *prometheus.Registry, log *slog.Logger) http.Handler {
 	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{
 		Registry: registry, ErrorLog: scrapeLog{log}, Timeout: scrapeTimeout,
-		// One collector that fails (a database that is away) hides only itself.
+		// If one collector fails (for example because the database is away), only its
+		// own metrics are missing.
 		ErrorHandling: promhttp.ContinueOnError,
 	})
 }
@@ -74,7 +74,8 @@ func Profiles() http.Handler {
 	return mux
 }
 
-// answer writes body as JSON. A client that went away is no concern of ours.
+// answer writes body as JSON. It ignores errors, since a client that went away does not
+// matter.
 func answer(w http.ResponseWriter, status int, body any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
@@ -94,8 +95,8 @@ type Admin struct {
 	done     chan error
 }
 
-// StartAdmin serves handler on addr (host:port; port 0 takes a free one), with no
-// more than conns connections at once. The error says that addr cannot be had. The
+// StartAdmin serves handler on addr (host:port; port 0 takes a free one), with no more
+// than conns connections at once. The error means that it cannot listen on addr. The
 // caller calls Stop.
 func StartAdmin(ctx context.Context, addr string, conns int, handler http.Handler, log *slog.Logger) (*Admin, error) {
 	var lc net.ListenConfig
@@ -120,14 +121,14 @@ func StartAdmin(ctx context.Context, addr string, conns int, handler http.Handle
 	return a, nil
 }
 
-// Addr is the address it listens on.
+// Addr is the address on which the server listens.
 func (a *Admin) Addr() string { return a.listener.Addr().String() }
 
-// Metrics tell about its connections.
+// Metrics are the metrics of the server's connections.
 func (a *Admin) Metrics() prometheus.Collector { return a.listener }
 
-// Stop lets requests under way finish until ctx ends and cuts off the rest. It
-// is called once.
+// Stop lets requests under way finish until ctx ends, and then cuts off the rest. It
+// must be called only once.
 func (a *Admin) Stop(ctx context.Context) error {
 	err := a.server.Shutdown(ctx)
 	if err != nil {

@@ -8,11 +8,11 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// diskTimeout is what a scrape waits for a file system that does not answer.
+// diskTimeout is how long a scrape waits for a file system that does not answer.
 const diskTimeout = 500 * time.Millisecond
 
-// disk tells the size of a file system. One that hangs holds up neither the
-// scrape, which then gets the last answer, nor more than one goroutine.
+// disk asks for the size of a file system. If the file system hangs, scrapes are not
+// held up and get the last answer, and only one goroutine hangs.
 type disk struct {
 	dir        string
 	free, size *prometheus.Desc
@@ -20,12 +20,12 @@ type disk struct {
 	mu     sync.Mutex
 	last   syscall.Statfs_t
 	known  bool
-	asking chan struct{} // closed once the file system has answered; nil when it is not asked
+	asking chan struct{} // closed once the file system has answered; nil while it is not being asked
 }
 
-// NewDiskMetrics returns metrics of the file system that holds dir, for a
-// registry: signpost_spool_disk_free_bytes, of which the process may use all,
-// and signpost_spool_disk_size_bytes.
+// NewDiskMetrics returns, for a registry, metrics of the file system that holds dir:
+// signpost_spool_disk_free_bytes, all of which the process may use, and
+// signpost_spool_disk_size_bytes.
 func NewDiskMetrics(dir string) prometheus.Collector {
 	return &disk{
 		dir: dir,
@@ -58,7 +58,7 @@ func (d *disk) Collect(ch chan<- prometheus.Metric) {
 	ch <- prometheus.MustNewConstMetric(d.size, prometheus.GaugeValue, block*float64(d.last.Blocks))
 }
 
-// ask asks the file system unless that is under way.
+// ask asks the file system, unless it is being asked already.
 func (d *disk) ask() <-chan struct{} {
 	d.mu.Lock()
 	defer d.mu.Unlock()

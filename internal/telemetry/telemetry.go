@@ -1,6 +1,6 @@
-// Package telemetry is how a process shows itself to its operator: the logger,
-// the metrics registry and the admin server. Only main uses it; the parts get a
-// logger and a registerer.
+// Package telemetry makes a process visible to its operator: it holds the logger, the
+// metrics registry and the admin server. Only main uses it; the parts get a logger and
+// a registerer.
 package telemetry
 
 import (
@@ -12,9 +12,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 )
 
-// NewLogger returns a logger that writes messages of at least the given level
-// to w, as text when format is "text" and as JSON otherwise. Times are in UTC
-// and durations are text such as "1.5s" in both.
+// NewLogger returns a logger that writes messages of at least the given level to w, as
+// text if format is "text" and as JSON otherwise. In both, times are in UTC and
+// durations are text such as "1.5s".
 func NewLogger(w io.Writer, level slog.Leveler, format string) *slog.Logger {
 	o := &slog.HandlerOptions{Level: level, ReplaceAttr: readable}
 	if format == "text" {
@@ -28,14 +28,14 @@ func readable(_ []string, a slog.Attr) slog.Attr {
 	case slog.KindTime:
 		a.Value = slog.TimeValue(a.Value.Time().UTC())
 	case slog.KindDuration:
-		a.Value = slog.StringValue(a.Value.Duration().String()) // JSON would have bare nanoseconds
+		a.Value = slog.StringValue(a.Value.Duration().String()) // JSON would have a bare number of nanoseconds
 	}
 	return a
 }
 
-// NewRegistry returns a registry that holds what every process has: the Go
-// runtime, the process itself, and signpost_build_info, which is always 1 and
-// bears version and commit as labels. The parts register their own metrics.
+// NewRegistry returns a registry with the metrics that every process has: those of the
+// Go runtime, those of the process itself, and signpost_build_info, which is always 1
+// and has version and commit as labels. The parts register their own metrics.
 func NewRegistry(version, commit string) *prometheus.Registry {
 	r := prometheus.NewRegistry()
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
@@ -49,8 +49,8 @@ func NewRegistry(version, commit string) *prometheus.Registry {
 	return r
 }
 
-// Limit registers a gauge that never changes: a bound of the configuration,
-// beside what it bounds.
+// Limit registers a gauge that never changes. It shows a bound of the configuration
+// next to the metric that is bounded.
 func Limit(r prometheus.Registerer, name, help string, value float64) {
 	gauge := prometheus.NewGauge(prometheus.GaugeOpts{Name: name, Help: help})
 	gauge.Set(value)

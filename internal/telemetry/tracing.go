@@ -15,18 +15,18 @@ import (
 	"go.opentelemetry.io/otel/sdk/trace"
 )
 
-// StartTracing returns a provider that sends spans to an OTLP/HTTP collector at
-// endpoint (the base URL, as OTEL_EXPORTER_OTLP_ENDPOINT has it). The service is
-// "signpost-" and the role, unless OTEL_SERVICE_NAME says otherwise; the other
-// OTEL_ variables of the exporter, the sampler and the batches are read from the
-// process's environment too. A collector that is away costs nothing but spans: a
-// bounded queue drops them. The caller calls Shutdown, which sends the spans that are left.
+// StartTracing returns a provider that sends spans to an OTLP/HTTP collector. endpoint
+// is its base URL, as in OTEL_EXPORTER_OTLP_ENDPOINT. The service is "signpost-" and
+// the role, unless OTEL_SERVICE_NAME says otherwise. The other OTEL_ variables of the
+// exporter, the sampler and the batches are read from the process's environment too. If
+// the collector is away, only spans are lost: a bounded queue drops them. The caller
+// calls Shutdown, which sends the spans that are left.
 func StartTracing(ctx context.Context, endpoint, role, version string, log *slog.Logger) (*trace.TracerProvider, error) {
 	traces, err := url.JoinPath(endpoint, "v1/traces")
 	if err != nil {
 		return nil, fmt.Errorf("read endpoint: %w", err)
 	}
-	otel.SetErrorHandler(&traceLog{log: log}) // there is one for the whole process
+	otel.SetErrorHandler(&traceLog{log: log}) // there is one handler for the whole process
 	exporter, err := otlptracehttp.New(ctx, otlptracehttp.WithEndpointURL(traces))
 	if err != nil {
 		return nil, fmt.Errorf("set up exporter: %w", err)
