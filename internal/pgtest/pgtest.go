@@ -1,13 +1,13 @@
 // Package pgtest gives every test a PostgreSQL database of its own.
 //
-// A test process starts one private server when its first test asks for a
-// database, migrates a template once, and clones that for each test, which
-// takes milliseconds. Nothing is shared between tests but the server, so they
-// run in parallel. A package that uses it has
+// A test process starts one private server when its first test asks for a database,
+// migrates a template once, and clones that for each test, which takes milliseconds.
+// Tests share nothing but the server, so they can run in parallel. A package that uses
+// it has
 //
 //	func TestMain(m *testing.M) { pgtest.Main(m) }
 //
-// What a killed test process leaves behind is removed by the next one.
+// If a test process is killed, the next one removes its remains.
 package pgtest
 
 import (
@@ -37,12 +37,12 @@ const (
 	stopTimeout  = 20 * time.Second
 )
 
-// folder is where this process keeps its servers. Set by Main.
+// folder is the folder in which this process keeps its servers. Main sets main.
 var folder struct {
 	mu   sync.Mutex
 	main bool
 	path string
-	lock *os.File // held for as long as the process lives: others leave path alone
+	lock *os.File // held for as long as the process lives, so that others leave path alone
 }
 
 // serial numbers databases and clusters within the process.
@@ -54,18 +54,18 @@ var (
 	started atomic.Pointer[pgserver.Cluster]
 )
 
-// Main runs the tests of a package and then stops and removes what they used.
-// It is all that TestMain does.
+// Main runs the tests of a package, then stops the servers that they used and removes
+// their files. TestMain need do nothing else.
 func Main(m *testing.M) {
 	folder.main = true
-	m.Run() // the exit code is taken from m
+	m.Run() // m holds the exit code
 	if err := cleanUp(); err != nil {
 		fmt.Fprintln(os.Stderr, "pgtest:", err)
 	}
 }
 
-// URL returns the address of a new database with the schema of this release. It
-// is dropped when the test ends.
+// URL returns the address of a new database with the schema of this release. The
+// database is dropped when the test ends.
 func URL(tb testing.TB) string {
 	tb.Helper()
 	return database(tb, "TEMPLATE "+template+" STRATEGY FILE_COPY")
@@ -77,8 +77,8 @@ func Empty(tb testing.TB) string {
 	return database(tb, "TEMPLATE template0 STRATEGY FILE_COPY")
 }
 
-// Pool returns connections to a new database with the schema of this release.
-// They are closed, and the database dropped, when the test ends.
+// Pool returns connections to a new database with the schema of this release. When the
+// test ends, they are closed and the database is dropped.
 func Pool(tb testing.TB) *pgxpool.Pool {
 	tb.Helper()
 	return Open(tb, URL(tb))
@@ -95,8 +95,8 @@ func Open(tb testing.TB, url string) *pgxpool.Pool {
 	return pool
 }
 
-// Cluster returns a server of the test's own, which it may stop, kill, pause
-// and start. It has no databases but postgres; see Migrated.
+// Cluster returns a server of the test's own, which it may stop, kill, pause and start.
+// The only database is postgres; Migrated makes others.
 func Cluster(tb testing.TB) *pgserver.Cluster {
 	tb.Helper()
 	dir, err := newDir()
@@ -119,9 +119,10 @@ func Cluster(tb testing.TB) *pgserver.Cluster {
 	return c
 }
 
-// Dir returns the path of a folder, not made yet, in which the test may start a
-// server of its own. Whatever runs there at the end of the test is stopped, and
-// the folder removed. Unlike t.TempDir, the server's user can get there.
+// Dir returns the path of a folder in which the test may start a server of its own. The
+// folder is not made yet. At the end of the test, a server that runs there is stopped
+// and the folder is removed. Unlike a folder of t.TempDir, the server's user can reach
+// it.
 func Dir(tb testing.TB) string {
 	tb.Helper()
 	dir, err := newDir()
@@ -145,8 +146,8 @@ func removeIfThere(ctx context.Context, dir string) error {
 	return pgserver.Remove(ctx, dir)
 }
 
-// Migrated makes a database with the schema of this release in a cluster and
-// returns its address. It goes with the cluster.
+// Migrated makes a database with the schema of this release in a cluster and returns
+// its address. It is removed together with the cluster.
 func Migrated(tb testing.TB, c *pgserver.Cluster) string {
 	tb.Helper()
 	name := "test_" + strconv.FormatInt(serial.Add(1), 10)
@@ -170,7 +171,7 @@ func database(tb testing.TB, options string) string {
 		tb.Fatalf("make database: %v", err)
 	}
 	tb.Cleanup(func() {
-		// FORCE: a test may leave connections behind, which is its own affair.
+		// FORCE is needed because a test may leave connections open, which is allowed.
 		if err := admin(context.Background(), c, "DROP DATABASE "+name+" WITH (FORCE)"); err != nil {
 			tb.Errorf("drop database: %v", err)
 		}
@@ -207,7 +208,7 @@ func startShared() (*pgserver.Cluster, error) {
 	if err := postgres.Migrate(ctx, c.URL(template), slog.New(slog.DiscardHandler)); err != nil {
 		return nil, fmt.Errorf("migrate the template: %w", err)
 	}
-	// Nobody can connect any more: a session in a template keeps it from being
+	// From here on nobody can connect: a session in a template would keep it from being
 	// cloned.
 	if err := admin(ctx, c, "ALTER DATABASE "+template+" ALLOW_CONNECTIONS false"); err != nil {
 		return nil, err
@@ -230,9 +231,9 @@ func newDir() (string, error) {
 	return filepath.Join(folder.path, strconv.FormatInt(serial.Add(1), 10)), nil
 }
 
-// makeFolder makes the folder of this process beside those of others and
-// removes those whose process is gone: nobody holds their lock. One lock over
-// all of them keeps a folder from being removed before its lock is taken.
+// makeFolder makes the folder of this process beside those of others, and removes
+// folders whose process is gone, which is known from their lock being free. One lock
+// for all of them keeps a folder from being removed before its own lock is taken.
 func makeFolder() error {
 	root, err := makeRoot()
 	if err != nil {
@@ -250,7 +251,8 @@ func makeFolder() error {
 	if err != nil {
 		return err
 	}
-	// The server runs as another user when we are root, and has to pass.
+	// If we are root, the server runs as another user, who has to get through this
+	// folder.
 	if err := os.Chmod(path, 0o711); err != nil {
 		return err
 	}
@@ -259,8 +261,8 @@ func makeFolder() error {
 	return err
 }
 
-// makeRoot makes the folder of all test processes of this user, and makes sure
-// that it is this user's: its name can be guessed.
+// makeRoot makes the folder of all test processes of this user. Since its name can be
+// guessed, makeRoot checks that the folder belongs to this user.
 func makeRoot() (string, error) {
 	root := filepath.Join(os.TempDir(), "signpost-pgtest-"+strconv.Itoa(os.Getuid()))
 	if err := os.Mkdir(root, 0o711); err != nil && !errors.Is(err, os.ErrExist) {
@@ -290,7 +292,7 @@ func sweep(root string) error {
 		}
 		held, err := lock(filepath.Join(path, "lock"), syscall.LOCK_EX|syscall.LOCK_NB)
 		if err != nil {
-			continue // its process lives
+			continue // its process is still alive
 		}
 		err = removeFolder(path)
 		unlock(held)
@@ -336,7 +338,7 @@ func cleanUp() error {
 	return errors.Join(err, removeFolder(folder.path))
 }
 
-// lock opens and locks a file with flock(2), which ends with the process.
+// lock opens a file and locks it with flock(2). The lock ends with the process.
 func lock(path string, how int) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
@@ -349,8 +351,8 @@ func lock(path string, how int) (*os.File, error) {
 	return f, nil
 }
 
-// unlock gives a lock back, also where a child that is being started still has
-// the file.
+// unlock releases a lock, even if a child that is being started still has the file
+// open.
 func unlock(f *os.File) {
 	_ = syscall.Flock(int(f.Fd()), syscall.LOCK_UN)
 	_ = f.Close()

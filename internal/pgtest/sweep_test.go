@@ -11,11 +11,11 @@ import (
 	"github.com/signpost/signpost/internal/pgtest"
 )
 
-// helperEnv makes TestHelperWaits do something, in a process of its own.
+// helperEnv makes TestHelperWaits do its work, in a process of its own.
 const helperEnv = "PGTEST_HELPER"
 
-// TestHelperWaits is not a test of its own: in a process that another test
-// starts, it takes a database, says so, and waits to be killed.
+// TestHelperWaits is not a test by itself: another test starts it in a process. There
+// it takes a database, reports that, and waits to be killed.
 func TestHelperWaits(t *testing.T) {
 	if os.Getenv(helperEnv) == "" {
 		return
@@ -35,8 +35,8 @@ func helper(t *testing.T, tmp, run string) *exec.Cmd {
 	return cmd
 }
 
-// tempFolder is a folder for the temporary files of other processes, which the
-// server's user may pass.
+// tempFolder returns a folder for the temporary files of other processes. The server's
+// user can get through it.
 func tempFolder(t *testing.T) string {
 	t.Helper()
 	tmp, err := os.MkdirTemp("", "signpost-")
@@ -75,7 +75,7 @@ func TestLeftoversOfAKilledProcessAreRemoved(t *testing.T) {
 	if err := killed.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	_ = killed.Wait() // says that it was killed
+	_ = killed.Wait() // the error says that it was killed
 
 	if out, err := helper(t, tmp, "TestEmptyHasNoTables").Output(); err != nil {
 		t.Fatalf("the next process: %v\n%s", err, out)

@@ -1,5 +1,5 @@
-// Package redistest runs private Redis servers that a test may kill, pause and
-// restart, and a proxy that makes one slow.
+// Package redistest runs private Redis servers that a test may kill, pause and restart,
+// and a proxy that delays connections to one.
 //
 // It needs the redis-server binary, which tools/setup.sh test installs.
 package redistest
@@ -22,19 +22,19 @@ import (
 
 const startTimeout = 30 * time.Second
 
-// A Server is a private Redis on a Unix socket. It keeps nothing on disk unless
-// its arguments say so.
+// A Server is a private Redis on a Unix socket. It stores nothing on disk unless its
+// arguments say so.
 type Server struct {
 	dir  string
 	args []string
 
 	mu    sync.Mutex
-	cmd   *exec.Cmd     // nil while it does not run
-	ended chan struct{} // closed when it has ended
+	cmd   *exec.Cmd     // nil while the server does not run
+	ended chan struct{} // closed when the server has ended
 }
 
-// Start runs a server of the test's own until the test ends. args are added to
-// those of redis-server, such as "--maxmemory", "2mb".
+// Start runs a server of the test's own until the test ends. args are further arguments
+// of redis-server, such as "--maxmemory", "2mb".
 func Start(tb testing.TB, args ...string) *Server {
 	tb.Helper()
 	s, err := Run(args...)
@@ -49,9 +49,10 @@ func Start(tb testing.TB, args ...string) *Server {
 	return s
 }
 
-// Run is Start without a test; the caller closes the server.
+// Run is like Start, without a test; the caller closes the server.
 func Run(args ...string) (*Server, error) {
-	// Not the test's own folder: its name may be too long for a socket.
+	// This is not the test's own folder, since the path of that may be too long for a
+	// socket.
 	dir, err := os.MkdirTemp("", "signpost-redis-")
 	if err != nil {
 		return nil, err
@@ -79,14 +80,15 @@ func (s *Server) Start() error {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	started, ended := make(chan error, 1), make(chan struct{})
 	go func() {
-		// The signal follows the thread, which must not end before the server.
+		// The signal at the death of the parent depends on the thread, so the thread
+		// must not end before the server.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		defer close(ended)
 		err := cmd.Start()
 		started <- err
 		if err == nil {
-			_ = cmd.Wait() // it is killed
+			_ = cmd.Wait() // the error says that it was killed
 		}
 	}()
 	if err := <-started; err != nil {
@@ -117,8 +119,8 @@ func (s *Server) await(ended <-chan struct{}) error {
 	}
 }
 
-// Do sends an inline command, whose words must hold no spaces, and returns the
-// first line of the answer. An error of the server is an error.
+// Do sends an inline command, whose words must not hold spaces, and returns the first
+// line of the answer. If the server answers with an error, Do returns it as its error.
 func (s *Server) Do(words ...string) (string, error) {
 	conn, err := net.Dial("unix", s.Socket())
 	if err != nil {
@@ -150,7 +152,7 @@ func (s *Server) Kill() {
 	if s.cmd == nil {
 		return
 	}
-	_ = s.cmd.Process.Kill() // it may have ended
+	_ = s.cmd.Process.Kill() // it may have ended already
 	<-s.ended
 	s.cmd = nil
 	_ = os.Remove(s.Socket())
@@ -198,19 +200,19 @@ func NewProxy(tb testing.TB, s *Server) *Proxy {
 // URL is the address of the server through the proxy.
 func (p *Proxy) URL() string { return "redis://" + p.listener.Addr().String() }
 
-// Delay makes the proxy hold everything back for so long from now on.
+// Delay makes the proxy hold back all data for d from now on.
 func (p *Proxy) Delay(d time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.delay = d
 }
 
-// Cut closes all connections; new ones work.
+// Cut closes all connections; new ones can be made.
 func (p *Proxy) Cut() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, conn := range p.conns {
-		_ = conn.Close() // the other side may have done so
+		_ = conn.Close() // the other side may have closed it already
 	}
 	p.conns = nil
 }
@@ -223,7 +225,7 @@ func (p *Proxy) accept() {
 		}
 		server, err := net.Dial("unix", p.server.Socket())
 		if err != nil {
-			_ = client.Close() // as a server that is not there
+			_ = client.Close() // as if there were no server
 			continue
 		}
 		p.mu.Lock()
