@@ -18,9 +18,9 @@ import (
 // probes and people.
 const adminConns = 32
 
-// adminRoutes holds the routes of the admin listener that every process has. The
-// first three are open to all who reach the listener, so it belongs on an address
-// that is not public; the others are for operators only.
+// adminRoutes adds the routes of the admin listener that every process has. The first
+// three are open to everyone who can reach the listener, so its address must not be
+// public; the others are only for operators.
 func (p *process) adminRoutes() {
 	p.admin.HandleFunc("GET /health", telemetry.Health)
 	p.admin.Handle("GET /ready", telemetry.Ready(p.ready))
@@ -28,11 +28,11 @@ func (p *process) adminRoutes() {
 	p.admin.Handle("/debug/pprof/", p.only(telemetry.Profiles()))
 }
 
-// apiAdminRoutes holds the routes that an api adds when it has its parts; the mux
-// may be served meanwhile. The jobs page is here and not in workers, because the API
-// has a client of River that inserts only.
+// apiAdminRoutes adds the routes that an api has when its parts are there; the mux may
+// be served already. The jobs page is here and not in workers, because the API has a
+// client of River that only inserts.
 func (p *process) apiAdminRoutes(server *api.API, shipper *shipping.Shipper, jobs http.Handler) {
-	p.admin.HandleFunc("GET /tls/ask", server.AskTLS) // proxies ask without a token
+	p.admin.HandleFunc("GET /tls/ask", server.AskTLS) // proxies send no token
 	p.admin.Handle("POST /spool/reship", p.only(api.NewReshipHandler(shipper, p.log)))
 	p.admin.Handle("/jobs", p.only(jobs))
 	p.admin.Handle("/jobs/", p.only(jobs))
@@ -55,7 +55,8 @@ func (p *process) addAdmin(ctx context.Context) error {
 	return nil
 }
 
-// ready returns an error that anyone may read if the process lacks something.
+// ready returns an error if the process lacks something that it needs. Anyone may read
+// its text.
 func (p *process) ready(ctx context.Context) error {
 	err := postgres.CheckSchema(ctx, p.readiness())
 	var older *postgres.SchemaError

@@ -42,13 +42,13 @@ func apiCommand(environ []string) *cobra.Command {
 	}
 }
 
-// schemaCheckEvery is how often an api looks at the schema that it could not look
-// at when it started.
+// schemaCheckEvery is how often an api checks the schema again if it could not when it
+// started.
 const schemaCheckEvery = 5 * time.Second
 
-// addAPI serves HTTP. The API comes up without Postgres, so that a replica
-// restarted during an outage serves what its snapshot holds; it refuses an
-// older schema as soon as it can see it.
+// addAPI serves HTTP. The API starts even without Postgres, so that a replica that is
+// restarted during an outage serves the links in its snapshot. As soon as it can see
+// the schema, it refuses one that is too old.
 func (p *process) addAPI(ctx context.Context) error {
 	var older *postgres.SchemaError
 	check, cancel := context.WithTimeout(ctx, 5*time.Second)
@@ -74,7 +74,7 @@ func (p *process) addAPI(ctx context.Context) error {
 		return err
 	}
 	if installation := cache.Installation(); installation != "" {
-		spool.Suppose(installation) // Postgres may be away, and the cache is served
+		spool.Suppose(installation) // Postgres may be away, and cached links are served all the same
 	}
 	p.add("shipper drain", func(ctx context.Context) error { return drain(ctx, shipper, p.log) })
 	p.background("shipper", shipper.Run)
@@ -105,17 +105,18 @@ func (p *process) addAPI(ctx context.Context) error {
 }
 
 const (
-	// spareFiles are left to the spool, the cache's snapshot, Redis, storage for
-	// months and logs.
+	// spareFiles are open files that are kept for the spool, the cache's snapshot,
+	// Redis, storage for months, and logs.
 	spareFiles = 128
-	// maxConnections is what a process is good for: idle connections take some
-	// 25 KiB each.
+	// maxConnections is the most connections that a process allows by default: an idle
+	// connection takes about 25 KiB.
 	maxConnections = 8192
-	// fewConnections is a bound that is worth a warning.
+	// fewConnections is the number of connections below which a warning is logged.
 	fewConnections = 1024
 )
 
-// bound bounds the connections of clients, so that they leave files to all else.
+// bound limits the connections of clients, so that enough files are left for everything
+// else.
 func (p *process) bound(ctx context.Context, listener net.Listener) net.Listener {
 	room := p.roomForConnections(ctx)
 	most := cmp.Or(p.cfg.MaxConnections, maxConnections)
@@ -135,8 +136,8 @@ func (p *process) bound(ctx context.Context, listener net.Listener) net.Listener
 	return bounded
 }
 
-// roomForConnections returns how many connections of clients the limit on open
-// files leaves room for.
+// roomForConnections returns how many connections of clients the limit on open files
+// allows.
 func (p *process) roomForConnections(ctx context.Context) int {
 	files, err := listen.OpenFiles()
 	if err != nil {
@@ -144,13 +145,13 @@ func (p *process) roomForConnections(ctx context.Context) int {
 		return maxConnections
 	}
 	// A connection to the database may need another one to cancel its statement. A
-	// dev has the pools of a worker too.
+	// process of dev has the pools of a worker too.
 	own := 4*(p.cfg.DBMaxConns+1) + adminConns + spareFiles
 	return max(files-own, files/4)
 }
 
-// drain ships the clicks that are left. A segment that cannot be shipped now is safe
-// in the spool.
+// drain ships the clicks that are left. Segments that cannot be shipped now are safe in
+// the spool.
 func drain(ctx context.Context, shipper *shipping.Shipper, log *slog.Logger) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
@@ -160,9 +161,9 @@ func drain(ctx context.Context, shipper *shipping.Shipper, log *slog.Logger) err
 	return nil
 }
 
-// refuseOlderSchema returns an error when it sees an older schema. Whatever else
-// Postgres says, as while it is being restored, passes: cached links are served
-// meanwhile.
+// refuseOlderSchema returns an error if it sees an older schema. After any other error
+// of Postgres, for example while it is being restored, it tries again: cached links are
+// served meanwhile.
 func (p *process) refuseOlderSchema(ctx context.Context) error {
 	for {
 		err := postgres.WaitForSchema(ctx, p.redirects, p.log)
@@ -218,9 +219,10 @@ func (p *process) addCache(met func(installation string)) (*linkcache.Cache, err
 	return cache, nil
 }
 
-// snapshotDir finds a folder for the cache's snapshot that no other process
-// uses: the first that is not locked, so that a process that is started again
-// finds what it left. Without one (an unwritable disk) there is no snapshot.
+// snapshotDir returns a folder for the cache's snapshot that no other process uses. It
+// is the first that is not locked, so that a process finds its snapshot again after a
+// restart. If there is none (for example because the disk cannot be written), there is
+// no snapshot.
 func snapshotDir(spool string, log *slog.Logger) (dir string, release func() error) {
 	for i := range 1000 {
 		dir := filepath.Join(spool, fmt.Sprintf("cache-%d", i))
@@ -239,7 +241,7 @@ func snapshotDir(spool string, log *slog.Logger) (dir string, release func() err
 	return "", func() error { return nil }
 }
 
-// tracerProvider is nil where traces are off.
+// tracerProvider is nil if traces are off.
 func (p *process) tracerProvider() trace.TracerProvider {
 	if p.tracing == nil {
 		return nil
@@ -247,7 +249,7 @@ func (p *process) tracerProvider() trace.TracerProvider {
 	return p.tracing
 }
 
-// apiTraces is nil where traces are off.
+// apiTraces is nil if traces are off.
 func (p *process) apiTraces() *api.Traces {
 	if p.tracing == nil {
 		return nil

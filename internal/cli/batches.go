@@ -36,7 +36,7 @@ func batchesListCommand(environ []string) *cobra.Command {
 					return fmt.Errorf("list failed batches: %w", err)
 				}
 				w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
-				_, _ = fmt.Fprintln(w, "BATCH\tCLICKS\tBYTES\tOLDEST CLICK\tFAILED\tREASON") // kept until Flush
+				_, _ = fmt.Fprintln(w, "BATCH\tCLICKS\tBYTES\tOLDEST CLICK\tFAILED\tREASON") // Flush returns any error
 				for _, b := range failed {
 					_, _ = fmt.Fprintf(w, "%s\t%d\t%d\t%s\t%s\t%s\n", b.ID, b.Clicks, b.Bytes,
 						b.OldestAt.UTC().Format(time.RFC3339), orDash(b.FailedAt), *b.Failure)
@@ -88,7 +88,8 @@ func batchesDropCommand(environ []string) *cobra.Command {
 	}
 }
 
-// eachBatch says which ids it has done, and goes on after one that is wrong.
+// eachBatch runs do for each id and prints which ids were done. After an id that fails,
+// it goes on with the others.
 func eachBatch(cmd *cobra.Command, done string, ids []string, do func(id string) (int64, error)) error {
 	var errs []error
 	for _, id := range ids {

@@ -31,7 +31,7 @@ func Run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	return 0
 }
 
-// errSilent fails a command that has already said why.
+// errSilent is returned by a command that has already printed why it failed.
 var errSilent = errors.New("failed")
 
 func rootCommand(environ []string) *cobra.Command {

@@ -43,8 +43,8 @@ func runDev(cmd *cobra.Command, environ []string, data string) error {
 	if err != nil {
 		return err
 	}
-	// Open, so that the server's account reaches its part when we are root; what
-	// is secret in it has modes of its own.
+	// The folder is open, so that the server's account can reach its data when we are
+	// root. Secrets in it have modes of their own.
 	if err := os.MkdirAll(data, 0o755); err != nil {
 		return fmt.Errorf("make the data folder: %w", err)
 	}
@@ -67,8 +67,8 @@ func runDev(cmd *cobra.Command, environ []string, data string) error {
 	)
 }
 
-// devEnviron is environ with what suits a newcomer where nothing is said: among it
-// that no other machine can reach what runs here.
+// devEnviron returns environ with defaults that suit a newcomer. With them, no other
+// machine can reach the process.
 func devEnviron(environ []string, data string) []string {
 	return append([]string{
 		"LISTEN_ADDR=localhost:8080",
@@ -77,7 +77,7 @@ func devEnviron(environ []string, data string) []string {
 	}, environ...)
 }
 
-// devToken returns the admin token of a data folder, made on the first start.
+// devToken returns the admin token of a data folder. It is made on the first start.
 func devToken(data string) (string, error) {
 	path := filepath.Join(data, "admin-token")
 	switch b, err := os.ReadFile(path); {
@@ -93,8 +93,8 @@ func devToken(data string) (string, error) {
 	return secret, nil
 }
 
-// addDatabase starts the private cluster unless DATABASE_URL names a server,
-// and brings the schema to this release.
+// addDatabase brings the schema to this release. It starts the private cluster before
+// that, unless DATABASE_URL names a server.
 func (p *process) addDatabase(ctx context.Context, data string) error {
 	if p.cfg.DatabaseURL == "" {
 		cluster, err := pgserver.Start(ctx, pgserver.Options{
@@ -112,7 +112,8 @@ func (p *process) addDatabase(ctx context.Context, data string) error {
 			return err
 		}
 		p.cfg.DatabaseURL = cluster.URL(devDatabase)
-		// For the other commands: DATABASE_URL=$(cat .signpost/database-url) signpost token list
+		// Other commands can use it so: DATABASE_URL=$(cat .signpost/database-url)
+		// signpost token list
 		if err := os.WriteFile(filepath.Join(data, "database-url"), []byte(p.cfg.DatabaseURL+"\n"), 0o600); err != nil {
 			return fmt.Errorf("keep the database's address: %w", err)
 		}
@@ -123,7 +124,7 @@ func (p *process) addDatabase(ctx context.Context, data string) error {
 	return nil
 }
 
-// banner tells a person where everything is.
+// banner prints where everything can be found.
 func (p *process) banner(data string) error {
 	database := "as DATABASE_URL says"
 	if p.private {
@@ -144,7 +145,7 @@ Signpost is running. Ctrl-C stops it.
 	return err
 }
 
-// reach tells who is left out while the API listens for this machine only.
+// reach returns a note that only this machine can reach the API, if that is so.
 func (p *process) reach() string {
 	addr, err := netip.ParseAddrPort(p.listen)
 	if err != nil || !addr.Addr().IsLoopback() {

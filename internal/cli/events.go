@@ -19,7 +19,7 @@ import (
 	"github.com/signpost/signpost/worker"
 )
 
-// noArchive is the EVENTS_ARCHIVE of who wants old events deleted.
+// noArchive is the value of EVENTS_ARCHIVE with which old events are deleted.
 const noArchive = "none"
 
 func eventsCommand(environ []string) *cobra.Command {
@@ -44,7 +44,7 @@ database remembers them; with --from, the parts that an archive has.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
 			if from != "" {
-				_, _ = fmt.Fprintln(w, "MONTH\tPART\tINSTALLATION\tROWS\tBYTES\tFILE") // kept until Flush
+				_, _ = fmt.Fprintln(w, "MONTH\tPART\tINSTALLATION\tROWS\tBYTES\tFILE") // Flush returns any error
 				if err := listArchive(cmd.Context(), w, environ, from); err != nil {
 					return err
 				}
@@ -180,7 +180,7 @@ func openArchive(cfg config.Config, target string) (archive.Store, error) {
 	})
 }
 
-// retention is what the configuration says becomes of old events.
+// retention returns the configured retention of old events.
 func retention(cfg config.Config) (worker.Retention, error) {
 	r := worker.Retention{Months: cfg.EventsRetentionMonths, Changes: cfg.ChangesRetention}
 	if cfg.EventsArchive == "" || cfg.EventsArchive == noArchive {

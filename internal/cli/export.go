@@ -65,7 +65,7 @@ func exportCommand(environ []string) *cobra.Command {
 	return cmd
 }
 
-// query is what the flags ask of the server.
+// query returns the parameters that the flags stand for.
 func (f *exportFlags) query() (url.Values, error) {
 	if f.format != "csv" && f.format != "ndjson" {
 		return nil, fmt.Errorf("--format must be csv or ndjson, not %q", f.format)
@@ -84,8 +84,8 @@ func (f *exportFlags) query() (url.Values, error) {
 	return query, nil
 }
 
-// save lets fetch write the file. What is broken off is fetched again if it
-// went to a file, from the beginning.
+// save makes fetch write the file. If fetch is interrupted, it starts again from the
+// beginning, but only if the output is a file.
 func (f *exportFlags) save(cmd *cobra.Command, fetch func(context.Context, io.Writer) error) error {
 	ctx := cmd.Context()
 	if f.output == "" {
@@ -108,7 +108,7 @@ func (f *exportFlags) save(cmd *cobra.Command, fetch func(context.Context, io.Wr
 	})
 }
 
-// countedWriter tells how much was written.
+// countedWriter reports how many bytes were written.
 type countedWriter struct {
 	out   io.Writer
 	count func(int64)

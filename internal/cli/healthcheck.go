@@ -51,7 +51,7 @@ func checkHealth(ctx context.Context, url string) error {
 	return nil
 }
 
-// localURL is where this machine reaches a listen address.
+// localURL returns the URL under which this machine reaches a listen address.
 func localURL(addr string) string {
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {

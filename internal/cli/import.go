@@ -20,13 +20,13 @@ import (
 )
 
 const (
-	// watchEvery is how often an import is asked how far it is.
+	// watchEvery is how often the command asks for the progress of an import.
 	watchEvery = 500 * time.Millisecond
-	// remotePatience is how long a server may be away before a command gives up:
-	// long enough for one that is started anew.
+	// remotePatience is how long a server may be away before a command gives up. It is
+	// long enough for a restart of the server.
 	remotePatience = 5 * time.Minute
-	// remoteReached is how long no try takes that never reached the server:
-	// connecting, and waiting for an answer, are bounded by less.
+	// remoteReached is longer than any try that never reached the server: the limits on
+	// connecting, and on waiting for an answer, are shorter.
 	remoteReached = 2 * time.Minute
 	// remoteWait bounds the pause between two tries.
 	remoteWait = 5 * time.Second
@@ -88,7 +88,7 @@ func importCommand(environ []string) *cobra.Command {
 	return cmd
 }
 
-// check looks at what can be judged without a server.
+// check checks everything that can be judged without a server.
 func (f *importFlags) check(args []string) error {
 	switch {
 	case f.watch < 0:
@@ -109,7 +109,7 @@ func (f *importFlags) check(args []string) error {
 	return nil
 }
 
-// query is what the flags ask of the server.
+// query returns the parameters that the flags stand for.
 func (f *importFlags) query() url.Values {
 	q := url.Values{}
 	set := func(name, value string) {
@@ -165,10 +165,10 @@ func (r *importRun) run(ctx context.Context, args []string) error {
 	return r.conclude(ctx, imp)
 }
 
-// send uploads a file, again from its beginning if the connection breaks: the
-// key makes sure that the server does it once.
+// send uploads a file. If the connection breaks, it starts again from the beginning;
+// the idempotency key makes sure that the server takes the file only once.
 func (r *importRun) send(ctx context.Context, name string) (client.Import, error) {
-	// A wrong address or token is found before a gigabyte was sent.
+	// This finds a wrong address or token before a gigabyte was sent.
 	if err := r.client.Ready(ctx); err != nil {
 		return client.Import{}, err
 	}
@@ -186,7 +186,8 @@ func (r *importRun) send(ctx context.Context, name string) (client.Import, error
 		r.meter.begin("sending", size, true)
 		body := &countedReader{in: in, count: r.meter.at}
 		defer body.stop()
-		// A request that is given up waits for the reading of its body to end.
+		// After a request was given up, it still waits until the reading of its body
+		// ends.
 		defer context.AfterFunc(ctx, body.stop)()
 		upload.File, upload.Size = body, size
 		imp, err = r.client.Upload(ctx, upload)
@@ -210,16 +211,16 @@ func (r *importRun) send(ctx context.Context, name string) (client.Import, error
 type importSource struct {
 	path  string
 	stdin io.Reader
-	gone  bool // the file that was opened comes from a pipe, and cannot be opened again
+	gone  bool // the input was opened and is a pipe, which cannot be opened again
 }
 
-// open returns the file from its beginning, to be closed, and its size; -1 if
-// nobody knows.
+// open returns the file from its beginning, which the caller closes, and its size, -1
+// if it is not known.
 func (s *importSource) open() (io.ReadCloser, int64, error) {
 	if s.path == "-" {
 		s.gone = true
-		// Through a pipe of our own, since reading from another's cannot be
-		// stopped: what reads ends with the input or the process.
+		// The input is copied through a pipe of our own, because reading from someone
+		// else's cannot be stopped: the goroutine ends with the input or the process.
 		out, in := io.Pipe()
 		go func() {
 			_, err := io.Copy(in, s.stdin)
@@ -246,8 +247,9 @@ func (s *importSource) open() (io.ReadCloser, int64, error) {
 	return nil, 0, err
 }
 
-// notAgain returns the failure of an upload from a pipe that any other would try
-// again. It does not wrap err, or it would be tried again, too.
+// notAgain returns the error of an upload from a pipe, for an error after which any
+// other upload would be tried again. It does not wrap err, or the upload would be tried
+// again.
 func notAgain(err error) error {
 	when := ""
 	if asked := client.RetryAfter(err); asked > 0 {
@@ -256,7 +258,7 @@ func notAgain(err error) error {
 	return errors.New(err.Error() + when + "; what comes from a pipe cannot be sent again: save it to a file first")
 }
 
-// codingOf tells by a file's name how it is compressed.
+// codingOf returns the compression of a file, by its name.
 func codingOf(name string) string {
 	switch strings.ToLower(filepath.Ext(name)) {
 	case ".gz":
@@ -267,8 +269,8 @@ func codingOf(name string) string {
 	return ""
 }
 
-// countedReader tells how much was read, until it is stopped: a request that
-// failed may go on reading for a moment.
+// countedReader reports how much was read, until it is stopped. A request that failed
+// may go on reading for a moment.
 type countedReader struct {
 	in      io.ReadCloser
 	count   func(int64)
@@ -293,8 +295,8 @@ func (c *countedReader) stop() {
 	_ = c.in.Close() // read-only
 }
 
-// follow waits until an import has ended and shows how far it is. It outlives
-// broken connections and restarts of the server.
+// follow waits until an import has ended and shows its progress. It survives broken
+// connections and restarts of the server.
 func (r *importRun) follow(ctx context.Context, id int64) (client.Import, error) {
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
@@ -318,7 +320,7 @@ func (r *importRun) follow(ctx context.Context, id int64) (client.Import, error)
 		if imp.State != state {
 			state = imp.State
 			total := imp.RowsTotal
-			if total == 0 { // all of it has not arrived
+			if total == 0 { // the file has not arrived completely
 				total = -1
 			}
 			r.meter.begin(fmt.Sprintf("import %d %s", id, state), total, false)
@@ -332,14 +334,14 @@ func (r *importRun) follow(ctx context.Context, id int64) (client.Import, error)
 	}
 }
 
-// interrupted tells someone who pressed Ctrl-C what that did not do.
+// interrupted tells a person who pressed Ctrl-C that the import goes on.
 func (r *importRun) interrupted(id int64) error {
 	r.meter.end()
 	r.meter.say("Import %d goes on without us. Watch it with:  signpost import --watch %d", id, id)
 	return errSilent
 }
 
-// conclude says what became of the file and keeps the rejected rows.
+// conclude prints the outcome of the import and keeps the rejected rows.
 func (r *importRun) conclude(ctx context.Context, imp client.Import) error {
 	verb := "is " + imp.State
 	if imp.DryRun {
@@ -350,7 +352,7 @@ func (r *importRun) conclude(ctx context.Context, imp client.Import) error {
 	r.showProblems(imp.Problems)
 	if len(imp.IgnoredColumns) > 0 {
 		more := ""
-		if n := imp.IgnoredTotal - len(imp.IgnoredColumns); n > 0 { // an older server does not tell
+		if n := imp.IgnoredTotal - len(imp.IgnoredColumns); n > 0 { // 0 from an older server
 			more = fmt.Sprintf(" and %d more", n)
 		}
 		_, _ = fmt.Fprintf(r.stdout, "columns that were not read: %s%s\n", strings.Join(imp.IgnoredColumns, ", "), more)
@@ -378,8 +380,8 @@ func countedRows(n int64) string {
 	return countOf(n) + " rows were"
 }
 
-// showProblems says why rows were rejected, reason by reason, and what is to be
-// known of others.
+// showProblems prints why rows were rejected, reason by reason, and the notices about
+// other rows.
 func (r *importRun) showProblems(problems []client.Problem) {
 	for _, p := range problems {
 		_, _ = fmt.Fprintf(r.stdout, "%s %s: %s (first in line %d)\n", countedRows(p.Rows), p.Outcome, strings.TrimSpace(p.Column+" "+p.Reason), p.Line)
@@ -389,11 +391,11 @@ func (r *importRun) showProblems(problems []client.Problem) {
 	}
 }
 
-// asFlags turns parameters of a request into flags of this command.
+// asFlags replaces parameters of a request by flags of this command.
 var asFlags = strings.NewReplacer("encoding=", "--encoding ", "escape=", "--escape ", "mapping=", "--mapping ", "format=", "--format ",
 	"on_conflict=", "--on-conflict ", "timezone=", "--timezone ", "user_id=", "--user-id ")
 
-// keepRejected writes the rejected rows to their file, or shows the first.
+// keepRejected writes the rejected rows to their file, or shows the first ones.
 func (r *importRun) keepRejected(ctx context.Context, imp client.Import) error {
 	if r.flags.rejected == "" {
 		for _, e := range imp.FirstErrors {

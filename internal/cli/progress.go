@@ -12,12 +12,11 @@ import (
 	"golang.org/x/term"
 )
 
-// meterLines is how often a meter that is no bar says how far it is.
+// meterLines is how often a meter prints its progress if it has no bar.
 const meterLines = 5 * time.Second
 
-// A meter shows a person how far something is: as a bar on a terminal, and as a
-// line now and then elsewhere. It has one task at a time, and may be used
-// concurrently.
+// A meter shows progress to a person: as a bar on a terminal, and elsewhere as a line
+// from time to time. It has one task at a time, and may be used concurrently.
 type meter struct {
 	out      io.Writer
 	terminal bool
@@ -26,7 +25,7 @@ type meter struct {
 	bar   *progressbar.ProgressBar // nil without a terminal, and between tasks
 	task  string
 	unit  func(int64) string
-	total int64 // -1 if nobody knows
+	total int64 // -1 if it is not known
 	said  time.Time
 }
 
@@ -35,7 +34,7 @@ func newMeter(out io.Writer) *meter {
 	return &meter{out: out, terminal: ok && term.IsTerminal(int(file.Fd()))}
 }
 
-// begin starts a task of total units, -1 if nobody knows.
+// begin starts a task of total units, -1 if the number is not known.
 func (m *meter) begin(task string, total int64, bytes bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -52,15 +51,15 @@ func (m *meter) begin(task string, total int64, bytes bool) {
 		progressbar.OptionShowBytes(bytes), progressbar.OptionUseIECUnits(true), progressbar.OptionShowCount(),
 		progressbar.OptionThrottle(100*time.Millisecond), progressbar.OptionSetWidth(30),
 		progressbar.OptionSetItsString("rows"), progressbar.OptionShowIts(), progressbar.OptionClearOnFinish(),
-		progressbar.OptionSetSpinnerChangeInterval(0)) // or it draws from a goroutine that nobody stops
+		progressbar.OptionSetSpinnerChangeInterval(0)) // otherwise it draws from a goroutine that nobody stops
 }
 
-// at says how far the task is.
+// at sets the progress of the task.
 func (m *meter) at(done int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.bar != nil {
-		_ = m.bar.Set64(done) // beyond its end, or no terminal any more: nothing to be done
+		_ = m.bar.Set64(done) // an error (beyond the end, or no terminal any more) does not matter
 		return
 	}
 	if now := time.Now(); now.Sub(m.said) >= meterLines {
@@ -73,7 +72,7 @@ func (m *meter) at(done int64) {
 	}
 }
 
-// end takes the bar away.
+// end removes the bar.
 func (m *meter) end() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -87,7 +86,7 @@ func (m *meter) clear() {
 	}
 }
 
-// say prints a line; a bar goes on below it.
+// say prints a line; a bar continues below it.
 func (m *meter) say(format string, args ...any) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -99,7 +98,7 @@ func (m *meter) say(format string, args ...any) {
 
 func (m *meter) print(line string) { _, _ = fmt.Fprintln(m.out, line) }
 
-// countOf writes a number with its thousands apart.
+// countOf writes a number with its thousands separated.
 func countOf(n int64) string {
 	digits := strconv.FormatInt(n, 10)
 	for i := len(digits) - 3; i > 0; i -= 3 {
@@ -108,7 +107,7 @@ func countOf(n int64) string {
 	return digits
 }
 
-// rowsOf counts rows.
+// rowsOf writes a number of rows.
 func rowsOf(n int64) string {
 	if n == 1 {
 		return "1 row"
@@ -116,7 +115,7 @@ func rowsOf(n int64) string {
 	return countOf(n) + " rows"
 }
 
-// sizeOf writes an amount of bytes in the largest unit that it has one of.
+// sizeOf writes an amount of bytes in the largest unit of which it has at least one.
 func sizeOf(n int64) string {
 	units := []string{"B", "KiB", "MiB", "GiB", "TiB"}
 	value, unit := float64(n), 0

@@ -19,7 +19,7 @@ import (
 	"github.com/signpost/signpost/internal/pause"
 )
 
-// remoteFlags say which server a command talks to, and as whom.
+// remoteFlags are the flags for the server that a command talks to, and for the token.
 type remoteFlags struct{ server, token string }
 
 func (f *remoteFlags) add(flags *pflag.FlagSet) {
@@ -58,8 +58,8 @@ func variable(environ []string, name string) (value string) {
 	return value
 }
 
-// isLocal reports whether a server is on this machine. No other is sent the
-// token of this one.
+// isLocal reports whether a server is on this machine. The token of this machine is
+// sent to no other.
 func isLocal(server string) bool {
 	u, err := url.Parse(server)
 	if err != nil {
@@ -69,8 +69,8 @@ func isLocal(server string) bool {
 	return u.Hostname() == "localhost" || ip != nil && ip.IsLoopback()
 }
 
-// localToken is what "signpost dev" keeps in the folder where it was started,
-// "" if there is none.
+// localToken returns the token that "signpost dev" keeps in the folder in which it was
+// started, "" if there is none.
 func localToken() string {
 	text, err := os.ReadFile(filepath.Join(".signpost", "admin-token"))
 	if err != nil {
@@ -79,9 +79,9 @@ func localToken() string {
 	return strings.TrimSpace(string(text))
 }
 
-// retry runs fn until it succeeds, fails for good, or the server has been away
-// for remotePatience: since the first failure, or since the last of a try that
-// took longer than remoteReached. The pauses grow.
+// retry runs fn until it succeeds, fails for good, or the server has been away for
+// remotePatience. That time counts from the first failure, or from the last failure of
+// a try that took longer than remoteReached. The pauses grow.
 func retry(ctx context.Context, m *meter, fn func() error) error {
 	var until time.Time
 	for wait := 100 * time.Millisecond; ; wait = min(2*wait, remoteWait) {
@@ -105,8 +105,8 @@ func retry(ctx context.Context, m *meter, fn func() error) error {
 	}
 }
 
-// writeWhole makes a file of what fn writes, all of it or nothing: it is
-// written beside path and renamed when it is whole.
+// writeWhole makes a file with the content that fn writes, either all of it or nothing.
+// It is written to a file beside path, which is renamed when it is complete.
 func writeWhole(path string, fn func(*os.File) error) (err error) {
 	file, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*.part")
 	if err != nil {
@@ -127,7 +127,7 @@ func writeWhole(path string, fn func(*os.File) error) (err error) {
 	return os.Rename(file.Name(), path)
 }
 
-// rewind empties a file that was written in part.
+// rewind empties a file that was written only in part.
 func rewind(file *os.File) error {
 	if _, err := file.Seek(0, io.SeekStart); err != nil {
 		return err

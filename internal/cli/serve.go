@@ -24,10 +24,10 @@ import (
 	"github.com/signpost/signpost/internal/telemetry"
 )
 
-// process is one running Signpost: the parts that its role needs. Parts are
-// added in the order in which they depend on each other and stopped in the
-// opposite order, so that a stopping process first takes no more requests, then
-// ships its clicks, then lets its jobs finish, and lets go of the pool last.
+// process is one running Signpost: the parts that its role needs. Parts are added in
+// the order in which they depend on each other, and stopped in the opposite order. A
+// stopping process thus first takes no more requests, then ships its clicks, then lets
+// its jobs finish, and closes the pool last.
 type process struct {
 	role     string
 	cfg      config.Config
@@ -36,19 +36,19 @@ type process struct {
 	stdout   io.Writer
 
 	tracing *sdktrace.TracerProvider // nil unless traces are on
-	// Each kind of work has connections of its own, so that none waits for
-	// another's: jobs, what redirects need, and the management API.
+	// Each kind of work has connections of its own, so that none waits for another's:
+	// jobs, the needs of redirects, and the management API.
 	jobs, redirects, management *pgxpool.Pool
 
 	tokens   *api.Tokens
-	admin    *http.ServeMux                  // of the admin listener
+	admin    *http.ServeMux                  // the routes of the admin listener
 	only     func(http.Handler) http.Handler // guards the routes that are for operators
 	listen   string                          // the address that the API listens on
 	adminURL string
 	private  bool // the database is this process's own
 
 	parts  []part
-	failed chan error // what ends the process from inside; the first counts
+	failed chan error // gets the errors that end the process from inside; the first counts
 }
 
 // part is something that is running and has to be stopped.
@@ -84,7 +84,7 @@ func (p *process) run(ctx context.Context, adds ...func(context.Context) error) 
 		}
 	}
 	if ctx.Err() != nil {
-		err = nil // a signal while starting is not a failure
+		err = nil // it is not a failure if a signal comes during the start
 	}
 	p.log.InfoContext(ctx, "stopping", slog.String("role", p.role))
 	err = errors.Join(err, p.stop(context.WithoutCancel(ctx)))
@@ -114,9 +114,8 @@ func (p *process) stop(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// inPart gives a stop no more than three fifths of the time that a process has to
-// stop: a request that never ends must not take the time in which clicks are
-// shipped.
+// inPart gives a stop no more than three fifths of the time that a process has to stop.
+// A request that never ends must not use up the time in which clicks are shipped.
 func (p *process) inPart(stop func(context.Context) error) func(context.Context) error {
 	return func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, p.cfg.ShutdownTimeout*3/5)
@@ -129,7 +128,7 @@ func (p *process) add(name string, stop func(context.Context) error) {
 	p.parts = append(p.parts, part{name, stop})
 }
 
-// background runs fn until the process stops; its own end is a failure.
+// background runs fn until the process stops. If fn ends before, that is a failure.
 func (p *process) background(name string, fn func(context.Context) error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
@@ -148,12 +147,12 @@ func (p *process) background(name string, fn func(context.Context) error) {
 func (p *process) fail(err error) {
 	select {
 	case p.failed <- err:
-	default: // something else failed first
+	default: // another part failed first
 	}
 }
 
-// addTracing switches traces on if there is a collector for them. It is stopped
-// last, when there are no more spans to come.
+// addTracing switches traces on if there is a collector for them. It is stopped last,
+// when no more spans can come.
 func (p *process) addTracing(ctx context.Context) error {
 	if p.cfg.OTLPEndpoint == "" {
 		return nil
@@ -174,7 +173,7 @@ func (p *process) addTracing(ctx context.Context) error {
 	return nil
 }
 
-// jobTraces carries traces through River, where they are on.
+// jobTraces returns the middleware that carries traces through River, if traces are on.
 func (p *process) jobTraces() []rivertype.Middleware {
 	if p.tracing == nil {
 		return nil
@@ -182,16 +181,17 @@ func (p *process) jobTraces() []rivertype.Middleware {
 	return []rivertype.Middleware{jobs.NewTracing(p.tracing)}
 }
 
-// idleConns are what a process keeps open for the next burst of lookups or jobs: a
-// new session costs Postgres far more than a lookup does.
+// idleConns is how many connections a process keeps open for the next burst of lookups
+// or jobs, because a new session costs Postgres far more than a lookup.
 const idleConns = 4
 
-// statementTimeout ends a statement whose process vanished without a word. It is
-// longer than any deadline that a living api gives its statements.
+// statementTimeout ends a statement whose process vanished without closing its
+// connection. It is longer than any deadline that a running api sets for its
+// statements.
 const statementTimeout = time.Minute
 
-// maxRedirectConns is as many connections as the link cache and the shipper of
-// one process ever use at once.
+// maxRedirectConns is the most connections that the link cache and the shipper of one
+// process ever use at once.
 const maxRedirectConns = 16
 
 // addJobsPool opens the pool of a worker.
@@ -200,8 +200,8 @@ func (p *process) addJobsPool(ctx context.Context) (err error) {
 	return err
 }
 
-// addPools opens the pools of an api, which share DB_MAX_CONNS: one for whatever
-// redirects need (look-ups, the link cache, shipping, /ready), and one for the
+// addPools opens the two pools of an api, which share DB_MAX_CONNS. One is for the
+// needs of redirects (lookups, the link cache, shipping, /ready), and one for the
 // management API, whose queries may take seconds.
 func (p *process) addPools(ctx context.Context) (err error) {
 	forRedirects := min(p.cfg.DBMaxConns/2, maxRedirectConns)
@@ -229,7 +229,7 @@ func (p *process) openPool(ctx context.Context, name string, o postgres.Options)
 	return pool, nil
 }
 
-// readiness is the pool that tells whether this process can do its work.
+// readiness returns the pool whose state tells whether this process can do its work.
 func (p *process) readiness() *pgxpool.Pool {
 	if p.redirects != nil {
 		return p.redirects

@@ -67,7 +67,7 @@ sent ADMIN_TOKEN, or what "signpost dev" keeps in .signpost.`,
 	return cmd
 }
 
-// askReship posts to an API's admin listener and prints what it answers.
+// askReship posts to an API's admin listener and prints the answer.
 func askReship(ctx context.Context, url, token string, out io.Writer) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
@@ -140,7 +140,7 @@ clicks are of other links. With --adopt they are counted here all the same.`,
 				}
 				due := time.Now()
 				if remove {
-					due = due.AddDate(1, 0, 0) // longer than anything is kept
+					due = due.AddDate(1, 0, 0) // longer than any segment is kept
 				}
 				if err := shipper.Expire(cmd.Context(), due); err != nil {
 					return err
@@ -159,7 +159,8 @@ clicks are of other links. With --adopt they are counted here all the same.`,
 	return cmd
 }
 
-// sayAdopt adds what can be done about folders of another installation.
+// sayAdopt adds to an error about folders of another installation what can be done
+// about them.
 func sayAdopt(err error) error {
 	if errors.As(err, new(*clicks.ForeignError)) {
 		return fmt.Errorf("%w; --adopt counts their clicks here all the same, \"signpost spool drop\" throws them away", err)

@@ -8,7 +8,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// Stamped by the build (see the Makefile).
+// The build sets these (see the Makefile).
 var (
 	version = "dev"
 	commit  = ""
@@ -27,7 +27,7 @@ func versionCommand() *cobra.Command {
 	}
 }
 
-// buildCommit is the commit that was stamped, or the one that Go recorded.
+// buildCommit returns the commit that the build set, or else the one that Go recorded.
 func buildCommit() string {
 	if commit != "" {
 		return commit

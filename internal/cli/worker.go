@@ -29,7 +29,7 @@ func workerCommand(environ []string) *cobra.Command {
 	return cmd
 }
 
-// addWorker works River's queues. It waits for Postgres, and for nothing else.
+// addWorker works on River's queues. It waits for Postgres, and for nothing else.
 func (p *process) addWorker(ctx context.Context, queues string) error {
 	chosen, err := worker.ParseQueues(queues)
 	if err != nil {
