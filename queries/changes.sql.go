@@ -20,8 +20,8 @@ SELECT COALESCE((
 )::text::bigint, 0)::bigint AS xid
 `
 
-// The xid from which on the log holds a number of changes, at least those that were
-// written last; 0 if it holds no more than that.
+// GetRecentLinkXid returns an xid such that the log has at least @changes changes from
+// that xid on, namely the last ones; 0 if the log has no more changes than that.
 func (q *Queries) GetRecentLinkXid(ctx context.Context, changes int32) (int64, error) {
 	row := q.db.QueryRow(ctx, getRecentLinkXid, changes)
 	var xid int64
@@ -44,8 +44,9 @@ type ListLinkDomainsRow struct {
 	ExpiredURL  string
 }
 
-// All that replicas keep of the domains. The version that goes with it was read
-// before: a change in between is read once more.
+// ListLinkDomains returns everything that replicas keep in memory about domains. The
+// version that belongs to it was read before this: if there is a change in between, the
+// domains are read once more.
 func (q *Queries) ListLinkDomains(ctx context.Context) ([]ListLinkDomainsRow, error) {
 	rows, err := q.db.Query(ctx, listLinkDomains)
 	if err != nil {
@@ -140,25 +141,26 @@ type PollLinkChangesRow struct {
 	ShortCode     *string
 }
 
-// The changes that became visible since a snapshot, and the state of the database.
-// It is one statement, so one snapshot and one round trip; without a change it
-// answers one row whose id is 0.
+// PollLinkChanges returns the changes that became visible since a snapshot, and the
+// state of the database. It is one statement, so it takes one snapshot and one round
+// trip. If there is no change, it returns one row whose id is 0.
 //
-// A row that was not visible then was written by a transaction that was running,
-// or by one from the snapshot's xmax on. A page continues behind the last change of
-// the page before, (@after_xid, @after_id). Each arm has a limit of its own: a bulk
-// change leaves a backlog of which a page reads the beginning, not all. Rows are
-// compared, and ordered, by (xid, id) throughout: for one xid in the order of ids
-// the planner would read the whole log by its primary key. A row of an xid that this
-// server has not given, as a dump of another may bring, is not looked at again and
-// again. A standby does not list what is running: there all from xmin on may be.
+// A change that was not visible in that snapshot was written by a transaction that was
+// running then, or by one whose xid is the snapshot's xmax or higher. A page continues
+// behind the last change of the page before, (@after_xid, @after_id). Each arm has a
+// limit of its own: a bulk change leaves a backlog, of which a page reads only the
+// beginning. Rows are compared, and ordered, by (xid, id) throughout. If the rows of
+// one xid were ordered by id alone, the planner would read the whole log by its primary
+// key. A row may have an xid that this server has not given yet, for example from the
+// dump of another; such a row is not read again and again. A standby does not list
+// running transactions: there, every transaction from xmin on may be running.
 //
-// The history is another one after each start of the server, and for each database
-// and each table that was ever made, filled again or emptied: also for one that was
-// filled again from a dump, whose rows may look the same. The postmaster's start
-// does not suffice, since it stays when the death of one backend makes all others
-// start again; the server's statistics begin anew then. Xids may be given twice
-// across such a crash: those whose end was not on disk yet.
+// The history has another value after each start of the server, and for each database
+// and each table that was ever made, filled again or emptied. This includes a table
+// that was filled again from a dump, although its rows may look the same. The time of
+// the postmaster's start is not enough: it stays the same when one backend dies and all
+// others start again, but the server's statistics begin anew then. After such a crash,
+// xids whose end was not on disk yet may be given a second time.
 func (q *Queries) PollLinkChanges(ctx context.Context, arg PollLinkChangesParams) ([]PollLinkChangesRow, error) {
 	rows, err := q.db.Query(ctx, pollLinkChanges,
 		arg.RowLimit,
@@ -206,7 +208,8 @@ WHERE id IN (
 )
 `
 
-// The newest stay whatever their age, since the release before looks for them.
+// PruneLinkChanges keeps the newest changes whatever their age, since the previous
+// release looks for them.
 func (q *Queries) PruneLinkChanges(ctx context.Context, olderThan pgtype.Interval, rowLimit int32) (int64, error) {
 	result, err := q.db.Exec(ctx, pruneLinkChanges, olderThan, rowLimit)
 	if err != nil {

@@ -1,5 +1,5 @@
 -- name: InsertClickBatch :execrows
--- Answers 0 for a batch that was shipped before.
+-- InsertClickBatch returns 0 if the batch was shipped before.
 INSERT INTO click_batches (id, payload, clicks, oldest_at)
 VALUES (@id, @payload, @clicks, @oldest_at)
 ON CONFLICT DO NOTHING;
@@ -10,15 +10,17 @@ SET job_id = @job_id
 WHERE id = @id;
 
 -- name: ReadClickBatch :one
--- A payload never changes, so it is read before the transaction that locks its
--- batch. No payload means that the batch was ingested.
+-- ReadClickBatch reads the payload before the transaction that locks the batch, which
+-- is safe because a payload never changes. If there is no payload, the batch was
+-- ingested.
 SELECT payload
 FROM click_batches
 WHERE id = @id;
 
 -- name: LockClickBatch :one
--- The row alone decides whether there is still something to ingest. One is
--- forgotten when it is as old as what was cut off the ledger: it may be a replay.
+-- LockClickBatch locks the row of a batch, which alone decides whether the batch is
+-- still to be ingested. A batch is forgotten if it is as old as rows that were cut off
+-- the ledger: it may be a replay.
 SELECT (ingested_at IS NOT NULL)::boolean AS ingested,
     COALESCE(NOT forced AND oldest_at <= (SELECT max(cut_at) FROM click_ledger), false)::boolean AS forgotten
 FROM click_batches
@@ -31,7 +33,7 @@ SET payload = NULL, ingested_at = now(), failed_at = NULL, failure = NULL
 WHERE id = @id;
 
 -- name: FailClickBatch :execrows
--- Its payload stays, for an operator to retry or to drop.
+-- FailClickBatch leaves the payload, so that an operator can retry or drop the batch.
 UPDATE click_batches
 SET failed_at = now(), failure = @failure
 WHERE id = @id AND ingested_at IS NULL AND failed_at IS NULL;
@@ -48,22 +50,25 @@ SET failed_at = NULL, failure = NULL, forced = true
 WHERE id = @id AND ingested_at IS NULL AND failed_at IS NOT NULL;
 
 -- name: DropFailedBatch :execrows
--- The row stays in the ledger, so that shipping the segment again is harmless.
+-- DropFailedBatch leaves the row in the ledger, so that it is harmless to ship the
+-- segment again.
 UPDATE click_batches
 SET payload = NULL, ingested_at = now()
 WHERE id = @id AND ingested_at IS NULL AND failed_at IS NOT NULL;
 
 -- name: HoldReplayedBatch :execrows
--- Fails a batch that was just inserted, and so was unknown, although its segment
--- is one of those that were removed. A batch is pruned only after its folder's row
--- says so: as a statement of its own, after the insert, this one sees that row.
+-- HoldReplayedBatch fails a batch that was just inserted, and so was unknown, if its
+-- segment is one of those that were removed. A batch is pruned only after the row of
+-- its folder says that the segment was removed. This is a statement of its own, after
+-- the insert, and therefore sees that row.
 UPDATE click_batches b
 SET failed_at = now(), failure = @failure
 WHERE b.id = @id
     AND EXISTS (SELECT FROM spool_folders f WHERE f.folder = left(b.id, 32) AND b.id < f.gone_below);
 
 -- name: ConfirmSegmentsGone :exec
--- In key order, and never back: of a copy of the folder other segments are left.
+-- ConfirmSegmentsGone writes the rows in the order of their keys. It never lowers
+-- gone_below: a copy of a folder may hold other segments than the folder.
 INSERT INTO spool_folders (folder, gone_below)
 SELECT r.folder, r.gone_below
 FROM (SELECT unnest(@folders::text[]) AS folder, unnest(@gone_below::text[]) AS gone_below) r
@@ -94,9 +99,9 @@ WHERE (batch_id, position) IN (
 );
 
 -- name: CutClickLedger :one
--- Removes batches that no row of a folder covers, and remembers how far back that
--- reaches. A clock that ran ahead counts for a day at most: one wrong by years
--- must not make every later batch look like a replay.
+-- CutClickLedger removes batches that no row of a folder covers, and remembers the time
+-- up to which batches were removed. A clock that ran ahead counts for a day at most: a
+-- clock that is wrong by years must not make every later batch look like a replay.
 WITH cut AS (
     DELETE FROM click_batches
     WHERE id IN (
@@ -111,7 +116,8 @@ SET cut_at = GREATEST(cut_at, (SELECT max(reach) FROM cut))
 RETURNING (SELECT count(*) FROM cut) AS batches;
 
 -- name: DropClickRejects :exec
--- Of a batch that is ingested once more because an operator said so.
+-- DropClickRejects is for a batch that is ingested once more because an operator said
+-- so.
 DELETE FROM click_rejects
 WHERE batch_id = @batch_id;
 
@@ -130,10 +136,10 @@ FROM visitor_salts
 WHERE day = @day;
 
 -- name: DestroySalts :execrows
--- A day's salt lives as long as a batch of that day can still arrive. One that
--- failed does not keep it, or it would be kept for ever (I9). A salt that is old
--- enough is given notice first: after an outage the spools need a while until
--- their batches are here.
+-- DestroySalts removes the salts of days of which no batch can arrive any more. A
+-- failed batch does not keep a salt, or it would be kept for ever (I9). Before a salt
+-- is removed it is given notice, because after an outage it takes a while until the
+-- batches in the spools have arrived.
 WITH given_notice AS (
     UPDATE visitor_salts
     SET due_at = now()
@@ -147,8 +153,9 @@ WHERE due_at < now() - @notice::interval
     );
 
 -- name: ListStrandedBatches :many
--- Batches that wait without a job that could still run. One whose job was
--- discarded or cancelled is left alone for a while, for the operator to see.
+-- ListStrandedBatches returns batches that wait although they have no job that could
+-- still run. If the job was discarded or cancelled, the batch is left alone for a
+-- while, so that the operator can see the job.
 SELECT b.id
 FROM click_batches b
 WHERE b.ingested_at IS NULL AND b.failed_at IS NULL
@@ -163,7 +170,8 @@ ORDER BY b.received_at
 LIMIT @row_limit;
 
 -- name: PendingBatches :one
--- Those that failed wait for an operator, not for a worker.
+-- PendingBatches counts failed batches separately, since they wait for an operator and
+-- not for a worker.
 SELECT count(*) FILTER (WHERE failed_at IS NULL) AS batches,
     COALESCE(sum(clicks) FILTER (WHERE failed_at IS NULL), 0)::bigint AS clicks,
     COALESCE(EXTRACT(epoch FROM now() - min(oldest_at) FILTER (WHERE failed_at IS NULL)), 0)::float8 AS oldest_seconds,

@@ -22,7 +22,8 @@ SET gone_below = excluded.gone_below, confirmed_at = now()
 WHERE spool_folders.gone_below < excluded.gone_below
 `
 
-// In key order, and never back: of a copy of the folder other segments are left.
+// ConfirmSegmentsGone writes the rows in the order of their keys. It never lowers
+// gone_below: a copy of a folder may hold other segments than the folder.
 func (q *Queries) ConfirmSegmentsGone(ctx context.Context, folders []string, goneBelow []string) error {
 	_, err := q.db.Exec(ctx, confirmSegmentsGone, folders, goneBelow)
 	return err
@@ -54,9 +55,9 @@ SET cut_at = GREATEST(cut_at, (SELECT max(reach) FROM cut))
 RETURNING (SELECT count(*) FROM cut) AS batches
 `
 
-// Removes batches that no row of a folder covers, and remembers how far back that
-// reaches. A clock that ran ahead counts for a day at most: one wrong by years
-// must not make every later batch look like a replay.
+// CutClickLedger removes batches that no row of a folder covers, and remembers the time
+// up to which batches were removed. A clock that ran ahead counts for a day at most: a
+// clock that is wrong by years must not make every later batch look like a replay.
 func (q *Queries) CutClickLedger(ctx context.Context, olderThan pgtype.Interval, rowLimit int32) (int64, error) {
 	row := q.db.QueryRow(ctx, cutClickLedger, olderThan, rowLimit)
 	var batches int64
@@ -78,10 +79,10 @@ WHERE due_at < now() - $1::interval
     )
 `
 
-// A day's salt lives as long as a batch of that day can still arrive. One that
-// failed does not keep it, or it would be kept for ever (I9). A salt that is old
-// enough is given notice first: after an outage the spools need a while until
-// their batches are here.
+// DestroySalts removes the salts of days of which no batch can arrive any more. A
+// failed batch does not keep a salt, or it would be kept for ever (I9). Before a salt
+// is removed it is given notice, because after an outage it takes a while until the
+// batches in the spools have arrived.
 func (q *Queries) DestroySalts(ctx context.Context, notice pgtype.Interval, beforeDay time.Time) (int64, error) {
 	result, err := q.db.Exec(ctx, destroySalts, notice, beforeDay)
 	if err != nil {
@@ -95,7 +96,8 @@ DELETE FROM click_rejects
 WHERE batch_id = $1
 `
 
-// Of a batch that is ingested once more because an operator said so.
+// DropClickRejects is for a batch that is ingested once more because an operator said
+// so.
 func (q *Queries) DropClickRejects(ctx context.Context, batchID string) error {
 	_, err := q.db.Exec(ctx, dropClickRejects, batchID)
 	return err
@@ -107,7 +109,8 @@ SET payload = NULL, ingested_at = now()
 WHERE id = $1 AND ingested_at IS NULL AND failed_at IS NOT NULL
 `
 
-// The row stays in the ledger, so that shipping the segment again is harmless.
+// DropFailedBatch leaves the row in the ledger, so that it is harmless to ship the
+// segment again.
 func (q *Queries) DropFailedBatch(ctx context.Context, id string) (int64, error) {
 	result, err := q.db.Exec(ctx, dropFailedBatch, id)
 	if err != nil {
@@ -122,7 +125,7 @@ SET failed_at = now(), failure = $1
 WHERE id = $2 AND ingested_at IS NULL AND failed_at IS NULL
 `
 
-// Its payload stays, for an operator to retry or to drop.
+// FailClickBatch leaves the payload, so that an operator can retry or drop the batch.
 func (q *Queries) FailClickBatch(ctx context.Context, failure *string, iD string) (int64, error) {
 	result, err := q.db.Exec(ctx, failClickBatch, failure, iD)
 	if err != nil {
@@ -162,9 +165,10 @@ WHERE b.id = $2
     AND EXISTS (SELECT FROM spool_folders f WHERE f.folder = left(b.id, 32) AND b.id < f.gone_below)
 `
 
-// Fails a batch that was just inserted, and so was unknown, although its segment
-// is one of those that were removed. A batch is pruned only after its folder's row
-// says so: as a statement of its own, after the insert, this one sees that row.
+// HoldReplayedBatch fails a batch that was just inserted, and so was unknown, if its
+// segment is one of those that were removed. A batch is pruned only after the row of
+// its folder says that the segment was removed. This is a statement of its own, after
+// the insert, and therefore sees that row.
 func (q *Queries) HoldReplayedBatch(ctx context.Context, failure *string, iD string) (int64, error) {
 	result, err := q.db.Exec(ctx, holdReplayedBatch, failure, iD)
 	if err != nil {
@@ -186,7 +190,7 @@ type InsertClickBatchParams struct {
 	OldestAt time.Time
 }
 
-// Answers 0 for a batch that was shipped before.
+// InsertClickBatch returns 0 if the batch was shipped before.
 func (q *Queries) InsertClickBatch(ctx context.Context, arg InsertClickBatchParams) (int64, error) {
 	result, err := q.db.Exec(ctx, insertClickBatch,
 		arg.ID,
@@ -271,8 +275,9 @@ ORDER BY b.received_at
 LIMIT $3
 `
 
-// Batches that wait without a job that could still run. One whose job was
-// discarded or cancelled is left alone for a while, for the operator to see.
+// ListStrandedBatches returns batches that wait although they have no job that could
+// still run. If the job was discarded or cancelled, the batch is left alone for a
+// while, so that the operator can see the job.
 func (q *Queries) ListStrandedBatches(ctx context.Context, olderThan pgtype.Interval, leftAlone pgtype.Interval, rowLimit int32) ([]string, error) {
 	rows, err := q.db.Query(ctx, listStrandedBatches, olderThan, leftAlone, rowLimit)
 	if err != nil {
@@ -306,8 +311,9 @@ type LockClickBatchRow struct {
 	Forgotten bool
 }
 
-// The row alone decides whether there is still something to ingest. One is
-// forgotten when it is as old as what was cut off the ledger: it may be a replay.
+// LockClickBatch locks the row of a batch, which alone decides whether the batch is
+// still to be ingested. A batch is forgotten if it is as old as rows that were cut off
+// the ledger: it may be a replay.
 func (q *Queries) LockClickBatch(ctx context.Context, id string) (LockClickBatchRow, error) {
 	row := q.db.QueryRow(ctx, lockClickBatch, id)
 	var i LockClickBatchRow
@@ -333,7 +339,8 @@ type PendingBatchesRow struct {
 	FailedClicks  int64
 }
 
-// Those that failed wait for an operator, not for a worker.
+// PendingBatches counts failed batches separately, since they wait for an operator and
+// not for a worker.
 func (q *Queries) PendingBatches(ctx context.Context) (PendingBatchesRow, error) {
 	row := q.db.QueryRow(ctx, pendingBatches)
 	var i PendingBatchesRow
@@ -392,8 +399,9 @@ FROM click_batches
 WHERE id = $1
 `
 
-// A payload never changes, so it is read before the transaction that locks its
-// batch. No payload means that the batch was ingested.
+// ReadClickBatch reads the payload before the transaction that locks the batch, which
+// is safe because a payload never changes. If there is no payload, the batch was
+// ingested.
 func (q *Queries) ReadClickBatch(ctx context.Context, id string) ([]byte, error) {
 	row := q.db.QueryRow(ctx, readClickBatch, id)
 	var payload []byte

@@ -1,5 +1,5 @@
 -- name: CreateDomain :one
--- Nothing is returned if there are as many domains as there may be.
+-- CreateDomain returns nothing if there are already as many domains as are allowed.
 INSERT INTO domains (host, root_url, not_found_url, expired_url)
 SELECT sqlc.arg(host)::text, sqlc.narg(root_url), sqlc.narg(not_found_url), sqlc.narg(expired_url)
 WHERE (SELECT count(*) FROM domains) <= sqlc.arg(most)::bigint

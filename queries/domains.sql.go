@@ -24,7 +24,7 @@ type CreateDomainParams struct {
 	Most        int64
 }
 
-// Nothing is returned if there are as many domains as there may be.
+// CreateDomain returns nothing if there are already as many domains as are allowed.
 func (q *Queries) CreateDomain(ctx context.Context, arg CreateDomainParams) (Domain, error) {
 	row := q.db.QueryRow(ctx, createDomain,
 		arg.Host,

@@ -1,14 +1,16 @@
 -- name: InsertChangeEvent :exec
--- The record of a created, updated or deleted user or link, written in the
--- transaction of the change. Its time is not that of the transaction's start:
--- changes that waited for each other's lock are listed in the order they took.
+-- InsertChangeEvent records that a user or link was created, updated or deleted, in the
+-- transaction of the change. The time of the event is not the start of the transaction,
+-- so that changes which waited for each other's lock are listed in the order in which
+-- they were made.
 INSERT INTO events (occurred_at, url_id, user_id, event_type, details)
 VALUES (clock_timestamp(), @url_id, @user_id, @event_type, @details);
 
 -- name: ForgetUser :exec
--- Takes the name and the e-mail address of a deleted user out of those of the newest
--- @row_limit events of the user that are changes of the user. Clicks of its links
--- count, of which there may be millions; ForgetDeletedUsers does the rest.
+-- ForgetUser removes the name and the e-mail address of a deleted user from events that
+-- are changes of the user. It looks only at the newest @row_limit events of the user,
+-- among which clicks of the user's links count too, since there may be millions of
+-- them. ForgetDeletedUsers does the rest.
 UPDATE events e
 SET details = forget_user(e.details)
 FROM (
@@ -20,8 +22,9 @@ FROM (
 WHERE e.occurred_at = f.occurred_at AND e.id = f.id AND f.url_id IS NULL AND f.event_type <> 'clicked';
 
 -- name: ForgetDeletedUsers :execrows
--- The same for all users that are gone: also for events that are back from an
--- archive, and for users that an undo removed.
+-- ForgetDeletedUsers does the same as ForgetUser for all users that do not exist any
+-- more. This includes events that came back from an archive, and users that an undo
+-- removed.
 UPDATE events e
 SET details = forget_user(e.details)
 FROM (
@@ -34,12 +37,13 @@ FROM (
 WHERE e.occurred_at = f.occurred_at AND e.id = f.id;
 
 -- name: ListEventsDown :many
--- Newest first. Planned anew for every call, so that only the partitions and
--- indexes that the filters need are touched. A comparison of rows skips no
--- partitions, so the position says its time alone as well. It is the only upper
--- bound: an index scan begins at the comparison of rows, however much further a
--- second bound is. The type of a link's events is compared in a way that no index
--- serves: the planner would take one by type and read the changes of all links.
+-- ListEventsDown returns the newest events first. It is planned anew for every call, so
+-- that only the partitions and indexes that the filters need are touched. Postgres
+-- skips no partitions because of a comparison of rows, so the time of the position is
+-- also compared by itself. There is no other upper bound: an index scan begins at the
+-- comparison of rows, even if a second bound would exclude more. If there is a link,
+-- the type of its events is compared in a way that no index serves: otherwise the
+-- planner would use an index by type and read the changes of all links.
 SELECT id, occurred_at, url_id, user_id, event_type, bot, country, browser, os, device, referrer_host, details
 FROM events
 WHERE occurred_at <= @at::timestamptz
@@ -54,7 +58,7 @@ ORDER BY occurred_at DESC, id DESC
 LIMIT @row_limit OFFSET @row_offset;
 
 -- name: ListEventsUp :many
--- Like ListEventsDown, oldest first.
+-- ListEventsUp is like ListEventsDown, with the oldest events first.
 SELECT id, occurred_at, url_id, user_id, event_type, bot, country, browser, os, device, referrer_host, details
 FROM events
 WHERE occurred_at >= @at::timestamptz
@@ -69,8 +73,8 @@ ORDER BY occurred_at, id
 LIMIT @row_limit OFFSET @row_offset;
 
 -- name: CountEvents :one
--- How many events a list would show from a position, which is not among them, to
--- another time.
+-- CountEvents returns how many events a list would show from a position to another. The
+-- events at the positions themselves do not count.
 SELECT count(*)
 FROM events
 WHERE occurred_at >= @since::timestamptz
@@ -82,7 +86,8 @@ WHERE occurred_at >= @since::timestamptz
     AND (sqlc.narg(event_type)::text IS NULL OR event_type = sqlc.narg(event_type));
 
 -- name: ImportEvents :many
--- Like ImportUsers; ids 0, empty texts and bots that are neither 0 nor 1 are none.
+-- ImportEvents is like ImportUsers. Ids that are 0, empty texts, and bots that are
+-- neither 0 nor 1 mean that there is no value.
 INSERT INTO events (
     occurred_at, url_id, user_id, source_id, event_type, details, bot, country, browser, os, device, referrer_host,
     import_id, import_line
@@ -116,9 +121,10 @@ ON CONFLICT DO NOTHING
 RETURNING import_line, id;
 
 -- name: FindEventKeyOwners :many
--- Says for each line which event has its id at its time, 0 for none. It may have
--- been archived. Ids that were noted for a detach which did not happen count for
--- nothing: the events are there, or were removed since.
+-- FindEventKeyOwners returns for each line the event that has the id of the line at its
+-- time, 0 if there is none. The event may have been archived. Ids that were noted for a
+-- detach which did not happen are ignored: their events are still in the database, or
+-- were removed since.
 SELECT
     r.line::bigint AS line,
     COALESCE((

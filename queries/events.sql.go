@@ -33,8 +33,8 @@ type CountEventsParams struct {
 	EventType *string
 }
 
-// How many events a list would show from a position, which is not among them, to
-// another time.
+// CountEvents returns how many events a list would show from a position to another. The
+// events at the positions themselves do not count.
 func (q *Queries) CountEvents(ctx context.Context, arg CountEventsParams) (int64, error) {
 	row := q.db.QueryRow(ctx, countEvents,
 		arg.Since,
@@ -73,9 +73,10 @@ type FindEventKeyOwnersRow struct {
 	SourceIDOwner int64
 }
 
-// Says for each line which event has its id at its time, 0 for none. It may have
-// been archived. Ids that were noted for a detach which did not happen count for
-// nothing: the events are there, or were removed since.
+// FindEventKeyOwners returns for each line the event that has the id of the line at its
+// time, 0 if there is none. The event may have been archived. Ids that were noted for a
+// detach which did not happen are ignored: their events are still in the database, or
+// were removed since.
 func (q *Queries) FindEventKeyOwners(ctx context.Context, lines []int64, sourceIds []int64, occurredAts []time.Time) ([]FindEventKeyOwnersRow, error) {
 	rows, err := q.db.Query(ctx, findEventKeyOwners, lines, sourceIds, occurredAts)
 	if err != nil {
@@ -109,8 +110,9 @@ FROM (
 WHERE e.occurred_at = f.occurred_at AND e.id = f.id
 `
 
-// The same for all users that are gone: also for events that are back from an
-// archive, and for users that an undo removed.
+// ForgetDeletedUsers does the same as ForgetUser for all users that do not exist any
+// more. This includes events that came back from an archive, and users that an undo
+// removed.
 func (q *Queries) ForgetDeletedUsers(ctx context.Context, rowLimit int32) (int64, error) {
 	result, err := q.db.Exec(ctx, forgetDeletedUsers, rowLimit)
 	if err != nil {
@@ -131,9 +133,10 @@ FROM (
 WHERE e.occurred_at = f.occurred_at AND e.id = f.id AND f.url_id IS NULL AND f.event_type <> 'clicked'
 `
 
-// Takes the name and the e-mail address of a deleted user out of those of the newest
-// @row_limit events of the user that are changes of the user. Clicks of its links
-// count, of which there may be millions; ForgetDeletedUsers does the rest.
+// ForgetUser removes the name and the e-mail address of a deleted user from events that
+// are changes of the user. It looks only at the newest @row_limit events of the user,
+// among which clicks of the user's links count too, since there may be millions of
+// them. ForgetDeletedUsers does the rest.
 func (q *Queries) ForgetUser(ctx context.Context, userID *int64, rowLimit int32) error {
 	_, err := q.db.Exec(ctx, forgetUser, userID, rowLimit)
 	return err
@@ -195,7 +198,8 @@ type ImportEventsRow struct {
 	ID         int64
 }
 
-// Like ImportUsers; ids 0, empty texts and bots that are neither 0 nor 1 are none.
+// ImportEvents is like ImportUsers. Ids that are 0, empty texts, and bots that are
+// neither 0 nor 1 mean that there is no value.
 func (q *Queries) ImportEvents(ctx context.Context, arg ImportEventsParams) ([]ImportEventsRow, error) {
 	rows, err := q.db.Query(ctx, importEvents,
 		arg.ImportID,
@@ -243,9 +247,10 @@ type InsertChangeEventParams struct {
 	Details   json.RawMessage
 }
 
-// The record of a created, updated or deleted user or link, written in the
-// transaction of the change. Its time is not that of the transaction's start:
-// changes that waited for each other's lock are listed in the order they took.
+// InsertChangeEvent records that a user or link was created, updated or deleted, in the
+// transaction of the change. The time of the event is not the start of the transaction,
+// so that changes which waited for each other's lock are listed in the order in which
+// they were made.
 func (q *Queries) InsertChangeEvent(ctx context.Context, arg InsertChangeEventParams) error {
 	_, err := q.db.Exec(ctx, insertChangeEvent,
 		arg.URLID,
@@ -297,12 +302,13 @@ type ListEventsDownRow struct {
 	Details      json.RawMessage
 }
 
-// Newest first. Planned anew for every call, so that only the partitions and
-// indexes that the filters need are touched. A comparison of rows skips no
-// partitions, so the position says its time alone as well. It is the only upper
-// bound: an index scan begins at the comparison of rows, however much further a
-// second bound is. The type of a link's events is compared in a way that no index
-// serves: the planner would take one by type and read the changes of all links.
+// ListEventsDown returns the newest events first. It is planned anew for every call, so
+// that only the partitions and indexes that the filters need are touched. Postgres
+// skips no partitions because of a comparison of rows, so the time of the position is
+// also compared by itself. There is no other upper bound: an index scan begins at the
+// comparison of rows, even if a second bound would exclude more. If there is a link,
+// the type of its events is compared in a way that no index serves: otherwise the
+// planner would use an index by type and read the changes of all links.
 func (q *Queries) ListEventsDown(ctx context.Context, arg ListEventsDownParams) ([]ListEventsDownRow, error) {
 	rows, err := q.db.Query(ctx, listEventsDown,
 		arg.At,
@@ -386,7 +392,7 @@ type ListEventsUpRow struct {
 	Details      json.RawMessage
 }
 
-// Like ListEventsDown, oldest first.
+// ListEventsUp is like ListEventsDown, with the oldest events first.
 func (q *Queries) ListEventsUp(ctx context.Context, arg ListEventsUpParams) ([]ListEventsUpRow, error) {
 	rows, err := q.db.Query(ctx, listEventsUp,
 		arg.At,

@@ -4,19 +4,20 @@ FROM idempotency_keys
 WHERE token_id = @token_id AND route = @route AND key = @key;
 
 -- name: FreeIdempotencyKey :exec
--- Frees the key of an upload that came to nothing.
+-- FreeIdempotencyKey frees the key of an upload that failed.
 DELETE FROM idempotency_keys k
 USING imports i
 WHERE k.token_id = @token_id AND k.route = @route AND k.key = @key
     AND k.status IS NULL AND i.id = k.import_id AND i.state <> 'receiving';
 
 -- name: WaitForLocks :exec
--- Sets for how long the rest of the transaction waits for a lock; NULL for as
--- long as usual.
+-- WaitForLocks sets how long the rest of the transaction waits for a lock; NULL means
+-- as long as usual.
 SELECT set_config('lock_timeout', sqlc.narg(timeout)::text, true);
 
 -- name: ClaimIdempotencyKey :execrows
--- Waits for a transaction that is about to write the same key.
+-- ClaimIdempotencyKey waits for another transaction that is about to write the same
+-- key.
 INSERT INTO idempotency_keys (token_id, route, key, import_id, request)
 VALUES (@token_id, @route, @key, @import_id, @request)
 ON CONFLICT ON CONSTRAINT idempotency_keys_pkey DO NOTHING;
@@ -27,7 +28,7 @@ SET request = @request, status = @status::smallint, location = @location::text, 
 WHERE token_id = @token_id AND route = @route AND key = @key;
 
 -- name: PruneIdempotencyKeys :execrows
--- Of uploads under way, none.
+-- PruneIdempotencyKeys keeps the keys of uploads that are under way.
 DELETE FROM idempotency_keys
 WHERE (token_id, route, key) IN (
     SELECT k.token_id, k.route, k.key

@@ -25,7 +25,8 @@ type ClaimIdempotencyKeyParams struct {
 	Request  []byte
 }
 
-// Waits for a transaction that is about to write the same key.
+// ClaimIdempotencyKey waits for another transaction that is about to write the same
+// key.
 func (q *Queries) ClaimIdempotencyKey(ctx context.Context, arg ClaimIdempotencyKeyParams) (int64, error) {
 	result, err := q.db.Exec(ctx, claimIdempotencyKey,
 		arg.TokenID,
@@ -72,7 +73,7 @@ WHERE k.token_id = $1 AND k.route = $2 AND k.key = $3
     AND k.status IS NULL AND i.id = k.import_id AND i.state <> 'receiving'
 `
 
-// Frees the key of an upload that came to nothing.
+// FreeIdempotencyKey frees the key of an upload that failed.
 func (q *Queries) FreeIdempotencyKey(ctx context.Context, tokenID int64, route string, key string) error {
 	_, err := q.db.Exec(ctx, freeIdempotencyKey, tokenID, route, key)
 	return err
@@ -120,7 +121,7 @@ WHERE (token_id, route, key) IN (
 )
 `
 
-// Of uploads under way, none.
+// PruneIdempotencyKeys keeps the keys of uploads that are under way.
 func (q *Queries) PruneIdempotencyKeys(ctx context.Context, olderThan pgtype.Interval, rowLimit int32) (int64, error) {
 	result, err := q.db.Exec(ctx, pruneIdempotencyKeys, olderThan, rowLimit)
 	if err != nil {
@@ -133,8 +134,8 @@ const waitForLocks = `-- name: WaitForLocks :exec
 SELECT set_config('lock_timeout', $1::text, true)
 `
 
-// Sets for how long the rest of the transaction waits for a lock; NULL for as
-// long as usual.
+// WaitForLocks sets how long the rest of the transaction waits for a lock; NULL means
+// as long as usual.
 func (q *Queries) WaitForLocks(ctx context.Context, timeout *string) error {
 	_, err := q.db.Exec(ctx, waitForLocks, timeout)
 	return err

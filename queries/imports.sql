@@ -9,9 +9,9 @@ FROM imports
 WHERE id = @id;
 
 -- name: ShowImport :one
--- An import as people look at it: with its first rejected rows, its problems, and
--- some of the first rows whose encoding is not that of the file, of the two
--- hundred lines from the first on.
+-- ShowImport returns an import in the form in which people look at it. It includes the
+-- first rejected rows, the problems, and some rows that are not in the encoding of the
+-- file. These are taken from the two hundred lines after the first such row.
 SELECT sqlc.embed(imports), (
     SELECT COALESCE(jsonb_agg(jsonb_build_object('line', e.line, 'field', e.field, 'reason', e.reason,
         'record', encode(e.record, 'base64'), 'cut', e.cut) ORDER BY e.line), '[]')
@@ -34,7 +34,7 @@ SELECT sqlc.embed(imports), (
         SELECT substring(e.record FROM 1 FOR 2000) AS record
         FROM import_errors e
         WHERE e.import_id = imports.id AND e.kind = 'encoding'
-            -- Bounds known before the scan, so that it goes no further.
+            -- These bounds are known before the scan, so that it goes no further.
             AND e.line >= (SELECT min(p.line) FROM import_problems p WHERE p.import_id = imports.id AND p.kind = 'encoding')
             AND e.line <= (SELECT min(p.line) + 200 FROM import_problems p WHERE p.import_id = imports.id AND p.kind = 'encoding')
         ORDER BY e.line
@@ -51,9 +51,9 @@ WHERE id = @id
 FOR UPDATE;
 
 -- name: ListImports :many
--- Newest first. The layout is without the columns of the file, of which there may be
--- thousands, but for as many names of those that are not read as are shown (see
--- csvimport.Layout.IgnoredColumns).
+-- ListImports returns the newest imports first. The layout is without the columns of
+-- the file, because there may be thousands. Of the columns that are not read, it has as
+-- many names as are shown (see csvimport.Layout.IgnoredColumns).
 SELECT id, kind, state, filename,
     (layout - '{columns,header}'::text[] || jsonb_build_object(
         'ignored', jsonb_path_query_array(layout, '$.ignored[0 to 49]'),
@@ -73,13 +73,15 @@ INSERT INTO import_chunks (import_id, seq, first_line, rows, data)
 VALUES (@import_id, @seq, @first_line, @rows, @data);
 
 -- name: HearImport :execrows
--- Says that the upload is alive; 0 means that it was given up meanwhile.
+-- HearImport notes that the upload is alive. It returns 0 if the upload was given up
+-- meanwhile.
 UPDATE imports
 SET heard_at = now(), bytes_received = @bytes_received
 WHERE id = @id AND state = 'receiving';
 
 -- name: QueueImport :one
--- Closes the upload: only while it is still receiving and every chunk is there.
+-- QueueImport ends the upload, but only if it is still receiving and every chunk is
+-- there.
 UPDATE imports
 SET state = 'queued', bytes_received = @bytes_received, rows_total = @rows_total, chunks_total = @chunks_total
 WHERE imports.id = @id AND imports.state = 'receiving'
@@ -87,26 +89,28 @@ WHERE imports.id = @id AND imports.state = 'receiving'
 RETURNING *;
 
 -- name: FailImport :execrows
--- Gives up an upload.
+-- FailImport gives up an upload.
 UPDATE imports
 SET state = 'failed', error = @error, finished_at = now()
 WHERE id = @id AND state = 'receiving';
 
 -- name: FailImportWork :execrows
--- Gives up an import whose job failed too often. Its chunks stay, to be retried.
+-- FailImportWork gives up an import whose job failed too often. The chunks stay, so
+-- that they can be retried.
 UPDATE imports
 SET state = 'failed', error = @error, finished_at = now()
 WHERE id = @id AND job_id = @job_id AND state IN ('queued', 'running');
 
 -- name: ReopenImport :one
--- Takes up an import that was given up where it was left.
+-- ReopenImport takes up an import that was given up, at the point where it stopped.
 UPDATE imports
 SET state = CASE WHEN chunks_done = chunks_total THEN 'running' ELSE 'queued' END, error = NULL, finished_at = NULL
 WHERE id = @id AND state = 'failed' AND chunks_total > 0
 RETURNING *;
 
 -- name: ImportWaitsForNobody :one
--- Reports whether the job that an import waits for is gone, in whatever way.
+-- ImportWaitsForNobody reports whether the job for which an import waits is gone, for
+-- whatever reason.
 SELECT NOT EXISTS (
     SELECT FROM river_job j
     WHERE j.id = i.job_id AND j.state NOT IN ('cancelled', 'completed', 'discarded')
@@ -119,14 +123,15 @@ DELETE FROM import_chunks
 WHERE import_id = @import_id;
 
 -- name: StopImportChunks :exec
--- Closes the chunks that did not run, and waits for those that run now.
+-- StopImportChunks closes the chunks that were not applied, and waits for those that
+-- are being applied now.
 UPDATE import_chunks
 SET data = NULL, keys = NULL, done_at = now()
 WHERE import_id = @import_id AND done_at IS NULL;
 
 -- name: DropImportWork :one
--- Removes what only a running import needs, so many rows of a sort at most, and
--- answers how many. Chunks stay as the record of what ran.
+-- DropImportWork removes rows that only a running import needs, at most so many of each
+-- sort, and returns how many it removed. Chunks stay as a record of those that ran.
 WITH contended AS (
     DELETE FROM import_contended
     WHERE ctid = ANY(ARRAY(SELECT ic.ctid FROM import_contended ic WHERE ic.import_id = @import_id LIMIT @row_limit))
@@ -148,7 +153,8 @@ SET job_id = @job_id
 WHERE id = @id;
 
 -- name: ReplaceImportJob :exec
--- Names the next job of an import, unless it has another than the last by now.
+-- ReplaceImportJob sets the next job of an import, unless the import has another job
+-- than the last one by now.
 UPDATE imports
 SET job_id = @job_id
 WHERE id = @id AND job_id = @last_job_id;
@@ -159,7 +165,8 @@ SET state = 'running', started_at = COALESCE(started_at, now())
 WHERE id = @id AND state = 'queued';
 
 -- name: RequestImportCancel :one
--- Answers nothing if the import is cancelling already or has ended.
+-- RequestImportCancel returns nothing if the import is being cancelled already or has
+-- ended.
 UPDATE imports
 SET state = 'cancelling'
 WHERE id = @id AND state IN ('receiving', 'queued', 'running')
@@ -172,8 +179,8 @@ WHERE id = @id AND finished_at IS NULL
 RETURNING *;
 
 -- name: ReadNextImportChunk :one
--- The content of a chunk never changes, so it is read before the transaction that
--- locks it.
+-- ReadNextImportChunk reads a chunk before the transaction that locks it, which is safe
+-- because the content of a chunk never changes.
 SELECT seq, first_line, rows, data
 FROM import_chunks
 WHERE import_id = @import_id AND seq > @after_seq AND done_at IS NULL
@@ -181,7 +188,8 @@ ORDER BY seq
 LIMIT 1;
 
 -- name: LockImportChunk :one
--- The row alone decides whether the chunk still has to be applied.
+-- LockImportChunk locks the row of a chunk, which alone decides whether the chunk still
+-- has to be applied.
 SELECT (c.done_at IS NOT NULL)::boolean AS done
 FROM import_chunks c
 WHERE c.import_id = @import_id AND c.seq = @seq
@@ -193,8 +201,9 @@ SET data = NULL, keys = NULL, done_at = now()
 WHERE import_id = @import_id AND seq = @seq;
 
 -- name: RequeueDeferredRows :one
--- Makes a chunk of each row that the release before has set aside, behind the others
--- in file order, and answers how many.
+-- RequeueDeferredRows makes a chunk of each row that the previous release had set
+-- aside. It puts them behind the other chunks, in file order, and returns how many
+-- there are.
 WITH import AS MATERIALIZED (
     SELECT i.id, i.chunks_total FROM imports i WHERE i.id = @import_id AND i.state = 'running' FOR UPDATE
 ), waited AS (
@@ -212,12 +221,12 @@ WITH import AS MATERIALIZED (
 SELECT count(*) FROM added;
 
 -- name: InsertImportErrors :copyfrom
--- A trigger counts them in import_problems.
+-- A trigger counts these rows in import_problems.
 INSERT INTO import_errors (import_id, line, field, reason, record, kind)
 VALUES (@import_id, @line, @field, @reason, @record, @kind);
 
 -- name: InsertImportNotices :copyfrom
--- A trigger counts them in import_problems.
+-- A trigger counts these rows in import_problems.
 INSERT INTO import_notices (import_id, line, field, kind, reason)
 VALUES (@import_id, @line, @field, @kind, @reason);
 
@@ -233,14 +242,15 @@ INSERT INTO import_outcomes (import_id, line, outcome, row_id, before)
 VALUES (@import_id, @line, @outcome, @row_id, @before);
 
 -- name: FindTrialOwners :many
--- Finds the owners that these keys would have by now, of those that a dry run has given or freed.
+-- FindTrialOwners returns the owners that these keys would have by now, for the keys
+-- that a dry run has given to a row or freed.
 SELECT t.field, t.key, COALESCE(t.holder, 0)::bigint AS owner
 FROM import_trial t
 JOIN (SELECT unnest(@fields::text[]) AS field, unnest(@keys::text[]) AS key) r USING (field, key)
 WHERE t.import_id = @import_id;
 
 -- name: ListTrialKeys :many
--- Lists the keys that these rows would have by now, of those that a dry run has given them.
+-- ListTrialKeys returns the keys that a dry run has given to these rows.
 SELECT field, key, holder::bigint AS owner
 FROM import_trial
 WHERE import_id = @import_id AND holder = ANY(@owners::bigint[]);
@@ -257,7 +267,7 @@ FROM (
 ON CONFLICT ON CONSTRAINT import_trial_pkey DO UPDATE SET holder = EXCLUDED.holder;
 
 -- name: ListImportErrors :many
--- Of each record so many bytes at most.
+-- ListImportErrors returns at most @record_bytes bytes of each record.
 SELECT line, field, reason, substring(record FROM 1 FOR @record_bytes)::bytea AS record,
     (octet_length(record) > @record_bytes)::boolean AS cut
 FROM import_errors
@@ -266,7 +276,8 @@ ORDER BY line
 LIMIT @row_limit OFFSET @row_offset;
 
 -- name: MoveImport :exec
--- Adds the rows of one chunk; last in its transaction, so that the row is held shortly.
+-- MoveImport adds the rows of one chunk to the counts. It is the last statement of its
+-- transaction, so that the row is locked only briefly.
 UPDATE imports
 SET chunks_done = chunks_done + @chunks,
     rows_imported = rows_imported + @imported,
@@ -276,7 +287,7 @@ SET chunks_done = chunks_done + @chunks,
 WHERE id = @id;
 
 -- name: ListStrandedImports :many
--- Imports whose job is gone.
+-- ListStrandedImports returns imports whose job is gone.
 SELECT i.id, i.state
 FROM imports i
 WHERE i.state IN ('queued', 'running', 'cancelling', 'undoing')
@@ -290,8 +301,9 @@ ORDER BY i.id
 LIMIT @row_limit;
 
 -- name: LockStalledImports :many
--- Imports whose job is said to run for longer than its turn, and in which no
--- transaction holds the import now: unless the next chunk is held, its worker is gone.
+-- LockStalledImports returns imports whose job seems to run for longer than its turn,
+-- and which no transaction has locked now. Unless the next chunk is locked, the worker
+-- of such an import is gone.
 SELECT i.id, i.state
 FROM imports i
 JOIN river_job j ON j.id = i.job_id
@@ -302,7 +314,8 @@ LIMIT @row_limit
 FOR UPDATE OF i SKIP LOCKED;
 
 -- name: NextImportChunkIsFree :one
--- Reports whether no transaction holds the next chunk of an import, or none is left.
+-- NextImportChunkIsFree reports whether no transaction has locked the next chunk of an
+-- import. It also does so if no chunk is left.
 WITH next AS (
     SELECT min(n.seq) AS seq FROM import_chunks n WHERE n.import_id = @import_id AND n.done_at IS NULL
 ), free AS (
@@ -315,7 +328,8 @@ SELECT (next.seq IS NULL OR EXISTS (SELECT FROM free))::boolean AS free
 FROM next;
 
 -- name: ListSilentUploads :many
--- Uploads that nobody has heard of for a while: their API process is gone.
+-- ListSilentUploads returns uploads that were not heard of for a while, because their
+-- API process is gone.
 SELECT id
 FROM imports
 WHERE state = 'receiving' AND heard_at < now() - @older_than::interval
@@ -323,8 +337,9 @@ ORDER BY id
 LIMIT @row_limit;
 
 -- name: ListUserResults :many
--- Lists what became of each row of an import, in file order: what it made is found by
--- its line, the rest was noted. One piece of each of the three is in hand.
+-- ListUserResults returns the outcome of each row of an import, in file order. Rows
+-- that were made are found by their line, and all other outcomes were noted. It holds
+-- only one piece of each of the three lists at a time.
 SELECT r.line::bigint AS line, r.outcome, r.field, r.reason, r.row_id::bigint AS row_id, ''::text AS short_code,
     ''::text AS host
 FROM (
@@ -350,7 +365,7 @@ ORDER BY r.line
 LIMIT @row_limit;
 
 -- name: ListURLResults :many
--- Like ListUserResults, with the notices of rows that went in.
+-- ListURLResults is like ListUserResults, and adds the notices about imported rows.
 SELECT r.line::bigint AS line, r.outcome, COALESCE(n.field, r.field) AS field, COALESCE(n.reason, r.reason) AS reason,
     r.row_id::bigint AS row_id, COALESCE(l.short_code, '')::text AS short_code,
     COALESCE(d.host, '')::text AS host
@@ -380,7 +395,7 @@ ORDER BY r.line
 LIMIT @row_limit;
 
 -- name: ListEventResults :many
--- Like ListUserResults.
+-- ListEventResults is like ListUserResults.
 SELECT r.line::bigint AS line, r.outcome, r.field, r.reason, r.row_id::bigint AS row_id, ''::text AS short_code,
     ''::text AS host
 FROM (

@@ -108,8 +108,8 @@ WITH contended AS (
 SELECT ((SELECT count(*) FROM contended) + (SELECT count(*) FROM trial) + (SELECT count(*) FROM deferred))::bigint AS removed
 `
 
-// Removes what only a running import needs, so many rows of a sort at most, and
-// answers how many. Chunks stay as the record of what ran.
+// DropImportWork removes rows that only a running import needs, at most so many of each
+// sort, and returns how many it removed. Chunks stay as a record of those that ran.
 func (q *Queries) DropImportWork(ctx context.Context, importID int64, rowLimit int32) (int64, error) {
 	row := q.db.QueryRow(ctx, dropImportWork, importID, rowLimit)
 	var removed int64
@@ -123,7 +123,7 @@ SET state = 'failed', error = $1, finished_at = now()
 WHERE id = $2 AND state = 'receiving'
 `
 
-// Gives up an upload.
+// FailImport gives up an upload.
 func (q *Queries) FailImport(ctx context.Context, error *string, iD int64) (int64, error) {
 	result, err := q.db.Exec(ctx, failImport, error, iD)
 	if err != nil {
@@ -138,7 +138,8 @@ SET state = 'failed', error = $1, finished_at = now()
 WHERE id = $2 AND job_id = $3 AND state IN ('queued', 'running')
 `
 
-// Gives up an import whose job failed too often. Its chunks stay, to be retried.
+// FailImportWork gives up an import whose job failed too often. The chunks stay, so
+// that they can be retried.
 func (q *Queries) FailImportWork(ctx context.Context, error *string, iD int64, jobID *int64) (int64, error) {
 	result, err := q.db.Exec(ctx, failImportWork, error, iD, jobID)
 	if err != nil {
@@ -160,7 +161,8 @@ type FindTrialOwnersRow struct {
 	Owner int64
 }
 
-// Finds the owners that these keys would have by now, of those that a dry run has given or freed.
+// FindTrialOwners returns the owners that these keys would have by now, for the keys
+// that a dry run has given to a row or freed.
 func (q *Queries) FindTrialOwners(ctx context.Context, fields []string, keys []string, importID int64) ([]FindTrialOwnersRow, error) {
 	rows, err := q.db.Query(ctx, findTrialOwners, fields, keys, importID)
 	if err != nil {
@@ -291,7 +293,8 @@ SET heard_at = now(), bytes_received = $1
 WHERE id = $2 AND state = 'receiving'
 `
 
-// Says that the upload is alive; 0 means that it was given up meanwhile.
+// HearImport notes that the upload is alive. It returns 0 if the upload was given up
+// meanwhile.
 func (q *Queries) HearImport(ctx context.Context, bytesReceived int64, iD int64) (int64, error) {
 	result, err := q.db.Exec(ctx, hearImport, bytesReceived, iD)
 	if err != nil {
@@ -309,7 +312,8 @@ FROM imports i
 WHERE i.id = $1
 `
 
-// Reports whether the job that an import waits for is gone, in whatever way.
+// ImportWaitsForNobody reports whether the job for which an import waits is gone, for
+// whatever reason.
 func (q *Queries) ImportWaitsForNobody(ctx context.Context, id int64) (bool, error) {
 	row := q.db.QueryRow(ctx, importWaitsForNobody, id)
 	var not_exists bool
@@ -402,7 +406,7 @@ type ListEventResultsRow struct {
 	Host      string
 }
 
-// Like ListUserResults.
+// ListEventResults is like ListUserResults.
 func (q *Queries) ListEventResults(ctx context.Context, importID *int64, afterLine int64, rowLimit int32) ([]ListEventResultsRow, error) {
 	rows, err := q.db.Query(ctx, listEventResults, importID, afterLine, rowLimit)
 	if err != nil {
@@ -456,7 +460,7 @@ type ListImportErrorsRow struct {
 	Cut    bool
 }
 
-// Of each record so many bytes at most.
+// ListImportErrors returns at most @record_bytes bytes of each record.
 func (q *Queries) ListImportErrors(ctx context.Context, arg ListImportErrorsParams) ([]ListImportErrorsRow, error) {
 	rows, err := q.db.Query(ctx, listImportErrors,
 		arg.RecordBytes,
@@ -592,9 +596,9 @@ type ListImportsRow struct {
 	UndoneAt      *time.Time
 }
 
-// Newest first. The layout is without the columns of the file, of which there may be
-// thousands, but for as many names of those that are not read as are shown (see
-// csvimport.Layout.IgnoredColumns).
+// ListImports returns the newest imports first. The layout is without the columns of
+// the file, because there may be thousands. Of the columns that are not read, it has as
+// many names as are shown (see csvimport.Layout.IgnoredColumns).
 func (q *Queries) ListImports(ctx context.Context, beforeID int64, rowOffset int32, rowLimit int32) ([]ListImportsRow, error) {
 	rows, err := q.db.Query(ctx, listImports, beforeID, rowOffset, rowLimit)
 	if err != nil {
@@ -656,7 +660,8 @@ ORDER BY id
 LIMIT $2
 `
 
-// Uploads that nobody has heard of for a while: their API process is gone.
+// ListSilentUploads returns uploads that were not heard of for a while, because their
+// API process is gone.
 func (q *Queries) ListSilentUploads(ctx context.Context, olderThan pgtype.Interval, rowLimit int32) ([]int64, error) {
 	rows, err := q.db.Query(ctx, listSilentUploads, olderThan, rowLimit)
 	if err != nil {
@@ -696,7 +701,7 @@ type ListStrandedImportsRow struct {
 	State string
 }
 
-// Imports whose job is gone.
+// ListStrandedImports returns imports whose job is gone.
 func (q *Queries) ListStrandedImports(ctx context.Context, leftAlone pgtype.Interval, rowLimit int32) ([]ListStrandedImportsRow, error) {
 	rows, err := q.db.Query(ctx, listStrandedImports, leftAlone, rowLimit)
 	if err != nil {
@@ -729,7 +734,7 @@ type ListTrialKeysRow struct {
 	Owner int64
 }
 
-// Lists the keys that these rows would have by now, of those that a dry run has given them.
+// ListTrialKeys returns the keys that a dry run has given to these rows.
 func (q *Queries) ListTrialKeys(ctx context.Context, importID int64, owners []int64) ([]ListTrialKeysRow, error) {
 	rows, err := q.db.Query(ctx, listTrialKeys, importID, owners)
 	if err != nil {
@@ -790,7 +795,7 @@ type ListURLResultsRow struct {
 	Host      string
 }
 
-// Like ListUserResults, with the notices of rows that went in.
+// ListURLResults is like ListUserResults, and adds the notices about imported rows.
 func (q *Queries) ListURLResults(ctx context.Context, importID *int64, afterLine int64, rowLimit int32) ([]ListURLResultsRow, error) {
 	rows, err := q.db.Query(ctx, listURLResults, importID, afterLine, rowLimit)
 	if err != nil {
@@ -855,8 +860,9 @@ type ListUserResultsRow struct {
 	Host      string
 }
 
-// Lists what became of each row of an import, in file order: what it made is found by
-// its line, the rest was noted. One piece of each of the three is in hand.
+// ListUserResults returns the outcome of each row of an import, in file order. Rows
+// that were made are found by their line, and all other outcomes were noted. It holds
+// only one piece of each of the three lists at a time.
 func (q *Queries) ListUserResults(ctx context.Context, importID *int64, afterLine int64, rowLimit int32) ([]ListUserResultsRow, error) {
 	rows, err := q.db.Query(ctx, listUserResults, importID, afterLine, rowLimit)
 	if err != nil {
@@ -939,7 +945,8 @@ WHERE c.import_id = $1 AND c.seq = $2
 FOR UPDATE
 `
 
-// The row alone decides whether the chunk still has to be applied.
+// LockImportChunk locks the row of a chunk, which alone decides whether the chunk still
+// has to be applied.
 func (q *Queries) LockImportChunk(ctx context.Context, importID int64, seq int32) (bool, error) {
 	row := q.db.QueryRow(ctx, lockImportChunk, importID, seq)
 	var done bool
@@ -963,8 +970,9 @@ type LockStalledImportsRow struct {
 	State string
 }
 
-// Imports whose job is said to run for longer than its turn, and in which no
-// transaction holds the import now: unless the next chunk is held, its worker is gone.
+// LockStalledImports returns imports whose job seems to run for longer than its turn,
+// and which no transaction has locked now. Unless the next chunk is locked, the worker
+// of such an import is gone.
 func (q *Queries) LockStalledImports(ctx context.Context, olderThan pgtype.Interval, rowLimit int32) ([]LockStalledImportsRow, error) {
 	rows, err := q.db.Query(ctx, lockStalledImports, olderThan, rowLimit)
 	if err != nil {
@@ -1004,7 +1012,8 @@ type MoveImportParams struct {
 	ID       int64
 }
 
-// Adds the rows of one chunk; last in its transaction, so that the row is held shortly.
+// MoveImport adds the rows of one chunk to the counts. It is the last statement of its
+// transaction, so that the row is locked only briefly.
 func (q *Queries) MoveImport(ctx context.Context, arg MoveImportParams) error {
 	_, err := q.db.Exec(ctx, moveImport,
 		arg.Chunks,
@@ -1030,7 +1039,8 @@ SELECT (next.seq IS NULL OR EXISTS (SELECT FROM free))::boolean AS free
 FROM next
 `
 
-// Reports whether no transaction holds the next chunk of an import, or none is left.
+// NextImportChunkIsFree reports whether no transaction has locked the next chunk of an
+// import. It also does so if no chunk is left.
 func (q *Queries) NextImportChunkIsFree(ctx context.Context, importID int64) (bool, error) {
 	row := q.db.QueryRow(ctx, nextImportChunkIsFree, importID)
 	var free bool
@@ -1053,7 +1063,8 @@ type QueueImportParams struct {
 	ID            int64
 }
 
-// Closes the upload: only while it is still receiving and every chunk is there.
+// QueueImport ends the upload, but only if it is still receiving and every chunk is
+// there.
 func (q *Queries) QueueImport(ctx context.Context, arg QueueImportParams) (Import, error) {
 	row := q.db.QueryRow(ctx, queueImport,
 		arg.BytesReceived,
@@ -1114,8 +1125,8 @@ type ReadNextImportChunkRow struct {
 	Data      []byte
 }
 
-// The content of a chunk never changes, so it is read before the transaction that
-// locks it.
+// ReadNextImportChunk reads a chunk before the transaction that locks it, which is safe
+// because the content of a chunk never changes.
 func (q *Queries) ReadNextImportChunk(ctx context.Context, importID int64, afterSeq int32) (ReadNextImportChunkRow, error) {
 	row := q.db.QueryRow(ctx, readNextImportChunk, importID, afterSeq)
 	var i ReadNextImportChunkRow
@@ -1135,7 +1146,7 @@ WHERE id = $1 AND state = 'failed' AND chunks_total > 0
 RETURNING id, kind, state, filename, layout, keep_ids, owner_id, actor_id, actor_name, bytes_received, chunks_total, chunks_done, rows_total, rows_imported, rows_updated, rows_skipped, rows_rejected, error, planned_to, job_id, created_at, heard_at, started_at, finished_at, on_conflict, dry_run, rows_removed, rows_kept, undo_step, undo_line, undo_since, undone_at
 `
 
-// Takes up an import that was given up where it was left.
+// ReopenImport takes up an import that was given up, at the point where it stopped.
 func (q *Queries) ReopenImport(ctx context.Context, id int64) (Import, error) {
 	row := q.db.QueryRow(ctx, reopenImport, id)
 	var i Import
@@ -1182,7 +1193,8 @@ SET job_id = $1
 WHERE id = $2 AND job_id = $3
 `
 
-// Names the next job of an import, unless it has another than the last by now.
+// ReplaceImportJob sets the next job of an import, unless the import has another job
+// than the last one by now.
 func (q *Queries) ReplaceImportJob(ctx context.Context, jobID *int64, iD int64, lastJobID *int64) error {
 	_, err := q.db.Exec(ctx, replaceImportJob, jobID, iD, lastJobID)
 	return err
@@ -1195,7 +1207,8 @@ WHERE id = $1 AND state IN ('receiving', 'queued', 'running')
 RETURNING id, kind, state, filename, layout, keep_ids, owner_id, actor_id, actor_name, bytes_received, chunks_total, chunks_done, rows_total, rows_imported, rows_updated, rows_skipped, rows_rejected, error, planned_to, job_id, created_at, heard_at, started_at, finished_at, on_conflict, dry_run, rows_removed, rows_kept, undo_step, undo_line, undo_since, undone_at
 `
 
-// Answers nothing if the import is cancelling already or has ended.
+// RequestImportCancel returns nothing if the import is being cancelled already or has
+// ended.
 func (q *Queries) RequestImportCancel(ctx context.Context, id int64) (Import, error) {
 	row := q.db.QueryRow(ctx, requestImportCancel, id)
 	var i Import
@@ -1254,8 +1267,9 @@ WITH import AS MATERIALIZED (
 SELECT count(*) FROM added
 `
 
-// Makes a chunk of each row that the release before has set aside, behind the others
-// in file order, and answers how many.
+// RequeueDeferredRows makes a chunk of each row that the previous release had set
+// aside. It puts them behind the other chunks, in file order, and returns how many
+// there are.
 func (q *Queries) RequeueDeferredRows(ctx context.Context, importID int64) (int64, error) {
 	row := q.db.QueryRow(ctx, requeueDeferredRows, importID)
 	var count int64
@@ -1326,7 +1340,7 @@ SELECT imports.id, imports.kind, imports.state, imports.filename, imports.layout
         SELECT substring(e.record FROM 1 FOR 2000) AS record
         FROM import_errors e
         WHERE e.import_id = imports.id AND e.kind = 'encoding'
-            -- Bounds known before the scan, so that it goes no further.
+            -- These bounds are known before the scan, so that it goes no further.
             AND e.line >= (SELECT min(p.line) FROM import_problems p WHERE p.import_id = imports.id AND p.kind = 'encoding')
             AND e.line <= (SELECT min(p.line) + 200 FROM import_problems p WHERE p.import_id = imports.id AND p.kind = 'encoding')
         ORDER BY e.line
@@ -1344,9 +1358,9 @@ type ShowImportRow struct {
 	Unreadable  json.RawMessage
 }
 
-// An import as people look at it: with its first rejected rows, its problems, and
-// some of the first rows whose encoding is not that of the file, of the two
-// hundred lines from the first on.
+// ShowImport returns an import in the form in which people look at it. It includes the
+// first rejected rows, the problems, and some rows that are not in the encoding of the
+// file. These are taken from the two hundred lines after the first such row.
 func (q *Queries) ShowImport(ctx context.Context, id int64) (ShowImportRow, error) {
 	row := q.db.QueryRow(ctx, showImport, id)
 	var i ShowImportRow
@@ -1407,7 +1421,8 @@ SET data = NULL, keys = NULL, done_at = now()
 WHERE import_id = $1 AND done_at IS NULL
 `
 
-// Closes the chunks that did not run, and waits for those that run now.
+// StopImportChunks closes the chunks that were not applied, and waits for those that
+// are being applied now.
 func (q *Queries) StopImportChunks(ctx context.Context, importID int64) error {
 	_, err := q.db.Exec(ctx, stopImportChunks, importID)
 	return err

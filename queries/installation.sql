@@ -1,4 +1,4 @@
 -- name: GetInstallation :one
--- Which installation this database is. It never changes.
+-- GetInstallation returns the id of this database's installation. It never changes.
 SELECT id::text AS id
 FROM installation;

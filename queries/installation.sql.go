@@ -14,7 +14,7 @@ SELECT id::text AS id
 FROM installation
 `
 
-// Which installation this database is. It never changes.
+// GetInstallation returns the id of this database's installation. It never changes.
 func (q *Queries) GetInstallation(ctx context.Context) (string, error) {
 	row := q.db.QueryRow(ctx, getInstallation)
 	var id string

@@ -17,8 +17,8 @@ WHERE state <> 'dropped'
 ORDER BY month, part;
 
 -- name: ClaimEventPart :execrows
--- Names the file of a new attempt. An earlier attempt that is still at work, on
--- a worker that seemed dead, cannot note its end any more.
+-- ClaimEventPart sets the file of a new attempt. If an earlier attempt is still at
+-- work, on a worker that seemed dead, it cannot note its end any more.
 UPDATE event_parts
 SET part = @new_part, archive = @archive, file = @file, state = 'detached'
 WHERE month = @month AND part = @part AND state IN ('detached', 'archived') AND file IS NOT DISTINCT FROM sqlc.narg(old_file);
@@ -34,53 +34,58 @@ SET failed_at = now()
 WHERE month = @month AND part = @part AND state <> 'dropped';
 
 -- name: CountWaitingEventParts :one
--- How many parts are on their way to the archive, but for those that failed a
--- short while ago.
+-- CountWaitingEventParts returns how many parts are on their way to the archive,
+-- without those that failed a short while ago.
 SELECT count(*)
 FROM event_parts
 WHERE state <> 'dropped' AND COALESCE(failed_at < now() - @pause::interval, true);
 
 -- name: SetEventPartDropped :execrows
--- The state is compared, so that a worker drops only rows that it saw may be dropped.
+-- SetEventPartDropped compares the state with the one that the worker saw, so that the
+-- worker drops only rows that may be dropped.
 UPDATE event_parts
 SET state = 'dropped', dropped_at = now(), rows = COALESCE(rows, sqlc.narg(rows))
 WHERE month = @month AND part = @part AND state = @state AND file IS NOT DISTINCT FROM sqlc.narg(file);
 
 -- name: ListMonthsToLeave :many
--- Months that are not to be archived now: they are on their way to the archive,
--- were archived a short while ago, or are held after a restore.
+-- ListMonthsToLeave returns months that must not be archived now: they are on their way
+-- to the archive, were archived a short while ago, or are held after a restore.
 SELECT month FROM event_parts WHERE state <> 'dropped' OR dropped_at > now() - @pause::interval
 UNION
 SELECT month FROM event_holds WHERE until > now();
 
 -- name: HoldMonth :exec
--- Holds a month that has the rows of all parts up to one, if it was restored from
--- parts of its own.
+-- HoldMonth keeps a month from being archived for a while. If the month was restored
+-- from parts of its own, it has the rows of all parts up to @parts.
 INSERT INTO event_holds (month, until, parts)
 VALUES (@month, now() + @duration::interval, sqlc.narg(parts)::integer)
 ON CONFLICT ON CONSTRAINT event_holds_pkey DO UPDATE
 SET until = GREATEST(event_holds.until, excluded.until), parts = GREATEST(event_holds.parts, excluded.parts);
 
 -- name: RestoredParts :one
--- The last part whose rows a month in the database has, 0 for none.
+-- RestoredParts returns, for a month, the last part whose rows are in the database
+-- again, 0 if there is none.
 SELECT COALESCE(max(parts), 0)::integer AS parts
 FROM event_holds
 WHERE month = @month;
 
 -- name: TakeHold :many
--- Ends a hold: the month leaves the database. At most one row.
+-- TakeHold ends a hold because the month leaves the database. It returns at most one
+-- row.
 DELETE FROM event_holds
 WHERE month = @month
 RETURNING parts;
 
 -- name: PruneEventHolds :exec
--- One that knows parts is needed until its month leaves the database.
+-- PruneEventHolds leaves holds that have parts, because they are needed until their
+-- month leaves the database.
 DELETE FROM event_holds
 WHERE until < now() AND parts IS NULL;
 
 -- name: EventImportsSince :one
--- Says whether events are being imported, or were since. Also when an import is
--- being undone: that looks for its events to remove them.
+-- EventImportsSince reports whether events are being imported, or were imported since a
+-- time. It also does so if an import is being undone, because the undo looks for the
+-- import's events to remove them.
 SELECT EXISTS (
     SELECT FROM imports
     WHERE kind = 'events'
@@ -88,7 +93,8 @@ SELECT EXISTS (
 );
 
 -- name: NoteArchivedEventIDs :exec
--- Before the month is detached, so that no lock is held meanwhile.
+-- NoteArchivedEventIDs is called before the month is detached, so that no lock is held
+-- meanwhile.
 INSERT INTO archived_event_ids (occurred_at, source_id, id, batch)
 SELECT e.occurred_at, e.source_id, e.id, @batch
 FROM events e
@@ -96,7 +102,7 @@ WHERE e.occurred_at >= @from_at AND e.occurred_at < @to_at AND e.source_id IS NO
 ON CONFLICT DO NOTHING;
 
 -- name: ForgetUnusedEventIDs :exec
--- Ids that were noted for a detach that did not happen.
+-- ForgetUnusedEventIDs removes ids that were noted for a detach that did not happen.
 DELETE FROM archived_event_ids a
 WHERE a.occurred_at >= @from_at AND a.occurred_at < @to_at
     AND a.batch NOT IN (SELECT p.batch FROM event_parts p);
@@ -106,15 +112,17 @@ DELETE FROM archived_event_ids
 WHERE occurred_at >= @from_at AND occurred_at < @to_at;
 
 -- name: ForgetIDsOfChanges :exec
--- Of change events that stayed when their month was archived.
+-- ForgetIDsOfChanges removes the ids of change events that stayed in the database when
+-- their month was archived.
 DELETE FROM archived_event_ids a
 USING events e
 WHERE e.occurred_at >= @from_at AND e.occurred_at < @to_at AND e.event_type <> 'clicked'
     AND a.occurred_at = e.occurred_at AND a.source_id = e.source_id;
 
 -- name: OnlyChangesLeft :one
--- Says whether a month has change events and nothing else that could be archived,
--- such as the news that a restored month has no clicks any more.
+-- OnlyChangesLeft reports whether a month has change events and nothing else to
+-- archive. The fact that a restored month has no clicks any more would also have to be
+-- archived.
 SELECT (
     EXISTS (SELECT FROM events c WHERE c.occurred_at >= @from_at AND c.occurred_at < @to_at AND c.event_type <> 'clicked')
     AND NOT EXISTS (SELECT FROM events e WHERE e.occurred_at >= @from_at AND e.occurred_at < @to_at AND e.event_type = 'clicked')
@@ -130,7 +138,7 @@ SELECT
 FROM event_parts;
 
 -- name: AdvisoryLockHeld :one
--- Says whether a session of this database holds an advisory lock.
+-- AdvisoryLockHeld reports whether a session of this database holds an advisory lock.
 SELECT EXISTS (
     SELECT FROM pg_catalog.pg_locks l
     JOIN pg_catalog.pg_database d ON d.oid = l.database AND d.datname = current_database()

@@ -21,7 +21,7 @@ SELECT EXISTS (
 )
 `
 
-// Says whether a session of this database holds an advisory lock.
+// AdvisoryLockHeld reports whether a session of this database holds an advisory lock.
 func (q *Queries) AdvisoryLockHeld(ctx context.Context, key int64) (bool, error) {
 	row := q.db.QueryRow(ctx, advisoryLockHeld, key)
 	var exists bool
@@ -44,8 +44,8 @@ type ClaimEventPartParams struct {
 	OldFile *string
 }
 
-// Names the file of a new attempt. An earlier attempt that is still at work, on
-// a worker that seemed dead, cannot note its end any more.
+// ClaimEventPart sets the file of a new attempt. If an earlier attempt is still at
+// work, on a worker that seemed dead, it cannot note its end any more.
 func (q *Queries) ClaimEventPart(ctx context.Context, arg ClaimEventPartParams) (int64, error) {
 	result, err := q.db.Exec(ctx, claimEventPart,
 		arg.NewPart,
@@ -67,8 +67,8 @@ FROM event_parts
 WHERE state <> 'dropped' AND COALESCE(failed_at < now() - $1::interval, true)
 `
 
-// How many parts are on their way to the archive, but for those that failed a
-// short while ago.
+// CountWaitingEventParts returns how many parts are on their way to the archive,
+// without those that failed a short while ago.
 func (q *Queries) CountWaitingEventParts(ctx context.Context, pause pgtype.Interval) (int64, error) {
 	row := q.db.QueryRow(ctx, countWaitingEventParts, pause)
 	var count int64
@@ -128,8 +128,9 @@ SELECT EXISTS (
 )
 `
 
-// Says whether events are being imported, or were since. Also when an import is
-// being undone: that looks for its events to remove them.
+// EventImportsSince reports whether events are being imported, or were imported since a
+// time. It also does so if an import is being undone, because the undo looks for the
+// import's events to remove them.
 func (q *Queries) EventImportsSince(ctx context.Context, since time.Time) (bool, error) {
 	row := q.db.QueryRow(ctx, eventImportsSince, since)
 	var exists bool
@@ -182,7 +183,8 @@ WHERE e.occurred_at >= $1 AND e.occurred_at < $2 AND e.event_type <> 'clicked'
     AND a.occurred_at = e.occurred_at AND a.source_id = e.source_id
 `
 
-// Of change events that stayed when their month was archived.
+// ForgetIDsOfChanges removes the ids of change events that stayed in the database when
+// their month was archived.
 func (q *Queries) ForgetIDsOfChanges(ctx context.Context, fromAt time.Time, toAt time.Time) error {
 	_, err := q.db.Exec(ctx, forgetIDsOfChanges, fromAt, toAt)
 	return err
@@ -194,7 +196,7 @@ WHERE a.occurred_at >= $1 AND a.occurred_at < $2
     AND a.batch NOT IN (SELECT p.batch FROM event_parts p)
 `
 
-// Ids that were noted for a detach that did not happen.
+// ForgetUnusedEventIDs removes ids that were noted for a detach that did not happen.
 func (q *Queries) ForgetUnusedEventIDs(ctx context.Context, fromAt time.Time, toAt time.Time) error {
 	_, err := q.db.Exec(ctx, forgetUnusedEventIDs, fromAt, toAt)
 	return err
@@ -207,8 +209,8 @@ ON CONFLICT ON CONSTRAINT event_holds_pkey DO UPDATE
 SET until = GREATEST(event_holds.until, excluded.until), parts = GREATEST(event_holds.parts, excluded.parts)
 `
 
-// Holds a month that has the rows of all parts up to one, if it was restored from
-// parts of its own.
+// HoldMonth keeps a month from being archived for a while. If the month was restored
+// from parts of its own, it has the rows of all parts up to @parts.
 func (q *Queries) HoldMonth(ctx context.Context, month time.Time, duration pgtype.Interval, parts *int32) error {
 	_, err := q.db.Exec(ctx, holdMonth, month, duration, parts)
 	return err
@@ -263,8 +265,8 @@ UNION
 SELECT month FROM event_holds WHERE until > now()
 `
 
-// Months that are not to be archived now: they are on their way to the archive,
-// were archived a short while ago, or are held after a restore.
+// ListMonthsToLeave returns months that must not be archived now: they are on their way
+// to the archive, were archived a short while ago, or are held after a restore.
 func (q *Queries) ListMonthsToLeave(ctx context.Context, pause pgtype.Interval) ([]time.Time, error) {
 	rows, err := q.db.Query(ctx, listMonthsToLeave, pause)
 	if err != nil {
@@ -337,7 +339,8 @@ WHERE e.occurred_at >= $2 AND e.occurred_at < $3 AND e.source_id IS NOT NULL
 ON CONFLICT DO NOTHING
 `
 
-// Before the month is detached, so that no lock is held meanwhile.
+// NoteArchivedEventIDs is called before the month is detached, so that no lock is held
+// meanwhile.
 func (q *Queries) NoteArchivedEventIDs(ctx context.Context, batch int64, fromAt time.Time, toAt time.Time) error {
 	_, err := q.db.Exec(ctx, noteArchivedEventIDs, batch, fromAt, toAt)
 	return err
@@ -351,8 +354,9 @@ SELECT (
 )::boolean AS only_changes
 `
 
-// Says whether a month has change events and nothing else that could be archived,
-// such as the news that a restored month has no clicks any more.
+// OnlyChangesLeft reports whether a month has change events and nothing else to
+// archive. The fact that a restored month has no clicks any more would also have to be
+// archived.
 func (q *Queries) OnlyChangesLeft(ctx context.Context, fromAt time.Time, toAt time.Time, month time.Time) (bool, error) {
 	row := q.db.QueryRow(ctx, onlyChangesLeft, fromAt, toAt, month)
 	var only_changes bool
@@ -365,7 +369,8 @@ DELETE FROM event_holds
 WHERE until < now() AND parts IS NULL
 `
 
-// One that knows parts is needed until its month leaves the database.
+// PruneEventHolds leaves holds that have parts, because they are needed until their
+// month leaves the database.
 func (q *Queries) PruneEventHolds(ctx context.Context) error {
 	_, err := q.db.Exec(ctx, pruneEventHolds)
 	return err
@@ -377,7 +382,8 @@ FROM event_holds
 WHERE month = $1
 `
 
-// The last part whose rows a month in the database has, 0 for none.
+// RestoredParts returns, for a month, the last part whose rows are in the database
+// again, 0 if there is none.
 func (q *Queries) RestoredParts(ctx context.Context, month time.Time) (int32, error) {
 	row := q.db.QueryRow(ctx, restoredParts, month)
 	var parts int32
@@ -399,7 +405,8 @@ type SetEventPartDroppedParams struct {
 	File  *string
 }
 
-// The state is compared, so that a worker drops only rows that it saw may be dropped.
+// SetEventPartDropped compares the state with the one that the worker saw, so that the
+// worker drops only rows that may be dropped.
 func (q *Queries) SetEventPartDropped(ctx context.Context, arg SetEventPartDroppedParams) (int64, error) {
 	result, err := q.db.Exec(ctx, setEventPartDropped,
 		arg.Rows,
@@ -461,7 +468,8 @@ WHERE month = $1
 RETURNING parts
 `
 
-// Ends a hold: the month leaves the database. At most one row.
+// TakeHold ends a hold because the month leaves the database. It returns at most one
+// row.
 func (q *Queries) TakeHold(ctx context.Context, month time.Time) ([]*int32, error) {
 	rows, err := q.db.Query(ctx, takeHold, month)
 	if err != nil {

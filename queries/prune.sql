@@ -1,6 +1,6 @@
 -- name: PruneImportRows :one
--- The rows that belong to imports which ended long ago go first, so that the import
--- itself takes little with it.
+-- PruneImportRows removes rows that belong to imports which ended long ago. They are
+-- removed before the import, so that its own removal removes few further rows.
 WITH old AS (
     SELECT id FROM imports
     WHERE finished_at < now() - @older_than::interval AND state <> 'undoing'
@@ -37,7 +37,7 @@ notices AS (
 SELECT GREATEST((SELECT count(*) FROM errors), (SELECT count(*) FROM outcomes), (SELECT count(*) FROM notices))::bigint AS most;
 
 -- name: PruneImports :execrows
--- The rest goes with the import.
+-- PruneImports removes imports. Their remaining rows are removed with them.
 DELETE FROM imports
 WHERE id IN (
     SELECT i.id FROM imports i

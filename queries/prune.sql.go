@@ -48,8 +48,8 @@ notices AS (
 SELECT GREATEST((SELECT count(*) FROM errors), (SELECT count(*) FROM outcomes), (SELECT count(*) FROM notices))::bigint AS most
 `
 
-// The rows that belong to imports which ended long ago go first, so that the import
-// itself takes little with it.
+// PruneImportRows removes rows that belong to imports which ended long ago. They are
+// removed before the import, so that its own removal removes few further rows.
 func (q *Queries) PruneImportRows(ctx context.Context, olderThan pgtype.Interval, rowLimit int32) (int64, error) {
 	row := q.db.QueryRow(ctx, pruneImportRows, olderThan, rowLimit)
 	var most int64
@@ -69,7 +69,7 @@ WHERE id IN (
 )
 `
 
-// The rest goes with the import.
+// PruneImports removes imports. Their remaining rows are removed with them.
 func (q *Queries) PruneImports(ctx context.Context, olderThan pgtype.Interval, rowLimit int32) (int64, error) {
 	result, err := q.db.Exec(ctx, pruneImports, olderThan, rowLimit)
 	if err != nil {

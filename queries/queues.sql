@@ -1,5 +1,5 @@
 -- name: QueueDepths :many
--- One row a queue and state of jobs that are not finished.
+-- QueueDepths returns one row for each queue and state of unfinished jobs.
 SELECT queue, state::text AS state, count(*) AS jobs,
     GREATEST(COALESCE(EXTRACT(epoch FROM now() - min(scheduled_at)), 0), 0)::float8 AS oldest_seconds
 FROM river_job
@@ -7,12 +7,14 @@ WHERE state IN ('available', 'pending', 'retryable', 'running', 'scheduled', 'di
 GROUP BY queue, state;
 
 -- name: PausedQueues :many
--- Whether an operator paused it, for each queue that a worker ever took.
+-- PausedQueues returns, for each queue that a worker ever worked on, whether an
+-- operator paused it.
 SELECT name, (paused_at IS NOT NULL)::boolean AS paused
 FROM river_queue;
 
 -- name: ImportStates :many
--- Imports that are under way, and those that ended within the last hour.
+-- ImportStates counts imports that are under way, and those that ended within the last
+-- hour.
 SELECT kind, state, (finished_at IS NOT NULL)::boolean AS ended, count(*) AS imports,
     sum(rows_total - rows_imported - rows_updated - rows_skipped - rows_rejected)::bigint AS rows_left
 FROM imports
@@ -38,7 +40,7 @@ WHERE d.datname = current_database();
 SELECT pg_database_size(current_database());
 
 -- name: TableSizes :many
--- With indexes and, for a partitioned table, all its partitions.
+-- TableSizes includes indexes and, for a partitioned table, all its partitions.
 SELECT t.name::text AS name,
     (COALESCE(pg_total_relation_size(to_regclass(t.name)), 0)
         + COALESCE((

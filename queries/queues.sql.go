@@ -36,7 +36,8 @@ type ImportStatesRow struct {
 	RowsLeft int64
 }
 
-// Imports that are under way, and those that ended within the last hour.
+// ImportStates counts imports that are under way, and those that ended within the last
+// hour.
 func (q *Queries) ImportStates(ctx context.Context) ([]ImportStatesRow, error) {
 	rows, err := q.db.Query(ctx, importStates)
 	if err != nil {
@@ -73,7 +74,8 @@ type PausedQueuesRow struct {
 	Paused bool
 }
 
-// Whether an operator paused it, for each queue that a worker ever took.
+// PausedQueues returns, for each queue that a worker ever worked on, whether an
+// operator paused it.
 func (q *Queries) PausedQueues(ctx context.Context) ([]PausedQueuesRow, error) {
 	rows, err := q.db.Query(ctx, pausedQueues)
 	if err != nil {
@@ -109,7 +111,7 @@ type QueueDepthsRow struct {
 	OldestSeconds float64
 }
 
-// One row a queue and state of jobs that are not finished.
+// QueueDepths returns one row for each queue and state of unfinished jobs.
 func (q *Queries) QueueDepths(ctx context.Context) ([]QueueDepthsRow, error) {
 	rows, err := q.db.Query(ctx, queueDepths)
 	if err != nil {
@@ -193,7 +195,7 @@ type TableSizesRow struct {
 	Bytes int64
 }
 
-// With indexes and, for a partitioned table, all its partitions.
+// TableSizes includes indexes and, for a partitioned table, all its partitions.
 func (q *Queries) TableSizes(ctx context.Context, names []string) ([]TableSizesRow, error) {
 	rows, err := q.db.Query(ctx, tableSizes, names)
 	if err != nil {

@@ -1,5 +1,6 @@
 -- name: AddClickQuarters :exec
--- In key order, so that two batches never wait for each other in a circle.
+-- AddClickQuarters writes the rows in the order of their keys, so that two batches
+-- never wait for each other in a circle.
 INSERT INTO click_quarters (url_id, bucket, clicks, bots)
 SELECT r.url_id, r.bucket, r.clicks, r.bots
 FROM (
@@ -28,7 +29,8 @@ ON CONFLICT ON CONSTRAINT click_days_pkey DO UPDATE
 SET clicks = click_days.clicks + excluded.clicks, bots = click_days.bots + excluded.bots;
 
 -- name: DropEmptyQuarters :exec
--- After counts were taken off. The rows are locked by that already.
+-- DropEmptyQuarters is called after counts were lowered. This has already locked the
+-- rows.
 DELETE FROM click_quarters q
 USING (SELECT unnest(@url_ids::bigint[]) AS url_id, unnest(@buckets::timestamptz[]) AS bucket) r
 WHERE q.url_id = r.url_id AND q.bucket = r.bucket AND q.clicks <= 0;
@@ -39,10 +41,10 @@ USING (SELECT unnest(@url_ids::bigint[]) AS url_id, unnest(@days::date[]) AS day
 WHERE d.url_id = r.url_id AND d.day = r.day AND d.clicks <= 0;
 
 -- name: CompareRollups :one
--- Sums of the rollups and of the clicks among the events, and how many rollup rows
--- disagree with the events or are missing. A month that was archived, in whole or
--- in part, keeps its rollups: there they only must not be less than the events that
--- are still in the database.
+-- CompareRollups returns the sums of the rollups and of the clicks among the events,
+-- and the number of rollup rows that disagree with the events or are missing. A month
+-- that was archived, in whole or in part, keeps its rollups. They only must not be less
+-- than the events that are still in the database.
 WITH raw_quarters AS (
     SELECT e.url_id, date_bin('15 minutes', e.occurred_at, '2000-01-01 00:00+00') AS bucket,
         count(*) AS clicks, count(*) FILTER (WHERE e.bot) AS bots

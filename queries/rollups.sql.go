@@ -64,7 +64,8 @@ type AddClickQuartersParams struct {
 	Bots    []int64
 }
 
-// In key order, so that two batches never wait for each other in a circle.
+// AddClickQuarters writes the rows in the order of their keys, so that two batches
+// never wait for each other in a circle.
 func (q *Queries) AddClickQuarters(ctx context.Context, arg AddClickQuartersParams) error {
 	_, err := q.db.Exec(ctx, addClickQuarters,
 		arg.URLIds,
@@ -113,10 +114,10 @@ type CompareRollupsRow struct {
 	Differ   int64
 }
 
-// Sums of the rollups and of the clicks among the events, and how many rollup rows
-// disagree with the events or are missing. A month that was archived, in whole or
-// in part, keeps its rollups: there they only must not be less than the events that
-// are still in the database.
+// CompareRollups returns the sums of the rollups and of the clicks among the events,
+// and the number of rollup rows that disagree with the events or are missing. A month
+// that was archived, in whole or in part, keeps its rollups. They only must not be less
+// than the events that are still in the database.
 func (q *Queries) CompareRollups(ctx context.Context) (CompareRollupsRow, error) {
 	row := q.db.QueryRow(ctx, compareRollups)
 	var i CompareRollupsRow
@@ -146,7 +147,8 @@ USING (SELECT unnest($1::bigint[]) AS url_id, unnest($2::timestamptz[]) AS bucke
 WHERE q.url_id = r.url_id AND q.bucket = r.bucket AND q.clicks <= 0
 `
 
-// After counts were taken off. The rows are locked by that already.
+// DropEmptyQuarters is called after counts were lowered. This has already locked the
+// rows.
 func (q *Queries) DropEmptyQuarters(ctx context.Context, uRLIds []int64, buckets []time.Time) error {
 	_, err := q.db.Exec(ctx, dropEmptyQuarters, uRLIds, buckets)
 	return err

@@ -4,21 +4,21 @@ VALUES (@name, @role, @hash, @expires_at)
 RETURNING id, name, role, created_at, expires_at, revoked_at;
 
 -- name: FindToken :one
--- Expiry and revocation are decided here, by the clock of the database.
+-- FindToken decides about expiry and revocation, by the clock of the database.
 SELECT id, name, role
 FROM api_tokens
 WHERE hash = @hash AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now());
 
 -- name: TokenHolds :one
--- Looks again at a token that was found before.
+-- TokenHolds checks again a token that was found before.
 SELECT EXISTS (
     SELECT FROM api_tokens
     WHERE id = @id AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
 );
 
 -- name: HoldToken :execrows
--- Locks a token that holds against being revoked until the transaction ends; 0
--- means that it does not hold.
+-- HoldToken locks a valid token until the transaction ends, so that it cannot be
+-- revoked meanwhile. It returns 0 if the token is not valid.
 SELECT FROM api_tokens
 WHERE id = @id AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
 FOR SHARE;

@@ -63,7 +63,7 @@ type FindTokenRow struct {
 	Role string
 }
 
-// Expiry and revocation are decided here, by the clock of the database.
+// FindToken decides about expiry and revocation, by the clock of the database.
 func (q *Queries) FindToken(ctx context.Context, hash []byte) (FindTokenRow, error) {
 	row := q.db.QueryRow(ctx, findToken, hash)
 	var i FindTokenRow
@@ -77,8 +77,8 @@ WHERE id = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now
 FOR SHARE
 `
 
-// Locks a token that holds against being revoked until the transaction ends; 0
-// means that it does not hold.
+// HoldToken locks a valid token until the transaction ends, so that it cannot be
+// revoked meanwhile. It returns 0 if the token is not valid.
 func (q *Queries) HoldToken(ctx context.Context, id int64) (int64, error) {
 	result, err := q.db.Exec(ctx, holdToken, id)
 	if err != nil {
@@ -152,7 +152,7 @@ SELECT EXISTS (
 )
 `
 
-// Looks again at a token that was found before.
+// TokenHolds checks again a token that was found before.
 func (q *Queries) TokenHolds(ctx context.Context, id int64) (bool, error) {
 	row := q.db.QueryRow(ctx, tokenHolds, id)
 	var exists bool

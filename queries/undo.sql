@@ -1,11 +1,12 @@
 -- name: ActAsImport :exec
--- Says for the rest of the transaction which import changes rows, so that those
--- it made itself are not marked as changed by somebody.
+-- ActAsImport sets, for the rest of the transaction, the import that changes rows, so
+-- that rows which the import itself made are not marked as changed by somebody.
 SELECT set_config('signpost.import_id', @import_id::text, true);
 
 -- name: RequestImportUndo :one
--- One that is undone is looked through again if it kept rows, or if events of it
--- were not there: they may have been in the archive, and be back since.
+-- RequestImportUndo also accepts an import that was undone already, if it kept rows or
+-- if some of its events were missing. Those may have been in the archive and be back
+-- since.
 UPDATE imports
 SET state = 'undoing', undo_step = 'stop', undo_line = 0, rows_kept = 0, undone_at = NULL
 WHERE id = @id AND NOT dry_run
@@ -16,8 +17,8 @@ WHERE id = @id AND NOT dry_run
 RETURNING *;
 
 -- name: MoveUndo :exec
--- Notes how far an undo is: the line up to which a step is done, and the next
--- step, if it is another.
+-- MoveUndo notes the progress of an undo: the line up to which a step is done, and the
+-- next step, if that is another one.
 UPDATE imports
 SET undo_step = @step, undo_line = @line, rows_removed = rows_removed + @removed, rows_kept = rows_kept + @kept,
     undo_since = CASE WHEN @step = 'wait' THEN clock_timestamp() ELSE undo_since END
@@ -37,9 +38,9 @@ DELETE FROM import_problems
 WHERE import_id = @import_id AND outcome = 'imported';
 
 -- name: SwitchOffImportedURLs :one
--- Switches off those of the next links of an import that nobody has changed or
--- clicked since. Answers the line of the last one that was looked at, 0 if
--- there was none.
+-- SwitchOffImportedURLs looks at the next links of an import, and switches off those
+-- that nobody has changed or clicked since. It returns the line of the last link that
+-- it looked at, 0 if there was none.
 WITH piece AS (
     SELECT u.id, u.import_line
     FROM urls u
@@ -57,11 +58,12 @@ SELECT COALESCE(max(piece.import_line), 0)::bigint AS last_line
 FROM piece;
 
 -- name: ClicksAreIn :one
--- Reports on the wait for clicks under way, all by the clock that undo_since is
--- of: whether so much time has passed since that they may have arrived (due),
--- and so much that they are waited for no longer (overdue); and whether all
--- batches that had arrived when they were due, and all with clicks from before
--- it was no longer fresh, are ingested. Those that cannot be are passed over.
+-- ClicksAreIn reports on the wait for clicks under way. All times are by the clock that
+-- undo_since was taken from. due says that enough time has passed for these clicks to
+-- arrive, and overdue that so much has passed that the undo waits no longer. arrived
+-- says that two kinds of batches are ingested: all that had been received when the
+-- clicks were due, and all with clicks from before the end of @fresh, in which a
+-- replica may still redirect. Batches that cannot be ingested are ignored.
 WITH w AS (
     SELECT r.since + @shipping::interval AS due_at, r.since + @most::interval AS overdue_at,
         r.since + @fresh::interval AS fresh_until
@@ -89,7 +91,7 @@ FROM click_days
 WHERE url_id = ANY(@ids::bigint[]) AND clicks > 0;
 
 -- name: SwitchOnURLs :exec
--- Gives back links that an undo had switched off and keeps.
+-- SwitchOnURLs switches on links that the undo had switched off and now keeps.
 UPDATE urls
 SET is_active = true, undo_of = NULL
 WHERE id = ANY(@ids::bigint[]) AND undo_of = import_id;
@@ -116,7 +118,8 @@ DELETE FROM users
 WHERE id = ANY(@ids::bigint[]);
 
 -- name: FindImportedEvents :one
--- The line of the last of the next events of an import, 0 if there is none.
+-- FindImportedEvents returns the line of the last of the next events of an import, 0 if
+-- there are none.
 SELECT COALESCE(max(p.line), 0)::bigint AS last_line
 FROM (
     SELECT e.import_line AS line
@@ -141,8 +144,9 @@ DELETE FROM import_kept
 WHERE import_id = @import_id;
 
 -- name: ListImportKept :many
--- Lists the rows that are left of an import, in file order: those that its undo kept, and rows
--- that were there before, still are, and that it updated.
+-- ListImportKept returns the rows that are left of an import, in file order. These are
+-- the rows that its undo kept, and rows that it only updated: they were there before
+-- the import and still are.
 SELECT k.line, k.reason, k.row_id::bigint AS row_id, k.before, u.short_code, d.host
 FROM (
     SELECT ik.line, ik.reason, ik.row_id, NULL::jsonb AS before

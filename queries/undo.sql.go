@@ -17,8 +17,8 @@ const actAsImport = `-- name: ActAsImport :exec
 SELECT set_config('signpost.import_id', $1::text, true)
 `
 
-// Says for the rest of the transaction which import changes rows, so that those
-// it made itself are not marked as changed by somebody.
+// ActAsImport sets, for the rest of the transaction, the import that changes rows, so
+// that rows which the import itself made are not marked as changed by somebody.
 func (q *Queries) ActAsImport(ctx context.Context, importID string) error {
 	_, err := q.db.Exec(ctx, actAsImport, importID)
 	return err
@@ -52,11 +52,12 @@ type ClicksAreInRow struct {
 	Arrived bool
 }
 
-// Reports on the wait for clicks under way, all by the clock that undo_since is
-// of: whether so much time has passed since that they may have arrived (due),
-// and so much that they are waited for no longer (overdue); and whether all
-// batches that had arrived when they were due, and all with clicks from before
-// it was no longer fresh, are ingested. Those that cannot be are passed over.
+// ClicksAreIn reports on the wait for clicks under way. All times are by the clock that
+// undo_since was taken from. due says that enough time has passed for these clicks to
+// arrive, and overdue that so much has passed that the undo waits no longer. arrived
+// says that two kinds of batches are ingested: all that had been received when the
+// clicks were due, and all with clicks from before the end of @fresh, in which a
+// replica may still redirect. Batches that cannot be ingested are ignored.
 func (q *Queries) ClicksAreIn(ctx context.Context, arg ClicksAreInParams) (ClicksAreInRow, error) {
 	row := q.db.QueryRow(ctx, clicksAreIn,
 		arg.Shipping,
@@ -197,7 +198,8 @@ FROM (
 ) p
 `
 
-// The line of the last of the next events of an import, 0 if there is none.
+// FindImportedEvents returns the line of the last of the next events of an import, 0 if
+// there are none.
 func (q *Queries) FindImportedEvents(ctx context.Context, importID int64, afterLine int64, rowLimit int32) (int64, error) {
 	row := q.db.QueryRow(ctx, findImportedEvents, importID, afterLine, rowLimit)
 	var last_line int64
@@ -303,8 +305,9 @@ type ListImportKeptRow struct {
 	Host      *string
 }
 
-// Lists the rows that are left of an import, in file order: those that its undo kept, and rows
-// that were there before, still are, and that it updated.
+// ListImportKept returns the rows that are left of an import, in file order. These are
+// the rows that its undo kept, and rows that it only updated: they were there before
+// the import and still are.
 func (q *Queries) ListImportKept(ctx context.Context, arg ListImportKeptParams) ([]ListImportKeptRow, error) {
 	rows, err := q.db.Query(ctx, listImportKept,
 		arg.ImportID,
@@ -423,8 +426,8 @@ type MoveUndoParams struct {
 	ID      int64
 }
 
-// Notes how far an undo is: the line up to which a step is done, and the next
-// step, if it is another.
+// MoveUndo notes the progress of an undo: the line up to which a step is done, and the
+// next step, if that is another one.
 func (q *Queries) MoveUndo(ctx context.Context, arg MoveUndoParams) error {
 	_, err := q.db.Exec(ctx, moveUndo,
 		arg.Step,
@@ -447,8 +450,9 @@ WHERE id = $1 AND NOT dry_run
 RETURNING id, kind, state, filename, layout, keep_ids, owner_id, actor_id, actor_name, bytes_received, chunks_total, chunks_done, rows_total, rows_imported, rows_updated, rows_skipped, rows_rejected, error, planned_to, job_id, created_at, heard_at, started_at, finished_at, on_conflict, dry_run, rows_removed, rows_kept, undo_step, undo_line, undo_since, undone_at
 `
 
-// One that is undone is looked through again if it kept rows, or if events of it
-// were not there: they may have been in the archive, and be back since.
+// RequestImportUndo also accepts an import that was undone already, if it kept rows or
+// if some of its events were missing. Those may have been in the archive and be back
+// since.
 func (q *Queries) RequestImportUndo(ctx context.Context, id int64) (Import, error) {
 	row := q.db.QueryRow(ctx, requestImportUndo, id)
 	var i Import
@@ -507,9 +511,9 @@ SELECT COALESCE(max(piece.import_line), 0)::bigint AS last_line
 FROM piece
 `
 
-// Switches off those of the next links of an import that nobody has changed or
-// clicked since. Answers the line of the last one that was looked at, 0 if
-// there was none.
+// SwitchOffImportedURLs looks at the next links of an import, and switches off those
+// that nobody has changed or clicked since. It returns the line of the last link that
+// it looked at, 0 if there was none.
 func (q *Queries) SwitchOffImportedURLs(ctx context.Context, importID int64, afterLine int64, rowLimit int32) (int64, error) {
 	row := q.db.QueryRow(ctx, switchOffImportedURLs, importID, afterLine, rowLimit)
 	var last_line int64
@@ -523,7 +527,7 @@ SET is_active = true, undo_of = NULL
 WHERE id = ANY($1::bigint[]) AND undo_of = import_id
 `
 
-// Gives back links that an undo had switched off and keeps.
+// SwitchOnURLs switches on links that the undo had switched off and now keeps.
 func (q *Queries) SwitchOnURLs(ctx context.Context, ids []int64) error {
 	_, err := q.db.Exec(ctx, switchOnURLs, ids)
 	return err

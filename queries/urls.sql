@@ -25,8 +25,8 @@ WHERE urls.id = @id
 FOR UPDATE OF urls;
 
 -- name: UpdateURL :one
--- Who says whether a link is active has decided that, whatever an undo has
--- switched off for now.
+-- UpdateURL forgets that an undo has switched the link off for now, if the request
+-- itself says whether the link is active.
 UPDATE urls
 SET user_id = @user_id, domain_id = @domain_id, short_code = @short_code, original_url = @original_url, title = @title, tags = @tags,
     is_active = @is_active, expires_at = @expires_at, redirect_status = @redirect_status,
@@ -40,11 +40,11 @@ DELETE FROM urls
 WHERE id = @id;
 
 -- name: WalkURLsUp :many
--- Walks up to walk_limit links behind at_id, oldest first, along one index, and
--- returns those that pass the filters, in order. With an edge_limit of 1, one more
--- row says where the walk ended, if that was before the end of the list.
--- Planned anew for every call, so that a filter that is not set costs nothing.
--- The limit of the inner query keeps the filters from being made part of it.
+-- WalkURLsUp walks along one index through up to walk_limit links behind at_id, oldest
+-- first, and returns those that pass the filters, in order. If edge_limit is 1, one
+-- more row says where the walk ended, unless that was the end of the list. It is
+-- planned anew for every call, so that a filter that is not set costs nothing. Because
+-- of the limit of the inner query, the planner cannot move the filters into it.
 WITH passed AS (
     SELECT u.id
     FROM (
@@ -82,7 +82,7 @@ UNION ALL
 SELECT id, true FROM edge;
 
 -- name: WalkURLsDown :many
--- Like WalkURLsUp, newest first.
+-- WalkURLsDown is like WalkURLsUp, with the newest links first.
 WITH passed AS (
     SELECT u.id
     FROM (
@@ -120,9 +120,10 @@ UNION ALL
 SELECT id, true FROM edge;
 
 -- name: FindURLs :many
--- The ids of up to row_limit links with a tag and a text, in no order, and which
--- of them pass the other filters. In an order, the planner would walk all links
--- by id wherever it expects matches to be spread evenly.
+-- FindURLs returns the ids of up to row_limit links with a tag and a text, in no
+-- particular order, and whether each passes the other filters. If an order were
+-- required, the planner would walk through all links by id if it expects matches to be
+-- spread evenly.
 SELECT f.id, ((sqlc.narg(user_id)::bigint IS NULL OR f.user_id = sqlc.narg(user_id))
     AND (sqlc.narg(domain_id)::bigint IS NULL OR f.domain_id = sqlc.narg(domain_id))
     AND (sqlc.narg(is_active)::boolean IS NULL OR f.is_active = sqlc.narg(is_active)))::boolean AS passes
@@ -137,9 +138,9 @@ FROM (
 ) f;
 
 -- name: SampleURLs :one
--- On how many pages, out of about 64 that are drawn, there are links with a tag and
--- a text: on many if they are all over the place, on few or none if there are few
--- or all of them are in one place.
+-- SampleURLs draws about 64 pages at random and returns how many of them have links
+-- with a tag and a text. These are many if such links are spread over the table, and
+-- few or none if there are few links or all are in one place.
 SELECT count(DISTINCT (ctid::text::point)[0])
 FROM urls TABLESAMPLE SYSTEM (least(100, 6400 * 8192.0 / greatest(pg_relation_size('urls'), 1)))
 WHERE (sqlc.narg(tag)::text IS NULL OR tags @> ARRAY[sqlc.narg(tag)::text])
@@ -148,15 +149,16 @@ WHERE (sqlc.narg(tag)::text IS NULL OR tags @> ARRAY[sqlc.narg(tag)::text])
         OR original_url ILIKE sqlc.narg(search));
 
 -- name: PreferBitmaps :exec
--- Makes the rest of the transaction read all matches of an index before any row,
--- whatever the planner expects of their number, and bounds how long a statement
--- takes.
+-- PreferBitmaps makes the rest of the transaction read all matches of an index before
+-- any row, however many matches the planner expects. It also limits how long a
+-- statement takes.
 SELECT set_config('enable_seqscan', 'off', true), set_config('enable_indexscan', 'off', true),
     set_config('statement_timeout', sqlc.arg(milliseconds)::bigint::text, true);
 
 -- name: GetURLs :many
--- Links and their clicks, in no order. A page is found first and its clicks are
--- summed then, in one go: what is skipped costs nothing.
+-- GetURLs returns links and their clicks, in no particular order. A list first finds
+-- the ids of a page and then calls this once to sum up their clicks, so links that are
+-- skipped cost nothing.
 SELECT sqlc.embed(urls), domains.host, COALESCE(c.clicks, 0)::bigint AS clicks
 FROM urls
 JOIN domains ON domains.id = urls.domain_id
@@ -169,17 +171,18 @@ LEFT JOIN (
 WHERE urls.id = ANY(@ids::bigint[]);
 
 -- name: ResolveLinks :many
--- All that redirects need of links, by their keys. A redirect's new attribute is a
--- column here, and a field in linkcache.
+-- ResolveLinks returns everything that redirects need of links, by their keys. A new
+-- attribute of redirects has to be a column here and a field in linkcache.
 SELECT u.domain_id, u.short_code, u.id, u.user_id, u.original_url, u.is_active, u.expires_at, u.redirect_status,
     u.forward_query, u.version
 FROM (SELECT unnest(@domain_ids::bigint[]) AS domain_id, unnest(@short_codes::text[]) AS short_code) k
 JOIN urls u ON u.short_code = k.short_code AND u.domain_id = k.domain_id;
 
 -- name: FindCodesInAnotherCase :many
--- Up to two codes of a domain that differ from a code in case only, of links that
--- lead somewhere. All matches are read before any is taken: in sight of a limit, the
--- planner would read the table instead wherever it expects many.
+-- FindCodesInAnotherCase returns up to two codes of a domain that differ from a code
+-- only in case, and whose links lead somewhere. All matches are read before any is
+-- taken: with a limit on them, the planner would read the table instead if it expects
+-- many.
 WITH alike AS MATERIALIZED (
     SELECT domain_id, short_code, is_active, expires_at
     FROM urls
@@ -191,7 +194,8 @@ WHERE short_code <> sqlc.arg(short_code)::text AND domain_id = @domain_id::bigin
 LIMIT 2;
 
 -- name: ImportURLs :many
--- Like ImportUsers; tags are joined by '|', an empty title is none.
+-- ImportURLs is like ImportUsers. Tags are joined by '|', and an empty title means that
+-- there is none.
 INSERT INTO urls (
     id, user_id, domain_id, short_code, original_url, title, tags, is_active, expires_at, redirect_status, forward_query,
     imported_clicks, created_at, updated_at, import_id, import_line
@@ -225,7 +229,7 @@ ON CONFLICT DO NOTHING
 RETURNING import_line, id;
 
 -- name: FindURLKeyOwners :many
--- Like FindUserKeyOwners.
+-- FindURLKeyOwners is like FindUserKeyOwners.
 SELECT
     r.line::bigint AS line,
     COALESCE((SELECT u.id FROM urls u WHERE u.id = r.id), 0)::bigint AS id_owner,
@@ -239,7 +243,7 @@ FROM (
 ) r;
 
 -- name: LockURLKeys :many
--- Like LockUserKeys.
+-- LockURLKeys is like LockUserKeys.
 SELECT id, domain_id, short_code
 FROM urls
 WHERE id = ANY(@ids::bigint[])
@@ -247,8 +251,9 @@ ORDER BY id
 FOR NO KEY UPDATE;
 
 -- name: UpdateImportedURLs :many
--- Like UpdateImportedUsers. What a file does not say stays as it is: it comes as
--- an empty text, the zero time, 0, or -1 for imported_clicks.
+-- UpdateImportedURLs is like UpdateImportedUsers. Fields that the file does not have
+-- stay as they are: their value here is an empty text, the zero time, 0, or -1 for
+-- imported_clicks.
 UPDATE urls u
 SET user_id = COALESCE(NULLIF(r.user_id, 0), u.user_id),
     original_url = r.original_url,
@@ -291,7 +296,7 @@ FROM urls
 WHERE id = ANY(@ids::bigint[]);
 
 -- name: MoveURLsSequence :exec
--- Like MoveUsersSequence.
+-- MoveURLsSequence is like MoveUsersSequence.
 WITH locked AS MATERIALIZED (
     SELECT pg_advisory_xact_lock(hashtextextended('urls_id_seq', 0))
 )
@@ -300,7 +305,7 @@ FROM locked
 WHERE COALESCE(pg_sequence_last_value('urls_id_seq'), 0) < @past_id::bigint;
 
 -- name: LastTakenURLID :one
--- Like LastTakenUserID.
+-- LastTakenURLID is like LastTakenUserID.
 WITH drawn AS (
     SELECT COALESCE(pg_sequence_last_value('urls_id_seq'), 0) AS last_id
 )

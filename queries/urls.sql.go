@@ -97,9 +97,10 @@ WHERE short_code <> $1::text AND domain_id = $2::bigint AND is_active AND (expir
 LIMIT 2
 `
 
-// Up to two codes of a domain that differ from a code in case only, of links that
-// lead somewhere. All matches are read before any is taken: in sight of a limit, the
-// planner would read the table instead wherever it expects many.
+// FindCodesInAnotherCase returns up to two codes of a domain that differ from a code
+// only in case, and whose links lead somewhere. All matches are read before any is
+// taken: with a limit on them, the planner would read the table instead if it expects
+// many.
 func (q *Queries) FindCodesInAnotherCase(ctx context.Context, shortCode string, domainID int64) ([]string, error) {
 	rows, err := q.db.Query(ctx, findCodesInAnotherCase, shortCode, domainID)
 	if err != nil {
@@ -147,7 +148,7 @@ type FindURLKeyOwnersRow struct {
 	ShortCodeOwner int64
 }
 
-// Like FindUserKeyOwners.
+// FindURLKeyOwners is like FindUserKeyOwners.
 func (q *Queries) FindURLKeyOwners(ctx context.Context, arg FindURLKeyOwnersParams) ([]FindURLKeyOwnersRow, error) {
 	rows, err := q.db.Query(ctx, findURLKeyOwners,
 		arg.Lines,
@@ -233,9 +234,10 @@ type FindURLsRow struct {
 	Passes bool
 }
 
-// The ids of up to row_limit links with a tag and a text, in no order, and which
-// of them pass the other filters. In an order, the planner would walk all links
-// by id wherever it expects matches to be spread evenly.
+// FindURLs returns the ids of up to row_limit links with a tag and a text, in no
+// particular order, and whether each passes the other filters. If an order were
+// required, the planner would walk through all links by id if it expects matches to be
+// spread evenly.
 func (q *Queries) FindURLs(ctx context.Context, arg FindURLsParams) ([]FindURLsRow, error) {
 	rows, err := q.db.Query(ctx, findURLs,
 		arg.UserID,
@@ -326,8 +328,9 @@ type GetURLsRow struct {
 	Clicks int64
 }
 
-// Links and their clicks, in no order. A page is found first and its clicks are
-// summed then, in one go: what is skipped costs nothing.
+// GetURLs returns links and their clicks, in no particular order. A list first finds
+// the ids of a page and then calls this once to sum up their clicks, so links that are
+// skipped cost nothing.
 func (q *Queries) GetURLs(ctx context.Context, ids []int64) ([]GetURLsRow, error) {
 	rows, err := q.db.Query(ctx, getURLs, ids)
 	if err != nil {
@@ -428,7 +431,8 @@ type ImportURLsRow struct {
 	ID         int64
 }
 
-// Like ImportUsers; tags are joined by '|', an empty title is none.
+// ImportURLs is like ImportUsers. Tags are joined by '|', and an empty title means that
+// there is none.
 func (q *Queries) ImportURLs(ctx context.Context, arg ImportURLsParams) ([]ImportURLsRow, error) {
 	rows, err := q.db.Query(ctx, importURLs,
 		arg.ImportID,
@@ -486,7 +490,7 @@ SELECT CASE
 END::bigint AS id
 `
 
-// Like LastTakenUserID.
+// LastTakenURLID is like LastTakenUserID.
 func (q *Queries) LastTakenURLID(ctx context.Context, wanted int64) (int64, error) {
 	row := q.db.QueryRow(ctx, lastTakenURLID, wanted)
 	var id int64
@@ -553,7 +557,7 @@ type LockURLKeysRow struct {
 	ShortCode string
 }
 
-// Like LockUserKeys.
+// LockURLKeys is like LockUserKeys.
 func (q *Queries) LockURLKeys(ctx context.Context, ids []int64) ([]LockURLKeysRow, error) {
 	rows, err := q.db.Query(ctx, lockURLKeys, ids)
 	if err != nil {
@@ -583,7 +587,7 @@ FROM locked
 WHERE COALESCE(pg_sequence_last_value('urls_id_seq'), 0) < $1::bigint
 `
 
-// Like MoveUsersSequence.
+// MoveURLsSequence is like MoveUsersSequence.
 func (q *Queries) MoveURLsSequence(ctx context.Context, pastID int64) error {
 	_, err := q.db.Exec(ctx, moveURLsSequence, pastID)
 	return err
@@ -594,9 +598,9 @@ SELECT set_config('enable_seqscan', 'off', true), set_config('enable_indexscan',
     set_config('statement_timeout', $1::bigint::text, true)
 `
 
-// Makes the rest of the transaction read all matches of an index before any row,
-// whatever the planner expects of their number, and bounds how long a statement
-// takes.
+// PreferBitmaps makes the rest of the transaction read all matches of an index before
+// any row, however many matches the planner expects. It also limits how long a
+// statement takes.
 func (q *Queries) PreferBitmaps(ctx context.Context, milliseconds int64) error {
 	_, err := q.db.Exec(ctx, preferBitmaps, milliseconds)
 	return err
@@ -622,8 +626,8 @@ type ResolveLinksRow struct {
 	Version        int64
 }
 
-// All that redirects need of links, by their keys. A redirect's new attribute is a
-// column here, and a field in linkcache.
+// ResolveLinks returns everything that redirects need of links, by their keys. A new
+// attribute of redirects has to be a column here and a field in linkcache.
 func (q *Queries) ResolveLinks(ctx context.Context, domainIds []int64, shortCodes []string) ([]ResolveLinksRow, error) {
 	rows, err := q.db.Query(ctx, resolveLinks, domainIds, shortCodes)
 	if err != nil {
@@ -664,9 +668,9 @@ WHERE ($1::text IS NULL OR tags @> ARRAY[$1::text])
         OR original_url ILIKE $2)
 `
 
-// On how many pages, out of about 64 that are drawn, there are links with a tag and
-// a text: on many if they are all over the place, on few or none if there are few
-// or all of them are in one place.
+// SampleURLs draws about 64 pages at random and returns how many of them have links
+// with a tag and a text. These are many if such links are spread over the table, and
+// few or none if there are few links or all are in one place.
 func (q *Queries) SampleURLs(ctx context.Context, tag *string, search *string) (int64, error) {
 	row := q.db.QueryRow(ctx, sampleURLs, tag, search)
 	var count int64
@@ -732,8 +736,9 @@ type UpdateImportedURLsRow struct {
 	Before json.RawMessage
 }
 
-// Like UpdateImportedUsers. What a file does not say stays as it is: it comes as
-// an empty text, the zero time, 0, or -1 for imported_clicks.
+// UpdateImportedURLs is like UpdateImportedUsers. Fields that the file does not have
+// stay as they are: their value here is an empty text, the zero time, 0, or -1 for
+// imported_clicks.
 func (q *Queries) UpdateImportedURLs(ctx context.Context, arg UpdateImportedURLsParams) ([]UpdateImportedURLsRow, error) {
 	rows, err := q.db.Query(ctx, updateImportedURLs,
 		arg.Lines,
@@ -792,8 +797,8 @@ type UpdateURLParams struct {
 	ID             int64
 }
 
-// Who says whether a link is active has decided that, whatever an undo has
-// switched off for now.
+// UpdateURL forgets that an undo has switched the link off for now, if the request
+// itself says whether the link is active.
 func (q *Queries) UpdateURL(ctx context.Context, arg UpdateURLParams) (URL, error) {
 	row := q.db.QueryRow(ctx, updateURL,
 		arg.UserID,
@@ -892,7 +897,7 @@ type WalkURLsDownRow struct {
 	IsEdge bool
 }
 
-// Like WalkURLsUp, newest first.
+// WalkURLsDown is like WalkURLsUp, with the newest links first.
 func (q *Queries) WalkURLsDown(ctx context.Context, arg WalkURLsDownParams) ([]WalkURLsDownRow, error) {
 	rows, err := q.db.Query(ctx, walkURLsDown,
 		arg.AtID,
@@ -984,11 +989,11 @@ type WalkURLsUpRow struct {
 	IsEdge bool
 }
 
-// Walks up to walk_limit links behind at_id, oldest first, along one index, and
-// returns those that pass the filters, in order. With an edge_limit of 1, one more
-// row says where the walk ended, if that was before the end of the list.
-// Planned anew for every call, so that a filter that is not set costs nothing.
-// The limit of the inner query keeps the filters from being made part of it.
+// WalkURLsUp walks along one index through up to walk_limit links behind at_id, oldest
+// first, and returns those that pass the filters, in order. If edge_limit is 1, one
+// more row says where the walk ended, unless that was the end of the list. It is
+// planned anew for every call, so that a filter that is not set costs nothing. Because
+// of the limit of the inner query, the planner cannot move the filters into it.
 func (q *Queries) WalkURLsUp(ctx context.Context, arg WalkURLsUpParams) ([]WalkURLsUpRow, error) {
 	rows, err := q.db.Query(ctx, walkURLsUp,
 		arg.AtID,

@@ -32,9 +32,9 @@ ORDER BY id
 LIMIT @row_limit OFFSET @row_offset;
 
 -- name: ImportUsers :many
--- Inserts what conflicts with nothing and says which lines went in. A row that
--- is missing from the answer lost to a row that was there before. Arrays hold no
--- NULLs: id 0 draws one, the zero time means now.
+-- ImportUsers inserts the rows that conflict with nothing and returns their lines. A
+-- row that is missing from the result conflicts with a row that was there before it.
+-- Arrays hold no NULLs: id 0 means that an id is drawn, and the zero time means now.
 INSERT INTO users (id, username, email, created_at, import_id, import_line)
 SELECT COALESCE(NULLIF(r.id, 0), nextval('users_id_seq')), r.username, r.email,
     COALESCE(NULLIF(r.created_at, '0001-01-01 00:00:00+00'), now()), @import_id, r.line
@@ -51,8 +51,8 @@ ON CONFLICT DO NOTHING
 RETURNING import_line, id;
 
 -- name: FindUserKeyOwners :many
--- Says for each line who has its keys, 0 for nobody, and what its names are to
--- the unique indexes.
+-- FindUserKeyOwners returns for each line the users that have its keys, 0 for nobody,
+-- and the names of the line in the form of the unique indexes.
 SELECT
     r.line::bigint AS line,
     lower(r.username)::text AS username_key,
@@ -69,8 +69,8 @@ FROM (
 ) r;
 
 -- name: LockUserKeys :many
--- Locks users in the order of their ids, so that two imports never wait for
--- each other, and says what their keys are to the unique indexes.
+-- LockUserKeys locks users in the order of their ids, so that two imports never wait
+-- for each other in a circle. It returns their keys in the form of the unique indexes.
 SELECT id, lower(username)::text AS username_key, lower(email)::text AS email_key
 FROM users
 WHERE id = ANY(@ids::bigint[])
@@ -78,8 +78,9 @@ ORDER BY id
 FOR NO KEY UPDATE;
 
 -- name: UpdateImportedUsers :many
--- Gives users what a file says of them, and returns the values that were
--- replaced. The zero time leaves created_at as it is. The users are locked.
+-- UpdateImportedUsers sets the fields of users to those of a file, and returns the
+-- values that were replaced. The zero time leaves created_at as it is. The users must
+-- be locked already.
 UPDATE users u
 SET email = r.email,
     created_at = COALESCE(NULLIF(r.created_at, '0001-01-01 00:00:00+00'), u.created_at)
@@ -104,9 +105,10 @@ FROM (SELECT DISTINCT unnest(@ids::bigint[]) AS id) r
 WHERE NOT EXISTS (SELECT FROM users u WHERE u.id = r.id);
 
 -- name: MoveUsersSequence :exec
--- Moves the sequence past an imported id before rows with such ids are written.
--- The lock keeps two imports apart. Ids that others draw between the reading and
--- the setting may be drawn again; whoever meets one that is taken draws another.
+-- MoveUsersSequence moves the sequence past an imported id, before rows with such ids
+-- are written. The lock keeps two imports from doing this at the same time. Ids that
+-- others draw between the reading and the setting of the sequence may be drawn again. A
+-- transaction that draws an id that is taken draws another one.
 WITH locked AS MATERIALIZED (
     SELECT pg_advisory_xact_lock(hashtextextended('users_id_seq', 0))
 )
@@ -115,10 +117,11 @@ FROM locked
 WHERE COALESCE(pg_sequence_last_value('users_id_seq'), 0) < @past_id::bigint;
 
 -- name: LastTakenUserID :one
--- The last id before the next @wanted free ones in a row, if one of the next
--- @wanted that the sequence gives is taken, else 0. Imported ids that were too
--- high to move the sequence are taken when it comes to them; moved to this one
--- (MoveUsersSequence), it gives none that a row of this snapshot has.
+-- LastTakenUserID is for a sequence that comes to imported ids, which were too high to
+-- move it when they were imported. If one of the next @wanted ids of the sequence is
+-- taken, it returns the last id before the next @wanted free ones in a row, else 0. If
+-- the sequence is moved to this id (MoveUsersSequence), it gives no id that a row of
+-- this snapshot has.
 WITH drawn AS (
     SELECT COALESCE(pg_sequence_last_value('users_id_seq'), 0) AS last_id
 )

@@ -108,8 +108,8 @@ type FindUserKeyOwnersRow struct {
 	EmailOwner    int64
 }
 
-// Says for each line who has its keys, 0 for nobody, and what its names are to
-// the unique indexes.
+// FindUserKeyOwners returns for each line the users that have its keys, 0 for nobody,
+// and the names of the line in the form of the unique indexes.
 func (q *Queries) FindUserKeyOwners(ctx context.Context, arg FindUserKeyOwnersParams) ([]FindUserKeyOwnersRow, error) {
 	rows, err := q.db.Query(ctx, findUserKeyOwners,
 		arg.Lines,
@@ -198,9 +198,9 @@ type ImportUsersRow struct {
 	ID         int64
 }
 
-// Inserts what conflicts with nothing and says which lines went in. A row that
-// is missing from the answer lost to a row that was there before. Arrays hold no
-// NULLs: id 0 draws one, the zero time means now.
+// ImportUsers inserts the rows that conflict with nothing and returns their lines. A
+// row that is missing from the result conflicts with a row that was there before it.
+// Arrays hold no NULLs: id 0 means that an id is drawn, and the zero time means now.
 func (q *Queries) ImportUsers(ctx context.Context, arg ImportUsersParams) ([]ImportUsersRow, error) {
 	rows, err := q.db.Query(ctx, importUsers,
 		arg.ImportID,
@@ -248,10 +248,11 @@ SELECT CASE
 END::bigint AS id
 `
 
-// The last id before the next @wanted free ones in a row, if one of the next
-// @wanted that the sequence gives is taken, else 0. Imported ids that were too
-// high to move the sequence are taken when it comes to them; moved to this one
-// (MoveUsersSequence), it gives none that a row of this snapshot has.
+// LastTakenUserID is for a sequence that comes to imported ids, which were too high to
+// move it when they were imported. If one of the next @wanted ids of the sequence is
+// taken, it returns the last id before the next @wanted free ones in a row, else 0. If
+// the sequence is moved to this id (MoveUsersSequence), it gives no id that a row of
+// this snapshot has.
 func (q *Queries) LastTakenUserID(ctx context.Context, wanted int64) (int64, error) {
 	row := q.db.QueryRow(ctx, lastTakenUserID, wanted)
 	var id int64
@@ -339,8 +340,8 @@ type LockUserKeysRow struct {
 	EmailKey    string
 }
 
-// Locks users in the order of their ids, so that two imports never wait for
-// each other, and says what their keys are to the unique indexes.
+// LockUserKeys locks users in the order of their ids, so that two imports never wait
+// for each other in a circle. It returns their keys in the form of the unique indexes.
 func (q *Queries) LockUserKeys(ctx context.Context, ids []int64) ([]LockUserKeysRow, error) {
 	rows, err := q.db.Query(ctx, lockUserKeys, ids)
 	if err != nil {
@@ -370,9 +371,10 @@ FROM locked
 WHERE COALESCE(pg_sequence_last_value('users_id_seq'), 0) < $1::bigint
 `
 
-// Moves the sequence past an imported id before rows with such ids are written.
-// The lock keeps two imports apart. Ids that others draw between the reading and
-// the setting may be drawn again; whoever meets one that is taken draws another.
+// MoveUsersSequence moves the sequence past an imported id, before rows with such ids
+// are written. The lock keeps two imports from doing this at the same time. Ids that
+// others draw between the reading and the setting of the sequence may be drawn again. A
+// transaction that draws an id that is taken draws another one.
 func (q *Queries) MoveUsersSequence(ctx context.Context, pastID int64) error {
 	_, err := q.db.Exec(ctx, moveUsersSequence, pastID)
 	return err
@@ -410,8 +412,9 @@ type UpdateImportedUsersRow struct {
 	Before json.RawMessage
 }
 
-// Gives users what a file says of them, and returns the values that were
-// replaced. The zero time leaves created_at as it is. The users are locked.
+// UpdateImportedUsers sets the fields of users to those of a file, and returns the
+// values that were replaced. The zero time leaves created_at as it is. The users must
+// be locked already.
 func (q *Queries) UpdateImportedUsers(ctx context.Context, arg UpdateImportedUsersParams) ([]UpdateImportedUsersRow, error) {
 	rows, err := q.db.Query(ctx, updateImportedUsers,
 		arg.Lines,
