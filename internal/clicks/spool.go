@@ -52,6 +52,9 @@ type Options struct {
 	// shipped to it too.
 	Installation string
 	AdoptForeign bool
+	// AppendTimeout is about how long Append waits for the disk. Default 40 ms, since a
+	// redirect waits for it. A test for which a loaded machine is no slow disk waits longer.
+	AppendTimeout time.Duration
 	// Log defaults to slog.Default().
 	Log *slog.Logger
 	// Metrics defaults to metrics that are not exported.
@@ -162,7 +165,13 @@ func newGroup() *group { return &group{done: make(chan struct{})} }
 // Open starts a spool. It fails only for invalid options. If the disk is in trouble the
 // spool starts all the same: it drops clicks, gives the reason in metrics and log, and
 // goes on trying. The caller has to close it.
-func Open(o Options) (*Spool, error) { return open(o, realDisk(), usualPatience) }
+func Open(o Options) (*Spool, error) {
+	p := usualPatience
+	if o.AppendTimeout > 0 {
+		p.strikes = max(1, int(o.AppendTimeout/watchTick))
+	}
+	return open(o, realDisk(), p)
+}
 
 // patience is how long the spool waits for the disk.
 type patience struct {

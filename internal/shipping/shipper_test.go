@@ -39,7 +39,7 @@ func newShipping(t *testing.T, pool *pgxpool.Pool, keep time.Duration) *harness 
 func newShippingOf(t *testing.T, pool *pgxpool.Pool, o clicks.Options) *harness {
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
-	o.Log = log
+	o.Log, o.AppendTimeout = log, time.Minute
 	spool, err := clicks.Open(o)
 	if err != nil {
 		t.Fatal(err)
