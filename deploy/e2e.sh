@@ -110,10 +110,10 @@ check() {
 	token=
 	want POST /domains 201 '{"host": "go.e2e.example", "not_found_url": "https://example.org/none"}'
 	want POST /urls 201 "{\"user_id\": $user, \"domain\": \"go.e2e.example\", \"short_code\": \"e2e\", \"original_url\": \"https://example.org/\"}"
-	for _ in 1 2 3 4; do # on either replica
-		within 2 'a custom domain does not lead to its own link' leads go.e2e.example /e2e https://example.org/
-		within 2 'an unknown code of a custom domain does not lead on' leads go.e2e.example /unknown https://example.org/none
-	done
+	# A replica that does not know the host yet takes it for the main one, whose link e2e
+	# would be clicked: so the code that neither has comes first, on either replica.
+	for _ in 1 2 3 4; do within 2 'an unknown code of a custom domain does not lead on' leads go.e2e.example /unknown https://example.org/none; done
+	for _ in 1 2 3 4; do leads go.e2e.example /e2e https://example.org/ || fail 'a custom domain does not lead to its own link'; done
 	ask_upload users
 	within 60 'the import of the examples did not end' import_done
 	said 'links, clicks, tokens, domains and imports work'
