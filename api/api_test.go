@@ -37,7 +37,7 @@ type bundle struct {
 	log  *syncBuffer
 	// tokens by role; empty is no token.
 	tokens map[Role]string
-	conns  []net.Conn // that stall
+	conns  []net.Conn // connections that stall
 }
 
 // createToken makes a token and returns its secret.
@@ -65,7 +65,7 @@ func setup(tb testing.TB, adjust ...func(*Options)) *bundle {
 	return b
 }
 
-// setupOn starts an API on a pool that need not reach a server. Only the
+// setupOn starts an API on a pool whose server need not be reachable. Only the
 // bootstrap token is known.
 func setupOn(tb testing.TB, pool *pgxpool.Pool, adjust ...func(*Options)) *bundle {
 	tb.Helper()
@@ -129,7 +129,7 @@ func (b *bundle) serve() {
 	})
 }
 
-// answer is what a request was answered with.
+// answer is the answer to a request.
 type answer struct {
 	status int
 	header http.Header
@@ -137,8 +137,8 @@ type answer struct {
 	body   map[string]any // nil if raw is no JSON object
 }
 
-// do sends a request as role (0: without a token). body is sent as it is if it
-// is a string, as JSON otherwise; nil is no body.
+// do sends a request with the token of a role, or without a token if role is 0. A body
+// that is a string is sent as it is, any other as JSON; nil means no body.
 func (b *bundle) do(role Role, method, path string, body any, header ...string) answer {
 	b.t.Helper()
 	a, err := b.try(role, method, path, body, header...)
@@ -164,7 +164,7 @@ func (b *bundle) try(role Role, method, path string, body any, header ...string)
 	return b.send(role, method, path, reader, header...)
 }
 
-// stream sends a body as an admin whose length is not announced.
+// stream sends a body as an admin, without announcing its length.
 func (b *bundle) stream(method, path string, body io.Reader) answer {
 	b.t.Helper()
 	a, err := b.send(RoleAdmin, method, path, io.MultiReader(body), "Content-Type", "application/json")
@@ -214,8 +214,8 @@ var noRedirects = &http.Client{
 	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 }
 
-// want sends a request and fails the test unless it is answered with status,
-// and an error with the one shape errors have.
+// want sends a request. It fails the test unless the answer has this status, and the
+// one shape of errors if it is an error.
 func (b *bundle) want(status int, role Role, method, path string, body any, header ...string) answer {
 	b.t.Helper()
 	a := b.do(role, method, path, body, header...)
@@ -228,7 +228,7 @@ func (b *bundle) want(status int, role Role, method, path string, body any, head
 	return a
 }
 
-// checkShape fails the test unless an answer is an error as I5 has it.
+// checkShape fails the test unless an answer is an error in the shape that I5 demands.
 func checkShape(tb testing.TB, what string, a answer) {
 	tb.Helper()
 	if got := a.header.Get("Content-Type"); got != "application/json" {
@@ -292,7 +292,7 @@ func (b *bundle) user(name string) int64 {
 	return b.want(201, RoleAdmin, "POST", "/users", object{"username": name, "email": name + "@example.com"}).id()
 }
 
-// syncBuffer is a log that several goroutines write.
+// syncBuffer is a log to which several goroutines write.
 type syncBuffer struct {
 	mu  sync.Mutex
 	buf bytes.Buffer

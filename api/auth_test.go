@@ -49,7 +49,7 @@ func TestCredentials(t *testing.T) {
 		b.api.Tokens.limiter = newLimiter()
 		b.want(status, 0, "GET", "/users", nil, "Authorization", header)
 	}
-	// Two headers are not a choice.
+	// A request with two headers is refused, although one would be enough.
 	answers := b.rawAll("GET /users HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer x\r\nAuthorization: Bearer "+reader+"\r\n\r\n", 1)
 	if len(answers) != 1 || answers[0].status != 401 {
 		t.Errorf("two headers were answered with %v", answers)
@@ -90,17 +90,18 @@ func TestGuessesAreSlowedDown(t *testing.T) {
 	if seconds, err := strconv.Atoi(a.header.Get("Retry-After")); err != nil || seconds < 1 || seconds > int(failureInterval.Seconds()) {
 		t.Errorf("Retry-After is %q", a.header.Get("Retry-After"))
 	}
-	// Not even the right guess is told apart from the wrong ones.
+	// Even the right token is answered like the wrong ones.
 	b.want(429, RoleAdmin, "GET", "/users", nil)
 	b.want(429, 0, "GET", "/users", nil, "Authorization", "Bearer "+testAdminToken)
 	b.want(429, 0, "POST", "/imports?kind=urls", "x", guess...)
-	// Whoever has worked from this address goes on, and what is open stays so.
+	// A token that was valid from this address before still works, and open routes stay
+	// open.
 	b.want(200, RoleReader, "GET", "/users", nil)
 	b.want(200, 0, "GET", "/health", nil)
 	b.want(401, 0, "GET", "/users", nil)
 }
 
-// At once no more guesses pass than one after the other.
+// Guesses that are sent at once are bounded like guesses one after the other.
 func TestParallelGuesses(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -112,8 +113,8 @@ func TestParallelGuesses(t *testing.T) {
 	}
 }
 
-// Tokens that are valid are not in each other's way, although this process has
-// seen none of them yet and all come from one address.
+// Valid tokens do not hold each other up, although this process has seen none of them
+// yet and all come from one address.
 func TestParallelTokens(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -125,13 +126,13 @@ func TestParallelTokens(t *testing.T) {
 	if statuses := b.together(clients, func(i int) string { return secrets[i] }); statuses[200] != clients {
 		t.Errorf("%d valid tokens at once were answered %v", clients, statuses)
 	}
-	// None of them has cost anything.
+	// None of them has used up any allowance.
 	for range failuresAtOnce {
 		b.want(401, 0, "GET", "/users", nil, "Authorization", "Bearer guess")
 	}
 }
 
-// A token that ended is a guess like any other from its second use on.
+// From its second use on, a token that has ended counts as a wrong guess.
 func TestEndedTokensCount(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -145,8 +146,8 @@ func TestEndedTokensCount(t *testing.T) {
 	b.want(429, 0, "GET", "/users", nil, header...)
 }
 
-// together sends so many requests at once, each with its token, and counts the
-// answers by status. They ask for one user: of lists, few are worked on at once.
+// together sends so many requests at once, each with its token, and counts the answers
+// by status. They ask for one user, because only few lists are served at once.
 func (b *bundle) together(n int, secret func(i int) string) map[int]int {
 	b.t.Helper()
 	var (
@@ -182,7 +183,8 @@ func TestAllowance(t *testing.T) {
 				t.Fatalf("a try has to wait %v, %v", wait, err)
 			}
 		}
-		// One more waits for those under way, and may try when one succeeded.
+		// A further request waits for those under way, and may try once one of them has
+		// succeeded.
 		began := make(chan time.Duration, 2)
 		for range 2 {
 			go func() {
@@ -204,7 +206,7 @@ func TestAllowance(t *testing.T) {
 		if wait := <-began; wait <= 0 || wait > failureInterval {
 			t.Errorf("after all have failed a try has to wait %v", wait)
 		}
-		<-time.After(failureInterval) // of the bubble
+		<-time.After(failureInterval) // time of the bubble
 		if wait, err := a.begin(t.Context()); wait != 0 || err != nil {
 			t.Errorf("after %v a try has to wait %v, %v", failureInterval, wait, err)
 		}
@@ -216,8 +218,8 @@ func TestAllowance(t *testing.T) {
 	})
 }
 
-// Each client behind a proxy has an allowance of its own, and cannot make up
-// another one.
+// Each client behind a proxy has an allowance of its own, and cannot get another one by
+// inventing an address.
 func TestGuessesBehindAProxy(t *testing.T) {
 	t.Parallel()
 	b := setupOn(t, setup(t).pool, func(o *Options) { o.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")} })
@@ -309,7 +311,7 @@ func TestTokenFields(t *testing.T) {
 	}
 }
 
-// A change says who made it, by the token and its name.
+// The event of a change names the token that made it, by id and name.
 func TestChangesNameTheirToken(t *testing.T) {
 	t.Parallel()
 	b := setup(t)

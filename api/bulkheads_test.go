@@ -15,8 +15,8 @@ import (
 	"github.com/signpost/signpost/internal/postgres"
 )
 
-// Whatever the size of the pool, lists, exports and imports together leave
-// connections to the rest, as soon as there are some to leave.
+// Whatever the size of the pool, lists, exports and imports together leave connections
+// for other requests, as soon as the pool is large enough.
 func TestBulkheadsOfAPool(t *testing.T) {
 	t.Parallel()
 	for conns := 2; conns <= 100; conns++ {
@@ -25,7 +25,7 @@ func TestBulkheadsOfAPool(t *testing.T) {
 		if lists < 1 || exports < 1 || imports < 1 {
 			t.Errorf("%d connections: %d lists, %d exports and %d imports; each must have one", conns, lists, exports, imports)
 		}
-		// Connections for imports are in short use only.
+		// Imports use their connections only briefly.
 		slow, left := conns-lists-exports, conns-lists-exports-imports
 		if slow < min(conns-2, writeConns) || conns > 3 && left < 1 || conns > 5 && left < writeConns {
 			t.Errorf("%d connections: %d lists, %d exports and %d imports leave %d", conns, lists, exports, imports, left)
@@ -33,8 +33,8 @@ func TestBulkheadsOfAPool(t *testing.T) {
 	}
 }
 
-// Pieces of exports that take their time, as of a table that is locked, keep no
-// upload out.
+// Pieces of exports that take long, for example because a table is locked, do not keep
+// uploads out.
 func TestSlowExportsLeaveRoomForUploads(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -46,7 +46,7 @@ func TestSlowExportsLeaveRoomForUploads(t *testing.T) {
 		defer leave()
 	}
 	b.want(http.StatusAccepted, RoleAdmin, "POST", "/users/bulk", csvOfUsers, "Content-Type", "text/csv")
-	b.want(http.StatusServiceUnavailable, RoleReader, "GET", "/users?format=csv", nil) // waits its time
+	b.want(http.StatusServiceUnavailable, RoleReader, "GET", "/users?format=csv", nil) // it waits until the deadline
 }
 
 func TestABulkheadIsBounded(t *testing.T) {
@@ -85,8 +85,8 @@ func TestABulkheadIsBounded(t *testing.T) {
 	})
 }
 
-// However many lists hang, those beyond are refused and the rest of the
-// management API goes on.
+// However many lists hang, further lists are refused and the rest of the management API
+// still works.
 func TestSlowListsLeaveRoomForWrites(t *testing.T) {
 	t.Parallel()
 	url := pgtest.URL(t)

@@ -45,8 +45,8 @@ func TestPathsFromTheField(t *testing.T) {
 	}
 }
 
-// Codes of other shorteners, as an import brings them: each leads to its own link,
-// also where one is another with something glued to it.
+// These are codes of other shorteners, as an import brings them. Each leads to its own
+// link, even if one code is another one with something glued to it.
 func TestCodesOfAllKinds(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -90,8 +90,8 @@ func TestCodesOfAllKinds(t *testing.T) {
 	}
 }
 
-// A mailer's parameters, appended with an ampersand, are the visitor's query,
-// whatever else there is.
+// Parameters that a mailer appended with an ampersand become part of the visitor's
+// query, whatever else is there.
 func TestGluedQuery(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -118,7 +118,7 @@ func TestCodesByHand(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	ann := b.user("ann")
-	for code, want := range map[string][2]string{ // the code that is kept, and the path of the short URL
+	for code, want := range map[string][2]string{ // the code as it is stored, and the path of the short URL
 		"v1.2":       {"v1.2", "/v1.2"},
 		"team/walks": {"team/walks", "/team/walks"},
 		"구글":         {"구글", "/%EA%B5%AC%EA%B8%80"},
@@ -145,8 +145,8 @@ func TestCodesByHand(t *testing.T) {
 	}
 }
 
-// A link that came from a file with a code that nobody may give by hand can be
-// changed by sending all of it back.
+// A link may have come from a file with a code that nobody may give by hand. It can be
+// changed by sending all its fields back.
 func TestUpdateKeepsAnImportedCode(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -192,7 +192,8 @@ func TestHint(t *testing.T) {
 			t.Errorf("GET %s: a browser gets %d %s", path, page.status, page.raw)
 		}
 	}
-	// One at once, and none for a while after the database failed to answer.
+	// One search is allowed at a time, and none for a while after the database failed
+	// to answer.
 	b.api.hints.query <- struct{}{}
 	if a := b.raw("GET", "/SPRING"); a.body["hint"] != nil {
 		t.Errorf("a hint without a place: %s", a.raw)

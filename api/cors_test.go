@@ -20,7 +20,8 @@ func (a answer) list(name string) []string {
 	return members
 }
 
-// corsHeadersOf are those of an answer that let a page in.
+// corsHeadersOf returns the headers of an answer that let a page of another origin read
+// it.
 func (a answer) corsHeadersOf() (names []string) {
 	for name := range a.header {
 		if strings.HasPrefix(name, "Access-Control-") {
@@ -46,7 +47,7 @@ func TestPreflights(t *testing.T) {
 			!slices.Contains(allowed.list("Access-Control-Allow-Methods"), strings.ToLower(s.method)) {
 			t.Errorf("%s %s: %d with %v", s.method, s.pattern, allowed.status, allowed.header)
 		}
-		// Libraries add headers of their own, which the * lets pass.
+		// Libraries add headers of their own, which are allowed by the *.
 		for _, name := range append(strings.Split(ask[3], ","), "*") {
 			if !slices.Contains(allowed.list("Access-Control-Allow-Headers"), name) {
 				t.Errorf("%s %s: the header %s is not allowed", s.method, s.pattern, name)
@@ -134,7 +135,7 @@ func TestProgressForOtherOrigins(t *testing.T) {
 	t.Parallel()
 	b := setup(t, func(o *Options) { o.CORSOrigins = []string{pageOrigin} })
 	location := b.want(202, RoleAdmin, "POST", "/imports?kind=users", csvOfUsers, "Content-Type", "text/csv").header.Get("Location")
-	b.exec("UPDATE imports SET state = 'failed'") // so that the stream ends
+	b.exec("UPDATE imports SET state = 'failed'") // makes the stream end
 	a := b.want(200, RoleReader, "GET", location+"/progress", nil, "Origin", pageOrigin)
 	if a.header.Get("Access-Control-Allow-Origin") != pageOrigin || !slices.Contains(a.list("Vary"), "origin") {
 		t.Errorf("%v", a.header)

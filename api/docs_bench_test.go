@@ -7,8 +7,8 @@ import (
 	"github.com/valyala/fasthttp"
 )
 
-// BenchmarkOpen measures what is open to all, by far the most expensive of it the
-// files of the docs page.
+// BenchmarkOpen measures routes that are open to all. By far the most expensive of them
+// are the files of the docs page.
 func BenchmarkOpen(bench *testing.B) {
 	b := setup(bench)
 	b.api.Log = slog.New(slog.DiscardHandler)

@@ -126,7 +126,7 @@ func TestLinksOfDomains(t *testing.T) {
 	if named.body["domain"] != "sign.example" || named.body["short_url"] != "https://sign.example/b" {
 		t.Errorf("a link of the main domain is %s", named.raw)
 	}
-	// Nothing is reserved there, and the code needs no long form.
+	// No word is reserved on that domain, and the code needs no long form.
 	docs := b.newLink(ann, "https://example.com/docs", on("bücher.example", "docs"))
 	if docs.body["short_url"] != "https://xn--bcher-kva.example/docs" {
 		t.Errorf("a link is %s", docs.raw)

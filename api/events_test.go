@@ -55,8 +55,8 @@ func TestEvents(t *testing.T) {
 	}
 }
 
-// A list of events begins with the month at its end, and opens as many more as
-// before at a time only while its page is not full.
+// A list of events begins with the month at its end. It opens further months, as many
+// at a time as before, only while its page is not full.
 func TestSpansOfEvents(t *testing.T) {
 	t.Parallel()
 	month := func(n int) time.Time { return time.Date(2026, time.Month(1+n), 1, 0, 0, 0, 0, time.UTC) }
@@ -100,7 +100,7 @@ func TestSpansOfEvents(t *testing.T) {
 	}
 }
 
-// The earlier of a cursor and the time that bounds a list is where it begins.
+// A list begins at the cursor or at the time that bounds it, whichever is earlier.
 func TestEventsBetweenCursorAndTimes(t *testing.T) {
 	t.Parallel()
 	b := setup(t)

@@ -38,14 +38,14 @@ func (b *bundle) fill(n int) {
 	}
 }
 
-// slow begins an export whose bytes the kernel does not take ahead of the
-// reader, so that the server stands still when the test does.
+// slow begins an export that is larger than the buffers of the kernel, so that the
+// server stands still while the test does not read.
 func (b *bundle) slow(path string) io.ReadCloser {
 	b.t.Helper()
 	return b.slowAs(testAdminToken, path)
 }
 
-// slowAs is slow with a token.
+// slowAs is like slow, with a given token.
 func (b *bundle) slowAs(secret, path string) io.ReadCloser {
 	b.t.Helper()
 	dial := func(ctx context.Context, network, addr string) (net.Conn, error) {
@@ -74,7 +74,7 @@ func (b *bundle) slowAs(secret, path string) io.ReadCloser {
 	return resp.Body
 }
 
-// eventually polls for what has to come true within a minute.
+// eventually polls until check is true, for at most a minute.
 func eventually(tb testing.TB, what string, check func() bool) {
 	tb.Helper()
 	for start := time.Now(); !check(); {
@@ -148,8 +148,8 @@ func TestExportAsks(t *testing.T) {
 	b.want(401, 0, "GET", "/urls", nil, "Accept", "text/csv")
 }
 
-// What is shown as JSON, page by page, is what NDJSON has line by line and CSV
-// cell by cell, under each filter.
+// An export has the same rows as the list, under each filter: NDJSON in its lines, and
+// CSV in its cells.
 func TestExportsShowWhatListsShow(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -198,8 +198,8 @@ func sameJSON(a, b map[string]any) bool {
 	return bytes.Equal(one, two)
 }
 
-// compareCells fails the test unless the cells of a CSV file, as an import
-// restores them, are the values of rows, and none of them runs as a formula.
+// compareCells fails the test unless the cells of a CSV file, as an import restores
+// them, are the values of rows. No cell may run as a formula.
 func compareCells(t *testing.T, what string, file []byte, rows []map[string]any) {
 	t.Helper()
 	records, err := csv.NewReader(bytes.NewReader(file)).ReadAll()
@@ -246,7 +246,7 @@ func compareCells(t *testing.T, what string, file []byte, rows []map[string]any)
 	}
 }
 
-// Many pieces, packed or not, hold every row once.
+// An export in many pieces, packed or not, holds every row once.
 func TestExportIsWhole(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -275,7 +275,7 @@ func TestExportIsWhole(t *testing.T) {
 	}
 }
 
-// Not parallel, so that the heap is this test's alone.
+// The test is not parallel, so that nothing else uses the heap.
 func TestExportNeedsNoMemory(t *testing.T) {
 	b := setup(t)
 	const rows = 200_000
@@ -286,7 +286,7 @@ func TestExportNeedsNoMemory(t *testing.T) {
 	live := func() int64 {
 		var m runtime.MemStats
 		runtime.GC()
-		runtime.GC() // pools give up what they hold at the second
+		runtime.GC() // pools release their memory at the second collection
 		runtime.ReadMemStats(&m)
 		return int64(m.HeapAlloc)
 	}
@@ -307,8 +307,8 @@ func TestExportNeedsNoMemory(t *testing.T) {
 	}
 }
 
-// A client that takes its time holds neither a connection nor a transaction,
-// and gets everything in the end, although all connections were cut meanwhile.
+// A slow client holds neither a connection nor a transaction. It gets everything in the
+// end, although all connections to the database were cut meanwhile.
 func TestExportForASlowClient(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -338,7 +338,7 @@ func TestExportForASlowClient(t *testing.T) {
 	}
 }
 
-// What goes wrong in the middle is seen by the client.
+// If an export fails in the middle, the client notices it.
 func TestExportThatFails(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -358,7 +358,7 @@ func TestExportThatFails(t *testing.T) {
 	}
 }
 
-// A client that hangs up ends the query that runs for it.
+// If a client hangs up, the query that runs for it is ended.
 func TestExportThatIsLeft(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -408,7 +408,8 @@ func TestExportsAreBounded(t *testing.T) {
 	b.want(200, RoleAdmin, "GET", "/users?format=csv", nil)
 }
 
-// A stop does not wait for slow clients, and they see that it was one.
+// A shutdown does not wait for slow clients, and they notice that the export was cut
+// off.
 func TestExportThatIsStopped(t *testing.T) {
 	t.Parallel()
 	b := setup(t)

@@ -20,7 +20,7 @@ func (b *bundle) fillLargely() {
 		SELECT date_trunc('day', now()) + n * interval '1 second', 1, 1, 'updated', jsonb_build_object('x', repeat('x', 32000))
 		FROM generate_series(1, 100) n`)
 	b.exec(`INSERT INTO api_tokens (name, role, hash) SELECT repeat('"', 100), 'reader', sha256(n::text::bytea) FROM generate_series(1, 100) n`)
-	// As an earlier release recorded them.
+	// These are rows as an earlier release recorded them.
 	b.exec(`INSERT INTO imports (kind, layout, keep_ids, actor_name, state, filename)
 		SELECT 'urls', jsonb_build_object('ignored', jsonb_agg('column' || c), 'header', jsonb_agg('column' || c), 'columns', jsonb_agg(''::text)),
 			true, 'test', 'failed', repeat('"', 255)
@@ -32,7 +32,7 @@ func (b *bundle) fillLargely() {
 		SELECT 1, n, 'updated', n, jsonb_build_object('original_url', repeat('"', 16000)) FROM generate_series(1, 100) n`)
 }
 
-// A page has a bound in bytes, whatever its rows are, and no row is lost by that.
+// A page is bounded in bytes, however large its rows are, and no row is lost by that.
 func TestPagesAreBoundedInBytes(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -59,7 +59,7 @@ func TestPagesAreBoundedInBytes(t *testing.T) {
 	}
 }
 
-// A numbered page that ended early would hide rows: it is refused.
+// If a numbered page ended early, it would hide rows. So it is refused.
 func TestNumberedPagesAreBoundedInBytes(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -75,7 +75,7 @@ func TestNumberedPagesAreBoundedInBytes(t *testing.T) {
 	}
 }
 
-// Rejected rows are cut in JSON, which says so, and whole in the file.
+// Rejected rows are cut in JSON, which says so, and are complete in the file.
 func TestRejectedRowsAreCut(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -96,7 +96,7 @@ func TestRejectedRowsAreCut(t *testing.T) {
 	}
 }
 
-// Of very many columns that are not read the first are named, and all counted.
+// If very many columns are not read, the first ones are named, and all are counted.
 func TestManyIgnoredColumns(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -120,8 +120,9 @@ func TestManyIgnoredColumns(t *testing.T) {
 	}
 }
 
-// Not parallel, so that the heap is this test's alone. Readers that stall have what
-// they are sent in our memory: in all no more than the bound, of one token half.
+// The test is not parallel, so that nothing else uses the heap. Answers to readers that
+// stall are kept in our memory: in all no more than the bound, and for one token no
+// more than half of it.
 func TestStalledReadersOfPages(t *testing.T) {
 	b := setup(t)
 	b.fillLargely()
@@ -132,7 +133,7 @@ func TestStalledReadersOfPages(t *testing.T) {
 	}
 	grown := inUse() - before
 	t.Logf("60 readers of one token: %v, %d KiB more are in use", statuses, grown>>10)
-	// On a slow machine the first are cut off before the last have asked.
+	// On a slow machine, the first readers are cut off before the last have asked.
 	if n := statuses[200]; n < 15 || n+statuses[429] != 60 {
 		t.Errorf("60 readers that stall were answered %v", statuses)
 	}
@@ -150,7 +151,7 @@ func TestStalledReadersOfPages(t *testing.T) {
 	b.want(200, RoleReader, "GET", "/events?limit=100", nil)
 }
 
-// While all room is taken, what is small goes on.
+// While all room is taken, small requests still work.
 func TestAnswersWithoutRoom(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -170,7 +171,7 @@ func TestAnswersWithoutRoom(t *testing.T) {
 	b.want(200, RoleReader, "GET", "/events?limit=100", nil)
 }
 
-// Bodies on their way in count as well, and keep no place among the requests.
+// Bodies that are being received count as well, and do not keep the places of requests.
 func TestSlowBodiesAreBounded(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -186,7 +187,7 @@ func TestSlowBodiesAreBounded(t *testing.T) {
 			"Content-Type: application/json\r\n%s\r\n\r\n", b.tokens[RoleEditor], length); err != nil {
 			t.Fatal(err)
 		}
-		// The server waits for the first of them before it calls the handler.
+		// The server waits for this beginning of the body before it calls the handler.
 		if _, err := io.WriteString(conn, "2000\r\n"+strings.Repeat(" ", 8<<10)+"\r\n"); err != nil {
 			t.Fatal(err)
 		}

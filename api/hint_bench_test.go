@@ -12,9 +12,9 @@ import (
 	"github.com/valyala/fasthttp"
 )
 
-// BenchmarkUnknownCodes follows links that exist and are cached nowhere, one after
-// the other, while 200 clients ask for codes that do not exist: with the search
-// for codes in another case, and without a place for it.
+// BenchmarkUnknownCodes follows links that exist and are not cached, one after the
+// other, while 200 clients ask for codes that do not exist. It does so with the search
+// for codes in another case, and without a place for that search.
 func BenchmarkUnknownCodes(bench *testing.B) {
 	for _, name := range []string{"without hints", "with hints"} {
 		bench.Run(name, func(bench *testing.B) {

@@ -11,7 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// sameAnswer fails the test unless a client cannot tell two answers apart.
+// sameAnswer fails the test unless two answers look the same to a client.
 func sameAnswer(t *testing.T, what string, first, second answer) {
 	t.Helper()
 	for _, header := range []string{"Location", "Content-Type"} {
@@ -24,7 +24,7 @@ func sameAnswer(t *testing.T, what string, first, second answer) {
 	}
 }
 
-// A repeated request is done once and answered alike, also when it could not be
+// A repeated request is done once and answered in the same way, even if it could not be
 // done again.
 func TestRepeatedRequest(t *testing.T) {
 	t.Parallel()
@@ -42,7 +42,7 @@ func TestRepeatedRequest(t *testing.T) {
 		if n := b.count("SELECT count(*) FROM "+table+" WHERE id = $1", first.id()); n != 0 {
 			t.Errorf("%s: it was done again", path)
 		}
-		body["extra"] = 1 // is ignored, and is another body all the same
+		body["extra"] = 1 // the field is ignored, but makes it another body
 		a := b.want(400, RoleAdmin, "POST", path, body, "Idempotency-Key", "k 1")
 		if a.fields()["Idempotency-Key"] == "" {
 			t.Errorf("%s: %s does not blame the key", path, a.raw)
@@ -104,8 +104,8 @@ func TestKeyOfAFailedRequest(t *testing.T) {
 	sameAnswer(t, "after all", first, b.want(201, RoleAdmin, "POST", "/users", ann, "Idempotency-Key", "k"))
 }
 
-// Of many requests at once, one does it; the others get its answer, or are told
-// to ask again.
+// If many equal requests come at once, one of them is done. The others get its answer,
+// or are told to ask again.
 func TestKeyRace(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -146,8 +146,8 @@ func TestKeyRace(t *testing.T) {
 	}
 }
 
-// While the first request is under way the second is told so at once. When the
-// first dies in the database, nothing of it is left, the key neither.
+// While the first request is under way, the second is told so at once. If the first
+// dies in the database, nothing is left of it, not even the key.
 func TestKeyOfARequestUnderWay(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -192,7 +192,7 @@ func TestKeyOfARequestUnderWay(t *testing.T) {
 	}
 }
 
-// The same file is the same request however it is packed.
+// An upload of the same file is the same request, however the file is packed.
 func TestRepeatedUpload(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -228,8 +228,8 @@ func TestRepeatedUpload(t *testing.T) {
 	}
 }
 
-// An upload under way holds its key; one that broke off, or whose API process
-// is gone, frees it.
+// An upload under way holds its key. The key becomes free if the upload broke off, or
+// if its API process is gone.
 func TestKeyOfAnUploadUnderWay(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -249,7 +249,7 @@ func TestKeyOfAnUploadUnderWay(t *testing.T) {
 
 	silent := keyedUpload(t, b)
 	again(409)
-	// As a worker does with an upload of which nobody hears any more.
+	// A worker does this with an upload that is no longer heard of.
 	if _, err := b.pool.Exec(t.Context(), "UPDATE imports SET state = 'failed', finished_at = now() WHERE state = 'receiving'"); err != nil {
 		t.Fatal(err)
 	}
@@ -264,7 +264,7 @@ func TestKeyOfAnUploadUnderWay(t *testing.T) {
 	}
 }
 
-// keyedUpload begins an upload with a key whose first chunk is stored.
+// keyedUpload begins an upload with a key. Its first chunk is stored when it returns.
 func keyedUpload(t *testing.T, b *bundle) net.Conn {
 	t.Helper()
 	conn := slowUpload(t, b, "Idempotency-Key: k\r\n")

@@ -67,7 +67,7 @@ func TestErrorsAsCSV(t *testing.T) {
 	b.want(404, RoleReader, "GET", fmt.Sprintf("/imports/%d/errors?format=csv", id+1), nil)
 	b.want(404, RoleReader, "GET", "/imports/x/errors?format=csv", nil)
 
-	// Mended or not, it can be uploaded again as it is.
+	// Whether it was mended or not, it can be uploaded again as it is.
 	mended := strings.Replace(string(b.do(RoleReader, "GET", path+"?format=csv", nil).raw), "bob,bob", "bob@example.com,bob", 1)
 	again := b.want(202, RoleAdmin, "POST", "/users/bulk", mended, "Content-Type", "text/csv").body
 	if again["rows_total"] != 4.0 || fmt.Sprint(again["ignored_columns"]) != "[line reason note]" {
@@ -75,8 +75,8 @@ func TestErrorsAsCSV(t *testing.T) {
 	}
 }
 
-// Every piece of a long file arrives, once and in order, and no more than a
-// piece of it is in memory.
+// Every piece of a long file arrives once and in order, and only one piece at a time is
+// in memory.
 func TestLongErrorsAsCSV(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -122,7 +122,7 @@ func TestImportResult(t *testing.T) {
 	b.want(404, RoleReader, "GET", "/imports/4/result.csv", nil)
 }
 
-// The result of a large import comes in order, in bounded memory.
+// The result of a large import is in order, and takes bounded memory.
 func TestLongImportResult(t *testing.T) {
 	t.Parallel()
 	b := setupOn(t, pgtest.Pool(t))

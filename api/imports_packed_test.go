@@ -16,7 +16,7 @@ import (
 	"github.com/signpost/signpost/internal/pgtest"
 )
 
-// packed returns text, and what is to follow it, behind a coding.
+// packed returns text in a coding, followed by follow.
 func packed(tb testing.TB, coding, text string, follow ...string) string {
 	tb.Helper()
 	var out bytes.Buffer
@@ -41,7 +41,7 @@ func packed(tb testing.TB, coding, text string, follow ...string) string {
 	return out.String()
 }
 
-// A packed body, form or file is read as what it holds.
+// A packed body, form or file is read as its content.
 func TestPackedUploads(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -72,7 +72,7 @@ func TestPackedUploads(t *testing.T) {
 	}
 }
 
-// What is not whole or not sound is refused, and nothing of it is applied.
+// A packed file that is incomplete or damaged is refused, and no part of it is applied.
 func TestBrokenPackedUploads(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -124,7 +124,7 @@ func TestUnknownCodings(t *testing.T) {
 	}
 }
 
-// A window that would take much memory is refused whatever the file.
+// A window that would take much memory is refused, whatever the file is.
 func TestUploadWithALargeWindow(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -133,7 +133,7 @@ func TestUploadWithALargeWindow(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for range 3 { // not all at once, or the frame would say how large it is instead
+	for range 3 { // not all at once, because the frame would then state its size instead
 		if _, err := io.WriteString(w, "username,email\n"+rowsFrom(0)); err != nil || w.Flush() != nil {
 			t.Fatal(err)
 		}
@@ -147,8 +147,8 @@ func TestUploadWithALargeWindow(t *testing.T) {
 	}
 }
 
-// A small body that unpacks to very much is refused at the bound, and takes no
-// memory on the way.
+// A small body that unpacks to very much is refused at the bound, and takes no memory
+// on the way.
 func TestUploadOfBombs(t *testing.T) {
 	const limit = 4 << 20
 	b := setupOn(t, pgtest.Pool(t), func(o *Options) { o.ImportMaxBytes = limit })
@@ -177,7 +177,7 @@ func TestUploadOfBombs(t *testing.T) {
 	}
 }
 
-// heapGrowth returns by how much the heap grew at most while do ran.
+// heapGrowth returns the most by which the heap grew while do ran.
 func heapGrowth(do func()) uint64 {
 	runtime.GC()
 	var before runtime.MemStats

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// shownProblems are the problems that an answer has, one a line.
+// shownProblems returns the problems in an answer, one a line.
 func shownProblems(body map[string]any) string {
 	var lines []string
 	problems, _ := body["problems"].([]any)
@@ -32,7 +32,7 @@ func TestProblemsOfAnImport(t *testing.T) {
 	b.exec(insert+"n, 'username', 'is taken by an earlier row or by an existing one', '', 'taken' FROM generate_series(1001, 1900) n", id)
 	b.exec(insert+"n, 'username', 'must be valid UTF-8', 'M\\374ller,x@example.com', 'encoding' FROM generate_series(3, 42) n", id)
 	b.exec(insert+"n, 'email', 'must be valid UTF-8', 'caf\\351,x', 'encoding' FROM generate_series(50, 59) n", id)
-	b.exec(insert+"2000, '', 'is longer than 65536 bytes', '', NULL", id) // by the release before
+	b.exec(insert+"2000, '', 'is longer than 65536 bytes', '', NULL", id) // written by the previous release
 	want := strings.Join([]string{
 		"50 rejected||encoding|the file is not UTF-8, it looks like Windows-1252|3|encoding=windows-1252 reads it",
 		"900 rejected|username|taken|is taken by an earlier row or by an existing one|1001|on_conflict=skip passes over rows that are there already, on_conflict=update updates what they name",
@@ -45,7 +45,7 @@ func TestProblemsOfAnImport(t *testing.T) {
 	if got := shownProblems(b.want(200, RoleReader, "GET", path, nil).body); strings.Contains(got, "on_conflict") {
 		t.Errorf("a policy is named that the import has: %s", got)
 	}
-	// The answers without details do not ask for them.
+	// Answers without details do not query the problems.
 	for _, row := range b.want(200, RoleReader, "GET", "/imports", nil).rows() {
 		if _, there := row["problems"]; there {
 			t.Error("the list shows problems")

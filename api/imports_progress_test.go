@@ -42,8 +42,8 @@ func (b *bundle) watch(t *testing.T, path string, header ...string) *sse {
 	return &sse{t: t, body: bufio.NewReader(resp.Body), resp: resp}
 }
 
-// next returns the next event, or false at the end of the stream. A comment is
-// an event without anything.
+// next returns the next event, or false at the end of the stream. A comment is returned
+// as an empty event.
 func (s *sse) next() (e sseEvent, ok bool) {
 	s.t.Helper()
 	for {
@@ -68,7 +68,7 @@ func (s *sse) next() (e sseEvent, ok bool) {
 	}
 }
 
-// imported makes an import in the middle of its way.
+// imported makes an import that is half done.
 func (b *bundle) imported(state string, total, done int) int64 {
 	b.t.Helper()
 	return b.count(`INSERT INTO imports (kind, layout, keep_ids, actor_name, state, rows_total, rows_imported, chunks_total,
@@ -104,7 +104,7 @@ func TestImportProgress(t *testing.T) {
 	if e, ok := s.next(); !ok || e != (sseEvent{}) {
 		t.Errorf("while nothing moves there comes %+v", e)
 	}
-	b.exec("UPDATE imports SET rows_imported = 5") // as a replica that is behind would tell
+	b.exec("UPDATE imports SET rows_imported = 5") // as a replica that lags would say
 	if e, ok := s.next(); !ok || e != (sseEvent{}) {
 		t.Errorf("progress goes back: %+v", e)
 	}
@@ -130,7 +130,7 @@ func TestImportProgress(t *testing.T) {
 	b.until("nobody watches", func() bool { return b.api.watchers.places.count() == 0 })
 }
 
-// event returns the next event that is one.
+// event returns the next event, and skips comments.
 func (s *sse) event() sseEvent {
 	s.t.Helper()
 	for {
@@ -140,7 +140,7 @@ func (s *sse) event() sseEvent {
 	}
 }
 
-// A client that is gone gives its place back; there are only so many.
+// A client that is gone frees its place; the number of places is limited.
 func TestImportProgressIsBounded(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -159,7 +159,7 @@ func TestImportProgressIsBounded(t *testing.T) {
 	b.watch(t, path)
 }
 
-// A stream ends by itself after a while, so that its token is asked for anew.
+// A stream ends by itself after a while, so that its token has to be checked again.
 func TestImportProgressHasAnEnd(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -186,7 +186,7 @@ func TestShutdownEndsProgress(t *testing.T) {
 	}
 }
 
-// While the database is away, a watcher is kept waiting.
+// While the database is away, a watcher has to wait.
 func TestImportProgressDuringAnOutage(t *testing.T) {
 	t.Parallel()
 	cluster := pgtest.Cluster(t)
@@ -213,8 +213,8 @@ func TestImportProgressDuringAnOutage(t *testing.T) {
 	}
 }
 
-// A body that panics or fails while it is sent breaks its connection, and the
-// process lives.
+// If a body panics or fails while it is sent, its connection is broken and the process
+// goes on.
 func TestBrokenStreams(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -243,7 +243,8 @@ func TestBrokenStreams(t *testing.T) {
 	}
 }
 
-// How an import goes is one read: where it is, when it will end, what is wrong.
+// The state of an import can be read in one request: its progress, the time at which it
+// will end, and its problems.
 func TestImportDetail(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -263,7 +264,8 @@ func TestImportDetail(t *testing.T) {
 			t.Errorf("error %d is %v", i, e)
 		}
 	}
-	// 20 rows in ten seconds and a little leave 80 for forty seconds and a little.
+	// 20 rows took a little more than ten seconds, so the 80 that are left take a
+	// little more than forty.
 	end, err := time.Parse(time.RFC3339, fmt.Sprint(got["expected_finished_at"]))
 	if left := time.Until(end); err != nil || left < 35*time.Second || left > 2*time.Minute {
 		t.Errorf("the expected end is %v (%v)", got["expected_finished_at"], err)

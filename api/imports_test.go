@@ -83,7 +83,7 @@ func TestUpload(t *testing.T) {
 	}
 }
 
-// A file of several chunks has one job, which goes through them.
+// A file of several chunks has one job, which applies all of them.
 func TestUploadOfManyChunks(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -143,7 +143,7 @@ func TestRefusedUploads(t *testing.T) {
 	}
 }
 
-// Too much is refused, whether or not its length is announced.
+// An upload that is too large is refused, whether or not its length is announced.
 func TestUploadOfTooMuch(t *testing.T) {
 	t.Parallel()
 	b := setupOn(t, pgtest.Pool(t), func(o *Options) { o.ImportMaxBytes = 1 << 20 })
@@ -163,8 +163,8 @@ func TestUploadOfTooMuch(t *testing.T) {
 	}
 }
 
-// An announced length that is too much is answered before it is sent: fasthttp
-// waits for the first 8 KiB, nobody for the rest.
+// If the announced length is too large, the answer comes before the body is sent.
+// fasthttp waits for the first 8 KiB, and nobody waits for the rest.
 func TestUploadOfTooMuchIsRefusedAtOnce(t *testing.T) {
 	t.Parallel()
 	b := setupOn(t, pgtest.Pool(t), func(o *Options) { o.ImportMaxBytes = 1 << 20 })
@@ -183,7 +183,7 @@ func TestUploadOfTooMuchIsRefusedAtOnce(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer conn.Close() //nolint:errcheck // only read from
-			// Well below uploadIdle, after which a silent upload is given up.
+			// This is well below uploadIdle, after which a silent upload is given up.
 			if err := conn.SetReadDeadline(time.Now().Add(uploadIdle / 3)); err != nil {
 				t.Fatal(err)
 			}
@@ -201,8 +201,8 @@ func TestUploadOfTooMuchIsRefusedAtOnce(t *testing.T) {
 	}
 }
 
-// An upload may take longer than the server gives a request to be read, as long
-// as bytes keep coming.
+// An upload may take longer than the time that the server gives for reading a request,
+// as long as bytes keep coming.
 func TestUploadIsSlowerThanReadTimeout(t *testing.T) {
 	t.Parallel()
 	b := *setup(t)
@@ -210,7 +210,7 @@ func TestUploadIsSlowerThanReadTimeout(t *testing.T) {
 	o := b.api.Options
 	o.Registry = nil
 	var err error
-	if b.api, err = New(o); err != nil { // beside the first, which serves already
+	if b.api, err = New(o); err != nil { // besides the first API, which is serving already
 		t.Fatal(err)
 	}
 	b.api.app.Server().ReadTimeout = timeout
@@ -232,8 +232,9 @@ func TestUploadIsSlowerThanReadTimeout(t *testing.T) {
 	}
 }
 
-// Uploads at once are bounded (I7), and a place is free again when one has ended,
-// however it ended. Who repeats a request is told what became of it all the same.
+// The number of concurrent uploads is bounded (I7), and a place becomes free when an
+// upload has ended, in whatever way. A repeated request gets the outcome of the first
+// one all the same.
 func TestUploadsAreBounded(t *testing.T) {
 	t.Parallel()
 	b := setupOn(t, pgtest.Pool(t), func(o *Options) { o.ImportMaxUploads, o.ImportMaxBytes = 1, 1<<20 })
@@ -252,7 +253,7 @@ func TestUploadsAreBounded(t *testing.T) {
 			a, _ := b.send(RoleAdmin, "POST", "/users/bulk", body, "Content-Type", "text/csv", "Idempotency-Key", key)
 			done <- a
 		}()
-		// Too little for the key to be in the database.
+		// This is too little for the key to be in the database.
 		if _, err := io.WriteString(w, csvOfUsers); err != nil {
 			t.Fatal(err)
 		}
@@ -274,7 +275,7 @@ func TestUploadsAreBounded(t *testing.T) {
 	send(202, "another")
 }
 
-// Half a file is not taken for a file.
+// A file that was cut off is not taken for a whole file.
 func TestUploadCutOff(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -305,7 +306,7 @@ func TestUploadCutOff(t *testing.T) {
 	}
 }
 
-// Whose the links of a file without owners are, is said beside it.
+// The owner of links in a file without owners is given with the upload.
 func TestUploadOfLinksWithoutOwners(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -333,7 +334,7 @@ func TestUploadOfLinksWithoutOwners(t *testing.T) {
 	}
 }
 
-// What the query says of an upload is noted with the import.
+// The options in the query of an upload are stored with the import.
 func TestUploadOptions(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -362,7 +363,7 @@ func TestUploadOptions(t *testing.T) {
 	if n := b.count("SELECT count(*) FROM import_chunks WHERE convert_from(data, 'UTF8') = E'José,jose@example.com\n'"); n != 1 {
 		t.Error("the file was not read in its encoding")
 	}
-	b.exec("UPDATE imports SET layout = layout - 'encoding'") // as the release before has them
+	b.exec("UPDATE imports SET layout = layout - 'encoding'") // as in rows of the previous release
 	if got := b.want(200, RoleReader, "GET", "/imports/1", nil).body; got["encoding"] != nil {
 		t.Errorf("the encoding of an old import is %v", got["encoding"])
 	}
@@ -411,7 +412,7 @@ func TestDryRunReservesNothing(t *testing.T) {
 	}
 }
 
-// The ids that an editor's file brings are not kept.
+// The ids in a file of an editor are not kept.
 func TestUploadByAnEditor(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -422,13 +423,13 @@ func TestUploadByAnEditor(t *testing.T) {
 	}
 }
 
-// slowUpload begins an upload whose length is not announced.
+// slowUpload begins an upload without announcing its length.
 func slowUpload(t *testing.T, b *bundle, header ...string) net.Conn {
 	t.Helper()
 	return slowUploadAs(t, b, testAdminToken, header...)
 }
 
-// slowUploadAs is slowUpload with a token.
+// slowUploadAs is like slowUpload, with a given token.
 func slowUploadAs(t *testing.T, b *bundle, secret string, header ...string) net.Conn {
 	t.Helper()
 	conn, err := net.Dial("tcp", b.addr)
@@ -461,7 +462,7 @@ func rowsFrom(first int) string {
 	return rows.String()
 }
 
-// until polls until ok says so.
+// until polls until ok is true.
 func (b *bundle) until(what string, ok func() bool) {
 	b.t.Helper()
 	deadline := time.Now().Add(20 * time.Second)
@@ -473,7 +474,7 @@ func (b *bundle) until(what string, ok func() bool) {
 	}
 }
 
-// A client that hangs up leaves an import that failed, and nothing else.
+// If a client hangs up, only an import that failed is left.
 func TestUploadBreaksOff(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -568,8 +569,8 @@ func TestListOfRejectedRows(t *testing.T) {
 	}
 }
 
-// With Postgres gone in the middle of an upload, the client is told to come
-// back, and what is left is swept later.
+// If Postgres goes away in the middle of an upload, the client is told to come back,
+// and the remains are swept later.
 func TestUploadDuringAnOutage(t *testing.T) {
 	t.Parallel()
 	cluster := pgtest.Cluster(t)
@@ -610,8 +611,8 @@ func TestShutdownEndsUploads(t *testing.T) {
 	}
 }
 
-// The ids that a file brings are nobody else's from the end of the upload on,
-// although its chunks are still to be applied.
+// From the end of the upload on, nobody else can get the ids of a file, although its
+// chunks are yet to be applied.
 func TestUploadReservesItsIDs(t *testing.T) {
 	t.Parallel()
 	b := setup(t)

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// jobOf is the job that an import waits for, as "kind state".
+// jobOf returns the job for which an import waits, as "kind state".
 func (b *bundle) jobOf(id int64) string {
 	b.t.Helper()
 	var job string
@@ -59,8 +59,8 @@ func TestUndoOfImports(t *testing.T) {
 	}
 }
 
-// Who says whether a link is active while an undo has switched it off for now
-// has the last word: the undo would switch it on again. Other changes leave that
+// If an undo has switched a link off for now, a request that sends is_active decides
+// the matter: otherwise the undo would switch the link on again. Other changes leave it
 // to the undo.
 func TestChangesOfLinksThatAnUndoSwitchedOff(t *testing.T) {
 	t.Parallel()
@@ -131,9 +131,9 @@ func TestRetryOfImports(t *testing.T) {
 	for name, test := range map[string]struct {
 		state        string
 		chunks, done int
-		job          string // that the import has
+		job          string // the job before
 		status       int
-		next         string // that it has after
+		next         string // the job after
 	}{
 		"the upload broke off":        {"failed", 0, 0, "", 409, ""},
 		"a chunk failed":              {"failed", 5, 3, "completed", 202, "apply_chunk available"},

@@ -17,7 +17,7 @@ import (
 	"github.com/signpost/signpost/internal/pgtest"
 )
 
-// operator is somebody at the jobs page.
+// operator is a person who uses the jobs page.
 type operator struct {
 	b   *bundle
 	ui  *JobsUI
@@ -37,8 +37,8 @@ func (b *bundle) operator() *operator {
 	return &operator{b, ui, server.URL}
 }
 
-// want sends a request with a password ("" is none) and fails the test unless
-// it is answered with status, and an error of the API with the shape of errors.
+// want sends a request with a password ("" means none). It fails the test unless the
+// answer has this status, and the shape of errors if it is an error of the API.
 func (o *operator) want(status int, password, method, path, body string, header ...string) answer {
 	o.b.t.Helper()
 	req, err := http.NewRequestWithContext(o.b.t.Context(), method, o.url+path, strings.NewReader(body))
@@ -69,7 +69,7 @@ func (o *operator) want(status int, password, method, path, body string, header 
 		if a.body["message"] != a.body["error"] {
 			o.b.t.Errorf("%s %s: the page would not show %s", method, path, a.raw)
 		}
-		delete(a.body, "message") // is for the page; all else is the shape of every error
+		delete(a.body, "message") // an extra for the page; the rest has the shape of every error
 		checkShape(o.b.t, method+" "+path, a)
 	}
 	return a
@@ -135,9 +135,9 @@ func TestGuessesAtTheJobsAreSlowedDown(t *testing.T) {
 		o.want(401, "guess", "GET", "/jobs/", "")
 	}
 	o.want(429, "guess", "GET", "/jobs/", "")
-	o.want(429, testAdminToken, "GET", "/jobs/", "") // not even the right guess is told apart
+	o.want(429, testAdminToken, "GET", "/jobs/", "") // even the right token is answered in the same way
 	o.want(200, b.tokens[RoleAdmin], "GET", "/jobs/", "")
-	// The allowance is one with the API's, whichever port is tried.
+	// The allowance is shared with the API, whichever port is tried.
 	b.want(429, 0, "GET", "/users", nil, "Authorization", "Bearer guess")
 }
 
@@ -185,7 +185,7 @@ func TestJobsAreManaged(t *testing.T) {
 	}
 }
 
-// A browser sends the password along with what any other page asks for.
+// A browser also sends the password with requests that another page makes.
 func TestJobsTakeNoWritesFromOtherSites(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -218,12 +218,12 @@ func TestJobsWithoutPostgres(t *testing.T) {
 	o := b.operator()
 	o.want(200, testAdminToken, "GET", "/jobs/api/jobs", "")
 	cluster.Kill()
-	// At first what was known a moment ago lets a request through to River UI.
+	// At first a token that was known a moment ago lets a request through to River UI.
 	o.want(503, testAdminToken, "GET", "/jobs/api/jobs", "")
 	b.eventually(503, "/ready")
 	o.want(503, testAdminToken, "GET", "/jobs/api/jobs", "")
 	o.want(503, testAdminToken, "POST", "/jobs/api/jobs/cancel", `{"ids":["1"]}`)
-	o.want(503, newSecret(), "GET", "/jobs/", "") // might be a token
+	o.want(503, newSecret(), "GET", "/jobs/", "") // has the form of a token
 	o.want(200, testAdminToken, "GET", "/jobs/", "")
 	if err := cluster.Start(t.Context()); err != nil {
 		t.Fatal(err)

@@ -36,7 +36,7 @@ func newLingerers(t *testing.T) *lingerers {
 	return &lingerers{l, t, lingeringListener{ln, l}}
 }
 
-// connect returns both ends of a connection whose last answer was given.
+// connect returns both ends of a connection on which the last answer was sent.
 func (l *lingerers) connect() (client, server net.Conn) {
 	l.t.Helper()
 	client, err := net.Dial("tcp", l.ln.Addr().String())
@@ -51,7 +51,7 @@ func (l *lingerers) connect() (client, server net.Conn) {
 	return client, server
 }
 
-// closed closes a connection, and says when that is done.
+// closed closes a connection, and reports when that is done.
 func (l *lingerers) closed(server net.Conn) <-chan error {
 	done := make(chan error, 1)
 	go func() { done <- server.Close() }()
@@ -66,7 +66,7 @@ func (l *lingerers) lingers(n int) func() bool {
 	}
 }
 
-// wait fails the test if a connection lingers much longer than it may.
+// wait fails the test if a connection lingers much longer than is allowed.
 func (l *lingerers) wait(closed <-chan error) {
 	l.t.Helper()
 	select {
@@ -79,9 +79,9 @@ func (l *lingerers) wait(closed <-chan error) {
 	}
 }
 
-// A client that keeps sending is read while it reads, and no longer: until it
-// closes, until there was enough of it, until its time is over, which bytes do not
-// put off, or until all is stopped.
+// A client that keeps sending is read for a limited time: until it closes, until there
+// was enough of it, until its time is over, which further bytes do not extend, or until
+// the server stops.
 func TestLingerEnds(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
@@ -122,7 +122,7 @@ type endless struct{}
 
 func (endless) Read(p []byte) (int, error) { return len(p), nil }
 
-// Only so many linger at once, and none after a stop.
+// Only so many connections linger at once, and none after a stop.
 func TestLingerIsBounded(t *testing.T) {
 	t.Parallel()
 	l := newLingerers(t)
@@ -141,7 +141,8 @@ func TestLingerIsBounded(t *testing.T) {
 	l.wait(l.closed(third))
 }
 
-// refused returns a connection whose request is answered and has bytes to come.
+// refused returns a connection whose request was answered although its body has more
+// bytes to come.
 func refused(t *testing.T, b *bundle) net.Conn {
 	t.Helper()
 	conn, err := net.Dial("tcp", b.addr)
@@ -160,7 +161,7 @@ func refused(t *testing.T, b *bundle) net.Conn {
 	return conn
 }
 
-// A client that reads no answer before it has sent its file gets it all the same.
+// A client that reads no answer before it has sent its file still gets the answer.
 func TestAnswerOutlivesItsBody(t *testing.T) {
 	t.Parallel()
 	b := setupOn(t, pgtest.Pool(t), func(o *Options) { o.ImportMaxBytes = 1 << 20 })
@@ -199,8 +200,8 @@ func TestShutdownEndsLingering(t *testing.T) {
 	}
 }
 
-// Nobody waits for the answer while a body is read that is announced as too much
-// to be read to its end.
+// If a body is announced as too large to be read to its end, its client need not wait
+// for the answer.
 func TestNothingIsReadOfTooMuch(t *testing.T) {
 	t.Parallel()
 	for length, want := range map[int]int64{drainBytes - 1: drainBytes - 1, drainBytes: 0, 10_000_000_000: 0} {
@@ -217,8 +218,8 @@ func TestNothingIsReadOfTooMuch(t *testing.T) {
 	}
 }
 
-// A connection is kept for the next request if all of its last one was read,
-// however much that was.
+// A connection is kept for the next request if the last one was read completely,
+// however large it was.
 func TestConnectionAfterALargeUpload(t *testing.T) {
 	t.Parallel()
 	b := setup(t)

@@ -14,8 +14,8 @@ import (
 	"github.com/signpost/signpost/internal/postgres"
 )
 
-// drawReach makes lists give up early, each of their ways at some time, so that
-// few links are as many to them.
+// drawReach makes each way of making a list give up early at some time, so that even
+// few links count as many.
 func drawReach(t *rapid.T) reach {
 	return reach{
 		first: rapid.Int64Range(1, 5).Draw(t, "first"), long: rapid.Int64Range(2, 30).Draw(t, "long"),
@@ -24,7 +24,7 @@ func drawReach(t *rapid.T) reach {
 	}
 }
 
-// drawURLList draws what a request for links may ask, and the same as a condition
+// drawURLList draws the parameters of a request for links, and the same as a condition
 // in SQL.
 func drawURLList(t *rapid.T) (urlListInput, string) {
 	in := urlListInput{
@@ -58,7 +58,7 @@ func drawURLList(t *rapid.T) (urlListInput, string) {
 	return in, where
 }
 
-// addURLs adds n links of any sort, some of which lie together.
+// addURLs adds n links of any sort. Some of them are next to each other.
 func (b *bundle) addURLs(t *rapid.T, n int) {
 	if _, err := b.pool.Exec(context.Background(), `
 		INSERT INTO urls (user_id, domain_id, short_code, original_url, title, tags, is_active)
@@ -83,9 +83,9 @@ func (b *bundle) ids(t *rapid.T, sql string) []int64 {
 	return ids
 }
 
-// Whatever the filters, the order and the ways in which links are looked for, a
-// list has the links that plain SQL finds, in order. Links that others add or
-// delete meanwhile make no difference to those that stay.
+// A list has the links that plain SQL finds, in order, for any filters, order and ways
+// of looking for links. Links that others add or delete meanwhile make no difference to
+// the links that stay.
 func TestListsOfLinksAreComplete(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -139,7 +139,8 @@ func TestListsOfLinksAreComplete(t *testing.T) {
 				t.Fatalf("%+v: not in order, or twice: %v", in, got)
 			}
 		}
-		// Links that were deleted may have been listed before; new ones are after all others.
+		// Links that were deleted may have been listed before. New ones come after all
+		// others.
 		last := int64(0)
 		if len(before) > 0 {
 			last = before[len(before)-1]
@@ -154,7 +155,8 @@ func TestListsOfLinksAreComplete(t *testing.T) {
 			return
 		}
 
-		// As a file it has the same, and so have numbered pages, as far as they go.
+		// The list as a file has the same links, and so have numbered pages, as far as
+		// they go.
 		in.Cursor = ""
 		file := in
 		file.Limit, file.Format = 0, "csv"
@@ -208,8 +210,8 @@ func TestListsOfLinksAreComplete(t *testing.T) {
 	})
 }
 
-// Whatever the filters, the order and the months, a list has the events that
-// plain SQL finds, by cursor, by number and as a file.
+// A list has the events that plain SQL finds, for any filters, order and months, by
+// cursor, by number and as a file.
 func TestListsOfEventsAreComplete(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -313,8 +315,8 @@ func TestListsOfEventsAreComplete(t *testing.T) {
 	})
 }
 
-// A cursor goes on in the order it comes from, also one of the release before,
-// which listed links oldest first.
+// A cursor continues in the order of its list, even a cursor of the previous release,
+// which listed links from the oldest on.
 func TestCursorsKeepTheirOrder(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -360,7 +362,7 @@ func TestCursorsKeepTheirOrder(t *testing.T) {
 	}
 }
 
-// A numbered page that could only be had by reading very many rows is refused.
+// A numbered page is refused if it would take reading very many rows.
 func TestNumberedPagesHaveAnEnd(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -374,8 +376,8 @@ func TestNumberedPagesHaveAnEnd(t *testing.T) {
 			t.Errorf("GET %s: %s", path, a.raw)
 		}
 	}
-	// One that is not found within the reach of lists is refused as well, where
-	// the first page is short and goes on.
+	// A numbered page is refused as well if it is not found within the reach of lists.
+	// In that case, the first page is short and has a cursor.
 	b.api.reach = reach{first: 5, long: 10, apart: 10, timeout: time.Minute}
 	if _, err := b.pool.Exec(t.Context(), "UPDATE urls SET tags = '{old}' WHERE id <= 8"); err != nil {
 		t.Fatal(err)

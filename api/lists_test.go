@@ -87,7 +87,7 @@ func TestWalksAreComplete(t *testing.T) {
 	if a := b.want(200, RoleReader, "GET", "/users", nil); len(a.rows()) != defaultLimit {
 		t.Errorf("a page has %d rows by default", len(a.rows()))
 	}
-	// A page that was asked for by number goes on by cursor.
+	// A page that was requested by number continues by cursor.
 	a := b.want(200, RoleReader, "GET", "/users?page=2&per_page=10", nil)
 	b.want(200, RoleReader, "GET", "/users?cursor="+a.body["next_cursor"].(string), nil)
 	if a := b.want(200, RoleReader, "GET", "/users?page=10000&per_page=100", nil); string(a.raw) != `{"data":[],"count":0,"next_cursor":null}`+"\n" {
@@ -95,8 +95,8 @@ func TestWalksAreComplete(t *testing.T) {
 	}
 }
 
-// A walk that others insert and delete during returns each row that was there
-// all the time, once.
+// While others insert and delete rows, a walk returns each row that was there all the
+// time, once.
 func TestWalksUnderInserts(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -178,8 +178,8 @@ func (e *explained) Query(ctx context.Context, sql string, args ...any) (pgx.Row
 	return e.planned.Query(ctx, sql, args...)
 }
 
-// Lists touch what their filters leave and nothing else: no filter that is not
-// set is evaluated, and no other partition read.
+// Lists read only the rows that their filters leave: no filter that is not set is
+// evaluated, and no other partition is read.
 func TestPlansOfLists(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -213,10 +213,10 @@ func TestPlansOfLists(t *testing.T) {
 	tests := []struct {
 		name   string
 		query  func(*queries.Queries) error
-		want   string // in the plan
+		want   string // text that is in the plan
 		never  []string
-		months int  // of events that rows are taken from
-		only   bool // the newest month is not even opened
+		months int  // partitions of events from which rows are taken
+		only   bool // the newest month must not even be opened
 	}{
 		{"users", func(q *queries.Queries) error { return errorOf(q.ListUsers(t.Context(), 100, 0, 21)) }, "users_pkey", nil, 0, false},
 		{"links", walkWith(t.Context(), queries.WalkURLsDownParams{AtID: 100}), "Index Only Scan Backward using urls_pkey", []string{"Filter"}, 0, false},
@@ -270,11 +270,11 @@ func TestPlansOfLists(t *testing.T) {
 	}
 }
 
-// scanned finds the partitions that a line of a plan reads, and from how many
-// rows were taken.
+// scanned matches a line of a plan that takes rows from a partition. It captures the
+// name of the partition and the number of rows.
 var scanned = regexp.MustCompile(` on (events_\d{4}_\d{2}) .*\(actual rows=([1-9]\d*)`)
 
-// partitionsRead counts the partitions of events that a plan took rows from.
+// partitionsRead counts the partitions of events from which a plan took rows.
 func partitionsRead(plan string) int {
 	read := map[string]bool{}
 	for _, match := range scanned.FindAllStringSubmatch(plan, -1) {

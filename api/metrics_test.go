@@ -11,8 +11,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 )
 
-// However many connections count at once, nothing is lost, and a time on a
-// bound belongs to the bucket that it bounds.
+// However many connections count at once, no count is lost. A time that is equal to a
+// bound belongs to the bucket of that bound.
 func TestRequestsAreCountedOnAllConnections(t *testing.T) {
 	t.Parallel()
 	registry := prometheus.NewRegistry()

@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// guarded answers a request to a listener that only operators may use, with the
-// name of who asked.
+// guarded answers a request to a listener that is only for operators with the name of
+// the operator.
 func (b *bundle) guarded(addr string, proxies []netip.Prefix) func(method, host string, header ...string) answer {
 	b.t.Helper()
 	only := NewOperators(b.api.Tokens, addr, proxies, slog.New(slog.DiscardHandler)).Only(
@@ -72,8 +72,9 @@ func TestOperatorsAreAdmins(t *testing.T) {
 	}
 }
 
-// TestOperatorsUnderStrangeNames asks as a browser does that a stranger's name led
-// to the listener (DNS rebinding): there even the right token is of no use.
+// TestOperatorsUnderStrangeNames sends requests as a browser does if the name of a
+// stranger led it to the listener (DNS rebinding). Under that name even the right token
+// is refused.
 func TestOperatorsUnderStrangeNames(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -87,7 +88,7 @@ func TestOperatorsUnderStrangeNames(t *testing.T) {
 		"x.ops.internal.example:9090": 403,
 	} {
 		for _, method := range []string{"GET", "POST"} {
-			// The page's own origin is what a browser sends for writes.
+			// A browser sends the page's own origin with writes.
 			if a := ask(method, host, append(token, "Origin", "http://"+host, "Sec-Fetch-Site", "same-origin")...); a.status != want {
 				t.Errorf("%s as %q: %d %s, want %d", method, host, a.status, a.raw, want)
 			}

@@ -13,10 +13,10 @@ import (
 	"github.com/signpost/signpost/internal/postgres"
 )
 
-// works without the database: what has no need of it.
+// worksAlone are routes that work without the database, since they do not need it.
 var worksAlone = []string{"/", "/robots.txt", "/favicon.ico", "/apple-touch-icon.png", "/apple-touch-icon:size.png", "/health", "/openapi.json", "/docs", "/docs/:file"}
 
-// body is one that the route takes, so that only the database can refuse it.
+// body returns a body that the route accepts, so that only the database can refuse it.
 func (s served) body() any {
 	switch s.pattern {
 	case "/users":
@@ -51,8 +51,8 @@ func (b *bundle) ask(s served, role Role) (answer, error) {
 	return b.try(role, s.method, path, s.body(), header...)
 }
 
-// checkOutage sends a request to every route, all at once, while the database
-// is away. Each must be answered as that deserves, and within the deadline.
+// checkOutage sends a request to every route, all at once, while the database is away.
+// Each must get the answer that is right for it, within the deadline.
 func (b *bundle) checkOutage(what string) {
 	b.t.Helper()
 	b.eventually(503, "/ready") // the outcome of a check is kept for a moment
@@ -95,7 +95,7 @@ func (b *bundle) recover(what, name string) {
 	deadline := time.Now().Add(20 * time.Second)
 	for time.Now().Before(deadline) {
 		a, err := b.try(RoleAdmin, "POST", "/users", object{"username": name, "email": name + "@example.com"})
-		// 409: an earlier try was committed, and its answer lost.
+		// 409 means that an earlier try was committed, and its answer was lost.
 		if err == nil && (a.status == 201 || a.status == 409) {
 			break
 		}
@@ -141,7 +141,7 @@ func TestPostgresStops(t *testing.T) {
 	}
 	b.recover("after a stop", "bob")
 
-	// A server that hangs holds nobody for longer than the deadline.
+	// A server that hangs holds up nobody for longer than the deadline.
 	if err := cluster.Pause(); err != nil {
 		t.Fatal(err)
 	}
@@ -163,8 +163,8 @@ func TestPostgresStops(t *testing.T) {
 	b.recover("after a kill", "dan")
 }
 
-// An API that was started while the database was away answers, and works as
-// soon as it is there.
+// An API that is started while the database is away answers, and works as soon as the
+// database is there.
 func TestStartWithoutPostgres(t *testing.T) {
 	t.Parallel()
 	cluster := pgtest.Cluster(t)
@@ -231,7 +231,7 @@ func TestShutdownWaitsForWhoWatches(t *testing.T) {
 func TestLetNotice(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
-		asked, left, want time.Duration // asked: before the shutdown; left: until its end
+		asked, left, want time.Duration // asked: how long before the shutdown; left: how long until its end
 	}{
 		"never asked":     {left: time.Minute},
 		"asked long ago":  {asked: noticeWithin + 1, left: time.Minute},

@@ -37,12 +37,13 @@ func TestPace(t *testing.T) {
 	}
 }
 
-// hasty is no patience at all with those who make us wait, and much with others.
+// hasty makes the API give up at once on clients that make it wait, and be patient with
+// others.
 func (b *bundle) hasty() {
 	b.api.patience.least, b.api.patience.spell = 1<<40, 100*time.Millisecond
 }
 
-// trickle sends a byte now and then until the upload is answered, and returns the
+// trickle sends a byte from time to time until the upload is answered, and returns the
 // status line.
 func trickle(t *testing.T, conn net.Conn) string {
 	t.Helper()
@@ -59,7 +60,7 @@ func trickle(t *testing.T, conn net.Conn) string {
 		case <-deadline:
 			t.Fatal("the upload goes on")
 		case <-time.After(10 * time.Millisecond):
-			_, _ = io.WriteString(conn, "1\r\nx\r\n") // or it has just been answered
+			_, _ = io.WriteString(conn, "1\r\nx\r\n") // an error means that it has just been answered
 		}
 	}
 }
@@ -84,7 +85,7 @@ func TestSlowUploadIsEnded(t *testing.T) {
 	b.want(202, RoleAdmin, "POST", "/imports?kind=users", csvOfUsers, "Content-Type", "text/csv")
 }
 
-// One that sends nothing but the beginning of a form is none the better for it.
+// A client that sends only the beginning of a form is treated in the same way.
 func TestSlowFormIsEnded(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -122,7 +123,7 @@ func TestSlowExportIsCut(t *testing.T) {
 	b.want(200, RoleAdmin, "GET", "/users?format=csv", nil)
 }
 
-// Half of the places are always there for others.
+// Half of the places are always kept for other tokens.
 func TestPlacesOfOneToken(t *testing.T) {
 	t.Parallel()
 	b := setup(t, func(o *Options) { o.ImportMaxUploads, o.ExportMaxActive = 2, 2 })
@@ -148,7 +149,7 @@ func TestPlacesOfOneToken(t *testing.T) {
 	b.watch(t, path).event()
 }
 
-// Repeats of uploads are bounded as well: each may need megabytes to unpack.
+// Repeated uploads are bounded as well, since each may need megabytes to unpack.
 func TestRepeatsOfUploadsAreBounded(t *testing.T) {
 	t.Parallel()
 	b := setup(t, func(o *Options) { o.ImportMaxUploads = 1 })
@@ -158,13 +159,13 @@ func TestRepeatsOfUploadsAreBounded(t *testing.T) {
 	conn := slowUpload(t, b, "Idempotency-Key: k\r\n")
 	b.until("the repeat has its place", func() bool { return b.api.uploads.again.count() == 1 })
 	b.want(503, 0, "POST", "/imports?kind=users", csvOfUsers, bootstrap...)
-	b.want(202, RoleAdmin, "POST", "/imports?kind=users", csvOfUsers, "Content-Type", "text/csv") // the first of its kind
+	b.want(202, RoleAdmin, "POST", "/imports?kind=users", csvOfUsers, "Content-Type", "text/csv") // the first upload with this key
 	_ = conn.Close()
 	b.until("the place is free again", func() bool { return b.api.uploads.again.count() == 0 })
 	b.want(202, 0, "POST", "/imports?kind=users", csvOfUsers, bootstrap...)
 }
 
-// A watcher who hangs up is missed before anything is sent to it.
+// If a watcher hangs up, this is noticed before anything is sent to it.
 func TestWatcherThatIsLeft(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -181,7 +182,7 @@ var ends = map[string]string{
 	"expired": "UPDATE api_tokens SET expires_at = now() WHERE id = $1",
 }
 
-// newToken makes a token and returns how to end it.
+// newToken makes a token and returns a function that ends it.
 func (b *bundle) newToken(role Role, end string) (secret string, finish func()) {
 	b.t.Helper()
 	token, secret := createToken(b.t, b.pool, "short", role)
@@ -244,8 +245,8 @@ func TestUploadIsNotQueuedForARevokedToken(t *testing.T) {
 	wantNothingImported(t, b, conn)
 }
 
-// wantNothingImported fails the test unless an upload is answered 401, and nothing
-// is left of it but an import that failed.
+// wantNothingImported fails the test unless an upload is answered 401 and only an
+// import that failed is left of it.
 func wantNothingImported(t *testing.T, b *bundle, conn net.Conn) {
 	t.Helper()
 	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// rawOn sends a request with a Host as it is.
+// rawOn sends a request with the given Host, unchanged.
 func (b *bundle) rawOn(host, method, path string, header ...string) answer {
 	b.t.Helper()
 	conn, err := net.Dial("tcp", b.addr)
@@ -38,8 +38,9 @@ func (b *bundle) rawOn(host, method, path string, header ...string) answer {
 	return a
 }
 
-// On a custom domain each path is a short link's, and the domain says where visitors
-// go whom no link leads anywhere. Every other host is the main one.
+// On a custom domain each path is the path of a short link, and the domain has the
+// addresses for visitors whose path leads nowhere. Every other host counts as the main
+// one.
 func TestRedirectsOfDomains(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -121,7 +122,7 @@ func TestRedirectsOfDomains(t *testing.T) {
 		t.Errorf("a page for browsers on a custom domain: %d %s", a.status, a.raw)
 	}
 
-	// The main domain may have addresses of its own.
+	// The main domain may have such addresses of its own.
 	if _, err := b.pool.Exec(t.Context(), "UPDATE domains SET root_url = 'https://example.com/home', not_found_url = 'https://example.com/none' WHERE id = 1"); err != nil {
 		t.Fatal(err)
 	}

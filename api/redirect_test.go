@@ -32,12 +32,12 @@ const htmlAccept = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=
 type testLink struct {
 	code, target string
 	inactive     bool
-	expires      any // SQL takes nil as never
+	expires      any // nil becomes NULL, which means never
 	status       int // 0 is 302
 	forward      bool
 }
 
-// insertLink makes a link in the database and returns its id and that of its owner.
+// insertLink makes a link in the database and returns its id and the id of its owner.
 func (b *bundle) insertLink(l testLink) (id, userID int64) {
 	b.t.Helper()
 	if l.status == 0 {
@@ -56,7 +56,7 @@ func (b *bundle) insertLink(l testLink) (id, userID int64) {
 	return id, userID
 }
 
-// clicks returns what the spool holds, oldest first.
+// clicks returns the clicks in the spool, oldest first.
 func (b *bundle) clicks() []clicks.Click {
 	b.t.Helper()
 	if err := b.api.Spool.SealNow(b.t.Context()); err != nil {
@@ -179,7 +179,7 @@ func TestRedirect(t *testing.T) {
 	}
 }
 
-// raw sends a request whose path is not touched by the client.
+// raw sends a request whose path the client does not change.
 func (b *bundle) raw(method, path string) answer {
 	b.t.Helper()
 	conn, err := net.Dial("tcp", b.addr)
@@ -206,7 +206,8 @@ func (b *bundle) raw(method, path string) answer {
 	return a
 }
 
-// The router sees what is written in an unusual way. It must not make a difference.
+// The router handles paths that are written in an unusual way. The answer must be the
+// same.
 func TestRedirectIsTheSameThroughTheRouter(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -278,7 +279,7 @@ func TestRedirectRecordsTheClick(t *testing.T) {
 	}
 }
 
-// I1: nothing but the answer was waited for, and the click can be read from the disk.
+// I1: the redirect waits for nothing else, and the click can be read from the disk.
 func TestClickIsOnDiskBeforeTheAnswer(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -332,7 +333,8 @@ func TestRedirectGoesOnWithoutSpool(t *testing.T) {
 	}
 }
 
-// I3 and I4: without Postgres, what is cached is served and the rest is 503.
+// I3 and I4: without Postgres, cached links are served and all others are answered with
+// 503.
 func TestRedirectWithoutPostgres(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -402,7 +404,7 @@ func TestPageForBrowsers(t *testing.T) {
 			t.Errorf("HEAD %s: %d %v", test.path, head.status, head.header)
 		}
 	}
-	// Everything else is JSON for browsers too.
+	// On all other routes, browsers get JSON too.
 	b.want(404, 0, "GET", "/urls/no/place", nil, "Accept", htmlAccept)
 	b.want(401, 0, "GET", "/urls", nil, "Accept", htmlAccept)
 }
@@ -454,13 +456,13 @@ func FuzzPrefersHTML(f *testing.F) {
 	})
 }
 
-// Every path whose first segment is not reserved is a short link's, so each first
-// segment of a route must be, and none that is no route, or planned.
+// Every path whose first segment is not reserved is the path of a short link. So the
+// first segment of each route must be reserved, and no others except for planned ones.
 func TestRoutesAreReserved(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	routed, planned := links.ReservedWords()
-	found := map[string]bool{"r": true} // which is not the router's
+	found := map[string]bool{"r": true} // this is not a route of the router
 	for _, s := range b.served() {
 		first, _, _ := strings.Cut(strings.TrimPrefix(s.pattern, "/"), "/")
 		if first == "" || s.pattern == routeShort {
@@ -483,7 +485,7 @@ func TestRoutesAreReserved(t *testing.T) {
 	}
 }
 
-// runCache has the cache follow changes until the test ends.
+// runCache makes the cache follow changes until the test ends.
 func (b *bundle) runCache() {
 	ctx, cancel := context.WithCancel(context.Background())
 	stopped := make(chan error, 1)
@@ -496,8 +498,9 @@ func (b *bundle) runCache() {
 	})
 }
 
-// HEAD does all but the click, which many share when there are many. Not parallel:
-// AllocsPerRun counts what any goroutine allocates.
+// HEAD does everything except for the click; with many clicks, its cost is shared by
+// many. The test is not parallel, since AllocsPerRun counts the allocations of all
+// goroutines.
 func TestPlainRedirectAllocatesNothing(t *testing.T) {
 	b := setup(t)
 	b.api.Log = slog.New(slog.DiscardHandler)
@@ -517,8 +520,8 @@ func TestPlainRedirectAllocatesNothing(t *testing.T) {
 	}
 }
 
-// BenchmarkRedirect is a redirect with its click recorded, without the network.
-// BenchmarkConstant302 is what it is compared with.
+// BenchmarkRedirect is a redirect with its click recorded, without the network. It is
+// compared with BenchmarkConstant302.
 func BenchmarkRedirect(bench *testing.B) {
 	b := setup(bench)
 	b.api.Log = slog.New(slog.DiscardHandler)
@@ -562,8 +565,8 @@ func benchmarkHandler(b *testing.B, handler fasthttp.RequestHandler, path string
 	})
 }
 
-// Whoever changes a link sees the change at once where it was made, whatever
-// was remembered before.
+// A change of a link is visible at once in the process that made it, whatever it
+// remembered before.
 func TestRedirectFollowsItsOwnChangesAtOnce(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -575,7 +578,7 @@ func TestRedirectFollowsItsOwnChangesAtOnce(t *testing.T) {
 			t.Errorf("GET %s: %d to %q, want %d to %q", path, a.status, a.header.Get("Location"), status, location)
 		}
 	}
-	for i := range 20 { // often enough that a lucky moment does not count
+	for i := range 20 { // often enough that luck does not matter
 		one, two := fmt.Sprintf("/one%d", i), fmt.Sprintf("/two%d", i)
 		want(one, 404, "")
 		want(two, 404, "")

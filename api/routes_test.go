@@ -11,7 +11,7 @@ import (
 	"github.com/gofiber/fiber/v2"
 )
 
-// served is one route as the router has it.
+// served is one route of the router.
 type served struct{ method, pattern string }
 
 // served returns every route there is, so that no test can forget one.
@@ -20,13 +20,13 @@ func (b *bundle) served() []served {
 	for _, stack := range b.api.app.Stack() {
 		for _, r := range stack {
 			s := served{r.Method, r.Path}
-			// What stands before all routes matches every path and is none.
+			// Handlers that stand before all routes match every path and are no routes.
 			if r.Path != "/" && !slices.Contains(all, s) {
 				all = append(all, s)
 			}
 		}
 	}
-	for _, method := range []string{"GET", "HEAD"} { // those of links are not the router's
+	for _, method := range []string{"GET", "HEAD"} { // the routes of links are not in the router
 		all = append(all, served{method, "/"}, served{method, routeShort}, served{method, routeLong})
 	}
 	if len(all) < 30 {
@@ -57,7 +57,8 @@ var open = []string{
 	"/", "/robots.txt", "/favicon.ico", "/apple-touch-icon.png", "/apple-touch-icon:size.png", "/.well-known/security.txt", "/health", "/ready", "/openapi.json", "/docs", "/docs/:file", "/r/:code", "/:code",
 }
 
-// roleOf is the least role the contract asks of a route, 0 for an open one.
+// roleOf returns the least role that the contract requires for a route, 0 for an open
+// one.
 func (s served) roleOf() Role {
 	reading := s.method == "GET" || s.method == "HEAD"
 	switch resource, _, _ := strings.Cut(s.pattern[1:], "/"); {
@@ -77,7 +78,7 @@ func TestEveryRouteAsksForItsRole(t *testing.T) {
 	b := setup(t)
 	for _, s := range b.served() {
 		for role := Role(0); role <= RoleAdmin; role++ {
-			// An id that exists nowhere, so that nothing changes.
+			// The id exists nowhere, so that nothing changes.
 			a := b.do(role, s.method, s.path(1<<40), nil)
 			want := 0
 			switch {
@@ -101,8 +102,8 @@ func TestEveryRouteAsksForItsRole(t *testing.T) {
 	}
 }
 
-// hostileBodies are bodies that no route can take, with the status of a route
-// that reads JSON.
+// hostileBodies are bodies that no route accepts, with the status that a route which
+// reads JSON answers.
 var hostileBodies = []struct {
 	name, body, contentType string
 	status                  int
@@ -153,7 +154,7 @@ func TestHostileBodies(t *testing.T) {
 			checkAnswer(t, what, a)
 		}
 	}
-	// Of a body whose length is not announced, no more is read either.
+	// If the length of a body is not announced, no more of it is read either.
 	for _, s := range b.served() {
 		if s.takesJSON() {
 			what := s.method + " " + s.pattern + " with an oversized body in chunks"
@@ -167,7 +168,7 @@ func TestHostileBodies(t *testing.T) {
 	}
 }
 
-// checkAnswer fails the test if an answer is a server's fault or an error
+// checkAnswer fails the test if an answer is an error of the server, or an error
 // without the shape of errors.
 func checkAnswer(t *testing.T, what string, a answer) {
 	t.Helper()
@@ -210,7 +211,7 @@ func TestHostileParameters(t *testing.T) {
 				checkAnswer(t, s.method+" "+path, a)
 			}
 		}
-		if strings.Contains(s.pattern, ":id") { // even that is not told to everyone
+		if strings.Contains(s.pattern, ":id") { // not even this is told to everyone
 			checkShape(t, s.pattern, b.want(401, 0, s.method, s.path("abc"), nil))
 		}
 		for _, query := range queries {
@@ -218,7 +219,7 @@ func TestHostileParameters(t *testing.T) {
 			checkAnswer(t, s.method+" "+path, b.do(RoleAdmin, s.method, path, nil))
 		}
 	}
-	// On the lists, each of these is refused and says why.
+	// On lists, each of these is refused with a reason.
 	for path, field := range map[string]string{
 		"/users?limit=0": "limit", "/users?limit=101": "limit", "/users?limit=x": "limit", "/users?page=0": "page",
 		"/users?page=10001": "page", "/users?per_page=101": "per_page", "/users?cursor=x": "cursor",
@@ -246,7 +247,7 @@ func TestMethods(t *testing.T) {
 		strings.Repeat("X", 200),
 	}
 	for path, served := range allowed {
-		// And bulk might be the id of a user.
+		// The word bulk might also be the id of a user.
 		if path == "/users/bulk" {
 			served = append(served, allowed["/users/1"]...)
 		}
@@ -365,7 +366,7 @@ func (op operation) check(t *testing.T, s served, schemas map[string]any) {
 	}
 }
 
-// Fiber must go on to answer HEAD where it answers GET.
+// This must stay so: Fiber answers HEAD where it answers GET.
 func TestHead(t *testing.T) {
 	t.Parallel()
 	b := setup(t)

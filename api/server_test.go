@@ -25,8 +25,8 @@ import (
 	"github.com/signpost/signpost/internal/pgtest"
 )
 
-// rawAll sends bytes over a connection of their own and returns the answers until
-// the server closes it, or says nothing more for a moment after the last one.
+// rawAll sends bytes over a connection of their own. It returns the answers until the
+// server closes the connection, or sends nothing more for a moment after the last one.
 func (b *bundle) rawAll(request string, requests int) []answer {
 	b.t.Helper()
 	conn, err := net.Dial("tcp", b.addr)
@@ -61,7 +61,7 @@ func (b *bundle) rawAll(request string, requests int) []answer {
 	}
 }
 
-// A request in the body of another is never answered, however early and for
+// A request inside the body of another one is never answered, however early and for
 // whatever reason the outer one was refused.
 func TestSmuggling(t *testing.T) {
 	t.Parallel()
@@ -128,7 +128,8 @@ func TestSmuggling(t *testing.T) {
 	}
 }
 
-// What is not HTTP is refused in the same shape, and the connection closed.
+// A request that is not HTTP is refused in the same shape, and the connection is
+// closed.
 func TestProtocolErrors(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -209,7 +210,7 @@ func (buggy) TraceAcquireStart(context.Context, *pgxpool.Pool, pgxpool.TraceAcqu
 
 func (buggy) TraceAcquireEnd(context.Context, *pgxpool.Pool, pgxpool.TraceAcquireEndData) {}
 
-// A bug ends in a sentence for the client and in a stack for the log.
+// After a bug, the client gets a sentence and the log a stack.
 func TestPanic(t *testing.T) {
 	t.Parallel()
 	pool := setup(t).pool
@@ -234,7 +235,7 @@ func TestPanic(t *testing.T) {
 	b.want(200, 0, "GET", "/robots.txt", nil)
 }
 
-// An error nobody foresaw is logged, not shown.
+// An error that nobody foresaw is logged and not shown.
 func TestUnforeseenError(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -328,7 +329,7 @@ func TestPages(t *testing.T) {
 	}
 }
 
-// The bundled files of the docs page are compressed: who cannot read that gets
+// The bundled files of the docs page are compressed. Clients that cannot read that get
 // the same text.
 func TestDocsFilesCompressed(t *testing.T) {
 	t.Parallel()
@@ -350,7 +351,7 @@ func TestDocsFilesCompressed(t *testing.T) {
 	}
 }
 
-// The files of the docs page are the same bytes for all who ask.
+// All requests for a file of the docs page share the same bytes.
 func TestDocsFilesAreShared(t *testing.T) {
 	t.Parallel()
 	handler := setup(t).api.Handler()
@@ -397,7 +398,7 @@ func TestDocsFilesThatAreKnown(t *testing.T) {
 	}
 }
 
-// Not parallel, so that the heap is this test's alone.
+// The test is not parallel, so that nothing else uses the heap.
 func TestStalledReadersOfTheDocs(t *testing.T) {
 	b := setup(t)
 	b.want(200, 0, "GET", "/docs/swagger-ui-bundle.js", nil)
@@ -414,8 +415,8 @@ func TestStalledReadersOfTheDocs(t *testing.T) {
 	}
 }
 
-// stall asks for something and reads no more of the answer than its status, which it
-// returns.
+// stall sends a request, reads the status of the answer, which it returns, and nothing
+// more.
 func (b *bundle) stall(path, secret string) (status int) {
 	b.t.Helper()
 	conn, err := net.Dial("tcp", b.addr)
@@ -436,11 +437,11 @@ func (b *bundle) stall(path, secret string) (status int) {
 	return status
 }
 
-// inUse is how many bytes the process holds.
+// inUse returns how many bytes the process uses.
 func inUse() int64 {
 	var m runtime.MemStats
 	runtime.GC()
-	runtime.GC() // pools give up what they hold at the second
+	runtime.GC() // pools release their memory at the second collection
 	runtime.ReadMemStats(&m)
 	return int64(m.HeapInuse + m.StackInuse)
 }

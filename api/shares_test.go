@@ -8,7 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 )
 
-// count is how many parts are held.
+// count returns how many parts are held.
 func (s *shares) count() int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()

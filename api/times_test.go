@@ -40,8 +40,8 @@ func TestTimesInQueries(t *testing.T) {
 			}
 		}
 	}
-	// The blank stands for a plus sign, and for nothing else: two hours make the
-	// difference whether the link was made before then.
+	// The blank stands for a plus sign and for nothing else. The zone of two hours
+	// decides whether the link was made before that time.
 	made := link.body["created_at"].(string)[:len("2006-01-02T15")]
 	for text, count := range map[string]float64{made + ":00:00+02:00": 1, made + ":00:00-02:00": 0} {
 		if a := b.want(200, RoleReader, "GET", "/events?event_type=created&url_id=1&from="+text, nil); a.body["count"] != count {
@@ -50,7 +50,7 @@ func TestTimesInQueries(t *testing.T) {
 	}
 }
 
-// The specification goes on to say what form times have.
+// The specification also describes the form of times.
 func TestTimesInTheSpecification(t *testing.T) {
 	t.Parallel()
 	spec := setup(t).want(200, 0, "GET", "/openapi.json", nil).raw

@@ -100,7 +100,7 @@ func TestPartialUpdates(t *testing.T) {
 	tests := []struct {
 		name    string
 		body    any
-		changes string // of the event, "" for no event
+		changes string // the changes in the event, "" if there is no event
 	}{
 		{"nothing", object{}, ""},
 		{"only unknown fields", object{"color": "red"}, ""},
@@ -166,7 +166,7 @@ func TestURLFields(t *testing.T) {
 		name    string
 		body    object
 		want    []string // fields of POST
-		updates bool     // PATCH takes it
+		updates bool     // PATCH accepts it
 	}{
 		{"all missing", object{}, []string{"user_id", "original_url"}, true},
 		{
@@ -250,7 +250,7 @@ func TestURLConflicts(t *testing.T) {
 	if a.fields()["user_id"] == "" {
 		t.Errorf("an unknown owner: %s", a.raw)
 	}
-	// What failed has left no event.
+	// Requests that failed have left no event.
 	if rows := b.want(200, RoleReader, "GET", "/events?event_type=updated", nil).rows(); len(rows) != 0 {
 		t.Errorf("events of updates that failed: %v", rows)
 	}
@@ -286,8 +286,8 @@ func TestSameCodeAtOnce(t *testing.T) {
 	}
 }
 
-// Updates of one link and the deletion of it at once end in one order: every
-// answer that was given is an event.
+// Concurrent updates and a deletion of one link end in one order: every answer has its
+// event.
 func TestUpdatesAtOnce(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -319,7 +319,7 @@ func TestUpdatesAtOnce(t *testing.T) {
 	if len(rows) != 2+count["PATCH200"] || rows[0]["event_type"] != "deleted" {
 		t.Fatalf("answers %v, events %v", count, rows)
 	}
-	// Each update starts from what the one before it left.
+	// Each update starts from the state that the one before it left.
 	last := "0"
 	for i := len(rows) - 2; i > 0; i-- {
 		change := rows[i]["details"].(map[string]any)["changes"].(map[string]any)["title"].(map[string]any)
@@ -372,7 +372,8 @@ func TestURLFilters(t *testing.T) {
 			t.Errorf("GET /urls%s: %q, want %q", query, got, want)
 		}
 	}
-	// The index of texts finds nothing shorter, so all links would be read.
+	// The index of texts does not find shorter texts, so all links would have to be
+	// read.
 	for _, search := range []string{"z", "qu", "~~", "%25", "_", "a-b", "C%2B%2B", "ab+cd", "%E6%9D%B1%E4%BA%AC"} {
 		a := b.want(400, RoleReader, "GET", "/urls?search="+search, nil)
 		if a.fields()["search"] != "must have at least three letters or digits in a row" {
@@ -406,7 +407,7 @@ func TestDrawnCodesThatAreTaken(t *testing.T) {
 	b.want(503, RoleEditor, "POST", "/urls", object{"user_id": ann, "original_url": "https://example.com"})
 }
 
-// A link that an import gave the id the sequence would have drawn next only
+// If an import gave a link the id that the sequence would have drawn next, that only
 // costs another draw.
 func TestIDTakenByImport(t *testing.T) {
 	t.Parallel()
@@ -421,7 +422,7 @@ func TestIDTakenByImport(t *testing.T) {
 	}
 }
 
-// A change of a month whose partition no worker has made is not lost for it.
+// A change in a month whose partition no worker has made is not lost.
 func TestMissingPartition(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -451,7 +452,7 @@ func TestMissingPartition(t *testing.T) {
 	}
 }
 
-// Text that was stored before the rule came stays, and can be changed.
+// Text that was stored before the rule existed stays, and can be changed.
 func TestTextDirectionIsRefused(t *testing.T) {
 	t.Parallel()
 	b := setup(t)

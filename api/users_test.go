@@ -48,7 +48,7 @@ func TestUsers(t *testing.T) {
 			t.Errorf("event %d is %v, want %s", i, events[i]["event_type"], want)
 		}
 	}
-	// That it changed is known; who it was is not.
+	// The event says that the user changed, but not who the user was.
 	details = events[1]["details"].(map[string]any)
 	if got := fmt.Sprint(details["changes"]); got != "map[username:map[new:<nil> old:<nil>]]" {
 		t.Errorf("changes are %s", got)
@@ -120,8 +120,8 @@ func TestUserFields(t *testing.T) {
 	}
 }
 
-// A user whose links were clicked millions of times is deleted as fast as any
-// other: what is behind the newest events is the worker's.
+// A user whose links were clicked millions of times is deleted as fast as any other:
+// the worker does the events before the newest ones.
 func TestDeletedUserWithManyClicks(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -142,8 +142,8 @@ func TestDeletedUserWithManyClicks(t *testing.T) {
 	}
 }
 
-// Ids of imports beyond 2^51 do not move the sequences (csvimport.MaxSequenceID).
-// When it comes to them it passes them, holes between them used or not.
+// Ids of imports beyond 2^51 do not move the sequences (csvimport.MaxSequenceID). When
+// a sequence comes to them it passes them, whether holes between them are used or not.
 func TestIDsThatImportsTookArePassed(t *testing.T) {
 	t.Parallel()
 	b := setup(t)

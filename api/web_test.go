@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"image"
-	_ "image/png" // what the icons are
+	_ "image/png" // the format of the icons
 	"regexp"
 	"slices"
 	"strings"
@@ -14,8 +14,8 @@ import (
 	"github.com/signpost/signpost/internal/links"
 )
 
-// forbids reports whether robots.txt keeps crawlers off a path, read as Google
-// and RFC 9309 do: a rule is a beginning, and $ is the end.
+// forbids reports whether robots.txt keeps crawlers off a path. It reads rules as
+// Google and RFC 9309 do: a rule is the beginning of a path, and $ stands for its end.
 func forbids(t *testing.T, robots, path string) bool {
 	t.Helper()
 	lines := strings.Split(strings.TrimSpace(robots), "\n")
@@ -100,8 +100,8 @@ func TestIcons(t *testing.T) {
 	}
 }
 
-// pictures returns the sizes of the pictures in a PNG, or in an ICO that consists
-// of them.
+// pictures returns the sizes of the pictures in a PNG, or in an ICO that consists of
+// PNGs.
 func pictures(t *testing.T, file []byte) (sizes []int) {
 	t.Helper()
 	entries := [][]byte{file}
