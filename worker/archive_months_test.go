@@ -36,14 +36,16 @@ var (
 	young = postgres.MonthOf(time.Now()).AddDate(0, -3, 0)
 )
 
-// archiving is a site whose events of more than three months ago are to go.
+// archiving is a site whose events are retired when they are more than three months
+// old.
 type archiving struct {
 	*site
 	dir   string
 	store archive.Store
 }
 
-// setupArchiving fills an old and a young month, and works nothing yet but clicks.
+// setupArchiving fills an old and a young month. Only the queue of clicks is worked on
+// yet.
 func setupArchiving(t *testing.T) *archiving {
 	t.Helper()
 	s := setup(t)
@@ -71,8 +73,8 @@ func (r *archiving) late(id string, n int) {
 	r.ship(id, many(n, old.AddDate(0, 0, 3)))
 }
 
-// startArchiving works all but the queue of retention: what retires when is up to
-// the test, which has run put the job elsewhere.
+// startArchiving works on all queues except for the one of retention. The test itself
+// decides when a month is retired: its run puts the job into another queue.
 func (r *archiving) startArchiving() *Worker {
 	r.Helper()
 	queues := DefaultQueues()
@@ -85,8 +87,8 @@ func (r *archiving) startQueues(queues map[string]int) *Worker {
 	return r.start(queues, func(d *deps) { d.retention = Retention{Months: 3, Changes: 3, Archive: r.store} })
 }
 
-// hand returns the job for a test to take step by step, as far as a worker got
-// before it was killed.
+// hand returns the job, so that a test can do its steps one by one, as far as a worker
+// got before it was killed.
 func (r *archiving) hand() *archiveMonths {
 	d := &deps{
 		pool: r.pool, log: r.worker.deps.log, metrics: r.worker.deps.metrics,
@@ -105,7 +107,7 @@ func (r *archiving) totals() string {
 	return r.text("SELECT sum(clicks) || ' ' || sum(bots) FROM click_days") + " " + r.text("SELECT sum(clicks) || ' ' || sum(bots) FROM click_quarters")
 }
 
-// states lists what event_parts says.
+// states lists the states in event_parts.
 func (r *archiving) states() string {
 	return r.text("SELECT coalesce(string_agg(part || ' ' || state || ' ' || coalesce(rows::text, '-'), ', ' ORDER BY part), '') FROM event_parts WHERE month = $1", old)
 }
@@ -133,7 +135,7 @@ func (r *archiving) files() []string {
 	return names
 }
 
-// again lets a month that was retired be retired once more, as a day later.
+// again lets a retired month be retired once more, as if it were a day later.
 func (r *archiving) again() {
 	r.exec("UPDATE event_parts SET dropped_at = now() - interval '2 days'")
 }
@@ -202,7 +204,7 @@ func TestArchiveAndRestore(t *testing.T) {
 	r.run(jobs.ArchiveMonths{})
 	r.wantStates("1 dropped 102, 2 dropped 102")
 	r.wantTables(0, 0)
-	if done := r.restore(); done != (Restored{1, 102}) { // the second took the first's place
+	if done := r.restore(); done != (Restored{1, 102}) { // the second part replaced the first
 		t.Errorf("restored %+v", done)
 	}
 	if got := r.sum(); got != before {
@@ -210,8 +212,8 @@ func TestArchiveAndRestore(t *testing.T) {
 	}
 }
 
-// What was removed from a restored month does not come back, from whichever
-// part, and what took its place stays.
+// Events that were removed from a restored month do not come back, from whichever part,
+// and events that replaced them stay.
 func TestRestoreLeavesUndoneEventsAway(t *testing.T) {
 	r := setupArchiving(t)
 	r.exec("INSERT INTO users (id, username, email) VALUES (1, 'ann', 'ann@example.com')")
@@ -254,7 +256,7 @@ func TestRestoreLeavesUndoneEventsAway(t *testing.T) {
 	retire()
 	r.restore()
 	check("restored after it was retired again", 0, 20)
-	// Late rows make a part beside it, which replaces nothing.
+	// Late rows make a further part, which replaces none.
 	retire()
 	r.late("later", 5)
 	r.eventually("clicks are ingested", r.allIngested)
@@ -299,8 +301,8 @@ func TestUndoIsCompletedAfterARestore(t *testing.T) {
 	}
 }
 
-// Ids that were noted for a detach which did not happen are in nobody's way once
-// the events are gone.
+// Ids that were noted for a detach that did not happen hinder nobody once the events
+// are gone.
 func TestNotedIDsOfNoDetach(t *testing.T) {
 	r := setupArchiving(t)
 	r.exec("INSERT INTO users (id, username, email) VALUES (1, 'ann', 'ann@example.com')")
@@ -321,7 +323,8 @@ func TestNotedIDsOfNoDetach(t *testing.T) {
 	r.wantRows(r.upload(csvimport.KindEvents, file, csvimport.SplitOptions{}), 2, 0)
 }
 
-// When a worker dies on the way, another is asked to go on, unless one is at it.
+// If a worker dies on the way, another is asked to continue, unless one is already
+// doing so.
 func TestReenqueueOfParts(t *testing.T) {
 	r := setupArchiving(t)
 	w := r.hand()
@@ -341,7 +344,7 @@ func TestReenqueueOfParts(t *testing.T) {
 	r.eventually("the month is retired", func() bool { return r.states() == "1 dropped 102" })
 }
 
-// statements notes what is asked of a pool.
+// statements records the statements that a pool executes.
 type statements struct {
 	mu  sync.Mutex
 	all []string
@@ -356,8 +359,8 @@ func (s *statements) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data pgx.
 
 func (s *statements) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
 
-// Rescue looks whether somebody holds the lock and does not take it: a run that
-// is due in that instant would leave for an hour.
+// The rescue checks whether somebody holds the lock without taking it: otherwise a run
+// that is due at that moment would give up for an hour.
 func TestReenqueueOfPartsTakesNoLock(t *testing.T) {
 	r := setupArchiving(t)
 	w := r.hand()
@@ -391,8 +394,8 @@ func TestReenqueueOfPartsTakesNoLock(t *testing.T) {
 	}
 }
 
-// A changed setting is looked at by the first run after the start, not by that
-// of the next hour.
+// A changed setting takes effect in the first run after the start, and not only in the
+// run of the next hour.
 func TestRetentionIsLookedAtWhenItChanges(t *testing.T) {
 	r := setupArchiving(t)
 	start := func(retention Retention) *Worker {
@@ -419,7 +422,7 @@ func TestRetentionIsLookedAtWhenItChanges(t *testing.T) {
 	r.eventually("the month is retired", func() bool { return r.states() == "1 dropped 102" })
 }
 
-// The same with storage that speaks S3, by a server in this process.
+// This is the same with storage that speaks S3, on a server in this process.
 func TestArchiveIntoABucket(t *testing.T) {
 	r := setupArchiving(t)
 	backend := s3mem.New()
@@ -444,8 +447,8 @@ func TestArchiveIntoABucket(t *testing.T) {
 	}
 }
 
-// A month that comes back is as good a partition as any: the same columns,
-// constraints and indexes, each once.
+// A restored month is a complete partition: it has the same columns, constraints and
+// indexes, each once.
 func TestRestoredMonthIsComplete(t *testing.T) {
 	r := setupArchiving(t)
 	r.startArchiving()
@@ -467,7 +470,7 @@ func TestRestoredMonthIsComplete(t *testing.T) {
 	}
 }
 
-// Partitions are made ahead again when somebody dropped them.
+// Partitions are made ahead of time again if somebody dropped them.
 func TestMakePartitionsAhead(t *testing.T) {
 	s := setup(t)
 	for n := 1; n <= partitionsAhead; n++ {
@@ -483,8 +486,8 @@ func TestMakePartitionsAhead(t *testing.T) {
 	}
 }
 
-// Late clicks of a retired month are counted, can be seen, and go to the archive
-// as a further part.
+// Late clicks of a retired month are counted, are visible, and go to the archive as a
+// further part.
 func TestLateClicksOfARetiredMonth(t *testing.T) {
 	r := setupArchiving(t)
 	r.startArchiving()
@@ -509,8 +512,8 @@ func TestLateClicksOfARetiredMonth(t *testing.T) {
 	r.wantInt(137, "SELECT count(*) FROM events WHERE occurred_at < $1", young)
 }
 
-// A worker that is killed between any two steps, or after a step took effect and
-// before that was noted, leaves what the next one ends.
+// A worker may be killed between any two steps, or after a step took effect and before
+// that was noted. The next worker finishes its work.
 func TestArchiveGoesOnAfterAKill(t *testing.T) {
 	for name, live := range map[string]func(*archiving, *archiveMonths){
 		"after the detach": func(*archiving, *archiveMonths) {},
@@ -571,7 +574,7 @@ func (r *archiving) create(name string) {
 	}
 }
 
-// step archives the part that is open, or drops its table.
+// step archives the open part, or drops its table.
 func (r *archiving) step(w *archiveMonths) {
 	r.Helper()
 	part, step := r.parts(w), w.archive
@@ -583,7 +586,7 @@ func (r *archiving) step(w *archiveMonths) {
 	}
 }
 
-// parts returns the one part that is open.
+// parts returns the one open part.
 func (r *archiving) parts(w *archiveMonths) queries.EventPart {
 	r.Helper()
 	parts, err := queries.New(w.deps.pool).ListOpenEventParts(r.ctx)
@@ -593,12 +596,12 @@ func (r *archiving) parts(w *archiveMonths) queries.EventPart {
 	return parts[0]
 }
 
-// faulty is an archive in trouble.
+// faulty is an archive that fails.
 type faulty struct {
 	archive.Store
-	create func(name string) error           // before a data file is made
-	spoil  func(io.ReadCloser) io.ReadCloser // when one is read
-	noted  error                             // after a manifest was made
+	create func(name string) error           // called before a data file is made
+	spoil  func(io.ReadCloser) io.ReadCloser // wraps a data file that is read
+	noted  error                             // returned after a manifest was made
 }
 
 func (f *faulty) Create(ctx context.Context, name string, write func(io.Writer) error) error {
@@ -622,15 +625,15 @@ func (f *faulty) Open(ctx context.Context, name string) (io.ReadCloser, error) {
 	return file, err
 }
 
-// cut is a file that lost its end.
+// cut is a file whose end is missing.
 type cut struct {
 	io.Reader
 	io.Closer
 }
 
-// When the archive fails, or does not give back the bytes that it was given, the month
-// stays detached and nothing of it is lost. Once the archive is well again, the next
-// run ends what was begun, also when the worker asks only for parts that wait.
+// If the archive fails, or does not give back the bytes that it was given, the month
+// stays detached and no row is lost. Once the archive works again, the next run
+// finishes the work, even if the worker only looks for waiting parts.
 func TestArchiveThatFails(t *testing.T) {
 	for name, f := range map[string]*faulty{
 		"full":    {create: func(string) error { return errors.New("no space left") }},
@@ -684,14 +687,14 @@ func TestArchiveThatFails(t *testing.T) {
 	}
 }
 
-// changes are the change events of the old month.
+// changes returns the change events of the old month.
 func (r *archiving) changes() string {
 	return r.text(`SELECT string_agg(e::text, E'\n' ORDER BY occurred_at, id) FROM events e
 		WHERE occurred_at >= $1 AND occurred_at < $2 AND event_type <> 'clicked'`, old, young)
 }
 
-// Change events are an audit trail: clicks go, they stay, with their ids, where
-// they were, for an age of their own.
+// Change events are an audit trail. When clicks are retired, they stay in place with
+// their ids, up to an age of their own.
 func TestArchiveKeepsChanges(t *testing.T) {
 	r := setupArchiving(t)
 	changes := r.changes()
@@ -710,7 +713,7 @@ func TestArchiveKeepsChanges(t *testing.T) {
 	r.run(jobs.ArchiveMonths{})
 	check("retired", "1 dropped 100")
 	r.wantInt(2, "SELECT count(*) FROM events WHERE occurred_at < $1", young)
-	r.wantInt(0, "SELECT count(*) FROM archived_event_ids") // of an event that is there
+	r.wantInt(0, "SELECT count(*) FROM archived_event_ids") // the id of an event that is still there
 	r.again()
 	r.run(jobs.ArchiveMonths{}) // nothing is left to retire
 	check("looked at once more", "1 dropped 100")
@@ -735,10 +738,11 @@ func TestArchiveKeepsChanges(t *testing.T) {
 	r.again()
 	r.run(jobs.ArchiveMonths{})
 	check("retired again", "1 dropped 100, 2 dropped 30, 3 dropped 130")
-	if done := r.restore(); done != (Restored{1, 130}) { // which took the place of both
+	if done := r.restore(); done != (Restored{1, 130}) { // this replaced both
 		t.Errorf("restored %+v", done)
 	}
-	// A restored month whose clicks are all removed has to say so in the archive.
+	// If all clicks of a restored month were removed, that has to be recorded in the
+	// archive.
 	r.exec("DELETE FROM events WHERE event_type = 'clicked' AND occurred_at < $1", young)
 	r.exec("UPDATE event_holds SET until = now()")
 	r.again()
@@ -746,7 +750,7 @@ func TestArchiveKeepsChanges(t *testing.T) {
 	check("retired without clicks", "1 dropped 100, 2 dropped 30, 3 dropped 130, 4 dropped 0")
 
 	r.stop(w)
-	r.startArchiving() // which has changes go with the rest
+	r.startArchiving() // with it, changes are archived with the rest
 	r.again()
 	r.run(jobs.ArchiveMonths{})
 	r.wantStates("1 dropped 100, 2 dropped 30, 3 dropped 130, 4 dropped 0, 5 dropped 2")
@@ -759,8 +763,8 @@ func TestArchiveKeepsChanges(t *testing.T) {
 	}
 }
 
-// The same when it was begun by a worker that died, when nothing is archived,
-// and when the archive failed at first.
+// The same holds if it was begun by a worker that died, if nothing is archived, and if
+// the archive failed at first.
 func TestArchiveKeepsChangesWhateverHappens(t *testing.T) {
 	for name, live := range map[string]func(*archiving, *archiveMonths){
 		"killed": func(r *archiving, w *archiveMonths) {
@@ -808,7 +812,7 @@ func TestArchiveOfAnotherInstallation(t *testing.T) {
 	r := setupArchiving(t)
 	w := r.startArchiving()
 	r.run(jobs.ArchiveMonths{})
-	r.exec("UPDATE installation SET id = gen_random_uuid()") // as if the database were another's
+	r.exec("UPDATE installation SET id = gen_random_uuid()") // as if the database were another installation
 	_, err := RestoreMonth(r.ctx, r.pool, r.store, Restoring{Month: old, Hold: time.Hour})
 	if err == nil || !strings.Contains(err.Error(), "of the installation") {
 		t.Errorf("restore: %v", err)
@@ -830,7 +834,7 @@ func TestRestoreWaitsForReaders(t *testing.T) {
 	r := setupArchiving(t)
 	before := r.sum()
 	w := r.startArchiving()
-	w.deps.retention.Changes = 0 // so that the month has a partition, which is taken out for an instant
+	w.deps.retention.Changes = 0 // makes the month have a partition, which is taken out for an instant
 	r.run(jobs.ArchiveMonths{})
 	parts, err := archive.Manifests(r.ctx, r.store, monthText(old))
 	if err != nil {
@@ -862,7 +866,7 @@ func TestRestoreWaitsForReaders(t *testing.T) {
 	}
 }
 
-// Manifests of earlier releases say nothing of whose they are, and are ours.
+// Manifests of earlier releases do not name their installation, and count as ours.
 func TestArchiveThatNamesNoInstallation(t *testing.T) {
 	r := setupArchiving(t)
 	before := r.sum()
@@ -887,7 +891,7 @@ func TestArchiveThatNamesNoInstallation(t *testing.T) {
 }
 
 // blocking is an archive that takes, or gives, a little of a data file and then
-// nothing, until it is let go.
+// nothing, until it is released.
 type blocking struct {
 	archive.Store
 	blocked, goOn chan struct{}
@@ -943,8 +947,8 @@ func (f *blockingFile) Read(p []byte) (int, error) {
 	return f.ReadCloser.Read(p[:min(len(p), 64<<10)])
 }
 
-// wantNoSnapshot wants no transaction and no snapshot to be held while others
-// come and go: Postgres could clear up nothing.
+// wantNoSnapshot checks that no transaction and no snapshot is held while other
+// transactions come and go. Otherwise Postgres could not clean up.
 func (r *archiving) wantNoSnapshot(when string) {
 	r.Helper()
 	for range 60 {
@@ -957,8 +961,8 @@ func (r *archiving) wantNoSnapshot(when string) {
 	})
 }
 
-// However long an archive takes to take or give a month, no transaction waits
-// for it.
+// However long an archive takes to store or return a month, no transaction waits for
+// it.
 func TestArchiveAndRestoreHoldNoSnapshot(t *testing.T) {
 	r := setupArchiving(t)
 	r.exec(`INSERT INTO events (occurred_at, event_type, url_id, details)
@@ -1001,8 +1005,8 @@ func TestArchiveAndRestoreHoldNoSnapshot(t *testing.T) {
 	r.wantTables(1, 0)
 }
 
-// A restore that was killed leaves a table. The next begins anew, and the job that
-// archives months drops the table too.
+// A restore that was killed leaves a table. The next restore begins anew, and the job
+// that archives months drops the table too.
 func TestRestoreAfterAKill(t *testing.T) {
 	r := setupArchiving(t)
 	before := r.sum()
@@ -1036,8 +1040,7 @@ func TestArchiveTriesTheArchiveFirst(t *testing.T) {
 	r.wantStates("")
 }
 
-// A part of an archive is never overwritten, also when the database has
-// forgotten it.
+// A part of an archive is never overwritten, even if the database has forgotten it.
 func TestArchiveOverwritesNothing(t *testing.T) {
 	r := setupArchiving(t)
 	r.startArchiving()
@@ -1052,8 +1055,8 @@ func TestArchiveOverwritesNothing(t *testing.T) {
 	}
 }
 
-// Of two workers at one part, as when the lock went with its connection, the
-// one that came later wins, and nothing is lost or there twice.
+// Two workers may be at one part, for example if the lock was lost with its connection.
+// The one that came later wins, and no row is lost or stored twice.
 func TestArchiveOnTwoWorkers(t *testing.T) {
 	r := setupArchiving(t)
 	before := r.sum()
@@ -1063,7 +1066,7 @@ func TestArchiveOnTwoWorkers(t *testing.T) {
 	}
 	part := r.parts(first)
 	first.deps.retention.Archive = &faulty{Store: good, create: func(string) error {
-		second := r.hand() // while the first writes
+		second := r.hand() // while the first one writes
 		r.step(second)
 		return nil
 	}}
@@ -1092,7 +1095,7 @@ func TestArchiveOnTwoWorkers(t *testing.T) {
 	unlock()
 }
 
-// Who says none wants old events deleted.
+// With EVENTS_ARCHIVE=none, old events are deleted.
 func TestArchiveWithoutAnArchive(t *testing.T) {
 	r := setupArchiving(t)
 	totals := r.totals()
@@ -1106,8 +1109,8 @@ func TestArchiveWithoutAnArchive(t *testing.T) {
 	}
 }
 
-// Without a retention nothing goes, and what was begun under another
-// configuration is given back.
+// Without a retention no month is retired, and a month that was begun under another
+// configuration is put back.
 func TestNoRetention(t *testing.T) {
 	r := setupArchiving(t)
 	before := r.sum()
@@ -1127,8 +1130,8 @@ func TestNoRetention(t *testing.T) {
 	}
 }
 
-// No month goes while events are imported: the import looks there for what it
-// brings twice.
+// No month is retired while events are imported, because the import looks in the month
+// for events that it already has.
 func TestArchiveWaitsForImports(t *testing.T) {
 	r := setupArchiving(t)
 	r.exec(`INSERT INTO imports (kind, state, layout, keep_ids, actor_name) VALUES ('events', 'running', '{}', true, 'ann')`)
@@ -1151,8 +1154,8 @@ func TestArchiveWaitsForImports(t *testing.T) {
 	}
 }
 
-// A file that is imported again after its month was archived or restored brings no
-// event twice.
+// If a file is imported again after its month was archived or restored, no event is
+// there twice.
 func TestImportOfArchivedEvents(t *testing.T) {
 	r := setupArchiving(t)
 	r.exec("INSERT INTO users (id, username, email) VALUES (1, 'ann', 'ann@example.com')")
@@ -1193,7 +1196,7 @@ func TestImportOfArchivedEvents(t *testing.T) {
 	r.wantInt(0, "SELECT count(*) FROM archived_event_ids")
 	r.wantInt(123, "SELECT count(*) FROM events WHERE occurred_at < $1", young)
 
-	// An import that began since the ids were noted, and a detach that did not
+	// This is an import that began after the ids were noted, and a detach that did not
 	// happen after that.
 	r.exec("DELETE FROM event_holds")
 	r.stop(w)
@@ -1216,7 +1219,7 @@ func TestImportOfArchivedEvents(t *testing.T) {
 	r.wantInt(21, "SELECT count(*) FROM archived_event_ids WHERE batch = 2")
 }
 
-// A partition without rows just goes.
+// A partition without rows is just dropped.
 func TestArchiveOfAnEmptyMonth(t *testing.T) {
 	r := setupArchiving(t)
 	r.exec("DELETE FROM events WHERE occurred_at < $1", young)
@@ -1229,8 +1232,8 @@ func TestArchiveOfAnEmptyMonth(t *testing.T) {
 	}
 }
 
-// A month is not restored while another is archived, or while a part of it is on
-// its way: nobody could tell which rows are where.
+// A month is not restored while another is being archived, or while a part of the month
+// is on its way: it would not be clear which rows are where.
 func TestRestoreWaits(t *testing.T) {
 	r := setupArchiving(t)
 	w := r.hand()
@@ -1255,7 +1258,7 @@ func TestRestoreWaits(t *testing.T) {
 	r.restore()
 }
 
-// A damaged part is not restored, and nothing of the others either.
+// A damaged part is not restored, nor are the other parts of its month.
 func TestRestoreOfADamagedPart(t *testing.T) {
 	r := setupArchiving(t)
 	r.startArchiving()
@@ -1286,7 +1289,7 @@ func TestRestoreOfADamagedPart(t *testing.T) {
 	r.wantInt(0, "SELECT count(*) FROM event_holds")
 }
 
-// Clicks go in while their month is detached, attached and restored.
+// Clicks can be written while their month is detached, attached and restored.
 func TestClicksWhileAMonthComesAndGoes(t *testing.T) {
 	r := setupArchiving(t)
 	r.startArchiving()
@@ -1325,8 +1328,8 @@ func TestMonthsAhead(t *testing.T) {
 	}
 }
 
-// Finished imports go by age, with all that is kept of them; what they brought
-// stays.
+// Finished imports are removed by age, with all their records; the rows that they
+// brought stay.
 func TestPruneOfImports(t *testing.T) {
 	s := setup(t)
 	for _, state := range []string{"completed", "failed", "undoing", "running"} {
@@ -1343,7 +1346,7 @@ func TestPruneOfImports(t *testing.T) {
 	if err := w.Work(s.ctx, nil); err != nil {
 		t.Fatal(err)
 	}
-	s.wantInt(5, "SELECT count(*) FROM imports") // nothing said how long
+	s.wantInt(5, "SELECT count(*) FROM imports") // no age was set
 	d.importKeep = 90 * 24 * time.Hour
 	if err := w.Work(s.ctx, nil); err != nil {
 		t.Fatal(err)

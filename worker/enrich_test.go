@@ -41,8 +41,8 @@ func TestParseAgent(t *testing.T) {
 	}
 }
 
-// Whether a visit is a person's depends on its User-Agent alone so far: what
-// says that it is a prefetch is in headers that a click does not keep.
+// So far only the User-Agent decides whether a visit counts as a person's. A prefetch
+// is announced in headers that a click does not store.
 func TestVisitsFromTheField(t *testing.T) {
 	t.Parallel()
 	judged := 0
@@ -121,8 +121,8 @@ func TestPeopleAndPrograms(t *testing.T) {
 	}
 }
 
-// A device changes its IPv6 address within its /64; IPv4 is the same in both
-// of its forms. Salts are read once a day, so that the day needs no database.
+// A device changes its IPv6 address within its /64; IPv4 addresses are the same in both
+// of their forms. Salts are read once a day, so the day needs no database.
 func TestVisitorNetworks(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
@@ -154,7 +154,7 @@ func TestVisitorNetworks(t *testing.T) {
 	}
 }
 
-// Whatever a client sends, what is made of it is short text.
+// Whatever a client sends, the results are short texts.
 func FuzzParseAgent(f *testing.F) {
 	for _, seed := range []string{chrome, iphone, "", "\x00\xff", strings.Repeat("a", 5000), "(((;;;)))/ / /", "Version/ Mobile/"} {
 		f.Add(seed)
@@ -200,7 +200,7 @@ func TestFloor(t *testing.T) {
 	}
 }
 
-// BenchmarkEnrich says what a click costs before it is copied: goal 2 µs.
+// BenchmarkEnrich measures the cost of a click before it is copied. The goal is 2 µs.
 func BenchmarkEnrich(b *testing.B) {
 	const n = 10_000
 	batch, positions, now := make([]clicks.Click, n), make([]int32, n), time.Now()

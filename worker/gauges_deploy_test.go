@@ -10,8 +10,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// TestFiguresOfTheDatabaseAreNotSummed reads every query in deploy/ that has a
-// figure which all workers tell alike: each must take the maximum of it.
+// TestFiguresOfTheDatabaseAreNotSummed reads every query in deploy/ with a figure that
+// is the same on all workers. Each query must take the maximum of the figure.
 func TestFiguresOfTheDatabaseAreNotSummed(t *testing.T) {
 	t.Parallel()
 	registry := prometheus.NewRegistry()
@@ -53,7 +53,7 @@ func TestFiguresOfTheDatabaseAreNotSummed(t *testing.T) {
 			t.Fatal(err)
 		}
 		for line := range strings.Lines(string(text)) {
-			if !strings.Contains(line, "(") { // prose
+			if !strings.Contains(line, "(") { // the line is prose
 				continue
 			}
 			n := len(all.FindAllString(line, -1))

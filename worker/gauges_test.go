@@ -53,7 +53,7 @@ func TestSample(t *testing.T) {
 		t.Error("the database is smaller than its events")
 	}
 
-	// What is gone reads zero, not its last value.
+	// A figure whose rows are gone becomes zero and does not keep its last value.
 	s.exec("DELETE FROM imports")
 	if err := w.client.QueueResume(s.ctx, jobs.QueueImports, nil); err != nil {
 		t.Fatal(err)

@@ -9,8 +9,8 @@ import (
 	"github.com/signpost/signpost/internal/jobs"
 )
 
-// wantProblems checks that an import's problems are the groups of its rejected rows
-// and of its notices, at whatever moment: both are read at once.
+// wantProblems checks that an import's problems are the groups of its rejected rows and
+// of its notices. This holds at any moment, so both are read at once.
 func (s *site) wantProblems(id int64) {
 	s.Helper()
 	const group = ` field, COALESCE(kind, 'other') AS kind, import_reason_shape(reason) AS shape,
@@ -34,14 +34,14 @@ func (s *site) wantProblems(id int64) {
 	s.wantInt(0, "SELECT count(*) FROM import_errors WHERE import_id = $1 AND kind IS NULL", id)
 }
 
-// problems lists those of an import as "outcome field kind rows line reason".
+// problems lists the problems of an import as "outcome field kind rows line reason".
 func (s *site) problems(id int64) string {
 	s.Helper()
 	return s.text(`SELECT string_agg(concat_ws(' ', outcome, field, kind, rows, line, reason), E'\n' ORDER BY rows DESC, line)
 		FROM import_problems WHERE import_id = $1`, id)
 }
 
-// A file that is wrong in many ways, applied by many workers at once.
+// The file has many kinds of errors, and many workers apply it at once.
 func TestProblemsOfAFile(t *testing.T) {
 	s := setup(t)
 	s.start(map[string]int{jobs.QueueImports: 4})
@@ -76,8 +76,9 @@ rejected id taken 499 11 is taken by an earlier row or by an existing one`
 	}
 }
 
-// Rejects that the release before writes are counted too, rows whose reasons
-// differ in words make no more groups than are of use, and all goes with the import.
+// Rejected rows that the previous release writes are counted too. Rows whose reasons
+// differ in words do not make more groups than are of use. All groups are removed with
+// the import.
 func TestProblemsAreCountedWhoeverWrites(t *testing.T) {
 	s := setup(t)
 	id := s.receive(csvimport.KindUsers, "username,email\nann,ann@example.com\n", csvimport.SplitOptions{})
@@ -89,22 +90,24 @@ func TestProblemsAreCountedWhoeverWrites(t *testing.T) {
 	if got, want := s.problems(id), "rejected email other 6 2 is wrong 2"; got != want {
 		t.Errorf("problems are %s, want %s", got, want)
 	}
-	// In letters, since digits make no difference: 999 reasons in three statements.
+	// The reasons differ in letters, since digits make no difference: 999 reasons in
+	// three statements.
 	for n := range 3 {
 		s.exec(insert+"1000 + n, 'column ' || translate(n::text, '0123456789', 'abcdefghij'), 'is wrong', '' FROM generate_series($2::int, $2 + 332) n", id, n*333)
 	}
 	s.wantInt(6+999, "SELECT sum(rows) FROM import_problems WHERE import_id = $1", id)
 	s.wantInt(101, "SELECT count(*) FROM import_problems WHERE import_id = $1", id)
 	s.wantInt(900, "SELECT rows FROM import_problems WHERE import_id = $1 AND field = '' AND shape = '' AND reason = 'other reasons'", id)
-	// One that has its group is still counted there.
+	// A row whose reason has a group is still counted there.
 	s.exec(insert+"5000, 'email', 'is wrong 5', ''", id)
 	s.wantInt(7, "SELECT rows FROM import_problems WHERE import_id = $1 AND field = 'email'", id)
 	s.exec("DELETE FROM imports WHERE id = $1", id)
 	s.wantInt(1, "SELECT count(*) FROM import_problems")
 }
 
-// Links with reserved codes go in, and say under which path they answer; those that
-// are rejected for another reason, or updated, say nothing. A dry run says the same.
+// Links with reserved codes are imported, with a notice that names their path. Links
+// that are rejected for another reason, or updated, have no notice. A dry run has the
+// same notices.
 func TestNoticesOfReservedCodes(t *testing.T) {
 	s := setup(t)
 	s.start(map[string]int{jobs.QueueImports: 3}, hastyUndo)
@@ -142,7 +145,8 @@ func TestNoticesOfReservedCodes(t *testing.T) {
 	}
 }
 
-// Notices go with an undo, however many there are; why rows were rejected stays.
+// An undo removes notices, however many there are. The reasons why rows were rejected
+// stay.
 func TestUndoForgetsNotices(t *testing.T) {
 	s := setup(t)
 	s.start(nil, hastyUndo)

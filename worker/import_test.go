@@ -16,7 +16,7 @@ import (
 	"github.com/signpost/signpost/queries"
 )
 
-// retryImport takes up an import that failed, as the API does.
+// retryImport continues an import that failed, as the API does.
 func (s *site) retryImport(id int64) {
 	s.Helper()
 	row, err := queries.New(s.pool).ReopenImport(s.ctx, id)
@@ -26,9 +26,9 @@ func (s *site) retryImport(id int64) {
 	s.queueJob(id, jobs.NextOfImport(id, row.State))
 }
 
-// An import of which some part fails again and again ends as failed and says
-// why. Once the trouble is mended it is taken up where it was left, and ends as
-// if nothing had been.
+// If some part of an import fails again and again, the import ends as failed and gives
+// the reason. After the cause is removed, it continues at the point where it stopped,
+// and ends as if nothing had happened.
 func TestFailedImportIsRetried(t *testing.T) {
 	file := "username,email\n"
 	for i := range 20 {
@@ -37,7 +37,7 @@ func TestFailedImportIsRetried(t *testing.T) {
 	file += "USER3,other@example.com\nuser7,else@example.com\n"
 	for name, test := range map[string]struct {
 		chunkRows int
-		trouble   string // fails while this is true of a row that is inserted
+		trouble   string // inserting a row fails if this is true of it
 		says      string
 	}{
 		"a chunk":      {5, "NEW.username = 'user11'", "the 5 rows from line 12 on could not be applied (the database says XX000)"},
@@ -71,7 +71,7 @@ func TestFailedImportIsRetried(t *testing.T) {
 	}
 }
 
-// What passes by itself is no reason to give up.
+// An error that passes by itself is no reason to give up.
 func TestFinal(t *testing.T) {
 	t.Parallel()
 	timedOut, cancel := context.WithTimeout(t.Context(), 0)
@@ -98,13 +98,13 @@ func TestFinal(t *testing.T) {
 	}
 }
 
-// An import that is cancelled when its last row is done is completed.
+// If an import is cancelled when its last row is done, it is completed.
 func TestCancelOfADoneImport(t *testing.T) {
 	s := setup(t)
 	s.start(nil)
 	id := s.upload(csvimport.KindUsers, "username,email\n"+strings.Repeat("a,a@example.com\n", 3), csvimport.SplitOptions{ChunkRows: 1})
 	s.wantRows(id, 1, 2)
-	// As if the end had not come yet.
+	// This is the state just before the end.
 	s.exec("UPDATE imports SET finished_at = NULL WHERE id = $1", id)
 	s.cancel(id)
 	if imp := s.ended(id); imp.State != stateCompleted {
@@ -136,8 +136,8 @@ func TestImportOfChunksThatCannotBeRead(t *testing.T) {
 	}
 }
 
-// An import that the release before began goes on: rows that it set aside come last,
-// in file order, and each row is applied once.
+// An import that the previous release began is continued: rows that it set aside come
+// last, in file order, and each row is applied once.
 func TestImportOfTheReleaseBefore(t *testing.T) {
 	s := setup(t)
 	id := s.receive(csvimport.KindUsers, "username,email\na,a@example.com\nA,b@example.com\nb,b@example.com\nB,c@example.com\nc,d@example.com\n",

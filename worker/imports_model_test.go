@@ -14,16 +14,16 @@ import (
 // modelSeeds is how many random files of each kind are imported.
 const modelSeeds = 5
 
-// modelRow is a row of a random file: the keys that it claims, and whether it
-// is wrong in itself.
+// modelRow is a row of a random file: the keys that it claims, and whether it is
+// invalid by itself.
 type modelRow struct {
 	text  string
 	keys  []string
 	wrong bool
 }
 
-// sequentially takes rows one by one: of rows that claim one key the first gets
-// it, and a row that is rejected claims none. It returns the lines that go in.
+// sequentially takes rows one by one. If several rows claim a key, the first one gets
+// it, and a rejected row claims none. It returns the lines of the imported rows.
 func sequentially(rows []modelRow, taken map[string]bool) (imported, rejected []int64) {
 	for i, row := range rows {
 		line := int64(i + 2)
@@ -43,8 +43,8 @@ func sequentially(rows []modelRow, taken map[string]bool) (imported, rejected []
 	return imported, rejected
 }
 
-// randomLinks returns rows that claim few ids and codes among them; some belong
-// to a user who does not exist, or have a code that no link may have.
+// randomLinks returns rows that claim few ids and codes. Some of them belong to a user
+// who does not exist, or have a code that is not allowed.
 func randomLinks(r *rand.Rand, n int) []modelRow {
 	rows := make([]modelRow, n)
 	for i := range rows {
@@ -69,7 +69,7 @@ func randomLinks(r *rand.Rand, n int) []modelRow {
 	return rows
 }
 
-// spelled writes an id in one of the ways that mean the same.
+// spelled writes an id in one of its possible spellings.
 func spelled(r *rand.Rand, id string) string {
 	if id == "" {
 		return []string{"", " ", `""`, `\N`}[r.IntN(4)]
@@ -77,8 +77,8 @@ func spelled(r *rand.Rand, id string) string {
 	return []string{id, id + ".0", " " + id + " ", `"0` + id + `"`}[r.IntN(4)]
 }
 
-// randomEvents returns rows of which many have the same id, some of those at the
-// same time; some are of a link or user that does not exist.
+// randomEvents returns rows of which many have the same id, some of them at the same
+// time. Some rows have a link or user that does not exist.
 func randomEvents(r *rand.Rand, n int) []modelRow {
 	rows := make([]modelRow, n)
 	for i := range rows {
@@ -102,13 +102,13 @@ func randomEvents(r *rand.Rand, n int) []modelRow {
 	return rows
 }
 
-// Links and events, too, come out as if their rows were taken one by one.
+// Links and events, too, are imported as if their rows were taken one by one.
 func TestImportIsSequential(t *testing.T) {
 	for _, test := range []struct {
 		kind   csvimport.Kind
 		header string
 		random func(*rand.Rand, int) []modelRow
-		taken  []string // by what is there before
+		taken  []string // keys that existing rows have
 	}{
 		{csvimport.KindLinks, "id,short_code,user_id,original_url", randomLinks, []string{"id 1", "code b1"}},
 		{csvimport.KindEvents, "id,url_id,user_id,event_type,timestamp", randomEvents, nil},
@@ -156,7 +156,7 @@ func (s *site) shuffle() {
 		CREATE TRIGGER shuffle BEFORE INSERT ON river_job FOR EACH ROW EXECUTE FUNCTION shuffle()`)
 }
 
-// wantText checks what a query of numbers gives, written as Go writes a slice.
+// wantText checks the result of a query of numbers, written as Go writes a slice.
 func (s *site) wantText(want, sql string, args ...any) {
 	s.Helper()
 	got := s.text("SELECT '[' || COALESCE(string_agg(n::text, ' '), '') || ']' FROM ("+sql+") r (n)", args...)
@@ -165,7 +165,7 @@ func (s *site) wantText(want, sql string, args ...any) {
 	}
 }
 
-// Links whose file names no owner belong to the one whom the upload named.
+// Links in a file without owners belong to the owner that the upload names.
 func TestImportOfLinksWithoutOwners(t *testing.T) {
 	s := setup(t)
 	s.exec("INSERT INTO users (id, username, email) VALUES (7, 'ann', 'ann@example.com')")
@@ -178,15 +178,15 @@ func TestImportOfLinksWithoutOwners(t *testing.T) {
 	s.wantInt(12, "SELECT imported_clicks FROM urls WHERE short_code = 'one'")
 }
 
-// Postgres is killed again and again while chunks run. Each row goes in once,
-// or is reported once, and the same rows win as always.
+// Postgres is killed again and again while chunks are applied. Each row is imported or
+// reported once, and the same rows win as without kills.
 func TestImportOutlivesPostgres(t *testing.T) {
 	t.Parallel()
 	cluster := pgtest.Cluster(t)
 	url := pgtest.Migrated(t, cluster)
 	s := &site{T: t, ctx: t.Context()}
 	s.use(pgtest.Open(t, url).Config())
-	// Chunks take long enough to be killed.
+	// Chunks take long enough for a kill.
 	s.exec(`
 		CREATE FUNCTION linger() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.1); RETURN NULL; END $$;
 		CREATE TRIGGER linger AFTER INSERT ON users FOR EACH STATEMENT EXECUTE FUNCTION linger()`)

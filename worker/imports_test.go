@@ -20,7 +20,8 @@ import (
 // importSeeds is how many random files are imported.
 const importSeeds = 12
 
-// What examples/README.md says that an import of the example files comes to.
+// These are the results of importing the example files, according to
+// examples/README.md.
 const (
 	exampleUsers, exampleUsersLost   = 38, 2
 	exampleLinks, exampleLinksLost   = 195, 5
@@ -40,7 +41,7 @@ func (s *site) wantRows(id int64, imported, rejected int64) queries.Import {
 	return imp
 }
 
-// rejections lists an import's rejected rows as "line field".
+// rejections lists the rejected rows of an import as "line field".
 func (s *site) rejections(id int64) string {
 	s.Helper()
 	return s.text(`SELECT string_agg(concat_ws(' ', line, field), ', ' ORDER BY line)
@@ -56,7 +57,8 @@ func read(t *testing.T, name string) string {
 	return string(data)
 }
 
-// promisedRejections is what the README says of a file, like rejections.
+// promisedRejections returns the rejections of a file according to the README, in the
+// form of rejections.
 func promisedRejections(t *testing.T, name string) string {
 	t.Helper()
 	var found []string
@@ -69,8 +71,8 @@ func promisedRejections(t *testing.T, name string) string {
 	return strings.Join(found, ", ")
 }
 
-// The example files, whole and in small chunks on several workers, give what
-// their README says, and loading them again gives nothing.
+// The example files, whole and in small chunks on several workers, give the results in
+// their README. Importing them again adds nothing.
 func TestImportExamples(t *testing.T) {
 	for name, opts := range map[string]csvimport.SplitOptions{"whole": {}, "chunked": {ChunkRows: 7}} {
 		t.Run(name, func(t *testing.T) {
@@ -93,7 +95,8 @@ func TestImportExamples(t *testing.T) {
 				}
 				again := s.upload(file.kind, read(t, file.name), opts)
 				s.wantRows(again, 0, file.imported+file.rejected)
-				// What was rejected is so for the same reason, all else has its id taken.
+				// Rows that were rejected before are rejected for the same reason. For
+				// all others, the id is taken.
 				if got := s.text(`SELECT string_agg(concat_ws(' ', line, field), ', ' ORDER BY line) FROM import_errors
 					WHERE import_id = $1 AND (field, reason) <> ('id', $2)`, again, taken(claim{}).reason); got != promised {
 					t.Errorf("rejected of %s the second time: %s, want %s", file.name, got, promised)
@@ -109,14 +112,14 @@ func TestImportExamples(t *testing.T) {
 	}
 }
 
-// modelUser is a row of a random file, and line where it is.
+// modelUser is a row of a random file, with its line.
 type modelUser struct {
 	line            int64
 	id, name, email string
 }
 
-// randomUsers returns rows that claim few keys among them, so that most are
-// contended: in other case, twice in a row, or broken.
+// randomUsers returns rows that claim few keys, so that most of them are contended: in
+// another case, twice in a row, or broken.
 func randomUsers(r *rand.Rand, n int) (string, []modelUser) {
 	names := []string{"ann", "Ann", "ANN", "bob", "Bob", "cy", "dora", "Émile", "émile", "eve", ""}
 	var file strings.Builder
@@ -141,9 +144,9 @@ func randomUsers(r *rand.Rand, n int) (string, []modelUser) {
 	return file.String(), rows
 }
 
-// modelImport takes rows one by one: the lowest line that claims a key gets
-// it, and a row that is rejected claims none. Rows that draw an id come after
-// those that bring one, so that what they draw is in nobody's way.
+// modelImport takes rows one by one: the lowest line that claims a key gets it, and a
+// rejected row claims none. Rows that draw an id come after those that bring one, so
+// that a drawn id is never taken.
 func modelImport(rows []modelUser, taken map[string]bool) map[int64]bool {
 	imported := map[int64]bool{}
 	for _, u := range rows {
@@ -166,8 +169,8 @@ func modelImport(rows []modelUser, taken map[string]bool) map[int64]bool {
 	return imported
 }
 
-// Whatever the size of the chunks, the order in which they run and the number
-// of workers, the result is that of taking the rows in file order.
+// Whatever the size of the chunks, their order and the number of workers, the result is
+// the same as if the rows were taken in file order.
 func TestImportIsThatOfFileOrder(t *testing.T) {
 	s := setup(t)
 	s.shuffle()
@@ -189,8 +192,8 @@ func TestImportIsThatOfFileOrder(t *testing.T) {
 	}
 }
 
-// wantLines checks that a query finds the lines of the rows that went in, or of
-// those that did not.
+// wantLines checks that a query finds the lines of the imported rows, or of the rows
+// that were not imported.
 func (s *site) wantLines(rows []modelUser, imported map[int64]bool, in bool, sql string, args ...any) {
 	s.Helper()
 	found, _ := s.pool.Query(s.ctx, sql, args...) // CollectRows has the error
@@ -210,8 +213,8 @@ func (s *site) wantLines(rows []modelUser, imported map[int64]bool, in bool, sql
 	}
 }
 
-// Links: keys are the id and the code, which are case-sensitive, and a link
-// needs its user.
+// The keys of links are the id and the code, which is case-sensitive, and a link needs
+// its user.
 func TestImportOfLinks(t *testing.T) {
 	for name, opts := range map[string]csvimport.SplitOptions{"whole": {}, "chunked": {ChunkRows: 1}} {
 		t.Run(name, func(t *testing.T) {
@@ -245,7 +248,7 @@ func TestImportOfLinks(t *testing.T) {
 			s.wantInt(1, `SELECT count(*) FROM urls WHERE id = 2 AND short_code = 'One' AND title IS NULL
 				AND tags = '{}' AND is_active AND expires_at IS NULL AND redirect_status = 302`)
 			s.wantInt(2, "SELECT count(*) FROM urls WHERE short_code ~ '^[0-9A-Za-z]{7}$' AND id BETWEEN 4 AND 100")
-			// The greatest id of all leaves others to draw.
+			// Although the greatest possible id is taken, other ids can be drawn.
 			s.wantInt(1, `WITH new AS (
 				INSERT INTO urls (user_id, short_code, original_url) VALUES (1, 'new', 'https://example.com/') RETURNING id
 			) SELECT count(*) FROM new WHERE id < 100`)
@@ -253,8 +256,8 @@ func TestImportOfLinks(t *testing.T) {
 	}
 }
 
-// A code is unique on its domain, which is told by the row, by its short URL or by
-// the upload.
+// A code is unique on its domain. The row, its short URL or the upload says which
+// domain that is.
 func TestImportOfLinksOfDomains(t *testing.T) {
 	opts := csvimport.SplitOptions{ChunkRows: 3}
 	s := setup(t)
@@ -291,8 +294,8 @@ func TestImportOfLinksOfDomains(t *testing.T) {
 	s.wantInt(1, "SELECT domain_id FROM urls WHERE short_code = 'd' AND original_url = 'https://example.com/2'")
 }
 
-// Times that name no zone are in that of the import, in every column; ids that
-// are spelled otherwise are the same, whichever chunk they are in.
+// In every column, times without a zone are in the zone of the import. Other spellings
+// of an id mean the same id, whichever chunk they are in.
 func TestImportReadsValuesAlike(t *testing.T) {
 	s := setup(t)
 	s.exec("INSERT INTO users (id, username, email) VALUES (1, 'ann', 'ann@example.com')")
@@ -339,7 +342,7 @@ func TestImportOfEvents(t *testing.T) {
 	s.wantInt(2, "SELECT count(*) FROM click_quarters")
 }
 
-// Two imports of one file at once: each row goes in once.
+// Two imports of one file run at once: each row is imported once.
 func TestImportsAtOnce(t *testing.T) {
 	s := setup(t)
 	r := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // a test that can be repeated
@@ -365,7 +368,7 @@ func TestImportsAtOnce(t *testing.T) {
 	}
 }
 
-// Jobs of an import that has another one do nothing.
+// Jobs of an import that has another job by now do nothing.
 func TestJobsOfAnImportThatHasAnother(t *testing.T) {
 	s := setup(t)
 	id := s.upload(csvimport.KindUsers, "username,email\nann,ann@example.com\nbob,bob@example.com\n", csvimport.SplitOptions{ChunkRows: 1})
@@ -383,8 +386,8 @@ func TestJobsOfAnImportThatHasAnother(t *testing.T) {
 	s.wantText("["+stateQueued+"]", "SELECT state FROM imports")
 }
 
-// Two runs of one job at once, because its worker was taken for dead, do not get
-// into each other's way: the second finds each row applied.
+// Two runs of one job, because its worker was taken for dead, do not disturb each
+// other: the second finds each row applied.
 func TestImportJobsAtOnce(t *testing.T) {
 	s := setup(t)
 	id := s.upload(csvimport.KindUsers, "username,email\nann,ann@example.com\nbob,bob@example.com\nbob,bobby@example.com\n", csvimport.SplitOptions{ChunkRows: 1})
@@ -405,8 +408,8 @@ func TestImportJobsAtOnce(t *testing.T) {
 	s.wantInt(0, "SELECT count(*) FROM river_job WHERE queue = 'imports' AND cardinality(errors) > 0")
 }
 
-// A run whose job is replaced meanwhile stops after a chunk, and leaves the new job
-// its place also where its own turn is over.
+// A run whose job is replaced meanwhile stops after a chunk. It leaves the new job in
+// place, even if its own turn is over.
 func TestReplacedImportJobStops(t *testing.T) {
 	for name, test := range map[string]struct {
 		turn   time.Duration
@@ -418,7 +421,7 @@ func TestReplacedImportJobStops(t *testing.T) {
 			tx := s.lock("INSERT INTO users (username, email) VALUES ('a', 'other@example.com')")
 			s.start(map[string]int{jobs.QueueImports: 2}, func(d *deps) { d.importTurn = test.turn })
 			s.eventually("the run waits for the row", s.waitFor(tx, 1))
-			s.exec("UPDATE imports SET job_id = 0 WHERE id = $1", id) // a job that is not there yet
+			s.exec("UPDATE imports SET job_id = 0 WHERE id = $1", id) // a job that does not exist yet
 			s.rollback(tx)
 			s.eventually("the run stops", func() bool {
 				return s.int("SELECT count(*) FROM river_job WHERE queue = 'imports' AND state <> 'completed'") == 0
@@ -431,7 +434,7 @@ func TestReplacedImportJobStops(t *testing.T) {
 	}
 }
 
-// Jobs take turns: each queues the next one behind those of other imports.
+// Jobs take turns: each queues its successor behind the jobs of other imports.
 func TestImportsTakeTurns(t *testing.T) {
 	s := setup(t)
 	var file strings.Builder
@@ -444,7 +447,7 @@ func TestImportsTakeTurns(t *testing.T) {
 	s.wantRows(first, 18, 2)
 	s.wantRows(second, 18, 2)
 	s.wantInt(42, "SELECT count(*) FROM river_job WHERE kind = 'apply_chunk'")
-	// Each is done before the other has come two rows further.
+	// Each is done before the other has advanced by two more chunks.
 	s.wantInt(0, `SELECT count(*) FROM import_chunks a JOIN import_chunks b ON a.import_id <> b.import_id AND b.seq > a.seq + 1 AND b.done_at < a.done_at`)
 }
 
@@ -456,8 +459,8 @@ func (s *site) waiting(n int64) func() bool {
 	}
 }
 
-// waitFor reports whether n statements wait for what a transaction holds, not for
-// another job.
+// waitFor reports whether n statements wait for a lock that a transaction holds, and
+// not for another job.
 func (s *site) waitFor(tx pgx.Tx, n int64) func() bool {
 	return func() bool {
 		return s.int("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND $1 = ANY (pg_blocking_pids(pid))",
@@ -465,8 +468,8 @@ func (s *site) waitFor(tx pgx.Tx, n int64) func() bool {
 	}
 }
 
-// Cancelling waits for the chunk that runs, leaves the rest, and says how far it
-// got.
+// Cancelling waits for the chunk that runs, leaves the rest, and reports how far the
+// import got.
 func TestCancelImport(t *testing.T) {
 	s := setup(t)
 	file := "username,email\n"
@@ -491,8 +494,7 @@ func TestCancelImport(t *testing.T) {
 	s.wantInt(0, "SELECT count(*) FROM import_chunks WHERE data IS NOT NULL")
 }
 
-// A value that passes our rules and that Postgres refuses costs its own row
-// only.
+// If a value passes our rules and Postgres refuses it, only its own row is rejected.
 func TestImportOfARefusedValue(t *testing.T) {
 	for name, opts := range map[string]csvimport.SplitOptions{"whole": {}, "chunked": {ChunkRows: 4}} {
 		t.Run(name, func(t *testing.T) {
@@ -514,8 +516,8 @@ cy,cy@example.com
 	}
 }
 
-// A user who is deleted while links of theirs are inserted costs those links
-// only.
+// If a user is deleted while links of the user are inserted, only those links are
+// rejected.
 func TestImportWhileAUserIsDeleted(t *testing.T) {
 	s := setup(t)
 	s.exec(`INSERT INTO users (id, username, email) VALUES (1, 'ann', 'ann@example.com'), (2, 'bob', 'bob@example.com')`)
@@ -535,8 +537,8 @@ func TestImportWhileAUserIsDeleted(t *testing.T) {
 	}
 }
 
-// A cancellation is not kept waiting by the chunks that are in the queue, be
-// they its own or those of another import.
+// A cancellation does not wait for the chunks in the queue, either its own or those of
+// another import.
 func TestCancelOvertakesChunks(t *testing.T) {
 	s := setup(t)
 	users := func(prefix string) int64 {
@@ -560,8 +562,8 @@ func TestCancelOvertakesChunks(t *testing.T) {
 		WHERE c.import_id = $1 AND i.id = $2 AND c.done_at < i.finished_at`, second, first)
 }
 
-// What a large import leaves behind, of which there may be tens of millions of
-// rows, goes in pieces when it ends, is cancelled or undone.
+// The remains of a large import may be tens of millions of rows. They are removed in
+// pieces when the import ends, is cancelled or undone.
 func TestWorkIsDroppedInPieces(t *testing.T) {
 	s := setup(t)
 	s.exec(`CREATE FUNCTION bound() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
@@ -585,8 +587,8 @@ func TestWorkIsDroppedInPieces(t *testing.T) {
 	s.wantInt(0, "SELECT count(*) FROM import_trial")
 }
 
-// An import that draws ids passes those that others took beyond what moves the
-// sequence, and those that its own rows bring.
+// An import that draws ids passes over ids that others took beyond those that move the
+// sequence, and over ids that its own rows bring.
 func TestImportPassesTakenIDs(t *testing.T) {
 	s := setup(t)
 	const first = csvimport.MaxSequenceID

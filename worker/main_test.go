@@ -27,7 +27,7 @@ import (
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
 
-// site is a database with everything that works on it.
+// site is a database with all its workers.
 type site struct {
 	*testing.T
 	ctx    context.Context
@@ -36,7 +36,7 @@ type site struct {
 	worker *Worker
 }
 
-// setup returns a database whose queues nobody works yet.
+// setup returns a database without a worker.
 func setup(t *testing.T) *site {
 	t.Helper()
 	t.Parallel()
@@ -48,7 +48,7 @@ func setup(t *testing.T) *site {
 	return s
 }
 
-// start works the queues, with what a test wants changed.
+// start starts a worker on the queues, with the changes that a test wants.
 func (s *site) start(queues map[string]int, change ...func(*deps)) *Worker {
 	s.Helper()
 	own, err := links.ParseHosts("sign.test")
@@ -73,7 +73,7 @@ func (s *site) start(queues map[string]int, change ...func(*deps)) *Worker {
 	return w
 }
 
-// stop stops a worker, if nobody has.
+// stop stops a worker, unless it was stopped before.
 func (s *site) stop(w *Worker) {
 	s.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
@@ -83,8 +83,8 @@ func (s *site) stop(w *Worker) {
 	}
 }
 
-// branch copies the database and goes on in the copy. It returns what brings
-// the site back to the database as it was. No worker may be at work in either.
+// branch copies the database and continues in the copy. It returns a function that
+// brings the site back to the database as it was. No worker may be at work in either.
 func (s *site) branch() (goBack func()) {
 	s.Helper()
 	here := s.pool.Config()
@@ -126,7 +126,7 @@ func (s *site) use(config *pgxpool.Config) {
 	}
 }
 
-// eventually waits until ok.
+// eventually waits until ok is true.
 func (s *site) eventually(what string, ok func() bool) {
 	s.Helper()
 	deadline := time.Now().Add(30 * time.Second)
@@ -177,7 +177,7 @@ func (s *site) ship(id string, batch []clicks.Click) int64 {
 	return s.queue(id)
 }
 
-// store reports whether the batch was new.
+// store stores a batch and reports whether it was new.
 func (s *site) store(id string, payload []byte, n int) bool {
 	s.Helper()
 	inserted, err := queries.New(s.pool).InsertClickBatch(s.ctx, queries.InsertClickBatchParams{
@@ -196,7 +196,7 @@ func (s *site) queue(id string) int64 {
 	return job
 }
 
-// insert inserts a job that the batch knows nothing of.
+// insert inserts a job that the row of the batch does not know.
 func (s *site) insert(id string) int64 {
 	s.Helper()
 	job, err := s.river.Insert(s.ctx, jobs.RecordClicks{BatchID: id}, nil)
@@ -278,7 +278,7 @@ func (s *site) queueImport(id int64) {
 	}
 }
 
-// reserveIDs moves the sequence past the ids that the file brings, as the API does.
+// reserveIDs moves the sequence past the ids in the file, as the API does.
 func (s *site) reserveIDs(id int64) {
 	s.Helper()
 	q := queries.New(s.pool)
@@ -345,16 +345,16 @@ func (s *site) ended(id int64) queries.Import {
 	return imp
 }
 
-// soon lets a periodic job be inserted once a second.
+// soon allows a periodic job to be inserted once a second.
 func soon() *river.InsertOpts {
 	return &river.InsertOpts{Queue: jobs.QueueMaintenance, UniqueOpts: river.UniqueOpts{ByPeriod: time.Second}}
 }
 
-// run has a periodic job run now, and waits for its end.
+// run inserts a periodic job now, and waits for its end.
 func (s *site) run(args river.JobArgs) {
 	s.Helper()
 	var job *rivertype.JobInsertResult
-	s.eventually(args.Kind()+" is inserted", func() bool { // once a second
+	s.eventually(args.Kind()+" is inserted", func() bool { // possible once a second
 		var err error
 		if job, err = s.river.Insert(s.ctx, args, soon()); err != nil {
 			s.Fatalf("insert %s: %v", args.Kind(), err)

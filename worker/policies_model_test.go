@@ -12,16 +12,16 @@ import (
 	"github.com/signpost/signpost/internal/jobs"
 )
 
-// policySeeds is how many random files each policy takes of each kind.
+// policySeeds is the number of random files of each kind for each policy.
 const policySeeds = 8
 
-// stored is a row of the database in the model: of users, key is the username
-// and value the address; of links, key is the code and value the title. id is 0
-// for one that draws its id.
+// stored is a row of the database in the model. Of users, key is the username and value
+// the address. Of links, key is the code and value the title. If id is 0, the row draws
+// its id.
 type stored struct {
 	id         int64
 	key, value string
-	line       int // of the file; 0 for one that was there before
+	line       int // line in the file; 0 for a row that was there before
 }
 
 // policyRow is a row of a random file.
@@ -35,7 +35,7 @@ type policyRow struct {
 // policyModel takes rows one by one.
 type policyModel struct {
 	policy csvimport.Policy
-	unique bool // whether no two rows may have the same value
+	unique bool // no two rows may have the same value
 	rows   []*stored
 }
 
@@ -46,7 +46,7 @@ func (m *policyModel) find(has func(*stored) bool) *stored {
 	return nil
 }
 
-// take says what becomes of a row, and does it.
+// take decides the outcome of a row, and carries it out.
 func (m *policyModel) take(r policyRow, line int) outcome {
 	if r.wrong {
 		return outcomeRejected
@@ -84,8 +84,8 @@ func (m *policyModel) take(r policyRow, line int) outcome {
 	return outcomeUpdated
 }
 
-// randomPolicyUsers returns rows that mean few users, some of whom are there,
-// and that exchange addresses among themselves.
+// randomPolicyUsers returns rows for few users, some of whom exist, and that exchange
+// addresses among themselves.
 func randomPolicyUsers(r *rand.Rand, n int) []policyRow {
 	rows := make([]policyRow, n)
 	for i := range rows {
@@ -105,7 +105,7 @@ func randomPolicyUsers(r *rand.Rand, n int) []policyRow {
 	return rows
 }
 
-// randomPolicyLinks returns rows that mean few links, by id, code or both.
+// randomPolicyLinks returns rows for few links, which they name by id, code or both.
 func randomPolicyLinks(r *rand.Rand, n int) []policyRow {
 	rows := make([]policyRow, n)
 	for i := range rows {
@@ -141,8 +141,8 @@ type policyCase struct {
 	kind   csvimport.Kind
 	header string
 	random func(*rand.Rand, int) []policyRow
-	fill   string // makes the rows 1 to 4 that are there before
-	list   string // each row as "key value"
+	fill   string // makes the rows 1 to 4, which exist before
+	list   string // lists each row as "key value"
 }
 
 var policyCases = []policyCase{
@@ -184,9 +184,9 @@ func (m *policyModel) list() string {
 	return strings.Join(all, ", ")
 }
 
-// Whatever becomes of rows that meet one another or what was there, in chunks
-// of any size, in any order, on several workers, and tried before: all is as if
-// they had been taken one by one.
+// Rows that conflict with each other or with existing rows have the same outcomes as if
+// they were taken one by one. This holds in chunks of any size, in any order, on
+// several workers, and after a dry run.
 func TestPoliciesAreSequential(t *testing.T) {
 	for _, c := range policyCases {
 		for _, policy := range []csvimport.Policy{csvimport.PolicyReject, csvimport.PolicySkip, csvimport.PolicyUpdate} {
@@ -258,7 +258,7 @@ func (s *site) wantSameReport(dry, id int64) {
 	}
 }
 
-// everything is what no dry run may touch.
+// everything returns all rows that no dry run may change.
 func (s *site) everything() string {
 	s.Helper()
 	return s.text(`SELECT concat_ws(E'\n',
@@ -271,7 +271,7 @@ func (s *site) everything() string {
 		(SELECT count(*) FROM pg_inherits))`)
 }
 
-// uploadAs is upload with a policy, and as a dry run.
+// uploadAs is like upload, with a policy, and as a dry run if dry is set.
 func (s *site) uploadAs(kind csvimport.Kind, file string, opts csvimport.SplitOptions, policy csvimport.Policy, dry bool) int64 {
 	s.Helper()
 	id := s.receive(kind, file, opts)
@@ -280,8 +280,8 @@ func (s *site) uploadAs(kind csvimport.Kind, file string, opts csvimport.SplitOp
 	return id
 }
 
-// outcomes waits for the end of an import and says what became of each row. The
-// counters have to say the same.
+// outcomes waits for the end of an import and returns the outcome of each row. The
+// counters have to agree.
 func (s *site) outcomes(id int64) map[int64]outcome {
 	s.Helper()
 	imp := s.ended(id)
@@ -289,7 +289,7 @@ func (s *site) outcomes(id int64) map[int64]outcome {
 		s.Errorf("import is %s", imp.State)
 	}
 	noted := int64(0)
-	if imp.DryRun { // which made no rows to be found by
+	if imp.DryRun { // it made no rows that could be found
 		noted = imp.RowsImported
 	}
 	s.wantInt(noted, "SELECT count(*) FROM import_outcomes WHERE import_id = $1 AND outcome = 'imported'", id)

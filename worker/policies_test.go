@@ -11,16 +11,16 @@ import (
 	"github.com/signpost/signpost/internal/pgtest"
 )
 
-// outcomesOf lists the rows that an import skipped or updated, with the row they
-// met and what was replaced.
+// outcomesOf lists the rows that an import skipped or updated, each with the existing
+// row that it conflicted with and the values that were replaced.
 func (s *site) outcomesOf(id int64) string {
 	s.Helper()
 	return s.text(`SELECT string_agg(concat_ws(' ', line, outcome, row_id, before), E'\n' ORDER BY line)
 		FROM import_outcomes WHERE import_id = $1`, id)
 }
 
-// An update gives a link what the file says, leaves what it does not say, and is
-// a change like any other to those who keep the link in memory.
+// An update sets the fields of a link that are in the file, leaves the others, and is a
+// change like any other to processes that have the link in memory.
 func TestUpdateOfLinks(t *testing.T) {
 	for name, opts := range map[string]csvimport.SplitOptions{"whole": {}, "chunked": {ChunkRows: 1}} {
 		t.Run(name, func(t *testing.T) {
@@ -75,7 +75,7 @@ func TestUpdateOfLinks(t *testing.T) {
 	}
 }
 
-// Links whose owner only the upload names keep theirs.
+// If only the upload names the owner, updated links keep theirs.
 func TestUpdateKeepsOwners(t *testing.T) {
 	s := setup(t)
 	s.exec(`INSERT INTO users (id, username, email) VALUES (1, 'ann', 'ann@example.com'), (2, 'bob', 'bob@example.com')`)
@@ -89,8 +89,8 @@ func TestUpdateKeepsOwners(t *testing.T) {
 	s.wantInt(1, "SELECT count(*) FROM urls WHERE short_code = 'fresh' AND user_id = 2 AND imported_clicks = 6")
 }
 
-// Users are told by id and username; their address is a value like others, which
-// passes from one to the other in file order.
+// Users are identified by id and username. Their address is a value like others, and
+// can pass from one user to another in file order.
 func TestUpdateOfUsers(t *testing.T) {
 	for name, opts := range map[string]csvimport.SplitOptions{"whole": {}, "chunked": {ChunkRows: 1}} {
 		t.Run(name, func(t *testing.T) {
@@ -123,7 +123,7 @@ func TestUpdateOfUsers(t *testing.T) {
 	}
 }
 
-// Skipped rows say what they met.
+// Skipped rows name the row that they conflicted with.
 func TestSkip(t *testing.T) {
 	s := setup(t)
 	s.exec(`INSERT INTO users (id, username, email) VALUES (1, 'ann', 'ann@example.com'), (2, 'bob', 'bob@example.com')`)
@@ -144,7 +144,8 @@ func TestSkip(t *testing.T) {
 	s.wantInt(4, "SELECT count(*) FROM import_outcomes o JOIN events e ON e.id = o.row_id WHERE outcome = 'skipped' AND before IS NULL AND o.import_id <> $1", users)
 }
 
-// A dry run of events makes no partition, and says what the import then does.
+// A dry run of events makes no partition, and has the same results as the import after
+// it.
 func TestDryRunOfEvents(t *testing.T) {
 	s := setup(t)
 	s.exec("INSERT INTO users (id, username, email) VALUES (1, 'ann', 'ann@example.com')")
@@ -178,7 +179,7 @@ func TestDryRunOfEvents(t *testing.T) {
 	}
 }
 
-// Events of a month that an operator took out are rejected, also by a dry run.
+// Events of a month that an operator detached are rejected, also by a dry run.
 func TestDryRunOfDetachedMonths(t *testing.T) {
 	s := setup(t)
 	s.exec("INSERT INTO users (id, username, email) VALUES (1, 'ann', 'ann@example.com')")
@@ -195,8 +196,9 @@ func TestDryRunOfDetachedMonths(t *testing.T) {
 	}
 }
 
-// Details of events are bounded as Postgres writes them, whatever the file's way
-// of writing them, and what it refuses a dry run refuses too.
+// The size of details of events is bounded in the form in which Postgres writes them,
+// however they are written in the file. If Postgres refuses them, a dry run refuses
+// them too.
 func TestDetailsAsPostgresWritesThem(t *testing.T) {
 	s := setup(t)
 	s.exec("INSERT INTO users (id, username, email) VALUES (1, 'ann', 'ann@example.com')")
@@ -209,7 +211,7 @@ func TestDetailsAsPostgresWritesThem(t *testing.T) {
 		`{"a":[` + strings.Repeat("1,", 13_600) + `0]}`,
 		`{"a":"` + strings.Repeat(`\u0001\n`, 3600) + `"}`,
 		`{"a":1e-998,"b":0.` + strings.Repeat("1", 998) + `}`,
-		// From here on rejected.
+		// From here on, all are rejected.
 		`{"a":[` + strings.Repeat("1e999,", 42) + `0]}`,
 		`{"a":[` + strings.Repeat("1e-900,", 47) + `0]}`,
 		`{"a":[` + strings.Repeat("1,", 13_700) + `0]}`,
@@ -225,7 +227,7 @@ func TestDetailsAsPostgresWritesThem(t *testing.T) {
 	s.wantSameReport(dry, id)
 	s.wantInt(0, "SELECT count(*) FROM import_errors WHERE reason LIKE '%stored%' OR field <> 'details'")
 	s.wantInt(0, "SELECT count(*) FROM events WHERE octet_length(details::text) > 40960")
-	// What comes out goes in again.
+	// Exported details can be imported again.
 	again := s.upload(csvimport.KindEvents, "url_id,event_type,timestamp,details\n"+s.text(`SELECT string_agg(
 		'1,updated,2024-03-01,"' || replace(details::text, '"', '""') || '"', E'\n') FROM events`), csvimport.SplitOptions{})
 	s.wantRows(again, 4, 0)
@@ -262,8 +264,8 @@ func TestDryRunOfExamples(t *testing.T) {
 	}
 }
 
-// Two imports that update the same rows in opposite orders do not get into each
-// other's way for good.
+// Two imports that update the same rows in opposite orders do not block each other for
+// good.
 func TestUpdatesAtOnce(t *testing.T) {
 	s := setup(t)
 	s.exec(`INSERT INTO users (username, email) SELECT 'u' || n, 'm' || n || '@example.com' FROM generate_series(1, 300) n`)
@@ -288,8 +290,8 @@ func TestUpdatesAtOnce(t *testing.T) {
 	s.wantInt(300, "SELECT count(*) FROM users WHERE email ~ '^(up|down)[0-9]+@example.com$'")
 }
 
-// Postgres is killed again and again while chunks update rows: each outcome is
-// there once, and the same rows win as always.
+// Postgres is killed again and again while chunks update rows. Each outcome is recorded
+// once, and the same rows win as without kills.
 func TestUpdateOutlivesPostgres(t *testing.T) {
 	t.Parallel()
 	cluster := pgtest.Cluster(t)
@@ -333,8 +335,8 @@ func TestUpdateOutlivesPostgres(t *testing.T) {
 	}
 }
 
-// Rows that name a link by different keys are taken in file order, also where
-// codes are in a column that is called something else.
+// Rows that name a link by different keys are taken in file order, even if codes are in
+// a column with another name.
 func TestUpdatesByMappedCodes(t *testing.T) {
 	s := setup(t)
 	s.exec("INSERT INTO users (id, username, email) VALUES (1, 'ann', 'ann@example.com')")
@@ -356,7 +358,7 @@ func TestUpdatesByMappedCodes(t *testing.T) {
 	}
 }
 
-// Codes that nobody may give by hand name links all the same, in each spelling.
+// A code that nobody may give by hand still identifies its link, in each spelling.
 func TestUpdateByImportedCodes(t *testing.T) {
 	s := setup(t)
 	s.exec("INSERT INTO users (id, username, email) VALUES (1, 'ann', 'ann@example.com')")
@@ -372,7 +374,7 @@ func TestUpdateByImportedCodes(t *testing.T) {
 		}
 	}
 	s.wantInt(4, "SELECT count(*) FROM urls WHERE original_url ~ '/[1-4]$'")
-	// Two spellings of one code are two rows for one link: the lower line wins.
+	// Two spellings of one code make two rows for one link: the lower line wins.
 	twice := "short_code,user_id,original_url\nnaïve,1,https://example.com/first\nnai\u0308ve,1,https://example.com/last\n"
 	for _, rows := range []int{0, 1} {
 		imp := s.ended(s.uploadAs(csvimport.KindLinks, twice, csvimport.SplitOptions{ChunkRows: rows}, csvimport.PolicyUpdate, false))

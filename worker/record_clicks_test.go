@@ -107,7 +107,7 @@ func TestRecordClicksIsIdempotent(t *testing.T) {
 	s.wantCounted(50)
 }
 
-// A worker that seemed dead finishes after its job was given to another, was
+// A worker that seemed dead finishes after its job was given to another worker, was
 // cancelled, or was deleted.
 func TestRecordClicksOfAStaleWorker(t *testing.T) {
 	for name, change := range map[string]string{
@@ -135,9 +135,9 @@ func TestRecordClicksOfAStaleWorker(t *testing.T) {
 	}
 }
 
-// A worker that was taken to be dead has read its batch before, and comes to the
-// lock after, another one ingested it. The dangerous order: what the stale one
-// holds is a batch that was not ingested when it looked.
+// A worker that was taken for dead has read its batch, and gets the lock only after
+// another worker has ingested the batch. This is the dangerous order: when the first
+// worker looked, the batch was not ingested.
 func TestStaleWorkerComesAfterItsSuccessor(t *testing.T) {
 	for name, finish := range map[string]func(*site, int64){
 		"job is done":    func(*site, int64) {},
@@ -168,7 +168,7 @@ func TestStaleWorkerComesAfterItsSuccessor(t *testing.T) {
 			s.wantCounted(50)
 			finish(s, id)
 			release()
-			s.stop(stale) // which waits for its job
+			s.stop(stale) // this waits for its job
 			s.wantCounted(50)
 			s.wantIngested(stale, 0)
 			s.wantIngested(successor, 50)
@@ -176,8 +176,8 @@ func TestStaleWorkerComesAfterItsSuccessor(t *testing.T) {
 	}
 }
 
-// A job that was rescued too early runs twice at once: both runs have read the
-// batch and are in the transaction.
+// A job that was rescued too early runs twice at once: both runs have read the batch
+// and are in the transaction.
 func TestJobThatRunsTwiceAtOnce(t *testing.T) {
 	for name, held := range map[string]string{
 		"both wait for the batch":               "SELECT FROM click_batches WHERE id = 'a-1' FOR UPDATE",
@@ -204,8 +204,8 @@ func TestJobThatRunsTwiceAtOnce(t *testing.T) {
 	}
 }
 
-// rescueJob does to a job under way what River's rescuer and scheduler do to
-// one whose worker seems dead.
+// rescueJob does to a running job what River's rescuer and scheduler do if its worker
+// seems dead.
 func (s *site) rescueJob(id int64) {
 	s.Helper()
 	s.exec(`UPDATE river_job SET state = 'available', scheduled_at = now(),
@@ -223,8 +223,8 @@ func (s *site) wantIngested(w *Worker, want float64) {
 	}
 }
 
-// A worker that dies within its transaction leaves nothing behind, and its
-// batch is ingested once all the same.
+// A worker that dies within its transaction leaves nothing behind, and its batch is
+// ingested once all the same.
 func TestRecordClicksKilledBeforeCommit(t *testing.T) {
 	for name, kill := range map[string]func(*site, *Worker){
 		"connection": func(s *site, _ *Worker) {
@@ -254,10 +254,10 @@ func TestRecordClicksKilledBeforeCommit(t *testing.T) {
 	}
 }
 
-// Jobs of a worker that was killed, before and after its commit, run again
-// soon, also when it is the third that died of them.
+// If a worker was killed, before or after its commit, its jobs run again soon, even if
+// two other workers had died with them before.
 func TestJobsOfAKilledWorkerRunAgain(t *testing.T) {
-	// Neither of these periods of River's can be set.
+	// These two periods of River cannot be configured.
 	const looksForDead, looksForWaiting = 30 * time.Second, 5 * time.Second
 	if worst := rescueAfter + looksForDead + maxRetry + looksForWaiting; worst > 2*time.Minute || rescueAfter < jobTimeout {
 		t.Errorf("a job of a killed worker may run again after %v", worst)
@@ -283,8 +283,8 @@ func TestJobsOfAKilledWorkerRunAgain(t *testing.T) {
 	t.Logf("the jobs ran %v after the worker was taken to be dead", time.Since(start).Round(100*time.Millisecond))
 }
 
-// A job that an operator cancels stops and is left alone for a while; its
-// batch is kept and then ingested.
+// A job that an operator cancels stops and is left alone for a while. Its batch is
+// kept, and ingested after that.
 func TestRecordClicksCancelledByAnOperator(t *testing.T) {
 	s := setup(t)
 	id := s.ship("a-1", many(50, time.Now()))
@@ -309,8 +309,8 @@ func TestRecordClicksCancelledByAnOperator(t *testing.T) {
 	s.wantCounted(50)
 }
 
-// A job that fails to the end stays where an operator sees it, with its batch,
-// and can be run again once the cause is gone.
+// A job that has failed too often stays visible to an operator, with its batch, and can
+// be run again once the cause is gone.
 func TestJobThatFailsForever(t *testing.T) {
 	s := setup(t)
 	s.exec("ALTER TABLE click_days RENAME TO click_days_away")
@@ -356,7 +356,7 @@ func TestLinkDeletedWhileItsClicksAreInFlight(t *testing.T) {
 	s.wantCounted(3)
 }
 
-// What no spool would write, but Postgres would refuse, costs no click.
+// Text that no spool would write, and that Postgres would refuse, costs no click.
 func TestRecordClicksWithTextThatIsNoText(t *testing.T) {
 	s := setup(t)
 	batch := many(5, time.Now())
@@ -373,8 +373,8 @@ func TestRecordClicksWithTextThatIsNoText(t *testing.T) {
 	s.wantInt(2, "SELECT count(referrer_host) FROM events")
 }
 
-// When Postgres is set back to a copy of an hour ago, shipping again what the
-// spools still keep brings it to where it was, and counts nothing twice.
+// If Postgres is set back to a copy of an hour ago, the segments that the spools still
+// keep are shipped again. This restores the present state, and counts nothing twice.
 func TestPostgresSetBack(t *testing.T) {
 	s := setup(t)
 	batch := func(n int) []clicks.Click { return many(10, time.Now().Add(-time.Duration(n)*time.Hour)) }
@@ -488,8 +488,8 @@ func TestMissingBatchCancelsItsJob(t *testing.T) {
 	s.eventually("job is cancelled", func() bool { return s.jobState(id) == "cancelled" })
 }
 
-// Batches on the same links, in opposite order and many at once, wait for each
-// other but never in a circle that loses one.
+// Batches on the same links, in opposite order and many at once, wait for each other,
+// but never in a circle in which one is lost.
 func TestRollupsInOppositeOrder(t *testing.T) {
 	s := setup(t)
 	at := time.Now().UTC().Truncate(time.Hour)
@@ -548,8 +548,8 @@ func TestRecordClicksAfterAPartitionWasDropped(t *testing.T) {
 	s.wantCounted(1)
 }
 
-// Clicks of a month whose partition somebody detached are rejected; they keep
-// back no other click, and the table is left alone.
+// Clicks of a month whose partition somebody detached are rejected. They keep back no
+// other click, and the table is left alone.
 func TestRecordClicksOfADetachedMonth(t *testing.T) {
 	s := setup(t)
 	at := time.Date(2015, time.March, 31, 23, 59, 50, 0, time.UTC)
@@ -565,8 +565,8 @@ func TestRecordClicksOfADetachedMonth(t *testing.T) {
 	}
 }
 
-// A partition of an operator's own that holds half of the month takes what it
-// can; the rest does not keep the batch for ever.
+// A partition that an operator made may hold only half of the month. It gets the clicks
+// of that half, and the rest does not keep back the batch for ever.
 func TestRecordClicksOfHalfAMonth(t *testing.T) {
 	s := setup(t)
 	s.exec("CREATE TABLE half PARTITION OF events FOR VALUES FROM ('2015-03-01') TO ('2015-03-15')")
@@ -577,8 +577,8 @@ func TestRecordClicksOfHalfAMonth(t *testing.T) {
 	s.wantInt(10, "SELECT count(*) FROM click_rejects WHERE reason LIKE 'month: %' AND occurred_at >= '2015-03-15'")
 }
 
-// A batch that nobody can decode ends: kept, counted, visible with its reason,
-// blocking neither other batches nor the end of its day's salt, and ready to be
+// A batch that cannot be decoded fails: it is kept, counted and visible with its
+// reason. It blocks neither other batches nor the end of its day's salt, and can be
 // retried.
 func TestUndecodableBatchFails(t *testing.T) {
 	s := setup(t)
@@ -603,7 +603,7 @@ func TestUndecodableBatchFails(t *testing.T) {
 			t.Errorf("%v says %v, want %v", gauge.Desc(), got, want)
 		}
 	}
-	// Neither rescue nor its salt waits for it.
+	// Neither the rescue nor its salt waits for it.
 	s.exec("UPDATE river_job SET finalized_at = now() - interval '10 minutes' WHERE id = $1", id)
 	s.exec("INSERT INTO visitor_salts VALUES ((now() AT TIME ZONE 'UTC')::date - 4, decode(repeat('00', 32), 'hex'))")
 	s.run(jobs.Reenqueue{})
@@ -613,7 +613,7 @@ func TestUndecodableBatchFails(t *testing.T) {
 	s.wantInt(1, "SELECT count(*) FROM river_job WHERE kind = 'record_clicks'")
 	s.wantInt(0, "SELECT count(*) FROM visitor_salts")
 
-	// An operator who knows better retries it.
+	// An operator who knows better can retry it.
 	s.exec("UPDATE click_batches SET payload = $1", good)
 	for _, want := range []int64{1, 0} {
 		n, err := RetryBatch(s.ctx, s.pool, s.river, "bad")
@@ -626,8 +626,8 @@ func TestUndecodableBatchFails(t *testing.T) {
 	s.wantInt(0, "SELECT count(*) FROM click_batches WHERE failed_at IS NOT NULL")
 }
 
-// A batch that an api of the previous release shipped before the upgrade is
-// ingested by this one.
+// A batch that an api of the previous release shipped before the upgrade is ingested by
+// this release.
 func TestBatchOfThePreviousRelease(t *testing.T) {
 	s := setup(t)
 	payload, err := os.ReadFile("../internal/clicks/testdata/payload-v1")
@@ -641,8 +641,8 @@ func TestBatchOfThePreviousRelease(t *testing.T) {
 	s.wantCounted(200)
 }
 
-// A batch is served as well whose job an operator retries instead, as in River's
-// own pages.
+// A batch is also ingested if an operator retries its job instead, as in River's own
+// pages.
 func TestUndecodableBatchIsRetriedByItsJob(t *testing.T) {
 	s := setup(t)
 	s.store("bad", []byte("no batch at all"), 5)
@@ -658,7 +658,7 @@ func TestUndecodableBatchIsRetriedByItsJob(t *testing.T) {
 	s.wantCounted(5)
 }
 
-// A click that makes the enricher panic costs no other.
+// If a click makes the enricher panic, no other click is lost.
 func TestRecordClicksSetsAsideWhatItPanicsOn(t *testing.T) {
 	s := setup(t)
 	batch := many(10, time.Now())
@@ -679,9 +679,9 @@ func TestRecordClicksSetsAsideWhatItPanicsOn(t *testing.T) {
 	s.wantInt(4, "SELECT count(*) FROM click_rejects WHERE reason LIKE 'panic: cannot parse bomb%' AND user_agent LIKE 'bomb%'")
 }
 
-// A day's salt outlives its day while clicks of that day wait: the backlog's
-// visitors are those of the clicks that went through in time. Then it is
-// destroyed.
+// A day's salt is kept after its day while clicks of that day wait. The visitors of the
+// backlog are the same as those of the clicks that were ingested in time. Then the salt
+// is destroyed.
 func TestSaltOfABacklogThatCrossedMidnight(t *testing.T) {
 	s := setup(t)
 	day := time.Now().UTC().Truncate(24*time.Hour).AddDate(0, 0, -5).Add(23*time.Hour + 59*time.Minute)
@@ -704,9 +704,9 @@ func TestSaltOfABacklogThatCrossedMidnight(t *testing.T) {
 	s.wantInt(0, "SELECT count(*) FROM visitor_salts")
 }
 
-// A backlog of a day that ended days ago is still in the spools when Postgres is
-// back after an outage, and the first thing a worker does is to prune. The
-// backlog finds its salt; an hour later the salt is destroyed.
+// A backlog of a day that ended days ago may still be in the spools when Postgres is
+// back after an outage, and the first job of a worker prunes. The backlog still finds
+// its salt; an hour later the salt is destroyed.
 func TestSaltOfABacklogThatWaitsInASpool(t *testing.T) {
 	s := setup(t)
 	day := time.Now().UTC().Truncate(24*time.Hour).AddDate(0, 0, -5).Add(12 * time.Hour)
@@ -723,8 +723,8 @@ func TestSaltOfABacklogThatWaitsInASpool(t *testing.T) {
 	s.wantInt(0, "SELECT count(*) FROM visitor_salts")
 }
 
-// saltsWereGivenNotice lets as much time pass as a salt is kept after it was
-// found to be due.
+// saltsWereGivenNotice lets the time pass for which a salt is kept after it was found
+// to be due.
 func (s *site) saltsWereGivenNotice() {
 	s.Helper()
 	s.exec("UPDATE visitor_salts SET due_at = due_at - $1::interval - interval '1 second'", saltNotice)

@@ -10,8 +10,8 @@ import (
 	"github.com/signpost/signpost/internal/jobs"
 )
 
-// A batch whose job is gone in whatever way gets another; one whose job an
-// operator has just cancelled, or that has only arrived, is left alone.
+// A batch whose job is gone, for whatever reason, gets another job. A batch that has
+// only just arrived, or whose job an operator has just cancelled, is left alone.
 func TestRescueOfBatches(t *testing.T) {
 	s := setup(t)
 	for id, change := range map[string]string{
@@ -57,7 +57,7 @@ func TestRescueOfImports(t *testing.T) {
 			WHEN (NEW.kind = 'apply_chunk') EXECUTE FUNCTION lose()`)
 	s.start(nil)
 	s.eventually("imports end", func() bool {
-		// Rescue is due once a minute; here it is asked for.
+		// The rescue is due once a minute; here it is requested.
 		if _, err := s.river.Insert(s.ctx, jobs.Reenqueue{}, soon()); err != nil {
 			t.Fatalf("insert rescue: %v", err)
 		}
@@ -68,8 +68,8 @@ func TestRescueOfImports(t *testing.T) {
 	s.wantInt(8, "SELECT sum(rows_imported + rows_rejected) FROM imports WHERE id IN ($1, $2)", whole, cut)
 }
 
-// An import whose worker was killed gets another job long before River notices; one
-// whose chunk is under way keeps its job.
+// An import whose worker was killed gets another job long before River notices. An
+// import whose chunk is being applied keeps its job.
 func TestReenqueueOfStalledImports(t *testing.T) {
 	s := setup(t)
 	file := "username,email\na%[1]d,a%[1]d@example.com\nb%[1]d,b%[1]d@example.com\n"
@@ -115,7 +115,7 @@ func TestRescueOfUploads(t *testing.T) {
 	}
 }
 
-// Prune goes piece by piece, and what nobody confirmed goes by age.
+// Pruning is done in pieces, and segments that nobody confirmed are removed by age.
 func TestPrune(t *testing.T) {
 	s := setup(t)
 	s.exec(`INSERT INTO link_changes (short_code, version, changed_at)
@@ -153,7 +153,7 @@ func TestPrune(t *testing.T) {
 		t.Fatalf("prune: %v", err)
 	}
 	s.wantInt(29, "SELECT sum(position) FROM click_rejects")
-	s.wantInt(5, "SELECT count(*) FROM visitor_salts") // they are given notice
+	s.wantInt(5, "SELECT count(*) FROM visitor_salts") // they were given notice
 	s.saltsWereGivenNotice()
 	if err := w.Work(s.ctx, nil); err != nil {
 		t.Fatalf("prune: %v", err)
@@ -162,12 +162,13 @@ func TestPrune(t *testing.T) {
 	if left := s.text("SELECT string_agg(key, ' ' ORDER BY key) FROM idempotency_keys"); left != "k23 k23 k23 receiving" {
 		t.Errorf("keys left: %s", left)
 	}
-	// Of the two folders those that wait, that were ingested of late, and that are not gone.
+	// Of the two folders, the batches are left that wait, that were ingested lately,
+	// and whose segments are not gone.
 	if left := s.text("SELECT string_agg(right(id, 11), ' ' ORDER BY id) FROM click_batches"); left != "-0000000005 -0000000006 -0000000007 -0000000008 "+
 		"-0000000005 -0000000006 -0000000007 -0000000008 backlog failed fresh unconfirmed" {
 		t.Errorf("left in the ledger: %s", left)
 	}
-	// A backlog five days old may hold clicks of each day since.
+	// A backlog that is five days old may hold clicks of each day since.
 	s.wantInt(4, "SELECT count(*) FROM visitor_salts")
 	if err := w.Work(s.ctx, nil); err != nil {
 		t.Fatalf("prune again: %v", err)
@@ -175,8 +176,9 @@ func TestPrune(t *testing.T) {
 	s.wantInt(1, "SELECT count(*) FROM click_ledger WHERE cut_at < now() - interval '99 days' AND cut_at > '-infinity'")
 }
 
-// Events of users that are gone lose the names, wherever they come from: restored
-// from an archive, or of users that an undo removed. Others stay as they are.
+// Events of users that do not exist any more lose the names, also events that were
+// restored from an archive, and events of users that an undo removed. Other events stay
+// as they are.
 func TestPruneForgetsDeletedUsers(t *testing.T) {
 	s := setup(t)
 	user := s.int("INSERT INTO users (username, email) VALUES ('bob', 'bob@example.com') RETURNING id")
@@ -196,14 +198,15 @@ func TestPruneForgetsDeletedUsers(t *testing.T) {
 	s.wantInt(2, "SELECT count(*) FROM events WHERE details ? 'short_code' OR details ->> 'username' = 'of an import'")
 }
 
-// What a vanished volume holds may have been counted before the ledger was cut:
-// when it comes back after that, it is not counted again unasked. What is newer
-// than the cut cannot have been in the ledger, and is.
+// The clicks of a volume that vanished may have been counted before the ledger was cut.
+// If the volume comes back after that, they are not counted again unless an operator
+// says so. Clicks that are newer than the cut cannot have been in the ledger, and are
+// counted.
 func TestReplayOfWhatWasCutOffTheLedger(t *testing.T) {
 	s := setup(t)
 	w := s.start(nil)
 	at := time.Now().UTC().AddDate(0, 0, -100).Truncate(time.Hour)
-	batch := append(many(10, at), click(1, time.Unix(0, 0))) // one is rejected, each time
+	batch := append(many(10, at), click(1, time.Unix(0, 0))) // one click is rejected, each time
 	ship := func(id string, oldest time.Time) int64 {
 		s.store(id, clicks.EncodeBatch(id, batch), len(batch))
 		s.exec("UPDATE click_batches SET oldest_at = $1 WHERE id = $2", oldest, id)

@@ -32,7 +32,7 @@ func cases(t *testing.T, name string) [][]string {
 func TestReferrersFromTheField(t *testing.T) {
 	t.Parallel()
 	for _, row := range cases(t, "referrers.tsv") {
-		// Behind the value is a remark: a blank or a comma, and words.
+		// After the value there may be a remark: a blank or a comma, and words.
 		referrer := strings.TrimSuffix(row[0], " (UTF-8)")
 		want := strings.TrimRight(strings.Fields(row[1])[0], ",")
 		if want == "null" {
@@ -67,7 +67,7 @@ func TestReferrerHost(t *testing.T) {
 		"https://intranet/wiki":                "intranet",
 		"https://e_x.example/":                 "e_x.example",
 
-		// Apps, and addresses that have no host.
+		// These are of apps, and addresses without a host.
 		"android-app://com.slack/": "com.slack",
 		"android-app://com.google.android.googlequicksearchbox/https/e.example": "com.google.android.googlequicksearchbox",
 		"ios-app://544007664/vnd.youtube/x":                                     "544007664",
@@ -79,7 +79,7 @@ func TestReferrerHost(t *testing.T) {
 		"mailto:ann@e.example":                                                  "",
 		"blob:https://e.example/1":                                              "e.example",
 
-		// Without a scheme.
+		// These have no scheme.
 		"//e.example/a":                   "e.example",
 		"e.example/a?u=https://b.example": "e.example",
 		"WWW.E.Example:8443/a":            "www.e.example",
@@ -98,7 +98,7 @@ func TestReferrerHost(t *testing.T) {
 		"a..example":                      "",
 		"see e.example":                   "",
 
-		// One host has one spelling.
+		// Each host has one spelling.
 		"https://xn--mnchen-3ya.example/": "xn--mnchen-3ya.example",
 		"https://XN--MNCHEN-3YA.example/": "xn--mnchen-3ya.example",
 		"https://MÜNCHEN.example:443/":    "xn--mnchen-3ya.example",
@@ -120,8 +120,8 @@ func TestReferrerHost(t *testing.T) {
 	}
 }
 
-// Whatever a client sends, its host is one that a database takes, and the same
-// when it is read again.
+// Whatever a client sends, the host is one that a database accepts, and it stays the
+// same when it is read again.
 func FuzzReferrerHost(f *testing.F) {
 	for _, seed := range []string{"https://User@E.example:1/x", "www.e.example", "https://münchen.example", "http://[::1]/", "%", "//\xff", "a..", "https://xn--a.example"} {
 		f.Add(seed)

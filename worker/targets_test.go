@@ -8,7 +8,7 @@ import (
 	"github.com/signpost/signpost/internal/links"
 )
 
-// An import follows the rules of targets of the API, whatever its policy.
+// An import follows the same rules for targets as the API, whatever its policy.
 func TestImportOfPastedTargets(t *testing.T) {
 	s := setup(t)
 	s.exec(`INSERT INTO users (id, username, email) VALUES (1, 'ann', 'ann@example.com')`)

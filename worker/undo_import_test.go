@@ -26,10 +26,10 @@ import (
 	"github.com/signpost/signpost/queries"
 )
 
-// hastyUndo waits for nothing and goes in small pieces.
+// hastyUndo makes an undo wait for nothing and work in small pieces.
 func hastyUndo(d *deps) { d.undoPace = undoPace{piece: 7} }
 
-// undo asks for an undo as the API does, and returns its job.
+// undo requests an undo as the API does, and returns its job.
 func (s *site) undo(id int64) int64 {
 	s.Helper()
 	if _, err := queries.New(s.pool).RequestImportUndo(s.ctx, id); err != nil {
@@ -59,7 +59,7 @@ func (s *site) wantUndone(id, removed, kept int64) {
 	s.wantInt(kept, "SELECT count(*) FROM import_kept WHERE import_id = $1", id)
 }
 
-// snapshot is all that imports write, row by row.
+// snapshot returns all rows that imports write.
 func (s *site) snapshot() string {
 	s.Helper()
 	var all strings.Builder
@@ -69,8 +69,8 @@ func (s *site) snapshot() string {
 	return all.String()
 }
 
-// history is three files that refer to each other and to what was there: 60
-// users, 50 links and 300 events, of which 270 are clicks.
+// history returns three files that refer to each other and to existing rows: 60 users,
+// 50 links and 300 events, of which 270 are clicks.
 func history() (users, links, events string) {
 	var u, l, e strings.Builder
 	u.WriteString("id,username,email\n")
@@ -84,7 +84,7 @@ func history() (users, links, events string) {
 	e.WriteString("id,url_id,event_type,timestamp\n")
 	at := time.Date(2015, 1, 31, 22, 0, 0, 0, time.UTC)
 	for i := range 300 {
-		// Every third event is of the link that was there.
+		// Every third event is of the existing link.
 		url := []int{10, 100 + i%50, 100 + i%50}[i%3]
 		fmt.Fprintf(&e, "%d,%d,%s,%s\n", i+1, url, []string{"clicked", "updated"}[min(i%10/9, 1)],
 			at.Add(time.Duration(i)*7*time.Minute).Format(time.DateTime))
@@ -92,7 +92,7 @@ func history() (users, links, events string) {
 	return u.String(), l.String(), e.String()
 }
 
-// inhabit makes a user with a link that has clicks, some of them at the times of
+// inhabit makes a user with a link that has clicks, some of them at the same times as
 // the history's.
 func (s *site) inhabit() {
 	s.Helper()
@@ -104,7 +104,7 @@ func (s *site) inhabit() {
 	s.eventually("clicks are ingested", s.allIngested)
 }
 
-// importHistory imports the history, the link's events last.
+// importHistory imports the history. The link's events come last.
 func (s *site) importHistory(opts csvimport.SplitOptions) (users, links, events int64) {
 	s.Helper()
 	u, l, e := history()
@@ -117,7 +117,7 @@ func (s *site) importHistory(opts csvimport.SplitOptions) (users, links, events 
 	return users, links, events
 }
 
-// Imports that nobody touched leave nothing when they are undone.
+// Imports whose rows nobody touched leave nothing when they are undone.
 func TestUndoLeavesNothing(t *testing.T) {
 	s := setup(t)
 	s.start(map[string]int{jobs.QueueImports: 3, jobs.QueueClicks: 1}, hastyUndo)
@@ -134,8 +134,8 @@ func TestUndoLeavesNothing(t *testing.T) {
 	s.wantCounted(2)
 }
 
-// The same, with every undo killed again and again at every point, run several
-// times at once, and clicks arriving for the link that was there.
+// This is the same, with every undo killed again and again at every point, and run
+// several times at once, while clicks arrive for the existing link.
 func TestUndoOutlivesItsJobs(t *testing.T) {
 	s := setup(t)
 	s.start(map[string]int{jobs.QueueImports: 3, jobs.QueueClicks: 1}, hastyUndo)
@@ -143,7 +143,7 @@ func TestUndoOutlivesItsJobs(t *testing.T) {
 	before := s.snapshot()
 	users, links, events := s.importHistory(csvimport.SplitOptions{})
 	s.stop(s.worker)
-	w := s.start(map[string]int{jobs.QueueClicks: 1}, hastyUndo) // takes no imports
+	w := s.start(map[string]int{jobs.QueueClicks: 1}, hastyUndo) // this worker takes no imports
 
 	pool := s.killable()
 	shipped, runs, killed := 0, 0, 0
@@ -182,7 +182,7 @@ func TestUndoOutlivesItsJobs(t *testing.T) {
 	s.wantUndone(users, 60, 0)
 	s.eventually("clicks are ingested", s.allIngested)
 	s.wantCounted(int64(2 + shipped))
-	// Without the clicks that came meanwhile it is as it was before.
+	// Without the clicks that came meanwhile, the state is the same as before.
 	s.exec("DELETE FROM events WHERE occurred_at >= '2015-02-01Z' AND occurred_at < '2015-03-01Z'")
 	s.exec("DELETE FROM click_quarters WHERE bucket >= '2015-02-01Z' AND bucket < '2015-03-01Z'")
 	s.exec("DELETE FROM click_days WHERE day >= '2015-02-01' AND day < '2015-03-01'")
@@ -196,7 +196,7 @@ type killer struct{}
 
 type killKey struct{}
 
-// kill is when a run is killed.
+// kill says when a run is killed.
 type kill struct {
 	left   atomic.Int64
 	cancel context.CancelFunc
@@ -211,7 +211,7 @@ func (killer) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQuery
 
 func (killer) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
 
-// killable returns a site of the same database whose runs can be killed.
+// killable returns a site of the same database on which runs can be killed.
 func (s *site) killable() *site {
 	s.Helper()
 	other := &site{T: s.T, ctx: s.ctx}
@@ -221,7 +221,7 @@ func (s *site) killable() *site {
 	return other
 }
 
-// undoOnce runs an undo's job until its n-th statement, where it is killed.
+// undoOnce runs the job of an undo until its n-th statement, where the job is killed.
 func (s *site) undoOnce(w *Worker, on *site, id, job int64, n int) error {
 	ctx, cancel := context.WithCancel(rivertest.WorkContext(s.ctx, w.client))
 	defer cancel()
@@ -244,8 +244,8 @@ func (s *site) undoOnce(w *Worker, on *site, id, job int64, n int) error {
 
 var errKilled = errors.New("the run was killed")
 
-// What somebody has changed, clicked or built upon is kept, as it was, and
-// listed; what the import itself has updated does not count as changed.
+// Rows that somebody has changed, clicked or used for other rows are kept as they were,
+// and listed. Rows that the import itself has updated do not count as changed.
 func TestUndoKeepsWhatIsInUse(t *testing.T) {
 	s := setup(t)
 	w := s.start(map[string]int{jobs.QueueImports: 2, jobs.QueueClicks: 1}, hastyUndo)
@@ -272,7 +272,8 @@ func TestUndoKeepsWhatIsInUse(t *testing.T) {
 	s.eventually("clicks are ingested", s.allIngested)
 	asItWas := s.text("SELECT updated_at::text FROM urls WHERE id = 15")
 
-	// It waits for clicks under way while links are off: those in use are not.
+	// The undo waits for clicks under way while links are off. Links that are in use
+	// are not switched off.
 	s.stop(w)
 	w = s.start(map[string]int{jobs.QueueImports: 1}, func(d *deps) { d.undoPace = undoPace{piece: 3, shipping: time.Hour, most: 2 * time.Hour} })
 	s.undo(links)
@@ -311,7 +312,7 @@ func TestUndoKeepsWhatIsInUse(t *testing.T) {
 	s.wantUndone(users, 3, 1)
 }
 
-// The wait for clicks under way has an end, whatever becomes of their batch.
+// The wait for clicks under way has an end, whatever happens to their batch.
 func TestUndoWaitsForClicks(t *testing.T) {
 	s := setup(t)
 	s.exec("INSERT INTO users (id, username, email) VALUES (1, 'ann', 'ann@example.com')")
@@ -346,12 +347,13 @@ func TestUndoWaitsForClicks(t *testing.T) {
 	wait(true, undoPace{most: 30 * time.Second}, "after the longest wait")
 }
 
-// The wait goes by the clock of the database: that of a worker may be wrong.
+// The wait goes by the clock of the database, because the clock of a worker may be
+// wrong.
 func TestUndoWaitsByOneClock(t *testing.T) {
 	s := setup(t)
 	now := time.Now()
 	synctest.Test(t, func(t *testing.T) { // it is the year 2000 in here
-		// A pool of its own: one from outside may not be used within.
+		// This is a pool of its own, because a pool from outside must not be used here.
 		pool, err := pgxpool.NewWithConfig(t.Context(), s.pool.Config())
 		if err != nil {
 			t.Fatal(err)
@@ -367,8 +369,8 @@ func TestUndoWaitsByOneClock(t *testing.T) {
 	})
 }
 
-// Rows that an import made itself and then updated are not among those that
-// were there before, and neither are those that are gone.
+// Rows that an import made itself and then updated do not count as rows that were there
+// before, nor do rows that are gone.
 func TestKeptLeavesOutItsOwnRows(t *testing.T) {
 	s := setup(t)
 	s.exec("INSERT INTO users (id, username, email) VALUES (1, 'ann', 'ann@example.com'), (2, 'bob', 'bob@example.com')")
@@ -396,9 +398,8 @@ func TestKeptLeavesOutItsOwnRows(t *testing.T) {
 	kept("2 updated 1;")
 }
 
-// What is not all there can be undone too: an import that was cancelled, one
-// that failed while a chunk of it still ran, and an upload of which nothing is
-// left.
+// Incomplete imports can be undone too: an import that was cancelled, one that failed
+// while a chunk of it still ran, and an upload of which nothing is left.
 func TestUndoOfUnfinishedImports(t *testing.T) {
 	s := setup(t)
 	s.start(map[string]int{jobs.QueueImports: 3}, hastyUndo)
@@ -435,7 +436,7 @@ func TestUndoOfUnfinishedImports(t *testing.T) {
 	s.wantUndone(id, 0, 0)
 }
 
-// An undo whose job is gone gets another.
+// An undo whose job is gone gets another job.
 func TestRescueOfUndo(t *testing.T) {
 	s := setup(t)
 	s.start(nil, hastyUndo)
@@ -448,8 +449,8 @@ func TestRescueOfUndo(t *testing.T) {
 	s.wantUndone(id, 1, 0)
 }
 
-// A run that is behind another does not take its step twice, and never skips
-// the wait.
+// A run that is behind another one does not do its step twice, and never skips the
+// wait.
 func TestUndoRunThatIsBehind(t *testing.T) {
 	s := setup(t)
 	w := s.start(map[string]int{jobs.QueueClicks: 1}, hastyUndo)
@@ -462,8 +463,9 @@ func TestUndoRunThatIsBehind(t *testing.T) {
 	}
 }
 
-// What an import itself updated goes with it. What another import updated is
-// changed, and stays when that one is undone too, which made nothing of it.
+// Rows that an import itself updated are removed with it. Rows that another import
+// updated count as changed. They stay when that other import is undone too, since it
+// did not make them.
 func TestUndoOfUpdates(t *testing.T) {
 	s := setup(t)
 	s.start(nil, hastyUndo)
@@ -488,8 +490,9 @@ func TestUndoOfUpdates(t *testing.T) {
 	}
 }
 
-// Links that somebody says are off while an undo has switched them off stay off,
-// though they are kept; what a file does not say of a link changes nothing.
+// If somebody says that links are off while an undo has switched them off, they stay
+// off, although the undo keeps them. Fields of a link that a file does not have change
+// nothing.
 func TestUndoLeavesOffWhatSomebodySwitchedOff(t *testing.T) {
 	s := setup(t)
 	w := s.start(nil, hastyUndo)
@@ -527,7 +530,7 @@ func TestUndoOutlivesPostgres(t *testing.T) {
 	s.start(map[string]int{jobs.QueueImports: 2, jobs.QueueClicks: 1}, hastyUndo)
 	s.inhabit()
 	_, links, events := s.importHistory(csvimport.SplitOptions{})
-	// Pieces take long enough to be killed.
+	// Pieces take long enough for a kill.
 	s.exec(`
 		CREATE FUNCTION linger() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.05); RETURN NULL; END $$;
 		CREATE TRIGGER linger AFTER DELETE ON click_days FOR EACH STATEMENT EXECUTE FUNCTION linger()`)
@@ -550,8 +553,8 @@ func TestUndoOutlivesPostgres(t *testing.T) {
 	s.wantUndone(links, 50, 0)
 }
 
-// A replica that has a link in its cache, and one that it remembers as unknown,
-// learns within a second what an import made of them, and what its undo did (I4).
+// Within a second, a replica learns of the changes that an import and its undo make to
+// a link (I4), whether it has the link in its cache or remembers it as unknown.
 func TestCachesFollowImportsAndUndos(t *testing.T) {
 	s := setup(t)
 	s.start(nil, hastyUndo)
@@ -600,6 +603,7 @@ func TestCachesFollowImportsAndUndos(t *testing.T) {
 	s.undo(id)
 	s.undone(id)
 	follows("an undo", "new-one", unknown)
-	// What an undo does not bring back, as docs/imports.md says, stays as it is.
+	// As docs/imports.md says, an undo does not bring everything back. This stays as it
+	// is.
 	follows("an undo", "old-one", "https://example.org/after")
 }

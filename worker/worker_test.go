@@ -11,7 +11,7 @@ import (
 	"github.com/signpost/signpost/internal/pgtest"
 )
 
-// heard is a log that says when it got a message.
+// heard is a log that records when it got a message.
 type heard struct {
 	slog.Handler
 	message string
@@ -30,8 +30,8 @@ func (h *heard) Handle(_ context.Context, r slog.Record) error {
 	return nil
 }
 
-// A worker that starts before Postgres does waits for it, and one whose
-// Postgres is killed under it goes on with the same batch when it is back.
+// A worker that starts before Postgres does waits for it. If Postgres is killed while
+// it works, it continues with the same batch when Postgres is back.
 func TestWorkerOutlivesPostgres(t *testing.T) {
 	t.Parallel()
 	cluster := pgtest.Cluster(t)
@@ -75,7 +75,7 @@ func TestWorkerOutlivesPostgres(t *testing.T) {
 	t.Logf("ingested %v after Postgres was back", time.Since(back).Round(100*time.Millisecond))
 }
 
-// Stopping is not in a hurry, and may be asked for twice, or without a start.
+// Stop waits for running jobs, and may be called twice, or without a start.
 func TestStop(t *testing.T) {
 	s := setup(t)
 	s.ship("a-1", many(50, time.Now()))
@@ -105,7 +105,8 @@ func TestStop(t *testing.T) {
 	s.stop(idle)
 }
 
-// What alerts and totals look at is there before it happens for the first time.
+// Metrics that alerts and totals use exist before their events happen for the first
+// time.
 func TestCountersAreThereFromTheStart(t *testing.T) {
 	t.Parallel()
 	m := newMetrics(nil)
