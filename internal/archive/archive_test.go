@@ -20,7 +20,7 @@ import (
 	"github.com/johannesboyne/gofakes3/backend/s3mem"
 )
 
-// stores are a folder, and a bucket of a server that speaks S3 over HTTP.
+// stores returns a folder, and a bucket of a server that speaks S3 over HTTP.
 func stores(t *testing.T) map[string]Store {
 	t.Helper()
 	backend := s3mem.New()
@@ -110,7 +110,7 @@ func TestStores(t *testing.T) {
 	}
 }
 
-// What a killed process left of a file in a folder goes with the file.
+// If a killed process left a part of a file in a folder, that is removed with the file.
 func TestFolderRemovesLeftovers(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -165,7 +165,7 @@ func TestData(t *testing.T) {
 			if err != nil || got != wrote || csv.String() != table {
 				t.Errorf("read %+v, %v, %q", got, err, csv.String())
 			}
-			// Whoever does not read to the end gets the whole sum all the same.
+			// If a reader does not read to the end, the sum is complete all the same.
 			if got, err := ReadData(ctx, s, file, nil); err != nil || got != wrote {
 				t.Errorf("read %+v, %v", got, err)
 			}
@@ -215,7 +215,7 @@ func TestData(t *testing.T) {
 	}
 }
 
-// Pieces are whole records, and together what was there.
+// Pieces consist of whole records, and together are the same as the original.
 func TestPieces(t *testing.T) {
 	t.Parallel()
 	for _, csv := range []string{"", "a", "id\n", table, table + "4,\"\"\"\n\"", table + "4,\"not ended\n"} {
@@ -244,7 +244,7 @@ func TestPieces(t *testing.T) {
 	}
 }
 
-// More than fits in one piece of an upload, which does not compress.
+// The data does not compress, and is too much for one piece of an upload.
 func TestLargeData(t *testing.T) {
 	t.Parallel()
 	for name, s := range stores(t) {

@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// Storage that gives half of an object and then nothing, or takes half of one,
-// is not waited for: the connection lives, so nothing else would end that.
+// Storage may return half of an object and then nothing, or accept half of one. Nobody
+// waits for it: the connection stays open, so nothing else would end the request.
 func TestStalledStorage(t *testing.T) {
 	t.Parallel()
 	ended := make(chan struct{})
@@ -44,7 +44,7 @@ func TestStalledStorage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute) // only so that a failure ends
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute) // a bound in case of a failure
 	defer cancel()
 	file, err := s.Open(ctx, "old")
 	if err != nil {
@@ -63,7 +63,7 @@ func TestStalledStorage(t *testing.T) {
 	}
 }
 
-// slow is storage that answers, and gives each byte, after a pause.
+// slow is storage that pauses before an answer and before each byte.
 type slow struct {
 	pause time.Duration
 	left  int
@@ -97,7 +97,8 @@ func (s *slow) Read(p []byte) (int, error) {
 
 func (s *slow) Close() error { return nil }
 
-// However long a request takes, what moves goes on, and a reader may pause.
+// However long a request takes, it goes on as long as bytes move, and a reader may
+// pause.
 func TestProgressBoundsPausesOnly(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -108,7 +109,7 @@ func TestProgressBoundsPausesOnly(t *testing.T) {
 			req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://storage.test/", nil)
 			resp, err := (&progress{&slow{pause: c.pause, left: 100}, time.Minute}).RoundTrip(req)
 			if err == nil {
-				<-time.After(time.Hour) // of the bubble: a reader with other things to do
+				<-time.After(time.Hour) // time of the bubble: a reader with other things to do
 				_, err = io.Copy(io.Discard, resp.Body)
 				_ = resp.Body.Close()
 			}

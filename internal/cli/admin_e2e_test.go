@@ -36,8 +36,8 @@ func (s *server) askAdmin(method, path, token string, edit ...func(*http.Request
 	return resp.StatusCode, string(text)
 }
 
-// TestAdminListeners asks those of an api and a worker as strangers, tokens of
-// every role, browsers and Prometheus do.
+// TestAdminListeners sends requests to the listeners of an api and a worker, as
+// strangers, tokens of every role, browsers and Prometheus do.
 func TestAdminListeners(t *testing.T) {
 	t.Parallel()
 	cluster := pgtest.Cluster(t)
@@ -90,8 +90,8 @@ func TestAdminListeners(t *testing.T) {
 		}
 	}
 
-	// Without a database the token of the configuration is known, and readiness
-	// does not say to anyone where the database is and as whom it is used.
+	// Without a database the token of the configuration is still valid, and readiness
+	// does not reveal the address of the database and the name of its user.
 	cluster.Kill()
 	for role, s := range servers {
 		if status, body := s.askAdmin("GET", "/debug/pprof/", "the-token-of-the-tests"); status != http.StatusOK {

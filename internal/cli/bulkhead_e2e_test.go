@@ -13,9 +13,9 @@ import (
 	"github.com/signpost/signpost/internal/pgtest"
 )
 
-// TestSlowQueriesDoNotStopRedirects keeps as many lists waiting on a lock as the
-// process has connections: links that are not cached are looked up all the same,
-// the process stays ready, and clicks are shipped.
+// TestSlowQueriesDoNotStopRedirects makes as many lists wait for a lock as the process
+// has connections. Links that are not cached are looked up all the same, the process
+// stays ready, and clicks are shipped.
 func TestSlowQueriesDoNotStopRedirects(t *testing.T) {
 	t.Parallel()
 	const conns = 6
@@ -51,7 +51,7 @@ func TestSlowQueriesDoNotStopRedirects(t *testing.T) {
 				req.Header.Set("Authorization", "Bearer "+s.token)
 				resp, err := http.DefaultClient.Do(req)
 				if err != nil {
-					continue // the test is over
+					continue // it failed because the test is over
 				}
 				_, _ = io.Copy(io.Discard, resp.Body)
 				_ = resp.Body.Close()

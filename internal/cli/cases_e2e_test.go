@@ -14,12 +14,12 @@ import (
 	"github.com/signpost/signpost/internal/pgtest"
 )
 
-// casesOfFiles is where the files are that users of such services reported as
-// rejected or misread, with what a correct import of each reports.
+// casesOfFiles is the folder of files that users of such services reported as rejected
+// or misread, with the results of a correct import of each.
 const casesOfFiles = "internal/csvimport/testdata/cases/"
 
-// storedOfCases are the links that the files come to: code, target, title, tags,
-// clicks and when each was created, where that is not the time of the import.
+// storedOfCases are the links that the files result in: code, target, title, tags and
+// clicks, and the time of creation unless that is the time of the import.
 var storedOfCases = map[string][]string{
 	"cells.csv":  {"cells-one /1 - {} 0 -", "cells-two /2 T {} 0 -", "cells-three /3 T {x} 0 -"},
 	"padded.csv": {"pad-one /1 Fish, chips {} 0 -", "pad-two /2 x {} 0 -"},
@@ -74,7 +74,7 @@ func TestFilesFromTheField(t *testing.T) {
 
 type expectedRows struct{ imported, rejected float64 }
 
-// expectedOfFiles reads what each file is to come to.
+// expectedOfFiles reads the expected results of each file.
 func expectedOfFiles(t *testing.T) map[string]expectedRows {
 	t.Helper()
 	table, err := os.ReadFile(casesOfFiles + "expected.tsv")
@@ -100,8 +100,8 @@ func expectedOfFiles(t *testing.T) map[string]expectedRows {
 	return files
 }
 
-// storedOf lists what an import brought, in the order of its file, and sees that
-// each of its links leads somewhere.
+// storedOf lists the rows that an import made, in the order of its file, and checks
+// that each of its links leads somewhere.
 func storedOf(t *testing.T, s *server, id any) []string {
 	t.Helper()
 	rows, err := pgtest.Open(t, s.database).Query(t.Context(), `

@@ -15,7 +15,8 @@ import (
 	"github.com/signpost/signpost/internal/postgres"
 )
 
-// TestMain runs the tests in the folder of the repository, as commands are.
+// TestMain runs the tests in the folder of the repository, in which commands usually
+// run.
 func TestMain(m *testing.M) {
 	if err := os.Chdir("../.."); err != nil {
 		panic(err)
@@ -23,7 +24,7 @@ func TestMain(m *testing.M) {
 	pgtest.Main(m)
 }
 
-// command runs one command to its end and returns what it printed.
+// command runs one command to its end and returns its output.
 func command(t *testing.T, environ []string, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
 	var out, errs bytes.Buffer
@@ -167,8 +168,8 @@ func TestBatches(t *testing.T) {
 	}
 }
 
-// A worker retires a month of an archive folder, and the commands show it and
-// bring it back.
+// A worker retires a month to an archive folder, and the commands show it and restore
+// it.
 func TestEvents(t *testing.T) {
 	t.Parallel()
 	url, dir := pgtest.URL(t), t.TempDir()

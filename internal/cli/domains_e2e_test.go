@@ -19,7 +19,7 @@ import (
 	"github.com/signpost/signpost/internal/pgtest"
 )
 
-// at asks a server as the visitor of a host does, and returns the status and the
+// at sends a request as a visitor of a host does, and returns the status and the
 // Location of the answer.
 func (s *server) at(host, path string) string {
 	s.t.Helper()
@@ -38,7 +38,8 @@ func (s *server) at(host, path string) string {
 	return strings.TrimSpace(fmt.Sprint(resp.StatusCode, " ", resp.Header.Get("Location")))
 }
 
-// mayHaveCertificate asks the admin listener, as a proxy does.
+// mayHaveCertificate asks the admin listener for permission to get a certificate, as a
+// proxy does.
 func (s *server) mayHaveCertificate(host string) bool {
 	s.t.Helper()
 	resp, err := http.Get(s.admin + "/tls/ask?domain=" + host)
@@ -100,7 +101,7 @@ func TestDomains(t *testing.T) {
 	one.patch(fmt.Sprintf("/domains/%v", domain["id"]), `{"host":"new.example"}`, http.StatusOK)
 	for _, s := range []*server{one, two} {
 		seen(s, "new.example", "/a", "302 https://example.org/custom")
-		seen(s, "go.example", "/a", "302 https://example.org/main") // a host like any other
+		seen(s, "go.example", "/a", "302 https://example.org/main") // counts as a host like any other
 	}
 	// One link moves between domains.
 	one.post("/domains", `{"host":"third.example"}`, http.StatusCreated)
@@ -170,7 +171,7 @@ func TestCaddy(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		_ = cmd.Wait() // the context of the test has ended
+		_ = cmd.Wait() // it ends with the context of the test
 		if t.Failed() {
 			t.Logf("log of caddy:\n%s", logs.String())
 		}
@@ -198,7 +199,7 @@ func TestCaddy(t *testing.T) {
 		if err != nil {
 			return 0, "", err
 		}
-		req.Header.Set("X-Forwarded-For", "203.0.113.9") // which Caddy does not pass on
+		req.Header.Set("X-Forwarded-For", "203.0.113.9") // Caddy does not pass this on
 		resp, err := transport.RoundTrip(req)
 		if err != nil {
 			return 0, "", err
@@ -230,7 +231,7 @@ func TestCaddy(t *testing.T) {
 	s.stop()
 }
 
-// freePorts returns ports of this machine that nobody listens on.
+// freePorts returns ports of this machine on which nobody listens.
 func freePorts(t *testing.T, n int) []string {
 	t.Helper()
 	ports := make([]string, n)

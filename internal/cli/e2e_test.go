@@ -36,8 +36,9 @@ var binary = sync.OnceValues(func() (string, error) {
 	return path, nil
 })
 
-// TestDev is the newcomer's path: one command, the example files, a short link
-// followed, the click seen; then a crash, and everything is still there.
+// TestDev does the same as a newcomer: one command, the example files, a short link
+// that is followed, and a look at the click. Then the process crashes, and everything
+// is still there.
 func TestDev(t *testing.T) {
 	t.Parallel()
 	data := filepath.Join(pgtest.Dir(t), "data")
@@ -76,8 +77,8 @@ func TestDev(t *testing.T) {
 	again.stop()
 }
 
-// importExamples loads the example files and checks that they say what
-// examples/README.md promises, and that loading them again changes nothing.
+// importExamples imports the example files. It checks that the results are those in
+// examples/README.md, and that importing them again changes nothing.
 func importExamples(t *testing.T, s *server) {
 	t.Helper()
 	for _, tt := range []struct {
@@ -153,8 +154,8 @@ func TestRoles(t *testing.T) {
 	}
 }
 
-// TestShipFromAVolume kills an API that cannot reach Postgres and ships what it
-// left, twice.
+// TestShipFromAVolume kills an API that cannot reach Postgres, and ships the clicks
+// that it left, twice.
 func TestShipFromAVolume(t *testing.T) {
 	t.Parallel()
 	cluster := pgtest.Cluster(t)
@@ -228,9 +229,9 @@ func TestStartBeforePostgres(t *testing.T) {
 	a.stop()
 }
 
-// TestApiOutlivesAServerThatRefusesIt starts an api during an outage and brings
-// back a server that has no such database yet, as one that is being restored. The
-// api goes on, and is ready once the database is there.
+// TestApiOutlivesAServerThatRefusesIt starts an api during an outage. Then a server
+// comes back that has no such database yet, as if it were being restored. The api goes
+// on, and is ready once the database is there.
 func TestApiOutlivesAServerThatRefusesIt(t *testing.T) {
 	t.Parallel()
 	cluster := pgtest.Cluster(t)
@@ -260,7 +261,7 @@ func TestApiOutlivesAServerThatRefusesIt(t *testing.T) {
 	s.stop()
 }
 
-// countEvents asks the database itself.
+// countEvents counts events in the database itself.
 func countEvents(t *testing.T, url, eventType string) (n int) {
 	t.Helper()
 	err := pgtest.Open(t, url).QueryRow(t.Context(), `
@@ -272,7 +273,7 @@ func countEvents(t *testing.T, url, eventType string) (n int) {
 	return n
 }
 
-// program is the real binary with arguments.
+// program is the real binary, with arguments.
 func program(t *testing.T, environ []string, args ...string) *exec.Cmd {
 	t.Helper()
 	path, err := binary()
@@ -293,7 +294,7 @@ type server struct {
 	admin string
 	token string
 	ended bool
-	// database is its DATABASE_URL, where a test knows it.
+	// database is its DATABASE_URL, if the test knows it.
 	database string
 }
 
@@ -331,7 +332,7 @@ func launch(t *testing.T, role string, cmd *exec.Cmd) *server {
 	return s
 }
 
-// logged finds the address in the log line with a message that begins so.
+// logged returns the address in the log line whose message begins with this text.
 func (s *server) logged(message string) string {
 	lines := bufio.NewScanner(strings.NewReader(s.logs.String()))
 	for lines.Scan() {
@@ -360,8 +361,8 @@ func (s *server) kill() {
 	_ = s.cmd.Wait()
 }
 
-// eventually polls for what has to come true within a minute, and returns how
-// long it took.
+// eventually polls until check is true, for at most a minute, and returns how long that
+// took.
 func (s *server) eventually(what string, check func() bool) time.Duration {
 	s.t.Helper()
 	start := time.Now()
@@ -374,8 +375,8 @@ func (s *server) eventually(what string, check func() bool) time.Duration {
 	return time.Since(start)
 }
 
-// within polls for what users are promised, which is tested at several times its
-// value.
+// within is like eventually, for a time that users are promised. The test allows
+// several times as much.
 func (s *server) within(promised time.Duration, what string, check func() bool) {
 	s.t.Helper()
 	promise.Kept(s.t, what, promised, 5*promised, s.eventually(what, check))
@@ -434,7 +435,7 @@ func (s *server) getJSON(path string, want int) map[string]any {
 	return s.get(path, s.token, want)
 }
 
-// download returns a file as it is.
+// download returns a file, byte for byte.
 func (s *server) download(path string) []byte {
 	s.t.Helper()
 	resp, body := s.do(http.MethodGet, path, "", nil, s.token)
@@ -491,7 +492,7 @@ func (s *server) upload(kind, file string) map[string]any {
 	return job
 }
 
-// logBuffer collects what a process writes.
+// logBuffer collects the output of a process.
 type logBuffer struct {
 	mu  sync.Mutex
 	buf bytes.Buffer

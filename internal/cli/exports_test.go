@@ -15,8 +15,8 @@ import (
 	"github.com/signpost/signpost/internal/pgtest"
 )
 
-// TestRoundTrip leaves one server with everything and moves into another that
-// is empty: what was exported as CSV and imported there is what was there.
+// TestRoundTrip moves from one server to another, which is empty. The rows that were
+// exported as CSV and imported there are the same as before.
 func TestRoundTrip(t *testing.T) {
 	t.Parallel()
 	from, to := startDevOn(t, pgtest.URL(t)), startDevOn(t, pgtest.URL(t))
@@ -64,7 +64,7 @@ func TestRoundTrip(t *testing.T) {
 	}
 }
 
-// ask asks a server's database for a text.
+// ask runs a query that returns a text in a server's database.
 func ask(t *testing.T, s *server, query string) (answer string) {
 	t.Helper()
 	if err := pgtest.Open(t, s.database).QueryRow(t.Context(), query).Scan(&answer); err != nil {
@@ -84,7 +84,7 @@ func startDevOn(t *testing.T, url string) *server {
 	return s
 }
 
-// fillForExport makes rows of every sort that a file could spoil.
+// fillForExport makes rows with every kind of value that a file could damage.
 func fillForExport(t *testing.T, s *server) {
 	t.Helper()
 	pool := pgtest.Open(t, s.database)
@@ -135,7 +135,8 @@ func fillForExport(t *testing.T, s *server) {
 	})
 }
 
-// changeEverything changes all that a link has, from and to as long as may be.
+// changeEverything changes all fields of a link, from and to values as long as are
+// allowed.
 func (s *server) changeEverything() {
 	s.t.Helper()
 	body := func(code string) string {
@@ -157,8 +158,8 @@ func (s *server) changeEverything() {
 	s.patch(fmt.Sprintf("/urls/%v", link["id"]), body("b"), http.StatusOK)
 }
 
-// rowsForCompare returns all rows of a list as JSON, sorted. Of events without
-// their ids, which each server gives itself.
+// rowsForCompare returns all rows of a list as JSON, sorted. Events are without their
+// ids, which each server gives itself.
 func rowsForCompare(t *testing.T, s *server, kind string) []string {
 	t.Helper()
 	var rows []string

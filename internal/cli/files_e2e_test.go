@@ -16,9 +16,9 @@ import (
 )
 
 // TestRedirectsOutliveAFloodOfConnections holds more silent connections than the
-// process may have files, from more clients than one: the process goes on,
-// others are redirected meanwhile, over old connections and new ones, their clicks
-// are kept and shipped, and afterwards all is as before.
+// process may have files open, from more clients than one. The process goes on.
+// Meanwhile others are redirected, over old connections and new ones, and their clicks
+// are kept and shipped. Afterwards all is as before.
 func TestRedirectsOutliveAFloodOfConnections(t *testing.T) {
 	t.Parallel()
 	const files = 256
@@ -44,7 +44,7 @@ func TestRedirectsOutliveAFloodOfConnections(t *testing.T) {
 	address := strings.TrimPrefix(s.url, "http://")
 	flood := &flood{}
 	t.Cleanup(flood.leave)
-	for _, clients := range []int{2, 8} { // too many for each of them, and in all
+	for _, clients := range []int{2, 8} { // too many for each client, and in total
 		for i := range 2 * files {
 			flood.dial(t.Context(), fmt.Sprintf("127.0.0.%d", 10+i%clients), address)
 			if i%16 == 0 {
@@ -87,13 +87,13 @@ func TestRedirectsOutliveAFloodOfConnections(t *testing.T) {
 	s.stop()
 }
 
-// flood is a lot of connections whose client says nothing.
+// flood is a large number of connections whose clients send nothing.
 type flood struct {
 	mu    sync.Mutex
 	conns []net.Conn
 }
 
-// dial opens one more. That it is refused is no failure.
+// dial opens one more connection. It is no failure if it is refused.
 func (f *flood) dial(ctx context.Context, from, to string) {
 	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}, Timeout: time.Minute}
 	conn, err := dialer.DialContext(ctx, "tcp", to)

@@ -21,7 +21,7 @@ import (
 	"github.com/signpost/signpost/internal/pgtest"
 )
 
-// TestImportCommand imports the example files as a person would.
+// TestImportCommand imports the example files as a person would do.
 func TestImportCommand(t *testing.T) {
 	t.Parallel()
 	s := startDevOn(t, pgtest.URL(t))
@@ -84,8 +84,8 @@ func TestImportCommand(t *testing.T) {
 	}
 }
 
-// TestImportSaysWhyRowsWereRejectedAlike: the reasons come before the rows, each
-// once, and what they tell to do helps.
+// TestImportSaysWhyRowsWereRejectedAlike checks that the reasons are printed before the
+// rows, each once, and that their advice helps.
 func TestImportSaysWhyRowsWereRejectedAlike(t *testing.T) {
 	t.Parallel()
 	s := startDevOn(t, pgtest.URL(t))
@@ -150,8 +150,9 @@ func TestImportSaysWhyRowsWereRejectedAlike(t *testing.T) {
 	}
 }
 
-// TestImportThatCameToNothing is told from one that has no rejected rows, and
-// the rows that were rejected before an import failed are kept.
+// TestImportThatCameToNothing checks that the output for an import that failed differs
+// from that for one without rejected rows, and that rows which were rejected before the
+// failure are kept.
 func TestImportThatCameToNothing(t *testing.T) {
 	t.Parallel()
 	s := startDevOn(t, pgtest.URL(t))
@@ -180,8 +181,8 @@ func TestImportThatCameToNothing(t *testing.T) {
 	}
 }
 
-// TestImportOfARefusedFile: what the server says of a large file comes through,
-// although it stops reading long before the file was sent.
+// TestImportOfARefusedFile checks that the server's message about a large file is
+// received, although the server stops reading long before the file was sent.
 func TestImportOfARefusedFile(t *testing.T) {
 	t.Parallel()
 	environ := append(os.Environ(), "DATABASE_URL="+pgtest.URL(t), "SPOOL_DIR="+t.TempDir(), "LISTEN_ADDR=127.0.0.1:0",
@@ -216,8 +217,8 @@ func TestImportOfARefusedFile(t *testing.T) {
 	}
 }
 
-// TestImportThatHasToWait: a server that receives all the files it may says so,
-// and when to ask again.
+// TestImportThatHasToWait checks that a server which receives as many files as it may
+// says so, and when to try again.
 func TestImportThatHasToWait(t *testing.T) {
 	t.Parallel()
 	environ := append(os.Environ(), "DATABASE_URL="+pgtest.URL(t), "SPOOL_DIR="+t.TempDir(), "LISTEN_ADDR=127.0.0.1:0",
@@ -255,7 +256,7 @@ func TestImportThatHasToWait(t *testing.T) {
 	}
 }
 
-// TestImportFromAPipe sends what no length is known of.
+// TestImportFromAPipe sends a file whose length is not known.
 func TestImportFromAPipe(t *testing.T) {
 	t.Parallel()
 	s := startDevOn(t, pgtest.URL(t))
@@ -275,7 +276,7 @@ func TestImportFromAPipe(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// More than a pipe holds: when it is written, the upload has begun.
+	// This is more than a pipe holds, so when it is written, the upload has begun.
 	if _, err := io.WriteString(in, "username,email\n"+strings.Repeat("eve,eve@example.com\n", 50_000)); err != nil {
 		t.Fatal(err)
 	}
@@ -307,9 +308,9 @@ func TestImportFromAPipe(t *testing.T) {
 	}
 }
 
-// TestImportOutlivesItsConnections cuts an upload in its middle, its answer and
-// those of the watching, has the watching stopped by Ctrl-C and taken up again,
-// and starts the server anew under it. The file goes in once.
+// TestImportOutlivesItsConnections cuts the connection in the middle of an upload, at
+// its answer and at answers while watching. It stops the watching with Ctrl-C and takes
+// it up again, and restarts the server meanwhile. The file is imported once.
 func TestImportOutlivesItsConnections(t *testing.T) {
 	t.Parallel()
 	const rows = 20_000
@@ -391,13 +392,13 @@ func startCommand(t *testing.T, environ []string, args ...string) *running {
 	return r
 }
 
-// wait returns the exit code.
+// wait waits for the command to end and returns its exit code.
 func (r *running) wait() int {
 	_ = r.cmd.Wait()
 	return r.cmd.ProcessState.ExitCode()
 }
 
-// proxy passes connections on until cut says that one is over.
+// proxy passes on connections until cut says that one is to end.
 type proxy struct {
 	url         string
 	connections atomic.Int64
@@ -472,8 +473,8 @@ func (p *proxy) pass(client net.Conn, number int64) {
 	both.Wait()
 }
 
-// TestExportCommand saves a file whole or not at all, also when its connection
-// is cut in the middle.
+// TestExportCommand checks that a file is saved either completely or not at all, even
+// if the connection is cut in the middle.
 func TestExportCommand(t *testing.T) {
 	t.Parallel()
 	s := startDevOn(t, pgtest.URL(t))

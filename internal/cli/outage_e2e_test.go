@@ -12,8 +12,8 @@ import (
 	"github.com/signpost/signpost/internal/redistest"
 )
 
-// TestRestartDuringAnOutage kills an api that has just been told of deactivated
-// links, together with Postgres (and Redis), and starts it again without them.
+// TestRestartDuringAnOutage kills an api that has just learned of deactivated links,
+// together with Postgres (and Redis), and starts it again without them.
 func TestRestartDuringAnOutage(t *testing.T) {
 	t.Parallel()
 	t.Run("of Postgres", func(t *testing.T) {
@@ -80,7 +80,7 @@ func restartDuringAnOutage(t *testing.T, shared ...*redistest.Server) {
 
 	s = launch(t, "api", program(t, environ, "api"))
 	s.token = "the-token-of-the-tests"
-	for range 2 { // once more with clicks of the outage in the spool
+	for range 2 { // the second time with clicks of the outage in the spool
 		follow("/kept", "/kept", "/kept")
 		if got := s.status("/off-elsewhere"); got != http.StatusGone {
 			t.Errorf("the link that was deactivated elsewhere: %d, want 410", got)

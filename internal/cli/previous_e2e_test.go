@@ -13,10 +13,10 @@ import (
 	"github.com/signpost/signpost/internal/pgtest"
 )
 
-// TestPreviousRelease runs the release before this one, whose binary
-// SIGNPOST_PREVIOUS names (tools/previous.sh builds it), on a database that this
-// release has migrated (I8): alone, then with each process replaced in the order of
-// an upgrade, and back again.
+// TestPreviousRelease runs the previous release on a database that this release has
+// migrated (I8). The environment variable SIGNPOST_PREVIOUS names its binary
+// (tools/previous.sh builds it). First it runs alone, then each process is replaced in
+// the order of an upgrade, and back again.
 func TestPreviousRelease(t *testing.T) {
 	t.Parallel()
 	previous := os.Getenv("SIGNPOST_PREVIOUS")
@@ -66,8 +66,8 @@ func TestPreviousRelease(t *testing.T) {
 	}
 }
 
-// useAll does one of everything that users do, with names that end in n, and returns how often
-// it followed links. Each call fails the test if its status is another than it should be.
+// useAll does everything that users do, once, with names that end in n, and returns how
+// often it followed links. A call fails the test if its status is not the expected one.
 func useAll(t *testing.T, api *server, n int) (clicks int) {
 	t.Helper()
 	user := api.post("/users", fmt.Sprintf(`{"username":"ada%d","email":"ada%d@example.org"}`, n, n), http.StatusCreated)
@@ -106,7 +106,7 @@ func useAll(t *testing.T, api *server, n int) (clicks int) {
 		if job["rows_imported"] != 1.0 && kind != "events" {
 			t.Errorf("the import of %s came to %v", kind, job)
 		}
-		if kind == "users" { // which is taken back
+		if kind == "users" { // this import is undone
 			api.call(http.MethodPost, fmt.Sprintf("/imports/%v/undo", job["id"]), "", nil, api.token, http.StatusAccepted)
 		}
 	}

@@ -12,8 +12,7 @@ import (
 	"github.com/signpost/signpost/internal/redistest"
 )
 
-// TestRedisBesideTheRealProgram uses Redis, then kills it: nobody notices but
-// the metrics.
+// TestRedisBesideTheRealProgram uses Redis and then kills it: only the metrics show it.
 func TestRedisBesideTheRealProgram(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)

@@ -11,16 +11,16 @@ import (
 	"github.com/signpost/signpost/internal/client"
 )
 
-// TestRetryCountsFromTheFailure gives a server five minutes to come back,
-// however long the try took that it broke off.
+// TestRetryCountsFromTheFailure checks that a server has five minutes to come back,
+// however long the interrupted try had taken.
 func TestRetryCountsFromTheFailure(t *testing.T) {
 	t.Parallel()
 	away := &client.Error{Status: http.StatusServiceUnavailable, Message: "away"}
 	for _, tt := range []struct {
 		name    string
-		tries   []time.Duration // how long each takes before it fails; the last goes on
-		succeed int             // the try that succeeds, 0 for none
-		want    time.Duration   // until the last failure
+		tries   []time.Duration // how long each try takes before it fails; the last value is used for all further tries
+		succeed int             // number of the try that succeeds, 0 for none
+		want    time.Duration   // time until the last failure
 		within  time.Duration
 	}{
 		{"away from the beginning", []time.Duration{0}, 0, remotePatience, 2 * remoteWait},

@@ -61,7 +61,7 @@ func TestRetireUnderKills(t *testing.T) {
 			t.Fatalf("not retired: %s", figure("SELECT string_agg(month || ' ' || state, ', ') FROM event_parts"))
 		}
 		s := launch(t, "worker", program(t, environ, "worker"))
-		// The run that is due may be a minute away.
+		// The next regular run may be a minute away.
 		if _, err := inserter.Insert(t.Context(), jobs.ArchiveMonths{}, &river.InsertOpts{
 			Queue: jobs.QueueRetention, UniqueOpts: river.UniqueOpts{ByPeriod: time.Second},
 		}); err != nil {

@@ -12,7 +12,7 @@ import (
 	"github.com/signpost/signpost/internal/config"
 )
 
-// A request that never ends does not take the time in which clicks are shipped.
+// A request that never ends does not use up the time in which clicks are shipped.
 func TestRequestsLeaveTimeToShip(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -22,9 +22,9 @@ import (
 	"github.com/signpost/signpost/internal/promise"
 )
 
-// TestReshipAfterSetBack puts an earlier copy of the database in the place of
-// the one that a running api and worker use, as a failover to a standby that
-// lagged does, and has the api ship again what is missing.
+// TestReshipAfterSetBack replaces the database that a running api and worker use by an
+// earlier copy of it, as a failover to a standby that lagged does. Then it makes the
+// api ship again the clicks that are missing.
 func TestReshipAfterSetBack(t *testing.T) {
 	t.Parallel()
 	cluster := pgtest.Cluster(t)
@@ -93,7 +93,7 @@ func TestReshipAfterSetBack(t *testing.T) {
 	}
 }
 
-// database is one of a cluster, seen from beside.
+// database is a database of a cluster, which the test manages from outside.
 type database struct {
 	t     *testing.T
 	name  string
@@ -114,7 +114,8 @@ func newDatabase(t *testing.T, cluster *pgserver.Cluster, url string) *database 
 	return &database{t, pgx.Identifier{config.Database}.Sanitize(), admin}
 }
 
-// alone does what needs a database without connections, and lets them in again.
+// alone runs statements that need a database without connections, and then allows
+// connections again.
 func (d *database) alone(statements ...string) {
 	d.t.Helper()
 	all := append([]string{
@@ -135,10 +136,10 @@ func (d *database) alone(statements ...string) {
 	}
 }
 
-// TestRedirectsOnABadDisk runs the real api on a file system of 1 MiB that
-// somebody else fills, or that is read-only: redirects go on and are not held,
-// each click is in Postgres or counted as dropped, and clicks are kept again when
-// the disk is well.
+// TestRedirectsOnABadDisk runs the real api on a file system of 1 MiB that is filled up
+// by somebody else, or that is read-only. Redirects go on without delay, each click is
+// in Postgres or counted as dropped, and clicks are kept again when the disk works
+// again.
 func TestRedirectsOnABadDisk(t *testing.T) {
 	t.Parallel()
 	for _, disk := range []badDisk{
@@ -151,7 +152,8 @@ func TestRedirectsOnABadDisk(t *testing.T) {
 				t.Fatal(err)
 			}
 		}},
-		// From the start: files that are open go on below a read-only view.
+		// It is read-only from the start, because open files can still be written below
+		// a read-only view.
 		{name: "read-only", reason: "unwritable", before: func(dir string) string {
 			return "mount --bind " + dir + " " + dir + " && mount -o remount,bind,ro " + dir
 		}, spoil: func(*testing.T, *exec.Cmd, string) {}, heal: func(t *testing.T, cmd *exec.Cmd, dir string) {
@@ -166,15 +168,15 @@ func TestRedirectsOnABadDisk(t *testing.T) {
 	}
 }
 
-// badDisk is a disk that is spoilt and healed below a running api.
+// badDisk is a disk that is made bad and good again below a running api.
 type badDisk struct {
 	name, reason string
-	before       func(dir string) (script string) // nil: nothing is done before the api starts
+	before       func(dir string) (script string) // runs before the api starts; nil means that nothing is to be done
 	spoil, heal  func(t *testing.T, cmd *exec.Cmd, dir string)
 }
 
-// fillerOf is a file on the disk of a command from onSmallDisk: the mounts of
-// another process are reached below its root.
+// fillerOf is a file on the disk of a command from onSmallDisk. The mounts of another
+// process can be reached below its root.
 func fillerOf(cmd *exec.Cmd, dir string) string {
 	return filepath.Join("/proc", fmt.Sprint(cmd.Process.Pid), "root", dir, "filler")
 }
@@ -237,7 +239,7 @@ func redirectsOnABadDisk(t *testing.T, disk badDisk) {
 	t.Logf("%d redirects, %d dropped", answered, dropped)
 }
 
-// onDiskOf runs a shell script where the mounts of a command from onSmallDisk are.
+// onDiskOf runs a shell script that sees the mounts of a command from onSmallDisk.
 func onDiskOf(t *testing.T, cmd *exec.Cmd, script string) {
 	t.Helper()
 	args := []string{"--target", fmt.Sprint(cmd.Process.Pid), "--mount"}
@@ -249,8 +251,8 @@ func onDiskOf(t *testing.T, cmd *exec.Cmd, script string) {
 	}
 }
 
-// onSmallDisk has a command run in a mount namespace of its own, which goes when
-// it ends, where dir is a tmpfs of 1 MiB, after a script that is run there.
+// onSmallDisk makes a command run in a mount namespace of its own, which ends with the
+// command. In it, dir is a tmpfs of 1 MiB, on which a script runs first.
 func onSmallDisk(t *testing.T, cmd *exec.Cmd, dir, before string) *exec.Cmd {
 	t.Helper()
 	var refused error
@@ -276,7 +278,7 @@ func onSmallDisk(t *testing.T, cmd *exec.Cmd, dir, before string) *exec.Cmd {
 	return nil
 }
 
-// fillDisk leaves no byte free where path is.
+// fillDisk leaves no byte free on the file system of path.
 func fillDisk(t *testing.T, path string) {
 	t.Helper()
 	f, err := os.Create(path)
@@ -294,9 +296,9 @@ func fillDisk(t *testing.T, path string) {
 	}
 }
 
-// TestSpoolOfAnotherDatabase starts an api on a SPOOL_DIR that holds clicks of
-// another database: it keeps and ships its own, and holds the others until an
-// operator says what is to become of them.
+// TestSpoolOfAnotherDatabase starts an api on a SPOOL_DIR that holds clicks of another
+// database. The api keeps and ships its own clicks, and holds the others until an
+// operator decides about them.
 func TestSpoolOfAnotherDatabase(t *testing.T) {
 	t.Parallel()
 	cluster, spool := pgtest.Cluster(t), t.TempDir()
@@ -355,14 +357,14 @@ func TestSpoolOfAnotherDatabase(t *testing.T) {
 	if n := batchClicks(t, ours); n != 3 {
 		t.Errorf("%d clicks are counted, want 3", n)
 	}
-	// One way out: they are counted here all the same.
+	// One choice is to count them here all the same.
 	if out, err := signpost("spool", "ship", "--adopt", spool); err != nil {
 		t.Errorf("ship --adopt: %v %s", err, out)
 	}
 	if n := batchClicks(t, ours); n != 23 {
 		t.Errorf("%d clicks are counted, want 23", n)
 	}
-	// The other: they are thrown away.
+	// The other choice is to delete them.
 	_, folder, _ := strings.Cut(out, "another installation: ")
 	folder, _, _ = strings.Cut(folder, ";")
 	folder = filepath.Join(copied, filepath.Base(folder))

@@ -20,7 +20,7 @@ import (
 	"github.com/signpost/signpost/internal/pgtest"
 )
 
-// receiver is a collector: it keeps the spans that it is sent.
+// receiver is a collector that keeps the spans which it receives.
 type receiver struct {
 	t   *testing.T
 	url string
@@ -62,7 +62,7 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	w.Header().Set("Content-Type", "application/x-protobuf")
 }
 
-// find returns a span of that name for which is holds, nil if there is none.
+// find returns a span with that name for which is returns true, nil if there is none.
 func (r *receiver) find(name string, is func(*otlp.Span) bool) *otlp.Span {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -97,8 +97,8 @@ func childOf(parent *otlp.Span) func(*otlp.Span) bool {
 	}
 }
 
-// TestTraces follows an import and a redirect from the request to the last job,
-// in what a collector gets.
+// TestTraces follows an import and a redirect from the request to the last job, in the
+// spans that a collector receives.
 func TestTraces(t *testing.T) {
 	t.Parallel()
 	r := newReceiver(t)
@@ -108,7 +108,7 @@ func TestTraces(t *testing.T) {
 	s := launch(t, "dev", program(t, environ, "dev", "--data", data))
 	s.token = "the-token-of-the-tests"
 
-	// The client began a trace: everything is in it, down to the last job.
+	// The client began a trace, and everything is part of it, down to the last job.
 	const traceID, clientSpan = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.url+"/imports?kind=users", strings.NewReader("username,email\nada,ada@example.org\n"))
 	if err != nil {
@@ -131,7 +131,7 @@ func TestTraces(t *testing.T) {
 	}
 	r.wait(s, "apply_chunk", childOf(upload))
 
-	// A redirect is a trace, and the shipping of its click another that goes on
+	// A redirect is a trace. The shipping of its click is another one, which continues
 	// in the worker.
 	s.post("/urls", `{"user_id":1,"short_code":"a","original_url":"https://example.org/a"}`, http.StatusCreated)
 	s.redirect("/a")
@@ -142,7 +142,7 @@ func TestTraces(t *testing.T) {
 	}
 	r.wait(s, "record_clicks", childOf(ship))
 
-	// What is not authenticated is not traced, whatever it says.
+	// A request that is not authenticated is not traced, whatever its headers say.
 	s.get("/urls", "", http.StatusUnauthorized)
 	s.stop()
 	if got := r.find("GET /urls", func(*otlp.Span) bool { return true }); got != nil {
@@ -153,7 +153,7 @@ func TestTraces(t *testing.T) {
 	}
 }
 
-// TestTracesWithoutACollector: one that is away costs spans and nothing else.
+// TestTracesWithoutACollector checks that only spans are lost if the collector is away.
 func TestTracesWithoutACollector(t *testing.T) {
 	t.Parallel()
 	gone := httptest.NewServer(http.NotFoundHandler())

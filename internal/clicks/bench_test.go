@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// BenchmarkAppend measures one click from many requests at once. cpu-ns/op is
-// what the operating system charged the process, waits and wake-ups included.
+// BenchmarkAppend measures one click, from many requests at once. cpu-ns/op is the time
+// that the operating system charged the process, waits and wake-ups included.
 func BenchmarkAppend(b *testing.B) {
 	for _, mode := range []Durability{Process, Disk} {
 		for _, callers := range []int{1, 64, 512} {
@@ -44,8 +44,8 @@ func BenchmarkAppend(b *testing.B) {
 	}
 }
 
-// BenchmarkRead measures what shipping costs a process for each click, but for the
-// database.
+// BenchmarkRead measures the cost of shipping for each click in this process, without
+// the database.
 func BenchmarkRead(b *testing.B) {
 	for _, n := range []int{1, 100, 10_000} {
 		b.Run(fmt.Sprintf("clicks=%d", n), func(b *testing.B) {
@@ -111,8 +111,8 @@ func cpuTime() time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// sampleClicks looks like traffic: Zipf over 10,000 links and 200 user agents,
-// a visitor's address rarely seen twice.
+// sampleClicks returns clicks that look like traffic: Zipf over 10,000 links and 200
+// user agents, with a visitor's address rarely seen twice.
 func sampleClicks(n int) []Click {
 	rng := rand.New(rand.NewPCG(1, 2))
 	links, agents := rand.NewZipf(rng, 1.1, 1, 9999), rand.NewZipf(rng, 1.1, 1, 199)

@@ -30,8 +30,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// appendForever is the child of TestCrash. It says on its standard output "?n"
-// before it appends click n and "!n" once that is acknowledged.
+// appendForever is the child of TestCrash. It prints "?n" before it appends click n,
+// and "!n" once that is acknowledged.
 func appendForever(dir string) {
 	first, err := strconv.Atoi(os.Getenv(crashFirst))
 	if err != nil {
@@ -72,7 +72,7 @@ func appendForever(dir string) {
 			}
 		}()
 	}
-	for range s.Sealed() { // ship a part, as far as one may without Postgres
+	for range s.Sealed() { // ship a part of the segments, as far as that is possible without Postgres
 		segs, err := s.Segments("")
 		if err != nil {
 			panic(err)
@@ -92,8 +92,8 @@ func say(what string, n int) {
 	}
 }
 
-// A process that dies after its append returned and before the redirect is
-// answered leaves the click to the next one, once.
+// If a process dies after its append returned and before the redirect is answered, the
+// next process ships the click once.
 func TestDieBetweenAppendAndAnswer(t *testing.T) {
 	t.Parallel()
 	for _, mode := range []Durability{Process, Disk} {
@@ -109,10 +109,9 @@ func TestDieBetweenAppendAndAnswer(t *testing.T) {
 	}
 }
 
-// I1 and the spool's half of I2: a process that appends from many goroutines
-// is killed at random moments, again and again over one directory. Each click
-// that was acknowledged is there, none is there twice, and none that was not
-// attempted.
+// This tests I1 and the spool's half of I2. A process that appends from many goroutines
+// is killed at random moments, again and again on one directory. Each click that was
+// acknowledged is there, none is there twice, and none is there that was not attempted.
 func TestCrash(t *testing.T) {
 	t.Parallel()
 	for _, mode := range []Durability{Process, Disk} {

@@ -16,8 +16,8 @@ import (
 	"github.com/signpost/signpost/internal/files"
 )
 
-// Every call that reaches the file system by a name goes through disk, where
-// tests can make it fail or hang.
+// Every call that gives the file system a name goes through disk, so that tests can
+// make it fail or hang.
 func TestDiskIsTheOnlyWay(t *testing.T) {
 	t.Parallel()
 	files, err := filepath.Glob("*.go")
@@ -55,8 +55,8 @@ func TestDiskIsTheOnlyWay(t *testing.T) {
 	}
 }
 
-// A disk that takes long over old segments (a busy journal, a large directory)
-// costs no new click: the writer gets its files without waiting for that.
+// If a disk takes long for old segments (a busy journal, a large directory), no new
+// click is lost: the writer gets its files without waiting for that.
 func TestOldSegmentsHoldUpNoNewOnes(t *testing.T) {
 	t.Parallel()
 	for name, hang := range map[string]func(d *disk, wait func()){
@@ -141,8 +141,8 @@ func TestOldSegmentsHoldUpNoNewOnes(t *testing.T) {
 	}
 }
 
-// A file that cannot be made durable in its folder is not written to, and
-// another is made once that is possible again.
+// A file that cannot be made durable in its folder is not used, and another one is made
+// once that is possible again.
 func TestSyncOfFolderFails(t *testing.T) {
 	t.Parallel()
 	var trouble failing
@@ -162,7 +162,7 @@ func TestSyncOfFolderFails(t *testing.T) {
 	eventually(t, "drops", func() bool {
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 		defer cancel()
-		_ = s.SealNow(ctx) // gives the file away, if there is one
+		_ = s.SealNow(ctx) // gives up the file, if there is one
 		err := s.Append(click(2))
 		if err == nil {
 			kept++ // into a file that was made before

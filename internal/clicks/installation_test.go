@@ -30,8 +30,8 @@ func nameOf(t *testing.T, folder string) string {
 	return string(text)
 }
 
-// leftBy leaves a folder with these clicks, one in each segment, that belong to
-// an installation.
+// leftBy leaves a folder with these clicks, one in each segment, which belongs to an
+// installation.
 func leftBy(t *testing.T, dir, installation string, markers ...int) (folder string) {
 	t.Helper()
 	o := testOptions(t)
@@ -52,15 +52,15 @@ func leftBy(t *testing.T, dir, installation string, markers ...int) (folder stri
 	return folder
 }
 
-// A spool that holds folders of another installation keeps its own clicks, ships
-// them, and touches the others no more than to read their name.
+// A spool that holds folders of another installation keeps and ships its own clicks. It
+// only reads the name of the other folders and does not change them.
 func TestForeignFolderIsHeld(t *testing.T) {
 	t.Parallel()
 	o := testOptions(t)
 	o.Metrics = NewMetrics(nil)
-	old := leaveSegments(t, o.Dir, 1) // of a release that named none
+	old := leaveSegments(t, o.Dir, 1) // of a release that did not name the installation
 	foreign := leftBy(t, o.Dir, there, 100, 101)
-	s := mustOpen(t, o) // it may not know yet where it ships to
+	s := mustOpen(t, o) // it may not know yet to which installation it ships
 	mustAppend(t, s, 1)
 	mustSeal(t, s)
 	if segs, err := s.Segments(""); err != nil || len(segs) != 4 {
@@ -97,7 +97,7 @@ func TestForeignFolderIsHeld(t *testing.T) {
 		t.Errorf("left in the foreign folder: %v, %v", names, err)
 	}
 
-	// A spool that ships to the other installation finds it, as ever.
+	// A spool that ships to the other installation finds the folder unchanged.
 	if _, err := OpenForShipping(foreign, Options{Log: o.Log, Installation: here}); !errors.As(err, new(*ForeignError)) {
 		t.Errorf("opened to ship here: %v", err)
 	}
@@ -109,14 +109,14 @@ func TestForeignFolderIsHeld(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantHeld(1, foreign, another) // of the first what is kept is left
-	// An operator may count it here all the same.
+	// An operator may decide to count it here all the same.
 	if got := shipFolder(t, another, Options{Log: o.Log, Installation: here, AdoptForeign: true}); !slices.Equal(got, []int{102}) {
 		t.Errorf("shipped %v here", got)
 	}
 	if name := nameOf(t, another); name != here+"\n" {
 		t.Errorf("then it is named %q", name)
 	}
-	// Or drop it.
+	// The operator may also drop it.
 	third := leftBy(t, o.Dir, there, 103, 104, 105)
 	if n, err := DropFolder(third); n != 3 || err != nil || realDisk().exists(third) {
 		t.Errorf("dropped %d segments, %v", n, err)
@@ -157,8 +157,8 @@ func shipFolder(t *testing.T, dir string, o Options) []int {
 	return ship(t, s)
 }
 
-// The database of another installation takes the place of the one that a running
-// process ships to, and gives it back.
+// The database of another installation replaces the one to which a running process
+// ships, and is replaced by it again.
 func TestAnotherInstallationBelowARunningSpool(t *testing.T) {
 	t.Parallel()
 	o := testOptions(t)
@@ -188,9 +188,9 @@ func TestAnotherInstallationBelowARunningSpool(t *testing.T) {
 	wantMarkers(t, ship(t, s), 1, 2)
 }
 
-// A process that starts while Postgres is away serves what it has cached. Its
-// clicks belong to where that came from, also if the process dies before it can
-// ask and the next one is sent elsewhere.
+// A process that starts while Postgres is away serves cached links. Its clicks belong
+// to the installation of these links, even if the process dies before it can ask
+// Postgres and the next process ships to another one.
 func TestSupposedInstallation(t *testing.T) {
 	t.Parallel()
 	o := testOptions(t)
@@ -217,8 +217,8 @@ func TestSupposedInstallation(t *testing.T) {
 	wantMarkers(t, ship(t, next), 1)
 }
 
-// A disk on which nothing can be written does not keep back what is sealed: its
-// folder is named as soon as that is possible.
+// If nothing can be written on a disk, sealed segments are shipped all the same: their
+// folder gets the name of its installation as soon as that is possible.
 func TestFolderCannotBeNamed(t *testing.T) {
 	t.Parallel()
 	o := testOptions(t)
@@ -244,7 +244,7 @@ func TestFolderCannotBeNamed(t *testing.T) {
 	if name := nameOf(t, onlyOwn(t, s)); name != here+"\n" {
 		t.Errorf("the folder is named %q", name)
 	}
-	// Half a name is none.
+	// An incomplete name does not count.
 	folder := leaveSegments(t, o.Dir, 1)
 	if err := os.WriteFile(filepath.Join(folder, lockName), []byte(there[:20]), 0o600); err != nil {
 		t.Fatal(err)
@@ -257,8 +257,8 @@ func TestFolderCannotBeNamed(t *testing.T) {
 	}
 }
 
-// A segment listed of an installation is not read for another: it may be that the
-// two changed places in between.
+// A segment that was listed for one installation is not read for another, because the
+// two may have changed places in between.
 func TestListedForAnotherInstallation(t *testing.T) {
 	t.Parallel()
 	o := testOptions(t)
@@ -280,7 +280,7 @@ func TestListedForAnotherInstallation(t *testing.T) {
 		t.Fatalf("segments %v, %v", segs, err)
 	}
 	held.Store(true)
-	mustAppend(t, s, 2) // so that the folder cannot be let go yet
+	mustAppend(t, s, 2) // makes the spool keep the folder for now
 	s.ShipTo(there)
 	if batch, err := s.Read(segs[0]); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("read a batch of %d clicks, %v", batch.Clicks, err)

@@ -12,9 +12,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 )
 
-// Somebody moves SPOOL_DIR, or the folder in it, below a running spool. It goes
-// on in a new folder, notices within about a second without being asked, and
-// ships what is in the old one from where it is.
+// Somebody moves SPOOL_DIR, or the folder in it, below a running spool. The spool
+// continues in a new folder. It notices the move by itself within about a second, and
+// ships the segments in the old folder from their new place.
 func TestFolderMovedInUse(t *testing.T) {
 	t.Parallel()
 	for _, what := range []string{"the spool", "the folder"} {
@@ -54,7 +54,7 @@ func TestFolderMovedInUse(t *testing.T) {
 			if n := testutil.ToFloat64(o.Metrics.outOfReach); n != 0 {
 				t.Errorf("%v folders out of reach", n)
 			}
-			// A segment removed there is confirmed as anywhere.
+			// Segments that are removed there are confirmed like any others.
 			if gone, err := s.RemoveExpired(time.Now().Add(2 * time.Hour)); err != nil || len(gone) != 2 {
 				t.Errorf("gone: %v, %v", gone, err)
 			}
@@ -62,8 +62,8 @@ func TestFolderMovedInUse(t *testing.T) {
 	}
 }
 
-// A folder that was moved where this process cannot follow is told of until it is
-// back, and the age of the backlog does not look as if all were shipped.
+// If a folder was moved where this process cannot follow, that is reported until the
+// folder is back. The age of the backlog does not look as if all were shipped.
 func TestFolderMovedOutOfReach(t *testing.T) {
 	t.Parallel()
 	o := testOptions(t)
@@ -125,7 +125,7 @@ func TestAdoptedFolderMoved(t *testing.T) {
 	wantMarkers(t, ship(t, s), 0, 1, 2)
 }
 
-// An adopted folder that is out of reach is not taken for one that is empty.
+// An adopted folder that cannot be reached is not taken for an empty one.
 func TestAdoptedFolderOutOfReach(t *testing.T) {
 	t.Parallel()
 	o := testOptions(t)

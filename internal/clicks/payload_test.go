@@ -14,7 +14,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// drawClick draws a click as it comes back from the spool.
+// drawClick draws a click in the form in which the spool returns it.
 func drawClick(t *rapid.T) Click {
 	text := func(limit int, label string) string {
 		s := rapid.OneOf(rapid.String(), rapid.Just(""), rapid.StringMatching(`[ -~]{0,60}`)).Draw(t, label)
@@ -73,8 +73,8 @@ func TestBatchDamage(t *testing.T) {
 	}
 }
 
-// A payload is the bytes of its segment, damage included: both ends skip the same
-// stretches.
+// A payload consists of the bytes of its segment, damage included: the sender and the
+// receiver skip the same stretches.
 func TestBatchOfDamagedSegment(t *testing.T) {
 	t.Parallel()
 	want := sampleClicks(20)
@@ -90,7 +90,7 @@ func TestBatchOfDamagedSegment(t *testing.T) {
 	}
 }
 
-// Payloads that are sound as frames and not as batches.
+// These payloads are valid as frames but not as batches.
 func TestBatchHostile(t *testing.T) {
 	t.Parallel()
 	records := encodeRecords(testSegment, sampleClicks(3))
@@ -132,7 +132,7 @@ func TestBatchBoundsMemory(t *testing.T) { // not parallel: it counts what the p
 	}
 }
 
-// readV1 is a payload of 200 clicks that a release before this one made.
+// readV1 returns a payload of 200 clicks that an earlier release made.
 func readV1(tb testing.TB) []byte {
 	tb.Helper()
 	payload, err := os.ReadFile("testdata/payload-v1")
@@ -148,7 +148,7 @@ func FuzzDecodeBatch(f *testing.F) {
 	f.Add(readV1(f))
 	f.Fuzz(func(t *testing.T, payload []byte) {
 		checkDecoded(t, payload)
-		// A fuzzer does not find its way into a frame: let it in.
+		// A fuzzer does not find its way into a frame, so this makes one for it.
 		if len(payload) > 3 {
 			checkDecoded(t, encodePayload(payload[1:], int(payload[0])))
 			checkDecoded(t, sealV1(uint64(payload[0]), uint64(len(payload)-1), payloadEncoder().EncodeAll(payload[1:], nil)))

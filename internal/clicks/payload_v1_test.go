@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// A batch that a release before this one shipped is read as it was meant.
+// A batch that an earlier release shipped is read correctly.
 func TestDecodeV1(t *testing.T) {
 	t.Parallel()
 	got, err := DecodeBatch("any id", readV1(t))
@@ -44,7 +44,7 @@ func TestDamageV1(t *testing.T) {
 	}
 }
 
-// sealV1 makes a payload of version 1 of any frame, checksum included.
+// sealV1 makes a payload of version 1 with any frame, checksum included.
 func sealV1(clicks, size uint64, frame []byte) []byte {
 	p := binary.AppendUvarint([]byte{payloadV1}, clicks)
 	p = binary.AppendUvarint(p, size)

@@ -38,8 +38,8 @@ func TestScanRoundTrip(t *testing.T) {
 	})
 }
 
-// However a segment is damaged, each record that is whole is found, in order,
-// and nothing is found that was not written.
+// However a segment is damaged, each whole record is found, in order, and nothing is
+// found that was not written.
 func TestScanDamage(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
@@ -120,7 +120,7 @@ func TestScanCountsDamage(t *testing.T) {
 	}
 }
 
-// appendRaw adds a record with a sound checksum and any body.
+// appendRaw adds a record with a valid checksum and any body.
 func appendRaw(b, body []byte) []byte {
 	at := len(b)
 	b = append(b, mark[0], mark[1], 0, 0, 0, 0)
@@ -130,7 +130,7 @@ func appendRaw(b, body []byte) []byte {
 	return b
 }
 
-// A segment under another name counts nothing twice.
+// In a segment under another name, nothing is counted twice.
 func TestScanOtherName(t *testing.T) {
 	t.Parallel()
 	records := encodeRecords(testSegment, sampleClicks(5))
@@ -139,7 +139,7 @@ func TestScanOtherName(t *testing.T) {
 	}
 }
 
-// No header a client sends can hold a record.
+// No header that a client can send holds a record.
 func TestTextHoldsNoMark(t *testing.T) {
 	t.Parallel()
 	forged := encodeRecords(testSegment, sampleClicks(1))
@@ -153,7 +153,8 @@ func FuzzScan(f *testing.F) {
 	f.Add(encodeRecords(testSegment, sampleClicks(3)), uint16(2))
 	f.Add(appendRaw(nil, []byte("this is not a click")), uint16(0))
 	f.Fuzz(func(t *testing.T, noise []byte, offset uint16) {
-		// Alone it may be anything; behind whole records it costs none.
+		// The noise alone may be anything; behind whole records it must not cost any of
+		// them.
 		got, damaged := scanAll(testSegment, noise)
 		if len(got) == 0 && total(damaged) == 0 && !isZero(noise) {
 			t.Errorf("%x is neither clicks nor damage", noise)
@@ -163,7 +164,7 @@ func FuzzScan(f *testing.F) {
 		if len(got) < 3 {
 			t.Errorf("%d of 3 clicks found before %x", len(got), noise)
 		}
-		// A body with a sound checksum must parse or be counted.
+		// A body with a valid checksum must be parsed or counted.
 		if len(noise) <= maxBody {
 			got, damaged = scanAll(testSegment, appendRaw(nil, noise))
 			if len(got)+total(damaged) != 1 {

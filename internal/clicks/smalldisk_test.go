@@ -19,18 +19,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// smallDisk names, in the environment of a child, the folder where it mounts a
-// small file system of its own.
+// smallDisk is the environment variable with the folder in which a child mounts a small
+// file system of its own.
 const smallDisk = "SIGNPOST_TEST_SMALL_DISK"
 
-// onSmallDisk runs the calling test again in a process with a mount namespace
-// of its own, where what it mounts is seen by nobody else and goes when it ends,
-// however it ends. There it returns the folder of an empty tmpfs of 1 MiB; here
-// it reports how that went and returns "".
+// onSmallDisk runs the calling test again in a process with a mount namespace of its
+// own. Nobody else sees its mounts, and they end with it, however it ends. In that
+// process it returns the folder of an empty tmpfs of 1 MiB; in the calling process it
+// reports the result and returns "".
 func onSmallDisk(t *testing.T) string {
 	t.Helper()
 	if dir := os.Getenv(smallDisk); dir != "" {
-		// Without this the mount would show in other namespaces.
+		// Without this, the mount would appear in other namespaces.
 		if err := unix.Mount("none", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 			t.Fatal(err)
 		}
@@ -65,7 +65,7 @@ func onSmallDisk(t *testing.T) string {
 	return ""
 }
 
-// tally counts what became of appends.
+// tally counts the outcomes of appends.
 type tally struct {
 	kept    map[int]bool
 	dropped map[string]int
@@ -86,8 +86,8 @@ func (y *tally) append(t *testing.T, s *Spool) bool {
 	return true
 }
 
-// wantShipped checks that every click that was kept is shipped exactly once, by
-// s and earlier owners of its folders, and none besides.
+// wantShipped checks that s and earlier owners of its folders have shipped every kept
+// click exactly once, and no others.
 func (y *tally) wantShipped(t *testing.T, markers []int) {
 	t.Helper()
 	seen := make(map[int]int)
@@ -115,7 +115,8 @@ func (y *tally) wantCounted(t *testing.T, m *Metrics, reasons ...string) {
 	}
 }
 
-// fill leaves no byte free on the file system of dir, and remove gives all back.
+// fill leaves no byte free on the file system of dir, and remove frees everything
+// again.
 func fill(t *testing.T, dir string) (remove func()) {
 	t.Helper()
 	path := filepath.Join(dir, "filler")
@@ -139,10 +140,10 @@ func fill(t *testing.T, dir string) (remove func()) {
 	}
 }
 
-// A real file system fills up below a running spool, with its own segments and
-// with somebody else's file: appends go on, those that find no room are counted
-// as dropped, no record that was acknowledged is lost, none comes twice, not
-// even by a crash on the full disk, and all heals when space returns.
+// A real file system fills up below a running spool, with its own segments and with a
+// file of somebody else. Appends go on, and those that find no room are counted as
+// dropped. No acknowledged record is lost, and none is there twice, not even after a
+// crash on the full disk. All works again when there is space.
 func TestFullDisk(t *testing.T) {
 	t.Parallel()
 	dir := onSmallDisk(t)
@@ -154,7 +155,7 @@ func TestFullDisk(t *testing.T) {
 	s := mustOpen(t, o)
 	y := newTally()
 
-	// Full of clicks that are not shipped.
+	// Here the disk is full of clicks that are not shipped.
 	for y.dropped[DropDiskFull] < 100 {
 		y.append(t, s)
 	}
@@ -165,10 +166,10 @@ func TestFullDisk(t *testing.T) {
 	shipped := ship(t, s)
 	y.wantShipped(t, shipped)
 
-	// What was shipped gives way by itself.
+	// Segments that were shipped are removed automatically to make room.
 	eventually(t, "appends once kept segments gave way", func() bool { return y.append(t, s) })
 
-	// Full of somebody else's.
+	// Here the disk is full of somebody else's data.
 	eventually(t, "kept segments are gone", func() bool {
 		y.append(t, s)
 		return s.Stats().KeptBytes == 0
@@ -179,7 +180,7 @@ func TestFullDisk(t *testing.T) {
 	for last := y.dropped[DropDiskFull]; y.dropped[DropDiskFull] < last+100; {
 		y.append(t, s)
 	}
-	// Segments are shipped and removed on the full disk all the same.
+	// On the full disk, segments can still be shipped and removed.
 	mustSeal(t, s)
 	shipped = append(shipped, ship(t, s)...)
 	ids, err := s.RemoveExpired(time.Now().Add(2 * time.Hour))
@@ -191,7 +192,7 @@ func TestFullDisk(t *testing.T) {
 	}
 	eventually(t, "appends into what that gave back", func() bool { return y.append(t, s) })
 
-	// A crash on a disk that is full to the last byte.
+	// This is a crash on a disk that is full to the last byte.
 	for last := y.dropped[DropDiskFull]; y.dropped[DropDiskFull] < last+100; {
 		y.append(t, s)
 	}
@@ -212,8 +213,8 @@ func TestFullDisk(t *testing.T) {
 	t.Logf("%d clicks kept, dropped %v", len(y.kept), y.dropped)
 }
 
-// The folder of a running spool turns read-only, and a spool starts on a file
-// system that is.
+// The folder of a running spool becomes read-only, and a spool starts on a read-only
+// file system.
 func TestReadOnlyDisk(t *testing.T) {
 	t.Parallel()
 	dir := onSmallDisk(t)
@@ -233,16 +234,16 @@ func TestReadOnlyDisk(t *testing.T) {
 	mustSeal(t, s)
 	y.append(t, s)
 
-	// The kernel makes no file system read-only below an open file. It does
-	// put a read-only view of one over it, so that the files that are open go
-	// on, and nothing can be made, renamed or removed.
+	// The kernel does not make a file system read-only while a file on it is open for
+	// writing. It does put a read-only view over it: files that are open can still be
+	// written, and nothing can be made, renamed or removed.
 	for _, flags := range []uintptr{unix.MS_BIND, unix.MS_BIND | unix.MS_REMOUNT | unix.MS_RDONLY} {
 		if err := unix.Mount(dir, dir, "", flags, ""); err != nil {
 			t.Fatal(err)
 		}
 	}
 	wantReadOnly(t, dir)
-	for len(y.dropped) == 0 { // each takes the open file away
+	for len(y.dropped) == 0 { // each try gives up the open file
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 		if err := s.SealNow(ctx); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("sealed on a read-only disk: %v", err)
@@ -250,8 +251,8 @@ func TestReadOnlyDisk(t *testing.T) {
 		cancel()
 		y.append(t, s)
 	}
-	// A segment that was sealed before is shipped, and stays in line: it is shipped
-	// once more when the disk is writable.
+	// A segment that was sealed before is shipped, and stays in line. It is shipped
+	// once more when the disk can be written again.
 	if shipped := shipWhatGoes(t, s); len(shipped) != 10 || s.Stats().Segments != 1 {
 		t.Errorf("%d clicks shipped, stats %+v", len(shipped), s.Stats())
 	}
@@ -274,7 +275,8 @@ func TestReadOnlyDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	// Now the file system itself, with nobody on it, and then a new process.
+	// Now the file system itself is read-only, while nobody uses it, and then a new
+	// process starts on it.
 	if err := unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
 		t.Fatal(err)
 	}
@@ -306,9 +308,9 @@ func wantReadOnly(t *testing.T, dir string) {
 // fileLimit is set in the environment of the child of TestFileSizeLimit.
 const fileLimit = "SIGNPOST_TEST_FILE_LIMIT"
 
-// The system cuts a write short in its midst, which it does to a process whose
-// files may not grow beyond a limit. This takes no rights. The records before
-// the cut are kept, the next file goes on.
+// The system cuts a write short in its middle, as it does for a process whose files may
+// not grow beyond a limit. This needs no special rights. The records before the cut are
+// kept, and the next file is used.
 func TestFileSizeLimit(t *testing.T) {
 	t.Parallel()
 	if os.Getenv(fileLimit) == "" {
@@ -339,8 +341,8 @@ func TestFileSizeLimit(t *testing.T) {
 	t.Logf("%d clicks kept, dropped %v", len(y.kept), y.dropped)
 }
 
-// limitFiles sets how large files of this process may grow. Only the soft
-// limit, which may be raised again.
+// limitFiles sets how large files of this process may grow. It sets only the soft
+// limit, which can be raised again.
 func limitFiles(t *testing.T, to uint64) {
 	t.Helper()
 	var limit unix.Rlimit

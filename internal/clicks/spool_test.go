@@ -38,8 +38,8 @@ func mustOpenOn(t *testing.T, o Options, d disk) *Spool {
 	return mustOpenWith(t, o, d, patient)
 }
 
-// patient is for tests that are not about a slow disk: the one below them may
-// be slow.
+// patient is for tests that are not about a slow disk, since the disk on which they run
+// may be slow.
 var patient = patience{strikes: 1 << 30, idle: 125, close: time.Minute}
 
 func mustOpenWith(t *testing.T, o Options, d disk, p patience) *Spool {
@@ -56,7 +56,7 @@ func mustOpenWith(t *testing.T, o Options, d disk, p patience) *Spool {
 	return s
 }
 
-// click returns a click that marker tells from all others.
+// click returns a click that can be recognized by its marker.
 func click(marker int) *Click {
 	return &Click{
 		At:        time.Date(2026, 1, 31, 9, 5, 7, 0, time.UTC).Add(time.Duration(marker) * time.Millisecond),
@@ -93,7 +93,8 @@ func reasonOf(t *testing.T, err error) string {
 	return drop.Reason
 }
 
-// ship ships everything and returns the markers in the order shipped.
+// ship ships everything and returns the markers in the order in which they were
+// shipped.
 func ship(t *testing.T, s *Spool) (markers []int) {
 	t.Helper()
 	for {
@@ -152,14 +153,14 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-// abandon stops using s the way a crash does: nothing is sealed or tidied, and
+// abandon stops using s in the same way as a crash: nothing is sealed or tidied, and
 // the kernel releases the lock.
 func abandon(t *testing.T, s *Spool) {
 	t.Helper()
 	s.store.mu.Lock()
 	defer s.store.mu.Unlock()
 	for _, f := range s.store.folders {
-		// Two descriptors share the lock, so that Close has one to close.
+		// Two descriptors share the lock, so that Close has one that it can close.
 		fd, err := syscall.Dup(int(f.lock.Fd()))
 		if err != nil {
 			t.Fatal(err)
@@ -256,7 +257,7 @@ func appendMany(t *testing.T, s *Spool, callers, each int) {
 	wg.Wait()
 }
 
-// Texts of a request live in a buffer that the next request overwrites.
+// The texts of a request are in a buffer that the next request overwrites.
 func TestAppendCopies(t *testing.T) {
 	t.Parallel()
 	s := mustOpen(t, testOptions(t))
@@ -319,7 +320,7 @@ func TestSealBySize(t *testing.T) {
 	}
 }
 
-// A backlog makes fewer and larger segments.
+// With a backlog, segments become fewer and larger.
 func TestBacklogSegments(t *testing.T) {
 	t.Parallel()
 	o := testOptions(t)
@@ -378,7 +379,7 @@ func TestCloseSealsAndDrops(t *testing.T) {
 	wantMarkers(t, ship(t, mustOpen(t, o)), 1)
 }
 
-// A folder with nothing in it does not stay behind.
+// A folder that is empty is removed.
 func TestCloseRemovesEmptyFolder(t *testing.T) {
 	t.Parallel()
 	o := testOptions(t)
@@ -431,10 +432,10 @@ func TestSpoolFull(t *testing.T) {
 	if got := ship(t, s); len(got) != kept-1 {
 		t.Errorf("%d clicks shipped, want %d", len(got), kept-1)
 	}
-	mustAppend(t, s, 1) // healed
+	mustAppend(t, s, 1) // it works again
 }
 
-// Kept segments give way to unshipped clicks.
+// Kept segments are removed to make room for unshipped clicks.
 func TestKeptSegmentsMakeRoom(t *testing.T) {
 	t.Parallel()
 	o := testOptions(t)
@@ -478,7 +479,7 @@ func TestKeepThenRemove(t *testing.T) {
 	for range 2 { // until it is confirmed
 		wantGone(t, s, now.Add(time.Hour), nextID(id))
 	}
-	// The owner crashes; the next one goes on where it was.
+	// The owner crashes; the next one continues at the same point.
 	abandon(t, s)
 	next := mustOpen(t, o)
 	gone := wantGone(t, next, now, nextID(id))
@@ -491,7 +492,7 @@ func TestKeepThenRemove(t *testing.T) {
 	}
 }
 
-// Keep 0 is what SPOOL_KEEP=0s asks for, not a default.
+// Keep 0 is what SPOOL_KEEP=0s sets, and not a default.
 func TestKeepNothing(t *testing.T) {
 	t.Parallel()
 	o := testOptions(t)
@@ -507,8 +508,8 @@ func TestKeepNothing(t *testing.T) {
 	}
 }
 
-// wantGone removes what is due and checks how far the folders are said to be
-// empty: each of them below an id.
+// wantGone removes segments that are due. It checks up to which id each folder is
+// reported to be empty.
 func wantGone(t *testing.T, s *Spool, now time.Time, below ...string) []Gone {
 	t.Helper()
 	gone, err := s.RemoveExpired(now)
@@ -525,7 +526,8 @@ func wantGone(t *testing.T, s *Spool, now time.Time, below ...string) []Gone {
 	return gone
 }
 
-// A segment leaves the line once, however many say at once that it is shipped.
+// A segment leaves the line once, however many callers report at once that it is
+// shipped.
 func TestShippedAtOnce(t *testing.T) {
 	t.Parallel()
 	s := mustOpen(t, testOptions(t))
@@ -620,7 +622,7 @@ func TestHangingDisk(t *testing.T) {
 	for i := range 20 {
 		wg.Go(func() { appendOne(i, 100+i) })
 	}
-	wg.Wait() // nobody waits for the disk, which hangs still
+	wg.Wait() // nobody waits for the disk, which still hangs
 	appendOne(20, 200)
 	promise.Kept(t, "a redirect is held while the disk hangs", 50*time.Millisecond, 500*time.Millisecond, slices.Max(held))
 	if got := testutil.ToFloat64(o.Metrics.unwritten); got != 21 {
@@ -634,7 +636,7 @@ func TestHangingDisk(t *testing.T) {
 	for _, m := range ship(t, s) {
 		seen[m]++
 	}
-	// Those given up were written when the disk came back.
+	// The clicks that were given up were written when the disk worked again.
 	for i := range 20 {
 		if seen[100+i] != 1 {
 			t.Errorf("click %d shipped %d times", 100+i, seen[100+i])
@@ -646,7 +648,7 @@ func TestHangingDisk(t *testing.T) {
 	if got := testutil.ToFloat64(o.Metrics.late); got < 21 {
 		t.Errorf("late metric %v, want 21", got)
 	}
-	// None was lost, and none is said to be.
+	// None was lost, and none is reported as lost.
 	if got := testutil.ToFloat64(o.Metrics.dropped[DropStuck]) - before; got != 0 {
 		t.Errorf("dropped metric %v, want 0", got)
 	}
@@ -673,7 +675,7 @@ func (f *failing) get() error {
 	return nil
 }
 
-// A write that fails half way harms neither what was there nor what follows.
+// A write that fails in its middle harms neither earlier records nor later ones.
 func TestWriteFails(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -716,8 +718,8 @@ func TestWriteFails(t *testing.T) {
 	}
 }
 
-// After a failed fsync the file is given up; nothing is acknowledged by a
-// second fsync of it.
+// After a failed fsync the file is given up; no second fsync of it acknowledges
+// anything.
 func TestSyncFails(t *testing.T) {
 	t.Parallel()
 	var trouble failing
@@ -759,8 +761,8 @@ func TestSyncFails(t *testing.T) {
 	}
 }
 
-// Where the file system finds only at the fsync that it is full, as some do, the
-// file is given up, and kept segments make room as they do otherwise.
+// Some file systems notice only at the fsync that they are full. Then the file is given
+// up, and kept segments are removed to make room, as in other cases.
 func TestSyncFindsTheDiskFull(t *testing.T) {
 	t.Parallel()
 	for _, full := range []error{syscall.ENOSPC, syscall.EDQUOT} {
@@ -798,7 +800,8 @@ func TestSyncFindsTheDiskFull(t *testing.T) {
 	}
 }
 
-// A spool whose folder cannot be made starts, drops, and heals.
+// A spool whose folder cannot be made starts all the same. It drops clicks, and works
+// once the folder can be made.
 func TestOpenWithoutFolder(t *testing.T) {
 	t.Parallel()
 	o := testOptions(t)
@@ -817,7 +820,7 @@ func TestOpenWithoutFolder(t *testing.T) {
 	eventually(t, "appends", func() bool { return s.Append(click(2)) == nil })
 }
 
-// Files cannot be made, but the open one goes on.
+// No files can be made, but the open one can still be used.
 func TestCreateFails(t *testing.T) {
 	t.Parallel()
 	var trouble failing
@@ -836,7 +839,7 @@ func TestCreateFails(t *testing.T) {
 	for i := range 1000 {
 		mustAppend(t, s, i)
 	}
-	mustSeal(t, s) // gives the last file away
+	mustSeal(t, s) // gives up the last file
 	eventually(t, "drops", func() bool {
 		err := s.Append(click(5000))
 		return err != nil && reasonOf(t, err) == DropDiskFull
@@ -849,7 +852,7 @@ func TestCreateFails(t *testing.T) {
 	}
 }
 
-// A rename that fails is tried again; the segment is neither lost nor doubled.
+// A rename that fails is tried again; the segment is neither lost nor there twice.
 func TestSealFails(t *testing.T) {
 	t.Parallel()
 	var trouble failing
@@ -896,7 +899,7 @@ func TestAdopt(t *testing.T) {
 	}
 }
 
-// Foreign files stay as they are, and damage costs no whole record.
+// Foreign files are left as they are, and damage costs no whole record.
 func TestAdoptDamaged(t *testing.T) {
 	t.Parallel()
 	o := testOptions(t)
@@ -936,7 +939,7 @@ func TestAdoptDamaged(t *testing.T) {
 	}
 }
 
-// A quarantined segment may hold clients' addresses, and is there for 30 days.
+// A quarantined segment may hold addresses of clients, so it is kept for only 30 days.
 func TestDamagedClicksAreForgotten(t *testing.T) {
 	t.Parallel()
 	o := testOptions(t)
@@ -952,14 +955,15 @@ func TestDamagedClicksAreForgotten(t *testing.T) {
 	abandon(t, s)
 	now := newClock()
 	o.Now = now.now
-	old := now.now().AddDate(0, -2, 0) // it lay there for long before it was read
+	old := now.now().AddDate(0, -2, 0) // it was there for long before it was read
 	if err := os.Chtimes(filepath.Join(folder, segs[0].ID+suffixSealed), old, old); err != nil {
 		t.Fatal(err)
 	}
 	heir := mustOpen(t, o)
 	wantMarkers(t, ship(t, heir))
 	bad := filepath.Join(folder, segs[0].ID+suffixBad)
-	// An operator who wants all removed that was shipped has not looked at what was not.
+	// An operator who wants all shipped segments removed has not looked at quarantined
+	// ones.
 	if _, err := heir.RemoveExpired(now.now().AddDate(1, 0, 0)); err != nil {
 		t.Fatal(err)
 	}
@@ -1038,12 +1042,12 @@ func TestFolderRemovedInUse(t *testing.T) {
 	s := mustOpen(t, o)
 	mustAppend(t, s, 1)
 	folder := onlyFolder(t, o.Dir)
-	eventually(t, "the folder is removed", func() bool { // the sealer may just make a file in it
+	eventually(t, "the folder is removed", func() bool { // the sealer may be making a file in it at this moment
 		return os.RemoveAll(folder) == nil
 	})
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
-	_ = s.SealNow(ctx) // succeeds at once or later
+	_ = s.SealNow(ctx) // it succeeds now or later
 	mustAppend(t, s, 2)
 	mustSeal(t, s)
 	eventually(t, "both segments are there", func() bool { return s.Stats().Segments == 2 })
@@ -1067,7 +1071,8 @@ func TestCloseStopsEverything(t *testing.T) {
 			t.Errorf("closed again: %v", err)
 		}
 		for _, name := range []string{"writeGroups", "sealSegments", "watchGroups", "reportDrops"} {
-			// Each has its *Spool as receiver. It may be on its last steps.
+			// Each of them has its *Spool as receiver. It may still be in its last
+			// steps.
 			eventually(t, name+" is gone", func() bool {
 				return !strings.Contains(goroutineStacks(), fmt.Sprintf("(*Spool).%s(%p", name, s))
 			})
@@ -1080,7 +1085,7 @@ func goroutineStacks() string {
 	return string(buf[:runtime.Stack(buf, true)])
 }
 
-// Everything at once, for the race detector.
+// This does everything at once, for the race detector.
 func TestConcurrentUse(t *testing.T) {
 	t.Parallel()
 	o := testOptions(t)
@@ -1129,8 +1134,8 @@ func TestConcurrentUse(t *testing.T) {
 	}
 }
 
-// While the disk hangs Close gives up, and the folder stays locked: the write
-// that hangs must not meet another owner.
+// If the disk hangs, Close gives up, and the folder stays locked: no other owner may
+// have the folder while the write hangs.
 func TestCloseOnHangingDisk(t *testing.T) {
 	t.Parallel()
 	hung := &stuckDisk{release: make(chan struct{})}
@@ -1148,7 +1153,7 @@ func TestCloseOnHangingDisk(t *testing.T) {
 	if s.Close() == nil {
 		t.Error("closed while the disk hangs")
 	}
-	// Nobody is left to see whether it is written yet.
+	// Nobody is left who could see whether it has been written.
 	if got := testutil.ToFloat64(o.Metrics.dropped[DropStuck]); got < 1 || testutil.ToFloat64(o.Metrics.unwritten) != 0 {
 		t.Errorf("%v clicks are dropped, %v unwritten", got, testutil.ToFloat64(o.Metrics.unwritten))
 	}
@@ -1170,8 +1175,8 @@ func TestCloseOnHangingDisk(t *testing.T) {
 	}
 }
 
-// A process that dies between the last write and the rename of a seal leaves
-// its clicks to the next one, under the id they were meant to have.
+// If a process dies between the last write and the rename that seals a file, the next
+// process ships the clicks, under the id that was meant for them.
 func TestCrashDuringSeal(t *testing.T) {
 	t.Parallel()
 	var trouble failing
@@ -1202,7 +1207,7 @@ func TestCrashDuringSeal(t *testing.T) {
 	wantMarkers(t, ship(t, heir), 1, 2)
 }
 
-// Folders of processes that died while they made them do not pile up.
+// Folders of processes that died while making them do not accumulate.
 func TestHalfMadeFolders(t *testing.T) {
 	t.Parallel()
 	o := testOptions(t)
@@ -1326,8 +1331,8 @@ func TestMetrics(t *testing.T) {
 	}
 }
 
-// A folder is empty only up to the first segment that is left in it, wherever
-// that is: in line, kept, or not sealed yet.
+// A folder is empty only up to the first segment that is left in it, whether that is in
+// line, kept, or not sealed yet.
 func TestGoneBelowWhatIsLeft(t *testing.T) {
 	t.Parallel()
 	o := testOptions(t)
@@ -1369,8 +1374,8 @@ func TestGoneBelowWhatIsLeft(t *testing.T) {
 	wantGone(t, s, now.now(), nextID(nextID(segs[4].ID)))
 }
 
-// A file that cannot be sealed is left, also while a listing does not show it,
-// as may happen to one that is being renamed.
+// A file that cannot be sealed is left. This holds even if a listing does not show it,
+// which may happen to a file that is being renamed.
 func TestGoneBelowUnsealed(t *testing.T) {
 	t.Parallel()
 	o := testOptions(t)
@@ -1407,8 +1412,8 @@ func TestGoneBelowUnsealed(t *testing.T) {
 	wantGone(t, s, time.Now(), segmentID(folder, 2))
 }
 
-// A click that the disk did not take in time is lost when it then refuses it, or when more
-// waits than there is room for, and counts as dropped then, once.
+// A click that the disk did not take in time is lost if the disk then refuses it, or if
+// more clicks wait than there is room for. It then counts as dropped, once.
 func TestUnwrittenIsLost(t *testing.T) {
 	t.Parallel()
 	hung := &stuckDisk{release: make(chan struct{})}

@@ -15,8 +15,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 )
 
-// leaveSegments makes the folder of a dead process with n sealed segments, one
-// click in each, and returns its path. Click i is in segment i.
+// leaveSegments makes the folder of a dead process with n sealed segments, one click in
+// each, and returns its path. Click i is in segment i.
 func leaveSegments(t *testing.T, dir string, n int) (folder string) {
 	t.Helper()
 	id := newFolderID()
@@ -33,8 +33,8 @@ func leaveSegments(t *testing.T, dir string, n int) (folder string) {
 	return folder
 }
 
-// shipWhatGoes goes through the line once, as a shipper does, and returns the
-// clicks of the segments that could be read.
+// shipWhatGoes goes through the line once, as a shipper does, and returns the clicks of
+// the segments that could be read.
 func shipWhatGoes(t *testing.T, s *Spool) (markers []int) {
 	t.Helper()
 	for after := ""; ; {
@@ -62,7 +62,7 @@ func shipWhatGoes(t *testing.T, s *Spool) (markers []int) {
 	}
 }
 
-// clock is a time that tests move.
+// clock is a clock that tests move.
 type clock struct{ at atomic.Int64 }
 
 func newClock() *clock {
@@ -80,8 +80,8 @@ func numbers(from, to int) (numbers []int) {
 	return numbers
 }
 
-// One folder that cannot be listed keeps back neither the others nor, once it
-// can be listed again, itself.
+// A folder that cannot be listed does not keep back the others. Once it can be listed
+// again, it is shipped too.
 func TestUnlistableFolder(t *testing.T) {
 	t.Parallel()
 	o := testOptions(t)
@@ -111,7 +111,7 @@ func TestUnlistableFolder(t *testing.T) {
 	wantMarkers(t, shipWhatGoes(t, s), 0, 1, 2)
 }
 
-// On a full disk a rename may find no room until bytes are given back.
+// On a full disk, a rename may find no room until some bytes are freed.
 func TestRemovalOnFullDisk(t *testing.T) {
 	t.Parallel()
 	d := realDisk()
@@ -136,8 +136,8 @@ func TestRemovalOnFullDisk(t *testing.T) {
 	}
 }
 
-// A segment whose bytes are gone and whose name could not be moved is neither
-// shipped again nor reported as removed; the next try ends what began.
+// If the bytes of a segment are gone and its name could not be moved, the segment is
+// neither shipped again nor reported as removed. The next try completes the removal.
 func TestHalfRemoved(t *testing.T) {
 	t.Parallel()
 	d := realDisk()
@@ -170,8 +170,8 @@ func TestHalfRemoved(t *testing.T) {
 	wantGone(t, s, now.now(), segmentID(filepath.Base(onlyFolder(t, o.Dir)), 1))
 }
 
-// A shipped segment that the disk does not let out of its place stays in line. It
-// is shipped again from time to time, which the ledger makes harmless, keeps none
+// A shipped segment that the disk does not allow to be moved stays in line. It is
+// shipped again from time to time, which the ledger makes harmless. It keeps no segment
 // behind it waiting, and leaves the line once it can be moved.
 func TestShippedCannotBeMoved(t *testing.T) {
 	t.Parallel()
@@ -192,7 +192,7 @@ func TestShippedCannotBeMoved(t *testing.T) {
 	trouble.set(syscall.EROFS)
 	for range 2 {
 		wantMarkers(t, shipWhatGoes(t, s), numbers(0, n)...)
-		wantMarkers(t, shipWhatGoes(t, s)) // not at once again
+		wantMarkers(t, shipWhatGoes(t, s)) // not again at once
 		now.advance(pauseMost)
 	}
 	if st := s.Stats(); st.Segments != n || st.KeptBytes != 0 {
@@ -210,7 +210,7 @@ func TestShippedCannotBeMoved(t *testing.T) {
 	}
 }
 
-// unreadable is a disk that does not give some segments.
+// unreadable is a disk on which some segments cannot be read.
 type unreadable struct {
 	lost atomic.Pointer[func(path string, off int64) bool]
 	err  error
@@ -220,7 +220,7 @@ func (u *unreadable) disk() disk {
 	d := realDisk()
 	d.readAt = func(f *os.File, b []byte, off int64) (int, error) {
 		if lost := u.lost.Load(); lost != nil {
-			for i := 0; i < len(b); i += 4 << 10 { // reads begin at blocks
+			for i := 0; i < len(b); i += 4 << 10 { // each read begins at a block
 				if (*lost)(f.Name(), off+int64(i)) {
 					n, _ := f.ReadAt(b[:i], off)
 					return n, &fs.PathError{Op: "read", Path: f.Name(), Err: u.err}
@@ -232,9 +232,9 @@ func (u *unreadable) disk() disk {
 	return d
 }
 
-// However many segments at the head of the line cannot be read, even more than
-// are remembered, those behind them go. The bad ones are tried again from time
-// to time, and go once they can be read.
+// If segments at the head of the line cannot be read, the ones behind them are shipped,
+// however many there are, even more than are remembered. The unreadable ones are tried
+// again from time to time, and shipped once they can be read.
 func TestUnreadableKeepNobodyBack(t *testing.T) {
 	t.Parallel()
 	o := testOptions(t)
@@ -243,7 +243,7 @@ func TestUnreadableKeepNobodyBack(t *testing.T) {
 	const bad, good, most = 3*maxListed + 100, 20, 2 * maxListed
 	folder := leaveSegments(t, o.Dir, bad+good)
 	firstGood := segmentID(filepath.Base(folder), bad)
-	u := &unreadable{err: syscall.EACCES} // says nothing about the file
+	u := &unreadable{err: syscall.EACCES} // an error that says nothing about the file
 	tries := 0
 	lost := func(path string, _ int64) bool {
 		if filepath.Base(path) < firstGood {
@@ -261,10 +261,10 @@ func TestUnreadableKeepNobodyBack(t *testing.T) {
 	}
 	tries = 0
 	shipWhatGoes(t, s)
-	if tries > bad-most+8 { // and those looked at for the age of the backlog
+	if tries > bad-most+8 { // the rest are those looked at for the age of the backlog
 		t.Errorf("%d reads of segments that are passed over", tries)
 	}
-	now.advance(2 * time.Hour) // never quarantined for this
+	now.advance(2 * time.Hour) // they are never quarantined for this
 	shipWhatGoes(t, s)
 	if got := testutil.ToFloat64(o.Metrics.quarantined); got != 0 {
 		t.Errorf("%v segments quarantined", got)
@@ -279,7 +279,7 @@ func TestUnreadableKeepNobodyBack(t *testing.T) {
 	}
 }
 
-// A file of a dead process that cannot be sealed keeps back none of its others.
+// A file of a dead process that cannot be sealed does not keep back its other files.
 func TestAdoptUnsealable(t *testing.T) {
 	t.Parallel()
 	o := testOptions(t)
@@ -312,7 +312,7 @@ func TestAdoptUnsealable(t *testing.T) {
 	}
 }
 
-// The end of a segment that a power cut took costs the record it cuts.
+// If a power cut took the end of a segment, only the record at the cut is lost.
 func TestTruncatedSegment(t *testing.T) {
 	t.Parallel()
 	o := testOptions(t)
@@ -335,7 +335,7 @@ func TestTruncatedSegment(t *testing.T) {
 	}
 }
 
-// A line put back leaves room for new clicks; the rest follows.
+// Segments that are put back in line leave room for new clicks; the rest follows later.
 func TestReshipLeavesRoom(t *testing.T) {
 	t.Parallel()
 	o := testOptions(t)
