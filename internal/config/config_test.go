@@ -134,7 +134,8 @@ func TestWrongValues(t *testing.T) {
 	}
 }
 
-// TestBareValues takes settings as an env file or a mounted secret leaves them.
+// TestBareValues reads settings in the form that an env file or a mounted secret gives
+// them.
 func TestBareValues(t *testing.T) {
 	t.Parallel()
 	const database, token = "postgres://u:p@db/signpost?sslmode=disable", "0123456789abcdef"
@@ -162,8 +163,8 @@ func TestBareValues(t *testing.T) {
 	}
 }
 
-// TestDatabaseURLIsRefusedWithItsReason has what people give, with a secret that
-// no message may repeat.
+// TestDatabaseURLIsRefusedWithItsReason uses mistakes that people make, with a secret
+// that no message may repeat.
 func TestDatabaseURLIsRefusedWithItsReason(t *testing.T) {
 	t.Parallel()
 	for url, want := range map[string]string{

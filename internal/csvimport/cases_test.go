@@ -11,8 +11,8 @@ import (
 	"testing/iotest"
 )
 
-// TestCellsOfCases reads files of the kinds that people have, and that were
-// rejected for how their cells are written.
+// TestCellsOfCases reads files of kinds that people have, and that were rejected
+// because of the way in which their cells are written.
 func TestCellsOfCases(t *testing.T) {
 	t.Parallel()
 	link := func(n int, code, more string) string {
@@ -61,8 +61,8 @@ func created(at string, clicks int) string {
 	return fmt.Sprintf(`{"CreatedAt":"%s","ImportedClicks":%d,`, at, clicks)
 }
 
-// TestEscape: the beginning of a file decides how its quotes are escaped, unless
-// the query does, and whatever pieces it comes in.
+// TestEscape checks that the beginning of a file decides how its quotes are escaped,
+// unless the query does, and in whatever pieces the file arrives.
 func TestEscape(t *testing.T) {
 	t.Parallel()
 	const (
@@ -115,7 +115,8 @@ func TestEscape(t *testing.T) {
 	}
 }
 
-// TestAppendRecord: what is written is read again, by every format.
+// TestAppendRecord checks that a record which is written can be read again, in every
+// format.
 func TestAppendRecord(t *testing.T) {
 	t.Parallel()
 	for _, cells := range [][]string{

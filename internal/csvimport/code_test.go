@@ -9,7 +9,7 @@ import (
 	"github.com/signpost/signpost/internal/links"
 )
 
-// codesOf returns the code of each row of file, or why the row was refused.
+// codesOf returns the code of each row of file, or the reason why the row was refused.
 func codesOf(t *testing.T, file []byte) []string {
 	t.Helper()
 	rows, _ := readLinks(t, file, SplitOptions{})
@@ -84,7 +84,7 @@ func TestCodeOfAShortURL(t *testing.T) {
 	}
 }
 
-// TestCodeOfAPath has the paths of YOURLS' plugin.
+// TestCodeOfAPath uses the paths of YOURLS' plugin.
 func TestCodeOfAPath(t *testing.T) {
 	t.Parallel()
 	for path, want := range map[string]string{

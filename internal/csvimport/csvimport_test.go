@@ -15,7 +15,7 @@ import (
 	"unicode/utf16"
 )
 
-// judge makes a row of record and returns only what is wrong with it.
+// judge makes a row of record and returns only its fault.
 func (p *Parser) judge(kind Kind, record Record) *Reject {
 	var reject *Reject
 	switch kind {
@@ -31,8 +31,8 @@ func (p *Parser) judge(kind Kind, record Record) *Reject {
 
 const defaultUsers = "id,username,email\n"
 
-// read splits a file of kind, reads all chunks again, and returns their records
-// in a form to compare: line, column and reason of broken ones, the fields of
+// read splits a file of kind and reads all chunks again. It returns their records in a
+// form that can be compared: line, column and reason of broken ones, the fields of
 // others.
 func read(kind Kind, r io.Reader, opts SplitOptions) ([]string, Layout, error) {
 	s, err := NewSplitter(r, kind, opts)
@@ -215,7 +215,7 @@ func TestReadEncodings(t *testing.T) {
 			}
 		}
 	}
-	// A surrogate alone, and half a unit at the end, are found by the row rules.
+	// A lone surrogate, and half a unit at the end, are found by the rules for rows.
 	broken := utf16Bytes("\ufeffid,username,email\n1,a", false)
 	broken = append(broken, 0x00, 0xd8)
 	broken = append(broken, utf16Bytes(",x\n2,b,y", false)...)
@@ -285,7 +285,7 @@ func TestFormatErrors(t *testing.T) {
 		kind Kind
 		file string
 		opts SplitOptions
-		want string // part of the message
+		want string // a part of the message
 	}{
 		{"empty", KindUsers, "", SplitOptions{}, "the file is empty"},
 		{"only a mark", KindUsers, "\ufeff", SplitOptions{}, "the file is empty"},
@@ -369,7 +369,7 @@ func TestReaderErrors(t *testing.T) {
 			t.Errorf("after %q: %v, want %v", text, err, broken)
 		}
 	}
-	// Beyond what is sniffed.
+	// The text is behind the part that is sniffed.
 	long := "username,email\n" + strings.Repeat("ann,a@x\n", 2000)
 	s, err := NewSplitter(io.MultiReader(strings.NewReader(long), iotest.ErrReader(broken)), KindUsers, SplitOptions{ChunkRows: 1000})
 	for err == nil {
@@ -383,7 +383,7 @@ func TestReaderErrors(t *testing.T) {
 	}
 }
 
-// An endless reader gives one line without end.
+// endless is a reader that returns one line without an end.
 type endless struct{ bytes int }
 
 func (e *endless) Read(p []byte) (int, error) {
@@ -397,8 +397,8 @@ func (e *endless) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Memory must not grow with a line (I7): what a chunk keeps of it is bounded,
-// and nothing else is kept.
+// Memory must not grow with the length of a line (I7): a chunk stores a bounded part of
+// it, and nothing else is stored.
 func TestEndlessLine(t *testing.T) {
 	t.Parallel()
 	file := io.MultiReader(strings.NewReader(defaultUsers), &endless{bytes: 32 << 20}, strings.NewReader("\n2,bob,b@x\n"))

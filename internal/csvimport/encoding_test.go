@@ -33,8 +33,8 @@ func TestParseEncoding(t *testing.T) {
 	}
 }
 
-// TestEncodings reads texts in every encoding that is offered, whatever the reads
-// come in, and finds which one it was.
+// TestEncodings reads texts in every supported encoding, in reads of any size, and
+// finds which encoding it was.
 func TestEncodings(t *testing.T) {
 	t.Parallel()
 	little, big := unicode.UTF16(unicode.LittleEndian, unicode.IgnoreBOM), unicode.UTF16(unicode.BigEndian, unicode.IgnoreBOM)
@@ -64,13 +64,14 @@ func TestEncodings(t *testing.T) {
 		{"ISO 8859-15", EncodingISO885915, charmap.ISO8859_15, "", "Müller, cœur, 10 €, Ž", EncodingISO885915},
 		{"Mac Roman", EncodingMacintosh, charmap.Macintosh, "", roman, EncodingMacintosh},
 	} {
-		// The bytes are known only after the header, whose columns are ASCII.
+		// The bytes that identify the encoding come only after the header, whose
+		// columns are ASCII.
 		file, err := tt.by.NewEncoder().String(tt.mark + "id,username,email\n1,\"" + tt.text + "\",a@x\n")
 		if err != nil {
 			t.Fatalf("%s: %v", tt.name, err)
 		}
 		want := []string{`2: ["1" "` + tt.text + `" "a@x"]`}
-		want[0] = strings.ReplaceAll(want[0], "\u0096", `\u0096`) // as %q writes it
+		want[0] = strings.ReplaceAll(want[0], "\u0096", `\u0096`) // in the form of %q
 		for how, in := range map[string]func() ([]string, Layout, error){
 			"whole": func() ([]string, Layout, error) {
 				return read(KindUsers, strings.NewReader(file), SplitOptions{Encoding: tt.option})
@@ -87,8 +88,8 @@ func TestEncodings(t *testing.T) {
 	}
 }
 
-// Bytes that are no text in the encoding of a file make the row wrong, not the
-// character U+FFFD.
+// Bytes that are not valid in the encoding of a file make the row wrong. The character
+// U+FFFD does not.
 func TestBrokenText(t *testing.T) {
 	t.Parallel()
 	for as, test := range map[Encoding][2]string{
@@ -102,7 +103,8 @@ func TestBrokenText(t *testing.T) {
 			t.Errorf("%s: %q, %v; want %q", as, got, err, want)
 		}
 	}
-	// Every character of an encoding is read, each of the 256 bytes is one or is wrong.
+	// Every character of an encoding is read: each of the 256 bytes is either a
+	// character or wrong.
 	for as, table := range charmaps {
 		for i := range 256 {
 			got := make([]byte, 8)
@@ -118,9 +120,10 @@ func TestBrokenText(t *testing.T) {
 	}
 }
 
-// FuzzEncodings decodes any bytes in each encoding: the same in whatever pieces they
-// come, valid UTF-8 but for what stands for no text, and in an encoding of one byte
-// a character with one character for each byte.
+// FuzzEncodings decodes any bytes in each encoding. The result must not depend on the
+// pieces in which they come. It must be valid UTF-8, except for the marks of invalid
+// bytes. In an encoding of one byte a character, it must have one character for each
+// byte.
 func FuzzEncodings(f *testing.F) {
 	for _, seed := range []string{"", "plain", "M\xfcnchen \x96 Bad", "a\x00\x00\xd8b\x00", "\x81\x8d\xff", "caf\xc3\xa9"} {
 		f.Add([]byte(seed))

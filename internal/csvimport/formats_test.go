@@ -16,14 +16,14 @@ import (
 
 var ownHosts, _ = links.ParseHosts("sho.rt")
 
-// testRules are rules of a fixed day.
+// testRules are the rules on a fixed day.
 var testRules = Rules{
 	OwnHosts: ownHosts, KeepIDs: true, UserID: 3,
 	Now: time.Date(2026, 2, 10, 12, 0, 0, 0, time.UTC),
 }
 
-// readLinks reads a whole file of links: each link as JSON without what is nil,
-// each rejection as column and reason.
+// readLinks reads a whole file of links. It returns each link as JSON without fields
+// that are nil, and each rejection as column and reason.
 func readLinks(t *testing.T, file []byte, opts SplitOptions) ([]string, Layout) {
 	t.Helper()
 	s, err := NewSplitter(bytes.NewReader(file), KindLinks, opts)
@@ -176,7 +176,8 @@ func TestMappedShortURL(t *testing.T) {
 	}
 }
 
-// TestHeadlessDelimiters has URLs that hold what other files are parted by.
+// TestHeadlessDelimiters uses URLs that contain characters which are delimiters in
+// other files.
 func TestHeadlessDelimiters(t *testing.T) {
 	t.Parallel()
 	link := func(url, code string) string {
@@ -195,8 +196,9 @@ func TestHeadlessDelimiters(t *testing.T) {
 	}
 }
 
-// TestMarksBesideOwnColumns: a table that names its links as we do is ours,
-// although a column of its own is called like one of another shortener.
+// TestMarksBesideOwnColumns checks that a table which names its links as we do counts
+// as ours, although one of its own columns has the name of a column of another
+// shortener.
 func TestMarksBesideOwnColumns(t *testing.T) {
 	t.Parallel()
 	for header, want := range map[string]string{

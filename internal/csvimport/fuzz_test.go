@@ -30,9 +30,9 @@ var fuzzSeeds = []string{
 	"1,\"say \\\"hi\\\"\",\"\\\\\"\n2,\"a\\\nb\",\"\\\n\n\\\"\",\\\"\n",
 }
 
-// FuzzSplitter cuts a file in many ways: its records are always those of the
-// file read in one piece, those that encoding/csv reads if it reads them, and
-// those that come back when they are written.
+// FuzzSplitter splits a file in many ways. The records must always be the same as those
+// of the file read in one piece, as those that encoding/csv reads if it can read them,
+// and as those that are read after they were written again.
 func FuzzSplitter(f *testing.F) {
 	for _, seed := range fuzzSeeds {
 		f.Add([]byte(seed), byte(0), byte(1), byte(0))
@@ -58,7 +58,7 @@ func FuzzSplitter(f *testing.F) {
 			t.Fatalf("read in one piece %q, byte by byte %q", got, slowly)
 		}
 		if layout.Columns == nil {
-			return // no rows, so no layout to go on with
+			return // without rows, there is no layout to continue with
 		}
 		var whole []string
 		line := int64(1)
@@ -100,10 +100,10 @@ func checkWriting(t *testing.T, layout Layout, body []byte) {
 	}
 }
 
-// compareToLibrary holds what encoding/csv reads against Records, where the two
-// mean the same: it takes neither a CR alone for a line end nor a line of spaces for
-// a blank one, and it knows no blanks around cells, words for nothing, and quoted empty
-// cells. Records of empty cells are no rows.
+// compareToLibrary compares the result of encoding/csv with Records, where the two
+// agree on the meaning. encoding/csv takes neither a CR alone for a line end nor a line
+// of spaces for a blank one. It does not know blanks around cells, words for empty
+// values, and quoted empty cells. Records that consist of empty cells are no rows.
 func compareToLibrary(t *testing.T, body []byte, comma byte) {
 	t.Helper()
 	if bytes.Contains(bytes.ReplaceAll(body, []byte("\r\n"), nil), []byte("\r")) {
@@ -140,7 +140,7 @@ func compareRecords(t *testing.T, layout Layout, body []byte, want [][]string) {
 	for record := range layout.Records(body, 1) {
 		if record.Fault != nil {
 			if strings.Contains(record.Raw, "\x00") || strings.Contains(record.Fault.Reason, "UTF-8") {
-				return // not for encoding/csv to judge
+				return // encoding/csv cannot judge this
 			}
 			t.Fatalf("encoding/csv reads %q, Records says %s", body, describe(record))
 		}
@@ -155,8 +155,8 @@ func compareRecords(t *testing.T, layout Layout, body []byte, want [][]string) {
 	}
 }
 
-// FuzzRecords makes rows of anything: whatever is not rejected obeys the rules
-// that a database relies on, and a rejection is always complete.
+// FuzzRecords makes rows of any bytes. Rows that are not rejected must obey the rules
+// on which a database relies, and rejections must always be complete.
 func FuzzRecords(f *testing.F) {
 	for _, seed := range fuzzSeeds {
 		f.Add([]byte(seed))
@@ -176,7 +176,7 @@ func FuzzRecords(f *testing.F) {
 				if reject == nil && (record.Fields == nil || strings.Contains(record.Raw, "\x00")) {
 					t.Fatalf("%+v accepted", record)
 				}
-				// A record kept by itself is the same record.
+				// A record that is stored by itself is read as the same record.
 				for again := range layout.Records([]byte(record.Raw), record.Line) {
 					if record.Fault == nil && describe(again) != describe(record) {
 						t.Fatalf("%s read again is %s", describe(record), describe(again))
@@ -188,7 +188,7 @@ func FuzzRecords(f *testing.F) {
 	})
 }
 
-// FuzzHeader opens anything as a file of each kind.
+// FuzzHeader opens any bytes as a file of each kind.
 func FuzzHeader(f *testing.F) {
 	for _, seed := range []string{"id,username,email\n1,a,b", "sep=;\n\"a;b\n", "\xff\xfei\x00d\x00", "PK\x03\x04", "https://a.b/,c\n", "\r\r\n\n\"\"", "username,email,\x00\na,b,c"} {
 		f.Add([]byte(seed))
@@ -228,7 +228,7 @@ func jsonbText(value any) string {
 	case json.Number:
 		mantissa, power, _ := strings.Cut(strings.ToLower(v.String()), "e")
 		_, fraction, _ := strings.Cut(mantissa, ".")
-		exponent, _ := strconv.Atoi(power) // none is 0
+		exponent, _ := strconv.Atoi(power) // 0 if there is no exponent
 		number, _ := new(big.Rat).SetString(v.String())
 		return number.FloatString(max(0, len(fraction)-exponent))
 	}
@@ -239,9 +239,9 @@ func jsonbText(value any) string {
 	return strings.NewReplacer(`\u2028`, "\u2028", `\u2029`, "\u2029").Replace(strings.TrimSpace(text.String()))
 }
 
-// FuzzDetails compares with what the standard library decodes: what is accepted
-// is an object in which nothing was replaced, which stays within its bound as
-// Postgres writes it, and is accepted again like that.
+// FuzzDetails compares with the result of the standard library. Accepted details must
+// be an object in which nothing was replaced, which stays within the bound in the form
+// in which Postgres writes it, and which is accepted again in that form.
 func FuzzDetails(f *testing.F) {
 	f.Add(`{"a":"\ud83d\ude00","b":[1e5,true]}`)
 	f.Add(`{"\\u0000":"\\\u0000"}`)
@@ -267,7 +267,7 @@ func FuzzDetails(f *testing.F) {
 			t.Fatalf("%q is accepted, and holds %q", details, text)
 		}
 		text := jsonbText(value)
-		if !utf8.ValidString(details) { // which no row is
+		if !utf8.ValidString(details) { // no row is like that
 			return
 		}
 		if reason := checkDetails(text); len(text) > maxDetails || reason != "" {

@@ -27,7 +27,7 @@ func TestGuessEncoding(t *testing.T) {
 		as   encoding.Encoding
 		want Encoding
 	}{
-		// One encoding and language each, a word or a line.
+		// Each is in one encoding and language, and is a word or a line.
 		{"München – Bad", win, EncodingWindows1252},
 		{"Café", win, EncodingWindows1252},
 		{"café", win, EncodingWindows1252},
@@ -54,10 +54,10 @@ func TestGuessEncoding(t *testing.T) {
 		{"Año nuevo, ¿qué tal?", mac, EncodingMacintosh},
 		{"smørrebrød, blåbær", mac, EncodingMacintosh},
 		{"cœur de bœuf, 10 €", iso, EncodingISO885915},
-		// Text that is the same in both is Windows-1252.
+		// If the text is the same in both, it counts as Windows-1252.
 		{"Müller, Straße, déjà vu", iso, EncodingWindows1252},
 		{"Müller, Straße, déjà vu", charmap.ISO8859_1, EncodingWindows1252},
-		// Encodings that cannot be chosen are not guessed.
+		// Encodings that users cannot choose are not guessed.
 		{"Příliš žluťoučký kůň úpěl ďábelské ódy", charmap.Windows1250, ""},
 		{"Vánoční dárky; Nápověda; Ceník služeb", charmap.Windows1250, ""},
 		{"Vánoční dárky; Nápověda; Ceník služeb", charmap.ISO8859_2, ""},

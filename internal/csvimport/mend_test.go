@@ -14,13 +14,13 @@ import (
 	"testing"
 )
 
-// Records up to shortRecord are within longRecord when they are given back:
-// quotes are doubled and the reason goes before them.
+// Records up to shortRecord are at most longRecord when they are returned, because
+// quotes are doubled and the reason is put before them.
 const shortRecord, longRecord = 1500, 4000
 
-// mendable is what a file's rows come to, in order, and a file in which all of
-// them are given back. A file with a record that is longer than most, and yet not
-// too long to be read, cannot be meant.
+// mendable returns the results of a file's rows, in order, and a file in which all of
+// them are returned for mending. A file cannot be meant if it has a record that is
+// longer than most, but not too long to be read.
 func mendable(file []byte, kind Kind, opts SplitOptions, most int) (rows []any, mended []byte, format string, err error) {
 	opts.ChunkRows = 3
 	s, err := NewSplitter(bytes.NewReader(file), kind, opts)
@@ -55,7 +55,8 @@ func mendable(file []byte, kind Kind, opts SplitOptions, most int) (rows []any, 
 	return rows, out.Bytes(), layout.Format, nil
 }
 
-// rowOf is what a record comes to: a row without its line, or why it is none.
+// rowOf returns the result of a record: a row without its line, or the reason why there
+// is none.
 func rowOf(parser *Parser, kind Kind, record Record) (row any, reject *Reject) {
 	record.Line = 0
 	switch kind {
@@ -72,9 +73,9 @@ func rowOf(parser *Parser, kind Kind, record Record) (row any, reject *Reject) {
 	return row, nil
 }
 
-// checkMending fails unless rows that are given back and sent again with the
-// same options, mended by nobody, come to what they came to, reason by reason,
-// however often. It reports whether there were rows.
+// checkMending returns rows of a file for mending and reads them again, unchanged and
+// with the same options. It fails unless they have the same results, reason by reason,
+// however often that is repeated. It reports whether there were rows.
 func checkMending(t *testing.T, file []byte, kind Kind, opts SplitOptions) bool {
 	t.Helper()
 	opts.MaxRecord = longRecord
@@ -116,7 +117,8 @@ func TestMending(t *testing.T) {
 		checkMending(t, []byte(file), KindUsers, SplitOptions{})
 		checkMending(t, []byte(file), KindLinks, SplitOptions{})
 	}
-	// Mended files of other encodings may be sent with the same parameters as the first.
+	// Mended files in other encodings can be sent with the same parameters as the first
+	// file.
 	for as, file := range map[Encoding][]byte{
 		EncodingWindows1252: []byte("username;email\nM\xfcller;nonsense\n\x80;x;caf\xe9\n"),
 		EncodingUTF16:       utf16Bytes("username,email\nMüller,nonsense\n\"café\"x,y\n", true),
@@ -157,10 +159,10 @@ var mendSeeds = []string{
 	"username,email\nann\nbob, ,x\n \" cy\" ,\"c@example.com \",,,\"\"\nd\"\"an,6\"\n\\N,NULL\n",
 	"keyword,url,title\n\"a\",https://example.com/,NULL\nb,\"NULL\",\"\\N\"\nc,https://example.com/,\"say \\\"hi\\\"\"\nd,\"x \\\"y\\\" \"z\n",
 	"original_url,short_code,title\n\"a,b\"c\n,\" \",\"\\\"\"x\n",
-	"line,username,email, eason\n\"3,", // a column of the file's own that is named like one of ours
+	"line,username,email, eason\n\"3,", // a column of the file itself that has the name of one of ours
 }
 
-// Files whose quotes, delimiters and numbers of fields are random.
+// The quotes, delimiters and numbers of fields in these files are random.
 func TestMendingRandomFiles(t *testing.T) {
 	t.Parallel()
 	random := rand.New(rand.NewPCG(1, 2))
@@ -205,7 +207,7 @@ func FuzzMending(f *testing.F) {
 	})
 }
 
-// What is given back looks like this.
+// Rows that are returned for mending look like this.
 func TestMendRecord(t *testing.T) {
 	t.Parallel()
 	layout := Layout{

@@ -11,8 +11,8 @@ import (
 	"testing"
 )
 
-// counted reads a whole file of links and groups what is wrong with its rows as
-// the database does, but for the shape of reasons.
+// counted reads a whole file of links and groups the faults of its rows as the database
+// does, except for the shape of reasons.
 func counted(t *testing.T, file string, opts SplitOptions) (groups []Problem, unreadable []string, imported []Link, layout Layout) {
 	t.Helper()
 	s, err := NewSplitter(strings.NewReader(file), KindLinks, opts)
@@ -50,8 +50,9 @@ func counted(t *testing.T, file string, opts SplitOptions) (groups []Problem, un
 	}
 }
 
-// TestCaseOfEncodings is the file cp1252.csv of the cases: no row goes in and one
-// message says why, and with what it names both do.
+// TestCaseOfEncodings uses the file cp1252.csv of the cases: no row is imported, one
+// message gives the reason, and the file is imported with the parameter that the
+// message names.
 func TestCaseOfEncodings(t *testing.T) {
 	t.Parallel()
 	file, err := os.ReadFile("testdata/cases/cp1252.csv")
@@ -72,8 +73,8 @@ func TestCaseOfEncodings(t *testing.T) {
 	}
 }
 
-// A file that is not UTF-8 gets one message for the whole of it, unless it is
-// UTF-8 but for some bytes.
+// A file that is not UTF-8 gets one message for the whole file, unless only some of its
+// bytes are not UTF-8.
 func TestProblemsOfEncoding(t *testing.T) {
 	t.Parallel()
 	const header = "original_url,short_code,title,tags\n"
@@ -159,7 +160,8 @@ func TestCures(t *testing.T) {
 	}
 }
 
-// There are so many problems at most, the most frequent ones, and no row is lost.
+// There is a limit on the number of problems. The most frequent ones are kept, and no
+// row is lost.
 func TestProblemsAreBounded(t *testing.T) {
 	t.Parallel()
 	for _, n := range []int{0, 1, MaxProblems - 1, MaxProblems, MaxProblems + 1, 100} {
@@ -169,7 +171,7 @@ func TestProblemsAreBounded(t *testing.T) {
 			groups = append(groups, Problem{Outcome: OutcomeRejected, Column: fmt.Sprint("column ", i), Kind: ProblemValue, Rows: int64(1 + i), Line: int64(2 + i)})
 			want += int64(1 + i)
 		}
-		if n > MaxProblems { // what the database summed up comes last, and goes into the rest
+		if n > MaxProblems { // the rest that the database summed up comes last, and becomes part of the rest here
 			groups = append(groups, Problem{Outcome: OutcomeRejected, Kind: ProblemOther, Rows: 1_000_000, Line: 2})
 			want += 1_000_000
 		}

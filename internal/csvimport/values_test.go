@@ -99,9 +99,9 @@ func FuzzTime(f *testing.F) {
 	})
 }
 
-// plainTime leaves out what package time accepts and RFC 3339 does not, or no clock
-// shows: an hour of one digit, more than nine decimals, zones ahead by more than
-// 15 hours or by an hour of 60 minutes.
+// plainTime excludes times that package time accepts, but RFC 3339 does not or no clock
+// shows: an hour of one digit, more than nine decimals, and zones ahead by more than 15
+// hours or by an hour of 60 minutes.
 var plainTime = regexp.MustCompile(`^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}([.,][0-9]{1,9})?(Z|[+-](0[0-9]|1[0-5]):[0-5][0-9])$`)
 
 func TestParseID(t *testing.T) {
@@ -173,8 +173,8 @@ func TestTimes(t *testing.T) {
 		"1714550400123.5":       "2024-05-01T08:00:00.1235Z",
 		"100000000":             "1973-03-03T09:46:40Z",
 		"946684800000":          "2000-01-01T00:00:00Z",
-		"2024-03-31 02:30":      "2024-03-31T01:30:00Z", // a time that the clocks skipped
-		"2024-10-27 02:30":      "2024-10-27T01:30:00Z", // the second of two
+		"2024-03-31 02:30":      "2024-03-31T01:30:00Z", // the clocks skipped this time
+		"2024-10-27 02:30":      "2024-10-27T01:30:00Z", // the second of two such times
 		"5/1/2024":              reasonDay,
 		"5/1/2024 8:00":         reasonDay,
 		"05/01/24, 8:00 AM":     reasonDay,

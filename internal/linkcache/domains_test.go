@@ -16,7 +16,7 @@ func (b *bundle) domain(t *testing.T, host string) (id int64) {
 	return id
 }
 
-// A host is found in any spelling, and one that is not known is the main domain's.
+// A host is found in any spelling, and an unknown host counts as the main domain.
 func TestDomainOfAHost(t *testing.T) { //nolint:paralleltest // counts allocations
 	b := setup(t, Options{})
 	if d := b.Domain("go.example"); d.ID != MainDomain {
@@ -38,7 +38,7 @@ func TestDomainOfAHost(t *testing.T) { //nolint:paralleltest // counts allocatio
 	}
 }
 
-// A change of a domain is seen as quickly as one of a link, and not before it is
+// A change of a domain is seen as soon as a change of a link, and not before it is
 // committed.
 func TestDomainsFollowChanges(t *testing.T) {
 	t.Parallel()
@@ -61,8 +61,8 @@ func TestDomainsFollowChanges(t *testing.T) {
 	becomes("it is gone", func() bool { return b.Domain("go.example").ID == MainDomain })
 }
 
-// The same code leads elsewhere on each domain, and a link that moves is gone where
-// it was.
+// The same code leads to another target on each domain. A link that moves is gone from
+// its old domain.
 func TestCodesOfDomains(t *testing.T) {
 	t.Parallel()
 	b := setup(t, Options{SnapshotPath: snapshotPath(t)})
@@ -92,8 +92,8 @@ func TestCodesOfDomains(t *testing.T) {
 	b.exec(t, "UPDATE domains SET expired_url = 'https://example.com/over' WHERE id = $1", id)
 	eventually(t, "the domain leads elsewhere", func() bool { return b.Domain("go.example").ExpiredURL != "" })
 
-	// A process that starts while Postgres is away knows domains and links, also by
-	// what changed after the last snapshot.
+	// A process that starts while Postgres is away knows domains and links, including
+	// changes after the last snapshot.
 	after := b.restart(t)
 	if got := leads(after, MainDomain); got != "https://example.org/" {
 		t.Errorf("after a restart it leads to %s", got)

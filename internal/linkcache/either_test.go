@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// Codes with something glued to them: Postgres is asked once for both.
+// These are codes with something glued to them. Postgres is asked once for both.
 func TestLookupEither(t *testing.T) {
 	t.Parallel()
 	var loads atomic.Int64
@@ -49,7 +49,8 @@ func TestLookupEither(t *testing.T) {
 	}
 }
 
-// While Postgres is away, what is cached still answers for what is glued to it.
+// While Postgres is away, a cached link is still found by its code with something glued
+// to it.
 func TestLookupEitherWithoutPostgres(t *testing.T) {
 	t.Parallel()
 	b := setup(t, Options{})
@@ -65,7 +66,7 @@ func TestLookupEitherWithoutPostgres(t *testing.T) {
 	}
 }
 
-// A flood of such codes costs a load each and leaves nothing in place of links.
+// A flood of such codes costs one load each, and takes no places of links.
 func TestFloodOfGluedCodes(t *testing.T) {
 	t.Parallel()
 	var loads atomic.Int64

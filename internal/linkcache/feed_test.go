@@ -92,8 +92,8 @@ func TestFeedSeesChangesThatCommitOutOfOrder(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The later writer has the lower xid: it completes while the snapshot's
-	// xmax is not past the earlier one's.
+	// The later writer has the lower xid: it is complete while the snapshot's xmax is
+	// not beyond the earlier one's xid.
 	second, err := b.pool.Begin(ctx)
 	if err != nil {
 		t.Fatal(err)
@@ -118,7 +118,7 @@ func TestFeedSeesChangesThatCommitOutOfOrder(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.fresh(t, "second", "inactive")
-	b.following(t) // more polls, so that a gap that closes too early is closed
+	b.following(t) // further polls; a gap that is closed too early would be closed by then
 	if err := undone.Rollback(ctx); err != nil {
 		t.Fatal(err)
 	}
@@ -135,7 +135,7 @@ func TestFeedSeesChangesThatCommitOutOfOrder(t *testing.T) {
 	}
 }
 
-// A writer that was under way when the feed began is a gap too.
+// A writer that was under way when the feed began counts as a gap too.
 func TestFeedSeesAWriterOlderThanItself(t *testing.T) {
 	t.Parallel()
 	b := setup(t, Options{})
@@ -174,9 +174,9 @@ func TestTheFeedCatchesUpOnManyChanges(t *testing.T) {
 	b.becomes(t, "n1", "inactive")
 }
 
-// A transaction commits in the midst of a poll of several pages, after those with
-// its xid were read. The poll does not tell of it: the cache is right as of the poll's
-// beginning, and the next one follows at once.
+// A transaction commits during a poll of several pages, after the pages with its xid
+// were read. The poll does not report it: the cache is right as of the beginning of the
+// poll, and the next poll follows at once.
 func TestAChangeThatCommitsBetweenPages(t *testing.T) {
 	t.Parallel()
 	commit := func() {}
@@ -194,7 +194,7 @@ func TestAChangeThatCommitsBetweenPages(t *testing.T) {
 		}
 		return more
 	}
-	poll() // begins
+	poll() // the poll begins
 	poll()
 	b.target(t, "slow")
 	slow, err := b.pool.Begin(t.Context())
@@ -251,16 +251,16 @@ func TestAChangeDuringALoadWins(t *testing.T) {
 	}
 }
 
-// Two answers of the database for one key.
+// These are two answers of the database for one key.
 func TestReplace(t *testing.T) {
 	t.Parallel()
 	link := func(id, version int64) *Link { return &Link{ID: id, Version: version} }
 	for _, test := range []struct {
 		name    string
-		epoch   int64 // of the query; the entry's is 7
+		epoch   int64 // epoch of the query; the entry's is 7
 		link    *Link
 		right   bool
-		version int64 // afterwards
+		version int64 // version after that
 	}{
 		{"newer version", 7, link(1, 6), true, 6},
 		{"older version", 7, link(1, 4), true, 5},
@@ -292,7 +292,7 @@ func (b *bundle) resyncs(t *testing.T) float64 {
 	return testutil.ToFloat64(b.metrics.resyncs)
 }
 
-// A connection that neither answers nor closes holds nothing up for long.
+// A connection that neither answers nor closes holds up nothing for long.
 func TestHalfOpenConnection(t *testing.T) {
 	t.Parallel()
 	address := pgtest.URL(t)
@@ -317,7 +317,7 @@ func TestHalfOpenConnection(t *testing.T) {
 	b.fresh(t, "cut", "https://example.com/cut")
 }
 
-// After the log was replaced by another, everything is validated again.
+// If the log was replaced by another one, everything is validated again.
 func TestAnotherHistoryIsNoticed(t *testing.T) {
 	t.Parallel()
 	for name, tamper := range map[string]string{
@@ -334,7 +334,7 @@ func TestAnotherHistoryIsNoticed(t *testing.T) {
 			b.following(t)
 			b.target(t, "a")
 			b.target(t, "b")
-			// As a restore would: the rows change and the log does not tell.
+			// This is like a restore: the rows change and the log does not report it.
 			b.exec(t, `BEGIN; ALTER TABLE urls DISABLE TRIGGER USER;
 				UPDATE urls SET original_url = 'https://example.com/restored', version = 1 WHERE short_code = 'a';
 				DELETE FROM urls WHERE short_code = 'b';
@@ -345,9 +345,9 @@ func TestAnotherHistoryIsNoticed(t *testing.T) {
 	}
 }
 
-// A backend that is killed has the server start again below the same postmaster.
-// An xid whose end was not on disk is given once more, so that a change of it would
-// be taken for one that was read. Everything is validated again.
+// If a backend is killed, the server starts again under the same postmaster. An xid
+// whose end was not on disk is given once more, so that a change with it would be taken
+// for one that was read already. So everything is validated again.
 func TestACrashIsAnotherHistory(t *testing.T) {
 	t.Parallel()
 	b := setup(t, Options{Pool: pgtest.Open(t, pgtest.Migrated(t, pgtest.Cluster(t)))})
@@ -417,7 +417,7 @@ func TestStaleLinksAreServedWhilePostgresIsDown(t *testing.T) {
 	stop()
 }
 
-// The refresher validates an old entry although the feed saw no change.
+// The refresher validates an old entry even if the feed saw no change.
 func TestOldEntriesAreValidatedAgain(t *testing.T) {
 	t.Parallel()
 	b := setup(t, Options{TTL: time.Nanosecond})
@@ -430,9 +430,9 @@ func TestOldEntriesAreValidatedAgain(t *testing.T) {
 	b.becomes(t, "old", "inactive")
 }
 
-// Two transactions whose ids lie in turns, more of them than a feed would want to
-// remember one by one: what the first one changed is seen while the second is
-// open, nothing becomes stale, and each change is read once.
+// The ids of two transactions alternate, and there are more than a feed should remember
+// one by one. The changes of the first are seen while the second is open, nothing
+// becomes stale, and each change is read once.
 func TestBulkChangesOfTwoTransactionsAtOnce(t *testing.T) {
 	t.Parallel()
 	const each = 1500
@@ -484,9 +484,9 @@ func TestBulkChangesOfTwoTransactionsAtOnce(t *testing.T) {
 	}
 }
 
-// A transaction that has nothing to do with links, open for long, makes no poll
-// read again what others changed meanwhile. One that is open with changes of its
-// own costs none either.
+// A long transaction that has nothing to do with links does not make polls read again
+// the changes that others made meanwhile. Nor does a long transaction with changes of
+// links.
 func TestALongTransactionMakesNoPollReadAgain(t *testing.T) {
 	t.Parallel()
 	b := setup(t, Options{})
@@ -528,8 +528,8 @@ func TestALongTransactionMakesNoPollReadAgain(t *testing.T) {
 	}
 }
 
-// Rows that a dump of another server brought, with xids that this one has not
-// given, keep no poll busy and hide nothing.
+// Rows from a dump of another server may have xids that this server has not given yet.
+// They do not keep polls busy, and hide no changes.
 func TestXidsOfAnotherServer(t *testing.T) {
 	t.Parallel()
 	b := setup(t, Options{})
@@ -548,8 +548,8 @@ func TestXidsOfAnotherServer(t *testing.T) {
 	}
 }
 
-// A poll reads what is new, however long the log is, with transactions under way
-// or not.
+// A poll reads only new changes, however long the log is, whether transactions are
+// under way or not.
 func TestAPollReadsNoMoreThanWhatIsNew(t *testing.T) {
 	t.Parallel()
 	b := setup(t, Options{})
@@ -591,7 +591,7 @@ func TestAPollReadsNoMoreThanWhatIsNew(t *testing.T) {
 		if err != nil || len(rows) == 0 || rows[len(rows)-1].ShortCode == nil {
 			t.Fatalf("%d rows, %v", len(rows), err)
 		}
-		if n := read() - before; n > 2*maxChanges+100 { // some of it are those that the insert brought
+		if n := read() - before; n > 2*maxChanges+100 { // some of these are rows that the insert brought
 			t.Errorf("%s: %d rows of the log and its indexes were read", mode, n)
 		}
 		if _, err := conn.Exec(t.Context(), "ROLLBACK"); err != nil {
@@ -600,8 +600,8 @@ func TestAPollReadsNoMoreThanWhatIsNew(t *testing.T) {
 	}
 }
 
-// Changes that were there for longer than they are kept may have been pruned before
-// they were read.
+// Changes that were there for longer than the log keeps them may have been pruned
+// before they were read.
 func TestMissed(t *testing.T) {
 	t.Parallel()
 	p := position{Xmax: 100, Running: []int64{95, 97}, At: 50_000, LowSince: 50_000 - keptSeconds/2}
@@ -697,7 +697,7 @@ func (l *link) copy(to io.Writer, from io.Reader) {
 	}
 }
 
-// freeze swallows all that comes over the connections there are.
+// freeze swallows all data on the existing connections.
 func (p *proxy) freeze() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -710,7 +710,7 @@ func (p *proxy) freeze() {
 	}
 }
 
-// cut closes the connections there are.
+// cut closes the existing connections.
 func (p *proxy) cut() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -738,7 +738,7 @@ func TestRunEndsWithItsContext(t *testing.T) {
 	}
 }
 
-// A server that hangs takes cached links with it no more than one that is gone.
+// If the server hangs, cached links are served just as if it were gone.
 func TestHangingPostgres(t *testing.T) {
 	t.Parallel()
 	cluster := pgtest.Cluster(t)
@@ -750,7 +750,7 @@ func TestHangingPostgres(t *testing.T) {
 	if err := cluster.Pause(); err != nil {
 		t.Fatal(err)
 	}
-	wantTarget(t, b, "other", "unavailable") // given up in time
+	wantTarget(t, b, "other", "unavailable") // the query is given up in time
 	eventually(t, "the feed notices", func() bool {
 		return testutil.ToFloat64(b.metrics.polls.WithLabelValues("failed")) > 0
 	})
@@ -763,7 +763,7 @@ func TestHangingPostgres(t *testing.T) {
 	b.becomes(t, "other", "not found")
 }
 
-// A time that Go cannot hold would make every poll fail from then on.
+// A time that Go cannot hold would make every further poll fail.
 func TestNoChangeStopsTheFeed(t *testing.T) {
 	t.Parallel()
 	b := setup(t, Options{})

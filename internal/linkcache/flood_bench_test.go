@@ -14,9 +14,9 @@ import (
 	"github.com/signpost/signpost/internal/postgres"
 )
 
-// BenchmarkFlood looks links up that exist and are cached nowhere, one after the
-// other, while 1,000 clients ask for codes that do not exist. It reports the time
-// that each took, how many failed, and how many unknown codes each of them met.
+// BenchmarkFlood looks up links that exist and are not cached, one after the other,
+// while 1,000 clients ask for codes that do not exist. It reports how long each lookup
+// took, how many failed, and how many unknown codes were asked for meanwhile.
 func BenchmarkFlood(b *testing.B) {
 	b.Run("plain", func(b *testing.B) {
 		flood(b, func(ctx context.Context, c *Cache, code string) { _, _ = c.Lookup(ctx, k(code), time.Now()) })
@@ -31,7 +31,7 @@ func BenchmarkFlood(b *testing.B) {
 func flood(b *testing.B, lookup func(ctx context.Context, c *Cache, code string)) {
 	b.Helper()
 	url := pgtest.URL(b)
-	pool, err := postgres.Open(b.Context(), url, postgres.Options{MaxConns: 5, IdleConns: 4}) // of an api's 10, for redirects
+	pool, err := postgres.Open(b.Context(), url, postgres.Options{MaxConns: 5, IdleConns: 4}) // of the 10 connections of an api, the part for redirects
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -49,8 +49,8 @@ func setup(tb testing.TB, o Options) *bundle {
 	return &bundle{Cache: c, pool: o.Pool}
 }
 
-// run runs the cache until the test ends, or until stop is called, which
-// returns when it has ended.
+// run runs the cache until the test ends, or until stop is called. stop returns when
+// the cache has ended.
 func (b *bundle) run(t *testing.T) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -71,8 +71,7 @@ func k(code string) Key { return NewKey(MainDomain, code) }
 
 func (c *Cache) followedAt() int64 { return c.epoch.Load().followed.Load() }
 
-// following waits until the feed has caught up with the log at least once
-// since now.
+// following waits until the feed has caught up with the log at least once from now on.
 func (b *bundle) following(t *testing.T) {
 	t.Helper()
 	since := b.now().UnixNano()
@@ -86,7 +85,7 @@ func (b *bundle) exec(t *testing.T, sql string, args ...any) {
 	}
 }
 
-// link makes a link to https://example.com/ and code.
+// link makes a link with this code to https://example.com/ and the code.
 func (b *bundle) link(t *testing.T, code string) {
 	t.Helper()
 	if b.user == 0 {
@@ -134,8 +133,8 @@ func (b *bundle) becomes(t *testing.T, code, target string) {
 	t.Logf("%s leads to %s after %s", code, target, time.Since(began))
 }
 
-// fresh waits until the code leads to target, and checks how long that took
-// against what is promised (I4).
+// fresh waits until the code leads to target, and compares the time that this took with
+// the promise (I4).
 func (b *bundle) fresh(t *testing.T, code, target string) {
 	t.Helper()
 	began := time.Now()
@@ -143,14 +142,14 @@ func (b *bundle) fresh(t *testing.T, code, target string) {
 	promise.Kept(t, "a change reaches a cache", time.Second, 5*time.Second, time.Since(began))
 }
 
-// afterLoads returns a pool to a new database that calls hook whenever the
-// answer to the load of one link was read, before the loader has it.
+// afterLoads returns a pool to a new database. It calls hook whenever the answer to the
+// load of one link was read, before the loader gets it.
 func afterLoads(t *testing.T, hook func()) *pgxpool.Pool {
 	t.Helper()
 	return afterQueries(t, "ResolveLinks", hook)
 }
 
-// afterQueries is afterLoads for the queries of a name.
+// afterQueries is like afterLoads, for the queries with a given name.
 func afterQueries(t *testing.T, name string, hook func()) *pgxpool.Pool {
 	t.Helper()
 	config := pgtest.Pool(t).Config()
@@ -343,8 +342,8 @@ func TestSizeIsBoundedAndHotLinksStay(t *testing.T) {
 	}
 }
 
-// A flood of unknown codes occupies neither the pool nor memory without bound,
-// and cached links are served all the while.
+// A flood of unknown codes takes a bounded part of the pool and of memory, and cached
+// links are served all the time.
 func TestFloodIsBounded(t *testing.T) {
 	t.Parallel()
 	b := setup(t, Options{})
@@ -373,7 +372,7 @@ func TestFloodIsBounded(t *testing.T) {
 	if got := b.target(t, "hot"); got != "https://example.com/hot" {
 		t.Errorf("the cached link: got %s", got)
 	}
-	b.exec(t, "SELECT 1") // the pool has a connection left
+	b.exec(t, "SELECT 1") // the pool still has a connection for this
 	if n, all := b.pool.Stat().AcquiredConns(), b.pool.Config().MaxConns; n > all/2+1 {
 		t.Errorf("%d of %d connections are taken, want at most half for loads and 1", n, all)
 	}
@@ -389,7 +388,7 @@ func TestFloodIsBounded(t *testing.T) {
 	}
 }
 
-// occupy takes all slots, so that nobody asks Postgres until release is called.
+// occupy takes all slots, so that nobody can query Postgres until release is called.
 func (b *bundle) occupy() (release func()) {
 	for range cap(b.slots) {
 		b.slots <- struct{}{}
@@ -401,9 +400,9 @@ func (b *bundle) occupy() (release func()) {
 	}
 }
 
-// A link that is cached nowhere waits for those before it in the line for a few
-// queries, not for one each: unknown codes that come faster than Postgres can be
-// asked for each of them push nobody over the deadline.
+// Links that are not cached wait for only a few queries of those before them in the
+// line, and not for one query each. So even if unknown codes come faster than Postgres
+// could answer them one by one, no lookup exceeds its deadline.
 func TestLoadsThatWaitAreAskedForTogether(t *testing.T) {
 	t.Parallel()
 	b := setup(t, Options{})
@@ -438,7 +437,7 @@ func TestLoadsThatWaitAreAskedForTogether(t *testing.T) {
 	}
 }
 
-// A load that has waited for longer than anybody waits for it is not asked any more.
+// A load is not queried any more if it has waited longer than any client waits.
 func TestLoadsThatWaitedTooLongAreNotAsked(t *testing.T) {
 	t.Parallel()
 	b := setup(t, Options{})
@@ -458,7 +457,7 @@ func TestLoadsThatWaitedTooLongAreNotAsked(t *testing.T) {
 	}
 }
 
-// Beyond as many loads as may wait, a lookup is refused at once.
+// If as many loads wait as are allowed, a further lookup is refused at once.
 func TestTheLineIsBounded(t *testing.T) {
 	t.Parallel()
 	b := setup(t, Options{})
@@ -495,7 +494,7 @@ func TestALoadThatBeganBeforeForgetIsNotKept(t *testing.T) {
 	b.link(t, "race")
 	got := make(chan string)
 	go func() { got <- b.target(t, "race") }()
-	<-loaded // it holds the old link
+	<-loaded // the load has read the old link
 	b.exec(t, "UPDATE urls SET is_active = false WHERE short_code = 'race'")
 	b.Forget(k("race"))
 	close(hold)
@@ -507,8 +506,8 @@ func TestALoadThatBeganBeforeForgetIsNotKept(t *testing.T) {
 	}
 }
 
-// A load answers for an entry that was too old to be served, while a sweep brought
-// it up to date.
+// A load brings the answer for an entry that was too old to be served, after a sweep
+// has already brought the entry up to date.
 func TestALateLoadReplacesNothingNewer(t *testing.T) {
 	t.Parallel()
 	b := setup(t, Options{})
@@ -521,8 +520,8 @@ func TestALateLoadReplacesNothingNewer(t *testing.T) {
 	}
 }
 
-// The feed lost the thread while a load was under way: the sweep may be over
-// when the load ends.
+// The feed lost the thread while a load was under way. The sweep may be over when the
+// load ends.
 func TestALoadFromBeforeAResyncIsValidated(t *testing.T) {
 	t.Parallel()
 	b := setup(t, Options{})
@@ -545,7 +544,7 @@ func TestUnavailable(t *testing.T) {
 	t.Parallel()
 	pool := pgtest.Open(t, "postgres://nobody@127.0.0.1:1/none")
 	var log bytes.Buffer
-	// Not run: the feed would log, too.
+	// The cache is not run, because the feed would log too.
 	b := setup(t, Options{Pool: pool, Log: slog.New(slog.NewTextHandler(&log, nil))})
 	for _, code := range []string{"any", "other", "more"} {
 		if _, err := b.Lookup(t.Context(), k(code), b.now()); !errors.Is(err, ErrUnavailable) {
@@ -600,8 +599,8 @@ func newClock() *clock {
 func (c *clock) now() time.Time      { return time.Unix(0, c.at.Load()) }
 func (c *clock) add(d time.Duration) { c.at.Add(int64(d)) }
 
-// A clock that is set back makes no code unknown for longer: nothing but time
-// ends that, and a link may have been made meanwhile.
+// A clock that is set back does not keep a code unknown for longer. Only time ends that
+// state, and a link may have been made meanwhile.
 func TestClockSetBackKeepsNoCodeUnknown(t *testing.T) {
 	t.Parallel()
 	clock := newClock()
@@ -619,7 +618,7 @@ func TestClockSetBackKeepsNoCodeUnknown(t *testing.T) {
 	}
 }
 
-// Long targets take the places of more than one link.
+// A long target takes the places of more than one link.
 func TestTargetsAreBounded(t *testing.T) {
 	t.Parallel()
 	s := &newShards(16)[0]
@@ -648,7 +647,7 @@ func TestTargetsAreBounded(t *testing.T) {
 	}
 	for _, e := range short {
 		if s.entries[e.key] == nil {
-			continue // made room
+			continue // it was removed to make room
 		}
 		e.used.Store(maxUsed)
 		replace(s, e, &Link{ID: e.link.ID, Version: 1, Target: strings.Repeat("x", links.MaxTarget)}, view{epoch: e.epoch})

@@ -23,7 +23,7 @@ import (
 	"github.com/signpost/signpost/internal/redistest"
 )
 
-// replica is a running cache with a Redis.
+// replica returns a running cache with a Redis.
 func replica(t *testing.T, pool *pgxpool.Pool, url string, o Options) *bundle {
 	t.Helper()
 	client, err := redis.New(redis.Options{URL: url, Timeout: 5 * time.Second, Log: slog.New(slog.DiscardHandler)})
@@ -89,7 +89,7 @@ func spyOn(t *testing.T, url string) spy {
 	return spy{client}
 }
 
-// all returns what Redis keeps, or nothing while it is not there.
+// all returns all values in Redis, or nothing while Redis is away.
 func (s spy) all() map[string]string {
 	ctx := context.Background()
 	keys, err := s.Do(ctx, s.B().Keys().Pattern("signpost:link:*").Build()).AsStrSlice()
@@ -105,7 +105,7 @@ func (s spy) all() map[string]string {
 	return values
 }
 
-// restore puts values back, as a backup or a replica that lagged would.
+// restore puts values back, as a backup or a replica that lagged would do.
 func (s spy) restore(values map[string]string) {
 	for key, value := range values {
 		s.Do(context.Background(), s.B().Set().Key(key).Value(value).Px(time.Hour).Build())
@@ -149,7 +149,7 @@ func TestReplicasShareLinks(t *testing.T) {
 		t.Errorf("%v links came from Redis, want 2", n)
 	}
 
-	// From Redis or not, the feed follows it.
+	// The feed follows the link whether it came from Redis or not.
 	a.exec(t, "UPDATE urls SET is_active = NOT is_active")
 	b.becomes(t, "one", "inactive")
 	c := replica(t, pool, url, Options{})
@@ -185,7 +185,7 @@ func TestReplicasShareLongTargets(t *testing.T) {
 	}
 }
 
-// Redis comes back with what it held an hour ago.
+// Redis comes back with the values that it had an hour ago.
 func TestARestoredRedisBringsNoLinkBack(t *testing.T) {
 	t.Parallel()
 	pool, url := pgtest.Pool(t), redistest.Start(t).URL()
@@ -202,7 +202,7 @@ func TestARestoredRedisBringsNoLinkBack(t *testing.T) {
 	a.exec(t, "UPDATE urls SET short_code = 'other' WHERE short_code = 'renamed'")
 	a.following(t)
 	b := replica(t, pool, url, Options{})
-	told := func(r *bundle, code string) { // so that nothing r tells Redis comes in after it was restored
+	told := func(r *bundle, code string) { // waits, so that values from r cannot arrive in Redis after it was restored
 		a.link(t, code)
 		r.target(t, code)
 		eventually(t, code+" is in Redis", func() bool { return holdsLink(spy, code) })
@@ -226,8 +226,8 @@ func TestARestoredRedisBringsNoLinkBack(t *testing.T) {
 	}
 }
 
-// The database was dropped and brought back from an hour ago, on the same server:
-// the log looks as it did when the lost link was read.
+// The database was dropped and restored from an hour ago, on the same server. The log
+// looks as it did when the lost link was read.
 func TestADatabaseBroughtBackIsAnotherHistory(t *testing.T) {
 	t.Parallel()
 	pool, url := pgtest.Pool(t), redistest.Start(t).URL()
@@ -255,7 +255,8 @@ func TestADatabaseBroughtBackIsAnotherHistory(t *testing.T) {
 	a.becomes(t, "lost", "not found") // it was running all the time
 }
 
-// adminOf returns a connection beside a pool's database, and the name of that.
+// adminOf returns a connection that is not of the pool, and the name of the pool's
+// database.
 func adminOf(t *testing.T, pool *pgxpool.Pool) (admin *pgx.Conn, name string) {
 	t.Helper()
 	config := pool.Config().ConnConfig
@@ -269,8 +270,8 @@ func adminOf(t *testing.T, pool *pgxpool.Pool) (admin *pgx.Conn, name string) {
 	return admin, name
 }
 
-// cutOff runs a statement that needs a database without connections. Those that
-// are there end, and come back as they like.
+// cutOff runs a statement that needs a database without connections. Existing
+// connections are closed, and may come back afterwards.
 func cutOff(t *testing.T, admin *pgx.Conn, name, statement string) {
 	t.Helper()
 	eventually(t, statement, func() bool {
@@ -281,8 +282,8 @@ func cutOff(t *testing.T, admin *pgx.Conn, name, statement string) {
 	})
 }
 
-// A link that was read before a change, and arrives in Redis long after it, is not
-// believed by those who know of the change, nor by those who start then.
+// A link that was read before a change, and arrives in Redis long after it, is not used
+// by processes that know of the change, nor by processes that start after it.
 func TestALateFillIsNotBelieved(t *testing.T) {
 	t.Parallel()
 	pool, url := pgtest.Pool(t), redistest.Start(t).URL()
@@ -304,8 +305,7 @@ func TestALateFillIsNotBelieved(t *testing.T) {
 	wantTarget(t, replica(t, pool, url, Options{}), "late", "inactive")
 }
 
-// What this process changed itself it sees at once, though its feed does not
-// know yet.
+// A process sees its own changes at once, although its feed does not know them yet.
 func TestForgetGoesPastRedis(t *testing.T) {
 	t.Parallel()
 	pool, url := pgtest.Pool(t), redistest.Start(t).URL()
@@ -367,7 +367,7 @@ func TestGarbageInRedis(t *testing.T) {
 	}
 }
 
-// No value brings the reader down.
+// No value makes the reader panic.
 func FuzzBelieve(f *testing.F) {
 	for _, v := range []sharedLink{{}, {1, savedLink{Domain: 1, Code: "a", Link: &Link{Status: 302, Target: "https://example.com/"}}}} {
 		body, err := encoding.Marshal(v)
@@ -386,7 +386,7 @@ func FuzzBelieve(f *testing.F) {
 	})
 }
 
-// With Postgres away, Redis serves what this process does not hold.
+// If Postgres is away, Redis serves links that this process does not have.
 func TestRedisWhilePostgresIsDown(t *testing.T) {
 	t.Parallel()
 	cluster := pgtest.Cluster(t)
@@ -408,7 +408,7 @@ func TestRedisWhilePostgresIsDown(t *testing.T) {
 	spy.restore(old)
 	clock.add(10 * time.Minute)
 	wantTarget(t, b, "kept", "https://example.com/kept")
-	wantTarget(t, b, "stopped", "unavailable") // it is known to have changed since
+	wantTarget(t, b, "stopped", "unavailable") // it is known that the link has changed since
 	wantTarget(t, b, "never seen", "unavailable")
 	clock.add(time.Hour)
 	wantTarget(t, b, "later", "unavailable") // past StaleMax
@@ -446,10 +446,10 @@ func TestRedisDown(t *testing.T) {
 	wantTarget(t, a, "not3", "https://example.com/not3")
 }
 
-// TestADeactivatedLinkNeverComesBack changes links while their replicas look
-// them up, drop them, and Redis is flushed, killed and filled with what it held
-// at any time before. Once a replica has followed a change, it never again
-// tells what was before it.
+// TestADeactivatedLinkNeverComesBack changes links while their replicas look them up
+// and drop them, and while Redis is flushed, killed and filled with values that it had
+// at any earlier time. Once a replica has followed a change, it must never again return
+// the earlier state.
 func TestADeactivatedLinkNeverComesBack(t *testing.T) {
 	t.Parallel()
 	const links = 12
@@ -490,8 +490,8 @@ func TestADeactivatedLinkNeverComesBack(t *testing.T) {
 	}
 }
 
-// flip deactivates and activates a link, by SQL or as a replica would itself,
-// and looks whether every replica tells so for good.
+// flip deactivates and activates a link, by SQL or as a replica itself would do, and
+// checks that every replica keeps to the new state.
 func flip(ctx context.Context, t *testing.T, replicas []*bundle, code string) {
 	t.Helper()
 	want := "https://example.com/" + code
@@ -523,7 +523,7 @@ func flip(ctx context.Context, t *testing.T, replicas []*bundle, code string) {
 	}
 }
 
-// upset does to Redis what may happen to it.
+// upset does to Redis anything that may happen to it.
 func upset(ctx context.Context, t *testing.T, server *redistest.Server, spy spy) {
 	t.Helper()
 	var past []map[string]string
@@ -561,19 +561,19 @@ func TestRecent(t *testing.T) {
 		}
 	}
 	r.begin(100)
-	confirms(c, 200, false) // the feed has brought nothing yet
+	confirms(c, 200, false) // the feed has not brought anything yet
 	r.add(a, 110)
 	r.add(b, 120)
 	r.add(b, 115) // a transaction that took longer
 	r.reach(place{"h", 121}, 1)
 	confirms(c, 100, true)
-	confirms(c, 99, false) // before all that is remembered
+	confirms(c, 99, false) // before all remembered changes
 	confirms(a, 110, false)
 	confirms(a, 111, true)
 	confirms(b, 116, false) // 120 may not have ended by then
-	confirms(b, 500, true)  // of a process that has come further
+	confirms(b, 500, true)  // read by a process that has got further
 	r.owns(5, c)
-	confirms(c, 500, false) // the change has not been polled
+	confirms(c, 500, false) // the change has not been polled yet
 	r.reach(place{"h", 130}, 5)
 	confirms(c, 500, false)
 	r.reach(place{"h", 140}, 6)
@@ -583,7 +583,7 @@ func TestRecent(t *testing.T) {
 	confirms(c, 141, true)
 }
 
-// The memory is bounded, and the bound costs trust, not memory.
+// The memory is bounded. If the bound is reached, fewer links are trusted.
 func TestRecentIsBounded(t *testing.T) {
 	t.Parallel()
 	var r recent

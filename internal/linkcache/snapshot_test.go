@@ -26,8 +26,8 @@ func nowhere(t *testing.T) *pgxpool.Pool {
 	return pgtest.Open(t, "postgres://nobody@127.0.0.1:1/none")
 }
 
-// restart opens a cache on a copy of the snapshot as it is now, which is what
-// a kill would leave, without Postgres.
+// restart opens a cache on a copy of the present snapshot, which is the state after a
+// kill, without Postgres.
 func (b *bundle) restart(t *testing.T) *bundle {
 	t.Helper()
 	return setup(t, Options{Pool: nowhere(t), SnapshotPath: b.copySnapshot(t), Now: b.now, StaleMax: time.Duration(b.staleMax)})
@@ -81,7 +81,7 @@ func TestRestartWithoutPostgres(t *testing.T) {
 	for _, code := range []string{"plain", "other", "off"} {
 		b.target(t, code)
 	}
-	b.run(t)() // the last thing it does is to write a snapshot
+	b.run(t)() // writes a snapshot at its end
 
 	after := b.restart(t)
 	after.run(t)
@@ -105,15 +105,15 @@ func TestRestartWithoutPostgres(t *testing.T) {
 		t.Errorf("got %+v, want %+v", *link, *before)
 	}
 	clock.add(25 * time.Hour)
-	wantTarget(t, after, "plain", "unavailable") // counted from before the restart
+	wantTarget(t, after, "plain", "unavailable") // time counts from before the restart
 }
 
-// pasted are targets as the database has them, by the codes that lead to them,
-// two of which are of the kinds that other shorteners have.
+// pasted returns targets as the database has them, by the codes that lead to them. Two
+// of the codes are of kinds that other shorteners have.
 func pasted() map[string]string {
 	long := "https://example.com/?signature="
 	long += strings.Repeat("x", links.MaxTarget-len(long))
-	dense := "https://bücher.example/" // as SQL can write it
+	dense := "https://bücher.example/" // SQL can write it like this
 	dense += strings.Repeat("ä", (links.MaxTarget-len(dense))/len("ä"))
 	return map[string]string{
 		"raw":   "https://bücher.example/a b|c#d#e",
@@ -158,7 +158,7 @@ func TestPastedTargets(t *testing.T) {
 	}
 }
 
-// A link that the feed followed is as good as one that was just asked for.
+// A link that the feed followed counts like one that was just queried.
 func TestStaleTimeCountsFromTheLastPoll(t *testing.T) {
 	t.Parallel()
 	clock := newClock()
@@ -182,8 +182,8 @@ func (b *bundle) followedSince(t *testing.T, at time.Time) {
 	eventually(t, "feed follows", func() bool { return b.followedAt() >= at.UnixNano() })
 }
 
-// Half a record at the end is what a kill leaves. What is appended later must
-// not come after it.
+// A kill may leave half a record at the end. Later records must not be appended after
+// it.
 func TestLogGoesOnAfterHalfARecord(t *testing.T) {
 	t.Parallel()
 	path := snapshotPath(t)
@@ -200,8 +200,8 @@ func TestLogGoesOnAfterHalfARecord(t *testing.T) {
 	}
 }
 
-// The restarted process goes on where the feed was and misses nothing that
-// happened while it was down.
+// The restarted process continues where the feed was, and misses nothing that happened
+// while it was down.
 func TestRestartGoesOnFollowing(t *testing.T) {
 	t.Parallel()
 	path := snapshotPath(t)
@@ -214,7 +214,7 @@ func TestRestartGoesOnFollowing(t *testing.T) {
 	b.target(t, "same")
 	b.target(t, "changed")
 	b.target(t, "gone")
-	slow, err := b.pool.Begin(t.Context()) // its id is drawn, and it stays a gap
+	slow, err := b.pool.Begin(t.Context()) // its id is drawn, and stays a gap
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -240,8 +240,8 @@ func TestRestartGoesOnFollowing(t *testing.T) {
 	}
 }
 
-// A server that was restarted meanwhile may have lost or regained changes, even
-// if its log looks the same.
+// A server that was restarted meanwhile may have lost or regained changes, even if its
+// log looks the same.
 func TestRestartAfterARestartOfPostgres(t *testing.T) {
 	t.Parallel()
 	cluster := pgtest.Cluster(t)
@@ -268,7 +268,7 @@ func TestRestartAfterARestartOfPostgres(t *testing.T) {
 	after.becomes(t, "off", "inactive")
 }
 
-// A link that was seen to be deactivated does not come back.
+// A link does not come back after it was seen to be deactivated.
 func TestChangesAfterTheSnapshotSurviveAKill(t *testing.T) {
 	t.Parallel()
 	b := setup(t, Options{SnapshotPath: snapshotPath(t)})
@@ -282,7 +282,7 @@ func TestChangesAfterTheSnapshotSurviveAKill(t *testing.T) {
 		b.target(t, code)
 	}
 	b.save(t)
-	s := b.shardOf(k("evicted")) // pushed out, and still in the snapshot
+	s := b.shardOf(k("evicted")) // removed from the cache, but still in the snapshot
 	s.mu.Lock()
 	s.remove(s.entries[k("evicted")])
 	s.mu.Unlock()
@@ -291,7 +291,7 @@ func TestChangesAfterTheSnapshotSurviveAKill(t *testing.T) {
 	b.exec(t, "DELETE FROM urls WHERE short_code = 'deleted'")
 	b.exec(t, "UPDATE urls SET short_code = 'name' WHERE short_code = 'renamed'")
 	b.following(t)
-	b.Forget(k("forgotten")) // this process changed it and crashed before the feed told
+	b.Forget(k("forgotten")) // this process changed it and crashed before the feed reported it
 	after := b.restart(t)
 	wantTarget(t, after, "off", "inactive")
 	wantTarget(t, after, "edited", "https://example.org/")
@@ -299,14 +299,15 @@ func TestChangesAfterTheSnapshotSurviveAKill(t *testing.T) {
 		wantTarget(t, after, code, "unavailable")
 	}
 
-	// Nor after a second kill, from the same file with its longer log.
+	// It does not come back after a second kill either, from the same file with its
+	// longer log.
 	again := after.restart(t)
 	wantTarget(t, again, "off", "inactive")
 	wantTarget(t, again, "evicted", "unavailable")
 }
 
-// What a validation finds is logged as well: after a resync the feed does not
-// tell what happened before.
+// Results of a validation are logged as well, because after a resync the feed does not
+// report earlier changes.
 func TestRevalidationIsLogged(t *testing.T) {
 	t.Parallel()
 	b := setup(t, Options{SnapshotPath: snapshotPath(t)})
@@ -325,7 +326,7 @@ func TestRevalidationIsLogged(t *testing.T) {
 	wantTarget(t, after, "gone", "unavailable")
 }
 
-// The log learns of a change before the cache does.
+// The log gets a change before the cache does.
 func TestLogComesFirst(t *testing.T) {
 	t.Parallel()
 	b := setup(t, Options{SnapshotPath: snapshotPath(t)})
@@ -335,7 +336,7 @@ func TestLogComesFirst(t *testing.T) {
 	b.target(t, "off")
 	b.save(t)
 	s := b.shardOf(k("off"))
-	s.mu.RLock() // the change cannot be applied
+	s.mu.RLock() // makes it impossible to apply the change
 	unlock := sync.OnceFunc(s.mu.RUnlock)
 	t.Cleanup(unlock)
 	b.exec(t, "UPDATE urls SET is_active = false WHERE short_code = 'off'")
@@ -357,7 +358,7 @@ func TestLogComesFirst(t *testing.T) {
 	b.becomes(t, "off", "inactive")
 }
 
-// A change that comes while a snapshot is written is in the new file too.
+// A change that comes while a snapshot is being written is in the new file too.
 func TestChangesWhileASnapshotIsWritten(t *testing.T) {
 	t.Parallel()
 	b := setup(t, Options{SnapshotPath: snapshotPath(t)})
@@ -398,9 +399,9 @@ func TestReplay(t *testing.T) {
 	link := func(id, version int64) *Link { return &Link{ID: id, Version: version, Status: 302, Target: "x"} }
 	for _, test := range []struct {
 		name    string
-		at      int64 // the cached one is of 10
+		at      int64 // the cached link is of 10
 		link    *Link
-		version int64 // afterwards; 0: forgotten
+		version int64 // of the link afterwards; 0: forgotten
 	}{
 		{"later", 11, link(1, 6), 6},
 		{"later, older version, as after a restore", 11, link(1, 4), 4},
@@ -427,7 +428,7 @@ func TestReplay(t *testing.T) {
 	}
 }
 
-// A change that cannot be logged makes the snapshot worthless.
+// If a change cannot be logged, the snapshot is worthless.
 func TestSnapshotIsRemovedWhenTheLogFails(t *testing.T) {
 	t.Parallel()
 	for name, fault := range map[string]func(*journal) (mend func()){
@@ -453,7 +454,7 @@ func TestSnapshotIsRemovedWhenTheLogFails(t *testing.T) {
 			mend := fault(b.journal)
 			b.exec(t, "UPDATE urls SET is_active = false WHERE short_code = 'off'")
 			b.apply([]change{{k("off"), &Link{ID: 1, Version: 99, Status: 302, Target: "x"}}}, b.look(), true)
-			wantTarget(t, b, "off", "inactive") // whatever the disk does
+			wantTarget(t, b, "off", "inactive") // this holds whatever the disk does
 			mend()
 			eventually(t, "the file is gone", func() bool {
 				_, err := os.Stat(b.journal.path)
@@ -468,8 +469,8 @@ func TestSnapshotIsRemovedWhenTheLogFails(t *testing.T) {
 	}
 }
 
-// A change that was missed while the snapshot was written may be missing from
-// it, so that it is not put in place.
+// A change that was missed while the snapshot was written may be missing from it. So
+// the new snapshot is not put in place.
 func TestSnapshotThatMissedAChangeIsNotKept(t *testing.T) {
 	t.Parallel()
 	b := setup(t, Options{SnapshotPath: snapshotPath(t)})
@@ -528,7 +529,7 @@ func TestUnusableSnapshotIsIgnored(t *testing.T) {
 			}
 			b.link(t, "a")
 			b.target(t, "a")
-			b.save(t) // takes its place
+			b.save(t) // replaces it
 			wantTarget(t, b.restart(t), "a", "https://example.com/a")
 		})
 	}
@@ -546,8 +547,8 @@ func TestSmallerCacheTakesWhatFits(t *testing.T) {
 	}
 }
 
-// Not one changed byte goes unnoticed, and of a file that ends early only half
-// a record of the log may be missing.
+// Every changed byte is noticed. If a file ends early, only half a record of the log
+// may be missing.
 func TestDamageIsNoticed(t *testing.T) {
 	t.Parallel()
 	whole := exampleSnapshot(t)
@@ -571,7 +572,7 @@ func TestDamageIsNoticed(t *testing.T) {
 	}
 }
 
-// content is all that a file holds.
+// content is everything that a file holds.
 type content struct {
 	head       *head
 	domains    *domainTable
@@ -654,7 +655,7 @@ func exampleSnapshot(tb testing.TB) []byte {
 	return file
 }
 
-// FuzzReadSnapshot shows that no file brings the reader down.
+// FuzzReadSnapshot checks that no file makes the reader panic.
 func FuzzReadSnapshot(f *testing.F) {
 	whole := exampleSnapshot(f)
 	f.Add(whole)
@@ -663,7 +664,8 @@ func FuzzReadSnapshot(f *testing.F) {
 	f.Fuzz(func(t *testing.T, file []byte) { openOn(t, file) })
 }
 
-// FuzzRecord does the same behind the checksums, which random bytes do not pass.
+// FuzzRecord does the same for data behind the checksums, which random bytes do not
+// pass.
 func FuzzRecord(f *testing.F) {
 	for _, r := range []record{{Domains: &domainTable{All: []Domain{{ID: 2, Host: "h"}}}}, {Links: []savedLink{{Domain: 1, Code: "a"}}}} {
 		body, err := encoding.Marshal(r)
@@ -681,7 +683,7 @@ func FuzzRecord(f *testing.F) {
 	})
 }
 
-// openOn opens a cache on a file, and asks it for a domain.
+// openOn opens a cache on a file, and looks up a domain.
 func openOn(t *testing.T, file []byte) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "snapshot")
@@ -695,9 +697,9 @@ func openOn(t *testing.T, file []byte) {
 	b.journal.close()
 }
 
-// A snapshot of another installation is not used: what it holds is forgotten as
-// soon as Postgres says who it is, not validated link by link. Who asks is told
-// before and after.
+// A snapshot of another installation is not used: its links are forgotten as soon as
+// Postgres reports its installation, and are not validated one by one. Callers that ask
+// for the installation get the right one before and after that.
 func TestSnapshotOfAnotherInstallation(t *testing.T) {
 	t.Parallel()
 	b := setup(t, Options{SnapshotPath: snapshotPath(t)})
@@ -738,7 +740,8 @@ func TestSnapshotOfAnotherInstallation(t *testing.T) {
 }
 
 // A link that changed while the feed had lost the thread does not come back from a
-// snapshot, although it is cached no longer: the next one is made once all is validated.
+// snapshot, although it is not cached any more. The next snapshot is made once
+// everything has been validated.
 func TestTheSnapshotIsMadeAnewAfterAResync(t *testing.T) {
 	t.Parallel()
 	b := setup(t, Options{SnapshotPath: snapshotPath(t)})
@@ -753,8 +756,8 @@ func TestTheSnapshotIsMadeAnewAfterAResync(t *testing.T) {
 	eventuallyIn(t, snapshotEvery/2, "the snapshot is another one", func() bool { return !b.restart(t).isCached("off") })
 }
 
-// The feed forgets the links of another installation also when its first attempt to
-// begin there failed halfway.
+// The feed forgets the links of another installation even if its first attempt to begin
+// there failed halfway.
 func TestAnotherInstallationAtTheSecondAttempt(t *testing.T) {
 	t.Parallel()
 	b := setup(t, Options{})

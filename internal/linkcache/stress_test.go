@@ -13,10 +13,10 @@ import (
 	"github.com/signpost/signpost/internal/pgtest"
 )
 
-// TestCacheConverges changes links at random in every way there is, while they
-// are looked up, connections are cut and snapshots written. Then the cache has
-// to tell what the database tells, and so has one that is restarted from what
-// a kill would leave.
+// TestCacheConverges changes links at random in every possible way, while they are
+// looked up, connections are cut and snapshots are written. In the end the cache has to
+// agree with the database. So does a cache that is restarted from the files that a kill
+// would leave.
 func TestCacheConverges(t *testing.T) {
 	t.Parallel()
 	const links = 40
@@ -30,7 +30,7 @@ func TestCacheConverges(t *testing.T) {
 		b.link(t, fmt.Sprint("link", i))
 	}
 	b.run(t)
-	b.following(t) // what changes before that, the snapshot learns when it is next made
+	b.following(t) // changes before this are in the snapshot when it is next made
 
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
@@ -72,7 +72,7 @@ func TestCacheConverges(t *testing.T) {
 		truth[code] = b.inDatabase(t, code)
 	}
 	for code, want := range truth {
-		b.becomes(t, code, want) // a second for what is remembered as unknown
+		b.becomes(t, code, want) // a code is remembered as unknown for a second
 	}
 	b.following(t)
 	after := b.restart(t)
@@ -129,7 +129,7 @@ func (b *bundle) disturb(t *testing.T, code, other string) {
 	}
 }
 
-// inDatabase is what target must answer.
+// inDatabase returns the right result of target.
 func (b *bundle) inDatabase(t *testing.T, code string) string {
 	t.Helper()
 	var target string
@@ -142,7 +142,7 @@ func (b *bundle) inDatabase(t *testing.T, code string) string {
 	return target
 }
 
-// TestMemoryOfALink holds what the size of the cache stands for.
+// TestMemoryOfALink checks the memory on which the size of the cache is based.
 func TestMemoryOfALink(t *testing.T) { //nolint:paralleltest // measures the heap
 	const links = 50_000
 	c := &Cache{shards: newShards(links), seed: maphash.MakeSeed()}
@@ -165,7 +165,7 @@ func TestMemoryOfALink(t *testing.T) { //nolint:paralleltest // measures the hea
 func heap() int64 {
 	var m runtime.MemStats
 	runtime.GC()
-	runtime.GC() // the first one may leave what was being swept
+	runtime.GC() // the first collection may leave objects that were being swept
 	runtime.ReadMemStats(&m)
 	return int64(m.HeapAlloc)
 }

@@ -9,15 +9,15 @@ import (
 	"time"
 )
 
-// gap makes everything that is cached stale, as after a failover, and lets so
-// much time pass as the links may be served unasked.
+// gap makes all cached entries stale, as after a failover. It lets so much time pass
+// that they may not be served any longer without a check.
 func (b *bundle) gap(clock *clock) {
 	b.lose()
 	clock.add(2 * grace)
 	b.epoch.Load().followed.Store(clock.at.Load()) // Postgres is there
 }
 
-// A link that changed unseen is not served as it was, not even once, however
+// A link that changed unseen is not served in its old state, not even once, however
 // long the sweep takes; here it does not even begin.
 func TestAStaleLinkIsConfirmedBeforeItIsServed(t *testing.T) {
 	t.Parallel()
@@ -53,8 +53,8 @@ func TestAStaleLinkIsConfirmedBeforeItIsServed(t *testing.T) {
 	}
 }
 
-// A bulk change keeps the feed reading for longer than a second. What changed
-// right after it is not served as it was meanwhile.
+// A bulk change keeps the feed reading for longer than a second. A link that changed
+// right after it is not served in its old state meanwhile.
 func TestAFeedThatIsBehindServesNothingOld(t *testing.T) {
 	t.Parallel()
 	b := setup(t, Options{})
@@ -69,12 +69,12 @@ func TestAFeedThatIsBehindServesNothingOld(t *testing.T) {
 		}
 		return more
 	}
-	poll() // begins
+	poll() // the poll begins
 	poll()
 	wantTarget(t, b, "last", "https://example.com/last")
 	b.exec(t, "INSERT INTO link_changes (version, short_code) SELECT n, 'bulk' || n FROM generate_series(1, 2 * $1::int) n", maxChanges)
 	b.exec(t, "UPDATE urls SET is_active = false WHERE short_code = 'last'")
-	b.epoch.Load().followed.Add(-2 * int64(liveFor)) // so long the feed has been reading
+	b.epoch.Load().followed.Add(-2 * int64(liveFor)) // the feed has been reading for so long
 	b.confirmAfter.Store(1)
 	confirms := func() float64 { return b.count(func(s *shard) *atomic.Uint64 { return &s.confirms }) }
 	eventually(t, "it is confirmed", func() bool { // a busy machine may need more than confirmTimeout
@@ -86,7 +86,7 @@ func TestAFeedThatIsBehindServesNothingOld(t *testing.T) {
 	wantTarget(t, b, "last", "inactive")
 }
 
-// A clock that is set back does not make what is stale current.
+// If the clock is set back, stale entries do not count as current.
 func TestTimesToComeAreNotCurrent(t *testing.T) {
 	t.Parallel()
 	now := time.Now().UnixNano()
@@ -98,7 +98,7 @@ func TestTimesToComeAreNotCurrent(t *testing.T) {
 	}
 }
 
-// A stale link is served as it is when nobody answers in time.
+// A stale link is served as it is if nobody answers in time.
 func TestAStaleLinkIsNotHeldUp(t *testing.T) {
 	t.Parallel()
 	clock := newClock()
@@ -107,13 +107,13 @@ func TestAStaleLinkIsNotHeldUp(t *testing.T) {
 	b.target(t, "kept")
 	b.exec(t, "UPDATE urls SET is_active = false")
 	b.gap(clock)
-	release := b.occupy() // and nothing validates
+	release := b.occupy() // keeps everything from being validated
 	began := time.Now()
 	wantTarget(t, b, "kept", "https://example.com/kept")
 	t.Logf("served after %s", time.Since(began))
 	release()
 
-	// Postgres is not there: nothing is asked.
+	// Postgres is away, so there is no query.
 	clock.add(2 * liveFor)
 	b.confirmAfter.Store(0)
 	before := b.count(func(s *shard) *atomic.Uint64 { return &s.stales })
@@ -123,8 +123,8 @@ func TestAStaleLinkIsNotHeldUp(t *testing.T) {
 	}
 }
 
-// A sweep takes what was asked for lately first, misses nothing although
-// entries move, and goes on after Postgres failed it.
+// A sweep validates links first that were asked for lately. It misses no entry although
+// entries move, and goes on after errors of Postgres.
 func TestSweep(t *testing.T) {
 	t.Parallel()
 	b := setup(t, Options{Size: 5000})
@@ -168,8 +168,8 @@ func (b *bundle) background(t *testing.T, part func(context.Context)) {
 	t.Cleanup(func() { cancel(); all.Wait() })
 }
 
-// BenchmarkSweep is how long it takes until a million cached links have been
-// validated after the feed lost the thread.
+// BenchmarkSweep measures how long it takes to validate a million cached links after
+// the feed lost the thread.
 func BenchmarkSweep(b *testing.B) {
 	const links = 1_000_000
 	bun := setup(b, Options{Size: 2 * links})

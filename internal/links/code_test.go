@@ -14,7 +14,7 @@ func TestCheckCode(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
 		code string
-		want error // of one given by hand
+		want error // for a code that a person gives
 	}{
 		{"a", nil},
 		{"Az09-_", nil},
@@ -226,7 +226,7 @@ func TestReadPath(t *testing.T) {
 		"/spring%CD%8F":      glued, // U+034F
 		"/spring%E3%85%A4":   glued, // the Hangul filler
 		"/spring%E2%A0%80":   glued, // blank braille
-		"/spring%EF%BF%BC":   glued, // in place of a picture
+		"/spring%EF%BF%BC":   glued, // stands in place of a picture
 		"/%E3%85%A4spring":   spring,
 		"/r/spring/":         long(glued),
 
@@ -314,7 +314,8 @@ func TestReadPath(t *testing.T) {
 	}
 }
 
-// On a custom domain nothing is reserved, and nothing stands for another prefix.
+// On a custom domain no word is reserved, and no other prefix has the meaning of a
+// code's path.
 func TestReadDomainPath(t *testing.T) {
 	t.Parallel()
 	for path, want := range map[string]Path{
@@ -378,7 +379,8 @@ func FuzzCode(f *testing.F) {
 		if len(code) > MaxCode || !utf8.ValidString(code) || !norm.NFC.IsNormalString(code) || strings.ContainsAny(code, " \\%?#&<>\"'") {
 			t.Fatalf("%q is a code", code)
 		}
-		// The address of a code is a path that browsers leave as it is, and leads back.
+		// The address of a code is a path that browsers do not change, and it leads to
+		// the code.
 		path := CodePath(code)
 		parsed, err := url.Parse("https://sign.example" + path)
 		if err != nil || parsed.EscapedPath() != path || parsed.JoinPath().EscapedPath() != path {
@@ -451,7 +453,7 @@ func TestNewCode(t *testing.T) {
 func TestNewCodeBounds(t *testing.T) {
 	t.Parallel()
 	for n, want := range map[int]int{-1: 1, 0: 1, 1: 1, MaxCode: MaxCode, MaxCode + 1: MaxCode} {
-		for range 500 { // often enough that the reserved "r" would be drawn
+		for range 500 { // often enough to draw the reserved "r"
 			if code := NewCode(n); len(code) != want || CheckCode(code) != nil {
 				t.Fatalf("NewCode(%d) = %q", n, code)
 			}

@@ -130,8 +130,8 @@ func FuzzCheckEmail(f *testing.F) {
 	})
 }
 
-// Characters that change the direction of text make one name look like another;
-// those that only join or shape letters are part of writing.
+// Characters that change the direction of text can make one name look like another.
+// Those that only join or shape letters are a part of writing.
 func TestTextDirection(t *testing.T) {
 	t.Parallel()
 	names := map[string]func(string) error{

@@ -26,7 +26,7 @@ func TestLocation(t *testing.T) {
 		"https://e.example/%zz%41%c3":                     "https://e.example/%25zz%41%c3",
 		"https://e.example/%%41":                          "https://e.example/%25%41",
 		"https://e.example/%#41":                          "https://e.example/%25#41",
-		// Targets that CleanTarget refuses are harmless in a header all the same.
+		// Even targets that CleanTarget refuses are harmless in a header.
 		"https://אa.example/":            "https://%D7%90a.example/",
 		"https://a℀b.example/":           "https://a%E2%84%80b.example/",
 		"https://e.example/\r\nX: y\x00": "https://e.example/%0D%0AX:%20y%00",
@@ -71,7 +71,8 @@ func TestAddQuery(t *testing.T) {
 	}
 }
 
-// Not parallel: AllocsPerRun counts what any goroutine allocates.
+// The test is not parallel, since AllocsPerRun counts the allocations of all
+// goroutines.
 func TestAllocations(t *testing.T) {
 	own := testHosts(t)
 	for what, f := range map[string]func(){
@@ -86,17 +87,17 @@ func TestAllocations(t *testing.T) {
 	}
 }
 
-// uri is an absolute URI of RFC 3986, section 3 and appendix A, as far as it is
-// one of http or https. Brackets may stand in path, query and fragment, as
-// browsers leave them.
+// uri is an absolute URI according to RFC 3986, section 3 and appendix A, restricted to
+// http and https. Brackets are allowed in path, query and fragment, since browsers
+// leave them.
 var uri = regexp.MustCompile(`^[Hh][Tt]{2}[Pp][Ss]?://` +
 	`(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]+)?` +
 	`(/` + pchar + `*)?(\?` + pchar + `*)?(#` + pchar + `*)?$`)
 
 const pchar = `([A-Za-z0-9._~!$&'()*+,;=:@/?\[\]-]|%[0-9A-Fa-f]{2})`
 
-// anyURI is the same of what CleanTarget refuses: nothing but the characters of
-// a URI, and whole escapes.
+// anyURI is used for targets that CleanTarget refuses: it allows only characters of a
+// URI, and whole escapes.
 var anyURI = regexp.MustCompile(`^` + pchar + `*(#` + pchar + `*)?$`)
 
 func FuzzLocation(f *testing.F) {
@@ -126,7 +127,7 @@ func FuzzLocation(f *testing.F) {
 		if err != nil {
 			t.Fatalf("Location(%q) = %q: %v", target, location, err)
 		}
-		// net/url does not map names: only what was ASCII can be compared.
+		// net/url does not map names, so only targets that were ASCII can be compared.
 		if before, err := url.Parse(target); err == nil && IsASCII(before.Host) &&
 			(after.Scheme != before.Scheme || after.Host != before.Host || after.Path != before.Path || after.Fragment != before.Fragment) {
 			t.Fatalf("Location(%q) = %q leads elsewhere", target, location)

@@ -19,15 +19,16 @@ func testHosts(tb testing.TB) Hosts {
 	return hosts
 }
 
-// fieldCase is a line of testdata/targets.tsv, which has what users of such
+// fieldCase is a line of testdata/targets.tsv, which holds targets that users of such
 // services pasted.
 type fieldCase struct {
 	original, location string
-	refusal            string // part of what the refusal says
+	refusal            string // a part of the message of the refusal
 	refused            bool
 }
 
-// fieldCases reads the file; what it describes in words is filled in here.
+// fieldCases reads the file. Targets that the file only describes in words are made
+// here.
 func fieldCases(t *testing.T) []fieldCase {
 	t.Helper()
 	file, err := os.ReadFile("testdata/targets.tsv")
@@ -229,7 +230,7 @@ func TestCleanTarget(t *testing.T) {
 		{"://", ErrTargetScheme},
 		{"//", ErrTargetScheme},
 		{"+1:80", ErrTargetScheme},
-		{"sho.rt/abc", ErrTargetScheme}, // a suggestion that would be refused is none
+		{"sho.rt/abc", ErrTargetScheme}, // a suggestion that would be refused is not made
 		{"example.com/" + strings.Repeat("a", 300), ErrTargetScheme},
 		{"example.com", SchemeError{"https://example.com"}},
 	}
@@ -383,7 +384,7 @@ func TestCleanHost(t *testing.T) {
 	}
 }
 
-// Whatever is on a custom domain is a short link, also what is reserved elsewhere.
+// Every path on a custom domain is a short link, even if it is reserved elsewhere.
 func TestTargetOnCustomDomain(t *testing.T) {
 	t.Parallel()
 	own := testHosts(t).WithDomains(func(host string) bool { return host == "go.example" }).And("xn--bcher-kva.example")
@@ -398,7 +399,8 @@ func TestTargetOnCustomDomain(t *testing.T) {
 	}
 }
 
-// Punycode takes time with the square of a label's length, and anybody may send one.
+// The time for punycode grows with the square of a label's length, and anybody may send
+// a label.
 func TestPunycodeIsBounded(t *testing.T) {
 	t.Parallel()
 	for host, want := range map[string]bool{
@@ -416,7 +418,7 @@ func TestPunycodeIsBounded(t *testing.T) {
 	}
 }
 
-// A machine calls itself by several names.
+// A machine has several names for itself.
 func TestOwnLoopback(t *testing.T) {
 	t.Parallel()
 	for _, own := range []string{"localhost:8080", "127.0.0.1:8080", "[::1]:8080"} {

@@ -17,7 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// scripted is a listener that answers with what it is told to.
+// scripted is a listener that answers with prepared values.
 type scripted struct {
 	net.Listener
 	answers chan any // an error or a connection
@@ -39,7 +39,7 @@ func outOf(what syscall.Errno) error {
 	return &net.OpError{Op: "accept", Net: "tcp", Err: os.NewSyscallError("accept4", what)}
 }
 
-// Whatever goes wrong, accepting goes on, with pauses that grow.
+// Whatever error there is, the listener goes on accepting, with growing pauses.
 func TestAcceptGoesOnAfterErrors(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -68,7 +68,8 @@ func TestAcceptGoesOnAfterErrors(t *testing.T) {
 		if n := strings.Count(logged.String(), "connections of clients are not accepted"); n != 1 {
 			t.Errorf("they were logged %d times, want once a minute", n)
 		}
-		// After a success the pauses begin anew, and Close ends one.
+		// After a success the pauses begin again with the shortest, and Close ends a
+		// pause.
 		inner.answers <- outOf(syscall.EMFILE)
 		inner.answers <- outOf(syscall.EMFILE)
 		ended := make(chan error)
@@ -145,7 +146,7 @@ func connect(t *testing.T, l *Listener, from string) pair {
 	return pair{client, server}
 }
 
-// wantRefused fails the test unless the connection was closed as it came.
+// wantRefused fails the test unless the connection was closed as soon as it came.
 func wantRefused(t *testing.T, p pair) {
 	t.Helper()
 	if p.server != nil {
@@ -195,8 +196,9 @@ func TestOneClientHasItsBound(t *testing.T) {
 	}
 }
 
-// Shortly before the bound, the connections that have waited longest make room,
-// but for those that are held, are answered just now, or are not waited for.
+// Shortly before the bound, the connections that have waited longest are closed to make
+// room, except for those that are held, were just answered, or do not wait for their
+// client.
 func TestSilentConnectionsMakeRoom(t *testing.T) {
 	t.Parallel()
 	l := started(t, Options{Name: "test", Most: 64})
@@ -224,8 +226,9 @@ func TestSilentConnectionsMakeRoom(t *testing.T) {
 		}()
 		eventually(t, "the connection to be read from", p.server.reading.Load)
 	}
-	// The oldest: one that is not waited for, one that is held, one that was
-	// answered last, and one that sends a byte now and then and no request.
+	// These are the oldest: one that does not wait for its client, one that is held,
+	// one that was answered last, and one that sends a byte from time to time but no
+	// request.
 	open(0)
 	held := open(1)
 	held.server.Hold()
@@ -265,8 +268,9 @@ func TestSilentConnectionsMakeRoom(t *testing.T) {
 	}
 }
 
-// Clients who do not read their answers make room as silent ones do: no bound on
-// their number keeps others out for as long as an answer may wait.
+// Clients that do not read their answers are closed to make room like silent ones.
+// However many there are, they do not keep others out for as long as an answer may
+// wait.
 func TestClientsWhoDoNotReadMakeRoom(t *testing.T) {
 	t.Parallel()
 	const most = 8
@@ -291,7 +295,7 @@ func TestClientsWhoDoNotReadMakeRoom(t *testing.T) {
 	}
 }
 
-// Where nobody can make room, one more is refused.
+// If no connection can be closed to make room, a further one is refused.
 func TestTheBoundHolds(t *testing.T) {
 	t.Parallel()
 	l := started(t, Options{Name: "test", Most: 5})
@@ -313,7 +317,7 @@ func TestOpenFiles(t *testing.T) {
 	}
 }
 
-// figures are the values of a listener's metrics by name and reason.
+// figures returns the values of a listener's metrics by name and reason.
 func figures(t *testing.T, l *Listener) map[string]float64 {
 	t.Helper()
 	registry := prometheus.NewPedanticRegistry()
@@ -337,7 +341,7 @@ func figures(t *testing.T, l *Listener) map[string]float64 {
 	return all
 }
 
-// eventually polls for what has to come true within a minute.
+// eventually polls until check is true, for at most a minute.
 func eventually(t *testing.T, what string, check func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(time.Minute); !check(); {

@@ -65,7 +65,7 @@ func TestClusterKeepsItsData(t *testing.T) {
 	for name, want := range map[string]string{
 		"fsync": "on", "full_page_writes": "on", "synchronous_commit": "on", "listen_addresses": "", "server_encoding": "UTF8", "lc_collate": "C.UTF-8",
 	} {
-		// lc_collate is no setting any more from version 16 on.
+		// From version 16 on, lc_collate is not a setting any more.
 		sql := "SELECT coalesce(current_setting($1, true), (SELECT datcollate FROM pg_database WHERE datname = current_database()))"
 		if got := scanText(t, pgtest.Open(t, c.URL("postgres")), sql, name); got != want {
 			t.Errorf("%s = %q, want %q", name, got, want)
@@ -74,7 +74,7 @@ func TestClusterKeepsItsData(t *testing.T) {
 	put(t, c)
 	before := c.URL("x")
 	stop(t, c)
-	stop(t, c) // twice does no harm
+	stop(t, c) // a second call does no harm
 	if err := c.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -86,11 +86,12 @@ func TestClusterKeepsItsData(t *testing.T) {
 	checkKept(t, start(t, o))
 }
 
-// One server after the other in one folder, since making a database is slow.
+// One server after another runs in one folder, because it takes long to make a
+// database.
 func TestCluster(t *testing.T) {
 	t.Parallel()
 	o := pgserver.Options{Dir: pgtest.Dir(t)}
-	// A kill while the database is made leaves a part of it.
+	// If a kill comes while the database is made, this part of it is left.
 	if err := os.MkdirAll(filepath.Join(o.Dir, "data.new", "base"), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -114,7 +115,7 @@ func TestCluster(t *testing.T) {
 	if err := c.Pause(); err != nil {
 		t.Fatal(err)
 	}
-	stop(t, c) // of what stands still
+	stop(t, c) // stops a server that stands still
 	startAgain(t, c)
 	stopWithoutPatience(t, c)
 	startAgain(t, c)
@@ -175,7 +176,8 @@ func stopWithoutPatience(t *testing.T, c *pgserver.Cluster) {
 	}
 }
 
-// checkRecovery: what a kill can leave in the folder does not stop the next start.
+// checkRecovery checks that the next start works after a kill, whatever the kill can
+// leave in the folder.
 func checkRecovery(t *testing.T, c *pgserver.Cluster, data string) {
 	t.Helper()
 	pidFile := filepath.Join(data, "postmaster.pid")
@@ -220,14 +222,14 @@ func checkStartFailure(t *testing.T, c *pgserver.Cluster, dir string) {
 	if err := c.Start(t.Context()); err == nil || !strings.Contains(err.Error(), "no_such_setting") {
 		t.Errorf("error = %v; want one with the server's own words", err)
 	}
-	// The failed start holds nothing.
+	// The failed start keeps no lock.
 	if err := pgserver.Remove(t.Context(), dir); err != nil {
 		t.Error(err)
 	}
 }
 
-// TestStandby holds that a standby follows its primary, takes no writes until it
-// is promoted, and lacks what did not reach it while it stood still.
+// TestStandby checks that a standby follows its primary, takes no writes until it is
+// promoted, and lacks the data that did not reach it while it stood still.
 func TestStandby(t *testing.T) {
 	t.Parallel()
 	primary := start(t, pgserver.Options{Dir: pgtest.Dir(t), Durable: true})
@@ -322,8 +324,8 @@ func TestLongPathsGetAShortSocket(t *testing.T) {
 	checkKept(t, c)
 }
 
-// As root the server runs as another user, who cannot enter this folder. As an
-// ordinary user there is nothing to work around, and the data stays in it.
+// If we are root, the server runs as another user, who cannot enter this folder. If we
+// are an ordinary user, there is no such problem, and the data stays in it.
 func TestFolderThatIsClosedToOthers(t *testing.T) {
 	t.Parallel()
 	closed := t.TempDir()
@@ -367,11 +369,11 @@ func TestFolderThatIsClosedToOthers(t *testing.T) {
 	}
 }
 
-// parentEnv makes the test binary a parent of a server; see TestHelperParent.
+// parentEnv makes the test binary the parent of a server; see TestHelperParent.
 const parentEnv = "POSTGRES_TEST_PARENT_DIR"
 
-// TestHelperParent is not a test of its own: in a process that another test
-// starts, it runs a server, says its address, and waits to be killed.
+// TestHelperParent is not a test by itself: another test starts it in a process. There
+// it runs a server, prints its address, and waits to be killed.
 func TestHelperParent(t *testing.T) {
 	dir := os.Getenv(parentEnv)
 	if dir == "" {
@@ -427,12 +429,12 @@ func kill9(t *testing.T, cmd *exec.Cmd) {
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	_ = cmd.Wait() // says that it was killed
+	_ = cmd.Wait() // the error says that it was killed
 }
 
-// The parent of a server is killed. Left to itself the server ends too; one
-// that stands still cannot, and the next start on its folder, or its removal,
-// has to find it and stop it.
+// The parent of a server is killed. Usually the server then ends too. A server that
+// stands still cannot end, so the next start on its folder, or its removal, has to find
+// it and stop it.
 func TestServersOfKilledParents(t *testing.T) {
 	t.Parallel()
 	dir := pgtest.Dir(t)
@@ -442,7 +444,7 @@ func TestServersOfKilledParents(t *testing.T) {
 		t.Fatal(err)
 	}
 	kill9(t, cmd)
-	if runtime.GOOS == "linux" { // elsewhere the next start ends it
+	if runtime.GOOS == "linux" { // elsewhere the next start ends the server
 		eventually(t, func() bool { return pool.Ping(t.Context()) != nil })
 	}
 
@@ -466,7 +468,7 @@ func TestServersOfKilledParents(t *testing.T) {
 	}
 }
 
-// makeOrphan leaves a server in dir that lost its parent and stands still.
+// makeOrphan leaves a server in dir that has lost its parent and stands still.
 func makeOrphan(t *testing.T, dir string) int {
 	t.Helper()
 	cmd, _ := startParent(t, dir)
@@ -490,7 +492,7 @@ func scanText(t *testing.T, pool *pgxpool.Pool, sql string, args ...any) string 
 	return s
 }
 
-// eventually polls until ok holds, and fails the test when it does not in time.
+// eventually polls until ok is true, and fails the test if that takes too long.
 func eventually(t *testing.T, ok func() bool) {
 	t.Helper()
 	deadline := time.After(20 * time.Second)

@@ -25,7 +25,7 @@ func TestAddress(t *testing.T) {
 	}
 }
 
-// TestCause tries servers that are not there or do not let us in.
+// TestCause tries servers that do not exist or do not let us in.
 func TestCause(t *testing.T) {
 	t.Parallel()
 	closed, err := net.Listen("tcp", "127.0.0.1:0")
@@ -36,7 +36,7 @@ func TestCause(t *testing.T) {
 	if err := closed.Close(); err != nil {
 		t.Fatal(err)
 	}
-	silent, err := net.Listen("tcp", "127.0.0.1:0") // takes connections and says nothing
+	silent, err := net.Listen("tcp", "127.0.0.1:0") // accepts connections and never answers
 	if err != nil {
 		t.Fatal(err)
 	}

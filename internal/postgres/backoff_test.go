@@ -15,14 +15,14 @@ import (
 	"github.com/signpost/signpost/internal/postgres"
 )
 
-// A door stands before a server: closed, it takes connections and closes them;
-// stuck, it takes them and says nothing; open, it passes them on.
+// A door stands before a server. If closed, it accepts connections and closes them. If
+// stuck, it accepts them and never answers. If open, it passes them on to the server.
 type door struct {
 	server  string // path of its socket
 	state   atomic.Int32
 	knocks  atomic.Int64
 	waiting atomic.Int64 // connections that nobody answers
-	most    atomic.Int64 // of waiting
+	most    atomic.Int64 // the highest value of waiting
 }
 
 const (
@@ -60,8 +60,8 @@ func (d *door) let(conn net.Conn) {
 	}
 }
 
-// A server that is down is asked now and then, however many want it, and used as
-// soon as it is back.
+// However many clients want a server that is down, it is asked only from time to time.
+// It is used as soon as it is back.
 func TestServerThatIsDownIsSpared(t *testing.T) {
 	t.Parallel()
 	at, err := url.Parse(pgtest.URL(t))
@@ -106,8 +106,8 @@ func TestServerThatIsDownIsSpared(t *testing.T) {
 		}
 		all.Wait()
 	}
-	// Until the first ones have failed all of them try; then one by one, at first
-	// 25 ms apart or more, later 250.
+	// Until the first ones have failed, all clients try. Then they try one by one, at
+	// first at least 25 ms apart, later 250.
 	askForASecond()
 	if n := d.knocks.Load(); n > 4*conns {
 		t.Errorf("a closed server was tried %d times in a second", n)

@@ -31,8 +31,8 @@ func TestMonths(t *testing.T) {
 	}
 }
 
-// A detach gives up when somebody reads events for long, and leaves all as it
-// was; so does one whose note fails.
+// If somebody reads events for long, or if its note fails, a detach gives up and leaves
+// everything as it was.
 func TestDetachMonthOrNothing(t *testing.T) {
 	t.Parallel()
 	pool := pgtest.Pool(t)
@@ -71,7 +71,7 @@ func TestDetachMonthOrNothing(t *testing.T) {
 	}
 }
 
-// Only rows of the month become rows of the month.
+// Only rows of the month can be in the month's partition.
 func TestMonthTakesOnlyItsRows(t *testing.T) {
 	t.Parallel()
 	pool := pgtest.Pool(t)
@@ -93,7 +93,7 @@ func TestMonthTakesOnlyItsRows(t *testing.T) {
 	}
 }
 
-// A stranger's table in the month's place is left alone.
+// If a stranger's table has the name of the month's partition, it is left alone.
 func TestAttachMonthLeavesAStrangersTableAlone(t *testing.T) {
 	t.Parallel()
 	pool := pgtest.Pool(t)
@@ -116,7 +116,7 @@ func TestAttachMonthLeavesAStrangersTableAlone(t *testing.T) {
 	}
 }
 
-// Vacuum, which a large new table draws, gives way only after a second.
+// A large new table is vacuumed, and the vacuum gives way only after a second.
 func TestAttachMonthWaitsForTheTable(t *testing.T) {
 	t.Parallel()
 	pool := pgtest.Pool(t)

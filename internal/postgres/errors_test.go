@@ -75,7 +75,7 @@ func checkMeaning(t *testing.T, err error, want meaning) {
 	}
 }
 
-// Codes that are hard to provoke are raised by name.
+// Codes that are hard to provoke are raised by their names.
 func TestMeaningOfCodes(t *testing.T) {
 	t.Parallel()
 	pool := pgtest.Pool(t)
@@ -158,8 +158,8 @@ func TestCanceledRequestIsNotUnavailable(t *testing.T) {
 	checkMeaning(t, pgtest.Pool(t).Ping(ctx), meaning{})
 }
 
-// The server goes away in every way there is, under a session that is idle, one
-// that waits for an answer, and one that is yet to connect.
+// The server goes away in every possible way, below an idle session, a session that
+// waits for an answer, and one that has not connected yet.
 func TestOutagesAreUnavailable(t *testing.T) {
 	t.Parallel()
 	cluster := pgtest.Cluster(t)
@@ -222,8 +222,8 @@ func acquire(t *testing.T, pool *pgxpool.Pool) *pgxpool.Conn {
 	return conn
 }
 
-// startBusy returns once a session is seen to wait in a statement; the channel
-// gets what becomes of it, within a few seconds.
+// startBusy returns once a session waits in a statement. The channel gets the result of
+// the statement, within a few seconds.
 func startBusy(t *testing.T, pool *pgxpool.Pool, name string) <-chan error {
 	t.Helper()
 	result := make(chan error, 1)
@@ -242,7 +242,7 @@ func startBusy(t *testing.T, pool *pgxpool.Pool, name string) <-chan error {
 	return result
 }
 
-// eventually polls until ok holds, and fails the test when it does not in time.
+// eventually polls until ok is true, and fails the test if that takes too long.
 func eventually(t *testing.T, ok func() bool) {
 	t.Helper()
 	deadline := time.After(20 * time.Second)

@@ -15,8 +15,8 @@ import (
 	"github.com/signpost/signpost/migrations"
 )
 
-// An index that a migration made of events alone is built for each partition
-// while events are written, also when an earlier attempt was broken off.
+// An index that a migration made only on events itself is built for each partition
+// while events are written, even if an earlier attempt was interrupted.
 func TestIndexesOfPartitions(t *testing.T) {
 	t.Parallel()
 	pool := pgtest.Pool(t)
@@ -25,7 +25,7 @@ func TestIndexesOfPartitions(t *testing.T) {
 	if err := postgres.EnsurePartitions(t.Context(), pool, months); err != nil {
 		t.Fatal(err)
 	}
-	// As it was in the release before, with a month that was detached then.
+	// This is the state in the previous release, with a month that was detached then.
 	if _, err := pool.Exec(t.Context(), "DROP INDEX events_url_id_change_idx"); err != nil {
 		t.Fatal(err)
 	}
@@ -85,7 +85,7 @@ func TestIndexesOfPartitions(t *testing.T) {
 	}
 }
 
-// A worker of the release before may retire a month while indexes are built.
+// A worker of the previous release may retire a month while indexes are built.
 func TestIndexesOfPartitionsWhileAMonthIsDetached(t *testing.T) {
 	t.Parallel()
 	pool := pgtest.Pool(t)
@@ -123,8 +123,8 @@ func TestIndexesOfPartitionsWhileAMonthIsDetached(t *testing.T) {
 	}
 }
 
-// The index that finds codes in another case is built while links are written, and
-// again when an attempt was broken off.
+// The index that finds codes in another case is built while links are written, and is
+// built again if an attempt was interrupted.
 func TestIndexOfCodesInAnotherCase(t *testing.T) {
 	t.Parallel()
 	pool := pgtest.Open(t, pgtest.Empty(t))

@@ -37,7 +37,7 @@ func TestPoolMetrics(t *testing.T) {
 	}
 }
 
-// figures are the values of a registry by name and label value.
+// figures returns the values of a registry by name and label value.
 func figures(t *testing.T, registry prometheus.Gatherer) map[string]float64 {
 	t.Helper()
 	families, err := registry.Gather()

@@ -17,7 +17,7 @@ import (
 	"github.com/signpost/signpost/internal/postgres"
 )
 
-// logLines collects a log that several goroutines write, and can be asked.
+// logLines collects a log that several goroutines write, and can be searched.
 type logLines struct {
 	mu  sync.Mutex
 	buf bytes.Buffer
@@ -75,7 +75,7 @@ func TestCheckSchema(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
 		change string
-		want   string // part of the message; "" for no error
+		want   string // a part of the message; "" for no error
 	}{
 		{"same", "SELECT 1", ""},
 		{"newer", "INSERT INTO goose_db_version (version_id, is_applied) VALUES (99999, true)", ""},
@@ -169,7 +169,7 @@ func TestRefusalIsNotWaitedFor(t *testing.T) {
 	}
 }
 
-// A migration that cannot have its lock gives way and comes again.
+// A migration that cannot have its lock gives way and tries again.
 func TestMigrateWaitsForAnotherMigration(t *testing.T) {
 	t.Parallel()
 	url := pgtest.Empty(t)

@@ -9,7 +9,7 @@ import (
 	"github.com/signpost/signpost/internal/postgres"
 )
 
-// Every row is in one page, in order, also where many have the same time.
+// Every row is in exactly one page, in order, even if many rows have the same time.
 func TestEachPage(t *testing.T) {
 	t.Parallel()
 	pool := pgtest.Pool(t)
@@ -37,7 +37,7 @@ func TestEachPage(t *testing.T) {
 		}
 	}
 
-	// A row that is moved is in the other table, once.
+	// A row that is moved is in the other table exactly once.
 	if err := postgres.EnsurePartitions(t.Context(), pool, []time.Time{month(2012, 2)}); err != nil {
 		t.Fatal(err)
 	}

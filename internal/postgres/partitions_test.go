@@ -65,7 +65,7 @@ func TestEnsurePartitionsManyAtOnce(t *testing.T) {
 	}
 }
 
-// A partition is as good as one made by CREATE TABLE … PARTITION OF: same
+// A partition is the same as one made by CREATE TABLE … PARTITION OF: it has the same
 // defaults, constraints and indexes.
 func TestPartitionsAreComplete(t *testing.T) {
 	t.Parallel()
@@ -110,7 +110,8 @@ func TestEnsurePartitionsRange(t *testing.T) {
 	}
 }
 
-// Neither a long read nor a long write of events is waited for, or waits.
+// EnsurePartitions does not wait for a long read or a long write of events, and these
+// do not wait for it.
 func TestEnsurePartitionsBesideOpenTransactions(t *testing.T) {
 	t.Parallel()
 	pool := pgtest.Pool(t)
@@ -139,7 +140,7 @@ func TestEnsurePartitionsGivesUpOnALock(t *testing.T) {
 		}
 		result := make(chan error, 1)
 		go func() { result <- postgres.EnsurePartitions(t.Context(), pool, []time.Time{month(2012, 2)}) }()
-		// It waits for the lock, gives it up, and is seen to wait again.
+		// The test sees that it waits for the lock, gives it up, and waits again.
 		const waiting = "SELECT coalesce(max(query_start)::text, '') FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 		eventually(t, func() bool {
 			if at := scanText(t, pool, waiting); at != "" && !slices.Contains(lines, at) {

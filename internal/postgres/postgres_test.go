@@ -126,8 +126,8 @@ func TestInTx(t *testing.T) {
 	eventually(t, func() bool { return pool.Stat().AcquiredConns() == 0 })
 }
 
-// After a failover an old primary may live on, read-only: sessions on it are
-// given up, so that the next ones find the new primary.
+// After a failover an old primary may live on, read-only. Sessions on it are closed, so
+// that the next ones find the new primary.
 func TestReadOnlySessionsAreGivenUp(t *testing.T) {
 	t.Parallel()
 	pool, err := postgres.Open(t.Context(), pgtest.URL(t), postgres.Options{MaxConns: 1})
@@ -151,8 +151,8 @@ func TestReadOnlySessionsAreGivenUp(t *testing.T) {
 	}
 }
 
-// A statement that ran into its deadline must not cost the pool its connection:
-// new sessions are what a slow server can do without.
+// If a statement exceeds its deadline, the pool must not lose its connection: a server
+// that is slow should not have to make new sessions.
 func TestADeadlineCostsNoConnection(t *testing.T) {
 	t.Parallel()
 	pool, err := postgres.Open(t.Context(), pgtest.URL(t), postgres.Options{MaxConns: 1, KeepCanceled: true})
@@ -209,7 +209,7 @@ func TestADeadlineCostsNoConnection(t *testing.T) {
 	}
 }
 
-// A server that does not even take a statement back is left.
+// A server that does not even cancel a statement is given up.
 func TestAFrozenServerIsLeft(t *testing.T) {
 	t.Parallel()
 	cluster := pgtest.Cluster(t)

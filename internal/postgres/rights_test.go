@@ -19,7 +19,7 @@ type newcomer struct {
 	t     *testing.T
 	admin *pgx.Conn
 	url   string
-	role  string // as SQL needs it
+	role  string // quoted as SQL needs it
 }
 
 func newNewcomer(t *testing.T, url, role string) *newcomer {
@@ -28,7 +28,7 @@ func newNewcomer(t *testing.T, url, role string) *newcomer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The server is shared with other tests, and roles are the server's.
+	// The server is shared with other tests, and roles belong to the whole server.
 	role += strings.TrimPrefix(admin.Config().Database, "test")
 	n := &newcomer{t: t, admin: admin, url: asUser(t, url, role), role: pgx.Identifier{role}.Sanitize()}
 	n.do("CREATE ROLE " + n.role + " LOGIN")
@@ -58,7 +58,7 @@ func (n *newcomer) do(statements ...string) {
 	}
 }
 
-// cure returns the statements that an error names.
+// cure returns the statements in the text of an error.
 func cure(t *testing.T, err error) []string {
 	t.Helper()
 	if err == nil {
@@ -71,8 +71,8 @@ func cure(t *testing.T, err error) []string {
 	return strings.Split(statements, "; ")
 }
 
-// TestMigrateNamesTheRightsThatAreMissing takes every right away and then gives
-// what each message says, until it works.
+// TestMigrateNamesTheRightsThatAreMissing takes every right away and then grants the
+// rights that each message names, until it works.
 func TestMigrateNamesTheRightsThatAreMissing(t *testing.T) {
 	t.Parallel()
 	for name, role := range map[string]string{"a plain name": "app", "a name that needs quotes": "An App"} {
@@ -83,7 +83,7 @@ func TestMigrateNamesTheRightsThatAreMissing(t *testing.T) {
 			n.do("REVOKE ALL ON DATABASE "+database+" FROM PUBLIC", "REVOKE ALL ON SCHEMA public FROM PUBLIC")
 			migrate := func() error { return postgres.Migrate(t.Context(), n.url, slog.New(slog.DiscardHandler)) }
 
-			plain := func(s string) string { // names are quoted only where they need it
+			plain := func(s string) string { // names are quoted only if they need it
 				if role == "app" {
 					s = strings.ReplaceAll(s, n.role, strings.Trim(n.role, `"`))
 				}
@@ -109,8 +109,8 @@ func TestMigrateNamesTheRightsThatAreMissing(t *testing.T) {
 	}
 }
 
-// TestMigrateWithoutCreateOnTheSchema is what Postgres 15 and later give to a role
-// that owns nothing.
+// TestMigrateWithoutCreateOnTheSchema has the rights that Postgres 15 and later give to
+// a role that owns nothing.
 func TestMigrateWithoutCreateOnTheSchema(t *testing.T) {
 	t.Parallel()
 	n := newNewcomer(t, pgtest.Empty(t), "app")
@@ -125,7 +125,7 @@ func TestMigrateWithoutCreateOnTheSchema(t *testing.T) {
 	}
 }
 
-// TestRightsOnTheTablesOfAnother starts roles that did not migrate.
+// TestRightsOnTheTablesOfAnother uses roles that did not migrate.
 func TestRightsOnTheTablesOfAnother(t *testing.T) {
 	t.Parallel()
 	n := newNewcomer(t, pgtest.URL(t), "app")
@@ -136,7 +136,7 @@ func TestRightsOnTheTablesOfAnother(t *testing.T) {
 		t.Fatalf("the cure is %q, want %s", got, want)
 	}
 
-	// Without USAGE the schema looks empty.
+	// Without USAGE, the schema looks empty.
 	n.do("REVOKE ALL ON SCHEMA public FROM PUBLIC")
 	err := postgres.CheckSchema(t.Context(), pool)
 	var older *postgres.SchemaError
@@ -144,7 +144,7 @@ func TestRightsOnTheTablesOfAnother(t *testing.T) {
 		t.Fatalf("a schema that may not be used: %v", err)
 	}
 	n.do(want)
-	pool = pgtest.Open(t, n.url) // a session keeps the search path that it began with
+	pool = pgtest.Open(t, n.url) // a session keeps the search path with which it began
 	if err := postgres.CheckSchema(t.Context(), pool); err != nil {
 		t.Error(err)
 	}

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// judged notes whether a test failed.
+// judged records whether a test failed.
 type judged struct {
 	testing.TB
 	failed bool

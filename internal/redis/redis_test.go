@@ -58,7 +58,7 @@ func (c *Client) result(op, result string) float64 {
 	return testutil.ToFloat64(c.metrics.requests.WithLabelValues(op, result))
 }
 
-// value is what a key holds; "none" if nothing.
+// value returns the value of a key; "none" if there is none.
 func (c *Client) value(t *testing.T, key string) string {
 	t.Helper()
 	value, ok := c.Get(t.Context(), key)
@@ -109,7 +109,8 @@ func TestGarbageIsReplaced(t *testing.T) {
 	}
 }
 
-// A Redis that is slow costs a few misses a few milliseconds, then nothing.
+// If Redis is slow, a few misses take a few milliseconds longer, and further ones do
+// not.
 func TestSlowRedis(t *testing.T) {
 	t.Parallel()
 	proxy := redistest.NewProxy(t, redistest.Start(t))
@@ -130,7 +131,7 @@ func TestSlowRedis(t *testing.T) {
 		t.Errorf("%d lookups waited, want %d", asked, maxFailures)
 	}
 	before := testutil.CollectAndCount(c.metrics.seconds)
-	for range 1000 { // would take minutes if any of them waited
+	for range 1000 { // this would take minutes if each of them waited
 		if _, ok := c.Get(t.Context(), "any"); ok {
 			t.Fatal("got an answer while the breaker is open")
 		}
@@ -175,7 +176,7 @@ func TestRedisKilledPausedAndRestarted(t *testing.T) {
 	}
 }
 
-// A flood of questions to a Redis that hangs stays bounded.
+// If Redis hangs, the number of waiting questions is bounded.
 func TestQuestionsAreBounded(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
@@ -201,7 +202,7 @@ func TestQuestionsAreBounded(t *testing.T) {
 	eventually(t, "nothing is left under way", func() bool { return len(c.gets) == 0 })
 }
 
-// A full Redis refuses to store and is read all the same.
+// A full Redis refuses to store values and can still be read.
 func TestFullRedis(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t, "--maxmemory-policy", "noeviction")

@@ -40,7 +40,8 @@ func check(t *testing.T, pool *pgxpool.Pool) rollup.Comparison {
 	return c
 }
 
-// clicks are at both ends of quarters and days, of two links, one of a robot.
+// clicks returns clicks at both ends of quarters and days, of two links, one of them by
+// a robot.
 func clicks() []rollup.Event {
 	return []rollup.Event{
 		{URLID: 2, At: base},

@@ -22,7 +22,7 @@ import (
 	"github.com/signpost/signpost/queries"
 )
 
-// shipping is a spool and a shipper on a database.
+// harness is a spool and a shipper on a database.
 type harness struct {
 	*testing.T
 	pool    *pgxpool.Pool
@@ -81,10 +81,10 @@ func (s *harness) want(batches, clicks int) {
 	}
 }
 
-// goneSegments are the batches of which the ledger knows that their segment is gone.
+// goneSegments selects the batches whose segments are gone according to the ledger.
 const goneSegments = "SELECT b.id FROM click_batches b JOIN spool_folders f ON f.folder = left(b.id, 32) AND b.id < f.gone_below"
 
-// gone counts them.
+// gone returns the number of these batches.
 func (s *harness) gone() (n int) {
 	s.Helper()
 	if err := s.pool.QueryRow(s.Context(), "SELECT count(*) FROM ("+goneSegments+") g").Scan(&n); err != nil {
@@ -119,7 +119,7 @@ func TestShipper(t *testing.T) {
 	}
 }
 
-// eventually polls until ok, for at most a minute.
+// eventually polls until ok is true, for at most a minute.
 func (s *harness) eventually(what string, ok func() bool) {
 	s.Helper()
 	for deadline := time.Now().Add(time.Minute); !ok(); {
@@ -130,7 +130,7 @@ func (s *harness) eventually(what string, ok func() bool) {
 	}
 }
 
-// run has the shipper run until the test ends or stop is called.
+// run makes the shipper run until the test ends or stop is called.
 func (s *harness) run() (stop func()) {
 	s.Helper()
 	ctx, cancel := context.WithCancel(s.Context())
@@ -148,9 +148,9 @@ func (s *harness) run() (stop func()) {
 	return stop
 }
 
-// Where the line is never empty, because a segment is sealed in less time than
-// one is shipped, the spool is looked after all the same, and a segment that was
-// passed over has its turn.
+// The line may never be empty, because a segment is sealed in less time than one is
+// shipped. The spool is tidied all the same, and a segment that was passed over has its
+// turn.
 func TestShipperTidiesWhileItShips(t *testing.T) {
 	t.Parallel()
 	s := newShipping(t, pgtest.Pool(t), 0)
@@ -183,8 +183,8 @@ func TestShipperTidiesWhileItShips(t *testing.T) {
 	stop()
 }
 
-// TestShipTwice dies between the commit and the note that the segment was
-// shipped: the next attempt finds the batch there.
+// TestShipTwice stops between the commit and the note that the segment was shipped. The
+// next attempt finds that the batch is there already.
 func TestShipTwice(t *testing.T) {
 	t.Parallel()
 	s := newShipping(t, pgtest.Pool(t), time.Hour)
@@ -203,7 +203,7 @@ func TestShipTwice(t *testing.T) {
 	s.drain()
 	s.want(1, 7)
 
-	// Two processes that ship the same segment at once.
+	// Two processes ship the same segment at once.
 	s.segment(5)
 	if segments, err = s.spool.Segments(""); err != nil {
 		t.Fatal(err)
@@ -221,7 +221,7 @@ func TestShipTwice(t *testing.T) {
 	s.want(2, 12)
 }
 
-// TestShipAgainAfterRestore sets the database back to before the clicks.
+// TestShipAgainAfterRestore sets the database back to the state before the clicks.
 func TestShipAgainAfterRestore(t *testing.T) {
 	t.Parallel()
 	s := newShipping(t, pgtest.Pool(t), time.Hour)
@@ -253,14 +253,14 @@ func TestShipperConfirmsRemovals(t *testing.T) {
 	}
 }
 
-// TestRefusedBatchBlocksNoOther has Postgres refuse one batch for what it holds.
+// TestRefusedBatchBlocksNoOther makes Postgres refuse one batch for its content.
 func TestRefusedBatchBlocksNoOther(t *testing.T) {
 	t.Parallel()
 	s := newShipping(t, pgtest.Pool(t), time.Hour)
 	if _, err := s.pool.Exec(t.Context(), `ALTER TABLE click_batches ADD CONSTRAINT no_three CHECK (clicks <> 3)`); err != nil {
 		t.Fatal(err)
 	}
-	const refused = 300 // more than one listing of the spool holds
+	const refused = 300 // more than one listing of the spool returns
 	for range refused {
 		s.segment(3)
 	}
@@ -312,7 +312,7 @@ func TestShipperWaitsOutAnOutage(t *testing.T) {
 		t.Errorf("%d clicks arrived, want 56 (%v)", counted, err)
 	}
 
-	// The log says what waited, and how long shipping it took.
+	// The log says how much waited, and how long shipping it took.
 	s.eventually("the log says that all is shipped", func() bool { return logs.line("clicks are shipped again") != nil })
 	for message, want := range map[string]map[string]float64{
 		"clicks cannot be shipped and wait in the spool":    nil,
@@ -357,7 +357,7 @@ func (l *logLines) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// line returns the first line with that message, nil if there is none.
+// line returns the first line with this message, nil if there is none.
 func (l *logLines) line(message string) map[string]any {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -369,8 +369,8 @@ func (l *logLines) line(message string) map[string]any {
 	return nil
 }
 
-// TestShipAgainWhileRunning asks a running shipper to ship again what a database
-// that was set back has lost.
+// TestShipAgainWhileRunning asks a running shipper to ship again the clicks that a
+// database has lost because it was set back.
 func TestShipAgainWhileRunning(t *testing.T) {
 	t.Parallel()
 	s := newShipping(t, pgtest.Pool(t), time.Hour)
@@ -388,14 +388,14 @@ func TestShipAgainWhileRunning(t *testing.T) {
 	s.eventually("the segments are shipped", shipped)
 	s.want(5, 15)
 
-	// Postgres forgets the last two batches.
+	// The last two batches are removed from Postgres.
 	if _, err := s.pool.Exec(t.Context(), `
 		WITH lost AS (DELETE FROM click_batches WHERE clicks > 3 RETURNING job_id)
 		DELETE FROM river_job WHERE id IN (SELECT job_id FROM lost)`); err != nil {
 		t.Fatal(err)
 	}
 	s.want(3, 6)
-	for range 3 { // once would do; more does no harm
+	for range 3 { // one call is enough; more do no harm
 		if put, waiting, err := s.shipper.Reship(t.Context()); put != 5 || waiting != 0 || err != nil {
 			t.Errorf("put back %d segments, %d wait, %v", put, waiting, err)
 		}
@@ -408,7 +408,7 @@ func TestShipAgainWhileRunning(t *testing.T) {
 		minuteLater()
 	}
 
-	// Many at once, while new clicks are shipped: one is served.
+	// Many calls come at once, while new clicks are shipped. One of them is served.
 	var all sync.WaitGroup
 	var served, refused atomic.Int64
 	for range 8 {
@@ -429,7 +429,7 @@ func TestShipAgainWhileRunning(t *testing.T) {
 	s.eventually("the segments are shipped again", shipped)
 	s.want(6, 21)
 
-	// Nobody answers after the shipper has stopped.
+	// After the shipper has stopped, there is no answer.
 	stop()
 	minuteLater()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
@@ -439,8 +439,8 @@ func TestShipAgainWhileRunning(t *testing.T) {
 	}
 }
 
-// TestShipAfterDeath has a process die between the commit and the removal of
-// its segment; another adopts its folder and finds the batch there.
+// TestShipAfterDeath lets a process die between the commit and the removal of its
+// segment. Another process adopts its folder and finds that the batch is there already.
 func TestShipAfterDeath(t *testing.T) {
 	t.Parallel()
 	pool := pgtest.Pool(t)
@@ -475,7 +475,7 @@ func TestShipAfterDeath(t *testing.T) {
 	s.want(1, 7)
 }
 
-// copyOf copies the spool as a snapshot of its volume does.
+// copyOf copies the spool, as a snapshot of its volume does.
 func (s *harness) copyOf(dir string) (copied string) {
 	s.Helper()
 	copied = s.TempDir()
@@ -485,7 +485,7 @@ func (s *harness) copyOf(dir string) (copied string) {
 	return copied
 }
 
-// shipFrom ships what is in a folder of folders and removes it at once.
+// shipFrom ships the segments in a folder of folders and removes them at once.
 func (s *harness) shipFrom(dir string) {
 	s.Helper()
 	spool, err := clicks.OpenForShipping(dir, clicks.Options{Log: s.shipper.Log})
@@ -499,7 +499,7 @@ func (s *harness) shipFrom(dir string) {
 	}
 }
 
-// ingestAll does to the batches what a worker does, a day or more ago.
+// ingestAll marks the batches as ingested by a worker, a day or more ago.
 func (s *harness) ingestAll() {
 	s.Helper()
 	_, err := s.pool.Exec(s.Context(), `
@@ -532,8 +532,9 @@ func (s *harness) wantHeld(want, inAll int) {
 	}
 }
 
-// A volume that is brought back from a snapshot, or copied, after the ledger has
-// forgotten its batches is not counted again, whoever ships it and however often.
+// If a volume is restored from a snapshot, or copied, after the ledger has forgotten
+// its batches, they are not counted again, whichever process ships them and however
+// often.
 func TestCopyOfASpoolIsHeld(t *testing.T) {
 	t.Parallel()
 	s := newShipping(t, pgtest.Pool(t), 0)
@@ -543,7 +544,7 @@ func TestCopyOfASpoolIsHeld(t *testing.T) {
 	snapshot := s.copyOf(s.dir)
 	s.drain()
 	s.want(3, 6)
-	s.shipFrom(s.copyOf(snapshot)) // the ledger knows them
+	s.shipFrom(s.copyOf(snapshot)) // they are still in the ledger
 	s.want(3, 6)
 	s.ingestAll()
 	s.prune(3)
@@ -552,7 +553,7 @@ func TestCopyOfASpoolIsHeld(t *testing.T) {
 		s.shipFrom(s.copyOf(snapshot))
 		s.wantHeld(3, 3)
 	}
-	// Once they are dropped they are forgotten in their turn.
+	// Once they were dropped, the ledger forgets them in their turn.
 	if _, err := s.pool.Exec(t.Context(), `UPDATE click_batches SET payload = NULL, ingested_at = now() - interval '25 hours'`); err != nil {
 		t.Fatal(err)
 	}
@@ -567,11 +568,11 @@ func TestCopyOfASpoolIsHeld(t *testing.T) {
 	heir.drain()
 	heir.wantHeld(3, 4)
 	heir.ingestAll()
-	heir.prune(1) // of those that are held none
+	heir.prune(1) // none of the held ones
 }
 
-// A copy that was taken while the folder's owner went on says nothing of what
-// the owner added since.
+// A copy that was taken while the folder's owner went on says nothing about segments
+// that the owner has added since.
 func TestOwnerGoesOnBesideACopy(t *testing.T) {
 	t.Parallel()
 	s := newShipping(t, pgtest.Pool(t), time.Hour)
@@ -585,9 +586,9 @@ func TestOwnerGoesOnBesideACopy(t *testing.T) {
 	s.wantHeld(0, 3)
 }
 
-// A failover to a standby that lagged takes the ledger back, and what it says of
-// folders with it. What is shipped again is counted, whether the standby had
-// forgotten it or never knew it.
+// A failover to a standby that lagged sets the ledger back, including its rows of
+// folders. Segments that are shipped again are counted, whether the standby had
+// forgotten them or never knew them.
 func TestShipAgainAfterFailover(t *testing.T) {
 	t.Parallel()
 	var now atomic.Int64
@@ -624,7 +625,7 @@ func TestShipAgainAfterFailover(t *testing.T) {
 	ship(10)
 	hour(2)
 	ship(100, 1000)
-	settle(hour(2), 3) // two are kept
+	settle(hour(2), 3) // two segments are kept
 
 	_, err := s.pool.Exec(t.Context(), `
 		UPDATE spool_folders f SET gone_below = s.gone_below FROM standby s WHERE f.folder = s.folder;
@@ -646,9 +647,9 @@ func TestShipAgainAfterFailover(t *testing.T) {
 	s.prune(5)
 }
 
-// The clicks of one installation are never counted in another: not those that a
-// process left, not those of a running process whose database another one's took
-// the place of, and not those in memory.
+// The clicks of one installation are never counted in another. This holds for clicks
+// that a process left, for clicks of a running process whose database is replaced by
+// that of another installation, and for clicks in memory.
 func TestSpoolOfAnotherInstallation(t *testing.T) {
 	t.Parallel()
 	pool := pgtest.Pool(t)
@@ -673,7 +674,7 @@ func TestSpoolOfAnotherInstallation(t *testing.T) {
 		t.Errorf("held: %v", held)
 	}
 
-	// The database becomes another installation.
+	// The database becomes that of another installation.
 	was := s.spool.Installation()
 	if _, err := pool.Exec(t.Context(), "UPDATE installation SET id = gen_random_uuid()"); err != nil {
 		t.Fatal(err)
@@ -683,13 +684,13 @@ func TestSpoolOfAnotherInstallation(t *testing.T) {
 	s.segment(100)
 	s.eventually("the new click is shipped", func() bool { return s.spool.Stats().Segments == 0 })
 	s.want(2, 101)
-	// And is the first again.
+	// Then it is the first one again.
 	if _, err := pool.Exec(t.Context(), "UPDATE installation SET id = $1::uuid", was); err != nil {
 		t.Fatal(err)
 	}
 	s.segment(1000)
 	s.eventually("the spool knows it", func() bool { return s.spool.Installation() == was })
-	s.shipper.Met(was) // which goes without saying
+	s.shipper.Met(was) // this happens by itself as well
 	s.eventually("the clicks of the first are shipped", func() bool {
 		var clicks int
 		if err := pool.QueryRow(t.Context(), "SELECT sum(clicks) FROM click_batches").Scan(&clicks); err != nil {
@@ -700,6 +701,7 @@ func TestSpoolOfAnotherInstallation(t *testing.T) {
 		}
 		return clicks == 111
 	})
-	// Those of the second are held, with those that were never ours.
+	// The clicks of the second installation are held, and so are those that were never
+	// ours.
 	s.eventually("the others are held", func() bool { return len(s.spool.Foreign()) == 2 })
 }

@@ -14,9 +14,9 @@ import (
 	"github.com/signpost/signpost/internal/pgtest"
 )
 
-// When Postgres is back, each of several replicas with a backlog sends one
-// transaction at a time, the first with one segment and each later one with at
-// most twice as many as the one before, and no more than shipTogether.
+// When Postgres is back, each of several replicas with a backlog sends one transaction
+// at a time. The first one has one segment. Each later one has at most twice as many as
+// the one before, and no more than shipTogether.
 func TestBacklogsAreNoStampede(t *testing.T) {
 	t.Parallel()
 	const replicas, segments = 3, 60
@@ -58,9 +58,9 @@ func TestBacklogsAreNoStampede(t *testing.T) {
 // shipWatch watches the transactions of a shipper.
 type shipWatch struct {
 	mu         sync.Mutex
-	open, most int   // transactions at once
-	batches    int   // in the open transaction
-	committed  []int // batches in each
+	open, most int   // transactions that are open at the same time
+	batches    int   // batches in the open transaction
+	committed  []int // batches in each committed transaction
 }
 
 type tracedSQL struct{}

@@ -54,7 +54,7 @@ func startAdmin(t *testing.T, ready Ready) *Admin {
 	registry := NewRegistry("v1.2.3", "abc")
 	registry.MustRegister(brokenCollector{})
 	log := slog.New(slog.DiscardHandler)
-	// Here operators ask with ?token=right.
+	// In this test, operators send ?token=right.
 	operators := func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if r.FormValue("token") != "right" {
@@ -220,7 +220,7 @@ func TestDiskAndLimits(t *testing.T) {
 	}
 }
 
-// A file system that hangs holds up no scrape and no second goroutine.
+// A file system that hangs holds up no scrape, and takes no second goroutine.
 func TestDiskThatHangs(t *testing.T) {
 	t.Parallel()
 	d := NewDiskMetrics(t.TempDir()).(*disk)
