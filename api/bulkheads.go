@@ -43,8 +43,9 @@ type bulkheads struct {
 	imports *bulkhead
 }
 
-// newBulkheads divides a pool of so many connections. Of what writeConns leave,
-// lists get half, exports and imports a quarter each, and all at least one.
+// newBulkheads divides a pool of so many connections. writeConns are left for the rest;
+// of the others, lists get half, exports and imports a quarter each, and each of the
+// three at least one.
 func newBulkheads(conns int) bulkheads {
 	rest := conns - writeConns
 	return bulkheads{

@@ -16,7 +16,7 @@ import (
 	"github.com/signpost/signpost/internal/service"
 )
 
-// FieldError says what is wrong with one field of a request.
+// FieldError says why one field of a request is wrong.
 type FieldError = service.FieldError
 
 // Error is the answer to a request that failed. All failed requests have an answer of

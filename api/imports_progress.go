@@ -86,7 +86,7 @@ func (a *API) readProgress(ctx context.Context, id int64) (queries.ShowImportRow
 	return a.showImport(ctx, id)
 }
 
-// progress is what was last sent to one client about an import.
+// progress is the state of an import that was last sent to one client.
 type progress struct {
 	api     *API
 	conn    net.Conn

@@ -205,7 +205,7 @@ func (w *undoImport) do(ctx context.Context, q *queries.Queries, row queries.Imp
 	}
 }
 
-// dropTraces removes what is left of the import's work, and the notices of its rows.
+// dropTraces removes the remains of the import's work, and the notices of its rows.
 func dropTraces(ctx context.Context, q *queries.Queries, importID int64) error {
 	for _, remove := range []dropper{q.DropImportWork, q.DropImportNotices} {
 		if _, err := drop(ctx, remove, importID, time.Time{}); err != nil {

@@ -31,10 +31,10 @@ import (
 )
 
 const (
-	// A job whose worker was killed runs again within two minutes: it is taken
-	// to be dead after rescueAfter, which must exceed jobTimeout or healthy jobs
-	// would be run twice, River looks for such jobs every 30 s, waits what the
-	// retry policy says, and looks for jobs that waited every 5 s.
+	// A job whose worker was killed runs again within two minutes. It is taken for dead
+	// after rescueAfter, which must exceed jobTimeout, or healthy jobs would be run
+	// twice. River looks for such jobs every 30 s, then waits as the retry policy says,
+	// and looks for jobs that have waited long enough every 5 s.
 	jobTimeout  = 50 * time.Second
 	rescueAfter = time.Minute
 	// fetchCooldown and pollInterval bound how long a shipped batch waits for a

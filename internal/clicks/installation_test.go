@@ -108,7 +108,7 @@ func TestForeignFolderIsHeld(t *testing.T) {
 	if _, err := s.Adopt(); err != nil {
 		t.Fatal(err)
 	}
-	wantHeld(1, foreign, another) // of the first what is kept is left
+	wantHeld(1, foreign, another) // the kept segments of the first are left
 	// An operator may decide to count it here all the same.
 	if got := shipFolder(t, another, Options{Log: o.Log, Installation: here, AdoptForeign: true}); !slices.Equal(got, []int{102}) {
 		t.Errorf("shipped %v here", got)

@@ -16,8 +16,8 @@ const (
 	maxUnsealed = 64                     // files held open because they cannot be sealed
 )
 
-// sealSegments is the sealer: it makes the spare file ahead of need, seals what the
-// writer hands over, and asks for a seal when the open segment is old enough.
+// sealSegments is the sealer: it makes the spare file ahead of need, seals files that
+// the writer hands over, and asks for a seal when the open segment is old enough.
 func (s *Spool) sealSegments() {
 	defer close(s.sealerDone)
 	var unsealed []*openSegment

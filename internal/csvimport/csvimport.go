@@ -110,8 +110,8 @@ func (l Layout) columnName(position int) string {
 	return fmt.Sprintf("column %d", position+1-before+len(l.own(l.Header[:before])))
 }
 
-// A FormatError says why a file as a whole cannot be read: what was found in it and
-// what is expected. Its text is fit for users.
+// A FormatError says why a file as a whole cannot be read: the content that was found
+// and the content that is expected. Its text can be shown to users.
 type FormatError struct {
 	Reason   string   // such as "the file is empty"
 	Field    string   // the option that is at fault, such as mapping; "" for the file

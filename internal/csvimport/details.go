@@ -34,7 +34,7 @@ func checkDetails(details string) string {
 	}
 	depth, quoted, written := 0, false, 0
 	for i := 0; i < len(body); i++ {
-		start, size := i, 0 // size is what is written beyond the characters themselves
+		start, size := i, 0 // size counts bytes that are written in addition to the characters themselves
 		switch c := body[i]; {
 		case c == '"':
 			quoted = !quoted

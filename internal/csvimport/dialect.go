@@ -39,7 +39,7 @@ func (d dialect) blanks() string {
 	return " \t"
 }
 
-// skipBlanks returns the position of what follows the blanks at pos.
+// skipBlanks returns the position of the first byte after the blanks at pos.
 func (d dialect) skipBlanks(data []byte, pos int) int {
 	for pos < len(data) && (data[pos] == ' ' || data[pos] == '\t' && d.delim != '\t') {
 		pos++
@@ -136,7 +136,7 @@ const (
 // taken: reading goes on at the next line.
 type extent struct {
 	size   int // bytes, its line end included
-	text   int // bytes without the line end; of an overlong line, what is kept
+	text   int // bytes without the line end; of an overlong line, the bytes that are kept
 	lines  int // physical lines
 	fault  int
 	column int // position of the field at fault

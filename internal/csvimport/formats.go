@@ -243,7 +243,7 @@ func recognize(kind Kind, header []string, opts SplitOptions) match {
 	return best
 }
 
-// isHeadless reports whether name is that of a format without a header.
+// isHeadless reports whether name is the name of a format without a header.
 func isHeadless(name string) bool {
 	return slices.ContainsFunc(formats, func(f format) bool { return f.headless && f.name == name })
 }

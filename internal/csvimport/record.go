@@ -112,7 +112,7 @@ func (l Layout) fault(record *Record, ext extent) *Reject {
 }
 
 const (
-	// reasonSurplus is what the reason of a record with too many fields begins with.
+	// reasonSurplus is the beginning of the reason of a record with too many fields.
 	reasonSurplus = "has text behind its last column"
 	// hintEscape ends the reason of a record whose quotes do not match, and that has
 	// a backslash before one.

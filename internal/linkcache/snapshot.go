@@ -190,9 +190,9 @@ func (c *Cache) keepSnapshot(ctx context.Context) {
 	}
 }
 
-// snapshotDue has a snapshot written soon. The one on disk does not know what changed
-// while the feed had lost the thread: a sweep looks at what is cached, and the snapshot
-// holds links that are cached no longer, or were loaded anew.
+// snapshotDue makes a snapshot be written soon. The one on disk lacks changes that
+// happened while the feed had lost the thread: a sweep only looks at cached links, and
+// the snapshot also holds links that are not cached any more, or were loaded anew.
 func (c *Cache) snapshotDue() {
 	if c.journal == nil {
 		return

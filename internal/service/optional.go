@@ -16,8 +16,8 @@ type Optional[T any] struct {
 	Wrong bool
 }
 
-// UnmarshalJSON never fails, so that one wrong field does not hide the others;
-// Check reports what is wrong.
+// UnmarshalJSON never fails, so that one wrong field does not hide the others; Check
+// reports the fault.
 func (o *Optional[T]) UnmarshalJSON(data []byte) error {
 	*o = Optional[T]{Sent: true}
 	if string(data) == "null" {
