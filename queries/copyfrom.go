@@ -81,7 +81,7 @@ func (r iteratorForInsertImportErrors) Err() error {
 	return nil
 }
 
-// A trigger counts them in import_problems.
+// A trigger counts these rows in import_problems.
 func (q *Queries) InsertImportErrors(ctx context.Context, arg []InsertImportErrorsParams) (int64, error) {
 	return q.db.CopyFrom(ctx, []string{"import_errors"}, []string{"import_id", "line", "field", "reason", "record", "kind"}, &iteratorForInsertImportErrors{rows: arg})
 }
@@ -118,7 +118,7 @@ func (r iteratorForInsertImportNotices) Err() error {
 	return nil
 }
 
-// A trigger counts them in import_problems.
+// A trigger counts these rows in import_problems.
 func (q *Queries) InsertImportNotices(ctx context.Context, arg []InsertImportNoticesParams) (int64, error) {
 	return q.db.CopyFrom(ctx, []string{"import_notices"}, []string{"import_id", "line", "field", "kind", "reason"}, &iteratorForInsertImportNotices{rows: arg})
 }
