@@ -189,5 +189,5 @@ func (s *system) remove(ctx context.Context, keep bool) error {
 			p.Stop()
 		}
 	}
-	return s.Stage.Remove(ctx, keep)
+	return s.Remove(ctx, keep)
 }

@@ -71,8 +71,8 @@ func notFound(what string) *Error {
 	return &Error{Status: http.StatusNotFound, Message: "there is no such " + what}
 }
 
-func conflict(message string, fields ...FieldError) *Error {
-	return &Error{Status: http.StatusConflict, Message: message, Fields: fields}
+func conflict(message string) *Error {
+	return &Error{Status: http.StatusConflict, Message: message}
 }
 
 func gone(message string) *Error {

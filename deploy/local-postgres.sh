@@ -4,7 +4,11 @@
 # stands in for the official image in builds without a registry, and does no more
 # than docker-compose.yml asks for.
 set -eu
-[ "${1:-}" != postgres ] || shift
+case ${1:-} in
+postgres) shift ;;
+'' | -*) ;;
+*) exec "$@" ;; # another command, as in the official image
+esac
 if [ ! -s "$PGDATA/PG_VERSION" ]; then
 	: "${POSTGRES_PASSWORD:?it has to be set}" "${POSTGRES_USER:=postgres}" "${POSTGRES_DB:=$POSTGRES_USER}"
 	secret=$(mktemp)

@@ -99,7 +99,7 @@ func (e *enricher) appendEvents(ctx context.Context, to []event, batch []clicks.
 // NUL user agent). They are the same for one visitor within a day, and cannot be traced
 // to anybody once the salt is destroyed.
 func (e *enricher) visitor(ctx context.Context, c *clicks.Click) (int64, error) {
-	if day := floor(c.At.UnixMicro(), utcDay); e.mac == nil || day != e.day {
+	if day := dayOf(c.At.UnixMicro()); e.mac == nil || day != e.day {
 		if err := e.turnTo(ctx, day); err != nil {
 			return 0, err
 		}
@@ -151,11 +151,11 @@ func country(ip netip.Addr) (letters [2]byte) {
 	return letters
 }
 
-// floor returns how many whole units lie between 1970 and at, which is in
+// dayOf returns how many whole UTC days lie between 1970 and at, which is in
 // microseconds; negative before 1970.
-func floor(at int64, unit time.Duration) int64 {
-	n := at / unit.Microseconds()
-	if at%unit.Microseconds() < 0 {
+func dayOf(at int64) int64 {
+	n := at / utcDay.Microseconds()
+	if at%utcDay.Microseconds() < 0 {
 		n--
 	}
 	return n

@@ -126,7 +126,7 @@ func TestPeopleAndPrograms(t *testing.T) {
 func TestVisitorNetworks(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
-	day := floor(now.UnixMicro(), utcDay)
+	day := dayOf(now.UnixMicro())
 	e := &enricher{macs: map[int64]hash.Hash{day: hmac.New(sha256.New, []byte("salt"))}}
 	visitor := func(address string) int64 {
 		t.Helper()
@@ -194,7 +194,7 @@ func TestFloor(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := floor(when.UnixMicro(), utcDay); got != want {
+		if got := dayOf(when.UnixMicro()); got != want {
 			t.Errorf("%s: day %d, want %d", at, got, want)
 		}
 	}
@@ -215,7 +215,7 @@ func BenchmarkEnrich(b *testing.B) {
 		b.Fatal(err)
 	}
 	e := (&deps{agents: agents}).newEnricher()
-	e.macs[floor(batch[0].At.UnixMicro(), utcDay)] = hmac.New(sha256.New, make([]byte, saltSize))
+	e.macs[dayOf(batch[0].At.UnixMicro())] = hmac.New(sha256.New, make([]byte, saltSize))
 	b.ReportAllocs()
 	for b.Loop() {
 		events, err := e.events(b.Context(), batch, positions)

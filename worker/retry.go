@@ -39,8 +39,8 @@ func (e *errorLog) HandleError(ctx context.Context, job *rivertype.JobRow, err e
 	if job.Attempt >= job.MaxAttempts {
 		level = slog.LevelError
 	}
-	e.log.Log(ctx, level, "job failed", "kind", job.Kind, "job_id", job.ID, "args", string(job.EncodedArgs),
-		"attempt", job.Attempt, "max_attempts", job.MaxAttempts, "error", err)
+	e.log.LogAttrs(ctx, level, "job failed", slog.String("kind", job.Kind), slog.Int64("job_id", job.ID), slog.String("args", string(job.EncodedArgs)),
+		slog.Int("attempt", job.Attempt), slog.Int("max_attempts", job.MaxAttempts), slog.Any("error", err))
 	return nil
 }
 

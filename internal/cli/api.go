@@ -172,7 +172,7 @@ func (p *process) refuseOlderSchema(ctx context.Context) error {
 			return err
 		}
 		if pause.For(ctx, schemaCheckEvery) != nil {
-			return nil
+			return nil //nolint:nilerr // the process is being stopped, which is no fault of the schema
 		}
 		p.log.WarnContext(ctx, "the schema cannot be looked at, trying again", slog.Any("error", err))
 	}

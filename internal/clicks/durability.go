@@ -5,9 +5,9 @@ package clicks
 type Durability string
 
 const (
-	// Process: the death of the process. The record is in the kernel's page cache.
+	// Process means the death of the process. The record is in the kernel's page cache.
 	Process Durability = "process"
-	// Disk: a power cut as well. The record is on the device (fdatasync, shared by
+	// Disk means a power cut as well. The record is on the device (fdatasync, shared by
 	// all clicks that wait at that moment).
 	Disk Durability = "disk"
 )

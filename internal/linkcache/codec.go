@@ -92,6 +92,11 @@ func encode(v any) []byte {
 	if err != nil {
 		panic(err) // a type that cannot be encoded
 	}
+	return withHeader(body)
+}
+
+// withHeader returns a body after the header that says its size and checksums.
+func withHeader(body []byte) []byte {
 	b := make([]byte, headerSize, headerSize+len(body))
 	binary.BigEndian.PutUint32(b, uint32(len(body))) //nolint:gosec // at most maxRecord
 	binary.BigEndian.PutUint32(b[4:], crc32.Checksum(body, castagnoli))

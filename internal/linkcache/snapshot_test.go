@@ -13,7 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/fxamacker/cbor/v2"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/signpost/signpost/internal/links"
@@ -677,7 +676,7 @@ func FuzzRecord(f *testing.F) {
 	f.Fuzz(func(t *testing.T, body []byte) {
 		file := append([]byte(magic), encode(record{End: true})...)
 		if len(body) > 0 {
-			file = append(file, encode(cbor.RawMessage(body))...)
+			file = append(file, withHeader(body)...)
 		}
 		openOn(t, file)
 	})
@@ -750,7 +749,7 @@ func TestTheSnapshotIsMadeAnewAfterAResync(t *testing.T) {
 	b.following(t)
 	b.target(t, "off")
 	eventually(t, "it is in the snapshot", func() bool { b.snapshotDue(); return b.restart(t).isCached("off") })
-	b.Cache.forgetAll()
+	b.forgetAll()
 	b.exec(t, `BEGIN; ALTER TABLE urls DISABLE TRIGGER USER; UPDATE urls SET is_active = false;
 		ALTER TABLE urls ENABLE TRIGGER USER; TRUNCATE link_changes RESTART IDENTITY; COMMIT`)
 	eventuallyIn(t, snapshotEvery/2, "the snapshot is another one", func() bool { return !b.restart(t).isCached("off") })
