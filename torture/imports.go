@@ -186,6 +186,8 @@ func (h *harness) importOutcome(ctx context.Context, id int64) (o outcome, err e
 		return o, err
 	}
 	defer conn.Close(ctx) //nolint:errcheck // done with it
+	// A job that the import no longer names was replaced after its worker had died. River
+	// takes it for running for two minutes more; then it finds that out and does nothing.
 	err = conn.QueryRow(ctx, `
 		SELECT rows_total, rows_imported, rows_rejected, rows_imported + rows_updated + rows_skipped + rows_rejected,
 			(SELECT count(*) FROM users), (SELECT count(DISTINCT import_line) FROM users WHERE import_id = $1),
@@ -193,8 +195,7 @@ func (h *harness) importOutcome(ctx context.Context, id int64) (o outcome, err e
 			(SELECT md5(string_agg(line::text, ',' ORDER BY line)) FROM import_errors WHERE import_id = $1),
 			(SELECT md5(string_agg(line || ':' || field || ':' || reason, ',' ORDER BY line)) FROM import_errors WHERE import_id = $1),
 			(SELECT COALESCE(sum(rows), 0) FROM import_problems WHERE import_id = $1 AND outcome = 'rejected'),
-			(SELECT count(*) FROM river_job WHERE state IN ('discarded', 'running', 'retryable')
-				AND kind IN ('plan_import', 'apply_chunk', 'finish_import')),
+			(SELECT count(*) FROM river_job j WHERE j.id = imports.job_id AND j.state IN ('discarded', 'running', 'retryable')),
 			(SELECT count(*) FROM import_chunks WHERE done_at IS NULL)
 		FROM imports WHERE id = $1`, id).
 		Scan(&o.total, &o.imported, &o.rejected, &o.settled, &o.inTable, &o.rows, &o.winners, &o.refused, &o.reasons, &o.counted, &o.stuck, &o.leftover)
