@@ -45,9 +45,8 @@ setup-test:
 	@tools/setup.sh test
 
 .PHONY: generate
-generate: ## make the Go code of the SQL queries, the examples and the configuration page
+generate: ## make the Go code of the SQL queries and the configuration page
 	$(SQLC) generate
-	go run examples/generate.go
 	go run . config --markdown > docs/configuration.md
 	deploy/kubernetes/rules.sh > deploy/kubernetes/base/rules.yaml
 

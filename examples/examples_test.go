@@ -1,40 +1,16 @@
 package examples
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/signpost/signpost/internal/csvimport"
 )
-
-func TestGenerated(t *testing.T) {
-	t.Parallel()
-	folder := t.TempDir()
-	if out, err := exec.CommandContext(t.Context(), "go", "run", "generate.go", folder).CombinedOutput(); err != nil {
-		t.Fatalf("generate: %v\n%s", err, out)
-	}
-	for _, name := range []string{"users.csv", "urls.csv", "events.csv", "README.md"} {
-		want, err := os.ReadFile(filepath.Join(folder, name))
-		if err != nil {
-			t.Fatal(err)
-		}
-		got, err := os.ReadFile(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if !bytes.Equal(got, want) {
-			t.Errorf("%s is not what generate.go writes: run go run examples/generate.go", name)
-		}
-	}
-}
 
 // TestREADME applies the files in order to a model of the database, and finds
 // each rejection in the README.
