@@ -147,29 +147,19 @@ func (a *API) viewKept(r queries.ListImportKeptRow) KeptRow {
 // cancelImport asks an import to stop. The import is cancelling until the current chunk
 // is done, and rows that were applied stay. Another request has no effect.
 func (a *API) cancelImport(ctx context.Context, in *IDInput) (*importOutput, error) {
-	row, err := a.findImport(ctx, in.ID)
-	if err != nil {
-		return nil, err
-	}
-	if err := mayImport(ctx, csvimport.Kind(row.Kind)); err != nil {
-		return nil, err
-	}
-	err = postgres.InTx(ctx, a.Pool, func(tx pgx.Tx) error {
-		q := queries.New(tx)
-		if row, err = q.RequestImportCancel(ctx, in.ID); err != nil {
-			return err
+	return a.changeImport(ctx, in.ID, func(tx pgx.Tx, q *queries.Queries, row queries.Import) (queries.Import, error) {
+		if row.State == stateCancelling {
+			return row, nil
 		}
-		return a.insertImportJob(ctx, tx, row.ID, jobs.FinishImport{ImportID: row.ID})
+		cancelling, err := q.RequestImportCancel(ctx, row.ID)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return row, conflict("the import has ended already, it is " + row.State)
+		}
+		if err != nil {
+			return row, err
+		}
+		return cancelling, a.insertImportJob(ctx, tx, row.ID, jobs.FinishImport{ImportID: row.ID})
 	})
-	if errors.Is(err, pgx.ErrNoRows) {
-		if row, err = a.findImport(ctx, in.ID); err == nil && row.State != "cancelling" {
-			err = conflict("the import has ended already, it is " + row.State)
-		}
-	}
-	if err != nil {
-		return nil, err
-	}
-	return &importOutput{viewImport(row)}, nil
 }
 
 // insertImportJob inserts the next job of an import and stores its number in the

@@ -82,8 +82,21 @@ func (a *API) redirect(ctx *fasthttp.RequestCtx) bool {
 		a.refuseMethod(ctx)
 		return true
 	}
+	if main && !a.Cache.KnowsDomains() && a.mayBeCustom(utils.UnsafeString(uri.Host())) {
+		a.refuse(ctx, errLookup)
+		return true
+	}
 	a.answerRedirect(ctx, domain, read, method)
 	return true
+}
+
+// mayBeCustom reports whether a host could be a custom domain. It matters only in the
+// first moments of a process, before the domains are read: the main domain may have
+// another link with the same code.
+func (a *API) mayBeCustom(host string) bool {
+	name, _, _ := strings.Cut(host, ":")
+	_, err := links.CleanHost(name, a.OwnHosts)
+	return err == nil
 }
 
 // refuseMethod answers a request with a method that short links do not have.

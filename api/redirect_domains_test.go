@@ -47,7 +47,7 @@ func TestRedirectsOfDomains(t *testing.T) {
 	for _, sql := range []string{
 		`INSERT INTO domains (host) VALUES ('bare.example')`,
 		`INSERT INTO domains (host, root_url, not_found_url, expired_url)
-			VALUES ('full.example', 'https://example.com/root', 'https://example.com/lost', 'https://example.com/over')`,
+			VALUES ('full.example', 'https://bücher.example/a b', 'https://example.com/lost', 'https://example.com/over')`,
 	} {
 		if _, err := b.pool.Exec(t.Context(), sql); err != nil {
 			t.Fatal(err)
@@ -73,6 +73,13 @@ func TestRedirectsOfDomains(t *testing.T) {
 	if _, err := b.pool.Exec(t.Context(), `INSERT INTO urls (user_id, domain_id, short_code, original_url, is_active)
 		SELECT user_id, 3, short_code, original_url || '/3', is_active FROM urls WHERE domain_id = 2 AND short_code IN ('spring', 'off')`); err != nil {
 		t.Fatal(err)
+	}
+	// Until the domains are read, a host that may be a custom domain is not taken for the
+	// main one.
+	for host, want := range map[string]int{"bare.example": 503, "bare.example:80": 503, "sign.example": 302, "127.0.0.1": 302} {
+		if a := b.rawOn(host, http.MethodGet, "/main"); a.status != want {
+			t.Errorf("before the domains are known, %s answers %d, want %d", host, a.status, want)
+		}
 	}
 	b.runCache()
 	eventually(t, "the domains are known", func() bool { return b.api.Cache.Domain("full.example").ID == 3 })
@@ -100,8 +107,8 @@ func TestRedirectsOfDomains(t *testing.T) {
 		{"bare.example", "/over", 410, ""},
 		{"full.example", "/spring", 302, "https://example.com/spring/3"},
 		{"full.example", "/users", 302, "https://example.com/lost"},
-		{"full.example", "/", 302, "https://example.com/root"},
-		{"full.example", "//", 302, "https://example.com/root"},
+		{"full.example", "/", 302, "https://xn--bcher-kva.example/a%20b"},
+		{"full.example", "//", 302, "https://xn--bcher-kva.example/a%20b"},
 		{"full.example", "/off", 302, "https://example.com/over"},
 	} {
 		for _, method := range []string{http.MethodGet, http.MethodHead} {

@@ -64,7 +64,7 @@ func (s served) roleOf() Role {
 	switch resource, _, _ := strings.Cut(s.pattern[1:], "/"); {
 	case slices.Contains(open, s.pattern):
 		return 0
-	case resource == "tokens", resource == "users" && !reading:
+	case resource == "tokens", resource == "domains", resource == "users" && !reading:
 		return RoleAdmin
 	case resource == "urls" && !reading, resource == "imports" && !reading:
 		return RoleEditor
@@ -123,12 +123,12 @@ var hostileBodies = []struct {
 	{"deep array", strings.Repeat("[", 20_000), "application/json", 400},
 	{
 		"wrong types", `{"username":1,"email":[],"user_id":"x","original_url":{},"short_code":true,"title":7,` +
-			`"tags":"x","is_active":"yes","expires_at":12,"redirect_status":"302","forward_query":1,"name":{},"role":0}`,
+			`"tags":"x","is_active":"yes","expires_at":12,"redirect_status":"302","forward_query":1,"name":{},"role":0,"host":1}`,
 		"application/json", 400,
 	},
 	{
 		"NUL", `{"username":"a\u0000","email":"a\u0000@example.com","user_id":1,"original_url":"https://example.com/\u0000",` +
-			`"title":"\u0000","tags":["\u0000"],"short_code":"\u0000","name":"\u0000","role":"\u0000"}`, "application/json", 400,
+			`"title":"\u0000","tags":["\u0000"],"short_code":"\u0000","name":"\u0000","role":"\u0000","host":"\u0000"}`, "application/json", 400,
 	},
 	{"form", "username=a", "application/x-www-form-urlencoded", 415},
 	{"text", `{}`, "text/plain", 415},

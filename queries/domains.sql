@@ -12,7 +12,7 @@ WHERE id = @id;
 -- name: LockDomain :one
 SELECT * FROM domains
 WHERE id = @id
-FOR UPDATE;
+FOR NO KEY UPDATE;
 
 -- name: ListDomains :many
 SELECT * FROM domains

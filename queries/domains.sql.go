@@ -159,7 +159,7 @@ func (q *Queries) ListHosts(ctx context.Context) ([]ListHostsRow, error) {
 const lockDomain = `-- name: LockDomain :one
 SELECT id, host, root_url, not_found_url, expired_url, created_at, updated_at FROM domains
 WHERE id = $1
-FOR UPDATE
+FOR NO KEY UPDATE
 `
 
 func (q *Queries) LockDomain(ctx context.Context, id int64) (Domain, error) {

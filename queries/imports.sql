@@ -303,8 +303,8 @@ LIMIT @row_limit;
 -- name: LockStalledImports :many
 -- LockStalledImports returns imports whose job seems to run for longer than its turn,
 -- and which no transaction has locked now. Unless the next chunk is locked, the worker
--- of such an import is gone.
-SELECT i.id, i.state
+-- of such an import is gone. tries_left says how often River would try its job again.
+SELECT i.id, i.state, i.job_id, greatest(j.max_attempts - j.attempt, 0)::integer AS tries_left
 FROM imports i
 JOIN river_job j ON j.id = i.job_id
 WHERE i.state IN ('queued', 'running', 'cancelling', 'undoing')

@@ -955,7 +955,7 @@ func (q *Queries) LockImportChunk(ctx context.Context, importID int64, seq int32
 }
 
 const lockStalledImports = `-- name: LockStalledImports :many
-SELECT i.id, i.state
+SELECT i.id, i.state, i.job_id, greatest(j.max_attempts - j.attempt, 0)::integer AS tries_left
 FROM imports i
 JOIN river_job j ON j.id = i.job_id
 WHERE i.state IN ('queued', 'running', 'cancelling', 'undoing')
@@ -966,13 +966,15 @@ FOR UPDATE OF i SKIP LOCKED
 `
 
 type LockStalledImportsRow struct {
-	ID    int64
-	State string
+	ID        int64
+	State     string
+	JobID     *int64
+	TriesLeft int32
 }
 
 // LockStalledImports returns imports whose job seems to run for longer than its turn,
 // and which no transaction has locked now. Unless the next chunk is locked, the worker
-// of such an import is gone.
+// of such an import is gone. tries_left says how often River would try its job again.
 func (q *Queries) LockStalledImports(ctx context.Context, olderThan pgtype.Interval, rowLimit int32) ([]LockStalledImportsRow, error) {
 	rows, err := q.db.Query(ctx, lockStalledImports, olderThan, rowLimit)
 	if err != nil {
@@ -982,7 +984,12 @@ func (q *Queries) LockStalledImports(ctx context.Context, olderThan pgtype.Inter
 	items := []LockStalledImportsRow{}
 	for rows.Next() {
 		var i LockStalledImportsRow
-		if err := rows.Scan(&i.ID, &i.State); err != nil {
+		if err := rows.Scan(
+			&i.ID,
+			&i.State,
+			&i.JobID,
+			&i.TriesLeft,
+		); err != nil {
 			return nil, err
 		}
 		items = append(items, i)

@@ -20,4 +20,4 @@ chmod 755 "$work"
 git archive "$commit" | tar -x -C "$work"
 make -C "$work" --no-print-directory build VERSION=previous COMMIT="$commit"
 echo "previous: $(git log -1 --format='%h of %cs' "$commit")"
-SIGNPOST_PREVIOUS=$work/bin/signpost go test -count=1 -run '^TestPreviousRelease$' -v ./internal/cli | grep -v '^=== '
+SIGNPOST_PREVIOUS=$work/bin/signpost go test -tags previous -count=1 -run '^TestPreviousRelease$' -v ./internal/cli | grep -v '^=== '

@@ -15,6 +15,7 @@ import (
 
 	"github.com/signpost/signpost/internal/csvimport"
 	"github.com/signpost/signpost/internal/jobs"
+	"github.com/signpost/signpost/internal/linkcache"
 	"github.com/signpost/signpost/internal/links"
 	"github.com/signpost/signpost/internal/postgres"
 	"github.com/signpost/signpost/queries"
@@ -63,16 +64,13 @@ type importJob[T importArgs] struct {
 
 // Work implements [river.Worker].
 func (w *importJob[T]) Work(ctx context.Context, job *river.Job[T]) error {
-	run, err := w.deps.openImport(ctx, job.Args.Import())
+	row, err := w.deps.findImport(ctx, job.Args.Import())
 	if err != nil {
 		return err
 	}
-	run.jobID = job.ID
-	if run.replaced(run.row) {
+	run := &importRun{deps: w.deps, row: row, policy: csvimport.Policy(row.OnConflict), jobID: job.ID, at: theFile}
+	if run.replaced(row) {
 		return nil
-	}
-	if !run.layout.Lenient && run.row.State != stateCancelling {
-		return run.fail(ctx, "the file was uploaded to a much older release and is read no more: send it again", river.JobCancel(errTooOld))
 	}
 	run.turnEnds = time.Now().Add(w.deps.importTurn)
 	run.complete = func(ctx context.Context, tx pgx.Tx) error { return complete(ctx, tx, job) }
@@ -97,41 +95,49 @@ type importRun struct {
 	at       string // the lines of the rows that are being applied, for error messages
 }
 
-// openImport reads an import. If the import does not exist, the job ends for good.
-func (d *deps) openImport(ctx context.Context, id int64) (*importRun, error) {
+// theFile stands for all rows in the reason why an import failed.
+const theFile = "the file"
+
+// findImport reads an import. If the import does not exist, the job ends for good.
+func (d *deps) findImport(ctx context.Context, id int64) (queries.Import, error) {
 	row, err := queries.New(d.pool).GetImport(ctx, id)
 	if errors.Is(err, pgx.ErrNoRows) {
-		return nil, river.JobCancel(fmt.Errorf("import %d does not exist", id))
+		return row, river.JobCancel(fmt.Errorf("import %d does not exist", id))
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read import: %w", err)
+		return row, fmt.Errorf("read import: %w", err)
 	}
-	run := &importRun{deps: d, row: row, policy: csvimport.Policy(row.OnConflict), at: "the file"}
+	return row, nil
+}
+
+// open prepares the parser of the import's rows.
+func (run *importRun) open(ctx context.Context) error {
+	row := run.row
 	if err := json.Unmarshal(row.Layout, &run.layout); err != nil {
-		return nil, fmt.Errorf("read layout of import %d: %w", id, err)
+		return fmt.Errorf("read layout of import %d: %w", row.ID, err)
+	}
+	if !run.layout.Lenient {
+		return run.fail(ctx, "the file was uploaded to a much older release and is read no more: send it again", river.JobCancel(errTooOld))
 	}
 	zone, err := run.layout.Zone()
 	if err != nil {
-		return nil, fmt.Errorf("find the time zone %s of import %d: %w", run.layout.Timezone, id, err)
+		return fmt.Errorf("find the time zone %s of import %d: %w", run.layout.Timezone, row.ID, err)
+	}
+	domain, err := run.deps.domains(ctx)
+	if err != nil {
+		return err
 	}
 	// The rules take the time at which the import began, so that they are the same for
 	// all chunks, even for those that are applied after midnight.
-	domain, err := d.domains(ctx)
-	if err != nil {
-		return nil, err
-	}
 	run.parser = run.layout.Parser(csvimport.Rules{
-		Domain: domain, OwnHosts: d.ownHosts.WithDomains(func(host string) bool {
+		Domain: domain, OwnHosts: run.deps.ownHosts.WithDomains(func(host string) bool {
 			id, ok := domain(host)
-			return ok && id != mainDomain
+			return ok && id != linkcache.MainDomain
 		}),
 		Zone: zone, Now: row.CreatedAt, KeepIDs: row.KeepIds, UserID: or(row.OwnerID, 0),
 	})
-	return run, nil
+	return nil
 }
-
-// mainDomain is the domain of PUBLIC_URL and PUBLIC_HOSTS.
-const mainDomain int64 = 1
 
 // domains reads all domains and returns a function that finds one by its host, in any
 // spelling.
@@ -147,7 +153,7 @@ func (d *deps) domains(ctx context.Context) (func(host string) (id int64, ok boo
 	return func(host string) (int64, bool) {
 		clean, err := links.CleanHost(host, d.ownHosts)
 		if errors.Is(err, links.ErrHostOwn) {
-			return mainDomain, true
+			return linkcache.MainDomain, true
 		}
 		id, ok := byHost[clean]
 		return id, ok
@@ -169,6 +175,9 @@ func (run *importRun) work(ctx context.Context) error {
 			return fmt.Errorf("start import: %w", err)
 		}
 	}
+	if err := run.open(ctx); err != nil {
+		return err
+	}
 	return run.goOn(ctx)
 }
 
@@ -180,6 +189,7 @@ func (run *importRun) goOn(ctx context.Context) error {
 	defer stop()
 	next := run.prefetch(ctx)
 	for {
+		run.at = theFile
 		p := <-next
 		switch {
 		case p.err != nil:
@@ -193,7 +203,7 @@ func (run *importRun) goOn(ctx context.Context) error {
 		case err != nil || what == stopped:
 			return err
 		case what == notRunning:
-			run.at = "the file"
+			run.at = theFile
 			return run.end(ctx)
 		}
 	}

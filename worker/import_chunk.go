@@ -190,11 +190,11 @@ func (c *chunk) apply(ctx context.Context, tx pgx.Tx) (report, error) {
 	return rep, err
 }
 
-// overtaken reports whether a row has changed since it was looked at: a user was
-// deleted, or somebody else took the address that an update wanted to set.
+// overtaken reports whether a row has changed since it was looked at: a user or a domain
+// was deleted, or somebody else took the address that an update wanted to set.
 func overtaken(err error) bool {
 	switch postgres.Constraint(err) {
-	case "urls_user_id_fkey", "users_email_key":
+	case "urls_user_id_fkey", "urls_domain_id_fkey", "users_email_key":
 		return true
 	}
 	return false
@@ -379,7 +379,6 @@ func (c *chunk) write(ctx context.Context, q *queries.Queries, b *batch, rep *re
 		// Either another transaction came in between, or the row drew an id or a code
 		// that is taken. Later rows were resolved with a state that is out of date, so
 		// the whole chunk is applied again.
-		// taken. Later rows were resolved by a state that is no more: all is done again.
 		if err := c.rows.redraw(ctx, q, len(out)); err != nil {
 			return err
 		}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/signpost/signpost/internal/csvimport"
+	"github.com/signpost/signpost/internal/linkcache"
 	"github.com/signpost/signpost/internal/links"
 	"github.com/signpost/signpost/queries"
 )
@@ -113,11 +114,11 @@ func (r *linkRows) keys(ctx context.Context, q *queries.Queries, of []int) (map[
 	return claims, nil
 }
 
-func domainOf(link *csvimport.Link) int64 { return cmp.Or(link.DomainID, mainDomain) }
+func domainOf(link *csvimport.Link) int64 { return cmp.Or(link.DomainID, linkcache.MainDomain) }
 
 // codeKey is the key of a code on a domain. No code has a colon.
 func codeKey(domain int64, code string) uniqueKey {
-	if domain != mainDomain {
+	if domain != linkcache.MainDomain {
 		code = strconv.FormatInt(domain, 10) + ":" + code
 	}
 	return uniqueKey{"short_code", code}

@@ -96,6 +96,7 @@ func (w *reenqueue) imports(ctx context.Context) (int, error) {
 // stalled replaces the jobs of imports that a killed worker left. If the worker lives
 // after all, no harm is done: its run stops after its chunk.
 func (w *reenqueue) stalled(ctx context.Context) (int, error) {
+	deadly := "the workers that applied it died again and again"
 	found, replaced := 0, 0
 	err := w.deps.inTx(ctx, func(tx pgx.Tx, q *queries.Queries) error {
 		found, replaced = 0, 0
@@ -112,14 +113,24 @@ func (w *reenqueue) stalled(ctx context.Context) (int, error) {
 			if !free {
 				continue
 			}
-			jobID, err := insertJob(ctx, tx, jobs.NextOfImport(i.ID, i.State))
-			if err != nil {
-				return err
+			replaced++
+			if i.TriesLeft == 0 && i.State == stateRunning {
+				if _, err := q.FailImportWork(ctx, &deadly, i.ID, i.JobID); err != nil {
+					return fmt.Errorf("fail import: %w", err)
+				}
+				continue
 			}
+			// The new job has the tries that the old one had left, so that rows which
+			// end the worker that applies them do not do so for ever.
+			next, err := river.ClientFromContext[pgx.Tx](ctx).InsertTx(ctx, tx, jobs.NextOfImport(i.ID, i.State),
+				&river.InsertOpts{MaxAttempts: max(1, int(i.TriesLeft))})
+			if err != nil {
+				return fmt.Errorf("insert job of import: %w", err)
+			}
+			jobID := next.Job.ID
 			if err := q.SetImportJob(ctx, &jobID, i.ID); err != nil {
 				return fmt.Errorf("note job of import: %w", err)
 			}
-			replaced++
 		}
 		return nil
 	})

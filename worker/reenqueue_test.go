@@ -5,6 +5,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/riverqueue/river/rivertest"
+
 	"github.com/signpost/signpost/internal/clicks"
 	"github.com/signpost/signpost/internal/csvimport"
 	"github.com/signpost/signpost/internal/jobs"
@@ -66,6 +68,28 @@ func TestRescueOfImports(t *testing.T) {
 	s.wantInt(1, "SELECT count(*) FROM lost")
 	s.wantInt(3, "SELECT count(*) FROM users")
 	s.wantInt(8, "SELECT sum(rows_imported + rows_rejected) FROM imports WHERE id IN ($1, $2)", whole, cut)
+}
+
+// An import whose rows kill every worker ends as failed after as many tries as a job has,
+// so that it does not stop the others for ever.
+func TestReenqueueOfDeadlyImports(t *testing.T) {
+	s := setup(t)
+	deadly := s.upload(csvimport.KindUsers, "username,email\na,a@example.com\n", csvimport.SplitOptions{ChunkRows: 1})
+	w := &reenqueue{deps: s.start(map[string]int{jobs.QueueClicks: 1}).deps}
+	ctx := rivertest.WorkContext(s.ctx, s.river)
+	kill := func() {
+		s.exec(`UPDATE river_job SET state = 'running', attempt = attempt + 1, attempted_at = now() - interval '20 seconds',
+			attempted_by = '{killed}' WHERE id = (SELECT job_id FROM imports WHERE id = $1)`, deadly)
+		if n, err := w.stalled(ctx); err != nil || n != 1 {
+			t.Fatalf("%d imports were found stalled: %v", n, err)
+		}
+	}
+	s.exec("UPDATE imports SET state = 'running' WHERE id = $1", deadly)
+	for range jobs.MaxAttempts {
+		s.wantInt(1, "SELECT count(*) FROM imports WHERE id = $1 AND state = 'running'", deadly)
+		kill()
+	}
+	s.wantInt(1, "SELECT count(*) FROM imports WHERE id = $1 AND state = 'failed' AND error LIKE '%died%'", deadly)
 }
 
 // An import whose worker was killed gets another job long before River notices. An

@@ -1,3 +1,5 @@
+//go:build previous
+
 package cli
 
 import (
@@ -14,14 +16,14 @@ import (
 )
 
 // TestPreviousRelease runs the previous release on a database that this release has
-// migrated (I8). The environment variable SIGNPOST_PREVIOUS names its binary
-// (tools/previous.sh builds it). First it runs alone, then each process is replaced in
+// migrated (I8). It has a build tag of its own, because it needs the binary of that
+// release, which the environment variable SIGNPOST_PREVIOUS names ("make previous"). First it runs alone, then each process is replaced in
 // the order of an upgrade, and back again.
 func TestPreviousRelease(t *testing.T) {
 	t.Parallel()
 	previous := os.Getenv("SIGNPOST_PREVIOUS")
 	if previous == "" {
-		t.Skip("SIGNPOST_PREVIOUS names no binary")
+		t.Fatal(`SIGNPOST_PREVIOUS names no binary: run "make previous"`)
 	}
 	current, err := binary()
 	if err != nil {

@@ -3,14 +3,15 @@ package linkcache
 import (
 	"context"
 	"fmt"
-	"iter"
 
+	"github.com/signpost/signpost/internal/links"
 	"github.com/signpost/signpost/queries"
 )
 
 // A Domain is a host name of short links. Each of the URLs says where visitors are
 // sent: those of the bare address, of a code without a link, and of a link that has
-// ended. A URL that is not set is empty. The host of the main domain is empty.
+// ended. It is written as [links.Location] does, and empty if it is not set. The host of
+// the main domain is empty.
 type Domain struct {
 	ID          int64  `cbor:"1,keyasint"`
 	Host        string `cbor:"2,keyasint,omitempty"`
@@ -49,7 +50,7 @@ func (c *Cache) Domain(host string) *Domain {
 	if len(t.hosts) == 0 {
 		return t.main
 	}
-	var lower [maxHost + len(":65535")]byte
+	var lower [links.MaxHost + len(":65535")]byte
 	if len(host) > len(lower) {
 		return t.main
 	}
@@ -73,22 +74,17 @@ func (c *Cache) Domain(host string) *Domain {
 	return t.main
 }
 
-// maxHost is the length of the longest host name.
-const maxHost = 253
+// KnowsDomains reports whether this process has read the domains since its first start,
+// or has them from its snapshot. Before that, [Cache.Domain] takes every host for the
+// main domain.
+func (c *Cache) KnowsDomains() bool { return c.domains.Load().Version != 0 }
 
-// Domains yields all domains, the main one first.
-func (c *Cache) Domains() iter.Seq[*Domain] {
-	return func(yield func(*Domain) bool) {
-		t := c.domains.Load()
-		if !yield(t.main) {
-			return
-		}
-		for _, d := range t.hosts {
-			if !yield(d) {
-				return
-			}
-		}
+// locationOf returns where a redirect to a URL leads, "" if there is no URL.
+func locationOf(url string) string {
+	if url == "" {
+		return ""
 	}
+	return links.Location(url)
 }
 
 // readDomains reads all domains again.
@@ -99,7 +95,10 @@ func (c *Cache) readDomains(ctx context.Context, q *queries.Queries, version int
 	}
 	all := make([]Domain, len(rows))
 	for i, r := range rows {
-		all[i] = Domain(r)
+		all[i] = Domain{
+			ID: r.ID, Host: r.Host, RootURL: locationOf(r.RootURL),
+			NotFoundURL: locationOf(r.NotFoundURL), ExpiredURL: locationOf(r.ExpiredURL),
+		}
 	}
 	table := newDomainTable(version, all)
 	c.learning.Lock()

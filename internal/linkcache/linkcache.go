@@ -128,6 +128,7 @@ type Cache struct {
 	// learning is held from before the journal learns of a change until the
 	// change is applied, so that a snapshot is never begun between the two.
 	learning sync.Mutex
+	saving   sync.Mutex  // held while a snapshot is written, as the last one may overlap another
 	journal  *journal    // nil without SnapshotPath
 	dirty    atomic.Bool // something was stored since the last snapshot
 

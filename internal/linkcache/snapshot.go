@@ -234,6 +234,8 @@ func (c *Cache) reportSnapshot(ctx context.Context, err error, failedBefore bool
 
 // saveSnapshot writes all cached links to disk. Links may change while it does.
 func (c *Cache) saveSnapshot() error {
+	c.saving.Lock()
+	defer c.saving.Unlock()
 	c.learning.Lock()
 	first := record{Head: c.position.Load(), Domains: c.domains.Load()}
 	err := c.journal.begin()

@@ -3,6 +3,7 @@ package service
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/url"
 	"strconv"
 	"strings"
@@ -18,7 +19,11 @@ import (
 
 // MaxDomains is how many custom domains there may be. There is a limit because every
 // process keeps all of them in memory.
-const MaxDomains = 10_000
+const MaxDomains = 1000
+
+// maxFallback is the greatest length of a URL of a domain in bytes. Domains are in every
+// process's memory.
+const maxFallback = 2048
 
 // Domain is a host name of short links.
 type Domain struct {
@@ -72,8 +77,11 @@ func (s *Service) findDomain(ctx context.Context, q *queries.Queries, host strin
 		return linkcache.MainDomain, nil, nil
 	}
 	unknown := Invalid(FieldError{"domain", "is not one of the domains here"})
-	clean, err := links.CleanHost(host, links.Hosts{})
-	if err != nil {
+	clean, err := links.CleanHost(host, s.OwnHosts)
+	switch {
+	case errors.Is(err, links.ErrHostOwn):
+		return linkcache.MainDomain, nil, nil
+	case err != nil:
 		return 0, nil, unknown
 	}
 	id, err = q.FindDomain(ctx, clean)
@@ -108,6 +116,9 @@ func (d DomainFields) Check(own links.Hosts) Faults {
 		own = withHost(own, d.Host.Value)
 	}
 	target := func(raw string) error {
+		if len(raw) > maxFallback {
+			return fmt.Errorf("must have at most %d bytes", maxFallback)
+		}
 		_, err := links.CleanTarget(raw, own)
 		return err
 	}
@@ -132,8 +143,11 @@ func (d Domain) checkURLs(own links.Hosts) error {
 		}
 		return Optional[string]{Value: *url, Sent: true}
 	}
+	if !d.IsMain {
+		own = withHost(own, d.Host)
+	}
 	fields := DomainFields{RootURL: given(d.RootURL), NotFoundURL: given(d.NotFoundURL), ExpiredURL: given(d.ExpiredURL)}
-	return fields.Check(withHost(own, d.Host)).Err()
+	return fields.Check(own).Err()
 }
 
 // apply sets the fields of d to those of f, which have been checked, and returns the
