@@ -1,28 +1,21 @@
 package api
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
-	"time"
 
 	"github.com/signpost/signpost/internal/shipping"
 )
-
-// reshipTimeout bounds the wait for the shipper, which may be in the middle of a
-// transaction.
-const reshipTimeout = 30 * time.Second
 
 // NewReshipHandler answers POST with {"segments": n, "waiting": n}, see
 // [shipping.Shipper.Reship]. It does not check who asks, so it is served through
 // Operators.Only.
 func NewReshipHandler(s *shipping.Shipper, log *slog.Logger) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		ctx, cancel := context.WithTimeout(r.Context(), reshipTimeout)
-		defer cancel()
+		ctx := r.Context()
 		put, waiting, err := s.Reship(ctx)
 		if err != nil {
 			refuse(w, log, reshipError(err, put))
@@ -37,13 +30,8 @@ func NewReshipHandler(s *shipping.Shipper, log *slog.Logger) http.Handler {
 
 func reshipError(err error, put int) error {
 	var busy *shipping.BusyError
-	switch {
-	case errors.As(err, &busy):
+	if errors.As(err, &busy) {
 		return tooMany(busy.Reason, busy.RetryAfter)
-	case errors.Is(err, shipping.ErrStopped):
-		stopped := unavailable(shipping.ErrStopped.Error())
-		stopped.RetryAfter = 5 * time.Second
-		return stopped
 	}
 	return &Error{Status: http.StatusInternalServerError, Message: fmt.Sprintf("%d segments were put back; others could not be moved: the log says why", put)}
 }

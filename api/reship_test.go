@@ -17,7 +17,6 @@ func TestReshipErrors(t *testing.T) {
 		wantRetry  time.Duration
 	}{
 		{&shipping.BusyError{Reason: "busy", RetryAfter: time.Minute}, http.StatusTooManyRequests, time.Minute},
-		{shipping.ErrStopped, http.StatusServiceUnavailable, 5 * time.Second},
 		{errors.New("rename: input/output error"), http.StatusInternalServerError, 0},
 	} {
 		var got *Error

@@ -24,6 +24,7 @@ import (
 
 	"github.com/signpost/signpost/internal/clicks"
 	"github.com/signpost/signpost/internal/jobs"
+	"github.com/signpost/signpost/internal/pause"
 	"github.com/signpost/signpost/internal/postgres"
 	"github.com/signpost/signpost/queries"
 )
@@ -73,10 +74,9 @@ type Shipper struct {
 
 	met atomic.Pointer[string] // the installation that Met was given, until Run has passed it on
 
-	asked        chan chan reshipped // calls of Reship that wait for Run
-	reshipBefore time.Time           // segments that were shipped before this time are to be put back; zero when all of them were
-	reshipping   sync.Mutex          // held while Reship is served
-	reshipNext   time.Time           // Reship is not served before this time; guarded by reshipping
+	reshipping   sync.Mutex // held while segments are put back; guards the next two
+	reshipBefore time.Time  // segments that were shipped before this time are to be put back; zero when all of them were
+	reshipNext   time.Time  // Reship is not served before this time
 
 	batches, clicks prometheus.Counter
 	failures        prometheus.Counter
@@ -100,7 +100,6 @@ func New(o Options) *Shipper {
 		tracer:    o.Tracing.Tracer("github.com/signpost/signpost/internal/shipping"),
 		together:  shipTogether,
 		tidyEvery: tidyEvery,
-		asked:     make(chan chan reshipped),
 		batches: metrics.NewCounter(prometheus.CounterOpts{
 			Name: "signpost_batches_shipped_total", Help: "Batches that this process brought to Postgres.",
 		}),
@@ -132,19 +131,13 @@ func (s *Shipper) Run(ctx context.Context) error {
 				return nil
 			case <-s.Spool.Sealed():
 			case <-tick.C:
-			case asked := <-s.asked:
-				s.putBack(ctx, asked)
 			}
 			continue
 		}
-		select {
-		case <-ctx.Done():
+		if pause.For(ctx, wait/2+rand.N(wait)) != nil {
 			return nil
-		case asked := <-s.asked:
-			s.putBack(ctx, asked)
-		case <-time.After(wait/2 + rand.N(wait)):
-			wait = min(2*wait, retryMost)
 		}
+		wait = min(2*wait, retryMost)
 	}
 }
 
@@ -454,7 +447,6 @@ func (s *Shipper) insertBatch(ctx context.Context, tx pgx.Tx, batch clicks.Batch
 // the line, because the line may never be empty if a transaction takes longer than it
 // takes to seal a segment.
 func (s *Shipper) attend(ctx context.Context) {
-	s.answerAsked(ctx)
 	if met := s.met.Swap(nil); met != nil {
 		s.Spool.ShipTo(*met)
 	}

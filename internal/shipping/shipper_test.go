@@ -183,21 +183,27 @@ func TestShipperTidiesWhileItShips(t *testing.T) {
 	stop()
 }
 
+// read reads the segments that are in line.
+func (s *harness) read() []clicks.Batch {
+	s.Helper()
+	segments, err := s.spool.Segments("")
+	if err != nil {
+		s.Fatal(err)
+	}
+	batches, _ := s.shipper.read(s.Context(), segments)
+	return batches
+}
+
 // TestShipTwice stops between the commit and the note that the segment was shipped. The
 // next attempt finds that the batch is there already.
 func TestShipTwice(t *testing.T) {
 	t.Parallel()
 	s := newShipping(t, pgtest.Pool(t), time.Hour)
 	s.segment(7)
-	segments, err := s.spool.Segments("")
-	if err != nil {
-		t.Fatal(err)
-	}
-	batches, _ := s.shipper.read(t.Context(), segments)
 	if err := s.shipper.meet(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.shipper.insert(t.Context(), batches); err != nil {
+	if err := s.shipper.insert(t.Context(), s.read()); err != nil {
 		t.Fatal(err)
 	}
 	s.drain()
@@ -205,10 +211,7 @@ func TestShipTwice(t *testing.T) {
 
 	// Two processes ship the same segment at once.
 	s.segment(5)
-	if segments, err = s.spool.Segments(""); err != nil {
-		t.Fatal(err)
-	}
-	batches, _ = s.shipper.read(t.Context(), segments)
+	batches := s.read()
 	var both sync.WaitGroup
 	for range 2 {
 		both.Go(func() {
@@ -374,7 +377,7 @@ func (l *logLines) line(message string) map[string]any {
 func TestShipAgainWhileRunning(t *testing.T) {
 	t.Parallel()
 	s := newShipping(t, pgtest.Pool(t), time.Hour)
-	stop := s.run()
+	s.run()
 	var busy *BusyError
 	minuteLater := func() {
 		s.shipper.reshipping.Lock()
@@ -428,15 +431,6 @@ func TestShipAgainWhileRunning(t *testing.T) {
 	}
 	s.eventually("the segments are shipped again", shipped)
 	s.want(6, 21)
-
-	// After the shipper has stopped, there is no answer.
-	stop()
-	minuteLater()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
-	defer cancel()
-	if _, _, err := s.shipper.Reship(ctx); !errors.Is(err, ErrStopped) {
-		t.Errorf("a stopped shipper says %v", err)
-	}
 }
 
 // TestShipAfterDeath lets a process die between the commit and the removal of its
@@ -446,15 +440,10 @@ func TestShipAfterDeath(t *testing.T) {
 	pool := pgtest.Pool(t)
 	s := newShipping(t, pool, time.Hour)
 	s.segment(7)
-	segments, err := s.spool.Segments("")
-	if err != nil {
-		t.Fatal(err)
-	}
-	batches, _ := s.shipper.read(t.Context(), segments)
 	if err := s.shipper.meet(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.shipper.insert(t.Context(), batches); err != nil {
+	if err := s.shipper.insert(t.Context(), s.read()); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.spool.Close(); err != nil {
