@@ -42,8 +42,8 @@ type S3 struct {
 	AccessKey    string
 	SecretKey    string
 	SessionToken string
-	// Stall is how long a request may go without progress before it fails with
-	// ErrStalled. Default a minute.
+	// Stall is how long a request may go without progress before it fails. Default a
+	// minute.
 	Stall time.Duration
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"net/http"
 	"net/url"
 	"path"
@@ -22,7 +23,7 @@ const (
 	// An upload keeps one such piece in memory; storage takes 10,000 of them.
 	uploadPiece = 32 << 20
 	usualStall  = time.Minute
-	// There are few tries, because each one that stalls takes Stall.
+	// There are few tries, because each one on a connection that hangs takes Stall.
 	tries = 5
 )
 
@@ -53,13 +54,42 @@ func openBucket(name, prefix string, o S3) (Store, error) {
 	if o.Stall <= 0 {
 		o.Stall = usualStall
 	}
+	dial := transport.DialContext
+	transport.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := dial(ctx, network, address)
+		return movingConn{conn, o.Stall}, err
+	}
 	client, err := minio.New(endpoint.Host, &minio.Options{
-		Creds: keys, Secure: secure, Region: o.Region, Transport: &progress{transport, o.Stall}, MaxRetries: tries,
+		Creds: keys, Secure: secure, Region: o.Region, Transport: transport, MaxRetries: tries,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("open archive: %w", err)
 	}
 	return &bucket{client, name, prefix}, nil
+}
+
+// movingConn is a connection on which reads and writes fail once no byte has moved for
+// limit, in either direction. The whole duration of a request is not bounded, and a
+// response may be read with pauses.
+type movingConn struct {
+	net.Conn
+	limit time.Duration
+}
+
+// Read implements [net.Conn].
+func (c movingConn) Read(p []byte) (int, error) {
+	if err := c.SetDeadline(time.Now().Add(c.limit)); err != nil {
+		return 0, err
+	}
+	return c.Conn.Read(p)
+}
+
+// Write implements [net.Conn].
+func (c movingConn) Write(p []byte) (int, error) {
+	if err := c.SetDeadline(time.Now().Add(c.limit)); err != nil {
+		return 0, err
+	}
+	return c.Conn.Write(p)
 }
 
 func (b *bucket) String() string { return s3Scheme + path.Join(b.name, b.prefix) }
