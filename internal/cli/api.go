@@ -58,24 +58,23 @@ func (p *process) addAPI(ctx context.Context) error {
 	}
 	p.background("schema check", p.refuseOlderSchema)
 
-	spool, err := p.addSpool()
-	if err != nil {
-		return err
-	}
 	river, err := worker.NewInserter(p.management, p.log, p.jobTraces()...)
 	if err != nil {
 		return err
 	}
 	shipper := shipping.New(shipping.Options{
-		Pool: p.redirects, River: river, Spool: spool, Log: p.log, Registry: p.registry, Tracing: p.tracerProvider(),
+		Pool: p.redirects, River: river, Log: p.log, Registry: p.registry, Tracing: p.tracerProvider(),
 	})
 	cache, err := p.addCache(shipper.Met)
 	if err != nil {
 		return err
 	}
-	if installation := cache.Installation(); installation != "" {
-		spool.Suppose(installation) // Postgres may be away, and cached links are served all the same
+	// Postgres may be away, and cached links are served all the same.
+	spool, err := p.addSpool(cache.Installation())
+	if err != nil {
+		return err
 	}
+	shipper.Spool = spool
 	p.add("shipper drain", func(ctx context.Context) error { return drain(ctx, shipper, p.log) })
 	p.background("shipper", shipper.Run)
 
@@ -178,10 +177,11 @@ func (p *process) refuseOlderSchema(ctx context.Context) error {
 	}
 }
 
-func (p *process) addSpool() (*clicks.Spool, error) {
+func (p *process) addSpool(supposed string) (*clicks.Spool, error) {
 	spool, err := clicks.Open(clicks.Options{
 		Dir: p.cfg.SpoolDir, MaxBytes: int64(p.cfg.SpoolMaxBytes), Keep: p.cfg.SpoolKeep,
 		Durability: clicks.Durability(p.cfg.ClickDurability), Log: p.log, Metrics: clicks.NewMetrics(p.registry),
+		Supposed: supposed,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("open spool: %w", err)
@@ -226,7 +226,7 @@ func (p *process) addCache(met func(installation string)) (*linkcache.Cache, err
 func snapshotDir(spool string, log *slog.Logger) (dir string, release func() error) {
 	for i := range 1000 {
 		dir := filepath.Join(spool, fmt.Sprintf("cache-%d", i))
-		err := os.MkdirAll(dir, 0o700)
+		err := files.MkdirAll(dir)
 		if err == nil {
 			var lock *os.File
 			if lock, err = files.OpenLocked(filepath.Join(dir, "lock")); err == nil {

@@ -1,6 +1,7 @@
 package clicks
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -27,7 +28,7 @@ func (h *store) ownFolder(durable bool) (*folder, error) {
 	if err != nil {
 		return nil, err
 	}
-	if name := h.nameOf(); name != "" {
+	if name := cmp.Or(h.home, h.opt.Supposed); name != "" {
 		h.nameFolder(f, name)
 	}
 	h.own.Store(f)
@@ -44,7 +45,6 @@ func (h *store) adopt() (segments int, err error) {
 	}()
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.adoptions++
 	var errs []error
 	for _, f := range h.folders {
 		if !f.own {
@@ -60,6 +60,8 @@ func (h *store) adopt() (segments int, err error) {
 			errs, segments = append(errs, err), segments+n
 		}
 	}
+	held := h.foreign
+	h.foreign = make(map[string]foreign)
 	err = h.disk.readDir(h.opt.Dir, func(e fs.DirEntry) {
 		if !e.IsDir() || !folderName.MatchString(e.Name()) || h.folders[e.Name()] != nil {
 			return
@@ -70,9 +72,10 @@ func (h *store) adopt() (segments int, err error) {
 		}
 		segments += n
 	})
-	if err == nil {
-		h.forgetForeign()
+	if err != nil {
+		h.foreign = held
 	}
+	h.countForeign()
 	return segments, errors.Join(append(errs, err)...)
 }
 

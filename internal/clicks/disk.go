@@ -6,7 +6,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/signpost/signpost/internal/files"
@@ -35,9 +34,11 @@ type disk struct {
 	// directory that does not exist is empty.
 	readDir func(path string, visit func(fs.DirEntry)) error
 	mkdir   func(path string) error
-	syncDir func(path string) error
-	rename  func(from, to string) error
-	remove  func(path string) error
+	// mkdirAll makes a directory with its missing parents, all of them durable.
+	mkdirAll func(path string) error
+	syncDir  func(path string) error
+	rename   func(from, to string) error
+	remove   func(path string) error
 	// truncate makes a file empty, which gives its space back.
 	truncate func(path string) error
 	setTime  func(path string, at time.Time) error
@@ -61,6 +62,7 @@ func realDisk() disk {
 		pathOf:   func(f *os.File) (string, error) { return os.Readlink(fmt.Sprintf("/proc/self/fd/%d", f.Fd())) },
 		readDir:  eachFile,
 		mkdir:    func(path string) error { return os.Mkdir(path, 0o700) },
+		mkdirAll: files.MkdirAll,
 		syncDir:  files.SyncDir,
 		rename:   os.Rename,
 		remove:   os.Remove,
@@ -82,25 +84,6 @@ func (d disk) size(path string) int64 {
 		return 0
 	}
 	return info.Size()
-}
-
-// mkdirDurable creates dir and its missing parents. It makes each durable by syncing
-// its parent directory.
-func (d disk) mkdirDurable(dir string) error {
-	// "/." follows a link: SPOOL_DIR may be one.
-	if info, err := d.stat(dir + "/."); err == nil && info.IsDir() {
-		return nil
-	}
-	parent := filepath.Dir(dir)
-	if parent != dir {
-		if err := d.mkdirDurable(parent); err != nil {
-			return err
-		}
-	}
-	if err := d.mkdir(dir); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
-	}
-	return d.syncDir(parent)
 }
 
 // eachFile visits a directory without holding more than a few entries in

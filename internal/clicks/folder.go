@@ -52,7 +52,7 @@ type folder struct {
 	own          bool     // made by this process, which may add segments
 	seq          int      // of the next segment; the sealer's
 	unsealedLeft bool     // adopted with files that could not be sealed
-	lost         bool     // it was moved where this process cannot reach it
+	lost         bool     // it was moved where this process cannot reach it, which is logged
 
 	// installation is the name that the lock holds, or will hold once the disk lets it
 	// be written (named). It is "" while the installation is not known.
@@ -102,7 +102,7 @@ func (f *folder) gone(id string) string { return filepath.Join(f.dir(), goneName
 
 // makeFolder creates a folder below dir and locks it.
 func makeFolder(d disk, dir string, durable bool) (*folder, error) {
-	if err := d.mkdirDurable(dir); err != nil {
+	if err := d.mkdirAll(dir); err != nil {
 		return nil, err
 	}
 	path := filepath.Join(dir, newFolderID())

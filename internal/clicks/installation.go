@@ -17,7 +17,6 @@ type foreign struct {
 	path         string
 	installation string
 	segments     int // not shipped
-	seen         int // the number of the call of adopt that saw it last
 }
 
 // ShipTo sets the installation that segments are shipped to from now on. Folders that
@@ -43,13 +42,6 @@ func (s *Spool) Installation() string {
 	return s.store.home
 }
 
-// Suppose sets the installation that clicks belong to before ShipTo is called: the one
-// whose cached links are served in that time. It does not wait for the disk.
-func (s *Spool) Suppose(installation string) {
-	s.store.supposed.Store(&installation)
-	notify(s.nudge)
-}
-
 // Foreign returns the folders that are held because they belong to another
 // installation, oldest first.
 func (s *Spool) Foreign() (paths []string) {
@@ -69,7 +61,6 @@ func (h *store) shipTo(installation string) {
 	if h.home == installation {
 		return
 	}
-	h.nameSupposed()
 	h.home = installation
 	for _, f := range h.folders {
 		switch {
@@ -82,37 +73,6 @@ func (h *store) shipTo(installation string) {
 			h.letGo(f)
 		}
 	}
-}
-
-// nameOwn gives the own folder the name of the supposed installation.
-func (h *store) nameOwn() {
-	if h.supposed.Load() == nil {
-		return
-	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.nameSupposed()
-}
-
-// nameSupposed is nameOwn with h.mu held.
-func (h *store) nameSupposed() {
-	supposed, own := h.supposed.Load(), h.own.Load()
-	if supposed == nil || own == nil {
-		return // a folder to come is made with its name
-	}
-	if h.home == "" && own.installation == "" {
-		h.nameFolder(own, *supposed)
-	}
-	h.supposed.CompareAndSwap(supposed, nil)
-}
-
-// nameOf returns the installation that a new folder belongs to, "" if none is known.
-// h.mu is held.
-func (h *store) nameOf() string {
-	if supposed := h.supposed.Load(); h.home == "" && supposed != nil {
-		return *supposed
-	}
-	return h.home
 }
 
 // shippable reports whether a folder may be shipped. h.mu is held.
@@ -160,14 +120,15 @@ func (h *store) uncount(f *folder) {
 
 // holdFolder notes a folder of another installation, and logs it the first time.
 func (h *store) holdFolder(f *folder) {
-	held := foreign{path: f.dir(), installation: f.installation, seen: h.adoptions}
+	held := foreign{path: f.dir(), installation: f.installation}
 	err := h.disk.readDir(f.dir(), func(e fs.DirEntry) {
 		_, sealed := f.segmentOf(e, suffixSealed)
 		if _, open := f.segmentOf(e, suffixOpen); sealed || open && entrySize(e) > 0 {
 			held.segments++
 		}
 	})
-	if _, known := h.foreign[f.id]; !known {
+	if !h.foreignLogged[f.id] {
+		h.foreignLogged[f.id] = true
 		h.opt.Log.Error("a spool folder belongs to another installation and is held: "+
 			"`signpost spool ship --adopt` counts its clicks here all the same, `signpost spool drop` throws them away",
 			slog.String("folder", held.path), slog.String("installation", held.installation),
@@ -183,17 +144,6 @@ func (h *store) countForeign() {
 		n += f.segments
 	}
 	h.opt.Metrics.foreign.Set(float64(n))
-}
-
-// forgetForeign removes the folders from h.foreign that the last adoption did not see
-// again.
-func (h *store) forgetForeign() {
-	for id, f := range h.foreign {
-		if f.seen != h.adoptions {
-			delete(h.foreign, id)
-		}
-	}
-	h.countForeign()
 }
 
 // DropFolder deletes the clicks in the folder of a process that is gone, of whichever

@@ -194,10 +194,12 @@ func TestAnotherInstallationBelowARunningSpool(t *testing.T) {
 func TestSupposedInstallation(t *testing.T) {
 	t.Parallel()
 	o := testOptions(t)
+	o.Supposed = here
 	s := mustOpen(t, o)
-	s.Suppose(here)
 	mustAppend(t, s, 1)
-	eventually(t, "the folder is named", func() bool { return nameOf(t, onlyOwn(t, s)) == here+"\n" })
+	if name := nameOf(t, onlyOwn(t, s)); name != here+"\n" {
+		t.Errorf("the folder is named %q", name)
+	}
 	abandon(t, s)
 	heir := mustOpen(t, o)
 	heir.ShipTo(there)
@@ -205,7 +207,6 @@ func TestSupposedInstallation(t *testing.T) {
 	if len(heir.Foreign()) != 1 {
 		t.Errorf("held: %v", heir.Foreign())
 	}
-	heir.Suppose(here) // it knows better
 	if got := heir.Installation(); got != there {
 		t.Errorf("ships to %s", got)
 	}

@@ -51,57 +51,34 @@ func (h *store) releaseQuit() (news bool) {
 }
 
 // lookFor looks for a folder that is no longer at its path. If it was moved, it is used
-// at its new path. If it was removed, lookFor drops it and returns false. h.mu is held.
+// at its new path. If it was removed, lookFor drops it and returns false. A folder that
+// was moved out of reach stays in use: its clicks wait until it is back. h.mu is held.
 func (h *store) lookFor(f *folder) (there, news bool) {
-	if in, err := f.inPlace(); err != nil || in {
-		return true, err == nil && h.setLost(f, false)
+	in, err := f.inPlace()
+	if in {
+		f.lost = false
+	}
+	if err != nil || in {
+		return true, false
 	}
 	from := f.dir()
 	dir, err := f.find()
 	switch {
 	case errors.Is(err, errRemoved):
 		h.opt.Log.Error("spool folder was removed while in use", slog.String("folder", from))
-		h.setLost(f, false)
 		delete(h.folders, f.id)
 		_ = f.unlock() // the file is gone, only the descriptor is left
 		return false, true
 	case err != nil:
-		if news = h.setLost(f, true); news {
+		if !f.lost {
+			f.lost = true
 			h.opt.Log.Error("spool folder was moved out of reach while in use; its clicks wait where it is",
 				slog.String("folder", from), slog.Any("error", err))
 		}
-		return true, news
+		return true, false
 	}
 	f.path.Store(&dir)
-	h.setLost(f, false)
 	h.opt.Log.Error("spool folder was moved while in use; its clicks are shipped from where it is",
 		slog.String("folder", from), slog.String("moved_to", dir))
 	return true, true
-}
-
-// setLost notes whether a folder is out of reach, and reports whether that changed.
-// While a folder is out of reach, it may hold the oldest click of the backlog.
-func (h *store) setLost(f *folder, lost bool) (news bool) {
-	if f.lost == lost {
-		return false
-	}
-	f.lost = lost
-	n := 0
-	for _, f := range h.folders {
-		if f.lost {
-			n++
-		}
-	}
-	switch {
-	case n == 0:
-		h.lostSince.Store(0)
-	case h.lostSince.Load() == 0:
-		since := h.oldest.Load()
-		if since == 0 {
-			since = h.opt.Now().UnixMicro()
-		}
-		h.lostSince.Store(since)
-	}
-	h.opt.Metrics.outOfReach.Set(float64(n))
-	return true
 }

@@ -5,11 +5,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"sync/atomic"
 	"testing"
 	"time"
-
-	"github.com/prometheus/client_golang/prometheus/testutil"
 )
 
 // Somebody moves SPOOL_DIR, or the folder in it, below a running spool. The spool
@@ -22,7 +19,7 @@ func TestFolderMovedInUse(t *testing.T) {
 			t.Parallel()
 			o := testOptions(t)
 			parent := o.Dir
-			o.Dir, o.Metrics = filepath.Join(parent, "spool"), NewMetrics(nil)
+			o.Dir = filepath.Join(parent, "spool")
 			s := mustOpen(t, o)
 			mustAppend(t, s, 1)
 			mustSeal(t, s)
@@ -51,62 +48,11 @@ func TestFolderMovedInUse(t *testing.T) {
 			if st := s.Stats(); st.Segments != 0 || !st.Oldest.IsZero() {
 				t.Errorf("stats %+v", st)
 			}
-			if n := testutil.ToFloat64(o.Metrics.outOfReach); n != 0 {
-				t.Errorf("%v folders out of reach", n)
-			}
 			// Segments that are removed there are confirmed like any others.
 			if gone, err := s.RemoveExpired(time.Now().Add(2 * time.Hour)); err != nil || len(gone) != 2 {
 				t.Errorf("gone: %v, %v", gone, err)
 			}
 		})
-	}
-}
-
-// If a folder was moved where this process cannot follow, that is reported until the
-// folder is back. The age of the backlog does not look as if all were shipped.
-func TestFolderMovedOutOfReach(t *testing.T) {
-	t.Parallel()
-	o := testOptions(t)
-	o.Metrics = NewMetrics(nil)
-	d := realDisk()
-	var blind atomic.Bool
-	blind.Store(true)
-	pathOf := d.pathOf
-	d.pathOf = func(f *os.File) (string, error) {
-		if blind.Load() {
-			return "", errors.ErrUnsupported
-		}
-		return pathOf(f)
-	}
-	s := mustOpenOn(t, o, d)
-	mustAppend(t, s, 1)
-	mustSeal(t, s)
-	mustAppend(t, s, 2)
-	folder := onlyFolder(t, o.Dir)
-	away := filepath.Join(t.TempDir(), "away")
-	if err := os.Rename(folder, away); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "the loss is noticed", func() bool { return testutil.ToFloat64(o.Metrics.outOfReach) == 1 })
-	eventually(t, "appends", func() bool { return s.Append(click(3)) == nil })
-	mustSeal(t, s)
-	eventually(t, "the new click is in line", func() bool { segs, err := s.Segments(""); return err == nil && len(segs) == 1 })
-	wantMarkers(t, ship(t, s), 3)
-	if st := s.Stats(); !st.Oldest.Equal(click(1).At) || st.Segments != 1 || st.Bytes == 0 {
-		t.Errorf("with two clicks out of reach: %+v", st)
-	}
-	if age := o.Metrics.oldestSeconds(); age == 0 {
-		t.Error("the gauge of the backlog's age says 0")
-	}
-	if err := os.Rename(away, folder); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "it is back", func() bool { return testutil.ToFloat64(o.Metrics.outOfReach) == 0 && s.Stats().Segments == 2 })
-	got := ship(t, s)
-	slices.Sort(got)
-	wantMarkers(t, got, 1, 2)
-	if st := s.Stats(); !st.Oldest.IsZero() || st.Segments != 0 || st.Bytes != 0 {
-		t.Errorf("stats %+v", st)
 	}
 }
 
@@ -125,47 +71,47 @@ func TestAdoptedFolderMoved(t *testing.T) {
 	wantMarkers(t, ship(t, s), 0, 1, 2)
 }
 
-// An adopted folder that cannot be reached is not taken for an empty one.
-func TestAdoptedFolderOutOfReach(t *testing.T) {
+// Folders may be moved where this process cannot follow, its own and one that it
+// adopted. They are not taken for empty ones, new clicks go on, and theirs are shipped
+// once the folders are back.
+func TestFoldersMovedOutOfReach(t *testing.T) {
 	t.Parallel()
 	o := testOptions(t)
-	o.Metrics = NewMetrics(nil)
-	folder := leaveSegments(t, o.Dir, 2)
+	adopted := leaveSegments(t, o.Dir, 1)
 	d := realDisk()
 	d.pathOf = func(*os.File) (string, error) { return "", errors.ErrUnsupported }
 	s := mustOpenOn(t, o, d)
-	before := s.Stats()
-	if before.Segments != 2 {
-		t.Fatalf("stats %+v", before)
-	}
-	away := filepath.Join(t.TempDir(), "away")
-	if err := os.Rename(folder, away); err != nil {
-		t.Fatal(err)
-	}
-	tidy := func() {
+	mustAppend(t, s, 1)
+	mustSeal(t, s)
+	mustAppend(t, s, 2)
+	own, away := onlyOwn(t, s), t.TempDir()
+	move := func(from, to string) {
 		t.Helper()
-		if _, err := s.Adopt(); err != nil {
-			t.Error(err)
-		}
-		if gone, err := s.RemoveExpired(time.Now()); err != nil || len(gone) != 0 {
-			t.Errorf("gone: %v, %v", gone, err)
+		if err := os.Rename(from, to); err != nil {
+			t.Fatal(err)
 		}
 	}
-	for range 2 {
-		tidy()
-		if n := testutil.ToFloat64(o.Metrics.outOfReach); n != 1 {
-			t.Errorf("%v folders out of reach", n)
-		}
+	move(own, filepath.Join(away, "own"))
+	move(adopted, filepath.Join(away, "adopted"))
+	eventually(t, "the loss is noticed", func() bool { next := s.store.own.Load(); return next != nil && next.dir() != own })
+	mustAppend(t, s, 3)
+	mustSeal(t, s)
+	eventually(t, "the new click is in line", func() bool { segs, err := s.Segments(""); return err == nil && len(segs) == 1 })
+	wantMarkers(t, ship(t, s), 3)
+	if _, err := s.Adopt(); err != nil {
+		t.Error(err)
 	}
-	if err := os.Rename(away, folder); err != nil {
-		t.Fatal(err)
+	wantGone(t, s, time.Now())
+	if st := s.Stats(); st.Segments != 2 || st.Bytes == 0 {
+		t.Errorf("with three clicks out of reach: %+v", st)
 	}
-	tidy()
-	if n := testutil.ToFloat64(o.Metrics.outOfReach); n != 0 {
-		t.Errorf("%v folders out of reach", n)
+	move(filepath.Join(away, "own"), own)
+	move(filepath.Join(away, "adopted"), adopted)
+	eventually(t, "they are back", func() bool { return s.Stats().Segments == 3 })
+	got := ship(t, s)
+	slices.Sort(got)
+	wantMarkers(t, got, 0, 1, 2)
+	if st := s.Stats(); !st.Oldest.IsZero() || st.Segments != 0 || st.Bytes != 0 {
+		t.Errorf("stats %+v", st)
 	}
-	if st := s.Stats(); st.Segments != before.Segments || st.Bytes != before.Bytes {
-		t.Errorf("with the folder back: %+v, want %+v", st, before)
-	}
-	wantMarkers(t, ship(t, s), 0, 1)
 }

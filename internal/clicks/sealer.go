@@ -142,14 +142,13 @@ func (s *Spool) quitIfMoved(f *folder) bool {
 	return true
 }
 
-// lookAfterFolders notices within about a second that the own folder was moved. It also
-// gives the folder its name, and makes the writer leave folders that were quit.
+// lookAfterFolders notices within about a second that the own folder was moved, and
+// makes the writer leave folders that were quit.
 func (s *Spool) lookAfterFolders() {
 	if own := s.store.own.Load(); own != nil && s.clock()-s.looked >= lookEvery {
 		s.looked = s.clock()
 		s.quitIfMoved(own)
 	}
-	s.store.nameOwn()
 	if s.store.quitting.Load() == 0 {
 		return
 	}

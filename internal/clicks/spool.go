@@ -52,6 +52,9 @@ type Options struct {
 	// shipped to it too.
 	Installation string
 	AdoptForeign bool
+	// Supposed is the installation that clicks belong to until the other is known: the
+	// one whose cached links are served in that time.
+	Supposed string
 	// AppendTimeout is about how long Append waits for the disk. Default 40 ms, since a
 	// redirect waits for it. A test for which a loaded machine is no slow disk waits longer.
 	AppendTimeout time.Duration

@@ -21,14 +21,11 @@ type store struct {
 	disk    disk
 	changed func() // called without locks after bytes, segments or kept moved
 
-	bytes    atomic.Int64 // handed over or sealed, not shipped
-	segments atomic.Int64 // sealed, not shipped
-	kept     atomic.Int64 // bytes of shipped segments
-	oldest   atomic.Int64 // Unix microseconds of the oldest click not shipped, 0 for none
-	// lostSince is the time of the oldest click that may be in a folder that is out of
-	// reach, in Unix microseconds; 0 if no folder is.
-	lostSince     atomic.Int64
-	quarantineDue time.Time // when to look for old ones; under mu
+	bytes         atomic.Int64 // handed over or sealed, not shipped
+	segments      atomic.Int64 // sealed, not shipped
+	kept          atomic.Int64 // bytes of shipped segments
+	oldest        atomic.Int64 // Unix microseconds of the oldest click not shipped, 0 for none
+	quarantineDue time.Time    // when to look for old ones; under mu
 
 	// own is the folder that new segments go to, nil until there is one. It is read
 	// without mu: a slow disk call made under mu, to free space or to list a folder,
@@ -40,12 +37,10 @@ type store struct {
 
 	pauses pauses
 
-	// home is the installation that segments are shipped to, "" until it is known.
-	// Until then the own folder gets the name in supposed.
-	home      string
-	supposed  atomic.Pointer[string]
-	foreign   map[string]foreign // by folder id
-	adoptions int                // calls of adopt
+	home    string             // the installation that segments are shipped to, "" until it is known
+	foreign map[string]foreign // by folder id
+	// foreignLogged has the ids of folders that were ever in foreign, which is logged once.
+	foreignLogged map[string]bool
 
 	quits    []*folder    // own folders that get no more files and are not all sealed
 	quitting atomic.Int64 // how many
@@ -55,6 +50,7 @@ func (h *store) init(o Options, d disk, changed func()) {
 	h.opt, h.disk, h.changed = o, d, changed
 	h.folders = make(map[string]*folder)
 	h.foreign = make(map[string]foreign)
+	h.foreignLogged = make(map[string]bool)
 	h.home = o.Installation
 	h.pauses.most = maxPauses
 }
@@ -65,11 +61,7 @@ func (h *store) stats() Stats {
 		Bytes:     h.bytes.Load(),
 		KeptBytes: h.kept.Load(),
 	}
-	at := h.oldest.Load()
-	if lost := h.lostSince.Load(); lost != 0 && (at == 0 || lost < at) {
-		at = lost
-	}
-	if at != 0 {
+	if at := h.oldest.Load(); at != 0 {
 		st.Oldest = time.UnixMicro(at).UTC()
 	}
 	return st

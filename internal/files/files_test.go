@@ -23,13 +23,13 @@ func TestLock(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(Unlock(second), SyncDir(filepath.Dir(path))); err != nil {
+	if err := errors.Join(Unlock(second), MkdirAll(path+"-dir/below/below"), MkdirAll(path+"-dir")); err != nil {
 		t.Error(err)
 	}
 	if _, err := OpenLocked(filepath.Join(path, "below")); err == nil || errors.Is(err, ErrLocked) {
 		t.Errorf("below a file: %v", err)
 	}
-	if SyncDir(path+"-none") == nil {
-		t.Error("a directory that is not there was synced")
+	if SyncDir(path+"-none") == nil || MkdirAll(path+"/below") == nil {
+		t.Error("a directory that is not there was synced, or one made below a file")
 	}
 }
