@@ -21,6 +21,9 @@ func TestRoundTrip(t *testing.T) {
 	t.Parallel()
 	from, to := startDevOn(t, pgtest.URL(t)), startDevOn(t, pgtest.URL(t))
 	fillForExport(t, from)
+	if _, err := pgtest.Open(t, to.database).Exec(t.Context(), "INSERT INTO domains (host) VALUES ('go.example')"); err != nil {
+		t.Fatal(err)
+	}
 	dir := t.TempDir()
 	for _, kind := range []string{"users", "urls", "events"} {
 		file := filepath.Join(dir, kind+".csv")
@@ -111,6 +114,9 @@ func fillForExport(t *testing.T, s *server) {
 		`INSERT INTO urls (id, user_id, short_code, original_url)
 			SELECT 20 + n, 1, code, 'https://example.com/' || n FROM unnest(ARRAY['+plus', '@ann', '~a', '$5', '!', 'v1.2', 'spring.', 'team/walks/구글',
 				'users', 'users/5', 'café', '🚀', E'👩🏽\u200D💻', '1️⃣', 'T+B', '12.0', repeat('é', 127)]) WITH ORDINALITY codes (code, n)`,
+		`INSERT INTO domains (host) VALUES ('go.example')`,
+		`INSERT INTO urls (id, user_id, domain_id, short_code, original_url) VALUES
+			(38, 1, 2, 'plain', 'https://example.com/on-go'), (39, 1, 2, 'docs', 'https://example.com/docs')`,
 		`INSERT INTO events (occurred_at, url_id, user_id, event_type, details, source_id) VALUES
 			(date_trunc('month', now()) + interval '1.000001 s', 1, 1, 'created', '{"entity": "url", "by": {"name": "=cmd|'' /C calc''!A0", "token_id": null}, "text": "line\nbreak, \"quotes\" 🎉"}', 99),
 			(date_trunc('month', now()) + interval '1.000001 s', 1, 7, 'deleted', NULL, NULL)`,

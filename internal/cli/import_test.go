@@ -494,6 +494,24 @@ func TestExportCommand(t *testing.T) {
 	if code != 0 || strings.Count(stdout, "\n") != 2 || stderr != "" {
 		t.Errorf("exit code %d, %q, %q", code, stdout, stderr)
 	}
+	s.post("/domains", `{"host": "go.example"}`, http.StatusCreated)
+	s.post("/urls", `{"user_id": 1, "short_code": "a", "original_url": "https://example.com/main"}`, http.StatusCreated)
+	rows := filepath.Join(t.TempDir(), "urls.csv")
+	if err := os.WriteFile(rows, []byte("user_id,short_code,original_url\n1,a,https://example.com/go\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	code, stdout, stderr = command(t, environ, "import", rows, "--kind", "urls", "--domain", "go.example")
+	if code != 0 || !strings.Contains(stdout, "1 imported") {
+		t.Errorf("exit code %d, %q, %q", code, stdout, stderr)
+	}
+	code, stdout, stderr = command(t, environ, "export", "urls", "--domain", "go.example")
+	if code != 0 || strings.Count(stdout, "\n") != 2 || !strings.Contains(stdout, "https://example.com/go") {
+		t.Errorf("exit code %d, %q, %q", code, stdout, stderr)
+	}
+	code, _, stderr = command(t, environ, "export", "urls", "--domain", "other.example")
+	if code != 1 || !strings.Contains(stderr, "domain") {
+		t.Errorf("exit code %d, %q", code, stderr)
+	}
 	code, _, stderr = command(t, environ, "export", "urls", "-o", file, "--filter", "user_id=x")
 	if again, _ := os.ReadFile(file); code != 1 || !strings.Contains(stderr, "user_id") || !bytes.Equal(again, got) {
 		t.Errorf("exit code %d, %q; %d bytes", code, stderr, len(again))
