@@ -9,6 +9,7 @@ import (
 	"net/http"
 
 	"github.com/signpost/signpost/api"
+	"github.com/signpost/signpost/internal/listen"
 	"github.com/signpost/signpost/internal/postgres"
 	"github.com/signpost/signpost/internal/shipping"
 	"github.com/signpost/signpost/internal/telemetry"
@@ -44,12 +45,13 @@ func (p *process) addAdmin(ctx context.Context) error {
 	p.only = api.NewOperators(p.tokens, p.cfg.AdminAddr, p.cfg.TrustedProxies, p.log).Only
 	p.admin = http.NewServeMux()
 	p.adminRoutes()
-	admin, err := telemetry.StartAdmin(ctx, p.cfg.AdminAddr, adminConns, p.admin, p.log)
+	admin, err := telemetry.StartAdmin(ctx, p.cfg.AdminAddr, p.admin, listen.Options{
+		Name: "admin", Most: adminConns, Log: p.log, Registry: p.registry,
+	})
 	if err != nil {
 		return fmt.Errorf("ADMIN_ADDR: %w", err)
 	}
 	p.add("admin listener", admin.Stop)
-	p.registry.MustRegister(admin.Metrics())
 	p.adminURL = localURL(admin.Addr())
 	p.log.InfoContext(ctx, "admin listener ready", slog.String("addr", admin.Addr()))
 	return nil

@@ -128,11 +128,9 @@ func (p *process) bound(ctx context.Context, listener net.Listener) net.Listener
 	}
 	perClient := cmp.Or(p.cfg.MaxConnsPerClient, max(1, most/4))
 	p.log.InfoContext(ctx, "connections of clients are bounded", slog.Int("connections", most), slog.Int("per_client", perClient))
-	bounded := listen.New(listener, listen.Options{
-		Name: "public", Most: most, PerClient: perClient, Proxies: p.cfg.TrustedProxies, Log: p.log,
+	return listen.New(listener, listen.Options{
+		Name: "public", Most: most, PerClient: perClient, Proxies: p.cfg.TrustedProxies, Log: p.log, Registry: p.registry,
 	})
-	p.registry.MustRegister(bounded)
-	return bounded
 }
 
 // roomForConnections returns how many connections of clients the limit on open files

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 )
 
 const (
@@ -54,6 +55,8 @@ type Options struct {
 	// Log gets a message, at most once a minute for each reason, if connections are
 	// refused or cannot be accepted. Nil means that there is no log.
 	Log *slog.Logger
+	// Registry gets the metrics. Nil means that they are not exported.
+	Registry prometheus.Registerer
 }
 
 // A Listener accepts connections within bounds. The TCP connections that it returns are
@@ -77,11 +80,8 @@ type Listener struct {
 	ending   int                  // connections that were told to end
 	logged   map[string]time.Time // when something was last logged, by reason
 
-	open, most             *prometheus.Desc
-	refused, evicted, fail *prometheus.Desc
-	full, greedy           atomic.Int64 // refused connections, by reason
-	idle                   atomic.Int64 // connections that were closed to make room
-	failures               atomic.Int64
+	full, greedy      prometheus.Counter // refused connections, by reason
+	evicted, failures prometheus.Counter
 }
 
 // New returns a listener that accepts the connections of ln, which it owns.
@@ -95,19 +95,12 @@ func New(ln net.Listener, o Options) *Listener {
 	if o.PerClient <= 0 {
 		o.PerClient = math.MaxInt
 	}
-	desc := func(name, help string, labels ...string) *prometheus.Desc {
-		return prometheus.NewDesc("signpost_http_"+name, help, labels, prometheus.Labels{"listener": o.Name})
-	}
 	l := &Listener{
 		Listener: ln, o: o, spare: min(max(1, o.Most/spareShare), mostSpare),
 		freed: make(chan struct{}, 1), closed: make(chan struct{}),
 		conns: map[*Conn]struct{}{}, clients: map[netip.Prefix]int{}, logged: map[string]time.Time{},
-		open:    desc("open_connections", "Connections of clients that are open."),
-		most:    desc("max_connections", "Most connections of clients that are open at once."),
-		refused: desc("connections_refused_total", "Connections that were closed as they came, because there were too many (full) or too many of one client (client).", "reason"),
-		evicted: desc("connections_evicted_total", "Connections that were closed because they had waited longest for their client when there was hardly room for others."),
-		fail:    desc("accept_errors_total", "Attempts to accept a connection that failed."),
 	}
+	l.addMetrics()
 	l.close = sync.OnceValue(func() error {
 		close(l.closed)
 		return ln.Close()
@@ -136,7 +129,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 		if errors.Is(err, net.ErrClosed) {
 			return nil, err
 		}
-		l.failures.Add(1)
+		l.failures.Inc()
 		l.mu.Lock()
 		l.trouble("accepting failed", slog.Any("error", err))
 		l.makeRoom() // the error may be a lack of files
@@ -159,10 +152,10 @@ func (l *Listener) admit(tcp *net.TCPConn) *Conn {
 	l.came++
 	switch {
 	case c.client.IsValid() && l.clients[c.client] >= l.o.PerClient:
-		l.refuse(tcp, &l.greedy, "a client has as many as one may have")
+		l.refuse(tcp, l.greedy, "a client has as many as one may have")
 		return nil
 	case !l.hasRoom():
-		l.refuse(tcp, &l.full, "as many are open as may be at once")
+		l.refuse(tcp, l.full, "as many are open as may be at once")
 		return nil
 	}
 	c.since.Store(l.tick.Add(1))
@@ -174,8 +167,8 @@ func (l *Listener) admit(tcp *net.TCPConn) *Conn {
 }
 
 // refuse closes a connection as soon as it comes.
-func (l *Listener) refuse(tcp *net.TCPConn, count *atomic.Int64, reason string) {
-	count.Add(1)
+func (l *Listener) refuse(tcp *net.TCPConn, count prometheus.Counter, reason string) {
+	count.Inc()
 	_ = tcp.SetLinger(0) // leaves nothing of it behind, not even in the kernel
 	_ = tcp.Close()
 	l.trouble(reason)
@@ -252,7 +245,7 @@ func (l *Listener) makeRoom() {
 		if w.conn.since.CompareAndSwap(w.since, told) && w.conn.tell() == nil {
 			w.conn.told = true
 			l.ending++
-			l.idle.Add(1)
+			l.evicted.Inc()
 		}
 	}
 	l.roomNext = l.came + max(1, l.spare/2)
@@ -290,32 +283,32 @@ func (l *Listener) trouble(reason string, attrs ...slog.Attr) {
 		append(attrs, slog.String("reason", reason), slog.String("listener", l.o.Name))...)
 }
 
-// Describe implements [prometheus.Collector].
-func (l *Listener) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{l.open, l.most, l.refused, l.evicted, l.fail} {
-		ch <- d
-	}
-}
-
-// Collect implements [prometheus.Collector].
-func (l *Listener) Collect(ch chan<- prometheus.Metric) {
-	l.mu.Lock()
-	open := len(l.conns)
-	l.mu.Unlock()
-	gauge := func(d *prometheus.Desc, n int) {
-		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(n))
-	}
-	counter := func(d *prometheus.Desc, n *atomic.Int64, labels ...string) {
-		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(n.Load()), labels...)
-	}
-	gauge(l.open, open)
+func (l *Listener) addMetrics() {
+	with := promauto.With(prometheus.WrapRegistererWith(prometheus.Labels{"listener": l.o.Name}, l.o.Registry))
+	refused := with.NewCounterVec(prometheus.CounterOpts{
+		Name: "signpost_http_connections_refused_total",
+		Help: "Connections that were closed as they came, because there were too many (full) or too many of one client (client).",
+	}, []string{"reason"})
+	l.full, l.greedy = refused.WithLabelValues("full"), refused.WithLabelValues("client")
+	l.evicted = with.NewCounter(prometheus.CounterOpts{
+		Name: "signpost_http_connections_evicted_total",
+		Help: "Connections that were closed because they had waited longest for their client when there was hardly room for others.",
+	})
+	l.failures = with.NewCounter(prometheus.CounterOpts{
+		Name: "signpost_http_accept_errors_total", Help: "Attempts to accept a connection that failed.",
+	})
+	with.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "signpost_http_open_connections", Help: "Connections of clients that are open.",
+	}, func() float64 {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return float64(len(l.conns))
+	})
 	if l.o.Most != math.MaxInt {
-		gauge(l.most, l.o.Most)
+		with.NewGauge(prometheus.GaugeOpts{
+			Name: "signpost_http_max_connections", Help: "Most connections of clients that are open at once.",
+		}).Set(float64(l.o.Most))
 	}
-	counter(l.refused, &l.full, "full")
-	counter(l.refused, &l.greedy, "client")
-	counter(l.evicted, &l.idle)
-	counter(l.fail, &l.failures)
 }
 
 const (

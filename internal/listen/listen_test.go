@@ -121,6 +121,7 @@ func started(t *testing.T, o Options) *Listener {
 	if err != nil {
 		t.Fatal(err)
 	}
+	o.Registry = prometheus.NewPedanticRegistry()
 	l := New(inner, o)
 	t.Cleanup(func() { _ = l.Close() })
 	return l
@@ -320,9 +321,7 @@ func TestOpenFiles(t *testing.T) {
 // figures returns the values of a listener's metrics by name and reason.
 func figures(t *testing.T, l *Listener) map[string]float64 {
 	t.Helper()
-	registry := prometheus.NewPedanticRegistry()
-	registry.MustRegister(l)
-	families, err := registry.Gather()
+	families, err := l.o.Registry.(*prometheus.Registry).Gather()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -324,7 +324,9 @@ func (c *Cluster) initialize(ctx context.Context, bin, home string, as *account)
 		return fmt.Errorf("put the new database in place: %w", err)
 	}
 	if c.o.Durable {
-		return syncFolder(home)
+		if err := files.SyncDir(home); err != nil {
+			return fmt.Errorf("flush folder: %w", err)
+		}
 	}
 	return nil
 }
@@ -352,18 +354,6 @@ func runMaker(ctx context.Context, program string, args []string, as *account) e
 	}
 	if p.err != nil {
 		return fmt.Errorf("make the database with %s: %w\n%s", name, p.err, tail(out, 0))
-	}
-	return nil
-}
-
-func syncFolder(dir string) error {
-	f, err := os.Open(dir)
-	if err != nil {
-		return fmt.Errorf("open folder: %w", err)
-	}
-	defer func() { _ = f.Close() }()
-	if err := f.Sync(); err != nil {
-		return fmt.Errorf("flush folder: %w", err)
 	}
 	return nil
 }
@@ -531,14 +521,10 @@ func (c *Cluster) CreateDatabase(ctx context.Context, name string) error {
 func (c *Cluster) Done() <-chan struct{} {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.proc.doneChannel()
-}
-
-func (p *process) doneChannel() <-chan struct{} {
-	if p == nil {
+	if c.proc == nil {
 		return nil
 	}
-	return p.done
+	return c.proc.done
 }
 
 // Stop shuts the server down. Its sessions are ended, and no committed transaction is

@@ -25,15 +25,8 @@ const (
 
 // Ready returns an error if the process lacks something that it needs for its work. The
 // text is shown to anyone who asks on the admin port, so it must not name hosts or
-// users. A nil Ready never returns an error.
+// users.
 type Ready func(context.Context) error
-
-func (r Ready) ask(ctx context.Context) error {
-	if r == nil {
-		return nil
-	}
-	return r(ctx)
-}
 
 // Health answers 200 as long as the process can answer at all.
 func Health(w http.ResponseWriter, _ *http.Request) {
@@ -44,7 +37,7 @@ func Health(w http.ResponseWriter, _ *http.Request) {
 func (r Ready) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	ctx, cancel := context.WithTimeout(req.Context(), readyTimeout)
 	defer cancel()
-	if err := r.ask(ctx); err != nil {
+	if err := r(ctx); err != nil {
 		answer(w, http.StatusServiceUnavailable, map[string]any{
 			"error": "not ready: " + err.Error(), "code": http.StatusServiceUnavailable,
 		})
@@ -91,14 +84,14 @@ func (l scrapeLog) Println(v ...any) {
 // Admin is a running admin server.
 type Admin struct {
 	server   *http.Server
-	listener *listen.Listener
+	listener net.Listener
 	done     chan error
 }
 
-// StartAdmin serves handler on addr (host:port; port 0 takes a free one), with no more
-// than conns connections at once. The error means that it cannot listen on addr. The
-// caller calls Stop.
-func StartAdmin(ctx context.Context, addr string, conns int, handler http.Handler, log *slog.Logger) (*Admin, error) {
+// StartAdmin serves handler on addr (host:port; port 0 takes a free one), with
+// connections within the bounds of conns. The error means that it cannot listen on
+// addr. The caller calls Stop.
+func StartAdmin(ctx context.Context, addr string, handler http.Handler, conns listen.Options) (*Admin, error) {
 	var lc net.ListenConfig
 	listener, err := lc.Listen(ctx, "tcp", addr)
 	if err != nil {
@@ -112,9 +105,9 @@ func StartAdmin(ctx context.Context, addr string, conns int, handler http.Handle
 			WriteTimeout:      profileLimit,
 			IdleTimeout:       2 * time.Minute,
 			MaxHeaderBytes:    64 << 10,
-			ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+			ErrorLog:          slog.NewLogLogger(conns.Log.Handler(), slog.LevelWarn),
 		},
-		listener: listen.New(listener, listen.Options{Name: "admin", Most: conns, Log: log}),
+		listener: listen.New(listener, conns),
 		done:     make(chan error, 1),
 	}
 	go func() { a.done <- a.server.Serve(a.listener) }()
@@ -123,9 +116,6 @@ func StartAdmin(ctx context.Context, addr string, conns int, handler http.Handle
 
 // Addr is the address on which the server listens.
 func (a *Admin) Addr() string { return a.listener.Addr().String() }
-
-// Metrics are the metrics of the server's connections.
-func (a *Admin) Metrics() prometheus.Collector { return a.listener }
 
 // Stop lets requests under way finish until ctx ends, and then cuts off the rest. It
 // must be called only once.

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/signpost/signpost/internal/listen"
 )
 
 func TestNewLogger(t *testing.T) {
@@ -69,7 +71,7 @@ func startAdmin(t *testing.T, ready Ready) *Admin {
 	mux.Handle("GET /ready", ready)
 	mux.Handle("GET /metrics", Metrics(registry, log))
 	mux.Handle("/debug/pprof/", operators(Profiles()))
-	a, err := StartAdmin(t.Context(), "127.0.0.1:0", 100, mux, log)
+	a, err := StartAdmin(t.Context(), "127.0.0.1:0", mux, listen.Options{Log: log})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -191,11 +193,11 @@ func TestStopWaitsForRequestsAndThenCutsThemOff(t *testing.T) {
 
 func TestStartAdminOnATakenPort(t *testing.T) {
 	t.Parallel()
-	a := startAdmin(t, nil)
+	a := startAdmin(t, func(context.Context) error { return nil })
 	if status, _ := get(t, a, "/ready"); status != http.StatusOK {
 		t.Errorf("ready without a check: status = %d", status)
 	}
-	if _, err := StartAdmin(t.Context(), a.Addr(), 100, http.NotFoundHandler(), slog.New(slog.DiscardHandler)); !errors.Is(err, syscall.EADDRINUSE) {
+	if _, err := StartAdmin(t.Context(), a.Addr(), http.NotFoundHandler(), listen.Options{Log: slog.New(slog.DiscardHandler)}); !errors.Is(err, syscall.EADDRINUSE) {
 		t.Errorf("a taken port: %v; want that it is in use", err)
 	}
 	if err := a.Stop(t.Context()); err != nil {
