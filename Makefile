@@ -105,8 +105,8 @@ bench: setup-test ## redirects against a bare handler, ingestion against COPY: o
 	go run ./bench
 
 .PHONY: bench-import
-bench-import: setup ## imports of 10,000 to 1,000,000 rows against psql's \copy and INSERT ... SELECT; uploads of 1 GB, exports of 1,000,000 rows
-	go run ./bench -only import,upload,export
+bench-import: setup ## imports of 10,000 to 1,000,000 rows against psql's \copy and INSERT ... SELECT
+	go run ./bench -only import
 
 .PHONY: lines
 lines: ## lines of hand-written Go by package, and against another revision (BEFORE=v1.0)

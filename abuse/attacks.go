@@ -4,14 +4,12 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"os"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -72,7 +70,6 @@ func (s *system) silent(from ...string) func(context.Context, *findings) error {
 				for ctx.Err() == nil {
 					c, err := drive.DialFrom(from[i%len(from)], s.api.Addr)
 					if err == nil {
-						f.count(1)
 						untilClosed(ctx, c)
 					}
 					drive.Pause(ctx, 4*time.Second)
@@ -102,15 +99,13 @@ func untilClosed(ctx context.Context, c net.Conn) {
 // it was answered. Meanwhile the api has to be ready.
 func (s *system) readers(path string) func(context.Context, *findings) error {
 	return func(ctx context.Context, f *findings) error {
-		statuses := newTally()
 		var wg sync.WaitGroup
 		for range 20 {
 			wg.Go(func() {
 				for ctx.Err() == nil {
-					status, _, err := s.as(ctx, s.reader, http.MethodGet, path, "", nil)
+					status, _, err := drive.Client{Addr: s.api.Addr, Token: s.reader}.Send(ctx, http.MethodGet, path, "", nil)
 					if err == nil {
-						statuses.add(strconv.Itoa(status))
-						f.count(1)
+						f.answered(status, 1)
 					}
 					drive.Pause(ctx, 200*time.Millisecond)
 				}
@@ -118,7 +113,6 @@ func (s *system) readers(path string) func(context.Context, *findings) error {
 		}
 		s.untilNotReady(ctx, f)
 		wg.Wait()
-		f.note("the readers were answered %s", statuses)
 		return nil
 	}
 }
@@ -126,9 +120,8 @@ func (s *system) readers(path string) func(context.Context, *findings) error {
 // untilNotReady asks again and again whether the api is ready, as a load balancer does.
 func (s *system) untilNotReady(ctx context.Context, f *findings) {
 	for ctx.Err() == nil {
-		status, _, err := s.as(ctx, "", http.MethodGet, "/ready", "", nil)
-		if err == nil && status != http.StatusOK {
-			f.breaks("/ready answered %d", status)
+		if err := drive.Ready(ctx, s.api.Addr); err != nil && ctx.Err() == nil {
+			f.breaks("the api is not ready: %v", err)
 		}
 		drive.Pause(ctx, 250*time.Millisecond)
 	}
@@ -163,37 +156,21 @@ func (s *system) importRejected(ctx context.Context) (string, error) {
 	for range 120 {
 		file.WriteString(strings.Repeat("\x01", 65_400) + ",no address\n")
 	}
-	id, err := s.imported(ctx, "users", &file)
+	id, err := s.admin().Upload(ctx, "users", &file)
 	if err != nil {
 		return "", err
 	}
-	path := fmt.Sprintf("/imports/%d/errors?limit=100", id)
-	_, text, err := s.as(ctx, "", http.MethodGet, path, "", nil)
-	if err != nil {
-		return "", err
-	}
-	fmt.Printf("abuse: a page of rejected rows has %.1f MiB\n", float64(len(text))/(1<<20))
-	return path, nil
-}
-
-// imported uploads a file and waits until its import is done.
-func (s *system) imported(ctx context.Context, kind string, file io.Reader) (id int64, err error) {
-	var got struct {
-		ID         int64
-		FinishedAt *time.Time `json:"finished_at"`
-	}
-	if err := s.call(ctx, http.MethodPost, "/imports?kind="+kind, "text/csv", file, http.StatusAccepted, &got); err != nil {
-		return 0, err
-	}
-	for deadline := time.Now().Add(time.Minute); got.FinishedAt == nil; drive.Pause(ctx, 100*time.Millisecond) {
-		if err := s.call(ctx, http.MethodGet, fmt.Sprintf("/imports/%d", got.ID), "", nil, http.StatusOK, &got); err != nil {
-			return 0, err
+	path := fmt.Sprintf("/imports/%d", id)
+	return path + "/errors?limit=100", drive.Until(ctx, time.Minute, 100*time.Millisecond, func(ctx context.Context) error {
+		var got struct {
+			FinishedAt *time.Time `json:"finished_at"`
 		}
-		if time.Now().After(deadline) {
-			return 0, fmt.Errorf("import %d does not end", got.ID)
+		err := s.admin().Get(ctx, path, &got)
+		if err == nil && got.FinishedAt == nil {
+			err = fmt.Errorf("import %d does not end", id)
 		}
-	}
-	return got.ID, nil
+		return err
+	})
 }
 
 // importColumns makes a hundred imports whose files have 9,000 columns that
@@ -204,14 +181,11 @@ func (s *system) importColumns(ctx context.Context) error {
 		header += fmt.Sprintf(",x%d", n)
 	}
 	for range 100 {
-		var any struct{}
-		if err := s.call(ctx, http.MethodPost, "/imports?kind=users", "text/csv", strings.NewReader(header+"\nno,no\n"), http.StatusAccepted, &any); err != nil {
+		if _, err := s.admin().Upload(ctx, "users", strings.NewReader(header+"\nno,no\n")); err != nil {
 			return err
 		}
 	}
-	_, text, err := s.as(ctx, "", http.MethodGet, "/imports?limit=100", "", nil)
-	fmt.Printf("abuse: a page of imports has %.1f MiB\n", float64(len(text))/(1<<20))
-	return err
+	return nil
 }
 
 // stalled has n clients that ask for something and read nothing of it, from four
@@ -264,11 +238,10 @@ func (s *system) docs(conns int) func(context.Context, *findings) error {
 			From: "127.0.0.2", Status: http.StatusOK,
 		}
 		l := drive.OpenLoop(ctx, s.api.Addr, t, conns, docsRate, s.lasts)
-		f.count(len(l.All))
+		f.answered(http.StatusOK, len(l.All))
 		if len(l.All) == 0 {
 			return fmt.Errorf("no file was answered: %s", failures(l))
 		}
-		f.note("%d files of the documentation were answered, failed: %s", len(l.All), failures(l))
 		return nil
 	}
 }
@@ -277,10 +250,11 @@ func (s *system) docs(conns int) func(context.Context, *findings) error {
 // counted by the system, and says more than latencies on a busy machine.
 func docsCost(r *result) {
 	const most = 4 * time.Millisecond
-	if r.asked == 0 {
+	files := r.answers[http.StatusOK]
+	if files == 0 {
 		return
 	}
-	each := max(0, r.cpu/time.Duration(r.asked)) // the calm may have cost more
+	each := max(0, r.cpu/time.Duration(files)) // the calm may have cost more
 	r.note("%s of processor time of the api for a file", short(each))
 	if each > most {
 		r.breaks("a file of the documentation takes %s of processor time, more than %s", short(each), most)
@@ -311,10 +285,11 @@ func (s *system) trickle(ctx context.Context, f *findings) error {
 	defer wg.Wait()
 	defer stop()
 	drive.Pause(ctx, 2*time.Second)
-	for what, try := range map[string]func(context.Context) (int, error){"an upload": s.upload, "an export": s.export} {
-		if status, err := try(ctx); err != nil || status >= http.StatusBadRequest {
-			f.breaks("%s of somebody else was answered %d while the places are held (error %v)", what, status, err)
-		}
+	if _, err := s.admin().Upload(ctx, "users", strings.NewReader("username,email\nno,no\n")); err != nil {
+		f.breaks("an upload of somebody else fails while the places are held: %v", err)
+	}
+	if status, _, err := s.admin().Send(ctx, http.MethodGet, "/users?format=csv", "", nil); err != nil || status != http.StatusOK {
+		f.breaks("an export of somebody else is answered %d while the places are held (error %v)", status, err)
 	}
 	if !s.untilCut {
 		return nil
@@ -327,16 +302,6 @@ func (s *system) trickle(ctx context.Context, f *findings) error {
 		}
 	}
 	return nil
-}
-
-func (s *system) upload(ctx context.Context) (int, error) {
-	status, _, err := s.as(ctx, "", http.MethodPost, "/imports?kind=users", "text/csv", strings.NewReader("username,email\nno,no\n"))
-	return status, err
-}
-
-func (s *system) export(ctx context.Context) (int, error) {
-	status, _, err := s.as(ctx, "", http.MethodGet, "/users?format=csv", "", nil)
-	return status, err
 }
 
 // trickleUpload begins an upload with some rows and then sends a byte a second,
@@ -421,23 +386,24 @@ func (s *system) watchers(ctx context.Context, f *findings) error {
 }
 
 // receiving waits for an import whose file is being received.
-func (s *system) receiving(ctx context.Context) (int64, error) {
-	for ctx.Err() == nil {
+func (s *system) receiving(ctx context.Context) (id int64, err error) {
+	err = drive.Until(ctx, time.Minute, 50*time.Millisecond, func(ctx context.Context) error {
 		var list struct {
 			Data []struct {
 				ID    int64
 				State string
 			}
 		}
-		if err := s.call(ctx, http.MethodGet, "/imports?limit=1", "", nil, http.StatusOK, &list); err != nil {
-			return 0, err
+		if err := s.admin().Get(ctx, "/imports?limit=1", &list); err != nil {
+			return err
 		}
-		if len(list.Data) > 0 && list.Data[0].State == "receiving" { // the newest is first
-			return list.Data[0].ID, nil
+		if len(list.Data) == 0 || list.Data[0].State != "receiving" { // the newest is first
+			return errors.New("no import is receiving its file")
 		}
-		drive.Pause(ctx, 50*time.Millisecond)
-	}
-	return 0, errors.New("no import is receiving its file")
+		id = list.Data[0].ID
+		return nil
+	})
+	return id, err
 }
 
 // watch begins to watch and returns the answer.
@@ -474,7 +440,7 @@ func (s *system) unknown(ctx context.Context, f *findings) error {
 				From: fmt.Sprintf("127.0.0.%d", 2+i),
 			}
 			l := drive.OpenLoop(ctx, s.api.Addr, t, 250, 500, s.lasts)
-			f.count(len(l.All))
+			f.answered(http.StatusNotFound, len(l.All))
 		})
 	}
 	wg.Wait()
@@ -482,9 +448,8 @@ func (s *system) unknown(ctx context.Context, f *findings) error {
 }
 
 // guess sends two hundred wrong tokens from one address at the same moment.
-func (s *system) guess(ctx context.Context, f *findings) error {
+func (s *system) guess(_ context.Context, f *findings) error {
 	begin := make(chan struct{})
-	statuses := newTally()
 	var wg, ready sync.WaitGroup
 	for i := range 200 {
 		ready.Add(1)
@@ -492,53 +457,21 @@ func (s *system) guess(ctx context.Context, f *findings) error {
 			c, err := drive.DialFrom("127.0.0.77", s.api.Addr)
 			ready.Done()
 			if err != nil {
-				statuses.add("no connection")
 				return
 			}
 			defer c.Close() //nolint:errcheck // done with it
 			<-begin
-			status, err := c.Ask("/users", "abuse", fmt.Sprintf("Authorization: Bearer sp_%043d\r\n", i))
-			if err != nil {
-				status = 0
-			}
-			statuses.add(strconv.Itoa(status))
+			status, _ := c.Get("/users", "abuse", fmt.Sprintf("Authorization: Bearer sp_%043d\r\n", i))
+			f.answered(status, 1)
 		})
 	}
 	ready.Wait()
 	close(begin)
 	wg.Wait()
-	f.note("200 wrong tokens of one address at once were answered %s", statuses)
-	if n := statuses.of("401"); n > 12 { // ten, and one more every six seconds
+	if n := f.answers[http.StatusUnauthorized]; n == 0 || n > 12 { // ten, and one more every six seconds
 		f.breaks("%d guesses of 200 were looked up, where ten may be", n)
 	}
 	return nil
-}
-
-// tally counts answers. Safe for concurrent use.
-type tally struct {
-	mu sync.Mutex
-	n  map[string]int
-}
-
-func newTally() *tally { return &tally{n: map[string]int{}} }
-
-func (t *tally) add(what string) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.n[what]++
-}
-
-func (t *tally) of(what string) int {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.n[what]
-}
-
-func (t *tally) String() string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	text, _ := json.Marshal(t.n) // numbers by name
-	return string(text)
 }
 
 // lastLine returns the end of a log.

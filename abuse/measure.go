@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"net/http"
 	"slices"
 	"strconv"
 	"strings"
@@ -30,10 +29,10 @@ type attack struct {
 
 // findings are the results of an attack. Safe for concurrent use.
 type findings struct {
-	mu     sync.Mutex
-	broken []string
-	notes  []string
-	asked  int // requests of the attackers that were answered
+	mu      sync.Mutex
+	broken  []string
+	notes   []string
+	answers map[int]int // to the attackers, by status
 }
 
 func (f *findings) breaks(format string, args ...any) {
@@ -50,10 +49,10 @@ func (f *findings) note(format string, args ...any) {
 	f.notes = append(f.notes, fmt.Sprintf(format, args...))
 }
 
-func (f *findings) count(n int) {
+func (f *findings) answered(status, n int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.asked += n
+	f.answers[status] += n
 }
 
 // result is the result of an attack and of the redirects meanwhile.
@@ -64,7 +63,6 @@ type result struct {
 	p99, calm        time.Duration    // of cached redirects, each the median of the rounds
 	added            time.Duration    // the median of what the attack added to p99
 	tooSlow          bool
-	inside           time.Duration // p99 by the server's own histogram
 	memory           int64         // most resident
 	cpu              time.Duration // of the api during the attacks, beyond that of the calms
 }
@@ -72,6 +70,7 @@ type result struct {
 // through has all rounds of an attack.
 func (s *system) through(ctx context.Context, a attack) (*result, error) {
 	r := &result{name: a.name, cached: new(drive.Latencies), uncached: new(drive.Latencies)}
+	r.answers = map[int]int{}
 	if a.fresh {
 		s.api.Stop()
 		if err := s.startAPI(); err != nil {
@@ -93,7 +92,7 @@ func (s *system) through(ctx context.Context, a attack) (*result, error) {
 		}
 		calms, attacks, grown = append(calms, calm), append(attacks, attacked), append(grown, attacked-calm)
 	}
-	r.calm, r.p99, r.added = median(calms), median(attacks), median(grown)
+	r.calm, r.p99, r.added = drive.Median(calms), drive.Median(attacks), drive.Median(grown)
 	if r.tooSlow = r.added > s.mayAdd; r.tooSlow {
 		r.breaks("p99 of cached redirects grew by %s, more than %s", short(r.added), s.mayAdd)
 	}
@@ -126,7 +125,6 @@ func (s *system) round(ctx context.Context, a attack, r *result, lasts time.Dura
 		r.breaks("%d redirects failed in the calm: %s, %s", n, failures(cached), failures(uncached))
 	}
 	calm = cached.Percentile(99)
-	histogram := s.histogram(ctx)
 
 	attacking, stop := context.WithTimeout(ctx, lasts)
 	defer stop()
@@ -136,9 +134,10 @@ func (s *system) round(ctx context.Context, a attack, r *result, lasts time.Dura
 			r.breaks("the attack itself failed: %v", err)
 		}
 	})
-	wg.Go(func() { r.memory = max(r.memory, s.watchMemory(attacking)) })
+	memory := drive.Watch(s.api.Resident)
 	cached, uncached = s.follow(ctx, lasts)
 	wg.Wait()
+	r.memory = max(r.memory, memory().Most)
 	r.cached.Add(cached)
 	r.uncached.Add(uncached)
 	if s.api.Ended() {
@@ -150,7 +149,6 @@ func (s *system) round(ctx context.Context, a attack, r *result, lasts time.Dura
 	}
 	after, _ := drive.CPU(s.api.Pid)
 	r.cpu += after - middle - (middle - before)
-	r.inside = max(r.inside, percentile99(histogram, s.histogram(ctx)))
 	return calm, cached.Percentile(99), s.recover(ctx)
 }
 
@@ -164,74 +162,10 @@ func (s *system) follow(ctx context.Context, d time.Duration) (cached, uncached 
 	return cached, uncached
 }
 
-// watchMemory returns the most memory that the api has until ctx ends.
-func (s *system) watchMemory(ctx context.Context) (most int64) {
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		if n, err := drive.Memory(s.api.Pid, "VmRSS"); err == nil {
-			most = max(most, n)
-		}
-		select {
-		case <-ctx.Done():
-			return most
-		case <-tick.C:
-		}
-	}
-}
-
 // recover waits until the api says that it is ready, so that one attack is not
 // blamed for another.
 func (s *system) recover(ctx context.Context) error {
-	for deadline := time.Now().Add(30 * time.Second); ; {
-		drive.Pause(ctx, time.Second)
-		status, _, err := s.as(ctx, "", http.MethodGet, "/ready", "", nil)
-		if err == nil && status == http.StatusOK || ctx.Err() != nil {
-			return ctx.Err()
-		}
-		if time.Now().After(deadline) {
-			return fmt.Errorf("the api is not ready half a minute after the attack: %d, %w", status, err)
-		}
-	}
-}
-
-// histogram returns how many cached redirects took at most so long, by the bound
-// as the server's metrics write it.
-func (s *system) histogram(ctx context.Context) map[string]float64 {
-	samples, err := drive.Samples(ctx, s.api.Admin, "signpost_http_request_duration_seconds_bucket")
-	if err != nil {
-		return nil // the table shows nothing then
-	}
-	of := map[string]float64{}
-	for labels, n := range samples {
-		if !strings.Contains(labels, `route="/r/:code"`) || !strings.Contains(labels, `status="3xx"`) {
-			continue
-		}
-		_, rest, _ := strings.Cut(labels, `le="`)
-		bound, _, _ := strings.Cut(rest, `"`)
-		of[bound] += n
-	}
-	return of
-}
-
-// percentile99 returns the bound of the bucket that holds p99 of the requests between
-// two looks at a histogram.
-func percentile99(before, after map[string]float64) time.Duration {
-	var bounds []float64
-	for bound := range after {
-		if f, err := strconv.ParseFloat(bound, 64); err == nil {
-			bounds = append(bounds, f)
-		}
-	}
-	slices.Sort(bounds)
-	all := after["+Inf"] - before["+Inf"]
-	for _, bound := range bounds {
-		name := strconv.FormatFloat(bound, 'g', -1, 64)
-		if after[name]-before[name] >= 0.99*all {
-			return time.Duration(bound * float64(time.Second))
-		}
-	}
-	return 0
+	return drive.Until(ctx, 30*time.Second, time.Second, func(ctx context.Context) error { return drive.Ready(ctx, s.api.Addr) })
 }
 
 // failures shows the answers that came in place of redirects.
@@ -248,9 +182,4 @@ func failures(l *drive.Latencies) string {
 		list = append(list, fmt.Sprintf("%d × %s", l.Failures[status], what))
 	}
 	return strings.Join(list, ", ") + fmt.Sprintf(" of %d", l.Failed()+len(l.All))
-}
-
-func median(values []time.Duration) time.Duration {
-	slices.Sort(values)
-	return values[len(values)/2]
 }

@@ -1,16 +1,10 @@
 package main
 
 import (
-	"bytes"
-	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -43,7 +37,7 @@ const (
 // prepare builds the binary and starts everything.
 func prepare(ctx context.Context, s settings) (_ *system, err error) {
 	sys := &system{settings: s}
-	if sys.Stage, err = drive.NewStage(ctx, "abuse", s.binary, "512MB"); err != nil {
+	if sys.Stage, err = drive.NewStage(ctx, "abuse", "512MB"); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -56,12 +50,7 @@ func prepare(ctx context.Context, s settings) (_ *system, err error) {
 		return nil, err
 	}
 	sys.files = int(min(4096, limit.Max/4)) // this process needs more than the api
-	if err := sys.Cluster.CreateDatabase(ctx, "signpost"); err != nil {
-		return nil, err
-	}
-	sys.url = sys.Cluster.URL("signpost")
-	// The binary's own: it may be of another release.
-	if err := sys.command(ctx, "migrate"); err != nil {
+	if sys.url, err = sys.Database(ctx, "signpost"); err != nil {
 		return nil, err
 	}
 	if err := sys.makeLinks(ctx); err != nil {
@@ -76,7 +65,7 @@ func prepare(ctx context.Context, s settings) (_ *system, err error) {
 	for role, token := range map[string]*string{"editor": &sys.editor, "reader": &sys.reader} {
 		var made struct{ Token string }
 		body := fmt.Sprintf(`{"name": "abuse %s", "role": "%s"}`, role, role)
-		if err := sys.call(ctx, http.MethodPost, "/tokens", "application/json", strings.NewReader(body), http.StatusCreated, &made); err != nil {
+		if err := sys.admin().Post(ctx, http.StatusCreated, &made, "/tokens", "application/json", strings.NewReader(body)); err != nil {
 			return nil, err
 		}
 		*token = made.Token
@@ -93,15 +82,6 @@ func (s *system) environ() []string {
 	}
 }
 
-func (s *system) command(ctx context.Context, args ...string) error {
-	cmd := exec.CommandContext(ctx, s.Binary, args...)
-	cmd.Env = append(os.Environ(), s.environ()...)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("%s: %w: %s", strings.Join(args, " "), err, out)
-	}
-	return nil
-}
-
 // startAPI starts an api that may open so many files and no more, and has it
 // remember the hot links.
 func (s *system) startAPI() (err error) {
@@ -113,21 +93,10 @@ func (s *system) startAPI() (err error) {
 }
 
 func (s *system) warm(context.Context) error {
-	c, err := drive.Dial(s.api.Addr)
-	if err != nil {
-		return err
-	}
-	defer c.Close() //nolint:errcheck // done with it
-	for _, code := range s.cached.Codes {
-		status, err := c.Get("/r/"+code, "abuse", "")
-		if err == nil && status != http.StatusFound {
-			err = fmt.Errorf("status %d", status)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+	s.cached.Turn = new(atomic.Int64)
+	_, err := drive.ClosedLoop(s.api.Addr, s.cached, 1, len(s.cached.Codes))
+	s.cached.Turn = nil
+	return err
 }
 
 // makeLinks fills the database. No title and no target has a q in it.
@@ -162,32 +131,12 @@ func (s *system) makeLinks(ctx context.Context) error {
 	return nil
 }
 
-// call sends a request of the administrator, wants a status, and decodes the
-// answer.
-func (s *system) call(ctx context.Context, method, path, kind string, body io.Reader, want int, answer any) error {
-	status, text, err := s.as(ctx, "", method, path, kind, body)
-	if err != nil {
-		return err
-	}
-	if status != want {
-		return fmt.Errorf("%s %s answered %d: %.200s", method, path, status, text)
-	}
-	return json.NewDecoder(bytes.NewReader(text)).Decode(answer)
-}
-
-// as sends a request with a token; "" is the administrator's.
-func (s *system) as(ctx context.Context, token, method, path, kind string, body io.Reader) (int, []byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
-	defer cancel()
-	return drive.Call(ctx, method, "http://"+s.api.Addr+path, cmp.Or(token, adminToken), kind, body)
-}
+// admin sends requests of the administrator.
+func (s *system) admin() drive.Client { return drive.Client{Addr: s.api.Addr, Token: adminToken} }
 
 // remove stops everything and removes it, unless it is to be kept.
 func (s *system) remove(ctx context.Context, keep bool) error {
-	for _, p := range []*drive.Process{s.api, s.worker} {
-		if p != nil {
-			p.Stop()
-		}
-	}
+	s.api.Stop()
+	s.worker.Stop()
 	return s.Remove(ctx, keep)
 }

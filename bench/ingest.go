@@ -9,7 +9,6 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -26,7 +25,7 @@ import (
 // many by COPY, in turns.
 func (b *bench) ingest(ctx context.Context) error {
 	n := b.scale(1_000_000)
-	w, err := b.launch("signpost", b.environ("DB_MAX_CONNS=8"), "worker")
+	w, err := b.launch(b.environ("DB_MAX_CONNS=8"), "worker")
 	if err != nil {
 		return err
 	}
@@ -53,8 +52,8 @@ func (b *bench) ingest(ctx context.Context) error {
 			best, bestWAL = rate, wal
 		}
 	}
-	b.ratio("clicks ingested per second, one worker, against COPY", median(rates), best, "%.0f", -0.6)
-	b.ratio("bytes of WAL per click, against COPY", median(wals), bestWAL, "%.0f", 1.5)
+	b.ratio("clicks ingested per second, one worker, against COPY", drive.Median(rates), best, "%.0f", -0.6)
+	b.ratio("bytes of WAL per click, against COPY", drive.Median(wals), bestWAL, "%.0f", 1.5)
 	return nil
 }
 
@@ -81,7 +80,7 @@ func (b *bench) ingestOnce(ctx context.Context, conn *pgx.Conn, n int) (rate, wa
 		return 0, 0, err
 	}
 	rate, walBytes, err = b.timed(ctx, n, func() error {
-		ship := exec.CommandContext(ctx, filepath.Join(b.Dir, "signpost"), "spool", "ship", filled)
+		ship := exec.CommandContext(ctx, b.Binary, "spool", "ship", filled)
 		ship.Env = append(append(os.Environ(), b.environ()...), "LOG_LEVEL=warn")
 		if out, err := ship.CombinedOutput(); err != nil {
 			return fmt.Errorf("ship: %w: %s", err, out)

@@ -1,7 +1,7 @@
 // Bench measures Signpost against the simplest thing that could do the same,
 // both sides in one run, and prints one table of ratios.
 //
-//	go run ./bench [-only redirect,disk,outage,ingest,uncached,memory,redis,import,upload,export]
+//	go run ./bench [-only redirect,disk,outage,ingest,uncached,memory,redis,import]
 //
 // Load comes from this process; other processes are measured. CPU time is the time
 // that the operating system counted for the server, because throughput on a shared
@@ -25,18 +25,19 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
 	"github.com/signpost/signpost/internal/drive"
 )
 
 type bench struct {
 	*drive.Stage
 	url   string
+	db    *pgxpool.Pool // of url
 	quick bool
 	rows  []row
-	// redirects of the measure that runs; of these unrecorded have no click, and
-	// late have one that was kept after the answer.
-	redirects, unrecorded, late int
+	// unrecorded redirects of the measure that runs have no click.
+	unrecorded int
 }
 
 // row is one line of the table.
@@ -46,7 +47,7 @@ type row struct {
 }
 
 func main() {
-	only := flag.String("only", "", "which measures, separated by commas (default all but import, upload and export)")
+	only := flag.String("only", "", "which measures, separated by commas (default all but import)")
 	quick := flag.Bool("quick", false, "a tenth of the work, to see that it runs")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
@@ -60,7 +61,7 @@ func main() {
 
 func run(ctx context.Context, only string, quick bool) (err error) {
 	// Enough memory for the links of every measure: reading files is not measured.
-	stage, err := drive.NewStage(ctx, "bench", "", "1536MB")
+	stage, err := drive.NewStage(ctx, "bench", "1536MB")
 	if err != nil {
 		return err
 	}
@@ -69,6 +70,7 @@ func run(ctx context.Context, only string, quick bool) (err error) {
 	if err := b.prepare(ctx); err != nil {
 		return err
 	}
+	defer b.db.Close()
 	err = b.measureAll(ctx, only)
 	return errors.Join(err, b.print())
 }
@@ -87,17 +89,15 @@ func (b *bench) measureAll(ctx context.Context, only string) error {
 		{"memory", b.memory},
 		{"redis", b.redis},
 		{"import", b.imports},
-		{"upload", b.upload},
-		{"export", b.exports},
 	}
 	var errs []error
 	for _, m := range measures {
-		if only == "" && slices.Contains([]string{"import", "upload", "export"}, m.name) || only != "" && !slices.Contains(strings.Split(only, ","), m.name) {
+		if only == "" && m.name == "import" || only != "" && !slices.Contains(strings.Split(only, ","), m.name) {
 			continue
 		}
 		fmt.Fprintf(os.Stderr, "bench: %s ...\n", m.name)
 		start := time.Now()
-		b.redirects, b.unrecorded, b.late = 0, 0, 0
+		b.unrecorded = 0
 		if err := m.run(ctx); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", m.name, err))
 			b.rows = append(b.rows, row{what: m.name, ours: "-", theirs: "-", ratio: "-", goal: "-", failed: true})
@@ -116,6 +116,9 @@ func (b *bench) prepare(ctx context.Context) (err error) {
 		return err
 	}
 	if b.url, err = b.Database(ctx, "signpost"); err != nil {
+		return err
+	}
+	if b.db, err = pgxpool.New(ctx, b.url); err != nil {
 		return err
 	}
 	if err := b.sql(ctx, addUser); err != nil {
@@ -140,17 +143,12 @@ func addLinks(n int) string {
 
 // sql runs statements one after another.
 func (b *bench) sql(ctx context.Context, statements string) error {
-	return sqlOn(ctx, b.url, statements)
+	return sqlOn(ctx, b.db, statements)
 }
 
-func sqlOn(ctx context.Context, url, statements string) error {
-	conn, err := pgx.Connect(ctx, url)
-	if err != nil {
-		return err
-	}
-	defer conn.Close(ctx) //nolint:errcheck // done with it
+func sqlOn(ctx context.Context, db *pgxpool.Pool, statements string) error {
 	for statement := range strings.SplitSeq(statements, ";") {
-		if _, err := conn.Exec(ctx, statement); err != nil {
+		if _, err := db.Exec(ctx, statement); err != nil {
 			return fmt.Errorf("%s: %w", strings.TrimSpace(statement), err)
 		}
 	}
@@ -159,13 +157,13 @@ func sqlOn(ctx context.Context, url, statements string) error {
 
 // value reads one number.
 func (b *bench) value(ctx context.Context, query string, args ...any) (n int64, err error) {
-	conn, err := pgx.Connect(ctx, b.url)
-	if err != nil {
-		return 0, err
-	}
-	defer conn.Close(ctx) //nolint:errcheck // done with it
-	err = conn.QueryRow(ctx, query, args...).Scan(&n)
+	err = b.db.QueryRow(ctx, query, args...).Scan(&n)
 	return n, err
+}
+
+// launch starts an api or a worker.
+func (b *bench) launch(environ []string, role string) (*drive.Process, error) {
+	return drive.Launch(b.Dir, environ, b.Binary, role)
 }
 
 // environ is the configuration of a process with a spool of its own.
@@ -198,7 +196,7 @@ func (b *bench) ratios(what string, ours, theirs []float64, format string, goal 
 	for i := range ours {
 		each[i] = ours[i] / theirs[i]
 	}
-	b.compare(what, median(ours), median(theirs), median(each), format, goal)
+	b.compare(what, drive.Median(ours), drive.Median(theirs), drive.Median(each), format, goal)
 }
 
 func (b *bench) compare(what string, ours, theirs, r float64, format string, goal float64) {
@@ -211,14 +209,17 @@ func (b *bench) compare(what string, ours, theirs, r float64, format string, goa
 	b.add(l)
 }
 
+// limit adds a line: a size that has to be at most so many MiB.
+func (b *bench) limit(what string, bytes, goal int64) {
+	b.add(row{
+		what: what, ours: fmt.Sprintf("%.1f", float64(bytes)/(1<<20)), theirs: "-", ratio: "-",
+		goal: fmt.Sprintf("<= %d", goal), ok: bytes <= goal<<20,
+	})
+}
+
 // add adds a line. A redirect that does not record its click is no redirect:
-// with one of them in the measure no goal is met, nor with one in a hundred that
-// did not wait for a disk that was slow.
+// with one of them in the measure no goal is met.
 func (b *bench) add(l row) {
-	if b.late > 0 {
-		l.what = fmt.Sprintf("%s (%d of %d answered before a slow disk did)", l.what, b.late, b.redirects)
-		l.ok = l.ok && b.late*100 <= b.redirects
-	}
 	if b.unrecorded > 0 {
 		l.what, l.ok = fmt.Sprintf("%s (%d CLICKS NOT RECORDED)", l.what, b.unrecorded), false
 	}
@@ -246,10 +247,4 @@ func (b *bench) print() error {
 		return errors.Join(w.Flush(), fmt.Errorf("%d of the goals were not met", missed))
 	}
 	return w.Flush()
-}
-
-func median[T int64 | float64 | time.Duration](values []T) T {
-	values = slices.Clone(values)
-	slices.Sort(values)
-	return values[len(values)/2]
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/signpost/signpost/internal/drive"
@@ -17,12 +18,13 @@ func (b *bench) memory(ctx context.Context) error {
 		return err
 	}
 	// The cache is divided into parts that fill unevenly: some room to spare.
-	api, err := b.launch("signpost", b.environ("CACHE_SIZE=110000"), "api")
+	api, err := b.launch(b.environ("CACHE_SIZE=110000"), "api")
 	if err != nil {
 		return err
 	}
 	defer api.Stop()
-	if err := b.warm(api.Addr, links); err != nil {
+	all := drive.Traffic{Agents: userAgents(1), Codes: codes(links), Turn: new(atomic.Int64)}
+	if _, err := drive.ClosedLoop(api.Addr, all, 1, links); err != nil {
 		return err
 	}
 	if cached, err := drive.Metric(ctx, api.Admin, "signpost_link_cache_entries"); err != nil || cached < links {
@@ -52,21 +54,11 @@ func (b *bench) memory(ctx context.Context) error {
 	if err == nil {
 		after, err = lowest(api.Anonymous)
 	}
-	if startErr := b.Cluster.Start(ctx); err == nil {
-		err = startErr
-	}
-	if err != nil {
+	if err := errors.Join(err, b.Cluster.Start(ctx)); err != nil {
 		return err
 	}
 	b.limit(fmt.Sprintf("API anonymous memory gained by %d clicks, Postgres down (MiB)", b.scale(10_000_000)), after-before, 64)
 	return nil
-}
-
-func (b *bench) limit(what string, bytes, goal int64) {
-	b.add(row{
-		what: what, ours: fmt.Sprintf("%.1f", float64(bytes)/(1<<20)), theirs: "-", ratio: "-",
-		goal: fmt.Sprintf("<= %d", goal), ok: bytes <= goal<<20,
-	})
 }
 
 // lowest is the least of some seconds, because the garbage collector gives memory
@@ -83,23 +75,4 @@ func lowest(read func() (int64, error)) (int64, error) {
 		least = min(least, n)
 	}
 	return least, err
-}
-
-// warm asks for every link once.
-func (b *bench) warm(addr string, links int) error {
-	c, err := drive.Dial(addr)
-	if err != nil {
-		return err
-	}
-	defer c.Close() //nolint:errcheck // done with it
-	for i := range links {
-		status, err := c.Get(fmt.Sprintf("/r/link%d", i), "bench/1", "")
-		if err == nil && status != 302 {
-			err = fmt.Errorf("status %d", status)
-		}
-		if err != nil {
-			return fmt.Errorf("warm up: %w", err)
-		}
-	}
-	return nil
 }

@@ -2,10 +2,14 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 	"golang.org/x/sys/unix"
 
 	"github.com/signpost/signpost/internal/drive"
@@ -13,11 +17,15 @@ import (
 
 // hot is the traffic of the redirect measures: a few links, always cached.
 func hot() drive.Traffic {
-	t := drive.Traffic{Agents: userAgents(20)}
-	for i := range 100 {
-		t.Codes = append(t.Codes, fmt.Sprintf("link%d", i))
+	return drive.Traffic{Agents: userAgents(20), Codes: codes(100)}
+}
+
+// codes are those of the first n links.
+func codes(n int) (list []string) {
+	for i := range n {
+		list = append(list, fmt.Sprintf("link%d", i))
 	}
-	return t
+	return list
 }
 
 // cost is the cost of one round of a closed loop.
@@ -32,7 +40,7 @@ func (b *bench) measure(ctx context.Context, p *drive.Process, t drive.Traffic, 
 	if err != nil {
 		return cost{}, err
 	}
-	before, err := p.CPU()
+	before, err := drive.CPU(p.Pid)
 	if err != nil {
 		return cost{}, err
 	}
@@ -48,7 +56,7 @@ func (b *bench) measure(ctx context.Context, p *drive.Process, t drive.Traffic, 
 			return cost{}, err
 		}
 	}
-	after, err := p.CPU()
+	after, err := drive.CPU(p.Pid)
 	return cost{
 		cpu:  float64((after - before).Nanoseconds()) / 1000 / float64(n),
 		rate: float64(n) / took.Seconds(),
@@ -58,12 +66,12 @@ func (b *bench) measure(ctx context.Context, p *drive.Process, t drive.Traffic, 
 // redirect compares a recorded redirect with a constant answer: once with
 // shipping to Postgres, once with Postgres stopped, which leaves the request path.
 func (b *bench) redirect(ctx context.Context) error {
-	base, err := b.launch("baseline", nil)
+	base, err := drive.Launch(b.Dir, nil, filepath.Join(b.Dir, "baseline"))
 	if err != nil {
 		return err
 	}
 	defer base.Stop()
-	api, err := b.launch("signpost", b.environ(), "api")
+	api, err := b.launch(b.environ(), "api")
 	if err != nil {
 		return err
 	}
@@ -85,10 +93,7 @@ func (b *bench) redirect(ctx context.Context) error {
 		return err
 	}
 	path, err := b.pairs(ctx, 25, base, api, t, n/4, nil)
-	if startErr := b.Cluster.Start(ctx); err == nil {
-		err = startErr
-	}
-	if err != nil {
+	if err := errors.Join(err, b.Cluster.Start(ctx)); err != nil {
 		return err
 	}
 	b.ratios("server CPU per redirect, request path (us)", path.ourCPU, path.theirCPU, "%.2f", 1.25)
@@ -129,43 +134,28 @@ func (b *bench) pairs(ctx context.Context, times int, base, api *drive.Process, 
 	return all, nil
 }
 
-// A tally is how many clicks an api has kept in its spool so far, and how many of
-// them later than their redirect was answered, because the disk took more than
-// the 50 ms that a redirect waits.
-type tally struct{ kept, late int }
-
-// recorded is the tally of a process, which the baseline has none of.
-func recorded(ctx context.Context, p *drive.Process) (tally, error) {
+// recorded is how many clicks a process has kept in its spool so far: none, if it is the
+// baseline.
+func recorded(ctx context.Context, p *drive.Process) (int, error) {
 	if p.Name == "baseline" {
-		return tally{}, nil
+		return 0, nil
 	}
 	kept, err := drive.Metric(ctx, p.Admin, "signpost_clicks_appended_total")
-	if err != nil {
-		return tally{}, err
-	}
-	late, err := drive.Metric(ctx, p.Admin, "signpost_clicks_late_total")
-	return tally{int(kept), int(late)}, err
+	return int(kept), err
 }
 
-// checkRecorded notes how many of the n redirects since before have no click, and
-// how many got it late. It gives the disk a while to answer.
-func (b *bench) checkRecorded(ctx context.Context, p *drive.Process, before tally, n int) error {
+// checkRecorded notes how many of the n redirects since before have no click. It gives
+// the disk a while to answer.
+func (b *bench) checkRecorded(ctx context.Context, p *drive.Process, before, n int) error {
 	if p.Name == "baseline" {
 		return nil
 	}
 	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		now, err := recorded(ctx, p)
-		if err != nil {
+		if missing := n - (now - before); err != nil || missing <= 0 || time.Now().After(deadline) {
+			b.unrecorded += max(0, missing)
 			return err
 		}
-		missing := n - (now.kept - before.kept)
-		if missing > 0 && time.Now().Before(deadline) {
-			continue
-		}
-		b.redirects += n
-		b.unrecorded += max(0, missing)
-		b.late += now.late - before.late
-		return nil
 	}
 }
 
@@ -186,7 +176,7 @@ func (b *bench) disk(ctx context.Context) error {
 	t := hot()
 	for range 3 {
 		for _, mode := range []string{"process", "disk"} {
-			p, err := b.launch("signpost", b.environ("CLICK_DURABILITY="+mode), "api")
+			p, err := b.launch(b.environ("CLICK_DURABILITY="+mode), "api")
 			if err != nil {
 				return err
 			}
@@ -202,13 +192,13 @@ func (b *bench) disk(ctx context.Context) error {
 			rate[mode] = append(rate[mode], c.rate)
 		}
 	}
-	b.ratio("redirects per second, fsync before each answer, 512 connections", median(rate["disk"]), median(rate["process"]), "%.0f", -0.5)
+	b.ratio("redirects per second, fsync before each answer, 512 connections", drive.Median(rate["disk"]), drive.Median(rate["process"]), "%.0f", -0.5)
 	return nil
 }
 
 // outage compares the latency while Postgres is down with that before.
 func (b *bench) outage(ctx context.Context) error {
-	api, err := b.launch("signpost", b.environ(), "api")
+	api, err := b.launch(b.environ(), "api")
 	if err != nil {
 		return err
 	}
@@ -244,7 +234,7 @@ func (b *bench) outage(ctx context.Context) error {
 	if err := b.checkRecorded(ctx, api, kept, answered); err != nil {
 		return err
 	}
-	a, d := median(before), median(during)
+	a, d := drive.Median(before), drive.Median(during)
 	b.add(row{
 		what: "p99 at 3,000/s, Postgres down 20 s (ms)",
 		ours: fmt.Sprintf("%.2f", d.Seconds()*1000), theirs: fmt.Sprintf("%.2f", a.Seconds()*1000),
@@ -272,6 +262,7 @@ func (b *bench) uncached(ctx context.Context) error {
 	defer func() {
 		for _, s := range sides {
 			s.api.Stop()
+			s.db.Close()
 		}
 	}()
 	for _, links := range []int{few, many} {
@@ -295,16 +286,16 @@ func (b *bench) uncached(ctx context.Context) error {
 			costs[i], times[i] = append(costs[i], c.cpu), append(times[i], 1e6/c.rate)
 		}
 	}
-	fmt.Fprintf(os.Stderr, "bench:   %.0f us each over 4 connections with %d links, %.0f us with %d\n", median(times[1]), many, median(times[0]), few)
+	fmt.Fprintf(os.Stderr, "bench:   %.0f us each over 4 connections with %d links, %.0f us with %d\n", drive.Median(times[1]), many, drive.Median(times[0]), few)
 	b.ratio(fmt.Sprintf("CPU of api and Postgres per uncached redirect, %d links against %d (us)", many, few),
-		median(costs[1]), median(costs[0]), "%.0f", 1.3)
+		drive.Median(costs[1]), drive.Median(costs[0]), "%.0f", 1.3)
 	return nil
 }
 
 // side is an api that remembers no link, with a database of its own.
 type side struct {
 	api     *drive.Process
-	url     string
+	db      *pgxpool.Pool
 	traffic drive.Traffic
 }
 
@@ -313,27 +304,40 @@ func (b *bench) uncachedSide(ctx context.Context, links int) (side, error) {
 	if err != nil {
 		return side{}, err
 	}
-	// The indexes for searching take minutes to fill and play no part here.
-	if err := sqlOn(ctx, url, "DROP INDEX urls_title_idx; DROP INDEX urls_original_url_idx; "+addUser+"; "+addLinks(links)); err != nil {
+	db, err := pgxpool.New(ctx, url)
+	if err != nil {
 		return side{}, err
 	}
-	// As a database is that was not filled a moment ago: without it each first look at
-	// a row reads its page, writes to it, and a vacuum of the server's own runs.
-	for _, statement := range []string{
-		"VACUUM (FREEZE, ANALYZE) urls", "CREATE EXTENSION pg_prewarm",
-		"SELECT pg_prewarm('urls'), pg_prewarm('urls_short_code_key')", "CHECKPOINT",
-	} {
-		if err := sqlOn(ctx, url, statement); err != nil {
-			return side{}, err
-		}
+	// The indexes for searching take minutes to fill and play no part here.
+	//
+	// The database becomes as one is that was not filled a moment ago: otherwise each first
+	// look at a row reads its page, writes to it, and a vacuum of the server's own runs.
+	err = sqlOn(ctx, db, "DROP INDEX urls_title_idx; DROP INDEX urls_original_url_idx; "+addUser+"; "+addLinks(links)+`;
+		VACUUM (FREEZE, ANALYZE) urls; CREATE EXTENSION pg_prewarm;
+		SELECT pg_prewarm('urls'), pg_prewarm('urls_short_code_key'); CHECKPOINT`)
+	if err != nil {
+		db.Close()
+		return side{}, err
 	}
 	// The smallest cache and random codes: nearly every lookup is a miss.
-	api, err := b.launch("signpost", append(b.environ("CACHE_SIZE=1"), "DATABASE_URL="+url), "api")
-	s := side{api: api, url: url, traffic: drive.Traffic{Agents: userAgents(5)}}
-	for i := range links {
-		s.traffic.Codes = append(s.traffic.Codes, fmt.Sprintf("link%d", i))
+	api, err := b.launch(append(b.environ("CACHE_SIZE=1"), "DATABASE_URL="+url), "api")
+	return side{api: api, db: db, traffic: drive.Traffic{Agents: userAgents(5), Codes: codes(links)}}, err
+}
+
+// backendsCPU is the time that the backends of Postgres have used which serve the
+// api in a database.
+func backendsCPU(ctx context.Context, db *pgxpool.Pool) (total time.Duration, err error) {
+	rows, err := db.Query(ctx, "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'signpost api'")
+	if err != nil {
+		return 0, err
 	}
-	return s, err
+	pids, err := pgx.CollectRows(rows, pgx.RowTo[int])
+	for _, pid := range pids {
+		if spent, err := drive.CPU(pid); err == nil { // else it has ended
+			total += spent
+		}
+	}
+	return total, err
 }
 
 // allMissed returns the cost of one of n redirects, with the work of Postgres. It is
@@ -344,14 +348,14 @@ func (b *bench) allMissed(ctx context.Context, s side, n int) (c cost, err error
 	if err != nil {
 		return c, err
 	}
-	database, err := backendsCPU(ctx, s.url)
+	database, err := backendsCPU(ctx, s.db)
 	if err != nil {
 		return c, err
 	}
 	if c, err = b.measure(ctx, s.api, s.traffic, 4, n, nil); err != nil {
 		return c, err
 	}
-	databaseAfter, err := backendsCPU(ctx, s.url)
+	databaseAfter, err := backendsCPU(ctx, s.db)
 	if err != nil {
 		return c, err
 	}

@@ -130,7 +130,7 @@ func (b *bench) visit(ctx context.Context, replicas int, environ []string) (load
 		}
 	}()
 	for range replicas {
-		p, err := b.launch("signpost", b.environ(append(environ, "DB_MAX_CONNS=4")...), "api")
+		p, err := b.launch(b.environ(append(environ, "DB_MAX_CONNS=4")...), "api")
 		if err != nil {
 			return 0, err
 		}
@@ -171,10 +171,10 @@ func visitAll(procs []*drive.Process) error {
 			}
 			defer c.Close() //nolint:errcheck // all was read
 			for _, link := range order {
-				status, err := c.Get(fmt.Sprintf("/link%d", link), "bench", "https://example.org/")
+				status, err := c.Get(fmt.Sprintf("/link%d", link), "bench", "")
 				for again := 0; err == nil && status == http.StatusServiceUnavailable && again < 10; again++ {
 					time.Sleep(time.Second) // as the answer says
-					status, err = c.Get(fmt.Sprintf("/link%d", link), "bench", "https://example.org/")
+					status, err = c.Get(fmt.Sprintf("/link%d", link), "bench", "")
 				}
 				if err == nil && status != http.StatusFound {
 					err = fmt.Errorf("status %d", status)

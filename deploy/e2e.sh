@@ -155,9 +155,9 @@ ask_upload() {
 }
 import_done() { ask GET "/imports/$import"; grep -q '"finished_at":"' <<<"$answer"; }
 
-# With the volumes and the standby that only the chaos lays over the others.
+# With the volume that only the chaos lays over the others.
 down() {
-	COMPOSE_FILE=docker-compose.yml:deploy/chaos/small-spool.yml:deploy/chaos/standby.yml docker compose --profile monitoring down -v --remove-orphans --timeout 10 >/dev/null 2>&1
+	COMPOSE_FILE=docker-compose.yml:deploy/chaos/small-spool.yml docker compose --profile monitoring down -v --remove-orphans --timeout 10 >/dev/null 2>&1
 	said 'removed'
 }
 

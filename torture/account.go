@@ -17,132 +17,108 @@ import (
 	"github.com/signpost/signpost/internal/rollup"
 )
 
+// finding is a line of the account.
+type finding struct {
+	what   string
+	value  any
+	broken bool // the promise
+}
+
+// report prints the findings and the kills. It is an error that a promise was broken.
+func (h *harness) report(findings []finding) error {
+	for _, name := range slices.Sorted(maps.Keys(h.killed)) {
+		findings = append(findings, finding{name, h.killed[name], false})
+	}
+	odd := h.odd.all()
+	findings = append(findings, finding{"ends that nobody asked for", odd, len(odd) > 0})
+	var broken []string
+	fmt.Println()
+	for _, f := range findings {
+		mark := ""
+		if f.broken {
+			mark = "BROKEN"
+			broken = append(broken, fmt.Sprintf("%s: %v", f.what, f.value))
+		}
+		fmt.Printf("%-38s %v %s\n", f.what, f.value, mark)
+	}
+	if len(broken) > 0 {
+		return errors.New("the promise is broken: " + strings.Join(broken, "; "))
+	}
+	return nil
+}
+
 // compare compares what the clients know with the events.
-func (h *harness) compare(ctx context.Context) (phases map[int]drive.Tally, unknown int, err error) {
+func (h *harness) compare(ctx context.Context) (t drive.Tally, unknown int, err error) {
 	err = drive.With(ctx, h, func(ctx context.Context, conn *pgx.Conn) error {
+		var phases map[int]drive.Tally
 		phases, unknown, err = h.clicks.Compare(ctx, conn)
+		t = phases[0] // there is only one
 		return err
 	})
-	return phases, unknown, err
+	return t, unknown, err
 }
 
 // account compares what the clients know with the database, and prints it.
 func (h *harness) account(ctx context.Context, took time.Duration) error {
+	t, unknown, err := h.compare(ctx)
+	if err != nil {
+		return err
+	}
+	left, err := leftInSpool(h.spool())
+	if err != nil {
+		return fmt.Errorf("look at what is left in the spools: %w", err)
+	}
 	conn, err := h.Connect(ctx)
 	if err != nil {
 		return err
 	}
 	defer conn.Close(ctx) //nolint:errcheck // done with it
-	phases, unknown, err := h.clicks.Compare(ctx, conn)
-	if err != nil {
-		return err
-	}
-	t := phases[0] // there is only one
-	// A click that a process dropped and counted was answered, and is not in
-	// events.
-	dropped, late, reasons, err := h.drops.sum()
-	if err != nil {
-		return fmt.Errorf("read what was dropped: %w", err)
-	}
-	missing := max(0, t.Missing-dropped)
-	left, err := leftInSpool(h.spool())
-	if err != nil {
-		return fmt.Errorf("look at what is left in the spools: %w", err)
-	}
-	odd, slowest := h.ends.all()
 	rollups, err := rollup.Check(ctx, conn)
 	if err != nil {
 		return err
 	}
-	var stuck, rejected, batches, removed int
+	var stuck, rejected, batches int
+	var again float64
 	err = conn.QueryRow(ctx, `
 		SELECT (SELECT count(*) FROM river_job WHERE state IN ('discarded', 'running', 'retryable') AND kind = 'record_clicks'),
-			(SELECT count(*) FROM click_rejects), (SELECT count(*) FROM click_batches),
-			(SELECT count(*) FROM click_batches b JOIN spool_folders f ON f.folder = left(b.id, 32) AND b.id < f.gone_below)`).
-		Scan(&stuck, &rejected, &batches, &removed)
+			(SELECT count(*) FROM click_rejects), (SELECT count(*) FROM click_batches), (`+longestWait+`)`).
+		Scan(&stuck, &rejected, &batches, &again)
 	if err != nil {
 		return err
 	}
-	var interrupted int
-	var again, shipped float64 // seconds
-	if err := conn.QueryRow(ctx, longestWaits).Scan(&interrupted, &again, &shipped); err != nil {
-		return fmt.Errorf("read how long jobs waited: %w", err)
-	}
-
-	fmt.Println()
-	line("attempted", t.Attempted)
-	line("answered (302)", t.Answered)
-	line("in events", t.Counted)
-	line("of these by bots", t.Bots)
-	line("answered, not in events", t.Missing)
-	line("reported as dropped", dropped)
-	line("kept later than it was answered", late)
-	line("missing", missing)
-	line("counted twice", t.Doubled)
-	line("in events, never attempted", unknown)
-	line("bots taken for people or reverse", t.Mistaken)
-	line("rollup rows that differ", rollups.Differ)
-	line("stuck jobs", stuck)
-	line("rejected clicks", rejected)
-	line("files left in spools", len(left))
-	line("batches", batches)
-	line("of these removed from the spool", removed)
-	line("segments shipped again", h.again.Load())
-	if reasons != "" {
-		line("dropped for", reasons)
-	}
-	for _, name := range slices.Sorted(maps.Keys(h.killed)) {
-		line(name, h.killed[name])
-	}
-	line("ends that nobody asked for", len(odd))
-	for _, name := range append(odd, left...) {
-		fmt.Println("    " + name)
-	}
+	// A click that a process dropped and counted was answered, and is not in events.
+	dropped := int(h.drops.Total())
+	missing := max(0, t.Missing-dropped)
 	statuses, gap := h.clicks.Saw()
-	for _, status := range slices.Sorted(maps.Keys(statuses)) {
-		line("clients saw: "+status, statuses[status])
+	err = h.report([]finding{
+		{"attempted", t.Attempted, false},
+		{"answered (302)", t.Answered, t.Answered == 0},
+		{"in events", t.Counted, t.Counted+dropped < t.Answered},
+		{"of these by bots", t.Bots, t.Bots == 0},
+		{"reported as dropped", dropped, dropped > 0 && !h.allowDrops},
+		{"missing", missing, missing > 0},
+		{"counted twice", t.Doubled, t.Doubled > 0},
+		{"in events, never attempted", unknown, unknown > 0},
+		{"bots taken for people or reverse", t.Mistaken, t.Mistaken > 0},
+		{"rollup rows that differ", rollups.Differ, rollups.Differ > 0},
+		{"stuck jobs", stuck, stuck > 0},
+		{"rejected clicks", rejected, rejected > 0},
+		{"files left in spools", left, len(left) > 0},
+		{"batches", batches, false},
+		{"segments shipped again", h.again.Load(), false},
+		{"clients saw", statuses, statuses["500"]+statuses["404"] > 0},
+		{"longest gap in service", gap.Round(time.Millisecond), false},
+		{"seconds until a job ran again, at most", again, again > longestAgain.Seconds()},
+		{"changes of a link", h.fresh.changes, false},
+		{"longest that an old answer was given", h.fresh.stale.Round(time.Millisecond), h.fresh.stale > longestStale},
+		{"took", took.Round(time.Second), false},
+	})
+	if err != nil {
+		return err
 	}
-	line("longest gap in service", gap.Round(time.Millisecond))
-	line("runs of jobs cut short", interrupted)
-	line("longest until a job ran again", seconds(again).Round(time.Millisecond))
-	line("longest from shipped to counted", seconds(shipped).Round(time.Millisecond))
-	line("slowest end after SIGTERM", slowest.Round(time.Millisecond))
-	line("changes of a link", h.fresh.changes)
-	line("longest that an old answer was given", h.fresh.stale.Round(time.Millisecond))
-	line("most anonymous memory of an api", fmt.Sprintf("%.1f MiB", float64(max(h.apis[0].memory, h.apis[1].memory))/(1<<20)))
-	line("took", took.Round(time.Second))
-
-	var broken []string
-	for what, is := range map[string]bool{
-		"an answered click is missing": missing > 0, "a click was counted twice": t.Doubled > 0,
-		"an event was never attempted": unknown > 0, "rollups differ from the events": rollups.Differ > 0,
-		"jobs are stuck": stuck > 0, "clicks were rejected": rejected > 0, "nothing was answered": t.Answered == 0,
-		"fewer events and drops than answers":                      t.Counted+dropped < t.Answered,
-		"clicks were dropped on a healthy disk (-drops allows it)": dropped > 0 && !h.allowDrops, "a client got an error": statuses["500"]+statuses["404"] > 0,
-		"files are left in the spools": len(left) > 0, "a process ended as nobody asked it to": len(odd) > 0,
-		"a bot was taken for a person or the reverse": t.Mistaken > 0 || t.Bots == 0,
-		"a job ran again too late":                    seconds(again) > longestAgain,
-		"an old answer was given too long":            h.fresh.stale > longestStale,
-	} {
-		if is {
-			broken = append(broken, what)
-		}
-	}
-	if len(broken) > 0 {
-		return errors.New("the promise is broken: " + strings.Join(broken, "; "))
-	}
-	if dropped > 0 {
-		fmt.Println("\nevery answered click was counted exactly once or reported as dropped")
-		return nil
-	}
-	fmt.Println("\nevery answered click was counted exactly once")
+	fmt.Println("\nevery answered click was counted exactly once or reported as dropped")
 	return nil
 }
-
-// line prints one line of the account.
-func line(what string, value any) { fmt.Printf("%-38s %v\n", what, value) }
-
-func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
 
 // leftInSpool lists the files that hold clicks, or might, and were not shipped.
 // Shipped segments are in kept and gone, and caches of links are no clicks.
@@ -168,20 +144,17 @@ func leftInSpool(dir string) (left []string, err error) {
 // longestAgain is several times the promised two minutes.
 const longestAgain = 5 * time.Minute
 
-// longestWaits tells how many runs of click jobs ended without success, how long
-// it took at most until one of them ran again, and how long a batch took at most
-// from its arrival until it was counted. A run that ended leaves an error with
-// the time when that was found out. It began after the one before was found out,
-// or after its batch arrived: the wait is counted from there, which is too long
-// rather than too short. The last run began at attempted_at.
-const longestWaits = `
-WITH ends AS (
-	SELECT b.id, b.received_at, j.attempted_at, (e.error ->> 'at')::timestamptz AS found, e.n, cardinality(j.errors) AS errors
-	FROM river_job j JOIN click_batches b ON b.job_id = j.id, unnest(j.errors) WITH ORDINALITY AS e (error, n)
+// longestWait tells how many seconds it took at most until a click job whose run ended
+// without success ran again. A run that ended leaves an error with the time when that
+// was found out. It began after the one before was found out, or after its batch
+// arrived: the wait is counted from there, which is too long rather than too short. The
+// last run began at attempted_at.
+const longestWait = `
+WITH waits AS (
+	SELECT CASE WHEN n = cardinality(errors) THEN attempted_at ELSE found END -
+		COALESCE(lag(found) OVER (PARTITION BY b.id ORDER BY n), received_at) AS wait
+	FROM river_job j JOIN click_batches b ON b.job_id = j.id, unnest(j.errors) WITH ORDINALITY AS e (error, n),
+		LATERAL (SELECT (e.error ->> 'at')::timestamptz) AS at (found)
 	WHERE j.kind = 'record_clicks'
-), waits AS (
-	SELECT CASE WHEN n = errors THEN attempted_at ELSE found END - COALESCE(lag(found) OVER (PARTITION BY id ORDER BY n), received_at) AS wait
-	FROM ends
 )
-SELECT (SELECT count(*) FROM ends), (SELECT COALESCE(extract(epoch FROM max(wait)), 0)::float8 FROM waits),
-	(SELECT COALESCE(extract(epoch FROM max(ingested_at - received_at)), 0)::float8 FROM click_batches)`
+SELECT COALESCE(extract(epoch FROM max(wait)), 0)::float8 FROM waits`

@@ -34,8 +34,9 @@ func (h *harness) ofBoth(name string) (string, error) {
 		return "", err
 	}
 	query := first.Query()
-	query.Set("host", first.Query().Get("host")+","+second.Query().Get("host"))
-	query.Set("port", first.Query().Get("port")+","+second.Query().Get("port"))
+	for _, key := range []string{"host", "port"} {
+		query.Set(key, query.Get(key)+","+second.Query().Get(key))
+	}
 	query.Set("target_session_attrs", "read-write")
 	first.RawQuery = query.Encode()
 	return first.String(), nil
@@ -44,25 +45,28 @@ func (h *harness) ofBoth(name string) (string, error) {
 // reship counts the clicks that the failover has lost, has every api ship its kept
 // segments again, and waits until the pipeline is empty.
 func (h *harness) reship(ctx context.Context) error {
-	phases, _, err := h.compare(ctx)
+	t, _, err := h.compare(ctx)
 	if err != nil {
 		return err
 	}
-	lost := phases[0].Missing
-	if lost == 0 {
+	fmt.Printf("torture: the failover has lost %d answered clicks\n", t.Missing)
+	if t.Missing == 0 {
 		return errors.New("the failover lost nothing: the standby did not lag, and nothing was shown")
 	}
 	for _, p := range h.apis {
-		var got struct{ Segments, Waiting int64 }
-		status, err := call(ctx, http.MethodPost, "http://"+p.Admin+"/spool/reship", nil, &got)
-		if err != nil || status != http.StatusOK {
-			return fmt.Errorf("%s was asked to ship again and answered %d: %w", p.Name, status, err)
+		if err := h.shipAgain(ctx, p); err != nil {
+			return err
 		}
-		h.again.Add(got.Segments)
 	}
-	fmt.Println()
-	line("lost by the failover, before reshipping", lost)
-	return drive.Settle(ctx, h, h.patience)
+	return drive.Settle(ctx, h, patience)
+}
+
+// shipAgain has an api ship again all that it keeps.
+func (h *harness) shipAgain(ctx context.Context, api *proc) error {
+	var got struct{ Segments int64 }
+	err := drive.Client{Addr: api.Admin, Token: tortureToken}.Post(ctx, http.StatusOK, &got, "/spool/reship", "", nil)
+	h.again.Add(got.Segments)
+	return err
 }
 
 // promote lets the standby lag, kills the primary for good and makes the standby the

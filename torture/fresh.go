@@ -83,7 +83,7 @@ func (h *harness) noteStale(p *proc, asked, committed time.Time) {
 	}
 	since := committed
 	p.mu.Lock()
-	for _, t := range []time.Time{time.Unix(0, up), p.life.began} {
+	for _, t := range []time.Time{time.Unix(0, up), p.began} {
 		if t.After(since) {
 			since = t
 		}

@@ -16,7 +16,7 @@
 // go on giving the old answer. It exits with 1 if it does not hold.
 //
 // With -import it kills workers and Postgres during an import of a million rows
-// instead, and compares the result with an import that was left alone.
+// instead, and compares the result with what applying the file row by row gives.
 //
 // With -failover nothing is killed but the primary, once and for good, while its
 // standby lags. The standby is promoted, every api is asked to ship its kept segments
@@ -29,7 +29,6 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
-	"net/http"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -39,20 +38,15 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
 	"github.com/signpost/signpost/internal/drive"
 	"github.com/signpost/signpost/internal/pgserver"
 )
 
 type settings struct {
-	kills    int
-	clients  int
-	rate     int
-	links    int
-	outage   time.Duration
-	outages  int
-	patience time.Duration
-	seed     uint64
-	keep     bool
+	kills   int
+	outages int
+	outage  time.Duration
 	// allowDrops lets the account pass when clicks were dropped and counted.
 	allowDrops bool
 	imports    bool
@@ -61,18 +55,20 @@ type settings struct {
 	lag        time.Duration
 }
 
+const (
+	rate  = 400 // redirects a second that all clients together try
+	links = 40  // that they follow
+	// patience is how long the pipeline may take to become empty at the end, and an import
+	// to move.
+	patience = 6 * time.Minute
+)
+
 func main() {
 	var s settings
 	flag.IntVar(&s.kills, "kills", 300, "how many processes to kill")
-	flag.IntVar(&s.clients, "clients", 16, "clients that follow links at the same time")
-	flag.IntVar(&s.rate, "rate", 400, "redirects a second that all clients together try")
-	flag.IntVar(&s.links, "links", 40, "links that the clients follow")
-	flag.DurationVar(&s.outage, "outage", 20*time.Second, "how long Postgres stays stopped when it is stopped")
 	flag.IntVar(&s.outages, "outages", 3, "how often Postgres is stopped")
-	flag.DurationVar(&s.patience, "patience", 6*time.Minute, "how long the pipeline may take to become empty at the end")
-	flag.Uint64Var(&s.seed, "seed", uint64(time.Now().UnixNano()), "seed of the random order of events")
-	flag.BoolVar(&s.keep, "keep", false, "keep the folder with data and logs")
-	flag.BoolVar(&s.allowDrops, "drops", false, "accept clicks that a process reports as dropped (a slow or full disk);\nthose it drops in the last quarter of a second before it is killed go unreported and count as missing")
+	flag.DurationVar(&s.outage, "outage", 20*time.Second, "how long Postgres stays stopped when it is stopped")
+	flag.BoolVar(&s.allowDrops, "drops", false, "accept clicks that a process reports as dropped (a slow or full disk);\nthose it drops in the last tenth of a second before it is killed go unreported and count as missing")
 	flag.BoolVar(&s.imports, "import", false, "kill during an import instead of redirects")
 	flag.IntVar(&s.rows, "rows", 1_000_000, "rows of that import")
 	flag.BoolVar(&s.failover, "failover", false, "fail over to a standby that lags instead")
@@ -89,18 +85,17 @@ func main() {
 }
 
 func torture(ctx context.Context, s settings) (err error) {
-	stage, err := drive.NewStage(ctx, "torture", "", "")
+	stage, err := drive.NewStage(ctx, "torture", "")
 	if err != nil {
 		return err
 	}
-	fmt.Printf("torture: seed %d, data and logs in %s\n", s.seed, stage.Dir)
-	h := &harness{settings: s, Stage: stage, rand: rand.New(rand.NewPCG(s.seed, 1)), killed: map[string]int{}}
+	fmt.Printf("torture: data and logs in %s\n", stage.Dir)
+	h := &harness{settings: s, Stage: stage, killed: map[string]int{}}
 	h.up.Store(time.Now().UnixNano())
 	defer func() {
 		h.stopAll()
 		clean := context.WithoutCancel(ctx)
-		keep := err != nil || s.keep
-		err = errors.Join(err, h.removeStandby(clean, keep), stage.Remove(clean, keep))
+		err = errors.Join(err, h.removeStandby(clean, err != nil), stage.Remove(clean, err != nil))
 	}()
 	switch {
 	case s.imports:
@@ -126,14 +121,12 @@ func (h *harness) underLoad(ctx context.Context, disturb, settled func(context.C
 	watching, stopWatching := context.WithCancel(ctx)
 	defer stopWatching()
 	var clients sync.WaitGroup
-	for i := range h.clients {
-		clients.Go(func() { h.follow(load, i) })
-	}
+	clients.Go(func() { drive.Every(load, rate, h.follow) })
 	if !h.failover { // which may lose changes of links
 		clients.Go(func() { h.changeLink(load) })
 	}
 	for _, p := range h.apis {
-		go p.watch(watching)
+		go h.watch(watching, p)
 	}
 	err := disturb(ctx)
 	stopLoad()
@@ -142,24 +135,36 @@ func (h *harness) underLoad(ctx context.Context, disturb, settled func(context.C
 		return err
 	}
 	fmt.Printf("torture: %s of disturbance done, waiting for the pipeline to become empty\n", time.Since(began).Round(time.Second))
-	if err := drive.Settle(ctx, h, h.patience); err != nil {
+	if err := drive.Settle(ctx, h, patience); err != nil {
 		return err
 	}
 	if err := settled(ctx); err != nil {
 		return err
 	}
 	for _, p := range h.apis {
-		p.askDrops(ctx)
+		h.drops.Ask(ctx, p.Admin)
 	}
 	h.stopAll()
 	return h.account(ctx, time.Since(began))
+}
+
+// watch asks an api for the clicks that it dropped until ctx ends.
+func (h *harness) watch(ctx context.Context, p *proc) {
+	for ctx.Err() == nil {
+		h.drops.Ask(ctx, p.Admin)
+		drive.Pause(ctx, 100*time.Millisecond)
+	}
+}
+
+// follow follows a random link on one of the replicas.
+func (h *harness) follow(n int) {
+	h.clicks.Follow(h.apis[n%2].Addr, "/r/"+h.codes[rand.IntN(len(h.codes))], 0)
 }
 
 // harness is the system under torture and the account of it.
 type harness struct {
 	settings
 	*drive.Stage
-	rand    *rand.Rand
 	standby *pgserver.Cluster // nil but for a failover
 	url     string
 	procs   []*proc
@@ -171,8 +176,8 @@ type harness struct {
 	database sync.Mutex
 	up       atomic.Int64 // since when Postgres answers, Unix nanoseconds; 0 while it does not
 	killed   map[string]int
-	drops    drops
-	ends     ends
+	drops    drive.Drops
+	odd      oddEnds
 	fresh    freshness
 	again    atomic.Int64 // segments that were put back to be shipped again
 }
@@ -190,38 +195,47 @@ func (h *harness) Admins(context.Context) (addrs []string, err error) {
 // Connect implements [drive.System].
 func (h *harness) Connect(ctx context.Context) (*pgx.Conn, error) { return pgx.Connect(ctx, h.url) }
 
-// makeDatabase makes the database that processes started from now on use.
-func (h *harness) makeDatabase(ctx context.Context, name string) (err error) {
-	if h.url, err = h.Database(ctx, name); err == nil && h.standby != nil {
-		h.url, err = h.ofBoth(name)
-	}
-	return err
-}
-
 // startAll starts two of each role, with links to follow.
-func (h *harness) startAll(ctx context.Context) error {
-	if err := h.makeDatabase(ctx, "signpost"); err != nil {
+func (h *harness) startAll(ctx context.Context) (err error) {
+	if h.url, err = h.Database(ctx, "signpost"); err == nil && h.standby != nil {
+		h.url, err = h.ofBoth("signpost")
+	}
+	if err != nil {
 		return err
 	}
 	if err := h.makeLinks(ctx); err != nil {
 		return err
 	}
-	if err := h.launch([]string{"api", "api", "worker", "worker"}); err != nil {
+	if err := h.launch("api", "api", "worker", "worker"); err != nil {
 		return err
 	}
 	h.apis = h.procs[:2]
 	return h.waitReady(ctx)
 }
 
-// launch starts a process of each role and keeps it running.
-func (h *harness) launch(roles []string) error {
-	for _, role := range roles {
-		p, err := newProc(h, role, len(h.procs))
-		if err != nil {
-			return err
+func (h *harness) makeLinks(ctx context.Context) error {
+	for i := range links {
+		h.codes = append(h.codes, fmt.Sprintf("link%d", i))
+	}
+	return drive.With(ctx, h, func(ctx context.Context, conn *pgx.Conn) error {
+		_, err := conn.Exec(ctx, `
+			WITH u AS (INSERT INTO users (username, email) VALUES ('torture', 'torture@example.org') RETURNING id)
+			INSERT INTO urls (user_id, short_code, original_url) SELECT u.id, unnest($1::text[]), 'https://example.org/' FROM u`,
+			append(h.codes, changing))
+		return err
+	})
+}
+
+// waitReady waits until every replica can serve.
+func (h *harness) waitReady(ctx context.Context) error {
+	for _, p := range h.procs {
+		if p.role != "api" {
+			continue
 		}
-		h.procs = append(h.procs, p)
-		go p.supervise()
+		err := drive.Until(ctx, time.Minute, 100*time.Millisecond, func(ctx context.Context) error { return drive.Ready(ctx, p.Addr) })
+		if err != nil {
+			return fmt.Errorf("%s did not become ready; see %s: %w", p.Name, p.Log, err)
+		}
 	}
 	return nil
 }
@@ -232,20 +246,18 @@ func (h *harness) disturb(ctx context.Context) error {
 	defer asked.Wait()
 	every := max(h.kills/(h.outages+1), 1)
 	for n := 1; n <= h.kills && ctx.Err() == nil; n++ {
-		drive.Pause(ctx, time.Duration(100+h.rand.IntN(900))*time.Millisecond)
-		switch r := h.rand.IntN(100); {
+		drive.Pause(ctx, 100*time.Millisecond+rand.N(900*time.Millisecond))
+		switch r := rand.IntN(100); {
 		case h.outages > 0 && n%every == 0 && n/every <= h.outages:
 			h.stopDatabase(ctx)
 		case r < 15:
 			h.killDatabase(ctx)
-		case r < 65:
-			h.kill(h.procs[h.rand.IntN(2)], r)
 		default:
-			h.kill(h.procs[2+h.rand.IntN(2)], r)
+			h.kill(h.procs[rand.IntN(len(h.procs))], how())
 		}
-		if n%8 == 0 {
-			api := h.apis[h.rand.IntN(2)]
-			asked.Go(func() { h.shipAgain(ctx, api) })
+		if n%8 == 0 { // as after a failover that lost something; one that is killed meanwhile does some of it or nothing
+			api := h.apis[rand.IntN(2)]
+			asked.Go(func() { _ = h.shipAgain(ctx, api) })
 		}
 		if n%50 == 0 {
 			fmt.Printf("torture: %d kills, %d answered\n", n, h.clicks.Answered())
@@ -254,24 +266,21 @@ func (h *harness) disturb(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// shipAgain has an api ship again all that it keeps, as after a failover that
-// lost something. One that is killed meanwhile does some of it or nothing.
-func (h *harness) shipAgain(ctx context.Context, api *proc) {
-	var got struct{ Segments int64 }
-	if _, err := call(ctx, http.MethodPost, "http://"+api.Admin+"/spool/reship", nil, &got); err == nil {
-		h.again.Add(got.Segments)
+// how is the signal that ends an api or worker: four times in five as a crash would.
+func how() syscall.Signal {
+	if rand.IntN(5) == 0 {
+		return syscall.SIGTERM
 	}
+	return syscall.SIGKILL
 }
 
-// kill ends an api or worker: four times in five as a crash would.
-func (h *harness) kill(p *proc, r int) {
-	how, name := syscall.SIGKILL, " SIGKILL"
-	if r%5 == 0 {
-		how, name = syscall.SIGTERM, " SIGTERM"
+// kill ends an api or worker. It reports whether there was a process to end.
+func (h *harness) kill(p *proc, with syscall.Signal) bool {
+	if !p.signal(with) {
+		return false
 	}
-	if p.signal(how) {
-		h.killed[p.role+name]++
-	}
+	h.killed[p.role+", "+with.String()]++
+	return true
 }
 
 func (h *harness) killDatabase(ctx context.Context) {
@@ -295,7 +304,7 @@ func (h *harness) stopDatabase(ctx context.Context) {
 	end := time.Now().Add(h.outage)
 	for time.Now().Before(end) && ctx.Err() == nil {
 		drive.Pause(ctx, time.Second)
-		h.kill(h.procs[h.rand.IntN(len(h.procs))], h.rand.IntN(100))
+		h.kill(h.procs[rand.IntN(len(h.procs))], how())
 	}
 	h.startDatabase(ctx)
 }

@@ -16,29 +16,38 @@ import (
 // container engine would.
 type proc struct {
 	*drive.Process
-	role  string
-	drops *drops // of all processes
-	ends  *ends
+	role string
+	odd  *oddEnds
 
 	mu      sync.Mutex // held while the process is started, signalled or looked at
 	running bool
-	life    life
-	memory  int64 // most anonymous memory seen, in bytes
 	ending  bool
+	starts  int
+	began   time.Time        // the last start
+	sent    []syscall.Signal // since then
 	ended   chan struct{}
 }
 
-func newProc(h *harness, role string, i int) (*proc, error) {
-	// One lets go of what it shipped while others die; one can ship all again.
-	keep := "1h"
-	if i == 0 && !h.failover {
-		keep = "3s"
+// launch starts a process of each role and keeps it running.
+func (h *harness) launch(roles ...string) error {
+	for i, role := range roles {
+		// One lets go of what it shipped while others die; one can ship all again.
+		keep := "1h"
+		if i == 0 && !h.failover {
+			keep = "3s"
+		}
+		p, err := drive.NewProcess(h.Dir, role+strconv.Itoa(i), []string{
+			"DATABASE_URL=" + h.url, "SPOOL_DIR=" + h.spool(), "SPOOL_KEEP=" + keep, "DB_MAX_CONNS=8",
+			"ADMIN_TOKEN=" + tortureToken, "LOG_LEVEL=info",
+		}, h.Binary, role)
+		if err != nil {
+			return err
+		}
+		supervised := &proc{Process: p, role: role, odd: &h.odd, ended: make(chan struct{})}
+		h.procs = append(h.procs, supervised)
+		go supervised.supervise()
 	}
-	p, err := drive.NewProcess(h.Dir, role+strconv.Itoa(i), []string{
-		"DATABASE_URL=" + h.url, "SPOOL_DIR=" + h.spool(), "SPOOL_KEEP=" + keep, "DB_MAX_CONNS=8",
-		"ADMIN_TOKEN=" + tortureToken, "LOG_LEVEL=info",
-	}, h.Binary, role)
-	return &proc{Process: p, role: role, drops: &h.drops, ends: &h.ends, ended: make(chan struct{})}, err
+	return nil
 }
 
 func (p *proc) supervise() {
@@ -47,10 +56,8 @@ func (p *proc) supervise() {
 		state := p.Wait()
 		p.mu.Lock()
 		p.running = false
-		ended := p.life
+		p.judge(state)
 		p.mu.Unlock()
-		p.ends.note(p.Name, ended, state)
-		p.drops.end(ended, p.Log)
 		time.Sleep(100 * time.Millisecond)
 	}
 }
@@ -62,9 +69,9 @@ func (p *proc) start() bool {
 	if p.ending {
 		return false
 	}
-	p.life = life{n: p.life.n + 1, began: time.Now(), log: fileSize(p.Log), dropped: map[string]int{}}
+	p.starts, p.began, p.sent = p.starts+1, time.Now(), nil
 	if err := p.Start(); err != nil {
-		fmt.Printf("torture: %v\n", err)
+		p.odd.add("%v", err)
 		return false
 	}
 	p.running = true
@@ -78,39 +85,18 @@ func (p *proc) signal(s syscall.Signal) bool {
 	if !p.running || p.Signal(s) != nil {
 		return false
 	}
-	p.life.sent = append(p.life.sent, s)
-	if s == syscall.SIGTERM && p.life.asked.IsZero() {
-		p.life.asked = time.Now()
-	}
+	p.sent = append(p.sent, s)
 	return true
 }
 
-// ends collects the ends of processes that no signal asked for: a panic, an error, an
-// end unasked, a stop that took too long.
-type ends struct {
-	mu      sync.Mutex
-	odd     []string
-	slowest time.Duration // from SIGTERM to the end
-}
-
-func (e *ends) note(name string, l life, state *os.ProcessState) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
+// judge notes an end that no signal asked for.
+func (p *proc) judge(state *os.ProcessState) {
 	status, _ := state.Sys().(syscall.WaitStatus)
-	killed := status.Signaled() && slices.Contains(l.sent, status.Signal())
-	stopped := state.Success() && slices.Contains(l.sent, syscall.SIGTERM)
+	killed := status.Signaled() && slices.Contains(p.sent, status.Signal())
+	stopped := state.Success() && slices.Contains(p.sent, syscall.SIGTERM)
 	if !killed && !stopped {
-		e.odd = append(e.odd, fmt.Sprintf("%s (start %d): %s, sent %v", name, l.n, state, l.sent))
+		p.odd.add("%s (start %d): %s, sent %v", p.Name, p.starts, state, p.sent)
 	}
-	if stopped {
-		e.slowest = max(e.slowest, time.Since(l.asked))
-	}
-}
-
-func (e *ends) all() (odd []string, slowest time.Duration) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return slices.Clone(e.odd), e.slowest
 }
 
 // end stops the process for good, with SIGTERM.
@@ -122,30 +108,27 @@ func (p *proc) end() {
 	select {
 	case <-p.ended:
 	case <-time.After(60 * time.Second):
-		p.ends.mu.Lock()
-		p.ends.odd = append(p.ends.odd, p.Name+" did not stop within a minute of SIGTERM")
-		p.ends.mu.Unlock()
+		p.odd.add("%s did not stop within a minute of SIGTERM", p.Name)
 		p.signal(syscall.SIGKILL)
 		<-p.ended
 	}
 }
 
-// lookAtMemory notes the anonymous memory of the process if it is the most yet.
-func (p *proc) lookAtMemory() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if !p.running {
-		return
-	}
-	if n, err := p.Anonymous(); err == nil { // else it has ended
-		p.memory = max(p.memory, n)
-	}
+// oddEnds are the ends of processes that no signal asked for: a panic, an error, an end
+// unasked, a stop that took too long.
+type oddEnds struct {
+	mu   sync.Mutex
+	list []string
 }
 
-func fileSize(path string) int64 {
-	info, err := os.Stat(path)
-	if err != nil {
-		return 0
-	}
-	return info.Size()
+func (o *oddEnds) add(format string, args ...any) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.list = append(o.list, fmt.Sprintf(format, args...))
+}
+
+func (o *oddEnds) all() []string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return slices.Clone(o.list)
 }

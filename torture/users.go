@@ -10,6 +10,14 @@ import (
 	"path/filepath"
 )
 
+// expectation is the result of applying the file row by row in its order.
+type expectation struct {
+	imported, rejected int64
+	// Digests in the order of lines: of the rows that won, and of the rejected lines with
+	// field and kind of problem.
+	winners, refused string
+}
+
 // writeUsers writes n users; of a hundred lines one is wrong, and three claim
 // the name or address of a line far away. It applies them row by row as well,
 // by the rule alone and without Signpost: a row is taken when it has an address
@@ -27,19 +35,25 @@ func writeUsers(dir string, n int) (string, expectation, error) {
 	for i := range n {
 		line := i + 2 // behind the header
 		name, address := claims(i, n)
-		if address < 0 {
-			_, _ = fmt.Fprintf(w, "user%d,no address\n", name)
-		} else {
-			_, _ = fmt.Fprintf(w, "user%d,user%d@example.org\n", name, address)
+		email := fmt.Sprintf("user%d@example.org", address)
+		problem := ""
+		switch {
+		case address < 0:
+			email, problem = "no address", "email:value"
+		case names[name]:
+			problem = "username:taken"
+		case addresses[address]:
+			problem = "email:taken"
 		}
-		if address < 0 || names[name] || addresses[address] {
+		_, _ = fmt.Fprintf(w, "user%d,%s\n", name, email)
+		if problem != "" {
 			want.rejected++
-			refused.add("%d", line)
+			refused.add("%d:%s", line, problem)
 			continue
 		}
 		names[name], addresses[address] = true, true
 		want.imported++
-		winners.add("%d:user%d:user%d@example.org", line, name, address)
+		winners.add("%d:user%d:%s", line, name, email)
 	}
 	want.winners, want.refused = winners.sum(), refused.sum()
 	if err := w.Flush(); err != nil {

@@ -2,15 +2,15 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
 	"slices"
-	"strings"
 	"text/tabwriter"
-	"time"
 
 	"github.com/jackc/pgx/v5"
+
 	"github.com/signpost/signpost/internal/drive"
 	"github.com/signpost/signpost/internal/rollup"
 )
@@ -45,13 +45,11 @@ func (l *load) report(tallies map[int]drive.Tally) (broken []string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	w := tabwriter.NewWriter(os.Stdout, 0, 8, 2, ' ', 0)
-	row := func(cells ...any) { _, _ = fmt.Fprintln(w, strings.Join(texts(cells), "\t")) }
-	fmt.Println()
-	row("fault", "lasted", "first redirect", "whole again", "failed", "new links", "of them 503", "malformed", "attempted", "answered", "counted", "dropped")
+	_, _ = fmt.Fprintln(w, "\nFAULT\tLASTED\tFIRST REDIRECT\tWHOLE AGAIN\tFAILED\tNEW LINKS\tOF THEM 503\tMALFORMED\tATTEMPTED\tANSWERED\tCOUNTED\tDROPPED")
 	for i, p := range l.phases {
 		t := tallies[i]
-		row(p.name, blank(p.lasted), blank(p.first), blank(p.whole), outcomes(p.failed), p.uncached, p.refused, p.malformed,
-			t.Attempted, t.Answered, t.Counted, p.dropped)
+		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%v\t%d\t%d\t%d\t%d\t%d\t%d\t%v\n", p.name, short(p.lasted), short(p.first), short(p.whole),
+			p.failed, p.uncached, p.refused, p.malformed, t.Attempted, t.Answered, t.Counted, p.dropped)
 		broken = append(broken, p.faults(t)...)
 	}
 	_ = w.Flush()
@@ -82,41 +80,10 @@ func (p *phase) faults(t drive.Tally) []string {
 	return broken
 }
 
-func texts(cells []any) []string {
-	var list []string
-	for _, c := range cells {
-		list = append(list, fmt.Sprint(c))
-	}
-	return list
-}
-
-// blank shows a duration; none where there is nothing to measure.
-func blank(d time.Duration) string {
-	if d <= 0 {
-		return ""
-	}
-	return short(d)
-}
-
-func outcomes(failed map[string]int) string {
-	if len(failed) == 0 {
-		return "0"
-	}
-	var list []string
-	for _, what := range slices.Sorted(maps.Keys(failed)) {
-		list = append(list, fmt.Sprintf("%d × %s", failed[what], what))
-	}
-	return strings.Join(list, ", ")
-}
-
 // cleanUp removes the links; their clicks stay, as with every deleted link.
 func (l *load) cleanUp(ctx context.Context) error {
-	for _, sql := range []string{
-		"DELETE FROM urls WHERE user_id = (SELECT id FROM users WHERE username = $1)", "DELETE FROM users WHERE username = $1",
-	} {
-		if err := l.sys.exec(ctx, sql, "chaos-"+l.clicks.Run); err != nil {
-			return fmt.Errorf("clean up: %w", err)
-		}
-	}
-	return nil
+	name := "chaos-" + l.clicks.Run
+	return errors.Join(
+		l.sys.exec(ctx, "DELETE FROM urls WHERE user_id = (SELECT id FROM users WHERE username = $1)", name),
+		l.sys.exec(ctx, "DELETE FROM users WHERE username = $1", name))
 }

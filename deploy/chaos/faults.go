@@ -46,8 +46,7 @@ func allFaults(s *system, l *load, brief bool) []fault {
 	if !brief {
 		list = append(list, cutFault(s, l, "one api cut off from postgres", lasts, 1), killFault(s, l, "api"))
 	}
-	// It comes last: it needs the segments that were kept during the others.
-	return append(list, failoverFault(s, l, lasts))
+	return list
 }
 
 // killFault kills the main process of one container of a service.
@@ -93,6 +92,12 @@ func pauseFault(s *system, l *load, lasts time.Duration) fault {
 func cutFault(s *system, l *load, name string, lasts time.Duration, n int) fault {
 	var victims []string
 	var address string
+	all := func(ctx context.Context, change string) (err error) {
+		for _, id := range victims {
+			err = errors.Join(err, s.rules(ctx, change, id, address))
+		}
+		return err
+	}
 	return fault{
 		name: name, lasts: lasts,
 		hurt: func(ctx context.Context) error {
@@ -109,19 +114,9 @@ func cutFault(s *system, l *load, name string, lasts time.Duration, n int) fault
 			if n > 0 {
 				victims = victims[:n]
 			}
-			var errs []error
-			for _, id := range victims {
-				errs = append(errs, s.cut(ctx, id, address))
-			}
-			return errors.Join(errs...)
+			return all(ctx, cut)
 		},
-		heal: func(ctx context.Context) error {
-			var errs []error
-			for _, id := range victims {
-				errs = append(errs, s.mend(ctx, id, address))
-			}
-			return errors.Join(errs...)
-		},
+		heal: func(ctx context.Context) error { return all(ctx, mend) },
 		whole: func(ctx context.Context) bool {
 			for _, id := range victims {
 				if !s.ready(ctx, id) {

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"crypto/rand"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -21,15 +20,14 @@ import (
 // load sends the requests of the clients and notes the answers.
 type load struct {
 	sys    *system
-	s      settings
 	clicks drive.Clicks
+	drops  drive.Drops
 	hot    []string
+	bad    []badRequest
 
 	mu       sync.Mutex
 	phases   []*phase
 	coldUsed int
-	drops    map[string]float64 // clicks dropped, by the process that said so
-	bad      []badRequest
 }
 
 // phase is a stretch of the run: one fault, or the time between two.
@@ -50,15 +48,16 @@ type phase struct {
 const (
 	hotLinks  = 20
 	coldLinks = 30_000
+	// Requests a second: for links that are cached, for links that nobody has asked for
+	// before, and malformed ones.
+	hotRate, coldRate, badRate = 150, 20, 20
 	// inHand is how long after its kill a process may still take requests: until
 	// the kernel has closed its sockets, for which it has to get processor time.
 	inHand = 250 * time.Millisecond
 )
 
-func newLoad(sys *system, s settings) *load {
-	var id [4]byte
-	_, _ = rand.Read(id[:])
-	return &load{sys: sys, s: s, clicks: drive.Clicks{Run: hex.EncodeToString(id[:])}, drops: map[string]float64{}, bad: badRequests(sys.token)}
+func newLoad(sys *system) *load {
+	return &load{sys: sys, clicks: drive.Clicks{Run: strings.ToLower(rand.Text()[:8])}, bad: badRequests(sys.token)}
 }
 
 // prepare makes the links and brings the hot ones into every replica's cache.
@@ -79,9 +78,8 @@ func (l *load) prepare(ctx context.Context) error {
 	if err := l.warm(ctx); err != nil {
 		return err
 	}
-	// Clicks that were dropped before excuse nothing.
-	l.sampleDrops(ctx)
-	l.phases[0].dropped = 0
+	l.askDrops(ctx)
+	l.phases[0].dropped = 0 // clicks that were dropped before excuse nothing
 	return nil
 }
 
@@ -139,48 +137,24 @@ func (l *load) current() int {
 	return len(l.phases) - 1
 }
 
-// start lets the clients run until ctx ends.
-func (l *load) start(ctx context.Context, wg *sync.WaitGroup) {
-	l.every(ctx, wg, l.s.hot, func(i int) {
-		now := l.current()
-		if got := l.click(l.sys.lb, l.hot[i%len(l.hot)], now); got.Status != "302" {
-			l.note(now, func(p *phase) { p.fail("cached link", got) })
-		}
-	})
-	l.every(ctx, wg, l.s.cold, func(int) { l.newLink() })
-	l.every(ctx, wg, l.s.bad, func(i int) {
-		now := l.current()
-		got := l.send(l.bad[i%len(l.bad)])
-		l.note(now, func(p *phase) {
-			p.malformed++
-			if got != "" {
-				p.wrong["malformed ("+l.bad[i%len(l.bad)].name+"): "+got]++
+// run lets the clients run until ctx ends.
+func (l *load) run(ctx context.Context) {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() {
+		drive.Every(ctx, hotRate, func(i int) {
+			now := l.current()
+			if got := l.click(l.sys.lb, l.hot[i%len(l.hot)], now); got.Status != "302" {
+				l.note(now, func(p *phase) { p.fail("cached link", got) })
 			}
 		})
 	})
-	wg.Go(func() {
-		for ctx.Err() == nil {
-			l.sampleDrops(ctx)
-			drive.Pause(ctx, 500*time.Millisecond)
-		}
-	})
-}
-
-// every begins rate requests a second, however long they take, and waits for
-// those under way at the end.
-func (l *load) every(ctx context.Context, wg *sync.WaitGroup, rate int, request func(i int)) {
-	wg.Go(func() {
-		tick := time.NewTicker(time.Second / time.Duration(rate))
-		defer tick.Stop()
-		for i := 0; ; i++ {
-			select {
-			case <-ctx.Done():
-				return
-			case <-tick.C:
-				wg.Go(func() { request(i) })
-			}
-		}
-	})
+	wg.Go(func() { drive.Every(ctx, coldRate, func(int) { l.newLink() }) })
+	wg.Go(func() { drive.Every(ctx, badRate, func(i int) { l.send(l.bad[i%len(l.bad)]) }) })
+	for ctx.Err() == nil {
+		l.askDrops(ctx)
+		drive.Pause(ctx, 500*time.Millisecond)
+	}
 }
 
 func (l *load) note(phase int, change func(*phase)) {
@@ -251,42 +225,27 @@ func (l *load) keepsClicks(ctx context.Context) bool {
 	return true
 }
 
+// clicksKept returns how many clicks each replica has kept, by its address, and how many
+// all have dropped.
 func (l *load) clicksKept(ctx context.Context) (kept map[string]float64, dropped float64, err error) {
-	ids, err := l.sys.containers(ctx, "api")
+	addrs, err := l.sys.Admins(ctx)
 	kept = map[string]float64{}
-	for _, id := range ids {
-		n, metricErr := l.sys.metric(ctx, id, "signpost_clicks_appended_total")
-		d, dropErr := l.sys.metric(ctx, id, "signpost_clicks_dropped_total")
-		kept[id], dropped = n, dropped+d
-		err = errors.Join(err, metricErr, dropErr)
+	for _, addr := range addrs {
+		metrics, metricsErr := drive.Scrape(ctx, addr)
+		drops, _ := metrics.Sum("signpost_clicks_dropped_total")
+		kept[addr], dropped = metrics["signpost_clicks_appended_total"], dropped+drops
+		err = errors.Join(err, metricsErr)
 	}
 	return kept, dropped, err
 }
 
-// sampleDrops notes how many clicks each process says it has dropped. Drops of
-// a process that dies after its last sample stay unknown.
-func (l *load) sampleDrops(ctx context.Context) {
-	ids, err := l.sys.containers(ctx, "api")
-	if err != nil {
-		return
-	}
-	for _, id := range ids {
-		pid, err := l.sys.pid(ctx, id)
-		if err != nil {
-			continue
-		}
-		now := l.current()
-		n, err := l.sys.metric(ctx, id, "signpost_clicks_dropped_total")
-		if err != nil {
-			continue
-		}
-		process := fmt.Sprint(id, " ", pid)
-		l.mu.Lock()
-		if more := n - l.drops[process]; more > 0 { // no later sample was faster
-			l.phases[now].dropped += more
-			l.drops[process] = n
-		}
-		l.mu.Unlock()
+// askDrops notes how many clicks the replicas say they have dropped.
+func (l *load) askDrops(ctx context.Context) {
+	now := l.current()
+	addrs, _ := l.sys.Admins(ctx) // of those that are up
+	for _, addr := range addrs {
+		more := l.drops.Ask(ctx, addr)
+		l.note(now, func(p *phase) { p.dropped += more })
 	}
 }
 
@@ -318,10 +277,22 @@ func badRequests(token string) []badRequest {
 	}
 }
 
-// send sends a malformed request and returns the fault of the answer, if it has one:
-// every error must be JSON with the status in it.
-func (l *load) send(b badRequest) (fault string) {
-	conn, err := net.DialTimeout("tcp", l.sys.lb, drive.Longest)
+// send sends a malformed request, and notes the fault of its answer.
+func (l *load) send(b badRequest) {
+	now := l.current()
+	fault := b.fault(l.sys.lb)
+	l.note(now, func(p *phase) {
+		p.malformed++
+		if fault != "" {
+			p.wrong["malformed ("+b.name+"): "+fault]++
+		}
+	})
+}
+
+// fault sends the request and returns the fault of the answer, if it has one: every
+// error must be JSON with the status in it.
+func (b badRequest) fault(addr string) string {
+	conn, err := net.DialTimeout("tcp", addr, drive.Longest)
 	if err != nil {
 		return "no connection"
 	}

@@ -7,8 +7,7 @@
 // replica remembers, some that none has seen, and malformed requests besides.
 // Meanwhile the main processes of an api, a worker, Postgres and Redis are killed
 // from outside their containers, Postgres is paused, replicas are cut off from it
-// and the disk of the spool is filled. At last a standby that lags takes over, and
-// the clicks that the database has lost are shipped again. Then everything is left alone until the
+// and the disk of the spool is filled. Then everything is left alone until the
 // pipeline is empty, one table is printed, and it exits with 1 if a promise was
 // broken. It needs root, and a system whose data may get some links and clicks.
 package main
@@ -28,16 +27,6 @@ import (
 	"github.com/signpost/signpost/internal/drive"
 )
 
-// settings are the flags.
-type settings struct {
-	short    bool
-	only     string
-	hot      int
-	cold     int
-	bad      int
-	patience time.Duration
-}
-
 // recovery is the promised time from the end of a fault to a whole system.
 var recovery = 10 * time.Second
 
@@ -46,17 +35,12 @@ var recovery = 10 * time.Second
 var starved bool
 
 func main() {
-	var s settings
-	flag.BoolVar(&s.short, "short", false, "shorter faults, and only one network cut")
-	flag.StringVar(&s.only, "only", "", "only faults whose name contains this")
-	flag.IntVar(&s.hot, "hot", 150, "requests a second for links that are cached")
-	flag.IntVar(&s.cold, "cold", 20, "requests a second for links that nobody has asked for before")
-	flag.IntVar(&s.bad, "bad", 20, "malformed requests a second")
-	flag.DurationVar(&s.patience, "patience", 3*time.Minute, "how long the pipeline may take to become empty at the end")
+	brief := flag.Bool("short", false, "shorter faults, and only one network cut")
+	only := flag.String("only", "", "only faults whose name contains this")
 	flag.Parse()
 
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	err := run(ctx, s)
+	err := run(ctx, *brief, *only)
 	stop()
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "chaos: %v\n", err)
@@ -64,19 +48,18 @@ func main() {
 	}
 }
 
-func run(ctx context.Context, s settings) (err error) {
+func run(ctx context.Context, brief bool, only string) error {
 	sys, err := findSystem(ctx)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, sys.failBack(context.WithoutCancel(ctx))) }()
-	l := newLoad(sys, s)
-	if s.short {
+	l := newLoad(sys)
+	if brief {
 		// Continuous integration runs on busy machines: bounds of time are held
 		// at several times what is promised, and the true figures are printed.
 		recovery, starved = 9*recovery, true
 	}
-	faults, err := choose(allFaults(sys, l, s.short), s.only)
+	faults, err := choose(allFaults(sys, l, brief), only)
 	if err != nil {
 		return err
 	}
@@ -85,8 +68,9 @@ func run(ctx context.Context, s settings) (err error) {
 	}
 
 	under, stop := context.WithCancel(ctx)
+	defer stop()
 	var clients sync.WaitGroup
-	l.start(under, &clients)
+	clients.Go(func() { l.run(under) })
 	err = disturb(ctx, l, faults)
 	stop()
 	clients.Wait()
@@ -94,10 +78,7 @@ func run(ctx context.Context, s settings) (err error) {
 		return err
 	}
 	fmt.Println("chaos: the faults are over, waiting for the pipeline to become empty")
-	if err := drive.Settle(ctx, sys, s.patience); err != nil {
-		return err
-	}
-	if err := l.shipAgain(ctx); err != nil {
+	if err := drive.Settle(ctx, sys, 3*time.Minute); err != nil {
 		return err
 	}
 	broken, err := l.account(ctx)
@@ -178,7 +159,7 @@ func (l *load) through(ctx context.Context, f fault) error {
 	both.Go(func() { p.first = l.until(limit, end, l.redirects) })
 	both.Go(func() { p.whole = l.until(limit, end, f.whole) })
 	both.Wait()
-	l.sampleDrops(ctx) // drops until now belong to this fault
+	l.askDrops(ctx) // drops until now belong to this fault
 	if f.after != nil {
 		l.begin(phase{name: "(" + f.prepared + " back)"})
 		if err := f.after(context.WithoutCancel(ctx)); err != nil {
@@ -202,8 +183,12 @@ func (l *load) until(ctx context.Context, since time.Time, ok func(context.Conte
 
 const never = time.Hour
 
+// short shows a duration, and nothing where there was nothing to measure.
 func short(d time.Duration) string {
-	if d >= never {
+	switch {
+	case d <= 0:
+		return ""
+	case d >= never:
 		return "never"
 	}
 	return d.Round(10 * time.Millisecond).String()

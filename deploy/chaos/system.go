@@ -5,27 +5,23 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"os"
 	"os/exec"
 	"strconv"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/jackc/pgx/v5"
+
 	"github.com/signpost/signpost/internal/drive"
 )
 
 // system is the running Compose project of the current folder.
 type system struct {
 	*engine
-	lb       string // host:port of the load balancer
-	token    string // an admin token
-	login    *pgx.ConnConfig
-	database string // the service that is the database
-	standby  bool   // one was added
-	alone    string // COMPOSE_FILE before that
+	lb    string // host:port of the load balancer
+	token string // an admin token
+	login *pgx.ConnConfig
 }
 
 // findSystem checks that it is up and that it may be disturbed from here.
@@ -41,7 +37,7 @@ func findSystem(ctx context.Context) (*system, error) {
 	if !found {
 		return nil, fmt.Errorf("the load balancer's port is %q", port)
 	}
-	sys := &system{engine: newEngine(), lb: "127.0.0.1:" + number, database: "postgres"}
+	sys := &system{engine: newEngine(), lb: "127.0.0.1:" + number}
 	if err := sys.findProject(ctx); err != nil {
 		return nil, err
 	}
@@ -111,24 +107,27 @@ func (s *system) restarted(ctx context.Context, k killed) bool {
 	return err == nil && pid != k.pid
 }
 
+// admin is the admin listener of a container's process.
+func (s *system) admin(ctx context.Context, id string) (string, error) {
+	ip, err := s.ip(ctx, id, "back")
+	return ip + ":9090", err
+}
+
 // ready reports whether a container's process says that it can do all its work.
 func (s *system) ready(ctx context.Context, id string) bool {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-	defer cancel()
-	ip, err := s.ip(ctx, id, "back")
-	if err != nil {
-		return false
-	}
-	status, _, err := drive.Call(ctx, http.MethodGet, "http://"+ip+":9090/ready", "", "", nil)
-	return err == nil && status == http.StatusOK
+	addr, err := s.admin(ctx, id)
+	return err == nil && drive.Ready(ctx, addr) == nil
 }
 
 // Admins implements [drive.System].
 func (s *system) Admins(ctx context.Context) (addrs []string, err error) {
 	ids, err := s.containers(ctx, "api")
 	for _, id := range ids {
-		ip, ipErr := s.ip(ctx, id, "back")
-		addrs, err = append(addrs, ip+":9090"), errors.Join(err, ipErr)
+		addr, addrErr := s.admin(ctx, id)
+		if addrErr == nil {
+			addrs = append(addrs, addr)
+		}
+		err = errors.Join(err, addrErr)
 	}
 	return addrs, err
 }
@@ -136,12 +135,11 @@ func (s *system) Admins(ctx context.Context) (addrs []string, err error) {
 // Connect implements [drive.System]. It connects to the container of the database, as
 // the api containers do.
 func (s *system) Connect(ctx context.Context) (*pgx.Conn, error) {
-	ids, err := s.containers(ctx, s.database)
+	ids, err := s.containers(ctx, "postgres")
 	if err != nil {
 		return nil, err
 	}
 	login := s.login.Copy()
-	login.Fallbacks, login.ValidateConnect = nil, nil
 	if login.Host, err = s.ip(ctx, ids[0], "back"); err != nil {
 		return nil, err
 	}
@@ -156,26 +154,14 @@ func (s *system) exec(ctx context.Context, sql string, args ...any) error {
 	})
 }
 
-// metric adds up the samples of a name in a container's metrics.
-func (s *system) metric(ctx context.Context, id, name string) (float64, error) {
-	ip, err := s.ip(ctx, id, "back")
-	if err != nil {
-		return 0, err
-	}
-	return drive.Metric(ctx, ip+":9090", name)
-}
+// Changes of what a container and an address may say to each other: cut drops all of
+// it, without a word to either, so that connections stay open and hang.
+const (
+	cut  = "-I"
+	mend = "-D"
+)
 
-// cut drops what a container and an address say to each other, without a word to
-// either: connections stay open and hang.
-func (s *system) cut(ctx context.Context, id, address string) error {
-	return s.rules(ctx, id, "-I", address)
-}
-
-func (s *system) mend(ctx context.Context, id, address string) error {
-	return s.rules(ctx, id, "-D", address)
-}
-
-func (s *system) rules(ctx context.Context, id, change, address string) error {
+func (s *system) rules(ctx context.Context, change, id, address string) error {
 	pid, err := s.pid(ctx, id)
 	if err != nil {
 		return err

@@ -72,15 +72,23 @@ func Ask(method, addr, path, agent, referrer string) Answer {
 	return a
 }
 
-// Call sends a request with a token, and returns the status and the body of the answer.
-// The caller limits its time.
-func Call(ctx context.Context, method, url, token, kind string, body io.Reader) (status int, text []byte, err error) {
-	req, err := http.NewRequestWithContext(ctx, method, url, body)
+// Client sends requests of the management API.
+type Client struct{ Addr, Token string }
+
+// Send sends a request and returns the status and the body of the answer. Without a
+// body of its own it waits half a minute for the answer.
+func (c Client) Send(ctx context.Context, method, path, kind string, body io.Reader) (status int, text []byte, err error) {
+	if body == nil {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, 30*time.Second)
+		defer cancel()
+	}
+	req, err := http.NewRequestWithContext(ctx, method, "http://"+c.Addr+path, body)
 	if err != nil {
 		return 0, nil, err
 	}
-	if token != "" {
-		req.Header.Set("Authorization", "Bearer "+token)
+	if c.Token != "" {
+		req.Header.Set("Authorization", "Bearer "+c.Token)
 	}
 	if kind != "" {
 		req.Header.Set("Content-Type", kind)
@@ -92,4 +100,43 @@ func Call(ctx context.Context, method, url, token, kind string, body io.Reader) 
 	defer resp.Body.Close() //nolint:errcheck // read-only
 	text, err = io.ReadAll(resp.Body)
 	return resp.StatusCode, text, err
+}
+
+// Get decodes the answer to a GET, which has to be 200.
+func (c Client) Get(ctx context.Context, path string, answer any) error {
+	return c.want(ctx, http.StatusOK, answer, http.MethodGet, path, "", nil)
+}
+
+// Post decodes the answer to a POST, which has to have the status want.
+func (c Client) Post(ctx context.Context, want int, answer any, path, kind string, body io.Reader) error {
+	return c.want(ctx, want, answer, http.MethodPost, path, kind, body)
+}
+
+func (c Client) want(ctx context.Context, want int, answer any, method, path, kind string, body io.Reader) error {
+	status, text, err := c.Send(ctx, method, path, kind, body)
+	if err != nil {
+		return err
+	}
+	if status != want {
+		return fmt.Errorf("%s %s answered %d: %.200s", method, path, status, text)
+	}
+	return json.Unmarshal(text, answer)
+}
+
+// Upload sends a CSV file to be imported and returns the id of the import.
+func (c Client) Upload(ctx context.Context, kind string, file io.Reader) (id int64, err error) {
+	var got struct{ ID int64 }
+	err = c.Post(ctx, http.StatusAccepted, &got, "/imports?kind="+kind, "text/csv", file)
+	return got.ID, err
+}
+
+// Ready returns an error unless the process says that it can do all its work.
+func Ready(ctx context.Context, addr string) error {
+	ctx, cancel := context.WithTimeout(ctx, Longest)
+	defer cancel()
+	status, text, err := Client{Addr: addr}.Send(ctx, http.MethodGet, "/ready", "", nil)
+	if err == nil && status != http.StatusOK {
+		err = fmt.Errorf("/ready answered %d: %s", status, text)
+	}
+	return err
 }

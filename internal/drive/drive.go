@@ -10,8 +10,11 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"time"
 )
 
 // direct connects to the process itself, even if the environment names a proxy.
@@ -27,27 +30,19 @@ func FreeAddr() (string, error) {
 	return l.Addr().String(), l.Close()
 }
 
-// Metric returns a metric of the process whose admin listener is on addr. It is the sum
-// of the metric's samples, whatever their labels. It is an error if there are no
-// samples.
-func Metric(ctx context.Context, addr, name string) (float64, error) {
-	samples, err := Samples(ctx, addr, name)
-	if err != nil {
-		return 0, err
-	}
-	if len(samples) == 0 {
-		return 0, fmt.Errorf("no metric %s on %s", name, addr)
-	}
-	var sum float64
-	for _, value := range samples {
-		sum += value
-	}
-	return sum, nil
+// Median returns the value in the middle, of which there has to be one.
+func Median[T int64 | float64 | time.Duration](values []T) T {
+	values = slices.Clone(values)
+	slices.Sort(values)
+	return values[len(values)/2]
 }
 
-// Samples returns the samples of a metric. The key of each is its labels as they are
-// written, such as `{reason="stuck"}`, or "" without labels.
-func Samples(ctx context.Context, addr, name string) (map[string]float64, error) {
+// Metrics are the samples of one process at one moment, by name with labels as they are
+// written, such as `signpost_clicks_dropped_total{reason="stuck"}`.
+type Metrics map[string]float64
+
+// Scrape returns the metrics of the process whose admin listener is on addr.
+func Scrape(ctx context.Context, addr string) (Metrics, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+"/metrics", nil)
 	if err != nil {
 		return nil, fmt.Errorf("ask for metrics: %w", err)
@@ -60,22 +55,91 @@ func Samples(ctx context.Context, addr, name string) (map[string]float64, error)
 	if resp.StatusCode != http.StatusOK {
 		return nil, fmt.Errorf("ask for metrics: %s answered %s", addr, resp.Status)
 	}
-	samples := map[string]float64{}
+	metrics := Metrics{}
 	lines := bufio.NewScanner(resp.Body)
 	for lines.Scan() {
-		rest, ok := strings.CutPrefix(lines.Text(), name)
-		if !ok || rest == "" || rest[0] != ' ' && rest[0] != '{' {
-			continue // another metric whose name begins with this one
+		line := lines.Text()
+		if strings.HasPrefix(line, "#") {
+			continue
 		}
-		at := strings.LastIndexByte(rest, ' ')
-		value, err := strconv.ParseFloat(rest[at+1:], 64)
+		at := strings.LastIndexByte(line, ' ')
+		value, err := strconv.ParseFloat(line[at+1:], 64)
 		if err != nil {
-			return nil, fmt.Errorf("read metric %s: %w", name, err)
+			return nil, fmt.Errorf("read metrics: %w", err)
 		}
-		samples[rest[:at]] = value
+		metrics[line[:max(at, 0)]] = value
 	}
 	if err := lines.Err(); err != nil {
 		return nil, fmt.Errorf("read metrics: %w", err)
 	}
-	return samples, nil
+	return metrics, nil
+}
+
+// Sum adds up the samples of a metric, whatever their labels. It is an error if there
+// are none.
+func (m Metrics) Sum(metric string) (sum float64, err error) {
+	err = fmt.Errorf("no metric %s", metric)
+	for sample, value := range m {
+		if sample == metric || strings.HasPrefix(sample, metric+"{") {
+			sum, err = sum+value, nil
+		}
+	}
+	return sum, err
+}
+
+// Metric returns the sum of a metric of the process whose admin listener is on addr.
+func Metric(ctx context.Context, addr, metric string) (float64, error) {
+	metrics, err := Scrape(ctx, addr)
+	if err != nil {
+		return 0, err
+	}
+	return metrics.Sum(metric)
+}
+
+// Drops adds up the clicks that processes say they dropped. A process forgets its
+// counters when it ends, so those that it drops after it was last asked stay unknown.
+// The zero value is ready for use, also concurrently.
+type Drops struct {
+	mu   sync.Mutex
+	runs map[string]drops // by address and start
+}
+
+type drops struct {
+	reported float64
+	// unwritten clicks wait for the disk, and are lost with a process that is killed.
+	unwritten float64
+}
+
+// Ask asks the process whose admin listener is on addr, and returns how many clicks it
+// has reported as dropped since it was last asked.
+func (d *Drops) Ask(ctx context.Context, addr string) (more float64) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	metrics, err := Scrape(ctx, addr)
+	if err != nil {
+		return 0 // it is being killed or started
+	}
+	reported, _ := metrics.Sum("signpost_clicks_dropped_total")
+	now := drops{reported: reported, unwritten: metrics["signpost_clicks_unwritten"]}
+	run := fmt.Sprint(addr, " ", metrics["process_start_time_seconds"])
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.runs == nil {
+		d.runs = map[string]drops{}
+	}
+	before := d.runs[run]
+	now.reported = max(now.reported, before.reported) // a later answer may have been faster
+	d.runs[run] = now
+	return now.reported - before.reported
+}
+
+// Total returns how many clicks were dropped or lost by all processes. Those that still
+// run must have been asked when nothing was under way.
+func (d *Drops) Total() (total float64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, run := range d.runs {
+		total += run.reported + run.unwritten
+	}
+	return total
 }

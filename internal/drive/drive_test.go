@@ -26,21 +26,14 @@ func TestMetric(t *testing.T) {
 clicks{reason="disk full"} 2
 clicks{reason="stuck"} 1.5e+1
 clicks_late 7
-broken x
 `)
-	for name, want := range map[string]float64{"clicks": 17, "clicks_late": 7} {
+	for name, want := range map[string]float64{"clicks": 17, "clicks_late": 7, `clicks{reason="disk full"}`: 2} {
 		if got, err := Metric(t.Context(), addr, name); got != want || err != nil {
 			t.Errorf("%s is %v, %v, want %v", name, got, err, want)
 		}
 	}
-	for _, name := range []string{"click", "broken", "none"} {
-		if got, err := Metric(t.Context(), addr, name); err == nil {
-			t.Errorf("%s is %v", name, got)
-		}
-	}
-	samples, err := Samples(t.Context(), addr, "clicks")
-	if err != nil || len(samples) != 2 || samples[`{reason="disk full"}`] != 2 {
-		t.Errorf("samples %v, %v", samples, err)
+	if got, err := Metric(t.Context(), addr, "click"); err == nil {
+		t.Errorf("click is %v", got)
 	}
 }
 
@@ -50,9 +43,36 @@ func TestNoMetrics(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, addr := range []string{free, serve(t, http.StatusServiceUnavailable, "clicks 1\n"), "not an address"} {
+	for _, addr := range []string{free, serve(t, http.StatusServiceUnavailable, "clicks 1\n"), serve(t, http.StatusOK, "clicks x\n"), "not an address"} {
 		if got, err := Metric(t.Context(), addr, "clicks"); err == nil {
 			t.Errorf("%s says %v", addr, got)
+		}
+	}
+}
+
+// What a process dropped before it was killed counts, and so do clicks that it had not
+// written by then.
+func TestDrops(t *testing.T) {
+	t.Parallel()
+	text := make(chan string, 1)
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, "signpost_clicks_dropped_total{reason=\"stuck\"} "+<-text)
+	}))
+	defer s.Close()
+	var d Drops
+	for _, step := range []struct {
+		says        string
+		more, total float64
+	}{
+		{"0\nsignpost_clicks_unwritten 0\nprocess_start_time_seconds 1", 0, 0},
+		{"3\nsignpost_clicks_unwritten 5\nprocess_start_time_seconds 1", 3, 8},
+		{"4\nsignpost_clicks_unwritten 2\nprocess_start_time_seconds 1", 1, 6},
+		{"1\nsignpost_clicks_unwritten 0\nprocess_start_time_seconds 2", 1, 7},
+		{"no answer", 0, 7},
+	} {
+		text <- step.says
+		if more := d.Ask(t.Context(), strings.TrimPrefix(s.URL, "http://")); more != step.more || d.Total() != step.total {
+			t.Errorf("%q: %v more, %v in all, want %v and %v", step.says, more, d.Total(), step.more, step.total)
 		}
 	}
 }

@@ -2,21 +2,18 @@ package drive
 
 import (
 	"bufio"
-	"bytes"
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"net"
 	"net/http"
-	"net/http/httputil"
 	"slices"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/valyala/fasthttp"
 )
 
 // Conn is a keep-alive connection that costs this process as little as possible, so
@@ -24,8 +21,9 @@ import (
 // time.
 type Conn struct {
 	net.Conn
-	r   *bufio.Reader
-	buf []byte
+	r      *bufio.Reader
+	buf    []byte
+	answer fasthttp.Response // of the last request
 }
 
 // patience is how long a request waits for its answer.
@@ -45,85 +43,27 @@ func DialFrom(from, addr string) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Conn{Conn: c, r: bufio.NewReaderSize(c, 4096)}, nil
+	return &Conn{Conn: c, r: bufio.NewReader(c)}, nil
 }
 
-// Get requests a path as a browser does and returns the status. It reads the answer and
-// drops it.
-func (c *Conn) Get(path, agent, referrer string) (int, error) {
-	c.begin(path, agent)
-	c.buf = append(c.buf, "Accept: text/html,application/xhtml+xml\r\nReferer: "...)
-	c.buf = append(c.buf, referrer...)
-	c.buf = append(c.buf, "\r\nAccept-Language: en-US,en;q=0.9\r\nAccept-Encoding: gzip, deflate, br\r\n\r\n"...)
-	return c.ask()
-}
+// browser are the headers of a browser that follows a link.
+const browser = "Accept: text/html,application/xhtml+xml\r\nReferer: https://news.example.org/story\r\n" +
+	"Accept-Language: en-US,en;q=0.9\r\nAccept-Encoding: gzip, deflate, br\r\n"
 
-// Ask is like Get, with headers that the caller chooses, each ended by \r\n.
-func (c *Conn) Ask(path, agent, headers string) (int, error) {
-	c.begin(path, agent)
-	c.buf = append(c.buf, headers...)
-	c.buf = append(c.buf, "\r\n"...)
-	return c.ask()
-}
-
-func (c *Conn) begin(path, agent string) {
-	c.buf = append(c.buf[:0], "GET "...)
-	c.buf = append(c.buf, path...)
-	c.buf = append(c.buf, " HTTP/1.1\r\nHost: localhost\r\nUser-Agent: "...)
-	c.buf = append(c.buf, agent...)
-	c.buf = append(c.buf, "\r\n"...)
-}
-
-func (c *Conn) ask() (int, error) {
+// Get requests a path and returns the status. headers are further headers, each ended by
+// \r\n, or those of a browser if it is empty. Get reads the answer and drops it.
+func (c *Conn) Get(path, agent, headers string) (int, error) {
 	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
 		return 0, err
 	}
+	c.buf = fmt.Appendf(c.buf[:0], "GET %s HTTP/1.1\r\nHost: localhost\r\nUser-Agent: %s\r\n%s\r\n", path, agent, cmp.Or(headers, browser))
 	if _, err := c.Write(c.buf); err != nil {
 		return 0, err
 	}
-	return c.answer()
-}
-
-func (c *Conn) answer() (int, error) {
-	line, err := c.r.ReadSlice('\n')
-	if err != nil {
+	if err := c.answer.Read(c.r); err != nil {
 		return 0, err
 	}
-	if len(line) < 12 {
-		return 0, errors.New("short status line")
-	}
-	status, err := strconv.Atoi(string(line[9:12]))
-	if err != nil {
-		return 0, err
-	}
-	length, chunked := 0, false
-	for {
-		line, err := c.r.ReadSlice('\n')
-		if err != nil {
-			return 0, err
-		}
-		if len(line) <= 2 {
-			break
-		}
-		name, value, _ := bytes.Cut(line, []byte(": "))
-		switch {
-		case bytes.EqualFold(name, []byte("Content-Length")):
-			if length, err = strconv.Atoi(string(bytes.TrimSpace(value))); err != nil {
-				return 0, err
-			}
-		case bytes.EqualFold(name, []byte("Transfer-Encoding")):
-			chunked = true
-		}
-	}
-	if chunked {
-		_, err = io.Copy(io.Discard, httputil.NewChunkedReader(c.r))
-		if err == nil {
-			_, err = c.r.Discard(len("\r\n")) // there are no trailers
-		}
-		return status, err
-	}
-	_, err = io.CopyN(io.Discard, c.r, int64(length))
-	return status, err
+	return c.answer.StatusCode(), nil
 }
 
 // Traffic describes the requests of clients.
@@ -166,16 +106,6 @@ func (t Traffic) source(seed uint64) (*rand.Rand, *rand.Zipf) {
 	return r, rand.NewZipf(r, 1.1, 1, uint64(len(t.Codes)-1))
 }
 
-// get sends one request of the traffic.
-func (t Traffic) get(c *Conn, path, agent string) (int, error) {
-	if t.Headers != "" {
-		return c.Ask(path, agent, t.Headers)
-	}
-	return c.Get(path, agent, referrer)
-}
-
-const referrer = "https://news.example.org/story"
-
 // ClosedLoop sends n requests over conns connections, each as soon as the previous one
 // was answered, and returns how long all took.
 func ClosedLoop(addr string, t Traffic, conns, n int) (time.Duration, error) {
@@ -195,7 +125,7 @@ func ClosedLoop(addr string, t Traffic, conns, n int) (time.Duration, error) {
 			r, z := t.source(uint64(i))
 			for left.Add(-1) >= 0 {
 				path, agent := t.pick(r, z)
-				status, err := t.get(c, path, agent)
+				status, err := c.Get(path, agent, t.Headers)
 				if err == nil && status != cmp.Or(t.Status, http.StatusFound) {
 					err = fmt.Errorf("status %d", status)
 				}
@@ -278,7 +208,7 @@ func (c *client) ask(path, agent string, at time.Time) {
 	if !kept && !c.connect() {
 		return
 	}
-	status, err := c.traffic.get(c.conn, path, agent)
+	status, err := c.conn.Get(path, agent, c.traffic.Headers)
 	if kept && (err != nil || status == http.StatusRequestTimeout) {
 		// The server closed a connection that waited for this request. Every browser
 		// then repeats the request on a new one.
@@ -286,7 +216,7 @@ func (c *client) ask(path, agent string, at time.Time) {
 		if !c.connect() {
 			return
 		}
-		status, err = c.traffic.get(c.conn, path, agent)
+		status, err = c.conn.Get(path, agent, c.traffic.Headers)
 	}
 	c.used++
 	switch {

@@ -1,7 +1,6 @@
 package drive
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -9,10 +8,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
-	"strings"
+	"sync"
 	"syscall"
 	"time"
+
+	"github.com/prometheus/procfs"
 )
 
 // Process is a program under load. Once it has ended, it can be started again on the
@@ -122,20 +122,14 @@ func (p *Process) Ended() bool {
 }
 
 // Stop ends the process with SIGTERM and waits until it has ended. A second call does
-// nothing.
+// nothing, nor does one for no process.
 func (p *Process) Stop() {
+	if p == nil {
+		return
+	}
 	_ = p.Signal(syscall.SIGTERM) // it may have ended already
 	<-p.done
 }
-
-// CPU is the processor time that the process has used.
-func (p *Process) CPU() (time.Duration, error) { return CPU(p.Pid) }
-
-// Anonymous is the process's resident memory in bytes, without mapped files.
-func (p *Process) Anonymous() (int64, error) { return Memory(p.Pid, "RssAnon") }
-
-// Resident is the process's resident memory in bytes, mapped files included.
-func (p *Process) Resident() (int64, error) { return Memory(p.Pid, "VmRSS") }
 
 // AtLeast waits up to a minute until a metric of the process has at least the value
 // least.
@@ -149,42 +143,56 @@ func (p *Process) AtLeast(ctx context.Context, metric string, least float64) err
 	})
 }
 
-// CPU is the user and system time that a process has used, as Linux counts it.
+// CPU is the user and system time that a process has used.
 func CPU(pid int) (time.Duration, error) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	proc, err := procfs.NewProc(pid)
 	if err != nil {
 		return 0, err
 	}
-	// The name in parentheses may hold anything. Fields 14 and 15 are counted from
-	// behind it.
-	_, rest, ok := strings.Cut(string(text), ") ")
-	fields := strings.Fields(rest)
-	if !ok || len(fields) < 13 {
-		return 0, errors.New("cannot read the process's times")
-	}
-	user, err := strconv.ParseInt(fields[11], 10, 64)
-	if err != nil {
-		return 0, err
-	}
-	system, err := strconv.ParseInt(fields[12], 10, 64)
-	return time.Duration(user+system) * 10 * time.Millisecond, err
+	stat, err := proc.Stat()
+	return time.Duration(stat.CPUTime() * float64(time.Second)), err
 }
 
-// Memory reads one field of a process's status, in bytes, such as RssAnon (its own
-// resident memory), VmRSS (the same with mapped files) or VmHWM (the highest VmRSS so
-// far).
-func Memory(pid int, field string) (int64, error) {
-	f, err := os.Open(fmt.Sprintf("/proc/%d/status", pid))
+// Anonymous is the process's resident memory in bytes, without mapped files.
+func (p *Process) Anonymous() (int64, error) {
+	status, err := p.status()
+	return int64(status.RssAnon), err
+}
+
+// Resident is the process's resident memory in bytes, mapped files included.
+func (p *Process) Resident() (int64, error) {
+	status, err := p.status()
+	return int64(status.VmRSS), err
+}
+
+func (p *Process) status() (status procfs.ProcStatus, err error) {
+	proc, err := procfs.NewProc(p.Pid)
 	if err != nil {
-		return 0, err
+		return status, err
 	}
-	defer f.Close() //nolint:errcheck // read-only
-	lines := bufio.NewScanner(f)
-	for lines.Scan() {
-		if rest, ok := strings.CutPrefix(lines.Text(), field+":"); ok {
-			kb, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(rest), " kB"), 10, 64)
-			return kb << 10, err
+	return proc.NewStatus()
+}
+
+// Peak is the memory of a process in bytes, before something was done and at most.
+type Peak struct{ Before, Most int64 }
+
+// Watch reads the memory of a process now and then. The function that it returns ends
+// that.
+func Watch(memory func() (int64, error)) func() Peak {
+	before, _ := memory() // of a process that has ended there is none
+	peak := Peak{before, before}
+	ctx, stop := context.WithCancel(context.Background())
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		for ctx.Err() == nil {
+			n, _ := memory()
+			peak.Most = max(peak.Most, n)
+			Pause(ctx, 50*time.Millisecond)
 		}
+	})
+	return func() Peak {
+		stop()
+		watching.Wait()
+		return peak
 	}
-	return 0, fmt.Errorf("no %s in the process's status", field)
 }

@@ -20,14 +20,14 @@ type Stage struct {
 	Cluster *pgserver.Cluster
 }
 
-// NewStage makes a stage in a temporary folder. If binary is empty, it builds the
-// program in the current folder. The caller calls Remove.
-func NewStage(ctx context.Context, name, binary, sharedBuffers string) (_ *Stage, err error) {
+// NewStage makes a stage in a temporary folder, with the program of the current folder.
+// The caller calls Remove.
+func NewStage(ctx context.Context, name, sharedBuffers string) (_ *Stage, err error) {
 	dir, err := os.MkdirTemp("", "signpost-"+name+"-")
 	if err != nil {
 		return nil, err
 	}
-	s := &Stage{Dir: dir, Binary: binary}
+	s := &Stage{Dir: dir, Binary: filepath.Join(dir, "signpost")}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.Remove(context.WithoutCancel(ctx), false))
@@ -36,11 +36,8 @@ func NewStage(ctx context.Context, name, binary, sharedBuffers string) (_ *Stage
 	if err := os.Chmod(dir, 0o755); err != nil { // the server's account has to be able to enter it
 		return nil, err
 	}
-	if binary == "" {
-		s.Binary = filepath.Join(dir, "signpost")
-		if err := s.Build(ctx, s.Binary, "."); err != nil {
-			return nil, err
-		}
+	if err := s.Build(ctx, s.Binary, "."); err != nil {
+		return nil, err
 	}
 	s.Cluster, err = pgserver.Start(ctx, pgserver.Options{
 		Dir: s.postgres(), Durable: true, SharedBuffers: sharedBuffers, Log: slog.New(slog.DiscardHandler),
@@ -69,7 +66,7 @@ func (s *Stage) Database(ctx context.Context, name string) (string, error) {
 	return url, postgres.Migrate(ctx, url, slog.New(slog.DiscardHandler))
 }
 
-// Remove stops Postgres and removes everything, unless keep is set.
+// Remove stops Postgres and removes everything, unless keep is set, as after a failure.
 func (s *Stage) Remove(ctx context.Context, keep bool) error {
 	if s.Cluster != nil {
 		if err := s.Cluster.Stop(ctx); err != nil {

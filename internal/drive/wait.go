@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -33,12 +34,33 @@ func Until(ctx context.Context, patience, every time.Duration, try func(context.
 	}
 }
 
+// Every begins rate requests a second until ctx ends, however long they take, and waits
+// for those under way.
+func Every(ctx context.Context, rate int, request func(i int)) {
+	var underWay sync.WaitGroup
+	defer underWay.Wait()
+	tick := time.NewTicker(time.Second / time.Duration(rate))
+	defer tick.Stop()
+	for i := 0; ; i++ {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			underWay.Go(func() { request(i) })
+		}
+	}
+}
+
 // SpoolsEmpty returns an error if one of the api processes with these admin listeners
 // still has clicks to ship.
 func SpoolsEmpty(ctx context.Context, addrs ...string) error {
 	for _, addr := range addrs {
+		metrics, err := Scrape(ctx, addr)
+		if err != nil {
+			return err
+		}
 		for _, name := range []string{"signpost_spool_segments", "signpost_spool_bytes"} {
-			n, err := Metric(ctx, addr, name)
+			n, err := metrics.Sum(name)
 			if err == nil && n > 0 {
 				err = fmt.Errorf("%s of %s is %v", name, addr, n)
 			}
