@@ -133,8 +133,9 @@ func TestStalledReadersOfPages(t *testing.T) {
 	}
 	grown := inUse() - before
 	t.Logf("60 readers of one token: %v, %d KiB more are in use", statuses, grown>>10)
-	// On a slow machine, the first readers are cut off before the last have asked.
-	if n := statuses[200]; n < 15 || n+statuses[429] != 60 {
+	// On a slow machine, the first readers are cut off before the last have asked, and the
+	// database may not answer some of them in time.
+	if n := statuses[200]; n < 15 || n+statuses[429]+statuses[503] != 60 {
 		t.Errorf("60 readers that stall were answered %v", statuses)
 	}
 	for range 60 {

@@ -367,6 +367,7 @@ func TestChangesWhileASnapshotIsWritten(t *testing.T) {
 	b.following(t)
 	b.target(t, "off")
 	b.target(t, "gone")
+	b.saving.Lock()
 	first := record{Head: b.position.Load()}
 	if err := b.journal.begin(); err != nil {
 		t.Fatal(err)
@@ -378,6 +379,7 @@ func TestChangesWhileASnapshotIsWritten(t *testing.T) {
 		b.following(t)
 		return err
 	})
+	b.saving.Unlock()
 	if err != nil {
 		t.Fatal(err)
 	}
