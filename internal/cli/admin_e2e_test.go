@@ -1,9 +1,7 @@
 package cli
 
 import (
-	"io"
 	"net/http"
-	"os"
 	"strings"
 	"testing"
 
@@ -14,25 +12,7 @@ import (
 // askAdmin sends a request to the admin listener, with a token unless it is empty.
 func (s *server) askAdmin(method, path, token string, edit ...func(*http.Request)) (status int, body string) {
 	s.t.Helper()
-	req, err := http.NewRequestWithContext(s.t.Context(), method, s.admin+path, nil)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	if token != "" {
-		req.Header.Set("Authorization", "Bearer "+token)
-	}
-	for _, fn := range edit {
-		fn(req)
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	defer resp.Body.Close() //nolint:errcheck // read-only
-	text, err := io.ReadAll(resp.Body)
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	resp, text := s.do(method, s.admin+path, "", nil, token, edit...)
 	return resp.StatusCode, string(text)
 }
 
@@ -41,8 +21,7 @@ func (s *server) askAdmin(method, path, token string, edit ...func(*http.Request
 func TestAdminListeners(t *testing.T) {
 	t.Parallel()
 	cluster := pgtest.Cluster(t)
-	environ := append(os.Environ(), "DATABASE_URL="+pgtest.Migrated(t, cluster), "SPOOL_DIR="+t.TempDir(), "LISTEN_ADDR=127.0.0.1:0",
-		"ADMIN_ADDR=127.0.0.1:0", "ADMIN_TOKEN=the-token-of-the-tests", "LOG_FORMAT=json")
+	environ := environment(pgtest.Migrated(t, cluster), t.TempDir())
 	tokens := map[string]string{}
 	for _, role := range []string{"reader", "editor", "admin"} {
 		secret, err := program(t, environ, "token", "create", "--name", role, "--role", role).Output()
@@ -61,7 +40,7 @@ func TestAdminListeners(t *testing.T) {
 	}
 	servers := map[string]*server{}
 	for _, role := range []string{"api", "worker"} {
-		s := launch(t, role, program(t, environ, role))
+		s := start(t, role, environ)
 		servers[role] = s
 		for _, path := range []string{"/health", "/ready", "/metrics"} {
 			if status, body := s.askAdmin("GET", path, "", strange); status != http.StatusOK {
@@ -85,7 +64,7 @@ func TestAdminListeners(t *testing.T) {
 				t.Errorf("%s %s of %s with %q: %d %s, want %d", g.method, g.path, g.role, try.token, status, body, try.want)
 			}
 		}
-		if status, _ := s.askAdmin(g.method, g.path, "the-token-of-the-tests", strange); status != http.StatusForbidden {
+		if status, _ := s.askAdmin(g.method, g.path, testToken, strange); status != http.StatusForbidden {
 			t.Errorf("%s %s of %s under a stranger's name: %d", g.method, g.path, g.role, status)
 		}
 	}
@@ -94,7 +73,7 @@ func TestAdminListeners(t *testing.T) {
 	// does not reveal the address of the database and the name of its user.
 	cluster.Kill()
 	for role, s := range servers {
-		if status, body := s.askAdmin("GET", "/debug/pprof/", "the-token-of-the-tests"); status != http.StatusOK {
+		if status, body := s.askAdmin("GET", "/debug/pprof/", testToken); status != http.StatusOK {
 			t.Errorf("profiles of %s without Postgres: %d %s", role, status, body)
 		}
 		s.eventually("that "+role+" is not ready", func() bool {

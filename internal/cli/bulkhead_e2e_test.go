@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -20,10 +19,7 @@ func TestSlowQueriesDoNotStopRedirects(t *testing.T) {
 	t.Parallel()
 	const conns = 6
 	url := pgtest.URL(t)
-	s := launch(t, "api", program(t, append(os.Environ(), "DATABASE_URL="+url, "SPOOL_DIR="+t.TempDir(),
-		"LISTEN_ADDR=127.0.0.1:0", "ADMIN_ADDR=127.0.0.1:0", "ADMIN_TOKEN=the-token-of-the-tests", "LOG_FORMAT=json",
-		fmt.Sprintf("DB_MAX_CONNS=%d", conns)), "api"))
-	s.token = "the-token-of-the-tests"
+	s := launch(t, "api", program(t, environment(url, t.TempDir(), fmt.Sprintf("DB_MAX_CONNS=%d", conns)), "api"))
 	pool := pgtest.Open(t, url)
 	const links = 50
 	if _, err := pool.Exec(t.Context(), `

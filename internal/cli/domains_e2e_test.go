@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/signpost/signpost/internal/drive"
 	"github.com/signpost/signpost/internal/pgtest"
 )
 
@@ -23,18 +24,7 @@ import (
 // Location of the answer.
 func (s *server) at(host, path string) string {
 	s.t.Helper()
-	ctx, cancel := context.WithTimeout(s.t.Context(), 30*time.Second)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.url+path, http.NoBody)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	req.Host = host
-	resp, err := http.DefaultTransport.RoundTrip(req)
-	if err != nil {
-		s.t.Fatalf("GET %s%s: %v", host, path, err)
-	}
-	_ = resp.Body.Close()
+	resp, _ := s.do(http.MethodGet, path, "", nil, "", func(r *http.Request) { r.Host = host })
 	return strings.TrimSpace(fmt.Sprint(resp.StatusCode, " ", resp.Header.Get("Location")))
 }
 
@@ -42,27 +32,21 @@ func (s *server) at(host, path string) string {
 // proxy does.
 func (s *server) mayHaveCertificate(host string) bool {
 	s.t.Helper()
-	resp, err := http.Get(s.admin + "/tls/ask?domain=" + host)
-	if err != nil {
-		s.t.Fatal(err)
+	status := s.status(s.admin + "/tls/ask?domain=" + host)
+	if status != http.StatusOK && status != http.StatusNotFound {
+		s.t.Errorf("/tls/ask for %s: %d", host, status)
 	}
-	_ = resp.Body.Close()
-	if resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusNotFound {
-		s.t.Errorf("/tls/ask for %s: %d", host, resp.StatusCode)
-	}
-	return resp.StatusCode == http.StatusOK
+	return status == http.StatusOK
 }
 
 // TestDomains is the life of a custom domain on two replicas.
 func TestDomains(t *testing.T) {
 	t.Parallel()
 	url := pgtest.URL(t)
-	environ := append(os.Environ(), "DATABASE_URL="+url, "SPOOL_DIR="+t.TempDir(), "LISTEN_ADDR=127.0.0.1:0",
-		"ADMIN_ADDR=127.0.0.1:0", "ADMIN_TOKEN=the-token-of-the-tests", "PUBLIC_URL=https://sign.example", "LOG_FORMAT=json")
+	environ := environment(url, t.TempDir(), "PUBLIC_URL=https://sign.example")
 	servers := make([]*server, 0, 3)
 	for _, role := range []string{"api", "api", "worker"} {
-		s := launch(t, role, program(t, environ, role))
-		s.token = "the-token-of-the-tests"
+		s := start(t, role, environ)
 		servers = append(servers, s)
 	}
 	one, two := servers[0], servers[1]
@@ -70,7 +54,7 @@ func TestDomains(t *testing.T) {
 		t.Helper()
 		s.within(time.Second, host+path+" leads to "+want, func() bool { return s.at(host, path) == want })
 	}
-	one.eventually("the API to become ready", func() bool { return one.status("/ready") == http.StatusOK })
+	one.untilReady()
 
 	one.post("/users", `{"username":"ada","email":"ada@example.org"}`, http.StatusCreated)
 	domain := one.post("/domains", `{"host":"go.example","root_url":"https://example.org/","not_found_url":"https://example.org/lost","expired_url":"https://example.org/over"}`, http.StatusCreated)
@@ -112,15 +96,11 @@ func TestDomains(t *testing.T) {
 	}
 
 	// Each click counts for the link of its host.
-	before := one.getJSON(fmt.Sprintf("/urls/%v", custom["id"]), http.StatusOK)["clicks"].(float64)
+	before := one.clicks(custom["id"])
 	one.eventually("clicks to stop coming in", func() bool {
 		last := before
-		before = one.getJSON(fmt.Sprintf("/urls/%v", custom["id"]), http.StatusOK)["clicks"].(float64)
-		pending := pgtest.Open(t, url)
-		var waiting int
-		if err := pending.QueryRow(t.Context(), "SELECT count(*) FROM click_batches WHERE ingested_at IS NULL").Scan(&waiting); err != nil {
-			t.Fatal(err)
-		}
+		before = one.clicks(custom["id"])
+		waiting := ask[int](t, url, "SELECT count(*) FROM click_batches WHERE ingested_at IS NULL")
 		return before == last && before > 0 && waiting == 0
 	})
 	for range 3 {
@@ -128,7 +108,7 @@ func TestDomains(t *testing.T) {
 		two.at("sign.example", "/a")
 	}
 	one.within(2*time.Second, "clicks on a domain are in the totals", func() bool {
-		return one.getJSON(fmt.Sprintf("/urls/%v", custom["id"]), http.StatusOK)["clicks"].(float64) >= before+3
+		return one.clicks(custom["id"]) >= before+3
 	})
 
 	one.call(http.MethodDelete, "/domains/3", "", nil, one.token, http.StatusConflict)
@@ -158,24 +138,19 @@ func TestCaddy(t *testing.T) {
 	s.eventually("the domain to be known", func() bool { return s.mayHaveCertificate("go.example") })
 
 	home := t.TempDir()
-	ports := freePorts(t, 3)
-	cmd := exec.CommandContext(t.Context(), caddy, "run", "--config", "deploy/caddy/Caddyfile", "--adapter", "caddyfile")
+	var ports [3]string
+	for i := range ports {
+		addr, err := drive.FreeAddr()
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, ports[i], _ = net.SplitHostPort(addr)
+	}
+	cmd := exec.Command(caddy, "run", "--config", "deploy/caddy/Caddyfile", "--adapter", "caddyfile")
 	cmd.Env = append(os.Environ(), "HOME="+home, "XDG_DATA_HOME="+home, "XDG_CONFIG_HOME="+home, "TLS_ISSUER=internal",
 		"CADDY_HTTP_PORT="+ports[0], "CADDY_HTTPS_PORT="+ports[1], "CADDY_ADMIN=127.0.0.1:"+ports[2],
 		"SIGNPOST_ADMIN_URL="+s.admin, "SIGNPOST_URL="+strings.TrimPrefix(s.url, "http://"))
-	logs := new(logBuffer)
-	cmd.Stdout, cmd.Stderr = logs, logs
-	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
-	cmd.WaitDelay = 10 * time.Second
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Wait() // it ends with the context of the test
-		if t.Failed() {
-			t.Logf("log of caddy:\n%s", logs.String())
-		}
-	})
+	proxy := begin(t, "caddy", cmd)
 
 	authority := filepath.Join(home, "caddy", "pki", "authorities", "local", "root.crt")
 	var root []byte
@@ -228,20 +203,6 @@ func TestCaddy(t *testing.T) {
 	if status, _, err := visit("https://unknown.example/a"); err == nil {
 		t.Errorf("a host that nobody knows got a certificate, and status %d", status)
 	}
+	proxy.stop()
 	s.stop()
-}
-
-// freePorts returns ports of this machine on which nobody listens.
-func freePorts(t *testing.T, n int) []string {
-	t.Helper()
-	ports := make([]string, n)
-	for i := range ports {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer ln.Close() //nolint:errcheck // nothing was written
-		_, ports[i], _ = net.SplitHostPort(ln.Addr().String())
-	}
-	return ports
 }

@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/signpost/signpost/internal/drive"
 	"github.com/signpost/signpost/internal/pgtest"
 	"github.com/signpost/signpost/internal/promise"
 )
@@ -55,7 +56,7 @@ func TestDev(t *testing.T) {
 	}
 	before := link["clicks"].(float64)
 	s.within(2*time.Second, "a click is in the totals", func() bool {
-		return s.getJSON("/urls/1", http.StatusOK)["clicks"].(float64) == before+2
+		return s.clicks(1) == before+2
 	})
 	events := s.getJSON("/events?url_id=1&event_type=clicked&limit=2", http.StatusOK)["data"].([]any)
 	details := events[0].(map[string]any)["details"].(map[string]any)
@@ -66,7 +67,7 @@ func TestDev(t *testing.T) {
 	s.get("/users/1", "", http.StatusUnauthorized)
 	s.kill()
 	s = startDev(t, data)
-	if got := s.getJSON("/urls/1", http.StatusOK)["clicks"].(float64); got != before+2 {
+	if got := s.clicks(1); got != before+2 {
 		t.Errorf("after a crash the link has %v clicks, want %v", got, before+2)
 	}
 	s.stop()
@@ -112,8 +113,7 @@ func importExamples(t *testing.T, s *server) {
 func TestRoles(t *testing.T) {
 	t.Parallel()
 	url := pgtest.Empty(t)
-	environ := append(os.Environ(), "DATABASE_URL="+url, "SPOOL_DIR="+t.TempDir(), "LISTEN_ADDR=127.0.0.1:0",
-		"ADMIN_ADDR=127.0.0.1:0", "ADMIN_TOKEN=the-token-of-the-tests", "PUBLIC_URL=https://sho.rt", "LOG_FORMAT=json")
+	environ := environment(url, t.TempDir(), "PUBLIC_URL=https://sho.rt")
 
 	var migrations sync.WaitGroup
 	for range 3 {
@@ -126,8 +126,7 @@ func TestRoles(t *testing.T) {
 	migrations.Wait()
 	var servers []*server
 	for _, role := range []string{"api", "api", "worker", "worker"} {
-		s := launch(t, role, program(t, environ, role))
-		s.token = "the-token-of-the-tests"
+		s := start(t, role, environ)
 		servers = append(servers, s)
 	}
 	one, two := servers[0], servers[1]
@@ -160,13 +159,10 @@ func TestShipFromAVolume(t *testing.T) {
 	t.Parallel()
 	cluster := pgtest.Cluster(t)
 	url, volume := pgtest.Migrated(t, cluster), t.TempDir()
-	environ := append(os.Environ(), "DATABASE_URL="+url, "SPOOL_DIR="+volume, "LISTEN_ADDR=127.0.0.1:0",
-		"ADMIN_ADDR=127.0.0.1:0", "ADMIN_TOKEN=the-token-of-the-tests", "LOG_FORMAT=json")
-	s := launch(t, "api", program(t, environ, "api"))
-	s.token = "the-token-of-the-tests"
-	s.eventually("the API to become ready", func() bool { return s.status("/ready") == http.StatusOK })
-	s.post("/users", `{"username":"ada","email":"ada@example.org"}`, http.StatusCreated)
-	s.post("/urls", `{"user_id":1,"short_code":"a","original_url":"https://example.org/a"}`, http.StatusCreated)
+	environ := environment(url, volume)
+	s := start(t, "api", environ)
+	s.untilReady()
+	s.makeLink()
 	s.redirect("/a")
 	cluster.Kill()
 	for range 9 {
@@ -199,33 +195,21 @@ func TestStartBeforePostgres(t *testing.T) {
 	cluster := pgtest.Cluster(t)
 	url := pgtest.Migrated(t, cluster)
 	cluster.Kill()
-	environ := append(os.Environ(), "DATABASE_URL="+url, "SPOOL_DIR="+t.TempDir(), "LISTEN_ADDR=127.0.0.1:0",
-		"ADMIN_ADDR=127.0.0.1:0", "ADMIN_TOKEN=the-token-of-the-tests", "LOG_FORMAT=json")
-	a := launch(t, "api", program(t, environ, "api"))
-	w := program(t, environ, "worker")
-	logs := new(logBuffer)
-	w.Stderr = logs
-	if err := w.Start(); err != nil {
-		t.Fatal(err)
-	}
+	environ := environment(url, t.TempDir())
+	a, w := start(t, "api", environ), begin(t, "worker", program(t, environ, "worker"))
 	if got := a.status("/health"); got != http.StatusOK {
 		t.Errorf("/health without Postgres: %d", got)
 	}
 	if got := a.status("/ready"); got != http.StatusServiceUnavailable {
 		t.Errorf("/ready without Postgres: %d", got)
 	}
-	a.eventually("the worker to say that it waits", func() bool { return strings.Contains(logs.String(), "postgres is not available") })
+	w.eventually("the worker to say that it waits", func() bool { return strings.Contains(w.logs.String(), "postgres is not available") })
 	if err := cluster.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	a.eventually("the API to become ready", func() bool { return a.status("/ready") == http.StatusOK })
-	a.eventually("the worker to start", func() bool { return strings.Contains(logs.String(), `"started"`) })
-	if err := w.Process.Signal(syscall.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
-	if err := w.Wait(); err != nil {
-		t.Errorf("worker: %v\n%s", err, logs.String())
-	}
+	a.untilReady()
+	w.eventually("the worker to start", w.started)
+	w.stop()
 	a.stop()
 }
 
@@ -247,8 +231,7 @@ func TestApiOutlivesAServerThatRefusesIt(t *testing.T) {
 	}
 	rename(name, "elsewhere")
 	cluster.Kill()
-	s := launch(t, "api", program(t, append(os.Environ(), "DATABASE_URL="+url, "SPOOL_DIR="+t.TempDir(), "LISTEN_ADDR=127.0.0.1:0",
-		"ADMIN_ADDR=127.0.0.1:0", "ADMIN_TOKEN=the-token-of-the-tests", "LOG_FORMAT=json"), "api"))
+	s := start(t, "api", environment(url, t.TempDir()))
 	if err := cluster.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -257,20 +240,34 @@ func TestApiOutlivesAServerThatRefusesIt(t *testing.T) {
 		t.Errorf("/health of an api that is refused: %d", got)
 	}
 	rename("elsewhere", name)
-	s.eventually("the api to become ready", func() bool { return s.status("/ready") == http.StatusOK })
+	s.untilReady()
 	s.stop()
 }
 
 // countEvents counts events in the database itself.
-func countEvents(t *testing.T, url, eventType string) (n int) {
+func countEvents(t *testing.T, url, eventType string) int {
 	t.Helper()
-	err := pgtest.Open(t, url).QueryRow(t.Context(), `
+	return ask[int](t, url, `
 		SELECT (SELECT count(*) FROM events WHERE event_type = $1)
-			+ (SELECT COALESCE(sum(clicks), 0) FROM click_batches WHERE ingested_at IS NULL)`, eventType).Scan(&n)
-	if err != nil {
+			+ (SELECT COALESCE(sum(clicks), 0) FROM click_batches WHERE ingested_at IS NULL)`, eventType)
+}
+
+// ask runs a query that returns one value.
+func ask[T any](t *testing.T, url, query string, args ...any) (answer T) {
+	t.Helper()
+	if err := pgtest.Open(t, url).QueryRow(t.Context(), query, args...).Scan(&answer); err != nil {
 		t.Fatal(err)
 	}
-	return n
+	return answer
+}
+
+const testToken = "the-token-of-the-tests"
+
+// environment is that of a process which listens anywhere. More of it comes last, and
+// counts.
+func environment(url, spool string, more ...string) []string {
+	return append(append(os.Environ(), "DATABASE_URL="+url, "SPOOL_DIR="+spool, "LISTEN_ADDR=127.0.0.1:0", "ADMIN_ADDR=127.0.0.1:0",
+		"ADMIN_TOKEN="+testToken, "LOG_FORMAT=json"), more...)
 }
 
 // program is the real binary, with arguments.
@@ -298,10 +295,10 @@ type server struct {
 	database string
 }
 
+// startDev runs everything in one process with a database of its own in data.
 func startDev(t *testing.T, data string, more ...string) *server {
 	t.Helper()
-	environ := append(os.Environ(), "LISTEN_ADDR=127.0.0.1:0", "ADMIN_ADDR=127.0.0.1:0", "LOG_FORMAT=json", "DATABASE_URL=")
-	environ = append(environ, more...)
+	environ := append(environment("", "", "ADMIN_TOKEN="), more...)
 	s := launch(t, "dev", program(t, environ, "dev", "--data", data))
 	token, err := os.ReadFile(filepath.Join(data, "admin-token"))
 	if err != nil {
@@ -311,11 +308,26 @@ func startDev(t *testing.T, data string, more ...string) *server {
 	return s
 }
 
-// launch starts a process and waits until its log says that it has started.
-func launch(t *testing.T, role string, cmd *exec.Cmd) *server {
+// start starts a role.
+func start(t *testing.T, role string, environ []string) *server {
 	t.Helper()
-	s := &server{t: t, cmd: cmd, logs: new(logBuffer)}
-	cmd.Stdout, cmd.Stderr = io.Discard, s.logs
+	return launch(t, role, program(t, environ, role))
+}
+
+// launch starts a process and waits until its log says that it has started.
+func launch(t *testing.T, name string, cmd *exec.Cmd) *server {
+	t.Helper()
+	s := begin(t, name, cmd)
+	s.eventually(name+" to start", s.started)
+	s.url, s.admin = s.logged("listening"), s.logged("admin listener")
+	return s
+}
+
+// begin starts a process.
+func begin(t *testing.T, name string, cmd *exec.Cmd) *server {
+	t.Helper()
+	s := &server{t: t, cmd: cmd, logs: new(logBuffer), token: testToken}
+	cmd.Stdout, cmd.Stderr = s.logs, s.logs
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -324,12 +336,41 @@ func launch(t *testing.T, role string, cmd *exec.Cmd) *server {
 			s.kill()
 		}
 		if t.Failed() {
-			t.Logf("log of %s:\n%s", role, s.logs.String())
+			t.Logf("log of %s:\n%s", name, s.logs.String())
 		}
 	})
-	s.eventually(role+" to start", func() bool { return strings.Contains(s.logs.String(), `"msg":"started"`) })
-	s.url, s.admin = s.logged("listening"), s.logged("admin listener")
 	return s
+}
+
+func (s *server) started() bool { return strings.Contains(s.logs.String(), `"msg":"started"`) }
+
+func (s *server) untilReady() {
+	s.t.Helper()
+	s.eventually("the API to become ready", func() bool { return s.status("/ready") == http.StatusOK })
+}
+
+// makeLink makes the user 1 and the link /a.
+func (s *server) makeLink() {
+	s.t.Helper()
+	s.post("/users", `{"username":"ada","email":"ada@example.org"}`, http.StatusCreated)
+	s.post("/urls", `{"user_id":1,"short_code":"a","original_url":"https://example.org/a"}`, http.StatusCreated)
+}
+
+// clicks are those that are counted for a link.
+func (s *server) clicks(link any) float64 {
+	s.t.Helper()
+	return s.getJSON(fmt.Sprintf("/urls/%v", link), http.StatusOK)["clicks"].(float64)
+}
+
+// metric is the sum of a metric's samples, 0 if there are none yet.
+func (s *server) metric(name string) float64 {
+	s.t.Helper()
+	metrics, err := drive.Scrape(s.t.Context(), strings.TrimPrefix(s.admin, "http://"))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	sum, _ := metrics.Sum(name)
+	return sum
 }
 
 // logged returns the address in the log line whose message begins with this text.
@@ -346,19 +387,24 @@ func (s *server) logged(message string) string {
 
 func (s *server) stop() {
 	s.t.Helper()
-	s.ended = true
 	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		s.t.Fatal(err)
 	}
-	if err := s.cmd.Wait(); err != nil {
-		s.t.Errorf("stop: %v\n%s", err, s.logs.String())
+	if code := s.wait(); code != 0 {
+		s.t.Errorf("stop: exit code %d\n%s", code, s.logs.String())
 	}
 }
 
 func (s *server) kill() {
-	s.ended = true
 	_ = s.cmd.Process.Kill()
+	s.wait()
+}
+
+// wait waits for the process to end and returns its exit code.
+func (s *server) wait() int {
 	_ = s.cmd.Wait()
+	s.ended = true
+	return s.cmd.ProcessState.ExitCode()
 }
 
 // eventually polls until check is true, for at most a minute, and returns how long that
@@ -382,11 +428,15 @@ func (s *server) within(promised time.Duration, what string, check func() bool) 
 	promise.Kept(s.t, what, promised, 5*promised, s.eventually(what, check))
 }
 
-func (s *server) do(method, path, contentType string, body io.Reader, token string) (*http.Response, []byte) {
+// do sends a request as a browser does. The path may be a whole URL.
+func (s *server) do(method, path, contentType string, body io.Reader, token string, edit ...func(*http.Request)) (*http.Response, []byte) {
 	s.t.Helper()
 	ctx, cancel := context.WithTimeout(s.t.Context(), 30*time.Second)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, method, s.url+path, body)
+	if strings.HasPrefix(path, "/") {
+		path = s.url + path
+	}
+	req, err := http.NewRequestWithContext(ctx, method, path, body)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -398,6 +448,9 @@ func (s *server) do(method, path, contentType string, body io.Reader, token stri
 	}
 	req.Header.Set("User-Agent", "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0")
 	req.Header.Set("Referer", "https://news.example.org/story?id=1")
+	for _, change := range edit {
+		change(req)
+	}
 	resp, err := http.DefaultTransport.RoundTrip(req)
 	if err != nil {
 		s.t.Fatalf("%s %s: %v", method, path, err)

@@ -53,7 +53,7 @@ func TestRoundTrip(t *testing.T) {
 	const clicks = `
 		SELECT (SELECT count(*) FROM events WHERE browser IS NOT NULL AND bot IS NOT NULL AND details IS NULL)::text
 			|| ' clicks as they are counted here, and of bots ' || (SELECT sum(bots) FROM click_days)`
-	if got, want := ask(t, to, clicks), ask(t, from, clicks); got != want {
+	if got, want := ask[string](t, to.database, clicks), ask[string](t, from.database, clicks); got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 	again := to.upload("events", filepath.Join(dir, "events.csv"))
@@ -62,27 +62,15 @@ func TestRoundTrip(t *testing.T) {
 	}
 	to.call(http.MethodPost, "/imports/3/undo", "", nil, to.token, http.StatusAccepted)
 	to.eventually("the history to be undone", func() bool { return to.getJSON("/imports/3", http.StatusOK)["state"] == "undone" })
-	if left := ask(t, to, "SELECT count(*)::text FROM click_days"); left != "0" {
+	if left := ask[string](t, to.database, "SELECT count(*)::text FROM click_days"); left != "0" {
 		t.Errorf("%s rollups are left of an undone history", left)
 	}
-}
-
-// ask runs a query that returns a text in a server's database.
-func ask(t *testing.T, s *server, query string) (answer string) {
-	t.Helper()
-	if err := pgtest.Open(t, s.database).QueryRow(t.Context(), query).Scan(&answer); err != nil {
-		t.Fatal(err)
-	}
-	return answer
 }
 
 // startDevOn runs everything in one process on a database of the tests.
 func startDevOn(t *testing.T, url string) *server {
 	t.Helper()
-	environ := append(os.Environ(), "LISTEN_ADDR=127.0.0.1:0", "ADMIN_ADDR=127.0.0.1:0", "LOG_FORMAT=json",
-		"PUBLIC_URL=https://sho.rt", "DATABASE_URL="+url, "ADMIN_TOKEN=the-token-of-the-tests")
-	s := launch(t, "dev", program(t, environ, "dev", "--data", t.TempDir()))
-	s.token = "the-token-of-the-tests"
+	s := launch(t, "dev", program(t, environment(url, "", "PUBLIC_URL=https://sho.rt"), "dev", "--data", t.TempDir()))
 	s.database = url
 	return s
 }
@@ -137,7 +125,7 @@ func fillForExport(t *testing.T, s *server) {
 	s.patch("/urls/1", `{"title": "=changed", "tags": ["x"]}`, http.StatusOK)
 	s.changeEverything()
 	s.eventually("the clicks", func() bool {
-		return s.getJSON("/urls/1", http.StatusOK)["clicks"] == 3.0 && s.getJSON("/urls/2", http.StatusOK)["clicks"] == 1.0
+		return s.clicks(1) == 3 && s.clicks(2) == 1
 	})
 }
 

@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -185,9 +184,8 @@ func TestImportThatCameToNothing(t *testing.T) {
 // received, although the server stops reading long before the file was sent.
 func TestImportOfARefusedFile(t *testing.T) {
 	t.Parallel()
-	environ := append(os.Environ(), "DATABASE_URL="+pgtest.URL(t), "SPOOL_DIR="+t.TempDir(), "LISTEN_ADDR=127.0.0.1:0",
-		"ADMIN_ADDR=127.0.0.1:0", "ADMIN_TOKEN=the-token-of-the-tests", "LOG_FORMAT=json", "IMPORT_MAX_BYTES=60MiB")
-	s := launch(t, "api", program(t, environ, "api"))
+	environ := environment(pgtest.URL(t), t.TempDir(), "IMPORT_MAX_BYTES=60MiB")
+	s := start(t, "api", environ)
 	row := "somebody,somebody@example.com\n"
 	for _, tt := range []struct {
 		name, header, want string
@@ -200,7 +198,7 @@ func TestImportOfARefusedFile(t *testing.T) {
 		if err := os.WriteFile(file, []byte(tt.header+strings.Repeat(row, tt.size/len(row))), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		client := []string{"SIGNPOST_URL=" + s.url, "SIGNPOST_TOKEN=the-token-of-the-tests"}
+		client := []string{"SIGNPOST_URL=" + s.url, "SIGNPOST_TOKEN=" + testToken}
 		for _, input := range []string{file, "-"} {
 			cmd := program(t, append(os.Environ(), client...), "import", input, "--kind", "users")
 			in, err := os.Open(file)
@@ -221,20 +219,19 @@ func TestImportOfARefusedFile(t *testing.T) {
 // says so, and when to try again.
 func TestImportThatHasToWait(t *testing.T) {
 	t.Parallel()
-	environ := append(os.Environ(), "DATABASE_URL="+pgtest.URL(t), "SPOOL_DIR="+t.TempDir(), "LISTEN_ADDR=127.0.0.1:0",
-		"ADMIN_ADDR=127.0.0.1:0", "ADMIN_TOKEN=the-token-of-the-tests", "LOG_FORMAT=json", "IMPORT_MAX_UPLOADS=1")
-	s := launch(t, "api", program(t, environ, "api"))
+	environ := environment(pgtest.URL(t), t.TempDir(), "IMPORT_MAX_UPLOADS=1")
+	s := start(t, "api", environ)
 	conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer conn.Close() //nolint:errcheck // it holds the place until then
-	_, err = io.WriteString(conn, "POST /users/bulk HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer the-token-of-the-tests\r\n"+
+	_, err = io.WriteString(conn, "POST /users/bulk HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer "+testToken+"\r\n"+
 		"Content-Type: text/csv\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nusern\r\n")
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.eventually("the place to be taken", func() bool { return strings.Contains(s.metrics(), "\nsignpost_uploads_active 1\n") })
+	s.eventually("the place to be taken", func() bool { return s.metric("signpost_uploads_active") == 1 })
 
 	content := "username,email\n" + strings.Repeat("somebody,somebody@example.com\n", 1<<20)
 	file := filepath.Join(t.TempDir(), "users.csv")
@@ -242,8 +239,8 @@ func TestImportThatHasToWait(t *testing.T) {
 		t.Fatal(err)
 	}
 	const answer = "as many files are received as may be at once, try again later"
-	client := append(os.Environ(), "SIGNPOST_URL="+s.url, "SIGNPOST_TOKEN=the-token-of-the-tests")
-	waiting := startCommand(t, client, "import", file, "--kind", "users")
+	client := append(os.Environ(), "SIGNPOST_URL="+s.url, "SIGNPOST_TOKEN="+testToken)
+	waiting := begin(t, "import", program(t, client, "import", file, "--kind", "users"))
 	s.eventually("the command to wait", func() bool { return strings.Contains(waiting.logs.String(), "\n") })
 	if said := waiting.logs.String(); said != answer+"; trying again in 10s\n" {
 		t.Errorf("the command says %q", said)
@@ -325,9 +322,8 @@ func TestImportOutlivesItsConnections(t *testing.T) {
 	}
 
 	url := pgtest.URL(t)
-	environ := append(os.Environ(), "DATABASE_URL="+url, "SPOOL_DIR="+t.TempDir(), "LISTEN_ADDR=127.0.0.1:0",
-		"ADMIN_ADDR=127.0.0.1:0", "ADMIN_TOKEN=the-token-of-the-tests", "LOG_FORMAT=json")
-	one := launch(t, "api", program(t, environ, "api"))
+	environ := environment(url, t.TempDir())
+	one := start(t, "api", environ)
 	p := newProxy(t, one.url, func(connection, up, down int64) bool {
 		switch connection {
 		case 1: // in the middle of the upload
@@ -341,8 +337,8 @@ func TestImportOutlivesItsConnections(t *testing.T) {
 		}
 		return false
 	})
-	clientEnviron := append(os.Environ(), "SIGNPOST_URL="+p.url, "SIGNPOST_TOKEN=the-token-of-the-tests")
-	first := startCommand(t, clientEnviron, "import", file, "--kind", "users")
+	clientEnviron := append(os.Environ(), "SIGNPOST_URL="+p.url, "SIGNPOST_TOKEN="+testToken)
+	first := begin(t, "import", program(t, clientEnviron, "import", file, "--kind", "users"))
 	one.eventually("the cuts", func() bool { return p.connections.Load() >= 5 })
 	arrived := regexp.MustCompile(`import (\d+): the file has arrived`)
 	one.eventually("the file to arrive", func() bool { return arrived.MatchString(first.logs.String()) })
@@ -354,14 +350,14 @@ func TestImportOutlivesItsConnections(t *testing.T) {
 		t.Errorf("after Ctrl-C: exit code %d, %s", code, first.logs)
 	}
 
-	second := startCommand(t, clientEnviron, "import", "--watch", id)
+	second := begin(t, "import", program(t, clientEnviron, "import", "--watch", id))
 	before := p.connections.Load()
 	one.eventually("the second to watch", func() bool { return p.connections.Load() > before })
 	one.kill()
 	one.eventually("the second to miss the server", func() bool { return strings.Contains(second.logs.String(), "trying again") })
-	two := launch(t, "api", program(t, environ, "api"))
+	two := start(t, "api", environ)
 	p.to(two.url)
-	worker := launch(t, "worker", program(t, environ, "worker"))
+	worker := start(t, "worker", environ)
 	if code := second.wait(); code != 0 || !strings.Contains(second.logs.String(), "20,000 imported, 0 updated, 0 skipped, 0 rejected, of 20,000 rows") {
 		t.Errorf("exit code %d: %s", code, second.logs)
 	}
@@ -373,29 +369,6 @@ func TestImportOutlivesItsConnections(t *testing.T) {
 	}
 	worker.stop()
 	two.stop()
-}
-
-// running is a command that has been started.
-type running struct {
-	cmd  *exec.Cmd
-	logs *logBuffer
-}
-
-func startCommand(t *testing.T, environ []string, args ...string) *running {
-	t.Helper()
-	r := &running{program(t, environ, args...), new(logBuffer)}
-	r.cmd.Stdout, r.cmd.Stderr = r.logs, r.logs
-	if err := r.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = r.cmd.Process.Kill() })
-	return r
-}
-
-// wait waits for the command to end and returns its exit code.
-func (r *running) wait() int {
-	_ = r.cmd.Wait()
-	return r.cmd.ProcessState.ExitCode()
 }
 
 // proxy passes on connections until cut says that one is to end.

@@ -31,14 +31,12 @@ func restartDuringAnOutage(t *testing.T, shared ...*redistest.Server) {
 	t.Helper()
 	cluster, spool := pgtest.Cluster(t), t.TempDir()
 	url := pgtest.Migrated(t, cluster)
-	environ := append(os.Environ(), "DATABASE_URL="+url, "SPOOL_DIR="+spool, "LISTEN_ADDR=127.0.0.1:0",
-		"ADMIN_ADDR=127.0.0.1:0", "ADMIN_TOKEN=the-token-of-the-tests", "LOG_FORMAT=json")
+	environ := environment(url, spool)
 	for _, r := range shared {
 		environ = append(environ, "REDIS_URL="+r.URL())
 	}
-	s := launch(t, "api", program(t, environ, "api"))
-	s.token = "the-token-of-the-tests"
-	s.eventually("the API to become ready", func() bool { return s.status("/ready") == http.StatusOK })
+	s := start(t, "api", environ)
+	s.untilReady()
 	s.post("/users", `{"username":"ada","email":"ada@example.org"}`, http.StatusCreated)
 	for _, code := range []string{"kept", "off-elsewhere", "off-here", "uncached"} {
 		s.post("/urls", `{"user_id":1,"short_code":"`+code+`","original_url":"https://example.org/`+code+`"}`, http.StatusCreated)
@@ -78,8 +76,7 @@ func restartDuringAnOutage(t *testing.T, shared ...*redistest.Server) {
 		r.Kill()
 	}
 
-	s = launch(t, "api", program(t, environ, "api"))
-	s.token = "the-token-of-the-tests"
+	s = start(t, "api", environ)
 	for range 2 { // the second time with clicks of the outage in the spool
 		follow("/kept", "/kept", "/kept")
 		if got := s.status("/off-elsewhere"); got != http.StatusGone {
@@ -92,15 +89,14 @@ func restartDuringAnOutage(t *testing.T, shared ...*redistest.Server) {
 			}
 		}
 		s.kill()
-		s = launch(t, "api", program(t, environ, "api"))
-		s.token = "the-token-of-the-tests"
+		s = start(t, "api", environ)
 	}
 
 	if err := cluster.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	began := time.Now()
-	s.eventually("the API to become ready", func() bool { return s.status("/ready") == http.StatusOK })
+	s.untilReady()
 	s.eventually("the uncached link", func() bool { return s.status("/uncached") == http.StatusFound })
 	answered++
 	s.eventually("the clicks are in Postgres", func() bool { return countEvents(t, url, "clicked") >= answered })

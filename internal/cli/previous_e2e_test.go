@@ -32,8 +32,7 @@ func TestPreviousRelease(t *testing.T) {
 	url, spool := pgtest.Empty(t), t.TempDir()
 	start := func(binary, role string) *server {
 		cmd := exec.Command(binary, role)
-		cmd.Env = append(os.Environ(), "DATABASE_URL="+url, "SPOOL_DIR="+spool, "LISTEN_ADDR=127.0.0.1:0",
-			"ADMIN_ADDR=127.0.0.1:0", "ADMIN_TOKEN=the-token-of-the-tests", "PUBLIC_URL=https://sho.rt", "LOG_FORMAT=json")
+		cmd.Env = environment(url, spool, "PUBLIC_URL=https://sho.rt")
 		if role == "migrate" {
 			if out, err := cmd.CombinedOutput(); err != nil {
 				t.Fatalf("migrate: %v\n%s", err, out)
@@ -41,7 +40,6 @@ func TestPreviousRelease(t *testing.T) {
 			return nil
 		}
 		s := launch(t, role, cmd)
-		s.token = "the-token-of-the-tests"
 		return s
 	}
 	start(current, "migrate")

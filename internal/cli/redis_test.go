@@ -2,10 +2,8 @@ package cli
 
 import (
 	"fmt"
-	"io"
 	"net/http"
 	"path/filepath"
-	"strings"
 	"testing"
 
 	"github.com/signpost/signpost/internal/pgtest"
@@ -28,15 +26,13 @@ func TestRedisBesideTheRealProgram(t *testing.T) {
 			t.Errorf("link %d leads to %s", i, got)
 		}
 	}
-	s.eventually("Redis is used", func() bool { return strings.Contains(s.metrics(), "\nsignpost_redis_up 1\n") })
+	s.eventually("Redis is used", func() bool { return s.metric("signpost_redis_up") == 1 })
 	follow(0)
-	s.eventually("the link is in Redis", func() bool {
-		return strings.Contains(s.metrics(), `signpost_redis_requests_total{op="put",result="stored"}`)
-	})
+	s.eventually("the link is in Redis", func() bool { return s.metric(`signpost_redis_requests_total{op="put",result="stored"}`) > 0 })
 	server.Kill()
 	follow(0)
 	follow(1)
-	s.eventually("the breaker opens", func() bool { return strings.Contains(s.metrics(), "\nsignpost_redis_up 0\n") })
+	s.eventually("the breaker opens", func() bool { return s.metric("signpost_redis_up") == 0 })
 	follow(2)
 	if got := s.status("/ready"); got != http.StatusOK {
 		t.Errorf("/ready without Redis: %d", got)
@@ -47,25 +43,11 @@ func TestRedisBesideTheRealProgram(t *testing.T) {
 	if err := server.Start(); err != nil {
 		t.Fatal(err)
 	}
-	s.eventually("Redis is used again", func() bool { return strings.Contains(s.metrics(), "\nsignpost_redis_up 1\n") })
+	s.eventually("Redis is used again", func() bool { return s.metric("signpost_redis_up") == 1 })
 	follow(3)
 	s.patch(fmt.Sprintf("/urls/%v", links[3]["id"]), `{"is_active":false}`, http.StatusOK)
 	if got := s.status("/" + links[3]["short_code"].(string)); got != http.StatusGone {
 		t.Errorf("deactivated: %d, want 410", got)
 	}
 	s.stop()
-}
-
-func (s *server) metrics() string {
-	s.t.Helper()
-	resp, err := http.Get(s.admin + "/metrics")
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	defer resp.Body.Close() //nolint:errcheck // read-only
-	text, err := io.ReadAll(resp.Body)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	return string(text)
 }

@@ -60,7 +60,7 @@ func TestRetireUnderKills(t *testing.T) {
 		if time.Now().After(deadline) {
 			t.Fatalf("not retired: %s", figure("SELECT string_agg(month || ' ' || state, ', ') FROM event_parts"))
 		}
-		s := launch(t, "worker", program(t, environ, "worker"))
+		s := start(t, "worker", environ)
 		// The next regular run may be a minute away.
 		if _, err := inserter.Insert(t.Context(), jobs.ArchiveMonths{}, &river.InsertOpts{
 			Queue: jobs.QueueRetention, UniqueOpts: river.UniqueOpts{ByPeriod: time.Second},

@@ -16,7 +16,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/signpost/signpost/internal/drive"
 	"github.com/signpost/signpost/internal/pgserver"
 	"github.com/signpost/signpost/internal/pgtest"
 	"github.com/signpost/signpost/internal/promise"
@@ -29,14 +28,11 @@ func TestReshipAfterSetBack(t *testing.T) {
 	t.Parallel()
 	cluster := pgtest.Cluster(t)
 	url := pgtest.Migrated(t, cluster)
-	environ := append(os.Environ(), "DATABASE_URL="+url, "SPOOL_DIR="+t.TempDir(), "LISTEN_ADDR=127.0.0.1:0",
-		"ADMIN_ADDR=127.0.0.1:0", "ADMIN_TOKEN=the-token-of-the-tests", "LOG_FORMAT=json")
-	s := launch(t, "api", program(t, environ, "api"))
-	s.token = "the-token-of-the-tests"
-	w := launch(t, "worker", program(t, environ, "worker"))
-	s.eventually("the API to become ready", func() bool { return s.status("/ready") == http.StatusOK })
-	s.post("/users", `{"username":"ada","email":"ada@example.org"}`, http.StatusCreated)
-	s.post("/urls", `{"user_id":1,"short_code":"a","original_url":"https://example.org/a"}`, http.StatusCreated)
+	environ := environment(url, t.TempDir())
+	s := start(t, "api", environ)
+	w := start(t, "worker", environ)
+	s.untilReady()
+	s.makeLink()
 	follow := func(n int) {
 		for range n {
 			s.redirect("/a")
@@ -45,7 +41,7 @@ func TestReshipAfterSetBack(t *testing.T) {
 	counted := func(n float64) func() bool {
 		return func() bool {
 			resp, _ := s.do(http.MethodGet, "/urls/1", "", nil, s.token)
-			return resp.StatusCode == http.StatusOK && s.getJSON("/urls/1", http.StatusOK)["clicks"] == n
+			return resp.StatusCode == http.StatusOK && s.clicks(1) == n
 		}
 	}
 	follow(10)
@@ -78,10 +74,7 @@ func TestReshipAfterSetBack(t *testing.T) {
 	if out, err := reship(environ, s.admin); err == nil || !strings.Contains(out, "429") {
 		t.Errorf("at once again: %v %s", err, out)
 	}
-	s.eventually("the spool is empty", func() bool {
-		n, err := drive.Metric(t.Context(), strings.TrimPrefix(s.admin, "http://"), "signpost_spool_segments")
-		return n == 0 && err == nil
-	})
+	s.eventually("the spool is empty", func() bool { return s.metric("signpost_spool_segments") == 0 })
 	// A worker has no spool.
 	if out, err := reship(environ, w.admin); err == nil {
 		t.Errorf("a worker ships again: %s", out)
@@ -184,24 +177,15 @@ func fillerOf(cmd *exec.Cmd, dir string) string {
 func redirectsOnABadDisk(t *testing.T, disk badDisk) {
 	t.Helper()
 	url, dir := pgtest.URL(t), t.TempDir()
-	environ := append(os.Environ(), "DATABASE_URL="+url, "SPOOL_DIR="+dir, "LISTEN_ADDR=127.0.0.1:0",
-		"ADMIN_ADDR=127.0.0.1:0", "ADMIN_TOKEN=the-token-of-the-tests", "LOG_FORMAT=json")
+	environ := environment(url, dir)
 	before := "true"
 	if disk.before != nil {
 		before = disk.before(dir)
 	}
 	cmd := onSmallDisk(t, program(t, environ, "api"), dir, before)
 	s := launch(t, "api", cmd)
-	s.token = "the-token-of-the-tests"
-	s.post("/users", `{"username":"ada","email":"ada@example.org"}`, http.StatusCreated)
-	s.post("/urls", `{"user_id":1,"short_code":"a","original_url":"https://example.org/a"}`, http.StatusCreated)
-	metric := func(name string) int {
-		n, err := drive.Metric(t.Context(), strings.TrimPrefix(s.admin, "http://"), name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return int(n)
-	}
+	s.makeLink()
+	metric := func(name string) int { return int(s.metric(name)) }
 	answered, longest := 0, time.Duration(0)
 	follow := func() {
 		began := time.Now()
@@ -302,28 +286,18 @@ func TestSpoolOfAnotherDatabase(t *testing.T) {
 	t.Parallel()
 	cluster, spool := pgtest.Cluster(t), t.TempDir()
 	environ := func(url, dir string) []string {
-		return append(os.Environ(), "DATABASE_URL="+url, "SPOOL_DIR="+dir, "LISTEN_ADDR=127.0.0.1:0",
-			"ADMIN_ADDR=127.0.0.1:0", "ADMIN_TOKEN=the-token-of-the-tests", "LOG_FORMAT=json")
+		return environment(url, dir)
 	}
 	start := func(url string) *server {
-		s := launch(t, "api", program(t, environ(url, spool), "api"))
-		s.token = "the-token-of-the-tests"
-		s.eventually("the API to become ready", func() bool { return s.status("/ready") == http.StatusOK })
-		s.post("/users", `{"username":"ada","email":"ada@example.org"}`, http.StatusCreated)
-		s.post("/urls", `{"user_id":1,"short_code":"a","original_url":"https://example.org/a"}`, http.StatusCreated)
+		s := start(t, "api", environ(url, spool))
+		s.untilReady()
+		s.makeLink()
 		return s
-	}
-	metric := func(s *server, name string) float64 {
-		n, err := drive.Metric(t.Context(), strings.TrimPrefix(s.admin, "http://"), name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return n
 	}
 	theirs, ours := pgtest.Migrated(t, cluster), pgtest.URL(t)
 	s := start(theirs)
 	s.redirect("/a")
-	s.eventually("the first click is shipped", func() bool { return metric(s, "signpost_clicks_shipped_total") == 1 })
+	s.eventually("the first click is shipped", func() bool { return s.metric("signpost_clicks_shipped_total") == 1 })
 	cluster.Kill()
 	for range 20 {
 		s.redirect("/a")
@@ -335,12 +309,13 @@ func TestSpoolOfAnotherDatabase(t *testing.T) {
 		s.redirect("/a")
 	}
 	s.eventually("our clicks are shipped", func() bool {
-		return metric(s, "signpost_clicks_shipped_total") == 3 && metric(s, "signpost_spool_segments") == 0
+		return s.metric("signpost_clicks_shipped_total") == 3 && s.metric("signpost_spool_segments") == 0
 	})
-	if n := metric(s, "signpost_spool_foreign_segments"); n == 0 {
+	if n := s.metric("signpost_spool_foreign_segments"); n == 0 {
 		t.Error("nothing is held")
 	}
 	s.stop()
+	const shipped = "SELECT COALESCE(sum(clicks), 0) FROM click_batches"
 	signpost := func(args ...string) (string, error) {
 		out, err := program(t, environ(ours, t.TempDir()), args...).CombinedOutput()
 		return string(out), err
@@ -353,14 +328,14 @@ func TestSpoolOfAnotherDatabase(t *testing.T) {
 	if err == nil || !strings.Contains(out, "another installation") || !strings.Contains(out, "--adopt") {
 		t.Errorf("ship: %v %s", err, out)
 	}
-	if n := batchClicks(t, ours); n != 3 {
+	if n := ask[int](t, ours, shipped); n != 3 {
 		t.Errorf("%d clicks are counted, want 3", n)
 	}
 	// One choice is to count them here all the same.
 	if out, err := signpost("spool", "ship", "--adopt", spool); err != nil {
 		t.Errorf("ship --adopt: %v %s", err, out)
 	}
-	if n := batchClicks(t, ours); n != 23 {
+	if n := ask[int](t, ours, shipped); n != 23 {
 		t.Errorf("%d clicks are counted, want 23", n)
 	}
 	// The other choice is to delete them.
@@ -376,13 +351,4 @@ func TestSpoolOfAnotherDatabase(t *testing.T) {
 	if out, err := signpost("spool", "drop", copied); err == nil {
 		t.Errorf("drop takes a folder of folders: %s", out)
 	}
-}
-
-// batchClicks counts the clicks in the batches of a database.
-func batchClicks(t *testing.T, url string) (n int) {
-	t.Helper()
-	if err := pgtest.Open(t, url).QueryRow(t.Context(), "SELECT COALESCE(sum(clicks), 0) FROM click_batches").Scan(&n); err != nil {
-		t.Fatal(err)
-	}
-	return n
 }

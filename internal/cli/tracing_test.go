@@ -2,11 +2,9 @@ package cli
 
 import (
 	"encoding/hex"
-	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -102,26 +100,12 @@ func childOf(parent *otlp.Span) func(*otlp.Span) bool {
 func TestTraces(t *testing.T) {
 	t.Parallel()
 	r := newReceiver(t)
-	data := filepath.Join(pgtest.Dir(t), "data")
-	environ := append(os.Environ(), "LISTEN_ADDR=127.0.0.1:0", "ADMIN_ADDR=127.0.0.1:0", "LOG_FORMAT=json", "DATABASE_URL=",
-		"ADMIN_TOKEN=the-token-of-the-tests", "OTEL_EXPORTER_OTLP_ENDPOINT="+r.url, "OTEL_BSP_SCHEDULE_DELAY=100", "TRACE_REDIRECTS=1")
-	s := launch(t, "dev", program(t, environ, "dev", "--data", data))
-	s.token = "the-token-of-the-tests"
+	s := startTraced(t, r.url)
 
 	// The client began a trace, and everything is part of it, down to the last job.
 	const traceID, clientSpan = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.url+"/imports?kind=users", strings.NewReader("username,email\nada,ada@example.org\n"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	req.Header.Set("Authorization", "Bearer "+s.token)
-	req.Header.Set("Content-Type", "text/csv")
-	req.Header.Set("Traceparent", "00-"+traceID+"-"+clientSpan+"-01")
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = resp.Body.Close()
+	resp, _ := s.do(http.MethodPost, "/imports?kind=users", "text/csv", strings.NewReader("username,email\nada,ada@example.org\n"), s.token,
+		func(r *http.Request) { r.Header.Set("Traceparent", "00-"+traceID+"-"+clientSpan+"-01") })
 	if resp.StatusCode != http.StatusAccepted {
 		t.Fatalf("import: %s", resp.Status)
 	}
@@ -158,15 +142,16 @@ func TestTracesWithoutACollector(t *testing.T) {
 	t.Parallel()
 	gone := httptest.NewServer(http.NotFoundHandler())
 	gone.Close()
-	environ := append(os.Environ(), "LISTEN_ADDR=127.0.0.1:0", "ADMIN_ADDR=127.0.0.1:0", "LOG_FORMAT=json", "DATABASE_URL=",
-		"ADMIN_TOKEN=the-token-of-the-tests", "OTEL_EXPORTER_OTLP_ENDPOINT="+gone.URL, "OTEL_BSP_SCHEDULE_DELAY=50", "TRACE_REDIRECTS=1")
-	s := launch(t, "dev", program(t, environ, "dev", "--data", filepath.Join(pgtest.Dir(t), "data")))
-	s.token = "the-token-of-the-tests"
-	s.post("/users", `{"username":"ada","email":"ada@example.org"}`, http.StatusCreated)
-	link := s.post("/urls", `{"user_id":1,"short_code":"a","original_url":"https://example.org/a"}`, http.StatusCreated)
+	s := startTraced(t, gone.URL)
+	s.makeLink()
 	s.redirect("/a")
-	s.within(2*time.Second, "a click is in the totals", func() bool {
-		return s.getJSON(fmt.Sprintf("/urls/%v", link["id"]), http.StatusOK)["clicks"].(float64) == 1
-	})
+	s.within(2*time.Second, "a click is in the totals", func() bool { return s.clicks(1) == 1 })
 	s.stop()
+}
+
+// startTraced runs everything in one process that sends its spans to a collector.
+func startTraced(t *testing.T, collector string) *server {
+	t.Helper()
+	return startDev(t, filepath.Join(pgtest.Dir(t), "data"),
+		"OTEL_EXPORTER_OTLP_ENDPOINT="+collector, "OTEL_BSP_SCHEDULE_DELAY=50", "TRACE_REDIRECTS=1")
 }
