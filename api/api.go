@@ -106,7 +106,6 @@ type API struct {
 	exports   *shares // places of exports
 	uploads   *uploadPlaces
 	patience  patience
-	reach     reach
 	hints     hints
 	draining  atomic.Bool
 	watched   atomic.Int64 // when /ready was asked last, in Unix nanoseconds
@@ -132,7 +131,6 @@ func New(o Options) (*API, error) {
 		stopped:   make(chan struct{}),
 		lingering: newLingering(),
 		patience:  usualPatience(),
-		reach:     usualReach(),
 		hints:     newHints(),
 	}
 	a.stop = sync.OnceFunc(func() { close(a.stopped) })
@@ -148,6 +146,7 @@ func New(o Options) (*API, error) {
 	a.OwnHosts = o.OwnHosts.WithDomains(func(host string) bool { return o.Cache.Domain(host).ID != linkcache.MainDomain })
 	a.service = &service.Service{
 		Pool: o.Pool, River: o.River, Cache: o.Cache, PublicURL: o.PublicURL, OwnHosts: a.OwnHosts,
+		Reach: service.UsualReach(),
 	}
 	a.bulkheads = newBulkheads(int(o.Pool.Config().MaxConns))
 	a.database = newProbe(a.checkDatabase)
@@ -194,46 +193,49 @@ func (a *API) routes() {
 	app.Get("/docs", a.docs)
 	app.Get("/docs/:file", a.docsFile)
 
-	manageList(a, route{"GET", "/users", RoleReader, 200, "List users"}, a.listUsers, a.exportUsers)
-	manage(a, route{"POST", "/users", RoleAdmin, 201, "Create a user"}, a.createUser)
-	manage(a, route{"GET", "/users/{id}", RoleReader, 200, "Get a user"}, a.getUser)
-	manage(a, route{"PUT", "/users/{id}", RoleAdmin, 200, "Update a user"}, a.updateUser)
-	manage(a, route{"PATCH", "/users/{id}", RoleAdmin, 200, "Change a user"}, a.updateUser)
-	manage(a, route{"DELETE", "/users/{id}", RoleAdmin, 204, "Delete a user"}, a.deleteUser)
+	manageList(a, route{"GET", "/users", service.ReadsUsers, 200, "List users"}, a.listUsers, a.exportUsers)
+	manage(a, route{"POST", "/users", service.WritesUsers, 201, "Create a user"}, a.createUser)
+	manage(a, route{"GET", "/users/{id}", service.ReadsUsers, 200, "Get a user"}, a.getUser)
+	manage(a, route{"PUT", "/users/{id}", service.WritesUsers, 200, "Update a user"}, a.updateUser)
+	manage(a, route{"PATCH", "/users/{id}", service.WritesUsers, 200, "Change a user"}, a.updateUser)
+	manage(a, route{"DELETE", "/users/{id}", service.WritesUsers, 204, "Delete a user"}, a.deleteUser)
 
-	manageList(a, route{"GET", "/urls", RoleReader, 200, "List links"}, a.listURLs, a.exportURLs)
-	manage(a, route{"POST", "/urls", RoleEditor, 201, "Create a link"}, a.createURL)
-	manage(a, route{"GET", "/urls/{id}", RoleReader, 200, "Get a link"}, a.getURL)
-	manage(a, route{"PUT", "/urls/{id}", RoleEditor, 200, "Update a link"}, a.updateURL)
-	manage(a, route{"PATCH", "/urls/{id}", RoleEditor, 200, "Change a link"}, a.updateURL)
-	manage(a, route{"DELETE", "/urls/{id}", RoleEditor, 204, "Delete a link"}, a.deleteURL)
+	manageList(a, route{"GET", "/urls", service.ReadsLinks, 200, "List links"}, a.listURLs, a.exportURLs)
+	manage(a, route{"POST", "/urls", service.WritesLinks, 201, "Create a link"}, a.createURL)
+	manage(a, route{"GET", "/urls/{id}", service.ReadsLinks, 200, "Get a link"}, a.getURL)
+	manage(a, route{"PUT", "/urls/{id}", service.WritesLinks, 200, "Update a link"}, a.updateURL)
+	manage(a, route{"PATCH", "/urls/{id}", service.WritesLinks, 200, "Change a link"}, a.updateURL)
+	manage(a, route{"DELETE", "/urls/{id}", service.WritesLinks, 204, "Delete a link"}, a.deleteURL)
 
-	manage(a, route{"GET", "/domains", RoleAdmin, 200, "List domains"}, listing(a, a.listDomains))
-	manage(a, route{"POST", "/domains", RoleAdmin, 201, "Create a domain"}, a.createDomain)
-	manage(a, route{"GET", "/domains/{id}", RoleAdmin, 200, "Get a domain"}, a.getDomain)
-	manage(a, route{"PATCH", "/domains/{id}", RoleAdmin, 200, "Change a domain"}, a.updateDomain)
-	manage(a, route{"DELETE", "/domains/{id}", RoleAdmin, 204, "Delete a domain"}, a.deleteDomain)
+	manage(a, route{"GET", "/domains", service.ManagesDomains, 200, "List domains"}, listing(a, a.listDomains))
+	manage(a, route{"POST", "/domains", service.ManagesDomains, 201, "Create a domain"}, a.createDomain)
+	manage(a, route{"GET", "/domains/{id}", service.ManagesDomains, 200, "Get a domain"}, a.getDomain)
+	manage(a, route{"PATCH", "/domains/{id}", service.ManagesDomains, 200, "Change a domain"}, a.updateDomain)
+	manage(a, route{"DELETE", "/domains/{id}", service.ManagesDomains, 204, "Delete a domain"}, a.deleteDomain)
 
-	manageList(a, route{"GET", "/events", RoleReader, 200, "List events"}, a.listEvents, a.exportEvents)
+	manageList(a, route{"GET", "/events", service.ReadsEvents, 200, "List events"}, a.listEvents, a.exportEvents)
 
-	manage(a, route{"GET", "/tokens", RoleAdmin, 200, "List tokens"}, listing(a, a.listTokens))
-	manage(a, route{"POST", "/tokens", RoleAdmin, 201, "Create a token"}, a.createToken)
-	manage(a, route{"DELETE", "/tokens/{id}", RoleAdmin, 204, "Revoke a token"}, a.revokeToken)
+	manage(a, route{"GET", "/tokens", service.ManagesTokens, 200, "List tokens"}, listing(a, a.listTokens))
+	manage(a, route{"POST", "/tokens", service.ManagesTokens, 201, "Create a token"}, a.createToken)
+	manage(a, route{"DELETE", "/tokens/{id}", service.ManagesTokens, 204, "Revoke a token"}, a.revokeToken)
 
 	// The service decides which kinds an editor may import.
-	app.Post("/imports", a.require(RoleEditor), a.createImport)
-	app.Post("/users/bulk", a.require(RoleAdmin), a.createUsersImport)
-	app.Get("/imports/:id/progress", a.require(RoleReader), a.importProgress)
-	app.Get("/imports/:id/result.csv", a.require(RoleReader), a.importResult)
-	app.Get("/imports/:id/errors", a.errorsAsCSV) // for JSON it calls the next route
-	manage(a, route{"GET", "/imports", RoleReader, 200, "List imports"}, listing(a, a.listImports))
-	manage(a, route{"GET", "/imports/{id}", RoleReader, 200, "Get an import"}, a.getImport)
-	manage(a, route{"GET", "/imports/{id}/errors", RoleReader, 200, "List rejected rows"}, listing(a, a.listImportErrors))
-	manage(a, route{"GET", "/imports/{id}/notices", RoleReader, 200, "List what is to be known of imported rows"}, listing(a, a.listNotices))
-	manage(a, route{"GET", "/imports/{id}/kept", RoleReader, 200, "List rows that are left of an import"}, listing(a, a.listKept))
-	manage(a, route{"POST", "/imports/{id}/cancel", RoleEditor, 202, "Cancel an import"}, a.cancelImport)
-	manage(a, route{"POST", "/imports/{id}/retry", RoleEditor, 202, "Retry an import"}, a.retryImport)
-	manage(a, route{"POST", "/imports/{id}/undo", RoleEditor, 202, "Undo an import"}, a.undoImport)
+	app.Post("/imports", a.require(service.ImportsLinks), a.createImport)
+	app.Post("/users/bulk", a.require(service.ImportsAll), a.createUsersImport)
+	app.Get("/imports/:id/progress", a.require(service.ReadsImports), a.importProgress)
+	app.Get("/imports/:id/result.csv", a.require(service.ReadsImports), a.importResult)
+	app.Get("/imports/:id/errors", a.importErrorsAsCSV) // for JSON it calls the next route
+	manage(a, route{"GET", "/imports", service.ReadsImports, 200, "List imports"}, listing(a, a.listImports))
+	manage(a, route{"GET", "/imports/{id}", service.ReadsImports, 200, "Get an import"}, a.getImport)
+	manage(a, route{"GET", "/imports/{id}/errors", service.ReadsImports, 200, "List rejected rows"}, listing(a,
+		listImportRows("import_errors", a.service.ListImportErrors, func(e service.ImportError) int64 { return e.Line })))
+	manage(a, route{"GET", "/imports/{id}/notices", service.ReadsImports, 200, "List what is to be known of imported rows"}, listing(a,
+		listImportRows("import_notices", a.service.ListImportNotices, func(n service.ImportNotice) int64 { return n.Line })))
+	manage(a, route{"GET", "/imports/{id}/kept", service.ReadsImports, 200, "List rows that are left of an import"}, listing(a,
+		listImportRows("import_kept", a.service.ListKept, func(k service.KeptRow) int64 { return k.Line })))
+	manage(a, route{"POST", "/imports/{id}/cancel", service.ImportsLinks, 202, "Cancel an import"}, changeImport(a.service.CancelImport))
+	manage(a, route{"POST", "/imports/{id}/retry", service.ImportsLinks, 202, "Retry an import"}, changeImport(a.service.RetryImport))
+	manage(a, route{"POST", "/imports/{id}/undo", service.ImportsLinks, 202, "Undo an import"}, changeImport(a.service.UndoImport))
 }
 
 // Serve answers connections of ln until Shutdown, or until ln fails. Bounds and time

@@ -168,29 +168,12 @@ func (t *Tokens) identify(ctx context.Context, secret string, hash [sha256.Size]
 	return Actor{TokenID: &token.ID, Name: token.Name, Role: role}, nil
 }
 
-// errTokenEnded ends work that was begun with a token which has expired or was revoked
-// since.
-var errTokenEnded = unauthorized("the token has expired or was revoked meanwhile")
-
-// stillHolds returns errTokenEnded if the token of an actor has ended since its request
-// began, or the error of the query.
-func stillHolds(ctx context.Context, q *queries.Queries, actor Actor) error {
-	if actor.TokenID == nil {
-		return nil
-	}
-	holds, err := q.TokenHolds(ctx, *actor.TokenID)
-	if err == nil && !holds {
-		err = errTokenEnded
-	}
-	return err
-}
-
-// lookAgain is stillHolds for work that goes on while the database cannot be reached:
+// lookAgain checks the token of work that goes on while the database cannot be reached:
 // it returns an error only if the token has ended.
 func (a *API) lookAgain(ctx context.Context, actor Actor) error {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	if err := stillHolds(ctx, queries.New(a.Pool), actor); errors.Is(err, errTokenEnded) {
+	if err := a.service.TokenHolds(ctx, actor); errors.Is(err, service.ErrTokenEnded) {
 		return err
 	}
 	return nil

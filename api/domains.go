@@ -55,15 +55,7 @@ type (
 )
 
 func (a *API) listDomains(ctx context.Context, in *PageInput) (*listOutput[Domain], error) {
-	at, err := in.position("domains", 0)
-	if err != nil {
-		return nil, err
-	}
-	domains, err := a.service.ListDomains(ctx, actorIn(ctx), at[0], int32(in.offset()), in.rows())
-	if err != nil {
-		return nil, err
-	}
-	return newList(in, domains, asIs, func(d Domain) string { return makeCursor("domains", d.ID) })
+	return listRows(ctx, in, "domains", a.service.ListDomains, func(d Domain) int64 { return d.ID })
 }
 
 func (a *API) getDomain(ctx context.Context, in *IDInput) (*domainOutput, error) {

@@ -50,9 +50,10 @@ func (e *Error) GetHeaders() http.Header {
 	return h
 }
 
-// invalid returns the error for a request with invalid fields. There must be at least
-// one.
-func invalid(fields ...FieldError) *Error { return fromService(service.Invalid(fields...)) }
+// invalid returns the error for a request with an invalid field.
+func invalid(field, message string) *Error {
+	return fromService(service.Invalid(FieldError{Field: field, Message: message}))
+}
 
 func badRequest(message string, fields ...FieldError) *Error {
 	return &Error{Status: http.StatusBadRequest, Message: message, Fields: fields}
@@ -60,19 +61,6 @@ func badRequest(message string, fields ...FieldError) *Error {
 
 func unauthorized(message string) *Error {
 	return &Error{Status: http.StatusUnauthorized, Message: message}
-}
-
-func forbidden(message string) *Error {
-	return &Error{Status: http.StatusForbidden, Message: message}
-}
-
-// notFound returns the error for a thing that does not exist, such as a "user".
-func notFound(what string) *Error {
-	return &Error{Status: http.StatusNotFound, Message: "there is no such " + what}
-}
-
-func conflict(message string) *Error {
-	return &Error{Status: http.StatusConflict, Message: message}
 }
 
 func gone(message string) *Error {
@@ -91,9 +79,7 @@ func tooMany(message string, retryAfter time.Duration) *Error {
 	return &Error{Status: http.StatusTooManyRequests, Message: message, RetryAfter: retryAfter}
 }
 
-func unavailable(message string) *Error {
-	return &Error{Status: http.StatusServiceUnavailable, Message: message, RetryAfter: time.Second}
-}
+func unavailable(message string) *Error { return fromService(service.Unavailable(message)) }
 
 var errDatabase = fromService(service.ErrDatabase)
 
@@ -101,11 +87,12 @@ var errInternal = &Error{Status: http.StatusInternalServerError, Message: "somet
 
 // byKind is the status of each class of errors.
 var byKind = map[service.Kind]int{
-	service.KindInvalid:     http.StatusBadRequest,
-	service.KindForbidden:   http.StatusForbidden,
-	service.KindNotFound:    http.StatusNotFound,
-	service.KindConflict:    http.StatusConflict,
-	service.KindUnavailable: http.StatusServiceUnavailable,
+	service.KindInvalid:      http.StatusBadRequest,
+	service.KindUnknownActor: http.StatusUnauthorized,
+	service.KindForbidden:    http.StatusForbidden,
+	service.KindNotFound:     http.StatusNotFound,
+	service.KindConflict:     http.StatusConflict,
+	service.KindUnavailable:  http.StatusServiceUnavailable,
 }
 
 func fromService(e *service.Error) *Error {
@@ -138,6 +125,13 @@ func fromError(err error) *Error {
 		return fromService(known)
 	}
 	return errInternal
+}
+
+// worded reports whether an error is worded for clients.
+func worded(err error) bool {
+	var own *Error
+	var known *service.Error
+	return errors.As(err, &own) || errors.As(err, &known)
 }
 
 // plainError returns the answer for a status without further details.
@@ -189,7 +183,7 @@ func newHumaError(status int, message string, errs ...error) huma.StatusError {
 	fields := fieldErrors(errs)
 	switch {
 	case len(fields) > 0:
-		return &Error{Status: status, Message: invalid(fields...).Message, Fields: fields}
+		return &Error{Status: status, Message: service.Invalid(fields...).Message, Fields: fields}
 	case len(errs) > 0:
 		return &Error{Status: status, Message: "the body must be a JSON object"}
 	}

@@ -8,15 +8,12 @@ import (
 	"math"
 	"net/http"
 	"reflect"
-	"strconv"
 	"strings"
-	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humafiber"
 	"github.com/gofiber/fiber/v2"
 
-	"github.com/signpost/signpost/internal/csvimport"
 	"github.com/signpost/signpost/internal/service"
 )
 
@@ -93,7 +90,10 @@ func acceptsGzip(header []byte) bool {
 }
 
 // whole reports whether the request is for an export of all rows.
-func (in *ExportInput) whole() bool { return in.format() != formatJSON && in.only() == math.MaxInt64 }
+func (in *ExportInput) whole() bool { return in.format() != formatJSON && in.only() == everyRow }
+
+// everyRow is the bound of an export that has none.
+const everyRow = math.MaxInt64
 
 // only returns the largest number of rows of an export: those of one page if the
 // request names a page.
@@ -101,29 +101,12 @@ func (in *ExportInput) only() int64 {
 	if in.Limit > 0 || in.Page > 0 || in.PerPage > 0 {
 		return int64(in.size())
 	}
-	return math.MaxInt64
+	return everyRow
 }
 
 // asExport returns the parameters, so that the inputs of all lists can be treated
 // alike.
 func (in *ExportInput) asExport() *ExportInput { return in }
-
-// exportRow is a row of a list. Its JSON is the same as in the list.
-type exportRow interface {
-	// cells appends the cells of a CSV row to a list.
-	cells(to []string) []string
-}
-
-// exportSource reads the rows of one list, in its order and under its filters.
-type exportSource struct {
-	kind   csvimport.Kind // or another word for metrics, of a bounded set
-	file   string         // name of the file, without its extension; "" for one of kind and time
-	piece  int64          // rows of one query, where exportPiece of them may be large; 0 for exportPiece
-	header []string
-	// next returns the next rows, up to limit; fewer mean that there are no more. After
-	// an error it may be called again.
-	next func(ctx context.Context, limit int32) ([]exportRow, error)
-}
 
 // manageList registers the list of a resource, which can be exported as a file too.
 func manageList[I, T any, P interface {
@@ -131,7 +114,7 @@ func manageList[I, T any, P interface {
 	asExport() *ExportInput
 }](a *API, r route,
 	list func(context.Context, *I) (*listOutput[T], error),
-	export func(context.Context, *I) (exportSource, error),
+	export func(context.Context, *I) (service.Export, error),
 ) {
 	page := listing(a, list)
 	op := a.operation(r)
@@ -176,84 +159,4 @@ func (a *API) writeList(c *fiber.Ctx, body any) {
 		c.Context().Response.ResetBody()
 		_ = a.fail(c, fmt.Errorf("encode list: %w", err)) // never fails
 	}
-}
-
-var (
-	userColumns = []string{"id", "username", "email", "created_at"}
-	urlColumns  = []string{
-		"id", "user_id", "short_code", "short_url", "original_url", "title", "tags", "is_active", "expires_at",
-		"redirect_status", "forward_query", "clicks", "imported_clicks", "created_at", "updated_at", "domain",
-	}
-	eventColumns = []string{"id", "url_id", "user_id", "event_type", "timestamp", "details"}
-)
-
-// userRow is a user as a row of an export.
-type userRow struct{ User }
-
-func (u userRow) cells(to []string) []string {
-	return append(to, cellID(u.ID), cellText(u.Username), cellText(u.Email), cellTime(u.CreatedAt))
-}
-
-func (u URL) cells(to []string) []string {
-	title, expires := "", ""
-	if u.Title != nil {
-		title = *u.Title
-	}
-	if u.ExpiresAt != nil {
-		expires = cellTime(*u.ExpiresAt)
-	}
-	domain := u.Domain
-	if service.Link(u).IsOnMainDomain() {
-		domain = "" // so that the file can be imported on a server whose main domain has another host
-	}
-	return append(to, cellID(u.ID), cellID(u.UserID), cellText(u.ShortCode), cellText(u.ShortURL),
-		cellText(u.OriginalURL), cellText(title), cellTags(u.Tags), strconv.FormatBool(u.IsActive), expires,
-		strconv.Itoa(u.RedirectStatus), strconv.FormatBool(u.ForwardQuery), cellID(u.Clicks), cellID(u.ImportedClicks),
-		cellTime(u.CreatedAt), cellTime(u.UpdatedAt), domain)
-}
-
-func (e Event) cells(to []string) []string {
-	url, user := "", ""
-	if e.URLID != nil {
-		url = cellID(*e.URLID)
-	}
-	if e.UserID != nil {
-		user = cellID(*e.UserID)
-	}
-	return append(to, cellID(e.ID), url, user, e.EventType, cellTime(e.Timestamp), cellText(string(e.Details)))
-}
-
-func cellID(n int64) string       { return strconv.FormatInt(n, 10) }
-func cellText(s string) string    { return csvimport.Neutralize(s) }
-func cellTime(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) }
-func cellTags(tags []string) string {
-	text := strings.Join(tags, "|")
-	if strings.HasPrefix(text, "[") {
-		text = "|" + text // otherwise an import would take it for a list in JSON
-	}
-	return cellText(text)
-}
-
-// exportUsers reads the users that listUsers would list, all of them.
-func (a *API) exportUsers(_ context.Context, in *userListInput) (exportSource, error) {
-	at, err := in.position("users", 0)
-	offset := int32(in.offset())
-	return exportSource{kind: csvimport.KindUsers, header: userColumns, next: func(ctx context.Context, limit int32) ([]exportRow, error) {
-		rows, err := a.service.ListUsers(ctx, actorIn(ctx), at[0], offset, limit)
-		if err != nil || len(rows) == 0 {
-			return nil, err
-		}
-		at[0], offset = rows[len(rows)-1].ID, 0
-		return exportRows(rows, func(u User) userRow { return userRow{u} }), nil
-	}}, err
-}
-
-func asIs[T any](row T) T { return row }
-
-func exportRows[R any, T exportRow](rows []R, view func(R) T) []exportRow {
-	out := make([]exportRow, len(rows))
-	for i, row := range rows {
-		out[i] = view(row)
-	}
-	return out
 }

@@ -2,7 +2,6 @@ package api
 
 import (
 	"bufio"
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -24,18 +23,13 @@ import (
 	"github.com/signpost/signpost/internal/csvimport"
 	"github.com/signpost/signpost/internal/pause"
 	"github.com/signpost/signpost/internal/postgres"
+	"github.com/signpost/signpost/internal/service"
 )
 
 const (
 	defaultExports = 4
 	// exportWait is the Retry-After for a client that found all places taken.
 	exportWait = 10 * time.Second
-	// exportPiece is how many rows one query reads, which bounds the memory of an
-	// export. No transaction lasts longer than the query, and no connection is held
-	// while the client reads slowly.
-	exportPiece = 2000
-	// eventPiece is how many events one query reads, because an event can have 32 KiB.
-	eventPiece = 500
 	// pieceTimeout bounds one query. pieceTries is how long queries are repeated while
 	// Postgres cannot be reached, so that an export survives a restart of Postgres.
 	pieceTimeout = 30 * time.Second
@@ -63,7 +57,7 @@ var (
 // export answers with the rows of source as a file. An error before the first rows are
 // read is answered as an error. A later error cuts the answer off before its last
 // chunk, so that every client notices that the file is incomplete.
-func (a *API) export(c *fiber.Ctx, source exportSource, format exportFormat, only int64) {
+func (a *API) export(c *fiber.Ctx, source service.Export, format exportFormat, only int64) {
 	header := &c.Context().Response.Header
 	header.Set(fiber.HeaderVary, "Accept, Accept-Encoding")
 	e := &export{
@@ -88,7 +82,7 @@ func (a *API) export(c *fiber.Ctx, source exportSource, format exportFormat, onl
 // goroutine of its connection.
 type export struct {
 	api       *API
-	source    exportSource
+	source    service.Export
 	format    exportFormat
 	gzip      bool
 	left      int64 // rows that may still come
@@ -97,11 +91,11 @@ type export struct {
 	requestID string
 	started   time.Time
 
-	piece []exportRow // read and not written yet
-	last  bool        // there are no more behind piece
-	rows  int64       // written
-	bytes int64       // written to the connection
-	leave func()      // gives the place back
+	piece []service.ExportRow // read and not written yet
+	last  bool                // there are no more behind piece
+	rows  int64               // written
+	bytes int64               // written to the connection
+	leave func()              // gives the place back
 }
 
 var _ fasthttp.BodyWriterTo = (*export)(nil)
@@ -139,9 +133,9 @@ func (e *export) describe(header *fasthttp.ResponseHeader) {
 		contentType, extension = mimeCSV+"; charset=utf-8; header=present", "csv"
 	}
 	header.SetContentType(contentType)
-	name := e.source.file
+	name := e.source.File
 	if name == "" {
-		name = fmt.Sprintf("signpost-%s-%s", e.source.kind, e.started.UTC().Format("20060102T150405Z"))
+		name = fmt.Sprintf("signpost-%s-%s", e.source.Kind, e.started.UTC().Format("20060102T150405Z"))
 	}
 	header.Set(fiber.HeaderContentDisposition, fmt.Sprintf(`attachment; filename="%s.%s"`, name, extension))
 	header.Set(fiber.HeaderXContentTypeOptions, "nosniff")
@@ -157,8 +151,8 @@ func (e *export) read(ctx context.Context) error {
 		return err
 	}
 	defer leave()
-	limit := min(cmp.Or(e.source.piece, exportPiece), e.left)
-	rows, err := e.source.next(ctx, int32(limit))
+	limit := min(int64(e.source.Piece), e.left)
+	rows, err := e.source.Next(ctx, int32(limit))
 	if err != nil {
 		return fmt.Errorf("read rows of the export: %w", err)
 	}
@@ -202,7 +196,7 @@ func (e *export) WriteTo(w io.Writer) (n int64, err error) {
 		n = e.bytes
 		e.report(err)
 	}()
-	ctx, cancel := context.WithCancelCause(context.WithValue(context.Background(), actorKey{}, e.actor))
+	ctx, cancel := context.WithCancelCause(context.Background())
 	done := make(chan struct{})
 	var watching sync.WaitGroup
 	watching.Go(func() { e.watch(ctx, cancel, done) })
@@ -229,7 +223,7 @@ func (e *export) write(ctx context.Context, w io.Writer) error {
 		rows = e.encoder(bufio.NewWriterSize(packed, exportBuffer))
 		rows.packed = packed
 	}
-	if err := rows.header(e.source.header); err != nil {
+	if err := rows.header(e.source.Header); err != nil {
 		return err
 	}
 	for {
@@ -239,7 +233,7 @@ func (e *export) write(ctx context.Context, w io.Writer) error {
 			}
 		}
 		e.rows += int64(len(e.piece))
-		e.api.metrics.exported.WithLabelValues(string(e.source.kind)).Add(float64(len(e.piece)))
+		e.api.metrics.exported.WithLabelValues(e.source.Kind).Add(float64(len(e.piece)))
 		if e.last {
 			break
 		}
@@ -260,7 +254,7 @@ func (e *export) write(ctx context.Context, w io.Writer) error {
 // report logs and counts how the export ended.
 func (e *export) report(err error) {
 	attrs := []slog.Attr{
-		slog.String("kind", string(e.source.kind)), slog.String("format", string(e.format)),
+		slog.String("kind", e.source.Kind), slog.String("format", string(e.format)),
 		slog.Int64("rows", e.rows), slog.Int64("bytes", e.bytes), slog.Duration("took", time.Since(e.started)),
 		slog.String("request_id", e.requestID), slog.Any("error", err),
 	}
@@ -272,13 +266,13 @@ func (e *export) report(err error) {
 	case errors.Is(err, errExportLeft), errors.Is(err, syscall.EPIPE), errors.Is(err, syscall.ECONNRESET):
 		outcome = "left"
 		e.api.Log.LogAttrs(ctx, slog.LevelInfo, "export left by its client", attrs...)
-	case errors.Is(err, errExportSlow), errors.Is(err, errTokenEnded), errors.Is(err, os.ErrDeadlineExceeded):
+	case errors.Is(err, errExportSlow), errors.Is(err, service.ErrTokenEnded), errors.Is(err, os.ErrDeadlineExceeded):
 		outcome = "cut"
 		e.api.Log.LogAttrs(ctx, slog.LevelInfo, "export cut off", attrs...)
 	default:
 		e.api.Log.LogAttrs(ctx, slog.LevelWarn, "export failed", attrs...)
 	}
-	e.api.metrics.exports.WithLabelValues(string(e.source.kind), outcome).Inc()
+	e.api.metrics.exports.WithLabelValues(e.source.Kind, outcome).Inc()
 }
 
 // watch cancels the export when its client hangs up or the process stops. Once the
@@ -402,11 +396,11 @@ func (r *rowEncoder) record(cells []string) error {
 	return err
 }
 
-func (r *rowEncoder) row(row exportRow) error {
+func (r *rowEncoder) row(row service.ExportRow) error {
 	if r.json != nil {
 		return r.json.Encode(row)
 	}
-	r.cells = row.cells(r.cells[:0])
+	r.cells = row.Cells(r.cells[:0])
 	return r.record(r.cells)
 }
 

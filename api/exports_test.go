@@ -22,6 +22,7 @@ import (
 
 	"github.com/signpost/signpost/internal/csvimport"
 	"github.com/signpost/signpost/internal/pgtest"
+	"github.com/signpost/signpost/internal/service"
 )
 
 // fill makes one user and n links of about a kilobyte.
@@ -250,7 +251,7 @@ func compareCells(t *testing.T, what string, file []byte, rows []map[string]any)
 func TestExportIsWhole(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	const rows = 2*exportPiece + 1
+	const rows = 2*service.ExportPiece + 1
 	b.fill(rows)
 	for _, path := range []string{"/urls?format=csv", "/urls?format=ndjson"} {
 		header := map[string]int{"/urls?format=csv": 1}[path]
@@ -312,7 +313,7 @@ func TestExportNeedsNoMemory(t *testing.T) {
 func TestExportForASlowClient(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	const rows = 3 * exportPiece
+	const rows = 3 * service.ExportPiece
 	b.fill(rows)
 	body := b.slow("/urls?format=ndjson")
 	first := make([]byte, 1)
@@ -342,7 +343,7 @@ func TestExportForASlowClient(t *testing.T) {
 func TestExportThatFails(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	b.fill(3 * exportPiece)
+	b.fill(3 * service.ExportPiece)
 	body := b.slow("/urls?format=csv")
 	if _, err := b.pool.Exec(t.Context(), `ALTER TABLE urls RENAME TO gone`); err != nil {
 		t.Fatal(err)
@@ -362,7 +363,7 @@ func TestExportThatFails(t *testing.T) {
 func TestExportThatIsLeft(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	b.fill(3 * exportPiece)
+	b.fill(3 * service.ExportPiece)
 	body := b.slow("/urls?format=csv")
 	lock, err := b.pool.Begin(t.Context())
 	if err != nil {
@@ -394,7 +395,7 @@ func TestExportThatIsLeft(t *testing.T) {
 func TestExportsAreBounded(t *testing.T) {
 	t.Parallel()
 	b := setupOn(t, pgtest.Pool(t), func(o *Options) { o.ExportMaxActive = 1 })
-	b.fill(2 * exportPiece)
+	b.fill(2 * service.ExportPiece)
 	body := b.slow("/urls?format=csv")
 	if a := b.want(503, RoleAdmin, "GET", "/users?format=csv", nil); a.header.Get("Retry-After") != "10" || a.header.Get("Content-Disposition") != "" {
 		t.Errorf("refused with %v", a.header)
@@ -413,7 +414,7 @@ func TestExportsAreBounded(t *testing.T) {
 func TestExportThatIsStopped(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	b.fill(3 * exportPiece)
+	b.fill(3 * service.ExportPiece)
 	body := b.slow("/urls?format=csv")
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()

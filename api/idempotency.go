@@ -21,8 +21,8 @@ const (
 )
 
 var (
-	errKeyForm  = invalid(FieldError{Field: headerIdempotencyKey, Message: "must be 1 to 255 printable ASCII characters"})
-	errKeyOther = invalid(FieldError{Field: headerIdempotencyKey, Message: "was used for another request: a new one needs a key of its own"})
+	errKeyForm  = invalid(headerIdempotencyKey, "must be 1 to 255 printable ASCII characters")
+	errKeyOther = invalid(headerIdempotencyKey, "was used for another request: a new one needs a key of its own")
 )
 
 // readOnce returns the idempotency key of a request, nil if it has none.

@@ -118,11 +118,10 @@ func (p *unpacked) Read(buf []byte) (int, error) {
 
 // fault distinguishes a damaged stream from one that was not received completely.
 func (p *unpacked) fault(err error) error {
-	var own *Error
 	reason := fmt.Sprintf("is not whole or not sound as %s", p.coding)
 	switch {
-	case errors.As(err, &own):
-		return own
+	case worded(err):
+		return err
 	case errors.Is(err, zstd.ErrWindowSizeExceeded):
 		reason = fmt.Sprintf("is packed with a window of more than %d bytes: pack it without --ultra and --long", packedWindow)
 	case errors.Is(err, zstd.ErrUnknownDictionary):

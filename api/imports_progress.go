@@ -7,13 +7,12 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"slices"
 	"time"
 
 	"github.com/gofiber/fiber/v2"
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/signpost/signpost/queries"
+	"github.com/signpost/signpost/internal/service"
 )
 
 // watchers bounds how many clients watch imports at once, because each makes this
@@ -52,15 +51,16 @@ func (a *API) importProgress(c *fiber.Ctx) error {
 	if err != nil {
 		return err
 	}
-	row, err := a.readProgress(c.UserContext(), id)
+	actor := actorOf(c)
+	imp, err := a.readProgress(c.UserContext(), actor, id)
 	if err != nil {
 		return err
 	}
-	if importRests(row.Import) && c.Get("Last-Event-ID") == progressID(row.Import) {
+	if imp.Rests() && c.Get("Last-Event-ID") == progressID(imp.Import) {
 		c.Status(fiber.StatusNoContent)
 		return nil
 	}
-	leave, err := a.watchers.places.take(actorOf(c), 1)
+	leave, err := a.watchers.places.take(actor, 1)
 	if err != nil {
 		return err
 	}
@@ -68,22 +68,22 @@ func (a *API) importProgress(c *fiber.Ctx) error {
 	c.Set("X-Accel-Buffering", "no") // nginx would hold events back
 	now := time.Now()
 	p := &progress{
-		api: a, conn: c.Context().Conn(), actor: actorOf(c), checked: now,
-		id: id, row: row, until: now.Add(a.watchers.life),
+		api: a, conn: c.Context().Conn(), actor: actor, checked: now,
+		last: imp, until: now.Add(a.watchers.life),
 	}
 	a.stream(c, p.next, leave)
 	return nil
 }
 
-func (a *API) readProgress(ctx context.Context, id int64) (queries.ShowImportRow, error) {
+func (a *API) readProgress(ctx context.Context, actor Actor, id int64) (service.ImportDetail, error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	leave, err := a.bulkheads.imports.enter(ctx)
 	if err != nil {
-		return queries.ShowImportRow{}, err
+		return service.ImportDetail{}, err
 	}
 	defer leave()
-	return a.showImport(ctx, id)
+	return a.service.GetImport(ctx, actor, id)
 }
 
 // progress is the state of an import that was last sent to one client.
@@ -91,11 +91,9 @@ type progress struct {
 	api     *API
 	conn    net.Conn
 	actor   Actor
-	checked time.Time // when the actor's token was last found valid
-	id      int64
-	row     queries.ShowImportRow // the state that was last sent
+	checked time.Time            // when the actor's token was last found valid
+	last    service.ImportDetail // the state that was last sent, if told
 	told    bool
-	ended   bool
 	until   time.Time
 	buf     bytes.Buffer
 }
@@ -103,11 +101,11 @@ type progress struct {
 // next waits for a change to report. It ends when the token does; a client that comes
 // back after that is answered 401.
 func (p *progress) next() ([]byte, error) {
-	if p.ended || time.Now().After(p.until) || p.tokenEnded() {
+	if p.told && p.last.Rests() || time.Now().After(p.until) || p.tokenEnded() {
 		return nil, io.EOF
 	}
 	if !p.told {
-		return p.tell(p.row), nil
+		return p.tell(p.last), nil
 	}
 	w := p.api.watchers
 	beat := time.NewTimer(w.beat)
@@ -125,11 +123,11 @@ func (p *progress) next() ([]byte, error) {
 		if hungUp(p.conn) || p.tokenEnded() {
 			return nil, io.EOF
 		}
-		row, err := p.api.readProgress(context.Background(), p.id)
+		imp, err := p.api.readProgress(context.Background(), p.actor, p.last.ID)
 		// While the database cannot be reached, the connection is kept, and the client
 		// still gets the beat.
-		if err == nil && ahead(p.row.Import, row.Import) {
-			return p.tell(row), nil
+		if err == nil && ahead(p.last.Import, imp.Import) {
+			return p.tell(imp), nil
 		}
 	}
 }
@@ -143,51 +141,41 @@ func (p *progress) tokenEnded() bool {
 	return p.api.lookAgain(context.Background(), p.actor) != nil
 }
 
-func (p *progress) tell(row queries.ShowImportRow) []byte {
-	p.row, p.told, p.ended = row, true, importRests(row.Import)
+func (p *progress) tell(imp service.ImportDetail) []byte {
+	p.last, p.told = imp, true
 	p.buf.Reset()
 	name := "progress"
-	if p.ended {
+	if imp.Rests() {
 		name = "end"
 	}
-	data, err := json.Marshal(viewImportDetail(row))
+	data, err := json.Marshal(imp)
 	if err != nil { // never happens: strings and numbers only
 		data = []byte("{}")
 	}
-	fmt.Fprintf(&p.buf, "retry: 1000\nid: %s\nevent: %s\ndata: %s\n\n", progressID(row.Import), name, data)
+	fmt.Fprintf(&p.buf, "retry: 1000\nid: %s\nevent: %s\ndata: %s\n\n", progressID(imp.Import), name, data)
 	return p.buf.Bytes()
 }
 
-// importRests reports whether an import has come to an end, so that only an operator
-// can make it go on.
-func importRests(row queries.Import) bool {
-	switch row.State {
-	case stateCompleted, stateFailed, stateCancelled, stateUndone:
-		return true
-	}
-	return false
-}
-
 // progressID returns the id of the event for the current state of an import.
-func progressID(row queries.Import) string {
-	m := measures(row)
-	return fmt.Sprintf("%s-%d-%d-%d-%d", row.State, m[0], m[1], m[2], m[3])
+func progressID(i Import) string {
+	m := measures(i)
+	return fmt.Sprintf("%s-%d-%d-%d-%d", i.State, m[0], m[1], m[2], m[3])
 }
 
 // measures are numbers that only grow while an import goes on.
-func measures(row queries.Import) [4]int64 {
-	return [4]int64{row.BytesReceived, int64(row.ChunksDone), rowsDone(row), row.RowsRemoved + row.RowsKept}
+func measures(i Import) [4]int64 {
+	return [4]int64{i.BytesReceived, int64(i.ChunksDone), i.RowsDone(), i.RowsRemoved + i.RowsKept}
 }
 
-// ahead reports whether row is further than before. A row that is behind, as one read
+// ahead reports whether an import is further than before. One that is behind, as one read
 // from a replica that has just become the primary may be, is ignored: progress never
 // goes backwards.
-func ahead(before, row queries.Import) bool {
-	was, is := measures(before), measures(row)
+func ahead(before, now Import) bool {
+	was, is := measures(before), measures(now)
 	for i := range is {
 		if is[i] < was[i] {
 			return false
 		}
 	}
-	return row.State != before.State || !slices.Equal(is[:], was[:])
+	return now.State != before.State || is != was
 }

@@ -21,15 +21,12 @@ import (
 	"unicode"
 
 	"github.com/gofiber/fiber/v2"
-	"github.com/jackc/pgx/v5"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/valyala/fasthttp"
 
 	"github.com/signpost/signpost/internal/clicks"
 	"github.com/signpost/signpost/internal/csvimport"
-	"github.com/signpost/signpost/internal/jobs"
 	"github.com/signpost/signpost/internal/links"
-	"github.com/signpost/signpost/internal/postgres"
 	"github.com/signpost/signpost/internal/service"
 	"github.com/signpost/signpost/queries"
 )
@@ -49,24 +46,23 @@ const (
 
 // Reasons for which an upload ends early, beside errors of the file and the database.
 var (
-	errUploadCancelled = conflict("the import was cancelled while it was received")
-	errUploadDraining  = unavailable("the service is shutting down, send the file again")
-	errUploadBroken    = badRequest("the upload ended early")
-	errUploadSlow      = &Error{Status: 408, Message: "the file comes too slowly, less than 1 KiB a second"}
-	errUploadEncoding  = unsupported("a file may be packed as " + uploadCodings + ", or not at all")
-	errUploadType      = unsupported("send the file as text/csv, or as the field file of multipart/form-data")
-	errUploadBoundary  = badRequest("the Content-Type of a form must say its boundary: most clients do so if it is left to them")
-	errUploadNoOwner   = badRequest("the file does not say whose the links are: it needs the column user_id, or the query user_id for all of them", FieldError{Field: "user_id", Message: "is missing"})
-	errUploads         = &Error{Status: 503, Message: "as many files are received as may be at once, try again later", RetryAfter: uploadWait}
-	errUploadsHalf     = tooMany("as many files are received as one token may send at once, try again later", uploadWait)
-	errUploadNoFile    = badRequest("the form has no file", FieldError{Field: "file", Message: "is missing"})
+	errUploadDraining = unavailable("the service is shutting down, send the file again")
+	errUploadBroken   = badRequest("the upload ended early")
+	errUploadSlow     = &Error{Status: 408, Message: "the file comes too slowly, less than 1 KiB a second"}
+	errUploadEncoding = unsupported("a file may be packed as " + uploadCodings + ", or not at all")
+	errUploadType     = unsupported("send the file as text/csv, or as the field file of multipart/form-data")
+	errUploadBoundary = badRequest("the Content-Type of a form must say its boundary: most clients do so if it is left to them")
+	errUploadNoOwner  = badRequest("the file does not say whose the links are: it needs the column user_id, or the query user_id for all of them", FieldError{Field: "user_id", Message: "is missing"})
+	errUploads        = &Error{Status: 503, Message: "as many files are received as may be at once, try again later", RetryAfter: uploadWait}
+	errUploadsHalf    = tooMany("as many files are received as one token may send at once, try again later", uploadWait)
+	errUploadNoFile   = badRequest("the form has no file", FieldError{Field: "file", Message: "is missing"})
 )
 
 // createImport accepts an upload of the kind in the query.
 func (a *API) createImport(c *fiber.Ctx) error {
 	kind, err := csvimport.ParseKind(c.Query("kind"))
 	if err != nil {
-		return invalid(FieldError{Field: "kind", Message: "must be users, urls or events"})
+		return invalid("kind", "must be users, urls or events")
 	}
 	return a.upload(c, "POST /imports", kind)
 }
@@ -85,21 +81,21 @@ func (a *API) createUsersImport(c *fiber.Ctx) error {
 // refused needs no place.
 func (a *API) upload(c *fiber.Ctx, route string, kind csvimport.Kind) error {
 	c.Set(fiber.HeaderCacheControl, "no-store")
-	if err := mayImport(c.UserContext(), kind); err != nil {
+	u := &fileUpload{api: a, ctx: c.UserContext(), actor: actorOf(c), options: service.ImportOptions{Kind: kind}}
+	if err := a.service.MayImport(u.actor, kind); err != nil {
 		return err
 	}
-	options, err := readUploadOptions(c, kind)
-	if err != nil {
+	if err := u.readOptions(c); err != nil {
 		return err
 	}
-	if _, err := a.service.FindDomain(c.UserContext(), options.split.Domain); err != nil {
+	if _, err := a.service.FindDomain(u.ctx, u.split.Domain); err != nil {
 		return err
 	}
-	u := &fileUpload{api: a, ctx: c.UserContext(), actor: actorOf(c), options: options}
 	defer u.close()
 	if err := u.readHeader(c); err != nil {
 		return err
 	}
+	var err error
 	if u.once, err = readOnce(c, route); err != nil {
 		return err
 	}
@@ -117,13 +113,13 @@ func (a *API) upload(c *fiber.Ctx, route string, kind csvimport.Kind) error {
 	if first != nil {
 		return u.repeat(c, file, first)
 	}
-	if err := u.receive(file); err != nil {
+	queued, err := u.receive(file)
+	if err != nil {
 		u.fail(err)
 		return err
 	}
-	c.Set(fiber.HeaderLocation, u.location())
-	c.Set(fiber.HeaderContentType, fiber.MIMEApplicationJSON)
-	return c.Status(fiber.StatusAccepted).Send(u.answer)
+	c.Set(fiber.HeaderLocation, queued.Path())
+	return c.Status(fiber.StatusAccepted).JSON(queued)
 }
 
 // fileUpload is one upload while it is received.
@@ -131,19 +127,18 @@ type fileUpload struct {
 	api      *API
 	ctx      context.Context
 	actor    Actor
-	options  uploadOptions
+	options  service.ImportOptions
+	split    csvimport.SplitOptions
 	place    *uploadPlace // nil until it has one
 	closers  []func()
 	once     *service.Once // nil if the client chose no key
 	hash     hash.Hash     // hash of the request, if there is a key
-	answer   []byte        // the answer to an upload that was queued
 	coding   string        // of the body
 	limit    int64         // of the body, in bytes
 	boundary string        // "" if the body is not a form
 	body     *uploadBody
-	form     io.Reader // the unpacked body, if it is a form
-	filename *string
-	row      queries.Import // ID is 0 before the import exists
+	form     io.Reader        // the unpacked body, if it is a form
+	receipt  *service.Receipt // nil before the import exists
 }
 
 // enter takes a place. If the upload repeats one that was answered, it returns that
@@ -152,7 +147,7 @@ func (u *fileUpload) enter() (first *service.KeptAnswer, err error) {
 	if first, err = u.findFirst(); err != nil || first != nil {
 		return u.enterAgain(first, err)
 	}
-	if err := u.checkOwner(); err != nil {
+	if err := u.call(func(ctx context.Context) error { return u.api.service.CheckOwner(ctx, u.options.Owner) }); err != nil {
 		return nil, err
 	}
 	u.place, err = u.api.uploads.enter(u.actor, u.once)
@@ -171,20 +166,6 @@ func (u *fileUpload) enterAgain(first *service.KeptAnswer, err error) (*service.
 		u.place, err = u.api.uploads.enterAgain(u.actor)
 	}
 	return first, err
-}
-
-// checkOwner returns an error if the owner does not exist, before the file is read.
-func (u *fileUpload) checkOwner() error {
-	if u.options.owner == nil {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(u.ctx, requestTimeout)
-	defer cancel()
-	missing, err := queries.New(u.api.Pool).FindMissingUsers(ctx, []int64{*u.options.owner})
-	if err == nil && len(missing) > 0 {
-		err = invalid(FieldError{Field: "user_id", Message: "is not a user"})
-	}
-	return err
 }
 
 // readHeader finds out the form of the body. It refuses a body that cannot be an upload
@@ -213,7 +194,7 @@ func (u *fileUpload) readHeader(c *fiber.Ctx) error {
 		return u.tooLarge()
 	}
 	if _, params, err := mime.ParseMediaType(string(header.Peek(fiber.HeaderContentDisposition))); err == nil {
-		u.filename = cleanFilename(params["filename"])
+		u.options.Filename = cleanFilename(params["filename"])
 	}
 	return nil
 }
@@ -257,7 +238,7 @@ func (u *fileUpload) part() (io.Reader, error) {
 		}
 		if part.FormName() == "file" {
 			if name := cleanFilename(part.FileName()); name != nil {
-				u.filename = name
+				u.options.Filename = name
 			}
 			return part, nil
 		}
@@ -280,43 +261,59 @@ func cleanFilename(name string) *string {
 	return &name
 }
 
-// receive stores the file chunk by chunk. The import is created together with the first
-// chunk, so that a file that is not a valid CSV file leaves nothing.
-func (u *fileUpload) receive(file io.Reader) error {
-	splitter, err := csvimport.NewSplitter(file, u.options.kind, u.options.split)
+// receive stores the file chunk by chunk and queues the import. The import is created
+// together with the first chunk, so that a file that is not a valid CSV file leaves
+// nothing.
+func (u *fileUpload) receive(file io.Reader) (queued service.Import, err error) {
+	splitter, err := csvimport.NewSplitter(file, u.options.Kind, u.split)
 	if err != nil {
-		return u.fault(err)
+		return queued, u.fault(err)
 	}
-	if u.options.kind == csvimport.KindLinks && u.options.owner == nil && !splitter.Layout().Has("user_id") {
-		return errUploadNoOwner
+	if u.options.Kind == csvimport.KindLinks && u.options.Owner == nil && !splitter.Layout().Has("user_id") {
+		return queued, errUploadNoOwner
 	}
-	chunks, highest := 0, int64(0)
-	for ; ; chunks++ {
+	for {
 		chunk, err := splitter.Next()
 		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {
-			return u.fault(err)
+			return queued, u.fault(err)
 		}
-		if chunks == 0 {
-			err = u.create(splitter.Layout())
+		if err := u.store(splitter.Layout(), chunk); err != nil {
+			return queued, err
 		}
-		if err == nil {
-			err = u.store(chunk)
-		}
+	}
+	if err := u.finishForm(); err != nil {
+		return queued, err
+	}
+	if err := u.write(u.receipt.ReserveIDs); err != nil {
+		return queued, err
+	}
+	if u.once != nil {
+		u.once.Hash = [sha256.Size]byte(u.hash.Sum(nil))
+	}
+	err = u.write(func(ctx context.Context) error {
+		queued, err = u.receipt.Queue(ctx, u.body.read)
+		return err
+	})
+	return queued, err
+}
+
+// store stores a chunk, and before the first one creates the import.
+func (u *fileUpload) store(layout csvimport.Layout, chunk csvimport.Chunk) error {
+	if u.receipt == nil {
+		defer u.place.claimed() // otherwise the upload is about to leave its place
+		err := u.write(func(ctx context.Context) (err error) {
+			u.receipt, err = u.api.service.ReceiveImport(ctx, u.actor, u.options, layout, u.once)
+			return err
+		})
 		if err != nil {
 			return err
 		}
-		highest = max(highest, splitter.Layout().HighestID(chunk.Data))
 	}
-	if err := u.finishForm(); err != nil {
-		return err
-	}
-	if err := u.reserveIDs(highest); err != nil {
-		return err
-	}
-	return u.queue(chunks, splitter.Rows())
+	u.body.heard = time.Now()
+	return u.write(func(ctx context.Context) error { return u.receipt.Store(ctx, chunk, u.body.read) })
 }
 
 // finishForm reads the form to its end after the file, which shows whether a packed
@@ -334,149 +331,26 @@ func (u *fileUpload) finishForm() error {
 // fault turns an error of reading the file into an answer.
 func (u *fileUpload) fault(err error) error {
 	var format *csvimport.FormatError
-	var own *Error
 	switch {
-	case errors.As(err, &own):
-		return own
+	case worded(err):
+		return err
 	case errors.As(err, &format):
 		return badRequest("the file cannot be imported: "+format.Error(), FieldError{Field: cmp.Or(format.Field, "file"), Message: format.Error()})
 	}
 	return errUploadBroken
 }
 
-func (u *fileUpload) create(layout csvimport.Layout) error {
-	encoded, err := json.Marshal(layout)
-	if err != nil {
-		return fmt.Errorf("encode layout: %w", err)
-	}
-	defer u.place.claimed() // otherwise the upload is about to leave its place
-	return u.inTx(func(ctx context.Context, tx pgx.Tx) error {
-		q := queries.New(tx)
-		row, err := q.CreateImport(ctx, queries.CreateImportParams{
-			Kind: string(u.options.kind), Filename: u.filename, Layout: encoded,
-			OnConflict: string(u.options.policy), DryRun: u.options.dryRun,
-			// An editor's file needs no ids: nothing that an editor may write refers to
-			// ids of links.
-			KeepIds: u.actor.Role == RoleAdmin, OwnerID: u.options.owner, ActorID: u.actor.TokenID, ActorName: u.actor.Name,
-		})
-		if err != nil {
-			return err
-		}
-		if err := u.once.Claim(ctx, q, &row.ID); err != nil {
-			return err
-		}
-		u.row = row
-		return nil
-	})
-}
-
-// store stores a chunk, unless the import was given up or cancelled in the meantime:
-// nothing would remove the chunk then.
-func (u *fileUpload) store(chunk csvimport.Chunk) error {
-	return u.inTx(func(ctx context.Context, tx pgx.Tx) error {
-		q := queries.New(tx)
-		if err := u.hear(ctx, q); err != nil {
-			return err
-		}
-		return q.InsertImportChunk(ctx, queries.InsertImportChunkParams{
-			ImportID: u.row.ID, Seq: int32(chunk.Seq), FirstLine: chunk.FirstLine, Rows: int32(chunk.Rows),
-			Data: chunk.Data,
-		})
-	})
-}
-
-// hear stores that the upload is alive, and checks whether it may go on.
-func (u *fileUpload) hear(ctx context.Context, q *queries.Queries) error {
-	u.body.heard = time.Now()
-	if err := stillHolds(ctx, q, u.actor); err != nil || u.row.ID == 0 {
-		return err
-	}
-	heard, err := q.HearImport(ctx, u.body.read, u.row.ID)
-	if err == nil && heard == 0 {
-		err = errUploadCancelled
-	}
-	return err
-}
-
-// reserveIDs moves the sequence beyond the ids in the file, so that none of them is
-// drawn while the import runs. An id that was drawn before the upload ended is taken:
-// the row of the file with that id is rejected.
-func (u *fileUpload) reserveIDs(highest int64) error {
-	if highest == 0 || !u.row.KeepIds || u.row.DryRun {
-		return nil
-	}
-	return u.inTx(func(ctx context.Context, tx pgx.Tx) error {
-		switch q := queries.New(tx); u.options.kind {
-		case csvimport.KindUsers:
-			return q.MoveUsersSequence(ctx, highest)
-		case csvimport.KindLinks:
-			return q.MoveURLsSequence(ctx, highest)
-		default: // events have ids of their own
-			return nil
-		}
-	})
-}
-
-// queue hands the import over to the workers.
-func (u *fileUpload) queue(chunks int, rows int64) error {
-	return u.inTx(func(ctx context.Context, tx pgx.Tx) error {
-		if err := u.holdToken(ctx, queries.New(tx)); err != nil {
-			return err
-		}
-		row, err := queries.New(tx).QueueImport(ctx, queries.QueueImportParams{
-			ID: u.row.ID, BytesReceived: u.body.read, RowsTotal: rows, ChunksTotal: int32(chunks),
-		})
-		if errors.Is(err, pgx.ErrNoRows) {
-			return errUploadCancelled
-		}
-		if err != nil {
-			return err
-		}
-		u.row = row
-		if err := u.api.insertImportJob(ctx, tx, row.ID, jobs.ApplyChunk{ImportID: row.ID}); err != nil {
-			return err
-		}
-		return u.keepAnswer(ctx, tx)
-	})
-}
-
-// holdToken keeps the token from being revoked until the transaction ends, because
-// nothing may be imported for a token once it is revoked.
-func (u *fileUpload) holdToken(ctx context.Context, q *queries.Queries) error {
-	if u.actor.TokenID == nil {
-		return nil
-	}
-	held, err := q.HoldToken(ctx, *u.actor.TokenID)
-	if err == nil && held == 0 {
-		err = errTokenEnded
-	}
-	return err
-}
-
-func (u *fileUpload) location() string { return fmt.Sprintf("/imports/%d", u.row.ID) }
-
-// keepAnswer makes the answer, and stores it for a repeat of the request.
-func (u *fileUpload) keepAnswer(ctx context.Context, tx pgx.Tx) error {
-	var err error
-	if u.answer, err = json.Marshal(viewImport(u.row)); err != nil {
-		return fmt.Errorf("encode answer: %w", err)
-	}
-	if u.once == nil {
-		return nil
-	}
-	u.once.Hash = [sha256.Size]byte(u.hash.Sum(nil))
-	return u.once.Keep(ctx, queries.New(tx), fiber.StatusAccepted, u.location(), u.answer)
-}
-
 // findFirst returns the answer to the first upload with the same key, nil if this is
 // the first.
-func (u *fileUpload) findFirst() (*service.KeptAnswer, error) {
+func (u *fileUpload) findFirst() (first *service.KeptAnswer, err error) {
 	if u.once == nil {
 		return nil, nil
 	}
-	ctx, cancel := context.WithTimeout(u.ctx, requestTimeout)
-	defer cancel()
-	return u.once.Find(ctx, queries.New(u.api.Pool))
+	err = u.call(func(ctx context.Context) error {
+		first, err = u.once.Find(ctx, queries.New(u.api.Pool))
+		return err
+	})
+	return first, err
 }
 
 // hashed returns a reader of the file that hashes it, after the parameters of the
@@ -486,18 +360,18 @@ func (u *fileUpload) hashed(file io.Reader) (io.Reader, error) {
 	if u.once == nil {
 		return file, nil
 	}
-	o := u.options
-	said := []any{o.kind, o.owner, o.policy, o.dryRun, o.split.Format, o.split.Mapping}
+	o, split := u.options, u.split
+	said := []any{o.Kind, o.Owner, o.Policy, o.DryRun, split.Format, split.Mapping}
 	// New parameters are hashed only if they are given. Otherwise the hash of a
 	// repeated request would differ from the one that the previous release stored.
-	if o.split.Encoding != "" {
-		said = append(said, o.split.Encoding)
+	if split.Encoding != "" {
+		said = append(said, split.Encoding)
 	}
-	if o.split.Escape != "" || o.split.Timezone != "" {
-		said = append(said, o.split.Escape, o.split.Timezone)
+	if split.Escape != "" || split.Timezone != "" {
+		said = append(said, split.Escape, split.Timezone)
 	}
-	if o.split.Domain != "" {
-		said = append(said, "domain", o.split.Domain)
+	if split.Domain != "" {
+		said = append(said, "domain", split.Domain)
 	}
 	options, err := json.Marshal(said)
 	if err != nil {
@@ -521,36 +395,34 @@ func (u *fileUpload) repeat(c *fiber.Ctx, file io.Reader, first *service.KeptAns
 	return repeat(c, u.once, first)
 }
 
-func (u *fileUpload) inTx(do func(context.Context, pgx.Tx) error) error {
+// call runs a short piece of work with the time limit of requests.
+func (u *fileUpload) call(do func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(u.ctx, requestTimeout)
 	defer cancel()
-	leave, err := u.api.bulkheads.imports.enter(ctx)
-	if err != nil {
-		return err
-	}
-	defer leave()
-	return postgres.InTx(ctx, u.api.Pool, func(tx pgx.Tx) error { return do(ctx, tx) })
+	return do(ctx)
 }
 
-// fail ends the import of a failed upload and drops its chunks. It does nothing if the
-// import is queued after all, because only the answer to the commit was lost, or if it
-// is being cancelled.
+// write is call with a place among the imports.
+func (u *fileUpload) write(do func(context.Context) error) error {
+	return u.call(func(ctx context.Context) error {
+		leave, err := u.api.bulkheads.imports.enter(ctx)
+		if err != nil {
+			return err
+		}
+		defer leave()
+		return do(ctx)
+	})
+}
+
+// fail ends the import of a failed upload.
 func (u *fileUpload) fail(cause error) {
-	if u.row.ID == 0 {
+	if u.receipt == nil {
 		return
 	}
 	reason := fromError(cause).Message
-	err := u.inTx(func(ctx context.Context, tx pgx.Tx) error {
-		q := queries.New(tx)
-		failed, err := q.FailImport(ctx, &reason, u.row.ID)
-		if err != nil || failed == 0 {
-			return err
-		}
-		return q.DropImportChunks(ctx, u.row.ID)
-	})
-	if err != nil {
+	if err := u.write(func(ctx context.Context) error { return u.receipt.Fail(ctx, reason) }); err != nil {
 		u.api.Log.WarnContext(u.ctx, "failed upload could not be cleared away, a worker will do it",
-			slog.Int64("import_id", u.row.ID), slog.Any("error", err))
+			slog.Int64("import_id", u.receipt.ID()), slog.Any("error", err))
 	}
 }
 
@@ -622,15 +494,15 @@ func (b *uploadBody) whole() bool {
 // hear stores that a slow upload is alive, much more often than a worker needs to see.
 // If the database cannot be reached, it does nothing: the next chunk will find out.
 func (b *uploadBody) hear() error {
-	ctx, cancel := context.WithTimeout(b.upload.ctx, requestTimeout)
-	defer cancel()
-	leave, err := b.upload.api.bulkheads.imports.enter(ctx)
-	if err != nil {
-		return nil
-	}
-	defer leave()
-	err = b.upload.hear(ctx, queries.New(b.upload.api.Pool))
-	if errors.Is(err, errTokenEnded) || errors.Is(err, errUploadCancelled) {
+	u := b.upload
+	b.heard = time.Now()
+	err := u.write(func(ctx context.Context) error {
+		if u.receipt == nil {
+			return u.api.service.TokenHolds(ctx, u.actor)
+		}
+		return u.receipt.Hear(ctx, b.read)
+	})
+	if errors.Is(err, service.ErrTokenEnded) || errors.Is(err, service.ErrUploadCancelled) {
 		return err
 	}
 	return nil
@@ -722,48 +594,35 @@ func (p *uploadPlace) forgetKey() {
 // maxMapping bounds the columns that one upload may map.
 const maxMapping = 100
 
-// uploadOptions are the options in the query of an upload.
-type uploadOptions struct {
-	kind   csvimport.Kind
-	owner  *int64 // of links if the file names no owner; nil for nobody
-	policy csvimport.Policy
-	dryRun bool
-	split  csvimport.SplitOptions
-}
-
-// readUploadOptions reads the query of an upload of kind. All faults of the query
-// itself are reported at once. Whether the format and the mapping fit the file is found
-// out when the file is read.
-func readUploadOptions(c *fiber.Ctx, kind csvimport.Kind) (uploadOptions, error) {
-	o := uploadOptions{kind: kind, split: csvimport.SplitOptions{
-		Format: strings.Clone(c.Query("format")), Timezone: strings.Clone(c.Query("timezone")),
-	}}
-	var wrong []FieldError
+// readOptions reads the query of an upload. All faults of the query itself are reported
+// at once. Whether the format and the mapping fit the file is found out when the file
+// is read.
+func (u *fileUpload) readOptions(c *fiber.Ctx) error {
+	var faults service.Faults
 	note := func(field string, err error) {
 		if err != nil {
-			wrong = append(wrong, FieldError{Field: field, Message: err.Error()})
+			faults.Add(field, err.Error())
 		}
 	}
 	var err error
-	o.owner, err = ownerParam(c.Query("user_id"))
+	kind := u.options.Kind
+	u.split.Format, u.split.Timezone = strings.Clone(c.Query("format")), strings.Clone(c.Query("timezone"))
+	u.options.Owner, err = ownerParam(c.Query("user_id"))
 	note("user_id", err)
-	o.policy, err = csvimport.ParsePolicy(c.Query("on_conflict"), kind)
+	u.options.Policy, err = csvimport.ParsePolicy(c.Query("on_conflict"), kind)
 	note("on_conflict", err)
-	o.dryRun, err = boolParam(c.Query("dry_run"))
+	u.options.DryRun, err = boolParam(c.Query("dry_run"))
 	note("dry_run", err)
-	o.split.Mapping, err = mappingParam(c.Context().QueryArgs().PeekMulti("mapping"))
+	u.split.Mapping, err = mappingParam(c.Context().QueryArgs().PeekMulti("mapping"))
 	note("mapping", err)
-	o.split.Encoding, err = csvimport.ParseEncoding(c.Query("encoding"))
+	u.split.Encoding, err = csvimport.ParseEncoding(c.Query("encoding"))
 	note("encoding", err)
-	o.split.Escape, err = escapeParam(c.Query("escape"))
+	u.split.Escape, err = escapeParam(c.Query("escape"))
 	note("escape", err)
-	o.split.Domain, err = domainParam(c.Query("domain"), kind)
+	u.split.Domain, err = domainParam(c.Query("domain"), kind)
 	note("domain", err)
-	note("timezone", csvimport.CheckTimezone(o.split.Timezone))
-	if len(wrong) > 0 {
-		return o, invalid(wrong...)
-	}
-	return o, nil
+	note("timezone", csvimport.CheckTimezone(u.split.Timezone))
+	return faults.Err()
 }
 
 // ownerParam returns the id of the user who will own the links if the file names no

@@ -14,9 +14,8 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/gofiber/fiber/v2"
-	"github.com/jackc/pgx/v5"
 
-	"github.com/signpost/signpost/queries"
+	"github.com/signpost/signpost/internal/service"
 )
 
 const (
@@ -63,18 +62,38 @@ func (p *PageInput) rows() int32 { return int32(p.size() + 1) }
 // offset returns how many rows come before the page.
 func (p *PageInput) offset() int { return max(p.Page-1, 0) * p.size() }
 
-// position returns the numbers in the cursor of a list, or first if there is no cursor.
-// It returns an error if the cursor is not one of this list.
-func (p *PageInput) position(list string, first ...int64) ([]int64, error) {
+var errCursor = invalid("cursor", "is not a cursor of this list")
+
+// after returns the number in the cursor of a list, 0 if there is no cursor. It returns
+// an error if the cursor is not one of this list.
+func (p *PageInput) after(list string) (int64, error) {
 	if p.Cursor == "" {
-		return first, nil
+		return 0, nil
 	}
-	at := parseCursor(p.Cursor, list, len(first))
+	at := parseCursor(p.Cursor, list, 1)
 	if at == nil {
-		return nil, invalid(FieldError{Field: "cursor", Message: "is not a cursor of this list"})
+		return 0, errCursor
 	}
-	return at, nil
+	return at[0], nil
 }
+
+// listRows answers with a page of a list whose rows are in the order of one number.
+func listRows[T any](
+	ctx context.Context, in *PageInput, name string,
+	list func(context.Context, Actor, service.Page) ([]T, error), number func(T) int64,
+) (*listOutput[T], error) {
+	after, err := in.after(name)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := list(ctx, actorIn(ctx), service.Page{After: after, Offset: int32(in.offset()), Limit: in.rows()})
+	if err != nil {
+		return nil, err
+	}
+	return newList(in, rows, asIs, func(row T) string { return makeCursor(name, number(row)) })
+}
+
+func asIs[T any](row T) T { return row }
 
 // The orders of a list.
 const (
@@ -108,12 +127,12 @@ func (in *OrderInput) place(cursors map[string]string, fallback string, n int) (
 		switch {
 		case at == nil:
 		case in.Order != "" && in.Order != order:
-			return "", nil, invalid(FieldError{Field: "cursor", Message: "is of the list in the other order"})
+			return "", nil, invalid("cursor", "is of the list in the other order")
 		default:
 			return order, at, nil
 		}
 	}
-	return "", nil, invalid(FieldError{Field: "cursor", Message: "is not a cursor of this list"})
+	return "", nil, errCursor
 }
 
 // makeCursor returns the cursor for a position in a list. It is opaque to clients, so
@@ -162,7 +181,7 @@ const maxPage = 1 << 20
 
 // errPageLarge refuses a numbered page that is too large: if it ended early, rows would
 // be missing.
-var errPageLarge = invalid(FieldError{Field: "per_page", Message: "is too much here: the page is larger than 1 MiB, ask for fewer rows or walk with cursor"})
+var errPageLarge = invalid("per_page", "is too much here: the page is larger than 1 MiB, ask for fewer rows or walk with cursor")
 
 // newList makes the answer from rows, which may have one row more than the page. after
 // returns the cursor behind a row. A page that would exceed maxPage ends early.
@@ -203,22 +222,6 @@ func (s *jsonSize) Write(p []byte) (int, error) {
 	*s += jsonSize(len(p))
 	return len(p), nil
 }
-
-// planned makes Postgres plan each query for its actual values. So a filter that is not
-// set costs nothing, and a query touches only the partitions that its filters leave. A
-// prepared statement would end up with one plan for all values.
-type planned struct{ queries.DBTX }
-
-func (p planned) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
-	return p.DBTX.QueryRow(ctx, sql, append([]any{pgx.QueryExecModeCacheDescribe}, args...)...)
-}
-
-func (p planned) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
-	return p.DBTX.Query(ctx, sql, append([]any{pgx.QueryExecModeCacheDescribe}, args...)...)
-}
-
-// lists returns the queries that read lists.
-func (a *API) lists() *queries.Queries { return queries.New(planned{a.Pool}) }
 
 // given returns v as a filter for a query: nil if v is the zero value.
 func given[T comparable](v T) *T {

@@ -12,15 +12,16 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/signpost/signpost/internal/postgres"
+	"github.com/signpost/signpost/internal/service"
 )
 
 // drawReach makes each way of making a list give up early at some time, so that even
 // few links count as many.
-func drawReach(t *rapid.T) reach {
-	return reach{
-		first: rapid.Int64Range(1, 5).Draw(t, "first"), long: rapid.Int64Range(2, 30).Draw(t, "long"),
-		apart: rapid.Int64Range(2, 20).Draw(t, "apart"), spread: rapid.SampledFrom([]int64{0, 1, 99}).Draw(t, "spread"),
-		matches: rapid.IntRange(0, 20).Draw(t, "matches"), timeout: time.Minute,
+func drawReach(t *rapid.T) service.Reach {
+	return service.Reach{
+		First: rapid.Int64Range(1, 5).Draw(t, "first"), Long: rapid.Int64Range(2, 30).Draw(t, "long"),
+		Apart: rapid.Int64Range(2, 20).Draw(t, "apart"), Spread: rapid.SampledFrom([]int64{0, 1, 99}).Draw(t, "spread"),
+		Matches: rapid.IntRange(0, 20).Draw(t, "matches"), Timeout: time.Minute,
 	}
 }
 
@@ -93,9 +94,9 @@ func TestListsOfLinksAreComplete(t *testing.T) {
 		b.user(name)
 	}
 	b.exec("INSERT INTO domains (host) VALUES ('two.example'), ('three.example')")
-	ctx := t.Context()
+	ctx := context.WithValue(t.Context(), actorKey{}, Actor{Role: RoleReader})
 	rapid.Check(t, func(t *rapid.T) {
-		b.api.reach = drawReach(t)
+		b.api.service.Reach = drawReach(t)
 		if _, err := b.pool.Exec(ctx, "TRUNCATE urls RESTART IDENTITY"); err != nil {
 			t.Fatal(err)
 		}
@@ -149,7 +150,7 @@ func TestListsOfLinksAreComplete(t *testing.T) {
 			return slices.DeleteFunc(slices.Clone(ids), func(id int64) bool { return gone[id] || id > last })
 		}
 		if !slices.Equal(keep(got), keep(before)) {
-			t.Fatalf("%+v with %+v: %v, want %v", in, b.api.reach, keep(got), keep(before))
+			t.Fatalf("%+v with %+v: %v, want %v", in, b.api.service.Reach, keep(got), keep(before))
 		}
 		if others {
 			return
@@ -166,12 +167,12 @@ func TestListsOfLinksAreComplete(t *testing.T) {
 		}
 		var whole []int64
 		for limit := rapid.Int32Range(1, 40).Draw(t, "piece"); ; {
-			rows, err := source.next(ctx, limit)
+			rows, err := source.Next(ctx, limit)
 			if err != nil {
 				t.Fatal(err)
 			}
 			for _, row := range rows {
-				whole = append(whole, row.(URL).ID)
+				whole = append(whole, row.(service.Link).ID)
 			}
 			if len(rows) < int(limit) {
 				break
@@ -181,7 +182,7 @@ func TestListsOfLinksAreComplete(t *testing.T) {
 			slices.Reverse(whole)
 		}
 		if !slices.Equal(whole, before) {
-			t.Fatalf("%+v with %+v as a file: %v, want %v", in, b.api.reach, whole, before)
+			t.Fatalf("%+v with %+v as a file: %v, want %v", in, b.api.service.Reach, whole, before)
 		}
 		if newest {
 			slices.Reverse(before)
@@ -189,7 +190,7 @@ func TestListsOfLinksAreComplete(t *testing.T) {
 		for in.Page = 1; ; in.Page++ {
 			want := before[min((in.Page-1)*in.Limit, len(before)):min(in.Page*in.Limit, len(before))]
 			out, err := b.api.listURLs(ctx, &in)
-			if err == errTooDeep { //nolint:errorlint // it is returned as it is
+			if err == service.ErrTooDeep { //nolint:errorlint // it is returned as it is
 				break
 			}
 			if err != nil {
@@ -201,7 +202,7 @@ func TestListsOfLinksAreComplete(t *testing.T) {
 			}
 			short := in.Page == 1 && out.Body.NextCursor != nil && len(page) < in.Limit
 			if !short && !slices.Equal(page, want) {
-				t.Fatalf("%+v with %+v: page %d is %v, want %v", in, b.api.reach, in.Page, page, want)
+				t.Fatalf("%+v with %+v: page %d is %v, want %v", in, b.api.service.Reach, in.Page, page, want)
 			}
 			if len(page) == 0 {
 				break
@@ -215,7 +216,7 @@ func TestListsOfLinksAreComplete(t *testing.T) {
 func TestListsOfEventsAreComplete(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	ctx := t.Context()
+	ctx := context.WithValue(t.Context(), actorKey{}, Actor{Role: RoleReader})
 	now := postgres.MonthOf(time.Now())
 	var months []time.Time
 	for _, ago := range []int{0, 1, 2, 5, 6, 7, 8, 9, 30, 100} { // with gaps
@@ -298,10 +299,10 @@ func TestListsOfEventsAreComplete(t *testing.T) {
 		}
 		in.Page = 0
 		source, err := b.api.exportEvents(ctx, &in)
-		for rows := []exportRow{nil}; err == nil && len(rows) > 0; {
-			rows, err = source.next(ctx, 7)
+		for rows := []service.ExportRow{nil}; err == nil && len(rows) > 0; {
+			rows, err = source.Next(ctx, 7)
 			for _, row := range rows {
-				file = append(file, row.(Event).ID)
+				file = append(file, row.(service.Event).ID)
 			}
 		}
 		if err != nil {
@@ -378,7 +379,7 @@ func TestNumberedPagesHaveAnEnd(t *testing.T) {
 	}
 	// A numbered page is refused as well if it is not found within the reach of lists.
 	// In that case, the first page is short and has a cursor.
-	b.api.reach = reach{first: 5, long: 10, apart: 10, timeout: time.Minute}
+	b.api.service.Reach = service.Reach{First: 5, Long: 10, Apart: 10, Timeout: time.Minute}
 	if _, err := b.pool.Exec(t.Context(), "UPDATE urls SET tags = '{old}' WHERE id <= 8"); err != nil {
 		t.Fatal(err)
 	}

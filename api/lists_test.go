@@ -16,6 +16,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/signpost/signpost/internal/postgres"
+	"github.com/signpost/signpost/internal/service"
 	"github.com/signpost/signpost/queries"
 )
 
@@ -161,12 +162,12 @@ func TestCursorsAreOfOneList(t *testing.T) {
 
 // explained runs list queries as lists does, but returns their plans.
 type explained struct {
-	planned
+	service.Planned
 	plan string
 }
 
 func (e *explained) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
-	rows, err := e.planned.Query(ctx, "EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF) "+sql, args...)
+	rows, err := e.Planned.Query(ctx, "EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF) "+sql, args...)
 	if err != nil {
 		return nil, err
 	}
@@ -175,7 +176,7 @@ func (e *explained) Query(ctx context.Context, sql string, args ...any) (pgx.Row
 		return nil, err
 	}
 	e.plan = strings.Join(lines, "\n")
-	return e.planned.Query(ctx, sql, args...)
+	return e.Planned.Query(ctx, sql, args...)
 }
 
 // Lists read only the rows that their filters leave: no filter that is not set is
@@ -248,7 +249,7 @@ func TestPlansOfLists(t *testing.T) {
 	for _, test := range tests {
 		e := &explained{}
 		if err := postgres.InTx(t.Context(), b.pool, func(tx pgx.Tx) error {
-			e.planned = planned{tx}
+			e.Planned = service.Planned{DBTX: tx}
 			return test.query(queries.New(e))
 		}); err != nil {
 			t.Fatalf("%s: %v", test.name, err)
@@ -298,7 +299,7 @@ func walkWith(ctx context.Context, p queries.WalkURLsDownParams) func(*queries.Q
 
 // findWith returns a query in a transaction that prefers bitmaps, as find does.
 func findWith(ctx context.Context, p queries.FindURLsParams) func(*queries.Queries) error {
-	p.RowLimit = int32(usualReach().matches + 1)
+	p.RowLimit = int32(service.UsualReach().Matches + 1)
 	return func(q *queries.Queries) error {
 		if err := q.PreferBitmaps(ctx, time.Minute.Milliseconds()); err != nil {
 			return err

@@ -113,7 +113,7 @@ func plainOperations() []*huma.Operation {
 	}
 }
 
-// describeErrorsAsCSV adds the part of the route that errorsAsCSV answers instead of
+// describeErrorsAsCSV adds the part of the route that importErrorsAsCSV answers instead of
 // Huma.
 func describeErrorsAsCSV(op *huma.Operation) {
 	op.Description += " As text/csv (by Accept or format=csv) it is all of them, as a file to be mended and uploaded again."

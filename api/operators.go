@@ -3,12 +3,13 @@ package api
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
 	"strings"
+
+	"github.com/signpost/signpost/internal/service"
 )
 
 // Operators guards the parts of an admin listener that are for operators only:
@@ -55,10 +56,10 @@ func (o *Operators) Only(next http.Handler) http.Handler {
 
 func (o *Operators) admit(r *http.Request) (Actor, error) {
 	if !o.named(r.Host) {
-		return Actor{}, forbidden("this listener does not answer to that name: use its IP address, or give the name in ADMIN_ADDR")
+		return Actor{}, service.Forbidden("this listener does not answer to that name: use its IP address, or give the name in ADMIN_ADDR")
 	}
 	if o.origin.Check(r) != nil {
-		return Actor{}, forbidden("the request came from another site")
+		return Actor{}, service.Forbidden("the request came from another site")
 	}
 	secret, ok := bearer([]byte(r.Header.Get("Authorization")))
 	if !ok {
@@ -68,13 +69,10 @@ func (o *Operators) admit(r *http.Request) (Actor, error) {
 		return Actor{}, unauthorized("this needs an admin token: send it as Authorization: Bearer <token>, or as the password with any name")
 	}
 	actor, err := o.tokens.verify(r.Context(), secret, o.from(r))
-	switch {
-	case err != nil:
+	if err != nil {
 		return Actor{}, err
-	case actor.Role < RoleAdmin:
-		return Actor{}, forbidden(fmt.Sprintf("this needs a token of the role admin, yours is %s", actor.Role))
 	}
-	return actor, nil
+	return actor, actor.Require(RoleAdmin)
 }
 
 // named reports whether a Host header names the listener by an IP address, by a name

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/signpost/signpost/internal/service"
 )
 
 func TestPace(t *testing.T) {
@@ -108,7 +110,7 @@ func TestSlowExportIsCut(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.hasty()
-	b.fill(3 * exportPiece)
+	b.fill(3 * service.ExportPiece)
 	body := b.slow("/urls?format=csv")
 	for buf := make([]byte, 4096); ; <-time.After(time.Millisecond) {
 		if _, err := body.Read(buf); err != nil {
@@ -128,7 +130,7 @@ func TestPlacesOfOneToken(t *testing.T) {
 	t.Parallel()
 	b := setup(t, func(o *Options) { o.ImportMaxUploads, o.ExportMaxActive = 2, 2 })
 	b.api.watchers.places.each = 1
-	b.fill(3 * exportPiece)
+	b.fill(3 * service.ExportPiece)
 	path := fmt.Sprintf("/imports/%d/progress", b.imported("running", 100, 10))
 
 	slowUploadAs(t, b, b.tokens[RoleAdmin])
@@ -273,7 +275,7 @@ func TestStreamsEndWithTheirToken(t *testing.T) {
 		b := setup(t)
 		b.api.patience.look = 5 * time.Millisecond
 		b.api.watchers.look, b.api.watchers.beat = 5*time.Millisecond, 10*time.Millisecond
-		b.fill(3 * exportPiece)
+		b.fill(3 * service.ExportPiece)
 		secret, finish := b.newToken(RoleReader, end)
 		s := b.watch(t, fmt.Sprintf("/imports/%d/progress", b.imported("running", 100, 10)), "Authorization", "Bearer "+secret)
 		s.event()

@@ -15,6 +15,7 @@ import (
 	"github.com/signpost/signpost/internal/clicks"
 	"github.com/signpost/signpost/internal/linkcache"
 	"github.com/signpost/signpost/internal/links"
+	"github.com/signpost/signpost/internal/service"
 )
 
 // Names of the routes of short links, in metrics and traces.
@@ -24,7 +25,7 @@ const (
 )
 
 var (
-	errNoLink      = notFound("link")
+	errNoLink      = fromService(service.NotFound("link"))
 	errDeactivated = gone("this link was deactivated")
 	errExpired     = gone("this link has expired")
 	errLookup      = unavailable("the link cannot be looked up at the moment, try again shortly")

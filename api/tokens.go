@@ -37,15 +37,7 @@ type (
 )
 
 func (a *API) listTokens(ctx context.Context, in *PageInput) (*listOutput[Token], error) {
-	at, err := in.position("tokens", 0)
-	if err != nil {
-		return nil, err
-	}
-	tokens, err := a.service.ListTokens(ctx, actorIn(ctx), at[0], int32(in.offset()), in.rows())
-	if err != nil {
-		return nil, err
-	}
-	return newList(in, tokens, asIs, func(t Token) string { return makeCursor("tokens", t.ID) })
+	return listRows(ctx, in, "tokens", a.service.ListTokens, func(t Token) int64 { return t.ID })
 }
 
 func (a *API) createToken(ctx context.Context, in *tokenCreateInput) (*tokenCreatedOutput, error) {

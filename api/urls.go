@@ -2,7 +2,6 @@ package api
 
 import (
 	"context"
-	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -74,17 +73,6 @@ type (
 		Body     URL
 	}
 )
-
-var likeEscaper = strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`)
-
-// containing returns the LIKE pattern for texts that contain s, nil if s is empty.
-func containing(s string) *string {
-	if s == "" {
-		return nil
-	}
-	pattern := "%" + likeEscaper.Replace(s) + "%"
-	return &pattern
-}
 
 func (a *API) getURL(ctx context.Context, in *IDInput) (*urlOutput, error) {
 	link, err := a.service.GetLink(ctx, actorIn(ctx), in.ID)

@@ -51,15 +51,16 @@ type (
 type userListInput struct{ ExportInput }
 
 func (a *API) listUsers(ctx context.Context, in *userListInput) (*listOutput[User], error) {
-	at, err := in.position("users", 0)
+	return listRows(ctx, &in.PageInput, "users", a.service.ListUsers, func(u User) int64 { return u.ID })
+}
+
+// exportUsers exports the users that listUsers would list, all of them.
+func (a *API) exportUsers(ctx context.Context, in *userListInput) (service.Export, error) {
+	after, err := in.after("users")
 	if err != nil {
-		return nil, err
+		return service.Export{}, err
 	}
-	users, err := a.service.ListUsers(ctx, actorIn(ctx), at[0], int32(in.offset()), in.rows())
-	if err != nil {
-		return nil, err
-	}
-	return newList(&in.PageInput, users, asIs, func(u User) string { return makeCursor("users", u.ID) })
+	return a.service.ExportUsers(ctx, actorIn(ctx), after, int32(in.offset()))
 }
 
 func (a *API) getUser(ctx context.Context, in *IDInput) (*userOutput, error) {

@@ -14,6 +14,20 @@ const (
 	RoleAdmin
 )
 
+// The least role that each kind of work needs.
+const (
+	ReadsUsers     = RoleReader
+	WritesUsers    = RoleAdmin
+	ReadsLinks     = RoleReader
+	WritesLinks    = RoleEditor
+	ManagesDomains = RoleAdmin
+	ReadsEvents    = RoleReader
+	ManagesTokens  = RoleAdmin
+	ReadsImports   = RoleReader
+	ImportsLinks   = RoleEditor // and cancels, retries and undoes imports of links
+	ImportsAll     = RoleAdmin  // the same for users and events
+)
+
 var roleNames = [...]string{"none", "reader", "editor", "admin"}
 
 // String returns the name of the role as it is spelled in the API and the database.

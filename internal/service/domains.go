@@ -171,23 +171,18 @@ func (d *Domain) apply(f DomainFields) changes {
 
 var errNoDomain = NotFound("domain")
 
-// ListDomains returns up to limit domains with an id above after, in the order of their
-// ids, without the first offset ones.
-func (s *Service) ListDomains(ctx context.Context, actor Actor, after int64, offset, limit int32) ([]Domain, error) {
-	if err := actor.Require(RoleAdmin); err != nil {
+// ListDomains returns a page of the domains, in the order of their ids.
+func (s *Service) ListDomains(ctx context.Context, actor Actor, p Page) ([]Domain, error) {
+	if err := actor.Require(ManagesDomains); err != nil {
 		return nil, err
 	}
-	rows, err := queries.New(s.Pool).ListDomains(ctx, after, offset, limit)
-	domains := make([]Domain, len(rows))
-	for i, row := range rows {
-		domains[i] = s.viewDomain(row)
-	}
-	return domains, err
+	rows, err := queries.New(s.Pool).ListDomains(ctx, p.After, p.Offset, p.Limit)
+	return views(rows, s.viewDomain), err
 }
 
 // GetDomain returns a domain.
 func (s *Service) GetDomain(ctx context.Context, actor Actor, id int64) (Domain, error) {
-	if err := actor.Require(RoleAdmin); err != nil {
+	if err := actor.Require(ManagesDomains); err != nil {
 		return Domain{}, err
 	}
 	row, err := queries.New(s.Pool).GetDomain(ctx, id)
@@ -200,7 +195,7 @@ func (s *Service) GetDomain(ctx context.Context, actor Actor, id int64) (Domain,
 // CreateDomain makes a domain. The host is required. Every replica answers on it within
 // a second.
 func (s *Service) CreateDomain(ctx context.Context, actor Actor, in DomainFields) (Domain, error) {
-	if err := actor.Require(RoleAdmin); err != nil {
+	if err := actor.Require(ManagesDomains); err != nil {
 		return Domain{}, err
 	}
 	f := in.Check(s.OwnHosts)
@@ -231,7 +226,7 @@ func (s *Service) CreateDomain(ctx context.Context, actor Actor, in DomainFields
 // UpdateDomain changes the fields that were sent. The host of the main domain cannot be
 // changed here, since PUBLIC_URL sets it.
 func (s *Service) UpdateDomain(ctx context.Context, actor Actor, id int64, in DomainFields) (domain Domain, err error) {
-	if err := actor.Require(RoleAdmin); err != nil {
+	if err := actor.Require(ManagesDomains); err != nil {
 		return Domain{}, err
 	}
 	if id == linkcache.MainDomain {
@@ -278,7 +273,7 @@ func (s *Service) UpdateDomain(ctx context.Context, actor Actor, id int64, in Do
 
 // DeleteDomain removes a domain that has no links.
 func (s *Service) DeleteDomain(ctx context.Context, actor Actor, id int64) error {
-	if err := actor.Require(RoleAdmin); err != nil {
+	if err := actor.Require(ManagesDomains); err != nil {
 		return err
 	}
 	if id == linkcache.MainDomain {

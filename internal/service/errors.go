@@ -20,11 +20,12 @@ type Kind int
 
 // The kinds of errors.
 const (
-	KindInvalid     Kind = iota // the input is wrong
-	KindForbidden               // the actor may not do this
-	KindNotFound                // the thing does not exist
-	KindConflict                // the state of another thing forbids it
-	KindUnavailable             // the same request may well work later
+	KindInvalid      Kind = iota // the input is wrong
+	KindUnknownActor             // it is not known who asks
+	KindForbidden                // the actor may not do this
+	KindNotFound                 // the thing does not exist
+	KindConflict                 // the state of another thing forbids it
+	KindUnavailable              // the same request may well work later
 )
 
 // Error is a failure whose message a user may read. A surface turns its kind into

@@ -117,8 +117,8 @@ func (o *Once) Keep(ctx context.Context, q *queries.Queries, status int, locatio
 	return nil
 }
 
-// statusCreated is the status that is stored with the answer to a creation.
-const statusCreated = 201
+// The statuses that are stored with the answers to a creation and to an upload.
+const statusCreated, statusAccepted = 201, 202
 
 // create makes a thing in a transaction of its own, once for the request's key. The
 // function do returns the thing and its path.

@@ -142,7 +142,7 @@ var errNoLink = NotFound("link")
 
 // GetLink returns a link.
 func (s *Service) GetLink(ctx context.Context, actor Actor, id int64) (Link, error) {
-	if err := actor.Require(RoleReader); err != nil {
+	if err := actor.Require(ReadsLinks); err != nil {
 		return Link{}, err
 	}
 	row, err := queries.New(s.Pool).GetURL(ctx, id)
@@ -160,7 +160,7 @@ const drawTries = 5
 // CreateLink makes a link. user_id and original_url are required. If no code is given,
 // one is drawn.
 func (s *Service) CreateLink(ctx context.Context, actor Actor, in LinkFields, once *Once) (Link, error) {
-	if err := actor.Require(RoleEditor); err != nil {
+	if err := actor.Require(WritesLinks); err != nil {
 		return Link{}, err
 	}
 	f := in.CheckNew(s.OwnHosts)
@@ -245,7 +245,7 @@ func (l *Link) apply(f LinkFields) changes {
 // UpdateLink changes the fields that were sent. When it returns, the cache of this
 // process has the change; other replicas learn of it from the feed.
 func (s *Service) UpdateLink(ctx context.Context, actor Actor, id int64, in LinkFields) (link Link, err error) {
-	if err := actor.Require(RoleEditor); err != nil {
+	if err := actor.Require(WritesLinks); err != nil {
 		return Link{}, err
 	}
 	if err := in.CheckChange(s.OwnHosts).Err(); err != nil {
@@ -303,7 +303,7 @@ func (s *Service) UpdateLink(ctx context.Context, actor Actor, id int64, in Link
 
 // DeleteLink removes a link. Its events and rollups stay.
 func (s *Service) DeleteLink(ctx context.Context, actor Actor, id int64) error {
-	if err := actor.Require(RoleEditor); err != nil {
+	if err := actor.Require(WritesLinks); err != nil {
 		return err
 	}
 	var link Link
@@ -327,9 +327,9 @@ func (s *Service) DeleteLink(ctx context.Context, actor Actor, id int64) error {
 	return err
 }
 
-// LinksOf returns the links with these ids, in their order. Links that were deleted
+// linksOf returns the links with these ids, in their order. Links that were deleted
 // meanwhile are missing, and links that were changed are returned as they are now.
-func (s *Service) LinksOf(ctx context.Context, ids []int64) ([]Link, error) {
+func (s *Service) linksOf(ctx context.Context, ids []int64) ([]Link, error) {
 	rows, err := s.lists().GetURLs(ctx, ids)
 	if err != nil {
 		return nil, err

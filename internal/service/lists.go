@@ -8,18 +8,36 @@ import (
 	"github.com/signpost/signpost/queries"
 )
 
-// planned makes Postgres plan each query anew for its values, so that a filter that is
-// not set costs nothing and no partitions are touched that the filters exclude. With a
-// prepared statement, all values would in the end share one plan.
-type planned struct{ queries.DBTX }
+// Planned makes Postgres plan each query for its actual values. So a filter that is not
+// set costs nothing, and a query touches only the partitions that its filters leave. A
+// prepared statement would end up with one plan for all values.
+type Planned struct{ queries.DBTX }
 
-func (p planned) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
+// QueryRow implements queries.DBTX.
+func (p Planned) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
 	return p.DBTX.QueryRow(ctx, sql, append([]any{pgx.QueryExecModeCacheDescribe}, args...)...)
 }
 
-func (p planned) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
+// Query implements queries.DBTX.
+func (p Planned) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
 	return p.DBTX.Query(ctx, sql, append([]any{pgx.QueryExecModeCacheDescribe}, args...)...)
 }
 
 // lists returns the queries that read lists.
-func (s *Service) lists() *queries.Queries { return queries.New(planned{s.Pool}) }
+func (s *Service) lists() *queries.Queries { return queries.New(Planned{s.Pool}) }
+
+// Page says which rows of a list are wanted: those after a position, which are ids or
+// lines and usually 0 at first, without the first Offset ones, and Limit of them.
+type Page struct {
+	After         int64
+	Offset, Limit int32
+}
+
+// views returns rows in the form that users see.
+func views[R, T any](rows []R, view func(R) T) []T {
+	out := make([]T, len(rows))
+	for i, row := range rows {
+		out[i] = view(row)
+	}
+	return out
+}

@@ -32,6 +32,7 @@ type Service struct {
 	// OwnHosts are the hosts of this service's own short links, to which no link may
 	// lead.
 	OwnHosts links.Hosts
+	Reach    Reach
 }
 
 // maxTries is how often a transaction is tried if it fails only by bad luck.

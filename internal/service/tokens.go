@@ -74,24 +74,19 @@ func checkRole(name string) error {
 	return nil
 }
 
-// ListTokens returns up to limit tokens with an id above after, in the order of their
-// ids, without the first offset ones.
-func (s *Service) ListTokens(ctx context.Context, actor Actor, after int64, offset, limit int32) ([]Token, error) {
-	if err := actor.Require(RoleAdmin); err != nil {
+// ListTokens returns a page of the tokens, in the order of their ids.
+func (s *Service) ListTokens(ctx context.Context, actor Actor, p Page) ([]Token, error) {
+	if err := actor.Require(ManagesTokens); err != nil {
 		return nil, err
 	}
-	rows, err := s.lists().ListTokens(ctx, after, offset, limit)
-	tokens := make([]Token, len(rows))
-	for i, r := range rows {
-		tokens[i] = viewToken(r)
-	}
-	return tokens, err
+	rows, err := s.lists().ListTokens(ctx, p.After, p.Offset, p.Limit)
+	return views(rows, viewToken), err
 }
 
 // CreateToken makes a token and returns its secret, which is stored nowhere: the
 // database holds only a hash of it. Name and role are required.
 func (s *Service) CreateToken(ctx context.Context, actor Actor, in TokenFields) (token Token, secret string, err error) {
-	if err := actor.Require(RoleAdmin); err != nil {
+	if err := actor.Require(ManagesTokens); err != nil {
 		return Token{}, "", err
 	}
 	// The check treats an absent field like an empty one.
@@ -116,7 +111,7 @@ func (s *Service) CreateToken(ctx context.Context, actor Actor, in TokenFields) 
 
 // RevokeToken ends a token at once. Revoking it again changes nothing.
 func (s *Service) RevokeToken(ctx context.Context, actor Actor, id int64) error {
-	if err := actor.Require(RoleAdmin); err != nil {
+	if err := actor.Require(ManagesTokens); err != nil {
 		return err
 	}
 	n, err := queries.New(s.Pool).RevokeToken(ctx, id)
@@ -156,4 +151,37 @@ func IsSecret(text string) bool {
 		}
 	}
 	return true
+}
+
+// ErrTokenEnded ends work that was begun with a token which has expired or was revoked
+// since.
+var ErrTokenEnded = &Error{Kind: KindUnknownActor, Message: "the token has expired or was revoked meanwhile"}
+
+// TokenHolds returns ErrTokenEnded if the token of an actor has ended since its request
+// began, or the error of the query.
+func (s *Service) TokenHolds(ctx context.Context, actor Actor) error {
+	return tokenHolds(ctx, queries.New(s.Pool), actor)
+}
+
+func tokenHolds(ctx context.Context, q *queries.Queries, actor Actor) error {
+	if actor.TokenID == nil {
+		return nil
+	}
+	holds, err := q.TokenHolds(ctx, *actor.TokenID)
+	if err == nil && !holds {
+		err = ErrTokenEnded
+	}
+	return err
+}
+
+// holdToken keeps the token from being revoked until the transaction of q ends.
+func holdToken(ctx context.Context, q *queries.Queries, actor Actor) error {
+	if actor.TokenID == nil {
+		return nil
+	}
+	held, err := q.HoldToken(ctx, *actor.TokenID)
+	if err == nil && held == 0 {
+		err = ErrTokenEnded
+	}
+	return err
 }

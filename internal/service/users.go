@@ -41,23 +41,18 @@ func (u UserFields) Check() Faults {
 
 var errNoUser = NotFound("user")
 
-// ListUsers returns up to limit users with an id above after, in the order of their
-// ids, without the first offset ones.
-func (s *Service) ListUsers(ctx context.Context, actor Actor, after int64, offset, limit int32) ([]User, error) {
-	if err := actor.Require(RoleReader); err != nil {
+// ListUsers returns a page of the users, in the order of their ids.
+func (s *Service) ListUsers(ctx context.Context, actor Actor, p Page) ([]User, error) {
+	if err := actor.Require(ReadsUsers); err != nil {
 		return nil, err
 	}
-	rows, err := s.lists().ListUsers(ctx, after, offset, limit)
-	users := make([]User, len(rows))
-	for i, r := range rows {
-		users[i] = viewUser(r.ID, r.Username, r.Email, r.CreatedAt)
-	}
-	return users, err
+	rows, err := s.lists().ListUsers(ctx, p.After, p.Offset, p.Limit)
+	return views(rows, func(r queries.ListUsersRow) User { return viewUser(r.ID, r.Username, r.Email, r.CreatedAt) }), err
 }
 
 // GetUser returns a user.
 func (s *Service) GetUser(ctx context.Context, actor Actor, id int64) (User, error) {
-	if err := actor.Require(RoleReader); err != nil {
+	if err := actor.Require(ReadsUsers); err != nil {
 		return User{}, err
 	}
 	u, err := queries.New(s.Pool).GetUser(ctx, id)
@@ -69,7 +64,7 @@ func (s *Service) GetUser(ctx context.Context, actor Actor, id int64) (User, err
 
 // CreateUser makes a user. Both fields are required.
 func (s *Service) CreateUser(ctx context.Context, actor Actor, in UserFields, once *Once) (User, error) {
-	if err := actor.Require(RoleAdmin); err != nil {
+	if err := actor.Require(WritesUsers); err != nil {
 		return User{}, err
 	}
 	f := in.Check()
@@ -97,7 +92,7 @@ func (u User) Path() string { return "/users/" + strconv.FormatInt(u.ID, 10) }
 
 // UpdateUser changes the fields that were sent.
 func (s *Service) UpdateUser(ctx context.Context, actor Actor, id int64, in UserFields) (user User, err error) {
-	if err := actor.Require(RoleAdmin); err != nil {
+	if err := actor.Require(WritesUsers); err != nil {
 		return User{}, err
 	}
 	if err := in.Check().Err(); err != nil {
@@ -132,7 +127,7 @@ const forgetAtOnce = 1000
 
 // DeleteUser removes a user who owns no links, and removes the user's name from events.
 func (s *Service) DeleteUser(ctx context.Context, actor Actor, id int64) error {
-	if err := actor.Require(RoleAdmin); err != nil {
+	if err := actor.Require(WritesUsers); err != nil {
 		return err
 	}
 	err := s.inTx(ctx, func(q *queries.Queries) error {
