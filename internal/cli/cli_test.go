@@ -34,6 +34,16 @@ func command(t *testing.T, environ []string, args ...string) (code int, stdout, 
 	return code, out.String(), errs.String()
 }
 
+// runs runs a command and checks its exit code, and that it prints a text.
+func runs(t *testing.T, environ []string, code int, text string, args ...string) (stdout string) {
+	t.Helper()
+	got, stdout, stderr := command(t, environ, args...)
+	if got != code || !strings.Contains(stdout+stderr, text) {
+		t.Errorf("signpost %s: exit code %d, %q, %q; want %d and %q", strings.Join(args, " "), got, stdout, stderr, code, text)
+	}
+	return stdout
+}
+
 func TestCommands(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
@@ -108,27 +118,22 @@ func TestConfigurationPageIsInStep(t *testing.T) {
 func TestTokens(t *testing.T) {
 	t.Parallel()
 	environ := []string{"DATABASE_URL=" + pgtest.URL(t)}
-	code, secret, stderr := command(t, environ, "token", "create", "--name", "deploy", "--role", "editor", "--expires", "90d")
-	if code != 0 || len(strings.TrimSpace(secret)) < 32 {
-		t.Fatalf("create: exit code %d, printed %q, %s", code, secret, stderr)
+	secret := runs(t, environ, 0, "", "token", "create", "--name", "deploy", "--role", "editor", "--expires", "90d")
+	if len(strings.TrimSpace(secret)) < 32 {
+		t.Fatalf("create printed %q", secret)
 	}
-	if code, _, stderr := command(t, environ, "token", "create", "--name", "x", "--role", "king"); code != 1 || !strings.Contains(stderr, "admin") {
-		t.Errorf("an unknown role: exit code %d, %s", code, stderr)
-	}
-	if code, _, stderr := command(t, environ, "token", "create", "--name", "x", "--role", "admin", "--expires", "-1h"); code != 1 || !strings.Contains(stderr, "positive") {
-		t.Errorf("a negative life: exit code %d, %s", code, stderr)
-	}
-	_, list, _ := command(t, environ, "token", "list")
-	if !strings.Contains(list, "deploy") || !strings.Contains(list, "editor") || strings.Contains(list, strings.TrimSpace(secret)) {
+	runs(t, environ, 1, "admin", "token", "create", "--name", "x", "--role", "king")
+	runs(t, environ, 1, "positive", "token", "create", "--name", "x", "--role", "admin", "--expires", "-1h")
+	list := runs(t, environ, 0, "deploy", "token", "list")
+	if !strings.Contains(list, "editor") || strings.Contains(list, strings.TrimSpace(secret)) {
 		t.Errorf("list printed:\n%s", list)
 	}
-	for _, tt := range []struct {
-		id       string
-		wantCode int
-	}{{"1", 0}, {"1", 0}, {"99", 1}, {"one", 1}} {
-		code, out, stderr := command(t, environ, "token", "revoke", tt.id)
-		if code != tt.wantCode || (out == "token "+tt.id+" is revoked\n") != (code == 0) {
-			t.Errorf("revoke %s: exit code %d, %s%s", tt.id, code, out, stderr)
+	for range 2 {
+		runs(t, environ, 0, "token 1 is revoked\n", "token", "revoke", "1")
+	}
+	for _, id := range []string{"99", "one"} {
+		if out := runs(t, environ, 1, "", "token", "revoke", id); out != "" {
+			t.Errorf("revoke %s printed %q", id, out)
 		}
 	}
 }
@@ -143,20 +148,15 @@ func TestBatches(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, out, _ := command(t, environ, "batches", "list"); strings.Count(out, "malformed") != 2 || !strings.Contains(out, "failed-1") {
+	if out := runs(t, environ, 0, "failed-1", "batches", "list"); strings.Count(out, "malformed") != 2 {
 		t.Errorf("list:\n%s", out)
 	}
-	code, out, stderr := command(t, environ, "batches", "retry", "nonsense", "failed-1")
+	out := runs(t, environ, 1, `"nonsense" is not the id of a failed batch`, "batches", "retry", "nonsense", "failed-1")
 	if out != "batch failed-1 is tried again\n" {
 		t.Errorf("retry printed %q", out)
 	}
-	if code != 1 || !strings.Contains(stderr, `"nonsense" is not the id of a failed batch`) {
-		t.Errorf("retry of an unknown batch: %d, %s", code, stderr)
-	}
-	if code, out, stderr := command(t, environ, "batches", "drop", "failed-2"); code != 0 || out != "batch failed-2 is dropped\n" {
-		t.Errorf("drop: %q %s", out, stderr)
-	}
-	if _, out, _ := command(t, environ, "batches", "list"); strings.Contains(out, "malformed") {
+	runs(t, environ, 0, "batch failed-2 is dropped\n", "batches", "drop", "failed-2")
+	if out := runs(t, environ, 0, "", "batches", "list"); strings.Contains(out, "malformed") {
 		t.Errorf("list after retry and drop:\n%s", out)
 	}
 	var queued, dropped int
@@ -185,9 +185,7 @@ func TestEvents(t *testing.T) {
 		t.Fatal(err)
 	}
 	text := month.Format("2006-01")
-	if _, out, _ := command(t, environ, "events", "list"); !strings.Contains(out, text+"  -     in the database") {
-		t.Errorf("list before:\n%s", out)
-	}
+	runs(t, environ, 0, text+"  -     in the database", "events", "list")
 	ctx, stop := context.WithCancel(t.Context())
 	worker := make(chan int, 1)
 	go func() { worker <- Run(ctx, []string{"worker"}, environ, io.Discard, io.Discard) }()
@@ -207,13 +205,9 @@ func TestEvents(t *testing.T) {
 	if _, out, _ := command(t, environ, "events", "list", "--from", dir); !regexp.MustCompile(text + `  1     [0-9a-f-]{36}  7 `).MatchString(out) {
 		t.Errorf("list of the archive:\n%s", out)
 	}
-	code, out, stderr := command(t, environ, "events", "restore", text)
-	if want := "restored " + text + ": 7 rows of 1 parts, for 30 days\n"; code != 0 || out != want {
-		t.Errorf("restore: %q %s, want %q", out, stderr, want)
-	}
-	var rows int
-	if err := pool.QueryRow(t.Context(), "SELECT count(*) FROM events").Scan(&rows); err != nil || rows != 7 {
-		t.Errorf("%d events after the restore, want 7 (%v)", rows, err)
+	runs(t, environ, 0, "restored "+text+": 7 rows of 1 parts, for 30 days\n", "events", "restore", text)
+	if rows := ask[int](t, url, "SELECT count(*) FROM events"); rows != 7 {
+		t.Errorf("%d events after the restore, want 7", rows)
 	}
 }
 
@@ -221,10 +215,7 @@ func TestOlderSchemaIsRefused(t *testing.T) {
 	t.Parallel()
 	environ := []string{"DATABASE_URL=" + pgtest.Empty(t), "LISTEN_ADDR=127.0.0.1:0", "ADMIN_ADDR=127.0.0.1:0", "SPOOL_DIR=" + t.TempDir()}
 	for _, role := range []string{"api", "worker"} {
-		code, _, stderr := command(t, environ, role)
-		if code != 1 || !strings.Contains(stderr, "signpost migrate") {
-			t.Errorf("%s: exit code %d, %s", role, code, stderr)
-		}
+		runs(t, environ, 1, "signpost migrate", role)
 	}
 }
 

@@ -24,15 +24,12 @@ import (
 func TestImportCommand(t *testing.T) {
 	t.Parallel()
 	s := startDevOn(t, pgtest.URL(t))
-	environ := []string{"SIGNPOST_URL=" + s.url, "SIGNPOST_TOKEN=" + s.token}
+	environ := s.client()
 	rejected := filepath.Join(t.TempDir(), "rejected.csv")
 
-	code, stdout, stderr := command(t, environ, "import", "examples/users.csv", "--kind", "users", "--rejected", rejected)
-	if want := "import 1 is completed: 38 imported, 0 updated, 0 skipped, 2 rejected, of 40 rows\n"; code != 1 || !strings.HasPrefix(stdout, want) {
-		t.Errorf("exit code %d, %q, %q; want 1 and %q", code, stdout, stderr, want)
-	}
-	if !strings.Contains(stderr, "signpost: 2 rows were rejected\n") {
-		t.Errorf("stderr: %q", stderr)
+	stdout := runs(t, environ, 1, "signpost: 2 rows were rejected\n", "import", "examples/users.csv", "--kind", "users", "--rejected", rejected)
+	if want := "import 1 is completed: 38 imported, 0 updated, 0 skipped, 2 rejected, of 40 rows\n"; !strings.HasPrefix(stdout, want) {
+		t.Errorf("it says %q, want %q", stdout, want)
 	}
 	file, err := os.ReadFile(rejected)
 	if err != nil || bytes.Count(file, []byte("\n")) != 3 || !bytes.HasPrefix(file, []byte("line,reason,id,username")) {
@@ -42,18 +39,12 @@ func TestImportCommand(t *testing.T) {
 		t.Errorf("beside the rejected rows there is %v", left)
 	}
 
-	code, stdout, stderr = command(t, environ, "import", "examples/users.csv", "--kind", "users", "--allow-rejected")
-	if code != 0 || !strings.Contains(stdout, "40 rejected") || !strings.Contains(stdout, "\n  line 2: id ") || !strings.Contains(stdout, "and 30 more") {
-		t.Errorf("exit code %d, %q, %q", code, stdout, stderr)
+	stdout = runs(t, environ, 0, "40 rejected", "import", "examples/users.csv", "--kind", "users", "--allow-rejected")
+	if !strings.Contains(stdout, "\n  line 2: id ") || !strings.Contains(stdout, "and 30 more") {
+		t.Errorf("it says %q", stdout)
 	}
-	code, stdout, stderr = command(t, environ, "import", "examples/users.csv", "--kind", "users", "--on-conflict", "skip")
-	if code != 0 || !strings.Contains(stdout, "0 imported, 0 updated, 40 skipped, 0 rejected") {
-		t.Errorf("exit code %d, %q, %q", code, stdout, stderr)
-	}
-	code, stdout, stderr = command(t, environ, "import", "examples/urls.csv", "--kind", "urls", "--dry-run", "--allow-rejected")
-	if code != 0 || !strings.Contains(stdout, "was a dry run, nothing was written: 195 imported") {
-		t.Errorf("exit code %d, %q, %q", code, stdout, stderr)
-	}
+	runs(t, environ, 0, "0 imported, 0 updated, 40 skipped, 0 rejected", "import", "examples/users.csv", "--kind", "users", "--on-conflict", "skip")
+	runs(t, environ, 0, "was a dry run, nothing was written: 195 imported", "import", "examples/urls.csv", "--kind", "urls", "--dry-run", "--allow-rejected")
 	if n := s.getJSON("/urls", http.StatusOK)["count"]; n != 0.0 {
 		t.Errorf("a dry run made %v links", n)
 	}
@@ -89,7 +80,7 @@ func TestImportSaysWhyRowsWereRejectedAlike(t *testing.T) {
 	t.Parallel()
 	s := startDevOn(t, pgtest.URL(t))
 	s.post("/users", `{"username": "ann", "email": "ann@example.com"}`, http.StatusCreated)
-	environ := []string{"SIGNPOST_URL=" + s.url, "SIGNPOST_TOKEN=" + s.token}
+	environ := s.client()
 	file := casesOfFiles + "cp1252.csv"
 	for _, tt := range []struct {
 		name, want string
@@ -135,18 +126,13 @@ func TestImportSaysWhyRowsWereRejectedAlike(t *testing.T) {
 	if err := os.WriteFile(reserved, []byte("short_code,original_url\nadmin/a b,https://e.example/\nadmin/x,https://e.example/x\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	code, stdout, stderr := command(t, environ, "import", reserved, "--kind", "urls", "--user-id", "1")
-	want := "1 row was imported: short_code is a reserved word, so the link answers under /r/admin/x (first in line 3)\n"
-	if code != 1 || !strings.Contains(stdout, want) {
-		t.Errorf("a reserved code: exit code %d, %q, %q; want %q", code, stdout, stderr, want)
-	}
+	runs(t, environ, 1, "1 row was imported: short_code is a reserved word, so the link answers under /r/admin/x (first in line 3)\n",
+		"import", reserved, "--kind", "urls", "--user-id", "1")
 	if location := s.redirect("/r/admin/x"); location != "https://e.example/x" {
 		t.Errorf("the link that answers under /r/ leads to %q", location)
 	}
-	code, _, stderr = command(t, environ, "import", file, "--kind", "urls", "--user-id", "1", "--encoding", "klingon")
-	if code != 1 || !strings.Contains(stderr, "encoding must be utf-8, utf-16, windows-1252, iso-8859-1, iso-8859-15 or macintosh") {
-		t.Errorf("an encoding that is none: exit code %d, %q", code, stderr)
-	}
+	runs(t, environ, 1, "encoding must be utf-8, utf-16, windows-1252, iso-8859-1, iso-8859-15 or macintosh",
+		"import", file, "--kind", "urls", "--user-id", "1", "--encoding", "klingon")
 }
 
 // TestImportThatCameToNothing checks that the output for an import that failed differs
@@ -155,10 +141,8 @@ func TestImportSaysWhyRowsWereRejectedAlike(t *testing.T) {
 func TestImportThatCameToNothing(t *testing.T) {
 	t.Parallel()
 	s := startDevOn(t, pgtest.URL(t))
-	environ := []string{"SIGNPOST_URL=" + s.url, "SIGNPOST_TOKEN=" + s.token}
-	if code, stdout, stderr := command(t, environ, "import", "examples/users.csv", "--kind", "users", "--allow-rejected"); code != 0 {
-		t.Fatalf("exit code %d, %q, %q", code, stdout, stderr)
-	}
+	environ := s.client()
+	runs(t, environ, 0, "completed", "import", "examples/users.csv", "--kind", "users", "--allow-rejected")
 	rejected := filepath.Join(t.TempDir(), "rejected.csv")
 	for _, tt := range []struct{ name, set, want string }{
 		{"cancelled while it was received", "state = 'cancelled', rows_total = 0, rows_imported = 0, rows_rejected = 0", "import 1 is cancelled: 0 of 0 rows were looked at"},
@@ -168,10 +152,7 @@ func TestImportThatCameToNothing(t *testing.T) {
 		if _, err := pgtest.Open(t, s.database).Exec(t.Context(), "UPDATE imports SET "+tt.set); err != nil {
 			t.Fatal(err)
 		}
-		code, stdout, stderr := command(t, environ, "import", "--watch", "1", "--allow-rejected", "--rejected", rejected)
-		if code != 1 || !strings.Contains(stderr, "signpost: "+tt.want+"\n") {
-			t.Errorf("%s: exit code %d, %q, %q; want 1 and %q", tt.name, code, stdout, stderr, tt.want)
-		}
+		runs(t, environ, 1, "signpost: "+tt.want+"\n", "import", "--watch", "1", "--allow-rejected", "--rejected", rejected)
 		file, err := os.ReadFile(rejected)
 		if there := !strings.Contains(tt.set, "rows_rejected = 0"); there != (err == nil && bytes.Count(file, []byte("\n")) == 3) {
 			t.Errorf("%s: rejected rows: %v\n%s", tt.name, err, file)
@@ -198,9 +179,8 @@ func TestImportOfARefusedFile(t *testing.T) {
 		if err := os.WriteFile(file, []byte(tt.header+strings.Repeat(row, tt.size/len(row))), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		client := []string{"SIGNPOST_URL=" + s.url, "SIGNPOST_TOKEN=" + testToken}
 		for _, input := range []string{file, "-"} {
-			cmd := program(t, append(os.Environ(), client...), "import", input, "--kind", "users")
+			cmd := program(t, append(os.Environ(), s.client()...), "import", input, "--kind", "users")
 			in, err := os.Open(file)
 			if err != nil {
 				t.Fatal(err)
@@ -239,7 +219,7 @@ func TestImportThatHasToWait(t *testing.T) {
 		t.Fatal(err)
 	}
 	const answer = "as many files are received as may be at once, try again later"
-	client := append(os.Environ(), "SIGNPOST_URL="+s.url, "SIGNPOST_TOKEN="+testToken)
+	client := append(os.Environ(), s.client()...)
 	waiting := begin(t, "import", program(t, client, "import", file, "--kind", "users"))
 	s.eventually("the command to wait", func() bool { return strings.Contains(waiting.logs.String(), "\n") })
 	if said := waiting.logs.String(); said != answer+"; trying again in 10s\n" {
@@ -257,7 +237,7 @@ func TestImportThatHasToWait(t *testing.T) {
 func TestImportFromAPipe(t *testing.T) {
 	t.Parallel()
 	s := startDevOn(t, pgtest.URL(t))
-	cmd := program(t, append(os.Environ(), "SIGNPOST_URL="+s.url, "SIGNPOST_TOKEN="+s.token), "import", "-", "--kind", "users")
+	cmd := program(t, append(os.Environ(), s.client()...), "import", "-", "--kind", "users")
 	cmd.Stdin = strings.NewReader("username,email\nann,ann@example.com\n")
 	if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "1 imported, 0 updated, 0 skipped, 0 rejected, of 1 row\n") {
 		t.Errorf("%v: %s", err, out)
@@ -299,9 +279,9 @@ func TestImportFromAPipe(t *testing.T) {
 	if err := errors.Join(w.Close(), os.WriteFile(packed, content.Bytes(), 0o600)); err != nil {
 		t.Fatal(err)
 	}
-	code, stdout, stderr := command(t, []string{"SIGNPOST_URL=" + s.url + "/", "SIGNPOST_TOKEN=" + s.token}, "import", packed, "--kind", "users")
-	if code != 0 || !strings.Contains(stdout, "1 imported") || !strings.Contains(stdout, "columns that were not read: shoe_size") {
-		t.Errorf("exit code %d, %q, %q", code, stdout, stderr)
+	stdout := runs(t, []string{"SIGNPOST_URL=" + s.url + "/", "SIGNPOST_TOKEN=" + s.token}, 0, "1 imported", "import", packed, "--kind", "users")
+	if !strings.Contains(stdout, "columns that were not read: shoe_size") {
+		t.Errorf("it says %q", stdout)
 	}
 }
 
@@ -361,11 +341,11 @@ func TestImportOutlivesItsConnections(t *testing.T) {
 	if code := second.wait(); code != 0 || !strings.Contains(second.logs.String(), "20,000 imported, 0 updated, 0 skipped, 0 rejected, of 20,000 rows") {
 		t.Errorf("exit code %d: %s", code, second.logs)
 	}
-	var users, received int
-	err := pgtest.Open(t, url).QueryRow(t.Context(), `
-		SELECT (SELECT count(*) FROM users), (SELECT count(*) FROM imports WHERE state <> 'failed')`).Scan(&users, &received)
-	if err != nil || users != rows || received != 1 {
-		t.Errorf("%d users of %d imports, %v", users, received, err)
+	if users := ask[int](t, url, "SELECT count(*) FROM users"); users != rows {
+		t.Errorf("%d users of %d", users, rows)
+	}
+	if received := ask[int](t, url, "SELECT count(*) FROM imports WHERE state <> 'failed'"); received != 1 {
+		t.Errorf("%d imports of one file", received)
 	}
 	worker.stop()
 	two.stop()
@@ -463,9 +443,8 @@ func TestExportCommand(t *testing.T) {
 	if code != 0 || stdout != "" || !strings.Contains(stderr, "trying again") || err != nil || bytes.Count(got, []byte("\n")) != 5001 {
 		t.Errorf("exit code %d, %q, %q; %d bytes, %v", code, stdout, stderr, len(got), err)
 	}
-	code, stdout, stderr = command(t, environ, "export", "users", "--format", "ndjson", "--filter", "limit=2")
-	if code != 0 || strings.Count(stdout, "\n") != 2 || stderr != "" {
-		t.Errorf("exit code %d, %q, %q", code, stdout, stderr)
+	if stdout := runs(t, environ, 0, "", "export", "users", "--format", "ndjson", "--filter", "limit=2"); strings.Count(stdout, "\n") != 2 {
+		t.Errorf("two users are %q", stdout)
 	}
 	s.post("/domains", `{"host": "go.example"}`, http.StatusCreated)
 	s.post("/urls", `{"user_id": 1, "short_code": "a", "original_url": "https://example.com/main"}`, http.StatusCreated)
@@ -473,26 +452,16 @@ func TestExportCommand(t *testing.T) {
 	if err := os.WriteFile(rows, []byte("user_id,short_code,original_url\n1,a,https://example.com/go\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	code, stdout, stderr = command(t, environ, "import", rows, "--kind", "urls", "--domain", "go.example")
-	if code != 0 || !strings.Contains(stdout, "1 imported") {
-		t.Errorf("exit code %d, %q, %q", code, stdout, stderr)
+	runs(t, environ, 0, "1 imported", "import", rows, "--kind", "urls", "--domain", "go.example")
+	if stdout := runs(t, environ, 0, "https://example.com/go", "export", "urls", "--domain", "go.example"); strings.Count(stdout, "\n") != 2 {
+		t.Errorf("the links of a domain are %q", stdout)
 	}
-	code, stdout, stderr = command(t, environ, "export", "urls", "--domain", "go.example")
-	if code != 0 || strings.Count(stdout, "\n") != 2 || !strings.Contains(stdout, "https://example.com/go") {
-		t.Errorf("exit code %d, %q, %q", code, stdout, stderr)
+	runs(t, environ, 1, "domain", "export", "urls", "--domain", "other.example")
+	runs(t, environ, 1, "user_id", "export", "urls", "-o", file, "--filter", "user_id=x")
+	if again, _ := os.ReadFile(file); !bytes.Equal(again, got) {
+		t.Errorf("an export that failed left %d bytes", len(again))
 	}
-	code, _, stderr = command(t, environ, "export", "urls", "--domain", "other.example")
-	if code != 1 || !strings.Contains(stderr, "domain") {
-		t.Errorf("exit code %d, %q", code, stderr)
-	}
-	code, _, stderr = command(t, environ, "export", "urls", "-o", file, "--filter", "user_id=x")
-	if again, _ := os.ReadFile(file); code != 1 || !strings.Contains(stderr, "user_id") || !bytes.Equal(again, got) {
-		t.Errorf("exit code %d, %q; %d bytes", code, stderr, len(again))
-	}
-	if left, _ := filepath.Glob(filepath.Join(filepath.Dir(file), "*")); len(left) != 1 {
-		t.Errorf("beside the file there is %v", left)
-	}
-	if left, _ := filepath.Glob(filepath.Join(filepath.Dir(file), ".*")); len(left) != 0 {
+	if left, _ := os.ReadDir(filepath.Dir(file)); len(left) != 1 {
 		t.Errorf("beside the file there is %v", left)
 	}
 }
@@ -522,4 +491,9 @@ func TestMeter(t *testing.T) {
 			t.Errorf("sizeOf(%d) = %s", n, got)
 		}
 	}
+}
+
+// client is the environment of a command that talks to the server.
+func (s *server) client() []string {
+	return []string{"SIGNPOST_URL=" + s.url, "SIGNPOST_TOKEN=" + s.token}
 }
