@@ -113,10 +113,12 @@ func TestGarbageIsReplaced(t *testing.T) {
 // not.
 func TestSlowRedis(t *testing.T) {
 	t.Parallel()
-	proxy := redistest.NewProxy(t, redistest.Start(t))
-	c := run(t, Options{URL: proxy.URL(), Timeout: 200 * time.Millisecond})
+	server := redistest.Start(t)
+	c := run(t, Options{URL: server.URL(), Timeout: 200 * time.Millisecond})
 	eventually(t, "connected", c.Up)
-	proxy.Delay(time.Second)
+	if err := server.Pause(); err != nil {
+		t.Fatal(err)
+	}
 	asked := 0
 	eventually(t, "the breaker opens", func() bool {
 		began := time.Now()
@@ -143,7 +145,9 @@ func TestSlowRedis(t *testing.T) {
 	if n := c.result("put", "skipped"); n != 1 {
 		t.Errorf("%v puts were skipped, want 1", n)
 	}
-	proxy.Delay(0)
+	if err := server.Resume(); err != nil { // late answers come now
+		t.Fatal(err)
+	}
 	eventually(t, "the breaker closes without a request", c.Up)
 	eventually(t, "it is asked again", func() bool { _, ok := c.Get(t.Context(), "any"); return ok })
 }

@@ -1,11 +1,9 @@
-// Package redistest runs private Redis servers that a test may kill, pause and restart,
-// and a proxy that delays connections to one.
+// Package redistest runs private Redis servers that a test may kill, pause and restart.
 //
 // It needs the redis-server binary, which tools/setup.sh test installs.
 package redistest
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -168,89 +166,4 @@ func (s *Server) Resume() error { return s.cmd.Process.Signal(syscall.SIGCONT) }
 func (s *Server) Close() error {
 	s.Kill()
 	return os.RemoveAll(s.dir)
-}
-
-// A Proxy forwards TCP connections to a server, after a delay.
-type Proxy struct {
-	listener net.Listener
-	server   *Server
-	mu       sync.Mutex
-	delay    time.Duration
-	conns    []net.Conn
-	all      sync.WaitGroup
-}
-
-// NewProxy returns a proxy that runs until the test ends.
-func NewProxy(tb testing.TB, s *Server) *Proxy {
-	tb.Helper()
-	listener, err := new(net.ListenConfig).Listen(context.Background(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		tb.Fatal(err)
-	}
-	p := &Proxy{listener: listener, server: s}
-	p.all.Go(p.accept)
-	tb.Cleanup(func() {
-		_ = listener.Close() // ends accept
-		p.Cut()
-		p.all.Wait()
-	})
-	return p
-}
-
-// URL is the address of the server through the proxy.
-func (p *Proxy) URL() string { return "redis://" + p.listener.Addr().String() }
-
-// Delay makes the proxy hold back all data for d from now on.
-func (p *Proxy) Delay(d time.Duration) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.delay = d
-}
-
-// Cut closes all connections; new ones can be made.
-func (p *Proxy) Cut() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, conn := range p.conns {
-		_ = conn.Close() // the other side may have closed it already
-	}
-	p.conns = nil
-}
-
-func (p *Proxy) accept() {
-	for {
-		client, err := p.listener.Accept()
-		if err != nil {
-			return
-		}
-		server, err := net.Dial("unix", p.server.Socket())
-		if err != nil {
-			_ = client.Close() // as if there were no server
-			continue
-		}
-		p.mu.Lock()
-		p.conns = append(p.conns, client, server)
-		p.mu.Unlock()
-		p.all.Go(func() { p.forward(client, server) })
-		p.all.Go(func() { p.forward(server, client) })
-	}
-}
-
-func (p *Proxy) forward(to, from net.Conn) {
-	defer to.Close() //nolint:errcheck // ends the other direction
-	buffer := make([]byte, 32<<10)
-	for {
-		n, err := from.Read(buffer)
-		if err != nil {
-			return
-		}
-		p.mu.Lock()
-		delay := p.delay
-		p.mu.Unlock()
-		timer := time.NewTimer(delay)
-		<-timer.C
-		if _, err := to.Write(buffer[:n]); err != nil {
-			return
-		}
-	}
 }
