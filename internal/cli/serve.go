@@ -224,7 +224,7 @@ func (p *process) openPool(ctx context.Context, name string, o postgres.Options)
 	if err != nil {
 		return nil, fmt.Errorf("DATABASE_URL: %w", err)
 	}
-	p.registry.MustRegister(postgres.NewPoolMetrics(name, pool))
+	postgres.RegisterPool(p.registry, name, pool)
 	p.add(name+" database pool", func(context.Context) error { pool.Close(); return nil })
 	return pool, nil
 }

@@ -158,9 +158,7 @@ func killWhileAppending(t *testing.T, dir string, mode Durability, first int, at
 		t.Fatal(err)
 	}
 	child.Stderr = os.Stderr
-	if err := child.Start(); err != nil {
-		t.Fatal(err)
-	}
+	must(t, child.Start())
 	enough := 1 + rand.IntN(2000)
 	lines := bufio.NewReader(out)
 	for {
@@ -181,9 +179,7 @@ func killWhileAppending(t *testing.T, dir string, mode Durability, first int, at
 		}
 		acknowledged[n] = true
 		if enough--; enough == 0 {
-			if err := child.Process.Kill(); err != nil {
-				t.Fatal(err)
-			}
+			must(t, child.Process.Kill())
 		}
 	}
 	if err := child.Wait(); err == nil {

@@ -41,14 +41,10 @@ func leftBy(t *testing.T, dir, installation string, markers ...int) (folder stri
 		mustAppend(t, s, m)
 		mustSeal(t, s)
 	}
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
+	must(t, s.Close())
 	made := onlyFolder(t, o.Dir)
 	folder = filepath.Join(dir, filepath.Base(made))
-	if err := os.Rename(made, folder); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.Rename(made, folder))
 	return folder
 }
 
@@ -247,9 +243,7 @@ func TestFolderCannotBeNamed(t *testing.T) {
 	}
 	// An incomplete name does not count.
 	folder := leaveSegments(t, o.Dir, 1)
-	if err := os.WriteFile(filepath.Join(folder, lockName), []byte(there[:20]), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.WriteFile(filepath.Join(folder, lockName), []byte(there[:20]), 0o600))
 	if n, err := s.Adopt(); n != 1 || err != nil {
 		t.Errorf("adopted %d, %v", n, err)
 	}

@@ -29,9 +29,7 @@ func TestFolderMovedInUse(t *testing.T) {
 			if what == "the folder" {
 				from = folder
 			}
-			if err := os.Rename(from, to); err != nil {
-				t.Fatal(err)
-			}
+			must(t, os.Rename(from, to))
 			eventually(t, "a new folder is used", func() bool {
 				own := s.store.own.Load()
 				return own != nil && own.dir() != folder
@@ -62,9 +60,7 @@ func TestAdoptedFolderMoved(t *testing.T) {
 	o := testOptions(t)
 	folder := leaveSegments(t, o.Dir, 3)
 	s := mustOpen(t, o)
-	if err := os.Rename(folder, filepath.Join(o.Dir, "elsewhere")); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.Rename(folder, filepath.Join(o.Dir, "elsewhere")))
 	if _, err := s.Adopt(); err != nil {
 		t.Fatal(err)
 	}
@@ -87,9 +83,7 @@ func TestFoldersMovedOutOfReach(t *testing.T) {
 	own, away := onlyOwn(t, s), t.TempDir()
 	move := func(from, to string) {
 		t.Helper()
-		if err := os.Rename(from, to); err != nil {
-			t.Fatal(err)
-		}
+		must(t, os.Rename(from, to))
 	}
 	move(own, filepath.Join(away, "own"))
 	move(adopted, filepath.Join(away, "adopted"))

@@ -31,12 +31,8 @@ func onSmallDisk(t *testing.T) string {
 	t.Helper()
 	if dir := os.Getenv(smallDisk); dir != "" {
 		// Without this, the mount would appear in other namespaces.
-		if err := unix.Mount("none", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-			t.Fatal(err)
-		}
-		if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=1m"); err != nil {
-			t.Fatal(err)
-		}
+		must(t, unix.Mount("none", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""))
+		must(t, unix.Mount("tmpfs", dir, "tmpfs", 0, "size=1m"))
 		return dir
 	}
 	var refused error
@@ -130,13 +126,9 @@ func fill(t *testing.T, dir string) (remove func()) {
 	if !errors.Is(err, syscall.ENOSPC) {
 		t.Fatalf("fill: %v", err)
 	}
-	if err := f.Close(); err != nil {
-		t.Fatal(err)
-	}
+	must(t, f.Close())
 	return func() {
-		if err := os.Remove(path); err != nil {
-			t.Fatal(err)
-		}
+		must(t, os.Remove(path))
 	}
 }
 
@@ -238,9 +230,7 @@ func TestReadOnlyDisk(t *testing.T) {
 	// writing. It does put a read-only view over it: files that are open can still be
 	// written, and nothing can be made, renamed or removed.
 	for _, flags := range []uintptr{unix.MS_BIND, unix.MS_BIND | unix.MS_REMOUNT | unix.MS_RDONLY} {
-		if err := unix.Mount(dir, dir, "", flags, ""); err != nil {
-			t.Fatal(err)
-		}
+		must(t, unix.Mount(dir, dir, "", flags, ""))
 	}
 	wantReadOnly(t, dir)
 	for len(y.dropped) == 0 { // each try gives up the open file
@@ -260,9 +250,7 @@ func TestReadOnlyDisk(t *testing.T) {
 	for range 10 {
 		y.append(t, s)
 	}
-	if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
-		t.Fatal(err)
-	}
+	must(t, unix.Unmount(dir, unix.MNT_DETACH))
 	eventually(t, "appends when the disk is writable", func() bool { return y.append(t, s) })
 	mustSeal(t, s)
 	eventually(t, "all is shipped", func() bool {
@@ -277,17 +265,13 @@ func TestReadOnlyDisk(t *testing.T) {
 
 	// Now the file system itself is read-only, while nobody uses it, and then a new
 	// process starts on it.
-	if err := unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
-		t.Fatal(err)
-	}
+	must(t, unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""))
 	wantReadOnly(t, dir)
 	next := mustOpen(t, o)
 	for range 10 {
 		y.append(t, next)
 	}
-	if err := unix.Mount("", dir, "", unix.MS_REMOUNT, "size=1m"); err != nil {
-		t.Fatal(err)
-	}
+	must(t, unix.Mount("", dir, "", unix.MS_REMOUNT, "size=1m"))
 	eventually(t, "appends when the disk is writable", func() bool { return y.append(t, next) })
 	if n, err := next.Adopt(); n != 1 || err != nil {
 		t.Errorf("adopted %d segments, %v", n, err)
@@ -346,11 +330,7 @@ func TestFileSizeLimit(t *testing.T) {
 func limitFiles(t *testing.T, to uint64) {
 	t.Helper()
 	var limit unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_FSIZE, &limit); err != nil {
-		t.Fatal(err)
-	}
+	must(t, unix.Getrlimit(unix.RLIMIT_FSIZE, &limit))
 	limit.Cur = min(to, limit.Max)
-	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &limit); err != nil {
-		t.Fatal(err)
-	}
+	must(t, unix.Setrlimit(unix.RLIMIT_FSIZE, &limit))
 }

@@ -31,6 +31,14 @@ func testOptions(t *testing.T) Options {
 	return Options{Dir: t.TempDir(), SegmentAge: slowAge, Keep: time.Hour, Log: slog.New(slog.DiscardHandler)}
 }
 
+// must ends the test if err is not nil.
+func must(tb testing.TB, err error) {
+	tb.Helper()
+	if err != nil {
+		tb.Fatal(err)
+	}
+}
+
 func mustOpen(t *testing.T, o Options) *Spool { t.Helper(); return mustOpenOn(t, o, realDisk()) }
 
 func mustOpenOn(t *testing.T, o Options, d disk) *Spool {
@@ -79,9 +87,7 @@ func mustSeal(t *testing.T, s *Spool) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	if err := s.SealNow(ctx); err != nil {
-		t.Fatal(err)
-	}
+	must(t, s.SealNow(ctx))
 }
 
 func reasonOf(t *testing.T, err error) string {
@@ -123,9 +129,7 @@ func ship(t *testing.T, s *Spool) (markers []int) {
 			for _, c := range got {
 				markers = append(markers, int(c.URLID))
 			}
-			if err := s.Shipped(b); err != nil {
-				t.Fatal(err)
-			}
+			must(t, s.Shipped(b))
 		}
 	}
 }
@@ -165,12 +169,8 @@ func abandon(t *testing.T, s *Spool) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := syscall.Flock(fd, syscall.LOCK_UN); err != nil {
-			t.Fatal(err)
-		}
-		if err := syscall.Close(fd); err != nil {
-			t.Fatal(err)
-		}
+		must(t, syscall.Flock(fd, syscall.LOCK_UN))
+		must(t, syscall.Close(fd))
 	}
 }
 
@@ -264,9 +264,7 @@ func TestAppendCopies(t *testing.T) {
 	buffer := []byte("Mozilla/5.0")
 	c := click(1)
 	c.UserAgent = aliased(buffer)
-	if err := s.Append(c); err != nil {
-		t.Fatal(err)
-	}
+	must(t, s.Append(c))
 	copy(buffer, "overwritten")
 	mustSeal(t, s)
 	segs, err := s.Segments("")
@@ -367,9 +365,7 @@ func TestCloseSealsAndDrops(t *testing.T) {
 	o := testOptions(t)
 	s := mustOpen(t, o)
 	mustAppend(t, s, 1)
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
+	must(t, s.Close())
 	if got := reasonOf(t, s.Append(click(2))); got != DropClosed {
 		t.Errorf("append after close dropped as %q", got)
 	}
@@ -383,9 +379,7 @@ func TestCloseSealsAndDrops(t *testing.T) {
 func TestCloseRemovesEmptyFolder(t *testing.T) {
 	t.Parallel()
 	o := testOptions(t)
-	if err := mustOpen(t, o).Close(); err != nil {
-		t.Fatal(err)
-	}
+	must(t, mustOpen(t, o).Close())
 	entries, err := os.ReadDir(o.Dir)
 	if err != nil || len(entries) != 0 {
 		t.Errorf("left behind: %v, %v", entries, err)
@@ -806,17 +800,13 @@ func TestOpenWithoutFolder(t *testing.T) {
 	t.Parallel()
 	o := testOptions(t)
 	blocker := filepath.Join(o.Dir, "spool")
-	if err := os.WriteFile(blocker, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.WriteFile(blocker, nil, 0o600))
 	o.Dir = filepath.Join(blocker, "below")
 	s := mustOpen(t, o)
 	if got := reasonOf(t, s.Append(click(1))); got != DropUnwritable {
 		t.Errorf("dropped as %q", got)
 	}
-	if err := os.Remove(blocker); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.Remove(blocker))
 	eventually(t, "appends", func() bool { return s.Append(click(2)) == nil })
 }
 
@@ -917,9 +907,7 @@ func TestAdoptDamaged(t *testing.T) {
 	flip(t, filepath.Join(folder, segs[0].ID+suffixSealed), recordHead+2) // the first record
 	flip(t, filepath.Join(folder, segs[1].ID+suffixSealed), 0)            // the only record
 	for _, name := range []string{"notes.txt", segmentID(newFolderID(), 1) + suffixSealed, ".open"} {
-		if err := os.WriteFile(filepath.Join(folder, name), []byte("foreign"), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		must(t, os.WriteFile(filepath.Join(folder, name), []byte("foreign"), 0o600))
 	}
 	abandon(t, s)
 	heir := mustOpen(t, o)
@@ -956,9 +944,7 @@ func TestDamagedClicksAreForgotten(t *testing.T) {
 	now := newClock()
 	o.Now = now.now
 	old := now.now().AddDate(0, -2, 0) // it was there for long before it was read
-	if err := os.Chtimes(filepath.Join(folder, segs[0].ID+suffixSealed), old, old); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.Chtimes(filepath.Join(folder, segs[0].ID+suffixSealed), old, old))
 	heir := mustOpen(t, o)
 	wantMarkers(t, ship(t, heir))
 	bad := filepath.Join(folder, segs[0].ID+suffixBad)
@@ -994,9 +980,7 @@ func flip(t *testing.T, path string, at int) {
 		t.Fatal(err)
 	}
 	b[at] ^= 0x40
-	if err := os.WriteFile(path, b, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.WriteFile(path, b, 0o600))
 }
 
 func TestOpenForShipping(t *testing.T) {
@@ -1016,9 +1000,7 @@ func TestOpenForShipping(t *testing.T) {
 		t.Errorf("append dropped as %q", got)
 	}
 	wantMarkers(t, ship(t, s), 1, 2)
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
+	must(t, s.Close())
 	s, err = OpenForShipping(o.Dir, Options{Log: o.Log}) // the folder of folders
 	if err != nil {
 		t.Fatal(err)
@@ -1027,9 +1009,7 @@ func TestOpenForShipping(t *testing.T) {
 		t.Errorf("reshipped %d, %v", n, err)
 	}
 	wantMarkers(t, ship(t, s), 1, 2)
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
+	must(t, s.Close())
 	if _, err := OpenForShipping(t.TempDir(), Options{Log: o.Log}); err == nil {
 		t.Error("opened a folder without folders")
 	}
@@ -1193,9 +1173,7 @@ func TestCrashDuringSeal(t *testing.T) {
 	s := mustOpenOn(t, o, d)
 	mustAppend(t, s, 1, 2)
 	trouble.set(syscall.EIO)
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
+	must(t, s.Close())
 	heir := mustOpen(t, o)
 	segs, err := heir.Segments("")
 	if err != nil || len(segs) != 1 {
@@ -1212,13 +1190,9 @@ func TestHalfMadeFolders(t *testing.T) {
 	t.Parallel()
 	o := testOptions(t)
 	half := filepath.Join(o.Dir, newFolderID())
-	if err := os.Mkdir(half, 0o700); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.Mkdir(half, 0o700))
 	foreign := filepath.Join(o.Dir, "lost+found")
-	if err := os.Mkdir(foreign, 0o700); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.Mkdir(foreign, 0o700))
 	mustOpen(t, o)
 	if realDisk().exists(half) {
 		t.Error("a half-made folder stays")
@@ -1241,9 +1215,7 @@ func TestManySegments(t *testing.T) {
 	for i := range n {
 		seg := segmentID(id, 1000+i)
 		want[i] = i
-		if err := os.WriteFile(filepath.Join(folder, seg+suffixSealed), encodeRecords(seg, []Click{*click(i)}), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		must(t, os.WriteFile(filepath.Join(folder, seg+suffixSealed), encodeRecords(seg, []Click{*click(i)}), 0o600))
 	}
 	s := mustOpen(t, o)
 	if segs, err := s.Segments(""); err != nil || len(segs) != maxListed {
@@ -1257,9 +1229,7 @@ func TestManySegments(t *testing.T) {
 	if left, err := os.ReadDir(filepath.Join(folder, goneName)); err != nil || len(left) != 1 {
 		t.Errorf("%d traces of removed segments are left, want the last one's (%v)", len(left), err)
 	}
-	if err := s.Confirmed(gone); err != nil {
-		t.Fatal(err)
-	}
+	must(t, s.Confirmed(gone))
 	wantGone(t, s, time.Now())
 	if realDisk().exists(folder) {
 		t.Error("the empty folder is left")
@@ -1349,9 +1319,7 @@ func TestGoneBelowWhatIsLeft(t *testing.T) {
 	}
 	shipped := func(i int) {
 		t.Helper()
-		if err := s.Shipped(Batch{ID: segs[i].ID}); err != nil {
-			t.Fatal(err)
-		}
+		must(t, s.Shipped(Batch{ID: segs[i].ID}))
 	}
 	shipped(0)
 	shipped(2)
@@ -1363,9 +1331,7 @@ func TestGoneBelowWhatIsLeft(t *testing.T) {
 	wantGone(t, s, now.now(), segs[1].ID) // kept
 	now.advance(time.Hour)
 	gone := wantGone(t, s, now.now(), nextID(segs[4].ID))
-	if err := s.Confirmed(gone); err != nil {
-		t.Fatal(err)
-	}
+	must(t, s.Confirmed(gone))
 	wantGone(t, s, now.now())
 	mustAppend(t, s, 5)
 	mustSeal(t, s)

@@ -21,14 +21,10 @@ func leaveSegments(t *testing.T, dir string, n int) (folder string) {
 	t.Helper()
 	id := newFolderID()
 	folder = filepath.Join(dir, id)
-	if err := os.Mkdir(folder, 0o700); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.Mkdir(folder, 0o700))
 	for i := range n {
 		seg := segmentID(id, i)
-		if err := os.WriteFile(filepath.Join(folder, seg+suffixSealed), encodeRecords(seg, []Click{*click(i)}), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		must(t, os.WriteFile(filepath.Join(folder, seg+suffixSealed), encodeRecords(seg, []Click{*click(i)}), 0o600))
 	}
 	return folder
 }
@@ -205,9 +201,7 @@ func TestShippedCannotBeMoved(t *testing.T) {
 	}
 	now.advance(2 * time.Hour)
 	gone := wantGone(t, s, now.now(), segmentID(filepath.Base(folder), n))
-	if err := s.Confirmed(gone); err != nil {
-		t.Fatal(err)
-	}
+	must(t, s.Confirmed(gone))
 }
 
 // unreadable is a disk on which some segments cannot be read.
@@ -285,9 +279,7 @@ func TestAdoptUnsealable(t *testing.T) {
 	o := testOptions(t)
 	folder := leaveSegments(t, o.Dir, 2)
 	open := segmentID(filepath.Base(folder), 7)
-	if err := os.WriteFile(filepath.Join(folder, open+suffixOpen), encodeRecords(open, []Click{*click(7)}), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.WriteFile(filepath.Join(folder, open+suffixOpen), encodeRecords(open, []Click{*click(7)}), 0o600))
 	var trouble failing
 	d := realDisk()
 	d.rename = func(from, to string) error {
@@ -325,9 +317,7 @@ func TestTruncatedSegment(t *testing.T) {
 		t.Fatalf("segments %v, %v", segs, err)
 	}
 	path := filepath.Join(o.Dir, folderOf(segs[0].ID), segs[0].ID+suffixSealed)
-	if err := os.Truncate(path, segs[0].Bytes-1); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.Truncate(path, segs[0].Bytes-1))
 	abandon(t, s)
 	wantMarkers(t, ship(t, mustOpen(t, o)), 1, 2)
 	if got := testutil.ToFloat64(o.Metrics.damaged[damageTruncated]); got != 1 {

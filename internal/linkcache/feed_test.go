@@ -1,6 +1,7 @@
 package linkcache
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -60,11 +61,7 @@ func TestFeedBringsChangesMadeBySQL(t *testing.T) {
 
 func TestAChangeKeepsAHotLinkCached(t *testing.T) {
 	t.Parallel()
-	b := setup(t, Options{})
-	b.link(t, "hot")
-	b.run(t)
-	b.following(t)
-	b.target(t, "hot")
+	b := cached(t, Options{}, "hot")
 	for i := range 5 {
 		b.exec(t, "UPDATE urls SET original_url = 'https://example.com/' || $1 WHERE short_code = 'hot'", fmt.Sprint(i))
 		b.fresh(t, "hot", fmt.Sprintf("https://example.com/%d", i))
@@ -77,59 +74,25 @@ func TestAChangeKeepsAHotLinkCached(t *testing.T) {
 // A transaction that drew its id first and commits last must not be missed.
 func TestFeedSeesChangesThatCommitOutOfOrder(t *testing.T) {
 	t.Parallel()
-	b := setup(t, Options{})
-	b.link(t, "first")
-	b.link(t, "second")
-	b.link(t, "undone")
-	b.run(t)
-	b.following(t)
-	b.target(t, "first")
-	b.target(t, "second")
-	b.target(t, "undone")
+	b := cached(t, Options{}, "first", "second", "undone")
 
 	ctx := t.Context()
-	undone, err := b.pool.Begin(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
+	undone := b.begin(t)
 	// The later writer has the lower xid: it is complete while the snapshot's xmax is
 	// not beyond the earlier one's xid.
-	second, err := b.pool.Begin(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := second.Exec(ctx, "SELECT pg_current_xact_id()"); err != nil {
-		t.Fatal(err)
-	}
-	first, err := b.pool.Begin(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := undone.Exec(ctx, "UPDATE urls SET is_active = false WHERE short_code = 'undone'"); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := first.Exec(ctx, "UPDATE urls SET is_active = false WHERE short_code = 'first'"); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := second.Exec(ctx, "UPDATE urls SET is_active = false WHERE short_code = 'second'"); err != nil {
-		t.Fatal(err)
-	}
-	if err := second.Commit(ctx); err != nil {
-		t.Fatal(err)
-	}
+	second := b.begin(t, "SELECT pg_current_xact_id()")
+	first := b.begin(t)
+	mustExec(t, undone, "UPDATE urls SET is_active = false WHERE short_code = 'undone'")
+	mustExec(t, first, "UPDATE urls SET is_active = false WHERE short_code = 'first'")
+	mustExec(t, second, "UPDATE urls SET is_active = false WHERE short_code = 'second'")
+	must(t, second.Commit(ctx))
 	b.fresh(t, "second", "inactive")
 	b.following(t) // further polls; a gap that is closed too early would be closed by then
-	if err := undone.Rollback(ctx); err != nil {
-		t.Fatal(err)
-	}
+	must(t, undone.Rollback(ctx))
 	b.following(t)
-	if err := first.Commit(ctx); err != nil {
-		t.Fatal(err)
-	}
+	must(t, first.Commit(ctx))
 	b.fresh(t, "first", "inactive")
-	if got := b.target(t, "undone"); got != "https://example.com/undone" {
-		t.Errorf("a change that was rolled back shows: %s", got)
-	}
+	wantTarget(t, b, "undone", "https://example.com/undone")
 	if resyncs := b.resyncs(t); resyncs != 1 {
 		t.Errorf("%v resyncs, want 1", resyncs)
 	}
@@ -141,20 +104,12 @@ func TestFeedSeesAWriterOlderThanItself(t *testing.T) {
 	b := setup(t, Options{})
 	b.link(t, "slow")
 	b.link(t, "quick")
-	tx, err := b.pool.Begin(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := tx.Exec(t.Context(), "UPDATE urls SET is_active = false WHERE short_code = 'slow'"); err != nil {
-		t.Fatal(err)
-	}
+	tx := b.begin(t, "UPDATE urls SET is_active = false WHERE short_code = 'slow'")
 	b.exec(t, "UPDATE urls SET title = 'x' WHERE short_code = 'quick'")
 	b.run(t)
 	b.following(t)
 	b.target(t, "slow")
-	if err := tx.Commit(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	must(t, tx.Commit(t.Context()))
 	b.becomes(t, "slow", "inactive")
 }
 
@@ -197,14 +152,7 @@ func TestAChangeThatCommitsBetweenPages(t *testing.T) {
 	poll() // the poll begins
 	poll()
 	b.target(t, "slow")
-	slow, err := b.pool.Begin(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer slow.Rollback(context.Background()) //nolint:errcheck // only if the test fails
-	if _, err := slow.Exec(t.Context(), "UPDATE urls SET is_active = false WHERE short_code = 'slow'"); err != nil {
-		t.Fatal(err)
-	}
+	slow := b.begin(t, "UPDATE urls SET is_active = false WHERE short_code = 'slow'")
 	b.exec(t, "UPDATE urls SET is_active = false WHERE short_code <> 'slow'")
 	var committing int64
 	commit = sync.OnceFunc(func() {
@@ -361,23 +309,14 @@ func TestACrashIsAnotherHistory(t *testing.T) {
 	eventually(t, "the feed begins", polled)
 	var pid int
 	var xid, again int64
-	if err := b.pool.QueryRow(t.Context(), "SELECT pg_backend_pid()").Scan(&pid); err != nil {
-		t.Fatal(err)
-	}
-	tx, err := b.pool.Begin(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := errors.Join(tx.QueryRow(t.Context(), "SELECT pg_current_xact_id()::text::bigint").Scan(&xid), tx.Rollback(t.Context())); err != nil {
-		t.Fatal(err)
-	}
+	must(t, b.pool.QueryRow(t.Context(), "SELECT pg_backend_pid()").Scan(&pid))
+	tx := b.begin(t)
+	must(t, errors.Join(tx.QueryRow(t.Context(), "SELECT pg_current_xact_id()::text::bigint").Scan(&xid), tx.Rollback(t.Context())))
 	if !polled() || f.position.Xmax <= xid {
 		t.Fatalf("the position is %+v, want xid %d to have ended", f.position, xid)
 	}
 	resyncs := b.resyncs(t)
-	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
+	must(t, syscall.Kill(pid, syscall.SIGKILL))
 	eventually(t, "the server is back", func() bool {
 		b.pool.Reset()
 		return b.pool.QueryRow(t.Context(), "SELECT pg_current_xact_id()::text::bigint").Scan(&again) == nil
@@ -398,19 +337,11 @@ func TestStaleLinksAreServedWhilePostgresIsDown(t *testing.T) {
 	b.exec(t, "CHECKPOINT") // the server of a test commits without waiting for its disk
 	cluster.Kill()
 	clock.add(30 * time.Minute)
-	if got := b.target(t, "kept"); got != "https://example.com/kept" {
-		t.Errorf("within the bound: got %s", got)
-	}
-	if got := b.target(t, "other"); got != "unavailable" {
-		t.Errorf("not cached: got %s", got)
-	}
+	wantTarget(t, b, "kept", "https://example.com/kept")
+	wantTarget(t, b, "other", "unavailable")
 	clock.add(31 * time.Minute)
-	if got := b.target(t, "kept"); got != "unavailable" {
-		t.Errorf("past the bound: got %s", got)
-	}
-	if err := cluster.Start(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	wantTarget(t, b, "kept", "unavailable")
+	must(t, cluster.Start(t.Context()))
 	b.becomes(t, "kept", "https://example.com/kept")
 	b.exec(t, "UPDATE urls SET is_active = false WHERE short_code = 'kept'")
 	eventually(t, "kept is inactive", func() bool { clock.add(time.Millisecond); return b.target(t, "kept") == "inactive" })
@@ -420,11 +351,7 @@ func TestStaleLinksAreServedWhilePostgresIsDown(t *testing.T) {
 // The refresher validates an old entry even if the feed saw no change.
 func TestOldEntriesAreValidatedAgain(t *testing.T) {
 	t.Parallel()
-	b := setup(t, Options{TTL: time.Nanosecond})
-	b.link(t, "old")
-	b.run(t)
-	b.following(t)
-	b.target(t, "old")
+	b := cached(t, Options{TTL: time.Nanosecond}, "old")
 	b.exec(t, `BEGIN; ALTER TABLE urls DISABLE TRIGGER USER; UPDATE urls SET is_active = false;
 		ALTER TABLE urls ENABLE TRIGGER USER; COMMIT`)
 	b.becomes(t, "old", "inactive")
@@ -449,31 +376,21 @@ func TestBulkChangesOfTwoTransactionsAtOnce(t *testing.T) {
 	ctx := t.Context()
 	txs := map[string]pgx.Tx{}
 	for _, name := range []string{"a", "b"} {
-		tx, err := b.pool.Begin(ctx)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer tx.Rollback(context.Background()) //nolint:errcheck // only if the test fails
+		tx := b.begin(t)
 		txs[name] = tx
 	}
 	for n := 1; n <= each; n++ {
 		for name, tx := range txs {
-			if _, err := tx.Exec(ctx, "UPDATE urls SET is_active = false WHERE short_code = $1", fmt.Sprint(name, n)); err != nil {
-				t.Fatal(err)
-			}
+			mustExec(t, tx, "UPDATE urls SET is_active = false WHERE short_code = $1", fmt.Sprint(name, n))
 		}
 	}
-	if err := txs["a"].Commit(ctx); err != nil {
-		t.Fatal(err)
-	}
+	must(t, txs["a"].Commit(ctx))
 	b.fresh(t, "a1", "inactive")
 	b.fresh(t, fmt.Sprint("a", each), "inactive")
 	wantTarget(t, b, "b1", "https://example.com/")
 	b.following(t) // polls with the second one open
 	b.following(t)
-	if err := txs["b"].Commit(ctx); err != nil {
-		t.Fatal(err)
-	}
+	must(t, txs["b"].Commit(ctx))
 	b.fresh(t, "b1", "inactive")
 	b.fresh(t, fmt.Sprint("b", each), "inactive")
 	if got := b.resyncs(t); got != resyncs {
@@ -489,24 +406,12 @@ func TestBulkChangesOfTwoTransactionsAtOnce(t *testing.T) {
 // links.
 func TestALongTransactionMakesNoPollReadAgain(t *testing.T) {
 	t.Parallel()
-	b := setup(t, Options{})
-	b.link(t, "long")
-	b.link(t, "short")
-	b.run(t)
-	b.following(t)
-	b.target(t, "long")
-	b.target(t, "short")
+	b := cached(t, Options{}, "long", "short")
 	for _, statement := range []string{
 		"SELECT pg_current_xact_id()", "UPDATE urls SET is_active = false WHERE short_code = 'long'",
 	} {
-		tx, err := b.pool.Begin(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer tx.Rollback(context.Background()) //nolint:errcheck // only if the test fails
-		if _, err := tx.Exec(t.Context(), statement); err != nil {
-			t.Fatal(err)
-		}
+		tx := b.begin(t)
+		mustExec(t, tx, statement)
 		before := testutil.ToFloat64(b.metrics.changes)
 		for i := range 3 {
 			b.exec(t, "UPDATE urls SET original_url = 'https://example.com/' || $1 WHERE short_code = 'short'", fmt.Sprint(i))
@@ -518,9 +423,7 @@ func TestALongTransactionMakesNoPollReadAgain(t *testing.T) {
 		if got := testutil.ToFloat64(b.metrics.changes) - before; got != 3 {
 			t.Errorf("with %q under way %v changes were read, want 3", statement, got)
 		}
-		if err := tx.Commit(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+		must(t, tx.Commit(t.Context()))
 	}
 	b.fresh(t, "long", "inactive")
 	if resyncs := b.resyncs(t); resyncs != 1 {
@@ -580,12 +483,8 @@ func TestAPollReadsNoMoreThanWhatIsNew(t *testing.T) {
 		Xmax: state[0].Xmax, Running: []int64{3, state[0].Xmax - 2, state[0].Xmax - 1}, RowLimit: maxChanges,
 	}
 	for _, mode := range []string{"force_custom_plan", "force_generic_plan"} {
-		if _, err := conn.Exec(t.Context(), "SET plan_cache_mode = "+mode); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := conn.Exec(t.Context(), "BEGIN"); err != nil {
-			t.Fatal(err)
-		}
+		mustExec(t, conn, "SET plan_cache_mode = "+mode)
+		mustExec(t, conn, "BEGIN")
 		before := read()
 		rows, err := q.PollLinkChanges(t.Context(), params)
 		if err != nil || len(rows) == 0 || rows[len(rows)-1].ShortCode == nil {
@@ -594,9 +493,7 @@ func TestAPollReadsNoMoreThanWhatIsNew(t *testing.T) {
 		if n := read() - before; n > 2*maxChanges+100 { // some of these are rows that the insert brought
 			t.Errorf("%s: %d rows of the log and its indexes were read", mode, n)
 		}
-		if _, err := conn.Exec(t.Context(), "ROLLBACK"); err != nil {
-			t.Fatal(err)
-		}
+		mustExec(t, conn, "ROLLBACK")
 	}
 }
 
@@ -643,7 +540,7 @@ func newProxy(t *testing.T, address string) *proxy {
 		t.Fatal(err)
 	}
 	query := parsed.Query()
-	socket := query.Get("host") + "/.s.PGSQL." + orDefault(query.Get("port"), "5432")
+	socket := query.Get("host") + "/.s.PGSQL." + cmp.Or(query.Get("port"), "5432")
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -742,22 +639,14 @@ func TestRunEndsWithItsContext(t *testing.T) {
 func TestHangingPostgres(t *testing.T) {
 	t.Parallel()
 	cluster := pgtest.Cluster(t)
-	b := setup(t, Options{Pool: pgtest.Open(t, pgtest.Migrated(t, cluster))})
-	b.link(t, "kept")
-	b.run(t)
-	b.following(t)
-	b.target(t, "kept")
-	if err := cluster.Pause(); err != nil {
-		t.Fatal(err)
-	}
+	b := cached(t, Options{Pool: pgtest.Open(t, pgtest.Migrated(t, cluster))}, "kept")
+	must(t, cluster.Pause())
 	wantTarget(t, b, "other", "unavailable") // the query is given up in time
 	eventually(t, "the feed notices", func() bool {
 		return testutil.ToFloat64(b.metrics.polls.WithLabelValues("failed")) > 0
 	})
 	wantTarget(t, b, "kept", "https://example.com/kept")
-	if err := cluster.Resume(); err != nil {
-		t.Fatal(err)
-	}
+	must(t, cluster.Resume())
 	b.exec(t, "UPDATE urls SET is_active = false WHERE short_code = 'kept'")
 	b.becomes(t, "kept", "inactive")
 	b.becomes(t, "other", "not found")
@@ -766,13 +655,7 @@ func TestHangingPostgres(t *testing.T) {
 // A time that Go cannot hold would make every further poll fail.
 func TestNoChangeStopsTheFeed(t *testing.T) {
 	t.Parallel()
-	b := setup(t, Options{})
-	b.link(t, "odd")
-	b.link(t, "next")
-	b.run(t)
-	b.following(t)
-	b.target(t, "odd")
-	b.target(t, "next")
+	b := cached(t, Options{}, "odd", "next")
 	for _, at := range []string{"infinity", "-infinity", "294276-12-31", "4713-01-01 BC"} {
 		_, err := b.pool.Exec(t.Context(), "UPDATE urls SET expires_at = $1::text::timestamptz WHERE short_code = 'odd'", at)
 		if err != nil && postgres.Constraint(err) == "" {

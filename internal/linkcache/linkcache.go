@@ -22,6 +22,7 @@
 package linkcache
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"hash/maphash"
@@ -136,10 +137,9 @@ type Cache struct {
 
 	met func(installation string) // may be nil
 
-	redis         *redis.Client // nil: Redis is not used
-	recent        recent        // not kept without Redis
-	fills         chan fill     // links that are to be stored in Redis
-	sharedMetrics *sharedMetrics
+	redis  *redis.Client // nil: Redis is not used
+	recent recent        // not kept without Redis
+	fills  chan fill     // links that are to be stored in Redis
 }
 
 // An epoch is a period in which the feed misses no change.
@@ -166,15 +166,15 @@ func Open(o Options) (*Cache, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	size := orDefault(o.Size, 100_000)
+	size := cmp.Or(o.Size, 100_000)
 	c := &Cache{
 		pool:     o.Pool,
 		queries:  queries.New(o.Pool),
 		log:      o.Log,
 		now:      o.Now,
 		met:      o.Met,
-		ttl:      int64(orDefault(o.TTL, 5*time.Minute)),
-		staleMax: int64(orDefault(o.StaleMax, 24*time.Hour)),
+		ttl:      int64(cmp.Or(o.TTL, 5*time.Minute)),
+		staleMax: int64(cmp.Or(o.StaleMax, 24*time.Hour)),
 		seed:     maphash.MakeSeed(),
 		shards:   newShards(size),
 		slots:    make(chan struct{}, max(1, min(maxQueries, int(o.Pool.Config().MaxConns)/2))),
@@ -183,23 +183,14 @@ func Open(o Options) (*Cache, error) {
 	}
 	c.epoch.Store(&epoch{number: 1})
 	c.domains.Store(newDomainTable(0, nil))
-	c.metrics = newMetrics(c, o.Registerer)
 	if o.Redis != nil {
 		c.redis, c.fills = o.Redis, make(chan fill, maxFills)
-		c.sharedMetrics = newSharedMetrics(o.Registerer)
 	}
+	c.metrics = newMetrics(c, o.Registerer)
 	if o.SnapshotPath != "" {
 		c.restore(o.SnapshotPath, size)
 	}
 	return c, nil
-}
-
-func orDefault[T comparable](v, fallback T) T {
-	var zero T
-	if v == zero {
-		return fallback
-	}
-	return v
 }
 
 // Run follows changes and keeps the snapshot until ctx ends; it then writes

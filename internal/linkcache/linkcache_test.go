@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -86,6 +87,19 @@ func (b *bundle) exec(t *testing.T, sql string, args ...any) {
 	}
 }
 
+// begin begins a transaction with these statements. At the end of the test it is rolled
+// back if it has not ended.
+func (b *bundle) begin(t *testing.T, statements ...string) pgx.Tx {
+	t.Helper()
+	tx, err := b.pool.Begin(t.Context())
+	must(t, err)
+	t.Cleanup(func() { _ = tx.Rollback(context.Background()) })
+	for _, s := range statements {
+		mustExec(t, tx, s)
+	}
+	return tx
+}
+
 // link makes a link with this code to https://example.com/ and the code.
 func (b *bundle) link(t *testing.T, code string) {
 	t.Helper()
@@ -97,6 +111,21 @@ func (b *bundle) link(t *testing.T, code string) {
 		}
 	}
 	b.exec(t, "INSERT INTO urls (user_id, short_code, original_url) VALUES ($1, $2, 'https://example.com/' || $2)", b.user, code)
+}
+
+// cached returns a running cache in which the links with these codes are cached.
+func cached(t *testing.T, o Options, codes ...string) *bundle {
+	t.Helper()
+	b := setup(t, o)
+	for _, code := range codes {
+		b.link(t, code)
+	}
+	b.run(t)
+	b.following(t)
+	for _, code := range codes {
+		b.target(t, code)
+	}
+	return b
 }
 
 func (b *bundle) target(t *testing.T, code string) string {
@@ -183,6 +212,23 @@ func (q queryTracer) TraceQueryEnd(ctx context.Context, _ *pgx.Conn, _ pgx.Trace
 	}
 }
 
+// must ends the test if err is not nil.
+func must(tb testing.TB, err error) {
+	tb.Helper()
+	if err != nil {
+		tb.Fatal(err)
+	}
+}
+
+// mustExec runs a statement, and ends the test if that fails.
+func mustExec(tb testing.TB, db interface {
+	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
+}, sql string, args ...any) {
+	tb.Helper()
+	_, err := db.Exec(tb.Context(), sql, args...)
+	must(tb, err)
+}
+
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	eventuallyIn(t, 20*time.Second, what, ok)
@@ -232,11 +278,7 @@ func TestLookup(t *testing.T) {
 }
 
 func TestLookupAllocatesNothingOnAHit(t *testing.T) {
-	b := setup(t, Options{})
-	b.link(t, "hot")
-	b.run(t)
-	b.following(t)
-	b.target(t, "hot")
+	b := cached(t, Options{}, "hot")
 	key := k(string([]byte("hot")))
 	allocs := testing.AllocsPerRun(1000, func() {
 		if _, err := b.Lookup(context.Background(), key, b.now()); err != nil {
@@ -268,9 +310,7 @@ func TestMissesShareOneLoad(t *testing.T) {
 	var all sync.WaitGroup
 	for range 50 {
 		all.Go(func() {
-			if got := b.target(t, "new"); got != "https://example.com/new" {
-				t.Errorf("got %s", got)
-			}
+			wantTarget(t, b, "new", "https://example.com/new")
 		})
 	}
 	eventually(t, "all wait", func() bool {
@@ -287,17 +327,11 @@ func TestMissingIsForgottenInTime(t *testing.T) {
 	t.Parallel()
 	clock := newClock()
 	b := setup(t, Options{Now: clock.now})
-	if got := b.target(t, "soon"); got != "not found" {
-		t.Fatalf("got %s", got)
-	}
+	wantTarget(t, b, "soon", "not found")
 	b.link(t, "soon")
-	if got := b.target(t, "soon"); got != "not found" {
-		t.Fatalf("got %s: the code is not remembered", got)
-	}
+	wantTarget(t, b, "soon", "not found")
 	clock.add(missingFor)
-	if got := b.target(t, "soon"); got != "https://example.com/soon" {
-		t.Fatalf("got %s", got)
-	}
+	wantTarget(t, b, "soon", "https://example.com/soon")
 }
 
 func TestUnknownCodesPushNothingOut(t *testing.T) {
@@ -355,13 +389,7 @@ func TestFloodIsBounded(t *testing.T) {
 	b := setup(t, Options{Pool: pool})
 	b.link(t, "hot")
 	b.target(t, "hot")
-	lock, err := b.pool.Begin(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := lock.Exec(t.Context(), "LOCK TABLE urls"); err != nil {
-		t.Fatal(err)
-	}
+	lock := b.begin(t, "LOCK TABLE urls")
 	var all sync.WaitGroup
 	refused := atomic.Int64{}
 	flood := cap(b.slots) + 2000
@@ -375,9 +403,7 @@ func TestFloodIsBounded(t *testing.T) {
 	eventually(t, "the flood is there", func() bool {
 		return b.count(func(s *shard) *atomic.Uint64 { return &s.misses }) == float64(flood+1)
 	})
-	if got := b.target(t, "hot"); got != "https://example.com/hot" {
-		t.Errorf("the cached link: got %s", got)
-	}
+	wantTarget(t, b, "hot", "https://example.com/hot")
 	b.exec(t, "SELECT 1") // the pool still has a connection for this
 	// One connection has the lock. The connection of a query that was given up counts
 	// until it is closed.
@@ -388,12 +414,8 @@ func TestFloodIsBounded(t *testing.T) {
 	if int(refused.Load()) != flood {
 		t.Errorf("%d of %d lookups were given up", refused.Load(), flood)
 	}
-	if err := lock.Rollback(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if got := b.target(t, "later"); got != "not found" {
-		t.Errorf("after the flood: got %s", got)
-	}
+	must(t, lock.Rollback(t.Context()))
+	wantTarget(t, b, "later", "not found")
 }
 
 // occupy takes all slots, so that nobody can query Postgres until release is called.
@@ -427,9 +449,7 @@ func TestLoadsThatWaitAreAskedForTogether(t *testing.T) {
 	}
 	before := b.pool.Stat().AcquireCount()
 	release()
-	if got := b.target(t, "one-more"); got != "not found" {
-		t.Errorf("one more: %s", got)
-	}
+	wantTarget(t, b, "one-more", "not found")
 	for i, l := range loads {
 		link, err := l.wait(t.Context(), 20*time.Second)
 		if i == len(loads)/2 {
@@ -473,9 +493,7 @@ func TestTheLineIsBounded(t *testing.T) {
 	for range cap(b.line) {
 		b.line <- nil
 	}
-	if got := b.target(t, "one-more"); got != "unavailable" {
-		t.Errorf("one more in a full line: %s", got)
-	}
+	wantTarget(t, b, "one-more", "unavailable")
 }
 
 func TestForgetShowsAChangeAtOnce(t *testing.T) {
@@ -487,12 +505,8 @@ func TestForgetShowsAChangeAtOnce(t *testing.T) {
 	b.target(t, "next")
 	b.link(t, "next")
 	b.Forget(k("mine"), k("next"))
-	if got := b.target(t, "mine"); got != "inactive" {
-		t.Errorf("changed link: got %s", got)
-	}
-	if got := b.target(t, "next"); got != "https://example.com/next" {
-		t.Errorf("new link: got %s", got)
-	}
+	wantTarget(t, b, "mine", "inactive")
+	wantTarget(t, b, "next", "https://example.com/next")
 }
 
 func TestALoadThatBeganBeforeForgetIsNotKept(t *testing.T) {
@@ -613,17 +627,11 @@ func TestClockSetBackKeepsNoCodeUnknown(t *testing.T) {
 	t.Parallel()
 	clock := newClock()
 	b := setup(t, Options{Now: clock.now})
-	if got := b.target(t, "new"); got != "not found" {
-		t.Fatalf("before there is a link: %s", got)
-	}
+	wantTarget(t, b, "new", "not found")
 	b.link(t, "new")
-	if got := b.target(t, "new"); got != "not found" {
-		t.Errorf("at the same moment: %s, want it to be remembered as unknown", got)
-	}
+	wantTarget(t, b, "new", "not found")
 	clock.add(-time.Minute)
-	if got := b.target(t, "new"); got != "https://example.com/new" {
-		t.Errorf("with the clock set back: %s", got)
-	}
+	wantTarget(t, b, "new", "https://example.com/new")
 }
 
 // A long target takes the places of more than one link.

@@ -7,8 +7,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"github.com/signpost/signpost/internal/redis"
 )
 
@@ -42,27 +40,6 @@ type sharedLink struct {
 	Link savedLink `cbor:"2,keyasint"`
 }
 
-type sharedMetrics struct {
-	lookups *prometheus.CounterVec
-	dropped prometheus.Counter
-}
-
-func newSharedMetrics(r prometheus.Registerer) *sharedMetrics {
-	m := &sharedMetrics{
-		lookups: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "signpost_link_cache_shared_total",
-			Help: "Answers of Redis to lookups: used, none, outdated (the link may have changed since), damaged.",
-		}, []string{"result"}),
-		dropped: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "signpost_link_cache_shared_dropped_total", Help: "Links not told to Redis, because too many waited.",
-		}),
-	}
-	if r != nil {
-		r.MustRegister(m.lookups, m.dropped)
-	}
-	return m
-}
-
 // hash returns the number that recent uses for a key. If two keys have the same number,
 // that only costs a query.
 func (c *Cache) hash(key Key) uint64 {
@@ -81,7 +58,7 @@ func (c *Cache) fill(f fill) {
 	select {
 	case c.fills <- f:
 	default:
-		c.sharedMetrics.dropped.Inc()
+		c.metrics.sharedDropped.Inc()
 	}
 }
 
@@ -127,7 +104,7 @@ func (c *Cache) lookupShared(ctx context.Context, s *shard, l *load) (ended bool
 		return false
 	}
 	link, validAt, result := c.believe(l.key, value, seen)
-	c.sharedMetrics.lookups.WithLabelValues(result).Inc()
+	c.metrics.shared.WithLabelValues(result).Inc()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if link == nil || l.touched || seen.epoch != c.epoch.Load() {

@@ -52,7 +52,7 @@ func (b *bundle) remembering(t *testing.T) {
 }
 
 func (b *bundle) shared(result string) float64 {
-	return testutil.ToFloat64(b.sharedMetrics.lookups.WithLabelValues(result))
+	return testutil.ToFloat64(b.metrics.shared.WithLabelValues(result))
 }
 
 func (b *bundle) loads(result string) float64 {
@@ -127,9 +127,7 @@ func TestReplicasShareLinks(t *testing.T) {
 		want := a.target(t, code)
 		eventually(t, code+" is in Redis", func() bool { return holdsLink(spy, code) })
 		before := b.loads("found")
-		if got := b.target(t, code); got != want {
-			t.Errorf("%s leads to %s from Redis and to %s from Postgres", code, got, want)
-		}
+		wantTarget(t, b, code, want)
 		if n := b.loads("found") - before; n != 0 {
 			t.Errorf("%s was asked of Postgres", code)
 		}
@@ -166,6 +164,14 @@ func holdsLink(s spy, code string) bool {
 	return false
 }
 
+// store makes a link and waits until the replica has stored it in Redis.
+func (b *bundle) store(t *testing.T, s spy, code string) {
+	t.Helper()
+	b.link(t, code)
+	b.target(t, code)
+	eventually(t, code+" is in Redis", func() bool { return holdsLink(s, code) })
+}
+
 func TestReplicasShareLongTargets(t *testing.T) {
 	t.Parallel()
 	pool, url := pgtest.Pool(t), redistest.Start(t).URL()
@@ -191,9 +197,7 @@ func TestARestoredRedisBringsNoLinkBack(t *testing.T) {
 	spy := spyOn(t, url)
 	a := replica(t, pool, url, Options{})
 	for _, code := range []string{"stopped", "gone", "renamed", "same"} {
-		a.link(t, code)
-		a.target(t, code)
-		eventually(t, code+" is in Redis", func() bool { return holdsLink(spy, code) })
+		a.store(t, spy, code)
 	}
 	old := spy.all()
 	a.exec(t, "UPDATE urls SET is_active = false WHERE short_code = 'stopped'")
@@ -312,9 +316,7 @@ func TestForgetGoesPastRedis(t *testing.T) {
 	a := replica(t, pool, url, Options{})
 	for i := range 20 { // the feed may be quicker
 		code := fmt.Sprint("mine", i)
-		a.link(t, code)
-		a.target(t, code)
-		eventually(t, "it is in Redis", func() bool { return holdsLink(spy, code) })
+		a.store(t, spy, code)
 		a.exec(t, "UPDATE urls SET is_active = false WHERE short_code = $1", code)
 		a.Forget(k(code))
 		wantTarget(t, a, code, "inactive")
@@ -394,9 +396,7 @@ func TestRedisWhilePostgresIsDown(t *testing.T) {
 	clock := newClock()
 	a, b := replica(t, pool, url, Options{}), replica(t, pool, url, Options{Now: clock.now, StaleMax: time.Hour})
 	for _, code := range []string{"kept", "stopped", "later"} {
-		a.link(t, code)
-		a.target(t, code)
-		eventually(t, "it is in Redis", func() bool { return holdsLink(spy, code) })
+		a.store(t, spy, code)
 	}
 	old := spy.all()
 	a.exec(t, "UPDATE urls SET is_active = false WHERE short_code = 'stopped'")
@@ -411,9 +411,7 @@ func TestRedisWhilePostgresIsDown(t *testing.T) {
 	wantTarget(t, b, "never seen", "unavailable")
 	clock.add(time.Hour)
 	wantTarget(t, b, "later", "unavailable") // past StaleMax
-	if err := cluster.Start(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	must(t, cluster.Start(t.Context()))
 	eventually(t, "another history begins", func() bool { return b.resyncs(t) > 1 && b.recent.here.Load() != nil })
 	b.drop("kept")
 	before := b.shared("used")
@@ -438,9 +436,7 @@ func TestRedisDown(t *testing.T) {
 	wantTarget(t, a, "not2", "https://example.com/not2")
 	a.exec(t, "UPDATE urls SET is_active = false WHERE short_code = 'cached'")
 	a.becomes(t, "cached", "inactive")
-	if err := server.Start(); err != nil {
-		t.Fatal(err)
-	}
+	must(t, server.Start())
 	eventually(t, "the breaker closes", a.redis.Up)
 	wantTarget(t, a, "not3", "https://example.com/not3")
 }
@@ -502,9 +498,7 @@ func flip(ctx context.Context, t *testing.T, replicas []*bundle, code string) {
 		now := map[bool]string{true: want, false: "inactive"}[active]
 		if r := replicas[rand.N(len(replicas))]; rand.N(2) == 0 {
 			r.Forget(k(code))
-			if got := r.target(t, code); got != now {
-				t.Errorf("%s leads to %s right after it was changed here, want %s", code, got, now)
-			}
+			wantTarget(t, r, code, now)
 		}
 		for _, r := range replicas {
 			r.following(t)

@@ -50,9 +50,7 @@ func (b *bundle) copySnapshot(t *testing.T) string {
 
 func (b *bundle) save(t *testing.T) {
 	t.Helper()
-	if err := b.saveSnapshot(); err != nil {
-		t.Fatal(err)
-	}
+	must(t, b.saveSnapshot())
 }
 
 func wantTarget(t *testing.T, b *bundle, code, want string) {
@@ -187,9 +185,7 @@ func TestLogGoesOnAfterHalfARecord(t *testing.T) {
 	t.Parallel()
 	path := snapshotPath(t)
 	whole := exampleSnapshot(t)
-	if err := os.WriteFile(path, whole[:len(whole)-3], 0o600); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.WriteFile(path, whole[:len(whole)-3], 0o600))
 	b := setup(t, Options{Pool: nowhere(t), SnapshotPath: path})
 	wantTarget(t, b, "logged", "https://example.com/")
 	b.Forget(k("logged"))
@@ -217,9 +213,7 @@ func TestRestartGoesOnFollowing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := slow.Exec(t.Context(), "UPDATE urls SET is_active = false WHERE short_code = 'changed'"); err != nil {
-		t.Fatal(err)
-	}
+	mustExec(t, slow, "UPDATE urls SET is_active = false WHERE short_code = 'changed'")
 	b.exec(t, "UPDATE urls SET title = 'x' WHERE short_code = 'same'")
 	b.following(t)
 	stop()
@@ -229,9 +223,7 @@ func TestRestartGoesOnFollowing(t *testing.T) {
 	after.run(t)
 	after.becomes(t, "gone", "not found")
 	wantTarget(t, after, "changed", "https://example.com/changed")
-	if err := slow.Commit(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	must(t, slow.Commit(t.Context()))
 	after.becomes(t, "changed", "inactive")
 	wantTarget(t, after, "same", "https://example.com/same")
 	if n := after.resyncs(t); n != 0 {
@@ -255,12 +247,8 @@ func TestRestartAfterARestartOfPostgres(t *testing.T) {
 	stop()
 	b.exec(t, `BEGIN; ALTER TABLE urls DISABLE TRIGGER USER; UPDATE urls SET is_active = false;
 		ALTER TABLE urls ENABLE TRIGGER USER; COMMIT`)
-	if err := cluster.Stop(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if err := cluster.Start(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	must(t, cluster.Stop(t.Context()))
+	must(t, cluster.Start(t.Context()))
 	after := setup(t, Options{Pool: pgtest.Open(t, address), SnapshotPath: path})
 	wantTarget(t, after, "off", "https://example.com/off")
 	after.run(t)
@@ -328,11 +316,7 @@ func TestRevalidationIsLogged(t *testing.T) {
 // The log gets a change before the cache does.
 func TestLogComesFirst(t *testing.T) {
 	t.Parallel()
-	b := setup(t, Options{SnapshotPath: snapshotPath(t)})
-	b.link(t, "off")
-	b.run(t)
-	b.following(t)
-	b.target(t, "off")
+	b := cached(t, Options{SnapshotPath: snapshotPath(t)}, "off")
 	b.save(t)
 	s := b.shardOf(k("off"))
 	s.mu.RLock() // makes it impossible to apply the change
@@ -360,18 +344,10 @@ func TestLogComesFirst(t *testing.T) {
 // A change that comes while a snapshot is being written is in the new file too.
 func TestChangesWhileASnapshotIsWritten(t *testing.T) {
 	t.Parallel()
-	b := setup(t, Options{SnapshotPath: snapshotPath(t)})
-	b.link(t, "off")
-	b.link(t, "gone")
-	b.run(t)
-	b.following(t)
-	b.target(t, "off")
-	b.target(t, "gone")
+	b := cached(t, Options{SnapshotPath: snapshotPath(t)}, "off", "gone")
 	b.saving.Lock()
 	first := record{Head: b.position.Load()}
-	if err := b.journal.begin(); err != nil {
-		t.Fatal(err)
-	}
+	must(t, b.journal.begin())
 	err := b.journal.replace(func(w io.Writer) error {
 		err := b.writeSnapshot(w, first)
 		b.exec(t, "UPDATE urls SET is_active = false WHERE short_code = 'off'")
@@ -477,9 +453,7 @@ func TestSnapshotThatMissedAChangeIsNotKept(t *testing.T) {
 	b := setup(t, Options{SnapshotPath: snapshotPath(t)})
 	b.link(t, "off")
 	b.target(t, "off")
-	if err := b.journal.begin(); err != nil {
-		t.Fatal(err)
-	}
+	must(t, b.journal.begin())
 	err := b.journal.replace(func(w io.Writer) error {
 		err := b.writeSnapshot(w, record{})
 		b.journal.mu.Lock()
@@ -521,9 +495,7 @@ func TestUnusableSnapshotIsIgnored(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			path := snapshotPath(t)
-			if err := os.WriteFile(path, content, 0o600); err != nil {
-				t.Fatal(err)
-			}
+			must(t, os.WriteFile(path, content, 0o600))
 			b := setup(t, Options{SnapshotPath: path})
 			if n := b.Len(); n != 0 {
 				t.Errorf("%d links, want none", n)
@@ -539,9 +511,7 @@ func TestUnusableSnapshotIsIgnored(t *testing.T) {
 func TestSmallerCacheTakesWhatFits(t *testing.T) {
 	t.Parallel()
 	path := snapshotPath(t)
-	if err := os.WriteFile(path, exampleSnapshot(t), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.WriteFile(path, exampleSnapshot(t), 0o600))
 	b := setup(t, Options{Pool: nowhere(t), SnapshotPath: path, Size: 2})
 	if n := b.Len(); n != 2 {
 		t.Errorf("%d links, want 2", n)
@@ -688,9 +658,7 @@ func FuzzRecord(f *testing.F) {
 func openOn(t *testing.T, file []byte) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "snapshot")
-	if err := os.WriteFile(path, file, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.WriteFile(path, file, 0o600))
 	b := setup(t, Options{Pool: nowhere(t), SnapshotPath: path})
 	if b.Domain("go.example") == nil {
 		t.Error("there is no domain")
@@ -710,9 +678,7 @@ func TestSnapshotOfAnotherInstallation(t *testing.T) {
 	eventually(t, "the feed begins", func() bool { return b.Installation() != "" })
 	stop()
 	var theirs, ours string
-	if err := b.pool.QueryRow(t.Context(), "SELECT id FROM installation").Scan(&theirs); err != nil {
-		t.Fatal(err)
-	}
+	must(t, b.pool.QueryRow(t.Context(), "SELECT id FROM installation").Scan(&theirs))
 	if got := b.Installation(); got != theirs {
 		t.Errorf("the cache is of installation %q, want %q", got, theirs)
 	}
@@ -720,13 +686,9 @@ func TestSnapshotOfAnotherInstallation(t *testing.T) {
 	met := make(chan string, 10)
 	pool := pgtest.Pool(t)
 	// The databases of the tests are copies of one.
-	if _, err := pool.Exec(t.Context(), "UPDATE installation SET id = gen_random_uuid()"); err != nil {
-		t.Fatal(err)
-	}
+	mustExec(t, pool, "UPDATE installation SET id = gen_random_uuid()")
 	after := setup(t, Options{Pool: pool, SnapshotPath: b.copySnapshot(t), Met: func(installation string) { met <- installation }})
-	if err := after.pool.QueryRow(t.Context(), "SELECT id FROM installation").Scan(&ours); err != nil {
-		t.Fatal(err)
-	}
+	must(t, after.pool.QueryRow(t.Context(), "SELECT id FROM installation").Scan(&ours))
 	if got := after.Installation(); got != theirs || after.Len() != 1 {
 		t.Errorf("restored %d links of installation %q", after.Len(), got)
 	}
@@ -745,11 +707,7 @@ func TestSnapshotOfAnotherInstallation(t *testing.T) {
 // everything has been validated.
 func TestTheSnapshotIsMadeAnewAfterAResync(t *testing.T) {
 	t.Parallel()
-	b := setup(t, Options{SnapshotPath: snapshotPath(t)})
-	b.link(t, "off")
-	b.run(t)
-	b.following(t)
-	b.target(t, "off")
+	b := cached(t, Options{SnapshotPath: snapshotPath(t)}, "off")
 	eventually(t, "it is in the snapshot", func() bool { b.snapshotDue(); return b.restart(t).isCached("off") })
 	b.forgetAll()
 	b.exec(t, `BEGIN; ALTER TABLE urls DISABLE TRIGGER USER; UPDATE urls SET is_active = false;

@@ -6,6 +6,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/signpost/signpost/internal/pause"
 )
 
 const (
@@ -56,7 +58,7 @@ func (c *Cache) sweep(ctx context.Context) {
 			continue
 		}
 		size = max(size/4, leastBatch)
-		if !wait(ctx, failedPause) {
+		if pause.For(ctx, failedPause) != nil {
 			return
 		}
 	}
@@ -166,17 +168,5 @@ func (c *Cache) unwant(keys []Key) {
 			e.wanted.Store(false)
 		}
 		s.mu.RUnlock()
-	}
-}
-
-// wait waits for d. It returns false if ctx ends first.
-func wait(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-timer.C:
-		return true
 	}
 }

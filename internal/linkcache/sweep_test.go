@@ -31,9 +31,7 @@ func TestAStaleLinkIsConfirmedBeforeItIsServed(t *testing.T) {
 	b.exec(t, "DELETE FROM urls WHERE short_code = 'gone'")
 	b.lose()
 	b.epoch.Load().followed.Store(clock.at.Load())
-	if got := b.target(t, "stopped"); got != "https://example.com/stopped" {
-		t.Errorf("right after the gap: got %s, want what is cached, at once", got)
-	}
+	wantTarget(t, b, "stopped", "https://example.com/stopped")
 	b.gap(clock)
 	for code, want := range map[string]string{
 		"same": "https://example.com/same", "stopped": "inactive", "gone": "not found",
@@ -41,9 +39,7 @@ func TestAStaleLinkIsConfirmedBeforeItIsServed(t *testing.T) {
 		var all sync.WaitGroup
 		for range 4 {
 			all.Go(func() {
-				if got := b.target(t, code); got != want {
-					t.Errorf("%s leads to %s, want %s", code, got, want)
-				}
+				wantTarget(t, b, code, want)
 			})
 		}
 		all.Wait()

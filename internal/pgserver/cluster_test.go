@@ -75,9 +75,7 @@ func TestClusterKeepsItsData(t *testing.T) {
 	before := c.URL("x")
 	stop(t, c)
 	stop(t, c) // a second call does no harm
-	if err := c.Start(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	must(t, c.Start(t.Context()))
 	if c.URL("x") != before {
 		t.Error("the address changed")
 	}
@@ -92,9 +90,7 @@ func TestCluster(t *testing.T) {
 	t.Parallel()
 	o := pgserver.Options{Dir: pgtest.Dir(t)}
 	// If a kill comes while the database is made, this part of it is left.
-	if err := os.MkdirAll(filepath.Join(o.Dir, "data.new", "base"), 0o755); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.MkdirAll(filepath.Join(o.Dir, "data.new", "base"), 0o755))
 	write(t, filepath.Join(o.Dir, "data.new", "PG_VERSION"), "15\n")
 	c := start(t, o)
 	put(t, c)
@@ -112,9 +108,7 @@ func TestCluster(t *testing.T) {
 	checkCreateDatabase(t, c)
 	checkRecovery(t, c, filepath.Join(o.Dir, "data"))
 
-	if err := c.Pause(); err != nil {
-		t.Fatal(err)
-	}
+	must(t, c.Pause())
 	stop(t, c) // stops a server that stands still
 	startAgain(t, c)
 	stopWithoutPatience(t, c)
@@ -140,9 +134,7 @@ func TestCluster(t *testing.T) {
 
 func startAgain(t *testing.T, c *pgserver.Cluster) {
 	t.Helper()
-	if err := c.Start(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	must(t, c.Start(t.Context()))
 	checkKept(t, c)
 }
 
@@ -204,9 +196,7 @@ func checkRecovery(t *testing.T, c *pgserver.Cluster, data string) {
 
 func write(t *testing.T, path, content string) {
 	t.Helper()
-	if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.WriteFile(path, []byte(content), 0o644))
 }
 
 func checkStartFailure(t *testing.T, c *pgserver.Cluster, dir string) {
@@ -216,9 +206,7 @@ func checkStartFailure(t *testing.T, c *pgserver.Cluster, dir string) {
 		t.Fatal(err)
 	}
 	_, err = f.WriteString("no_such_setting = on\n")
-	if err := errors.Join(err, f.Close()); err != nil {
-		t.Fatal(err)
-	}
+	must(t, errors.Join(err, f.Close()))
 	if err := c.Start(t.Context()); err == nil || !strings.Contains(err.Error(), "no_such_setting") {
 		t.Errorf("error = %v; want one with the server's own words", err)
 	}
@@ -262,21 +250,15 @@ func TestStandby(t *testing.T) {
 	if _, err := do(standby, insert); postgres.Code(err) != "25006" {
 		t.Errorf("a standby takes writes: %v", err)
 	}
-	if err := standby.Pause(); err != nil {
-		t.Fatal(err)
-	}
+	must(t, standby.Pause())
 	for range 5 { // more than the socket between them holds
 		if _, err := do(primary, insert); err != nil {
 			t.Fatal(err)
 		}
 	}
 	primary.Kill()
-	if err := standby.Resume(); err != nil {
-		t.Fatal(err)
-	}
-	if err := standby.Promote(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	must(t, standby.Resume())
+	must(t, standby.Promote(t.Context()))
 	if n, err := do(standby, "SELECT count(*) FROM numbers"); err != nil || n < 50000 || n >= 300000 {
 		t.Errorf("the promoted standby has %d rows of 300000, %v", n, err)
 	}
@@ -288,9 +270,7 @@ func TestStandby(t *testing.T) {
 func TestDataOfAnotherVersionIsLeftAlone(t *testing.T) {
 	t.Parallel()
 	dir := pgtest.Dir(t)
-	if err := os.MkdirAll(filepath.Join(dir, "data"), 0o755); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.MkdirAll(filepath.Join(dir, "data"), 0o755))
 	write(t, filepath.Join(dir, "data", "PG_VERSION"), "9999\n")
 	_, err := pgserver.Start(t.Context(), pgserver.Options{Dir: dir})
 	if err == nil || !strings.Contains(err.Error(), "made by PostgreSQL 9999") {
@@ -301,9 +281,7 @@ func TestDataOfAnotherVersionIsLeftAlone(t *testing.T) {
 func TestLongPathsGetAShortSocket(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(pgtest.Dir(t), strings.Repeat("long", 30))
-	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.MkdirAll(filepath.Dir(dir), 0o755))
 	c := start(t, pgserver.Options{Dir: dir})
 	put(t, c)
 	u, err := url.Parse(c.URL("postgres"))
@@ -318,9 +296,7 @@ func TestLongPathsGetAShortSocket(t *testing.T) {
 	if _, err := os.Stat(socket); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the folder of the socket is left: %v", err)
 	}
-	if err := c.Start(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	must(t, c.Start(t.Context()))
 	checkKept(t, c)
 }
 
@@ -329,9 +305,7 @@ func TestLongPathsGetAShortSocket(t *testing.T) {
 func TestFolderThatIsClosedToOthers(t *testing.T) {
 	t.Parallel()
 	closed := t.TempDir()
-	if err := os.Chmod(closed, 0o700); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.Chmod(closed, 0o700))
 	o := pgserver.Options{Dir: filepath.Join(closed, "postgres")}
 	t.Cleanup(func() {
 		if err := pgserver.Remove(context.Background(), o.Dir); err != nil {
@@ -358,15 +332,11 @@ func TestFolderThatIsClosedToOthers(t *testing.T) {
 	if os.Geteuid() != 0 {
 		return
 	}
-	if err := os.Rename(home, home+".away"); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.Rename(home, home+".away"))
 	if err := c.Start(t.Context()); err == nil || !strings.Contains(err.Error(), home) {
 		t.Errorf("start without the data: %v; want an error that says where it was", err)
 	}
-	if err := os.Rename(home+".away", home); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.Rename(home+".away", home))
 }
 
 // parentEnv makes the test binary the parent of a server; see TestHelperParent.
@@ -397,9 +367,7 @@ func startParent(t *testing.T, dir string) (*exec.Cmd, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	must(t, cmd.Start())
 	lines := bufio.NewScanner(out)
 	for lines.Scan() {
 		if address, ok := strings.CutPrefix(lines.Text(), "address "); ok {
@@ -426,9 +394,7 @@ func serverPID(t *testing.T, dir string) int {
 
 func kill9(t *testing.T, cmd *exec.Cmd) {
 	t.Helper()
-	if err := cmd.Process.Kill(); err != nil {
-		t.Fatal(err)
-	}
+	must(t, cmd.Process.Kill())
 	_ = cmd.Wait() // the error says that it was killed
 }
 
@@ -457,9 +423,7 @@ func TestServersOfKilledParents(t *testing.T) {
 	stop(t, c)
 
 	makeOrphan(t, dir)
-	if err := pgserver.Remove(t.Context(), dir); err != nil {
-		t.Fatal(err)
-	}
+	must(t, pgserver.Remove(t.Context(), dir))
 	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the folder is left: %v", err)
 	}
@@ -473,9 +437,7 @@ func makeOrphan(t *testing.T, dir string) int {
 	t.Helper()
 	cmd, _ := startParent(t, dir)
 	orphan := serverPID(t, dir)
-	if err := syscall.Kill(orphan, syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
+	must(t, syscall.Kill(orphan, syscall.SIGSTOP))
 	kill9(t, cmd)
 	if err := syscall.Kill(orphan, 0); err != nil {
 		t.Fatalf("there is no orphan: %v", err)
@@ -486,9 +448,7 @@ func makeOrphan(t *testing.T, dir string) int {
 func scanText(t *testing.T, pool *pgxpool.Pool, sql string, args ...any) string {
 	t.Helper()
 	var s string
-	if err := pool.QueryRow(t.Context(), sql, args...).Scan(&s); err != nil {
-		t.Fatal(err)
-	}
+	must(t, pool.QueryRow(t.Context(), sql, args...).Scan(&s))
 	return s
 }
 
@@ -502,5 +462,13 @@ func eventually(t *testing.T, ok func() bool) {
 		case <-deadline:
 			t.Fatal("it did not happen in time")
 		}
+	}
+}
+
+// must ends the test if err is not nil.
+func must(tb testing.TB, err error) {
+	tb.Helper()
+	if err != nil {
+		tb.Fatal(err)
 	}
 }

@@ -15,14 +15,10 @@ import (
 func TestMonths(t *testing.T) {
 	t.Parallel()
 	pool := pgtest.Pool(t)
-	if err := postgres.EnsurePartitions(t.Context(), pool, []time.Time{month(2012, 2), month(2011, 12)}); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := pool.Exec(t.Context(), `
+	must(t, postgres.EnsurePartitions(t.Context(), pool, []time.Time{month(2012, 2), month(2011, 12)}))
+	mustExec(t, pool, `
 		CREATE TABLE events_2010_01 (LIKE events);
-		CREATE TABLE events_2009 PARTITION OF events FOR VALUES FROM ('2009-01-01') TO ('2010-01-01')`); err != nil {
-		t.Fatal(err)
-	}
+		CREATE TABLE events_2009 PARTITION OF events FOR VALUES FROM ('2009-01-01') TO ('2010-01-01')`)
 	months, err := postgres.Months(t.Context(), pool)
 	now := postgres.MonthOf(time.Now())
 	want := []time.Time{month(2011, 12), month(2012, 2), now, now.AddDate(0, 1, 0), now.AddDate(0, 2, 0), now.AddDate(0, 3, 0)}
@@ -37,9 +33,7 @@ func TestDetachMonthOrNothing(t *testing.T) {
 	t.Parallel()
 	pool := pgtest.Pool(t)
 	at := month(2012, 2)
-	if err := postgres.EnsurePartitions(t.Context(), pool, []time.Time{at}); err != nil {
-		t.Fatal(err)
-	}
+	must(t, postgres.EnsurePartitions(t.Context(), pool, []time.Time{at}))
 	nothing := func(pgx.Tx) error { return nil }
 	err := postgres.InTx(t.Context(), pool, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(t.Context(), "SELECT count(*) FROM events"); err != nil {
@@ -60,9 +54,7 @@ func TestDetachMonthOrNothing(t *testing.T) {
 	if err := insertEvents(t, pool, at); err != nil {
 		t.Errorf("the month is not in its place: %v", err)
 	}
-	if err := postgres.DetachMonth(t.Context(), pool, at, "away", nothing); err != nil {
-		t.Fatal(err)
-	}
+	must(t, postgres.DetachMonth(t.Context(), pool, at, "away", nothing))
 	if err := insertEvents(t, pool, at); !postgres.NoPartition(err) {
 		t.Errorf("insert = %v", err)
 	}
@@ -75,9 +67,7 @@ func TestDetachMonthOrNothing(t *testing.T) {
 func TestMonthTakesOnlyItsRows(t *testing.T) {
 	t.Parallel()
 	pool := pgtest.Pool(t)
-	if err := postgres.MakeMonth(t.Context(), pool, "back", month(2012, 2)); err != nil {
-		t.Fatal(err)
-	}
+	must(t, postgres.MakeMonth(t.Context(), pool, "back", month(2012, 2)))
 	for _, at := range []time.Time{month(2012, 2), month(2012, 3).Add(-time.Microsecond), month(2012, 3), month(2012, 2).Add(-time.Microsecond)} {
 		within := postgres.MonthOf(at).Equal(month(2012, 2))
 		_, err := pool.Exec(t.Context(), "INSERT INTO back (occurred_at, event_type) VALUES ($1, 'clicked')", at)
@@ -85,9 +75,7 @@ func TestMonthTakesOnlyItsRows(t *testing.T) {
 			t.Errorf("%v into a month's table: %v", at, err)
 		}
 	}
-	if err := postgres.AttachMonth(t.Context(), pool, "back", month(2012, 2), func(pgx.Tx) error { return nil }); err != nil {
-		t.Fatal(err)
-	}
+	must(t, postgres.AttachMonth(t.Context(), pool, "back", month(2012, 2), func(pgx.Tx) error { return nil }))
 	if got := scanText(t, pool, "SELECT count(*)::text FROM events_2012_02"); got != "2" {
 		t.Errorf("the month has %s rows, want 2", got)
 	}
@@ -98,19 +86,13 @@ func TestAttachMonthLeavesAStrangersTableAlone(t *testing.T) {
 	t.Parallel()
 	pool := pgtest.Pool(t)
 	at := month(2012, 2)
-	if err := postgres.MakeMonth(t.Context(), pool, "back", at); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := pool.Exec(t.Context(), "CREATE TABLE events_2012_02 (LIKE events)"); err != nil {
-		t.Fatal(err)
-	}
+	must(t, postgres.MakeMonth(t.Context(), pool, "back", at))
+	mustExec(t, pool, "CREATE TABLE events_2012_02 (LIKE events)")
 	nothing := func(pgx.Tx) error { return nil }
 	if err := postgres.AttachMonth(t.Context(), pool, "back", at, nothing); !errors.Is(err, postgres.ErrDetached) {
 		t.Errorf("attach: %v", err)
 	}
-	if _, err := pool.Exec(t.Context(), "DROP TABLE events_2012_02"); err != nil {
-		t.Fatal(err)
-	}
+	mustExec(t, pool, "DROP TABLE events_2012_02")
 	if err := postgres.AttachMonth(t.Context(), pool, "back", at, nothing); err != nil {
 		t.Error(err)
 	}
@@ -121,16 +103,12 @@ func TestAttachMonthWaitsForTheTable(t *testing.T) {
 	t.Parallel()
 	pool := pgtest.Pool(t)
 	at := month(2012, 2)
-	if err := postgres.MakeMonth(t.Context(), pool, "back", at); err != nil {
-		t.Fatal(err)
-	}
+	must(t, postgres.MakeMonth(t.Context(), pool, "back", at))
 	tx, err := pool.Begin(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := tx.Exec(t.Context(), "LOCK TABLE back IN SHARE UPDATE EXCLUSIVE MODE"); err != nil {
-		t.Fatal(err)
-	}
+	mustExec(t, tx, "LOCK TABLE back IN SHARE UPDATE EXCLUSIVE MODE")
 	done := make(chan error, 1)
 	go func() { done <- postgres.AttachMonth(t.Context(), pool, "back", at, func(pgx.Tx) error { return nil }) }()
 	for waits := false; !waits; {
@@ -145,9 +123,7 @@ func TestAttachMonthWaitsForTheTable(t *testing.T) {
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
-	if err := tx.Rollback(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	must(t, tx.Rollback(t.Context()))
 	if err := <-done; err != nil {
 		t.Error(err)
 	}

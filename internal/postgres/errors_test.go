@@ -27,9 +27,7 @@ func meaningOf(err error) meaning {
 func TestMeaningOfErrorsTheServerReports(t *testing.T) {
 	t.Parallel()
 	pool := pgtest.Pool(t)
-	if _, err := pool.Exec(t.Context(), "INSERT INTO users (username, email) VALUES ('ada', 'ada@example.com')"); err != nil {
-		t.Fatal(err)
-	}
+	mustExec(t, pool, "INSERT INTO users (username, email) VALUES ('ada', 'ada@example.com')")
 	for _, tt := range []struct {
 		name           string
 		sql            string
@@ -131,9 +129,7 @@ func TestNobodyListensIsUnavailable(t *testing.T) {
 		t.Fatal(err)
 	}
 	addr := listener.Addr().String()
-	if err := listener.Close(); err != nil {
-		t.Fatal(err)
-	}
+	must(t, listener.Close())
 	for _, url := range []string{
 		"postgres://u:s3cret@" + addr + "/x?sslmode=disable", "postgres://u:s3cret@name.invalid/x", "host=/nowhere user=u password=s3cret",
 	} {
@@ -166,16 +162,12 @@ func TestOutagesAreUnavailable(t *testing.T) {
 	url := cluster.URL("postgres")
 	stopFast := func(t *testing.T) {
 		t.Helper()
-		if err := cluster.Stop(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+		must(t, cluster.Stop(t.Context()))
 	}
 	kill := func(*testing.T) { cluster.Kill() }
 	hang := func(t *testing.T) {
 		t.Helper()
-		if err := cluster.Pause(); err != nil {
-			t.Fatal(err)
-		}
+		must(t, cluster.Pause())
 	}
 	for _, tt := range []struct {
 		name     string
@@ -204,9 +196,7 @@ func TestOutagesAreUnavailable(t *testing.T) {
 			t.Errorf("%s, a busy session: %v; want unavailable", tt.name, err)
 		}
 		idle.Release()
-		if err := tt.comeBack(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+		must(t, tt.comeBack(t.Context()))
 		if err := pool.Ping(t.Context()); err != nil {
 			t.Errorf("%s: the same pool afterwards: %v", tt.name, err)
 		}

@@ -22,25 +22,17 @@ func TestIndexesOfPartitions(t *testing.T) {
 	pool := pgtest.Pool(t)
 	url := pool.Config().ConnString()
 	months := []time.Time{month(2011, 12), month(2012, 1), month(2012, 2), month(2012, 3)}
-	if err := postgres.EnsurePartitions(t.Context(), pool, months); err != nil {
-		t.Fatal(err)
-	}
+	must(t, postgres.EnsurePartitions(t.Context(), pool, months))
 	// This is the state in the previous release, with a month that was detached then.
-	if _, err := pool.Exec(t.Context(), "DROP INDEX events_url_id_change_idx"); err != nil {
-		t.Fatal(err)
-	}
-	if err := postgres.DetachMonth(t.Context(), pool, month(2012, 3), "away", func(pgx.Tx) error { return nil }); err != nil {
-		t.Fatal(err)
-	}
+	mustExec(t, pool, "DROP INDEX events_url_id_change_idx")
+	must(t, postgres.DetachMonth(t.Context(), pool, month(2012, 3), "away", func(pgx.Tx) error { return nil }))
 	for _, sql := range []string{
 		"CREATE INDEX events_url_id_change_idx ON ONLY events (url_id, occurred_at, id) WHERE event_type <> 'clicked'",
 		"CREATE INDEX whole ON events_2011_12 (url_id, occurred_at, id) WHERE event_type <> 'clicked'",
 		"CREATE INDEX broken ON events_2012_01 (url_id, occurred_at, id) WHERE event_type <> 'clicked'",
 		"UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'broken'::regclass",
 	} {
-		if _, err := pool.Exec(t.Context(), sql); err != nil {
-			t.Fatal(err)
-		}
+		mustExec(t, pool, sql)
 	}
 	writer, err := pool.Begin(t.Context())
 	if err != nil {
@@ -48,9 +40,7 @@ func TestIndexesOfPartitions(t *testing.T) {
 	}
 	defer func() { _ = writer.Rollback(t.Context()) }()
 	const insert = "INSERT INTO events (occurred_at, event_type) VALUES ('2012-02-03', 'created')"
-	if _, err := writer.Exec(t.Context(), insert); err != nil {
-		t.Fatal(err)
-	}
+	mustExec(t, writer, insert)
 	done := make(chan error, 1)
 	go func() { done <- postgres.Migrate(t.Context(), url, slog.New(slog.DiscardHandler)) }()
 	eventually(t, func() bool {
@@ -67,12 +57,8 @@ func TestIndexesOfPartitions(t *testing.T) {
 	if err != nil {
 		t.Errorf("events are not written while the index is built: %v", err)
 	}
-	if err := writer.Commit(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if err := <-done; err != nil {
-		t.Fatal(err)
-	}
+	must(t, writer.Commit(t.Context()))
+	must(t, <-done)
 	got := scanText(t, pool, `
 		SELECT string_agg(t.relname || ' ' || x.indisvalid, ', ' ORDER BY t.relname)
 		FROM pg_index x JOIN pg_class t ON t.oid = x.indrelid
@@ -89,21 +75,15 @@ func TestIndexesOfPartitions(t *testing.T) {
 func TestIndexesOfPartitionsWhileAMonthIsDetached(t *testing.T) {
 	t.Parallel()
 	pool := pgtest.Pool(t)
-	if err := postgres.EnsurePartitions(t.Context(), pool, []time.Time{month(2012, 1), month(2012, 2)}); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := pool.Exec(t.Context(), `DROP INDEX events_url_id_change_idx;
-		CREATE INDEX events_url_id_change_idx ON ONLY events (url_id, occurred_at, id) WHERE event_type <> 'clicked'`); err != nil {
-		t.Fatal(err)
-	}
+	must(t, postgres.EnsurePartitions(t.Context(), pool, []time.Time{month(2012, 1), month(2012, 2)}))
+	mustExec(t, pool, `DROP INDEX events_url_id_change_idx;
+		CREATE INDEX events_url_id_change_idx ON ONLY events (url_id, occurred_at, id) WHERE event_type <> 'clicked'`)
 	writer, err := pool.Begin(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = writer.Rollback(t.Context()) }()
-	if _, err := writer.Exec(t.Context(), "LOCK TABLE events_2012_02 IN ROW EXCLUSIVE MODE"); err != nil {
-		t.Fatal(err)
-	}
+	mustExec(t, writer, "LOCK TABLE events_2012_02 IN ROW EXCLUSIVE MODE")
 	done := make(chan error, 1)
 	go func() {
 		done <- postgres.Migrate(t.Context(), pool.Config().ConnString(), slog.New(slog.DiscardHandler))
@@ -112,12 +92,8 @@ func TestIndexesOfPartitionsWhileAMonthIsDetached(t *testing.T) {
 		return scanText(t, pool, `SELECT count(*)::text FROM pg_stat_activity
 			WHERE datname = current_database() AND query LIKE 'CREATE INDEX CONCURRENTLY ON events_2012_02%' AND wait_event_type = 'Lock'`) == "1"
 	})
-	if err := postgres.DetachMonth(t.Context(), pool, month(2012, 1), "away", func(pgx.Tx) error { return nil }); err != nil {
-		t.Fatal(err)
-	}
-	if err := writer.Commit(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	must(t, postgres.DetachMonth(t.Context(), pool, month(2012, 1), "away", func(pgx.Tx) error { return nil }))
+	must(t, writer.Commit(t.Context()))
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
@@ -141,9 +117,7 @@ func TestIndexOfCodesInAnotherCase(t *testing.T) {
 		"CREATE INDEX urls_short_code_lower_idx ON urls (lower(short_code))",
 		"UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'urls_short_code_lower_idx'::regclass",
 	} {
-		if _, err := pool.Exec(t.Context(), sql); err != nil {
-			t.Fatal(err)
-		}
+		mustExec(t, pool, sql)
 	}
 	writer, err := pool.Begin(t.Context())
 	if err != nil {
@@ -151,9 +125,7 @@ func TestIndexOfCodesInAnotherCase(t *testing.T) {
 	}
 	defer func() { _ = writer.Rollback(t.Context()) }()
 	const insert = "INSERT INTO urls (user_id, short_code, original_url) VALUES (1, $1, 'https://example.com/')"
-	if _, err := writer.Exec(t.Context(), insert, "before"); err != nil {
-		t.Fatal(err)
-	}
+	mustExec(t, writer, insert, "before")
 	done := make(chan error, 1)
 	go func() {
 		done <- postgres.Migrate(t.Context(), pool.Config().ConnString(), slog.New(slog.DiscardHandler))
@@ -165,12 +137,8 @@ func TestIndexOfCodesInAnotherCase(t *testing.T) {
 	if _, err := pool.Exec(t.Context(), insert, "meanwhile"); err != nil {
 		t.Errorf("links are not written while the index is built: %v", err)
 	}
-	if err := writer.Commit(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if err := <-done; err != nil {
-		t.Fatal(err)
-	}
+	must(t, writer.Commit(t.Context()))
+	must(t, <-done)
 	if got := scanText(t, pool, "SELECT indisvalid::text FROM pg_index WHERE indexrelid = 'urls_short_code_lower_idx'::regclass"); got != "true" {
 		t.Errorf("the index is whole: %s", got)
 	}

@@ -14,7 +14,8 @@ func TestPoolMetrics(t *testing.T) {
 	cluster := pgtest.Cluster(t)
 	pool := pgtest.Open(t, cluster.URL("postgres"))
 	registry := prometheus.NewPedanticRegistry()
-	registry.MustRegister(postgres.NewPoolMetrics("test", pool), postgres.NewUpMetric(pool))
+	postgres.RegisterPool(registry, "test", pool)
+	registry.MustRegister(postgres.NewUpMetric(pool))
 	conn, err := pool.Acquire(t.Context())
 	if err != nil {
 		t.Fatal(err)

@@ -88,9 +88,7 @@ func TestCheckSchema(t *testing.T) {
 			t.Parallel()
 			url := pgtest.URL(t)
 			pool := pgtest.Open(t, url)
-			if _, err := pool.Exec(t.Context(), tt.change); err != nil {
-				t.Fatal(err)
-			}
+			mustExec(t, pool, tt.change)
 			err := postgres.WaitForSchema(t.Context(), pool, slog.New(slog.DiscardHandler))
 			if tt.want == "" {
 				if err != nil {
@@ -121,9 +119,7 @@ func TestSchemaErrorSaysWhatToDo(t *testing.T) {
 func TestMigrateAndCheckWaitForPostgres(t *testing.T) {
 	t.Parallel()
 	cluster := pgtest.Cluster(t)
-	if err := cluster.CreateDatabase(t.Context(), "late"); err != nil {
-		t.Fatal(err)
-	}
+	must(t, cluster.CreateDatabase(t.Context(), "late"))
 	pool := pgtest.Open(t, cluster.URL("late"))
 	var lines logLines
 	migrate := func(ctx context.Context) error { return postgres.Migrate(ctx, cluster.URL("late"), lines.logger()) }
@@ -134,9 +130,7 @@ func TestMigrateAndCheckWaitForPostgres(t *testing.T) {
 		result := make(chan error, 1)
 		go func() { result <- try(t.Context()) }()
 		eventually(t, func() bool { return lines.count("postgres is not available, trying again") > seen+1 })
-		if err := cluster.Start(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+		must(t, cluster.Start(t.Context()))
 		if err := <-result; err != nil {
 			t.Error(err)
 		}
@@ -177,9 +171,7 @@ func TestMigrateWaitsForAnotherMigration(t *testing.T) {
 	holder := acquire(t, pool)
 	defer holder.Release()
 	const key = 0x7369676e706f7374
-	if _, err := holder.Exec(t.Context(), "SELECT pg_advisory_lock($1)", int64(key)); err != nil {
-		t.Fatal(err)
-	}
+	mustExec(t, holder, "SELECT pg_advisory_lock($1)", int64(key))
 	var lines logLines
 	result := make(chan error, 1)
 	go func() { result <- postgres.Migrate(t.Context(), url, lines.logger()) }()
@@ -187,9 +179,7 @@ func TestMigrateWaitsForAnotherMigration(t *testing.T) {
 	if tables := countTables(t, pool); tables != 0 {
 		t.Errorf("%d tables were made without the lock", tables)
 	}
-	if _, err := holder.Exec(t.Context(), "SELECT pg_advisory_unlock($1)", int64(key)); err != nil {
-		t.Fatal(err)
-	}
+	mustExec(t, holder, "SELECT pg_advisory_unlock($1)", int64(key))
 	if err := <-result; err != nil {
 		t.Error(err)
 	}

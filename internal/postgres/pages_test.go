@@ -13,14 +13,10 @@ import (
 func TestEachPage(t *testing.T) {
 	t.Parallel()
 	pool := pgtest.Pool(t)
-	if err := postgres.MakeMonth(t.Context(), pool, "pages", month(2012, 2)); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := pool.Exec(t.Context(), `INSERT INTO pages (id, occurred_at, event_type)
+	must(t, postgres.MakeMonth(t.Context(), pool, "pages", month(2012, 2)))
+	mustExec(t, pool, `INSERT INTO pages (id, occurred_at, event_type)
 		SELECT n, timestamptz '2012-02-03 04:05:06.789123+01' + n / 4 * interval '1 microsecond', CASE n % 3 WHEN 0 THEN 'clicked' ELSE 'created' END
-		FROM generate_series(1, 20) n`); err != nil {
-		t.Fatal(err)
-	}
+		FROM generate_series(1, 20) n`)
 	const ids = "SELECT coalesce(string_agg(id::text, ' ' ORDER BY occurred_at, id), '') FROM pages WHERE "
 	for rows, pages := range map[int]int{1: 21, 3: 7, 19: 2, 20: 2, 21: 1} {
 		var all []string
@@ -38,16 +34,10 @@ func TestEachPage(t *testing.T) {
 	}
 
 	// A row that is moved is in the other table exactly once.
-	if err := postgres.EnsurePartitions(t.Context(), pool, []time.Time{month(2012, 2)}); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := pool.Exec(t.Context(), "INSERT INTO events SELECT * FROM pages WHERE id = 4"); err != nil {
-		t.Fatal(err)
-	}
+	must(t, postgres.EnsurePartitions(t.Context(), pool, []time.Time{month(2012, 2)}))
+	mustExec(t, pool, "INSERT INTO events SELECT * FROM pages WHERE id = 4")
 	for range 2 {
-		if err := postgres.MoveEvents(t.Context(), pool, "pages", "events", "event_type = 'created'"); err != nil {
-			t.Fatal(err)
-		}
+		must(t, postgres.MoveEvents(t.Context(), pool, "pages", "events", "event_type = 'created'"))
 		if got := scanText(t, pool, ids+"true"); got != "3 6 9 12 15 18" {
 			t.Errorf("left: %s", got)
 		}

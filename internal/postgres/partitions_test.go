@@ -70,12 +70,8 @@ func TestEnsurePartitionsManyAtOnce(t *testing.T) {
 func TestPartitionsAreComplete(t *testing.T) {
 	t.Parallel()
 	pool := pgtest.Pool(t)
-	if err := postgres.EnsurePartitions(t.Context(), pool, []time.Time{month(2011, 5)}); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := pool.Exec(t.Context(), "CREATE TABLE plain PARTITION OF events FOR VALUES FROM ('2011-06-01') TO ('2011-07-01')"); err != nil {
-		t.Fatal(err)
-	}
+	must(t, postgres.EnsurePartitions(t.Context(), pool, []time.Time{month(2011, 5)}))
+	mustExec(t, pool, "CREATE TABLE plain PARTITION OF events FOR VALUES FROM ('2011-06-01') TO ('2011-07-01')")
 	for what, sql := range map[string]string{
 		"columns":     "SELECT coalesce(string_agg(concat(a.attname, a.atttypid::regtype, a.attnotnull, a.attstorage, pg_get_expr(d.adbin, d.adrelid)), ';' ORDER BY attnum), '') FROM pg_attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum WHERE a.attrelid = $1::regclass AND attnum > 0",
 		"constraints": "SELECT coalesce(string_agg(concat(contype, pg_get_constraintdef(oid)), ';' ORDER BY pg_get_constraintdef(oid)), '') FROM pg_constraint WHERE conrelid = $1::regclass",
@@ -156,17 +152,13 @@ func TestEnsurePartitionsGivesUpOnALock(t *testing.T) {
 	if !errors.Is(err, pgx.ErrTxClosed) && err != nil {
 		t.Fatal(err)
 	}
-	if err := insertEvents(t, pool, month(2012, 2)); err != nil {
-		t.Fatal(err)
-	}
+	must(t, insertEvents(t, pool, month(2012, 2)))
 }
 
 func TestEnsurePartitionsLeavesAStrangersTableAlone(t *testing.T) {
 	t.Parallel()
 	pool := pgtest.Pool(t)
-	if _, err := pool.Exec(t.Context(), "CREATE TABLE events_2013_03 (LIKE events)"); err != nil {
-		t.Fatal(err)
-	}
+	mustExec(t, pool, "CREATE TABLE events_2013_03 (LIKE events)")
 	err := postgres.EnsurePartitions(t.Context(), pool, []time.Time{month(2013, 3)})
 	var none *postgres.MonthError
 	if !errors.As(err, &none) || !none.Month.Equal(month(2013, 3)) || !errors.Is(err, postgres.ErrDetached) ||
@@ -179,12 +171,8 @@ func TestEnsurePartitionsLeavesAStrangersTableAlone(t *testing.T) {
 func TestEnsurePartitionsBesideAnotherPartition(t *testing.T) {
 	t.Parallel()
 	pool := pgtest.Pool(t)
-	if _, err := pool.Exec(t.Context(), "CREATE TABLE events_2010 PARTITION OF events FOR VALUES FROM ('2010-01-01') TO ('2011-01-01')"); err != nil {
-		t.Fatal(err)
-	}
-	if err := postgres.EnsurePartitions(t.Context(), pool, []time.Time{month(2010, 6), month(2011, 1)}); err != nil {
-		t.Fatal(err)
-	}
+	mustExec(t, pool, "CREATE TABLE events_2010 PARTITION OF events FOR VALUES FROM ('2010-01-01') TO ('2011-01-01')")
+	must(t, postgres.EnsurePartitions(t.Context(), pool, []time.Time{month(2010, 6), month(2011, 1)}))
 	if err := insertEvents(t, pool, month(2010, 6), month(2011, 1)); err != nil {
 		t.Error(err)
 	}
@@ -195,25 +183,15 @@ func TestPartitionsRemembersAndForgets(t *testing.T) {
 	pool := pgtest.Pool(t)
 	at := month(2014, 4)
 	p := postgres.NewPartitions(pool)
-	if err := p.Ensure(t.Context(), at, at.Add(time.Hour), at.AddDate(0, 1, 0)); err != nil {
-		t.Fatal(err)
-	}
-	if err := insertEvents(t, pool, at, at.AddDate(0, 1, 0)); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := pool.Exec(t.Context(), "DROP TABLE events_2014_04"); err != nil {
-		t.Fatal(err)
-	}
-	if err := p.Ensure(t.Context(), at); err != nil {
-		t.Fatal(err)
-	}
+	must(t, p.Ensure(t.Context(), at, at.Add(time.Hour), at.AddDate(0, 1, 0)))
+	must(t, insertEvents(t, pool, at, at.AddDate(0, 1, 0)))
+	mustExec(t, pool, "DROP TABLE events_2014_04")
+	must(t, p.Ensure(t.Context(), at))
 	if err := insertEvents(t, pool, at); !postgres.NoPartition(err) {
 		t.Fatalf("insert = %v; what is known was looked up again", err)
 	}
 	p.Forget()
-	if err := p.Ensure(t.Context(), at); err != nil {
-		t.Fatal(err)
-	}
+	must(t, p.Ensure(t.Context(), at))
 	if err := insertEvents(t, pool, at); err != nil {
 		t.Error(err)
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/signpost/signpost/internal/pgtest"
@@ -42,9 +43,7 @@ func TestOpenSetsUpSessions(t *testing.T) {
 func scanText(t *testing.T, pool *pgxpool.Pool, sql string, args ...any) string {
 	t.Helper()
 	var s string
-	if err := pool.QueryRow(t.Context(), sql, args...).Scan(&s); err != nil {
-		t.Fatal(err)
-	}
+	must(t, pool.QueryRow(t.Context(), sql, args...).Scan(&s))
 	return s
 }
 
@@ -89,9 +88,7 @@ func TestOpenRefusesNonsenseWithoutShowingIt(t *testing.T) {
 func TestInTx(t *testing.T) {
 	t.Parallel()
 	pool := pgtest.Open(t, pgtest.Empty(t))
-	if _, err := pool.Exec(t.Context(), "CREATE TABLE t (who text)"); err != nil {
-		t.Fatal(err)
-	}
+	mustExec(t, pool, "CREATE TABLE t (who text)")
 	insert := func(ctx context.Context, who string, then func() error) error {
 		return postgres.InTx(ctx, pool, func(tx pgx.Tx) error {
 			if _, err := tx.Exec(ctx, "INSERT INTO t VALUES ($1)", who); err != nil {
@@ -100,9 +97,7 @@ func TestInTx(t *testing.T) {
 			return then()
 		})
 	}
-	if err := insert(t.Context(), "kept", func() error { return nil }); err != nil {
-		t.Fatal(err)
-	}
+	must(t, insert(t.Context(), "kept", func() error { return nil }))
 	failure := errors.New("no")
 	if err := insert(t.Context(), "failed", func() error { return failure }); err != failure { //nolint:errorlint // as it is
 		t.Errorf("error = %v, want what fn returned", err)
@@ -137,9 +132,7 @@ func TestReadOnlySessionsAreGivenUp(t *testing.T) {
 	t.Cleanup(pool.Close)
 	const pid = "SELECT pg_backend_pid()::text"
 	before := scanText(t, pool, pid)
-	if _, err := pool.Exec(t.Context(), "SET default_transaction_read_only = on"); err != nil {
-		t.Fatal(err)
-	}
+	mustExec(t, pool, "SET default_transaction_read_only = on")
 	if again := scanText(t, pool, pid); again != before {
 		t.Fatalf("the pool of one has two sessions: %s and %s", before, again)
 	}
@@ -198,9 +191,7 @@ func TestADeadlineCostsNoConnection(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer other.Close(t.Context()) //nolint:errcheck // it gives the lock back
-		if _, err := other.Exec(t.Context(), "SELECT pg_advisory_lock(7)"); err != nil {
-			t.Fatal(err)
-		}
+		mustExec(t, other, "SELECT pg_advisory_lock(7)")
 		_, err = pool.Exec(ctx, "SELECT pg_advisory_lock(7)")
 		return err
 	})
@@ -224,9 +215,7 @@ func TestAFrozenServerIsLeft(t *testing.T) {
 	}
 	defer conn.Release()
 	pid := int(conn.Conn().PgConn().PID())
-	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
+	must(t, syscall.Kill(pid, syscall.SIGSTOP))
 	defer syscall.Kill(pid, syscall.SIGCONT) //nolint:errcheck // or it is gone
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
@@ -236,4 +225,21 @@ func TestAFrozenServerIsLeft(t *testing.T) {
 	if !conn.Conn().IsClosed() {
 		t.Error("the session that hangs is still in use")
 	}
+}
+
+// must ends the test if err is not nil.
+func must(tb testing.TB, err error) {
+	tb.Helper()
+	if err != nil {
+		tb.Fatal(err)
+	}
+}
+
+// mustExec runs a statement, and ends the test if that fails.
+func mustExec(tb testing.TB, db interface {
+	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
+}, sql string, args ...any) {
+	tb.Helper()
+	_, err := db.Exec(tb.Context(), sql, args...)
+	must(tb, err)
 }

@@ -54,9 +54,7 @@ func TestMissingRights(t *testing.T) {
 				t.Fatalf("no cure in: %v", refused)
 			}
 			do(strings.Split(statements, "; ")...)
-			if err := migrate(); err != nil {
-				t.Fatal(err)
-			}
+			must(t, migrate())
 			if err := postgres.CheckSchema(t.Context(), pgtest.Open(t, as)); err != nil {
 				t.Error(err)
 			}

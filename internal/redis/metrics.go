@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 	"github.com/redis/rueidis"
 )
 
@@ -14,28 +15,26 @@ type metrics struct {
 }
 
 func newMetrics(c *Client, r prometheus.Registerer) *metrics {
-	m := &metrics{
-		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+	with := promauto.With(r)
+	with.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "signpost_redis_up", Help: "1 while Redis is used, 0 while it is not connected or the breaker is open.",
+	}, func() float64 {
+		if c.Up() {
+			return 1
+		}
+		return 0
+	})
+	return &metrics{
+		requests: with.NewCounterVec(prometheus.CounterOpts{
 			Name: "signpost_redis_requests_total",
 			Help: "Requests to Redis by operation (get, put, probe) and result: hit, miss, stored, done, " +
 				"error (Redis refused), timeout, failed (no connection), skipped (the breaker is open) or busy.",
 		}, []string{"op", "result"}),
-		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		seconds: with.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "signpost_redis_request_seconds", Help: "Time until Redis answered or was given up.",
 			Buckets: []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .5},
 		}, []string{"op"}),
 	}
-	if r != nil {
-		r.MustRegister(m.requests, m.seconds, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "signpost_redis_up", Help: "1 while Redis is used, 0 while it is not connected or the breaker is open.",
-		}, func() float64 {
-			if c.Up() {
-				return 1
-			}
-			return 0
-		}))
-	}
-	return m
 }
 
 // observe counts a request and its duration. Hits and misses of a successful get are

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/riverqueue/river"
@@ -52,18 +53,31 @@ func newShippingOf(t *testing.T, pool *pgxpool.Pool, o clicks.Options) *harness 
 	return &harness{t, pool, o.Dir, spool, New(Options{Pool: pool, River: inserter, Spool: spool, Log: log})}
 }
 
+// must ends the test if err is not nil.
+func must(tb testing.TB, err error) {
+	tb.Helper()
+	if err != nil {
+		tb.Fatal(err)
+	}
+}
+
+// mustExec runs a statement, and ends the test if that fails.
+func mustExec(tb testing.TB, db interface {
+	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
+}, sql string, args ...any) {
+	tb.Helper()
+	_, err := db.Exec(tb.Context(), sql, args...)
+	must(tb, err)
+}
+
 // segment seals a segment of n clicks.
 func (s *harness) segment(n int) {
 	s.Helper()
 	for range n {
 		click := clicks.Click{At: time.Now(), URLID: 1, UserID: 1, IP: netip.MustParseAddr("192.0.2.1"), UserAgent: "test"}
-		if err := s.spool.Append(&click); err != nil {
-			s.Fatal(err)
-		}
+		must(s.T, s.spool.Append(&click))
 	}
-	if err := s.spool.SealNow(s.Context()); err != nil {
-		s.Fatal(err)
-	}
+	must(s.T, s.spool.SealNow(s.Context()))
 }
 
 // want checks the ledger: batches, the clicks in them, and one job for each.
@@ -87,17 +101,13 @@ const goneSegments = "SELECT b.id FROM click_batches b JOIN spool_folders f ON f
 // gone returns the number of these batches.
 func (s *harness) gone() (n int) {
 	s.Helper()
-	if err := s.pool.QueryRow(s.Context(), "SELECT count(*) FROM ("+goneSegments+") g").Scan(&n); err != nil {
-		s.Fatal(err)
-	}
+	must(s.T, s.pool.QueryRow(s.Context(), "SELECT count(*) FROM ("+goneSegments+") g").Scan(&n))
 	return n
 }
 
 func (s *harness) drain() {
 	s.Helper()
-	if err := s.shipper.Drain(s.Context()); err != nil {
-		s.Fatal(err)
-	}
+	must(s.T, s.shipper.Drain(s.Context()))
 }
 
 func TestShipper(t *testing.T) {
@@ -154,12 +164,9 @@ func (s *harness) run() (stop func()) {
 func TestShipperTidiesWhileItShips(t *testing.T) {
 	t.Parallel()
 	s := newShipping(t, pgtest.Pool(t), 0)
-	_, err := s.pool.Exec(t.Context(), `
+	mustExec(t, s.pool, `
 		CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.05); RETURN NEW; END $$;
 		CREATE TRIGGER slow BEFORE INSERT ON click_batches FOR EACH ROW EXECUTE FUNCTION slow()`)
-	if err != nil {
-		t.Fatal(err)
-	}
 	s.shipper.tidyEvery = 10 * time.Millisecond
 	s.segment(1)
 	segments, err := s.spool.Segments("")
@@ -174,9 +181,7 @@ func TestShipperTidiesWhileItShips(t *testing.T) {
 				s.segment(1)
 			}
 			var found bool
-			if err := s.pool.QueryRow(t.Context(), "SELECT EXISTS (SELECT FROM click_batches WHERE "+where+")").Scan(&found); err != nil {
-				t.Fatal(err)
-			}
+			must(t, s.pool.QueryRow(t.Context(), "SELECT EXISTS (SELECT FROM click_batches WHERE "+where+")").Scan(&found))
 			return found
 		})
 	}
@@ -200,12 +205,8 @@ func TestShipTwice(t *testing.T) {
 	t.Parallel()
 	s := newShipping(t, pgtest.Pool(t), time.Hour)
 	s.segment(7)
-	if err := s.shipper.meet(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if err := s.shipper.insert(t.Context(), s.read()); err != nil {
-		t.Fatal(err)
-	}
+	must(t, s.shipper.meet(t.Context()))
+	must(t, s.shipper.insert(t.Context(), s.read()))
 	s.drain()
 	s.want(1, 7)
 
@@ -232,11 +233,9 @@ func TestShipAgainAfterRestore(t *testing.T) {
 	s.drain()
 	s.segment(4)
 	s.drain()
-	if _, err := s.pool.Exec(t.Context(), `
+	mustExec(t, s.pool, `
 		WITH lost AS (DELETE FROM click_batches WHERE clicks = 4 RETURNING job_id)
-		DELETE FROM river_job WHERE id IN (SELECT job_id FROM lost)`); err != nil {
-		t.Fatal(err)
-	}
+		DELETE FROM river_job WHERE id IN (SELECT job_id FROM lost)`)
 	if n, _, err := s.spool.Reship(time.Now()); err != nil || n != 2 {
 		t.Fatalf("%d segments are shipped again, want 2 (%v)", n, err)
 	}
@@ -260,9 +259,7 @@ func TestShipperConfirmsRemovals(t *testing.T) {
 func TestRefusedBatchBlocksNoOther(t *testing.T) {
 	t.Parallel()
 	s := newShipping(t, pgtest.Pool(t), time.Hour)
-	if _, err := s.pool.Exec(t.Context(), `ALTER TABLE click_batches ADD CONSTRAINT no_three CHECK (clicks <> 3)`); err != nil {
-		t.Fatal(err)
-	}
+	mustExec(t, s.pool, `ALTER TABLE click_batches ADD CONSTRAINT no_three CHECK (clicks <> 3)`)
 	const refused = 300 // more than one listing of the spool returns
 	for range refused {
 		s.segment(3)
@@ -279,9 +276,7 @@ func TestRefusedBatchBlocksNoOther(t *testing.T) {
 		t.Error("Drain says that all is shipped")
 	}
 	s.want(3, 8)
-	if _, err := s.pool.Exec(t.Context(), `ALTER TABLE click_batches DROP CONSTRAINT no_three`); err != nil {
-		t.Fatal(err)
-	}
+	mustExec(t, s.pool, `ALTER TABLE click_batches DROP CONSTRAINT no_three`)
 	s.eventually("the refused batches are shipped", func() bool {
 		_ = s.shipper.Drain(t.Context())
 		return s.spool.Stats().Segments == 0
@@ -306,9 +301,7 @@ func TestShipperWaitsOutAnOutage(t *testing.T) {
 	if s.spool.Stats().Segments == 0 {
 		t.Fatal("segments were shipped without a database")
 	}
-	if err := cluster.Start(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	must(t, cluster.Start(t.Context()))
 	s.eventually("the backlog is shipped", func() bool { return s.spool.Stats().Segments == 0 })
 	var counted int
 	if err := s.pool.QueryRow(t.Context(), `SELECT sum(clicks) FROM click_batches`).Scan(&counted); err != nil || counted != 56 {
@@ -392,11 +385,9 @@ func TestShipAgainWhileRunning(t *testing.T) {
 	s.want(5, 15)
 
 	// The last two batches are removed from Postgres.
-	if _, err := s.pool.Exec(t.Context(), `
+	mustExec(t, s.pool, `
 		WITH lost AS (DELETE FROM click_batches WHERE clicks > 3 RETURNING job_id)
-		DELETE FROM river_job WHERE id IN (SELECT job_id FROM lost)`); err != nil {
-		t.Fatal(err)
-	}
+		DELETE FROM river_job WHERE id IN (SELECT job_id FROM lost)`)
 	s.want(3, 6)
 	for range 3 { // one call is enough; more do no harm
 		if put, waiting, err := s.shipper.Reship(t.Context()); put != 5 || waiting != 0 || err != nil {
@@ -440,15 +431,9 @@ func TestShipAfterDeath(t *testing.T) {
 	pool := pgtest.Pool(t)
 	s := newShipping(t, pool, time.Hour)
 	s.segment(7)
-	if err := s.shipper.meet(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if err := s.shipper.insert(t.Context(), s.read()); err != nil {
-		t.Fatal(err)
-	}
-	if err := s.spool.Close(); err != nil {
-		t.Fatal(err)
-	}
+	must(t, s.shipper.meet(t.Context()))
+	must(t, s.shipper.insert(t.Context(), s.read()))
+	must(t, s.spool.Close())
 	heir, err := clicks.OpenForShipping(s.dir, clicks.Options{Log: s.shipper.Log})
 	if err != nil {
 		t.Fatal(err)
@@ -458,9 +443,7 @@ func TestShipAfterDeath(t *testing.T) {
 		t.Fatalf("%d segments adopted, want 1", got)
 	}
 	s.shipper.Spool = heir
-	if err := s.shipper.Ship(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	must(t, s.shipper.Ship(t.Context()))
 	s.want(1, 7)
 }
 
@@ -468,9 +451,7 @@ func TestShipAfterDeath(t *testing.T) {
 func (s *harness) copyOf(dir string) (copied string) {
 	s.Helper()
 	copied = s.TempDir()
-	if err := os.CopyFS(copied, os.DirFS(dir)); err != nil {
-		s.Fatal(err)
-	}
+	must(s.T, os.CopyFS(copied, os.DirFS(dir)))
 	return copied
 }
 
@@ -483,22 +464,17 @@ func (s *harness) shipFrom(dir string) {
 	}
 	defer spool.Close() //nolint:errcheck // takes no clicks
 	shipper := New(Options{Pool: s.pool, River: s.shipper.River, Spool: spool, Log: s.shipper.Log})
-	if err := errors.Join(shipper.Ship(s.Context()), shipper.Expire(s.Context(), time.Now().Add(time.Hour))); err != nil {
-		s.Fatal(err)
-	}
+	must(s.T, errors.Join(shipper.Ship(s.Context()), shipper.Expire(s.Context(), time.Now().Add(time.Hour))))
 }
 
 // ingestAll marks the batches as ingested by a worker, a day or more ago.
 func (s *harness) ingestAll() {
 	s.Helper()
-	_, err := s.pool.Exec(s.Context(), `
+	mustExec(s.T, s.pool, `
 		WITH done AS (
 			UPDATE click_batches SET payload = NULL, ingested_at = now() - interval '25 hours'
 			WHERE ingested_at IS NULL AND failed_at IS NULL RETURNING job_id)
 		DELETE FROM river_job WHERE id IN (SELECT job_id FROM done)`)
-	if err != nil {
-		s.Fatal(err)
-	}
 }
 
 func (s *harness) prune(want int64) {
@@ -543,15 +519,11 @@ func TestCopyOfASpoolIsHeld(t *testing.T) {
 		s.wantHeld(3, 3)
 	}
 	// Once they were dropped, the ledger forgets them in their turn.
-	if _, err := s.pool.Exec(t.Context(), `UPDATE click_batches SET payload = NULL, ingested_at = now() - interval '25 hours'`); err != nil {
-		t.Fatal(err)
-	}
+	mustExec(t, s.pool, `UPDATE click_batches SET payload = NULL, ingested_at = now() - interval '25 hours'`)
 	s.prune(3)
 
 	// The folder is back in its place, and a new process adopts it.
-	if err := s.spool.Close(); err != nil {
-		t.Fatal(err)
-	}
+	must(t, s.spool.Close())
 	heir := newShippingOf(t, s.pool, clicks.Options{Dir: s.copyOf(snapshot)})
 	heir.segment(4)
 	heir.drain()
@@ -593,36 +565,27 @@ func TestShipAgainAfterFailover(t *testing.T) {
 		for _, n := range clicks {
 			s.segment(n)
 		}
-		if err := s.shipper.Ship(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+		must(t, s.shipper.Ship(t.Context()))
 	}
 	settle := func(at time.Time, gone int) {
 		t.Helper()
-		if err := s.shipper.Expire(t.Context(), at); err != nil {
-			t.Fatal(err)
-		}
+		must(t, s.shipper.Expire(t.Context(), at))
 		if got := s.gone(); got != gone {
 			t.Errorf("the ledger takes %d segments for gone, want %d", got, gone)
 		}
 	}
 	ship(1, 1)
 	settle(hour(1), 2)
-	if _, err := s.pool.Exec(t.Context(), `CREATE TABLE standby AS SELECT * FROM spool_folders`); err != nil {
-		t.Fatal(err)
-	}
+	mustExec(t, s.pool, `CREATE TABLE standby AS SELECT * FROM spool_folders`)
 	ship(10)
 	hour(2)
 	ship(100, 1000)
 	settle(hour(2), 3) // two segments are kept
 
-	_, err := s.pool.Exec(t.Context(), `
+	mustExec(t, s.pool, `
 		UPDATE spool_folders f SET gone_below = s.gone_below FROM standby s WHERE f.folder = s.folder;
 		WITH lost AS (DELETE FROM click_batches WHERE clicks >= 100 RETURNING job_id)
 		DELETE FROM river_job WHERE id IN (SELECT job_id FROM lost)`)
-	if err != nil {
-		t.Fatal(err)
-	}
 	s.want(3, 12)
 	hour(2)
 	if n, _, err := s.spool.Reship(began.Add(2*time.Hour + time.Minute)); err != nil || n != 2 {
@@ -644,15 +607,11 @@ func TestSpoolOfAnotherInstallation(t *testing.T) {
 	pool := pgtest.Pool(t)
 	theirs := newShipping(t, pgtest.Pool(t), time.Hour)
 	// The databases of the tests are copies of one.
-	if _, err := theirs.pool.Exec(t.Context(), "UPDATE installation SET id = gen_random_uuid()"); err != nil {
-		t.Fatal(err)
-	}
+	mustExec(t, theirs.pool, "UPDATE installation SET id = gen_random_uuid()")
 	theirs.segment(7)
 	theirs.drain()
 	theirs.segment(8) // not shipped
-	if err := theirs.spool.Close(); err != nil {
-		t.Fatal(err)
-	}
+	must(t, theirs.spool.Close())
 
 	s := newShippingOf(t, pool, clicks.Options{Dir: theirs.dir, Keep: time.Hour})
 	s.segment(1)
@@ -665,26 +624,20 @@ func TestSpoolOfAnotherInstallation(t *testing.T) {
 
 	// The database becomes that of another installation.
 	was := s.spool.Installation()
-	if _, err := pool.Exec(t.Context(), "UPDATE installation SET id = gen_random_uuid()"); err != nil {
-		t.Fatal(err)
-	}
+	mustExec(t, pool, "UPDATE installation SET id = gen_random_uuid()")
 	s.segment(10)
 	s.eventually("the spool knows it", func() bool { return s.spool.Installation() != was && len(s.spool.Foreign()) == 2 })
 	s.segment(100)
 	s.eventually("the new click is shipped", func() bool { return s.spool.Stats().Segments == 0 })
 	s.want(2, 101)
 	// Then it is the first one again.
-	if _, err := pool.Exec(t.Context(), "UPDATE installation SET id = $1::uuid", was); err != nil {
-		t.Fatal(err)
-	}
+	mustExec(t, pool, "UPDATE installation SET id = $1::uuid", was)
 	s.segment(1000)
 	s.eventually("the spool knows it", func() bool { return s.spool.Installation() == was })
 	s.shipper.Met(was) // this happens by itself as well
 	s.eventually("the clicks of the first are shipped", func() bool {
 		var clicks int
-		if err := pool.QueryRow(t.Context(), "SELECT sum(clicks) FROM click_batches").Scan(&clicks); err != nil {
-			t.Fatal(err)
-		}
+		must(t, pool.QueryRow(t.Context(), "SELECT sum(clicks) FROM click_batches").Scan(&clicks))
 		if _, err := s.spool.Adopt(); err != nil {
 			t.Error(err)
 		}

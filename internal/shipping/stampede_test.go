@@ -43,9 +43,7 @@ func TestBacklogsAreNoStampede(t *testing.T) {
 		s.eventually("shipping fails", func() bool { return testutil.ToFloat64(s.shipper.failures) > 0 })
 		watched, all = append(watched, w), append(all, s)
 	}
-	if err := cluster.Start(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	must(t, cluster.Start(t.Context()))
 	for _, s := range all {
 		s.eventually("the backlog is shipped", func() bool { return s.spool.Stats().Segments == 0 })
 	}
