@@ -14,14 +14,8 @@ import (
 )
 
 func batchesCommand(environ []string) *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "batches",
-		Short: "Work with click batches that failed",
-		Args:  cobra.NoArgs,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-	}
-	cmd.AddCommand(batchesListCommand(environ), batchesRetryCommand(environ), batchesDropCommand(environ))
-	return cmd
+	return commandGroup("batches", "Work with click batches that failed",
+		batchesListCommand(environ), batchesRetryCommand(environ), batchesDropCommand(environ))
 }
 
 func batchesListCommand(environ []string) *cobra.Command {

@@ -61,6 +61,16 @@ func rootCommand(environ []string) *cobra.Command {
 	return root
 }
 
+// commandGroup returns a command that only has others below it.
+func commandGroup(use, short string, commands ...*cobra.Command) *cobra.Command {
+	group := &cobra.Command{
+		Use: use, Short: short, Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	group.AddCommand(commands...)
+	return group
+}
+
 // load reads the configuration for a command that needs a database.
 func load(cmd *cobra.Command, environ []string) (config.Config, *slog.Logger, error) {
 	cfg, err := config.Load(environ)

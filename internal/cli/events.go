@@ -23,14 +23,8 @@ import (
 const noArchive = "none"
 
 func eventsCommand(environ []string) *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "events",
-		Short: "Work with months of events that were archived",
-		Args:  cobra.NoArgs,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-	}
-	cmd.AddCommand(eventsListCommand(environ), eventsRestoreCommand(environ))
-	return cmd
+	return commandGroup("events", "Work with months of events that were archived",
+		eventsListCommand(environ), eventsRestoreCommand(environ))
 }
 
 func eventsListCommand(environ []string) *cobra.Command {

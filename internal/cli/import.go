@@ -14,9 +14,11 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
 	"github.com/signpost/signpost/internal/client"
+	"github.com/signpost/signpost/internal/pause"
 )
 
 const (
@@ -298,8 +300,6 @@ func (c *countedReader) stop() {
 // follow waits until an import has ended and shows its progress. It survives broken
 // connections and restarts of the server.
 func (r *importRun) follow(ctx context.Context, id int64) (client.Import, error) {
-	tick := time.NewTicker(watchEvery)
-	defer tick.Stop()
 	state := ""
 	for {
 		var imp client.Import
@@ -326,10 +326,8 @@ func (r *importRun) follow(ctx context.Context, id int64) (client.Import, error)
 			r.meter.begin(fmt.Sprintf("import %d %s", id, state), total, false)
 		}
 		r.meter.at(imp.Done())
-		select {
-		case <-ctx.Done():
+		if pause.For(ctx, watchEvery) != nil {
 			return imp, r.interrupted(id)
-		case <-tick.C:
 		}
 	}
 }
@@ -348,7 +346,7 @@ func (r *importRun) conclude(ctx context.Context, imp client.Import) error {
 		verb = "was a dry run, nothing was written"
 	}
 	_, _ = fmt.Fprintf(r.stdout, "import %d %s: %s imported, %s updated, %s skipped, %s rejected, of %s\n", imp.ID, verb,
-		countOf(imp.RowsImported), countOf(imp.RowsUpdated), countOf(imp.RowsSkipped), countOf(imp.RowsRejected), rowsOf(imp.RowsTotal))
+		humanize.Comma(imp.RowsImported), humanize.Comma(imp.RowsUpdated), humanize.Comma(imp.RowsSkipped), humanize.Comma(imp.RowsRejected), rowsOf(imp.RowsTotal))
 	r.showProblems(imp.Problems)
 	if len(imp.IgnoredColumns) > 0 {
 		more := ""
@@ -366,7 +364,7 @@ func (r *importRun) conclude(ctx context.Context, imp client.Import) error {
 	case imp.Error != nil:
 		return fmt.Errorf("import %d %s: %s", imp.ID, imp.State, *imp.Error)
 	case !imp.Whole():
-		return fmt.Errorf("import %d is %s: %s of %s were looked at", imp.ID, imp.State, countOf(imp.Done()), rowsOf(imp.RowsTotal))
+		return fmt.Errorf("import %d is %s: %s of %s were looked at", imp.ID, imp.State, humanize.Comma(imp.Done()), rowsOf(imp.RowsTotal))
 	case imp.RowsRejected > 0 && !r.flags.allowRejected:
 		return errors.New(countedRows(imp.RowsRejected) + " rejected")
 	}
@@ -377,7 +375,7 @@ func countedRows(n int64) string {
 	if n == 1 {
 		return "1 row was"
 	}
-	return countOf(n) + " rows were"
+	return humanize.Comma(n) + " rows were"
 }
 
 // showProblems prints why rows were rejected, reason by reason, and the notices about
@@ -402,7 +400,7 @@ func (r *importRun) keepRejected(ctx context.Context, imp client.Import) error {
 			_, _ = fmt.Fprintf(r.stdout, "  line %d: %s\n", e.Line, strings.TrimSpace(e.Field+" "+e.Reason))
 		}
 		if more := imp.RowsRejected - int64(len(imp.FirstErrors)); more > 0 {
-			_, _ = fmt.Fprintf(r.stdout, "  and %s more; --rejected FILE keeps them all\n", countOf(more))
+			_, _ = fmt.Fprintf(r.stdout, "  and %s more; --rejected FILE keeps them all\n", humanize.Comma(more))
 		}
 		return nil
 	}

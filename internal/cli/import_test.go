@@ -481,16 +481,6 @@ func TestMeter(t *testing.T) {
 	if text := out.String(); !strings.Contains(text, "sending") || !strings.Contains(text, "hello\n") || !strings.Contains(text, "import 1 running") {
 		t.Errorf("printed %q", text)
 	}
-	for n, want := range map[int64]string{0: "0", 999: "999", 1000: "1,000", 1234567: "1,234,567"} {
-		if got := countOf(n); got != want {
-			t.Errorf("countOf(%d) = %s", n, got)
-		}
-	}
-	for n, want := range map[int64]string{0: "0 B", 1023: "1023 B", 1536: "1.5 KiB", 3 << 30: "3.0 GiB"} {
-		if got := sizeOf(n); got != want {
-			t.Errorf("sizeOf(%d) = %s", n, got)
-		}
-	}
 }
 
 // client is the environment of a command that talks to the server.

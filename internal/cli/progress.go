@@ -4,10 +4,10 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strconv"
 	"sync"
 	"time"
 
+	"github.com/dustin/go-humanize"
 	"github.com/schollz/progressbar/v3"
 	"golang.org/x/term"
 )
@@ -39,9 +39,9 @@ func (m *meter) begin(task string, total int64, bytes bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.clear()
-	m.task, m.total, m.unit, m.said = task, total, countOf, time.Now()
+	m.task, m.total, m.unit, m.said = task, total, humanize.Comma, time.Now()
 	if bytes {
-		m.unit = sizeOf
+		m.unit = func(n int64) string { return humanize.IBytes(uint64(max(0, n))) }
 	}
 	if !m.terminal {
 		return
@@ -98,32 +98,10 @@ func (m *meter) say(format string, args ...any) {
 
 func (m *meter) print(line string) { _, _ = fmt.Fprintln(m.out, line) }
 
-// countOf writes a number with its thousands separated.
-func countOf(n int64) string {
-	digits := strconv.FormatInt(n, 10)
-	for i := len(digits) - 3; i > 0; i -= 3 {
-		digits = digits[:i] + "," + digits[i:]
-	}
-	return digits
-}
-
 // rowsOf writes a number of rows.
 func rowsOf(n int64) string {
 	if n == 1 {
 		return "1 row"
 	}
-	return countOf(n) + " rows"
-}
-
-// sizeOf writes an amount of bytes in the largest unit of which it has at least one.
-func sizeOf(n int64) string {
-	units := []string{"B", "KiB", "MiB", "GiB", "TiB"}
-	value, unit := float64(n), 0
-	for value >= 1024 && unit < len(units)-1 {
-		value, unit = value/1024, unit+1
-	}
-	if unit == 0 {
-		return strconv.FormatInt(n, 10) + " B"
-	}
-	return fmt.Sprintf("%.1f %s", value, units[unit])
+	return humanize.Comma(n) + " rows"
 }

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -29,23 +30,26 @@ func (f *remoteFlags) add(flags *pflag.FlagSet) {
 
 // client returns a client of the server that the flags and environ name.
 func (f *remoteFlags) client(environ []string) (*client.Client, error) {
-	server, token := f.server, f.token
-	if server == "" {
-		server = variable(environ, "SIGNPOST_URL")
-	}
-	if server == "" {
-		server = "http://localhost:8080"
-	}
-	if token == "" {
-		token = variable(environ, "SIGNPOST_TOKEN")
-	}
-	if token == "" && isLocal(server) {
-		token = localToken()
-	}
-	if token == "" {
-		return nil, errors.New("there is no token: give one with --token or SIGNPOST_TOKEN")
+	server := cmp.Or(f.server, variable(environ, "SIGNPOST_URL"), "http://localhost:8080")
+	token, err := findToken(environ, server, f.token, "")
+	if err != nil {
+		return nil, err
 	}
 	return client.New(server, token)
+}
+
+// findToken returns the given token, or else the one in environ, or for a server of this
+// machine the configured one or the one that "signpost dev" keeps. The token of this
+// machine is sent to no other.
+func findToken(environ []string, server, given, configured string) (string, error) {
+	token := cmp.Or(given, variable(environ, "SIGNPOST_TOKEN"))
+	if token == "" && isLocal(server) {
+		token = cmp.Or(configured, localToken())
+	}
+	if token == "" {
+		return "", errors.New("there is no token: give one with --token or SIGNPOST_TOKEN")
+	}
+	return token, nil
 }
 
 // variable returns the value of the last name=value in environ.
@@ -58,8 +62,7 @@ func variable(environ []string, name string) (value string) {
 	return value
 }
 
-// isLocal reports whether a server is on this machine. The token of this machine is
-// sent to no other.
+// isLocal reports whether a server is on this machine.
 func isLocal(server string) bool {
 	u, err := url.Parse(server)
 	if err != nil {

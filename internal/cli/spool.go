@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -21,14 +20,8 @@ import (
 )
 
 func spoolCommand(environ []string) *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "spool",
-		Short: "Ship clicks that a vanished process left, or that the database lost; drop those that belong nowhere",
-		Args:  cobra.NoArgs,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-	}
-	cmd.AddCommand(spoolShipCommand(environ), spoolReshipCommand(environ), spoolDropCommand())
-	return cmd
+	return commandGroup("spool", "Ship clicks that a vanished process left, or that the database lost; drop those that belong nowhere",
+		spoolShipCommand(environ), spoolReshipCommand(environ), spoolDropCommand())
 }
 
 func spoolReshipCommand(environ []string) *cobra.Command {
@@ -53,11 +46,9 @@ sent ADMIN_TOKEN, or what "signpost dev" keeps in .signpost.`,
 			if url == "" {
 				url = localURL(cfg.AdminAddr) + "/spool/reship"
 			}
-			if token = cmp.Or(token, variable(environ, "SIGNPOST_TOKEN")); token == "" && isLocal(url) {
-				token = cmp.Or(cfg.AdminToken, localToken())
-			}
-			if token == "" {
-				return errors.New("there is no token: give one with --token or SIGNPOST_TOKEN")
+			token, err := findToken(environ, url, token, cfg.AdminToken)
+			if err != nil {
+				return err
 			}
 			return askReship(cmd.Context(), url, token, cmd.OutOrStdout())
 		},

@@ -15,14 +15,8 @@ import (
 )
 
 func tokenCommand(environ []string) *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "token",
-		Short: "Create, list and revoke API tokens",
-		Args:  cobra.NoArgs,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-	}
-	cmd.AddCommand(tokenCreateCommand(environ), tokenListCommand(environ), tokenRevokeCommand(environ))
-	return cmd
+	return commandGroup("token", "Create, list and revoke API tokens",
+		tokenCreateCommand(environ), tokenListCommand(environ), tokenRevokeCommand(environ))
 }
 
 func tokenCreateCommand(environ []string) *cobra.Command {
