@@ -64,17 +64,17 @@ type panel struct {
 
 type source struct{ Type, UID string }
 
-func readFiles(dir, runbooks string) (*files, error) {
+func readFiles() (*files, error) {
 	f := &files{}
 	var sources struct{ Datasources []struct{ UID string } }
-	text, err := os.ReadFile(runbooks)
+	text, err := os.ReadFile("docs/runbooks.md")
 	f.runbooks = string(text)
-	rules, rulesErr := readRules(dir, "prometheus/rules/*.yml")
-	elsewhere, elsewhereErr := readRules(dir, "prometheus/kubernetes/*.yml")
+	rules, rulesErr := readRules("prometheus/rules/*.yml")
+	elsewhere, elsewhereErr := readRules("prometheus/kubernetes/*.yml")
 	f.elsewhere = elsewhere
 	err = errors.Join(err, rulesErr, elsewhereErr,
-		readYAML(filepath.Join(dir, "prometheus/prometheus.yml"), &f.prometheus),
-		readYAML(filepath.Join(dir, "grafana/provisioning/datasources/prometheus.yml"), &sources))
+		readYAML("deploy/prometheus/prometheus.yml", &f.prometheus),
+		readYAML("deploy/grafana/provisioning/datasources/prometheus.yml", &sources))
 	for _, r := range rules {
 		if r.Alert != "" {
 			f.alerts = append(f.alerts, r)
@@ -82,12 +82,12 @@ func readFiles(dir, runbooks string) (*files, error) {
 			f.records = append(f.records, r)
 		}
 	}
-	for _, path := range glob(dir, "prometheus/tests/*.yml") {
+	for _, path := range glob("prometheus/tests/*.yml") {
 		var t struct{ Tests []unitTest }
 		err = errors.Join(err, readYAML(path, &t))
 		f.tests = append(f.tests, t.Tests...)
 	}
-	for _, path := range glob(dir, "grafana/dashboards/*.json") {
+	for _, path := range glob("grafana/dashboards/*.json") {
 		b := board{file: filepath.Base(path)}
 		text, readErr := os.ReadFile(path)
 		err = errors.Join(err, readErr, json.Unmarshal(text, &b))
@@ -99,8 +99,8 @@ func readFiles(dir, runbooks string) (*files, error) {
 	return f, err
 }
 
-func readRules(dir, pattern string) (list []rule, err error) {
-	for _, path := range glob(dir, pattern) {
+func readRules(pattern string) (list []rule, err error) {
+	for _, path := range glob(pattern) {
 		var rules struct{ Groups []struct{ Rules []rule } }
 		err = errors.Join(err, readYAML(path, &rules))
 		for _, g := range rules.Groups {
@@ -110,8 +110,9 @@ func readRules(dir, pattern string) (list []rule, err error) {
 	return list, err
 }
 
-func glob(dir, pattern string) []string {
-	paths, _ := filepath.Glob(filepath.Join(dir, pattern)) // the pattern is right
+// glob lists files below the folder deploy.
+func glob(pattern string) []string {
+	paths, _ := filepath.Glob(filepath.Join("deploy", pattern)) // the pattern is right
 	return paths
 }
 
@@ -157,7 +158,7 @@ func (f *files) check() error {
 		}
 	}
 	for _, line := range regexp.MustCompile(`(?m)^## (.+)$`).FindAllStringSubmatch(f.runbooks, -1) {
-		if _, known := find(alerts, func(a rule) bool { return a.Alert == line[1] }); !known {
+		if !slices.ContainsFunc(alerts, func(a rule) bool { return a.Alert == line[1] }) {
 			fault("docs/runbooks.md has a section on %s, which is no alert", line[1])
 		}
 	}
@@ -170,15 +171,6 @@ func (f *files) check() error {
 		errs = append(errs, b.check(f.datasource))
 	}
 	return errors.Join(errs...)
-}
-
-func find[T any](list []T, is func(T) bool) (found T, ok bool) {
-	for _, v := range list {
-		if is(v) {
-			return v, true
-		}
-	}
-	return found, false
 }
 
 func (b board) check(datasource string) error {
@@ -206,42 +198,11 @@ func (b board) check(datasource string) error {
 	return errors.Join(errs...)
 }
 
-func (f *files) panels() (n int) {
-	for _, b := range f.boards {
-		n += len(b.Panels)
-	}
-	return n
-}
-
-// Where a query comes from.
-type origin int
-
-const (
-	fromPanel origin = iota
-	fromRecord
-	fromAlert
-)
-
 // query is one that has to return something.
-type query struct {
-	origin origin
-	where  string
-	expr   string
-}
-
-type queryList []query
-
-func (l queryList) count(o origin) (n int) {
-	for _, q := range l {
-		if q.origin == o {
-			n++
-		}
-	}
-	return n
-}
+type query struct{ where, expr string }
 
 // queries are all queries that have to return something.
-func (f *files) queries() (list queryList, err error) {
+func (f *files) queries() (list []query, err error) {
 	for _, b := range f.boards {
 		for _, p := range b.Panels {
 			for _, t := range p.Targets {
@@ -250,12 +211,12 @@ func (f *files) queries() (list queryList, err error) {
 				if strings.Contains(expr, "$") {
 					err = errors.Join(err, fmt.Errorf("%s: %q has a variable that is not known here: %s", b.file, p.Title, t.Expr))
 				}
-				list = append(list, query{fromPanel, b.file + ": " + p.Title, expr})
+				list = append(list, query{b.file + ": " + p.Title, expr})
 			}
 		}
 	}
 	for _, r := range f.records {
-		list = append(list, query{fromRecord, r.Record, r.Expr}, query{fromRecord, r.Record, r.Record})
+		list = append(list, query{r.Record, r.Expr}, query{r.Record, r.Record})
 	}
 	for _, a := range f.alerts {
 		selectors, parseErr := selectors(a.Expr)
@@ -263,7 +224,7 @@ func (f *files) queries() (list queryList, err error) {
 			err = errors.Join(err, fmt.Errorf("%s selects nothing: %w", a.Alert, parseErr))
 		}
 		for _, s := range selectors {
-			list = append(list, query{fromAlert, a.Alert, s})
+			list = append(list, query{a.Alert, s})
 		}
 	}
 	return list, err

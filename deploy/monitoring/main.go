@@ -1,13 +1,11 @@
-// Monitoring-check holds that the shipped monitoring shows a running Signpost:
-//
-//	monitoring-check [-root .] [-bin bin]
+// Monitoring-check holds that the shipped monitoring shows a running Signpost. It runs in
+// the folder of the repository.
 //
 // It checks the files by themselves (promtool, amtool, a runbook section and
-// tests for every alert), starts two api and a worker on the database that
-// DATABASE_URL names, with a Redis and behind the load balancer, puts traffic on
-// them, lets a real Prometheus scrape all with the shipped configuration, and asks
-// it every query of every dashboard panel and rule. A query that returns nothing
-// fails the check. Of an alert, which returns nothing while all is well, every
+// tests for every alert), starts two api and a worker with a Postgres and a Redis behind
+// the load balancer, puts traffic on them, lets a real Prometheus scrape all with the
+// shipped configuration, and asks it every query of every dashboard panel and rule. A
+// query that returns nothing fails the check. Of an alert, which returns nothing while all is well, every
 // selector has to return series instead.
 //
 // One folder is exempt from being asked, and from nothing else: the alerts in
@@ -20,26 +18,21 @@ package main
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"syscall"
 	"time"
-)
 
-// patience is how long every query may take to return something.
-const patience = 2 * time.Minute
+	"github.com/signpost/signpost/internal/drive"
+	"github.com/signpost/signpost/internal/redistest"
+)
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	root := flag.String("root", ".", "folder of the repository")
-	bin := flag.String("bin", "bin", "folder of signpost, and of monitoring/usr/bin where promtool and the like are not on PATH")
-	flag.Parse()
-	err := run(ctx, *root, *bin, os.Stdout)
+	err := run(ctx)
 	stop()
 	if err != nil {
 		_, _ = fmt.Fprintln(os.Stderr, "monitoring-check:", err)
@@ -47,71 +40,58 @@ func main() {
 	}
 }
 
-func run(ctx context.Context, root, bin string, out io.Writer) error {
+func run(ctx context.Context) (err error) {
 	start := time.Now()
-	files, err := readFiles(filepath.Join(root, "deploy"), filepath.Join(root, "docs", "runbooks.md"))
+	// Where tools/setup.sh unpacks what is not installed.
+	unpacked, err := filepath.Abs("bin/monitoring/usr")
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(files.check(), runTools(ctx, root, bin, out)); err != nil {
+	if err := os.Setenv("PATH", os.Getenv("PATH")+":"+unpacked+"/bin:"+unpacked+"/sbin"); err != nil {
+		return err
+	}
+	files, err := readFiles()
+	if err != nil {
 		return err
 	}
 	queries, err := files.queries()
+	if err := errors.Join(err, files.check(), runTools(ctx)); err != nil {
+		return err
+	}
+	stage, err := drive.NewStage(ctx, "monitoring", "")
 	if err != nil {
 		return err
 	}
-	dir, err := os.MkdirTemp("", "signpost-monitoring-")
+	redis, err := redistest.Run()
 	if err != nil {
-		return fmt.Errorf("make folder: %w", err)
+		return errors.Join(err, stage.Remove(ctx, false))
 	}
-	s, err := startSystem(ctx, files, dir, root, bin)
-	defer func() {
-		s.stop()
-		_ = os.RemoveAll(dir)
-	}()
+	s, err := startSystem(ctx, files, stage, redis)
+	defer func() { err = errors.Join(err, s.stop(err != nil)) }()
 	if err != nil {
 		return err
 	}
-	if err := s.ask(ctx, queries, patience); err != nil {
-		return fmt.Errorf("%w\n%s", err, s.logs())
+	if err := s.ask(ctx, queries, 2*time.Minute); err != nil {
+		return err
 	}
-	_, _ = fmt.Fprintf(out, "monitoring: %d panels with %d queries, %d recording rules, %d alerts with %d selectors: all return something (%.0f s)\n",
-		files.panels(), queries.count(fromPanel), len(files.records), len(files.alerts), queries.count(fromAlert), time.Since(start).Seconds())
+	fmt.Printf("monitoring: %d dashboards, %d recording rules, %d alerts: all %d queries return something (%.0f s)\n",
+		len(files.boards), len(files.records), len(files.alerts), len(queries), time.Since(start).Seconds())
 	return nil
 }
 
-// tool returns where a program is: on PATH, or where tools/setup.sh unpacks it.
-func tool(bin, name string) string {
-	if path, err := exec.LookPath(name); err == nil {
-		return path
-	}
-	unpacked := filepath.Join(bin, "monitoring", "usr", "bin", name)
-	if _, err := os.Stat(unpacked); err != nil {
-		return filepath.Join(bin, "monitoring", "usr", "sbin", name)
-	}
-	return unpacked
-}
-
 // runTools lets Prometheus' and Alertmanager's own programs check the files.
-func runTools(ctx context.Context, root, bin string, out io.Writer) error {
-	in := func(pattern string) []string {
-		paths, _ := filepath.Glob(filepath.Join(root, "deploy", pattern)) // the pattern is right
-		return paths
-	}
-	promtool := tool(bin, "promtool")
+func runTools(ctx context.Context) error {
 	var errs []error
 	for _, command := range [][]string{
-		append([]string{promtool, "check", "config"}, in("prometheus/prometheus.yml")...),
-		append([]string{promtool, "check", "rules", "--lint=all", "--lint-fatal"}, append(in("prometheus/rules/*.yml"), in("prometheus/kubernetes/*.yml")...)...),
-		append([]string{promtool, "test", "rules"}, in("prometheus/tests/*.yml")...),
-		append([]string{tool(bin, "amtool"), "check-config"}, in("alertmanager/alertmanager.yml")...),
+		append([]string{"promtool", "check", "config"}, glob("prometheus/prometheus.yml")...),
+		append([]string{"promtool", "check", "rules", "--lint=all", "--lint-fatal"}, append(glob("prometheus/rules/*.yml"), glob("prometheus/kubernetes/*.yml")...)...),
+		append([]string{"promtool", "test", "rules"}, glob("prometheus/tests/*.yml")...),
+		append([]string{"amtool", "check-config"}, glob("alertmanager/alertmanager.yml")...),
 	} {
 		text, err := exec.CommandContext(ctx, command[0], command[1:]...).CombinedOutput()
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%v: %w\n%s", command, err, text))
-			continue
 		}
-		_, _ = fmt.Fprintf(out, "%s %s %s: ok\n", filepath.Base(command[0]), command[1], command[2])
 	}
 	return errors.Join(errs...)
 }

@@ -17,8 +17,12 @@ import (
 	"time"
 )
 
-// direct connects to the process itself, even if the environment names a proxy.
-var direct = &http.Client{Transport: &http.Transport{}}
+// direct connects to the process itself, even if the environment names a proxy, and
+// follows no redirect.
+var direct = &http.Client{
+	Transport:     &http.Transport{},
+	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+}
 
 // FreeAddr returns an address of 127.0.0.1 with a port on which nobody listens at this
 // moment.
