@@ -100,7 +100,6 @@ type API struct {
 	metrics   *metrics
 	ids       *requestIDs
 	database  *probe
-	cors      *cors // nil if no other origin is allowed
 	bulkheads bulkheads
 	held      *shares // bytes of bodies
 	exports   *shares // places of exports
@@ -148,14 +147,9 @@ func New(o Options) (*API, error) {
 		Pool: o.Pool, River: o.River, Cache: o.Cache, PublicURL: o.PublicURL, OwnHosts: a.OwnHosts,
 		Reach: service.UsualReach(),
 	}
-	a.bulkheads = newBulkheads(int(o.Pool.Config().MaxConns))
+	a.bulkheads = newBulkheads(o.Registry, int(o.Pool.Config().MaxConns))
 	a.database = newProbe(a.checkDatabase)
-	if a.metrics, err = newMetrics(o.Registry); err != nil {
-		return nil, err
-	}
-	if err := a.bulkheads.register(o.Registry); err != nil {
-		return nil, err
-	}
+	a.metrics = newMetrics(o.Registry)
 	a.held = newShares(heldBytes, a.metrics.held, errHeld, errHeldHalf)
 	a.exports = newShares(int64(a.ExportMaxActive), a.metrics.exporting, errExports, errExportsHalf)
 	a.uploads = newUploadPlaces(a.ImportMaxUploads, a.metrics.uploading, a.metrics.repeating)
@@ -166,8 +160,6 @@ func New(o Options) (*API, error) {
 	if err := a.describe(); err != nil {
 		return nil, err
 	}
-	a.cors = a.newCORS(a.CORSOrigins)
-	a.metrics.prepare(a.app)
 	a.serve = a.app.Handler()
 	a.app.Server().Handler = a.Handler()
 	a.app.Server().ErrorHandler = a.protocolError
@@ -180,6 +172,10 @@ func New(o Options) (*API, error) {
 func (a *API) routes() {
 	app := a.app
 	app.Use(a.observe)
+	if len(a.CORSOrigins) > 0 {
+		app.Use(allowOrigins(a.CORSOrigins))
+	}
+	app.Name(noRoute)
 
 	app.Get("/", a.home)
 	app.Get("/robots.txt", a.robots)

@@ -178,42 +178,44 @@ func TestAllowance(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		a := newAllowance()
+		try := func(failed bool) time.Duration {
+			t.Helper()
+			wait, err := a.begin(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if wait == 0 {
+				a.end(failed)
+			}
+			return wait
+		}
 		for range failuresAtOnce {
-			if wait, err := a.begin(t.Context()); wait != 0 || err != nil {
-				t.Fatalf("a try has to wait %v, %v", wait, err)
+			if try(false) != 0 || try(true) != 0 {
+				t.Fatal("a try has to wait")
 			}
 		}
-		// A further request waits for those under way, and may try once one of them has
-		// succeeded.
-		began := make(chan time.Duration, 2)
-		for range 2 {
-			go func() {
-				wait, _ := a.begin(t.Context())
-				began <- wait
-			}()
-		}
-		synctest.Wait()
-		if len(began) != 0 {
-			t.Fatal("more tries than allowed are under way")
-		}
-		a.end(false)
-		if wait := <-began; wait != 0 {
-			t.Errorf("a try has to wait %v although one was given back", wait)
-		}
-		for range failuresAtOnce {
-			a.end(true)
-		}
-		if wait := <-began; wait <= 0 || wait > failureInterval {
+		if wait := try(true); wait <= 0 || wait > failureInterval {
 			t.Errorf("after all have failed a try has to wait %v", wait)
 		}
 		<-time.After(failureInterval) // time of the bubble
 		if wait, err := a.begin(t.Context()); wait != 0 || err != nil {
 			t.Errorf("after %v a try has to wait %v, %v", failureInterval, wait, err)
 		}
+		// Another try waits for its turn, and is refused if the first one has failed.
+		waited := make(chan time.Duration)
+		go func() {
+			wait, _ := a.begin(t.Context())
+			waited <- wait
+		}()
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		if _, err := a.begin(ctx); err == nil {
 			t.Error("a try waits longer than its context")
+		}
+		synctest.Wait()
+		a.end(true)
+		if wait := <-waited; wait <= 0 {
+			t.Error("two tries were made of an allowance for one")
 		}
 	})
 }

@@ -3,11 +3,11 @@ package api
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 )
 
 const (
@@ -46,29 +46,16 @@ type bulkheads struct {
 // newBulkheads divides a pool of so many connections. writeConns are left for the rest;
 // of the others, lists get half, exports and imports a quarter each, and each of the
 // three at least one.
-func newBulkheads(conns int) bulkheads {
+func newBulkheads(registry prometheus.Registerer, conns int) bulkheads {
 	rest := conns - writeConns
 	return bulkheads{
-		requests: newBulkhead("requests", maxRequests, 0, 0),
-		lists:    newBulkhead("lists", max(1, (rest+1)/2), listLine, listWait),
+		requests: newBulkhead(registry, "requests", maxRequests, 0, 0),
+		lists:    newBulkhead(registry, "lists", max(1, (rest+1)/2), listLine, listWait),
 		// The only work that waits here has a place of exports, uploads or watchers,
 		// and the number of those places is bounded.
-		exports: newBulkhead("exports", max(1, rest/4), unbounded, 0),
-		imports: newBulkhead("imports", max(1, rest/4), unbounded, 0),
+		exports: newBulkhead(registry, "exports", max(1, rest/4), unbounded, 0),
+		imports: newBulkhead(registry, "imports", max(1, rest/4), unbounded, 0),
 	}
-}
-
-// register makes the metrics of the bulkheads known to registry, if there is one.
-func (b bulkheads) register(registry prometheus.Registerer) error {
-	if registry == nil {
-		return nil
-	}
-	for _, c := range []prometheus.Collector{b.requests, b.lists, b.exports, b.imports} {
-		if err := registry.Register(c); err != nil {
-			return fmt.Errorf("register metrics: %w", err)
-		}
-	}
-	return nil
 }
 
 // unbounded is the length of a line that is never full.
@@ -81,22 +68,27 @@ type bulkhead struct {
 	line    int64         // most that wait for a place, or unbounded
 	wait    time.Duration // how long each waits at most; 0 leaves it to its context
 	waiting atomic.Int64
-	refused atomic.Int64
-
-	active, limit, queued, refusals *prometheus.Desc
+	refused prometheus.Counter
 }
 
-func newBulkhead(name string, places int, line int64, wait time.Duration) *bulkhead {
-	desc := func(metric, help string) *prometheus.Desc {
-		return prometheus.NewDesc("signpost_management_"+metric, help, nil, prometheus.Labels{"kind": name})
-	}
-	return &bulkhead{
+func newBulkhead(registry prometheus.Registerer, name string, places int, line int64, wait time.Duration) *bulkhead {
+	with := promauto.With(registry)
+	kind := prometheus.Labels{"kind": name}
+	b := &bulkhead{
 		places: make(chan struct{}, places), line: line, wait: wait,
-		active:   desc("active", "Work of the management API that is under way, by its bulkhead: requests, and queries of lists, of exports and of imports (uploads, watchers)."),
-		limit:    desc("max_active", "Most of a bulkhead that is under way at once."),
-		queued:   desc("waiting", "Work that waits for a place of its bulkhead."),
-		refusals: desc("refused_total", "Work that was answered 503 because its bulkhead was full."),
+		refused: with.NewCounter(prometheus.CounterOpts{
+			Name: "signpost_management_refused_total", ConstLabels: kind,
+			Help: "Work that was answered 503 because its bulkhead was full.",
+		}),
 	}
+	gauge := func(name, help string, value func() float64) {
+		with.NewGaugeFunc(prometheus.GaugeOpts{Name: "signpost_management_" + name, Help: help, ConstLabels: kind}, value)
+	}
+	gauge("active", "Work of the management API that is under way, by its bulkhead: requests, and queries of lists, of exports and of imports (uploads, watchers).",
+		func() float64 { return float64(len(b.places)) })
+	gauge("max_active", "Most of a bulkhead that is under way at once.", func() float64 { return float64(cap(b.places)) })
+	gauge("waiting", "Work that waits for a place of its bulkhead.", func() float64 { return float64(b.waiting.Load()) })
+	return b
 }
 
 // enter takes a place; leave gives it back. If all places and the line for them are
@@ -110,7 +102,7 @@ func (b *bulkhead) enter(ctx context.Context) (leave func(), err error) {
 	}
 	defer b.waiting.Add(-1)
 	if n := b.waiting.Add(1); b.line != unbounded && n > b.line {
-		b.refused.Add(1)
+		b.refused.Inc()
 		return nil, errBusy
 	}
 	limited, cancel := ctx, context.CancelFunc(func() {})
@@ -124,28 +116,13 @@ func (b *bulkhead) enter(ctx context.Context) (leave func(), err error) {
 	case <-limited.Done():
 		err = context.Cause(limited)
 		if errors.Is(err, errBusy) {
-			b.refused.Add(1)
+			b.refused.Inc()
 		}
 		return nil, err
 	}
 }
 
 func (b *bulkhead) leave() { <-b.places }
-
-// Describe implements [prometheus.Collector].
-func (b *bulkhead) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{b.active, b.limit, b.queued, b.refusals} {
-		ch <- d
-	}
-}
-
-// Collect implements [prometheus.Collector].
-func (b *bulkhead) Collect(ch chan<- prometheus.Metric) {
-	ch <- prometheus.MustNewConstMetric(b.active, prometheus.GaugeValue, float64(len(b.places)))
-	ch <- prometheus.MustNewConstMetric(b.limit, prometheus.GaugeValue, float64(cap(b.places)))
-	ch <- prometheus.MustNewConstMetric(b.queued, prometheus.GaugeValue, float64(b.waiting.Load()))
-	ch <- prometheus.MustNewConstMetric(b.refusals, prometheus.CounterValue, float64(b.refused.Load()))
-}
 
 // listing returns the handler of a list: it runs list with a place among the lists and
 // with the time limit of list queries.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/signpost/signpost/internal/pgtest"
 	"github.com/signpost/signpost/internal/postgres"
@@ -20,7 +21,7 @@ import (
 func TestBulkheadsOfAPool(t *testing.T) {
 	t.Parallel()
 	for conns := 2; conns <= 100; conns++ {
-		s := newBulkheads(conns)
+		s := newBulkheads(nil, conns)
 		lists, exports, imports := cap(s.lists.places), cap(s.exports.places), cap(s.imports.places)
 		if lists < 1 || exports < 1 || imports < 1 {
 			t.Errorf("%d connections: %d lists, %d exports and %d imports; each must have one", conns, lists, exports, imports)
@@ -52,7 +53,7 @@ func TestSlowExportsLeaveRoomForUploads(t *testing.T) {
 func TestABulkheadIsBounded(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := newBulkhead("test", 2, 1, time.Second)
+		s := newBulkhead(nil, "test", 2, 1, time.Second)
 		enter := func() error { _, err := s.enter(t.Context()); return err }
 		for range 2 {
 			if err := enter(); err != nil {
@@ -79,8 +80,8 @@ func TestABulkheadIsBounded(t *testing.T) {
 		if _, err := s.enter(ctx); !errors.Is(err, context.Canceled) {
 			t.Errorf("one whose client left: %v, want the error of its context", err)
 		}
-		if refused, waiting := s.refused.Load(), s.waiting.Load(); refused != 2 || waiting != 0 {
-			t.Errorf("%d refused and %d waiting, want 2 and none", refused, waiting)
+		if refused, waiting := testutil.ToFloat64(s.refused), s.waiting.Load(); refused != 2 || waiting != 0 {
+			t.Errorf("%v refused and %d waiting, want 2 and none", refused, waiting)
 		}
 	})
 }

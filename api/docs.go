@@ -13,36 +13,6 @@ import (
 	swaggerui "github.com/swaggest/swgui/v5/static"
 )
 
-const docsPage = `<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="robots" content="noindex">
-<title>Signpost API</title>
-<link rel="stylesheet" href="docs/swagger-ui.css">
-<link rel="icon" type="image/png" href="docs/favicon-32x32.png">
-</head>
-<body>
-<div id="docs"></div>
-<script src="docs/swagger-ui-bundle.js"></script>
-<script src="docs/start.js"></script>
-</body>
-</html>
-`
-
-// docsScript starts the page. It switches off Swagger's validator, which is on another
-// host.
-const docsScript = `SwaggerUIBundle({
-  url: 'openapi.json',
-  dom_id: '#docs',
-  deepLinking: true,
-  validatorUrl: null,
-  tryItOutEnabled: true,
-  persistAuthorization: false
-});
-`
-
 // docsPolicy lets the page load from this host only. Swagger UI sets styles on its
 // elements and has its icons inline.
 const docsPolicy = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; " +
@@ -60,7 +30,11 @@ type sharedFile struct {
 
 // docsFiles returns the files that the page uses, by name.
 var docsFiles = sync.OnceValues(func() (map[string]sharedFile, error) {
-	files := map[string]sharedFile{"start.js": newSharedFile("text/javascript; charset=utf-8", []byte(docsScript), nil)}
+	script, err := pageFiles.ReadFile("pages/start.js")
+	if err != nil {
+		return nil, fmt.Errorf("read bundled file: %w", err)
+	}
+	files := map[string]sharedFile{"start.js": newSharedFile("text/javascript; charset=utf-8", script, nil)}
 	for _, f := range []struct{ name, kind string }{
 		{"swagger-ui-bundle.js", "text/javascript; charset=utf-8"},
 		{"swagger-ui.css", "text/css; charset=utf-8"},
@@ -104,14 +78,14 @@ func (f sharedFile) send(c *fiber.Ctx) {
 	header := &c.Context().Response.Header
 	header.Set(fiber.HeaderCacheControl, "public, max-age=3600")
 	if f.packed != nil {
-		header.Set(fiber.HeaderVary, fiber.HeaderAcceptEncoding)
+		c.Vary(fiber.HeaderAcceptEncoding)
 		if acceptsGzip(c.Context().Request.Header.Peek(fiber.HeaderAcceptEncoding)) {
 			body, tag = f.packed, `"`+f.tag+`-gzip"`
 			header.Set(fiber.HeaderContentEncoding, codingGzip)
 		}
 	}
 	header.Set(fiber.HeaderETag, tag)
-	if known := c.Context().Request.Header.Peek(fiber.HeaderIfNoneMatch); hasTag(known, tag) {
+	if c.Fresh() {
 		header.Del(fiber.HeaderContentEncoding)
 		c.Status(fiber.StatusNotModified)
 		return
@@ -121,23 +95,9 @@ func (f sharedFile) send(c *fiber.Ctx) {
 	c.Context().Response.SetBodyRaw(body)
 }
 
-// hasTag reports whether an If-None-Match header names a tag (RFC 9110, 13.1.2).
-func hasTag(header []byte, tag string) bool {
-	for entry := range bytes.SplitSeq(header, []byte(",")) {
-		entry = bytes.TrimPrefix(bytes.TrimSpace(entry), []byte("W/"))
-		if string(entry) == tag || string(entry) == "*" {
-			return true
-		}
-	}
-	return false
-}
-
 // docs serves the page that shows /openapi.json to people.
 func (*API) docs(c *fiber.Ctx) error {
-	c.Set(fiber.HeaderContentSecurityPolicy, docsPolicy)
-	c.Set(fiber.HeaderXContentTypeOptions, "nosniff")
-	c.Type("html", "utf-8")
-	return c.SendString(docsPage)
+	return writePage(&c.Context().Response, "docs.html", docsPolicy, nil)
 }
 
 // docsFile serves the files that the page uses.

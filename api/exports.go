@@ -1,7 +1,6 @@
 package api
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -41,11 +40,6 @@ const (
 	formatNDJSON exportFormat = "ndjson"
 )
 
-const (
-	mimeCSV    = "text/csv"
-	mimeNDJSON = "application/x-ndjson"
-)
-
 // format returns the format that the client asked for: in the query, or else in Accept.
 func (in *ExportInput) format() exportFormat {
 	if in.Format != "" {
@@ -54,39 +48,17 @@ func (in *ExportInput) format() exportFormat {
 	return in.accept
 }
 
-// preferredFormat returns the format that an Accept header prefers, and the first of
-// two that it likes equally. If the header names none of them, it returns JSON.
+// preferredFormat returns the format that an Accept header prefers, JSON if it names
+// none.
 func preferredFormat(accept []byte) exportFormat {
-	best, most := formatJSON, 0
-	for entry := range bytes.SplitSeq(accept, []byte(",")) {
-		media, params, _ := bytes.Cut(entry, []byte(";"))
-		var format exportFormat
-		switch strings.ToLower(string(bytes.TrimSpace(media))) {
-		case "application/json":
-			format = formatJSON
-		case mimeCSV:
-			format = formatCSV
-		case mimeNDJSON, "application/ndjson", "application/jsonl":
-			format = formatNDJSON
-		default:
-			continue
-		}
-		if weight := quality(params); weight > most {
-			best, most = format, weight
-		}
+	switch preferred(accept, mimeJSON, mimeCSV, mimeNDJSON, "application/ndjson", "application/jsonl") {
+	case "", mimeJSON:
+		return formatJSON
+	case mimeCSV:
+		return formatCSV
+	default:
+		return formatNDJSON
 	}
-	return best
-}
-
-// acceptsGzip reports whether an Accept-Encoding header allows gzip.
-func acceptsGzip(header []byte) bool {
-	for entry := range bytes.SplitSeq(header, []byte(",")) {
-		coding, params, _ := bytes.Cut(entry, []byte(";"))
-		if bytes.EqualFold(bytes.TrimSpace(coding), []byte("gzip")) {
-			return quality(params) > 0
-		}
-	}
-	return false
 }
 
 // whole reports whether the request is for an export of all rows.
@@ -151,7 +123,7 @@ func listContent[T any](schemas huma.Registry) map[string]*huma.MediaType {
 
 // writeList answers with a page of a list.
 func (a *API) writeList(c *fiber.Ctx, body any) {
-	c.Set(fiber.HeaderVary, fiber.HeaderAccept)
+	c.Vary(fiber.HeaderAccept)
 	c.Set(fiber.HeaderContentType, fiber.MIMEApplicationJSON)
 	encoder := json.NewEncoder(c)
 	encoder.SetEscapeHTML(false)

@@ -59,7 +59,7 @@ var (
 // chunk, so that every client notices that the file is incomplete.
 func (a *API) export(c *fiber.Ctx, source service.Export, format exportFormat, only int64) {
 	header := &c.Context().Response.Header
-	header.Set(fiber.HeaderVary, "Accept, Accept-Encoding")
+	c.Vary(fiber.HeaderAccept, fiber.HeaderAcceptEncoding)
 	e := &export{
 		api: a, source: source, format: format, left: only,
 		actor: actorOf(c), conn: c.Context().Conn(), requestID: responseID(c), started: time.Now(),

@@ -20,7 +20,7 @@ const (
 )
 
 // A nearLink is the link that the visitor may have meant.
-type nearLink struct{ code, path string }
+type nearLink struct{ Code, Path string }
 
 // hints bounds the search for codes in another case: there is one query at a time, and
 // no request waits for another's, so that a flood of unknown codes causes few queries.
@@ -43,11 +43,11 @@ func (a *API) withHint(domain *linkcache.Domain, path links.Path) *Error {
 		return errNoLink
 	}
 	e := *errNoLink
-	e.near = &nearLink{code: near, path: links.CodePath(near)}
+	e.near = &nearLink{Code: near, Path: links.CodePath(near)}
 	var host *string
 	if domain.ID != linkcache.MainDomain {
 		host = &domain.Host
-		e.near.path = links.DomainCodePath(near)
+		e.near.Path = links.DomainCodePath(near)
 	}
 	e.Hint = "upper and lower case count: there is " + a.service.ShortURL(host, near)
 	return &e

@@ -30,49 +30,47 @@ const (
 // server considers it closed, so that it delays neither an upload nor a shutdown. It
 // may be used concurrently.
 type lingering struct {
-	time  time.Duration // usually lingerTime
-	bytes int64         // usually lingerBytes
-	most  int           // usually lingerConns
-
-	mu      sync.Mutex
-	conns   map[*lingeringConn]struct{}
-	stopped bool
-	running sync.WaitGroup // one for each of conns
+	time    time.Duration // usually lingerTime
+	bytes   int64         // usually lingerBytes
+	places  chan struct{} // one element for each connection that lingers
+	stopped chan struct{}
+	// stop ends all lingering connections and lets no other begin. It may be called
+	// again.
+	stop func()
 }
 
 func newLingering() *lingering {
-	return &lingering{time: lingerTime, bytes: lingerBytes, most: lingerConns, conns: map[*lingeringConn]struct{}{}}
+	l := &lingering{time: lingerTime, bytes: lingerBytes, places: make(chan struct{}, lingerConns), stopped: make(chan struct{})}
+	l.stop = sync.OnceFunc(func() {
+		close(l.stopped)
+		for range cap(l.places) { // once all places are taken, nothing lingers
+			l.places <- struct{}{}
+		}
+	})
+	return l
 }
 
-// enter reports whether a connection may linger. It sets the deadline under the lock,
-// so that it cannot extend the deadline that stop has set.
-func (l *lingering) enter(c *lingeringConn) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.stopped || len(l.conns) >= l.most || c.SetReadDeadline(time.Now().Add(l.time)) != nil {
-		return false
+// drain reads a connection to its end, if there is a place for it.
+func (l *lingering) drain(c *lingeringConn) {
+	select {
+	case l.places <- struct{}{}:
+		defer func() { <-l.places }()
+	default:
+		return
 	}
-	l.conns[c] = struct{}{}
-	l.running.Add(1)
-	return true
-}
-
-func (l *lingering) leave(c *lingeringConn) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	delete(l.conns, c)
-	l.running.Done()
-}
-
-// stop ends all lingering connections and lets no other begin. It may be called again.
-func (l *lingering) stop() {
-	l.mu.Lock()
-	l.stopped = true
-	for c := range l.conns {
-		_ = c.SetReadDeadline(time.Now()) // an error means that it is closed already
+	if c.SetReadDeadline(time.Now().Add(l.time)) != nil {
+		return
 	}
-	l.mu.Unlock()
-	l.running.Wait()
+	done := make(chan struct{})
+	defer close(done)
+	go func() {
+		select {
+		case <-l.stopped:
+			_ = c.SetReadDeadline(time.Now()) // an error means that it is closed already
+		case <-done:
+		}
+	}()
+	_, _ = io.CopyN(io.Discard, c.tcpConn, l.bytes) // the result does not matter
 }
 
 // lingeringListener accepts connections that may linger.
@@ -120,9 +118,8 @@ func (c *lingeringConn) hold() {
 // fasthttp calls it from the goroutine of the connection, and by then nothing waits for
 // that goroutine.
 func (c *lingeringConn) Close() error {
-	if c.linger.Load() && c.CloseWrite() == nil && c.all.enter(c) {
-		defer c.all.leave(c)
-		_, _ = io.CopyN(io.Discard, c.tcpConn, c.all.bytes) // the result does not matter
+	if c.linger.Load() && c.CloseWrite() == nil {
+		c.all.drain(c)
 	}
 	return c.tcpConn.Close()
 }

@@ -1,221 +1,144 @@
 package api
 
 import (
-	"fmt"
 	"sync/atomic"
 	"time"
 
 	"github.com/gofiber/fiber/v2"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 )
 
 // metrics counts and times requests by the pattern of their route, never by their path,
-// so that the program bounds the labels. It is a collector of its own because every
-// redirect pays for it: an answer costs two additions to counters that few cores share.
-// Everything else is computed when the metrics are collected.
+// so that the program bounds the labels.
 type metrics struct {
-	requests, duration *prometheus.Desc
-	exports, exported  *prometheus.CounterVec
-	exporting          prometheus.Gauge
-	held               prometheus.Gauge
-	uploading          prometheus.Gauge
-	repeating          prometheus.Gauge
-	watching           prometheus.Gauge
-	oversized          *prometheus.CounterVec
-	// routes has the series of each route; several routes may share one. all has each
-	// series once. Both are read-only after prepare.
-	routes map[*fiber.Route]*routeSeries
-	all    []*routeSeries
-	other  *routeSeries
+	requests          *prometheus.CounterVec
+	duration          *prometheus.HistogramVec
+	exports, exported *prometheus.CounterVec
+	exporting         prometheus.Gauge
+	held              prometheus.Gauge
+	uploading         prometheus.Gauge
+	repeating         prometheus.Gauge
+	watching          prometheus.Gauge
+	oversized         *prometheus.CounterVec
 	// short and long are the routes of short links, for GET and HEAD.
-	short, long [2]*routeSeries
+	short, long [2]*linkRoute
 }
 
-// routeSeries are the series of one route by the first digit of the status,
-// each made when it is first needed, so that an idle process exports few.
-type routeSeries struct {
+// linkRoute is a route of short links. It keeps its series by the first digit of the
+// status, each made when it is first needed, because every redirect pays for them.
+type linkRoute struct {
 	route, method string
 	classes       [len(statusClasses)]atomic.Pointer[series]
 }
 
+// series counts and times the answers of one route with one class of status.
+type series struct {
+	requests prometheus.Counter
+	duration prometheus.Observer
+}
+
 var statusClasses = [6]string{"other", "1xx", "2xx", "3xx", "4xx", "5xx"}
 
-// bounds are the upper bounds of all buckets but the last, which has none.
-var bounds = [...]time.Duration{
-	100 * time.Microsecond, 250 * time.Microsecond, 500 * time.Microsecond,
-	time.Millisecond, 2500 * time.Microsecond, 5 * time.Millisecond, 10 * time.Millisecond,
-	25 * time.Millisecond, 50 * time.Millisecond, 100 * time.Millisecond, 250 * time.Millisecond,
-	500 * time.Millisecond, time.Second, 2500 * time.Millisecond, 5 * time.Second, 10 * time.Second,
+func classOf(status int) int {
+	if class := status / 100; class >= 1 && class < len(statusClasses) {
+		return class
+	}
+	return 0
 }
 
-// meters is how many parts a series has: a power of two.
-const meters = 8
+// noRoute is the route of a request that no route matches, of any method.
+const noRoute, anyMethod = "none", "any"
 
-// series counts the answers of one route with one class of status. Connections
-// are spread over its parts, so that cores seldom wait for each other.
-type series [meters]meter
-
-type meter struct {
-	buckets     [len(bounds) + 1]atomic.Uint64
-	nanoseconds atomic.Uint64
-	_           [48]byte // keeps the next part off this one's cache lines
-}
-
-func newMetrics(registry prometheus.Registerer) (*metrics, error) {
+func newMetrics(registry prometheus.Registerer) *metrics {
+	with := promauto.With(registry)
 	labels := []string{"route", "method", "status"}
 	m := &metrics{
-		requests: prometheus.NewDesc("signpost_http_requests_total",
-			"Requests answered, by route pattern, method and class of status.", labels, nil),
-		duration: prometheus.NewDesc("signpost_http_request_duration_seconds",
-			"Time from the first handler to the answer, by route pattern, method and class of status.", labels, nil),
-		other: &routeSeries{route: "none", method: "any"},
-		exports: prometheus.NewCounterVec(prometheus.CounterOpts{
+		requests: with.NewCounterVec(prometheus.CounterOpts{
+			Name: "signpost_http_requests_total",
+			Help: "Requests answered, by route pattern, method and class of status.",
+		}, labels),
+		duration: with.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "signpost_http_request_duration_seconds",
+			Help:    "Time from the first handler to the answer, by route pattern, method and class of status.",
+			Buckets: []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
+		}, labels),
+		exports: with.NewCounterVec(prometheus.CounterOpts{
 			Name: "signpost_exports_total",
 			Help: "Exports that ended, by kind and outcome: completed, left (by the client), cut (the client too slow, or its token ended) or failed.",
 		}, []string{"kind", "outcome"}),
-		exported: prometheus.NewCounterVec(prometheus.CounterOpts{
+		exported: with.NewCounterVec(prometheus.CounterOpts{
 			Name: "signpost_export_rows_total",
 			Help: "Rows written to exports, by kind.",
 		}, []string{"kind"}),
-		exporting: prometheus.NewGauge(prometheus.GaugeOpts{
+		exporting: with.NewGauge(prometheus.GaugeOpts{
 			Name: "signpost_exports_active",
 			Help: "Exports that are running.",
 		}),
-		held: prometheus.NewGauge(prometheus.GaugeOpts{
+		held: with.NewGauge(prometheus.GaugeOpts{
 			Name: "signpost_management_held_bytes",
 			Help: "Bodies above 8 KiB of requests to the management API that are being received and of answers that are being sent; at most 32 MiB a process.",
 		}),
-		uploading: prometheus.NewGauge(prometheus.GaugeOpts{
+		uploading: with.NewGauge(prometheus.GaugeOpts{
 			Name: "signpost_uploads_active",
 			Help: "Files to be imported that are being received.",
 		}),
-		repeating: prometheus.NewGauge(prometheus.GaugeOpts{
+		repeating: with.NewGauge(prometheus.GaugeOpts{
 			Name: "signpost_upload_repeats_active",
 			Help: "Files that came before and are being received again, under the same Idempotency-Key.",
 		}),
-		watching: prometheus.NewGauge(prometheus.GaugeOpts{
+		watching: with.NewGauge(prometheus.GaugeOpts{
 			Name: "signpost_import_streams_active",
 			Help: "Clients that follow the progress of an import; at most 100 a process.",
 		}),
+		oversized: with.NewCounterVec(prometheus.CounterOpts{
+			Name: "signpost_oversized_requests_total",
+			Help: "Requests whose address and headers are longer than 16 KiB, by the part that is long (address or headers) and who sent it (browser or other).",
+		}, []string{"part", "client"}),
 	}
-	m.oversized = prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "signpost_oversized_requests_total",
-		Help: "Requests whose address and headers are longer than 16 KiB, by the part that is long (address or headers) and who sent it (browser or other).",
-	}, []string{"part", "client"})
 	for _, part := range []string{partAddress, partHeaders} { // from the start, so that the first one shows
 		m.oversized.WithLabelValues(part, "browser")
 		m.oversized.WithLabelValues(part, "other")
 	}
-	m.all = []*routeSeries{m.other}
-	if registry == nil {
-		return m, nil
-	}
-	for _, c := range []prometheus.Collector{m, m.exports, m.exported, m.exporting, m.held, m.uploading, m.repeating, m.watching, m.oversized} {
-		if err := registry.Register(c); err != nil {
-			return nil, fmt.Errorf("register metrics: %w", err)
-		}
-	}
-	return m, nil
-}
-
-// prepare adds every route of app. The first route of each method is observe itself; it
-// is the last match of a request that no other route matches.
-func (m *metrics) prepare(app *fiber.App) {
-	m.routes = map[*fiber.Route]*routeSeries{}
-	for _, stack := range app.Stack() {
-		for _, r := range stack[1:] {
-			m.routes[r] = m.named(r.Method, r.Path)
-		}
-	}
 	for i, method := range []string{fiber.MethodGet, fiber.MethodHead} {
-		m.short[i], m.long[i] = m.named(method, routeShort), m.named(method, routeLong)
+		m.short[i] = &linkRoute{route: routeShort, method: method}
+		m.long[i] = &linkRoute{route: routeLong, method: method}
 	}
 	// The counters exist from the start, because one that begins at 1 hides its first
 	// increase, and there is an objective for the share of failed redirects.
-	for _, r := range []*routeSeries{m.short[0], m.long[0]} {
+	for _, r := range []*linkRoute{m.short[0], m.long[0]} {
 		for _, status := range []int{302, 404, 500} {
-			r.classes[status/100].Store(new(series))
+			m.seriesOf(r, classOf(status))
 		}
 	}
+	return m
 }
 
-// named returns the series of a route, made when it is first asked for.
-func (m *metrics) named(method, path string) *routeSeries {
-	for _, r := range m.all {
-		if r.method == method && r.route == path {
-			return r
-		}
-	}
-	r := &routeSeries{route: path, method: method}
-	m.all = append(m.all, r)
-	return r
+func (m *metrics) series(route, method string, class int) *series {
+	labels := []string{route, method, statusClasses[class]}
+	return &series{m.requests.WithLabelValues(labels...), m.duration.WithLabelValues(labels...)}
 }
 
-// of returns the series of the last route that matched.
-func (m *metrics) of(r *fiber.Route) *routeSeries {
-	if routeSeries := m.routes[r]; routeSeries != nil {
-		return routeSeries
-	}
-	return m.other
-}
-
-// observe counts one answer on a connection.
-func (m *metrics) observe(routeSeries *routeSeries, connection uint64, status int, elapsed time.Duration) {
-	class := status / 100
-	if class < 1 || class >= len(statusClasses) {
-		class = 0
-	}
-	s := routeSeries.classes[class].Load()
+func (m *metrics) seriesOf(r *linkRoute, class int) *series {
+	s := r.classes[class].Load()
 	if s == nil {
-		s = new(series)
-		if !routeSeries.classes[class].CompareAndSwap(nil, s) {
-			s = routeSeries.classes[class].Load()
-		}
+		s = m.series(r.route, r.method, class)
+		r.classes[class].Store(s) // two at once store the same counters
 	}
-	part := &s[connection%meters]
-	bucket := 0
-	for bucket < len(bounds) && elapsed > bounds[bucket] {
-		bucket++
-	}
-	part.nanoseconds.Add(uint64(max(0, elapsed)))
-	part.buckets[bucket].Add(1)
+	return s
 }
 
-// Describe implements [prometheus.Collector].
-func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
-	ch <- m.requests
-	ch <- m.duration
+// observe counts one answer.
+func (s *series) observe(elapsed time.Duration) {
+	s.requests.Inc()
+	s.duration.Observe(elapsed.Seconds())
 }
 
-// Collect implements [prometheus.Collector].
-func (m *metrics) Collect(ch chan<- prometheus.Metric) {
-	for _, r := range m.all {
-		for class := range r.classes {
-			if s := r.classes[class].Load(); s != nil {
-				s.collect(ch, m, r.route, r.method, statusClasses[class])
-			}
-		}
+// observeRequest counts the answer to a request that came through the router.
+func (m *metrics) observeRequest(c *fiber.Ctx, elapsed time.Duration) {
+	route, method := noRoute, anyMethod
+	if r := c.Route(); r.Name != noRoute {
+		route, method = r.Path, r.Method
 	}
-}
-
-func (s *series) collect(ch chan<- prometheus.Metric, m *metrics, labels ...string) {
-	var counts [len(bounds) + 1]uint64
-	var nanoseconds uint64
-	for i := range s {
-		nanoseconds += s[i].nanoseconds.Load()
-		for b := range counts {
-			counts[b] += s[i].buckets[b].Load()
-		}
-	}
-	var total uint64
-	cumulative := make(map[float64]uint64, len(bounds))
-	for b, n := range counts {
-		total += n
-		if b < len(bounds) {
-			cumulative[bounds[b].Seconds()] = total
-		}
-	}
-	seconds := time.Duration(nanoseconds).Seconds()
-	ch <- prometheus.MustNewConstMetric(m.requests, prometheus.CounterValue, float64(total), labels...)
-	ch <- prometheus.MustNewConstHistogram(m.duration, total, seconds, cumulative, labels...)
+	m.series(route, method, classOf(c.Context().Response.StatusCode())).observe(elapsed)
 }

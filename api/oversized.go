@@ -4,14 +4,11 @@ import (
 	"bytes"
 	"net"
 	"net/http"
-	"net/netip"
-	"net/url"
 	"strconv"
 	"strings"
 	"syscall"
 
 	"github.com/valyala/fasthttp"
-	"golang.org/x/net/publicsuffix"
 	"golang.org/x/sys/unix"
 
 	"github.com/signpost/signpost/internal/links"
@@ -86,36 +83,15 @@ func (o oversized) ofBrowser() bool {
 	return o.part() == partHeaders && !bytes.Contains(seen, []byte("\n")) && !links.ReadPath(path).Reserved
 }
 
-// host returns the requested host without its port; "" if it is unknown or not a name.
-func (o oversized) host() string {
-	for line := range bytes.Lines(o.head) {
-		name, value, _ := bytes.Cut(line, []byte(":"))
-		if !bytes.EqualFold(name, []byte("host")) || !bytes.HasSuffix(line, []byte("\n")) {
-			continue
-		}
-		host := strings.ToLower(string(bytes.TrimSpace(value)))
-		host, _, _ = strings.Cut(host, ":")
-		if strings.Trim(host, "abcdefghijklmnopqrstuvwxyz0123456789.-") == "" {
-			return host
-		}
-	}
-	return ""
-}
-
 // advice tells a person which part to clear. A browser's headers become long because of
 // cookies; cookies of a parent domain come from other sites.
-func (o oversized) advice(host string) string {
+func (o oversized) advice() string {
 	if o.part() == partAddress {
 		return "The address of this page is longer than 16 KiB, which is more than this site reads. " +
 			"Shorten it: take away what stands behind the question mark."
 	}
-	where := host
-	_, err := netip.ParseAddr(host)
-	if parent, none := publicsuffix.EffectiveTLDPlusOne(host); err != nil && none == nil && parent != host {
-		where += " and of " + parent
-	}
 	return "Your browser sent more than 16 KiB with its request, nearly always because cookies have piled up. " +
-		"Clear the cookies of " + where + " in the settings of the browser, and follow the link again."
+		"Clear the cookies of this site and of its parent domain in the settings of the browser, and follow the link again."
 }
 
 // refuseOversized answers such a request: with a page for a person with a browser, with
@@ -134,11 +110,7 @@ func (a *API) refuseOversized(ctx *fasthttp.RequestCtx, err *fasthttp.ErrSmallBu
 		writeError(&ctx.Response, plainError(http.StatusRequestHeaderFieldsTooLarge))
 		return
 	}
-	host := o.host()
-	if public, err := url.Parse(a.PublicURL); host == "" && err == nil {
-		host = public.Hostname()
-	}
-	writePage(&ctx.Response, &Error{Status: http.StatusRequestHeaderFieldsTooLarge, Message: o.advice(host)})
+	writeErrorPage(&ctx.Response, &Error{Status: http.StatusRequestHeaderFieldsTooLarge, Message: o.advice()})
 }
 
 // peek returns up to limit bytes that have arrived on a connection, without consuming

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"net/netip"
-	"sync"
 	"time"
 
 	"github.com/maypok86/otter/v2"
@@ -29,17 +28,15 @@ type limiter struct {
 	valid     *otter.Cache[[sha256.Size]byte, struct{}]
 }
 
-// allowance says how often an address may still fail. Tries under way count as failed
-// until they end, so that concurrent guesses get no more tries than successive ones.
+// allowance says how often an address may still fail. Its tries take turns, so that
+// concurrent guesses get no more tries than successive ones.
 type allowance struct {
-	mu     sync.Mutex
-	left   *rate.Limiter // does not count those under way
-	trying int
-	ended  chan struct{} // closed when a try ends
+	turn chan struct{} // has an element while a try is under way
+	left *rate.Limiter
 }
 
 func newAllowance() *allowance {
-	return &allowance{left: rate.NewLimiter(rate.Every(failureInterval), failuresAtOnce), ended: make(chan struct{})}
+	return &allowance{turn: make(chan struct{}, 1), left: rate.NewLimiter(rate.Every(failureInterval), failuresAtOnce)}
 }
 
 func newLimiter() *limiter {
@@ -65,49 +62,38 @@ func (l *limiter) of(address netip.Prefix) *allowance {
 	return a
 }
 
-// begin begins a try, which end has to end. If the try is not allowed, begin returns
-// how long the address has to wait. As long as it depends on tries under way whether
-// this one is allowed, begin waits for them, or until ctx ends.
+// begin begins a try, which end has to end. It waits for its turn, or until ctx ends. If
+// the try is not allowed, begin returns how long the address has to wait.
 func (a *allowance) begin(ctx context.Context) (wait time.Duration, err error) {
-	for {
-		wait, ended := a.try()
-		if ended == nil {
-			return wait, nil
-		}
-		select {
-		case <-ended:
-		case <-ctx.Done():
-			return 0, ctx.Err()
-		}
+	if wait := a.wait(); wait > 0 {
+		return wait, nil
 	}
+	select {
+	case a.turn <- struct{}{}:
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
+	if wait = a.wait(); wait > 0 {
+		<-a.turn
+	}
+	return wait, nil
 }
 
-// try begins a try; it has done so if wait is 0 and ended is nil. If another try has to
-// end first, ended is closed when one does.
-func (a *allowance) try() (wait time.Duration, ended <-chan struct{}) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	missing := 1 + float64(a.trying) - a.left.Tokens()
-	switch {
-	case missing <= 0:
-		a.trying++
-		return 0, nil
-	case a.trying > 0:
-		return 0, a.ended
+// wait returns how long it takes until the address may fail again.
+func (a *allowance) wait() time.Duration {
+	missing := 1 - a.left.Tokens()
+	if missing <= 0 {
+		return 0
 	}
-	return max(1, time.Duration(missing*float64(failureInterval))), nil
+	return max(1, time.Duration(missing*float64(failureInterval)))
 }
 
 // end ends a try. A try that did not fail leaves the allowance as it was.
 func (a *allowance) end(failed bool) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.trying--
 	if failed {
-		a.left.Allow() // there is one: try has made sure of that
+		a.left.Allow() // there is one: begin has made sure of that
 	}
-	close(a.ended)
-	a.ended = make(chan struct{})
+	<-a.turn
 }
 
 // setValid notes that a token was valid, by its hash.

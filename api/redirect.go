@@ -107,16 +107,16 @@ func (a *API) refuseMethod(ctx *fasthttp.RequestCtx) {
 	ctx.Response.Header.Set(fiber.HeaderAllow, "GET, HEAD")
 	writeError(&ctx.Response, plainError(http.StatusMethodNotAllowed))
 	elapsed := time.Since(start)
-	a.metrics.observe(a.metrics.other, ctx.ConnID(), http.StatusMethodNotAllowed, elapsed)
+	a.metrics.series(noRoute, anyMethod, classOf(http.StatusMethodNotAllowed)).observe(elapsed)
 	a.logRequest(ctx, slog.LevelDebug, http.StatusMethodNotAllowed, elapsed)
 }
 
 // answerRedirect is to a redirect what observe is to the other routes: it measures and
 // logs the request. method is 0 for GET and 1 for HEAD.
 func (a *API) answerRedirect(ctx *fasthttp.RequestCtx, domain *linkcache.Domain, path links.Path, method int) {
-	series := a.metrics.short[method]
+	route := a.metrics.short[method]
 	if path.Long {
-		series = a.metrics.long[method]
+		route = a.metrics.long[method]
 	}
 	start := ctx.Time() // the server read it just before; reading a clock is not cheap
 	if start.IsZero() {
@@ -126,9 +126,9 @@ func (a *API) answerRedirect(ctx *fasthttp.RequestCtx, domain *linkcache.Domain,
 	a.followSafely(ctx, domain, path, start)
 	elapsed := time.Since(start)
 	status := ctx.Response.StatusCode()
-	a.metrics.observe(series, ctx.ConnID(), status, elapsed)
+	a.metrics.seriesOf(route, classOf(status)).observe(elapsed)
 	if a.Traces != nil {
-		a.Traces.redirect(series, start, elapsed, status)
+		a.Traces.redirect(route, start, elapsed, status)
 	}
 	a.logRequest(ctx, slog.LevelDebug, status, elapsed)
 }
@@ -265,7 +265,7 @@ func (a *API) refuse(ctx *fasthttp.RequestCtx, e *Error) {
 	}
 	r.Header.Set(fiber.HeaderVary, fiber.HeaderAccept)
 	if prefersHTML(ctx.Request.Header.Peek(fiber.HeaderAccept)) {
-		writePage(r, e)
+		writeErrorPage(r, e)
 		return
 	}
 	writeError(r, e)

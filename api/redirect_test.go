@@ -412,7 +412,7 @@ func TestPageForBrowsers(t *testing.T) {
 func TestPageEscapes(t *testing.T) {
 	t.Parallel()
 	var r fasthttp.Response
-	writePage(&r, badRequest(`<b onclick="x">&'`))
+	writeErrorPage(&r, badRequest(`<b onclick="x">&'`))
 	if body := string(r.Body()); strings.Contains(body, "<b onclick") || !strings.Contains(body, "&lt;b onclick=&#34;x&#34;&gt;&amp;&#39;") {
 		t.Errorf("the page is %s", body)
 	}

@@ -38,15 +38,12 @@ func (a *API) handle(ctx *fasthttp.RequestCtx) {
 func (a *API) observe(c *fiber.Ctx) error {
 	start := time.Now()
 	a.ids.set(&c.Context().Request.Header, &c.Context().Response.Header)
-	if !a.cors.preflight(c) {
-		if err := a.next(c); err != nil {
-			_ = a.fail(c, err) // never fails
-		}
+	if err := a.next(c); err != nil {
+		_ = a.fail(c, err) // never fails
 	}
-	a.cors.mark(c)
 	elapsed := time.Since(start)
 	status := c.Context().Response.StatusCode()
-	a.metrics.observe(a.metrics.of(c.Route()), c.Context().ConnID(), status, elapsed)
+	a.metrics.observeRequest(c, elapsed)
 	a.Traces.end(c, status)
 	// Only the management API is logged by default: redirects are too many.
 	level := slog.LevelInfo

@@ -79,12 +79,12 @@ func describe(span trace.Span, method, route string, status int) {
 
 // redirect makes the span of an answered redirect, if it is selected. The span is never
 // part of a trace of the client, because anybody could send one.
-func (t *Traces) redirect(s *routeSeries, start time.Time, elapsed time.Duration, status int) {
+func (t *Traces) redirect(r *linkRoute, start time.Time, elapsed time.Duration, status int) {
 	if uint64(rand.Uint32()) >= t.share {
 		return
 	}
-	_, span := t.tracer.Start(context.Background(), s.method+" "+s.route,
+	_, span := t.tracer.Start(context.Background(), r.method+" "+r.route,
 		trace.WithSpanKind(trace.SpanKindServer), trace.WithTimestamp(start))
-	describe(span, s.method, s.route, status)
+	describe(span, r.method, r.route, status)
 	span.End(trace.WithTimestamp(start.Add(elapsed)))
 }

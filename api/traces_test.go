@@ -9,7 +9,7 @@ import (
 
 func BenchmarkTraceRedirect(b *testing.B) {
 	provider := sdktrace.NewTracerProvider()
-	route := &routeSeries{route: routeShort, method: "GET"}
+	route := &linkRoute{route: routeShort, method: "GET"}
 	for name, a := range map[string]*API{
 		"off":        {},
 		"share 0":    {Options: Options{Traces: NewTraces(provider, 0)}},
