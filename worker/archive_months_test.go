@@ -73,6 +73,13 @@ func (r *archiving) late(id string, n int) {
 	r.ship(id, many(n, old.AddDate(0, 0, 3)))
 }
 
+// ingest ships clicks of the old month and waits until they are events.
+func (r *archiving) ingest(id string, n int) {
+	r.Helper()
+	r.late(id, n)
+	r.eventually("late clicks are ingested", r.allIngested)
+}
+
 // startArchiving works on all queues except for the one of retention. The test itself
 // decides when a month is retired: its run puts the job into another queue.
 func (r *archiving) startArchiving() *Worker {
@@ -80,6 +87,14 @@ func (r *archiving) startArchiving() *Worker {
 	queues := DefaultQueues()
 	delete(queues, jobs.QueueRetention)
 	return r.startQueues(queues)
+}
+
+// archive works on all queues, and archives what is due.
+func (r *archiving) archive() *Worker {
+	r.Helper()
+	w := r.startArchiving()
+	r.run(jobs.ArchiveMonths{})
+	return w
 }
 
 func (r *archiving) startQueues(queues map[string]int) *Worker {
@@ -97,10 +112,50 @@ func (r *archiving) hand() *archiveMonths {
 	return &archiveMonths{deps: d, now: time.Now}
 }
 
+// detached returns the job after it has detached the old month.
+func (r *archiving) detached() *archiveMonths {
+	r.Helper()
+	w := r.hand()
+	if err := w.begin(r.ctx, old); err != nil {
+		r.Fatal(err)
+	}
+	return w
+}
+
+// lockArchiving takes the lock that a worker has while it archives.
+func (r *archiving) lockArchiving() (unlock func()) {
+	r.Helper()
+	unlock, err := lockForArchive(r.ctx, r.pool)
+	if err != nil || unlock == nil {
+		r.Fatalf("lock: %v", err)
+	}
+	return unlock
+}
+
+// addLink makes the link 10.
+func (r *archiving) addLink() {
+	r.exec("INSERT INTO users (id, username, email) VALUES (1, 'ann', 'ann@example.com')")
+	r.exec("INSERT INTO urls (id, user_id, short_code, original_url) VALUES (10, 1, 'ten', 'https://example.com/')")
+}
+
 // sum is a fingerprint of all events of the old month and their number.
 func (r *archiving) sum() string {
 	return r.text(`SELECT count(*) || ' ' || coalesce(md5(string_agg(e::text, E'\n' ORDER BY occurred_at, id)), '') FROM events e
 		WHERE occurred_at >= $1 AND occurred_at < $2`, old, young)
+}
+
+func (r *archiving) wantSum(want string) {
+	r.Helper()
+	if got := r.sum(); got != want {
+		r.Errorf("the events of the old month are %s, were %s", got, want)
+	}
+}
+
+func (r *archiving) wantTotals(want string) {
+	r.Helper()
+	if got := r.totals(); got != want {
+		r.Errorf("totals are %s, were %s", got, want)
+	}
 }
 
 func (r *archiving) totals() string {
@@ -152,14 +207,11 @@ func (r *archiving) restore() Restored {
 func TestArchiveAndRestore(t *testing.T) {
 	r := setupArchiving(t)
 	before, totals := r.sum(), r.totals()
-	w := r.startArchiving()
-	r.run(jobs.ArchiveMonths{})
+	w := r.archive()
 	r.wantStates("1 dropped 102")
 	r.wantTables(0, 0)
 	r.wantInt(50, "SELECT count(*) FROM events") // of the young month
-	if got := r.totals(); got != totals {
-		t.Errorf("totals are %s, were %s", got, totals)
-	}
+	r.wantTotals(totals)
 	files := r.files()
 	if len(files) != 2 || files[1] != old.Format("2006-01")+".part-0001.json" || !strings.HasSuffix(files[0], ".csv.zst") {
 		t.Errorf("the archive has %v", files)
@@ -183,13 +235,9 @@ func TestArchiveAndRestore(t *testing.T) {
 		if done := r.restore(); done != (Restored{1, 102}) {
 			t.Errorf("restored %+v", done)
 		}
-		if got := r.sum(); got != before {
-			t.Errorf("restored events are %s, were %s", got, before)
-		}
+		r.wantSum(before)
 	}
-	if got := r.totals(); got != totals {
-		t.Errorf("after the restore totals are %s, were %s", got, totals)
-	}
+	r.wantTotals(totals)
 	r.wantTables(1, 0)
 	if err := w.deps.sampleOnce(r.ctx); err != nil {
 		t.Fatal(err)
@@ -207,17 +255,14 @@ func TestArchiveAndRestore(t *testing.T) {
 	if done := r.restore(); done != (Restored{1, 102}) { // the second part replaced the first
 		t.Errorf("restored %+v", done)
 	}
-	if got := r.sum(); got != before {
-		t.Errorf("restored events are %s, were %s", got, before)
-	}
+	r.wantSum(before)
 }
 
 // Events that were removed from a restored month do not come back, from whichever part,
 // and events that replaced them stay.
 func TestRestoreLeavesUndoneEventsAway(t *testing.T) {
 	r := setupArchiving(t)
-	r.exec("INSERT INTO users (id, username, email) VALUES (1, 'ann', 'ann@example.com')")
-	r.exec("INSERT INTO urls (id, user_id, short_code, original_url) VALUES (10, 1, 'ten', 'https://example.com/')")
+	r.addLink()
 	r.exec("UPDATE events SET import_id = NULL")
 	wrong, mended := "id,url_id,event_type,timestamp\n", "id,url_id,event_type,timestamp\n"
 	for n := range 20 {
@@ -258,8 +303,7 @@ func TestRestoreLeavesUndoneEventsAway(t *testing.T) {
 	check("restored after it was retired again", 0, 20)
 	// Late rows make a further part, which replaces none.
 	retire()
-	r.late("later", 5)
-	r.eventually("clicks are ingested", r.allIngested)
+	r.ingest("later", 5)
 	r.exec("UPDATE event_parts SET dropped_at = now() - interval '2 days'")
 	r.run(jobs.ArchiveMonths{})
 	r.wantTables(0, 0)
@@ -271,8 +315,7 @@ func TestRestoreLeavesUndoneEventsAway(t *testing.T) {
 // An undo that found some of its events archived is completed once they are back.
 func TestUndoIsCompletedAfterARestore(t *testing.T) {
 	r := setupArchiving(t)
-	r.exec("INSERT INTO users (id, username, email) VALUES (1, 'ann', 'ann@example.com')")
-	r.exec("INSERT INTO urls (id, user_id, short_code, original_url) VALUES (10, 1, 'ten', 'https://example.com/')")
+	r.addLink()
 	queues := DefaultQueues()
 	delete(queues, jobs.QueueRetention)
 	r.start(queues, hastyUndo, func(d *deps) { d.retention = Retention{Months: 3, Changes: 3, Archive: r.store} })
@@ -293,9 +336,7 @@ func TestUndoIsCompletedAfterARestore(t *testing.T) {
 	r.undo(id)
 	r.wantUndone(id, 20, 0)
 	r.wantInt(0, "SELECT count(*) FROM events WHERE url_id = 10")
-	if got := r.totals(); got != before {
-		t.Errorf("totals are %s, were %s before the import", got, before)
-	}
+	r.wantTotals(before)
 	if _, err := queries.New(r.pool).RequestImportUndo(r.ctx, id); !errors.Is(err, pgx.ErrNoRows) {
 		t.Errorf("an undo of an import that left nothing: %v", err)
 	}
@@ -305,8 +346,7 @@ func TestUndoIsCompletedAfterARestore(t *testing.T) {
 // are gone.
 func TestNotedIDsOfNoDetach(t *testing.T) {
 	r := setupArchiving(t)
-	r.exec("INSERT INTO users (id, username, email) VALUES (1, 'ann', 'ann@example.com')")
-	r.exec("INSERT INTO urls (id, user_id, short_code, original_url) VALUES (10, 1, 'ten', 'https://example.com/')")
+	r.addLink()
 	r.start(map[string]int{jobs.QueueImports: 1}, hastyUndo)
 	const file = "id,url_id,event_type,timestamp\n1,10,clicked,2015-01-01 10:00:00\n2,10,clicked,2015-01-01 11:00:00\n"
 	id := r.upload(csvimport.KindEvents, file, csvimport.SplitOptions{})
@@ -327,14 +367,8 @@ func TestNotedIDsOfNoDetach(t *testing.T) {
 // doing so.
 func TestReenqueueOfParts(t *testing.T) {
 	r := setupArchiving(t)
-	w := r.hand()
-	if err := w.begin(r.ctx, old); err != nil {
-		t.Fatal(err)
-	}
-	unlock, err := lockForArchive(r.ctx, r.pool)
-	if err != nil || unlock == nil {
-		t.Fatalf("lock: %v", err)
-	}
+	r.detached()
+	unlock := r.lockArchiving()
 	r.startQueues(nil)
 	r.run(jobs.ArchiveMonths{})
 	r.run(jobs.Reenqueue{})
@@ -363,14 +397,8 @@ func (s *statements) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEnd
 // that is due at that moment would give up for an hour.
 func TestReenqueueOfPartsTakesNoLock(t *testing.T) {
 	r := setupArchiving(t)
-	w := r.hand()
-	if err := w.begin(r.ctx, old); err != nil {
-		t.Fatal(err)
-	}
-	unlock, err := lockForArchive(r.ctx, r.pool)
-	if err != nil || unlock == nil {
-		t.Fatalf("lock: %v", err)
-	}
+	w := r.detached()
+	unlock := r.lockArchiving()
 	defer unlock()
 	asked := &statements{}
 	config := r.pool.Config().Copy()
@@ -437,22 +465,18 @@ func TestArchiveIntoABucket(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := r.sum()
-	r.startArchiving()
-	r.run(jobs.ArchiveMonths{})
+	r.archive()
 	r.wantStates("1 dropped 102")
 	r.wantTables(0, 0)
 	r.restore()
-	if got := r.sum(); got != before {
-		t.Errorf("restored events are %s, were %s", got, before)
-	}
+	r.wantSum(before)
 }
 
 // A restored month is a complete partition: it has the same columns, constraints and
 // indexes, each once.
 func TestRestoredMonthIsComplete(t *testing.T) {
 	r := setupArchiving(t)
-	r.startArchiving()
-	r.run(jobs.ArchiveMonths{})
+	r.archive()
 	r.restore()
 	describe := func(month time.Time) string {
 		name := month.Format("events_2006_01")
@@ -490,10 +514,8 @@ func TestMakePartitionsAhead(t *testing.T) {
 // further part.
 func TestLateClicksOfARetiredMonth(t *testing.T) {
 	r := setupArchiving(t)
-	r.startArchiving()
-	r.run(jobs.ArchiveMonths{})
-	r.late("late", 30)
-	r.eventually("late clicks are ingested", r.allIngested)
+	r.archive()
+	r.ingest("late", 30)
 	r.wantInt(0, "SELECT count(*) FROM click_rejects")
 	r.wantInt(30, "SELECT count(*) FROM events WHERE occurred_at < $1", young)
 	r.wantInt(180, "SELECT sum(clicks) FROM click_days")
@@ -506,8 +528,7 @@ func TestLateClicksOfARetiredMonth(t *testing.T) {
 	if n := len(r.files()); n != 4 {
 		t.Errorf("the archive has %d files, want 4", n)
 	}
-	r.late("later", 5)
-	r.eventually("later clicks are ingested", r.allIngested)
+	r.ingest("later", 5)
 	r.restore()
 	r.wantInt(137, "SELECT count(*) FROM events WHERE occurred_at < $1", young)
 }
@@ -537,10 +558,7 @@ func TestArchiveGoesOnAfterAKill(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r := setupArchiving(t)
 			before := r.sum()
-			w := r.hand()
-			if err := w.begin(r.ctx, old); err != nil {
-				t.Fatal(err)
-			}
+			w := r.detached()
 			live(r, w)
 			// Late clicks find a place at every moment.
 			r.late("late", 10)
@@ -560,9 +578,7 @@ func TestArchiveGoesOnAfterAKill(t *testing.T) {
 			}
 			r.exec("DROP TABLE " + old.Format("events_2006_01"))
 			r.restore()
-			if got := r.sum(); got != before {
-				t.Errorf("the archived events are %s, were %s", got, before)
-			}
+			r.wantSum(before)
 		})
 	}
 }
@@ -644,10 +660,7 @@ func TestArchiveThatFails(t *testing.T) {
 			r := setupArchiving(t)
 			before, good := r.sum(), r.store
 			f.Store, r.store = good, f
-			w := r.hand()
-			if err := w.begin(r.ctx, old); err != nil {
-				t.Fatal(err)
-			}
+			r.detached()
 			r.wantInt(0, "SELECT count(*) FROM events WHERE occurred_at < $1", young)
 			late := many(10, old.AddDate(0, 0, 3))
 			for i := range late {
@@ -680,9 +693,7 @@ func TestArchiveThatFails(t *testing.T) {
 			}
 			r.exec("DELETE FROM events WHERE url_id = 99")
 			r.restore()
-			if got := r.sum(); got != before {
-				t.Errorf("the restored events are %s, were %s", got, before)
-			}
+			r.wantSum(before)
 		})
 	}
 }
@@ -723,8 +734,7 @@ func TestArchiveKeepsChanges(t *testing.T) {
 	if n := testutil.ToFloat64(w.deps.metrics.monthsDue); n != 0 {
 		t.Errorf("%v months are due", n)
 	}
-	r.late("late", 30)
-	r.eventually("late clicks are ingested", r.allIngested)
+	r.ingest("late", 30)
 	r.run(jobs.ArchiveMonths{})
 	check("retired with late clicks", "1 dropped 100, 2 dropped 30")
 
@@ -810,8 +820,7 @@ func TestArchiveKeepsChangesWhateverHappens(t *testing.T) {
 // Events of another installation are neither restored nor mixed with ours.
 func TestArchiveOfAnotherInstallation(t *testing.T) {
 	r := setupArchiving(t)
-	w := r.startArchiving()
-	r.run(jobs.ArchiveMonths{})
+	w := r.archive()
 	r.exec("UPDATE installation SET id = gen_random_uuid()") // as if the database were another installation
 	_, err := RestoreMonth(r.ctx, r.pool, r.store, Restoring{Month: old, Hold: time.Hour})
 	if err == nil || !strings.Contains(err.Error(), "of the installation") {
@@ -819,8 +828,7 @@ func TestArchiveOfAnotherInstallation(t *testing.T) {
 	}
 	r.wantTables(0, 0)
 
-	r.late("late", 30)
-	r.eventually("late clicks are ingested", r.allIngested)
+	r.ingest("late", 30)
 	hand := &archiveMonths{deps: w.deps, now: time.Now}
 	if err := hand.begin(r.ctx, old); err == nil || !strings.Contains(err.Error(), "an archive of its own") {
 		t.Errorf("begin: %v", err)
@@ -861,17 +869,14 @@ func TestRestoreWaitsForReaders(t *testing.T) {
 	if err := restore.run(r.ctx, parts); err != nil || pauses != 1 {
 		t.Fatalf("restored with %d pauses, %v", pauses, err)
 	}
-	if got := r.sum(); got != before {
-		t.Errorf("restored events are %s, were %s", got, before)
-	}
+	r.wantSum(before)
 }
 
 // Manifests of earlier releases do not name their installation, and count as ours.
 func TestArchiveThatNamesNoInstallation(t *testing.T) {
 	r := setupArchiving(t)
 	before := r.sum()
-	r.startArchiving()
-	r.run(jobs.ArchiveMonths{})
+	r.archive()
 	manifest := filepath.Join(r.dir, r.files()[1])
 	text, err := os.ReadFile(manifest)
 	if err != nil {
@@ -885,9 +890,7 @@ func TestArchiveThatNamesNoInstallation(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.restore()
-	if got := r.sum(); got != before {
-		t.Errorf("restored events are %s, were %s", got, before)
-	}
+	r.wantSum(before)
 }
 
 // blocking is an archive that takes, or gives, a little of a data file and then
@@ -971,10 +974,7 @@ func TestArchiveAndRestoreHoldNoSnapshot(t *testing.T) {
 	before, good := r.sum(), r.store
 	slow := r.block(good)
 	r.store = slow
-	w := r.hand()
-	if err := w.begin(r.ctx, old); err != nil {
-		t.Fatal(err)
-	}
+	w := r.detached()
 	done := make(chan error, 1)
 	go func() { done <- w.finishParts(r.ctx) }()
 	<-slow.blocked
@@ -999,9 +999,7 @@ func TestArchiveAndRestoreHoldNoSnapshot(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
-	if got := r.sum(); got != before {
-		t.Errorf("the restored events are %s, were %s", got, before)
-	}
+	r.wantSum(before)
 	r.wantTables(1, 0)
 }
 
@@ -1010,8 +1008,7 @@ func TestArchiveAndRestoreHoldNoSnapshot(t *testing.T) {
 func TestRestoreAfterAKill(t *testing.T) {
 	r := setupArchiving(t)
 	before := r.sum()
-	r.startArchiving()
-	r.run(jobs.ArchiveMonths{})
+	r.archive()
 	left := old.Format("events_2006_01") + "_restored"
 	for _, goOn := range []func(){func() { r.run(jobs.ArchiveMonths{}) }, func() { r.restore() }} {
 		if err := postgres.MakeMonth(r.ctx, r.pool, left, old); err != nil {
@@ -1021,9 +1018,7 @@ func TestRestoreAfterAKill(t *testing.T) {
 		goOn()
 		r.wantInt(0, "SELECT count(*) FROM pg_class WHERE relname = $1", left)
 	}
-	if got := r.sum(); got != before {
-		t.Errorf("the restored events are %s, were %s", got, before)
-	}
+	r.wantSum(before)
 }
 
 // Nothing is detached while the archive cannot be written.
@@ -1043,11 +1038,9 @@ func TestArchiveTriesTheArchiveFirst(t *testing.T) {
 // A part of an archive is never overwritten, even if the database has forgotten it.
 func TestArchiveOverwritesNothing(t *testing.T) {
 	r := setupArchiving(t)
-	r.startArchiving()
-	r.run(jobs.ArchiveMonths{})
+	r.archive()
 	r.exec("DELETE FROM event_parts")
-	r.late("late", 30)
-	r.eventually("late clicks are ingested", r.allIngested)
+	r.ingest("late", 30)
 	r.run(jobs.ArchiveMonths{})
 	r.wantStates("2 dropped 30")
 	if done := r.restore(); done != (Restored{2, 132}) {
@@ -1074,21 +1067,15 @@ func TestArchiveOnTwoWorkers(t *testing.T) {
 		t.Errorf("the first: %v", err)
 	}
 	r.wantStates("1 verified 102")
-	r.startArchiving()
-	r.run(jobs.ArchiveMonths{})
+	r.archive()
 	r.wantStates("1 dropped 102")
 	if n := len(r.files()); n != 2 {
 		t.Errorf("the archive has %v", r.files())
 	}
 	r.restore()
-	if got := r.sum(); got != before {
-		t.Errorf("the archived events are %s, were %s", got, before)
-	}
+	r.wantSum(before)
 
-	unlock, err := lockForArchive(r.ctx, r.pool)
-	if err != nil || unlock == nil {
-		t.Fatalf("lock: %v", err)
-	}
+	unlock := r.lockArchiving()
 	if other, err := lockForArchive(r.ctx, r.pool); err != nil || other != nil {
 		t.Errorf("a second lock was given (%v)", err)
 	}
@@ -1100,23 +1087,17 @@ func TestArchiveWithoutAnArchive(t *testing.T) {
 	r := setupArchiving(t)
 	totals := r.totals()
 	r.store = nil
-	r.startArchiving()
-	r.run(jobs.ArchiveMonths{})
+	r.archive()
 	r.wantStates("1 dropped 102")
 	r.wantTables(0, 0)
-	if got := r.totals(); got != totals {
-		t.Errorf("totals are %s, were %s", got, totals)
-	}
+	r.wantTotals(totals)
 }
 
 // Without a retention no month is retired. A month that was detached under another
 // configuration stays detached until there is an archive again.
 func TestNoRetention(t *testing.T) {
 	r := setupArchiving(t)
-	w := r.hand()
-	if err := w.begin(r.ctx, old); err != nil {
-		t.Fatal(err)
-	}
+	w := r.detached()
 	none := &archiveMonths{deps: r.start(map[string]int{jobs.QueueClicks: 1}).deps, now: time.Now}
 	for range 2 {
 		if err := none.Work(r.ctx, nil); err == nil || !strings.Contains(err.Error(), "EVENTS_ARCHIVE") {
@@ -1158,8 +1139,7 @@ func TestArchiveWaitsForImports(t *testing.T) {
 // there twice.
 func TestImportOfArchivedEvents(t *testing.T) {
 	r := setupArchiving(t)
-	r.exec("INSERT INTO users (id, username, email) VALUES (1, 'ann', 'ann@example.com')")
-	r.exec("INSERT INTO urls (id, user_id, short_code, original_url) VALUES (10, 1, 'ten', 'https://example.com/')")
+	r.addLink()
 	file := "id,url_id,event_type,timestamp\n"
 	for n := range 20 {
 		file += fmt.Sprintf("%d,10,clicked,%s\n", n+100, old.Add(time.Duration(n)*time.Hour).Format(time.RFC3339))
@@ -1223,8 +1203,7 @@ func TestImportOfArchivedEvents(t *testing.T) {
 func TestArchiveOfAnEmptyMonth(t *testing.T) {
 	r := setupArchiving(t)
 	r.exec("DELETE FROM events WHERE occurred_at < $1", young)
-	r.startArchiving()
-	r.run(jobs.ArchiveMonths{})
+	r.archive()
 	r.wantStates("")
 	r.wantTables(0, 0)
 	if len(r.files()) > 0 {
@@ -1236,10 +1215,7 @@ func TestArchiveOfAnEmptyMonth(t *testing.T) {
 // is on its way: it would not be clear which rows are where.
 func TestRestoreWaits(t *testing.T) {
 	r := setupArchiving(t)
-	w := r.hand()
-	if err := w.begin(r.ctx, old); err != nil {
-		t.Fatal(err)
-	}
+	w := r.detached()
 	r.step(w)
 	refused := func(want string) {
 		t.Helper()
@@ -1249,10 +1225,7 @@ func TestRestoreWaits(t *testing.T) {
 	}
 	refused("part 1 is on its way")
 	r.step(w)
-	unlock, err := lockForArchive(r.ctx, r.pool)
-	if err != nil || unlock == nil {
-		t.Fatalf("lock: %v", err)
-	}
+	unlock := r.lockArchiving()
 	refused("a worker is archiving")
 	unlock()
 	r.restore()
@@ -1261,10 +1234,8 @@ func TestRestoreWaits(t *testing.T) {
 // A damaged part is not restored, nor are the other parts of its month.
 func TestRestoreOfADamagedPart(t *testing.T) {
 	r := setupArchiving(t)
-	r.startArchiving()
-	r.run(jobs.ArchiveMonths{})
-	r.late("late", 30)
-	r.eventually("late clicks are ingested", r.allIngested)
+	r.archive()
+	r.ingest("late", 30)
 	r.again()
 	r.run(jobs.ArchiveMonths{})
 	second := filepath.Join(r.dir, r.files()[2])
