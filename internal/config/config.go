@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/url"
 	"reflect"
+	"slices"
 	"strings"
 	"time"
 
@@ -119,7 +120,7 @@ func Load(environ []string) (Config, error) {
 	}
 	var list []error
 	for _, name := range variables() { // in the order of the reference
-		if faulty(faults, name.env) {
+		if slices.Contains(faults, name.env) {
 			fault := ValueError{Variable: name.env, Value: name.show(values[name.env]), Allowed: name.allowed}
 			if err := postgres.CheckURL(c.DatabaseURL); name.env == "DATABASE_URL" && err != nil {
 				fault.Reason = err.Error()
@@ -202,13 +203,4 @@ func variableOf(field string) string {
 		return field
 	}
 	return f.Tag.Get("env")
-}
-
-func faulty(faults []string, name string) bool {
-	for _, f := range faults {
-		if f == name {
-			return true
-		}
-	}
-	return false
 }

@@ -71,11 +71,7 @@ type Networks []netip.Prefix
 // UnmarshalText reads the text form. An address becomes a network of one host.
 func (n *Networks) UnmarshalText(text []byte) error {
 	var list Networks
-	for part := range strings.SplitSeq(string(text), ",") {
-		part = strings.TrimSpace(part)
-		if part == "" {
-			continue
-		}
+	for _, part := range parts(text) {
 		prefix, err := parseNetwork(part)
 		if err != nil {
 			return fmt.Errorf("%q is neither an address nor a network", part)
@@ -84,6 +80,16 @@ func (n *Networks) UnmarshalText(text []byte) error {
 	}
 	*n = list
 	return nil
+}
+
+// parts returns the values of a list, which are separated by commas.
+func parts(text []byte) (list []string) {
+	for part := range strings.SplitSeq(string(text), ",") {
+		if part = strings.TrimSpace(part); part != "" {
+			list = append(list, part)
+		}
+	}
+	return list
 }
 
 func parseNetwork(s string) (netip.Prefix, error) {
@@ -114,12 +120,7 @@ type Hosts []string
 
 // UnmarshalText reads the text form.
 func (h *Hosts) UnmarshalText(text []byte) error {
-	var list Hosts
-	for part := range strings.SplitSeq(string(text), ",") {
-		if part = strings.TrimSpace(part); part != "" {
-			list = append(list, part)
-		}
-	}
+	list := parts(text)
 	if _, err := links.ParseHosts(list...); err != nil {
 		return err
 	}
@@ -141,10 +142,7 @@ func (o *Origins) UnmarshalText(text []byte) error {
 		return nil
 	}
 	var list Origins
-	for part := range strings.SplitSeq(string(text), ",") {
-		if part = strings.TrimSpace(part); part == "" {
-			continue
-		}
+	for _, part := range parts(text) {
 		origin, err := parseOrigin(part)
 		if err != nil {
 			return err

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/mail"
 	"net/url"
+	"slices"
 	"strconv"
 	"time"
 
@@ -19,7 +20,7 @@ func validate(c *Config, known []string) []string {
 	day := 24 * time.Hour
 	var faults []string
 	check := func(name string, ok bool) {
-		if !ok && !faulty(known, name) {
+		if !ok && !slices.Contains(known, name) {
 			faults = append(faults, name)
 		}
 	}
@@ -38,11 +39,11 @@ func validate(c *Config, known []string) []string {
 	check("SPOOL_MAX_BYTES", within(c.SpoolMaxBytes, 1<<20, 1<<50))
 	check("SPOOL_KEEP", within(c.SpoolKeep, 0, 30*day))
 	check("CLICK_LEDGER_KEEP", within(c.ClickLedgerKeep, 60*day, 3650*day))
-	check("CLICK_DURABILITY", oneOf(c.ClickDurability, "process", "disk"))
+	check("CLICK_DURABILITY", c.ClickDurability == "process" || c.ClickDurability == "disk")
 	check("CACHE_SIZE", within(c.CacheSize, 1, 100_000_000))
 	check("CACHE_STALE_MAX", within(c.CacheStaleMax, time.Second, 30*day))
 	check("CACHE_TTL", within(c.CacheTTL, time.Second, day) &&
-		(c.CacheTTL <= c.CacheStaleMax || faulty(known, "CACHE_STALE_MAX") || faulty(faults, "CACHE_STALE_MAX")))
+		(c.CacheTTL <= c.CacheStaleMax || slices.Contains(known, "CACHE_STALE_MAX") || slices.Contains(faults, "CACHE_STALE_MAX")))
 	check("IMPORT_MAX_BYTES", within(c.ImportMaxBytes, 1<<10, 4<<30))
 	check("IMPORT_MAX_UPLOADS", within(c.ImportMaxUploads, 1, 1000))
 	check("EXPORT_MAX_ACTIVE", within(c.ExportMaxActive, 1, 1000))
@@ -56,7 +57,7 @@ func validate(c *Config, known []string) []string {
 	check("OTEL_EXPORTER_OTLP_ENDPOINT", c.OTLPEndpoint == "" || validEndpoint(c.OTLPEndpoint, true))
 	check("TRACE_REDIRECTS", c.TraceRedirects >= 0 && c.TraceRedirects <= 1)
 	check("LOG_LEVEL", within(c.LogLevel, slog.LevelDebug, slog.LevelError) && c.LogLevel%4 == 0)
-	check("LOG_FORMAT", oneOf(c.LogFormat, "json", "text"))
+	check("LOG_FORMAT", c.LogFormat == "json" || c.LogFormat == "text")
 	check("SHUTDOWN_TIMEOUT", within(c.ShutdownTimeout, time.Second, 10*time.Minute))
 	return faults
 }
@@ -64,8 +65,6 @@ func validate(c *Config, known []string) []string {
 func within[T int | Bytes | time.Duration | slog.Level](v, low, high T) bool {
 	return low <= v && v <= high
 }
-
-func oneOf(v string, allowed ...string) bool { return faulty(allowed, v) }
 
 func validAddr(addr string) bool {
 	_, port, err := net.SplitHostPort(addr)

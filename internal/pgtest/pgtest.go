@@ -27,6 +27,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/signpost/signpost/internal/files"
 	"github.com/signpost/signpost/internal/pgserver"
 	"github.com/signpost/signpost/internal/postgres"
 )
@@ -232,18 +233,12 @@ func newDir() (string, error) {
 }
 
 // makeFolder makes the folder of this process beside those of others, and removes
-// folders whose process is gone, which is known from their lock being free. One lock
-// for all of them keeps a folder from being removed before its own lock is taken.
+// folders whose process is gone, which is known from their lock being free.
 func makeFolder() error {
 	root, err := makeRoot()
 	if err != nil {
 		return err
 	}
-	all, err := lock(filepath.Join(root, "lock"), syscall.LOCK_EX)
-	if err != nil {
-		return err
-	}
-	defer unlock(all)
 	if err := sweep(root); err != nil {
 		return err
 	}
@@ -256,7 +251,7 @@ func makeFolder() error {
 	if err := os.Chmod(path, 0o711); err != nil {
 		return err
 	}
-	folder.lock, err = lock(filepath.Join(path, "lock"), syscall.LOCK_EX)
+	folder.lock, err = files.OpenLocked(filepath.Join(path, "lock"))
 	folder.path = path
 	return err
 }
@@ -279,7 +274,8 @@ func makeRoot() (string, error) {
 	return root, os.Chmod(root, 0o711)
 }
 
-// sweep removes the folders of processes that are gone.
+// sweep removes the folders of processes that are gone. A folder of the last minute is
+// left, since its process may not have locked it yet.
 func sweep(root string) error {
 	entries, err := os.ReadDir(root)
 	if err != nil {
@@ -287,17 +283,13 @@ func sweep(root string) error {
 	}
 	for _, entry := range entries {
 		path := filepath.Join(root, entry.Name())
-		if !entry.IsDir() {
+		info, err := entry.Info()
+		if err != nil || !entry.IsDir() || time.Since(info.ModTime()) < time.Minute {
 			continue
 		}
-		held, err := lock(filepath.Join(path, "lock"), syscall.LOCK_EX|syscall.LOCK_NB)
-		if err != nil {
-			continue // its process is still alive
-		}
-		err = removeFolder(path)
-		unlock(held)
-		if err != nil {
-			return err
+		if lock, err := files.OpenLocked(filepath.Join(path, "lock")); err == nil {
+			_ = removeFolder(path) // the next process tries again
+			_ = files.Unlock(lock)
 		}
 	}
 	return nil
@@ -336,24 +328,4 @@ func cleanUp() error {
 		err = c.Stop(ctx)
 	}
 	return errors.Join(err, removeFolder(folder.path))
-}
-
-// lock opens a file and locks it with flock(2). The lock ends with the process.
-func lock(path string, how int) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	if err := syscall.Flock(int(f.Fd()), how); err != nil {
-		_ = f.Close()
-		return nil, err
-	}
-	return f, nil
-}
-
-// unlock releases a lock, even if a child that is being started still has the file
-// open.
-func unlock(f *os.File) {
-	_ = syscall.Flock(int(f.Fd()), syscall.LOCK_UN)
-	_ = f.Close()
 }

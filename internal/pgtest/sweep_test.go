@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"testing"
+	"time"
 
 	"github.com/signpost/signpost/internal/pgtest"
 )
@@ -76,6 +77,10 @@ func TestLeftoversOfAKilledProcessAreRemoved(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = killed.Wait() // the error says that it was killed
+	aged := time.Now().Add(-time.Hour)
+	if err := os.Chtimes(filepath.Dir(folders(t, root)[0]), aged, aged); err != nil {
+		t.Fatal(err)
+	}
 
 	if out, err := helper(t, tmp, "TestEmptyHasNoTables").Output(); err != nil {
 		t.Fatalf("the next process: %v\n%s", err, out)

@@ -176,8 +176,8 @@ func attachPartition(ctx context.Context, tx pgx.Tx, table string, month time.Ti
 
 func bound(t time.Time) string { return t.Format("2006-01-02 15:04:05+00") }
 
-func partitionState(ctx context.Context, tx pgx.Tx, name string) (exists, attached bool, err error) {
-	err = tx.QueryRow(ctx, `
+func partitionState(ctx context.Context, db DB, name string) (exists, attached bool, err error) {
+	err = db.QueryRow(ctx, `
 		SELECT to_regclass($1) IS NOT NULL,
 			EXISTS (SELECT FROM pg_inherits
 				WHERE inhrelid = to_regclass($1)
@@ -198,15 +198,12 @@ func DetachedMonths(ctx context.Context, pool *pgxpool.Pool, times []time.Time) 
 	}
 	var detached []time.Time
 	for _, month := range months {
-		err := InTx(ctx, pool, func(tx pgx.Tx) error {
-			exists, attached, err := partitionState(ctx, tx, partitionName(month))
-			if exists && !attached {
-				detached = append(detached, month)
-			}
-			return err
-		})
+		exists, attached, err := partitionState(ctx, pool, partitionName(month))
 		if err != nil {
 			return nil, err
+		}
+		if exists && !attached {
+			detached = append(detached, month)
 		}
 	}
 	return detached, nil
