@@ -97,8 +97,7 @@ func TestOldSegmentsHoldUpNoNewOnes(t *testing.T) {
 			o.Keep, o.Metrics = 0, NewMetrics(nil)
 			s := mustOpenOn(t, o, d)
 			defer goOn()
-			mustAppend(t, s, 1)
-			mustSeal(t, s)
+			mustSegment(t, s, 1)
 			var shipper sync.WaitGroup
 			defer shipper.Wait()
 			shipper.Go(func() {

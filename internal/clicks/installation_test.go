@@ -38,8 +38,7 @@ func leftBy(t *testing.T, dir, installation string, markers ...int) (folder stri
 	s := mustOpen(t, o)
 	s.ShipTo(installation)
 	for _, m := range markers {
-		mustAppend(t, s, m)
-		mustSeal(t, s)
+		mustSegment(t, s, m)
 	}
 	must(t, s.Close())
 	made := onlyFolder(t, o.Dir)
@@ -57,8 +56,7 @@ func TestForeignFolderIsHeld(t *testing.T) {
 	old := leaveSegments(t, o.Dir, 1) // of a release that did not name the installation
 	foreign := leftBy(t, o.Dir, there, 100, 101)
 	s := mustOpen(t, o) // it may not know yet to which installation it ships
-	mustAppend(t, s, 1)
-	mustSeal(t, s)
+	mustSegment(t, s, 1)
 	if segs, err := s.Segments(""); err != nil || len(segs) != 4 {
 		t.Fatalf("%d segments before the installation is known, %v", len(segs), err)
 	}
@@ -161,14 +159,12 @@ func TestAnotherInstallationBelowARunningSpool(t *testing.T) {
 	o.Metrics = NewMetrics(nil)
 	s := mustOpen(t, o)
 	s.ShipTo(here)
-	mustAppend(t, s, 1)
-	mustSeal(t, s)
+	mustSegment(t, s, 1)
 	mustAppend(t, s, 2) // not sealed
 	first := onlyOwn(t, s)
 	s.ShipTo(there)
 	eventually(t, "the first folder is let go", func() bool { return slices.Equal(s.Foreign(), []string{first}) })
-	mustAppend(t, s, 3)
-	mustSeal(t, s)
+	mustSegment(t, s, 3)
 	wantMarkers(t, ship(t, s), 3)
 	if n := testutil.ToFloat64(o.Metrics.foreign); n != 2 {
 		t.Errorf("%v segments are held, want 2", n)
@@ -229,8 +225,7 @@ func TestFolderCannotBeNamed(t *testing.T) {
 		return writeAt(f, b, off)
 	}
 	s := mustOpenOn(t, o, d)
-	mustAppend(t, s, 1)
-	mustSeal(t, s)
+	mustSegment(t, s, 1)
 	trouble.set(syscall.ENOSPC)
 	s.ShipTo(here)
 	wantMarkers(t, ship(t, s), 1)
@@ -268,12 +263,8 @@ func TestListedForAnotherInstallation(t *testing.T) {
 	}
 	s := mustOpenOn(t, o, d)
 	s.ShipTo(here)
-	mustAppend(t, s, 1)
-	mustSeal(t, s)
-	segs, err := s.Segments("")
-	if err != nil || len(segs) != 1 {
-		t.Fatalf("segments %v, %v", segs, err)
-	}
+	mustSegment(t, s, 1)
+	segs := wantListed(t, s, 1)
 	held.Store(true)
 	mustAppend(t, s, 2) // makes the spool keep the folder for now
 	s.ShipTo(there)

@@ -21,8 +21,7 @@ func TestFolderMovedInUse(t *testing.T) {
 			parent := o.Dir
 			o.Dir = filepath.Join(parent, "spool")
 			s := mustOpen(t, o)
-			mustAppend(t, s, 1)
-			mustSeal(t, s)
+			mustSegment(t, s, 1)
 			mustAppend(t, s, 2) // in the file that is open
 			folder := onlyFolder(t, o.Dir)
 			from, to := o.Dir, filepath.Join(parent, "elsewhere")
@@ -34,8 +33,7 @@ func TestFolderMovedInUse(t *testing.T) {
 				own := s.store.own.Load()
 				return own != nil && own.dir() != folder
 			})
-			mustAppend(t, s, 3)
-			mustSeal(t, s)
+			mustSegment(t, s, 3)
 			eventually(t, "all segments are there", func() bool { return s.Stats().Segments == 3 && s.store.quitting.Load() == 0 })
 			if st := s.Stats(); !st.Oldest.Equal(click(1).At) {
 				t.Errorf("the oldest click is of %v", st.Oldest)
@@ -77,8 +75,7 @@ func TestFoldersMovedOutOfReach(t *testing.T) {
 	d := realDisk()
 	d.pathOf = func(*os.File) (string, error) { return "", errors.ErrUnsupported }
 	s := mustOpenOn(t, o, d)
-	mustAppend(t, s, 1)
-	mustSeal(t, s)
+	mustSegment(t, s, 1)
 	mustAppend(t, s, 2)
 	own, away := onlyOwn(t, s), t.TempDir()
 	move := func(from, to string) {
@@ -88,8 +85,7 @@ func TestFoldersMovedOutOfReach(t *testing.T) {
 	move(own, filepath.Join(away, "own"))
 	move(adopted, filepath.Join(away, "adopted"))
 	eventually(t, "the loss is noticed", func() bool { next := s.store.own.Load(); return next != nil && next.dir() != own })
-	mustAppend(t, s, 3)
-	mustSeal(t, s)
+	mustSegment(t, s, 3)
 	eventually(t, "the new click is in line", func() bool { segs, err := s.Segments(""); return err == nil && len(segs) == 1 })
 	wantMarkers(t, ship(t, s), 3)
 	if _, err := s.Adopt(); err != nil {

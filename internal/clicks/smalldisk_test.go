@@ -7,7 +7,6 @@ import (
 	"errors"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -287,50 +286,4 @@ func wantReadOnly(t *testing.T, dir string) {
 	if err := os.WriteFile(filepath.Join(dir, "x"), nil, 0o600); !errors.Is(err, syscall.EROFS) {
 		t.Fatalf("the disk is not read-only: %v", err)
 	}
-}
-
-// fileLimit is set in the environment of the child of TestFileSizeLimit.
-const fileLimit = "SIGNPOST_TEST_FILE_LIMIT"
-
-// The system cuts a write short in its middle, as it does for a process whose files may
-// not grow beyond a limit. This needs no special rights. The records before the cut are
-// kept, and the next file is used.
-func TestFileSizeLimit(t *testing.T) {
-	t.Parallel()
-	if os.Getenv(fileLimit) == "" {
-		child := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
-		child.Env = append(os.Environ(), fileLimit+"=1")
-		if out, err := child.CombinedOutput(); err != nil || !strings.Contains(string(out), "--- PASS: "+t.Name()) {
-			t.Errorf("with a limit: %v\n%s", err, out)
-		}
-		return
-	}
-	signal.Ignore(syscall.SIGXFSZ) // or the system ends the process
-	o := testOptions(t)
-	o.Metrics = NewMetrics(nil)
-	s := mustOpen(t, o)
-	limitFiles(t, 10_000)
-	y := newTally()
-	for y.dropped[DropIOError] < 20 {
-		y.append(t, s)
-	}
-	limitFiles(t, unix.RLIM_INFINITY)
-	eventually(t, "appends without the limit", func() bool { return y.append(t, s) })
-	mustSeal(t, s)
-	if segments := s.Stats().Segments; segments < 2 {
-		t.Errorf("%d segments", segments)
-	}
-	y.wantShipped(t, ship(t, s))
-	y.wantCounted(t, o.Metrics, DropIOError)
-	t.Logf("%d clicks kept, dropped %v", len(y.kept), y.dropped)
-}
-
-// limitFiles sets how large files of this process may grow. It sets only the soft
-// limit, which can be raised again.
-func limitFiles(t *testing.T, to uint64) {
-	t.Helper()
-	var limit unix.Rlimit
-	must(t, unix.Getrlimit(unix.RLIMIT_FSIZE, &limit))
-	limit.Cur = min(to, limit.Max)
-	must(t, unix.Setrlimit(unix.RLIMIT_FSIZE, &limit))
 }

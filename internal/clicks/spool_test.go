@@ -90,6 +90,46 @@ func mustSeal(t *testing.T, s *Spool) {
 	must(t, s.SealNow(ctx))
 }
 
+// mustSegment appends clicks and seals them.
+func mustSegment(t *testing.T, s *Spool, markers ...int) {
+	t.Helper()
+	mustAppend(t, s, markers...)
+	mustSeal(t, s)
+}
+
+// listed returns the first segments that are in line.
+func listed(t *testing.T, s *Spool) []Segment {
+	t.Helper()
+	segs, err := s.Segments("")
+	must(t, err)
+	return segs
+}
+
+// wantListed is listed for a known number of segments.
+func wantListed(t *testing.T, s *Spool, n int) []Segment {
+	t.Helper()
+	segs := listed(t, s)
+	if len(segs) != n {
+		t.Fatalf("%d segments are in line, want %d", len(segs), n)
+	}
+	return segs
+}
+
+// readClicks reads a segment as a worker does.
+func readClicks(t *testing.T, s *Spool, seg Segment) (Batch, []Click, error) {
+	t.Helper()
+	b, err := s.Read(seg)
+	if err != nil {
+		return b, nil, err
+	}
+	got, err := DecodeBatch(b.ID, b.Payload)
+	must(t, err)
+	if len(got) != b.Clicks {
+		t.Errorf("batch says %d clicks and has %d", b.Clicks, len(got))
+	}
+	return b, got, nil
+}
+
 func reasonOf(t *testing.T, err error) string {
 	t.Helper()
 	var drop *DropError
@@ -104,28 +144,16 @@ func reasonOf(t *testing.T, err error) string {
 func ship(t *testing.T, s *Spool) (markers []int) {
 	t.Helper()
 	for {
-		segs, err := s.Segments("")
-		if err != nil {
-			t.Fatal(err)
-		}
+		segs := listed(t, s)
 		if len(segs) == 0 {
 			return markers
 		}
 		for _, seg := range segs {
-			b, err := s.Read(seg)
+			b, got, err := readClicks(t, s, seg)
 			if errors.Is(err, ErrQuarantined) {
 				continue
 			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			got, err := DecodeBatch(b.ID, b.Payload)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if len(got) != b.Clicks {
-				t.Errorf("batch says %d clicks and has %d", b.Clicks, len(got))
-			}
+			must(t, err)
 			for _, c := range got {
 				markers = append(markers, int(c.URLID))
 			}
@@ -267,18 +295,9 @@ func TestAppendCopies(t *testing.T) {
 	must(t, s.Append(c))
 	copy(buffer, "overwritten")
 	mustSeal(t, s)
-	segs, err := s.Segments("")
-	if err != nil {
-		t.Fatal(err)
-	}
-	b, err := s.Read(segs[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	got, err := DecodeBatch(b.ID, b.Payload)
-	if err != nil {
-		t.Fatal(err)
-	}
+	segs := listed(t, s)
+	_, got, err := readClicks(t, s, segs[0])
+	must(t, err)
 	if got[0].UserAgent != "Mozilla/5.0" {
 		t.Errorf("user agent %q", got[0].UserAgent)
 	}
@@ -304,10 +323,7 @@ func TestSealBySize(t *testing.T) {
 	for i := 0; s.Stats().Segments < 3; i++ {
 		mustAppend(t, s, i)
 	}
-	segs, err := s.Segments("")
-	if err != nil {
-		t.Fatal(err)
-	}
+	segs := listed(t, s)
 	for i, seg := range segs {
 		if i > 0 && segs[i-1].ID >= seg.ID {
 			t.Errorf("%s listed before %s", segs[i-1].ID, seg.ID)
@@ -336,13 +352,9 @@ func TestBacklogSegments(t *testing.T) {
 func TestReadTwiceIsTheSame(t *testing.T) {
 	t.Parallel()
 	s := mustOpen(t, testOptions(t))
-	mustAppend(t, s, 1, 2)
-	mustSeal(t, s)
+	mustSegment(t, s, 1, 2)
 	mustAppend(t, s, 3)
-	segs, err := s.Segments("")
-	if err != nil || len(segs) != 1 {
-		t.Fatalf("segments %v, %v", segs, err)
-	}
+	segs := wantListed(t, s, 1)
 	first, err := s.Read(segs[0])
 	if err != nil {
 		t.Fatal(err)
@@ -455,12 +467,8 @@ func TestKeepThenRemove(t *testing.T) {
 	now := time.Date(2026, 2, 1, 0, 0, 0, 0, time.UTC)
 	o.Keep, o.Now = time.Hour, func() time.Time { return now }
 	s := mustOpen(t, o)
-	mustAppend(t, s, 1)
-	mustSeal(t, s)
-	segs, err := s.Segments("")
-	if err != nil {
-		t.Fatal(err)
-	}
+	mustSegment(t, s, 1)
+	segs := listed(t, s)
 	id := segs[0].ID
 	ship(t, s)
 	if err := s.Shipped(Batch{ID: id}); err != nil {
@@ -493,8 +501,7 @@ func TestKeepNothing(t *testing.T) {
 	now := time.Date(2026, 2, 1, 0, 0, 0, 0, time.UTC)
 	o.Keep, o.Now = 0, func() time.Time { return now }
 	s := mustOpen(t, o)
-	mustAppend(t, s, 1)
-	mustSeal(t, s)
+	mustSegment(t, s, 1)
 	ship(t, s)
 	wantGone(t, s, now, segmentID(filepath.Base(onlyFolder(t, o.Dir)), 1))
 	if n := s.Stats().KeptBytes; n != 0 {
@@ -526,12 +533,8 @@ func TestShippedAtOnce(t *testing.T) {
 	t.Parallel()
 	s := mustOpen(t, testOptions(t))
 	for i := range 50 {
-		mustAppend(t, s, i)
-		mustSeal(t, s)
-		segs, err := s.Segments("")
-		if err != nil || len(segs) != 1 {
-			t.Fatalf("segments %v, %v", segs, err)
-		}
+		mustSegment(t, s, i)
+		segs := wantListed(t, s, 1)
 		kept := s.Stats().KeptBytes
 		var wg sync.WaitGroup
 		for range 4 {
@@ -551,8 +554,7 @@ func TestShippedAtOnce(t *testing.T) {
 func TestReship(t *testing.T) {
 	t.Parallel()
 	s := mustOpen(t, testOptions(t))
-	mustAppend(t, s, 1, 2)
-	mustSeal(t, s)
+	mustSegment(t, s, 1, 2)
 	ship(t, s)
 	if n, _, err := s.Reship(time.Now()); n != 1 || err != nil {
 		t.Fatalf("reshipped %d, %v", n, err)
@@ -669,6 +671,16 @@ func (f *failing) get() error {
 	return nil
 }
 
+// renames makes those renames fail while err is set that match.
+func (f *failing) renames(d *disk, match func(from, to string) bool) {
+	d.rename = func(from, to string) error {
+		if err := f.get(); err != nil && match(from, to) {
+			return err
+		}
+		return os.Rename(from, to)
+	}
+}
+
 // A write that fails in its middle harms neither earlier records nor later ones.
 func TestWriteFails(t *testing.T) {
 	t.Parallel()
@@ -776,8 +788,7 @@ func TestSyncFindsTheDiskFull(t *testing.T) {
 		o := testOptions(t)
 		o.Durability = Disk
 		s := mustOpenOn(t, o, d)
-		mustAppend(t, s, 1)
-		mustSeal(t, s)
+		mustSegment(t, s, 1)
 		wantMarkers(t, ship(t, s), 1)
 		if s.Stats().KeptBytes == 0 {
 			t.Fatal("nothing is kept")
@@ -847,12 +858,7 @@ func TestSealFails(t *testing.T) {
 	t.Parallel()
 	var trouble failing
 	d := realDisk()
-	d.rename = func(from, to string) error {
-		if err := trouble.get(); err != nil {
-			return err
-		}
-		return os.Rename(from, to)
-	}
+	trouble.renames(&d, func(string, string) bool { return true })
 	s := mustOpenOn(t, testOptions(t), d)
 	mustAppend(t, s, 1)
 	trouble.set(syscall.EROFS)
@@ -872,11 +878,9 @@ func TestAdopt(t *testing.T) {
 	t.Parallel()
 	o := testOptions(t)
 	dead, alive := mustOpen(t, o), mustOpen(t, o)
-	mustAppend(t, dead, 1)
-	mustSeal(t, dead)
+	mustSegment(t, dead, 1)
 	mustAppend(t, dead, 2) // not sealed
-	mustAppend(t, alive, 3)
-	mustSeal(t, alive)
+	mustSegment(t, alive, 3)
 	abandon(t, dead)
 	heir := mustOpen(t, o)
 	if st := heir.Stats(); st.Segments != 2 || st.Bytes == 0 || !st.Oldest.Equal(click(1).At) {
@@ -895,14 +899,9 @@ func TestAdoptDamaged(t *testing.T) {
 	o := testOptions(t)
 	o.Metrics = NewMetrics(nil)
 	s := mustOpen(t, o)
-	mustAppend(t, s, 1, 2, 3)
-	mustSeal(t, s)
-	mustAppend(t, s, 4)
-	mustSeal(t, s)
-	segs, err := s.Segments("")
-	if err != nil {
-		t.Fatal(err)
-	}
+	mustSegment(t, s, 1, 2, 3)
+	mustSegment(t, s, 4)
+	segs := listed(t, s)
 	folder := filepath.Join(o.Dir, folderOf(segs[0].ID))
 	flip(t, filepath.Join(folder, segs[0].ID+suffixSealed), recordHead+2) // the first record
 	flip(t, filepath.Join(folder, segs[1].ID+suffixSealed), 0)            // the only record
@@ -932,12 +931,8 @@ func TestDamagedClicksAreForgotten(t *testing.T) {
 	t.Parallel()
 	o := testOptions(t)
 	s := mustOpen(t, o)
-	mustAppend(t, s, 1)
-	mustSeal(t, s)
-	segs, err := s.Segments("")
-	if err != nil {
-		t.Fatal(err)
-	}
+	mustSegment(t, s, 1)
+	segs := listed(t, s)
 	folder := filepath.Join(o.Dir, folderOf(segs[0].ID))
 	flip(t, filepath.Join(folder, segs[0].ID+suffixSealed), 0)
 	abandon(t, s)
@@ -1028,8 +1023,7 @@ func TestFolderRemovedInUse(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
 	_ = s.SealNow(ctx) // it succeeds now or later
-	mustAppend(t, s, 2)
-	mustSeal(t, s)
+	mustSegment(t, s, 2)
 	eventually(t, "both segments are there", func() bool { return s.Stats().Segments == 2 })
 	if got := ship(t, s); len(got) != 2 || got[0]+got[1] != 3 {
 		t.Errorf("shipped %v, want 1 and 2", got)
@@ -1263,8 +1257,7 @@ func TestMetrics(t *testing.T) {
 	o := testOptions(t)
 	o.Metrics = NewMetrics(registry)
 	s := mustOpen(t, o)
-	mustAppend(t, s, 1)
-	mustSeal(t, s)
+	mustSegment(t, s, 1)
 	values := make(map[string]float64)
 	families, err := registry.Gather()
 	if err != nil {
@@ -1310,13 +1303,9 @@ func TestGoneBelowWhatIsLeft(t *testing.T) {
 	o.Now = now.now
 	s := mustOpen(t, o)
 	for i := range 5 {
-		mustAppend(t, s, i)
-		mustSeal(t, s)
+		mustSegment(t, s, i)
 	}
-	segs, err := s.Segments("")
-	if err != nil || len(segs) != 5 {
-		t.Fatalf("segments %v, %v", segs, err)
-	}
+	segs := wantListed(t, s, 5)
 	shipped := func(i int) {
 		t.Helper()
 		must(t, s.Shipped(Batch{ID: segs[i].ID}))
@@ -1333,8 +1322,7 @@ func TestGoneBelowWhatIsLeft(t *testing.T) {
 	gone := wantGone(t, s, now.now(), nextID(segs[4].ID))
 	must(t, s.Confirmed(gone))
 	wantGone(t, s, now.now())
-	mustAppend(t, s, 5)
-	mustSeal(t, s)
+	mustSegment(t, s, 5)
 	ship(t, s)
 	now.advance(time.Hour)
 	wantGone(t, s, now.now(), nextID(nextID(segs[4].ID)))
@@ -1348,12 +1336,9 @@ func TestGoneBelowUnsealed(t *testing.T) {
 	o.Keep = 0
 	var trouble failing
 	d := realDisk()
-	d.rename = func(from, to string) error {
-		if err := trouble.get(); err != nil && strings.HasSuffix(from, suffixOpen) && strings.Contains(from, segmentID("", 0)) {
-			return err
-		}
-		return os.Rename(from, to)
-	}
+	trouble.renames(&d, func(from, to string) bool {
+		return strings.HasSuffix(from, suffixOpen) && strings.Contains(from, segmentID("", 0))
+	})
 	d.readDir = func(path string, visit func(fs.DirEntry)) error {
 		return eachFile(path, func(e fs.DirEntry) {
 			if !strings.HasSuffix(e.Name(), suffixOpen) {
@@ -1367,8 +1352,7 @@ func TestGoneBelowUnsealed(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
 	_ = s.SealNow(ctx)
-	mustAppend(t, s, 1)
-	mustSeal(t, s)
+	mustSegment(t, s, 1)
 	wantMarkers(t, ship(t, s), 1)
 	folder := filepath.Base(onlyFolder(t, o.Dir))
 	wantGone(t, s, time.Now(), segmentID(folder, 0))

@@ -40,13 +40,9 @@ func shipWhatGoes(t *testing.T, s *Spool) (markers []int) {
 		}
 		for _, seg := range segs {
 			after = seg.ID
-			b, err := s.Read(seg)
+			b, got, err := readClicks(t, s, seg)
 			if err != nil {
 				continue
-			}
-			got, err := DecodeBatch(b.ID, b.Payload)
-			if err != nil {
-				t.Fatal(err)
 			}
 			for _, c := range got {
 				markers = append(markers, int(c.URLID))
@@ -92,8 +88,7 @@ func TestUnlistableFolder(t *testing.T) {
 	}
 	s := mustOpenOn(t, o, d)
 	trouble.set(syscall.EIO)
-	mustAppend(t, s, 10, 11)
-	mustSeal(t, s)
+	mustSegment(t, s, 10, 11)
 	segs, err := s.Segments("")
 	if len(segs) != 1 || !errors.Is(err, syscall.EIO) {
 		t.Errorf("listed %v, %v", segs, err)
@@ -121,8 +116,7 @@ func TestRemovalOnFullDisk(t *testing.T) {
 	o := testOptions(t)
 	s := mustOpenOn(t, o, d)
 	for i := range 3 {
-		mustAppend(t, s, i)
-		mustSeal(t, s)
+		mustSegment(t, s, i)
 	}
 	ship(t, s)
 	full.Store(true)
@@ -138,18 +132,12 @@ func TestHalfRemoved(t *testing.T) {
 	t.Parallel()
 	d := realDisk()
 	var trouble failing
-	d.rename = func(from, to string) error {
-		if err := trouble.get(); err != nil {
-			return err
-		}
-		return os.Rename(from, to)
-	}
+	trouble.renames(&d, func(string, string) bool { return true })
 	o := testOptions(t)
 	now := newClock()
 	o.Now = now.now
 	s := mustOpenOn(t, o, d)
-	mustAppend(t, s, 1)
-	mustSeal(t, s)
+	mustSegment(t, s, 1)
 	ship(t, s)
 	now.advance(2 * time.Hour)
 	trouble.set(syscall.ENOSPC)
@@ -173,12 +161,7 @@ func TestShippedCannotBeMoved(t *testing.T) {
 	t.Parallel()
 	d := realDisk()
 	var trouble failing
-	d.rename = func(from, to string) error {
-		if err := trouble.get(); err != nil && filepath.Base(filepath.Dir(to)) == keptName {
-			return err
-		}
-		return os.Rename(from, to)
-	}
+	trouble.renames(&d, func(from, to string) bool { return filepath.Base(filepath.Dir(to)) == keptName })
 	o := testOptions(t)
 	const n = maxListed + 10
 	folder := leaveSegments(t, o.Dir, n)
@@ -282,12 +265,7 @@ func TestAdoptUnsealable(t *testing.T) {
 	must(t, os.WriteFile(filepath.Join(folder, open+suffixOpen), encodeRecords(open, []Click{*click(7)}), 0o600))
 	var trouble failing
 	d := realDisk()
-	d.rename = func(from, to string) error {
-		if err := trouble.get(); err != nil && strings.Contains(from, open) {
-			return err
-		}
-		return os.Rename(from, to)
-	}
+	trouble.renames(&d, func(from, to string) bool { return strings.Contains(from, open) })
 	trouble.set(syscall.EIO)
 	s := mustOpenOn(t, o, d)
 	wantMarkers(t, shipWhatGoes(t, s), 0, 1)
@@ -310,12 +288,8 @@ func TestTruncatedSegment(t *testing.T) {
 	o := testOptions(t)
 	o.Metrics = NewMetrics(nil)
 	s := mustOpen(t, o)
-	mustAppend(t, s, 1, 2, 3)
-	mustSeal(t, s)
-	segs, err := s.Segments("")
-	if err != nil || len(segs) != 1 {
-		t.Fatalf("segments %v, %v", segs, err)
-	}
+	mustSegment(t, s, 1, 2, 3)
+	segs := wantListed(t, s, 1)
 	path := filepath.Join(o.Dir, folderOf(segs[0].ID), segs[0].ID+suffixSealed)
 	must(t, os.Truncate(path, segs[0].Bytes-1))
 	abandon(t, s)
@@ -334,8 +308,7 @@ func TestReshipLeavesRoom(t *testing.T) {
 	s := mustOpen(t, o)
 	const n = 20
 	for i := range n {
-		mustAppend(t, s, i)
-		mustSeal(t, s)
+		mustSegment(t, s, i)
 	}
 	wantMarkers(t, ship(t, s), numbers(0, n)...)
 	now.advance(time.Second)
