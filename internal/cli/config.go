@@ -15,15 +15,16 @@ func configCommand(environ []string) *cobra.Command {
 		Short: "Print the configuration in force, with secrets hidden",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if markdown {
-				_, err := io.WriteString(cmd.OutOrStdout(), config.Markdown())
-				return err
+			text := config.Markdown()
+			if !markdown {
+				cfg, err := config.Load(environ)
+				if err != nil {
+					return err
+				}
+				text = cfg.String()
 			}
-			cfg, err := config.Load(environ)
-			if err != nil {
-				return err
-			}
-			return cfg.Print(cmd.OutOrStdout())
+			_, err := io.WriteString(cmd.OutOrStdout(), text)
+			return err
 		},
 	}
 	cmd.Flags().BoolVar(&markdown, "markdown", false, "print the reference page of all variables instead")

@@ -165,10 +165,7 @@ func DropFolder(dir string) (segments int, err error) {
 	if removed, removeErr := f.removeIfEmpty(); !removed {
 		err = errors.Join(err, removeErr, f.unlock())
 	}
-	if err != nil {
-		err = fmt.Errorf("drop spool folder: %w", err)
-	}
-	return segments, err
+	return segments, wrap("drop spool folder", err)
 }
 
 // drop removes every file that the spool made.

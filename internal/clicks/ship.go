@@ -110,10 +110,7 @@ func (s *Spool) Reship(before time.Time) (put, waiting int, err error) {
 	if put > 0 {
 		notify(s.sealed)
 	}
-	if err != nil {
-		err = fmt.Errorf("reship kept segments: %w", err)
-	}
-	return put, waiting, err
+	return put, waiting, wrap("reship kept segments", err)
 }
 
 // Gone says up to which id a folder is empty: of its segments that were ever in this
@@ -139,25 +136,22 @@ func (s *Spool) RemoveExpired(now time.Time) ([]Gone, error) {
 		info, err := s.disk.stat(path)
 		return err == nil && !info.ModTime().After(limit)
 	})
-	if expireErr != nil {
-		expireErr = fmt.Errorf("remove kept segments: %w", expireErr)
-	}
 	quarantineErr := s.store.emptyQuarantine(s.opt.Now())
-	if quarantineErr != nil {
-		quarantineErr = fmt.Errorf("empty quarantine: %w", quarantineErr)
-	}
 	gone, err := s.store.allGone()
-	if err != nil {
-		err = fmt.Errorf("list removed segments: %w", err)
-	}
-	return gone, errors.Join(expireErr, quarantineErr, err)
+	return gone, errors.Join(wrap("remove kept segments", expireErr), wrap("empty quarantine", quarantineErr),
+		wrap("list removed segments", err))
 }
 
 // Confirmed says that the ledger has durably stored how far these folders are empty.
 // Folders of other spools are ignored.
 func (s *Spool) Confirmed(gone []Gone) error {
-	if err := s.store.confirmed(gone); err != nil {
-		return fmt.Errorf("forget removed segments: %w", err)
+	return wrap("forget removed segments", s.store.confirmed(gone))
+}
+
+// wrap adds the failed action to an error. It returns nil for nil.
+func wrap(action string, err error) error {
+	if err != nil {
+		return fmt.Errorf("%s: %w", action, err)
 	}
 	return nil
 }

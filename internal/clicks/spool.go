@@ -85,14 +85,10 @@ func (o Options) withDefaults() (Options, error) {
 		return o, fmt.Errorf("spool: unknown durability %q", o.Durability)
 	case o.Dir == "":
 		return o, errors.New("spool: no folder given")
-	case o.MaxBytes < 0:
-		return o, fmt.Errorf("spool: bound of %d bytes is negative", o.MaxBytes)
 	case o.SegmentBytes < 4<<10 || o.SegmentBytes > backlogSegmentBytes:
 		return o, fmt.Errorf("spool: segment of %d bytes is not between 4 KiB and 4 MiB", o.SegmentBytes)
-	case o.SegmentAge < 0:
-		return o, fmt.Errorf("spool: segment age %s is negative", o.SegmentAge)
-	case o.Keep < 0:
-		return o, fmt.Errorf("spool: keeping for %s is negative", o.Keep)
+	case min(o.MaxBytes, int64(o.SegmentAge), int64(o.Keep)) < 0:
+		return o, errors.New("spool: a bound or duration is negative")
 	}
 	return o, nil
 }

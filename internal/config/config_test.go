@@ -338,12 +338,9 @@ func TestSecretsStayHidden(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", database, err)
 		}
-		var out, logged bytes.Buffer
-		if err := c.Print(&out); err != nil {
-			t.Fatal(err)
-		}
+		var logged bytes.Buffer
 		slog.New(slog.NewJSONHandler(&logged, nil)).Info("configuration", "config", c)
-		for _, text := range []string{out.String(), logged.String(), fmt.Sprintf("%v %+v %#v %s", c, c, c, c)} {
+		for _, text := range []string{c.String(), logged.String(), fmt.Sprintf("%v %+v %#v %s", c, c, c, c)} {
 			if strings.Contains(text, "s3cret") {
 				t.Errorf("%s shows a secret: %s", database, text)
 			}

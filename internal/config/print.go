@@ -2,7 +2,6 @@ package config
 
 import (
 	"fmt"
-	"io"
 	"log/slog"
 	"net/url"
 	"reflect"
@@ -59,14 +58,8 @@ func (c Config) values() []slog.Attr {
 	return list
 }
 
-// Print writes the configuration in force, one line for each variable, with secrets
+// String returns the configuration in force, one line for each variable, with secrets
 // hidden.
-func (c Config) Print(w io.Writer) error {
-	_, err := io.WriteString(w, c.String())
-	return err
-}
-
-// String returns the text that Print writes.
 func (c Config) String() string {
 	var b strings.Builder
 	for _, attr := range c.values() {

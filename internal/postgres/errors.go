@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -104,18 +105,9 @@ func Unavailable(err error) bool {
 		return false
 	}
 	if code := Code(err); code != "" {
-		return hasPrefix(code, unavailableCodes)
+		return slices.ContainsFunc(unavailableCodes, func(start string) bool { return strings.HasPrefix(code, start) })
 	}
 	return connectionFault(err)
-}
-
-func hasPrefix(s string, prefixes []string) bool {
-	for _, p := range prefixes {
-		if strings.HasPrefix(s, p) {
-			return true
-		}
-	}
-	return false
 }
 
 // connectionFault reports whether err, which was not reported by a server, is one of

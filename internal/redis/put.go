@@ -22,14 +22,8 @@ func (c *Client) Put(ctx context.Context, puts []Put) {
 	if len(puts) == 0 {
 		return
 	}
-	conn := c.conn.Load()
-	if !c.Up() || conn == nil {
-		c.metrics.requests.WithLabelValues("put", "skipped").Add(float64(len(puts)))
-		return
-	}
-	done, err := c.breaker.Allow()
-	if err != nil {
-		c.metrics.requests.WithLabelValues("put", "skipped").Add(float64(len(puts)))
+	conn, done := c.allow("put", len(puts))
+	if conn == nil {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, putTimeout)

@@ -158,8 +158,8 @@ func (c *Client) Run(ctx context.Context) error {
 		case <-timer.C:
 		}
 		next := probeEvery
-		if c.conn.Load() != nil {
-			if err := c.probe(ctx); err != nil && c.Up() {
+		if conn := c.conn.Load(); conn != nil {
+			if err := c.probe(ctx, *conn); err != nil && c.Up() {
 				next = probeAgain
 			}
 		} else if err := c.connect(); err != nil && !failing {
@@ -199,13 +199,13 @@ func (c *Client) close() {
 
 // probe sends a request whose answer does not matter. It is the only request that is
 // let through while the breaker is half open.
-func (c *Client) probe(ctx context.Context) error {
+func (c *Client) probe(ctx context.Context, conn rueidis.Client) error {
 	done, err := c.breaker.Allow()
 	if err != nil {
 		return err // it was opened a moment ago
 	}
 	began := time.Now()
-	_, _, err = c.ask(ctx, "signpost:probe")
+	_, _, err = c.ask(ctx, conn, "signpost:probe")
 	done(err)
 	c.metrics.observe("probe", err, time.Since(began))
 	return err
@@ -214,17 +214,12 @@ func (c *Client) probe(ctx context.Context) error {
 // Get reads the value of a key. It waits for at most Timeout. ok is false if Redis
 // cannot be asked or did not answer. The value is empty if there is none.
 func (c *Client) Get(ctx context.Context, key string) (value string, ok bool) {
-	if !c.Up() {
-		c.metrics.requests.WithLabelValues("get", "skipped").Inc()
-		return "", false
-	}
-	done, err := c.breaker.Allow()
-	if err != nil {
-		c.metrics.requests.WithLabelValues("get", "skipped").Inc()
+	conn, done := c.allow("get", 1)
+	if conn == nil {
 		return "", false
 	}
 	began := time.Now()
-	value, busy, err := c.ask(ctx, key)
+	value, busy, err := c.ask(ctx, *conn, key)
 	if busy {
 		done(nil)
 		c.metrics.requests.WithLabelValues("get", "busy").Inc()
@@ -239,6 +234,21 @@ func (c *Client) Get(ctx context.Context, key string) (value string, ok bool) {
 	return value, true
 }
 
+// allow returns the connection for requests, and how to tell the breaker their result. It
+// returns no connection, and counts the requests as skipped, while Redis is not used.
+func (c *Client) allow(op string, requests int) (conn *rueidis.Client, done func(error)) {
+	if c.Up() {
+		conn = c.conn.Load()
+	}
+	if conn != nil {
+		if done, err := c.breaker.Allow(); err == nil {
+			return conn, done
+		}
+	}
+	c.metrics.requests.WithLabelValues(op, "skipped").Add(float64(requests))
+	return nil, nil
+}
+
 func hitOrMiss(value string) string {
 	if value == "" {
 		return "miss"
@@ -248,15 +258,10 @@ func hitOrMiss(value string) string {
 
 // ask gives up in time, whatever the library waits for: an answer, a place in its
 // queue, or a connection.
-func (c *Client) ask(ctx context.Context, key string) (value string, busy bool, err error) {
+func (c *Client) ask(ctx context.Context, conn rueidis.Client, key string) (value string, busy bool, err error) {
 	select {
 	case c.gets <- struct{}{}:
 	default:
-		return "", true, nil
-	}
-	conn := c.conn.Load()
-	if conn == nil {
-		<-c.gets
 		return "", true, nil
 	}
 	type answer struct {
@@ -266,7 +271,7 @@ func (c *Client) ask(ctx context.Context, key string) (value string, busy bool, 
 	answered := make(chan answer, 1)
 	go func() {
 		defer func() { <-c.gets }() // it ends with the connection at the latest
-		value, err := get(context.WithoutCancel(ctx), *conn, key)
+		value, err := get(context.WithoutCancel(ctx), conn, key)
 		answered <- answer{value, err}
 	}()
 	timer := time.NewTimer(c.timeout)
