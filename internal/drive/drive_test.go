@@ -2,7 +2,6 @@ package drive
 
 import (
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -74,16 +73,5 @@ func TestDrops(t *testing.T) {
 		if more := d.Ask(t.Context(), strings.TrimPrefix(s.URL, "http://")); more != step.more || d.Total() != step.total {
 			t.Errorf("%q: %v more, %v in all, want %v and %v", step.says, more, d.Total(), step.more, step.total)
 		}
-	}
-}
-
-func TestFreeAddr(t *testing.T) {
-	t.Parallel()
-	addr, err := FreeAddr()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if host, _, err := net.SplitHostPort(addr); err != nil || host != "127.0.0.1" {
-		t.Errorf("address %q, %v", addr, err)
 	}
 }

@@ -73,8 +73,6 @@ type Traffic struct {
 	Path   string
 	Codes  []string
 	Agents []string
-	// Zipf makes the first codes by far the most frequent.
-	Zipf bool
 	// Turn, if it is set, makes all loops take the codes in turn, so that no code is
 	// requested twice before all were requested once.
 	Turn *atomic.Int64
@@ -88,22 +86,12 @@ type Traffic struct {
 	Status int
 }
 
-func (t Traffic) pick(r *rand.Rand, z *rand.Zipf) (path, agent string) {
-	var i uint64
-	switch {
-	case t.Turn != nil:
-		i = uint64(t.Turn.Add(1)-1) % uint64(len(t.Codes))
-	case t.Zipf:
-		i = z.Uint64()
-	default:
-		i = r.Uint64N(uint64(len(t.Codes)))
+func (t Traffic) pick(r *rand.Rand) (path, agent string) {
+	i := r.IntN(len(t.Codes))
+	if t.Turn != nil {
+		i = int(t.Turn.Add(1)-1) % len(t.Codes)
 	}
 	return cmp.Or(t.Path, "/r/") + t.Codes[i], t.Agents[r.IntN(len(t.Agents))]
-}
-
-func (t Traffic) source(seed uint64) (*rand.Rand, *rand.Zipf) {
-	r := rand.New(rand.NewPCG(seed, 7))
-	return r, rand.NewZipf(r, 1.1, 1, uint64(len(t.Codes)-1))
 }
 
 // ClosedLoop sends n requests over conns connections, each as soon as the previous one
@@ -122,9 +110,9 @@ func ClosedLoop(addr string, t Traffic, conns, n int) (time.Duration, error) {
 				return
 			}
 			defer c.Close() //nolint:errcheck // done with it
-			r, z := t.source(uint64(i))
+			r := rand.New(rand.NewPCG(uint64(i), 7))
 			for left.Add(-1) >= 0 {
-				path, agent := t.pick(r, z)
+				path, agent := t.pick(r)
 				status, err := c.Get(path, agent, t.Headers)
 				if err == nil && status != cmp.Or(t.Status, http.StatusFound) {
 					err = fmt.Errorf("status %d", status)
@@ -262,9 +250,9 @@ func OpenLoop(ctx context.Context, addr string, t Traffic, conns, rate int, d ti
 		c.traffic, c.addr = t, addr
 		c.conn, _ = DialFrom(t.From, addr) // without a connection, the client tries again for each request
 		wg.Go(func() {
-			r, z := t.source(uint64(i))
+			r := rand.New(rand.NewPCG(uint64(i), 7))
 			for at := range due {
-				path, agent := t.pick(r, z)
+				path, agent := t.pick(r)
 				c.ask(path, agent, at)
 			}
 			c.leave()
