@@ -18,9 +18,7 @@ func BenchmarkAppend(b *testing.B) {
 		for _, callers := range []int{1, 64, 512} {
 			b.Run(fmt.Sprintf("%s/callers=%d", mode, callers), func(b *testing.B) {
 				s, err := open(Options{Dir: b.TempDir(), Durability: mode}, realDisk(), patient)
-				if err != nil {
-					b.Fatal(err)
-				}
+				must(b, err)
 				clicks := sampleClicks(1024)
 				b.ReportAllocs()
 				b.SetParallelism(max(1, callers/runtime.GOMAXPROCS(0)))
@@ -51,9 +49,7 @@ func BenchmarkRead(b *testing.B) {
 		b.Run(fmt.Sprintf("clicks=%d", n), func(b *testing.B) {
 			o := Options{Dir: b.TempDir(), SegmentAge: time.Hour, SegmentBytes: backlogSegmentBytes, Log: slog.New(slog.DiscardHandler)}
 			s, err := open(o, realDisk(), patient)
-			if err != nil {
-				b.Fatal(err)
-			}
+			must(b, err)
 			for _, c := range sampleClicks(n) {
 				if err := s.Append(&c); err != nil {
 					b.Fatal(err)

@@ -154,9 +154,7 @@ func killWhileAppending(t *testing.T, dir string, mode Durability, first int, at
 	child := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^$")
 	child.Env = append(os.Environ(), crashDir+"="+dir, crashFirst+"="+strconv.Itoa(first), crashMode+"="+string(mode))
 	out, err := child.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	child.Stderr = os.Stderr
 	must(t, child.Start())
 	enough := 1 + rand.IntN(2000)
@@ -166,9 +164,7 @@ func killWhileAppending(t *testing.T, dir string, mode Durability, first int, at
 		if errors.Is(err, io.EOF) {
 			break // the pipe is empty and its writer dead
 		}
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		n, err := strconv.Atoi(line[1 : len(line)-1])
 		if err != nil {
 			t.Fatalf("child says %q", line)

@@ -21,9 +21,7 @@ import (
 func TestDiskIsTheOnlyWay(t *testing.T) {
 	t.Parallel()
 	files, err := filepath.Glob("*.go")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	types := map[string]bool{"File": true, "SameFile": true}
 	looked := 0
 	for _, name := range files {
@@ -32,9 +30,7 @@ func TestDiskIsTheOnlyWay(t *testing.T) {
 		}
 		looked++
 		parsed, err := parser.ParseFile(token.NewFileSet(), name, nil, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		ast.Inspect(parsed, func(n ast.Node) bool {
 			sel, ok := n.(*ast.SelectorExpr)
 			if !ok {

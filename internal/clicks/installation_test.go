@@ -24,9 +24,7 @@ const (
 func nameOf(t *testing.T, folder string) string {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(folder, lockName))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	return string(text)
 }
 
@@ -140,9 +138,7 @@ func shipFolder(t *testing.T, dir string, o Options) []int {
 	t.Helper()
 	o.Keep = time.Hour
 	s, err := OpenForShipping(dir, o)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	defer func() {
 		if err := s.Close(); err != nil {
 			t.Error(err)

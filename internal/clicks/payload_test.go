@@ -136,9 +136,7 @@ func TestBatchBoundsMemory(t *testing.T) { // not parallel: it counts what the p
 func readV1(tb testing.TB) []byte {
 	tb.Helper()
 	payload, err := os.ReadFile("testdata/payload-v1")
-	if err != nil {
-		tb.Fatal(err)
-	}
+	must(tb, err)
 	return payload
 }
 

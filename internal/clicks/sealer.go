@@ -10,7 +10,6 @@ import (
 
 const (
 	sealerRetry = 250 * time.Millisecond // after trouble with the disk
-	sealerIdle  = time.Minute            // when there is nothing to wait for
 	lookEvery   = time.Second            // whether the folder is still in its place
 	sealRetry   = 10 * time.Millisecond  // when the writer could not rotate yet
 	maxUnsealed = 64                     // files held open because they cannot be sealed
@@ -22,9 +21,11 @@ func (s *Spool) sealSegments() {
 	defer close(s.sealerDone)
 	var unsealed []*openSegment
 	s.makeSpare()
-	s.adoptAtStart()
+	if _, err := s.Adopt(); err != nil {
+		s.opt.Log.Warn("spool folders not adopted", slog.Any("error", err))
+	}
 	close(s.ready)
-	timer := time.NewTimer(sealerIdle)
+	timer := time.NewTimer(lookEvery)
 	defer timer.Stop()
 	for {
 		timer.Reset(s.sealerPause(len(unsealed) > 0))
@@ -49,17 +50,8 @@ func (s *Spool) sealSegments() {
 	}
 }
 
-func (s *Spool) adoptAtStart() {
-	if _, err := s.Adopt(); err != nil {
-		s.opt.Log.Warn("spool folders not adopted", slog.Any("error", err))
-	}
-}
-
 func (s *Spool) sealerPause(unsealed bool) time.Duration {
-	if unsealed || len(s.spares) == 0 {
-		return sealerRetry
-	}
-	if s.store.quitting.Load() > 0 {
+	if unsealed || len(s.spares) == 0 || s.store.quitting.Load() > 0 {
 		return sealerRetry
 	}
 	if left, open := s.ageDue(); open {
@@ -155,7 +147,7 @@ func (s *Spool) lookAfterFolders() {
 	select {
 	case spare := <-s.spares:
 		if spare.folder.quit.Load() {
-			_ = s.discard(spare) // never fails
+			s.discard(spare)
 		} else {
 			s.spares <- spare // there is room: only the sealer puts any in
 		}
@@ -195,7 +187,8 @@ func (s *Spool) seal(seg *openSegment) error {
 		return nil
 	}
 	if seg.size == 0 {
-		return s.discard(seg)
+		s.discard(seg)
+		return nil
 	}
 	if info, err := seg.file.Stat(); err == nil && info.Size() > seg.size {
 		if err := s.disk.cut(seg.file, seg.size); err != nil {
@@ -227,7 +220,7 @@ func (s *Spool) seal(seg *openSegment) error {
 func (s *Spool) copyDeleted(seg *openSegment) error {
 	select {
 	case spare := <-s.spares: // the spare may just as well be in a folder that was deleted
-		_ = s.discard(spare) // never fails
+		s.discard(spare)
 	default:
 	}
 	records := make([]byte, seg.size)
@@ -256,12 +249,11 @@ func (s *Spool) copyDeleted(seg *openSegment) error {
 }
 
 // discard removes a file that nothing was written to.
-func (s *Spool) discard(seg *openSegment) error {
+func (s *Spool) discard(seg *openSegment) {
 	s.closeFile(seg)
 	if err := s.disk.remove(seg.folder.open(seg.id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		s.opt.Log.Warn("empty segment not removed", slog.Any("error", err))
 	}
-	return nil
 }
 
 // closeFile forgets an open segment that was sealed, or whose file does not exist.

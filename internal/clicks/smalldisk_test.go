@@ -116,9 +116,7 @@ func fill(t *testing.T, dir string) (remove func()) {
 	t.Helper()
 	path := filepath.Join(dir, "filler")
 	f, err := os.Create(path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	for block := make([]byte, 4<<10); err == nil; {
 		_, err = f.Write(block)
 	}
@@ -215,9 +213,7 @@ func TestReadOnlyDisk(t *testing.T) {
 	o := testOptions(t)
 	o.Dir, o.Metrics = dir, NewMetrics(nil)
 	s, err := open(o, realDisk(), patient)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	y := newTally()
 	for range 10 {
 		y.append(t, s)

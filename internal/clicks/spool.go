@@ -218,8 +218,12 @@ func newSpool(o Options, d disk, p patience) *Spool {
 		ready:      make(chan struct{}),
 		writerDone: make(chan struct{}),
 		sealerDone: make(chan struct{}),
+		store: store{
+			opt: o, disk: d, home: o.Installation, pauses: pauses{most: maxPauses},
+			folders: make(map[string]*folder), foreign: make(map[string]foreign), foreignLogged: make(map[string]bool),
+		},
 	}
-	s.store.init(o, d, s.changed)
+	s.store.changed = s.changed
 	return s
 }
 

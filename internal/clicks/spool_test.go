@@ -53,9 +53,7 @@ var patient = patience{strikes: 1 << 30, idle: 125, close: time.Minute}
 func mustOpenWith(t *testing.T, o Options, d disk, p patience) *Spool {
 	t.Helper()
 	s, err := open(o, d, p)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	t.Cleanup(func() {
 		if err := s.Close(); err != nil {
 			t.Errorf("close: %v", err)
@@ -194,9 +192,7 @@ func abandon(t *testing.T, s *Spool) {
 	for _, f := range s.store.folders {
 		// Two descriptors share the lock, so that Close has one that it can close.
 		fd, err := syscall.Dup(int(f.lock.Fd()))
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		must(t, syscall.Flock(fd, syscall.LOCK_UN))
 		must(t, syscall.Close(fd))
 	}
@@ -356,14 +352,10 @@ func TestReadTwiceIsTheSame(t *testing.T) {
 	mustAppend(t, s, 3)
 	segs := wantListed(t, s, 1)
 	first, err := s.Read(segs[0])
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	mustSeal(t, s)
 	second, err := s.Read(segs[0])
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	if string(first.Payload) != string(second.Payload) || first.Clicks != 2 {
 		t.Errorf("read %d clicks, then %d", first.Clicks, second.Clicks)
 	}
@@ -918,9 +910,7 @@ func TestAdoptDamaged(t *testing.T) {
 		t.Errorf("%v damaged records", got)
 	}
 	left, err := filepath.Glob(filepath.Join(folder, "*"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	if all := strings.Join(left, " "); !strings.Contains(all, "notes.txt") || !strings.Contains(all, segs[1].ID+suffixBad) {
 		t.Errorf("left: %v", left)
 	}
@@ -971,9 +961,7 @@ func TestDamagedClicksAreForgotten(t *testing.T) {
 func flip(t *testing.T, path string, at int) {
 	t.Helper()
 	b, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	b[at] ^= 0x40
 	must(t, os.WriteFile(path, b, 0o600))
 }
@@ -988,18 +976,14 @@ func TestOpenForShipping(t *testing.T) {
 	}
 	abandon(t, dead)
 	s, err := OpenForShipping(onlyFolder(t, o.Dir), Options{Log: o.Log})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	if got := reasonOf(t, s.Append(click(3))); got != DropClosed {
 		t.Errorf("append dropped as %q", got)
 	}
 	wantMarkers(t, ship(t, s), 1, 2)
 	must(t, s.Close())
 	s, err = OpenForShipping(o.Dir, Options{Log: o.Log}) // the folder of folders
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	if n, _, err := s.Reship(time.Now()); n != 1 || err != nil {
 		t.Errorf("reshipped %d, %v", n, err)
 	}
@@ -1116,9 +1100,7 @@ func TestCloseOnHangingDisk(t *testing.T) {
 	o := testOptions(t)
 	o.Metrics = NewMetrics(nil)
 	s, err := open(o, hung.disk(), patience{strikes: 5, idle: 125, close: 10 * time.Millisecond})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	eventually(t, "appends", func() bool { return s.Append(click(1)) == nil })
 	hung.hang.Store(true)
 	if got := reasonOf(t, s.Append(click(2))); got != DropStuck {
@@ -1260,9 +1242,7 @@ func TestMetrics(t *testing.T) {
 	mustSegment(t, s, 1)
 	values := make(map[string]float64)
 	families, err := registry.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	for _, f := range families {
 		for _, m := range f.GetMetric() {
 			values[f.GetName()] += m.GetCounter().GetValue() + m.GetGauge().GetValue()

@@ -46,15 +46,6 @@ type store struct {
 	quitting atomic.Int64 // how many
 }
 
-func (h *store) init(o Options, d disk, changed func()) {
-	h.opt, h.disk, h.changed = o, d, changed
-	h.folders = make(map[string]*folder)
-	h.foreign = make(map[string]foreign)
-	h.foreignLogged = make(map[string]bool)
-	h.home = o.Installation
-	h.pauses.most = maxPauses
-}
-
 func (h *store) stats() Stats {
 	st := Stats{
 		Segments:  int(h.segments.Load()),

@@ -10,9 +10,7 @@ func (b *bundle) domain(t *testing.T, host string) (id int64) {
 	t.Helper()
 	err := b.pool.QueryRow(context.Background(),
 		"INSERT INTO domains (host, root_url) VALUES ($1, 'https://example.com/root') RETURNING id", host).Scan(&id)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	return id
 }
 

@@ -144,9 +144,7 @@ func TestAChangeThatCommitsBetweenPages(t *testing.T) {
 	poll := func() (more bool) {
 		t.Helper()
 		more, err := f.poll(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		return more
 	}
 	poll() // the poll begins
@@ -460,23 +458,17 @@ func TestAPollReadsNoMoreThanWhatIsNew(t *testing.T) {
 	b.exec(t, "INSERT INTO link_changes (short_code, version) SELECT 'n' || n, n FROM generate_series(1, 100000) n")
 	b.exec(t, "VACUUM ANALYZE link_changes")
 	conn, err := b.pool.Acquire(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	defer conn.Release()
 	q := queries.New(conn)
 	state, err := q.PollLinkChanges(t.Context(), queries.PollLinkChangesParams{Xmax: math.MaxInt64, RowLimit: 1})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	b.exec(t, "UPDATE urls SET title = 'x'")
 	read := func() (n int64) {
 		err := conn.QueryRow(t.Context(), `SELECT pg_stat_get_xact_tuples_fetched('link_changes'::regclass)
 			+ (SELECT sum(pg_stat_get_xact_tuples_returned(i.indexrelid)) FROM pg_index i WHERE i.indrelid = 'link_changes'::regclass)
 			+ pg_stat_get_xact_tuples_returned('link_changes'::regclass)`).Scan(&n)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		return n
 	}
 	params := queries.PollLinkChangesParams{
@@ -536,15 +528,11 @@ type link struct {
 func newProxy(t *testing.T, address string) *proxy {
 	t.Helper()
 	parsed, err := url.Parse(address)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	query := parsed.Query()
 	socket := query.Get("host") + "/.s.PGSQL." + cmp.Or(query.Get("port"), "5432")
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	p := &proxy{server: func() (net.Conn, error) { return net.Dial("unix", socket) }}
 	query.Del("host")
 	query.Del("port")

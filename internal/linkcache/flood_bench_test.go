@@ -32,9 +32,7 @@ func flood(b *testing.B, lookup func(ctx context.Context, c *Cache, code string)
 	b.Helper()
 	url := pgtest.URL(b)
 	pool, err := postgres.Open(b.Context(), url, postgres.Options{MaxConns: 5, IdleConns: 4}) // of the 10 connections of an api, the part for redirects
-	if err != nil {
-		b.Fatal(err)
-	}
+	must(b, err)
 	b.Cleanup(pool.Close)
 	if _, err := pool.Exec(b.Context(), `
 		WITH u AS (INSERT INTO users (username, email) VALUES ('ada', 'ada@example.org') RETURNING id)
@@ -43,9 +41,7 @@ func flood(b *testing.B, lookup func(ctx context.Context, c *Cache, code string)
 		b.Fatal(err)
 	}
 	c, err := Open(Options{Pool: pool})
-	if err != nil {
-		b.Fatal(err)
-	}
+	must(b, err)
 	ctx, cancel := context.WithCancel(b.Context())
 	var flood sync.WaitGroup
 	var asked atomic.Int64

@@ -45,9 +45,7 @@ func setup(tb testing.TB, o Options) *bundle {
 		o.Registerer = prometheus.NewRegistry()
 	}
 	c, err := Open(o)
-	if err != nil {
-		tb.Fatal(err)
-	}
+	must(tb, err)
 	return &bundle{Cache: c, pool: o.Pool}
 }
 
@@ -106,9 +104,7 @@ func (b *bundle) link(t *testing.T, code string) {
 	if b.user == 0 {
 		err := b.pool.QueryRow(context.Background(),
 			"INSERT INTO users (username, email) VALUES ('ada', 'ada@example.com') RETURNING id").Scan(&b.user)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 	}
 	b.exec(t, "INSERT INTO urls (user_id, short_code, original_url) VALUES ($1, $2, 'https://example.com/' || $2)", b.user, code)
 }
@@ -137,9 +133,7 @@ func (b *bundle) target(t *testing.T, code string) string {
 	if errors.Is(err, ErrUnavailable) {
 		return "unavailable"
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	if !link.Active {
 		return "inactive"
 	}
@@ -185,9 +179,7 @@ func afterQueries(t *testing.T, name string, hook func()) *pgxpool.Pool {
 	config := pgtest.Pool(t).Config()
 	config.ConnConfig.Tracer = queryTracer{"-- name: " + name + " ", hook}
 	pool, err := pgxpool.NewWithConfig(context.Background(), config)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	t.Cleanup(pool.Close)
 	return pool
 }
@@ -259,9 +251,7 @@ func TestLookup(t *testing.T) {
 
 	for range 2 { // from Postgres, then from memory
 		link, err := b.Lookup(t.Context(), k("here"), b.now())
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		if link.ID == 0 || link.UserID != b.user || link.Target != "https://example.com/here" || !link.Active ||
 			!link.ExpiresAt.Equal(expires) || link.Status != 308 || !link.ForwardQuery || link.Version == 0 {
 			t.Fatalf("got %+v", *link)
@@ -382,9 +372,7 @@ func TestSizeIsBoundedAndHotLinksStay(t *testing.T) {
 func TestFloodIsBounded(t *testing.T) {
 	t.Parallel()
 	pool, err := postgres.Open(t.Context(), pgtest.URL(t), postgres.Options{Role: "test", MaxConns: 4 * maxQueries})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	t.Cleanup(pool.Close)
 	b := setup(t, Options{Pool: pool})
 	b.link(t, "hot")

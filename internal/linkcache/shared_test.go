@@ -26,9 +26,7 @@ import (
 func replica(t *testing.T, pool *pgxpool.Pool, url string, o Options) *bundle {
 	t.Helper()
 	client, err := redis.New(redis.Options{URL: url, Timeout: 5 * time.Second, Log: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	var all sync.WaitGroup
 	all.Go(func() { _ = client.Run(ctx) }) // returns nil
@@ -78,14 +76,10 @@ type spy struct{ rueidis.Client }
 func spyOn(t *testing.T, url string) spy {
 	t.Helper()
 	options, err := rueidis.ParseURL(url)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	options.DisableCache = true
 	client, err := rueidis.NewClient(options)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	t.Cleanup(client.Close)
 	return spy{client}
 }
@@ -268,9 +262,7 @@ func adminOf(t *testing.T, pool *pgxpool.Pool) (admin *pgx.Conn, name string) {
 	name = config.Database
 	config.Database = "postgres"
 	admin, err := pgx.ConnectConfig(t.Context(), config)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	t.Cleanup(func() { _ = admin.Close(context.Background()) }) // done with it
 	return admin, name
 }
@@ -296,9 +288,7 @@ func TestALateFillIsNotBelieved(t *testing.T) {
 	a.link(t, "late")
 	seen := a.look()
 	found, err := a.resolve(t.Context(), a.queries, []Key{k("late")})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	a.exec(t, "UPDATE urls SET is_active = false")
 	a.following(t)
 	a.redis.Put(t.Context(), []redis.Put{fill{k("late"), found[k("late")], seen}.put()})

@@ -86,13 +86,9 @@ func TestRestartWithoutPostgres(t *testing.T) {
 	wantTarget(t, after, "off", "inactive")
 	wantTarget(t, after, "unknown", "unavailable")
 	before, err := b.Lookup(t.Context(), k("other"), b.now())
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	link, err := after.Lookup(t.Context(), k("other"), b.now())
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	if !link.ExpiresAt.Equal(expires) {
 		t.Errorf("expires at %s, want %s", link.ExpiresAt, expires)
 	}
@@ -210,9 +206,7 @@ func TestRestartGoesOnFollowing(t *testing.T) {
 	b.target(t, "changed")
 	b.target(t, "gone")
 	slow, err := b.pool.Begin(t.Context()) // its id is drawn, and stays a gap
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	mustExec(t, slow, "UPDATE urls SET is_active = false WHERE short_code = 'changed'")
 	b.exec(t, "UPDATE urls SET title = 'x' WHERE short_code = 'same'")
 	b.following(t)
@@ -356,16 +350,12 @@ func TestChangesWhileASnapshotIsWritten(t *testing.T) {
 		return err
 	})
 	b.saving.Unlock()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	after := b.restart(t)
 	wantTarget(t, after, "off", "inactive")
 	wantTarget(t, after, "gone", "unavailable")
 	info, err := os.Stat(b.journal.path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	if info.Mode().Perm() != 0o600 {
 		t.Errorf("mode %v, want 0600", info.Mode())
 	}

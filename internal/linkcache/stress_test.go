@@ -136,9 +136,7 @@ func (b *bundle) inDatabase(t *testing.T, code string) string {
 	err := b.pool.QueryRow(t.Context(), `SELECT COALESCE(
 		(SELECT CASE WHEN is_active THEN original_url ELSE 'inactive' END FROM urls WHERE short_code = $1 AND domain_id = 1),
 		'not found')`, code).Scan(&target)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	return target
 }
 

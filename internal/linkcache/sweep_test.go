@@ -60,9 +60,7 @@ func TestAFeedThatIsBehindServesNothingOld(t *testing.T) {
 	poll := func() (more bool) {
 		t.Helper()
 		more, err := f.poll(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		return more
 	}
 	poll() // the poll begins

@@ -28,9 +28,7 @@ import (
 func start(t *testing.T, o pgserver.Options) *pgserver.Cluster {
 	t.Helper()
 	c, err := pgserver.Start(t.Context(), o)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	t.Cleanup(func() { stop(t, c) })
 	return c
 }
@@ -178,9 +176,7 @@ func checkRecovery(t *testing.T, c *pgserver.Cluster, data string) {
 		"empty pid file": func() { write(t, pidFile, "") },
 		"pid file that names a stranger": func() {
 			content, err := os.ReadFile(pidFile)
-			if err != nil {
-				t.Fatal(err)
-			}
+			must(t, err)
 			_, rest, _ := strings.Cut(string(content), "\n")
 			write(t, pidFile, strconv.Itoa(os.Getpid())+"\n"+rest)
 		},
@@ -202,9 +198,7 @@ func write(t *testing.T, path, content string) {
 func checkStartFailure(t *testing.T, c *pgserver.Cluster, dir string) {
 	t.Helper()
 	f, err := os.OpenFile(filepath.Join(dir, "data", "postgresql.conf"), os.O_APPEND|os.O_WRONLY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	_, err = f.WriteString("no_such_setting = on\n")
 	must(t, errors.Join(err, f.Close()))
 	if err := c.Start(t.Context()); err == nil || !strings.Contains(err.Error(), "no_such_setting") {
@@ -285,9 +279,7 @@ func TestLongPathsGetAShortSocket(t *testing.T) {
 	c := start(t, pgserver.Options{Dir: dir})
 	put(t, c)
 	u, err := url.Parse(c.URL("postgres"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	socket := u.Query().Get("host")
 	if strings.HasPrefix(socket, dir) {
 		t.Fatalf("the socket is in %s", socket)
@@ -317,9 +309,7 @@ func TestFolderThatIsClosedToOthers(t *testing.T) {
 	home := o.Dir
 	if os.Geteuid() == 0 {
 		content, err := os.ReadFile(filepath.Join(o.Dir, "location"))
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		home = strings.TrimSpace(string(content))
 	}
 	if _, err := os.Stat(filepath.Join(home, "data", "PG_VERSION")); err != nil {
@@ -350,9 +340,7 @@ func TestHelperParent(t *testing.T) {
 		return
 	}
 	c, err := pgserver.Start(t.Context(), pgserver.Options{Dir: dir, Durable: true})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	fmt.Printf("address %s\n", c.URL("postgres"))
 	<-c.Done()
 }
@@ -364,9 +352,7 @@ func startParent(t *testing.T, dir string) (*exec.Cmd, string) {
 	cmd.Env = append(os.Environ(), parentEnv+"="+dir)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	must(t, cmd.Start())
 	lines := bufio.NewScanner(out)
 	for lines.Scan() {
@@ -381,14 +367,10 @@ func startParent(t *testing.T, dir string) (*exec.Cmd, string) {
 func serverPID(t *testing.T, dir string) int {
 	t.Helper()
 	content, err := os.ReadFile(filepath.Join(dir, "data", "postmaster.pid"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	first, _, _ := strings.Cut(string(content), "\n")
 	pid, err := strconv.Atoi(first)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	return pid
 }
 

@@ -29,15 +29,11 @@ func TestAddress(t *testing.T) {
 func TestCause(t *testing.T) {
 	t.Parallel()
 	closed, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	port := closed.Addr().(*net.TCPAddr).Port
 	must(t, closed.Close())
 	silent, err := net.Listen("tcp", "127.0.0.1:0") // accepts connections and never answers
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	t.Cleanup(func() { _ = silent.Close() })
 	real := pgtest.URL(t)
 	for url, want := range map[string]string{

@@ -44,9 +44,7 @@ func TestDetachMonthOrNothing(t *testing.T) {
 		}
 		return nil
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	broken := errors.New("broken")
 	if err := postgres.DetachMonth(t.Context(), pool, at, "away", func(pgx.Tx) error { return broken }); !errors.Is(err, broken) {
 		t.Errorf("a note that fails: %v", err)
@@ -105,18 +103,14 @@ func TestAttachMonthWaitsForTheTable(t *testing.T) {
 	at := month(2012, 2)
 	must(t, postgres.MakeMonth(t.Context(), pool, "back", at))
 	tx, err := pool.Begin(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	mustExec(t, tx, "LOCK TABLE back IN SHARE UPDATE EXCLUSIVE MODE")
 	done := make(chan error, 1)
 	go func() { done <- postgres.AttachMonth(t.Context(), pool, "back", at, func(pgx.Tx) error { return nil }) }()
 	for waits := false; !waits; {
 		err := tx.QueryRow(t.Context(), `SELECT EXISTS (SELECT FROM pg_locks
 			WHERE relation = 'back'::regclass AND NOT granted AND clock_timestamp() - waitstart > '1 second')`).Scan(&waits)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		select {
 		case err := <-done:
 			t.Fatalf("it did not wait: %v", err)

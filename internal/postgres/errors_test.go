@@ -115,9 +115,7 @@ func TestMeaningOfErrorsOfOurOwn(t *testing.T) {
 func TestClosedPoolIsUnavailable(t *testing.T) {
 	t.Parallel()
 	pool, err := postgres.Open(t.Context(), pgtest.URL(t), postgres.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	pool.Close()
 	checkMeaning(t, pool.Ping(t.Context()), meaning{Unavailable: true})
 }
@@ -125,9 +123,7 @@ func TestClosedPoolIsUnavailable(t *testing.T) {
 func TestNobodyListensIsUnavailable(t *testing.T) {
 	t.Parallel()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	addr := listener.Addr().String()
 	must(t, listener.Close())
 	for _, url := range []string{
@@ -206,9 +202,7 @@ func TestOutagesAreUnavailable(t *testing.T) {
 func acquire(t *testing.T, pool *pgxpool.Pool) *pgxpool.Conn {
 	t.Helper()
 	conn, err := pool.Acquire(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	return conn
 }
 

@@ -35,9 +35,7 @@ func TestIndexesOfPartitions(t *testing.T) {
 		mustExec(t, pool, sql)
 	}
 	writer, err := pool.Begin(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	defer func() { _ = writer.Rollback(t.Context()) }()
 	const insert = "INSERT INTO events (occurred_at, event_type) VALUES ('2012-02-03', 'created')"
 	mustExec(t, writer, insert)
@@ -79,9 +77,7 @@ func TestIndexesOfPartitionsWhileAMonthIsDetached(t *testing.T) {
 	mustExec(t, pool, `DROP INDEX events_url_id_change_idx;
 		CREATE INDEX events_url_id_change_idx ON ONLY events (url_id, occurred_at, id) WHERE event_type <> 'clicked'`)
 	writer, err := pool.Begin(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	defer func() { _ = writer.Rollback(t.Context()) }()
 	mustExec(t, writer, "LOCK TABLE events_2012_02 IN ROW EXCLUSIVE MODE")
 	done := make(chan error, 1)
@@ -105,9 +101,7 @@ func TestIndexOfCodesInAnotherCase(t *testing.T) {
 	t.Parallel()
 	pool := pgtest.Open(t, pgtest.Empty(t))
 	provider, err := goose.NewProvider(goose.DialectPostgres, stdlib.OpenDBFromPool(pool), migrations.FS)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	defer func() { _ = provider.Close() }()
 	if _, err := provider.UpTo(t.Context(), 28); err != nil {
 		t.Fatal(err)
@@ -120,9 +114,7 @@ func TestIndexOfCodesInAnotherCase(t *testing.T) {
 		mustExec(t, pool, sql)
 	}
 	writer, err := pool.Begin(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	defer func() { _ = writer.Rollback(t.Context()) }()
 	const insert = "INSERT INTO urls (user_id, short_code, original_url) VALUES (1, $1, 'https://example.com/')"
 	mustExec(t, writer, insert, "before")

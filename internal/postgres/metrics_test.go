@@ -17,9 +17,7 @@ func TestPoolMetrics(t *testing.T) {
 	postgres.RegisterPool(registry, "test", pool)
 	registry.MustRegister(postgres.NewUpMetric(pool))
 	conn, err := pool.Acquire(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	defer conn.Release()
 	for name, want := range map[string]float64{
 		"signpost_postgres_up": 1, "signpost_postgres_pool_connections test in_use": 1, "signpost_postgres_pool_max_connections test": 10,
@@ -42,9 +40,7 @@ func TestPoolMetrics(t *testing.T) {
 func figures(t *testing.T, registry prometheus.Gatherer) map[string]float64 {
 	t.Helper()
 	families, err := registry.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	all := map[string]float64{}
 	for _, f := range families {
 		for _, m := range f.GetMetric() {

@@ -91,9 +91,7 @@ func TestCheckSchema(t *testing.T) {
 			mustExec(t, pool, tt.change)
 			err := postgres.WaitForSchema(t.Context(), pool, slog.New(slog.DiscardHandler))
 			if tt.want == "" {
-				if err != nil {
-					t.Fatal(err)
-				}
+				must(t, err)
 				// This release's migrate leaves it alone.
 				if err := postgres.Migrate(t.Context(), url, slog.New(slog.DiscardHandler)); err != nil {
 					t.Errorf("migrate: %v", err)

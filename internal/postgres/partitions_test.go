@@ -120,9 +120,7 @@ func TestEnsurePartitionsBesideOpenTransactions(t *testing.T) {
 		}
 		return postgres.EnsurePartitions(t.Context(), pool, []time.Time{month(2012, 2)})
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 }
 
 func TestEnsurePartitionsGivesUpOnALock(t *testing.T) {

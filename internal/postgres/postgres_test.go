@@ -23,9 +23,7 @@ func TestOpenSetsUpSessions(t *testing.T) {
 	pool, err := postgres.Open(t.Context(), pgtest.URL(t), postgres.Options{
 		Role: "api", MaxConns: 3, StatementTimeout: 1500 * time.Millisecond, LockTimeout: time.Second, IdleInTxTimeout: time.Minute,
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	t.Cleanup(pool.Close)
 	for name, want := range map[string]string{
 		"application_name": "signpost api", "timezone": "UTC", "statement_timeout": "1500ms", "lock_timeout": "1s",
@@ -51,9 +49,7 @@ func TestOpenKeepsConnectionsReady(t *testing.T) {
 	t.Parallel()
 	for wanted, want := range map[int]int32{0: 0, 2: 2, 10: 3} { // not beyond MaxConns
 		pool, err := postgres.Open(t.Context(), pgtest.URL(t), postgres.Options{MaxConns: 3, IdleConns: wanted})
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		t.Cleanup(pool.Close)
 		eventually(t, func() bool { return pool.Stat().IdleConns() == want })
 	}
@@ -126,9 +122,7 @@ func TestInTx(t *testing.T) {
 func TestReadOnlySessionsAreGivenUp(t *testing.T) {
 	t.Parallel()
 	pool, err := postgres.Open(t.Context(), pgtest.URL(t), postgres.Options{MaxConns: 1})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	t.Cleanup(pool.Close)
 	const pid = "SELECT pg_backend_pid()::text"
 	before := scanText(t, pool, pid)
@@ -149,9 +143,7 @@ func TestReadOnlySessionsAreGivenUp(t *testing.T) {
 func TestADeadlineCostsNoConnection(t *testing.T) {
 	t.Parallel()
 	pool, err := postgres.Open(t.Context(), pgtest.URL(t), postgres.Options{MaxConns: 1, KeepCanceled: true})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	t.Cleanup(pool.Close)
 	const pid = "SELECT pg_backend_pid()::text"
 	before := scanText(t, pool, pid)
@@ -187,9 +179,7 @@ func TestADeadlineCostsNoConnection(t *testing.T) {
 	})
 	slow("a wait for a lock", func(ctx context.Context) error {
 		other, err := postgres.Connect(t.Context(), pool)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		defer other.Close(t.Context()) //nolint:errcheck // it gives the lock back
 		mustExec(t, other, "SELECT pg_advisory_lock(7)")
 		_, err = pool.Exec(ctx, "SELECT pg_advisory_lock(7)")
@@ -205,14 +195,10 @@ func TestAFrozenServerIsLeft(t *testing.T) {
 	t.Parallel()
 	cluster := pgtest.Cluster(t)
 	pool, err := postgres.Open(t.Context(), cluster.URL("postgres"), postgres.Options{MaxConns: 1, KeepCanceled: true})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	t.Cleanup(pool.Close)
 	conn, err := pool.Acquire(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	defer conn.Release()
 	pid := int(conn.Conn().PgConn().PID())
 	must(t, syscall.Kill(pid, syscall.SIGSTOP))

@@ -22,9 +22,7 @@ func TestMissingRights(t *testing.T) {
 			t.Parallel()
 			address := pgtest.Empty(t)
 			admin, err := pgx.Connect(t.Context(), address)
-			if err != nil {
-				t.Fatal(err)
-			}
+			must(t, err)
 			do := func(statements ...string) {
 				for _, s := range statements {
 					if _, err := admin.Exec(context.WithoutCancel(t.Context()), s); err != nil {
@@ -70,9 +68,7 @@ func TestMissingRights(t *testing.T) {
 func asUser(t *testing.T, address, role string) string {
 	t.Helper()
 	u, err := url.Parse(address)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	u.User = url.User(role)
 	return u.String()
 }

@@ -40,16 +40,12 @@ func newShipping(t *testing.T, pool *pgxpool.Pool, keep time.Duration) *harness 
 func newShippingOf(t *testing.T, pool *pgxpool.Pool, o clicks.Options) *harness {
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
-	o.Log, o.AppendTimeout = log, time.Minute
+	o.Log, o.AppendTimeout, o.SegmentAge = log, time.Minute, time.Hour // the machine may be slow
 	spool, err := clicks.Open(o)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	t.Cleanup(func() { _ = spool.Close() })
 	inserter, err := river.NewClient(riverpgxv5.New(pool), &river.Config{Logger: log})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	return &harness{t, pool, o.Dir, spool, New(Options{Pool: pool, River: inserter, Spool: spool, Log: log})}
 }
 
@@ -87,9 +83,7 @@ func (s *harness) want(batches, clicks int) {
 	err := s.pool.QueryRow(s.Context(), `
 		SELECT count(*), COALESCE(sum(clicks), 0), (SELECT count(*) FROM river_job WHERE kind = 'record_clicks')
 		FROM click_batches`).Scan(&gotBatches, &gotClicks, &jobs)
-	if err != nil {
-		s.Fatal(err)
-	}
+	must(s.T, err)
 	if gotBatches != batches || gotClicks != clicks || jobs != batches {
 		s.Errorf("%d batches with %d clicks and %d jobs, want %d with %d and a job each", gotBatches, gotClicks, jobs, batches, clicks)
 	}
@@ -192,9 +186,7 @@ func TestShipperTidiesWhileItShips(t *testing.T) {
 func (s *harness) read() []clicks.Batch {
 	s.Helper()
 	segments, err := s.spool.Segments("")
-	if err != nil {
-		s.Fatal(err)
-	}
+	must(s.T, err)
 	batches, _ := s.shipper.read(s.Context(), segments)
 	return batches
 }
@@ -435,9 +427,7 @@ func TestShipAfterDeath(t *testing.T) {
 	must(t, s.shipper.insert(t.Context(), s.read()))
 	must(t, s.spool.Close())
 	heir, err := clicks.OpenForShipping(s.dir, clicks.Options{Log: s.shipper.Log})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	defer heir.Close() //nolint:errcheck // takes no clicks
 	if got := heir.Stats().Segments; got != 1 {
 		t.Fatalf("%d segments adopted, want 1", got)
@@ -459,9 +449,7 @@ func (s *harness) copyOf(dir string) (copied string) {
 func (s *harness) shipFrom(dir string) {
 	s.Helper()
 	spool, err := clicks.OpenForShipping(dir, clicks.Options{Log: s.shipper.Log})
-	if err != nil {
-		s.Fatal(err)
-	}
+	must(s.T, err)
 	defer spool.Close() //nolint:errcheck // takes no clicks
 	shipper := New(Options{Pool: s.pool, River: s.shipper.River, Spool: spool, Log: s.shipper.Log})
 	must(s.T, errors.Join(shipper.Ship(s.Context()), shipper.Expire(s.Context(), time.Now().Add(time.Hour))))

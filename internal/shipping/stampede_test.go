@@ -31,9 +31,7 @@ func TestBacklogsAreNoStampede(t *testing.T) {
 		config := pgtest.Open(t, url).Config()
 		config.ConnConfig.Tracer = w
 		pool, err := pgxpool.NewWithConfig(t.Context(), config)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		t.Cleanup(pool.Close)
 		s := newShipping(t, pool, time.Hour)
 		for range segments {
