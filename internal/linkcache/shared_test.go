@@ -44,7 +44,9 @@ func replica(t *testing.T, pool *pgxpool.Pool, url string, o Options) *bundle {
 func (b *bundle) remembering(t *testing.T) {
 	t.Helper()
 	var xid int64
-	must(t, b.pool.QueryRow(t.Context(), "SELECT pg_current_xact_id()::text::bigint").Scan(&xid))
+	eventually(t, "the database is there", func() bool {
+		return b.pool.QueryRow(t.Context(), "SELECT pg_current_xact_id()::text::bigint").Scan(&xid) == nil
+	})
 	eventually(t, "Redis is used", func() bool {
 		here := b.recent.here.Load()
 		return here != nil && here.low > xid && b.redis.Up() && b.sweeps.Load() == 0
