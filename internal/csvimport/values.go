@@ -69,6 +69,16 @@ func parseBool(s string) (value, ok bool) {
 	return false, false
 }
 
+// timeLayouts are the forms of a time after plainForm; the most frequent ones come
+// first. A fraction may follow the seconds in each.
+var timeLayouts = [...]string{
+	time.DateTime, time.DateTime + "Z07:00", time.DateOnly, time.DateTime + "Z07", time.DateTime + "Z0700",
+	"2006-01-02 15:04", "2006-01-02 15:04Z07:00", "2006-01-02 15:04Z07", "2006-01-02 15:04Z0700",
+}
+
+// maxOffset is more seconds than any place is ahead of UTC or behind it.
+const maxOffset = 16 * 60 * 60
+
 // parseTime reads a date (2006-01-02), or a date and a time with a T or a space between
 // them. Seconds, their fraction (after a point or comma) and a zone (Z, UTC, +01,
 // +01:00, +0100) may be missing. A time without a zone is in zone, where clocks that
@@ -76,58 +86,53 @@ func parseBool(s string) (value, ok bool) {
 // [time.Date] takes it, by the offset before the change or after it. The result is in
 // UTC, cut off to whole microseconds.
 func parseTime(s string, zone *time.Location) (time.Time, bool) {
-	c := clock{rest: s}
-	year := c.digits(4)
-	c.expect('-')
-	month := c.digits(2)
-	c.expect('-')
-	day := c.digits(2)
-	if c.bad || month < 1 || month > 12 || day < 1 || day > daysIn(year, month) {
-		return time.Time{}, false
+	s = plainForm(s)
+	for _, layout := range timeLayouts {
+		t, err := time.ParseInLocation(layout, s, zone)
+		if err != nil {
+			continue
+		}
+		_, offset := t.Zone()
+		return t.UTC().Truncate(time.Microsecond), max(offset, -offset) < maxOffset
 	}
-	if c.rest == "" {
-		return time.Date(year, time.Month(month), day, 0, 0, 0, 0, zone).UTC(), true
+	return time.Time{}, false
+}
+
+// plainForm returns a time with a blank between date and time, none before the zone, and
+// Z for UTC.
+func plainForm(s string) string {
+	s = strings.ToUpper(s)
+	if len(s) <= len(time.DateOnly) {
+		return s
 	}
-	if c.rest[0] != 'T' && c.rest[0] != 't' && c.rest[0] != ' ' {
-		return time.Time{}, false
+	date, clock := s[:len(time.DateOnly)], s[len(time.DateOnly):]
+	for _, utc := range []string{"UTC", "GMT"} {
+		if rest, ok := strings.CutSuffix(clock, utc); ok {
+			clock = rest + "Z"
+		}
 	}
-	c.rest = c.rest[1:]
-	hour := c.digits(2)
-	c.expect(':')
-	minute := c.digits(2)
-	second, micros := 0, 0
-	if c.rest != "" && c.rest[0] == ':' {
-		c.rest = c.rest[1:]
-		second, micros = c.digits(2), c.fraction()
+	if clock[0] == 'T' || clock[0] == ' ' {
+		clock = " " + strings.Replace(clock[1:], " ", "", 1)
 	}
-	offset, told := c.zone()
-	if c.bad || c.rest != "" || hour > 23 || minute > 59 || second > 59 {
-		return time.Time{}, false
-	}
-	if told {
-		zone = time.UTC
-	}
-	t := time.Date(year, time.Month(month), day, hour, minute, second, micros*1000, zone)
-	return t.UTC().Add(-offset), true
+	return date + clock
 }
 
 // sinceEpoch reads the seconds (9 or 10 digits) or milliseconds (12 or 13) since
 // 1970, which may have a fraction.
 func sinceEpoch(s string) (time.Time, bool) {
-	n := len(s) - len(strings.TrimLeft(s, "0123456789"))
-	whole, ok := parseDigits(s[:n])
-	c := clock{rest: s[n:]}
-	micros := c.fraction() // millionths of the unit
-	switch {
-	case !ok || c.bad || c.rest != "":
-	case n == 9 || n == 10:
-		return time.Unix(whole, int64(micros)*1000).UTC(), true
-	case n == 12 && (s[0] == '1' && s[1] == '9' || s[0] == '2' && s[1] == '0'): // 202405010800
-	case n == 12 || n == 13:
-		return time.UnixMicro(whole*1000 + int64(micros)/1000).UTC(), true
+	parts := epochForm.FindStringSubmatch(s)
+	if parts == nil || len(parts[1]) == 12 && (s[:2] == "19" || s[:2] == "20") { // 202405010800
+		return time.Time{}, false
 	}
-	return time.Time{}, false
+	unit := "s"
+	if len(parts[1]) > 10 {
+		unit = "ms"
+	}
+	since, err := time.ParseDuration(strings.Replace(s, ",", ".", 1) + unit)
+	return time.Unix(0, 0).Add(since).UTC().Truncate(time.Microsecond), err == nil
 }
+
+var epochForm = regexp.MustCompile(`^([0-9]{9,10}|[0-9]{12,13})(?:[.,][0-9]{1,9})?$`)
 
 // zeroDate reports whether s is how MySQL writes that there is no time.
 func zeroDate(s string) bool {
@@ -163,95 +168,4 @@ func loadZone(name string) (*time.Location, error) {
 		return nil, errTimezone
 	}
 	return zone, nil
-}
-
-func daysIn(year, month int) int {
-	switch month {
-	case 2:
-		if year%4 == 0 && (year%100 != 0 || year%400 == 0) {
-			return 29
-		}
-		return 28
-	case 4, 6, 9, 11:
-		return 30
-	}
-	return 31
-}
-
-// A clock reads the parts of a time; bad stays true after the first wrong one.
-type clock struct {
-	rest string
-	bad  bool
-}
-
-func (c *clock) digits(n int) int {
-	if len(c.rest) < n {
-		c.bad = true
-		return 0
-	}
-	value := 0
-	for i := range n {
-		d := c.rest[i] - '0'
-		c.bad = c.bad || d > 9
-		value = value*10 + int(d)
-	}
-	c.rest = c.rest[n:]
-	return value
-}
-
-func (c *clock) expect(b byte) {
-	if c.rest == "" || c.rest[0] != b {
-		c.bad = true
-		return
-	}
-	c.rest = c.rest[1:]
-}
-
-// fraction reads 1 to 9 decimals of a second, if there are any, as microseconds.
-func (c *clock) fraction() int {
-	if c.rest == "" || c.rest[0] != '.' && c.rest[0] != ',' {
-		return 0
-	}
-	c.rest = c.rest[1:]
-	micros, n := 0, 0
-	for n < len(c.rest) && c.rest[n]-'0' <= 9 {
-		if n < 6 {
-			micros = micros*10 + int(c.rest[n]-'0')
-		}
-		n++
-	}
-	c.bad = c.bad || n < 1 || n > 9
-	c.rest = c.rest[n:]
-	for ; n < 6; n++ {
-		micros *= 10
-	}
-	return micros
-}
-
-// zone reads the rest of the text as a zone. It returns how far the zone is ahead of
-// UTC, and whether there is one.
-func (c *clock) zone() (offset time.Duration, told bool) {
-	zone := strings.TrimPrefix(c.rest, " ")
-	c.rest = ""
-	switch zone {
-	case "":
-		return 0, false
-	case "Z", "z", "UTC", "GMT":
-		return 0, true
-	}
-	z := clock{rest: zone[1:]}
-	hours, minutes := z.digits(2), 0
-	if strings.HasPrefix(z.rest, ":") {
-		z.rest = z.rest[1:]
-		minutes = z.digits(2)
-	} else if z.rest != "" {
-		minutes = z.digits(2)
-	}
-	// No place is more than 14 hours ahead, or 12 behind.
-	c.bad = c.bad || z.bad || z.rest != "" || zone[0] != '+' && zone[0] != '-' || hours > 15 || minutes > 59
-	offset = time.Duration(hours)*time.Hour + time.Duration(minutes)*time.Minute
-	if zone[0] == '-' {
-		return -offset, true
-	}
-	return offset, true
 }
