@@ -106,8 +106,7 @@ func (l Layout) columnName(position int) string {
 	case position < len(l.Header) && strings.TrimSpace(l.Header[position]) != "":
 		return shown(l.Header[position])
 	}
-	before := min(position, len(l.Header))
-	return fmt.Sprintf("column %d", position+1-before+len(l.own(l.Header[:before])))
+	return fmt.Sprintf("column %d", position+1-l.added())
 }
 
 // A FormatError says why a file as a whole cannot be read: the content that was found

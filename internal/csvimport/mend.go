@@ -1,10 +1,6 @@
 package csvimport
 
-import (
-	"slices"
-	"strconv"
-	"strings"
-)
+import "strconv"
 
 // Columns that [Layout.MendHeader] puts before those of the file, and that a
 // mended file still has.
@@ -23,9 +19,9 @@ const (
 // file that was read as UTF-8 but is not, the original bytes are given back.
 //
 // The file of rejected rows can be uploaded again as it is: the line and the reason are
-// not read, all cells are restored, and a row that nobody mended is rejected again for
-// the same reason, in the same column. (A record whose length was within a few hundred
-// bytes of the limit may now be too long, because the reason stands before it.)
+// not read, all cells are restored, and a row that nobody mended is rejected again. (A
+// record whose length was within a few hundred bytes of the limit may now be too long,
+// because the reason stands before it.)
 func (l Layout) MendHeader() []string {
 	names := l.Header
 	if names == nil { // the file has none
@@ -48,7 +44,11 @@ func (l Layout) MendHeader() []string {
 // last column, where text is refused until somebody has split it. Bytes that are not
 // text stay as they are: if they were replaced, the row would be accepted.
 func (l Layout) MendRecord(reject Reject) []string {
-	cells := []string{strconv.FormatInt(reject.Line, 10), Neutralize(reject.text())}
+	reason := reject.Reason
+	if reject.Column != "" {
+		reason = reject.Column + " " + reason
+	}
+	cells := []string{strconv.FormatInt(reject.Line, 10), Neutralize(reason)}
 	d := l.dialect()
 	raw := []byte(reject.Raw)
 	ext, _ := d.measure(raw, l.limit(), true)
@@ -65,111 +65,24 @@ func (l Layout) MendRecord(reject Reject) []string {
 	return cells
 }
 
-// text returns the reason in the words in which it is given back.
-func (r Reject) text() string {
-	if r.Column == "" {
-		return r.Reason
+// mendColumns is how many columns MendHeader puts before those of the file.
+const mendColumns = 2
+
+// added is how many columns at the beginning of the file an earlier mending put there.
+func (l Layout) added() int {
+	if l.Mended {
+		return mendColumns
 	}
-	return r.Column + " " + r.Reason
+	return 0
 }
 
-// asBefore returns the reason for which a record of a mended file was rejected the
-// first time, if the record itself cannot show that reason any more; otherwise nil. It
-// cannot if it could not be cut into cells and is now all in one cell. own are its
-// fields without line and reason.
-//
-// The reason is worked out anew where that is possible. Only the mended file knows
-// which column the fault was in and whether a hint was given, because the dialect and
-// header that the record was first read with are not known any more.
-func (l Layout) asBefore(record *Record, own []string) *Reject {
-	at := slices.IndexFunc(l.Header, func(name string) bool { return fold(name) == MendReason })
-	if at < 0 || at >= len(record.Fields) {
-		return nil
-	}
-	whole, ok := only(own)
-	if !ok {
-		return nil
-	}
-	said := Restore(record.Fields[at])
-	for _, d := range mendDialects {
-		ext, _ := d.measure([]byte(Restore(whole)), l.limit(), true)
-		if ext.fault == sound {
-			continue
-		}
-		reason := l.reason(ext.fault)
-		if strings.HasSuffix(said, hintEscape) {
-			reason += hintEscape
-		}
-		if said == reason {
-			return record.reject("", faultKind(ext.fault), reason)
-		}
-		if column, ok := strings.CutSuffix(said, " "+reason); ok && column == shown(column) {
-			return record.reject(column, faultKind(ext.fault), reason)
-		}
-	}
-	return nil
-}
+// own leaves out the cells of the columns that an earlier mending added.
+func (l Layout) own(cells []string) []string { return cells[min(l.added(), len(cells)):] }
 
-// mendDialects are the dialects that a record which is given back may have been read
-// in.
-var mendDialects = func() (all []dialect) {
-	for i := range len(delimiters) {
-		all = append(all, dialect{delim: delimiters[i]}, dialect{delim: delimiters[i], escape: true},
-			dialect{delim: delimiters[i]})
-	}
-	return all
-}()
-
-// only returns the one cell that is not empty.
-func only(cells []string) (cell string, ok bool) {
-	for _, c := range cells {
-		switch {
-		case c == "":
-		case cell != "":
-			return "", false
-		default:
-			cell = c
-		}
-	}
-	return cell, cell != ""
-}
-
-// own leaves out the two cells that an earlier mending put before the file's own
-// columns.
-func (l Layout) own(fields []string) []string {
-	if !l.Mended {
-		return fields
-	}
-	kept := make([]string, 0, len(fields))
-	for i, field := range fields {
-		if !l.skips(i) {
-			kept = append(kept, field)
-		}
-	}
-	return kept
-}
-
-// skips reports whether the column at position is the line or the reason of a mended
-// file. Only the first column of each name is, because the file may have had such a
-// column itself.
-func (l Layout) skips(position int) bool {
-	if !l.Mended || position >= len(l.Header) {
-		return false
-	}
-	name := fold(l.Header[position])
-	return (name == MendLine || name == MendReason) &&
-		!slices.ContainsFunc(l.Header[:position], func(cell string) bool { return fold(cell) == name })
-}
-
-// mended reports whether a header is one that MendHeader made: it has both columns, and
-// the mapping ignores both.
+// mended reports whether a header is one that MendHeader made: it begins with the line
+// and the reason, and the mapping ignores both.
 func mended(header []string, opts SplitOptions) bool {
 	mapping := opts.foldedMapping()
-	for _, name := range []string{MendLine, MendReason} {
-		there := slices.ContainsFunc(header, func(cell string) bool { return fold(cell) == name })
-		if !there || mapping[name] != "" {
-			return false
-		}
-	}
-	return true
+	return len(header) >= mendColumns && fold(header[0]) == MendLine && fold(header[1]) == MendReason &&
+		mapping[MendLine] == "" && mapping[MendReason] == ""
 }

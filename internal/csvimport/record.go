@@ -98,17 +98,19 @@ func (l Layout) limit() int {
 
 // fault returns the Reject for the fault that measure found, or nil.
 func (l Layout) fault(record *Record, ext extent) *Reject {
+	reason := "has text after its closing quote"
 	switch ext.fault {
 	case sound:
 		return nil
 	case faultLong:
-		return record.reject("", faultKind(faultLong), l.reason(faultLong))
+		return record.reject("", ProblemLength, fmt.Sprintf("is longer than %d bytes", l.limit()))
+	case faultUnended:
+		reason = fmt.Sprintf("has a quote that is not closed as it should be within %d bytes", l.limit())
 	}
-	reason := l.reason(ext.fault)
 	if l.Escape != EscapeBackslash && strings.Contains(record.Raw, `\"`) {
 		reason += hintEscape
 	}
-	return record.reject(l.columnName(ext.column), faultKind(ext.fault), reason)
+	return record.reject(l.columnName(ext.column), ProblemQuotes, reason)
 }
 
 const (
@@ -119,41 +121,16 @@ const (
 	hintEscape = ` (a file that writes quotes as \" is read with escape=backslash)`
 )
 
-// reason returns why a record cannot be cut into fields.
-func (l Layout) reason(fault int) string {
-	switch fault {
-	case faultLong:
-		return fmt.Sprintf("is longer than %d bytes", l.limit())
-	case faultJunk:
-		return "has text after its closing quote"
-	default:
-		return fmt.Sprintf("has a quote that is not closed as it should be within %d bytes", l.limit())
-	}
-}
-
-func faultKind(fault int) ProblemKind {
-	if fault == faultLong {
-		return ProblemLength
-	}
-	return ProblemQuotes
-}
-
 // check returns the first fault of a record's fields that does not depend on their
 // meaning. The two extra columns of a mended file are not counted.
 func (l Layout) check(record *Record) *Reject {
-	own := l.own(record.Fields)
-	if l.Mended {
-		if reject := l.asBefore(record, own); reject != nil {
-			return reject
-		}
-	}
 	if column, bad := l.columnWith(record, hasNUL); bad {
 		return record.reject(column, ProblemValue, "must not contain NUL bytes")
 	}
 	if column, bad := l.columnWith(record, invalid); bad {
 		return record.reject(column, ProblemEncoding, l.notText())
 	}
-	return l.surplus(record, own, len(l.own(l.Columns)))
+	return l.surplus(record, l.own(record.Fields), len(l.own(l.Columns)))
 }
 
 // surplus rejects a record with text behind the last column. Empty cells there, and
@@ -177,7 +154,7 @@ func (l Layout) columnWith(record *Record, fault func(string) bool) (string, boo
 		return "", false
 	}
 	for i, field := range record.Fields {
-		if !l.skips(i) && fault(field) {
+		if i >= l.added() && fault(field) {
 			return l.columnName(i), true
 		}
 	}
