@@ -8,44 +8,27 @@ import (
 	"github.com/signpost/signpost/internal/links"
 )
 
-// codeColumns are the positions that a link's short code may be read from.
-type codeColumns struct {
-	code, slug, custom, short int
-}
+// codeColumns are the columns that a link's short code is taken from: the first of them
+// that a record fills.
+var codeColumns = [...]string{colShortCode, colSlug, colCustomURL, colShortURL}
 
-func (l Layout) codeColumns() codeColumns {
-	return codeColumns{
-		code: l.position(colShortCode), slug: l.position(colSlug),
-		custom: l.position(colCustomURL), short: l.position(colShortURL),
-	}
-}
-
-// HasCodes reports whether the file has any column, under whatever name, that a link's
-// short code is taken from.
-func (l Layout) HasCodes() bool {
-	return l.codeColumns() != codeColumns{code: -1, slug: -1, custom: -1, short: -1}
-}
-
-// of returns the short code of record, which is not yet checked against the rules of
-// codes, and the host of the short URL that the code was taken from; "" if the record
-// has none. A short URL in which no code can be found is an error.
-func (c codeColumns) of(record Record, restore bool) (code, host string, err error) {
-	if code := record.field(c.code); code != "" {
-		if restore {
-			code = Restore(code)
+// givenCode returns the short code of the record, which is not yet checked against the
+// rules of codes, and the host of the short URL that the code was taken from; "" if the
+// record has none. A short URL in which no code can be found is an error.
+func (r *row) givenCode() (code, host string, err error) {
+	for _, column := range codeColumns {
+		value := r.text(column)
+		if column != colShortCode {
+			value = trim(value)
 		}
-		return links.NormalCode(code), "", nil
-	}
-	for _, position := range [...]int{c.slug, c.custom, c.short} {
-		value := record.field(position)
-		if restore {
-			value = Restore(value)
-		}
-		if value = trim(value); value == "" {
+		switch {
+		case value == "":
 			continue
-		}
-		code = strings.Trim(value, "/")
-		if position != c.slug {
+		case column == colShortCode:
+			return links.NormalCode(value), "", nil
+		case column == colSlug:
+			code = strings.Trim(value, "/")
+		default:
 			code, host, err = codeIn(value)
 		}
 		if err == nil && code == "" {

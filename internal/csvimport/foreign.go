@@ -2,7 +2,7 @@ package csvimport
 
 import "github.com/signpost/signpost/internal/links"
 
-// foreign are the link formats of other shorteners. Beware: link is the short
+// foreign are the link formats of other shorteners, without what ofLinks adds. Beware: link is the short
 // URL for Bitly and Dub, source is the code for YOURLS, target is the
 // destination for Kutt and YOURLS.
 //
@@ -15,92 +15,79 @@ import "github.com/signpost/signpost/internal/links"
 // APIs.
 var foreign = []format{
 	{
-		name: "shlink", kind: KindLinks, marks: []string{"longurl", "shortcode"},
+		name: "shlink", marks: []string{"longurl", "shortcode"},
 		columns: map[string]string{
 			"longurl": colOriginalURL, "shortcode": colShortCode, "title": colTitle, "tags": colTags,
 			"createdat": colCreatedAt, "datecreated": colCreatedAt, "visits": colImportedClicks,
 			"visitscount": colImportedClicks, "validuntil": colExpiresAt, "forwardquery": colForwardQuery,
 		},
 		ignored:  []string{"domain", "shorturl"},
-		required: []string{colOriginalURL},
 		expected: []string{"Long URL", "Short code", "Domain", "Title", "Tags"},
 	},
 	{
-		name: "dub", kind: KindLinks, marks: []string{"shortlink", "destinationurl"},
+		name: "dub", marks: []string{"shortlink", "destinationurl"},
 		columns: map[string]string{
 			"shortlink": colShortURL, "destinationurl": colOriginalURL, "title": colTitle, "tags": colTags,
 			"clicks": colImportedClicks, "createdat": colCreatedAt, "updatedat": colUpdatedAt,
 			"expiresat": colExpiresAt,
 		},
 		ignored:  []string{"description", "leads", "conversions", "sales", "archived", "id", "domain", "key"},
-		required: []string{colOriginalURL},
 		expected: []string{"Short link", "Destination URL", "Clicks", "Created at", "Tags"},
 	},
+	bitly("destinationurl", "Link", "Custom Link", "Destination URL", "Title", "Tags"),
+	bitly("longurl", "link", "long_url", "title", "created_at", "tags"),
 	{
-		name: "bitly", kind: KindLinks, marks: []string{"link", "destinationurl"},
-		columns: bitlyColumns, ignored: []string{"id", "references", "archived"},
-		required: []string{colOriginalURL},
-		expected: []string{"Link", "Custom Link", "Destination URL", "Title", "Tags"},
-	},
-	{
-		name: "bitly", kind: KindLinks, marks: []string{"link", "longurl"},
-		columns: bitlyColumns, ignored: []string{"id", "references", "archived"},
-		required: []string{colOriginalURL},
-		expected: []string{"link", "long_url", "title", "created_at", "tags"},
-	},
-	{
-		name: "yourls", kind: KindLinks, marks: []string{"keyword", "url"},
+		name: "yourls", marks: []string{"keyword", "url"},
 		columns: map[string]string{
 			"keyword": colShortCode, "url": colOriginalURL, "title": colTitle,
 			"timestamp": colCreatedAt, "clicks": colImportedClicks,
 		},
 		ignored:  []string{"ip"},
-		required: []string{colOriginalURL},
 		expected: []string{"keyword", "url", "title", "timestamp", "ip", "clicks"},
 	},
 	{
-		name: "yourls-plugin", kind: KindLinks, marks: []string{"source", "target"},
-		columns: map[string]string{
-			"source": colSlug, "target": colOriginalURL, "hits": colImportedClicks,
-		},
-		required: []string{colOriginalURL},
+		name: "yourls-plugin", marks: []string{"source", "target"},
+		columns:  map[string]string{"source": colSlug, "target": colOriginalURL, "hits": colImportedClicks},
 		expected: []string{"source", "target", "hits"},
 	},
 	{
-		name: "kutt", kind: KindLinks, marks: []string{"address", "target"},
+		name: "kutt", marks: []string{"address", "target"},
 		columns: map[string]string{
 			"address": colShortCode, "target": colOriginalURL, "description": colTitle,
 			"visitcount": colImportedClicks, "createdat": colCreatedAt, "updatedat": colUpdatedAt,
 			"expirein": colExpiresAt,
 		},
 		ignored:  []string{"id", "banned", "password", "domain", "domainid", "link"},
-		required: []string{colOriginalURL},
 		expected: []string{"address", "target", "description", "visit_count", "created_at"},
 	},
 	{
-		name: "shortio", kind: KindLinks, marks: []string{"originalurl", "path"},
+		name: "shortio", marks: []string{"originalurl", "path"},
 		columns: map[string]string{
 			"originalurl": colOriginalURL, "path": colSlug, "title": colTitle, "tags": colTags,
 			"createdat": colCreatedAt, "updatedat": colUpdatedAt, "expiresat": colExpiresAt,
 			"clicks": colImportedClicks,
 		},
 		ignored:  []string{"id", "idstring", "shorturl", "secureshorturl", "domainid", "archived"},
-		required: []string{colOriginalURL},
 		expected: []string{"originalURL", "path", "title", "tags", "createdAt"},
 	},
 	{
-		name: "yourls-list", kind: KindLinks, headless: true,
+		name: "yourls-list", headless: true,
 		columns:  map[string]string{"longurl": colOriginalURL, "keyword": colShortCode, "title": colTitle},
-		required: []string{colOriginalURL},
 		expected: []string{"a long URL", "optionally a keyword", "optionally a title"},
 	},
 }
 
-var bitlyColumns = map[string]string{
-	"link": colShortURL, "customlink": colCustomURL, "custombitlink": colCustomURL,
-	"destinationurl": colOriginalURL, "longurl": colOriginalURL, "title": colTitle, "tags": colTags,
-	"createdat": colCreatedAt, "datecreated": colCreatedAt, "createddate": colCreatedAt,
-	"clicks": colImportedClicks, "totalclicks": colImportedClicks,
+func bitly(target string, expected ...string) format {
+	return format{
+		name: "bitly", marks: []string{"link", target},
+		columns: map[string]string{
+			"link": colShortURL, "customlink": colCustomURL, "custombitlink": colCustomURL,
+			"destinationurl": colOriginalURL, "longurl": colOriginalURL, "title": colTitle, "tags": colTags,
+			"createdat": colCreatedAt, "datecreated": colCreatedAt, "createddate": colCreatedAt,
+			"clicks": colImportedClicks, "totalclicks": colImportedClicks,
+		},
+		ignored: []string{"id", "references", "archived"}, expected: expected,
+	}
 }
 
 // headless reads the first record of a file as a link of a list without a

@@ -67,7 +67,7 @@ type format struct {
 }
 
 // formats is in the order of recognition: those with marks before Signpost's own.
-var formats = append(foreign,
+var formats = append(ofLinks(foreign),
 	own(KindUsers,
 		[]string{colUsername, colEmail},
 		[]string{colID, colCreatedAt}),
@@ -82,6 +82,15 @@ var formats = append(foreign,
 		[]string{colURLID, colEventType, colTimestamp},
 		[]string{colID, colUserID, colDetails}),
 )
+
+// ofLinks completes the formats of other shorteners: all are of links, which need a
+// target.
+func ofLinks(formats []format) []format {
+	for i := range formats {
+		formats[i].kind, formats[i].required = KindLinks, []string{colOriginalURL}
+	}
+	return formats
+}
 
 func own(kind Kind, required, optional []string, ignored ...string) format {
 	expected := append(slices.Clone(required), optional...)

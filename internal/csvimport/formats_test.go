@@ -212,7 +212,7 @@ func TestMarksBesideOwnColumns(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if l := s.Layout(); l.Format != want || l.codeColumns() == (codeColumns{-1, -1, -1, -1}) {
+		if l := s.Layout(); l.Format != want || !slices.ContainsFunc(codeColumns[:], l.Has) {
 			t.Errorf("%s is read as %s, %q; want %s", header, l.Format, l.Columns, want)
 		}
 	}

@@ -74,36 +74,29 @@ type Event struct {
 // A Parser makes rows of the records of one layout. It may be used by several
 // goroutines at once.
 type Parser struct {
-	rules   Rules
-	restore bool
-	code    codeColumns
-	host    string // of links whose record names no domain; "" for the main one
-	// The position of each column, -1 for none, in the order in which they are checked.
-	id, username, email, createdAt                     int
-	userID, originalURL, title, tags, isActive         int
-	expiresAt, redirectStatus, forwardQuery, clicks    int
-	updatedAt, urlID, eventType, timestamp, detailsCol int
-	domain                                             int
-	earliest, latest                                   time.Time // of events; latest is excluded
+	rules            Rules
+	restore          bool
+	host             string         // of links whose record names no domain; "" for the main one
+	at               map[string]int // positions of columns
+	earliest, latest time.Time      // of events; latest is excluded
 }
 
 // Parser returns a parser of the layout's records under rules.
 func (l Layout) Parser(rules Rules) *Parser {
 	now := rules.Now.UTC()
 	rules.Zone = cmp.Or(rules.Zone, time.UTC)
-	return &Parser{
-		rules: rules, restore: l.restores(), code: l.codeColumns(), host: l.Domain, domain: l.position(colDomain),
-		id: l.position(colID), username: l.position(colUsername), email: l.position(colEmail),
-		createdAt: l.position(colCreatedAt), userID: l.position(colUserID),
-		originalURL: l.position(colOriginalURL), title: l.position(colTitle), tags: l.position(colTags),
-		isActive: l.position(colIsActive), expiresAt: l.position(colExpiresAt),
-		redirectStatus: l.position(colRedirectStatus), forwardQuery: l.position(colForwardQuery),
-		clicks: l.position(colImportedClicks), updatedAt: l.position(colUpdatedAt),
-		urlID: l.position(colURLID), eventType: l.position(colEventType),
-		timestamp: l.position(colTimestamp), detailsCol: l.position(colDetails),
+	if rules.Domain == nil {
+		rules.Domain = func(string) (int64, bool) { return 0, false }
+	}
+	p := &Parser{
+		rules: rules, restore: l.restores(), host: l.Domain, at: map[string]int{},
 		earliest: time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC),
 		latest:   time.Date(now.Year(), now.Month()+2, 1, 0, 0, 0, 0, time.UTC),
 	}
+	for i, name := range l.Columns {
+		p.at[name] = i
+	}
+	return p
 }
 
 const (
@@ -144,43 +137,48 @@ func (r *row) refuseTarget(err error) {
 	r.fail(colOriginalURL, kind, err.Error())
 }
 
-// text returns the value at position as it was before an export neutralized it.
-func (r *row) text(position int) string {
-	value := r.record.field(position)
-	if r.parser.restore {
-		return Restore(value)
+// cell returns the value in a column, "" if there is none.
+func (r *row) cell(column string) string {
+	position, ok := r.parser.at[column]
+	if !ok || position >= len(r.record.Fields) {
+		return ""
 	}
-	return value
+	return r.record.Fields[position]
 }
 
-// blank reports whether the record has no value at position.
-func (r *row) blank(position int) bool { return trim(r.record.field(position)) == "" }
+// text returns the value in a column as it was before an export neutralized it.
+func (r *row) text(column string) string {
+	if r.parser.restore {
+		return Restore(r.cell(column))
+	}
+	return r.cell(column)
+}
 
-func (r *row) id(column string, position int) *int64 {
-	if r.blank(position) {
+// blank reports whether the record has no value in a column.
+func (r *row) blank(column string) bool { return trim(r.cell(column)) == "" }
+
+func (r *row) id(column string) *int64 {
+	if r.blank(column) {
 		return nil
 	}
-	id, ok := parseID(r.record.field(position))
+	id, ok := parseID(r.cell(column))
 	if !ok {
 		r.fail(column, ProblemID, reasonID)
 	}
 	return &id
 }
 
-func (r *row) requiredID(column string, position int) int64 {
-	if r.blank(position) {
+func (r *row) requiredID(column string) int64 {
+	id := r.id(column)
+	if id == nil {
 		r.fail(column, ProblemEmpty, reasonEmpty)
 		return 0
 	}
-	id, ok := parseID(r.record.field(position))
-	if !ok {
-		r.fail(column, ProblemID, reasonID)
-	}
-	return id
+	return *id
 }
 
-func (r *row) time(column string, position int) *time.Time {
-	value, there := r.timeText(position)
+func (r *row) time(column string) *time.Time {
+	value, there := r.timeText(column)
 	if !there {
 		return nil
 	}
@@ -194,9 +192,9 @@ func (r *row) time(column string, position int) *time.Time {
 	return &t
 }
 
-// timeText is the time at position, if the record has one.
-func (r *row) timeText(position int) (text string, there bool) {
-	text = trim(r.record.field(position))
+// timeText is the time in a column, if the record has one.
+func (r *row) timeText(column string) (text string, there bool) {
+	text = trim(r.cell(column))
 	return text, text != "" && !zeroDate(text)
 }
 
@@ -215,11 +213,11 @@ func (p *Parser) time(text string) (t time.Time, reason string) {
 	return t, reasonTime
 }
 
-func (r *row) bool(column string, position int) *bool {
-	if r.blank(position) {
+func (r *row) bool(column string) *bool {
+	if r.blank(column) {
 		return nil
 	}
-	value, ok := parseBool(r.record.field(position))
+	value, ok := parseBool(r.cell(column))
 	if !ok {
 		r.fail(column, ProblemValue, reasonBool)
 	}
@@ -227,8 +225,8 @@ func (r *row) bool(column string, position int) *bool {
 }
 
 // checked returns a text that is required and has to pass check.
-func (r *row) checked(column string, position int, check func(string) error) string {
-	value := r.text(position)
+func (r *row) checked(column string, check func(string) error) string {
+	value := r.text(column)
 	if value == "" {
 		r.fail(column, ProblemEmpty, reasonEmpty)
 	} else if err := check(value); err != nil {
@@ -245,11 +243,11 @@ func (p *Parser) User(record Record) (User, *Reject) {
 	r := row{record: &record, parser: p}
 	user := User{Line: record.Line}
 	if p.rules.KeepIDs {
-		user.ID = r.id(colID, p.id)
+		user.ID = r.id(colID)
 	}
-	user.Username = r.checked(colUsername, p.username, links.CheckUsername)
-	user.Email = r.checked(colEmail, p.email, links.CheckEmail)
-	user.CreatedAt = r.time(colCreatedAt, p.createdAt)
+	user.Username = r.checked(colUsername, links.CheckUsername)
+	user.Email = r.checked(colEmail, links.CheckEmail)
+	user.CreatedAt = r.time(colCreatedAt)
 	return user, r.reject
 }
 
@@ -261,32 +259,32 @@ func (p *Parser) Link(record Record) (Link, *Reject) {
 	r := row{record: &record, parser: p}
 	link := Link{Line: record.Line, UserID: p.rules.UserID}
 	if p.rules.KeepIDs {
-		link.ID = r.id(colID, p.id)
+		link.ID = r.id(colID)
 	}
-	if link.UserID == 0 || !r.blank(p.userID) {
-		link.UserID, link.NamesUser = r.requiredID(colUserID, p.userID), true
+	if link.UserID == 0 || !r.blank(colUserID) {
+		link.UserID, link.NamesUser = r.requiredID(colUserID), true
 	}
 	var host string
 	link.ShortCode, host = r.code()
 	link.DomainID = r.domain(host)
 	var err error
-	if link.OriginalURL, err = links.CleanTarget(r.text(p.originalURL), p.rules.OwnHosts); err != nil {
+	if link.OriginalURL, err = links.CleanTarget(r.text(colOriginalURL), p.rules.OwnHosts); err != nil {
 		r.refuseTarget(err)
 	}
-	link.Title = r.title(p.title)
-	link.Tags = r.tags(p.tags)
-	link.IsActive = r.bool(colIsActive, p.isActive)
-	link.ExpiresAt = r.time(colExpiresAt, p.expiresAt)
-	link.RedirectStatus = r.redirectStatus(p.redirectStatus)
-	link.ForwardQuery = r.bool(colForwardQuery, p.forwardQuery)
-	link.ImportedClicks = r.clicks(p.clicks)
-	link.CreatedAt = r.time(colCreatedAt, p.createdAt)
-	link.UpdatedAt = r.time(colUpdatedAt, p.updatedAt)
+	link.Title = r.title()
+	link.Tags = r.tags()
+	link.IsActive = r.bool(colIsActive)
+	link.ExpiresAt = r.time(colExpiresAt)
+	link.RedirectStatus = r.redirectStatus()
+	link.ForwardQuery = r.bool(colForwardQuery)
+	link.ImportedClicks = r.clicks()
+	link.CreatedAt = r.time(colCreatedAt)
+	link.UpdatedAt = r.time(colUpdatedAt)
 	return link, r.reject
 }
 
 func (r *row) code() (code, host string) {
-	code, host, err := r.parser.code.of(*r.record, r.parser.restore)
+	code, host, err := r.givenCode()
 	if err == nil && code != "" {
 		err = links.CheckImportedCode(code)
 	}
@@ -300,13 +298,11 @@ func (r *row) code() (code, host string) {
 // the one of its short URL if that host is known here, or else the one that the upload
 // named.
 func (r *row) domain(host string) int64 {
-	if named := trim(r.text(r.parser.domain)); named != "" {
+	if named := trim(r.text(colDomain)); named != "" {
 		return r.namedDomain(named)
 	}
-	if host != "" && r.parser.rules.Domain != nil {
-		if id, ok := r.parser.rules.Domain(host); ok {
-			return id
-		}
+	if id, ok := r.parser.rules.Domain(host); host != "" && ok {
+		return id
 	}
 	if r.parser.host != "" {
 		return r.namedDomain(r.parser.host)
@@ -315,20 +311,18 @@ func (r *row) domain(host string) int64 {
 }
 
 func (r *row) namedDomain(host string) int64 {
-	if r.parser.rules.Domain != nil {
-		if id, ok := r.parser.rules.Domain(host); ok {
-			return id
-		}
+	id, ok := r.parser.rules.Domain(host)
+	if !ok {
+		r.fail(colDomain, ProblemValue, reasonDomain)
 	}
-	r.fail(colDomain, ProblemValue, reasonDomain)
-	return 0
+	return id
 }
 
-func (r *row) title(position int) *string {
-	if r.blank(position) {
+func (r *row) title() *string {
+	if r.blank(colTitle) {
 		return nil
 	}
-	title, err := links.CleanTitle(r.text(position))
+	title, err := links.CleanTitle(r.text(colTitle))
 	if err != nil {
 		r.fail(colTitle, ProblemValue, err.Error())
 	}
@@ -336,11 +330,11 @@ func (r *row) title(position int) *string {
 }
 
 // tags splits at pipes and commas, neither of which a tag may hold.
-func (r *row) tags(position int) []string {
-	if r.blank(position) {
+func (r *row) tags() []string {
+	if r.blank(colTags) {
 		return nil
 	}
-	text := r.text(position)
+	text := r.text(colTags)
 	if inner, ok := strings.CutPrefix(strings.TrimSpace(text), "["); ok {
 		text = strings.ReplaceAll(strings.TrimSuffix(inner, "]"), `"`, "") // a list as JSON writes it
 	}
@@ -358,11 +352,11 @@ func (r *row) tags(position int) []string {
 	return tags
 }
 
-func (r *row) redirectStatus(position int) *int {
-	if r.blank(position) {
+func (r *row) redirectStatus() *int {
+	if r.blank(colRedirectStatus) {
 		return nil
 	}
-	n, _ := parseNumber(r.record.field(position)) // 0 is no status either
+	n, _ := parseNumber(r.cell(colRedirectStatus)) // 0 is no status either
 	status := int(n)
 	if err := links.CheckRedirectStatus(status); err != nil {
 		r.fail(colRedirectStatus, ProblemValue, err.Error())
@@ -370,11 +364,11 @@ func (r *row) redirectStatus(position int) *int {
 	return &status
 }
 
-func (r *row) clicks(position int) *int64 {
-	if r.blank(position) {
+func (r *row) clicks() *int64 {
+	if r.blank(colImportedClicks) {
 		return nil
 	}
-	n, ok := parseNumber(r.record.field(position))
+	n, ok := parseNumber(r.cell(colImportedClicks))
 	if !ok || n > MaxID {
 		r.fail(colImportedClicks, ProblemNumber, reasonClicks)
 	}
@@ -387,12 +381,12 @@ func (p *Parser) Event(record Record) (Event, *Reject) {
 		return Event{}, record.Fault
 	}
 	r := row{record: &record, parser: p}
-	event := Event{Line: record.Line, SourceID: r.id(colID, p.id)}
+	event := Event{Line: record.Line, SourceID: r.id(colID)}
 	event.URLID = r.eventLink()
-	event.UserID = r.id(colUserID, p.userID)
-	event.Type = r.eventType(p.eventType)
-	event.At = r.eventTime(p.timestamp)
-	if details := r.text(p.detailsCol); trim(details) != "" {
+	event.UserID = r.id(colUserID)
+	event.Type = r.eventType()
+	event.At = r.eventTime()
+	if details := r.text(colDetails); trim(details) != "" {
 		if reason := checkDetails(details); reason != "" {
 			r.fail(colDetails, ProblemValue, reason)
 		}
@@ -403,30 +397,24 @@ func (p *Parser) Event(record Record) (Event, *Reject) {
 
 // eventLink returns the link of an event; 0 for a change of a user, which has no link.
 func (r *row) eventLink() int64 {
-	p := r.parser
-	if kind := trim(r.record.field(p.eventType)); r.blank(p.urlID) && !r.blank(p.userID) && !strings.EqualFold(kind, "clicked") {
+	kind := trim(r.cell(colEventType))
+	if r.blank(colURLID) && !r.blank(colUserID) && !strings.EqualFold(kind, "clicked") {
 		return 0
 	}
-	return r.requiredID(colURLID, p.urlID)
+	return r.requiredID(colURLID)
 }
 
-func (r *row) eventType(position int) string {
-	switch kind := trim(r.record.field(position)); strings.ToLower(kind) {
-	case "created":
-		return "created"
-	case "updated":
-		return "updated"
-	case "deleted":
-		return "deleted"
-	case "clicked":
-		return "clicked"
+func (r *row) eventType() string {
+	switch kind := strings.ToLower(trim(r.cell(colEventType))); kind {
+	case "created", "updated", "deleted", "clicked":
+		return kind
 	}
 	r.fail(colEventType, ProblemValue, "must be created, updated, deleted or clicked")
 	return ""
 }
 
-func (r *row) eventTime(position int) time.Time {
-	value, there := r.timeText(position)
+func (r *row) eventTime() time.Time {
+	value, there := r.timeText(colTimestamp)
 	if !there {
 		r.fail(colTimestamp, ProblemEmpty, reasonEmpty)
 		return time.Time{}
