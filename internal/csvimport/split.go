@@ -2,6 +2,7 @@ package csvimport
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -40,15 +41,9 @@ type SplitOptions struct {
 }
 
 func (o SplitOptions) withDefaults() SplitOptions {
-	if o.ChunkRows <= 0 {
-		o.ChunkRows = DefaultChunkRows
-	}
-	if o.ChunkBytes <= 0 {
-		o.ChunkBytes = DefaultChunkBytes
-	}
-	if o.MaxRecord <= 0 {
-		o.MaxRecord = DefaultMaxRecord
-	}
+	o.ChunkRows = cmp.Or(o.ChunkRows, DefaultChunkRows)
+	o.ChunkBytes = cmp.Or(o.ChunkBytes, DefaultChunkBytes)
+	o.MaxRecord = cmp.Or(o.MaxRecord, DefaultMaxRecord)
 	return o
 }
 
@@ -516,19 +511,14 @@ func (s *Splitter) fill() error {
 		s.end = copy(s.buf, s.buf[s.start:s.end])
 		s.start = 0
 	}
-	for range 100 {
-		n, err := s.in.Read(s.buf[s.end:])
-		s.end += n
-		if errors.Is(err, io.EOF) {
-			s.eof = true
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("read CSV: %w", err)
-		}
-		if n > 0 {
-			return nil
-		}
+	n, err := io.ReadAtLeast(s.in, s.buf[s.end:], 1)
+	s.end += n
+	if errors.Is(err, io.EOF) {
+		s.eof = true
+		return nil
 	}
-	return fmt.Errorf("read CSV: %w", io.ErrNoProgress)
+	if err != nil {
+		return fmt.Errorf("read CSV: %w", err)
+	}
+	return nil
 }
