@@ -20,8 +20,7 @@ RETURNING *;
 -- MoveUndo notes the progress of an undo: the line up to which a step is done, and the
 -- next step, if that is another one.
 UPDATE imports
-SET undo_step = @step, undo_line = @line, rows_removed = rows_removed + @removed, rows_kept = rows_kept + @kept,
-    undo_since = CASE WHEN @step = 'wait' THEN clock_timestamp() ELSE undo_since END
+SET undo_step = @step, undo_line = @line, rows_removed = rows_removed + @removed, rows_kept = rows_kept + @kept
 WHERE id = @id;
 
 -- name: FinishUndo :exec
@@ -37,46 +36,6 @@ WHERE ctid = ANY(ARRAY(SELECT n.ctid FROM import_notices n WHERE n.import_id = @
 DELETE FROM import_problems
 WHERE import_id = @import_id AND outcome = 'imported';
 
--- name: SwitchOffImportedURLs :one
--- SwitchOffImportedURLs looks at the next links of an import, and switches off those
--- that nobody has changed or clicked since. It returns the line of the last link that
--- it looked at, 0 if there was none.
-WITH piece AS (
-    SELECT u.id, u.import_line
-    FROM urls u
-    WHERE u.import_id = @import_id::bigint AND u.import_line > @after_line::bigint
-    ORDER BY u.import_line
-    LIMIT @row_limit
-), off AS (
-    UPDATE urls u
-    SET is_active = false, undo_of = u.import_id
-    FROM piece p
-    WHERE u.id = p.id AND u.is_active AND u.import_touched IS NULL
-        AND NOT EXISTS (SELECT FROM click_days d WHERE d.url_id = u.id AND d.clicks > 0)
-)
-SELECT COALESCE(max(piece.import_line), 0)::bigint AS last_line
-FROM piece;
-
--- name: ClicksAreIn :one
--- ClicksAreIn reports on the wait for clicks under way. All times are by the clock that
--- undo_since was taken from. due says that enough time has passed for these clicks to
--- arrive, and overdue that so much has passed that the undo waits no longer. arrived
--- says that two kinds of batches are ingested: all that had been received when the
--- clicks were due, and all with clicks from before the end of @fresh, in which a
--- replica may still redirect. Batches that cannot be ingested are ignored.
-WITH w AS (
-    SELECT r.since + @shipping::interval AS due_at, r.since + @most::interval AS overdue_at,
-        r.since + @fresh::interval AS fresh_until
-    FROM (SELECT @since::timestamptz AS since) r
-)
-SELECT (clock_timestamp() >= w.due_at)::boolean AS due, (clock_timestamp() > w.overdue_at)::boolean AS overdue,
-    NOT EXISTS (
-        SELECT FROM click_batches b
-        WHERE b.ingested_at IS NULL AND b.failed_at IS NULL
-            AND (b.received_at < w.due_at OR b.oldest_at < w.fresh_until)
-    ) AS arrived
-FROM w;
-
 -- name: LockImportedURLs :many
 SELECT id, import_line::bigint AS line, COALESCE(import_touched, false)::boolean AS touched
 FROM urls
@@ -91,7 +50,8 @@ FROM click_days
 WHERE url_id = ANY(@ids::bigint[]) AND clicks > 0;
 
 -- name: SwitchOnURLs :exec
--- SwitchOnURLs switches on links that the undo had switched off and now keeps.
+-- SwitchOnURLs switches on links that an undo of the previous release had switched off
+-- and that are kept.
 UPDATE urls
 SET is_active = true, undo_of = NULL
 WHERE id = ANY(@ids::bigint[]) AND undo_of = import_id;

@@ -9,8 +9,6 @@ import (
 	"context"
 	"encoding/json"
 	"time"
-
-	"github.com/jackc/pgx/v5/pgtype"
 )
 
 const actAsImport = `-- name: ActAsImport :exec
@@ -22,52 +20,6 @@ SELECT set_config('signpost.import_id', $1::text, true)
 func (q *Queries) ActAsImport(ctx context.Context, importID string) error {
 	_, err := q.db.Exec(ctx, actAsImport, importID)
 	return err
-}
-
-const clicksAreIn = `-- name: ClicksAreIn :one
-WITH w AS (
-    SELECT r.since + $1::interval AS due_at, r.since + $2::interval AS overdue_at,
-        r.since + $3::interval AS fresh_until
-    FROM (SELECT $4::timestamptz AS since) r
-)
-SELECT (clock_timestamp() >= w.due_at)::boolean AS due, (clock_timestamp() > w.overdue_at)::boolean AS overdue,
-    NOT EXISTS (
-        SELECT FROM click_batches b
-        WHERE b.ingested_at IS NULL AND b.failed_at IS NULL
-            AND (b.received_at < w.due_at OR b.oldest_at < w.fresh_until)
-    ) AS arrived
-FROM w
-`
-
-type ClicksAreInParams struct {
-	Shipping pgtype.Interval
-	Most     pgtype.Interval
-	Fresh    pgtype.Interval
-	Since    time.Time
-}
-
-type ClicksAreInRow struct {
-	Due     bool
-	Overdue bool
-	Arrived bool
-}
-
-// ClicksAreIn reports on the wait for clicks under way. All times are by the clock that
-// undo_since was taken from. due says that enough time has passed for these clicks to
-// arrive, and overdue that so much has passed that the undo waits no longer. arrived
-// says that two kinds of batches are ingested: all that had been received when the
-// clicks were due, and all with clicks from before the end of @fresh, in which a
-// replica may still redirect. Batches that cannot be ingested are ignored.
-func (q *Queries) ClicksAreIn(ctx context.Context, arg ClicksAreInParams) (ClicksAreInRow, error) {
-	row := q.db.QueryRow(ctx, clicksAreIn,
-		arg.Shipping,
-		arg.Most,
-		arg.Fresh,
-		arg.Since,
-	)
-	var i ClicksAreInRow
-	err := row.Scan(&i.Due, &i.Overdue, &i.Arrived)
-	return i, err
 }
 
 const deleteImportedEvents = `-- name: DeleteImportedEvents :many
@@ -413,8 +365,7 @@ func (q *Queries) LockImportedUsers(ctx context.Context, importID int64, afterLi
 
 const moveUndo = `-- name: MoveUndo :exec
 UPDATE imports
-SET undo_step = $1, undo_line = $2, rows_removed = rows_removed + $3, rows_kept = rows_kept + $4,
-    undo_since = CASE WHEN $1 = 'wait' THEN clock_timestamp() ELSE undo_since END
+SET undo_step = $1, undo_line = $2, rows_removed = rows_removed + $3, rows_kept = rows_kept + $4
 WHERE id = $5
 `
 
@@ -493,41 +444,14 @@ func (q *Queries) RequestImportUndo(ctx context.Context, id int64) (Import, erro
 	return i, err
 }
 
-const switchOffImportedURLs = `-- name: SwitchOffImportedURLs :one
-WITH piece AS (
-    SELECT u.id, u.import_line
-    FROM urls u
-    WHERE u.import_id = $1::bigint AND u.import_line > $2::bigint
-    ORDER BY u.import_line
-    LIMIT $3
-), off AS (
-    UPDATE urls u
-    SET is_active = false, undo_of = u.import_id
-    FROM piece p
-    WHERE u.id = p.id AND u.is_active AND u.import_touched IS NULL
-        AND NOT EXISTS (SELECT FROM click_days d WHERE d.url_id = u.id AND d.clicks > 0)
-)
-SELECT COALESCE(max(piece.import_line), 0)::bigint AS last_line
-FROM piece
-`
-
-// SwitchOffImportedURLs looks at the next links of an import, and switches off those
-// that nobody has changed or clicked since. It returns the line of the last link that
-// it looked at, 0 if there was none.
-func (q *Queries) SwitchOffImportedURLs(ctx context.Context, importID int64, afterLine int64, rowLimit int32) (int64, error) {
-	row := q.db.QueryRow(ctx, switchOffImportedURLs, importID, afterLine, rowLimit)
-	var last_line int64
-	err := row.Scan(&last_line)
-	return last_line, err
-}
-
 const switchOnURLs = `-- name: SwitchOnURLs :exec
 UPDATE urls
 SET is_active = true, undo_of = NULL
 WHERE id = ANY($1::bigint[]) AND undo_of = import_id
 `
 
-// SwitchOnURLs switches on links that the undo had switched off and now keeps.
+// SwitchOnURLs switches on links that an undo of the previous release had switched off
+// and that are kept.
 func (q *Queries) SwitchOnURLs(ctx context.Context, ids []int64) error {
 	_, err := q.db.Exec(ctx, switchOnURLs, ids)
 	return err

@@ -272,7 +272,7 @@ func TestRestoreLeavesUndoneEventsAway(t *testing.T) {
 	}
 	queues := DefaultQueues()
 	delete(queues, jobs.QueueRetention)
-	r.start(queues, hastyUndo, func(d *deps) { d.retention = Retention{Months: 3, Changes: 3, Archive: r.store} })
+	r.start(queues, smallPieces, func(d *deps) { d.retention = Retention{Months: 3, Changes: 3, Archive: r.store} })
 	retire := func() {
 		r.exec(`UPDATE imports SET finished_at = now() - interval '1 hour', undone_at = undone_at - interval '1 hour'`)
 		r.exec("UPDATE event_holds SET until = now()")
@@ -318,7 +318,7 @@ func TestUndoIsCompletedAfterARestore(t *testing.T) {
 	r.addLink()
 	queues := DefaultQueues()
 	delete(queues, jobs.QueueRetention)
-	r.start(queues, hastyUndo, func(d *deps) { d.retention = Retention{Months: 3, Changes: 3, Archive: r.store} })
+	r.start(queues, smallPieces, func(d *deps) { d.retention = Retention{Months: 3, Changes: 3, Archive: r.store} })
 	before := r.totals()
 	file := "id,url_id,event_type,timestamp\n"
 	for n := range 20 {
@@ -346,8 +346,9 @@ func TestUndoIsCompletedAfterARestore(t *testing.T) {
 // are gone.
 func TestNotedIDsOfNoDetach(t *testing.T) {
 	r := setupArchiving(t)
-	r.addLink()
-	r.start(map[string]int{jobs.QueueImports: 1}, hastyUndo)
+	r.exec("INSERT INTO users (id, username, email) VALUES (1, 'ann', 'ann@example.com')")
+	r.exec("INSERT INTO urls (id, user_id, short_code, original_url) VALUES (10, 1, 'ten', 'https://example.com/')")
+	r.start(map[string]int{jobs.QueueImports: 1}, smallPieces)
 	const file = "id,url_id,event_type,timestamp\n1,10,clicked,2015-01-01 10:00:00\n2,10,clicked,2015-01-01 11:00:00\n"
 	id := r.upload(csvimport.KindEvents, file, csvimport.SplitOptions{})
 	r.wantRows(id, 2, 0)

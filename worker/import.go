@@ -377,7 +377,7 @@ func (run *importRun) end(ctx context.Context) error {
 	if waited > 0 {
 		return river.JobSnooze(0)
 	}
-	if err := run.deps.drop(ctx, q.DropImportWork, row.ID, run.turnEnds); err != nil {
+	if err := drop(ctx, q.DropImportWork, row.ID, run.turnEnds); err != nil {
 		return err
 	}
 	state := ""
@@ -404,7 +404,7 @@ func (run *importRun) end(ctx context.Context) error {
 		default:
 			return fmt.Errorf("%d of %d rows are accounted for and no chunk is left", rowsDone(locked), row.RowsTotal)
 		}
-		if _, err := drop(ctx, q.DropImportWork, row.ID, time.Time{}); err != nil {
+		if err := drop(ctx, q.DropImportWork, row.ID, time.Time{}); err != nil {
 			return err
 		}
 		if _, err := q.FinishImport(ctx, state, row.ID); err != nil {
@@ -428,29 +428,20 @@ func rowsDone(row queries.Import) int64 {
 // returns how many it removed.
 type dropper func(ctx context.Context, importID int64, rows int32) (int64, error)
 
-// drop removes rows that an import which is about to end no longer needs. It does so
-// before the transaction that ends the import, because a large dry run has millions of
-// such rows. If the turn ends first, it snoozes the job.
-func (d *deps) drop(ctx context.Context, remove dropper, importID int64, turnEnds time.Time) error {
-	done, err := drop(ctx, remove, importID, turnEnds)
-	if err == nil && !done {
-		err = river.JobSnooze(0)
-	}
-	return err
-}
-
-// drop removes rows until none are left, or until the given time if it is not zero. It
-// removes at least one piece.
-func drop(ctx context.Context, remove dropper, importID int64, until time.Time) (done bool, err error) {
+// drop removes rows that an import which is about to end no longer needs, until none are
+// left. It is called before the transaction that ends the import, because a large dry
+// run has millions of such rows, and snoozes the job if its turn ends first; and in that
+// transaction, with a zero time, for the rest. It removes at least one piece.
+func drop(ctx context.Context, remove dropper, importID int64, turnEnds time.Time) error {
 	for {
 		removed, err := remove(ctx, importID, dropRows)
 		switch {
 		case err != nil:
-			return false, fmt.Errorf("drop what an import no longer needs: %w", err)
+			return fmt.Errorf("drop what an import no longer needs: %w", err)
 		case removed == 0:
-			return true, nil
-		case !until.IsZero() && time.Now().After(until):
-			return false, nil
+			return nil
+		case !turnEnds.IsZero() && time.Now().After(turnEnds):
+			return river.JobSnooze(0)
 		}
 	}
 }

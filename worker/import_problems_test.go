@@ -110,7 +110,7 @@ func TestProblemsAreCountedWhoeverWrites(t *testing.T) {
 // same notices.
 func TestNoticesOfReservedCodes(t *testing.T) {
 	s := setup(t)
-	s.start(map[string]int{jobs.QueueImports: 3}, hastyUndo)
+	s.start(map[string]int{jobs.QueueImports: 3}, smallPieces)
 	s.exec("INSERT INTO users (id, username, email) VALUES (1, 'ann', 'ann@example.com')")
 	s.exec("INSERT INTO urls (user_id, short_code, original_url) VALUES (1, 'api/there', 'https://example.com/')")
 	const file = "short_code,user_id,original_url\n" +
@@ -149,7 +149,7 @@ func TestNoticesOfReservedCodes(t *testing.T) {
 // stay.
 func TestUndoForgetsNotices(t *testing.T) {
 	s := setup(t)
-	s.start(nil, hastyUndo)
+	s.start(nil, smallPieces)
 	s.exec("INSERT INTO users (id, username, email) VALUES (1, 'ann', 'ann@example.com')")
 	id := s.upload(csvimport.KindLinks, "user_id,original_url\n1,https://example.com/\n1,nonsense\n9,https://example.com/\n", csvimport.SplitOptions{})
 	s.wantRows(id, 1, 2)

@@ -580,7 +580,7 @@ func TestWorkIsDroppedInPieces(t *testing.T) {
 	s.cancel(ending[stateCancelled])
 	s.exec("UPDATE imports SET state = 'failed', finished_at = now() WHERE id = $1", ending[stateUndone])
 	s.undo(ending[stateUndone])
-	s.start(nil, hastyUndo)
+	s.start(nil, smallPieces)
 	for state, id := range ending {
 		s.eventually("import ends as "+state, func() bool { return s.text("SELECT state FROM imports WHERE id = $1", id) == state })
 	}

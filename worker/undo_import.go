@@ -17,35 +17,13 @@ import (
 	"github.com/signpost/signpost/queries"
 )
 
-// Steps of an undo, in their order. Links are the only rows for which links are
-// switched off and clicks waited for.
-const (
-	undoStop      = "stop"       // drop the chunks that were not applied, as after a failure
-	undoSwitchOff = "switch_off" // switch the links off, so that there are no more clicks
-	undoWait      = "wait"       // wait for clicks under way
-	undoRemove    = "remove"
-)
+// undoRemove is the step of an undo that removes rows. Before it, an undo drops the
+// chunks that were not applied, as after a failure. The previous release has more steps
+// before it: an undo that it began does the first step again.
+const undoRemove = "remove"
 
-// undoLook is how often it is checked whether clicks under way have arrived.
-const undoLook = time.Second
-
-// undoPace says how large the pieces of an undo are, and how long an undo of links
-// waits for clicks under way.
-type undoPace struct {
-	piece int32 // rows of one transaction
-	// fresh is how long a replica may still redirect after the last link was switched
-	// off, by the clock of any of our machines.
-	fresh time.Duration
-	// shipping is how long such a click may take to reach Postgres: a spool seals a
-	// segment after at most 30 s, whatever its backlog, and one try to ship it takes at
-	// most 15 s.
-	shipping time.Duration
-	// most bounds how long the undo waits for batches that have arrived but are not
-	// ingested. Later clicks are still counted, but their link no longer exists.
-	most time.Duration
-}
-
-var usualUndoPace = undoPace{piece: 1000, fresh: 5 * time.Second, shipping: 45 * time.Second, most: 15 * time.Minute}
+// undoPiece is how many rows one transaction of an undo removes.
+const undoPiece = 1000
 
 // undoImport removes the rows that an import created and that nobody has changed,
 // clicked or used since.
@@ -71,19 +49,12 @@ func (w *undoImport) Work(ctx context.Context, job *river.Job[jobs.UndoImport]) 
 		if row.State != stateUndoing {
 			return nil
 		}
-		switch or(row.UndoStep, undoStop) {
-		case undoStop:
+		if or(row.UndoStep, "") != undoRemove {
 			q := queries.New(w.deps.pool)
 			for _, remove := range []dropper{q.DropImportWork, q.DropImportNotices} {
-				if err := w.deps.drop(ctx, remove, row.ID, turnEnds); err != nil {
+				if err := drop(ctx, remove, row.ID, turnEnds); err != nil {
 					return err
 				}
-			}
-		case undoWait:
-			if in, err := w.clicksAreIn(ctx, row); err != nil {
-				return err
-			} else if !in {
-				return river.JobSnooze(undoLook)
 			}
 		}
 		if err := w.step(ctx, job, row); err != nil {
@@ -95,29 +66,11 @@ func (w *undoImport) Work(ctx context.Context, job *river.Job[jobs.UndoImport]) 
 	}
 }
 
-// clicksAreIn reports whether clicks that were under way when the last link was
-// switched off have become events, or have been waited for long enough.
-func (w *undoImport) clicksAreIn(ctx context.Context, row queries.Import) (bool, error) {
-	pace := w.deps.undoPace
-	wait, err := queries.New(w.deps.pool).ClicksAreIn(ctx, queries.ClicksAreInParams{
-		Since: or(row.UndoSince, time.Time{}), Shipping: interval(pace.shipping), Most: interval(pace.most), Fresh: interval(pace.fresh),
-	})
-	switch {
-	case err != nil:
-		return false, fmt.Errorf("look for clicks under way: %w", err)
-	case wait.Overdue:
-		w.deps.log.WarnContext(ctx, "undo no longer waits for clicks under way", slog.Int64("import_id", row.ID))
-		return true, nil
-	}
-	return wait.Due && wait.Arrived, nil
-}
-
 // undone is the result of a piece of an undo.
 type undone struct {
-	step          string // the next
-	line          int64  // up to which it is done
+	line          int64 // up to which rows are removed
 	removed, kept int64
-	all           bool // there is no next step
+	all           bool // no row is left to be removed
 }
 
 // step does one piece. The locked import says which one, because row may be out of
@@ -126,7 +79,7 @@ func (w *undoImport) step(ctx context.Context, job *river.Job[jobs.UndoImport], 
 	var did undone
 	err := w.deps.inTx(ctx, func(tx pgx.Tx, q *queries.Queries) error {
 		did = undone{}
-		if or(row.UndoStep, undoStop) == undoStop {
+		if or(row.UndoStep, "") != undoRemove {
 			// Chunks are locked before the import, as when they are applied, so this
 			// waits for those that are being applied.
 			if err := q.StopImportChunks(ctx, row.ID); err != nil {
@@ -137,7 +90,7 @@ func (w *undoImport) step(ctx context.Context, job *river.Job[jobs.UndoImport], 
 		if err != nil {
 			return fmt.Errorf("lock import: %w", err)
 		}
-		if locked.State != stateUndoing || or(locked.UndoStep, undoStop) != or(row.UndoStep, undoStop) {
+		if locked.State != stateUndoing || or(locked.UndoStep, "") != or(row.UndoStep, "") {
 			return nil // another run of this job has done it
 		}
 		if err := actAs(ctx, q, row.ID); err != nil {
@@ -164,8 +117,9 @@ func actAs(ctx context.Context, q *queries.Queries, importID int64) error {
 }
 
 func (w *undoImport) note(ctx context.Context, tx pgx.Tx, q *queries.Queries, job *river.Job[jobs.UndoImport], did undone) error {
+	step := undoRemove
 	err := q.MoveUndo(ctx, queries.MoveUndoParams{
-		ID: job.Args.ImportID, Step: &did.step, Line: did.line, Removed: did.removed, Kept: did.kept,
+		ID: job.Args.ImportID, Step: &step, Line: did.line, Removed: did.removed, Kept: did.kept,
 	})
 	if err != nil {
 		return fmt.Errorf("note how far the undo is: %w", err)
@@ -179,36 +133,25 @@ func (w *undoImport) note(ctx context.Context, tx pgx.Tx, q *queries.Queries, jo
 	return complete(ctx, tx, job)
 }
 
+// do does the first step, or removes the next rows, except for those that are kept.
 func (w *undoImport) do(ctx context.Context, q *queries.Queries, row queries.Import) (undone, error) {
-	switch or(row.UndoStep, undoStop) {
-	case undoStop:
-		if err := dropTraces(ctx, q, row.ID); err != nil {
-			return undone{}, err
-		}
-		if csvimport.Kind(row.Kind) == csvimport.KindLinks {
-			return undone{step: undoSwitchOff}, nil
-		}
-		return undone{step: undoRemove}, nil
-	case undoSwitchOff:
-		last, err := q.SwitchOffImportedURLs(ctx, row.ID, row.UndoLine, w.deps.undoPace.piece)
-		if err != nil {
-			return undone{}, fmt.Errorf("switch off links: %w", err)
-		}
-		if last == 0 {
-			return undone{step: undoWait}, nil
-		}
-		return undone{step: undoSwitchOff, line: last}, nil
-	case undoWait:
-		return undone{step: undoRemove}, nil
+	if or(row.UndoStep, "") != undoRemove {
+		return undone{}, dropTraces(ctx, q, row.ID)
+	}
+	switch csvimport.Kind(row.Kind) {
+	case csvimport.KindUsers:
+		return w.removeUsers(ctx, q, row)
+	case csvimport.KindLinks:
+		return w.removeLinks(ctx, q, row)
 	default:
-		return w.remove(ctx, q, row)
+		return w.removeEvents(ctx, q, row)
 	}
 }
 
 // dropTraces removes the remains of the import's work, and the notices of its rows.
 func dropTraces(ctx context.Context, q *queries.Queries, importID int64) error {
 	for _, remove := range []dropper{q.DropImportWork, q.DropImportNotices} {
-		if _, err := drop(ctx, remove, importID, time.Time{}); err != nil {
+		if err := drop(ctx, remove, importID, time.Time{}); err != nil {
 			return err
 		}
 	}
@@ -221,24 +164,12 @@ func dropTraces(ctx context.Context, q *queries.Queries, importID int64) error {
 	return nil
 }
 
-// remove removes the next rows, except for those that are kept.
-func (w *undoImport) remove(ctx context.Context, q *queries.Queries, row queries.Import) (undone, error) {
-	switch csvimport.Kind(row.Kind) {
-	case csvimport.KindUsers:
-		return w.removeUsers(ctx, q, row)
-	case csvimport.KindLinks:
-		return w.removeLinks(ctx, q, row)
-	default:
-		return w.removeEvents(ctx, q, row)
-	}
-}
-
 // madeRow is a row that an import made.
 type madeRow = queries.LockImportedURLsRow
 
 // removeLinks removes links. Those that were changed or clicked are kept as they are.
 func (w *undoImport) removeLinks(ctx context.Context, q *queries.Queries, row queries.Import) (undone, error) {
-	made, err := q.LockImportedURLs(ctx, row.ID, row.UndoLine, w.deps.undoPace.piece)
+	made, err := q.LockImportedURLs(ctx, row.ID, row.UndoLine, w.deps.undoPiece)
 	if err != nil {
 		return undone{}, fmt.Errorf("lock links: %w", err)
 	}
@@ -247,6 +178,7 @@ func (w *undoImport) removeLinks(ctx context.Context, q *queries.Queries, row qu
 		return undone{}, fmt.Errorf("look for clicked links: %w", err)
 	}
 	gone, kept := sortOut(row.ID, made, clicked, "clicked")
+	// The previous release switches links off before it removes them.
 	if err := q.SwitchOnURLs(ctx, kept.RowIds); err != nil {
 		return undone{}, fmt.Errorf("switch links on again: %w", err)
 	}
@@ -258,7 +190,7 @@ func (w *undoImport) removeLinks(ctx context.Context, q *queries.Queries, row qu
 
 // removeUsers removes users. Those that somebody changed, or that own links, are kept.
 func (w *undoImport) removeUsers(ctx context.Context, q *queries.Queries, row queries.Import) (undone, error) {
-	locked, err := q.LockImportedUsers(ctx, row.ID, row.UndoLine, w.deps.undoPace.piece)
+	locked, err := q.LockImportedUsers(ctx, row.ID, row.UndoLine, w.deps.undoPiece)
 	if err != nil {
 		return undone{}, fmt.Errorf("lock users: %w", err)
 	}
@@ -313,23 +245,23 @@ func sortOut(importID int64, made []madeRow, inUse []int64, why string) (gone []
 // keep stores which rows are kept.
 func (w *undoImport) keep(ctx context.Context, q *queries.Queries, row queries.Import, made []madeRow, kept queries.InsertImportKeptParams) (undone, error) {
 	if len(made) == 0 {
-		return undone{step: undoRemove, line: row.UndoLine, all: true}, nil
+		return undone{line: row.UndoLine, all: true}, nil
 	}
 	if err := q.InsertImportKept(ctx, kept); err != nil {
 		return undone{}, fmt.Errorf("note rows that are kept: %w", err)
 	}
 	n := int64(len(kept.RowIds))
-	return undone{step: undoRemove, line: made[len(made)-1].Line, removed: int64(len(made)) - n, kept: n}, nil
+	return undone{line: made[len(made)-1].Line, removed: int64(len(made)) - n, kept: n}, nil
 }
 
 // removeEvents removes events, and takes exactly those out of the rollups.
 func (w *undoImport) removeEvents(ctx context.Context, q *queries.Queries, row queries.Import) (undone, error) {
-	last, err := q.FindImportedEvents(ctx, row.ID, row.UndoLine, w.deps.undoPace.piece)
+	last, err := q.FindImportedEvents(ctx, row.ID, row.UndoLine, w.deps.undoPiece)
 	if err != nil {
 		return undone{}, fmt.Errorf("look for events: %w", err)
 	}
 	if last == 0 {
-		return undone{step: undoRemove, line: row.UndoLine, all: true}, nil
+		return undone{line: row.UndoLine, all: true}, nil
 	}
 	removed, err := q.DeleteImportedEvents(ctx, row.ID, row.UndoLine, last)
 	if err != nil {
@@ -344,7 +276,7 @@ func (w *undoImport) removeEvents(ctx context.Context, q *queries.Queries, row q
 	if err := counts.Apply(ctx, q); err != nil {
 		return undone{}, err
 	}
-	return undone{step: undoRemove, line: last, removed: int64(len(removed))}, nil
+	return undone{line: last, removed: int64(len(removed))}, nil
 }
 
 // account updates metrics and log after the commit.

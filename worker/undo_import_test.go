@@ -8,11 +8,9 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/riverqueue/river"
 	"github.com/riverqueue/river/rivertest"
 	"github.com/riverqueue/river/rivertype"
@@ -26,8 +24,8 @@ import (
 	"github.com/signpost/signpost/queries"
 )
 
-// hastyUndo makes an undo wait for nothing and work in small pieces.
-func hastyUndo(d *deps) { d.undoPace = undoPace{piece: 7} }
+// smallPieces makes an undo work in small pieces.
+func smallPieces(d *deps) { d.undoPiece = 7 }
 
 // undo requests an undo as the API does, and returns its job.
 func (s *site) undo(id int64) int64 {
@@ -120,7 +118,7 @@ func (s *site) importHistory(opts csvimport.SplitOptions) (users, links, events 
 // Imports whose rows nobody touched leave nothing when they are undone.
 func TestUndoLeavesNothing(t *testing.T) {
 	s := setup(t)
-	s.start(map[string]int{jobs.QueueImports: 3, jobs.QueueClicks: 1}, hastyUndo)
+	s.start(map[string]int{jobs.QueueImports: 3, jobs.QueueClicks: 1}, smallPieces)
 	s.inhabit()
 	before := s.snapshot()
 	users, links, events := s.importHistory(csvimport.SplitOptions{ChunkRows: 11})
@@ -138,12 +136,12 @@ func TestUndoLeavesNothing(t *testing.T) {
 // several times at once, while clicks arrive for the existing link.
 func TestUndoOutlivesItsJobs(t *testing.T) {
 	s := setup(t)
-	s.start(map[string]int{jobs.QueueImports: 3, jobs.QueueClicks: 1}, hastyUndo)
+	s.start(map[string]int{jobs.QueueImports: 3, jobs.QueueClicks: 1}, smallPieces)
 	s.inhabit()
 	before := s.snapshot()
 	users, links, events := s.importHistory(csvimport.SplitOptions{})
 	s.stop(s.worker)
-	w := s.start(map[string]int{jobs.QueueClicks: 1}, hastyUndo) // this worker takes no imports
+	w := s.start(map[string]int{jobs.QueueClicks: 1}, smallPieces) // this worker takes no imports
 
 	pool := s.killable()
 	shipped, runs, killed := 0, 0, 0
@@ -248,7 +246,7 @@ var errKilled = errors.New("the run was killed")
 // and listed. Rows that the import itself has updated do not count as changed.
 func TestUndoKeepsWhatIsInUse(t *testing.T) {
 	s := setup(t)
-	w := s.start(map[string]int{jobs.QueueImports: 2, jobs.QueueClicks: 1}, hastyUndo)
+	w := s.start(map[string]int{jobs.QueueImports: 2, jobs.QueueClicks: 1}, smallPieces)
 	s.exec("INSERT INTO users (id, username, email) VALUES (1, 'ann', 'ann@example.com')")
 	users := s.upload(csvimport.KindUsers, "id,username,email\n2,bob,b@x.example\n3,cy,c@x.example\n4,dan,d@x.example\n5,eve,e@x.example\n", csvimport.SplitOptions{})
 	s.wantRows(users, 4, 0)
@@ -270,35 +268,22 @@ func TestUndoKeepsWhatIsInUse(t *testing.T) {
 	s.exec(fmt.Sprintf("BEGIN; SELECT set_config('signpost.import_id', '%d', true); UPDATE urls SET title = 'own' WHERE id = 18; COMMIT", links))
 	s.ship("before", []clicks.Click{click(12, time.Now())})
 	s.eventually("clicks are ingested", s.allIngested)
-	asItWas := s.text("SELECT updated_at::text FROM urls WHERE id = 15")
-
-	// The undo waits for clicks under way while links are off. Links that are in use
-	// are not switched off.
+	// The undo of the previous release switched links off, and was about to do the rest.
 	s.stop(w)
-	w = s.start(map[string]int{jobs.QueueImports: 1}, func(d *deps) { d.undoPace = undoPace{piece: 3, shipping: time.Hour, most: 2 * time.Hour} })
 	s.undo(links)
-	s.eventually("links are off", func() bool {
-		return s.text("SELECT undo_step FROM imports WHERE id = $1", links) == undoWait
-	})
-	if got := s.text("SELECT string_agg(short_code, ' ' ORDER BY id) FROM urls WHERE is_active"); got != "changed clicked own" {
-		t.Errorf("while it waits these are active: %s", got)
-	}
-	s.stop(w)
-	s.exec("UPDATE urls SET title = 'newer' WHERE id = 16")
+	s.exec(fmt.Sprintf("BEGIN; SELECT set_config('signpost.import_id', '%d', true); UPDATE urls SET is_active = false, undo_of = import_id WHERE id IN (13, 15, 16); COMMIT", links))
+	s.exec("UPDATE imports SET undo_step = 'switch_off', undo_line = 6 WHERE id = $1", links)
 	s.ship("late", []clicks.Click{click(15, time.Now())})
-	s.start(map[string]int{jobs.QueueImports: 1, jobs.QueueClicks: 1}, func(d *deps) {
-		d.undoPace = undoPace{piece: 3, fresh: time.Hour, most: 2 * time.Hour}
-	})
-	s.wantUndone(links, 3, 4)
+	s.start(map[string]int{jobs.QueueClicks: 1}, smallPieces)
+	s.eventually("clicks are ingested", s.allIngested)
+	s.start(map[string]int{jobs.QueueImports: 1}, smallPieces)
+	s.wantUndone(links, 4, 3)
 	if got, want := s.text(`SELECT string_agg(concat_ws(' ', line, row_id, reason), ', ' ORDER BY line) FROM import_kept WHERE import_id = $1`, links),
-		"2 11 changed, 3 12 clicked, 6 15 clicked, 7 16 changed"; got != want {
+		"2 11 changed, 3 12 clicked, 6 15 clicked"; got != want {
 		t.Errorf("kept %s, want %s", got, want)
 	}
-	if got := s.text("SELECT string_agg(short_code, ' ' ORDER BY id) FROM urls WHERE is_active AND undo_of IS NULL"); got != "changed clicked late meanwhile own" {
+	if got := s.text("SELECT string_agg(short_code, ' ' ORDER BY id) FROM urls WHERE is_active AND undo_of IS NULL"); got != "changed clicked late own" {
 		t.Errorf("after it these are active: %s", got)
-	}
-	if got := s.text("SELECT updated_at::text FROM urls WHERE id = 15"); got != asItWas {
-		t.Errorf("a link that was kept was updated at %s, before at %s", got, asItWas)
 	}
 
 	s.undo(users)
@@ -312,69 +297,12 @@ func TestUndoKeepsWhatIsInUse(t *testing.T) {
 	s.wantUndone(users, 3, 1)
 }
 
-// The wait for clicks under way has an end, whatever happens to their batch.
-func TestUndoWaitsForClicks(t *testing.T) {
-	s := setup(t)
-	s.exec("INSERT INTO users (id, username, email) VALUES (1, 'ann', 'ann@example.com')")
-	w := s.start(map[string]int{jobs.QueueImports: 1}, hastyUndo)
-	undo := &undoImport{deps: w.deps}
-	at := time.Now().Add(-time.Minute)
-	row := queries.Import{ID: 1, UndoSince: &at}
-	wait := func(want bool, pace undoPace, what string) {
-		t.Helper()
-		w.deps.undoPace = pace
-		if in, err := undo.clicksAreIn(s.ctx, row); err != nil || in != want {
-			t.Errorf("%s: clicks are in: %v, %v", what, in, err)
-		}
-	}
-	pace := undoPace{fresh: 5 * time.Second, shipping: 45 * time.Second, most: 15 * time.Minute}
-	wait(true, pace, "no batch is pending")
-	wait(false, undoPace{shipping: 2 * time.Minute, most: 3 * time.Minute}, "too early")
-	batch := func(id string, received, oldest time.Duration) {
-		s.exec("TRUNCATE click_batches")
-		s.exec(`INSERT INTO click_batches (id, payload, clicks, oldest_at, received_at) VALUES ($1, '\x00', 1, $2, $3)`,
-			id, at.Add(oldest), at.Add(received))
-	}
-	batch("later", 46*time.Second, 45*time.Second)
-	wait(true, pace, "a batch of later clicks")
-	batch("early", 30*time.Second, 29*time.Second)
-	wait(false, pace, "a batch that had arrived by then")
-	batch("delayed", 50*time.Second, time.Second)
-	wait(false, pace, "a batch that came late with clicks of that time")
-	s.exec("UPDATE click_batches SET failed_at = now()")
-	wait(true, pace, "a batch that cannot be ingested")
-	s.exec("UPDATE click_batches SET failed_at = NULL")
-	wait(true, undoPace{most: 30 * time.Second}, "after the longest wait")
-}
-
-// The wait goes by the clock of the database, because the clock of a worker may be
-// wrong.
-func TestUndoWaitsByOneClock(t *testing.T) {
-	s := setup(t)
-	now := time.Now()
-	synctest.Test(t, func(t *testing.T) { // it is the year 2000 in here
-		// This is a pool of its own, because a pool from outside must not be used here.
-		pool, err := pgxpool.NewWithConfig(t.Context(), s.pool.Config())
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer pool.Close()
-		undo := &undoImport{deps: &deps{pool: pool, log: slog.New(slog.DiscardHandler), undoPace: usualUndoPace}}
-		for ago, want := range map[time.Duration]bool{time.Second: false, time.Minute: true} {
-			since := now.Add(-ago)
-			if in, err := undo.clicksAreIn(t.Context(), queries.Import{ID: 1, UndoSince: &since}); err != nil || in != want {
-				t.Errorf("%v after the links were switched off: clicks are in: %v, %v", ago, in, err)
-			}
-		}
-	})
-}
-
 // Rows that an import made itself and then updated do not count as rows that were there
 // before, nor do rows that are gone.
 func TestKeptLeavesOutItsOwnRows(t *testing.T) {
 	s := setup(t)
 	s.exec("INSERT INTO users (id, username, email) VALUES (1, 'ann', 'ann@example.com'), (2, 'bob', 'bob@example.com')")
-	s.start(map[string]int{jobs.QueueImports: 1}, hastyUndo)
+	s.start(map[string]int{jobs.QueueImports: 1}, smallPieces)
 	const file = "username,email\nann,new@example.com\nbob,else@example.com\ncy,c@example.com\ncy,cy@example.com\n"
 	id := s.uploadAs(csvimport.KindUsers, file, csvimport.SplitOptions{}, csvimport.PolicyUpdate, false)
 	if imp := s.ended(id); imp.RowsImported != 1 || imp.RowsUpdated != 3 {
@@ -402,7 +330,7 @@ func TestKeptLeavesOutItsOwnRows(t *testing.T) {
 // while a chunk of it still ran, and an upload of which nothing is left.
 func TestUndoOfUnfinishedImports(t *testing.T) {
 	s := setup(t)
-	s.start(map[string]int{jobs.QueueImports: 3}, hastyUndo)
+	s.start(map[string]int{jobs.QueueImports: 3}, smallPieces)
 	file := "username,email\n"
 	for i := range 30 {
 		file += fmt.Sprintf("user%d,user%d@example.com\n", i, i)
@@ -439,27 +367,25 @@ func TestUndoOfUnfinishedImports(t *testing.T) {
 // An undo whose job is gone gets another job.
 func TestRescueOfUndo(t *testing.T) {
 	s := setup(t)
-	s.start(nil, hastyUndo)
+	s.start(nil, smallPieces)
 	id := s.upload(csvimport.KindUsers, "username,email\na,a@example.com\n", csvimport.SplitOptions{})
 	s.wantRows(id, 1, 0)
 	s.stop(s.worker)
 	s.exec("DELETE FROM river_job WHERE id = $1", s.undo(id))
 	s.exec("DELETE FROM river_job WHERE kind = 'rescue'")
-	s.start(nil, hastyUndo)
+	s.start(nil, smallPieces)
 	s.wantUndone(id, 1, 0)
 }
 
-// A run that is behind another one does not do its step twice, and never skips the
-// wait.
+// A run that is behind another one does not do its step again.
 func TestUndoRunThatIsBehind(t *testing.T) {
 	s := setup(t)
-	w := s.start(map[string]int{jobs.QueueClicks: 1}, hastyUndo)
+	w := s.start(map[string]int{jobs.QueueClicks: 1}, smallPieces)
 	id := s.receive(csvimport.KindLinks, "user_id,original_url\n1,https://example.com/\n", csvimport.SplitOptions{})
-	s.exec("UPDATE imports SET state = 'undoing', undo_step = 'wait' WHERE id = $1", id)
-	behind := undoSwitchOff
-	err := (&undoImport{deps: w.deps}).step(s.ctx, nil, queries.Import{ID: id, State: stateUndoing, UndoStep: &behind})
-	if step := s.text("SELECT undo_step FROM imports WHERE id = $1", id); err != nil || step != undoWait {
-		t.Errorf("the undo is at %s, %v", step, err)
+	s.exec("UPDATE imports SET state = 'undoing', undo_step = 'remove', undo_line = 1 WHERE id = $1", id)
+	err := (&undoImport{deps: w.deps}).step(s.ctx, nil, queries.Import{ID: id, State: stateUndoing})
+	if at := s.text("SELECT undo_step || ' ' || undo_line FROM imports WHERE id = $1", id); err != nil || at != "remove 1" {
+		t.Errorf("the undo is at %s, %v", at, err)
 	}
 }
 
@@ -468,7 +394,7 @@ func TestUndoRunThatIsBehind(t *testing.T) {
 // did not make them.
 func TestUndoOfUpdates(t *testing.T) {
 	s := setup(t)
-	s.start(nil, hastyUndo)
+	s.start(nil, smallPieces)
 	s.exec("INSERT INTO users (id, username, email) VALUES (1, 'ann', 'ann@example.com')")
 	const header = "user_id,short_code,original_url\n"
 	first := s.uploadAs(csvimport.KindLinks, header+"1,one,https://example.com/1\n1,two,https://example.com/2\n1,one,https://example.com/3\n",
@@ -490,36 +416,6 @@ func TestUndoOfUpdates(t *testing.T) {
 	}
 }
 
-// If somebody says that links are off while an undo has switched them off, they stay
-// off, although the undo keeps them. Fields of a link that a file does not have change
-// nothing.
-func TestUndoLeavesOffWhatSomebodySwitchedOff(t *testing.T) {
-	s := setup(t)
-	w := s.start(nil, hastyUndo)
-	s.exec("INSERT INTO users (id, username, email) VALUES (1, 'ann', 'ann@example.com')")
-	links := s.upload(csvimport.KindLinks, "user_id,short_code,original_url\n1,file,https://example.com/1\n1,silent,https://example.com/2\n1,patched,https://example.com/3\n", csvimport.SplitOptions{})
-	s.wantRows(links, 3, 0)
-	s.stop(w)
-	w = s.start(nil, func(d *deps) { d.undoPace = undoPace{piece: 3, shipping: time.Hour, most: 2 * time.Hour} })
-	s.undo(links)
-	s.eventually("links are off", func() bool {
-		return s.text("SELECT undo_step FROM imports WHERE id = $1", links) == undoWait
-	})
-	update := s.uploadAs(csvimport.KindLinks, "short_code,original_url,user_id,is_active\nfile,https://example.com/4,1,no\nsilent,https://example.com/5,1,\n",
-		csvimport.SplitOptions{}, csvimport.PolicyUpdate, false)
-	s.ended(update)
-	s.exec("UPDATE urls SET undo_of = NULL, updated_at = clock_timestamp() WHERE short_code = 'patched'") // as the API does
-	s.stop(w)
-	s.start(nil, hastyUndo)
-	s.wantUndone(links, 0, 3)
-	if got := s.text("SELECT string_agg(concat_ws(' ', short_code, is_active), ', ' ORDER BY short_code) FROM urls"); got != "file f, patched f, silent t" {
-		t.Errorf("after the undo: %s", got)
-	}
-	if got := s.text("SELECT string_agg(before::text, ' ') FROM import_outcomes WHERE import_id = $1", update); strings.Contains(got, "undo_of") {
-		t.Errorf("the update lists as replaced %s", got)
-	}
-}
-
 // Postgres is killed again and again while events are taken out of the rollups.
 func TestUndoOutlivesPostgres(t *testing.T) {
 	t.Parallel()
@@ -527,7 +423,7 @@ func TestUndoOutlivesPostgres(t *testing.T) {
 	url := pgtest.Migrated(t, cluster)
 	s := &site{T: t, ctx: t.Context()}
 	s.use(pgtest.Open(t, url).Config())
-	s.start(map[string]int{jobs.QueueImports: 2, jobs.QueueClicks: 1}, hastyUndo)
+	s.start(map[string]int{jobs.QueueImports: 2, jobs.QueueClicks: 1}, smallPieces)
 	s.inhabit()
 	_, links, events := s.importHistory(csvimport.SplitOptions{})
 	// Pieces take long enough for a kill.
@@ -557,7 +453,7 @@ func TestUndoOutlivesPostgres(t *testing.T) {
 // a link (I4), whether it has the link in its cache or remembers it as unknown.
 func TestCachesFollowImportsAndUndos(t *testing.T) {
 	s := setup(t)
-	s.start(nil, hastyUndo)
+	s.start(nil, smallPieces)
 	s.exec("INSERT INTO users (id, username, email) VALUES (7, 'ann', 'ann@example.org')")
 	s.exec(`INSERT INTO urls (id, user_id, short_code, original_url) VALUES (5, 7, 'old-one', 'https://example.org/before')`)
 	cache, err := linkcache.Open(linkcache.Options{Pool: s.pool, Log: slog.New(slog.DiscardHandler)})

@@ -97,8 +97,7 @@ type deps struct {
 	retention  Retention
 	ownHosts   links.Hosts
 	importTurn time.Duration // importTurn but in tests
-	// undoPace is usualUndoPace but in tests.
-	undoPace undoPace
+	undoPiece  int32         // undoPiece but in tests
 }
 
 // New returns a worker that has not started. It fails only when the options
@@ -128,7 +127,7 @@ func New(o Options) (*Worker, error) {
 		retention:  o.Retention,
 		ownHosts:   o.OwnHosts,
 		importTurn: importTurn,
-		undoPace:   usualUndoPace,
+		undoPiece:  undoPiece,
 	}
 	c := config(d, o.Queues)
 	c.Middleware = slices.Concat(o.Middleware, c.Middleware)
