@@ -28,18 +28,6 @@ UPDATE event_parts
 SET state = 'verified', rows = @rows, bytes = @bytes, sha256 = @sha256, archived_at = now(), verified_at = now(), failed_at = NULL
 WHERE month = @month AND part = @part AND state = 'detached' AND file = @file;
 
--- name: SetEventPartFailed :exec
-UPDATE event_parts
-SET failed_at = now()
-WHERE month = @month AND part = @part AND state <> 'dropped';
-
--- name: CountWaitingEventParts :one
--- CountWaitingEventParts returns how many parts are on their way to the archive,
--- without those that failed a short while ago.
-SELECT count(*)
-FROM event_parts
-WHERE state <> 'dropped' AND COALESCE(failed_at < now() - @pause::interval, true);
-
 -- name: SetEventPartDropped :execrows
 -- SetEventPartDropped compares the state with the one that the worker saw, so that the
 -- worker drops only rows that may be dropped.
@@ -136,12 +124,3 @@ SELECT
     COALESCE(EXTRACT(epoch FROM now() - min(detached_at) FILTER (WHERE state <> 'dropped')), 0)::float8 AS oldest_open_seconds,
     COALESCE(sum(rows) FILTER (WHERE state = 'dropped'), 0)::bigint AS rows_retired
 FROM event_parts;
-
--- name: AdvisoryLockHeld :one
--- AdvisoryLockHeld reports whether a session of this database holds an advisory lock.
-SELECT EXISTS (
-    SELECT FROM pg_catalog.pg_locks l
-    JOIN pg_catalog.pg_database d ON d.oid = l.database AND d.datname = current_database()
-    WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
-        AND (l.classid::bigint << 32) | l.objid::bigint = @key::bigint
-);

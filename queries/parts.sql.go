@@ -12,23 +12,6 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
-const advisoryLockHeld = `-- name: AdvisoryLockHeld :one
-SELECT EXISTS (
-    SELECT FROM pg_catalog.pg_locks l
-    JOIN pg_catalog.pg_database d ON d.oid = l.database AND d.datname = current_database()
-    WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
-        AND (l.classid::bigint << 32) | l.objid::bigint = $1::bigint
-)
-`
-
-// AdvisoryLockHeld reports whether a session of this database holds an advisory lock.
-func (q *Queries) AdvisoryLockHeld(ctx context.Context, key int64) (bool, error) {
-	row := q.db.QueryRow(ctx, advisoryLockHeld, key)
-	var exists bool
-	err := row.Scan(&exists)
-	return exists, err
-}
-
 const claimEventPart = `-- name: ClaimEventPart :execrows
 UPDATE event_parts
 SET part = $1, archive = $2, file = $3, state = 'detached'
@@ -59,21 +42,6 @@ func (q *Queries) ClaimEventPart(ctx context.Context, arg ClaimEventPartParams) 
 		return 0, err
 	}
 	return result.RowsAffected(), nil
-}
-
-const countWaitingEventParts = `-- name: CountWaitingEventParts :one
-SELECT count(*)
-FROM event_parts
-WHERE state <> 'dropped' AND COALESCE(failed_at < now() - $1::interval, true)
-`
-
-// CountWaitingEventParts returns how many parts are on their way to the archive,
-// without those that failed a short while ago.
-func (q *Queries) CountWaitingEventParts(ctx context.Context, pause pgtype.Interval) (int64, error) {
-	row := q.db.QueryRow(ctx, countWaitingEventParts, pause)
-	var count int64
-	err := row.Scan(&count)
-	return count, err
 }
 
 const createEventPart = `-- name: CreateEventPart :one
@@ -419,17 +387,6 @@ func (q *Queries) SetEventPartDropped(ctx context.Context, arg SetEventPartDropp
 		return 0, err
 	}
 	return result.RowsAffected(), nil
-}
-
-const setEventPartFailed = `-- name: SetEventPartFailed :exec
-UPDATE event_parts
-SET failed_at = now()
-WHERE month = $1 AND part = $2 AND state <> 'dropped'
-`
-
-func (q *Queries) SetEventPartFailed(ctx context.Context, month time.Time, part int32) error {
-	_, err := q.db.Exec(ctx, setEventPartFailed, month, part)
-	return err
 }
 
 const setEventPartVerified = `-- name: SetEventPartVerified :execrows

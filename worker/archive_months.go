@@ -46,8 +46,6 @@ const (
 	archiveTimeout = 12 * time.Hour
 	// partPause collects late rows, so that they make at most one part a day.
 	partPause = 24 * time.Hour
-	// failedPause is how long a part is not touched after a step of it failed.
-	failedPause = 15 * time.Minute
 	// lockArchiving is the key of the advisory lock that at most one worker, or one
 	// restore, has at a time ("signpost" in ASCII, counted on from the keys of package
 	// postgres).
@@ -174,7 +172,7 @@ func (w *archiveMonths) finish(ctx context.Context, part queries.EventPart) erro
 		return err
 	}
 	w.deps.metrics.archiveFailures.Inc()
-	return errors.Join(err, wrap("note the failure", queries.New(w.deps.pool).SetEventPartFailed(ctx, part.Month, part.Part)))
+	return err
 }
 
 func (w *archiveMonths) steps(ctx context.Context, part *queries.EventPart) error {

@@ -17,7 +17,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/johannesboyne/gofakes3"
 	"github.com/johannesboyne/gofakes3/backend/s3mem"
 	"github.com/prometheus/client_golang/prometheus"
@@ -73,8 +72,8 @@ func (r *archiving) late(id string, n int) {
 	r.ship(id, many(n, old.AddDate(0, 0, 3)))
 }
 
-// ingest ships clicks of the old month and waits until they are events.
-func (r *archiving) ingest(id string, n int) {
+// lateIngested ships clicks of the old month and waits for a worker to ingest them.
+func (r *archiving) lateIngested(id string, n int) {
 	r.Helper()
 	r.late(id, n)
 	r.eventually("late clicks are ingested", r.allIngested)
@@ -82,14 +81,20 @@ func (r *archiving) ingest(id string, n int) {
 
 // startArchiving works on all queues except for the one of retention. The test itself
 // decides when a month is retired: its run puts the job into another queue.
-func (r *archiving) startArchiving() *Worker {
+func (r *archiving) startArchiving(options ...func(*deps)) *Worker {
 	r.Helper()
 	queues := DefaultQueues()
 	delete(queues, jobs.QueueRetention)
-	return r.startQueues(queues)
+	return r.startQueues(queues, options...)
 }
 
-// archive works on all queues, and archives what is due.
+func (r *archiving) startQueues(queues map[string]int, options ...func(*deps)) *Worker {
+	r.Helper()
+	retention := func(d *deps) { d.retention = Retention{Months: 3, Changes: 3, Archive: r.store} }
+	return r.start(queues, append([]func(*deps){retention}, options...)...)
+}
+
+// archive starts a worker and retires the old month.
 func (r *archiving) archive() *Worker {
 	r.Helper()
 	w := r.startArchiving()
@@ -97,9 +102,24 @@ func (r *archiving) archive() *Worker {
 	return w
 }
 
-func (r *archiving) startQueues(queues map[string]int) *Worker {
+// detached detaches the old month, and returns the job that goes on with it.
+func (r *archiving) detached() *archiveMonths {
 	r.Helper()
-	return r.start(queues, func(d *deps) { d.retention = Retention{Months: 3, Changes: 3, Archive: r.store} })
+	w := r.hand()
+	if err := w.begin(r.ctx, old); err != nil {
+		r.Fatal(err)
+	}
+	return w
+}
+
+// locked takes the lock of archiving.
+func (r *archiving) locked() (unlock func()) {
+	r.Helper()
+	unlock, err := lockForArchive(r.ctx, r.pool)
+	if err != nil || unlock == nil {
+		r.Fatalf("lock: %v", err)
+	}
+	return unlock
 }
 
 // hand returns the job, so that a test can do its steps one by one, as far as a worker
@@ -262,7 +282,7 @@ func TestArchiveAndRestore(t *testing.T) {
 // and events that replaced them stay.
 func TestRestoreLeavesUndoneEventsAway(t *testing.T) {
 	r := setupArchiving(t)
-	r.addLink()
+	r.annWithLink()
 	r.exec("UPDATE events SET import_id = NULL")
 	wrong, mended := "id,url_id,event_type,timestamp\n", "id,url_id,event_type,timestamp\n"
 	for n := range 20 {
@@ -270,9 +290,7 @@ func TestRestoreLeavesUndoneEventsAway(t *testing.T) {
 		wrong += fmt.Sprintf("%d,10,clicked,%s\n", n+100, at)
 		mended += fmt.Sprintf("%d,10,updated,%s\n", n+100, at)
 	}
-	queues := DefaultQueues()
-	delete(queues, jobs.QueueRetention)
-	r.start(queues, smallPieces, func(d *deps) { d.retention = Retention{Months: 3, Changes: 3, Archive: r.store} })
+	r.startArchiving(smallPieces)
 	retire := func() {
 		r.exec(`UPDATE imports SET finished_at = now() - interval '1 hour', undone_at = undone_at - interval '1 hour'`)
 		r.exec("UPDATE event_holds SET until = now()")
@@ -303,7 +321,7 @@ func TestRestoreLeavesUndoneEventsAway(t *testing.T) {
 	check("restored after it was retired again", 0, 20)
 	// Late rows make a further part, which replaces none.
 	retire()
-	r.ingest("later", 5)
+	r.lateIngested("later", 5)
 	r.exec("UPDATE event_parts SET dropped_at = now() - interval '2 days'")
 	r.run(jobs.ArchiveMonths{})
 	r.wantTables(0, 0)
@@ -315,10 +333,8 @@ func TestRestoreLeavesUndoneEventsAway(t *testing.T) {
 // An undo that found some of its events archived is completed once they are back.
 func TestUndoIsCompletedAfterARestore(t *testing.T) {
 	r := setupArchiving(t)
-	r.addLink()
-	queues := DefaultQueues()
-	delete(queues, jobs.QueueRetention)
-	r.start(queues, smallPieces, func(d *deps) { d.retention = Retention{Months: 3, Changes: 3, Archive: r.store} })
+	r.annWithLink()
+	r.startArchiving(smallPieces)
 	before := r.totals()
 	file := "id,url_id,event_type,timestamp\n"
 	for n := range 20 {
@@ -346,8 +362,7 @@ func TestUndoIsCompletedAfterARestore(t *testing.T) {
 // are gone.
 func TestNotedIDsOfNoDetach(t *testing.T) {
 	r := setupArchiving(t)
-	r.exec("INSERT INTO users (id, username, email) VALUES (1, 'ann', 'ann@example.com')")
-	r.exec("INSERT INTO urls (id, user_id, short_code, original_url) VALUES (10, 1, 'ten', 'https://example.com/')")
+	r.annWithLink()
 	r.start(map[string]int{jobs.QueueImports: 1}, smallPieces)
 	const file = "id,url_id,event_type,timestamp\n1,10,clicked,2015-01-01 10:00:00\n2,10,clicked,2015-01-01 11:00:00\n"
 	id := r.upload(csvimport.KindEvents, file, csvimport.SplitOptions{})
@@ -364,67 +379,20 @@ func TestNotedIDsOfNoDetach(t *testing.T) {
 	r.wantRows(r.upload(csvimport.KindEvents, file, csvimport.SplitOptions{}), 2, 0)
 }
 
-// If a worker dies on the way, another is asked to continue, unless one is already
-// doing so.
-func TestReenqueueOfParts(t *testing.T) {
+// If a worker dies on the way, the next run continues, unless another worker is doing so.
+func TestArchiveIsDoneByOne(t *testing.T) {
 	r := setupArchiving(t)
 	r.detached()
-	unlock := r.lockArchiving()
+	unlock := r.locked()
 	r.startQueues(nil)
 	r.run(jobs.ArchiveMonths{})
-	r.run(jobs.Reenqueue{})
 	r.wantStates("1 detached -")
 	unlock()
-	r.run(jobs.Reenqueue{})
-	r.eventually("the month is retired", func() bool { return r.states() == "1 dropped 102" })
+	r.run(jobs.ArchiveMonths{})
+	r.wantStates("1 dropped 102")
 }
 
-// statements records the statements that a pool executes.
-type statements struct {
-	mu  sync.Mutex
-	all []string
-}
-
-func (s *statements) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.all = append(s.all, data.SQL)
-	return ctx
-}
-
-func (s *statements) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
-
-// The rescue checks whether somebody holds the lock without taking it: otherwise a run
-// that is due at that moment would give up for an hour.
-func TestReenqueueOfPartsTakesNoLock(t *testing.T) {
-	r := setupArchiving(t)
-	w := r.detached()
-	unlock := r.lockArchiving()
-	defer unlock()
-	asked := &statements{}
-	config := r.pool.Config().Copy()
-	config.ConnConfig.Tracer = asked
-	pool, err := pgxpool.NewWithConfig(r.ctx, config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer pool.Close()
-	w.deps.pool = pool
-	if n, err := (&reenqueue{deps: w.deps}).parts(r.ctx); n != 0 || err != nil {
-		t.Errorf("rescued %d, %v; somebody is at it", n, err)
-	}
-	if len(asked.all) == 0 {
-		t.Fatal("nothing was asked")
-	}
-	for _, sql := range asked.all {
-		if strings.Contains(sql, "advisory_lock(") {
-			t.Errorf("it asked %s", sql)
-		}
-	}
-}
-
-// A changed setting takes effect in the first run after the start, and not only in the
-// run of the next hour.
+// A changed setting takes effect in the first run after the start.
 func TestRetentionIsLookedAtWhenItChanges(t *testing.T) {
 	r := setupArchiving(t)
 	start := func(retention Retention) *Worker {
@@ -516,7 +484,7 @@ func TestMakePartitionsAhead(t *testing.T) {
 func TestLateClicksOfARetiredMonth(t *testing.T) {
 	r := setupArchiving(t)
 	r.archive()
-	r.ingest("late", 30)
+	r.lateIngested("late", 30)
 	r.wantInt(0, "SELECT count(*) FROM click_rejects")
 	r.wantInt(30, "SELECT count(*) FROM events WHERE occurred_at < $1", young)
 	r.wantInt(180, "SELECT sum(clicks) FROM click_days")
@@ -529,7 +497,7 @@ func TestLateClicksOfARetiredMonth(t *testing.T) {
 	if n := len(r.files()); n != 4 {
 		t.Errorf("the archive has %d files, want 4", n)
 	}
-	r.ingest("later", 5)
+	r.lateIngested("later", 5)
 	r.restore()
 	r.wantInt(137, "SELECT count(*) FROM events WHERE occurred_at < $1", young)
 }
@@ -650,7 +618,7 @@ type cut struct {
 
 // If the archive fails, or does not give back the bytes that it was given, the month
 // stays detached and no row is lost. Once the archive works again, the next run
-// finishes the work, even if the worker only looks for waiting parts.
+// finishes the work.
 func TestArchiveThatFails(t *testing.T) {
 	for name, f := range map[string]*faulty{
 		"full":    {create: func(string) error { return errors.New("no space left") }},
@@ -683,11 +651,7 @@ func TestArchiveThatFails(t *testing.T) {
 			r.stop(worker)
 
 			r.store = good
-			worker = r.startArchiving()
-			if n, err := (&reenqueue{deps: worker.deps}).parts(r.ctx); n != 0 || err != nil {
-				t.Errorf("%d parts that just failed are tried again (%v)", n, err)
-			}
-			r.run(jobs.ArchiveMonths{})
+			worker = r.archive()
 			r.wantStates("1 dropped 102")
 			if n := len(r.files()); n != 2 {
 				t.Errorf("the archive has %v", r.files())
@@ -711,9 +675,7 @@ func TestArchiveKeepsChanges(t *testing.T) {
 	r := setupArchiving(t)
 	changes := r.changes()
 	keep := Retention{Months: 3, Archive: r.store}
-	queues := DefaultQueues()
-	delete(queues, jobs.QueueRetention)
-	w := r.start(queues, func(d *deps) { d.retention = keep })
+	w := r.startArchiving(func(d *deps) { d.retention = keep })
 	check := func(when, states string) {
 		t.Helper()
 		r.wantStates(states)
@@ -735,7 +697,7 @@ func TestArchiveKeepsChanges(t *testing.T) {
 	if n := testutil.ToFloat64(w.deps.metrics.monthsDue); n != 0 {
 		t.Errorf("%v months are due", n)
 	}
-	r.ingest("late", 30)
+	r.lateIngested("late", 30)
 	r.run(jobs.ArchiveMonths{})
 	check("retired with late clicks", "1 dropped 100, 2 dropped 30")
 
@@ -829,7 +791,7 @@ func TestArchiveOfAnotherInstallation(t *testing.T) {
 	}
 	r.wantTables(0, 0)
 
-	r.ingest("late", 30)
+	r.lateIngested("late", 30)
 	hand := &archiveMonths{deps: w.deps, now: time.Now}
 	if err := hand.begin(r.ctx, old); err == nil || !strings.Contains(err.Error(), "an archive of its own") {
 		t.Errorf("begin: %v", err)
@@ -1041,7 +1003,7 @@ func TestArchiveOverwritesNothing(t *testing.T) {
 	r := setupArchiving(t)
 	r.archive()
 	r.exec("DELETE FROM event_parts")
-	r.ingest("late", 30)
+	r.lateIngested("late", 30)
 	r.run(jobs.ArchiveMonths{})
 	r.wantStates("2 dropped 30")
 	if done := r.restore(); done != (Restored{2, 132}) {
@@ -1076,7 +1038,7 @@ func TestArchiveOnTwoWorkers(t *testing.T) {
 	r.restore()
 	r.wantSum(before)
 
-	unlock := r.lockArchiving()
+	unlock := r.locked()
 	if other, err := lockForArchive(r.ctx, r.pool); err != nil || other != nil {
 		t.Errorf("a second lock was given (%v)", err)
 	}
@@ -1140,7 +1102,7 @@ func TestArchiveWaitsForImports(t *testing.T) {
 // there twice.
 func TestImportOfArchivedEvents(t *testing.T) {
 	r := setupArchiving(t)
-	r.addLink()
+	r.annWithLink()
 	file := "id,url_id,event_type,timestamp\n"
 	for n := range 20 {
 		file += fmt.Sprintf("%d,10,clicked,%s\n", n+100, old.Add(time.Duration(n)*time.Hour).Format(time.RFC3339))
@@ -1226,7 +1188,7 @@ func TestRestoreWaits(t *testing.T) {
 	}
 	refused("part 1 is on its way")
 	r.step(w)
-	unlock := r.lockArchiving()
+	unlock := r.locked()
 	refused("a worker is archiving")
 	unlock()
 	r.restore()
@@ -1236,7 +1198,7 @@ func TestRestoreWaits(t *testing.T) {
 func TestRestoreOfADamagedPart(t *testing.T) {
 	r := setupArchiving(t)
 	r.archive()
-	r.ingest("late", 30)
+	r.lateIngested("late", 30)
 	r.again()
 	r.run(jobs.ArchiveMonths{})
 	second := filepath.Join(r.dir, r.files()[2])

@@ -21,18 +21,6 @@ import (
 	"github.com/signpost/signpost/queries"
 )
 
-// States of an import.
-const (
-	stateQueued     = "queued"
-	stateRunning    = "running"
-	stateCompleted  = "completed"
-	stateCancelling = "cancelling"
-	stateCancelled  = "cancelled"
-	stateFailed     = "failed"
-	stateUndoing    = "undoing"
-	stateUndone     = "undone"
-)
-
 const (
 	// importTurn is how long one job applies chunks. It then queues the next job of its
 	// import, which runs after those of other imports.
@@ -168,9 +156,9 @@ func (run *importRun) replaced(row queries.Import) bool { return or(row.JobID, 0
 // to cancel it must not wait for its first chunk.
 func (run *importRun) work(ctx context.Context) error {
 	switch run.row.State {
-	case stateCancelling:
+	case jobs.ImportCancelling:
 		return run.end(ctx)
-	case stateQueued:
+	case jobs.ImportQueued:
 		if err := queries.New(run.deps.pool).StartImport(ctx, run.row.ID); err != nil {
 			return fmt.Errorf("start import: %w", err)
 		}
@@ -310,7 +298,7 @@ func (run *importRun) tryChunk(ctx context.Context, c *chunk) (what int, err err
 		if err != nil {
 			return fmt.Errorf("read import: %w", err)
 		}
-		if row.State != stateRunning {
+		if row.State != jobs.ImportRunning {
 			what = notRunning
 			return nil
 		}
@@ -325,17 +313,16 @@ func (run *importRun) tryChunk(ctx context.Context, c *chunk) (what int, err err
 				return fmt.Errorf("finish chunk: %w", err)
 			}
 		}
-		replaced := run.replaced(row)
-		if !over && !replaced {
-			return nil
-		}
-		what = stopped
-		if !replaced {
-			if err := run.handOver(ctx, tx, q, c.seq+1); err != nil {
+		if replaced := run.replaced(row); over || replaced {
+			what = stopped
+			if err := run.stop(ctx, tx, q, replaced, c.seq+1); err != nil {
 				return err
 			}
 		}
-		return run.complete(ctx, tx)
+		if done || row.DryRun {
+			return nil
+		}
+		return c.rows.count(ctx, q, rep.inserted)
 	})
 	if err == nil {
 		run.deps.count(run, rep)
@@ -343,17 +330,20 @@ func (run *importRun) tryChunk(ctx context.Context, c *chunk) (what int, err err
 	return what, err
 }
 
-// handOver queues the next job of the import. If the import was given another one
-// since it was read, that stays, and this one will do nothing.
-func (run *importRun) handOver(ctx context.Context, tx pgx.Tx, q *queries.Queries, seq int32) error {
-	next, err := insertJob(ctx, tx, jobs.ApplyChunk{ImportID: run.row.ID, Seq: seq})
-	if err != nil {
-		return err
+// stop completes the job of the run and queues the next job of the import, unless the
+// import has another already. If it was given another one since it was read, that stays,
+// and the next one will do nothing.
+func (run *importRun) stop(ctx context.Context, tx pgx.Tx, q *queries.Queries, replaced bool, seq int32) error {
+	if !replaced {
+		next, err := insertJob(ctx, tx, jobs.ApplyChunk{ImportID: run.row.ID, Seq: seq})
+		if err != nil {
+			return err
+		}
+		if err := q.ReplaceImportJob(ctx, &next, run.row.ID, &run.jobID); err != nil {
+			return fmt.Errorf("note job of import: %w", err)
+		}
 	}
-	if err := q.ReplaceImportJob(ctx, &next, run.row.ID, &run.jobID); err != nil {
-		return fmt.Errorf("note job of import: %w", err)
-	}
-	return nil
+	return run.complete(ctx, tx)
 }
 
 // end ends an import that has no chunk left to apply, or that is being cancelled. If
@@ -365,7 +355,7 @@ func (run *importRun) end(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read import: %w", err)
 	}
-	if run.replaced(row) || row.State != stateRunning && row.State != stateCancelling {
+	if run.replaced(row) || row.State != jobs.ImportRunning && row.State != jobs.ImportCancelling {
 		return nil // another job ends it, or it ended, or failed and waits to be retried
 	}
 	// The previous release kept some rows aside until all chunks were done. Each of
@@ -385,7 +375,7 @@ func (run *importRun) end(ctx context.Context) error {
 		state = ""
 		// Chunks are locked before the import, in the same order as when they are
 		// applied, so this waits for a chunk that is being applied.
-		if row.State == stateCancelling {
+		if row.State == jobs.ImportCancelling {
 			if err := q.StopImportChunks(ctx, row.ID); err != nil {
 				return fmt.Errorf("stop chunks: %w", err)
 			}
@@ -398,9 +388,9 @@ func (run *importRun) end(ctx context.Context) error {
 		case locked.State != row.State:
 			return nil // another run ended it, or it was cancelled: the cancellation has a job of its own
 		case row.RowsTotal > 0 && rowsDone(locked) == row.RowsTotal:
-			state = stateCompleted
-		case row.State == stateCancelling:
-			state = stateCancelled
+			state = jobs.ImportCompleted
+		case row.State == jobs.ImportCancelling:
+			state = jobs.ImportCancelled
 		default:
 			return fmt.Errorf("%d of %d rows are accounted for and no chunk is left", rowsDone(locked), row.RowsTotal)
 		}
@@ -473,7 +463,7 @@ func (run *importRun) fail(ctx context.Context, reason string, err error) error 
 	if failed == 1 {
 		run.deps.log.ErrorContext(ctx, "import failed", slog.Int64("import_id", run.row.ID),
 			slog.String("reason", reason), slog.Any("error", err))
-		run.deps.metrics.importsFinished.WithLabelValues(run.row.Kind, stateFailed).Inc()
+		run.deps.metrics.importsFinished.WithLabelValues(run.row.Kind, jobs.ImportFailed).Inc()
 	}
 	return err
 }

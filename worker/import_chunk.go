@@ -15,8 +15,6 @@ import (
 	"github.com/signpost/signpost/queries"
 )
 
-const sequenceMax = csvimport.MaxSequenceID
-
 // rows are the valid rows of a chunk, in file order and all of one kind: users, links
 // or events. A row is identified by its index. Only one goroutine may use them at a
 // time.
@@ -47,8 +45,9 @@ type rows interface {
 	// update changes the locked rows with these ids to the values of the file's rows.
 	// It returns the values that were replaced, by line.
 	update(ctx context.Context, q *queries.Queries, of []int, ids []int64) (map[int64]json.RawMessage, error)
-	// finish does the last work of the transaction for rows that were inserted.
-	finish(ctx context.Context, q *queries.Queries, inserted []int) error
+	// count adds rows that were inserted to the rollups, as the last step of the
+	// transaction.
+	count(ctx context.Context, q *queries.Queries, inserted []int) error
 	// notices returns the notices of rows that were inserted, or would have been.
 	notices(inserted []int) []csvimport.Notice
 }
@@ -144,18 +143,18 @@ func (run *importRun) parse(row queries.ReadNextImportChunkRow) (*chunk, error) 
 // report holds the results for the rows of a chunk within one transaction.
 type report struct {
 	inserted []int
-	updated  []met
-	skipped  []met
-	tried    []met // rows that a dry run would have inserted
+	updated  []rowOutcome
+	skipped  []rowOutcome
+	tried    []rowOutcome // rows that a dry run would have inserted
 	rejected []csvimport.Reject
 	notices  []csvimport.Notice
 	ids      map[int64]int64 // of inserted rows, by line
 }
 
-// met is a row of the file with a key that an existing row has.
-type met struct {
+// rowOutcome is a row of the file that was updated, skipped or only tried.
+type rowOutcome struct {
 	line   int64
-	of     owner
+	owner  owner           // of its keys; nobody for a row that was tried
 	before json.RawMessage // the values that an update replaced; nil in a dry run
 }
 
@@ -180,9 +179,6 @@ func (c *chunk) apply(ctx context.Context, tx pgx.Tx) (report, error) {
 	} else {
 		err = c.applyRows(ctx, queries.New(tx), of, &rep)
 	}
-	if err == nil && !c.run.row.DryRun {
-		err = c.rows.finish(ctx, queries.New(tx), rep.inserted)
-	}
 	rep.notices = c.rows.notices(rep.inserted)
 	if overtaken(err) {
 		err = errors.Join(errAgain, err)
@@ -202,18 +198,15 @@ func overtaken(err error) bool {
 
 func (c *chunk) applyOneByOne(ctx context.Context, tx pgx.Tx, of []int, rep *report) error {
 	for _, i := range of {
-		one := report{ids: rep.ids}
+		before := *rep
 		err := pgx.BeginFunc(ctx, tx, func(tx pgx.Tx) error {
-			return c.applyRows(ctx, queries.New(tx), []int{i}, &one)
+			return c.applyRows(ctx, queries.New(tx), []int{i}, rep)
 		})
 		switch {
 		case err == nil:
-			rep.inserted = append(rep.inserted, one.inserted...)
-			rep.updated = append(rep.updated, one.updated...)
-			rep.skipped = append(rep.skipped, one.skipped...)
-			rep.tried = append(rep.tried, one.tried...)
-			rep.rejected = append(rep.rejected, one.rejected...)
 		case postgres.DataFault(err) && !overtaken(err):
+			*rep = before
+			delete(rep.ids, c.rows.line(i))
 			c.reject(rep, i, fault{"", csvimport.ProblemValue, "cannot be stored (" + postgres.Code(err) + ")"})
 		default:
 			return err
@@ -261,7 +254,7 @@ func (c *chunk) applyRows(ctx context.Context, q *queries.Queries, of []int, rep
 		case outcomeRejected:
 			c.reject(rep, i, r.fault)
 		case outcomeSkipped:
-			rep.skipped = append(rep.skipped, met{line: line, of: r.owner})
+			rep.skipped = append(rep.skipped, rowOutcome{line: line, owner: r.owner})
 		default:
 			b.add(i, line, r, owners.give(r, claims[i], line))
 		}
@@ -364,10 +357,10 @@ func (c *chunk) write(ctx context.Context, q *queries.Queries, b *batch, rep *re
 	if c.run.row.DryRun {
 		rep.inserted = append(rep.inserted, b.inserts...)
 		for _, i := range b.inserts {
-			rep.tried = append(rep.tried, met{line: c.rows.line(i)})
+			rep.tried = append(rep.tried, rowOutcome{line: c.rows.line(i)})
 		}
 		for n, i := range b.updates {
-			rep.updated = append(rep.updated, met{line: c.rows.line(i), of: b.targets[n]})
+			rep.updated = append(rep.updated, rowOutcome{line: c.rows.line(i), owner: b.targets[n]})
 		}
 		return nil
 	}
@@ -409,7 +402,7 @@ func (c *chunk) update(ctx context.Context, q *queries.Queries, b *batch, rep *r
 		if !went {
 			return fmt.Errorf("row %d was not updated: %w", ids[n], errAgain)
 		}
-		rep.updated = append(rep.updated, met{line: line, of: owner(ids[n]), before: old})
+		rep.updated = append(rep.updated, rowOutcome{line: line, owner: owner(ids[n]), before: old})
 	}
 	return nil
 }
@@ -465,13 +458,13 @@ func copyIn[P any](ctx context.Context, what string, params []P, insert func(con
 	return nil
 }
 
-func (rep *report) outcomes(importID int64, what outcome, rows []met) []queries.InsertImportOutcomesParams {
+func (rep *report) outcomes(importID int64, what outcome, rows []rowOutcome) []queries.InsertImportOutcomesParams {
 	params := make([]queries.InsertImportOutcomesParams, len(rows))
 	for i, m := range rows {
 		params[i] = queries.InsertImportOutcomesParams{
 			ImportID: importID, Line: m.line, Outcome: string(what), Before: m.before,
 		}
-		if id := rep.id(m.of); id != 0 {
+		if id := rep.id(m.owner); id != 0 {
 			params[i].RowID = &id
 		}
 	}

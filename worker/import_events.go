@@ -182,8 +182,8 @@ func (r *eventRows) insert(ctx context.Context, q *queries.Queries, of []int) (m
 
 func (r *eventRows) notices([]int) []csvimport.Notice { return nil }
 
-// finish adds imported clicks to the rollups, like any other clicks.
-func (r *eventRows) finish(ctx context.Context, q *queries.Queries, inserted []int) error {
+// count adds imported clicks to the rollups, like any other clicks.
+func (r *eventRows) count(ctx context.Context, q *queries.Queries, inserted []int) error {
 	var counts rollup.Changes
 	for _, i := range inserted {
 		if e := &r.events[i]; e.Type == eventClicked {

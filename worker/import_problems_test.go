@@ -45,7 +45,7 @@ func (s *site) problems(id int64) string {
 func TestProblemsOfAFile(t *testing.T) {
 	s := setup(t)
 	s.start(map[string]int{jobs.QueueImports: 4})
-	s.exec("INSERT INTO users (id, username, email) VALUES (1, 'ann', 'ann@example.com')")
+	s.exec(ann)
 	var file strings.Builder
 	file.WriteString("id,user_id,original_url,title\n")
 	for i := range 3000 {
@@ -111,7 +111,7 @@ func TestProblemsAreCountedWhoeverWrites(t *testing.T) {
 func TestNoticesOfReservedCodes(t *testing.T) {
 	s := setup(t)
 	s.start(map[string]int{jobs.QueueImports: 3}, smallPieces)
-	s.exec("INSERT INTO users (id, username, email) VALUES (1, 'ann', 'ann@example.com')")
+	s.exec(ann)
 	s.exec("INSERT INTO urls (user_id, short_code, original_url) VALUES (1, 'api/there', 'https://example.com/')")
 	const file = "short_code,user_id,original_url\n" +
 		"app,1,https://example.com/\n" + // 2
@@ -150,7 +150,7 @@ func TestNoticesOfReservedCodes(t *testing.T) {
 func TestUndoForgetsNotices(t *testing.T) {
 	s := setup(t)
 	s.start(nil, smallPieces)
-	s.exec("INSERT INTO users (id, username, email) VALUES (1, 'ann', 'ann@example.com')")
+	s.exec(ann)
 	id := s.upload(csvimport.KindLinks, "user_id,original_url\n1,https://example.com/\n1,nonsense\n9,https://example.com/\n", csvimport.SplitOptions{})
 	s.wantRows(id, 1, 2)
 	other := s.receive(csvimport.KindLinks, "user_id,original_url\n1,https://example.com/\n", csvimport.SplitOptions{})

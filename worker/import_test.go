@@ -54,13 +54,13 @@ func TestFailedImportIsRetried(t *testing.T) {
 			s.start(map[string]int{jobs.QueueImports: 3})
 			id := s.upload(csvimport.KindUsers, file, csvimport.SplitOptions{ChunkRows: test.chunkRows})
 			imp := s.ended(id)
-			if imp.State != stateFailed || or(imp.Error, "") != test.says {
+			if imp.State != jobs.ImportFailed || or(imp.Error, "") != test.says {
 				t.Fatalf("import is %s: %s", imp.State, or(imp.Error, ""))
 			}
 			s.exec("DROP TRIGGER fail ON users")
 			s.retryImport(id)
 			s.eventually("the import is completed", func() bool {
-				return s.text("SELECT state FROM imports WHERE id = $1", id) == stateCompleted
+				return s.text("SELECT state FROM imports WHERE id = $1", id) == jobs.ImportCompleted
 			})
 			s.wantRows(id, 20, 2)
 			s.wantInt(20, "SELECT count(DISTINCT import_line) FROM users WHERE import_id = $1", id)
@@ -107,7 +107,7 @@ func TestCancelOfADoneImport(t *testing.T) {
 	// This is the state just before the end.
 	s.exec("UPDATE imports SET finished_at = NULL WHERE id = $1", id)
 	s.cancel(id)
-	if imp := s.ended(id); imp.State != stateCompleted {
+	if imp := s.ended(id); imp.State != jobs.ImportCompleted {
 		t.Errorf("import is %s", imp.State)
 	}
 }
@@ -128,7 +128,7 @@ func TestImportOfChunksThatCannotBeRead(t *testing.T) {
 				return s.int("SELECT count(*) FROM river_job WHERE kind = 'apply_chunk' AND cardinality(errors) > 0") == 1
 			})
 			s.cancel(id)
-			if imp := s.ended(id); imp.State != stateCancelled {
+			if imp := s.ended(id); imp.State != jobs.ImportCancelled {
 				t.Errorf("import is %s", imp.State)
 			}
 			s.wantInt(0, "SELECT count(*) FROM users")

@@ -13,6 +13,7 @@ import (
 	"github.com/signpost/signpost/internal/csvimport"
 	"github.com/signpost/signpost/internal/linkcache"
 	"github.com/signpost/signpost/internal/links"
+	"github.com/signpost/signpost/internal/postgres"
 	"github.com/signpost/signpost/queries"
 )
 
@@ -34,22 +35,7 @@ func (r *linkRows) add(record csvimport.Record) *csvimport.Reject {
 func (r *linkRows) size() int        { return len(r.links) }
 func (r *linkRows) line(i int) int64 { return r.links[i].Line }
 
-// prepare moves the sequence, as for users.
-func (r *linkRows) prepare(ctx context.Context) error {
-	var past int64
-	for _, l := range r.links {
-		if id := or(l.ID, 0); id <= sequenceMax {
-			past = max(past, id)
-		}
-	}
-	if past == 0 || r.run.row.DryRun {
-		return nil
-	}
-	if err := queries.New(r.run.deps.pool).MoveURLsSequence(ctx, past); err != nil {
-		return fmt.Errorf("move links sequence: %w", err)
-	}
-	return nil
-}
+func (r *linkRows) prepare(context.Context) error { return nil }
 
 func (r *linkRows) references(ctx context.Context, q *queries.Queries, of []int) (map[int]fault, error) {
 	ids := make([]int64, 0, len(of))
@@ -140,7 +126,7 @@ func (r *linkRows) lock(ctx context.Context, q *queries.Queries, ids []int64) (m
 // every insert, and become longer after a while.
 func (r *linkRows) redraw(ctx context.Context, q *queries.Queries, missing int) error {
 	r.draws++
-	return passTaken(ctx, q.LastTakenURLID, queries.New(r.run.deps.pool).MoveURLsSequence, missing)
+	return postgres.PassTaken(ctx, q.LastTakenURLID, queries.New(r.run.deps.pool).MoveURLsSequence, int64(missing))
 }
 
 // insert draws a code for each row that has none.
@@ -221,7 +207,7 @@ func boolText(b *bool) string {
 	return strconv.FormatBool(*b)
 }
 
-func (r *linkRows) finish(context.Context, *queries.Queries, []int) error { return nil }
+func (r *linkRows) count(context.Context, *queries.Queries, []int) error { return nil }
 
 func (r *linkRows) notices(inserted []int) []csvimport.Notice {
 	var notices []csvimport.Notice

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/signpost/signpost/internal/csvimport"
+	"github.com/signpost/signpost/internal/postgres"
 	"github.com/signpost/signpost/queries"
 )
 
@@ -28,23 +29,7 @@ func (r *userRows) add(record csvimport.Record) *csvimport.Reject {
 func (r *userRows) size() int        { return len(r.users) }
 func (r *userRows) line(i int) int64 { return r.users[i].Line }
 
-// prepare moves the sequence beyond the ids of the rows, so that none of those ids is
-// drawn before its row is inserted.
-func (r *userRows) prepare(ctx context.Context) error {
-	var past int64
-	for _, u := range r.users {
-		if id := or(u.ID, 0); id <= sequenceMax {
-			past = max(past, id)
-		}
-	}
-	if past == 0 || r.run.row.DryRun {
-		return nil
-	}
-	if err := queries.New(r.run.deps.pool).MoveUsersSequence(ctx, past); err != nil {
-		return fmt.Errorf("move users sequence: %w", err)
-	}
-	return nil
-}
+func (r *userRows) prepare(context.Context) error { return nil }
 
 func (r *userRows) references(context.Context, *queries.Queries, []int) (map[int]fault, error) {
 	return nil, nil
@@ -92,10 +77,10 @@ func (r *userRows) lock(ctx context.Context, q *queries.Queries, ids []int64) (m
 	return held, nil
 }
 
-// redraw moves the sequence beyond ids that were taken by others and that prepare does
-// not know of.
+// redraw moves the sequence beyond ids that were taken by others. It is beyond those of
+// the file since the upload ended.
 func (r *userRows) redraw(ctx context.Context, q *queries.Queries, missing int) error {
-	return passTaken(ctx, q.LastTakenUserID, queries.New(r.run.deps.pool).MoveUsersSequence, missing)
+	return postgres.PassTaken(ctx, q.LastTakenUserID, queries.New(r.run.deps.pool).MoveUsersSequence, int64(missing))
 }
 
 func (r *userRows) insert(ctx context.Context, q *queries.Queries, of []int) (map[int64]int64, error) {
@@ -138,23 +123,6 @@ func (r *userRows) update(ctx context.Context, q *queries.Queries, of []int, ids
 	return before, nil
 }
 
-func (r *userRows) finish(context.Context, *queries.Queries, []int) error { return nil }
+func (r *userRows) count(context.Context, *queries.Queries, []int) error { return nil }
 
 func (r *userRows) notices([]int) []csvimport.Notice { return nil }
-
-// passTaken moves a sequence beyond taken ids, to a place from which the wanted number
-// of free ids can be drawn. last also sees the rows that the current transaction has
-// inserted. move runs in its own transaction, because its lock is held until the end of
-// the transaction.
-func passTaken(
-	ctx context.Context, last func(context.Context, int64) (int64, error), move func(context.Context, int64) error, wanted int,
-) error {
-	id, err := last(ctx, int64(wanted))
-	if err == nil && id != 0 {
-		err = move(ctx, id)
-	}
-	if err != nil {
-		return fmt.Errorf("pass taken ids: %w", err)
-	}
-	return nil
-}

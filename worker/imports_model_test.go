@@ -120,7 +120,7 @@ func TestImportIsSequential(t *testing.T) {
 			for seed := range uint64(modelSeeds) {
 				r := rand.New(rand.NewPCG(seed, 11)) //nolint:gosec // a test that can be repeated
 				s.exec("TRUNCATE users, urls, events, click_days, click_quarters, imports RESTART IDENTITY CASCADE")
-				s.exec("INSERT INTO users (id, username, email) VALUES (1, 'ann', 'ann@example.com')")
+				s.exec(ann)
 				s.exec("INSERT INTO urls (id, user_id, short_code, original_url) VALUES (1, 1, 'b1', 'https://example.com/')")
 				rows, taken := test.random(r, 1+r.IntN(60)), map[string]bool{}
 				for _, key := range test.taken {

@@ -32,7 +32,7 @@ const (
 func (s *site) wantRows(id int64, imported, rejected int64) queries.Import {
 	s.Helper()
 	imp := s.ended(id)
-	if imp.State != stateCompleted || imp.RowsImported != imported || imp.RowsRejected != rejected {
+	if imp.State != jobs.ImportCompleted || imp.RowsImported != imported || imp.RowsRejected != rejected {
 		s.Errorf("import %d of %s is %s with %d imported and %d rejected, want %d and %d",
 			id, imp.Kind, imp.State, imp.RowsImported, imp.RowsRejected, imported, rejected)
 	}
@@ -219,7 +219,7 @@ func TestImportOfLinks(t *testing.T) {
 	for name, opts := range map[string]csvimport.SplitOptions{"whole": {}, "chunked": {ChunkRows: 1}} {
 		t.Run(name, func(t *testing.T) {
 			s := setup(t)
-			s.exec("INSERT INTO users (id, username, email) VALUES (1, 'ann', 'ann@example.com')")
+			s.exec(ann)
 			s.start(map[string]int{jobs.QueueImports: 2})
 			id := s.upload(csvimport.KindLinks, `id,user_id,short_code,original_url,title,tags,is_active,expires_at,redirect_status
 1,1,one,https://example.com/1,"A, title",a|b,False,2030-01-01,308
@@ -261,7 +261,7 @@ func TestImportOfLinks(t *testing.T) {
 func TestImportOfLinksOfDomains(t *testing.T) {
 	opts := csvimport.SplitOptions{ChunkRows: 3}
 	s := setup(t)
-	s.exec("INSERT INTO users (id, username, email) VALUES (1, 'ann', 'ann@example.com')")
+	s.exec(ann)
 	s.exec("INSERT INTO domains (host) VALUES ('go.example'), ('xn--bcher-kva.example')")
 	s.start(map[string]int{jobs.QueueImports: 2})
 	id := s.upload(csvimport.KindLinks, `user_id,short_code,original_url,domain
@@ -298,7 +298,7 @@ func TestImportOfLinksOfDomains(t *testing.T) {
 // of an id mean the same id, whichever chunk they are in.
 func TestImportReadsValuesAlike(t *testing.T) {
 	s := setup(t)
-	s.exec("INSERT INTO users (id, username, email) VALUES (1, 'ann', 'ann@example.com')")
+	s.exec(ann)
 	s.start(map[string]int{jobs.QueueImports: 2})
 	id := s.upload(csvimport.KindLinks, `id,user_id,short_code,original_url,created_at,expires_at
 12,1.0,one,https://example.com/1,2024-05-01 08:00:00,2030-01-01
@@ -316,7 +316,7 @@ func TestImportReadsValuesAlike(t *testing.T) {
 
 func TestImportOfEvents(t *testing.T) {
 	s := setup(t)
-	s.exec(`INSERT INTO users (id, username, email) VALUES (1, 'ann', 'ann@example.com'), (2, 'bob', 'bob@example.com')`)
+	s.exec(annAndBob)
 	s.exec(`INSERT INTO urls (id, user_id, short_code, original_url) VALUES (10, 2, 'ten', 'https://example.com/')`)
 	s.start(nil)
 	id := s.upload(csvimport.KindEvents, `id,url_id,user_id,event_type,timestamp,details
@@ -359,7 +359,7 @@ func TestImportsAtOnce(t *testing.T) {
 		}
 		a, b := s.ended(first), s.ended(second)
 		s.wantInt(a.RowsImported+b.RowsImported, "SELECT count(*) FROM users")
-		if a.State != stateCompleted || b.State != stateCompleted {
+		if a.State != jobs.ImportCompleted || b.State != jobs.ImportCompleted {
 			t.Errorf("imports are %s and %s", a.State, b.State)
 		}
 		if row.a == 0 && a.RowsImported+b.RowsImported != int64(len(want)) {
@@ -383,7 +383,7 @@ func TestJobsOfAnImportThatHasAnother(t *testing.T) {
 		return s.int("SELECT count(*) FROM river_job WHERE queue = 'imports' AND state = 'completed'") == 3
 	})
 	s.wantInt(0, "SELECT count(*) FROM users")
-	s.wantText("["+stateQueued+"]", "SELECT state FROM imports")
+	s.wantText("["+jobs.ImportQueued+"]", "SELECT state FROM imports")
 }
 
 // Two runs of one job, because its worker was taken for dead, do not disturb each
@@ -482,12 +482,12 @@ func TestCancelImport(t *testing.T) {
 	s.eventually("the second chunk waits", s.waitFor(tx, 1))
 	s.cancel(id)
 	s.eventually("the cancellation waits too", s.waiting(2))
-	if state := s.text("SELECT state FROM imports WHERE id = $1", id); state != stateCancelling {
+	if state := s.text("SELECT state FROM imports WHERE id = $1", id); state != jobs.ImportCancelling {
 		t.Errorf("import is %s while a chunk runs", state)
 	}
 	s.rollback(tx)
 	imp := s.ended(id)
-	if imp.State != stateCancelled || imp.RowsTotal != 50 || imp.RowsImported != 10 || imp.ChunksDone != 2 {
+	if imp.State != jobs.ImportCancelled || imp.RowsTotal != 50 || imp.RowsImported != 10 || imp.ChunksDone != 2 {
 		t.Errorf("import is %s: %d of %d rows, %d chunks", imp.State, imp.RowsImported, imp.RowsTotal, imp.ChunksDone)
 	}
 	s.wantInt(10, "SELECT count(*) FROM users")
@@ -520,7 +520,7 @@ cy,cy@example.com
 // rejected.
 func TestImportWhileAUserIsDeleted(t *testing.T) {
 	s := setup(t)
-	s.exec(`INSERT INTO users (id, username, email) VALUES (1, 'ann', 'ann@example.com'), (2, 'bob', 'bob@example.com')`)
+	s.exec(annAndBob)
 	id := s.upload(csvimport.KindLinks, `user_id,short_code,original_url
 1,one,https://example.com/1
 2,two,https://example.com/2
@@ -554,7 +554,7 @@ func TestCancelOvertakesChunks(t *testing.T) {
 	s.eventually("a chunk waits", s.waitFor(tx, 1))
 	s.cancel(first)
 	s.rollback(tx)
-	if imp := s.ended(first); imp.State != stateCancelled {
+	if imp := s.ended(first); imp.State != jobs.ImportCancelled {
 		t.Errorf("import is %s", imp.State)
 	}
 	s.wantRows(second, 50, 0)
@@ -573,13 +573,13 @@ func TestWorkIsDroppedInPieces(t *testing.T) {
 		CREATE TRIGGER hasten BEFORE INSERT ON river_job FOR EACH ROW EXECUTE FUNCTION hasten()`)
 	const file = "username,email\n%[1]sa,%[1]sa@example.com\n%[1]sb,%[1]sb@example.com\n"
 	ending := map[string]int64{}
-	for i, state := range []string{stateCompleted, stateCancelled, stateUndone} {
+	for i, state := range []string{jobs.ImportCompleted, jobs.ImportCancelled, jobs.ImportUndone} {
 		ending[state] = s.upload(csvimport.KindUsers, fmt.Sprintf(file, string(rune('x'+i))), csvimport.SplitOptions{ChunkRows: 1})
 		s.exec("INSERT INTO import_trial (import_id, field, key) SELECT $1, 'email', n FROM generate_series(1, 120000) n", ending[state])
 	}
-	s.cancel(ending[stateCancelled])
-	s.exec("UPDATE imports SET state = 'failed', finished_at = now() WHERE id = $1", ending[stateUndone])
-	s.undo(ending[stateUndone])
+	s.cancel(ending[jobs.ImportCancelled])
+	s.exec("UPDATE imports SET state = 'failed', finished_at = now() WHERE id = $1", ending[jobs.ImportUndone])
+	s.undo(ending[jobs.ImportUndone])
 	s.start(nil, smallPieces)
 	for state, id := range ending {
 		s.eventually("import ends as "+state, func() bool { return s.text("SELECT state FROM imports WHERE id = $1", id) == state })

@@ -25,6 +25,12 @@ import (
 	"github.com/signpost/signpost/queries"
 )
 
+// ann is a user that tests begin with, and annAndBob are two.
+const (
+	ann       = "INSERT INTO users (id, username, email) VALUES (1, 'ann', 'ann@example.com')"
+	annAndBob = ann + ", (2, 'bob', 'bob@example.com')"
+)
+
 func TestMain(m *testing.M) { pgtest.Main(m) }
 
 // site is a database with all its workers.
@@ -370,4 +376,11 @@ func (s *site) run(args river.JobArgs) {
 		}
 		return false
 	})
+}
+
+// annWithLink makes the user 1 with the link 10.
+func (s *site) annWithLink() {
+	s.Helper()
+	s.exec(ann)
+	s.exec("INSERT INTO urls (id, user_id, short_code, original_url) VALUES (10, 1, 'ten', 'https://example.com/')")
 }

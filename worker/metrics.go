@@ -9,6 +9,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promauto"
 	"github.com/riverqueue/river"
 	"github.com/riverqueue/river/rivertype"
+
+	"github.com/signpost/signpost/internal/csvimport"
+	"github.com/signpost/signpost/internal/jobs"
 )
 
 // metrics are the metrics of a worker. Labels are bounded: kinds and queues are
@@ -97,7 +100,7 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 		databaseBytes:  gauge("signpost_postgres_database_bytes", "Size of the database."),
 		tableBytes:     gauges("signpost_postgres_table_bytes", "Size of the tables that grow, with indexes and partitions.", "table"),
 		server:         newServerMetrics(),
-		reenqueued:     counters("signpost_rescued_total", "Batches, imports and parts of months that got a new job because theirs was gone, and uploads given up.", "what"),
+		reenqueued:     counters("signpost_rescued_total", "Batches and imports that got a new job because theirs was gone, and uploads given up.", "what"),
 	}
 	if registry != nil {
 		registry.MustRegister(m.server)
@@ -107,17 +110,17 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 }
 
 var (
-	importKinds = []string{"users", "urls", "events"}
-	openStates  = []string{"receiving", "queued", "running", "cancelling"}
-	endStates   = []string{"completed", "failed", "cancelled"}
+	importKinds = []string{string(csvimport.KindUsers), string(csvimport.KindLinks), string(csvimport.KindEvents)}
+	openStates  = []string{jobs.ImportReceiving, jobs.ImportQueued, jobs.ImportRunning, jobs.ImportCancelling}
+	endStates   = []string{jobs.ImportCompleted, jobs.ImportFailed, jobs.ImportCancelled}
 )
 
 // prepare creates the counters that alerts and totals use, because a counter that
 // starts at 1 hides its first increase.
 func (m *metrics) prepare() {
 	for _, kind := range importKinds {
-		for _, outcome := range []string{"imported", "updated", "skipped", "rejected"} {
-			m.importRows.WithLabelValues(kind, outcome)
+		for _, o := range []outcome{outcomeImported, outcomeUpdated, outcomeSkipped, outcomeRejected} {
+			m.importRows.WithLabelValues(kind, string(o))
 		}
 		for _, state := range endStates {
 			m.importsFinished.WithLabelValues(kind, state)
@@ -126,7 +129,7 @@ func (m *metrics) prepare() {
 	for _, reason := range []string{rejectedTime, rejectedMonth, rejectedRefused, rejectedPanic} {
 		m.clicksRejected.WithLabelValues(reason)
 	}
-	for _, what := range []string{"batches", "imports", "uploads", "parts"} {
+	for _, what := range []string{"batches", "imports", "uploads"} {
 		m.reenqueued.WithLabelValues(what)
 	}
 }

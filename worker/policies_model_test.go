@@ -285,7 +285,7 @@ func (s *site) uploadAs(kind csvimport.Kind, file string, opts csvimport.SplitOp
 func (s *site) outcomes(id int64) map[int64]outcome {
 	s.Helper()
 	imp := s.ended(id)
-	if imp.State != stateCompleted {
+	if imp.State != jobs.ImportCompleted {
 		s.Errorf("import is %s", imp.State)
 	}
 	noted := int64(0)

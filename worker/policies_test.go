@@ -25,7 +25,7 @@ func TestUpdateOfLinks(t *testing.T) {
 	for name, opts := range map[string]csvimport.SplitOptions{"whole": {}, "chunked": {ChunkRows: 1}} {
 		t.Run(name, func(t *testing.T) {
 			s := setup(t)
-			s.exec(`INSERT INTO users (id, username, email) VALUES (1, 'ann', 'ann@example.com'), (2, 'bob', 'bob@example.com')`)
+			s.exec(annAndBob)
 			s.exec(`INSERT INTO urls (id, user_id, short_code, original_url, title, tags, is_active, expires_at, redirect_status,
 					forward_query, imported_clicks, created_at, updated_at)
 				SELECT n, 1, 'c' || n, 'https://example.com/' || n, 'old', '{a,b}', false, '2030-01-01Z', 308, true, 7, '2020-01-01Z', '2020-01-01Z'
@@ -78,7 +78,7 @@ func TestUpdateOfLinks(t *testing.T) {
 // If only the upload names the owner, updated links keep theirs.
 func TestUpdateKeepsOwners(t *testing.T) {
 	s := setup(t)
-	s.exec(`INSERT INTO users (id, username, email) VALUES (1, 'ann', 'ann@example.com'), (2, 'bob', 'bob@example.com')`)
+	s.exec(annAndBob)
 	s.exec("INSERT INTO urls (user_id, short_code, original_url) VALUES (1, 'old', 'https://example.com/')")
 	id := s.receive(csvimport.KindLinks, "keyword,url,clicks\nold,https://example.org/1,5\nfresh,https://example.org/2,6\n", csvimport.SplitOptions{})
 	s.exec("UPDATE imports SET owner_id = 2, on_conflict = 'update' WHERE id = $1", id)
@@ -126,7 +126,7 @@ func TestUpdateOfUsers(t *testing.T) {
 // Skipped rows name the row that they conflicted with.
 func TestSkip(t *testing.T) {
 	s := setup(t)
-	s.exec(`INSERT INTO users (id, username, email) VALUES (1, 'ann', 'ann@example.com'), (2, 'bob', 'bob@example.com')`)
+	s.exec(annAndBob)
 	s.exec("INSERT INTO urls (id, user_id, short_code, original_url) VALUES (10, 1, 'ten', 'https://example.com/')")
 	s.start(nil)
 	users := s.uploadAs(csvimport.KindUsers, "id,username,email\n1,ann,ann@example.com\n7,new,BOB@example.com\n7,cy,cy@example.com\n7,dora,dora@example.com\n8,,\n",
@@ -148,7 +148,7 @@ func TestSkip(t *testing.T) {
 // it.
 func TestDryRunOfEvents(t *testing.T) {
 	s := setup(t)
-	s.exec("INSERT INTO users (id, username, email) VALUES (1, 'ann', 'ann@example.com')")
+	s.exec(ann)
 	s.exec("INSERT INTO urls (id, user_id, short_code, original_url) VALUES (1, 1, 'b1', 'https://example.com/')")
 	s.shuffle()
 	s.start(map[string]int{jobs.QueueImports: 3})
@@ -182,7 +182,7 @@ func TestDryRunOfEvents(t *testing.T) {
 // Events of a month that an operator detached are rejected, also by a dry run.
 func TestDryRunOfDetachedMonths(t *testing.T) {
 	s := setup(t)
-	s.exec("INSERT INTO users (id, username, email) VALUES (1, 'ann', 'ann@example.com')")
+	s.exec(ann)
 	s.exec("INSERT INTO urls (id, user_id, short_code, original_url) VALUES (1, 1, 'b1', 'https://example.com/')")
 	s.exec("CREATE TABLE events_2011_03 (LIKE events)")
 	s.start(nil)
@@ -201,7 +201,7 @@ func TestDryRunOfDetachedMonths(t *testing.T) {
 // them too.
 func TestDetailsAsPostgresWritesThem(t *testing.T) {
 	s := setup(t)
-	s.exec("INSERT INTO users (id, username, email) VALUES (1, 'ann', 'ann@example.com')")
+	s.exec(ann)
 	s.exec("INSERT INTO urls (id, user_id, short_code, original_url) VALUES (1, 1, 'b1', 'https://example.com/')")
 	s.start(nil)
 	var file strings.Builder
@@ -283,7 +283,7 @@ func TestUpdatesAtOnce(t *testing.T) {
 	}
 	s.start(map[string]int{jobs.QueueImports: 6})
 	for _, id := range ids {
-		if imp := s.ended(id); imp.State != stateCompleted || imp.RowsUpdated != 300 {
+		if imp := s.ended(id); imp.State != jobs.ImportCompleted || imp.RowsUpdated != 300 {
 			t.Errorf("import is %s with %d rows updated", imp.State, imp.RowsUpdated)
 		}
 	}
@@ -339,7 +339,7 @@ func TestUpdateOutlivesPostgres(t *testing.T) {
 // a column with another name.
 func TestUpdatesByMappedCodes(t *testing.T) {
 	s := setup(t)
-	s.exec("INSERT INTO users (id, username, email) VALUES (1, 'ann', 'ann@example.com')")
+	s.exec(ann)
 	s.exec("INSERT INTO urls (id, user_id, short_code, original_url) VALUES (5, 1, 'five', 'https://example.com/')")
 	s.start(nil)
 	const file = "id,name,user_id,original_url\n,five,1,https://example.com/first\n5,,1,https://example.com/last\n"
@@ -361,7 +361,7 @@ func TestUpdatesByMappedCodes(t *testing.T) {
 // A code that nobody may give by hand still identifies its link, in each spelling.
 func TestUpdateByImportedCodes(t *testing.T) {
 	s := setup(t)
-	s.exec("INSERT INTO users (id, username, email) VALUES (1, 'ann', 'ann@example.com')")
+	s.exec(ann)
 	s.exec(`INSERT INTO urls (user_id, short_code, original_url)
 		SELECT 1, code, 'https://example.com/before' FROM unnest('{users,spring.,team/구글,café}'::text[]) code`)
 	s.start(nil)

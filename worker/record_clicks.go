@@ -264,13 +264,13 @@ func (w *recordClicks) ingest(ctx context.Context, job *river.Job[jobs.RecordCli
 		if stored, rejects, err = b.store(ctx, tx, q); err != nil {
 			return err
 		}
-		if err := countInRollups(ctx, q, stored); err != nil {
-			return err
-		}
 		if err := q.FinishClickBatch(ctx, b.id); err != nil {
 			return fmt.Errorf("finish click batch: %w", err)
 		}
-		return complete(ctx, tx, job)
+		if err := complete(ctx, tx, job); err != nil {
+			return err
+		}
+		return countInRollups(ctx, q, stored)
 	})
 	if err != nil {
 		return err

@@ -33,9 +33,8 @@ const (
 	reenqueuePages = 10
 )
 
-// reenqueue gives a new job to every batch, import and month on its way to the
-// archive whose job is gone, and gives up uploads whose API process is gone. So
-// nothing is lost when a job is discarded, deleted by an operator or cleaned away by
+// reenqueue gives a new job to every batch and import whose job is gone, and gives up
+// uploads whose API process is gone. So nothing is lost when a job is discarded, deleted by an operator or cleaned away by
 // River. The one job of an import whose worker was killed is replaced, too: River
 // takes a minute or two to notice.
 type reenqueue struct {
@@ -46,7 +45,7 @@ type reenqueue struct {
 // Work implements [river.Worker].
 func (w *reenqueue) Work(ctx context.Context, _ *river.Job[jobs.Reenqueue]) error {
 	var errs []error
-	for _, find := range []func(context.Context) (int, error){w.batches, w.imports, w.stalled, w.uploads, w.parts} {
+	for _, find := range []func(context.Context) (int, error){w.batches, w.imports, w.stalled, w.uploads} {
 		for range reenqueuePages {
 			n, err := find(ctx)
 			errs = append(errs, err)
@@ -114,7 +113,7 @@ func (w *reenqueue) stalled(ctx context.Context) (int, error) {
 				continue
 			}
 			replaced++
-			if i.TriesLeft == 0 && i.State == stateRunning {
+			if i.TriesLeft == 0 && i.State == jobs.ImportRunning {
 				if _, err := q.FailImportWork(ctx, &deadly, i.ID, i.JobID); err != nil {
 					return fmt.Errorf("fail import: %w", err)
 				}
@@ -171,29 +170,6 @@ func (w *reenqueue) uploads(ctx context.Context) (int, error) {
 	}
 	w.account(ctx, "uploads", len(ids))
 	return len(ids), nil
-}
-
-// parts inserts a job for months that are taken out of events and not archived yet, if
-// no worker is archiving them: the next periodic run may be an hour away.
-func (w *reenqueue) parts(ctx context.Context) (int, error) {
-	waiting, err := queries.New(w.deps.pool).CountWaitingEventParts(ctx, interval(failedPause))
-	if err != nil || waiting == 0 {
-		return 0, wrap("count waiting parts", err)
-	}
-	// This only looks at the lock. If it took the lock even briefly, a periodic run at
-	// that moment would find it taken and do nothing.
-	held, err := queries.New(w.deps.pool).AdvisoryLockHeld(ctx, lockArchiving)
-	if err != nil || held {
-		return 0, wrap("look whether a worker is archiving", err)
-	}
-	_, err = river.ClientFromContext[pgx.Tx](ctx).Insert(ctx, jobs.ArchiveMonths{}, &river.InsertOpts{
-		Queue: jobs.QueueRetention, MaxAttempts: 1, UniqueOpts: river.UniqueOpts{ByPeriod: time.Minute},
-	})
-	if err != nil {
-		return 0, fmt.Errorf("re-enqueue part: %w", err)
-	}
-	w.account(ctx, "parts", int(waiting))
-	return int(waiting), nil
 }
 
 func (w *reenqueue) account(ctx context.Context, what string, n int) {

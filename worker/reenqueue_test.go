@@ -110,10 +110,10 @@ func TestReenqueueOfStalledImports(t *testing.T) {
 	tx := s.lock(fmt.Sprintf("SELECT FROM import_chunks WHERE import_id = %d AND seq = 0 FOR UPDATE", slow))
 	s.start(nil)
 	s.wantRows(stalled, 2, 0)
-	if imp := s.ended(cancelled); imp.State != stateCancelled {
+	if imp := s.ended(cancelled); imp.State != jobs.ImportCancelled {
 		t.Errorf("the cancelled import is %s", imp.State)
 	}
-	if imp := s.ended(atEnd); imp.State != stateCompleted {
+	if imp := s.ended(atEnd); imp.State != jobs.ImportCompleted {
 		t.Errorf("the import at its end is %s", imp.State)
 	}
 	s.wantInt(2, "SELECT count(*) FROM river_job WHERE queue = 'imports' AND state = 'running' AND id IN (SELECT job_id FROM imports WHERE id IN ($1, $2))", slow, fresh)

@@ -11,7 +11,7 @@ import (
 // An import follows the same rules for targets as the API, whatever its policy.
 func TestImportOfPastedTargets(t *testing.T) {
 	s := setup(t)
-	s.exec(`INSERT INTO users (id, username, email) VALUES (1, 'ann', 'ann@example.com')`)
+	s.exec(ann)
 	s.exec(`INSERT INTO urls (id, user_id, short_code, original_url) VALUES
 		(1, 1, 'same', 'https://bücher.example/a b'), (2, 1, 'changed', 'https://example.com/')`)
 	s.start(nil)

@@ -46,7 +46,7 @@ func (w *undoImport) Work(ctx context.Context, job *river.Job[jobs.UndoImport]) 
 		if err != nil {
 			return fmt.Errorf("read import: %w", err)
 		}
-		if row.State != stateUndoing {
+		if row.State != jobs.ImportUndoing {
 			return nil
 		}
 		if or(row.UndoStep, "") != undoRemove {
@@ -71,6 +71,7 @@ type undone struct {
 	line          int64 // up to which rows are removed
 	removed, kept int64
 	all           bool // no row is left to be removed
+	counts        rollup.Changes
 }
 
 // step does one piece. The locked import says which one, because row may be out of
@@ -90,7 +91,7 @@ func (w *undoImport) step(ctx context.Context, job *river.Job[jobs.UndoImport], 
 		if err != nil {
 			return fmt.Errorf("lock import: %w", err)
 		}
-		if locked.State != stateUndoing || or(locked.UndoStep, "") != or(row.UndoStep, "") {
+		if locked.State != jobs.ImportUndoing || or(locked.UndoStep, "") != or(row.UndoStep, "") {
 			return nil // another run of this job has done it
 		}
 		if err := actAs(ctx, q, row.ID); err != nil {
@@ -99,7 +100,10 @@ func (w *undoImport) step(ctx context.Context, job *river.Job[jobs.UndoImport], 
 		if did, err = w.do(ctx, q, locked); err != nil {
 			return err
 		}
-		return w.note(ctx, tx, q, job, did)
+		if err := w.note(ctx, tx, q, job, did); err != nil {
+			return err
+		}
+		return did.counts.Apply(ctx, q)
 	})
 	if err == nil {
 		w.account(ctx, row, did)
@@ -254,7 +258,7 @@ func (w *undoImport) keep(ctx context.Context, q *queries.Queries, row queries.I
 	return undone{line: made[len(made)-1].Line, removed: int64(len(made)) - n, kept: n}, nil
 }
 
-// removeEvents removes events, and takes exactly those out of the rollups.
+// removeEvents removes events; exactly those are taken out of the rollups.
 func (w *undoImport) removeEvents(ctx context.Context, q *queries.Queries, row queries.Import) (undone, error) {
 	last, err := q.FindImportedEvents(ctx, row.ID, row.UndoLine, w.deps.undoPiece)
 	if err != nil {
@@ -267,16 +271,13 @@ func (w *undoImport) removeEvents(ctx context.Context, q *queries.Queries, row q
 	if err != nil {
 		return undone{}, fmt.Errorf("remove events: %w", err)
 	}
-	var counts rollup.Changes
+	did := undone{line: last, removed: int64(len(removed))}
 	for _, e := range removed {
 		if e.EventType == eventClicked && e.URLID != nil {
-			counts.Remove(rollup.Event{URLID: *e.URLID, At: e.OccurredAt, Bot: or(e.Bot, false)})
+			did.counts.Remove(rollup.Event{URLID: *e.URLID, At: e.OccurredAt, Bot: or(e.Bot, false)})
 		}
 	}
-	if err := counts.Apply(ctx, q); err != nil {
-		return undone{}, err
-	}
-	return undone{line: last, removed: int64(len(removed))}, nil
+	return did, nil
 }
 
 // account updates metrics and log after the commit.
@@ -284,7 +285,7 @@ func (w *undoImport) account(ctx context.Context, row queries.Import, did undone
 	w.deps.metrics.importUndone.WithLabelValues(row.Kind, "removed").Add(float64(did.removed))
 	w.deps.metrics.importUndone.WithLabelValues(row.Kind, "kept").Add(float64(did.kept))
 	if did.all {
-		w.deps.metrics.importsFinished.WithLabelValues(row.Kind, stateUndone).Inc()
+		w.deps.metrics.importsFinished.WithLabelValues(row.Kind, jobs.ImportUndone).Inc()
 		w.deps.log.InfoContext(ctx, "import undone", slog.Int64("import_id", row.ID), slog.String("kind", row.Kind))
 	}
 }

@@ -44,7 +44,7 @@ func (s *site) undo(id int64) int64 {
 func (s *site) undone(id int64) {
 	s.Helper()
 	s.eventually(fmt.Sprintf("import %d is undone", id), func() bool {
-		return s.text("SELECT state FROM imports WHERE id = $1", id) == stateUndone
+		return s.text("SELECT state FROM imports WHERE id = $1", id) == jobs.ImportUndone
 	})
 }
 
@@ -94,8 +94,7 @@ func history() (users, links, events string) {
 // the history's.
 func (s *site) inhabit() {
 	s.Helper()
-	s.exec("INSERT INTO users (id, username, email) VALUES (1, 'ann', 'ann@example.com')")
-	s.exec("INSERT INTO urls (id, user_id, short_code, original_url) VALUES (10, 1, 'ten', 'https://example.com/')")
+	s.annWithLink()
 	s.ship("before", []clicks.Click{
 		click(10, time.Now()), click(10, time.Date(2015, 1, 31, 22, 1, 0, 0, time.UTC)),
 	})
@@ -148,7 +147,7 @@ func TestUndoOutlivesItsJobs(t *testing.T) {
 	for _, id := range []int64{events, links, users} {
 		job := s.undo(id)
 		s.exec("UPDATE river_job SET state = 'running', attempt = 1 WHERE id = $1", job)
-		for round := 0; s.text("SELECT state FROM imports WHERE id = $1", id) == stateUndoing; round++ {
+		for round := 0; s.text("SELECT state FROM imports WHERE id = $1", id) == jobs.ImportUndoing; round++ {
 			if round%10 == 0 {
 				s.ship(fmt.Sprint("meanwhile", id, round), []clicks.Click{click(10, time.Date(2015, 2, 1, 1, round%60, 0, 0, time.UTC))})
 				shipped++
@@ -247,7 +246,7 @@ var errKilled = errors.New("the run was killed")
 func TestUndoKeepsWhatIsInUse(t *testing.T) {
 	s := setup(t)
 	w := s.start(map[string]int{jobs.QueueImports: 2, jobs.QueueClicks: 1}, smallPieces)
-	s.exec("INSERT INTO users (id, username, email) VALUES (1, 'ann', 'ann@example.com')")
+	s.exec(ann)
 	users := s.upload(csvimport.KindUsers, "id,username,email\n2,bob,b@x.example\n3,cy,c@x.example\n4,dan,d@x.example\n5,eve,e@x.example\n", csvimport.SplitOptions{})
 	s.wantRows(users, 4, 0)
 	links := s.upload(csvimport.KindLinks, `id,user_id,short_code,original_url,is_active
@@ -301,7 +300,7 @@ func TestUndoKeepsWhatIsInUse(t *testing.T) {
 // before, nor do rows that are gone.
 func TestKeptLeavesOutItsOwnRows(t *testing.T) {
 	s := setup(t)
-	s.exec("INSERT INTO users (id, username, email) VALUES (1, 'ann', 'ann@example.com'), (2, 'bob', 'bob@example.com')")
+	s.exec(annAndBob)
 	s.start(map[string]int{jobs.QueueImports: 1}, smallPieces)
 	const file = "username,email\nann,new@example.com\nbob,else@example.com\ncy,c@example.com\ncy,cy@example.com\n"
 	id := s.uploadAs(csvimport.KindUsers, file, csvimport.SplitOptions{}, csvimport.PolicyUpdate, false)
@@ -335,11 +334,11 @@ func TestUndoOfUnfinishedImports(t *testing.T) {
 	for i := range 30 {
 		file += fmt.Sprintf("user%d,user%d@example.com\n", i, i)
 	}
-	for _, state := range []string{stateCancelled, stateFailed} {
+	for _, state := range []string{jobs.ImportCancelled, jobs.ImportFailed} {
 		tx := s.lock("INSERT INTO users (username, email) VALUES ('user7', 'other@example.com')")
 		id := s.upload(csvimport.KindUsers, file, csvimport.SplitOptions{ChunkRows: 3})
 		s.eventually("the third chunk waits", s.waitFor(tx, 1))
-		if state == stateCancelled {
+		if state == jobs.ImportCancelled {
 			s.cancel(id)
 			s.eventually("the cancellation waits too", s.waiting(2))
 			s.rollback(tx)
@@ -348,7 +347,7 @@ func TestUndoOfUnfinishedImports(t *testing.T) {
 			s.exec("UPDATE imports SET state = 'failed', finished_at = now() WHERE id = $1", id)
 		}
 		s.undo(id)
-		if state == stateFailed {
+		if state == jobs.ImportFailed {
 			s.eventually("the undo waits for the chunk", s.waiting(2))
 			s.rollback(tx)
 		}
@@ -383,7 +382,7 @@ func TestUndoRunThatIsBehind(t *testing.T) {
 	w := s.start(map[string]int{jobs.QueueClicks: 1}, smallPieces)
 	id := s.receive(csvimport.KindLinks, "user_id,original_url\n1,https://example.com/\n", csvimport.SplitOptions{})
 	s.exec("UPDATE imports SET state = 'undoing', undo_step = 'remove', undo_line = 1 WHERE id = $1", id)
-	err := (&undoImport{deps: w.deps}).step(s.ctx, nil, queries.Import{ID: id, State: stateUndoing})
+	err := (&undoImport{deps: w.deps}).step(s.ctx, nil, queries.Import{ID: id, State: jobs.ImportUndoing})
 	if at := s.text("SELECT undo_step || ' ' || undo_line FROM imports WHERE id = $1", id); err != nil || at != "remove 1" {
 		t.Errorf("the undo is at %s, %v", at, err)
 	}
@@ -395,7 +394,7 @@ func TestUndoRunThatIsBehind(t *testing.T) {
 func TestUndoOfUpdates(t *testing.T) {
 	s := setup(t)
 	s.start(nil, smallPieces)
-	s.exec("INSERT INTO users (id, username, email) VALUES (1, 'ann', 'ann@example.com')")
+	s.exec(ann)
 	const header = "user_id,short_code,original_url\n"
 	first := s.uploadAs(csvimport.KindLinks, header+"1,one,https://example.com/1\n1,two,https://example.com/2\n1,one,https://example.com/3\n",
 		csvimport.SplitOptions{ChunkRows: 1}, csvimport.PolicyUpdate, false)

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/riverqueue/river"
@@ -159,7 +160,7 @@ func config(d *deps, queues map[string]int) *river.Config {
 		PeriodicJobs: []*river.PeriodicJob{
 			periodic(jobs.Reenqueue{}, jobs.ReenqueuePeriod),
 			periodic(jobs.MakePartitions{}, time.Hour),
-			periodic(jobs.ArchiveMonths{Setting: d.retention.String()}, time.Hour),
+			periodic(jobs.ArchiveMonths{Setting: d.retention.String()}, jobs.ArchivePeriod),
 			periodic(jobs.Prune{}, 10*time.Minute),
 		},
 		JobTimeout:                  jobTimeout,
@@ -300,4 +301,17 @@ func insertJob(ctx context.Context, tx pgx.Tx, args river.JobArgs) (int64, error
 		return 0, fmt.Errorf("insert %s job: %w", args.Kind(), err)
 	}
 	return inserted.Job.ID, nil
+}
+
+// wrap says which action err kept from being done; it returns nil for nil.
+func wrap(action string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", action, err)
+}
+
+// interval returns d in the form that queries take.
+func interval(d time.Duration) pgtype.Interval {
+	return pgtype.Interval{Microseconds: d.Microseconds(), Valid: true}
 }

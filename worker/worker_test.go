@@ -115,7 +115,7 @@ func TestCountersAreThereFromTheStart(t *testing.T) {
 			t.Errorf("signpost_clicks_rejected_total: no series for %s", reason)
 		}
 	}
-	for _, what := range []string{"batches", "imports", "uploads", "parts"} {
+	for _, what := range []string{"batches", "imports", "uploads"} {
 		if !m.reenqueued.DeleteLabelValues(what) {
 			t.Errorf("signpost_rescued_total: no series for %s", what)
 		}

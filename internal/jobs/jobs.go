@@ -99,12 +99,25 @@ func (UndoImport) Kind() string { return "undo_import" }
 // InsertOpts implements [river.JobArgsWithInsertOpts].
 func (UndoImport) InsertOpts() river.InsertOpts { return options(QueueImports) }
 
+// States of an import, as the table and the API name them.
+const (
+	ImportReceiving  = "receiving"
+	ImportQueued     = "queued"
+	ImportRunning    = "running"
+	ImportCompleted  = "completed"
+	ImportCancelling = "cancelling"
+	ImportCancelled  = "cancelled"
+	ImportFailed     = "failed"
+	ImportUndoing    = "undoing"
+	ImportUndone     = "undone"
+)
+
 // NextOfImport returns the job that continues an import in this state.
 func NextOfImport(id int64, state string) river.JobArgs {
 	switch state {
-	case "undoing":
+	case ImportUndoing:
 		return UndoImport{ImportID: id}
-	case "cancelling":
+	case ImportCancelling:
 		return FinishImport{ImportID: id}
 	}
 	return ApplyChunk{ImportID: id}
@@ -131,10 +144,14 @@ func (MakePartitions) Kind() string { return "make_partitions" }
 // InsertOpts implements [river.JobArgsWithInsertOpts].
 func (MakePartitions) InsertOpts() river.InsertOpts { return periodic(time.Hour) }
 
+// ArchivePeriod is how often ArchiveMonths runs. A month whose worker was killed waits
+// that long.
+const ArchivePeriod = 15 * time.Minute
+
 // ArchiveMonths takes months of events that are older than the retention out of the
 // database, and finishes months that were begun. Setting is the retention of the worker
 // that inserts the job, as one text. A changed setting makes another job, so that it
-// takes effect at once and not at the next hour.
+// takes effect at once.
 type ArchiveMonths struct {
 	Setting string `json:"setting,omitempty"`
 }
@@ -144,7 +161,7 @@ func (ArchiveMonths) Kind() string { return "retire_months" }
 
 // InsertOpts implements [river.JobArgsWithInsertOpts].
 func (ArchiveMonths) InsertOpts() river.InsertOpts {
-	opts := periodic(time.Hour)
+	opts := periodic(ArchivePeriod)
 	opts.Queue = QueueRetention
 	opts.UniqueOpts.ByArgs = true
 	return opts

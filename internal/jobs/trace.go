@@ -53,7 +53,7 @@ func (t *Tracing) InsertMany(ctx context.Context, params []*rivertype.JobInsertP
 // as it is.
 func withTrace(metadata []byte, parent string) []byte {
 	object := map[string]json.RawMessage{}
-	if len(metadata) > 0 && json.Unmarshal(metadata, &object) != nil {
+	if len(metadata) > 0 && json.Unmarshal(metadata, &object) != nil || object == nil { // nil of null
 		return metadata
 	}
 	quoted, err := json.Marshal(parent)

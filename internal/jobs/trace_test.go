@@ -43,8 +43,10 @@ func TestTracesGoThroughMetadata(t *testing.T) {
 			t.Errorf("%q became %v", before, after)
 		}
 	}
-	if got := inserted(ctx, "[1]"); got != "[1]" {
-		t.Errorf("metadata that is no object became %s", got)
+	for _, before := range []string{"[1]", "null"} {
+		if got := inserted(ctx, before); got != before {
+			t.Errorf("metadata %s, which is no object, became %s", before, got)
+		}
 	}
 
 	work := func(metadata string, err error) sdktrace.ReadOnlySpan {
@@ -64,7 +66,7 @@ func TestTracesGoThroughMetadata(t *testing.T) {
 	if span := work(inserted(ctx, "{}"), nil); span.Parent().SpanID() != parent.SpanContext().SpanID() {
 		t.Errorf("the job's span has the parent %v", span.Parent())
 	}
-	for _, metadata := range []string{"", "{}", "[]", `{"traceparent":7}`, `{"traceparent":"00-nonsense"}`} {
+	for _, metadata := range []string{"", "{}", "[]", "null", `{"traceparent":7}`, `{"traceparent":"00-nonsense"}`} {
 		if span := work(metadata, nil); span.Parent().IsValid() {
 			t.Errorf("metadata %q gave the parent %v", metadata, span.Parent())
 		}

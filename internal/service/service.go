@@ -7,7 +7,6 @@ package service
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -71,14 +70,7 @@ func passTaken(ctx context.Context, q *queries.Queries, constraint string) error
 	if constraint == "urls_pkey" {
 		last, move = q.LastTakenURLID, q.MoveURLsSequence
 	}
-	id, err := last(ctx, 1)
-	if err == nil && id != 0 {
-		err = move(ctx, id)
-	}
-	if err != nil {
-		return fmt.Errorf("pass taken ids: %w", err)
-	}
-	return nil
+	return postgres.PassTaken(ctx, last, move, 1)
 }
 
 func utc(t *time.Time) *time.Time {
