@@ -312,17 +312,18 @@ func (run *importRun) tryChunk(ctx context.Context, c *chunk) (what int, err err
 			if err := q.FinishImportChunk(ctx, id, c.seq); err != nil {
 				return fmt.Errorf("finish chunk: %w", err)
 			}
-		}
-		if replaced := run.replaced(row); over || replaced {
-			what = stopped
-			if err := run.stop(ctx, tx, q, replaced, c.seq+1); err != nil {
-				return err
+			if !row.DryRun {
+				if err := c.rows.count(ctx, q, rep.inserted); err != nil {
+					return err
+				}
 			}
 		}
-		if done || row.DryRun {
+		replaced := run.replaced(row)
+		if !over && !replaced {
 			return nil
 		}
-		return c.rows.count(ctx, q, rep.inserted)
+		what = stopped
+		return run.stop(ctx, tx, q, replaced, c.seq+1)
 	})
 	if err == nil {
 		run.deps.count(run, rep)

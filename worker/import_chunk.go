@@ -45,8 +45,7 @@ type rows interface {
 	// update changes the locked rows with these ids to the values of the file's rows.
 	// It returns the values that were replaced, by line.
 	update(ctx context.Context, q *queries.Queries, of []int, ids []int64) (map[int64]json.RawMessage, error)
-	// count adds rows that were inserted to the rollups, as the last step of the
-	// transaction.
+	// count adds rows that were inserted to the rollups.
 	count(ctx context.Context, q *queries.Queries, inserted []int) error
 	// notices returns the notices of rows that were inserted, or would have been.
 	notices(inserted []int) []csvimport.Notice

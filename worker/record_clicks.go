@@ -267,10 +267,10 @@ func (w *recordClicks) ingest(ctx context.Context, job *river.Job[jobs.RecordCli
 		if err := q.FinishClickBatch(ctx, b.id); err != nil {
 			return fmt.Errorf("finish click batch: %w", err)
 		}
-		if err := complete(ctx, tx, job); err != nil {
+		if err := countInRollups(ctx, q, stored); err != nil {
 			return err
 		}
-		return countInRollups(ctx, q, stored)
+		return complete(ctx, tx, job)
 	})
 	if err != nil {
 		return err

@@ -71,7 +71,6 @@ type undone struct {
 	line          int64 // up to which rows are removed
 	removed, kept int64
 	all           bool // no row is left to be removed
-	counts        rollup.Changes
 }
 
 // step does one piece. The locked import says which one, because row may be out of
@@ -100,10 +99,7 @@ func (w *undoImport) step(ctx context.Context, job *river.Job[jobs.UndoImport], 
 		if did, err = w.do(ctx, q, locked); err != nil {
 			return err
 		}
-		if err := w.note(ctx, tx, q, job, did); err != nil {
-			return err
-		}
-		return did.counts.Apply(ctx, q)
+		return w.note(ctx, tx, q, job, did)
 	})
 	if err == nil {
 		w.account(ctx, row, did)
@@ -271,13 +267,13 @@ func (w *undoImport) removeEvents(ctx context.Context, q *queries.Queries, row q
 	if err != nil {
 		return undone{}, fmt.Errorf("remove events: %w", err)
 	}
-	did := undone{line: last, removed: int64(len(removed))}
+	var counts rollup.Changes
 	for _, e := range removed {
 		if e.EventType == eventClicked && e.URLID != nil {
-			did.counts.Remove(rollup.Event{URLID: *e.URLID, At: e.OccurredAt, Bot: or(e.Bot, false)})
+			counts.Remove(rollup.Event{URLID: *e.URLID, At: e.OccurredAt, Bot: or(e.Bot, false)})
 		}
 	}
-	return did, nil
+	return undone{line: last, removed: int64(len(removed))}, counts.Apply(ctx, q)
 }
 
 // account updates metrics and log after the commit.

@@ -14,19 +14,8 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/signpost/signpost/internal/csvimport"
+	"github.com/signpost/signpost/internal/jobs"
 	"github.com/signpost/signpost/queries"
-)
-
-// States of an import that this package checks.
-const (
-	stateQueued     = "queued"
-	stateRunning    = "running"
-	stateCompleted  = "completed"
-	stateFailed     = "failed"
-	stateCancelling = "cancelling"
-	stateCancelled  = "cancelled"
-	stateUndoing    = "undoing"
-	stateUndone     = "undone"
 )
 
 // Import is a file that is being imported or was. Each row is counted once by its
@@ -76,7 +65,7 @@ func (i Import) RowsDone() int64 {
 // make it go on.
 func (i Import) Rests() bool {
 	switch i.State {
-	case stateCompleted, stateFailed, stateCancelled, stateUndone:
+	case jobs.ImportCompleted, jobs.ImportFailed, jobs.ImportCancelled, jobs.ImportUndone:
 		return true
 	}
 	return false
@@ -183,7 +172,7 @@ const maxExpected = 30 * 24 * time.Hour
 // if it cannot be estimated.
 func (i Import) end(now time.Time) *time.Time {
 	done := i.RowsDone()
-	if i.State != stateRunning || i.StartedAt == nil || done == 0 {
+	if i.State != jobs.ImportRunning || i.StartedAt == nil || done == 0 {
 		return nil
 	}
 	// The numbers are floats, because files have any size, and after a slow start the

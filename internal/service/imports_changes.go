@@ -68,7 +68,7 @@ func (s *Service) changeImport(ctx context.Context, actor Actor, id int64, chang
 // is done, and rows that were applied stay. Another request has no effect.
 func (s *Service) CancelImport(ctx context.Context, actor Actor, id int64) (Import, error) {
 	return s.changeImport(ctx, actor, id, func(c *importChange) error {
-		if c.row.State == stateCancelling {
+		if c.row.State == jobs.ImportCancelling {
 			return nil
 		}
 		cancelling, err := c.q.RequestImportCancel(ctx, id)
@@ -89,7 +89,7 @@ func (s *Service) CancelImport(ctx context.Context, actor Actor, id int64) (Impo
 func (s *Service) RetryImport(ctx context.Context, actor Actor, id int64) (Import, error) {
 	return s.changeImport(ctx, actor, id, func(c *importChange) error {
 		switch c.row.State {
-		case stateFailed:
+		case jobs.ImportFailed:
 			reopened, err := c.q.ReopenImport(ctx, id)
 			if errors.Is(err, pgx.ErrNoRows) {
 				return Conflict("the file did not arrive, send it again")
@@ -98,7 +98,7 @@ func (s *Service) RetryImport(ctx context.Context, actor Actor, id int64) (Impor
 				return err
 			}
 			c.row = reopened
-		case stateQueued, stateRunning, stateCancelling, stateUndoing:
+		case jobs.ImportQueued, jobs.ImportRunning, jobs.ImportCancelling, jobs.ImportUndoing:
 			gone, err := c.q.ImportWaitsForNobody(ctx, id)
 			if err != nil {
 				return err
@@ -119,7 +119,7 @@ func (s *Service) RetryImport(ctx context.Context, actor Actor, id int64) (Impor
 func (s *Service) UndoImport(ctx context.Context, actor Actor, id int64) (Import, error) {
 	return s.changeImport(ctx, actor, id, func(c *importChange) error {
 		switch {
-		case c.row.State == stateUndoing:
+		case c.row.State == jobs.ImportUndoing:
 			return nil
 		case c.row.DryRun:
 			return Conflict("there is nothing to undo, the import was a dry run")
