@@ -5,6 +5,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/signpost/signpost/internal/links"
 )
 
 // guesses are the encodings that a file which is not UTF-8 may be in, the
@@ -18,11 +20,6 @@ var names = map[Encoding]string{
 	EncodingMacintosh:   "Mac Roman",
 }
 
-// leastLikely is the lowest score at which a text is taken to be in an encoding. The
-// score is the mean over the characters beyond ASCII; for the right encoding it is
-// about 2.
-const leastLikely = 0.5
-
 // GuessEncoding guesses the encoding of a file by some of its records that are not
 // valid UTF-8: it returns the encoding in which they read most like text of western
 // Europe. It returns "" if they do so in none, or if they are UTF-8 except for some
@@ -33,18 +30,18 @@ func GuessEncoding(records []string) Encoding {
 		return ""
 	}
 	var best Encoding
-	most := leastLikely
+	most := 0
 	for _, encoding := range guesses {
-		if score := likelihood(decodedAs(text, encoding)); score > most {
-			best, most = encoding, score
+		if n := likeness(decodedAs(text, encoding)); n > most {
+			best, most = encoding, n
 		}
 	}
 	return best
 }
 
-// likeness returns the rest of a sentence which begins by saying that something is not
+// likely returns the rest of a sentence which begins by saying that something is not
 // UTF-8.
-func likeness(guess Encoding) string {
+func likely(guess Encoding) string {
 	if guess == "" {
 		return ""
 	}
@@ -77,123 +74,82 @@ func unlikely(r rune) bool {
 	return 0x180 <= r && r < 0x370 || 0x460 <= r && r < 0x590 || 0x700 <= r && r < 0x900
 }
 
-func decodedAs(text string, as Encoding) []rune {
+func decodedAs(text string, as Encoding) string {
 	runes := make([]rune, len(text))
 	for i := range len(text) {
 		runes[i] = charmaps[as].DecodeByte(text[i])
 	}
-	return runes
-}
-
-// likelihood is the mean of the scores of a text's characters beyond ASCII.
-func likelihood(text []rune) float64 {
-	sum, n := 0, 0
-	for i, r := range text {
-		if r < utf8.RuneSelf {
-			continue
-		}
-		before, after := ' ', ' '
-		if i > 0 {
-			before = text[i-1]
-		}
-		if i+1 < len(text) {
-			after = text[i+1]
-		}
-		sum += fits(r, before, after)
-		n++
-	}
-	if n == 0 {
-		return 0
-	}
-	return float64(sum-4*strange(text)) / float64(n)
+	return string(runes)
 }
 
 // alphabets are the letters beyond ASCII of a language, or of some that are alike.
 var alphabets = [...]string{
-	"äöüßéà",           // German
-	"àâæçéèêëîïôœùûüÿ", // French
-	"áéíóúüñ",          // Spanish
-	"áàâãçéêíóôõúü",    // Portuguese
-	"àèéìîòù",          // Italian
-	"àçèéíïòóúü",       // Catalan
-	"éëïöüè",           // Dutch
-	"åäöõüéšž",         // Swedish, Finnish, Estonian
-	"åæøéòôê",          // Danish, Norwegian
-	"áðéíóúýþæö",       // Icelandic
+	"äöüßéà",          // German
+	"àâæçéèêëîïôœùûü", // French
+	"áéíóúüñ",         // Spanish
+	"áàâãçéêíóôõúü",   // Portuguese
+	"àèéìîòù",         // Italian
+	"àçèéíïòóúü",      // Catalan
+	"éëïöüè",          // Dutch
+	"åäöõüéšž",        // Swedish, Finnish, Estonian
+	"åæøéòôê",         // Danish, Norwegian
+	"áðéíóúýþæö",      // Icelandic
 }
 
-// strange counts the letters beyond ASCII in words for which no alphabet has all
-// letters. Czech read as Windows-1252 has many such words: no language writes both á
-// and ì.
-func strange(text []rune) (n int) {
-	for word := range strings.FieldsFuncSeq(string(text), func(r rune) bool { return !letter(r) }) {
-		beyond := strings.Map(func(r rune) rune {
-			if r < utf8.RuneSelf {
-				return -1
-			}
-			return unicode.ToLower(r)
-		}, word)
-		has := func(alphabet string) bool { return strings.Trim(beyond, alphabet) == "" }
-		if !slices.ContainsFunc(alphabets[:], has) {
-			n += utf8.RuneCountInString(beyond)
+// punctuation is what people, and their word processors, write beside letters.
+const punctuation = "–—‘’‚“”„…•‹›«»¡¿§©®™°ªº€£\u00a0"
+
+// likeness says how much a text looks like one of western Europe: the number of words
+// and signs beyond ASCII that do, less four times the number of those that do not. Text
+// in an encoding that is not read looks right here and there.
+func likeness(text string) (n int) {
+	judge := func(right bool) {
+		if right {
+			n++
+		} else {
+			n -= 4
+		}
+	}
+	for word := range strings.FieldsFuncSeq(text, func(r rune) bool { return !letter(r) }) {
+		if !links.IsASCII(word) {
+			judge(isWord(word))
+		}
+	}
+	for i, r := range text {
+		if r >= utf8.RuneSelf && !letter(r) {
+			before, _ := utf8.DecodeLastRuneInString(text[:i])
+			after, _ := utf8.DecodeRuneInString(text[i+utf8.RuneLen(r):])
+			beside := !letter(before) || !letter(after) || r == '’'
+			opens := r == '¿' || r == '¡'
+			judge(strings.ContainsRune(punctuation, r) && beside && (letter(after) || !opens))
 		}
 	}
 	return n
 }
 
-// rare are letters that hardly a language of western Europe has, least of all at
-// the end of a word.
-const rare = "ŠšŽžŸÿƒı"
-
-// words are letters that are whole words in languages of western Europe.
-const words = "ÀàÈèÉé"
-
-// punctuation is what people, and their word processors, write beside letters.
-const punctuation = "–—‘’‚“”„…•‹›«»¡¿§©®™°ªº€£\u00a0"
-
-// fits scores a character by those around it: letters stand beside letters, in
-// their case; punctuation stands between words, other signs hardly ever.
-func fits(r, before, after rune) int {
+// isWord reports whether a word with letters beyond ASCII may be one of a language of
+// western Europe. No language has a word of such letters alone, but for some of one
+// letter, which would be another script. No word has a capital after a small letter.
+// Hardly any ends in š or ž, but ö and û of another encoding look like that. And one
+// language has all the letters: Czech read as Windows-1252 has words with á and ì.
+func isWord(word string) bool {
+	small := strings.ToLower(word)
+	beyond := strings.Map(func(r rune) rune {
+		if r < utf8.RuneSelf {
+			return -1
+		}
+		return r
+	}, small)
+	_, size := utf8.DecodeRuneInString(word)
 	switch {
-	case r == utf8.RuneError || unicode.IsControl(r):
-		return -20
-	case letter(r):
-		return letterFits(r, before, after)
-	case r == '’' && ascii(before) && ascii(after):
-		return 2
-	case (r == '¿' || r == '¡') && !letter(after):
-		return -1
-	case letter(before) && letter(after):
-		return -2
-	case strings.ContainsRune(punctuation, r) && (before < utf8.RuneSelf || after < utf8.RuneSelf):
-		return 1
+	case beyond == small:
+		return small == "à" || small == "è" || small == "é"
+	case word != small && word != strings.ToUpper(word) && word[size:] != small[size:],
+		strings.HasSuffix(small, "š"), strings.HasSuffix(small, "ž"):
+		return false
 	}
-	return -1
+	return slices.ContainsFunc(alphabets[:], func(alphabet string) bool { return strings.Trim(beyond, alphabet) == "" })
 }
-
-// letterFits scores a letter beyond ASCII. A capital inside a word of small letters
-// counts as no letter, and neither does a word that has only letters beyond ASCII: that
-// would be another script, and the encodings of other scripts are not read.
-func letterFits(r, before, after rune) int {
-	switch {
-	case unicode.IsUpper(r) && (unicode.IsLower(before) || unicode.IsUpper(before) && unicode.IsLower(after)):
-		return -2
-	case !letter(before) && !letter(after) && strings.ContainsRune(words, r):
-		return 1
-	case !letter(before) && !letter(after):
-		return -1
-	case !ascii(before) && !ascii(after):
-		return -1
-	case strings.ContainsRune(rare, r) && !letter(after):
-		return 0
-	case strings.ContainsRune(rare, r):
-		return 1
-	}
-	return 2
-}
-
-// ascii reports whether r is one of the 26 letters.
-func ascii(r rune) bool { return r < utf8.RuneSelf && letter(r) }
 
 // letter reports whether r is a letter that has a case. Accents alone have none.
 func letter(r rune) bool { return unicode.IsLower(r) || unicode.IsUpper(r) }

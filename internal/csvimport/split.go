@@ -117,7 +117,7 @@ func (s *Splitter) withEncoding(err error) error {
 	if lineErr != nil || !invalid(line) {
 		return err
 	}
-	format.Reason = "the first line is not UTF-8" + likeness(GuessEncoding([]string{line})) + "; " + format.Reason
+	format.Reason = "the first line is not UTF-8" + likely(GuessEncoding([]string{line})) + "; " + format.Reason
 	return format
 }
 
