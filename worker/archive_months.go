@@ -67,11 +67,11 @@ type Retention struct {
 
 // String shows the setting, without credentials.
 func (r Retention) String() string {
-	place := "nowhere"
+	location := "nowhere"
 	if r.Archive != nil {
-		place = r.Archive.String()
+		location = r.Archive.String()
 	}
-	return fmt.Sprintf("%d months, of changes %d, to %s", r.Months, r.Changes, place)
+	return fmt.Sprintf("%d months, of changes %d, to %s", r.Months, r.Changes, location)
 }
 
 // older reports whether a month lies before the current one and the n months before
@@ -334,7 +334,7 @@ func (w *archiveMonths) probe(ctx context.Context, month time.Time) error {
 	if store == nil {
 		return nil
 	}
-	if _, err := w.manifests(ctx, month); err != nil {
+	if _, err := partsOf(ctx, w.deps.pool, store, month); err != nil {
 		return err
 	}
 	name := "probe" + archive.NewFileName(w.now(), 0)
@@ -401,46 +401,25 @@ func (w *archiveMonths) claim(ctx context.Context, part *queries.EventPart) erro
 	if err != nil {
 		return err
 	}
-	before, file, place := part.File, archive.NewFileName(part.Month, number), store.String()
+	before, file, location := part.File, archive.NewFileName(part.Month, number), store.String()
 	n, err := queries.New(w.deps.pool).ClaimEventPart(ctx, queries.ClaimEventPartParams{
-		NewPart: int32(number), Archive: &place, File: &file, Month: part.Month, Part: part.Part, OldFile: before,
+		NewPart: int32(number), Archive: &location, File: &file, Month: part.Month, Part: part.Part, OldFile: before,
 	})
 	if err := changed("claim part", n, err); err != nil {
 		return err
 	}
-	part.State, part.Part, part.File, part.Archive = partDetached, int32(number), &file, &place
+	part.State, part.Part, part.File, part.Archive = partDetached, int32(number), &file, &location
 	if before == nil {
 		return nil
 	}
 	return wrap("remove what an earlier attempt left", archive.Withdraw(ctx, store, monthText(part.Month), *before))
 }
 
-// manifests returns the manifests of a month in the archive. It is an error if one is
-// of another installation: readers would take our part for one more part of theirs.
-func (w *archiveMonths) manifests(ctx context.Context, month time.Time) ([]archive.Manifest, error) {
-	store := w.deps.retention.Archive
-	installation, err := queries.New(w.deps.pool).GetInstallation(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("read which installation this is: %w", err)
-	}
-	there, err := archive.Manifests(ctx, store, monthText(month))
-	if err != nil {
-		return nil, fmt.Errorf("look at the archive: %w", err)
-	}
-	for _, m := range there {
-		if !m.IsOf(installation) {
-			return nil, fmt.Errorf("%s has months of the installation %s, this is %s: give each an archive of its own",
-				store, m.Installation, installation)
-		}
-	}
-	return there, nil
-}
-
 // nextPart returns the number of a part. It is the part's own number, unless the
 // archive already has a part of that number, as it may after Postgres was restored from
 // a backup.
 func (w *archiveMonths) nextPart(ctx context.Context, part *queries.EventPart) (int, error) {
-	there, err := w.manifests(ctx, part.Month)
+	there, err := partsOf(ctx, w.deps.pool, w.deps.retention.Archive, part.Month)
 	if err != nil {
 		return 0, err
 	}

@@ -50,9 +50,7 @@ func setupArchiving(t *testing.T) *archiving {
 	s := setup(t)
 	dir := filepath.Join(t.TempDir(), "archive")
 	store, err := archive.Open(dir, archive.S3{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	s.ok(err)
 	r := &archiving{s, dir, store}
 	w := s.start(map[string]int{jobs.QueueClicks: 1})
 	r.late("first", 100)
@@ -106,9 +104,7 @@ func (r *archiving) archive() *Worker {
 func (r *archiving) detached() *archiveMonths {
 	r.Helper()
 	w := r.hand()
-	if err := w.begin(r.ctx, old); err != nil {
-		r.Fatal(err)
-	}
+	r.ok(w.begin(r.ctx, old))
 	return w
 }
 
@@ -204,9 +200,7 @@ func (r *archiving) wantTables(partitions, others int64) {
 func (r *archiving) files() []string {
 	r.Helper()
 	names, err := r.store.List(r.ctx, "")
-	if err != nil {
-		r.Fatalf("list archive: %v", err)
-	}
+	r.ok(err)
 	return names
 }
 
@@ -218,9 +212,7 @@ func (r *archiving) again() {
 func (r *archiving) restore() Restored {
 	r.Helper()
 	done, err := RestoreMonth(r.ctx, r.pool, r.store, Restoring{Month: old.AddDate(0, 0, 7), Hold: time.Hour})
-	if err != nil {
-		r.Fatalf("restore: %v", err)
-	}
+	r.ok(err)
 	return done
 }
 
@@ -236,9 +228,7 @@ func TestArchiveAndRestore(t *testing.T) {
 	if len(files) != 2 || files[1] != old.Format("2006-01")+".part-0001.json" || !strings.HasSuffix(files[0], ".csv.zst") {
 		t.Errorf("the archive has %v", files)
 	}
-	if err := w.deps.sampleOnce(r.ctx); err != nil {
-		t.Fatal(err)
-	}
+	r.ok(w.deps.sampleOnce(r.ctx))
 	for gauge, want := range map[string]float64{
 		"retired": testutil.ToFloat64(w.deps.metrics.monthsRetired) - 1,
 		"rows":    testutil.ToFloat64(w.deps.metrics.rowsRetired) - 102,
@@ -259,9 +249,7 @@ func TestArchiveAndRestore(t *testing.T) {
 	}
 	r.wantTotals(totals)
 	r.wantTables(1, 0)
-	if err := w.deps.sampleOnce(r.ctx); err != nil {
-		t.Fatal(err)
-	}
+	r.ok(w.deps.sampleOnce(r.ctx))
 	if got := testutil.ToFloat64(w.deps.metrics.monthsDue); got != 1 {
 		t.Errorf("%v months are due, want the restored one", got)
 	}
@@ -400,12 +388,8 @@ func TestRetentionIsLookedAtWhenItChanges(t *testing.T) {
 			Pool: r.pool, Queues: map[string]int{jobs.QueueRetention: 1}, Retention: retention,
 			Log: slog.New(slog.DiscardHandler), Registry: prometheus.NewRegistry(),
 		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := w.Start(r.ctx); err != nil {
-			t.Fatal(err)
-		}
+		r.ok(err)
+		r.ok(w.Start(r.ctx))
 		t.Cleanup(func() { r.stop(w) })
 		return w
 	}
@@ -425,14 +409,10 @@ func TestArchiveIntoABucket(t *testing.T) {
 	backend := s3mem.New()
 	server := httptest.NewServer(gofakes3.New(backend).Server())
 	t.Cleanup(server.Close)
-	if err := backend.CreateBucket("events"); err != nil {
-		t.Fatal(err)
-	}
+	r.ok(backend.CreateBucket("events"))
 	var err error
 	r.store, err = archive.Open("s3://events/signpost", archive.S3{Endpoint: server.URL, Region: "eu-central-1", AccessKey: "key", SecretKey: "secret"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	r.ok(err)
 	before := r.sum()
 	r.archive()
 	r.wantStates("1 dropped 102")
@@ -471,9 +451,7 @@ func TestMakePartitionsAhead(t *testing.T) {
 	}
 	w := s.start(nil)
 	s.run(jobs.MakePartitions{})
-	if err := w.deps.sampleOnce(s.ctx); err != nil {
-		t.Fatal(err)
-	}
+	s.ok(w.deps.sampleOnce(s.ctx))
 	if n := testutil.ToFloat64(w.deps.metrics.monthsAhead); n != partitionsAhead {
 		t.Errorf("%v months ahead have a partition, want %d", n, partitionsAhead)
 	}
@@ -554,9 +532,7 @@ func TestArchiveGoesOnAfterAKill(t *testing.T) {
 
 func (r *archiving) create(name string) {
 	r.Helper()
-	if err := os.WriteFile(filepath.Join(r.dir, name), []byte("half"), 0o600); err != nil {
-		r.Fatal(err)
-	}
+	r.ok(os.WriteFile(filepath.Join(r.dir, name), []byte("half"), 0o600))
 }
 
 // step archives the open part, or drops its table.
@@ -566,9 +542,7 @@ func (r *archiving) step(w *archiveMonths) {
 	if part.State == partVerified {
 		step = w.drop
 	}
-	if err := step(r.ctx, &part); err != nil {
-		r.Fatalf("step: %v", err)
-	}
+	r.ok(step(r.ctx, &part))
 }
 
 // parts returns the one open part.
@@ -691,9 +665,7 @@ func TestArchiveKeepsChanges(t *testing.T) {
 	r.again()
 	r.run(jobs.ArchiveMonths{}) // nothing is left to retire
 	check("looked at once more", "1 dropped 100")
-	if err := w.deps.sampleOnce(r.ctx); err != nil {
-		t.Fatal(err)
-	}
+	r.ok(w.deps.sampleOnce(r.ctx))
 	if n := testutil.ToFloat64(w.deps.metrics.monthsDue); n != 0 {
 		t.Errorf("%v months are due", n)
 	}
@@ -765,13 +737,9 @@ func TestArchiveKeepsChangesWhateverHappens(t *testing.T) {
 			changes := r.changes()
 			w := r.hand()
 			w.deps.retention.Changes = 0
-			if err := w.begin(r.ctx, old); err != nil {
-				t.Fatal(err)
-			}
+			r.ok(w.begin(r.ctx, old))
 			live(r, w)
-			if err := w.finishParts(r.ctx); err != nil {
-				t.Fatal(err)
-			}
+			r.ok(w.finishParts(r.ctx))
 			r.wantStates("1 dropped 100")
 			if got := r.changes(); got != changes {
 				t.Errorf("the change events are %s, were %s", got, changes)
@@ -808,17 +776,11 @@ func TestRestoreWaitsForReaders(t *testing.T) {
 	w.deps.retention.Changes = 0 // makes the month have a partition, which is taken out for an instant
 	r.run(jobs.ArchiveMonths{})
 	parts, err := archive.Manifests(r.ctx, r.store, monthText(old))
-	if err != nil {
-		t.Fatal(err)
-	}
+	r.ok(err)
 	conn, err := lockToRestore(r.ctx, r.pool)
-	if err != nil {
-		t.Fatal(err)
-	}
+	r.ok(err)
 	reader, err := r.pool.Begin(r.ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
+	r.ok(err)
 	defer func() { _ = reader.Rollback(r.ctx) }()
 	if _, err := reader.Exec(r.ctx, "LOCK TABLE events IN ACCESS SHARE MODE"); err != nil {
 		t.Fatal(err)
@@ -842,16 +804,12 @@ func TestArchiveThatNamesNoInstallation(t *testing.T) {
 	r.archive()
 	manifest := filepath.Join(r.dir, r.files()[1])
 	text, err := os.ReadFile(manifest)
-	if err != nil {
-		t.Fatal(err)
-	}
+	r.ok(err)
 	earlier := regexp.MustCompile(`,\s*"installation": "[^"]*"`).ReplaceAll(text, nil)
 	if len(earlier) == len(text) {
 		t.Fatalf("%s names no installation: %s", manifest, text)
 	}
-	if err := os.WriteFile(manifest, earlier, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	r.ok(os.WriteFile(manifest, earlier, 0o600))
 	r.restore()
 	r.wantSum(before)
 }
@@ -943,9 +901,7 @@ func TestArchiveAndRestoreHoldNoSnapshot(t *testing.T) {
 	<-slow.blocked
 	r.wantNoSnapshot("while a month is archived")
 	slow.letGo()
-	if err := <-done; err != nil {
-		t.Fatal(err)
-	}
+	r.ok(<-done)
 	r.wantStates("1 dropped 60102")
 
 	slow = r.block(good)
@@ -959,9 +915,7 @@ func TestArchiveAndRestoreHoldNoSnapshot(t *testing.T) {
 		t.Errorf("the lock was given beside a restore (%v)", err)
 	}
 	slow.letGo()
-	if err := <-done; err != nil {
-		t.Fatal(err)
-	}
+	r.ok(<-done)
 	r.wantSum(before)
 	r.wantTables(1, 0)
 }
@@ -974,9 +928,7 @@ func TestRestoreAfterAKill(t *testing.T) {
 	r.archive()
 	left := old.Format("events_2006_01") + "_restored"
 	for _, goOn := range []func(){func() { r.run(jobs.ArchiveMonths{}) }, func() { r.restore() }} {
-		if err := postgres.MakeMonth(r.ctx, r.pool, left, old); err != nil {
-			t.Fatal(err)
-		}
+		r.ok(postgres.MakeMonth(r.ctx, r.pool, left, old))
 		r.exec("INSERT INTO "+left+" (occurred_at, event_type, url_id) VALUES ($1, 'clicked', 1)", old)
 		goOn()
 		r.wantInt(0, "SELECT count(*) FROM pg_class WHERE relname = $1", left)
@@ -1017,9 +969,7 @@ func TestArchiveOnTwoWorkers(t *testing.T) {
 	r := setupArchiving(t)
 	before := r.sum()
 	first, good := r.hand(), r.store
-	if err := first.begin(r.ctx, old); err != nil {
-		t.Fatal(err)
-	}
+	r.ok(first.begin(r.ctx, old))
 	part := r.parts(first)
 	first.deps.retention.Archive = &faulty{Store: good, create: func(string) error {
 		second := r.hand() // while the first one writes
@@ -1120,9 +1070,7 @@ func TestImportOfArchivedEvents(t *testing.T) {
 	again() // while they are in the database
 
 	hand := r.hand()
-	if err := hand.begin(r.ctx, old); err != nil {
-		t.Fatal(err)
-	}
+	r.ok(hand.begin(r.ctx, old))
 	again() // while they are detached
 	r.run(jobs.ArchiveMonths{})
 	r.wantStates("1 dropped 122")
@@ -1144,9 +1092,7 @@ func TestImportOfArchivedEvents(t *testing.T) {
 	r.exec("DELETE FROM event_holds")
 	r.stop(w)
 	since, err := hand.noteIDs(r.ctx, old, 1)
-	if err != nil {
-		t.Fatal(err)
-	}
+	r.ok(err)
 	r.wantInt(22, "SELECT count(*) FROM archived_event_ids")
 	r.exec("UPDATE imports SET finished_at = now() WHERE id = $1", late)
 	err = postgres.InTx(r.ctx, r.pool, func(tx pgx.Tx) error {
@@ -1209,9 +1155,7 @@ func TestRestoreOfADamagedPart(t *testing.T) {
 	for what, content := range map[string][]byte{
 		"cut": whole[:len(whole)-1], "flipped": slices.Concat(whole[:50], []byte{whole[50] ^ 1}, whole[51:]), "longer": append(slices.Clone(whole), 0),
 	} {
-		if err := os.WriteFile(second, content, 0o600); err != nil {
-			t.Fatal(err)
-		}
+		r.ok(os.WriteFile(second, content, 0o600))
 		if _, err := RestoreMonth(r.ctx, r.pool, r.store, Restoring{Month: old, Hold: time.Hour}); err == nil || !strings.Contains(err.Error(), "part 2") {
 			t.Errorf("restore of a part that is %s: %v", what, err)
 		}
@@ -1277,17 +1221,11 @@ func TestPruneOfImports(t *testing.T) {
 	s.exec("INSERT INTO users (username, email, import_id, import_line) SELECT 'ann', 'ann@example.org', id, 1 FROM imports WHERE state = 'failed'")
 	d := s.start(map[string]int{jobs.QueueClicks: 1}).deps
 	w := &prune{deps: d, piece: 3}
-	if err := w.Work(s.ctx, nil); err != nil {
-		t.Fatal(err)
-	}
+	s.ok(w.Work(s.ctx, nil))
 	s.wantInt(5, "SELECT count(*) FROM imports") // no age was set
 	d.importKeep = 90 * 24 * time.Hour
-	if err := w.Work(s.ctx, nil); err != nil {
-		t.Fatal(err)
-	}
-	if left := s.text("SELECT string_agg(state, ' ' ORDER BY id) FROM imports"); left != "undoing running completed" {
-		t.Errorf("left: %s", left)
-	}
+	s.ok(w.Work(s.ctx, nil))
+	s.wantText("undoing running completed", "SELECT string_agg(state, ' ' ORDER BY id) FROM imports")
 	s.wantInt(24, "SELECT count(*) FROM import_errors")
 	s.wantInt(27, "SELECT count(*) FROM import_notices")
 	s.wantInt(24+27, "SELECT sum(rows) FROM import_problems")

@@ -17,9 +17,7 @@ func TestSample(t *testing.T) {
 		('events', 'receiving', '{}', false, 'ann', 0, 0, 0, NULL),
 		('users', 'failed', '{}', false, 'ann', 0, 0, 0, now() - interval '59 minutes'),
 		('users', 'failed', '{}', false, 'ann', 0, 0, 0, now() - interval '61 minutes')`)
-	if err := w.client.QueuePause(s.ctx, jobs.QueueImports, nil); err != nil {
-		t.Fatal(err)
-	}
+	s.ok(w.client.QueuePause(s.ctx, jobs.QueueImports, nil))
 	m := w.deps.metrics
 	check := func(what string, got, want float64) {
 		t.Helper()
@@ -29,12 +27,8 @@ func TestSample(t *testing.T) {
 	}
 	sample := func() {
 		t.Helper()
-		if err := w.deps.sampleOnce(s.ctx); err != nil {
-			t.Fatal(err)
-		}
-		if err := w.deps.sampleSizes(s.ctx); err != nil {
-			t.Fatal(err)
-		}
+		s.ok(w.deps.sampleOnce(s.ctx))
+		s.ok(w.deps.sampleSizes(s.ctx))
 	}
 	sample()
 	check("running imports", testutil.ToFloat64(m.importsOpen.WithLabelValues("urls", "running")), 2)
@@ -55,9 +49,7 @@ func TestSample(t *testing.T) {
 
 	// A figure whose rows are gone becomes zero and does not keep its last value.
 	s.exec("DELETE FROM imports")
-	if err := w.client.QueueResume(s.ctx, jobs.QueueImports, nil); err != nil {
-		t.Fatal(err)
-	}
+	s.ok(w.client.QueueResume(s.ctx, jobs.QueueImports, nil))
 	sample()
 	check("running imports", testutil.ToFloat64(m.importsOpen.WithLabelValues("urls", "running")), 0)
 	check("rows left", testutil.ToFloat64(m.importRowsLeft.WithLabelValues("urls")), 0)

@@ -20,9 +20,7 @@ import (
 func (s *site) retryImport(id int64) {
 	s.Helper()
 	row, err := queries.New(s.pool).ReopenImport(s.ctx, id)
-	if err != nil {
-		s.Fatalf("reopen import %d: %v", id, err)
-	}
+	s.ok(err)
 	s.queueJob(id, jobs.NextOfImport(id, row.State))
 }
 
@@ -64,9 +62,7 @@ func TestFailedImportIsRetried(t *testing.T) {
 			})
 			s.wantRows(id, 20, 2)
 			s.wantInt(20, "SELECT count(DISTINCT import_line) FROM users WHERE import_id = $1", id)
-			if got, want := s.rejections(id), "22 username, 23 username"; got != want {
-				t.Errorf("rejected %s, want %s", got, want)
-			}
+			s.wantRejections(id, "22 username, 23 username")
 		})
 	}
 }
@@ -107,9 +103,7 @@ func TestCancelOfADoneImport(t *testing.T) {
 	// This is the state just before the end.
 	s.exec("UPDATE imports SET finished_at = NULL WHERE id = $1", id)
 	s.cancel(id)
-	if imp := s.ended(id); imp.State != jobs.ImportCompleted {
-		t.Errorf("import is %s", imp.State)
-	}
+	s.wantEnd(id, jobs.ImportCompleted)
 }
 
 // An import whose chunks cannot be read fails its job, not the worker, and can still be
@@ -128,9 +122,7 @@ func TestImportOfChunksThatCannotBeRead(t *testing.T) {
 				return s.int("SELECT count(*) FROM river_job WHERE kind = 'apply_chunk' AND cardinality(errors) > 0") == 1
 			})
 			s.cancel(id)
-			if imp := s.ended(id); imp.State != jobs.ImportCancelled {
-				t.Errorf("import is %s", imp.State)
-			}
+			s.wantEnd(id, jobs.ImportCancelled)
 			s.wantInt(0, "SELECT count(*) FROM users")
 		})
 	}
@@ -149,9 +141,7 @@ func TestImportOfTheReleaseBefore(t *testing.T) {
 	s.queueJob(id, jobs.PlanImport{ImportID: id})
 	s.start(nil)
 	s.wantRows(id, 3, 2)
-	if got, want := s.rejections(id), "3 username, 5 username"; got != want {
-		t.Errorf("rejected %q, want %q", got, want)
-	}
+	s.wantRejections(id, "3 username, 5 username")
 	s.wantInt(7, "SELECT chunks_done FROM imports")
 	s.wantInt(0, "SELECT (SELECT count(*) FROM import_contended) + (SELECT count(*) FROM import_deferred)")
 }

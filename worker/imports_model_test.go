@@ -133,8 +133,8 @@ func TestImportIsSequential(t *testing.T) {
 				}
 				id := s.upload(test.kind, file, csvimport.SplitOptions{ChunkRows: 1 + r.IntN(10)})
 				s.wantRows(id, int64(len(imported)), int64(len(rejected)))
-				s.wantText(fmt.Sprint(imported), "SELECT import_line FROM "+string(test.kind)+" WHERE import_id = $1 ORDER BY 1", id)
-				s.wantText(fmt.Sprint(rejected), "SELECT line FROM import_errors WHERE import_id = $1 ORDER BY 1", id)
+				s.wantValues(fmt.Sprint(imported), "SELECT import_line FROM "+string(test.kind)+" WHERE import_id = $1 ORDER BY 1", id)
+				s.wantValues(fmt.Sprint(rejected), "SELECT line FROM import_errors WHERE import_id = $1 ORDER BY 1", id)
 				if test.kind == csvimport.KindEvents {
 					s.wantInt(int64(len(imported)), "SELECT COALESCE(sum(clicks), 0) FROM click_days")
 					s.wantRollups()
@@ -156,8 +156,8 @@ func (s *site) shuffle() {
 		CREATE TRIGGER shuffle BEFORE INSERT ON river_job FOR EACH ROW EXECUTE FUNCTION shuffle()`)
 }
 
-// wantText checks the result of a query of numbers, written as Go writes a slice.
-func (s *site) wantText(want, sql string, args ...any) {
+// wantValues checks the result of a query of numbers, written as Go writes a slice.
+func (s *site) wantValues(want, sql string, args ...any) {
 	s.Helper()
 	got := s.text("SELECT '[' || COALESCE(string_agg(n::text, ' '), '') || ']' FROM ("+sql+") r (n)", args...)
 	if got != want {
@@ -202,9 +202,7 @@ func TestImportOutlivesPostgres(t *testing.T) {
 		last = s.int("SELECT chunks_done FROM imports WHERE id = $1", id)
 		s.exec("CHECKPOINT") // tests do not wait for the disk, and this much has to be there
 		cluster.Kill()
-		if err := cluster.Start(s.ctx); err != nil {
-			t.Fatal(err)
-		}
+		s.ok(cluster.Start(s.ctx))
 		s.use(pgtest.Open(t, url).Config())
 	}
 	s.wantRows(id, int64(len(want)), int64(len(rows)-len(want)))

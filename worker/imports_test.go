@@ -48,6 +48,21 @@ func (s *site) rejections(id int64) string {
 		FROM import_errors WHERE import_id = $1`, id)
 }
 
+func (s *site) wantRejections(id int64, want string) {
+	s.Helper()
+	if got := s.rejections(id); got != want {
+		s.Errorf("rejected %q, want %q", got, want)
+	}
+}
+
+// wantEnd waits for the end of an import, and checks its state.
+func (s *site) wantEnd(id int64, state string) {
+	s.Helper()
+	if imp := s.ended(id); imp.State != state {
+		s.Errorf("import %d is %s, want %s", id, imp.State, state)
+	}
+}
+
 func read(t *testing.T, name string) string {
 	t.Helper()
 	data, err := os.ReadFile("../examples/" + name)
@@ -198,9 +213,7 @@ func (s *site) wantLines(rows []modelUser, imported map[int64]bool, in bool, sql
 	s.Helper()
 	found, _ := s.pool.Query(s.ctx, sql, args...) // CollectRows has the error
 	got, err := pgx.CollectRows(found, pgx.RowTo[int64])
-	if err != nil {
-		s.Fatalf("%s: %v", sql, err)
-	}
+	s.ok(err)
 	var want []int64
 	for _, u := range rows {
 		if imported[u.line] == in {
@@ -275,13 +288,8 @@ func TestImportOfLinksOfDomains(t *testing.T) {
 1,,https://example.com/8,go.example
 `, opts)
 	s.wantRows(id, 5, 3)
-	if got, want := s.rejections(id), "5 short_code, 6 domain, 7 original_url"; got != want {
-		t.Errorf("rejected %q, want %q", got, want)
-	}
-	if got, want := s.text(`SELECT string_agg(domain_id || ' ' || substr(original_url, 21), ', ' ORDER BY import_line) FROM urls`),
-		"1 1, 2 2, 3 3, 1 7, 2 8"; got != want {
-		t.Errorf("links are %q, want %q", got, want)
-	}
+	s.wantRejections(id, "5 short_code, 6 domain, 7 original_url")
+	s.wantText("1 1, 2 2, 3 3, 1 7, 2 8", `SELECT string_agg(domain_id || ' ' || substr(original_url, 21), ', ' ORDER BY import_line) FROM urls`)
 	opts.Domain = "go.example"
 	id = s.upload(csvimport.KindLinks, "user_id,short_code,original_url,domain\n1,c,https://example.com/1,\n1,c,https://example.com/2,sign.test\n", opts)
 	s.wantRows(id, 2, 0)
@@ -307,9 +315,7 @@ func TestImportReadsValuesAlike(t *testing.T) {
 1204,1,four,https://example.com/4
 `, csvimport.SplitOptions{ChunkRows: 1, Timezone: "Asia/Tokyo"})
 	s.wantRows(id, 2, 2)
-	if got, want := s.rejections(id), "3 id, 5 id"; got != want {
-		t.Errorf("rejected %q, want %q", got, want)
-	}
+	s.wantRejections(id, "3 id, 5 id")
 	s.wantInt(1, "SELECT count(*) FROM urls WHERE id = 12 AND created_at = '2024-04-30 23:00:00Z' AND expires_at = '2029-12-31 15:00:00Z'")
 	s.wantInt(1, "SELECT count(*) FROM urls WHERE id = 1204 AND created_at = '2024-05-01 08:00:00Z' AND expires_at = to_timestamp(1900000000)")
 }
@@ -333,9 +339,7 @@ func TestImportOfEvents(t *testing.T) {
 ,,3,updated,2012-03-04 05:06:07,
 `, csvimport.SplitOptions{})
 	s.wantRows(id, 4, 7)
-	if got, want := s.rejections(id), "4 url_id, 5 user_id, 6 id, 8 timestamp, 10 url_id, 11 url_id, 12 user_id"; got != want {
-		t.Errorf("rejected %q, want %q", got, want)
-	}
+	s.wantRejections(id, "4 url_id, 5 user_id, 6 id, 8 timestamp, 10 url_id, 11 url_id, 12 user_id")
 	s.wantInt(2, "SELECT user_id FROM events WHERE source_id = 2") // the owner of the link
 	s.wantInt(1, "SELECT count(*) FROM events WHERE url_id IS NULL AND user_id = 1 AND event_type = 'updated'")
 	s.wantInt(2, "SELECT clicks FROM click_days WHERE url_id = 10 AND day = '2011-03-04'")
@@ -383,7 +387,7 @@ func TestJobsOfAnImportThatHasAnother(t *testing.T) {
 		return s.int("SELECT count(*) FROM river_job WHERE queue = 'imports' AND state = 'completed'") == 3
 	})
 	s.wantInt(0, "SELECT count(*) FROM users")
-	s.wantText("["+jobs.ImportQueued+"]", "SELECT state FROM imports")
+	s.wantValues("["+jobs.ImportQueued+"]", "SELECT state FROM imports")
 }
 
 // Two runs of one job, because its worker was taken for dead, do not disturb each
@@ -398,9 +402,7 @@ func TestImportJobsAtOnce(t *testing.T) {
 	s.eventually("the second run waits for the first", s.waiting(2))
 	s.rollback(tx)
 	s.wantRows(id, 2, 1)
-	if got, want := s.rejections(id), "4 username"; got != want {
-		t.Errorf("rejected %q, want %q", got, want)
-	}
+	s.wantRejections(id, "4 username")
 	s.wantInt(3, "SELECT chunks_done FROM imports")
 	s.eventually("both runs are done", func() bool {
 		return s.int("SELECT count(*) FROM river_job WHERE queue = 'imports' AND state <> 'completed'") == 0
@@ -482,9 +484,7 @@ func TestCancelImport(t *testing.T) {
 	s.eventually("the second chunk waits", s.waitFor(tx, 1))
 	s.cancel(id)
 	s.eventually("the cancellation waits too", s.waiting(2))
-	if state := s.text("SELECT state FROM imports WHERE id = $1", id); state != jobs.ImportCancelling {
-		t.Errorf("import is %s while a chunk runs", state)
-	}
+	s.wantText(jobs.ImportCancelling, "SELECT state FROM imports WHERE id = $1", id)
 	s.rollback(tx)
 	imp := s.ended(id)
 	if imp.State != jobs.ImportCancelled || imp.RowsTotal != 50 || imp.RowsImported != 10 || imp.ChunksDone != 2 {
@@ -509,9 +509,7 @@ Ann,cy@example.com
 cy,cy@example.com
 `, opts)
 			s.wantRows(id, 3, 2)
-			if got, want := s.rejections(id), "3 , 5 username"; got != want {
-				t.Errorf("rejected %q, want %q", got, want)
-			}
+			s.wantRejections(id, "3 , 5 username")
 		})
 	}
 }
@@ -528,13 +526,9 @@ func TestImportWhileAUserIsDeleted(t *testing.T) {
 	tx := s.lock("DELETE FROM users WHERE id = 2")
 	s.start(nil)
 	s.eventually("the chunk waits", s.waitFor(tx, 1))
-	if err := tx.Commit(s.ctx); err != nil {
-		t.Fatal(err)
-	}
+	s.ok(tx.Commit(s.ctx))
 	s.wantRows(id, 1, 1)
-	if got, want := s.rejections(id), "3 user_id"; got != want {
-		t.Errorf("rejected %q, want %q", got, want)
-	}
+	s.wantRejections(id, "3 user_id")
 }
 
 // A cancellation does not wait for the chunks in the queue, either its own or those of
@@ -554,9 +548,7 @@ func TestCancelOvertakesChunks(t *testing.T) {
 	s.eventually("a chunk waits", s.waitFor(tx, 1))
 	s.cancel(first)
 	s.rollback(tx)
-	if imp := s.ended(first); imp.State != jobs.ImportCancelled {
-		t.Errorf("import is %s", imp.State)
-	}
+	s.wantEnd(first, jobs.ImportCancelled)
 	s.wantRows(second, 50, 0)
 	s.wantInt(0, `SELECT count(*) FROM import_chunks c, imports i
 		WHERE c.import_id = $1 AND i.id = $2 AND c.done_at < i.finished_at`, second, first)

@@ -58,22 +58,16 @@ func setup(t *testing.T) *site {
 func (s *site) start(queues map[string]int, change ...func(*deps)) *Worker {
 	s.Helper()
 	own, err := links.ParseHosts("sign.test")
-	if err != nil {
-		s.Fatal(err)
-	}
+	s.ok(err)
 	w, err := New(Options{
 		Pool: s.pool, Queues: queues, OwnHosts: own,
 		Log: slog.New(slog.DiscardHandler), Registry: prometheus.NewRegistry(),
 	})
-	if err != nil {
-		s.Fatalf("new worker: %v", err)
-	}
+	s.ok(err)
 	for _, change := range change {
 		change(w.deps)
 	}
-	if err := w.Start(s.ctx); err != nil {
-		s.Fatalf("start worker: %v", err)
-	}
+	s.ok(w.Start(s.ctx))
 	s.Cleanup(func() { s.stop(w) })
 	s.worker = w
 	return w
@@ -110,9 +104,7 @@ func (s *site) admin(sql string) {
 	config.Database = "postgres"
 	ctx := context.WithoutCancel(s.ctx)
 	conn, err := pgx.ConnectConfig(ctx, config)
-	if err != nil {
-		s.Fatalf("connect: %v", err)
-	}
+	s.ok(err)
 	defer conn.Close(ctx) //nolint:errcheck // done with it
 	if _, err := conn.Exec(ctx, sql); err != nil {
 		s.Errorf("%s: %v", sql, err)
@@ -122,9 +114,7 @@ func (s *site) admin(sql string) {
 func (s *site) use(config *pgxpool.Config) {
 	s.Helper()
 	pool, err := pgxpool.NewWithConfig(s.ctx, config)
-	if err != nil {
-		s.Fatalf("open pool: %v", err)
-	}
+	s.ok(err)
 	s.Cleanup(pool.Close)
 	s.pool = pool
 	if s.river, err = NewInserter(pool, slog.New(slog.DiscardHandler)); err != nil {
@@ -154,19 +144,30 @@ func (s *site) exec(sql string, args ...any) {
 func (s *site) int(sql string, args ...any) int64 {
 	s.Helper()
 	var n int64
-	if err := s.pool.QueryRow(s.ctx, sql, args...).Scan(&n); err != nil {
-		s.Fatalf("%s: %v", sql, err)
-	}
+	s.ok(s.pool.QueryRow(s.ctx, sql, args...).Scan(&n))
 	return n
 }
 
 func (s *site) text(sql string, args ...any) string {
 	s.Helper()
 	var text *string
-	if err := s.pool.QueryRow(s.ctx, sql, args...).Scan(&text); err != nil {
-		s.Fatalf("%s: %v", sql, err)
-	}
+	s.ok(s.pool.QueryRow(s.ctx, sql, args...).Scan(&text))
 	return or(text, "NULL")
+}
+
+// ok ends the test if there is an error.
+func (s *site) ok(err error) {
+	s.Helper()
+	if err != nil {
+		s.Fatal(err)
+	}
+}
+
+func (s *site) wantText(want, sql string, args ...any) {
+	s.Helper()
+	if got := s.text(sql, args...); got != want {
+		s.Errorf("%s = %s, want %s", sql, got, want)
+	}
 }
 
 func (s *site) wantInt(want int64, sql string, args ...any) {
@@ -189,9 +190,7 @@ func (s *site) store(id string, payload []byte, n int) bool {
 	inserted, err := queries.New(s.pool).InsertClickBatch(s.ctx, queries.InsertClickBatchParams{
 		ID: id, Payload: payload, Clicks: int32(n), OldestAt: time.Now(),
 	})
-	if err != nil {
-		s.Fatalf("insert batch: %v", err)
-	}
+	s.ok(err)
 	return inserted == 1
 }
 
@@ -206,9 +205,7 @@ func (s *site) queue(id string) int64 {
 func (s *site) insert(id string) int64 {
 	s.Helper()
 	job, err := s.river.Insert(s.ctx, jobs.RecordClicks{BatchID: id}, nil)
-	if err != nil {
-		s.Fatalf("insert job: %v", err)
-	}
+	s.ok(err)
 	return job.Job.ID
 }
 
@@ -228,35 +225,25 @@ func (s *site) upload(kind csvimport.Kind, file string, opts csvimport.SplitOpti
 func (s *site) receive(kind csvimport.Kind, file string, opts csvimport.SplitOptions) int64 {
 	s.Helper()
 	splitter, err := csvimport.NewSplitter(strings.NewReader(file), kind, opts)
-	if err != nil {
-		s.Fatalf("split: %v", err)
-	}
+	s.ok(err)
 	layout, err := json.Marshal(splitter.Layout())
-	if err != nil {
-		s.Fatalf("marshal layout: %v", err)
-	}
+	s.ok(err)
 	q := queries.New(s.pool)
 	imp, err := q.CreateImport(s.ctx, queries.CreateImportParams{
 		Kind: string(kind), Layout: layout, KeepIds: true, ActorName: "test", OnConflict: string(csvimport.PolicyReject),
 	})
-	if err != nil {
-		s.Fatalf("create import: %v", err)
-	}
+	s.ok(err)
 	for {
 		chunk, err := splitter.Next()
 		if errors.Is(err, io.EOF) {
 			return imp.ID
 		}
-		if err != nil {
-			s.Fatalf("next chunk: %v", err)
-		}
+		s.ok(err)
 		err = q.InsertImportChunk(s.ctx, queries.InsertImportChunkParams{
 			ImportID: imp.ID, Seq: int32(chunk.Seq), FirstLine: chunk.FirstLine, Rows: int32(chunk.Rows),
 			Data: chunk.Data,
 		})
-		if err != nil {
-			s.Fatalf("insert chunk: %v", err)
-		}
+		s.ok(err)
 	}
 }
 
@@ -279,9 +266,7 @@ func (s *site) queueImport(id int64) {
 		}
 		return q.SetImportJob(s.ctx, &job.Job.ID, id)
 	})
-	if err != nil {
-		s.Fatalf("queue import: %v", err)
-	}
+	s.ok(err)
 }
 
 // reserveIDs moves the sequence past the ids in the file, as the API does.
@@ -293,9 +278,7 @@ func (s *site) reserveIDs(id int64) {
 		return
 	}
 	var layout csvimport.Layout
-	if err := json.Unmarshal(imp.Layout, &layout); err != nil {
-		s.Fatalf("read layout: %v", err)
-	}
+	s.ok(json.Unmarshal(imp.Layout, &layout))
 	found, _ := s.pool.Query(s.ctx, "SELECT data FROM import_chunks WHERE import_id = $1", id) // CollectRows has the error
 	chunks, err := pgx.CollectRows(found, pgx.RowTo[[]byte])
 	highest := int64(0)
@@ -309,9 +292,7 @@ func (s *site) reserveIDs(id int64) {
 	if highest > 0 && err == nil {
 		err = move(s.ctx, highest)
 	}
-	if err != nil {
-		s.Fatalf("reserve ids: %v", err)
-	}
+	s.ok(err)
 }
 
 // queueJob gives an import another job.
@@ -324,9 +305,7 @@ func (s *site) queueJob(id int64, args river.JobArgs) {
 		}
 		return queries.New(tx).SetImportJob(s.ctx, &job.Job.ID, id)
 	})
-	if err != nil {
-		s.Fatalf("insert job: %v", err)
-	}
+	s.ok(err)
 }
 
 // cancel asks an import to stop, as the API does.

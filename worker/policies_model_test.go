@@ -239,9 +239,7 @@ func (s *site) checkPolicy(c policyCase, policy csvimport.Policy, n int, r *rand
 			}
 		}
 	}
-	if got := s.text(c.list); got != m.list() {
-		s.Errorf("there are\n%s\nwant\n%s", got, m.list())
-	}
+	s.wantText(m.list(), c.list)
 	if s.Failed() {
 		s.Logf("%+v of\n%s", opts, file)
 	}
@@ -300,16 +298,12 @@ func (s *site) outcomes(id int64) map[int64]outcome {
 	count := map[outcome]int64{outcomeImported: imp.RowsTotal}
 	found, err := s.pool.Query(s.ctx, `SELECT line, outcome FROM import_outcomes WHERE import_id = $1 AND outcome <> 'imported'
 		UNION ALL SELECT line, 'rejected' FROM import_errors WHERE import_id = $1`, id)
-	if err != nil {
-		s.Fatal(err)
-	}
+	s.ok(err)
 	defer found.Close()
 	for found.Next() {
 		var line int64
 		var what outcome
-		if err := found.Scan(&line, &what); err != nil {
-			s.Fatal(err)
-		}
+		s.ok(found.Scan(&line, &what))
 		if got[line] != outcomeImported {
 			s.Errorf("line %d has two outcomes", line)
 		}

@@ -14,9 +14,10 @@ import (
 const maxConcurrency = 1000
 
 // DefaultQueues returns the queues that a worker serves by default, with the number of
-// jobs that run at once in each.
+// jobs that run at once in each. In the queue of maintenance there are two, so that
+// batches and imports are re-enqueued while rows are pruned.
 func DefaultQueues() map[string]int {
-	return map[string]int{jobs.QueueClicks: 2, jobs.QueueImports: 2, jobs.QueueMaintenance: 1, jobs.QueueRetention: 1}
+	return map[string]int{jobs.QueueClicks: 2, jobs.QueueImports: 2, jobs.QueueMaintenance: 2, jobs.QueueRetention: 1}
 }
 
 // ParseQueues reads a list of queues such as "clicks=2,imports=4": names from package

@@ -56,9 +56,7 @@ func (s *site) wantCounted(n int64) {
 func (s *site) wantRollups() {
 	s.Helper()
 	compared, err := rollup.Check(s.ctx, s.pool)
-	if err != nil {
-		s.Fatal(err)
-	}
+	s.ok(err)
 	if compared.Differ != 0 {
 		s.Fatal(compared)
 	}
@@ -266,9 +264,7 @@ func TestJobsOfAKilledWorkerRunAgain(t *testing.T) {
 	after := s.ship("after", many(50, time.Now()))
 	w := s.start(nil)
 	s.eventually("job is completed", func() bool { return s.jobState(after) == "completed" })
-	if err := w.Stop(s.ctx); err != nil {
-		t.Fatalf("stop: %v", err)
-	}
+	s.ok(w.Stop(s.ctx))
 	before := s.ship("before", many(50, time.Now()))
 	s.exec(`UPDATE river_job SET state = 'running', finalized_at = NULL, attempt = 3, attempted_by = '{dead}',
 			attempted_at = now() - $1::interval,
@@ -323,9 +319,7 @@ func TestJobThatFailsForever(t *testing.T) {
 	if why := s.text("SELECT errors[1]->>'error' FROM river_job WHERE id = $1", id); !strings.Contains(why, "click_days") {
 		t.Errorf("the job says %q", why)
 	}
-	if err := w.deps.sampleOnce(s.ctx); err != nil {
-		t.Fatalf("sample: %v", err)
-	}
+	s.ok(w.deps.sampleOnce(s.ctx))
 	if n := testutil.ToFloat64(w.deps.metrics.queueJobs.WithLabelValues(jobs.QueueClicks, "discarded")); n != 1 {
 		t.Errorf("the gauge of discarded jobs says %v", n)
 	}
@@ -410,9 +404,7 @@ func (s *site) allIngested() bool {
 func (s *site) lock(sql string) pgx.Tx {
 	s.Helper()
 	tx, err := s.pool.Begin(s.ctx)
-	if err != nil {
-		s.Fatalf("begin: %v", err)
-	}
+	s.ok(err)
 	// A test that fails must not wait for this connection when it closes the pool.
 	s.Cleanup(func() { _ = tx.Rollback(context.Background()) })
 	if _, err := tx.Exec(s.ctx, sql); err != nil {
@@ -423,9 +415,7 @@ func (s *site) lock(sql string) pgx.Tx {
 
 func (s *site) rollback(tx pgx.Tx) {
 	s.Helper()
-	if err := tx.Rollback(s.ctx); err != nil {
-		s.Fatalf("rollback: %v", err)
-	}
+	s.ok(tx.Rollback(s.ctx))
 }
 
 // someoneWaits reports whether a statement waits for a lock.
@@ -592,9 +582,7 @@ func TestUndecodableBatchFails(t *testing.T) {
 	if why := s.text("SELECT failure FROM click_batches WHERE failed_at IS NOT NULL AND payload IS NOT NULL"); !strings.Contains(why, "malformed click batch") {
 		t.Errorf("the batch says %q", why)
 	}
-	if err := w.deps.sampleOnce(s.ctx); err != nil {
-		t.Fatalf("sample: %v", err)
-	}
+	s.ok(w.deps.sampleOnce(s.ctx))
 	for gauge, want := range map[prometheus.Gauge]float64{
 		w.deps.metrics.batchesFailed: 1, w.deps.metrics.clicksFailed: 5,
 		w.deps.metrics.batchesPending: 0, w.deps.metrics.clicksPending: 0, w.deps.metrics.oldestPending: 0,
@@ -631,9 +619,7 @@ func TestUndecodableBatchFails(t *testing.T) {
 func TestBatchOfThePreviousRelease(t *testing.T) {
 	s := setup(t)
 	payload, err := os.ReadFile("../internal/clicks/testdata/payload-v1")
-	if err != nil {
-		t.Fatal(err)
-	}
+	s.ok(err)
 	s.store("previous", payload, 200)
 	s.queue("previous")
 	s.start(nil)

@@ -110,12 +110,8 @@ func TestReenqueueOfStalledImports(t *testing.T) {
 	tx := s.lock(fmt.Sprintf("SELECT FROM import_chunks WHERE import_id = %d AND seq = 0 FOR UPDATE", slow))
 	s.start(nil)
 	s.wantRows(stalled, 2, 0)
-	if imp := s.ended(cancelled); imp.State != jobs.ImportCancelled {
-		t.Errorf("the cancelled import is %s", imp.State)
-	}
-	if imp := s.ended(atEnd); imp.State != jobs.ImportCompleted {
-		t.Errorf("the import at its end is %s", imp.State)
-	}
+	s.wantEnd(cancelled, jobs.ImportCancelled)
+	s.wantEnd(atEnd, jobs.ImportCompleted)
 	s.wantInt(2, "SELECT count(*) FROM river_job WHERE queue = 'imports' AND state = 'running' AND id IN (SELECT job_id FROM imports WHERE id IN ($1, $2))", slow, fresh)
 	s.rollback(tx)
 	s.run(jobs.Reenqueue{})
@@ -134,9 +130,7 @@ func TestRescueOfUploads(t *testing.T) {
 	})
 	s.wantInt(0, "SELECT count(*) FROM import_chunks WHERE import_id = $1", silent)
 	s.wantInt(1, "SELECT count(*) FROM import_chunks WHERE import_id = $1", alive)
-	if state := s.text("SELECT state FROM imports WHERE id = $1", alive); state != "receiving" {
-		t.Errorf("an upload under way is %s", state)
-	}
+	s.wantText("receiving", "SELECT state FROM imports WHERE id = $1", alive)
 }
 
 // Pruning is done in pieces, and segments that nobody confirmed are removed by age.
@@ -173,19 +167,13 @@ func TestPrune(t *testing.T) {
 		SELECT 'b', d, now(), 1, 1, 'https://example.com/?q=secret', 'time', now() - d * interval '1 day'
 		FROM unnest(ARRAY[0, 29, 31, 32, 33, 34]) d`)
 	w := &prune{deps: s.start(map[string]int{jobs.QueueClicks: 1}).deps, piece: 3}
-	if err := w.Work(s.ctx, nil); err != nil {
-		t.Fatalf("prune: %v", err)
-	}
+	s.ok(w.Work(s.ctx, nil))
 	s.wantInt(29, "SELECT sum(position) FROM click_rejects")
 	s.wantInt(5, "SELECT count(*) FROM visitor_salts") // they were given notice
 	s.saltsWereGivenNotice()
-	if err := w.Work(s.ctx, nil); err != nil {
-		t.Fatalf("prune: %v", err)
-	}
+	s.ok(w.Work(s.ctx, nil))
 	s.wantInt(2, "SELECT count(*) FROM link_changes")
-	if left := s.text("SELECT string_agg(key, ' ' ORDER BY key) FROM idempotency_keys"); left != "k23 k23 k23 receiving" {
-		t.Errorf("keys left: %s", left)
-	}
+	s.wantText("k23 k23 k23 receiving", "SELECT string_agg(key, ' ' ORDER BY key) FROM idempotency_keys")
 	// Of the two folders, the batches are left that wait, that were ingested lately,
 	// and whose segments are not gone.
 	if left := s.text("SELECT string_agg(right(id, 11), ' ' ORDER BY id) FROM click_batches"); left != "-0000000005 -0000000006 -0000000007 -0000000008 "+
@@ -194,9 +182,7 @@ func TestPrune(t *testing.T) {
 	}
 	// A backlog that is five days old may hold clicks of each day since.
 	s.wantInt(4, "SELECT count(*) FROM visitor_salts")
-	if err := w.Work(s.ctx, nil); err != nil {
-		t.Fatalf("prune again: %v", err)
-	}
+	s.ok(w.Work(s.ctx, nil))
 	s.wantInt(1, "SELECT count(*) FROM click_ledger WHERE cut_at < now() - interval '99 days' AND cut_at > '-infinity'")
 }
 
@@ -213,9 +199,7 @@ func TestPruneForgetsDeletedUsers(t *testing.T) {
 	s.exec(`INSERT INTO events (occurred_at, url_id, user_id, event_type, details)
 		VALUES (now(), 7, 1000001, 'deleted', '{"entity": "url", "short_code": "x"}'), (now(), NULL, 1000001, 'deleted', '{"username": "of an import"}')`)
 	w := &prune{deps: s.start(map[string]int{jobs.QueueClicks: 1}).deps, piece: 3}
-	if err := w.Work(s.ctx, nil); err != nil {
-		t.Fatalf("prune: %v", err)
-	}
+	s.ok(w.Work(s.ctx, nil))
 	s.wantInt(4, "SELECT count(*) FROM events WHERE details ->> 'username' = 'name' || user_id AND details::text LIKE '%example.com%'")
 	s.wantInt(8, `SELECT count(*) FROM events WHERE user_id > 1000000 AND details =
 		'{"entity": "user", "changes": {"email": {"old": null, "new": null}}, "by": {"name": "ops"}}'`)

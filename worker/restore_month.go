@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/signpost/signpost/internal/archive"
+	"github.com/signpost/signpost/internal/pause"
 	"github.com/signpost/signpost/internal/postgres"
 	"github.com/signpost/signpost/queries"
 )
@@ -46,6 +47,9 @@ func RestoreMonth(ctx context.Context, pool *pgxpool.Pool, store archive.Store, 
 	if err != nil {
 		return Restored{}, err
 	}
+	if len(parts) == 0 {
+		return Restored{}, fmt.Errorf("%s has no part of %s", store, monthText(month))
+	}
 	r := restore{store: store, month: month, hold: what.Hold, last: int32(parts[len(parts)-1].Part), pause: pauseAttaching}
 	parts = archive.Current(parts)
 	if r.conn, err = lockToRestore(ctx, pool); err == nil {
@@ -62,8 +66,9 @@ func RestoreMonth(ctx context.Context, pool *pgxpool.Pool, store archive.Store, 
 	return done, nil
 }
 
-// partsOf returns the parts of a month, at least one. It is an error if one is of
-// another installation, whose events refer to other links.
+// partsOf returns the parts of a month in an archive. It is an error if one is of another
+// installation: its events refer to other links, and readers would take a part of ours
+// for one more of theirs.
 func partsOf(ctx context.Context, pool *pgxpool.Pool, store archive.Store, month time.Time) ([]archive.Manifest, error) {
 	here, err := queries.New(pool).GetInstallation(ctx)
 	if err != nil {
@@ -71,14 +76,11 @@ func partsOf(ctx context.Context, pool *pgxpool.Pool, store archive.Store, month
 	}
 	parts, err := archive.Manifests(ctx, store, monthText(month))
 	if err != nil {
-		return nil, err
-	}
-	if len(parts) == 0 {
-		return nil, fmt.Errorf("%s has no part of %s", store, monthText(month))
+		return nil, fmt.Errorf("look at the archive: %w", err)
 	}
 	for _, m := range parts {
 		if !m.IsOf(here) {
-			return nil, fmt.Errorf("%s has %s of the installation %s, not of %s", store, monthText(month), m.Installation, here)
+			return nil, fmt.Errorf("%s has months of the installation %s, this is %s: give each an archive of its own", store, m.Installation, here)
 		}
 	}
 	return parts, nil
@@ -140,14 +142,7 @@ func (r *restore) attach(ctx context.Context) error {
 	}
 }
 
-func pauseAttaching(ctx context.Context) error {
-	select {
-	case <-time.After(attachPause):
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
+func pauseAttaching(ctx context.Context) error { return pause.For(ctx, attachPause) }
 
 // note stores that the month must not be archived for a while, in the transaction that
 // makes the table part of events.
@@ -281,17 +276,16 @@ func (r *restore) loadPiece(ctx context.Context, tx pgx.Tx, m archive.Manifest, 
 
 // lockToRestore keeps months from being archived as long as the connection lives.
 func lockToRestore(ctx context.Context, pool *pgxpool.Pool) (*pgxpool.Conn, error) {
-	for end := time.After(5 * time.Second); ; {
+	for end := time.Now().Add(5 * time.Second); ; {
 		conn, err := acquireLocked(ctx, pool)
 		if err != nil || conn != nil {
 			return conn, err
 		}
-		select {
-		case <-time.After(100 * time.Millisecond):
-		case <-end:
+		if time.Now().After(end) {
 			return nil, errors.New("a worker is archiving months, or another restore is at work: try again later")
-		case <-ctx.Done():
-			return nil, ctx.Err()
+		}
+		if err := pause.For(ctx, 100*time.Millisecond); err != nil {
+			return nil, err
 		}
 	}
 }

@@ -22,7 +22,7 @@ func TestRetryPolicy(t *testing.T) {
 func TestParseQueues(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{
-		"":                       "map[clicks:2 imports:2 maintenance:1 retention:1]",
+		"":                       "map[clicks:2 imports:2 maintenance:2 retention:1]",
 		"clicks=3":               "map[clicks:3]",
 		"clicks = 1 , imports=4": "map[clicks:1 imports:4]",
 	} {

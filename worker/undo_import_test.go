@@ -34,9 +34,7 @@ func (s *site) undo(id int64) int64 {
 		s.Fatalf("request undo of import %d: %v", id, err)
 	}
 	job, err := s.river.Insert(s.ctx, jobs.UndoImport{ImportID: id}, nil)
-	if err != nil {
-		s.Fatalf("insert job: %v", err)
-	}
+	s.ok(err)
 	s.exec("UPDATE imports SET job_id = $1 WHERE id = $2", job.Job.ID, id)
 	return job.Job.ID
 }
@@ -277,20 +275,12 @@ func TestUndoKeepsWhatIsInUse(t *testing.T) {
 	s.eventually("clicks are ingested", s.allIngested)
 	s.start(map[string]int{jobs.QueueImports: 1}, smallPieces)
 	s.wantUndone(links, 4, 3)
-	if got, want := s.text(`SELECT string_agg(concat_ws(' ', line, row_id, reason), ', ' ORDER BY line) FROM import_kept WHERE import_id = $1`, links),
-		"2 11 changed, 3 12 clicked, 6 15 clicked"; got != want {
-		t.Errorf("kept %s, want %s", got, want)
-	}
-	if got := s.text("SELECT string_agg(short_code, ' ' ORDER BY id) FROM urls WHERE is_active AND undo_of IS NULL"); got != "changed clicked late own" {
-		t.Errorf("after it these are active: %s", got)
-	}
+	s.wantText("2 11 changed, 3 12 clicked, 6 15 clicked", `SELECT string_agg(concat_ws(' ', line, row_id, reason), ', ' ORDER BY line) FROM import_kept WHERE import_id = $1`, links)
+	s.wantText("changed clicked late own", "SELECT string_agg(short_code, ' ' ORDER BY id) FROM urls WHERE is_active AND undo_of IS NULL")
 
 	s.undo(users)
 	s.wantUndone(users, 2, 2)
-	if got, want := s.text(`SELECT string_agg(concat_ws(' ', line, row_id, reason), ', ' ORDER BY line) FROM import_kept WHERE import_id = $1`, users),
-		"2 2 changed, 3 3 owns_links"; got != want {
-		t.Errorf("kept %s, want %s", got, want)
-	}
+	s.wantText("2 2 changed, 3 3 owns_links", `SELECT string_agg(concat_ws(' ', line, row_id, reason), ', ' ORDER BY line) FROM import_kept WHERE import_id = $1`, users)
 	s.exec("DELETE FROM urls WHERE short_code = 'own'")
 	s.undo(users)
 	s.wantUndone(users, 3, 1)
@@ -406,9 +396,7 @@ func TestUndoOfUpdates(t *testing.T) {
 	s.wantUndone(first, 1, 1)
 	s.undo(second)
 	s.wantUndone(second, 1, 0)
-	if got := s.text("SELECT string_agg(concat_ws(' ', short_code, original_url, is_active), ', ' ORDER BY id) FROM urls"); got != "two https://example.com/4 t" {
-		t.Errorf("there is %s", got)
-	}
+	s.wantText("two https://example.com/4 t", "SELECT string_agg(concat_ws(' ', short_code, original_url, is_active), ', ' ORDER BY id) FROM urls")
 	left, err := queries.New(s.pool).ListImportKept(s.ctx, queries.ListImportKeptParams{ImportID: second, OfUrls: true, RowLimit: 10})
 	if err != nil || len(left) != 1 || left[0].Reason != "updated" || !strings.Contains(string(left[0].Before), "https://example.com/2") {
 		t.Errorf("the second import lists %+v, %v", left, err)
@@ -437,9 +425,7 @@ func TestUndoOutlivesPostgres(t *testing.T) {
 		last = s.int("SELECT rows_removed FROM imports WHERE id = $1", events)
 		s.exec("CHECKPOINT") // tests do not wait for the disk, and this much has to be there
 		cluster.Kill()
-		if err := cluster.Start(s.ctx); err != nil {
-			t.Fatal(err)
-		}
+		s.ok(cluster.Start(s.ctx))
 		s.use(pgtest.Open(t, url).Config())
 	}
 	s.wantUndone(events, 300, 0)
@@ -456,9 +442,7 @@ func TestCachesFollowImportsAndUndos(t *testing.T) {
 	s.exec("INSERT INTO users (id, username, email) VALUES (7, 'ann', 'ann@example.org')")
 	s.exec(`INSERT INTO urls (id, user_id, short_code, original_url) VALUES (5, 7, 'old-one', 'https://example.org/before')`)
 	cache, err := linkcache.Open(linkcache.Options{Pool: s.pool, Log: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		t.Fatal(err)
-	}
+	s.ok(err)
 	ctx, cancel := context.WithCancel(s.ctx)
 	ran := make(chan error, 1)
 	go func() { ran <- cache.Run(ctx) }()

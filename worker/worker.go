@@ -27,6 +27,7 @@ import (
 
 	"github.com/signpost/signpost/internal/jobs"
 	"github.com/signpost/signpost/internal/links"
+	"github.com/signpost/signpost/internal/pause"
 	"github.com/signpost/signpost/internal/postgres"
 	"github.com/signpost/signpost/queries"
 )
@@ -208,7 +209,7 @@ func NewInserter(pool *pgxpool.Pool, log *slog.Logger, middleware ...rivertype.M
 // trying, so the only errors are the end of ctx and a database that is up but
 // wrong. The end of ctx after Start returned stops nothing: Stop does.
 func (w *Worker) Start(ctx context.Context) error {
-	pause := 250 * time.Millisecond
+	wait := 250 * time.Millisecond
 	for {
 		err := w.client.Start(context.WithoutCancel(ctx))
 		if err == nil {
@@ -218,13 +219,11 @@ func (w *Worker) Start(ctx context.Context) error {
 		if !postgres.Unavailable(err) {
 			return fmt.Errorf("start worker: %w", err)
 		}
-		w.deps.log.WarnContext(ctx, "worker waits for Postgres", slog.Any("error", err), slog.Duration("retry_in", pause))
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("start worker: %w", errors.Join(ctx.Err(), err))
-		case <-time.After(pause):
+		w.deps.log.WarnContext(ctx, "worker waits for Postgres", slog.Any("error", err), slog.Duration("retry_in", wait))
+		if stopped := pause.For(ctx, wait); stopped != nil {
+			return fmt.Errorf("start worker: %w", errors.Join(stopped, err))
 		}
-		pause = min(2*pause, startPauseMax)
+		wait = min(2*wait, startPauseMax)
 	}
 }
 

@@ -65,9 +65,7 @@ func TestWorkerOutlivesPostgres(t *testing.T) {
 	if err := lock.Rollback(s.ctx); err == nil {
 		t.Error("the server did not die")
 	}
-	if err := cluster.Start(s.ctx); err != nil {
-		t.Fatalf("start postgres: %v", err)
-	}
+	s.ok(cluster.Start(s.ctx))
 	back := time.Now()
 	s.use(pgtest.Open(t, url).Config())
 	s.eventually("batch is ingested", s.allIngested)
@@ -99,9 +97,7 @@ func TestStop(t *testing.T) {
 	s.wantCounted(50)
 	s.stop(w)
 	idle, err := New(Options{Pool: s.pool, Registry: prometheus.NewRegistry()})
-	if err != nil {
-		t.Fatalf("new worker: %v", err)
-	}
+	s.ok(err)
 	s.stop(idle)
 }
 
