@@ -8,7 +8,6 @@ import (
 
 	"github.com/signpost/signpost/internal/csvimport"
 	"github.com/signpost/signpost/internal/jobs"
-	"github.com/signpost/signpost/internal/pgtest"
 )
 
 // modelSeeds is how many random files of each kind are imported.
@@ -181,11 +180,7 @@ func TestImportOfLinksWithoutOwners(t *testing.T) {
 // Postgres is killed again and again while chunks are applied. Each row is imported or
 // reported once, and the same rows win as without kills.
 func TestImportOutlivesPostgres(t *testing.T) {
-	t.Parallel()
-	cluster := pgtest.Cluster(t)
-	url := pgtest.Migrated(t, cluster)
-	s := &site{T: t, ctx: t.Context()}
-	s.use(pgtest.Open(t, url).Config())
+	s := setupMortal(t)
 	// Chunks take long enough for a kill.
 	s.exec(`
 		CREATE FUNCTION linger() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.1); RETURN NULL; END $$;
@@ -195,16 +190,7 @@ func TestImportOutlivesPostgres(t *testing.T) {
 	want := modelImport(rows, map[string]bool{})
 	id := s.upload(csvimport.KindUsers, file, csvimport.SplitOptions{ChunkRows: 50})
 	s.start(map[string]int{jobs.QueueImports: 3})
-	for last, kills := int64(0), 0; kills < 3; kills++ {
-		s.eventually("more chunks are done", func() bool {
-			return s.int("SELECT chunks_done FROM imports WHERE id = $1", id) > last
-		})
-		last = s.int("SELECT chunks_done FROM imports WHERE id = $1", id)
-		s.exec("CHECKPOINT") // tests do not wait for the disk, and this much has to be there
-		cluster.Kill()
-		s.ok(cluster.Start(s.ctx))
-		s.use(pgtest.Open(t, url).Config())
-	}
+	s.killPostgres("more chunks are done", "SELECT chunks_done FROM imports WHERE id = $1", id)
 	s.wantRows(id, int64(len(want)), int64(len(rows)-len(want)))
 	s.wantLines(rows, want, true, "SELECT import_line FROM users WHERE import_id = $1", id)
 	s.wantLines(rows, want, false, "SELECT line FROM import_errors WHERE import_id = $1", id)

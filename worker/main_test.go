@@ -20,6 +20,7 @@ import (
 	"github.com/signpost/signpost/internal/csvimport"
 	"github.com/signpost/signpost/internal/jobs"
 	"github.com/signpost/signpost/internal/links"
+	"github.com/signpost/signpost/internal/pgserver"
 	"github.com/signpost/signpost/internal/pgtest"
 	"github.com/signpost/signpost/internal/postgres"
 	"github.com/signpost/signpost/queries"
@@ -52,6 +53,36 @@ func setup(t *testing.T) *site {
 		t.Fatalf("new inserter: %v", err)
 	}
 	return s
+}
+
+// mortal is a site on a Postgres of its own, which can be killed.
+type mortal struct {
+	*site
+	cluster *pgserver.Cluster
+	url     string
+}
+
+func setupMortal(t *testing.T) *mortal {
+	t.Helper()
+	t.Parallel()
+	cluster := pgtest.Cluster(t)
+	m := &mortal{&site{T: t, ctx: t.Context()}, cluster, pgtest.Migrated(t, cluster)}
+	m.use(pgtest.Open(t, m.url).Config())
+	return m
+}
+
+// killPostgres kills Postgres three times, each time when a number has grown.
+func (m *mortal) killPostgres(what, sql string, args ...any) {
+	m.Helper()
+	last := int64(0)
+	for range 3 {
+		m.eventually(what, func() bool { return m.int(sql, args...) > last })
+		last = m.int(sql, args...)
+		m.exec("CHECKPOINT") // tests do not wait for the disk, and this much has to be there
+		m.cluster.Kill()
+		m.ok(m.cluster.Start(m.ctx))
+		m.use(pgtest.Open(m.T, m.url).Config())
+	}
 }
 
 // start starts a worker on the queues, with the changes that a test wants.
@@ -233,12 +264,14 @@ func (s *site) receive(kind csvimport.Kind, file string, opts csvimport.SplitOpt
 		Kind: string(kind), Layout: layout, KeepIds: true, ActorName: "test", OnConflict: string(csvimport.PolicyReject),
 	})
 	s.ok(err)
-	for {
+	for highest := int64(0); ; {
 		chunk, err := splitter.Next()
 		if errors.Is(err, io.EOF) {
+			s.reserveIDs(kind, highest)
 			return imp.ID
 		}
 		s.ok(err)
+		highest = max(highest, splitter.Layout().HighestID(chunk.Data))
 		err = q.InsertImportChunk(s.ctx, queries.InsertImportChunkParams{
 			ImportID: imp.ID, Seq: int32(chunk.Seq), FirstLine: chunk.FirstLine, Rows: int32(chunk.Rows),
 			Data: chunk.Data,
@@ -247,9 +280,21 @@ func (s *site) receive(kind csvimport.Kind, file string, opts csvimport.SplitOpt
 	}
 }
 
+// reserveIDs moves a sequence past the ids in a file.
+func (s *site) reserveIDs(kind csvimport.Kind, highest int64) {
+	s.Helper()
+	q := queries.New(s.pool)
+	switch {
+	case highest == 0:
+	case kind == csvimport.KindUsers:
+		s.ok(q.MoveUsersSequence(s.ctx, highest))
+	case kind == csvimport.KindLinks:
+		s.ok(q.MoveURLsSequence(s.ctx, highest))
+	}
+}
+
 func (s *site) queueImport(id int64) {
 	s.Helper()
-	s.reserveIDs(id)
 	err := postgres.InTx(s.ctx, s.pool, func(tx pgx.Tx) error {
 		q := queries.New(tx)
 		_, err := q.QueueImport(s.ctx, queries.QueueImportParams{
@@ -266,32 +311,6 @@ func (s *site) queueImport(id int64) {
 		}
 		return q.SetImportJob(s.ctx, &job.Job.ID, id)
 	})
-	s.ok(err)
-}
-
-// reserveIDs moves the sequence past the ids in the file, as the API does.
-func (s *site) reserveIDs(id int64) {
-	s.Helper()
-	q := queries.New(s.pool)
-	imp, err := q.GetImport(s.ctx, id)
-	if err != nil || imp.DryRun || imp.Kind == string(csvimport.KindEvents) {
-		return
-	}
-	var layout csvimport.Layout
-	s.ok(json.Unmarshal(imp.Layout, &layout))
-	found, _ := s.pool.Query(s.ctx, "SELECT data FROM import_chunks WHERE import_id = $1", id) // CollectRows has the error
-	chunks, err := pgx.CollectRows(found, pgx.RowTo[[]byte])
-	highest := int64(0)
-	for _, data := range chunks {
-		highest = max(highest, layout.HighestID(data))
-	}
-	move := q.MoveUsersSequence
-	if imp.Kind == string(csvimport.KindLinks) {
-		move = q.MoveURLsSequence
-	}
-	if highest > 0 && err == nil {
-		err = move(s.ctx, highest)
-	}
 	s.ok(err)
 }
 

@@ -8,7 +8,6 @@ import (
 
 	"github.com/signpost/signpost/internal/csvimport"
 	"github.com/signpost/signpost/internal/jobs"
-	"github.com/signpost/signpost/internal/pgtest"
 )
 
 // outcomesOf lists the rows that an import skipped or updated, each with the existing
@@ -287,11 +286,7 @@ func TestUpdatesAtOnce(t *testing.T) {
 // Postgres is killed again and again while chunks update rows. Each outcome is recorded
 // once, and the same rows win as without kills.
 func TestUpdateOutlivesPostgres(t *testing.T) {
-	t.Parallel()
-	cluster := pgtest.Cluster(t)
-	url := pgtest.Migrated(t, cluster)
-	s := &site{T: t, ctx: t.Context()}
-	s.use(pgtest.Open(t, url).Config())
+	s := setupMortal(t)
 	c := policyCases[0]
 	s.exec(c.fill)
 	s.exec(`
@@ -306,16 +301,7 @@ func TestUpdateOutlivesPostgres(t *testing.T) {
 	}
 	id := s.uploadAs(c.kind, file, csvimport.SplitOptions{ChunkRows: 60}, csvimport.PolicyUpdate, false)
 	s.start(map[string]int{jobs.QueueImports: 3})
-	for last, kills := int64(0), 0; kills < 3; kills++ {
-		s.eventually("more rows are done", func() bool {
-			return s.int("SELECT rows_imported + rows_updated + rows_rejected FROM imports WHERE id = $1", id) > last
-		})
-		last = s.int("SELECT rows_imported + rows_updated + rows_rejected FROM imports WHERE id = $1", id)
-		s.exec("CHECKPOINT") // tests do not wait for the disk, and this much has to be there
-		cluster.Kill()
-		s.ok(cluster.Start(s.ctx))
-		s.use(pgtest.Open(t, url).Config())
-	}
+	s.killPostgres("more rows are done", "SELECT rows_imported + rows_updated + rows_rejected FROM imports WHERE id = $1", id)
 	got := s.outcomes(id)
 	for line, is := range want {
 		if got[line] != is {

@@ -19,7 +19,6 @@ import (
 	"github.com/signpost/signpost/internal/csvimport"
 	"github.com/signpost/signpost/internal/jobs"
 	"github.com/signpost/signpost/internal/linkcache"
-	"github.com/signpost/signpost/internal/pgtest"
 	"github.com/signpost/signpost/internal/promise"
 	"github.com/signpost/signpost/queries"
 )
@@ -405,11 +404,7 @@ func TestUndoOfUpdates(t *testing.T) {
 
 // Postgres is killed again and again while events are taken out of the rollups.
 func TestUndoOutlivesPostgres(t *testing.T) {
-	t.Parallel()
-	cluster := pgtest.Cluster(t)
-	url := pgtest.Migrated(t, cluster)
-	s := &site{T: t, ctx: t.Context()}
-	s.use(pgtest.Open(t, url).Config())
+	s := setupMortal(t)
 	s.start(map[string]int{jobs.QueueImports: 2, jobs.QueueClicks: 1}, smallPieces)
 	s.inhabit()
 	_, links, events := s.importHistory(csvimport.SplitOptions{})
@@ -418,16 +413,7 @@ func TestUndoOutlivesPostgres(t *testing.T) {
 		CREATE FUNCTION linger() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.05); RETURN NULL; END $$;
 		CREATE TRIGGER linger AFTER DELETE ON click_days FOR EACH STATEMENT EXECUTE FUNCTION linger()`)
 	s.undo(events)
-	for last, kills := int64(0), 0; kills < 3; kills++ {
-		s.eventually("more events are removed", func() bool {
-			return s.int("SELECT rows_removed FROM imports WHERE id = $1", events) > last
-		})
-		last = s.int("SELECT rows_removed FROM imports WHERE id = $1", events)
-		s.exec("CHECKPOINT") // tests do not wait for the disk, and this much has to be there
-		cluster.Kill()
-		s.ok(cluster.Start(s.ctx))
-		s.use(pgtest.Open(t, url).Config())
-	}
+	s.killPostgres("more events are removed", "SELECT rows_removed FROM imports WHERE id = $1", events)
 	s.wantUndone(events, 300, 0)
 	s.wantCounted(2)
 	s.undo(links)
