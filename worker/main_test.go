@@ -41,13 +41,15 @@ type site struct {
 	pool   *pgxpool.Pool
 	river  *river.Client[pgx.Tx]
 	worker *Worker
+	// highest is the highest id in the file of each import.
+	highest map[int64]int64
 }
 
 // setup returns a database without a worker.
 func setup(t *testing.T) *site {
 	t.Helper()
 	t.Parallel()
-	s := &site{T: t, ctx: t.Context(), pool: pgtest.Pool(t)}
+	s := &site{T: t, ctx: t.Context(), pool: pgtest.Pool(t), highest: map[int64]int64{}}
 	var err error
 	if s.river, err = NewInserter(s.pool, slog.New(slog.DiscardHandler)); err != nil {
 		t.Fatalf("new inserter: %v", err)
@@ -66,7 +68,7 @@ func setupMortal(t *testing.T) *mortal {
 	t.Helper()
 	t.Parallel()
 	cluster := pgtest.Cluster(t)
-	m := &mortal{&site{T: t, ctx: t.Context()}, cluster, pgtest.Migrated(t, cluster)}
+	m := &mortal{&site{T: t, ctx: t.Context(), highest: map[int64]int64{}}, cluster, pgtest.Migrated(t, cluster)}
 	m.use(pgtest.Open(t, m.url).Config())
 	return m
 }
@@ -267,7 +269,7 @@ func (s *site) receive(kind csvimport.Kind, file string, opts csvimport.SplitOpt
 	for highest := int64(0); ; {
 		chunk, err := splitter.Next()
 		if errors.Is(err, io.EOF) {
-			s.reserveIDs(kind, highest)
+			s.highest[imp.ID] = highest
 			return imp.ID
 		}
 		s.ok(err)
@@ -280,21 +282,24 @@ func (s *site) receive(kind csvimport.Kind, file string, opts csvimport.SplitOpt
 	}
 }
 
-// reserveIDs moves a sequence past the ids in a file.
-func (s *site) reserveIDs(kind csvimport.Kind, highest int64) {
+// reserveIDs moves a sequence past the ids in a file, as the API does.
+func (s *site) reserveIDs(id int64) {
 	s.Helper()
 	q := queries.New(s.pool)
-	switch {
-	case highest == 0:
-	case kind == csvimport.KindUsers:
+	imp, err := q.GetImport(s.ctx, id)
+	s.ok(err)
+	switch highest := s.highest[id]; {
+	case highest == 0 || imp.DryRun:
+	case imp.Kind == string(csvimport.KindUsers):
 		s.ok(q.MoveUsersSequence(s.ctx, highest))
-	case kind == csvimport.KindLinks:
+	case imp.Kind == string(csvimport.KindLinks):
 		s.ok(q.MoveURLsSequence(s.ctx, highest))
 	}
 }
 
 func (s *site) queueImport(id int64) {
 	s.Helper()
+	s.reserveIDs(id)
 	err := postgres.InTx(s.ctx, s.pool, func(tx pgx.Tx) error {
 		q := queries.New(tx)
 		_, err := q.QueueImport(s.ctx, queries.QueueImportParams{
