@@ -228,13 +228,13 @@ func TestArchiveAndRestore(t *testing.T) {
 	if len(files) != 2 || files[1] != old.Format("2006-01")+".part-0001.json" || !strings.HasSuffix(files[0], ".csv.zst") {
 		t.Errorf("the archive has %v", files)
 	}
-	r.ok(w.deps.sampleOnce(r.ctx))
+	r.ok(w.deps.sampleOnce(r.ctx, false))
 	for gauge, want := range map[string]float64{
-		"retired": testutil.ToFloat64(w.deps.metrics.monthsRetired) - 1,
-		"rows":    testutil.ToFloat64(w.deps.metrics.rowsRetired) - 102,
-		"open":    testutil.ToFloat64(w.deps.metrics.partsOpen),
-		"due":     testutil.ToFloat64(w.deps.metrics.monthsDue),
-		"ahead":   testutil.ToFloat64(w.deps.metrics.monthsAhead) - partitionsAhead,
+		"retired": w.figure("events_months_retired") - 1,
+		"rows":    w.figure("events_retired_rows") - 102,
+		"open":    w.figure("events_parts_open"),
+		"due":     w.figure("events_months_due"),
+		"ahead":   w.figure("events_partition_months_ahead") - partitionsAhead,
 	} {
 		if want != 0 {
 			t.Errorf("the gauge of %s is off by %v", gauge, want)
@@ -249,8 +249,8 @@ func TestArchiveAndRestore(t *testing.T) {
 	}
 	r.wantTotals(totals)
 	r.wantTables(1, 0)
-	r.ok(w.deps.sampleOnce(r.ctx))
-	if got := testutil.ToFloat64(w.deps.metrics.monthsDue); got != 1 {
+	r.ok(w.deps.sampleOnce(r.ctx, false))
+	if got := w.figure("events_months_due"); got != 1 {
 		t.Errorf("%v months are due, want the restored one", got)
 	}
 	r.again()
@@ -451,8 +451,8 @@ func TestMakePartitionsAhead(t *testing.T) {
 	}
 	w := s.start(nil)
 	s.run(jobs.MakePartitions{})
-	s.ok(w.deps.sampleOnce(s.ctx))
-	if n := testutil.ToFloat64(w.deps.metrics.monthsAhead); n != partitionsAhead {
+	s.ok(w.deps.sampleOnce(s.ctx, false))
+	if n := w.figure("events_partition_months_ahead"); n != partitionsAhead {
 		t.Errorf("%v months ahead have a partition, want %d", n, partitionsAhead)
 	}
 }
@@ -665,8 +665,8 @@ func TestArchiveKeepsChanges(t *testing.T) {
 	r.again()
 	r.run(jobs.ArchiveMonths{}) // nothing is left to retire
 	check("looked at once more", "1 dropped 100")
-	r.ok(w.deps.sampleOnce(r.ctx))
-	if n := testutil.ToFloat64(w.deps.metrics.monthsDue); n != 0 {
+	r.ok(w.deps.sampleOnce(r.ctx, false))
+	if n := w.figure("events_months_due"); n != 0 {
 		t.Errorf("%v months are due", n)
 	}
 	r.lateIngested("late", 30)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/signpost/signpost/internal/jobs"
 	"github.com/signpost/signpost/internal/postgres"
 	"github.com/signpost/signpost/queries"
 )
@@ -27,17 +28,26 @@ var grows = []string{
 	"import_chunks", "import_errors", "import_notices", "link_changes", "river_job",
 }
 
-// sample keeps the gauges until ctx ends. While Postgres is away they keep
-// their last values.
+// figures are what a sample of the database found.
+type figures struct {
+	queues   []queries.QueueDepthsRow
+	paused   []queries.PausedQueuesRow
+	batches  queries.PendingBatchesRow
+	months   []time.Time // with a partition
+	due      []time.Time // to be archived
+	parts    queries.EventPartFiguresRow
+	imports  []queries.ImportStatesRow
+	server   queries.ServerFiguresRow
+	database int64
+	tables   []queries.TableSizesRow
+}
+
+// sample keeps the figures until ctx ends. While Postgres is away the last ones stay.
 func (d *deps) sample(ctx context.Context) {
 	ticker := time.NewTicker(samplePeriod)
 	defer ticker.Stop()
 	for n := 0; ; n++ {
-		err := d.sampleOnce(ctx)
-		if n%sizesEvery == 0 && err == nil {
-			err = d.sampleSizes(ctx)
-		}
-		if err != nil && ctx.Err() == nil {
+		if err := d.sampleOnce(ctx, n%sizesEvery == 0); err != nil && ctx.Err() == nil {
 			d.log.DebugContext(ctx, "queues could not be sampled", slog.Any("error", err))
 		}
 		select {
@@ -48,137 +58,165 @@ func (d *deps) sample(ctx context.Context) {
 	}
 }
 
-// sampleOnce samples the figures that cost Postgres little.
-func (d *deps) sampleOnce(ctx context.Context) error {
+// sampleOnce samples the figures, with sizes or with the last ones.
+func (d *deps) sampleOnce(ctx context.Context, sizes bool) error {
 	ctx, cancel := context.WithTimeout(ctx, sampleTimeout)
 	defer cancel()
-	q := queries.New(d.pool)
-	depths, err := q.QueueDepths(ctx)
-	if err != nil {
-		return err
+	q, f := queries.New(d.pool), figures{}
+	reads := []func(context.Context) error{
+		into(&f.queues, q.QueueDepths), into(&f.paused, q.PausedQueues), into(&f.batches, q.PendingBatches),
+		into(&f.parts, q.EventPartFigures), into(&f.imports, q.ImportStates), into(&f.server, q.ServerFigures),
+		into(&f.months, func(ctx context.Context) ([]time.Time, error) { return postgres.Months(ctx, d.pool) }),
+		into(&f.due, func(ctx context.Context) ([]time.Time, error) { return d.toArchive(ctx, f.months, time.Now()) }),
 	}
-	d.metrics.setQueues(depths)
-	paused, err := q.PausedQueues(ctx)
-	if err != nil {
-		return err
+	if last := d.metrics.sampled.last.Load(); last != nil {
+		f.database, f.tables = last.database, last.tables
 	}
-	d.metrics.setPaused(paused)
-	pending, err := q.PendingBatches(ctx)
-	if err != nil {
-		return err
+	if sizes {
+		reads = append(reads, into(&f.database, q.DatabaseSize),
+			into(&f.tables, func(ctx context.Context) ([]queries.TableSizesRow, error) { return q.TableSizes(ctx, grows) }))
 	}
-	d.metrics.batchesPending.Set(float64(pending.Batches))
-	d.metrics.clicksPending.Set(float64(pending.Clicks))
-	d.metrics.oldestPending.Set(pending.OldestSeconds)
-	d.metrics.batchesFailed.Set(float64(pending.FailedBatches))
-	d.metrics.clicksFailed.Set(float64(pending.FailedClicks))
-	if err := d.samplePartitions(ctx, q); err != nil {
-		return err
-	}
-	imports, err := q.ImportStates(ctx)
-	if err != nil {
-		return err
-	}
-	d.metrics.setImports(imports)
-	figures, err := q.ServerFigures(ctx)
-	if err != nil {
-		return err
-	}
-	d.metrics.server.last.Store(&figures)
-	return nil
-}
-
-func (d *deps) sampleSizes(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, sampleTimeout)
-	defer cancel()
-	q := queries.New(d.pool)
-	database, err := q.DatabaseSize(ctx)
-	if err != nil {
-		return err
-	}
-	d.metrics.databaseBytes.Set(float64(database))
-	tables, err := q.TableSizes(ctx, grows)
-	if err != nil {
-		return err
-	}
-	for _, t := range tables {
-		d.metrics.tableBytes.WithLabelValues(t.Name).Set(float64(t.Bytes))
-	}
-	return nil
-}
-
-// queueStates are the states that always have a gauge for every queue, so that an
-// empty state reads zero rather than its last value.
-var queueStates = []string{"available", "retryable", "running", "scheduled", "discarded"}
-
-func (m *metrics) setQueues(depths []queries.QueueDepthsRow) {
-	jobs, oldest := map[[2]string]float64{}, map[string]float64{}
-	for queue := range DefaultQueues() {
-		oldest[queue] = 0
-		for _, state := range queueStates {
-			jobs[[2]string{queue, state}] = 0
+	for _, read := range reads {
+		if err := read(ctx); err != nil {
+			return err
 		}
 	}
-	for _, d := range depths {
+	d.metrics.sampled.last.Store(&f)
+	return nil
+}
+
+// into returns a function that keeps what read returns.
+func into[T any](to *T, read func(context.Context) (T, error)) func(context.Context) error {
+	return func(ctx context.Context) (err error) {
+		*to, err = read(ctx)
+		return err
+	}
+}
+
+// sampled exports the figures of the last sample. Every worker does, so that they exist
+// as long as one worker runs.
+type sampled struct{ last atomic.Pointer[figures] }
+
+// Describe implements [prometheus.Collector]. It describes nothing, because the labels
+// of a figure are known only when there is one.
+func (s *sampled) Describe(chan<- *prometheus.Desc) {}
+
+// Collect implements [prometheus.Collector].
+func (s *sampled) Collect(ch chan<- prometheus.Metric) {
+	f := s.last.Load()
+	if f == nil {
+		return
+	}
+	e := export{ch}
+	f.exportQueues(e)
+	f.exportImports(e)
+	f.exportServer(e)
+	e.gauge("click_batches_pending", "Click batches in Postgres that are not ingested.", float64(f.batches.Batches))
+	e.gauge("clicks_pending", "Clicks in batches that are not ingested.", float64(f.batches.Clicks))
+	e.gauge("clicks_pending_oldest_seconds", "Age of the oldest click in a batch that is not ingested.", f.batches.OldestSeconds)
+	e.gauge("click_batches_failed", "Click batches that cannot be ingested as they are and wait for an operator.", float64(f.batches.FailedBatches))
+	e.gauge("clicks_failed", "Clicks in batches that wait for an operator.", float64(f.batches.FailedClicks))
+	e.gauge("events_partitions", "Months of events that are in the database.", float64(len(f.months)))
+	e.gauge("events_partition_months_ahead", "Whole months beyond the current one that have their partition of events, up to the first that has not; -1 if the current one has none.",
+		float64(monthsAhead(f.months, time.Now())))
+	e.gauge("events_months_due", "Months of events in the database that are older than the retention, restored ones included.", float64(len(f.due)))
+	e.gauge("events_months_retired", "Months of events that were taken out of the database, restored ones included.", float64(f.parts.MonthsRetired))
+	e.gauge("events_retired_rows", "Events that were taken out of the database, restored ones included.", float64(f.parts.RowsRetired))
+	e.gauge("events_parts_open", "Detached parts of months that are not yet dropped.", float64(f.parts.PartsOpen))
+	e.gauge("events_parts_open_oldest_seconds", "Age of the oldest detached part that is not yet dropped.", f.parts.OldestOpenSeconds)
+}
+
+// export sends figures as metrics. Labels come as names and values in turn.
+type export struct{ ch chan<- prometheus.Metric }
+
+// ofDatabase ends the help text of every figure.
+const ofDatabase = " The same on every worker: take the max, not the sum."
+
+func (e export) gauge(name, help string, value float64, labels ...string) {
+	e.send(prometheus.GaugeValue, name, help, value, labels)
+}
+
+func (e export) counter(name, help string, value int64, labels ...string) {
+	e.send(prometheus.CounterValue, name, help, float64(value), labels)
+}
+
+func (e export) send(kind prometheus.ValueType, name, help string, value float64, labels []string) {
+	constant := prometheus.Labels{}
+	for i := 0; i < len(labels); i += 2 {
+		constant[labels[i]] = labels[i+1]
+	}
+	e.ch <- prometheus.MustNewConstMetric(prometheus.NewDesc("signpost_"+name, help+ofDatabase, nil, constant), kind, value)
+}
+
+// queueStates are the states that always have a gauge for every queue.
+var queueStates = []string{"available", "retryable", "running", "scheduled", "discarded"}
+
+func (f *figures) exportQueues(e export) {
+	depths, oldest, paused := map[[2]string]float64{}, map[string]float64{}, map[string]float64{}
+	for queue := range DefaultQueues() {
+		oldest[queue], paused[queue] = 0, 0
+		for _, state := range queueStates {
+			depths[[2]string{queue, state}] = 0
+		}
+	}
+	for _, d := range f.queues {
 		queue := boundedQueue(d.Queue)
-		jobs[[2]string{queue, d.State}] += float64(d.Jobs)
+		depths[[2]string{queue, d.State}] += float64(d.Jobs)
 		if d.State == "available" || d.State == "retryable" {
 			oldest[queue] = max(oldest[queue], d.OldestSeconds)
 		}
 	}
-	for k, n := range jobs {
-		m.queueJobs.WithLabelValues(k[0], k[1]).Set(n)
-	}
-	for queue, age := range oldest {
-		m.queueOldest.WithLabelValues(queue).Set(age)
-	}
-}
-
-func (m *metrics) setPaused(rows []queries.PausedQueuesRow) {
-	paused := map[string]float64{}
-	for queue := range DefaultQueues() {
-		paused[queue] = 0
-	}
-	for _, r := range rows {
+	for _, r := range f.paused {
 		if r.Paused {
 			paused[boundedQueue(r.Name)] = 1
 		}
 	}
-	for queue, value := range paused {
-		m.queuePaused.WithLabelValues(queue).Set(value)
+	for k, n := range depths {
+		e.gauge("queue_jobs", "Jobs that are not finished, by queue and state; discarded ones wait for an operator.", n, "queue", k[0], "state", k[1])
+	}
+	for queue, age := range oldest {
+		e.gauge("queue_oldest_seconds", "Age of the oldest job that waits to be worked, by queue.", age, "queue", queue)
+	}
+	for queue, is := range paused {
+		e.gauge("queue_paused", "1 if an operator paused the queue, else 0.", is, "queue", queue)
 	}
 }
 
-// setImports sets a gauge for every kind and state: the table allows no others.
-func (m *metrics) setImports(rows []queries.ImportStatesRow) {
-	open, ended, left := map[[2]string]float64{}, map[[2]string]float64{}, map[string]float64{}
+// exportImports has a gauge for every kind and state: the table allows no others.
+func (f *figures) exportImports(e export) {
+	imports, left := map[[2]string]int64{}, map[string]int64{}
+	for _, r := range f.imports {
+		imports[[2]string{r.Kind, r.State}] += r.Imports
+		if !r.Ended {
+			left[r.Kind] += r.RowsLeft
+		}
+	}
 	for _, kind := range importKinds {
-		left[kind] = 0
 		for _, state := range openStates {
-			open[[2]string{kind, state}] = 0
+			e.gauge("imports_open", "Imports under way, by kind and state.", float64(imports[[2]string{kind, state}]), "kind", kind, "state", state)
 		}
-		for _, state := range endStates {
-			ended[[2]string{kind, state}] = 0
+		for _, state := range slices.Concat(endStates, []string{jobs.ImportUndoing, jobs.ImportUndone}) {
+			e.gauge("imports_ended_last_hour", "Imports that ended within the last hour, by kind and state.", float64(imports[[2]string{kind, state}]), "kind", kind, "state", state)
 		}
+		e.gauge("import_rows_left", "Rows of uploaded imports that wait to be applied, by kind.", float64(left[kind]), "kind", kind)
 	}
-	for _, r := range rows {
-		key := [2]string{r.Kind, r.State}
-		if r.Ended {
-			ended[key] += float64(r.Imports)
-			continue
-		}
-		open[key] += float64(r.Imports)
-		left[r.Kind] += float64(r.RowsLeft)
+}
+
+func (f *figures) exportServer(e export) {
+	e.gauge("postgres_database_bytes", "Size of the database.", float64(f.database))
+	for _, t := range f.tables {
+		e.gauge("postgres_table_bytes", "Size of the tables that grow, with indexes and partitions.", float64(t.Bytes), "table", t.Name)
 	}
-	for k, n := range open {
-		m.importsOpen.WithLabelValues(k[0], k[1]).Set(n)
-	}
-	for k, n := range ended {
-		m.importsEnded.WithLabelValues(k[0], k[1]).Set(n)
-	}
-	for kind, n := range left {
-		m.importRowsLeft.WithLabelValues(kind).Set(n)
-	}
+	e.gauge("postgres_server_connections", "Clients connected to the server, of all databases.", float64(f.server.Connections))
+	e.gauge("postgres_server_max_connections", "Most connections the server takes (max_connections).", float64(f.server.MaxConnections))
+	e.gauge("postgres_oldest_transaction_seconds", "Age of the oldest open transaction in the database.", f.server.OldestTransactionSeconds)
+	const transactions = "Transactions of the database since the server's statistics began, by how they ended."
+	e.counter("postgres_transactions_total", transactions, f.server.Commits, "result", "commit")
+	e.counter("postgres_transactions_total", transactions, f.server.Rollbacks, "result", "rollback")
+	e.counter("postgres_deadlocks_total", "Deadlocks in the database since the server's statistics began.", f.server.Deadlocks)
+	const blocks = "Blocks of the database that were needed, by where they were found."
+	e.counter("postgres_blocks_total", blocks, f.server.BlocksHit, "from", "memory")
+	e.counter("postgres_blocks_total", blocks, f.server.BlocksRead, "from", "disk")
 }
 
 func boundedQueue(name string) string {
@@ -186,80 +224,6 @@ func boundedQueue(name string) string {
 		return name
 	}
 	return "other"
-}
-
-// serverMetrics are the server's own figures, as they were last sampled.
-type serverMetrics struct {
-	last atomic.Pointer[queries.ServerFiguresRow]
-
-	connections, limit, oldest       *prometheus.Desc
-	transactions, deadlocks, touched *prometheus.Desc
-}
-
-func newServerMetrics() *serverMetrics {
-	desc := func(name, help string, labels ...string) *prometheus.Desc {
-		return prometheus.NewDesc("signpost_postgres_"+name, help+ofDatabase, labels, nil)
-	}
-	return &serverMetrics{
-		connections:  desc("server_connections", "Clients connected to the server, of all databases."),
-		limit:        desc("server_max_connections", "Most connections the server takes (max_connections)."),
-		oldest:       desc("oldest_transaction_seconds", "Age of the oldest open transaction in the database."),
-		transactions: desc("transactions_total", "Transactions of the database since the server's statistics began, by how they ended.", "result"),
-		deadlocks:    desc("deadlocks_total", "Deadlocks in the database since the server's statistics began."),
-		touched:      desc("blocks_total", "Blocks of the database that were needed, by where they were found.", "from"),
-	}
-}
-
-// Describe implements [prometheus.Collector].
-func (m *serverMetrics) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{m.connections, m.limit, m.oldest, m.transactions, m.deadlocks, m.touched} {
-		ch <- d
-	}
-}
-
-// Collect implements [prometheus.Collector].
-func (m *serverMetrics) Collect(ch chan<- prometheus.Metric) {
-	f := m.last.Load()
-	if f == nil {
-		return
-	}
-	gauge := func(d *prometheus.Desc, v float64) {
-		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v)
-	}
-	counter := func(d *prometheus.Desc, v int64, labels ...string) {
-		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
-	}
-	gauge(m.connections, float64(f.Connections))
-	gauge(m.limit, float64(f.MaxConnections))
-	gauge(m.oldest, f.OldestTransactionSeconds)
-	counter(m.transactions, f.Commits, "commit")
-	counter(m.transactions, f.Rollbacks, "rollback")
-	counter(m.deadlocks, f.Deadlocks)
-	counter(m.touched, f.BlocksHit, "memory")
-	counter(m.touched, f.BlocksRead, "disk")
-}
-
-func (d *deps) samplePartitions(ctx context.Context, q *queries.Queries) error {
-	months, err := postgres.Months(ctx, d.pool)
-	if err != nil {
-		return err
-	}
-	parts, err := q.EventPartFigures(ctx)
-	if err != nil {
-		return err
-	}
-	due, err := d.toArchive(ctx, months, time.Now())
-	if err != nil {
-		return err
-	}
-	d.metrics.partitions.Set(float64(len(months)))
-	d.metrics.monthsAhead.Set(float64(monthsAhead(months, time.Now())))
-	d.metrics.monthsDue.Set(float64(len(due)))
-	d.metrics.monthsRetired.Set(float64(parts.MonthsRetired))
-	d.metrics.rowsRetired.Set(float64(parts.RowsRetired))
-	d.metrics.partsOpen.Set(float64(parts.PartsOpen))
-	d.metrics.oldestPart.Set(parts.OldestOpenSeconds)
-	return nil
 }
 
 // monthsAhead returns how many months after now's are in the list without a

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/signpost/signpost/internal/clicks"
@@ -319,11 +318,11 @@ func TestJobThatFailsForever(t *testing.T) {
 	if why := s.text("SELECT errors[1]->>'error' FROM river_job WHERE id = $1", id); !strings.Contains(why, "click_days") {
 		t.Errorf("the job says %q", why)
 	}
-	s.ok(w.deps.sampleOnce(s.ctx))
-	if n := testutil.ToFloat64(w.deps.metrics.queueJobs.WithLabelValues(jobs.QueueClicks, "discarded")); n != 1 {
+	s.ok(w.deps.sampleOnce(s.ctx, false))
+	if n := w.figure("queue_jobs", "queue", jobs.QueueClicks, "state", "discarded"); n != 1 {
 		t.Errorf("the gauge of discarded jobs says %v", n)
 	}
-	if n := testutil.ToFloat64(w.deps.metrics.clicksPending); n != 50 {
+	if n := w.figure("clicks_pending"); n != 50 {
 		t.Errorf("the gauge of pending clicks says %v", n)
 	}
 	s.exec("ALTER TABLE click_days_away RENAME TO click_days")
@@ -582,13 +581,12 @@ func TestUndecodableBatchFails(t *testing.T) {
 	if why := s.text("SELECT failure FROM click_batches WHERE failed_at IS NOT NULL AND payload IS NOT NULL"); !strings.Contains(why, "malformed click batch") {
 		t.Errorf("the batch says %q", why)
 	}
-	s.ok(w.deps.sampleOnce(s.ctx))
-	for gauge, want := range map[prometheus.Gauge]float64{
-		w.deps.metrics.batchesFailed: 1, w.deps.metrics.clicksFailed: 5,
-		w.deps.metrics.batchesPending: 0, w.deps.metrics.clicksPending: 0, w.deps.metrics.oldestPending: 0,
+	s.ok(w.deps.sampleOnce(s.ctx, false))
+	for gauge, want := range map[string]float64{
+		"click_batches_failed": 1, "clicks_failed": 5, "click_batches_pending": 0, "clicks_pending": 0, "clicks_pending_oldest_seconds": 0,
 	} {
-		if got := testutil.ToFloat64(gauge); got != want {
-			t.Errorf("%v says %v, want %v", gauge.Desc(), got, want)
+		if got := w.figure(gauge); got != want {
+			t.Errorf("%s is %v, want %v", gauge, got, want)
 		}
 	}
 	// Neither the rescue nor its salt waits for it.
