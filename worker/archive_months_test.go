@@ -128,32 +128,6 @@ func (r *archiving) hand() *archiveMonths {
 	return &archiveMonths{deps: d, now: time.Now}
 }
 
-// detached returns the job after it has detached the old month.
-func (r *archiving) detached() *archiveMonths {
-	r.Helper()
-	w := r.hand()
-	if err := w.begin(r.ctx, old); err != nil {
-		r.Fatal(err)
-	}
-	return w
-}
-
-// lockArchiving takes the lock that a worker has while it archives.
-func (r *archiving) lockArchiving() (unlock func()) {
-	r.Helper()
-	unlock, err := lockForArchive(r.ctx, r.pool)
-	if err != nil || unlock == nil {
-		r.Fatalf("lock: %v", err)
-	}
-	return unlock
-}
-
-// addLink makes the link 10.
-func (r *archiving) addLink() {
-	r.exec("INSERT INTO users (id, username, email) VALUES (1, 'ann', 'ann@example.com')")
-	r.exec("INSERT INTO urls (id, user_id, short_code, original_url) VALUES (10, 1, 'ten', 'https://example.com/')")
-}
-
 // sum is a fingerprint of all events of the old month and their number.
 func (r *archiving) sum() string {
 	return r.text(`SELECT count(*) || ' ' || coalesce(md5(string_agg(e::text, E'\n' ORDER BY occurred_at, id)), '') FROM events e
