@@ -65,10 +65,6 @@ func (w *importJob[T]) Work(ctx context.Context, job *river.Job[T]) error {
 	return run.giveUp(ctx, job.JobRow, run.work(ctx))
 }
 
-// errTooOld fails an import if this release would read its rows by other rules than the
-// release that it was uploaded to.
-var errTooOld = errors.New("the import was uploaded to a much older release")
-
 // importRun is one job's work on an import.
 type importRun struct {
 	deps   *deps
@@ -103,9 +99,6 @@ func (run *importRun) open(ctx context.Context) error {
 	row := run.row
 	if err := json.Unmarshal(row.Layout, &run.layout); err != nil {
 		return fmt.Errorf("read layout of import %d: %w", row.ID, err)
-	}
-	if !run.layout.Lenient {
-		return run.fail(ctx, "the file was uploaded to a much older release and is read no more: send it again", river.JobCancel(errTooOld))
 	}
 	zone, err := run.layout.Zone()
 	if err != nil {
@@ -336,7 +329,7 @@ func (run *importRun) tryChunk(ctx context.Context, c *chunk) (what int, err err
 // and the next one will do nothing.
 func (run *importRun) stop(ctx context.Context, tx pgx.Tx, q *queries.Queries, replaced bool, seq int32) error {
 	if !replaced {
-		next, err := insertJob(ctx, tx, jobs.ApplyChunk{ImportID: run.row.ID, Seq: seq})
+		next, err := insertJob(ctx, tx, jobs.ApplyChunk{ImportID: run.row.ID, Seq: seq}, nil)
 		if err != nil {
 			return err
 		}

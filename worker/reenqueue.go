@@ -121,12 +121,10 @@ func (w *reenqueue) stalled(ctx context.Context) (int, error) {
 			}
 			// The new job has the tries that the old one had left, so that rows which
 			// end the worker that applies them do not do so for ever.
-			next, err := river.ClientFromContext[pgx.Tx](ctx).InsertTx(ctx, tx, jobs.NextOfImport(i.ID, i.State),
-				&river.InsertOpts{MaxAttempts: max(1, int(i.TriesLeft))})
+			jobID, err := insertJob(ctx, tx, jobs.NextOfImport(i.ID, i.State), &river.InsertOpts{MaxAttempts: max(1, int(i.TriesLeft))})
 			if err != nil {
-				return fmt.Errorf("insert job of import: %w", err)
+				return err
 			}
-			jobID := next.Job.ID
 			if err := q.SetImportJob(ctx, &jobID, i.ID); err != nil {
 				return fmt.Errorf("note job of import: %w", err)
 			}
@@ -142,7 +140,7 @@ func (w *reenqueue) stalled(ctx context.Context) (int, error) {
 
 func (w *reenqueue) insert(ctx context.Context, args river.JobArgs, note func(*queries.Queries, int64) error) error {
 	return w.deps.inTx(ctx, func(tx pgx.Tx, q *queries.Queries) error {
-		jobID, err := insertJob(ctx, tx, args)
+		jobID, err := insertJob(ctx, tx, args, nil)
 		if err != nil {
 			return err
 		}

@@ -2,7 +2,6 @@ package worker
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"strconv"
@@ -39,12 +38,9 @@ type undoImport struct {
 // Work implements [river.Worker].
 func (w *undoImport) Work(ctx context.Context, job *river.Job[jobs.UndoImport]) error {
 	for turnEnds := time.Now().Add(w.deps.importTurn); ; {
-		row, err := queries.New(w.deps.pool).GetImport(ctx, job.Args.ImportID)
-		if errors.Is(err, pgx.ErrNoRows) {
-			return river.JobCancel(fmt.Errorf("import %d does not exist", job.Args.ImportID))
-		}
+		row, err := w.deps.findImport(ctx, job.Args.ImportID)
 		if err != nil {
-			return fmt.Errorf("read import: %w", err)
+			return err
 		}
 		if row.State != jobs.ImportUndoing {
 			return nil

@@ -292,10 +292,9 @@ func complete[T river.JobArgs](ctx context.Context, tx pgx.Tx, job *river.Job[T]
 	return nil
 }
 
-// insertJob inserts a job in tx and returns its id.
-func insertJob(ctx context.Context, tx pgx.Tx, args river.JobArgs) (int64, error) {
-	client := river.ClientFromContext[pgx.Tx](ctx)
-	inserted, err := client.InsertTx(ctx, tx, args, nil)
+// insertJob inserts a job in tx and returns its id. opts may be nil.
+func insertJob(ctx context.Context, tx pgx.Tx, args river.JobArgs, opts *river.InsertOpts) (int64, error) {
+	inserted, err := river.ClientFromContext[pgx.Tx](ctx).InsertTx(ctx, tx, args, opts)
 	if err != nil {
 		return 0, fmt.Errorf("insert %s job: %w", args.Kind(), err)
 	}

@@ -52,8 +52,7 @@ type Layout struct {
 	// IgnoredTotal is how many columns are ignored, if Ignored does not name all of
 	// them.
 	IgnoredTotal int `json:"ignored_total,omitempty"`
-	// Lenient is true for all imports but those of very old releases, which were read by
-	// stricter rules and are read no more.
+	// Lenient is always true. The previous release reads no other imports.
 	Lenient bool `json:"lenient,omitempty"`
 	// Escape is EscapeBackslash in a file that writes a quote within quotes as \".
 	Escape string `json:"escape,omitempty"`

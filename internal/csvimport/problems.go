@@ -90,44 +90,28 @@ func rank(p Problem) int {
 	return 1
 }
 
-// mergeEncoding merges the groups that say that the encoding is not the file's into one
-// for the whole file. If other rows have valid characters beyond ASCII, the encoding is
-// right after all, and only some bytes are not.
+// mergeEncoding merges the groups that say that text is not in the file's encoding: into
+// one for the whole file, or, if other rows have valid characters beyond ASCII, so that
+// the encoding is right after all, into one of stray bytes for each column.
 func mergeEncoding(groups []Problem, unreadable []string) []Problem {
-	if slices.ContainsFunc(groups, func(p Problem) bool { return p.Kind == ProblemBytes }) {
-		return mergeBytes(groups)
-	}
-	merged := Problem{Outcome: OutcomeRejected, Kind: ProblemEncoding}
-	var rest []Problem
-	for _, p := range groups {
-		switch {
-		case p.Kind != ProblemEncoding:
-			rest = append(rest, p)
-			continue
-		case merged.Rows == 0 || p.Line < merged.Line:
-			merged.Line = p.Line
-		}
-		merged.Rows += p.Rows
-	}
-	if merged.Rows == 0 {
-		return rest
-	}
-	merged.Reason, merged.Cure = "the file is not UTF-8", "encoding=… names its encoding, or save it as UTF-8"
-	if guess := GuessEncoding(unreadable); guess != "" {
-		merged.Reason += ", it looks like " + names[guess]
-		merged.Cure = "encoding=" + string(guess) + " reads it"
-	}
-	return append(rest, merged)
-}
-
-// mergeBytes merges the groups of stray bytes into one for each column.
-func mergeBytes(groups []Problem) []Problem {
+	stray := slices.ContainsFunc(groups, func(p Problem) bool { return p.Kind == ProblemBytes })
 	var merged []Problem
 	for _, p := range groups {
-		if p.Kind == ProblemEncoding {
+		switch {
+		case p.Kind != ProblemEncoding && p.Kind != ProblemBytes:
+			merged = append(merged, p)
+			continue
+		case stray:
 			p.Kind = ProblemBytes
+		default:
+			p.Column = ""
+			p.Reason, p.Cure = "the file is not UTF-8", "encoding=… names its encoding, or save it as UTF-8"
+			if guess := GuessEncoding(unreadable); guess != "" {
+				p.Reason += ", it looks like " + names[guess]
+				p.Cure = "encoding=" + string(guess) + " reads it"
+			}
 		}
-		same := func(q Problem) bool { return q.Kind == ProblemBytes && p.Kind == ProblemBytes && q.Column == p.Column }
+		same := func(q Problem) bool { return q.Kind == p.Kind && q.Column == p.Column }
 		if at := slices.IndexFunc(merged, same); at >= 0 {
 			merged[at].Rows, merged[at].Line = merged[at].Rows+p.Rows, min(merged[at].Line, p.Line)
 			continue
