@@ -103,11 +103,14 @@ type API struct {
 	bulkheads bulkheads
 	held      *shares // bytes of bodies
 	exports   *shares // places of exports
-	uploads   *uploadPlaces
-	patience  patience
-	hints     hints
-	draining  atomic.Bool
-	watched   atomic.Int64 // when /ready was asked last, in Unix nanoseconds
+	// uploads are the places of files that will be stored, repeats those of files that
+	// are only read to check that they came before. Each stands for the memory of a
+	// piece of its file and of unpacking (I7).
+	uploads, repeats *shares
+	patience         patience
+	hints            hints
+	draining         atomic.Bool
+	watched          atomic.Int64 // when /ready was asked last, in Unix nanoseconds
 	// stopped is closed when a shutdown begins to close connections. Answers that have
 	// no end of their own, or take long, then stop.
 	stopped  chan struct{}
@@ -152,7 +155,8 @@ func New(o Options) (*API, error) {
 	a.metrics = newMetrics(o.Registry)
 	a.held = newShares(heldBytes, a.metrics.held, errHeld, errHeldHalf)
 	a.exports = newShares(int64(a.ExportMaxActive), a.metrics.exporting, errExports, errExportsHalf)
-	a.uploads = newUploadPlaces(a.ImportMaxUploads, a.metrics.uploading, a.metrics.repeating)
+	a.uploads = newShares(int64(a.ImportMaxUploads), a.metrics.uploading, errUploads, errUploadsHalf)
+	a.repeats = newShares(int64(a.ImportMaxUploads), a.metrics.repeating, errUploads, errUploadsHalf)
 	a.watchers = newWatchers(a.metrics.watching)
 	a.app = a.newApp()
 	a.huma = a.newHuma()

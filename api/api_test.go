@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -118,11 +119,7 @@ func (b *bundle) serve() {
 	go func() { served <- b.api.Serve(ln) }()
 	b.t.Cleanup(func() {
 		http.DefaultClient.CloseIdleConnections()
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-		defer cancel()
-		if err := b.api.Shutdown(ctx); err != nil {
-			b.t.Errorf("shut down: %v", err)
-		}
+		b.shutDown()
 		if err := <-served; err != nil {
 			b.t.Errorf("serve: %v", err)
 		}
@@ -197,18 +194,50 @@ func (b *bundle) send(role Role, method, path string, body io.Reader, header ...
 	if err != nil {
 		return answer{}, err
 	}
-	defer func() { _ = resp.Body.Close() }()
-	raw, err := io.ReadAll(resp.Body)
-	if err != nil {
-		return answer{}, err
-	}
-	a := answer{status: resp.StatusCode, header: resp.Header, raw: raw}
-	a.parse()
-	return a, nil
+	return answerOf(resp)
 }
 
-// parse fills body.
-func (a *answer) parse() { _ = json.Unmarshal(a.raw, &a.body) }
+// answerOf reads an answer to its end.
+func answerOf(resp *http.Response) (answer, error) {
+	defer func() { _ = resp.Body.Close() }()
+	a := answer{status: resp.StatusCode, header: resp.Header}
+	var err error
+	a.raw, err = io.ReadAll(resp.Body)
+	_ = json.Unmarshal(a.raw, &a.body)
+	return a, err
+}
+
+// dial opens a connection that the test closes at its end, if not before.
+func (b *bundle) dial() net.Conn {
+	b.t.Helper()
+	conn, err := net.Dial("tcp", b.addr)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.t.Cleanup(func() { _ = conn.Close() })
+	if err := conn.SetDeadline(time.Now().Add(time.Minute)); err != nil {
+		b.t.Fatal(err)
+	}
+	return conn
+}
+
+// write sends a part of a request.
+func (b *bundle) write(conn net.Conn, format string, args ...any) {
+	b.t.Helper()
+	if _, err := fmt.Fprintf(conn, format, args...); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// shutDown fails the test if the API does not end soon.
+func (b *bundle) shutDown() {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	if err := b.api.Shutdown(ctx); err != nil {
+		b.t.Errorf("shut down: %v", err)
+	}
+}
 
 var noRedirects = &http.Client{
 	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },

@@ -35,25 +35,14 @@ const bootstrapName = "ADMIN_TOKEN"
 
 type actorKey struct{}
 
-// actorFrom returns the actor of the request that ctx belongs to; ok is false on routes
-// that need no token.
-func actorFrom(ctx context.Context) (actor Actor, ok bool) {
-	actor, ok = ctx.Value(actorKey{}).(Actor)
-	return actor, ok
-}
-
-// actorIn is actorFrom for routes that need a token.
+// actorIn returns the actor of the request that ctx belongs to. On routes that need no
+// token it is the zero Actor, which may do nothing.
 func actorIn(ctx context.Context) Actor {
-	actor, _ := actorFrom(ctx)
+	actor, _ := ctx.Value(actorKey{}).(Actor)
 	return actor
 }
 
-// actorOf returns the actor as whom require authenticated a request. If require did not
-// run, it is the zero Actor, which may do nothing.
-func actorOf(c *fiber.Ctx) Actor {
-	actor, _ := actorFrom(c.UserContext())
-	return actor
-}
+func actorOf(c *fiber.Ctx) Actor { return actorIn(c.UserContext()) }
 
 // require returns a handler that rejects requests without a token of at least this
 // role. Later handlers get the bearer with actorOf.

@@ -71,9 +71,7 @@ func TestExpiryAndRevocationHoldAtOnce(t *testing.T) {
 		token, secret := createToken(t, b.pool, "short", RoleReader)
 		header := []string{"Authorization", "Bearer " + secret}
 		b.want(200, 0, "GET", "/users", nil, header...)
-		if _, err := b.pool.Exec(t.Context(), "UPDATE api_tokens SET "+end+" WHERE id = $1", token.ID); err != nil {
-			t.Fatal(err)
-		}
+		b.exec("UPDATE api_tokens SET "+end+" WHERE id = $1", token.ID)
 		b.want(401, 0, "GET", "/users", nil, header...)
 	}
 }

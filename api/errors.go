@@ -144,10 +144,6 @@ func plainError(status int) *Error {
 }
 
 // answerable returns the answer for err. It logs err unless the client is at fault.
-func (a *API) answerable(requestID string, err error) *Error {
-	return answerable(a.Log, requestID, err)
-}
-
 func answerable(log *slog.Logger, requestID string, err error) *Error {
 	e := fromError(err)
 	if e == errBusy || e == errHeld { // their metrics say more than a log line for each
@@ -166,7 +162,7 @@ func answerable(log *slog.Logger, requestID string, err error) *Error {
 
 // fail answers c with err. It never fails itself.
 func (a *API) fail(c *fiber.Ctx, err error) error {
-	e := a.answerable(responseID(c), err)
+	e := answerable(a.Log, responseID(c), err)
 	for name, values := range e.GetHeaders() {
 		c.Set(name, values[0])
 	}

@@ -13,14 +13,12 @@ import (
 func TestEvents(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	if _, err := b.pool.Exec(t.Context(), `
+	b.exec(`
 		INSERT INTO events (occurred_at, url_id, user_id, event_type, bot, country, browser, os, device, referrer_host, details) VALUES
 			(date_trunc('month', now()) + interval '1 s', 7, 3, 'clicked', true, 'DE', 'Firefox', 'Linux', 'desktop', 'news.example', NULL),
 			(date_trunc('month', now()) + interval '2 s', 7, 3, 'clicked', NULL, NULL, NULL, NULL, NULL, NULL, NULL),
 			(date_trunc('month', now()) + interval '3 s', 8, NULL, 'clicked', NULL, NULL, NULL, NULL, NULL, NULL, '{"from": "a file"}'),
-			(date_trunc('month', now()) + interval '4 s', NULL, 3, 'created', NULL, NULL, NULL, NULL, NULL, NULL, NULL)`); err != nil {
-		t.Fatal(err)
-	}
+			(date_trunc('month', now()) + interval '4 s', NULL, 3, 'created', NULL, NULL, NULL, NULL, NULL, NULL, NULL)`)
 	rows := b.want(200, RoleReader, "GET", "/events", nil).rows()
 	want := []string{
 		"map[] created <nil> 3",
@@ -58,10 +56,8 @@ func TestEvents(t *testing.T) {
 func TestEventsBetweenCursorAndTimes(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	if _, err := b.pool.Exec(t.Context(), `
-		INSERT INTO events (id, occurred_at, event_type) SELECT n, date_trunc('month', now()) + n * interval '1 s', 'clicked' FROM generate_series(1, 9) n`); err != nil {
-		t.Fatal(err)
-	}
+	b.exec(`
+		INSERT INTO events (id, occurred_at, event_type) SELECT n, date_trunc('month', now()) + n * interval '1 s', 'clicked' FROM generate_series(1, 9) n`)
 	month := postgres.MonthOf(time.Now())
 	second := func(n int) time.Time { return month.Add(time.Duration(n) * time.Second) }
 	text := func(n int) string { return second(n).Format(time.RFC3339) }

@@ -100,13 +100,13 @@ func manageList[I, T any, P interface {
 		if format := params.format(); format != formatJSON {
 			source, err := export(ctx, in)
 			if err != nil {
-				return nil, a.answerable(requestIDOf(ctx), err)
+				return nil, answerable(a.Log, requestIDOf(ctx), err)
 			}
 			return &huma.StreamResponse{Body: func(h huma.Context) { a.export(humafiber.Unwrap(h), source, format, params.only()) }}, nil
 		}
 		out, err := page(ctx, in)
 		if err != nil {
-			return nil, a.answerable(requestIDOf(ctx), err)
+			return nil, answerable(a.Log, requestIDOf(ctx), err)
 		}
 		return &huma.StreamResponse{Body: func(h huma.Context) { a.writeList(humafiber.Unwrap(h), out.Body) }}, nil
 	})

@@ -28,15 +28,11 @@ import (
 // fill makes one user and n links of about a kilobyte.
 func (b *bundle) fill(n int) {
 	b.t.Helper()
-	if _, err := b.pool.Exec(b.t.Context(), `
-		INSERT INTO users (username, email) VALUES ('ann', 'ann@example.com')`); err != nil {
-		b.t.Fatal(err)
-	}
-	if _, err := b.pool.Exec(b.t.Context(), `
+	b.exec(`
+		INSERT INTO users (username, email) VALUES ('ann', 'ann@example.com')`)
+	b.exec(`
 		INSERT INTO urls (user_id, short_code, original_url)
-		SELECT 1, 'c' || n, 'https://example.com/' || repeat('x', 900) FROM generate_series(1, $1) n`, n); err != nil {
-		b.t.Fatal(err)
-	}
+		SELECT 1, 'c' || n, 'https://example.com/' || repeat('x', 900) FROM generate_series(1, $1) n`, n)
 }
 
 // slow begins an export that is larger than the buffers of the kernel, so that the
@@ -165,12 +161,10 @@ func TestExportsShowWhatListsShow(t *testing.T) {
 		b.want(201, RoleAdmin, "POST", "/urls", link)
 	}
 	b.want(200, RoleAdmin, "PATCH", "/urls/1", object{"title": "+1 changed"})
-	if _, err := b.pool.Exec(t.Context(), `
+	b.exec(`
 		INSERT INTO events (occurred_at, url_id, user_id, event_type, browser, bot)
 		SELECT date_trunc('day', now()) + n * interval '1 second', 1 + n % 2, 1 + n % 2, 'clicked', 'Firefox', n % 3 = 0
-		FROM generate_series(1, 30) n`); err != nil {
-		t.Fatal(err)
-	}
+		FROM generate_series(1, 30) n`)
 	for _, path := range []string{
 		"/users?", "/urls?order=oldest&", "/urls?order=newest&", "/urls?order=oldest&user_id=2&", "/urls?tag=@a&", "/urls?search=FORMULA&",
 		"/urls?is_active=false&", "/urls?tag=none&", "/events?order=oldest&", "/events?", "/events?url_id=2&", "/events?event_type=updated&", "/events?user_id=1&from=2020-01-01T00:00:00Z&to=2021-01-01T00:00:00Z&",
@@ -280,10 +274,8 @@ func TestExportIsWhole(t *testing.T) {
 func TestExportNeedsNoMemory(t *testing.T) {
 	b := setup(t)
 	const rows = 200_000
-	if _, err := b.pool.Exec(t.Context(), `
-		INSERT INTO users (username, email) SELECT 'u' || n, 'u' || n || '@example.com' FROM generate_series(1, $1) n`, rows); err != nil {
-		t.Fatal(err)
-	}
+	b.exec(`
+		INSERT INTO users (username, email) SELECT 'u' || n, 'u' || n || '@example.com' FROM generate_series(1, $1) n`, rows)
 	live := func() int64 {
 		var m runtime.MemStats
 		runtime.GC()
@@ -329,10 +321,8 @@ func TestExportForASlowClient(t *testing.T) {
 	if err != nil || open != 0 {
 		t.Errorf("%d transactions are open, %v", open, err)
 	}
-	if _, err := b.pool.Exec(t.Context(), `
-		SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()`); err != nil {
-		t.Fatal(err)
-	}
+	b.exec(`
+		SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()`)
 	rest, err := io.ReadAll(body)
 	if err != nil || lines(rest) != rows {
 		t.Errorf("%d lines, %v; want %d", lines(rest), err, rows)
@@ -345,9 +335,7 @@ func TestExportThatFails(t *testing.T) {
 	b := setup(t)
 	b.fill(3 * service.ExportPiece)
 	body := b.slow("/urls?format=csv")
-	if _, err := b.pool.Exec(t.Context(), `ALTER TABLE urls RENAME TO gone`); err != nil {
-		t.Fatal(err)
-	}
+	b.exec(`ALTER TABLE urls RENAME TO gone`)
 	got, err := io.ReadAll(body)
 	if !errors.Is(err, io.ErrUnexpectedEOF) || lines(got) < 2 {
 		t.Errorf("%d lines and the error %v; want some and an unexpected end", lines(got), err)
@@ -416,11 +404,7 @@ func TestExportThatIsStopped(t *testing.T) {
 	b := setup(t)
 	b.fill(3 * service.ExportPiece)
 	body := b.slow("/urls?format=csv")
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	defer cancel()
-	if err := b.api.Shutdown(ctx); err != nil {
-		t.Errorf("shut down: %v", err)
-	}
+	b.shutDown()
 	if _, err := io.ReadAll(body); err == nil {
 		t.Error("the export seems to be whole")
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/klauspost/compress/gzip"
@@ -88,11 +89,8 @@ func (u *fileUpload) unpack(in io.Reader, coding string, limit int64) (io.Reader
 
 // close frees the decoder's memory, and then the upload's place.
 func (u *fileUpload) close() {
-	for _, c := range u.closers {
+	for _, c := range slices.Backward(u.closers) {
 		c()
-	}
-	if u.place != nil {
-		u.place.leave()
 	}
 }
 

@@ -67,9 +67,7 @@ func TestPackedUploads(t *testing.T) {
 		}
 	}
 	b.want(202, RoleAdmin, "POST", "/imports?kind=users", packed(t, codingGzip, csvOfUsers), "Content-Type", "text/csv", "Content-Encoding", "x-gzip")
-	if n := b.count("SELECT count(*) FROM import_chunks WHERE data <> $1", []byte(csvOfUsers[len("username,email\n"):])); n != 0 {
-		t.Errorf("%d files came out as something else", n)
-	}
+	b.wantCount(0, "SELECT count(*) FROM import_chunks WHERE data <> $1", []byte(csvOfUsers[len("username,email\n"):]))
 }
 
 // A packed file that is incomplete or damaged is refused, and no part of it is applied.
@@ -105,12 +103,8 @@ func TestBrokenPackedUploads(t *testing.T) {
 	if n := b.count("SELECT count(*) FROM imports WHERE state = 'failed' AND error LIKE '%not sound as%'"); n < 2 {
 		t.Errorf("%d imports failed for their packing", n)
 	}
-	if n := b.count("SELECT count(*) FROM imports WHERE state <> 'failed'"); n != 0 {
-		t.Errorf("%d imports of broken files are alive", n)
-	}
-	if n := b.count("SELECT count(*) FROM import_chunks"); n != 0 {
-		t.Errorf("%d chunks are left", n)
-	}
+	b.wantCount(0, "SELECT count(*) FROM imports WHERE state <> 'failed'")
+	b.wantCount(0, "SELECT count(*) FROM import_chunks")
 }
 
 func TestUnknownCodings(t *testing.T) {
@@ -172,9 +166,7 @@ func TestUploadOfBombs(t *testing.T) {
 			}
 		}
 	}
-	if n := b.count("SELECT count(*) FROM imports WHERE state <> 'failed'") + b.count("SELECT count(*) FROM import_chunks"); n != 0 {
-		t.Errorf("%d imports or chunks are left", n)
-	}
+	b.wantCount(0, "SELECT (SELECT count(*) FROM imports WHERE state <> 'failed') + (SELECT count(*) FROM import_chunks)")
 }
 
 // heapGrowth returns the most by which the heap grew while do ran.

@@ -2,7 +2,6 @@ package api
 
 import (
 	"bufio"
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -176,11 +175,7 @@ func TestShutdownEndsProgress(t *testing.T) {
 	b := setup(t)
 	s := b.watch(t, fmt.Sprintf("/imports/%d/progress", b.imported("running", 100, 10)))
 	s.event()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	defer cancel()
-	if err := b.api.Shutdown(ctx); err != nil {
-		t.Error(err)
-	}
+	b.shutDown()
 	if e, ok := s.next(); ok {
 		t.Errorf("after the shutdown comes %+v", e)
 	}

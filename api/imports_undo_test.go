@@ -36,9 +36,7 @@ func TestUndoOfImports(t *testing.T) {
 			t.Errorf("%s: waits for the job %q", state, job)
 		}
 	}
-	if n := b.count("SELECT count(*) FROM river_job WHERE kind = 'undo_import'"); n != 3 {
-		t.Errorf("%d jobs for 3 imports", n)
-	}
+	b.wantCount(3, "SELECT count(*) FROM river_job WHERE kind = 'undo_import'")
 	kept := b.imported("undone", 10, 10)
 	b.exec("UPDATE imports SET rows_removed = 8, rows_kept = 2, undone_at = now() WHERE id = $1", kept)
 	again := b.want(202, RoleAdmin, "POST", fmt.Sprintf("/imports/%d/undo", kept), nil).body
@@ -75,9 +73,7 @@ func TestChangesOfLinksThatAnUndoSwitchedOff(t *testing.T) {
 		if n := b.count("SELECT count(*) FROM urls WHERE undo_of IS NOT NULL"); n != want {
 			t.Errorf("%s: %d links are for the undo to switch on, want %d", body, n, want)
 		}
-		if n := b.count("SELECT count(*) FROM urls WHERE import_touched"); n != 1 {
-			t.Errorf("%s: not marked as changed", body)
-		}
+		b.wantCount(1, "SELECT count(*) FROM urls WHERE import_touched")
 	}
 }
 

@@ -16,12 +16,10 @@ import (
 	"path"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 	"unicode"
 
 	"github.com/gofiber/fiber/v2"
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/valyala/fasthttp"
 
 	"github.com/signpost/signpost/internal/clicks"
@@ -129,8 +127,7 @@ type fileUpload struct {
 	actor    Actor
 	options  service.ImportOptions
 	split    csvimport.SplitOptions
-	place    *uploadPlace // nil until it has one
-	closers  []func()
+	closers  []func()      // give back the place and free decoders
 	once     *service.Once // nil if the client chose no key
 	hash     hash.Hash     // hash of the request, if there is a key
 	coding   string        // of the body
@@ -144,28 +141,22 @@ type fileUpload struct {
 // enter takes a place. If the upload repeats one that was answered, it returns that
 // answer.
 func (u *fileUpload) enter() (first *service.KeptAnswer, err error) {
-	if first, err = u.findFirst(); err != nil || first != nil {
-		return u.enterAgain(first, err)
-	}
-	if err := u.call(func(ctx context.Context) error { return u.api.service.CheckOwner(ctx, u.options.Owner) }); err != nil {
+	if first, err = u.findFirst(); err != nil {
 		return nil, err
 	}
-	u.place, err = u.api.uploads.enter(u.actor, u.once)
-	if errors.Is(err, errUploads) || errors.Is(err, errUploadsHalf) {
-		// The first upload may have stored its key, or its answer, in the meantime.
-		if first, err := u.findFirst(); err != nil || first != nil {
-			return u.enterAgain(first, err)
+	places := u.api.repeats
+	if first == nil {
+		if err := u.call(func(ctx context.Context) error { return u.api.service.CheckOwner(ctx, u.options.Owner) }); err != nil {
+			return nil, err
 		}
+		places = u.api.uploads
 	}
-	return nil, err
-}
-
-// enterAgain takes a place for a repeat, if err is nil.
-func (u *fileUpload) enterAgain(first *service.KeptAnswer, err error) (*service.KeptAnswer, error) {
-	if err == nil {
-		u.place, err = u.api.uploads.enterAgain(u.actor)
+	leave, err := places.take(u.actor, 1)
+	if err != nil {
+		return nil, err
 	}
-	return first, err
+	u.closers = append(u.closers, leave)
+	return first, nil
 }
 
 // readHeader finds out the form of the body. It refuses a body that cannot be an upload
@@ -303,7 +294,6 @@ func (u *fileUpload) receive(file io.Reader) (queued service.Import, err error) 
 // store stores a chunk, and before the first one creates the import.
 func (u *fileUpload) store(layout csvimport.Layout, chunk csvimport.Chunk) error {
 	if u.receipt == nil {
-		defer u.place.claimed() // otherwise the upload is about to leave its place
 		err := u.write(func(ctx context.Context) (err error) {
 			u.receipt, err = u.api.service.ReceiveImport(ctx, u.actor, u.options, layout, u.once)
 			return err
@@ -506,89 +496,6 @@ func (b *uploadBody) hear() error {
 		return err
 	}
 	return nil
-}
-
-// uploadPlaces are the places of the uploads that this process receives at once. Each
-// stands for the memory of a piece of its file and of unpacking (I7). It may be used
-// concurrently.
-type uploadPlaces struct {
-	// first has the places of files that will be stored, again the places of files that
-	// are only read to check that they came before.
-	first, again *shares
-
-	mu   sync.Mutex
-	keys map[service.OnceKey]struct{} // keys that the database does not have yet
-}
-
-func newUploadPlaces(most int, first, again prometheus.Gauge) *uploadPlaces {
-	return &uploadPlaces{
-		first: newShares(int64(most), first, errUploads, errUploadsHalf),
-		again: newShares(int64(most), again, errUploads, errUploadsHalf),
-		keys:  map[service.OnceKey]struct{}{},
-	}
-}
-
-// uploadPlace is the place of one upload. It is given back once. It must not be used
-// concurrently.
-type uploadPlace struct {
-	all  *uploadPlaces
-	key  *service.OnceKey // while it is in all.keys
-	give func()
-}
-
-// enter takes a place. Until the first chunk of a file has arrived and its key is in
-// the database, only p.keys shows that the key is in use. Another upload with the same
-// key must not take a place, and must not be told that all places are taken.
-func (p *uploadPlaces) enter(actor Actor, once *service.Once) (*uploadPlace, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	place := &uploadPlace{all: p}
-	if once != nil {
-		place.key = &once.OnceKey
-		if _, busy := p.keys[*place.key]; busy {
-			return nil, service.ErrKeyBusy
-		}
-	}
-	var err error
-	if place.give, err = p.first.take(actor, 1); err != nil {
-		return nil, err
-	}
-	if place.key != nil {
-		p.keys[*place.key] = struct{}{}
-	}
-	return place, nil
-}
-
-// enterAgain takes a place for the repeat of an upload that was answered.
-func (p *uploadPlaces) enterAgain(actor Actor) (*uploadPlace, error) {
-	give, err := p.again.take(actor, 1)
-	if err != nil {
-		return nil, err
-	}
-	return &uploadPlace{all: p, give: give}, nil
-}
-
-// claimed says that the upload's key is in the database. From then on the database
-// decides whether the key is in use.
-func (p *uploadPlace) claimed() {
-	p.all.mu.Lock()
-	defer p.all.mu.Unlock()
-	p.forgetKey()
-}
-
-func (p *uploadPlace) leave() {
-	p.all.mu.Lock()
-	defer p.all.mu.Unlock()
-	p.forgetKey()
-	p.give()
-}
-
-// forgetKey removes the key from p.keys. The caller holds the lock.
-func (p *uploadPlace) forgetKey() {
-	if p.key != nil {
-		delete(p.all.keys, *p.key)
-		p.key = nil
-	}
 }
 
 // maxMapping bounds the columns that one upload may map.

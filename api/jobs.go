@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"strings"
 	"sync"
-	"time"
 
 	"riverqueue.com/riverui"
 )
@@ -18,8 +17,6 @@ import (
 const (
 	// jobsPath is where JobsUI is served.
 	jobsPath = "/jobs"
-	// jobsIdle is how long River UI goes on counting jobs after the last request.
-	jobsIdle = 5 * time.Minute
 	// maxJobsError bounds how many bytes of an error of River UI are read.
 	maxJobsError = 4 << 10
 )
@@ -28,25 +25,19 @@ const (
 // pause queues. It does not check who asks, so it is served through Operators.Only.
 // Make it with NewJobsUI and Stop it.
 type JobsUI struct {
-	api  *API
-	log  *slog.Logger
-	idle time.Duration
+	api *API
+	log *slog.Logger
 
 	mu      sync.Mutex
 	current http.Handler       // nil while nobody uses the page
 	stop    context.CancelFunc // stops the background work of current
-	rest    *time.Timer        // calls stop after some time without requests
 	stopped bool
 }
 
 // NewJobsUI returns a page that is ready to serve. It uses the API's client of
 // River.
 func (a *API) NewJobsUI() *JobsUI {
-	return &JobsUI{
-		api:  a,
-		log:  a.Log.With(slog.String("component", "river_ui")),
-		idle: jobsIdle,
-	}
+	return &JobsUI{api: a, log: a.Log.With(slog.String("component", "river_ui"))}
 }
 
 // Stop ends the background work. From then on requests are answered with 503. Stopping
@@ -55,17 +46,11 @@ func (u *JobsUI) Stop(context.Context) error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.stopped = true
-	u.halt()
-	return nil
-}
-
-// halt stops the page and drops it. The caller holds mu.
-func (u *JobsUI) halt() {
 	if u.current != nil {
-		u.rest.Stop()
 		u.stop()
 		u.current = nil
 	}
+	return nil
 }
 
 // ServeHTTP implements [http.Handler].
@@ -98,14 +83,13 @@ func (u *JobsUI) ask(page http.Handler, w http.ResponseWriter, r *http.Request) 
 		u.rewrite(w, answer)
 	}
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
-		actor, _ := actorFrom(ctx)
-		u.log.InfoContext(ctx, "jobs were managed", slog.String("by", actor.Name), slog.String("method", r.Method), slog.String("path", r.URL.Path), slog.Bool("failed", answer.failed != 0))
+		u.log.InfoContext(ctx, "jobs were managed", slog.String("by", actorIn(ctx).Name), slog.String("method", r.Method), slog.String("path", r.URL.Path), slog.Bool("failed", answer.failed != 0))
 	}
 }
 
 // page returns River UI, running. While it runs, it counts jobs every few seconds,
 // which every replica would do even if nobody uses it. So it starts with the first
-// request and is stopped some time after the last.
+// request.
 func (u *JobsUI) page() (http.Handler, error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -113,7 +97,6 @@ func (u *JobsUI) page() (http.Handler, error) {
 	case u.stopped:
 		return nil, unavailable("shutting down")
 	case u.current != nil:
-		u.rest.Reset(u.idle)
 		return u.current, nil
 	}
 	page, err := riverui.NewHandler(&riverui.HandlerOpts{
@@ -130,11 +113,6 @@ func (u *JobsUI) page() (http.Handler, error) {
 		return nil, fmt.Errorf("start River UI: %w", err)
 	}
 	u.current, u.stop = page, stop
-	u.rest = time.AfterFunc(u.idle, func() {
-		u.mu.Lock()
-		defer u.mu.Unlock()
-		u.halt()
-	})
 	return page, nil
 }
 

@@ -380,9 +380,7 @@ func TestNumberedPagesHaveAnEnd(t *testing.T) {
 	// A numbered page is refused as well if it is not found within the reach of lists.
 	// In that case, the first page is short and has a cursor.
 	b.api.service.Reach = service.Reach{First: 5, Long: 10, Apart: 10, Timeout: time.Minute}
-	if _, err := b.pool.Exec(t.Context(), "UPDATE urls SET tags = '{old}' WHERE id <= 8"); err != nil {
-		t.Fatal(err)
-	}
+	b.exec("UPDATE urls SET tags = '{old}' WHERE id <= 8")
 	first := b.want(200, RoleReader, "GET", "/urls?tag=old", nil)
 	if first.body["count"] != 0.0 || first.body["next_cursor"] == nil {
 		t.Errorf("a page of which nothing is in reach: %s", first.raw)

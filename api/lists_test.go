@@ -49,14 +49,12 @@ func (b *bundle) walk(path string, limit int) []int64 {
 func TestWalksAreComplete(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	if _, err := b.pool.Exec(t.Context(), `
+	b.exec(`
 		INSERT INTO users (username, email) SELECT 'u' || n, 'u' || n || '@example.com' FROM generate_series(1, 45) n;
 		INSERT INTO urls (user_id, short_code, original_url) SELECT 1 + n % 2, 'c' || n, 'https://example.com' FROM generate_series(1, 45) n;
 		-- Many at one time, so that the id has to tell them apart.
 		INSERT INTO events (occurred_at, url_id, user_id, event_type)
-		SELECT date_trunc('day', now()) + (n / 10) * interval '1 second', 1, 1, 'clicked' FROM generate_series(1, 45) n`); err != nil {
-		t.Fatal(err)
-	}
+		SELECT date_trunc('day', now()) + (n / 10) * interval '1 second', 1, 1, 'clicked' FROM generate_series(1, 45) n`)
 	for _, path := range []string{
 		"/users", "/urls", "/urls?order=oldest", "/urls?user_id=2", "/urls?is_active=true", "/urls?search=example", "/urls?search=example&order=oldest",
 		"/events", "/events?url_id=1", "/events?user_id=1&event_type=clicked", "/events?order=oldest", "/events?order=oldest&url_id=1&from=2020-01-01T00:00:00Z",
@@ -101,13 +99,11 @@ func TestWalksAreComplete(t *testing.T) {
 func TestWalksUnderInserts(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	if _, err := b.pool.Exec(t.Context(), `
+	b.exec(`
 		INSERT INTO users (username, email) SELECT 'u' || n, 'u' || n || '@example.com' FROM generate_series(1, 60) n;
 		INSERT INTO events (occurred_at, url_id, user_id, event_type)
 		SELECT now() - n * interval '1 second', 1, 1, 'clicked' FROM generate_series(1, 60) n;
-		DELETE FROM users WHERE id % 3 = 0`); err != nil {
-		t.Fatal(err)
-	}
+		DELETE FROM users WHERE id % 3 = 0`)
 	users, events := b.walk("/users", 100), b.walk("/events", 100)
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
@@ -192,22 +188,16 @@ func TestPlansOfLists(t *testing.T) {
 	if err := postgres.EnsurePartitions(t.Context(), b.pool, months); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := b.pool.Exec(t.Context(), `
+	b.exec(`
 		INSERT INTO users (username, email) SELECT 'u' || n, 'u' || n || '@example.com' FROM generate_series(1, 500) n;
 		INSERT INTO urls (user_id, short_code, original_url, title, tags, is_active)
 		SELECT 1 + n % 500, 'c' || n, 'https://example.com/' || md5(n::text), md5((-n)::text), ARRAY['t' || n % 1000], n % 1000 <> 0
-		FROM generate_series(1, 20000) n;`); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := b.pool.Exec(t.Context(), `
+		FROM generate_series(1, 20000) n;`)
+	b.exec(`
 		INSERT INTO events (occurred_at, url_id, user_id, event_type)
 		SELECT m + n * interval '10 second', 1 + n % 500, 1 + n % 50, CASE WHEN n % 500 = 0 THEN 'updated' ELSE 'clicked' END
-		FROM unnest($1::timestamptz[]) m, generate_series(1, 4000) n`, months); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := b.pool.Exec(t.Context(), "VACUUM ANALYZE users, urls, events"); err != nil {
-		t.Fatal(err)
-	}
+		FROM unnest($1::timestamptz[]) m, generate_series(1, 4000) n`, months)
+	b.exec("VACUUM ANALYZE users, urls, events")
 	one, tag, search := int64(7), "t7", "%c4ca4238a0b9%"
 	inactive, updated := false, "updated"
 	everything := queries.ListEventsDownParams{At: months[0].AddDate(0, 1, 0).Add(-2 * time.Hour), AtID: 1 << 62, RowLimit: 21}

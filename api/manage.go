@@ -62,7 +62,7 @@ func manage[I, O any](a *API, r route, handler func(context.Context, *I) (*O, er
 	huma.Register(a.huma, a.operation(r), func(ctx context.Context, in *I) (*O, error) {
 		out, err := handler(ctx, in)
 		if err != nil {
-			return nil, a.answerable(requestIDOf(ctx), err)
+			return nil, answerable(a.Log, requestIDOf(ctx), err)
 		}
 		return out, nil
 	})

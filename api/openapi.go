@@ -89,10 +89,11 @@ func plainOperations() []*huma.Operation {
 		page("robots", "/robots.txt", "Short links are for crawlers, and nothing else", "text/plain"),
 		page("favicon", "/favicon.ico", "The icon", "image/x-icon"),
 		page("touch-icon", "/apple-touch-icon.png", "The icon for home screens", "image/png"),
-		touchIconOperation(),
-		securityOperation(),
+		withParam(page("touch-icon-sized", "/apple-touch-icon{size}.png", "The same, whatever size is asked for", "image/png"),
+			"size", "-120x120-precomposed", huma.TypeString),
+		withErrors(page("security", "/.well-known/security.txt", "Where to report a weakness, if there is a contact (RFC 9116)", "text/plain"), 404),
 		page("docs", "/docs", "This specification as a page", "text/html"),
-		docsFileOperation(),
+		withErrors(withParam(page("docs-file", "/docs/{file}", "What that page consists of", "*/*"), "file", "start.js", huma.TypeString), 404),
 		page("openapi", "/openapi.json", "This specification", "application/json"),
 		status("health", "/health", "Liveness", map[string]any{"status": "ok", "db": "connected"}),
 		status("ready", "/ready", "Readiness", map[string]any{"status": "ready"}, 503),
@@ -127,15 +128,11 @@ func describeErrorsAsCSV(op *huma.Operation) {
 // importStreamOperation describes a route that answers with something else than
 // JSON about an import.
 func importStreamOperation(id, path, summary, contentType, description string) *huma.Operation {
-	op := page(id, path, summary, contentType)
+	op := withParam(page(id, path, summary, contentType), "id", 7, huma.TypeInteger)
 	op.Tags = []string{"imports"}
 	op.Description = description + " Needs a token of the role reader."
-	op.Parameters = []*huma.Param{{
-		Name: "id", In: "path", Required: true, Example: 7, Schema: &huma.Schema{Type: huma.TypeInteger},
-	}}
 	op.Security = []map[string][]string{{tokenScheme: {}}}
-	op.Errors = []int{400, 401, 403, 404, 429, 503}
-	return op
+	return withErrors(op, 400, 401, 403, 404, 429, 503)
 }
 
 func redirectResponses() map[string]*huma.Response {
@@ -161,26 +158,14 @@ func page(id, path, summary, contentType string) *huma.Operation {
 	}
 }
 
-func touchIconOperation() *huma.Operation {
-	op := page("touch-icon-sized", "/apple-touch-icon{size}.png", "The same, whatever size is asked for", "image/png")
-	op.Parameters = []*huma.Param{{
-		Name: "size", In: "path", Required: true, Example: "-120x120-precomposed", Schema: &huma.Schema{Type: huma.TypeString},
-	}}
+// withParam adds a parameter of a path to an operation.
+func withParam(op *huma.Operation, name string, example any, kind string) *huma.Operation {
+	op.Parameters = append(op.Parameters, &huma.Param{Name: name, In: "path", Required: true, Example: example, Schema: &huma.Schema{Type: kind}})
 	return op
 }
 
-func securityOperation() *huma.Operation {
-	op := page("security", "/.well-known/security.txt", "Where to report a weakness, if there is a contact (RFC 9116)", "text/plain")
-	op.Errors = []int{404}
-	return op
-}
-
-func docsFileOperation() *huma.Operation {
-	op := page("docs-file", "/docs/{file}", "What that page consists of", "*/*")
-	op.Parameters = []*huma.Param{{
-		Name: "file", In: "path", Required: true, Example: "start.js", Schema: &huma.Schema{Type: huma.TypeString},
-	}}
-	op.Errors = []int{404}
+func withErrors(op *huma.Operation, errs ...int) *huma.Operation {
+	op.Errors = errs
 	return op
 }
 
@@ -189,9 +174,8 @@ func status(id, path, summary string, example map[string]any, errs ...int) *huma
 	for name := range example {
 		properties[name] = &huma.Schema{Type: huma.TypeString}
 	}
-	op := page(id, path, summary, "application/json")
+	op := withErrors(page(id, path, summary, "application/json"), errs...)
 	op.Tags = []string{"health"}
-	op.Errors = errs
 	op.Responses["200"].Content["application/json"] = &huma.MediaType{
 		Schema:  &huma.Schema{Type: huma.TypeObject, Properties: properties},
 		Example: example,
@@ -199,40 +183,31 @@ func status(id, path, summary string, example map[string]any, errs ...int) *huma
 	return op
 }
 
+// queryParam describes an optional parameter of a query.
+func queryParam(name string, example any, schema *huma.Schema, description string) *huma.Param {
+	return &huma.Param{Name: name, In: "query", Example: example, Description: description, Schema: schema}
+}
+
 // uploadParams are the parameters of every upload.
 func uploadParams() []*huma.Param {
-	return []*huma.Param{{
-		Name: "on_conflict", In: "query",
-		Description: "What becomes of a row whose key is taken. Events cannot be updated.",
-		Schema:      &huma.Schema{Type: huma.TypeString, Enum: []any{"reject", "skip", "update"}, Default: "reject"},
-	}, {
-		Name: "dry_run", In: "query", Description: "Only say what an import of the file would do.",
-		Schema: &huma.Schema{Type: huma.TypeBoolean, Default: false},
-	}, {
-		Name: "format", In: "query", Example: "signpost", Description: "The format of the file, if its header does not tell.",
-		Schema: &huma.Schema{Type: huma.TypeString},
-	}, {
-		Name: "encoding", In: "query", Example: "windows-1252",
-		Description: "How the file's characters are written: utf-8, utf-16, windows-1252, iso-8859-1, iso-8859-15 or macintosh, " +
-			"or another usual name of one of these. Without it, the file is UTF-8 or UTF-16. A byte order mark goes before it.",
-		Schema: &huma.Schema{Type: huma.TypeString},
-	}, {
-		Name: "mapping", In: "query", Example: []string{"Goes to:original_url"},
-		Description: "A column of the file, a colon, and the column it stands for, or nothing to ignore it.",
-		Schema:      &huma.Schema{Type: huma.TypeArray, Items: &huma.Schema{Type: huma.TypeString}},
-	}, {
-		Name: "domain", In: "query", Example: "go.example.com",
-		Description: "The host of the links in the file that name no domain; the main one if it is not given.",
-		Schema:      &huma.Schema{Type: huma.TypeString},
-	}, {
-		Name: "escape", In: "query",
-		Description: "What makes a quote within quotes a character, beside another quote: nothing, or a backslash. If it is not given, the beginning of the file tells.",
-		Schema:      &huma.Schema{Type: huma.TypeString, Enum: []any{csvimport.EscapeNone, csvimport.EscapeBackslash}},
-	}, {
-		Name: "timezone", In: "query", Example: "Europe/Berlin",
-		Description: "The time zone, by its IANA name, of the times in the file that name none.",
-		Schema:      &huma.Schema{Type: huma.TypeString, Default: "UTC"},
-	}, onceParam()}
+	text := &huma.Schema{Type: huma.TypeString}
+	return []*huma.Param{
+		queryParam("on_conflict", nil, &huma.Schema{Type: huma.TypeString, Enum: []any{"reject", "skip", "update"}, Default: "reject"},
+			"What becomes of a row whose key is taken. Events cannot be updated."),
+		queryParam("dry_run", nil, &huma.Schema{Type: huma.TypeBoolean, Default: false}, "Only say what an import of the file would do."),
+		queryParam("format", "signpost", text, "The format of the file, if its header does not tell."),
+		queryParam("encoding", "windows-1252", text,
+			"How the file's characters are written: utf-8, utf-16, windows-1252, iso-8859-1, iso-8859-15 or macintosh, "+
+				"or another usual name of one of these. Without it, the file is UTF-8 or UTF-16. A byte order mark goes before it."),
+		queryParam("mapping", []string{"Goes to:original_url"}, &huma.Schema{Type: huma.TypeArray, Items: text},
+			"A column of the file, a colon, and the column it stands for, or nothing to ignore it."),
+		queryParam("domain", "go.example.com", text, "The host of the links in the file that name no domain; the main one if it is not given."),
+		queryParam("escape", nil, &huma.Schema{Type: huma.TypeString, Enum: []any{csvimport.EscapeNone, csvimport.EscapeBackslash}},
+			"What makes a quote within quotes a character, beside another quote: nothing, or a backslash. If it is not given, the beginning of the file tells."),
+		queryParam("timezone", "Europe/Berlin", &huma.Schema{Type: huma.TypeString, Default: "UTC"},
+			"The time zone, by its IANA name, of the times in the file that name none."),
+		onceParam(),
+	}
 }
 
 func uploadOperation(id, path, summary string, params ...*huma.Param) *huma.Operation {

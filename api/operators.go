@@ -3,13 +3,17 @@ package api
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
 	"strings"
 
+	"github.com/signpost/signpost/internal/links"
 	"github.com/signpost/signpost/internal/service"
+	"github.com/signpost/signpost/internal/shipping"
 )
 
 // Operators guards the parts of an admin listener that are for operators only:
@@ -126,4 +130,43 @@ func refuse(w http.ResponseWriter, log *slog.Logger, err error) {
 		*Error
 		Shown string `json:"message"`
 	}{e, e.Message})
+}
+
+// AskTLS answers GET /tls/ask?domain= on the admin listener. The answer is 200 if short
+// links are served on the host, so that a proxy may fetch a certificate for it, and 404
+// otherwise. It comes from memory, so that TLS handshakes for other hosts cost nothing.
+// Proxies ask without a token.
+func (a *API) AskTLS(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Cache-Control", "no-store")
+	host, err := links.CleanHost(r.URL.Query().Get("domain"), links.Hosts{})
+	if err != nil || !a.OwnHosts.Has(host) {
+		http.Error(w, "no short links answer on this host", http.StatusNotFound)
+		return
+	}
+	w.WriteHeader(http.StatusOK)
+}
+
+// NewReshipHandler answers POST with {"segments": n, "waiting": n}, see
+// [shipping.Shipper.Reship]. It does not check who asks, so it is served through
+// Operators.Only.
+func NewReshipHandler(s *shipping.Shipper, log *slog.Logger) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ctx := r.Context()
+		put, waiting, err := s.Reship(ctx)
+		if err != nil {
+			refuse(w, log, reshipError(err, put))
+			return
+		}
+		log.InfoContext(ctx, "reshipping was asked for", slog.String("by", actorIn(ctx).Name), slog.Int("segments", put), slog.Int("waiting", waiting))
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(map[string]int{"segments": put, "waiting": waiting}) // a client that went away is no concern
+	})
+}
+
+func reshipError(err error, put int) error {
+	var busy *shipping.BusyError
+	if errors.As(err, &busy) {
+		return tooMany(busy.Reason, busy.RetryAfter)
+	}
+	return &Error{Status: http.StatusInternalServerError, Message: fmt.Sprintf("%d segments were put back; others could not be moved: the log says why", put)}
 }

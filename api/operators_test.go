@@ -16,8 +16,7 @@ func (b *bundle) guarded(addr string, proxies []netip.Prefix) func(method, host 
 	b.t.Helper()
 	only := NewOperators(b.api.Tokens, addr, proxies, slog.New(slog.DiscardHandler)).Only(
 		http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			actor, _ := actorFrom(r.Context())
-			_, _ = io.WriteString(w, actor.Name)
+			_, _ = io.WriteString(w, actorIn(r.Context()).Name)
 		}))
 	return func(method, host string, header ...string) answer {
 		b.t.Helper()
@@ -28,8 +27,8 @@ func (b *bundle) guarded(addr string, proxies []netip.Prefix) func(method, host 
 		}
 		w := httptest.NewRecorder()
 		only.ServeHTTP(w, r)
-		a := answer{status: w.Code, header: w.Header(), raw: w.Body.Bytes()}
-		if a.parse(); a.status >= 400 {
+		a, _ := answerOf(w.Result())
+		if a.status >= 400 {
 			delete(a.body, "message")
 			checkShape(b.t, method+" "+host, a)
 		}
@@ -63,9 +62,7 @@ func TestOperatorsAreAdmins(t *testing.T) {
 	if a := ask("GET", "localhost:9090"); a.status != 401 {
 		t.Errorf("without a token: %d", a.status)
 	}
-	if _, err := b.pool.Exec(t.Context(), "UPDATE api_tokens SET revoked_at = now()"); err != nil {
-		t.Fatal(err)
-	}
+	b.exec("UPDATE api_tokens SET revoked_at = now()")
 	b.api.Tokens.limiter = newLimiter()
 	if a := ask("GET", "localhost:9090", "Authorization", "Bearer "+b.tokens[RoleAdmin]); a.status != 401 {
 		t.Errorf("a revoked token: %d", a.status)

@@ -3,9 +3,6 @@ package api
 import (
 	"bufio"
 	"bytes"
-	"fmt"
-	"io"
-	"net"
 	"net/http"
 	"testing"
 	"time"
@@ -14,25 +11,14 @@ import (
 // rawOn sends a request with the given Host, unchanged.
 func (b *bundle) rawOn(host, method, path string, header ...string) answer {
 	b.t.Helper()
-	conn, err := net.Dial("tcp", b.addr)
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	defer func() { _ = conn.Close() }()
-	if err := conn.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
-		b.t.Fatal(err)
-	}
-	if _, err := fmt.Fprintf(conn, "%s %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\nAccept: %s\r\n\r\n",
-		method, path, host, append(header, "*/*")[0]); err != nil {
-		b.t.Fatal(err)
-	}
+	conn := b.dial()
+	b.write(conn, "%s %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\nAccept: %s\r\n\r\n", method, path, host, append(header, "*/*")[0])
 	resp, err := http.ReadResponse(bufio.NewReader(conn), &http.Request{Method: method})
 	if err != nil {
 		b.t.Fatalf("%s %s on %s: %v", method, path, host, err)
 	}
-	defer func() { _ = resp.Body.Close() }()
-	a := answer{status: resp.StatusCode, header: resp.Header}
-	if a.raw, err = io.ReadAll(resp.Body); err != nil {
+	a, err := answerOf(resp)
+	if err != nil {
 		b.t.Fatalf("%s %s on %s: %v", method, path, host, err)
 	}
 	return a
@@ -44,15 +30,9 @@ func (b *bundle) rawOn(host, method, path string, header ...string) answer {
 func TestRedirectsOfDomains(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	for _, sql := range []string{
-		`INSERT INTO domains (host) VALUES ('bare.example')`,
-		`INSERT INTO domains (host, root_url, not_found_url, expired_url)
-			VALUES ('full.example', 'https://bücher.example/a b', 'https://example.com/lost', 'https://example.com/over')`,
-	} {
-		if _, err := b.pool.Exec(t.Context(), sql); err != nil {
-			t.Fatal(err)
-		}
-	}
+	b.exec(`INSERT INTO domains (host) VALUES ('bare.example')`)
+	b.exec(`INSERT INTO domains (host, root_url, not_found_url, expired_url)
+			VALUES ('full.example', 'https://bücher.example/a b', 'https://example.com/lost', 'https://example.com/over')`)
 	for _, l := range []testLink{
 		{code: "main", target: "https://example.com/main"},
 		{code: "spring", target: "https://example.com/spring"},
@@ -66,14 +46,10 @@ func TestRedirectsOfDomains(t *testing.T) {
 		if l.code == "main" {
 			continue
 		}
-		if _, err := b.pool.Exec(t.Context(), "UPDATE urls SET domain_id = 2 WHERE id = $1", id); err != nil {
-			t.Fatal(err)
-		}
+		b.exec("UPDATE urls SET domain_id = 2 WHERE id = $1", id)
 	}
-	if _, err := b.pool.Exec(t.Context(), `INSERT INTO urls (user_id, domain_id, short_code, original_url, is_active)
-		SELECT user_id, 3, short_code, original_url || '/3', is_active FROM urls WHERE domain_id = 2 AND short_code IN ('spring', 'off')`); err != nil {
-		t.Fatal(err)
-	}
+	b.exec(`INSERT INTO urls (user_id, domain_id, short_code, original_url, is_active)
+		SELECT user_id, 3, short_code, original_url || '/3', is_active FROM urls WHERE domain_id = 2 AND short_code IN ('spring', 'off')`)
 	// Until the domains are read, a host that may be a custom domain is not taken for the
 	// main one.
 	for host, want := range map[string]int{"bare.example": 503, "bare.example:80": 503, "sign.example": 302, "127.0.0.1": 302} {
@@ -130,9 +106,7 @@ func TestRedirectsOfDomains(t *testing.T) {
 	}
 
 	// The main domain may have such addresses of its own.
-	if _, err := b.pool.Exec(t.Context(), "UPDATE domains SET root_url = 'https://example.com/home', not_found_url = 'https://example.com/none' WHERE id = 1"); err != nil {
-		t.Fatal(err)
-	}
+	b.exec("UPDATE domains SET root_url = 'https://example.com/home', not_found_url = 'https://example.com/none' WHERE id = 1")
 	eventually(t, "the main domain leads elsewhere", func() bool { return b.rawOn("sign.example", "GET", "/").status == 302 })
 	if a := b.rawOn("sign.example", "GET", "/nothing"); a.header.Get("Location") != "https://example.com/none" {
 		t.Errorf("an unknown code of the main domain: %d to %q", a.status, a.header.Get("Location"))

@@ -1,12 +1,9 @@
 package api
 
 import (
-	"bufio"
 	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
-	"io"
 	"log/slog"
 	"maps"
 	"net"
@@ -180,31 +177,7 @@ func TestRedirect(t *testing.T) {
 }
 
 // raw sends a request whose path the client does not change.
-func (b *bundle) raw(method, path string) answer {
-	b.t.Helper()
-	conn, err := net.Dial("tcp", b.addr)
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	defer func() { _ = conn.Close() }()
-	if err := conn.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
-		b.t.Fatal(err)
-	}
-	if _, err := fmt.Fprintf(conn, "%s %s HTTP/1.1\r\nHost: sign.example\r\nConnection: close\r\n\r\n", method, path); err != nil {
-		b.t.Fatal(err)
-	}
-	resp, err := http.ReadResponse(bufio.NewReader(conn), &http.Request{Method: method})
-	if err != nil {
-		b.t.Fatalf("%s %s: %v", method, path, err)
-	}
-	defer func() { _ = resp.Body.Close() }()
-	a := answer{status: resp.StatusCode, header: resp.Header}
-	if a.raw, err = io.ReadAll(resp.Body); err != nil {
-		b.t.Fatalf("%s %s: %v", method, path, err)
-	}
-	_ = json.Unmarshal(a.raw, &a.body)
-	return a
-}
+func (b *bundle) raw(method, path string) answer { return b.rawOn("sign.example", method, path) }
 
 // The router handles paths that are written in an unusual way. The answer must be the
 // same.

@@ -47,7 +47,7 @@ func (a *API) observe(c *fiber.Ctx) error {
 	a.Traces.end(c, status)
 	// Only the management API is logged by default: redirects are too many.
 	level := slog.LevelInfo
-	if _, authenticated := actorFrom(c.UserContext()); !authenticated {
+	if actorOf(c).Role == 0 {
 		level = slog.LevelDebug
 	}
 	a.logRequest(c.Context(), level, status, elapsed)

@@ -29,14 +29,8 @@ import (
 // server closes the connection, or sends nothing more for a moment after the last one.
 func (b *bundle) rawAll(request string, requests int) []answer {
 	b.t.Helper()
-	conn, err := net.Dial("tcp", b.addr)
-	if err != nil {
-		b.t.Fatal(err)
-	}
+	conn := b.dial()
 	defer func() { _ = conn.Close() }()
-	if err := conn.SetDeadline(time.Now().Add(time.Minute)); err != nil {
-		b.t.Fatal(err)
-	}
 	go func() { _, _ = io.WriteString(conn, request) }() // ends with conn
 	var answers []answer
 	reader := bufio.NewReader(conn)
@@ -50,13 +44,10 @@ func (b *bundle) rawAll(request string, requests int) []answer {
 		if err != nil {
 			return answers
 		}
-		raw, err := io.ReadAll(resp.Body)
-		_ = resp.Body.Close()
+		a, err := answerOf(resp)
 		if err != nil {
 			return answers
 		}
-		a := answer{status: resp.StatusCode, header: resp.Header, raw: raw}
-		a.parse()
 		answers = append(answers, a)
 	}
 }
@@ -239,9 +230,7 @@ func TestPanic(t *testing.T) {
 func TestUnforeseenError(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	if _, err := b.pool.Exec(t.Context(), "ALTER TABLE users RENAME COLUMN email TO gone"); err != nil {
-		t.Fatal(err)
-	}
+	b.exec("ALTER TABLE users RENAME COLUMN email TO gone")
 	a := b.want(500, RoleAdmin, "GET", "/users", nil, "X-Request-ID", "of-the-error")
 	if len(a.body) != 2 || a.body["error"] != errInternal.Message {
 		t.Errorf("the client was told %s", a.raw)
@@ -419,18 +408,12 @@ func TestStalledReadersOfTheDocs(t *testing.T) {
 // more.
 func (b *bundle) stall(path, secret string) (status int) {
 	b.t.Helper()
-	conn, err := net.Dial("tcp", b.addr)
-	if err != nil {
-		b.t.Fatal(err)
-	}
+	conn := b.dial()
 	b.conns = append(b.conns, conn)
-	b.t.Cleanup(func() { _ = conn.Close() })
 	if err := conn.(*net.TCPConn).SetReadBuffer(4 << 10); err != nil {
 		b.t.Fatal(err)
 	}
-	if _, err := fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n\r\n", path, secret); err != nil {
-		b.t.Fatal(err)
-	}
+	b.write(conn, "GET %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n\r\n", path, secret)
 	if _, err := fmt.Fscanf(conn, "HTTP/1.1 %d", &status); err != nil {
 		b.t.Fatal(err)
 	}

@@ -16,15 +16,11 @@ import (
 // goroutine of the connection: there is never more than one piece in memory. next
 // returns the next piece, which must stay unchanged until next is called again, and
 // io.EOF after the last. Any other error breaks the connection, so that half an answer
-// is not taken for a whole one. done, if not nil, is called once at the end, in any
-// case.
+// is not taken for a whole one. done is called once at the end, in any case.
 //
 // next must not use c. The time limit begins anew with each write, so the client may
 // take as long as it likes for the whole body.
 func (a *API) stream(c *fiber.Ctx, next func() ([]byte, error), done func()) {
-	if done == nil {
-		done = func() {}
-	}
 	if c.Method() == http.MethodHead { // there is no body to end
 		done()
 		c.Context().Response.SkipBody = true

@@ -50,10 +50,8 @@ func TestURLs(t *testing.T) {
 		t.Errorf("read %s, created %s", got.raw, created.raw)
 	}
 
-	if _, err := b.pool.Exec(t.Context(), `INSERT INTO click_days
-		VALUES ($1, '2026-01-01', 3, 1), ($1, '2026-01-02', 4, 0), ($1 + 100, '2026-01-02', 9, 0)`, created.id()); err != nil {
-		t.Fatal(err)
-	}
+	b.exec(`INSERT INTO click_days
+		VALUES ($1, '2026-01-01', 3, 1), ($1, '2026-01-02', 4, 0), ($1 + 100, '2026-01-02', 9, 0)`, created.id())
 	if got := b.want(200, RoleReader, "GET", path, nil); got.body["clicks"] != 7.0 {
 		t.Errorf("clicks are %v, want 7", got.body["clicks"])
 	}
@@ -390,20 +388,16 @@ func TestDrawnCodesThatAreTaken(t *testing.T) {
 	b := setup(t)
 	ann := b.user("ann")
 	// Every code of up to 8 characters is taken: the fifth draw has 9.
-	if _, err := b.pool.Exec(t.Context(), `CREATE FUNCTION taken() RETURNS trigger LANGUAGE plpgsql AS $$
+	b.exec(`CREATE FUNCTION taken() RETURNS trigger LANGUAGE plpgsql AS $$
 		BEGIN
 			RAISE EXCEPTION 'taken' USING ERRCODE = 'unique_violation', CONSTRAINT = 'urls_short_code_key';
 		END $$;
-		CREATE TRIGGER taken BEFORE INSERT ON urls FOR EACH ROW WHEN (char_length(NEW.short_code) <= 8) EXECUTE FUNCTION taken()`); err != nil {
-		t.Fatal(err)
-	}
+		CREATE TRIGGER taken BEFORE INSERT ON urls FOR EACH ROW WHEN (char_length(NEW.short_code) <= 8) EXECUTE FUNCTION taken()`)
 	a := b.newLink(ann, "https://example.com", nil)
 	if code := a.body["short_code"].(string); len(code) != 9 {
 		t.Errorf("the code is %q, want 9 characters", code)
 	}
-	if _, err := b.pool.Exec(t.Context(), `DROP TRIGGER taken ON urls; CREATE TRIGGER taken BEFORE INSERT ON urls FOR EACH ROW EXECUTE FUNCTION taken()`); err != nil {
-		t.Fatal(err)
-	}
+	b.exec(`DROP TRIGGER taken ON urls; CREATE TRIGGER taken BEFORE INSERT ON urls FOR EACH ROW EXECUTE FUNCTION taken()`)
 	b.want(503, RoleEditor, "POST", "/urls", object{"user_id": ann, "original_url": "https://example.com"})
 }
 
@@ -413,10 +407,8 @@ func TestIDTakenByImport(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	ann := b.user("ann")
-	if _, err := b.pool.Exec(t.Context(), `
-		INSERT INTO urls (id, user_id, short_code, original_url) VALUES (1, $1, 'imported', 'https://example.com')`, ann); err != nil {
-		t.Fatal(err)
-	}
+	b.exec(`
+		INSERT INTO urls (id, user_id, short_code, original_url) VALUES (1, $1, 'imported', 'https://example.com')`, ann)
 	if id := b.newLink(ann, "https://example.com", nil).id(); id != 2 {
 		t.Errorf("the new link has id %d, want 2", id)
 	}
@@ -441,9 +433,7 @@ func TestMissingPartition(t *testing.T) {
 	if len(names) == 0 {
 		t.Fatal("events has no partitions to begin with")
 	}
-	if _, err := b.pool.Exec(t.Context(), "DROP TABLE "+strings.Join(names, ", ")); err != nil {
-		t.Fatal(err)
-	}
+	b.exec("DROP TABLE " + strings.Join(names, ", "))
 	before := time.Now()
 	id := b.user("ann")
 	events := b.want(200, RoleReader, "GET", fmt.Sprintf("/events?user_id=%d&from=%s", id, before.Add(-time.Hour).UTC().Format(time.RFC3339)), nil)
@@ -470,9 +460,7 @@ func TestTextDirectionIsRefused(t *testing.T) {
 		}
 	}
 	b.want(400, RoleAdmin, "POST", "/users", object{"username": "a\u200enn", "email": "x@example.com"})
-	if _, err := b.pool.Exec(t.Context(), "UPDATE urls SET title = $1", "gpj\u202eexe"); err != nil {
-		t.Fatal(err)
-	}
+	b.exec("UPDATE urls SET title = $1", "gpj\u202eexe")
 	if a := b.want(200, RoleEditor, "PATCH", path, object{"redirect_status": 301}); a.body["title"] != "gpj\u202eexe" {
 		t.Errorf("an older title became %q", a.body["title"])
 	}

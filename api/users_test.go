@@ -53,9 +53,7 @@ func TestUsers(t *testing.T) {
 	if got := fmt.Sprint(details["changes"]); got != "map[username:map[new:<nil> old:<nil>]]" {
 		t.Errorf("changes are %s", got)
 	}
-	if n := b.count("SELECT count(*) FROM events WHERE details::text ~* 'anna?[^a-z]'"); n != 0 {
-		t.Errorf("%d events still name the deleted user", n)
-	}
+	b.wantCount(0, "SELECT count(*) FROM events WHERE details::text ~* 'anna?[^a-z]'")
 	if by := details["by"].(map[string]any); by["name"] != "admin of the test" || by["token_id"] == nil {
 		t.Errorf("the event was made by %v", by)
 	}
@@ -127,19 +125,13 @@ func TestDeletedUserWithManyClicks(t *testing.T) {
 	b := setup(t)
 	id := b.user("owner")
 	const click = "INSERT INTO events (occurred_at, event_type, url_id, user_id) SELECT now(), 'clicked', 7, $1 FROM generate_series(1, $2::int)"
-	if _, err := b.pool.Exec(t.Context(), click, id, 1000-1); err != nil {
-		t.Fatal(err)
-	}
+	b.exec(click, id, 1000-1)
 	b.want(204, RoleAdmin, "DELETE", fmt.Sprintf("/users/%d", id), nil)
-	if n := b.count("SELECT count(*) FROM events WHERE details ? 'email'"); n != 1 {
-		t.Errorf("%d events still name the user, want the one that is for the worker", n)
-	}
+	b.wantCount(1, "SELECT count(*) FROM events WHERE details ? 'email'")
 	if n, err := queries.New(b.pool).ForgetDeletedUsers(t.Context(), 10); n != 1 || err != nil {
 		t.Errorf("the worker changes %d events, %v", n, err)
 	}
-	if n := b.count("SELECT count(*) FROM events WHERE details ? 'email'"); n != 0 {
-		t.Errorf("%d events still name the user", n)
-	}
+	b.wantCount(0, "SELECT count(*) FROM events WHERE details ? 'email'")
 }
 
 // Ids of imports beyond 2^51 do not move the sequences (csvimport.MaxSequenceID). When
@@ -154,13 +146,9 @@ func TestIDsThatImportsTookArePassed(t *testing.T) {
 		`INSERT INTO urls (id, user_id, short_code, original_url)
 		SELECT $1::bigint + n, (SELECT min(id) FROM users), 'code' || n, 'https://example.com' FROM generate_series(1, $2::bigint + 1) n WHERE n <> $2`,
 	} {
-		if _, err := b.pool.Exec(t.Context(), statement, int64(first), int64(taken)); err != nil {
-			t.Fatal(err)
-		}
+		b.exec(statement, int64(first), int64(taken))
 	}
-	if _, err := b.pool.Exec(t.Context(), `SELECT setval('users_id_seq', $1), setval('urls_id_seq', $1)`, int64(first)); err != nil {
-		t.Fatal(err)
-	}
+	b.exec(`SELECT setval('users_id_seq', $1), setval('urls_id_seq', $1)`, int64(first))
 	for i := range 40 {
 		name := fmt.Sprintf("ann%d", i)
 		user := b.want(201, RoleAdmin, "POST", "/users", object{"username": name, "email": name + "@example.com"})

@@ -2,8 +2,6 @@ package api
 
 import (
 	"fmt"
-	"io"
-	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -115,9 +113,7 @@ func TestManyIgnoredColumns(t *testing.T) {
 			t.Errorf("%s: %d names, total %v", path, len(names), got["ignored_columns_total"])
 		}
 	}
-	if n := b.count("SELECT jsonb_array_length(layout->'ignored') FROM imports"); n != 50 {
-		t.Errorf("%d names are recorded", n)
-	}
+	b.wantCount(50, "SELECT jsonb_array_length(layout->'ignored') FROM imports")
 }
 
 // The test is not parallel, so that nothing else uses the heap. Answers to readers that
@@ -179,19 +175,11 @@ func TestSlowBodiesAreBounded(t *testing.T) {
 	ann := b.user("ann")
 	begin := func(length string) {
 		t.Helper()
-		conn, err := net.Dial("tcp", b.addr)
-		if err != nil {
-			t.Fatal(err)
-		}
+		conn := b.dial()
 		b.conns = append(b.conns, conn)
-		if _, err := fmt.Fprintf(conn, "POST /urls HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n"+
-			"Content-Type: application/json\r\n%s\r\n\r\n", b.tokens[RoleEditor], length); err != nil {
-			t.Fatal(err)
-		}
 		// The server waits for this beginning of the body before it calls the handler.
-		if _, err := io.WriteString(conn, "2000\r\n"+strings.Repeat(" ", 8<<10)+"\r\n"); err != nil {
-			t.Fatal(err)
-		}
+		b.write(conn, "POST /urls HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n"+
+			"Content-Type: application/json\r\n%s\r\n\r\n2000\r\n%s\r\n", b.tokens[RoleEditor], length, strings.Repeat(" ", 8<<10))
 	}
 	for range heldBytes / 2 / maxBody {
 		begin("Transfer-Encoding: chunked")

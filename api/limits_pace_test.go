@@ -80,10 +80,8 @@ func TestSlowUploadIsEnded(t *testing.T) {
 	b.until("the import failed", func() bool {
 		return b.count("SELECT count(*) FROM imports WHERE state = 'failed' AND error LIKE '%too slowly%'") == 1
 	})
-	if n := b.count("SELECT count(*) FROM import_chunks"); n != 0 {
-		t.Errorf("%d chunks are left", n)
-	}
-	b.until("its place is free", func() bool { return b.api.uploads.first.count() == 0 })
+	b.wantCount(0, "SELECT count(*) FROM import_chunks")
+	b.until("its place is free", func() bool { return b.api.uploads.count() == 0 })
 	b.want(202, RoleAdmin, "POST", "/imports?kind=users", csvOfUsers, "Content-Type", "text/csv")
 }
 
@@ -92,15 +90,9 @@ func TestSlowFormIsEnded(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.hasty()
-	conn, err := net.Dial("tcp", b.addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = conn.Close() }()
-	if _, err := fmt.Fprintf(conn, "POST /imports?kind=users HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n"+
-		"Content-Type: multipart/form-data; boundary=b\r\nTransfer-Encoding: chunked\r\n\r\n", testAdminToken); err != nil {
-		t.Fatal(err)
-	}
+	conn := b.dial()
+	b.write(conn, "POST /imports?kind=users HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n"+
+		"Content-Type: multipart/form-data; boundary=b\r\nTransfer-Encoding: chunked\r\n\r\n", testAdminToken)
 	if line := trickle(t, conn); !strings.Contains(line, " 408 ") {
 		t.Errorf("the upload was answered with %q", line)
 	}
@@ -134,7 +126,7 @@ func TestPlacesOfOneToken(t *testing.T) {
 	path := fmt.Sprintf("/imports/%d/progress", b.imported("running", 100, 10))
 
 	slowUploadAs(t, b, b.tokens[RoleAdmin])
-	b.until("an upload has its place", func() bool { return b.api.uploads.first.count() == 1 })
+	b.until("an upload has its place", func() bool { return b.api.uploads.count() == 1 })
 	b.slowAs(b.tokens[RoleAdmin], "/urls?format=csv")
 	b.watch(t, path, "Authorization", "Bearer "+b.tokens[RoleAdmin]).event()
 
@@ -157,13 +149,13 @@ func TestRepeatsOfUploadsAreBounded(t *testing.T) {
 	b := setup(t, func(o *Options) { o.ImportMaxUploads = 1 })
 	bootstrap := []string{"Authorization", "Bearer " + testAdminToken, "Idempotency-Key", "k", "Content-Type", "text/csv"}
 	b.want(202, 0, "POST", "/imports?kind=users", csvOfUsers, bootstrap...)
-	b.until("the place is free", func() bool { return b.api.uploads.first.count() == 0 })
+	b.until("the place is free", func() bool { return b.api.uploads.count() == 0 })
 	conn := slowUpload(t, b, "Idempotency-Key: k\r\n")
-	b.until("the repeat has its place", func() bool { return b.api.uploads.again.count() == 1 })
+	b.until("the repeat has its place", func() bool { return b.api.repeats.count() == 1 })
 	b.want(503, 0, "POST", "/imports?kind=users", csvOfUsers, bootstrap...)
 	b.want(202, RoleAdmin, "POST", "/imports?kind=users", csvOfUsers, "Content-Type", "text/csv") // the first upload with this key
 	_ = conn.Close()
-	b.until("the place is free again", func() bool { return b.api.uploads.again.count() == 0 })
+	b.until("the place is free again", func() bool { return b.api.repeats.count() == 0 })
 	b.want(202, 0, "POST", "/imports?kind=users", csvOfUsers, bootstrap...)
 }
 
@@ -212,7 +204,7 @@ func TestTrickleEndsWithItsToken(t *testing.T) {
 	b.api.patience.look = time.Millisecond
 	secret, finish := b.newToken(RoleAdmin, "revoked")
 	conn := slowUploadAs(t, b, secret)
-	b.until("the upload has its place", func() bool { return b.api.uploads.first.count() == 1 })
+	b.until("the upload has its place", func() bool { return b.api.uploads.count() == 1 })
 	finish()
 	if line := trickle(t, conn); !strings.Contains(line, " 401 ") {
 		t.Errorf("the upload was answered with %q", line)
@@ -255,18 +247,13 @@ func wantNothingImported(t *testing.T, b *bundle, conn net.Conn) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = resp.Body.Close() }()
-	raw, _ := io.ReadAll(resp.Body)
-	a := answer{status: resp.StatusCode, header: resp.Header, raw: raw}
-	a.parse()
-	if a.status != 401 || !strings.Contains(string(raw), "revoked") {
-		t.Errorf("the upload was answered %d %s", a.status, raw)
+	a, err := answerOf(resp)
+	if err != nil || a.status != 401 || !strings.Contains(string(a.raw), "revoked") {
+		t.Errorf("the upload was answered %d %s, %v", a.status, a.raw, err)
 	}
 	checkShape(t, "upload", a)
 	b.until("the import failed", func() bool { return b.count("SELECT count(*) FROM imports WHERE state = 'failed'") == 1 })
-	if n := b.count("SELECT (SELECT count(*) FROM import_chunks) + (SELECT count(*) FROM river_job)"); n != 0 {
-		t.Errorf("%d chunks and jobs are left", n)
-	}
+	b.wantCount(0, "SELECT (SELECT count(*) FROM import_chunks) + (SELECT count(*) FROM river_job)")
 }
 
 func TestStreamsEndWithTheirToken(t *testing.T) {

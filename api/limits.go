@@ -1,14 +1,68 @@
 package api
 
+// This file bounds what requests may take: places and bytes, shared between tokens
+// (shares); connections to the database (bulkheads); the memory of bodies that slow
+// clients send or take (held); and how slow they may be (pace).
+
 import (
+	"bytes"
 	"context"
 	"errors"
+	"net"
+	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/gofiber/fiber/v2"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 )
+
+// shares is a bounded resource of which requests hold parts until they end: places, or
+// bytes of memory. One token can hold at most half of it, and always at least one part,
+// so that no client shuts out all others. It may be used concurrently.
+type shares struct {
+	all, each    int64  // in all, and of one token
+	full, greedy *Error // the errors if no part is left at all, and if none is left for this token
+	held         prometheus.Gauge
+
+	mu      sync.Mutex
+	taken   int64
+	byToken map[int64]int64
+}
+
+func newShares(all int64, held prometheus.Gauge, full, greedy *Error) *shares {
+	return &shares{all: all, each: max(1, all/2), full: full, greedy: greedy, held: held, byToken: map[int64]int64{}}
+}
+
+// take takes n parts for an actor, or returns an error if there are not enough. give
+// gives them back; it may be called more than once.
+func (s *shares) take(actor Actor, n int64) (give func(), err error) {
+	token := actor.Token()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.taken+n > s.all:
+		return nil, s.full
+	case s.byToken[token]+n > s.each:
+		return nil, s.greedy
+	}
+	s.move(token, n)
+	return sync.OnceFunc(func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.move(token, -n)
+	}), nil
+}
+
+// move changes the counts. The caller holds the lock.
+func (s *shares) move(token, n int64) {
+	s.taken += n
+	s.held.Set(float64(s.taken))
+	if s.byToken[token] += n; s.byToken[token] == 0 {
+		delete(s.byToken, token)
+	}
+}
 
 const (
 	// maxRequests bounds the management requests that are being worked on, including
@@ -137,4 +191,110 @@ func listing[I, O any](a *API, list func(context.Context, *I) (*O, error)) func(
 		defer cancel()
 		return list(ctx, in)
 	}
+}
+
+const (
+	// heldBytes bounds the memory of all request bodies that are being received and all
+	// answers that are being sent. It applies to the management API; uploads, exports
+	// and watchers have their own bounds.
+	heldBytes = 32 << 20
+	// heldLeast is the smallest size of a body that counts. Smaller ones take less
+	// memory than the connection itself.
+	heldLeast = 8 << 10
+	// heldWait is the Retry-After for a client that found no room.
+	heldWait = 2 * time.Second
+)
+
+var (
+	errHeld     = &Error{Status: 503, Message: "too much waits for slow clients, try again shortly", RetryAfter: heldWait}
+	errHeldHalf = tooMany("too much waits for the clients of this token: send and read faster, or ask for less at once", heldWait)
+)
+
+// holdAnswer counts an answer until it is sent or its connection is gone, however long
+// the client takes. Only requests that read can be refused: after a write it is too
+// late for that, and the answers of writes are small.
+func (a *API) holdAnswer(c *fiber.Ctx) error {
+	r := &c.Context().Response
+	if r.IsBodyStream() || len(r.Body()) <= heldLeast {
+		return nil
+	}
+	// Otherwise the buffer stays with its connection, even while that is idle.
+	body := r.Body()
+	r.SwapBody(nil)
+	if c.Method() != fiber.MethodGet {
+		r.SetBodyRaw(body)
+		return nil
+	}
+	give, err := a.held.take(actorOf(c), int64(len(body)))
+	if err != nil {
+		return err
+	}
+	boundSendBuffer(c.Context().Conn(), len(body))
+	r.SetBodyStream(&heldBody{bytes.NewReader(body), give}, len(body))
+	return nil
+}
+
+// heldBody is an answer that is counted until fasthttp closes it.
+type heldBody struct {
+	*bytes.Reader
+	give func()
+}
+
+// Close implements io.Closer.
+func (b *heldBody) Close() error {
+	b.give()
+	return nil
+}
+
+// sendBuffer is how many bytes of a large answer the kernel may buffer. By default it
+// buffers megabytes for a client that does not read.
+const sendBuffer = 64 << 10
+
+// boundSendBuffer bounds the bytes of an answer that wait in the kernel.
+func boundSendBuffer(conn net.Conn, size int) {
+	if size > sendBuffer {
+		setSendBuffer(conn, sendBuffer)
+	}
+}
+
+func setSendBuffer(conn net.Conn, size int) {
+	if tcp, ok := conn.(interface{ SetWriteBuffer(bytes int) error }); ok {
+		_ = tcp.SetWriteBuffer(size) // on an error it stays as large as before
+	}
+}
+
+// patience bounds how slow clients may be, and how long a token may be used after it
+// has ended.
+type patience struct {
+	// least is the number of bytes that a client has to send of an upload, or take of
+	// an export, per second. It is measured as the mean over each spell, a time of this
+	// length that is spent waiting for the client.
+	least int64
+	spell time.Duration
+	// look is how often the token of a long request is checked again.
+	look time.Duration
+}
+
+func usualPatience() patience {
+	return patience{least: 1 << 10, spell: time.Minute, look: 15 * time.Second}
+}
+
+// pace measures how fast a client sends or takes bytes. Time in which the client waits
+// for us does not count. It must not be used concurrently.
+type pace struct {
+	patience patience
+	bytes    int64
+	waited   time.Duration
+}
+
+// slow adds n bytes and the time that was spent waiting for them. It reports whether a
+// spell has ended in which there were too few bytes.
+func (p *pace) slow(n int, waited time.Duration) bool {
+	p.bytes += int64(n)
+	if p.waited += waited; p.waited < p.patience.spell {
+		return false
+	}
+	slow := float64(p.bytes) < float64(p.patience.least)*p.waited.Seconds()
+	p.bytes, p.waited = 0, 0
+	return slow
 }

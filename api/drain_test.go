@@ -2,7 +2,6 @@ package api
 
 import (
 	"bufio"
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -139,21 +138,11 @@ func TestLingerIsBounded(t *testing.T) {
 
 // refused returns a connection whose request was answered although its body has more
 // bytes to come.
-func refused(t *testing.T, b *bundle) net.Conn {
-	t.Helper()
-	conn, err := net.Dial("tcp", b.addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = conn.Close() })
-	if err := conn.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
-		t.Fatal(err)
-	}
-	_, err = fmt.Fprintf(conn, "POST /users/bulk HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Type: text/csv\r\n"+
+func refused(b *bundle) net.Conn {
+	b.t.Helper()
+	conn := b.dial()
+	b.write(conn, "POST /users/bulk HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Type: text/csv\r\n"+
 		"Content-Length: 10000000000\r\n\r\n%s", testAdminToken, strings.Repeat("x", 64<<10))
-	if err != nil {
-		t.Fatal(err)
-	}
 	return conn
 }
 
@@ -161,7 +150,7 @@ func refused(t *testing.T, b *bundle) net.Conn {
 func TestAnswerOutlivesItsBody(t *testing.T) {
 	t.Parallel()
 	b := setupOn(t, pgtest.Pool(t), func(o *Options) { o.ImportMaxBytes = 1 << 20 })
-	conn := refused(t, b)
+	conn := refused(b)
 	if n, err := io.CopyN(conn, endless{}, lingerBytes/2); err != nil {
 		t.Errorf("could send %d bytes: %v", n, err)
 	}
@@ -180,17 +169,13 @@ func TestShutdownEndsLingering(t *testing.T) {
 	t.Parallel()
 	b := setupOn(t, pgtest.Pool(t), func(o *Options) { o.ImportMaxBytes = 1 << 20 })
 	b.api.lingering.time = time.Minute
-	conn := refused(t, b)
+	conn := refused(b)
 	if answer, err := io.ReadAll(conn); err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 413 ") {
 		t.Fatalf("answered with %q, %v", answer, err)
 	}
 	lingers := (&lingerers{lingering: b.api.lingering}).lingers
 	eventually(t, "the connection to linger", lingers(1))
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	defer cancel()
-	if err := b.api.Shutdown(ctx); err != nil {
-		t.Error(err)
-	}
+	b.shutDown()
 	if !lingers(lingerConns)() { // nothing lingers any more: all places are taken
 		t.Error("a connection may linger after the shutdown")
 	}
