@@ -508,9 +508,9 @@ func (s *server) patch(path, body string, want int) map[string]any {
 	return s.call(http.MethodPatch, path, "application/json", strings.NewReader(body), s.token, want)
 }
 
-func (s *server) call(method, path, contentType string, body io.Reader, token string, want int) map[string]any {
+func (s *server) call(method, path, contentType string, body io.Reader, token string, want int, edit ...func(*http.Request)) map[string]any {
 	s.t.Helper()
-	resp, answer := s.do(method, path, contentType, body, token)
+	resp, answer := s.do(method, path, contentType, body, token, edit...)
 	if resp.StatusCode != want {
 		s.t.Fatalf("%s %s: %d, want %d: %s", method, path, resp.StatusCode, want, answer)
 	}

@@ -104,11 +104,8 @@ func TestTraces(t *testing.T) {
 
 	// The client began a trace, and everything is part of it, down to the last job.
 	const traceID, clientSpan = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
-	resp, _ := s.do(http.MethodPost, "/imports?kind=users", "text/csv", strings.NewReader("username,email\nada,ada@example.org\n"), s.token,
+	s.call(http.MethodPost, "/imports?kind=users", "text/csv", strings.NewReader("username,email\nada,ada@example.org\n"), s.token, http.StatusAccepted,
 		func(r *http.Request) { r.Header.Set("Traceparent", "00-"+traceID+"-"+clientSpan+"-01") })
-	if resp.StatusCode != http.StatusAccepted {
-		t.Fatalf("import: %s", resp.Status)
-	}
 	upload := r.wait(s, "POST /imports", func(*otlp.Span) bool { return true })
 	if hex.EncodeToString(upload.GetTraceId()) != traceID || hex.EncodeToString(upload.GetParentSpanId()) != clientSpan {
 		t.Errorf("the upload does not continue the client's trace: %v", upload)
