@@ -19,6 +19,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/riverqueue/river"
 	"github.com/riverqueue/river/riverdriver/riverpgxv5"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"github.com/signpost/signpost/internal/clicks"
 	"github.com/signpost/signpost/internal/linkcache"
@@ -48,9 +50,7 @@ func createToken(tb testing.TB, pool *pgxpool.Pool, name string, role Role) (Tok
 	in.Name.Value, in.Role.Value = name, role.String()
 	s := service.Service{Pool: pool}
 	token, secret, err := s.CreateToken(tb.Context(), Actor{Role: RoleAdmin}, in)
-	if err != nil {
-		tb.Fatal(err)
-	}
+	require.NoError(tb, err)
 	return token, secret
 }
 
@@ -73,22 +73,14 @@ func setupOn(tb testing.TB, pool *pgxpool.Pool, adjust ...func(*Options)) *bundl
 	b := &bundle{t: tb, pool: pool, log: &syncBuffer{}, tokens: map[Role]string{}}
 	log := slog.New(slog.NewJSONHandler(b.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	jobs, err := river.NewClient(riverpgxv5.New(pool), &river.Config{Logger: log})
-	if err != nil {
-		tb.Fatal(err)
-	}
+	require.NoError(tb, err)
 	registry := prometheus.NewRegistry()
 	spool, err := clicks.Open(clicks.Options{Dir: tb.TempDir(), Log: log, Metrics: clicks.NewMetrics(registry)})
-	if err != nil {
-		tb.Fatal(err)
-	}
+	require.NoError(tb, err)
 	cache, err := linkcache.Open(linkcache.Options{Pool: pool, Log: log})
-	if err != nil {
-		tb.Fatal(err)
-	}
+	require.NoError(tb, err)
 	own, err := links.ParseHosts("sign.example", "go.sign.example:8443", "müller.example")
-	if err != nil {
-		tb.Fatal(err)
-	}
+	require.NoError(tb, err)
 	options := Options{
 		Pool: pool, River: jobs, Spool: spool, Cache: cache, PublicURL: "https://sign.example", OwnHosts: own,
 		Tokens: NewTokens(pool, testAdminToken), ImportMaxBytes: 10 << 20, Registry: registry, Log: log, Version: "test",
@@ -101,9 +93,7 @@ func setupOn(tb testing.TB, pool *pgxpool.Pool, adjust ...func(*Options)) *bundl
 	}
 	b.serve()
 	tb.Cleanup(func() {
-		if err := spool.Close(); err != nil {
-			tb.Error(err)
-		}
+		assert.NoError(tb, spool.Close())
 	})
 	return b
 }
@@ -111,18 +101,14 @@ func setupOn(tb testing.TB, pool *pgxpool.Pool, adjust ...func(*Options)) *bundl
 func (b *bundle) serve() {
 	b.t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		b.t.Fatal(err)
-	}
+	require.NoError(b.t, err)
 	b.addr = ln.Addr().String()
 	served := make(chan error, 1)
 	go func() { served <- b.api.Serve(ln) }()
 	b.t.Cleanup(func() {
 		http.DefaultClient.CloseIdleConnections()
 		b.shutDown()
-		if err := <-served; err != nil {
-			b.t.Errorf("serve: %v", err)
-		}
+		assert.NoError(b.t, <-served, "serve")
 	})
 }
 
@@ -139,9 +125,7 @@ type answer struct {
 func (b *bundle) do(role Role, method, path string, body any, header ...string) answer {
 	b.t.Helper()
 	a, err := b.try(role, method, path, body, header...)
-	if err != nil {
-		b.t.Fatalf("%s %s: %v", method, path, err)
-	}
+	require.NoErrorf(b.t, err, "%s %s", method, path)
 	return a
 }
 
@@ -165,9 +149,7 @@ func (b *bundle) try(role Role, method, path string, body any, header ...string)
 func (b *bundle) stream(method, path string, body io.Reader) answer {
 	b.t.Helper()
 	a, err := b.send(RoleAdmin, method, path, io.MultiReader(body), "Content-Type", "application/json")
-	if err != nil {
-		b.t.Fatalf("%s %s: %v", method, path, err)
-	}
+	require.NoErrorf(b.t, err, "%s %s", method, path)
 	return a
 }
 
@@ -211,13 +193,9 @@ func answerOf(resp *http.Response) (answer, error) {
 func (b *bundle) dial() net.Conn {
 	b.t.Helper()
 	conn, err := net.Dial("tcp", b.addr)
-	if err != nil {
-		b.t.Fatal(err)
-	}
+	require.NoError(b.t, err)
 	b.t.Cleanup(func() { _ = conn.Close() })
-	if err := conn.SetDeadline(time.Now().Add(time.Minute)); err != nil {
-		b.t.Fatal(err)
-	}
+	require.NoError(b.t, conn.SetDeadline(time.Now().Add(time.Minute)))
 	return conn
 }
 
@@ -234,9 +212,7 @@ func (b *bundle) shutDown() {
 	b.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	if err := b.api.Shutdown(ctx); err != nil {
-		b.t.Errorf("shut down: %v", err)
-	}
+	assert.NoError(b.t, b.api.Shutdown(ctx), "shut down")
 }
 
 var noRedirects = &http.Client{

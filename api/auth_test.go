@@ -12,6 +12,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
 	"github.com/signpost/signpost/internal/service"
 )
 
@@ -161,9 +164,7 @@ func (b *bundle) together(n int, secret func(i int) string) map[int]int {
 			a, err := b.try(0, "GET", path, nil, "Authorization", "Bearer "+secret(i))
 			mu.Lock()
 			defer mu.Unlock()
-			if err != nil {
-				b.t.Error(err)
-			}
+			assert.NoError(b.t, err)
 			statuses[a.status]++
 		})
 	}
@@ -179,9 +180,7 @@ func TestAllowance(t *testing.T) {
 		try := func(failed bool) time.Duration {
 			t.Helper()
 			wait, err := a.begin(t.Context())
-			if err != nil {
-				t.Fatal(err)
-			}
+			require.NoError(t, err)
 			if wait == 0 {
 				a.end(failed)
 			}
@@ -262,9 +261,7 @@ func TestTokens(t *testing.T) {
 		t.Errorf("created %s", a.raw)
 	}
 	var hash []byte
-	if err := b.pool.QueryRow(t.Context(), "SELECT hash FROM api_tokens WHERE id = $1", a.id()).Scan(&hash); err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, b.pool.QueryRow(t.Context(), "SELECT hash FROM api_tokens WHERE id = $1", a.id()).Scan(&hash))
 	if want := sha256.Sum256([]byte(secret)); string(hash) != string(want[:]) {
 		t.Errorf("stored %x", hash)
 	}

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/stretchr/testify/require"
+
 	"github.com/signpost/signpost/internal/links"
 )
 
@@ -18,9 +20,7 @@ func TestPathsFromTheField(t *testing.T) {
 	b := setup(t)
 	b.insertLink(testLink{code: "spring", target: "https://example.com/sale"})
 	file, err := os.Open("testdata/paths.tsv")
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	defer func() { _ = file.Close() }()
 	rows := 0
 	for lines := bufio.NewScanner(file); lines.Scan(); {
@@ -30,9 +30,7 @@ func TestPathsFromTheField(t *testing.T) {
 		}
 		rows++
 		want, err := strconv.Atoi(answer[:3])
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		for _, path := range []string{path, "/r" + path} {
 			a := b.raw("GET", path)
 			if a.status != want || (a.header.Get("Location") == "https://example.com/sale") != (want == 302) {

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/require"
 	"github.com/valyala/fasthttp"
 
 	"github.com/signpost/signpost/internal/pgtest"
@@ -26,9 +27,7 @@ type lingerers struct {
 func newLingerers(t *testing.T) *lingerers {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	t.Cleanup(func() { _ = ln.Close() })
 	l := newLingering()
 	l.time = time.Minute
@@ -155,9 +154,7 @@ func TestAnswerOutlivesItsBody(t *testing.T) {
 		t.Errorf("could send %d bytes: %v", n, err)
 	}
 	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	_ = resp.Body.Close()
 	if resp.StatusCode != http.StatusRequestEntityTooLarge || !resp.Close {
 		t.Errorf("answered with %v", resp)

@@ -20,6 +20,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/require"
+
 	"github.com/signpost/signpost/internal/csvimport"
 	"github.com/signpost/signpost/internal/pgtest"
 	"github.com/signpost/signpost/internal/service"
@@ -55,14 +57,10 @@ func (b *bundle) slowAs(secret, path string) io.ReadCloser {
 	transport := &http.Transport{DialContext: dial, DisableCompression: true}
 	b.t.Cleanup(transport.CloseIdleConnections)
 	req, err := http.NewRequestWithContext(b.t.Context(), http.MethodGet, "http://"+b.addr+path, nil)
-	if err != nil {
-		b.t.Fatal(err)
-	}
+	require.NoError(b.t, err)
 	req.Header.Set("Authorization", "Bearer "+secret)
 	resp, err := transport.RoundTrip(req)
-	if err != nil {
-		b.t.Fatal(err)
-	}
+	require.NoError(b.t, err)
 	b.t.Cleanup(func() { _ = resp.Body.Close() })
 	if resp.StatusCode != http.StatusOK {
 		body, _ := io.ReadAll(resp.Body)
@@ -258,9 +256,7 @@ func TestExportIsWhole(t *testing.T) {
 			t.Errorf("%s: %d bytes of %v", path, len(packed.raw), packed.header)
 		}
 		r, err := gzip.NewReader(bytes.NewReader(packed.raw))
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		if got, err := io.ReadAll(r); err != nil || !bytes.Equal(got, plain.raw) {
 			t.Errorf("%s: unpacked %d bytes, %v; want the %d of the other", path, len(got), err, len(plain.raw))
 		}
@@ -354,20 +350,14 @@ func TestExportThatIsLeft(t *testing.T) {
 	b.fill(3 * service.ExportPiece)
 	body := b.slow("/urls?format=csv")
 	lock, err := b.pool.Begin(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	defer func() { _ = lock.Rollback(context.Background()) }()
-	if _, err := lock.Exec(t.Context(), "LOCK TABLE urls"); err != nil {
-		t.Fatal(err)
-	}
+	pgtest.Exec(t, lock, "LOCK TABLE urls")
 	waiting := func() (n int) {
 		err := b.pool.QueryRow(t.Context(), `
 			SELECT count(*) FROM pg_stat_activity
 			WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%FROM urls%'`).Scan(&n)
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		return n
 	}
 	go func() { _, _ = io.Copy(io.Discard, body) }()

@@ -9,6 +9,10 @@ import (
 	"testing"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/signpost/signpost/internal/pgtest"
 )
 
 // sameAnswer fails the test unless two answers look the same to a client.
@@ -110,9 +114,7 @@ func TestKeyRace(t *testing.T) {
 		for i := range answers {
 			wg.Go(func() {
 				a, err := b.try(RoleAdmin, "POST", path, body, "Idempotency-Key", "k", "Content-Type", contentType)
-				if err != nil {
-					t.Errorf("%s: %v", path, err)
-				}
+				assert.NoErrorf(t, err, "%s", path)
 				answers[i] = a
 			})
 		}
@@ -144,13 +146,9 @@ func TestKeyOfARequestUnderWay(t *testing.T) {
 	ann := object{"username": "ann", "email": "ann@example.com"}
 	for _, killed := range []bool{false, true} {
 		holder, err := b.pool.BeginTx(t.Context(), pgx.TxOptions{})
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		// The first request cannot know whether the name is taken before this ends.
-		if _, err := holder.Exec(t.Context(), "INSERT INTO users (username, email) VALUES ('ann', 'other@example.com')"); err != nil {
-			t.Fatal(err)
-		}
+		pgtest.Exec(t, holder, "INSERT INTO users (username, email) VALUES ('ann', 'other@example.com')")
 		done := make(chan answer, 1)
 		go func() {
 			a, _ := b.try(RoleAdmin, "POST", "/users", ann, "Idempotency-Key", fmt.Sprint(killed))
@@ -230,9 +228,7 @@ func TestKeyOfAnUploadUnderWay(t *testing.T) {
 	if a := again(409); a.header.Get("Retry-After") == "" {
 		t.Errorf("%s does not say when to ask again", a.raw)
 	}
-	if err := broken.Close(); err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, broken.Close())
 	b.until("the import failed", func() bool { return b.count("SELECT count(*) FROM imports WHERE state = 'failed'") == 1 })
 
 	silent := keyedUpload(t, b)

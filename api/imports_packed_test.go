@@ -12,6 +12,7 @@ import (
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
+	"github.com/stretchr/testify/require"
 
 	"github.com/signpost/signpost/internal/pgtest"
 )
@@ -35,9 +36,7 @@ func packed(tb testing.TB, coding, text string, follow ...string) string {
 			tb.Fatal(err)
 		}
 	}
-	if err := w.Close(); err != nil {
-		tb.Fatal(err)
-	}
+	require.NoError(tb, w.Close())
 	return out.String()
 }
 
@@ -124,17 +123,13 @@ func TestUploadWithALargeWindow(t *testing.T) {
 	b := setup(t)
 	var out bytes.Buffer
 	w, err := zstd.NewWriter(&out, zstd.WithWindowSize(64<<20))
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	for range 3 { // not all at once, because the frame would then state its size instead
 		if _, err := io.WriteString(w, "username,email\n"+rowsFrom(0)); err != nil || w.Flush() != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, w.Close())
 	a := b.want(400, RoleAdmin, "POST", "/imports?kind=users", out.String(), "Content-Type", "text/csv", "Content-Encoding", "zstd")
 	if !strings.Contains(a.fields()["file"], "window") {
 		t.Errorf("%s", a.raw)

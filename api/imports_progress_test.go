@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/require"
+
 	"github.com/signpost/signpost/internal/pgtest"
 )
 
@@ -26,17 +28,13 @@ type sseEvent struct{ id, name, data string }
 func (b *bundle) watch(t *testing.T, path string, header ...string) *sse {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+b.addr+path, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	req.Header.Set("Authorization", "Bearer "+testAdminToken)
 	for i := 0; i < len(header); i += 2 {
 		req.Header.Set(header[i], header[i+1])
 	}
 	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	t.Cleanup(func() { _ = resp.Body.Close() })
 	return &sse{t: t, body: bufio.NewReader(resp.Body), resp: resp}
 }
@@ -50,9 +48,7 @@ func (s *sse) next() (e sseEvent, ok bool) {
 		if errors.Is(err, io.EOF) {
 			return e, false
 		}
-		if err != nil {
-			s.t.Fatal(err)
-		}
+		require.NoError(s.t, err)
 		line = strings.TrimSuffix(line, "\n")
 		switch name, value, _ := strings.Cut(line, ": "); {
 		case line == "":
@@ -79,9 +75,7 @@ func (b *bundle) imported(state string, total, done int) int64 {
 
 func (b *bundle) exec(sql string, args ...any) {
 	b.t.Helper()
-	if _, err := b.pool.Exec(b.t.Context(), sql, args...); err != nil {
-		b.t.Fatalf("%s: %v", sql, err)
-	}
+	pgtest.Exec(b.t, b.pool, sql, args...)
 }
 
 func TestImportProgress(t *testing.T) {
@@ -196,9 +190,7 @@ func TestImportProgressDuringAnOutage(t *testing.T) {
 			t.Fatalf("during the outage comes %+v, %v", e, ok)
 		}
 	}
-	if err := cluster.Start(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, cluster.Start(t.Context()))
 	b.until("the database answers", func() bool {
 		_, err := b.pool.Exec(t.Context(), "UPDATE imports SET rows_imported = 11")
 		return err == nil

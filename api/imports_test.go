@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/stretchr/testify/require"
 
 	"github.com/signpost/signpost/internal/pgserver"
 	"github.com/signpost/signpost/internal/pgtest"
@@ -25,28 +26,20 @@ func form(tb testing.TB, field, filename, content string) (body, contentType str
 	tb.Helper()
 	var b bytes.Buffer
 	w := multipart.NewWriter(&b)
-	if err := w.WriteField("note", "read before the file"); err != nil {
-		tb.Fatal(err)
-	}
+	require.NoError(tb, w.WriteField("note", "read before the file"))
 	part, err := w.CreateFormFile(field, filename)
-	if err != nil {
-		tb.Fatal(err)
-	}
+	require.NoError(tb, err)
 	if _, err := io.WriteString(part, content); err != nil {
 		tb.Fatal(err)
 	}
-	if err := w.Close(); err != nil {
-		tb.Fatal(err)
-	}
+	require.NoError(tb, w.Close())
 	return b.String(), w.FormDataContentType()
 }
 
 func (b *bundle) count(sql string, args ...any) int64 {
 	b.t.Helper()
 	var n int64
-	if err := b.pool.QueryRow(b.t.Context(), sql, args...).Scan(&n); err != nil {
-		b.t.Fatalf("%s: %v", sql, err)
-	}
+	require.NoErrorf(b.t, b.pool.QueryRow(b.t.Context(), sql, args...).Scan(&n), "%s", sql)
 	return n
 }
 
@@ -178,9 +171,7 @@ func TestUploadOfTooMuchIsRefusedAtOnce(t *testing.T) {
 			t.Parallel()
 			conn := b.dial()
 			// This is well below uploadIdle, after which a silent upload is given up.
-			if err := conn.SetReadDeadline(time.Now().Add(uploadIdle / 3)); err != nil {
-				t.Fatal(err)
-			}
+			require.NoError(t, conn.SetReadDeadline(time.Now().Add(uploadIdle/3)))
 			b.write(conn, "POST /users/bulk HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n%s\r\n\r\n%s", testAdminToken, header,
 				strings.Repeat("a,a@example.com\n", 1024))
 			answer, err := io.ReadAll(conn)
@@ -439,9 +430,7 @@ func TestUploadBreaksOff(t *testing.T) {
 	conn := slowUpload(t, b)
 	sendChunk(t, conn, rowsFrom(0))
 	b.until("a chunk is stored", func() bool { return b.count("SELECT count(*) FROM import_chunks") > 0 })
-	if err := conn.Close(); err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, conn.Close())
 	b.until("the import failed", func() bool {
 		return b.count("SELECT count(*) FROM imports WHERE state = 'failed' AND error IS NOT NULL") == 1
 	})
@@ -492,9 +481,7 @@ func TestListOfRejectedRows(t *testing.T) {
 	b.want(202, RoleAdmin, "POST", "/users/bulk", csvOfUsers, "Content-Type", "text/csv")
 	_, err := b.pool.Exec(t.Context(), `INSERT INTO import_errors (import_id, line, field, reason, record)
 		SELECT 1, n, 'email', 'is wrong', '\x61ff00' FROM generate_series(2, 46) n`)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	b.want(404, RoleReader, "GET", "/imports/2/errors", nil)
 	path, lines := "/imports/1/errors", 0
 	for path != "" {
@@ -539,9 +526,7 @@ func stopped(t *testing.T, cluster *pgserver.Cluster) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	if err := cluster.Stop(ctx); err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, cluster.Stop(ctx))
 }
 
 // An upload that is under way does not hold up a shutdown.

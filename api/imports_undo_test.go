@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+
+	"github.com/stretchr/testify/require"
 )
 
 // jobOf returns the job for which an import waits, as "kind state".
@@ -13,9 +15,7 @@ func (b *bundle) jobOf(id int64) string {
 	var job string
 	err := b.pool.QueryRow(b.t.Context(), `SELECT concat_ws(' ', j.kind, j.state) FROM imports i
 		LEFT JOIN river_job j ON j.id = i.job_id WHERE i.id = $1`, id).Scan(&job)
-	if err != nil {
-		b.t.Fatal(err)
-	}
+	require.NoError(b.t, err)
 	return job
 }
 

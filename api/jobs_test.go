@@ -11,6 +11,8 @@ import (
 
 	"github.com/riverqueue/river"
 	"github.com/riverqueue/river/rivertype"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"github.com/signpost/signpost/internal/jobs"
 	"github.com/signpost/signpost/internal/pgtest"
@@ -29,9 +31,7 @@ func (b *bundle) operator() *operator {
 	server := httptest.NewServer(NewOperators(b.api.Tokens, "127.0.0.1:9090", nil, b.api.Log).Only(ui))
 	b.t.Cleanup(func() {
 		server.Close()
-		if err := ui.Stop(b.t.Context()); err != nil {
-			b.t.Error(err)
-		}
+		assert.NoError(b.t, ui.Stop(b.t.Context()))
 	})
 	return &operator{b, ui, server.URL}
 }
@@ -156,9 +156,7 @@ func TestJobsAreManaged(t *testing.T) {
 	var list struct {
 		Data []struct{ Kind, State string }
 	}
-	if err := json.Unmarshal(o.want(200, admin, "GET", "/jobs/api/jobs?state=cancelled", "").raw, &list); err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, json.Unmarshal(o.want(200, admin, "GET", "/jobs/api/jobs?state=cancelled", "").raw, &list))
 	if len(list.Data) != 1 || list.Data[0].Kind != "record_clicks" || list.Data[0].State != "cancelled" {
 		t.Errorf("the list of cancelled jobs: %+v", list)
 	}
@@ -219,9 +217,7 @@ func TestJobsWithoutPostgres(t *testing.T) {
 	o.want(503, testAdminToken, "POST", "/jobs/api/jobs/cancel", `{"ids":["1"]}`)
 	o.want(503, newSecret(), "GET", "/jobs/", "") // has the form of a token
 	o.want(200, testAdminToken, "GET", "/jobs/", "")
-	if err := cluster.Start(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, cluster.Start(t.Context()))
 	b.eventually(200, "/ready")
 	o.want(200, testAdminToken, "GET", "/jobs/api/jobs", "")
 }

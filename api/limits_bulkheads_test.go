@@ -11,6 +11,8 @@ import (
 
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"github.com/signpost/signpost/internal/pgtest"
 	"github.com/signpost/signpost/internal/postgres"
@@ -41,9 +43,7 @@ func TestSlowExportsLeaveRoomForUploads(t *testing.T) {
 	b := setup(t)
 	for range cap(b.api.bulkheads.exports.places) {
 		leave, err := b.api.bulkheads.exports.enter(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		defer leave()
 	}
 	b.want(http.StatusAccepted, RoleAdmin, "POST", "/users/bulk", csvOfUsers, "Content-Type", "text/csv")
@@ -56,9 +56,7 @@ func TestABulkheadIsBounded(t *testing.T) {
 		s := newBulkhead(nil, "test", 2, 1, time.Second)
 		enter := func() error { _, err := s.enter(t.Context()); return err }
 		for range 2 {
-			if err := enter(); err != nil {
-				t.Fatal(err)
-			}
+			require.NoError(t, enter())
 		}
 		began := time.Now()
 		if err := enter(); !errors.Is(err, errBusy) || time.Since(began) != time.Second {
@@ -72,9 +70,7 @@ func TestABulkheadIsBounded(t *testing.T) {
 			t.Errorf("one that finds the line full: %v after %v, want errBusy at once", err, time.Since(began))
 		}
 		s.leave()
-		if err := <-inLine; err != nil {
-			t.Errorf("one that waits for its turn: %v", err)
-		}
+		assert.NoError(t, <-inLine, "one that waits for its turn")
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		if _, err := s.enter(ctx); !errors.Is(err, context.Canceled) {
@@ -92,9 +88,7 @@ func TestSlowListsLeaveRoomForWrites(t *testing.T) {
 	t.Parallel()
 	url := pgtest.URL(t)
 	pool, err := postgres.Open(t.Context(), url, postgres.Options{MaxConns: 5, KeepCanceled: true, ShortQueries: true})
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	t.Cleanup(pool.Close)
 	b := setupOn(t, pool)
 	unlock := lockTable(t, pgtest.Open(t, url), "users")
@@ -138,13 +132,9 @@ func TestSlowListsLeaveRoomForWrites(t *testing.T) {
 func lockTable(t *testing.T, pool *pgxpool.Pool, table string) (unlock func()) {
 	t.Helper()
 	tx, err := pool.Begin(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	unlock = sync.OnceFunc(func() { _ = tx.Rollback(context.Background()) })
 	t.Cleanup(unlock)
-	if _, err := tx.Exec(t.Context(), "LOCK TABLE "+table+" IN ACCESS EXCLUSIVE MODE"); err != nil {
-		t.Fatal(err)
-	}
+	pgtest.Exec(t, tx, "LOCK TABLE "+table+" IN ACCESS EXCLUSIVE MODE")
 	return unlock
 }

@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+
+	"github.com/stretchr/testify/require"
 )
 
 // fillLargely makes 100 rows of every list, each as large as it may be.
@@ -156,9 +158,7 @@ func TestAnswersWithoutRoom(t *testing.T) {
 	var gives []func()
 	for id := range int64(2) {
 		give, err := b.api.held.take(actorNumber(1000+id), heldBytes/2)
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		gives = append(gives, give)
 	}
 	b.want(503, RoleReader, "GET", "/events?limit=100", nil)

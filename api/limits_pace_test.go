@@ -11,6 +11,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/require"
+
+	"github.com/signpost/signpost/internal/pgtest"
 	"github.com/signpost/signpost/internal/service"
 )
 
@@ -217,13 +220,9 @@ func TestUploadIsNotQueuedForARevokedToken(t *testing.T) {
 	b := setup(t)
 	secret, _ := b.newToken(RoleAdmin, "revoked")
 	tx, err := b.pool.Begin(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	defer func() { _ = tx.Rollback(context.Background()) }()
-	if _, err := tx.Exec(t.Context(), "UPDATE api_tokens SET revoked_at = now() WHERE name = 'short'"); err != nil {
-		t.Fatal(err)
-	}
+	pgtest.Exec(t, tx, "UPDATE api_tokens SET revoked_at = now() WHERE name = 'short'")
 	conn := slowUploadAs(t, b, secret)
 	sendChunk(t, conn, rowsFrom(0))
 	if _, err := io.WriteString(conn, "0\r\n\r\n"); err != nil {
@@ -233,9 +232,7 @@ func TestUploadIsNotQueuedForARevokedToken(t *testing.T) {
 		return b.count(`SELECT count(*) FROM pg_stat_activity
 			WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%FROM api_tokens%'`) == 1
 	})
-	if err := tx.Commit(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, tx.Commit(t.Context()))
 	wantNothingImported(t, b, conn)
 }
 
@@ -244,9 +241,7 @@ func TestUploadIsNotQueuedForARevokedToken(t *testing.T) {
 func wantNothingImported(t *testing.T, b *bundle, conn net.Conn) {
 	t.Helper()
 	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	a, err := answerOf(resp)
 	if err != nil || a.status != 401 || !strings.Contains(string(a.raw), "revoked") {
 		t.Errorf("the upload was answered %d %s, %v", a.status, a.raw, err)

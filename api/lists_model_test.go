@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
 	"github.com/signpost/signpost/internal/postgres"
@@ -74,13 +75,9 @@ func (b *bundle) addURLs(t *rapid.T, n int) {
 
 func (b *bundle) ids(t *rapid.T, sql string) []int64 {
 	rows, err := b.pool.Query(context.Background(), sql)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	ids, err := pgx.CollectRows(rows, pgx.RowTo[int64])
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	return ids
 }
 
@@ -112,9 +109,7 @@ func TestListsOfLinksAreComplete(t *testing.T) {
 		gone := map[int64]bool{}
 		for {
 			out, err := b.api.listURLs(ctx, &in)
-			if err != nil {
-				t.Fatal(err)
-			}
+			require.NoError(t, err)
 			if len(out.Body.Data) > in.Limit || len(out.Body.Data) != out.Body.Count {
 				t.Fatalf("a page of %d has %d rows", in.Limit, len(out.Body.Data))
 			}
@@ -162,15 +157,11 @@ func TestListsOfLinksAreComplete(t *testing.T) {
 		file := in
 		file.Limit, file.Format = 0, "csv"
 		source, err := b.api.exportURLs(ctx, &file)
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		var whole []int64
 		for limit := rapid.Int32Range(1, 40).Draw(t, "piece"); ; {
 			rows, err := source.Next(ctx, limit)
-			if err != nil {
-				t.Fatal(err)
-			}
+			require.NoError(t, err)
 			for _, row := range rows {
 				whole = append(whole, row.(service.Link).ID)
 			}
@@ -193,9 +184,7 @@ func TestListsOfLinksAreComplete(t *testing.T) {
 			if err == service.ErrTooDeep { //nolint:errorlint // it is returned as it is
 				break
 			}
-			if err != nil {
-				t.Fatal(err)
-			}
+			require.NoError(t, err)
 			var page []int64
 			for _, u := range out.Body.Data {
 				page = append(page, u.ID)
@@ -222,9 +211,7 @@ func TestListsOfEventsAreComplete(t *testing.T) {
 	for _, ago := range []int{0, 1, 2, 5, 6, 7, 8, 9, 30, 100} { // with gaps
 		months = append(months, now.AddDate(0, -ago, 0))
 	}
-	if err := postgres.EnsurePartitions(ctx, b.pool, months); err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, postgres.EnsurePartitions(ctx, b.pool, months))
 	times := func(t *rapid.T) time.Time {
 		month := rapid.SampledFrom(append(slices.Clone(months), now.AddDate(0, 1, 0))).Draw(t, "month")
 		return month.Add(time.Duration(rapid.SampledFrom([]int{0, 1, 1, 2, 27 * 24 * 3600}).Draw(t, "second")) * time.Second)
@@ -273,9 +260,7 @@ func TestListsOfEventsAreComplete(t *testing.T) {
 		var got, numbered, file []int64
 		for {
 			out, err := b.api.listEvents(ctx, &in)
-			if err != nil {
-				t.Fatal(err)
-			}
+			require.NoError(t, err)
 			for _, e := range out.Body.Data {
 				got = append(got, e.ID)
 			}
@@ -287,9 +272,7 @@ func TestListsOfEventsAreComplete(t *testing.T) {
 		in.Cursor = ""
 		for in.Page = 1; ; in.Page++ {
 			out, err := b.api.listEvents(ctx, &in)
-			if err != nil {
-				t.Fatal(err)
-			}
+			require.NoError(t, err)
 			if out.Body.Count == 0 {
 				break
 			}
@@ -305,9 +288,7 @@ func TestListsOfEventsAreComplete(t *testing.T) {
 				file = append(file, row.(service.Event).ID)
 			}
 		}
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		for how, ids := range map[string][]int64{"by cursor": got, "by number": numbered, "as a file": file} {
 			if !slices.Equal(ids, want) {
 				t.Fatalf("%+v %s: %v, want %v", in, how, ids, want)

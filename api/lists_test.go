@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"github.com/signpost/signpost/internal/postgres"
 	"github.com/signpost/signpost/internal/service"
@@ -114,9 +116,7 @@ func TestWalksUnderInserts(t *testing.T) {
 			if err == nil && a.status == 201 && n%2 == 0 {
 				_, err = b.try(RoleAdmin, "DELETE", fmt.Sprint("/users/", a.id()), nil)
 			}
-			if err != nil {
-				t.Error(err)
-			}
+			assert.NoError(t, err)
 		}
 	})
 	for range 3 {
@@ -185,9 +185,7 @@ func TestPlansOfLists(t *testing.T) {
 	for n := range 6 {
 		months = append(months, postgres.MonthOf(now).AddDate(0, -n, 0).Add(time.Hour))
 	}
-	if err := postgres.EnsurePartitions(t.Context(), b.pool, months); err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, postgres.EnsurePartitions(t.Context(), b.pool, months))
 	b.exec(`
 		INSERT INTO users (username, email) SELECT 'u' || n, 'u' || n || '@example.com' FROM generate_series(1, 500) n;
 		INSERT INTO urls (user_id, short_code, original_url, title, tags, is_active)

@@ -9,6 +9,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
 	"github.com/signpost/signpost/internal/pgtest"
 	"github.com/signpost/signpost/internal/postgres"
 )
@@ -136,34 +139,24 @@ func TestPostgresStops(t *testing.T) {
 	_, b.tokens[RoleReader] = createToken(t, b.pool, "reader", RoleReader)
 	b.want(201, RoleAdmin, "POST", "/urls", object{"user_id": b.user("ann"), "original_url": "https://example.com"})
 
-	if err := cluster.Stop(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, cluster.Stop(t.Context()))
 	b.checkOutage("stopped")
-	if err := cluster.Start(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, cluster.Start(t.Context()))
 	b.recover("after a stop", "bob")
 
 	// A server that hangs holds up nobody for longer than the deadline.
-	if err := cluster.Pause(); err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, cluster.Pause())
 	start := time.Now()
 	b.checkOutage("paused")
 	if took := time.Since(start); took > 4*requestTimeout {
 		t.Errorf("all routes took %v while the database hung", took)
 	}
-	if err := cluster.Resume(); err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, cluster.Resume())
 	b.recover("after a pause", "cyd")
 
 	cluster.Kill()
 	b.checkOutage("killed")
-	if err := cluster.Start(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, cluster.Start(t.Context()))
 	b.recover("after a kill", "dan")
 }
 
@@ -173,18 +166,14 @@ func TestStartWithoutPostgres(t *testing.T) {
 	t.Parallel()
 	cluster := pgtest.Cluster(t)
 	url := pgtest.Migrated(t, cluster)
-	if err := cluster.Stop(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, cluster.Stop(t.Context()))
 	b := setupOn(t, pgtest.Open(t, url))
 	a := b.want(503, 0, "GET", "/ready", nil)
 	if a.body["error"] != "not ready: the database cannot be reached" {
 		t.Errorf("ready says %s", a.raw)
 	}
 	b.want(503, RoleAdmin, "GET", "/users", nil)
-	if err := cluster.Start(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, cluster.Start(t.Context()))
 	b.eventually(200, "/users")
 	b.eventually(200, "/ready")
 }
@@ -224,9 +213,7 @@ func TestShutdownWaitsForWhoWatches(t *testing.T) {
 		t.Errorf("/ready was asked at %v", asked)
 	}
 	b.api.watched.Store(began.UnixNano()) // however long that took
-	if err := b.api.Shutdown(t.Context()); err != nil {
-		t.Errorf("shutdown: %v", err)
-	}
+	assert.NoError(t, b.api.Shutdown(t.Context()), "shutdown")
 	if took := time.Since(began); took < noticeWithin {
 		t.Errorf("closed after %v", took)
 	}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/stretchr/testify/assert"
 )
 
 func TestOversizedRequests(t *testing.T) {
@@ -58,7 +59,5 @@ signpost_oversized_requests_total{client="browser",part="headers"} 5
 signpost_oversized_requests_total{client="other",part="address"} 1
 signpost_oversized_requests_total{client="other",part="headers"} 3
 `
-	if err := testutil.GatherAndCompare(registry, strings.NewReader(want), "signpost_oversized_requests_total"); err != nil {
-		t.Error(err)
-	}
+	assert.NoError(t, testutil.GatherAndCompare(registry, strings.NewReader(want), "signpost_oversized_requests_total"))
 }

@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"testing"
 	"time"
+
+	"github.com/stretchr/testify/require"
 )
 
 // rawOn sends a request with the given Host, unchanged.
@@ -14,13 +16,9 @@ func (b *bundle) rawOn(host, method, path string, header ...string) answer {
 	conn := b.dial()
 	b.write(conn, "%s %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\nAccept: %s\r\n\r\n", method, path, host, append(header, "*/*")[0])
 	resp, err := http.ReadResponse(bufio.NewReader(conn), &http.Request{Method: method})
-	if err != nil {
-		b.t.Fatalf("%s %s on %s: %v", method, path, host, err)
-	}
+	require.NoErrorf(b.t, err, "%s %s on %s", method, path, host)
 	a, err := answerOf(resp)
-	if err != nil {
-		b.t.Fatalf("%s %s on %s: %v", method, path, host, err)
-	}
+	require.NoErrorf(b.t, err, "%s %s on %s", method, path, host)
 	return a
 }
 

@@ -17,6 +17,8 @@ import (
 
 	"github.com/gofiber/fiber/v2"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 	"github.com/valyala/fasthttp"
 
 	"github.com/signpost/signpost/internal/clicks"
@@ -47,32 +49,22 @@ func (b *bundle) insertLink(l testLink) (id, userID int64) {
 		INSERT INTO urls (user_id, short_code, original_url, is_active, expires_at, redirect_status, forward_query)
 		SELECT id, $1, $2, $3, $4, $5, $6 FROM owner RETURNING id, user_id`,
 		l.code, l.target, !l.inactive, l.expires, l.status, l.forward).Scan(&id, &userID)
-	if err != nil {
-		b.t.Fatal(err)
-	}
+	require.NoError(b.t, err)
 	return id, userID
 }
 
 // clicks returns the clicks in the spool, oldest first.
 func (b *bundle) clicks() []clicks.Click {
 	b.t.Helper()
-	if err := b.api.Spool.SealNow(b.t.Context()); err != nil {
-		b.t.Fatal(err)
-	}
+	require.NoError(b.t, b.api.Spool.SealNow(b.t.Context()))
 	segments, err := b.api.Spool.Segments("")
-	if err != nil {
-		b.t.Fatal(err)
-	}
+	require.NoError(b.t, err)
 	var all []clicks.Click
 	for _, s := range segments {
 		batch, err := b.api.Spool.Read(s)
-		if err != nil {
-			b.t.Fatal(err)
-		}
+		require.NoError(b.t, err)
 		part, err := clicks.DecodeBatch(batch.ID, batch.Payload)
-		if err != nil {
-			b.t.Fatal(err)
-		}
+		require.NoError(b.t, err)
 		all = append(all, part...)
 	}
 	return all
@@ -201,9 +193,7 @@ func TestRedirectIsTheSameThroughTheRouter(t *testing.T) {
 	}
 	got := map[string]float64{}
 	families, err := b.api.Registry.(*prometheus.Registry).Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	for _, family := range families {
 		if family.GetName() != "signpost_http_requests_total" {
 			continue
@@ -258,9 +248,7 @@ func TestClickIsOnDiskBeforeTheAnswer(t *testing.T) {
 	b := setup(t)
 	dir := t.TempDir()
 	spool, err := clicks.Open(clicks.Options{Dir: dir, SegmentAge: time.Hour})
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	b.api.Spool = spool // the other one is closed when the test ends
 	b.insertLink(testLink{code: "disk", target: "https://example.com/"})
 	for i := range 20 {
@@ -270,9 +258,7 @@ func TestClickIsOnDiskBeforeTheAnswer(t *testing.T) {
 			t.Fatalf("answered, but %q is not on disk", marker)
 		}
 	}
-	if err := spool.Close(); err != nil {
-		t.Error(err)
-	}
+	assert.NoError(t, spool.Close())
 }
 
 func folderContains(t *testing.T, dir, text string) bool {
@@ -286,9 +272,7 @@ func folderContains(t *testing.T, dir, text string) bool {
 		found = found || bytes.Contains(data, []byte(text))
 		return err
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	return found
 }
 
@@ -297,9 +281,7 @@ func TestRedirectGoesOnWithoutSpool(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.insertLink(testLink{code: "on", target: "https://example.com/on"})
-	if err := b.api.Spool.Close(); err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, b.api.Spool.Close())
 	a := b.want(302, 0, "GET", "/r/on", nil)
 	if a.header.Get("Location") != "https://example.com/on" {
 		t.Errorf("led to %q", a.header.Get("Location"))
@@ -465,9 +447,7 @@ func (b *bundle) runCache() {
 	go func() { stopped <- b.api.Cache.Run(ctx) }()
 	b.t.Cleanup(func() {
 		cancel()
-		if err := <-stopped; err != nil {
-			b.t.Error(err)
-		}
+		assert.NoError(b.t, <-stopped)
 	})
 }
 

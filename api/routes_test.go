@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/gofiber/fiber/v2"
+	"github.com/stretchr/testify/require"
 )
 
 // served is one route of the router.
@@ -296,9 +297,7 @@ func TestSpecificationHasEveryRoute(t *testing.T) {
 			SecuritySchemes map[string]any
 		}
 	}
-	if err := json.Unmarshal(a.raw, &spec); err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, json.Unmarshal(a.raw, &spec))
 	if spec.OpenAPI != "3.1.0" || spec.Components.SecuritySchemes[tokenScheme] == nil {
 		t.Errorf("version %q, security %v", spec.OpenAPI, spec.Components.SecuritySchemes)
 	}

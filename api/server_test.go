@@ -20,6 +20,8 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 	"github.com/valyala/fasthttp"
 
 	"github.com/signpost/signpost/internal/pgtest"
@@ -36,9 +38,7 @@ func (b *bundle) rawAll(request string, requests int) []answer {
 	reader := bufio.NewReader(conn)
 	for {
 		if len(answers) == requests {
-			if err := conn.SetReadDeadline(time.Now().Add(100 * time.Millisecond)); err != nil {
-				b.t.Fatal(err)
-			}
+			require.NoError(b.t, conn.SetReadDeadline(time.Now().Add(100*time.Millisecond)))
 		}
 		resp, err := http.ReadResponse(reader, nil)
 		if err != nil {
@@ -208,9 +208,7 @@ func TestPanic(t *testing.T) {
 	config := pool.Config()
 	config.ConnConfig.Tracer = buggy{}
 	panics, err := pgxpool.NewWithConfig(t.Context(), config)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	t.Cleanup(panics.Close)
 	b := setupOn(t, pool, func(o *Options) { o.Pool = panics })
 	for range 2 {
@@ -287,9 +285,7 @@ signpost_http_requests_total{method="GET",route="/users/:id",status="4xx"} 2
 signpost_http_requests_total{method="POST",route="/urls",status="4xx"} 1
 signpost_http_requests_total{method="any",route="none",status="4xx"} 2
 `
-	if err := testutil.GatherAndCompare(registry, strings.NewReader(want), "signpost_http_requests_total"); err != nil {
-		t.Error(err)
-	}
+	assert.NoError(t, testutil.GatherAndCompare(registry, strings.NewReader(want), "signpost_http_requests_total"))
 	if n, err := testutil.GatherAndCount(registry, "signpost_http_request_duration_seconds"); n != 10 || err != nil {
 		t.Errorf("%d histograms, %v", n, err)
 	}
@@ -332,9 +328,7 @@ func TestDocsFilesCompressed(t *testing.T) {
 		t.Fatalf("encoding %q, vary %q", e, packed.header.Get("Vary"))
 	}
 	r, err := gzip.NewReader(bytes.NewReader(packed.raw))
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	if text, err := io.ReadAll(r); err != nil || !bytes.Equal(text, plain.raw) {
 		t.Errorf("%d bytes, %v; want %d", len(text), err, len(plain.raw))
 	}
@@ -410,9 +404,7 @@ func (b *bundle) stall(path, secret string) (status int) {
 	b.t.Helper()
 	conn := b.dial()
 	b.conns = append(b.conns, conn)
-	if err := conn.(*net.TCPConn).SetReadBuffer(4 << 10); err != nil {
-		b.t.Fatal(err)
-	}
+	require.NoError(b.t, conn.(*net.TCPConn).SetReadBuffer(4<<10))
 	b.write(conn, "GET %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n\r\n", path, secret)
 	if _, err := fmt.Fscanf(conn, "HTTP/1.1 %d", &status); err != nil {
 		b.t.Fatal(err)

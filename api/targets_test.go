@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/stretchr/testify/require"
+
 	"github.com/signpost/signpost/internal/links"
 )
 
@@ -18,9 +20,7 @@ func TestTargetsFromTheField(t *testing.T) {
 	b := setup(t)
 	ann := b.user("ann")
 	file, err := os.ReadFile("../internal/links/testdata/targets.tsv")
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	followed := 0
 	for line := range strings.Lines(string(file)) {
 		cells := strings.Split(strings.TrimSuffix(line, "\n"), "\t")

@@ -9,6 +9,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
 	"github.com/signpost/signpost/internal/links"
 )
 
@@ -264,9 +267,7 @@ func TestSameCodeAtOnce(t *testing.T) {
 	for i := range writers {
 		wg.Go(func() {
 			a, err := b.try(RoleEditor, "POST", "/urls", object{"user_id": ann, "original_url": "https://example.com", "short_code": "race"})
-			if err != nil {
-				t.Error(err)
-			}
+			assert.NoError(t, err)
 			statuses[i] = a.status
 		})
 	}
@@ -301,9 +302,7 @@ func TestUpdatesAtOnce(t *testing.T) {
 				method, body = "DELETE", nil
 			}
 			a, err := b.try(RoleEditor, method, path, body)
-			if err != nil {
-				t.Error(err)
-			}
+			assert.NoError(t, err)
 			mu.Lock()
 			defer mu.Unlock()
 			count[fmt.Sprint(method, a.status)]++
@@ -419,15 +418,11 @@ func TestMissingPartition(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	rows, err := b.pool.Query(t.Context(), `SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'events'::regclass`)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	var names []string
 	for rows.Next() {
 		var name string
-		if err := rows.Scan(&name); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, rows.Scan(&name))
 		names = append(names, name)
 	}
 	if len(names) == 0 {

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/stretchr/testify/require"
+
 	"github.com/signpost/signpost/internal/service"
 )
 
@@ -65,9 +67,7 @@ func TestTimesInTheSpecification(t *testing.T) {
 			Schemas map[string]struct{ Properties map[string]map[string]any }
 		}
 	}
-	if err := json.Unmarshal(spec, &doc); err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, json.Unmarshal(spec, &doc))
 	for _, schema := range []string{"URLCreate", "URLUpdate", "TokenCreate", "URL"} {
 		if p := doc.Components.Schemas[schema].Properties["expires_at"]; p["format"] != "date-time" || !strings.Contains(fmt.Sprint(p["type"]), "null") {
 			t.Errorf("expires_at of %s is %v", schema, p)

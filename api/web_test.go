@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/require"
+
 	"github.com/signpost/signpost/internal/links"
 )
 
@@ -115,9 +117,7 @@ func pictures(t *testing.T, file []byte) (sizes []int) {
 	}
 	for _, entry := range entries {
 		picture, _, err := image.Decode(bytes.NewReader(entry))
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		if size := picture.Bounds().Size(); size.X != size.Y {
 			t.Errorf("a picture is %v", size)
 		}

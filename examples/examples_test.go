@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/require"
+
 	"github.com/signpost/signpost/internal/csvimport"
 )
 
@@ -17,9 +19,7 @@ import (
 func TestREADME(t *testing.T) {
 	t.Parallel()
 	readme, err := os.ReadFile("README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	var m model
 	m.names, m.users, m.links = map[string]bool{}, map[int64]bool{}, map[int64]bool{}
 	for _, kind := range []csvimport.Kind{csvimport.KindUsers, csvimport.KindLinks, csvimport.KindEvents} {
@@ -47,23 +47,17 @@ type model struct {
 func (m *model) load(t *testing.T, kind csvimport.Kind) (rows int, rejected []csvimport.Reject) {
 	t.Helper()
 	file, err := os.Open(string(kind) + ".csv")
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	defer func() { _ = file.Close() }()
 	s, err := csvimport.NewSplitter(file, kind, csvimport.SplitOptions{ChunkRows: 50})
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	parser := s.Layout().Parser(csvimport.Rules{Now: time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC), KeepIDs: true})
 	for {
 		chunk, err := s.Next()
 		if errors.Is(err, io.EOF) {
 			return rows, rejected
 		}
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		for record := range s.Layout().Records(chunk.Data, chunk.FirstLine) {
 			rows++
 			if reject := m.apply(parser, kind, record); reject != nil {

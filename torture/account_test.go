@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+
+	"github.com/stretchr/testify/require"
 )
 
 func TestLeftInSpool(t *testing.T) {
@@ -15,17 +17,11 @@ func TestLeftInSpool(t *testing.T) {
 		"a/a-3.seg", "a/a-4.open", "b/b-1.bad", "b/kept/b-2.open", "stray",
 	} {
 		path := filepath.Join(dir, name)
-		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, nil, 0o600); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o700))
+		require.NoError(t, os.WriteFile(path, nil, 0o600))
 	}
 	left, err := leftInSpool(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	for i := range left {
 		left[i], _ = filepath.Rel(dir, left[i])
 	}

@@ -21,6 +21,8 @@ import (
 	"github.com/johannesboyne/gofakes3/backend/s3mem"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"github.com/signpost/signpost/internal/archive"
 	"github.com/signpost/signpost/internal/csvimport"
@@ -688,12 +690,8 @@ func TestArchiveKeepsChangesWhateverHappens(t *testing.T) {
 	for name, live := range map[string]func(*archiving, *archiveMonths){
 		"killed": func(r *archiving, w *archiveMonths) {
 			part := r.parts(w)
-			if err := postgres.EnsurePartitions(r.ctx, r.pool, []time.Time{old}); err != nil {
-				r.Fatal(err)
-			}
-			if err := postgres.MoveEvents(r.ctx, r.pool, part.TableName, "events", "event_type = 'created'"); err != nil {
-				r.Fatal(err)
-			}
+			require.NoError(r, postgres.EnsurePartitions(r.ctx, r.pool, []time.Time{old}))
+			require.NoError(r, postgres.MoveEvents(r.ctx, r.pool, part.TableName, "events", "event_type = 'created'"))
 		},
 		"without an archive": func(_ *archiving, w *archiveMonths) { w.deps.retention.Archive = nil },
 		"after a failure": func(r *archiving, w *archiveMonths) {
@@ -992,9 +990,7 @@ func TestNoRetention(t *testing.T) {
 		}
 		r.wantStates("1 detached -")
 	}
-	if err := w.Work(r.ctx, nil); err != nil {
-		t.Errorf("work: %v", err)
-	}
+	assert.NoError(t, w.Work(r.ctx, nil), "work")
 	r.wantStates("1 dropped 102")
 }
 

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/require"
+
 	"github.com/signpost/signpost/internal/clicks"
 )
 
@@ -131,9 +133,7 @@ func TestVisitorNetworks(t *testing.T) {
 	visitor := func(address string) int64 {
 		t.Helper()
 		v, err := e.visitor(t.Context(), &clicks.Click{At: now, IP: netip.MustParseAddr(address), UserAgent: chrome})
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		return v
 	}
 	for _, test := range []struct {
@@ -191,9 +191,7 @@ func TestFloor(t *testing.T) {
 		"1970-01-02T00:00:00Z": 1, "1969-12-31T00:00:00Z": -1, "1969-12-30T23:59:59Z": -2,
 	} {
 		when, err := time.Parse(time.RFC3339Nano, at)
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		if got := dayOf(when.UnixMicro()); got != want {
 			t.Errorf("%s: day %d, want %d", at, got, want)
 		}

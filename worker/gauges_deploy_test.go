@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/require"
 
 	"github.com/signpost/signpost/queries"
 )
@@ -19,9 +20,7 @@ func TestFiguresOfTheDatabaseAreNotSummed(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	newMetrics(registry).sampled.last.Store(&figures{tables: make([]queries.TableSizesRow, 1)})
 	families, err := registry.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	var shared []string
 	for _, family := range families {
 		if strings.HasSuffix(family.GetHelp(), ofDatabase) {
@@ -42,9 +41,7 @@ func TestFiguresOfTheDatabaseAreNotSummed(t *testing.T) {
 	all, right := regexp.MustCompile(mentioned), regexp.MustCompile(maximum+mentioned)
 	for _, file := range files {
 		text, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		for line := range strings.Lines(string(text)) {
 			if !strings.Contains(line, "(") { // the line is prose
 				continue

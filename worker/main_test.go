@@ -15,6 +15,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/riverqueue/river"
 	"github.com/riverqueue/river/rivertype"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"github.com/signpost/signpost/internal/clicks"
 	"github.com/signpost/signpost/internal/csvimport"
@@ -111,9 +113,7 @@ func (s *site) stop(w *Worker) {
 	s.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	if err := w.Stop(ctx); err != nil {
-		s.Errorf("stop worker: %v", err)
-	}
+	assert.NoError(s, w.Stop(ctx), "stop worker")
 }
 
 // branch copies the database and continues in the copy. It returns a function that
@@ -191,9 +191,7 @@ func (s *site) text(sql string, args ...any) string {
 // ok ends the test if there is an error.
 func (s *site) ok(err error) {
 	s.Helper()
-	if err != nil {
-		s.Fatal(err)
-	}
+	require.NoError(s, err)
 }
 
 func (s *site) wantText(want, sql string, args ...any) {

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/stretchr/testify/require"
 	"golang.org/x/net/idna"
 
 	"github.com/signpost/signpost/internal/links"
@@ -14,9 +15,7 @@ import (
 func cases(t *testing.T, name string) [][]string {
 	t.Helper()
 	text, err := os.ReadFile("testdata/" + name)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	var rows [][]string
 	for line := range strings.Lines(string(text)) {
 		if !strings.HasPrefix(line, "#") {

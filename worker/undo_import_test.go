@@ -14,6 +14,7 @@ import (
 	"github.com/riverqueue/river"
 	"github.com/riverqueue/river/rivertest"
 	"github.com/riverqueue/river/rivertype"
+	"github.com/stretchr/testify/assert"
 
 	"github.com/signpost/signpost/internal/clicks"
 	"github.com/signpost/signpost/internal/csvimport"
@@ -434,9 +435,7 @@ func TestCachesFollowImportsAndUndos(t *testing.T) {
 	go func() { ran <- cache.Run(ctx) }()
 	t.Cleanup(func() {
 		cancel()
-		if err := <-ran; err != nil {
-			t.Error(err)
-		}
+		assert.NoError(t, <-ran)
 	})
 	leads := func(code string) string {
 		link, err := cache.Lookup(s.ctx, linkcache.NewKey(linkcache.MainDomain, code), time.Now())

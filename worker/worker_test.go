@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"github.com/signpost/signpost/internal/pgtest"
 )
@@ -36,23 +38,15 @@ func TestWorkerOutlivesPostgres(t *testing.T) {
 	t.Parallel()
 	cluster := pgtest.Cluster(t)
 	url := pgtest.Migrated(t, cluster)
-	if err := cluster.Stop(t.Context()); err != nil {
-		t.Fatalf("stop postgres: %v", err)
-	}
+	require.NoError(t, cluster.Stop(t.Context()), "stop postgres")
 	log := &heard{slog.DiscardHandler, "worker waits for Postgres", make(chan struct{}, 1)}
 	w, err := New(Options{Pool: pgtest.Open(t, url), Log: slog.New(log), Registry: prometheus.NewRegistry()})
-	if err != nil {
-		t.Fatalf("new worker: %v", err)
-	}
+	require.NoError(t, err, "new worker")
 	started := make(chan error, 1)
 	go func() { started <- w.Start(t.Context()) }()
 	<-log.once
-	if err := cluster.Start(t.Context()); err != nil {
-		t.Fatalf("start postgres: %v", err)
-	}
-	if err := <-started; err != nil {
-		t.Fatalf("start worker: %v", err)
-	}
+	require.NoError(t, cluster.Start(t.Context()), "start postgres")
+	require.NoError(t, <-started, "start worker")
 	s := &site{T: t, ctx: t.Context()}
 	s.Cleanup(func() { s.stop(w) })
 
@@ -91,9 +85,7 @@ func TestStop(t *testing.T) {
 		}
 	})
 	s.rollback(lock)
-	if err := <-stopped; err != nil {
-		t.Errorf("stop: %v", err)
-	}
+	assert.NoError(t, <-stopped, "stop")
 	s.wantCounted(50)
 	s.stop(w)
 	idle, err := New(Options{Pool: s.pool, Registry: prometheus.NewRegistry()})

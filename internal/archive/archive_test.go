@@ -18,6 +18,8 @@ import (
 
 	"github.com/johannesboyne/gofakes3"
 	"github.com/johannesboyne/gofakes3/backend/s3mem"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // stores returns a folder, and a bucket of a server that speaks S3 over HTTP.
@@ -26,18 +28,14 @@ func stores(t *testing.T) map[string]Store {
 	backend := s3mem.New()
 	server := httptest.NewServer(gofakes3.New(backend).Server())
 	t.Cleanup(server.Close)
-	if err := backend.CreateBucket("events"); err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, backend.CreateBucket("events"))
 	keys := S3{Endpoint: server.URL, Region: "us-east-1", AccessKey: "key", SecretKey: "secret"}
 	found := map[string]Store{}
 	for name, target := range map[string]string{
 		"folder": filepath.Join(t.TempDir(), "some", "where"), "bucket": "s3://events", "prefix": "s3://events/some/where/",
 	} {
 		store, err := Open(target, keys)
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		found[name] = store
 	}
 	return found
@@ -53,14 +51,10 @@ func text(s string) func(io.Writer) error {
 func read(t *testing.T, s Store, name string) string {
 	t.Helper()
 	file, err := s.Open(t.Context(), name)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	defer file.Close() //nolint:errcheck // only read
 	b, err := io.ReadAll(file)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	return string(b)
 }
 
@@ -77,9 +71,7 @@ func TestStores(t *testing.T) {
 				t.Errorf("open of nothing: %v", err)
 			}
 			for _, name := range []string{"b", "a1", "a2"} {
-				if err := s.Create(ctx, name, text("of "+name)); err != nil {
-					t.Fatal(err)
-				}
+				require.NoError(t, s.Create(ctx, name, text("of "+name)))
 			}
 			if err := s.Create(ctx, "a1", text("another")); !errors.Is(err, fs.ErrExist) {
 				t.Errorf("a second of one name: %v", err)
@@ -99,9 +91,7 @@ func TestStores(t *testing.T) {
 				t.Errorf("list = %v (%v)", names, err)
 			}
 			for range 2 {
-				if err := s.Remove(ctx, "a1"); err != nil {
-					t.Error(err)
-				}
+				assert.NoError(t, s.Remove(ctx, "a1"))
 			}
 			if names, err := s.List(ctx, "a"); err != nil || !slices.Equal(names, []string{"a2"}) {
 				t.Errorf("list of a prefix after a removal = %v (%v)", names, err)
@@ -115,17 +105,11 @@ func TestFolderRemovesLeftovers(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	s, err := Open(dir, S3{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	for _, name := range []string{".part.123.tmp", ".part.456.tmp", ".partner.1.tmp"} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte("half"), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte("half"), 0o600))
 	}
-	if err := s.Remove(t.Context(), "part"); err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, s.Remove(t.Context(), "part"))
 	if names, err := s.List(t.Context(), ""); err != nil || !slices.Equal(names, []string{".partner.1.tmp"}) {
 		t.Errorf("left: %v (%v)", names, err)
 	}
@@ -171,9 +155,7 @@ func TestData(t *testing.T) {
 			}
 
 			m := Manifest{Month: "2025-03", Part: 1, File: file, Rows: 3, Bytes: wrote.Bytes, SHA256: wrote.SHA256, Columns: []string{"id", "details"}}
-			if err := WriteManifest(ctx, s, m); err != nil {
-				t.Fatal(err)
-			}
+			require.NoError(t, WriteManifest(ctx, s, m))
 			if err := WriteManifest(ctx, s, m); !errors.Is(err, fs.ErrExist) {
 				t.Errorf("a second manifest: %v", err)
 			}
@@ -190,9 +172,7 @@ func TestData(t *testing.T) {
 				"cut": whole[:len(whole)-1], "flipped": whole[:20] + string(whole[20]^1) + whole[21:],
 				"longer": whole + "x", "short": whole[:1],
 			} {
-				if err := s.Create(ctx, what, text(content)); err != nil {
-					t.Fatal(err)
-				}
+				require.NoError(t, s.Create(ctx, what, text(content)))
 				if got, err := ReadData(ctx, s, what, nil); err == nil && got == wrote {
 					t.Errorf("a file that is %s passes for whole", what)
 				}
@@ -204,9 +184,7 @@ func TestData(t *testing.T) {
 				"2025-09.part-0001.json": `{"format": 1, "month": "2025-09", "part": 1, "file": "2025-09.part-0001.0123456789abcdef.csv.zst/../x.csv.zst"}`,
 				"2025-10.part-0001.json": `{"format": 1, "month": "2025-10/..", "part": 1, "file": "2025-10.part-0001.0123456789abcdef.csv.zst"}`,
 			} {
-				if err := s.Create(ctx, name, text(content)); err != nil {
-					t.Fatal(err)
-				}
+				require.NoError(t, s.Create(ctx, name, text(content)))
 				if found, err := Manifests(ctx, s, name[:7]); err == nil {
 					t.Errorf("manifest %s was taken for %+v", content, found)
 				}
@@ -284,9 +262,7 @@ func TestS3OfAnUnreachableServer(t *testing.T) {
 	server := httptest.NewServer(nil)
 	server.Close()
 	s, err := Open("s3://bucket/x", S3{Endpoint: server.URL, Region: "eu", AccessKey: "key", SecretKey: "hidden"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
 	if err := s.Create(ctx, "a", text("b")); err == nil || strings.Contains(err.Error(), "hidden") {
@@ -307,19 +283,13 @@ func TestWithdraw(t *testing.T) {
 			for part := 1; part <= 2; part++ {
 				file := NewFileName(month, part)
 				sum, err := WriteData(t.Context(), store, file, text("a\n1\n"))
-				if err != nil {
-					t.Fatal(err)
-				}
+				require.NoError(t, err)
 				m := Manifest{Month: "2025-03", Part: part, File: file, Rows: sum.Rows, Bytes: sum.Bytes, SHA256: sum.SHA256}
-				if err := WriteManifest(t.Context(), store, m); err != nil {
-					t.Fatal(err)
-				}
+				require.NoError(t, WriteManifest(t.Context(), store, m))
 				files = append(files, file)
 			}
 			for range 2 {
-				if err := Withdraw(t.Context(), store, "2025-03", files[0]); err != nil {
-					t.Fatal(err)
-				}
+				require.NoError(t, Withdraw(t.Context(), store, "2025-03", files[0]))
 				left, err := store.List(t.Context(), "")
 				if want := []string{files[1], "2025-03.part-0002.json"}; err != nil || !slices.Equal(left, want) {
 					t.Errorf("%v, %v are left, want %v", left, err, want)

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/stretchr/testify/require"
 )
 
 // Storage may return half of an object and then nothing, or accept half of one. Nobody
@@ -43,15 +45,11 @@ func TestStalledStorage(t *testing.T) {
 	}))
 	t.Cleanup(func() { close(ended); server.Close() })
 	s, err := Open("s3://bucket", S3{Endpoint: server.URL, Region: "eu", AccessKey: "key", SecretKey: "secret", Stall: stall})
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute) // a bound in case of a failure
 	defer cancel()
 	file, err := s.Open(ctx, "old")
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	defer file.Close() //nolint:errcheck // only read
 	if _, err := io.CopyN(io.Discard, file, 1000); err != nil {
 		t.Fatal(err)

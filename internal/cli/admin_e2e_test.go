@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/stretchr/testify/require"
+
 	"github.com/signpost/signpost/internal/config"
 	"github.com/signpost/signpost/internal/pgtest"
 )
@@ -25,9 +27,7 @@ func TestAdminListeners(t *testing.T) {
 	tokens := map[string]string{}
 	for _, role := range []string{"reader", "editor", "admin"} {
 		secret, err := program(t, environ, "token", "create", "--name", role, "--role", role).Output()
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		tokens[role] = strings.TrimSpace(string(secret))
 	}
 	strange := func(r *http.Request) { r.Host = "evil.example" }

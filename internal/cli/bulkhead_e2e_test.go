@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/stretchr/testify/require"
+
 	"github.com/signpost/signpost/internal/pgtest"
 )
 
@@ -22,20 +24,14 @@ func TestSlowQueriesDoNotStopRedirects(t *testing.T) {
 	s := launch(t, "api", program(t, environment(url, t.TempDir(), fmt.Sprintf("DB_MAX_CONNS=%d", conns)), "api"))
 	pool := pgtest.Open(t, url)
 	const links = 50
-	if _, err := pool.Exec(t.Context(), `
+	pgtest.Exec(t, pool, `
 		WITH u AS (INSERT INTO users (username, email) VALUES ('ada', 'ada@example.org') RETURNING id)
 		INSERT INTO urls (user_id, short_code, original_url)
-		SELECT id, 'unseen' || n, 'https://example.org/' || n FROM u, generate_series(1, $1::int) n`, links); err != nil {
-		t.Fatal(err)
-	}
+		SELECT id, 'unseen' || n, 'https://example.org/' || n FROM u, generate_series(1, $1::int) n`, links)
 	lock, err := pool.Begin(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	defer lock.Rollback(context.Background()) //nolint:errcheck // it gives the lock back
-	if _, err := lock.Exec(t.Context(), "LOCK TABLE users IN ACCESS EXCLUSIVE MODE"); err != nil {
-		t.Fatal(err)
-	}
+	pgtest.Exec(t, lock, "LOCK TABLE users IN ACCESS EXCLUSIVE MODE")
 
 	ctx, cancel := context.WithCancel(t.Context())
 	var readers sync.WaitGroup
@@ -72,9 +68,7 @@ func TestSlowQueriesDoNotStopRedirects(t *testing.T) {
 	s.eventually("the clicks to reach Postgres", func() bool { return countEvents(t, url, "clicked") == links })
 	cancel()
 	readers.Wait()
-	if err := lock.Rollback(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, lock.Rollback(t.Context()))
 	s.eventually("lists to work again", func() bool {
 		resp, _ := s.do(http.MethodGet, "/users", "", nil, s.token)
 		return resp.StatusCode == http.StatusOK

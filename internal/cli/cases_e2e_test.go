@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/stretchr/testify/require"
+
 	"github.com/signpost/signpost/internal/links"
 	"github.com/signpost/signpost/internal/pgtest"
 )
@@ -78,9 +80,7 @@ type expectedRows struct{ imported, rejected float64 }
 func expectedOfFiles(t *testing.T) map[string]expectedRows {
 	t.Helper()
 	table, err := os.ReadFile(casesOfFiles + "expected.tsv")
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	files := map[string]expectedRows{}
 	for line := range strings.Lines(string(table)) {
 		if strings.HasPrefix(line, "#") {
@@ -88,13 +88,9 @@ func expectedOfFiles(t *testing.T) map[string]expectedRows {
 		}
 		cells := strings.Split(line, "\t")
 		imported, err := strconv.ParseFloat(cells[1], 64)
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		rejected, err := strconv.ParseFloat(cells[2], 64)
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		files[cells[0]] = expectedRows{imported, rejected}
 	}
 	return files
@@ -108,23 +104,17 @@ func storedOf(t *testing.T, s *server, id any) []string {
 		SELECT short_code, concat_ws(' ', short_code, substr(original_url, length('https://e.example') + 1), COALESCE(title, '-'), tags, imported_clicks,
 			CASE WHEN created_at >= (SELECT created_at FROM imports WHERE id = $1::bigint) THEN '-' ELSE to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS') END)
 		FROM urls WHERE import_id = $1::bigint ORDER BY import_line`, fmt.Sprint(id))
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	defer rows.Close()
 	var stored []string
 	for rows.Next() {
 		var code, row string
-		if err := rows.Scan(&code, &row); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, rows.Scan(&code, &row))
 		if location := s.redirect(links.CodePath(code)); !strings.HasPrefix(location, "https://e.example/") {
 			t.Errorf("%s leads to %q", code, location)
 		}
 		stored = append(stored, row)
 	}
-	if err := rows.Err(); err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, rows.Err())
 	return stored
 }

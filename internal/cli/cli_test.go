@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/require"
+
 	"github.com/signpost/signpost/internal/config"
 	"github.com/signpost/signpost/internal/pgtest"
 	"github.com/signpost/signpost/internal/postgres"
@@ -107,9 +109,7 @@ func TestCommands(t *testing.T) {
 func TestConfigurationPageIsInStep(t *testing.T) {
 	t.Parallel()
 	page, err := os.ReadFile("docs/configuration.md")
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	if string(page) != config.Markdown() {
 		t.Error(`docs/configuration.md is out of step: run "make generate"`)
 	}
@@ -145,9 +145,7 @@ func TestBatches(t *testing.T) {
 	pool := pgtest.Open(t, url)
 	_, err := pool.Exec(t.Context(), `INSERT INTO click_batches (id, payload, clicks, oldest_at, failed_at, failure)
 		SELECT 'failed-' || n, '\x00', 3, now(), now(), 'malformed' FROM generate_series(1, 2) n`)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	if out := runs(t, environ, 0, "failed-1", "batches", "list"); strings.Count(out, "malformed") != 2 {
 		t.Errorf("list:\n%s", out)
 	}
@@ -178,12 +176,8 @@ func TestEvents(t *testing.T) {
 	}
 	month := postgres.MonthOf(time.Now()).AddDate(0, -2, 0)
 	pool := pgtest.Open(t, url)
-	if err := postgres.EnsurePartitions(t.Context(), pool, []time.Time{month}); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := pool.Exec(t.Context(), "INSERT INTO events (occurred_at, event_type) SELECT $1, 'clicked' FROM generate_series(1, 7)", month); err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, postgres.EnsurePartitions(t.Context(), pool, []time.Time{month}))
+	pgtest.Exec(t, pool, "INSERT INTO events (occurred_at, event_type) SELECT $1, 'clicked' FROM generate_series(1, 7)", month)
 	text := month.Format("2006-01")
 	runs(t, environ, 0, text+"  -     in the database", "events", "list")
 	ctx, stop := context.WithCancel(t.Context())

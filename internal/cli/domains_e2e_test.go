@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/require"
+
 	"github.com/signpost/signpost/internal/drive"
 	"github.com/signpost/signpost/internal/pgtest"
 )
@@ -141,9 +143,7 @@ func TestCaddy(t *testing.T) {
 	var ports [3]string
 	for i := range ports {
 		addr, err := drive.FreeAddr()
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		_, ports[i], _ = net.SplitHostPort(addr)
 	}
 	cmd := exec.Command(caddy, "run", "--config", "deploy/caddy/Caddyfile", "--adapter", "caddyfile")

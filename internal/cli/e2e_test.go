@@ -18,6 +18,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/require"
+
 	"github.com/signpost/signpost/internal/drive"
 	"github.com/signpost/signpost/internal/pgtest"
 	"github.com/signpost/signpost/internal/promise"
@@ -169,9 +171,7 @@ func TestShipFromAVolume(t *testing.T) {
 		s.redirect("/a")
 	}
 	s.kill()
-	if err := cluster.Start(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, cluster.Start(t.Context()))
 	for _, args := range [][]string{{"spool", "ship", volume}, {"spool", "ship", volume, "--again"}, {"spool", "ship", volume, "--remove"}} {
 		if out, err := program(t, environ, args...).CombinedOutput(); err != nil {
 			t.Fatalf("%v: %v\n%s", args, err, out)
@@ -204,9 +204,7 @@ func TestStartBeforePostgres(t *testing.T) {
 		t.Errorf("/ready without Postgres: %d", got)
 	}
 	w.eventually("the worker to say that it waits", func() bool { return strings.Contains(w.logs.String(), "postgres is not available") })
-	if err := cluster.Start(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, cluster.Start(t.Context()))
 	a.untilReady()
 	w.eventually("the worker to start", w.started)
 	w.stop()
@@ -225,16 +223,12 @@ func TestApiOutlivesAServerThatRefusesIt(t *testing.T) {
 	rename := func(from, to string) {
 		pool := pgtest.Open(t, cluster.URL("postgres"))
 		defer pool.Close()
-		if _, err := pool.Exec(t.Context(), fmt.Sprintf("ALTER DATABASE %q RENAME TO %q", from, to)); err != nil {
-			t.Fatal(err)
-		}
+		pgtest.Exec(t, pool, fmt.Sprintf("ALTER DATABASE %q RENAME TO %q", from, to))
 	}
 	rename(name, "elsewhere")
 	cluster.Kill()
 	s := start(t, "api", environment(url, t.TempDir()))
-	if err := cluster.Start(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, cluster.Start(t.Context()))
 	s.eventually("the api to be refused", func() bool { return strings.Contains(s.logs.String(), "the schema cannot be looked at") })
 	if got := s.status("/health"); got != http.StatusOK {
 		t.Errorf("/health of an api that is refused: %d", got)
@@ -255,9 +249,7 @@ func countEvents(t *testing.T, url, eventType string) int {
 // ask runs a query that returns one value.
 func ask[T any](t *testing.T, url, query string, args ...any) (answer T) {
 	t.Helper()
-	if err := pgtest.Open(t, url).QueryRow(t.Context(), query, args...).Scan(&answer); err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, pgtest.Open(t, url).QueryRow(t.Context(), query, args...).Scan(&answer))
 	return answer
 }
 
@@ -274,9 +266,7 @@ func environment(url, spool string, more ...string) []string {
 func program(t *testing.T, environ []string, args ...string) *exec.Cmd {
 	t.Helper()
 	path, err := binary()
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	cmd := exec.Command(path, args...)
 	cmd.Env = environ
 	return cmd
@@ -301,9 +291,7 @@ func startDev(t *testing.T, data string, more ...string) *server {
 	environ := append(environment("", "", "ADMIN_TOKEN="), more...)
 	s := launch(t, "dev", program(t, environ, "dev", "--data", data))
 	token, err := os.ReadFile(filepath.Join(data, "admin-token"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	s.token = strings.TrimSpace(string(token))
 	return s
 }
@@ -328,9 +316,7 @@ func begin(t *testing.T, name string, cmd *exec.Cmd) *server {
 	t.Helper()
 	s := &server{t: t, cmd: cmd, logs: new(logBuffer), token: testToken}
 	cmd.Stdout, cmd.Stderr = s.logs, s.logs
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, cmd.Start())
 	t.Cleanup(func() {
 		if !s.ended {
 			s.kill()
@@ -366,9 +352,7 @@ func (s *server) clicks(link any) float64 {
 func (s *server) metric(name string) float64 {
 	s.t.Helper()
 	metrics, err := drive.Scrape(s.t.Context(), strings.TrimPrefix(s.admin, "http://"))
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	require.NoError(s.t, err)
 	sum, _ := metrics.Sum(name)
 	return sum
 }
@@ -387,9 +371,7 @@ func (s *server) logged(message string) string {
 
 func (s *server) stop() {
 	s.t.Helper()
-	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		s.t.Fatal(err)
-	}
+	require.NoError(s.t, s.cmd.Process.Signal(syscall.SIGTERM))
 	if code := s.wait(); code != 0 {
 		s.t.Errorf("stop: exit code %d\n%s", code, s.logs.String())
 	}
@@ -437,9 +419,7 @@ func (s *server) do(method, path, contentType string, body io.Reader, token stri
 		path = s.url + path
 	}
 	req, err := http.NewRequestWithContext(ctx, method, path, body)
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	require.NoError(s.t, err)
 	if token != "" {
 		req.Header.Set("Authorization", "Bearer "+token)
 	}
@@ -452,14 +432,10 @@ func (s *server) do(method, path, contentType string, body io.Reader, token stri
 		change(req)
 	}
 	resp, err := http.DefaultTransport.RoundTrip(req)
-	if err != nil {
-		s.t.Fatalf("%s %s: %v", method, path, err)
-	}
+	require.NoErrorf(s.t, err, "%s %s", method, path)
 	defer resp.Body.Close() //nolint:errcheck // read-only
 	answer, err := io.ReadAll(resp.Body)
-	if err != nil {
-		s.t.Fatalf("%s %s: %v", method, path, err)
-	}
+	require.NoErrorf(s.t, err, "%s %s", method, path)
 	return resp, answer
 }
 
@@ -525,15 +501,11 @@ func (s *server) call(method, path, contentType string, body io.Reader, token st
 func (s *server) upload(kind, file string) map[string]any {
 	s.t.Helper()
 	content, err := os.ReadFile(file)
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	require.NoError(s.t, err)
 	var form bytes.Buffer
 	w := multipart.NewWriter(&form)
 	part, err := w.CreateFormFile("file", filepath.Base(file))
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	require.NoError(s.t, err)
 	_, _ = part.Write(content)
 	_ = w.Close()
 	job := s.call(http.MethodPost, "/imports?kind="+kind, w.FormDataContentType(), &form, s.token, http.StatusAccepted)

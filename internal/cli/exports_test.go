@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/stretchr/testify/require"
+
 	"github.com/signpost/signpost/internal/links"
 	"github.com/signpost/signpost/internal/pgtest"
 )
@@ -21,15 +23,11 @@ func TestRoundTrip(t *testing.T) {
 	t.Parallel()
 	from, to := startDevOn(t, pgtest.URL(t)), startDevOn(t, pgtest.URL(t))
 	fillForExport(t, from)
-	if _, err := pgtest.Open(t, to.database).Exec(t.Context(), "INSERT INTO domains (host) VALUES ('go.example')"); err != nil {
-		t.Fatal(err)
-	}
+	pgtest.Exec(t, pgtest.Open(t, to.database), "INSERT INTO domains (host) VALUES ('go.example')")
 	dir := t.TempDir()
 	for _, kind := range []string{"users", "urls", "events"} {
 		file := filepath.Join(dir, kind+".csv")
-		if err := os.WriteFile(file, from.download("/"+kind+"?format=csv"), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, os.WriteFile(file, from.download("/"+kind+"?format=csv"), 0o600))
 		job := to.upload(kind, file)
 		if job["state"] != "completed" || job["rows_imported"] != job["rows_total"] || job["rows_total"] == 0.0 {
 			t.Fatalf("import of %s: %v\n%v", kind, job, to.getJSON(fmt.Sprintf("/imports/%v/errors", job["id"]), http.StatusOK))
@@ -43,9 +41,7 @@ func TestRoundTrip(t *testing.T) {
 	}
 	for _, kind := range []string{"users", "urls"} { // events get ids of their own
 		first, err := os.ReadFile(filepath.Join(dir, kind+".csv"))
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		if again := to.download("/" + kind + "?format=csv"); !bytes.Equal(again, first) {
 			t.Errorf("the export of %s is\n%s\nwas\n%s", kind, again, first)
 		}
@@ -79,12 +75,8 @@ func startDevOn(t *testing.T, url string) *server {
 func fillForExport(t *testing.T, s *server) {
 	t.Helper()
 	rows, err := os.ReadFile("internal/cli/testdata/export.sql")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := pgtest.Open(t, s.database).Exec(t.Context(), string(rows)); err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
+	pgtest.Exec(t, pgtest.Open(t, s.database), string(rows))
 	s.post("/users", `{"username": "created", "email": "created@example.com"}`, http.StatusCreated)
 	for range 3 {
 		s.redirect("/plain")
@@ -111,9 +103,7 @@ func (s *server) changeEverything() {
 			"user_id": 1, "short_code": code, "title": strings.Repeat("🎉", links.MaxTitle-1) + code, "tags": tags,
 			"original_url": target + strings.Repeat(code, links.MaxTarget-len(target)),
 		})
-		if err != nil {
-			s.t.Fatal(err)
-		}
+		require.NoError(s.t, err)
 		return string(text)
 	}
 	link := s.post("/urls", body("a"), http.StatusCreated)
@@ -127,16 +117,12 @@ func rowsForCompare(t *testing.T, s *server, kind string) []string {
 	var rows []string
 	for line := range bytes.Lines(s.download("/" + kind + "?format=ndjson")) {
 		var row map[string]any
-		if err := json.Unmarshal(line, &row); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, json.Unmarshal(line, &row))
 		if kind == "events" {
 			delete(row, "id")
 		}
 		text, err := json.Marshal(row)
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		rows = append(rows, string(text))
 	}
 	slices.Sort(rows)

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/require"
+
 	"github.com/signpost/signpost/internal/pgtest"
 )
 
@@ -20,9 +22,7 @@ func TestRedirectsOutliveAFloodOfConnections(t *testing.T) {
 	t.Parallel()
 	const files = 256
 	path, err := binary()
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	url := pgtest.URL(t)
 	cmd := exec.Command("sh", "-c", fmt.Sprintf(`ulimit -n %d; exec "$0" api`, files), path)
 	cmd.Env = environment(url, t.TempDir())
@@ -62,9 +62,7 @@ func TestRedirectsOutliveAFloodOfConnections(t *testing.T) {
 	}
 	for range 50 {
 		resp, err := once.Get(s.url + code)
-		if err != nil {
-			t.Fatalf("a new client during the flood: %v", err)
-		}
+		require.NoError(t, err, "a new client during the flood")
 		_ = resp.Body.Close()
 		if resp.StatusCode != http.StatusFound {
 			t.Fatalf("a new client during the flood: %d", resp.StatusCode)

@@ -17,6 +17,8 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/stretchr/testify/require"
+
 	"github.com/signpost/signpost/internal/pgtest"
 )
 
@@ -123,9 +125,7 @@ func TestImportSaysWhyRowsWereRejectedAlike(t *testing.T) {
 		t.Errorf("the problems of one encoding are %v", problems)
 	}
 	reserved := filepath.Join(t.TempDir(), "reserved.csv")
-	if err := os.WriteFile(reserved, []byte("short_code,original_url\nadmin/a b,https://e.example/\nadmin/x,https://e.example/x\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, os.WriteFile(reserved, []byte("short_code,original_url\nadmin/a b,https://e.example/\nadmin/x,https://e.example/x\n"), 0o600))
 	runs(t, environ, 1, "1 row was imported: short_code is a reserved word, so the link answers under /r/admin/x (first in line 3)\n",
 		"import", reserved, "--kind", "urls", "--user-id", "1")
 	if location := s.redirect("/r/admin/x"); location != "https://e.example/x" {
@@ -149,9 +149,7 @@ func TestImportThatCameToNothing(t *testing.T) {
 		{"undone", "state = 'undone', rows_total = 40, rows_imported = 38, rows_rejected = 2", "import 1 is undone: 40 of 40 rows were looked at"},
 		{"failed late", "state = 'failed', error = 'trouble'", "import 1 failed: trouble"},
 	} {
-		if _, err := pgtest.Open(t, s.database).Exec(t.Context(), "UPDATE imports SET "+tt.set); err != nil {
-			t.Fatal(err)
-		}
+		pgtest.Exec(t, pgtest.Open(t, s.database), "UPDATE imports SET "+tt.set)
 		runs(t, environ, 1, "signpost: "+tt.want+"\n", "import", "--watch", "1", "--allow-rejected", "--rejected", rejected)
 		file, err := os.ReadFile(rejected)
 		if there := !strings.Contains(tt.set, "rows_rejected = 0"); there != (err == nil && bytes.Count(file, []byte("\n")) == 3) {
@@ -176,15 +174,11 @@ func TestImportOfARefusedFile(t *testing.T) {
 		{"not of this kind", "name,mail\n", "the first line names no column of users", 50 << 20},
 	} {
 		file := filepath.Join(t.TempDir(), "users.csv")
-		if err := os.WriteFile(file, []byte(tt.header+strings.Repeat(row, tt.size/len(row))), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, os.WriteFile(file, []byte(tt.header+strings.Repeat(row, tt.size/len(row))), 0o600))
 		for _, input := range []string{file, "-"} {
 			cmd := program(t, append(os.Environ(), s.client()...), "import", input, "--kind", "users")
 			in, err := os.Open(file)
-			if err != nil {
-				t.Fatal(err)
-			}
+			require.NoError(t, err)
 			cmd.Stdin = in
 			out, err := cmd.CombinedOutput()
 			_ = in.Close() // only read
@@ -202,22 +196,16 @@ func TestImportThatHasToWait(t *testing.T) {
 	environ := environment(pgtest.URL(t), t.TempDir(), "IMPORT_MAX_UPLOADS=1")
 	s := start(t, "api", environ)
 	conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	defer conn.Close() //nolint:errcheck // it holds the place until then
 	_, err = io.WriteString(conn, "POST /users/bulk HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer "+testToken+"\r\n"+
 		"Content-Type: text/csv\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nusern\r\n")
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	s.eventually("the place to be taken", func() bool { return s.metric("signpost_uploads_active") == 1 })
 
 	content := "username,email\n" + strings.Repeat("somebody,somebody@example.com\n", 1<<20)
 	file := filepath.Join(t.TempDir(), "users.csv")
-	if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, os.WriteFile(file, []byte(content), 0o600))
 	const answer = "as many files are received as may be at once, try again later"
 	client := append(os.Environ(), s.client()...)
 	waiting := begin(t, "import", program(t, client, "import", file, "--kind", "users"))
@@ -250,16 +238,12 @@ func TestImportFromAPipe(t *testing.T) {
 	if err == nil {
 		err = interrupted.Start()
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	// This is more than a pipe holds, so when it is written, the upload has begun.
 	if _, err := io.WriteString(in, "username,email\n"+strings.Repeat("eve,eve@example.com\n", 50_000)); err != nil {
 		t.Fatal(err)
 	}
-	if err := interrupted.Process.Signal(syscall.SIGINT); err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, interrupted.Process.Signal(syscall.SIGINT))
 	_ = interrupted.Wait()
 	if code := interrupted.ProcessState.ExitCode(); code != 1 || !strings.HasPrefix(said.String(), "The upload was broken off.") || strings.Count(said.String(), "\n") != 1 {
 		t.Errorf("after Ctrl-C: exit code %d, %s", code, said)
@@ -276,9 +260,7 @@ func TestImportFromAPipe(t *testing.T) {
 	var content bytes.Buffer
 	w := gzip.NewWriter(&content)
 	_, _ = io.WriteString(w, "username,email,shoe_size\nbob,bob@example.com,44\n") // into memory
-	if err := errors.Join(w.Close(), os.WriteFile(packed, content.Bytes(), 0o600)); err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, errors.Join(w.Close(), os.WriteFile(packed, content.Bytes(), 0o600)))
 	stdout := runs(t, []string{"SIGNPOST_URL=" + s.url + "/", "SIGNPOST_TOKEN=" + s.token}, 0, "1 imported", "import", packed, "--kind", "users")
 	if !strings.Contains(stdout, "columns that were not read: shoe_size") {
 		t.Errorf("it says %q", stdout)
@@ -297,9 +279,7 @@ func TestImportOutlivesItsConnections(t *testing.T) {
 		fmt.Fprintf(&text, "user%d,user%d@example.com\n", i, i)
 	}
 	file := filepath.Join(t.TempDir(), "users.csv")
-	if err := os.WriteFile(file, []byte(text.String()), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, os.WriteFile(file, []byte(text.String()), 0o600))
 
 	url := pgtest.URL(t)
 	environ := environment(url, t.TempDir())
@@ -323,9 +303,7 @@ func TestImportOutlivesItsConnections(t *testing.T) {
 	arrived := regexp.MustCompile(`import (\d+): the file has arrived`)
 	one.eventually("the file to arrive", func() bool { return arrived.MatchString(first.logs.String()) })
 	id := arrived.FindStringSubmatch(first.logs.String())[1]
-	if err := first.cmd.Process.Signal(syscall.SIGINT); err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, first.cmd.Process.Signal(syscall.SIGINT))
 	if code := first.wait(); code != 1 || !strings.Contains(first.logs.String(), "signpost import --watch "+id) {
 		t.Errorf("after Ctrl-C: exit code %d, %s", code, first.logs)
 	}
@@ -363,9 +341,7 @@ type proxy struct {
 func newProxy(t *testing.T, target string, cut func(connection, up, down int64) bool) *proxy {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	p := &proxy{url: "http://" + listener.Addr().String(), cut: cut}
 	p.to(target)
 	var serving sync.WaitGroup
@@ -431,10 +407,8 @@ func (p *proxy) pass(client net.Conn, number int64) {
 func TestExportCommand(t *testing.T) {
 	t.Parallel()
 	s := startDevOn(t, pgtest.URL(t))
-	if _, err := pgtest.Open(t, s.database).Exec(t.Context(), `
-		INSERT INTO users (username, email) SELECT 'u' || n, md5(n::text) || '@example.com' FROM generate_series(1, 5000) n`); err != nil {
-		t.Fatal(err)
-	}
+	pgtest.Exec(t, pgtest.Open(t, s.database), `
+		INSERT INTO users (username, email) SELECT 'u' || n, md5(n::text) || '@example.com' FROM generate_series(1, 5000) n`)
 	p := newProxy(t, s.url, func(connection, _, down int64) bool { return connection == 1 && down > 30_000 })
 	environ := []string{"SIGNPOST_URL=" + p.url, "SIGNPOST_TOKEN=" + s.token}
 	file := filepath.Join(t.TempDir(), "users.csv")
@@ -449,9 +423,7 @@ func TestExportCommand(t *testing.T) {
 	s.post("/domains", `{"host": "go.example"}`, http.StatusCreated)
 	s.post("/urls", `{"user_id": 1, "short_code": "a", "original_url": "https://example.com/main"}`, http.StatusCreated)
 	rows := filepath.Join(t.TempDir(), "urls.csv")
-	if err := os.WriteFile(rows, []byte("user_id,short_code,original_url\n1,a,https://example.com/go\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, os.WriteFile(rows, []byte("user_id,short_code,original_url\n1,a,https://example.com/go\n"), 0o600))
 	runs(t, environ, 0, "1 imported", "import", rows, "--kind", "urls", "--domain", "go.example")
 	if stdout := runs(t, environ, 0, "https://example.com/go", "export", "urls", "--domain", "go.example"); strings.Count(stdout, "\n") != 2 {
 		t.Errorf("the links of a domain are %q", stdout)

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/require"
+
 	"github.com/signpost/signpost/internal/pgtest"
 	"github.com/signpost/signpost/internal/redistest"
 )
@@ -56,9 +58,7 @@ func restartDuringAnOutage(t *testing.T, shared ...*redistest.Server) {
 	})
 
 	db := pgtest.Open(t, url)
-	if _, err := db.Exec(t.Context(), "UPDATE urls SET is_active = false WHERE short_code = 'off-elsewhere'"); err != nil {
-		t.Fatal(err)
-	}
+	pgtest.Exec(t, db, "UPDATE urls SET is_active = false WHERE short_code = 'off-elsewhere'")
 	s.eventually("410 for the link that was deactivated elsewhere", func() bool {
 		if s.status("/off-elsewhere") == http.StatusGone {
 			return true
@@ -92,9 +92,7 @@ func restartDuringAnOutage(t *testing.T, shared ...*redistest.Server) {
 		s = start(t, "api", environ)
 	}
 
-	if err := cluster.Start(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, cluster.Start(t.Context()))
 	began := time.Now()
 	s.untilReady()
 	s.eventually("the uncached link", func() bool { return s.status("/uncached") == http.StatusFound })

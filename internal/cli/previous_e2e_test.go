@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/require"
+
 	"github.com/signpost/signpost/internal/pgtest"
 )
 
@@ -26,9 +28,7 @@ func TestPreviousRelease(t *testing.T) {
 		t.Fatal(`SIGNPOST_PREVIOUS names no binary: run "make previous"`)
 	}
 	current, err := binary()
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	url, spool := pgtest.Empty(t), t.TempDir()
 	start := func(binary, role string) *server {
 		cmd := exec.Command(binary, role)
@@ -99,9 +99,7 @@ func useAll(t *testing.T, api *server, n int) (clicks int) {
 		"events": fmt.Sprintf("url_id,event_type,timestamp\n,updated,%s\n", time.Now().UTC().Format(time.RFC3339)),
 	} {
 		file := filepath.Join(t.TempDir(), kind+".csv")
-		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, os.WriteFile(file, []byte(text), 0o600))
 		job := api.upload(kind, file)
 		if job["rows_imported"] != 1.0 && kind != "events" {
 			t.Errorf("the import of %s came to %v", kind, job)

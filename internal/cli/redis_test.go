@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/stretchr/testify/require"
+
 	"github.com/signpost/signpost/internal/pgtest"
 	"github.com/signpost/signpost/internal/redistest"
 )
@@ -40,9 +42,7 @@ func TestRedisBesideTheRealProgram(t *testing.T) {
 	if health := s.getJSON("/health", http.StatusOK); health["db"] != "connected" {
 		t.Errorf("/health without Redis: %v", health)
 	}
-	if err := server.Start(); err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, server.Start())
 	s.eventually("Redis is used again", func() bool { return s.metric("signpost_redis_up") == 1 })
 	follow(3)
 	s.patch(fmt.Sprintf("/urls/%v", links[3]["id"]), `{"is_active":false}`, http.StatusOK)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/riverqueue/river"
+	"github.com/stretchr/testify/require"
 
 	"github.com/signpost/signpost/internal/archive"
 	"github.com/signpost/signpost/internal/jobs"
@@ -28,28 +29,20 @@ func TestRetireUnderKills(t *testing.T) {
 	for n := range months {
 		all = append(all, first.AddDate(0, n, 0))
 	}
-	if err := postgres.EnsurePartitions(t.Context(), pool, all); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := pool.Exec(t.Context(), `
+	require.NoError(t, postgres.EnsurePartitions(t.Context(), pool, all))
+	pgtest.Exec(t, pool, `
 		INSERT INTO events (occurred_at, event_type, url_id, visitor, details)
 		SELECT m + n * interval '1 minute', 'clicked', n % 100, n, jsonb_build_object('text', md5(n::text))
-		FROM unnest($1::timestamptz[]) m, generate_series(0, $2 - 1) n`, all, rows); err != nil {
-		t.Fatal(err)
-	}
+		FROM unnest($1::timestamptz[]) m, generate_series(0, $2 - 1) n`, all, rows)
 	figure := func(sql string) (text string) {
 		t.Helper()
-		if err := pool.QueryRow(t.Context(), sql).Scan(&text); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, pool.QueryRow(t.Context(), sql).Scan(&text))
 		return text
 	}
 	const sum = "SELECT count(*) || ' ' || sum(hashtextextended(e::text, 0)) FROM events e"
 	before := figure(sum)
 	inserter, err := worker.NewInserter(pool, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	environ := append(os.Environ(), "DATABASE_URL="+url, "ADMIN_ADDR=127.0.0.1:0", "LOG_FORMAT=json",
 		"EVENTS_RETENTION_MONTHS=1", "EVENTS_ARCHIVE="+dir)
 	retired := func() bool {
@@ -85,9 +78,7 @@ func TestRetireUnderKills(t *testing.T) {
 		t.Errorf("%s events are left", left)
 	}
 	store, err := archive.Open(dir, archive.S3{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	for _, month := range all {
 		if done, err := worker.RestoreMonth(t.Context(), pool, store, worker.Restoring{Month: month, Hold: time.Hour}); err != nil || done.Parts != 1 {
 			t.Errorf("restore: %+v, %v", done, err)

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/require"
 
 	"github.com/signpost/signpost/internal/pgserver"
 	"github.com/signpost/signpost/internal/pgtest"
@@ -96,13 +97,9 @@ type database struct {
 func newDatabase(t *testing.T, cluster *pgserver.Cluster, url string) *database {
 	t.Helper()
 	config, err := pgx.ParseConfig(url)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	admin, err := pgx.Connect(t.Context(), cluster.URL("postgres"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	t.Cleanup(func() { _ = admin.Close(t.Context()) })
 	return &database{t, pgx.Identifier{config.Database}.Sanitize(), admin}
 }
@@ -141,9 +138,7 @@ func TestRedirectsOnABadDisk(t *testing.T) {
 			fillDisk(t, fillerOf(cmd, dir))
 		}, heal: func(t *testing.T, cmd *exec.Cmd, dir string) {
 			t.Helper()
-			if err := os.Remove(fillerOf(cmd, dir)); err != nil {
-				t.Fatal(err)
-			}
+			require.NoError(t, os.Remove(fillerOf(cmd, dir)))
 		}},
 		// It is read-only from the start, because open files can still be written below
 		// a read-only view.
@@ -265,18 +260,14 @@ func onSmallDisk(t *testing.T, cmd *exec.Cmd, dir, before string) *exec.Cmd {
 func fillDisk(t *testing.T, path string) {
 	t.Helper()
 	f, err := os.Create(path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	for block := make([]byte, 4<<10); err == nil; {
 		_, err = f.Write(block)
 	}
 	if !errors.Is(err, syscall.ENOSPC) {
 		t.Fatalf("fill the disk: %v", err)
 	}
-	if err := f.Close(); err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, f.Close())
 }
 
 // TestSpoolOfAnotherDatabase starts an api on a SPOOL_DIR that holds clicks of another
@@ -321,9 +312,7 @@ func TestSpoolOfAnotherDatabase(t *testing.T) {
 		return string(out), err
 	}
 	copied := t.TempDir()
-	if err := os.CopyFS(copied, os.DirFS(spool)); err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, os.CopyFS(copied, os.DirFS(spool)))
 	out, err := signpost("spool", "ship", spool)
 	if err == nil || !strings.Contains(out, "another installation") || !strings.Contains(out, "--adopt") {
 		t.Errorf("ship: %v %s", err, out)

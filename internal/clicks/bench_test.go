@@ -9,6 +9,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/stretchr/testify/require"
 )
 
 // BenchmarkAppend measures one click, from many requests at once. cpu-ns/op is the time
@@ -18,7 +20,7 @@ func BenchmarkAppend(b *testing.B) {
 		for _, callers := range []int{1, 64, 512} {
 			b.Run(fmt.Sprintf("%s/callers=%d", mode, callers), func(b *testing.B) {
 				s, err := open(Options{Dir: b.TempDir(), Durability: mode}, realDisk(), patient)
-				must(b, err)
+				require.NoError(b, err)
 				clicks := sampleClicks(1024)
 				b.ReportAllocs()
 				b.SetParallelism(max(1, callers/runtime.GOMAXPROCS(0)))
@@ -49,7 +51,7 @@ func BenchmarkRead(b *testing.B) {
 		b.Run(fmt.Sprintf("clicks=%d", n), func(b *testing.B) {
 			o := Options{Dir: b.TempDir(), SegmentAge: time.Hour, SegmentBytes: backlogSegmentBytes, Log: slog.New(slog.DiscardHandler)}
 			s, err := open(o, realDisk(), patient)
-			must(b, err)
+			require.NoError(b, err)
 			for _, c := range sampleClicks(n) {
 				if err := s.Append(&c); err != nil {
 					b.Fatal(err)

@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/stretchr/testify/require"
 )
 
 const (
@@ -154,9 +156,9 @@ func killWhileAppending(t *testing.T, dir string, mode Durability, first int, at
 	child := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^$")
 	child.Env = append(os.Environ(), crashDir+"="+dir, crashFirst+"="+strconv.Itoa(first), crashMode+"="+string(mode))
 	out, err := child.StdoutPipe()
-	must(t, err)
+	require.NoError(t, err)
 	child.Stderr = os.Stderr
-	must(t, child.Start())
+	require.NoError(t, child.Start())
 	enough := 1 + rand.IntN(2000)
 	lines := bufio.NewReader(out)
 	for {
@@ -164,7 +166,7 @@ func killWhileAppending(t *testing.T, dir string, mode Durability, first int, at
 		if errors.Is(err, io.EOF) {
 			break // the pipe is empty and its writer dead
 		}
-		must(t, err)
+		require.NoError(t, err)
 		n, err := strconv.Atoi(line[1 : len(line)-1])
 		if err != nil {
 			t.Fatalf("child says %q", line)
@@ -175,7 +177,7 @@ func killWhileAppending(t *testing.T, dir string, mode Durability, first int, at
 		}
 		acknowledged[n] = true
 		if enough--; enough == 0 {
-			must(t, child.Process.Kill())
+			require.NoError(t, child.Process.Kill())
 		}
 	}
 	if err := child.Wait(); err == nil {

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/require"
+
 	"github.com/signpost/signpost/internal/files"
 )
 
@@ -21,7 +23,7 @@ import (
 func TestDiskIsTheOnlyWay(t *testing.T) {
 	t.Parallel()
 	files, err := filepath.Glob("*.go")
-	must(t, err)
+	require.NoError(t, err)
 	types := map[string]bool{"File": true, "SameFile": true}
 	looked := 0
 	for _, name := range files {
@@ -30,7 +32,7 @@ func TestDiskIsTheOnlyWay(t *testing.T) {
 		}
 		looked++
 		parsed, err := parser.ParseFile(token.NewFileSet(), name, nil, 0)
-		must(t, err)
+		require.NoError(t, err)
 		ast.Inspect(parsed, func(n ast.Node) bool {
 			sel, ok := n.(*ast.SelectorExpr)
 			if !ok {

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"github.com/signpost/signpost/internal/files"
 )
@@ -24,7 +26,7 @@ const (
 func nameOf(t *testing.T, folder string) string {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(folder, lockName))
-	must(t, err)
+	require.NoError(t, err)
 	return string(text)
 }
 
@@ -38,10 +40,10 @@ func leftBy(t *testing.T, dir, installation string, markers ...int) (folder stri
 	for _, m := range markers {
 		mustSegment(t, s, m)
 	}
-	must(t, s.Close())
+	require.NoError(t, s.Close())
 	made := onlyFolder(t, o.Dir)
 	folder = filepath.Join(dir, filepath.Base(made))
-	must(t, os.Rename(made, folder))
+	require.NoError(t, os.Rename(made, folder))
 	return folder
 }
 
@@ -138,11 +140,9 @@ func shipFolder(t *testing.T, dir string, o Options) []int {
 	t.Helper()
 	o.Keep = time.Hour
 	s, err := OpenForShipping(dir, o)
-	must(t, err)
+	require.NoError(t, err)
 	defer func() {
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
+		assert.NoError(t, s.Close())
 	}()
 	return ship(t, s)
 }
@@ -234,7 +234,7 @@ func TestFolderCannotBeNamed(t *testing.T) {
 	}
 	// An incomplete name does not count.
 	folder := leaveSegments(t, o.Dir, 1)
-	must(t, os.WriteFile(filepath.Join(folder, lockName), []byte(there[:20]), 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(folder, lockName), []byte(there[:20]), 0o600))
 	if n, err := s.Adopt(); n != 1 || err != nil {
 		t.Errorf("adopted %d, %v", n, err)
 	}

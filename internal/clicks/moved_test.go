@@ -7,6 +7,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/stretchr/testify/require"
 )
 
 // Somebody moves SPOOL_DIR, or the folder in it, below a running spool. The spool
@@ -28,7 +30,7 @@ func TestFolderMovedInUse(t *testing.T) {
 			if what == "the folder" {
 				from = folder
 			}
-			must(t, os.Rename(from, to))
+			require.NoError(t, os.Rename(from, to))
 			eventually(t, "a new folder is used", func() bool {
 				own := s.store.own.Load()
 				return own != nil && own.dir() != folder
@@ -58,7 +60,7 @@ func TestAdoptedFolderMoved(t *testing.T) {
 	o := testOptions(t)
 	folder := leaveSegments(t, o.Dir, 3)
 	s := mustOpen(t, o)
-	must(t, os.Rename(folder, filepath.Join(o.Dir, "elsewhere")))
+	require.NoError(t, os.Rename(folder, filepath.Join(o.Dir, "elsewhere")))
 	if _, err := s.Adopt(); err != nil {
 		t.Fatal(err)
 	}
@@ -80,7 +82,7 @@ func TestFoldersMovedOutOfReach(t *testing.T) {
 	own, away := onlyOwn(t, s), t.TempDir()
 	move := func(from, to string) {
 		t.Helper()
-		must(t, os.Rename(from, to))
+		require.NoError(t, os.Rename(from, to))
 	}
 	move(own, filepath.Join(away, "own"))
 	move(adopted, filepath.Join(away, "adopted"))

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 )
 
@@ -41,9 +42,7 @@ func TestBatchRoundTrip(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		want := rapid.SliceOfN(rapid.Custom(drawClick), 0, 50).Draw(t, "clicks")
 		got, err := DecodeBatch(testSegment, EncodeBatch(testSegment, want))
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		if len(got) != len(want) || len(want) > 0 && !reflect.DeepEqual(got, want) {
 			t.Fatalf("got %v, want %v", got, want)
 		}
@@ -136,7 +135,7 @@ func TestBatchBoundsMemory(t *testing.T) { // not parallel: it counts what the p
 func readV1(tb testing.TB) []byte {
 	tb.Helper()
 	payload, err := os.ReadFile("testdata/payload-v1")
-	must(tb, err)
+	require.NoError(tb, err)
 	return payload
 }
 

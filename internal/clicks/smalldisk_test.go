@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 )
 
@@ -30,8 +32,8 @@ func onSmallDisk(t *testing.T) string {
 	t.Helper()
 	if dir := os.Getenv(smallDisk); dir != "" {
 		// Without this, the mount would appear in other namespaces.
-		must(t, unix.Mount("none", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""))
-		must(t, unix.Mount("tmpfs", dir, "tmpfs", 0, "size=1m"))
+		require.NoError(t, unix.Mount("none", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""))
+		require.NoError(t, unix.Mount("tmpfs", dir, "tmpfs", 0, "size=1m"))
 		return dir
 	}
 	var refused error
@@ -116,16 +118,16 @@ func fill(t *testing.T, dir string) (remove func()) {
 	t.Helper()
 	path := filepath.Join(dir, "filler")
 	f, err := os.Create(path)
-	must(t, err)
+	require.NoError(t, err)
 	for block := make([]byte, 4<<10); err == nil; {
 		_, err = f.Write(block)
 	}
 	if !errors.Is(err, syscall.ENOSPC) {
 		t.Fatalf("fill: %v", err)
 	}
-	must(t, f.Close())
+	require.NoError(t, f.Close())
 	return func() {
-		must(t, os.Remove(path))
+		require.NoError(t, os.Remove(path))
 	}
 }
 
@@ -176,9 +178,7 @@ func TestFullDisk(t *testing.T) {
 	if err != nil || len(ids) == 0 {
 		t.Errorf("removed %v, %v", ids, err)
 	}
-	if err := s.Confirmed(ids); err != nil {
-		t.Error(err)
-	}
+	assert.NoError(t, s.Confirmed(ids))
 	eventually(t, "appends into what that gave back", func() bool { return y.append(t, s) })
 
 	// This is a crash on a disk that is full to the last byte.
@@ -213,7 +213,7 @@ func TestReadOnlyDisk(t *testing.T) {
 	o := testOptions(t)
 	o.Dir, o.Metrics = dir, NewMetrics(nil)
 	s, err := open(o, realDisk(), patient)
-	must(t, err)
+	require.NoError(t, err)
 	y := newTally()
 	for range 10 {
 		y.append(t, s)
@@ -225,7 +225,7 @@ func TestReadOnlyDisk(t *testing.T) {
 	// writing. It does put a read-only view over it: files that are open can still be
 	// written, and nothing can be made, renamed or removed.
 	for _, flags := range []uintptr{unix.MS_BIND, unix.MS_BIND | unix.MS_REMOUNT | unix.MS_RDONLY} {
-		must(t, unix.Mount(dir, dir, "", flags, ""))
+		require.NoError(t, unix.Mount(dir, dir, "", flags, ""))
 	}
 	wantReadOnly(t, dir)
 	for len(y.dropped) == 0 { // each try gives up the open file
@@ -245,7 +245,7 @@ func TestReadOnlyDisk(t *testing.T) {
 	for range 10 {
 		y.append(t, s)
 	}
-	must(t, unix.Unmount(dir, unix.MNT_DETACH))
+	require.NoError(t, unix.Unmount(dir, unix.MNT_DETACH))
 	eventually(t, "appends when the disk is writable", func() bool { return y.append(t, s) })
 	mustSeal(t, s)
 	eventually(t, "all is shipped", func() bool {
@@ -260,13 +260,13 @@ func TestReadOnlyDisk(t *testing.T) {
 
 	// Now the file system itself is read-only, while nobody uses it, and then a new
 	// process starts on it.
-	must(t, unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""))
+	require.NoError(t, unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""))
 	wantReadOnly(t, dir)
 	next := mustOpen(t, o)
 	for range 10 {
 		y.append(t, next)
 	}
-	must(t, unix.Mount("", dir, "", unix.MS_REMOUNT, "size=1m"))
+	require.NoError(t, unix.Mount("", dir, "", unix.MS_REMOUNT, "size=1m"))
 	eventually(t, "appends when the disk is writable", func() bool { return y.append(t, next) })
 	if n, err := next.Adopt(); n != 1 || err != nil {
 		t.Errorf("adopted %d segments, %v", n, err)

@@ -19,6 +19,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"github.com/signpost/signpost/internal/promise"
 )
@@ -29,14 +31,6 @@ const slowAge = time.Hour
 func testOptions(t *testing.T) Options {
 	t.Helper()
 	return Options{Dir: t.TempDir(), SegmentAge: slowAge, Keep: time.Hour, Log: slog.New(slog.DiscardHandler)}
-}
-
-// must ends the test if err is not nil.
-func must(tb testing.TB, err error) {
-	tb.Helper()
-	if err != nil {
-		tb.Fatal(err)
-	}
 }
 
 func mustOpen(t *testing.T, o Options) *Spool { t.Helper(); return mustOpenOn(t, o, realDisk()) }
@@ -53,11 +47,9 @@ var patient = patience{strikes: 1 << 30, idle: 125, close: time.Minute}
 func mustOpenWith(t *testing.T, o Options, d disk, p patience) *Spool {
 	t.Helper()
 	s, err := open(o, d, p)
-	must(t, err)
+	require.NoError(t, err)
 	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Errorf("close: %v", err)
-		}
+		assert.NoError(t, s.Close(), "close")
 	})
 	return s
 }
@@ -75,9 +67,7 @@ func click(marker int) *Click {
 func mustAppend(t *testing.T, s *Spool, markers ...int) {
 	t.Helper()
 	for _, m := range markers {
-		if err := s.Append(click(m)); err != nil {
-			t.Fatalf("append %d: %v", m, err)
-		}
+		require.NoErrorf(t, s.Append(click(m)), "append %d", m)
 	}
 }
 
@@ -85,7 +75,7 @@ func mustSeal(t *testing.T, s *Spool) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	must(t, s.SealNow(ctx))
+	require.NoError(t, s.SealNow(ctx))
 }
 
 // mustSegment appends clicks and seals them.
@@ -99,7 +89,7 @@ func mustSegment(t *testing.T, s *Spool, markers ...int) {
 func listed(t *testing.T, s *Spool) []Segment {
 	t.Helper()
 	segs, err := s.Segments("")
-	must(t, err)
+	require.NoError(t, err)
 	return segs
 }
 
@@ -121,7 +111,7 @@ func readClicks(t *testing.T, s *Spool, seg Segment) (Batch, []Click, error) {
 		return b, nil, err
 	}
 	got, err := DecodeBatch(b.ID, b.Payload)
-	must(t, err)
+	require.NoError(t, err)
 	if len(got) != b.Clicks {
 		t.Errorf("batch says %d clicks and has %d", b.Clicks, len(got))
 	}
@@ -151,11 +141,11 @@ func ship(t *testing.T, s *Spool) (markers []int) {
 			if errors.Is(err, ErrQuarantined) {
 				continue
 			}
-			must(t, err)
+			require.NoError(t, err)
 			for _, c := range got {
 				markers = append(markers, int(c.URLID))
 			}
-			must(t, s.Shipped(b))
+			require.NoError(t, s.Shipped(b))
 		}
 	}
 }
@@ -192,9 +182,9 @@ func abandon(t *testing.T, s *Spool) {
 	for _, f := range s.store.folders {
 		// Two descriptors share the lock, so that Close has one that it can close.
 		fd, err := syscall.Dup(int(f.lock.Fd()))
-		must(t, err)
-		must(t, syscall.Flock(fd, syscall.LOCK_UN))
-		must(t, syscall.Close(fd))
+		require.NoError(t, err)
+		require.NoError(t, syscall.Flock(fd, syscall.LOCK_UN))
+		require.NoError(t, syscall.Close(fd))
 	}
 }
 
@@ -272,9 +262,7 @@ func appendMany(t *testing.T, s *Spool, callers, each int) {
 	for c := range callers {
 		wg.Go(func() {
 			for i := range each {
-				if err := s.Append(click(c*each + i)); err != nil {
-					t.Errorf("append: %v", err)
-				}
+				assert.NoError(t, s.Append(click(c*each+i)), "append")
 			}
 		})
 	}
@@ -288,12 +276,12 @@ func TestAppendCopies(t *testing.T) {
 	buffer := []byte("Mozilla/5.0")
 	c := click(1)
 	c.UserAgent = aliased(buffer)
-	must(t, s.Append(c))
+	require.NoError(t, s.Append(c))
 	copy(buffer, "overwritten")
 	mustSeal(t, s)
 	segs := listed(t, s)
 	_, got, err := readClicks(t, s, segs[0])
-	must(t, err)
+	require.NoError(t, err)
 	if got[0].UserAgent != "Mozilla/5.0" {
 		t.Errorf("user agent %q", got[0].UserAgent)
 	}
@@ -352,10 +340,10 @@ func TestReadTwiceIsTheSame(t *testing.T) {
 	mustAppend(t, s, 3)
 	segs := wantListed(t, s, 1)
 	first, err := s.Read(segs[0])
-	must(t, err)
+	require.NoError(t, err)
 	mustSeal(t, s)
 	second, err := s.Read(segs[0])
-	must(t, err)
+	require.NoError(t, err)
 	if string(first.Payload) != string(second.Payload) || first.Clicks != 2 {
 		t.Errorf("read %d clicks, then %d", first.Clicks, second.Clicks)
 	}
@@ -369,7 +357,7 @@ func TestCloseSealsAndDrops(t *testing.T) {
 	o := testOptions(t)
 	s := mustOpen(t, o)
 	mustAppend(t, s, 1)
-	must(t, s.Close())
+	require.NoError(t, s.Close())
 	if got := reasonOf(t, s.Append(click(2))); got != DropClosed {
 		t.Errorf("append after close dropped as %q", got)
 	}
@@ -383,7 +371,7 @@ func TestCloseSealsAndDrops(t *testing.T) {
 func TestCloseRemovesEmptyFolder(t *testing.T) {
 	t.Parallel()
 	o := testOptions(t)
-	must(t, mustOpen(t, o).Close())
+	require.NoError(t, mustOpen(t, o).Close())
 	entries, err := os.ReadDir(o.Dir)
 	if err != nil || len(entries) != 0 {
 		t.Errorf("left behind: %v, %v", entries, err)
@@ -463,9 +451,7 @@ func TestKeepThenRemove(t *testing.T) {
 	segs := listed(t, s)
 	id := segs[0].ID
 	ship(t, s)
-	if err := s.Shipped(Batch{ID: id}); err != nil {
-		t.Errorf("shipped again: %v", err)
-	}
+	assert.NoError(t, s.Shipped(Batch{ID: id}), "shipped again")
 	wantGone(t, s, now.Add(59*time.Minute))
 	if s.Stats().KeptBytes == 0 {
 		t.Error("nothing kept")
@@ -477,9 +463,7 @@ func TestKeepThenRemove(t *testing.T) {
 	abandon(t, s)
 	next := mustOpen(t, o)
 	gone := wantGone(t, next, now, nextID(id))
-	if err := next.Confirmed(append(gone, Gone{Folder: "../../etc", Below: "../../etc-0000000001"})); err != nil {
-		t.Error(err)
-	}
+	assert.NoError(t, next.Confirmed(append(gone, Gone{Folder: "../../etc", Below: "../../etc-0000000001"})))
 	wantGone(t, next, now)
 	if _, err := os.Stat(filepath.Join(o.Dir, folderOf(id), goneName)); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("empty folder not removed: %v", err)
@@ -506,9 +490,7 @@ func TestKeepNothing(t *testing.T) {
 func wantGone(t *testing.T, s *Spool, now time.Time, below ...string) []Gone {
 	t.Helper()
 	gone, err := s.RemoveExpired(now)
-	if err != nil {
-		t.Error(err)
-	}
+	assert.NoError(t, err)
 	var want []Gone
 	for _, id := range below {
 		want = append(want, Gone{Folder: folderOf(id), Below: id})
@@ -531,9 +513,7 @@ func TestShippedAtOnce(t *testing.T) {
 		var wg sync.WaitGroup
 		for range 4 {
 			wg.Go(func() {
-				if err := s.Shipped(Batch{ID: segs[0].ID}); err != nil {
-					t.Error(err)
-				}
+				assert.NoError(t, s.Shipped(Batch{ID: segs[0].ID}))
 			})
 		}
 		wg.Wait()
@@ -803,13 +783,13 @@ func TestOpenWithoutFolder(t *testing.T) {
 	t.Parallel()
 	o := testOptions(t)
 	blocker := filepath.Join(o.Dir, "spool")
-	must(t, os.WriteFile(blocker, nil, 0o600))
+	require.NoError(t, os.WriteFile(blocker, nil, 0o600))
 	o.Dir = filepath.Join(blocker, "below")
 	s := mustOpen(t, o)
 	if got := reasonOf(t, s.Append(click(1))); got != DropUnwritable {
 		t.Errorf("dropped as %q", got)
 	}
-	must(t, os.Remove(blocker))
+	require.NoError(t, os.Remove(blocker))
 	eventually(t, "appends", func() bool { return s.Append(click(2)) == nil })
 }
 
@@ -898,7 +878,7 @@ func TestAdoptDamaged(t *testing.T) {
 	flip(t, filepath.Join(folder, segs[0].ID+suffixSealed), recordHead+2) // the first record
 	flip(t, filepath.Join(folder, segs[1].ID+suffixSealed), 0)            // the only record
 	for _, name := range []string{"notes.txt", segmentID(newFolderID(), 1) + suffixSealed, ".open"} {
-		must(t, os.WriteFile(filepath.Join(folder, name), []byte("foreign"), 0o600))
+		require.NoError(t, os.WriteFile(filepath.Join(folder, name), []byte("foreign"), 0o600))
 	}
 	abandon(t, s)
 	heir := mustOpen(t, o)
@@ -910,7 +890,7 @@ func TestAdoptDamaged(t *testing.T) {
 		t.Errorf("%v damaged records", got)
 	}
 	left, err := filepath.Glob(filepath.Join(folder, "*"))
-	must(t, err)
+	require.NoError(t, err)
 	if all := strings.Join(left, " "); !strings.Contains(all, "notes.txt") || !strings.Contains(all, segs[1].ID+suffixBad) {
 		t.Errorf("left: %v", left)
 	}
@@ -929,7 +909,7 @@ func TestDamagedClicksAreForgotten(t *testing.T) {
 	now := newClock()
 	o.Now = now.now
 	old := now.now().AddDate(0, -2, 0) // it was there for long before it was read
-	must(t, os.Chtimes(filepath.Join(folder, segs[0].ID+suffixSealed), old, old))
+	require.NoError(t, os.Chtimes(filepath.Join(folder, segs[0].ID+suffixSealed), old, old))
 	heir := mustOpen(t, o)
 	wantMarkers(t, ship(t, heir))
 	bad := filepath.Join(folder, segs[0].ID+suffixBad)
@@ -961,9 +941,9 @@ func TestDamagedClicksAreForgotten(t *testing.T) {
 func flip(t *testing.T, path string, at int) {
 	t.Helper()
 	b, err := os.ReadFile(path)
-	must(t, err)
+	require.NoError(t, err)
 	b[at] ^= 0x40
-	must(t, os.WriteFile(path, b, 0o600))
+	require.NoError(t, os.WriteFile(path, b, 0o600))
 }
 
 func TestOpenForShipping(t *testing.T) {
@@ -976,19 +956,19 @@ func TestOpenForShipping(t *testing.T) {
 	}
 	abandon(t, dead)
 	s, err := OpenForShipping(onlyFolder(t, o.Dir), Options{Log: o.Log})
-	must(t, err)
+	require.NoError(t, err)
 	if got := reasonOf(t, s.Append(click(3))); got != DropClosed {
 		t.Errorf("append dropped as %q", got)
 	}
 	wantMarkers(t, ship(t, s), 1, 2)
-	must(t, s.Close())
+	require.NoError(t, s.Close())
 	s, err = OpenForShipping(o.Dir, Options{Log: o.Log}) // the folder of folders
-	must(t, err)
+	require.NoError(t, err)
 	if n, _, err := s.Reship(time.Now()); n != 1 || err != nil {
 		t.Errorf("reshipped %d, %v", n, err)
 	}
 	wantMarkers(t, ship(t, s), 1, 2)
-	must(t, s.Close())
+	require.NoError(t, s.Close())
 	if _, err := OpenForShipping(t.TempDir(), Options{Log: o.Log}); err == nil {
 		t.Error("opened a folder without folders")
 	}
@@ -1022,12 +1002,8 @@ func TestCloseStopsEverything(t *testing.T) {
 		o.Durability = mode
 		s := mustOpen(t, o)
 		appendMany(t, s, 8, 10)
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-		if err := s.Close(); err != nil {
-			t.Errorf("closed again: %v", err)
-		}
+		assert.NoError(t, s.Close())
+		assert.NoError(t, s.Close(), "closed again")
 		for _, name := range []string{"writeGroups", "sealSegments", "watchGroups", "reportDrops"} {
 			// Each of them has its *Spool as receiver. It may still be in its last
 			// steps.
@@ -1066,9 +1042,7 @@ func TestConcurrentUse(t *testing.T) {
 			s.Stats()
 			_, adopted := s.Adopt()
 			gone, removed := s.RemoveExpired(time.Now())
-			if err := errors.Join(adopted, removed, s.Confirmed(gone), s.SealNow(t.Context())); err != nil {
-				t.Error(err)
-			}
+			assert.NoError(t, errors.Join(adopted, removed, s.Confirmed(gone), s.SealNow(t.Context())))
 		}
 	})
 	var shipped []int
@@ -1100,7 +1074,7 @@ func TestCloseOnHangingDisk(t *testing.T) {
 	o := testOptions(t)
 	o.Metrics = NewMetrics(nil)
 	s, err := open(o, hung.disk(), patience{strikes: 5, idle: 125, close: 10 * time.Millisecond})
-	must(t, err)
+	require.NoError(t, err)
 	eventually(t, "appends", func() bool { return s.Append(click(1)) == nil })
 	hung.hang.Store(true)
 	if got := reasonOf(t, s.Append(click(2))); got != DropStuck {
@@ -1149,7 +1123,7 @@ func TestCrashDuringSeal(t *testing.T) {
 	s := mustOpenOn(t, o, d)
 	mustAppend(t, s, 1, 2)
 	trouble.set(syscall.EIO)
-	must(t, s.Close())
+	require.NoError(t, s.Close())
 	heir := mustOpen(t, o)
 	segs, err := heir.Segments("")
 	if err != nil || len(segs) != 1 {
@@ -1166,9 +1140,9 @@ func TestHalfMadeFolders(t *testing.T) {
 	t.Parallel()
 	o := testOptions(t)
 	half := filepath.Join(o.Dir, newFolderID())
-	must(t, os.Mkdir(half, 0o700))
+	require.NoError(t, os.Mkdir(half, 0o700))
 	foreign := filepath.Join(o.Dir, "lost+found")
-	must(t, os.Mkdir(foreign, 0o700))
+	require.NoError(t, os.Mkdir(foreign, 0o700))
 	mustOpen(t, o)
 	if realDisk().exists(half) {
 		t.Error("a half-made folder stays")
@@ -1191,7 +1165,7 @@ func TestManySegments(t *testing.T) {
 	for i := range n {
 		seg := segmentID(id, 1000+i)
 		want[i] = i
-		must(t, os.WriteFile(filepath.Join(folder, seg+suffixSealed), encodeRecords(seg, []Click{*click(i)}), 0o600))
+		require.NoError(t, os.WriteFile(filepath.Join(folder, seg+suffixSealed), encodeRecords(seg, []Click{*click(i)}), 0o600))
 	}
 	s := mustOpen(t, o)
 	if segs, err := s.Segments(""); err != nil || len(segs) != maxListed {
@@ -1205,7 +1179,7 @@ func TestManySegments(t *testing.T) {
 	if left, err := os.ReadDir(filepath.Join(folder, goneName)); err != nil || len(left) != 1 {
 		t.Errorf("%d traces of removed segments are left, want the last one's (%v)", len(left), err)
 	}
-	must(t, s.Confirmed(gone))
+	require.NoError(t, s.Confirmed(gone))
 	wantGone(t, s, time.Now())
 	if realDisk().exists(folder) {
 		t.Error("the empty folder is left")
@@ -1242,7 +1216,7 @@ func TestMetrics(t *testing.T) {
 	mustSegment(t, s, 1)
 	values := make(map[string]float64)
 	families, err := registry.Gather()
-	must(t, err)
+	require.NoError(t, err)
 	for _, f := range families {
 		for _, m := range f.GetMetric() {
 			values[f.GetName()] += m.GetCounter().GetValue() + m.GetGauge().GetValue()
@@ -1288,7 +1262,7 @@ func TestGoneBelowWhatIsLeft(t *testing.T) {
 	segs := wantListed(t, s, 5)
 	shipped := func(i int) {
 		t.Helper()
-		must(t, s.Shipped(Batch{ID: segs[i].ID}))
+		require.NoError(t, s.Shipped(Batch{ID: segs[i].ID}))
 	}
 	shipped(0)
 	shipped(2)
@@ -1300,7 +1274,7 @@ func TestGoneBelowWhatIsLeft(t *testing.T) {
 	wantGone(t, s, now.now(), segs[1].ID) // kept
 	now.advance(time.Hour)
 	gone := wantGone(t, s, now.now(), nextID(segs[4].ID))
-	must(t, s.Confirmed(gone))
+	require.NoError(t, s.Confirmed(gone))
 	wantGone(t, s, now.now())
 	mustSegment(t, s, 5)
 	ship(t, s)

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/stretchr/testify/require"
 )
 
 // leaveSegments makes the folder of a dead process with n sealed segments, one click in
@@ -21,10 +22,10 @@ func leaveSegments(t *testing.T, dir string, n int) (folder string) {
 	t.Helper()
 	id := newFolderID()
 	folder = filepath.Join(dir, id)
-	must(t, os.Mkdir(folder, 0o700))
+	require.NoError(t, os.Mkdir(folder, 0o700))
 	for i := range n {
 		seg := segmentID(id, i)
-		must(t, os.WriteFile(filepath.Join(folder, seg+suffixSealed), encodeRecords(seg, []Click{*click(i)}), 0o600))
+		require.NoError(t, os.WriteFile(filepath.Join(folder, seg+suffixSealed), encodeRecords(seg, []Click{*click(i)}), 0o600))
 	}
 	return folder
 }
@@ -184,7 +185,7 @@ func TestShippedCannotBeMoved(t *testing.T) {
 	}
 	now.advance(2 * time.Hour)
 	gone := wantGone(t, s, now.now(), segmentID(filepath.Base(folder), n))
-	must(t, s.Confirmed(gone))
+	require.NoError(t, s.Confirmed(gone))
 }
 
 // unreadable is a disk on which some segments cannot be read.
@@ -262,7 +263,7 @@ func TestAdoptUnsealable(t *testing.T) {
 	o := testOptions(t)
 	folder := leaveSegments(t, o.Dir, 2)
 	open := segmentID(filepath.Base(folder), 7)
-	must(t, os.WriteFile(filepath.Join(folder, open+suffixOpen), encodeRecords(open, []Click{*click(7)}), 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(folder, open+suffixOpen), encodeRecords(open, []Click{*click(7)}), 0o600))
 	var trouble failing
 	d := realDisk()
 	trouble.renames(&d, func(from, to string) bool { return strings.Contains(from, open) })
@@ -291,7 +292,7 @@ func TestTruncatedSegment(t *testing.T) {
 	mustSegment(t, s, 1, 2, 3)
 	segs := wantListed(t, s, 1)
 	path := filepath.Join(o.Dir, folderOf(segs[0].ID), segs[0].ID+suffixSealed)
-	must(t, os.Truncate(path, segs[0].Bytes-1))
+	require.NoError(t, os.Truncate(path, segs[0].Bytes-1))
 	abandon(t, s)
 	wantMarkers(t, ship(t, mustOpen(t, o)), 1, 2)
 	if got := testutil.ToFloat64(o.Metrics.damaged[damageTruncated]); got != 1 {

@@ -11,6 +11,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
 	"github.com/signpost/signpost/internal/links"
 	"github.com/signpost/signpost/internal/postgres"
 )
@@ -18,9 +21,7 @@ import (
 func TestDefaults(t *testing.T) {
 	t.Parallel()
 	c, err := Load(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	want := Config{
 		DBMaxConns: 10, RedisTimeout: 10 * time.Millisecond, ListenAddr: ":8080", AdminAddr: "127.0.0.1:9090", PublicURL: "http://localhost:8080",
 		SpoolDir: "/var/lib/signpost/spool", SpoolMaxBytes: 1 << 30, SpoolKeep: time.Hour, ClickDurability: "process",
@@ -41,9 +42,7 @@ func TestLoadReadsEveryVariable(t *testing.T) {
 		"TRUSTED_PROXIES=10.1.2.3/8, 192.0.2.7,::1", "LOG_LEVEL=debug", "CACHE_TTL=1m",
 		"PUBLIC_HOSTS=go.example , ünï.example:8443,,2001:db8::1",
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	if c.ListenAddr != "127.0.0.1:8000" || c.AdminAddr != "127.0.0.1:9090" || c.PublicURL != "https://sho.rt" ||
 		c.DatabaseURL != "postgres://u:p@db/signpost" || c.AdminToken != "0123456789abcdef" ||
 		c.SpoolMaxBytes != 4<<30 || c.LogLevel != slog.LevelDebug || c.CacheTTL != time.Minute {
@@ -202,9 +201,7 @@ func TestDatabaseURLIsRefusedWithItsReason(t *testing.T) {
 		"postgres:///x?host=/run/postgresql&user=me@corp.example", "host=db user=app password='p#s s/?@' dbname=x", "dbname = x",
 		"host=/run/postgresql application_name=a://b",
 	} {
-		if err := postgres.CheckURL(url); err != nil {
-			t.Errorf("%s: %v", url, err)
-		}
+		assert.NoErrorf(t, postgres.CheckURL(url), "%s", url)
 	}
 }
 
@@ -335,9 +332,7 @@ func TestSecretsStayHidden(t *testing.T) {
 		"password='s3cret' host=db.example",
 	} {
 		c, err := Load([]string{"DATABASE_URL=" + database, "ADMIN_TOKEN=s3cret-s3cret-s3cret"})
-		if err != nil {
-			t.Fatalf("%s: %v", database, err)
-		}
+		require.NoErrorf(t, err, "%s", database)
 		var logged bytes.Buffer
 		slog.New(slog.NewJSONHandler(&logged, nil)).Info("configuration", "config", c)
 		for _, text := range []string{c.String(), logged.String(), fmt.Sprintf("%v %+v %#v %s", c, c, c, c)} {

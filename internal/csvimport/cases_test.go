@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
+
+	"github.com/stretchr/testify/require"
 )
 
 // TestCellsOfCases reads files of kinds that people have, and that were rejected
@@ -43,9 +45,7 @@ func TestCellsOfCases(t *testing.T) {
 		"quote.csv": {link(3, "quote-one", `,"Title":"6'5\" tall"`), link(4, "quote-two", `,"Title":"ok"`)},
 	} {
 		file, err := os.ReadFile("testdata/cases/" + name)
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		rows, layout := readLinks(t, file, SplitOptions{})
 		if !slices.Equal(rows, want) {
 			t.Errorf("%s:\n got %s\nwant %s", name, strings.Join(rows, "\n     "), strings.Join(want, "\n     "))

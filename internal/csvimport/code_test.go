@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/stretchr/testify/require"
+
 	"github.com/signpost/signpost/internal/links"
 )
 
@@ -28,9 +30,7 @@ func TestCodesOfOtherShorteners(t *testing.T) {
 		"dub-query.csv": {"short_code " + errCodeQuery.Error(), "plain"},
 	} {
 		file, err := os.ReadFile("testdata/cases/" + name)
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		if got := codesOf(t, file); !slices.Equal(got, want) {
 			t.Errorf("%s: codes %q, want %q", name, got, want)
 		}

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"testing/iotest"
 	"unicode/utf16"
+
+	"github.com/stretchr/testify/require"
 )
 
 // judge makes a row of record and returns only its fault.
@@ -234,9 +236,7 @@ func TestLayout(t *testing.T) {
 	t.Parallel()
 	const file = "E-Mail; USER NAME;Shoe size;;created-at\na@x;ann;39;;\n"
 	_, layout, err := read(KindUsers, strings.NewReader(file), SplitOptions{MaxRecord: 100})
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	want := Layout{
 		Kind: KindUsers, Format: FormatSignpost, Delimiter: ";",
 		Columns: []string{"email", "username", "", "", "created_at"},
@@ -244,13 +244,9 @@ func TestLayout(t *testing.T) {
 		Ignored: []string{"Shoe size", "column 4"}, Encoding: EncodingUTF8, MaxRecord: 100, Lenient: true,
 	}
 	data, err := json.Marshal(layout)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	var got Layout
-	if err := json.Unmarshal(data, &got); err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, json.Unmarshal(data, &got))
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("layout after JSON\n got %+v\nwant %+v", got, want)
 	}
@@ -394,14 +390,10 @@ func TestEndlessLine(t *testing.T) {
 	t.Parallel()
 	file := io.MultiReader(strings.NewReader(defaultUsers), &endless{bytes: 32 << 20}, strings.NewReader("\n2,bob,b@x\n"))
 	s, err := NewSplitter(file, KindUsers, SplitOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	size := len(s.buf)
 	chunk, err := s.Next()
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	if chunk.Rows != 2 || len(chunk.Data) > DefaultMaxRecord+64 || len(s.buf) != size {
 		t.Errorf("%d rows in %d bytes, a buffer of %d after %d", chunk.Rows, len(chunk.Data), len(s.buf), size)
 	}
@@ -411,9 +403,7 @@ func TestBlankLinesTakeNoMemory(t *testing.T) {
 	t.Parallel()
 	file := defaultUsers + "1,ann,a@x\n" + strings.Repeat("\n", 100_000) + "2,bob,b@x\n"
 	s, err := NewSplitter(strings.NewReader(file), KindUsers, SplitOptions{ChunkBytes: 1000})
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	for _, line := range []int64{2, 100_003} {
 		chunk, err := s.Next()
 		if err != nil || chunk.FirstLine != line || chunk.Rows != 1 || len(chunk.Data) > 1000 {
@@ -426,9 +416,7 @@ func TestChunks(t *testing.T) {
 	t.Parallel()
 	file := sample(KindUsers, 1000)
 	s, err := NewSplitter(bytes.NewReader(file), KindUsers, SplitOptions{ChunkRows: 300, ChunkBytes: 10_000})
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	all := []byte(defaultUsers[:len(defaultUsers)-1] + ",created_at\n")
 	line, rows := int64(2), 0
 	for seq := 0; ; seq++ {
@@ -436,9 +424,7 @@ func TestChunks(t *testing.T) {
 		if errors.Is(err, io.EOF) {
 			break
 		}
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		if chunk.Seq != seq || chunk.FirstLine != line || chunk.Rows > 300 || len(chunk.Data) > 10_000 {
 			t.Fatalf("chunk %d of %d rows and %d bytes from line %d, want %d from line %d",
 				chunk.Seq, chunk.Rows, len(chunk.Data), chunk.FirstLine, seq, line)

@@ -9,6 +9,7 @@ import (
 	"testing/iotest"
 	"unicode/utf8"
 
+	"github.com/stretchr/testify/require"
 	"golang.org/x/text/encoding"
 	"golang.org/x/text/encoding/charmap"
 	"golang.org/x/text/encoding/unicode"
@@ -67,9 +68,7 @@ func TestEncodings(t *testing.T) {
 		// The bytes that identify the encoding come only after the header, whose
 		// columns are ASCII.
 		file, err := tt.by.NewEncoder().String(tt.mark + "id,username,email\n1,\"" + tt.text + "\",a@x\n")
-		if err != nil {
-			t.Fatalf("%s: %v", tt.name, err)
-		}
+		require.NoErrorf(t, err, "%s", tt.name)
 		want := []string{`2: ["1" "` + tt.text + `" "a@x"]`}
 		want[0] = strings.ReplaceAll(want[0], "\u0096", `\u0096`) // in the form of %q
 		for how, in := range map[string]func() ([]string, Layout, error){
@@ -131,9 +130,7 @@ func FuzzEncodings(f *testing.F) {
 	f.Fuzz(func(t *testing.T, file []byte) {
 		for _, as := range []Encoding{EncodingUTF16LE, EncodingUTF16BE, EncodingWindows1252, EncodingISO88591, EncodingISO885915, EncodingMacintosh} {
 			whole, err := io.ReadAll(decoded(bytes.NewReader(file), as))
-			if err != nil {
-				t.Fatalf("%s: %v", as, err)
-			}
+			require.NoErrorf(t, err, "%s", as)
 			pieces, err := io.ReadAll(decoded(iotest.OneByteReader(bytes.NewReader(file)), as))
 			if err != nil || !bytes.Equal(whole, pieces) {
 				t.Fatalf("%s: %q in one piece, %q byte by byte, %v", as, whole, pieces, err)

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/require"
+
 	"github.com/signpost/signpost/internal/links"
 )
 
@@ -27,9 +29,7 @@ var testRules = Rules{
 func readLinks(t *testing.T, file []byte, opts SplitOptions) ([]string, Layout) {
 	t.Helper()
 	s, err := NewSplitter(bytes.NewReader(file), KindLinks, opts)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	parser := s.Layout().Parser(testRules)
 	var rows []string
 	for {
@@ -37,9 +37,7 @@ func readLinks(t *testing.T, file []byte, opts SplitOptions) ([]string, Layout) 
 		if errors.Is(err, io.EOF) {
 			return rows, s.Layout()
 		}
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		for record := range s.Layout().Records(chunk.Data, chunk.FirstLine) {
 			link, reject := parser.Link(record)
 			if reject != nil {
@@ -54,22 +52,16 @@ func readLinks(t *testing.T, file []byte, opts SplitOptions) ([]string, Layout) 
 func compactLink(t *testing.T, link Link) string {
 	t.Helper()
 	data, err := json.Marshal(link)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	var fields map[string]any
-	if err := json.Unmarshal(data, &fields); err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, json.Unmarshal(data, &fields))
 	for name, value := range fields {
 		if value == nil || name == "Line" || name == "NamesUser" {
 			delete(fields, name)
 		}
 	}
 	data, err = json.Marshal(fields)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	return string(data)
 }
 
@@ -132,9 +124,7 @@ func TestFormats(t *testing.T) {
 	seen := map[string]bool{}
 	for _, test := range tests {
 		file, err := os.ReadFile("testdata/" + test.file)
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		seen[test.format] = true
 		for _, name := range []string{"", test.format} {
 			rows, layout := readLinks(t, file, SplitOptions{Format: name})
@@ -209,9 +199,7 @@ func TestMarksBesideOwnColumns(t *testing.T) {
 		"source,target,original_url":               "yourls-plugin",
 	} {
 		s, err := NewSplitter(strings.NewReader(header+"\nx,x,x,x,x\n"), KindLinks, SplitOptions{})
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		if l := s.Layout(); l.Format != want || !slices.ContainsFunc(codeColumns[:], l.Has) {
 			t.Errorf("%s is read as %s, %q; want %s", header, l.Format, l.Columns, want)
 		}

@@ -14,6 +14,8 @@ import (
 	"testing"
 	"testing/iotest"
 	"unicode/utf8"
+
+	"github.com/stretchr/testify/require"
 )
 
 var fuzzSeeds = []string{
@@ -259,9 +261,7 @@ func FuzzDetails(f *testing.F) {
 		var value any
 		decoder := json.NewDecoder(strings.NewReader(details))
 		decoder.UseNumber()
-		if err := decoder.Decode(&value); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, decoder.Decode(&value))
 		plain := utf8.ValidString(details) && !strings.Contains(details, "\ufffd") && !strings.Contains(strings.ToLower(details), `\ufffd`)
 		if text := fmt.Sprint(value); plain && strings.ContainsAny(text, "\x00\ufffd") {
 			t.Fatalf("%q is accepted, and holds %q", details, text)

@@ -3,6 +3,7 @@ package csvimport
 import (
 	"testing"
 
+	"github.com/stretchr/testify/require"
 	"golang.org/x/text/encoding"
 	"golang.org/x/text/encoding/charmap"
 	"golang.org/x/text/encoding/japanese"
@@ -13,9 +14,7 @@ import (
 func encoded(t *testing.T, text string, as encoding.Encoding) string {
 	t.Helper()
 	s, err := as.NewEncoder().String(text)
-	if err != nil {
-		t.Fatalf("%q: %v", text, err)
-	}
+	require.NoErrorf(t, err, "%q", text)
 	return s
 }
 

@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/stretchr/testify/require"
 )
 
 // Records up to shortRecord are at most longRecord when they are returned, because
@@ -112,9 +114,7 @@ func TestMending(t *testing.T) {
 	}
 	for _, name := range names {
 		file, err := os.ReadFile(name)
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		checkMending(t, file, KindLinks, SplitOptions{})
 	}
 	for _, file := range mendSeeds {

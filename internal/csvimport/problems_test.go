@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/stretchr/testify/require"
 )
 
 // counted reads a whole file of links and groups the faults of its rows as the database
@@ -16,18 +18,14 @@ import (
 func counted(t *testing.T, file string, opts SplitOptions) (groups []Problem, unreadable []string, imported []Link, layout Layout) {
 	t.Helper()
 	s, err := NewSplitter(strings.NewReader(file), KindLinks, opts)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	parser := s.Layout().Parser(testRules)
 	for {
 		chunk, err := s.Next()
 		if errors.Is(err, io.EOF) {
 			return groups, unreadable, imported, s.Layout()
 		}
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		for record := range s.Layout().Records(chunk.Data, chunk.FirstLine) {
 			link, reject := parser.Link(record)
 			if reject == nil {
@@ -56,9 +54,7 @@ func counted(t *testing.T, file string, opts SplitOptions) (groups []Problem, un
 func TestCaseOfEncodings(t *testing.T) {
 	t.Parallel()
 	file, err := os.ReadFile("testdata/cases/cp1252.csv")
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	groups, unreadable, imported, layout := counted(t, string(file), SplitOptions{})
 	want := []Problem{{
 		Outcome: OutcomeRejected, Kind: ProblemEncoding, Reason: "the file is not UTF-8, it looks like Windows-1252",

@@ -5,6 +5,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 func TestParseTime(t *testing.T) {
@@ -153,9 +156,7 @@ func TestParseBool(t *testing.T) {
 func TestTimes(t *testing.T) {
 	t.Parallel()
 	berlin, err := Layout{Timezone: "Europe/Berlin"}.Zone()
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	parser := Layout{}.Parser(Rules{Zone: berlin})
 	for text, want := range map[string]string{
 		"2024-05-01 08:00":      "2024-05-01T06:00:00Z",
@@ -212,9 +213,7 @@ func TestTimes(t *testing.T) {
 func TestTimezones(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"", "UTC", "Europe/Berlin", "America/Argentina/Buenos_Aires", "Asia/Kathmandu"} {
-		if err := CheckTimezone(name); err != nil {
-			t.Errorf("%q %v", name, err)
-		}
+		assert.NoErrorf(t, CheckTimezone(name), "%q", name)
 	}
 	for _, name := range []string{
 		"Local", "localtime", "posixrules", "right/Europe/Berlin", "europe/berlin", "Mars/Olympus", "+02:00", "../etc/passwd", "/etc/localtime",

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/require"
 
 	"github.com/signpost/signpost/internal/drive"
 	"github.com/signpost/signpost/internal/pgtest"
@@ -37,22 +38,16 @@ func TestClicks(t *testing.T) {
 		t.Fatalf("answer %+v", a)
 	}
 	conn, err := pgx.Connect(t.Context(), pgtest.URL(t))
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	defer conn.Close(t.Context()) //nolint:errcheck // done with it
 	_, err = conn.Exec(t.Context(), `INSERT INTO events (occurred_at, event_type, url_id, bot, referrer_host) VALUES
 		(now(), 'clicked', 1, false, 'm0.run.example.org'), (now(), 'clicked', 1, false, 'm0.run.example.org'),
 		(now(), 'clicked', 1, true, 'm1.run.example.org'), (now(), 'clicked', 1, true, 'm2.run.example.org'),
 		(now(), 'clicked', 1, true, 'm9.run.example.org'), (now(), 'clicked', 1, true, 'm1.other.example.org'),
 		(now(), 'clicked', 1, true, NULL)`)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	phases, unknown, err := c.Compare(t.Context(), conn)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	want := drive.Tally{Attempted: 4, Answered: 4, Counted: 4, Bots: 2, Missing: 1, Doubled: 1, Mistaken: 1}
 	if phases[1] != want || phases[2] != (drive.Tally{Attempted: 1}) || unknown != 1 {
 		t.Errorf("got %+v, %d unknown; want %+v, one unknown", phases, unknown, want)

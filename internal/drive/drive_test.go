@@ -6,6 +6,8 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+
+	"github.com/stretchr/testify/require"
 )
 
 func serve(t *testing.T, status int, body string) (addr string) {
@@ -39,9 +41,7 @@ clicks_late 7
 func TestNoMetrics(t *testing.T) {
 	t.Parallel()
 	free, err := FreeAddr()
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	for _, addr := range []string{free, serve(t, http.StatusServiceUnavailable, "clicks 1\n"), serve(t, http.StatusOK, "clicks x\n"), "not an address"} {
 		if got, err := Metric(t.Context(), addr, "clicks"); err == nil {
 			t.Errorf("%s says %v", addr, got)

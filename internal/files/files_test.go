@@ -4,28 +4,23 @@ import (
 	"errors"
 	"path/filepath"
 	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 func TestLock(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "lock")
 	first, err := OpenLocked(path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	if _, err := OpenLocked(path); !errors.Is(err, ErrLocked) {
 		t.Errorf("locked twice: %v", err)
 	}
-	if err := Unlock(first); err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, Unlock(first))
 	second, err := OpenLocked(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := errors.Join(Unlock(second), MkdirAll(path+"-dir/below/below"), MkdirAll(path+"-dir")); err != nil {
-		t.Error(err)
-	}
+	require.NoError(t, err)
+	assert.NoError(t, errors.Join(Unlock(second), MkdirAll(path+"-dir/below/below"), MkdirAll(path+"-dir")))
 	if _, err := OpenLocked(filepath.Join(path, "below")); err == nil || errors.Is(err, ErrLocked) {
 		t.Errorf("below a file: %v", err)
 	}

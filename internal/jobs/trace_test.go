@@ -9,6 +9,7 @@ import (
 
 	"github.com/riverqueue/river"
 	"github.com/riverqueue/river/rivertype"
+	"github.com/stretchr/testify/require"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	"go.opentelemetry.io/otel/trace"
@@ -25,9 +26,7 @@ func TestTracesGoThroughMetadata(t *testing.T) {
 		_, err := tracing.InsertMany(ctx, []*rivertype.JobInsertParams{p}, func(context.Context) ([]*rivertype.JobInsertResult, error) {
 			return nil, nil
 		})
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		return string(p.Metadata)
 	}
 	ctx, parent := provider.Tracer("test").Start(t.Context(), "request")
@@ -36,9 +35,7 @@ func TestTracesGoThroughMetadata(t *testing.T) {
 			t.Errorf("without a trace %q became %q", before, got)
 		}
 		var after map[string]any
-		if err := json.Unmarshal([]byte(inserted(ctx, before)), &after); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, json.Unmarshal([]byte(inserted(ctx, before)), &after))
 		if id, _ := after[traceKey].(string); !strings.Contains(id, parent.SpanContext().TraceID().String()) || (before == `{"periodic":true}`) != (after["periodic"] == true) {
 			t.Errorf("%q became %v", before, after)
 		}

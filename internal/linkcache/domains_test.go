@@ -4,13 +4,15 @@ import (
 	"context"
 	"testing"
 	"time"
+
+	"github.com/stretchr/testify/require"
 )
 
 func (b *bundle) domain(t *testing.T, host string) (id int64) {
 	t.Helper()
 	err := b.pool.QueryRow(context.Background(),
 		"INSERT INTO domains (host, root_url) VALUES ($1, 'https://example.com/root') RETURNING id", host).Scan(&id)
-	must(t, err)
+	require.NoError(t, err)
 	return id
 }
 

@@ -18,6 +18,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"github.com/signpost/signpost/internal/pgtest"
 	"github.com/signpost/signpost/internal/postgres"
@@ -82,15 +84,15 @@ func TestFeedSeesChangesThatCommitOutOfOrder(t *testing.T) {
 	// not beyond the earlier one's xid.
 	second := b.begin(t, "SELECT pg_current_xact_id()")
 	first := b.begin(t)
-	mustExec(t, undone, "UPDATE urls SET is_active = false WHERE short_code = 'undone'")
-	mustExec(t, first, "UPDATE urls SET is_active = false WHERE short_code = 'first'")
-	mustExec(t, second, "UPDATE urls SET is_active = false WHERE short_code = 'second'")
-	must(t, second.Commit(ctx))
+	pgtest.Exec(t, undone, "UPDATE urls SET is_active = false WHERE short_code = 'undone'")
+	pgtest.Exec(t, first, "UPDATE urls SET is_active = false WHERE short_code = 'first'")
+	pgtest.Exec(t, second, "UPDATE urls SET is_active = false WHERE short_code = 'second'")
+	require.NoError(t, second.Commit(ctx))
 	b.fresh(t, "second", "inactive")
 	b.following(t) // further polls; a gap that is closed too early would be closed by then
-	must(t, undone.Rollback(ctx))
+	require.NoError(t, undone.Rollback(ctx))
 	b.following(t)
-	must(t, first.Commit(ctx))
+	require.NoError(t, first.Commit(ctx))
 	b.fresh(t, "first", "inactive")
 	wantTarget(t, b, "undone", "https://example.com/undone")
 	if resyncs := b.resyncs(t); resyncs != 1 {
@@ -109,7 +111,7 @@ func TestFeedSeesAWriterOlderThanItself(t *testing.T) {
 	b.run(t)
 	b.following(t)
 	b.target(t, "slow")
-	must(t, tx.Commit(t.Context()))
+	require.NoError(t, tx.Commit(t.Context()))
 	b.becomes(t, "slow", "inactive")
 }
 
@@ -144,7 +146,7 @@ func TestAChangeThatCommitsBetweenPages(t *testing.T) {
 	poll := func() (more bool) {
 		t.Helper()
 		more, err := f.poll(t.Context())
-		must(t, err)
+		require.NoError(t, err)
 		return more
 	}
 	poll() // the poll begins
@@ -155,9 +157,7 @@ func TestAChangeThatCommitsBetweenPages(t *testing.T) {
 	var committing int64
 	commit = sync.OnceFunc(func() {
 		committing = b.now().UnixNano()
-		if err := slow.Commit(context.Background()); err != nil {
-			t.Error(err)
-		}
+		assert.NoError(t, slow.Commit(context.Background()))
 	})
 	if !poll() {
 		t.Error("there is nothing to read at once after several pages")
@@ -307,14 +307,14 @@ func TestACrashIsAnotherHistory(t *testing.T) {
 	eventually(t, "the feed begins", polled)
 	var pid int
 	var xid, again int64
-	must(t, b.pool.QueryRow(t.Context(), "SELECT pg_backend_pid()").Scan(&pid))
+	require.NoError(t, b.pool.QueryRow(t.Context(), "SELECT pg_backend_pid()").Scan(&pid))
 	tx := b.begin(t)
-	must(t, errors.Join(tx.QueryRow(t.Context(), "SELECT pg_current_xact_id()::text::bigint").Scan(&xid), tx.Rollback(t.Context())))
+	require.NoError(t, errors.Join(tx.QueryRow(t.Context(), "SELECT pg_current_xact_id()::text::bigint").Scan(&xid), tx.Rollback(t.Context())))
 	if !polled() || f.position.Xmax <= xid {
 		t.Fatalf("the position is %+v, want xid %d to have ended", f.position, xid)
 	}
 	resyncs := b.resyncs(t)
-	must(t, syscall.Kill(pid, syscall.SIGKILL))
+	require.NoError(t, syscall.Kill(pid, syscall.SIGKILL))
 	eventually(t, "the server is back", func() bool {
 		b.pool.Reset()
 		return b.pool.QueryRow(t.Context(), "SELECT pg_current_xact_id()::text::bigint").Scan(&again) == nil
@@ -339,7 +339,7 @@ func TestStaleLinksAreServedWhilePostgresIsDown(t *testing.T) {
 	wantTarget(t, b, "other", "unavailable")
 	clock.add(31 * time.Minute)
 	wantTarget(t, b, "kept", "unavailable")
-	must(t, cluster.Start(t.Context()))
+	require.NoError(t, cluster.Start(t.Context()))
 	b.becomes(t, "kept", "https://example.com/kept")
 	b.exec(t, "UPDATE urls SET is_active = false WHERE short_code = 'kept'")
 	eventually(t, "kept is inactive", func() bool { clock.add(time.Millisecond); return b.target(t, "kept") == "inactive" })
@@ -379,16 +379,16 @@ func TestBulkChangesOfTwoTransactionsAtOnce(t *testing.T) {
 	}
 	for n := 1; n <= each; n++ {
 		for name, tx := range txs {
-			mustExec(t, tx, "UPDATE urls SET is_active = false WHERE short_code = $1", fmt.Sprint(name, n))
+			pgtest.Exec(t, tx, "UPDATE urls SET is_active = false WHERE short_code = $1", fmt.Sprint(name, n))
 		}
 	}
-	must(t, txs["a"].Commit(ctx))
+	require.NoError(t, txs["a"].Commit(ctx))
 	b.fresh(t, "a1", "inactive")
 	b.fresh(t, fmt.Sprint("a", each), "inactive")
 	wantTarget(t, b, "b1", "https://example.com/")
 	b.following(t) // polls with the second one open
 	b.following(t)
-	must(t, txs["b"].Commit(ctx))
+	require.NoError(t, txs["b"].Commit(ctx))
 	b.fresh(t, "b1", "inactive")
 	b.fresh(t, fmt.Sprint("b", each), "inactive")
 	if got := b.resyncs(t); got != resyncs {
@@ -409,7 +409,7 @@ func TestALongTransactionMakesNoPollReadAgain(t *testing.T) {
 		"SELECT pg_current_xact_id()", "UPDATE urls SET is_active = false WHERE short_code = 'long'",
 	} {
 		tx := b.begin(t)
-		mustExec(t, tx, statement)
+		pgtest.Exec(t, tx, statement)
 		before := testutil.ToFloat64(b.metrics.changes)
 		for i := range 3 {
 			b.exec(t, "UPDATE urls SET original_url = 'https://example.com/' || $1 WHERE short_code = 'short'", fmt.Sprint(i))
@@ -421,7 +421,7 @@ func TestALongTransactionMakesNoPollReadAgain(t *testing.T) {
 		if got := testutil.ToFloat64(b.metrics.changes) - before; got != 3 {
 			t.Errorf("with %q under way %v changes were read, want 3", statement, got)
 		}
-		must(t, tx.Commit(t.Context()))
+		require.NoError(t, tx.Commit(t.Context()))
 	}
 	b.fresh(t, "long", "inactive")
 	if resyncs := b.resyncs(t); resyncs != 1 {
@@ -458,25 +458,25 @@ func TestAPollReadsNoMoreThanWhatIsNew(t *testing.T) {
 	b.exec(t, "INSERT INTO link_changes (short_code, version) SELECT 'n' || n, n FROM generate_series(1, 100000) n")
 	b.exec(t, "VACUUM ANALYZE link_changes")
 	conn, err := b.pool.Acquire(t.Context())
-	must(t, err)
+	require.NoError(t, err)
 	defer conn.Release()
 	q := queries.New(conn)
 	state, err := q.PollLinkChanges(t.Context(), queries.PollLinkChangesParams{Xmax: math.MaxInt64, RowLimit: 1})
-	must(t, err)
+	require.NoError(t, err)
 	b.exec(t, "UPDATE urls SET title = 'x'")
 	read := func() (n int64) {
 		err := conn.QueryRow(t.Context(), `SELECT pg_stat_get_xact_tuples_fetched('link_changes'::regclass)
 			+ (SELECT sum(pg_stat_get_xact_tuples_returned(i.indexrelid)) FROM pg_index i WHERE i.indrelid = 'link_changes'::regclass)
 			+ pg_stat_get_xact_tuples_returned('link_changes'::regclass)`).Scan(&n)
-		must(t, err)
+		require.NoError(t, err)
 		return n
 	}
 	params := queries.PollLinkChangesParams{
 		Xmax: state[0].Xmax, Running: []int64{3, state[0].Xmax - 2, state[0].Xmax - 1}, RowLimit: maxChanges,
 	}
 	for _, mode := range []string{"force_custom_plan", "force_generic_plan"} {
-		mustExec(t, conn, "SET plan_cache_mode = "+mode)
-		mustExec(t, conn, "BEGIN")
+		pgtest.Exec(t, conn, "SET plan_cache_mode = "+mode)
+		pgtest.Exec(t, conn, "BEGIN")
 		before := read()
 		rows, err := q.PollLinkChanges(t.Context(), params)
 		if err != nil || len(rows) == 0 || rows[len(rows)-1].ShortCode == nil {
@@ -485,7 +485,7 @@ func TestAPollReadsNoMoreThanWhatIsNew(t *testing.T) {
 		if n := read() - before; n > 2*maxChanges+100 { // some of these are rows that the insert brought
 			t.Errorf("%s: %d rows of the log and its indexes were read", mode, n)
 		}
-		mustExec(t, conn, "ROLLBACK")
+		pgtest.Exec(t, conn, "ROLLBACK")
 	}
 }
 
@@ -528,11 +528,11 @@ type link struct {
 func newProxy(t *testing.T, address string) *proxy {
 	t.Helper()
 	parsed, err := url.Parse(address)
-	must(t, err)
+	require.NoError(t, err)
 	query := parsed.Query()
 	socket := query.Get("host") + "/.s.PGSQL." + cmp.Or(query.Get("port"), "5432")
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
+	require.NoError(t, err)
 	p := &proxy{server: func() (net.Conn, error) { return net.Dial("unix", socket) }}
 	query.Del("host")
 	query.Del("port")
@@ -615,9 +615,7 @@ func TestRunEndsWithItsContext(t *testing.T) {
 	cancel()
 	select {
 	case err := <-done:
-		if err != nil {
-			t.Error(err)
-		}
+		assert.NoError(t, err)
 	case <-time.After(10 * time.Second):
 		t.Error("Run does not end")
 	}
@@ -628,13 +626,13 @@ func TestHangingPostgres(t *testing.T) {
 	t.Parallel()
 	cluster := pgtest.Cluster(t)
 	b := cached(t, Options{Pool: pgtest.Open(t, pgtest.Migrated(t, cluster))}, "kept")
-	must(t, cluster.Pause())
+	require.NoError(t, cluster.Pause())
 	wantTarget(t, b, "other", "unavailable") // the query is given up in time
 	eventually(t, "the feed notices", func() bool {
 		return testutil.ToFloat64(b.metrics.polls.WithLabelValues("failed")) > 0
 	})
 	wantTarget(t, b, "kept", "https://example.com/kept")
-	must(t, cluster.Resume())
+	require.NoError(t, cluster.Resume())
 	b.exec(t, "UPDATE urls SET is_active = false WHERE short_code = 'kept'")
 	b.becomes(t, "kept", "inactive")
 	b.becomes(t, "other", "not found")

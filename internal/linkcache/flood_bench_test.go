@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/require"
+
 	"github.com/signpost/signpost/internal/pgtest"
 	"github.com/signpost/signpost/internal/postgres"
 )
@@ -32,7 +34,7 @@ func flood(b *testing.B, lookup func(ctx context.Context, c *Cache, code string)
 	b.Helper()
 	url := pgtest.URL(b)
 	pool, err := postgres.Open(b.Context(), url, postgres.Options{MaxConns: 5, IdleConns: 4}) // of the 10 connections of an api, the part for redirects
-	must(b, err)
+	require.NoError(b, err)
 	b.Cleanup(pool.Close)
 	if _, err := pool.Exec(b.Context(), `
 		WITH u AS (INSERT INTO users (username, email) VALUES ('ada', 'ada@example.org') RETURNING id)
@@ -41,7 +43,7 @@ func flood(b *testing.B, lookup func(ctx context.Context, c *Cache, code string)
 		b.Fatal(err)
 	}
 	c, err := Open(Options{Pool: pool})
-	must(b, err)
+	require.NoError(b, err)
 	ctx, cancel := context.WithCancel(b.Context())
 	var flood sync.WaitGroup
 	var asked atomic.Int64

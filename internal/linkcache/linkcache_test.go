@@ -14,9 +14,10 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"github.com/signpost/signpost/internal/links"
 	"github.com/signpost/signpost/internal/pgtest"
@@ -45,7 +46,7 @@ func setup(tb testing.TB, o Options) *bundle {
 		o.Registerer = prometheus.NewRegistry()
 	}
 	c, err := Open(o)
-	must(tb, err)
+	require.NoError(tb, err)
 	return &bundle{Cache: c, pool: o.Pool}
 }
 
@@ -58,9 +59,7 @@ func (b *bundle) run(t *testing.T) (stop func()) {
 	go func() { done <- b.Run(ctx) }()
 	stop = sync.OnceFunc(func() {
 		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
+		assert.NoError(t, <-done)
 	})
 	t.Cleanup(stop)
 	return stop
@@ -90,10 +89,10 @@ func (b *bundle) exec(t *testing.T, sql string, args ...any) {
 func (b *bundle) begin(t *testing.T, statements ...string) pgx.Tx {
 	t.Helper()
 	tx, err := b.pool.Begin(t.Context())
-	must(t, err)
+	require.NoError(t, err)
 	t.Cleanup(func() { _ = tx.Rollback(context.Background()) })
 	for _, s := range statements {
-		mustExec(t, tx, s)
+		pgtest.Exec(t, tx, s)
 	}
 	return tx
 }
@@ -104,7 +103,7 @@ func (b *bundle) link(t *testing.T, code string) {
 	if b.user == 0 {
 		err := b.pool.QueryRow(context.Background(),
 			"INSERT INTO users (username, email) VALUES ('ada', 'ada@example.com') RETURNING id").Scan(&b.user)
-		must(t, err)
+		require.NoError(t, err)
 	}
 	b.exec(t, "INSERT INTO urls (user_id, short_code, original_url) VALUES ($1, $2, 'https://example.com/' || $2)", b.user, code)
 }
@@ -133,7 +132,7 @@ func (b *bundle) target(t *testing.T, code string) string {
 	if errors.Is(err, ErrUnavailable) {
 		return "unavailable"
 	}
-	must(t, err)
+	require.NoError(t, err)
 	if !link.Active {
 		return "inactive"
 	}
@@ -179,7 +178,7 @@ func afterQueries(t *testing.T, name string, hook func()) *pgxpool.Pool {
 	config := pgtest.Pool(t).Config()
 	config.ConnConfig.Tracer = queryTracer{"-- name: " + name + " ", hook}
 	pool, err := pgxpool.NewWithConfig(context.Background(), config)
-	must(t, err)
+	require.NoError(t, err)
 	t.Cleanup(pool.Close)
 	return pool
 }
@@ -202,23 +201,6 @@ func (q queryTracer) TraceQueryEnd(ctx context.Context, _ *pgx.Conn, _ pgx.Trace
 	if ctx.Value(isTraced{}) != nil {
 		q.hook()
 	}
-}
-
-// must ends the test if err is not nil.
-func must(tb testing.TB, err error) {
-	tb.Helper()
-	if err != nil {
-		tb.Fatal(err)
-	}
-}
-
-// mustExec runs a statement, and ends the test if that fails.
-func mustExec(tb testing.TB, db interface {
-	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
-}, sql string, args ...any) {
-	tb.Helper()
-	_, err := db.Exec(tb.Context(), sql, args...)
-	must(tb, err)
 }
 
 func eventually(t *testing.T, what string, ok func() bool) {
@@ -251,7 +233,7 @@ func TestLookup(t *testing.T) {
 
 	for range 2 { // from Postgres, then from memory
 		link, err := b.Lookup(t.Context(), k("here"), b.now())
-		must(t, err)
+		require.NoError(t, err)
 		if link.ID == 0 || link.UserID != b.user || link.Target != "https://example.com/here" || !link.Active ||
 			!link.ExpiresAt.Equal(expires) || link.Status != 308 || !link.ForwardQuery || link.Version == 0 {
 			t.Fatalf("got %+v", *link)
@@ -372,7 +354,7 @@ func TestSizeIsBoundedAndHotLinksStay(t *testing.T) {
 func TestFloodIsBounded(t *testing.T) {
 	t.Parallel()
 	pool, err := postgres.Open(t.Context(), pgtest.URL(t), postgres.Options{Role: "test", MaxConns: 4 * maxQueries})
-	must(t, err)
+	require.NoError(t, err)
 	t.Cleanup(pool.Close)
 	b := setup(t, Options{Pool: pool})
 	b.link(t, "hot")
@@ -402,7 +384,7 @@ func TestFloodIsBounded(t *testing.T) {
 	if int(refused.Load()) != flood {
 		t.Errorf("%d of %d lookups were given up", refused.Load(), flood)
 	}
-	must(t, lock.Rollback(t.Context()))
+	require.NoError(t, lock.Rollback(t.Context()))
 	wantTarget(t, b, "later", "not found")
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/redis/rueidis"
+	"github.com/stretchr/testify/require"
 
 	"github.com/signpost/signpost/internal/links"
 	"github.com/signpost/signpost/internal/pgtest"
@@ -26,7 +27,7 @@ import (
 func replica(t *testing.T, pool *pgxpool.Pool, url string, o Options) *bundle {
 	t.Helper()
 	client, err := redis.New(redis.Options{URL: url, Timeout: 5 * time.Second, Log: slog.New(slog.DiscardHandler)})
-	must(t, err)
+	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	var all sync.WaitGroup
 	all.Go(func() { _ = client.Run(ctx) }) // returns nil
@@ -78,10 +79,10 @@ type spy struct{ rueidis.Client }
 func spyOn(t *testing.T, url string) spy {
 	t.Helper()
 	options, err := rueidis.ParseURL(url)
-	must(t, err)
+	require.NoError(t, err)
 	options.DisableCache = true
 	client, err := rueidis.NewClient(options)
-	must(t, err)
+	require.NoError(t, err)
 	t.Cleanup(client.Close)
 	return spy{client}
 }
@@ -264,7 +265,7 @@ func adminOf(t *testing.T, pool *pgxpool.Pool) (admin *pgx.Conn, name string) {
 	name = config.Database
 	config.Database = "postgres"
 	admin, err := pgx.ConnectConfig(t.Context(), config)
-	must(t, err)
+	require.NoError(t, err)
 	t.Cleanup(func() { _ = admin.Close(context.Background()) }) // done with it
 	return admin, name
 }
@@ -290,7 +291,7 @@ func TestALateFillIsNotBelieved(t *testing.T) {
 	a.link(t, "late")
 	seen := a.look()
 	found, err := a.resolve(t.Context(), a.queries, []Key{k("late")})
-	must(t, err)
+	require.NoError(t, err)
 	a.exec(t, "UPDATE urls SET is_active = false")
 	a.following(t)
 	a.redis.Put(t.Context(), []redis.Put{fill{k("late"), found[k("late")], seen}.put()})
@@ -405,7 +406,7 @@ func TestRedisWhilePostgresIsDown(t *testing.T) {
 	wantTarget(t, b, "never seen", "unavailable")
 	clock.add(time.Hour)
 	wantTarget(t, b, "later", "unavailable") // past StaleMax
-	must(t, cluster.Start(t.Context()))
+	require.NoError(t, cluster.Start(t.Context()))
 	eventually(t, "another history begins", func() bool { return b.resyncs(t) > 1 && b.recent.here.Load() != nil })
 	b.drop("kept")
 	before := b.shared("used")
@@ -430,7 +431,7 @@ func TestRedisDown(t *testing.T) {
 	wantTarget(t, a, "not2", "https://example.com/not2")
 	a.exec(t, "UPDATE urls SET is_active = false WHERE short_code = 'cached'")
 	a.becomes(t, "cached", "inactive")
-	must(t, server.Start())
+	require.NoError(t, server.Start())
 	eventually(t, "the breaker closes", a.redis.Up)
 	wantTarget(t, a, "not3", "https://example.com/not3")
 }

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"github.com/signpost/signpost/internal/links"
 	"github.com/signpost/signpost/internal/pgtest"
@@ -50,7 +52,7 @@ func (b *bundle) copySnapshot(t *testing.T) string {
 
 func (b *bundle) save(t *testing.T) {
 	t.Helper()
-	must(t, b.saveSnapshot())
+	require.NoError(t, b.saveSnapshot())
 }
 
 func wantTarget(t *testing.T, b *bundle, code, want string) {
@@ -86,9 +88,9 @@ func TestRestartWithoutPostgres(t *testing.T) {
 	wantTarget(t, after, "off", "inactive")
 	wantTarget(t, after, "unknown", "unavailable")
 	before, err := b.Lookup(t.Context(), k("other"), b.now())
-	must(t, err)
+	require.NoError(t, err)
 	link, err := after.Lookup(t.Context(), k("other"), b.now())
-	must(t, err)
+	require.NoError(t, err)
 	if !link.ExpiresAt.Equal(expires) {
 		t.Errorf("expires at %s, want %s", link.ExpiresAt, expires)
 	}
@@ -181,7 +183,7 @@ func TestLogGoesOnAfterHalfARecord(t *testing.T) {
 	t.Parallel()
 	path := snapshotPath(t)
 	whole := exampleSnapshot(t)
-	must(t, os.WriteFile(path, whole[:len(whole)-3], 0o600))
+	require.NoError(t, os.WriteFile(path, whole[:len(whole)-3], 0o600))
 	b := setup(t, Options{Pool: nowhere(t), SnapshotPath: path})
 	wantTarget(t, b, "logged", "https://example.com/")
 	b.Forget(k("logged"))
@@ -206,8 +208,8 @@ func TestRestartGoesOnFollowing(t *testing.T) {
 	b.target(t, "changed")
 	b.target(t, "gone")
 	slow, err := b.pool.Begin(t.Context()) // its id is drawn, and stays a gap
-	must(t, err)
-	mustExec(t, slow, "UPDATE urls SET is_active = false WHERE short_code = 'changed'")
+	require.NoError(t, err)
+	pgtest.Exec(t, slow, "UPDATE urls SET is_active = false WHERE short_code = 'changed'")
 	b.exec(t, "UPDATE urls SET title = 'x' WHERE short_code = 'same'")
 	b.following(t)
 	stop()
@@ -217,7 +219,7 @@ func TestRestartGoesOnFollowing(t *testing.T) {
 	after.run(t)
 	after.becomes(t, "gone", "not found")
 	wantTarget(t, after, "changed", "https://example.com/changed")
-	must(t, slow.Commit(t.Context()))
+	require.NoError(t, slow.Commit(t.Context()))
 	after.becomes(t, "changed", "inactive")
 	wantTarget(t, after, "same", "https://example.com/same")
 	if n := after.resyncs(t); n != 0 {
@@ -241,8 +243,8 @@ func TestRestartAfterARestartOfPostgres(t *testing.T) {
 	stop()
 	b.exec(t, `BEGIN; ALTER TABLE urls DISABLE TRIGGER USER; UPDATE urls SET is_active = false;
 		ALTER TABLE urls ENABLE TRIGGER USER; COMMIT`)
-	must(t, cluster.Stop(t.Context()))
-	must(t, cluster.Start(t.Context()))
+	require.NoError(t, cluster.Stop(t.Context()))
+	require.NoError(t, cluster.Start(t.Context()))
 	after := setup(t, Options{Pool: pgtest.Open(t, address), SnapshotPath: path})
 	wantTarget(t, after, "off", "https://example.com/off")
 	after.run(t)
@@ -319,9 +321,7 @@ func TestLogComesFirst(t *testing.T) {
 	b.exec(t, "UPDATE urls SET is_active = false WHERE short_code = 'off'")
 	eventually(t, "the log knows", func() bool {
 		content, err := os.ReadFile(b.journal.path)
-		if err != nil {
-			t.Error(err)
-		}
+		assert.NoError(t, err)
 		return len(contentOf(t, content).log) == 1
 	})
 	if !s.entries[k("off")].link.Active {
@@ -341,7 +341,7 @@ func TestChangesWhileASnapshotIsWritten(t *testing.T) {
 	b := cached(t, Options{SnapshotPath: snapshotPath(t)}, "off", "gone")
 	b.saving.Lock()
 	first := record{Head: b.position.Load()}
-	must(t, b.journal.begin())
+	require.NoError(t, b.journal.begin())
 	err := b.journal.replace(func(w io.Writer) error {
 		err := b.writeSnapshot(w, first)
 		b.exec(t, "UPDATE urls SET is_active = false WHERE short_code = 'off'")
@@ -350,12 +350,12 @@ func TestChangesWhileASnapshotIsWritten(t *testing.T) {
 		return err
 	})
 	b.saving.Unlock()
-	must(t, err)
+	require.NoError(t, err)
 	after := b.restart(t)
 	wantTarget(t, after, "off", "inactive")
 	wantTarget(t, after, "gone", "unavailable")
 	info, err := os.Stat(b.journal.path)
-	must(t, err)
+	require.NoError(t, err)
 	if info.Mode().Perm() != 0o600 {
 		t.Errorf("mode %v, want 0600", info.Mode())
 	}
@@ -443,7 +443,7 @@ func TestSnapshotThatMissedAChangeIsNotKept(t *testing.T) {
 	b := setup(t, Options{SnapshotPath: snapshotPath(t)})
 	b.link(t, "off")
 	b.target(t, "off")
-	must(t, b.journal.begin())
+	require.NoError(t, b.journal.begin())
 	err := b.journal.replace(func(w io.Writer) error {
 		err := b.writeSnapshot(w, record{})
 		b.journal.mu.Lock()
@@ -485,7 +485,7 @@ func TestUnusableSnapshotIsIgnored(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			path := snapshotPath(t)
-			must(t, os.WriteFile(path, content, 0o600))
+			require.NoError(t, os.WriteFile(path, content, 0o600))
 			b := setup(t, Options{SnapshotPath: path})
 			if n := b.Len(); n != 0 {
 				t.Errorf("%d links, want none", n)
@@ -501,7 +501,7 @@ func TestUnusableSnapshotIsIgnored(t *testing.T) {
 func TestSmallerCacheTakesWhatFits(t *testing.T) {
 	t.Parallel()
 	path := snapshotPath(t)
-	must(t, os.WriteFile(path, exampleSnapshot(t), 0o600))
+	require.NoError(t, os.WriteFile(path, exampleSnapshot(t), 0o600))
 	b := setup(t, Options{Pool: nowhere(t), SnapshotPath: path, Size: 2})
 	if n := b.Len(); n != 2 {
 		t.Errorf("%d links, want 2", n)
@@ -648,7 +648,7 @@ func FuzzRecord(f *testing.F) {
 func openOn(t *testing.T, file []byte) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "snapshot")
-	must(t, os.WriteFile(path, file, 0o600))
+	require.NoError(t, os.WriteFile(path, file, 0o600))
 	b := setup(t, Options{Pool: nowhere(t), SnapshotPath: path})
 	if b.Domain("go.example") == nil {
 		t.Error("there is no domain")
@@ -668,7 +668,7 @@ func TestSnapshotOfAnotherInstallation(t *testing.T) {
 	eventually(t, "the feed begins", func() bool { return b.Installation() != "" })
 	stop()
 	var theirs, ours string
-	must(t, b.pool.QueryRow(t.Context(), "SELECT id FROM installation").Scan(&theirs))
+	require.NoError(t, b.pool.QueryRow(t.Context(), "SELECT id FROM installation").Scan(&theirs))
 	if got := b.Installation(); got != theirs {
 		t.Errorf("the cache is of installation %q, want %q", got, theirs)
 	}
@@ -676,9 +676,9 @@ func TestSnapshotOfAnotherInstallation(t *testing.T) {
 	met := make(chan string, 10)
 	pool := pgtest.Pool(t)
 	// The databases of the tests are copies of one.
-	mustExec(t, pool, "UPDATE installation SET id = gen_random_uuid()")
+	pgtest.Exec(t, pool, "UPDATE installation SET id = gen_random_uuid()")
 	after := setup(t, Options{Pool: pool, SnapshotPath: b.copySnapshot(t), Met: func(installation string) { met <- installation }})
-	must(t, after.pool.QueryRow(t.Context(), "SELECT id FROM installation").Scan(&ours))
+	require.NoError(t, after.pool.QueryRow(t.Context(), "SELECT id FROM installation").Scan(&ours))
 	if got := after.Installation(); got != theirs || after.Len() != 1 {
 		t.Errorf("restored %d links of installation %q", after.Len(), got)
 	}

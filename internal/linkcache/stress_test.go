@@ -10,6 +10,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
 	"github.com/signpost/signpost/internal/pgtest"
 )
 
@@ -121,9 +124,7 @@ func (b *bundle) disturb(t *testing.T, code, other string) {
 			t.Error(err)
 		}
 	}
-	if err := tx.Commit(ctx); err != nil {
-		t.Error(err)
-	}
+	assert.NoError(t, tx.Commit(ctx))
 	if rand.N(3) == 0 {
 		b.Forget(k(code))
 	}
@@ -136,7 +137,7 @@ func (b *bundle) inDatabase(t *testing.T, code string) string {
 	err := b.pool.QueryRow(t.Context(), `SELECT COALESCE(
 		(SELECT CASE WHEN is_active THEN original_url ELSE 'inactive' END FROM urls WHERE short_code = $1 AND domain_id = 1),
 		'not found')`, code).Scan(&target)
-	must(t, err)
+	require.NoError(t, err)
 	return target
 }
 

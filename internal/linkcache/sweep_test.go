@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/stretchr/testify/require"
 )
 
 // gap makes all cached entries stale, as after a failover. It lets so much time pass
@@ -60,7 +62,7 @@ func TestAFeedThatIsBehindServesNothingOld(t *testing.T) {
 	poll := func() (more bool) {
 		t.Helper()
 		more, err := f.poll(t.Context())
-		must(t, err)
+		require.NoError(t, err)
 		return more
 	}
 	poll() // the poll begins

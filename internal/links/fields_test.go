@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/stretchr/testify/assert"
 )
 
 func TestTitle(t *testing.T) {
@@ -80,9 +82,7 @@ func TestCheckRedirectStatus(t *testing.T) {
 func TestCheckUsername(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"a", "Ann Lee", "müller", strings.Repeat("é", MaxUsername), "名前"} {
-		if err := CheckUsername(name); err != nil {
-			t.Errorf("CheckUsername(%q) = %v", name, err)
-		}
+		assert.NoErrorf(t, CheckUsername(name), "CheckUsername(%q)", name)
 	}
 	for _, name := range []string{
 		"", " ann", "ann ", "a\tb", "a\x00", "\xff", "a\u00a0b", "a\u202eb", strings.Repeat("é", MaxUsername+1),
@@ -98,9 +98,7 @@ func TestCheckEmail(t *testing.T) {
 	for _, email := range []string{
 		"ann@example.com", "a.b+c_d-e@sub.example.org", "o'neil@example.com", "müller@bücher.example", "root@localhost",
 	} {
-		if err := CheckEmail(email); err != nil {
-			t.Errorf("CheckEmail(%q) = %v", email, err)
-		}
+		assert.NoErrorf(t, CheckEmail(email), "CheckEmail(%q)", email)
 	}
 	for _, email := range []string{
 		"", "ann", "ann@", "@example.com", "ann@@example.com", "a@b@c.example", "Ann <ann@example.com>",
@@ -154,9 +152,7 @@ func TestTextDirection(t *testing.T) {
 		}
 	}
 	for _, text := range []string{"שלום", "مرحبا", "👩\u200d💻", "می\u200cخواهم"} {
-		if err := CheckTitle(text); err != nil {
-			t.Errorf("CheckTitle(%q) = %v", text, err)
-		}
+		assert.NoErrorf(t, CheckTitle(text), "CheckTitle(%q)", text)
 		if _, err := CleanTags([]string{text}); err != nil {
 			t.Errorf("CleanTags(%q): %v", text, err)
 		}

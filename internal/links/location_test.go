@@ -5,6 +5,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/stretchr/testify/require"
 )
 
 func TestLocation(t *testing.T) {
@@ -124,9 +126,7 @@ func FuzzLocation(f *testing.F) {
 			t.Fatalf("Location(%q) = %q is no URI", target, location)
 		}
 		after, err := url.Parse(location)
-		if err != nil {
-			t.Fatalf("Location(%q) = %q: %v", target, location, err)
-		}
+		require.NoErrorf(t, err, "Location(%q) = %q", target, location)
 		// net/url does not map names, so only targets that were ASCII can be compared.
 		if before, err := url.Parse(target); err == nil && IsASCII(before.Host) &&
 			(after.Scheme != before.Scheme || after.Host != before.Host || after.Path != before.Path || after.Fragment != before.Fragment) {
@@ -146,17 +146,13 @@ func FuzzAddQuery(f *testing.F) {
 			return // not a target that a link can have
 		}
 		before, err := url.Parse(Location(target))
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		location := AddQuery(Location(target), query)
 		if !uri.MatchString(location) {
 			t.Fatalf("AddQuery(%q, %q) = %q is no URI", target, query, location)
 		}
 		after, err := url.Parse(location)
-		if err != nil {
-			t.Fatalf("AddQuery(%q, %q) = %q: %v", target, query, location, err)
-		}
+		require.NoErrorf(t, err, "AddQuery(%q, %q) = %q", target, query, location)
 		if after.Scheme != before.Scheme || after.Host != before.Host || after.User != nil ||
 			after.EscapedPath() != before.EscapedPath() || after.EscapedFragment() != before.EscapedFragment() {
 			t.Fatalf("AddQuery(%q, %q) = %q leads elsewhere", target, query, location)

@@ -7,15 +7,15 @@ import (
 	"os"
 	"strings"
 	"testing"
+
+	"github.com/stretchr/testify/require"
 )
 
 // testHosts are the hosts of a service in several spellings.
 func testHosts(tb testing.TB) Hosts {
 	tb.Helper()
 	hosts, err := ParseHosts("Sho.rt.", "localhost:8080", "[2001:db8::1]:8443", "münchen.example", "xn--h28h.example:443", "192.0.2.1")
-	if err != nil {
-		tb.Fatal(err)
-	}
+	require.NoError(tb, err)
 	return hosts
 }
 
@@ -32,9 +32,7 @@ type fieldCase struct {
 func fieldCases(t *testing.T) []fieldCase {
 	t.Helper()
 	file, err := os.ReadFile("testdata/targets.tsv")
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	refusals := map[string]string{
 		"names the field and suggests https://example.com/menu": "https://example.com/menu",
 		"says that links lead to http and https only":           "links lead to http and https only",
@@ -66,9 +64,7 @@ func fieldCases(t *testing.T) []fieldCase {
 			continue
 		}
 		c := fieldCase{location: want, refused: result == "400"}
-		if err := json.Unmarshal([]byte(sent), &c.original); err != nil {
-			t.Fatalf("%s: %v", sent, err)
-		}
+		require.NoErrorf(t, json.Unmarshal([]byte(sent), &c.original), "%s", sent)
 		if strings.HasPrefix(want, "byte for byte") {
 			c.location = c.original
 		}
@@ -341,9 +337,7 @@ func TestOwnLoopback(t *testing.T) {
 	t.Parallel()
 	for _, own := range []string{"localhost:8080", "127.0.0.1:8080", "[::1]:8080"} {
 		hosts, err := ParseHosts(own)
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		for target, want := range map[string]error{
 			"http://localhost:8080/x": ErrTargetOwn, "http://LOCALHOST.:8080/x": ErrTargetOwn,
 			"http://127.0.0.1:8080/x": ErrTargetOwn, "http://127.1.2.3:8080/x": ErrTargetOwn,
@@ -387,9 +381,7 @@ func FuzzCleanTarget(f *testing.F) {
 			t.Fatalf("CleanTarget(%q) = %q", raw, target)
 		}
 		u, err := url.Parse(Location(target))
-		if err != nil {
-			t.Fatalf("accepted %q, net/url says %v", raw, err)
-		}
+		require.NoErrorf(t, err, "accepted %q, net/url says", raw)
 		if u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.User != nil || u.Opaque != "" {
 			t.Fatalf("accepted %q, net/url reads %#v", raw, u)
 		}

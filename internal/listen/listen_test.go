@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // scripted is a listener that answers with prepared values.
@@ -76,15 +78,11 @@ func TestAcceptGoesOnAfterErrors(t *testing.T) {
 		go func() { _, err := l.Accept(); ended <- err }()
 		synctest.Wait()
 		began = time.Now()
-		if err := l.Close(); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, l.Close())
 		if err := <-ended; !errors.Is(err, net.ErrClosed) || time.Since(began) != 0 {
 			t.Errorf("Accept of a closed listener: %v after %v, want net.ErrClosed at once", err, time.Since(began))
 		}
-		if err := l.Close(); err != nil {
-			t.Errorf("closing twice: %v", err)
-		}
+		assert.NoError(t, l.Close(), "closing twice")
 	})
 }
 
@@ -118,9 +116,7 @@ type pair struct {
 func started(t *testing.T, o Options) *Listener {
 	t.Helper()
 	inner, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	o.Registry = prometheus.NewPedanticRegistry()
 	l := New(inner, o)
 	t.Cleanup(func() { _ = l.Close() })
@@ -132,14 +128,10 @@ func connect(t *testing.T, l *Listener, from string) pair {
 	t.Helper()
 	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
 	client, err := dialer.DialContext(t.Context(), "tcp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	t.Cleanup(func() { _ = client.Close() })
 	inner, err := l.Listener.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	server := l.admit(inner.(*net.TCPConn))
 	if server != nil {
 		t.Cleanup(func() { _ = server.Close() })
@@ -322,9 +314,7 @@ func TestOpenFiles(t *testing.T) {
 func figures(t *testing.T, l *Listener) map[string]float64 {
 	t.Helper()
 	families, err := l.o.Registry.(*prometheus.Registry).Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	all := map[string]float64{}
 	for _, f := range families {
 		for _, m := range f.GetMetric() {

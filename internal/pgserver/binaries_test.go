@@ -5,14 +5,14 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/stretchr/testify/require"
 )
 
 func TestFindBinaries(t *testing.T) {
 	t.Parallel()
 	dir, err := FindBinaries()
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	for _, name := range []string{"initdb", "postgres"} {
 		if _, err := os.Stat(filepath.Join(dir, name)); err != nil {
 			t.Errorf("%s is not complete: %v", dir, err)
@@ -34,9 +34,7 @@ func TestServerVersion(t *testing.T) {
 		dir := t.TempDir()
 		script := "#!/bin/sh\necho '" + said + "'\n"
 		for _, name := range []string{"postgres", "initdb"} {
-			if err := os.WriteFile(filepath.Join(dir, name), []byte(script), 0o755); err != nil {
-				t.Fatal(err)
-			}
+			require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(script), 0o755))
 		}
 		if got := serverVersion(dir); got != want {
 			t.Errorf("%q is version %d, want %d", said, got, want)

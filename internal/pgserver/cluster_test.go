@@ -18,6 +18,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"github.com/signpost/signpost/internal/pgserver"
 	"github.com/signpost/signpost/internal/pgtest"
@@ -28,7 +30,7 @@ import (
 func start(t *testing.T, o pgserver.Options) *pgserver.Cluster {
 	t.Helper()
 	c, err := pgserver.Start(t.Context(), o)
-	must(t, err)
+	require.NoError(t, err)
 	t.Cleanup(func() { stop(t, c) })
 	return c
 }
@@ -37,9 +39,7 @@ func stop(t *testing.T, c *pgserver.Cluster) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	if err := c.Stop(ctx); err != nil {
-		t.Error(err)
-	}
+	assert.NoError(t, c.Stop(ctx))
 }
 
 func put(t *testing.T, c *pgserver.Cluster) {
@@ -73,7 +73,7 @@ func TestClusterKeepsItsData(t *testing.T) {
 	before := c.URL("x")
 	stop(t, c)
 	stop(t, c) // a second call does no harm
-	must(t, c.Start(t.Context()))
+	require.NoError(t, c.Start(t.Context()))
 	if c.URL("x") != before {
 		t.Error("the address changed")
 	}
@@ -88,7 +88,7 @@ func TestCluster(t *testing.T) {
 	t.Parallel()
 	o := pgserver.Options{Dir: pgtest.Dir(t)}
 	// If a kill comes while the database is made, this part of it is left.
-	must(t, os.MkdirAll(filepath.Join(o.Dir, "data.new", "base"), 0o755))
+	require.NoError(t, os.MkdirAll(filepath.Join(o.Dir, "data.new", "base"), 0o755))
 	write(t, filepath.Join(o.Dir, "data.new", "PG_VERSION"), "15\n")
 	c := start(t, o)
 	put(t, c)
@@ -106,7 +106,7 @@ func TestCluster(t *testing.T) {
 	checkCreateDatabase(t, c)
 	checkRecovery(t, c, filepath.Join(o.Dir, "data"))
 
-	must(t, c.Pause())
+	require.NoError(t, c.Pause())
 	stop(t, c) // stops a server that stands still
 	startAgain(t, c)
 	stopWithoutPatience(t, c)
@@ -132,7 +132,7 @@ func TestCluster(t *testing.T) {
 
 func startAgain(t *testing.T, c *pgserver.Cluster) {
 	t.Helper()
-	must(t, c.Start(t.Context()))
+	require.NoError(t, c.Start(t.Context()))
 	checkKept(t, c)
 }
 
@@ -143,9 +143,7 @@ func checkCreateDatabase(t *testing.T, c *pgserver.Cluster) {
 		go func() { errs <- c.CreateDatabase(t.Context(), `odd "name"`) }()
 	}
 	for range 3 {
-		if err := <-errs; err != nil {
-			t.Error(err)
-		}
+		assert.NoError(t, <-errs)
 	}
 	if got := scanText(t, pgtest.Open(t, c.URL(`odd "name"`)), "SELECT current_database()"); got != `odd "name"` {
 		t.Errorf("database = %s", got)
@@ -176,38 +174,34 @@ func checkRecovery(t *testing.T, c *pgserver.Cluster, data string) {
 		"empty pid file": func() { write(t, pidFile, "") },
 		"pid file that names a stranger": func() {
 			content, err := os.ReadFile(pidFile)
-			must(t, err)
+			require.NoError(t, err)
 			_, rest, _ := strings.Cut(string(content), "\n")
 			write(t, pidFile, strconv.Itoa(os.Getpid())+"\n"+rest)
 		},
 	} {
 		c.Kill()
 		spoil()
-		if err := c.Start(t.Context()); err != nil {
-			t.Fatalf("%s: %v", name, err)
-		}
+		require.NoErrorf(t, c.Start(t.Context()), "%s", name)
 		checkKept(t, c)
 	}
 }
 
 func write(t *testing.T, path, content string) {
 	t.Helper()
-	must(t, os.WriteFile(path, []byte(content), 0o644))
+	require.NoError(t, os.WriteFile(path, []byte(content), 0o644))
 }
 
 func checkStartFailure(t *testing.T, c *pgserver.Cluster, dir string) {
 	t.Helper()
 	f, err := os.OpenFile(filepath.Join(dir, "data", "postgresql.conf"), os.O_APPEND|os.O_WRONLY, 0)
-	must(t, err)
+	require.NoError(t, err)
 	_, err = f.WriteString("no_such_setting = on\n")
-	must(t, errors.Join(err, f.Close()))
+	require.NoError(t, errors.Join(err, f.Close()))
 	if err := c.Start(t.Context()); err == nil || !strings.Contains(err.Error(), "no_such_setting") {
 		t.Errorf("error = %v; want one with the server's own words", err)
 	}
 	// The failed start keeps no lock.
-	if err := pgserver.Remove(t.Context(), dir); err != nil {
-		t.Error(err)
-	}
+	assert.NoError(t, pgserver.Remove(t.Context(), dir))
 }
 
 // TestStandby checks that a standby follows its primary, takes no writes until it is
@@ -244,15 +238,15 @@ func TestStandby(t *testing.T) {
 	if _, err := do(standby, insert); postgres.Code(err) != "25006" {
 		t.Errorf("a standby takes writes: %v", err)
 	}
-	must(t, standby.Pause())
+	require.NoError(t, standby.Pause())
 	for range 5 { // more than the socket between them holds
 		if _, err := do(primary, insert); err != nil {
 			t.Fatal(err)
 		}
 	}
 	primary.Kill()
-	must(t, standby.Resume())
-	must(t, standby.Promote(t.Context()))
+	require.NoError(t, standby.Resume())
+	require.NoError(t, standby.Promote(t.Context()))
 	if n, err := do(standby, "SELECT count(*) FROM numbers"); err != nil || n < 50000 || n >= 300000 {
 		t.Errorf("the promoted standby has %d rows of 300000, %v", n, err)
 	}
@@ -264,7 +258,7 @@ func TestStandby(t *testing.T) {
 func TestDataOfAnotherVersionIsLeftAlone(t *testing.T) {
 	t.Parallel()
 	dir := pgtest.Dir(t)
-	must(t, os.MkdirAll(filepath.Join(dir, "data"), 0o755))
+	require.NoError(t, os.MkdirAll(filepath.Join(dir, "data"), 0o755))
 	write(t, filepath.Join(dir, "data", "PG_VERSION"), "9999\n")
 	_, err := pgserver.Start(t.Context(), pgserver.Options{Dir: dir})
 	if err == nil || !strings.Contains(err.Error(), "made by PostgreSQL 9999") {
@@ -275,11 +269,11 @@ func TestDataOfAnotherVersionIsLeftAlone(t *testing.T) {
 func TestLongPathsGetAShortSocket(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(pgtest.Dir(t), strings.Repeat("long", 30))
-	must(t, os.MkdirAll(filepath.Dir(dir), 0o755))
+	require.NoError(t, os.MkdirAll(filepath.Dir(dir), 0o755))
 	c := start(t, pgserver.Options{Dir: dir})
 	put(t, c)
 	u, err := url.Parse(c.URL("postgres"))
-	must(t, err)
+	require.NoError(t, err)
 	socket := u.Query().Get("host")
 	if strings.HasPrefix(socket, dir) {
 		t.Fatalf("the socket is in %s", socket)
@@ -288,7 +282,7 @@ func TestLongPathsGetAShortSocket(t *testing.T) {
 	if _, err := os.Stat(socket); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the folder of the socket is left: %v", err)
 	}
-	must(t, c.Start(t.Context()))
+	require.NoError(t, c.Start(t.Context()))
 	checkKept(t, c)
 }
 
@@ -297,19 +291,17 @@ func TestLongPathsGetAShortSocket(t *testing.T) {
 func TestFolderThatIsClosedToOthers(t *testing.T) {
 	t.Parallel()
 	closed := t.TempDir()
-	must(t, os.Chmod(closed, 0o700))
+	require.NoError(t, os.Chmod(closed, 0o700))
 	o := pgserver.Options{Dir: filepath.Join(closed, "postgres")}
 	t.Cleanup(func() {
-		if err := pgserver.Remove(context.Background(), o.Dir); err != nil {
-			t.Error(err)
-		}
+		assert.NoError(t, pgserver.Remove(context.Background(), o.Dir))
 	})
 	c := start(t, o)
 	put(t, c)
 	home := o.Dir
 	if os.Geteuid() == 0 {
 		content, err := os.ReadFile(filepath.Join(o.Dir, "location"))
-		must(t, err)
+		require.NoError(t, err)
 		home = strings.TrimSpace(string(content))
 	}
 	if _, err := os.Stat(filepath.Join(home, "data", "PG_VERSION")); err != nil {
@@ -322,11 +314,11 @@ func TestFolderThatIsClosedToOthers(t *testing.T) {
 	if os.Geteuid() != 0 {
 		return
 	}
-	must(t, os.Rename(home, home+".away"))
+	require.NoError(t, os.Rename(home, home+".away"))
 	if err := c.Start(t.Context()); err == nil || !strings.Contains(err.Error(), home) {
 		t.Errorf("start without the data: %v; want an error that says where it was", err)
 	}
-	must(t, os.Rename(home+".away", home))
+	require.NoError(t, os.Rename(home+".away", home))
 }
 
 // parentEnv makes the test binary the parent of a server; see TestHelperParent.
@@ -340,7 +332,7 @@ func TestHelperParent(t *testing.T) {
 		return
 	}
 	c, err := pgserver.Start(t.Context(), pgserver.Options{Dir: dir, Durable: true})
-	must(t, err)
+	require.NoError(t, err)
 	fmt.Printf("address %s\n", c.URL("postgres"))
 	<-c.Done()
 }
@@ -352,8 +344,8 @@ func startParent(t *testing.T, dir string) (*exec.Cmd, string) {
 	cmd.Env = append(os.Environ(), parentEnv+"="+dir)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
-	must(t, err)
-	must(t, cmd.Start())
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
 	lines := bufio.NewScanner(out)
 	for lines.Scan() {
 		if address, ok := strings.CutPrefix(lines.Text(), "address "); ok {
@@ -367,16 +359,16 @@ func startParent(t *testing.T, dir string) (*exec.Cmd, string) {
 func serverPID(t *testing.T, dir string) int {
 	t.Helper()
 	content, err := os.ReadFile(filepath.Join(dir, "data", "postmaster.pid"))
-	must(t, err)
+	require.NoError(t, err)
 	first, _, _ := strings.Cut(string(content), "\n")
 	pid, err := strconv.Atoi(first)
-	must(t, err)
+	require.NoError(t, err)
 	return pid
 }
 
 func kill9(t *testing.T, cmd *exec.Cmd) {
 	t.Helper()
-	must(t, cmd.Process.Kill())
+	require.NoError(t, cmd.Process.Kill())
 	_ = cmd.Wait() // the error says that it was killed
 }
 
@@ -388,9 +380,7 @@ func TestServersOfKilledParents(t *testing.T) {
 	dir := pgtest.Dir(t)
 	cmd, address := startParent(t, dir)
 	pool := pgtest.Open(t, address)
-	if _, err := pool.Exec(t.Context(), "CREATE TABLE kept ()"); err != nil {
-		t.Fatal(err)
-	}
+	pgtest.Exec(t, pool, "CREATE TABLE kept ()")
 	kill9(t, cmd)
 	if runtime.GOOS == "linux" { // elsewhere the next start ends the server
 		eventually(t, func() bool { return pool.Ping(t.Context()) != nil })
@@ -405,7 +395,7 @@ func TestServersOfKilledParents(t *testing.T) {
 	stop(t, c)
 
 	makeOrphan(t, dir)
-	must(t, pgserver.Remove(t.Context(), dir))
+	require.NoError(t, pgserver.Remove(t.Context(), dir))
 	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the folder is left: %v", err)
 	}
@@ -419,18 +409,16 @@ func makeOrphan(t *testing.T, dir string) int {
 	t.Helper()
 	cmd, _ := startParent(t, dir)
 	orphan := serverPID(t, dir)
-	must(t, syscall.Kill(orphan, syscall.SIGSTOP))
+	require.NoError(t, syscall.Kill(orphan, syscall.SIGSTOP))
 	kill9(t, cmd)
-	if err := syscall.Kill(orphan, 0); err != nil {
-		t.Fatalf("there is no orphan: %v", err)
-	}
+	require.NoError(t, syscall.Kill(orphan, 0), "there is no orphan")
 	return orphan
 }
 
 func scanText(t *testing.T, pool *pgxpool.Pool, sql string, args ...any) string {
 	t.Helper()
 	var s string
-	must(t, pool.QueryRow(t.Context(), sql, args...).Scan(&s))
+	require.NoError(t, pool.QueryRow(t.Context(), sql, args...).Scan(&s))
 	return s
 }
 
@@ -444,13 +432,5 @@ func eventually(t *testing.T, ok func() bool) {
 		case <-deadline:
 			t.Fatal("it did not happen in time")
 		}
-	}
-}
-
-// must ends the test if err is not nil.
-func must(tb testing.TB, err error) {
-	tb.Helper()
-	if err != nil {
-		tb.Fatal(err)
 	}
 }

@@ -3,6 +3,8 @@ package pgtest_test
 import (
 	"testing"
 
+	"github.com/stretchr/testify/require"
+
 	"github.com/signpost/signpost/internal/pgtest"
 	"github.com/signpost/signpost/internal/postgres"
 )
@@ -19,9 +21,7 @@ func TestPoolsAreSeparate(t *testing.T) {
 	if _, err := two.Exec(t.Context(), insert); err != nil {
 		t.Fatalf("the same user in another test's database: %v", err)
 	}
-	if err := postgres.CheckSchema(t.Context(), two); err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, postgres.CheckSchema(t.Context(), two))
 }
 
 func TestEmptyHasNoTables(t *testing.T) {
@@ -38,17 +38,11 @@ func TestClusterComesBack(t *testing.T) {
 	t.Parallel()
 	c := pgtest.Cluster(t)
 	pool := pgtest.Open(t, pgtest.Migrated(t, c))
-	if err := pool.Ping(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, pool.Ping(t.Context()))
 	c.Kill()
 	if err := pool.Ping(t.Context()); !postgres.Unavailable(err) {
 		t.Fatalf("ping of a killed server: %v; want one that counts as unavailable", err)
 	}
-	if err := c.Start(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if err := postgres.CheckSchema(t.Context(), pool); err != nil {
-		t.Fatalf("after the server came back: %v", err)
-	}
+	require.NoError(t, c.Start(t.Context()))
+	require.NoError(t, postgres.CheckSchema(t.Context(), pool), "after the server came back")
 }

@@ -9,6 +9,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
 	"github.com/signpost/signpost/internal/pgtest"
 )
 
@@ -41,17 +44,11 @@ func helper(t *testing.T, tmp, run string) *exec.Cmd {
 func tempFolder(t *testing.T) string {
 	t.Helper()
 	tmp, err := os.MkdirTemp("", "signpost-")
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	t.Cleanup(func() {
-		if err := os.RemoveAll(tmp); err != nil {
-			t.Error(err)
-		}
+		assert.NoError(t, os.RemoveAll(tmp))
 	})
-	if err := os.Chmod(tmp, 0o711); err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, os.Chmod(tmp, 0o711))
 	return tmp
 }
 
@@ -60,12 +57,8 @@ func TestLeftoversOfAKilledProcessAreRemoved(t *testing.T) {
 	tmp := tempFolder(t)
 	killed := helper(t, tmp, "TestHelperWaits")
 	out, err := killed.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := killed.Start(); err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
+	require.NoError(t, killed.Start())
 	if line, err := bufio.NewReader(out).ReadString('\n'); line != "ready\n" {
 		t.Fatalf("the helper said %q, %v", line, err)
 	}
@@ -73,14 +66,10 @@ func TestLeftoversOfAKilledProcessAreRemoved(t *testing.T) {
 	if n := len(folders(t, root)); n != 1 {
 		t.Fatalf("%d folders while one process runs", n)
 	}
-	if err := killed.Process.Kill(); err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, killed.Process.Kill())
 	_ = killed.Wait() // the error says that it was killed
 	aged := time.Now().Add(-time.Hour)
-	if err := os.Chtimes(filepath.Dir(folders(t, root)[0]), aged, aged); err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, os.Chtimes(filepath.Dir(folders(t, root)[0]), aged, aged))
 
 	if out, err := helper(t, tmp, "TestEmptyHasNoTables").Output(); err != nil {
 		t.Fatalf("the next process: %v\n%s", err, out)
@@ -93,8 +82,6 @@ func TestLeftoversOfAKilledProcessAreRemoved(t *testing.T) {
 func folders(t *testing.T, root string) []string {
 	t.Helper()
 	all, err := filepath.Glob(filepath.Join(root, "*", "lock"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	return all
 }

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/stretchr/testify/require"
+
 	"github.com/signpost/signpost/internal/pgtest"
 	"github.com/signpost/signpost/internal/postgres"
 )
@@ -29,11 +31,11 @@ func TestAddress(t *testing.T) {
 func TestCause(t *testing.T) {
 	t.Parallel()
 	closed, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
+	require.NoError(t, err)
 	port := closed.Addr().(*net.TCPAddr).Port
-	must(t, closed.Close())
+	require.NoError(t, closed.Close())
 	silent, err := net.Listen("tcp", "127.0.0.1:0") // accepts connections and never answers
-	must(t, err)
+	require.NoError(t, err)
 	t.Cleanup(func() { _ = silent.Close() })
 	real := pgtest.URL(t)
 	for url, want := range map[string]string{

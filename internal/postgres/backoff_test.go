@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/require"
+
 	"github.com/signpost/signpost/internal/pgtest"
 	"github.com/signpost/signpost/internal/postgres"
 )
@@ -65,9 +67,9 @@ func (d *door) let(conn net.Conn) {
 func TestServerThatIsDownIsSpared(t *testing.T) {
 	t.Parallel()
 	at, err := url.Parse(pgtest.URL(t))
-	must(t, err)
+	require.NoError(t, err)
 	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // a test's
-	must(t, err)
+	require.NoError(t, err)
 	t.Cleanup(func() { _ = l.Close() })
 	query := at.Query()
 	d := &door{server: filepath.Join(query.Get("host"), ".s.PGSQL."+query.Get("port"))}
@@ -80,7 +82,7 @@ func TestServerThatIsDownIsSpared(t *testing.T) {
 	at.RawQuery = query.Encode()
 	const conns = 8
 	pool, err := postgres.Open(t.Context(), at.String(), postgres.Options{MaxConns: conns})
-	must(t, err)
+	require.NoError(t, err)
 	t.Cleanup(pool.Close)
 
 	ask := func(ctx context.Context) error { _, err := pool.Exec(ctx, "SELECT 1"); return err }
@@ -118,7 +120,7 @@ func TestServerThatIsDownIsSpared(t *testing.T) {
 	d.state.Store(open)
 	eventually(t, func() bool { return ask(t.Context()) == nil })
 	conn, err := postgres.Connect(t.Context(), pool)
-	must(t, err)
+	require.NoError(t, err)
 	defer conn.Close(t.Context()) //nolint:errcheck // a test's
 	var app string
 	if err := conn.QueryRow(t.Context(), "SHOW timezone").Scan(&app); err != nil || app != "UTC" {

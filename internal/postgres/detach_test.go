@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"github.com/signpost/signpost/internal/pgtest"
 	"github.com/signpost/signpost/internal/postgres"
@@ -15,8 +17,8 @@ import (
 func TestMonths(t *testing.T) {
 	t.Parallel()
 	pool := pgtest.Pool(t)
-	must(t, postgres.EnsurePartitions(t.Context(), pool, []time.Time{month(2012, 2), month(2011, 12)}))
-	mustExec(t, pool, `
+	require.NoError(t, postgres.EnsurePartitions(t.Context(), pool, []time.Time{month(2012, 2), month(2011, 12)}))
+	pgtest.Exec(t, pool, `
 		CREATE TABLE events_2010_01 (LIKE events);
 		CREATE TABLE events_2009 PARTITION OF events FOR VALUES FROM ('2009-01-01') TO ('2010-01-01')`)
 	months, err := postgres.Months(t.Context(), pool)
@@ -33,7 +35,7 @@ func TestDetachMonthOrNothing(t *testing.T) {
 	t.Parallel()
 	pool := pgtest.Pool(t)
 	at := month(2012, 2)
-	must(t, postgres.EnsurePartitions(t.Context(), pool, []time.Time{at}))
+	require.NoError(t, postgres.EnsurePartitions(t.Context(), pool, []time.Time{at}))
 	nothing := func(pgx.Tx) error { return nil }
 	err := postgres.InTx(t.Context(), pool, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(t.Context(), "SELECT count(*) FROM events"); err != nil {
@@ -44,28 +46,24 @@ func TestDetachMonthOrNothing(t *testing.T) {
 		}
 		return nil
 	})
-	must(t, err)
+	require.NoError(t, err)
 	broken := errors.New("broken")
 	if err := postgres.DetachMonth(t.Context(), pool, at, "away", func(pgx.Tx) error { return broken }); !errors.Is(err, broken) {
 		t.Errorf("a note that fails: %v", err)
 	}
-	if err := insertEvents(t, pool, at); err != nil {
-		t.Errorf("the month is not in its place: %v", err)
-	}
-	must(t, postgres.DetachMonth(t.Context(), pool, at, "away", nothing))
+	assert.NoError(t, insertEvents(t, pool, at), "the month is not in its place")
+	require.NoError(t, postgres.DetachMonth(t.Context(), pool, at, "away", nothing))
 	if err := insertEvents(t, pool, at); !postgres.NoPartition(err) {
 		t.Errorf("insert = %v", err)
 	}
-	if err := postgres.EnsurePartitions(t.Context(), pool, []time.Time{at}); err != nil {
-		t.Errorf("a new partition beside the detached one: %v", err)
-	}
+	assert.NoError(t, postgres.EnsurePartitions(t.Context(), pool, []time.Time{at}), "a new partition beside the detached one")
 }
 
 // Only rows of the month can be in the month's partition.
 func TestMonthTakesOnlyItsRows(t *testing.T) {
 	t.Parallel()
 	pool := pgtest.Pool(t)
-	must(t, postgres.MakeMonth(t.Context(), pool, "back", month(2012, 2)))
+	require.NoError(t, postgres.MakeMonth(t.Context(), pool, "back", month(2012, 2)))
 	for _, at := range []time.Time{month(2012, 2), month(2012, 3).Add(-time.Microsecond), month(2012, 3), month(2012, 2).Add(-time.Microsecond)} {
 		within := postgres.MonthOf(at).Equal(month(2012, 2))
 		_, err := pool.Exec(t.Context(), "INSERT INTO back (occurred_at, event_type) VALUES ($1, 'clicked')", at)
@@ -73,7 +71,7 @@ func TestMonthTakesOnlyItsRows(t *testing.T) {
 			t.Errorf("%v into a month's table: %v", at, err)
 		}
 	}
-	must(t, postgres.AttachMonth(t.Context(), pool, "back", month(2012, 2), func(pgx.Tx) error { return nil }))
+	require.NoError(t, postgres.AttachMonth(t.Context(), pool, "back", month(2012, 2), func(pgx.Tx) error { return nil }))
 	if got := scanText(t, pool, "SELECT count(*)::text FROM events_2012_02"); got != "2" {
 		t.Errorf("the month has %s rows, want 2", got)
 	}
@@ -84,16 +82,14 @@ func TestAttachMonthLeavesAStrangersTableAlone(t *testing.T) {
 	t.Parallel()
 	pool := pgtest.Pool(t)
 	at := month(2012, 2)
-	must(t, postgres.MakeMonth(t.Context(), pool, "back", at))
-	mustExec(t, pool, "CREATE TABLE events_2012_02 (LIKE events)")
+	require.NoError(t, postgres.MakeMonth(t.Context(), pool, "back", at))
+	pgtest.Exec(t, pool, "CREATE TABLE events_2012_02 (LIKE events)")
 	nothing := func(pgx.Tx) error { return nil }
 	if err := postgres.AttachMonth(t.Context(), pool, "back", at, nothing); !errors.Is(err, postgres.ErrDetached) {
 		t.Errorf("attach: %v", err)
 	}
-	mustExec(t, pool, "DROP TABLE events_2012_02")
-	if err := postgres.AttachMonth(t.Context(), pool, "back", at, nothing); err != nil {
-		t.Error(err)
-	}
+	pgtest.Exec(t, pool, "DROP TABLE events_2012_02")
+	assert.NoError(t, postgres.AttachMonth(t.Context(), pool, "back", at, nothing))
 }
 
 // A large new table is vacuumed, and the vacuum gives way only after a second.
@@ -101,24 +97,22 @@ func TestAttachMonthWaitsForTheTable(t *testing.T) {
 	t.Parallel()
 	pool := pgtest.Pool(t)
 	at := month(2012, 2)
-	must(t, postgres.MakeMonth(t.Context(), pool, "back", at))
+	require.NoError(t, postgres.MakeMonth(t.Context(), pool, "back", at))
 	tx, err := pool.Begin(t.Context())
-	must(t, err)
-	mustExec(t, tx, "LOCK TABLE back IN SHARE UPDATE EXCLUSIVE MODE")
+	require.NoError(t, err)
+	pgtest.Exec(t, tx, "LOCK TABLE back IN SHARE UPDATE EXCLUSIVE MODE")
 	done := make(chan error, 1)
 	go func() { done <- postgres.AttachMonth(t.Context(), pool, "back", at, func(pgx.Tx) error { return nil }) }()
 	for waits := false; !waits; {
 		err := tx.QueryRow(t.Context(), `SELECT EXISTS (SELECT FROM pg_locks
 			WHERE relation = 'back'::regclass AND NOT granted AND clock_timestamp() - waitstart > '1 second')`).Scan(&waits)
-		must(t, err)
+		require.NoError(t, err)
 		select {
 		case err := <-done:
 			t.Fatalf("it did not wait: %v", err)
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
-	must(t, tx.Rollback(t.Context()))
-	if err := <-done; err != nil {
-		t.Error(err)
-	}
+	require.NoError(t, tx.Rollback(t.Context()))
+	assert.NoError(t, <-done)
 }

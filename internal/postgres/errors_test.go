@@ -13,6 +13,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"github.com/signpost/signpost/internal/pgtest"
 	"github.com/signpost/signpost/internal/postgres"
@@ -27,7 +29,7 @@ func meaningOf(err error) meaning {
 func TestMeaningOfErrorsTheServerReports(t *testing.T) {
 	t.Parallel()
 	pool := pgtest.Pool(t)
-	mustExec(t, pool, "INSERT INTO users (username, email) VALUES ('ada', 'ada@example.com')")
+	pgtest.Exec(t, pool, "INSERT INTO users (username, email) VALUES ('ada', 'ada@example.com')")
 	for _, tt := range []struct {
 		name           string
 		sql            string
@@ -115,7 +117,7 @@ func TestMeaningOfErrorsOfOurOwn(t *testing.T) {
 func TestClosedPoolIsUnavailable(t *testing.T) {
 	t.Parallel()
 	pool, err := postgres.Open(t.Context(), pgtest.URL(t), postgres.Options{})
-	must(t, err)
+	require.NoError(t, err)
 	pool.Close()
 	checkMeaning(t, pool.Ping(t.Context()), meaning{Unavailable: true})
 }
@@ -123,9 +125,9 @@ func TestClosedPoolIsUnavailable(t *testing.T) {
 func TestNobodyListensIsUnavailable(t *testing.T) {
 	t.Parallel()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
+	require.NoError(t, err)
 	addr := listener.Addr().String()
-	must(t, listener.Close())
+	require.NoError(t, listener.Close())
 	for _, url := range []string{
 		"postgres://u:s3cret@" + addr + "/x?sslmode=disable", "postgres://u:s3cret@name.invalid/x", "host=/nowhere user=u password=s3cret",
 	} {
@@ -158,12 +160,12 @@ func TestOutagesAreUnavailable(t *testing.T) {
 	url := cluster.URL("postgres")
 	stopFast := func(t *testing.T) {
 		t.Helper()
-		must(t, cluster.Stop(t.Context()))
+		require.NoError(t, cluster.Stop(t.Context()))
 	}
 	kill := func(*testing.T) { cluster.Kill() }
 	hang := func(t *testing.T) {
 		t.Helper()
-		must(t, cluster.Pause())
+		require.NoError(t, cluster.Pause())
 	}
 	for _, tt := range []struct {
 		name     string
@@ -192,17 +194,15 @@ func TestOutagesAreUnavailable(t *testing.T) {
 			t.Errorf("%s, a busy session: %v; want unavailable", tt.name, err)
 		}
 		idle.Release()
-		must(t, tt.comeBack(t.Context()))
-		if err := pool.Ping(t.Context()); err != nil {
-			t.Errorf("%s: the same pool afterwards: %v", tt.name, err)
-		}
+		require.NoError(t, tt.comeBack(t.Context()))
+		assert.NoErrorf(t, pool.Ping(t.Context()), "%s: the same pool afterwards", tt.name)
 	}
 }
 
 func acquire(t *testing.T, pool *pgxpool.Pool) *pgxpool.Conn {
 	t.Helper()
 	conn, err := pool.Acquire(t.Context())
-	must(t, err)
+	require.NoError(t, err)
 	return conn
 }
 

@@ -9,6 +9,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"github.com/signpost/signpost/internal/pgtest"
 	"github.com/signpost/signpost/internal/postgres"
@@ -22,23 +24,23 @@ func TestIndexesOfPartitions(t *testing.T) {
 	pool := pgtest.Pool(t)
 	url := pool.Config().ConnString()
 	months := []time.Time{month(2011, 12), month(2012, 1), month(2012, 2), month(2012, 3)}
-	must(t, postgres.EnsurePartitions(t.Context(), pool, months))
+	require.NoError(t, postgres.EnsurePartitions(t.Context(), pool, months))
 	// This is the state in the previous release, with a month that was detached then.
-	mustExec(t, pool, "DROP INDEX events_url_id_change_idx")
-	must(t, postgres.DetachMonth(t.Context(), pool, month(2012, 3), "away", func(pgx.Tx) error { return nil }))
+	pgtest.Exec(t, pool, "DROP INDEX events_url_id_change_idx")
+	require.NoError(t, postgres.DetachMonth(t.Context(), pool, month(2012, 3), "away", func(pgx.Tx) error { return nil }))
 	for _, sql := range []string{
 		"CREATE INDEX events_url_id_change_idx ON ONLY events (url_id, occurred_at, id) WHERE event_type <> 'clicked'",
 		"CREATE INDEX whole ON events_2011_12 (url_id, occurred_at, id) WHERE event_type <> 'clicked'",
 		"CREATE INDEX broken ON events_2012_01 (url_id, occurred_at, id) WHERE event_type <> 'clicked'",
 		"UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'broken'::regclass",
 	} {
-		mustExec(t, pool, sql)
+		pgtest.Exec(t, pool, sql)
 	}
 	writer, err := pool.Begin(t.Context())
-	must(t, err)
+	require.NoError(t, err)
 	defer func() { _ = writer.Rollback(t.Context()) }()
 	const insert = "INSERT INTO events (occurred_at, event_type) VALUES ('2012-02-03', 'created')"
-	mustExec(t, writer, insert)
+	pgtest.Exec(t, writer, insert)
 	done := make(chan error, 1)
 	go func() { done <- postgres.Migrate(t.Context(), url, slog.New(slog.DiscardHandler)) }()
 	eventually(t, func() bool {
@@ -52,11 +54,9 @@ func TestIndexesOfPartitions(t *testing.T) {
 		}
 		return err
 	})
-	if err != nil {
-		t.Errorf("events are not written while the index is built: %v", err)
-	}
-	must(t, writer.Commit(t.Context()))
-	must(t, <-done)
+	assert.NoError(t, err, "events are not written while the index is built")
+	require.NoError(t, writer.Commit(t.Context()))
+	require.NoError(t, <-done)
 	got := scanText(t, pool, `
 		SELECT string_agg(t.relname || ' ' || x.indisvalid, ', ' ORDER BY t.relname)
 		FROM pg_index x JOIN pg_class t ON t.oid = x.indrelid
@@ -73,13 +73,13 @@ func TestIndexesOfPartitions(t *testing.T) {
 func TestIndexesOfPartitionsWhileAMonthIsDetached(t *testing.T) {
 	t.Parallel()
 	pool := pgtest.Pool(t)
-	must(t, postgres.EnsurePartitions(t.Context(), pool, []time.Time{month(2012, 1), month(2012, 2)}))
-	mustExec(t, pool, `DROP INDEX events_url_id_change_idx;
+	require.NoError(t, postgres.EnsurePartitions(t.Context(), pool, []time.Time{month(2012, 1), month(2012, 2)}))
+	pgtest.Exec(t, pool, `DROP INDEX events_url_id_change_idx;
 		CREATE INDEX events_url_id_change_idx ON ONLY events (url_id, occurred_at, id) WHERE event_type <> 'clicked'`)
 	writer, err := pool.Begin(t.Context())
-	must(t, err)
+	require.NoError(t, err)
 	defer func() { _ = writer.Rollback(t.Context()) }()
-	mustExec(t, writer, "LOCK TABLE events_2012_02 IN ROW EXCLUSIVE MODE")
+	pgtest.Exec(t, writer, "LOCK TABLE events_2012_02 IN ROW EXCLUSIVE MODE")
 	done := make(chan error, 1)
 	go func() {
 		done <- postgres.Migrate(t.Context(), pool.Config().ConnString(), slog.New(slog.DiscardHandler))
@@ -88,11 +88,9 @@ func TestIndexesOfPartitionsWhileAMonthIsDetached(t *testing.T) {
 		return scanText(t, pool, `SELECT count(*)::text FROM pg_stat_activity
 			WHERE datname = current_database() AND query LIKE 'CREATE INDEX CONCURRENTLY ON events_2012_02%' AND wait_event_type = 'Lock'`) == "1"
 	})
-	must(t, postgres.DetachMonth(t.Context(), pool, month(2012, 1), "away", func(pgx.Tx) error { return nil }))
-	must(t, writer.Commit(t.Context()))
-	if err := <-done; err != nil {
-		t.Error(err)
-	}
+	require.NoError(t, postgres.DetachMonth(t.Context(), pool, month(2012, 1), "away", func(pgx.Tx) error { return nil }))
+	require.NoError(t, writer.Commit(t.Context()))
+	assert.NoError(t, <-done)
 }
 
 // The index that finds codes in another case is built while links are written, and is
@@ -101,7 +99,7 @@ func TestIndexOfCodesInAnotherCase(t *testing.T) {
 	t.Parallel()
 	pool := pgtest.Open(t, pgtest.Empty(t))
 	provider, err := goose.NewProvider(goose.DialectPostgres, stdlib.OpenDBFromPool(pool), migrations.FS)
-	must(t, err)
+	require.NoError(t, err)
 	defer func() { _ = provider.Close() }()
 	if _, err := provider.UpTo(t.Context(), 28); err != nil {
 		t.Fatal(err)
@@ -111,13 +109,13 @@ func TestIndexOfCodesInAnotherCase(t *testing.T) {
 		"CREATE INDEX urls_short_code_lower_idx ON urls (lower(short_code))",
 		"UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'urls_short_code_lower_idx'::regclass",
 	} {
-		mustExec(t, pool, sql)
+		pgtest.Exec(t, pool, sql)
 	}
 	writer, err := pool.Begin(t.Context())
-	must(t, err)
+	require.NoError(t, err)
 	defer func() { _ = writer.Rollback(t.Context()) }()
 	const insert = "INSERT INTO urls (user_id, short_code, original_url) VALUES (1, $1, 'https://example.com/')"
-	mustExec(t, writer, insert, "before")
+	pgtest.Exec(t, writer, insert, "before")
 	done := make(chan error, 1)
 	go func() {
 		done <- postgres.Migrate(t.Context(), pool.Config().ConnString(), slog.New(slog.DiscardHandler))
@@ -129,8 +127,8 @@ func TestIndexOfCodesInAnotherCase(t *testing.T) {
 	if _, err := pool.Exec(t.Context(), insert, "meanwhile"); err != nil {
 		t.Errorf("links are not written while the index is built: %v", err)
 	}
-	must(t, writer.Commit(t.Context()))
-	must(t, <-done)
+	require.NoError(t, writer.Commit(t.Context()))
+	require.NoError(t, <-done)
 	if got := scanText(t, pool, "SELECT indisvalid::text FROM pg_index WHERE indexrelid = 'urls_short_code_lower_idx'::regclass"); got != "true" {
 		t.Errorf("the index is whole: %s", got)
 	}

@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/require"
 
 	"github.com/signpost/signpost/internal/pgtest"
 	"github.com/signpost/signpost/internal/postgres"
@@ -17,7 +18,7 @@ func TestPoolMetrics(t *testing.T) {
 	postgres.RegisterPool(registry, "test", pool)
 	registry.MustRegister(postgres.NewUpMetric(pool))
 	conn, err := pool.Acquire(t.Context())
-	must(t, err)
+	require.NoError(t, err)
 	defer conn.Release()
 	for name, want := range map[string]float64{
 		"signpost_postgres_up": 1, "signpost_postgres_pool_connections test in_use": 1, "signpost_postgres_pool_max_connections test": 10,
@@ -40,7 +41,7 @@ func TestPoolMetrics(t *testing.T) {
 func figures(t *testing.T, registry prometheus.Gatherer) map[string]float64 {
 	t.Helper()
 	families, err := registry.Gather()
-	must(t, err)
+	require.NoError(t, err)
 	all := map[string]float64{}
 	for _, f := range families {
 		for _, m := range f.GetMetric() {

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"github.com/signpost/signpost/internal/pgtest"
 	"github.com/signpost/signpost/internal/postgres"
@@ -46,9 +48,7 @@ func TestMigrateThreeAtOnce(t *testing.T) {
 		go func() { errs <- postgres.Migrate(t.Context(), url, lines.logger()) }()
 	}
 	for range 3 {
-		if err := <-errs; err != nil {
-			t.Error(err)
-		}
+		assert.NoError(t, <-errs)
 	}
 	if n := lines.count(`"schema migration applied" version=1 `); n != 1 {
 		t.Errorf("the first migration was applied %d times", n)
@@ -57,9 +57,7 @@ func TestMigrateThreeAtOnce(t *testing.T) {
 		t.Errorf("%d of 3 say that the schema is up to date", n)
 	}
 	pool := pgtest.Open(t, url)
-	if err := postgres.CheckSchema(t.Context(), pool); err != nil {
-		t.Error(err)
-	}
+	assert.NoError(t, postgres.CheckSchema(t.Context(), pool))
 	if n := scanText(t, pool, `SELECT count(*)::text FROM pg_locks
 		WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`); n != "0" {
 		t.Errorf("%s advisory locks are left", n)
@@ -88,14 +86,12 @@ func TestCheckSchema(t *testing.T) {
 			t.Parallel()
 			url := pgtest.URL(t)
 			pool := pgtest.Open(t, url)
-			mustExec(t, pool, tt.change)
+			pgtest.Exec(t, pool, tt.change)
 			err := postgres.WaitForSchema(t.Context(), pool, slog.New(slog.DiscardHandler))
 			if tt.want == "" {
-				must(t, err)
+				require.NoError(t, err)
 				// This release's migrate leaves it alone.
-				if err := postgres.Migrate(t.Context(), url, slog.New(slog.DiscardHandler)); err != nil {
-					t.Errorf("migrate: %v", err)
-				}
+				assert.NoError(t, postgres.Migrate(t.Context(), url, slog.New(slog.DiscardHandler)), "migrate")
 				return
 			}
 			var older *postgres.SchemaError
@@ -117,7 +113,7 @@ func TestSchemaErrorSaysWhatToDo(t *testing.T) {
 func TestMigrateAndCheckWaitForPostgres(t *testing.T) {
 	t.Parallel()
 	cluster := pgtest.Cluster(t)
-	must(t, cluster.CreateDatabase(t.Context(), "late"))
+	require.NoError(t, cluster.CreateDatabase(t.Context(), "late"))
 	pool := pgtest.Open(t, cluster.URL("late"))
 	var lines logLines
 	migrate := func(ctx context.Context) error { return postgres.Migrate(ctx, cluster.URL("late"), lines.logger()) }
@@ -128,10 +124,8 @@ func TestMigrateAndCheckWaitForPostgres(t *testing.T) {
 		result := make(chan error, 1)
 		go func() { result <- try(t.Context()) }()
 		eventually(t, func() bool { return lines.count("postgres is not available, trying again") > seen+1 })
-		must(t, cluster.Start(t.Context()))
-		if err := <-result; err != nil {
-			t.Error(err)
-		}
+		require.NoError(t, cluster.Start(t.Context()))
+		assert.NoError(t, <-result)
 	}
 	if lines.count("server="+postgres.Address(pool)+" ") < 4 {
 		t.Error("the log does not tell which server is waited for")
@@ -169,7 +163,7 @@ func TestMigrateWaitsForAnotherMigration(t *testing.T) {
 	holder := acquire(t, pool)
 	defer holder.Release()
 	const key = 0x7369676e706f7374
-	mustExec(t, holder, "SELECT pg_advisory_lock($1)", int64(key))
+	pgtest.Exec(t, holder, "SELECT pg_advisory_lock($1)", int64(key))
 	var lines logLines
 	result := make(chan error, 1)
 	go func() { result <- postgres.Migrate(t.Context(), url, lines.logger()) }()
@@ -177,10 +171,8 @@ func TestMigrateWaitsForAnotherMigration(t *testing.T) {
 	if tables := countTables(t, pool); tables != 0 {
 		t.Errorf("%d tables were made without the lock", tables)
 	}
-	mustExec(t, holder, "SELECT pg_advisory_unlock($1)", int64(key))
-	if err := <-result; err != nil {
-		t.Error(err)
-	}
+	pgtest.Exec(t, holder, "SELECT pg_advisory_unlock($1)", int64(key))
+	assert.NoError(t, <-result)
 }
 
 func countTables(t *testing.T, pool *pgxpool.Pool) (n int) {

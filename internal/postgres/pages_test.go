@@ -5,6 +5,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/require"
+
 	"github.com/signpost/signpost/internal/pgtest"
 	"github.com/signpost/signpost/internal/postgres"
 )
@@ -13,8 +15,8 @@ import (
 func TestEachPage(t *testing.T) {
 	t.Parallel()
 	pool := pgtest.Pool(t)
-	must(t, postgres.MakeMonth(t.Context(), pool, "pages", month(2012, 2)))
-	mustExec(t, pool, `INSERT INTO pages (id, occurred_at, event_type)
+	require.NoError(t, postgres.MakeMonth(t.Context(), pool, "pages", month(2012, 2)))
+	pgtest.Exec(t, pool, `INSERT INTO pages (id, occurred_at, event_type)
 		SELECT n, timestamptz '2012-02-03 04:05:06.789123+01' + n / 4 * interval '1 microsecond', CASE n % 3 WHEN 0 THEN 'clicked' ELSE 'created' END
 		FROM generate_series(1, 20) n`)
 	const ids = "SELECT coalesce(string_agg(id::text, ' ' ORDER BY occurred_at, id), '') FROM pages WHERE "
@@ -34,10 +36,10 @@ func TestEachPage(t *testing.T) {
 	}
 
 	// A row that is moved is in the other table exactly once.
-	must(t, postgres.EnsurePartitions(t.Context(), pool, []time.Time{month(2012, 2)}))
-	mustExec(t, pool, "INSERT INTO events SELECT * FROM pages WHERE id = 4")
+	require.NoError(t, postgres.EnsurePartitions(t.Context(), pool, []time.Time{month(2012, 2)}))
+	pgtest.Exec(t, pool, "INSERT INTO events SELECT * FROM pages WHERE id = 4")
 	for range 2 {
-		must(t, postgres.MoveEvents(t.Context(), pool, "pages", "events", "event_type = 'created'"))
+		require.NoError(t, postgres.MoveEvents(t.Context(), pool, "pages", "events", "event_type = 'created'"))
 		if got := scanText(t, pool, ids+"true"); got != "3 6 9 12 15 18" {
 			t.Errorf("left: %s", got)
 		}

@@ -9,6 +9,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"github.com/signpost/signpost/internal/pgtest"
 	"github.com/signpost/signpost/internal/postgres"
@@ -50,13 +52,9 @@ func TestEnsurePartitionsManyAtOnce(t *testing.T) {
 		go func() { errs <- postgres.EnsurePartitions(t.Context(), pool, mine) }()
 	}
 	for range 4 {
-		if err := <-errs; err != nil {
-			t.Error(err)
-		}
+		assert.NoError(t, <-errs)
 	}
-	if err := insertEvents(t, pool, month(2000, 1), month(2001, 1).Add(-time.Microsecond), month(2001, 4).Add(-time.Microsecond)); err != nil {
-		t.Error(err)
-	}
+	assert.NoError(t, insertEvents(t, pool, month(2000, 1), month(2001, 1).Add(-time.Microsecond), month(2001, 4).Add(-time.Microsecond)))
 	if got := scanText(t, pool, "SELECT tableoid::regclass::text FROM events WHERE occurred_at < '2001-01-01' ORDER BY occurred_at DESC LIMIT 1"); got != "events_2000_12" {
 		t.Errorf("the last moment of 2000 is in %s", got)
 	}
@@ -70,8 +68,8 @@ func TestEnsurePartitionsManyAtOnce(t *testing.T) {
 func TestPartitionsAreComplete(t *testing.T) {
 	t.Parallel()
 	pool := pgtest.Pool(t)
-	must(t, postgres.EnsurePartitions(t.Context(), pool, []time.Time{month(2011, 5)}))
-	mustExec(t, pool, "CREATE TABLE plain PARTITION OF events FOR VALUES FROM ('2011-06-01') TO ('2011-07-01')")
+	require.NoError(t, postgres.EnsurePartitions(t.Context(), pool, []time.Time{month(2011, 5)}))
+	pgtest.Exec(t, pool, "CREATE TABLE plain PARTITION OF events FOR VALUES FROM ('2011-06-01') TO ('2011-07-01')")
 	for what, sql := range map[string]string{
 		"columns":     "SELECT coalesce(string_agg(concat(a.attname, a.atttypid::regtype, a.attnotnull, a.attstorage, pg_get_expr(d.adbin, d.adrelid)), ';' ORDER BY attnum), '') FROM pg_attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum WHERE a.attrelid = $1::regclass AND attnum > 0",
 		"constraints": "SELECT coalesce(string_agg(concat(contype, pg_get_constraintdef(oid)), ';' ORDER BY pg_get_constraintdef(oid)), '') FROM pg_constraint WHERE conrelid = $1::regclass",
@@ -120,7 +118,7 @@ func TestEnsurePartitionsBesideOpenTransactions(t *testing.T) {
 		}
 		return postgres.EnsurePartitions(t.Context(), pool, []time.Time{month(2012, 2)})
 	})
-	must(t, err)
+	require.NoError(t, err)
 }
 
 func TestEnsurePartitionsGivesUpOnALock(t *testing.T) {
@@ -150,13 +148,13 @@ func TestEnsurePartitionsGivesUpOnALock(t *testing.T) {
 	if !errors.Is(err, pgx.ErrTxClosed) && err != nil {
 		t.Fatal(err)
 	}
-	must(t, insertEvents(t, pool, month(2012, 2)))
+	require.NoError(t, insertEvents(t, pool, month(2012, 2)))
 }
 
 func TestEnsurePartitionsLeavesAStrangersTableAlone(t *testing.T) {
 	t.Parallel()
 	pool := pgtest.Pool(t)
-	mustExec(t, pool, "CREATE TABLE events_2013_03 (LIKE events)")
+	pgtest.Exec(t, pool, "CREATE TABLE events_2013_03 (LIKE events)")
 	err := postgres.EnsurePartitions(t.Context(), pool, []time.Time{month(2013, 3)})
 	var none *postgres.MonthError
 	if !errors.As(err, &none) || !none.Month.Equal(month(2013, 3)) || !errors.Is(err, postgres.ErrDetached) ||
@@ -169,11 +167,9 @@ func TestEnsurePartitionsLeavesAStrangersTableAlone(t *testing.T) {
 func TestEnsurePartitionsBesideAnotherPartition(t *testing.T) {
 	t.Parallel()
 	pool := pgtest.Pool(t)
-	mustExec(t, pool, "CREATE TABLE events_2010 PARTITION OF events FOR VALUES FROM ('2010-01-01') TO ('2011-01-01')")
-	must(t, postgres.EnsurePartitions(t.Context(), pool, []time.Time{month(2010, 6), month(2011, 1)}))
-	if err := insertEvents(t, pool, month(2010, 6), month(2011, 1)); err != nil {
-		t.Error(err)
-	}
+	pgtest.Exec(t, pool, "CREATE TABLE events_2010 PARTITION OF events FOR VALUES FROM ('2010-01-01') TO ('2011-01-01')")
+	require.NoError(t, postgres.EnsurePartitions(t.Context(), pool, []time.Time{month(2010, 6), month(2011, 1)}))
+	assert.NoError(t, insertEvents(t, pool, month(2010, 6), month(2011, 1)))
 }
 
 func TestPartitionsRemembersAndForgets(t *testing.T) {
@@ -181,18 +177,16 @@ func TestPartitionsRemembersAndForgets(t *testing.T) {
 	pool := pgtest.Pool(t)
 	at := month(2014, 4)
 	p := postgres.NewPartitions(pool)
-	must(t, p.Ensure(t.Context(), at, at.Add(time.Hour), at.AddDate(0, 1, 0)))
-	must(t, insertEvents(t, pool, at, at.AddDate(0, 1, 0)))
-	mustExec(t, pool, "DROP TABLE events_2014_04")
-	must(t, p.Ensure(t.Context(), at))
+	require.NoError(t, p.Ensure(t.Context(), at, at.Add(time.Hour), at.AddDate(0, 1, 0)))
+	require.NoError(t, insertEvents(t, pool, at, at.AddDate(0, 1, 0)))
+	pgtest.Exec(t, pool, "DROP TABLE events_2014_04")
+	require.NoError(t, p.Ensure(t.Context(), at))
 	if err := insertEvents(t, pool, at); !postgres.NoPartition(err) {
 		t.Fatalf("insert = %v; what is known was looked up again", err)
 	}
 	p.Forget()
-	must(t, p.Ensure(t.Context(), at))
-	if err := insertEvents(t, pool, at); err != nil {
-		t.Error(err)
-	}
+	require.NoError(t, p.Ensure(t.Context(), at))
+	assert.NoError(t, insertEvents(t, pool, at))
 	if err := p.Ensure(t.Context(), month(1999, 1)); !errors.Is(err, postgres.ErrMonth) {
 		t.Errorf("a month out of range: %v", err)
 	}

@@ -9,8 +9,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/stretchr/testify/require"
 
 	"github.com/signpost/signpost/internal/pgtest"
 	"github.com/signpost/signpost/internal/postgres"
@@ -23,7 +23,7 @@ func TestOpenSetsUpSessions(t *testing.T) {
 	pool, err := postgres.Open(t.Context(), pgtest.URL(t), postgres.Options{
 		Role: "api", MaxConns: 3, StatementTimeout: 1500 * time.Millisecond, LockTimeout: time.Second, IdleInTxTimeout: time.Minute,
 	})
-	must(t, err)
+	require.NoError(t, err)
 	t.Cleanup(pool.Close)
 	for name, want := range map[string]string{
 		"application_name": "signpost api", "timezone": "UTC", "statement_timeout": "1500ms", "lock_timeout": "1s",
@@ -41,7 +41,7 @@ func TestOpenSetsUpSessions(t *testing.T) {
 func scanText(t *testing.T, pool *pgxpool.Pool, sql string, args ...any) string {
 	t.Helper()
 	var s string
-	must(t, pool.QueryRow(t.Context(), sql, args...).Scan(&s))
+	require.NoError(t, pool.QueryRow(t.Context(), sql, args...).Scan(&s))
 	return s
 }
 
@@ -49,7 +49,7 @@ func TestOpenKeepsConnectionsReady(t *testing.T) {
 	t.Parallel()
 	for wanted, want := range map[int]int32{0: 0, 2: 2, 10: 3} { // not beyond MaxConns
 		pool, err := postgres.Open(t.Context(), pgtest.URL(t), postgres.Options{MaxConns: 3, IdleConns: wanted})
-		must(t, err)
+		require.NoError(t, err)
 		t.Cleanup(pool.Close)
 		eventually(t, func() bool { return pool.Stat().IdleConns() == want })
 	}
@@ -84,7 +84,7 @@ func TestOpenRefusesNonsenseWithoutShowingIt(t *testing.T) {
 func TestInTx(t *testing.T) {
 	t.Parallel()
 	pool := pgtest.Open(t, pgtest.Empty(t))
-	mustExec(t, pool, "CREATE TABLE t (who text)")
+	pgtest.Exec(t, pool, "CREATE TABLE t (who text)")
 	insert := func(ctx context.Context, who string, then func() error) error {
 		return postgres.InTx(ctx, pool, func(tx pgx.Tx) error {
 			if _, err := tx.Exec(ctx, "INSERT INTO t VALUES ($1)", who); err != nil {
@@ -93,7 +93,7 @@ func TestInTx(t *testing.T) {
 			return then()
 		})
 	}
-	must(t, insert(t.Context(), "kept", func() error { return nil }))
+	require.NoError(t, insert(t.Context(), "kept", func() error { return nil }))
 	failure := errors.New("no")
 	if err := insert(t.Context(), "failed", func() error { return failure }); err != failure { //nolint:errorlint // as it is
 		t.Errorf("error = %v, want what fn returned", err)
@@ -122,11 +122,11 @@ func TestInTx(t *testing.T) {
 func TestReadOnlySessionsAreGivenUp(t *testing.T) {
 	t.Parallel()
 	pool, err := postgres.Open(t.Context(), pgtest.URL(t), postgres.Options{MaxConns: 1})
-	must(t, err)
+	require.NoError(t, err)
 	t.Cleanup(pool.Close)
 	const pid = "SELECT pg_backend_pid()::text"
 	before := scanText(t, pool, pid)
-	mustExec(t, pool, "SET default_transaction_read_only = on")
+	pgtest.Exec(t, pool, "SET default_transaction_read_only = on")
 	if again := scanText(t, pool, pid); again != before {
 		t.Fatalf("the pool of one has two sessions: %s and %s", before, again)
 	}
@@ -143,7 +143,7 @@ func TestReadOnlySessionsAreGivenUp(t *testing.T) {
 func TestADeadlineCostsNoConnection(t *testing.T) {
 	t.Parallel()
 	pool, err := postgres.Open(t.Context(), pgtest.URL(t), postgres.Options{MaxConns: 1, KeepCanceled: true})
-	must(t, err)
+	require.NoError(t, err)
 	t.Cleanup(pool.Close)
 	const pid = "SELECT pg_backend_pid()::text"
 	before := scanText(t, pool, pid)
@@ -179,9 +179,9 @@ func TestADeadlineCostsNoConnection(t *testing.T) {
 	})
 	slow("a wait for a lock", func(ctx context.Context) error {
 		other, err := postgres.Connect(t.Context(), pool)
-		must(t, err)
+		require.NoError(t, err)
 		defer other.Close(t.Context()) //nolint:errcheck // it gives the lock back
-		mustExec(t, other, "SELECT pg_advisory_lock(7)")
+		pgtest.Exec(t, other, "SELECT pg_advisory_lock(7)")
 		_, err = pool.Exec(ctx, "SELECT pg_advisory_lock(7)")
 		return err
 	})
@@ -195,13 +195,13 @@ func TestAFrozenServerIsLeft(t *testing.T) {
 	t.Parallel()
 	cluster := pgtest.Cluster(t)
 	pool, err := postgres.Open(t.Context(), cluster.URL("postgres"), postgres.Options{MaxConns: 1, KeepCanceled: true})
-	must(t, err)
+	require.NoError(t, err)
 	t.Cleanup(pool.Close)
 	conn, err := pool.Acquire(t.Context())
-	must(t, err)
+	require.NoError(t, err)
 	defer conn.Release()
 	pid := int(conn.Conn().PgConn().PID())
-	must(t, syscall.Kill(pid, syscall.SIGSTOP))
+	require.NoError(t, syscall.Kill(pid, syscall.SIGSTOP))
 	defer syscall.Kill(pid, syscall.SIGCONT) //nolint:errcheck // or it is gone
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
@@ -211,21 +211,4 @@ func TestAFrozenServerIsLeft(t *testing.T) {
 	if !conn.Conn().IsClosed() {
 		t.Error("the session that hangs is still in use")
 	}
-}
-
-// must ends the test if err is not nil.
-func must(tb testing.TB, err error) {
-	tb.Helper()
-	if err != nil {
-		tb.Fatal(err)
-	}
-}
-
-// mustExec runs a statement, and ends the test if that fails.
-func mustExec(tb testing.TB, db interface {
-	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
-}, sql string, args ...any) {
-	tb.Helper()
-	_, err := db.Exec(tb.Context(), sql, args...)
-	must(tb, err)
 }

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"github.com/signpost/signpost/internal/pgtest"
 	"github.com/signpost/signpost/internal/postgres"
@@ -22,7 +24,7 @@ func TestMissingRights(t *testing.T) {
 			t.Parallel()
 			address := pgtest.Empty(t)
 			admin, err := pgx.Connect(t.Context(), address)
-			must(t, err)
+			require.NoError(t, err)
 			do := func(statements ...string) {
 				for _, s := range statements {
 					if _, err := admin.Exec(context.WithoutCancel(t.Context()), s); err != nil {
@@ -52,10 +54,8 @@ func TestMissingRights(t *testing.T) {
 				t.Fatalf("no cure in: %v", refused)
 			}
 			do(strings.Split(statements, "; ")...)
-			must(t, migrate())
-			if err := postgres.CheckSchema(t.Context(), pgtest.Open(t, as)); err != nil {
-				t.Error(err)
-			}
+			require.NoError(t, migrate())
+			assert.NoError(t, postgres.CheckSchema(t.Context(), pgtest.Open(t, as)))
 			do("REVOKE CREATE ON SCHEMA public FROM "+role, "ALTER TABLE goose_db_version OWNER TO CURRENT_USER")
 			err = postgres.CheckSchema(t.Context(), pgtest.Open(t, as))
 			if err == nil || !strings.Contains(err.Error(), "GRANT that role TO ") {
@@ -68,7 +68,7 @@ func TestMissingRights(t *testing.T) {
 func asUser(t *testing.T, address, role string) string {
 	t.Helper()
 	u, err := url.Parse(address)
-	must(t, err)
+	require.NoError(t, err)
 	u.User = url.User(role)
 	return u.String()
 }

@@ -12,6 +12,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"github.com/signpost/signpost/internal/redistest"
 )
@@ -27,15 +29,11 @@ func run(t *testing.T, o Options) *Client {
 	}
 	o.Registerer = prometheus.NewRegistry()
 	c, err := New(o)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	var all sync.WaitGroup
 	all.Go(func() {
-		if err := c.Run(ctx); err != nil {
-			t.Error(err)
-		}
+		assert.NoError(t, c.Run(ctx))
 	})
 	t.Cleanup(func() { cancel(); all.Wait() })
 	return c
@@ -116,9 +114,7 @@ func TestSlowRedis(t *testing.T) {
 	server := redistest.Start(t)
 	c := run(t, Options{URL: server.URL(), Timeout: 200 * time.Millisecond})
 	eventually(t, "connected", c.Up)
-	if err := server.Pause(); err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, server.Pause())
 	asked := 0
 	eventually(t, "the breaker opens", func() bool {
 		began := time.Now()
@@ -162,16 +158,12 @@ func TestRedisKilledPausedAndRestarted(t *testing.T) {
 		"killed": {func() error { server.Kill(); return nil }, server.Start},
 		"paused": {server.Pause, server.Resume},
 	} {
-		if err := fault.breakIt(); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, fault.breakIt())
 		eventually(t, name+": noticed, although nobody asks", func() bool { return !c.Up() })
 		if _, ok := c.Get(t.Context(), "k"); ok {
 			t.Errorf("%s: got an answer", name)
 		}
-		if err := fault.mendIt(); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, fault.mendIt())
 		eventually(t, name+": used again", func() bool { _, ok := c.Get(t.Context(), "k"); return ok })
 	}
 	c.Put(t.Context(), []Put{{Key: "k", Value: "again", Keep: time.Hour}})
@@ -186,9 +178,7 @@ func TestQuestionsAreBounded(t *testing.T) {
 	server := redistest.Start(t)
 	c := run(t, Options{URL: server.URL(), Timeout: time.Second})
 	eventually(t, "connected", c.Up)
-	if err := server.Pause(); err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, server.Pause())
 	var all sync.WaitGroup
 	for range 2 * maxGets {
 		all.Go(func() { c.Get(context.Background(), "any") })
@@ -200,9 +190,7 @@ func TestQuestionsAreBounded(t *testing.T) {
 	if c.result("get", "busy") == 0 {
 		t.Error("none was refused")
 	}
-	if err := server.Resume(); err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, server.Resume())
 	eventually(t, "nothing is left under way", func() bool { return len(c.gets) == 0 })
 }
 

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/stretchr/testify/require"
 
 	"github.com/signpost/signpost/internal/pgtest"
 	"github.com/signpost/signpost/internal/postgres"
@@ -19,24 +20,18 @@ var base = postgres.MonthOf(time.Now())
 
 func exec(t *testing.T, pool *pgxpool.Pool, sql string, args ...any) {
 	t.Helper()
-	if _, err := pool.Exec(t.Context(), sql, args...); err != nil {
-		t.Fatal(err)
-	}
+	pgtest.Exec(t, pool, sql, args...)
 }
 
 func apply(t *testing.T, pool *pgxpool.Pool, c *rollup.Changes) {
 	t.Helper()
-	if err := c.Apply(t.Context(), queries.New(pool)); err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, c.Apply(t.Context(), queries.New(pool)))
 }
 
 func check(t *testing.T, pool *pgxpool.Pool) rollup.Comparison {
 	t.Helper()
 	c, err := rollup.Check(t.Context(), pool)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	return c
 }
 

@@ -12,11 +12,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/riverqueue/river"
 	"github.com/riverqueue/river/riverdriver/riverpgxv5"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"github.com/signpost/signpost/internal/clicks"
 	"github.com/signpost/signpost/internal/pgtest"
@@ -42,28 +43,11 @@ func newShippingOf(t *testing.T, pool *pgxpool.Pool, o clicks.Options) *harness 
 	log := slog.New(slog.DiscardHandler)
 	o.Log, o.AppendTimeout, o.SegmentAge = log, time.Minute, time.Hour // the machine may be slow
 	spool, err := clicks.Open(o)
-	must(t, err)
+	require.NoError(t, err)
 	t.Cleanup(func() { _ = spool.Close() })
 	inserter, err := river.NewClient(riverpgxv5.New(pool), &river.Config{Logger: log})
-	must(t, err)
+	require.NoError(t, err)
 	return &harness{t, pool, o.Dir, spool, New(Options{Pool: pool, River: inserter, Spool: spool, Log: log})}
-}
-
-// must ends the test if err is not nil.
-func must(tb testing.TB, err error) {
-	tb.Helper()
-	if err != nil {
-		tb.Fatal(err)
-	}
-}
-
-// mustExec runs a statement, and ends the test if that fails.
-func mustExec(tb testing.TB, db interface {
-	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
-}, sql string, args ...any) {
-	tb.Helper()
-	_, err := db.Exec(tb.Context(), sql, args...)
-	must(tb, err)
 }
 
 // segment seals a segment of n clicks.
@@ -71,9 +55,9 @@ func (s *harness) segment(n int) {
 	s.Helper()
 	for range n {
 		click := clicks.Click{At: time.Now(), URLID: 1, UserID: 1, IP: netip.MustParseAddr("192.0.2.1"), UserAgent: "test"}
-		must(s.T, s.spool.Append(&click))
+		require.NoError(s.T, s.spool.Append(&click))
 	}
-	must(s.T, s.spool.SealNow(s.Context()))
+	require.NoError(s.T, s.spool.SealNow(s.Context()))
 }
 
 // want checks the ledger: batches, the clicks in them, and one job for each.
@@ -83,7 +67,7 @@ func (s *harness) want(batches, clicks int) {
 	err := s.pool.QueryRow(s.Context(), `
 		SELECT count(*), COALESCE(sum(clicks), 0), (SELECT count(*) FROM river_job WHERE kind = 'record_clicks')
 		FROM click_batches`).Scan(&gotBatches, &gotClicks, &jobs)
-	must(s.T, err)
+	require.NoError(s.T, err)
 	if gotBatches != batches || gotClicks != clicks || jobs != batches {
 		s.Errorf("%d batches with %d clicks and %d jobs, want %d with %d and a job each", gotBatches, gotClicks, jobs, batches, clicks)
 	}
@@ -95,13 +79,13 @@ const goneSegments = "SELECT b.id FROM click_batches b JOIN spool_folders f ON f
 // gone returns the number of these batches.
 func (s *harness) gone() (n int) {
 	s.Helper()
-	must(s.T, s.pool.QueryRow(s.Context(), "SELECT count(*) FROM ("+goneSegments+") g").Scan(&n))
+	require.NoError(s.T, s.pool.QueryRow(s.Context(), "SELECT count(*) FROM ("+goneSegments+") g").Scan(&n))
 	return n
 }
 
 func (s *harness) drain() {
 	s.Helper()
-	must(s.T, s.shipper.Drain(s.Context()))
+	require.NoError(s.T, s.shipper.Drain(s.Context()))
 }
 
 func TestShipper(t *testing.T) {
@@ -140,9 +124,7 @@ func (s *harness) run() (stop func()) {
 	ctx, cancel := context.WithCancel(s.Context())
 	var running sync.WaitGroup
 	running.Go(func() {
-		if err := s.shipper.Run(ctx); err != nil {
-			s.Error(err)
-		}
+		assert.NoError(s, s.shipper.Run(ctx))
 	})
 	stop = func() {
 		cancel()
@@ -158,7 +140,7 @@ func (s *harness) run() (stop func()) {
 func TestShipperTidiesWhileItShips(t *testing.T) {
 	t.Parallel()
 	s := newShipping(t, pgtest.Pool(t), 0)
-	mustExec(t, s.pool, `
+	pgtest.Exec(t, s.pool, `
 		CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.05); RETURN NEW; END $$;
 		CREATE TRIGGER slow BEFORE INSERT ON click_batches FOR EACH ROW EXECUTE FUNCTION slow()`)
 	s.shipper.tidyEvery = 10 * time.Millisecond
@@ -175,7 +157,7 @@ func TestShipperTidiesWhileItShips(t *testing.T) {
 				s.segment(1)
 			}
 			var found bool
-			must(t, s.pool.QueryRow(t.Context(), "SELECT EXISTS (SELECT FROM click_batches WHERE "+where+")").Scan(&found))
+			require.NoError(t, s.pool.QueryRow(t.Context(), "SELECT EXISTS (SELECT FROM click_batches WHERE "+where+")").Scan(&found))
 			return found
 		})
 	}
@@ -186,7 +168,7 @@ func TestShipperTidiesWhileItShips(t *testing.T) {
 func (s *harness) read() []clicks.Batch {
 	s.Helper()
 	segments, err := s.spool.Segments("")
-	must(s.T, err)
+	require.NoError(s.T, err)
 	batches, _ := s.shipper.read(s.Context(), segments)
 	return batches
 }
@@ -197,8 +179,8 @@ func TestShipTwice(t *testing.T) {
 	t.Parallel()
 	s := newShipping(t, pgtest.Pool(t), time.Hour)
 	s.segment(7)
-	must(t, s.shipper.meet(t.Context()))
-	must(t, s.shipper.insert(t.Context(), s.read()))
+	require.NoError(t, s.shipper.meet(t.Context()))
+	require.NoError(t, s.shipper.insert(t.Context(), s.read()))
 	s.drain()
 	s.want(1, 7)
 
@@ -208,9 +190,7 @@ func TestShipTwice(t *testing.T) {
 	var both sync.WaitGroup
 	for range 2 {
 		both.Go(func() {
-			if err := s.shipper.insert(t.Context(), batches); err != nil {
-				t.Error(err)
-			}
+			assert.NoError(t, s.shipper.insert(t.Context(), batches))
 		})
 	}
 	both.Wait()
@@ -225,7 +205,7 @@ func TestShipAgainAfterRestore(t *testing.T) {
 	s.drain()
 	s.segment(4)
 	s.drain()
-	mustExec(t, s.pool, `
+	pgtest.Exec(t, s.pool, `
 		WITH lost AS (DELETE FROM click_batches WHERE clicks = 4 RETURNING job_id)
 		DELETE FROM river_job WHERE id IN (SELECT job_id FROM lost)`)
 	if n, _, err := s.spool.Reship(time.Now()); err != nil || n != 2 {
@@ -251,7 +231,7 @@ func TestShipperConfirmsRemovals(t *testing.T) {
 func TestRefusedBatchBlocksNoOther(t *testing.T) {
 	t.Parallel()
 	s := newShipping(t, pgtest.Pool(t), time.Hour)
-	mustExec(t, s.pool, `ALTER TABLE click_batches ADD CONSTRAINT no_three CHECK (clicks <> 3)`)
+	pgtest.Exec(t, s.pool, `ALTER TABLE click_batches ADD CONSTRAINT no_three CHECK (clicks <> 3)`)
 	const refused = 300 // more than one listing of the spool returns
 	for range refused {
 		s.segment(3)
@@ -268,7 +248,7 @@ func TestRefusedBatchBlocksNoOther(t *testing.T) {
 		t.Error("Drain says that all is shipped")
 	}
 	s.want(3, 8)
-	mustExec(t, s.pool, `ALTER TABLE click_batches DROP CONSTRAINT no_three`)
+	pgtest.Exec(t, s.pool, `ALTER TABLE click_batches DROP CONSTRAINT no_three`)
 	s.eventually("the refused batches are shipped", func() bool {
 		_ = s.shipper.Drain(t.Context())
 		return s.spool.Stats().Segments == 0
@@ -293,7 +273,7 @@ func TestShipperWaitsOutAnOutage(t *testing.T) {
 	if s.spool.Stats().Segments == 0 {
 		t.Fatal("segments were shipped without a database")
 	}
-	must(t, cluster.Start(t.Context()))
+	require.NoError(t, cluster.Start(t.Context()))
 	s.eventually("the backlog is shipped", func() bool { return s.spool.Stats().Segments == 0 })
 	var counted int
 	if err := s.pool.QueryRow(t.Context(), `SELECT sum(clicks) FROM click_batches`).Scan(&counted); err != nil || counted != 56 {
@@ -377,7 +357,7 @@ func TestShipAgainWhileRunning(t *testing.T) {
 	s.want(5, 15)
 
 	// The last two batches are removed from Postgres.
-	mustExec(t, s.pool, `
+	pgtest.Exec(t, s.pool, `
 		WITH lost AS (DELETE FROM click_batches WHERE clicks > 3 RETURNING job_id)
 		DELETE FROM river_job WHERE id IN (SELECT job_id FROM lost)`)
 	s.want(3, 6)
@@ -423,17 +403,17 @@ func TestShipAfterDeath(t *testing.T) {
 	pool := pgtest.Pool(t)
 	s := newShipping(t, pool, time.Hour)
 	s.segment(7)
-	must(t, s.shipper.meet(t.Context()))
-	must(t, s.shipper.insert(t.Context(), s.read()))
-	must(t, s.spool.Close())
+	require.NoError(t, s.shipper.meet(t.Context()))
+	require.NoError(t, s.shipper.insert(t.Context(), s.read()))
+	require.NoError(t, s.spool.Close())
 	heir, err := clicks.OpenForShipping(s.dir, clicks.Options{Log: s.shipper.Log})
-	must(t, err)
+	require.NoError(t, err)
 	defer heir.Close() //nolint:errcheck // takes no clicks
 	if got := heir.Stats().Segments; got != 1 {
 		t.Fatalf("%d segments adopted, want 1", got)
 	}
 	s.shipper.Spool = heir
-	must(t, s.shipper.Ship(t.Context()))
+	require.NoError(t, s.shipper.Ship(t.Context()))
 	s.want(1, 7)
 }
 
@@ -441,7 +421,7 @@ func TestShipAfterDeath(t *testing.T) {
 func (s *harness) copyOf(dir string) (copied string) {
 	s.Helper()
 	copied = s.TempDir()
-	must(s.T, os.CopyFS(copied, os.DirFS(dir)))
+	require.NoError(s.T, os.CopyFS(copied, os.DirFS(dir)))
 	return copied
 }
 
@@ -449,16 +429,16 @@ func (s *harness) copyOf(dir string) (copied string) {
 func (s *harness) shipFrom(dir string) {
 	s.Helper()
 	spool, err := clicks.OpenForShipping(dir, clicks.Options{Log: s.shipper.Log})
-	must(s.T, err)
+	require.NoError(s.T, err)
 	defer spool.Close() //nolint:errcheck // takes no clicks
 	shipper := New(Options{Pool: s.pool, River: s.shipper.River, Spool: spool, Log: s.shipper.Log})
-	must(s.T, errors.Join(shipper.Ship(s.Context()), shipper.Expire(s.Context(), time.Now().Add(time.Hour))))
+	require.NoError(s.T, errors.Join(shipper.Ship(s.Context()), shipper.Expire(s.Context(), time.Now().Add(time.Hour))))
 }
 
 // ingestAll marks the batches as ingested by a worker, a day or more ago.
 func (s *harness) ingestAll() {
 	s.Helper()
-	mustExec(s.T, s.pool, `
+	pgtest.Exec(s.T, s.pool, `
 		WITH done AS (
 			UPDATE click_batches SET payload = NULL, ingested_at = now() - interval '25 hours'
 			WHERE ingested_at IS NULL AND failed_at IS NULL RETURNING job_id)
@@ -507,11 +487,11 @@ func TestCopyOfASpoolIsHeld(t *testing.T) {
 		s.wantHeld(3, 3)
 	}
 	// Once they were dropped, the ledger forgets them in their turn.
-	mustExec(t, s.pool, `UPDATE click_batches SET payload = NULL, ingested_at = now() - interval '25 hours'`)
+	pgtest.Exec(t, s.pool, `UPDATE click_batches SET payload = NULL, ingested_at = now() - interval '25 hours'`)
 	s.prune(3)
 
 	// The folder is back in its place, and a new process adopts it.
-	must(t, s.spool.Close())
+	require.NoError(t, s.spool.Close())
 	heir := newShippingOf(t, s.pool, clicks.Options{Dir: s.copyOf(snapshot)})
 	heir.segment(4)
 	heir.drain()
@@ -553,24 +533,24 @@ func TestShipAgainAfterFailover(t *testing.T) {
 		for _, n := range clicks {
 			s.segment(n)
 		}
-		must(t, s.shipper.Ship(t.Context()))
+		require.NoError(t, s.shipper.Ship(t.Context()))
 	}
 	settle := func(at time.Time, gone int) {
 		t.Helper()
-		must(t, s.shipper.Expire(t.Context(), at))
+		require.NoError(t, s.shipper.Expire(t.Context(), at))
 		if got := s.gone(); got != gone {
 			t.Errorf("the ledger takes %d segments for gone, want %d", got, gone)
 		}
 	}
 	ship(1, 1)
 	settle(hour(1), 2)
-	mustExec(t, s.pool, `CREATE TABLE standby AS SELECT * FROM spool_folders`)
+	pgtest.Exec(t, s.pool, `CREATE TABLE standby AS SELECT * FROM spool_folders`)
 	ship(10)
 	hour(2)
 	ship(100, 1000)
 	settle(hour(2), 3) // two segments are kept
 
-	mustExec(t, s.pool, `
+	pgtest.Exec(t, s.pool, `
 		UPDATE spool_folders f SET gone_below = s.gone_below FROM standby s WHERE f.folder = s.folder;
 		WITH lost AS (DELETE FROM click_batches WHERE clicks >= 100 RETURNING job_id)
 		DELETE FROM river_job WHERE id IN (SELECT job_id FROM lost)`)
@@ -595,11 +575,11 @@ func TestSpoolOfAnotherInstallation(t *testing.T) {
 	pool := pgtest.Pool(t)
 	theirs := newShipping(t, pgtest.Pool(t), time.Hour)
 	// The databases of the tests are copies of one.
-	mustExec(t, theirs.pool, "UPDATE installation SET id = gen_random_uuid()")
+	pgtest.Exec(t, theirs.pool, "UPDATE installation SET id = gen_random_uuid()")
 	theirs.segment(7)
 	theirs.drain()
 	theirs.segment(8) // not shipped
-	must(t, theirs.spool.Close())
+	require.NoError(t, theirs.spool.Close())
 
 	s := newShippingOf(t, pool, clicks.Options{Dir: theirs.dir, Keep: time.Hour})
 	s.segment(1)
@@ -612,20 +592,20 @@ func TestSpoolOfAnotherInstallation(t *testing.T) {
 
 	// The database becomes that of another installation.
 	was := s.spool.Installation()
-	mustExec(t, pool, "UPDATE installation SET id = gen_random_uuid()")
+	pgtest.Exec(t, pool, "UPDATE installation SET id = gen_random_uuid()")
 	s.segment(10)
 	s.eventually("the spool knows it", func() bool { return s.spool.Installation() != was && len(s.spool.Foreign()) == 2 })
 	s.segment(100)
 	s.eventually("the new click is shipped", func() bool { return s.spool.Stats().Segments == 0 })
 	s.want(2, 101)
 	// Then it is the first one again.
-	mustExec(t, pool, "UPDATE installation SET id = $1::uuid", was)
+	pgtest.Exec(t, pool, "UPDATE installation SET id = $1::uuid", was)
 	s.segment(1000)
 	s.eventually("the spool knows it", func() bool { return s.spool.Installation() == was })
 	s.shipper.Met(was) // this happens by itself as well
 	s.eventually("the clicks of the first are shipped", func() bool {
 		var clicks int
-		must(t, pool.QueryRow(t.Context(), "SELECT sum(clicks) FROM click_batches").Scan(&clicks))
+		require.NoError(t, pool.QueryRow(t.Context(), "SELECT sum(clicks) FROM click_batches").Scan(&clicks))
 		if _, err := s.spool.Adopt(); err != nil {
 			t.Error(err)
 		}

@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/stretchr/testify/require"
 
 	"github.com/signpost/signpost/internal/pgtest"
 )
@@ -31,7 +32,7 @@ func TestBacklogsAreNoStampede(t *testing.T) {
 		config := pgtest.Open(t, url).Config()
 		config.ConnConfig.Tracer = w
 		pool, err := pgxpool.NewWithConfig(t.Context(), config)
-		must(t, err)
+		require.NoError(t, err)
 		t.Cleanup(pool.Close)
 		s := newShipping(t, pool, time.Hour)
 		for range segments {
@@ -41,7 +42,7 @@ func TestBacklogsAreNoStampede(t *testing.T) {
 		s.eventually("shipping fails", func() bool { return testutil.ToFloat64(s.shipper.failures) > 0 })
 		watched, all = append(watched, w), append(all, s)
 	}
-	must(t, cluster.Start(t.Context()))
+	require.NoError(t, cluster.Start(t.Context()))
 	for _, s := range all {
 		s.eventually("the backlog is shipped", func() bool { return s.spool.Stats().Segments == 0 })
 	}

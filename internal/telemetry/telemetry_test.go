@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"github.com/signpost/signpost/internal/listen"
 )
@@ -72,27 +74,19 @@ func startAdmin(t *testing.T, ready Ready) *Admin {
 	mux.Handle("GET /metrics", Metrics(registry, log))
 	mux.Handle("/debug/pprof/", operators(Profiles()))
 	a, err := StartAdmin(t.Context(), "127.0.0.1:0", mux, listen.Options{Log: log})
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	return a
 }
 
 func get(t *testing.T, a *Admin, path string) (int, string) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+a.Addr()+path, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	defer func() { _ = resp.Body.Close() }()
 	body, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	return resp.StatusCode, string(body)
 }
 
@@ -134,9 +128,7 @@ func TestAdmin(t *testing.T) {
 					t.Errorf("body lacks %q: %s", want, body)
 				}
 			}
-			if err := a.Stop(t.Context()); err != nil {
-				t.Errorf("stop: %v", err)
-			}
+			assert.NoError(t, a.Stop(t.Context()), "stop")
 		})
 	}
 }
@@ -152,9 +144,7 @@ func TestReadyHasADeadline(t *testing.T) {
 	if status, body := get(t, a, "/ready"); status != http.StatusOK {
 		t.Errorf("status = %d: %s", status, body)
 	}
-	if err := a.Stop(t.Context()); err != nil {
-		t.Error(err)
-	}
+	assert.NoError(t, a.Stop(t.Context()))
 }
 
 func TestStopWaitsForRequestsAndThenCutsThemOff(t *testing.T) {
@@ -200,9 +190,7 @@ func TestStartAdminOnATakenPort(t *testing.T) {
 	if _, err := StartAdmin(t.Context(), a.Addr(), http.NotFoundHandler(), listen.Options{Log: slog.New(slog.DiscardHandler)}); !errors.Is(err, syscall.EADDRINUSE) {
 		t.Errorf("a taken port: %v; want that it is in use", err)
 	}
-	if err := a.Stop(t.Context()); err != nil {
-		t.Error(err)
-	}
+	assert.NoError(t, a.Stop(t.Context()))
 }
 
 func TestDiskAndLimits(t *testing.T) {
@@ -244,9 +232,7 @@ func TestDiskThatHangs(t *testing.T) {
 func gauges(t *testing.T, registry prometheus.Gatherer) map[string]float64 {
 	t.Helper()
 	families, err := registry.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	values := map[string]float64{}
 	for _, f := range families {
 		values[f.GetName()] = f.GetMetric()[0].GetGauge().GetValue()
