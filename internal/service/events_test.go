@@ -51,4 +51,3 @@ func TestSpansOfEvents(t *testing.T) {
 		}
 	}
 }
-
