@@ -1,8 +1,10 @@
 // Package api is Signpost's HTTP side: redirects, the management API and its
 // documentation, health and readiness.
 //
-// This file holds every route; each resource has a file of its own. errors.go
-// is the only place that turns an error into a status.
+// This file holds every route of the public listener but short links, which
+// redirect.go has; those of the admin listener are in internal/cli/admin.go. Each
+// resource has a file of its own. errors.go is the only place that turns an error into
+// a status. I1 to I14 are the invariants in docs/design.md.
 package api
 
 import (
@@ -101,13 +103,13 @@ type API struct {
 	ids       *requestIDs
 	database  *probe
 	bulkheads bulkheads
-	held      *shares // bytes of bodies
-	exports   *shares // places of exports
+	held      *quota // bytes of bodies
+	exports   *quota // places of exports
 	// uploads are the places of files that will be stored, repeats those of files that
 	// are only read to check that they came before. Each stands for the memory of a
 	// piece of its file and of unpacking (I7).
-	uploads, repeats *shares
-	patience         patience
+	uploads, repeats *quota
+	clientLimits     clientLimits
 	hints            hints
 	draining         atomic.Bool
 	watched          atomic.Int64 // when /ready was asked last, in Unix nanoseconds
@@ -128,12 +130,12 @@ func New(o Options) (*API, error) {
 		return nil, errors.New("PublicURL must be an absolute URL")
 	}
 	a := &API{
-		Options:   o,
-		ids:       newRequestIDs(),
-		stopped:   make(chan struct{}),
-		lingering: newLingering(),
-		patience:  usualPatience(),
-		hints:     newHints(),
+		Options:      o,
+		ids:          newRequestIDs(),
+		stopped:      make(chan struct{}),
+		lingering:    newLingering(),
+		clientLimits: defaultClientLimits(),
+		hints:        newHints(),
 	}
 	a.stop = sync.OnceFunc(func() { close(a.stopped) })
 	if o.ExportMaxActive == 0 {
@@ -153,10 +155,10 @@ func New(o Options) (*API, error) {
 	a.bulkheads = newBulkheads(o.Registry, int(o.Pool.Config().MaxConns))
 	a.database = newProbe(a.checkDatabase)
 	a.metrics = newMetrics(o.Registry)
-	a.held = newShares(heldBytes, a.metrics.held, errHeld, errHeldHalf)
-	a.exports = newShares(int64(a.ExportMaxActive), a.metrics.exporting, errExports, errExportsHalf)
-	a.uploads = newShares(int64(a.ImportMaxUploads), a.metrics.uploading, errUploads, errUploadsHalf)
-	a.repeats = newShares(int64(a.ImportMaxUploads), a.metrics.repeating, errUploads, errUploadsHalf)
+	a.held = newQuota(heldBytes, a.metrics.held, errHeld, errHeldHalf)
+	a.exports = newQuota(int64(a.ExportMaxActive), a.metrics.exporting, errExports, errExportsHalf)
+	a.uploads = newQuota(int64(a.ImportMaxUploads), a.metrics.uploading, errUploads, errUploadsHalf)
+	a.repeats = newQuota(int64(a.ImportMaxUploads), a.metrics.repeating, errUploads, errUploadsHalf)
 	a.watchers = newWatchers(a.metrics.watching)
 	a.app = a.newApp()
 	a.huma = a.newHuma()

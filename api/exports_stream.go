@@ -204,7 +204,7 @@ func (e *export) WriteTo(w io.Writer) (n int64, err error) {
 	defer watching.Wait()
 	defer close(done)
 	setSendBuffer(e.conn, socketBuffer) // it only bounds how slow a client may be
-	err = e.write(ctx, &patientWriter{ctx, e, w, pace{patience: e.api.patience}})
+	err = e.write(ctx, &patientWriter{ctx, e, w, pace{limits: e.api.clientLimits}})
 	if cause := context.Cause(ctx); err != nil && cause != nil {
 		err = cause
 	}
@@ -303,7 +303,7 @@ func (e *export) watch(ctx context.Context, cancel context.CancelCauseFunc, done
 
 // watchToken cancels the export when its token ends. It runs until ctx ends.
 func (e *export) watchToken(ctx context.Context, cancel context.CancelCauseFunc) {
-	tick := time.NewTicker(e.api.patience.look)
+	tick := time.NewTicker(e.api.clientLimits.recheckToken)
 	defer tick.Stop()
 	for {
 		select {

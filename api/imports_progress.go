@@ -18,7 +18,7 @@ import (
 // watchers bounds how many clients watch imports at once, because each makes this
 // process read one row from the database several times a second.
 type watchers struct {
-	places *shares
+	places *quota
 	// look is how often the import is read and the connection checked. beat is how
 	// often something is sent while nothing changes, so that proxies keep the
 	// connection. life is how long a stream lasts at most.
@@ -29,7 +29,7 @@ const maxWatchers = 100 // of a process
 
 func newWatchers(active prometheus.Gauge) *watchers {
 	return &watchers{
-		places: newShares(maxWatchers, active, errWatchers, errWatchersHalf),
+		places: newQuota(maxWatchers, active, errWatchers, errWatchersHalf),
 		look:   500 * time.Millisecond, beat: 15 * time.Second, life: 10 * time.Minute,
 	}
 }
@@ -134,7 +134,7 @@ func (p *progress) next() ([]byte, error) {
 
 // tokenEnded checks the token again if the last check is old enough.
 func (p *progress) tokenEnded() bool {
-	if time.Since(p.checked) < p.api.patience.look {
+	if time.Since(p.checked) < p.api.clientLimits.recheckToken {
 		return false
 	}
 	p.checked = time.Now()

@@ -138,7 +138,7 @@ func TestImportProgressIsBounded(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.api.watchers.look, b.api.watchers.beat = time.Hour, 5*time.Millisecond
-	b.api.watchers.places.all = 2
+	b.api.watchers.places.total = 2
 	id := b.imported("running", 100, 10)
 	path := fmt.Sprintf("/imports/%d/progress", id)
 	first := b.watch(t, path)

@@ -197,7 +197,7 @@ func (u *fileUpload) open(ctx *fasthttp.RequestCtx) (io.Reader, error) {
 	}
 	u.body = &uploadBody{
 		upload: u, conn: ctx, in: ctx.RequestBodyStream(), left: u.limit, heard: time.Now(),
-		pace: pace{patience: u.api.patience},
+		pace: pace{limits: u.api.clientLimits},
 	}
 	file, err := u.unpack(u.body, u.coding, u.limit)
 	if err != nil {
@@ -438,7 +438,7 @@ func (b *uploadBody) Read(p []byte) (int, error) {
 		return 0, errUploadDraining
 	default:
 	}
-	if time.Since(b.heard) > b.pace.patience.look {
+	if time.Since(b.heard) > b.pace.limits.recheckToken {
 		if err := b.hear(); err != nil {
 			return 0, err
 		}

@@ -1,7 +1,7 @@
 package api
 
 // This file bounds what requests may take: places and bytes, shared between tokens
-// (shares); connections to the database (bulkheads); the memory of bodies that slow
+// (quota); connections to the database (bulkheads); the memory of bodies that slow
 // clients send or take (held); and how slow they may be (pace).
 
 import (
@@ -18,34 +18,37 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promauto"
 )
 
-// shares is a bounded resource of which requests hold parts until they end: places, or
+// A quota is a bounded resource of which requests hold parts until they end: places, or
 // bytes of memory. One token can hold at most half of it, and always at least one part,
 // so that no client shuts out all others. It may be used concurrently.
-type shares struct {
-	all, each    int64  // in all, and of one token
-	full, greedy *Error // the errors if no part is left at all, and if none is left for this token
-	held         prometheus.Gauge
+type quota struct {
+	total, perToken       int64
+	errFull, errTokenFull *Error // if no part is left at all, and if none is left for this token
+	held                  prometheus.Gauge
 
 	mu      sync.Mutex
 	taken   int64
 	byToken map[int64]int64
 }
 
-func newShares(all int64, held prometheus.Gauge, full, greedy *Error) *shares {
-	return &shares{all: all, each: max(1, all/2), full: full, greedy: greedy, held: held, byToken: map[int64]int64{}}
+func newQuota(total int64, held prometheus.Gauge, errFull, errTokenFull *Error) *quota {
+	return &quota{
+		total: total, perToken: max(1, total/2), errFull: errFull, errTokenFull: errTokenFull,
+		held: held, byToken: map[int64]int64{},
+	}
 }
 
 // take takes n parts for an actor, or returns an error if there are not enough. give
 // gives them back; it may be called more than once.
-func (s *shares) take(actor Actor, n int64) (give func(), err error) {
+func (s *quota) take(actor Actor, n int64) (give func(), err error) {
 	token := actor.Token()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
-	case s.taken+n > s.all:
-		return nil, s.full
-	case s.byToken[token]+n > s.each:
-		return nil, s.greedy
+	case s.taken+n > s.total:
+		return nil, s.errFull
+	case s.byToken[token]+n > s.perToken:
+		return nil, s.errTokenFull
 	}
 	s.move(token, n)
 	return sync.OnceFunc(func() {
@@ -56,7 +59,7 @@ func (s *shares) take(actor Actor, n int64) (give func(), err error) {
 }
 
 // move changes the counts. The caller holds the lock.
-func (s *shares) move(token, n int64) {
+func (s *quota) move(token, n int64) {
 	s.taken += n
 	s.held.Set(float64(s.taken))
 	if s.byToken[token] += n; s.byToken[token] == 0 {
@@ -72,15 +75,15 @@ const (
 	// lists and exports, if the pool is large enough. They are for tokens, for reading
 	// single things and for writes, however slow lists and exports are.
 	writeConns = 2
-	// listLine bounds the lists that wait for their turn, and listWait how long each of
+	// maxWaitingLists bounds the lists that wait for their turn, and listWait how long each of
 	// them waits.
-	listLine = 32
-	listWait = time.Second
+	maxWaitingLists = 32
+	listWait        = time.Second
 	// listTimeout bounds the query of a list.
 	listTimeout = 2 * time.Second
 )
 
-var errBusy = unavailable("as much of this is under way as may be at once, try again shortly")
+var errBusy = unavailable("too many requests of this kind are under way, try again shortly")
 
 // bulkheads divide the management pool, so that one kind of work cannot take the
 // connections that another kind waits for.
@@ -104,9 +107,9 @@ func newBulkheads(registry prometheus.Registerer, conns int) bulkheads {
 	rest := conns - writeConns
 	return bulkheads{
 		requests: newBulkhead(registry, "requests", maxRequests, 0, 0),
-		lists:    newBulkhead(registry, "lists", max(1, (rest+1)/2), listLine, listWait),
-		// The only work that waits here has a place of exports, uploads or watchers,
-		// and the number of those places is bounded.
+		lists:    newBulkhead(registry, "lists", max(1, (rest+1)/2), maxWaitingLists, listWait),
+		// The line needs no bound: whatever waits here has a place of exports, uploads or
+		// watchers already, and the number of those is bounded.
 		exports: newBulkhead(registry, "exports", max(1, rest/4), unbounded, 0),
 		imports: newBulkhead(registry, "imports", max(1, rest/4), unbounded, 0),
 	}
@@ -201,24 +204,25 @@ const (
 	// heldLeast is the smallest size of a body that counts. Smaller ones take less
 	// memory than the connection itself.
 	heldLeast = 8 << 10
-	// heldWait is the Retry-After for a client that found no room.
+	// heldWait is the Retry-After of a request that is refused because heldBytes are in use.
 	heldWait = 2 * time.Second
 )
 
 var (
-	errHeld     = &Error{Status: 503, Message: "too much waits for slow clients, try again shortly", RetryAfter: heldWait}
-	errHeldHalf = tooMany("too much waits for the clients of this token: send and read faster, or ask for less at once", heldWait)
+	errHeld     = &Error{Status: 503, Message: "the memory for slow clients is in use, try again shortly", RetryAfter: heldWait}
+	errHeldHalf = tooMany("the clients of this token are too slow: send and read faster, or ask for less at once", heldWait)
 )
 
 // holdAnswer counts an answer until it is sent or its connection is gone, however long
-// the client takes. Only requests that read can be refused: after a write it is too
-// late for that, and the answers of writes are small.
+// the client takes. Only a GET can be refused: after a write it is too late for that,
+// and the answers of writes are small.
 func (a *API) holdAnswer(c *fiber.Ctx) error {
 	r := &c.Context().Response
 	if r.IsBodyStream() || len(r.Body()) <= heldLeast {
 		return nil
 	}
-	// Otherwise the buffer stays with its connection, even while that is idle.
+	// The buffer is taken out of the response, or fasthttp would keep it with the
+	// connection, even while that is idle.
 	body := r.Body()
 	r.SwapBody(nil)
 	if c.Method() != fiber.MethodGet {
@@ -263,38 +267,38 @@ func setSendBuffer(conn net.Conn, size int) {
 	}
 }
 
-// patience bounds how slow clients may be, and how long a token may be used after it
+// clientLimits bound how slow clients may be, and how long a token may be used after it
 // has ended.
-type patience struct {
-	// least is the number of bytes that a client has to send of an upload, or take of
-	// an export, per second. It is measured as the mean over each spell, a time of this
-	// length that is spent waiting for the client.
-	least int64
-	spell time.Duration
-	// look is how often the token of a long request is checked again.
-	look time.Duration
+type clientLimits struct {
+	// minRate is how many bytes a second a client has to send of an upload, or take of
+	// an export. It is measured as a mean over each window; only time that is spent
+	// waiting for the client counts.
+	minRate int64
+	window  time.Duration
+	// recheckToken is how often the token of a long request is checked again.
+	recheckToken time.Duration
 }
 
-func usualPatience() patience {
-	return patience{least: 1 << 10, spell: time.Minute, look: 15 * time.Second}
+func defaultClientLimits() clientLimits {
+	return clientLimits{minRate: 1 << 10, window: time.Minute, recheckToken: 15 * time.Second}
 }
 
 // pace measures how fast a client sends or takes bytes. Time in which the client waits
 // for us does not count. It must not be used concurrently.
 type pace struct {
-	patience patience
-	bytes    int64
-	waited   time.Duration
+	limits clientLimits
+	bytes  int64
+	waited time.Duration
 }
 
 // slow adds n bytes and the time that was spent waiting for them. It reports whether a
-// spell has ended in which there were too few bytes.
+// window has ended in which there were too few bytes.
 func (p *pace) slow(n int, waited time.Duration) bool {
 	p.bytes += int64(n)
-	if p.waited += waited; p.waited < p.patience.spell {
+	if p.waited += waited; p.waited < p.limits.window {
 		return false
 	}
-	slow := float64(p.bytes) < float64(p.patience.least)*p.waited.Seconds()
+	slow := float64(p.bytes) < float64(p.limits.minRate)*p.waited.Seconds()
 	p.bytes, p.waited = 0, 0
 	return slow
 }

@@ -95,7 +95,7 @@ func TestSlowListsLeaveRoomForWrites(t *testing.T) {
 	var lists sync.WaitGroup
 	var mu sync.Mutex
 	refused, ended := 0, 0
-	for range 2 * listLine {
+	for range 2 * maxWaitingLists {
 		lists.Go(func() {
 			a := b.do(RoleAdmin, "GET", "/users", nil)
 			if a.status != http.StatusServiceUnavailable || a.header.Get("Retry-After") == "" {
@@ -115,7 +115,7 @@ func TestSlowListsLeaveRoomForWrites(t *testing.T) {
 		b.want(http.StatusCreated, RoleAdmin, "POST", "/tokens", `{"name":"while lists hang","role":"reader"}`)
 	}
 	lists.Wait()
-	if most := 2*listLine - listLine - cap(b.api.bulkheads.lists.places); refused < most {
+	if most := 2*maxWaitingLists - maxWaitingLists - cap(b.api.bulkheads.lists.places); refused < most {
 		t.Errorf("%d lists were refused, want at least the %d that found no place in the line", refused, most)
 	}
 	if ended == 0 {

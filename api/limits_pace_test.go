@@ -33,7 +33,7 @@ func TestPace(t *testing.T) {
 		"what came before does not help": {{100 << 20, time.Minute, false}, {1, time.Minute, true}},
 		"a pause in a fast file":         {{1 << 20, time.Second, false}, {1, 29 * time.Second, false}, {1 << 20, 30 * time.Second, false}},
 	} {
-		p := pace{patience: usualPatience()}
+		p := pace{limits: defaultClientLimits()}
 		for i, s := range steps {
 			if got := p.slow(s.bytes, s.waited); got != s.slow {
 				t.Errorf("%s: step %d is slow: %v", name, i, got)
@@ -45,7 +45,7 @@ func TestPace(t *testing.T) {
 // hasty makes the API give up at once on clients that make it wait, and be patient with
 // others.
 func (b *bundle) hasty() {
-	b.api.patience.least, b.api.patience.spell = 1<<40, 100*time.Millisecond
+	b.api.clientLimits.minRate, b.api.clientLimits.window = 1<<40, 100*time.Millisecond
 }
 
 // trickle sends a byte from time to time until the upload is answered, and returns the
@@ -124,7 +124,7 @@ func TestSlowExportIsCut(t *testing.T) {
 func TestPlacesOfOneToken(t *testing.T) {
 	t.Parallel()
 	b := setup(t, func(o *Options) { o.ImportMaxUploads, o.ExportMaxActive = 2, 2 })
-	b.api.watchers.places.each = 1
+	b.api.watchers.places.perToken = 1
 	b.fill(3 * service.ExportPiece)
 	path := fmt.Sprintf("/imports/%d/progress", b.imported("running", 100, 10))
 
@@ -204,7 +204,7 @@ func TestUploadEndsWithItsToken(t *testing.T) {
 func TestTrickleEndsWithItsToken(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	b.api.patience.look = time.Millisecond
+	b.api.clientLimits.recheckToken = time.Millisecond
 	secret, finish := b.newToken(RoleAdmin, "revoked")
 	conn := slowUploadAs(t, b, secret)
 	b.until("the upload has its place", func() bool { return b.api.uploads.count() == 1 })
@@ -255,7 +255,7 @@ func TestStreamsEndWithTheirToken(t *testing.T) {
 	t.Parallel()
 	for end := range ends {
 		b := setup(t)
-		b.api.patience.look = 5 * time.Millisecond
+		b.api.clientLimits.recheckToken = 5 * time.Millisecond
 		b.api.watchers.look, b.api.watchers.beat = 5*time.Millisecond, 10*time.Millisecond
 		b.fill(3 * service.ExportPiece)
 		secret, finish := b.newToken(RoleReader, end)

@@ -9,7 +9,7 @@ import (
 )
 
 // count returns how many parts are held.
-func (s *shares) count() int64 {
+func (s *quota) count() int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.taken
@@ -21,7 +21,7 @@ func TestShares(t *testing.T) {
 	t.Parallel()
 	full, greedy := unavailable("full"), tooMany("greedy", 1)
 	gauge := prometheus.NewGauge(prometheus.GaugeOpts{Name: "held"})
-	s := newShares(4, gauge, full, greedy)
+	s := newQuota(4, gauge, full, greedy)
 	take := func(actor Actor, n int64, want error) func() {
 		t.Helper()
 		give, err := s.take(actor, n)
@@ -47,7 +47,7 @@ func TestShares(t *testing.T) {
 	take(actorNumber(1), 1, greedy)
 	take(actorNumber(2), 1, nil)
 
-	one := newShares(1, gauge, full, greedy)
+	one := newQuota(1, gauge, full, greedy)
 	if _, err := one.take(Actor{}, 1); err != nil {
 		t.Errorf("the only part cannot be had: %v", err)
 	}

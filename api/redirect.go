@@ -111,8 +111,8 @@ func (a *API) refuseMethod(ctx *fasthttp.RequestCtx) {
 	a.logRequest(ctx, slog.LevelDebug, http.StatusMethodNotAllowed, elapsed)
 }
 
-// answerRedirect is to a redirect what observe is to the other routes: it measures and
-// logs the request. method is 0 for GET and 1 for HEAD.
+// answerRedirect answers a request for a short link, measures it and logs it. method is
+// 0 for GET and 1 for HEAD.
 func (a *API) answerRedirect(ctx *fasthttp.RequestCtx, domain *linkcache.Domain, path links.Path, method int) {
 	route := a.metrics.short[method]
 	if path.Long {
@@ -148,7 +148,7 @@ func (a *API) followSafely(ctx *fasthttp.RequestCtx, domain *linkcache.Domain, p
 func (a *API) follow(ctx *fasthttp.RequestCtx, domain *linkcache.Domain, path links.Path, at time.Time) {
 	link, err := a.activeLink(domain, path, at)
 	if err != nil {
-		a.fallBack(ctx, domain, path, err)
+		a.answerWithoutLink(ctx, domain, path, err)
 		return
 	}
 	if !ctx.IsHead() {
@@ -162,19 +162,19 @@ func (a *API) follow(ctx *fasthttp.RequestCtx, domain *linkcache.Domain, path li
 	if link.Status == http.StatusMovedPermanently || link.Status == http.StatusPermanentRedirect {
 		cache = cachePermanent
 	}
-	leadTo(ctx, link.Status, target, cache)
+	writeRedirect(ctx, link.Status, target, cache)
 }
 
-func leadTo(ctx *fasthttp.RequestCtx, status int, target string, cache []byte) {
+func writeRedirect(ctx *fasthttp.RequestCtx, status int, target string, cache []byte) {
 	r := &ctx.Response
 	r.SetStatusCode(status)
 	r.Header.SetCanonical(headerLocation, utils.UnsafeBytes(target))
 	r.Header.SetCanonical(headerCacheControl, cache)
 }
 
-// fallBack answers a request for which there is no active link: with a redirect to the
+// answerWithoutLink answers a request for which there is no active link: with a redirect to the
 // address that the domain has for that case, or else with the error.
-func (a *API) fallBack(ctx *fasthttp.RequestCtx, domain *linkcache.Domain, path links.Path, err *Error) {
+func (a *API) answerWithoutLink(ctx *fasthttp.RequestCtx, domain *linkcache.Domain, path links.Path, err *Error) {
 	target := ""
 	switch {
 	case path.Root:
@@ -185,7 +185,7 @@ func (a *API) fallBack(ctx *fasthttp.RequestCtx, domain *linkcache.Domain, path 
 		target = domain.ExpiredURL
 	}
 	if target != "" {
-		leadTo(ctx, http.StatusFound, target, cacheTemporary)
+		writeRedirect(ctx, http.StatusFound, target, cacheTemporary)
 		return
 	}
 	if err == errNoLink {
@@ -223,8 +223,8 @@ func (a *API) activeLink(domain *linkcache.Domain, path links.Path, at time.Time
 	return link, nil
 }
 
-// lookup returns the link with the code in the path, or else the link with the code
-// that remains without what was glued to it. A path that cannot contain a code is not
+// lookup returns the link of the whole code in the path, or else the link of the code
+// that is left when trailing rubbish is cut off ([links.Path]). A path that cannot contain a code is not
 // looked up.
 func (a *API) lookup(domain *linkcache.Domain, path links.Path, at time.Time) (*linkcache.Link, error) {
 	// The lookup has a deadline of its own, and other requests share it.

@@ -16,7 +16,8 @@ import (
 // missing.
 const partitionsAhead = 3
 
-// makePartitions makes the partitions of events ahead of time.
+// makePartitions makes the partitions of events ahead of time, by
+// [postgres.EnsurePartitions].
 type makePartitions struct {
 	river.WorkerDefaults[jobs.MakePartitions]
 	deps *deps

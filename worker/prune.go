@@ -46,7 +46,8 @@ const (
 // to keep its segments.
 const DefaultLedgerKeep = 90 * 24 * time.Hour
 
-// prune removes rows that have served their purpose.
+// prune removes rows that have served their purpose. Events have a retention of their
+// own (retention.go).
 type prune struct {
 	river.WorkerDefaults[jobs.Prune]
 	deps  *deps

@@ -21,22 +21,22 @@ const (
 	// operator can look at it.
 	leftAlone = 5 * time.Minute
 	// silentAfter is how long an upload may go without a sign of life. The API gives
-	// one within a minute while bytes arrive. The upload's Idempotency-Key is taken
-	// until it is given up, so silentAfter must be well below the five minutes for
-	// which "signpost import" goes on trying.
+	// one within a minute while bytes arrive. The upload's Idempotency-Key stays taken
+	// until the upload is given up, so silentAfter must be well below the five minutes
+	// for which "signpost import" goes on trying.
 	silentAfter = 2 * time.Minute
-	// stalledAfter is how long the job of an import may run: longer than a turn, within
-	// which it begins its last chunk. The row of that is locked meanwhile.
+	// stalledAfter is longer than a turn, within which the job of an import begins its
+	// last chunk. A job that runs for longer while no transaction has locked the import's
+	// next chunk is one of a worker that was killed.
 	stalledAfter = 15 * time.Second
-	// A run looks for so many of each sort at a time, and so many times.
-	reenqueuePage  = 500
-	reenqueuePages = 10
+	reenqueuePage  = 500 // batches, imports or uploads that one query lists
+	reenqueuePages = 10  // queries for each of them in one run
 )
 
 // reenqueue gives a new job to every batch and import whose job is gone, and gives up
-// uploads whose API process is gone. So nothing is lost when a job is discarded, deleted by an operator or cleaned away by
-// River. The one job of an import whose worker was killed is replaced, too: River
-// takes a minute or two to notice.
+// uploads whose API process is gone. So nothing is lost when a job is discarded, deleted
+// by an operator or cleaned away by River. The job of an import whose worker was killed
+// is replaced, too: River takes a minute or two to notice.
 type reenqueue struct {
 	river.WorkerDefaults[jobs.Reenqueue]
 	deps *deps
@@ -71,7 +71,7 @@ func (w *reenqueue) batches(ctx context.Context) (int, error) {
 			return 0, fmt.Errorf("re-enqueue batch: %w", err)
 		}
 	}
-	w.account(ctx, "batches", len(ids))
+	w.report(ctx, "batches", len(ids))
 	return len(ids), nil
 }
 
@@ -88,14 +88,14 @@ func (w *reenqueue) imports(ctx context.Context) (int, error) {
 			return 0, fmt.Errorf("re-enqueue import: %w", err)
 		}
 	}
-	w.account(ctx, "imports", len(found))
+	w.report(ctx, "imports", len(found))
 	return len(found), nil
 }
 
 // stalled replaces the jobs of imports that a killed worker left. If the worker lives
 // after all, no harm is done: its run stops after its chunk.
 func (w *reenqueue) stalled(ctx context.Context) (int, error) {
-	deadly := "the workers that applied it died again and again"
+	reason := "every worker that applied it was killed: look for the cause, such as a lack of memory, and retry the import"
 	found, replaced := 0, 0
 	err := w.deps.inTx(ctx, func(tx pgx.Tx, q *queries.Queries) error {
 		found, replaced = 0, 0
@@ -114,13 +114,13 @@ func (w *reenqueue) stalled(ctx context.Context) (int, error) {
 			}
 			replaced++
 			if i.TriesLeft == 0 && i.State == jobs.ImportRunning {
-				if _, err := q.FailImportWork(ctx, &deadly, i.ID, i.JobID); err != nil {
+				if _, err := q.FailImportWork(ctx, &reason, i.ID, i.JobID); err != nil {
 					return fmt.Errorf("fail import: %w", err)
 				}
 				continue
 			}
-			// The new job has the tries that the old one had left, so that rows which
-			// end the worker that applies them do not do so for ever.
+			// The new job has the tries that the old one had left, so that rows that crash
+			// every worker stop being tried.
 			jobID, err := insertJob(ctx, tx, jobs.NextOfImport(i.ID, i.State), &river.InsertOpts{MaxAttempts: max(1, int(i.TriesLeft))})
 			if err != nil {
 				return err
@@ -134,7 +134,7 @@ func (w *reenqueue) stalled(ctx context.Context) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	w.account(ctx, "imports", replaced)
+	w.report(ctx, "imports", replaced)
 	return found, nil
 }
 
@@ -153,7 +153,7 @@ func (w *reenqueue) uploads(ctx context.Context) (int, error) {
 	if err != nil {
 		return 0, fmt.Errorf("list silent uploads: %w", err)
 	}
-	reason := "the upload broke off"
+	reason := "the upload broke off, send the file again"
 	for _, id := range ids {
 		err := w.deps.inTx(ctx, func(_ pgx.Tx, q *queries.Queries) error {
 			failed, err := q.FailImport(ctx, &reason, id)
@@ -166,14 +166,14 @@ func (w *reenqueue) uploads(ctx context.Context) (int, error) {
 			return 0, fmt.Errorf("give up upload: %w", err)
 		}
 	}
-	w.account(ctx, "uploads", len(ids))
+	w.report(ctx, "uploads", len(ids))
 	return len(ids), nil
 }
 
-func (w *reenqueue) account(ctx context.Context, what string, n int) {
+func (w *reenqueue) report(ctx context.Context, what string, n int) {
 	if n == 0 {
 		return
 	}
 	w.deps.metrics.reenqueued.WithLabelValues(what).Add(float64(n))
-	w.deps.log.WarnContext(ctx, "work without a job was re-enqueued", slog.String("what", what), slog.Int("count", n))
+	w.deps.log.WarnContext(ctx, "work without a process was re-enqueued or given up", slog.String("what", what), slog.Int("count", n))
 }

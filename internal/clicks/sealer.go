@@ -36,7 +36,7 @@ func (s *Spool) sealSegments() {
 				return
 			}
 			unsealed = append(unsealed, seg)
-		case <-s.nudge:
+		case <-s.wakeSealer:
 		case <-timer.C:
 		}
 		// The spare comes first: without one the writer may have no file to write to.
@@ -46,7 +46,7 @@ func (s *Spool) sealSegments() {
 		unsealed = s.sealAll(unsealed)
 		s.lookAfterFolders()
 		s.makeRoom()
-		s.askSeal()
+		s.requestSeal()
 	}
 }
 
@@ -60,12 +60,12 @@ func (s *Spool) sealerPause(unsealed bool) time.Duration {
 	return lookEvery
 }
 
-// askSeal wakes the writer if its segment is old enough to be sealed. The writer
+// requestSeal wakes the writer if its segment is old enough to be sealed. The writer
 // decides whether it is.
-func (s *Spool) askSeal() {
+func (s *Spool) requestSeal() {
 	if left, open := s.ageDue(); open && left <= 0 {
 		s.mu.Lock()
-		s.sealAsked = true
+		s.sealRequested = true
 		s.wakeWriter()
 		s.mu.Unlock()
 	}
@@ -155,7 +155,7 @@ func (s *Spool) lookAfterFolders() {
 	}
 	s.makeSpare()
 	s.mu.Lock()
-	s.sealAsked = true
+	s.sealRequested = true
 	s.wakeWriter()
 	s.mu.Unlock()
 	if s.store.releaseQuit() {

@@ -102,32 +102,32 @@ type Spool struct {
 	patience patience
 	store    store
 
-	mu        sync.Mutex
-	buf       []byte          // records of next, unstamped
-	spareBuf  []byte          // the writer's other buffer, when it is not writing
-	next      *group          // collects appends
-	flight    *group          // is being written; nil when none is
-	idle      bool            // the writer waits for wake
-	watching  bool            // the watchdog runs
-	seals     []chan struct{} // somebody waits for these
-	sealAsked bool            // the open segment may be old enough
-	refusal   *DropError      // the reason to drop clicks now; nil while they are accepted
-	closed    bool
-	stuck     bool
-	full      bool
-	noFile    bool       // the writer has nothing to write into
-	noSpare   *DropError // why the sealer has no file for the writer
-	failed    *DropError // the error of the last write
-	retryAt   time.Time  // when the next write is due after failed
+	mu            sync.Mutex
+	buf           []byte          // records of next, unstamped
+	spareBuf      []byte          // the writer's other buffer, when it is not writing
+	next          *group          // collects appends
+	flight        *group          // is being written; nil when none is
+	idle          bool            // the writer waits for wake
+	watching      bool            // the watchdog runs
+	seals         []chan struct{} // somebody waits for these
+	sealRequested bool            // the open segment may be old enough
+	refusal       *DropError      // the reason to drop clicks now; nil while they are accepted
+	closed        bool
+	stuck         bool
+	full          bool
+	noFile        bool       // the writer has nothing to write into
+	noSpare       *DropError // why the sealer has no file for the writer
+	failed        *DropError // the error of the last write
+	retryAt       time.Time  // when the next write is due after failed
 
-	wake   chan struct{} // to the writer: end of idle
-	watch  chan struct{} // to the watchdog: start of watching
-	nudge  chan struct{} // to the sealer: check again when to seal
-	report chan struct{} // to the reporter: something was dropped
-	sealed chan struct{} // to the shipper
-	spares chan *openSegment
-	filled chan *openSegment
-	quit   chan struct{} // closed by Close: no more appends
+	wake       chan struct{} // to the writer: end of idle
+	watch      chan struct{} // to the watchdog: start of watching
+	wakeSealer chan struct{} // to the sealer: check again when to seal
+	report     chan struct{} // to the reporter: something was dropped
+	sealed     chan struct{} // to the shipper
+	spares     chan *openSegment
+	filled     chan *openSegment
+	quit       chan struct{} // closed by Close: no more appends
 
 	active       atomic.Int64 // bytes in the file being written
 	activeSince  atomic.Int64 // when its first click was written, by s.clock, 0 when empty
@@ -209,7 +209,7 @@ func newSpool(o Options, d disk, p patience) *Spool {
 		next:       newGroup(),
 		wake:       make(chan struct{}, 1),
 		watch:      make(chan struct{}, 1),
-		nudge:      make(chan struct{}, 1),
+		wakeSealer: make(chan struct{}, 1),
 		report:     make(chan struct{}, 1),
 		sealed:     make(chan struct{}, 1),
 		spares:     make(chan *openSegment, 1),
@@ -498,7 +498,7 @@ func (s *Spool) changed() {
 	s.mu.Lock()
 	s.checkFull()
 	s.mu.Unlock()
-	notify(s.nudge)
+	notify(s.wakeSealer)
 }
 
 // checkFull compares the backlog with its bound. s.mu is held, so that of two

@@ -63,7 +63,7 @@ func (s *Spool) writeGroups() {
 func (s *Spool) awaitWork() (seals []chan struct{}, more bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for s.next.clicks == 0 && len(s.seals) == 0 && !s.sealAsked {
+	for s.next.clicks == 0 && len(s.seals) == 0 && !s.sealRequested {
 		if s.closed {
 			return nil, false
 		}
@@ -72,7 +72,7 @@ func (s *Spool) awaitWork() (seals []chan struct{}, more bool) {
 		<-s.wake
 		s.mu.Lock()
 	}
-	seals, s.seals, s.sealAsked = s.seals, nil, false
+	seals, s.seals, s.sealRequested = s.seals, nil, false
 	return seals, true
 }
 
@@ -234,7 +234,7 @@ func (s *Spool) write(seg *openSegment, g *group, records []byte) (drop *DropErr
 		seg.oldest = g.oldest
 		s.activeOldest.Store(seg.oldest)
 		s.activeSince.Store(int64(s.clock()))
-		notify(s.nudge) // it is time to think of sealing
+		notify(s.wakeSealer) // it is time to think of sealing
 	} else if g.oldest < seg.oldest {
 		seg.oldest = g.oldest
 		s.activeOldest.Store(seg.oldest)
@@ -279,7 +279,7 @@ func (s *Spool) finish(g *group, records []byte, drop *DropError) {
 	s.mu.Unlock()
 	if drop == errDiskFull {
 		s.needRoom.Store(true)
-		notify(s.nudge)
+		notify(s.wakeSealer)
 	}
 }
 

@@ -2,9 +2,10 @@ package csvimport
 
 import "github.com/signpost/signpost/internal/links"
 
-// foreign are the link formats of other shorteners, without what ofLinks adds. Beware: link is the short
-// URL for Bitly and Dub, source is the code for YOURLS, target is the
-// destination for Kutt and YOURLS.
+// foreign are the link formats of other shorteners, without what ofLinks adds. Beware: a
+// column named "link" has the short URL in files of Bitly and Dub, one named "source" has
+// the code in those of YOURLS, and one named "target" has the destination in those of
+// Kutt and YOURLS.
 //
 // Not all of them are equally certain. The formats of Shlink and YOURLS were read from
 // the code that writes or reads such files: Shlink's importer and the export of its web

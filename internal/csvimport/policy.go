@@ -2,7 +2,8 @@ package csvimport
 
 import "fmt"
 
-// A Policy says what happens to a row with a key that another row already has.
+// A Policy says what happens to a row with a key that another row already has. The
+// worker carries it out (worker/import_conflicts.go).
 type Policy string
 
 // The policies, as the API spells them.

@@ -130,7 +130,7 @@ const ReenqueuePeriod = 15 * time.Second
 type Reenqueue struct{}
 
 // Kind implements [river.JobArgs].
-func (Reenqueue) Kind() string { return "rescue" }
+func (Reenqueue) Kind() string { return "rescue" } // its name in earlier releases, which run beside this one
 
 // InsertOpts implements [river.JobArgsWithInsertOpts].
 func (Reenqueue) InsertOpts() river.InsertOpts { return periodic(ReenqueuePeriod) }
@@ -157,7 +157,7 @@ type ArchiveMonths struct {
 }
 
 // Kind implements [river.JobArgs].
-func (ArchiveMonths) Kind() string { return "retire_months" }
+func (ArchiveMonths) Kind() string { return "retire_months" } // its name in earlier releases, too
 
 // InsertOpts implements [river.JobArgsWithInsertOpts].
 func (ArchiveMonths) InsertOpts() river.InsertOpts {
@@ -167,8 +167,8 @@ func (ArchiveMonths) InsertOpts() river.InsertOpts {
 	return opts
 }
 
-// Prune removes rows that are not needed any more: the part of the change log that was
-// read, confirmed rows of the ledger, and salts of days without a backlog.
+// Prune removes rows that are not needed any more, by their age: worker/prune.go lists
+// them.
 type Prune struct{}
 
 // Kind implements [river.JobArgs].

@@ -101,8 +101,8 @@ func (c *Cache) readDomains(ctx context.Context, q *queries.Queries, version int
 		}
 	}
 	table := newDomainTable(version, all)
-	c.learning.Lock()
-	defer c.learning.Unlock()
+	c.applying.Lock()
+	defer c.applying.Unlock()
 	if c.journal != nil {
 		c.journal.append(encode(record{Domains: table}))
 	}

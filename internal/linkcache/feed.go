@@ -219,7 +219,7 @@ func (f *feed) begin(ctx context.Context) error {
 		c.forgetAll()
 	}
 	f.begun, f.remembers = true, false
-	c.lose()
+	c.beginEpoch()
 	if c.met != nil {
 		c.met(is)
 	}
@@ -297,7 +297,7 @@ func (f *feed) read(ctx context.Context) (again bool, err error) {
 		c.recent.raise(next.low())
 	}
 	if lost {
-		c.lose()
+		c.beginEpoch()
 	}
 	f.follows(next, began)
 	if c.redis != nil {

@@ -61,7 +61,7 @@ func (j *journal) append(frames []byte) {
 	}
 	late.Store(true)
 	j.broken.Store(true)
-	j.log.Warn("cannot log link changes; the link snapshot is removed and made again", slog.Any("error", err))
+	j.log.Warn("cannot append link changes to the snapshot file; it is removed and made again", slog.Any("error", err))
 	if err := j.inTime(j.discard); err != nil {
 		j.log.Error("cannot remove the outdated link snapshot; remove it before the next start",
 			slog.String("file", j.path), slog.Any("error", err))
@@ -172,7 +172,7 @@ func (j *journal) replace(write func(io.Writer) error) error {
 
 func (j *journal) put(next *os.File, pending []byte) error {
 	if j.broken.Load() {
-		return errors.New("a change was missed meanwhile")
+		return errors.New("a link change could not be logged while the snapshot was written")
 	}
 	if _, err := next.Write(pending); err != nil {
 		return fmt.Errorf("write what changed meanwhile: %w", err)

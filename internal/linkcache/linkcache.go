@@ -126,9 +126,9 @@ type Cache struct {
 	swept  chan struct{} // wakes the sweeper
 	sweeps atomic.Int64  // sweeps asked for and not done
 
-	// learning is held from before the journal learns of a change until the
+	// applying is held from before the journal learns of a change until the
 	// change is applied, so that a snapshot is never begun between the two.
-	learning sync.Mutex
+	applying sync.Mutex
 	saving   sync.Mutex  // held while a snapshot is written, as the last one may overlap another
 	journal  *journal    // nil without SnapshotPath
 	dirty    atomic.Bool // something was stored since the last snapshot
@@ -322,8 +322,8 @@ type change struct {
 // those keys in the snapshot are outdated, and a load under way may have missed the
 // change. Changes are written to the journal before they are applied.
 func (c *Cache) apply(changes []change, seen view, told bool) {
-	c.learning.Lock()
-	defer c.learning.Unlock()
+	c.applying.Lock()
+	defer c.applying.Unlock()
 	c.record(changes, seen, told)
 	for _, ch := range changes {
 		s := c.shardOf(ch.key)

@@ -520,7 +520,7 @@ func TestALoadFromBeforeAResyncIsValidated(t *testing.T) {
 	b.occupy()
 	l, _ := b.shardOf(k("a")).join(k("a"))
 	seen := b.look()
-	b.lose()
+	b.beginEpoch()
 	b.end(l, &Link{ID: 1}, nil, seen)
 	select {
 	case loads := <-b.line:

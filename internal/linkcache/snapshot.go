@@ -17,18 +17,18 @@ import (
 // ends it. After that comes a log of later changes.
 var magic = "signpost links " + layout + "\n"
 
-var errForeign = errors.New("not a link snapshot of this release")
+var errOtherFormat = errors.New("not a link snapshot of this release")
 
 const (
 	// snapshotEvery is the least time between snapshots. Links cached since the
 	// last one are missing after a crash.
 	snapshotEvery = 10 * time.Second
-	// snapshotShare makes the pause before the next snapshot at least that many times
+	// pauseFactor makes the pause before the next snapshot at least that many times
 	// as long as the last one took to write, so that a large cache does not wear out
 	// the disk.
-	snapshotShare = 50
+	pauseFactor = 50
 	// maxSnapshotAge is the age at which an unchanged snapshot is written again,
-	// because StaleMax counts from the time in it. It is less if StaleMax is.
+	// because StaleMax counts from the time in it. It is at most a tenth of StaleMax.
 	maxSnapshotAge = 10 * time.Minute
 	// savedTogether is how many links are in one record. The length of their targets is
 	// bounded.
@@ -70,9 +70,9 @@ func (c *Cache) readSnapshot(file *os.File) error {
 	r := bufio.NewReaderSize(file, 1<<16)
 	start := make([]byte, len(magic))
 	if _, err := io.ReadFull(r, start); err != nil || string(start) != magic {
-		return errForeign
+		return errOtherFormat
 	}
-	size, log := int64(len(magic)), false // log: the snapshot is behind us
+	size, log := int64(len(magic)), false // log: the end record was read, now come changes
 	stale := new(epoch)
 	for first := true; ; first = false {
 		var rec record
@@ -81,7 +81,7 @@ func (c *Cache) readSnapshot(file *os.File) error {
 			return file.Truncate(size)
 		}
 		if err == nil && (rec.Head != nil && !first || rec.End && log) {
-			err = fmt.Errorf("%w: it is in the wrong place", errDamaged)
+			err = fmt.Errorf("%w: its head or its end is in the wrong place", errDamaged)
 		}
 		if err != nil {
 			return err
@@ -97,7 +97,7 @@ func (c *Cache) readSnapshot(file *os.File) error {
 		}
 		for _, l := range rec.Links {
 			if l.Link == nil && !log || l.Link != nil && !l.Link.valid() {
-				return fmt.Errorf("%w: an impossible link", errDamaged)
+				return fmt.Errorf("%w: a link with invalid fields", errDamaged)
 			}
 			e := &entry{key: NewKey(l.Domain, l.Code), link: l.Link, validAt: l.ValidAt, epoch: stale}
 			if l.Current {
@@ -115,7 +115,7 @@ func (c *Cache) readSnapshot(file *os.File) error {
 func (c *Cache) restoreLink(l *entry, change bool) {
 	s := c.shardOf(l.key)
 	if old := s.entries[l.key]; old != nil {
-		if newer := change && l.validAt < old.validAt; newer && l.link != nil {
+		if oldIsNewer := change && l.validAt < old.validAt; oldIsNewer && l.link != nil {
 			switch {
 			case l.link.ID != old.link.ID:
 				l.link = nil // which of the two is newer cannot be told
@@ -133,7 +133,7 @@ func (c *Cache) restoreLink(l *entry, change bool) {
 // record writes changes to the log before they are applied. A link that is not cached
 // may still be in the snapshot, from which the change has to remove it. With told all
 // changes are written, otherwise only those of cached entries. The caller holds
-// learning until the changes are applied.
+// applying until the changes are applied.
 func (c *Cache) record(changes []change, seen view, told bool) {
 	if c.journal == nil {
 		return
@@ -168,7 +168,7 @@ func (c *Cache) keepSnapshot(ctx context.Context) {
 	for {
 		due := c.journal.due
 		if failed {
-			due = nil // a failing disk is not asked more often for it
+			due = nil // after a failure only the timer starts a new try
 		}
 		select {
 		case <-ctx.Done():
@@ -186,12 +186,12 @@ func (c *Cache) keepSnapshot(ctx context.Context) {
 		c.reportSnapshot(ctx, err, failed)
 		failed = err != nil
 		saved = time.Now()
-		timer.Reset(max(snapshotEvery, snapshotShare*saved.Sub(began)))
+		timer.Reset(max(snapshotEvery, pauseFactor*saved.Sub(began)))
 	}
 }
 
 // snapshotDue makes a snapshot be written soon. The one on disk lacks changes that
-// happened while the feed had lost the thread: a sweep only looks at cached links, and
+// happened while the feed missed some: a sweep only looks at cached links, and
 // the snapshot also holds links that are not cached any more, or were loaded anew.
 func (c *Cache) snapshotDue() {
 	if c.journal == nil {
@@ -236,10 +236,10 @@ func (c *Cache) reportSnapshot(ctx context.Context, err error, failedBefore bool
 func (c *Cache) saveSnapshot() error {
 	c.saving.Lock()
 	defer c.saving.Unlock()
-	c.learning.Lock()
+	c.applying.Lock()
 	first := record{Head: c.position.Load(), Domains: c.domains.Load()}
 	err := c.journal.begin()
-	c.learning.Unlock()
+	c.applying.Unlock()
 	if err == nil {
 		c.dirty.Store(false)
 		err = c.journal.replace(func(w io.Writer) error { return c.writeSnapshot(w, first) })

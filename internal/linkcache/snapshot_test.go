@@ -327,7 +327,7 @@ func TestLogComesFirst(t *testing.T) {
 	if !s.entries[k("off")].link.Active {
 		t.Error("the change was applied first")
 	}
-	if b.learning.TryLock() {
+	if b.applying.TryLock() {
 		t.Error("a snapshot can be begun that neither holds the change nor logs it")
 	}
 	unlock()
@@ -544,7 +544,7 @@ type content struct {
 func readContent(file []byte) (c content, size int, err error) {
 	rest, ok := bytes.CutPrefix(file, []byte(magic))
 	if !ok {
-		return c, 0, errForeign
+		return c, 0, errOtherFormat
 	}
 	r := bytes.NewReader(rest)
 	size = len(magic)

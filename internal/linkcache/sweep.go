@@ -21,8 +21,8 @@ const (
 	sweepTimeout = 2 * time.Second
 )
 
-// lose begins a new epoch: all entries become stale and are validated again.
-func (c *Cache) lose() {
+// beginEpoch begins a new epoch: all entries become stale and are validated again.
+func (c *Cache) beginEpoch() {
 	c.epoch.Store(&epoch{number: c.epoch.Load().number + 1})
 	c.confirmAfter.Store(c.now().Add(grace).UnixNano())
 	c.metrics.resyncs.Inc()

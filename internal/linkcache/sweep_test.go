@@ -14,7 +14,7 @@ import (
 // gap makes all cached entries stale, as after a failover. It lets so much time pass
 // that they may not be served any longer without a check.
 func (b *bundle) gap(clock *clock) {
-	b.lose()
+	b.beginEpoch()
 	clock.add(2 * grace)
 	b.epoch.Load().followed.Store(clock.at.Load()) // Postgres is there
 }
@@ -31,7 +31,7 @@ func TestAStaleLinkIsConfirmedBeforeItIsServed(t *testing.T) {
 	}
 	b.exec(t, "UPDATE urls SET is_active = false WHERE short_code = 'stopped'")
 	b.exec(t, "DELETE FROM urls WHERE short_code = 'gone'")
-	b.lose()
+	b.beginEpoch()
 	b.epoch.Load().followed.Store(clock.at.Load())
 	wantTarget(t, b, "stopped", "https://example.com/stopped")
 	b.gap(clock)
@@ -148,7 +148,7 @@ func TestSweep(t *testing.T) {
 		t.Fatalf("%d links, want 3000", n)
 	}
 	b.background(t, b.sweep)
-	b.lose()
+	b.beginEpoch()
 	eventually(t, "the sweep ends", func() bool { return b.sweeps.Load() == 0 })
 	if n := b.Len(); n != 0 {
 		t.Errorf("%d links are left, want 0: none of them exists", n)
@@ -188,7 +188,7 @@ func BenchmarkSweep(b *testing.B) {
 	go bun.sweep(ctx)
 	b.ResetTimer()
 	for range b.N {
-		bun.lose()
+		bun.beginEpoch()
 		eventuallyIn(b, 10*time.Minute, "the sweep ends", func() bool { return bun.sweeps.Load() == 0 })
 	}
 	for i := range bun.shards {

@@ -21,9 +21,9 @@ import (
 // process keeps all of them in memory.
 const MaxDomains = 1000
 
-// maxFallback is the greatest length of a URL of a domain in bytes. Domains are in every
-// process's memory.
-const maxFallback = 2048
+// maxDomainURL is the greatest length of a URL of a domain in bytes. There is a
+// limit because every process keeps all domains in memory.
+const maxDomainURL = 2048
 
 // Domain is a host name of short links.
 type Domain struct {
@@ -76,7 +76,7 @@ func (s *Service) findDomain(ctx context.Context, q *queries.Queries, host strin
 	if host == "" || strings.EqualFold(strings.TrimSpace(host), s.hostOf(nil)) {
 		return linkcache.MainDomain, nil, nil
 	}
-	unknown := Invalid(FieldError{"domain", "is not one of the domains here"})
+	unknown := Invalid(FieldError{"domain", "is not a domain of this service"})
 	clean, err := links.CleanHost(host, s.OwnHosts)
 	switch {
 	case errors.Is(err, links.ErrHostOwn):
@@ -116,8 +116,8 @@ func (d DomainFields) Check(own links.Hosts) Faults {
 		own = withHost(own, d.Host.Value)
 	}
 	target := func(raw string) error {
-		if len(raw) > maxFallback {
-			return fmt.Errorf("must have at most %d bytes", maxFallback)
+		if len(raw) > maxDomainURL {
+			return fmt.Errorf("must have at most %d bytes", maxDomainURL)
 		}
 		_, err := links.CleanTarget(raw, own)
 		return err
@@ -212,7 +212,7 @@ func (s *Service) CreateDomain(ctx context.Context, actor Actor, in DomainFields
 			Host: domain.Host, RootURL: domain.RootURL, NotFoundURL: domain.NotFoundURL, ExpiredURL: domain.ExpiredURL, Most: MaxDomains,
 		})
 		if errors.Is(err, pgx.ErrNoRows) {
-			return Conflict("there are " + strconv.Itoa(MaxDomains) + " domains, which is as many as there may be")
+			return Conflict("there are " + strconv.Itoa(MaxDomains) + " domains, and more are not possible")
 		}
 		if err != nil {
 			return err
@@ -233,7 +233,7 @@ func (s *Service) UpdateDomain(ctx context.Context, actor Actor, id int64, in Do
 		if strings.EqualFold(in.Host.Value, s.hostOf(nil)) {
 			in.Host = Optional[string]{}
 		} else if in.Host.Sent {
-			return Domain{}, Invalid(FieldError{"host", "of the main domain is the one of PUBLIC_URL"})
+			return Domain{}, Invalid(FieldError{"host", "of the main domain cannot be changed here: PUBLIC_URL sets it"})
 		}
 	}
 	if err := in.Check(s.OwnHosts).Err(); err != nil {
