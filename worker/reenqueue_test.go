@@ -89,7 +89,7 @@ func TestReenqueueOfDeadlyImports(t *testing.T) {
 		s.wantInt(1, "SELECT count(*) FROM imports WHERE id = $1 AND state = 'running'", deadly)
 		kill()
 	}
-	s.wantInt(1, "SELECT count(*) FROM imports WHERE id = $1 AND state = 'failed' AND error LIKE '%died%'", deadly)
+	s.wantInt(1, "SELECT count(*) FROM imports WHERE id = $1 AND state = 'failed' AND error LIKE '%was killed%'", deadly)
 }
 
 // An import whose worker was killed gets another job long before River notices. An
