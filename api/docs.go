@@ -85,7 +85,7 @@ func (f sharedFile) send(c *fiber.Ctx) {
 		}
 	}
 	header.Set(fiber.HeaderETag, tag)
-	if c.Fresh() {
+	if c.Get(fiber.HeaderIfNoneMatch) != "" && c.Fresh() {
 		header.Del(fiber.HeaderContentEncoding)
 		c.Status(fiber.StatusNotModified)
 		return

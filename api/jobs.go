@@ -29,7 +29,7 @@ type JobsUI struct {
 	log *slog.Logger
 
 	mu      sync.Mutex
-	current http.Handler       // nil while nobody uses the page
+	current http.Handler       // nil until the page is first asked for, and after Stop
 	stop    context.CancelFunc // stops the background work of current
 	stopped bool
 }

@@ -168,5 +168,8 @@ func reshipError(err error, put int) error {
 	if errors.As(err, &busy) {
 		return tooMany(busy.Reason, busy.RetryAfter)
 	}
+	if errors.Is(err, shipping.ErrStopped) {
+		return unavailable(err.Error() + ", ask again shortly")
+	}
 	return &Error{Status: http.StatusInternalServerError, Message: fmt.Sprintf("%d segments were put back; others could not be moved: the log says why", put)}
 }

@@ -77,6 +77,7 @@ func TestIcons(t *testing.T) {
 			t.Errorf("%s: %d bytes with %v", path, len(a.raw), a.header)
 		}
 		b.want(304, 0, "GET", path, nil, "If-None-Match", tag)
+		b.want(200, 0, "GET", path, nil, "If-Modified-Since", "Fri, 27 Nov 2099 12:00:00 GMT")
 		if head := b.want(200, 0, "HEAD", path, nil); head.header.Get("ETag") != tag || len(head.raw) > 0 {
 			t.Errorf("HEAD %s: %d bytes with %v", path, len(head.raw), head.header)
 		}

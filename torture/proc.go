@@ -16,8 +16,9 @@ import (
 // container engine would.
 type proc struct {
 	*drive.Process
-	role string
-	odd  *oddEnds
+	role  string
+	odd   *oddEnds
+	drops *drive.Drops
 
 	mu      sync.Mutex // held while the process is started, signalled or looked at
 	running bool
@@ -43,7 +44,7 @@ func (h *harness) launch(roles ...string) error {
 		if err != nil {
 			return err
 		}
-		supervised := &proc{Process: p, role: role, odd: &h.odd, ended: make(chan struct{})}
+		supervised := &proc{Process: p, role: role, odd: &h.odd, drops: &h.drops, ended: make(chan struct{})}
 		h.procs = append(h.procs, supervised)
 		go supervised.supervise()
 	}
@@ -94,6 +95,9 @@ func (p *proc) judge(state *os.ProcessState) {
 	status, _ := state.Sys().(syscall.WaitStatus)
 	killed := status.Signaled() && slices.Contains(p.sent, status.Signal())
 	stopped := state.Success() && slices.Contains(p.sent, syscall.SIGTERM)
+	if stopped {
+		p.drops.Stopped(p.Admin)
+	}
 	if !killed && !stopped {
 		p.odd.add("%s (start %d): %s, sent %v", p.Name, p.starts, state, p.sent)
 	}

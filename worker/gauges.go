@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"slices"
 	"sync/atomic"
@@ -58,37 +59,45 @@ func (d *deps) sample(ctx context.Context) {
 	}
 }
 
-// sampleOnce samples the figures, with sizes or with the last ones.
+// sampleOnce samples the figures, with sizes or with the last ones. A figure that cannot
+// be read stays as it was.
 func (d *deps) sampleOnce(ctx context.Context, sizes bool) error {
-	ctx, cancel := context.WithTimeout(ctx, sampleTimeout)
-	defer cancel()
 	q, f := queries.New(d.pool), figures{}
-	reads := []func(context.Context) error{
+	if last := d.metrics.sampled.last.Load(); last != nil {
+		f = *last
+	}
+	err := readAll(ctx,
 		into(&f.queues, q.QueueDepths), into(&f.paused, q.PausedQueues), into(&f.batches, q.PendingBatches),
 		into(&f.parts, q.EventPartFigures), into(&f.imports, q.ImportStates), into(&f.server, q.ServerFigures),
 		into(&f.months, func(ctx context.Context) ([]time.Time, error) { return postgres.Months(ctx, d.pool) }),
-		into(&f.due, func(ctx context.Context) ([]time.Time, error) { return d.toArchive(ctx, f.months, time.Now()) }),
-	}
-	if last := d.metrics.sampled.last.Load(); last != nil {
-		f.database, f.tables = last.database, last.tables
-	}
+		into(&f.due, func(ctx context.Context) ([]time.Time, error) { return d.toArchive(ctx, f.months, time.Now()) }))
 	if sizes {
-		reads = append(reads, into(&f.database, q.DatabaseSize),
-			into(&f.tables, func(ctx context.Context) ([]queries.TableSizesRow, error) { return q.TableSizes(ctx, grows) }))
-	}
-	for _, read := range reads {
-		if err := read(ctx); err != nil {
-			return err
-		}
+		err = errors.Join(err, readAll(ctx, into(&f.database, q.DatabaseSize),
+			into(&f.tables, func(ctx context.Context) ([]queries.TableSizesRow, error) { return q.TableSizes(ctx, grows) })))
 	}
 	d.metrics.sampled.last.Store(&f)
-	return nil
+	return err
 }
 
-// into returns a function that keeps what read returns.
+// readAll reads figures within sampleTimeout. One that cannot be read does not keep the
+// others from being read.
+func readAll(ctx context.Context, reads ...func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, sampleTimeout)
+	defer cancel()
+	var errs []error
+	for _, read := range reads {
+		errs = append(errs, read(ctx))
+	}
+	return errors.Join(errs...)
+}
+
+// into returns a function that keeps what read returns, unless that failed.
 func into[T any](to *T, read func(context.Context) (T, error)) func(context.Context) error {
-	return func(ctx context.Context) (err error) {
-		*to, err = read(ctx)
+	return func(ctx context.Context) error {
+		found, err := read(ctx)
+		if err == nil {
+			*to = found
+		}
 		return err
 	}
 }

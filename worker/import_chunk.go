@@ -407,7 +407,7 @@ func (c *chunk) update(ctx context.Context, q *queries.Queries, b *batch, rep *r
 }
 
 // write stores the outcomes of the rows that were not simply inserted. It changes the
-// counters of the import last, because that locks the import's row.
+// counters of the import after that, because that locks the import's row.
 func (rep *report) write(ctx context.Context, q *queries.Queries, importID int64) error {
 	errs := make([]queries.InsertImportErrorsParams, len(rep.rejected))
 	for i, r := range rep.rejected {

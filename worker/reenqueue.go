@@ -28,7 +28,7 @@ const (
 	// stalledAfter is longer than a turn, within which the job of an import begins its
 	// last chunk. A job that runs for longer while no transaction has locked the import's
 	// next chunk is one of a worker that was killed.
-	stalledAfter = 15 * time.Second
+	stalledAfter   = 15 * time.Second
 	reenqueuePage  = 500 // batches, imports or uploads that one query lists
 	reenqueuePages = 10  // queries for each of them in one run
 )

@@ -286,6 +286,28 @@ func TestUndoKeepsWhatIsInUse(t *testing.T) {
 	s.wantUndone(users, 3, 1)
 }
 
+// A link that the undo of the previous release switched off, and that somebody has said
+// to be off since, stays off.
+func TestUndoLeavesOffWhatSomebodySwitchedOff(t *testing.T) {
+	s := setup(t)
+	w := s.start(nil, smallPieces)
+	s.exec(ann)
+	links := s.upload(csvimport.KindLinks, "user_id,short_code,original_url\n1,file,https://example.com/1\n1,silent,https://example.com/2\n1,patched,https://example.com/3\n", csvimport.SplitOptions{})
+	s.wantRows(links, 3, 0)
+	s.exec(fmt.Sprintf("BEGIN; SELECT set_config('signpost.import_id', '%d', true); UPDATE urls SET is_active = false, undo_of = import_id; COMMIT", links))
+	update := s.uploadAs(csvimport.KindLinks, "short_code,original_url,user_id,is_active\nfile,https://example.com/4,1,no\nsilent,https://example.com/5,1,\n",
+		csvimport.SplitOptions{}, csvimport.PolicyUpdate, false)
+	s.ended(update)
+	s.exec("UPDATE urls SET undo_of = NULL, updated_at = clock_timestamp() WHERE short_code = 'patched'") // as the API does
+	s.stop(w)
+	s.undo(links)
+	s.exec("UPDATE imports SET undo_step = 'switch_off', undo_line = 0 WHERE id = $1", links)
+	s.start(nil, smallPieces)
+	s.wantUndone(links, 0, 3)
+	s.wantText("file f, patched f, silent t", "SELECT string_agg(concat_ws(' ', short_code, is_active), ', ' ORDER BY short_code) FROM urls")
+	s.wantInt(0, "SELECT count(*) FROM import_outcomes WHERE import_id = $1 AND before::text LIKE '%undo_of%'", update)
+}
+
 // Rows that an import made itself and then updated do not count as rows that were there
 // before, nor do rows that are gone.
 func TestKeptLeavesOutItsOwnRows(t *testing.T) {

@@ -52,7 +52,7 @@ type folder struct {
 	own          bool     // made by this process, which may add segments
 	seq          int      // of the next segment; the sealer's
 	unsealedLeft bool     // adopted with files that could not be sealed
-	lost         bool     // it was moved where this process cannot reach it, which is logged
+	lost         bool     // it was moved where this process cannot reach it
 
 	// installation is the name that the lock holds, or will hold once the disk lets it
 	// be written (named). It is "" while the installation is not known.

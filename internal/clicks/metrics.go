@@ -23,7 +23,8 @@ type Metrics struct {
 	held        prometheus.Gauge
 	reshipped   prometheus.Counter
 	foreign     prometheus.Gauge
-	oldest      atomic.Int64 // microseconds since 1970 of the oldest unshipped click, 0 for none
+	outOfReach  prometheus.Gauge // folders
+	oldest      atomic.Int64     // microseconds since 1970 of the oldest unshipped click, 0 for none
 }
 
 // NewMetrics registers the metrics with reg, once per registry. A nil reg
@@ -65,6 +66,8 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		reshipped: counter("signpost_spool_segments_reshipped_total", "Kept segments put back in line to be shipped again."),
 		foreign: gauge("signpost_spool_foreign_segments",
 			"Segments not shipped, in folders below SPOOL_DIR that belong to another installation and are held."),
+		outOfReach: gauge("signpost_spool_folders_out_of_reach",
+			"Folders of this process that were moved where it cannot reach them. Their clicks are not shipped."),
 	}
 	with.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "signpost_spool_oldest_unshipped_seconds",

@@ -56,7 +56,7 @@ func (h *store) releaseQuit() (news bool) {
 func (h *store) lookFor(f *folder) (there, news bool) {
 	in, err := f.inPlace()
 	if in {
-		f.lost = false
+		h.setLost(f, false)
 	}
 	if err != nil || in {
 		return true, false
@@ -66,19 +66,34 @@ func (h *store) lookFor(f *folder) (there, news bool) {
 	switch {
 	case errors.Is(err, errRemoved):
 		h.opt.Log.Error("spool folder was removed while in use", slog.String("folder", from))
+		h.setLost(f, false)
 		delete(h.folders, f.id)
 		_ = f.unlock() // the file is gone, only the descriptor is left
 		return false, true
 	case err != nil:
-		if !f.lost {
-			f.lost = true
+		if h.setLost(f, true) {
 			h.opt.Log.Error("spool folder was moved out of reach while in use; its clicks wait where it is",
 				slog.String("folder", from), slog.Any("error", err))
 		}
 		return true, false
 	}
 	f.path.Store(&dir)
+	h.setLost(f, false)
 	h.opt.Log.Error("spool folder was moved while in use; its clicks are shipped from where it is",
 		slog.String("folder", from), slog.String("moved_to", dir))
 	return true, true
+}
+
+// setLost notes whether a folder is out of reach, and reports whether that changed.
+func (h *store) setLost(f *folder, lost bool) (changed bool) {
+	if f.lost == lost {
+		return false
+	}
+	f.lost = lost
+	if lost {
+		h.opt.Metrics.outOfReach.Inc()
+	} else {
+		h.opt.Metrics.outOfReach.Dec()
+	}
+	return true
 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
 )
 
@@ -97,9 +98,17 @@ func TestFoldersMovedOutOfReach(t *testing.T) {
 	if st := s.Stats(); st.Segments != 2 || st.Bytes == 0 {
 		t.Errorf("with three clicks out of reach: %+v", st)
 	}
+	outOfReach := func(want float64) func() bool {
+		return func() bool { return testutil.ToFloat64(s.opt.Metrics.outOfReach) == want }
+	}
+	eventually(t, "two folders are out of reach", outOfReach(2))
 	move(filepath.Join(away, "own"), own)
 	move(filepath.Join(away, "adopted"), adopted)
 	eventually(t, "they are back", func() bool { return s.Stats().Segments == 3 })
+	if _, err := s.Adopt(); err != nil { // looks at adopted folders, from time to time
+		t.Error(err)
+	}
+	eventually(t, "no folder is out of reach", outOfReach(0))
 	got := ship(t, s)
 	slices.Sort(got)
 	wantMarkers(t, got, 0, 1, 2)

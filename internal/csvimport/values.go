@@ -3,6 +3,7 @@ package csvimport
 import (
 	"errors"
 	"regexp"
+	"strconv"
 	"strings"
 	"time"
 	_ "time/tzdata" // zones are known wherever the program runs
@@ -87,6 +88,9 @@ const maxOffset = 16 * 60 * 60
 // UTC, cut off to whole microseconds.
 func parseTime(s string, zone *time.Location) (time.Time, bool) {
 	s = plainForm(s)
+	if offsetOf60.MatchString(s) {
+		return time.Time{}, false
+	}
 	for _, layout := range timeLayouts {
 		t, err := time.ParseInLocation(layout, s, zone)
 		if err != nil {
@@ -97,6 +101,9 @@ func parseTime(s string, zone *time.Location) (time.Time, bool) {
 	}
 	return time.Time{}, false
 }
+
+// offsetOf60 matches offsets of 60 minutes, which package time accepts.
+var offsetOf60 = regexp.MustCompile(`[+-][0-9]{2}:?60$`)
 
 // plainForm returns a time with a blank between date and time, none before the zone, and
 // Z for UTC.
@@ -112,10 +119,12 @@ func plainForm(s string) string {
 		}
 	}
 	if clock[0] == 'T' || clock[0] == ' ' {
-		clock = " " + strings.Replace(clock[1:], " ", "", 1)
+		clock = " " + blankBeforeZone.ReplaceAllString(clock[1:], "$1")
 	}
 	return date + clock
 }
+
+var blankBeforeZone = regexp.MustCompile(` (Z|[+-][0-9:]+)$`)
 
 // sinceEpoch reads the seconds (9 or 10 digits) or milliseconds (12 or 13) since
 // 1970, which may have a fraction.
@@ -124,15 +133,16 @@ func sinceEpoch(s string) (time.Time, bool) {
 	if parts == nil || len(parts[1]) == 12 && (s[:2] == "19" || s[:2] == "20") { // 202405010800
 		return time.Time{}, false
 	}
-	unit := "s"
+	whole, err := strconv.ParseInt(parts[1], 10, 64)
+	at, unit := time.Unix(whole, 0), "s"
 	if len(parts[1]) > 10 {
-		unit = "ms"
+		at, unit = time.UnixMilli(whole), "ms"
 	}
-	since, err := time.ParseDuration(strings.Replace(s, ",", ".", 1) + unit)
-	return time.Unix(0, 0).Add(since).UTC().Truncate(time.Microsecond), err == nil
+	fraction, fractionErr := time.ParseDuration("0" + strings.Replace(parts[2], ",", ".", 1) + unit)
+	return at.Add(fraction).UTC().Truncate(time.Microsecond), err == nil && fractionErr == nil
 }
 
-var epochForm = regexp.MustCompile(`^([0-9]{9,10}|[0-9]{12,13})(?:[.,][0-9]{1,9})?$`)
+var epochForm = regexp.MustCompile(`^([0-9]{9,10}|[0-9]{12,13})([.,][0-9]{1,9})?$`)
 
 // zeroDate reports whether s is how MySQL writes that there is no time.
 func zeroDate(s string) bool {

@@ -1,5 +1,5 @@
 // Package drive is for programs that drive Signpost's processes from outside (abuse,
-// bench, torture, chaos). It builds and starts processes, sends them load, keeps the
+// bench, torture, chaos, monitoring-check). It builds and starts processes, sends them load, keeps the
 // account of clicks, waits until the pipeline is empty, and reads metrics and the use
 // of memory and processors.
 package drive
@@ -105,7 +105,8 @@ func Metric(ctx context.Context, addr, metric string) (float64, error) {
 // The zero value is ready for use, also concurrently.
 type Drops struct {
 	mu   sync.Mutex
-	runs map[string]drops // by address and start
+	runs map[string]drops  // by address and start
+	last map[string]string // the last run of each address
 }
 
 type drops struct {
@@ -129,12 +130,24 @@ func (d *Drops) Ask(ctx context.Context, addr string) (more float64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.runs == nil {
-		d.runs = map[string]drops{}
+		d.runs, d.last = map[string]drops{}, map[string]string{}
 	}
+	d.last[addr] = run
 	before := d.runs[run]
 	now.reported = max(now.reported, before.reported) // a later answer may have been faster
 	d.runs[run] = now
 	return now.reported - before.reported
+}
+
+// Stopped says that the process whose admin listener was on addr stopped by itself, so
+// that it has written what was unwritten when it was last asked.
+func (d *Drops) Stopped(addr string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if run, known := d.runs[d.last[addr]]; known {
+		run.unwritten = 0
+		d.runs[d.last[addr]] = run
+	}
 }
 
 // Total returns how many clicks were dropped or lost by all processes. Those that still

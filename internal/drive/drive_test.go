@@ -74,4 +74,10 @@ func TestDrops(t *testing.T) {
 			t.Errorf("%q: %v more, %v in all, want %v and %v", step.says, more, d.Total(), step.more, step.total)
 		}
 	}
+	text <- "0\nsignpost_clicks_unwritten 9\nprocess_start_time_seconds 3"
+	d.Ask(t.Context(), strings.TrimPrefix(s.URL, "http://"))
+	d.Stopped(strings.TrimPrefix(s.URL, "http://"))
+	if d.Total() != 7 {
+		t.Errorf("after a stop: %v in all, want 7", d.Total())
+	}
 }

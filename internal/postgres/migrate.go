@@ -53,7 +53,7 @@ func Migrate(ctx context.Context, url string, log *slog.Logger) error {
 	err = untilAvailable(ctx, pool, log, func(ctx context.Context) error {
 		return migrate(ctx, pool, log)
 	})
-	return withCure(pool, err)
+	return withCure(ctx, pool, err)
 }
 
 func migrate(ctx context.Context, pool *pgxpool.Pool, log *slog.Logger) error {

@@ -61,6 +61,11 @@ func TestMissingRights(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), "GRANT that role TO ") {
 				t.Errorf("with the tables of another role: %v", err)
 			}
+			do("REVOKE USAGE ON SCHEMA public FROM " + role)
+			err = postgres.CheckSchema(t.Context(), pgtest.Open(t, as))
+			if err == nil || !strings.Contains(err.Error(), "GRANT USAGE") {
+				t.Errorf("without USAGE, the schema looks empty: %v", err)
+			}
 		})
 	}
 }

@@ -37,7 +37,7 @@ func (e *SchemaError) Error() string {
 // release before it too (I8). If the role of pool lacks a right, the error says how to
 // give it.
 func CheckSchema(ctx context.Context, pool *pgxpool.Pool) error {
-	return withCure(pool, checkSchema(ctx, pool))
+	return withCure(ctx, pool, checkSchema(ctx, pool))
 }
 
 func checkSchema(ctx context.Context, pool *pgxpool.Pool) error {

@@ -53,6 +53,8 @@ type Receipt struct {
 }
 
 // ReceiveImport makes an import whose file begins to arrive, once for the request's key.
+// Beside an error it may return a receipt: then the import may exist all the same,
+// because the answer of the database was lost, and Fail clears it away.
 func (s *Service) ReceiveImport(ctx context.Context, actor Actor, o ImportOptions, layout csvimport.Layout, once *Once) (*Receipt, error) {
 	if err := s.MayImport(actor, o.Kind); err != nil {
 		return nil, err
@@ -75,10 +77,10 @@ func (s *Service) ReceiveImport(ctx context.Context, actor Actor, o ImportOption
 		}
 		return once.Claim(ctx, q, &r.row.ID)
 	})
-	if err != nil {
+	if err != nil && r.row.ID == 0 {
 		return nil, err
 	}
-	return r, nil
+	return r, err
 }
 
 // ID returns the id of the import.

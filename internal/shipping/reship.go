@@ -2,6 +2,7 @@ package shipping
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"time"
 )
@@ -19,6 +20,9 @@ type BusyError struct {
 
 func (e *BusyError) Error() string { return e.Reason }
 
+// ErrStopped says that Run is not under way, so that nothing would be shipped.
+var ErrStopped = errors.New("the shipper is starting or stopping")
+
 // Reship puts segments back in line, namely all that were shipped and are still kept.
 // Run then ships them. It is for a Postgres that lost what it had committed. It returns
 // the number of segments that were put back, and of those that follow once the line is
@@ -26,7 +30,7 @@ func (e *BusyError) Error() string { return e.Reason }
 // no harm.
 //
 // One call is served at a time, and after one has put segments back, every other call
-// gets a [BusyError] for a minute. Any other error means that some of the segments could
+// gets a [BusyError] for a minute. Without Run it returns [ErrStopped]. Any other error means that some of the segments could
 // not be moved. Reship may be called concurrently.
 func (s *Shipper) Reship(ctx context.Context) (put, waiting int, err error) {
 	if !s.reshipping.TryLock() {
@@ -36,7 +40,14 @@ func (s *Shipper) Reship(ctx context.Context) (put, waiting int, err error) {
 	if wait := time.Until(s.reshipNext); wait > 0 {
 		return 0, 0, &BusyError{"segments were put back within the last minute, which is as often as that may be", wait}
 	}
+	if !s.running.Load() {
+		return 0, 0, ErrStopped
+	}
+	// A segment whose batch is committed already and that is marked later counts too: the
+	// commit may be one of those that Postgres lost.
+	s.sending.Lock()
 	s.reshipBefore = time.Now()
+	s.sending.Unlock()
 	put, waiting, err = s.putBack(ctx)
 	if err != nil {
 		s.Log.WarnContext(ctx, "some kept segments cannot be shipped again", slog.Any("error", err))
@@ -62,7 +73,7 @@ func (s *Shipper) putBack(ctx context.Context) (put, waiting int, err error) {
 	if put > 0 {
 		s.Log.InfoContext(ctx, "kept segments are shipped again", slog.Int("segments", put), slog.Int("waiting", waiting))
 	}
-	if err == nil && waiting == 0 {
+	if waiting == 0 {
 		s.reshipBefore = time.Time{}
 	}
 	return put, waiting, err

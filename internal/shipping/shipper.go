@@ -67,13 +67,16 @@ type Shipper struct {
 	back      time.Time     // when it was last logged that Postgres is back
 	listing   time.Time     // when it was last logged that folders cannot be listed
 	together  int           // how many segments share the next transaction
-	running   bool          // Run is under way
+	running   atomic.Bool   // Run is under way
 	tidied    time.Time     // when the spool was last looked after
 	tidyEvery time.Duration // the constant tidyEvery, except in tests
 	catchUp   catchUp       // the backlog after an outage of Postgres
 
 	met atomic.Pointer[string] // the installation that Met was given, until Run has passed it on
 
+	// sending is held from before batches are committed until their segments are marked
+	// as shipped.
+	sending      sync.Mutex
 	reshipping   sync.Mutex // held while segments are put back; guards the next two
 	reshipBefore time.Time  // segments that were shipped before this time are to be put back; zero when all of them were
 	reshipNext   time.Time  // Reship is not served before this time
@@ -117,8 +120,8 @@ func New(o Options) *Shipper {
 func (s *Shipper) Run(ctx context.Context) error {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
-	s.running = true
-	defer func() { s.running = false }()
+	s.running.Store(true)
+	defer s.running.Store(false)
 	for wait := retryLeast; ; {
 		s.attend(ctx)
 		s.reshipRest(ctx)
@@ -287,7 +290,9 @@ func (s *Shipper) shipAll(ctx context.Context, segments []clicks.Segment) (shipp
 		if len(batches) == 0 {
 			continue
 		}
+		s.sending.Lock()
 		n, err := s.send(ctx, batches)
+		s.sending.Unlock()
 		shipped += n
 		if err != nil {
 			return shipped, err
@@ -450,7 +455,7 @@ func (s *Shipper) attend(ctx context.Context) {
 	if met := s.met.Swap(nil); met != nil {
 		s.Spool.ShipTo(*met)
 	}
-	if !s.running || time.Since(s.tidied) <= s.tidyEvery {
+	if !s.running.Load() || time.Since(s.tidied) <= s.tidyEvery {
 		return
 	}
 	s.tidied = time.Now()

@@ -396,6 +396,40 @@ func TestShipAgainWhileRunning(t *testing.T) {
 	s.want(6, 21)
 }
 
+// A call of Reship that comes between the commit of a batch and the move of its segment
+// puts that segment back too: the database may have lost the commit.
+func TestShipAgainWhatIsBeingMarked(t *testing.T) {
+	t.Parallel()
+	s := newShipping(t, pgtest.Pool(t), time.Hour)
+	if _, _, err := s.shipper.Reship(t.Context()); !errors.Is(err, ErrStopped) {
+		t.Errorf("without Run: %v", err)
+	}
+	s.segment(3)
+	require.NoError(t, s.shipper.meet(t.Context()))
+	batches := s.read()
+	s.shipper.sending.Lock()
+	require.NoError(t, s.shipper.insert(t.Context(), batches))
+	s.shipper.running.Store(true)
+	put := make(chan int, 1)
+	go func() {
+		n, _, err := s.shipper.Reship(t.Context())
+		assert.NoError(t, err)
+		put <- n
+	}()
+	s.eventually("Reship is under way", func() bool {
+		free := s.shipper.reshipping.TryLock()
+		if free {
+			s.shipper.reshipping.Unlock()
+		}
+		return !free
+	})
+	s.shipper.mark(t.Context(), batches[0])
+	s.shipper.sending.Unlock()
+	if n := <-put; n != 1 {
+		t.Errorf("%d segments were put back, want 1", n)
+	}
+}
+
 // TestShipAfterDeath lets a process die between the commit and the removal of its
 // segment. Another process adopts its folder and finds that the batch is there already.
 func TestShipAfterDeath(t *testing.T) {
