@@ -181,7 +181,7 @@ func (b *bundle) send(role Role, method, path string, body io.Reader, header ...
 
 // answerOf reads an answer to its end.
 func answerOf(resp *http.Response) (answer, error) {
-	defer func() { _ = resp.Body.Close() }()
+	defer resp.Body.Close() //nolint:errcheck // read-only
 	a := answer{status: resp.StatusCode, header: resp.Header}
 	var err error
 	a.raw, err = io.ReadAll(resp.Body)

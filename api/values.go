@@ -60,10 +60,3 @@ func (t *timeParam) UnmarshalText(text []byte) (err error) {
 	t.Time, err = service.ParseTime(s)
 	return err
 }
-
-func (t timeParam) or(absent time.Time) time.Time {
-	if t.IsZero() {
-		return absent
-	}
-	return t.Time
-}

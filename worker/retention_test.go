@@ -601,7 +601,7 @@ func TestArchiveThatFails(t *testing.T) {
 			r.stop(worker)
 
 			r.store = good
-			worker = r.archive()
+			r.archive()
 			r.wantStates("1 dropped 102")
 			if n := len(r.files()); n != 2 {
 				t.Errorf("the archive has %v", r.files())

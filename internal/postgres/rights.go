@@ -15,7 +15,8 @@ import (
 func withCure(ctx context.Context, pool *pgxpool.Pool, err error) error {
 	var older *SchemaError
 	empty := errors.As(err, &older) && older.Have == 0
-	if code := Code(err); code != codeNoRight && code != codeNoSchema && !(empty && seesNoSchema(ctx, pool)) {
+	code := Code(err)
+	if code != codeNoRight && code != codeNoSchema && (!empty || !seesNoSchema(ctx, pool)) {
 		return err
 	}
 	conn := pool.Config().ConnConfig
