@@ -87,9 +87,10 @@ func asciiHost(host string) string {
 // isHost reports whether s has only characters of hosts: letters, digits, hyphens, dots
 // and _, or is an IPv6 address in brackets.
 func isHost(s string) bool {
-	if strings.HasPrefix(s, "[") {
-		address, err := netip.ParseAddr(strings.TrimSuffix(s[1:], "]"))
-		return err == nil && address.Is6() && address.Zone() == ""
+	if inner, found := strings.CutPrefix(s, "["); found {
+		inner, closed := strings.CutSuffix(inner, "]")
+		address, err := netip.ParseAddr(inner)
+		return err == nil && closed && address.Is6() && address.Zone() == ""
 	}
 	for i := range len(s) {
 		switch c := s[i]; {

@@ -112,6 +112,7 @@ func TestReferrerHost(t *testing.T) {
 		"https://m%FCnchen.example/":      "",
 		"https://e.example%2Fa/":          "",
 		"https://e.example%zz/":           "",
+		"http://[:::":                     "",
 	} {
 		if got := referrerHost(referrer); got != want {
 			t.Errorf("%q: got %q, want %q", referrer, got, want)
@@ -122,7 +123,7 @@ func TestReferrerHost(t *testing.T) {
 // Whatever a client sends, the host is one that a database accepts, and it stays the
 // same when it is read again.
 func FuzzReferrerHost(f *testing.F) {
-	for _, seed := range []string{"https://User@E.example:1/x", "www.e.example", "https://münchen.example", "http://[::1]/", "%", "//\xff", "a..", "https://xn--a.example"} {
+	for _, seed := range []string{"https://User@E.example:1/x", "www.e.example", "https://münchen.example", "http://[::1]/", "http://[:::", "%", "//\xff", "a..", "https://xn--a.example"} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, referrer string) {
