@@ -85,7 +85,7 @@ check() {
 	[ "$(docker compose ps --format '{{.Service}} {{.Publishers}}' | grep -cE '0\.0\.0\.0')" = 1 ] || fail 'more is published than the load balancer'
 	[ -z "$(git log -1 --format=%cI 2>/dev/null)" ] || docker image inspect -f '{{index .Config.Labels "org.opencontainers.image.created"}}' "$SIGNPOST_IMAGE" |
 		grep -qE '^[0-9]{4}-[0-9]{2}-[0-9]{2}T' || fail 'the image does not say when it was created'
-	# What the reference of the configuration has can be set in .env, but for what the containers themselves fix.
+	# Every variable of the configuration page can be set in .env, but for those that the containers fix.
 	local name
 	for name in $(sed -nE 's/^\| `([A-Z_]+)`.*/\1/p' docs/configuration.md); do
 		case $name in LISTEN_ADDR | ADMIN_ADDR | SPOOL_DIR | SHUTDOWN_TIMEOUT) continue ;; esac

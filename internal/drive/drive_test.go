@@ -49,7 +49,7 @@ func TestNoMetrics(t *testing.T) {
 	}
 }
 
-// What a process dropped before it was killed counts, and so do clicks that it had not
+// The clicks that a process dropped before it was killed count, and so do those it had not
 // written by then.
 func TestDrops(t *testing.T) {
 	t.Parallel()
