@@ -38,7 +38,7 @@ type eventListInput struct {
 	To        timeParam `query:"to" doc:"Only events before this time."`
 }
 
-// list returns the list that the request asks for. It quota no memory with the
+// list returns the list that the request asks for. It shares no memory with the
 // request. Where a cursor and a time bound the same end, the narrower of the two
 // counts.
 func (in *eventListInput) list() (service.EventList, error) {

@@ -54,7 +54,7 @@ func checkSearch(text string) []error {
 	return []error{&huma.ErrorDetail{Location: "query.search", Message: "must have at least three letters or digits in a row"}}
 }
 
-// list returns the list that the request asks for. It quota no memory with the
+// list returns the list that the request asks for. It shares no memory with the
 // request.
 func (in *urlListInput) list() (service.LinkList, error) {
 	fallback := newestFirst

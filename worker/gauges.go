@@ -63,7 +63,8 @@ func (d *deps) sample(ctx context.Context) {
 // be read stays as it was.
 func (d *deps) sampleOnce(ctx context.Context, sizes bool) error {
 	q, f := queries.New(d.pool), figures{}
-	if last := d.metrics.sampled.last.Load(); last != nil {
+	last := d.metrics.sampled.last.Load()
+	if last != nil {
 		f = *last
 	}
 	err := readAll(ctx,
@@ -75,18 +76,20 @@ func (d *deps) sampleOnce(ctx context.Context, sizes bool) error {
 		err = errors.Join(err, readAll(ctx, into(&f.database, q.DatabaseSize),
 			into(&f.tables, func(ctx context.Context) ([]queries.TableSizesRow, error) { return q.TableSizes(ctx, grows) })))
 	}
-	d.metrics.sampled.last.Store(&f)
+	if err == nil || last != nil { // the first figures have to be whole, since a zero would be an invention
+		d.metrics.sampled.last.Store(&f)
+	}
 	return err
 }
 
-// readAll reads figures within sampleTimeout. One that cannot be read does not keep the
-// others from being read.
+// readAll reads figures, each within sampleTimeout. One that cannot be read does not
+// keep the others from being read.
 func readAll(ctx context.Context, reads ...func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, sampleTimeout)
-	defer cancel()
 	var errs []error
 	for _, read := range reads {
-		errs = append(errs, read(ctx))
+		limited, cancel := context.WithTimeout(ctx, sampleTimeout)
+		errs = append(errs, read(limited))
+		cancel()
 	}
 	return errors.Join(errs...)
 }

@@ -94,6 +94,7 @@ func (h *store) nameFolder(f *folder, installation string) {
 func (h *store) letGo(f *folder) {
 	h.uncount(f)
 	h.holdFolder(f)
+	h.setLost(f, false)
 	delete(h.folders, f.id)
 	if err := f.unlock(); err != nil {
 		h.opt.Log.Warn("spool folder not released", slog.String("folder", f.dir()), slog.Any("error", err))

@@ -173,6 +173,7 @@ func (h *store) removeDone(f *folder) {
 		h.opt.Log.Warn("empty spool folder not removed", slog.String("folder", f.id), slog.Any("error", err))
 	}
 	if removed {
+		h.setLost(f, false)
 		delete(h.folders, f.id)
 	}
 }

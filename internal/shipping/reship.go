@@ -51,6 +51,9 @@ func (s *Shipper) Reship(ctx context.Context) (put, waiting int, err error) {
 	put, waiting, err = s.putBack(ctx)
 	if err != nil {
 		s.Log.WarnContext(ctx, "some kept segments cannot be shipped again", slog.Any("error", err))
+		if waiting == 0 { // the caller knows, and can ask again
+			s.reshipBefore = time.Time{}
+		}
 		return put, waiting, err
 	}
 	s.reshipNext = time.Now().Add(reshipEvery)
@@ -73,7 +76,7 @@ func (s *Shipper) putBack(ctx context.Context) (put, waiting int, err error) {
 	if put > 0 {
 		s.Log.InfoContext(ctx, "kept segments are shipped again", slog.Int("segments", put), slog.Int("waiting", waiting))
 	}
-	if waiting == 0 {
+	if err == nil && waiting == 0 {
 		s.reshipBefore = time.Time{}
 	}
 	return put, waiting, err
