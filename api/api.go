@@ -120,6 +120,10 @@ type API struct {
 	watchers *watchers
 	// lingering has the connections that are closed late.
 	lingering *lingering
+
+	mu       sync.Mutex   // guards the fields below
+	listener net.Listener // of Serve
+	closed   bool         // Serve accepts no connection any more
 }
 
 // New returns an API that is ready to serve. It dials nothing, so Postgres need
@@ -241,8 +245,27 @@ func (a *API) routes() {
 }
 
 // Serve answers connections of ln until Shutdown, or until ln fails. Bounds and time
-// limits of connections are up to ln, such as a [listen.Listener]. Serve closes ln.
-func (a *API) Serve(ln net.Listener) error { return a.app.Listener(lingeringListener{ln, a.lingering}) }
+// limits of connections are up to ln, such as a [listen.Listener]. Serve closes ln. It
+// is called once. After Shutdown it returns without having accepted a connection.
+func (a *API) Serve(ln net.Listener) error {
+	open := lingeringListener{ln, a.lingering, sync.OnceValue(ln.Close)}
+	a.mu.Lock()
+	if a.listener = open; a.closed {
+		_ = open.Close() // it need not accept anything
+	}
+	a.mu.Unlock()
+	return a.app.Listener(open)
+}
+
+// closeListener makes Serve accept no more connections, even if it is called later:
+// Fiber's own shutdown does nothing while the server is not running yet.
+func (a *API) closeListener() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.closed = true; a.listener != nil {
+		_ = a.listener.Close() // Fiber's shutdown returns the error
+	}
+}
 
 // Shutdown makes /ready fail, stops accepting connections and waits for requests under
 // way until ctx ends. Before that, a load balancer that asks for /ready gets time to
@@ -252,6 +275,7 @@ func (a *API) Shutdown(ctx context.Context) error {
 	a.draining.Store(true)
 	a.letNotice(ctx)
 	a.stop()
+	a.closeListener()
 	defer a.lingering.stop() // nobody waits for them
 	return a.app.ShutdownWithContext(ctx)
 }

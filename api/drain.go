@@ -127,8 +127,12 @@ func (l *lingering) drain(c *lingeringConn) {
 // lingeringListener accepts connections that may linger.
 type lingeringListener struct {
 	net.Listener
-	all *lingering
+	all   *lingering
+	close func() error // of the listener; may be called again
 }
+
+// Close implements net.Listener. A second call returns what the first did.
+func (l lingeringListener) Close() error { return l.close() }
 
 // Accept implements net.Listener.
 func (l lingeringListener) Accept() (net.Conn, error) {

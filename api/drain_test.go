@@ -31,7 +31,7 @@ func newLingerers(t *testing.T) *lingerers {
 	t.Cleanup(func() { _ = ln.Close() })
 	l := newLingering()
 	l.time = time.Minute
-	return &lingerers{l, t, lingeringListener{ln, l}}
+	return &lingerers{l, t, lingeringListener{ln, l, ln.Close}}
 }
 
 // connect returns both ends of a connection on which the last answer was sent.

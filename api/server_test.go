@@ -429,3 +429,25 @@ func TestNewRefusesARelativeURL(t *testing.T) {
 		}
 	}
 }
+
+// A signal may come so early that the server does not run yet.
+func TestShutdownBeforeServe(t *testing.T) {
+	t.Parallel()
+	options := setupOn(t, pgtest.Pool(t)).api.Options
+	options.Registry = prometheus.NewRegistry()
+	a, err := New(options)
+	require.NoError(t, err)
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	require.NoError(t, a.Shutdown(t.Context()))
+	served := make(chan error, 1)
+	go func() { served <- a.Serve(ln) }()
+	select {
+	case err := <-served:
+		require.NoError(t, err)
+	case <-time.After(30 * time.Second):
+		t.Fatal("Serve does not return")
+	}
+	_, err = net.Dial("tcp", ln.Addr().String())
+	assert.Error(t, err, "nothing listens")
+}
