@@ -17,14 +17,13 @@ type Metrics struct {
 	unwritten   prometheus.Gauge
 	sealed      prometheus.Counter
 	quarantined prometheus.Counter
-	bytes       prometheus.Gauge
-	kept        prometheus.Gauge
-	segments    prometheus.Gauge
 	held        prometheus.Gauge
 	reshipped   prometheus.Counter
 	foreign     prometheus.Gauge
 	outOfReach  prometheus.Gauge // folders
-	oldest      atomic.Int64     // microseconds since 1970 of the oldest unshipped click, 0 for none
+	// spool is asked for its backlog whenever the metrics are read, so that they are
+	// never older than that. It is nil until there is one.
+	spool atomic.Pointer[Spool]
 }
 
 // NewMetrics registers the metrics with reg, once per registry. A nil reg
@@ -58,9 +57,6 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		sealed: counter("signpost_spool_segments_sealed_total", "Segments sealed, ready to be shipped."),
 		quarantined: counter("signpost_spool_segments_set_aside_total",
 			"Segments without one whole record, quarantined as .bad."),
-		bytes:    gauge("signpost_spool_bytes", "Bytes of clicks not yet shipped."),
-		kept:     gauge("signpost_spool_kept_bytes", "Bytes of shipped segments that are kept for a while."),
-		segments: gauge("signpost_spool_segments", "Sealed segments not yet shipped."),
 		held: gauge("signpost_spool_segments_passed_over",
 			"Segments that cannot be read or that Postgres refuses, tried again from time to time."),
 		reshipped: counter("signpost_spool_segments_reshipped_total", "Kept segments put back in line to be shipped again."),
@@ -69,10 +65,17 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		outOfReach: gauge("signpost_spool_folders_out_of_reach",
 			"Folders of this process that were moved where it cannot reach them. Their clicks are not shipped."),
 	}
-	with.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "signpost_spool_oldest_unshipped_seconds",
-		Help: "Age of the oldest click not yet shipped, 0 when there is none.",
-	}, m.oldestSeconds)
+	for name, gauge := range map[string]struct {
+		help  string
+		value func(Stats) float64
+	}{
+		"signpost_spool_bytes":      {"Bytes of clicks not yet shipped.", func(st Stats) float64 { return float64(st.Bytes) }},
+		"signpost_spool_kept_bytes": {"Bytes of shipped segments that are kept for a while.", func(st Stats) float64 { return float64(st.KeptBytes) }},
+		"signpost_spool_segments":   {"Sealed segments not yet shipped.", func(st Stats) float64 { return float64(st.Segments) }},
+		"signpost_spool_oldest_unshipped_seconds": {"Age of the oldest click not yet shipped, 0 when there is none.", Stats.age},
+	} {
+		with.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: gauge.help}, func() float64 { return gauge.value(m.stats()) })
+	}
 	return m
 }
 
@@ -82,10 +85,17 @@ func (m *Metrics) countDamage(damaged map[string]int) {
 	}
 }
 
-func (m *Metrics) oldestSeconds() float64 {
-	at := m.oldest.Load()
-	if at == 0 {
+func (m *Metrics) stats() Stats {
+	if s := m.spool.Load(); s != nil {
+		return s.Stats()
+	}
+	return Stats{}
+}
+
+// age returns the age of the oldest click in seconds.
+func (st Stats) age() float64 {
+	if st.Oldest.IsZero() {
 		return 0
 	}
-	return max(0, time.Since(time.UnixMicro(at)).Seconds())
+	return max(0, time.Since(st.Oldest).Seconds())
 }

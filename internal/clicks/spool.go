@@ -188,6 +188,7 @@ func open(o Options, d disk, p patience) (*Spool, error) {
 		return nil, err
 	}
 	s := newSpool(o, d, p)
+	o.Metrics.spool.Store(s)
 	go s.writeGroups()
 	go s.sealSegments()
 	s.others.Go(s.watchGroups)
@@ -468,8 +469,11 @@ type Stats struct {
 
 // Stats returns the numbers of the spool. It does not touch the disk.
 func (s *Spool) Stats() Stats {
+	// The file being written is looked at first: it may join the sealed ones meanwhile,
+	// and is then counted twice rather than not at all.
+	active := s.active.Load()
 	st := s.store.stats()
-	st.Bytes += s.active.Load()
+	st.Bytes += active
 	if since := s.activeSince.Load(); since != 0 {
 		if at := time.UnixMicro(s.activeOldest.Load()).UTC(); st.Oldest.IsZero() || at.Before(st.Oldest) {
 			st.Oldest = at
@@ -483,18 +487,8 @@ func (s *Spool) Stats() Stats {
 	return st
 }
 
-// changed updates the metrics and the bound after the backlog changed.
+// changed compares the backlog with its bound after it changed.
 func (s *Spool) changed() {
-	st := s.Stats()
-	m := s.opt.Metrics
-	m.bytes.Set(float64(st.Bytes))
-	m.kept.Set(float64(st.KeptBytes))
-	m.segments.Set(float64(st.Segments))
-	if st.Oldest.IsZero() {
-		m.oldest.Store(0)
-	} else {
-		m.oldest.Store(st.Oldest.UnixMicro())
-	}
 	s.mu.Lock()
 	s.checkFull()
 	s.mu.Unlock()

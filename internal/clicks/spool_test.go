@@ -1240,12 +1240,14 @@ func TestMetrics(t *testing.T) {
 		}
 	}
 	ship(t, s)
-	if got := o.Metrics.oldestSeconds(); got != 0 {
+	if got := o.Metrics.stats().age(); got != 0 {
 		t.Errorf("oldest unshipped %v s with nothing to ship", got)
 	}
-	if testutil.ToFloat64(o.Metrics.kept) == 0 {
+	if o.Metrics.stats().KeptBytes == 0 {
 		t.Error("nothing kept")
 	}
+	mustAppend(t, s, 2)
+	assert.Positive(t, o.Metrics.stats().Bytes, "a click counts before its segment is sealed")
 }
 
 // A folder is empty only up to the first segment that is left in it, whether that is in
