@@ -143,9 +143,8 @@ func (l *load) run(ctx context.Context) {
 	defer wg.Wait()
 	wg.Go(func() {
 		drive.Every(ctx, hotRate, func(i int) {
-			now := l.current()
-			if got := l.click(l.sys.lb, l.hot[i%len(l.hot)], now); got.Status != "302" {
-				l.note(now, func(p *phase) { p.fail("cached link", got) })
+			if got := l.click(l.sys.lb, l.hot[i%len(l.hot)], l.current()); got.Status != "302" {
+				l.failed("cached link", got)
 			}
 		})
 	})
@@ -163,6 +162,12 @@ func (l *load) note(phase int, change func(*phase)) {
 	change(l.phases[phase])
 }
 
+// failed notes a request that failed, in the phase that it failed in: an api that is
+// killed may have requests in hand that were sent before.
+func (l *load) failed(what string, got drive.Answer) {
+	l.note(l.current(), func(p *phase) { p.fail(what, got) })
+}
+
 // click follows a link.
 func (l *load) click(addr, code string, phase int) drive.Answer {
 	return l.clicks.Follow(addr, "/"+code, phase)
@@ -177,16 +182,16 @@ func (l *load) newLink() bool {
 	now := len(l.phases) - 1
 	l.mu.Unlock()
 	got := l.click(l.sys.lb, code, now)
+	refused := got.Status == "503" && got.Again
 	l.note(now, func(p *phase) {
 		p.uncached++
-		switch {
-		case got.Status == "302":
-		case got.Status == "503" && got.Again:
+		if refused {
 			p.refused++
-		default:
-			p.fail("uncached link", got)
 		}
 	})
+	if got.Status != "302" && !refused {
+		l.failed("uncached link", got)
+	}
 	return got.Status == "302"
 }
 
