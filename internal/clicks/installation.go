@@ -90,12 +90,16 @@ func (h *store) nameFolder(f *folder, installation string) {
 	}
 }
 
-// letGo releases a folder of another installation and no longer counts its segments.
+// letGo releases a folder of another installation and no longer counts its segments. An
+// empty one, as a process makes before it knows its installation, is removed.
 func (h *store) letGo(f *folder) {
 	h.uncount(f)
-	h.holdFolder(f)
 	h.setLost(f, false)
 	delete(h.folders, f.id)
+	if removed, err := f.removeIfEmpty(); removed && err == nil {
+		return
+	}
+	h.holdFolder(f)
 	if err := f.unlock(); err != nil {
 		h.opt.Log.Warn("spool folder not released", slog.String("folder", f.dir()), slog.Any("error", err))
 	}
