@@ -1,12 +1,12 @@
 package csvimport
 
 import (
-	"errors"
 	"regexp"
 	"strconv"
 	"strings"
 	"time"
-	_ "time/tzdata" // zones are known wherever the program runs
+
+	"github.com/signpost/signpost/internal/zone"
 )
 
 // MaxID is the greatest id that a file may bring: a JSON number holds it exactly.
@@ -154,28 +154,12 @@ func zeroDate(s string) bool {
 // and day.
 var dayMonth = regexp.MustCompile(`^[0-9]{1,2}([/.-])[0-9]{1,2}([/.-])([0-9]{4}|[0-9]{2})($|[ ,T])`)
 
-// errTimezone is fit for users.
-var errTimezone = errors.New("must be the name of a time zone, such as UTC or Europe/Berlin")
-
 // CheckTimezone returns an error, fit for users, unless name is a time zone of the IANA
 // database; "" is UTC.
 func CheckTimezone(name string) error {
-	_, err := loadZone(name)
+	_, err := zone.Load(name)
 	return err
 }
 
 // Zone returns the time zone of times that name none.
-func (l Layout) Zone() (*time.Location, error) { return loadZone(l.Timezone) }
-
-// loadZone refuses names that mean something else on each machine, such as Local and
-// localtime, and other files that a system keeps beside its zones.
-func loadZone(name string) (*time.Location, error) {
-	if name != "" && (name[0] < 'A' || name[0] > 'Z') || name == "Local" {
-		return nil, errTimezone
-	}
-	zone, err := time.LoadLocation(name)
-	if err != nil {
-		return nil, errTimezone
-	}
-	return zone, nil
-}
+func (l Layout) Zone() (*time.Location, error) { return zone.Load(l.Timezone) }

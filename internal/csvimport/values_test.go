@@ -8,6 +8,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/signpost/signpost/internal/zone"
 )
 
 func TestParseTime(t *testing.T) {
@@ -67,7 +69,7 @@ func FuzzTime(f *testing.F) {
 	} {
 		f.Add(seed)
 	}
-	berlin, err := loadZone("Europe/Berlin")
+	berlin, err := zone.Load("Europe/Berlin")
 	if err != nil {
 		f.Fatal(err)
 	}
