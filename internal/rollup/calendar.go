@@ -9,8 +9,8 @@ type date struct {
 	day   int
 }
 
-// dateOf returns the date of t in its zone.
-func dateOf(t time.Time) date {
+// dateAt returns the date of t in its zone.
+func dateAt(t time.Time) date {
 	y, m, d := t.Date()
 	return date{y, m, d}
 }
@@ -18,7 +18,7 @@ func dateOf(t time.Time) date {
 // utc returns the midnight of the date in UTC.
 func (d date) utc() time.Time { return time.Date(d.year, d.month, d.day, 0, 0, 0, 0, time.UTC) }
 
-func (d date) add(months, days int) date { return dateOf(d.utc().AddDate(0, months, days)) }
+func (d date) add(months, days int) date { return dateAt(d.utc().AddDate(0, months, days)) }
 
 func (d date) nextDay() date              { return d.add(0, 1) }
 func (d date) nextWeek() date             { return d.add(0, 7) }

@@ -177,7 +177,7 @@ func (a Request) span(r *Range, now time.Time, extent Extent, faults *Faults) st
 		}
 		return a.between(r, now, faults)
 	}
-	today := dateOf(now)
+	today := dateAt(now)
 	r.To = endOfQuarter(now)
 	days := func(n int) step {
 		r.From = today.add(0, 1-n).midnight(now.Location())
@@ -211,7 +211,7 @@ func (a Request) span(r *Range, now time.Time, extent Extent, faults *Faults) st
 	case "all":
 		r.From = today.midnight(now.Location())
 		if !extent.First.IsZero() && extent.First.Before(r.From) {
-			r.From = dateOf(extent.First.In(now.Location())).midnight(now.Location())
+			r.From = dateAt(extent.First.In(now.Location())).midnight(now.Location())
 		}
 		if end := extent.Last.Add(daySeconds * time.Second); end.After(r.To) { // imported clicks may be of tomorrow
 			r.To = end.In(now.Location())
@@ -250,7 +250,7 @@ func (a Request) between(r *Range, now time.Time, faults *Faults) step {
 		}
 		r.To = r.From.Add(quarterSeconds * time.Second) // to find further faults
 	}
-	first, end := dateOf(r.From), dateOf(r.To)
+	first, end := dateAt(r.From), dateAt(r.To)
 	if r.From.Equal(first.midnight(loc)) && r.To.Equal(end.midnight(loc)) {
 		return step{days: first.daysUntil(end)}
 	}
@@ -315,7 +315,7 @@ func (r Range) bucketAfter(t time.Time) time.Time {
 	case ByHour:
 		return hourAfter(t)
 	}
-	day, step := dateOf(t), date.nextDay
+	day, step := dateAt(t), date.nextDay
 	switch r.Interval {
 	case ByWeek:
 		for day.weekday() != r.weekStart {
@@ -367,7 +367,7 @@ func (s step) before(t time.Time) time.Time {
 	if s.exact != 0 {
 		return t.Add(-s.exact)
 	}
-	loc, day := t.Location(), dateOf(t)
+	loc, day := t.Location(), dateAt(t)
 	target := day.add(0, -s.days)
 	if s.months > 0 {
 		target = day.monthStart().add(-s.months, 0)

@@ -203,9 +203,9 @@ func TestSkippedDay(t *testing.T) {
 // dayAt returns the day that a moment counts for, by definition: the earliest date that
 // the clocks show from then on.
 func dayAt(t time.Time) date {
-	first := dateOf(t)
+	first := dateAt(t)
 	for m := range 3 * 60 {
-		if d := dateOf(t.Add(time.Duration(m) * time.Minute)); d.utc().Before(first.utc()) {
+		if d := dateAt(t.Add(time.Duration(m) * time.Minute)); d.utc().Before(first.utc()) {
 			first = d
 		}
 	}
@@ -241,7 +241,7 @@ func TestBucketsByDefinition(t *testing.T) {
 		if change := nextChange(from.In(loc)); rnd.IntN(2) == 0 && !change.IsZero() { // half of all around a change of the clocks
 			from = change.UTC().Truncate(24 * time.Hour).Add(-time.Duration(rnd.IntN(96)) * 15 * time.Minute)
 		}
-		from = later(from, earliest)
+		from = latest(from, earliest)
 		to := from.Add(time.Duration(1+rnd.IntN(4*96)) * 15 * time.Minute)
 		interval := []Interval{ByQuarter, ByHour, ByDay, ByWeek, ByMonth}[rnd.IntN(5)]
 		a := Request{
@@ -292,7 +292,7 @@ func nextChange(t time.Time) time.Time {
 	return end
 }
 
-func later(a, b time.Time) time.Time {
+func latest(a, b time.Time) time.Time {
 	if a.Before(b) {
 		return b
 	}
