@@ -63,19 +63,24 @@ func (p *process) addAPI(ctx context.Context) error {
 		return err
 	}
 	shipper := shipping.New(shipping.Options{
-		Pool: p.redirects, River: river, Log: p.log, Registry: p.registry, Tracing: p.tracerProvider(),
+		Pool: p.redirects, River: river, Log: p.log, Host: hostName(), Registry: p.registry, Tracing: p.tracerProvider(),
 	})
 	cache, err := p.addCache(shipper.Met)
 	if err != nil {
 		return err
 	}
 	// Postgres may be away, and cached links are served all the same.
-	spool, err := p.addSpool(cache.Installation())
+	spool, err := p.addSpool(cache.Installation(), func(ctx context.Context) { leave(ctx, shipper, p.log) })
 	if err != nil {
 		return err
 	}
 	shipper.Spool = spool
 	p.add("shipper drain", func(ctx context.Context) error { return drain(ctx, shipper, p.log) })
+	// Postgres knows of this process before it takes a click. If it cannot be told now,
+	// Run tells it later.
+	if err := shipper.Report(check); err != nil {
+		p.log.WarnContext(ctx, "Postgres cannot be told that this process takes clicks; statistics do not wait for its clicks yet", slog.Any("error", err))
+	}
 	p.background("shipper", shipper.Run)
 
 	server, err := api.New(api.Options{
@@ -175,7 +180,26 @@ func (p *process) refuseOlderSchema(ctx context.Context) error {
 	}
 }
 
-func (p *process) addSpool(supposed string) (*clicks.Spool, error) {
+// leave tells Postgres that this process takes no more clicks. If that fails, the process
+// that adopts its folder says so.
+func leave(ctx context.Context, shipper *shipping.Shipper, log *slog.Logger) {
+	if err := shipper.Leave(ctx); err != nil {
+		log.WarnContext(ctx, "Postgres cannot be told that this process has stopped", slog.Any("error", err))
+	}
+}
+
+// hostName returns how people know this machine or container.
+func hostName() string {
+	name, err := os.Hostname()
+	if err != nil {
+		return "unknown"
+	}
+	return name
+}
+
+// addSpool opens the spool of this process. When it is stopped, closed is called, unless
+// the disk keeps the spool from being closed.
+func (p *process) addSpool(supposed string, closed func(context.Context)) (*clicks.Spool, error) {
 	spool, err := clicks.Open(clicks.Options{
 		Dir: p.cfg.SpoolDir, MaxBytes: int64(p.cfg.SpoolMaxBytes), Keep: p.cfg.SpoolKeep,
 		Durability: clicks.Durability(p.cfg.ClickDurability), Log: p.log, Metrics: clicks.NewMetrics(p.registry),
@@ -184,7 +208,13 @@ func (p *process) addSpool(supposed string) (*clicks.Spool, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open spool: %w", err)
 	}
-	p.add("spool", func(context.Context) error { return spool.Close() })
+	p.add("spool", func(ctx context.Context) error {
+		err := spool.Close()
+		if err == nil {
+			closed(ctx)
+		}
+		return err
+	})
 	p.registry.MustRegister(telemetry.NewDiskMetrics(p.cfg.SpoolDir))
 	telemetry.Limit(p.registry, "signpost_spool_max_bytes", "Most bytes of clicks that this process keeps (SPOOL_MAX_BYTES).", float64(p.cfg.SpoolMaxBytes))
 	return spool, nil

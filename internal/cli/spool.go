@@ -129,6 +129,9 @@ clicks are of other links. With --adopt they are counted here all the same.`,
 				if err := shipper.Ship(cmd.Context()); err != nil {
 					return fmt.Errorf("ship: %w", err)
 				}
+				if err := shipper.Report(cmd.Context()); err != nil {
+					return err
+				}
 				due := time.Now()
 				if remove {
 					due = due.AddDate(1, 0, 0) // longer than any segment is kept

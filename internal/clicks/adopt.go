@@ -97,9 +97,11 @@ func (h *store) adoptOne(path string) (segments int, err error) {
 	segments, err = h.takeIn(f)
 	if err != nil {
 		// If its segments were not counted, Options.MaxBytes would not hold.
+		h.waiting.removeFolder(f)
 		return 0, errors.Join(fmt.Errorf("adopt spool folder: %w", err), f.unlock())
 	}
 	h.folders[f.id] = f
+	h.taken[f.id] = true
 	h.removeDone(f)
 	return segments, nil
 }
@@ -114,6 +116,7 @@ func (h *store) takeIn(f *folder) (segments int, err error) {
 		if id, ok := f.segmentOf(e, suffixSealed); ok {
 			segments++
 			bytes += entrySize(e)
+			h.waiting.found(id)
 			if oldest == "" || id < oldest {
 				oldest = id
 			}
@@ -157,6 +160,7 @@ func (h *store) sealOpen(f *folder) (segments int, bytes int64, err error) {
 			if sealErr = h.disk.rename(f.open(id), f.sealed(id)); sealErr == nil {
 				segments++
 				bytes += info.Size()
+				h.waiting.found(id)
 			}
 		}
 		err = errors.Join(err, sealErr)

@@ -310,10 +310,12 @@ func (f *folder) segmentOf(e fs.DirEntry, suffix string) (id string, ok bool) {
 func segmentID(folder string, seq int) string { return fmt.Sprintf("%s-%010d", folder, seq) }
 
 // nextID returns the id after the given one.
-func nextID(id string) string {
-	folder := folderOf(id)
-	seq, _ := strconv.Atoi(id[len(folder)+1:]) // digits, as it is an id
-	return segmentID(folder, seq+1)
+func nextID(id string) string { return segmentID(folderOf(id), seqOf(id)+1) }
+
+// seqOf returns the number of a segment in its folder.
+func seqOf(id string) int {
+	seq, _ := strconv.Atoi(id[len(folderOf(id))+1:]) // digits, as it is an id
+	return seq
 }
 
 // folderOf returns the folder a segment's id belongs to, "" if it is no id.

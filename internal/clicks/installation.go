@@ -113,6 +113,7 @@ func (h *store) uncount(f *folder) {
 			return
 		}
 		h.release(id)
+		h.waiting.remove(id)
 		h.bytes.Add(-entrySize(e))
 		h.segments.Add(-1)
 	})

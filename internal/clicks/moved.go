@@ -67,6 +67,7 @@ func (h *store) lookFor(f *folder) (there, news bool) {
 	case errors.Is(err, errRemoved):
 		h.opt.Log.Error("spool folder was removed while in use", slog.String("folder", from))
 		h.setLost(f, false)
+		h.waiting.removeFolder(f)
 		delete(h.folders, f.id)
 		_ = f.unlock() // the file is gone, only the descriptor is left
 		return false, true

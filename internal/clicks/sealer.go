@@ -243,6 +243,7 @@ func (s *Spool) copyDeleted(seg *openSegment) error {
 		return errors.Join(err, s.disk.remove(to.folder.open(to.id)))
 	}
 	s.closeFile(seg)
+	s.store.waiting.rename(seg.id, to.id)
 	to.size, to.clicks, to.oldest, to.done = seg.size, seg.clicks, seg.oldest, seg.done
 	*seg = *to
 	return nil

@@ -119,6 +119,7 @@ type Spool struct {
 	noSpare       *DropError // why the sealer has no file for the writer
 	failed        *DropError // the error of the last write
 	retryAt       time.Time  // when the next write is due after failed
+	told          int64      // a report says that no click before this time will come, Unix microseconds
 
 	wake       chan struct{} // to the writer: end of idle
 	watch      chan struct{} // to the watchdog: start of watching
@@ -221,7 +222,7 @@ func newSpool(o Options, d disk, p patience) *Spool {
 		sealerDone: make(chan struct{}),
 		store: store{
 			opt: o, disk: d, home: o.Installation, pauses: pauses{most: maxPauses},
-			folders: make(map[string]*folder), foreign: make(map[string]foreign), foreignLogged: make(map[string]bool),
+			folders: make(map[string]*folder), taken: make(map[string]bool), waiting: waiting{lots: make(map[string]lot)}, foreign: make(map[string]foreign), foreignLogged: make(map[string]bool),
 		},
 	}
 	s.store.changed = s.changed
@@ -237,6 +238,7 @@ func newSpool(o Options, d disk, p patience) *Spool {
 func (s *Spool) Append(c *Click) error {
 	agent, referrer := Clean(c.UserAgent, MaxUserAgent), Clean(c.Referrer, MaxReferrer)
 	s.mu.Lock()
+	c = s.inTime(c)
 	if drop := s.refuse(); drop != nil {
 		if drop == errStuck && s.next.answered && s.room() {
 			// No append waits for this group, but the writer still writes it when the

@@ -35,6 +35,9 @@ type store struct {
 	mu      sync.Mutex // held while folders change; disk calls are made under it
 	folders map[string]*folder
 
+	waiting waiting
+	taken   map[string]bool // adopted folders that no report has named; under mu
+
 	pauses pauses
 
 	home    string             // the installation that segments are shipped to, "" until it is known
@@ -211,6 +214,7 @@ func (h *store) folderFor(id string) (*folder, error) {
 // leaveLine counts one segment less in line.
 func (h *store) leaveLine(id string, size int64) {
 	h.release(id)
+	h.waiting.remove(id)
 	h.bytes.Add(-size)
 	if h.segments.Add(-1) == 0 {
 		h.oldest.Store(0)
@@ -292,7 +296,8 @@ func (h *store) reship(before time.Time, room func() int64) (put, waiting int, e
 }
 
 // inLine counts a kept segment as one that is waiting to be shipped.
-func (h *store) inLine(size int64) {
+func (h *store) inLine(id string, size int64) {
+	h.waiting.found(id)
 	h.kept.Add(-size)
 	h.bytes.Add(size)
 	h.segments.Add(1)
@@ -315,7 +320,7 @@ func (h *store) putBack(f *folder, ids []string, before time.Time, room func() i
 			err = errors.Join(err, e)
 			continue
 		}
-		h.inLine(info.Size())
+		h.inLine(id, info.Size())
 		put++
 	}
 	return put, waiting, err

@@ -241,6 +241,7 @@ func (s *Spool) write(seg *openSegment, g *group, records []byte) (drop *DropErr
 	}
 	seg.size += int64(len(records))
 	seg.clicks += g.clicks
+	s.store.waiting.grow(seg.id, g.clicks, g.oldest)
 	s.active.Store(seg.size)
 	return nil, true
 }

@@ -45,13 +45,16 @@ const (
 	tidyEvery = 10 * time.Second
 )
 
-// Options are the surroundings of a Shipper. All except for Registry and Tracing are
-// required.
+// Options are the surroundings of a Shipper. All except for Host, Registry and Tracing
+// are required.
 type Options struct {
-	Pool     *pgxpool.Pool
-	River    *river.Client[pgx.Tx] // used only to insert jobs
-	Spool    *clicks.Spool
-	Log      *slog.Logger
+	Pool  *pgxpool.Pool
+	River *river.Client[pgx.Tx] // used only to insert jobs
+	Spool *clicks.Spool
+	Log   *slog.Logger
+	// Host is how people know this process, as one of those that take clicks. It is
+	// empty for a process that only ships what another one left.
+	Host     string
 	Registry prometheus.Registerer // nil means metrics go nowhere
 	Tracing  trace.TracerProvider  // gets a span for each transaction that ships; nil means no spans
 }
@@ -71,6 +74,7 @@ type Shipper struct {
 	tidied    time.Time     // when the spool was last looked after
 	tidyEvery time.Duration // the constant tidyEvery, except in tests
 	catchUp   catchUp       // the backlog after an outage of Postgres
+	replica   replica
 
 	met atomic.Pointer[string] // the installation that Met was given, until Run has passed it on
 
@@ -103,6 +107,7 @@ func New(o Options) *Shipper {
 		tracer:    o.Tracing.Tracer("github.com/signpost/signpost/internal/shipping"),
 		together:  shipTogether,
 		tidyEvery: tidyEvery,
+		replica:   newReplica(),
 		batches: metrics.NewCounter(prometheus.CounterOpts{
 			Name: "signpost_batches_shipped_total", Help: "Batches that this process brought to Postgres.",
 		}),
@@ -118,7 +123,7 @@ func New(o Options) *Shipper {
 // Run ships sealed segments until ctx ends. It waits until any trouble with Postgres is
 // over, so its only result is nil.
 func (s *Shipper) Run(ctx context.Context) error {
-	tick := time.NewTicker(time.Second)
+	tick := time.NewTicker(reportEvery)
 	defer tick.Stop()
 	s.running.Store(true)
 	defer s.running.Store(false)
@@ -127,6 +132,9 @@ func (s *Shipper) Run(ctx context.Context) error {
 		s.reshipRest(ctx)
 		err := s.ship(ctx)
 		s.report(ctx, err)
+		if !postgres.Unavailable(err) {
+			s.reportIfDue(ctx)
+		}
 		if err == nil {
 			wait = retryLeast
 			select {
@@ -153,7 +161,11 @@ func (s *Shipper) Drain(ctx context.Context) error {
 	err := s.Ship(ctx)
 	// This process may stop for good, and then no other process could confirm its
 	// removals.
-	return errors.Join(err, s.Expire(ctx, time.Now()))
+	err = errors.Join(err, s.Expire(ctx, time.Now()))
+	if s.Host != "" {
+		err = errors.Join(err, s.Report(ctx))
+	}
+	return err
 }
 
 // Expire removes the segments that have been kept long enough by now, and tells the
@@ -376,6 +388,7 @@ func (s *Shipper) insert(ctx context.Context, batches []clicks.Batch) (err error
 	ctx, span := s.tracer.Start(ctx, "ship clicks", trace.WithSpanKind(trace.SpanKindProducer))
 	defer func() { endSpan(span, batches, err) }()
 	var replays []string
+	var report clicks.Report
 	err = postgres.InTx(ctx, s.Pool, func(tx pgx.Tx) error {
 		replays = nil
 		if err := s.checkInstallation(ctx, queries.New(tx)); err != nil {
@@ -390,8 +403,12 @@ func (s *Shipper) insert(ctx context.Context, batches []clicks.Batch) (err error
 				replays = append(replays, batch.ID)
 			}
 		}
-		return nil
+		report, err = s.store(ctx, queries.New(tx), batches)
+		return err
 	})
+	if err == nil {
+		s.stored(report)
+	}
 	if err == nil && len(replays) > 0 {
 		s.Log.ErrorContext(ctx, "batches whose segments were removed are back and wait for an operator", slog.Any("batch_ids", replays), slog.String("reason", replayed))
 	}

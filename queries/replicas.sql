@@ -1,0 +1,38 @@
+-- name: ReportReplica :exec
+INSERT INTO replicas (id, host, folders, spooled, complete_to)
+VALUES (@id, @host, @folders::text[], @spooled, @complete_to)
+ON CONFLICT ON CONSTRAINT replicas_pkey DO UPDATE
+SET host = excluded.host, folders = excluded.folders, spooled = excluded.spooled, complete_to = excluded.complete_to,
+    seen_at = now();
+
+-- name: TakeOverFolders :exec
+-- TakeOverFolders takes folders out of the rows of the processes that had them before.
+-- Such a process is gone: the other one holds the lock of its folder. A row without any
+-- folder left has done its work.
+WITH done AS (
+    DELETE FROM replicas d
+    WHERE d.id <> @id AND d.folders <@ @folders::text[] AND d.folders <> '{}'
+)
+UPDATE replicas r
+SET folders = ARRAY(SELECT f FROM unnest(r.folders) f WHERE f <> ALL (@folders::text[]))
+WHERE r.id <> @id AND r.folders && @folders::text[] AND NOT r.folders <@ @folders::text[];
+
+-- name: RemoveReplica :execrows
+DELETE FROM replicas
+WHERE id = @id;
+
+-- name: ForgetReplica :execrows
+-- ForgetReplica is for a process whose disk is lost: an operator says that nobody will
+-- ever bring its clicks. A process that lives is left alone.
+DELETE FROM replicas
+WHERE id = @id AND seen_at < now() - @gone_after::interval;
+
+-- name: PruneReplicas :execrows
+-- PruneReplicas removes processes that died without a folder that could be taken over.
+DELETE FROM replicas
+WHERE folders = '{}' AND seen_at < now() - @gone_after::interval;
+
+-- name: ListReplicas :many
+SELECT id, host, spooled, complete_to, started_at, seen_at, (seen_at < now() - @gone_after::interval)::boolean AS gone
+FROM replicas
+ORDER BY seen_at, id;
