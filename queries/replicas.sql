@@ -36,3 +36,18 @@ WHERE folders = '{}' AND seen_at < now() - @gone_after::interval;
 SELECT id, host, spooled, complete_to, started_at, seen_at, (seen_at < now() - @gone_after::interval)::boolean AS gone
 FROM replicas
 ORDER BY seen_at, id;
+
+-- name: ReadFreshness :one
+-- ReadFreshness is one statement, so it takes one snapshot. A click moves from a replica
+-- to a batch in one transaction, and on from there likewise: it is always found in one
+-- of them, or counted. A failed batch counts too, until an operator retries or drops it.
+SELECT
+    LEAST(
+        now(),
+        (SELECT min(complete_to) FROM replicas),
+        (SELECT min(oldest_at) FROM click_batches WHERE ingested_at IS NULL)
+    )::timestamptz AS as_of,
+    (
+        (SELECT COALESCE(sum(spooled), 0) FROM replicas)
+        + (SELECT COALESCE(sum(clicks), 0) FROM click_batches WHERE ingested_at IS NULL)
+    )::bigint AS pending;

@@ -85,6 +85,34 @@ func (q *Queries) PruneReplicas(ctx context.Context, goneAfter pgtype.Interval) 
 	return result.RowsAffected(), nil
 }
 
+const readFreshness = `-- name: ReadFreshness :one
+SELECT
+    LEAST(
+        now(),
+        (SELECT min(complete_to) FROM replicas),
+        (SELECT min(oldest_at) FROM click_batches WHERE ingested_at IS NULL)
+    )::timestamptz AS as_of,
+    (
+        (SELECT COALESCE(sum(spooled), 0) FROM replicas)
+        + (SELECT COALESCE(sum(clicks), 0) FROM click_batches WHERE ingested_at IS NULL)
+    )::bigint AS pending
+`
+
+type ReadFreshnessRow struct {
+	AsOf    time.Time
+	Pending int64
+}
+
+// ReadFreshness is one statement, so it takes one snapshot. A click moves from a replica
+// to a batch in one transaction, and on from there likewise: it is always found in one
+// of them, or counted. A failed batch counts too, until an operator retries or drops it.
+func (q *Queries) ReadFreshness(ctx context.Context) (ReadFreshnessRow, error) {
+	row := q.db.QueryRow(ctx, readFreshness)
+	var i ReadFreshnessRow
+	err := row.Scan(&i.AsOf, &i.Pending)
+	return i, err
+}
+
 const removeReplica = `-- name: RemoveReplica :execrows
 DELETE FROM replicas
 WHERE id = $1

@@ -119,6 +119,7 @@ type Spool struct {
 	noSpare       *DropError // why the sealer has no file for the writer
 	failed        *DropError // the error of the last write
 	retryAt       time.Time  // when the next write is due after failed
+	known         bool       // a report was stored
 	told          int64      // a report says that no click before this time will come, Unix microseconds
 
 	wake       chan struct{} // to the writer: end of idle

@@ -70,8 +70,14 @@ func (s *Spool) Report(shipping []Batch) Report {
 	return r
 }
 
-// Reported says that a report is stored.
+// Reported says that a report is stored. After the first one no click comes any more
+// that is older than now: until then, those who asked did not know of this spool.
 func (s *Spool) Reported(r Report) {
+	s.mu.Lock()
+	if !s.known {
+		s.known, s.told = true, max(s.told, s.opt.Now().UnixMicro())
+	}
+	s.mu.Unlock()
 	s.store.mu.Lock()
 	defer s.store.mu.Unlock()
 	for _, id := range r.TakenOver {
