@@ -16,6 +16,7 @@ import (
 	"github.com/signpost/signpost/internal/linkcache"
 	"github.com/signpost/signpost/internal/links"
 	"github.com/signpost/signpost/internal/service"
+	"github.com/signpost/signpost/internal/visits"
 )
 
 // Names of the routes of short links, in metrics and traces.
@@ -246,14 +247,31 @@ func (a *API) lookup(domain *linkcache.Domain, path links.Path, at time.Time) (*
 // answered all the same (I3).
 func (a *API) record(ctx *fasthttp.RequestCtx, link *linkcache.Link, at time.Time) {
 	h := &ctx.Request.Header
-	_ = a.Spool.Append(&clicks.Click{
+	c := clicks.Click{
 		At:        at,
 		URLID:     link.ID,
 		UserID:    link.UserID,
 		IP:        a.addressOf(ctx),
 		UserAgent: utils.UnsafeString(h.UserAgent()),
 		Referrer:  utils.UnsafeString(h.Referer()),
-	})
+	}
+	c.Prefetch, c.Private = readFlags(h)
+	_ = a.Spool.Append(&c)
+}
+
+// readFlags reports whether the browser loads the page ahead of a click, and whether its
+// visitor asks not to be tracked. Looking at each header once takes half the time of
+// asking for these six by their names.
+func readFlags(h *fasthttp.RequestHeader) (prefetch, private bool) {
+	for name, value := range h.All() {
+		switch string(name) { // as the server spells names
+		case "Sec-Purpose", "Purpose", "X-Purpose", "X-Moz":
+			prefetch = prefetch || visits.LoadsAhead(value)
+		case "Dnt", "Sec-Gpc":
+			private = private || visits.RefusesTracking(value)
+		}
+	}
+	return prefetch, private
 }
 
 // refuse answers a request for a short link with e: a page for a person with a

@@ -548,3 +548,59 @@ func TestRedirectFollowsItsOwnChangesAtOnce(t *testing.T) {
 		want(two, 404, "")
 	}
 }
+
+// The headers that tell a prefetch from a click, and those of visitors who do not want
+// to be tracked, come back with the click, whatever their spelling.
+func TestRedirectReadsFlags(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.insertLink(testLink{code: "plain", target: "https://example.com/"})
+	type flags struct{ prefetch, private bool }
+	tests := []struct {
+		headers string
+		want    flags
+	}{
+		{"", flags{}},
+		{"Sec-Purpose: prefetch\r\n", flags{prefetch: true}},
+		{"sec-purpose: prefetch;prerender\r\n", flags{prefetch: true}},
+		{"SEC-PURPOSE: prefetch;anonymous-client-ip\r\n", flags{prefetch: true}},
+		{"Purpose: Prefetch\r\n", flags{prefetch: true}},
+		{"Purpose: prerender\r\n", flags{prefetch: true}},
+		{"X-Purpose: preview\r\n", flags{prefetch: true}},
+		{"x-purpose: ; preview\r\n", flags{prefetch: true}},
+		{"X-Moz: prefetch\r\n", flags{prefetch: true}},
+		{"X-Moz: \r\n", flags{}},
+		{"Purpose: no-prefetch\r\n", flags{}},
+		{"Sec-Purpose: payment\r\n", flags{}},
+		{"Sec-Fetch-Purpose: prefetch\r\n", flags{}},
+		{"DNT: 1\r\n", flags{private: true}},
+		{"dnt:  1 \r\n", flags{private: true}},
+		{"DNT: 0\r\n", flags{}},
+		{"DNT: null\r\n", flags{}},
+		{"Sec-GPC: 1\r\n", flags{private: true}},
+		{"Sec-GPC: 0\r\n", flags{}},
+		{"DNT: 0\r\nSec-GPC: 1\r\n", flags{private: true}},
+		{"Sec-GPC: 1\r\nSec-Purpose: prefetch\r\nCookie: a=b\r\n", flags{true, true}},
+	}
+	for _, test := range tests {
+		b.rawAll("GET /plain HTTP/1.1\r\nHost: sign.example\r\n"+test.headers+"\r\n", 1)
+	}
+	clicks := b.clicks()
+	require.Len(t, clicks, len(tests))
+	for i, test := range tests {
+		assert.Equal(t, test.want, flags{clicks[i].Prefetch, clicks[i].Private}, "headers %q", test.headers)
+	}
+}
+
+func TestReadFlagsAllocatesNothing(t *testing.T) { // not parallel: it counts what the process allocates
+	var h fasthttp.RequestHeader
+	for _, header := range []string{"Accept", "Accept-Language", "Sec-Fetch-Mode", "Cookie"} {
+		h.Set(header, "x=y")
+	}
+	h.Set("Sec-GPC", "1")
+	h.Set("Sec-Purpose", "prefetch;prerender")
+	readFlags(&h)
+	if n := testing.AllocsPerRun(1000, func() { readFlags(&h) }); n != 0 {
+		t.Errorf("reading the flags allocates %v times", n)
+	}
+}

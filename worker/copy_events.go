@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/signpost/signpost/internal/visits"
 )
 
 // copyEventsSQL is not one of the sqlc queries, because those use pgx's CopyFrom, which
@@ -15,11 +17,12 @@ import (
 // row takes a dozen appends.
 const copyEventsSQL = `
 COPY events (
-    occurred_at, url_id, user_id, visitor, bot, event_type, browser, os, device, country, referrer_host
+    occurred_at, url_id, user_id, visitor, bot, event_type, browser, os, device, country, referrer_host,
+    kind, rules, firsts, user_agent_id, trigger
 ) FROM STDIN (FORMAT binary)`
 
 const (
-	eventColumns = 11
+	eventColumns = 16
 	// copyPiece is how many events are encoded at a time, so that a batch is never in
 	// memory a second time as a whole.
 	copyPiece = 512
@@ -27,7 +30,7 @@ const (
 
 // copyEvents copies events into the table, in their order.
 func copyEvents(ctx context.Context, tx pgx.Tx, events []event) error {
-	rows := &eventReader{rest: events, buf: appendCopyHeader(make([]byte, 0, copyPiece*160))}
+	rows := &eventReader{rest: events, buf: appendCopyHeader(make([]byte, 0, copyPiece*200))}
 	if _, err := tx.Conn().PgConn().CopyFrom(ctx, rows, copyEventsSQL); err != nil {
 		return fmt.Errorf("copy clicks: %w", err)
 	}
@@ -82,11 +85,15 @@ func appendEvent(b []byte, e *event) []byte {
 	b = appendInt(b, e.at-epoch)
 	b = appendInt(b, e.urlID)
 	b = appendInt(b, e.userID)
-	b = appendInt(b, e.visitor)
-	if e.agent.bot {
-		b = append(b, 0, 0, 0, 1, 1)
+	if e.private {
+		b = appendNull(b)
 	} else {
+		b = appendInt(b, e.visitor)
+	}
+	if e.kind == visits.Person {
 		b = append(b, 0, 0, 0, 1, 0)
+	} else {
+		b = append(b, 0, 0, 0, 1, 1)
 	}
 	b = appendText(b, eventClicked)
 	b = append(b, e.agent.columns...)
@@ -95,7 +102,26 @@ func appendEvent(b []byte, e *event) []byte {
 	} else {
 		b = append(b, 0, 0, 0, 2, e.country[0], e.country[1])
 	}
-	return appendText(b, e.host)
+	b = appendText(b, e.host)
+	b = appendText(b, string(e.kind))
+	b = appendSmallint(b, e.rules)
+	if e.firsts < 0 {
+		b = appendNull(b)
+	} else {
+		b = appendSmallint(b, e.firsts)
+	}
+	if e.agent.id == 0 {
+		b = appendNull(b)
+	} else {
+		b = appendInt(b, e.agent.id)
+	}
+	return appendText(b, e.trigger.String())
+}
+
+func appendNull(b []byte) []byte { return append(b, 0xff, 0xff, 0xff, 0xff) }
+
+func appendSmallint(b []byte, n int16) []byte {
+	return append(b, 0, 0, 0, 2, byte(uint16(n)>>8), byte(n))
 }
 
 func appendInt(b []byte, n int64) []byte {
@@ -106,7 +132,7 @@ func appendInt(b []byte, n int64) []byte {
 // appendText appends s; "" becomes NULL.
 func appendText(b []byte, s string) []byte {
 	if s == "" {
-		return append(b, 0xff, 0xff, 0xff, 0xff)
+		return appendNull(b)
 	}
 	b = binary.BigEndian.AppendUint32(b, uint32(len(s)))
 	return append(b, s...)

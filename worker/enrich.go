@@ -7,14 +7,13 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"hash"
-	"net/netip"
 	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
-	"github.com/phuslu/iploc"
 
 	"github.com/signpost/signpost/internal/clicks"
+	"github.com/signpost/signpost/internal/visits"
 )
 
 const (
@@ -25,12 +24,18 @@ const (
 // event is a click as a row of the events table, with its position in the batch. It is
 // small and has few pointers, because a batch has tens of thousands.
 type event struct {
-	at                     int64 // microseconds since 1970
-	urlID, userID, visitor int64
-	agent                  *agent
-	host                   string // of the referrer; "" is none
-	country                [2]byte
-	position               int32
+	at            int64 // microseconds since 1970
+	urlID, userID int64
+	visitor       int64 // see private
+	agent         *agent
+	kind          visits.Kind
+	host          string // of the referrer; "" is none
+	position      int32
+	rules         int16
+	firsts        int16 // see events.firsts; negative is not known
+	country       [2]byte
+	trigger       clicks.Trigger
+	private       bool // there is no visitor
 }
 
 func (e *event) time() time.Time { return time.UnixMicro(e.at).UTC() }
@@ -39,6 +44,7 @@ func (e *event) time() time.Time { return time.UnixMicro(e.at).UTC() }
 type enricher struct {
 	pool   *pgxpool.Pool
 	agents *agents
+	marks  *visits.Marks
 	panics map[int32]any       // by position in the batch
 	macs   map[int64]hash.Hash // by day since 1970, each keyed with its salt
 	day    int64               // of mac
@@ -48,7 +54,7 @@ type enricher struct {
 }
 
 func (d *deps) newEnricher() *enricher {
-	return &enricher{pool: d.pool, agents: d.agents, macs: map[int64]hash.Hash{}}
+	return &enricher{pool: d.pool, agents: d.agents, marks: &visits.Marks{}, macs: map[int64]hash.Hash{}}
 }
 
 // events returns the clicks at the given positions as events, oldest first,
@@ -80,19 +86,33 @@ func (e *enricher) appendEvents(ctx context.Context, to []event, batch []clicks.
 		}
 	}()
 	for ; *done < len(positions); *done++ {
-		position := positions[*done]
-		c := &batch[position]
-		visitor, err := e.visitor(ctx, c)
+		event, err := e.event(ctx, &batch[positions[*done]])
 		if err != nil {
 			return nil, err
 		}
-		events = append(events, event{
-			at: c.At.UnixMicro(), urlID: c.URLID, userID: c.UserID, visitor: visitor,
-			agent: e.agents.get(c.UserAgent), host: referrerHost(c.Referrer),
-			country: country(c.IP), position: position,
-		})
+		event.position = positions[*done]
+		events = append(events, event)
 	}
 	return events, nil
+}
+
+// event returns a click as an event. Of a visitor who does not want to be tracked, it
+// has neither visitor nor referrer nor anything of the User-Agent but the kind.
+func (e *enricher) event(ctx context.Context, c *clicks.Click) (event, error) {
+	of := e.agents.get(c.UserAgent)
+	row := event{
+		at: c.At.UnixMicro(), urlID: c.URLID, userID: c.UserID, agent: of, country: visits.Country(c.IP),
+		trigger: c.Trigger, firsts: -1, private: c.Private,
+	}
+	row.kind, row.rules = e.marks.Judge(c.IP, of.Kind, c.Prefetch)
+	if c.Private {
+		row.agent = untold
+		return row, nil
+	}
+	row.host = visits.ReferrerHost(c.Referrer)
+	var err error
+	row.visitor, err = e.visitor(ctx, c)
+	return row, err
 }
 
 // visitor returns the first 8 bytes of HMAC-SHA256(salt of the click's UTC day, network
@@ -104,7 +124,7 @@ func (e *enricher) visitor(ctx context.Context, c *clicks.Click) (int64, error) 
 			return 0, err
 		}
 	}
-	ip := network(c.IP).As16()
+	ip := visits.Network(c.IP).As16()
 	e.input = append(e.input[:0], ip[:]...)
 	e.input = append(e.input, 0)
 	e.input = append(e.input, c.UserAgent...)
@@ -112,18 +132,6 @@ func (e *enricher) visitor(ctx context.Context, c *clicks.Click) (int64, error) 
 	e.mac.Write(e.input)
 	e.sum = e.mac.Sum(e.sum[:0])
 	return int64(binary.BigEndian.Uint64(e.sum)), nil
-}
-
-// network returns the part of an address that stays the same for one visitor: an IPv4
-// address, also if it is written as IPv6, or the /64 of an IPv6 address. A device often
-// changes its address within the /64 (RFC 8981).
-func network(ip netip.Addr) netip.Addr {
-	ip = ip.Unmap().WithZone("")
-	if ip.Is4() || !ip.IsValid() {
-		return ip
-	}
-	prefix, _ := ip.Prefix(64) // cannot fail: 64 is less than 128
-	return prefix.Addr()
 }
 
 // turnTo sets mac to the one of another day.
@@ -137,18 +145,6 @@ func (e *enricher) turnTo(ctx context.Context, day int64) error {
 	}
 	e.day, e.mac = day, e.macs[day]
 	return nil
-}
-
-// country returns the two letters of the country that ip is registered in, or zeros if
-// there is none. (IP2Location LITE data.)
-func country(ip netip.Addr) (letters [2]byte) {
-	if !ip.IsValid() || ip.IsPrivate() || ip.IsLoopback() || ip.IsLinkLocalUnicast() || !ip.IsGlobalUnicast() {
-		return letters
-	}
-	if code := iploc.IPCountry(ip); len(code) == 2 && code != "ZZ" {
-		copy(letters[:], code)
-	}
-	return letters
 }
 
 // dayOf returns how many whole UTC days lie between 1970 and at, which is in

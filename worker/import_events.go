@@ -12,6 +12,7 @@ import (
 	"github.com/signpost/signpost/internal/csvimport"
 	"github.com/signpost/signpost/internal/postgres"
 	"github.com/signpost/signpost/internal/rollup"
+	"github.com/signpost/signpost/internal/visits"
 	"github.com/signpost/signpost/queries"
 )
 
@@ -258,10 +259,10 @@ func readClickFields(details json.RawMessage) (f clickFields, whole bool) {
 // importedHost returns the host of a referrer in a file, "" if there is none. An
 // export writes the host alone, which may be a single label.
 func importedHost(referrer string) string {
-	if host := referrerHost(referrer); host != "" {
+	if host := visits.ReferrerHost(referrer); host != "" {
 		return host
 	}
-	if host := asciiHost(referrer); host != "null" {
+	if host := visits.Host(referrer); host != "null" {
 		return host
 	}
 	return ""

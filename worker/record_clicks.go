@@ -16,6 +16,7 @@ import (
 	"github.com/signpost/signpost/internal/jobs"
 	"github.com/signpost/signpost/internal/postgres"
 	"github.com/signpost/signpost/internal/rollup"
+	"github.com/signpost/signpost/internal/visits"
 	"github.com/signpost/signpost/queries"
 )
 
@@ -154,6 +155,9 @@ func (w *recordClicks) read(ctx context.Context, id string) (*clickBatch, error)
 		batch.reject(position, rejectedPanic, fmt.Sprint(value))
 		w.deps.log.ErrorContext(ctx, "a click could not be enriched", slog.String("batch_id", id),
 			slog.Int("position", int(position)), slog.Any("panic", value))
+	}
+	if err := storeAgents(ctx, w.deps.pool, batch.events, time.Now()); err != nil {
+		return nil, err
 	}
 	return batch, w.ensurePartitions(ctx, batch)
 }
@@ -350,7 +354,7 @@ func countInRollups(ctx context.Context, q *queries.Queries, events []event) err
 	var counts rollup.Changes
 	for i := range events {
 		e := &events[i]
-		counts.Add(rollup.Event{URLID: e.urlID, At: e.time(), Bot: e.agent.bot})
+		counts.Add(rollup.Event{URLID: e.urlID, At: e.time(), Bot: e.kind != visits.Person})
 	}
 	return counts.Apply(ctx, q)
 }

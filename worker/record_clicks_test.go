@@ -14,10 +14,12 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/stretchr/testify/assert"
 
 	"github.com/signpost/signpost/internal/clicks"
 	"github.com/signpost/signpost/internal/jobs"
 	"github.com/signpost/signpost/internal/rollup"
+	"github.com/signpost/signpost/internal/visits"
 )
 
 const (
@@ -150,10 +152,10 @@ func TestStaleWorkerComesAfterItsSuccessor(t *testing.T) {
 			release := sync.OnceFunc(func() { close(goOn) })
 			stale := s.start(map[string]int{jobs.QueueClicks: 1}, func(d *deps) {
 				reach := sync.OnceFunc(func() { close(reached) })
-				d.agents.parse = func(header string) *agent {
+				d.agents.read = func(header string) visits.Agent {
 					reach()
 					<-goOn
-					return parseAgent(header)
+					return visits.ReadAgent(header)
 				}
 			})
 			t.Cleanup(release) // before the worker is stopped
@@ -651,11 +653,11 @@ func TestRecordClicksSetsAsideWhatItPanicsOn(t *testing.T) {
 	}
 	s.ship("a-1", batch)
 	s.start(nil, func(d *deps) {
-		d.agents.parse = func(header string) *agent {
+		d.agents.read = func(header string) visits.Agent {
 			if strings.HasPrefix(header, "bomb") {
 				panic("cannot parse " + header)
 			}
-			return parseAgent(header)
+			return visits.ReadAgent(header)
 		}
 	})
 	s.eventually("batch is ingested", s.allIngested)
@@ -712,4 +714,64 @@ func TestSaltOfABacklogThatWaitsInASpool(t *testing.T) {
 func (s *site) saltsWereGivenNotice() {
 	s.Helper()
 	s.exec("UPDATE visitor_salts SET due_at = due_at - $1::interval - interval '1 second'", saltNotice)
+}
+
+// Each click says its kind and by which rules, and the header is stored once. Of a
+// visitor who does not want to be tracked nothing is kept but the time, link, country
+// and kind.
+func TestRecordClicksStoresKinds(t *testing.T) {
+	s := setup(t)
+	at := time.Now().UTC().Add(-time.Hour).Truncate(time.Microsecond)
+	batch := many(8, at)
+	for i, agent := range []string{chrome, "WhatsApp/2.23.20", "kube-probe/1.27", "curl/8.5.0", "", chrome, chrome, "curl/8.5.0"} {
+		batch[i].UserAgent = agent
+	}
+	batch[5].Prefetch = true
+	batch[6].Private, batch[6].Trigger = true, clicks.TriggerQR
+	batch[7].Private = true
+	s.ship("a-1", batch)
+	s.start(nil)
+	s.eventually("batch is ingested", s.allIngested)
+	for i, want := range []string{
+		"person f 1 - US Chrome desktop news.example.org t true",
+		"preview t 1 - US WhatsApp bot news.example.org t true",
+		"monitor t 1 - US kube-probe bot news.example.org t true",
+		"tool t 1 - US curl bot news.example.org t true",
+		"empty t 1 - US - bot news.example.org t false",
+		"prefetch t 1 - US Chrome desktop news.example.org t true",
+		"person f 1 qr US - - - f false",
+		"tool t 1 - US - - - f false",
+	} {
+		got := s.text(`SELECT concat_ws(' ', e.kind, e.bot, e.rules, coalesce(e.trigger, '-'), e.country, coalesce(e.browser, '-'),
+			coalesce(e.device, '-'), coalesce(e.referrer_host, '-'), e.visitor IS NOT NULL,
+			CASE WHEN a.agent = $2 THEN 'true' WHEN e.user_agent_id IS NULL THEN 'false' END)
+			FROM events e LEFT JOIN user_agents a ON a.id = e.user_agent_id WHERE e.occurred_at = $1`, batch[i].At, batch[i].UserAgent)
+		assert.Equal(t, want, got, "click %d", i)
+	}
+	s.wantInt(4, "SELECT count(*) FROM user_agents WHERE seen_on = (now() AT TIME ZONE 'UTC')::date")
+	s.wantCounted(8)
+}
+
+// A header is noted as seen once a day, by whichever process sees it first.
+func TestUserAgentsAreSeenOnceADay(t *testing.T) {
+	s := setup(t)
+	seen := func() string { return s.text("SELECT string_agg(agent || ' ' || seen_on, ', ') FROM user_agents") }
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	of := func() []event {
+		read, err := newAgents(visits.ReadAgent) // as in another process
+		s.ok(err)
+		return []event{{agent: read.get("curl")}, {agent: read.get("curl")}, {agent: read.get("")}, {agent: untold}}
+	}
+	events := of()
+	s.ok(storeAgents(s.ctx, s.pool, events, now))
+	assert.Equal(t, "curl 2026-03-01", seen())
+	s.exec("DELETE FROM user_agents")
+	s.ok(storeAgents(s.ctx, s.pool, events, now.Add(time.Hour)))
+	s.wantInt(0, "SELECT count(*) FROM user_agents")
+	s.ok(storeAgents(s.ctx, s.pool, events, now.Add(24*time.Hour)))
+	assert.Equal(t, "curl 2026-03-02", seen())
+	s.ok(storeAgents(s.ctx, s.pool, of(), now))
+	assert.Equal(t, "curl 2026-03-02", seen())
+	s.ok(storeAgents(s.ctx, s.pool, of(), now.Add(48*time.Hour)))
+	assert.Equal(t, "curl 2026-03-03", seen())
 }

@@ -29,6 +29,7 @@ import (
 	"github.com/signpost/signpost/internal/links"
 	"github.com/signpost/signpost/internal/pause"
 	"github.com/signpost/signpost/internal/postgres"
+	"github.com/signpost/signpost/internal/visits"
 	"github.com/signpost/signpost/queries"
 )
 
@@ -114,7 +115,7 @@ func New(o Options) (*Worker, error) {
 	if o.LedgerKeep <= 0 {
 		o.LedgerKeep = DefaultLedgerKeep
 	}
-	agents, err := newAgents()
+	agents, err := newAgents(visits.ReadAgent)
 	if err != nil {
 		return nil, err
 	}

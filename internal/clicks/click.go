@@ -25,6 +25,29 @@ type Click struct {
 	IP        netip.Addr // zero when unknown; kept unmapped and without zone
 	UserAgent string     // at most MaxUserAgent bytes
 	Referrer  string     // the whole header, at most MaxReferrer bytes
+	Prefetch  bool       // the browser loads ahead of a click that may never come
+	Private   bool       // the visitor asks not to be tracked (DNT, Sec-GPC)
+	Trigger   Trigger
+}
+
+// Trigger is how a short link was opened.
+type Trigger uint8
+
+// Triggers of clicks.
+const (
+	TriggerLink Trigger = iota
+	TriggerQR
+
+	triggers = iota // how many there are
+)
+
+// String returns the name of the trigger, "" for TriggerLink: a link is meant where no
+// trigger is stored.
+func (t Trigger) String() string {
+	if t == TriggerQR {
+		return "qr"
+	}
+	return ""
 }
 
 // Clean returns s in a form that Postgres and people can read: at most limit bytes,

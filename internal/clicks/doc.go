@@ -57,12 +57,14 @@
 //
 // A segment is a sequence of records without a header, little endian:
 //
-//	2 bytes  F7 FF, the sync mark, which carries the version of the format
+//	2 bytes  F7 FF or, if the body ends with flags, F7 FE: the sync mark, which
+//	         carries the version of the format
 //	4 bytes  CRC-32C of all that follows in the record
 //	2 bytes  length of the body
 //	body     time in microseconds (8), url id (uvarint), user id (uvarint),
 //	         address length (1) and address (0, 4 or 16),
-//	         user agent length (uvarint) and text, referrer length and text
+//	         user agent length (uvarint) and text, referrer length and text,
+//	         flags (1) after F7 FE: 1 prefetch, 2 private, 4 opened by a QR code
 //
 // Neither byte of the mark occurs in UTF-8, so no header a client sends can
 // contain a mark, and a scan that lost its way finds the next record. The

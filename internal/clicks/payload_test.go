@@ -28,6 +28,10 @@ func drawClick(t *rapid.T) Click {
 		UserAgent: text(MaxUserAgent, "agent"),
 		Referrer:  text(MaxReferrer, "referrer"),
 	}
+	if rapid.Bool().Draw(t, "flagged") {
+		c.Prefetch, c.Private = rapid.Bool().Draw(t, "prefetch"), rapid.Bool().Draw(t, "private")
+		c.Trigger = Trigger(rapid.IntRange(0, triggers-1).Draw(t, "trigger"))
+	}
 	switch rapid.IntRange(0, 2).Draw(t, "family") {
 	case 1:
 		c.IP = netip.AddrFrom4([4]byte(rapid.SliceOfN(rapid.Byte(), 4, 4).Draw(t, "v4")))
@@ -94,7 +98,7 @@ func TestBatchHostile(t *testing.T) {
 	t.Parallel()
 	records := encodeRecords(testSegment, sampleClicks(3))
 	later := bytes.Clone(records) // a layout of records that this release does not know
-	later[1] = 0xfe
+	later[1] = 0xfd
 	for name, p := range map[string][]byte{
 		"nothing":         nil,
 		"version only":    {payloadVersion},

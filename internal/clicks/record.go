@@ -12,16 +12,40 @@ import (
 const (
 	recordHead = 8 // mark, checksum, length of the body
 	// maxBody is the longest body: time, two ids, address, two texts with
-	// their lengths.
-	maxBody   = 8 + 2*binary.MaxVarintLen64 + 1 + 16 + 2 + MaxUserAgent + 2 + MaxReferrer
+	// their lengths, flags.
+	maxBody   = 8 + 2*binary.MaxVarintLen64 + 1 + 16 + 2 + MaxUserAgent + 2 + MaxReferrer + 1
 	maxRecord = recordHead + maxBody
 	minBody   = 8 + 1 + 1 + 1 + 1 + 1
 )
 
-// mark is the beginning of every record. Its bytes cannot occur in UTF-8, and so in no
-// text of a click. When the layout of the body changes, the second byte has to change
-// too.
-var mark = []byte{0xf7, 0xff}
+// Every record begins with a mark, which says whether its body ends with a byte of
+// flags. The bytes of a mark cannot occur in UTF-8, and so in no text of a click. When
+// the layout of the body changes, there has to be another mark.
+const (
+	markFirst   = 0xf7
+	markPlain   = 0xff // no flag is set
+	markFlagged = 0xfe
+)
+
+// Flags of a record. The bits above are of the trigger, of which this release knows
+// those below [triggers].
+const (
+	flagPrefetch = 1 << iota
+	flagPrivate
+	flagsOfTrigger
+)
+
+// flagsOf returns the flags of a click, 0 for nearly all.
+func flagsOf(c *Click) byte {
+	flags := byte(c.Trigger) * flagsOfTrigger
+	if c.Prefetch {
+		flags |= flagPrefetch
+	}
+	if c.Private {
+		flags |= flagPrivate
+	}
+	return flags
+}
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
@@ -30,7 +54,7 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // referrer, which must be clean, take the place of the texts of c.
 func appendRecord(buf []byte, c *Click, agent, referrer string) []byte {
 	start := len(buf)
-	buf = append(buf, mark[0], mark[1], 0, 0, 0, 0, 0, 0)
+	buf = append(buf, markFirst, markPlain, 0, 0, 0, 0, 0, 0)
 	buf = binary.LittleEndian.AppendUint64(buf, uint64(c.At.UnixMicro()))
 	buf = binary.AppendUvarint(buf, uint64(c.URLID))
 	buf = binary.AppendUvarint(buf, uint64(c.UserID))
@@ -39,6 +63,10 @@ func appendRecord(buf []byte, c *Click, agent, referrer string) []byte {
 	buf = append(buf, agent...)
 	buf = binary.AppendUvarint(buf, uint64(len(referrer)))
 	buf = append(buf, referrer...)
+	if flags := flagsOf(c); flags != 0 {
+		buf[start+1] = markFlagged
+		buf = append(buf, flags)
+	}
 	binary.LittleEndian.PutUint16(buf[start+6:], uint16(len(buf)-start-recordHead))
 	return buf
 }
@@ -118,7 +146,7 @@ func scan(id string, data []byte, visit func(*Click)) (end int, damaged map[stri
 			continue
 		}
 		damaged, lost = count(damaged, lost), ""
-		if parseBody(data[off+recordHead:off+n], &c) {
+		if parseBody(data[off+recordHead:off+n], data[off+1] == markFlagged, &c) {
 			end = off + n
 			visit(&c)
 		} else {
@@ -144,7 +172,7 @@ func count(m map[string]int, reason string) map[string]int {
 // none.
 func recordAt(data []byte, off int, seed uint32) (n int, why string) {
 	rest := data[off:]
-	if !bytes.HasPrefix(rest, mark) {
+	if !startsRecord(rest) {
 		if isZero(rest[:min(len(rest), recordHead)]) {
 			return 0, damageZeroed
 		}
@@ -167,11 +195,23 @@ func recordAt(data []byte, off int, seed uint32) (n int, why string) {
 	return n, ""
 }
 
+// startsRecord reports whether data begins with a mark.
+func startsRecord(data []byte) bool {
+	return len(data) >= 2 && data[0] == markFirst && (data[1] == markPlain || data[1] == markFlagged)
+}
+
+// nextMark returns where the next mark in data is, or the end if there is none.
 func nextMark(data []byte, from int) int {
-	if i := bytes.Index(data[from:], mark); i >= 0 {
-		return from + i
+	for {
+		i := bytes.IndexByte(data[from:], markFirst)
+		if i < 0 {
+			return len(data)
+		}
+		if from += i; startsRecord(data[from:]) {
+			return from
+		}
+		from++
 	}
-	return len(data)
 }
 
 func isZero(b []byte) bool {
@@ -185,7 +225,7 @@ func isZero(b []byte) bool {
 
 // parseBody reads the body of a record into c. The texts of c share the memory of the
 // body.
-func parseBody(body []byte, c *Click) (ok bool) {
+func parseBody(body []byte, flagged bool, c *Click) (ok bool) {
 	r := reader{rest: body}
 	c.At = time.UnixMicro(int64(r.uint64())).UTC()
 	c.URLID = int64(r.uvarint())
@@ -193,7 +233,22 @@ func parseBody(body []byte, c *Click) (ok bool) {
 	c.IP = r.addr(r.bytes(1))
 	c.UserAgent = r.text(MaxUserAgent)
 	c.Referrer = r.text(MaxReferrer)
+	c.Prefetch, c.Private, c.Trigger = false, false, TriggerLink
+	if flagged {
+		r.flags(c)
+	}
 	return !r.bad && len(r.rest) == 0
+}
+
+// flags reads the flags of a record. Flags that this release does not know are bad, and
+// so are none at all: there is one form of each click.
+func (r *reader) flags(c *Click) {
+	b := r.bytes(1)
+	if b == nil || b[0] == 0 || b[0] >= triggers*flagsOfTrigger {
+		r.bad = true
+		return
+	}
+	c.Prefetch, c.Private, c.Trigger = b[0]&flagPrefetch != 0, b[0]&flagPrivate != 0, Trigger(b[0]/flagsOfTrigger)
 }
 
 // reader takes values off the front of rest. After the first value that does not fit,

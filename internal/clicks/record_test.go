@@ -111,6 +111,11 @@ func TestScanCountsDamage(t *testing.T) {
 		{"record removed", func(b []byte) []byte { return append(b[:second], b[third:]...) }, 1, "map[checksum:1]"},
 		{"record doubled", func(b []byte) []byte { return append(b, b[last:]...) }, 5, "map[checksum:1]"},
 		{"foreign", func([]byte) []byte { return bytes.Repeat([]byte("foreign\n"), 100) }, 0, "map[garbage:1]"},
+		{"no longer flagged", func(b []byte) []byte {
+			b[last+1] ^= markPlain ^ markFlagged
+			stamp(b[last:], seedFor(testSegment), int64(last))
+			return b
+		}, 4, "map[malformed:1]"},
 		{"not a click", func(b []byte) []byte { return appendRaw(b, []byte("this is not a click")) }, 5, "map[malformed:1]"},
 	} {
 		got, damaged := scanAll(testSegment, tt.damage(bytes.Clone(sound)))
@@ -123,11 +128,51 @@ func TestScanCountsDamage(t *testing.T) {
 // appendRaw adds a record with a valid checksum and any body.
 func appendRaw(b, body []byte) []byte {
 	at := len(b)
-	b = append(b, mark[0], mark[1], 0, 0, 0, 0)
+	b = append(b, markFirst, markPlain, 0, 0, 0, 0)
 	b = binary.LittleEndian.AppendUint16(b, uint16(len(body)))
 	b = append(b, body...)
 	stamp(b[at:], seedFor(testSegment), int64(at))
 	return b
+}
+
+// A record without flags is the one of the previous release, byte for byte, and flags
+// cost one byte. Flags of a later release make a record malformed, so that the batch is
+// held rather than counted without them.
+func TestFlagsOfRecords(t *testing.T) {
+	t.Parallel()
+	plain := sampleClicks(1)[0]
+	record := encodeRecords(testSegment, []Click{plain})
+	if !bytes.HasPrefix(record, []byte{0xf7, 0xff}) {
+		t.Errorf("a record without flags begins with %x", record[:2])
+	}
+	for flags := range 256 {
+		c := plain
+		c.Prefetch, c.Private, c.Trigger = flags&1 != 0, flags&2 != 0, Trigger(flags/4)
+		flagged := encodeRecords(testSegment, []Click{c})
+		got, damaged := scanAll(testSegment, flagged)
+		switch {
+		case flags == 0:
+			if !bytes.Equal(flagged, record) {
+				t.Errorf("without flags the record is %x, want %x", flagged, record)
+			}
+		case flags < 8:
+			if len(got) != 1 || !reflect.DeepEqual(got[0], c) || len(flagged) != len(record)+1 || flagged[1] != 0xfe {
+				t.Errorf("flags %d come back as %+v", flags, got)
+			}
+		case len(got) != 0 || damaged[damageMalformed] != 1:
+			t.Errorf("unknown flags %d are read as %+v, damage %v", flags, got, damaged)
+		}
+	}
+}
+
+// The clicks before and after one with flags do not get them.
+func TestFlagsAreOfOneRecord(t *testing.T) {
+	t.Parallel()
+	want := sampleClicks(3)
+	want[1].Prefetch, want[1].Private, want[1].Trigger = true, true, TriggerQR
+	if got, damaged := scanAll(testSegment, encodeRecords(testSegment, want)); !reflect.DeepEqual(got, want) || len(damaged) != 0 {
+		t.Errorf("got %+v and damage %v, want %+v", got, damaged, want)
+	}
 }
 
 // In a segment under another name, nothing is counted twice.
@@ -143,7 +188,7 @@ func TestScanOtherName(t *testing.T) {
 func TestTextHoldsNoMark(t *testing.T) {
 	t.Parallel()
 	forged := encodeRecords(testSegment, sampleClicks(1))
-	if got := Clean(string(forged), MaxUserAgent); bytes.Contains([]byte(got), mark) {
+	if got := Clean(string(forged), MaxUserAgent); nextMark([]byte(got), 0) < len(got) {
 		t.Errorf("%q contains a mark", got)
 	}
 }
@@ -152,6 +197,7 @@ func FuzzScan(f *testing.F) {
 	f.Add([]byte(nil), uint16(0))
 	f.Add(encodeRecords(testSegment, sampleClicks(3)), uint16(2))
 	f.Add(appendRaw(nil, []byte("this is not a click")), uint16(0))
+	f.Add([]byte{0xf7, 0xf7, 0xfe, 0xf7, 0xff}, uint16(1))
 	f.Fuzz(func(t *testing.T, noise []byte, offset uint16) {
 		// The noise alone may be anything; behind whole records it must not cost any of
 		// them.
@@ -169,6 +215,12 @@ func FuzzScan(f *testing.F) {
 			got, damaged = scanAll(testSegment, appendRaw(nil, noise))
 			if len(got)+total(damaged) != 1 {
 				t.Errorf("%d clicks and damage %v in one record", len(got), damaged)
+			}
+			flagged := appendRaw(nil, noise)
+			flagged[1] = markFlagged
+			stamp(flagged, seedFor(testSegment), 0)
+			if got, damaged = scanAll(testSegment, flagged); len(got)+total(damaged) != 1 {
+				t.Errorf("%d clicks and damage %v in one record with flags", len(got), damaged)
 			}
 		}
 		copy(records[int(offset)%len(records):], noise)

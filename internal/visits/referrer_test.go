@@ -1,4 +1,4 @@
-package worker
+package visits
 
 import (
 	"os"
@@ -37,7 +37,7 @@ func TestReferrersFromTheField(t *testing.T) {
 		if want == "null" {
 			want = ""
 		}
-		if got := referrerHost(referrer); got != want {
+		if got := ReferrerHost(referrer); got != want {
 			t.Errorf("%q: got %q, want %q", referrer, got, want)
 		}
 	}
@@ -114,7 +114,7 @@ func TestReferrerHost(t *testing.T) {
 		"https://e.example%zz/":           "",
 		"http://[:::":                     "",
 	} {
-		if got := referrerHost(referrer); got != want {
+		if got := ReferrerHost(referrer); got != want {
 			t.Errorf("%q: got %q, want %q", referrer, got, want)
 		}
 	}
@@ -127,19 +127,19 @@ func FuzzReferrerHost(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, referrer string) {
-		host := referrerHost(referrer)
+		host := ReferrerHost(referrer)
 		if host == "" {
 			return
 		}
 		if len(host) > hostMax || !isHost(host) {
 			t.Fatalf("%q gives %q", referrer, host)
 		}
-		if again := referrerHost("https://" + host + "/"); again != host {
+		if again := ReferrerHost("https://" + host + "/"); again != host {
 			t.Fatalf("%q gives %q, which gives %q", referrer, host, again)
 		}
 		unicode, err := idna.Lookup.ToUnicode(host)
-		if err == nil && !links.IsASCII(unicode) && referrerHost("https://"+unicode) != host {
-			t.Fatalf("%q gives %q, whose other spelling %q gives %q", referrer, host, unicode, referrerHost("https://"+unicode))
+		if err == nil && !links.IsASCII(unicode) && ReferrerHost("https://"+unicode) != host {
+			t.Fatalf("%q gives %q, whose other spelling %q gives %q", referrer, host, unicode, ReferrerHost("https://"+unicode))
 		}
 	})
 }
@@ -149,7 +149,7 @@ func BenchmarkReferrerHost(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				referrerHost(referrer)
+				ReferrerHost(referrer)
 			}
 		})
 	}

@@ -1,4 +1,4 @@
-package worker
+package visits
 
 import (
 	"net/netip"
@@ -10,7 +10,7 @@ import (
 
 const hostMax = 255 // bytes, as of a DNS name
 
-// referrerHost returns the host of a Referer header in the one spelling under which it
+// ReferrerHost returns the host of a Referer header in the one spelling under which it
 // is counted: lower-case ASCII, a Unicode name in punycode, without user, port and
 // final dot. It returns "" if there is no host, or none that is valid.
 //
@@ -18,7 +18,7 @@ const hostMax = 255 // bytes, as of a DNS name
 // package of an app (android-app://). Without a scheme it is accepted only if it looks
 // like a name of the Internet, because clients without a referrer send words such as
 // null and about:blank.
-func referrerHost(referrer string) string {
+func ReferrerHost(referrer string) string {
 	rest, schemed := cutScheme(referrer)
 	if i := strings.IndexAny(rest, "/?#\\"); i >= 0 {
 		rest = rest[:i]
@@ -33,7 +33,7 @@ func referrerHost(referrer string) string {
 	if !schemed && strings.Trim(port, "0123456789") != "" {
 		return "" // another kind of address, such as about:blank
 	}
-	host = asciiHost(host)
+	host = Host(host)
 	if !schemed && !isPublicName(host) {
 		return ""
 	}
@@ -60,9 +60,9 @@ func cutPort(authority string) (host, port string) {
 	return authority, ""
 }
 
-// asciiHost converts a host to the form that referrerHost returns, or to "" if that is
+// Host converts a host to the form that ReferrerHost returns, or to "" if that is
 // not possible.
-func asciiHost(host string) string {
+func Host(host string) string {
 	if strings.IndexByte(host, '%') >= 0 && !strings.HasPrefix(host, "[") {
 		decoded, err := url.PathUnescape(host)
 		if err != nil {

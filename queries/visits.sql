@@ -1,0 +1,11 @@
+-- name: StoreUserAgents :exec
+-- StoreUserAgents stores headers, or notes that they were seen on a day. The rows are
+-- written in the order of their ids, so that two statements never wait for each other in
+-- a circle.
+INSERT INTO user_agents (id, agent, seen_on)
+SELECT DISTINCT ON (r.id) r.id, r.agent, @seen_on::date
+FROM (SELECT unnest(@ids::bigint[]) AS id, unnest(@agents::text[]) AS agent) r
+ORDER BY r.id
+ON CONFLICT ON CONSTRAINT user_agents_pkey DO UPDATE
+SET seen_on = excluded.seen_on
+WHERE user_agents.seen_on < excluded.seen_on;
