@@ -25,15 +25,17 @@ WHERE id = @id;
 -- ForgetReplica is for a process whose disk is lost: an operator says that nobody will
 -- ever bring its clicks. A process that lives is left alone.
 DELETE FROM replicas
-WHERE id = @id AND seen_at < now() - @gone_after::interval;
+WHERE id = @id AND seen_at < now() - interval '1 minute';
 
 -- name: PruneReplicas :execrows
 -- PruneReplicas removes processes that died without a folder that could be taken over.
 DELETE FROM replicas
-WHERE folders = '{}' AND seen_at < now() - @gone_after::interval;
+WHERE folders = '{}' AND seen_at < now() - interval '1 minute';
 
 -- name: ListReplicas :many
-SELECT id, host, spooled, complete_to, started_at, seen_at, (seen_at < now() - @gone_after::interval)::boolean AS gone
+-- ListReplicas returns all processes that take clicks. One that has not reported for a
+-- minute counts as gone.
+SELECT id, host, spooled, complete_to, started_at, seen_at, (seen_at < now() - interval '1 minute')::boolean AS gone
 FROM replicas
 ORDER BY seen_at, id;
 

@@ -8,19 +8,17 @@ package queries
 import (
 	"context"
 	"time"
-
-	"github.com/jackc/pgx/v5/pgtype"
 )
 
 const forgetReplica = `-- name: ForgetReplica :execrows
 DELETE FROM replicas
-WHERE id = $1 AND seen_at < now() - $2::interval
+WHERE id = $1 AND seen_at < now() - interval '1 minute'
 `
 
 // ForgetReplica is for a process whose disk is lost: an operator says that nobody will
 // ever bring its clicks. A process that lives is left alone.
-func (q *Queries) ForgetReplica(ctx context.Context, iD string, goneAfter pgtype.Interval) (int64, error) {
-	result, err := q.db.Exec(ctx, forgetReplica, iD, goneAfter)
+func (q *Queries) ForgetReplica(ctx context.Context, id string) (int64, error) {
+	result, err := q.db.Exec(ctx, forgetReplica, id)
 	if err != nil {
 		return 0, err
 	}
@@ -28,7 +26,7 @@ func (q *Queries) ForgetReplica(ctx context.Context, iD string, goneAfter pgtype
 }
 
 const listReplicas = `-- name: ListReplicas :many
-SELECT id, host, spooled, complete_to, started_at, seen_at, (seen_at < now() - $1::interval)::boolean AS gone
+SELECT id, host, spooled, complete_to, started_at, seen_at, (seen_at < now() - interval '1 minute')::boolean AS gone
 FROM replicas
 ORDER BY seen_at, id
 `
@@ -43,8 +41,10 @@ type ListReplicasRow struct {
 	Gone       bool
 }
 
-func (q *Queries) ListReplicas(ctx context.Context, goneAfter pgtype.Interval) ([]ListReplicasRow, error) {
-	rows, err := q.db.Query(ctx, listReplicas, goneAfter)
+// ListReplicas returns all processes that take clicks. One that has not reported for a
+// minute counts as gone.
+func (q *Queries) ListReplicas(ctx context.Context) ([]ListReplicasRow, error) {
+	rows, err := q.db.Query(ctx, listReplicas)
 	if err != nil {
 		return nil, err
 	}
@@ -73,12 +73,12 @@ func (q *Queries) ListReplicas(ctx context.Context, goneAfter pgtype.Interval) (
 
 const pruneReplicas = `-- name: PruneReplicas :execrows
 DELETE FROM replicas
-WHERE folders = '{}' AND seen_at < now() - $1::interval
+WHERE folders = '{}' AND seen_at < now() - interval '1 minute'
 `
 
 // PruneReplicas removes processes that died without a folder that could be taken over.
-func (q *Queries) PruneReplicas(ctx context.Context, goneAfter pgtype.Interval) (int64, error) {
-	result, err := q.db.Exec(ctx, pruneReplicas, goneAfter)
+func (q *Queries) PruneReplicas(ctx context.Context) (int64, error) {
+	result, err := q.db.Exec(ctx, pruneReplicas)
 	if err != nil {
 		return 0, err
 	}

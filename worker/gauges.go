@@ -12,6 +12,7 @@ import (
 
 	"github.com/signpost/signpost/internal/jobs"
 	"github.com/signpost/signpost/internal/postgres"
+	"github.com/signpost/signpost/internal/rollup"
 	"github.com/signpost/signpost/queries"
 )
 
@@ -41,6 +42,8 @@ type figures struct {
 	server   queries.ServerFiguresRow
 	database int64
 	tables   []queries.TableSizesRow
+	fresh    rollup.Freshness
+	replicas []queries.ListReplicasRow
 }
 
 // sample keeps the figures until ctx ends. While Postgres is away the last ones stay.
@@ -70,6 +73,8 @@ func (d *deps) sampleOnce(ctx context.Context, sizes bool) error {
 	err := readAll(ctx,
 		into(&f.queues, q.QueueDepths), into(&f.paused, q.PausedQueues), into(&f.batches, q.PendingBatches),
 		into(&f.parts, q.EventPartFigures), into(&f.imports, q.ImportStates), into(&f.server, q.ServerFigures),
+		into(&f.replicas, q.ListReplicas),
+		into(&f.fresh, func(ctx context.Context) (rollup.Freshness, error) { return rollup.ReadFreshness(ctx, q) }),
 		into(&f.months, func(ctx context.Context) ([]time.Time, error) { return postgres.Months(ctx, d.pool) }),
 		into(&f.due, func(ctx context.Context) ([]time.Time, error) { return d.toArchive(ctx, f.months, time.Now()) }))
 	if sizes {
@@ -123,6 +128,7 @@ func (s *sampled) Collect(ch chan<- prometheus.Metric) {
 	f.exportQueues(e)
 	f.exportImports(e)
 	f.exportServer(e)
+	f.exportFreshness(e)
 	e.gauge("click_batches_pending", "Click batches in Postgres that are not ingested.", float64(f.batches.Batches))
 	e.gauge("clicks_pending", "Clicks in batches that are not ingested.", float64(f.batches.Clicks))
 	e.gauge("clicks_pending_oldest_seconds", "Age of the oldest click in a batch that is not ingested.", f.batches.OldestSeconds)
@@ -229,6 +235,20 @@ func (f *figures) exportServer(e export) {
 	const blocks = "Blocks of the database that were needed, by where they were found."
 	e.counter("postgres_blocks_total", blocks, f.server.BlocksHit, "from", "memory")
 	e.counter("postgres_blocks_total", blocks, f.server.BlocksRead, "from", "disk")
+}
+
+func (f *figures) exportFreshness(e export) {
+	gone, clicks := 0, int64(0)
+	for _, r := range f.replicas {
+		if r.Gone {
+			gone, clicks = gone+1, clicks+r.Spooled
+		}
+	}
+	e.gauge("statistics_complete_to_seconds", "Time up to which every accepted click is in the statistics, as a Unix time.", float64(f.fresh.AsOf.UnixMicro())/1e6)
+	e.gauge("statistics_pending_clicks", "Accepted clicks that are not in the statistics.", float64(f.fresh.Pending))
+	e.gauge("replicas", "Processes that take clicks, gone ones included.", float64(len(f.replicas)))
+	e.gauge("replicas_gone", "Processes that have not reported for a minute and whose spool nobody has taken over.", float64(gone))
+	e.gauge("replicas_gone_clicks", "Clicks that such processes had in their spool when they last reported.", float64(clicks))
 }
 
 func boundedQueue(name string) string {

@@ -38,6 +38,9 @@ func TestSample(t *testing.T) {
 		('events', 'receiving', '{}', false, 'ann', 0, 0, 0, NULL),
 		('users', 'failed', '{}', false, 'ann', 0, 0, 0, now() - interval '59 minutes'),
 		('users', 'failed', '{}', false, 'ann', 0, 0, 0, now() - interval '61 minutes')`)
+	s.exec(`INSERT INTO replicas (id, host, folders, spooled, complete_to, seen_at) VALUES
+		('a', 'here', '{f}', 2, '2026-01-02 03:04:05Z', now()),
+		('b', 'gone', '{g}', 3, '2026-01-02 03:04:06Z', now() - interval '61 seconds')`)
 	s.ok(w.client.QueuePause(s.ctx, jobs.QueueImports, nil))
 	check := func(what string, got, want float64) {
 		t.Helper()
@@ -57,6 +60,11 @@ func TestSample(t *testing.T) {
 	check("a paused queue", w.figure("queue_paused", "queue", jobs.QueueImports), 1)
 	check("a queue that is not paused", w.figure("queue_paused", "queue", jobs.QueueClicks), 0)
 	check("deadlocks", w.figure("postgres_deadlocks_total"), 0)
+	check("the time up to which statistics are complete", w.figure("statistics_complete_to_seconds"), 1767323045)
+	check("pending clicks", w.figure("statistics_pending_clicks"), 5)
+	check("replicas", w.figure("replicas"), 2)
+	check("replicas that are gone", w.figure("replicas_gone"), 1)
+	check("clicks in their spools", w.figure("replicas_gone_clicks"), 3)
 	for _, table := range grows {
 		if w.figure("postgres_table_bytes", "table", table) <= 0 {
 			t.Errorf("%s has no size", table)

@@ -66,6 +66,7 @@ func (w *prune) Work(ctx context.Context, _ *river.Job[jobs.Prune]) error {
 		{"quarantined clicks", func() (int64, error) { return q.PruneClickRejects(ctx, interval(rejectsKept), w.piece) }},
 		{"names of deleted users", func() (int64, error) { return q.ForgetDeletedUsers(ctx, w.piece) }},
 		{"idempotency keys", func() (int64, error) { return q.PruneIdempotencyKeys(ctx, interval(keysKept), w.piece) }},
+		{"processes without a folder", func() (int64, error) { return q.PruneReplicas(ctx) }},
 		{"link changes", func() (int64, error) { return q.PruneLinkChanges(ctx, interval(changesKept), w.piece) }},
 	}
 	if keep := interval(w.deps.importKeep); w.deps.importKeep > 0 {

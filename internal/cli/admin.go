@@ -23,7 +23,7 @@ const adminConns = 32
 // three are open to everyone who can reach the listener, so its address must not be
 // public; the others are only for operators.
 func (p *process) adminRoutes() {
-	p.admin.HandleFunc("GET /health", telemetry.Health)
+	p.admin.Handle("GET /health", telemetry.Health(p.health))
 	p.admin.Handle("GET /ready", telemetry.Ready(p.ready))
 	p.admin.Handle("GET /metrics", telemetry.Metrics(p.registry, p.log))
 	p.admin.Handle("/debug/pprof/", p.only(telemetry.Profiles()))

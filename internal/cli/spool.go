@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"text/tabwriter"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -21,7 +22,7 @@ import (
 
 func spoolCommand(environ []string) *cobra.Command {
 	return commandGroup("spool", "Ship clicks that a vanished process left, or that the database lost; drop those that belong nowhere",
-		spoolShipCommand(environ), spoolReshipCommand(environ), spoolDropCommand())
+		spoolShipCommand(environ), spoolReshipCommand(environ), spoolDropCommand(), spoolReplicasCommand(environ), spoolForgetCommand(environ))
 }
 
 func spoolReshipCommand(environ []string) *cobra.Command {
@@ -180,6 +181,64 @@ folder below a SPOOL_DIR, as the log and "spool ship" name it.`,
 				errs = append(errs, err)
 			}
 			return errors.Join(errs...)
+		},
+	}
+}
+
+func spoolReplicasCommand(environ []string) *cobra.Command {
+	return &cobra.Command{
+		Use:   "replicas",
+		Short: "List the processes that take clicks, and what each has not shipped",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return withPool(cmd, environ, func(pool *pgxpool.Pool) error {
+				replicas, err := queries.New(pool).ListReplicas(cmd.Context())
+				if err != nil {
+					return fmt.Errorf("list replicas: %w", err)
+				}
+				w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+				_, _ = fmt.Fprintln(w, "ID\tHOST\tSTATE\tCLICKS\tCOMPLETE TO\tLAST SEEN") // Flush returns any error
+				for _, r := range replicas {
+					_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\n", r.ID, r.Host, replicaState(r.Gone), r.Spooled,
+						r.CompleteTo.UTC().Format(time.RFC3339), r.SeenAt.UTC().Format(time.RFC3339))
+				}
+				return w.Flush()
+			})
+		},
+	}
+}
+
+func replicaState(gone bool) string {
+	if gone {
+		return "gone"
+	}
+	return "alive"
+}
+
+func spoolForgetCommand(environ []string) *cobra.Command {
+	return &cobra.Command{
+		Use:   "forget ID...",
+		Short: "Forget processes whose disk is lost, so that statistics no longer wait for them",
+		Long: `Forget processes whose disk is lost, so that statistics no longer wait for their
+clicks. "spool replicas" lists the ids. If the disk turns up after all, its clicks
+are counted when they are shipped.
+
+A process that has reported within the last minute is not forgotten.`,
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, ids []string) error {
+			return withPool(cmd, environ, func(pool *pgxpool.Pool) error {
+				for _, id := range ids {
+					n, err := queries.New(pool).ForgetReplica(cmd.Context(), id)
+					if err != nil {
+						return fmt.Errorf("forget replica: %w", err)
+					}
+					if n == 0 {
+						return fmt.Errorf("no process %s is gone; \"signpost spool replicas\" lists them", id)
+					}
+				}
+				_, err := fmt.Fprintf(cmd.OutOrStdout(), "forgot %d\n", len(ids))
+				return err
+			})
 		},
 	}
 }

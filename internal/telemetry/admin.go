@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/pprof"
@@ -18,6 +19,7 @@ import (
 )
 
 const (
+	healthTimeout = time.Second
 	readyTimeout  = 2 * time.Second
 	scrapeTimeout = 10 * time.Second
 	profileLimit  = 3 * time.Minute // a profile is answered only when it is complete
@@ -28,9 +30,18 @@ const (
 // users.
 type Ready func(context.Context) error
 
-// Health answers 200 as long as the process can answer at all.
-func Health(w http.ResponseWriter, _ *http.Request) {
-	answer(w, http.StatusOK, map[string]any{"status": "ok"})
+// Health returns what is to be said of the system besides that this process answers. It
+// is shown to anyone who asks on the admin port.
+type Health func(context.Context) map[string]any
+
+// ServeHTTP answers 200 as long as the process can answer at all. The Health has a
+// second to say more.
+func (h Health) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	ctx, cancel := context.WithTimeout(req.Context(), healthTimeout)
+	defer cancel()
+	said := map[string]any{"status": "ok"}
+	maps.Copy(said, h(ctx))
+	answer(w, http.StatusOK, said)
 }
 
 // ServeHTTP answers 200, or 503 with the error of the Ready, which has 2 s to return.

@@ -69,7 +69,7 @@ func startAdmin(t *testing.T, ready Ready) *Admin {
 		})
 	}
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /health", Health)
+	mux.Handle("GET /health", Health(func(context.Context) map[string]any { return map[string]any{"replicas": 2} }))
 	mux.Handle("GET /ready", ready)
 	mux.Handle("GET /metrics", Metrics(registry, log))
 	mux.Handle("/debug/pprof/", operators(Profiles()))
@@ -100,7 +100,7 @@ func TestAdmin(t *testing.T) {
 		wantStatus int
 		want       []string
 	}{
-		{"health", missing, "/health", 200, []string{`{"status":"ok"}`}},
+		{"health", missing, "/health", 200, []string{`{"replicas":2,"status":"ok"}`}},
 		{"ready", nil, "/ready", 200, []string{`{"status":"ready"}`}},
 		{"not ready", missing, "/ready", 503, []string{`"error":"not ready: the database is away"`, `"code":503`}},
 		{"metrics despite a broken collector", nil, "/metrics", 200, []string{
