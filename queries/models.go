@@ -9,6 +9,13 @@ import (
 	"time"
 )
 
+type ClickQuarter struct {
+	URLID  int64
+	Bucket time.Time
+	Clicks int64
+	Bots   int64
+}
+
 type Domain struct {
 	ID          int64
 	Host        *string
@@ -72,6 +79,23 @@ type Import struct {
 	UndoLine    int64
 	UndoSince   *time.Time
 	UndoneAt    *time.Time
+}
+
+type Rollup struct {
+	Scope    int64
+	Day      time.Time
+	Clicks   int64
+	People   int64
+	Visitors int64
+	LastAt   *time.Time
+	Scopes   []byte
+	Cells    []byte
+}
+
+type RollupScope struct {
+	ID   int64
+	Kind string
+	Name string
 }
 
 type URL struct {

@@ -1,6 +1,221 @@
+-- name: AddRollupDigest :exec
+INSERT INTO rollup_digests (clicks, oldest_at, payload)
+VALUES (@clicks, @oldest_at, @payload);
+
+-- name: RollupWork :one
+-- RollupWork says whether there is something to merge, and something to count again.
+SELECT EXISTS (SELECT FROM rollup_digests) AS digests, EXISTS (SELECT FROM rollup_recounts) AS recounts;
+
+-- name: TakeRollupDigests :many
+-- TakeRollupDigests removes the oldest digests, up to about most_clicks, and returns
+-- them.
+DELETE FROM rollup_digests
+WHERE id IN (
+    SELECT d.id
+    FROM (SELECT w.id, sum(w.clicks) OVER (ORDER BY w.id) - w.clicks AS before FROM rollup_digests w) d
+    WHERE d.before < @most_clicks::bigint
+)
+RETURNING clicks, payload;
+
+-- name: AreRollupDigestsLeft :one
+SELECT EXISTS (SELECT FROM rollup_digests) AS left;
+
+-- name: SumClicksOfLinks :many
+-- SumClicksOfLinks returns the clicks of links in the statistics, all digests that wait
+-- to be merged, and the links that wait to be counted again, all as of one moment.
+SELECT scope::bigint AS url_id, sum(clicks)::bigint AS clicks, false AS recount, NULL::bytea AS payload
+FROM rollups
+WHERE scope = ANY(@ids::bigint[])
+GROUP BY scope
+UNION ALL
+SELECT 0, 0, false, payload
+FROM rollup_digests
+UNION ALL
+SELECT url_id, 0, true, NULL
+FROM rollup_recounts
+WHERE url_id = ANY(@ids::bigint[]);
+
+-- name: RollupFigures :one
+SELECT count(*) AS digests, COALESCE(sum(clicks), 0)::bigint AS clicks,
+    COALESCE(EXTRACT(epoch FROM now() - min(created_at)), 0)::float8 AS oldest_seconds,
+    (SELECT count(*) FROM rollup_recounts) AS recounts
+FROM rollup_digests;
+
+-- name: ListRollupDigests :many
+SELECT payload
+FROM rollup_digests;
+
+-- name: TakeRollupRecounts :many
+-- TakeRollupRecounts removes the oldest rows and returns them. The same day and link
+-- may be in several.
+DELETE FROM rollup_recounts
+WHERE id IN (SELECT r.id FROM rollup_recounts r ORDER BY r.id LIMIT @row_limit)
+RETURNING day, url_id;
+
+-- name: AddRollupRecounts :exec
+INSERT INTO rollup_recounts (day, url_id)
+SELECT unnest(@days::date[]), unnest(@url_ids::bigint[]);
+
+-- name: RecountDay :execrows
+-- RecountDay has every row of a day counted again: first those of links, and then, as
+-- the link 0, the others.
+INSERT INTO rollup_recounts (day, url_id)
+SELECT @day::date, r.url_id
+FROM (
+    SELECT scope AS url_id FROM rollups WHERE day = @day::date AND scope > 0
+    UNION
+    SELECT e.url_id FROM events e
+    WHERE e.event_type = 'clicked' AND e.occurred_at >= @from_time AND e.occurred_at < @to_time AND e.url_id IS NOT NULL
+    UNION
+    SELECT 0
+) r
+ORDER BY r.url_id = 0, r.url_id;
+
+-- name: ListRollupsOfDay :many
+-- ListRollupsOfDay returns the scopes of all rows of a day.
+SELECT scope
+FROM rollups
+WHERE day = @day
+ORDER BY scope;
+
+-- name: ListRollupRecounts :many
+SELECT DISTINCT day, url_id
+FROM rollup_recounts;
+
+-- name: ListDaysWithClicks :many
+-- ListDaysWithClicks returns the days of a range that have rollups or clicks.
+SELECT day
+FROM rollups
+WHERE day >= @from_day AND day < @to_day
+UNION
+SELECT (occurred_at AT TIME ZONE 'UTC')::date
+FROM events
+WHERE event_type = 'clicked' AND url_id IS NOT NULL AND occurred_at >= @from_time AND occurred_at < @to_time
+ORDER BY day;
+
+-- name: ListLinksClicked :many
+SELECT DISTINCT url_id::bigint AS url_id
+FROM events
+WHERE event_type = 'clicked' AND url_id IS NOT NULL AND occurred_at >= @from_time AND occurred_at < @to_time;
+
+-- name: MissingRollupMonths :many
+-- MissingRollupMonths returns those of the months that have no partition.
+SELECT m.month::date AS month
+FROM (SELECT unnest(@months::date[]) AS month) m
+WHERE to_regclass('rollups_' || to_char(m.month, 'YYYY_MM')) IS NULL;
+
+-- name: LoadRollups :many
+-- LoadRollups returns rows by their keys, which are all within from_day and to_day, so
+-- that only the partitions of these days are looked at.
+SELECT r.scope, r.day, r.clicks, r.people, r.visitors, r.last_at, r.scopes, r.cells
+FROM rollups r
+JOIN (SELECT unnest(@scopes::bigint[]) AS scope, unnest(@days::date[]) AS day) k ON k.scope = r.scope AND k.day = r.day
+WHERE r.day >= @from_day AND r.day <= @to_day;
+
+-- name: SaveRollups :exec
+-- SaveRollups has an empty text for a row without other scopes.
+INSERT INTO rollups (scope, day, clicks, people, visitors, last_at, scopes, cells)
+SELECT r.scope, r.day, r.clicks, r.people, r.visitors, NULLIF(r.last_at, '0001-01-01 00:00:00+00'), NULLIF(r.scopes, ''), r.cells
+FROM (
+    SELECT
+        unnest(@scopes::bigint[]) AS scope,
+        unnest(@days::date[]) AS day,
+        unnest(@clicks::bigint[]) AS clicks,
+        unnest(@people::bigint[]) AS people,
+        unnest(@visitors::bigint[]) AS visitors,
+        unnest(@last_ats::timestamptz[]) AS last_at,
+        unnest(@other_scopes::bytea[]) AS scopes,
+        unnest(@cells::bytea[]) AS cells
+) r
+ON CONFLICT ON CONSTRAINT rollups_pkey DO UPDATE
+SET clicks = excluded.clicks, people = excluded.people, visitors = excluded.visitors, last_at = excluded.last_at,
+    scopes = excluded.scopes, cells = excluded.cells;
+
+-- name: DropRollups :exec
+DELETE FROM rollups r
+USING (SELECT unnest(@scopes::bigint[]) AS scope, unnest(@days::date[]) AS day) k
+WHERE r.scope = k.scope AND r.day = k.day AND r.day >= @from_day AND r.day <= @to_day;
+
+-- name: FindLinksOfRollups :many
+SELECT id, user_id, domain_id, tags
+FROM urls
+WHERE id = ANY(@ids::bigint[]);
+
+-- name: MakeRollupScopes :exec
+INSERT INTO rollup_scopes (kind, name)
+SELECT unnest(@kinds::text[]), unnest(@names::text[])
+ON CONFLICT ON CONSTRAINT rollup_scopes_name_key DO NOTHING;
+
+-- name: FindRollupScopes :many
+SELECT s.id, s.kind, s.name
+FROM rollup_scopes s
+JOIN (SELECT unnest(@kinds::text[]) AS kind, unnest(@names::text[]) AS name) k ON k.kind = s.kind AND k.name = s.name;
+
+-- name: FindLastClick :one
+SELECT occurred_at
+FROM events
+WHERE url_id = @url_id::bigint AND event_type = 'clicked' AND occurred_at >= @from_time AND occurred_at < @to_time
+ORDER BY occurred_at DESC
+LIMIT 1;
+
+-- name: KeepsQuarters :one
+-- KeepsQuarters says whether the previous release may still read click_quarters and
+-- click_days.
+SELECT keeps_quarters
+FROM installation;
+
+-- name: CountForPrevious :exec
+-- CountForPrevious says that the transaction changes click_quarters for the previous
+-- release only, so that nothing has to be counted again for it.
+SELECT set_config('signpost.keeps_quarters', 'on', true);
+
+-- name: ListArchivedMonths :many
+-- ListArchivedMonths returns months of which the database may lack events.
+SELECT DISTINCT month
+FROM event_parts;
+
+-- name: ListQuartersOfDay :many
+SELECT url_id, bucket, clicks, bots
+FROM click_quarters
+WHERE url_id = ANY(@url_ids::bigint[]) AND bucket >= @from_time AND bucket < @to_time;
+
+-- name: AddLinkTotalChanges :exec
+INSERT INTO link_total_changes (url_ids, clicks, people, last_ats)
+VALUES (@url_ids, @clicks, @people, @last_ats);
+
+-- name: AddUpLinkTotals :execrows
+-- AddUpLinkTotals adds some of the changes to the totals, and returns how many links
+-- these were of. When clicks of a link were taken away, its last one is looked up.
+WITH taken AS (
+    DELETE FROM link_total_changes
+    WHERE id IN (SELECT c.id FROM link_total_changes c ORDER BY c.id LIMIT 20)
+    RETURNING url_ids, clicks, people, last_ats
+), changes AS (
+    SELECT unnest(url_ids) AS url_id, unnest(clicks) AS clicks, unnest(people) AS people, unnest(last_ats) AS last_at
+    FROM taken
+), summed AS (
+    SELECT url_id, sum(clicks) AS clicks, sum(people) AS people, max(last_at) AS last_at, bool_or(clicks < 0) AS lowered
+    FROM changes
+    GROUP BY url_id
+)
+INSERT INTO link_totals (url_id, clicks, people, last_clicked_at)
+SELECT s.url_id, (COALESCE(t.clicks, 0) + s.clicks)::bigint, (COALESCE(t.people, 0) + s.people)::bigint,
+    CASE
+        WHEN s.lowered THEN COALESCE((SELECT max(r.last_at) FROM rollups r WHERE r.scope = s.url_id), s.last_at)
+        ELSE GREATEST(t.last_clicked_at, s.last_at)
+    END
+FROM summed s
+LEFT JOIN link_totals t ON t.url_id = s.url_id
+ORDER BY s.url_id
+ON CONFLICT ON CONSTRAINT link_totals_pkey DO UPDATE
+SET clicks = excluded.clicks, people = excluded.people, last_clicked_at = excluded.last_clicked_at;
+
+-- name: DropEmptyLinkTotals :exec
+DELETE FROM link_totals
+WHERE clicks <= 0;
+
 -- name: AddClickQuarters :exec
--- AddClickQuarters writes the rows in the order of their keys, so that two batches
--- never wait for each other in a circle.
+-- AddClickQuarters and the queries below it count for the previous release.
 INSERT INTO click_quarters (url_id, bucket, clicks, bots)
 SELECT r.url_id, r.bucket, r.clicks, r.bots
 FROM (
@@ -39,37 +254,3 @@ WHERE q.url_id = r.url_id AND q.bucket = r.bucket AND q.clicks <= 0;
 DELETE FROM click_days d
 USING (SELECT unnest(@url_ids::bigint[]) AS url_id, unnest(@days::date[]) AS day) r
 WHERE d.url_id = r.url_id AND d.day = r.day AND d.clicks <= 0;
-
--- name: CompareRollups :one
--- CompareRollups returns the sums of the rollups and of the clicks among the events,
--- and the number of rollup rows that disagree with the events or are missing. A month
--- that was archived, in whole or in part, keeps its rollups. They only must not be less
--- than the events that are still in the database.
-WITH raw_quarters AS (
-    SELECT e.url_id, date_bin('15 minutes', e.occurred_at, '2000-01-01 00:00+00') AS bucket,
-        count(*) AS clicks, count(*) FILTER (WHERE e.bot) AS bots
-    FROM events e
-    WHERE e.event_type = 'clicked' AND e.url_id IS NOT NULL
-    GROUP BY 1, 2
-), raw_days AS (
-    SELECT url_id, (bucket AT TIME ZONE 'UTC')::date AS day, sum(clicks)::bigint AS clicks, sum(bots)::bigint AS bots
-    FROM raw_quarters
-    GROUP BY 1, 2
-), pairs AS (
-    SELECT (bucket AT TIME ZONE 'UTC')::date AS day, e.clicks, e.bots, r.clicks AS rolled_clicks, r.bots AS rolled_bots
-    FROM raw_quarters e FULL JOIN click_quarters r USING (url_id, bucket)
-    UNION ALL
-    SELECT day, e.clicks, e.bots, r.clicks, r.bots
-    FROM raw_days e FULL JOIN click_days r USING (url_id, day)
-)
-SELECT
-    (SELECT COALESCE(sum(clicks), 0) FROM raw_quarters)::bigint AS events,
-    (SELECT COALESCE(sum(clicks), 0) FROM click_quarters)::bigint AS quarters,
-    (SELECT COALESCE(sum(clicks), 0) FROM click_days)::bigint AS days,
-    (
-        SELECT count(*) FROM pairs p
-        WHERE CASE WHEN EXISTS (SELECT FROM event_parts a WHERE a.month = date_trunc('month', p.day)::date)
-            THEN p.clicks > COALESCE(p.rolled_clicks, 0) OR p.bots > COALESCE(p.rolled_bots, 0)
-            ELSE (p.clicks, p.bots) IS DISTINCT FROM (p.rolled_clicks, p.rolled_bots)
-        END
-    )::bigint AS differ;

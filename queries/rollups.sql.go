@@ -64,8 +64,7 @@ type AddClickQuartersParams struct {
 	Bots    []int64
 }
 
-// AddClickQuarters writes the rows in the order of their keys, so that two batches
-// never wait for each other in a circle.
+// AddClickQuarters and the queries below it count for the previous release.
 func (q *Queries) AddClickQuarters(ctx context.Context, arg AddClickQuartersParams) error {
 	_, err := q.db.Exec(ctx, addClickQuarters,
 		arg.URLIds,
@@ -76,58 +75,104 @@ func (q *Queries) AddClickQuarters(ctx context.Context, arg AddClickQuartersPara
 	return err
 }
 
-const compareRollups = `-- name: CompareRollups :one
-WITH raw_quarters AS (
-    SELECT e.url_id, date_bin('15 minutes', e.occurred_at, '2000-01-01 00:00+00') AS bucket,
-        count(*) AS clicks, count(*) FILTER (WHERE e.bot) AS bots
-    FROM events e
-    WHERE e.event_type = 'clicked' AND e.url_id IS NOT NULL
-    GROUP BY 1, 2
-), raw_days AS (
-    SELECT url_id, (bucket AT TIME ZONE 'UTC')::date AS day, sum(clicks)::bigint AS clicks, sum(bots)::bigint AS bots
-    FROM raw_quarters
-    GROUP BY 1, 2
-), pairs AS (
-    SELECT (bucket AT TIME ZONE 'UTC')::date AS day, e.clicks, e.bots, r.clicks AS rolled_clicks, r.bots AS rolled_bots
-    FROM raw_quarters e FULL JOIN click_quarters r USING (url_id, bucket)
-    UNION ALL
-    SELECT day, e.clicks, e.bots, r.clicks, r.bots
-    FROM raw_days e FULL JOIN click_days r USING (url_id, day)
-)
-SELECT
-    (SELECT COALESCE(sum(clicks), 0) FROM raw_quarters)::bigint AS events,
-    (SELECT COALESCE(sum(clicks), 0) FROM click_quarters)::bigint AS quarters,
-    (SELECT COALESCE(sum(clicks), 0) FROM click_days)::bigint AS days,
-    (
-        SELECT count(*) FROM pairs p
-        WHERE CASE WHEN EXISTS (SELECT FROM event_parts a WHERE a.month = date_trunc('month', p.day)::date)
-            THEN p.clicks > COALESCE(p.rolled_clicks, 0) OR p.bots > COALESCE(p.rolled_bots, 0)
-            ELSE (p.clicks, p.bots) IS DISTINCT FROM (p.rolled_clicks, p.rolled_bots)
-        END
-    )::bigint AS differ
+const addLinkTotalChanges = `-- name: AddLinkTotalChanges :exec
+INSERT INTO link_total_changes (url_ids, clicks, people, last_ats)
+VALUES ($1, $2, $3, $4)
 `
 
-type CompareRollupsRow struct {
-	Events   int64
-	Quarters int64
-	Days     int64
-	Differ   int64
+type AddLinkTotalChangesParams struct {
+	URLIds  []int64
+	Clicks  []int64
+	People  []int64
+	LastAts []time.Time
 }
 
-// CompareRollups returns the sums of the rollups and of the clicks among the events,
-// and the number of rollup rows that disagree with the events or are missing. A month
-// that was archived, in whole or in part, keeps its rollups. They only must not be less
-// than the events that are still in the database.
-func (q *Queries) CompareRollups(ctx context.Context) (CompareRollupsRow, error) {
-	row := q.db.QueryRow(ctx, compareRollups)
-	var i CompareRollupsRow
-	err := row.Scan(
-		&i.Events,
-		&i.Quarters,
-		&i.Days,
-		&i.Differ,
+func (q *Queries) AddLinkTotalChanges(ctx context.Context, arg AddLinkTotalChangesParams) error {
+	_, err := q.db.Exec(ctx, addLinkTotalChanges,
+		arg.URLIds,
+		arg.Clicks,
+		arg.People,
+		arg.LastAts,
 	)
-	return i, err
+	return err
+}
+
+const addRollupDigest = `-- name: AddRollupDigest :exec
+INSERT INTO rollup_digests (clicks, oldest_at, payload)
+VALUES ($1, $2, $3)
+`
+
+func (q *Queries) AddRollupDigest(ctx context.Context, clicks int32, oldestAt time.Time, payload []byte) error {
+	_, err := q.db.Exec(ctx, addRollupDigest, clicks, oldestAt, payload)
+	return err
+}
+
+const addRollupRecounts = `-- name: AddRollupRecounts :exec
+INSERT INTO rollup_recounts (day, url_id)
+SELECT unnest($1::date[]), unnest($2::bigint[])
+`
+
+func (q *Queries) AddRollupRecounts(ctx context.Context, days []time.Time, uRLIds []int64) error {
+	_, err := q.db.Exec(ctx, addRollupRecounts, days, uRLIds)
+	return err
+}
+
+const addUpLinkTotals = `-- name: AddUpLinkTotals :execrows
+WITH taken AS (
+    DELETE FROM link_total_changes
+    WHERE id IN (SELECT c.id FROM link_total_changes c ORDER BY c.id LIMIT 20)
+    RETURNING url_ids, clicks, people, last_ats
+), changes AS (
+    SELECT unnest(url_ids) AS url_id, unnest(clicks) AS clicks, unnest(people) AS people, unnest(last_ats) AS last_at
+    FROM taken
+), summed AS (
+    SELECT url_id, sum(clicks) AS clicks, sum(people) AS people, max(last_at) AS last_at, bool_or(clicks < 0) AS lowered
+    FROM changes
+    GROUP BY url_id
+)
+INSERT INTO link_totals (url_id, clicks, people, last_clicked_at)
+SELECT s.url_id, (COALESCE(t.clicks, 0) + s.clicks)::bigint, (COALESCE(t.people, 0) + s.people)::bigint,
+    CASE
+        WHEN s.lowered THEN COALESCE((SELECT max(r.last_at) FROM rollups r WHERE r.scope = s.url_id), s.last_at)
+        ELSE GREATEST(t.last_clicked_at, s.last_at)
+    END
+FROM summed s
+LEFT JOIN link_totals t ON t.url_id = s.url_id
+ORDER BY s.url_id
+ON CONFLICT ON CONSTRAINT link_totals_pkey DO UPDATE
+SET clicks = excluded.clicks, people = excluded.people, last_clicked_at = excluded.last_clicked_at
+`
+
+// AddUpLinkTotals adds some of the changes to the totals, and returns how many links
+// these were of. When clicks of a link were taken away, its last one is looked up.
+func (q *Queries) AddUpLinkTotals(ctx context.Context) (int64, error) {
+	result, err := q.db.Exec(ctx, addUpLinkTotals)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
+const areRollupDigestsLeft = `-- name: AreRollupDigestsLeft :one
+SELECT EXISTS (SELECT FROM rollup_digests) AS left
+`
+
+func (q *Queries) AreRollupDigestsLeft(ctx context.Context) (bool, error) {
+	row := q.db.QueryRow(ctx, areRollupDigestsLeft)
+	var left bool
+	err := row.Scan(&left)
+	return left, err
+}
+
+const countForPrevious = `-- name: CountForPrevious :exec
+SELECT set_config('signpost.keeps_quarters', 'on', true)
+`
+
+// CountForPrevious says that the transaction changes click_quarters for the previous
+// release only, so that nothing has to be counted again for it.
+func (q *Queries) CountForPrevious(ctx context.Context) error {
+	_, err := q.db.Exec(ctx, countForPrevious)
+	return err
 }
 
 const dropEmptyDays = `-- name: DropEmptyDays :exec
@@ -138,6 +183,16 @@ WHERE d.url_id = r.url_id AND d.day = r.day AND d.clicks <= 0
 
 func (q *Queries) DropEmptyDays(ctx context.Context, uRLIds []int64, days []time.Time) error {
 	_, err := q.db.Exec(ctx, dropEmptyDays, uRLIds, days)
+	return err
+}
+
+const dropEmptyLinkTotals = `-- name: DropEmptyLinkTotals :exec
+DELETE FROM link_totals
+WHERE clicks <= 0
+`
+
+func (q *Queries) DropEmptyLinkTotals(ctx context.Context) error {
+	_, err := q.db.Exec(ctx, dropEmptyLinkTotals)
 	return err
 }
 
@@ -152,4 +207,648 @@ WHERE q.url_id = r.url_id AND q.bucket = r.bucket AND q.clicks <= 0
 func (q *Queries) DropEmptyQuarters(ctx context.Context, uRLIds []int64, buckets []time.Time) error {
 	_, err := q.db.Exec(ctx, dropEmptyQuarters, uRLIds, buckets)
 	return err
+}
+
+const dropRollups = `-- name: DropRollups :exec
+DELETE FROM rollups r
+USING (SELECT unnest($1::bigint[]) AS scope, unnest($2::date[]) AS day) k
+WHERE r.scope = k.scope AND r.day = k.day AND r.day >= $3 AND r.day <= $4
+`
+
+type DropRollupsParams struct {
+	Scopes  []int64
+	Days    []time.Time
+	FromDay time.Time
+	ToDay   time.Time
+}
+
+func (q *Queries) DropRollups(ctx context.Context, arg DropRollupsParams) error {
+	_, err := q.db.Exec(ctx, dropRollups,
+		arg.Scopes,
+		arg.Days,
+		arg.FromDay,
+		arg.ToDay,
+	)
+	return err
+}
+
+const findLastClick = `-- name: FindLastClick :one
+SELECT occurred_at
+FROM events
+WHERE url_id = $1::bigint AND event_type = 'clicked' AND occurred_at >= $2 AND occurred_at < $3
+ORDER BY occurred_at DESC
+LIMIT 1
+`
+
+func (q *Queries) FindLastClick(ctx context.Context, uRLID int64, fromTime time.Time, toTime time.Time) (time.Time, error) {
+	row := q.db.QueryRow(ctx, findLastClick, uRLID, fromTime, toTime)
+	var occurred_at time.Time
+	err := row.Scan(&occurred_at)
+	return occurred_at, err
+}
+
+const findLinksOfRollups = `-- name: FindLinksOfRollups :many
+SELECT id, user_id, domain_id, tags
+FROM urls
+WHERE id = ANY($1::bigint[])
+`
+
+type FindLinksOfRollupsRow struct {
+	ID       int64
+	UserID   int64
+	DomainID int64
+	Tags     []string
+}
+
+func (q *Queries) FindLinksOfRollups(ctx context.Context, ids []int64) ([]FindLinksOfRollupsRow, error) {
+	rows, err := q.db.Query(ctx, findLinksOfRollups, ids)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []FindLinksOfRollupsRow{}
+	for rows.Next() {
+		var i FindLinksOfRollupsRow
+		if err := rows.Scan(
+			&i.ID,
+			&i.UserID,
+			&i.DomainID,
+			&i.Tags,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const findRollupScopes = `-- name: FindRollupScopes :many
+SELECT s.id, s.kind, s.name
+FROM rollup_scopes s
+JOIN (SELECT unnest($1::text[]) AS kind, unnest($2::text[]) AS name) k ON k.kind = s.kind AND k.name = s.name
+`
+
+func (q *Queries) FindRollupScopes(ctx context.Context, kinds []string, names []string) ([]RollupScope, error) {
+	rows, err := q.db.Query(ctx, findRollupScopes, kinds, names)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []RollupScope{}
+	for rows.Next() {
+		var i RollupScope
+		if err := rows.Scan(&i.ID, &i.Kind, &i.Name); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const keepsQuarters = `-- name: KeepsQuarters :one
+SELECT keeps_quarters
+FROM installation
+`
+
+// KeepsQuarters says whether the previous release may still read click_quarters and
+// click_days.
+func (q *Queries) KeepsQuarters(ctx context.Context) (bool, error) {
+	row := q.db.QueryRow(ctx, keepsQuarters)
+	var keeps_quarters bool
+	err := row.Scan(&keeps_quarters)
+	return keeps_quarters, err
+}
+
+const listArchivedMonths = `-- name: ListArchivedMonths :many
+SELECT DISTINCT month
+FROM event_parts
+`
+
+// ListArchivedMonths returns months of which the database may lack events.
+func (q *Queries) ListArchivedMonths(ctx context.Context) ([]time.Time, error) {
+	rows, err := q.db.Query(ctx, listArchivedMonths)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []time.Time{}
+	for rows.Next() {
+		var month time.Time
+		if err := rows.Scan(&month); err != nil {
+			return nil, err
+		}
+		items = append(items, month)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const listDaysWithClicks = `-- name: ListDaysWithClicks :many
+SELECT day
+FROM rollups
+WHERE day >= $1 AND day < $2
+UNION
+SELECT (occurred_at AT TIME ZONE 'UTC')::date
+FROM events
+WHERE event_type = 'clicked' AND url_id IS NOT NULL AND occurred_at >= $3 AND occurred_at < $4
+ORDER BY day
+`
+
+type ListDaysWithClicksParams struct {
+	FromDay  time.Time
+	ToDay    time.Time
+	FromTime time.Time
+	ToTime   time.Time
+}
+
+// ListDaysWithClicks returns the days of a range that have rollups or clicks.
+func (q *Queries) ListDaysWithClicks(ctx context.Context, arg ListDaysWithClicksParams) ([]time.Time, error) {
+	rows, err := q.db.Query(ctx, listDaysWithClicks,
+		arg.FromDay,
+		arg.ToDay,
+		arg.FromTime,
+		arg.ToTime,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []time.Time{}
+	for rows.Next() {
+		var day time.Time
+		if err := rows.Scan(&day); err != nil {
+			return nil, err
+		}
+		items = append(items, day)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const listLinksClicked = `-- name: ListLinksClicked :many
+SELECT DISTINCT url_id::bigint AS url_id
+FROM events
+WHERE event_type = 'clicked' AND url_id IS NOT NULL AND occurred_at >= $1 AND occurred_at < $2
+`
+
+func (q *Queries) ListLinksClicked(ctx context.Context, fromTime time.Time, toTime time.Time) ([]int64, error) {
+	rows, err := q.db.Query(ctx, listLinksClicked, fromTime, toTime)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []int64{}
+	for rows.Next() {
+		var url_id int64
+		if err := rows.Scan(&url_id); err != nil {
+			return nil, err
+		}
+		items = append(items, url_id)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const listQuartersOfDay = `-- name: ListQuartersOfDay :many
+SELECT url_id, bucket, clicks, bots
+FROM click_quarters
+WHERE url_id = ANY($1::bigint[]) AND bucket >= $2 AND bucket < $3
+`
+
+func (q *Queries) ListQuartersOfDay(ctx context.Context, uRLIds []int64, fromTime time.Time, toTime time.Time) ([]ClickQuarter, error) {
+	rows, err := q.db.Query(ctx, listQuartersOfDay, uRLIds, fromTime, toTime)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []ClickQuarter{}
+	for rows.Next() {
+		var i ClickQuarter
+		if err := rows.Scan(
+			&i.URLID,
+			&i.Bucket,
+			&i.Clicks,
+			&i.Bots,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const listRollupDigests = `-- name: ListRollupDigests :many
+SELECT payload
+FROM rollup_digests
+`
+
+func (q *Queries) ListRollupDigests(ctx context.Context) ([][]byte, error) {
+	rows, err := q.db.Query(ctx, listRollupDigests)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := [][]byte{}
+	for rows.Next() {
+		var payload []byte
+		if err := rows.Scan(&payload); err != nil {
+			return nil, err
+		}
+		items = append(items, payload)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const listRollupRecounts = `-- name: ListRollupRecounts :many
+SELECT DISTINCT day, url_id
+FROM rollup_recounts
+`
+
+type ListRollupRecountsRow struct {
+	Day   time.Time
+	URLID int64
+}
+
+func (q *Queries) ListRollupRecounts(ctx context.Context) ([]ListRollupRecountsRow, error) {
+	rows, err := q.db.Query(ctx, listRollupRecounts)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []ListRollupRecountsRow{}
+	for rows.Next() {
+		var i ListRollupRecountsRow
+		if err := rows.Scan(&i.Day, &i.URLID); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const listRollupsOfDay = `-- name: ListRollupsOfDay :many
+SELECT scope
+FROM rollups
+WHERE day = $1
+ORDER BY scope
+`
+
+// ListRollupsOfDay returns the scopes of all rows of a day.
+func (q *Queries) ListRollupsOfDay(ctx context.Context, day time.Time) ([]int64, error) {
+	rows, err := q.db.Query(ctx, listRollupsOfDay, day)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []int64{}
+	for rows.Next() {
+		var scope int64
+		if err := rows.Scan(&scope); err != nil {
+			return nil, err
+		}
+		items = append(items, scope)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const loadRollups = `-- name: LoadRollups :many
+SELECT r.scope, r.day, r.clicks, r.people, r.visitors, r.last_at, r.scopes, r.cells
+FROM rollups r
+JOIN (SELECT unnest($1::bigint[]) AS scope, unnest($2::date[]) AS day) k ON k.scope = r.scope AND k.day = r.day
+WHERE r.day >= $3 AND r.day <= $4
+`
+
+type LoadRollupsParams struct {
+	Scopes  []int64
+	Days    []time.Time
+	FromDay time.Time
+	ToDay   time.Time
+}
+
+// LoadRollups returns rows by their keys, which are all within from_day and to_day, so
+// that only the partitions of these days are looked at.
+func (q *Queries) LoadRollups(ctx context.Context, arg LoadRollupsParams) ([]Rollup, error) {
+	rows, err := q.db.Query(ctx, loadRollups,
+		arg.Scopes,
+		arg.Days,
+		arg.FromDay,
+		arg.ToDay,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []Rollup{}
+	for rows.Next() {
+		var i Rollup
+		if err := rows.Scan(
+			&i.Scope,
+			&i.Day,
+			&i.Clicks,
+			&i.People,
+			&i.Visitors,
+			&i.LastAt,
+			&i.Scopes,
+			&i.Cells,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const makeRollupScopes = `-- name: MakeRollupScopes :exec
+INSERT INTO rollup_scopes (kind, name)
+SELECT unnest($1::text[]), unnest($2::text[])
+ON CONFLICT ON CONSTRAINT rollup_scopes_name_key DO NOTHING
+`
+
+func (q *Queries) MakeRollupScopes(ctx context.Context, kinds []string, names []string) error {
+	_, err := q.db.Exec(ctx, makeRollupScopes, kinds, names)
+	return err
+}
+
+const missingRollupMonths = `-- name: MissingRollupMonths :many
+SELECT m.month::date AS month
+FROM (SELECT unnest($1::date[]) AS month) m
+WHERE to_regclass('rollups_' || to_char(m.month, 'YYYY_MM')) IS NULL
+`
+
+// MissingRollupMonths returns those of the months that have no partition.
+func (q *Queries) MissingRollupMonths(ctx context.Context, months []time.Time) ([]time.Time, error) {
+	rows, err := q.db.Query(ctx, missingRollupMonths, months)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []time.Time{}
+	for rows.Next() {
+		var month time.Time
+		if err := rows.Scan(&month); err != nil {
+			return nil, err
+		}
+		items = append(items, month)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const recountDay = `-- name: RecountDay :execrows
+INSERT INTO rollup_recounts (day, url_id)
+SELECT $1::date, r.url_id
+FROM (
+    SELECT scope AS url_id FROM rollups WHERE day = $1::date AND scope > 0
+    UNION
+    SELECT e.url_id FROM events e
+    WHERE e.event_type = 'clicked' AND e.occurred_at >= $2 AND e.occurred_at < $3 AND e.url_id IS NOT NULL
+    UNION
+    SELECT 0
+) r
+ORDER BY r.url_id = 0, r.url_id
+`
+
+// RecountDay has every row of a day counted again: first those of links, and then, as
+// the link 0, the others.
+func (q *Queries) RecountDay(ctx context.Context, day time.Time, fromTime time.Time, toTime time.Time) (int64, error) {
+	result, err := q.db.Exec(ctx, recountDay, day, fromTime, toTime)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
+const rollupFigures = `-- name: RollupFigures :one
+SELECT count(*) AS digests, COALESCE(sum(clicks), 0)::bigint AS clicks,
+    COALESCE(EXTRACT(epoch FROM now() - min(created_at)), 0)::float8 AS oldest_seconds,
+    (SELECT count(*) FROM rollup_recounts) AS recounts
+FROM rollup_digests
+`
+
+type RollupFiguresRow struct {
+	Digests       int64
+	Clicks        int64
+	OldestSeconds float64
+	Recounts      int64
+}
+
+func (q *Queries) RollupFigures(ctx context.Context) (RollupFiguresRow, error) {
+	row := q.db.QueryRow(ctx, rollupFigures)
+	var i RollupFiguresRow
+	err := row.Scan(
+		&i.Digests,
+		&i.Clicks,
+		&i.OldestSeconds,
+		&i.Recounts,
+	)
+	return i, err
+}
+
+const rollupWork = `-- name: RollupWork :one
+SELECT EXISTS (SELECT FROM rollup_digests) AS digests, EXISTS (SELECT FROM rollup_recounts) AS recounts
+`
+
+type RollupWorkRow struct {
+	Digests  bool
+	Recounts bool
+}
+
+// RollupWork says whether there is something to merge, and something to count again.
+func (q *Queries) RollupWork(ctx context.Context) (RollupWorkRow, error) {
+	row := q.db.QueryRow(ctx, rollupWork)
+	var i RollupWorkRow
+	err := row.Scan(&i.Digests, &i.Recounts)
+	return i, err
+}
+
+const saveRollups = `-- name: SaveRollups :exec
+INSERT INTO rollups (scope, day, clicks, people, visitors, last_at, scopes, cells)
+SELECT r.scope, r.day, r.clicks, r.people, r.visitors, NULLIF(r.last_at, '0001-01-01 00:00:00+00'), NULLIF(r.scopes, ''), r.cells
+FROM (
+    SELECT
+        unnest($1::bigint[]) AS scope,
+        unnest($2::date[]) AS day,
+        unnest($3::bigint[]) AS clicks,
+        unnest($4::bigint[]) AS people,
+        unnest($5::bigint[]) AS visitors,
+        unnest($6::timestamptz[]) AS last_at,
+        unnest($7::bytea[]) AS scopes,
+        unnest($8::bytea[]) AS cells
+) r
+ON CONFLICT ON CONSTRAINT rollups_pkey DO UPDATE
+SET clicks = excluded.clicks, people = excluded.people, visitors = excluded.visitors, last_at = excluded.last_at,
+    scopes = excluded.scopes, cells = excluded.cells
+`
+
+type SaveRollupsParams struct {
+	Scopes      []int64
+	Days        []time.Time
+	Clicks      []int64
+	People      []int64
+	Visitors    []int64
+	LastAts     []time.Time
+	OtherScopes [][]byte
+	Cells       [][]byte
+}
+
+// SaveRollups has an empty text for a row without other scopes.
+func (q *Queries) SaveRollups(ctx context.Context, arg SaveRollupsParams) error {
+	_, err := q.db.Exec(ctx, saveRollups,
+		arg.Scopes,
+		arg.Days,
+		arg.Clicks,
+		arg.People,
+		arg.Visitors,
+		arg.LastAts,
+		arg.OtherScopes,
+		arg.Cells,
+	)
+	return err
+}
+
+const sumClicksOfLinks = `-- name: SumClicksOfLinks :many
+SELECT scope::bigint AS url_id, sum(clicks)::bigint AS clicks, false AS recount, NULL::bytea AS payload
+FROM rollups
+WHERE scope = ANY($1::bigint[])
+GROUP BY scope
+UNION ALL
+SELECT 0, 0, false, payload
+FROM rollup_digests
+UNION ALL
+SELECT url_id, 0, true, NULL
+FROM rollup_recounts
+WHERE url_id = ANY($1::bigint[])
+`
+
+type SumClicksOfLinksRow struct {
+	URLID   int64
+	Clicks  int64
+	Recount bool
+	Payload []byte
+}
+
+// SumClicksOfLinks returns the clicks of links in the statistics, all digests that wait
+// to be merged, and the links that wait to be counted again, all as of one moment.
+func (q *Queries) SumClicksOfLinks(ctx context.Context, ids []int64) ([]SumClicksOfLinksRow, error) {
+	rows, err := q.db.Query(ctx, sumClicksOfLinks, ids)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []SumClicksOfLinksRow{}
+	for rows.Next() {
+		var i SumClicksOfLinksRow
+		if err := rows.Scan(
+			&i.URLID,
+			&i.Clicks,
+			&i.Recount,
+			&i.Payload,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const takeRollupDigests = `-- name: TakeRollupDigests :many
+DELETE FROM rollup_digests
+WHERE id IN (
+    SELECT d.id
+    FROM (SELECT w.id, sum(w.clicks) OVER (ORDER BY w.id) - w.clicks AS before FROM rollup_digests w) d
+    WHERE d.before < $1::bigint
+)
+RETURNING clicks, payload
+`
+
+type TakeRollupDigestsRow struct {
+	Clicks  int32
+	Payload []byte
+}
+
+// TakeRollupDigests removes the oldest digests, up to about most_clicks, and returns
+// them.
+func (q *Queries) TakeRollupDigests(ctx context.Context, mostClicks int64) ([]TakeRollupDigestsRow, error) {
+	rows, err := q.db.Query(ctx, takeRollupDigests, mostClicks)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []TakeRollupDigestsRow{}
+	for rows.Next() {
+		var i TakeRollupDigestsRow
+		if err := rows.Scan(&i.Clicks, &i.Payload); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const takeRollupRecounts = `-- name: TakeRollupRecounts :many
+DELETE FROM rollup_recounts
+WHERE id IN (SELECT r.id FROM rollup_recounts r ORDER BY r.id LIMIT $1)
+RETURNING day, url_id
+`
+
+type TakeRollupRecountsRow struct {
+	Day   time.Time
+	URLID int64
+}
+
+// TakeRollupRecounts removes the oldest rows and returns them. The same day and link
+// may be in several.
+func (q *Queries) TakeRollupRecounts(ctx context.Context, rowLimit int32) ([]TakeRollupRecountsRow, error) {
+	rows, err := q.db.Query(ctx, takeRollupRecounts, rowLimit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []TakeRollupRecountsRow{}
+	for rows.Next() {
+		var i TakeRollupRecountsRow
+		if err := rows.Scan(&i.Day, &i.URLID); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }

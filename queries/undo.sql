@@ -44,11 +44,6 @@ ORDER BY import_line
 LIMIT @row_limit
 FOR UPDATE;
 
--- name: FindClickedURLs :many
-SELECT DISTINCT url_id
-FROM click_days
-WHERE url_id = ANY(@ids::bigint[]) AND clicks > 0;
-
 -- name: SwitchOnURLs :exec
 -- SwitchOnURLs switches on links that an undo of the previous release had switched off
 -- and that are kept.
@@ -92,7 +87,10 @@ FROM (
 -- name: DeleteImportedEvents :many
 DELETE FROM events
 WHERE import_id = @import_id::bigint AND import_line > @after_line::bigint AND import_line <= @last_line::bigint
-RETURNING url_id, occurred_at, event_type, bot;
+RETURNING COALESCE(url_id, 0)::bigint AS url_id, COALESCE(user_id, 0)::bigint AS user_id, occurred_at, event_type,
+    COALESCE(kind, CASE WHEN bot THEN 'bot' ELSE 'person' END)::text AS kind, COALESCE(country, '')::text AS country,
+    COALESCE(referrer_host, '')::text AS referrer_host, COALESCE(browser, '')::text AS browser, COALESCE(os, '')::text AS os,
+    COALESCE(device, '')::text AS device, COALESCE(trigger, '')::text AS trigger, COALESCE(firsts, 0)::smallint AS firsts;
 
 -- name: InsertImportKept :exec
 INSERT INTO import_kept (import_id, line, row_id, reason)

@@ -25,14 +25,25 @@ func (q *Queries) ActAsImport(ctx context.Context, importID string) error {
 const deleteImportedEvents = `-- name: DeleteImportedEvents :many
 DELETE FROM events
 WHERE import_id = $1::bigint AND import_line > $2::bigint AND import_line <= $3::bigint
-RETURNING url_id, occurred_at, event_type, bot
+RETURNING COALESCE(url_id, 0)::bigint AS url_id, COALESCE(user_id, 0)::bigint AS user_id, occurred_at, event_type,
+    COALESCE(kind, CASE WHEN bot THEN 'bot' ELSE 'person' END)::text AS kind, COALESCE(country, '')::text AS country,
+    COALESCE(referrer_host, '')::text AS referrer_host, COALESCE(browser, '')::text AS browser, COALESCE(os, '')::text AS os,
+    COALESCE(device, '')::text AS device, COALESCE(trigger, '')::text AS trigger, COALESCE(firsts, 0)::smallint AS firsts
 `
 
 type DeleteImportedEventsRow struct {
-	URLID      *int64
-	OccurredAt time.Time
-	EventType  string
-	Bot        *bool
+	URLID        int64
+	UserID       int64
+	OccurredAt   time.Time
+	EventType    string
+	Kind         string
+	Country      string
+	ReferrerHost string
+	Browser      string
+	OS           string
+	Device       string
+	Trigger      string
+	Firsts       int16
 }
 
 func (q *Queries) DeleteImportedEvents(ctx context.Context, importID int64, afterLine int64, lastLine int64) ([]DeleteImportedEventsRow, error) {
@@ -46,9 +57,17 @@ func (q *Queries) DeleteImportedEvents(ctx context.Context, importID int64, afte
 		var i DeleteImportedEventsRow
 		if err := rows.Scan(
 			&i.URLID,
+			&i.UserID,
 			&i.OccurredAt,
 			&i.EventType,
-			&i.Bot,
+			&i.Kind,
+			&i.Country,
+			&i.ReferrerHost,
+			&i.Browser,
+			&i.OS,
+			&i.Device,
+			&i.Trigger,
+			&i.Firsts,
 		); err != nil {
 			return nil, err
 		}
@@ -111,32 +130,6 @@ WHERE import_id = $1 AND outcome = 'imported'
 func (q *Queries) DropNoticeCounts(ctx context.Context, importID int64) error {
 	_, err := q.db.Exec(ctx, dropNoticeCounts, importID)
 	return err
-}
-
-const findClickedURLs = `-- name: FindClickedURLs :many
-SELECT DISTINCT url_id
-FROM click_days
-WHERE url_id = ANY($1::bigint[]) AND clicks > 0
-`
-
-func (q *Queries) FindClickedURLs(ctx context.Context, ids []int64) ([]int64, error) {
-	rows, err := q.db.Query(ctx, findClickedURLs, ids)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	items := []int64{}
-	for rows.Next() {
-		var url_id int64
-		if err := rows.Scan(&url_id); err != nil {
-			return nil, err
-		}
-		items = append(items, url_id)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
 }
 
 const findImportedEvents = `-- name: FindImportedEvents :one

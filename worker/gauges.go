@@ -26,7 +26,7 @@ const (
 
 // grows are the tables that can fill the database.
 var grows = []string{
-	"events", "urls", "users", "click_quarters", "click_days", "click_batches", "click_rejects",
+	"events", "urls", "users", "rollups", "rollup_digests", "link_totals", "click_quarters", "click_days", "click_batches", "click_rejects",
 	"import_chunks", "import_errors", "import_notices", "link_changes", "river_job",
 }
 
@@ -35,6 +35,7 @@ type figures struct {
 	queues   []queries.QueueDepthsRow
 	paused   []queries.PausedQueuesRow
 	batches  queries.PendingBatchesRow
+	rollups  queries.RollupFiguresRow
 	months   []time.Time // with a partition
 	due      []time.Time // to be archived
 	parts    queries.EventPartFiguresRow
@@ -71,7 +72,7 @@ func (d *deps) sampleOnce(ctx context.Context, sizes bool) error {
 		f = *last
 	}
 	err := readAll(ctx,
-		into(&f.queues, q.QueueDepths), into(&f.paused, q.PausedQueues), into(&f.batches, q.PendingBatches),
+		into(&f.queues, q.QueueDepths), into(&f.paused, q.PausedQueues), into(&f.batches, q.PendingBatches), into(&f.rollups, q.RollupFigures),
 		into(&f.parts, q.EventPartFigures), into(&f.imports, q.ImportStates), into(&f.server, q.ServerFigures),
 		into(&f.replicas, q.ListReplicas),
 		into(&f.fresh, func(ctx context.Context) (rollup.Freshness, error) { return rollup.ReadFreshness(ctx, q) }),
@@ -134,6 +135,10 @@ func (s *sampled) Collect(ch chan<- prometheus.Metric) {
 	e.gauge("clicks_pending_oldest_seconds", "Age of the oldest click in a batch that is not ingested.", f.batches.OldestSeconds)
 	e.gauge("click_batches_failed", "Click batches that cannot be ingested as they are and wait for an operator.", float64(f.batches.FailedBatches))
 	e.gauge("clicks_failed", "Clicks in batches that wait for an operator.", float64(f.batches.FailedClicks))
+	e.gauge("rollup_digests_waiting", "Digests of clicks that are not merged into the statistics yet.", float64(f.rollups.Digests))
+	e.gauge("rollup_clicks_waiting", "Clicks in these digests.", float64(f.rollups.Clicks))
+	e.gauge("rollup_waiting_oldest_seconds", "Age of the oldest digest that is not merged.", f.rollups.OldestSeconds)
+	e.gauge("rollup_recounts_waiting", "Days of links whose statistics are to be counted again from the events.", float64(f.rollups.Recounts))
 	e.gauge("events_partitions", "Months of events that are in the database.", float64(len(f.months)))
 	e.gauge("events_partition_months_ahead", "Whole months beyond the current one that have their partition of events, up to the first that has not; -1 if the current one has none.",
 		float64(monthsAhead(f.months, time.Now())))

@@ -183,13 +183,20 @@ func (r *eventRows) insert(ctx context.Context, q *queries.Queries, of []int) (m
 
 func (r *eventRows) notices([]int) []csvimport.Notice { return nil }
 
-// count adds imported clicks to the rollups, like any other clicks.
+// count adds imported clicks to the statistics, like any other clicks.
 func (r *eventRows) count(ctx context.Context, q *queries.Queries, inserted []int) error {
 	var counts rollup.Changes
 	for _, i := range inserted {
 		if e := &r.events[i]; e.Type == eventClicked {
 			click, _ := readClickFields(e.Details)
-			counts.Add(rollup.Event{URLID: e.URLID, At: e.At, Bot: click.bot == 1})
+			kind := visits.Person
+			if click.bot == 1 {
+				kind = visits.Bot
+			}
+			counts.Add(rollup.Event{
+				URLID: e.URLID, UserID: or(e.UserID, r.owners[e.URLID]), At: e.At, Kind: string(kind), Country: click.country,
+				Referrer: click.referrer, Browser: click.browser, System: click.os, Device: click.device,
+			})
 		}
 	}
 	return counts.Apply(ctx, q)

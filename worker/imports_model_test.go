@@ -118,7 +118,7 @@ func TestImportIsSequential(t *testing.T) {
 			s.start(map[string]int{jobs.QueueImports: 3})
 			for seed := range uint64(modelSeeds) {
 				r := rand.New(rand.NewPCG(seed, 11)) //nolint:gosec // a test that can be repeated
-				s.exec("TRUNCATE users, urls, events, click_days, click_quarters, imports RESTART IDENTITY CASCADE")
+				s.exec("TRUNCATE users, urls, events, rollups, rollup_digests, imports RESTART IDENTITY CASCADE")
 				s.exec(ann)
 				s.exec("INSERT INTO urls (id, user_id, short_code, original_url) VALUES (1, 1, 'b1', 'https://example.com/')")
 				rows, taken := test.random(r, 1+r.IntN(60)), map[string]bool{}
@@ -135,7 +135,7 @@ func TestImportIsSequential(t *testing.T) {
 				s.wantValues(fmt.Sprint(imported), "SELECT import_line FROM "+string(test.kind)+" WHERE import_id = $1 ORDER BY 1", id)
 				s.wantValues(fmt.Sprint(rejected), "SELECT line FROM import_errors WHERE import_id = $1 ORDER BY 1", id)
 				if test.kind == csvimport.KindEvents {
-					s.wantInt(int64(len(imported)), "SELECT COALESCE(sum(clicks), 0) FROM click_days")
+					s.wantClicks(int64(len(imported)), 0)
 					s.wantRollups()
 				}
 				if t.Failed() {

@@ -341,8 +341,9 @@ func TestImportOfEvents(t *testing.T) {
 	s.wantRejections(id, "4 url_id, 5 user_id, 6 id, 8 timestamp, 10 url_id, 11 url_id, 12 user_id")
 	s.wantInt(2, "SELECT user_id FROM events WHERE source_id = 2") // the owner of the link
 	s.wantInt(1, "SELECT count(*) FROM events WHERE url_id IS NULL AND user_id = 1 AND event_type = 'updated'")
-	s.wantInt(2, "SELECT clicks FROM click_days WHERE url_id = 10 AND day = '2011-03-04'")
-	s.wantInt(2, "SELECT count(*) FROM click_quarters")
+	s.fold()
+	s.wantInt(2, "SELECT clicks FROM rollups WHERE scope = 10 AND day = '2011-03-04'")
+	s.wantInt(1, "SELECT count(*) FROM rollups WHERE scope > 0")
 }
 
 // Two imports of one file run at once: each row is imported once.

@@ -26,6 +26,9 @@ type metrics struct {
 	importUndone    *prometheus.CounterVec
 	importsFinished *prometheus.CounterVec
 	reenqueued      *prometheus.CounterVec
+	foldSeconds     prometheus.Histogram
+	foldClicks      prometheus.Counter
+	foldFailures    prometheus.Counter
 	sampled         *sampled
 }
 
@@ -41,6 +44,13 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 			Help:    "How long job runs took, by kind.",
 			Buckets: []float64{.005, .02, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60},
 		}, []string{"kind"}),
+		foldSeconds: f.NewHistogram(prometheus.HistogramOpts{
+			Name:    "signpost_rollup_merge_duration_seconds",
+			Help:    "How long merges of clicks into the statistics took. One worker at a time merges.",
+			Buckets: []float64{.005, .02, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60},
+		}),
+		foldClicks:      f.NewCounter(prometheus.CounterOpts{Name: "signpost_rollup_clicks_merged_total", Help: "Clicks that were merged into the statistics or taken out of them."}),
+		foldFailures:    f.NewCounter(prometheus.CounterOpts{Name: "signpost_rollup_merge_failures_total", Help: "Merges that failed. Their clicks wait for the next one."}),
 		archiveFailures: f.NewCounter(prometheus.CounterOpts{Name: "signpost_events_retire_failures_total", Help: "Attempts to take a month out of the database that failed."}),
 		clicksIngested:  f.NewCounter(prometheus.CounterOpts{Name: "signpost_clicks_ingested_total", Help: "Clicks that became events."}),
 		clicksRejected:  counters("signpost_clicks_rejected_total", "Clicks that were rejected: they could not become events. By reason.", "reason"),

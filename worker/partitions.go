@@ -9,6 +9,7 @@ import (
 
 	"github.com/signpost/signpost/internal/jobs"
 	"github.com/signpost/signpost/internal/postgres"
+	"github.com/signpost/signpost/internal/rollup"
 )
 
 // partitionsAhead is the number of months after the current one for which partitions
@@ -16,7 +17,7 @@ import (
 // missing.
 const partitionsAhead = 3
 
-// makePartitions makes the partitions of events ahead of time, by
+// makePartitions makes the partitions of events and of statistics ahead of time, by
 // [postgres.EnsurePartitions].
 type makePartitions struct {
 	river.WorkerDefaults[jobs.MakePartitions]
@@ -32,6 +33,9 @@ func (w *makePartitions) Work(ctx context.Context, _ *river.Job[jobs.MakePartiti
 	// Partitions that this process remembers are checked too, because a partition may
 	// have been dropped.
 	if err := postgres.EnsurePartitions(ctx, w.deps.pool, months); err != nil {
+		return fmt.Errorf("make partitions ahead: %w", err)
+	}
+	if err := rollup.EnsureMonths(ctx, w.deps.pool, months); err != nil {
 		return fmt.Errorf("make partitions ahead: %w", err)
 	}
 	return nil

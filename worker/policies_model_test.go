@@ -259,10 +259,11 @@ func (s *site) wantSameReport(dry, id int64) {
 // everything returns all rows that no dry run may change.
 func (s *site) everything() string {
 	s.Helper()
+	s.fold()
 	return s.text(`SELECT concat_ws(E'\n',
 		(SELECT string_agg(u::text, ' ' ORDER BY id) FROM users u), (SELECT string_agg(u::text, ' ' ORDER BY id) FROM urls u),
 		(SELECT string_agg(e::text, ' ' ORDER BY occurred_at, id) FROM events e),
-		(SELECT string_agg(d::text, ' ' ORDER BY url_id, day) FROM click_days d),
+		(SELECT string_agg(r::text, ' ' ORDER BY scope, day) FROM rollups r),
 		(SELECT string_agg(l::text, ' ' ORDER BY id) FROM link_changes l),
 		(SELECT string_agg(sequencename || last_value, ' ' ORDER BY sequencename) FROM pg_sequences
 			WHERE schemaname = 'public' AND sequencename NOT LIKE 'river%' AND sequencename <> 'imports_id_seq'),

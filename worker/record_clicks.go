@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -16,7 +17,6 @@ import (
 	"github.com/signpost/signpost/internal/jobs"
 	"github.com/signpost/signpost/internal/postgres"
 	"github.com/signpost/signpost/internal/rollup"
-	"github.com/signpost/signpost/internal/visits"
 	"github.com/signpost/signpost/queries"
 )
 
@@ -349,12 +349,16 @@ func refusal(err error) string {
 	return rejectedRefused
 }
 
-// countInRollups adds clicks to the rollups.
+// countInRollups adds clicks to the statistics.
 func countInRollups(ctx context.Context, q *queries.Queries, events []event) error {
 	var counts rollup.Changes
 	for i := range events {
 		e := &events[i]
-		counts.Add(rollup.Event{URLID: e.urlID, At: e.time(), Bot: e.kind != visits.Person})
+		counts.Add(rollup.Event{
+			URLID: e.urlID, UserID: e.userID, At: e.time(), Kind: string(e.kind), Country: strings.TrimRight(string(e.country[:]), "\x00"),
+			Referrer: e.host, Browser: e.agent.Browser, System: e.agent.OS, Device: e.agent.Device, Trigger: e.trigger.String(),
+			First: e.firsts > 0 && e.firsts&rollup.FirstOfLink != 0, FirstOfAll: e.firsts > 0 && e.firsts&rollup.FirstOfAll != 0,
+		})
 	}
 	return counts.Apply(ctx, q)
 }

@@ -46,14 +46,27 @@ func many(n int, at time.Time) []clicks.Click {
 	return batch
 }
 
-// wantCounted checks that events and rollups hold n clicks and agree.
+// fold merges all clicks into the statistics.
+func (s *site) fold() {
+	s.Helper()
+	s.ok(rollup.Fold(s.ctx, s.pool))
+}
+
+// wantClicks checks how many clicks the statistics say a link has, or with 0 all links.
+func (s *site) wantClicks(n, link int64) {
+	s.Helper()
+	s.fold()
+	s.wantInt(n, "SELECT COALESCE(sum(clicks), 0) FROM rollups WHERE scope = $1", link)
+}
+
+// wantCounted checks that events and statistics hold n clicks and agree.
 func (s *site) wantCounted(n int64) {
 	s.Helper()
 	s.wantInt(n, "SELECT count(*) FROM events WHERE event_type = 'clicked'")
 	s.wantRollups()
 }
 
-// wantRollups checks that the rollups agree with the events.
+// wantRollups checks that the statistics agree with the events.
 func (s *site) wantRollups() {
 	s.Helper()
 	compared, err := rollup.Check(s.ctx, s.pool)
@@ -180,7 +193,7 @@ func TestStaleWorkerComesAfterItsSuccessor(t *testing.T) {
 func TestJobThatRunsTwiceAtOnce(t *testing.T) {
 	for name, held := range map[string]string{
 		"both wait for the batch":               "SELECT FROM click_batches WHERE id = 'a-1' FOR UPDATE",
-		"one has it and the other waits for it": "LOCK TABLE click_days IN SHARE MODE",
+		"one has it and the other waits for it": "LOCK TABLE rollup_digests IN SHARE MODE",
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := setup(t)
@@ -241,9 +254,9 @@ func TestRecordClicksKilledBeforeCommit(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := setup(t)
 			s.ship("a-1", many(50, time.Now()))
-			lock := s.lock("LOCK TABLE click_days IN SHARE MODE") // events and quarters are written by then
+			lock := s.lock("LOCK TABLE rollup_digests IN SHARE MODE") // events are written by then
 			w := s.start(nil)
-			s.eventually("job waits for the days", s.someoneWaits)
+			s.eventually("job waits to leave its digest", s.someoneWaits)
 			kill(s, w)
 			s.wantInt(0, "SELECT count(*) FROM events")
 			s.rollback(lock)
@@ -285,9 +298,9 @@ func TestJobsOfAKilledWorkerRunAgain(t *testing.T) {
 func TestRecordClicksCancelledByAnOperator(t *testing.T) {
 	s := setup(t)
 	id := s.ship("a-1", many(50, time.Now()))
-	lock := s.lock("LOCK TABLE click_days IN SHARE MODE")
+	lock := s.lock("LOCK TABLE rollup_digests IN SHARE MODE")
 	s.start(nil)
-	s.eventually("job waits for the days", s.someoneWaits)
+	s.eventually("job waits to leave its digest", s.someoneWaits)
 	if _, err := s.river.JobCancel(s.ctx, id); err != nil {
 		t.Fatalf("cancel job: %v", err)
 	}
@@ -310,14 +323,14 @@ func TestRecordClicksCancelledByAnOperator(t *testing.T) {
 // be run again once the cause is gone.
 func TestJobThatFailsForever(t *testing.T) {
 	s := setup(t)
-	s.exec("ALTER TABLE click_days RENAME TO click_days_away")
+	s.exec("ALTER TABLE rollup_digests RENAME COLUMN payload TO payload_away")
 	id := s.ship("a-1", many(50, time.Now()))
 	s.exec("UPDATE river_job SET attempt = max_attempts - 1 WHERE id = $1", id)
 	w := s.start(nil)
 	s.eventually("job is discarded", func() bool { return s.jobState(id) == "discarded" })
 	s.wantInt(0, "SELECT count(*) FROM events")
 	s.wantInt(1, "SELECT count(*) FROM click_batches WHERE payload IS NOT NULL")
-	if why := s.text("SELECT errors[1]->>'error' FROM river_job WHERE id = $1", id); !strings.Contains(why, "click_days") {
+	if why := s.text("SELECT errors[1]->>'error' FROM river_job WHERE id = $1", id); !strings.Contains(why, "rollup_digests") {
 		t.Errorf("the job says %q", why)
 	}
 	s.ok(w.deps.sampleOnce(s.ctx, false))
@@ -327,7 +340,7 @@ func TestJobThatFailsForever(t *testing.T) {
 	if n := w.figure("clicks_pending"); n != 50 {
 		t.Errorf("the gauge of pending clicks says %v", n)
 	}
-	s.exec("ALTER TABLE click_days_away RENAME TO click_days")
+	s.exec("ALTER TABLE rollup_digests RENAME COLUMN payload_away TO payload")
 	if _, err := s.river.JobRetry(s.ctx, id); err != nil {
 		t.Fatalf("retry job: %v", err)
 	}
@@ -341,9 +354,9 @@ func TestLinkDeletedWhileItsClicksAreInFlight(t *testing.T) {
 	s.exec("INSERT INTO urls (id, user_id, short_code, original_url) VALUES (1, 7, 'one', 'https://example.org/')")
 	s.ship("a-1", []clicks.Click{click(1, time.Now()), click(1, time.Now())})
 	s.ship("a-2", []clicks.Click{click(1, time.Now())})
-	lock := s.lock("LOCK TABLE click_days IN SHARE MODE")
+	lock := s.lock("LOCK TABLE rollup_digests IN SHARE MODE")
 	s.start(map[string]int{jobs.QueueClicks: 1})
-	s.eventually("job waits for the days", s.someoneWaits)
+	s.eventually("job waits to leave its digest", s.someoneWaits)
 	s.exec("DELETE FROM urls")
 	s.exec("DELETE FROM users")
 	s.rollback(lock)
@@ -533,7 +546,7 @@ func TestRecordClicksAfterAPartitionWasDropped(t *testing.T) {
 	s.ship("a-1", many(10, at))
 	s.eventually("first is ingested", s.allIngested)
 	s.exec("DROP TABLE " + at.Format("events_2006_01"))
-	s.exec("TRUNCATE click_quarters, click_days")
+	s.exec("TRUNCATE rollups, rollup_digests")
 	s.ship("a-2", []clicks.Click{click(1, at)})
 	s.eventually("second is ingested", s.allIngested)
 	s.wantCounted(1)

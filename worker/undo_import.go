@@ -169,7 +169,7 @@ func (w *undoImport) removeLinks(ctx context.Context, q *queries.Queries, row qu
 	if err != nil {
 		return undone{}, fmt.Errorf("lock links: %w", err)
 	}
-	clicked, err := q.FindClickedURLs(ctx, idsOf(made))
+	clicked, err := rollup.FindClicked(ctx, q, idsOf(made))
 	if err != nil {
 		return undone{}, fmt.Errorf("look for clicked links: %w", err)
 	}
@@ -250,7 +250,7 @@ func (w *undoImport) keep(ctx context.Context, q *queries.Queries, row queries.I
 	return undone{line: made[len(made)-1].Line, removed: int64(len(made)) - n, kept: n}, nil
 }
 
-// removeEvents removes events; exactly those are taken out of the rollups.
+// removeEvents removes events; exactly those are taken out of the statistics.
 func (w *undoImport) removeEvents(ctx context.Context, q *queries.Queries, row queries.Import) (undone, error) {
 	last, err := q.FindImportedEvents(ctx, row.ID, row.UndoLine, w.deps.undoPiece)
 	if err != nil {
@@ -265,8 +265,12 @@ func (w *undoImport) removeEvents(ctx context.Context, q *queries.Queries, row q
 	}
 	var counts rollup.Changes
 	for _, e := range removed {
-		if e.EventType == eventClicked && e.URLID != nil {
-			counts.Remove(rollup.Event{URLID: *e.URLID, At: e.OccurredAt, Bot: or(e.Bot, false)})
+		if e.EventType == eventClicked {
+			counts.Remove(rollup.Event{
+				URLID: e.URLID, UserID: e.UserID, At: e.OccurredAt, Kind: e.Kind, Country: e.Country,
+				Referrer: e.ReferrerHost, Browser: e.Browser, System: e.OS, Device: e.Device, Trigger: e.Trigger,
+				First: e.Firsts&rollup.FirstOfLink != 0, FirstOfAll: e.Firsts&rollup.FirstOfAll != 0,
+			})
 		}
 	}
 	return undone{line: last, removed: int64(len(removed))}, counts.Apply(ctx, q)

@@ -58,8 +58,9 @@ func (s *site) wantUndone(id, removed, kept int64) {
 // snapshot returns all rows that imports write.
 func (s *site) snapshot() string {
 	s.Helper()
+	s.fold()
 	var all strings.Builder
-	for _, table := range []string{"users", "urls", "events", "click_quarters", "click_days"} {
+	for _, table := range []string{"users", "urls", "events", "rollups"} {
 		fmt.Fprintf(&all, "%s\n%s\n", table, s.text(fmt.Sprintf(`SELECT string_agg(t::text, E'\n' ORDER BY t::text) FROM %s t`, table)))
 	}
 	return all.String()
@@ -179,8 +180,8 @@ func TestUndoOutlivesItsJobs(t *testing.T) {
 	s.wantCounted(int64(2 + shipped))
 	// Without the clicks that came meanwhile, the state is the same as before.
 	s.exec("DELETE FROM events WHERE occurred_at >= '2015-02-01Z' AND occurred_at < '2015-03-01Z'")
-	s.exec("DELETE FROM click_quarters WHERE bucket >= '2015-02-01Z' AND bucket < '2015-03-01Z'")
-	s.exec("DELETE FROM click_days WHERE day >= '2015-02-01' AND day < '2015-03-01'")
+	s.fold()
+	s.exec("DELETE FROM rollups WHERE day >= '2015-02-01' AND day < '2015-03-01'")
 	if after := s.snapshot(); after != before {
 		t.Errorf("after the undo there is\n%s\nbefore the imports there was\n%s", after, before)
 	}
@@ -434,7 +435,7 @@ func TestUndoOutlivesPostgres(t *testing.T) {
 	// Pieces take long enough for a kill.
 	s.exec(`
 		CREATE FUNCTION linger() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.05); RETURN NULL; END $$;
-		CREATE TRIGGER linger AFTER DELETE ON click_days FOR EACH STATEMENT EXECUTE FUNCTION linger()`)
+		CREATE TRIGGER linger AFTER INSERT ON rollup_digests FOR EACH STATEMENT EXECUTE FUNCTION linger()`)
 	s.undo(events)
 	s.killPostgres("more events are removed", "SELECT rows_removed FROM imports WHERE id = $1", events)
 	s.wantUndone(events, 300, 0)

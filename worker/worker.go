@@ -84,8 +84,8 @@ type Worker struct {
 	deps   *deps
 
 	mu      sync.Mutex
-	sampled chan struct{}      // closed when the sampler has returned
-	stop    context.CancelFunc // stops the sampler; nil before Start
+	sampled chan struct{}      // closed when the sampler and the merging of statistics have returned
+	stop    context.CancelFunc // stops both; nil before Start
 }
 
 // deps are the dependencies that the jobs share.
@@ -214,7 +214,7 @@ func (w *Worker) Start(ctx context.Context) error {
 	for {
 		err := w.client.Start(context.WithoutCancel(ctx))
 		if err == nil {
-			w.startSampler(ctx)
+			w.startLoops(ctx)
 			return nil
 		}
 		if !postgres.Unavailable(err) {
@@ -228,14 +228,18 @@ func (w *Worker) Start(ctx context.Context) error {
 	}
 }
 
-func (w *Worker) startSampler(ctx context.Context) {
+// startLoops starts the work that is not done by jobs.
+func (w *Worker) startLoops(ctx context.Context) {
 	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.stop, w.sampled = stop, make(chan struct{})
 	go func(done chan struct{}) {
 		defer close(done)
-		w.deps.sample(ctx)
+		var loops sync.WaitGroup
+		loops.Go(func() { w.deps.sample(ctx) })
+		loops.Go(func() { w.deps.fold(ctx) })
+		loops.Wait()
 	}(w.sampled)
 }
 

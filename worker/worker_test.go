@@ -51,9 +51,9 @@ func TestWorkerOutlivesPostgres(t *testing.T) {
 	s.Cleanup(func() { s.stop(w) })
 
 	s.use(pgtest.Open(t, url).Config())
-	lock := s.lock("LOCK TABLE click_days IN SHARE MODE")
+	lock := s.lock("LOCK TABLE rollup_digests IN SHARE MODE")
 	s.ship("a-1", many(50, time.Now()))
-	s.eventually("job waits for the days", s.someoneWaits)
+	s.eventually("job waits to leave its digest", s.someoneWaits)
 	s.exec("CHECKPOINT") // tests do not wait for the disk, and this much has to be there
 	cluster.Kill()
 	if err := lock.Rollback(s.ctx); err == nil {
@@ -71,9 +71,9 @@ func TestWorkerOutlivesPostgres(t *testing.T) {
 func TestStop(t *testing.T) {
 	s := setup(t)
 	s.ship("a-1", many(50, time.Now()))
-	lock := s.lock("LOCK TABLE click_days IN SHARE MODE")
+	lock := s.lock("LOCK TABLE rollup_digests IN SHARE MODE")
 	w := s.start(nil)
-	s.eventually("job waits for the days", s.someoneWaits)
+	s.eventually("job waits to leave its digest", s.someoneWaits)
 	stopped := make(chan error, 1)
 	go func() { stopped <- w.Stop(s.ctx) }()
 	s.eventually("sampler stops", func() bool {

@@ -81,7 +81,7 @@ type System interface {
 }
 
 // Settle waits until nothing is under way any more: spools are shipped, batches are
-// ingested, and no click job is left.
+// ingested, no click job is left, and all clicks are merged into the statistics.
 func Settle(ctx context.Context, s System, patience time.Duration) error {
 	err := Until(ctx, patience, 500*time.Millisecond, func(ctx context.Context) error {
 		addrs, err := s.Admins(ctx)
@@ -109,12 +109,13 @@ func With(ctx context.Context, s System, do func(context.Context, *pgx.Conn) err
 }
 
 func ingested(ctx context.Context, conn *pgx.Conn) error {
-	var batches, jobs int
+	var batches, jobs, digests int
 	err := conn.QueryRow(ctx, `
 		SELECT (SELECT count(*) FROM click_batches WHERE ingested_at IS NULL),
-			(SELECT count(*) FROM river_job WHERE kind = 'record_clicks' AND state NOT IN ('completed', 'cancelled', 'discarded'))`).Scan(&batches, &jobs)
-	if err == nil && batches+jobs > 0 {
-		err = fmt.Errorf("%d batches and %d jobs are left", batches, jobs)
+			(SELECT count(*) FROM river_job WHERE kind = 'record_clicks' AND state NOT IN ('completed', 'cancelled', 'discarded')),
+			(SELECT count(*) FROM rollup_digests) + (SELECT count(*) FROM rollup_recounts)`).Scan(&batches, &jobs, &digests)
+	if err == nil && batches+jobs+digests > 0 {
+		err = fmt.Errorf("%d batches, %d jobs and %d digests are left", batches, jobs, digests)
 	}
 	return err
 }

@@ -260,3 +260,34 @@ func (p *Partitions) Forget() {
 	defer p.mu.Unlock()
 	clear(p.known)
 }
+
+// Partition is a partition of a table that is divided by days.
+type Partition struct {
+	Of, Name string
+	From, To time.Time // To is the first day after it
+	With     string    // storage parameters, such as fillfactor = 70
+}
+
+// EnsurePartition makes a partition unless it is there, like EnsurePartitions: nobody
+// waits for it, and any number of processes may do so at once.
+func EnsurePartition(ctx context.Context, pool *pgxpool.Pool, p Partition) error {
+	of, name := pgx.Identifier{p.Of}.Sanitize(), pgx.Identifier{p.Name}.Sanitize()
+	with := ""
+	if p.With != "" {
+		with = " WITH (" + p.With + ")"
+	}
+	err := inLockTx(ctx, pool, func(tx pgx.Tx) error {
+		if err := lockForPartitions(ctx, tx, attachLockTimeout); err != nil {
+			return err
+		}
+		var exists bool
+		if err := tx.QueryRow(ctx, "SELECT to_regclass($1) IS NOT NULL", p.Name).Scan(&exists); err != nil || exists {
+			return wrap("look for the table", err)
+		}
+		return execAll(ctx, tx,
+			"CREATE TABLE "+name+" (LIKE "+of+" INCLUDING ALL EXCLUDING INDEXES)"+with,
+			fmt.Sprintf("ALTER TABLE %s ATTACH PARTITION %s FOR VALUES FROM ('%s') TO ('%s')",
+				of, name, p.From.Format(time.DateOnly), p.To.Format(time.DateOnly)))
+	})
+	return wrap("make partition "+p.Name, err)
+}

@@ -1,9 +1,11 @@
-// Package rollup keeps the number of clicks of each link. It is the only writer of
-// click_quarters (a row for each link and quarter of an hour) and of click_days (a row
-// for each link and UTC day).
+// Package rollup keeps the statistics of clicks. It is the only writer and reader of
+// rollups, a row for each scope and UTC day. A scope is a link, all links, or an owner,
+// a domain or a tag.
 //
 // A transaction that writes or removes clicks collects them in [Changes] and calls
-// Apply last, so that events and rollups are changed together or not at all.
+// Apply, which leaves a digest of them. So events and digests are changed together or
+// not at all. [Fold] merges digests into rollups, each exactly once: it removes them in
+// the transaction that changes the rows.
 package rollup
 
 import (
@@ -18,141 +20,149 @@ import (
 
 const (
 	quarter = 15 * time.Minute
-	day     = 24 * time.Hour
+	oneDay  = 24 * time.Hour
+	// All is the scope of all links.
+	All = 0
 )
 
-// Event is a click, with the fields that the rollups need.
+// Event is a click, with the fields that statistics need. An empty text means that
+// there is none; an empty Kind is a person's, and an empty Trigger is a link.
 type Event struct {
-	URLID int64
-	At    time.Time
-	Bot   bool
+	URLID, UserID int64
+	At            time.Time
+
+	Kind, Country, Referrer, Browser, System, Device, Trigger string
+
+	// First says that the click is its visitor's first one for the link on this day,
+	// and FirstOfAll that it is the first one for any link.
+	First, FirstOfAll bool
 }
 
-// Changes collects clicks that are added to the rollups and taken away from them.
-// The zero value is empty and ready. It is not safe for concurrent use.
-type Changes struct {
-	quarters map[key]count
-	removed  bool
+func (e *Event) visit() Visit {
+	return Visit{
+		Quarter: int(e.At.Sub(dateOf(dayNumber(e.At))) / quarter),
+		Values: [dimensions]string{
+			Kind: cmp.Or(e.Kind, Person), Country: e.Country, Referrer: e.Referrer, Browser: e.Browser,
+			System: e.System, Device: e.Device, Trigger: cmp.Or(e.Trigger, "link"),
+		},
+	}
 }
 
+// counts returns how the click counts. first is about its visitor.
+func (e *Event) counts(first bool) Counts {
+	n := Counts{Clicks: 1}
+	if cmp.Or(e.Kind, Person) == Person {
+		n.People = 1
+		if first {
+			n.Visitors = 1
+		}
+	}
+	return n
+}
+
+// key names a row of rollups.
 type key struct {
-	url   int64
-	start int64 // the start of the quarter or day, in seconds since 1970
+	scope int64
+	day   int32 // since 1970
 }
 
-type count struct{ clicks, bots int64 }
+// dayNumber returns the number of whole UTC days between 1970 and t.
+func dayNumber(t time.Time) int32 {
+	return int32((t.Unix() - floorMod(t.Unix(), 86400)) / 86400)
+}
+
+func floorMod(a, b int64) int64 { return (a%b + b) % b }
+
+// dateOf returns the start of a day.
+func dateOf(day int32) time.Time { return time.Unix(int64(day)*86400, 0).UTC() }
+
+// monthOf returns a number that grows with the months of days.
+func monthOf(day int32) int {
+	year, month, _ := dateOf(day).Date()
+	return year*12 + int(month) - 1
+}
+
+// compare orders keys by month, scope and day, as rows are stored.
+func (k key) compare(l key) int {
+	return cmp.Or(cmp.Compare(monthOf(k.day), monthOf(l.day)), cmp.Compare(k.scope, l.scope), cmp.Compare(k.day, l.day))
+}
+
+// Changes collects clicks that are added to the statistics and taken away from them.
+// The zero value is empty and ready. It is not safe for concurrent use.
+type Changes struct{ changes []change }
+
+type change struct {
+	key     key
+	event   Event
+	removed bool
+}
 
 // Add counts a click.
-func (c *Changes) Add(e Event) { c.change(e, 1) }
+func (c *Changes) Add(e Event) { c.change(e, false) }
 
 // Remove takes away a click that was counted.
-func (c *Changes) Remove(e Event) {
-	c.change(e, -1)
-	c.removed = true
+func (c *Changes) Remove(e Event) { c.change(e, true) }
+
+func (c *Changes) change(e Event, removed bool) {
+	if e.URLID != 0 { // a file may have clicks of no link
+		c.changes = append(c.changes, change{key{e.URLID, dayNumber(e.At)}, e, removed})
+	}
 }
 
-func (c *Changes) change(e Event, by int64) {
-	if c.quarters == nil {
-		c.quarters = map[key]count{}
-	}
-	k := key{e.URLID, e.At.Truncate(quarter).Unix()}
-	n := c.quarters[k]
-	n.clicks += by
-	if e.Bot {
-		n.bots += by
-	}
-	c.quarters[k] = n
-}
-
-// Apply writes the changes in the caller's transaction, to which q is bound. It has to
-// be the last step of the transaction: popular links are in every batch, and their rows
-// stay locked from here to the commit. Quarters are written before days, and both in
-// the order of their keys, so that two transactions never wait for each other in a
-// circle. Rows whose count becomes zero are removed.
+// Apply leaves a digest of the changes in the caller's transaction, to which q is bound.
+// It waits for nobody.
 func (c *Changes) Apply(ctx context.Context, q *queries.Queries) error {
-	if len(c.quarters) == 0 {
+	if len(c.changes) == 0 {
 		return nil
 	}
-	quarters, days := columnsOf(c.quarters), columnsOf(c.days())
-	err := q.AddClickQuarters(ctx, queries.AddClickQuartersParams{
-		URLIds: quarters.urls, Buckets: quarters.starts, Clicks: quarters.clicks, Bots: quarters.bots,
-	})
+	oldest := slices.MinFunc(c.changes, func(a, b change) int { return a.event.At.Compare(b.event.At) })
+	err := q.AddRollupDigest(ctx, int32(len(c.changes)), oldest.event.At, encodeDigest(c.entries()))
 	if err != nil {
-		return fmt.Errorf("add to quarters: %w", err)
-	}
-	err = q.AddClickDays(ctx, queries.AddClickDaysParams{
-		URLIds: days.urls, Days: days.starts, Clicks: days.clicks, Bots: days.bots,
-	})
-	if err != nil {
-		return fmt.Errorf("add to days: %w", err)
-	}
-	if !c.removed {
-		return nil
-	}
-	if err := q.DropEmptyQuarters(ctx, quarters.urls, quarters.starts); err != nil {
-		return fmt.Errorf("drop empty quarters: %w", err)
-	}
-	if err := q.DropEmptyDays(ctx, days.urls, days.starts); err != nil {
-		return fmt.Errorf("drop empty days: %w", err)
+		return fmt.Errorf("leave a digest: %w", err)
 	}
 	return nil
 }
 
-func (c *Changes) days() map[key]count {
-	days := map[key]count{}
-	for k, n := range c.quarters {
-		k.start = time.Unix(k.start, 0).Truncate(day).Unix()
-		sum := days[k]
-		days[k] = count{sum.clicks + n.clicks, sum.bots + n.bots}
+// entries returns the changes of each link and day, and those of each day for all links.
+func (c *Changes) entries() []entry {
+	order := make([]*change, len(c.changes))
+	for i := range c.changes {
+		order[i] = &c.changes[i]
 	}
-	return days
-}
-
-// columns holds rows in the order of their keys, as one slice for each column, since
-// the queries take them in this form.
-type columns struct {
-	urls         []int64
-	starts       []time.Time
-	clicks, bots []int64
-}
-
-func columnsOf(counts map[key]count) columns {
-	keys := make([]key, 0, len(counts))
-	for k := range counts {
-		keys = append(keys, k)
+	slices.SortStableFunc(order, func(a, b *change) int {
+		return cmp.Or(cmp.Compare(a.key.day, b.key.day), cmp.Compare(a.key.scope, b.key.scope))
+	})
+	var entries []entry
+	for len(order) > 0 {
+		n := 0
+		for n < len(order) && order[n].key.day == order[0].key.day {
+			n++
+		}
+		entries = append(entries, entriesOfDay(order[:n])...)
+		order = order[n:]
 	}
-	slices.SortFunc(keys, func(a, b key) int { return cmp.Or(cmp.Compare(a.url, b.url), cmp.Compare(a.start, b.start)) })
-	var c columns
-	for _, k := range keys {
-		c.urls = append(c.urls, k.url)
-		c.starts = append(c.starts, time.Unix(k.start, 0).UTC())
-		c.clicks = append(c.clicks, counts[k].clicks)
-		c.bots = append(c.bots, counts[k].bots)
+	return entries
+}
+
+// entriesOfDay returns the entries of a day, whose changes are in the order of links.
+func entriesOfDay(of []*change) []entry {
+	all := sides{}
+	entries := []entry{{key: key{All, of[0].key.day}}}
+	for len(of) > 0 {
+		link, e := sides{}, entry{key: of[0].key, owner: of[0].event.UserID}
+		for len(of) > 0 && of[0].key == e.key {
+			c := of[0]
+			visit := c.event.visit()
+			link.side(c.removed).Add(&visit, c.event.counts(c.event.First))
+			all.side(c.removed).Add(&visit, c.event.counts(c.event.FirstOfAll))
+			if !c.removed {
+				e.last = max(e.last, c.event.At.UnixMicro())
+			}
+			of = of[1:]
+		}
+		e.pack(&link)
+		entries = append(entries, e)
 	}
-	return c
-}
-
-// Comparison says how the rollups of a database compare with its events.
-type Comparison struct {
-	Events   int64 // clicks among the events
-	Quarters int64 // clicks in the quarters of an hour
-	Days     int64 // clicks in the days
-	Differ   int64 // rollup rows that disagree with the events, or are missing
-}
-
-// Check compares all rollups with all events, row by row. Archived months have rollups
-// but no events any more. In these months, a difference is only counted if there are
-// more events than the rollups say.
-func Check(ctx context.Context, db queries.DBTX) (Comparison, error) {
-	row, err := queries.New(db).CompareRollups(ctx)
-	if err != nil {
-		return Comparison{}, fmt.Errorf("compare rollups with events: %w", err)
-	}
-	return Comparison(row), nil
-}
-
-// String implements [fmt.Stringer].
-func (c Comparison) String() string {
-	return fmt.Sprintf("rollups: %d clicks in the quarters of an hour, %d in the days, %d in the events; %d rows differ",
-		c.Quarters, c.Days, c.Events, c.Differ)
+	entries[0].pack(&all)
+	return entries
 }

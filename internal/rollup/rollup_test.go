@@ -1,10 +1,14 @@
 package rollup_test
 
 import (
+	"fmt"
+	"math/rand/v2"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/signpost/signpost/internal/pgtest"
@@ -23,9 +27,20 @@ func exec(t *testing.T, pool *pgxpool.Pool, sql string, args ...any) {
 	pgtest.Exec(t, pool, sql, args...)
 }
 
+func number(t *testing.T, pool *pgxpool.Pool, sql string, args ...any) (n int64) {
+	t.Helper()
+	require.NoError(t, pool.QueryRow(t.Context(), sql, args...).Scan(&n), sql)
+	return n
+}
+
 func apply(t *testing.T, pool *pgxpool.Pool, c *rollup.Changes) {
 	t.Helper()
 	require.NoError(t, c.Apply(t.Context(), queries.New(pool)))
+}
+
+func fold(t *testing.T, pool *pgxpool.Pool) {
+	t.Helper()
+	require.NoError(t, rollup.Fold(t.Context(), pool))
 }
 
 func check(t *testing.T, pool *pgxpool.Pool) rollup.Comparison {
@@ -35,70 +50,323 @@ func check(t *testing.T, pool *pgxpool.Pool) rollup.Comparison {
 	return c
 }
 
-// clicks returns clicks at both ends of quarters and days, of two links, one of them by
-// a robot.
-func clicks() []rollup.Event {
-	return []rollup.Event{
-		{URLID: 2, At: base},
-		{URLID: 2, At: base.Add(15*time.Minute - time.Microsecond), Bot: true},
-		{URLID: 2, At: base.Add(15 * time.Minute)},
-		{URLID: 1, At: base.Add(24*time.Hour - time.Microsecond)},
-		{URLID: 1, At: base.Add(24 * time.Hour)},
+// wantSame checks that n clicks are in the events and in the statistics.
+func wantSame(t *testing.T, pool *pgxpool.Pool, n int64) {
+	t.Helper()
+	c := check(t, pool)
+	require.Zero(t, c.Differ, "%v", c)
+	assert.Equal(t, n, c.Events, "clicks in the events")
+	assert.Equal(t, n, c.Clicks, "clicks in the statistics")
+	assert.Zero(t, c.Waiting, "link-days that wait to be counted again")
+}
+
+// randomClick returns a click on one of a few links and days.
+func randomClick(r *rand.Rand) rollup.Event {
+	e := rollup.Event{
+		URLID: 1 + r.Int64N(5), UserID: 1 + r.Int64N(2),
+		At:      base.AddDate(0, 0, -1).Add(time.Duration(r.Int64N(int64(72*time.Hour)/1000)) * 1000),
+		Kind:    []string{rollup.Person, rollup.Person, "bot", "preview"}[r.IntN(4)],
+		Country: []string{"", "DE", "NP"}[r.IntN(3)], Referrer: []string{"", "example.org"}[r.IntN(2)],
+		Browser: "Firefox", System: "Linux", Device: []string{"mobile", "desktop"}[r.IntN(2)], Trigger: []string{"link", "qr"}[r.IntN(2)],
+	}
+	if e.Kind == rollup.Person && r.IntN(2) == 0 {
+		e.First, e.FirstOfAll = true, r.IntN(2) == 0
+	}
+	return e
+}
+
+// crowd makes a click one of a day that has more referrers than are told apart.
+func crowd(r *rand.Rand, e *rollup.Event) {
+	e.URLID, e.At = 1, base.Add(e.At.Sub(base).Abs()%(24*time.Hour))
+	e.Referrer = fmt.Sprintf("%d.example.org", r.IntN(1000))
+}
+
+// insert inserts the event of a click.
+func insert(t *testing.T, db queries.DBTX, e rollup.Event) (id int64) {
+	t.Helper()
+	var firsts int16
+	if e.First {
+		firsts |= 1
+	}
+	if e.FirstOfAll {
+		firsts |= 2
+	}
+	err := db.QueryRow(t.Context(), `INSERT INTO events (occurred_at, url_id, user_id, event_type, bot, kind, firsts, country, referrer_host, browser, os, device, trigger)
+		VALUES ($1, $2, $3, 'clicked', $4, $5, $6, NULLIF($7, ''), NULLIF($8, ''), $9, $10, $11, NULLIF($12, 'link')) RETURNING id`,
+		e.At, e.URLID, e.UserID, e.Kind != rollup.Person, e.Kind, firsts, e.Country, e.Referrer, e.Browser, e.System, e.Device, e.Trigger).Scan(&id)
+	require.NoError(t, err)
+	return id
+}
+
+// links makes users and links for the clicks, some of them with tags. The clicks on the
+// link 5 are of a link that is gone.
+func links(t *testing.T, pool *pgxpool.Pool) {
+	t.Helper()
+	exec(t, pool, `INSERT INTO users (id, username, email) VALUES (1, 'ann', 'ann@example.org'), (2, 'bob', 'bob@example.org')`)
+	exec(t, pool, `INSERT INTO urls (id, user_id, short_code, original_url, tags) VALUES
+		(1, 1, 'one', 'https://example.org/1', '{sale,spring}'), (2, 1, 'two', 'https://example.org/2', '{sale}'),
+		(3, 2, 'three', 'https://example.org/3', '{}'), (4, 2, 'four', 'https://example.org/4', '{}')`)
+	require.NoError(t, postgres.EnsurePartitions(t.Context(), pool, []time.Time{base.AddDate(0, -1, 0)}))
+}
+
+// Random clicks are added and taken away in transactions of random sizes, links change
+// in between, and digests are merged at random moments, or counted again. The statistics
+// always say what the events say.
+func TestStatisticsFollowEvents(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(5) {
+		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
+			t.Parallel()
+			r, pool := rand.New(rand.NewPCG(seed, 13)), pgtest.Pool(t)
+			links(t, pool)
+			type stored struct {
+				id    int64
+				event rollup.Event
+			}
+			var there []stored
+			for range 40 {
+				var changes rollup.Changes
+				for range 1 + r.IntN(40) {
+					e := randomClick(r)
+					if seed == 0 {
+						crowd(r, &e)
+					}
+					there = append(there, stored{insert(t, pool, e), e})
+					changes.Add(e)
+				}
+				for range r.IntN(min(len(there), 30)) {
+					i := r.IntN(len(there))
+					exec(t, pool, "DELETE FROM events WHERE id = $1", there[i].id)
+					changes.Remove(there[i].event)
+					there = append(there[:i], there[i+1:]...)
+				}
+				apply(t, pool, &changes)
+				switch r.IntN(8) {
+				case 0, 1, 2:
+					fold(t, pool)
+				case 3:
+					exec(t, pool, "UPDATE urls SET tags = CASE WHEN tags = '{}' THEN '{sale}' ELSE '{}' END::text[] WHERE id = $1", 1+r.IntN(4))
+				case 4:
+					exec(t, pool, "INSERT INTO rollup_recounts (day, url_id) VALUES ($1, $2)", base.AddDate(0, 0, r.IntN(3)-1), r.IntN(6))
+					fold(t, pool)
+				}
+				if r.IntN(3) > 0 {
+					continue
+				}
+				if c := check(t, pool); c.Differ != 0 {
+					t.Fatal(c)
+				}
+			}
+			fold(t, pool)
+			wantSame(t, pool, int64(len(there)))
+			require.NoError(t, rollup.AddUpTotals(t.Context(), pool))
+			assert.Zero(t, number(t, pool, `
+				SELECT count(*) FROM link_totals t
+				FULL JOIN (SELECT url_id, count(*) AS clicks, count(*) FILTER (WHERE kind = 'person') AS people, max(occurred_at) AS last_at FROM events GROUP BY 1) e USING (url_id)
+				WHERE (t.clicks, t.people, t.last_clicked_at) IS DISTINCT FROM (e.clicks, e.people, e.last_at)`), "totals of links")
+			var changes rollup.Changes
+			for _, s := range there {
+				changes.Remove(s.event)
+			}
+			exec(t, pool, "DELETE FROM events")
+			apply(t, pool, &changes)
+			fold(t, pool)
+			require.NoError(t, rollup.AddUpTotals(t.Context(), pool))
+			assert.Zero(t, number(t, pool, "SELECT (SELECT count(*) FROM rollups) + (SELECT count(*) FROM link_totals)"), "rows without clicks")
+		})
 	}
 }
 
-func TestRollupsFollowEvents(t *testing.T) {
+// Check notices each way in which a row can be wrong, and a rebuild mends it.
+func TestCheckFindsWhatIsWrong(t *testing.T) {
 	t.Parallel()
-	pool := pgtest.Pool(t)
-	apply(t, pool, new(rollup.Changes))
-	var added rollup.Changes
-	for _, e := range clicks() {
-		exec(t, pool, "INSERT INTO events (occurred_at, url_id, event_type, bot) VALUES ($1, $2, 'clicked', $3)", e.At, e.URLID, e.Bot)
-		added.Add(e)
-	}
-	exec(t, pool, "INSERT INTO events (occurred_at, url_id, event_type) VALUES ($1, 1, 'created')", base)
-	if got := check(t, pool).Differ; got != 7 { // four quarters and three days
-		t.Errorf("before anything was added %d rows differ, want 7", got)
-	}
-	apply(t, pool, &added)
-	if got, want := check(t, pool), (rollup.Comparison{Events: 5, Quarters: 5, Days: 5}); got != want {
-		t.Errorf("got %v, want %v", got, want)
-	}
-
-	var removed rollup.Changes
-	removed.Remove(clicks()[1])
-	removed.Remove(clicks()[4])
-	exec(t, pool, "DELETE FROM events WHERE bot OR occurred_at = $1", clicks()[4].At)
-	if got := check(t, pool).Differ; got != 4 {
-		t.Errorf("before anything was taken away %d rows differ, want 4", got)
-	}
-	apply(t, pool, &removed)
-	if got, want := check(t, pool), (rollup.Comparison{Events: 3, Quarters: 3, Days: 3}); got != want {
-		t.Errorf("got %v, want %v", got, want)
-	}
-	var rows int
-	if err := pool.QueryRow(t.Context(), "SELECT count(*) FROM click_days").Scan(&rows); err != nil || rows != 2 {
-		t.Errorf("%d days are left (%v), want 2: those without clicks are removed", rows, err)
+	for name, damage := range map[string]string{
+		"a link's row is gone":                 "DELETE FROM rollups WHERE scope = 2",
+		"a row too many":                       "INSERT INTO rollups SELECT 9, day, clicks, people, visitors, last_at, scopes, cells FROM rollups WHERE scope = 1",
+		"a wrong total":                        "UPDATE rollups SET clicks = clicks + 1 WHERE scope = 1",
+		"wrong cells of a link":                "UPDATE rollups SET cells = (SELECT cells FROM rollups r WHERE r.scope = 2 LIMIT 1) WHERE scope = 1",
+		"a wrong last click":                   "UPDATE rollups SET last_at = last_at + interval '1 second' WHERE scope = 1",
+		"all links' row is gone":               "DELETE FROM rollups WHERE scope = 0",
+		"a wrong row of an owner":              "UPDATE rollups SET clicks = 1, cells = (SELECT cells FROM rollups r WHERE r.scope = 1 LIMIT 1) WHERE scope = -1",
+		"an owner's row is gone":               "DELETE FROM rollups WHERE scope = -2",
+		"a click that nobody counted":          "INSERT INTO events (occurred_at, url_id, event_type, bot) SELECT min(occurred_at), 3, 'clicked', false FROM events",
+		"a click that is gone from the events": "DELETE FROM events WHERE id = (SELECT min(id) FROM events)",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			pool := pgtest.Pool(t)
+			links(t, pool)
+			r := rand.New(rand.NewPCG(1, 2))
+			var changes rollup.Changes
+			for range 200 {
+				e := randomClick(r)
+				insert(t, pool, e)
+				changes.Add(e)
+			}
+			apply(t, pool, &changes)
+			fold(t, pool)
+			wantSame(t, pool, 200)
+			exec(t, pool, damage)
+			require.NotZero(t, check(t, pool).Differ)
+			_, err := rollup.Rebuild(t.Context(), pool, time.Time{}, time.Time{})
+			require.NoError(t, err)
+			fold(t, pool)
+			wantSame(t, pool, number(t, pool, "SELECT count(*) FROM events"))
+		})
 	}
 }
 
-func TestCheckOfArchivedMonths(t *testing.T) {
+// The previous release counts clicks in click_quarters, beside this release, which keeps
+// both in step where that release has been in use.
+func TestClicksOfThePreviousRelease(t *testing.T) {
 	t.Parallel()
 	pool := pgtest.Pool(t)
-	var added rollup.Changes
-	for _, e := range clicks() {
-		added.Add(e)
+	links(t, pool)
+	exec(t, pool, "UPDATE installation SET keeps_quarters = true")
+	previous := func(e rollup.Event, by int) {
+		t.Helper()
+		tx, err := pool.Begin(t.Context())
+		require.NoError(t, err)
+		if by > 0 {
+			pgtest.Exec(t, tx, "INSERT INTO events (occurred_at, url_id, user_id, event_type, bot) VALUES ($1, $2, $3, 'clicked', $4)", e.At, e.URLID, e.UserID, e.Kind != rollup.Person)
+		} else {
+			pgtest.Exec(t, tx, "DELETE FROM events WHERE ctid = (SELECT ctid FROM events WHERE url_id = $1 AND occurred_at = $2 LIMIT 1) AND occurred_at = $2", e.URLID, e.At)
+		}
+		bots := 0
+		if e.Kind != rollup.Person {
+			bots = by
+		}
+		require.NoError(t, queries.New(tx).AddClickQuarters(t.Context(), queries.AddClickQuartersParams{
+			URLIds: []int64{e.URLID}, Buckets: []time.Time{e.At.Truncate(15 * time.Minute)}, Clicks: []int64{int64(by)}, Bots: []int64{int64(bots)},
+		}))
+		require.NoError(t, queries.New(tx).AddClickDays(t.Context(), queries.AddClickDaysParams{
+			URLIds: []int64{e.URLID}, Days: []time.Time{e.At.Truncate(24 * time.Hour)}, Clicks: []int64{int64(by)}, Bots: []int64{int64(bots)},
+		}))
+		require.NoError(t, tx.Commit(t.Context()))
 	}
-	apply(t, pool, &added)
-	if check(t, pool).Differ == 0 {
-		t.Error("rollups without events differ in no row")
+	r, n := rand.New(rand.NewPCG(3, 4)), int64(0)
+	var olds []rollup.Event
+	for range 60 {
+		e := randomClick(r)
+		switch r.IntN(4) {
+		case 0, 1:
+			previous(e, 1)
+			olds = append(olds, e)
+			n++
+		case 2:
+			if len(olds) > 0 {
+				previous(olds[0], -1)
+				olds = olds[1:]
+				n--
+			}
+		default:
+			var changes rollup.Changes
+			insert(t, pool, e)
+			changes.Add(e)
+			apply(t, pool, &changes)
+			n++
+		}
+		if r.IntN(5) == 0 {
+			fold(t, pool)
+			wantSame(t, pool, n)
+		}
 	}
+	fold(t, pool)
+	wantSame(t, pool, n)
+	assert.Zero(t, number(t, pool, `
+		SELECT count(*) FROM (SELECT url_id, sum(clicks) AS clicks, sum(bots) AS bots FROM click_quarters GROUP BY 1) q
+		FULL JOIN (SELECT url_id, count(*) AS clicks, count(*) FILTER (WHERE bot) AS bots FROM events GROUP BY 1) e USING (url_id)
+		WHERE (q.clicks, q.bots) IS DISTINCT FROM (e.clicks, e.bots)`), "quarters that differ")
+	assert.Zero(t, number(t, pool, `
+		SELECT count(*) FROM (SELECT url_id, sum(clicks) AS clicks, sum(bots) AS bots FROM click_days GROUP BY 1) q
+		FULL JOIN (SELECT url_id, count(*) AS clicks, count(*) FILTER (WHERE bot) AS bots FROM events GROUP BY 1) e USING (url_id)
+		WHERE (q.clicks, q.bots) IS DISTINCT FROM (e.clicks, e.bots)`), "days that differ")
+	assert.Zero(t, number(t, pool, "SELECT count(*) FROM rollup_recounts"), "our own changes of quarters are not counted again")
+}
+
+// A month that was archived keeps its statistics. What the previous release counts in it
+// is added.
+func TestArchivedMonths(t *testing.T) {
+	t.Parallel()
+	pool := pgtest.Pool(t)
+	links(t, pool)
+	exec(t, pool, "UPDATE installation SET keeps_quarters = true")
+	var changes rollup.Changes
+	for range 20 {
+		changes.Add(rollup.Event{URLID: 1, UserID: 1, At: base.Add(time.Hour), Country: "DE"})
+	}
+	apply(t, pool, &changes)
+	fold(t, pool)
+	require.NotZero(t, check(t, pool).Differ, "statistics without events")
 	exec(t, pool, "INSERT INTO event_parts (month, part, table_name) VALUES ($1, 1, 'events_part')", base)
-	if got := check(t, pool).Differ; got != 0 {
-		t.Errorf("%d rows differ of a month whose events are archived", got)
-	}
+	require.Zero(t, check(t, pool).Differ)
+	_, err := rollup.Rebuild(t.Context(), pool, time.Time{}, time.Time{})
+	require.NoError(t, err)
+	fold(t, pool)
+	require.Equal(t, int64(20), number(t, pool, "SELECT clicks FROM rollups WHERE scope = 1"), "a rebuild leaves it alone")
+
+	exec(t, pool, "INSERT INTO events (occurred_at, url_id, event_type, bot) VALUES ($1, 1, 'clicked', true)", base.Add(time.Hour))
+	exec(t, pool, "UPDATE click_quarters SET clicks = clicks + 1, bots = bots + 1") // as the previous release does
+	fold(t, pool)
+	assert.Equal(t, int64(21), number(t, pool, "SELECT clicks FROM rollups WHERE scope = 1"))
+	assert.Equal(t, int64(20), number(t, pool, "SELECT people FROM rollups WHERE scope = 1"))
+	assert.Equal(t, int64(21), number(t, pool, "SELECT clicks FROM rollups WHERE scope = 0"))
 	exec(t, pool, "INSERT INTO events (occurred_at, url_id, event_type, bot) VALUES ($1, 9, 'clicked', false)", base)
-	if got := check(t, pool).Differ; got != 2 {
-		t.Errorf("%d rows differ for a late click that was not counted, want its quarter and its day", got)
+	assert.Equal(t, int64(1), check(t, pool).Differ, "a late click that was not counted")
+}
+
+// Many processes merge while clicks come in. Connections are cut in the middle.
+func TestMergingAtOnce(t *testing.T) {
+	t.Parallel()
+	pool := pgtest.Pool(t)
+	links(t, pool)
+	stop := make(chan struct{})
+	var merging, writing sync.WaitGroup
+	for range 3 {
+		merging.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					_, _ = rollup.FoldOnce(t.Context(), pool) // its connection may be cut
+				}
+			}
+		})
 	}
+	merging.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			case <-time.After(20 * time.Millisecond):
+				_, _ = pool.Exec(t.Context(), `SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`)
+			}
+		}
+	})
+	const writers, batches, clicks = 3, 40, 10
+	for w := range uint64(writers) {
+		writing.Go(func() {
+			r := rand.New(rand.NewPCG(w, 5))
+			for range batches {
+				tx, err := pool.Begin(t.Context())
+				if !assert.NoError(t, err) {
+					return
+				}
+				var changes rollup.Changes
+				for range clicks {
+					e := randomClick(r)
+					insert(t, tx, e)
+					changes.Add(e)
+				}
+				assert.NoError(t, changes.Apply(t.Context(), queries.New(tx)))
+				assert.NoError(t, tx.Commit(t.Context()))
+			}
+		})
+	}
+	writing.Wait()
+	close(stop)
+	merging.Wait()
+	fold(t, pool)
+	wantSame(t, pool, writers*batches*clicks)
 }

@@ -1,0 +1,203 @@
+package rollup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/signpost/signpost/internal/pause"
+	"github.com/signpost/signpost/internal/postgres"
+	"github.com/signpost/signpost/queries"
+)
+
+const (
+	// lockFolding is the key of the advisory lock of merging.
+	lockFolding int64 = 0x7369676e706f7378
+	// foldClicks is about how many clicks one transaction merges, and foldRecounts how
+	// many link-days it counts again.
+	foldClicks   = 100_000
+	foldRecounts = 1000
+	foldAttempts = 5
+	busyPause    = 20 * time.Millisecond
+)
+
+// Folded says what a merge did.
+type Folded struct {
+	Clicks   int64 // in the digests that were merged
+	Recounts int   // days of links that were counted again
+	Busy     bool  // another process is merging, so nothing was done
+	More     bool  // there is more to do at once
+}
+
+// Fold merges everything that waits, and counts again what is to be counted again,
+// however many transactions that takes. It waits for other processes that merge.
+func Fold(ctx context.Context, pool *pgxpool.Pool) error {
+	for {
+		did, err := FoldOnce(ctx, pool)
+		switch {
+		case err != nil:
+			return err
+		case did.Busy:
+			if err := pause.For(ctx, busyPause); err != nil {
+				return fmt.Errorf("wait for another merge: %w", err)
+			}
+		case !did.More:
+			return nil
+		}
+	}
+}
+
+// FoldOnce merges the oldest digests in one transaction, unless another process is
+// merging. If it merges all that it sees, it also counts link-days again.
+func FoldOnce(ctx context.Context, pool *pgxpool.Pool) (did Folded, err error) {
+	work, err := queries.New(pool).RollupWork(ctx)
+	if err != nil {
+		return Folded{}, fmt.Errorf("look for digests: %w", err)
+	}
+	if !work.Digests && !work.Recounts {
+		return Folded{}, nil
+	}
+	err = locked(ctx, pool, func(conn *pgxpool.Conn) error {
+		for range foldAttempts {
+			did, err = foldTx(ctx, conn, work.Recounts)
+			var months missingMonths
+			if errors.As(err, &months) {
+				err = EnsureMonths(ctx, pool, months)
+				if err == nil {
+					continue
+				}
+			}
+			if !postgres.Retryable(err) {
+				return err
+			}
+		}
+		return err
+	})
+	if errors.Is(err, errBusy) {
+		return Folded{Busy: true}, nil
+	}
+	if err != nil {
+		return Folded{}, fmt.Errorf("merge digests: %w", err)
+	}
+	return did, nil
+}
+
+var errBusy = errors.New("another process is merging")
+
+// locked calls do with a connection that has the lock of merging, or returns errBusy.
+// The lock is the session's, so that the transaction's snapshot is taken after it.
+func locked(ctx context.Context, pool *pgxpool.Pool, do func(*pgxpool.Conn) error) error {
+	conn, err := pool.Acquire(ctx)
+	if err != nil {
+		return fmt.Errorf("acquire connection: %w", err)
+	}
+	defer conn.Release()
+	var free bool
+	if err := conn.QueryRow(ctx, "SELECT pg_try_advisory_lock($1)", lockFolding).Scan(&free); err != nil {
+		return fmt.Errorf("take the lock of merging: %w", err)
+	}
+	if !free {
+		return errBusy
+	}
+	defer unlock(ctx, conn)
+	return do(conn)
+}
+
+func unlock(ctx context.Context, conn *pgxpool.Conn) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	if _, err := conn.Exec(ctx, "SELECT pg_advisory_unlock($1)", lockFolding); err != nil {
+		_ = conn.Conn().Close(ctx) // which unlocks as well
+	}
+}
+
+// missingMonths are months that have no partition of rollups yet.
+type missingMonths []time.Time
+
+func (m missingMonths) Error() string { return "months of rollups are missing" }
+
+// EnsureMonths makes the partitions of rollups for months, given by their starts, unless
+// they are there.
+func EnsureMonths(ctx context.Context, pool *pgxpool.Pool, months []time.Time) error {
+	for _, month := range months {
+		err := postgres.EnsurePartition(ctx, pool, postgres.Partition{
+			Of: "rollups", Name: month.Format("rollups_2006_01"), From: month, To: month.AddDate(0, 1, 0),
+			With: "fillfactor = 70", // room for rows that are written again and again
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// foldTx merges in one transaction. Its statements share a snapshot, so that it sees the
+// events of exactly those digests that it sees: a row that is counted again has the
+// clicks of all digests that are merged, and of no other.
+func foldTx(ctx context.Context, conn *pgxpool.Conn, recounts bool) (did Folded, err error) {
+	err = postgres.InTx(ctx, conn, func(tx pgx.Tx) error {
+		did = Folded{}
+		// These come before the snapshot. While events are counted, no month of them can
+		// be detached.
+		if _, err := tx.Exec(ctx, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"); err != nil {
+			return fmt.Errorf("set isolation level: %w", err)
+		}
+		if recounts {
+			if _, err := tx.Exec(ctx, "LOCK TABLE ONLY events IN ACCESS SHARE MODE"); err != nil {
+				return fmt.Errorf("keep months in their place: %w", err)
+			}
+		}
+		m := merge{tx: tx, q: queries.New(planned{tx}), others: map[key]*sides{}}
+		entries, err := m.take(ctx, &did, recounts)
+		if err != nil {
+			return err
+		}
+		return m.run(ctx, entries)
+	})
+	return did, err
+}
+
+// planned makes Postgres plan queries for their actual values, and so look at no
+// partition in which they find nothing.
+type planned struct{ queries.DBTX }
+
+// Query implements queries.DBTX.
+func (p planned) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
+	return p.DBTX.Query(ctx, sql, append([]any{pgx.QueryExecModeCacheDescribe}, args...)...)
+}
+
+// take takes digests out of their table and returns their entries. If these are all that
+// there are, it also takes link-days that are to be counted again.
+func (m *merge) take(ctx context.Context, did *Folded, recounts bool) (entries []entry, err error) {
+	digests, err := m.q.TakeRollupDigests(ctx, foldClicks)
+	if err != nil {
+		return nil, fmt.Errorf("take digests: %w", err)
+	}
+	for _, d := range digests {
+		did.Clicks += int64(d.Clicks)
+		if entries, err = decodeDigest(entries, d.Payload); err != nil {
+			return nil, err
+		}
+	}
+	if did.More, err = m.q.AreRollupDigestsLeft(ctx); err != nil {
+		return nil, fmt.Errorf("look for more digests: %w", err)
+	}
+	if did.More || !recounts {
+		did.More = did.More || recounts
+		return entries, nil
+	}
+	rows, err := m.q.TakeRollupRecounts(ctx, foldRecounts)
+	if err != nil {
+		return nil, fmt.Errorf("take link-days to count again: %w", err)
+	}
+	did.Recounts, did.More = len(rows), len(rows) == foldRecounts
+	m.recounts = map[key]bool{}
+	for _, r := range rows {
+		m.recounts[key{r.URLID, dayNumber(r.Day)}] = true
+	}
+	return entries, nil
+}

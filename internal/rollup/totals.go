@@ -1,0 +1,37 @@
+package rollup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/signpost/signpost/internal/postgres"
+	"github.com/signpost/signpost/queries"
+)
+
+// AddUpTotals brings the totals of links, by which lists are sorted, up to date. It does
+// nothing while another process merges.
+func AddUpTotals(ctx context.Context, pool *pgxpool.Pool) error {
+	err := locked(ctx, pool, func(conn *pgxpool.Conn) error {
+		for {
+			var changed int64
+			err := postgres.InTx(ctx, conn, func(tx pgx.Tx) (err error) {
+				q := queries.New(tx)
+				if changed, err = q.AddUpLinkTotals(ctx); err != nil {
+					return err
+				}
+				return q.DropEmptyLinkTotals(ctx)
+			})
+			if err != nil || changed == 0 {
+				return err
+			}
+		}
+	})
+	if err != nil && !errors.Is(err, errBusy) {
+		return fmt.Errorf("add up the totals of links: %w", err)
+	}
+	return nil
+}
