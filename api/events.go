@@ -18,12 +18,12 @@ type Event struct{ service.Event }
 func (*Event) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
 	s.Properties["details"] = &huma.Schema{
 		Type: huma.TypeObject,
-		Description: "Of a click: referrer, browser, os, device, country, bot. Of a change: entity, what was changed, " +
+		Description: "Of a click: referrer, browser, os, device, country, bot, kind, trigger. Of a change: entity, what was changed, " +
 			"with old and new values, and by which token. Of an imported event: what the file said.",
 		AdditionalProperties: true,
 		Examples: []any{map[string]any{
 			"referrer": "news.example", "browser": "Firefox", "os": "Linux",
-			"device": "desktop", "country": "DE", "bot": false,
+			"device": "desktop", "country": "DE", "bot": false, "kind": "person", "trigger": "link",
 		}},
 	}
 	return s

@@ -14,17 +14,17 @@ func TestEvents(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.exec(`
-		INSERT INTO events (occurred_at, url_id, user_id, event_type, bot, country, browser, os, device, referrer_host, details) VALUES
-			(date_trunc('month', now()) + interval '1 s', 7, 3, 'clicked', true, 'DE', 'Firefox', 'Linux', 'desktop', 'news.example', NULL),
-			(date_trunc('month', now()) + interval '2 s', 7, 3, 'clicked', NULL, NULL, NULL, NULL, NULL, NULL, NULL),
-			(date_trunc('month', now()) + interval '3 s', 8, NULL, 'clicked', NULL, NULL, NULL, NULL, NULL, NULL, '{"from": "a file"}'),
-			(date_trunc('month', now()) + interval '4 s', NULL, 3, 'created', NULL, NULL, NULL, NULL, NULL, NULL, NULL)`)
+		INSERT INTO events (occurred_at, url_id, user_id, event_type, bot, country, browser, os, device, referrer_host, details, kind, trigger) VALUES
+			(date_trunc('month', now()) + interval '1 s', 7, 3, 'clicked', true, 'DE', 'Firefox', 'Linux', 'desktop', 'news.example', NULL, 'prefetch', 'qr'),
+			(date_trunc('month', now()) + interval '2 s', 7, 3, 'clicked', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL),
+			(date_trunc('month', now()) + interval '3 s', 8, NULL, 'clicked', NULL, NULL, NULL, NULL, NULL, NULL, '{"from": "a file"}', NULL, NULL),
+			(date_trunc('month', now()) + interval '4 s', NULL, 3, 'created', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)`)
 	rows := b.want(200, RoleReader, "GET", "/events", nil).rows()
 	want := []string{
 		"map[] created <nil> 3",
 		"map[from:a file] clicked 8 <nil>",
-		"map[bot:<nil> browser:<nil> country:<nil> device:<nil> os:<nil> referrer:<nil>] clicked 7 3",
-		"map[bot:true browser:Firefox country:DE device:desktop os:Linux referrer:news.example] clicked 7 3",
+		"map[bot:false browser:<nil> country:<nil> device:<nil> kind:person os:<nil> referrer:<nil> trigger:link] clicked 7 3",
+		"map[bot:true browser:Firefox country:DE device:desktop kind:prefetch os:Linux referrer:news.example trigger:qr] clicked 7 3",
 	}
 	if len(rows) != len(want) {
 		t.Fatalf("events: %v", rows)

@@ -44,7 +44,7 @@ WHERE e.occurred_at = f.occurred_at AND e.id = f.id;
 -- comparison of rows, even if a second bound would exclude more. If there is a link,
 -- the type of its events is compared in a way that no index serves: otherwise the
 -- planner would use an index by type and read the changes of all links.
-SELECT id, occurred_at, url_id, user_id, event_type, bot, country, browser, os, device, referrer_host, details
+SELECT id, occurred_at, url_id, user_id, event_type, bot, kind, trigger, country, browser, os, device, referrer_host, details
 FROM events
 WHERE occurred_at <= @at::timestamptz
     AND (occurred_at, id) < (@at, @at_id::bigint)
@@ -59,7 +59,7 @@ LIMIT @row_limit OFFSET @row_offset;
 
 -- name: ListEventsUp :many
 -- ListEventsUp is like ListEventsDown, with the oldest events first.
-SELECT id, occurred_at, url_id, user_id, event_type, bot, country, browser, os, device, referrer_host, details
+SELECT id, occurred_at, url_id, user_id, event_type, bot, kind, trigger, country, browser, os, device, referrer_host, details
 FROM events
 WHERE occurred_at >= @at::timestamptz
     AND (occurred_at, id) > (@at, @at_id::bigint)
@@ -86,14 +86,14 @@ WHERE occurred_at >= @since::timestamptz
     AND (sqlc.narg(event_type)::text IS NULL OR event_type = sqlc.narg(event_type));
 
 -- name: ImportEvents :many
--- ImportEvents is like ImportUsers. Ids that are 0, empty texts, and bots that are
--- neither 0 nor 1 mean that there is no value.
+-- ImportEvents is like ImportUsers. Ids that are 0 and empty texts mean that there is no
+-- value.
 INSERT INTO events (
-    occurred_at, url_id, user_id, source_id, event_type, details, bot, country, browser, os, device, referrer_host,
+    occurred_at, url_id, user_id, source_id, event_type, details, bot, kind, trigger, country, browser, os, device, referrer_host,
     import_id, import_line
 )
 SELECT r.occurred_at, NULLIF(r.url_id, 0), NULLIF(r.user_id, 0), NULLIF(r.source_id, 0), r.event_type,
-    NULLIF(r.details, '')::jsonb, CASE r.bot WHEN 0 THEN false WHEN 1 THEN true END, NULLIF(r.country, ''),
+    NULLIF(r.details, '')::jsonb, NULLIF(r.kind, '') <> 'person', NULLIF(r.kind, ''), NULLIF(r.trigger, ''), NULLIF(r.country, ''),
     NULLIF(r.browser, ''), NULLIF(r.os, ''), NULLIF(r.device, ''), NULLIF(r.referrer_host, ''), @import_id, r.line
 FROM (
     SELECT
@@ -104,7 +104,8 @@ FROM (
         unnest(@event_types::text[]) AS event_type,
         unnest(@occurred_ats::timestamptz[]) AS occurred_at,
         unnest(@details::text[]) AS details,
-        unnest(@bots::smallint[]) AS bot,
+        unnest(@kinds::text[]) AS kind,
+        unnest(@triggers::text[]) AS trigger,
         unnest(@countries::text[]) AS country,
         unnest(@browsers::text[]) AS browser,
         unnest(@oses::text[]) AS os,

@@ -144,11 +144,11 @@ func (q *Queries) ForgetUser(ctx context.Context, userID *int64, rowLimit int32)
 
 const importEvents = `-- name: ImportEvents :many
 INSERT INTO events (
-    occurred_at, url_id, user_id, source_id, event_type, details, bot, country, browser, os, device, referrer_host,
+    occurred_at, url_id, user_id, source_id, event_type, details, bot, kind, trigger, country, browser, os, device, referrer_host,
     import_id, import_line
 )
 SELECT r.occurred_at, NULLIF(r.url_id, 0), NULLIF(r.user_id, 0), NULLIF(r.source_id, 0), r.event_type,
-    NULLIF(r.details, '')::jsonb, CASE r.bot WHEN 0 THEN false WHEN 1 THEN true END, NULLIF(r.country, ''),
+    NULLIF(r.details, '')::jsonb, NULLIF(r.kind, '') <> 'person', NULLIF(r.kind, ''), NULLIF(r.trigger, ''), NULLIF(r.country, ''),
     NULLIF(r.browser, ''), NULLIF(r.os, ''), NULLIF(r.device, ''), NULLIF(r.referrer_host, ''), $1, r.line
 FROM (
     SELECT
@@ -159,12 +159,13 @@ FROM (
         unnest($6::text[]) AS event_type,
         unnest($7::timestamptz[]) AS occurred_at,
         unnest($8::text[]) AS details,
-        unnest($9::smallint[]) AS bot,
-        unnest($10::text[]) AS country,
-        unnest($11::text[]) AS browser,
-        unnest($12::text[]) AS os,
-        unnest($13::text[]) AS device,
-        unnest($14::text[]) AS referrer_host
+        unnest($9::text[]) AS kind,
+        unnest($10::text[]) AS trigger,
+        unnest($11::text[]) AS country,
+        unnest($12::text[]) AS browser,
+        unnest($13::text[]) AS os,
+        unnest($14::text[]) AS device,
+        unnest($15::text[]) AS referrer_host
 ) r
 WHERE NOT EXISTS (
     SELECT FROM archived_event_ids a
@@ -185,7 +186,8 @@ type ImportEventsParams struct {
 	EventTypes    []string
 	OccurredAts   []time.Time
 	Details       []string
-	Bots          []int16
+	Kinds         []string
+	Triggers      []string
 	Countries     []string
 	Browsers      []string
 	Oses          []string
@@ -198,8 +200,8 @@ type ImportEventsRow struct {
 	ID         int64
 }
 
-// ImportEvents is like ImportUsers. Ids that are 0, empty texts, and bots that are
-// neither 0 nor 1 mean that there is no value.
+// ImportEvents is like ImportUsers. Ids that are 0 and empty texts mean that there is no
+// value.
 func (q *Queries) ImportEvents(ctx context.Context, arg ImportEventsParams) ([]ImportEventsRow, error) {
 	rows, err := q.db.Query(ctx, importEvents,
 		arg.ImportID,
@@ -210,7 +212,8 @@ func (q *Queries) ImportEvents(ctx context.Context, arg ImportEventsParams) ([]I
 		arg.EventTypes,
 		arg.OccurredAts,
 		arg.Details,
-		arg.Bots,
+		arg.Kinds,
+		arg.Triggers,
 		arg.Countries,
 		arg.Browsers,
 		arg.Oses,
@@ -262,7 +265,7 @@ func (q *Queries) InsertChangeEvent(ctx context.Context, arg InsertChangeEventPa
 }
 
 const listEventsDown = `-- name: ListEventsDown :many
-SELECT id, occurred_at, url_id, user_id, event_type, bot, country, browser, os, device, referrer_host, details
+SELECT id, occurred_at, url_id, user_id, event_type, bot, kind, trigger, country, browser, os, device, referrer_host, details
 FROM events
 WHERE occurred_at <= $1::timestamptz
     AND (occurred_at, id) < ($1, $2::bigint)
@@ -294,6 +297,8 @@ type ListEventsDownRow struct {
 	UserID       *int64
 	EventType    string
 	Bot          *bool
+	Kind         *string
+	Trigger      *string
 	Country      *string
 	Browser      *string
 	OS           *string
@@ -334,6 +339,8 @@ func (q *Queries) ListEventsDown(ctx context.Context, arg ListEventsDownParams) 
 			&i.UserID,
 			&i.EventType,
 			&i.Bot,
+			&i.Kind,
+			&i.Trigger,
 			&i.Country,
 			&i.Browser,
 			&i.OS,
@@ -352,7 +359,7 @@ func (q *Queries) ListEventsDown(ctx context.Context, arg ListEventsDownParams) 
 }
 
 const listEventsUp = `-- name: ListEventsUp :many
-SELECT id, occurred_at, url_id, user_id, event_type, bot, country, browser, os, device, referrer_host, details
+SELECT id, occurred_at, url_id, user_id, event_type, bot, kind, trigger, country, browser, os, device, referrer_host, details
 FROM events
 WHERE occurred_at >= $1::timestamptz
     AND (occurred_at, id) > ($1, $2::bigint)
@@ -384,6 +391,8 @@ type ListEventsUpRow struct {
 	UserID       *int64
 	EventType    string
 	Bot          *bool
+	Kind         *string
+	Trigger      *string
 	Country      *string
 	Browser      *string
 	OS           *string
@@ -418,6 +427,8 @@ func (q *Queries) ListEventsUp(ctx context.Context, arg ListEventsUpParams) ([]L
 			&i.UserID,
 			&i.EventType,
 			&i.Bot,
+			&i.Kind,
+			&i.Trigger,
 			&i.Country,
 			&i.Browser,
 			&i.OS,

@@ -9,3 +9,9 @@ ORDER BY r.id
 ON CONFLICT ON CONSTRAINT user_agents_pkey DO UPDATE
 SET seen_on = excluded.seen_on
 WHERE user_agents.seen_on < excluded.seen_on;
+
+-- name: PruneUserAgents :execrows
+-- PruneUserAgents removes headers that were last seen before a day, so that no event has
+-- them any more.
+DELETE FROM user_agents
+WHERE id IN (SELECT a.id FROM user_agents a WHERE a.seen_on < @before::date LIMIT @row_limit);

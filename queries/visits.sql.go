@@ -10,6 +10,21 @@ import (
 	"time"
 )
 
+const pruneUserAgents = `-- name: PruneUserAgents :execrows
+DELETE FROM user_agents
+WHERE id IN (SELECT a.id FROM user_agents a WHERE a.seen_on < $1::date LIMIT $2)
+`
+
+// PruneUserAgents removes headers that were last seen before a day, so that no event has
+// them any more.
+func (q *Queries) PruneUserAgents(ctx context.Context, before time.Time, rowLimit int32) (int64, error) {
+	result, err := q.db.Exec(ctx, pruneUserAgents, before, rowLimit)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
 const storeUserAgents = `-- name: StoreUserAgents :exec
 INSERT INTO user_agents (id, agent, seen_on)
 SELECT DISTINCT ON (r.id) r.id, r.agent, $1::date

@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/signpost/signpost/internal/clicks"
 	"github.com/signpost/signpost/internal/visits"
 )
 
@@ -115,7 +116,15 @@ func appendEvent(b []byte, e *event) []byte {
 	} else {
 		b = appendInt(b, e.agent.id)
 	}
-	return appendText(b, e.trigger.String())
+	return appendText(b, storedTrigger(e.trigger))
+}
+
+// storedTrigger returns a trigger as its column has it: NULL, here "", is a link.
+func storedTrigger(t clicks.Trigger) string {
+	if t == clicks.TriggerLink {
+		return ""
+	}
+	return t.String()
 }
 
 func appendNull(b []byte) []byte { return append(b, 0xff, 0xff, 0xff, 0xff) }

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/signpost/signpost/internal/clicks"
 	"github.com/signpost/signpost/internal/csvimport"
 	"github.com/signpost/signpost/internal/postgres"
 	"github.com/signpost/signpost/internal/rollup"
@@ -155,7 +156,7 @@ func (r *eventRows) insert(ctx context.Context, q *queries.Queries, of []int) (m
 		p.UserIds = append(p.UserIds, or(e.UserID, r.owners[e.URLID]))
 		p.EventTypes = append(p.EventTypes, e.Type)
 		p.OccurredAts = append(p.OccurredAts, e.At)
-		click, details := clickFields{bot: unknownBot}, string(e.Details)
+		click, details := clickFields{}, string(e.Details)
 		if e.Type == eventClicked {
 			var whole bool
 			if click, whole = readClickFields(e.Details); whole {
@@ -163,7 +164,8 @@ func (r *eventRows) insert(ctx context.Context, q *queries.Queries, of []int) (m
 			}
 		}
 		p.Details = append(p.Details, details)
-		p.Bots = append(p.Bots, click.bot)
+		p.Kinds = append(p.Kinds, string(click.kind))
+		p.Triggers = append(p.Triggers, storedTrigger(click.trigger))
 		p.Countries = append(p.Countries, click.country)
 		p.Browsers = append(p.Browsers, click.browser)
 		p.Oses = append(p.Oses, click.os)
@@ -189,13 +191,9 @@ func (r *eventRows) count(ctx context.Context, q *queries.Queries, inserted []in
 	for _, i := range inserted {
 		if e := &r.events[i]; e.Type == eventClicked {
 			click, _ := readClickFields(e.Details)
-			kind := visits.Person
-			if click.bot == 1 {
-				kind = visits.Bot
-			}
 			counts.Add(rollup.Event{
-				URLID: e.URLID, UserID: or(e.UserID, r.owners[e.URLID]), At: e.At, Kind: string(kind), Country: click.country,
-				Referrer: click.referrer, Browser: click.browser, System: click.os, Device: click.device,
+				URLID: e.URLID, UserID: or(e.UserID, r.owners[e.URLID]), At: e.At, Kind: string(click.kind), Country: click.country,
+				Referrer: click.referrer, Browser: click.browser, System: click.os, Device: click.device, Trigger: storedTrigger(click.trigger),
 			})
 		}
 	}
@@ -203,64 +201,84 @@ func (r *eventRows) count(ctx context.Context, q *queries.Queries, inserted []in
 }
 
 // clickFields are those details of an imported click that clicks counted by this
-// service have too. An empty text means that there is none; bot is 0, 1 or unknownBot.
+// service have too. An empty text means that there is none.
 type clickFields struct {
 	referrer, browser, os, device, country string
 
-	bot int16
+	kind    visits.Kind
+	trigger clicks.Trigger
 }
 
-const (
-	unknownBot = -1
-	// maxClickField bounds the length of an imported text in bytes, because statistics
-	// are grouped by it. The longest such text is a host name.
-	maxClickField = 253
-)
+// maxClickField bounds the length of an imported text in bytes, because statistics are
+// grouped by it. The longest such text is a host name.
+const maxClickField = 253
 
 // readClickFields reads the fields in the details of a click that can be stored in
-// columns. whole says that the details have the form that an export writes, so that the
-// columns hold all of them.
+// columns. Without a kind, bot decides: a click of which the file says neither counts as
+// a person's. whole says that the details have the form that an export writes, so that
+// the columns hold all of them. Exports of earlier releases have no kind and no trigger.
 func readClickFields(details json.RawMessage) (f clickFields, whole bool) {
-	f.bot = unknownBot
+	f.kind = visits.Person
 	var given map[string]any
 	if len(details) == 0 || json.Unmarshal(details, &given) != nil {
 		return f, false
 	}
-	texts := map[string]*string{
+	kindWhole, triggerWhole := f.readKind(given), f.readTrigger(given)
+	whole = kindWhole && triggerWhole
+	for name, text := range map[string]*string{
 		"referrer": &f.referrer, "browser": &f.browser, "os": &f.os, "device": &f.device, "country": &f.country,
+	} {
+		value, found := given[name]
+		whole = readText(text, value, name == "referrer") && found && whole
+		delete(given, name)
 	}
-	taken := 0
-	for name, value := range given {
-		text := texts[name]
-		switch v := value.(type) {
-		case nil:
-			if text != nil || name == "bot" {
-				taken++
-			}
-		case bool:
-			if name == "bot" {
-				f.bot = 0
-				if v {
-					f.bot = 1
-				}
-				taken++
-			}
-		case string:
-			if text == nil || v == "" {
-				continue
-			}
-			if *text = v; name == "referrer" {
-				*text = importedHost(v)
-			}
-			if len(*text) > maxClickField {
-				*text = ""
-			}
-			if *text == v {
-				taken++
-			}
-		}
+	return f, whole && len(given) == 0
+}
+
+// readText reads a text of the details. It reports whether the column holds all of it.
+func readText(text *string, value any, isHost bool) bool {
+	said, ok := value.(string)
+	if !ok || said == "" {
+		return value == nil
 	}
-	return f, taken == len(texts)+1 && taken == len(given)
+	if *text = said; isHost {
+		*text = importedHost(said)
+	}
+	if len(*text) > maxClickField {
+		*text = ""
+	}
+	return *text == said
+}
+
+// readKind takes kind and bot from the details. It reports whether the column holds all
+// that they say.
+func (f *clickFields) readKind(given map[string]any) bool {
+	kind, hasKind := given["kind"]
+	bot, hasBot := given["bot"]
+	delete(given, "kind")
+	delete(given, "bot")
+	isBot, ok := bot.(bool)
+	if isBot {
+		f.kind = visits.Bot
+	}
+	whole := hasBot && (ok || bot == nil)
+	said, ok := kind.(string)
+	if !ok || !visits.IsKind(said) {
+		return whole && !hasKind
+	}
+	f.kind = visits.Kind(said)
+	return whole && isBot == (f.kind != visits.Person)
+}
+
+// readTrigger does the same for the trigger.
+func (f *clickFields) readTrigger(given map[string]any) bool {
+	said, found := given["trigger"]
+	delete(given, "trigger")
+	if said == clicks.TriggerQR.String() {
+		f.trigger = clicks.TriggerQR
+		return true
+	}
+	return !found || said == clicks.TriggerLink.String()
 }
 
 // importedHost returns the host of a referrer in a file, "" if there is none. An

@@ -9,6 +9,7 @@ import (
 	"github.com/riverqueue/river"
 
 	"github.com/signpost/signpost/internal/jobs"
+	"github.com/signpost/signpost/internal/postgres"
 	"github.com/signpost/signpost/queries"
 )
 
@@ -73,6 +74,10 @@ func (w *prune) Work(ctx context.Context, _ *river.Job[jobs.Prune]) error {
 		tables = append(tables,
 			prunable{"rows of old imports", func() (int64, error) { return q.PruneImportRows(ctx, keep, w.piece) }},
 			prunable{"old imports", func() (int64, error) { return q.PruneImports(ctx, keep, w.piece) }})
+	}
+	if months := w.deps.retention.Months; months > 0 {
+		first := postgres.MonthOf(time.Now()).AddDate(0, -months, 0) // whose events are kept
+		tables = append(tables, prunable{"user agents", func() (int64, error) { return q.PruneUserAgents(ctx, first, w.piece) }})
 	}
 	for _, table := range tables {
 		errs = append(errs, wrap("prune "+table.what, w.inPieces(ctx, table.what, table.piece)))

@@ -206,7 +206,8 @@ func (b *clickBatch) reject(position int32, reason, detail string) {
 	b.rejects = append(b.rejects, b.rejected(position, reason, detail))
 }
 
-// rejected returns the record of a rejected click, without its address (I9).
+// rejected returns the record of a rejected click, without its address (I9), and without
+// headers if the visitor does not want to be tracked.
 func (b *clickBatch) rejected(position int32, reason, detail string) reject {
 	c := b.clicks[position]
 	// The time is bounded, so that a timestamp can hold it and people can read it.
@@ -214,12 +215,15 @@ func (b *clickBatch) rejected(position int32, reason, detail string) reject {
 	if at.Year() < 1 || at.Year() > 9999 {
 		at = time.Unix(0, 0).UTC()
 	}
-	return reject{reason, queries.InsertClickRejectsParams{
+	row := queries.InsertClickRejectsParams{
 		BatchID: b.id, Position: position, OccurredAt: at, URLID: c.URLID, UserID: c.UserID,
-		UserAgent: new(clicks.Clean(c.UserAgent, clicks.MaxUserAgent)),
-		Referrer:  new(clicks.Clean(c.Referrer, clicks.MaxReferrer)),
-		Reason:    reason + ": " + clicks.Clean(detail, 200),
-	}}
+		Reason: reason + ": " + clicks.Clean(detail, 200),
+	}
+	if !c.Private {
+		row.UserAgent = new(clicks.Clean(c.UserAgent, clicks.MaxUserAgent))
+		row.Referrer = new(clicks.Clean(c.Referrer, clicks.MaxReferrer))
+	}
+	return reject{reason, row}
 }
 
 // ensurePartitions makes the partitions that a batch needs. It rejects the clicks of

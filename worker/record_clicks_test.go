@@ -788,3 +788,12 @@ func TestUserAgentsAreSeenOnceADay(t *testing.T) {
 	s.ok(storeAgents(s.ctx, s.pool, of(), now.Add(48*time.Hour)))
 	assert.Equal(t, "curl 2026-03-03", seen())
 }
+
+func TestRejectsOfPrivateVisitorsHaveNoHeaders(t *testing.T) {
+	t.Parallel()
+	b := &clickBatch{clicks: many(2, time.Now())}
+	b.clicks[1].Private = true
+	assert.NotNil(t, b.rejected(0, rejectedTime, "").row.UserAgent)
+	assert.Nil(t, b.rejected(1, rejectedTime, "").row.UserAgent)
+	assert.Nil(t, b.rejected(1, rejectedTime, "").row.Referrer)
+}

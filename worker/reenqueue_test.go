@@ -186,6 +186,19 @@ func TestPrune(t *testing.T) {
 	s.wantInt(1, "SELECT count(*) FROM click_ledger WHERE cut_at < now() - interval '99 days' AND cut_at > '-infinity'")
 }
 
+// A header is removed when no event that is kept has it any more.
+func TestPruneOfUserAgents(t *testing.T) {
+	s := setup(t)
+	s.exec(`INSERT INTO user_agents SELECT n, 'agent ' || n, date_trunc('month', now() AT TIME ZONE 'UTC')::date - n FROM unnest(ARRAY[0, 1, 100, 101, 102, 103, 104]) n`)
+	d := s.start(map[string]int{jobs.QueueClicks: 1}).deps
+	w := &prune{deps: d, piece: 3}
+	s.ok(w.Work(s.ctx, nil))
+	s.wantInt(7, "SELECT count(*) FROM user_agents") // all events are kept
+	d.retention.Months = 3
+	s.ok(w.Work(s.ctx, nil))
+	s.wantText("0 1", "SELECT string_agg(id::text, ' ' ORDER BY id) FROM user_agents")
+}
+
 // Events of users that do not exist any more lose the names, also events that were
 // restored from an archive, and events of users that an undo removed. Other events stay
 // as they are.

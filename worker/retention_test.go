@@ -61,8 +61,8 @@ func setupArchiving(t *testing.T) *archiving {
 	// Every kind of value, and text that CSV has to quote.
 	s.exec(`INSERT INTO events (occurred_at, event_type, url_id, source_id, import_id, import_line, bot, details)
 		VALUES ($1, 'created', NULL, 7, 3, 9, NULL, '{"a": "b\nc, \"d\"", "e": []}')`, old.Add(time.Hour))
-	s.exec(`INSERT INTO events (occurred_at, event_type, url_id, browser, os)
-		VALUES ($1, 'updated', 1, '', E'x\ny"z')`, old.Add(time.Hour+time.Microsecond))
+	s.exec(`INSERT INTO events (occurred_at, event_type, url_id, browser, os, kind, rules, firsts, user_agent_id, trigger)
+		VALUES ($1, 'updated', 1, '', E'x\ny"z', 'preview', 32767, 3, -9223372036854775808, 'qr')`, old.Add(time.Hour+time.Microsecond))
 	s.stop(w)
 	return r
 }

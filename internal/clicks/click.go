@@ -41,13 +41,12 @@ const (
 	triggers = iota // how many there are
 )
 
-// String returns the name of the trigger, "" for TriggerLink: a link is meant where no
-// trigger is stored.
+// String returns the name of the trigger.
 func (t Trigger) String() string {
 	if t == TriggerQR {
 		return "qr"
 	}
-	return ""
+	return "link"
 }
 
 // Clean returns s in a form that Postgres and people can read: at most limit bytes,

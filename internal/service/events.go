@@ -7,7 +7,9 @@ import (
 	"math"
 	"time"
 
+	"github.com/signpost/signpost/internal/clicks"
 	"github.com/signpost/signpost/internal/postgres"
+	"github.com/signpost/signpost/internal/visits"
 	"github.com/signpost/signpost/queries"
 )
 
@@ -22,14 +24,17 @@ type Event struct {
 	Details json.RawMessage `json:"details"`
 }
 
-// clickDetails are the details of a click; unknown ones are null.
+// clickDetails are the details of a click; unknown ones are null. Bot says that the kind
+// is not a person's, for clients that know only this.
 type clickDetails struct {
 	Referrer *string `json:"referrer"`
 	Browser  *string `json:"browser"`
 	OS       *string `json:"os"`
 	Device   *string `json:"device"`
 	Country  *string `json:"country"`
-	Bot      *bool   `json:"bot"`
+	Bot      bool    `json:"bot"`
+	Kind     string  `json:"kind"`
+	Trigger  string  `json:"trigger"`
 }
 
 func viewEvent(r queries.ListEventsDownRow) Event {
@@ -37,8 +42,13 @@ func viewEvent(r queries.ListEventsDownRow) Event {
 	switch {
 	case len(details) > 0:
 	case r.EventType == "clicked":
+		kind, trigger := visits.Stored(r.Kind, r.Bot), clicks.TriggerLink.String()
+		if r.Trigger != nil {
+			trigger = *r.Trigger
+		}
 		details, _ = json.Marshal(clickDetails{ // cannot fail: strings and a bool
-			Referrer: r.ReferrerHost, Browser: r.Browser, OS: r.OS, Device: r.Device, Country: r.Country, Bot: r.Bot,
+			Referrer: r.ReferrerHost, Browser: r.Browser, OS: r.OS, Device: r.Device, Country: r.Country,
+			Bot: kind != visits.Person, Kind: string(kind), Trigger: trigger,
 		})
 	default:
 		details = json.RawMessage("{}")

@@ -29,5 +29,8 @@ INSERT INTO events (occurred_at, url_id, user_id, event_type, details, source_id
 	(date_trunc('month', now()) + interval '1.000001 s', 1, 7, 'deleted', NULL, NULL);
 INSERT INTO events (occurred_at, url_id, user_id, event_type, bot, browser, country)
 	VALUES (date_trunc('month', now()), 4, 7, 'clicked', true, 'Googlebot', 'DE');
-INSERT INTO click_days (url_id, day, clicks, bots) VALUES (4, date_trunc('month', now()), 1, 1);
+INSERT INTO events (occurred_at, url_id, user_id, event_type, bot, browser, country, kind, trigger)
+	SELECT date_trunc('month', now()), 4, 7, 'clicked', kind <> 'person', kind, 'AT', kind, CASE WHEN kind < 'm' THEN 'qr' END
+	FROM unnest(ARRAY['person', 'bot', 'preview', 'prefetch', 'monitor', 'tool', 'empty']) kind;
+INSERT INTO click_days (url_id, day, clicks, bots) VALUES (4, date_trunc('month', now()), 8, 7);
 SELECT setval('users_id_seq', 20), setval('urls_id_seq', 40);
