@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/signpost/signpost/internal/postgres"
+	"github.com/signpost/signpost/internal/rollup"
 	"github.com/signpost/signpost/internal/service"
 	"github.com/signpost/signpost/queries"
 )
@@ -195,7 +196,13 @@ func TestPlansOfLists(t *testing.T) {
 		INSERT INTO events (occurred_at, url_id, user_id, event_type)
 		SELECT m + n * interval '10 second', 1 + n % 500, 1 + n % 50, CASE WHEN n % 500 = 0 THEN 'updated' ELSE 'clicked' END
 		FROM unnest($1::timestamptz[]) m, generate_series(1, 4000) n`, months)
-	b.exec("VACUUM ANALYZE users, urls, events")
+	var clicks rollup.Changes
+	for n := range int64(5000) {
+		clicks.Add(rollup.Event{URLID: 1 + n%500, At: months[0]})
+	}
+	require.NoError(t, clicks.Apply(t.Context(), queries.New(b.pool)))
+	require.NoError(t, rollup.Fold(t.Context(), b.pool))
+	b.exec("VACUUM ANALYZE users, urls, events, rollups")
 	one, tag, search := int64(7), "t7", "%c4ca4238a0b9%"
 	inactive, updated := false, "updated"
 	everything := queries.ListEventsDownParams{At: months[0].AddDate(0, 1, 0).Add(-2 * time.Hour), AtID: 1 << 62, RowLimit: 21}
@@ -216,7 +223,7 @@ func TestPlansOfLists(t *testing.T) {
 		{"links with a tag", findWith(t.Context(), queries.FindURLsParams{Tag: &tag}), "urls_tags_idx", nil, 0, false},
 		{"links by text", findWith(t.Context(), queries.FindURLsParams{Search: &search}), "urls_title_idx", nil, 0, false},
 		{"links by a tag and text", findWith(t.Context(), queries.FindURLsParams{Tag: &tag, Search: &search}), "Bitmap Index Scan", nil, 0, false},
-		{"clicks of links", func(q *queries.Queries) error { return errorOf(q.GetURLs(t.Context(), []int64{3, 5, 7})) }, "click_days_pkey", nil, 0, false},
+		{"clicks of links", func(q *queries.Queries) error { return errorOf(q.GetURLs(t.Context(), []int64{3, 5, 7})) }, postgres.MonthOf(now).Format("rollups_2006_01_pkey"), nil, 0, false},
 		{"events", eventsWith(t.Context(), everything), "_pkey", []string{"Filter"}, 1, false},
 		{"events of a link", eventsWith(t.Context(), with(everything, func(p *queries.ListEventsDownParams) { p.URLID = &one })), "url_id", []string{"Filter"}, 3, false},
 		{"events of a user", eventsWith(t.Context(), with(everything, func(p *queries.ListEventsDownParams) { p.UserID = &one })), "user_id", []string{"Filter"}, 1, false},

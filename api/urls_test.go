@@ -13,6 +13,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/signpost/signpost/internal/links"
+	"github.com/signpost/signpost/internal/rollup"
+	"github.com/signpost/signpost/queries"
 )
 
 // newLink makes a link and returns it.
@@ -40,23 +42,31 @@ func TestURLs(t *testing.T) {
 	for field, want := range map[string]any{
 		"user_id": float64(ann), "domain": "sign.example", "short_code": "Spring", "short_url": "https://sign.example/Spring",
 		"original_url": "https://example.com/a?b=c#d", "title": "Spring sale", "tags": []any{"b", "a"}, "is_active": true,
-		"expires_at": "2090-01-31T12:00:00Z", "redirect_status": 307.0, "forward_query": true, "clicks": 0.0, "imported_clicks": 0.0,
+		"expires_at": "2090-01-31T12:00:00Z", "redirect_status": 307.0, "forward_query": true, "clicks": 0.0, "people": 0.0, "last_clicked_at": nil, "imported_clicks": 0.0,
 	} {
 		if got := created.body[field]; fmt.Sprint(got) != fmt.Sprint(want) {
 			t.Errorf("%s is %v, want %v", field, got, want)
 		}
 	}
-	if len(created.body) != 16 {
+	if len(created.body) != 18 {
 		t.Errorf("a link has %d fields: %s", len(created.body), created.raw)
 	}
 	if got := b.want(200, RoleReader, "GET", path, nil); string(got.raw) != string(created.raw) {
 		t.Errorf("read %s, created %s", got.raw, created.raw)
 	}
 
-	b.exec(`INSERT INTO click_days
-		VALUES ($1, '2026-01-01', 3, 1), ($1, '2026-01-02', 4, 0), ($1 + 100, '2026-01-02', 9, 0)`, created.id())
-	if got := b.want(200, RoleReader, "GET", path, nil); got.body["clicks"] != 7.0 {
-		t.Errorf("clicks are %v, want 7", got.body["clicks"])
+	var clicks rollup.Changes
+	for i, kind := range []string{rollup.Person, "bot", rollup.Person} {
+		clicks.Add(rollup.Event{URLID: created.id(), UserID: ann, At: time.Date(2026, 1, 1+i, 12, 0, 0, 0, time.UTC), Kind: kind})
+		clicks.Add(rollup.Event{URLID: created.id() + 100, At: time.Date(2026, 1, 9, 12, 0, 0, 0, time.UTC)})
+	}
+	require.NoError(t, clicks.Apply(t.Context(), queries.New(b.pool)))
+	require.NoError(t, rollup.Fold(t.Context(), b.pool))
+	clicked := b.want(200, RoleReader, "GET", path, nil)
+	for field, want := range map[string]any{"clicks": 3.0, "people": 2.0, "last_clicked_at": "2026-01-03T12:00:00Z"} {
+		if got := clicked.body[field]; got != want {
+			t.Errorf("%s is %v, want %v", field, got, want)
+		}
 	}
 	b.want(204, RoleEditor, "DELETE", path, nil)
 	for _, method := range []string{"GET", "PATCH", "PUT", "DELETE"} {

@@ -8,19 +8,30 @@ VALUES (
 RETURNING *;
 
 -- name: GetURL :one
-SELECT sqlc.embed(urls), domains.host, (
-    SELECT COALESCE(sum(d.clicks), 0)::bigint FROM click_days d WHERE d.url_id = urls.id
-) AS clicks
+-- GetURL has the zero time for a link that was never clicked.
+SELECT sqlc.embed(urls), domains.host, COALESCE(c.clicks, 0)::bigint AS clicks, COALESCE(c.people, 0)::bigint AS people,
+    COALESCE(c.last_at, '0001-01-01 00:00:00+00')::timestamptz AS last_at
 FROM urls
 JOIN domains ON domains.id = urls.domain_id
+LEFT JOIN (
+    SELECT r.scope, sum(r.clicks) AS clicks, sum(r.people) AS people, max(r.last_at) AS last_at
+    FROM rollups r
+    WHERE r.scope = @id
+    GROUP BY r.scope
+) c ON c.scope = urls.id
 WHERE urls.id = @id;
 
 -- name: LockURL :one
-SELECT sqlc.embed(urls), domains.host, (
-    SELECT COALESCE(sum(d.clicks), 0)::bigint FROM click_days d WHERE d.url_id = urls.id
-) AS clicks
+SELECT sqlc.embed(urls), domains.host, COALESCE(c.clicks, 0)::bigint AS clicks, COALESCE(c.people, 0)::bigint AS people,
+    COALESCE(c.last_at, '0001-01-01 00:00:00+00')::timestamptz AS last_at
 FROM urls
 JOIN domains ON domains.id = urls.domain_id
+LEFT JOIN (
+    SELECT r.scope, sum(r.clicks) AS clicks, sum(r.people) AS people, max(r.last_at) AS last_at
+    FROM rollups r
+    WHERE r.scope = @id
+    GROUP BY r.scope
+) c ON c.scope = urls.id
 WHERE urls.id = @id
 FOR UPDATE OF urls;
 
@@ -156,18 +167,19 @@ SELECT set_config('enable_seqscan', 'off', true), set_config('enable_indexscan',
     set_config('statement_timeout', sqlc.arg(milliseconds)::bigint::text, true);
 
 -- name: GetURLs :many
--- GetURLs returns links and their clicks, in no particular order. A list first finds
+-- GetURLs returns links and their numbers, in no particular order. A list first finds
 -- the ids of a page and then calls this once to sum up their clicks, so links that are
 -- skipped cost nothing.
-SELECT sqlc.embed(urls), domains.host, COALESCE(c.clicks, 0)::bigint AS clicks
+SELECT sqlc.embed(urls), domains.host, COALESCE(c.clicks, 0)::bigint AS clicks, COALESCE(c.people, 0)::bigint AS people,
+    COALESCE(c.last_at, '0001-01-01 00:00:00+00')::timestamptz AS last_at
 FROM urls
 JOIN domains ON domains.id = urls.domain_id
 LEFT JOIN (
-    SELECT d.url_id, sum(d.clicks) AS clicks
-    FROM click_days d
-    WHERE d.url_id = ANY(@ids::bigint[])
-    GROUP BY d.url_id
-) c ON c.url_id = urls.id
+    SELECT r.scope, sum(r.clicks) AS clicks, sum(r.people) AS people, max(r.last_at) AS last_at
+    FROM rollups r
+    WHERE r.scope = ANY(@ids::bigint[])
+    GROUP BY r.scope
+) c ON c.scope = urls.id
 WHERE urls.id = ANY(@ids::bigint[]);
 
 -- name: ResolveLinks :many

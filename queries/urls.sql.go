@@ -266,11 +266,16 @@ func (q *Queries) FindURLs(ctx context.Context, arg FindURLsParams) ([]FindURLsR
 }
 
 const getURL = `-- name: GetURL :one
-SELECT urls.id, urls.user_id, urls.short_code, urls.original_url, urls.title, urls.tags, urls.is_active, urls.expires_at, urls.redirect_status, urls.forward_query, urls.imported_clicks, urls.version, urls.created_at, urls.updated_at, urls.import_id, urls.import_line, urls.import_touched, urls.undo_of, urls.domain_id, domains.host, (
-    SELECT COALESCE(sum(d.clicks), 0)::bigint FROM click_days d WHERE d.url_id = urls.id
-) AS clicks
+SELECT urls.id, urls.user_id, urls.short_code, urls.original_url, urls.title, urls.tags, urls.is_active, urls.expires_at, urls.redirect_status, urls.forward_query, urls.imported_clicks, urls.version, urls.created_at, urls.updated_at, urls.import_id, urls.import_line, urls.import_touched, urls.undo_of, urls.domain_id, domains.host, COALESCE(c.clicks, 0)::bigint AS clicks, COALESCE(c.people, 0)::bigint AS people,
+    COALESCE(c.last_at, '0001-01-01 00:00:00+00')::timestamptz AS last_at
 FROM urls
 JOIN domains ON domains.id = urls.domain_id
+LEFT JOIN (
+    SELECT r.scope, sum(r.clicks) AS clicks, sum(r.people) AS people, max(r.last_at) AS last_at
+    FROM rollups r
+    WHERE r.scope = $1
+    GROUP BY r.scope
+) c ON c.scope = urls.id
 WHERE urls.id = $1
 `
 
@@ -278,8 +283,11 @@ type GetURLRow struct {
 	URL    URL
 	Host   *string
 	Clicks int64
+	People int64
+	LastAt time.Time
 }
 
+// GetURL has the zero time for a link that was never clicked.
 func (q *Queries) GetURL(ctx context.Context, id int64) (GetURLRow, error) {
 	row := q.db.QueryRow(ctx, getURL, id)
 	var i GetURLRow
@@ -305,20 +313,23 @@ func (q *Queries) GetURL(ctx context.Context, id int64) (GetURLRow, error) {
 		&i.URL.DomainID,
 		&i.Host,
 		&i.Clicks,
+		&i.People,
+		&i.LastAt,
 	)
 	return i, err
 }
 
 const getURLs = `-- name: GetURLs :many
-SELECT urls.id, urls.user_id, urls.short_code, urls.original_url, urls.title, urls.tags, urls.is_active, urls.expires_at, urls.redirect_status, urls.forward_query, urls.imported_clicks, urls.version, urls.created_at, urls.updated_at, urls.import_id, urls.import_line, urls.import_touched, urls.undo_of, urls.domain_id, domains.host, COALESCE(c.clicks, 0)::bigint AS clicks
+SELECT urls.id, urls.user_id, urls.short_code, urls.original_url, urls.title, urls.tags, urls.is_active, urls.expires_at, urls.redirect_status, urls.forward_query, urls.imported_clicks, urls.version, urls.created_at, urls.updated_at, urls.import_id, urls.import_line, urls.import_touched, urls.undo_of, urls.domain_id, domains.host, COALESCE(c.clicks, 0)::bigint AS clicks, COALESCE(c.people, 0)::bigint AS people,
+    COALESCE(c.last_at, '0001-01-01 00:00:00+00')::timestamptz AS last_at
 FROM urls
 JOIN domains ON domains.id = urls.domain_id
 LEFT JOIN (
-    SELECT d.url_id, sum(d.clicks) AS clicks
-    FROM click_days d
-    WHERE d.url_id = ANY($1::bigint[])
-    GROUP BY d.url_id
-) c ON c.url_id = urls.id
+    SELECT r.scope, sum(r.clicks) AS clicks, sum(r.people) AS people, max(r.last_at) AS last_at
+    FROM rollups r
+    WHERE r.scope = ANY($1::bigint[])
+    GROUP BY r.scope
+) c ON c.scope = urls.id
 WHERE urls.id = ANY($1::bigint[])
 `
 
@@ -326,9 +337,11 @@ type GetURLsRow struct {
 	URL    URL
 	Host   *string
 	Clicks int64
+	People int64
+	LastAt time.Time
 }
 
-// GetURLs returns links and their clicks, in no particular order. A list first finds
+// GetURLs returns links and their numbers, in no particular order. A list first finds
 // the ids of a page and then calls this once to sum up their clicks, so links that are
 // skipped cost nothing.
 func (q *Queries) GetURLs(ctx context.Context, ids []int64) ([]GetURLsRow, error) {
@@ -362,6 +375,8 @@ func (q *Queries) GetURLs(ctx context.Context, ids []int64) ([]GetURLsRow, error
 			&i.URL.DomainID,
 			&i.Host,
 			&i.Clicks,
+			&i.People,
+			&i.LastAt,
 		); err != nil {
 			return nil, err
 		}
@@ -499,11 +514,16 @@ func (q *Queries) LastTakenURLID(ctx context.Context, wanted int64) (int64, erro
 }
 
 const lockURL = `-- name: LockURL :one
-SELECT urls.id, urls.user_id, urls.short_code, urls.original_url, urls.title, urls.tags, urls.is_active, urls.expires_at, urls.redirect_status, urls.forward_query, urls.imported_clicks, urls.version, urls.created_at, urls.updated_at, urls.import_id, urls.import_line, urls.import_touched, urls.undo_of, urls.domain_id, domains.host, (
-    SELECT COALESCE(sum(d.clicks), 0)::bigint FROM click_days d WHERE d.url_id = urls.id
-) AS clicks
+SELECT urls.id, urls.user_id, urls.short_code, urls.original_url, urls.title, urls.tags, urls.is_active, urls.expires_at, urls.redirect_status, urls.forward_query, urls.imported_clicks, urls.version, urls.created_at, urls.updated_at, urls.import_id, urls.import_line, urls.import_touched, urls.undo_of, urls.domain_id, domains.host, COALESCE(c.clicks, 0)::bigint AS clicks, COALESCE(c.people, 0)::bigint AS people,
+    COALESCE(c.last_at, '0001-01-01 00:00:00+00')::timestamptz AS last_at
 FROM urls
 JOIN domains ON domains.id = urls.domain_id
+LEFT JOIN (
+    SELECT r.scope, sum(r.clicks) AS clicks, sum(r.people) AS people, max(r.last_at) AS last_at
+    FROM rollups r
+    WHERE r.scope = $1
+    GROUP BY r.scope
+) c ON c.scope = urls.id
 WHERE urls.id = $1
 FOR UPDATE OF urls
 `
@@ -512,6 +532,8 @@ type LockURLRow struct {
 	URL    URL
 	Host   *string
 	Clicks int64
+	People int64
+	LastAt time.Time
 }
 
 func (q *Queries) LockURL(ctx context.Context, id int64) (LockURLRow, error) {
@@ -539,6 +561,8 @@ func (q *Queries) LockURL(ctx context.Context, id int64) (LockURLRow, error) {
 		&i.URL.DomainID,
 		&i.Host,
 		&i.Clicks,
+		&i.People,
+		&i.LastAt,
 	)
 	return i, err
 }

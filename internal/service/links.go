@@ -29,6 +29,8 @@ type Link struct {
 	RedirectStatus int        `json:"redirect_status" example:"302"`
 	ForwardQuery   bool       `json:"forward_query"`
 	Clicks         int64      `json:"clicks" doc:"Clicks counted by this service, robots included."`
+	People         int64      `json:"people" doc:"Those clicks that are of people."`
+	LastClickedAt  *time.Time `json:"last_clicked_at" doc:"When the last of them was; null if there is none."`
 	ImportedClicks int64      `json:"imported_clicks" doc:"Clicks that another service had counted before the link was imported."`
 	CreatedAt      time.Time  `json:"created_at"`
 	UpdatedAt      time.Time  `json:"updated_at"`
@@ -45,14 +47,24 @@ func (l Link) IsOnMainDomain() bool { return l.domainID == linkcache.MainDomain 
 
 func (l Link) key() linkcache.Key { return linkcache.NewKey(l.domainID, l.ShortCode) }
 
+// linkNumbers are the statistics that a link shows.
+type linkNumbers struct {
+	clicks, people int64
+	lastAt         time.Time // zero if there is no click
+}
+
 // viewLink returns a stored link in the form that clients see. host is nil for the main
 // domain.
-func (s *Service) viewLink(u queries.URL, host *string, clicks int64) Link {
+func (s *Service) viewLink(u queries.URL, host *string, n linkNumbers) Link {
+	var last *time.Time
+	if !n.lastAt.IsZero() {
+		last = &n.lastAt
+	}
 	return Link{
 		ID: u.ID, UserID: u.UserID, Domain: s.hostOf(host), ShortCode: u.ShortCode, ShortURL: s.ShortURL(host, u.ShortCode),
 		OriginalURL: u.OriginalURL, Title: u.Title, Tags: u.Tags, IsActive: u.IsActive,
 		ExpiresAt: utc(u.ExpiresAt), RedirectStatus: int(u.RedirectStatus), ForwardQuery: u.ForwardQuery,
-		Clicks: clicks, ImportedClicks: u.ImportedClicks,
+		Clicks: n.clicks, People: n.people, LastClickedAt: utc(last), ImportedClicks: u.ImportedClicks,
 		CreatedAt: u.CreatedAt.UTC(), UpdatedAt: u.UpdatedAt.UTC(),
 		domainID: u.DomainID,
 	}
@@ -149,7 +161,7 @@ func (s *Service) GetLink(ctx context.Context, actor Actor, id int64) (Link, err
 	if errors.Is(err, pgx.ErrNoRows) {
 		return Link{}, errNoLink
 	}
-	return s.viewLink(row.URL, row.Host, row.Clicks), err
+	return s.viewLink(row.URL, row.Host, linkNumbers{row.Clicks, row.People, row.LastAt}), err
 }
 
 // drawTries is how often a code is drawn before giving up. Every second draw is one
@@ -205,7 +217,7 @@ func (s *Service) insertLink(ctx context.Context, actor Actor, fresh Link, domai
 		if err != nil {
 			return Link{}, "", err
 		}
-		link := s.viewLink(stored, host, 0)
+		link := s.viewLink(stored, host, linkNumbers{})
 		return link, link.Path(), recordLink(ctx, q, actor, "created", link, nil)
 	})
 	if err == nil {
@@ -257,7 +269,7 @@ func (s *Service) UpdateLink(ctx context.Context, actor Actor, id int64, in Link
 		if err != nil {
 			return err
 		}
-		link = s.viewLink(row.URL, row.Host, row.Clicks)
+		link = s.viewLink(row.URL, row.Host, linkNumbers{row.Clicks, row.People, row.LastAt})
 		before = link.key()
 		changes, host := link.apply(in), row.Host
 		if in.Domain.Sent {
@@ -286,7 +298,7 @@ func (s *Service) UpdateLink(ctx context.Context, actor Actor, id int64, in Link
 		if err != nil {
 			return err
 		}
-		link = s.viewLink(stored, host, row.Clicks)
+		link = s.viewLink(stored, host, linkNumbers{row.Clicks, row.People, row.LastAt})
 		if len(changes) == 0 {
 			return nil
 		}
@@ -312,7 +324,7 @@ func (s *Service) DeleteLink(ctx context.Context, actor Actor, id int64) error {
 		if err != nil {
 			return err
 		}
-		link = s.viewLink(row.URL, row.Host, row.Clicks)
+		link = s.viewLink(row.URL, row.Host, linkNumbers{row.Clicks, row.People, row.LastAt})
 		if _, err := q.DeleteURL(ctx, id); err != nil {
 			return err
 		}
@@ -336,7 +348,7 @@ func (s *Service) linksOf(ctx context.Context, ids []int64) ([]Link, error) {
 	}
 	byID := make(map[int64]Link, len(rows))
 	for _, row := range rows {
-		byID[row.URL.ID] = s.viewLink(row.URL, row.Host, row.Clicks)
+		byID[row.URL.ID] = s.viewLink(row.URL, row.Host, linkNumbers{row.Clicks, row.People, row.LastAt})
 	}
 	found := make([]Link, 0, len(rows))
 	for _, id := range ids {

@@ -32,5 +32,5 @@ INSERT INTO events (occurred_at, url_id, user_id, event_type, bot, browser, coun
 INSERT INTO events (occurred_at, url_id, user_id, event_type, bot, browser, country, kind, trigger)
 	SELECT date_trunc('month', now()), 4, 7, 'clicked', kind <> 'person', kind, 'AT', kind, CASE WHEN kind < 'm' THEN 'qr' END
 	FROM unnest(ARRAY['person', 'bot', 'preview', 'prefetch', 'monitor', 'tool', 'empty']) kind;
-INSERT INTO click_days (url_id, day, clicks, bots) VALUES (4, date_trunc('month', now()), 8, 7);
+INSERT INTO rollup_recounts (day, url_id) VALUES (date_trunc('month', now()), 4);
 SELECT setval('users_id_seq', 20), setval('urls_id_seq', 40);
