@@ -20,11 +20,11 @@ func isTouchIcon(segment string) bool {
 // which one is planned.
 func ReservedWords() (routed, planned []string) {
 	routed = []string{
-		"r", "users", "urls", "domains", "events", "tokens", "imports",
+		"r", "users", "urls", "domains", "events", "stats", "tokens", "imports",
 		"health", "ready", "docs", "openapi.json", "robots.txt",
 		"favicon.ico", "apple-touch-icon.png", ".well-known",
 	}
-	planned = []string{"app", "api", "admin", "stats", "live"}
+	planned = []string{"app", "api", "admin", "live"}
 	return routed, planned
 }
 

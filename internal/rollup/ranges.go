@@ -95,6 +95,14 @@ func (r Range) Starts() []time.Time {
 // Compared reports whether there is a range to compare with.
 func (r Range) Compared() bool { return !r.PreviousFrom.IsZero() }
 
+// Undivided returns the range with one bucket.
+func (r Range) Undivided() Range {
+	if !r.empty() {
+		r.edges = []int64{r.From.Unix(), r.To.Unix()}
+	}
+	return r
+}
+
 // previous returns the range to compare with, as one bucket.
 func (r Range) previous() Range { return oneBucket(r.PreviousFrom, r.PreviousTo) }
 

@@ -1,0 +1,307 @@
+package rollup
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/signpost/signpost/queries"
+)
+
+// words are the names of the dimensions: of one value, and of all.
+var words = [dimensions]struct{ one, all string }{
+	Kind: {"kind", "kinds"}, Country: {"country", "countries"}, Referrer: {"referrer", "referrers"},
+	Browser: {"browser", "browsers"}, System: {"system", "systems"}, Device: {"device", "devices"}, Trigger: {"trigger", "triggers"},
+}
+
+// One returns the name of one value of the dimension, such as country.
+func (d Dimension) One() string { return words[d].one }
+
+// String returns the name of all values of the dimension, such as countries.
+func (d Dimension) String() string { return words[d].all }
+
+// Dimensions returns all dimensions.
+func Dimensions() []Dimension {
+	all := make([]Dimension, dimensions)
+	for i := range all {
+		all[i] = Dimension(i)
+	}
+	return all
+}
+
+// Kinds returns the kinds of clicks.
+func Kinds() []string { return slices.Clone(common[Kind]) }
+
+// Values is a filter: clicks with one of the names, or with none of them.
+type Values struct {
+	Names []string
+	Not   bool
+}
+
+func (v Values) pass(name string) bool { return slices.Contains(v.Names, name) != v.Not }
+
+// Filter is a filter for each of some dimensions. Clicks have to pass all.
+type Filter map[Dimension]Values
+
+// Query says which clicks are counted, and how they are divided.
+type Query struct {
+	Scope      int64 // 0 for all links, a link's id, or a negative number of another scope
+	UserID     int64 // of the scope of an owner; 0 of others
+	Range      Range
+	Filter     Filter
+	Breakdowns []Dimension
+	// Links asks for a breakdown by links, too. It is only for queries of which
+	// NeedsEvents is true.
+	Links bool
+}
+
+// Statistics are the answer to a Query.
+type Statistics struct {
+	Totals   Counts
+	Previous Counts   // of the range to compare with
+	Series   []Counts // of each bucket of the range
+	// Breakdowns has the values of each dimension that was asked for; a value may be
+	// empty. Values that are only in the range to compare with are included.
+	Breakdowns map[Dimension]Breakdown
+	Links      Breakdown // by link ids
+	FromEvents bool      // whether events were counted, and not statistics read
+}
+
+// Breakdown holds the counts of each value.
+type Breakdown map[string]*Compared
+
+// Compared are the counts in a range, and in the one to compare with.
+type Compared struct {
+	Counts
+	Previous Counts
+}
+
+func (b Breakdown) row(name string) *Compared {
+	row := b[name]
+	if row == nil {
+		row = new(Compared)
+		b[strings.Clone(name)] = row // the name shares the memory of a day's cells
+	}
+	return row
+}
+
+// part is a part of all clicks that every count can tell.
+type part string
+
+const (
+	everyone part = ""
+	people   part = "people"
+	robots   part = "robots"
+)
+
+// of returns the part of the counts.
+func (p part) of(n Counts) Counts {
+	switch p {
+	case people:
+		return Counts{n.People, n.People, n.Visitors}
+	case robots:
+		return Counts{Clicks: n.Clicks - n.People}
+	}
+	return n
+}
+
+// split takes a filter by kind that asks for people only, or for all but people, off the
+// filter, since every count can tell these two apart.
+func (f Filter) split() (part, Filter) {
+	kinds, ok := f[Kind]
+	if !ok || len(kinds.Names) != 1 || kinds.Names[0] != Person {
+		return everyone, f
+	}
+	rest := Filter{}
+	for of, values := range f {
+		if of != Kind {
+			rest[of] = values
+		}
+	}
+	if kinds.Not {
+		return robots, rest
+	}
+	return people, rest
+}
+
+// NeedsEvents reports whether statistics cannot tell the answer: they know nothing of
+// two dimensions together.
+func (q Query) NeedsEvents() bool {
+	_, rest := q.Filter.split()
+	if len(rest) > 1 || len(rest) > 0 && q.Links {
+		return true
+	}
+	for filtered := range rest {
+		if slices.ContainsFunc(q.Breakdowns, func(of Dimension) bool { return of != filtered }) {
+			return true
+		}
+	}
+	return false
+}
+
+// Read counts clicks. To be of one moment, q should be bound to a transaction that sees
+// one snapshot. An error may be one of those that CountEvents returns.
+func Read(ctx context.Context, q *queries.Queries, query Query) (Statistics, error) {
+	if query.NeedsEvents() {
+		return readEvents(ctx, q, query)
+	}
+	st := newStatistics(query)
+	count := func(r Range, series []Counts, counts func(*Compared) *Counts) error {
+		t := &tally{query: query, r: r, series: series, st: &st, counts: counts}
+		t.part, t.rest = query.Filter.split()
+		return t.read(ctx, q)
+	}
+	if err := count(query.Range, st.Series, func(c *Compared) *Counts { return &c.Counts }); err != nil {
+		return Statistics{}, err
+	}
+	if query.Range.Compared() {
+		before := []Counts{{}}
+		if err := count(query.Range.previous(), before, func(c *Compared) *Counts { return &c.Previous }); err != nil {
+			return Statistics{}, err
+		}
+		st.Previous = before[0]
+	}
+	st.sumUp()
+	return st, nil
+}
+
+func newStatistics(query Query) Statistics {
+	st := Statistics{
+		Series:     make([]Counts, max(len(query.Range.edges)-1, 0)),
+		Breakdowns: make(map[Dimension]Breakdown, len(query.Breakdowns)),
+	}
+	for _, of := range query.Breakdowns {
+		st.Breakdowns[of] = Breakdown{}
+	}
+	return st
+}
+
+func (st *Statistics) sumUp() {
+	for _, n := range st.Series {
+		st.Totals = st.Totals.Plus(n)
+	}
+}
+
+// readDays is how many days one query reads: their cells may have 10 KB each and more.
+const readDays = 100
+
+// tally adds up the rows of one range.
+type tally struct {
+	query  Query
+	r      Range
+	part   part
+	rest   Filter // one dimension at most
+	series []Counts
+	st     *Statistics
+	counts func(*Compared) *Counts // those of this range
+}
+
+func (t *tally) read(ctx context.Context, q *queries.Queries) error {
+	if t.r.empty() {
+		return nil
+	}
+	from, end := t.r.days()
+	for from.Before(end) {
+		to := from.AddDate(0, 0, readDays)
+		if to.After(end) {
+			to = end
+		}
+		rows, err := q.ReadRollups(ctx, queries.ReadRollupsParams{
+			Scope: t.query.Scope, FromDay: from, ToDay: to, CellDays: t.cellDays(from, to),
+		})
+		if err != nil {
+			return fmt.Errorf("read statistics: %w", err)
+		}
+		for _, row := range rows {
+			if err := t.add(row); err != nil {
+				return fmt.Errorf("statistics of scope %d on %s: %w", t.query.Scope, row.Day.Format(time.DateOnly), err)
+			}
+		}
+		from = to
+	}
+	return nil
+}
+
+// cellDays returns the days whose cells are needed: all but those that are in one bucket
+// as a whole, if only their sums are asked for.
+func (t *tally) cellDays(from, to time.Time) []time.Time {
+	days := []time.Time{}
+	for day := from; day.Before(to); day = day.AddDate(0, 0, 1) {
+		if t.detailed() || len(t.query.Breakdowns) > 0 || !inOneBucket(t.r.bucketsOf(day)) {
+			days = append(days, day)
+		}
+	}
+	return days
+}
+
+// detailed reports whether even the totals need cells.
+func (t *tally) detailed() bool { return len(t.rest) > 0 }
+
+// inOneBucket and within take the buckets of a day's quarters. They say whether the day
+// is in one bucket as a whole, or in the range.
+func inOneBucket(buckets [Quarters]int) bool {
+	return within(buckets) && buckets[0] == buckets[Quarters-1]
+}
+
+func within(buckets [Quarters]int) bool {
+	return buckets[0] != outside && buckets[Quarters-1] != outside
+}
+
+// add counts the row of a day.
+func (t *tally) add(row queries.ReadRollupsRow) error {
+	buckets := t.r.bucketsOf(row.Day)
+	if t.detailed() {
+		return t.addFiltered(row.Cells, buckets)
+	}
+	if inOneBucket(buckets) {
+		t.count(buckets[0], Counts{row.Clicks, row.People, row.Visitors})
+	} else {
+		err := Series(row.Cells, func(_ string, quarter int, n Counts) { t.count(buckets[quarter], n) })
+		if err != nil {
+			return err
+		}
+	}
+	switch {
+	case len(t.query.Breakdowns) == 0:
+		return nil
+	case within(buckets):
+		return Sums(row.Cells, t.breakDown)
+	default:
+		return Cells(row.Cells, func(of Dimension, name string, quarter int, n Counts) {
+			if buckets[quarter] != outside {
+				t.breakDown(of, name, n)
+			}
+		})
+	}
+}
+
+// addFiltered counts the clicks of a day that pass the filter.
+func (t *tally) addFiltered(cells []byte, buckets [Quarters]int) error {
+	count := func(of Dimension, name string, bucket int, n Counts) {
+		if values, filtered := t.rest[of]; filtered && bucket != outside && values.pass(name) {
+			t.count(bucket, n)
+			t.breakDown(of, name, n)
+		}
+	}
+	if inOneBucket(buckets) {
+		return Sums(cells, func(of Dimension, name string, n Counts) { count(of, name, buckets[0], n) })
+	}
+	return Cells(cells, func(of Dimension, name string, quarter int, n Counts) { count(of, name, buckets[quarter], n) })
+}
+
+func (t *tally) count(bucket int, n Counts) {
+	if bucket != outside {
+		t.series[bucket] = t.series[bucket].Plus(t.part.of(n))
+	}
+}
+
+func (t *tally) breakDown(of Dimension, name string, n Counts) {
+	breakdown := t.st.Breakdowns[of]
+	if n = t.part.of(n); breakdown == nil || n == (Counts{}) {
+		return
+	}
+	sum := t.counts(breakdown.row(name))
+	*sum = sum.Plus(n)
+}

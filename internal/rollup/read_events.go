@@ -1,0 +1,168 @@
+package rollup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/signpost/signpost/queries"
+)
+
+// maxEventClicks is how many events are read at most for one answer: some tenths of a
+// second.
+const maxEventClicks = 500_000
+
+// The reasons for which events cannot be counted in place of statistics.
+var (
+	// ErrNoEventsOfScope says that events do not tell which domain and tags a link had.
+	ErrNoEventsOfScope = errors.New("events do not tell the scope")
+)
+
+// TooManyEventsError says that counting events would take too long.
+type TooManyEventsError struct{ Clicks, Limit int64 }
+
+// Error implements error.
+func (e *TooManyEventsError) Error() string {
+	return fmt.Sprintf("%d events would have to be read, more than %d", e.Clicks, e.Limit)
+}
+
+// ArchivedEventsError says that events of the range are not in the database any more.
+type ArchivedEventsError struct{ Month time.Time }
+
+// Error implements error.
+func (e *ArchivedEventsError) Error() string {
+	return "events of " + e.Month.Format("2006-01") + " are archived"
+}
+
+// readEvents does the work of Read by counting events.
+func readEvents(ctx context.Context, q *queries.Queries, query Query) (Statistics, error) {
+	if query.Scope < 0 && query.UserID == 0 {
+		return Statistics{}, ErrNoEventsOfScope
+	}
+	if err := checkEvents(ctx, q, query); err != nil {
+		return Statistics{}, err
+	}
+	st := newStatistics(query)
+	st.FromEvents = true
+	err := countEvents(ctx, q, query, query.Range, "", func(bucket int, _ string, n Counts) { st.Series[bucket] = n })
+	if err != nil {
+		return Statistics{}, err
+	}
+	for of, breakdown := range st.Breakdowns {
+		if err := breakdown.countEvents(ctx, q, query, of.String()); err != nil {
+			return Statistics{}, err
+		}
+	}
+	if query.Links {
+		st.Links = Breakdown{}
+		if err := st.Links.countEvents(ctx, q, query, "links"); err != nil {
+			return Statistics{}, err
+		}
+	}
+	if query.Range.Compared() {
+		err := countEvents(ctx, q, query, query.Range.previous(), "", func(_ int, _ string, n Counts) { st.Previous = n })
+		if err != nil {
+			return Statistics{}, err
+		}
+	}
+	st.sumUp()
+	return st, nil
+}
+
+// checkEvents returns an error if the events of the query are archived or too many.
+func checkEvents(ctx context.Context, q *queries.Queries, query Query) error {
+	passes := int64(1 + len(query.Breakdowns))
+	if query.Links {
+		passes++
+	}
+	clicks := int64(0)
+	for _, r := range query.ranges() {
+		from, to := r.days()
+		months, err := q.ArchivedMonths(ctx, dateAt(from).monthStart().utc(), to.AddDate(0, 0, -1))
+		if err != nil {
+			return fmt.Errorf("list archived months: %w", err)
+		}
+		if len(months) > 0 {
+			return &ArchivedEventsError{months[len(months)-1]}
+		}
+		n, err := q.CountRollupClicks(ctx, query.Scope, from, to)
+		if err != nil {
+			return fmt.Errorf("count clicks: %w", err)
+		}
+		clicks += n * passes
+	}
+	if clicks > maxEventClicks {
+		return &TooManyEventsError{clicks, maxEventClicks}
+	}
+	return nil
+}
+
+// ranges returns the range of the query, and the one to compare with, unless they are
+// empty.
+func (q Query) ranges() []Range {
+	var all []Range
+	if !q.Range.empty() {
+		all = append(all, q.Range)
+	}
+	if before := q.Range.previous(); q.Range.Compared() && !before.empty() {
+		all = append(all, before)
+	}
+	return all
+}
+
+func (b Breakdown) countEvents(ctx context.Context, q *queries.Queries, query Query, dimension string) error {
+	whole := oneBucket(query.Range.From, query.Range.To)
+	err := countEvents(ctx, q, query, whole, dimension, func(_ int, name string, n Counts) { b.row(name).Counts = n })
+	if err != nil || !query.Range.Compared() {
+		return err
+	}
+	return countEvents(ctx, q, query, query.Range.previous(), dimension, func(_ int, name string, n Counts) { b.row(name).Previous = n })
+}
+
+// The bits of the column firsts.
+const (
+	firstOfLink = 1
+	firstOfAll  = 2
+)
+
+// countEvents calls each for every bucket and value that has clicks which pass the
+// filter.
+func countEvents(ctx context.Context, q *queries.Queries, query Query, r Range, dimension string, each func(bucket int, name string, n Counts)) error {
+	if r.empty() {
+		return nil
+	}
+	f := query.Filter
+	p := queries.ReadEventsParams{
+		Starts: r.Starts(), FromTime: r.From, ToTime: r.To, Dimension: dimension, FirstBit: firstOfLink,
+		Kinds: f.names(Kind), NotKinds: f[Kind].Not, Countries: f.names(Country), NotCountries: f[Country].Not,
+		Referrers: f.names(Referrer), NotReferrers: f[Referrer].Not, Browsers: f.names(Browser), NotBrowsers: f[Browser].Not,
+		Systems: f.names(System), NotSystems: f[System].Not, Devices: f.names(Device), NotDevices: f[Device].Not,
+		Triggers: f.names(Trigger), NotTriggers: f[Trigger].Not,
+	}
+	switch {
+	case query.UserID != 0:
+		p.UserID = &query.UserID
+	case query.Scope > 0:
+		p.URLID = &query.Scope
+	default:
+		p.FirstBit = firstOfAll
+	}
+	rows, err := q.ReadEvents(ctx, p)
+	if err != nil {
+		return fmt.Errorf("count events: %w", err)
+	}
+	for _, row := range rows {
+		each(int(row.Bucket)-1, row.Value, Counts{row.Clicks, row.People, row.Visitors})
+	}
+	return nil
+}
+
+// names returns the names of a filter, nil if there is none.
+func (f Filter) names(of Dimension) []string {
+	values, ok := f[of]
+	if !ok {
+		return nil
+	}
+	return append([]string{}, values.Names...)
+}

@@ -1,0 +1,162 @@
+-- name: ReadRollups :many
+-- ReadRollups returns the rows of a scope from one UTC day on and before another, with
+-- the cells of some of the days; the cells of the other days are empty.
+SELECT day, clicks, people, visitors,
+    COALESCE(CASE WHEN day = ANY(@cell_days::date[]) THEN cells END, '')::bytea AS cells
+FROM rollups
+WHERE scope = @scope AND day >= @from_day::date AND day < @to_day::date
+ORDER BY day;
+
+-- name: RollupExtent :one
+-- RollupExtent returns the first and the last day of a scope, both 0001-01-01 if there
+-- is none.
+SELECT COALESCE(min(day), '0001-01-01')::date AS first_day, COALESCE(max(day), '0001-01-01')::date AS last_day
+FROM rollups
+WHERE scope = @scope;
+
+-- name: CountRollupClicks :one
+SELECT COALESCE(sum(clicks), 0)::bigint
+FROM rollups
+WHERE scope = @scope AND day >= @from_day::date AND day < @to_day::date;
+
+-- name: FindRollupScope :one
+SELECT id FROM rollup_scopes WHERE kind = @kind AND name = @name;
+
+-- name: ReadEvents :many
+-- ReadEvents counts clicks by the bucket and by the value of one dimension; with any
+-- other dimension the value is empty. starts are the starts of the buckets, of which the
+-- first has number 1. first_bit is the bit of firsts by which visitors are counted. A
+-- list of values that is NULL is no filter.
+SELECT
+    width_bucket(c.occurred_at, @starts::timestamptz[])::int AS bucket,
+    (CASE
+        WHEN @dimension::text = 'kinds' THEN c.kind
+        WHEN @dimension::text = 'countries' THEN c.country
+        WHEN @dimension::text = 'referrers' THEN c.referrer
+        WHEN @dimension::text = 'browsers' THEN c.browser
+        WHEN @dimension::text = 'systems' THEN c.system
+        WHEN @dimension::text = 'devices' THEN c.device
+        WHEN @dimension::text = 'triggers' THEN c.trigger
+        WHEN @dimension::text = 'links' THEN c.url_id::text
+        ELSE ''
+    END)::text AS value,
+    count(*) AS clicks,
+    count(*) FILTER (WHERE c.kind = 'person') AS people,
+    count(*) FILTER (WHERE c.firsts & sqlc.arg(first_bit)::int <> 0) AS visitors
+FROM (
+    SELECT
+        e.occurred_at, e.url_id, e.firsts::int AS firsts,
+        COALESCE(e.kind, CASE WHEN e.bot THEN 'bot' ELSE 'person' END) AS kind,
+        COALESCE(e.country, '') AS country,
+        COALESCE(e.referrer_host, '') AS referrer,
+        COALESCE(e.browser, '') AS browser,
+        COALESCE(e.os, '') AS system,
+        COALESCE(e.device, '') AS device,
+        COALESCE(e.trigger, 'link') AS trigger
+    FROM events e
+    WHERE e.event_type = 'clicked' AND e.url_id IS NOT NULL
+        AND e.occurred_at >= @from_time::timestamptz AND e.occurred_at < @to_time::timestamptz
+        AND (sqlc.narg(url_id)::bigint IS NULL OR e.url_id = sqlc.narg(url_id))
+        AND (sqlc.narg(user_id)::bigint IS NULL OR e.user_id = sqlc.narg(user_id))
+) c
+WHERE (sqlc.narg(kinds)::text[] IS NULL OR (c.kind = ANY(sqlc.narg(kinds))) <> @not_kinds::boolean)
+    AND (sqlc.narg(countries)::text[] IS NULL OR (c.country = ANY(sqlc.narg(countries))) <> @not_countries::boolean)
+    AND (sqlc.narg(referrers)::text[] IS NULL OR (c.referrer = ANY(sqlc.narg(referrers))) <> @not_referrers::boolean)
+    AND (sqlc.narg(browsers)::text[] IS NULL OR (c.browser = ANY(sqlc.narg(browsers))) <> @not_browsers::boolean)
+    AND (sqlc.narg(systems)::text[] IS NULL OR (c.system = ANY(sqlc.narg(systems))) <> @not_systems::boolean)
+    AND (sqlc.narg(devices)::text[] IS NULL OR (c.device = ANY(sqlc.narg(devices))) <> @not_devices::boolean)
+    AND (sqlc.narg(triggers)::text[] IS NULL OR (c.trigger = ANY(sqlc.narg(triggers))) <> @not_triggers::boolean)
+GROUP BY 1, 2;
+
+-- name: ArchivedMonths :many
+-- ArchivedMonths returns the months from one to another whose events are not all in the
+-- database.
+SELECT DISTINCT month FROM event_parts
+WHERE month BETWEEN @from_month::date AND @to_month::date
+ORDER BY month;
+
+-- name: ReadRaggedRollups :many
+-- ReadRaggedRollups returns the rows of many scopes on the days that a range begins or
+-- ends in, with their cells. Rows of links whose last click is before the range are left
+-- out.
+SELECT r.scope, r.day, r.cells
+FROM rollups r
+WHERE r.day = ANY(@days::date[])
+    AND (r.last_at IS NULL OR r.last_at >= @from_time::timestamptz)
+    AND CASE
+        WHEN @kind::text = 'link' THEN r.scope > 0
+        ELSE r.scope IN (SELECT -s.id FROM rollup_scopes s WHERE s.kind = @kind)
+    END
+    AND (sqlc.narg(scopes)::bigint[] IS NULL OR r.scope = ANY(sqlc.narg(scopes)))
+    AND (sqlc.narg(user_id)::bigint IS NULL OR r.scope IN (SELECT u.id FROM urls u WHERE u.user_id = sqlc.narg(user_id)))
+    AND (sqlc.narg(domain_id)::bigint IS NULL OR r.scope IN (SELECT u.id FROM urls u WHERE u.domain_id = sqlc.narg(domain_id)))
+    AND (sqlc.narg(tag)::text IS NULL OR r.scope IN (SELECT u.id FROM urls u WHERE u.tags @> ARRAY[sqlc.narg(tag)::text]));
+
+-- name: RankScopes :many
+-- RankScopes returns the scopes of a kind with the most clicks, or whatever they are
+-- ranked by, behind a place in that order. The sums consist of whole UTC days and of
+-- counts that the caller brings. part is people, robots, or empty for all clicks. The
+-- totals are those of all scopes, and the same in each row.
+WITH counts AS (
+    SELECT r.scope, r.clicks, r.people, r.visitors
+    FROM rollups r
+    WHERE r.day >= @from_day::date AND r.day < @to_day::date
+        AND CASE
+            WHEN @kind::text = 'link' THEN r.scope > 0
+            ELSE r.scope IN (SELECT -s.id FROM rollup_scopes s WHERE s.kind = @kind)
+        END
+        AND (sqlc.narg(scopes)::bigint[] IS NULL OR r.scope = ANY(sqlc.narg(scopes)))
+        AND (sqlc.narg(user_id)::bigint IS NULL OR r.scope IN (SELECT u.id FROM urls u WHERE u.user_id = sqlc.narg(user_id)))
+        AND (sqlc.narg(domain_id)::bigint IS NULL OR r.scope IN (SELECT u.id FROM urls u WHERE u.domain_id = sqlc.narg(domain_id)))
+        AND (sqlc.narg(tag)::text IS NULL OR r.scope IN (SELECT u.id FROM urls u WHERE u.tags @> ARRAY[sqlc.narg(tag)::text]))
+    UNION ALL
+    SELECT unnest(@ragged_scopes::bigint[]), unnest(@ragged_clicks::bigint[]), unnest(@ragged_people::bigint[]),
+        unnest(@ragged_visitors::bigint[])
+), parts AS (
+    SELECT scope,
+        CASE WHEN @part::text = 'people' THEN people WHEN @part = 'robots' THEN clicks - people ELSE clicks END AS clicks,
+        CASE WHEN @part = 'robots' THEN 0 ELSE people END AS people,
+        CASE WHEN @part = 'robots' THEN 0 ELSE visitors END AS visitors
+    FROM counts
+), sums AS (
+    SELECT scope, sum(clicks)::bigint AS clicks, sum(people)::bigint AS people, sum(visitors)::bigint AS visitors
+    FROM parts
+    GROUP BY scope
+    HAVING sum(clicks) > 0
+), ranked AS (
+    SELECT scope, clicks, people, visitors, (
+        sqlc.arg(sign)::int * CASE WHEN @rank_by::text = 'people' THEN people WHEN @rank_by = 'visitors' THEN visitors WHEN @rank_by = 'value' THEN scope ELSE clicks END
+    )::bigint AS rank
+    FROM sums
+)
+SELECT s.scope, s.clicks, s.people, s.visitors, s.rank, t.total_clicks, t.total_people, t.total_visitors
+FROM ranked s, (
+    SELECT COALESCE(sum(clicks), 0)::bigint AS total_clicks, COALESCE(sum(people), 0)::bigint AS total_people,
+        COALESCE(sum(visitors), 0)::bigint AS total_visitors
+    FROM sums
+) t
+WHERE s.rank < @after_rank::bigint OR s.rank = @after_rank AND s.scope > @after_scope::bigint
+ORDER BY s.rank DESC, s.scope
+LIMIT @row_limit;
+
+-- name: HasStatistics :one
+-- HasStatistics reports whether there is a link with the id, or clicks of one that was
+-- deleted.
+SELECT (EXISTS (SELECT FROM urls u WHERE u.id = @id) OR EXISTS (SELECT FROM rollups r WHERE r.scope = @id))::boolean;
+
+-- name: NameLinks :many
+SELECT urls.id, urls.short_code, urls.title, domains.host
+FROM urls
+JOIN domains ON domains.id = urls.domain_id
+WHERE urls.id = ANY(@ids::bigint[]);
+
+-- name: NameScopes :many
+-- NameScopes returns the names of scopes; that of a domain is its host, NULL for the
+-- main one. A domain that was deleted is left out.
+SELECT s.id, s.name, d.host
+FROM rollup_scopes s
+LEFT JOIN domains d ON s.kind = 'domain' AND d.id::text = s.name
+WHERE s.id = ANY(@ids::bigint[]) AND (s.kind <> 'domain' OR d.id IS NOT NULL);
+
+-- name: FindLink :one
+SELECT id FROM urls WHERE domain_id = @domain_id AND short_code = @short_code;
