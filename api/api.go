@@ -14,6 +14,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"reflect"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -62,6 +63,8 @@ type Options struct {
 
 	// PublicURL is the beginning of short URLs: absolute, without a path.
 	PublicURL string
+	// TimeZone is the zone of statistics for requests that name none; "" is UTC.
+	TimeZone string
 	// OwnHosts are the hosts of this service's short links, to which no link may
 	// lead: the host of PublicURL and all others on which the service is reached.
 	OwnHosts links.Hosts
@@ -154,7 +157,7 @@ func New(o Options) (*API, error) {
 	a.OwnHosts = o.OwnHosts.WithDomains(func(host string) bool { return o.Cache.Domain(host).ID != linkcache.MainDomain })
 	a.service = &service.Service{
 		Pool: o.Pool, River: o.River, Cache: o.Cache, PublicURL: o.PublicURL, OwnHosts: a.OwnHosts,
-		Reach: service.UsualReach(),
+		Reach: service.UsualReach(), TimeZone: o.TimeZone,
 	}
 	a.bulkheads = newBulkheads(o.Registry, int(o.Pool.Config().MaxConns))
 	a.database = newProbe(a.checkDatabase)
@@ -220,6 +223,12 @@ func (a *API) routes() {
 	manage(a, route{"DELETE", "/domains/{id}", service.ManagesDomains, 204, "Delete a domain"}, a.deleteDomain)
 
 	manageList(a, route{"GET", "/events", service.ReadsEvents, 200, "List events"}, a.listEvents, a.exportEvents)
+
+	bucket, row := reflect.TypeFor[service.Bucket](), reflect.TypeFor[service.BreakdownRow]()
+	manageStats(a, route{"GET", "/stats", service.ReadsStatistics, 200, "Count clicks"}, bucket, a.allStats, a.exportAllStats)
+	manageStats(a, route{"GET", "/stats/{dimension}", service.ReadsStatistics, 200, "Break clicks down"}, row, a.allRows, a.exportAllRows)
+	manageStats(a, route{"GET", "/urls/{id}/stats", service.ReadsStatistics, 200, "Count clicks on a link"}, bucket, a.linkStats, a.exportLinkStats)
+	manageStats(a, route{"GET", "/urls/{id}/stats/{dimension}", service.ReadsStatistics, 200, "Break clicks on a link down"}, row, a.linkRows, a.exportLinkRows)
 
 	manage(a, route{"GET", "/tokens", service.ManagesTokens, 200, "List tokens"}, listing(a, a.listTokens))
 	manage(a, route{"POST", "/tokens", service.ManagesTokens, 201, "Create a token"}, a.createToken)

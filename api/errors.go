@@ -25,8 +25,8 @@ type Error struct {
 	Message string       `json:"error" example:"original_url must start with http:// or https://" doc:"What went wrong, in one sentence."`
 	Status  int          `json:"code" example:"400" doc:"The HTTP status."`
 	Fields  []FieldError `json:"fields,omitempty" doc:"Every field at fault, if fields are."`
-	Hint    string       `json:"hint,omitempty" example:"upper and lower case count: there is https://sign.example/spring" doc:"Of a short link that there is not: one that differs in case only."`
-	near    *nearLink    // the link in Hint
+	Hint    string       `json:"hint,omitempty" example:"upper and lower case count: there is https://sign.example/spring" doc:"What to do instead. Of a short link that there is not: one that differs in case only."`
+	near    *nearLink    // the link in Hint, if it is about one
 	// RetryAfter, if not zero, is the time after which a client may try again. It is
 	// sent in whole seconds, rounded up.
 	RetryAfter time.Duration `json:"-"`
@@ -93,10 +93,11 @@ var byKind = map[service.Kind]int{
 	service.KindNotFound:     http.StatusNotFound,
 	service.KindConflict:     http.StatusConflict,
 	service.KindUnavailable:  http.StatusServiceUnavailable,
+	service.KindUnanswerable: http.StatusUnprocessableEntity,
 }
 
 func fromService(e *service.Error) *Error {
-	return &Error{Status: byKind[e.Kind], Message: e.Message, Fields: e.Fields, RetryAfter: e.RetryAfter}
+	return &Error{Status: byKind[e.Kind], Message: e.Message, Fields: e.Fields, Hint: e.Hint, RetryAfter: e.RetryAfter}
 }
 
 // byStatus has the messages for errors that arise outside of our handlers.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/gofiber/fiber/v2"
@@ -28,8 +29,11 @@ func (a *API) describe() error {
 		spec.AddOperation(op)
 	}
 	describeErrorsAsCSV(spec.Paths["/imports/{id}/errors"].Get)
-	for _, path := range spec.Paths {
-		for _, op := range operations(path) {
+	for path, item := range spec.Paths {
+		if strings.Contains(path, "/stats") {
+			continue // these have one of their own
+		}
+		for _, op := range operations(item) {
 			delete(op.Responses, "422") // Huma's 422 is a 400 here
 		}
 	}

@@ -52,6 +52,7 @@ func rootCommand(environ []string) *cobra.Command {
 		spoolCommand(environ),
 		importCommand(environ),
 		exportCommand(environ),
+		statsCommand(environ),
 		batchesCommand(environ),
 		eventsCommand(environ),
 		healthcheckCommand(environ),

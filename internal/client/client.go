@@ -92,6 +92,15 @@ func Temporary(err error) bool {
 	return errors.As(err, &broken)
 }
 
+// statusOf returns the status of an answer that is an error, 0 if there was none.
+func statusOf(err error) int {
+	var own *Error
+	if errors.As(err, &own) {
+		return own.Status
+	}
+	return 0
+}
+
 // RetryAfter returns how long the server asked to wait before the next request, 0 if it
 // did not say.
 func RetryAfter(err error) time.Duration {

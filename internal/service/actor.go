@@ -6,7 +6,7 @@ import "fmt"
 // roles may do.
 type Role int
 
-// The roles. Readers read users, links, events and imports; editors also write
+// The roles. Readers read users, links, events, statistics and imports; editors also write
 // and import links; admins do everything.
 const (
 	RoleReader Role = iota + 1
@@ -16,16 +16,17 @@ const (
 
 // The least role that each kind of work needs.
 const (
-	ReadsUsers     = RoleReader
-	WritesUsers    = RoleAdmin
-	ReadsLinks     = RoleReader
-	WritesLinks    = RoleEditor
-	ManagesDomains = RoleAdmin
-	ReadsEvents    = RoleReader
-	ManagesTokens  = RoleAdmin
-	ReadsImports   = RoleReader
-	ImportsLinks   = RoleEditor // and cancels, retries and undoes imports of links
-	ImportsAll     = RoleAdmin  // the same for users and events
+	ReadsUsers      = RoleReader
+	WritesUsers     = RoleAdmin
+	ReadsLinks      = RoleReader
+	WritesLinks     = RoleEditor
+	ManagesDomains  = RoleAdmin
+	ReadsEvents     = RoleReader
+	ReadsStatistics = RoleReader
+	ManagesTokens   = RoleAdmin
+	ReadsImports    = RoleReader
+	ImportsLinks    = RoleEditor // and cancels, retries and undoes imports of links
+	ImportsAll      = RoleAdmin  // the same for users and events
 )
 
 var roleNames = [...]string{"none", "reader", "editor", "admin"}

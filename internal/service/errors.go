@@ -26,6 +26,7 @@ const (
 	KindNotFound                 // the thing does not exist
 	KindConflict                 // the state of another thing forbids it
 	KindUnavailable              // the same request may well work later
+	KindUnanswerable             // the input is sound, and there is no answer to it
 )
 
 // Error is a failure whose message a user may read. A surface turns its kind into
@@ -34,6 +35,7 @@ type Error struct {
 	Kind    Kind
 	Message string
 	Fields  []FieldError // every field at fault, if the error is about fields
+	Hint    string       // what to do instead, if the message does not say it
 	// RetryAfter, if not zero, is when it makes sense to try again.
 	RetryAfter time.Duration
 }

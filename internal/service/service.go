@@ -32,6 +32,8 @@ type Service struct {
 	// lead.
 	OwnHosts links.Hosts
 	Reach    Reach
+	// TimeZone is the zone of statistics for requests that name none; "" is UTC.
+	TimeZone string
 }
 
 // maxTries is how often a transaction is tried if it fails only by bad luck.
