@@ -234,6 +234,10 @@ func (a *API) routes() {
 	manage(a, route{"POST", "/tokens", service.ManagesTokens, 201, "Create a token"}, a.createToken)
 	manage(a, route{"DELETE", "/tokens/{id}", service.ManagesTokens, 204, "Revoke a token"}, a.revokeToken)
 
+	manage(a, route{"GET", "/marks", service.ManagesMarks, 200, "List marks"}, listing(a, a.listMarks))
+	manage(a, route{"POST", "/marks", service.ManagesMarks, 201, "Mark a network or a User-Agent"}, a.createMark)
+	manage(a, route{"DELETE", "/marks/{id}", service.ManagesMarks, 204, "Delete a mark"}, a.deleteMark)
+
 	// The service decides which kinds an editor may import.
 	app.Post("/imports", a.require(service.ImportsLinks), a.createImport)
 	app.Post("/users/bulk", a.require(service.ImportsAll), a.createUsersImport)

@@ -34,6 +34,8 @@ func (s served) body() any {
 		return object{"host": "go.example"}
 	case "/domains/:id":
 		return object{"root_url": "https://example.com/"}
+	case "/marks":
+		return object{"network": "192.0.2.0/24", "kind": "monitor"}
 	case "/tokens":
 		return object{"name": "new", "role": "reader"}
 	case "/imports", "/users/bulk":

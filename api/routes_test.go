@@ -66,7 +66,7 @@ func (s served) roleOf() Role {
 	switch resource, _, _ := strings.Cut(s.pattern[1:], "/"); {
 	case slices.Contains(open, s.pattern):
 		return 0
-	case resource == "tokens", resource == "domains", resource == "users" && !reading:
+	case resource == "tokens", resource == "domains", resource == "marks", resource == "users" && !reading:
 		return RoleAdmin
 	case resource == "urls" && !reading, resource == "imports" && !reading:
 		return RoleEditor

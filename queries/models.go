@@ -6,6 +6,7 @@ package queries
 
 import (
 	"encoding/json"
+	"net/netip"
 	"time"
 )
 
@@ -79,6 +80,14 @@ type Import struct {
 	UndoLine    int64
 	UndoSince   *time.Time
 	UndoneAt    *time.Time
+}
+
+type Mark struct {
+	ID        int64
+	Network   *netip.Prefix
+	UserAgent *string
+	Kind      string
+	CreatedAt time.Time
 }
 
 type Rollup struct {

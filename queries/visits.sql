@@ -15,3 +15,21 @@ WHERE user_agents.seen_on < excluded.seen_on;
 -- them any more.
 DELETE FROM user_agents
 WHERE id IN (SELECT a.id FROM user_agents a WHERE a.seen_on < @before::date LIMIT @row_limit);
+
+-- name: ListMarks :many
+SELECT * FROM marks
+WHERE id > @after_id
+ORDER BY id
+LIMIT @row_limit OFFSET @row_offset;
+
+-- name: CreateMark :one
+-- CreateMark returns nothing if there are already as many marks as are allowed.
+INSERT INTO marks (network, user_agent, kind)
+SELECT sqlc.narg(network)::cidr, sqlc.narg(user_agent)::text, @kind::text
+WHERE (SELECT count(*) FROM marks) < @most::bigint
+RETURNING *;
+
+-- name: DeleteMark :one
+DELETE FROM marks
+WHERE id = @id
+RETURNING *;

@@ -7,8 +7,94 @@ package queries
 
 import (
 	"context"
+	"net/netip"
 	"time"
 )
+
+const createMark = `-- name: CreateMark :one
+INSERT INTO marks (network, user_agent, kind)
+SELECT $1::cidr, $2::text, $3::text
+WHERE (SELECT count(*) FROM marks) < $4::bigint
+RETURNING id, network, user_agent, kind, created_at
+`
+
+type CreateMarkParams struct {
+	Network   *netip.Prefix
+	UserAgent *string
+	Kind      string
+	Most      int64
+}
+
+// CreateMark returns nothing if there are already as many marks as are allowed.
+func (q *Queries) CreateMark(ctx context.Context, arg CreateMarkParams) (Mark, error) {
+	row := q.db.QueryRow(ctx, createMark,
+		arg.Network,
+		arg.UserAgent,
+		arg.Kind,
+		arg.Most,
+	)
+	var i Mark
+	err := row.Scan(
+		&i.ID,
+		&i.Network,
+		&i.UserAgent,
+		&i.Kind,
+		&i.CreatedAt,
+	)
+	return i, err
+}
+
+const deleteMark = `-- name: DeleteMark :one
+DELETE FROM marks
+WHERE id = $1
+RETURNING id, network, user_agent, kind, created_at
+`
+
+func (q *Queries) DeleteMark(ctx context.Context, id int64) (Mark, error) {
+	row := q.db.QueryRow(ctx, deleteMark, id)
+	var i Mark
+	err := row.Scan(
+		&i.ID,
+		&i.Network,
+		&i.UserAgent,
+		&i.Kind,
+		&i.CreatedAt,
+	)
+	return i, err
+}
+
+const listMarks = `-- name: ListMarks :many
+SELECT id, network, user_agent, kind, created_at FROM marks
+WHERE id > $1
+ORDER BY id
+LIMIT $3 OFFSET $2
+`
+
+func (q *Queries) ListMarks(ctx context.Context, afterID int64, rowOffset int32, rowLimit int32) ([]Mark, error) {
+	rows, err := q.db.Query(ctx, listMarks, afterID, rowOffset, rowLimit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []Mark{}
+	for rows.Next() {
+		var i Mark
+		if err := rows.Scan(
+			&i.ID,
+			&i.Network,
+			&i.UserAgent,
+			&i.Kind,
+			&i.CreatedAt,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
 
 const pruneUserAgents = `-- name: PruneUserAgents :execrows
 DELETE FROM user_agents

@@ -14,6 +14,7 @@ import (
 
 	"github.com/signpost/signpost/internal/clicks"
 	"github.com/signpost/signpost/internal/visits"
+	"github.com/signpost/signpost/queries"
 )
 
 const (
@@ -53,8 +54,12 @@ type enricher struct {
 	input  []byte
 }
 
-func (d *deps) newEnricher() *enricher {
-	return &enricher{pool: d.pool, agents: d.agents, marks: &visits.Marks{}, macs: map[int64]hash.Hash{}}
+func (d *deps) newEnricher(ctx context.Context) (*enricher, error) {
+	marks, agents, err := d.judge.current(ctx, queries.New(d.pool), time.Now())
+	if err != nil {
+		return nil, err
+	}
+	return &enricher{pool: d.pool, agents: agents, marks: marks, macs: map[int64]hash.Hash{}}, nil
 }
 
 // events returns the clicks at the given positions as events, oldest first,

@@ -74,7 +74,7 @@ func BenchmarkEnrich(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	e := (&deps{agents: agents}).newEnricher()
+	e := &enricher{agents: agents, marks: &visits.Marks{}, macs: map[int64]hash.Hash{}}
 	e.macs[dayOf(batch[0].At.UnixMicro())] = hmac.New(sha256.New, make([]byte, saltSize))
 	b.ReportAllocs()
 	for b.Loop() {

@@ -147,7 +147,10 @@ func (w *recordClicks) read(ctx context.Context, id string) (*clickBatch, error)
 		return nil, fmt.Errorf("decode click batch: %w", err)
 	}
 	good := batch.rejectBadTimes(time.Now())
-	enricher := w.deps.newEnricher()
+	enricher, err := w.deps.newEnricher(ctx)
+	if err != nil {
+		return nil, err
+	}
 	if batch.events, err = enricher.events(ctx, batch.clicks, good); err != nil {
 		return nil, err
 	}

@@ -165,7 +165,7 @@ func TestStaleWorkerComesAfterItsSuccessor(t *testing.T) {
 			release := sync.OnceFunc(func() { close(goOn) })
 			stale := s.start(map[string]int{jobs.QueueClicks: 1}, func(d *deps) {
 				reach := sync.OnceFunc(func() { close(reached) })
-				d.agents.read = func(header string) visits.Agent {
+				d.judge.agents.read = func(header string) visits.Agent {
 					reach()
 					<-goOn
 					return visits.ReadAgent(header)
@@ -666,7 +666,7 @@ func TestRecordClicksSetsAsideWhatItPanicsOn(t *testing.T) {
 	}
 	s.ship("a-1", batch)
 	s.start(nil, func(d *deps) {
-		d.agents.read = func(header string) visits.Agent {
+		d.judge.agents.read = func(header string) visits.Agent {
 			if strings.HasPrefix(header, "bomb") {
 				panic("cannot parse " + header)
 			}

@@ -29,7 +29,6 @@ import (
 	"github.com/signpost/signpost/internal/links"
 	"github.com/signpost/signpost/internal/pause"
 	"github.com/signpost/signpost/internal/postgres"
-	"github.com/signpost/signpost/internal/visits"
 	"github.com/signpost/signpost/queries"
 )
 
@@ -94,7 +93,7 @@ type deps struct {
 	log        *slog.Logger
 	metrics    *metrics
 	partitions *postgres.Partitions
-	agents     *agents
+	judge      *judge
 	ledgerKeep time.Duration
 	importKeep time.Duration
 	retention  Retention
@@ -115,7 +114,7 @@ func New(o Options) (*Worker, error) {
 	if o.LedgerKeep <= 0 {
 		o.LedgerKeep = DefaultLedgerKeep
 	}
-	agents, err := newAgents(visits.ReadAgent)
+	judge, err := newJudge()
 	if err != nil {
 		return nil, err
 	}
@@ -124,7 +123,7 @@ func New(o Options) (*Worker, error) {
 		log:        o.Log,
 		metrics:    newMetrics(o.Registry),
 		partitions: postgres.NewPartitions(o.Pool),
-		agents:     agents,
+		judge:      judge,
 		ledgerKeep: o.LedgerKeep,
 		importKeep: o.ImportKeep,
 		retention:  o.Retention,

@@ -20,7 +20,7 @@ func isTouchIcon(segment string) bool {
 // which one is planned.
 func ReservedWords() (routed, planned []string) {
 	routed = []string{
-		"r", "users", "urls", "domains", "events", "stats", "tokens", "imports",
+		"r", "users", "urls", "domains", "events", "stats", "tokens", "imports", "marks",
 		"health", "ready", "docs", "openapi.json", "robots.txt",
 		"favicon.ico", "apple-touch-icon.png", ".well-known",
 	}

@@ -24,6 +24,7 @@ const (
 	ReadsEvents     = RoleReader
 	ReadsStatistics = RoleReader
 	ManagesTokens   = RoleAdmin
+	ManagesMarks    = RoleAdmin
 	ReadsImports    = RoleReader
 	ImportsLinks    = RoleEditor // and cancels, retries and undoes imports of links
 	ImportsAll      = RoleAdmin  // the same for users and events

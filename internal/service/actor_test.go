@@ -16,6 +16,7 @@ var least = map[string]Role{
 	"CreateLink": RoleEditor, "UpdateLink": RoleEditor, "DeleteLink": RoleEditor,
 	"ListDomains": RoleAdmin, "GetDomain": RoleAdmin, "CreateDomain": RoleAdmin, "UpdateDomain": RoleAdmin, "DeleteDomain": RoleAdmin,
 	"ListTokens": RoleAdmin, "CreateToken": RoleAdmin, "RevokeToken": RoleAdmin,
+	"ListMarks": RoleAdmin, "CreateMark": RoleAdmin, "DeleteMark": RoleAdmin,
 	"ListEvents": RoleReader, "ExportEvents": RoleReader,
 	"GetStatistics": RoleReader, "GetBreakdown": RoleReader, "ExportSeries": RoleReader, "ExportBreakdown": RoleReader,
 	"ListImports": RoleReader, "GetImport": RoleReader, "ListImportErrors": RoleReader, "ListImportNotices": RoleReader,

@@ -60,12 +60,15 @@ func same(a, b any) bool {
 
 // changeDetails are the details of a created, updated or deleted event.
 type changeDetails struct {
-	Entity      string  `json:"entity"` // user, url or domain
+	Entity      string  `json:"entity"` // user, url, domain or mark
 	Username    string  `json:"username,omitempty"`
 	Email       string  `json:"email,omitempty"`
 	Domain      string  `json:"domain,omitempty"` // of a link, if not the main one
 	ShortCode   string  `json:"short_code,omitempty"`
 	OriginalURL string  `json:"original_url,omitempty"`
+	Network     string  `json:"network,omitempty"`    // of a mark
+	UserAgent   string  `json:"user_agent,omitempty"` // likewise
+	Kind        string  `json:"kind,omitempty"`       // likewise
 	Changes     changes `json:"changes,omitempty"`
 	By          by      `json:"by"`
 }

@@ -78,12 +78,14 @@ var errTooLong = Unavailable("the database did not answer in time, try again sho
 // byConstraint maps a constraint to the error that a user gets when a request violates
 // it. A request cannot violate any other constraint, because validation comes first.
 var byConstraint = map[string]*Error{
-	"users_username_key":  taken("username"),
-	"users_email_key":     taken("email"),
-	"urls_short_code_key": taken("short_code"),
-	"urls_user_id_fkey":   Invalid(FieldError{"user_id", "is not a user"}),
-	"urls_domain_id_fkey": Invalid(FieldError{"domain", "was just deleted"}),
-	"domains_host_key":    taken("host"),
+	"users_username_key":   taken("username"),
+	"users_email_key":      taken("email"),
+	"urls_short_code_key":  taken("short_code"),
+	"urls_user_id_fkey":    Invalid(FieldError{"user_id", "is not a user"}),
+	"urls_domain_id_fkey":  Invalid(FieldError{"domain", "was just deleted"}),
+	"domains_host_key":     taken("host"),
+	"marks_network_key":    marked("network"),
+	"marks_user_agent_key": marked("user_agent"),
 	// An import has just taken the id that the sequence was about to give.
 	"users_pkey": Unavailable("the id was taken by an import, try again"),
 	"urls_pkey":  Unavailable("the id was taken by an import, try again"),
@@ -91,6 +93,10 @@ var byConstraint = map[string]*Error{
 
 func taken(field string) *Error {
 	return Conflict(field+" is taken", FieldError{field, "is taken"})
+}
+
+func marked(field string) *Error {
+	return Conflict(field+" is marked already: delete that mark first", FieldError{field, "is marked already"})
 }
 
 // Classify returns err as an error of this package if it is one, or if it is an error
