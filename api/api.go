@@ -30,6 +30,7 @@ import (
 	"github.com/signpost/signpost/internal/clicks"
 	"github.com/signpost/signpost/internal/linkcache"
 	"github.com/signpost/signpost/internal/links"
+	"github.com/signpost/signpost/internal/live"
 	"github.com/signpost/signpost/internal/service"
 )
 
@@ -118,9 +119,9 @@ type API struct {
 	watched          atomic.Int64 // when /ready was asked last, in Unix nanoseconds
 	// stopped is closed when a shutdown begins to close connections. Answers that have
 	// no end of their own, or take long, then stop.
-	stopped  chan struct{}
-	stop     func()
-	watchers *watchers
+	stopped             chan struct{}
+	stop                func()
+	watchers, listeners *watchers
 	// lingering has the connections that are closed late.
 	lingering *lingering
 
@@ -156,7 +157,7 @@ func New(o Options) (*API, error) {
 	}
 	a.OwnHosts = o.OwnHosts.WithDomains(func(host string) bool { return o.Cache.Domain(host).ID != linkcache.MainDomain })
 	a.service = &service.Service{
-		Pool: o.Pool, River: o.River, Cache: o.Cache, PublicURL: o.PublicURL, OwnHosts: a.OwnHosts,
+		Pool: o.Pool, River: o.River, Cache: o.Cache, Clicks: live.NewSource(o.Pool, o.Log), PublicURL: o.PublicURL, OwnHosts: a.OwnHosts,
 		Reach: service.UsualReach(), TimeZone: o.TimeZone,
 	}
 	a.bulkheads = newBulkheads(o.Registry, int(o.Pool.Config().MaxConns))
@@ -167,6 +168,7 @@ func New(o Options) (*API, error) {
 	a.uploads = newQuota(int64(a.ImportMaxUploads), a.metrics.uploading, errUploads, errUploadsHalf)
 	a.repeats = newQuota(int64(a.ImportMaxUploads), a.metrics.repeating, errUploads, errUploadsHalf)
 	a.watchers = newWatchers(a.metrics.watching)
+	a.listeners = newListeners(a.metrics.listening)
 	a.app = a.newApp()
 	a.huma = a.newHuma()
 	a.routes()
@@ -229,6 +231,8 @@ func (a *API) routes() {
 	manageStats(a, route{"GET", "/stats/{dimension}", service.ReadsStatistics, 200, "Break clicks down"}, row, a.allRows, a.exportAllRows)
 	manageStats(a, route{"GET", "/urls/{id}/stats", service.ReadsStatistics, 200, "Count clicks on a link"}, bucket, a.linkStats, a.exportLinkStats)
 	manageStats(a, route{"GET", "/urls/{id}/stats/{dimension}", service.ReadsStatistics, 200, "Break clicks on a link down"}, row, a.linkRows, a.exportLinkRows)
+	app.Get("/live", a.require(service.ReadsEvents), a.live)
+	app.Get("/urls/:id/live", a.require(service.ReadsEvents), a.linkLive)
 
 	manage(a, route{"GET", "/tokens", service.ManagesTokens, 200, "List tokens"}, listing(a, a.listTokens))
 	manage(a, route{"POST", "/tokens", service.ManagesTokens, 201, "Create a token"}, a.createToken)

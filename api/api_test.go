@@ -91,6 +91,7 @@ func setupOn(tb testing.TB, pool *pgxpool.Pool, adjust ...func(*Options)) *bundl
 	if b.api, err = New(options); err != nil {
 		tb.Fatal(err)
 	}
+	b.api.listeners.life = 0 // tests of all routes read whole answers
 	b.serve()
 	tb.Cleanup(func() {
 		assert.NoError(tb, spool.Close())

@@ -20,6 +20,7 @@ type metrics struct {
 	uploading         prometheus.Gauge
 	repeating         prometheus.Gauge
 	watching          prometheus.Gauge
+	listening         prometheus.Gauge
 	oversized         *prometheus.CounterVec
 	// short and long are the routes of short links, for GET and HEAD.
 	short, long [2]*linkRoute
@@ -90,6 +91,10 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 		watching: with.NewGauge(prometheus.GaugeOpts{
 			Name: "signpost_import_streams_active",
 			Help: "Clients that follow the progress of an import; at most 100 a process.",
+		}),
+		listening: with.NewGauge(prometheus.GaugeOpts{
+			Name: "signpost_live_streams_active",
+			Help: "Clients that listen to clicks; at most 100 a process.",
 		}),
 		oversized: with.NewCounterVec(prometheus.CounterOpts{
 			Name: "signpost_oversized_requests_total",

@@ -113,6 +113,8 @@ func plainOperations() []*huma.Operation {
 		importStreamOperation("import-progress", "/imports/{id}/progress", "Follow an import", "text/event-stream",
 			"Server-sent events: progress whenever something moved, and end at the end. The data of each is what "+
 				"GET /imports/{id} answers. With the id of the last event as Last-Event-ID the answer is 204."),
+		liveOperation("live", "/live", "Listen to clicks"),
+		withErrors(withParam(liveOperation("url-live", "/urls/{id}/live", "Listen to the clicks of a link"), "id", 7, huma.TypeInteger), 400, 401, 403, 404, 429, 503),
 		importStreamOperation("import-result", "/imports/{id}/result.csv", "What became of each row of an import", "text/csv",
 			"One line a row in file order: line, outcome (imported, updated, skipped, rejected), id, short_url, field, reason."),
 	}
@@ -137,6 +139,18 @@ func importStreamOperation(id, path, summary, contentType, description string) *
 	op.Description = description + " Needs a token of the role reader."
 	op.Security = []map[string][]string{{tokenScheme: {}}}
 	return withErrors(op, 400, 401, 403, 404, 429, 503)
+}
+
+// liveOperation describes a route that answers with clicks as they come.
+func liveOperation(id, path, summary string) *huma.Operation {
+	op := page(id, path, summary, "text/event-stream")
+	op.Tags = []string{"events"}
+	op.Description = "Server-sent events, as clicks are ingested: ready once, then click, with timestamp, url_id, short_code, domain, " +
+		"kind, country, referrer and device, and with more where further clicks of the same link are not shown one by one; " +
+		"missed, with clicks, where some are left out. With the last id as Last-Event-ID a client gets what it has missed for some " +
+		"minutes; a few clicks may then come twice. A stream ends after ten minutes at most. Needs a token of the role reader."
+	op.Security = []map[string][]string{{tokenScheme: {}}}
+	return withErrors(op, 400, 401, 403, 429, 503)
 }
 
 func redirectResponses() map[string]*huma.Response {

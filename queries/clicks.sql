@@ -22,7 +22,8 @@ WHERE id = @id;
 -- still to be ingested. A batch is forgotten if it is as old as rows that were cut off
 -- the ledger: it may be a replay.
 SELECT (ingested_at IS NOT NULL)::boolean AS ingested,
-    COALESCE(NOT forced AND oldest_at <= (SELECT max(cut_at) FROM click_ledger), false)::boolean AS forgotten
+    COALESCE(NOT forced AND oldest_at <= (SELECT max(cut_at) FROM click_ledger), false)::boolean AS forgotten,
+    EXISTS (SELECT FROM live_wanted WHERE until > now())::boolean AS live
 FROM click_batches
 WHERE id = @id
 FOR UPDATE;

@@ -300,7 +300,8 @@ func (q *Queries) ListStrandedBatches(ctx context.Context, olderThan pgtype.Inte
 
 const lockClickBatch = `-- name: LockClickBatch :one
 SELECT (ingested_at IS NOT NULL)::boolean AS ingested,
-    COALESCE(NOT forced AND oldest_at <= (SELECT max(cut_at) FROM click_ledger), false)::boolean AS forgotten
+    COALESCE(NOT forced AND oldest_at <= (SELECT max(cut_at) FROM click_ledger), false)::boolean AS forgotten,
+    EXISTS (SELECT FROM live_wanted WHERE until > now())::boolean AS live
 FROM click_batches
 WHERE id = $1
 FOR UPDATE
@@ -309,6 +310,7 @@ FOR UPDATE
 type LockClickBatchRow struct {
 	Ingested  bool
 	Forgotten bool
+	Live      bool
 }
 
 // LockClickBatch locks the row of a batch, which alone decides whether the batch is
@@ -317,7 +319,7 @@ type LockClickBatchRow struct {
 func (q *Queries) LockClickBatch(ctx context.Context, id string) (LockClickBatchRow, error) {
 	row := q.db.QueryRow(ctx, lockClickBatch, id)
 	var i LockClickBatchRow
-	err := row.Scan(&i.Ingested, &i.Forgotten)
+	err := row.Scan(&i.Ingested, &i.Forgotten, &i.Live)
 	return i, err
 }
 

@@ -158,3 +158,41 @@ func (r iteratorForInsertImportOutcomes) Err() error {
 func (q *Queries) InsertImportOutcomes(ctx context.Context, arg []InsertImportOutcomesParams) (int64, error) {
 	return q.db.CopyFrom(ctx, []string{"import_outcomes"}, []string{"import_id", "line", "outcome", "row_id", "before"}, &iteratorForInsertImportOutcomes{rows: arg})
 }
+
+// iteratorForInsertLiveClicks implements pgx.CopyFromSource.
+type iteratorForInsertLiveClicks struct {
+	rows                 []InsertLiveClicksParams
+	skippedFirstNextCall bool
+}
+
+func (r *iteratorForInsertLiveClicks) Next() bool {
+	if len(r.rows) == 0 {
+		return false
+	}
+	if !r.skippedFirstNextCall {
+		r.skippedFirstNextCall = true
+		return true
+	}
+	r.rows = r.rows[1:]
+	return len(r.rows) > 0
+}
+
+func (r iteratorForInsertLiveClicks) Values() ([]interface{}, error) {
+	return []interface{}{
+		r.rows[0].OccurredAt,
+		r.rows[0].URLID,
+		r.rows[0].Kind,
+		r.rows[0].Country,
+		r.rows[0].ReferrerHost,
+		r.rows[0].Device,
+		r.rows[0].More,
+	}, nil
+}
+
+func (r iteratorForInsertLiveClicks) Err() error {
+	return nil
+}
+
+func (q *Queries) InsertLiveClicks(ctx context.Context, arg []InsertLiveClicksParams) (int64, error) {
+	return q.db.CopyFrom(ctx, []string{"live_clicks"}, []string{"occurred_at", "url_id", "kind", "country", "referrer_host", "device", "more"}, &iteratorForInsertLiveClicks{rows: arg})
+}

@@ -9,6 +9,7 @@ import (
 	"github.com/riverqueue/river"
 
 	"github.com/signpost/signpost/internal/jobs"
+	"github.com/signpost/signpost/internal/live"
 	"github.com/signpost/signpost/internal/postgres"
 	"github.com/signpost/signpost/queries"
 )
@@ -68,6 +69,7 @@ func (w *prune) Work(ctx context.Context, _ *river.Job[jobs.Prune]) error {
 		{"names of deleted users", func() (int64, error) { return q.ForgetDeletedUsers(ctx, w.piece) }},
 		{"idempotency keys", func() (int64, error) { return q.PruneIdempotencyKeys(ctx, interval(keysKept), w.piece) }},
 		{"processes without a folder", func() (int64, error) { return q.PruneReplicas(ctx) }},
+		{"live clicks", func() (int64, error) { return q.PruneLiveClicks(ctx, interval(live.Kept)) }},
 		{"link changes", func() (int64, error) { return q.PruneLinkChanges(ctx, interval(changesKept), w.piece) }},
 	}
 	if keep := interval(w.deps.importKeep); w.deps.importKeep > 0 {

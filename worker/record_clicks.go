@@ -275,6 +275,11 @@ func (w *recordClicks) ingest(ctx context.Context, job *river.Job[jobs.RecordCli
 		if stored, rejects, err = b.store(ctx, tx, q); err != nil {
 			return err
 		}
+		if row.Live {
+			if err := showLive(ctx, q, stored); err != nil {
+				return err
+			}
+		}
 		if err := q.FinishClickBatch(ctx, b.id); err != nil {
 			return fmt.Errorf("finish click batch: %w", err)
 		}

@@ -17,7 +17,7 @@ var least = map[string]Role{
 	"ListDomains": RoleAdmin, "GetDomain": RoleAdmin, "CreateDomain": RoleAdmin, "UpdateDomain": RoleAdmin, "DeleteDomain": RoleAdmin,
 	"ListTokens": RoleAdmin, "CreateToken": RoleAdmin, "RevokeToken": RoleAdmin,
 	"ListMarks": RoleAdmin, "CreateMark": RoleAdmin, "DeleteMark": RoleAdmin,
-	"ListEvents": RoleReader, "ExportEvents": RoleReader,
+	"ListEvents": RoleReader, "ExportEvents": RoleReader, "Live": RoleReader,
 	"GetStatistics": RoleReader, "GetBreakdown": RoleReader, "ExportSeries": RoleReader, "ExportBreakdown": RoleReader,
 	"ListImports": RoleReader, "GetImport": RoleReader, "ListImportErrors": RoleReader, "ListImportNotices": RoleReader,
 	"ListKept": RoleReader, "ExportImportErrors": RoleReader, "ExportImportResult": RoleReader,

@@ -15,6 +15,7 @@ import (
 
 	"github.com/signpost/signpost/internal/linkcache"
 	"github.com/signpost/signpost/internal/links"
+	"github.com/signpost/signpost/internal/live"
 	"github.com/signpost/signpost/internal/postgres"
 	"github.com/signpost/signpost/queries"
 )
@@ -25,6 +26,8 @@ type Service struct {
 	Pool  *pgxpool.Pool
 	River *river.Client[pgx.Tx] // only inserts
 	Cache *linkcache.Cache
+	// Clicks are those that come in, for the ones who listen.
+	Clicks *live.Source
 	// PublicURL is the beginning of the short URLs of the main domain: absolute,
 	// without a path.
 	PublicURL string
