@@ -140,7 +140,8 @@ WHERE day = @day;
 -- DestroySalts removes the salts of days of which no batch can arrive any more. A
 -- failed batch does not keep a salt, or it would be kept for ever (I9). Before a salt
 -- is removed it is given notice, because after an outage it takes a while until the
--- batches in the spools have arrived.
+-- batches in the spools have arrived. Days are those of a time zone, so each ends at
+-- most half a day after that of UTC.
 WITH given_notice AS (
     UPDATE visitor_salts
     SET due_at = now()
@@ -150,7 +151,7 @@ DELETE FROM visitor_salts
 WHERE due_at < now() - @notice::interval
     AND NOT EXISTS (
         SELECT FROM click_batches b
-        WHERE b.ingested_at IS NULL AND b.failed_at IS NULL AND b.oldest_at < visitor_salts.day + 1
+        WHERE b.ingested_at IS NULL AND b.failed_at IS NULL AND b.oldest_at < visitor_salts.day + 2
     );
 
 -- name: ListStrandedBatches :many

@@ -75,14 +75,15 @@ DELETE FROM visitor_salts
 WHERE due_at < now() - $1::interval
     AND NOT EXISTS (
         SELECT FROM click_batches b
-        WHERE b.ingested_at IS NULL AND b.failed_at IS NULL AND b.oldest_at < visitor_salts.day + 1
+        WHERE b.ingested_at IS NULL AND b.failed_at IS NULL AND b.oldest_at < visitor_salts.day + 2
     )
 `
 
 // DestroySalts removes the salts of days of which no batch can arrive any more. A
 // failed batch does not keep a salt, or it would be kept for ever (I9). Before a salt
 // is removed it is given notice, because after an outage it takes a while until the
-// batches in the spools have arrived.
+// batches in the spools have arrived. Days are those of a time zone, so each ends at
+// most half a day after that of UTC.
 func (q *Queries) DestroySalts(ctx context.Context, notice pgtype.Interval, beforeDay time.Time) (int64, error) {
 	result, err := q.db.Exec(ctx, destroySalts, notice, beforeDay)
 	if err != nil {

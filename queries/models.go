@@ -128,3 +128,9 @@ type URL struct {
 	UndoOf         *int64
 	DomainID       int64
 }
+
+type Visitor struct {
+	Day     time.Time
+	URLID   int64
+	Visitor int64
+}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/signpost/signpost/internal/clicks"
 	"github.com/signpost/signpost/internal/visits"
+	"github.com/signpost/signpost/queries"
 )
 
 // copyEventsSQL is not one of the sqlc queries, because those use pgx's CopyFrom, which
@@ -29,7 +30,14 @@ const (
 	copyPiece = 512
 )
 
-// copyEvents copies events into the table, in their order.
+// storeEvents copies events into the table, in their order, which is that of time.
+func storeEvents(ctx context.Context, tx pgx.Tx, events []event) error {
+	if err := claimVisitors(ctx, queries.New(tx), events); err != nil {
+		return err
+	}
+	return copyEvents(ctx, tx, events)
+}
+
 func copyEvents(ctx context.Context, tx pgx.Tx, events []event) error {
 	rows := &eventReader{rest: events, buf: appendCopyHeader(make([]byte, 0, copyPiece*200))}
 	if _, err := tx.Conn().PgConn().CopyFrom(ctx, rows, copyEventsSQL); err != nil {

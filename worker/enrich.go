@@ -28,6 +28,7 @@ type event struct {
 	at            int64 // microseconds since 1970
 	urlID, userID int64
 	visitor       int64 // see private
+	day           int64 // of the visitor's salt
 	agent         *agent
 	kind          visits.Kind
 	host          string // of the referrer; "" is none
@@ -46,7 +47,8 @@ type enricher struct {
 	pool   *pgxpool.Pool
 	agents *agents
 	marks  *visits.Marks
-	panics map[int32]any       // by position in the batch
+	panics map[int32]any // by position in the batch
+	days   calendar
 	macs   map[int64]hash.Hash // by day since 1970, each keyed with its salt
 	day    int64               // of mac
 	mac    hash.Hash
@@ -59,7 +61,7 @@ func (d *deps) newEnricher(ctx context.Context) (*enricher, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &enricher{pool: d.pool, agents: agents, marks: marks, macs: map[int64]hash.Hash{}}, nil
+	return &enricher{pool: d.pool, agents: agents, marks: marks, days: calendar{zone: d.zone}, macs: map[int64]hash.Hash{}}, nil
 }
 
 // events returns the clicks at the given positions as events, oldest first,
@@ -117,14 +119,15 @@ func (e *enricher) event(ctx context.Context, c *clicks.Click) (event, error) {
 	row.host = visits.ReferrerHost(c.Referrer)
 	var err error
 	row.visitor, err = e.visitor(ctx, c)
+	row.day = e.day
 	return row, err
 }
 
-// visitor returns the first 8 bytes of HMAC-SHA256(salt of the click's UTC day, network
+// visitor returns the first 8 bytes of HMAC-SHA256(salt of the click's day, network
 // NUL user agent). They are the same for one visitor within a day, and cannot be traced
 // to anybody once the salt is destroyed.
 func (e *enricher) visitor(ctx context.Context, c *clicks.Click) (int64, error) {
-	if day := dayOf(c.At.UnixMicro()); e.mac == nil || day != e.day {
+	if day := e.days.day(c.At.UnixMicro()); e.mac == nil || day != e.day {
 		if err := e.turnTo(ctx, day); err != nil {
 			return 0, err
 		}
@@ -154,9 +157,12 @@ func (e *enricher) turnTo(ctx context.Context, day int64) error {
 
 // dayOf returns how many whole UTC days lie between 1970 and at, which is in
 // microseconds; negative before 1970.
-func dayOf(at int64) int64 {
-	n := at / utcDay.Microseconds()
-	if at%utcDay.Microseconds() < 0 {
+func dayOf(at int64) int64 { return floorDiv(at, utcDay.Microseconds()) }
+
+// floorDiv returns a/b, rounded down.
+func floorDiv(a, b int64) int64 {
+	n := a / b
+	if a%b < 0 {
 		n--
 	}
 	return n

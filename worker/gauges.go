@@ -26,7 +26,7 @@ const (
 
 // grows are the tables that can fill the database.
 var grows = []string{
-	"events", "urls", "users", "rollups", "rollup_digests", "link_totals", "click_quarters", "click_days", "click_batches", "click_rejects",
+	"events", "urls", "users", "rollups", "rollup_digests", "visitors", "link_totals", "click_quarters", "click_days", "click_batches", "click_rejects",
 	"import_chunks", "import_errors", "import_notices", "link_changes", "river_job",
 }
 

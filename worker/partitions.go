@@ -17,7 +17,7 @@ import (
 // missing.
 const partitionsAhead = 3
 
-// makePartitions makes the partitions of events and of statistics ahead of time, by
+// makePartitions makes the partitions of events, statistics and visitors ahead of time, by
 // [postgres.EnsurePartitions].
 type makePartitions struct {
 	river.WorkerDefaults[jobs.MakePartitions]
@@ -32,11 +32,13 @@ func (w *makePartitions) Work(ctx context.Context, _ *river.Job[jobs.MakePartiti
 	}
 	// Partitions that this process remembers are checked too, because a partition may
 	// have been dropped.
+	w.deps.visitors.forget()
 	if err := postgres.EnsurePartitions(ctx, w.deps.pool, months); err != nil {
 		return fmt.Errorf("make partitions ahead: %w", err)
 	}
 	if err := rollup.EnsureMonths(ctx, w.deps.pool, months); err != nil {
 		return fmt.Errorf("make partitions ahead: %w", err)
 	}
-	return nil
+	today := dayIn(w.deps.zone, time.Now())
+	return wrap("make partitions ahead", w.deps.visitors.ensure(ctx, today, today+1))
 }

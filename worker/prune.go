@@ -60,8 +60,9 @@ type prune struct {
 // failed, because a salt that is kept for too long breaks a promise (I9).
 func (w *prune) Work(ctx context.Context, _ *river.Job[jobs.Prune]) error {
 	q := queries.New(w.deps.pool)
-	_, err := q.DestroySalts(ctx, interval(saltNotice), time.Now().UTC().Truncate(24*time.Hour).AddDate(0, 0, -saltsKept))
-	errs := []error{wrap("destroy salts", err)}
+	before := dateOf(dayIn(w.deps.zone, time.Now()) - saltsKept)
+	_, err := q.DestroySalts(ctx, interval(saltNotice), before)
+	errs := []error{wrap("destroy salts", err), wrap("drop visitors", w.deps.dropVisitors(ctx, before))}
 	tables := []prunable{
 		{"click batches", func() (int64, error) { return q.PruneClickBatches(ctx, interval(batchesKept), w.piece) }},
 		{"old click batches", func() (int64, error) { return q.CutClickLedger(ctx, interval(w.deps.ledgerKeep), w.piece) }},

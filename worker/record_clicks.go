@@ -56,6 +56,7 @@ func (w *recordClicks) Work(ctx context.Context, job *river.Job[jobs.RecordClick
 	err = w.ingest(ctx, job, batch)
 	if postgres.NoPartition(err) {
 		w.deps.partitions.Forget()
+		w.deps.visitors.forget()
 		if err := w.ensurePartitions(ctx, batch); err != nil {
 			return err
 		}
@@ -237,12 +238,23 @@ func (w *recordClicks) ensurePartitions(ctx context.Context, b *clickBatch) erro
 		var none *postgres.MonthError
 		switch {
 		case err == nil:
-			return nil
+			return wrap("ensure days of visitors", w.deps.visitors.ensure(ctx, b.days()...))
 		case !errors.As(err, &none):
 			return fmt.Errorf("ensure partitions of a click batch: %w", err)
 		}
 		b.rejectMonth(none)
 	}
+}
+
+// days returns the days of the salts of visitors.
+func (b *clickBatch) days() []int64 {
+	var days []int64
+	for i := range b.events {
+		if e := &b.events[i]; !e.private && !slices.Contains(days, e.day) {
+			days = append(days, e.day)
+		}
+	}
+	return days
 }
 
 func (b *clickBatch) months() []time.Time {
@@ -313,7 +325,7 @@ func (b *clickBatch) store(ctx context.Context, tx pgx.Tx, q *queries.Queries) (
 	if b.careful {
 		stored, rejects, err = b.storeHalves(ctx, tx, b.events, nil, rejects)
 	} else {
-		stored, err = b.events, copyEvents(ctx, tx, b.events)
+		stored, err = b.events, storeEvents(ctx, tx, b.events)
 	}
 	if err != nil || len(rejects) == 0 {
 		return stored, nil, err
@@ -337,7 +349,7 @@ func (b *clickBatch) storeHalves(ctx context.Context, tx pgx.Tx, events, stored 
 	if len(events) == 0 {
 		return stored, rejects, nil
 	}
-	err := pgx.BeginFunc(ctx, tx, func(tx pgx.Tx) error { return copyEvents(ctx, tx, events) })
+	err := pgx.BeginFunc(ctx, tx, func(tx pgx.Tx) error { return storeEvents(ctx, tx, events) })
 	switch {
 	case err == nil:
 		return append(stored, events...), rejects, nil

@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -21,7 +20,7 @@ const saltSize = 32
 // on other workers after Postgres was restored from a backup. Call it outside of
 // transactions, because a new salt must be visible to all workers at once.
 func readSalt(ctx context.Context, pool *pgxpool.Pool, day int64) ([]byte, error) {
-	q, date := queries.New(pool), time.Unix(day*int64(utcDay/time.Second), 0).UTC()
+	q, date := queries.New(pool), dateOf(day)
 	salt, err := q.GetSalt(ctx, date)
 	if errors.Is(err, pgx.ErrNoRows) {
 		fresh := make([]byte, saltSize)

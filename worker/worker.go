@@ -68,6 +68,8 @@ type Options struct {
 	ImportKeep time.Duration
 	// Retention is the retention of old events; the zero value keeps them.
 	Retention Retention
+	// Zone is the time zone whose days count visitors. Default UTC.
+	Zone *time.Location
 	// Log defaults to slog.Default.
 	Log      *slog.Logger
 	Registry prometheus.Registerer
@@ -94,6 +96,8 @@ type deps struct {
 	metrics    *metrics
 	partitions *postgres.Partitions
 	judge      *judge
+	visitors   *visitorDays
+	zone       *time.Location
 	ledgerKeep time.Duration
 	importKeep time.Duration
 	retention  Retention
@@ -124,6 +128,8 @@ func New(o Options) (*Worker, error) {
 		metrics:    newMetrics(o.Registry),
 		partitions: postgres.NewPartitions(o.Pool),
 		judge:      judge,
+		visitors:   &visitorDays{pool: o.Pool, known: map[int64]bool{}},
+		zone:       o.Zone,
 		ledgerKeep: o.LedgerKeep,
 		importKeep: o.ImportKeep,
 		retention:  o.Retention,

@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/signpost/signpost/internal/postgres"
+	"github.com/signpost/signpost/internal/zone"
 	"github.com/signpost/signpost/worker"
 )
 
@@ -39,9 +40,13 @@ func (p *process) addWorker(ctx context.Context, queues string) error {
 	if err != nil {
 		return err
 	}
+	days, err := zone.Load(p.cfg.TimeZone)
+	if err != nil {
+		return fmt.Errorf("TIME_ZONE: %w", err)
+	}
 	w, err := worker.New(worker.Options{
 		Pool: p.jobs, Queues: chosen, OwnHosts: p.cfg.OwnHosts(), Registry: p.registry, Log: p.log,
-		LedgerKeep: p.cfg.ClickLedgerKeep, ImportKeep: p.cfg.ImportKeep, Retention: retention,
+		LedgerKeep: p.cfg.ClickLedgerKeep, ImportKeep: p.cfg.ImportKeep, Zone: days, Retention: retention,
 		Middleware: p.jobTraces(),
 	})
 	if err != nil {

@@ -67,6 +67,8 @@ type Config struct {
 	AWSSecretAccessKey    string `env:"AWS_SECRET_ACCESS_KEY" secret:"all" doc:"Secret of AWS_ACCESS_KEY_ID." allowed:"a secret, together with AWS_ACCESS_KEY_ID"`
 	AWSSessionToken       string `env:"AWS_SESSION_TOKEN" secret:"all" doc:"Session of a temporary AWS_ACCESS_KEY_ID." allowed:"a token"`
 
+	TimeZone string `env:"TIME_ZONE" envDefault:"UTC" doc:"The time zone of statistics, unless a request names another, and the one whose day counts a visitor once. The same for every process." allowed:"the name of a time zone, such as UTC or Europe/Berlin"`
+
 	ImportKeep time.Duration `env:"IMPORT_KEEP" envDefault:"2160h" doc:"How long a finished import and its rejected rows can be looked at. After that it can no longer be undone. What it brought stays. 0s means for ever." allowed:"0s or a duration from 1h to 87600h"`
 	// OTLPEndpoint switches traces on. The SDK itself reads the other OTEL_ variables.
 	OTLPEndpoint   string  `env:"OTEL_EXPORTER_OTLP_ENDPOINT" doc:"The OpenTelemetry collector that gets traces over HTTP. Empty means that there are none. The other standard variables, such as OTEL_EXPORTER_OTLP_HEADERS, OTEL_TRACES_SAMPLER and OTEL_SERVICE_NAME, hold as well." allowed:"an absolute http:// or https:// URL, such as http://collector:4318"`

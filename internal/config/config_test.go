@@ -25,7 +25,7 @@ func TestDefaults(t *testing.T) {
 	want := Config{
 		DBMaxConns: 10, RedisTimeout: 10 * time.Millisecond, ListenAddr: ":8080", AdminAddr: "127.0.0.1:9090", PublicURL: "http://localhost:8080",
 		SpoolDir: "/var/lib/signpost/spool", SpoolMaxBytes: 1 << 30, SpoolKeep: time.Hour, ClickDurability: "process",
-		ClickLedgerKeep: 90 * 24 * time.Hour, ImportKeep: 90 * 24 * time.Hour,
+		TimeZone: "UTC", ClickLedgerKeep: 90 * 24 * time.Hour, ImportKeep: 90 * 24 * time.Hour,
 		CacheSize: 100000, CacheTTL: 5 * time.Minute, CacheStaleMax: 24 * time.Hour,
 		ImportMaxBytes: 2 << 30, ImportMaxUploads: 8, ExportMaxActive: 4, TraceRedirects: 0.01, LogFormat: "json", ShutdownTimeout: 25 * time.Second,
 	}
@@ -116,6 +116,7 @@ func TestWrongValues(t *testing.T) {
 		"EVENTS_ARCHIVE":              {"s3://", "s3://UPPER/x", "gs://bucket/x"},
 		"AWS_ENDPOINT_URL":            {"minio:9000", "https://minio/path", "https://u:p@minio"},
 		"AWS_SECRET_ACCESS_KEY":       {"alone"},
+		"TIME_ZONE":                   {"Berlin", "Local", "+02:00", "../etc/passwd"},
 		"IMPORT_KEEP":                 {"1m", "-1h", "3651d"},
 		"TRACE_REDIRECTS":             {"-0.1", "1.1", "NaN", "some"},
 		"OTEL_EXPORTER_OTLP_ENDPOINT": {"collector:4318", "grpc://collector:4317", "http://", "http://u:p@collector", "http://collector?x"},

@@ -12,6 +12,7 @@ import (
 	"github.com/signpost/signpost/internal/archive"
 	"github.com/signpost/signpost/internal/postgres"
 	"github.com/signpost/signpost/internal/redis"
+	"github.com/signpost/signpost/internal/zone"
 )
 
 // validate returns the names of further variables whose values are not allowed, besides
@@ -53,6 +54,8 @@ func validate(c *Config, known []string) []string {
 		c.EventsRetentionMonths > 0 && within(c.ChangesRetention, c.EventsRetentionMonths, 1200))
 	check("AWS_ENDPOINT_URL", c.AWSEndpointURL == "" || validEndpoint(c.AWSEndpointURL, false))
 	check("AWS_SECRET_ACCESS_KEY", (c.AWSSecretAccessKey == "") == (c.AWSAccessKeyID == ""))
+	_, zoneErr := zone.Load(c.TimeZone)
+	check("TIME_ZONE", zoneErr == nil)
 	check("IMPORT_KEEP", c.ImportKeep == 0 || within(c.ImportKeep, time.Hour, 3650*day))
 	check("OTEL_EXPORTER_OTLP_ENDPOINT", c.OTLPEndpoint == "" || validEndpoint(c.OTLPEndpoint, true))
 	check("TRACE_REDIRECTS", c.TraceRedirects >= 0 && c.TraceRedirects <= 1)

@@ -261,6 +261,27 @@ func (p *Partitions) Forget() {
 	clear(p.known)
 }
 
+// PartitionsOf returns the names of the partitions of a table.
+func PartitionsOf(ctx context.Context, pool *pgxpool.Pool, table string) ([]string, error) {
+	rows, err := pool.Query(ctx, "SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = to_regclass($1)", table)
+	if err != nil {
+		return nil, fmt.Errorf("list partitions of %s: %w", table, err)
+	}
+	names, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	return names, wrap("list partitions of "+table, err)
+}
+
+// DropPartition drops a partition. It gives up rather than make others wait for long.
+func DropPartition(ctx context.Context, pool *pgxpool.Pool, name string) error {
+	err := inLockTx(ctx, pool, func(tx pgx.Tx) error {
+		if err := lockForPartitions(ctx, tx, detachLockTimeout); err != nil {
+			return err
+		}
+		return execAll(ctx, tx, "DROP TABLE IF EXISTS "+pgx.Identifier{name}.Sanitize())
+	})
+	return wrap("drop partition "+name, err)
+}
+
 // Partition is a partition of a table that is divided by days.
 type Partition struct {
 	Of, Name string
