@@ -25,7 +25,7 @@ func by(visitor int, url int64, at time.Time) clicks.Click {
 // its clicks come in, on however many workers at once.
 func TestVisitorsCountOnce(t *testing.T) {
 	s := setup(t)
-	noon := time.Now().UTC().Truncate(24 * time.Hour).AddDate(0, 0, -1).Add(12 * time.Hour)
+	noon := time.Now().UTC().Truncate(24*time.Hour).AddDate(0, 0, -1).Add(12 * time.Hour)
 	for n := range 12 {
 		var batch []clicks.Click
 		for i := range 40 {
