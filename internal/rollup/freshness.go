@@ -14,7 +14,8 @@ type Freshness struct {
 	// is never later than the time of asking.
 	AsOf time.Time
 	// Pending is how many accepted clicks are not in the statistics, as far as the
-	// processes that took them have said: they report every second.
+	// processes that took them have said: they report every second. The clicks of days
+	// that are counted again are not in it: nobody knows how many there are.
 	Pending int64
 }
 
