@@ -1,8 +1,12 @@
 -- name: ReadRollups :many
 -- ReadRollups returns the rows of a scope from one UTC day on and before another, with
--- the cells of some of the days; the cells of the other days are empty.
+-- all cells of some of the days, and the first bytes of the cells of some others.
 SELECT day, clicks, people, visitors,
-    COALESCE(CASE WHEN day = ANY(@cell_days::date[]) THEN cells END, '')::bytea AS cells
+    (CASE
+        WHEN day = ANY(@cell_days::date[]) THEN cells
+        WHEN day = ANY(@front_days::date[]) THEN substring(cells FROM 1 FOR @front::int)
+        ELSE ''
+    END)::bytea AS cells
 FROM rollups
 WHERE scope = @scope AND day >= @from_day::date AND day < @to_day::date
 ORDER BY day;

@@ -477,17 +477,23 @@ func (q *Queries) ReadRaggedRollups(ctx context.Context, arg ReadRaggedRollupsPa
 
 const readRollups = `-- name: ReadRollups :many
 SELECT day, clicks, people, visitors,
-    COALESCE(CASE WHEN day = ANY($1::date[]) THEN cells END, '')::bytea AS cells
+    (CASE
+        WHEN day = ANY($1::date[]) THEN cells
+        WHEN day = ANY($2::date[]) THEN substring(cells FROM 1 FOR $3::int)
+        ELSE ''
+    END)::bytea AS cells
 FROM rollups
-WHERE scope = $2 AND day >= $3::date AND day < $4::date
+WHERE scope = $4 AND day >= $5::date AND day < $6::date
 ORDER BY day
 `
 
 type ReadRollupsParams struct {
-	CellDays []time.Time
-	Scope    int64
-	FromDay  time.Time
-	ToDay    time.Time
+	CellDays  []time.Time
+	FrontDays []time.Time
+	Front     int32
+	Scope     int64
+	FromDay   time.Time
+	ToDay     time.Time
 }
 
 type ReadRollupsRow struct {
@@ -499,10 +505,12 @@ type ReadRollupsRow struct {
 }
 
 // ReadRollups returns the rows of a scope from one UTC day on and before another, with
-// the cells of some of the days; the cells of the other days are empty.
+// all cells of some of the days, and the first bytes of the cells of some others.
 func (q *Queries) ReadRollups(ctx context.Context, arg ReadRollupsParams) ([]ReadRollupsRow, error) {
 	rows, err := q.db.Query(ctx, readRollups,
 		arg.CellDays,
+		arg.FrontDays,
+		arg.Front,
 		arg.Scope,
 		arg.FromDay,
 		arg.ToDay,

@@ -40,6 +40,8 @@ const (
 	Person = "person"
 
 	maxCount = 1 << 53
+	// maxFront bounds the two lengths of a busy day.
+	maxFront = 1 << 24
 )
 
 // Counts are numbers of clicks: all of them, those of people, and those that are the
@@ -205,12 +207,13 @@ func (v *value) sum() (sum Counts) {
 // The stored form of a day, in order:
 //
 //	1 byte  version of the form: quiet or busy
+//	lengths of a busy day: uvarint bytes of kinds, uvarint bytes of sums
 //	kinds   values with their cells
 //	rest    the other dimensions, in order
 //
 // In a quiet day the rest is values with their cells, too. In a busy one, there are
 // first all values with their sums, and then all cells, so that a whole day is read
-// without its cells.
+// without its cells. The lengths tell whether the beginning of a day has all of that.
 //
 //	values  uvarint number, then each: name, (sum or cells)
 //	name    uvarint: 2 × length, and the bytes; or 2 × index in common + 1
@@ -258,11 +261,16 @@ func (d *Day) Append(b []byte) []byte {
 		}
 		return b
 	}
-	b = append(b, busyDay)
-	b = appendValues(b, Kind, d.values[Kind], func(b []byte, v *value) []byte { return appendCells(b, v.cells) })
+	kinds := appendValues(nil, Kind, d.values[Kind], func(b []byte, v *value) []byte { return appendCells(b, v.cells) })
+	var sums []byte
 	for i, values := range d.values[1:] {
-		b = appendValues(b, Dimension(i+1), values, func(b []byte, v *value) []byte { return appendSum(b, v.sum()) })
+		sums = appendValues(sums, Dimension(i+1), values, func(b []byte, v *value) []byte { return appendSum(b, v.sum()) })
 	}
+	b = append(b, busyDay)
+	b = binary.AppendUvarint(b, uint64(len(kinds)))
+	b = binary.AppendUvarint(b, uint64(len(sums)))
+	b = append(b, kinds...)
+	b = append(b, sums...)
 	for _, values := range d.values[1:] {
 		for _, v := range values {
 			b = appendCells(b, v.cells)
@@ -348,6 +356,18 @@ func Series(cells []byte, each func(kind string, quarter int, n Counts)) error {
 	return r.err
 }
 
+// hasSeries and hasSums take the beginning of a busy day. They report whether it has all
+// that Series and Sums read. For the beginning of a quiet day, they return false.
+func hasSeries(front []byte) bool {
+	r := newReader(front)
+	return r.err == nil && r.busy && len(r.rest) >= r.kinds
+}
+
+func hasSums(front []byte) bool {
+	r := newReader(front)
+	return r.err == nil && r.busy && len(r.rest) >= r.kinds+r.sums
+}
+
 // Sums calls each for every value of a day, with all of its clicks. In a busy day, it
 // does not read the cells, except those of kinds.
 func Sums(cells []byte, each func(of Dimension, name string, n Counts)) error {
@@ -370,8 +390,12 @@ func Sums(cells []byte, each func(of Dimension, name string, n Counts)) error {
 // clicks.
 func Cells(cells []byte, each func(of Dimension, name string, quarter int, n Counts)) error {
 	r := newReader(cells)
+	start := len(r.rest)
 	var names [dimensions][]string
 	for of := range Dimension(dimensions) {
+		if r.busy && of == Country && start-len(r.rest) != r.kinds {
+			r.fail()
+		}
 		r.values(of, func(name string) {
 			if r.busy && of != Kind {
 				r.sum()
@@ -380,6 +404,9 @@ func Cells(cells []byte, each func(of Dimension, name string, quarter int, n Cou
 			}
 			r.cells(func(quarter int, n Counts) { each(of, name, quarter, n) })
 		})
+	}
+	if r.busy && start-len(r.rest) != r.kinds+r.sums {
+		r.fail()
 	}
 	for of, names := range names {
 		for _, name := range names {
@@ -392,12 +419,48 @@ func Cells(cells []byte, each func(of Dimension, name string, quarter int, n Cou
 	return r.err
 }
 
+// CellsOf is like Cells for one dimension. It does not read what is behind that.
+func CellsOf(cells []byte, of Dimension, each func(name string, quarter int, n Counts)) error {
+	r := newReader(cells)
+	numbers := [dimensions]int{} // of values whose cells follow
+	var names []string
+	for d := range Dimension(dimensions) {
+		if d > of && !r.busy {
+			break
+		}
+		r.values(d, func(name string) {
+			switch {
+			case r.busy && d != Kind:
+				r.sum()
+				if numbers[d]++; d == of {
+					names = append(names, name)
+				}
+			case d == of:
+				r.cells(func(quarter int, n Counts) { each(name, quarter, n) })
+			default:
+				r.cells(func(int, Counts) {})
+			}
+		})
+	}
+	for d := range of {
+		for range numbers[d] {
+			r.cells(func(int, Counts) {})
+		}
+	}
+	for _, name := range names {
+		r.cells(func(quarter int, n Counts) { each(name, quarter, n) })
+	}
+	return r.err
+}
+
 // reader takes values off the front of rest. After the first that does not fit, err is
 // set and all further ones are zero.
 type reader struct {
 	rest []byte
 	busy bool
-	err  error
+	// Of a busy day, how many bytes kinds and the sums of all other dimensions have.
+	kinds, sums int
+	err         error
 }
 
 func newReader(cells []byte) *reader {
@@ -406,6 +469,7 @@ func newReader(cells []byte) *reader {
 	case r.err != nil:
 	case version[0] == busyDay:
 		r.busy = true
+		r.kinds, r.sums = int(r.number(maxFront)), int(r.number(maxFront))
 	case version[0] != quietDay:
 		r.err = fmt.Errorf("%w: unknown version %d", errCells, version[0])
 	}

@@ -149,8 +149,10 @@ func Read(ctx context.Context, q *queries.Queries, query Query) (Statistics, err
 	}
 	st := newStatistics(query)
 	count := func(r Range, series []Counts, counts func(*Compared) *Counts) error {
-		t := &tally{query: query, r: r, series: series, st: &st, counts: counts}
-		t.part, t.rest = query.Filter.split()
+		t := newTally(query, r, series, counts)
+		for of, breakdown := range st.Breakdowns {
+			t.breakdowns[of] = breakdown
+		}
 		return t.read(ctx, q)
 	}
 	if err := count(query.Range, st.Series, func(c *Compared) *Counts { return &c.Counts }); err != nil {
@@ -192,10 +194,25 @@ type tally struct {
 	query  Query
 	r      Range
 	part   part
-	rest   Filter // one dimension at most
 	series []Counts
-	st     *Statistics
 	counts func(*Compared) *Counts // those of this range
+
+	// If filtered, only the clicks with some values of one dimension count.
+	filtered bool
+	of       Dimension
+	values   Values
+
+	breakdowns [dimensions]Breakdown // nil if not asked for
+}
+
+func newTally(query Query, r Range, series []Counts, counts func(*Compared) *Counts) *tally {
+	t := &tally{query: query, r: r, series: series, counts: counts}
+	var rest Filter
+	t.part, rest = query.Filter.split()
+	for of, values := range rest { // one at most: NeedsEvents is false
+		t.filtered, t.of, t.values = true, of, values
+	}
+	return t
 }
 
 func (t *tally) read(ctx context.Context, q *queries.Queries) error {
@@ -208,13 +225,16 @@ func (t *tally) read(ctx context.Context, q *queries.Queries) error {
 		if to.After(end) {
 			to = end
 		}
-		rows, err := q.ReadRollups(ctx, queries.ReadRollupsParams{
-			Scope: t.query.Scope, FromDay: from, ToDay: to, CellDays: t.cellDays(from, to),
-		})
+		p := queries.ReadRollupsParams{Scope: t.query.Scope, FromDay: from, ToDay: to, Front: t.front()}
+		p.CellDays, p.FrontDays = t.cellDays(from, to)
+		rows, err := q.ReadRollups(ctx, p)
 		if err != nil {
 			return fmt.Errorf("read statistics: %w", err)
 		}
 		for _, row := range rows {
+			if err := t.complete(ctx, q, &row); err != nil {
+				return err
+			}
 			if err := t.add(row); err != nil {
 				return fmt.Errorf("statistics of scope %d on %s: %w", t.query.Scope, row.Day.Format(time.DateOnly), err)
 			}
@@ -224,20 +244,59 @@ func (t *tally) read(ctx context.Context, q *queries.Queries) error {
 	return nil
 }
 
-// cellDays returns the days whose cells are needed: all but those that are in one bucket
-// as a whole, if only their sums are asked for.
-func (t *tally) cellDays(from, to time.Time) []time.Time {
-	days := []time.Time{}
-	for day := from; day.Before(to); day = day.AddDate(0, 0, 1) {
-		if t.detailed() || len(t.query.Breakdowns) > 0 || !inOneBucket(t.r.bucketsOf(day)) {
-			days = append(days, day)
-		}
+// What is read of a day's cells before it is known whether there is more: the kinds, or
+// the sums of all values, too. On a day with 200 referrers, the latter have 6 KB.
+const (
+	frontOfSeries = 4 << 10
+	frontOfSums   = 12 << 10
+)
+
+// front returns how many bytes of cells suffice for most days of which no other cells
+// than those of kinds are asked for.
+func (t *tally) front() int32 {
+	if t.filtered || len(t.query.Breakdowns) > 0 {
+		return frontOfSums
 	}
-	return days
+	return frontOfSeries
 }
 
-// detailed reports whether even the totals need cells.
-func (t *tally) detailed() bool { return len(t.rest) > 0 }
+// complete reads all cells of a row whose first ones do not suffice.
+func (t *tally) complete(ctx context.Context, q *queries.Queries, row *queries.ReadRollupsRow) error {
+	has := hasSums
+	if t.front() == frontOfSeries {
+		has = hasSeries
+	}
+	if len(row.Cells) != int(t.front()) || has(row.Cells) {
+		return nil
+	}
+	rows, err := q.ReadRollups(ctx, queries.ReadRollupsParams{
+		Scope: t.query.Scope, FromDay: row.Day, ToDay: row.Day.AddDate(0, 0, 1), CellDays: []time.Time{row.Day}, FrontDays: []time.Time{},
+	})
+	if err != nil {
+		return fmt.Errorf("read statistics: %w", err)
+	}
+	if len(rows) == 1 {
+		*row = rows[0]
+	}
+	return nil
+}
+
+// cellDays returns the days of which all cells are needed, and those of which only the
+// first are. Of a day that is in one bucket as a whole, nothing is needed for its total.
+func (t *tally) cellDays(from, to time.Time) (all, front []time.Time) {
+	all, front = []time.Time{}, []time.Time{}
+	broken := len(t.query.Breakdowns) > 0
+	for day := from; day.Before(to); day = day.AddDate(0, 0, 1) {
+		buckets := t.r.bucketsOf(day)
+		switch whole := inOneBucket(buckets); {
+		case t.filtered && !whole, broken && !within(buckets):
+			all = append(all, day)
+		case t.filtered, broken, !whole:
+			front = append(front, day)
+		}
+	}
+	return all, front
+}
 
 // inOneBucket and within take the buckets of a day's quarters. They say whether the day
 // is in one bucket as a whole, or in the range.
@@ -252,7 +311,7 @@ func within(buckets [Quarters]int) bool {
 // add counts the row of a day.
 func (t *tally) add(row queries.ReadRollupsRow) error {
 	buckets := t.r.bucketsOf(row.Day)
-	if t.detailed() {
+	if t.filtered {
 		return t.addFiltered(row.Cells, buckets)
 	}
 	if inOneBucket(buckets) {
@@ -267,10 +326,14 @@ func (t *tally) add(row queries.ReadRollupsRow) error {
 	case len(t.query.Breakdowns) == 0:
 		return nil
 	case within(buckets):
-		return Sums(row.Cells, t.breakDown)
+		return Sums(row.Cells, func(of Dimension, name string, n Counts) {
+			if t.breakdowns[of] != nil {
+				t.breakDown(of, name, n)
+			}
+		})
 	default:
 		return Cells(row.Cells, func(of Dimension, name string, quarter int, n Counts) {
-			if buckets[quarter] != outside {
+			if t.breakdowns[of] != nil && buckets[quarter] != outside {
 				t.breakDown(of, name, n)
 			}
 		})
@@ -279,16 +342,24 @@ func (t *tally) add(row queries.ReadRollupsRow) error {
 
 // addFiltered counts the clicks of a day that pass the filter.
 func (t *tally) addFiltered(cells []byte, buckets [Quarters]int) error {
-	count := func(of Dimension, name string, bucket int, n Counts) {
-		if values, filtered := t.rest[of]; filtered && bucket != outside && values.pass(name) {
-			t.count(bucket, n)
-			t.breakDown(of, name, n)
-		}
-	}
 	if inOneBucket(buckets) {
-		return Sums(cells, func(of Dimension, name string, n Counts) { count(of, name, buckets[0], n) })
+		return Sums(cells, func(of Dimension, name string, n Counts) {
+			if of == t.of && t.values.pass(name) {
+				t.count(buckets[0], n)
+				t.breakDown(of, name, n)
+			}
+		})
 	}
-	return Cells(cells, func(of Dimension, name string, quarter int, n Counts) { count(of, name, buckets[quarter], n) })
+	last, passes := "", t.values.pass("") // the quarters of a value follow each other
+	return CellsOf(cells, t.of, func(name string, quarter int, n Counts) {
+		if name != last {
+			last, passes = name, t.values.pass(name)
+		}
+		if passes && buckets[quarter] != outside {
+			t.count(buckets[quarter], n)
+			t.breakDown(t.of, name, n)
+		}
+	})
 }
 
 func (t *tally) count(bucket int, n Counts) {
@@ -298,10 +369,9 @@ func (t *tally) count(bucket int, n Counts) {
 }
 
 func (t *tally) breakDown(of Dimension, name string, n Counts) {
-	breakdown := t.st.Breakdowns[of]
-	if n = t.part.of(n); breakdown == nil || n == (Counts{}) {
+	if n = t.part.of(n); t.breakdowns[of] == nil || n == (Counts{}) {
 		return
 	}
-	sum := t.counts(breakdown.row(name))
+	sum := t.counts(t.breakdowns[of].row(name))
 	*sum = sum.Plus(n)
 }

@@ -383,3 +383,28 @@ func (w *world) wantRank(t *testing.T, k Ranking) map[int64]Compared {
 	}
 	return want
 }
+
+// Days with so many values that the beginning of their cells does not hold all sums are
+// read as a whole.
+func TestDaysWithLongValues(t *testing.T) {
+	t.Parallel()
+	w := &world{pool: pgtest.Pool(t), scopes: map[string]int64{}}
+	w.q = queries.New(w.pool)
+	day := time.Date(2025, 5, 5, 0, 0, 0, 0, time.UTC)
+	for i := range 150 {
+		v := [dimensions]string{Person, "DE", fmt.Sprintf("%0200d.example", i), fmt.Sprintf("%0200d", i), "", "", "link"}
+		w.clicks = append(w.clicks, testClick{at: day.Add(time.Duration(i) * time.Minute), link: 1, owner: 1, domain: 1, values: v})
+	}
+	pgtest.Exec(t, w.pool, "INSERT INTO users (id, username, email) VALUES (1, 'ann', 'ann@example.com')")
+	pgtest.Exec(t, w.pool, "INSERT INTO urls (id, user_id, short_code, original_url) VALUES (1, 1, 'a', 'https://example.com')")
+	w.store(t, w.clicks)
+	for _, zone := range []string{"UTC", "Asia/Kathmandu"} {
+		r := resolve(t, Request{From: "2025-05-05", To: "2025-05-06", Zone: zone, Interval: "day"}, "2026-01-01T00:00:00Z")
+		for _, breakdowns := range [][]Dimension{nil, Dimensions()} {
+			query := Query{Scope: 1, Range: r, Breakdowns: breakdowns}
+			got, err := Read(t.Context(), w.q, query)
+			require.NoError(t, err)
+			assert.Equal(t, w.want(t, query), got)
+		}
+	}
+}
