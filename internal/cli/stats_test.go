@@ -10,6 +10,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/signpost/signpost/internal/pgtest"
 )
 
 func TestSparkline(t *testing.T) {
@@ -108,4 +110,26 @@ as of 2025-04-02 11:00:03 CEST; 4 clicks are not in it yet
 		code, _ = run(args...)
 		assert.Equal(t, 1, code, args)
 	}
+}
+
+// A click on a link of the real program is in its statistics, and "signpost stats" shows
+// it.
+func TestStatsOfRealClicks(t *testing.T) {
+	t.Parallel()
+	s := startDevOn(t, pgtest.URL(t))
+	s.makeLink()
+	s.redirect("/a")
+	s.redirect("/a")
+	s.eventually("the clicks to be in the statistics", func() bool {
+		totals := s.getJSON("/stats?range=today&short_code=a", http.StatusOK)["totals"]
+		return totals.(map[string]any)["clicks"] == 2.0
+	})
+	var stdout, stderr bytes.Buffer
+	args := []string{"stats", "https://sho.rt/a", "--range", "today"}
+	require.Zero(t, Run(t.Context(), args, s.client(), &stdout, &stderr), stderr.String())
+	assert.Regexp(t, `(?m)^clicks +2$`, stdout.String())
+	assert.Regexp(t, `(?m)^kinds$`, stdout.String())
+	body := s.getJSON("/stats/links?range=today", http.StatusOK)
+	assert.Equal(t, 1.0, body["count"])
+	assert.Equal(t, 0.0, body["pending"])
 }
