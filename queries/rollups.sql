@@ -98,6 +98,25 @@ SELECT DISTINCT url_id::bigint AS url_id
 FROM events
 WHERE event_type = 'clicked' AND url_id IS NOT NULL AND occurred_at >= @from_time AND occurred_at < @to_time;
 
+-- name: ClaimStatisticsCheck :execrows
+-- ClaimStatisticsCheck changes a row in one process only, once in each period.
+UPDATE installation
+SET statistics_checked_at = now()
+WHERE statistics_checked_at < now() - @period::interval;
+
+-- name: ListDaysOfRollups :many
+SELECT DISTINCT day
+FROM rollups
+WHERE scope = 0
+ORDER BY day;
+
+-- name: ListBusiestLinks :many
+SELECT scope
+FROM rollups
+WHERE day = @day AND scope > 0
+ORDER BY clicks DESC, scope
+LIMIT @row_limit;
+
 -- name: MissingRollupMonths :many
 -- MissingRollupMonths returns those of the months that have no partition.
 SELECT m.month::date AS month

@@ -8,6 +8,8 @@ package queries
 import (
 	"context"
 	"time"
+
+	"github.com/jackc/pgx/v5/pgtype"
 )
 
 const addClickDays = `-- name: AddClickDays :exec
@@ -162,6 +164,21 @@ func (q *Queries) AreRollupDigestsLeft(ctx context.Context) (bool, error) {
 	var left bool
 	err := row.Scan(&left)
 	return left, err
+}
+
+const claimStatisticsCheck = `-- name: ClaimStatisticsCheck :execrows
+UPDATE installation
+SET statistics_checked_at = now()
+WHERE statistics_checked_at < now() - $1::interval
+`
+
+// ClaimStatisticsCheck changes a row in one process only, once in each period.
+func (q *Queries) ClaimStatisticsCheck(ctx context.Context, period pgtype.Interval) (int64, error) {
+	result, err := q.db.Exec(ctx, claimStatisticsCheck, period)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
 }
 
 const countForPrevious = `-- name: CountForPrevious :exec
@@ -344,6 +361,61 @@ func (q *Queries) ListArchivedMonths(ctx context.Context) ([]time.Time, error) {
 			return nil, err
 		}
 		items = append(items, month)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const listBusiestLinks = `-- name: ListBusiestLinks :many
+SELECT scope
+FROM rollups
+WHERE day = $1 AND scope > 0
+ORDER BY clicks DESC, scope
+LIMIT $2
+`
+
+func (q *Queries) ListBusiestLinks(ctx context.Context, day time.Time, rowLimit int32) ([]int64, error) {
+	rows, err := q.db.Query(ctx, listBusiestLinks, day, rowLimit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []int64{}
+	for rows.Next() {
+		var scope int64
+		if err := rows.Scan(&scope); err != nil {
+			return nil, err
+		}
+		items = append(items, scope)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const listDaysOfRollups = `-- name: ListDaysOfRollups :many
+SELECT DISTINCT day
+FROM rollups
+WHERE scope = 0
+ORDER BY day
+`
+
+func (q *Queries) ListDaysOfRollups(ctx context.Context) ([]time.Time, error) {
+	rows, err := q.db.Query(ctx, listDaysOfRollups)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []time.Time{}
+	for rows.Next() {
+		var day time.Time
+		if err := rows.Scan(&day); err != nil {
+			return nil, err
+		}
+		items = append(items, day)
 	}
 	if err := rows.Err(); err != nil {
 		return nil, err

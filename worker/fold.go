@@ -8,6 +8,7 @@ import (
 
 	"github.com/signpost/signpost/internal/pause"
 	"github.com/signpost/signpost/internal/rollup"
+	"github.com/signpost/signpost/queries"
 )
 
 const (
@@ -17,6 +18,9 @@ const (
 	// some seconds for each million clicks.
 	foldTimeout  = 5 * time.Minute
 	totalsPeriod = time.Minute
+	// checkPeriod is how often one of all workers compares a sample of the statistics
+	// with the events.
+	checkPeriod = time.Hour
 )
 
 // fold merges digests into the statistics until ctx ends, in one of all workers at a
@@ -57,4 +61,33 @@ func (d *deps) foldOnce(ctx context.Context) (more bool, err error) {
 		d.metrics.foldClicks.Add(float64(did.Clicks))
 	}
 	return did.More, err
+}
+
+// checkStatistics compares a sample of the statistics with the events once in each
+// period, until ctx ends. It is no job, because workers of the previous release would not
+// know it.
+func (d *deps) checkStatistics(ctx context.Context) {
+	for pause.For(ctx, time.Minute) == nil {
+		if err := d.checkOnce(ctx, checkPeriod); err != nil && ctx.Err() == nil {
+			d.log.WarnContext(ctx, "statistics could not be compared with events", slog.Any("error", err))
+		}
+	}
+}
+
+func (d *deps) checkOnce(ctx context.Context, period time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, foldTimeout)
+	defer cancel()
+	due, err := queries.New(d.pool).ClaimStatisticsCheck(ctx, interval(period))
+	if err != nil || due == 0 {
+		return wrap("look whether statistics are to be compared", err)
+	}
+	found, err := rollup.CheckSample(ctx, d.pool, time.Now())
+	if err != nil {
+		return err
+	}
+	d.metrics.rollupsDiffer.Add(float64(found.Differ))
+	if found.Differ > 0 {
+		d.log.ErrorContext(ctx, "statistics did not agree with events, they are counted again", slog.String("found", found.String()))
+	}
+	return nil
 }

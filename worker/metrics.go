@@ -29,6 +29,7 @@ type metrics struct {
 	foldSeconds     prometheus.Histogram
 	foldClicks      prometheus.Counter
 	foldFailures    prometheus.Counter
+	rollupsDiffer   prometheus.Counter
 	sampled         *sampled
 }
 
@@ -51,6 +52,7 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 		}),
 		foldClicks:      f.NewCounter(prometheus.CounterOpts{Name: "signpost_rollup_clicks_merged_total", Help: "Clicks that were merged into the statistics or taken out of them."}),
 		foldFailures:    f.NewCounter(prometheus.CounterOpts{Name: "signpost_rollup_merge_failures_total", Help: "Merges that failed. Their clicks wait for the next one."}),
+		rollupsDiffer:   f.NewCounter(prometheus.CounterOpts{Name: "signpost_rollup_rows_differ_total", Help: "Rows of statistics that did not agree with the events when a sample was compared. They are counted again."}),
 		archiveFailures: f.NewCounter(prometheus.CounterOpts{Name: "signpost_events_retire_failures_total", Help: "Attempts to take a month out of the database that failed."}),
 		clicksIngested:  f.NewCounter(prometheus.CounterOpts{Name: "signpost_clicks_ingested_total", Help: "Clicks that became events."}),
 		clicksRejected:  counters("signpost_clicks_rejected_total", "Clicks that were rejected: they could not become events. By reason.", "reason"),

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -118,4 +119,24 @@ func TestDaysOfACalendar(t *testing.T) {
 			}
 		}
 	}
+}
+
+// One worker compares statistics with events in each period. A row that does not agree
+// is counted, and counted again from the events.
+func TestStatisticsAreCompared(t *testing.T) {
+	s := setup(t)
+	s.ship("a-1", many(50, time.Now().AddDate(0, 0, -1)))
+	w := s.start(nil)
+	s.eventually("batch is ingested", s.allIngested)
+	s.fold()
+	differ := func() float64 { return testutil.ToFloat64(w.deps.metrics.rollupsDiffer) }
+	s.ok(w.deps.checkOnce(s.ctx, 0))
+	require.Zero(t, differ())
+	s.exec("UPDATE rollups SET clicks = clicks + 1 WHERE scope = 3")
+	s.ok(w.deps.checkOnce(s.ctx, time.Hour)) // the last one was a moment ago
+	require.Zero(t, differ())
+	s.ok(w.deps.checkOnce(s.ctx, 0))
+	require.NotZero(t, differ())
+	s.fold()
+	s.wantCounted(50)
 }

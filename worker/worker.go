@@ -244,6 +244,7 @@ func (w *Worker) startLoops(ctx context.Context) {
 		var loops sync.WaitGroup
 		loops.Go(func() { w.deps.sample(ctx) })
 		loops.Go(func() { w.deps.fold(ctx) })
+		loops.Go(func() { w.deps.checkStatistics(ctx) })
 		loops.Wait()
 	}(w.sampled)
 }

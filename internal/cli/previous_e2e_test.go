@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -15,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/signpost/signpost/internal/pgtest"
+	"github.com/signpost/signpost/internal/rollup"
 )
 
 // TestPreviousRelease runs the previous release on a database that this release has
@@ -43,6 +45,9 @@ func TestPreviousRelease(t *testing.T) {
 		return s
 	}
 	start(current, "migrate")
+	pool := pgtest.Open(t, url)
+	// This is so where the previous release was in use before the migration.
+	pgtest.Exec(t, pool, "UPDATE installation SET keeps_quarters = true")
 
 	clicks := 0
 	for i, step := range []struct{ name, api, worker string }{
@@ -55,6 +60,15 @@ func TestPreviousRelease(t *testing.T) {
 		api, worker := start(step.api, "api"), start(step.worker, "worker")
 		clicks += useAll(t, api, i)
 		api.eventually(step.name+": every click to be counted", func() bool { return countEvents(t, url, "clicked") == clicks })
+		if step.worker == current {
+			api.eventually(step.name+": every click to be in the statistics", func() bool {
+				compared, err := rollup.Check(t.Context(), pool)
+				require.NoError(t, err)
+				return compared.Differ == 0 && compared.Waiting == 0 && compared.Clicks == int64(clicks)
+			})
+			require.NoError(t, rollup.Fold(t.Context(), pool))
+		}
+		require.Equal(t, strconv.Itoa(clicks), ask[string](t, url, "SELECT sum(clicks)::text FROM click_days"), "%s: clicks that the previous release sees", step.name)
 		for _, s := range []*server{api, worker} {
 			s.stop()
 			for line := range strings.Lines(s.logs.String()) {

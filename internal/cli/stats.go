@@ -56,6 +56,7 @@ func statsCommand(environ []string) *cobra.Command {
 			return printStatistics(cmd.OutOrStdout(), st)
 		},
 	}
+	cmd.AddCommand(statsVerifyCommand(environ), statsRebuildCommand(environ))
 	f := cmd.Flags()
 	flags.add(f)
 	f.StringVar(&flags.span, "range", "", "today, yesterday, 24h, 7d, 30d, 90d, 12mo, mtd, ytd or all (default 30d)")
