@@ -90,6 +90,21 @@ type Mark struct {
 	CreatedAt time.Time
 }
 
+type Reclassification struct {
+	ID         int64
+	FromAt     time.Time
+	ToAt       time.Time
+	DryRun     bool
+	Rules      int16
+	PositionAt time.Time
+	PositionID int64
+	LookedAt   int64
+	Changes    json.RawMessage
+	JobID      *int64
+	CreatedAt  time.Time
+	FinishedAt *time.Time
+}
+
 type Rollup struct {
 	Scope    int64
 	Day      time.Time

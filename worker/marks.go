@@ -39,9 +39,9 @@ func (j *judge) current(ctx context.Context, q *queries.Queries, now time.Time) 
 	if now.Sub(j.readAt) < marksAge {
 		return j.marks, j.agents, nil
 	}
-	rows, err := q.ListMarks(ctx, 0, 0, math.MaxInt32)
+	rows, err := readMarks(ctx, q)
 	if err != nil {
-		return nil, nil, fmt.Errorf("read marks: %w", err)
+		return nil, nil, err
 	}
 	if !sameMarks(rows, j.rows) {
 		marks := marksOf(rows)
@@ -52,6 +52,14 @@ func (j *judge) current(ctx context.Context, q *queries.Queries, now time.Time) 
 	}
 	j.readAt = now
 	return j.marks, j.agents, nil
+}
+
+func readMarks(ctx context.Context, q *queries.Queries) ([]queries.Mark, error) {
+	rows, err := q.ListMarks(ctx, 0, 0, math.MaxInt32)
+	if err != nil {
+		return nil, fmt.Errorf("read marks: %w", err)
+	}
+	return rows, nil
 }
 
 // sameMarks compares marks by their ids: a mark never changes.

@@ -91,7 +91,7 @@ func (m *metrics) prepare() {
 	for _, reason := range []string{rejectedTime, rejectedMonth, rejectedRefused, rejectedPanic} {
 		m.clicksRejected.WithLabelValues(reason)
 	}
-	for _, what := range []string{"batches", "imports", "uploads"} {
+	for _, what := range []string{"batches", "imports", "uploads", "reclassifications"} {
 		m.reenqueued.WithLabelValues(what)
 	}
 }

@@ -45,7 +45,7 @@ type reenqueue struct {
 // Work implements [river.Worker].
 func (w *reenqueue) Work(ctx context.Context, _ *river.Job[jobs.Reenqueue]) error {
 	var errs []error
-	for _, find := range []func(context.Context) (int, error){w.batches, w.imports, w.stalled, w.uploads} {
+	for _, find := range []func(context.Context) (int, error){w.batches, w.imports, w.stalled, w.uploads, w.reclassifications} {
 		for range reenqueuePages {
 			n, err := find(ctx)
 			errs = append(errs, err)
@@ -136,6 +136,23 @@ func (w *reenqueue) stalled(ctx context.Context) (int, error) {
 	}
 	w.report(ctx, "imports", replaced)
 	return found, nil
+}
+
+func (w *reenqueue) reclassifications(ctx context.Context) (int, error) {
+	ids, err := queries.New(w.deps.pool).ListStrandedReclassifications(ctx, interval(leftAlone))
+	if err != nil {
+		return 0, fmt.Errorf("list stranded reclassifications: %w", err)
+	}
+	for _, id := range ids {
+		err := w.insert(ctx, jobs.Reclassify{ID: id}, func(q *queries.Queries, jobID int64) error {
+			return q.SetReclassificationJob(ctx, &jobID, id)
+		})
+		if err != nil {
+			return 0, fmt.Errorf("re-enqueue reclassification: %w", err)
+		}
+	}
+	w.report(ctx, "reclassifications", len(ids))
+	return len(ids), nil
 }
 
 func (w *reenqueue) insert(ctx context.Context, args river.JobArgs, note func(*queries.Queries, int64) error) error {

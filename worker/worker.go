@@ -104,6 +104,7 @@ type deps struct {
 	ownHosts   links.Hosts
 	importTurn time.Duration // importTurn but in tests
 	undoPiece  int32         // undoPiece but in tests
+	judgePiece int32         // judgePiece but in tests
 }
 
 // New returns a worker that has not started. It fails only when the options
@@ -136,6 +137,7 @@ func New(o Options) (*Worker, error) {
 		ownHosts:   o.OwnHosts,
 		importTurn: importTurn,
 		undoPiece:  undoPiece,
+		judgePiece: judgePiece,
 	}
 	c := config(d, o.Queues)
 	c.Middleware = slices.Concat(o.Middleware, c.Middleware)
@@ -160,6 +162,7 @@ func config(d *deps, queues map[string]int) *river.Config {
 	river.AddWorker(workers, &makePartitions{deps: d})
 	river.AddWorker(workers, &archiveMonths{deps: d, now: time.Now})
 	river.AddWorker(workers, &prune{deps: d, piece: prunePiece})
+	river.AddWorker(workers, &reclassify{deps: d})
 
 	config := &river.Config{
 		Workers: workers,

@@ -54,6 +54,7 @@ func rootCommand(environ []string) *cobra.Command {
 		exportCommand(environ),
 		statsCommand(environ),
 		batchesCommand(environ),
+		clicksCommand(environ),
 		eventsCommand(environ),
 		healthcheckCommand(environ),
 		versionCommand(),

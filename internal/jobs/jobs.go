@@ -167,6 +167,17 @@ func (ArchiveMonths) InsertOpts() river.InsertOpts {
 	return opts
 }
 
+// Reclassify judges clicks that were counted by the rules of today.
+type Reclassify struct {
+	ID int64 `json:"id"` // in reclassifications
+}
+
+// Kind implements [river.JobArgs].
+func (Reclassify) Kind() string { return "reclassify_clicks" }
+
+// InsertOpts implements [river.JobArgsWithInsertOpts].
+func (Reclassify) InsertOpts() river.InsertOpts { return options(QueueMaintenance) }
+
 // Prune removes rows that are not needed any more, by their age: worker/prune.go lists
 // them.
 type Prune struct{}

@@ -6,8 +6,8 @@ import (
 )
 
 // Rules is the version of the rules in this file. Each event stores the version by which
-// it was judged. Every change of a rule makes it one more, so that `signpost clicks
-// reclassify` finds the events that were judged by older rules.
+// it got its kind, so every change of a rule makes it one more. `signpost clicks
+// reclassify` applies a new version to clicks that were counted before.
 const Rules int16 = 1
 
 // program is a client that is not a browser.
