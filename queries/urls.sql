@@ -148,6 +148,101 @@ FROM (
     LIMIT @row_limit
 ) f;
 
+-- name: SortLinksDown :many
+-- SortLinksDown walks through up to walk_limit links behind a place, those with the most
+-- first, and says which pass the filters. sort_by is a column of link_totals, or
+-- unclicked for the links without clicks, by id. It is planned anew for every call, so
+-- that only one of the walks is made.
+SELECT w.id::bigint AS id, w.key::bigint AS key, (u.id IS NOT NULL AND NOT w.skip
+        AND (sqlc.narg(user_id)::bigint IS NULL OR u.user_id = sqlc.narg(user_id))
+        AND (sqlc.narg(is_active)::boolean IS NULL OR u.is_active = sqlc.narg(is_active))
+        AND (sqlc.narg(domain_id)::bigint IS NULL OR u.domain_id = sqlc.narg(domain_id))
+        AND (sqlc.narg(tag)::text IS NULL OR u.tags @> ARRAY[sqlc.narg(tag)::text])
+        AND (sqlc.narg(search)::text IS NULL OR u.title ILIKE sqlc.narg(search) OR u.original_url ILIKE sqlc.narg(search)))::boolean AS passes
+FROM (
+    (SELECT t.url_id AS id, t.clicks AS key, false AS skip
+    FROM link_totals t
+    WHERE @sort_by::text = 'clicks' AND (t.clicks, t.url_id) < (@at_key::bigint, @at_id::bigint)
+    ORDER BY t.clicks DESC, t.url_id DESC
+    LIMIT @walk_limit)
+    UNION ALL
+    (SELECT t.url_id AS id, t.people AS key, false AS skip
+    FROM link_totals t
+    WHERE @sort_by::text = 'people' AND (t.people, t.url_id) < (@at_key::bigint, @at_id::bigint)
+    ORDER BY t.people DESC, t.url_id DESC
+    LIMIT @walk_limit)
+    UNION ALL
+    (SELECT t.url_id AS id, (extract(epoch FROM t.last_clicked_at) * 1000000)::bigint AS key, false AS skip
+    FROM link_totals t
+    WHERE @sort_by::text = 'last_clicked_at' AND (t.last_clicked_at, t.url_id) < (@at_time::timestamptz, @at_id::bigint)
+    ORDER BY t.last_clicked_at DESC, t.url_id DESC
+    LIMIT @walk_limit)
+    UNION ALL
+    (SELECT l.id, -1, EXISTS (SELECT FROM link_totals t WHERE t.url_id = l.id)
+    FROM urls l
+    WHERE @sort_by::text = 'unclicked' AND l.id < @at_id::bigint
+    ORDER BY l.id DESC
+    LIMIT @walk_limit)
+) w
+LEFT JOIN urls u ON u.id = w.id
+ORDER BY w.key DESC, w.id DESC;
+
+-- name: SortLinksUp :many
+-- SortLinksUp is like SortLinksDown, the other way round.
+SELECT w.id::bigint AS id, w.key::bigint AS key, (u.id IS NOT NULL AND NOT w.skip
+        AND (sqlc.narg(user_id)::bigint IS NULL OR u.user_id = sqlc.narg(user_id))
+        AND (sqlc.narg(is_active)::boolean IS NULL OR u.is_active = sqlc.narg(is_active))
+        AND (sqlc.narg(domain_id)::bigint IS NULL OR u.domain_id = sqlc.narg(domain_id))
+        AND (sqlc.narg(tag)::text IS NULL OR u.tags @> ARRAY[sqlc.narg(tag)::text])
+        AND (sqlc.narg(search)::text IS NULL OR u.title ILIKE sqlc.narg(search) OR u.original_url ILIKE sqlc.narg(search)))::boolean AS passes
+FROM (
+    (SELECT t.url_id AS id, t.clicks AS key, false AS skip
+    FROM link_totals t
+    WHERE @sort_by::text = 'clicks' AND (t.clicks, t.url_id) > (@at_key::bigint, @at_id::bigint)
+    ORDER BY t.clicks, t.url_id
+    LIMIT @walk_limit)
+    UNION ALL
+    (SELECT t.url_id AS id, t.people AS key, false AS skip
+    FROM link_totals t
+    WHERE @sort_by::text = 'people' AND (t.people, t.url_id) > (@at_key::bigint, @at_id::bigint)
+    ORDER BY t.people, t.url_id
+    LIMIT @walk_limit)
+    UNION ALL
+    (SELECT t.url_id AS id, (extract(epoch FROM t.last_clicked_at) * 1000000)::bigint AS key, false AS skip
+    FROM link_totals t
+    WHERE @sort_by::text = 'last_clicked_at' AND (t.last_clicked_at, t.url_id) > (@at_time::timestamptz, @at_id::bigint)
+    ORDER BY t.last_clicked_at, t.url_id
+    LIMIT @walk_limit)
+    UNION ALL
+    (SELECT l.id, -1, EXISTS (SELECT FROM link_totals t WHERE t.url_id = l.id)
+    FROM urls l
+    WHERE @sort_by::text = 'unclicked' AND l.id > @at_id::bigint
+    ORDER BY l.id
+    LIMIT @walk_limit)
+) w
+LEFT JOIN urls u ON u.id = w.id
+ORDER BY w.key, w.id;
+
+-- name: SortFewLinks :many
+-- SortFewLinks returns up to row_limit links of a user, a domain or a tag, in no order.
+WITH few AS MATERIALIZED (
+    SELECT u.id, u.is_active, u.title, u.original_url
+    FROM urls u
+    WHERE (sqlc.narg(user_id)::bigint IS NULL OR u.user_id = sqlc.narg(user_id))
+        AND (sqlc.narg(domain_id)::bigint IS NULL OR u.domain_id = sqlc.narg(domain_id))
+        AND (sqlc.narg(tag)::text IS NULL OR u.tags @> ARRAY[sqlc.narg(tag)::text])
+    LIMIT @row_limit
+)
+SELECT f.id, COALESCE(CASE @sort_by::text
+        WHEN 'clicks' THEN t.clicks
+        WHEN 'people' THEN t.people
+        ELSE (extract(epoch FROM t.last_clicked_at) * 1000000)::bigint
+    END, -1)::bigint AS key,
+    ((sqlc.narg(is_active)::boolean IS NULL OR f.is_active = sqlc.narg(is_active))
+        AND (sqlc.narg(search)::text IS NULL OR f.title ILIKE sqlc.narg(search) OR f.original_url ILIKE sqlc.narg(search)))::boolean AS passes
+FROM few f
+LEFT JOIN link_totals t ON t.url_id = f.id;
+
 -- name: SampleURLs :one
 -- SampleURLs draws about 64 pages at random and returns how many of them have links
 -- with a tag and a text. These are many if such links are spread over the table, and

@@ -702,6 +702,248 @@ func (q *Queries) SampleURLs(ctx context.Context, tag *string, search *string) (
 	return count, err
 }
 
+const sortFewLinks = `-- name: SortFewLinks :many
+WITH few AS MATERIALIZED (
+    SELECT u.id, u.is_active, u.title, u.original_url
+    FROM urls u
+    WHERE ($4::bigint IS NULL OR u.user_id = $4)
+        AND ($5::bigint IS NULL OR u.domain_id = $5)
+        AND ($6::text IS NULL OR u.tags @> ARRAY[$6::text])
+    LIMIT $7
+)
+SELECT f.id, COALESCE(CASE $1::text
+        WHEN 'clicks' THEN t.clicks
+        WHEN 'people' THEN t.people
+        ELSE (extract(epoch FROM t.last_clicked_at) * 1000000)::bigint
+    END, -1)::bigint AS key,
+    (($2::boolean IS NULL OR f.is_active = $2)
+        AND ($3::text IS NULL OR f.title ILIKE $3 OR f.original_url ILIKE $3))::boolean AS passes
+FROM few f
+LEFT JOIN link_totals t ON t.url_id = f.id
+`
+
+type SortFewLinksParams struct {
+	SortBy   string
+	IsActive *bool
+	Search   *string
+	UserID   *int64
+	DomainID *int64
+	Tag      *string
+	RowLimit int32
+}
+
+type SortFewLinksRow struct {
+	ID     int64
+	Key    int64
+	Passes bool
+}
+
+// SortFewLinks returns up to row_limit links of a user, a domain or a tag, in no order.
+func (q *Queries) SortFewLinks(ctx context.Context, arg SortFewLinksParams) ([]SortFewLinksRow, error) {
+	rows, err := q.db.Query(ctx, sortFewLinks,
+		arg.SortBy,
+		arg.IsActive,
+		arg.Search,
+		arg.UserID,
+		arg.DomainID,
+		arg.Tag,
+		arg.RowLimit,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []SortFewLinksRow{}
+	for rows.Next() {
+		var i SortFewLinksRow
+		if err := rows.Scan(&i.ID, &i.Key, &i.Passes); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const sortLinksDown = `-- name: SortLinksDown :many
+SELECT w.id::bigint AS id, w.key::bigint AS key, (u.id IS NOT NULL AND NOT w.skip
+        AND ($1::bigint IS NULL OR u.user_id = $1)
+        AND ($2::boolean IS NULL OR u.is_active = $2)
+        AND ($3::bigint IS NULL OR u.domain_id = $3)
+        AND ($4::text IS NULL OR u.tags @> ARRAY[$4::text])
+        AND ($5::text IS NULL OR u.title ILIKE $5 OR u.original_url ILIKE $5))::boolean AS passes
+FROM (
+    (SELECT t.url_id AS id, t.clicks AS key, false AS skip
+    FROM link_totals t
+    WHERE $6::text = 'clicks' AND (t.clicks, t.url_id) < ($7::bigint, $8::bigint)
+    ORDER BY t.clicks DESC, t.url_id DESC
+    LIMIT $9)
+    UNION ALL
+    (SELECT t.url_id AS id, t.people AS key, false AS skip
+    FROM link_totals t
+    WHERE $6::text = 'people' AND (t.people, t.url_id) < ($7::bigint, $8::bigint)
+    ORDER BY t.people DESC, t.url_id DESC
+    LIMIT $9)
+    UNION ALL
+    (SELECT t.url_id AS id, (extract(epoch FROM t.last_clicked_at) * 1000000)::bigint AS key, false AS skip
+    FROM link_totals t
+    WHERE $6::text = 'last_clicked_at' AND (t.last_clicked_at, t.url_id) < ($10::timestamptz, $8::bigint)
+    ORDER BY t.last_clicked_at DESC, t.url_id DESC
+    LIMIT $9)
+    UNION ALL
+    (SELECT l.id, -1, EXISTS (SELECT FROM link_totals t WHERE t.url_id = l.id)
+    FROM urls l
+    WHERE $6::text = 'unclicked' AND l.id < $8::bigint
+    ORDER BY l.id DESC
+    LIMIT $9)
+) w
+LEFT JOIN urls u ON u.id = w.id
+ORDER BY w.key DESC, w.id DESC
+`
+
+type SortLinksDownParams struct {
+	UserID    *int64
+	IsActive  *bool
+	DomainID  *int64
+	Tag       *string
+	Search    *string
+	SortBy    string
+	AtKey     int64
+	AtID      int64
+	WalkLimit int32
+	AtTime    time.Time
+}
+
+type SortLinksDownRow struct {
+	ID     int64
+	Key    int64
+	Passes bool
+}
+
+// SortLinksDown walks through up to walk_limit links behind a place, those with the most
+// first, and says which pass the filters. sort_by is a column of link_totals, or
+// unclicked for the links without clicks, by id. It is planned anew for every call, so
+// that only one of the walks is made.
+func (q *Queries) SortLinksDown(ctx context.Context, arg SortLinksDownParams) ([]SortLinksDownRow, error) {
+	rows, err := q.db.Query(ctx, sortLinksDown,
+		arg.UserID,
+		arg.IsActive,
+		arg.DomainID,
+		arg.Tag,
+		arg.Search,
+		arg.SortBy,
+		arg.AtKey,
+		arg.AtID,
+		arg.WalkLimit,
+		arg.AtTime,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []SortLinksDownRow{}
+	for rows.Next() {
+		var i SortLinksDownRow
+		if err := rows.Scan(&i.ID, &i.Key, &i.Passes); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const sortLinksUp = `-- name: SortLinksUp :many
+SELECT w.id::bigint AS id, w.key::bigint AS key, (u.id IS NOT NULL AND NOT w.skip
+        AND ($1::bigint IS NULL OR u.user_id = $1)
+        AND ($2::boolean IS NULL OR u.is_active = $2)
+        AND ($3::bigint IS NULL OR u.domain_id = $3)
+        AND ($4::text IS NULL OR u.tags @> ARRAY[$4::text])
+        AND ($5::text IS NULL OR u.title ILIKE $5 OR u.original_url ILIKE $5))::boolean AS passes
+FROM (
+    (SELECT t.url_id AS id, t.clicks AS key, false AS skip
+    FROM link_totals t
+    WHERE $6::text = 'clicks' AND (t.clicks, t.url_id) > ($7::bigint, $8::bigint)
+    ORDER BY t.clicks, t.url_id
+    LIMIT $9)
+    UNION ALL
+    (SELECT t.url_id AS id, t.people AS key, false AS skip
+    FROM link_totals t
+    WHERE $6::text = 'people' AND (t.people, t.url_id) > ($7::bigint, $8::bigint)
+    ORDER BY t.people, t.url_id
+    LIMIT $9)
+    UNION ALL
+    (SELECT t.url_id AS id, (extract(epoch FROM t.last_clicked_at) * 1000000)::bigint AS key, false AS skip
+    FROM link_totals t
+    WHERE $6::text = 'last_clicked_at' AND (t.last_clicked_at, t.url_id) > ($10::timestamptz, $8::bigint)
+    ORDER BY t.last_clicked_at, t.url_id
+    LIMIT $9)
+    UNION ALL
+    (SELECT l.id, -1, EXISTS (SELECT FROM link_totals t WHERE t.url_id = l.id)
+    FROM urls l
+    WHERE $6::text = 'unclicked' AND l.id > $8::bigint
+    ORDER BY l.id
+    LIMIT $9)
+) w
+LEFT JOIN urls u ON u.id = w.id
+ORDER BY w.key, w.id
+`
+
+type SortLinksUpParams struct {
+	UserID    *int64
+	IsActive  *bool
+	DomainID  *int64
+	Tag       *string
+	Search    *string
+	SortBy    string
+	AtKey     int64
+	AtID      int64
+	WalkLimit int32
+	AtTime    time.Time
+}
+
+type SortLinksUpRow struct {
+	ID     int64
+	Key    int64
+	Passes bool
+}
+
+// SortLinksUp is like SortLinksDown, the other way round.
+func (q *Queries) SortLinksUp(ctx context.Context, arg SortLinksUpParams) ([]SortLinksUpRow, error) {
+	rows, err := q.db.Query(ctx, sortLinksUp,
+		arg.UserID,
+		arg.IsActive,
+		arg.DomainID,
+		arg.Tag,
+		arg.Search,
+		arg.SortBy,
+		arg.AtKey,
+		arg.AtID,
+		arg.WalkLimit,
+		arg.AtTime,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []SortLinksUpRow{}
+	for rows.Next() {
+		var i SortLinksUpRow
+		if err := rows.Scan(&i.ID, &i.Key, &i.Passes); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const updateImportedURLs = `-- name: UpdateImportedURLs :many
 UPDATE urls u
 SET user_id = COALESCE(NULLIF(r.user_id, 0), u.user_id),
