@@ -164,25 +164,25 @@ FROM (
     FROM link_totals t
     WHERE @sort_by::text = 'clicks' AND (t.clicks, t.url_id) < (@at_key::bigint, @at_id::bigint)
     ORDER BY t.clicks DESC, t.url_id DESC
-    LIMIT @walk_limit)
+    LIMIT @walk_limit::bigint)
     UNION ALL
     (SELECT t.url_id AS id, t.people AS key, false AS skip
     FROM link_totals t
     WHERE @sort_by::text = 'people' AND (t.people, t.url_id) < (@at_key::bigint, @at_id::bigint)
     ORDER BY t.people DESC, t.url_id DESC
-    LIMIT @walk_limit)
+    LIMIT @walk_limit::bigint)
     UNION ALL
     (SELECT t.url_id AS id, (extract(epoch FROM t.last_clicked_at) * 1000000)::bigint AS key, false AS skip
     FROM link_totals t
     WHERE @sort_by::text = 'last_clicked_at' AND (t.last_clicked_at, t.url_id) < (@at_time::timestamptz, @at_id::bigint)
     ORDER BY t.last_clicked_at DESC, t.url_id DESC
-    LIMIT @walk_limit)
+    LIMIT @walk_limit::bigint)
     UNION ALL
     (SELECT l.id, -1, EXISTS (SELECT FROM link_totals t WHERE t.url_id = l.id)
     FROM urls l
     WHERE @sort_by::text = 'unclicked' AND l.id < @at_id::bigint
     ORDER BY l.id DESC
-    LIMIT @walk_limit)
+    LIMIT @walk_limit::bigint)
 ) w
 LEFT JOIN urls u ON u.id = w.id
 ORDER BY w.key DESC, w.id DESC;
@@ -200,25 +200,25 @@ FROM (
     FROM link_totals t
     WHERE @sort_by::text = 'clicks' AND (t.clicks, t.url_id) > (@at_key::bigint, @at_id::bigint)
     ORDER BY t.clicks, t.url_id
-    LIMIT @walk_limit)
+    LIMIT @walk_limit::bigint)
     UNION ALL
     (SELECT t.url_id AS id, t.people AS key, false AS skip
     FROM link_totals t
     WHERE @sort_by::text = 'people' AND (t.people, t.url_id) > (@at_key::bigint, @at_id::bigint)
     ORDER BY t.people, t.url_id
-    LIMIT @walk_limit)
+    LIMIT @walk_limit::bigint)
     UNION ALL
     (SELECT t.url_id AS id, (extract(epoch FROM t.last_clicked_at) * 1000000)::bigint AS key, false AS skip
     FROM link_totals t
     WHERE @sort_by::text = 'last_clicked_at' AND (t.last_clicked_at, t.url_id) > (@at_time::timestamptz, @at_id::bigint)
     ORDER BY t.last_clicked_at, t.url_id
-    LIMIT @walk_limit)
+    LIMIT @walk_limit::bigint)
     UNION ALL
     (SELECT l.id, -1, EXISTS (SELECT FROM link_totals t WHERE t.url_id = l.id)
     FROM urls l
     WHERE @sort_by::text = 'unclicked' AND l.id > @at_id::bigint
     ORDER BY l.id
-    LIMIT @walk_limit)
+    LIMIT @walk_limit::bigint)
 ) w
 LEFT JOIN urls u ON u.id = w.id
 ORDER BY w.key, w.id;

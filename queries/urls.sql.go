@@ -779,25 +779,25 @@ FROM (
     FROM link_totals t
     WHERE $6::text = 'clicks' AND (t.clicks, t.url_id) < ($7::bigint, $8::bigint)
     ORDER BY t.clicks DESC, t.url_id DESC
-    LIMIT $9)
+    LIMIT $9::bigint)
     UNION ALL
     (SELECT t.url_id AS id, t.people AS key, false AS skip
     FROM link_totals t
     WHERE $6::text = 'people' AND (t.people, t.url_id) < ($7::bigint, $8::bigint)
     ORDER BY t.people DESC, t.url_id DESC
-    LIMIT $9)
+    LIMIT $9::bigint)
     UNION ALL
     (SELECT t.url_id AS id, (extract(epoch FROM t.last_clicked_at) * 1000000)::bigint AS key, false AS skip
     FROM link_totals t
     WHERE $6::text = 'last_clicked_at' AND (t.last_clicked_at, t.url_id) < ($10::timestamptz, $8::bigint)
     ORDER BY t.last_clicked_at DESC, t.url_id DESC
-    LIMIT $9)
+    LIMIT $9::bigint)
     UNION ALL
     (SELECT l.id, -1, EXISTS (SELECT FROM link_totals t WHERE t.url_id = l.id)
     FROM urls l
     WHERE $6::text = 'unclicked' AND l.id < $8::bigint
     ORDER BY l.id DESC
-    LIMIT $9)
+    LIMIT $9::bigint)
 ) w
 LEFT JOIN urls u ON u.id = w.id
 ORDER BY w.key DESC, w.id DESC
@@ -812,7 +812,7 @@ type SortLinksDownParams struct {
 	SortBy    string
 	AtKey     int64
 	AtID      int64
-	WalkLimit int32
+	WalkLimit int64
 	AtTime    time.Time
 }
 
@@ -869,25 +869,25 @@ FROM (
     FROM link_totals t
     WHERE $6::text = 'clicks' AND (t.clicks, t.url_id) > ($7::bigint, $8::bigint)
     ORDER BY t.clicks, t.url_id
-    LIMIT $9)
+    LIMIT $9::bigint)
     UNION ALL
     (SELECT t.url_id AS id, t.people AS key, false AS skip
     FROM link_totals t
     WHERE $6::text = 'people' AND (t.people, t.url_id) > ($7::bigint, $8::bigint)
     ORDER BY t.people, t.url_id
-    LIMIT $9)
+    LIMIT $9::bigint)
     UNION ALL
     (SELECT t.url_id AS id, (extract(epoch FROM t.last_clicked_at) * 1000000)::bigint AS key, false AS skip
     FROM link_totals t
     WHERE $6::text = 'last_clicked_at' AND (t.last_clicked_at, t.url_id) > ($10::timestamptz, $8::bigint)
     ORDER BY t.last_clicked_at, t.url_id
-    LIMIT $9)
+    LIMIT $9::bigint)
     UNION ALL
     (SELECT l.id, -1, EXISTS (SELECT FROM link_totals t WHERE t.url_id = l.id)
     FROM urls l
     WHERE $6::text = 'unclicked' AND l.id > $8::bigint
     ORDER BY l.id
-    LIMIT $9)
+    LIMIT $9::bigint)
 ) w
 LEFT JOIN urls u ON u.id = w.id
 ORDER BY w.key, w.id
@@ -902,7 +902,7 @@ type SortLinksUpParams struct {
 	SortBy    string
 	AtKey     int64
 	AtID      int64
-	WalkLimit int32
+	WalkLimit int64
 	AtTime    time.Time
 }
 

@@ -23,7 +23,8 @@ const maxOffset, maxSifted = 200_000, 10_000
 type Reach struct {
 	// A walk along the list, from its beginning or a cursor, first reads the number of
 	// links in First, which takes about a millisecond. Then it reads the number in
-	// Long, or in Apart if each link is on another page: some tens of milliseconds.
+	// Long, or in Apart if each link is on another page: some tens of milliseconds. A list
+	// sorted by a number reads First at a time, up to Apart.
 	First, Long, Apart int64
 	// Links that are on this many of 64 pages count as scattered.
 	Spread int64

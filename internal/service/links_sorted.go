@@ -31,14 +31,8 @@ type PlacedLink struct {
 	Place Place
 }
 
-const (
-	// fewLinks is how many links of a user, domain or tag are sorted in memory.
-	fewLinks = 5000
-	// sortPiece is how many links one query walks through, and sortReach how many a page
-	// does at most.
-	sortPiece = 500
-	sortReach = 10_000
-)
+// fewLinks is how many links of a user, domain or tag are sorted in memory.
+const fewLinks = 5000
 
 // ListSortedLinks returns a page of a sorted list behind a place, nil for its beginning,
 // and the place where the list goes on behind the page, nil if the page is the last one.
@@ -106,7 +100,7 @@ func (s *Service) sortFew(ctx context.Context, l linkList, by Sort, at Place, li
 
 // sortAll walks through the totals of links, and through the links without any.
 func (s *Service) sortAll(ctx context.Context, l linkList, by Sort, at Place, limit int) (places []Place, next *Place, err error) {
-	for range sortReach / sortPiece {
+	for walked := int64(0); walked < s.Reach.Apart; walked += s.Reach.First {
 		rows, err := s.sortPiece(ctx, l, by, at)
 		if err != nil {
 			return nil, nil, err
@@ -121,7 +115,7 @@ func (s *Service) sortAll(ctx context.Context, l linkList, by Sort, at Place, li
 			}
 		}
 		switch unclicked := at.Key < 0; {
-		case len(rows) == sortPiece:
+		case len(rows) == int(s.Reach.First):
 		case by.Descending && !unclicked:
 			at = Place{-1, math.MaxInt64}
 		case !by.Descending && unclicked:
@@ -135,7 +129,7 @@ func (s *Service) sortAll(ctx context.Context, l linkList, by Sort, at Place, li
 
 func (s *Service) sortPiece(ctx context.Context, l linkList, by Sort, at Place) ([]queries.SortLinksDownRow, error) {
 	p := queries.SortLinksDownParams{
-		SortBy: by.By, AtKey: at.Key, AtID: at.ID, AtTime: time.UnixMicro(min(at.Key, math.MaxInt64/1000)).UTC(), WalkLimit: sortPiece,
+		SortBy: by.By, AtKey: at.Key, AtID: at.ID, AtTime: time.UnixMicro(min(at.Key, math.MaxInt64/1000)).UTC(), WalkLimit: s.Reach.First,
 		UserID: l.userID, DomainID: l.domainID, Tag: l.tag, IsActive: l.isActive, Search: l.search,
 	}
 	if at.Key < 0 {
