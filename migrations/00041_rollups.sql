@@ -73,11 +73,8 @@ CREATE TABLE link_total_changes (
 ALTER TABLE installation ADD COLUMN keeps_quarters boolean NOT NULL DEFAULT false;
 UPDATE installation SET keeps_quarters = EXISTS (SELECT FROM users);
 
--- Clicks that were counted before this release, and those that workers of the previous
--- release count beside it, are counted again from the events.
-INSERT INTO rollup_recounts (day, url_id)
-SELECT day, url_id FROM click_days ORDER BY day DESC, url_id;
-
+-- Clicks that workers of the previous release count beside this one are counted again
+-- from the events.
 -- +goose StatementBegin
 CREATE FUNCTION click_quarters_recount() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN

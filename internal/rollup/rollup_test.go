@@ -8,12 +8,15 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/pressly/goose/v3"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/signpost/signpost/internal/pgtest"
 	"github.com/signpost/signpost/internal/postgres"
 	"github.com/signpost/signpost/internal/rollup"
+	"github.com/signpost/signpost/migrations"
 	"github.com/signpost/signpost/queries"
 )
 
@@ -369,4 +372,47 @@ func TestMergingAtOnce(t *testing.T) {
 	merging.Wait()
 	fold(t, pool)
 	wantSame(t, pool, writers*batches*clicks)
+}
+
+// An upgrade counts all earlier clicks again from the events, those of an archived month
+// from the quarters of the previous release, while new clicks come in.
+func TestUpgrade(t *testing.T) {
+	t.Parallel()
+	address := pgtest.Empty(t)
+	pool := pgtest.Open(t, address)
+	provider, err := goose.NewProvider(goose.DialectPostgres, stdlib.OpenDBFromPool(pool), migrations.FS)
+	require.NoError(t, err)
+	_, err = provider.UpTo(t.Context(), 40)
+	require.NoError(t, err)
+	links(t, pool)
+	require.NoError(t, postgres.EnsurePartitions(t.Context(), pool, []time.Time{base}))
+	r, old := rand.New(rand.NewPCG(9, 9)), base.AddDate(0, -2, 0)
+	for range 300 {
+		e := randomClick(r)
+		exec(t, pool, "INSERT INTO events (occurred_at, url_id, user_id, event_type, bot, country) VALUES ($1, $2, $3, 'clicked', $4, 'DE')", e.At, e.URLID, e.UserID, e.Kind != rollup.Person)
+	}
+	exec(t, pool, `INSERT INTO click_quarters SELECT url_id, date_bin('15 minutes', occurred_at, '2000-01-01Z'), count(*), count(*) FILTER (WHERE bot) FROM events GROUP BY 1, 2`)
+	exec(t, pool, "INSERT INTO click_quarters VALUES (1, $1, 7, 3)", old) // its events are archived
+	exec(t, pool, "INSERT INTO event_parts (month, part, table_name, state) VALUES ($1, 1, 'events_old_part_1', 'dropped')", old)
+	exec(t, pool, `INSERT INTO click_days SELECT url_id, (bucket AT TIME ZONE 'UTC')::date, sum(clicks), sum(bots) FROM click_quarters GROUP BY 1, 2`)
+	before := number(t, pool, "SELECT sum(clicks) FROM click_quarters")
+
+	_, err = provider.Up(t.Context())
+	require.NoError(t, err)
+	var changes rollup.Changes
+	for range 20 {
+		e := randomClick(r)
+		insert(t, pool, e)
+		changes.Add(e)
+	}
+	apply(t, pool, &changes)
+	fold(t, pool)
+	c := check(t, pool)
+	require.Zero(t, c.Differ, "%v", c)
+	require.Zero(t, c.Waiting)
+	assert.Equal(t, int64(320), c.Events)
+	assert.Equal(t, int64(327), c.Clicks)
+	assert.Equal(t, int64(7), number(t, pool, "SELECT clicks FROM rollups WHERE scope = 1 AND day = $1", old))
+	assert.Equal(t, int64(4), number(t, pool, "SELECT people FROM rollups WHERE scope = 0 AND day = $1", old))
+	assert.Equal(t, before+20, number(t, pool, "SELECT sum(clicks) FROM click_quarters"), "what the previous release reads")
 }
