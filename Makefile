@@ -11,6 +11,7 @@ LINT    := go tool -modfile=tools/lint/go.mod golangci-lint
 # A count of runs, as Go before 1.27 may fail a target whose time is up (golang/go#75804).
 FUZZTIME ?= 50000x
 KILLS ?= 300
+CLICKS ?= 10000000
 COVERAGE_MIN := 80
 
 .PHONY: help
@@ -103,6 +104,10 @@ abuse: setup-test ## attack the api as strangers and token holders can, and watc
 .PHONY: bench
 bench: setup-test ## redirects against a bare handler, ingestion against COPY: one table of ratios
 	go run ./bench
+
+.PHONY: bench-stats
+bench-stats: setup-test ## statistics over a year of clicks against plain SQL over the events (CLICKS=10000000)
+	go run ./bench -only stats -clicks $(CLICKS)
 
 .PHONY: bench-import
 bench-import: setup ## imports of 10,000 to 1,000,000 rows against psql's \copy and INSERT ... SELECT

@@ -69,7 +69,7 @@ func (b *bench) ingestOnce(ctx context.Context, conn *pgx.Conn, n int) (rate, wa
 		if filled, err = os.MkdirTemp(spool, ""); err != nil {
 			return 0, 0, err
 		}
-		if err = fillSpool(ctx, filled, n); err == nil {
+		if err = fillSpool(ctx, filled, n, popular()); err == nil {
 			break
 		}
 	}
@@ -149,21 +149,31 @@ func (b *bench) wal(ctx context.Context) (int64, error) {
 	return b.value(ctx, `SELECT (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint`)
 }
 
-// fillSpool writes n clicks on 10,000 links, some far more popular than others,
-// by 200 kinds of browser, over the last hour.
-func fillSpool(ctx context.Context, dir string, n int) error {
+// popular picks one of 10,000 links, some far more often than others.
+func popular() func(*rand.Rand) int64 {
+	var z *rand.Zipf
+	return func(r *rand.Rand) int64 {
+		if z == nil {
+			z = rand.NewZipf(r, 1.1, 1, 9999)
+		}
+		return 1 + int64(z.Uint64())
+	}
+}
+
+// fillSpool writes n clicks on links that link picks, by 200 kinds of browser, over the
+// last hour.
+func fillSpool(ctx context.Context, dir string, n int, link func(*rand.Rand) int64) error {
 	s, err := clicks.Open(clicks.Options{Dir: dir, MaxBytes: 8 << 30})
 	if err != nil {
 		return err
 	}
 	r := rand.New(rand.NewPCG(1, 2))
-	z := rand.NewZipf(r, 1.1, 1, 9999)
 	agents := userAgents(200)
 	hosts := []string{"", "https://www.google.com/", "https://news.example.org/story/1", "https://social.example.com/", "https://mail.example.net/inbox"}
 	now := time.Now().Add(-time.Hour)
 	for i := range n {
 		c := clicks.Click{
-			At: now.Add(time.Duration(i) * time.Hour / time.Duration(n)), URLID: 1 + int64(z.Uint64()), UserID: 1,
+			At: now.Add(time.Duration(i) * time.Hour / time.Duration(n)), URLID: link(r), UserID: 1,
 			IP:        netip.AddrFrom4([4]byte{byte(11 + r.IntN(180)), byte(r.IntN(256)), byte(r.IntN(256)), byte(r.IntN(256))}),
 			UserAgent: agents[r.IntN(len(agents))], Referrer: hosts[r.IntN(len(hosts))],
 		}

@@ -1,7 +1,7 @@
 // Bench measures Signpost against the simplest thing that could do the same,
 // both sides in one run, and prints one table of ratios.
 //
-//	go run ./bench [-only redirect,disk,outage,ingest,uncached,memory,redis,import]
+//	go run ./bench [-only redirect,disk,outage,ingest,uncached,memory,redis,import,stats] [-clicks 10000000]
 //
 // Load comes from this process; other processes are measured. CPU time is the time
 // that the operating system counted for the server, because throughput on a shared
@@ -35,7 +35,9 @@ type bench struct {
 	url   string
 	db    *pgxpool.Pool // of url
 	quick bool
-	rows  []row
+	// clicks is how many the measure stats fills a database with.
+	clicks int
+	rows   []row
 	// unrecorded redirects of the measure that runs have no click.
 	unrecorded int
 }
@@ -47,11 +49,12 @@ type row struct {
 }
 
 func main() {
-	only := flag.String("only", "", "which measures, separated by commas (default all but import)")
+	only := flag.String("only", "", "which measures, separated by commas (default all but import and stats)")
+	clicks := flag.Int("clicks", 10_000_000, "how many clicks the measure stats fills a database with")
 	quick := flag.Bool("quick", false, "a tenth of the work, to see that it runs")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	err := run(ctx, *only, *quick)
+	err := run(ctx, *only, *quick, *clicks)
 	stop()
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "bench: %v\n", err)
@@ -59,14 +62,14 @@ func main() {
 	}
 }
 
-func run(ctx context.Context, only string, quick bool) (err error) {
+func run(ctx context.Context, only string, quick bool, clicks int) (err error) {
 	// Enough memory for the links of every measure: reading files is not measured.
 	stage, err := drive.NewStage(ctx, "bench", "1536MB")
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, stage.Remove(context.WithoutCancel(ctx), false)) }()
-	b := &bench{Stage: stage, quick: quick}
+	b := &bench{Stage: stage, quick: quick, clicks: clicks}
 	if err := b.prepare(ctx); err != nil {
 		return err
 	}
@@ -89,10 +92,11 @@ func (b *bench) measureAll(ctx context.Context, only string) error {
 		{"memory", b.memory},
 		{"redis", b.redis},
 		{"import", b.imports},
+		{"stats", b.statistics},
 	}
 	var errs []error
 	for _, m := range measures {
-		if only == "" && m.name == "import" || only != "" && !slices.Contains(strings.Split(only, ","), m.name) {
+		if only == "" && (m.name == "import" || m.name == "stats") || only != "" && !slices.Contains(strings.Split(only, ","), m.name) {
 			continue
 		}
 		fmt.Fprintf(os.Stderr, "bench: %s ...\n", m.name)
