@@ -82,11 +82,12 @@ ORDER BY month;
 -- name: ReadRaggedRollups :many
 -- ReadRaggedRollups returns the rows of many scopes on the days that a range begins or
 -- ends in, with their cells. Rows of links whose last click is before the range are left
--- out.
+-- out, and those that are in it as a whole because the last click of last_day is.
 SELECT r.scope, r.day, r.cells
 FROM rollups r
 WHERE r.day = ANY(@days::date[])
     AND (r.last_at IS NULL OR r.last_at >= @from_time::timestamptz)
+    AND (r.last_at IS NULL OR r.day IS DISTINCT FROM sqlc.narg(last_day)::date OR r.last_at >= @to_time::timestamptz)
     AND CASE
         WHEN @kind::text = 'link' THEN r.scope > 0
         ELSE r.scope IN (SELECT -s.id FROM rollup_scopes s WHERE s.kind = @kind)
@@ -98,13 +99,13 @@ WHERE r.day = ANY(@days::date[])
 
 -- name: RankScopes :many
 -- RankScopes returns the scopes of a kind with the most clicks, or whatever they are
--- ranked by, behind a place in that order. The sums consist of whole UTC days and of
--- counts that the caller brings. part is people, robots, or empty for all clicks. The
+-- ranked by, behind a place in that order. The sums consist of whole UTC days, of
+-- last_day where its last click is before to_time, and of counts that the caller brings. part is people, robots, or empty for all clicks. The
 -- totals are those of all scopes, and the same in each row.
 WITH counts AS (
     SELECT r.scope, r.clicks, r.people, r.visitors
     FROM rollups r
-    WHERE r.day >= @from_day::date AND r.day < @to_day::date
+    WHERE (r.day >= @from_day::date AND r.day < @to_day::date OR r.day = sqlc.narg(last_day)::date AND r.last_at < @to_time::timestamptz)
         AND CASE
             WHEN @kind::text = 'link' THEN r.scope > 0
             ELSE r.scope IN (SELECT -s.id FROM rollup_scopes s WHERE s.kind = @kind)
@@ -164,3 +165,41 @@ WHERE s.id = ANY(@ids::bigint[]) AND (s.kind <> 'domain' OR d.id IS NOT NULL);
 
 -- name: FindLink :one
 SELECT id FROM urls WHERE domain_id = @domain_id AND short_code = @short_code;
+
+-- name: RankBusyLinks :many
+-- RankBusyLinks returns the links with the greatest sums of the days on which they have
+-- at least @least of what they are ranked by. All other days are added up as those of
+-- no link, so that there are few groups. The totals are those of all links.
+SELECT b.scope::bigint AS scope, b.ranked, b.total_clicks, b.total_people, b.total_visitors
+FROM (
+    SELECT g.scope, sum(g.rank)::bigint AS ranked,
+        (sum(sum(g.clicks)) OVER ())::bigint AS total_clicks, (sum(sum(g.people)) OVER ())::bigint AS total_people,
+        (sum(sum(g.visitors)) OVER ())::bigint AS total_visitors
+    FROM (
+        SELECT p.rank, p.clicks, p.people, p.visitors,
+            (CASE WHEN p.whole AND p.rank < sqlc.arg(least)::bigint THEN 0 ELSE p.scope END)::bigint AS scope
+        FROM (
+            SELECT o.*, CASE WHEN @rank_by::text = 'visitors' THEN o.visitors WHEN @rank_by = 'people' THEN o.people ELSE o.clicks END AS rank
+            FROM (
+                SELECT c.scope, c.whole,
+                    CASE WHEN @part::text = 'people' THEN c.people WHEN @part = 'robots' THEN c.clicks - c.people ELSE c.clicks END AS clicks,
+                    CASE WHEN @part = 'robots' THEN 0 ELSE c.people END AS people,
+                    CASE WHEN @part = 'robots' THEN 0 ELSE c.visitors END AS visitors
+                FROM (
+                    SELECT r.scope, r.clicks, r.people, r.visitors, true AS whole
+                    FROM rollups r
+                    WHERE (r.day >= @from_day::date AND r.day < @to_day::date
+                            OR r.day = sqlc.narg(last_day)::date AND r.last_at < @to_time::timestamptz)
+                        AND r.scope > 0
+                    UNION ALL
+                    SELECT unnest(@ragged_scopes::bigint[]), unnest(@ragged_clicks::bigint[]), unnest(@ragged_people::bigint[]),
+                        unnest(@ragged_visitors::bigint[]), false
+                ) c
+            ) o
+        ) p
+    ) g
+    GROUP BY g.scope
+) b
+WHERE b.scope > 0
+ORDER BY b.ranked DESC
+LIMIT @row_limit;

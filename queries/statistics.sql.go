@@ -160,27 +160,128 @@ func (q *Queries) NameScopes(ctx context.Context, ids []int64) ([]NameScopesRow,
 	return items, nil
 }
 
+const rankBusyLinks = `-- name: RankBusyLinks :many
+SELECT b.scope::bigint AS scope, b.ranked, b.total_clicks, b.total_people, b.total_visitors
+FROM (
+    SELECT g.scope, sum(g.rank)::bigint AS ranked,
+        (sum(sum(g.clicks)) OVER ())::bigint AS total_clicks, (sum(sum(g.people)) OVER ())::bigint AS total_people,
+        (sum(sum(g.visitors)) OVER ())::bigint AS total_visitors
+    FROM (
+        SELECT p.rank, p.clicks, p.people, p.visitors,
+            (CASE WHEN p.whole AND p.rank < $1::bigint THEN 0 ELSE p.scope END)::bigint AS scope
+        FROM (
+            SELECT o.scope, o.whole, o.clicks, o.people, o.visitors, CASE WHEN $2::text = 'visitors' THEN o.visitors WHEN $2 = 'people' THEN o.people ELSE o.clicks END AS rank
+            FROM (
+                SELECT c.scope, c.whole,
+                    CASE WHEN $3::text = 'people' THEN c.people WHEN $3 = 'robots' THEN c.clicks - c.people ELSE c.clicks END AS clicks,
+                    CASE WHEN $3 = 'robots' THEN 0 ELSE c.people END AS people,
+                    CASE WHEN $3 = 'robots' THEN 0 ELSE c.visitors END AS visitors
+                FROM (
+                    SELECT r.scope, r.clicks, r.people, r.visitors, true AS whole
+                    FROM rollups r
+                    WHERE (r.day >= $4::date AND r.day < $5::date
+                            OR r.day = $6::date AND r.last_at < $7::timestamptz)
+                        AND r.scope > 0
+                    UNION ALL
+                    SELECT unnest($8::bigint[]), unnest($9::bigint[]), unnest($10::bigint[]),
+                        unnest($11::bigint[]), false
+                ) c
+            ) o
+        ) p
+    ) g
+    GROUP BY g.scope
+) b
+WHERE b.scope > 0
+ORDER BY b.ranked DESC
+LIMIT $12
+`
+
+type RankBusyLinksParams struct {
+	Least          int64
+	RankBy         string
+	Part           string
+	FromDay        time.Time
+	ToDay          time.Time
+	LastDay        *time.Time
+	ToTime         time.Time
+	RaggedScopes   []int64
+	RaggedClicks   []int64
+	RaggedPeople   []int64
+	RaggedVisitors []int64
+	RowLimit       int32
+}
+
+type RankBusyLinksRow struct {
+	Scope         int64
+	Ranked        int64
+	TotalClicks   int64
+	TotalPeople   int64
+	TotalVisitors int64
+}
+
+// RankBusyLinks returns the links with the greatest sums of the days on which they have
+// at least @least of what they are ranked by. All other days are added up as those of
+// no link, so that there are few groups. The totals are those of all links.
+func (q *Queries) RankBusyLinks(ctx context.Context, arg RankBusyLinksParams) ([]RankBusyLinksRow, error) {
+	rows, err := q.db.Query(ctx, rankBusyLinks,
+		arg.Least,
+		arg.RankBy,
+		arg.Part,
+		arg.FromDay,
+		arg.ToDay,
+		arg.LastDay,
+		arg.ToTime,
+		arg.RaggedScopes,
+		arg.RaggedClicks,
+		arg.RaggedPeople,
+		arg.RaggedVisitors,
+		arg.RowLimit,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []RankBusyLinksRow{}
+	for rows.Next() {
+		var i RankBusyLinksRow
+		if err := rows.Scan(
+			&i.Scope,
+			&i.Ranked,
+			&i.TotalClicks,
+			&i.TotalPeople,
+			&i.TotalVisitors,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const rankScopes = `-- name: RankScopes :many
 WITH counts AS (
     SELECT r.scope, r.clicks, r.people, r.visitors
     FROM rollups r
-    WHERE r.day >= $4::date AND r.day < $5::date
+    WHERE (r.day >= $4::date AND r.day < $5::date OR r.day = $6::date AND r.last_at < $7::timestamptz)
         AND CASE
-            WHEN $6::text = 'link' THEN r.scope > 0
-            ELSE r.scope IN (SELECT -s.id FROM rollup_scopes s WHERE s.kind = $6)
+            WHEN $8::text = 'link' THEN r.scope > 0
+            ELSE r.scope IN (SELECT -s.id FROM rollup_scopes s WHERE s.kind = $8)
         END
-        AND ($7::bigint[] IS NULL OR r.scope = ANY($7))
-        AND ($8::bigint IS NULL OR r.scope IN (SELECT u.id FROM urls u WHERE u.user_id = $8))
-        AND ($9::bigint IS NULL OR r.scope IN (SELECT u.id FROM urls u WHERE u.domain_id = $9))
-        AND ($10::text IS NULL OR r.scope IN (SELECT u.id FROM urls u WHERE u.tags @> ARRAY[$10::text]))
+        AND ($9::bigint[] IS NULL OR r.scope = ANY($9))
+        AND ($10::bigint IS NULL OR r.scope IN (SELECT u.id FROM urls u WHERE u.user_id = $10))
+        AND ($11::bigint IS NULL OR r.scope IN (SELECT u.id FROM urls u WHERE u.domain_id = $11))
+        AND ($12::text IS NULL OR r.scope IN (SELECT u.id FROM urls u WHERE u.tags @> ARRAY[$12::text]))
     UNION ALL
-    SELECT unnest($11::bigint[]), unnest($12::bigint[]), unnest($13::bigint[]),
-        unnest($14::bigint[])
+    SELECT unnest($13::bigint[]), unnest($14::bigint[]), unnest($15::bigint[]),
+        unnest($16::bigint[])
 ), parts AS (
     SELECT scope,
-        CASE WHEN $15::text = 'people' THEN people WHEN $15 = 'robots' THEN clicks - people ELSE clicks END AS clicks,
-        CASE WHEN $15 = 'robots' THEN 0 ELSE people END AS people,
-        CASE WHEN $15 = 'robots' THEN 0 ELSE visitors END AS visitors
+        CASE WHEN $17::text = 'people' THEN people WHEN $17 = 'robots' THEN clicks - people ELSE clicks END AS clicks,
+        CASE WHEN $17 = 'robots' THEN 0 ELSE people END AS people,
+        CASE WHEN $17 = 'robots' THEN 0 ELSE visitors END AS visitors
     FROM counts
 ), sums AS (
     SELECT scope, sum(clicks)::bigint AS clicks, sum(people)::bigint AS people, sum(visitors)::bigint AS visitors
@@ -189,7 +290,7 @@ WITH counts AS (
     HAVING sum(clicks) > 0
 ), ranked AS (
     SELECT scope, clicks, people, visitors, (
-        $16::int * CASE WHEN $17::text = 'people' THEN people WHEN $17 = 'visitors' THEN visitors WHEN $17 = 'value' THEN scope ELSE clicks END
+        $18::int * CASE WHEN $19::text = 'people' THEN people WHEN $19 = 'visitors' THEN visitors WHEN $19 = 'value' THEN scope ELSE clicks END
     )::bigint AS rank
     FROM sums
 )
@@ -210,6 +311,8 @@ type RankScopesParams struct {
 	RowLimit       int32
 	FromDay        time.Time
 	ToDay          time.Time
+	LastDay        *time.Time
+	ToTime         time.Time
 	Kind           string
 	Scopes         []int64
 	UserID         *int64
@@ -236,8 +339,8 @@ type RankScopesRow struct {
 }
 
 // RankScopes returns the scopes of a kind with the most clicks, or whatever they are
-// ranked by, behind a place in that order. The sums consist of whole UTC days and of
-// counts that the caller brings. part is people, robots, or empty for all clicks. The
+// ranked by, behind a place in that order. The sums consist of whole UTC days, of
+// last_day where its last click is before to_time, and of counts that the caller brings. part is people, robots, or empty for all clicks. The
 // totals are those of all scopes, and the same in each row.
 func (q *Queries) RankScopes(ctx context.Context, arg RankScopesParams) ([]RankScopesRow, error) {
 	rows, err := q.db.Query(ctx, rankScopes,
@@ -246,6 +349,8 @@ func (q *Queries) RankScopes(ctx context.Context, arg RankScopesParams) ([]RankS
 		arg.RowLimit,
 		arg.FromDay,
 		arg.ToDay,
+		arg.LastDay,
+		arg.ToTime,
 		arg.Kind,
 		arg.Scopes,
 		arg.UserID,
@@ -418,19 +523,22 @@ SELECT r.scope, r.day, r.cells
 FROM rollups r
 WHERE r.day = ANY($1::date[])
     AND (r.last_at IS NULL OR r.last_at >= $2::timestamptz)
+    AND (r.last_at IS NULL OR r.day IS DISTINCT FROM $3::date OR r.last_at >= $4::timestamptz)
     AND CASE
-        WHEN $3::text = 'link' THEN r.scope > 0
-        ELSE r.scope IN (SELECT -s.id FROM rollup_scopes s WHERE s.kind = $3)
+        WHEN $5::text = 'link' THEN r.scope > 0
+        ELSE r.scope IN (SELECT -s.id FROM rollup_scopes s WHERE s.kind = $5)
     END
-    AND ($4::bigint[] IS NULL OR r.scope = ANY($4))
-    AND ($5::bigint IS NULL OR r.scope IN (SELECT u.id FROM urls u WHERE u.user_id = $5))
-    AND ($6::bigint IS NULL OR r.scope IN (SELECT u.id FROM urls u WHERE u.domain_id = $6))
-    AND ($7::text IS NULL OR r.scope IN (SELECT u.id FROM urls u WHERE u.tags @> ARRAY[$7::text]))
+    AND ($6::bigint[] IS NULL OR r.scope = ANY($6))
+    AND ($7::bigint IS NULL OR r.scope IN (SELECT u.id FROM urls u WHERE u.user_id = $7))
+    AND ($8::bigint IS NULL OR r.scope IN (SELECT u.id FROM urls u WHERE u.domain_id = $8))
+    AND ($9::text IS NULL OR r.scope IN (SELECT u.id FROM urls u WHERE u.tags @> ARRAY[$9::text]))
 `
 
 type ReadRaggedRollupsParams struct {
 	Days     []time.Time
 	FromTime time.Time
+	LastDay  *time.Time
+	ToTime   time.Time
 	Kind     string
 	Scopes   []int64
 	UserID   *int64
@@ -446,11 +554,13 @@ type ReadRaggedRollupsRow struct {
 
 // ReadRaggedRollups returns the rows of many scopes on the days that a range begins or
 // ends in, with their cells. Rows of links whose last click is before the range are left
-// out.
+// out, and those that are in it as a whole because the last click of last_day is.
 func (q *Queries) ReadRaggedRollups(ctx context.Context, arg ReadRaggedRollupsParams) ([]ReadRaggedRollupsRow, error) {
 	rows, err := q.db.Query(ctx, readRaggedRollups,
 		arg.Days,
 		arg.FromTime,
+		arg.LastDay,
+		arg.ToTime,
 		arg.Kind,
 		arg.Scopes,
 		arg.UserID,

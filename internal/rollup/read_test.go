@@ -308,7 +308,8 @@ func (w *world) checkRank(t *testing.T, rnd *rand.Rand, r Range) {
 	t.Helper()
 	k := Ranking{
 		Of: []ScopeKind{LinkScope, TagScope, DomainScope}[rnd.IntN(3)], Range: r, Limit: 1 + rnd.IntN(4), Least: rnd.IntN(2) == 0,
-		By: []RankBy{RankByClicks, RankByPeople, RankByVisitors, RankByValue}[rnd.IntN(4)],
+		candidates: 1 + rnd.IntN(6),
+		By:         []RankBy{RankByClicks, RankByPeople, RankByVisitors, RankByValue}[rnd.IntN(4)],
 	}
 	if rnd.IntN(2) == 0 {
 		k.Filter = Filter{Kind: {[]string{Person}, rnd.IntN(2) == 0}}
