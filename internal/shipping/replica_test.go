@@ -188,7 +188,7 @@ func TestLeaveWithClicks(t *testing.T) {
 	require.NoError(t, k.shipper.Leave(t.Context()))
 	assert.Equal(t, held, freshness(t, pool))
 
-	// What ships the folder by hand takes it over, too.
+	// A command that ships the folder by hand takes it over, too.
 	spool, err := clicks.OpenForShipping(dir, clicks.Options{Log: slog.New(slog.DiscardHandler)})
 	require.NoError(t, err)
 	defer spool.Close() //nolint:errcheck // takes no clicks
