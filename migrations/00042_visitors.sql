@@ -1,5 +1,6 @@
 -- The visitors of a day, so that each is counted once: at the first click for a link
--- (url_id), and at the first one for all links (url_id 0). The partition of a day is
+-- (url_id), and at the first one for all links (url_id 0). Both rows of a new visitor are
+-- on the same page of the key. The partition of a day is
 -- dropped together with the salt of that day.
 
 -- +goose Up
@@ -7,7 +8,7 @@ CREATE TABLE visitors (
     day     date NOT NULL,
     url_id  bigint NOT NULL,
     visitor bigint NOT NULL,
-    CONSTRAINT visitors_pkey PRIMARY KEY (day, url_id, visitor)
+    CONSTRAINT visitors_pkey PRIMARY KEY (day, visitor, url_id)
 ) PARTITION BY RANGE (day);
 
 -- +goose Down

@@ -4,7 +4,7 @@
 INSERT INTO visitors (day, url_id, visitor)
 SELECT v.day, v.url_id, v.visitor
 FROM (SELECT unnest(@days::date[]) AS day, unnest(@url_ids::bigint[]) AS url_id, unnest(@visitors::bigint[]) AS visitor) v
-ORDER BY v.day, v.url_id, v.visitor
+ORDER BY v.day, v.visitor, v.url_id
 ON CONFLICT ON CONSTRAINT visitors_pkey DO NOTHING
 RETURNING day, url_id, visitor;
 

@@ -14,7 +14,7 @@ const claimVisitors = `-- name: ClaimVisitors :many
 INSERT INTO visitors (day, url_id, visitor)
 SELECT v.day, v.url_id, v.visitor
 FROM (SELECT unnest($1::date[]) AS day, unnest($2::bigint[]) AS url_id, unnest($3::bigint[]) AS visitor) v
-ORDER BY v.day, v.url_id, v.visitor
+ORDER BY v.day, v.visitor, v.url_id
 ON CONFLICT ON CONSTRAINT visitors_pkey DO NOTHING
 RETURNING day, url_id, visitor
 `

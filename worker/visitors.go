@@ -96,7 +96,7 @@ type firstVisit struct {
 type visitorKey struct{ day, url, visitor int64 }
 
 func (k visitorKey) compare(l visitorKey) int {
-	return cmp.Or(cmp.Compare(k.day, l.day), cmp.Compare(k.url, l.url), cmp.Compare(k.visitor, l.visitor))
+	return cmp.Or(cmp.Compare(k.day, l.day), cmp.Compare(k.visitor, l.visitor), cmp.Compare(k.url, l.url))
 }
 
 // claimVisitors says of each event, which are oldest first, whether it is the first click
