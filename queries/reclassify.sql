@@ -77,11 +77,14 @@ WHERE e.occurred_at BETWEEN @first_at::timestamptz AND @last_at::timestamptz AND
 
 -- name: ListFirstVisits :many
 -- ListFirstVisits returns which of the visitors have a first click on a day, without
--- those of the given clicks.
+-- those of the given clicks. Both lists are hashed, which ANY and ALL of a parameter are
+-- not; and statistics of firsts, which change as it goes, do not talk Postgres out of it.
 SELECT COALESCE(url_id, 0)::bigint AS url_id, visitor::bigint AS visitor, firsts::smallint AS firsts
 FROM events
 WHERE occurred_at >= @from_at::timestamptz AND occurred_at < @to_at::timestamptz
-    AND visitor = ANY(@visitors::bigint[]) AND firsts > 0 AND id <> ALL(@without_ids::bigint[]);
+    AND firsts & 3 <> 0
+    AND visitor IN (SELECT unnest(@visitors::bigint[]))
+    AND id NOT IN (SELECT unnest(@without_ids::bigint[]));
 
 -- name: ReleaseVisitors :exec
 -- ReleaseVisitors forgets visitors, so that their next click is a first one.
