@@ -163,7 +163,7 @@ func popular() func(*rand.Rand) int64 {
 // fillSpool writes n clicks on links that link picks, by 200 kinds of browser, over the
 // last hour.
 func fillSpool(ctx context.Context, dir string, n int, link func(*rand.Rand) int64) error {
-	s, err := clicks.Open(clicks.Options{Dir: dir, MaxBytes: 8 << 30})
+	s, err := clicks.Open(clicks.Options{Dir: dir, MaxBytes: 8 << 30, AppendTimeout: time.Minute}) // nothing is measured here
 	if err != nil {
 		return err
 	}
