@@ -34,11 +34,11 @@ const maxBuckets = 10_000
 // name.
 type Fault struct{ Field, Message string }
 
-// Faults are all faults of a request.
-type Faults []Fault
+// RequestErrors are all faults of a Request.
+type RequestErrors []Fault
 
 // Error implements error.
-func (f Faults) Error() string {
+func (f RequestErrors) Error() string {
 	texts := make([]string, len(f))
 	for i, fault := range f {
 		texts[i] = fault.Field + " " + fault.Message
@@ -46,7 +46,7 @@ func (f Faults) Error() string {
 	return strings.Join(texts, "; ")
 }
 
-func (f *Faults) add(field, message string) { *f = append(*f, Fault{field, message}) }
+func (f *RequestErrors) add(field, message string) { *f = append(*f, Fault{field, message}) }
 
 // Request is a range of time as a user asks for it. Every field may be empty.
 type Request struct {
@@ -147,9 +147,9 @@ func (r Range) bucketsOf(day time.Time) (buckets [Quarters]int) {
 type Extent struct{ First, Last time.Time }
 
 // Resolve returns the range that is asked for. now is the present time, and extent is
-// only used for the range all. Any error is of type Faults.
+// only used for the range all. Any error is of type RequestErrors.
 func (a Request) Resolve(now time.Time, extent Extent) (Range, error) {
-	var faults Faults
+	var faults RequestErrors
 	loc, err := zone.Load(a.Zone)
 	if err != nil {
 		faults.add("tz", err.Error())
@@ -165,7 +165,7 @@ func (a Request) Resolve(now time.Time, extent Extent) (Range, error) {
 	return r, nil
 }
 
-func (a Request) firstWeekday(faults *Faults) time.Weekday {
+func (a Request) firstWeekday(faults *RequestErrors) time.Weekday {
 	switch a.WeekStart {
 	case "", "monday":
 	case "sunday":
@@ -178,7 +178,7 @@ func (a Request) firstWeekday(faults *Faults) time.Weekday {
 
 // span sets the ends of the range. It returns the step from the range to the one before
 // it, the zero step if there is none.
-func (a Request) span(r *Range, now time.Time, extent Extent, faults *Faults) step {
+func (a Request) span(r *Range, now time.Time, extent Extent, faults *RequestErrors) step {
 	if a.From != "" || a.To != "" {
 		if a.Range != "" {
 			faults.add("range", "cannot be used together with from and to")
@@ -235,7 +235,7 @@ var earliest = time.Date(1999, time.December, 31, 0, 0, 0, 0, time.UTC)
 
 // between sets the ends of the range to From and To. The step of whole days is a number
 // of days, so that the range before it has whole days too.
-func (a Request) between(r *Range, now time.Time, faults *Faults) step {
+func (a Request) between(r *Range, now time.Time, faults *RequestErrors) step {
 	loc, latest := now.Location(), now.AddDate(1, 0, 0)
 	r.From, r.To = now.Truncate(quarterSeconds*time.Second), endOfQuarter(now)
 	if a.From == "" {
@@ -283,7 +283,7 @@ func parseTime(text string, loc *time.Location, latest time.Time) (t time.Time, 
 }
 
 // divide sets the interval and the buckets.
-func (a Request) divide(r *Range, faults *Faults) {
+func (a Request) divide(r *Range, faults *RequestErrors) {
 	switch r.Interval = Interval(a.Interval); r.Interval {
 	case ByQuarter, ByHour, ByDay, ByWeek, ByMonth:
 	case "", "auto":
@@ -342,7 +342,7 @@ func (r Range) bucketAfter(t time.Time) time.Time {
 }
 
 // compareWith sets the range to compare with.
-func (a Request) compareWith(r *Range, back step, faults *Faults) {
+func (a Request) compareWith(r *Range, back step, faults *RequestErrors) {
 	switch a.Compare {
 	case "":
 		return

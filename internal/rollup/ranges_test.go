@@ -97,23 +97,28 @@ func TestGivenRanges(t *testing.T) {
 		want []string
 	}{
 		{
-			"dates, over a change of the clocks", Request{From: "2025-03-01", To: "2025-04-01", Zone: "Europe/Berlin", Compare: "previous"},
+			"dates, over a change of the clocks",
+			Request{From: "2025-03-01", To: "2025-04-01", Zone: "Europe/Berlin", Compare: "previous"},
 			[]string{"2025-03-01T00:00+01:00", "2025-04-01T00:00+02:00", "2025-01-29T00:00+01:00", "2025-03-01T00:00+01:00"},
 		},
 		{
-			"a leap day", Request{From: "2024-02-29", To: "2024-03-01", Compare: "year"},
+			"a leap day",
+			Request{From: "2024-02-29", To: "2024-03-01", Compare: "year"},
 			[]string{"2024-02-29T00:00Z", "2024-03-01T00:00Z", "2023-02-28T00:00Z", "2023-03-01T00:00Z"},
 		},
 		{
-			"times are rounded to quarters", Request{From: "2026-03-01T10:07:00Z", To: "2026-03-01t12:00:01.5z", Zone: "Asia/Kathmandu", Compare: "previous"},
+			"times are rounded to quarters",
+			Request{From: "2026-03-01T10:07:00Z", To: "2026-03-01t12:00:01.5z", Zone: "Asia/Kathmandu", Compare: "previous"},
 			[]string{"2026-03-01T15:45+05:45", "2026-03-01T18:00+05:45", "2026-03-01T13:30+05:45", "2026-03-01T15:45+05:45"},
 		},
 		{
-			"until now", Request{From: "2026-03-31T12:00:00 02:00", Compare: "previous"},
+			"until now",
+			Request{From: "2026-03-31T12:00:00 02:00", Compare: "previous"},
 			[]string{"2026-03-31T10:00Z", "2026-03-31T13:15Z", "2026-03-31T06:45Z", "2026-03-31T10:00Z"},
 		},
 		{
-			"a day without its first hour", Request{From: "2025-09-07", To: "2025-09-08", Zone: "America/Santiago", Compare: "previous"},
+			"a day without its first hour",
+			Request{From: "2025-09-07", To: "2025-09-08", Zone: "America/Santiago", Compare: "previous"},
 			[]string{"2025-09-07T01:00-03:00", "2025-09-08T00:00-03:00", "2025-09-06T00:00-04:00", "2025-09-07T01:00-03:00"},
 		},
 	}
@@ -149,7 +154,7 @@ func TestFaultsOfRanges(t *testing.T) {
 	}
 	for _, tt := range tests {
 		_, err := tt.ask.Resolve(at(t, "2026-03-31T13:07:09Z"), Extent{})
-		var faults Faults
+		var faults RequestErrors
 		if assert.ErrorAs(t, err, &faults, "%+v", tt.ask) {
 			var fields []string
 			for _, f := range faults {
@@ -325,7 +330,7 @@ func TestRangeBefore(t *testing.T) {
 		n := 1 + rnd.IntN(60)
 		a := Request{From: first.utc().Format(time.DateOnly), To: first.add(0, n).utc().Format(time.DateOnly), Zone: loc.String(), Compare: "previous"}
 		r, err := a.Resolve(first.add(0, n+2).utc(), Extent{})
-		var faults Faults
+		var faults RequestErrors
 		if errors.As(err, &faults) && len(faults) == 1 && faults[0].Field == "from" {
 			require.Equal(t, "Pacific/", loc.String()[:8], "only there, a day was left out")
 			continue

@@ -185,7 +185,7 @@ func (w *world) want(t *testing.T, query Query) Statistics {
 	for of, rows := range st.Breakdowns {
 		for _, c := range now {
 			row := rows.row(c.values[of])
-			row.Counts = row.Counts.Plus(c.counts(query.Scope))
+			row.Counts = row.Plus(c.counts(query.Scope))
 		}
 		for _, c := range before {
 			row := rows.row(c.values[of])
@@ -249,7 +249,7 @@ func checkAddsUp(t *testing.T, st Statistics) {
 	for of, rows := range st.Breakdowns {
 		var sum Compared
 		for _, row := range rows {
-			sum.Counts, sum.Previous = sum.Counts.Plus(row.Counts), sum.Previous.Plus(row.Previous)
+			sum.Counts, sum.Previous = sum.Plus(row.Counts), sum.Previous.Plus(row.Previous)
 		}
 		assert.Equal(t, Compared{st.Totals, st.Previous}, sum, of)
 	}

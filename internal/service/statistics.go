@@ -329,7 +329,7 @@ func (c *counting) prepare() error {
 	if c.query.Range, err = c.in.Time.Resolve(time.Now(), extent); err == nil {
 		return nil
 	}
-	var found rollup.Faults
+	var found rollup.RequestErrors
 	if !errors.As(err, &found) {
 		return err
 	}
@@ -346,7 +346,8 @@ const noScope = math.MinInt64
 // findScope sets the scope of the query. It returns false if no click was ever counted
 // for it.
 func (c *counting) findScope() (known bool, err error) {
-	kind, name := rollup.ScopeKind(""), ""
+	var kind rollup.ScopeKind
+	var name string
 	if c.in.ShortCode != "" {
 		if c.in.URLID, err = c.findLink(); err != nil {
 			return false, err
