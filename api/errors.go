@@ -235,6 +235,9 @@ func rephrase(message string) string {
 		return "must be true or false"
 	}
 	message = strings.TrimPrefix(message, "invalid value: ") // before what a parameter says itself
+	if rest, ok := strings.CutPrefix(message, "expected value to be one of \""); ok {
+		return "must be one of " + strings.TrimSuffix(rest, `"`)
+	}
 	if rest, ok := strings.CutPrefix(message, "expected "); ok {
 		return "must be " + rest
 	}

@@ -295,7 +295,8 @@ func (a *API) breakdown(ctx context.Context, q service.StatisticsQuery, in *Rows
 	}
 	page.Limit--
 	out := Breakdown{
-		Data: b.Rows[:min(page.Limit, len(b.Rows))], Range: b.Range, Totals: b.Totals, Previous: b.Previous,
+		Data:  append([]service.BreakdownRow{}, b.Rows[:min(page.Limit, len(b.Rows))]...), // never null
+		Range: b.Range, Totals: b.Totals, Previous: b.Previous,
 		Overlapping: b.Overlapping, StatisticsBasis: b.StatisticsBasis,
 	}
 	out.Count = len(out.Data)

@@ -346,3 +346,17 @@ func TestZoneOfStatistics(t *testing.T) {
 		assert.Len(t, a.body["series"], 30)
 	}
 }
+
+// Without clicks, every breakdown is an empty list, and a wrong choice is told in words.
+func TestBreakdownsOfNothing(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	for _, of := range []string{
+		"countries", "referrers", "browsers", "systems", "devices", "kinds", "triggers", "links", "tags", "domains",
+	} {
+		got := b.want(200, RoleReader, "GET", "/stats/"+of, nil)
+		assert.Equal(t, []any{}, got.body["data"], of)
+	}
+	message := b.want(400, RoleReader, "GET", "/stats/links?sort=up", nil).fields()["sort"]
+	assert.True(t, strings.HasPrefix(message, "must be one of -clicks, clicks, "), message)
+}
