@@ -1,17 +1,14 @@
 #!/usr/bin/env bash
 # previous.sh [REVISION]: builds the release before this one and runs it on a
 # database that this release has migrated (I8). Without REVISION it is the last tag,
-# or if there is none, the commit before the newest migration.
+# or as long as there is none, the last commit that was handed over before.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 revision=${1:-$(git describe --tags --abbrev=0 HEAD^ 2>/dev/null || true)}
-if [ -z "$revision" ]; then
-	newest=$(git log -1 --diff-filter=A --format=%H -- 'migrations/*.sql')
-	revision=$newest^
-fi
+revision=${revision:-5f1298a}
 if ! commit=$(git rev-parse --verify --quiet "$revision^{commit}"); then
-	echo "previous: this clone has no history before the newest migration: fetch it (git fetch --unshallow)" >&2
+	echo "previous: this clone does not have $revision: fetch its history (git fetch --unshallow)" >&2
 	exit 1
 fi
 work=$(mktemp -d)

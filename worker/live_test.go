@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -25,7 +26,7 @@ func TestShowLive(t *testing.T) {
 	for i := range hot {
 		hot[i] = clicks.Click{At: at, URLID: 7, UserID: 1, UserAgent: "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0", Referrer: "https://news.example/a"}
 	}
-	list := append(hot, clicks.Click{At: at, URLID: 8, UserID: 1})
+	list := slices.Concat(hot, []clicks.Click{{At: at, URLID: 8, UserID: 1}})
 	s.ship("a-1", list)
 	ingested(1)
 	assert.Zero(t, s.int("SELECT count(*) FROM live_clicks"), "nobody listens")

@@ -69,9 +69,9 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		help  string
 		value func(Stats) float64
 	}{
-		"signpost_spool_bytes":      {"Bytes of clicks not yet shipped.", func(st Stats) float64 { return float64(st.Bytes) }},
-		"signpost_spool_kept_bytes": {"Bytes of shipped segments that are kept for a while.", func(st Stats) float64 { return float64(st.KeptBytes) }},
-		"signpost_spool_segments":   {"Sealed segments not yet shipped.", func(st Stats) float64 { return float64(st.Segments) }},
+		"signpost_spool_bytes":                    {"Bytes of clicks not yet shipped.", func(st Stats) float64 { return float64(st.Bytes) }},
+		"signpost_spool_kept_bytes":               {"Bytes of shipped segments that are kept for a while.", func(st Stats) float64 { return float64(st.KeptBytes) }},
+		"signpost_spool_segments":                 {"Sealed segments not yet shipped.", func(st Stats) float64 { return float64(st.Segments) }},
 		"signpost_spool_oldest_unshipped_seconds": {"Age of the oldest click not yet shipped, 0 when there is none.", Stats.age},
 	} {
 		with.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: gauge.help}, func() float64 { return gauge.value(m.stats()) })

@@ -25,16 +25,18 @@ const (
 	pollTimeout = 3 * time.Second
 	retryAfter  = time.Second
 	// lease is for how long workers write clicks after somebody has listened: a client
-	// that was cut off for less gets all clicks when it comes back. Kept is how long
-	// clicks are kept; it is longer, so that none of those is removed.
+	// that was cut off for less gets all clicks when it comes back.
 	lease      = 5 * time.Minute
 	renewEvery = time.Minute
-	Kept       = 10 * time.Minute
 	// maxClicks is how many clicks one poll brings; of more only the newest are shown.
 	maxClicks = 2000
 	// maxPages is how many pages wait for a slow listener. Further ones are missed.
 	maxPages = 32
 )
+
+// Kept is how long clicks are kept. It is longer than the lease, so that no click is
+// removed that a client may still ask for.
+const Kept = 10 * time.Minute
 
 // Click is what listeners are told of a click.
 type Click struct {

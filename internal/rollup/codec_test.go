@@ -66,6 +66,7 @@ func each(t *testing.T, within int, test func(t *testing.T, r *rand.Rand, visits
 func TestAddingIsInAnyOrder(t *testing.T) {
 	t.Parallel()
 	each(t, 50, func(t *testing.T, r *rand.Rand, visits []Visit, counts []Counts) {
+		t.Helper()
 		whole := encoded(dayOf(visits, counts))
 		a, b := r.IntN(len(visits)+1), r.IntN(len(visits)+1)
 		a, b = min(a, b), max(a, b)
@@ -84,6 +85,7 @@ func TestAddingIsInAnyOrder(t *testing.T) {
 func TestTakingAwayUndoesAdding(t *testing.T) {
 	t.Parallel()
 	each(t, 50, func(t *testing.T, r *rand.Rand, visits []Visit, counts []Counts) {
+		t.Helper()
 		n := r.IntN(len(visits) + 1)
 		d, more := dayOf(visits[:n], counts[:n]), dayOf(visits[n:], counts[n:])
 		before := encoded(d)
@@ -134,6 +136,7 @@ func TestTooMuchIsTakenAway(t *testing.T) {
 func TestSumsAreTheSameEverywhere(t *testing.T) {
 	t.Parallel()
 	each(t, 300, func(t *testing.T, _ *rand.Rand, visits []Visit, counts []Counts) {
+		t.Helper()
 		d := dayOf(visits, counts)
 		checkSums(t, d, visits, counts)
 		again, err := DecodeDay(d.Append(nil))

@@ -64,7 +64,7 @@ func FoldOnce(ctx context.Context, pool *pgxpool.Pool) (did Folded, err error) {
 	err = locked(ctx, pool, func(conn *pgxpool.Conn) error {
 		for range foldAttempts {
 			did, err = foldTx(ctx, conn, work.Recounts)
-			var months missingMonths
+			var months monthsError
 			if errors.As(err, &months) {
 				err = EnsureMonths(ctx, pool, months)
 				if err == nil {
@@ -115,10 +115,10 @@ func unlock(ctx context.Context, conn *pgxpool.Conn) {
 	}
 }
 
-// missingMonths are months that have no partition of rollups yet.
-type missingMonths []time.Time
+// monthsError are months that have no partition of rollups yet.
+type monthsError []time.Time
 
-func (m missingMonths) Error() string { return "months of rollups are missing" }
+func (m monthsError) Error() string { return "months of rollups are missing" }
 
 // EnsureMonths makes the partitions of rollups for months, given by their starts, unless
 // they are there.

@@ -152,7 +152,7 @@ func (m *merge) prepare(ctx context.Context, links []task, wholeDays []int32) er
 		return fmt.Errorf("look for months: %w", err)
 	}
 	if len(missing) > 0 {
-		return missingMonths(missing)
+		return monthsError(missing)
 	}
 	return nil
 }

@@ -162,9 +162,24 @@ func TestFits(t *testing.T) {
 		s, pattern string
 		want       bool
 	}{
-		{"abc", "abc", true}, {"abc", "ab", false}, {"abc", "*", true}, {"", "*", true}, {"abc", "a*", true}, {"abc", "*c", true},
-		{"abc", "*b*", true}, {"abc", "a*c", true}, {"ac", "a*c", true}, {"a", "a*a", false}, {"aba", "a*a", true}, {"abcbd", "a*b*d", true},
-		{"abc", "*d*", false}, {"abcabc", "*abc", true}, {"abab", "*ab*ab", true}, {"ab", "*ab*ab", false}, {"a.c", "a?c", false}, {"aXXb", "a**b", true},
+		{"abc", "abc", true},
+		{"abc", "ab", false},
+		{"abc", "*", true},
+		{"", "*", true},
+		{"abc", "a*", true},
+		{"abc", "*c", true},
+		{"abc", "*b*", true},
+		{"abc", "a*c", true},
+		{"ac", "a*c", true},
+		{"a", "a*a", false},
+		{"aba", "a*a", true},
+		{"abcbd", "a*b*d", true},
+		{"abc", "*d*", false},
+		{"abcabc", "*abc", true},
+		{"abab", "*ab*ab", true},
+		{"ab", "*ab*ab", false},
+		{"a.c", "a?c", false},
+		{"aXXb", "a**b", true},
 	} {
 		assert.Equal(t, test.want, fits(test.s, test.pattern), "%q fits %q", test.s, test.pattern)
 	}
