@@ -181,13 +181,13 @@ func (b *bulkhead) enter(ctx context.Context) (leave func(), err error) {
 
 func (b *bulkhead) leave() { <-b.places }
 
-// listing returns the handler of a list: it runs list with a place among the lists and
-// with the time limit of list queries.
-func listing[I, O any](a *API, list func(context.Context, *I) (*O, error)) func(context.Context, *I) (*O, error) {
-	return func(ctx context.Context, in *I) (*O, error) {
+// listing returns the handler of a list or of statistics: it runs list with a place among
+// the lists and with the time limit of list queries.
+func listing[I, O any](a *API, list func(context.Context, *I) (O, error)) func(context.Context, *I) (O, error) {
+	return func(ctx context.Context, in *I) (none O, err error) {
 		leave, err := a.bulkheads.lists.enter(ctx)
 		if err != nil {
-			return nil, err
+			return none, err
 		}
 		defer leave()
 		ctx, cancel := context.WithTimeout(ctx, listTimeout)

@@ -52,7 +52,7 @@ func (a *API) listen(c *fiber.Ctx, urlID int64) error {
 	}
 	ctx, cancel := context.WithTimeout(c.UserContext(), requestTimeout)
 	defer cancel()
-	clicks, err := a.service.Live(ctx, actor, urlID, c.Get("Last-Event-ID"))
+	clicks, err := a.beginLive(ctx, actor, urlID, c.Get("Last-Event-ID"))
 	if err != nil {
 		leave()
 		return err
@@ -66,6 +66,16 @@ func (a *API) listen(c *fiber.Ctx, urlID int64) error {
 	}
 	a.stream(c, l.next, func() { clicks.Close(); leave() })
 	return nil
+}
+
+// beginLive begins to listen, which reads what came since the last id.
+func (a *API) beginLive(ctx context.Context, actor Actor, urlID int64, last string) (*live.Listener, error) {
+	leave, err := a.bulkheads.lists.enter(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	return a.service.Live(ctx, actor, urlID, last)
 }
 
 // listener is a client that listens to clicks.

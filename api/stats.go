@@ -333,6 +333,7 @@ func manageStats[I any, T interface{ settled() any }, P interface {
 ) {
 	op := a.operation(r)
 	op.Errors = append(op.Errors, http.StatusUnprocessableEntity)
+	get = listing(a, get)
 	schemas := a.huma.OpenAPI().Components.Schemas
 	op.Responses = map[string]*huma.Response{
 		"200": {

@@ -45,6 +45,8 @@ CREATE TABLE rollup_recounts (
     url_id bigint NOT NULL,
     CONSTRAINT rollup_recounts_pkey PRIMARY KEY (id)
 );
+-- The newest days are counted first, and statistics are complete up to the oldest.
+CREATE INDEX rollup_recounts_day_idx ON rollup_recounts (day, id);
 
 -- The totals of each link that has clicks, for sorting. They are brought up to date
 -- about once a minute, from the changes that merges leave.

@@ -26,7 +26,7 @@ SELECT pg_current_snapshot()::text AS at, COALESCE(c.total, 0)::bigint AS total,
     c.country, c.referrer_host, c.device, COALESCE(c.more, 0)::integer AS more, u.short_code, d.host AS host
 FROM (SELECT 1) one
 LEFT JOIN LATERAL (
-    SELECT l.xid, l.id, l.occurred_at, l.url_id, l.kind, l.country, l.referrer_host, l.device, l.more, count(*) OVER () AS total
+    SELECT l.xid, l.id, l.occurred_at, l.url_id, l.kind, l.country, l.referrer_host, l.device, l.more, sum(1 + l.more) OVER () AS total
     FROM live_clicks l
     WHERE l.xid >= pg_snapshot_xmin((@since::text)::pg_snapshot)
         AND l.xid < pg_snapshot_xmax(pg_current_snapshot())

@@ -37,10 +37,13 @@ WHERE month = @month AND part = @part AND state = @state AND file IS NOT DISTINC
 
 -- name: ListMonthsToLeave :many
 -- ListMonthsToLeave returns months that must not be archived now: they are on their way
--- to the archive, were archived a short while ago, or are held after a restore.
+-- to the archive, were archived a short while ago, are held after a restore, or have
+-- days that are still to be counted from their events.
 SELECT month FROM event_parts WHERE state <> 'dropped' OR dropped_at > now() - @pause::interval
 UNION
-SELECT month FROM event_holds WHERE until > now();
+SELECT month FROM event_holds WHERE until > now()
+UNION
+SELECT date_trunc('month', day)::date FROM rollup_recounts;
 
 -- name: HoldMonth :exec
 -- HoldMonth keeps a month from being archived for a while. If the month was restored

@@ -231,10 +231,13 @@ const listMonthsToLeave = `-- name: ListMonthsToLeave :many
 SELECT month FROM event_parts WHERE state <> 'dropped' OR dropped_at > now() - $1::interval
 UNION
 SELECT month FROM event_holds WHERE until > now()
+UNION
+SELECT date_trunc('month', day)::date FROM rollup_recounts
 `
 
 // ListMonthsToLeave returns months that must not be archived now: they are on their way
-// to the archive, were archived a short while ago, or are held after a restore.
+// to the archive, were archived a short while ago, are held after a restore, or have
+// days that are still to be counted from their events.
 func (q *Queries) ListMonthsToLeave(ctx context.Context, pause pgtype.Interval) ([]time.Time, error) {
 	rows, err := q.db.Query(ctx, listMonthsToLeave, pause)
 	if err != nil {

@@ -1,3 +1,10 @@
+-- name: EndOlderReclassification :exec
+-- EndOlderReclassification ends a run by rules that no worker has any more. The run that
+-- follows it does the rest.
+UPDATE reclassifications
+SET finished_at = now()
+WHERE finished_at IS NULL AND rules < @rules;
+
 -- name: CreateReclassification :one
 INSERT INTO reclassifications (from_at, to_at, dry_run, rules, position_at)
 VALUES (@from_at, @to_at, @dry_run, @rules, @from_at)

@@ -38,6 +38,19 @@ func (q *Queries) CreateReclassification(ctx context.Context, arg CreateReclassi
 	return id, err
 }
 
+const endOlderReclassification = `-- name: EndOlderReclassification :exec
+UPDATE reclassifications
+SET finished_at = now()
+WHERE finished_at IS NULL AND rules < $1
+`
+
+// EndOlderReclassification ends a run by rules that no worker has any more. The run that
+// follows it does the rest.
+func (q *Queries) EndOlderReclassification(ctx context.Context, rules int16) error {
+	_, err := q.db.Exec(ctx, endOlderReclassification, rules)
+	return err
+}
+
 const findOpenReclassification = `-- name: FindOpenReclassification :one
 SELECT id, from_at, to_at, dry_run, rules, position_at, position_id, looked_at, changes, job_id, created_at, finished_at FROM reclassifications
 WHERE finished_at IS NULL

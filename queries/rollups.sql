@@ -46,10 +46,10 @@ SELECT payload
 FROM rollup_digests;
 
 -- name: TakeRollupRecounts :many
--- TakeRollupRecounts removes the oldest rows and returns them. The same day and link
--- may be in several.
+-- TakeRollupRecounts removes the rows of the newest days and returns them. The same day
+-- and link may be in several.
 DELETE FROM rollup_recounts
-WHERE id IN (SELECT r.id FROM rollup_recounts r ORDER BY r.id LIMIT @row_limit)
+WHERE id IN (SELECT r.id FROM rollup_recounts r ORDER BY r.day DESC, r.id LIMIT @row_limit)
 RETURNING day, url_id;
 
 -- name: AddRollupRecounts :exec
@@ -188,10 +188,16 @@ FROM installation;
 -- release only, so that nothing has to be counted again for it.
 SELECT set_config('signpost.keeps_quarters', 'on', true);
 
--- name: ListArchivedMonths :many
--- ListArchivedMonths returns months of which the database may lack events.
-SELECT DISTINCT month
-FROM event_parts;
+-- name: ListWholeMonths :many
+-- ListWholeMonths returns the months whose events are all in the database, as far as
+-- Signpost knows: their partition is attached, and no part of them was archived.
+SELECT m.month
+FROM (
+    SELECT to_date(right(c.relname::text, 7), 'YYYY_MM') AS month
+    FROM pg_catalog.pg_class c
+    WHERE c.relispartition AND c.relname::text ~ '^events_[0-9]{4}_[0-9]{2}$' AND pg_table_is_visible(c.oid)
+) m
+WHERE NOT EXISTS (SELECT FROM event_parts p WHERE p.month = m.month);
 
 -- name: ListQuartersOfDay :many
 SELECT url_id, bucket, clicks, bots

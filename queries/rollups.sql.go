@@ -342,32 +342,6 @@ func (q *Queries) KeepsQuarters(ctx context.Context) (bool, error) {
 	return keeps_quarters, err
 }
 
-const listArchivedMonths = `-- name: ListArchivedMonths :many
-SELECT DISTINCT month
-FROM event_parts
-`
-
-// ListArchivedMonths returns months of which the database may lack events.
-func (q *Queries) ListArchivedMonths(ctx context.Context) ([]time.Time, error) {
-	rows, err := q.db.Query(ctx, listArchivedMonths)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	items := []time.Time{}
-	for rows.Next() {
-		var month time.Time
-		if err := rows.Scan(&month); err != nil {
-			return nil, err
-		}
-		items = append(items, month)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
-
 const listBusiestLinks = `-- name: ListBusiestLinks :many
 SELECT scope
 FROM rollups
@@ -600,6 +574,38 @@ func (q *Queries) ListRollupsOfDay(ctx context.Context, day time.Time) ([]int64,
 			return nil, err
 		}
 		items = append(items, scope)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const listWholeMonths = `-- name: ListWholeMonths :many
+SELECT m.month
+FROM (
+    SELECT to_date(right(c.relname::text, 7), 'YYYY_MM') AS month
+    FROM pg_catalog.pg_class c
+    WHERE c.relispartition AND c.relname::text ~ '^events_[0-9]{4}_[0-9]{2}$' AND pg_table_is_visible(c.oid)
+) m
+WHERE NOT EXISTS (SELECT FROM event_parts p WHERE p.month = m.month)
+`
+
+// ListWholeMonths returns the months whose events are all in the database, as far as
+// Signpost knows: their partition is attached, and no part of them was archived.
+func (q *Queries) ListWholeMonths(ctx context.Context) ([]time.Time, error) {
+	rows, err := q.db.Query(ctx, listWholeMonths)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []time.Time{}
+	for rows.Next() {
+		var month time.Time
+		if err := rows.Scan(&month); err != nil {
+			return nil, err
+		}
+		items = append(items, month)
 	}
 	if err := rows.Err(); err != nil {
 		return nil, err
@@ -894,7 +900,7 @@ func (q *Queries) TakeRollupDigests(ctx context.Context, mostClicks int64) ([]Ta
 
 const takeRollupRecounts = `-- name: TakeRollupRecounts :many
 DELETE FROM rollup_recounts
-WHERE id IN (SELECT r.id FROM rollup_recounts r ORDER BY r.id LIMIT $1)
+WHERE id IN (SELECT r.id FROM rollup_recounts r ORDER BY r.day DESC, r.id LIMIT $1)
 RETURNING day, url_id
 `
 
@@ -903,8 +909,8 @@ type TakeRollupRecountsRow struct {
 	URLID int64
 }
 
-// TakeRollupRecounts removes the oldest rows and returns them. The same day and link
-// may be in several.
+// TakeRollupRecounts removes the rows of the newest days and returns them. The same day
+// and link may be in several.
 func (q *Queries) TakeRollupRecounts(ctx context.Context, rowLimit int32) ([]TakeRollupRecountsRow, error) {
 	rows, err := q.db.Query(ctx, takeRollupRecounts, rowLimit)
 	if err != nil {

@@ -18,6 +18,8 @@ const (
 	// some seconds for each million clicks.
 	foldTimeout  = 5 * time.Minute
 	totalsPeriod = time.Minute
+	// firstRecounts is how many link-days are counted again at first.
+	firstRecounts = 16
 	// checkPeriod is how often one of all workers compares a sample of the statistics
 	// with the events.
 	checkPeriod = time.Hour
@@ -26,8 +28,14 @@ const (
 // fold merges digests into the statistics until ctx ends, in one of all workers at a
 // time. While much waits, it does not pause.
 func (d *deps) fold(ctx context.Context) {
+	// How many link-days are counted again at a time grows as long as that goes well: how
+	// many clicks they have is not known before.
+	recounts := int32(firstRecounts)
 	for totalsAt := time.Now(); ; {
-		more, err := d.foldOnce(ctx)
+		more, err := d.foldOnce(ctx, recounts)
+		if recounts = min(2*recounts, rollup.MaxRecounts); err != nil {
+			recounts = max(recounts/4, 1)
+		}
 		if err == nil && time.Since(totalsAt) >= totalsPeriod {
 			totalsAt = time.Now()
 			err = rollup.AddUpTotals(ctx, d.pool)
@@ -46,7 +54,7 @@ func (d *deps) fold(ctx context.Context) {
 }
 
 // foldOnce merges once and reports whether there is more to merge at once.
-func (d *deps) foldOnce(ctx context.Context) (more bool, err error) {
+func (d *deps) foldOnce(ctx context.Context, recounts int32) (more bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, foldTimeout)
 	defer cancel()
 	defer func() {
@@ -55,8 +63,8 @@ func (d *deps) foldOnce(ctx context.Context) (more bool, err error) {
 		}
 	}()
 	start := time.Now()
-	did, err := rollup.FoldOnce(ctx, d.pool)
-	if err == nil && (did.Clicks > 0 || did.Recounts > 0) {
+	did, err := rollup.FoldOnce(ctx, d.pool, recounts)
+	if did.Clicks > 0 || did.Recounts > 0 {
 		d.metrics.foldSeconds.Observe(time.Since(start).Seconds())
 		d.metrics.foldClicks.Add(float64(did.Clicks))
 	}
@@ -74,9 +82,14 @@ func (d *deps) checkStatistics(ctx context.Context) {
 	}
 }
 
-func (d *deps) checkOnce(ctx context.Context, period time.Duration) error {
+func (d *deps) checkOnce(ctx context.Context, period time.Duration) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, foldTimeout)
 	defer cancel()
+	defer func() {
+		if value := recover(); value != nil {
+			err = fmt.Errorf("panic: %v", value)
+		}
+	}()
 	due, err := queries.New(d.pool).ClaimStatisticsCheck(ctx, interval(period))
 	if err != nil || due == 0 {
 		return wrap("look whether statistics are to be compared", err)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -47,6 +48,9 @@ type Reclassification struct {
 func StartReclassification(ctx context.Context, pool *pgxpool.Pool, client *river.Client[pgx.Tx], r Reclassification) (id int64, err error) {
 	err = postgres.InTx(ctx, pool, func(tx pgx.Tx) error {
 		q := queries.New(tx)
+		if err := q.EndOlderReclassification(ctx, visits.Rules); err != nil {
+			return fmt.Errorf("end a reclassification by earlier rules: %w", err)
+		}
 		if id, err = q.CreateReclassification(ctx, queries.CreateReclassificationParams{
 			FromAt: r.From, ToAt: r.To, DryRun: r.DryRun, Rules: visits.Rules,
 		}); err != nil {
@@ -337,7 +341,8 @@ func (p *judging) claim(ctx context.Context, changed []judged) error {
 			byDay[c.day] = append(byDay[c.day], c)
 		}
 	}
-	for day, claims := range byDay {
+	for _, day := range slices.Sorted(maps.Keys(byDay)) { // as other batches do
+		claims := byDay[day]
 		kept, err := p.q.VisitorsOfDayAreKept(ctx, dateOf(day).Format(visitorsName))
 		if err != nil {
 			return fmt.Errorf("look for visitors: %w", err)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -74,6 +75,9 @@ var topDimensions = []string{"kinds", "countries", "referrers", "browsers", "sys
 
 const topValues = "5"
 
+// filterDimensions are the names of filters.
+var filterDimensions = []string{"kind", "country", "referrer", "browser", "system", "device", "trigger"}
+
 // query returns the parameters that the flags stand for.
 func (f *statsFlags) query() (url.Values, error) {
 	query := url.Values{"top": {topValues}}
@@ -84,8 +88,8 @@ func (f *statsFlags) query() (url.Values, error) {
 	}
 	for _, filter := range f.filters {
 		name, value, ok := strings.Cut(filter, "=")
-		if !ok || name == "" {
-			return nil, fmt.Errorf("--filter must be a dimension and its values, such as kind=person, not %q", filter)
+		if !ok || !slices.Contains(filterDimensions, name) {
+			return nil, fmt.Errorf("--filter must be one of %s with its values, such as kind=person, not %q", strings.Join(filterDimensions, ", "), filter)
 		}
 		query.Set(name, value)
 	}

@@ -247,16 +247,19 @@ func (s *Source) poll(ctx context.Context) error {
 		case l.pages <- page:
 		default:
 			l.missed += page.of(l.urlID)
+			if l.urlID == 0 {
+				l.missed += page.Missed
+			}
 		}
 	}
 	return nil
 }
 
-// of returns how many clicks of a link, or of all links (0), are in a page.
+// of returns how many clicks of a link, or of all links (0), a page stands for.
 func (p *Page) of(urlID int64) (n int64) {
 	for i := range p.Clicks {
 		if urlID == 0 || p.Clicks[i].URLID == urlID {
-			n++
+			n += 1 + int64(p.Clicks[i].More)
 		}
 	}
 	return n
@@ -283,7 +286,7 @@ func (s *Source) read(ctx context.Context, params queries.PollLiveParams) (*Page
 		}
 		page.Clicks = append(page.Clicks, c)
 	}
-	page.Missed = rows[0].Total - int64(len(page.Clicks))
+	page.Missed = rows[0].Total - page.of(0)
 	slices.SortStableFunc(page.Clicks, func(a, b Click) int {
 		return cmp.Or(a.At.Compare(b.At), cmp.Compare(a.URLID, b.URLID))
 	})

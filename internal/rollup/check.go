@@ -93,14 +93,14 @@ type checker struct {
 	q        *queries.Queries
 	waiting  map[int32][]entry // to be merged, by day
 	recounts map[int32]map[int64]bool
-	archived map[int]bool
+	whole    map[int]bool
 	found    Comparison
 }
 
 func newChecker(ctx context.Context, tx pgx.Tx) (*checker, error) {
 	v := &checker{tx: tx, q: queries.New(planned{tx}), waiting: map[int32][]entry{}, recounts: map[int32]map[int64]bool{}}
 	var err error
-	if v.archived, err = archivedMonths(ctx, v.q); err != nil {
+	if v.whole, err = wholeMonths(ctx, v.q); err != nil {
 		return nil, err
 	}
 	digests, err := v.q.ListRollupDigests(ctx)
@@ -195,7 +195,7 @@ func (v *checker) links(ctx context.Context, day int32, urls []int64) error {
 		switch {
 		case v.recounts[day][url]:
 			v.found.Waiting++
-		case v.archived[monthOf(day)]:
+		case !v.whole[monthOf(day)]:
 			v.compare(k, r, c.cells, c.cells.Totals().Clicks <= r.cells.Totals().Clicks && c.cells.Totals().People <= r.cells.Totals().People)
 		default:
 			v.compare(k, r, c.cells, same(r.cells, c.cells) && (r.cells.Empty() || r.last.Equal(c.last)))
@@ -250,7 +250,7 @@ func (v *checker) load(ctx context.Context, day int32, scopes []int64) (map[key]
 
 // all compares the row of all links.
 func (v *checker) all(ctx context.Context, day int32) error {
-	if len(v.recounts[day]) > 0 || v.archived[monthOf(day)] {
+	if len(v.recounts[day]) > 0 || !v.whole[monthOf(day)] {
 		return nil
 	}
 	rows, err := v.load(ctx, day, []int64{All})

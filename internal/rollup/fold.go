@@ -17,10 +17,10 @@ import (
 const (
 	// lockFolding is the key of the advisory lock of merging.
 	lockFolding int64 = 0x7369676e706f7378
-	// foldClicks is about how many clicks one transaction merges, and foldRecounts how
-	// many link-days it counts again.
-	foldClicks   = 100_000
-	foldRecounts = 1000
+	// foldClicks is about how many clicks one transaction merges.
+	foldClicks = 100_000
+	// MaxRecounts is how many link-days are counted again at most in one transaction.
+	MaxRecounts  = 1000
 	foldAttempts = 5
 	busyPause    = 20 * time.Millisecond
 )
@@ -37,7 +37,7 @@ type Folded struct {
 // however many transactions that takes. It waits for other processes that merge.
 func Fold(ctx context.Context, pool *pgxpool.Pool) error {
 	for {
-		did, err := FoldOnce(ctx, pool)
+		did, err := FoldOnce(ctx, pool, MaxRecounts)
 		switch {
 		case err != nil:
 			return err
@@ -52,8 +52,10 @@ func Fold(ctx context.Context, pool *pgxpool.Pool) error {
 }
 
 // FoldOnce merges the oldest digests in one transaction, unless another process is
-// merging. If it merges all that it sees, it also counts link-days again.
-func FoldOnce(ctx context.Context, pool *pgxpool.Pool) (did Folded, err error) {
+// merging. If no more digests wait, it also counts link-days again, up to the given
+// number, in a transaction of its own: one that fails does not hold up the merging. With
+// an error, did says what was done before it.
+func FoldOnce(ctx context.Context, pool *pgxpool.Pool, recounts int32) (did Folded, err error) {
 	work, err := queries.New(pool).RollupWork(ctx)
 	if err != nil {
 		return Folded{}, fmt.Errorf("look for digests: %w", err)
@@ -62,18 +64,13 @@ func FoldOnce(ctx context.Context, pool *pgxpool.Pool) (did Folded, err error) {
 		return Folded{}, nil
 	}
 	err = locked(ctx, pool, func(conn *pgxpool.Conn) error {
-		for range foldAttempts {
-			did, err = foldTx(ctx, conn, work.Recounts)
-			var months monthsError
-			if errors.As(err, &months) {
-				err = EnsureMonths(ctx, pool, months)
-				if err == nil {
-					continue
-				}
-			}
-			if !postgres.Retryable(err) {
-				return err
-			}
+		did, err = tryFold(ctx, pool, conn, 0)
+		if err != nil || did.More || !work.Recounts {
+			return err
+		}
+		counted, err := tryFold(ctx, pool, conn, recounts)
+		if err == nil {
+			did = Folded{Clicks: did.Clicks + counted.Clicks, Recounts: counted.Recounts, More: counted.More}
 		}
 		return err
 	})
@@ -81,7 +78,28 @@ func FoldOnce(ctx context.Context, pool *pgxpool.Pool) (did Folded, err error) {
 		return Folded{Busy: true}, nil
 	}
 	if err != nil {
-		return Folded{}, fmt.Errorf("merge digests: %w", err)
+		return did, fmt.Errorf("merge digests: %w", err)
+	}
+	return did, nil
+}
+
+// tryFold merges in one transaction, which is repeated if another one got in its way or
+// a month is missing.
+func tryFold(ctx context.Context, pool *pgxpool.Pool, conn *pgxpool.Conn, recounts int32) (did Folded, err error) {
+	for range foldAttempts {
+		did, err = foldTx(ctx, conn, recounts)
+		var months monthsError
+		if errors.As(err, &months) {
+			if err = EnsureMonths(ctx, pool, months); err == nil {
+				continue
+			}
+		}
+		if !postgres.Retryable(err) {
+			break
+		}
+	}
+	if err != nil {
+		return Folded{}, err
 	}
 	return did, nil
 }
@@ -138,7 +156,7 @@ func EnsureMonths(ctx context.Context, pool *pgxpool.Pool, months []time.Time) e
 // foldTx merges in one transaction. Its statements share a snapshot, so that it sees the
 // events of exactly those digests that it sees: a row that is counted again has the
 // clicks of all digests that are merged, and of no other.
-func foldTx(ctx context.Context, conn *pgxpool.Conn, recounts bool) (did Folded, err error) {
+func foldTx(ctx context.Context, conn *pgxpool.Conn, recounts int32) (did Folded, err error) {
 	err = postgres.InTx(ctx, conn, func(tx pgx.Tx) error {
 		did = Folded{}
 		// These come before the snapshot. While events are counted, no month of them can
@@ -146,7 +164,7 @@ func foldTx(ctx context.Context, conn *pgxpool.Conn, recounts bool) (did Folded,
 		if _, err := tx.Exec(ctx, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"); err != nil {
 			return fmt.Errorf("set isolation level: %w", err)
 		}
-		if recounts {
+		if recounts > 0 {
 			if _, err := tx.Exec(ctx, "LOCK TABLE ONLY events IN ACCESS SHARE MODE"); err != nil {
 				return fmt.Errorf("keep months in their place: %w", err)
 			}
@@ -171,8 +189,8 @@ func (p planned) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, 
 }
 
 // take takes digests out of their table and returns their entries. If these are all that
-// there are, it also takes link-days that are to be counted again.
-func (m *merge) take(ctx context.Context, did *Folded, recounts bool) (entries []entry, err error) {
+// there are, it also takes link-days that are to be counted again, up to recounts.
+func (m *merge) take(ctx context.Context, did *Folded, recounts int32) (entries []entry, err error) {
 	digests, err := m.q.TakeRollupDigests(ctx, foldClicks)
 	if err != nil {
 		return nil, fmt.Errorf("take digests: %w", err)
@@ -186,15 +204,14 @@ func (m *merge) take(ctx context.Context, did *Folded, recounts bool) (entries [
 	if did.More, err = m.q.AreRollupDigestsLeft(ctx); err != nil {
 		return nil, fmt.Errorf("look for more digests: %w", err)
 	}
-	if did.More || !recounts {
-		did.More = did.More || recounts
+	if did.More || recounts == 0 {
 		return entries, nil
 	}
-	rows, err := m.q.TakeRollupRecounts(ctx, foldRecounts)
+	rows, err := m.q.TakeRollupRecounts(ctx, recounts)
 	if err != nil {
 		return nil, fmt.Errorf("take link-days to count again: %w", err)
 	}
-	did.Recounts, did.More = len(rows), len(rows) == foldRecounts
+	did.Recounts, did.More = len(rows), len(rows) == int(recounts)
 	m.recounts = map[key]bool{}
 	for _, r := range rows {
 		m.recounts[key{r.URLID, dayNumber(r.Day)}] = true

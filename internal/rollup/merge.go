@@ -33,7 +33,7 @@ type merge struct {
 	totals   queries.AddLinkTotalChangesParams
 
 	quarters bool         // whether the previous release may still be in use
-	archived map[int]bool // months that may lack events
+	whole    map[int]bool // months that have all of their events
 }
 
 // row is a row of rollups.
@@ -137,7 +137,7 @@ func (m *merge) prepare(ctx context.Context, links []task, wholeDays []int32) er
 			return fmt.Errorf("count for the previous release: %w", err)
 		}
 	}
-	if m.archived, err = archivedMonths(ctx, m.q); err != nil {
+	if m.whole, err = wholeMonths(ctx, m.q); err != nil {
 		return err
 	}
 	months := map[time.Time]bool{}
@@ -162,16 +162,18 @@ func monthStart(day int32) time.Time {
 	return time.Date(year, month, 1, 0, 0, 0, 0, time.UTC)
 }
 
-func archivedMonths(ctx context.Context, q *queries.Queries) (map[int]bool, error) {
-	months, err := q.ListArchivedMonths(ctx)
+// wholeMonths returns the months that have all of their events. Statistics of other
+// months, which were archived or which an operator has taken away, are only added to.
+func wholeMonths(ctx context.Context, q *queries.Queries) (map[int]bool, error) {
+	months, err := q.ListWholeMonths(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("list archived months: %w", err)
+		return nil, fmt.Errorf("list months of events: %w", err)
 	}
-	archived := map[int]bool{}
+	whole := map[int]bool{}
 	for _, month := range months {
-		archived[monthOf(dayNumber(month))] = true
+		whole[monthOf(dayNumber(month))] = true
 	}
-	return archived, nil
+	return whole, nil
 }
 
 // pieces yields what is in the order of rows in pieces of one month.

@@ -359,7 +359,7 @@ func (a Request) compareWith(r *Range, back step, faults *RequestErrors) {
 		faults.add("compare", "cannot be used with the range all, before which there is nothing")
 		return
 	}
-	r.PreviousFrom, r.PreviousTo = back.before(r.From), back.before(r.To)
+	r.PreviousFrom, r.PreviousTo = back.before(r.From), back.endBefore(r.To)
 }
 
 // step is the way from a time to an earlier one: an exact time, or days or months of
@@ -367,6 +367,18 @@ func (a Request) compareWith(r *Range, back step, faults *RequestErrors) {
 type step struct {
 	exact        time.Duration
 	months, days int
+}
+
+// endBefore is before for the end of a range, which is not part of it: where the earlier
+// month does not have the day, all of that month is in the range.
+func (s step) endBefore(t time.Time) time.Time {
+	if s.months > 0 {
+		month := dateAt(t).monthStart().add(-s.months, 0)
+		if next := month.nextMonth(); dateAt(t).day > next.add(0, -1).day {
+			return next.midnight(t.Location())
+		}
+	}
+	return s.before(t)
 }
 
 // before returns the time one step before t. A step of the calendar keeps the time since

@@ -145,7 +145,7 @@ func countEvents(ctx context.Context, q *queries.Queries, query Query, r Range, 
 		p.UserID = &query.UserID
 	case query.Scope > 0:
 		p.URLID = &query.Scope
-	default:
+	case !query.Links: // of single links, visitors are those of each
 		p.FirstBit = firstOfAll
 	}
 	rows, err := q.ReadEvents(ctx, p)

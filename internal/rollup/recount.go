@@ -95,7 +95,7 @@ func (m *merge) recount(ctx context.Context, tasks []task, rows map[key]*row) (m
 	all := map[key]*counted{}
 	for day, urls := range byDay {
 		count := func() (map[key]*counted, error) { return countLinks(ctx, m.tx, day, urls) }
-		if m.archived[monthOf(day)] {
+		if !m.whole[monthOf(day)] {
 			count = func() (map[key]*counted, error) { return m.countMissing(ctx, day, urls, rows) }
 		}
 		found, err := count()
@@ -157,7 +157,7 @@ func (d *Day) at(quarter int) (sum Counts) {
 // recountDay counts the row of all links of a day from its events, and makes those of
 // owners, domains and tags the sums of the rows of links.
 func (m *merge) recountDay(ctx context.Context, day int32) error {
-	if m.archived[monthOf(day)] {
+	if !m.whole[monthOf(day)] {
 		return nil
 	}
 	all, err := countAll(ctx, m.tx, day)

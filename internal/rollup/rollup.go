@@ -20,7 +20,6 @@ import (
 
 const (
 	quarter = 15 * time.Minute
-	oneDay  = 24 * time.Hour
 	// All is the scope of all links.
 	All = 0
 )

@@ -318,6 +318,26 @@ func TestArchivedMonths(t *testing.T) {
 	assert.Equal(t, int64(1), check(t, pool).Differ, "a late click that was not counted")
 }
 
+// A month that an operator has taken out of events keeps its statistics too.
+func TestMonthTakenAway(t *testing.T) {
+	t.Parallel()
+	pool := pgtest.Pool(t)
+	links(t, pool)
+	var changes rollup.Changes
+	changes.Add(rollup.Event{URLID: 1, UserID: 1, At: base.Add(time.Hour), Country: "DE"})
+	apply(t, pool, &changes)
+	fold(t, pool)
+	require.NotZero(t, check(t, pool).Differ, "statistics without events")
+	exec(t, pool, "ALTER TABLE events DETACH PARTITION "+base.Format("events_2006_01"))
+	require.Zero(t, check(t, pool).Differ)
+	_, err := rollup.CheckSample(t.Context(), pool, base.AddDate(0, 0, 1))
+	require.NoError(t, err)
+	_, err = rollup.Rebuild(t.Context(), pool, time.Time{}, time.Time{})
+	require.NoError(t, err)
+	fold(t, pool)
+	require.Equal(t, int64(2), number(t, pool, "SELECT sum(clicks) FROM rollups WHERE scope IN (0, 1)"))
+}
+
 // Many processes merge while clicks come in. Connections are cut in the middle.
 func TestMergingAtOnce(t *testing.T) {
 	t.Parallel()
@@ -332,7 +352,7 @@ func TestMergingAtOnce(t *testing.T) {
 				case <-stop:
 					return
 				default:
-					_, _ = rollup.FoldOnce(t.Context(), pool) // its connection may be cut
+					_, _ = rollup.FoldOnce(t.Context(), pool, rollup.MaxRecounts) // its connection may be cut
 				}
 			}
 		})

@@ -16,12 +16,23 @@ import (
 const (
 	sampledDays  = 5
 	sampledLinks = 50
+	mostWaiting  = 100_000 // clicks, and link-days
 )
 
 // CheckSample compares a sample of the statistics with the events: the busiest links of
 // yesterday, all rows of that day that are not of links, and some links of some days. Rows that
 // differ are then counted again.
+//
+// It does nothing while much waits to be merged or to be counted again, all of which it
+// would have to hold in memory.
 func CheckSample(ctx context.Context, pool *pgxpool.Pool, now time.Time) (found Comparison, err error) {
+	waiting, err := queries.New(pool).RollupFigures(ctx)
+	if err != nil {
+		return Comparison{}, fmt.Errorf("look what waits: %w", err)
+	}
+	if waiting.Clicks > mostWaiting || waiting.Recounts > mostWaiting {
+		return Comparison{}, nil
+	}
 	err = inSnapshot(ctx, pool, func(tx pgx.Tx) error {
 		v, err := newChecker(ctx, tx)
 		if err != nil {
@@ -57,8 +68,8 @@ func CheckSample(ctx context.Context, pool *pgxpool.Pool, now time.Time) (found 
 	if len(found.differ) == 0 {
 		return found, nil
 	}
-	again := slices.Clone(found.differ)
-	for _, k := range found.differ { // after those of links
+	again := slices.DeleteFunc(slices.Clone(found.differ), func(k key) bool { return k.scope <= 0 })
+	for _, k := range found.differ { // all other rows of the day, after those of links
 		again = append(again, key{All, k.day})
 	}
 	return found, addRecounts(ctx, queries.New(pool), again...)

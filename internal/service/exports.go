@@ -56,7 +56,10 @@ func (u User) Cells(to []string) []string {
 
 // Cells implements ExportRow.
 func (l Link) Cells(to []string) []string {
-	title, expires := "", ""
+	title, expires, clicked := "", "", ""
+	if l.LastClickedAt != nil {
+		clicked = cellTime(*l.LastClickedAt)
+	}
 	if l.Title != nil {
 		title = *l.Title
 	}
@@ -70,7 +73,7 @@ func (l Link) Cells(to []string) []string {
 	return append(to, cellID(l.ID), cellID(l.UserID), cellText(l.ShortCode), cellText(l.ShortURL),
 		cellText(l.OriginalURL), cellText(title), cellTags(l.Tags), strconv.FormatBool(l.IsActive), expires,
 		strconv.Itoa(l.RedirectStatus), strconv.FormatBool(l.ForwardQuery), cellID(l.Clicks), cellID(l.ImportedClicks),
-		cellTime(l.CreatedAt), cellTime(l.UpdatedAt), domain)
+		cellTime(l.CreatedAt), cellTime(l.UpdatedAt), domain, cellID(l.People), clicked)
 }
 
 // Cells implements ExportRow.
@@ -122,6 +125,7 @@ func (s *Service) ExportLinks(ctx context.Context, actor Actor, in LinkList, off
 		Header: []string{
 			"id", "user_id", "short_code", "short_url", "original_url", "title", "tags", "is_active", "expires_at",
 			"redirect_status", "forward_query", "clicks", "imported_clicks", "created_at", "updated_at", "domain",
+			"people", "last_clicked_at",
 		},
 		Next: func(ctx context.Context, limit int32) ([]ExportRow, error) {
 			if offset > 0 {
