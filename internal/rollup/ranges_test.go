@@ -107,7 +107,8 @@ func TestGivenRanges(t *testing.T) {
 			[]string{"2024-02-29T00:00Z", "2024-03-01T00:00Z", "2023-02-28T00:00Z", "2023-03-01T00:00Z"},
 		},
 		{
-			"until a day that the other year does not have", Request{From: "2024-02-01", To: "2024-02-29", Compare: "year"},
+			"until a day that the other year does not have",
+			Request{From: "2024-02-01", To: "2024-02-29", Compare: "year"},
 			[]string{"2024-02-01T00:00Z", "2024-02-29T00:00Z", "2023-02-01T00:00Z", "2023-03-01T00:00Z"},
 		},
 		{
