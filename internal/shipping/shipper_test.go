@@ -187,10 +187,11 @@ func TestShipTwice(t *testing.T) {
 	// Two processes ship the same segment at once.
 	s.segment(5)
 	batches := s.read()
+	other := New(Options{Pool: s.pool, River: s.shipper.River, Spool: s.spool, Log: s.shipper.Log})
 	var both sync.WaitGroup
-	for range 2 {
+	for _, shipper := range []*Shipper{s.shipper, other} {
 		both.Go(func() {
-			assert.NoError(t, s.shipper.insert(t.Context(), batches))
+			assert.NoError(t, shipper.insert(t.Context(), batches))
 		})
 	}
 	both.Wait()
