@@ -11,7 +11,7 @@ import (
 	"github.com/signpost/signpost/queries"
 )
 
-// What an operator marks is followed by the next batch, and marks that are gone are not.
+// The next batch follows the marks of an operator, and no marks that are gone.
 func TestMarksAreFollowed(t *testing.T) {
 	s := setup(t)
 	s.exec("INSERT INTO marks (network, kind) VALUES ('8.8.8.0/24', 'monitor')")

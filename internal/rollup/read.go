@@ -244,8 +244,9 @@ func (t *tally) read(ctx context.Context, q *queries.Queries) error {
 	return nil
 }
 
-// What is read of a day's cells before it is known whether there is more: the kinds, or
-// the sums of all values, too. On a day with 200 referrers, the latter have 6 KB.
+// These bytes of a day's cells are read before it is known whether there is more: they
+// hold the kinds, or the sums of all values, too. On a day with 200 referrers, the latter
+// have 6 KB.
 const (
 	frontOfSeries = 4 << 10
 	frontOfSums   = 12 << 10
