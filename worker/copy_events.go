@@ -114,11 +114,7 @@ func appendEvent(b []byte, e *event) []byte {
 	b = appendText(b, e.host)
 	b = appendText(b, string(e.kind))
 	b = appendSmallint(b, e.rules)
-	if e.firsts < 0 {
-		b = appendNull(b)
-	} else {
-		b = appendSmallint(b, e.firsts)
-	}
+	b = appendSmallint(b, e.firsts)
 	if e.agent.id == 0 {
 		b = appendNull(b)
 	} else {

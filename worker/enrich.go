@@ -34,7 +34,7 @@ type event struct {
 	host          string // of the referrer; "" is none
 	position      int32
 	rules         int16
-	firsts        int16 // see events.firsts; negative is not known
+	firsts        int16 // see events.firsts; set before it is stored
 	country       [2]byte
 	trigger       clicks.Trigger
 	private       bool // there is no visitor
@@ -109,7 +109,7 @@ func (e *enricher) event(ctx context.Context, c *clicks.Click) (event, error) {
 	of := e.agents.get(c.UserAgent)
 	row := event{
 		at: c.At.UnixMicro(), urlID: c.URLID, userID: c.UserID, agent: of, country: visits.Country(c.IP),
-		trigger: c.Trigger, firsts: -1, private: c.Private,
+		trigger: c.Trigger, private: c.Private,
 	}
 	row.kind, row.rules = e.marks.Judge(c.IP, of.Kind, c.Prefetch)
 	if c.Private {

@@ -381,7 +381,7 @@ func countInRollups(ctx context.Context, q *queries.Queries, events []event) err
 		counts.Add(rollup.Event{
 			URLID: e.urlID, UserID: e.userID, At: e.time(), Kind: string(e.kind), Country: strings.TrimRight(string(e.country[:]), "\x00"),
 			Referrer: e.host, Browser: e.agent.Browser, System: e.agent.OS, Device: e.agent.Device, Trigger: e.trigger.String(),
-			First: e.firsts > 0 && e.firsts&rollup.FirstOfLink != 0, FirstOfAll: e.firsts > 0 && e.firsts&rollup.FirstOfAll != 0,
+			First: e.firsts&rollup.FirstOfLink != 0, FirstOfAll: e.firsts&rollup.FirstOfAll != 0,
 		})
 	}
 	return counts.Apply(ctx, q)

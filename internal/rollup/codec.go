@@ -188,15 +188,6 @@ func (d *Day) Totals() (sum Counts) {
 // Empty reports whether the day has no clicks.
 func (d *Day) Empty() bool { return d.Totals() == Counts{} }
 
-// Last returns the last quarter of an hour that has a click, -1 if none has.
-func (d *Day) Last() int {
-	last := -1
-	for _, v := range d.values[Kind] {
-		last = max(last, int(v.cells[len(v.cells)-1].quarter))
-	}
-	return last
-}
-
 func (v *value) sum() (sum Counts) {
 	for _, c := range v.cells {
 		sum = sum.Plus(c.Counts)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/signpost/signpost/internal/postgres"
 	"github.com/signpost/signpost/queries"
 )
 
@@ -142,10 +143,10 @@ func (m *merge) prepare(ctx context.Context, links []task, wholeDays []int32) er
 	}
 	months := map[time.Time]bool{}
 	for _, t := range links {
-		months[monthStart(t.day)] = true
+		months[postgres.MonthOf(dateOf(t.day))] = true
 	}
 	for _, day := range wholeDays {
-		months[monthStart(day)] = true
+		months[postgres.MonthOf(dateOf(day))] = true
 	}
 	missing, err := m.q.MissingRollupMonths(ctx, slices.Collect(maps.Keys(months)))
 	if err != nil {
@@ -155,11 +156,6 @@ func (m *merge) prepare(ctx context.Context, links []task, wholeDays []int32) er
 		return monthsError(missing)
 	}
 	return nil
-}
-
-func monthStart(day int32) time.Time {
-	year, month, _ := dateOf(day).Date()
-	return time.Date(year, month, 1, 0, 0, 0, 0, time.UTC)
 }
 
 // wholeMonths returns the months that have all of their events. Statistics of other

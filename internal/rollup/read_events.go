@@ -13,11 +13,9 @@ import (
 // second.
 const maxEventClicks = 500_000
 
-// The reasons for which events cannot be counted in place of statistics.
-var (
-	// ErrNoEventsOfScope says that events do not tell which domain and tags a link had.
-	ErrNoEventsOfScope = errors.New("events do not tell the scope")
-)
+// ErrNoEventsOfScope says that events cannot be counted in place of statistics, because
+// they do not tell which domain and tags a link had.
+var ErrNoEventsOfScope = errors.New("events do not tell the scope")
 
 // TooManyEventsError says that counting events would take too long.
 type TooManyEventsError struct{ Clicks, Limit int64 }
@@ -120,12 +118,6 @@ func (b Breakdown) countEvents(ctx context.Context, q *queries.Queries, query Qu
 	return countEvents(ctx, q, query, query.Range.previous(), dimension, func(_ int, name string, n Counts) { b.row(name).Previous = n })
 }
 
-// The bits of the column firsts.
-const (
-	firstOfLink = 1
-	firstOfAll  = 2
-)
-
 // countEvents calls each for every bucket and value that has clicks which pass the
 // filter.
 func countEvents(ctx context.Context, q *queries.Queries, query Query, r Range, dimension string, each func(bucket int, name string, n Counts)) error {
@@ -134,7 +126,7 @@ func countEvents(ctx context.Context, q *queries.Queries, query Query, r Range, 
 	}
 	f := query.Filter
 	p := queries.ReadEventsParams{
-		Starts: r.Starts(), FromTime: r.From, ToTime: r.To, Dimension: dimension, FirstBit: firstOfLink,
+		Starts: r.Starts(), FromTime: r.From, ToTime: r.To, Dimension: dimension, FirstBit: FirstOfLink,
 		Kinds: f.names(Kind), NotKinds: f[Kind].Not, Countries: f.names(Country), NotCountries: f[Country].Not,
 		Referrers: f.names(Referrer), NotReferrers: f[Referrer].Not, Browsers: f.names(Browser), NotBrowsers: f[Browser].Not,
 		Systems: f.names(System), NotSystems: f[System].Not, Devices: f.names(Device), NotDevices: f[Device].Not,
@@ -146,7 +138,7 @@ func countEvents(ctx context.Context, q *queries.Queries, query Query, r Range, 
 	case query.Scope > 0:
 		p.URLID = &query.Scope
 	case !query.Links: // of single links, visitors are those of each
-		p.FirstBit = firstOfAll
+		p.FirstBit = FirstOfAll
 	}
 	rows, err := q.ReadEvents(ctx, p)
 	if err != nil {

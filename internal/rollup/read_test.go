@@ -133,10 +133,10 @@ func (w *world) store(t *testing.T, clicks []testClick) {
 func queueEvent(batch *pgx.Batch, c testClick) {
 	v, firsts := c.values, 0
 	if c.first {
-		firsts |= firstOfLink
+		firsts |= FirstOfLink
 	}
 	if c.ofAll {
-		firsts |= firstOfAll
+		firsts |= FirstOfAll
 	}
 	batch.Queue(`INSERT INTO events (occurred_at, url_id, user_id, event_type, kind, bot, country, referrer_host, browser, os, device, trigger, firsts)
 		VALUES ($1, $2, $3, 'clicked', $4, $5, NULLIF($6, ''), NULLIF($7, ''), NULLIF($8, ''), NULLIF($9, ''), NULLIF($10, ''), NULLIF($11, 'link'), $12)`,
