@@ -52,6 +52,9 @@ DELETE FROM rollup_recounts
 WHERE id IN (SELECT r.id FROM rollup_recounts r ORDER BY r.day DESC, r.id LIMIT @row_limit)
 RETURNING day, url_id;
 
+-- name: AreLinksToRecount :one
+SELECT EXISTS (SELECT FROM rollup_recounts WHERE day = @day AND url_id <> 0) AS links;
+
 -- name: AddRollupRecounts :exec
 INSERT INTO rollup_recounts (day, url_id)
 SELECT unnest(@days::date[]), unnest(@url_ids::bigint[]);

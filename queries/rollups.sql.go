@@ -155,6 +155,17 @@ func (q *Queries) AddUpLinkTotals(ctx context.Context) (int64, error) {
 	return result.RowsAffected(), nil
 }
 
+const areLinksToRecount = `-- name: AreLinksToRecount :one
+SELECT EXISTS (SELECT FROM rollup_recounts WHERE day = $1 AND url_id <> 0) AS links
+`
+
+func (q *Queries) AreLinksToRecount(ctx context.Context, day time.Time) (bool, error) {
+	row := q.db.QueryRow(ctx, areLinksToRecount, day)
+	var links bool
+	err := row.Scan(&links)
+	return links, err
+}
+
 const areRollupDigestsLeft = `-- name: AreRollupDigestsLeft :one
 SELECT EXISTS (SELECT FROM rollup_digests) AS left
 `

@@ -65,7 +65,7 @@ func FoldOnce(ctx context.Context, pool *pgxpool.Pool, recounts int32) (did Fold
 	}
 	err = locked(ctx, pool, func(conn *pgxpool.Conn) error {
 		did, err = tryFold(ctx, pool, conn, 0)
-		if err != nil || did.More || !work.Recounts {
+		if err != nil || did.More || !work.Recounts || recounts == 0 {
 			return err
 		}
 		counted, err := tryFold(ctx, pool, conn, recounts)

@@ -160,6 +160,15 @@ func (m *merge) recountDay(ctx context.Context, day int32) error {
 	if !m.whole[monthOf(day)] {
 		return nil
 	}
+	// A link that is counted later changes the other rows by its difference, so that they
+	// have to come after it.
+	links, err := m.q.AreLinksToRecount(ctx, dateOf(day))
+	if err != nil {
+		return fmt.Errorf("look for links to count again: %w", err)
+	}
+	if links {
+		return addRecounts(ctx, m.q, key{All, day})
+	}
 	all, err := countAll(ctx, m.tx, day)
 	if err != nil {
 		return err

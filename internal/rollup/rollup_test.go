@@ -318,6 +318,25 @@ func TestArchivedMonths(t *testing.T) {
 	assert.Equal(t, int64(1), check(t, pool).Differ, "a late click that was not counted")
 }
 
+// The rows of a day that are not of links are counted after those of its links, in
+// whatever order that was asked for.
+func TestWholeDayIsCountedLast(t *testing.T) {
+	t.Parallel()
+	pool := pgtest.Pool(t)
+	links(t, pool)
+	for url := range int64(2) {
+		exec(t, pool, "INSERT INTO events (occurred_at, url_id, user_id, event_type, bot) VALUES ($1, $2, 1, 'clicked', false)", base, url+1)
+	}
+	exec(t, pool, "INSERT INTO rollup_recounts (day, url_id) VALUES ($1, 0), ($1, 1), ($1, 2)", base)
+	for range 6 {
+		_, err := rollup.FoldOnce(t.Context(), pool, 1)
+		require.NoError(t, err)
+	}
+	assert.Zero(t, number(t, pool, "SELECT count(*) FROM rollup_recounts"))
+	assert.Equal(t, int64(2), number(t, pool, "SELECT clicks FROM rollups WHERE scope = 0"))
+	assert.Zero(t, check(t, pool).Differ)
+}
+
 // A month that an operator has taken out of events keeps its statistics too.
 func TestMonthTakenAway(t *testing.T) {
 	t.Parallel()
