@@ -63,7 +63,7 @@ func (p *process) addAPI(ctx context.Context) error {
 		return err
 	}
 	shipper := shipping.New(shipping.Options{
-		Pool: p.redirects, River: river, Log: p.log, Host: hostName(), Registry: p.registry, Tracing: p.tracerProvider(),
+		Pool: p.redirects, River: river, Log: p.log, Host: clicks.Clean(hostName(), 255), Registry: p.registry, Tracing: p.tracerProvider(),
 	})
 	cache, err := p.addCache(shipper.Met)
 	if err != nil {
@@ -197,9 +197,8 @@ func hostName() string {
 	return name
 }
 
-// addSpool opens the spool of this process. When it is stopped, closed is called, unless
-// the disk keeps the spool from being closed.
-func (p *process) addSpool(supposed string, closed func(context.Context)) (*clicks.Spool, error) {
+// addSpool opens the spool of this process. Before it is closed, leave is called.
+func (p *process) addSpool(supposed string, leave func(context.Context)) (*clicks.Spool, error) {
 	spool, err := clicks.Open(clicks.Options{
 		Dir: p.cfg.SpoolDir, MaxBytes: int64(p.cfg.SpoolMaxBytes), Keep: p.cfg.SpoolKeep,
 		Durability: clicks.Durability(p.cfg.ClickDurability), Log: p.log, Metrics: clicks.NewMetrics(p.registry),
@@ -209,11 +208,8 @@ func (p *process) addSpool(supposed string, closed func(context.Context)) (*clic
 		return nil, fmt.Errorf("open spool: %w", err)
 	}
 	p.add("spool", func(ctx context.Context) error {
-		err := spool.Close()
-		if err == nil {
-			closed(ctx)
-		}
-		return err
+		leave(ctx)
+		return spool.Close()
 	})
 	p.registry.MustRegister(telemetry.NewDiskMetrics(p.cfg.SpoolDir))
 	telemetry.Limit(p.registry, "signpost_spool_max_bytes", "Most bytes of clicks that this process keeps (SPOOL_MAX_BYTES).", float64(p.cfg.SpoolMaxBytes))

@@ -162,10 +162,15 @@ func (h *store) confirmed(gone []Gone) (err error) {
 	return err
 }
 
+// reported says that a stored report of this process, or of the one that had the folder
+// before, names a folder. It has to stay until a later report is stored without it: who
+// adopts it after a crash says in its own report that nothing of it is left. h.mu is held.
+func (h *store) reported(f *folder) bool { return h.named[f.id] || h.taken[f.id] }
+
 // removeDone removes an adopted folder once nothing is left in it. h.mu is
 // held.
 func (h *store) removeDone(f *folder) {
-	if f.own {
+	if f.own || h.reported(f) {
 		return
 	}
 	removed, err := f.removeIfEmpty()

@@ -464,6 +464,7 @@ func TestKeepThenRemove(t *testing.T) {
 	next := mustOpen(t, o)
 	gone := wantGone(t, next, now, nextID(id))
 	assert.NoError(t, next.Confirmed(append(gone, Gone{Folder: "../../etc", Below: "../../etc-0000000001"})))
+	next.Reported(next.Report(nil))
 	wantGone(t, next, now)
 	if _, err := os.Stat(filepath.Join(o.Dir, folderOf(id), goneName)); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("empty folder not removed: %v", err)
@@ -912,6 +913,7 @@ func TestDamagedClicksAreForgotten(t *testing.T) {
 	require.NoError(t, os.Chtimes(filepath.Join(folder, segs[0].ID+suffixSealed), old, old))
 	heir := mustOpen(t, o)
 	wantMarkers(t, ship(t, heir))
+	heir.Reported(heir.Report(nil))
 	bad := filepath.Join(folder, segs[0].ID+suffixBad)
 	// An operator who wants all shipped segments removed has not looked at quarantined
 	// ones.
@@ -1143,7 +1145,9 @@ func TestHalfMadeFolders(t *testing.T) {
 	require.NoError(t, os.Mkdir(half, 0o700))
 	foreign := filepath.Join(o.Dir, "lost+found")
 	require.NoError(t, os.Mkdir(foreign, 0o700))
-	mustOpen(t, o)
+	s := mustOpen(t, o)
+	assert.True(t, realDisk().exists(half), "nobody was told yet that nothing is in it")
+	s.Reported(s.Report(nil))
 	if realDisk().exists(half) {
 		t.Error("a half-made folder stays")
 	}
@@ -1180,6 +1184,7 @@ func TestManySegments(t *testing.T) {
 		t.Errorf("%d traces of removed segments are left, want the last one's (%v)", len(left), err)
 	}
 	require.NoError(t, s.Confirmed(gone))
+	s.Reported(s.Report(nil))
 	wantGone(t, s, time.Now())
 	if realDisk().exists(folder) {
 		t.Error("the empty folder is left")

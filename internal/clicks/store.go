@@ -37,6 +37,7 @@ type store struct {
 
 	waiting waiting
 	taken   map[string]bool // adopted folders that no report has named; under mu
+	named   map[string]bool // folders that the last stored report names; under mu
 
 	pauses pauses
 
@@ -344,7 +345,10 @@ func (h *store) close() error {
 	defer h.mu.Unlock()
 	var errs []error
 	for id, f := range h.folders {
-		removed, err := f.removeIfEmpty()
+		removed, err := false, error(nil)
+		if !h.reported(f) {
+			removed, err = f.removeIfEmpty()
+		}
 		if !removed {
 			if filepath.Dir(f.dir()) != filepath.Clean(h.opt.Dir) && filepath.Clean(h.opt.Dir) != f.dir() {
 				h.opt.Log.Warn("a spool folder was moved away: `signpost spool ship` ships the segments left in it", slog.String("folder", f.dir()))

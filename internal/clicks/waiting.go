@@ -22,10 +22,12 @@ type Report struct {
 	// Complete is false while segments that were adopted or put back are not counted.
 	// CompleteTo is right all the same.
 	Complete bool
+
+	underWay bool // clicks are being written
 }
 
 // Empty reports whether nothing is left in the spool.
-func (r Report) Empty() bool { return r.Complete && r.Clicks == 0 }
+func (r Report) Empty() bool { return r.Complete && r.Clicks == 0 && !r.underWay }
 
 const (
 	// countBytes bounds how much of adopted segments one report reads to count them.
@@ -55,7 +57,7 @@ func (s *Spool) Report(shipping []Batch) Report {
 	oldest := now
 	for _, g := range []*group{s.flight, s.next} { // not accepted yet, or just now
 		if g != nil && g.clicks > 0 {
-			oldest = min(oldest, g.oldest)
+			oldest, r.underWay = min(oldest, g.oldest), true
 		}
 	}
 	clicks, least, complete := s.store.waiting.sum(except)
@@ -78,10 +80,26 @@ func (s *Spool) Reported(r Report) {
 		s.known, s.told = true, max(s.told, s.opt.Now().UnixMicro())
 	}
 	s.mu.Unlock()
-	s.store.mu.Lock()
-	defer s.store.mu.Unlock()
+	s.store.reportStored(r)
+}
+
+// reportStored notes which folders are named in a report that was stored. Others, which
+// were named before, are removed if they are empty.
+func (h *store) reportStored(r Report) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	before := slices.Concat(slices.Collect(maps.Keys(h.named)), r.TakenOver)
+	h.named = make(map[string]bool, len(r.Folders))
+	for _, id := range r.Folders {
+		h.named[id] = true
+	}
 	for _, id := range r.TakenOver {
-		delete(s.store.taken, id)
+		delete(h.taken, id)
+	}
+	for _, id := range before {
+		if f := h.folders[id]; f != nil {
+			h.removeDone(f)
+		}
 	}
 }
 

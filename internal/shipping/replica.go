@@ -40,9 +40,10 @@ func (s *Shipper) Report(ctx context.Context) error {
 	return s.inReport(ctx, func(q *queries.Queries) (clicks.Report, error) { return s.store(ctx, q, nil) })
 }
 
-// Leave removes this process from the replicas after its spool was closed. If clicks are
-// left in the spool, the process stays there as it was last reported, until another one
-// takes over its folder.
+// Leave removes this process from the replicas before its spool is closed, when no click
+// can come any more. If clicks are left in the spool, the process stays there as it was
+// last reported, until another one takes over its folder, which the spool then leaves in
+// its place, even if it is empty.
 func (s *Shipper) Leave(ctx context.Context) error {
 	if !s.Spool.Report(nil).Empty() {
 		return nil
@@ -87,6 +88,9 @@ func (s *Shipper) store(ctx context.Context, q *queries.Queries, shipping []clic
 		if err != nil {
 			return r, fmt.Errorf("report what is spooled: %w", err)
 		}
+	}
+	if s.Host == "" {
+		r.Folders = nil // no report names them
 	}
 	if len(r.TakenOver) == 0 || s.Host == "" && !r.Empty() {
 		r.TakenOver = nil

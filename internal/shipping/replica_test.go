@@ -125,8 +125,8 @@ func TestReport(t *testing.T) {
 	assert.True(t, done.AsOf.After(spooled.AsOf), "the transaction that ships reports too")
 
 	require.NoError(t, k.shipper.Drain(t.Context()))
-	require.NoError(t, k.spool.Close())
 	require.NoError(t, k.shipper.Leave(t.Context()))
+	require.NoError(t, k.spool.Close())
 	assert.Empty(t, replicas(t, pool), "a process that stopped with an empty spool")
 }
 
@@ -176,6 +176,28 @@ func TestTakeOver(t *testing.T) {
 	assert.True(t, freshness(t, pool).AsOf.After(held.AsOf))
 }
 
+// The row of a process that is gone is removed by who comes after it, also if nothing was
+// in its spool, and if the first that took over its folder died before it could say so.
+func TestTakeOverOfNothing(t *testing.T) {
+	t.Parallel()
+	pool, dir := pgtest.Pool(t), t.TempDir()
+	dead := startTaker(t, pool, dir, "dead")
+	require.NoError(t, dead.shipper.Report(t.Context()))
+	require.NoError(t, dead.spool.Close(), "without telling Postgres")
+	held := freshness(t, pool).AsOf
+
+	silent, err := clicks.Open(clicks.Options{Dir: dir, Log: slog.New(slog.DiscardHandler), Keep: time.Nanosecond})
+	require.NoError(t, err)
+	_, err = silent.Adopt()
+	require.NoError(t, err)
+	require.NoError(t, silent.Close())
+	assert.Equal(t, []string{"dead"}, replicas(t, pool))
+
+	startTaker(t, pool, dir, "heir")
+	assert.Equal(t, []string{"heir"}, replicas(t, pool))
+	assert.True(t, freshness(t, pool).AsOf.After(held))
+}
+
 // A process that stops while clicks are left in its spool stays known.
 func TestLeaveWithClicks(t *testing.T) {
 	t.Parallel()
@@ -184,8 +206,8 @@ func TestLeaveWithClicks(t *testing.T) {
 	k.take(t, 0)
 	require.NoError(t, k.shipper.Report(t.Context()))
 	held := freshness(t, pool)
-	require.NoError(t, k.spool.Close())
 	require.NoError(t, k.shipper.Leave(t.Context()))
+	require.NoError(t, k.spool.Close())
 	assert.Equal(t, held, freshness(t, pool))
 
 	// A command that ships the folder by hand takes it over, too.
@@ -243,8 +265,8 @@ func TestFreshnessNeverLies(t *testing.T) {
 	for _, dir := range dirs {
 		k := startTaker(t, pool, dir, dir)
 		require.NoError(t, k.shipper.Drain(t.Context()))
-		require.NoError(t, k.spool.Close())
 		require.NoError(t, k.shipper.Leave(t.Context()))
+		require.NoError(t, k.spool.Close())
 	}
 	for ingestOne(t, pool, found) {
 	}
