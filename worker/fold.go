@@ -20,6 +20,8 @@ const (
 	totalsPeriod = time.Minute
 	// firstRecounts is how many link-days are counted again at first.
 	firstRecounts = 16
+	// recountRest is how long none are counted again after a failure.
+	recountRest = 30 * time.Second
 	// checkPeriod is how often one of all workers compares a sample of the statistics
 	// with the events.
 	checkPeriod = time.Hour
@@ -29,16 +31,23 @@ const (
 // time. While much waits, it does not pause.
 func (d *deps) fold(ctx context.Context) {
 	// How many link-days are counted again at a time grows as long as that goes well: how
-	// many clicks they have is not known before.
-	recounts := int32(firstRecounts)
+	// many clicks they have is not known before. After a failure none are for a while, so
+	// that merging goes on.
+	most, rest := int32(firstRecounts), time.Time{}
 	for totalsAt := time.Now(); ; {
+		recounts := most
+		if time.Now().Before(rest) {
+			recounts = 0
+		}
 		more, err := d.foldOnce(ctx, recounts)
-		if recounts = min(2*recounts, rollup.MaxRecounts); err != nil {
-			recounts = max(recounts/4, 1)
+		if err != nil {
+			most, rest = max(most/2, 1), time.Now().Add(recountRest)
+		} else if recounts > 0 {
+			most = min(2*most, rollup.MaxRecounts)
 		}
 		if err == nil && time.Since(totalsAt) >= totalsPeriod {
 			totalsAt = time.Now()
-			err = rollup.AddUpTotals(ctx, d.pool)
+			err = guarded(ctx, func(ctx context.Context) error { return rollup.AddUpTotals(ctx, d.pool) })
 		}
 		if err != nil && ctx.Err() == nil {
 			d.metrics.foldFailures.Inc()
@@ -53,17 +62,26 @@ func (d *deps) fold(ctx context.Context) {
 	}
 }
 
-// foldOnce merges once and reports whether there is more to merge at once.
-func (d *deps) foldOnce(ctx context.Context, recounts int32) (more bool, err error) {
+// guarded gives do foldTimeout. A panic becomes an error: a bug in statistics must not
+// end the process, which ingests clicks.
+func guarded(ctx context.Context, do func(context.Context) error) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, foldTimeout)
 	defer cancel()
 	defer func() {
-		if value := recover(); value != nil { // a bug must not end the process, which ingests clicks
+		if value := recover(); value != nil {
 			err = fmt.Errorf("panic: %v", value)
 		}
 	}()
-	start := time.Now()
-	did, err := rollup.FoldOnce(ctx, d.pool, recounts)
+	return do(ctx)
+}
+
+// foldOnce merges once and reports whether there is more to merge at once.
+func (d *deps) foldOnce(ctx context.Context, recounts int32) (more bool, err error) {
+	start, did := time.Now(), rollup.Folded{}
+	err = guarded(ctx, func(ctx context.Context) (err error) {
+		did, err = rollup.FoldOnce(ctx, d.pool, recounts)
+		return err
+	})
 	if did.Clicks > 0 || did.Recounts > 0 {
 		d.metrics.foldSeconds.Observe(time.Since(start).Seconds())
 		d.metrics.foldClicks.Add(float64(did.Clicks))
@@ -82,25 +100,20 @@ func (d *deps) checkStatistics(ctx context.Context) {
 	}
 }
 
-func (d *deps) checkOnce(ctx context.Context, period time.Duration) (err error) {
-	ctx, cancel := context.WithTimeout(ctx, foldTimeout)
-	defer cancel()
-	defer func() {
-		if value := recover(); value != nil {
-			err = fmt.Errorf("panic: %v", value)
+func (d *deps) checkOnce(ctx context.Context, period time.Duration) error {
+	return guarded(ctx, func(ctx context.Context) error {
+		due, err := queries.New(d.pool).ClaimStatisticsCheck(ctx, interval(period))
+		if err != nil || due == 0 {
+			return wrap("look whether statistics are to be compared", err)
 		}
-	}()
-	due, err := queries.New(d.pool).ClaimStatisticsCheck(ctx, interval(period))
-	if err != nil || due == 0 {
-		return wrap("look whether statistics are to be compared", err)
-	}
-	found, err := rollup.CheckSample(ctx, d.pool, time.Now())
-	if err != nil {
-		return err
-	}
-	d.metrics.rollupsDiffer.Add(float64(found.Differ))
-	if found.Differ > 0 {
-		d.log.ErrorContext(ctx, "statistics did not agree with events, they are counted again", slog.String("found", found.String()))
-	}
-	return nil
+		found, err := rollup.CheckSample(ctx, d.pool, time.Now())
+		if err != nil {
+			return err
+		}
+		d.metrics.rollupsDiffer.Add(float64(found.Differ))
+		if found.Differ > 0 {
+			d.log.ErrorContext(ctx, "statistics did not agree with events, they are counted again", slog.String("found", found.String()))
+		}
+		return nil
+	})
 }
