@@ -162,6 +162,15 @@ func TestBreakdowns(t *testing.T) {
 		"pending": 0, "visitors_window": "day", "visitors_of": "scope", "source": "statistics"
 	}`, without(t, a))
 
+	// Values that had clicks in the range to compare with only are rows too.
+	a = b.want(200, RoleReader, "GET", "/stats/countries?compare=previous&from=2025-03-31&to=2025-04-01&tz=Europe/Berlin", nil)
+	var shown []string
+	for _, row := range a.body["data"].([]any) {
+		row := row.(map[string]any)
+		shown = append(shown, fmt.Sprint(row["value"], "=", row["clicks"], "/", row["previous"].(map[string]any)["clicks"]))
+	}
+	assert.Equal(t, []string{"(none)=1/0", "AT=0/1", "DE=0/4", "US=0/1"}, shown)
+
 	rows := func(path string) string {
 		t.Helper()
 		var shown []string
@@ -321,6 +330,7 @@ func TestFaultsOfStatistics(t *testing.T) {
 	for _, path := range []string{
 		"/stats?user_id=71&tag=sale", "/stats?tag=sale&country=DE&browser=Firefox", "/stats/countries?domain=go.example&browser=Firefox",
 		"/stats/links?tag=sale&country=DE", "/stats/tags?user_id=71", "/stats/domains?country=DE", "/stats/tags?kind=bot",
+		"/stats?country=(other)&browser=Firefox", "/stats/links?referrer=-(other)",
 	} {
 		a := b.want(422, RoleReader, "GET", path+"&"+sunday, nil)
 		assert.NotEmpty(t, a.body["hint"], path)

@@ -221,8 +221,8 @@ func (a Request) span(r *Range, now time.Time, extent Extent, faults *RequestErr
 		if !extent.First.IsZero() && extent.First.Before(r.From) {
 			r.From = dateAt(extent.First.In(now.Location())).midnight(now.Location())
 		}
-		if end := extent.Last.Add(daySeconds * time.Second); end.After(r.To) { // imported clicks may be of tomorrow
-			r.To = end.In(now.Location())
+		if extent.Last.After(now) { // imported clicks may be of tomorrow
+			r.To = extent.Last.Add(daySeconds * time.Second).In(now.Location())
 		}
 		return step{}
 	}

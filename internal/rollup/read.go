@@ -143,7 +143,8 @@ func (q Query) NeedsEvents() bool {
 
 // Read counts clicks. To be of one moment, q should be bound to a transaction that sees
 // one snapshot. Where events have to be counted, the error may be
-// [ErrNoEventsOfScope], a [*TooManyEventsError] or an [*ArchivedEventsError].
+// [ErrNoEventsOfScope], [ErrNoOtherOfEvents], a [*TooManyEventsError] or an
+// [*ArchivedEventsError].
 func Read(ctx context.Context, q *queries.Queries, query Query) (Statistics, error) {
 	if query.NeedsEvents() {
 		return readEvents(ctx, q, query)

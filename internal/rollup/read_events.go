@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/signpost/signpost/queries"
@@ -16,6 +17,10 @@ const maxEventClicks = 500_000
 // ErrNoEventsOfScope says that events cannot be counted in place of statistics, because
 // they do not tell which domain and tags a link had.
 var ErrNoEventsOfScope = errors.New("events do not tell the scope")
+
+// ErrNoOtherOfEvents says that events cannot be filtered by Other: which values it has on
+// a day, only statistics know.
+var ErrNoOtherOfEvents = errors.New("events do not tell what belongs to " + Other)
 
 // TooManyEventsError says that counting events would take too long.
 type TooManyEventsError struct{ Clicks, Limit int64 }
@@ -37,6 +42,11 @@ func (e *ArchivedEventsError) Error() string {
 func readEvents(ctx context.Context, q *queries.Queries, query Query) (Statistics, error) {
 	if query.Scope < 0 && query.UserID == 0 {
 		return Statistics{}, ErrNoEventsOfScope
+	}
+	for _, values := range query.Filter {
+		if slices.Contains(values.Names, Other) {
+			return Statistics{}, ErrNoOtherOfEvents
+		}
 	}
 	if err := checkEvents(ctx, q, query); err != nil {
 		return Statistics{}, err

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strconv"
@@ -87,7 +88,7 @@ type BreakdownRow struct {
 	Value string `json:"value" example:"DE" doc:"(none) if there is none. (other) for all values beyond the 200 that are told apart each day."`
 	Counts
 	Share    float64    `json:"share" example:"0.369" doc:"Part of all clicks of the answer, from 0 to 1."`
-	Previous *Counts    `json:"previous" doc:"The same in the range to compare with; null without compare."`
+	Previous *Counts    `json:"previous" doc:"The same in the range to compare with; null without compare. A value may have clicks in that range only."`
 	Link     *NamedLink `json:"link,omitempty" doc:"Of a link that was not deleted; its id is the value."`
 
 	at BreakdownAt
@@ -454,11 +455,12 @@ func (c *counting) page(rows []BreakdownRow, got rollup.Statistics, page Breakdo
 	}
 }
 
-// rows returns the values of a breakdown that have clicks, sorted.
+// rows returns the values of a breakdown that have clicks in one of the two ranges,
+// sorted.
 func (c *counting) rows(values rollup.Breakdown, totals rollup.Counts, o order) []BreakdownRow {
 	rows := make([]BreakdownRow, 0, len(values))
 	for value, n := range values {
-		if n.Clicks > 0 {
+		if n.Clicks > 0 || n.Previous.Clicks > 0 {
 			rows = append(rows, c.row(cmp.Or(value, none), *n, totals, o))
 		}
 	}
@@ -483,7 +485,9 @@ func (c *counting) byLinks(page BreakdownPage, o order) (Breakdown, error) {
 		if err != nil {
 			return Breakdown{}, err
 		}
+		maps.DeleteFunc(got.Links, func(_ string, n *rollup.Compared) bool { return n.Clicks == 0 })
 		b := c.page(c.rows(got.Links, got.Totals, o), got, page, o)
+		b.Previous = nil
 		return b, c.nameLinks(b.Rows)
 	}
 	k := c.ranking(rollup.LinkScope, o)
@@ -682,7 +686,7 @@ func parseValues(of rollup.Dimension, text string) (values rollup.Values, messag
 			return values, "must be of " + strings.Join(rollup.Kinds(), ", ")
 		case name == none:
 			name = ""
-		case of == rollup.Country:
+		case of == rollup.Country && name != rollup.Other:
 			name = strings.ToUpper(name)
 		}
 		values.Names, values.Not = append(values.Names, strings.Clone(name)), not
@@ -704,6 +708,9 @@ func explain(err error) error {
 	case errors.Is(err, rollup.ErrNoEventsOfScope):
 		return unanswerable("several properties of the clicks on links of a domain or tag cannot be counted together",
 			"leave out a filter, or ask for one link or for all")
+	case errors.Is(err, rollup.ErrNoOtherOfEvents):
+		return unanswerable("(other) is counted by statistics only, and this would have to read single clicks",
+			"leave out (other), or every other filter and breakdown")
 	case errors.As(err, &many):
 		return unanswerable(fmt.Sprintf("this would have to read %d single clicks, more than %d", many.Clicks, many.Limit),
 			"ask for a shorter range, or leave out a filter")
