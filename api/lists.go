@@ -10,6 +10,7 @@ import (
 	"reflect"
 	"strconv"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -172,6 +173,8 @@ type list[T any] struct {
 	Data       []T     `json:"data" nullable:"false" doc:"The rows of this page."`
 	Count      int     `json:"count" doc:"How many rows this page has."`
 	NextCursor *string `json:"next_cursor" doc:"Cursor of the next page; null if this is the last."`
+	// OrderAsOf is only of sorted lists of links.
+	OrderAsOf *time.Time `json:"order_as_of,omitempty" doc:"Of links with sort: they are in the order of the numbers that they had at this time or later. The numbers shown may be newer."`
 }
 
 type listOutput[T any] struct{ Body list[T] }

@@ -25,7 +25,7 @@ type urlListInput struct {
 	IsActive filterParam `query:"is_active" doc:"Only links that are, or are not, active."`
 	Tag      string      `query:"tag" doc:"Only links with this tag."`
 	Domain   string      `query:"domain" doc:"Only links of the domain with this host."`
-	Sort     string      `query:"sort" enum:"clicks,-clicks,people,-people,last_clicked_at,-last_clicked_at" doc:"Sorted by one of the link's numbers instead, with - the largest first, and links without clicks as if they had the smallest. Where a link stands may lag behind its clicks by a minute or two; the numbers shown do not. Such a list is walked by cursor."`
+	Sort     string      `query:"sort" enum:"clicks,-clicks,people,-people,last_clicked_at,-last_clicked_at" doc:"Sorted by one of the link's numbers instead, with - the largest first, and links without clicks as if they had the smallest. Where a link stands may lag behind its clicks by a minute or two, and order_as_of says so; the numbers shown do not. Such a list is walked by cursor."`
 	Search   string      `query:"search" doc:"Only links with this text in their title or target, whatever the case; three letters or digits in a row at least."`
 }
 
@@ -125,6 +125,10 @@ func (a *API) listSortedURLs(ctx context.Context, in *urlListInput) (*listOutput
 		UserID: given(in.UserID), IsActive: in.IsActive.value(),
 		Tag: strings.Clone(in.Tag), Search: strings.Clone(in.Search), Domain: strings.Clone(in.Domain),
 	}
+	asOf, err := a.service.SortedAsOf(ctx) // before the list, which may be newer
+	if err != nil {
+		return nil, err
+	}
 	found, next, err := a.service.ListSortedLinks(ctx, actorIn(ctx), l, service.Sort{By: by, Descending: descending}, after, in.size())
 	if err != nil {
 		return nil, err
@@ -132,11 +136,15 @@ func (a *API) listSortedURLs(ctx context.Context, in *urlListInput) (*listOutput
 	out, err := newList(&in.PageInput, found, func(l service.PlacedLink) URL { return URL(l.Link) }, func(l service.PlacedLink) string {
 		return makeCursor(name, l.Place.Key, l.Place.ID)
 	})
-	if err == nil && out.Body.NextCursor == nil && next != nil {
+	if err != nil {
+		return nil, err
+	}
+	out.Body.OrderAsOf = &asOf
+	if out.Body.NextCursor == nil && next != nil {
 		cursor := makeCursor(name, next.Key, next.ID)
 		out.Body.NextCursor = &cursor
 	}
-	return out, err
+	return out, nil
 }
 
 // exportURLs exports the links that listURLs would list: all of them, or the page that

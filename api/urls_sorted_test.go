@@ -97,6 +97,32 @@ func TestSortedURLs(t *testing.T) {
 			}
 		}
 	}
+	// The answer says of which time its order is.
+	first := b.newLink(owners[0], "https://example.com/late", object{}).id()
+	orderAsOf := func() (at time.Time, top int64) {
+		page := b.want(200, RoleReader, "GET", "/urls?sort=-clicks&limit=1", nil)
+		at, err := time.Parse(time.RFC3339, page.body["order_as_of"].(string))
+		require.NoError(t, err)
+		return at, int64(page.body["data"].([]any)[0].(map[string]any)["id"].(float64))
+	}
+	before, top := orderAsOf()
+	assert.WithinDuration(t, time.Now(), before, time.Minute)
+	assert.NotEqual(t, first, top)
+	late := rollup.Changes{}
+	for range 9 {
+		late.Add(rollup.Event{URLID: first, UserID: owners[0], At: at, Kind: rollup.Person})
+	}
+	require.NoError(t, late.Apply(t.Context(), queries.New(b.pool)))
+	require.NoError(t, rollup.Fold(t.Context(), b.pool))
+	same, top := orderAsOf()
+	assert.Equal(t, before, same, "totals are not brought up to date")
+	assert.NotEqual(t, first, top)
+	require.NoError(t, rollup.AddUpTotals(t.Context(), b.pool))
+	after, top := orderAsOf()
+	assert.True(t, after.After(before))
+	assert.Equal(t, first, top)
+	assert.NotContains(t, b.want(200, RoleReader, "GET", "/urls", nil).body, "order_as_of")
+
 	for _, path := range []string{"?sort=title", "?sort=clicks&page=2", "?sort=clicks&order=newest", "?sort=clicks&format=csv", "?sort=clicks&cursor=" + makeCursor("urls", 3)} {
 		b.want(400, RoleReader, "GET", "/urls"+path, nil)
 	}

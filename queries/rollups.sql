@@ -242,6 +242,15 @@ SET clicks = excluded.clicks, people = excluded.people, last_clicked_at = exclud
 DELETE FROM link_totals
 WHERE clicks <= 0;
 
+-- name: SetTotalsAt :exec
+-- SetTotalsAt says that no change of totals waits.
+UPDATE installation
+SET totals_at = now();
+
+-- name: GetTotalsAt :one
+SELECT totals_at
+FROM installation;
+
 -- name: AddClickQuarters :exec
 -- AddClickQuarters and the queries below it count for the previous release.
 INSERT INTO click_quarters (url_id, bucket, clicks, bots)

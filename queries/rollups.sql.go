@@ -339,6 +339,18 @@ func (q *Queries) FindRollupScopes(ctx context.Context, kinds []string, names []
 	return items, nil
 }
 
+const getTotalsAt = `-- name: GetTotalsAt :one
+SELECT totals_at
+FROM installation
+`
+
+func (q *Queries) GetTotalsAt(ctx context.Context) (time.Time, error) {
+	row := q.db.QueryRow(ctx, getTotalsAt)
+	var totals_at time.Time
+	err := row.Scan(&totals_at)
+	return totals_at, err
+}
+
 const keepsQuarters = `-- name: KeepsQuarters :one
 SELECT keeps_quarters
 FROM installation
@@ -821,6 +833,17 @@ func (q *Queries) SaveRollups(ctx context.Context, arg SaveRollupsParams) error 
 		arg.OtherScopes,
 		arg.Cells,
 	)
+	return err
+}
+
+const setTotalsAt = `-- name: SetTotalsAt :exec
+UPDATE installation
+SET totals_at = now()
+`
+
+// SetTotalsAt says that no change of totals waits.
+func (q *Queries) SetTotalsAt(ctx context.Context) error {
+	_, err := q.db.Exec(ctx, setTotalsAt)
 	return err
 }
 

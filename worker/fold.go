@@ -34,7 +34,8 @@ func (d *deps) fold(ctx context.Context) {
 	// many clicks they have is not known before. After a failure none are for a while, so
 	// that merging goes on.
 	most, rest := int32(firstRecounts), time.Time{}
-	for totalsAt := time.Now(); ; {
+	var totalsAt time.Time // so that the first totals come at once
+	for {
 		recounts := most
 		if time.Now().Before(rest) {
 			recounts = 0

@@ -13,7 +13,8 @@ import (
 )
 
 // AddUpTotals brings the totals of links, by which lists are sorted, up to date. It does
-// nothing while another process merges.
+// nothing while another process merges. The time at which it found them up to date is
+// kept: nothing changes them meanwhile.
 func AddUpTotals(ctx context.Context, pool *pgxpool.Pool) error {
 	err := locked(ctx, pool, func(conn *pgxpool.Conn) error {
 		for {
@@ -22,6 +23,9 @@ func AddUpTotals(ctx context.Context, pool *pgxpool.Pool) error {
 				q := queries.New(tx)
 				if changed, err = q.AddUpLinkTotals(ctx); err != nil {
 					return err
+				}
+				if changed == 0 {
+					return q.SetTotalsAt(ctx)
 				}
 				return q.DropEmptyLinkTotals(ctx)
 			})

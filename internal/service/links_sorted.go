@@ -3,6 +3,7 @@ package service
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"math"
 	"slices"
 	"time"
@@ -33,6 +34,16 @@ type PlacedLink struct {
 
 // fewLinks is how many links of a user, domain or tag are sorted in memory.
 const fewLinks = 5000
+
+// SortedAsOf returns the time whose numbers the order of sorted lists has, if they are
+// read after it.
+func (s *Service) SortedAsOf(ctx context.Context) (time.Time, error) {
+	at, err := queries.New(s.Pool).GetTotalsAt(ctx)
+	if err != nil {
+		return at, fmt.Errorf("look how old the totals of links are: %w", err)
+	}
+	return at.UTC(), nil
+}
 
 // ListSortedLinks returns a page of a sorted list behind a place, nil for its beginning,
 // and the place where the list goes on behind the page, nil if the page is the last one.
