@@ -43,7 +43,9 @@ SELECT month FROM event_parts WHERE state <> 'dropped' OR dropped_at > now() - @
 UNION
 SELECT month FROM event_holds WHERE until > now()
 UNION
-SELECT date_trunc('month', day)::date FROM rollup_recounts;
+SELECT date_trunc('month', day)::date FROM rollup_recounts
+UNION
+SELECT generate_series(date_trunc('month', oldest_at, 'UTC'), created_at, '1 month')::date FROM failed_rollup_digests;
 
 -- name: HoldMonth :exec
 -- HoldMonth keeps a month from being archived for a while. If the month was restored

@@ -233,6 +233,8 @@ UNION
 SELECT month FROM event_holds WHERE until > now()
 UNION
 SELECT date_trunc('month', day)::date FROM rollup_recounts
+UNION
+SELECT generate_series(date_trunc('month', oldest_at, 'UTC'), created_at, '1 month')::date FROM failed_rollup_digests
 `
 
 // ListMonthsToLeave returns months that must not be archived now: they are on their way

@@ -43,17 +43,20 @@ ORDER BY seen_at, id;
 -- ReadFreshness is one statement, so it takes one snapshot. A click moves from a replica
 -- to a batch in one transaction, from the batch to a digest, and on to the statistics:
 -- it is always found in one of them. A failed batch counts too, until an operator
--- retries or drops it. So do imported clicks, as soon as they are events.
+-- retries or drops it, and a failed digest until its days are counted again. So do
+-- imported clicks, as soon as they are events.
 SELECT
     LEAST(
         now(),
         (SELECT min(complete_to) FROM replicas),
         (SELECT min(oldest_at) FROM click_batches WHERE ingested_at IS NULL),
         (SELECT min(oldest_at) FROM rollup_digests),
+        (SELECT min(oldest_at) FROM failed_rollup_digests),
         (SELECT min(day)::timestamp AT TIME ZONE 'UTC' FROM rollup_recounts)
     )::timestamptz AS as_of,
     (
         (SELECT COALESCE(sum(spooled), 0) FROM replicas)
         + (SELECT COALESCE(sum(clicks), 0) FROM click_batches WHERE ingested_at IS NULL)
         + (SELECT COALESCE(sum(clicks), 0) FROM rollup_digests)
+        + (SELECT COALESCE(sum(clicks), 0) FROM failed_rollup_digests)
     )::bigint AS pending;

@@ -15,14 +15,34 @@ WHERE id IN (
     FROM (SELECT w.id, sum(w.clicks) OVER (ORDER BY w.id) - w.clicks AS before FROM rollup_digests w) d
     WHERE d.before < @most_clicks::bigint
 )
-RETURNING clicks, payload;
+RETURNING id, clicks, payload;
+
+-- name: FailRollupDigest :one
+-- FailRollupDigest sets a digest aside that cannot be decoded, so that the others are
+-- merged. At first it waits, since a worker of a newer release may understand it.
+WITH failed AS (
+    DELETE FROM rollup_digests d
+    WHERE d.id = @id AND d.created_at < now() - interval '5 minutes'
+    RETURNING d.id, d.clicks, d.oldest_at, d.created_at, d.payload
+)
+INSERT INTO failed_rollup_digests AS set_aside (id, clicks, oldest_at, created_at, payload)
+SELECT f.id, f.clicks, f.oldest_at, f.created_at, f.payload
+FROM failed f
+RETURNING set_aside.id, set_aside.clicks, set_aside.oldest_at;
+
+-- name: DropFailedRollupDigests :exec
+-- DropFailedRollupDigests removes those whose clicks are all of days that are counted
+-- again.
+DELETE FROM failed_rollup_digests
+WHERE oldest_at >= @from_time AND created_at < @to_time;
 
 -- name: AreRollupDigestsLeft :one
 SELECT EXISTS (SELECT FROM rollup_digests) AS left;
 
 -- name: SumClicksOfLinks :many
 -- SumClicksOfLinks returns the clicks of links in the statistics, all digests that wait
--- to be merged, and the links that wait to be counted again, all as of one moment.
+-- to be merged, and the links that wait to be counted again, all as of one moment. While
+-- there are digests that failed, all links count as such that have a click they may hold.
 SELECT scope::bigint AS url_id, sum(clicks)::bigint AS clicks, false AS recount, NULL::bytea AS payload
 FROM rollups
 WHERE scope = ANY(@ids::bigint[])
@@ -33,12 +53,17 @@ FROM rollup_digests
 UNION ALL
 SELECT url_id, 0, true, NULL
 FROM rollup_recounts
-WHERE url_id = ANY(@ids::bigint[]);
+WHERE url_id = ANY(@ids::bigint[])
+UNION ALL
+SELECT url_id, 0, true, NULL
+FROM events
+WHERE event_type = 'clicked' AND url_id = ANY(@ids::bigint[]) AND occurred_at >= (SELECT min(oldest_at) FROM failed_rollup_digests);
 
 -- name: RollupFigures :one
 SELECT count(*) AS digests, COALESCE(sum(clicks), 0)::bigint AS clicks,
     COALESCE(EXTRACT(epoch FROM now() - min(created_at)), 0)::float8 AS oldest_seconds,
-    (SELECT count(*) FROM rollup_recounts) AS recounts
+    (SELECT count(*) FROM rollup_recounts) AS recounts,
+    (SELECT COALESCE(sum(clicks), 0)::bigint FROM failed_rollup_digests) AS failed_clicks
 FROM rollup_digests;
 
 -- name: ListRollupDigests :many

@@ -237,6 +237,18 @@ func (q *Queries) DropEmptyQuarters(ctx context.Context, uRLIds []int64, buckets
 	return err
 }
 
+const dropFailedRollupDigests = `-- name: DropFailedRollupDigests :exec
+DELETE FROM failed_rollup_digests
+WHERE oldest_at >= $1 AND created_at < $2
+`
+
+// DropFailedRollupDigests removes those whose clicks are all of days that are counted
+// again.
+func (q *Queries) DropFailedRollupDigests(ctx context.Context, fromTime time.Time, toTime time.Time) error {
+	_, err := q.db.Exec(ctx, dropFailedRollupDigests, fromTime, toTime)
+	return err
+}
+
 const dropRollups = `-- name: DropRollups :exec
 DELETE FROM rollups r
 USING (SELECT unnest($1::bigint[]) AS scope, unnest($2::date[]) AS day) k
@@ -258,6 +270,33 @@ func (q *Queries) DropRollups(ctx context.Context, arg DropRollupsParams) error 
 		arg.ToDay,
 	)
 	return err
+}
+
+const failRollupDigest = `-- name: FailRollupDigest :one
+WITH failed AS (
+    DELETE FROM rollup_digests d
+    WHERE d.id = $1 AND d.created_at < now() - interval '5 minutes'
+    RETURNING d.id, d.clicks, d.oldest_at, d.created_at, d.payload
+)
+INSERT INTO failed_rollup_digests AS set_aside (id, clicks, oldest_at, created_at, payload)
+SELECT f.id, f.clicks, f.oldest_at, f.created_at, f.payload
+FROM failed f
+RETURNING set_aside.id, set_aside.clicks, set_aside.oldest_at
+`
+
+type FailRollupDigestRow struct {
+	ID       int64
+	Clicks   int32
+	OldestAt time.Time
+}
+
+// FailRollupDigest sets a digest aside that cannot be decoded, so that the others are
+// merged. At first it waits, since a worker of a newer release may understand it.
+func (q *Queries) FailRollupDigest(ctx context.Context, id int64) (FailRollupDigestRow, error) {
+	row := q.db.QueryRow(ctx, failRollupDigest, id)
+	var i FailRollupDigestRow
+	err := row.Scan(&i.ID, &i.Clicks, &i.OldestAt)
+	return i, err
 }
 
 const findLastClick = `-- name: FindLastClick :one
@@ -751,7 +790,8 @@ func (q *Queries) RecountDay(ctx context.Context, day time.Time, fromTime time.T
 const rollupFigures = `-- name: RollupFigures :one
 SELECT count(*) AS digests, COALESCE(sum(clicks), 0)::bigint AS clicks,
     COALESCE(EXTRACT(epoch FROM now() - min(created_at)), 0)::float8 AS oldest_seconds,
-    (SELECT count(*) FROM rollup_recounts) AS recounts
+    (SELECT count(*) FROM rollup_recounts) AS recounts,
+    (SELECT COALESCE(sum(clicks), 0)::bigint FROM failed_rollup_digests) AS failed_clicks
 FROM rollup_digests
 `
 
@@ -760,6 +800,7 @@ type RollupFiguresRow struct {
 	Clicks        int64
 	OldestSeconds float64
 	Recounts      int64
+	FailedClicks  int64
 }
 
 func (q *Queries) RollupFigures(ctx context.Context) (RollupFiguresRow, error) {
@@ -770,6 +811,7 @@ func (q *Queries) RollupFigures(ctx context.Context) (RollupFiguresRow, error) {
 		&i.Clicks,
 		&i.OldestSeconds,
 		&i.Recounts,
+		&i.FailedClicks,
 	)
 	return i, err
 }
@@ -859,6 +901,10 @@ UNION ALL
 SELECT url_id, 0, true, NULL
 FROM rollup_recounts
 WHERE url_id = ANY($1::bigint[])
+UNION ALL
+SELECT url_id, 0, true, NULL
+FROM events
+WHERE event_type = 'clicked' AND url_id = ANY($1::bigint[]) AND occurred_at >= (SELECT min(oldest_at) FROM failed_rollup_digests)
 `
 
 type SumClicksOfLinksRow struct {
@@ -869,7 +915,8 @@ type SumClicksOfLinksRow struct {
 }
 
 // SumClicksOfLinks returns the clicks of links in the statistics, all digests that wait
-// to be merged, and the links that wait to be counted again, all as of one moment.
+// to be merged, and the links that wait to be counted again, all as of one moment. While
+// there are digests that failed, all links count as such that have a click they may hold.
 func (q *Queries) SumClicksOfLinks(ctx context.Context, ids []int64) ([]SumClicksOfLinksRow, error) {
 	rows, err := q.db.Query(ctx, sumClicksOfLinks, ids)
 	if err != nil {
@@ -902,10 +949,11 @@ WHERE id IN (
     FROM (SELECT w.id, sum(w.clicks) OVER (ORDER BY w.id) - w.clicks AS before FROM rollup_digests w) d
     WHERE d.before < $1::bigint
 )
-RETURNING clicks, payload
+RETURNING id, clicks, payload
 `
 
 type TakeRollupDigestsRow struct {
+	ID      int64
 	Clicks  int32
 	Payload []byte
 }
@@ -921,7 +969,7 @@ func (q *Queries) TakeRollupDigests(ctx context.Context, mostClicks int64) ([]Ta
 	items := []TakeRollupDigestsRow{}
 	for rows.Next() {
 		var i TakeRollupDigestsRow
-		if err := rows.Scan(&i.Clicks, &i.Payload); err != nil {
+		if err := rows.Scan(&i.ID, &i.Clicks, &i.Payload); err != nil {
 			return nil, err
 		}
 		items = append(items, i)

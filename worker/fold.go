@@ -87,6 +87,14 @@ func (d *deps) foldOnce(ctx context.Context, recounts int32) (more bool, err err
 		d.metrics.foldSeconds.Observe(time.Since(start).Seconds())
 		d.metrics.foldClicks.Add(float64(did.Clicks))
 	}
+	if did.Failed != nil {
+		d.log.ErrorContext(ctx, "a digest of clicks cannot be decoded: the statistics lack them until \"signpost stats rebuild --from\" of that day",
+			slog.Int64("digest", did.Failed.ID), slog.Int("clicks", int(did.Failed.Clicks)), slog.Time("from", did.Failed.OldestAt))
+	}
+	if len(did.Damaged) > 0 {
+		d.metrics.rollupsDiffer.Add(float64(len(did.Damaged)))
+		d.log.ErrorContext(ctx, "statistics could not be decoded, they are counted again", slog.Any("rows", did.Damaged))
+	}
 	return did.More, err
 }
 

@@ -139,6 +139,7 @@ func (s *sampled) Collect(ch chan<- prometheus.Metric) {
 	e.gauge("rollup_clicks_waiting", "Clicks in these digests.", float64(f.rollups.Clicks))
 	e.gauge("rollup_waiting_oldest_seconds", "Age of the oldest digest that is not merged.", f.rollups.OldestSeconds)
 	e.gauge("rollup_recounts_waiting", "Days of links whose statistics are to be counted again from the events.", float64(f.rollups.Recounts))
+	e.gauge("rollup_clicks_failed", "Clicks in digests that cannot be decoded. They are in no statistic until their days are counted again.", float64(f.rollups.FailedClicks))
 	e.gauge("events_partitions", "Months of events that are in the database.", float64(len(f.months)))
 	e.gauge("events_partition_months_ahead", "Whole months beyond the current one that have their partition of events, up to the first that has not; -1 if the current one has none.",
 		float64(monthsAhead(f.months, time.Now())))

@@ -41,6 +41,9 @@ func TestSample(t *testing.T) {
 	s.exec(`INSERT INTO replicas (id, host, folders, spooled, complete_to, seen_at) VALUES
 		('a', 'here', '{f}', 2, '2026-01-02 03:04:05Z', now()),
 		('b', 'gone', '{g}', 3, '2026-01-02 03:04:06Z', now() - interval '61 seconds')`)
+	s.exec(`INSERT INTO rollup_digests (clicks, oldest_at, created_at, payload) VALUES (7, '2026-01-03', now() - interval '10 minutes', '\x09')`)
+	_, err := w.deps.foldOnce(s.ctx, 1)
+	s.ok(err)
 	s.ok(w.client.QueuePause(s.ctx, jobs.QueueImports, nil))
 	s.run(jobs.MakePartitions{})
 	check := func(what string, got, want float64) {
@@ -54,6 +57,7 @@ func TestSample(t *testing.T) {
 		s.ok(w.deps.sampleOnce(s.ctx, true))
 	}
 	sample()
+	check("clicks in digests that were set aside", w.figure("rollup_clicks_failed"), 7)
 	check("running imports", w.figure("imports_open", "kind", "urls", "state", "running"), 2)
 	check("imports being received", w.figure("imports_open", "kind", "events", "state", "receiving"), 1)
 	check("rows left", w.figure("import_rows_left", "kind", "urls"), 65)
@@ -62,7 +66,7 @@ func TestSample(t *testing.T) {
 	check("a queue that is not paused", w.figure("queue_paused", "queue", jobs.QueueClicks), 0)
 	check("deadlocks", w.figure("postgres_deadlocks_total"), 0)
 	check("the time up to which statistics are complete", w.figure("statistics_complete_to_seconds"), 1767323045)
-	check("pending clicks", w.figure("statistics_pending_clicks"), 5)
+	check("pending clicks", w.figure("statistics_pending_clicks"), 12)
 	check("replicas", w.figure("replicas"), 2)
 	check("replicas that are gone", w.figure("replicas_gone"), 1)
 	check("clicks in their spools", w.figure("replicas_gone_clicks"), 3)

@@ -3,6 +3,7 @@ package rollup
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -129,9 +130,7 @@ func newChecker(ctx context.Context, tx pgx.Tx) (*checker, error) {
 
 // days returns the days of a range that have statistics or clicks.
 func (v *checker) days(ctx context.Context, from, to time.Time) ([]int32, error) {
-	if to.IsZero() {
-		to = time.Date(9999, time.January, 1, 0, 0, 0, 0, time.UTC)
-	}
+	to = orForever(to)
 	found, err := v.q.ListDaysWithClicks(ctx, queries.ListDaysWithClicksParams{FromDay: from, ToDay: to, FromTime: from, ToTime: to})
 	if err != nil {
 		return nil, fmt.Errorf("list days: %w", err)
@@ -147,6 +146,14 @@ func (v *checker) days(ctx context.Context, from, to time.Time) ([]int32, error)
 	}
 	slices.Sort(days)
 	return slices.Compact(days), nil
+}
+
+// orForever returns t, or a time after all others if t is zero.
+func orForever(t time.Time) time.Time {
+	if t.IsZero() {
+		return time.Date(9999, time.January, 1, 0, 0, 0, 0, time.UTC)
+	}
+	return t
 }
 
 // day compares all rows of a day.
@@ -206,18 +213,12 @@ func (v *checker) links(ctx context.Context, day int32, urls []int64) error {
 
 // load returns rows with the clicks that wait to be merged into them.
 func (v *checker) load(ctx context.Context, day int32, scopes []int64) (map[key]*row, error) {
-	keys := make([]key, len(scopes))
-	for i, scope := range scopes {
-		keys[i] = key{scope, day}
-	}
-	rows, err := load(ctx, v.q, keys)
+	rows, err := load(ctx, v.q, keysOf(scopes, day))
 	if err != nil {
 		return nil, err
 	}
-	for k, r := range rows {
-		if r.totals != r.cells.Totals() {
-			v.differs(k, r, r.totals)
-		}
+	for _, r := range rows {
+		r.damaged = r.damaged || r.totals != r.cells.Totals()
 	}
 	changes := map[key]*sides{}
 	for _, e := range v.waiting[day] {
@@ -272,38 +273,35 @@ func (v *checker) others(ctx context.Context, day int32, scopes []int64) error {
 	if v.recounts[day][All] {
 		return nil
 	}
-	sums, err := sumScopes(ctx, v.q, day)
+	sums, err := sumScopes(ctx, v.q, day, scopes)
 	if err != nil {
 		return err
 	}
-	for _, scope := range scopes {
-		if scope < 0 && sums[scope] == nil {
-			sums[scope] = new(Day)
-		}
-	}
-	for scope, sum := range sums {
-		k := key{scope, day}
-		rows, err := load(ctx, v.q, []key{k})
+	for piece := range slices.Chunk(slices.Sorted(maps.Keys(sums)), mergePiece) {
+		rows, err := load(ctx, v.q, keysOf(piece, day))
 		if err != nil {
 			return err
 		}
-		v.compare(k, rows[k], sum, same(rows[k].cells, sum) && rows[k].totals == sum.Totals())
+		for k, r := range rows {
+			sum := sums[k.scope]
+			v.compare(k, r, sum, same(r.cells, sum) && r.totals == sum.Totals())
+		}
 	}
 	return nil
 }
 
 func (v *checker) compare(k key, r *row, want *Day, same bool) {
-	if !same {
-		v.differs(k, r, want.Totals())
+	if same && !r.damaged {
+		return
 	}
-}
-
-func (v *checker) differs(k key, r *row, want Counts) {
 	v.found.Differ++
 	v.found.differ = append(v.found.differ, k)
+	example := fmt.Sprintf("%v: %+v in the row, not %+v", k, r.cells.Totals(), want.Totals())
+	if r.damaged {
+		example = fmt.Sprintf("%v: its cells are damaged, or not those of its totals", k)
+	}
 	if len(v.found.Examples) < maxExamples {
-		v.found.Examples = append(v.found.Examples, fmt.Sprintf("scope %d, %s: %+v in the row, not %+v",
-			k.scope, dateOf(k.day).Format(time.DateOnly), r.cells.Totals(), want))
+		v.found.Examples = append(v.found.Examples, example)
 	}
 }
 

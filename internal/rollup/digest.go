@@ -12,8 +12,9 @@ import (
 // entry is the changes of a row in a digest.
 type entry struct {
 	key
-	owner int64 // of the first click of a link
-	last  int64 // the time of the last click that was added, in microseconds since 1970; 0 if none was
+	digest int64 // its id, where it is merged
+	owner  int64 // of the first click of a link
+	last   int64 // the time of the last click that was added, in microseconds since 1970; 0 if none was
 	// added and removed are stored days, nil if they have no clicks.
 	added, removed []byte
 }
@@ -49,7 +50,7 @@ func (e *entry) addTo(s *sides) error {
 		}
 		d, err := DecodeDay(cells)
 		if err != nil {
-			return err
+			return &digestError{e.digest, err}
 		}
 		s.side(removed).Merge(d)
 	}
@@ -67,6 +68,16 @@ const (
 )
 
 var errDigest = errors.New("malformed digest of clicks")
+
+// digestError says that a digest cannot be decoded.
+type digestError struct {
+	id  int64
+	err error
+}
+
+func (e *digestError) Error() string { return fmt.Sprintf("digest %d: %v", e.id, e.err) }
+
+func (e *digestError) Unwrap() error { return e.err }
 
 var digestEncoder = sync.OnceValue(func() *zstd.Encoder {
 	e, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1), zstd.WithLowerEncoderMem(true))

@@ -31,6 +31,11 @@ type Folded struct {
 	Recounts int   // days of links that were counted again
 	Busy     bool  // another process is merging, so nothing was done
 	More     bool  // there is more to do at once
+	// Failed is a digest that was set aside, because it cannot be decoded. Statistics
+	// lack its clicks until the days from OldestAt on are counted again.
+	Failed *queries.FailRollupDigestRow
+	// Damaged names rows that could not be decoded and are counted again.
+	Damaged []string
 }
 
 // Fold merges everything that waits, and counts again what is to be counted again,
@@ -65,12 +70,18 @@ func FoldOnce(ctx context.Context, pool *pgxpool.Pool, recounts int32) (did Fold
 	}
 	err = locked(ctx, pool, func(conn *pgxpool.Conn) error {
 		did, err = tryFold(ctx, pool, conn, 0)
+		if broken := (*digestError)(nil); errors.As(err, &broken) {
+			did, err = setAside(ctx, conn, broken)
+		}
 		if err != nil || did.More || !work.Recounts || recounts == 0 {
 			return err
 		}
 		counted, err := tryFold(ctx, pool, conn, recounts)
 		if err == nil {
-			did = Folded{Clicks: did.Clicks + counted.Clicks, Recounts: counted.Recounts, More: counted.More}
+			did = Folded{
+				Clicks: did.Clicks + counted.Clicks, Recounts: counted.Recounts, More: counted.More,
+				Damaged: append(did.Damaged, counted.Damaged...),
+			}
 		}
 		return err
 	})
@@ -102,6 +113,19 @@ func tryFold(ctx context.Context, pool *pgxpool.Pool, conn *pgxpool.Conn, recoun
 		return Folded{}, err
 	}
 	return did, nil
+}
+
+// setAside takes a digest that cannot be decoded out of the way, or returns why, if it
+// has not waited for long.
+func setAside(ctx context.Context, conn *pgxpool.Conn, broken *digestError) (Folded, error) {
+	failed, err := queries.New(conn).FailRollupDigest(ctx, broken.id)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return Folded{}, broken
+	}
+	if err != nil {
+		return Folded{}, fmt.Errorf("set digest %d aside: %w", broken.id, err)
+	}
+	return Folded{Failed: &failed, More: true}, nil
 }
 
 var errBusy = errors.New("another process is merging")
@@ -174,7 +198,9 @@ func foldTx(ctx context.Context, conn *pgxpool.Conn, recounts int32) (did Folded
 		if err != nil {
 			return err
 		}
-		return m.run(ctx, entries)
+		err = m.run(ctx, entries)
+		did.Damaged, did.More = m.damaged, did.More || m.again
+		return err
 	})
 	return did, err
 }
@@ -197,8 +223,12 @@ func (m *merge) take(ctx context.Context, did *Folded, recounts int32) (entries 
 	}
 	for _, d := range digests {
 		did.Clicks += int64(d.Clicks)
+		before := len(entries)
 		if entries, err = decodeDigest(entries, d.Payload); err != nil {
-			return nil, err
+			return nil, &digestError{d.ID, err}
+		}
+		for i := range entries[before:] {
+			entries[before+i].digest = d.ID
 		}
 	}
 	if did.More, err = m.q.AreRollupDigestsLeft(ctx); err != nil {

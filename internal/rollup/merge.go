@@ -32,6 +32,8 @@ type merge struct {
 	recounts map[key]bool   // rows to be counted again
 	others   map[key]*sides // what changes in rows that are not of links
 	totals   queries.AddLinkTotalChangesParams
+	damaged  []string // rows that could not be decoded
+	again    bool     // whether a later merge has to count rows again
 
 	quarters bool         // whether the previous release may still be in use
 	whole    map[int]bool // months that have all of their events
@@ -45,6 +47,9 @@ type row struct {
 	scopes []int64   // further scopes of a link
 	stored bool
 	totals Counts // as they are stored
+	// placed says that scopes are known, and damaged that cells or scopes could not be
+	// decoded. Then the cells stand for the totals, until the row is counted again.
+	placed, damaged bool
 }
 
 // task is what is to be done with a row.
@@ -226,6 +231,16 @@ func (m *merge) links(ctx context.Context, tasks []task) error {
 			return err
 		}
 	}
+	return m.save(ctx, rows)
+}
+
+// save writes rows, and notes which of them were damaged.
+func (m *merge) save(ctx context.Context, rows map[key]*row) error {
+	for k, r := range rows {
+		if r.damaged {
+			m.damaged = append(m.damaged, k.String())
+		}
+	}
 	return save(ctx, m.q, slices.Collect(maps.Values(rows)))
 }
 
@@ -252,8 +267,14 @@ func (m *merge) link(ctx context.Context, t *task, r *row, counted *counted, kep
 	}
 	if counted != nil {
 		m.correct(r, counted)
-	} else if !whole {
-		if err := addRecounts(ctx, m.q, r.key, key{All, r.day}); err != nil {
+	}
+	if again := !whole || r.damaged && m.whole[monthOf(r.day)]; again && counted == nil {
+		if err := m.countAgain(ctx, r.key); err != nil {
+			return err
+		}
+	}
+	if !whole || r.damaged {
+		if err := m.countAgain(ctx, key{All, r.day}); err != nil {
 			return err
 		}
 	}
@@ -317,6 +338,12 @@ func (m *merge) lookUpLast(ctx context.Context, r *row) error {
 	return wrap("look for the last click", err)
 }
 
+// countAgain has a row counted again by a later merge.
+func (m *merge) countAgain(ctx context.Context, k key) error {
+	m.again = true
+	return addRecounts(ctx, m.q, k)
+}
+
 // addRecounts has rows counted again by a later merge: those of links from their events,
 // and with the scope All every other row of a day.
 func addRecounts(ctx context.Context, q *queries.Queries, keys ...key) error {
@@ -330,11 +357,11 @@ func addRecounts(ctx context.Context, q *queries.Queries, keys ...key) error {
 // scopeName names a scope that is not a link.
 type scopeName struct{ kind, name string }
 
-// place finds the scopes for rows of links that are new.
+// place finds the scopes for rows of links that are new, or whose scopes are damaged.
 func (m *merge) place(ctx context.Context, rows map[key]*row, owners map[key]int64) error {
 	var ids []int64
 	for _, r := range rows {
-		if !r.stored {
+		if !r.placed {
 			ids = append(ids, r.scope)
 		}
 	}
@@ -352,7 +379,7 @@ func (m *merge) place(ctx context.Context, rows map[key]*row, owners map[key]int
 	}
 	names, all := map[key][]scopeName{}, map[scopeName]int64{}
 	for k, r := range rows {
-		if r.stored {
+		if r.placed {
 			continue
 		}
 		link, there := links[k.scope]
@@ -421,13 +448,13 @@ func (m *merge) saveOthers(ctx context.Context) error {
 		for _, r := range rows {
 			change := m.others[r.key]
 			r.cells.Merge(&change.added)
-			if !r.cells.Subtract(&change.removed) {
-				if err := addRecounts(ctx, m.q, key{All, r.day}); err != nil {
+			if whole := r.cells.Subtract(&change.removed); !whole || r.damaged {
+				if err := m.countAgain(ctx, key{All, r.day}); err != nil {
 					return err
 				}
 			}
 		}
-		if err := save(ctx, m.q, slices.Collect(maps.Values(rows))); err != nil {
+		if err := m.save(ctx, rows); err != nil {
 			return err
 		}
 	}
@@ -453,18 +480,37 @@ func load(ctx context.Context, q *queries.Queries, keys []key) (map[key]*row, er
 	}
 	for _, f := range found {
 		r := rows[key{f.Scope, dayNumber(f.Day)}]
-		if r.cells, err = DecodeDay(f.Cells); err != nil {
-			return nil, fmt.Errorf("scope %d, %s: %w", f.Scope, f.Day.Format(time.DateOnly), err)
-		}
-		if f.LastAt != nil {
-			r.last = f.LastAt.UTC()
-		}
-		if r.scopes, err = unpackScopes(f.Scopes); err != nil {
-			return nil, fmt.Errorf("scope %d, %s: %w", f.Scope, f.Day.Format(time.DateOnly), err)
-		}
-		r.stored, r.totals = true, Counts{f.Clicks, f.People, f.Visitors}
+		r.read(&f)
 	}
 	return rows, nil
+}
+
+// read takes over a stored row.
+func (r *row) read(f *queries.Rollup) {
+	r.stored, r.totals = true, Counts{f.Clicks, f.People, f.Visitors}
+	if f.LastAt != nil {
+		r.last = f.LastAt.UTC()
+	}
+	cells, errCells := DecodeDay(f.Cells)
+	scopes, errScopes := unpackScopes(f.Scopes)
+	if errCells != nil {
+		cells = standIn(r.totals)
+	}
+	r.cells, r.scopes = cells, scopes
+	r.placed, r.damaged = errScopes == nil, errCells != nil || errScopes != nil
+}
+
+// standIn returns a day with totals of which nothing else is known.
+func standIn(totals Counts) *Day {
+	d := new(Day)
+	visit := Visit{Values: [dimensions]string{Country: Other, Referrer: Other, Browser: Other, System: Other, Device: Other, Trigger: Other}}
+	if visit.Values[Kind] = Person; totals.People > 0 {
+		d.Add(&visit, Counts{totals.People, totals.People, totals.Visitors})
+	}
+	if visit.Values[Kind] = "bot"; totals.Clicks > totals.People {
+		d.Add(&visit, Counts{Clicks: totals.Clicks - totals.People})
+	}
+	return d
 }
 
 // save writes rows of one month, and removes those that have become empty.
@@ -514,7 +560,10 @@ func unpackScopes(b []byte) (ids []int64, err error) {
 	for len(r.rest) > 0 {
 		ids = append(ids, int64(r.number(1<<62)))
 	}
-	return ids, r.err
+	if r.err != nil {
+		return nil, r.err
+	}
+	return ids, nil
 }
 
 // wrap says which action err kept from being done; it returns nil for nil.

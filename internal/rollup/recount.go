@@ -3,6 +3,7 @@ package rollup
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -119,9 +120,16 @@ func (m *merge) countMissing(ctx context.Context, day int32, urls []int64, rows 
 	if err != nil {
 		return nil, fmt.Errorf("read quarters: %w", err)
 	}
+	sums := map[key]int64{}
+	for _, quarter := range quarters {
+		sums[key{quarter.URLID, day}] += quarter.Clicks
+	}
 	found := map[key]*counted{}
 	for _, quarter := range quarters {
 		k, at := key{quarter.URLID, day}, quarter.Bucket.UTC()
+		if sums[k] <= rows[k].cells.Totals().Clicks {
+			continue // it lacks none, though they may be elsewhere in a row that was damaged
+		}
 		visit := (&Event{At: at}).visit()
 		has := rows[k].cells.at(visit.Quarter)
 		people := quarter.Clicks - quarter.Bots - has.People
@@ -154,12 +162,9 @@ func (d *Day) at(quarter int) (sum Counts) {
 	return sum
 }
 
-// recountDay counts the row of all links of a day from its events, and makes those of
-// owners, domains and tags the sums of the rows of links.
+// recountDay counts the row of all links of a day from its events, unless it lacks some,
+// and makes those of owners, domains and tags the sums of the rows of links.
 func (m *merge) recountDay(ctx context.Context, day int32) error {
-	if !m.whole[monthOf(day)] {
-		return nil
-	}
 	// A link that is counted later changes the other rows by its difference, so that they
 	// have to come after it.
 	links, err := m.q.AreLinksToRecount(ctx, dateOf(day))
@@ -167,27 +172,23 @@ func (m *merge) recountDay(ctx context.Context, day int32) error {
 		return fmt.Errorf("look for links to count again: %w", err)
 	}
 	if links {
-		return addRecounts(ctx, m.q, key{All, day})
+		return m.countAgain(ctx, key{All, day})
 	}
-	all, err := countAll(ctx, m.tx, day)
-	if err != nil {
-		return err
-	}
-	sums, err := sumScopes(ctx, m.q, day)
-	if err != nil {
-		return err
-	}
-	sums[All] = all
 	scopes, err := m.q.ListRollupsOfDay(ctx, dateOf(day))
 	if err != nil {
 		return fmt.Errorf("list rollups: %w", err)
 	}
-	var rows []*row
-	for _, scope := range scopes {
-		if scope <= 0 && sums[scope] == nil {
-			rows = append(rows, &row{key: key{scope, day}, cells: new(Day), stored: true})
+	sums, err := sumScopes(ctx, m.q, day, scopes)
+	if err != nil {
+		return err
+	}
+	whole := m.whole[monthOf(day)]
+	if whole {
+		if sums[All], err = countAll(ctx, m.tx, day); err != nil {
+			return err
 		}
 	}
+	var rows []*row
 	for scope, cells := range sums {
 		rows = append(rows, &row{key: key{scope, day}, cells: cells, stored: true})
 	}
@@ -195,20 +196,20 @@ func (m *merge) recountDay(ctx context.Context, day int32) error {
 }
 
 // sumScopes adds up the rows of links of a day by the other scopes that they count for.
-func sumScopes(ctx context.Context, q *queries.Queries, day int32) (map[int64]*Day, error) {
-	scopes, err := q.ListRollupsOfDay(ctx, dateOf(day))
-	if err != nil {
-		return nil, fmt.Errorf("list rollups: %w", err)
-	}
-	var keys []key
+// scopes are those of all rows of the day. One that is no link's has a sum, if only an
+// empty one; so has not the scope All.
+func sumScopes(ctx context.Context, q *queries.Queries, day int32, scopes []int64) (map[int64]*Day, error) {
+	sums := map[int64]*Day{}
+	var links []int64
 	for _, scope := range scopes {
 		if scope > 0 {
-			keys = append(keys, key{scope, day})
+			links = append(links, scope)
+		} else if scope < 0 {
+			sums[scope] = new(Day)
 		}
 	}
-	sums := map[int64]*Day{}
-	for piece := range pieces(keys, func(k key) key { return k }) {
-		rows, err := load(ctx, q, piece)
+	for piece := range slices.Chunk(links, mergePiece) {
+		rows, err := load(ctx, q, keysOf(piece, day))
 		if err != nil {
 			return nil, err
 		}

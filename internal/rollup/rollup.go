@@ -65,6 +65,20 @@ type key struct {
 	day   int32 // since 1970
 }
 
+// String implements [fmt.Stringer].
+func (k key) String() string {
+	return fmt.Sprintf("scope %d, %s", k.scope, dateOf(k.day).Format(time.DateOnly))
+}
+
+// keysOf returns the keys of the rows of scopes on a day.
+func keysOf(scopes []int64, day int32) []key {
+	keys := make([]key, len(scopes))
+	for i, scope := range scopes {
+		keys[i] = key{scope, day}
+	}
+	return keys
+}
+
 // dayNumber returns the number of whole UTC days between 1970 and t.
 func dayNumber(t time.Time) int32 {
 	return int32((t.Unix() - floorMod(t.Unix(), 86400)) / 86400)
