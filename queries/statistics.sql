@@ -26,51 +26,72 @@ WHERE scope = @scope AND day >= @from_day::date AND day < @to_day::date;
 -- name: FindRollupScope :one
 SELECT id FROM rollup_scopes WHERE kind = @kind AND name = @name;
 
--- name: ReadEvents :many
--- ReadEvents counts clicks by the bucket and by the value of one dimension; with any
--- other dimension the value is empty. starts are the starts of the buckets, of which the
--- first has number 1. first_bit is the bit of firsts by which visitors are counted. A
--- list of values that is NULL is no filter.
-SELECT
-    width_bucket(c.occurred_at, @starts::timestamptz[])::int AS bucket,
-    (CASE
-        WHEN @dimension::text = 'kinds' THEN c.kind
-        WHEN @dimension::text = 'countries' THEN c.country
-        WHEN @dimension::text = 'referrers' THEN c.referrer
-        WHEN @dimension::text = 'browsers' THEN c.browser
-        WHEN @dimension::text = 'systems' THEN c.system
-        WHEN @dimension::text = 'devices' THEN c.device
-        WHEN @dimension::text = 'triggers' THEN c.trigger
-        WHEN @dimension::text = 'links' THEN c.url_id::text
-        ELSE ''
-    END)::text AS value,
-    count(*) AS clicks,
-    count(*) FILTER (WHERE c.kind = 'person') AS people,
-    count(*) FILTER (WHERE c.firsts & sqlc.arg(first_bit)::int <> 0) AS visitors
+-- name: CountClicksOfUser :one
+-- CountClicksOfUser counts clicks on links of a user, up to a number.
+SELECT count(*)
 FROM (
     SELECT
-        e.occurred_at, e.url_id, e.firsts::int AS firsts,
-        COALESCE(e.kind, CASE WHEN e.bot THEN 'bot' ELSE 'person' END) AS kind,
-        COALESCE(e.country, '') AS country,
-        COALESCE(e.referrer_host, '') AS referrer,
-        COALESCE(e.browser, '') AS browser,
-        COALESCE(e.os, '') AS system,
-        COALESCE(e.device, '') AS device,
-        COALESCE(e.trigger, 'link') AS trigger
     FROM events e
-    WHERE e.event_type = 'clicked' AND e.url_id IS NOT NULL
+    WHERE e.event_type = 'clicked' AND e.url_id IS NOT NULL AND e.user_id = @user_id
         AND e.occurred_at >= @from_time::timestamptz AND e.occurred_at < @to_time::timestamptz
-        AND (sqlc.narg(url_id)::bigint IS NULL OR e.url_id = sqlc.narg(url_id))
-        AND (sqlc.narg(user_id)::bigint IS NULL OR e.user_id = sqlc.narg(user_id))
-) c
-WHERE (sqlc.narg(kinds)::text[] IS NULL OR (c.kind = ANY(sqlc.narg(kinds))) <> @not_kinds::boolean)
-    AND (sqlc.narg(countries)::text[] IS NULL OR (c.country = ANY(sqlc.narg(countries))) <> @not_countries::boolean)
-    AND (sqlc.narg(referrers)::text[] IS NULL OR (c.referrer = ANY(sqlc.narg(referrers))) <> @not_referrers::boolean)
-    AND (sqlc.narg(browsers)::text[] IS NULL OR (c.browser = ANY(sqlc.narg(browsers))) <> @not_browsers::boolean)
-    AND (sqlc.narg(systems)::text[] IS NULL OR (c.system = ANY(sqlc.narg(systems))) <> @not_systems::boolean)
-    AND (sqlc.narg(devices)::text[] IS NULL OR (c.device = ANY(sqlc.narg(devices))) <> @not_devices::boolean)
-    AND (sqlc.narg(triggers)::text[] IS NULL OR (c.trigger = ANY(sqlc.narg(triggers))) <> @not_triggers::boolean)
-GROUP BY 1, 2;
+    LIMIT @most::bigint
+) c;
+
+-- name: ReadEvents :many
+-- ReadEvents counts clicks by the value of each of some dimensions, and for the empty
+-- dimension by bucket. starts are the starts of the buckets, of which the first has
+-- number 1. first_bit is the bit of firsts by which visitors are counted. A list of
+-- values that is NULL is no filter. Of a dimension with more than most_values, the rest
+-- is the value other; links are all told apart.
+WITH groups AS (
+    SELECT d.dimension,
+        (CASE WHEN d.dimension = '' THEN width_bucket(c.occurred_at, @starts::timestamptz[]) ELSE 0 END)::int AS bucket,
+        (CASE d.dimension
+            WHEN 'kinds' THEN c.kind
+            WHEN 'countries' THEN c.country
+            WHEN 'referrers' THEN c.referrer
+            WHEN 'browsers' THEN c.browser
+            WHEN 'systems' THEN c.system
+            WHEN 'devices' THEN c.device
+            WHEN 'triggers' THEN c.trigger
+            WHEN 'links' THEN c.url_id::text
+            ELSE ''
+        END)::text AS value,
+        count(*) AS clicks,
+        count(*) FILTER (WHERE c.kind = 'person') AS people,
+        count(*) FILTER (WHERE c.firsts & sqlc.arg(first_bit)::int <> 0) AS visitors
+    FROM (
+        SELECT
+            e.occurred_at, e.url_id, e.firsts::int AS firsts,
+            COALESCE(e.kind, CASE WHEN e.bot THEN 'bot' ELSE 'person' END) AS kind,
+            COALESCE(e.country, '') AS country,
+            COALESCE(e.referrer_host, '') AS referrer,
+            COALESCE(e.browser, '') AS browser,
+            COALESCE(e.os, '') AS system,
+            COALESCE(e.device, '') AS device,
+            COALESCE(e.trigger, 'link') AS trigger
+        FROM events e
+        WHERE e.event_type = 'clicked' AND e.url_id IS NOT NULL
+            AND e.occurred_at >= @from_time::timestamptz AND e.occurred_at < @to_time::timestamptz
+            AND (sqlc.narg(url_id)::bigint IS NULL OR e.url_id = sqlc.narg(url_id))
+            AND (sqlc.narg(user_id)::bigint IS NULL OR e.user_id = sqlc.narg(user_id))
+    ) c, unnest(@dimensions::text[]) d(dimension)
+    WHERE (sqlc.narg(kinds)::text[] IS NULL OR (c.kind = ANY(sqlc.narg(kinds))) <> @not_kinds::boolean)
+        AND (sqlc.narg(countries)::text[] IS NULL OR (c.country = ANY(sqlc.narg(countries))) <> @not_countries::boolean)
+        AND (sqlc.narg(referrers)::text[] IS NULL OR (c.referrer = ANY(sqlc.narg(referrers))) <> @not_referrers::boolean)
+        AND (sqlc.narg(browsers)::text[] IS NULL OR (c.browser = ANY(sqlc.narg(browsers))) <> @not_browsers::boolean)
+        AND (sqlc.narg(systems)::text[] IS NULL OR (c.system = ANY(sqlc.narg(systems))) <> @not_systems::boolean)
+        AND (sqlc.narg(devices)::text[] IS NULL OR (c.device = ANY(sqlc.narg(devices))) <> @not_devices::boolean)
+        AND (sqlc.narg(triggers)::text[] IS NULL OR (c.trigger = ANY(sqlc.narg(triggers))) <> @not_triggers::boolean)
+    GROUP BY 1, 2, 3
+), placed AS (
+    SELECT g.*, CASE WHEN g.dimension IN ('', 'links') THEN 0 ELSE row_number() OVER (PARTITION BY g.dimension ORDER BY g.clicks DESC, g.value) END AS place
+    FROM groups g
+)
+SELECT dimension::text AS dimension, bucket, (CASE WHEN place > @most_values::bigint THEN @other::text ELSE value END)::text AS value,
+    sum(clicks)::bigint AS clicks, sum(people)::bigint AS people, sum(visitors)::bigint AS visitors
+FROM placed
+GROUP BY 1, 2, 3;
 
 -- name: ArchivedMonths :many
 -- ArchivedMonths returns the months from one to another whose events are not all in the

@@ -38,6 +38,37 @@ func (q *Queries) ArchivedMonths(ctx context.Context, fromMonth time.Time, toMon
 	return items, nil
 }
 
+const countClicksOfUser = `-- name: CountClicksOfUser :one
+SELECT count(*)
+FROM (
+    SELECT
+    FROM events e
+    WHERE e.event_type = 'clicked' AND e.url_id IS NOT NULL AND e.user_id = $1
+        AND e.occurred_at >= $2::timestamptz AND e.occurred_at < $3::timestamptz
+    LIMIT $4::bigint
+) c
+`
+
+type CountClicksOfUserParams struct {
+	UserID   *int64
+	FromTime time.Time
+	ToTime   time.Time
+	Most     int64
+}
+
+// CountClicksOfUser counts clicks on links of a user, up to a number.
+func (q *Queries) CountClicksOfUser(ctx context.Context, arg CountClicksOfUserParams) (int64, error) {
+	row := q.db.QueryRow(ctx, countClicksOfUser,
+		arg.UserID,
+		arg.FromTime,
+		arg.ToTime,
+		arg.Most,
+	)
+	var count int64
+	err := row.Scan(&count)
+	return count, err
+}
+
 const countRollupClicks = `-- name: CountRollupClicks :one
 SELECT COALESCE(sum(clicks), 0)::bigint
 FROM rollups
@@ -392,56 +423,67 @@ func (q *Queries) RankScopes(ctx context.Context, arg RankScopesParams) ([]RankS
 }
 
 const readEvents = `-- name: ReadEvents :many
-SELECT
-    width_bucket(c.occurred_at, $1::timestamptz[])::int AS bucket,
-    (CASE
-        WHEN $2::text = 'kinds' THEN c.kind
-        WHEN $2::text = 'countries' THEN c.country
-        WHEN $2::text = 'referrers' THEN c.referrer
-        WHEN $2::text = 'browsers' THEN c.browser
-        WHEN $2::text = 'systems' THEN c.system
-        WHEN $2::text = 'devices' THEN c.device
-        WHEN $2::text = 'triggers' THEN c.trigger
-        WHEN $2::text = 'links' THEN c.url_id::text
-        ELSE ''
-    END)::text AS value,
-    count(*) AS clicks,
-    count(*) FILTER (WHERE c.kind = 'person') AS people,
-    count(*) FILTER (WHERE c.firsts & $3::int <> 0) AS visitors
-FROM (
-    SELECT
-        e.occurred_at, e.url_id, e.firsts::int AS firsts,
-        COALESCE(e.kind, CASE WHEN e.bot THEN 'bot' ELSE 'person' END) AS kind,
-        COALESCE(e.country, '') AS country,
-        COALESCE(e.referrer_host, '') AS referrer,
-        COALESCE(e.browser, '') AS browser,
-        COALESCE(e.os, '') AS system,
-        COALESCE(e.device, '') AS device,
-        COALESCE(e.trigger, 'link') AS trigger
-    FROM events e
-    WHERE e.event_type = 'clicked' AND e.url_id IS NOT NULL
-        AND e.occurred_at >= $4::timestamptz AND e.occurred_at < $5::timestamptz
-        AND ($6::bigint IS NULL OR e.url_id = $6)
-        AND ($7::bigint IS NULL OR e.user_id = $7)
-) c
-WHERE ($8::text[] IS NULL OR (c.kind = ANY($8)) <> $9::boolean)
-    AND ($10::text[] IS NULL OR (c.country = ANY($10)) <> $11::boolean)
-    AND ($12::text[] IS NULL OR (c.referrer = ANY($12)) <> $13::boolean)
-    AND ($14::text[] IS NULL OR (c.browser = ANY($14)) <> $15::boolean)
-    AND ($16::text[] IS NULL OR (c.system = ANY($16)) <> $17::boolean)
-    AND ($18::text[] IS NULL OR (c.device = ANY($18)) <> $19::boolean)
-    AND ($20::text[] IS NULL OR (c.trigger = ANY($20)) <> $21::boolean)
-GROUP BY 1, 2
+WITH groups AS (
+    SELECT d.dimension,
+        (CASE WHEN d.dimension = '' THEN width_bucket(c.occurred_at, $3::timestamptz[]) ELSE 0 END)::int AS bucket,
+        (CASE d.dimension
+            WHEN 'kinds' THEN c.kind
+            WHEN 'countries' THEN c.country
+            WHEN 'referrers' THEN c.referrer
+            WHEN 'browsers' THEN c.browser
+            WHEN 'systems' THEN c.system
+            WHEN 'devices' THEN c.device
+            WHEN 'triggers' THEN c.trigger
+            WHEN 'links' THEN c.url_id::text
+            ELSE ''
+        END)::text AS value,
+        count(*) AS clicks,
+        count(*) FILTER (WHERE c.kind = 'person') AS people,
+        count(*) FILTER (WHERE c.firsts & $4::int <> 0) AS visitors
+    FROM (
+        SELECT
+            e.occurred_at, e.url_id, e.firsts::int AS firsts,
+            COALESCE(e.kind, CASE WHEN e.bot THEN 'bot' ELSE 'person' END) AS kind,
+            COALESCE(e.country, '') AS country,
+            COALESCE(e.referrer_host, '') AS referrer,
+            COALESCE(e.browser, '') AS browser,
+            COALESCE(e.os, '') AS system,
+            COALESCE(e.device, '') AS device,
+            COALESCE(e.trigger, 'link') AS trigger
+        FROM events e
+        WHERE e.event_type = 'clicked' AND e.url_id IS NOT NULL
+            AND e.occurred_at >= $5::timestamptz AND e.occurred_at < $6::timestamptz
+            AND ($7::bigint IS NULL OR e.url_id = $7)
+            AND ($8::bigint IS NULL OR e.user_id = $8)
+    ) c, unnest($9::text[]) d(dimension)
+    WHERE ($10::text[] IS NULL OR (c.kind = ANY($10)) <> $11::boolean)
+        AND ($12::text[] IS NULL OR (c.country = ANY($12)) <> $13::boolean)
+        AND ($14::text[] IS NULL OR (c.referrer = ANY($14)) <> $15::boolean)
+        AND ($16::text[] IS NULL OR (c.browser = ANY($16)) <> $17::boolean)
+        AND ($18::text[] IS NULL OR (c.system = ANY($18)) <> $19::boolean)
+        AND ($20::text[] IS NULL OR (c.device = ANY($20)) <> $21::boolean)
+        AND ($22::text[] IS NULL OR (c.trigger = ANY($22)) <> $23::boolean)
+    GROUP BY 1, 2, 3
+), placed AS (
+    SELECT g.dimension, g.bucket, g.value, g.clicks, g.people, g.visitors, CASE WHEN g.dimension IN ('', 'links') THEN 0 ELSE row_number() OVER (PARTITION BY g.dimension ORDER BY g.clicks DESC, g.value) END AS place
+    FROM groups g
+)
+SELECT dimension::text AS dimension, bucket, (CASE WHEN place > $1::bigint THEN $2::text ELSE value END)::text AS value,
+    sum(clicks)::bigint AS clicks, sum(people)::bigint AS people, sum(visitors)::bigint AS visitors
+FROM placed
+GROUP BY 1, 2, 3
 `
 
 type ReadEventsParams struct {
+	MostValues   int64
+	Other        string
 	Starts       []time.Time
-	Dimension    string
 	FirstBit     int32
 	FromTime     time.Time
 	ToTime       time.Time
 	URLID        *int64
 	UserID       *int64
+	Dimensions   []string
 	Kinds        []string
 	NotKinds     bool
 	Countries    []string
@@ -459,26 +501,30 @@ type ReadEventsParams struct {
 }
 
 type ReadEventsRow struct {
-	Bucket   int32
-	Value    string
-	Clicks   int64
-	People   int64
-	Visitors int64
+	Dimension string
+	Bucket    int32
+	Value     string
+	Clicks    int64
+	People    int64
+	Visitors  int64
 }
 
-// ReadEvents counts clicks by the bucket and by the value of one dimension; with any
-// other dimension the value is empty. starts are the starts of the buckets, of which the
-// first has number 1. first_bit is the bit of firsts by which visitors are counted. A
-// list of values that is NULL is no filter.
+// ReadEvents counts clicks by the value of each of some dimensions, and for the empty
+// dimension by bucket. starts are the starts of the buckets, of which the first has
+// number 1. first_bit is the bit of firsts by which visitors are counted. A list of
+// values that is NULL is no filter. Of a dimension with more than most_values, the rest
+// is the value other; links are all told apart.
 func (q *Queries) ReadEvents(ctx context.Context, arg ReadEventsParams) ([]ReadEventsRow, error) {
 	rows, err := q.db.Query(ctx, readEvents,
+		arg.MostValues,
+		arg.Other,
 		arg.Starts,
-		arg.Dimension,
 		arg.FirstBit,
 		arg.FromTime,
 		arg.ToTime,
 		arg.URLID,
 		arg.UserID,
+		arg.Dimensions,
 		arg.Kinds,
 		arg.NotKinds,
 		arg.Countries,
@@ -502,6 +548,7 @@ func (q *Queries) ReadEvents(ctx context.Context, arg ReadEventsParams) ([]ReadE
 	for rows.Next() {
 		var i ReadEventsRow
 		if err := rows.Scan(
+			&i.Dimension,
 			&i.Bucket,
 			&i.Value,
 			&i.Clicks,

@@ -1,8 +1,10 @@
 package rollup
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -76,6 +78,27 @@ type Breakdown map[string]*Compared
 type Compared struct {
 	Counts
 	Previous Counts
+}
+
+// maxNames is how many values of a dimension an answer has. Every day may bring 200 new
+// ones, since referrers are for anybody to make up. The rest is added up as Other.
+const maxNames = 10_000
+
+// bound adds the values with the fewest clicks up as Other, once there are twice as many
+// as may be. Values that come again after that begin with nothing.
+func (b Breakdown) bound() {
+	if len(b) < 2*maxNames {
+		return
+	}
+	clicks := func(name string) int64 { return b[name].Clicks + b[name].Previous.Clicks }
+	names := slices.SortedFunc(maps.Keys(b), func(x, y string) int { return cmp.Or(cmp.Compare(clicks(y), clicks(x)), cmp.Compare(x, y)) })
+	for _, name := range names[maxNames:] {
+		if n := *b[name]; name != Other {
+			delete(b, name)
+			other := b.row(Other)
+			other.Counts, other.Previous = other.Plus(n.Counts), other.Previous.Plus(n.Previous)
+		}
+	}
 }
 
 func (b Breakdown) row(name string) *Compared {
@@ -179,6 +202,9 @@ func newStatistics(query Query) Statistics {
 	for _, of := range query.Breakdowns {
 		st.Breakdowns[of] = Breakdown{}
 	}
+	if query.Links {
+		st.Links = Breakdown{}
+	}
 	return st
 }
 
@@ -239,6 +265,9 @@ func (t *tally) read(ctx context.Context, q *queries.Queries) error {
 			}
 			if err := t.add(row); err != nil {
 				return fmt.Errorf("statistics of scope %d on %s: %w", t.query.Scope, row.Day.Format(time.DateOnly), err)
+			}
+			for _, breakdown := range t.breakdowns {
+				breakdown.bound()
 			}
 		}
 		from = to

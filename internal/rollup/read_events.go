@@ -53,38 +53,28 @@ func readEvents(ctx context.Context, q *queries.Queries, query Query) (Statistic
 	}
 	st := newStatistics(query)
 	st.FromEvents = true
-	err := countEvents(ctx, q, query, query.Range, "", func(bucket int, _ string, n Counts) { st.Series[bucket] = n })
-	if err != nil {
+	if err := st.countEvents(ctx, q, query, query.Range, st.Series, func(c *Compared) *Counts { return &c.Counts }); err != nil {
 		return Statistics{}, err
 	}
-	for of, breakdown := range st.Breakdowns {
-		if err := breakdown.countEvents(ctx, q, query, of.String()); err != nil {
-			return Statistics{}, err
-		}
-	}
-	if query.Links {
-		st.Links = Breakdown{}
-		if err := st.Links.countEvents(ctx, q, query, "links"); err != nil {
-			return Statistics{}, err
-		}
-	}
 	if query.Range.Compared() {
-		err := countEvents(ctx, q, query, query.Range.previous(), "", func(_ int, _ string, n Counts) { st.Previous = n })
+		before := []Counts{{}}
+		err := st.countEvents(ctx, q, query, query.Range.previous(), before, func(c *Compared) *Counts { return &c.Previous })
 		if err != nil {
 			return Statistics{}, err
 		}
+		st.Previous = before[0]
 	}
 	st.sumUp()
 	return st, nil
 }
 
-// checkEvents returns an error if the events of the query are archived or too many.
+// checkEvents returns an error if the events of the query are archived or too many. Each
+// is counted once for the series and once for each breakdown.
 func checkEvents(ctx context.Context, q *queries.Queries, query Query) error {
-	passes := int64(1 + len(query.Breakdowns))
+	clicks, most := int64(0), maxEventClicks/int64(1+len(query.Breakdowns))
 	if query.Links {
-		passes++
+		most /= 2 // there is no other breakdown then
 	}
-	clicks := int64(0)
 	for _, r := range query.ranges() {
 		from, to := r.days()
 		months, err := q.ArchivedMonths(ctx, dateAt(from).monthStart().utc(), to.AddDate(0, 0, -1))
@@ -94,16 +84,26 @@ func checkEvents(ctx context.Context, q *queries.Queries, query Query) error {
 		if len(months) > 0 {
 			return &ArchivedEventsError{months[len(months)-1]}
 		}
-		n, err := q.CountRollupClicks(ctx, query.Scope, from, to)
+		n, err := countClicks(ctx, q, query, r, most+1)
 		if err != nil {
 			return fmt.Errorf("count clicks: %w", err)
 		}
-		clicks += n * passes
+		clicks += n
 	}
-	if clicks > maxEventClicks {
-		return &TooManyEventsError{clicks, maxEventClicks}
+	if clicks > most {
+		return &TooManyEventsError{clicks, most}
 	}
 	return nil
+}
+
+// countClicks returns how many events a range has. For an owner these are counted, up to
+// most: a link that changed hands may have more than the statistics of its new owner.
+func countClicks(ctx context.Context, q *queries.Queries, query Query, r Range, most int64) (int64, error) {
+	if query.UserID != 0 {
+		return q.CountClicksOfUser(ctx, queries.CountClicksOfUserParams{UserID: &query.UserID, FromTime: r.From, ToTime: r.To, Most: most})
+	}
+	from, to := r.days()
+	return q.CountRollupClicks(ctx, query.Scope, from, to)
 }
 
 // ranges returns the range of the query, and the one to compare with, unless they are
@@ -119,24 +119,24 @@ func (q Query) ranges() []Range {
 	return all
 }
 
-func (b Breakdown) countEvents(ctx context.Context, q *queries.Queries, query Query, dimension string) error {
-	whole := oneBucket(query.Range.From, query.Range.To)
-	err := countEvents(ctx, q, query, whole, dimension, func(_ int, name string, n Counts) { b.row(name).Counts = n })
-	if err != nil || !query.Range.Compared() {
-		return err
-	}
-	return countEvents(ctx, q, query, query.Range.previous(), dimension, func(_ int, name string, n Counts) { b.row(name).Previous = n })
-}
-
-// countEvents calls each for every bucket and value that has clicks which pass the
-// filter.
-func countEvents(ctx context.Context, q *queries.Queries, query Query, r Range, dimension string, each func(bucket int, name string, n Counts)) error {
+// countEvents adds the clicks of a range that pass the filter.
+func (st *Statistics) countEvents(
+	ctx context.Context, q *queries.Queries, query Query, r Range, series []Counts, counts func(*Compared) *Counts,
+) error {
 	if r.empty() {
 		return nil
 	}
+	dimensions, breakdowns := []string{""}, map[string]Breakdown{}
+	for of, breakdown := range st.Breakdowns {
+		dimensions, breakdowns[of.String()] = append(dimensions, of.String()), breakdown
+	}
+	if st.Links != nil {
+		dimensions, breakdowns["links"] = append(dimensions, "links"), st.Links
+	}
 	f := query.Filter
 	p := queries.ReadEventsParams{
-		Starts: r.Starts(), FromTime: r.From, ToTime: r.To, Dimension: dimension, FirstBit: FirstOfLink,
+		Starts: r.Starts(), FromTime: r.From, ToTime: r.To, Dimensions: dimensions, FirstBit: FirstOfLink,
+		MostValues: maxNames, Other: Other,
 		Kinds: f.names(Kind), NotKinds: f[Kind].Not, Countries: f.names(Country), NotCountries: f[Country].Not,
 		Referrers: f.names(Referrer), NotReferrers: f[Referrer].Not, Browsers: f.names(Browser), NotBrowsers: f[Browser].Not,
 		Systems: f.names(System), NotSystems: f[System].Not, Devices: f.names(Device), NotDevices: f[Device].Not,
@@ -155,7 +155,12 @@ func countEvents(ctx context.Context, q *queries.Queries, query Query, r Range, 
 		return fmt.Errorf("count events: %w", err)
 	}
 	for _, row := range rows {
-		each(int(row.Bucket)-1, row.Value, Counts{row.Clicks, row.People, row.Visitors})
+		n := Counts{row.Clicks, row.People, row.Visitors}
+		if row.Dimension == "" {
+			series[row.Bucket-1] = n
+		} else {
+			*counts(breakdowns[row.Dimension].row(row.Value)) = n
+		}
 	}
 	return nil
 }

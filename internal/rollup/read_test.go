@@ -385,6 +385,69 @@ func (w *world) wantRank(t *testing.T, k Ranking) map[int64]Compared {
 	return want
 }
 
+// Values that strangers made up over years do not fill the memory: those with the fewest
+// clicks are added up, and no click is lost.
+func TestValuesOfYears(t *testing.T) {
+	t.Parallel()
+	w := &world{pool: pgtest.Pool(t)}
+	w.q = queries.New(w.pool)
+	first := time.Date(2024, 1, 1, 0, 0, 0, 0, time.UTC)
+	const days = 2*maxNames/(MaxValues-1) + 2
+	for i := range days {
+		day := new(Day)
+		day.Add(&Visit{Values: [dimensions]string{Kind: Person, Referrer: "news.example"}}, Counts{5, 5, 0})
+		for n := range MaxValues - 1 {
+			day.Add(&Visit{Values: [dimensions]string{Kind: "bot", Referrer: fmt.Sprintf("%d-%d.example", i, n)}}, Counts{1, 0, 0})
+		}
+		at := first.AddDate(0, 0, i)
+		if at.Day() == 1 {
+			require.NoError(t, EnsureMonths(t.Context(), w.pool, []time.Time{at}))
+		}
+		require.NoError(t, save(t.Context(), w.q, []*row{{key: key{1, dayNumber(at)}, cells: day}}))
+	}
+	r := resolve(t, Request{From: "2024-01-01", To: first.AddDate(0, 0, days).Format(time.DateOnly), Compare: "previous"}, "2026-01-01T00:00:00Z")
+	got, err := Read(t.Context(), w.q, Query{Scope: 1, Range: r, Breakdowns: []Dimension{Referrer}})
+	require.NoError(t, err)
+	assert.Equal(t, Counts{days * (5 + MaxValues - 1), days * 5, 0}, got.Totals)
+	checkAddsUp(t, got)
+	referrers := got.Breakdowns[Referrer]
+	assert.Less(t, len(referrers), 2*maxNames)
+	assert.Equal(t, Counts{days * 5, days * 5, 0}, referrers["news.example"].Counts)
+	require.Contains(t, referrers, Other)
+	assert.GreaterOrEqual(t, referrers[Other].Clicks, int64(maxNames))
+}
+
+// The clicks on links of an owner are counted up to a bound even if the statistics of
+// the owner have none: the links may have belonged to others on that day.
+func TestBoundOfEvents(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, rand.New(rand.NewPCG(1, 2)), 50, func() time.Time { return time.Date(2025, 5, 5, 12, 0, 0, 0, time.UTC) })
+	pgtest.Exec(t, w.pool, `INSERT INTO events (occurred_at, url_id, user_id, event_type, bot, kind, country)
+		SELECT '2025-05-05 13:00Z', 1, 3, 'clicked', false, 'person', 'DE' FROM generate_series(1, $1::int)`, maxEventClicks/2)
+	query := Query{
+		Scope: -1 << 40, UserID: 3, Range: resolve(t, Request{From: "2025-05-05", To: "2025-05-06"}, "2026-01-01T00:00:00Z"),
+		Filter: Filter{Country: {Names: []string{"DE"}}, Device: {Names: []string{""}}},
+	}
+	_, err := Read(t.Context(), w.q, query)
+	require.NoError(t, err)
+	query.Breakdowns = []Dimension{Browser}
+	_, err = Read(t.Context(), w.q, query)
+	var many *TooManyEventsError
+	require.ErrorAs(t, err, &many)
+	assert.EqualValues(t, maxEventClicks/2, many.Limit)
+
+	// An answer has so many values of a dimension, and the rest together.
+	pgtest.Exec(t, w.pool, `INSERT INTO events (occurred_at, url_id, user_id, event_type, bot, kind, country, referrer_host)
+		SELECT '2025-05-07 13:00Z', 1, 3, 'clicked', false, 'person', 'DE', i || '.example' FROM generate_series(1, $1::int) i`, maxNames+100)
+	query.Range = resolve(t, Request{From: "2025-05-07", To: "2025-05-08"}, "2026-01-01T00:00:00Z")
+	query.Breakdowns = []Dimension{Referrer, Country}
+	got, err := Read(t.Context(), w.q, query)
+	require.NoError(t, err)
+	checkAddsUp(t, got)
+	assert.Len(t, got.Breakdowns[Referrer], maxNames+1)
+	assert.EqualValues(t, 100, got.Breakdowns[Referrer][Other].Clicks)
+}
+
 // Days with so many values that the beginning of their cells does not hold all sums are
 // read as a whole.
 func TestDaysWithLongValues(t *testing.T) {
