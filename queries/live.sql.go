@@ -29,11 +29,13 @@ SELECT pg_current_snapshot()::text AS at, COALESCE(c.total, 0)::bigint AS total,
 FROM (SELECT 1) one
 LEFT JOIN LATERAL (
     SELECT l.xid, l.id, l.occurred_at, l.url_id, l.kind, l.country, l.referrer_host, l.device, l.more, sum(1 + l.more) OVER () AS total
-    FROM live_clicks l
-    WHERE l.xid >= pg_snapshot_xmin(($1::text)::pg_snapshot)
-        AND l.xid < pg_snapshot_xmax(pg_current_snapshot())
-        AND NOT pg_visible_in_snapshot(l.xid, ($1::text)::pg_snapshot)
-        AND COALESCE(pg_visible_in_snapshot(l.xid, NULLIF($2::text, '')::pg_snapshot), true)
+    FROM (
+        SELECT id, xid, written_at, occurred_at, url_id, kind, country, referrer_host, device, more FROM live_clicks WHERE xid = ANY (ARRAY(SELECT pg_snapshot_xip(($1::text)::pg_snapshot)))
+        UNION ALL
+        SELECT id, xid, written_at, occurred_at, url_id, kind, country, referrer_host, device, more FROM live_clicks
+        WHERE xid >= pg_snapshot_xmax(($1::text)::pg_snapshot) AND xid < pg_snapshot_xmax(pg_current_snapshot())
+    ) l
+    WHERE COALESCE(pg_visible_in_snapshot(l.xid, NULLIF($2::text, '')::pg_snapshot), true)
         AND ($3::bigint = 0 OR l.url_id = $3)
     ORDER BY l.xid DESC, l.id DESC
     LIMIT $4
@@ -68,6 +70,10 @@ type PollLiveRow struct {
 // together with a new snapshot and the number of clicks, of which there may be more than
 // it returns. With @till it returns those only that are visible in that snapshot. If
 // there is no click, it returns one row whose url_id is 0.
+//
+// Not visible are the xids that were under way then, and those from its end on. Each of
+// the two is a range of the index: a transaction that goes on for long, because of which
+// all xids since its start might be looked through, costs nothing.
 //
 // A click may have an xid that this server has not given yet, for example from the dump
 // of another. Such a click is not returned, or it would be new for ever.

@@ -2,16 +2,19 @@ package live
 
 import (
 	"context"
+	"encoding/json"
 	"log/slog"
 	"slices"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/signpost/signpost/internal/pgtest"
+	"github.com/signpost/signpost/queries"
 )
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
@@ -84,6 +87,70 @@ func TestOverlappingTransactions(t *testing.T) {
 	pgtest.Exec(t, pool, insert, 5, 5)
 	ids, _ = l.links(t, 1)
 	assert.Equal(t, []int64{5}, ids)
+}
+
+// counted is a database that tells how many clicks its queries read.
+type counted struct {
+	queries.DBTX
+	t    *testing.T
+	read *float64
+}
+
+func (c counted) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
+	var plan []byte
+	require.NoError(c.t, c.DBTX.QueryRow(ctx, "EXPLAIN (ANALYZE, FORMAT JSON) "+sql, args...).Scan(&plan))
+	var nodes any
+	require.NoError(c.t, json.Unmarshal(plan, &nodes))
+	c.add(nodes)
+	return c.DBTX.Query(ctx, sql, args...)
+}
+
+// add adds what the nodes of a plan read of live_clicks.
+func (c counted) add(node any) {
+	switch node := node.(type) {
+	case []any:
+		for _, n := range node {
+			c.add(n)
+		}
+	case map[string]any:
+		if node["Relation Name"] == "live_clicks" {
+			removed, _ := node["Rows Removed by Filter"].(float64)
+			*c.read += node["Actual Rows"].(float64) + removed
+		}
+		for _, n := range node {
+			c.add(n)
+		}
+	}
+}
+
+// A transaction that goes on for long does not make each poll read all clicks since its
+// start again, and its own clicks come when it ends.
+func TestLongTransaction(t *testing.T) {
+	t.Parallel()
+	s, pool := newSource(t)
+	long, err := pool.Begin(t.Context())
+	require.NoError(t, err)
+	pgtest.Exec(t, long, insert, 1, 1)
+	for i := range 20 {
+		pgtest.Exec(t, pool, insert, 1000*i, 1000*i+999)
+	}
+	at, err := s.want(t.Context())
+	require.NoError(t, err)
+	pgtest.Exec(t, pool, insert, 2, 2)
+
+	read := 0.0
+	poll := func() (ids []int64) {
+		rows, err := queries.New(counted{pool, t, &read}).PollLive(t.Context(), queries.PollLiveParams{Since: at, RowLimit: maxClicks})
+		require.NoError(t, err)
+		for _, r := range rows {
+			ids = append(ids, r.URLID)
+		}
+		return ids
+	}
+	assert.Equal(t, []int64{2}, poll())
+	assert.LessOrEqual(t, read, 2.0)
+	require.NoError(t, long.Commit(t.Context()))
+	assert.Equal(t, []int64{2, 1}, poll())
 }
 
 // A client that was cut off gets what it missed, from any process.
