@@ -105,17 +105,6 @@ type Reclassification struct {
 	FinishedAt *time.Time
 }
 
-type Rollup struct {
-	Scope    int64
-	Day      time.Time
-	Clicks   int64
-	People   int64
-	Visitors int64
-	LastAt   *time.Time
-	Scopes   []byte
-	Cells    []byte
-}
-
 type RollupScope struct {
 	ID   int64
 	Kind string

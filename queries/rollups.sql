@@ -153,11 +153,26 @@ WHERE to_regclass('rollups_' || to_char(m.month, 'YYYY_MM')) IS NULL;
 
 -- name: LoadRollups :many
 -- LoadRollups returns rows by their keys, which are all within from_day and to_day, so
--- that only the partitions of these days are looked at.
-SELECT r.scope, r.day, r.clicks, r.people, r.visitors, r.last_at, r.scopes, r.cells
-FROM rollups r
-JOIN (SELECT unnest(@scopes::bigint[]) AS scope, unnest(@days::date[]) AS day) k ON k.scope = r.scope AND k.day = r.day
-WHERE r.day >= @from_day AND r.day <= @to_day;
+-- that only the partitions of these days are looked at. It leaves out cells that are
+-- many, unless they are asked for as a whole, or the recent ones are to join them.
+--
+-- Each row is looked up by its key, since OFFSET makes the planner take the keys first.
+-- For days that are newer than its statistics it expects no rows: it would compare every
+-- row of such a day with every key.
+SELECT r.scope, r.day, r.clicks, r.people, r.visitors, r.last_at, r.scopes, r.recent, w.whole::boolean AS whole,
+    (CASE WHEN w.whole THEN r.cells ELSE '' END)::bytea AS cells
+FROM (
+    SELECT unnest(@scopes::bigint[]) AS scope, unnest(@days::date[]) AS day, unnest(@whole::boolean[]) AS whole
+) k
+CROSS JOIN LATERAL (
+    SELECT * FROM rollups l
+    WHERE l.scope = k.scope AND l.day = k.day AND l.day >= @from_day AND l.day <= @to_day
+    OFFSET 0
+) r
+CROSS JOIN LATERAL (
+    SELECT k.whole OR octet_length(r.cells) < @many::int OR octet_length(r.recent) > @most_recent::int
+        OR substring(r.cells FROM 1 FOR 1) <> @version::bytea AS whole
+) w;
 
 -- name: SaveRollups :exec
 -- SaveRollups has an empty text for a row without other scopes.
@@ -176,12 +191,30 @@ FROM (
 ) r
 ON CONFLICT ON CONSTRAINT rollups_pkey DO UPDATE
 SET clicks = excluded.clicks, people = excluded.people, visitors = excluded.visitors, last_at = excluded.last_at,
-    scopes = excluded.scopes, cells = excluded.cells;
+    scopes = excluded.scopes, cells = excluded.cells, recent = '';
+
+-- name: SaveRecentRollups :exec
+-- SaveRecentRollups changes rows that there are, but not their cells, which may be large.
+INSERT INTO rollups (scope, day, clicks, people, visitors, last_at, cells, recent)
+SELECT r.scope, r.day, r.clicks, r.people, r.visitors, NULLIF(r.last_at, '0001-01-01 00:00:00+00'), '', r.recent
+FROM (
+    SELECT
+        unnest(@scopes::bigint[]) AS scope,
+        unnest(@days::date[]) AS day,
+        unnest(@clicks::bigint[]) AS clicks,
+        unnest(@people::bigint[]) AS people,
+        unnest(@visitors::bigint[]) AS visitors,
+        unnest(@last_ats::timestamptz[]) AS last_at,
+        unnest(@recent::bytea[]) AS recent
+) r
+ON CONFLICT ON CONSTRAINT rollups_pkey DO UPDATE
+SET clicks = excluded.clicks, people = excluded.people, visitors = excluded.visitors, last_at = excluded.last_at, recent = excluded.recent;
 
 -- name: DropRollups :exec
+-- DropRollups names the scopes once more, so that few rows are compared with the keys.
 DELETE FROM rollups r
 USING (SELECT unnest(@scopes::bigint[]) AS scope, unnest(@days::date[]) AS day) k
-WHERE r.scope = k.scope AND r.day = k.day AND r.day >= @from_day AND r.day <= @to_day;
+WHERE r.scope = k.scope AND r.day = k.day AND r.day >= @from_day AND r.day <= @to_day AND r.scope = ANY(@scopes);
 
 -- name: FindLinksOfRollups :many
 SELECT id, user_id, domain_id, tags

@@ -252,7 +252,7 @@ func (q *Queries) DropFailedRollupDigests(ctx context.Context, fromTime time.Tim
 const dropRollups = `-- name: DropRollups :exec
 DELETE FROM rollups r
 USING (SELECT unnest($1::bigint[]) AS scope, unnest($2::date[]) AS day) k
-WHERE r.scope = k.scope AND r.day = k.day AND r.day >= $3 AND r.day <= $4
+WHERE r.scope = k.scope AND r.day = k.day AND r.day >= $3 AND r.day <= $4 AND r.scope = ANY($1)
 `
 
 type DropRollupsParams struct {
@@ -262,6 +262,7 @@ type DropRollupsParams struct {
 	ToDay   time.Time
 }
 
+// DropRollups names the scopes once more, so that few rows are compared with the keys.
 func (q *Queries) DropRollups(ctx context.Context, arg DropRollupsParams) error {
 	_, err := q.db.Exec(ctx, dropRollups,
 		arg.Scopes,
@@ -676,35 +677,71 @@ func (q *Queries) ListWholeMonths(ctx context.Context) ([]time.Time, error) {
 }
 
 const loadRollups = `-- name: LoadRollups :many
-SELECT r.scope, r.day, r.clicks, r.people, r.visitors, r.last_at, r.scopes, r.cells
-FROM rollups r
-JOIN (SELECT unnest($1::bigint[]) AS scope, unnest($2::date[]) AS day) k ON k.scope = r.scope AND k.day = r.day
-WHERE r.day >= $3 AND r.day <= $4
+SELECT r.scope, r.day, r.clicks, r.people, r.visitors, r.last_at, r.scopes, r.recent, w.whole::boolean AS whole,
+    (CASE WHEN w.whole THEN r.cells ELSE '' END)::bytea AS cells
+FROM (
+    SELECT unnest($1::bigint[]) AS scope, unnest($2::date[]) AS day, unnest($3::boolean[]) AS whole
+) k
+CROSS JOIN LATERAL (
+    SELECT scope, day, clicks, people, visitors, last_at, scopes, cells, recent FROM rollups l
+    WHERE l.scope = k.scope AND l.day = k.day AND l.day >= $4 AND l.day <= $5
+    OFFSET 0
+) r
+CROSS JOIN LATERAL (
+    SELECT k.whole OR octet_length(r.cells) < $6::int OR octet_length(r.recent) > $7::int
+        OR substring(r.cells FROM 1 FOR 1) <> $8::bytea AS whole
+) w
 `
 
 type LoadRollupsParams struct {
-	Scopes  []int64
-	Days    []time.Time
-	FromDay time.Time
-	ToDay   time.Time
+	Scopes     []int64
+	Days       []time.Time
+	Whole      []bool
+	FromDay    time.Time
+	ToDay      time.Time
+	Many       int32
+	MostRecent int32
+	Version    []byte
+}
+
+type LoadRollupsRow struct {
+	Scope    int64
+	Day      time.Time
+	Clicks   int64
+	People   int64
+	Visitors int64
+	LastAt   *time.Time
+	Scopes   []byte
+	Recent   []byte
+	Whole    bool
+	Cells    []byte
 }
 
 // LoadRollups returns rows by their keys, which are all within from_day and to_day, so
-// that only the partitions of these days are looked at.
-func (q *Queries) LoadRollups(ctx context.Context, arg LoadRollupsParams) ([]Rollup, error) {
+// that only the partitions of these days are looked at. It leaves out cells that are
+// many, unless they are asked for as a whole, or the recent ones are to join them.
+//
+// Each row is looked up by its key, since OFFSET makes the planner take the keys first.
+// For days that are newer than its statistics it expects no rows: it would compare every
+// row of such a day with every key.
+func (q *Queries) LoadRollups(ctx context.Context, arg LoadRollupsParams) ([]LoadRollupsRow, error) {
 	rows, err := q.db.Query(ctx, loadRollups,
 		arg.Scopes,
 		arg.Days,
+		arg.Whole,
 		arg.FromDay,
 		arg.ToDay,
+		arg.Many,
+		arg.MostRecent,
+		arg.Version,
 	)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
-	items := []Rollup{}
+	items := []LoadRollupsRow{}
 	for rows.Next() {
-		var i Rollup
+		var i LoadRollupsRow
 		if err := rows.Scan(
 			&i.Scope,
 			&i.Day,
@@ -713,6 +750,8 @@ func (q *Queries) LoadRollups(ctx context.Context, arg LoadRollupsParams) ([]Rol
 			&i.Visitors,
 			&i.LastAt,
 			&i.Scopes,
+			&i.Recent,
+			&i.Whole,
 			&i.Cells,
 		); err != nil {
 			return nil, err
@@ -833,6 +872,47 @@ func (q *Queries) RollupWork(ctx context.Context) (RollupWorkRow, error) {
 	return i, err
 }
 
+const saveRecentRollups = `-- name: SaveRecentRollups :exec
+INSERT INTO rollups (scope, day, clicks, people, visitors, last_at, cells, recent)
+SELECT r.scope, r.day, r.clicks, r.people, r.visitors, NULLIF(r.last_at, '0001-01-01 00:00:00+00'), '', r.recent
+FROM (
+    SELECT
+        unnest($1::bigint[]) AS scope,
+        unnest($2::date[]) AS day,
+        unnest($3::bigint[]) AS clicks,
+        unnest($4::bigint[]) AS people,
+        unnest($5::bigint[]) AS visitors,
+        unnest($6::timestamptz[]) AS last_at,
+        unnest($7::bytea[]) AS recent
+) r
+ON CONFLICT ON CONSTRAINT rollups_pkey DO UPDATE
+SET clicks = excluded.clicks, people = excluded.people, visitors = excluded.visitors, last_at = excluded.last_at, recent = excluded.recent
+`
+
+type SaveRecentRollupsParams struct {
+	Scopes   []int64
+	Days     []time.Time
+	Clicks   []int64
+	People   []int64
+	Visitors []int64
+	LastAts  []time.Time
+	Recent   [][]byte
+}
+
+// SaveRecentRollups changes rows that there are, but not their cells, which may be large.
+func (q *Queries) SaveRecentRollups(ctx context.Context, arg SaveRecentRollupsParams) error {
+	_, err := q.db.Exec(ctx, saveRecentRollups,
+		arg.Scopes,
+		arg.Days,
+		arg.Clicks,
+		arg.People,
+		arg.Visitors,
+		arg.LastAts,
+		arg.Recent,
+	)
+	return err
+}
+
 const saveRollups = `-- name: SaveRollups :exec
 INSERT INTO rollups (scope, day, clicks, people, visitors, last_at, scopes, cells)
 SELECT r.scope, r.day, r.clicks, r.people, r.visitors, NULLIF(r.last_at, '0001-01-01 00:00:00+00'), NULLIF(r.scopes, ''), r.cells
@@ -849,7 +929,7 @@ FROM (
 ) r
 ON CONFLICT ON CONSTRAINT rollups_pkey DO UPDATE
 SET clicks = excluded.clicks, people = excluded.people, visitors = excluded.visitors, last_at = excluded.last_at,
-    scopes = excluded.scopes, cells = excluded.cells
+    scopes = excluded.scopes, cells = excluded.cells, recent = ''
 `
 
 type SaveRollupsParams struct {

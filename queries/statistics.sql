@@ -1,12 +1,14 @@
 -- name: ReadRollups :many
 -- ReadRollups returns the rows of a scope from one UTC day on and before another, with
--- all cells of some of the days, and the first bytes of the cells of some others.
+-- all cells of some of the days, and the first bytes of the cells of some others. Recent
+-- ones come beside them.
 SELECT day, clicks, people, visitors,
     (CASE
         WHEN day = ANY(@cell_days::date[]) THEN cells
         WHEN day = ANY(@front_days::date[]) THEN substring(cells FROM 1 FOR @front::int)
         ELSE ''
-    END)::bytea AS cells
+    END)::bytea AS cells,
+    recent
 FROM rollups
 WHERE scope = @scope AND day >= @from_day::date AND day < @to_day::date
 ORDER BY day;
@@ -104,7 +106,7 @@ ORDER BY month;
 -- ReadRaggedRollups returns the rows of many scopes on the days that a range begins or
 -- ends in, with their cells. Rows of links whose last click is before the range are left
 -- out, and those that are in it as a whole because the last click of last_day is.
-SELECT r.scope, r.day, r.cells
+SELECT r.scope, r.day, r.cells, r.recent
 FROM rollups r
 WHERE r.day = ANY(@days::date[])
     AND (r.last_at IS NULL OR r.last_at >= @from_time::timestamptz)

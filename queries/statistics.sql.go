@@ -566,7 +566,7 @@ func (q *Queries) ReadEvents(ctx context.Context, arg ReadEventsParams) ([]ReadE
 }
 
 const readRaggedRollups = `-- name: ReadRaggedRollups :many
-SELECT r.scope, r.day, r.cells
+SELECT r.scope, r.day, r.cells, r.recent
 FROM rollups r
 WHERE r.day = ANY($1::date[])
     AND (r.last_at IS NULL OR r.last_at >= $2::timestamptz)
@@ -594,9 +594,10 @@ type ReadRaggedRollupsParams struct {
 }
 
 type ReadRaggedRollupsRow struct {
-	Scope int64
-	Day   time.Time
-	Cells []byte
+	Scope  int64
+	Day    time.Time
+	Cells  []byte
+	Recent []byte
 }
 
 // ReadRaggedRollups returns the rows of many scopes on the days that a range begins or
@@ -621,7 +622,12 @@ func (q *Queries) ReadRaggedRollups(ctx context.Context, arg ReadRaggedRollupsPa
 	items := []ReadRaggedRollupsRow{}
 	for rows.Next() {
 		var i ReadRaggedRollupsRow
-		if err := rows.Scan(&i.Scope, &i.Day, &i.Cells); err != nil {
+		if err := rows.Scan(
+			&i.Scope,
+			&i.Day,
+			&i.Cells,
+			&i.Recent,
+		); err != nil {
 			return nil, err
 		}
 		items = append(items, i)
@@ -638,7 +644,8 @@ SELECT day, clicks, people, visitors,
         WHEN day = ANY($1::date[]) THEN cells
         WHEN day = ANY($2::date[]) THEN substring(cells FROM 1 FOR $3::int)
         ELSE ''
-    END)::bytea AS cells
+    END)::bytea AS cells,
+    recent
 FROM rollups
 WHERE scope = $4 AND day >= $5::date AND day < $6::date
 ORDER BY day
@@ -659,10 +666,12 @@ type ReadRollupsRow struct {
 	People   int64
 	Visitors int64
 	Cells    []byte
+	Recent   []byte
 }
 
 // ReadRollups returns the rows of a scope from one UTC day on and before another, with
-// all cells of some of the days, and the first bytes of the cells of some others.
+// all cells of some of the days, and the first bytes of the cells of some others. Recent
+// ones come beside them.
 func (q *Queries) ReadRollups(ctx context.Context, arg ReadRollupsParams) ([]ReadRollupsRow, error) {
 	rows, err := q.db.Query(ctx, readRollups,
 		arg.CellDays,
@@ -685,6 +694,7 @@ func (q *Queries) ReadRollups(ctx context.Context, arg ReadRollupsParams) ([]Rea
 			&i.People,
 			&i.Visitors,
 			&i.Cells,
+			&i.Recent,
 		); err != nil {
 			return nil, err
 		}

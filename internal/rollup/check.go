@@ -213,7 +213,7 @@ func (v *checker) links(ctx context.Context, day int32, urls []int64) error {
 
 // load returns rows with the clicks that wait to be merged into them.
 func (v *checker) load(ctx context.Context, day int32, scopes []int64) (map[key]*row, error) {
-	rows, err := load(ctx, v.q, keysOf(scopes, day))
+	rows, err := loadWhole(ctx, v.q, keysOf(scopes, day))
 	if err != nil {
 		return nil, err
 	}
@@ -278,7 +278,7 @@ func (v *checker) others(ctx context.Context, day int32, scopes []int64) error {
 		return err
 	}
 	for piece := range slices.Chunk(slices.Sorted(maps.Keys(sums)), mergePiece) {
-		rows, err := load(ctx, v.q, keysOf(piece, day))
+		rows, err := loadWhole(ctx, v.q, keysOf(piece, day))
 		if err != nil {
 			return err
 		}

@@ -216,7 +216,9 @@ func (v *value) sum() (sum Counts) {
 // person, of a robot.
 const (
 	quietDay = 1
-	busyDay  = 2
+	busyDay  = 3
+	// formerDay is a busy day of a release that did not know recent cells.
+	formerDay = 2
 	// busyCells is from how many cells on a day is busy.
 	busyCells = 128
 
@@ -458,7 +460,7 @@ func newReader(cells []byte) *reader {
 	r := &reader{rest: cells}
 	switch version := r.bytes(1); {
 	case r.err != nil:
-	case version[0] == busyDay:
+	case version[0] == busyDay, version[0] == formerDay:
 		r.busy = true
 		r.kinds, r.sums = int(r.number(maxFront)), int(r.number(maxFront))
 	case version[0] != quietDay:

@@ -40,13 +40,19 @@ type merge struct {
 }
 
 // row is a row of rollups.
+//
+// What is merged into a row with many cells is stored as its recent cells, so that the
+// others need not be written again for each click. Such a row is partial: its cells here
+// are the recent ones, and of the others only their sum is known.
 type row struct {
 	key
-	cells  *Day
-	last   time.Time // of the last click of a link
-	scopes []int64   // further scopes of a link
-	stored bool
-	totals Counts // as they are stored
+	cells   *Day
+	partial bool
+	others  Counts    // of a partial row
+	last    time.Time // of the last click of a link
+	scopes  []int64   // further scopes of a link
+	stored  bool
+	totals  Counts // as they are stored
 	// placed says that scopes are known, and damaged that cells or scopes could not be
 	// decoded. Then the cells stand for the totals, until the row is counted again.
 	placed, damaged bool
@@ -195,11 +201,11 @@ func pieces[T any](all []T, keyOf func(T) key) func(yield func([]T) bool) {
 
 // links does what is to be done with rows of links.
 func (m *merge) links(ctx context.Context, tasks []task) error {
-	keys := make([]key, len(tasks))
+	keys, whole := make([]key, len(tasks)), make([]bool, len(tasks))
 	for i, t := range tasks {
-		keys[i] = t.key
+		keys[i], whole[i] = t.key, t.recount || slices.ContainsFunc(t.entries, func(e entry) bool { return e.removed != nil })
 	}
-	rows, err := load(ctx, m.q, keys)
+	rows, err := load(ctx, m.q, keys, whole)
 	if err != nil {
 		return err
 	}
@@ -246,7 +252,7 @@ func (m *merge) save(ctx context.Context, rows map[key]*row) error {
 
 // link does what is to be done with one row, and notes what that changes elsewhere.
 func (m *merge) link(ctx context.Context, t *task, r *row, counted *counted, kept *quarterChanges) error {
-	before := r.cells.Totals()
+	before := r.sum()
 	var change sides
 	for i := range t.entries {
 		if err := t.entries[i].addTo(&change); err != nil {
@@ -278,7 +284,7 @@ func (m *merge) link(ctx context.Context, t *task, r *row, counted *counted, kep
 			return err
 		}
 	}
-	if after := r.cells.Totals(); after != before {
+	if after := r.sum(); after != before {
 		m.totals.URLIds = append(m.totals.URLIds, r.scope)
 		m.totals.Clicks = append(m.totals.Clicks, after.Clicks-before.Clicks)
 		m.totals.People = append(m.totals.People, after.People-before.People)
@@ -441,7 +447,11 @@ func (m *merge) findScopes(ctx context.Context, ids map[scopeName]int64) error {
 func (m *merge) saveOthers(ctx context.Context) error {
 	keys := slices.SortedFunc(maps.Keys(m.others), key.compare)
 	for piece := range pieces(keys, func(k key) key { return k }) {
-		rows, err := load(ctx, m.q, piece)
+		whole := make([]bool, len(piece))
+		for i, k := range piece {
+			whole[i] = !m.others[k].removed.Empty()
+		}
+		rows, err := load(ctx, m.q, piece, whole)
 		if err != nil {
 			return err
 		}
@@ -461,10 +471,28 @@ func (m *merge) saveOthers(ctx context.Context) error {
 	return nil
 }
 
-// load reads rows of one month. Those that there are not are empty.
-func load(ctx context.Context, q *queries.Queries, keys []key) (map[key]*row, error) {
+const (
+	// manyCells are so many bytes of cells that recent ones are stored beside them.
+	manyCells = 8 << 10
+	// mostRecent is from how many bytes on recent cells join the others.
+	mostRecent = 1 << 10
+)
+
+func (r *row) sum() Counts { return r.others.Plus(r.cells.Totals()) }
+
+// loadWhole reads rows of one month with all cells.
+func loadWhole(ctx context.Context, q *queries.Queries, keys []key) (map[key]*row, error) {
+	return load(ctx, q, keys, slices.Repeat([]bool{true}, len(keys)))
+}
+
+// load reads rows of one month. Those that there are not are empty. A row may be partial,
+// unless whole says that all of its cells are needed.
+func load(ctx context.Context, q *queries.Queries, keys []key, whole []bool) (map[key]*row, error) {
 	rows := make(map[key]*row, len(keys))
-	p := queries.LoadRollupsParams{FromDay: dateOf(keys[0].day), ToDay: dateOf(keys[0].day)}
+	p := queries.LoadRollupsParams{
+		FromDay: dateOf(keys[0].day), ToDay: dateOf(keys[0].day), Whole: whole,
+		Many: manyCells, MostRecent: mostRecent, Version: []byte{busyDay},
+	}
 	for _, k := range keys {
 		rows[k] = &row{key: k, cells: new(Day)}
 		p.Scopes, p.Days = append(p.Scopes, k.scope), append(p.Days, dateOf(k.day))
@@ -486,18 +514,37 @@ func load(ctx context.Context, q *queries.Queries, keys []key) (map[key]*row, er
 }
 
 // read takes over a stored row.
-func (r *row) read(f *queries.Rollup) {
+func (r *row) read(f *queries.LoadRollupsRow) {
 	r.stored, r.totals = true, Counts{f.Clicks, f.People, f.Visitors}
 	if f.LastAt != nil {
 		r.last = f.LastAt.UTC()
 	}
-	cells, errCells := DecodeDay(f.Cells)
+	errCells := r.decode(f)
 	scopes, errScopes := unpackScopes(f.Scopes)
-	if errCells != nil {
-		cells = standIn(r.totals)
+	if r.partial = !f.Whole; errCells != nil {
+		r.cells, r.partial = standIn(r.totals), false
 	}
-	r.cells, r.scopes = cells, scopes
-	r.placed, r.damaged = errScopes == nil, errCells != nil || errScopes != nil
+	if r.partial {
+		r.others = r.totals.Minus(r.cells.Totals())
+	}
+	r.scopes, r.placed, r.damaged = scopes, errScopes == nil, errCells != nil || errScopes != nil
+}
+
+// decode sets the cells of a row.
+func (r *row) decode(f *queries.LoadRollupsRow) (err error) {
+	if f.Whole {
+		if r.cells, err = DecodeDay(f.Cells); err != nil {
+			return err
+		}
+	}
+	if len(f.Recent) == 0 {
+		return nil
+	}
+	recent, err := DecodeDay(f.Recent)
+	if err == nil {
+		r.cells.Merge(recent)
+	}
+	return err
 }
 
 // standIn returns a day with totals of which nothing else is known.
@@ -517,16 +564,24 @@ func standIn(totals Counts) *Day {
 func save(ctx context.Context, q *queries.Queries, rows []*row) error {
 	slices.SortFunc(rows, func(a, b *row) int { return a.compare(b.key) })
 	var p queries.SaveRollupsParams
+	var recent queries.SaveRecentRollupsParams
 	gone := queries.DropRollupsParams{}
 	for _, r := range rows {
 		date := dateOf(r.day)
-		if r.cells.Empty() {
+		sum := r.sum()
+		if sum == (Counts{}) {
 			if r.stored {
 				gone.Scopes, gone.Days = append(gone.Scopes, r.scope), append(gone.Days, date)
 			}
 			continue
 		}
-		sum := r.cells.Totals()
+		if r.partial {
+			recent.Scopes, recent.Days = append(recent.Scopes, r.scope), append(recent.Days, date)
+			recent.Clicks, recent.People, recent.Visitors = append(recent.Clicks, sum.Clicks), append(recent.People, sum.People), append(recent.Visitors, sum.Visitors)
+			recent.LastAts = append(recent.LastAts, r.last)
+			recent.Recent = append(recent.Recent, r.cells.Append(nil))
+			continue
+		}
 		p.Scopes, p.Days = append(p.Scopes, r.scope), append(p.Days, date)
 		p.Clicks, p.People, p.Visitors = append(p.Clicks, sum.Clicks), append(p.People, sum.People), append(p.Visitors, sum.Visitors)
 		p.LastAts = append(p.LastAts, r.last)
@@ -538,11 +593,15 @@ func save(ctx context.Context, q *queries.Queries, rows []*row) error {
 			return fmt.Errorf("write rollups: %w", err)
 		}
 	}
+	if len(recent.Scopes) > 0 {
+		if err := q.SaveRecentRollups(ctx, recent); err != nil {
+			return fmt.Errorf("write recent rollups: %w", err)
+		}
+	}
 	if len(gone.Scopes) == 0 {
 		return nil
 	}
-	gone.FromDay = slices.MinFunc(gone.Days, time.Time.Compare)
-	gone.ToDay = slices.MaxFunc(gone.Days, time.Time.Compare)
+	gone.FromDay, gone.ToDay = slices.MinFunc(gone.Days, time.Time.Compare), slices.MaxFunc(gone.Days, time.Time.Compare)
 	return wrap("remove empty rollups", q.DropRollups(ctx, gone))
 }
 

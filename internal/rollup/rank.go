@@ -185,13 +185,18 @@ func (k Ranking) addRagged(ctx context.Context, q *queries.Queries, r Range, p *
 	for _, row := range rows {
 		var sum Counts
 		buckets := whole.bucketsOf(row.Day)
-		err := Series(row.Cells, func(_ string, quarter int, n Counts) {
-			if buckets[quarter] != outside {
-				sum = sum.Plus(n)
+		for _, cells := range [][]byte{row.Cells, row.Recent} {
+			if len(cells) == 0 {
+				continue
 			}
-		})
-		if err != nil {
-			return fmt.Errorf("statistics of scope %d on %s: %w", row.Scope, row.Day.Format(time.DateOnly), err)
+			err := Series(cells, func(_ string, quarter int, n Counts) {
+				if buckets[quarter] != outside {
+					sum = sum.Plus(n)
+				}
+			})
+			if err != nil {
+				return fmt.Errorf("statistics of scope %d on %s: %w", row.Scope, row.Day.Format(time.DateOnly), err)
+			}
 		}
 		if sum != (Counts{}) {
 			p.RaggedScopes = append(p.RaggedScopes, row.Scope)

@@ -343,13 +343,29 @@ func within(buckets [Quarters]int) bool {
 // add counts the row of a day.
 func (t *tally) add(row queries.ReadRollupsRow) error {
 	buckets := t.r.bucketsOf(row.Day)
-	if t.filtered {
-		return t.addFiltered(row.Cells, buckets)
-	}
-	if inOneBucket(buckets) {
+	whole := inOneBucket(buckets)
+	if whole && !t.filtered {
 		t.count(buckets[0], Counts{row.Clicks, row.People, row.Visitors})
-	} else {
-		err := Series(row.Cells, func(_ string, quarter int, n Counts) { t.count(buckets[quarter], n) })
+	}
+	for _, cells := range [][]byte{row.Cells, row.Recent} {
+		if len(row.Cells) == 0 || len(cells) == 0 {
+			continue
+		}
+		if err := t.addCells(cells, buckets, whole); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// addCells counts cells of a day. If the day is in one bucket as a whole, its total was
+// counted before.
+func (t *tally) addCells(cells []byte, buckets [Quarters]int, whole bool) error {
+	if t.filtered {
+		return t.addFiltered(cells, buckets)
+	}
+	if !whole {
+		err := Series(cells, func(_ string, quarter int, n Counts) { t.count(buckets[quarter], n) })
 		if err != nil {
 			return err
 		}
@@ -358,13 +374,13 @@ func (t *tally) add(row queries.ReadRollupsRow) error {
 	case len(t.query.Breakdowns) == 0:
 		return nil
 	case within(buckets):
-		return Sums(row.Cells, func(of Dimension, name string, n Counts) {
+		return Sums(cells, func(of Dimension, name string, n Counts) {
 			if t.breakdowns[of] != nil {
 				t.breakDown(of, name, n)
 			}
 		})
 	default:
-		return Cells(row.Cells, func(of Dimension, name string, quarter int, n Counts) {
+		return Cells(cells, func(of Dimension, name string, quarter int, n Counts) {
 			if t.breakdowns[of] != nil && buckets[quarter] != outside {
 				t.breakDown(of, name, n)
 			}

@@ -66,7 +66,8 @@ func newWorld(t *testing.T, rnd *rand.Rand, n int, span func() time.Time) *world
 		link := 1 + rnd.Int64N(1+rnd.Int64N(6))
 		c := testClick{at: span(), link: link, owner: ownerOf(link), domain: domainOf(link), tags: tagsOf(link)}
 		c.values = [dimensions]string{
-			common[Kind][max(rnd.IntN(10)-4, 0)], []string{"", "DE", "AT", "US"}[rnd.IntN(4)], []string{"", "news.example", "b.example"}[rnd.IntN(3)],
+			common[Kind][max(rnd.IntN(10)-4, 0)], []string{"", "DE", "AT", "US"}[rnd.IntN(4)],
+			[]string{"", "news.example", fmt.Sprint(rnd.IntN(1+n/100), ".example")}[rnd.IntN(3)],
 			[]string{"", "Firefox", "Chrome", "Odd, one"}[rnd.IntN(4)], []string{"", "Linux", "iOS"}[rnd.IntN(3)],
 			[]string{"", "mobile", "desktop"}[rnd.IntN(3)], []string{"link", "qr"}[rnd.IntN(2)],
 		}
@@ -78,8 +79,8 @@ func newWorld(t *testing.T, rnd *rand.Rand, n int, span func() time.Time) *world
 		}
 		w.clicks = append(w.clicks, c)
 	}
-	w.store(t, w.clicks[:n/2])
-	w.store(t, w.clicks[n/2:]) // late ones
+	w.store(t, w.clicks[:n-n/10])
+	w.store(t, w.clicks[n-n/10:]) // late ones
 	return w
 }
 
@@ -208,9 +209,16 @@ func TestStatisticsEqualEvents(t *testing.T) {
 			if change.IsZero() || change.Year() > 2020 {
 				change = time.Date(2011, 5, 31, 22, 0, 0, 0, time.UTC)
 			}
-			w := newWorld(t, rnd, 600, func() time.Time {
-				return change.UTC().Truncate(time.Second).Add(time.Duration(rnd.Int64N(int64(6*24*time.Hour))) - 72*time.Hour)
+			clicks, around := 600, 72*time.Hour
+			if zone == "UTC" {
+				clicks, around = 6_000, 24*time.Hour // so many that recent ones are stored beside them
+			}
+			w := newWorld(t, rnd, clicks, func() time.Time {
+				return change.UTC().Truncate(time.Second).Add(time.Duration(rnd.Int64N(2*int64(around))) - around)
 			})
+			var recent bool
+			require.NoError(t, w.pool.QueryRow(t.Context(), "SELECT EXISTS (SELECT FROM rollups WHERE recent <> '')").Scan(&recent))
+			require.Equal(t, clicks > 600, recent, "rows with recent cells")
 			for range 60 {
 				query := w.randomQuery(t, rnd, change.In(loc))
 				got, err := Read(t.Context(), w.q, query)

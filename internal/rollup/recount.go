@@ -209,7 +209,7 @@ func sumScopes(ctx context.Context, q *queries.Queries, day int32, scopes []int6
 		}
 	}
 	for piece := range slices.Chunk(links, mergePiece) {
-		rows, err := load(ctx, q, keysOf(piece, day))
+		rows, err := loadWhole(ctx, q, keysOf(piece, day))
 		if err != nil {
 			return nil, err
 		}

@@ -127,17 +127,24 @@ func TestStatisticsFollowEvents(t *testing.T) {
 				event rollup.Event
 			}
 			var there []stored
-			for range 40 {
+			recent := int64(0)
+			for i := range 40 {
 				var changes rollup.Changes
-				for range 1 + r.IntN(40) {
+				clicks, removals := 1+r.IntN(40), 30
+				if seed < 2 && i == 0 {
+					clicks = 3000 // so many that recent ones are stored beside them
+				} else if seed < 2 {
+					clicks, removals = 1+r.IntN(4), 1+r.IntN(2)*r.IntN(30)
+				}
+				for range clicks {
 					e := randomClick(r)
-					if seed == 0 {
+					if seed < 2 {
 						crowd(r, &e)
 					}
 					there = append(there, stored{insert(t, pool, e), e})
 					changes.Add(e)
 				}
-				for range r.IntN(min(len(there), 30)) {
+				for range r.IntN(min(len(there), removals)) {
 					i := r.IntN(len(there))
 					exec(t, pool, "DELETE FROM events WHERE id = $1", there[i].id)
 					changes.Remove(there[i].event)
@@ -153,6 +160,7 @@ func TestStatisticsFollowEvents(t *testing.T) {
 					exec(t, pool, "INSERT INTO rollup_recounts (day, url_id) VALUES ($1, $2)", base.AddDate(0, 0, r.IntN(3)-1), r.IntN(6))
 					fold(t, pool)
 				}
+				recent += number(t, pool, "SELECT count(*) FROM rollups WHERE recent <> ''")
 				if r.IntN(3) > 0 {
 					continue
 				}
@@ -161,6 +169,7 @@ func TestStatisticsFollowEvents(t *testing.T) {
 				}
 			}
 			fold(t, pool)
+			assert.Equal(t, seed < 2, recent > 0, "rows with recent cells")
 			wantSame(t, pool, int64(len(there)))
 			require.NoError(t, rollup.AddUpTotals(t.Context(), pool))
 			assert.Zero(t, number(t, pool, `
