@@ -27,25 +27,40 @@ const (
 	checkPeriod = time.Hour
 )
 
+// pace is how much is merged and counted again at a time.
+type pace struct {
+	clicks   int64
+	recounts int32
+	rest     time.Time // until when nothing is counted again
+}
+
+// firstPace begins with few link-days: how many clicks they have is not known before.
+func firstPace() pace { return pace{clicks: rollup.MaxClicks, recounts: firstRecounts} }
+
+// after returns the pace after a merge. As long as all goes well, it grows. After a
+// failure half as much is tried, since it may have been too much for foldTimeout: how
+// many rows change is not known before either. Then nothing is counted again for a
+// while, so that merging goes on.
+func (p pace) after(err error, now time.Time) pace {
+	switch {
+	case err != nil:
+		return pace{max(p.clicks/2, 1), max(p.recounts/2, 1), now.Add(recountRest)}
+	case p.resting(now):
+		return pace{min(2*p.clicks, rollup.MaxClicks), p.recounts, p.rest}
+	default:
+		return pace{min(2*p.clicks, rollup.MaxClicks), min(2*p.recounts, rollup.MaxRecounts), p.rest}
+	}
+}
+
+func (p pace) resting(now time.Time) bool { return now.Before(p.rest) }
+
 // fold merges digests into the statistics until ctx ends, in one of all workers at a
 // time. While much waits, it does not pause.
 func (d *deps) fold(ctx context.Context) {
-	// How many link-days are counted again at a time grows as long as that goes well: how
-	// many clicks they have is not known before. After a failure none are for a while, so
-	// that merging goes on.
-	most, rest := int32(firstRecounts), time.Time{}
-	var totalsAt time.Time // so that the first totals come at once
+	pace, totalsAt := firstPace(), time.Now()
 	for {
-		recounts := most
-		if time.Now().Before(rest) {
-			recounts = 0
-		}
-		more, err := d.foldOnce(ctx, recounts)
-		if err != nil {
-			most, rest = max(most/2, 1), time.Now().Add(recountRest)
-		} else if recounts > 0 {
-			most = min(2*most, rollup.MaxRecounts)
-		}
+		more, err := d.foldOnce(ctx, pace)
+		pace = pace.after(err, time.Now())
 		if err == nil && time.Since(totalsAt) >= totalsPeriod {
 			totalsAt = time.Now()
 			err = guarded(ctx, func(ctx context.Context) error { return rollup.AddUpTotals(ctx, d.pool) })
@@ -77,10 +92,13 @@ func guarded(ctx context.Context, do func(context.Context) error) (err error) {
 }
 
 // foldOnce merges once and reports whether there is more to merge at once.
-func (d *deps) foldOnce(ctx context.Context, recounts int32) (more bool, err error) {
-	start, did := time.Now(), rollup.Folded{}
+func (d *deps) foldOnce(ctx context.Context, p pace) (more bool, err error) {
+	start, did, recounts := time.Now(), rollup.Folded{}, p.recounts
+	if p.resting(time.Now()) {
+		recounts = 0
+	}
 	err = guarded(ctx, func(ctx context.Context) (err error) {
-		did, err = rollup.FoldOnce(ctx, d.pool, recounts)
+		did, err = rollup.FoldOnce(ctx, d.pool, p.clicks, recounts)
 		return err
 	})
 	if did.Clicks > 0 || did.Recounts > 0 {

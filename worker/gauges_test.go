@@ -42,7 +42,7 @@ func TestSample(t *testing.T) {
 		('a', 'here', '{f}', 2, '2026-01-02 03:04:05Z', now()),
 		('b', 'gone', '{g}', 3, '2026-01-02 03:04:06Z', now() - interval '61 seconds')`)
 	s.exec(`INSERT INTO rollup_digests (clicks, oldest_at, created_at, payload) VALUES (7, '2026-01-03', now() - interval '10 minutes', '\x09')`)
-	_, err := w.deps.foldOnce(s.ctx, 1)
+	_, err := w.deps.foldOnce(s.ctx, firstPace())
 	s.ok(err)
 	s.ok(w.client.QueuePause(s.ctx, jobs.QueueImports, nil))
 	s.run(jobs.MakePartitions{})

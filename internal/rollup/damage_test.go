@@ -65,11 +65,11 @@ func TestDigestThatCannotBeDecoded(t *testing.T) {
 			ingest(t, pool, clickOn(2, at.Add(time.Hour), 3))
 			ingest(t, pool, clickOn(3, at, 4))
 			exec(t, pool, "UPDATE rollup_digests SET payload = $1 WHERE clicks = 3", damage)
-			_, err := rollup.FoldOnce(t.Context(), pool, rollup.MaxRecounts)
+			_, err := rollup.FoldOnce(t.Context(), pool, rollup.MaxClicks, rollup.MaxRecounts)
 			require.Error(t, err, "a newer release may understand it")
 
 			exec(t, pool, "UPDATE rollup_digests SET created_at = created_at - interval '10 minutes'")
-			did, err := rollup.FoldOnce(t.Context(), pool, rollup.MaxRecounts)
+			did, err := rollup.FoldOnce(t.Context(), pool, rollup.MaxClicks, rollup.MaxRecounts)
 			require.NoError(t, err)
 			require.NotNil(t, did.Failed)
 			assert.Equal(t, int32(3), did.Failed.Clicks)
@@ -123,7 +123,7 @@ func TestRowThatCannotBeDecoded(t *testing.T) {
 				exec(t, pool, "UPDATE rollups SET "+damage)
 				if more > 0 {
 					ingest(t, pool, clickOn(1, base.Add(2*time.Hour), more))
-					did, err := rollup.FoldOnce(t.Context(), pool, 0)
+					did, err := rollup.FoldOnce(t.Context(), pool, rollup.MaxClicks, 0)
 					require.NoError(t, err)
 					assert.NotEmpty(t, did.Damaged)
 					fold(t, pool)

@@ -17,8 +17,8 @@ import (
 const (
 	// lockFolding is the key of the advisory lock of merging.
 	lockFolding int64 = 0x7369676e706f7378
-	// foldClicks is about how many clicks one transaction merges.
-	foldClicks = 100_000
+	// MaxClicks is about how many clicks are merged at most in one transaction.
+	MaxClicks = 100_000
 	// MaxRecounts is how many link-days are counted again at most in one transaction.
 	MaxRecounts  = 1000
 	foldAttempts = 5
@@ -42,7 +42,7 @@ type Folded struct {
 // however many transactions that takes. It waits for other processes that merge.
 func Fold(ctx context.Context, pool *pgxpool.Pool) error {
 	for {
-		did, err := FoldOnce(ctx, pool, MaxRecounts)
+		did, err := FoldOnce(ctx, pool, MaxClicks, MaxRecounts)
 		switch {
 		case err != nil:
 			return err
@@ -56,11 +56,11 @@ func Fold(ctx context.Context, pool *pgxpool.Pool) error {
 	}
 }
 
-// FoldOnce merges the oldest digests in one transaction, unless another process is
-// merging. If no more digests wait, it also counts link-days again, up to the given
-// number, in a transaction of its own: one that fails does not hold up the merging. With
-// an error, did says what was done before it.
-func FoldOnce(ctx context.Context, pool *pgxpool.Pool, recounts int32) (did Folded, err error) {
+// FoldOnce merges the oldest digests, of about the given number of clicks, in one
+// transaction, unless another process is merging. If no more digests wait, it also counts
+// link-days again, up to the given number, in a transaction of its own: one that fails
+// does not hold up the merging. With an error, did says what was done before it.
+func FoldOnce(ctx context.Context, pool *pgxpool.Pool, clicks int64, recounts int32) (did Folded, err error) {
 	work, err := queries.New(pool).RollupWork(ctx)
 	if err != nil {
 		return Folded{}, fmt.Errorf("look for digests: %w", err)
@@ -69,14 +69,14 @@ func FoldOnce(ctx context.Context, pool *pgxpool.Pool, recounts int32) (did Fold
 		return Folded{}, nil
 	}
 	err = locked(ctx, pool, func(conn *pgxpool.Conn) error {
-		did, err = tryFold(ctx, pool, conn, 0)
+		did, err = tryFold(ctx, pool, conn, clicks, 0)
 		if broken := (*digestError)(nil); errors.As(err, &broken) {
 			did, err = setAside(ctx, conn, broken)
 		}
 		if err != nil || did.More || !work.Recounts || recounts == 0 {
 			return err
 		}
-		counted, err := tryFold(ctx, pool, conn, recounts)
+		counted, err := tryFold(ctx, pool, conn, clicks, recounts)
 		if err == nil {
 			did = Folded{
 				Clicks: did.Clicks + counted.Clicks, Recounts: counted.Recounts, More: counted.More,
@@ -96,9 +96,9 @@ func FoldOnce(ctx context.Context, pool *pgxpool.Pool, recounts int32) (did Fold
 
 // tryFold merges in one transaction, which is repeated if another one got in its way or
 // a month is missing.
-func tryFold(ctx context.Context, pool *pgxpool.Pool, conn *pgxpool.Conn, recounts int32) (did Folded, err error) {
+func tryFold(ctx context.Context, pool *pgxpool.Pool, conn *pgxpool.Conn, clicks int64, recounts int32) (did Folded, err error) {
 	for range foldAttempts {
-		did, err = foldTx(ctx, conn, recounts)
+		did, err = foldTx(ctx, conn, clicks, recounts)
 		var months monthsError
 		if errors.As(err, &months) {
 			if err = EnsureMonths(ctx, pool, months); err == nil {
@@ -180,7 +180,7 @@ func EnsureMonths(ctx context.Context, pool *pgxpool.Pool, months []time.Time) e
 // foldTx merges in one transaction. Its statements share a snapshot, so that it sees the
 // events of exactly those digests that it sees: a row that is counted again has the
 // clicks of all digests that are merged, and of no other.
-func foldTx(ctx context.Context, conn *pgxpool.Conn, recounts int32) (did Folded, err error) {
+func foldTx(ctx context.Context, conn *pgxpool.Conn, clicks int64, recounts int32) (did Folded, err error) {
 	err = postgres.InTx(ctx, conn, func(tx pgx.Tx) error {
 		did = Folded{}
 		// These come before the snapshot. While events are counted, no month of them can
@@ -194,7 +194,7 @@ func foldTx(ctx context.Context, conn *pgxpool.Conn, recounts int32) (did Folded
 			}
 		}
 		m := merge{tx: tx, q: queries.New(planned{tx}), others: map[key]*sides{}}
-		entries, err := m.take(ctx, &did, recounts)
+		entries, err := m.take(ctx, &did, clicks, recounts)
 		if err != nil {
 			return err
 		}
@@ -214,10 +214,11 @@ func (p planned) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, 
 	return p.DBTX.Query(ctx, sql, append([]any{pgx.QueryExecModeCacheDescribe}, args...)...)
 }
 
-// take takes digests out of their table and returns their entries. If these are all that
-// there are, it also takes link-days that are to be counted again, up to recounts.
-func (m *merge) take(ctx context.Context, did *Folded, recounts int32) (entries []entry, err error) {
-	digests, err := m.q.TakeRollupDigests(ctx, foldClicks)
+// take takes digests of about so many clicks out of their table and returns their
+// entries. If these are all that there are, it also takes link-days that are to be
+// counted again, up to recounts.
+func (m *merge) take(ctx context.Context, did *Folded, clicks int64, recounts int32) (entries []entry, err error) {
+	digests, err := m.q.TakeRollupDigests(ctx, clicks)
 	if err != nil {
 		return nil, fmt.Errorf("take digests: %w", err)
 	}

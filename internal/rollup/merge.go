@@ -17,8 +17,14 @@ import (
 	"github.com/signpost/signpost/queries"
 )
 
-// mergePiece is how many rows are in memory at once.
-const mergePiece = 1000
+const (
+	// mergePiece is how many rows of links are in memory at once.
+	mergePiece = 1000
+	// mergeOthers is from how many changed rows of owners, domains and tags on these are
+	// written before more are collected. Links come day by day, so that few of them are
+	// written twice.
+	mergeOthers = 10_000
+)
 
 // merge is a transaction that merges digests into rollups and counts link-days again.
 //
@@ -78,6 +84,12 @@ func (m *merge) run(ctx context.Context, entries []entry) error {
 		if err := m.links(ctx, piece); err != nil {
 			return err
 		}
+		if len(m.others) < mergeOthers {
+			continue
+		}
+		if err := m.saveOthers(ctx); err != nil {
+			return err
+		}
 	}
 	if err := m.saveOthers(ctx); err != nil {
 		return err
@@ -93,7 +105,7 @@ func (m *merge) run(ctx context.Context, entries []entry) error {
 	return wrap("note changed totals", m.q.AddLinkTotalChanges(ctx, m.totals))
 }
 
-// tasks sorts out what is to be done with which link, in the order of rows, and which
+// tasks sorts out what is to be done with which link, in the order of keys, and which
 // days are to be counted again as a whole.
 func (m *merge) tasks(entries []entry) (links []task, wholeDays []int32, err error) {
 	byKey := map[key]*task{}
@@ -183,7 +195,7 @@ func wholeMonths(ctx context.Context, q *queries.Queries) (map[int]bool, error) 
 	return whole, nil
 }
 
-// pieces yields what is in the order of rows in pieces of one month.
+// pieces yields what is in the order of keys in pieces of one month.
 func pieces[T any](all []T, keyOf func(T) key) func(yield func([]T) bool) {
 	return func(yield func([]T) bool) {
 		for len(all) > 0 {
@@ -468,6 +480,7 @@ func (m *merge) saveOthers(ctx context.Context) error {
 			return err
 		}
 	}
+	clear(m.others)
 	return nil
 }
 

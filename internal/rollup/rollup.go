@@ -95,9 +95,9 @@ func monthOf(day int32) int {
 	return year*12 + int(month) - 1
 }
 
-// compare orders keys by month, scope and day, as rows are stored.
+// compare orders keys by day and scope.
 func (k key) compare(l key) int {
-	return cmp.Or(cmp.Compare(monthOf(k.day), monthOf(l.day)), cmp.Compare(k.scope, l.scope), cmp.Compare(k.day, l.day))
+	return cmp.Or(cmp.Compare(k.day, l.day), cmp.Compare(k.scope, l.scope))
 }
 
 // Changes collects clicks that are added to the statistics and taken away from them.

@@ -338,7 +338,7 @@ func TestWholeDayIsCountedLast(t *testing.T) {
 	}
 	exec(t, pool, "INSERT INTO rollup_recounts (day, url_id) VALUES ($1, 0), ($1, 1), ($1, 2)", base)
 	for range 6 {
-		_, err := rollup.FoldOnce(t.Context(), pool, 1)
+		_, err := rollup.FoldOnce(t.Context(), pool, rollup.MaxClicks, 1)
 		require.NoError(t, err)
 	}
 	assert.Zero(t, number(t, pool, "SELECT count(*) FROM rollup_recounts"))
@@ -380,7 +380,7 @@ func TestMergingAtOnce(t *testing.T) {
 				case <-stop:
 					return
 				default:
-					_, _ = rollup.FoldOnce(t.Context(), pool, rollup.MaxRecounts) // its connection may be cut
+					_, _ = rollup.FoldOnce(t.Context(), pool, rollup.MaxClicks, rollup.MaxRecounts) // its connection may be cut
 				}
 			}
 		})
