@@ -95,17 +95,19 @@ func FoldOnce(ctx context.Context, pool *pgxpool.Pool, clicks int64, recounts in
 }
 
 // tryFold merges in one transaction, which is repeated if another one got in its way or
-// a month is missing.
+// a month is missing. If it was one of the previous release, these have to wait then:
+// they may change the same rows all the time.
 func tryFold(ctx context.Context, pool *pgxpool.Pool, conn *pgxpool.Conn, clicks int64, recounts int32) (did Folded, err error) {
+	alone := false
 	for range foldAttempts {
-		did, err = foldTx(ctx, conn, clicks, recounts)
+		did, err = foldTx(ctx, conn, alone, clicks, recounts)
 		var months monthsError
 		if errors.As(err, &months) {
 			if err = EnsureMonths(ctx, pool, months); err == nil {
 				continue
 			}
 		}
-		if !postgres.Retryable(err) {
+		if alone = postgres.Retryable(err); !alone {
 			break
 		}
 	}
@@ -146,13 +148,28 @@ func locked(ctx context.Context, pool *pgxpool.Pool, do func(*pgxpool.Conn) erro
 		return errBusy
 	}
 	defer unlock(ctx, conn)
+	if _, err := conn.Exec(ctx, endIfSilent); err != nil {
+		return fmt.Errorf("bound how long the lock of merging is held: %w", err)
+	}
 	return do(conn)
 }
+
+// The server ends a session that has the lock and of whose process it has not heard for a
+// minute: the process is frozen, or its machine is gone without a word. It notices that
+// while it waits for a statement, and (the last one) while it sends an answer.
+const (
+	endIfSilent = "SET idle_session_timeout = '60s'; SET idle_in_transaction_session_timeout = '60s'; SET tcp_user_timeout = '60s'"
+	endNoMore   = "RESET idle_session_timeout; RESET idle_in_transaction_session_timeout; RESET tcp_user_timeout"
+)
 
 func unlock(ctx context.Context, conn *pgxpool.Conn) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
-	if _, err := conn.Exec(ctx, "SELECT pg_advisory_unlock($1)", lockFolding); err != nil {
+	_, err := conn.Exec(ctx, "SELECT pg_advisory_unlock($1)", lockFolding)
+	if err == nil {
+		_, err = conn.Exec(ctx, endNoMore)
+	}
+	if err != nil {
 		_ = conn.Conn().Close(ctx) // which unlocks as well
 	}
 }
@@ -180,17 +197,19 @@ func EnsureMonths(ctx context.Context, pool *pgxpool.Pool, months []time.Time) e
 // foldTx merges in one transaction. Its statements share a snapshot, so that it sees the
 // events of exactly those digests that it sees: a row that is counted again has the
 // clicks of all digests that are merged, and of no other.
-func foldTx(ctx context.Context, conn *pgxpool.Conn, clicks int64, recounts int32) (did Folded, err error) {
+func foldTx(ctx context.Context, conn *pgxpool.Conn, alone bool, clicks int64, recounts int32) (did Folded, err error) {
 	err = postgres.InTx(ctx, conn, func(tx pgx.Tx) error {
 		did = Folded{}
-		// These come before the snapshot. While events are counted, no month of them can
-		// be detached.
-		if _, err := tx.Exec(ctx, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"); err != nil {
-			return fmt.Errorf("set isolation level: %w", err)
+		begin := []string{"SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"}
+		if recounts > 0 { // no month of events can be detached meanwhile
+			begin = append(begin, "LOCK TABLE ONLY events IN ACCESS SHARE MODE")
 		}
-		if recounts > 0 {
-			if _, err := tx.Exec(ctx, "LOCK TABLE ONLY events IN ACCESS SHARE MODE"); err != nil {
-				return fmt.Errorf("keep months in their place: %w", err)
+		if alone { // in the order in which the previous release changes them
+			begin = append(begin, "LOCK TABLE click_quarters, click_days IN SHARE ROW EXCLUSIVE MODE")
+		}
+		for _, sql := range begin { // all of this comes before the snapshot
+			if _, err := tx.Exec(ctx, sql); err != nil {
+				return fmt.Errorf("begin to merge: %w", err)
 			}
 		}
 		m := merge{tx: tx, q: queries.New(planned{tx}), others: map[key]*sides{}}

@@ -1,6 +1,7 @@
 package rollup_test
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"sync"
@@ -294,6 +295,43 @@ func TestClicksOfThePreviousRelease(t *testing.T) {
 		FULL JOIN (SELECT url_id, count(*) AS clicks, count(*) FILTER (WHERE bot) AS bots FROM events GROUP BY 1) e USING (url_id)
 		WHERE (q.clicks, q.bots) IS DISTINCT FROM (e.clicks, e.bots)`), "days that differ")
 	assert.Zero(t, number(t, pool, "SELECT count(*) FROM rollup_recounts"), "our own changes of quarters are not counted again")
+}
+
+// Workers of the previous release change a row of click_quarters all the time, which a
+// merge has to change too. It gets its turn.
+func TestMergingBesidePreviousRelease(t *testing.T) {
+	t.Parallel()
+	pool := pgtest.Pool(t)
+	links(t, pool)
+	exec(t, pool, "UPDATE installation SET keeps_quarters = true")
+	ctx, stop := context.WithCancel(t.Context())
+	var previous sync.WaitGroup
+	written := make(chan struct{}, 1000)
+	for range 2 {
+		previous.Go(func() {
+			for ctx.Err() == nil {
+				_, _ = pool.Exec(ctx, `INSERT INTO click_quarters VALUES (1, $1, 1, 0)
+					ON CONFLICT ON CONSTRAINT click_quarters_pkey DO UPDATE SET clicks = click_quarters.clicks + 1`, base)
+				select {
+				case written <- struct{}{}:
+				default:
+				}
+			}
+		})
+	}
+	<-written
+	for range 5 {
+		var changes rollup.Changes
+		for url := range int64(500) {
+			changes.Add(rollup.Event{URLID: 1 + url, UserID: 1, At: base})
+		}
+		apply(t, pool, &changes)
+		did, err := rollup.FoldOnce(t.Context(), pool, rollup.MaxClicks, 0)
+		require.NoError(t, err)
+		assert.Equal(t, int64(500), did.Clicks)
+	}
+	stop()
+	previous.Wait()
 }
 
 // A month that was archived keeps its statistics. What the previous release counts in it
