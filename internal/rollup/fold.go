@@ -185,7 +185,7 @@ func EnsureMonths(ctx context.Context, pool *pgxpool.Pool, months []time.Time) e
 	for _, month := range months {
 		err := postgres.EnsurePartition(ctx, pool, postgres.Partition{
 			Of: "rollups", Name: month.Format("rollups_2006_01"), From: month, To: month.AddDate(0, 1, 0),
-			With: "fillfactor = 70", // room for rows that are written again and again
+			With: "fillfactor = 90", // room for rows that are written again and again
 		})
 		if err != nil {
 			return err

@@ -214,8 +214,12 @@ func (st *Statistics) sumUp() {
 	}
 }
 
-// readDays is how many days one query reads: their cells may have 10 KB each and more.
-const readDays = 100
+// One query reads so many days: mostly a year and more, or, if the cells of each may be
+// needed, which may have 100 KB, less.
+const (
+	readDays         = 400
+	readFilteredDays = 50
+)
 
 // tally adds up the rows of one range.
 type tally struct {
@@ -248,8 +252,12 @@ func (t *tally) read(ctx context.Context, q *queries.Queries) error {
 		return nil
 	}
 	from, end := t.r.days()
+	days := readDays
+	if t.filtered {
+		days = readFilteredDays
+	}
 	for from.Before(end) {
-		to := from.AddDate(0, 0, readDays)
+		to := from.AddDate(0, 0, days)
 		if to.After(end) {
 			to = end
 		}
