@@ -231,12 +231,19 @@ SELECT s.id, s.kind, s.name
 FROM rollup_scopes s
 JOIN (SELECT unnest(@kinds::text[]) AS kind, unnest(@names::text[]) AS name) k ON k.kind = s.kind AND k.name = s.name;
 
--- name: FindLastClick :one
-SELECT occurred_at
-FROM events
-WHERE url_id = @url_id::bigint AND event_type = 'clicked' AND occurred_at >= @from_time AND occurred_at < @to_time
-ORDER BY occurred_at DESC
-LIMIT 1;
+-- name: FindLastClicks :many
+-- FindLastClicks returns the last clicks of links on days, which are all between
+-- from_time and to_time.
+SELECT k.url_id::bigint AS url_id, k.day::date AS day, l.occurred_at
+FROM (SELECT unnest(@url_ids::bigint[]) AS url_id, unnest(@days::date[]) AS day) k
+CROSS JOIN LATERAL (
+    SELECT e.occurred_at
+    FROM events e
+    WHERE e.url_id = k.url_id AND e.event_type = 'clicked' AND e.occurred_at >= @from_time AND e.occurred_at < @to_time
+        AND e.occurred_at >= k.day::timestamp AT TIME ZONE 'UTC' AND e.occurred_at < (k.day + 1)::timestamp AT TIME ZONE 'UTC'
+    ORDER BY e.occurred_at DESC
+    LIMIT 1
+) l;
 
 -- name: KeepsQuarters :one
 -- KeepsQuarters says whether the previous release may still read click_quarters and

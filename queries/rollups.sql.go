@@ -300,19 +300,57 @@ func (q *Queries) FailRollupDigest(ctx context.Context, id int64) (FailRollupDig
 	return i, err
 }
 
-const findLastClick = `-- name: FindLastClick :one
-SELECT occurred_at
-FROM events
-WHERE url_id = $1::bigint AND event_type = 'clicked' AND occurred_at >= $2 AND occurred_at < $3
-ORDER BY occurred_at DESC
-LIMIT 1
+const findLastClicks = `-- name: FindLastClicks :many
+SELECT k.url_id::bigint AS url_id, k.day::date AS day, l.occurred_at
+FROM (SELECT unnest($1::bigint[]) AS url_id, unnest($2::date[]) AS day) k
+CROSS JOIN LATERAL (
+    SELECT e.occurred_at
+    FROM events e
+    WHERE e.url_id = k.url_id AND e.event_type = 'clicked' AND e.occurred_at >= $3 AND e.occurred_at < $4
+        AND e.occurred_at >= k.day::timestamp AT TIME ZONE 'UTC' AND e.occurred_at < (k.day + 1)::timestamp AT TIME ZONE 'UTC'
+    ORDER BY e.occurred_at DESC
+    LIMIT 1
+) l
 `
 
-func (q *Queries) FindLastClick(ctx context.Context, uRLID int64, fromTime time.Time, toTime time.Time) (time.Time, error) {
-	row := q.db.QueryRow(ctx, findLastClick, uRLID, fromTime, toTime)
-	var occurred_at time.Time
-	err := row.Scan(&occurred_at)
-	return occurred_at, err
+type FindLastClicksParams struct {
+	URLIds   []int64
+	Days     []time.Time
+	FromTime time.Time
+	ToTime   time.Time
+}
+
+type FindLastClicksRow struct {
+	URLID      int64
+	Day        time.Time
+	OccurredAt time.Time
+}
+
+// FindLastClicks returns the last clicks of links on days, which are all between
+// from_time and to_time.
+func (q *Queries) FindLastClicks(ctx context.Context, arg FindLastClicksParams) ([]FindLastClicksRow, error) {
+	rows, err := q.db.Query(ctx, findLastClicks,
+		arg.URLIds,
+		arg.Days,
+		arg.FromTime,
+		arg.ToTime,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []FindLastClicksRow{}
+	for rows.Next() {
+		var i FindLastClicksRow
+		if err := rows.Scan(&i.URLID, &i.Day, &i.OccurredAt); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 const findLinksOfRollups = `-- name: FindLinksOfRollups :many

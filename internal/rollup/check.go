@@ -236,17 +236,19 @@ func (v *checker) load(ctx context.Context, day int32, scopes []int64) (map[key]
 			r.last = later(r.last, time.UnixMicro(e.last).UTC())
 		}
 	}
+	var lowered []key
 	for k, change := range changes {
 		rows[k].cells.Merge(&change.added)
 		rows[k].cells.Subtract(&change.removed)
-		if !change.removed.Empty() { // as a merge will do
-			m := merge{tx: v.tx, q: v.q}
-			if err := m.lookUpLast(ctx, rows[k]); err != nil {
-				return nil, err
-			}
+		if !change.removed.Empty() {
+			lowered = append(lowered, k)
 		}
 	}
-	return rows, nil
+	last, err := findLast(ctx, v.q, lowered)
+	for k, at := range last { // as a merge will do
+		rows[k].last = at
+	}
+	return rows, err
 }
 
 // all compares the row of all links.

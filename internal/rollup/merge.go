@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -214,10 +213,18 @@ func pieces[T any](all []T, keyOf func(T) key) func(yield func([]T) bool) {
 // links does what is to be done with rows of links.
 func (m *merge) links(ctx context.Context, tasks []task) error {
 	keys, whole := make([]key, len(tasks)), make([]bool, len(tasks))
+	var lowered []key
 	for i, t := range tasks {
-		keys[i], whole[i] = t.key, t.recount || slices.ContainsFunc(t.entries, func(e entry) bool { return e.removed != nil })
+		removes := slices.ContainsFunc(t.entries, func(e entry) bool { return e.removed != nil })
+		if keys[i], whole[i] = t.key, t.recount || removes; removes {
+			lowered = append(lowered, t.key)
+		}
 	}
 	rows, err := load(ctx, m.q, keys, whole)
+	if err != nil {
+		return err
+	}
+	last, err := findLast(ctx, m.q, lowered)
 	if err != nil {
 		return err
 	}
@@ -240,7 +247,7 @@ func (m *merge) links(ctx context.Context, tasks []task) error {
 	var kept quarterChanges
 	for i := range tasks {
 		t := &tasks[i]
-		if err := m.link(ctx, t, rows[t.key], counted[t.key], &kept); err != nil {
+		if err := m.link(ctx, t, rows[t.key], counted[t.key], last, &kept); err != nil {
 			return err
 		}
 	}
@@ -263,7 +270,7 @@ func (m *merge) save(ctx context.Context, rows map[key]*row) error {
 }
 
 // link does what is to be done with one row, and notes what that changes elsewhere.
-func (m *merge) link(ctx context.Context, t *task, r *row, counted *counted, kept *quarterChanges) error {
+func (m *merge) link(ctx context.Context, t *task, r *row, counted *counted, lasts map[key]time.Time, kept *quarterChanges) error {
 	before := r.sum()
 	var change sides
 	for i := range t.entries {
@@ -278,10 +285,8 @@ func (m *merge) link(ctx context.Context, t *task, r *row, counted *counted, kep
 	r.cells.Merge(&change.added)
 	whole := r.cells.Subtract(&change.removed)
 	m.spread(r, &change)
-	if !change.removed.Empty() {
-		if err := m.lookUpLast(ctx, r); err != nil {
-			return err
-		}
+	if last, lowered := lasts[r.key]; lowered {
+		r.last = last
 	}
 	if counted != nil {
 		m.correct(r, counted)
@@ -343,17 +348,25 @@ func (m *merge) spread(r *row, change *sides) {
 	}
 }
 
-// lookUpLast finds the last click of a row from which clicks were taken away.
-func (m *merge) lookUpLast(ctx context.Context, r *row) error {
-	if r.cells.Empty() {
-		return nil
+// findLast returns the last clicks of links on days, which are in the order of keys, as
+// far as their events are there.
+func findLast(ctx context.Context, q *queries.Queries, keys []key) (map[key]time.Time, error) {
+	if len(keys) == 0 {
+		return nil, nil
 	}
-	last, err := m.q.FindLastClick(ctx, r.scope, dateOf(r.day), dateOf(r.day+1))
-	if errors.Is(err, pgx.ErrNoRows) {
-		return nil // it is archived
+	p := queries.FindLastClicksParams{FromTime: dateOf(keys[0].day), ToTime: dateOf(keys[len(keys)-1].day + 1)}
+	for _, k := range keys {
+		p.URLIds, p.Days = append(p.URLIds, k.scope), append(p.Days, dateOf(k.day))
 	}
-	r.last = last.UTC()
-	return wrap("look for the last click", err)
+	found, err := q.FindLastClicks(ctx, p)
+	if err != nil {
+		return nil, fmt.Errorf("look for the last clicks: %w", err)
+	}
+	last := make(map[key]time.Time, len(found))
+	for _, f := range found {
+		last[key{f.URLID, dayNumber(f.Day)}] = f.OccurredAt.UTC()
+	}
+	return last, nil
 }
 
 // countAgain has a row counted again by a later merge.
