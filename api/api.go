@@ -217,6 +217,8 @@ func (a *API) routes() {
 	manage(a, route{"PUT", "/urls/{id}", service.WritesLinks, 200, "Update a link"}, a.updateURL)
 	manage(a, route{"PATCH", "/urls/{id}", service.WritesLinks, 200, "Change a link"}, a.updateURL)
 	manage(a, route{"DELETE", "/urls/{id}", service.WritesLinks, 204, "Delete a link"}, a.deleteURL)
+	manageQR(a, route{"GET", "/urls/{id}/qr.svg", service.ReadsLinks, 200, "Draw the QR code of a link as SVG"}, "image/svg+xml", false)
+	manageQR(a, route{"GET", "/urls/{id}/qr.png", service.ReadsLinks, 200, "Draw the QR code of a link as PNG"}, "image/png", true)
 
 	manage(a, route{"GET", "/domains", service.ManagesDomains, 200, "List domains"}, listing(a, a.listDomains))
 	manage(a, route{"POST", "/domains", service.ManagesDomains, 201, "Create a domain"}, a.createDomain)

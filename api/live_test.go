@@ -34,7 +34,7 @@ func TestLive(t *testing.T) {
 	b.showClick(second, "DE")
 	e := all.click()
 	assert.JSONEq(t, fmt.Sprintf(`{"timestamp":"2026-02-03T04:05:06Z","url_id":%d,"short_code":"two","domain":null,"kind":"person",
-		"country":"DE","referrer":null,"device":"phone"}`, second), e.data)
+		"country":"DE","referrer":null,"device":"phone","trigger":"link"}`, second), e.data)
 	assert.NotEqual(t, ready.id, e.id)
 	b.showClick(first, "AT")
 	assert.Contains(t, all.click().data, `"AT"`)

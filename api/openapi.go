@@ -146,7 +146,7 @@ func liveOperation(id, path, summary string) *huma.Operation {
 	op := page(id, path, summary, "text/event-stream")
 	op.Tags = []string{"events"}
 	op.Description = "Server-sent events, as clicks are ingested: ready once, then click, with timestamp, url_id, short_code, domain, " +
-		"kind, country, referrer and device, and with more where further clicks of the same link are not shown one by one; " +
+		"kind, country, referrer, device and trigger, and with more where further clicks of the same link are not shown one by one; " +
 		"missed, with clicks, where some are left out. With the last id as Last-Event-ID a client gets what it has missed for some " +
 		"minutes; a few clicks may then come twice. A stream ends after ten minutes at most. Needs a token of the role reader."
 	op.Security = []map[string][]string{{tokenScheme: {}}}

@@ -152,12 +152,13 @@ func (a *API) follow(ctx *fasthttp.RequestCtx, domain *linkcache.Domain, path li
 		a.answerWithoutLink(ctx, domain, path, err)
 		return
 	}
+	query, scanned := links.CutScan(queryOf(ctx, path))
 	if !ctx.IsHead() {
-		a.record(ctx, link, at)
+		a.record(ctx, link, at, scanned)
 	}
 	target := link.Target
 	if link.ForwardQuery {
-		target = links.AddQuery(target, queryOf(ctx, path))
+		target = links.AddQuery(target, query)
 	}
 	cache := cacheTemporary
 	if link.Status == http.StatusMovedPermanently || link.Status == http.StatusPermanentRedirect {
@@ -245,7 +246,7 @@ func (a *API) lookup(domain *linkcache.Domain, path links.Path, at time.Time) (*
 // record keeps the click before the redirect is answered (I1). A click that
 // cannot be kept is counted and logged by the spool, and the redirect is
 // answered all the same (I3).
-func (a *API) record(ctx *fasthttp.RequestCtx, link *linkcache.Link, at time.Time) {
+func (a *API) record(ctx *fasthttp.RequestCtx, link *linkcache.Link, at time.Time, scanned bool) {
 	h := &ctx.Request.Header
 	c := clicks.Click{
 		At:        at,
@@ -256,6 +257,9 @@ func (a *API) record(ctx *fasthttp.RequestCtx, link *linkcache.Link, at time.Tim
 		Referrer:  utils.UnsafeString(h.Referer()),
 	}
 	c.Prefetch, c.Private = readFlags(h)
+	if scanned {
+		c.Trigger = clicks.TriggerQR
+	}
 	_ = a.Spool.Append(&c)
 }
 

@@ -185,6 +185,7 @@ func (r iteratorForInsertLiveClicks) Values() ([]interface{}, error) {
 		r.rows[0].Country,
 		r.rows[0].ReferrerHost,
 		r.rows[0].Device,
+		r.rows[0].Trigger,
 		r.rows[0].More,
 	}, nil
 }
@@ -194,5 +195,5 @@ func (r iteratorForInsertLiveClicks) Err() error {
 }
 
 func (q *Queries) InsertLiveClicks(ctx context.Context, arg []InsertLiveClicksParams) (int64, error) {
-	return q.db.CopyFrom(ctx, []string{"live_clicks"}, []string{"occurred_at", "url_id", "kind", "country", "referrer_host", "device", "more"}, &iteratorForInsertLiveClicks{rows: arg})
+	return q.db.CopyFrom(ctx, []string{"live_clicks"}, []string{"occurred_at", "url_id", "kind", "country", "referrer_host", "device", "trigger", "more"}, &iteratorForInsertLiveClicks{rows: arg})
 }

@@ -1,6 +1,6 @@
 -- name: InsertLiveClicks :copyfrom
-INSERT INTO live_clicks (occurred_at, url_id, kind, country, referrer_host, device, more)
-VALUES (@occurred_at, @url_id, @kind, @country, @referrer_host, @device, @more);
+INSERT INTO live_clicks (occurred_at, url_id, kind, country, referrer_host, device, trigger, more)
+VALUES (@occurred_at, @url_id, @kind, @country, @referrer_host, @device, @trigger, @more);
 
 -- name: WantLive :one
 -- WantLive has workers write live clicks for a while, and returns a snapshot: clicks
@@ -27,10 +27,10 @@ WHERE written_at < now() - @older_than::interval;
 -- of another. Such a click is not returned, or it would be new for ever.
 SELECT pg_current_snapshot()::text AS at, COALESCE(c.total, 0)::bigint AS total, COALESCE(c.url_id, 0)::bigint AS url_id,
     COALESCE(c.occurred_at, now())::timestamptz AS occurred_at, COALESCE(c.kind, '')::text AS kind,
-    c.country, c.referrer_host, c.device, COALESCE(c.more, 0)::integer AS more, u.short_code, d.host AS host
+    c.country, c.referrer_host, c.device, COALESCE(c.trigger, 'link')::text AS trigger, COALESCE(c.more, 0)::integer AS more, u.short_code, d.host AS host
 FROM (SELECT 1) one
 LEFT JOIN LATERAL (
-    SELECT l.xid, l.id, l.occurred_at, l.url_id, l.kind, l.country, l.referrer_host, l.device, l.more, sum(1 + l.more) OVER () AS total
+    SELECT l.xid, l.id, l.occurred_at, l.url_id, l.kind, l.country, l.referrer_host, l.device, l.trigger, l.more, sum(1 + l.more) OVER () AS total
     FROM (
         SELECT * FROM live_clicks WHERE xid = ANY (ARRAY(SELECT pg_snapshot_xip((@since::text)::pg_snapshot)))
         UNION ALL

@@ -19,20 +19,21 @@ type InsertLiveClicksParams struct {
 	Country      *string
 	ReferrerHost *string
 	Device       *string
+	Trigger      *string
 	More         int32
 }
 
 const pollLive = `-- name: PollLive :many
 SELECT pg_current_snapshot()::text AS at, COALESCE(c.total, 0)::bigint AS total, COALESCE(c.url_id, 0)::bigint AS url_id,
     COALESCE(c.occurred_at, now())::timestamptz AS occurred_at, COALESCE(c.kind, '')::text AS kind,
-    c.country, c.referrer_host, c.device, COALESCE(c.more, 0)::integer AS more, u.short_code, d.host AS host
+    c.country, c.referrer_host, c.device, COALESCE(c.trigger, 'link')::text AS trigger, COALESCE(c.more, 0)::integer AS more, u.short_code, d.host AS host
 FROM (SELECT 1) one
 LEFT JOIN LATERAL (
-    SELECT l.xid, l.id, l.occurred_at, l.url_id, l.kind, l.country, l.referrer_host, l.device, l.more, sum(1 + l.more) OVER () AS total
+    SELECT l.xid, l.id, l.occurred_at, l.url_id, l.kind, l.country, l.referrer_host, l.device, l.trigger, l.more, sum(1 + l.more) OVER () AS total
     FROM (
-        SELECT id, xid, written_at, occurred_at, url_id, kind, country, referrer_host, device, more FROM live_clicks WHERE xid = ANY (ARRAY(SELECT pg_snapshot_xip(($1::text)::pg_snapshot)))
+        SELECT id, xid, written_at, occurred_at, url_id, kind, country, referrer_host, device, more, trigger FROM live_clicks WHERE xid = ANY (ARRAY(SELECT pg_snapshot_xip(($1::text)::pg_snapshot)))
         UNION ALL
-        SELECT id, xid, written_at, occurred_at, url_id, kind, country, referrer_host, device, more FROM live_clicks
+        SELECT id, xid, written_at, occurred_at, url_id, kind, country, referrer_host, device, more, trigger FROM live_clicks
         WHERE xid >= pg_snapshot_xmax(($1::text)::pg_snapshot) AND xid < pg_snapshot_xmax(pg_current_snapshot())
     ) l
     WHERE COALESCE(pg_visible_in_snapshot(l.xid, NULLIF($2::text, '')::pg_snapshot), true)
@@ -61,6 +62,7 @@ type PollLiveRow struct {
 	Country      *string
 	ReferrerHost *string
 	Device       *string
+	Trigger      string
 	More         int32
 	ShortCode    *string
 	Host         *string
@@ -100,6 +102,7 @@ func (q *Queries) PollLive(ctx context.Context, arg PollLiveParams) ([]PollLiveR
 			&i.Country,
 			&i.ReferrerHost,
 			&i.Device,
+			&i.Trigger,
 			&i.More,
 			&i.ShortCode,
 			&i.Host,

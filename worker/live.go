@@ -25,7 +25,7 @@ func showLive(ctx context.Context, q *queries.Queries, events []event) error {
 		last[e.urlID] = len(rows)
 		rows = append(rows, queries.InsertLiveClicksParams{
 			OccurredAt: e.time(), URLID: e.urlID, Kind: string(e.kind), Country: e.countryName(),
-			ReferrerHost: named(e.host), Device: named(e.agent.Device),
+			ReferrerHost: named(e.host), Device: named(e.agent.Device), Trigger: named(storedTrigger(e.trigger)),
 		})
 	}
 	if _, err := q.InsertLiveClicks(ctx, rows); err != nil {

@@ -26,7 +26,7 @@ func TestShowLive(t *testing.T) {
 	for i := range hot {
 		hot[i] = clicks.Click{At: at, URLID: 7, UserID: 1, UserAgent: "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0", Referrer: "https://news.example/a"}
 	}
-	list := slices.Concat(hot, []clicks.Click{{At: at, URLID: 8, UserID: 1}})
+	list := slices.Concat(hot, []clicks.Click{{At: at, URLID: 8, UserID: 1, Trigger: clicks.TriggerQR}})
 	s.ship("a-1", list)
 	ingested(1)
 	assert.Zero(t, s.int("SELECT count(*) FROM live_clicks"), "nobody listens")
@@ -41,6 +41,7 @@ func TestShowLive(t *testing.T) {
 	assert.Equal(t, livePerLink, shown)
 	assert.Equal(t, 5, more)
 	assert.Equal(t, []string{"person", "news.example", "desktop"}, []string{kind, host, device})
-	require.NoError(t, s.pool.QueryRow(s.ctx, "SELECT kind FROM live_clicks WHERE url_id = 8").Scan(&kind))
-	assert.Equal(t, "empty", kind)
+	require.NoError(t, s.pool.QueryRow(s.ctx, "SELECT kind || ' ' || trigger FROM live_clicks WHERE url_id = 8").Scan(&kind))
+	assert.Equal(t, "empty qr", kind)
+	assert.Zero(t, s.int("SELECT count(*) FROM live_clicks WHERE url_id = 7 AND trigger IS NOT NULL"))
 }

@@ -119,7 +119,7 @@ func cutQuery(path string) (before, query string) {
 			query = plain
 		}
 		query = strings.TrimPrefix(query, "amp;") // copied out of HTML
-		if hasParameter(query) {
+		if _, scanned := CutScan(query); scanned || hasParameter(query) {
 			return path[:i], query
 		}
 		return path, ""

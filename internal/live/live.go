@@ -48,6 +48,7 @@ type Click struct {
 	Country   *string   `json:"country"`
 	Referrer  *string   `json:"referrer"`
 	Device    *string   `json:"device"`
+	Trigger   string    `json:"trigger"`
 	// More is how many further clicks of the same link came at the same moment, and are
 	// not shown one by one.
 	More int32 `json:"more,omitempty"`
@@ -279,7 +280,7 @@ func (s *Source) read(ctx context.Context, params queries.PollLiveParams) (*Page
 		}
 		c := Click{
 			At: r.OccurredAt.UTC(), URLID: r.URLID, ShortCode: r.ShortCode, Domain: r.Host, Kind: r.Kind,
-			Country: r.Country, Referrer: r.ReferrerHost, Device: r.Device, More: r.More,
+			Country: r.Country, Referrer: r.ReferrerHost, Device: r.Device, Trigger: r.Trigger, More: r.More,
 		}
 		if c.text, err = json.Marshal(c); err != nil {
 			return nil, err
