@@ -13,6 +13,7 @@ import (
 
 	"github.com/signpost/signpost/internal/postgres"
 	"github.com/signpost/signpost/internal/rollup"
+	"github.com/signpost/signpost/internal/service"
 	"github.com/signpost/signpost/queries"
 )
 
@@ -272,6 +273,32 @@ func TestStatisticsAsFile(t *testing.T) {
 	require.Len(t, lines, 3)
 	assert.JSONEq(t, `{"value": "DE", "clicks": 4, "people": 3, "robots": 1, "visitors": 0, "share": 0.667, "previous": null}`, lines[0])
 	b.want(400, RoleReader, "GET", "/stats/countries?format=csv&tz=Mars", nil)
+}
+
+// A file has the ranking of one moment: clicks that come meanwhile neither repeat a link
+// nor leave one out, and nothing is added up again for each piece of the file.
+func TestRankingAsFile(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	day := time.Date(2025, 3, 1, 0, 0, 0, 0, time.UTC)
+	require.NoError(t, rollup.EnsureMonths(t.Context(), b.pool, []time.Time{day}))
+	b.exec("INSERT INTO rollups (scope, day, clicks, people, visitors, last_at, cells) SELECT i, $1::date, 9000 - i, 0, 0, $1::date, '' FROM generate_series(1, 4500) i", day)
+	in := service.StatisticsQuery{Time: rollup.Request{From: "2025-03-01", To: "2025-03-02"}}
+	file, err := b.api.service.ExportBreakdown(t.Context(), service.Actor{Role: RoleReader}, in, service.BreakdownPage{Of: service.ByLinks})
+	require.NoError(t, err)
+	var got []string
+	for piece := []service.ExportRow{nil}; len(piece) > 0; {
+		piece, err = file.Next(t.Context(), file.Piece)
+		require.NoError(t, err)
+		for _, row := range piece {
+			got = append(got, row.Cells(nil)[0])
+		}
+		b.exec("UPDATE rollups SET clicks = 10000 + random() * 1000")
+	}
+	require.Len(t, got, 4500)
+	for i, id := range got {
+		require.Equal(t, fmt.Sprint(i+1), id)
+	}
 }
 
 func TestETagOfStatistics(t *testing.T) {

@@ -102,37 +102,42 @@ SELECT DISTINCT month FROM event_parts
 WHERE month BETWEEN @from_month::date AND @to_month::date
 ORDER BY month;
 
+-- name: ListRollupScopes :many
+SELECT id FROM rollup_scopes WHERE kind = @kind;
+
 -- name: ReadRaggedRollups :many
--- ReadRaggedRollups returns the rows of many scopes on the days that a range begins or
--- ends in, with their cells. Rows of links whose last click is before the range are left
--- out, and those that are in it as a whole because the last click of last_day is.
-SELECT r.scope, r.day, r.cells, r.recent
+-- ReadRaggedRollups returns rows of links, or of the given scopes, on the days that a
+-- range begins or ends in, with the first bytes of their cells and the recent ones, behind
+-- a place in their order. Rows of links whose last click is before the range are left
+-- out, and those that RankScopes counts as a whole: with a single click, or with the last
+-- click of last_day in the range.
+SELECT r.scope, r.day, substring(r.cells FROM 1 FOR @front::int)::bytea AS cells, r.recent
 FROM rollups r
 WHERE r.day = ANY(@days::date[])
-    AND (r.last_at IS NULL OR r.last_at >= @from_time::timestamptz)
-    AND (r.last_at IS NULL OR r.day IS DISTINCT FROM sqlc.narg(last_day)::date OR r.last_at >= @to_time::timestamptz)
-    AND CASE
-        WHEN @kind::text = 'link' THEN r.scope > 0
-        ELSE r.scope IN (SELECT -s.id FROM rollup_scopes s WHERE s.kind = @kind)
-    END
+    AND (r.last_at IS NULL OR r.clicks > 1 AND r.last_at >= @from_time::timestamptz
+        AND (r.day IS DISTINCT FROM sqlc.narg(last_day)::date OR r.last_at >= @to_time::timestamptz))
+    AND (r.scope, r.day) > (@after_scope::bigint, @after_day::date)
+    AND (sqlc.narg(scopes)::bigint[] IS NOT NULL OR r.scope > 0)
     AND (sqlc.narg(scopes)::bigint[] IS NULL OR r.scope = ANY(sqlc.narg(scopes)))
     AND (sqlc.narg(user_id)::bigint IS NULL OR r.scope IN (SELECT u.id FROM urls u WHERE u.user_id = sqlc.narg(user_id)))
     AND (sqlc.narg(domain_id)::bigint IS NULL OR r.scope IN (SELECT u.id FROM urls u WHERE u.domain_id = sqlc.narg(domain_id)))
-    AND (sqlc.narg(tag)::text IS NULL OR r.scope IN (SELECT u.id FROM urls u WHERE u.tags @> ARRAY[sqlc.narg(tag)::text]));
+    AND (sqlc.narg(tag)::text IS NULL OR r.scope IN (SELECT u.id FROM urls u WHERE u.tags @> ARRAY[sqlc.narg(tag)::text]))
+ORDER BY r.scope, r.day
+LIMIT @row_limit;
 
 -- name: RankScopes :many
--- RankScopes returns the scopes of a kind with the most clicks, or whatever they are
--- ranked by, behind a place in that order. The sums consist of whole UTC days, of
--- last_day where its last click is before to_time, and of counts that the caller brings. part is people, robots, or empty for all clicks. The
--- totals are those of all scopes, and the same in each row.
+-- RankScopes returns the links, or those of the given scopes, with the most clicks, or
+-- whatever they are ranked by, behind a place in that order. The sums consist of whole
+-- UTC days; of the single clicks that a link has on one of ragged_days, which are only
+-- partly in the range; of last_day where its last click is before to_time; and of counts
+-- that the caller brings. part is people, robots, or empty for all clicks. The totals are
+-- those of all scopes, and the same in each row.
 WITH counts AS (
     SELECT r.scope, r.clicks, r.people, r.visitors
     FROM rollups r
-    WHERE (r.day >= @from_day::date AND r.day < @to_day::date OR r.day = sqlc.narg(last_day)::date AND r.last_at < @to_time::timestamptz)
-        AND CASE
-            WHEN @kind::text = 'link' THEN r.scope > 0
-            ELSE r.scope IN (SELECT -s.id FROM rollup_scopes s WHERE s.kind = @kind)
-        END
+    WHERE (r.day >= @from_day::date AND r.day < @to_day::date OR r.day = sqlc.narg(last_day)::date AND r.last_at < @to_time::timestamptz
+            OR r.day = ANY(@ragged_days::date[]) AND r.clicks = 1 AND r.last_at >= @from_time::timestamptz AND r.last_at < @to_time)
+        AND (sqlc.narg(scopes)::bigint[] IS NOT NULL OR r.scope > 0)
         AND (sqlc.narg(scopes)::bigint[] IS NULL OR r.scope = ANY(sqlc.narg(scopes)))
         AND (sqlc.narg(user_id)::bigint IS NULL OR r.scope IN (SELECT u.id FROM urls u WHERE u.user_id = sqlc.narg(user_id)))
         AND (sqlc.narg(domain_id)::bigint IS NULL OR r.scope IN (SELECT u.id FROM urls u WHERE u.domain_id = sqlc.narg(domain_id)))
@@ -212,7 +217,9 @@ FROM (
                     SELECT r.scope, r.clicks, r.people, r.visitors, true AS whole
                     FROM rollups r
                     WHERE (r.day >= @from_day::date AND r.day < @to_day::date
-                            OR r.day = sqlc.narg(last_day)::date AND r.last_at < @to_time::timestamptz)
+                            OR r.day = sqlc.narg(last_day)::date AND r.last_at < @to_time::timestamptz
+                            OR r.day = ANY(@ragged_days::date[]) AND r.clicks = 1
+                                AND r.last_at >= @from_time::timestamptz AND r.last_at < @to_time)
                         AND r.scope > 0
                     UNION ALL
                     SELECT unnest(@ragged_scopes::bigint[]), unnest(@ragged_clicks::bigint[]), unnest(@ragged_people::bigint[]),

@@ -117,6 +117,30 @@ func (q *Queries) HasStatistics(ctx context.Context, id int64) (bool, error) {
 	return column_1, err
 }
 
+const listRollupScopes = `-- name: ListRollupScopes :many
+SELECT id FROM rollup_scopes WHERE kind = $1
+`
+
+func (q *Queries) ListRollupScopes(ctx context.Context, kind string) ([]int64, error) {
+	rows, err := q.db.Query(ctx, listRollupScopes, kind)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []int64{}
+	for rows.Next() {
+		var id int64
+		if err := rows.Scan(&id); err != nil {
+			return nil, err
+		}
+		items = append(items, id)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const nameLinks = `-- name: NameLinks :many
 SELECT urls.id, urls.short_code, urls.title, domains.host
 FROM urls
@@ -211,11 +235,13 @@ FROM (
                     SELECT r.scope, r.clicks, r.people, r.visitors, true AS whole
                     FROM rollups r
                     WHERE (r.day >= $4::date AND r.day < $5::date
-                            OR r.day = $6::date AND r.last_at < $7::timestamptz)
+                            OR r.day = $6::date AND r.last_at < $7::timestamptz
+                            OR r.day = ANY($8::date[]) AND r.clicks = 1
+                                AND r.last_at >= $9::timestamptz AND r.last_at < $7)
                         AND r.scope > 0
                     UNION ALL
-                    SELECT unnest($8::bigint[]), unnest($9::bigint[]), unnest($10::bigint[]),
-                        unnest($11::bigint[]), false
+                    SELECT unnest($10::bigint[]), unnest($11::bigint[]), unnest($12::bigint[]),
+                        unnest($13::bigint[]), false
                 ) c
             ) o
         ) p
@@ -224,7 +250,7 @@ FROM (
 ) b
 WHERE b.scope > 0
 ORDER BY b.ranked DESC
-LIMIT $12
+LIMIT $14
 `
 
 type RankBusyLinksParams struct {
@@ -235,6 +261,8 @@ type RankBusyLinksParams struct {
 	ToDay          time.Time
 	LastDay        *time.Time
 	ToTime         time.Time
+	RaggedDays     []time.Time
+	FromTime       time.Time
 	RaggedScopes   []int64
 	RaggedClicks   []int64
 	RaggedPeople   []int64
@@ -262,6 +290,8 @@ func (q *Queries) RankBusyLinks(ctx context.Context, arg RankBusyLinksParams) ([
 		arg.ToDay,
 		arg.LastDay,
 		arg.ToTime,
+		arg.RaggedDays,
+		arg.FromTime,
 		arg.RaggedScopes,
 		arg.RaggedClicks,
 		arg.RaggedPeople,
@@ -296,23 +326,21 @@ const rankScopes = `-- name: RankScopes :many
 WITH counts AS (
     SELECT r.scope, r.clicks, r.people, r.visitors
     FROM rollups r
-    WHERE (r.day >= $4::date AND r.day < $5::date OR r.day = $6::date AND r.last_at < $7::timestamptz)
-        AND CASE
-            WHEN $8::text = 'link' THEN r.scope > 0
-            ELSE r.scope IN (SELECT -s.id FROM rollup_scopes s WHERE s.kind = $8)
-        END
-        AND ($9::bigint[] IS NULL OR r.scope = ANY($9))
-        AND ($10::bigint IS NULL OR r.scope IN (SELECT u.id FROM urls u WHERE u.user_id = $10))
-        AND ($11::bigint IS NULL OR r.scope IN (SELECT u.id FROM urls u WHERE u.domain_id = $11))
-        AND ($12::text IS NULL OR r.scope IN (SELECT u.id FROM urls u WHERE u.tags @> ARRAY[$12::text]))
+    WHERE (r.day >= $4::date AND r.day < $5::date OR r.day = $6::date AND r.last_at < $7::timestamptz
+            OR r.day = ANY($8::date[]) AND r.clicks = 1 AND r.last_at >= $9::timestamptz AND r.last_at < $7)
+        AND ($10::bigint[] IS NOT NULL OR r.scope > 0)
+        AND ($10::bigint[] IS NULL OR r.scope = ANY($10))
+        AND ($11::bigint IS NULL OR r.scope IN (SELECT u.id FROM urls u WHERE u.user_id = $11))
+        AND ($12::bigint IS NULL OR r.scope IN (SELECT u.id FROM urls u WHERE u.domain_id = $12))
+        AND ($13::text IS NULL OR r.scope IN (SELECT u.id FROM urls u WHERE u.tags @> ARRAY[$13::text]))
     UNION ALL
-    SELECT unnest($13::bigint[]), unnest($14::bigint[]), unnest($15::bigint[]),
-        unnest($16::bigint[])
+    SELECT unnest($14::bigint[]), unnest($15::bigint[]), unnest($16::bigint[]),
+        unnest($17::bigint[])
 ), parts AS (
     SELECT scope,
-        CASE WHEN $17::text = 'people' THEN people WHEN $17 = 'robots' THEN clicks - people ELSE clicks END AS clicks,
-        CASE WHEN $17 = 'robots' THEN 0 ELSE people END AS people,
-        CASE WHEN $17 = 'robots' THEN 0 ELSE visitors END AS visitors
+        CASE WHEN $18::text = 'people' THEN people WHEN $18 = 'robots' THEN clicks - people ELSE clicks END AS clicks,
+        CASE WHEN $18 = 'robots' THEN 0 ELSE people END AS people,
+        CASE WHEN $18 = 'robots' THEN 0 ELSE visitors END AS visitors
     FROM counts
 ), sums AS (
     SELECT scope, sum(clicks)::bigint AS clicks, sum(people)::bigint AS people, sum(visitors)::bigint AS visitors
@@ -321,7 +349,7 @@ WITH counts AS (
     HAVING sum(clicks) > 0
 ), ranked AS (
     SELECT scope, clicks, people, visitors, (
-        $18::int * CASE WHEN $19::text = 'people' THEN people WHEN $19 = 'visitors' THEN visitors WHEN $19 = 'value' THEN scope ELSE clicks END
+        $19::int * CASE WHEN $20::text = 'people' THEN people WHEN $20 = 'visitors' THEN visitors WHEN $20 = 'value' THEN scope ELSE clicks END
     )::bigint AS rank
     FROM sums
 )
@@ -344,7 +372,8 @@ type RankScopesParams struct {
 	ToDay          time.Time
 	LastDay        *time.Time
 	ToTime         time.Time
-	Kind           string
+	RaggedDays     []time.Time
+	FromTime       time.Time
 	Scopes         []int64
 	UserID         *int64
 	DomainID       *int64
@@ -369,10 +398,12 @@ type RankScopesRow struct {
 	TotalVisitors int64
 }
 
-// RankScopes returns the scopes of a kind with the most clicks, or whatever they are
-// ranked by, behind a place in that order. The sums consist of whole UTC days, of
-// last_day where its last click is before to_time, and of counts that the caller brings. part is people, robots, or empty for all clicks. The
-// totals are those of all scopes, and the same in each row.
+// RankScopes returns the links, or those of the given scopes, with the most clicks, or
+// whatever they are ranked by, behind a place in that order. The sums consist of whole
+// UTC days; of the single clicks that a link has on one of ragged_days, which are only
+// partly in the range; of last_day where its last click is before to_time; and of counts
+// that the caller brings. part is people, robots, or empty for all clicks. The totals are
+// those of all scopes, and the same in each row.
 func (q *Queries) RankScopes(ctx context.Context, arg RankScopesParams) ([]RankScopesRow, error) {
 	rows, err := q.db.Query(ctx, rankScopes,
 		arg.AfterRank,
@@ -382,7 +413,8 @@ func (q *Queries) RankScopes(ctx context.Context, arg RankScopesParams) ([]RankS
 		arg.ToDay,
 		arg.LastDay,
 		arg.ToTime,
-		arg.Kind,
+		arg.RaggedDays,
+		arg.FromTime,
 		arg.Scopes,
 		arg.UserID,
 		arg.DomainID,
@@ -566,31 +598,34 @@ func (q *Queries) ReadEvents(ctx context.Context, arg ReadEventsParams) ([]ReadE
 }
 
 const readRaggedRollups = `-- name: ReadRaggedRollups :many
-SELECT r.scope, r.day, r.cells, r.recent
+SELECT r.scope, r.day, substring(r.cells FROM 1 FOR $1::int)::bytea AS cells, r.recent
 FROM rollups r
-WHERE r.day = ANY($1::date[])
-    AND (r.last_at IS NULL OR r.last_at >= $2::timestamptz)
-    AND (r.last_at IS NULL OR r.day IS DISTINCT FROM $3::date OR r.last_at >= $4::timestamptz)
-    AND CASE
-        WHEN $5::text = 'link' THEN r.scope > 0
-        ELSE r.scope IN (SELECT -s.id FROM rollup_scopes s WHERE s.kind = $5)
-    END
-    AND ($6::bigint[] IS NULL OR r.scope = ANY($6))
-    AND ($7::bigint IS NULL OR r.scope IN (SELECT u.id FROM urls u WHERE u.user_id = $7))
-    AND ($8::bigint IS NULL OR r.scope IN (SELECT u.id FROM urls u WHERE u.domain_id = $8))
-    AND ($9::text IS NULL OR r.scope IN (SELECT u.id FROM urls u WHERE u.tags @> ARRAY[$9::text]))
+WHERE r.day = ANY($2::date[])
+    AND (r.last_at IS NULL OR r.clicks > 1 AND r.last_at >= $3::timestamptz
+        AND (r.day IS DISTINCT FROM $4::date OR r.last_at >= $5::timestamptz))
+    AND (r.scope, r.day) > ($6::bigint, $7::date)
+    AND ($8::bigint[] IS NOT NULL OR r.scope > 0)
+    AND ($8::bigint[] IS NULL OR r.scope = ANY($8))
+    AND ($9::bigint IS NULL OR r.scope IN (SELECT u.id FROM urls u WHERE u.user_id = $9))
+    AND ($10::bigint IS NULL OR r.scope IN (SELECT u.id FROM urls u WHERE u.domain_id = $10))
+    AND ($11::text IS NULL OR r.scope IN (SELECT u.id FROM urls u WHERE u.tags @> ARRAY[$11::text]))
+ORDER BY r.scope, r.day
+LIMIT $12
 `
 
 type ReadRaggedRollupsParams struct {
-	Days     []time.Time
-	FromTime time.Time
-	LastDay  *time.Time
-	ToTime   time.Time
-	Kind     string
-	Scopes   []int64
-	UserID   *int64
-	DomainID *int64
-	Tag      *string
+	Front      int32
+	Days       []time.Time
+	FromTime   time.Time
+	LastDay    *time.Time
+	ToTime     time.Time
+	AfterScope int64
+	AfterDay   time.Time
+	Scopes     []int64
+	UserID     *int64
+	DomainID   *int64
+	Tag        *string
+	RowLimit   int32
 }
 
 type ReadRaggedRollupsRow struct {
@@ -600,20 +635,25 @@ type ReadRaggedRollupsRow struct {
 	Recent []byte
 }
 
-// ReadRaggedRollups returns the rows of many scopes on the days that a range begins or
-// ends in, with their cells. Rows of links whose last click is before the range are left
-// out, and those that are in it as a whole because the last click of last_day is.
+// ReadRaggedRollups returns rows of links, or of the given scopes, on the days that a
+// range begins or ends in, with the first bytes of their cells and the recent ones, behind
+// a place in their order. Rows of links whose last click is before the range are left
+// out, and those that RankScopes counts as a whole: with a single click, or with the last
+// click of last_day in the range.
 func (q *Queries) ReadRaggedRollups(ctx context.Context, arg ReadRaggedRollupsParams) ([]ReadRaggedRollupsRow, error) {
 	rows, err := q.db.Query(ctx, readRaggedRollups,
+		arg.Front,
 		arg.Days,
 		arg.FromTime,
 		arg.LastDay,
 		arg.ToTime,
-		arg.Kind,
+		arg.AfterScope,
+		arg.AfterDay,
 		arg.Scopes,
 		arg.UserID,
 		arg.DomainID,
 		arg.Tag,
+		arg.RowLimit,
 	)
 	if err != nil {
 		return nil, err

@@ -10,9 +10,8 @@ import (
 	"github.com/signpost/signpost/queries"
 )
 
-// Ranking asks for the links, tags or domains with the most clicks in a range.
+// Ranking asks for the links with the most clicks in a range.
 type Ranking struct {
-	Of     ScopeKind
 	Range  Range
 	Filter Filter // by kind at most, for people or for all but people
 	// UserID, DomainID and Tag, if set, leave only links that have them now.
@@ -27,23 +26,25 @@ type Ranking struct {
 	// candidates is how many links are counted exactly to find the first ones; 0 means
 	// 2000.
 	candidates int
+	// ragged is how many rows of days that are partly in the range are in memory at
+	// once; 0 means 10,000.
+	ragged int
 }
 
 // ScopeKind is a kind of scopes.
 type ScopeKind string
 
-// The kinds of scopes. Links are no rows of rollup_scopes.
+// The kinds of scopes. Links are not among them: their ids are scopes themselves.
 const (
-	LinkScope   ScopeKind = "link"
 	OwnerScope  ScopeKind = "owner"
 	DomainScope ScopeKind = "domain"
 	TagScope    ScopeKind = "tag"
 )
 
-// RankBy says by which number scopes are ranked.
+// RankBy says by which number links are ranked.
 type RankBy string
 
-// The orders of scopes.
+// The orders of links.
 const (
 	RankByClicks   RankBy = "clicks"
 	RankByPeople   RankBy = "people"
@@ -51,18 +52,50 @@ const (
 	RankByValue    RankBy = "value"
 )
 
-// RankAt is a place between two scopes of a ranking.
+// RankAt is a place between two links of a ranking.
 type RankAt struct{ Rank, Scope int64 }
 
-// Ranked is a scope in a ranking.
+// Ranked is a link in a ranking.
 type Ranked struct {
 	Scope int64
 	Compared
 	At RankAt // the place after it
 }
 
-// Rank returns the first scopes of a ranking behind a place in it, and the counts of all
-// scopes of the ranking together. The totals are zero if there is no scope behind the
+// MaxScopes is how many tags or domains are counted at most: those with the most clicks.
+const MaxScopes = 50_000
+
+// CountScopes returns the clicks of every scope of a kind that has some in the range, or
+// in the one to compare with. The filter is by kind at most, for people or for all but
+// people.
+func CountScopes(ctx context.Context, q *queries.Queries, kind ScopeKind, r Range, f Filter) (map[int64]*Compared, error) {
+	scopes, err := q.ListRollupScopes(ctx, string(kind))
+	if err != nil || len(scopes) == 0 {
+		return nil, err
+	}
+	for i := range scopes {
+		scopes[i] = -scopes[i]
+	}
+	k, found := Ranking{Filter: f, By: RankByClicks, Limit: MaxScopes}, map[int64]*Compared{}
+	count := func(r Range, counts func(*Compared) *Counts) error {
+		rows, err := k.read(ctx, q, r, scopes)
+		for _, row := range rows {
+			if found[row.Scope] == nil {
+				found[row.Scope] = new(Compared)
+			}
+			*counts(found[row.Scope]) = Counts{row.Clicks, row.People, row.Visitors}
+		}
+		return err
+	}
+	err = count(r, func(c *Compared) *Counts { return &c.Counts })
+	if err == nil && r.Compared() {
+		err = count(r.previous(), func(c *Compared) *Counts { return &c.Previous })
+	}
+	return found, err
+}
+
+// Rank returns the first links of a ranking behind a place in it, and the counts of all
+// links of the ranking together. The totals are zero if there is no link behind the
 // place.
 func Rank(ctx context.Context, q *queries.Queries, ranking Ranking) ([]Ranked, Counts, error) {
 	rows, err := ranking.read(ctx, q, ranking.Range, nil)
@@ -86,7 +119,7 @@ func Rank(ctx context.Context, q *queries.Queries, ranking Ranking) ([]Ranked, C
 	return ranked, totals, err
 }
 
-// read ranks the scopes by one range; scopes, if not nil, are the only ones that count.
+// read ranks links by one range, or scopes, if these are not nil.
 func (k Ranking) read(ctx context.Context, q *queries.Queries, r Range, scopes []int64) ([]queries.RankScopesRow, error) {
 	if r.empty() {
 		return nil, nil
@@ -94,9 +127,9 @@ func (k Ranking) read(ctx context.Context, q *queries.Queries, r Range, scopes [
 	part, _ := k.Filter.split()
 	from, to := r.wholeDays()
 	p := queries.RankScopesParams{
-		Kind: string(k.Of), FromDay: from, ToDay: to, Scopes: scopes, UserID: k.UserID, DomainID: k.DomainID, Tag: k.Tag,
+		FromDay: from, ToDay: to, Scopes: scopes, UserID: k.UserID, DomainID: k.DomainID, Tag: k.Tag,
 		Part: string(part), RankBy: string(k.By), Sign: 1, AfterRank: math.MaxInt64, RowLimit: int32(k.Limit),
-		LastDay: r.raggedEnd(), ToTime: r.To,
+		LastDay: r.raggedEnd(), FromTime: r.From, ToTime: r.To, RaggedDays: r.raggedDays(),
 	}
 	if k.Least {
 		p.Sign = -1
@@ -125,7 +158,7 @@ func rankScopes(ctx context.Context, q *queries.Queries, p queries.RankScopesPar
 
 // ofBusiest reports whether the ranking begins with the busiest of all links.
 func (k Ranking) ofBusiest() bool {
-	return k.Of == LinkScope && !k.Least && k.After == nil && k.By != RankByValue && k.UserID == nil && k.DomainID == nil && k.Tag == nil
+	return !k.Least && k.After == nil && k.By != RankByValue && k.UserID == nil && k.DomainID == nil && k.Tag == nil
 }
 
 // busyFrom is the number of clicks from which on a day of a link counts as busy: most
@@ -141,7 +174,7 @@ func (k Ranking) readBusiest(ctx context.Context, q *queries.Queries, p queries.
 	busy, err := q.RankBusyLinks(ctx, queries.RankBusyLinksParams{
 		Least: busyFrom, Part: p.Part, RankBy: p.RankBy, FromDay: p.FromDay, ToDay: p.ToDay, RaggedScopes: p.RaggedScopes,
 		RaggedClicks: p.RaggedClicks, RaggedPeople: p.RaggedPeople, RaggedVisitors: p.RaggedVisitors, RowLimit: int32(candidates),
-		LastDay: p.LastDay, ToTime: p.ToTime,
+		LastDay: p.LastDay, FromTime: p.FromTime, ToTime: p.ToTime, RaggedDays: p.RaggedDays,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("rank busy links: %w", err)
@@ -149,7 +182,7 @@ func (k Ranking) readBusiest(ctx context.Context, q *queries.Queries, p queries.
 	if len(busy) < k.Limit {
 		return nil, nil
 	}
-	days := int64(p.ToDay.Sub(p.FromDay)/(24*time.Hour)) + 1 // with last_day
+	days := int64(p.ToDay.Sub(p.FromDay)/(24*time.Hour)) + 2 // with those that are partly in the range
 	others := days * (busyFrom - 1)                          // most that a link can have on days that are not busy
 	if len(busy) == candidates {
 		others += busy[candidates-1].Ranked
@@ -170,41 +203,59 @@ func (k Ranking) readBusiest(ctx context.Context, q *queries.Queries, p queries.
 
 // addRagged adds the counts of days that are only partly in the range.
 func (k Ranking) addRagged(ctx context.Context, q *queries.Queries, r Range, p *queries.RankScopesParams) error {
-	days := r.raggedDays()
-	if len(days) == 0 {
+	if len(p.RaggedDays) == 0 {
 		return nil
 	}
-	rows, err := q.ReadRaggedRollups(ctx, queries.ReadRaggedRollupsParams{
-		Days: days, FromTime: r.From, Kind: string(k.Of), Scopes: p.Scopes, UserID: k.UserID, DomainID: k.DomainID, Tag: k.Tag,
-		LastDay: p.LastDay, ToTime: p.ToTime,
-	})
-	if err != nil {
-		return fmt.Errorf("read days at the ends: %w", err)
+	ask := queries.ReadRaggedRollupsParams{
+		Days: p.RaggedDays, FromTime: r.From, Scopes: p.Scopes, UserID: k.UserID, DomainID: k.DomainID, Tag: k.Tag,
+		LastDay: p.LastDay, ToTime: p.ToTime, Front: frontOfSeries, RowLimit: int32(cmp.Or(k.ragged, 10_000)), AfterScope: math.MinInt64,
 	}
-	whole := oneBucket(r.From, r.To)
-	for _, row := range rows {
-		var sum Counts
-		buckets := whole.bucketsOf(row.Day)
-		for _, cells := range [][]byte{row.Cells, row.Recent} {
-			if len(cells) == 0 {
-				continue
-			}
-			err := Series(cells, func(_ string, quarter int, n Counts) {
-				if buckets[quarter] != outside {
-					sum = sum.Plus(n)
-				}
-			})
-			if err != nil {
+	for {
+		rows, err := q.ReadRaggedRollups(ctx, ask)
+		if err != nil {
+			return fmt.Errorf("read days at the ends: %w", err)
+		}
+		for _, row := range rows {
+			if err := addRow(ctx, q, oneBucket(r.From, r.To), row, p); err != nil {
 				return fmt.Errorf("statistics of scope %d on %s: %w", row.Scope, row.Day.Format(time.DateOnly), err)
 			}
 		}
-		if sum != (Counts{}) {
-			p.RaggedScopes = append(p.RaggedScopes, row.Scope)
-			p.RaggedClicks = append(p.RaggedClicks, sum.Clicks)
-			p.RaggedPeople = append(p.RaggedPeople, sum.People)
-			p.RaggedVisitors = append(p.RaggedVisitors, sum.Visitors)
+		if len(rows) < int(ask.RowLimit) {
+			return nil
+		}
+		ask.AfterScope, ask.AfterDay = rows[len(rows)-1].Scope, rows[len(rows)-1].Day
+	}
+}
+
+// addRow adds the clicks of a day's row that are in the range.
+func addRow(ctx context.Context, q *queries.Queries, r Range, row queries.ReadRaggedRollupsRow, p *queries.RankScopesParams) error {
+	cells := row.Cells
+	if len(cells) == frontOfSeries && !hasSeries(cells) {
+		var err error
+		if cells, err = readCells(ctx, q, row.Scope, row.Day); err != nil {
+			return err
 		}
 	}
+	var sum Counts
+	buckets := r.bucketsOf(row.Day)
+	for _, cells := range [][]byte{cells, row.Recent} {
+		if len(cells) == 0 {
+			continue
+		}
+		err := Series(cells, func(_ string, quarter int, n Counts) {
+			if buckets[quarter] != outside {
+				sum = sum.Plus(n)
+			}
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if sum == (Counts{}) {
+		return nil
+	}
+	p.RaggedScopes, p.RaggedClicks = append(p.RaggedScopes, row.Scope), append(p.RaggedClicks, sum.Clicks)
+	p.RaggedPeople, p.RaggedVisitors = append(p.RaggedPeople, sum.People), append(p.RaggedVisitors, sum.Visitors)
 	return nil
 }
 

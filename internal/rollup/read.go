@@ -309,16 +309,22 @@ func (t *tally) complete(ctx context.Context, q *queries.Queries, row *queries.R
 	if len(row.Cells) != int(t.front()) || has(row.Cells) {
 		return nil
 	}
+	cells, err := readCells(ctx, q, t.query.Scope, row.Day)
+	if err == nil {
+		row.Cells = cells
+	}
+	return err
+}
+
+// readCells reads all cells of a row, which is there.
+func readCells(ctx context.Context, q *queries.Queries, scope int64, day time.Time) ([]byte, error) {
 	rows, err := q.ReadRollups(ctx, queries.ReadRollupsParams{
-		Scope: t.query.Scope, FromDay: row.Day, ToDay: row.Day.AddDate(0, 0, 1), CellDays: []time.Time{row.Day}, FrontDays: []time.Time{},
+		Scope: scope, FromDay: day, ToDay: day.AddDate(0, 0, 1), CellDays: []time.Time{day}, FrontDays: []time.Time{},
 	})
-	if err != nil {
-		return fmt.Errorf("read statistics: %w", err)
+	if err != nil || len(rows) == 0 {
+		return nil, wrap("read statistics", err)
 	}
-	if len(rows) == 1 {
-		*row = rows[0]
-	}
-	return nil
+	return rows[0].Cells, nil
 }
 
 // cellDays returns the days of which all cells are needed, and those of which only the

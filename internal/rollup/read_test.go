@@ -2,6 +2,7 @@ package rollup
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strconv"
@@ -315,24 +316,30 @@ func (w *world) randomQuery(t *testing.T, rnd *rand.Rand, around time.Time) Quer
 func (w *world) checkRank(t *testing.T, rnd *rand.Rand, r Range) {
 	t.Helper()
 	k := Ranking{
-		Of: []ScopeKind{LinkScope, TagScope, DomainScope}[rnd.IntN(3)], Range: r, Limit: 1 + rnd.IntN(4), Least: rnd.IntN(2) == 0,
-		candidates: 1 + rnd.IntN(6),
-		By:         []RankBy{RankByClicks, RankByPeople, RankByVisitors, RankByValue}[rnd.IntN(4)],
+		Range: r, Limit: 1 + rnd.IntN(4), Least: rnd.IntN(2) == 0, candidates: 1 + rnd.IntN(6), ragged: 1 + rnd.IntN(9),
+		By: []RankBy{RankByClicks, RankByPeople, RankByVisitors, RankByValue}[rnd.IntN(4)],
 	}
 	if rnd.IntN(2) == 0 {
 		k.Filter = Filter{Kind: {[]string{Person}, rnd.IntN(2) == 0}}
 	}
-	if k.Of == LinkScope {
-		switch rnd.IntN(6) {
-		case 0:
-			k.UserID = new(int64)
-			*k.UserID = 1 + rnd.Int64N(3)
-		case 1:
-			k.DomainID = new(int64)
-			*k.DomainID = 1 + rnd.Int64N(2)
-		case 2:
-			k.Tag = &testTags[rnd.IntN(2)]
+	for _, kind := range []ScopeKind{OwnerScope, TagScope, DomainScope} {
+		counts, err := CountScopes(t.Context(), w.q, kind, r, k.Filter)
+		require.NoError(t, err)
+		want := w.wantScopes(t, kind, k)
+		require.Len(t, counts, len(want), "%+v", k)
+		for scope, n := range counts {
+			assert.Equal(t, want[scope], *n, "%s, %+v", kind, k)
 		}
+	}
+	switch rnd.IntN(6) {
+	case 0:
+		k.UserID = new(int64)
+		*k.UserID = 1 + rnd.Int64N(3)
+	case 1:
+		k.DomainID = new(int64)
+		*k.DomainID = 1 + rnd.Int64N(2)
+	case 2:
+		k.Tag = &testTags[rnd.IntN(2)]
 	}
 	want := w.wantRank(t, k)
 	var total Counts
@@ -360,18 +367,30 @@ func (w *world) checkRank(t *testing.T, rnd *rand.Rand, r Range) {
 	}
 }
 
-// wantRank returns the counts of every scope that belongs into a ranking.
+// wantRank returns the counts of every link that belongs into a ranking.
 func (w *world) wantRank(t *testing.T, k Ranking) map[int64]Compared {
+	t.Helper()
+	links := map[int64]bool{}
+	for _, c := range w.clicks {
+		if k.UserID != nil && *k.UserID != c.owner || k.DomainID != nil && *k.DomainID != c.domain || k.Tag != nil && !slices.Contains(c.tags, *k.Tag) {
+			continue
+		}
+		links[c.link] = true
+	}
+	want := w.compared(t, links, k)
+	maps.DeleteFunc(want, func(_ int64, n Compared) bool { return n.Clicks == 0 })
+	return want
+}
+
+// wantScopes returns the counts of every scope of a kind that has clicks.
+func (w *world) wantScopes(t *testing.T, kind ScopeKind, k Ranking) map[int64]Compared {
 	t.Helper()
 	scopes := map[int64]bool{}
 	for _, c := range w.clicks {
 		all := w.scopesOf(t, c)
-		switch k.Of {
-		case LinkScope:
-			if k.UserID != nil && *k.UserID != c.owner || k.DomainID != nil && *k.DomainID != c.domain || k.Tag != nil && !slices.Contains(c.tags, *k.Tag) {
-				continue
-			}
-			scopes[c.link] = true
+		switch kind {
+		case OwnerScope:
+			scopes[all[2]] = true
 		case DomainScope:
 			scopes[all[3]] = true
 		case TagScope:
@@ -380,17 +399,21 @@ func (w *world) wantRank(t *testing.T, k Ranking) map[int64]Compared {
 			}
 		}
 	}
-	want := map[int64]Compared{}
+	want := w.compared(t, scopes, k)
+	maps.DeleteFunc(want, func(_ int64, n Compared) bool { return n == Compared{} })
+	return want
+}
+
+func (w *world) compared(t *testing.T, scopes map[int64]bool, k Ranking) map[int64]Compared {
+	t.Helper()
+	all := map[int64]Compared{}
 	for scope := range scopes {
-		n := Compared{
+		all[scope] = Compared{
 			sumOf(w.matching(t, scope, k.Range.From, k.Range.To, k.Filter), scope),
 			sumOf(w.matching(t, scope, k.Range.PreviousFrom, k.Range.PreviousTo, k.Filter), scope),
 		}
-		if n.Clicks > 0 {
-			want[scope] = n
-		}
 	}
-	return want
+	return all
 }
 
 // Values that strangers made up over years do not fill the memory: those with the fewest

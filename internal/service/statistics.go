@@ -136,9 +136,6 @@ type BreakdownPage struct {
 	Limit int
 }
 
-// maxScopes is how many tags or domains a breakdown has at most.
-const maxScopes = 50_000
-
 // none is the name of the empty value.
 const none = "(none)"
 
@@ -171,7 +168,16 @@ func (s *Service) GetStatistics(ctx context.Context, actor Actor, in StatisticsQ
 
 // GetBreakdown counts the clicks with each value of a dimension, or of each link, tag or
 // domain.
-func (s *Service) GetBreakdown(ctx context.Context, actor Actor, in StatisticsQuery, page BreakdownPage) (b Breakdown, err error) {
+func (s *Service) GetBreakdown(ctx context.Context, actor Actor, in StatisticsQuery, page BreakdownPage) (Breakdown, error) {
+	b, err := s.breakDown(ctx, actor, in, page)
+	if err == nil && page.Of == ByLinks {
+		err = s.nameLinks(ctx, b.Rows)
+	}
+	return b, err
+}
+
+// breakDown is GetBreakdown without the names of links.
+func (s *Service) breakDown(ctx context.Context, actor Actor, in StatisticsQuery, page BreakdownPage) (b Breakdown, err error) {
 	err = s.count(ctx, actor, in, func(c *counting) error {
 		o, err := parseSort(page.Sort)
 		if err != nil {
@@ -195,26 +201,44 @@ func (s *Service) ExportSeries(_ context.Context, actor Actor, in StatisticsQuer
 	}, actor.Require(ReadsStatistics)
 }
 
+// exportRanked is how many rows of a breakdown an export reads at once. To read them by
+// pieces would add all clicks up again for each.
+const exportRanked = 50_000
+
 // ExportBreakdown exports all rows of a breakdown, from the place in page on.
 func (s *Service) ExportBreakdown(_ context.Context, actor Actor, in StatisticsQuery, page BreakdownPage) (Export, error) {
 	header := []string{"value", "clicks", "people", "robots", "visitors", "share", "previous_clicks"}
 	if page.Of == ByLinks {
 		header = append(header, "short_url", "title")
 	}
+	var rows []BreakdownRow // that were read, and not returned yet
+	last := false           // there are no more behind them
 	return Export{
 		Kind: "statistics", Piece: ExportPiece, Header: header,
 		Next: func(ctx context.Context, limit int32) ([]ExportRow, error) {
-			page.Limit = int(limit)
-			b, err := s.GetBreakdown(ctx, actor, in, page)
-			if err != nil || len(b.Rows) == 0 {
+			if len(rows) < int(limit) && !last {
+				if page.Limit = exportRanked; limit < ExportPiece {
+					page.Limit = int(limit)
+				}
+				b, err := s.breakDown(ctx, actor, in, page)
+				if err != nil {
+					return nil, err
+				}
+				if last = len(b.Rows) < page.Limit; len(b.Rows) > 0 {
+					at := b.Rows[len(b.Rows)-1].At()
+					page.After, rows = &at, append(rows, b.Rows...)
+				}
+			}
+			piece := rows[:min(int(limit), len(rows))]
+			if page.Of != ByLinks {
+				rows = rows[len(piece):]
+				return exportRows(piece), nil
+			}
+			if err := s.nameLinks(ctx, piece); err != nil {
 				return nil, err
 			}
-			at := b.Rows[len(b.Rows)-1].At()
-			page.After = &at
-			if page.Of != ByLinks {
-				return exportRows(b.Rows), nil
-			}
-			return views(b.Rows, func(r BreakdownRow) ExportRow { return linkRow{r} }), nil
+			rows = rows[len(piece):]
+			return views(piece, func(r BreakdownRow) ExportRow { return linkRow{r} }), nil
 		},
 	}, actor.Require(ReadsStatistics)
 }
@@ -488,10 +512,15 @@ func (c *counting) byLinks(page BreakdownPage, o order) (Breakdown, error) {
 		maps.DeleteFunc(got.Links, func(_ string, n *rollup.Compared) bool { return n.Clicks == 0 })
 		b := c.page(c.rows(got.Links, got.Totals, o), got, page, o)
 		b.Previous = nil
-		return b, c.nameLinks(b.Rows)
+		return b, nil
 	}
-	k := c.ranking(rollup.LinkScope, o)
-	k.Limit = page.Limit
+	k := rollup.Ranking{Range: c.query.Range, Filter: c.query.Filter, By: o.by, Least: o.least, Limit: page.Limit, DomainID: c.domain}
+	if c.in.UserID != 0 {
+		k.UserID = &c.in.UserID
+	}
+	if c.in.Tag != "" {
+		k.Tag = &c.in.Tag
+	}
 	if page.After != nil {
 		scope, err := strconv.ParseInt(page.After.Value, 10, 64)
 		if err != nil {
@@ -510,24 +539,13 @@ func (c *counting) byLinks(page BreakdownPage, o order) (Breakdown, error) {
 		b.Rows = append(b.Rows, row)
 	}
 	b.Previous, b.VisitorsOf = nil, "link"
-	return b, c.nameLinks(b.Rows)
+	return b, nil
 }
 
 var errBreakdownAt = Invalid(FieldError{"cursor", "is not a cursor of this list"})
 
-func (c *counting) ranking(of rollup.ScopeKind, o order) rollup.Ranking {
-	k := rollup.Ranking{Of: of, Range: c.query.Range, Filter: c.query.Filter, By: o.by, Least: o.least, Limit: maxScopes, DomainID: c.domain}
-	if c.in.UserID != 0 {
-		k.UserID = &c.in.UserID
-	}
-	if c.in.Tag != "" {
-		k.Tag = &c.in.Tag
-	}
-	return k
-}
-
 // nameLinks says of each row, whose value is the id of a link, which link that is.
-func (c *counting) nameLinks(rows []BreakdownRow) error {
+func (s *Service) nameLinks(ctx context.Context, rows []BreakdownRow) error {
 	ids, place := make([]int64, 0, len(rows)), map[int64]int{}
 	for i, row := range rows {
 		id, err := strconv.ParseInt(row.Value, 10, 64)
@@ -536,12 +554,12 @@ func (c *counting) nameLinks(rows []BreakdownRow) error {
 		}
 		ids, place[id] = append(ids, id), i
 	}
-	found, err := c.q.NameLinks(c.ctx, ids)
+	found, err := queries.New(s.Pool).NameLinks(ctx, ids)
 	if err != nil {
 		return fmt.Errorf("name links: %w", err)
 	}
 	for _, l := range found {
-		rows[place[l.ID]].Link = &NamedLink{c.service.ShortURL(l.Host, l.ShortCode), l.Title}
+		rows[place[l.ID]].Link = &NamedLink{s.ShortURL(l.Host, l.ShortCode), l.Title}
 	}
 	return nil
 }
@@ -564,11 +582,11 @@ func (c *counting) byScopes(page BreakdownPage, o order) (Breakdown, error) {
 	if err != nil {
 		return Breakdown{}, err
 	}
-	ranked, _, err := rollup.Rank(c.ctx, c.q, c.ranking(of, order{by: rollup.RankByClicks}))
+	counts, err := rollup.CountScopes(c.ctx, c.q, of, c.query.Range, c.query.Filter)
 	if err != nil {
 		return Breakdown{}, err
 	}
-	values, err := c.nameScopes(of, ranked)
+	values, err := c.nameScopes(of, counts)
 	if err != nil {
 		return Breakdown{}, err
 	}
@@ -587,10 +605,10 @@ func (c *counting) byScopes(page BreakdownPage, o order) (Breakdown, error) {
 }
 
 // nameScopes returns the counts of scopes by their names.
-func (c *counting) nameScopes(of rollup.ScopeKind, ranked []rollup.Ranked) (rollup.Breakdown, error) {
-	ids, counts := make([]int64, len(ranked)), map[int64]*rollup.Compared{}
-	for i := range ranked {
-		ids[i], counts[-ranked[i].Scope] = -ranked[i].Scope, &ranked[i].Compared
+func (c *counting) nameScopes(of rollup.ScopeKind, counts map[int64]*rollup.Compared) (rollup.Breakdown, error) {
+	ids := make([]int64, 0, len(counts))
+	for scope := range counts {
+		ids = append(ids, -scope)
 	}
 	scopes, err := c.q.NameScopes(c.ctx, ids)
 	if err != nil {
@@ -602,7 +620,7 @@ func (c *counting) nameScopes(of rollup.ScopeKind, ranked []rollup.Ranked) (roll
 		if of == rollup.DomainScope {
 			name = c.service.hostOf(scope.Host)
 		}
-		values[name] = counts[scope.ID]
+		values[name] = counts[-scope.ID]
 	}
 	return values, nil
 }
