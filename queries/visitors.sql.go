@@ -41,6 +41,54 @@ func (q *Queries) ClaimVisitors(ctx context.Context, days []time.Time, uRLIds []
 	return items, nil
 }
 
+const findNewVisitors = `-- name: FindNewVisitors :many
+SELECT v.place::int AS place
+FROM (
+    SELECT unnest($1::int[]) AS place, unnest($2::date[]) AS day, unnest($3::bigint[]) AS url_id, unnest($4::bigint[]) AS visitor
+) v
+LEFT JOIN LATERAL (
+    SELECT true AS known FROM visitors w
+    WHERE w.day = v.day AND w.visitor = v.visitor AND w.url_id = v.url_id
+    OFFSET 0
+) k ON true
+WHERE k.known IS NULL
+ORDER BY v.place
+`
+
+type FindNewVisitorsParams struct {
+	Places   []int32
+	Days     []time.Time
+	URLIds   []int64
+	Visitors []int64
+}
+
+// FindNewVisitors returns the places of rows that are not there yet. Each is looked up by
+// its key: the planner knows nothing of today's visitors.
+func (q *Queries) FindNewVisitors(ctx context.Context, arg FindNewVisitorsParams) ([]int32, error) {
+	rows, err := q.db.Query(ctx, findNewVisitors,
+		arg.Places,
+		arg.Days,
+		arg.URLIds,
+		arg.Visitors,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []int32{}
+	for rows.Next() {
+		var place int32
+		if err := rows.Scan(&place); err != nil {
+			return nil, err
+		}
+		items = append(items, place)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const listSaltDays = `-- name: ListSaltDays :many
 SELECT day
 FROM visitor_salts

@@ -3,7 +3,6 @@ package worker
 import (
 	"context"
 	"encoding/binary"
-	"fmt"
 	"io"
 	"time"
 
@@ -11,7 +10,6 @@ import (
 
 	"github.com/signpost/signpost/internal/clicks"
 	"github.com/signpost/signpost/internal/visits"
-	"github.com/signpost/signpost/queries"
 )
 
 // copyEventsSQL is not one of the sqlc queries, because those use pgx's CopyFrom, which
@@ -25,38 +23,42 @@ COPY events (
 
 const (
 	eventColumns = 16
-	// copyPiece is how many events are encoded at a time, so that a batch is never in
+	// copyPiece is how many rows are encoded at a time, so that a batch is never in
 	// memory a second time as a whole.
 	copyPiece = 512
 )
 
 // storeEvents copies events into the table, in their order, which is that of time.
 func storeEvents(ctx context.Context, tx pgx.Tx, events []event) error {
-	if err := claimVisitors(ctx, queries.New(tx), events); err != nil {
+	if err := claimVisitors(ctx, tx, events); err != nil {
 		return err
 	}
 	return copyEvents(ctx, tx, events)
 }
 
 func copyEvents(ctx context.Context, tx pgx.Tx, events []event) error {
-	rows := &eventReader{rest: events, buf: appendCopyHeader(make([]byte, 0, copyPiece*200))}
-	if _, err := tx.Conn().PgConn().CopyFrom(ctx, rows, copyEventsSQL); err != nil {
-		return fmt.Errorf("copy clicks: %w", err)
-	}
-	return nil
+	return wrap("copy clicks", copyRows(ctx, tx, copyEventsSQL, events, appendEvent))
 }
 
-// eventReader reads events in the format of binary COPY, see
-// https://www.postgresql.org/docs/current/sql-copy.html, "Binary Format".
-type eventReader struct {
-	rest  []event
-	buf   []byte
-	read  int // of buf
-	ended bool
+// copyRows copies rows into a table. appendRow appends a row in the format of binary COPY,
+// see https://www.postgresql.org/docs/current/sql-copy.html, "Binary Format".
+func copyRows[T any](ctx context.Context, tx pgx.Tx, sql string, rows []T, appendRow func([]byte, *T) []byte) error {
+	r := &rowReader[T]{rest: rows, appendRow: appendRow, buf: appendCopyHeader(make([]byte, 0, copyPiece*200))}
+	_, err := tx.Conn().PgConn().CopyFrom(ctx, r, sql)
+	return err
+}
+
+// rowReader reads rows in the format of binary COPY.
+type rowReader[T any] struct {
+	rest      []T
+	appendRow func([]byte, *T) []byte
+	buf       []byte
+	read      int // of buf
+	ended     bool
 }
 
 // Read implements [io.Reader].
-func (r *eventReader) Read(p []byte) (int, error) {
+func (r *rowReader[T]) Read(p []byte) (int, error) {
 	if r.read == len(r.buf) {
 		if r.ended {
 			return 0, io.EOF
@@ -68,12 +70,12 @@ func (r *eventReader) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-func (r *eventReader) fill() {
+func (r *rowReader[T]) fill() {
 	r.buf, r.read = r.buf[:0], 0
 	piece := r.rest[:min(copyPiece, len(r.rest))]
 	r.rest = r.rest[len(piece):]
 	for i := range piece {
-		r.buf = appendEvent(r.buf, &piece[i])
+		r.buf = r.appendRow(r.buf, &piece[i])
 	}
 	if len(r.rest) == 0 {
 		r.buf = binary.BigEndian.AppendUint16(r.buf, 0xffff) // the trailer

@@ -306,6 +306,9 @@ func (c *judged) event(of visits.Agent, firsts int16) rollup.Event {
 	}
 }
 
+// lockVisitors keeps all others from claiming visitors, see claimVisitors.
+const lockVisitors = "LOCK TABLE ONLY visitors IN SHARE ROW EXCLUSIVE MODE"
+
 // release takes the first visits away from clicks that are no person's any more. While
 // the visitors of the day are known, the next click of a person counts as the first.
 func (p *judging) release(ctx context.Context, changed []judged) error {
@@ -322,6 +325,12 @@ func (p *judging) release(ctx context.Context, changed []judged) error {
 			released = append(released, visitorKey{c.day, 0, or(c.row.Visitor, 0)})
 		}
 		c.firsts = 0
+	}
+	if len(released) == 0 {
+		return nil
+	}
+	if _, err := p.tx.Exec(ctx, lockVisitors); err != nil {
+		return fmt.Errorf("keep visitors from being claimed: %w", err)
 	}
 	slices.SortFunc(released, visitorKey.compare)
 	var days []time.Time
@@ -365,7 +374,7 @@ func (p *judging) claimVisitors(ctx context.Context, claims []*judged) error {
 	for i, c := range claims {
 		events[i] = event{day: c.day, urlID: or(c.row.URLID, 0), visitor: *c.row.Visitor, kind: visits.Person}
 	}
-	if err := claimVisitors(ctx, p.q, events); err != nil {
+	if err := claimVisitors(ctx, p.tx, events); err != nil {
 		return err
 	}
 	for i, c := range claims {

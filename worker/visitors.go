@@ -3,11 +3,13 @@ package worker
 import (
 	"cmp"
 	"context"
+	"encoding/binary"
 	"fmt"
 	"slices"
 	"sync"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/signpost/signpost/internal/postgres"
@@ -102,7 +104,67 @@ func (k visitorKey) compare(l visitorKey) int {
 // claimVisitors says of each event, which are oldest first, whether it is the first click
 // of its visitor: the visitor's row can be inserted once. Rows are inserted in the order
 // of their keys, so that batches never wait for each other in a circle.
-func claimVisitors(ctx context.Context, q *queries.Queries, events []event) error {
+//
+// The rows that are not there yet are copied, which takes a quarter of the time and half
+// of the log of inserting them with ON CONFLICT. If another batch was faster with one of
+// them, that is done after all.
+func claimVisitors(ctx context.Context, tx pgx.Tx, events []event) error {
+	claims := firstVisits(events)
+	if len(claims) == 0 {
+		return nil
+	}
+	// This lock keeps rows from being taken away after it was seen that they are there.
+	if _, err := tx.Exec(ctx, "LOCK TABLE ONLY visitors IN ROW EXCLUSIVE MODE"); err != nil {
+		return fmt.Errorf("keep visitors: %w", err)
+	}
+	q := queries.New(tx)
+	find := queries.FindNewVisitorsParams{}
+	for i, c := range claims {
+		find.Places, find.Days = append(find.Places, int32(i)), append(find.Days, dateOf(c.day))
+		find.URLIds, find.Visitors = append(find.URLIds, c.url), append(find.Visitors, c.visitor)
+	}
+	places, err := q.FindNewVisitors(ctx, find)
+	if err != nil {
+		return fmt.Errorf("look for visitors: %w", err)
+	}
+	if len(places) == 0 {
+		return nil
+	}
+	fresh := make([]firstVisit, len(places))
+	for i, place := range places {
+		fresh[i] = claims[place]
+	}
+	err = pgx.BeginFunc(ctx, tx, func(tx pgx.Tx) error {
+		return copyRows(ctx, tx, copyVisitorsSQL, fresh, appendVisitor)
+	})
+	if postgres.Duplicate(err) {
+		fresh, err = insertVisitors(ctx, q, claims, find)
+	}
+	for _, c := range fresh {
+		if e := &events[c.event]; c.url == 0 {
+			e.firsts |= rollup.FirstOfAll
+		} else {
+			e.firsts |= rollup.FirstOfLink
+		}
+	}
+	return wrap("claim visitors", err)
+}
+
+const copyVisitorsSQL = "COPY visitors (day, url_id, visitor) FROM STDIN (FORMAT binary)"
+
+func appendVisitor(b []byte, v *firstVisit) []byte {
+	b = append(b, 0, 3, 0, 0, 0, 4)
+	b = binary.BigEndian.AppendUint32(b, uint32(int32(v.day-epochDay)))
+	b = appendInt(b, v.url)
+	return appendInt(b, v.visitor)
+}
+
+// epochDay is the day from which Postgres counts.
+var epochDay = dayOf(epoch)
+
+// firstVisits returns the visits that may be the first ones, in the order of their keys,
+// and sets firsts of all events to 0.
+func firstVisits(events []event) []firstVisit {
 	var claims []firstVisit
 	for i := range events {
 		e := &events[i]
@@ -111,29 +173,21 @@ func claimVisitors(ctx context.Context, q *queries.Queries, events []event) erro
 			claims = append(claims, firstVisit{visitorKey{e.day, 0, e.visitor}, i}, firstVisit{visitorKey{e.day, e.urlID, e.visitor}, i})
 		}
 	}
-	if len(claims) == 0 {
-		return nil
-	}
 	slices.SortFunc(claims, func(a, b firstVisit) int { return cmp.Or(a.compare(b.visitorKey), cmp.Compare(a.event, b.event)) })
-	claims = slices.CompactFunc(claims, func(a, b firstVisit) bool { return a.visitorKey == b.visitorKey })
-	days, urls, visitors := make([]time.Time, len(claims)), make([]int64, len(claims)), make([]int64, len(claims))
-	for i, c := range claims {
-		days[i], urls[i], visitors[i] = dateOf(c.day), c.url, c.visitor
-	}
-	won, err := q.ClaimVisitors(ctx, days, urls, visitors)
-	if err != nil {
-		return fmt.Errorf("look for first visits: %w", err)
-	}
-	for _, w := range won {
+	return slices.CompactFunc(claims, func(a, b firstVisit) bool { return a.visitorKey == b.visitorKey })
+}
+
+// insertVisitors inserts the rows that are not there, waiting for others that insert the
+// same, and returns which these are.
+func insertVisitors(ctx context.Context, q *queries.Queries, claims []firstVisit, p queries.FindNewVisitorsParams) ([]firstVisit, error) {
+	won, err := q.ClaimVisitors(ctx, p.Days, p.URLIds, p.Visitors)
+	fresh := make([]firstVisit, len(won))
+	for i, w := range won {
 		key := visitorKey{dayOf(w.Day.UnixMicro()), w.URLID, w.Visitor}
-		i, _ := slices.BinarySearchFunc(claims, key, func(c firstVisit, k visitorKey) int { return c.compare(k) })
-		if e := &events[claims[i].event]; key.url == 0 {
-			e.firsts |= rollup.FirstOfAll
-		} else {
-			e.firsts |= rollup.FirstOfLink
-		}
+		place, _ := slices.BinarySearchFunc(claims, key, func(c firstVisit, k visitorKey) int { return c.compare(k) })
+		fresh[i] = claims[place]
 	}
-	return nil
+	return fresh, err
 }
 
 // dropVisitors drops the visitors of days whose salt was destroyed: no visitor of such a

@@ -1,17 +1,20 @@
 package worker
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/signpost/signpost/internal/clicks"
 	"github.com/signpost/signpost/internal/jobs"
+	"github.com/signpost/signpost/internal/visits"
 	"github.com/signpost/signpost/internal/zone"
 )
 
@@ -56,6 +59,51 @@ func TestVisitorsCountOnce(t *testing.T) {
 	s.wantInt(links, "SELECT sum(visitors) FROM rollups WHERE scope > 0")
 	s.wantInt(all, "SELECT sum(visitors) FROM rollups WHERE scope = 0")
 	s.wantInt(links, "SELECT sum(r.visitors) FROM rollups r JOIN rollup_scopes s ON s.id = -r.scope WHERE s.kind = 'owner'")
+}
+
+// Two transactions have clicks of one visitor. The second waits for the first, and counts
+// the visitor only if that one does not.
+func TestVisitorOfTwoBatchesAtOnce(t *testing.T) {
+	for _, commits := range []bool{true, false} {
+		t.Run(fmt.Sprint("the first commits: ", commits), func(t *testing.T) {
+			s := setup(t)
+			day := dayOf(time.Now().UnixMicro())
+			days := visitorDays{pool: s.pool, known: map[int64]bool{}}
+			s.ok(days.ensure(s.ctx, day))
+			of := func(visitors ...int64) (events []event) {
+				for _, v := range visitors {
+					events = append(events, event{day: day, urlID: 1, visitor: v, kind: visits.Person})
+				}
+				return events
+			}
+			firsts := func(events []event) (all []int16) {
+				for _, e := range events {
+					all = append(all, e.firsts)
+				}
+				return all
+			}
+			first, err := s.pool.Begin(s.ctx)
+			s.ok(err)
+			defer first.Rollback(context.WithoutCancel(s.ctx)) //nolint:errcheck // it may be done
+			one, two := of(1, 2, 2), of(2, 3)
+			s.ok(claimVisitors(s.ctx, first, one))
+			assert.Equal(t, []int16{3, 3, 0}, firsts(one))
+			done := make(chan error)
+			go func() {
+				done <- pgx.BeginFunc(s.ctx, s.pool, func(tx pgx.Tx) error { return claimVisitors(s.ctx, tx, two) })
+			}()
+			s.eventually("the second waits", func() bool { return s.int("SELECT count(*) FROM pg_locks WHERE NOT granted") > 0 })
+			want := []int16{3, 3}
+			if commits {
+				s.ok(first.Commit(s.ctx))
+				want = []int16{0, 3}
+			} else {
+				s.ok(first.Rollback(s.ctx))
+			}
+			s.ok(<-done)
+			assert.Equal(t, want, firsts(two))
+		})
+	}
 }
 
 // A click that Postgres refuses is not its visitor's first one: the next is.

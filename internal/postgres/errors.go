@@ -16,6 +16,7 @@ import (
 // https://www.postgresql.org/docs/current/errcodes-appendix.html.
 const (
 	codeReadOnly       = "25006" // read_only_sql_transaction
+	codeDuplicate      = "23505" // unique_violation
 	codeCheckViolation = "23514" // check_violation, and "no partition found for row"
 	codeUndefinedTable = "42P01"
 	codeNoRight        = "42501" // insufficient_privilege
@@ -52,6 +53,9 @@ func Code(err error) string {
 	}
 	return ""
 }
+
+// Duplicate reports whether err says that a row with the same key is there already.
+func Duplicate(err error) bool { return Code(err) == codeDuplicate }
 
 // Constraint returns the name of the constraint (or unique index) that err says
 // was violated, and "" for any other error.
