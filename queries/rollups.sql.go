@@ -683,17 +683,24 @@ func (q *Queries) ListRollupsOfDay(ctx context.Context, day time.Time) ([]int64,
 }
 
 const listWholeMonths = `-- name: ListWholeMonths :many
-SELECT m.month
+SELECT m.month::date AS month
 FROM (
-    SELECT to_date(right(c.relname::text, 7), 'YYYY_MM') AS month
-    FROM pg_catalog.pg_class c
-    WHERE c.relispartition AND c.relname::text ~ '^events_[0-9]{4}_[0-9]{2}$' AND pg_table_is_visible(c.oid)
-) m
-WHERE NOT EXISTS (SELECT FROM event_parts p WHERE p.month = m.month)
+    SELECT range_agg(tstzrange(COALESCE(b.bounds[1], '-infinity')::timestamptz, COALESCE(b.bounds[2], 'infinity')::timestamptz)) AS held
+    FROM (
+        SELECT regexp_match(pg_get_expr(c.relpartbound, c.oid), 'FROM \((?:''(.*)''|MINVALUE)\) TO \((?:''(.*)''|MAXVALUE)\)') AS bounds
+        FROM pg_catalog.pg_inherits i
+        JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid
+        WHERE i.inhparent = 'events'::regclass AND NOT i.inhdetachpending
+    ) b
+    WHERE b.bounds IS NOT NULL
+) h, generate_series('2000-01-01'::timestamp, now() AT TIME ZONE 'UTC' + '1 year', '1 month') AS m (month)
+WHERE h.held @> tstzrange(m.month AT TIME ZONE 'UTC', (m.month + '1 month') AT TIME ZONE 'UTC')
+    AND NOT EXISTS (SELECT FROM event_parts p WHERE p.month = m.month::date)
 `
 
 // ListWholeMonths returns the months whose events are all in the database, as far as
-// Signpost knows: their partition is attached, and no part of them was archived.
+// Signpost knows: they are within attached partitions, whatever these are called, and no
+// part of them was archived.
 func (q *Queries) ListWholeMonths(ctx context.Context) ([]time.Time, error) {
 	rows, err := q.db.Query(ctx, listWholeMonths)
 	if err != nil {
@@ -816,7 +823,10 @@ func (q *Queries) MakeRollupScopes(ctx context.Context, kinds []string, names []
 const missingRollupMonths = `-- name: MissingRollupMonths :many
 SELECT m.month::date AS month
 FROM (SELECT unnest($1::date[]) AS month) m
-WHERE to_regclass('rollups_' || to_char(m.month, 'YYYY_MM')) IS NULL
+WHERE NOT EXISTS (
+    SELECT FROM pg_catalog.pg_inherits i
+    WHERE i.inhrelid = to_regclass('rollups_' || to_char(m.month, 'YYYY_MM')) AND i.inhparent = 'rollups'::regclass AND NOT i.inhdetachpending
+)
 `
 
 // MissingRollupMonths returns those of the months that have no partition.

@@ -95,11 +95,12 @@ SELECT dimension::text AS dimension, bucket, (CASE WHEN place > @most_values::bi
 FROM placed
 GROUP BY 1, 2, 3;
 
--- name: ArchivedMonths :many
--- ArchivedMonths returns the months from one to another whose events are not all in the
--- database.
-SELECT DISTINCT month FROM event_parts
-WHERE month BETWEEN @from_month::date AND @to_month::date
+-- name: ListMonthsOfRollups :many
+-- ListMonthsOfRollups returns the months from one day on and before another that have
+-- clicks.
+SELECT DISTINCT date_trunc('month', day)::date AS month
+FROM rollups
+WHERE scope = 0 AND day >= @from_day::date AND day < @to_day::date
 ORDER BY month;
 
 -- name: ListRollupScopes :many

@@ -10,34 +10,6 @@ import (
 	"time"
 )
 
-const archivedMonths = `-- name: ArchivedMonths :many
-SELECT DISTINCT month FROM event_parts
-WHERE month BETWEEN $1::date AND $2::date
-ORDER BY month
-`
-
-// ArchivedMonths returns the months from one to another whose events are not all in the
-// database.
-func (q *Queries) ArchivedMonths(ctx context.Context, fromMonth time.Time, toMonth time.Time) ([]time.Time, error) {
-	rows, err := q.db.Query(ctx, archivedMonths, fromMonth, toMonth)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	items := []time.Time{}
-	for rows.Next() {
-		var month time.Time
-		if err := rows.Scan(&month); err != nil {
-			return nil, err
-		}
-		items = append(items, month)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
-
 const countClicksOfUser = `-- name: CountClicksOfUser :one
 SELECT count(*)
 FROM (
@@ -115,6 +87,35 @@ func (q *Queries) HasStatistics(ctx context.Context, id int64) (bool, error) {
 	var column_1 bool
 	err := row.Scan(&column_1)
 	return column_1, err
+}
+
+const listMonthsOfRollups = `-- name: ListMonthsOfRollups :many
+SELECT DISTINCT date_trunc('month', day)::date AS month
+FROM rollups
+WHERE scope = 0 AND day >= $1::date AND day < $2::date
+ORDER BY month
+`
+
+// ListMonthsOfRollups returns the months from one day on and before another that have
+// clicks.
+func (q *Queries) ListMonthsOfRollups(ctx context.Context, fromDay time.Time, toDay time.Time) ([]time.Time, error) {
+	rows, err := q.db.Query(ctx, listMonthsOfRollups, fromDay, toDay)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []time.Time{}
+	for rows.Next() {
+		var month time.Time
+		if err := rows.Scan(&month); err != nil {
+			return nil, err
+		}
+		items = append(items, month)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 const listRollupScopes = `-- name: ListRollupScopes :many

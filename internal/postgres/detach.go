@@ -117,7 +117,7 @@ func lockMonth(ctx context.Context, tx pgx.Tx, month time.Time) (attached bool, 
 	if err := lockForPartitions(ctx, tx, monthLockTimeout); err != nil {
 		return false, err
 	}
-	exists, attached, err := partitionState(ctx, tx, partitionName(month))
+	exists, attached, err := partitionState(ctx, tx, "events", partitionName(month))
 	if err == nil && exists && !attached {
 		err = &MonthError{month, ErrDetached}
 	}

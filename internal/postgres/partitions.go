@@ -26,7 +26,7 @@ var (
 	ErrMonth = errors.New("month is outside the range of events")
 	// ErrDetached says that somebody detached the month's partition and left the table
 	// there. It is not for us to decide about its rows.
-	ErrDetached = errors.New("a table of that name exists that is not a partition of events: drop it or attach it")
+	ErrDetached = errors.New("a table of that name exists that is not a partition: drop it or attach it")
 )
 
 // MonthError says that events cannot have a partition of a month. Trying again does not
@@ -136,7 +136,7 @@ func makePartition(ctx context.Context, tx pgx.Tx, month time.Time) error {
 	if err := lockForPartitions(ctx, tx, attachLockTimeout); err != nil {
 		return err
 	}
-	exists, attached, err := partitionState(ctx, tx, partitionName(month))
+	exists, attached, err := partitionState(ctx, tx, "events", partitionName(month))
 	if err != nil || attached {
 		return err
 	}
@@ -176,13 +176,13 @@ func attachPartition(ctx context.Context, tx pgx.Tx, table string, month time.Ti
 
 func bound(t time.Time) string { return t.Format("2006-01-02 15:04:05+00") }
 
-func partitionState(ctx context.Context, db DB, name string) (exists, attached bool, err error) {
+func partitionState(ctx context.Context, db DB, of, name string) (exists, attached bool, err error) {
 	err = db.QueryRow(ctx, `
 		SELECT to_regclass($1) IS NOT NULL,
 			EXISTS (SELECT FROM pg_inherits
 				WHERE inhrelid = to_regclass($1)
-				AND inhparent = 'events'::regclass
-				AND NOT inhdetachpending)`, name).Scan(&exists, &attached)
+				AND inhparent = to_regclass($2)
+				AND NOT inhdetachpending)`, name, of).Scan(&exists, &attached)
 	if err != nil {
 		return false, false, fmt.Errorf("look for the partition: %w", err)
 	}
@@ -198,7 +198,7 @@ func DetachedMonths(ctx context.Context, pool *pgxpool.Pool, times []time.Time) 
 	}
 	var detached []time.Time
 	for _, month := range months {
-		exists, attached, err := partitionState(ctx, pool, partitionName(month))
+		exists, attached, err := partitionState(ctx, pool, "events", partitionName(month))
 		if err != nil {
 			return nil, err
 		}
@@ -290,7 +290,8 @@ type Partition struct {
 }
 
 // EnsurePartition makes a partition unless it is there, like EnsurePartitions: nobody
-// waits for it, and any number of processes may do so at once.
+// waits for it, and any number of processes may do so at once. The error is ErrDetached
+// if there is a table of its name that is no partition.
 func EnsurePartition(ctx context.Context, pool *pgxpool.Pool, p Partition) error {
 	of, name := pgx.Identifier{p.Of}.Sanitize(), pgx.Identifier{p.Name}.Sanitize()
 	with := ""
@@ -301,9 +302,12 @@ func EnsurePartition(ctx context.Context, pool *pgxpool.Pool, p Partition) error
 		if err := lockForPartitions(ctx, tx, attachLockTimeout); err != nil {
 			return err
 		}
-		var exists bool
-		if err := tx.QueryRow(ctx, "SELECT to_regclass($1) IS NOT NULL", p.Name).Scan(&exists); err != nil || exists {
-			return wrap("look for the table", err)
+		exists, attached, err := partitionState(ctx, tx, p.Of, p.Name)
+		if err != nil || attached {
+			return err
+		}
+		if exists {
+			return ErrDetached
 		}
 		return execAll(ctx, tx,
 			"CREATE TABLE "+name+" (LIKE "+of+" INCLUDING ALL EXCLUDING INDEXES)"+with,

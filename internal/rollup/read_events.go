@@ -75,14 +75,20 @@ func checkEvents(ctx context.Context, q *queries.Queries, query Query) error {
 	if query.Links {
 		most /= 2 // there is no other breakdown then
 	}
+	whole, err := wholeMonths(ctx, q)
+	if err != nil {
+		return err
+	}
 	for _, r := range query.ranges() {
 		from, to := r.days()
-		months, err := q.ArchivedMonths(ctx, dateAt(from).monthStart().utc(), to.AddDate(0, 0, -1))
+		months, err := q.ListMonthsOfRollups(ctx, from, to)
 		if err != nil {
-			return fmt.Errorf("list archived months: %w", err)
+			return fmt.Errorf("list months with clicks: %w", err)
 		}
-		if len(months) > 0 {
-			return &ArchivedEventsError{months[len(months)-1]}
+		for _, month := range slices.Backward(months) {
+			if !whole[monthOf(dayNumber(month))] {
+				return &ArchivedEventsError{month}
+			}
 		}
 		n, err := countClicks(ctx, q, query, r, most+1)
 		if err != nil {

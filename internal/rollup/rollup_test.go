@@ -402,6 +402,57 @@ func TestMonthTakenAway(t *testing.T) {
 	require.NoError(t, err)
 	fold(t, pool)
 	require.Equal(t, int64(2), number(t, pool, "SELECT sum(clicks) FROM rollups WHERE scope IN (0, 1)"))
+
+	query := rollup.Query{
+		Scope: 1, Filter: rollup.Filter{rollup.Country: {Names: []string{"DE"}}, rollup.Browser: {Names: []string{""}}},
+	}
+	query.Range, err = rollup.Request{From: base.Format(time.DateOnly), To: base.AddDate(0, 0, 2).Format(time.DateOnly)}.Resolve(base.AddDate(0, 0, 1), rollup.Extent{})
+	require.NoError(t, err)
+	_, err = rollup.Read(t.Context(), queries.New(pool), query)
+	var archived *rollup.ArchivedEventsError
+	require.ErrorAs(t, err, &archived, "its events are not counted as none")
+	assert.Equal(t, base, archived.Month)
+	query.Range.From = base.AddDate(0, 0, 1)
+	_, err = rollup.Read(t.Context(), queries.New(pool), query)
+	require.NoError(t, err, "a range without clicks")
+}
+
+// A partition that an operator made holds its months, whatever it is called.
+func TestMonthsOfAnOperatorsPartition(t *testing.T) {
+	t.Parallel()
+	pool := pgtest.Pool(t)
+	exec(t, pool, "CREATE TABLE events_old PARTITION OF events FOR VALUES FROM (MINVALUE) TO ('2011-05-01')")
+	exec(t, pool, "CREATE TABLE events_half PARTITION OF events FOR VALUES FROM ('2011-05-01') TO ('2011-05-15')")
+	ingest(t, pool, clickOn(1, time.Date(2011, time.April, 3, 4, 5, 6, 0, time.UTC), 3))
+	ingest(t, pool, clickOn(1, time.Date(2011, time.May, 3, 4, 5, 6, 0, time.UTC), 2))
+	fold(t, pool)
+	exec(t, pool, "DELETE FROM events WHERE id = (SELECT min(id) FROM events)")
+	exec(t, pool, "DELETE FROM events WHERE id = (SELECT max(id) FROM events)")
+	assert.Equal(t, int64(2), check(t, pool).Differ, "rows of the month that is there as a whole")
+	_, err := rollup.Rebuild(t.Context(), pool, time.Time{}, time.Time{})
+	require.NoError(t, err)
+	fold(t, pool)
+	assert.Equal(t, int64(2), number(t, pool, "SELECT sum(clicks) FROM rollups WHERE scope = 0 AND day < '2011-05-01'"))
+	assert.Equal(t, int64(2), number(t, pool, "SELECT sum(clicks) FROM rollups WHERE scope = 0 AND day >= '2011-05-01'"))
+	assert.Zero(t, check(t, pool).Differ)
+}
+
+// An operator's table in the place of a partition of rollups is named.
+func TestDetachedRollups(t *testing.T) {
+	t.Parallel()
+	pool := pgtest.Pool(t)
+	links(t, pool)
+	ingest(t, pool, clickOn(1, base, 1))
+	fold(t, pool)
+	exec(t, pool, "ALTER TABLE rollups DETACH PARTITION "+base.Format("rollups_2006_01"))
+	ingest(t, pool, clickOn(1, base, 1))
+	err := rollup.Fold(t.Context(), pool)
+	require.ErrorIs(t, err, postgres.ErrDetached)
+	assert.ErrorContains(t, err, base.Format("rollups_2006_01"))
+	exec(t, pool, fmt.Sprintf("ALTER TABLE rollups ATTACH PARTITION %s FOR VALUES FROM ('%s') TO ('%s')",
+		base.Format("rollups_2006_01"), base.Format(time.DateOnly), base.AddDate(0, 1, 0).Format(time.DateOnly)))
+	fold(t, pool)
+	wantSame(t, pool, 2)
 }
 
 // Many processes merge while clicks come in. Connections are cut in the middle.

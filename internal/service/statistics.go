@@ -733,7 +733,7 @@ func explain(err error) error {
 		return unanswerable(fmt.Sprintf("this would have to read %d single clicks, more than %d", many.Clicks, many.Limit),
 			"ask for a shorter range, or leave out a filter")
 	case errors.As(err, &archived):
-		return unanswerable("this would have to read single clicks, and those of "+archived.Month.Format("January 2006")+" are in the archive",
+		return unanswerable("this would have to read single clicks, and those of "+archived.Month.Format("January 2006")+" are not in the database any more",
 			"ask for a later range, or leave out a filter")
 	}
 	return err
