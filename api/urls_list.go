@@ -25,14 +25,17 @@ type urlListInput struct {
 	IsActive filterParam `query:"is_active" doc:"Only links that are, or are not, active."`
 	Tag      string      `query:"tag" doc:"Only links with this tag."`
 	Domain   string      `query:"domain" doc:"Only links of the domain with this host."`
-	Sort     string      `query:"sort" enum:"clicks,-clicks,people,-people,last_clicked_at,-last_clicked_at" doc:"Sorted by one of the link's numbers instead, with - the largest first, and links without clicks as if they had the smallest. Where a link stands may lag behind its clicks by a minute or two, and order_as_of says so; the numbers shown do not. Such a list is walked by cursor."`
-	Search   string      `query:"search" doc:"Only links with this text in their title or target, whatever the case; three letters or digits in a row at least."`
+	// ShortCode serves clients that know a short link, and not its id.
+	ShortCode string `query:"short_code" example:"spring" doc:"Only the link with this code, on the domain that domain names, or on the main one. It goes with no other filter."`
+	Sort      string `query:"sort" enum:"clicks,-clicks,people,-people,last_clicked_at,-last_clicked_at" doc:"Sorted by one of the link's numbers instead, with - the largest first, and links without clicks as if they had the smallest. Where a link stands may lag behind its clicks by a minute or two, and order_as_of says so; the numbers shown do not. Such a list is walked by cursor."`
+	Search    string `query:"search" doc:"Only links with this text in their title or target, whatever the case; three letters or digits in a row at least."`
 }
 
 // Resolve implements huma.Resolver.
 func (in *urlListInput) Resolve(h huma.Context) []error {
 	return slices.Concat(in.ExportInput.Resolve(h),
-		checkText("tag", in.Tag, links.MaxTag), checkText("domain", in.Domain, links.MaxHost), checkSearch(in.Search))
+		checkText("tag", in.Tag, links.MaxTag), checkText("domain", in.Domain, links.MaxHost), checkSearch(in.Search),
+		checkText("short_code", in.ShortCode, links.MaxCode))
 }
 
 // checkSearch returns an error for a text that cannot be searched for. The index of
@@ -77,7 +80,10 @@ func (in *urlListInput) list() (service.LinkList, error) {
 }
 
 func (a *API) listURLs(ctx context.Context, in *urlListInput) (*listOutput[URL], error) {
-	if in.Sort != "" {
+	switch {
+	case in.ShortCode != "":
+		return a.listURLOfCode(ctx, in)
+	case in.Sort != "":
 		return a.listSortedURLs(ctx, in)
 	}
 	l, err := in.list()
@@ -101,6 +107,20 @@ func (a *API) listURLs(ctx context.Context, in *urlListInput) (*listOutput[URL],
 	}
 	return out, err
 }
+
+// listURLOfCode lists the link with a code, if there is one.
+func (a *API) listURLOfCode(ctx context.Context, in *urlListInput) (*listOutput[URL], error) {
+	if in.UserID != 0 || in.IsActive.value() != nil || in.Tag != "" || in.Search != "" || in.Sort != "" || in.Cursor != "" || in.numbered() {
+		return nil, errOnlyCode
+	}
+	found, err := a.service.FindLinks(ctx, actorIn(ctx), strings.Clone(in.Domain), strings.Clone(in.ShortCode))
+	if err != nil {
+		return nil, err
+	}
+	return newList(&in.PageInput, found, func(l service.Link) URL { return URL(l) }, func(service.Link) string { return "" })
+}
+
+var errOnlyCode = invalid("short_code", "goes with no other filter than domain")
 
 // listSortedURLs lists links by one of their numbers. A cursor goes on in its own list
 // only.
@@ -150,7 +170,10 @@ func (a *API) listSortedURLs(ctx context.Context, in *urlListInput) (*listOutput
 // exportURLs exports the links that listURLs would list: all of them, or the page that
 // the request names.
 func (a *API) exportURLs(ctx context.Context, in *urlListInput) (service.Export, error) {
-	if in.Sort != "" {
+	switch {
+	case in.ShortCode != "":
+		return service.Export{}, invalid("short_code", "is for lists")
+	case in.Sort != "":
 		return service.Export{}, invalid("sort", "is for lists; a file is in the order of ids")
 	}
 	l, err := in.list()

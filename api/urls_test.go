@@ -470,3 +470,32 @@ func TestTextDirectionIsRefused(t *testing.T) {
 		t.Errorf("an older title became %q", a.body["title"])
 	}
 }
+
+// A link is found by its code and domain.
+func TestURLOfCode(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	id, _ := b.insertLink(testLink{code: "café", target: "https://example.com/"})
+	b.insertLink(testLink{code: "other", target: "https://example.com/"})
+	b.exec("INSERT INTO domains (id, host) OVERRIDING SYSTEM VALUE VALUES (5, 'go.example')")
+	b.exec(`INSERT INTO urls (user_id, domain_id, short_code, original_url) SELECT user_id, 5, 'other', original_url FROM urls WHERE id = $1`, id)
+	for query, want := range map[string]string{
+		"short_code=caf%C3%A9": "https://sign.example/caf%C3%A9", "short_code=cafe%CC%81": "https://sign.example/caf%C3%A9",
+		"short_code=other&domain=sign.example": "https://sign.example/other", "short_code=other&domain=go.example": "https://go.example/other",
+		"short_code=Other": "", "short_code=caf%C3%A9&domain=go.example": "",
+	} {
+		a := b.want(200, RoleReader, "GET", "/urls?"+query, nil)
+		got := ""
+		for _, row := range a.rows() {
+			got += row["short_url"].(string)
+		}
+		if got != want || a.body["next_cursor"] != nil {
+			t.Errorf("%s: %s", query, a.raw)
+		}
+	}
+	for _, query := range []string{"tag=x", "user_id=1", "is_active=true", "search=abc", "sort=clicks", "page=1", "format=csv"} {
+		if a := b.want(400, RoleReader, "GET", "/urls?short_code=other&"+query, nil); a.fields()["short_code"] == "" {
+			t.Errorf("%s: %s", query, a.raw)
+		}
+	}
+}

@@ -16,7 +16,8 @@ import (
 )
 
 // Run is the whole program: it runs the command in args with the configuration in
-// environ. It returns the exit code: 0, or 1 after an error, which it prints.
+// environ. It returns the exit code: 0, or after an error, which it prints, 1 or the
+// code of that error.
 func Run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) int {
 	root := rootCommand(environ)
 	root.SetArgs(args)
@@ -25,6 +26,10 @@ func Run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	if err := root.ExecuteContext(ctx); err != nil {
 		if !errors.Is(err, errSilent) {
 			_, _ = fmt.Fprintf(stderr, "signpost: %v\n", err)
+		}
+		var coded *codedError
+		if errors.As(err, &coded) {
+			return coded.code
 		}
 		return 1
 	}
@@ -42,7 +47,6 @@ func rootCommand(environ []string) *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(
 		devCommand(environ),
 		apiCommand(environ),
@@ -52,6 +56,7 @@ func rootCommand(environ []string) *cobra.Command {
 		spoolCommand(environ),
 		importCommand(environ),
 		exportCommand(environ),
+		linksCommand(environ),
 		statsCommand(environ),
 		batchesCommand(environ),
 		clicksCommand(environ),

@@ -22,6 +22,12 @@ import (
 // devDatabase is the name of the database in the private cluster.
 const devDatabase = "signpost"
 
+// Files in the data folder by which commands in the same folder reach the server.
+const (
+	devToken   = "admin-token"
+	devAddress = "address" // while the server runs
+)
+
 func devCommand(environ []string) *cobra.Command {
 	var data string
 	cmd := &cobra.Command{
@@ -49,7 +55,7 @@ func runDev(cmd *cobra.Command, environ []string, data string) error {
 		return fmt.Errorf("make the data folder: %w", err)
 	}
 	if cfg.AdminToken == "" {
-		if cfg.AdminToken, err = devToken(data); err != nil {
+		if cfg.AdminToken, err = keptToken(data); err != nil {
 			return err
 		}
 	}
@@ -63,6 +69,7 @@ func runDev(cmd *cobra.Command, environ []string, data string) error {
 		p.addAdmin,
 		func(ctx context.Context) error { return p.addWorker(ctx, "") },
 		p.addAPI,
+		func(context.Context) error { return p.leaveAddress(data) },
 		func(context.Context) error { return p.banner(data) },
 	)
 }
@@ -77,9 +84,9 @@ func devEnviron(environ []string, data string) []string {
 	}, environ...)
 }
 
-// devToken returns the admin token of a data folder. It is made on the first start.
-func devToken(data string) (string, error) {
-	path := filepath.Join(data, "admin-token")
+// keptToken returns the admin token of a data folder. It is made on the first start.
+func keptToken(data string) (string, error) {
+	path := filepath.Join(data, devToken)
 	switch b, err := os.ReadFile(path); {
 	case err == nil && strings.TrimSpace(string(b)) != "":
 		return strings.TrimSpace(string(b)), nil
@@ -124,13 +131,23 @@ func (p *process) addDatabase(ctx context.Context, data string) error {
 	return nil
 }
 
+// leaveAddress keeps the address of the server in the data folder while it runs.
+func (p *process) leaveAddress(data string) error {
+	path := filepath.Join(data, devAddress)
+	if err := os.WriteFile(path, []byte(localURL(p.listen)+"\n"), 0o600); err != nil {
+		return fmt.Errorf("keep the address: %w", err)
+	}
+	p.add("address", func(context.Context) error { return os.Remove(path) })
+	return nil
+}
+
 // banner prints where everything can be found.
 func (p *process) banner(data string) error {
 	database := "as DATABASE_URL says"
 	if p.private {
 		database = "private, in " + relative(filepath.Join(data, "postgres"))
 	}
-	token := p.cfg.AdminToken + "   (kept in " + relative(filepath.Join(data, "admin-token")) + ")"
+	token := p.cfg.AdminToken + "   (kept in " + relative(filepath.Join(data, devToken)) + ")"
 	_, err := fmt.Fprintf(p.stdout, `
 Signpost is running. Ctrl-C stops it.
 

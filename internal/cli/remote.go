@@ -24,13 +24,13 @@ import (
 type remoteFlags struct{ server, token string }
 
 func (f *remoteFlags) add(flags *pflag.FlagSet) {
-	flags.StringVar(&f.server, "server", "", "address of the server (default $SIGNPOST_URL or http://localhost:8080)")
+	flags.StringVar(&f.server, "server", "", "address of the server (default $SIGNPOST_URL, or where \"signpost dev\" runs, or http://localhost:8080)")
 	flags.StringVar(&f.token, "token", "", "API token (default $SIGNPOST_TOKEN, or what \"signpost dev\" keeps in .signpost)")
 }
 
 // client returns a client of the server that the flags and environ name.
 func (f *remoteFlags) client(environ []string) (*client.Client, error) {
-	server := cmp.Or(f.server, variable(environ, "SIGNPOST_URL"), "http://localhost:8080")
+	server := cmp.Or(f.server, variable(environ, "SIGNPOST_URL"), devServer(), "http://localhost:8080")
 	token, err := findToken(environ, server, f.token, "")
 	if err != nil {
 		return nil, err
@@ -44,13 +44,15 @@ func (f *remoteFlags) client(environ []string) (*client.Client, error) {
 func findToken(environ []string, server, given, configured string) (string, error) {
 	token := cmp.Or(given, variable(environ, "SIGNPOST_TOKEN"))
 	if token == "" && isLocal(server) {
-		token = cmp.Or(configured, localToken())
+		token = cmp.Or(configured, devFile(devToken))
 	}
 	if token == "" {
-		return "", errors.New("there is no token: give one with --token or SIGNPOST_TOKEN")
+		return "", errNoToken
 	}
 	return token, nil
 }
+
+var errNoToken = errors.New("there is no token: give one with --token or SIGNPOST_TOKEN")
 
 // variable returns the value of the last name=value in environ.
 func variable(environ []string, name string) (value string) {
@@ -72,10 +74,20 @@ func isLocal(server string) bool {
 	return u.Hostname() == "localhost" || ip != nil && ip.IsLoopback()
 }
 
-// localToken returns the token that "signpost dev" keeps in the folder in which it was
+// devServer returns the address of the "signpost dev" that runs in this folder, "" if
+// there is none. It is never one of another machine, whoever wrote the file: tokens will
+// be sent there.
+func devServer() string {
+	if server := devFile(devAddress); isLocal(server) {
+		return server
+	}
+	return ""
+}
+
+// devFile returns what "signpost dev" keeps in a file of the folder in which it was
 // started, "" if there is none.
-func localToken() string {
-	text, err := os.ReadFile(filepath.Join(".signpost", "admin-token"))
+func devFile(name string) string {
+	text, err := os.ReadFile(filepath.Join(".signpost", name))
 	if err != nil {
 		return ""
 	}

@@ -20,8 +20,9 @@ const (
 	askTimeout = 15 * time.Second
 	// answerTimeout bounds the wait for the answer after an upload was sent.
 	answerTimeout = time.Minute
-	// maxAnswer bounds an answer that is read into memory, in bytes.
-	maxAnswer = 1 << 20
+	// maxAnswer bounds an answer that is read into memory, in bytes. The rows of a page
+	// may have half of it.
+	maxAnswer = 2 << 20
 )
 
 // A Client sends requests to one server, with one token. It may be used concurrently.
@@ -92,8 +93,8 @@ func Temporary(err error) bool {
 	return errors.As(err, &broken)
 }
 
-// statusOf returns the status of an answer that is an error, 0 if there was none.
-func statusOf(err error) int {
+// Status returns the status of an answer that is an error, 0 if there was none.
+func Status(err error) int {
 	var own *Error
 	if errors.As(err, &own) {
 		return own.Status

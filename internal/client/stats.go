@@ -53,7 +53,7 @@ func (c *Client) LinkStatistics(ctx context.Context, host, code string, query ur
 	}
 	var st Statistics
 	err := c.get(ctx, "/stats?"+all.Encode(), &st)
-	if id, numeric := strconv.ParseInt(code, 10, 64); numeric == nil && host == "" && statusOf(err) == http.StatusNotFound {
+	if id, numeric := strconv.ParseInt(code, 10, 64); numeric == nil && host == "" && Status(err) == http.StatusNotFound {
 		err = c.get(ctx, "/urls/"+strconv.FormatInt(id, 10)+"/stats?"+query.Encode(), &st)
 	}
 	return st, err

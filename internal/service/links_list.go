@@ -3,6 +3,7 @@ package service
 import (
 	"cmp"
 	"context"
+	"errors"
 	"math"
 	"slices"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/signpost/signpost/internal/linkcache"
+	"github.com/signpost/signpost/internal/links"
 	"github.com/signpost/signpost/internal/postgres"
 	"github.com/signpost/signpost/queries"
 )
@@ -78,6 +80,26 @@ func (s *Service) linkList(ctx context.Context, in LinkList) (linkList, error) {
 		l.domainID = &id
 	}
 	return l, nil
+}
+
+// FindLinks returns the link with a code on the domain with a host, "" for the main one,
+// or no link.
+func (s *Service) FindLinks(ctx context.Context, actor Actor, host, code string) ([]Link, error) {
+	if err := actor.Require(ReadsLinks); err != nil {
+		return nil, err
+	}
+	domainID, err := s.FindDomain(ctx, host)
+	if err != nil {
+		return nil, err
+	}
+	id, err := s.lists().FindLink(ctx, domainID, links.NormalCode(code))
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return []Link{}, nil
+	case err != nil:
+		return nil, err
+	}
+	return s.linksOf(ctx, []int64{id})
 }
 
 var likeEscaper = strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`)
