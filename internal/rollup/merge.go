@@ -271,7 +271,7 @@ func (m *merge) save(ctx context.Context, rows map[key]*row) error {
 
 // link does what is to be done with one row, and notes what that changes elsewhere.
 func (m *merge) link(ctx context.Context, t *task, r *row, counted *counted, lasts map[key]time.Time, kept *quarterChanges) error {
-	before := r.sum()
+	before, lastBefore := r.sum(), r.last
 	var change sides
 	for i := range t.entries {
 		if err := t.entries[i].addTo(&change); err != nil {
@@ -301,13 +301,27 @@ func (m *merge) link(ctx context.Context, t *task, r *row, counted *counted, las
 			return err
 		}
 	}
-	if after := r.sum(); after != before {
+	m.noteTotals(r, before, lastBefore)
+	return nil
+}
+
+// noteTotals notes by how much the totals of a link change with one of its rows. That its
+// last click was taken away is told by a negative change.
+func (m *merge) noteTotals(r *row, before Counts, lastBefore time.Time) {
+	after := r.sum()
+	if after == before && r.last.Equal(lastBefore) {
+		return
+	}
+	changes := []Counts{after.Minus(before)}
+	if r.last.Before(lastBefore) {
+		changes = []Counts{Counts{}.Minus(before), after}
+	}
+	for _, n := range changes {
 		m.totals.URLIds = append(m.totals.URLIds, r.scope)
-		m.totals.Clicks = append(m.totals.Clicks, after.Clicks-before.Clicks)
-		m.totals.People = append(m.totals.People, after.People-before.People)
+		m.totals.Clicks = append(m.totals.Clicks, n.Clicks)
+		m.totals.People = append(m.totals.People, n.People)
 		m.totals.LastAts = append(m.totals.LastAts, r.last)
 	}
-	return nil
 }
 
 // correct makes a row of a link what was counted, and changes the rows of all links and

@@ -190,6 +190,27 @@ func TestStatisticsFollowEvents(t *testing.T) {
 	}
 }
 
+// The last click of a link is taken away in the batch that brings an earlier one.
+func TestLastClickIsTakenAway(t *testing.T) {
+	t.Parallel()
+	pool := pgtest.Pool(t)
+	links(t, pool)
+	clicks := clickOn(1, base.Add(time.Hour), 3)
+	ingest(t, pool, []rollup.Event{clicks[0], clicks[2]})
+	fold(t, pool)
+	wantTotals(t, pool)
+	exec(t, pool, "DELETE FROM events WHERE occurred_at = $1", clicks[2].At)
+	var changes rollup.Changes
+	changes.Remove(clicks[2])
+	changes.Add(clicks[1])
+	apply(t, pool, &changes)
+	clicks[1].Kind = rollup.Person
+	insert(t, pool, clicks[1])
+	fold(t, pool)
+	wantSame(t, pool, 2)
+	wantTotals(t, pool)
+}
+
 // Check notices each way in which a row can be wrong, and a rebuild mends it.
 func TestCheckFindsWhatIsWrong(t *testing.T) {
 	t.Parallel()
