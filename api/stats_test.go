@@ -102,8 +102,17 @@ func TestStatisticsOfLink(t *testing.T) {
 			{"start": "2025-03-30T00:00:00+01:00", "clicks": 3, "people": 2, "robots": 1, "visitors": 1},
 			{"start": "2025-03-31T00:00:00+02:00", "clicks": 1, "people": 1, "robots": 0, "visitors": 1}
 		],
-		"pending": 0, "visitors_window": "day", "visitors_of": "link", "source": "statistics"
+		"imported_clicks": 0, "pending": 0, "visitors_window": "day", "visitors_of": "link", "source": "statistics"
 	}`, without(t, a))
+
+	// What another service had counted is told apart.
+	b.exec("UPDATE urls SET imported_clicks = 1500 WHERE id = 101")
+	for _, path := range []string{"/urls/101/stats?", "/stats?short_code=one&"} {
+		a = b.want(200, RoleReader, "GET", path+sunday, nil)
+		assert.Equal(t, 1500.0, a.body["imported_clicks"], path)
+		assert.Equal(t, 3.0, a.body["totals"].(map[string]any)["clicks"], path)
+	}
+	assert.NotContains(t, b.want(200, RoleReader, "GET", "/stats?"+sunday, nil).body, "imported_clicks")
 
 	a = b.want(200, RoleReader, "GET", "/urls/101/stats?interval=hour&compare=previous&"+sunday, nil)
 	series := a.body["series"].([]any)

@@ -175,8 +175,9 @@ LIMIT @row_limit;
 
 -- name: HasStatistics :one
 -- HasStatistics reports whether there is a link with the id, or clicks of one that was
--- deleted.
-SELECT (EXISTS (SELECT FROM urls u WHERE u.id = @id) OR EXISTS (SELECT FROM rollups r WHERE r.scope = @id))::boolean;
+-- deleted; and how many clicks the link was imported with.
+SELECT (EXISTS (SELECT FROM urls u WHERE u.id = @id) OR EXISTS (SELECT FROM rollups r WHERE r.scope = @id))::boolean AS known,
+    COALESCE((SELECT u.imported_clicks FROM urls u WHERE u.id = @id), 0)::bigint AS imported_clicks;
 
 -- name: NameLinks :many
 SELECT urls.id, urls.short_code, urls.title, domains.host

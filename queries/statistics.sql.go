@@ -77,16 +77,22 @@ func (q *Queries) FindRollupScope(ctx context.Context, kind string, name string)
 }
 
 const hasStatistics = `-- name: HasStatistics :one
-SELECT (EXISTS (SELECT FROM urls u WHERE u.id = $1) OR EXISTS (SELECT FROM rollups r WHERE r.scope = $1))::boolean
+SELECT (EXISTS (SELECT FROM urls u WHERE u.id = $1) OR EXISTS (SELECT FROM rollups r WHERE r.scope = $1))::boolean AS known,
+    COALESCE((SELECT u.imported_clicks FROM urls u WHERE u.id = $1), 0)::bigint AS imported_clicks
 `
 
+type HasStatisticsRow struct {
+	Known          bool
+	ImportedClicks int64
+}
+
 // HasStatistics reports whether there is a link with the id, or clicks of one that was
-// deleted.
-func (q *Queries) HasStatistics(ctx context.Context, id int64) (bool, error) {
+// deleted; and how many clicks the link was imported with.
+func (q *Queries) HasStatistics(ctx context.Context, id int64) (HasStatisticsRow, error) {
 	row := q.db.QueryRow(ctx, hasStatistics, id)
-	var column_1 bool
-	err := row.Scan(&column_1)
-	return column_1, err
+	var i HasStatisticsRow
+	err := row.Scan(&i.Known, &i.ImportedClicks)
+	return i, err
 }
 
 const listMonthsOfRollups = `-- name: ListMonthsOfRollups :many
