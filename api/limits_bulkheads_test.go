@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"sync"
 	"testing"
@@ -48,6 +49,41 @@ func TestSlowExportsLeaveRoomForUploads(t *testing.T) {
 	}
 	b.want(http.StatusAccepted, RoleAdmin, "POST", "/users/bulk", csvOfUsers, "Content-Type", "text/csv")
 	b.want(http.StatusServiceUnavailable, RoleReader, "GET", "/users?format=csv", nil) // it waits until the deadline
+}
+
+// Statistics and the beginning of listening to clicks wait for the same places as lists,
+// and files of statistics for those of exports.
+func TestStatisticsTakePlaces(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	id, _ := b.insertLink(testLink{code: "one", target: "https://example.org/"})
+	paths := []string{"/stats", "/stats/countries", "/stats/links?range=all", "/live"}
+	for _, path := range []string{"/stats", "/stats/referrers", "/live"} {
+		paths = append(paths, fmt.Sprintf("/urls/%d%s", id, path))
+	}
+	for places, paths := range map[*bulkhead][]string{
+		b.api.bulkheads.lists: paths, b.api.bulkheads.exports: {"/stats?format=csv", "/stats/links?format=ndjson"},
+	} {
+		var held []func()
+		for range cap(places.places) {
+			leave, err := places.enter(t.Context())
+			require.NoError(t, err)
+			held = append(held, leave)
+		}
+		var wait sync.WaitGroup
+		for _, path := range paths {
+			wait.Go(func() {
+				a := b.do(RoleReader, "GET", path, nil)
+				assert.Equal(t, http.StatusServiceUnavailable, a.status, path)
+				assert.NotEmpty(t, a.header.Get("Retry-After"), path)
+			})
+		}
+		wait.Wait()
+		for _, leave := range held {
+			leave()
+		}
+	}
+	b.want(200, RoleReader, "GET", "/stats", nil)
 }
 
 func TestABulkheadIsBounded(t *testing.T) {

@@ -124,7 +124,8 @@ func TestSlowExportIsCut(t *testing.T) {
 func TestPlacesOfOneToken(t *testing.T) {
 	t.Parallel()
 	b := setup(t, func(o *Options) { o.ImportMaxUploads, o.ExportMaxActive = 2, 2 })
-	b.api.watchers.places.perToken = 1
+	b.api.watchers.places.perToken, b.api.listeners.places.perToken = 1, 1
+	b.api.listeners.life = time.Minute
 	b.fill(3 * service.ExportPiece)
 	path := fmt.Sprintf("/imports/%d/progress", b.imported("running", 100, 10))
 
@@ -132,6 +133,7 @@ func TestPlacesOfOneToken(t *testing.T) {
 	b.until("an upload has its place", func() bool { return b.api.uploads.count() == 1 })
 	b.slowAs(b.tokens[RoleAdmin], "/urls?format=csv")
 	b.watch(t, path, "Authorization", "Bearer "+b.tokens[RoleAdmin]).event()
+	b.watch(t, "/live", "Authorization", "Bearer "+b.tokens[RoleAdmin]).event()
 
 	a := b.want(429, RoleAdmin, "POST", "/imports?kind=users", csvOfUsers, "Content-Type", "text/csv")
 	if a.header.Get("Retry-After") != "10" {
@@ -139,11 +141,13 @@ func TestPlacesOfOneToken(t *testing.T) {
 	}
 	b.want(429, RoleAdmin, "GET", "/urls?format=csv", nil)
 	b.want(429, RoleAdmin, "GET", path, nil)
+	b.want(429, RoleAdmin, "GET", "/live", nil)
 
 	bootstrap := []string{"Authorization", "Bearer " + testAdminToken}
 	b.want(202, 0, "POST", "/imports?kind=users", csvOfUsers, append(bootstrap, "Content-Type", "text/csv")...)
 	b.want(200, RoleReader, "GET", "/users?format=csv", nil)
 	b.watch(t, path).event()
+	b.watch(t, "/live").event()
 }
 
 // Repeated uploads are bounded as well, since each may need megabytes to unpack.
@@ -257,10 +261,13 @@ func TestStreamsEndWithTheirToken(t *testing.T) {
 		b := setup(t)
 		b.api.clientLimits.recheckToken = 5 * time.Millisecond
 		b.api.watchers.look, b.api.watchers.beat = 5*time.Millisecond, 10*time.Millisecond
+		b.api.listeners.look, b.api.listeners.life = 5*time.Millisecond, time.Minute
 		b.fill(3 * service.ExportPiece)
 		secret, finish := b.newToken(RoleReader, end)
 		s := b.watch(t, fmt.Sprintf("/imports/%d/progress", b.imported("running", 100, 10)), "Authorization", "Bearer "+secret)
 		s.event()
+		live := b.watch(t, "/live", "Authorization", "Bearer "+secret)
+		live.event()
 		export := b.slowAs(secret, "/urls?format=csv")
 		for range 3 { // both go on
 			if _, ok := s.next(); !ok {
@@ -271,11 +278,14 @@ func TestStreamsEndWithTheirToken(t *testing.T) {
 		if e := s.event(); e != (sseEvent{}) {
 			t.Errorf("%s: the stream says %+v", end, e)
 		}
+		if e := live.event(); e != (sseEvent{}) {
+			t.Errorf("%s: clicks are told on: %+v", end, e)
+		}
 		if _, err := io.ReadAll(export); err == nil {
 			t.Errorf("%s: the export seems to be whole", end)
 		}
 		eventually(t, "the places to be free", func() bool {
-			return b.api.exports.count() == 0 && b.api.watchers.places.count() == 0
+			return b.api.exports.count() == 0 && b.api.watchers.places.count() == 0 && b.api.listeners.places.count() == 0
 		})
 		if !strings.Contains(b.log.String(), `"export cut off"`) {
 			t.Errorf("%s: nothing is said in the log", end)
