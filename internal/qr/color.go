@@ -27,19 +27,28 @@ func ParseColor(text string) (color.RGBA, error) {
 
 func hexOf(c color.RGBA) string { return fmt.Sprintf("#%02x%02x%02x", c.R, c.G, c.B) }
 
-// minContrast is the least contrast of two colors in a code, which is what WCAG 2 asks of
-// graphics. Cameras see less than a decoder of files: they need some to spare.
-const minContrast = 3
+const (
+	// minContrast is the least contrast of two colors in a code, which is what WCAG 2 asks
+	// of graphics. Cameras see less than a decoder of files: they need some to spare.
+	minContrast = 3
+	// minStep is the least difference of the two in the gray of a reader, from 0 to 255.
+	// For readers blue is as bright as red, so that blue on green is one gray for them
+	// although eyes see a contrast.
+	minStep = 64
+)
 
 // CheckColors returns an error unless readers can tell the two colors apart. It follows
 // the name of the field foreground. Many readers find no code that is light on dark.
 func CheckColors(foreground, background color.RGBA) error {
 	dark, light := luminance(foreground), luminance(background)
-	if (light+0.05)/(dark+0.05) < minContrast {
+	if (light+0.05)/(dark+0.05) < minContrast || gray(background)-gray(foreground) < minStep {
 		return errors.New("must be much darker than the background, or the code cannot be read")
 	}
 	return nil
 }
+
+// gray returns the brightness of a color as many readers work it out, from 0 to 255.
+func gray(c color.RGBA) int { return (int(c.R) + 2*int(c.G) + int(c.B)) / 4 }
 
 // luminance returns the relative luminance of a color, from 0 to 1 (WCAG 2).
 func luminance(c color.RGBA) float64 {

@@ -249,6 +249,7 @@ func TestCheckColors(t *testing.T) {
 	for text, ok := range map[string]bool{
 		"000 fff": true, "fff 000": false, "000 000": false, "777 fff": true, "aaa fff": false, "ff0 fff": false,
 		"00f fff": true, "c00 fff": true, "000 888": true, "000 555": false, "063 ffd": true, "f00 0f0": false,
+		"004bea 07ec00": false,
 	} {
 		fore, back, _ := strings.Cut(text, " ")
 		foreground, err := ParseColor(fore)
