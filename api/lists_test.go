@@ -159,7 +159,7 @@ func TestCursorsAreOfOneList(t *testing.T) {
 
 // explained runs list queries as lists does, but returns their plans.
 type explained struct {
-	service.Planned
+	queries.Planned
 	plan string
 }
 
@@ -244,7 +244,7 @@ func TestPlansOfLists(t *testing.T) {
 	for _, test := range tests {
 		e := &explained{}
 		if err := postgres.InTx(t.Context(), b.pool, func(tx pgx.Tx) error {
-			e.Planned = service.Planned{DBTX: tx}
+			e.Planned = queries.Planned{DBTX: tx}
 			return test.query(queries.New(e))
 		}); err != nil {
 			t.Fatalf("%s: %v", test.name, err)

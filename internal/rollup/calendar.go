@@ -56,7 +56,7 @@ func hourAfter(t time.Time) time.Time {
 	}
 	_, now := t.Zone()
 	_, then := change.Zone() // the same if only the name of the time changes
-	if change = change.Truncate(quarterSeconds * time.Second); now != then && change.After(t) {
+	if change = change.Truncate(quarter); now != then && change.After(t) {
 		return change
 	}
 	return next
@@ -70,5 +70,5 @@ func startOfHour(t time.Time) time.Time {
 
 // endOfQuarter returns the end of the quarter of an hour that t is in.
 func endOfQuarter(t time.Time) time.Time {
-	return t.Truncate(quarterSeconds * time.Second).Add(quarterSeconds * time.Second)
+	return t.Truncate(quarter).Add(quarter)
 }

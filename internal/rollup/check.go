@@ -99,7 +99,7 @@ type checker struct {
 }
 
 func newChecker(ctx context.Context, tx pgx.Tx) (*checker, error) {
-	v := &checker{tx: tx, q: queries.New(planned{tx}), waiting: map[int32][]entry{}, recounts: map[int32]map[int64]bool{}}
+	v := &checker{tx: tx, q: queries.New(queries.Planned{DBTX: tx}), waiting: map[int32][]entry{}, recounts: map[int32]map[int64]bool{}}
 	var err error
 	if v.whole, err = wholeMonths(ctx, v.q); err != nil {
 		return nil, err

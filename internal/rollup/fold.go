@@ -212,7 +212,7 @@ func foldTx(ctx context.Context, conn *pgxpool.Conn, alone bool, clicks int64, r
 				return fmt.Errorf("begin to merge: %w", err)
 			}
 		}
-		m := merge{tx: tx, q: queries.New(planned{tx}), others: map[key]*sides{}}
+		m := merge{tx: tx, q: queries.New(queries.Planned{DBTX: tx}), others: map[key]*sides{}}
 		entries, err := m.take(ctx, &did, clicks, recounts)
 		if err != nil {
 			return err
@@ -222,15 +222,6 @@ func foldTx(ctx context.Context, conn *pgxpool.Conn, alone bool, clicks int64, r
 		return err
 	})
 	return did, err
-}
-
-// planned makes Postgres plan queries for their actual values, and so look at no
-// partition in which they find nothing.
-type planned struct{ queries.DBTX }
-
-// Query implements queries.DBTX.
-func (p planned) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
-	return p.DBTX.Query(ctx, sql, append([]any{pgx.QueryExecModeCacheDescribe}, args...)...)
 }
 
 // take takes digests of about so many clicks out of their table and returns their

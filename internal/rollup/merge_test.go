@@ -42,7 +42,7 @@ func TestMergeHoldsFewRows(t *testing.T) {
 	most := 0
 	require.NoError(t, postgres.InTx(t.Context(), pool, func(tx pgx.Tx) error {
 		m := merge{tx: tx, others: map[key]*sides{}}
-		m.q = queries.New(watched{planned{tx}, func() { most = max(most, len(m.others)) }})
+		m.q = queries.New(watched{queries.Planned{DBTX: tx}, func() { most = max(most, len(m.others)) }})
 		entries, err := m.take(t.Context(), new(Folded), MaxClicks, 0)
 		require.NoError(t, err)
 		return m.run(t.Context(), entries)

@@ -8,11 +8,7 @@ import (
 	"github.com/signpost/signpost/internal/zone"
 )
 
-// Seconds of the two lengths that statistics are kept by.
-const (
-	quarterSeconds = 15 * 60
-	daySeconds     = 24 * 60 * 60
-)
+const daySeconds = 24 * 60 * 60
 
 // Interval is the length of the buckets of a series.
 type Interval string
@@ -121,6 +117,45 @@ func (r Range) days() (from, to time.Time) {
 	return r.From.UTC().Truncate(daySeconds * time.Second), last.AddDate(0, 0, 1)
 }
 
+// wholeDays returns the first UTC day that is in the range as a whole, and the first
+// after it that is not. They are the same if there is none.
+func (r Range) wholeDays() (from, to time.Time) {
+	from, to = r.days()
+	if from.Before(r.From) {
+		from = from.AddDate(0, 0, 1)
+	}
+	if to.After(r.To) {
+		to = to.AddDate(0, 0, -1)
+	}
+	if to.Before(from) {
+		to = from
+	}
+	return from, to
+}
+
+// raggedEnd returns the UTC day in which the range ends and does not begin, nil if there
+// is none. A row of that day is in the range as a whole if its last click is.
+func (r Range) raggedEnd() *time.Time {
+	first, end := r.days()
+	if last := end.AddDate(0, 0, -1); end.After(r.To) && (last.After(first) || !first.Before(r.From)) {
+		return &last
+	}
+	return nil
+}
+
+// raggedDays returns the UTC days that are only partly in the range.
+func (r Range) raggedDays() (days []time.Time) {
+	first, end := r.days()
+	last := end.AddDate(0, 0, -1)
+	if first.Before(r.From) || first.Equal(last) && end.After(r.To) {
+		days = append(days, first)
+	}
+	if end.After(r.To) && !last.Equal(first) {
+		days = append(days, last)
+	}
+	return days
+}
+
 // outside stands for quarters that are not in the range.
 const outside = -1
 
@@ -130,7 +165,7 @@ func (r Range) bucketsOf(day time.Time) (buckets [Quarters]int) {
 	start := day.Unix()
 	next, _ := slices.BinarySearch(r.edges, start+1) // the first edge after the start
 	for q := range buckets {
-		at := start + int64(q)*quarterSeconds
+		at := start + int64(q)*int64(quarter/time.Second)
 		for next < len(r.edges) && r.edges[next] <= at {
 			next++
 		}
@@ -237,26 +272,26 @@ var earliest = time.Date(1999, time.December, 31, 0, 0, 0, 0, time.UTC)
 // of days, so that the range before it has whole days too.
 func (a Request) between(r *Range, now time.Time, faults *RequestErrors) step {
 	loc, latest := now.Location(), now.AddDate(1, 0, 0)
-	r.From, r.To = now.Truncate(quarterSeconds*time.Second), endOfQuarter(now)
+	r.From, r.To = now.Truncate(quarter), endOfQuarter(now)
 	if a.From == "" {
 		faults.add("from", "is required with to")
 	} else if from, message := parseTime(a.From, loc, latest); message != "" {
 		faults.add("from", message)
 	} else {
-		r.From = from.Truncate(quarterSeconds * time.Second)
+		r.From = from.Truncate(quarter)
 	}
 	if a.To != "" {
 		if to, message := parseTime(a.To, loc, latest); message != "" {
 			faults.add("to", message)
 		} else {
-			r.To = to.Add(quarterSeconds*time.Second - 1).Truncate(quarterSeconds * time.Second)
+			r.To = to.Add(quarter - 1).Truncate(quarter)
 		}
 	}
 	if r.empty() {
 		if len(*faults) == 0 {
 			faults.add("from", "must be before to, and before the present if there is no to")
 		}
-		r.To = r.From.Add(quarterSeconds * time.Second) // to find further faults
+		r.To = r.From.Add(quarter) // to find further faults
 	}
 	first, end := dateAt(r.From), dateAt(r.To)
 	if r.From.Equal(first.midnight(loc)) && r.To.Equal(end.midnight(loc)) {
@@ -319,7 +354,7 @@ func usualInterval(length time.Duration) Interval {
 func (r Range) bucketAfter(t time.Time) time.Time {
 	switch r.Interval {
 	case ByQuarter:
-		return t.Add(quarterSeconds * time.Second)
+		return t.Add(quarter)
 	case ByHour:
 		return hourAfter(t)
 	}

@@ -52,7 +52,7 @@ func BenchmarkRead(b *testing.B) {
 			for b.Loop() {
 				options := pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}
 				err := pgx.BeginTxFunc(b.Context(), pool, options, func(tx pgx.Tx) error {
-					st, err := Read(b.Context(), queries.New(planned{tx}), Query{Scope: int64(i + 1), Range: r, Breakdowns: Dimensions()})
+					st, err := Read(b.Context(), queries.New(queries.Planned{DBTX: tx}), Query{Scope: int64(i + 1), Range: r, Breakdowns: Dimensions()})
 					if err == nil && st.Totals.Clicks < int64(clicks)*9/10 {
 						err = fmt.Errorf("%d clicks", st.Totals.Clicks)
 					}

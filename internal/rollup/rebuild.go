@@ -18,7 +18,7 @@ import (
 // they can hold is counted again.
 func Rebuild(ctx context.Context, db postgres.DB, from, to time.Time) (linkDays int64, err error) {
 	err = postgres.InTx(ctx, db, func(tx pgx.Tx) error {
-		v := &checker{q: queries.New(planned{tx})}
+		v := &checker{q: queries.New(queries.Planned{DBTX: tx})}
 		if err := v.q.DropFailedRollupDigests(ctx, from, orForever(to)); err != nil {
 			return fmt.Errorf("drop digests that failed: %w", err)
 		}

@@ -246,7 +246,7 @@ func (s *Service) find(ctx context.Context, l linkList, offset, want int) (found
 	}
 	var rows []queries.FindURLsRow
 	err = postgres.InTx(ctx, s.Pool, func(tx pgx.Tx) error {
-		q := queries.New(Planned{tx})
+		q := queries.New(queries.Planned{DBTX: tx})
 		if err := q.PreferBitmaps(ctx, s.Reach.Timeout.Milliseconds()); err != nil {
 			return err
 		}

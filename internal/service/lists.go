@@ -1,30 +1,9 @@
 package service
 
-import (
-	"context"
-
-	"github.com/jackc/pgx/v5"
-
-	"github.com/signpost/signpost/queries"
-)
-
-// Planned makes Postgres plan each query for its actual values. So a filter that is not
-// set costs nothing, and a query touches only the partitions that its filters leave. A
-// prepared statement would end up with one plan for all values.
-type Planned struct{ queries.DBTX }
-
-// QueryRow implements queries.DBTX.
-func (p Planned) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
-	return p.DBTX.QueryRow(ctx, sql, append([]any{pgx.QueryExecModeCacheDescribe}, args...)...)
-}
-
-// Query implements queries.DBTX.
-func (p Planned) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
-	return p.DBTX.Query(ctx, sql, append([]any{pgx.QueryExecModeCacheDescribe}, args...)...)
-}
+import "github.com/signpost/signpost/queries"
 
 // lists returns the queries that read lists.
-func (s *Service) lists() *queries.Queries { return queries.New(Planned{s.Pool}) }
+func (s *Service) lists() *queries.Queries { return queries.New(queries.Planned{DBTX: s.Pool}) }
 
 // Page says which rows of a list are wanted: those after a position, which are ids or
 // lines and usually 0 at first, without the first Offset ones, and Limit of them.

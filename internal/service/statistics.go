@@ -317,7 +317,7 @@ func (s *Service) count(ctx context.Context, actor Actor, in StatisticsQuery, do
 	c := &counting{service: s, ctx: ctx, in: in, query: rollup.Query{UserID: in.UserID, Filter: filter}}
 	options := pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}
 	return explain(pgx.BeginTxFunc(ctx, s.Pool, options, func(tx pgx.Tx) error {
-		c.q = queries.New(Planned{tx})
+		c.q = queries.New(queries.Planned{DBTX: tx})
 		if err := c.prepare(); err != nil {
 			return err
 		}
