@@ -1,3 +1,4 @@
+// Package queries is the SQL of Signpost, with the Go that sqlc makes of it.
 package queries
 
 import (
