@@ -46,6 +46,8 @@ func (s *system) attacks() []attack {
 		},
 		{name: "trickling uploads and exports", fresh: true, run: s.trickle, lasts: s.trickleFor(), once: true},
 		{name: "watchers that hang up", run: s.watchers, lasts: max(s.lasts, 8*time.Second), once: true},
+		{name: "statistics of everything", run: s.readers(statisticsPaths()...), judge: onlyRefused},
+		{name: "listeners that do not read", run: s.listeners, lasts: max(s.lasts, 8*time.Second), once: true},
 		{name: "unknown codes on 1,000 connections", run: s.unknown, judge: func(r *result) {
 			if p50 := r.uncached.Percentile(50); p50 > s.slowest {
 				r.breaks("p50 of redirects that are not cached is %s, more than %s", short(p50), s.slowest)
@@ -95,14 +97,15 @@ func untilClosed(ctx context.Context, c net.Conn) {
 	_ = c.Close() // if it was not
 }
 
-// readers has twenty clients ask for a list, each again a fifth of a second after
+// readers has twenty clients ask for lists in turn, each again a fifth of a second after
 // it was answered. Meanwhile the api has to be ready.
-func (s *system) readers(path string) func(context.Context, *findings) error {
+func (s *system) readers(paths ...string) func(context.Context, *findings) error {
 	return func(ctx context.Context, f *findings) error {
 		var wg sync.WaitGroup
-		for range 20 {
+		for i := range 20 {
 			wg.Go(func() {
-				for ctx.Err() == nil {
+				for ; ctx.Err() == nil; i++ {
+					path := paths[i%len(paths)]
 					status, _, err := drive.Client{Addr: s.api.Addr, Token: s.reader}.Send(ctx, http.MethodGet, path, "", nil)
 					if err == nil {
 						f.answered(status, 1)
@@ -145,6 +148,57 @@ func (s *system) locked(ctx context.Context, f *findings) error {
 	return s.readers("/users")(ctx, f)
 }
 
+// statisticsPaths are questions that cost much, and some that make no sense.
+func statisticsPaths() []string {
+	const all = "breakdowns=kinds,countries,referrers,browsers,systems,devices,triggers&top=200"
+	return []string{
+		"/stats?range=12mo&interval=hour&tz=Asia/Kathmandu&compare=year&" + all,
+		"/stats?range=all&interval=month&" + all,
+		"/stats?range=12mo&country=DE&browser=-Firefox&compare=previous&" + all, // reads single clicks
+		"/urls/1/stats?from=2000-01-01&interval=month&tz=Pacific/Apia&" + all,
+		"/stats/referrers?range=12mo&sort=value&limit=100&tz=Australia/Lord_Howe",
+		"/stats/links?range=12mo&sort=clicks&limit=100&tz=America/St_Johns",
+		"/stats/links?range=12mo&country=DE&device=mobile",
+		"/stats/links?range=12mo&format=csv&tz=Asia/Kathmandu",
+		"/stats/tags?range=12mo", "/stats/domains?range=12mo",
+		"/stats?range=12mo&interval=15m",
+		"/stats?tz=../../etc/passwd", "/stats?tz=" + strings.Repeat("A", 4000), "/stats?tz=%00&from=%ff",
+		"/stats?referrer=" + strings.Repeat("x,", 2000) + "x",
+	}
+}
+
+// onlyRefused holds that questions of attackers were answered or refused, and did not
+// fail.
+func onlyRefused(r *result) {
+	if r.answers[http.StatusOK] == 0 {
+		r.breaks("nothing was answered")
+	}
+	for status, n := range r.answers {
+		if status >= 500 && status != http.StatusServiceUnavailable {
+			r.breaks("%d questions were answered %d", n, status)
+		}
+	}
+}
+
+// imported imports a file, waits for its end, and returns the path of the import.
+func (s *system) imported(ctx context.Context, kind string, file io.Reader) (string, error) {
+	id, err := s.admin().Upload(ctx, kind, file)
+	if err != nil {
+		return "", err
+	}
+	path := fmt.Sprintf("/imports/%d", id)
+	return path, drive.Until(ctx, time.Minute, 100*time.Millisecond, func(ctx context.Context) error {
+		var got struct {
+			FinishedAt *time.Time `json:"finished_at"`
+		}
+		err := s.admin().Get(ctx, path, &got)
+		if err == nil && got.FinishedAt == nil {
+			err = fmt.Errorf("import %d does not end", id)
+		}
+		return err
+	})
+}
+
 // importRejected imports a file whose last rows are rejected and as large as
 // rejected rows may be, and returns the path of the page that has them.
 func (s *system) importRejected(ctx context.Context) (string, error) {
@@ -156,21 +210,8 @@ func (s *system) importRejected(ctx context.Context) (string, error) {
 	for range 120 {
 		file.WriteString(strings.Repeat("\x01", 65_400) + ",no address\n")
 	}
-	id, err := s.admin().Upload(ctx, "users", &file)
-	if err != nil {
-		return "", err
-	}
-	path := fmt.Sprintf("/imports/%d", id)
-	return path + "/errors?limit=100", drive.Until(ctx, time.Minute, 100*time.Millisecond, func(ctx context.Context) error {
-		var got struct {
-			FinishedAt *time.Time `json:"finished_at"`
-		}
-		err := s.admin().Get(ctx, path, &got)
-		if err == nil && got.FinishedAt == nil {
-			err = fmt.Errorf("import %d does not end", id)
-		}
-		return err
-	})
+	path, err := s.imported(ctx, "users", &file)
+	return path + "/errors?limit=100", err
 }
 
 // importColumns makes a hundred imports whose files have 9,000 columns that
@@ -339,6 +380,70 @@ func (s *system) trickleExport(ctx context.Context) {
 	}
 }
 
+// listeners has one token take every place that it can get for listening to clicks, with
+// any last id, and read nothing while clicks come. Others have to get a place meanwhile,
+// and hear of clicks. When the listeners hang up, their places have to be free soon.
+func (s *system) listeners(ctx context.Context, f *findings) error {
+	lastIDs := []string{"1:1:", "1:99999999999999999999:", "9:1:", strings.Repeat("9", 8000), "1:9:" + strings.Repeat("2,", 3000) + "2", "\xff'; --"}
+	var conns []net.Conn
+	for i := range 120 {
+		path := []string{"/live", "/urls/1/live"}[i%2]
+		c, status := s.watch(path, s.reader, "Last-Event-ID: "+lastIDs[i%len(lastIDs)])
+		f.answered(status, 1)
+		if status == http.StatusOK {
+			conns = append(conns, c)
+		}
+	}
+	f.note("%d clients listened", len(conns))
+	if len(conns) == 0 {
+		return errors.New("nobody could listen")
+	}
+	if c, status := s.watch("/live", adminToken); status != http.StatusOK {
+		f.breaks("listening of somebody else is answered %d while the places are held", status)
+	} else {
+		if err := hears(c); err != nil {
+			f.breaks("somebody else hears of no click: %v", err)
+		}
+		conns = append(conns, c)
+	}
+	drive.Pause(ctx, s.lasts/2)
+	s.hangUp(ctx, f, conns, "signpost_live_streams_active")
+	return nil
+}
+
+// hears waits for a click.
+func hears(c net.Conn) error {
+	_ = c.SetDeadline(time.Now().Add(15 * time.Second))
+	for lines := bufio.NewReader(c); ; {
+		line, err := lines.ReadString('\n')
+		if err != nil || line == "event: click\n" {
+			return err
+		}
+	}
+}
+
+// hangUp closes connections, whose places have to be free soon. The metric says how many
+// are taken.
+func (s *system) hangUp(ctx context.Context, f *findings, conns []net.Conn, metric string) {
+	for _, c := range conns {
+		_ = c.Close() // it hangs up
+	}
+	hungUp := time.Now()
+	const soon = 3 * time.Second // three times the promise
+	for {
+		n, err := drive.Metric(ctx, s.api.Admin, metric)
+		if err == nil && n == 0 {
+			f.note("their places were free after %s", short(time.Since(hungUp)))
+			return
+		}
+		if time.Since(hungUp) > soon || ctx.Err() != nil {
+			f.breaks("%v places are taken %s after they hung up (error %v)", n, soon, err)
+			return
+		}
+		drive.Pause(ctx, 50*time.Millisecond)
+	}
+}
+
 // watchers has clients take every place that there is for watching an import, and
 // hang up. The places have to be free again soon.
 func (s *system) watchers(ctx context.Context, f *findings) error {
@@ -362,27 +467,12 @@ func (s *system) watchers(ctx context.Context, f *findings) error {
 			conns = append(conns, c)
 		}
 	}
-	for _, c := range conns {
-		_ = c.Close() // it hangs up
-	}
-	hungUp := time.Now()
 	f.note("%d clients watched and hung up", len(conns))
 	if len(conns) == 0 {
 		return fmt.Errorf("nobody could watch import %d", id)
 	}
-	const soon = 3 * time.Second // three times the promise
-	for {
-		n, err := drive.Metric(ctx, s.api.Admin, "signpost_import_streams_active")
-		if err == nil && n == 0 {
-			f.note("their places were free after %s", short(time.Since(hungUp)))
-			return nil
-		}
-		if time.Since(hungUp) > soon || ctx.Err() != nil {
-			f.breaks("%v places of watchers are taken %s after they hung up (error %v)", n, soon, err)
-			return nil
-		}
-		drive.Pause(ctx, 50*time.Millisecond)
-	}
+	s.hangUp(ctx, f, conns, "signpost_import_streams_active")
+	return nil
 }
 
 // receiving waits for an import whose file is being received.
@@ -407,13 +497,13 @@ func (s *system) receiving(ctx context.Context) (id int64, err error) {
 }
 
 // watch begins to watch and returns the answer.
-func (s *system) watch(path, token string) (net.Conn, int) {
+func (s *system) watch(path, token string, headers ...string) (net.Conn, int) {
 	c, err := slow("127.0.0.2", s.api.Addr)
 	if err != nil {
 		return nil, 0
 	}
 	_ = c.SetDeadline(time.Now().Add(5 * time.Second))
-	_, _ = fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer %s\r\n\r\n", path, token)
+	_, _ = fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer %s\r\n%s\r\n", path, token, strings.Join(append(headers, ""), "\r\n"))
 	line, err := bufio.NewReader(c).ReadString('\n')
 	var status int
 	if err == nil {
