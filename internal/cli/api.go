@@ -197,7 +197,8 @@ func hostName() string {
 	return name
 }
 
-// addSpool opens the spool of this process. Before it is closed, leave is called.
+// addSpool opens the spool of this process. When it has stopped and before it is closed,
+// leave is called.
 func (p *process) addSpool(supposed string, leave func(context.Context)) (*clicks.Spool, error) {
 	spool, err := clicks.Open(clicks.Options{
 		Dir: p.cfg.SpoolDir, MaxBytes: int64(p.cfg.SpoolMaxBytes), Keep: p.cfg.SpoolKeep,
@@ -208,6 +209,7 @@ func (p *process) addSpool(supposed string, leave func(context.Context)) (*click
 		return nil, fmt.Errorf("open spool: %w", err)
 	}
 	p.add("spool", func(ctx context.Context) error {
+		_ = spool.Stop() // Close returns the same
 		leave(ctx)
 		return spool.Close()
 	})

@@ -146,6 +146,8 @@ type Spool struct {
 	writerDone chan struct{}
 	sealerDone chan struct{}
 	others     sync.WaitGroup // watchdog and reporter
+	stopOnce   sync.Once
+	stopErr    error
 	closeOnce  sync.Once
 	closeErr   error
 }
@@ -424,39 +426,65 @@ func (s *Spool) wakeWriter() {
 	}
 }
 
-// Close finishes waiting appends, seals the open file, stops the goroutines and
-// releases the folders. Later appends are dropped with "closed". If the disk hangs,
-// Close gives up after a few seconds. The lock is then held until the disk answers or
-// the process ends, because a late write must not happen while another process owns the
-// folder. Later calls return the same result as the first.
-func (s *Spool) Close() error {
-	s.closeOnce.Do(func() { s.closeErr = s.close() })
-	return s.closeErr
+// Stop finishes waiting appends, seals the open file and stops the goroutines. Later
+// appends are dropped with "closed", so that a report is the last word on the spool. If
+// the disk hangs, Stop gives up after a few seconds. Later calls return the same result as
+// the first.
+func (s *Spool) Stop() error {
+	s.stopOnce.Do(func() { s.stopErr = s.stop() })
+	return s.stopErr
 }
 
-func (s *Spool) close() error {
+func (s *Spool) stop() error {
 	s.mu.Lock()
 	s.closed = true
 	s.chooseRefusal()
 	s.wakeWriter()
 	s.mu.Unlock()
 	close(s.quit)
-	done := make(chan error, 1)
-	go func() { // stops when the disk answers, if it ever does
-		<-s.writerDone
-		<-s.sealerDone
-		s.others.Wait()
-		done <- s.store.close()
-	}()
-	select {
-	case err := <-done:
-		return err
-	case <-time.After(s.patience.close):
+	err := s.patiently(func() error { return nil })
+	if err != nil {
 		s.mu.Lock()
 		s.lose(s.flight, errStuck)
 		s.lose(s.next, errStuck)
 		s.mu.Unlock()
 		s.logDrops()
+	}
+	return err
+}
+
+// Close stops the spool and releases the folders. If the disk hangs, Close gives up after
+// a few seconds. The lock is then held until the disk answers or the process ends,
+// because a late write must not happen while another process owns the folder. Later calls
+// return the same result as the first.
+func (s *Spool) Close() error {
+	s.closeOnce.Do(func() {
+		if s.closeErr = s.Stop(); s.closeErr == nil {
+			s.closeErr = s.patiently(s.store.close)
+		} else {
+			go s.afterStop(s.store.close) //nolint:errcheck // nobody waits for it
+		}
+	})
+	return s.closeErr
+}
+
+// afterStop calls do when the goroutines have stopped.
+func (s *Spool) afterStop(do func() error) error {
+	<-s.writerDone
+	<-s.sealerDone
+	s.others.Wait()
+	return do()
+}
+
+// patiently is afterStop, but gives up if the disk hangs. do is then called when it
+// answers, if it ever does.
+func (s *Spool) patiently(do func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- s.afterStop(do) }()
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(s.patience.close):
 		return errors.New("close spool: the disk does not answer")
 	}
 }

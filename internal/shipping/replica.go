@@ -40,13 +40,13 @@ func (s *Shipper) Report(ctx context.Context) error {
 	return s.inReport(ctx, func(q *queries.Queries) (clicks.Report, error) { return s.store(ctx, q, nil) })
 }
 
-// Leave removes this process from the replicas before its spool is closed, when no click
-// can come any more. If clicks are left in the spool, the process stays there as it was
-// last reported, until another one takes over its folder, which the spool then leaves in
-// its place, even if it is empty.
+// Leave removes this process from the replicas. If clicks are left in the spool, the
+// process stays there, until another one takes over its folder, which the spool then
+// leaves in its place, even if it is empty. Leave is called when the spool has stopped,
+// and no click can come any more, and before it is closed and removes its folder.
 func (s *Shipper) Leave(ctx context.Context) error {
 	if !s.Spool.Report(nil).Empty() {
-		return nil
+		return s.Report(ctx)
 	}
 	return s.inReport(ctx, func(q *queries.Queries) (none clicks.Report, err error) {
 		_, err = q.RemoveReplica(ctx, s.replica.id)

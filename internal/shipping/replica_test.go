@@ -222,6 +222,22 @@ func TestLeaveWithClicks(t *testing.T) {
 	assert.Empty(t, replicas(t, pool))
 }
 
+// A click that comes while its process stops is either refused, or holds back statistics
+// until it is shipped.
+func TestClickWhileStopping(t *testing.T) {
+	t.Parallel()
+	pool := pgtest.Pool(t)
+	k := startTaker(t, pool, t.TempDir(), "a")
+	k.take(t, 0)
+	require.NoError(t, k.spool.Stop())
+	late := clicks.Click{At: time.Now(), URLID: 1, UserID: 1}
+	assert.Error(t, k.spool.Append(&late))
+	require.NoError(t, k.shipper.Leave(t.Context()))
+	require.NoError(t, k.spool.Close())
+	assert.Equal(t, []string{"a"}, replicas(t, pool))
+	assert.EqualValues(t, 1, freshness(t, pool).Pending)
+}
+
 // asked is what somebody was told, and the batches that were ingested at that moment.
 type asked struct {
 	asOf     time.Time
