@@ -4,7 +4,7 @@
 -- which takes half as long if they are not compressed.
 
 -- +goose Up
-ALTER TABLE rollups ADD COLUMN recent bytea NOT NULL DEFAULT '';
+ALTER TABLE rollups ADD COLUMN IF NOT EXISTS recent bytea NOT NULL DEFAULT '';
 ALTER TABLE rollups ALTER COLUMN cells SET STORAGE EXTERNAL;
 
 -- +goose Down

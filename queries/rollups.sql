@@ -31,10 +31,9 @@ FROM failed f
 RETURNING set_aside.id, set_aside.clicks, set_aside.oldest_at;
 
 -- name: DropFailedRollupDigests :exec
--- DropFailedRollupDigests removes those whose clicks are all of days that are counted
--- again.
+-- DropFailedRollupDigests removes those whose clicks are all of days from a time on.
 DELETE FROM failed_rollup_digests
-WHERE oldest_at >= @from_time AND created_at < @to_time;
+WHERE oldest_at >= @from_time;
 
 -- name: AreRollupDigestsLeft :one
 SELECT EXISTS (SELECT FROM rollup_digests) AS left;

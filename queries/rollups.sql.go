@@ -239,13 +239,12 @@ func (q *Queries) DropEmptyQuarters(ctx context.Context, uRLIds []int64, buckets
 
 const dropFailedRollupDigests = `-- name: DropFailedRollupDigests :exec
 DELETE FROM failed_rollup_digests
-WHERE oldest_at >= $1 AND created_at < $2
+WHERE oldest_at >= $1
 `
 
-// DropFailedRollupDigests removes those whose clicks are all of days that are counted
-// again.
-func (q *Queries) DropFailedRollupDigests(ctx context.Context, fromTime time.Time, toTime time.Time) error {
-	_, err := q.db.Exec(ctx, dropFailedRollupDigests, fromTime, toTime)
+// DropFailedRollupDigests removes those whose clicks are all of days from a time on.
+func (q *Queries) DropFailedRollupDigests(ctx context.Context, fromTime time.Time) error {
+	_, err := q.db.Exec(ctx, dropFailedRollupDigests, fromTime)
 	return err
 }
 

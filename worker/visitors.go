@@ -138,7 +138,7 @@ func claimVisitors(ctx context.Context, tx pgx.Tx, events []event) error {
 		return copyRows(ctx, tx, copyVisitorsSQL, fresh, appendVisitor)
 	})
 	if postgres.Duplicate(err) {
-		fresh, err = insertVisitors(ctx, q, claims, find)
+		fresh, err = insertVisitors(ctx, q, fresh)
 	}
 	for _, c := range fresh {
 		if e := &events[c.event]; c.url == 0 {
@@ -179,8 +179,12 @@ func firstVisits(events []event) []firstVisit {
 
 // insertVisitors inserts the rows that are not there, waiting for others that insert the
 // same, and returns which these are.
-func insertVisitors(ctx context.Context, q *queries.Queries, claims []firstVisit, p queries.FindNewVisitorsParams) ([]firstVisit, error) {
-	won, err := q.ClaimVisitors(ctx, p.Days, p.URLIds, p.Visitors)
+func insertVisitors(ctx context.Context, q *queries.Queries, claims []firstVisit) ([]firstVisit, error) {
+	days, urls, visitors := make([]time.Time, len(claims)), make([]int64, len(claims)), make([]int64, len(claims))
+	for i, c := range claims {
+		days[i], urls[i], visitors[i] = dateOf(c.day), c.url, c.visitor
+	}
+	won, err := q.ClaimVisitors(ctx, days, urls, visitors)
 	fresh := make([]firstVisit, len(won))
 	for i, w := range won {
 		key := visitorKey{dayOf(w.Day.UnixMicro()), w.URLID, w.Visitor}

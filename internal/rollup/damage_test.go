@@ -108,6 +108,7 @@ func TestRowThatCannotBeDecoded(t *testing.T) {
 	for name, damage := range map[string]string{
 		"a link":          `cells = '\x09' WHERE scope = 1`,
 		"a link's scopes": `scopes = '\x80' WHERE scope = 1`,
+		"recent cells":    `recent = '\x09' WHERE scope IN (0, 1)`,
 		"all links":       `cells = '\x' WHERE scope = 0`,
 		"an owner":        `cells = '\x01ff' WHERE scope = -1`,
 		"everything":      `cells = '\x09', scopes = '\x80'`,

@@ -22,7 +22,9 @@ const (
 	// MaxRecounts is how many link-days are counted again at most in one transaction.
 	MaxRecounts  = 1000
 	foldAttempts = 5
-	busyPause    = 20 * time.Millisecond
+	// mostAlone is with how many recounts a merge may keep the previous release waiting.
+	mostAlone = 16
+	busyPause = 20 * time.Millisecond
 )
 
 // Folded says what a merge did.
@@ -96,7 +98,8 @@ func FoldOnce(ctx context.Context, pool *pgxpool.Pool, clicks int64, recounts in
 
 // tryFold merges in one transaction, which is repeated if another one got in its way or
 // a month is missing. If it was one of the previous release, these have to wait then:
-// they may change the same rows all the time.
+// they may change the same rows all the time. While many rows are counted again, which may
+// take long, they do not.
 func tryFold(ctx context.Context, pool *pgxpool.Pool, conn *pgxpool.Conn, clicks int64, recounts int32) (did Folded, err error) {
 	alone := false
 	for range foldAttempts {
@@ -107,9 +110,10 @@ func tryFold(ctx context.Context, pool *pgxpool.Pool, conn *pgxpool.Conn, clicks
 				continue
 			}
 		}
-		if alone = postgres.Retryable(err); !alone {
+		if !postgres.Retryable(err) {
 			break
 		}
+		alone = recounts <= mostAlone
 	}
 	if err != nil {
 		return Folded{}, err

@@ -561,28 +561,31 @@ func (r *row) read(f *queries.LoadRollupsRow) {
 	}
 	errCells := r.decode(f)
 	scopes, errScopes := unpackScopes(f.Scopes)
-	if r.partial = !f.Whole; errCells != nil {
-		r.cells, r.partial = standIn(r.totals), false
-	}
-	if r.partial {
+	if r.partial = !f.Whole; r.partial {
 		r.others = r.totals.Minus(r.cells.Totals())
+	} else if errCells != nil {
+		r.cells.Merge(standIn(r.totals.Minus(r.cells.Totals())))
 	}
 	r.scopes, r.placed, r.damaged = scopes, errScopes == nil, errCells != nil || errScopes != nil
 }
 
-// decode sets the cells of a row.
+// decode sets the cells of a row, or those that can be decoded.
 func (r *row) decode(f *queries.LoadRollupsRow) (err error) {
-	if f.Whole {
-		if r.cells, err = DecodeDay(f.Cells); err != nil {
-			return err
+	for _, cells := range [][]byte{f.Cells, f.Recent} {
+		if len(cells) == 0 {
+			continue
+		}
+		switch d, errDay := DecodeDay(cells); {
+		case errDay != nil:
+			err = errDay
+		case r.cells.Empty():
+			r.cells = d
+		default:
+			r.cells.Merge(d)
 		}
 	}
-	if len(f.Recent) == 0 {
-		return nil
-	}
-	recent, err := DecodeDay(f.Recent)
-	if err == nil {
-		r.cells.Merge(recent)
+	if f.Whole && len(f.Cells) == 0 {
+		err = errCells
 	}
 	return err
 }

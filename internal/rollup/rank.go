@@ -27,7 +27,7 @@ type Ranking struct {
 	// 2000.
 	candidates int
 	// ragged is how many rows of days that are partly in the range are in memory at
-	// once; 0 means 10,000.
+	// once; 0 means 100,000.
 	ragged int
 }
 
@@ -158,8 +158,11 @@ func rankScopes(ctx context.Context, q *queries.Queries, p queries.RankScopesPar
 
 // ofBusiest reports whether the ranking begins with the busiest of all links.
 func (k Ranking) ofBusiest() bool {
-	return !k.Least && k.After == nil && k.By != RankByValue && k.UserID == nil && k.DomainID == nil && k.Tag == nil
+	return k.Limit <= k.mostBusy() && !k.Least && k.After == nil && k.By != RankByValue && k.UserID == nil && k.DomainID == nil && k.Tag == nil
 }
+
+// mostBusy is how many links are counted exactly to find the first ones.
+func (k Ranking) mostBusy() int { return cmp.Or(k.candidates, 2000) }
 
 // busyFrom is the number of clicks from which on a day of a link counts as busy: most
 // days of most links have a single click.
@@ -170,7 +173,7 @@ const busyFrom = 2
 // together a link cannot have more than a click a day. Only links that may be among the
 // first even so are counted exactly. It returns nil if it cannot tell which they are.
 func (k Ranking) readBusiest(ctx context.Context, q *queries.Queries, p queries.RankScopesParams) ([]queries.RankScopesRow, error) {
-	candidates := cmp.Or(k.candidates, 2000)
+	candidates := k.mostBusy()
 	busy, err := q.RankBusyLinks(ctx, queries.RankBusyLinksParams{
 		Least: busyFrom, Part: p.Part, RankBy: p.RankBy, FromDay: p.FromDay, ToDay: p.ToDay, RaggedScopes: p.RaggedScopes,
 		RaggedClicks: p.RaggedClicks, RaggedPeople: p.RaggedPeople, RaggedVisitors: p.RaggedVisitors, RowLimit: int32(candidates),
@@ -208,7 +211,7 @@ func (k Ranking) addRagged(ctx context.Context, q *queries.Queries, r Range, p *
 	}
 	ask := queries.ReadRaggedRollupsParams{
 		Days: p.RaggedDays, FromTime: r.From, Scopes: p.Scopes, UserID: k.UserID, DomainID: k.DomainID, Tag: k.Tag,
-		LastDay: p.LastDay, ToTime: p.ToTime, Front: frontOfSeries, RowLimit: int32(cmp.Or(k.ragged, 10_000)), AfterScope: math.MinInt64,
+		LastDay: p.LastDay, ToTime: p.ToTime, Front: frontOfSeries, RowLimit: int32(cmp.Or(k.ragged, 100_000)), AfterScope: math.MinInt64,
 	}
 	for {
 		rows, err := q.ReadRaggedRollups(ctx, ask)

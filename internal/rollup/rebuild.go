@@ -14,13 +14,15 @@ import (
 // Rebuild has all statistics of the UTC days from one to before another counted again
 // from the events, while clicks come in. Zero times stand for the beginning and the end.
 // The merging process does the work; Rebuild returns how many link-days wait for it. Days
-// of archived months stay as they are. Digests that were set aside are removed if all
-// they can hold is counted again.
+// of archived months stay as they are. Digests that were set aside are removed if no day
+// after theirs is left out: they may have clicks of later days, too.
 func Rebuild(ctx context.Context, db postgres.DB, from, to time.Time) (linkDays int64, err error) {
 	err = postgres.InTx(ctx, db, func(tx pgx.Tx) error {
 		v := &checker{q: queries.New(queries.Planned{DBTX: tx})}
-		if err := v.q.DropFailedRollupDigests(ctx, from, orForever(to)); err != nil {
-			return fmt.Errorf("drop digests that failed: %w", err)
+		if to.IsZero() {
+			if err := v.q.DropFailedRollupDigests(ctx, from); err != nil {
+				return fmt.Errorf("drop digests that failed: %w", err)
+			}
 		}
 		days, err := v.days(ctx, from, to)
 		if err != nil {

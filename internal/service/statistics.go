@@ -736,8 +736,8 @@ func explain(err error) error {
 		return unanswerable("(other) is counted by statistics only, and this would have to read single clicks",
 			"leave out (other), or every other filter and breakdown")
 	case errors.As(err, &many):
-		return unanswerable(fmt.Sprintf("this would have to read %d single clicks, more than %d", many.Clicks, many.Limit),
-			"ask for a shorter range, or leave out a filter")
+		return unanswerable(fmt.Sprintf("this would have to read more than %d single clicks, once for each breakdown", many.Limit),
+			"ask for a shorter range, or leave out a filter or a breakdown")
 	case errors.As(err, &archived):
 		return unanswerable("this would have to read single clicks, and those of "+archived.Month.Format("January 2006")+" are not in the database any more",
 			"ask for a later range, or leave out a filter")
