@@ -87,6 +87,9 @@ func devEnviron(environ []string, data string) []string {
 // keptToken returns the admin token of a data folder. It is made on the first start.
 func keptToken(data string) (string, error) {
 	path := filepath.Join(data, devToken)
+	if err := os.Chmod(path, 0o600); err != nil && !errors.Is(err, fs.ErrNotExist) { // it may be a copy
+		return "", fmt.Errorf("keep the admin token to ourselves: %w", err)
+	}
 	switch b, err := os.ReadFile(path); {
 	case err == nil && strings.TrimSpace(string(b)) != "":
 		return strings.TrimSpace(string(b)), nil
