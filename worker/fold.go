@@ -57,7 +57,7 @@ func (p pace) resting(now time.Time) bool { return now.Before(p.rest) }
 // fold merges digests into the statistics until ctx ends, in one of all workers at a
 // time. While much waits, it does not pause.
 func (d *deps) fold(ctx context.Context) {
-	pace, totalsAt := firstPace(), time.Now()
+	pace, totalsAt := firstPace(), time.Time{} // the first totals come at once
 	for {
 		more, err := d.foldOnce(ctx, pace)
 		pace = pace.after(err, time.Now())

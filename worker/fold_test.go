@@ -33,3 +33,11 @@ func TestPaceOfMerging(t *testing.T) {
 	assert.False(t, p.resting(now))
 	assert.Equal(t, pace{2, 2, now}, p.after(nil, now))
 }
+
+// A worker adds up the totals by which lists are sorted as soon as it has started.
+func TestFirstTotals(t *testing.T) {
+	s := setup(t)
+	s.wantInt(0, "SELECT count(*) FROM installation WHERE totals_at > '2000-01-01'")
+	s.start(nil)
+	s.eventually("totals are added up", func() bool { return s.int("SELECT count(*) FROM installation WHERE totals_at > '2000-01-01'") == 1 })
+}
