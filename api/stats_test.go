@@ -105,7 +105,7 @@ func TestStatisticsOfLink(t *testing.T) {
 		"imported_clicks": 0, "pending": 0, "visitors_window": "day", "visitors_of": "link", "source": "statistics"
 	}`, without(t, a))
 
-	// What another service had counted is told apart.
+	// Clicks that another service had counted are told apart.
 	b.exec("UPDATE urls SET imported_clicks = 1500 WHERE id = 101")
 	for _, path := range []string{"/urls/101/stats?", "/stats?short_code=one&"} {
 		a = b.want(200, RoleReader, "GET", path+sunday, nil)

@@ -10,7 +10,7 @@ import (
 	"github.com/signpost/signpost/internal/rollup"
 )
 
-// What was too much at once becomes less and less, and then as much as before.
+// A pace that was too much becomes less and less, and then as much as before.
 func TestPaceOfMerging(t *testing.T) {
 	t.Parallel()
 	now, tooSlow := time.Now(), errors.New("too slow")
