@@ -177,9 +177,10 @@ CROSS JOIN LATERAL (
 ) w;
 
 -- name: SaveRollups :exec
--- SaveRollups has an empty text for a row without other scopes.
-INSERT INTO rollups (scope, day, clicks, people, visitors, last_at, scopes, cells)
-SELECT r.scope, r.day, r.clicks, r.people, r.visitors, NULLIF(r.last_at, '0001-01-01 00:00:00+00'), NULLIF(r.scopes, ''), r.cells
+-- SaveRollups has an empty text for a row without other scopes. Empty cells leave those of
+-- a row that is there as they are, and are not written again: they may be large.
+INSERT INTO rollups (scope, day, clicks, people, visitors, last_at, scopes, cells, recent)
+SELECT r.scope, r.day, r.clicks, r.people, r.visitors, NULLIF(r.last_at, '0001-01-01 00:00:00+00'), NULLIF(r.scopes, ''), r.cells, r.recent
 FROM (
     SELECT
         unnest(@scopes::bigint[]) AS scope,
@@ -189,28 +190,13 @@ FROM (
         unnest(@visitors::bigint[]) AS visitors,
         unnest(@last_ats::timestamptz[]) AS last_at,
         unnest(@other_scopes::bytea[]) AS scopes,
-        unnest(@cells::bytea[]) AS cells
-) r
-ON CONFLICT ON CONSTRAINT rollups_pkey DO UPDATE
-SET clicks = excluded.clicks, people = excluded.people, visitors = excluded.visitors, last_at = excluded.last_at,
-    scopes = excluded.scopes, cells = excluded.cells, recent = '';
-
--- name: SaveRecentRollups :exec
--- SaveRecentRollups changes rows that there are, but not their cells, which may be large.
-INSERT INTO rollups (scope, day, clicks, people, visitors, last_at, cells, recent)
-SELECT r.scope, r.day, r.clicks, r.people, r.visitors, NULLIF(r.last_at, '0001-01-01 00:00:00+00'), '', r.recent
-FROM (
-    SELECT
-        unnest(@scopes::bigint[]) AS scope,
-        unnest(@days::date[]) AS day,
-        unnest(@clicks::bigint[]) AS clicks,
-        unnest(@people::bigint[]) AS people,
-        unnest(@visitors::bigint[]) AS visitors,
-        unnest(@last_ats::timestamptz[]) AS last_at,
+        unnest(@cells::bytea[]) AS cells,
         unnest(@recent::bytea[]) AS recent
 ) r
 ON CONFLICT ON CONSTRAINT rollups_pkey DO UPDATE
-SET clicks = excluded.clicks, people = excluded.people, visitors = excluded.visitors, last_at = excluded.last_at, recent = excluded.recent;
+SET clicks = excluded.clicks, people = excluded.people, visitors = excluded.visitors, last_at = excluded.last_at,
+    scopes = excluded.scopes, recent = excluded.recent,
+    cells = CASE WHEN excluded.cells = '' THEN rollups.cells ELSE excluded.cells END;
 
 -- name: DropRollups :exec
 -- DropRollups names the scopes once more, so that few rows are compared with the keys.

@@ -919,50 +919,9 @@ func (q *Queries) RollupWork(ctx context.Context) (RollupWorkRow, error) {
 	return i, err
 }
 
-const saveRecentRollups = `-- name: SaveRecentRollups :exec
-INSERT INTO rollups (scope, day, clicks, people, visitors, last_at, cells, recent)
-SELECT r.scope, r.day, r.clicks, r.people, r.visitors, NULLIF(r.last_at, '0001-01-01 00:00:00+00'), '', r.recent
-FROM (
-    SELECT
-        unnest($1::bigint[]) AS scope,
-        unnest($2::date[]) AS day,
-        unnest($3::bigint[]) AS clicks,
-        unnest($4::bigint[]) AS people,
-        unnest($5::bigint[]) AS visitors,
-        unnest($6::timestamptz[]) AS last_at,
-        unnest($7::bytea[]) AS recent
-) r
-ON CONFLICT ON CONSTRAINT rollups_pkey DO UPDATE
-SET clicks = excluded.clicks, people = excluded.people, visitors = excluded.visitors, last_at = excluded.last_at, recent = excluded.recent
-`
-
-type SaveRecentRollupsParams struct {
-	Scopes   []int64
-	Days     []time.Time
-	Clicks   []int64
-	People   []int64
-	Visitors []int64
-	LastAts  []time.Time
-	Recent   [][]byte
-}
-
-// SaveRecentRollups changes rows that there are, but not their cells, which may be large.
-func (q *Queries) SaveRecentRollups(ctx context.Context, arg SaveRecentRollupsParams) error {
-	_, err := q.db.Exec(ctx, saveRecentRollups,
-		arg.Scopes,
-		arg.Days,
-		arg.Clicks,
-		arg.People,
-		arg.Visitors,
-		arg.LastAts,
-		arg.Recent,
-	)
-	return err
-}
-
 const saveRollups = `-- name: SaveRollups :exec
-INSERT INTO rollups (scope, day, clicks, people, visitors, last_at, scopes, cells)
-SELECT r.scope, r.day, r.clicks, r.people, r.visitors, NULLIF(r.last_at, '0001-01-01 00:00:00+00'), NULLIF(r.scopes, ''), r.cells
+INSERT INTO rollups (scope, day, clicks, people, visitors, last_at, scopes, cells, recent)
+SELECT r.scope, r.day, r.clicks, r.people, r.visitors, NULLIF(r.last_at, '0001-01-01 00:00:00+00'), NULLIF(r.scopes, ''), r.cells, r.recent
 FROM (
     SELECT
         unnest($1::bigint[]) AS scope,
@@ -972,11 +931,13 @@ FROM (
         unnest($5::bigint[]) AS visitors,
         unnest($6::timestamptz[]) AS last_at,
         unnest($7::bytea[]) AS scopes,
-        unnest($8::bytea[]) AS cells
+        unnest($8::bytea[]) AS cells,
+        unnest($9::bytea[]) AS recent
 ) r
 ON CONFLICT ON CONSTRAINT rollups_pkey DO UPDATE
 SET clicks = excluded.clicks, people = excluded.people, visitors = excluded.visitors, last_at = excluded.last_at,
-    scopes = excluded.scopes, cells = excluded.cells, recent = ''
+    scopes = excluded.scopes, recent = excluded.recent,
+    cells = CASE WHEN excluded.cells = '' THEN rollups.cells ELSE excluded.cells END
 `
 
 type SaveRollupsParams struct {
@@ -988,9 +949,11 @@ type SaveRollupsParams struct {
 	LastAts     []time.Time
 	OtherScopes [][]byte
 	Cells       [][]byte
+	Recent      [][]byte
 }
 
-// SaveRollups has an empty text for a row without other scopes.
+// SaveRollups has an empty text for a row without other scopes. Empty cells leave those of
+// a row that is there as they are, and are not written again: they may be large.
 func (q *Queries) SaveRollups(ctx context.Context, arg SaveRollupsParams) error {
 	_, err := q.db.Exec(ctx, saveRollups,
 		arg.Scopes,
@@ -1001,6 +964,7 @@ func (q *Queries) SaveRollups(ctx context.Context, arg SaveRollupsParams) error 
 		arg.LastAts,
 		arg.OtherScopes,
 		arg.Cells,
+		arg.Recent,
 	)
 	return err
 }
