@@ -130,7 +130,9 @@ func newChecker(ctx context.Context, tx pgx.Tx) (*checker, error) {
 
 // days returns the days of a range that have statistics or clicks.
 func (v *checker) days(ctx context.Context, from, to time.Time) ([]int32, error) {
-	to = orForever(to)
+	if to.IsZero() {
+		to = time.Date(9999, time.January, 1, 0, 0, 0, 0, time.UTC)
+	}
 	found, err := v.q.ListDaysWithClicks(ctx, queries.ListDaysWithClicksParams{FromDay: from, ToDay: to, FromTime: from, ToTime: to})
 	if err != nil {
 		return nil, fmt.Errorf("list days: %w", err)
@@ -146,14 +148,6 @@ func (v *checker) days(ctx context.Context, from, to time.Time) ([]int32, error)
 	}
 	slices.Sort(days)
 	return slices.Compact(days), nil
-}
-
-// orForever returns t, or a time after all others if t is zero.
-func orForever(t time.Time) time.Time {
-	if t.IsZero() {
-		return time.Date(9999, time.January, 1, 0, 0, 0, 0, time.UTC)
-	}
-	return t
 }
 
 // day compares all rows of a day.
@@ -275,9 +269,17 @@ func (v *checker) others(ctx context.Context, day int32, scopes []int64) error {
 	if v.recounts[day][All] {
 		return nil
 	}
-	sums, err := sumScopes(ctx, v.q, day, scopes)
+	sums, damaged, err := sumScopes(ctx, v.q, day, scopes)
 	if err != nil {
 		return err
+	}
+	for _, r := range damaged {
+		if !slices.Contains(v.found.differ, r.key) {
+			v.compare(r.key, r, r.cells, true)
+		}
+	}
+	if len(damaged) > 0 {
+		return nil // they are counted again before the others
 	}
 	for piece := range slices.Chunk(slices.Sorted(maps.Keys(sums)), mergePiece) {
 		rows, err := loadWhole(ctx, v.q, keysOf(piece, day))

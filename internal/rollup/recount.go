@@ -178,9 +178,17 @@ func (m *merge) recountDay(ctx context.Context, day int32) error {
 	if err != nil {
 		return fmt.Errorf("list rollups: %w", err)
 	}
-	sums, err := sumScopes(ctx, m.q, day, scopes)
+	sums, damaged, err := sumScopes(ctx, m.q, day, scopes)
 	if err != nil {
 		return err
+	}
+	if len(damaged) > 0 { // links that have to come first, too
+		for _, r := range damaged {
+			if err := m.countAgain(ctx, r.key); err != nil {
+				return err
+			}
+		}
+		return m.countAgain(ctx, key{All, day})
 	}
 	whole := m.whole[monthOf(day)]
 	if whole {
@@ -197,9 +205,9 @@ func (m *merge) recountDay(ctx context.Context, day int32) error {
 
 // sumScopes adds up the rows of links of a day by the other scopes that they count for.
 // scopes are those of all rows of the day. One that is no link's has a sum, if only an
-// empty one; so has not the scope All.
-func sumScopes(ctx context.Context, q *queries.Queries, day int32, scopes []int64) (map[int64]*Day, error) {
-	sums := map[int64]*Day{}
+// empty one; so has not the scope All. Without the damaged rows, sums may be too small.
+func sumScopes(ctx context.Context, q *queries.Queries, day int32, scopes []int64) (sums map[int64]*Day, damaged []*row, err error) {
+	sums = map[int64]*Day{}
 	var links []int64
 	for _, scope := range scopes {
 		if scope > 0 {
@@ -211,9 +219,12 @@ func sumScopes(ctx context.Context, q *queries.Queries, day int32, scopes []int6
 	for piece := range slices.Chunk(links, mergePiece) {
 		rows, err := loadWhole(ctx, q, keysOf(piece, day))
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		for _, r := range rows {
+			if r.damaged {
+				damaged = append(damaged, r)
+			}
 			for _, id := range r.scopes {
 				if sums[-id] == nil {
 					sums[-id] = new(Day)
@@ -222,5 +233,5 @@ func sumScopes(ctx context.Context, q *queries.Queries, day int32, scopes []int6
 			}
 		}
 	}
-	return sums, nil
+	return sums, damaged, nil
 }

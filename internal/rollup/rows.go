@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -64,11 +65,19 @@ func load(ctx context.Context, q *queries.Queries, keys []key, whole []bool) (ma
 	if err != nil {
 		return nil, fmt.Errorf("read rollups: %w", err)
 	}
+	var again []key
 	for _, f := range found {
 		r := rows[key{f.Scope, dayNumber(f.Day)}]
-		r.read(&f)
+		if r.read(&f); r.partial && r.damaged {
+			again = append(again, r.key) // only the whole row tells what is missing
+		}
 	}
-	return rows, nil
+	if len(again) == 0 {
+		return rows, nil
+	}
+	wholly, err := loadWhole(ctx, q, again)
+	maps.Copy(rows, wholly)
+	return rows, err
 }
 
 // read takes over a stored row.
