@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -62,8 +63,12 @@ func (d *deps) fold(ctx context.Context) {
 		more, err := d.foldOnce(ctx, pace)
 		pace = pace.after(err, time.Now())
 		if err == nil && time.Since(totalsAt) >= totalsPeriod {
-			totalsAt = time.Now()
 			err = guarded(ctx, func(ctx context.Context) error { return rollup.AddUpTotals(ctx, d.pool) })
+			if errors.Is(err, rollup.ErrBusy) {
+				err = nil
+			} else {
+				totalsAt = time.Now()
+			}
 		}
 		if err != nil && ctx.Err() == nil {
 			d.metrics.foldFailures.Inc()

@@ -79,6 +79,9 @@ func FoldOnce(ctx context.Context, pool *pgxpool.Pool, clicks int64, recounts in
 			return err
 		}
 		counted, err := tryFold(ctx, pool, conn, clicks, recounts)
+		if postgres.Retryable(err) && recounts > mostAlone { // a few may go on alone
+			counted, err = tryFold(ctx, pool, conn, clicks, mostAlone)
+		}
 		if err == nil {
 			did = Folded{
 				Clicks: did.Clicks + counted.Clicks, Recounts: counted.Recounts, More: counted.More,
@@ -87,7 +90,7 @@ func FoldOnce(ctx context.Context, pool *pgxpool.Pool, clicks int64, recounts in
 		}
 		return err
 	})
-	if errors.Is(err, errBusy) {
+	if errors.Is(err, ErrBusy) {
 		return Folded{Busy: true}, nil
 	}
 	if err != nil {
@@ -134,9 +137,10 @@ func setAside(ctx context.Context, conn *pgxpool.Conn, broken *digestError) (Fol
 	return Folded{Failed: &failed, More: true}, nil
 }
 
-var errBusy = errors.New("another process is merging")
+// ErrBusy says that another process is merging.
+var ErrBusy = errors.New("another process is merging")
 
-// locked calls do with a connection that has the lock of merging, or returns errBusy.
+// locked calls do with a connection that has the lock of merging, or returns ErrBusy.
 // The lock is the session's, so that the transaction's snapshot is taken after it.
 func locked(ctx context.Context, pool *pgxpool.Pool, do func(*pgxpool.Conn) error) error {
 	conn, err := pool.Acquire(ctx)
@@ -149,7 +153,7 @@ func locked(ctx context.Context, pool *pgxpool.Pool, do func(*pgxpool.Conn) erro
 		return fmt.Errorf("take the lock of merging: %w", err)
 	}
 	if !free {
-		return errBusy
+		return ErrBusy
 	}
 	defer unlock(ctx, conn)
 	if _, err := conn.Exec(ctx, endIfSilent); err != nil {

@@ -27,7 +27,7 @@ type Ranking struct {
 	// 2000.
 	candidates int
 	// ragged is how many rows of days that are partly in the range are in memory at
-	// once; 0 means 100,000.
+	// once; 0 means 20,000.
 	ragged int
 }
 
@@ -211,7 +211,7 @@ func (k Ranking) addRagged(ctx context.Context, q *queries.Queries, r Range, p *
 	}
 	ask := queries.ReadRaggedRollupsParams{
 		Days: p.RaggedDays, FromTime: r.From, Scopes: p.Scopes, UserID: k.UserID, DomainID: k.DomainID, Tag: k.Tag,
-		LastDay: p.LastDay, ToTime: p.ToTime, Front: frontOfSeries, RowLimit: int32(cmp.Or(k.ragged, 100_000)), AfterScope: math.MinInt64,
+		LastDay: p.LastDay, ToTime: p.ToTime, Front: frontOfSeries, RowLimit: int32(cmp.Or(k.ragged, 20_000)), AfterScope: math.MinInt64,
 	}
 	for {
 		rows, err := q.ReadRaggedRollups(ctx, ask)

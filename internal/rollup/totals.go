@@ -2,8 +2,6 @@ package rollup
 
 import (
 	"context"
-	"errors"
-	"fmt"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -12,8 +10,8 @@ import (
 	"github.com/signpost/signpost/queries"
 )
 
-// AddUpTotals brings the totals of links, by which lists are sorted, up to date. It does
-// nothing while another process merges. The time at which it found them up to date is
+// AddUpTotals brings the totals of links, by which lists are sorted, up to date. While
+// another process merges, it does nothing, and the error is ErrBusy. The time at which it found them up to date is
 // kept: nothing changes them meanwhile.
 func AddUpTotals(ctx context.Context, pool *pgxpool.Pool) error {
 	err := locked(ctx, pool, func(conn *pgxpool.Conn) error {
@@ -34,8 +32,5 @@ func AddUpTotals(ctx context.Context, pool *pgxpool.Pool) error {
 			}
 		}
 	})
-	if err != nil && !errors.Is(err, errBusy) {
-		return fmt.Errorf("add up the totals of links: %w", err)
-	}
-	return nil
+	return wrap("add up the totals of links", err)
 }
