@@ -180,9 +180,12 @@ func (p *process) refuseOlderSchema(ctx context.Context) error {
 	}
 }
 
-// leave tells Postgres that this process takes no more clicks. If that fails, the process
-// that adopts its folder says so.
+// leave ships the clicks of requests that ended after drain, and tells Postgres that this
+// process takes no more. If that fails, the process that adopts its folder says so.
 func leave(ctx context.Context, shipper *shipping.Shipper, log *slog.Logger) {
+	if err := shipper.Ship(ctx); err != nil {
+		log.WarnContext(ctx, "clicks stay in the spool and are shipped after the next start", slog.Any("error", err))
+	}
 	if err := shipper.Leave(ctx); err != nil {
 		log.WarnContext(ctx, "Postgres cannot be told that this process has stopped", slog.Any("error", err))
 	}

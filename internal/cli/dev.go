@@ -87,8 +87,8 @@ func devEnviron(environ []string, data string) []string {
 // keptToken returns the admin token of a data folder. It is made on the first start.
 func keptToken(data string) (string, error) {
 	path := filepath.Join(data, devToken)
-	if err := os.Chmod(path, 0o600); err != nil && !errors.Is(err, fs.ErrNotExist) { // it may be a copy
-		return "", fmt.Errorf("keep the admin token to ourselves: %w", err)
+	if info, err := os.Lstat(path); err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o077 != 0 {
+		_ = os.Chmod(path, 0o600) // it is a copy; some file systems have no modes
 	}
 	switch b, err := os.ReadFile(path); {
 	case err == nil && strings.TrimSpace(string(b)) != "":

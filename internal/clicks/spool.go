@@ -464,6 +464,7 @@ func (s *Spool) Close() error {
 		} else {
 			go s.afterStop(s.store.close) //nolint:errcheck // nobody waits for it
 		}
+		s.logDrops() // of appends after Stop
 	})
 	return s.closeErr
 }
