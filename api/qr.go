@@ -2,8 +2,6 @@ package api
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/base64"
 	"net/http"
 	"strings"
 
@@ -57,26 +55,28 @@ func manageQR(a *API, r route, contentType string, asPNG bool) {
 		"304": {Description: "The picture is still the one that If-None-Match names."},
 	}
 	huma.Register(a.huma, op, func(ctx context.Context, in *qrInput) (*huma.StreamResponse, error) {
-		file, err := a.service.DrawQR(ctx, actorIn(ctx), in.ID, asPNG, in.fields())
+		code, err := a.service.GetQR(ctx, actorIn(ctx), in.ID, asPNG, in.fields())
+		var picture []byte
+		if err == nil && !hasTag(in.IfNoneMatch, code.Tag) {
+			picture, err = code.Draw()
+		}
 		if err != nil {
 			return nil, answerable(a.Log, requestIDOf(ctx), err)
 		}
-		return &huma.StreamResponse{Body: func(h huma.Context) { writePicture(humafiber.Unwrap(h), file, contentType, in.IfNoneMatch) }}, nil
+		return &huma.StreamResponse{Body: func(h huma.Context) { writePicture(humafiber.Unwrap(h), code.Tag, picture, contentType) }}, nil
 	})
 }
 
 // writePicture answers with a picture, or with 304 if the client has it. The picture of
 // a link changes with its code and its domain, so a client has to ask each time.
-func writePicture(c *fiber.Ctx, file []byte, contentType, known string) {
-	sum := sha256.Sum256(file)
-	tag := `"` + base64.RawURLEncoding.EncodeToString(sum[:12]) + `"`
+func writePicture(c *fiber.Ctx, tag string, picture []byte, contentType string) {
 	c.Set(fiber.HeaderETag, tag)
 	c.Set(fiber.HeaderCacheControl, "private, no-cache")
-	if hasTag(known, tag) {
+	if picture == nil {
 		c.Status(http.StatusNotModified)
 		return
 	}
 	c.Set(fiber.HeaderContentType, contentType)
 	c.Set(fiber.HeaderXContentTypeOptions, "nosniff")
-	_, _ = c.Write(file) // into the buffer of the answer, which never fails
+	_, _ = c.Write(picture) // into the buffer of the answer, which never fails
 }

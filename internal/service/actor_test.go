@@ -12,7 +12,7 @@ import (
 var least = map[string]Role{
 	"ListUsers": RoleReader, "GetUser": RoleReader, "ExportUsers": RoleReader,
 	"CreateUser": RoleAdmin, "UpdateUser": RoleAdmin, "DeleteUser": RoleAdmin,
-	"ListLinks": RoleReader, "ListSortedLinks": RoleReader, "FindLinks": RoleReader, "GetLink": RoleReader, "ExportLinks": RoleReader, "DrawQR": RoleReader,
+	"ListLinks": RoleReader, "ListSortedLinks": RoleReader, "FindLinks": RoleReader, "GetLink": RoleReader, "ExportLinks": RoleReader, "GetQR": RoleReader,
 	"CreateLink": RoleEditor, "UpdateLink": RoleEditor, "DeleteLink": RoleEditor,
 	"ListDomains": RoleAdmin, "GetDomain": RoleAdmin, "CreateDomain": RoleAdmin, "UpdateDomain": RoleAdmin, "DeleteDomain": RoleAdmin,
 	"ListTokens": RoleAdmin, "CreateToken": RoleAdmin, "RevokeToken": RoleAdmin,

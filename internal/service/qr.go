@@ -2,6 +2,8 @@ package service
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/base64"
 	"fmt"
 
 	"github.com/signpost/signpost/internal/links"
@@ -57,26 +59,46 @@ func (f QRFields) style() (qr.Style, Faults) {
 	return qr.Style{Size: f.Size, Margin: f.Margin, Foreground: foreground, Background: background}, faults
 }
 
-// DrawQR returns the QR code of a link as a file in SVG or PNG. The address in it is the
-// short URL with a mark by which clicks are told from scans.
-func (s *Service) DrawQR(ctx context.Context, actor Actor, id int64, asPNG bool, in QRFields) ([]byte, error) {
+// QR is the QR code of a link, as it is to be drawn.
+type QR struct {
+	// Tag is an ETag of the picture.
+	Tag string
+
+	code  *qr.Code
+	style qr.Style
+	asPNG bool
+}
+
+// qrForm is the way in which codes are drawn. It changes when other pictures come out.
+const qrForm = 1
+
+// GetQR returns the QR code of a link in SVG or PNG. The address in it is the short URL
+// with a mark by which clicks are told from scans.
+func (s *Service) GetQR(ctx context.Context, actor Actor, id int64, asPNG bool, in QRFields) (QR, error) {
 	link, err := s.GetLink(ctx, actor, id)
 	if err != nil {
-		return nil, err
+		return QR{}, err
 	}
 	style, faults := in.style()
 	if err := faults.Err(); err != nil {
-		return nil, err
+		return QR{}, err
 	}
-	code, err := qr.New(links.ScanURL(link.ShortURL), qr.Level(in.Level))
+	address := links.ScanURL(link.ShortURL)
+	code, err := qr.New(address, qr.Level(in.Level))
 	if err != nil {
-		return nil, err
+		return QR{}, err
 	}
-	if !asPNG {
-		return code.SVG(style), nil
+	if least := code.Least(in.Margin); asPNG && in.Size < least {
+		return QR{}, Invalid(FieldError{"size", fmt.Sprintf("must be at least %d for this link, level and margin", least)})
 	}
-	if least := code.Least(in.Margin); in.Size < least {
-		return nil, Invalid(FieldError{"size", fmt.Sprintf("must be at least %d for this link, level and margin", least)})
+	sum := sha256.Sum256(fmt.Append(nil, qrForm, asPNG, in.Level, style, address))
+	return QR{`"` + base64.RawURLEncoding.EncodeToString(sum[:12]) + `"`, code, style, asPNG}, nil
+}
+
+// Draw returns the picture as a file.
+func (q QR) Draw() ([]byte, error) {
+	if q.asPNG {
+		return q.code.PNG(q.style)
 	}
-	return code.PNG(style)
+	return q.code.SVG(q.style), nil
 }
