@@ -32,6 +32,7 @@ import (
 	"github.com/signpost/signpost/internal/links"
 	"github.com/signpost/signpost/internal/live"
 	"github.com/signpost/signpost/internal/service"
+	"github.com/signpost/signpost/web"
 )
 
 const (
@@ -64,6 +65,9 @@ type Options struct {
 
 	// PublicURL is the beginning of short URLs: absolute, without a path.
 	PublicURL string
+	// AppURL is where the dashboard is, if that is another host than that of PublicURL, or
+	// if it is to be on that one alone: absolute, without a path.
+	AppURL string
 	// TimeZone is the zone of statistics for requests that name none; "" is UTC.
 	TimeZone string
 	// OwnHosts are the hosts of this service's short links, to which no link may
@@ -102,6 +106,7 @@ type API struct {
 	app       *fiber.App
 	serve     fasthttp.RequestHandler
 	huma      huma.API
+	web       *web.Web
 	spec      []byte
 	metrics   *metrics
 	ids       *requestIDs
@@ -160,6 +165,7 @@ func New(o Options) (*API, error) {
 		Pool: o.Pool, River: o.River, Cache: o.Cache, Clicks: live.NewSource(o.Pool, o.Log), PublicURL: o.PublicURL, OwnHosts: a.OwnHosts,
 		Reach: service.UsualReach(), TimeZone: o.TimeZone,
 	}
+	a.web = web.New(web.Options{Service: a.service, TimeZone: o.TimeZone, Version: o.Version})
 	a.bulkheads = newBulkheads(o.Registry, int(o.Pool.Config().MaxConns))
 	a.database = newProbe(a.checkDatabase)
 	a.metrics = newMetrics(o.Registry)
@@ -203,6 +209,7 @@ func (a *API) routes() {
 	app.Get("/openapi.json", a.openAPI)
 	app.Get("/docs", a.docs)
 	app.Get("/docs/:file", a.docsFile)
+	a.appRoutes()
 
 	manageList(a, route{"GET", "/users", service.ReadsUsers, 200, "List users"}, a.listUsers, a.exportUsers)
 	manage(a, route{"POST", "/users", service.WritesUsers, 201, "Create a user"}, a.createUser)

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"time"
 
 	"github.com/gofiber/fiber/v2"
 	"github.com/jackc/pgx/v5"
@@ -65,10 +66,15 @@ func (a *API) admit(c *fiber.Ctx, role Role) error {
 	if err := actor.Require(role); err != nil {
 		return err
 	}
+	a.beAdmitted(c, actor)
+	return nil
+}
+
+// beAdmitted puts the actor and the request's id into the UserContext.
+func (a *API) beAdmitted(c *fiber.Ctx, actor Actor) {
 	ctx := context.WithValue(c.UserContext(), actorKey{}, actor)
 	ctx = context.WithValue(ctx, requestIDKey{}, responseID(c))
 	c.SetUserContext(a.Traces.begin(ctx, c))
-	return nil
 }
 
 // authenticate returns the bearer of the request's token, or an error that says why
@@ -90,6 +96,7 @@ type Tokens struct {
 	// Empty means that there is none.
 	bootstrap string
 	limiter   *limiter
+	links     signInLinks
 }
 
 // NewTokens returns the tokens in the database of pool, which it does not close. If
@@ -107,12 +114,18 @@ func NewTokens(pool *pgxpool.Pool, adminToken string) *Tokens {
 // the last hour is still accepted. A token that this process has not seen yet has to
 // wait.
 func (t *Tokens) verify(ctx context.Context, secret string, from netip.Addr) (Actor, error) {
+	hash := sha256.Sum256([]byte(secret))
+	return t.try(ctx, hash, from, func(ctx context.Context) (Actor, error) { return t.identify(ctx, secret, hash) })
+}
+
+// try does the work of verify for anything that lets somebody in. identify returns the
+// actor, or an error that isWrong if there is none.
+func (t *Tokens) try(ctx context.Context, hash [sha256.Size]byte, from netip.Addr, identify func(context.Context) (Actor, error)) (Actor, error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	hash := sha256.Sum256([]byte(secret))
 	if t.limiter.wasValid(hash) {
-		actor, err := t.identify(ctx, secret, hash)
-		if errors.Is(err, errToken) {
+		actor, err := identify(ctx)
+		if isWrong(err) {
 			t.limiter.setInvalid(hash)
 		}
 		return actor, err
@@ -127,8 +140,8 @@ func (t *Tokens) verify(ctx context.Context, secret string, from netip.Addr) (Ac
 	}
 	failed := true // also if it panics
 	defer func() { allowed.end(failed) }()
-	actor, err := t.identify(ctx, secret, hash)
-	failed = errors.Is(err, errToken)
+	actor, err := identify(ctx)
+	failed = isWrong(err)
 	if err == nil {
 		t.limiter.setValid(hash)
 	}
@@ -137,10 +150,17 @@ func (t *Tokens) verify(ctx context.Context, secret string, from netip.Addr) (Ac
 
 var errToken = unauthorized("the token is unknown, expired or revoked")
 
+// isWrong reports whether an error says that somebody was not let in.
+func isWrong(err error) bool {
+	return errors.Is(err, errToken) || errors.Is(err, errSession) || errors.Is(err, errSignIn)
+}
+
+func (t *Tokens) bootstrapActor() Actor { return Actor{Name: bootstrapName, Role: RoleAdmin} }
+
 // identify returns the bearer of a token, or errToken.
 func (t *Tokens) identify(ctx context.Context, secret string, hash [sha256.Size]byte) (Actor, error) {
 	if t.isBootstrap(hash) {
-		return Actor{Name: bootstrapName, Role: RoleAdmin}, nil
+		return t.bootstrapActor(), nil
 	}
 	if !service.IsSecret(secret) {
 		return Actor{}, errToken
@@ -155,6 +175,16 @@ func (t *Tokens) identify(ctx context.Context, secret string, hash [sha256.Size]
 	// A role that only a later release knows counts as none here, and may do nothing.
 	role, _ := service.ParseRole(token.Role)
 	return Actor{TokenID: &token.ID, Name: token.Name, Role: role}, nil
+}
+
+// A holder tells whether somebody may still get an answer that goes on.
+type holder struct {
+	look  func(context.Context) error // an error if not
+	every time.Duration               // between two looks
+}
+
+func (a *API) holderOf(actor Actor) holder {
+	return holder{func(ctx context.Context) error { return a.lookAgain(ctx, actor) }, a.clientLimits.recheckToken}
 }
 
 // lookAgain checks the token of work that goes on while the database cannot be reached:

@@ -28,6 +28,12 @@ func (a *API) addressOf(ctx *fasthttp.RequestCtx) netip.Addr {
 	return proxies.origin(hop, ctx.Request.Header.PeekAll(fiber.HeaderXForwardedFor))
 }
 
+// isProxy reports whether a connection comes from a trusted proxy.
+func (a *API) isProxy(remote net.Addr) bool {
+	tcp, ok := remote.(*net.TCPAddr)
+	return ok && proxies(a.TrustedProxies).trusted(plain(tcp.AddrPort().Addr()))
+}
+
 // proxies are the networks from which X-Forwarded-For is believed.
 type proxies []netip.Prefix
 

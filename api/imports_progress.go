@@ -68,7 +68,7 @@ func (a *API) importProgress(c *fiber.Ctx) error {
 	c.Set("X-Accel-Buffering", "no") // nginx would hold events back
 	now := time.Now()
 	p := &progress{
-		api: a, conn: c.Context().Conn(), actor: actor, checked: now,
+		api: a, conn: c.Context().Conn(), actor: actor, holds: a.holderOf(actor), checked: now,
 		last: imp, until: now.Add(a.watchers.life),
 	}
 	a.stream(c, p.next, leave)
@@ -91,6 +91,7 @@ type progress struct {
 	api     *API
 	conn    net.Conn
 	actor   Actor
+	holds   holder
 	checked time.Time            // when the actor's token was last found valid
 	last    service.ImportDetail // the state that was last sent, if told
 	told    bool
@@ -134,11 +135,11 @@ func (p *progress) next() ([]byte, error) {
 
 // tokenEnded checks the token again if the last check is old enough.
 func (p *progress) tokenEnded() bool {
-	if time.Since(p.checked) < p.api.clientLimits.recheckToken {
+	if time.Since(p.checked) < p.holds.every {
 		return false
 	}
 	p.checked = time.Now()
-	return p.api.lookAgain(context.Background(), p.actor) != nil
+	return p.holds.look(context.Background()) != nil
 }
 
 func (p *progress) tell(imp service.ImportDetail) []byte {

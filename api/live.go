@@ -33,17 +33,17 @@ var (
 // while they are ingested. The event ready comes first, with the id from which on
 // nothing is left out. A client that comes back within some minutes with the last id as
 // Last-Event-ID, as an EventSource does, gets what it missed; some clicks may come twice.
-func (a *API) live(c *fiber.Ctx) error { return a.listen(c, 0) }
+func (a *API) live(c *fiber.Ctx) error { return a.listen(c, 0, a.holderOf(actorOf(c))) }
 
 func (a *API) linkLive(c *fiber.Ctx) error {
 	id, err := idParam(c)
 	if err != nil {
 		return err
 	}
-	return a.listen(c, id)
+	return a.listen(c, id, a.holderOf(actorOf(c)))
 }
 
-func (a *API) listen(c *fiber.Ctx, urlID int64) error {
+func (a *API) listen(c *fiber.Ctx, urlID int64, holds holder) error {
 	c.Set(fiber.HeaderCacheControl, "no-store")
 	actor := actorOf(c)
 	leave, err := a.listeners.places.take(actor, 1)
@@ -61,7 +61,7 @@ func (a *API) listen(c *fiber.Ctx, urlID int64) error {
 	c.Set("X-Accel-Buffering", "no") // nginx would hold events back
 	now := time.Now()
 	l := &listener{
-		progress: progress{api: a, conn: c.Context().Conn(), actor: actor, checked: now, until: now.Add(a.listeners.life)},
+		progress: progress{api: a, conn: c.Context().Conn(), actor: actor, holds: holds, checked: now, until: now.Add(a.listeners.life)},
 		clicks:   clicks,
 	}
 	a.stream(c, l.next, func() { clicks.Close(); leave() })

@@ -114,7 +114,7 @@ func (a *API) guard(role Role) func(huma.Context, func(huma.Context)) {
 		}
 		give := func() {}
 		if err == nil {
-			give, err = a.bufferBody(c)
+			give, err = a.bufferBody(c, checkJSON)
 		}
 		if err != nil {
 			_ = a.fail(c, err) // never fails
@@ -144,11 +144,14 @@ func (a *API) admitInPlace(c *fiber.Ctx, role Role) error {
 	return a.admit(c, role)
 }
 
+// bodyCheck returns an error for a body that a route does not take.
+type bodyCheck func(header *fasthttp.RequestHeader, body []byte) error
+
 // bufferBody reads the body of a request, if it has one, and replaces it with a buffer.
 // If it leaves bytes unread, fasthttp drains them or closes the connection, so that
 // they are never taken for the next request. The body counts as held until give is
 // called.
-func (a *API) bufferBody(c *fiber.Ctx) (give func(), err error) {
+func (a *API) bufferBody(c *fiber.Ctx, check bodyCheck) (give func(), err error) {
 	request := &c.Context().Request
 	length := request.Header.ContentLength()
 	if length > maxBody {
@@ -169,7 +172,7 @@ func (a *API) bufferBody(c *fiber.Ctx) (give func(), err error) {
 			return nil, err
 		}
 	}
-	if err := readBody(c, stream, length); err != nil {
+	if err := readBody(c, stream, length, check); err != nil {
 		give()
 		return nil, err
 	}
@@ -178,7 +181,7 @@ func (a *API) bufferBody(c *fiber.Ctx) (give func(), err error) {
 
 // readBody does the work of bufferBody for a body with the given length; a negative
 // length is unknown.
-func readBody(c *fiber.Ctx, stream io.Reader, length int) error {
+func readBody(c *fiber.Ctx, stream io.Reader, length int, check bodyCheck) error {
 	request := &c.Context().Request
 	body, err := io.ReadAll(io.LimitReader(stream, maxBody+1))
 	switch {
@@ -190,7 +193,7 @@ func readBody(c *fiber.Ctx, stream io.Reader, length int) error {
 	}
 	switch string(request.Header.Method()) {
 	case http.MethodPost, http.MethodPut, http.MethodPatch:
-		if err := checkJSON(&request.Header, body); err != nil {
+		if err := check(&request.Header, body); err != nil {
 			return err
 		}
 	default: // the body is not used

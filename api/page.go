@@ -27,8 +27,8 @@ func writePage(r *fasthttp.Response, name, policy string, data any) error {
 }
 
 // home shows visitors of the bare host what this service is.
-func (*API) home(c *fiber.Ctx) error {
-	return writePage(&c.Context().Response, "home.html", pagePolicy, nil)
+func (a *API) home(c *fiber.Ctx) error {
+	return writePage(&c.Context().Response, "home.html", pagePolicy, a.AppURL)
 }
 
 // writeErrorPage makes the answer a page with the contents of e.

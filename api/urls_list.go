@@ -4,7 +4,6 @@ import (
 	"context"
 	"slices"
 	"strings"
-	"unicode"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -12,12 +11,8 @@ import (
 	"github.com/signpost/signpost/internal/service"
 )
 
-const (
-	// minRun is how many letters or digits in a row the index of texts needs.
-	minRun = 3
-	// maxSearch is the longest text that is searched for, in characters.
-	maxSearch = 2048
-)
+// maxSearch is the longest text that is searched for, in characters.
+const maxSearch = 2048
 
 type urlListInput struct {
 	OrderInput
@@ -38,24 +33,15 @@ func (in *urlListInput) Resolve(h huma.Context) []error {
 		checkText("short_code", in.ShortCode, links.MaxCode))
 }
 
-// checkSearch returns an error for a text that cannot be searched for. The index of
-// texts consists of groups of three letters or digits; a text without such a group
-// would have to be compared with all links.
+// checkSearch returns an error for a text that cannot be searched for.
 func checkSearch(text string) []error {
 	if errs := checkText("search", text, maxSearch); errs != nil || text == "" {
 		return errs
 	}
-	run := 0
-	for _, r := range text {
-		if !unicode.In(r, unicode.Letter, unicode.Mark, unicode.Number) {
-			run = 0
-			continue
-		}
-		if run++; run == minRun {
-			return nil
-		}
+	if err := service.CheckSearch(text); err != nil {
+		return []error{&huma.ErrorDetail{Location: "query.search", Message: err.Error()}}
 	}
-	return []error{&huma.ErrorDetail{Location: "query.search", Message: "must have at least three letters or digits in a row"}}
+	return nil
 }
 
 // list returns the list that the request asks for. It shares no memory with the

@@ -28,6 +28,8 @@ const (
 	// rejectsKept is how long people can look at rejected clicks, which contain the
 	// user agent and the whole referrer.
 	rejectsKept = 30 * 24 * time.Hour
+	// sessionsKept is longer than any session lives that is not used.
+	sessionsKept = 30 * 24 * time.Hour
 	// saltsKept is in days. A salt is kept longer while there is a backlog of its day,
 	// and after an outage: saltNotice is how long the spools have to ship their backlog
 	// once Postgres is back. It counts from when prune first found that the salt was
@@ -69,6 +71,7 @@ func (w *prune) Work(ctx context.Context, _ *river.Job[jobs.Prune]) error {
 		{"quarantined clicks", func() (int64, error) { return q.PruneClickRejects(ctx, interval(rejectsKept), w.piece) }},
 		{"names of deleted users", func() (int64, error) { return q.ForgetDeletedUsers(ctx, w.piece) }},
 		{"idempotency keys", func() (int64, error) { return q.PruneIdempotencyKeys(ctx, interval(keysKept), w.piece) }},
+		{"sessions", func() (int64, error) { return q.PruneSessions(ctx, interval(sessionsKept), w.piece) }},
 		{"processes without a folder", func() (int64, error) { return q.PruneReplicas(ctx) }},
 		{"live clicks", func() (int64, error) { return q.PruneLiveClicks(ctx, interval(live.Kept)) }},
 		{"link changes", func() (int64, error) { return q.PruneLinkChanges(ctx, interval(changesKept), w.piece) }},

@@ -85,7 +85,7 @@ func (p *process) addAPI(ctx context.Context) error {
 
 	server, err := api.New(api.Options{
 		Pool: p.management, Redirects: p.redirects, River: river, Spool: spool, Cache: cache,
-		PublicURL: p.cfg.PublicURL, TimeZone: p.cfg.TimeZone, OwnHosts: p.cfg.OwnHosts(), Tokens: p.tokens, TrustedProxies: p.cfg.TrustedProxies,
+		PublicURL: p.cfg.PublicURL, AppURL: p.cfg.AppURL, TimeZone: p.cfg.TimeZone, OwnHosts: p.cfg.OwnHosts(), Tokens: p.tokens, TrustedProxies: p.cfg.TrustedProxies,
 		ImportMaxBytes: int64(p.cfg.ImportMaxBytes), ImportMaxUploads: p.cfg.ImportMaxUploads, ExportMaxActive: p.cfg.ExportMaxActive,
 		CORSOrigins: p.cfg.CORSOrigins, SecurityContact: p.cfg.SecurityContact,
 		Registry: p.registry, Traces: p.apiTraces(), Log: p.log, Version: version,

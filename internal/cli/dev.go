@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -151,9 +152,12 @@ func (p *process) banner(data string) error {
 		database = "private, in " + relative(filepath.Join(data, "postgres"))
 	}
 	token := p.cfg.AdminToken + "   (kept in " + relative(filepath.Join(data, devToken)) + ")"
+	local := localURL(p.listen)
 	_, err := fmt.Fprintf(p.stdout, `
 Signpost is running. Ctrl-C stops it.
 
+  dashboard     %[6]s/app/sign-in#%[7]s
+                (signs you in, once and within ten minutes)
   address       %[1]s
   API docs      %[1]s/docs
   metrics       %[2]s/metrics
@@ -161,7 +165,7 @@ Signpost is running. Ctrl-C stops it.
   database      %[3]s
   admin token   %[4]s
 %[5]s
-`, localURL(p.listen), p.adminURL, database, token, p.reach())
+`, local, p.adminURL, database, token, p.reach(), cmp.Or(p.cfg.AppURL, local), p.tokens.NewSignIn())
 	return err
 }
 

@@ -34,6 +34,7 @@ type Config struct {
 	PublicURL  string `env:"PUBLIC_URL" doc:"What every short URL starts with. Empty means this machine's LISTEN_ADDR." allowed:"an absolute http:// or https:// URL without path, query or credentials"`
 	// PublicHosts are further hosts, besides the host of PublicURL.
 	PublicHosts Hosts  `env:"PUBLIC_HOSTS" doc:"Further hosts under which the service is reached, such as an older domain. No link may lead to a short link on one of them, nor on that of PUBLIC_URL, since it would redirect in circles." allowed:"host names or addresses, each alone or as host:port, separated by commas"`
+	AppURL      string `env:"APP_URL" doc:"Where the dashboard is reached, if it is to be on one host alone, such as another one than short links have. Empty means PUBLIC_URL, and every other host that is no custom domain." allowed:"an absolute http:// or https:// URL without path, query or credentials"`
 	AdminToken  string `env:"ADMIN_TOKEN" secret:"all" doc:"Accepted as a token with the role admin, for the first start and for automation. Empty means that there is none." allowed:"16 to 256 printable ASCII characters without spaces"`
 	// TrustedProxies holds networks; a single address is a network of one host.
 	TrustedProxies Networks `env:"TRUSTED_PROXIES" doc:"Addresses and networks of the proxies in front, whose X-Forwarded-For is believed." allowed:"IP addresses and networks such as 10.0.0.0/8, separated by commas"`
@@ -81,12 +82,14 @@ type Config struct {
 
 // OwnHosts returns the hosts on which this service has short links.
 func (c Config) OwnHosts() links.Hosts {
-	public, err := url.Parse(c.PublicURL)
-	if err != nil {
-		return links.Hosts{} // was validated
+	all := slices.Clone(c.PublicHosts)
+	for _, own := range []string{c.PublicURL, c.AppURL} {
+		if u, err := url.Parse(own); err == nil && u.Host != "" {
+			all = append(all, u.Host)
+		}
 	}
 	// A name that cannot be the host of any target is left out.
-	hosts, _ := links.ParseHosts(append([]string{public.Host}, c.PublicHosts...)...)
+	hosts, _ := links.ParseHosts(all...)
 	return hosts
 }
 

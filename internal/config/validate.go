@@ -16,7 +16,7 @@ import (
 )
 
 // validate returns the names of further variables whose values are not allowed, besides
-// the known ones. It also brings PublicURL into its usual form.
+// the known ones. It also brings PublicURL and AppURL into their usual form.
 func validate(c *Config, known []string) []string {
 	day := 24 * time.Hour
 	var faults []string
@@ -31,7 +31,8 @@ func validate(c *Config, known []string) []string {
 	check("REDIS_TIMEOUT", within(c.RedisTimeout, time.Millisecond, time.Second))
 	check("LISTEN_ADDR", validAddr(c.ListenAddr))
 	check("ADMIN_ADDR", validAddr(c.AdminAddr) && !clash(c.AdminAddr, c.ListenAddr))
-	check("PUBLIC_URL", c.PublicURL == "" || tidyPublicURL(&c.PublicURL))
+	check("PUBLIC_URL", c.PublicURL == "" || tidyOwnURL(&c.PublicURL))
+	check("APP_URL", c.AppURL == "" || tidyOwnURL(&c.AppURL))
 	check("ADMIN_TOKEN", c.AdminToken == "" || validToken(c.AdminToken))
 	check("SECURITY_CONTACT", c.SecurityContact == "" || tidyContact(&c.SecurityContact))
 	check("MAX_CONNECTIONS", within(c.MaxConnections, 0, 1_000_000))
@@ -91,8 +92,8 @@ func isAny(host string) bool {
 	return host == "" || ip != nil && ip.IsUnspecified()
 }
 
-// tidyPublicURL reports whether s is allowed, and removes a slash at its end.
-func tidyPublicURL(s *string) bool {
+// tidyOwnURL reports whether s is allowed, and removes a slash at its end.
+func tidyOwnURL(s *string) bool {
 	u, err := url.Parse(*s)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.User != nil {
 		return false

@@ -21,10 +21,10 @@ func isTouchIcon(segment string) bool {
 func ReservedWords() (routed, planned []string) {
 	routed = []string{
 		"r", "users", "urls", "domains", "events", "stats", "live", "tokens", "imports", "marks",
-		"health", "ready", "docs", "openapi.json", "robots.txt",
+		"app", "health", "ready", "docs", "openapi.json", "robots.txt",
 		"favicon.ico", "apple-touch-icon.png", ".well-known",
 	}
-	planned = []string{"app", "api", "admin"}
+	planned = []string{"api", "admin"}
 	return routed, planned
 }
 

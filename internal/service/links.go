@@ -367,3 +367,11 @@ func recordLink(ctx context.Context, q *queries.Queries, actor Actor, event stri
 	}
 	return record(ctx, q, actor, event, &l.ID, &l.UserID, details)
 }
+
+// GetLinks returns the links with these ids, without those that there are not.
+func (s *Service) GetLinks(ctx context.Context, actor Actor, ids []int64) ([]Link, error) {
+	if err := actor.Require(ReadsLinks); err != nil || len(ids) == 0 {
+		return nil, err
+	}
+	return s.linksOf(ctx, ids)
+}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/jackc/pgx/v5"
 
@@ -100,6 +101,28 @@ func (s *Service) FindLinks(ctx context.Context, actor Actor, host, code string)
 		return nil, err
 	}
 	return s.linksOf(ctx, []int64{id})
+}
+
+// minRun is how many letters or digits in a row the index of texts needs.
+const minRun = 3
+
+var errSearch = errors.New("must have at least three letters or digits in a row")
+
+// CheckSearch returns an error for a text that cannot be searched for. The index of
+// texts consists of groups of three letters or digits; a text without such a group
+// would have to be compared with all links. The message can follow the field's name.
+func CheckSearch(text string) error {
+	run := 0
+	for _, r := range text {
+		if !unicode.In(r, unicode.Letter, unicode.Mark, unicode.Number) {
+			run = 0
+			continue
+		}
+		if run++; run == minRun {
+			return nil
+		}
+	}
+	return errSearch
 }
 
 var likeEscaper = strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`)

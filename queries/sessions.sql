@@ -1,0 +1,56 @@
+-- name: CreateSession :one
+INSERT INTO sessions (hash, token_id, agent)
+VALUES (@hash, @token_id, @agent)
+RETURNING id;
+
+-- name: FindSession :one
+-- FindSession finds a session that has not ended, and its token. Of the two hashes of its
+-- reference, one is for sessions of tokens and one for those of ADMIN_TOKEN.
+SELECT s.id, (s.used_at < now() - interval '1 minute')::boolean AS idle, t.id AS token_id, COALESCE(t.name, '') AS name, COALESCE(t.role, '') AS role
+FROM sessions s
+LEFT JOIN api_tokens t ON t.id = s.token_id
+WHERE s.hash IN (@hash::bytea, @admin_hash::bytea)
+    AND s.used_at > now() - @idle_for::interval
+    AND s.created_at > now() - @lives_for::interval
+    AND (s.token_id IS NULL AND s.hash = @admin_hash
+        OR s.hash = @hash AND t.revoked_at IS NULL AND (t.expires_at IS NULL OR t.expires_at > now()));
+
+-- name: SessionHolds :one
+-- SessionHolds checks again a session that was found before.
+SELECT EXISTS (
+    SELECT FROM sessions s
+    LEFT JOIN api_tokens t ON t.id = s.token_id
+    WHERE s.id = @id AND t.revoked_at IS NULL AND (t.expires_at IS NULL OR t.expires_at > now())
+);
+
+-- name: UseSession :exec
+UPDATE sessions
+SET used_at = now()
+WHERE id = @id;
+
+-- name: ListSessions :many
+-- ListSessions returns the sessions of a token; NULL stands for ADMIN_TOKEN.
+SELECT id, agent, created_at, used_at
+FROM sessions
+WHERE token_id IS NOT DISTINCT FROM sqlc.narg(token_id)::bigint
+    AND used_at > now() - @idle_for::interval
+    AND created_at > now() - @lives_for::interval
+ORDER BY used_at DESC, id DESC
+LIMIT 100;
+
+-- name: EndSession :exec
+DELETE FROM sessions
+WHERE id = @id;
+
+-- name: EndSessions :exec
+-- EndSessions ends all sessions of a token; NULL stands for ADMIN_TOKEN.
+DELETE FROM sessions
+WHERE token_id IS NOT DISTINCT FROM sqlc.narg(token_id)::bigint;
+
+-- name: PruneSessions :execrows
+DELETE FROM sessions
+WHERE id IN (
+    SELECT s.id FROM sessions s
+    WHERE s.used_at < now() - @older_than::interval
+    LIMIT @row_limit
+);

@@ -1,0 +1,65 @@
+// The pages work without scripts. These modules improve them: a link or form that
+// changes a part of a page replaces that part (parts.js), forms open in a dialog
+// (dialog.js), clicks arrive while one looks (live.js), charts tell their values
+// (chart.js), texts are copied, times move on, and keys do what one does often.
+import './parts.js';
+import './dialog.js';
+import './chart.js';
+import { listen } from './live.js';
+import { tellTimes } from './times.js';
+
+document.documentElement.classList.add('js');
+
+// The server words times in the zone of the browser from the next page on.
+const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
+const secure = location.protocol === 'https:' ? '; secure' : '';
+document.cookie = `signpost_zone=${encodeURIComponent(zone)}; path=/app; max-age=31536000; samesite=lax${secure}`;
+
+// A link to sign in carries its secret behind the #, which no server sees.
+const signIn = document.querySelector('form[data-sign-in]');
+if (signIn && location.hash.length > 1) {
+  signIn.elements.link.value = location.hash;
+  history.replaceState(null, '', location.pathname);
+  signIn.submit();
+}
+
+// What a form has done is told once, and not again when the page is loaded anew.
+const here = new URL(location);
+if (here.searchParams.has('done')) {
+  here.searchParams.delete('done');
+  history.replaceState(history.state, '', here);
+}
+
+document.addEventListener('click', async (event) => {
+  const button = event.target.closest('[data-copy]');
+  if (!button) return;
+  await navigator.clipboard.writeText(button.dataset.copy);
+  const label = button.querySelector('span');
+  label.textContent = 'Copied';
+  button.classList.add('copied');
+  setTimeout(() => { label.textContent = 'Copy'; button.classList.remove('copied'); }, 1500);
+});
+
+document.addEventListener('keydown', (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector('dialog[open]')) return;
+  if (event.target.closest('input, select, textarea, [contenteditable]')) return;
+  if (event.key === '?') return document.getElementById('keys')?.showModal();
+  const target = document.querySelector(`[data-key="${CSS.escape(event.key)}"]`);
+  if (target) {
+    event.preventDefault();
+    if (target.matches('input')) target.select(); else target.click();
+  } else if (event.key === '/') {
+    event.preventDefault();
+    location.assign('/app/links');
+  }
+});
+
+// An open menu closes when one does something else.
+document.addEventListener('click', (event) => {
+  for (const menu of document.querySelectorAll('.menu[open]')) {
+    if (!menu.contains(event.target)) menu.open = false;
+  }
+});
+
+listen();
+tellTimes();

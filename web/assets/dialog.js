@@ -1,0 +1,58 @@
+// A link with data-dialog opens the form of its page in a dialog.
+import { load } from './parts.js';
+
+let dialog;
+
+function show(form) {
+  if (!dialog) {
+    dialog = document.createElement('dialog');
+    dialog.addEventListener('close', () => { dialog.remove(); dialog = null; });
+    document.body.append(dialog);
+  }
+  const title = form.querySelector('h1');
+  title.id = 'dialog-title';
+  dialog.setAttribute('aria-labelledby', title.id);
+  dialog.replaceChildren(document.importNode(form, true));
+  if (!dialog.open) dialog.showModal();
+  (dialog.querySelector('[autofocus]') ?? dialog.querySelector('input:not([type=hidden])'))?.focus();
+}
+
+document.addEventListener('click', async (event) => {
+  if (event.button || event.ctrlKey || event.metaKey || event.shiftKey) return;
+  const link = event.target.closest('a[data-dialog]');
+  if (link) {
+    event.preventDefault();
+    const answer = await load(link.href).catch(() => null);
+    const form = answer?.page?.querySelector('form.sheet');
+    if (!form || form.matches('[data-sign-in]')) return location.assign(link.href);
+    show(form);
+  } else if (dialog && (event.target === dialog || event.target.closest('a[data-close]'))) {
+    event.preventDefault();
+    dialog.close();
+  }
+});
+
+document.addEventListener('submit', async (event) => {
+  const form = event.target;
+  if (!dialog?.contains(form)) {
+    // A form that is sent is not sent twice.
+    if (form.method === 'post') setTimeout(() => form.querySelectorAll('button').forEach((button) => { button.disabled = true; }));
+    return;
+  }
+  event.preventDefault();
+  const buttons = form.querySelectorAll('button');
+  buttons.forEach((button) => { button.disabled = true; });
+  let answer;
+  try {
+    answer = await load(form.action, new URLSearchParams(new FormData(form)));
+  } catch {
+    buttons.forEach((button) => { button.disabled = false; });
+    return;
+  }
+  const again = answer.page?.querySelector('form.sheet');
+  if (answer.status >= 400 && again && !again.matches('[data-sign-in]')) show(again);
+  else location.assign(answer.url);
+});
+
+// A page that comes back from the browser's cache has its buttons again.
+addEventListener('pageshow', () => document.querySelectorAll('button:disabled').forEach((button) => { button.disabled = false; }));

@@ -1,0 +1,99 @@
+// Parts of a page are replaced by those of another answer of the server.
+import { listen } from './live.js';
+import { tellTimes } from './times.js';
+
+// load asks the server. The answer becomes a document in which no script runs, so that no
+// text ever has to be turned into elements here.
+export function load(url, body) {
+  return new Promise((resolve, reject) => {
+    const request = new XMLHttpRequest();
+    request.open(body ? 'POST' : 'GET', url);
+    request.responseType = 'document';
+    request.onload = () => resolve({ page: request.response, url: request.responseURL, status: request.status });
+    request.onerror = () => reject(new Error('no answer'));
+    request.send(body);
+  });
+}
+
+// replace puts the elements with these ids of an answer into the page. Details stay open
+// or closed.
+export function replace(page, ids) {
+  for (const id of ids) {
+    const before = document.getElementById(id);
+    const after = page.getElementById(id);
+    if (!before || !after) continue;
+    const open = [...before.querySelectorAll('details')].map((details) => details.open);
+    const fresh = document.importNode(after, true);
+    fresh.querySelectorAll('details').forEach((details, i) => { details.open ||= open[i] ?? false; });
+    before.replaceWith(fresh);
+  }
+  tellTimes();
+}
+
+let latest = 0; // only the answer to the last request is shown
+
+async function show(url, ids, remember) {
+  const own = ++latest;
+  const parts = ids.map((id) => document.getElementById(id));
+  parts.forEach((part) => part?.classList.add('busy'));
+  let answer;
+  try {
+    answer = await load(url);
+  } catch {
+    location.assign(url);
+    return;
+  }
+  if (own !== latest) return;
+  if (!ids.every((id) => answer.page?.getElementById(id)) || !sameOrigin(answer.url)) {
+    location.assign(url); // signed out, or an error
+    return;
+  }
+  if (remember) history[remember]({ ids }, '', answer.url);
+  document.title = answer.page.title;
+  replace(answer.page, ids);
+  listen();
+}
+
+const sameOrigin = (url) => new URL(url).origin === location.origin;
+
+document.addEventListener('click', (event) => {
+  const link = event.target.closest('[data-swap] a[href]');
+  if (!link || event.defaultPrevented || event.button || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
+  if (link.pathname !== location.pathname || link.matches('[data-dialog]')) return;
+  event.preventDefault();
+  show(link.href, ['main'], 'pushState');
+});
+
+const address = (form) => {
+  const query = new URLSearchParams(new FormData(form));
+  for (const [name, value] of [...query]) if (!value) query.delete(name);
+  return query.size ? `${form.action}?${query}` : form.action;
+};
+
+// A search is shown while one types. The first letter makes an entry in the history, and
+// the others change it.
+let typing;
+let typed = false;
+document.addEventListener('input', (event) => {
+  const form = event.target.closest('form[data-into]');
+  if (!form) return;
+  clearTimeout(typing);
+  typing = setTimeout(() => {
+    show(address(form), [form.dataset.into], typed ? 'replaceState' : 'pushState');
+    typed = true;
+  }, 200);
+});
+
+document.addEventListener('submit', (event) => {
+  const form = event.target;
+  if (form.matches('form[data-into]')) {
+    event.preventDefault();
+    clearTimeout(typing);
+    show(address(form), [form.dataset.into], 'replaceState');
+  } else if (form.matches('[data-swap] form[method=get]')) {
+    event.preventDefault();
+    show(address(form), ['main'], 'pushState');
+  }
+});
+
+addEventListener('popstate', () => show(location.href, ['main']));

@@ -1,0 +1,180 @@
+package web
+
+import (
+	"context"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/signpost/signpost/internal/service"
+)
+
+// linkForm makes a link or changes one.
+type linkForm struct {
+	Action  string
+	New     bool
+	Name    string // of the link that is changed
+	Back    string
+	Values  Values
+	Owners  []service.User // to choose from; none if there are too many
+	Domains []string       // likewise
+	// FirstUser asks for a user too, because a link belongs to one and there is none.
+	FirstUser bool
+	Zone      string
+	Errors    fieldErrors
+}
+
+// maxOwners is how many users one may choose from. If there are more, their number has to
+// be given.
+const maxOwners = 100
+
+func (w *Web) newLink(ctx context.Context, r *Request) (*Answer, error) {
+	return w.linkForm(ctx, r, 200, linkForm{New: true, Values: r.Query})
+}
+
+func (w *Web) createLink(ctx context.Context, r *Request) (*Answer, error) {
+	err := w.createFirstUser(ctx, r)
+	var link service.Link
+	if err == nil {
+		link, err = w.Service.CreateLink(ctx, r.Actor, linkFields(r.Form, w.place(r), true), nil)
+	}
+	if faults, status, ok := asFields(err); ok {
+		return w.linkForm(ctx, r, status, linkForm{New: true, Values: r.Form, Errors: faults})
+	} else if err != nil {
+		return nil, err
+	}
+	return seeOther(linkPath(link.ID) + "?done=created"), nil
+}
+
+// createFirstUser makes the user whom a form names, and sets the owner of the link. If the
+// link is wrong after that, the user is there all the same.
+func (w *Web) createFirstUser(ctx context.Context, r *Request) error {
+	if !r.Form.Has("username") {
+		return nil
+	}
+	user, err := w.Service.CreateUser(ctx, r.Actor, service.UserFields{
+		Username: given(r.Form.text("username")), Email: given(r.Form.text("email")),
+	}, nil)
+	if err == nil {
+		r.Form.Set("user_id", strconv.FormatInt(user.ID, 10))
+	}
+	return err
+}
+
+func (w *Web) editLink(ctx context.Context, r *Request) (*Answer, error) {
+	link, err := w.Service.GetLink(ctx, r.Actor, r.ID)
+	if err != nil {
+		return nil, err
+	}
+	return w.linkForm(ctx, r, 200, linkForm{Name: withoutScheme(link.ShortURL), Values: valuesOf(link, w.place(r))})
+}
+
+func (w *Web) changeLink(ctx context.Context, r *Request) (*Answer, error) {
+	_, err := w.Service.UpdateLink(ctx, r.Actor, r.ID, linkFields(r.Form, w.place(r), false))
+	if faults, status, ok := asFields(err); ok {
+		link, err := w.Service.GetLink(ctx, r.Actor, r.ID)
+		if err != nil {
+			return nil, err
+		}
+		return w.linkForm(ctx, r, status, linkForm{Name: withoutScheme(link.ShortURL), Values: r.Form, Errors: faults})
+	} else if err != nil {
+		return nil, err
+	}
+	return seeOther(linkPath(r.ID) + "?done=changed"), nil
+}
+
+// linkForm makes the page of a form, with what there is to choose from.
+func (w *Web) linkForm(ctx context.Context, r *Request, status int, f linkForm) (*Answer, error) {
+	f.Action, f.Back, f.Zone = r.Path, "/app/links", w.place(r).String()
+	title := "New link"
+	if !f.New {
+		f.Back, title = linkPath(r.ID), "Edit "+f.Name
+	}
+	owners, err := w.Service.ListUsers(ctx, r.Actor, service.Page{Limit: maxOwners + 1})
+	if err != nil {
+		return nil, err
+	}
+	if len(owners) <= maxOwners {
+		f.Owners = owners
+	}
+	f.FirstUser = len(owners) == 0
+	if r.Actor.Require(service.ManagesDomains) == nil {
+		domains, err := w.Service.ListDomains(ctx, r.Actor, service.Page{Limit: maxOwners})
+		if err != nil {
+			return nil, err
+		}
+		for _, d := range domains {
+			f.Domains = append(f.Domains, d.Host)
+		}
+	}
+	return w.page(r, status, title, "linkform.html", f)
+}
+
+// linkFields returns the fields of a form. In a new link those that are empty are absent.
+func linkFields(v Values, loc *time.Location, fresh bool) service.LinkFields {
+	sent := func(name string) service.Optional[string] {
+		value := given(v.text(name))
+		value.Sent = v.Has(name) && (value.Value != "" || !fresh)
+		return value
+	}
+	in := service.LinkFields{
+		Domain: sent("domain"), OriginalURL: sent("original_url"), ShortCode: sent("short_code"), Title: sent("title"),
+		UserID: whole[int64](sent("user_id")), RedirectStatus: whole[int](sent("redirect_status")),
+	}
+	in.Tags.Sent, in.Tags.Value = v.Has("tags"), tagsOf(v.Get("tags"))
+	if expires := sent("expires_at"); expires.Sent {
+		in.ExpiresAt.Sent, in.ExpiresAt.Null = true, expires.Value == ""
+		if !in.ExpiresAt.Null {
+			t, err := time.ParseInLocation(localTime, expires.Value, loc)
+			in.ExpiresAt.Value, in.ExpiresAt.Wrong = t, err != nil
+		}
+	}
+	// A box that is not ticked is not sent; a hidden field before it says that there is one.
+	in.ForwardQuery.Sent, in.ForwardQuery.Value = v.Has("forward_query"), slices.Contains(v.Values["forward_query"], "true")
+	return in
+}
+
+// valuesOf returns the values of a form for a link as it is.
+func valuesOf(l service.Link, loc *time.Location) Values {
+	v := Values{url.Values{}}
+	v.Set("original_url", l.OriginalURL)
+	v.Set("short_code", l.ShortCode)
+	v.Set("domain", l.Domain)
+	v.Set("tags", strings.Join(l.Tags, ", "))
+	v.Set("user_id", strconv.FormatInt(l.UserID, 10))
+	v.Set("redirect_status", strconv.Itoa(l.RedirectStatus))
+	v.Set("forward_query", strconv.FormatBool(l.ForwardQuery))
+	if l.Title != nil {
+		v.Set("title", *l.Title)
+	}
+	if l.ExpiresAt != nil {
+		v.Set("expires_at", l.ExpiresAt.In(loc).Format(localTime))
+	}
+	return v
+}
+
+// localTime is how browsers send a time of the viewer's zone.
+const localTime = "2006-01-02T15:04"
+
+func given(value string) service.Optional[string] {
+	return service.Optional[string]{Value: value, Sent: true}
+}
+
+// whole returns the whole number in a field.
+func whole[T int | int64](o service.Optional[string]) service.Optional[T] {
+	n, err := strconv.ParseInt(o.Value, 10, 64)
+	return service.Optional[T]{Value: T(n), Sent: o.Sent, Wrong: err != nil || int64(T(n)) != n}
+}
+
+// tagsOf returns the tags in a text with commas between them.
+func tagsOf(text string) []string {
+	tags := []string{}
+	for tag := range strings.SplitSeq(text, ",") {
+		if tag = strings.TrimSpace(tag); tag != "" {
+			tags = append(tags, tag)
+		}
+	}
+	return tags
+}

@@ -1,0 +1,225 @@
+package web
+
+import (
+	"context"
+	"encoding/base64"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/signpost/signpost/internal/service"
+)
+
+// linksPage is the list of links.
+type linksPage struct {
+	Rows     []linkRow
+	Search   string
+	Tag      string
+	Owner    string
+	Domain   string
+	State    string
+	Sort     string
+	Filters  []choice // those that are set; each leads to the list without it
+	Columns  map[string]column
+	Next     string // the path of the next page; "" on the last
+	First    string // the path of the first page; "" on it
+	Filtered bool
+	Errors   fieldErrors
+}
+
+// linkRow is a link in the list.
+type linkRow struct {
+	service.Link
+	Name    string // without the scheme
+	Target  string // without the scheme
+	State   linkState
+	Created moment
+	Last    *moment // when it was last clicked on
+	Href    string
+}
+
+// column is a column by which the list can be sorted.
+type column struct {
+	Href    string
+	Current string // ascending or descending, if the list is sorted by it
+}
+
+// linksOnPage is how many links a page of the list has.
+const linksOnPage = 25
+
+func (w *Web) links(ctx context.Context, r *Request) (*Answer, error) {
+	loc := w.place(r)
+	p := linksPage{
+		Search: r.Query.text("q"), Tag: r.Query.text("tag"), Owner: r.Query.text("user_id"), Domain: r.Query.text("domain"),
+		State: r.Query.text("state"), Sort: r.Query.text("sort"), Columns: map[string]column{},
+	}
+	for _, name := range []string{"people", "clicks", "last_clicked_at", "id"} {
+		p.Columns[name] = columnOf(r, name, p.Sort)
+	}
+	for _, name := range []string{"q", "tag", "user_id", "domain", "state"} {
+		value := r.Query.text(name)
+		if p.Filtered = p.Filtered || value != ""; value != "" && name != "q" && name != "state" {
+			p.Filters = append(p.Filters, choice{Name: filterNames[name] + ": " + value, Href: r.Query.href(r.Path, name, "", "cursor", "", "done", "")})
+		}
+	}
+	found, next, err := w.findLinks(ctx, r, p)
+	status := 200
+	if faults, code, ok := asFields(err); ok {
+		p.Errors, status = faults, code
+	} else if err != nil {
+		return nil, err
+	}
+	for _, l := range found {
+		row := linkRow{
+			Link: l, Name: withoutScheme(l.ShortURL), Target: withoutScheme(l.OriginalURL), State: stateOf(l, loc),
+			Created: momentOf(l.CreatedAt, loc), Href: linkPath(l.ID),
+		}
+		if l.LastClickedAt != nil {
+			last := momentOf(*l.LastClickedAt, loc)
+			row.Last = &last
+		}
+		p.Rows = append(p.Rows, row)
+	}
+	if next != "" {
+		p.Next = r.Query.href(r.Path, "cursor", next, "done", "")
+	}
+	if r.Query.text("cursor") != "" {
+		p.First = r.Query.href(r.Path, "cursor", "", "done", "")
+	}
+	return w.page(r, status, "Links", "links.html", p)
+}
+
+var filterNames = map[string]string{"tag": "tag", "user_id": "owner", "domain": "domain"}
+
+// columnOf returns the head of a column. It sorts by the column, the largest or newest
+// first; the other way round if it is sorted so already.
+func columnOf(r *Request, name, current string) column {
+	down, up := "-"+name, name
+	if name == "id" {
+		down, up = "", "oldest"
+	}
+	c := column{Href: r.Query.href(r.Path, "sort", down, "cursor", "", "done", "")}
+	switch current {
+	case down:
+		c.Current, c.Href = "descending", r.Query.href(r.Path, "sort", up, "cursor", "", "done", "")
+	case up:
+		c.Current = "ascending"
+	}
+	return c
+}
+
+// findLinks returns the links of a page of the list, and the cursor of the next page, ""
+// if there is none.
+func (w *Web) findLinks(ctx context.Context, r *Request, p linksPage) (found []service.Link, next string, err error) {
+	list := service.LinkList{Tag: p.Tag, Domain: p.Domain, Search: p.Search, Oldest: p.Sort == "oldest"}
+	var faults service.Faults
+	if p.Owner != "" {
+		id, err := strconv.ParseInt(p.Owner, 10, 64)
+		if err != nil || id < 1 {
+			faults.Add("user_id", "must be the number of a user")
+		}
+		list.UserID = &id
+	}
+	if p.Search != "" {
+		if err := service.CheckSearch(p.Search); err != nil {
+			faults.Add("q", err.Error())
+		}
+	}
+	switch p.State {
+	case "":
+	case "on", "off":
+		on := p.State == "on"
+		list.IsActive = &on
+	default:
+		faults.Add("state", "must be on or off")
+	}
+	by, descending := strings.CutPrefix(p.Sort, "-")
+	sorted := by != "" && by != "oldest"
+	if sorted && by != "clicks" && by != "people" && by != "last_clicked_at" {
+		faults.Add("sort", "is not a column")
+	}
+	at, ok := parseCursor(r.Query.text("cursor"), p.Sort)
+	if !ok {
+		faults.Add("cursor", "is not a page of this list")
+	}
+	if err := faults.Err(); err != nil {
+		return nil, "", err
+	}
+	if !sorted {
+		if at != nil {
+			list.After = at.ID
+		}
+		found, id, err := w.Service.ListLinks(ctx, r.Actor, list, 0, linksOnPage)
+		if id != 0 {
+			next = makeCursor(p.Sort, service.Place{ID: id})
+		}
+		return found, next, err
+	}
+	placed, end, err := w.Service.ListSortedLinks(ctx, r.Actor, list, service.Sort{By: by, Descending: descending}, at, linksOnPage)
+	if end != nil {
+		next = makeCursor(p.Sort, *end)
+	}
+	for _, l := range placed {
+		found = append(found, l.Link)
+	}
+	return found, next, err
+}
+
+// makeCursor returns the text for a place in a list that is sorted so.
+func makeCursor(sort string, at service.Place) string {
+	return base64.RawURLEncoding.EncodeToString(fmt.Appendf(nil, "%s %d %d", sort, at.Key, at.ID))
+}
+
+// parseCursor returns the place in a cursor, nil for the beginning.
+func parseCursor(cursor, sort string) (at *service.Place, ok bool) {
+	if cursor == "" {
+		return nil, true
+	}
+	text, err := base64.RawURLEncoding.DecodeString(cursor)
+	if err != nil {
+		return nil, false
+	}
+	parts := strings.Split(string(text), " ")
+	if len(parts) != 3 || parts[0] != sort {
+		return nil, false
+	}
+	key, err1 := strconv.ParseInt(parts[1], 10, 64)
+	id, err2 := strconv.ParseInt(parts[2], 10, 64)
+	return &service.Place{Key: key, ID: id}, err1 == nil && err2 == nil
+}
+
+// askPage asks whether a link is to be deleted.
+type askPage struct {
+	Link service.Link
+	Name string
+}
+
+func (w *Web) askDeleteLink(ctx context.Context, r *Request) (*Answer, error) {
+	link, err := w.Service.GetLink(ctx, r.Actor, r.ID)
+	if err != nil {
+		return nil, err
+	}
+	return w.page(r, 200, "Delete a link", "delete.html", askPage{link, withoutScheme(link.ShortURL)})
+}
+
+func (w *Web) deleteLink(ctx context.Context, r *Request) (*Answer, error) {
+	if err := w.Service.DeleteLink(ctx, r.Actor, r.ID); err != nil {
+		return nil, err
+	}
+	return seeOther("/app/links?done=deleted"), nil
+}
+
+// switchLink switches a link on or off.
+func (w *Web) switchLink(ctx context.Context, r *Request) (*Answer, error) {
+	var in service.LinkFields
+	on := r.Form.Get("is_active") == "true"
+	in.IsActive.Sent, in.IsActive.Value = true, on
+	if _, err := w.Service.UpdateLink(ctx, r.Actor, r.ID, in); err != nil {
+		return nil, err
+	}
+	done := "off"
+	if on {
+		done = "on"
+	}
+	return seeOther(linkPath(r.ID) + "?done=" + done), nil
+}

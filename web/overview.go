@@ -1,0 +1,120 @@
+package web
+
+import (
+	"context"
+	"strconv"
+
+	"github.com/signpost/signpost/internal/rollup"
+	"github.com/signpost/signpost/internal/service"
+)
+
+// overviewPage is the first page: how many came, from where, and whether all is well.
+type overviewPage struct {
+	Today, Yesterday service.Counts // yesterday up to the same time
+	Numbers          numbers
+	Top              panel // links
+	Panels           []panel
+	Feed             feed
+	NoLinks          bool // there is nothing to click on yet
+	NoClicks         bool // nothing was ever clicked on
+}
+
+func (w *Web) overview(ctx context.Context, r *Request) (*Answer, error) {
+	loc := w.place(r)
+	var p overviewPage
+	today, err := w.Service.GetStatistics(ctx, r.Actor, service.StatisticsQuery{
+		Time: rollup.Request{Range: "today", Zone: loc.String(), Compare: "previous"},
+	})
+	if err != nil {
+		return nil, err
+	}
+	p.Today, p.Yesterday = today.Totals, *today.Previous
+	q := w.statisticsQuery(r, loc)
+	q.Filters = nil // this page has none
+	if p.Numbers, err = w.count(ctx, r, &q, "all links"); err != nil {
+		return nil, err
+	}
+	if p.Panels, err = w.peoplePanels(ctx, r, q, overviewPanels, false); err != nil {
+		return nil, err
+	}
+	if p.Top, err = w.topLinks(ctx, r, q); err != nil {
+		return nil, err
+	}
+	if p.Feed, err = w.latest(ctx, r, 0, loc); err != nil {
+		return nil, err
+	}
+	if p.NoClicks = len(p.Feed.Rows) == 0 && p.Numbers.Totals.Clicks == 0 && p.Numbers.Pending == 0; p.NoClicks {
+		links, _, err := w.Service.ListLinks(ctx, r.Actor, service.LinkList{}, 0, 1)
+		if err != nil {
+			return nil, err
+		}
+		p.NoLinks = len(links) == 0
+	}
+	status := 200
+	if p.Numbers.Period.Errors != nil {
+		status = 400
+	}
+	return w.page(r, status, "Overview", "overview.html", p)
+}
+
+// A titled dimension is one of the breakdowns of a page.
+type titled struct {
+	title string
+	of    rollup.Dimension
+}
+
+var overviewPanels = []titled{{"Referrers", rollup.Referrer}, {"Countries", rollup.Country}}
+
+// peoplePanels returns breakdowns of the clicks of people, or of the kind that is
+// filtered by.
+func (w *Web) peoplePanels(ctx context.Context, r *Request, q service.StatisticsQuery, of []titled, filters bool) ([]panel, error) {
+	filtered := map[rollup.Dimension]string{rollup.Kind: "person"}
+	for dimension, value := range q.Filters {
+		filtered[dimension] = value
+	}
+	q.Filters, q.Breakdowns, q.Time.Compare = filtered, nil, ""
+	for _, t := range of {
+		q.Breakdowns = append(q.Breakdowns, t.of)
+	}
+	st, err := w.Service.GetStatistics(ctx, r.Actor, q)
+	if err != nil {
+		return nil, err
+	}
+	var panels []panel
+	for _, t := range of {
+		rows := st.Breakdowns[t.of.String()]
+		if t.of == rollup.Trigger && len(rows) == 1 {
+			continue // it says nothing that the reader does not know
+		}
+		panels = append(panels, panelOf(t.title, t.of, rows, r, filters))
+	}
+	return panels, nil
+}
+
+// topLinks returns the links that most people clicked on.
+func (w *Web) topLinks(ctx context.Context, r *Request, q service.StatisticsQuery) (panel, error) {
+	p := panel{Title: "Links"}
+	q.Time.Compare = ""
+	b, err := w.Service.GetBreakdown(ctx, r.Actor, q, service.BreakdownPage{Of: service.ByLinks, Sort: "-people", Limit: panelRows})
+	if err != nil {
+		return p, err
+	}
+	for _, row := range b.Rows {
+		if row.People == 0 {
+			continue
+		}
+		bar := barRow{Value: row.Value, Name: "deleted link", Count: row.People}
+		if row.Link != nil {
+			bar.Name = withoutScheme(row.Link.ShortURL)
+			if row.Link.Title != nil {
+				bar.Reason = *row.Link.Title
+			}
+			if id, err := strconv.ParseInt(row.Value, 10, 64); err == nil {
+				bar.Href = r.Query.only("range", "from", "to", "tz").href(linkPath(id))
+			}
+		}
+		p.Rows = append(p.Rows, bar)
+	}
+	p.Rows = withShares(p.Rows)
+	return p, nil
+}

@@ -1,0 +1,171 @@
+package web
+
+import (
+	"bytes"
+	"fmt"
+	"html/template"
+	"io/fs"
+	"net/http"
+	"path"
+	"strings"
+	"time"
+
+	"github.com/signpost/signpost/internal/service"
+	"github.com/signpost/signpost/internal/zone"
+)
+
+// loadPages parses the templates: layout.html and parts.html are shared, and each other
+// file is a page.
+func loadPages(a assets) map[string]*template.Template {
+	shared := template.Must(template.New("").Funcs(template.FuncMap{
+		"asset": a.path, "number": number, "percent": percent, "change": change, "country": countryName,
+		"label": label, "kindReason": kindReason, "bar": bar, "plural": plural, "join": strings.Join, "field": field, "fault": faultOf, "list": list,
+	}).ParseFS(files, "templates/layout.html", "templates/parts.html"))
+	names, err := fs.Glob(files, "templates/*.html")
+	if err != nil {
+		panic(err) // the pattern is bad
+	}
+	pages := map[string]*template.Template{}
+	for _, name := range names {
+		page := path.Base(name)
+		if page == "layout.html" || page == "parts.html" {
+			continue
+		}
+		pages[page] = template.Must(template.Must(shared.Clone()).ParseFS(files, name))
+	}
+	return pages
+}
+
+// frame is what the layout shows around a page.
+type frame struct {
+	Title    string
+	Sections []choice
+	Actor    service.Actor
+	SignedIn bool
+	CanWrite bool   // links
+	Done     string // what the form before has done
+	Version  string
+	Page     any
+}
+
+// done are the sentences that tell what a form has done, by the value of done in the
+// query of the page that it leads to.
+var done = map[string]string{
+	"created": "The link is made.",
+	"changed": "The changes are saved.",
+	"on":      "The link is switched on.",
+	"off":     "The link is switched off.",
+	"deleted": "The link is deleted.",
+}
+
+// page makes a page from its struct and the template of that name.
+func (w *Web) page(r *Request, status int, title, name string, data any) (*Answer, error) {
+	f := frame{
+		Title: title, Actor: r.Actor, SignedIn: r.Actor.Role != 0, CanWrite: r.Actor.Require(service.WritesLinks) == nil,
+		Done: done[r.Query.text("done")], Version: w.Version, Page: data,
+	}
+	for _, s := range sections {
+		if r.Actor.Require(s.Role) == nil {
+			current := r.Path == s.Path || s.Path != "/app" && strings.HasPrefix(r.Path, s.Path+"/")
+			f.Sections = append(f.Sections, choice{s.Name, s.Path, current})
+		}
+	}
+	var body bytes.Buffer
+	if err := w.pages[name].ExecuteTemplate(&body, "layout", f); err != nil {
+		return nil, fmt.Errorf("render %s: %w", name, err)
+	}
+	return &Answer{Status: status, Body: body.Bytes()}, nil
+}
+
+// errorPage says why there is no other page.
+type errorPage struct {
+	Status  int
+	Title   string
+	Message string
+	Retry   bool // the same request may well work later
+}
+
+// Error makes the page of an error.
+func (w *Web) Error(r *Request, status int, message string) (*Answer, error) {
+	p := errorPage{Status: status, Title: http.StatusText(status), Message: sentence(message), Retry: status >= 500 || status == http.StatusTooManyRequests}
+	switch status {
+	case http.StatusNotFound:
+		p.Title = "There is nothing here"
+	case http.StatusForbidden:
+		p.Title = "This is not for you"
+	case http.StatusServiceUnavailable, http.StatusTooManyRequests:
+		p.Title = "Please try again shortly"
+	case http.StatusInternalServerError:
+		p.Title = "Something went wrong"
+	}
+	return w.page(r, status, p.Title, "error.html", p)
+}
+
+// signInPage is the page at which people sign in.
+type signInPage struct {
+	Next   string
+	Errors fieldErrors
+}
+
+// SignIn makes the page at which people sign in. next is the path to which they go then,
+// and message says why they could not.
+func (w *Web) SignIn(status int, next, message string) (*Answer, error) {
+	p := signInPage{Next: next}
+	if message != "" {
+		p.Errors = fieldErrors{"token": message}
+	}
+	return w.page(&Request{Path: "/app/sign-in"}, status, "Sign in", "signin.html", p)
+}
+
+// place returns the zone of the viewer: the one that the query names, the one that the
+// browser told, or that of the server.
+func (w *Web) place(r *Request) *time.Location {
+	for _, name := range []string{r.Query.text("tz"), r.Zone, w.TimeZone} {
+		if loc, err := zone.Load(name); err == nil && name != "" {
+			return loc
+		}
+	}
+	return time.UTC
+}
+
+// moment is a time as a page shows it: in words, and exactly when one points at it.
+type moment struct {
+	At  time.Time
+	Now time.Time
+}
+
+func momentOf(t time.Time, loc *time.Location) moment { return moment{t.In(loc), now().In(loc)} }
+
+// ISO is the time for programs.
+func (m moment) ISO() string { return m.At.UTC().Format(time.RFC3339) }
+
+// Exact is the whole time in the zone of the viewer.
+func (m moment) Exact() string { return m.At.Format("Mon 2 Jan 2006, 15:04:05 MST") }
+
+// Text is the time in words; script.js words it in the same way.
+func (m moment) Text() string {
+	ago := m.Now.Sub(m.At)
+	switch {
+	case ago < -time.Minute, ago >= 7*24*time.Hour && m.At.Year() != m.Now.Year():
+		return m.At.Format("2 Jan 2006")
+	case ago < 5*time.Second:
+		return "now"
+	case ago < time.Minute:
+		return fmt.Sprintf("%d s ago", int(ago.Seconds()))
+	case ago < time.Hour:
+		return fmt.Sprintf("%d min ago", int(ago.Minutes()))
+	case ago < 24*time.Hour:
+		return fmt.Sprintf("%d h ago", int(ago.Hours()))
+	case ago < 7*24*time.Hour:
+		return fmt.Sprintf("%d d ago", int(ago.Hours()/24))
+	}
+	return m.At.Format("2 Jan")
+}
+
+// sentence returns a message of the API as a sentence.
+func sentence(message string) string {
+	if message == "" {
+		return ""
+	}
+	return strings.ToUpper(message[:1]) + message[1:] + "."
+}

@@ -1,0 +1,185 @@
+package web
+
+import (
+	"context"
+	"time"
+
+	"github.com/signpost/signpost/internal/rollup"
+	"github.com/signpost/signpost/internal/service"
+)
+
+// rangeNames are the ranges that one click chooses.
+var rangeNames = []struct{ value, name string }{
+	{"24h", "24 hours"}, {"7d", "7 days"}, {"30d", "30 days"}, {"90d", "90 days"}, {"12mo", "12 months"},
+}
+
+const usualRange = "30d"
+
+// period is the choice of range and zone, as a form and as links.
+type period struct {
+	Action   string // where the form leads
+	Ranges   []choice
+	From, To string
+	TZ       string
+	Kept     map[string]string // what else the form has to send
+	Errors   fieldErrors
+}
+
+// numbers are the clicks of a range, as a page shows them.
+type numbers struct {
+	Period   period
+	Totals   service.Counts
+	Previous service.Counts
+	Chart    chart
+	Kinds    []barRow // of robots
+	AsOf     moment
+	Pending  int64
+}
+
+// barRow is a row of a breakdown.
+type barRow struct {
+	Value, Name, Reason string
+	Count               int64
+	Share               float64 // of the largest row
+	Href                string  // filters by the value, or leads to what it names
+	Current             bool    // is filtered by
+}
+
+// panel is a breakdown with a title.
+type panel struct {
+	Title, Dimension string
+	Rows             []barRow
+}
+
+// statisticsQuery returns the part of a query that the request asks for: the range, the
+// zone and the filters.
+func (w *Web) statisticsQuery(r *Request, loc *time.Location) service.StatisticsQuery {
+	q := service.StatisticsQuery{
+		Time: rollup.Request{
+			Range: r.Query.text("range"), From: r.Query.text("from"), To: r.Query.text("to"), Zone: loc.String(),
+			Interval: r.Query.text("interval"), Compare: "previous",
+		},
+		Filters: map[rollup.Dimension]string{}, Top: panelRows,
+	}
+	if tz := r.Query.text("tz"); tz != "" {
+		q.Time.Zone = tz // also if it is wrong, so that somebody says so
+	}
+	for _, of := range rollup.Dimensions() {
+		if value := r.Query.text(of.One()); value != "" {
+			q.Filters[of] = value
+		}
+	}
+	return q
+}
+
+// panelRows is how many rows a breakdown on a page has.
+const panelRows = 8
+
+// count reads the numbers of a page. A wrong range is told beside its field, and the
+// numbers are those of the usual one.
+func (w *Web) count(ctx context.Context, r *Request, q *service.StatisticsQuery, of string) (numbers, error) {
+	loc := w.place(r)
+	n := numbers{Period: w.period(r, loc)}
+	q.Breakdowns = []rollup.Dimension{rollup.Kind}
+	st, err := w.Service.GetStatistics(ctx, r.Actor, *q)
+	if e := service.Classify(err); e != nil && e.Kind == service.KindUnanswerable {
+		q.Breakdowns = nil // the totals may be known all the same
+		st, err = w.Service.GetStatistics(ctx, r.Actor, *q)
+	}
+	if faults, _, ok := asFields(err); ok && faults[""] == "" {
+		n.Period.Errors = faults
+		q.Time, q.Filters = rollup.Request{Zone: loc.String(), Compare: "previous"}, map[rollup.Dimension]string{}
+		st, err = w.Service.GetStatistics(ctx, r.Actor, *q)
+	}
+	if err != nil {
+		return n, err
+	}
+	before, err := w.before(ctx, r, *q, st)
+	if err != nil {
+		return n, err
+	}
+	n.Totals, n.AsOf, n.Pending = st.Totals, momentOf(st.AsOf, loc), st.Pending
+	if st.Previous != nil {
+		n.Previous = *st.Previous
+	}
+	n.Chart = newChart(of, st, before)
+	n.Kinds = robotKinds(st.Breakdowns[rollup.Kind.String()])
+	return n, nil
+}
+
+// before reads the series of the range to compare with, nil if there is none.
+func (w *Web) before(ctx context.Context, r *Request, q service.StatisticsQuery, st service.Statistics) ([]service.Bucket, error) {
+	from, to := st.Range.PreviousFrom, st.Range.PreviousTo
+	if from == nil || to == nil || !from.Before(*to) {
+		return nil, nil
+	}
+	q.Breakdowns = nil
+	q.Time = rollup.Request{
+		From: from.Format(time.RFC3339), To: to.Format(time.RFC3339), Zone: q.Time.Zone, Interval: st.Range.Interval,
+	}
+	earlier, err := w.Service.GetStatistics(ctx, r.Actor, q)
+	return earlier.Series, err
+}
+
+// period returns the choice of a range on a page.
+func (w *Web) period(r *Request, loc *time.Location) period {
+	p := period{
+		Action: r.Path, From: r.Query.text("from"), To: r.Query.text("to"), TZ: loc.String(), Kept: map[string]string{},
+	}
+	current := r.Query.text("range")
+	if current == "" && p.From == "" && p.To == "" {
+		current = usualRange
+	}
+	for _, known := range rangeNames {
+		href := r.Query.href(r.Path, "range", known.value, "from", "", "to", "", "interval", "", "done", "")
+		p.Ranges = append(p.Ranges, choice{known.name, href, known.value == current})
+	}
+	for _, of := range rollup.Dimensions() {
+		if value := r.Query.text(of.One()); value != "" {
+			p.Kept[of.One()] = value
+		}
+	}
+	return p
+}
+
+// robotKinds returns the kinds of robots, each with the reason why it is one.
+func robotKinds(rows []service.BreakdownRow) []barRow {
+	var kinds []barRow
+	for _, row := range rows {
+		if row.Value != "person" {
+			kinds = append(kinds, barRow{Value: row.Value, Name: label("kind", row.Value), Reason: kindReason(row.Value), Count: row.Clicks})
+		}
+	}
+	return withShares(kinds)
+}
+
+// panelOf returns the breakdown of a dimension. If filters is true, a click on a row
+// filters the page by its value, and a second one no longer.
+func panelOf(title string, of rollup.Dimension, rows []service.BreakdownRow, r *Request, filters bool) panel {
+	p := panel{Title: title, Dimension: of.One()}
+	for _, row := range rows {
+		b := barRow{Value: row.Value, Name: label(of.One(), row.Value), Count: row.Clicks, Current: r.Query.text(of.One()) == row.Value}
+		switch {
+		case !filters, row.Value == other: // nothing tells which they are
+		case b.Current:
+			b.Href = r.Query.href(r.Path, of.One(), "", "done", "")
+		default:
+			b.Href = r.Query.href(r.Path, of.One(), row.Value, "done", "")
+		}
+		p.Rows = append(p.Rows, b)
+	}
+	p.Rows = withShares(p.Rows)
+	return p
+}
+
+// withShares sets the length of the bars: that of the largest row is 1.
+func withShares(rows []barRow) []barRow {
+	most := int64(1)
+	for _, row := range rows {
+		most = max(most, row.Count)
+	}
+	for i := range rows {
+		rows[i].Share = float64(rows[i].Count) / float64(most)
+	}
+	return rows
+}

@@ -1,0 +1,108 @@
+// Package web is the dashboard: pages, forms and their assets. It knows no HTTP server:
+// package api authenticates a request, calls the handler of its route and writes the
+// answer. Everything that a page shows or does goes through package service, like every
+// request to the API.
+//
+// A page has a handler and a struct in a file of its own, and a template of the same
+// name in templates/. Routes and sections are the tables of contents.
+package web
+
+import (
+	"context"
+	"embed"
+	"html/template"
+	"net/http"
+	"time"
+
+	"github.com/signpost/signpost/internal/service"
+)
+
+//go:embed templates assets
+var files embed.FS
+
+// Options are the settings of a dashboard.
+type Options struct {
+	Service  *service.Service
+	TimeZone string // of viewers whose zone is not known; "" is UTC
+	Version  string
+}
+
+// Web makes the pages of the dashboard. It may be used concurrently. Make it with New.
+type Web struct {
+	Options
+	assets assets
+	pages  map[string]*template.Template
+}
+
+// New returns a dashboard.
+func New(o Options) *Web {
+	w := &Web{Options: o, assets: loadAssets()}
+	w.pages = loadPages(w.assets)
+	return w
+}
+
+// Route is one route of the dashboard.
+type Route struct {
+	Method, Path string
+	Role         service.Role // the lowest role that is allowed
+	Handle       Handler
+}
+
+// Handler answers a request. Errors of package service become error pages.
+type Handler func(ctx context.Context, r *Request) (*Answer, error)
+
+// Routes returns the routes for those who are signed in, except for live feeds. Routes
+// with the method GET change nothing.
+func (w *Web) Routes() []Route {
+	return []Route{
+		{"GET", "/app", service.ReadsStatistics, w.overview},
+		{"GET", "/app/links", service.ReadsLinks, w.links},
+		{"GET", "/app/links/new", service.WritesLinks, w.newLink},
+		{"POST", "/app/links/new", service.WritesLinks, w.createLink},
+		{"GET", "/app/links/:id", service.ReadsLinks, w.link},
+		{"GET", "/app/links/:id/edit", service.WritesLinks, w.editLink},
+		{"POST", "/app/links/:id/edit", service.WritesLinks, w.changeLink},
+		{"GET", "/app/links/:id/delete", service.WritesLinks, w.askDeleteLink},
+		{"POST", "/app/links/:id/delete", service.WritesLinks, w.deleteLink},
+		{"POST", "/app/links/:id/active", service.WritesLinks, w.switchLink},
+		{"GET", "/app/sessions", service.RoleReader, w.sessions},
+		{"POST", "/app/sessions/end", service.RoleReader, w.endSessions},
+	}
+}
+
+// sections are the entries of the navigation.
+var sections = []section{
+	{"Overview", "/app", service.ReadsStatistics},
+	{"Links", "/app/links", service.ReadsLinks},
+}
+
+// section is an entry of the navigation.
+type section struct {
+	Name, Path string
+	Role       service.Role // the lowest role that sees it
+}
+
+// Request is a request to the dashboard.
+type Request struct {
+	Actor   service.Actor
+	Session int64 // the id of the session; 0 without one
+	ID      int64 // of the path; 0 if it has none
+	Path    string
+	Query   Values
+	Form    Values
+	// Zone is the time zone that the browser told, if it did. It may be nonsense.
+	Zone string
+}
+
+// Answer is the answer to a request: a page, or the path of another one.
+type Answer struct {
+	Status   int    // 303 if there is a Location
+	Location string // "" for a page
+	Body     []byte // HTML
+}
+
+// seeOther sends the browser to another page after a form was carried out.
+func seeOther(path string) *Answer { return &Answer{Status: http.StatusSeeOther, Location: path} }
+
+// now is the clock, without what makes times differ that are printed alike.
+func now() time.Time { return time.Now().Truncate(time.Second) }
