@@ -54,7 +54,7 @@ generate: ## make the Go code of the SQL queries and the configuration page
 .PHONY: lint
 lint: ## the linters
 	$(LINT) run ./...
-	@set -e; for dir in deploy/monitoring deploy/kubernetes/check; do echo "lint $$dir"; \
+	@set -e; for dir in deploy/monitoring deploy/kubernetes/check e2e; do echo "lint $$dir"; \
 		(cd $$dir && go tool -modfile=$(CURDIR)/tools/lint/go.mod golangci-lint run ./...); done
 
 .PHONY: check
@@ -63,9 +63,14 @@ check: setup-test ## generated code, go.sum and the tree are in step
 	go run ./internal/pgtest/withpg SQLC_DATABASE_URL $(SQLC) vet
 	go mod tidy -diff
 	go mod verify
-	@for dir in tools tools/lint deploy/monitoring deploy/kubernetes/check; do (cd $$dir && go mod tidy -diff) || exit 1; done
+	@for dir in tools tools/lint deploy/monitoring deploy/kubernetes/check e2e; do (cd $$dir && go mod tidy -diff) || exit 1; done
 	cd deploy/kubernetes/check && go test -count=1 ./... # what it reads is outside of its module: go would not see it change
 	tools/check-tree.sh
+
+.PHONY: e2e
+e2e: ## the dashboard in a browser (SCREENSHOTS=folder keeps pictures of each page)
+	@tools/setup.sh e2e
+	cd e2e && go test -count=1 -timeout 10m ./...
 
 .PHONY: monitoring-check
 monitoring-check: setup-test ## Prometheus' rules and Grafana's dashboards show a running Signpost

@@ -418,7 +418,7 @@ func TestRoutesAreReserved(t *testing.T) {
 	b := setup(t)
 	routed, planned := links.ReservedWords()
 	found := map[string]bool{"r": true} // this is not a route of the router
-	for _, s := range b.served() {
+	for _, s := range b.routed() {
 		first, _, _ := strings.Cut(strings.TrimPrefix(s.pattern, "/"), "/")
 		if first == "" || s.pattern == routeShort {
 			continue

@@ -15,15 +15,20 @@ import (
 // served is one route of the router.
 type served struct{ method, pattern string }
 
-// served returns every route there is, so that no test can forget one, except for those
-// of the dashboard, which app_test.go has.
+// served returns every route of the router and of short links, so that no test can forget
+// one, except for those of the dashboard, whose tests are in app_test.go.
 func (b *bundle) served() []served {
+	return slices.DeleteFunc(b.routed(), served.ofApp)
+}
+
+// routed returns all routes.
+func (b *bundle) routed() []served {
 	var all []served
 	for _, stack := range b.api.app.Stack() {
 		for _, r := range stack {
 			s := served{r.Method, r.Path}
 			// Handlers that stand before all routes match every path and are no routes.
-			if r.Path != "/" && !s.ofApp() && !slices.Contains(all, s) {
+			if r.Path != "/" && !slices.Contains(all, s) {
 				all = append(all, s)
 			}
 		}

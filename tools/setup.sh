@@ -4,6 +4,8 @@
 # detector, Redis, Caddy and leave to mount in namespaces. Does nothing where they are there
 # already.
 #
+# "setup.sh e2e" brings a browser for the tests of the dashboard.
+#
 # "setup.sh monitoring" unpacks Prometheus, Alertmanager and HAProxy into
 # bin/monitoring for the check of what we ship for them. They are not installed:
 # their packages would start services.
@@ -62,6 +64,9 @@ if [ "${1:-}" = test ] && ! command -v redis-server >/dev/null 2>&1; then
 fi
 if [ "${1:-}" = test ] && ! command -v caddy >/dev/null 2>&1; then
 	missing="$missing caddy"
+fi
+if [ "${1:-}" = e2e ] && ! command -v chromium >/dev/null 2>&1 && ! command -v google-chrome >/dev/null 2>&1; then
+	missing="$missing chromium"
 fi
 need_go
 

@@ -1,0 +1,219 @@
+package e2e
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/chromedp/chromedp"
+)
+
+// target is where links lead.
+func target(t *testing.T) string {
+	t.Helper()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/html")
+		_, _ = io.WriteString(w, "<!doctype html><link rel=icon href=data:,><title>target</title><p>Here it is")
+	}))
+	t.Cleanup(server.Close)
+	return server.URL + "/here"
+}
+
+func TestMakeALinkAndSeeAClickArrive(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	b := newBrowser(t)
+	b.do("open the link to sign in", chromedp.Navigate(s.signIn))
+	b.waitForText("Make your first link")
+	b.do("press n", chromedp.KeyEvent("n"), chromedp.WaitVisible(chromedp.CSS("dialog[open] #original_url")))
+	b.do("send a wrong form",
+		chromedp.SendKeys(chromedp.CSS("#username"), "ann"), chromedp.SendKeys(chromedp.CSS("#email"), "ann@example.com"), chromedp.SendKeys(chromedp.CSS("#original_url"), "not an address"),
+		chromedp.Click(chromedp.CSS("dialog .end button")), chromedp.WaitVisible(chromedp.CSS("#original_url-fault")))
+	if focus := b.evaluate("document.activeElement.id"); focus != "original_url" {
+		t.Errorf("the focus is on %q", focus)
+	}
+	b.do("send it right",
+		chromedp.SetValue(chromedp.CSS("#original_url"), target(t)), chromedp.SendKeys(chromedp.CSS("#short_code"), "spring"), chromedp.Click(chromedp.CSS("dialog .end button")),
+		chromedp.WaitVisible(chromedp.CSS(".empty")))
+	b.waitForText("The link is made.")
+	b.waitForText("live")
+
+	b.do("mark the page", chromedp.SetAttributeValue(chromedp.CSS("body"), "data-same", "yes"))
+	other := b.tab()
+	other.do("follow the link", chromedp.Navigate(s.url+"/spring"))
+	other.waitForText("Here it is")
+	b.waitFor("the click", `document.querySelectorAll(".feed li").length === 1`)
+	b.waitFor("the count", `document.querySelector("#numbers h2").innerText.startsWith("1 click of people")`)
+	if b.evaluate("document.body.dataset.same") != "yes" {
+		t.Error("the page was loaded anew")
+	}
+	b.do("look at all links", chromedp.Navigate(s.url+"/app"))
+	b.waitFor("the click of today", `document.querySelector("#today b").innerText === "1"`)
+	b.silent("400 (Bad Request)") // the wrong form
+}
+
+func TestTheSameWithoutScripts(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	b := newBrowser(t)
+	b.withoutScripts()
+	b.do("open the link to sign in", chromedp.Navigate(s.signIn), chromedp.Click(chromedp.CSS("form summary")), chromedp.SendKeys(chromedp.CSS("#link"), s.signIn), chromedp.Click(chromedp.CSS("form.sheet .end button")))
+	b.waitForText("Make your first link")
+	b.do("make a link", chromedp.Click(chromedp.CSS(".main-action")), chromedp.WaitVisible(chromedp.CSS("#original_url")),
+		chromedp.SendKeys(chromedp.CSS("#username"), "ann"), chromedp.SendKeys(chromedp.CSS("#email"), "ann@example.com"), chromedp.SendKeys(chromedp.CSS("#original_url"), target(t)),
+		chromedp.SendKeys(chromedp.CSS("#short_code"), "spring"), chromedp.Click(chromedp.CSS("form.sheet .end button:not(.quiet)")))
+	b.waitForText("The link is made.")
+	b.tab().do("follow the link", chromedp.Navigate(s.url+"/spring"))
+	page := s.url + "/app/links/1"
+	for range 40 {
+		b.do("look at the link", chromedp.Navigate(page))
+		if b.evaluate(`document.querySelector("#numbers h2").innerText.startsWith("1 click of people")`) == "true" {
+			break
+		}
+	}
+	b.waitForText("1 click of people")
+	b.waitFor("the click", `document.querySelectorAll(".feed li").length === 1`)
+	b.do("filter by browser", chromedp.Click(chromedp.CSS(`a[href*="browser=Chrome"]`)))
+	b.waitForText("browser: Chrome")
+	b.do("switch it off", chromedp.Navigate(page), chromedp.Click(chromedp.CSS(".actions form button")))
+	b.waitForText("The link is switched off.")
+	b.do("delete it", chromedp.Click(chromedp.CSS(`a[href$="/delete"]`)))
+	b.waitForText("Delete ")
+	b.do("confirm", chromedp.Click(chromedp.CSS("button.bad")))
+	b.waitForText("The link is deleted.")
+	b.silent()
+}
+
+func TestSearchWhileTyping(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	s.fill()
+	b := newBrowser(t)
+	b.do("sign in", chromedp.Navigate(s.signIn))
+	b.waitForText("Overview")
+	b.do("press /", chromedp.KeyEvent("/"))
+	b.waitFor("the list", `location.pathname === "/app/links"`)
+	b.do("type", chromedp.WaitVisible(chromedp.CSS("#q")), chromedp.SendKeys(chromedp.CSS("#q"), "summer"))
+	b.waitFor("one link", `document.querySelectorAll("tbody tr").length === 1 && document.querySelector("tbody").innerText.includes("summer sale")`)
+	b.waitFor("the address", `location.search === "?q=summer"`)
+	b.do("go back", chromedp.NavigateBack())
+	b.waitFor("all links", `document.querySelectorAll("tbody tr").length === 3 && location.search === ""`)
+	b.silent()
+}
+
+func TestRevokedTokenIsSignedOut(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	s.fill()
+	made := s.post("/tokens", map[string]any{"name": "somebody", "role": "editor"})
+	b := newBrowser(t)
+	b.do("sign in", chromedp.Navigate(s.url+"/app/sign-in"), chromedp.SendKeys(chromedp.CSS("#token"), made["token"].(string)), chromedp.Click(chromedp.CSS("form.sheet .end button")))
+	b.waitForText("somebody")
+	b.waitFor("the feed", `!document.querySelector("[data-live-state]").hidden`)
+	s.request("DELETE", fmt.Sprintf("/tokens/%v", made["id"]), nil)
+	b.waitFor("signed out", `location.pathname === "/app/sign-in"`)
+}
+
+// Each page, in both colours and on a phone: nothing in the console, nothing to scroll
+// sideways. With SCREENSHOTS the pictures are kept in that folder.
+func TestHowPagesLook(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	s.fill()
+	pictures := os.Getenv("SCREENSHOTS")
+	if pictures == "" {
+		pictures = t.TempDir()
+	}
+	b := newBrowser(t)
+	b.do("open the page to sign in", chromedp.Navigate(s.url+"/app/sign-in"))
+	b.look(pictures, "sign-in", s.url+"/app/sign-in")
+	b.do("sign in", chromedp.Navigate("about:blank"), chromedp.Navigate(s.signIn))
+	b.waitForText("Overview")
+	for name, path := range map[string]string{
+		"overview": "/app", "links": "/app/links", "link": "/app/links/1", "new-link": "/app/links/new", "edit-link": "/app/links/1/edit",
+		"delete-link": "/app/links/1/delete", "sessions": "/app/sessions", "filtered": "/app/links/1?browser=Chrome&range=24h", "no-clicks": "/app/links/3", "none-found": "/app/links?tag=nothing",
+	} {
+		b.look(pictures, name, s.url+path)
+	}
+	b.silent()
+}
+
+func (b *browser) look(pictures, name, url string) {
+	b.t.Helper()
+	for _, v := range []struct {
+		name, scheme string
+		width        int64
+	}{{"light", "light", 1200}, {"dark", "dark", 1200}, {"phone", "light", 390}} {
+		b.view(v.width, v.scheme)
+		b.do(name, chromedp.Navigate(url), chromedp.WaitVisible(chromedp.CSS("main")))
+		if width := b.evaluate("document.documentElement.scrollWidth"); width != fmt.Sprint(v.width) {
+			b.t.Errorf("%s, %s: the page is %s wide, and the window %d", name, v.name, width, v.width)
+		}
+		picture, err := chromedp.Run(b.ctx, chromedp.FullScreenshot(100))
+		must(b.t, err)
+		must(b.t, os.WriteFile(filepath.Join(pictures, name+"-"+v.name+".png"), picture, 0o644))
+	}
+}
+
+// fill makes three links, and clicks on two of them.
+func (s *server) fill() {
+	s.t.Helper()
+	user := s.post("/users", map[string]any{"username": "ann", "email": "ann@example.com"})
+	for i, title := range []string{"spring sale", "summer sale", "autumn walks"} {
+		code := fmt.Sprintf("code%d", i+1)
+		s.post("/urls", map[string]any{"user_id": user["id"], "original_url": "https://example.com/" + code, "short_code": code, "title": title, "tags": []string{"sale"}})
+		for n := range 5 * (2 - i) {
+			s.follow(code, n)
+		}
+	}
+}
+
+// follow clicks on a link: as a person, and now and then as a robot.
+func (s *server) follow(code string, n int) {
+	s.t.Helper()
+	req, err := http.NewRequestWithContext(s.t.Context(), http.MethodGet, s.url+"/"+code, nil)
+	must(s.t, err)
+	req.Header.Set("User-Agent", personAgent)
+	req.Header.Set("Referer", []string{"https://news.example/", ""}[n%2])
+	if n%4 == 3 {
+		req.Header.Set("User-Agent", "Mozilla/5.0 (compatible; Googlebot/2.1)")
+	}
+	resp, err := http.DefaultTransport.RoundTrip(req)
+	must(s.t, err)
+	must(s.t, resp.Body.Close())
+	if resp.StatusCode != http.StatusFound {
+		s.t.Fatalf("follow %s: %s", code, resp.Status)
+	}
+}
+
+func (s *server) post(path string, body map[string]any) map[string]any {
+	s.t.Helper()
+	return s.request("POST", path, body)
+}
+
+func (s *server) request(method, path string, body map[string]any) map[string]any {
+	s.t.Helper()
+	text, err := json.Marshal(body)
+	must(s.t, err)
+	req, err := http.NewRequestWithContext(s.t.Context(), method, s.url+path, bytes.NewReader(text))
+	must(s.t, err)
+	req.Header.Set("Authorization", "Bearer "+s.token)
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := http.DefaultClient.Do(req)
+	must(s.t, err)
+	defer resp.Body.Close() //nolint:errcheck // read-only
+	answer, err := io.ReadAll(resp.Body)
+	must(s.t, err)
+	if resp.StatusCode >= 300 {
+		s.t.Fatalf("%s %s: %s %s", method, path, resp.Status, answer)
+	}
+	var out map[string]any
+	_ = json.Unmarshal(answer, &out)
+	return out
+}
