@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -142,6 +143,29 @@ func TestHowPagesLook(t *testing.T) {
 		b.look(pictures, name, s.url+path)
 	}
 	b.silent()
+	// Visitors see pages too, with nothing of the dashboard.
+	s.request("PATCH", "/urls/3", map[string]any{"is_active": false})
+	b.look(pictures, "visitor-404", s.url+"/nothing")
+	b.look(pictures, "visitor-410", s.url+"/code3")
+	b.look(pictures, "home", s.url+"/")
+	b.silent("404 (Not Found)", "410 (Gone)")
+}
+
+// axe finds what keeps people out who use a page with other means than eyes and mouse.
+// tools/setup.sh fetches it.
+const axe = "../bin/axe/package/axe.min.js"
+
+// violations returns what axe finds in the page.
+func (b *browser) violations() []string {
+	b.t.Helper()
+	script, err := os.ReadFile(axe)
+	must(b.t, err)
+	ctx, cancel := context.WithTimeout(b.ctx, patience)
+	defer cancel()
+	found, err := chromedp.Run(ctx, chromedp.Evaluate[[]string](string(script)+`;
+axe.run().then((r) => r.violations.map((v) => v.id + ": " + v.help + ": " + v.nodes.map((n) => n.html).join(" ").slice(0, 400)))`, chromedp.EvalAwaitPromise))
+	must(b.t, err)
+	return found
 }
 
 func (b *browser) look(pictures, name, url string) {
@@ -154,6 +178,9 @@ func (b *browser) look(pictures, name, url string) {
 		b.do(name, chromedp.Navigate(url), chromedp.WaitVisible(chromedp.CSS("main")))
 		if width := b.evaluate("document.documentElement.scrollWidth"); width != fmt.Sprint(v.width) {
 			b.t.Errorf("%s, %s: the page is %s wide, and the window %d", name, v.name, width, v.width)
+		}
+		for _, violation := range b.violations() {
+			b.t.Errorf("%s, %s: %s", name, v.name, violation)
 		}
 		picture, err := chromedp.Run(b.ctx, chromedp.FullScreenshot(100))
 		must(b.t, err)

@@ -4,7 +4,7 @@
 # detector, Redis, Caddy and leave to mount in namespaces. Does nothing where they are there
 # already.
 #
-# "setup.sh e2e" brings a browser for the tests of the dashboard.
+# "setup.sh e2e" brings a browser and axe-core for the tests of the dashboard.
 #
 # "setup.sh monitoring" unpacks Prometheus, Alertmanager and HAProxy into
 # bin/monitoring for the check of what we ship for them. They are not installed:
@@ -64,6 +64,12 @@ if [ "${1:-}" = test ] && ! command -v redis-server >/dev/null 2>&1; then
 fi
 if [ "${1:-}" = test ] && ! command -v caddy >/dev/null 2>&1; then
 	missing="$missing caddy"
+fi
+if [ "${1:-}" = e2e ] && [ ! -f bin/axe/package/axe.min.js ]; then
+	axe=4.14.1
+	command -v npm >/dev/null 2>&1 || { echo "Please put npm on PATH: it fetches axe-core, which looks at pages as those do who cannot see them." >&2; exit 1; }
+	mkdir -p bin/axe
+	(cd bin/axe && npm pack --silent axe-core@$axe >/dev/null && tar -xzf axe-core-$axe.tgz package/axe.min.js package/LICENSE)
 fi
 if [ "${1:-}" = e2e ] && ! command -v chromium >/dev/null 2>&1 && ! command -v google-chrome >/dev/null 2>&1; then
 	missing="$missing chromium"

@@ -134,7 +134,7 @@ type chartRow struct {
 }
 
 // maxDates is how many dates stand below a chart.
-const maxDates = 6
+const maxDates = 5
 
 // newChart makes the chart of a series and, if it is not nil, the one before.
 func newChart(of string, st service.Statistics, before []service.Bucket) chart {

@@ -84,8 +84,8 @@ func viewClick(e service.Event, loc *time.Location) clickRow {
 	if d.Country != "" {
 		row.Country = countryName(d.Country)
 	}
-	if d.Kind != "person" {
-		row.Kind = d.Kind
+	if row.Kind = kinds[d.Kind].one; row.Kind != "" {
+		row.Device = "" // it is "bot" for all of these
 	}
 	return row
 }

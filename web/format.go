@@ -2,6 +2,7 @@ package web
 
 import (
 	"cmp"
+	"encoding/json"
 	"fmt"
 	"html/template"
 	"math"
@@ -102,16 +103,30 @@ func label(dimension, value string) string {
 	return value
 }
 
-// kinds are the kinds of clicks in words, and why a click is of each.
-var kinds = map[string]struct{ name, reason string }{
-	"person":   {"people", "none of the following"},
-	"bot":      {"crawlers and robots", "they say so in their User-Agent"},
-	"preview":  {"previews", "a messenger or network fetched a card for a post"},
-	"prefetch": {"loaded ahead", "a browser loaded the page before anybody clicked"},
-	"monitor":  {"monitors", "a program that checks whether the link works"},
-	"tool":     {"tools", "an HTTP library or a command, such as curl"},
-	"empty":    {"nameless", "no User-Agent at all, which every browser sends"},
+// kinds are the kinds of clicks in words, of one click and of several, and why a click is
+// of each.
+var kinds = map[string]struct{ one, name, reason string }{
+	"person":   {"", "people", "none of the following"},
+	"bot":      {"robot", "crawlers and robots", "they say so in their User-Agent"},
+	"preview":  {"preview", "previews", "a messenger or network fetched a card for a post"},
+	"prefetch": {"loaded ahead", "loaded ahead", "a browser loaded the page before anybody clicked"},
+	"monitor":  {"monitor", "monitors", "a program that checks whether the link works"},
+	"tool":     {"tool", "tools", "an HTTP library or a command, such as curl"},
+	"empty":    {"nameless", "nameless", "no User-Agent at all, which every browser sends"},
 }
+
+// kindNames are the words for the kind of one click, in JSON for live.js.
+var kindNames = func() string {
+	names := map[string]string{}
+	for kind, words := range kinds {
+		names[kind] = words.one
+	}
+	text, err := json.Marshal(names)
+	if err != nil {
+		panic(err) // never: texts only
+	}
+	return string(text)
+}()
 
 // kindReason says why a click is of a kind.
 func kindReason(kind string) string { return kinds[kind].reason }

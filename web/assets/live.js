@@ -38,7 +38,7 @@ function add(click) {
   const template = document.getElementById('click');
   if (!list || !template) return;
   const row = template.content.cloneNode(true).querySelector('li');
-  const set = (name, text) => { row.querySelector(`[data-f=${name}]`).textContent = text ?? ''; };
+  const set = (name, text) => { row.querySelector(`[data-f=${name}]`).textContent = text || ''; };
   const time = row.querySelector('time');
   time.dateTime = click.timestamp;
   time.title = new Date(click.timestamp).toLocaleString();
@@ -47,9 +47,9 @@ function add(click) {
   row.querySelector('[data-f=link]').href = `/app/links/${click.url_id}`;
   set('country', click.country && country.of(click.country));
   set('referrer', click.referrer);
-  set('device', click.device);
-  set('kind', click.kind === 'person' ? '' : click.kind);
-  if (click.more) set('kind', `and ${click.more} more`);
+  const person = click.kind === 'person';
+  set('device', person && click.device);
+  set('kind', click.more ? `and ${click.more} more` : JSON.parse(list.dataset.kinds)[click.kind]);
   row.classList.add('new');
   list.prepend(row);
   while (list.children.length > most) list.lastElementChild.remove();
