@@ -373,6 +373,14 @@ func TestLinkForms(t *testing.T) {
 	assert.Equal(t, "Spring", link["title"])
 	assert.Contains(t, string(w.get(a.header.Get("Location")).raw), "The link is made.")
 
+	// What is wrong is said while one types, and nothing is written.
+	a = w.get("/app/links/new?check=&original_url=&short_code=a+b&title=x")
+	assert.Equal(t, 200, a.status)
+	assert.Contains(t, string(a.raw), `id="short_code-fault"`)
+	assert.NotContains(t, string(a.raw), `id="original_url-fault"`)
+	a = w.get(path + "/edit?check=&original_url=example")
+	assert.Contains(t, string(a.raw), `id="original_url-fault"`)
+
 	a = w.post("/app/links/new", form)
 	assert.Equal(t, 409, a.status)
 	assert.Contains(t, string(a.raw), `id="short_code-fault">is taken`)

@@ -30,8 +30,14 @@ type linkForm struct {
 // be given.
 const maxOwners = 100
 
+// newLink makes the form of a new link. With check in the query it says what is wrong with
+// what one has typed so far.
 func (w *Web) newLink(ctx context.Context, r *Request) (*Answer, error) {
-	return w.linkForm(ctx, r, 200, linkForm{New: true, Values: r.Query})
+	f := linkForm{New: true, Values: r.Query}
+	if r.Query.Has("check") {
+		f.Errors = asErrors(linkFields(r.Query, w.place(r), true).CheckNew(w.Service.OwnHosts))
+	}
+	return w.linkForm(ctx, r, 200, f)
 }
 
 func (w *Web) createLink(ctx context.Context, r *Request) (*Answer, error) {
@@ -68,7 +74,12 @@ func (w *Web) editLink(ctx context.Context, r *Request) (*Answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return w.linkForm(ctx, r, 200, linkForm{Name: withoutScheme(link.ShortURL), Values: valuesOf(link, w.place(r))})
+	f := linkForm{Name: withoutScheme(link.ShortURL), Values: valuesOf(link, w.place(r))}
+	if r.Query.Has("check") {
+		f.Values = r.Query
+		f.Errors = asErrors(linkFields(r.Query, w.place(r), false).CheckChange(w.Service.OwnHosts))
+	}
+	return w.linkForm(ctx, r, 200, f)
 }
 
 func (w *Web) changeLink(ctx context.Context, r *Request) (*Answer, error) {
@@ -92,24 +103,34 @@ func (w *Web) linkForm(ctx context.Context, r *Request, status int, f linkForm) 
 	if !f.New {
 		f.Back, title = linkPath(r.ID), "Edit "+f.Name
 	}
-	owners, err := w.Service.ListUsers(ctx, r.Actor, service.Page{Limit: maxOwners + 1})
-	if err != nil {
+	var err error
+	if f.Owners, f.Domains, err = w.choices(ctx, r); err != nil {
 		return nil, err
 	}
-	if len(owners) <= maxOwners {
-		f.Owners = owners
-	}
-	f.FirstUser = len(owners) == 0
-	if r.Actor.Require(service.ManagesDomains) == nil {
-		domains, err := w.Service.ListDomains(ctx, r.Actor, service.Page{Limit: maxOwners})
-		if err != nil {
-			return nil, err
-		}
-		for _, d := range domains {
-			f.Domains = append(f.Domains, d.Host)
-		}
-	}
+	f.FirstUser = f.Owners != nil && len(f.Owners) == 0
 	return w.page(r, status, title, "linkform.html", f)
+}
+
+// choices returns the users and domains among which one may choose: no users (nil) if
+// there are too many, and no domains if there is only one or the viewer may not list them.
+func (w *Web) choices(ctx context.Context, r *Request) (owners []service.User, domains []string, err error) {
+	owners, err = w.Service.ListUsers(ctx, r.Actor, service.Page{Limit: maxOwners + 1})
+	if err != nil {
+		return nil, nil, err
+	}
+	if len(owners) > maxOwners {
+		owners = nil
+	}
+	if r.Actor.Role < service.ManagesDomains {
+		return owners, nil, nil
+	}
+	found, err := w.Service.ListDomains(ctx, r.Actor, service.Page{Limit: maxOwners})
+	if len(found) > 1 {
+		for _, d := range found {
+			domains = append(domains, d.Host)
+		}
+	}
+	return owners, domains, err
 }
 
 // linkFields returns the fields of a form. In a new link those that are empty are absent.

@@ -17,9 +17,10 @@ type linksPage struct {
 	Tag      string
 	Owner    string
 	Domain   string
+	Owners   []service.User // to choose from, see choices
+	Domains  []string
 	State    string
 	Sort     string
-	Filters  []choice // those that are set; each leads to the list without it
 	Columns  map[string]column
 	Next     string // the path of the next page; "" on the last
 	First    string // the path of the first page; "" on it
@@ -56,11 +57,10 @@ func (w *Web) links(ctx context.Context, r *Request) (*Answer, error) {
 	for _, name := range []string{"people", "clicks", "last_clicked_at", "id"} {
 		p.Columns[name] = columnOf(r, name, p.Sort)
 	}
-	for _, name := range []string{"q", "tag", "user_id", "domain", "state"} {
-		value := r.Query.text(name)
-		if p.Filtered = p.Filtered || value != ""; value != "" && name != "q" && name != "state" {
-			p.Filters = append(p.Filters, choice{Name: filterNames[name] + ": " + value, Href: r.Query.href(r.Path, name, "", "cursor", "", "done", "")})
-		}
+	p.Filtered = len(r.Query.only("q", "tag", "user_id", "domain", "state").Values) > 0
+	var err error
+	if p.Owners, p.Domains, err = w.choices(ctx, r); err != nil {
+		return nil, err
 	}
 	found, next, err := w.findLinks(ctx, r, p)
 	status := 200
@@ -88,8 +88,6 @@ func (w *Web) links(ctx context.Context, r *Request) (*Answer, error) {
 	}
 	return w.page(r, status, "Links", "links.html", p)
 }
-
-var filterNames = map[string]string{"tag": "tag", "user_id": "owner", "domain": "domain"}
 
 // columnOf returns the head of a column. It sorts by the column, the largest or newest
 // first; the other way round if it is sorted so already.

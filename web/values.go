@@ -85,10 +85,7 @@ func asFields(err error) (fieldErrors, int, bool) {
 	if status == 0 {
 		return nil, 0, false
 	}
-	found := fieldErrors{}
-	for _, f := range e.Fields {
-		found[f.Field] = f.Message
-	}
+	found := asErrors(e.Fields)
 	if len(found) == 0 {
 		found[""] = e.Message
 		if e.Hint != "" {
@@ -96,6 +93,14 @@ func asFields(err error) (fieldErrors, int, bool) {
 		}
 	}
 	return found, status, true
+}
+
+func asErrors(faults service.Faults) fieldErrors {
+	found := fieldErrors{}
+	for _, f := range faults {
+		found[f.Field] = f.Message
+	}
+	return found
 }
 
 // field returns the attributes of a field of a form. The first field that is wrong gets

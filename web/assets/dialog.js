@@ -54,5 +54,32 @@ document.addEventListener('submit', async (event) => {
   else location.assign(answer.url);
 });
 
+// What is wrong with a field is said while one types. The server judges, as it does when
+// the form is sent; fields that nobody has touched are left alone.
+let checking;
+document.addEventListener('input', (event) => {
+  const form = event.target.closest('form[data-check]');
+  if (!form) return;
+  event.target.dataset.touched = '';
+  clearTimeout(checking);
+  checking = setTimeout(() => check(form), 400);
+});
+
+async function check(form) {
+  const query = new URLSearchParams(new FormData(form));
+  query.set('check', '');
+  const answer = await load(`${form.action}?${query}`).catch(() => null);
+  if (answer?.status !== 200 || !form.isConnected) return;
+  for (const input of form.querySelectorAll('[data-touched]')) {
+    const fault = answer.page.getElementById(`${input.id}-fault`);
+    form.querySelector(`#${input.id}-fault`)?.remove();
+    input.toggleAttribute('aria-invalid', Boolean(fault));
+    if (!fault) continue;
+    input.setAttribute('aria-invalid', 'true');
+    input.setAttribute('aria-describedby', fault.id);
+    input.after(document.importNode(fault, true));
+  }
+}
+
 // A page that comes back from the browser's cache has its buttons again.
 addEventListener('pageshow', () => document.querySelectorAll('button:disabled').forEach((button) => { button.disabled = false; }));

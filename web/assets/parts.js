@@ -16,7 +16,7 @@ export function load(url, body) {
 }
 
 // replace puts the elements with these ids of an answer into the page. Details stay open
-// or closed.
+// or closed, and the focus stays on the link with the same words.
 export function replace(page, ids) {
   for (const id of ids) {
     const before = document.getElementById(id);
@@ -25,7 +25,9 @@ export function replace(page, ids) {
     const open = [...before.querySelectorAll('details')].map((details) => details.open);
     const fresh = document.importNode(after, true);
     fresh.querySelectorAll('details').forEach((details, i) => { details.open ||= open[i] ?? false; });
+    const focus = before.contains(document.activeElement) ? document.activeElement : null;
     before.replaceWith(fresh);
+    if (focus) ([...fresh.querySelectorAll('a')].find((a) => a.textContent === focus.textContent) ?? fresh).focus({ preventScroll: true });
   }
   tellTimes();
 }
