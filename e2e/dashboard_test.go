@@ -10,9 +10,11 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
 )
 
 // target is where links lead.
@@ -46,6 +48,7 @@ func TestMakeALinkAndSeeAClickArrive(t *testing.T) {
 		chromedp.WaitVisible(chromedp.CSS(".empty")))
 	b.waitForText("The link is made.")
 	b.waitForText("live")
+	b.waitForText("No data yet") // which is not the same as a line at zero
 
 	b.do("mark the page", chromedp.SetAttributeValue(chromedp.CSS("body"), "data-same", "yes"))
 	other := b.tab()
@@ -107,6 +110,23 @@ func TestSearchWhileTyping(t *testing.T) {
 	b.waitFor("the address", `location.search === "?q=summer"`)
 	b.do("go back", chromedp.NavigateBack())
 	b.waitFor("all links", `document.querySelectorAll("tbody tr").length === 3 && location.search === ""`)
+	b.silent()
+}
+
+func TestChartTellsItsValues(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	s.fill()
+	b := newBrowser(t)
+	b.do("sign in", chromedp.Navigate(s.signIn))
+	b.waitForText("Overview")
+	b.waitFor("the count", `document.querySelector("#numbers h2").innerText.startsWith("12 clicks of people")`)
+	b.do("choose another range", chromedp.Click(chromedp.CSS(`.ranges a[href*="7d"]`)))
+	b.waitFor("seven days", `document.querySelectorAll(".behind tbody tr").length === 7`)
+	b.do("go to the chart by keys", chromedp.Focus(chromedp.CSS(".picture")), chromedp.KeyEvent(kb.End))
+	b.waitFor("the values of today", `/People: 12.*Robots: 3.*Clicks: 15/s.test(document.querySelector(".tip").innerText)`)
+	b.do("go to the day before", chromedp.KeyEvent(kb.ArrowLeft))
+	b.waitFor("the values of yesterday", `/People: 0/.test(document.querySelector(".tip").innerText)`)
 	b.silent()
 }
 
@@ -194,9 +214,9 @@ func (b *browser) look(pictures, name, url string) {
 func (s *server) fill() {
 	s.t.Helper()
 	user := s.post("/users", map[string]any{"username": "ann", "email": "ann@example.com"})
-	for i, title := range []string{"spring sale", "summer sale", "autumn walks"} {
+	for i, title := range []string{"spring sale", "summer sale", "autumn walks" + strings.Repeat(" along rivers and over hills", 8)} {
 		code := fmt.Sprintf("code%d", i+1)
-		s.post("/urls", map[string]any{"user_id": user["id"], "original_url": "https://example.com/" + code, "short_code": code, "title": title, "tags": []string{"sale"}})
+		s.post("/urls", map[string]any{"user_id": user["id"], "original_url": "https://example.com/" + code + strings.Repeat("/and/on", 20), "short_code": code, "title": title, "tags": []string{"sale"}})
 		for n := range 5 * (2 - i) {
 			s.follow(code, n)
 		}
