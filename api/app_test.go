@@ -378,6 +378,10 @@ func TestLinkForms(t *testing.T) {
 	assert.Equal(t, 200, a.status)
 	assert.Contains(t, string(a.raw), `id="short_code-fault"`)
 	assert.NotContains(t, string(a.raw), `id="original_url-fault"`)
+	assert.Contains(t, string(w.get("/app/links/new?check=&short_code=spring").raw), `id="short_code-fault">is taken`)
+	a = w.get("/app/links/new?check=&short_code=spring&domain=elsewhere.example")
+	assert.Contains(t, string(a.raw), `id="domain-fault"`)
+	assert.NotContains(t, string(a.raw), `id="short_code-fault"`)
 	a = w.get(path + "/edit?check=&original_url=example")
 	assert.Contains(t, string(a.raw), `id="original_url-fault"`)
 

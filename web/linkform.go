@@ -2,6 +2,7 @@ package web
 
 import (
 	"context"
+	"maps"
 	"net/url"
 	"slices"
 	"strconv"
@@ -35,9 +36,31 @@ const maxOwners = 100
 func (w *Web) newLink(ctx context.Context, r *Request) (*Answer, error) {
 	f := linkForm{New: true, Values: r.Query}
 	if r.Query.Has("check") {
-		f.Errors = asErrors(linkFields(r.Query, w.place(r), true).CheckNew(w.Service.OwnHosts))
+		var err error
+		if f.Errors, err = w.checkNewLink(ctx, r); err != nil {
+			return nil, err
+		}
 	}
 	return w.linkForm(ctx, r, 200, f)
+}
+
+// checkNewLink returns what is wrong with a new link, as far as it can be told before it is
+// made.
+func (w *Web) checkNewLink(ctx context.Context, r *Request) (fieldErrors, error) {
+	in := linkFields(r.Query, w.place(r), true)
+	found := asErrors(in.CheckNew(w.Service.OwnHosts))
+	if !in.ShortCode.Sent || found["short_code"] != "" {
+		return found, nil
+	}
+	same, err := w.Service.FindLinks(ctx, r.Actor, in.Domain.Value, in.ShortCode.Value)
+	if faults, _, ok := asFields(err); ok {
+		maps.Copy(found, faults) // the domain is wrong
+		return found, nil
+	}
+	if len(same) > 0 {
+		found["short_code"] = "is taken"
+	}
+	return found, err
 }
 
 func (w *Web) createLink(ctx context.Context, r *Request) (*Answer, error) {
