@@ -108,8 +108,9 @@ func (a *API) appHost() string {
 }
 
 var (
-	errAppHost   = plainError(http.StatusNotFound)
-	errCrossSite = &Error{Status: http.StatusForbidden, Message: "this form was sent by a page of another site"}
+	errAppHost    = plainError(http.StatusNotFound)
+	errSignInForm = tooLarge("a form to sign in must tell its length, of at most 8 KiB")
+	errCrossSite  = &Error{Status: http.StatusForbidden, Message: "this form was sent by a page of another site"}
 )
 
 // checkSite refuses a request to another host than that of the dashboard, and a form that
@@ -387,6 +388,11 @@ func ownPath(next string) string {
 // signIn begins a session for the token, or the link to sign in, of a form. A session
 // that the browser had before ends.
 func (a *API) signIn(c *fiber.Ctx) error {
+	// Nobody is known yet, so no memory may be held for the form: strangers would take
+	// that of tokens.
+	if length := c.Context().Request.Header.ContentLength(); length < 0 || length > heldLeast {
+		return errSignInForm
+	}
 	r, give, err := a.webRequest(c, session{})
 	if err != nil {
 		return err

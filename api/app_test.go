@@ -123,6 +123,20 @@ func TestSignInLeadsNowhereElse(t *testing.T) {
 	}
 }
 
+// Strangers hold no memory: a form to sign in is small, and says so.
+func TestSignInTakesSmallFormsOnly(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	token := b.tokens[RoleReader]
+	assert.Equal(t, 413, b.browser().post("/app/sign-in", url.Values{"token": {token}, "next": {strings.Repeat("x", heldLeast)}}).status)
+	conn := b.dial()
+	form := "token=" + token
+	b.write(conn, "POST /app/sign-in HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-www-form-urlencoded\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n", len(form), form)
+	line, err := bufio.NewReader(conn).ReadString('\n')
+	require.NoError(t, err)
+	assert.Contains(t, line, " 413 ")
+}
+
 func TestLinkToSignIn(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
