@@ -4,26 +4,52 @@ import { word } from './times.js';
 
 const most = 30; // rows of the list
 const pause = 4000; // between two looks at the numbers, in ms
+const minute = 60000;
 
 let source;
-let path;
+let path; // of what is listened to
+let retry;
+let wait; // before the next try, in ms
+let gap = false; // clicks may have come while nobody listened
+let added = 0; // rows of the list
 
-// listen listens to the clicks that the page is about, until another page is shown.
+// listen listens to the clicks that the page is about, until another page is shown. A tab
+// that nobody sees does not listen: browsers open few connections to a host.
 export function listen() {
-  const list = document.querySelector('[data-live]');
-  if (list?.dataset.live === path) return tell();
-  source?.close();
-  path = list?.dataset.live;
-  if (!list) return;
-  source = new EventSource(path);
-  source.addEventListener('ready', tell);
-  source.addEventListener('click', (event) => add(JSON.parse(event.data)));
-  source.addEventListener('missed', refresh);
-  source.onerror = () => {
+  const list = document.hidden ? null : document.querySelector('[data-live]');
+  if (list?.dataset.live !== path) {
+    clearTimeout(retry);
+    source?.close();
+    source = undefined;
+    gap = document.hidden;
+    path = list?.dataset.live;
+    wait = 1000;
+    if (path) open();
+  }
+  tell();
+}
+
+function open() {
+  const own = new EventSource(path);
+  source = own;
+  own.addEventListener('ready', () => { wait = 1000; tell(); });
+  own.addEventListener('click', (event) => add(JSON.parse(event.data)));
+  own.addEventListener('missed', () => { gap = true; refresh(); });
+  own.onerror = () => {
     tell();
-    // The server refused: most likely the session has ended.
-    if (source.readyState === EventSource.CLOSED) setTimeout(() => location.reload(), 3000);
+    if (own.readyState === EventSource.CLOSED) refused(own);
   };
+}
+
+// refused leaves the page if the session has ended. Otherwise it tries again, after a pause
+// that grows.
+async function refused(own) {
+  const answer = await load(location.href).catch(() => null);
+  if (own !== source) return;
+  if (answer?.page?.querySelector('[data-sign-in]')) return location.assign(answer.url);
+  gap = true;
+  retry = setTimeout(() => { open(); refresh(); }, wait);
+  wait = Math.min(2 * wait, minute);
 }
 
 function tell() {
@@ -52,6 +78,7 @@ function add(click) {
   set('kind', click.more ? `and ${click.more} more` : JSON.parse(list.dataset.kinds)[click.kind]);
   row.classList.add('new');
   list.prepend(row);
+  added++;
   while (list.children.length > most) list.lastElementChild.remove();
   list.parentElement.querySelector('.nothing')?.remove();
   refresh();
@@ -70,12 +97,29 @@ function refresh() {
 async function look() {
   const once = again;
   again = false;
-  const ids = [...document.querySelectorAll('[data-fresh]')].filter((part) => !part.contains(document.activeElement)).map((part) => part.id);
-  if (ids.length && !document.hidden) {
-    const answer = await load(location.href).catch(() => null);
-    if (answer?.status === 200) replace(answer.page, ids);
-  }
-  timer = once ? setTimeout(look, pause) : undefined;
+  await renew();
+  timer = once || again ? setTimeout(look, pause) : undefined;
 }
 
-document.addEventListener('visibilitychange', () => { if (!document.hidden && path) refresh(); });
+// renew replaces all numbers of the page, so that they agree with each other; or none, while
+// somebody reads the values of a chart by keys.
+async function renew() {
+  const ids = [...document.querySelectorAll('[data-fresh]')].map((part) => part.id);
+  if (!ids.length || document.hidden || document.querySelector('.picture:focus')) return;
+  if (gap) ids.push('feed');
+  const from = location.href;
+  const before = added;
+  const answer = await load(from).catch(() => null);
+  if (answer?.status !== 200 || location.href !== from) return;
+  replace(answer.page, ids);
+  if (gap) gap = added !== before; // a row that has just come may be lost
+  tell();
+}
+
+// Numbers change without clicks too: clicks are on the way, and days end.
+setInterval(() => { timer ??= setTimeout(look); }, minute);
+
+document.addEventListener('visibilitychange', () => {
+  listen();
+  if (!document.hidden) refresh();
+});

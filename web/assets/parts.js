@@ -16,7 +16,7 @@ export function load(url, body) {
 }
 
 // replace puts the elements with these ids of an answer into the page. Details stay open
-// or closed, and the focus stays on the link with the same words.
+// or closed, and the focus stays on the link or button with the same words.
 export function replace(page, ids) {
   for (const id of ids) {
     const before = document.getElementById(id);
@@ -27,9 +27,14 @@ export function replace(page, ids) {
     fresh.querySelectorAll('details').forEach((details, i) => { details.open ||= open[i] ?? false; });
     const focus = before.contains(document.activeElement) ? document.activeElement : null;
     before.replaceWith(fresh);
-    if (focus) ([...fresh.querySelectorAll('a')].find((a) => a.textContent === focus.textContent) ?? fresh).focus({ preventScroll: true });
+    if (focus) likest(fresh, focus).focus({ preventScroll: true });
   }
   tellTimes();
+}
+
+function likest(part, element) {
+  const same = [...part.querySelectorAll(element.localName)];
+  return same.find((other) => other.textContent === element.textContent) ?? part;
 }
 
 let latest = 0; // only the answer to the last request is shown
