@@ -3,10 +3,12 @@ package api
 import (
 	"bufio"
 	"context"
+	"html"
 	"io"
 	"net/http"
 	"net/netip"
 	"net/url"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -439,6 +441,50 @@ func TestLinkForms(t *testing.T) {
 	assert.Contains(t, string(w.get(path+"/delete").raw), "Delete sign.example/spring?")
 	require.Equal(t, 303, w.post(path+"/delete", nil).status)
 	assert.Equal(t, 404, w.get(path).status)
+}
+
+var hiddenField = regexp.MustCompile(`<input type="hidden" name="(shown_[a-z_]+)" value="([^"]*)">`)
+
+// A form changes only what somebody has touched: neither what others have changed since,
+// nor the seconds of a time, which it does not show.
+func TestFormsLeaveTheRestAlone(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	link := b.want(201, RoleAdmin, "POST", "/urls", object{
+		"user_id": b.user("ann"), "original_url": "https://example.com/a", "title": "a & \"b\"", "tags": []string{"sale", "news"},
+		"expires_at": "2099-01-31T12:30:45Z", "forward_query": true,
+	})
+	w := b.signedIn(RoleEditor)
+	path := appLink(link.id())
+	form := url.Values{}
+	for _, field := range hiddenField.FindAllStringSubmatch(string(w.get(path+"/edit").raw), -1) {
+		value := html.UnescapeString(field[2])
+		form.Set(field[1], value)
+		form.Set(strings.TrimPrefix(field[1], "shown_"), value)
+	}
+	require.Len(t, form, 18)
+	form["forward_query"] = []string{"false", "true"} // as a box that is ticked is sent
+	b.want(200, RoleAdmin, "PATCH", service.Link{ID: link.id()}.Path(), object{"original_url": "https://example.com/b"})
+
+	form.Set("title", strings.Repeat("x", 256))
+	a := w.post(path+"/edit", form)
+	require.Equal(t, 400, a.status)
+	assert.Len(t, hiddenField.FindAllString(string(a.raw), -1), 9, "they are kept")
+	form.Set("title", "c")
+	require.Equal(t, 303, w.post(path+"/edit", form).status)
+	got := b.want(200, RoleAdmin, "GET", service.Link{ID: link.id()}.Path(), nil).body
+	assert.Equal(t, "c", got["title"])
+	assert.Equal(t, "https://example.com/b", got["original_url"])
+	assert.Equal(t, "2099-01-31T12:30:45Z", got["expires_at"])
+	assert.Equal(t, []any{"sale", "news"}, got["tags"])
+	assert.Equal(t, true, got["forward_query"])
+
+	form.Set("expires_at", "")
+	form["forward_query"] = []string{"false"}
+	require.Equal(t, 303, w.post(path+"/edit", form).status)
+	got = b.want(200, RoleAdmin, "GET", service.Link{ID: link.id()}.Path(), nil).body
+	assert.Nil(t, got["expires_at"])
+	assert.Equal(t, false, got["forward_query"])
 }
 
 func TestForeignBodies(t *testing.T) {

@@ -19,6 +19,7 @@ type linkForm struct {
 	Name    string // of the link that is changed
 	Back    string
 	Values  Values
+	Shown   map[string]string // the hidden fields with the values before
 	Owners  []service.User // to choose from; none if there are too many
 	Domains []string       // likewise
 	// FirstUser asks for a user too, because a link belongs to one and there is none.
@@ -124,7 +125,7 @@ func (w *Web) linkForm(ctx context.Context, r *Request, status int, f linkForm) 
 	f.Action, f.Back, f.Zone = r.Path, "/app/links", w.place(r).String()
 	title := "New link"
 	if !f.New {
-		f.Back, title = linkPath(r.ID), "Edit "+f.Name
+		f.Back, title, f.Shown = linkPath(r.ID), "Edit "+f.Name, shownFields(f.Values)
 	}
 	var err error
 	if f.Owners, f.Domains, err = w.choices(ctx, r); err != nil {
@@ -156,18 +157,20 @@ func (w *Web) choices(ctx context.Context, r *Request) (owners []service.User, d
 	return owners, domains, err
 }
 
-// linkFields returns the fields of a form. In a new link those that are empty are absent.
+// linkFields returns the fields of a form. In a new link those that are empty are absent,
+// and in a change those that nobody has touched: the link may have changed meanwhile, and a
+// field may say less than the link has, such as a time without its seconds.
 func linkFields(v Values, loc *time.Location, fresh bool) service.LinkFields {
 	sent := func(name string) service.Optional[string] {
 		value := given(v.text(name))
-		value.Sent = v.Has(name) && (value.Value != "" || !fresh)
+		value.Sent = v.Has(name) && !untouched(v, name) && (value.Value != "" || !fresh)
 		return value
 	}
 	in := service.LinkFields{
 		Domain: sent("domain"), OriginalURL: sent("original_url"), ShortCode: sent("short_code"), Title: sent("title"),
 		UserID: whole[int64](sent("user_id")), RedirectStatus: whole[int](sent("redirect_status")),
 	}
-	in.Tags.Sent, in.Tags.Value = v.Has("tags"), tagsOf(v.Get("tags"))
+	in.Tags.Sent, in.Tags.Value = v.Has("tags") && !untouched(v, "tags"), tagsOf(v.Get("tags"))
 	if expires := sent("expires_at"); expires.Sent {
 		in.ExpiresAt.Sent, in.ExpiresAt.Null = true, expires.Value == ""
 		if !in.ExpiresAt.Null {
@@ -176,8 +179,29 @@ func linkFields(v Values, loc *time.Location, fresh bool) service.LinkFields {
 		}
 	}
 	// A box that is not ticked is not sent; a hidden field before it says that there is one.
-	in.ForwardQuery.Sent, in.ForwardQuery.Value = v.Has("forward_query"), slices.Contains(v.Values["forward_query"], "true")
+	in.ForwardQuery.Sent = v.Has("forward_query") && !untouched(v, "forward_query")
+	in.ForwardQuery.Value = slices.Contains(v.Values["forward_query"], "true")
 	return in
+}
+
+// shown is before the names of hidden fields with the values that a form was shown with.
+const shown = "shown_"
+
+// untouched reports whether a field has the value that its form was shown with.
+func untouched(v Values, name string) bool {
+	all := v.Values[name]
+	return v.Has(shown+name) && len(all) > 0 && all[len(all)-1] == v.Get(shown+name)
+}
+
+// shownFields returns the hidden fields of a form for a change.
+func shownFields(v Values) map[string]string {
+	fields := map[string]string{}
+	for name, all := range v.Values {
+		if strings.HasPrefix(name, shown) {
+			fields[name] = all[0]
+		}
+	}
+	return fields
 }
 
 // valuesOf returns the values of a form for a link as it is.
@@ -195,6 +219,9 @@ func valuesOf(l service.Link, loc *time.Location) Values {
 	}
 	if l.ExpiresAt != nil {
 		v.Set("expires_at", l.ExpiresAt.In(loc).Format(localTime))
+	}
+	for _, name := range []string{"original_url", "short_code", "domain", "tags", "user_id", "redirect_status", "forward_query", "title", "expires_at"} {
+		v.Set(shown+name, v.Get(name))
 	}
 	return v
 }
