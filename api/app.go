@@ -311,7 +311,7 @@ func (a *API) failPage(c *fiber.Ctx, err error) error {
 		writeAnswer(c, &web.Answer{Location: "/app/sign-in" + next})
 		return nil
 	}
-	page, failed := a.web.Error(&web.Request{Actor: actorOf(c), Path: strings.Clone(c.Path())}, e.Status, e.Message)
+	page, failed := a.web.Error(&web.Request{Actor: actorOf(c), Path: strings.Clone(c.Path())}, c.Method() == http.MethodPost, e.Status, e.Message)
 	if failed != nil {
 		return a.fail(c, failed)
 	}

@@ -20,8 +20,8 @@ type linkForm struct {
 	Back    string
 	Values  Values
 	Shown   map[string]string // the hidden fields with the values before
-	Owners  []service.User // to choose from; none if there are too many
-	Domains []string       // likewise
+	Owners  []service.User    // to choose from; none if there are too many
+	Domains []string          // likewise
 	// FirstUser asks for a user too, because a link belongs to one and there is none.
 	FirstUser bool
 	Zone      string

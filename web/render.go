@@ -82,12 +82,14 @@ type errorPage struct {
 	Status  int
 	Title   string
 	Message string
-	Retry   bool // the same request may well work later
+	Retry   bool // the same address may well work later
 }
 
-// Error makes the page of an error.
-func (w *Web) Error(r *Request, status int, message string) (*Answer, error) {
-	p := errorPage{Status: status, Title: http.StatusText(status), Message: sentence(message), Retry: status >= 500 || status == http.StatusTooManyRequests}
+// Error makes the page of an error. isForm says that it answers a form, which cannot be
+// sent again by following a link.
+func (w *Web) Error(r *Request, isForm bool, status int, message string) (*Answer, error) {
+	retry := !isForm && (status >= 500 || status == http.StatusTooManyRequests)
+	p := errorPage{Status: status, Title: http.StatusText(status), Message: sentence(message), Retry: retry}
 	switch status {
 	case http.StatusNotFound:
 		p.Title = "There is nothing here"

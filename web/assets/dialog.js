@@ -42,17 +42,26 @@ document.addEventListener('submit', async (event) => {
   event.preventDefault();
   const buttons = form.querySelectorAll('button');
   buttons.forEach((button) => { button.disabled = true; });
-  let answer;
-  try {
-    answer = await load(form.action, new URLSearchParams(new FormData(form)));
-  } catch {
-    buttons.forEach((button) => { button.disabled = false; });
-    return;
-  }
-  const again = answer.page?.querySelector('form.sheet');
-  if (answer.status >= 400 && again && !again.matches('[data-sign-in]')) show(again);
-  else location.assign(answer.url);
+  const answer = await load(form.action, new URLSearchParams(new FormData(form))).catch(() => null);
+  const again = answer?.page?.querySelector('form.sheet');
+  if (again?.matches('[data-sign-in]')) tell(form, 'Your session has ended. Sign in in another tab, and try again here.');
+  else if (answer?.status < 400) return location.assign(answer.url);
+  else if (again) return show(again);
+  else tell(form, answer?.page?.querySelector('[data-message]')?.textContent ?? 'The server does not answer. Try again shortly.');
+  buttons.forEach((button) => { button.disabled = false; });
 });
+
+// tell says in a form why it was not carried out, and leaves it as it is.
+function tell(form, message) {
+  let line = form.querySelector('[role=alert]');
+  if (!line) {
+    line = document.createElement('p');
+    line.className = 'fault';
+    line.setAttribute('role', 'alert');
+    form.querySelector('.end').before(line);
+  }
+  line.textContent = message;
+}
 
 // What is wrong with a field is said while one types. The server judges, as it does when
 // the form is sent; fields that nobody has touched are left alone.
