@@ -6,7 +6,9 @@ import (
 	"context"
 	"net/http"
 	"net/url"
+	"path"
 	"strings"
+	"unicode"
 
 	"github.com/gofiber/fiber/v2"
 	"github.com/klauspost/compress/gzip"
@@ -377,9 +379,14 @@ func (a *API) showSignIn(c *fiber.Ctx, status int, next, message string) error {
 }
 
 // ownPath returns a path of the dashboard to which somebody is sent who signed in, "/app"
-// for any other text.
+// for any other text. Browsers resolve dots in a path, however they are written, leave tabs
+// out, and take backslashes for slashes.
 func ownPath(next string) string {
-	if next != "/app" && !strings.HasPrefix(next, "/app/") && !strings.HasPrefix(next, "/app?") || strings.ContainsAny(next, "\\\r\n") {
+	u, err := url.Parse(next)
+	if err != nil || u.Scheme != "" || u.Host != "" || !strings.HasPrefix(next, "/app") || strings.ContainsFunc(next, unicode.IsControl) {
+		return "/app"
+	}
+	if u.Path != "/app" && !strings.HasPrefix(u.Path, "/app/") || u.Path != path.Clean(u.Path) || strings.Contains(u.Path, "\\") {
 		return "/app"
 	}
 	return next
