@@ -564,6 +564,19 @@ func TestWrongRangeIsSaidBesideItsField(t *testing.T) {
 		assert.Contains(t, string(a.raw), `id="`+field+`-fault"`, query)
 	}
 	assert.Equal(t, 200, w.get("/app?from=2026-01-01&to=2026-02-01&tz=Europe/Berlin").status)
+	assert.Equal(t, 200, w.get("/app?from=2010-01-01").status, "the time before it begins too early to be counted")
+}
+
+// A page whose filters cannot be answered shows them, so that one can take some away.
+func TestPageWithoutNumbers(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	path := appLink(b.want(201, RoleAdmin, "POST", "/urls", object{"user_id": b.user("ann"), "original_url": "https://example.com/"}).id())
+	a := b.signedIn(RoleReader).get(path + "?browser=(other)&country=DE")
+	assert.Equal(t, 422, a.status)
+	assert.Contains(t, string(a.raw), "This cannot be counted")
+	assert.Contains(t, string(a.raw), "browser: all others")
+	assert.Contains(t, string(a.raw), `href="`+path+`?country=DE"`)
 }
 
 // A feed ends when its session does, although the token of a long request is looked at

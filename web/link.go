@@ -82,7 +82,10 @@ func (w *Web) link(ctx context.Context, r *Request) (*Answer, error) {
 	}
 	p.NoClicks = link.Clicks == 0 && len(p.Feed.Rows) == 0
 	status := 200
-	if p.Numbers.Period.Errors != nil {
+	switch {
+	case p.Numbers.Unknown != "":
+		status = 422
+	case p.Numbers.Period.Errors != nil:
 		status = 400
 	}
 	return w.page(r, status, p.Name, "link.html", p)
@@ -93,6 +96,9 @@ func (w *Web) link(ctx context.Context, r *Request) (*Answer, error) {
 func (w *Web) countLink(ctx context.Context, r *Request, q service.StatisticsQuery, p *linkPage) (err error) {
 	if p.Numbers, err = w.count(ctx, r, &q, p.Name); err != nil {
 		return err
+	}
+	if p.Numbers.Unknown != "" {
+		return nil
 	}
 	p.Panels, err = w.peoplePanels(ctx, r, q, linkPanels, true)
 	if faults, _, ok := asFields(err); ok {

@@ -34,6 +34,7 @@ type numbers struct {
 	Kinds    []barRow // of robots
 	AsOf     moment
 	Pending  int64
+	Unknown  string // why there are no numbers, "" if there are
 }
 
 // barRow is a row of a breakdown.
@@ -76,7 +77,8 @@ func (w *Web) statisticsQuery(r *Request, loc *time.Location) service.Statistics
 const panelRows = 8
 
 // count reads the numbers of a page. A wrong range is told beside its field, and the
-// numbers are those of the usual one.
+// numbers are those of the usual one. Under some filters there are none, and the page says
+// why.
 func (w *Web) count(ctx context.Context, r *Request, q *service.StatisticsQuery, of string) (numbers, error) {
 	loc := w.place(r)
 	n := numbers{Period: w.period(r, loc)}
@@ -86,7 +88,12 @@ func (w *Web) count(ctx context.Context, r *Request, q *service.StatisticsQuery,
 		q.Breakdowns = nil // the totals may be known all the same
 		st, err = w.Service.GetStatistics(ctx, r.Actor, *q)
 	}
-	if faults, _, ok := asFields(err); ok && faults[""] == "" {
+	faults, _, ok := asFields(err)
+	if ok && faults[""] != "" {
+		n.Unknown = sentence(faults[""])
+		return n, nil
+	}
+	if ok {
 		n.Period.Errors = faults
 		q.Time, q.Filters = rollup.Request{Zone: loc.String(), Compare: "previous"}, map[rollup.Dimension]string{}
 		st, err = w.Service.GetStatistics(ctx, r.Actor, *q)
@@ -107,7 +114,8 @@ func (w *Web) count(ctx context.Context, r *Request, q *service.StatisticsQuery,
 	return n, nil
 }
 
-// before reads the series of the range to compare with, nil if there is none.
+// before reads the series of the range to compare with, nil if there is none or it cannot be
+// told: it may begin before all time that is counted, or have too many clicks.
 func (w *Web) before(ctx context.Context, r *Request, q service.StatisticsQuery, st service.Statistics) ([]service.Bucket, error) {
 	from, to := st.Range.PreviousFrom, st.Range.PreviousTo
 	if from == nil || to == nil || !from.Before(*to) {
@@ -118,6 +126,9 @@ func (w *Web) before(ctx context.Context, r *Request, q service.StatisticsQuery,
 		From: from.Format(time.RFC3339), To: to.Format(time.RFC3339), Zone: q.Time.Zone, Interval: st.Range.Interval,
 	}
 	earlier, err := w.Service.GetStatistics(ctx, r.Actor, q)
+	if _, _, ok := asFields(err); ok {
+		return nil, nil
+	}
 	return earlier.Series, err
 }
 
