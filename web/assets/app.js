@@ -23,13 +23,6 @@ if (signIn && location.hash.length > 1) {
   signIn.submit();
 }
 
-// What a form has done is told once, and not again when the page is loaded anew.
-const here = new URL(location);
-if (here.searchParams.has('done')) {
-  here.searchParams.delete('done');
-  history.replaceState(history.state, '', here);
-}
-
 document.addEventListener('click', async (event) => {
   const button = event.target.closest('[data-copy]');
   if (!button) return;

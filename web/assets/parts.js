@@ -37,6 +37,16 @@ function likest(part, element) {
   return same.find((other) => other.textContent === element.textContent) ?? part;
 }
 
+// What a form has done is told once, and not again when the page is loaded anew.
+const here = new URL(location);
+if (here.searchParams.has('done')) {
+  here.searchParams.delete('done');
+  history.replaceState(history.state, '', here);
+}
+
+const place = () => location.pathname + location.search;
+let shown = place(); // the address of the page, or of the one that is asked for
+
 let latest = 0; // only the answer to the last request is shown
 
 async function show(url, ids, remember) {
@@ -55,7 +65,8 @@ async function show(url, ids, remember) {
     location.assign(url); // signed out, or an error
     return;
   }
-  if (remember) history[remember]({ ids }, '', answer.url);
+  if (remember) history[remember](null, '', answer.url);
+  shown = place();
   document.title = answer.page.title;
   replace(answer.page, ids);
   listen();
@@ -85,6 +96,7 @@ document.addEventListener('input', (event) => {
   const form = event.target.closest('form[data-into]');
   if (!form) return;
   clearTimeout(typing);
+  if (!form.checkValidity()) return; // there is too little to search for
   typing = setTimeout(() => {
     show(address(form), [form.dataset.into], typed ? 'replaceState' : 'pushState');
     typed = true;
@@ -103,4 +115,10 @@ document.addEventListener('submit', (event) => {
   }
 });
 
-addEventListener('popstate', () => show(location.href, ['main']));
+// A step to another part of the same page, as by the link to the content, shows nothing new.
+addEventListener('popstate', () => {
+  if (place() === shown) return;
+  shown = place();
+  typed = false;
+  show(location.href, ['main']);
+});
