@@ -192,11 +192,8 @@ func (a *API) admitSession(c *fiber.Ctx, role Role) (session, error) {
 	if err != nil {
 		return session{}, err
 	}
-	if err := found.actor.Require(role); err != nil {
-		return session{}, err
-	}
-	a.beAdmitted(c, found.actor)
-	return found, nil
+	a.beAdmitted(c, found.actor) // also if it may not do this: the page that says so has its frame
+	return found, found.actor.Require(role)
 }
 
 // page returns the handler of a route of package web.

@@ -313,6 +313,24 @@ func TestEveryPageAsksForItsRole(t *testing.T) {
 func TestPagesShowWhatARoleMayDo(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
+	for role, may := range map[Role]bool{RoleReader: false, RoleEditor: true} { // there is nothing yet
+		w := b.signedIn(role)
+		for _, path := range []string{"/app", "/app/links"} {
+			page := string(w.get(path).raw)
+			assert.Equal(t, may, strings.Contains(page, "/app/links/new"), "%s: %s", role, path)
+			assert.Equal(t, may, strings.Contains(page, "New link"), "%s: %s", role, path)
+			assert.Equal(t, may, strings.Contains(page, "signpost import"), "%s: %s", role, path)
+		}
+	}
+	for role, may := range map[Role]bool{RoleEditor: false, RoleAdmin: true} {
+		page := string(b.signedIn(role).get("/app/links/new").raw)
+		assert.Equal(t, may, strings.Contains(page, `name="username"`), role)
+		assert.Equal(t, !may, strings.Contains(page, "An administrator can add somebody"), role)
+	}
+	refused := b.signedIn(RoleReader).get("/app/links/new")
+	assert.Equal(t, 403, refused.status)
+	assert.Contains(t, string(refused.raw), "/app/sign-out", "the page is in its frame")
+
 	link := b.want(201, RoleAdmin, "POST", "/urls", object{"user_id": b.user("ann"), "original_url": "https://example.com/"}).id()
 	for role, may := range map[Role]bool{RoleReader: false, RoleEditor: true} {
 		w := b.signedIn(role)

@@ -65,7 +65,7 @@ func (w *Web) link(ctx context.Context, r *Request) (*Answer, error) {
 	p := linkPage{
 		Link: link, Name: withoutScheme(link.ShortURL), State: stateOf(link, loc),
 		Created: momentOf(link.CreatedAt, loc), Changed: momentOf(link.UpdatedAt, loc), Filters: filtersOf(r),
-		CanWrite: r.Actor.Require(service.WritesLinks) == nil,
+		CanWrite: r.may(service.WritesLinks),
 	}
 	owner, err := w.Service.GetUser(ctx, r.Actor, link.UserID)
 	if err != nil {

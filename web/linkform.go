@@ -22,10 +22,11 @@ type linkForm struct {
 	Shown   map[string]string // the hidden fields with the values before
 	Owners  []service.User    // to choose from; none if there are too many
 	Domains []string          // likewise
-	// FirstUser asks for a user too, because a link belongs to one and there is none.
-	FirstUser bool
-	Zone      string
-	Errors    fieldErrors
+	// A link belongs to a user. If there is none, FirstUser asks for one, and NoUser says
+	// that the viewer may not make one.
+	FirstUser, NoUser bool
+	Zone              string
+	Errors            fieldErrors
 }
 
 // maxOwners is how many users one may choose from. If there are more, their number has to
@@ -131,7 +132,8 @@ func (w *Web) linkForm(ctx context.Context, r *Request, status int, f linkForm) 
 	if f.Owners, f.Domains, err = w.choices(ctx, r); err != nil {
 		return nil, err
 	}
-	f.FirstUser = f.Owners != nil && len(f.Owners) == 0
+	nobody := f.Owners != nil && len(f.Owners) == 0
+	f.FirstUser, f.NoUser = nobody && r.may(service.WritesUsers), nobody && !r.may(service.WritesUsers)
 	return w.page(r, status, title, "linkform.html", f)
 }
 

@@ -25,6 +25,7 @@ type linksPage struct {
 	Next     string // the path of the next page; "" on the last
 	First    string // the path of the first page; "" on it
 	Filtered bool
+	CanWrite bool
 	Errors   fieldErrors
 }
 
@@ -52,7 +53,7 @@ func (w *Web) links(ctx context.Context, r *Request) (*Answer, error) {
 	loc := w.place(r)
 	p := linksPage{
 		Search: r.Query.text("q"), Tag: r.Query.text("tag"), Owner: r.Query.text("user_id"), Domain: r.Query.text("domain"),
-		State: r.Query.text("state"), Sort: r.Query.text("sort"), Columns: map[string]column{},
+		State: r.Query.text("state"), Sort: r.Query.text("sort"), Columns: map[string]column{}, CanWrite: r.may(service.WritesLinks),
 	}
 	for _, name := range []string{"people", "clicks", "last_clicked_at", "id"} {
 		p.Columns[name] = columnOf(r, name, p.Sort)

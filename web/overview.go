@@ -17,11 +17,12 @@ type overviewPage struct {
 	Feed             feed
 	NoLinks          bool // there is nothing to click on yet
 	NoClicks         bool // nothing was ever clicked on
+	CanWrite         bool
 }
 
 func (w *Web) overview(ctx context.Context, r *Request) (*Answer, error) {
 	loc := w.place(r)
-	var p overviewPage
+	p := overviewPage{CanWrite: r.may(service.WritesLinks)}
 	today, err := w.Service.GetStatistics(ctx, r.Actor, service.StatisticsQuery{
 		Time: rollup.Request{Range: "today", Zone: loc.String(), Compare: "previous"},
 	})

@@ -61,11 +61,11 @@ var done = map[string]string{
 // page makes a page from its struct and the template of that name.
 func (w *Web) page(r *Request, status int, title, name string, data any) (*Answer, error) {
 	f := frame{
-		Title: title, Actor: r.Actor, SignedIn: r.Actor.Role != 0, CanWrite: r.Actor.Require(service.WritesLinks) == nil,
+		Title: title, Actor: r.Actor, SignedIn: r.Actor.Role != 0, CanWrite: r.may(service.WritesLinks),
 		Done: done[r.Query.text("done")], Version: w.Version, Page: data,
 	}
 	for _, s := range sections {
-		if r.Actor.Require(s.Role) == nil {
+		if r.may(s.Role) {
 			current := r.Path == s.Path || s.Path != "/app" && strings.HasPrefix(r.Path, s.Path+"/")
 			f.Sections = append(f.Sections, choice{s.Name, s.Path, current})
 		}

@@ -94,6 +94,9 @@ type Request struct {
 	Zone string
 }
 
+// may reports whether the viewer has at least this role.
+func (r *Request) may(role service.Role) bool { return r.Actor.Require(role) == nil }
+
 // Answer is the answer to a request: a page, or the path of another one.
 type Answer struct {
 	Status   int    // 303 if there is a Location
