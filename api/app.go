@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"path"
 	"strings"
+	"time"
 	"unicode"
 
 	"github.com/gofiber/fiber/v2"
@@ -27,6 +28,10 @@ import (
 // but the scripts of the dashboard.
 const appPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; " +
 	"form-action 'self'; base-uri 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
+
+// pageTimeout bounds the queries of a page, which is several lists at once, and with them
+// how long it keeps a place of lists.
+const pageTimeout = 3 * time.Second
 
 // zoneCookie has the time zone of the browser.
 const zoneCookie = "signpost_zone"
@@ -209,16 +214,18 @@ func (a *API) page(route web.Route) fiber.Handler {
 		}
 		defer give()
 		// A page reads statistics and lists, a form writes.
-		places := a.bulkheads.lists
+		places, limit := a.bulkheads.lists, pageTimeout
 		if route.Method != http.MethodGet {
-			places = a.bulkheads.requests
+			places, limit = a.bulkheads.requests, requestTimeout
 		}
 		leave, err := places.enter(c.UserContext())
 		if err != nil {
 			return err
 		}
 		defer leave()
-		answer, err := route.Handle(c.UserContext(), r)
+		ctx, cancel := context.WithTimeout(c.UserContext(), limit)
+		defer cancel()
+		answer, err := route.Handle(ctx, r)
 		if err != nil {
 			return err
 		}
@@ -352,11 +359,25 @@ func (a *API) appLive(c *fiber.Ctx) error {
 			return a.fail(c, err)
 		}
 	}
-	holds := func(ctx context.Context) error { return a.Tokens.sessionHolds(ctx, found.id) }
-	if err := a.listen(c, id, holder{holds, sessionCheck}); err != nil {
+	if err := a.listen(c, id, a.holderOfSession(found)); err != nil {
 		return a.fail(c, err)
 	}
 	return nil
+}
+
+// holderOfSession looks at a session as often as a feed asks for, in the places of short
+// looks.
+func (a *API) holderOfSession(s session) holder {
+	return holder{every: sessionCheck, look: func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+		defer cancel()
+		leave, err := a.bulkheads.imports.enter(ctx)
+		if err != nil {
+			return nil // as while the database cannot be reached
+		}
+		defer leave()
+		return a.Tokens.sessionHolds(ctx, s.id)
+	}}
 }
 
 func (a *API) signInPage(c *fiber.Ctx) error {

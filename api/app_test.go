@@ -563,6 +563,7 @@ func TestListOfLinks(t *testing.T) {
 	assert.Equal(t, 1, rows("/app/links?state=off"))
 	assert.Equal(t, 0, rows("/app/links?tag=none"))
 	for path, field := range map[string]string{
+		"/app/links?q=" + strings.Repeat("x", 2049): "q", "/app/links?tag=" + strings.Repeat("x", 51): "tag", "/app/links?domain=" + strings.Repeat("x", 254): "domain",
 		"/app/links?q=ab": "q", "/app/links?state=x": "state", "/app/links?user_id=x": "user_id", "/app/links?sort=x": "sort", "/app/links?cursor=x": "cursor", "/app/links?domain=x.example": "domain",
 	} {
 		a := w.get(path)

@@ -94,9 +94,10 @@ type bulkheads struct {
 	lists *bulkhead
 	// exports has one for each query that reads a piece of an export.
 	exports *bulkhead
-	// imports has one for each chunk of an upload and each look at an import for
-	// those who watch it. Such queries are short, and a piece of an export may take
-	// longer than they may wait, so they do not wait for exports.
+	// imports has one for each chunk of an upload, each look at an import for those who
+	// watch it, and each look at the session of a feed. Such queries are short, and
+	// a piece of an export may take longer than they may wait, so they do not wait for
+	// exports.
 	imports *bulkhead
 }
 

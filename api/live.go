@@ -15,8 +15,8 @@ import (
 
 const maxListeners = 100 // of a process
 
-// newListeners returns the places of clients that listen to clicks. They cost no query
-// each, but a connection and a goroutine.
+// newListeners returns the places of clients that listen to clicks. They cost a connection
+// and a goroutine each, and those of the dashboard one short query a second.
 func newListeners(active prometheus.Gauge) *watchers {
 	return &watchers{
 		places: newQuota(maxListeners, active, errListeners, errListenersHalf),

@@ -99,8 +99,6 @@ const sessionCheck = time.Second
 
 // sessionHolds returns an error only if a session has ended, or its token.
 func (t *Tokens) sessionHolds(ctx context.Context, id int64) error {
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
-	defer cancel()
 	if holds, err := queries.New(t.pool).SessionHolds(ctx, id); err == nil && !holds {
 		return errSession
 	}

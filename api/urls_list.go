@@ -11,9 +11,6 @@ import (
 	"github.com/signpost/signpost/internal/service"
 )
 
-// maxSearch is the longest text that is searched for, in characters.
-const maxSearch = 2048
-
 type urlListInput struct {
 	OrderInput
 	UserID   int64       `query:"user_id" minimum:"1" doc:"Only links of this user."`
@@ -35,7 +32,7 @@ func (in *urlListInput) Resolve(h huma.Context) []error {
 
 // checkSearch returns an error for a text that cannot be searched for.
 func checkSearch(text string) []error {
-	if errs := checkText("search", text, maxSearch); errs != nil || text == "" {
+	if errs := checkText("search", text, service.MaxSearch); errs != nil || text == "" {
 		return errs
 	}
 	if err := service.CheckSearch(text); err != nil {

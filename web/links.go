@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
+	"github.com/signpost/signpost/internal/links"
 	"github.com/signpost/signpost/internal/service"
 )
 
@@ -118,6 +120,14 @@ func (w *Web) findLinks(ctx context.Context, r *Request, p linksPage) (found []s
 			faults.Add("user_id", "must be the number of a user")
 		}
 		list.UserID = &id
+	}
+	for _, f := range []struct {
+		name, value string
+		most        int
+	}{{"q", p.Search, service.MaxSearch}, {"tag", p.Tag, links.MaxTag}, {"domain", p.Domain, links.MaxHost}} {
+		if utf8.RuneCountInString(f.value) > f.most {
+			faults.Add(f.name, fmt.Sprintf("must be at most %d characters", f.most))
+		}
 	}
 	if p.Search != "" {
 		if err := service.CheckSearch(p.Search); err != nil {

@@ -106,6 +106,9 @@ func (s *Service) FindLinks(ctx context.Context, actor Actor, host, code string)
 // minRun is how many letters or digits in a row the index of texts needs.
 const minRun = 3
 
+// MaxSearch is the longest text that is searched for, in characters.
+const MaxSearch = 2048
+
 var errSearch = errors.New("must have at least three letters or digits in a row")
 
 // CheckSearch returns an error for a text that cannot be searched for. The index of
