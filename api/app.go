@@ -351,6 +351,9 @@ func (a *API) asset(c *fiber.Ctx) error {
 func (a *API) appLive(c *fiber.Ctx) error {
 	found, err := a.admitSession(c, service.ReadsEvents)
 	if err != nil {
+		if fromError(err).Status == http.StatusUnauthorized {
+			a.setSession(c, "") // each try with it would count as a guess
+		}
 		return a.fail(c, err) // a script reads it
 	}
 	var id int64
@@ -380,11 +383,9 @@ func (a *API) holderOfSession(s session) holder {
 	}}
 }
 
+// signInPage is for those who are signed in too: they may follow a link to sign in, which
+// only the page itself can take.
 func (a *API) signInPage(c *fiber.Ctx) error {
-	if _, err := a.admitSession(c, 0); err == nil {
-		writeAnswer(c, &web.Answer{Location: "/app"})
-		return nil
-	}
 	return a.showSignIn(c, http.StatusOK, string(c.Context().QueryArgs().Peek("next")), "")
 }
 

@@ -151,6 +151,9 @@ func TestLinkToSignIn(t *testing.T) {
 	require.Equal(t, 303, w.post("/app/sign-in", url.Values{"link": {"http://x/app/sign-in#" + secret}}).status)
 	assert.Contains(t, string(w.get("/app").raw), bootstrapName)
 	assert.Equal(t, 401, b.browser().post("/app/sign-in", url.Values{"link": {secret}}).status, "it is valid once")
+	assert.Regexp(t, "^[A-Z2-7]{26}$", secret, "app.js knows it by this")
+	assert.Contains(t, string(w.get("/app/sign-in").raw), "data-sign-in", "somebody who is signed in may follow one too")
+	assert.NotEmpty(t, w.cookie)
 
 	old := b.api.Tokens.NewSignIn()
 	for hash := range b.api.Tokens.links.until {
@@ -171,8 +174,11 @@ func TestSessionsEnd(t *testing.T) {
 		w := b.signedIn(RoleReader)
 		require.Equal(t, 200, w.get("/app").status, name)
 		b.exec(end)
+		feed := *w
 		assert.Equal(t, 303, w.get("/app").status, name)
 		assert.Empty(t, w.cookie, name)
+		assert.Equal(t, 401, feed.get("/app/live").status, name)
+		assert.Empty(t, feed.cookie, name)
 	}
 	b.exec("UPDATE api_tokens SET revoked_at = NULL")
 	first, second, other := b.signedIn(RoleEditor), b.signedIn(RoleEditor), b.signedIn(RoleAdmin)

@@ -15,9 +15,10 @@ const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
 const secure = location.protocol === 'https:' ? '; secure' : '';
 document.cookie = `signpost_zone=${encodeURIComponent(zone)}; path=/app; max-age=31536000; samesite=lax${secure}`;
 
-// A link to sign in carries its secret behind the #, which no server sees.
+// A link to sign in carries its secret behind the #, which no server sees. Other texts there
+// come along from the address that one wanted to see.
 const signIn = document.querySelector('form[data-sign-in]');
-if (signIn && location.hash.length > 1) {
+if (signIn && /^#[A-Z2-7]{26}$/.test(location.hash)) {
   signIn.elements.link.value = location.hash;
   history.replaceState(null, '', location.pathname);
   signIn.submit();
