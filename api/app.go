@@ -16,6 +16,7 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"github.com/signpost/signpost/internal/clicks"
+	"github.com/signpost/signpost/internal/links"
 	"github.com/signpost/signpost/internal/service"
 	"github.com/signpost/signpost/internal/visits"
 	"github.com/signpost/signpost/web"
@@ -58,6 +59,11 @@ func (a *API) appRoutes() {
 // than its own.
 func (a *API) onApp(handle fiber.Handler) fiber.Handler {
 	return func(c *fiber.Ctx) error {
+		if !a.isAppHost(a.requestHost(c)) {
+			// The dashboard's own page of errors needs a style that is not here either.
+			writeErrorPage(&c.Context().Response, &Error{Status: http.StatusNotFound, Message: "The dashboard is at " + a.AppURL + "/app."})
+			return nil
+		}
 		a.setAppHeaders(c)
 		ctx, cancel := context.WithTimeout(c.UserContext(), requestTimeout)
 		defer cancel()
@@ -101,32 +107,25 @@ func (a *API) setAppHeaders(c *fiber.Ctx) {
 // onTLS reports whether browsers reach the dashboard over TLS.
 func (a *API) onTLS() bool { return strings.HasPrefix(cmp.Or(a.AppURL, a.PublicURL), "https://") }
 
-// appHost returns the only host of the dashboard, "" if it is on every host on which
-// there are no custom domains.
-func (a *API) appHost() string {
-	if a.AppURL == "" {
-		return ""
-	}
+// isAppHost reports whether the dashboard is on a host, however the host is spelled.
+// Without AppURL it is on every host on which there are no custom domains.
+func (a *API) isAppHost(host string) bool {
 	u, err := url.Parse(a.AppURL)
-	if err != nil {
-		return "" // was validated
+	if a.AppURL == "" || err != nil { // was validated
+		return true
 	}
-	return u.Host
+	own, _ := links.ParseHosts(u.Host)
+	return strings.EqualFold(host, u.Host) || own.Includes(host)
 }
 
 var (
-	errAppHost    = plainError(http.StatusNotFound)
 	errSignInForm = tooLarge("a form to sign in must tell its length, of at most 8 KiB")
 	errCrossSite  = &Error{Status: http.StatusForbidden, Message: "this form was sent by a page of another site"}
 )
 
-// checkSite refuses a request to another host than that of the dashboard, and a form that
-// a page of another site has sent with the browser's session.
+// checkSite refuses a form that a page of another site has sent with the browser's session.
 func (a *API) checkSite(c *fiber.Ctx) error {
 	host := a.requestHost(c)
-	if own := a.appHost(); own != "" && !strings.EqualFold(host, own) {
-		return errAppHost
-	}
 	if c.Method() == http.MethodGet || c.Method() == http.MethodHead {
 		return nil
 	}
@@ -155,8 +154,8 @@ func (a *API) checkSite(c *fiber.Ctx) error {
 // requestHost returns the host that the browser asked for. A trusted proxy says which
 // that was.
 func (a *API) requestHost(c *fiber.Ctx) string {
-	if forwarded := c.Context().Request.Header.Peek(fiber.HeaderXForwardedHost); len(forwarded) > 0 && a.isProxy(c.Context().RemoteAddr()) {
-		_, last, _ := cutLast(forwarded)
+	if lines := c.Context().Request.Header.PeekAll(fiber.HeaderXForwardedHost); len(lines) > 0 && a.isProxy(c.Context().RemoteAddr()) {
+		_, last, _ := cutLast(lines[len(lines)-1])
 		return string(bytes.TrimSpace(last))
 	}
 	return string(c.Context().Request.Host())

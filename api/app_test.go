@@ -267,9 +267,37 @@ func TestForwardedHost(t *testing.T) {
 	// The dashboard is on no other host.
 	for _, host := range []string{"sign.example", "internal:8080"} {
 		header["X-Forwarded-Host"] = host
-		assert.Equal(t, 404, w.get("/app").status, host)
+		a := w.get("/app")
+		assert.Equal(t, 404, a.status, host)
+		assert.Contains(t, string(a.raw), "The dashboard is at https://app.example/app.", host)
 		assert.Equal(t, 404, w.get("/app/sign-in").status, host)
 	}
+}
+
+// The host of the dashboard is known in every spelling, and the last proxy tells it.
+func TestHostOfDashboard(t *testing.T) {
+	t.Parallel()
+	for own, hosts := range map[string]map[string]bool{
+		"":                          {"anything.example": true},
+		"https://app.example:443":   {"app.example": true, "APP.example.": true, "app.example:443": true, "app.example:8443": false, "sign.example": false, "": false},
+		"https://app.example":       {"app.example:443": true},
+		"http://app.example:8080":   {"app.example:8080": true, "app.example": false},
+		"https://bücher.example":    {"xn--bcher-kva.example": true, "bucher.example": false},
+		"http://[2001:db8::1]:8080": {"[2001:db8:0::1]:8080": true, "[2001:db8::2]:8080": false},
+	} {
+		a := &API{Options: Options{AppURL: own}}
+		for host, is := range hosts {
+			assert.Equal(t, is, a.isAppHost(host), "%s: %s", own, host)
+		}
+	}
+	b := setup(t, func(o *Options) {
+		o.AppURL, o.TrustedProxies = "https://app.example", []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
+	})
+	conn := b.dial()
+	b.write(conn, "GET /app/sign-in HTTP/1.1\r\nHost: x\r\nX-Forwarded-Host: evil.example\r\nX-Forwarded-Host: evil.example, app.example\r\n\r\n")
+	line, err := bufio.NewReader(conn).ReadString('\n')
+	require.NoError(t, err)
+	assert.Contains(t, line, " 200 ")
 }
 
 // appRoles are the least roles of the routes of the dashboard, 0 for open ones.

@@ -110,6 +110,13 @@ func (h Hosts) Has(host string) bool {
 	return h.named(host) || h.isDomain != nil && h.isDomain(host)
 }
 
+// Includes reports whether an authority, in any spelling as ParseHosts reads it, is one of
+// the hosts. It does not consider custom domains.
+func (h Hosts) Includes(authority string) bool {
+	one, err := ParseHosts(authority)
+	return err == nil && slices.Contains(h.sites, one.sites[0])
+}
+
 func (h Hosts) named(host string) bool {
 	host = canonicalHost(host)
 	return slices.ContainsFunc(h.sites, func(s site) bool { return s.host == host })
