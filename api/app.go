@@ -12,7 +12,6 @@ import (
 	"unicode"
 
 	"github.com/gofiber/fiber/v2"
-	"github.com/klauspost/compress/gzip"
 	"github.com/valyala/fasthttp"
 
 	"github.com/signpost/signpost/internal/clicks"
@@ -284,24 +283,13 @@ func writeAnswer(c *fiber.Ctx, answer *web.Answer) {
 	body := answer.Body
 	if acceptsGzip(c.Context().Request.Header.Peek(fiber.HeaderAcceptEncoding)) {
 		c.Set(fiber.HeaderContentEncoding, codingGzip)
-		body = pack(body)
+		body = web.Pack(body, pageLevel)
 	}
 	c.Context().Response.SetBodyRaw(body)
 }
 
 // pageLevel is the effort of packing a page: a higher one costs more than it saves.
 const pageLevel = 5
-
-func pack(body []byte) []byte {
-	var packed bytes.Buffer
-	w, err := gzip.NewWriterLevel(&packed, pageLevel)
-	if err != nil {
-		return body // never: the level is right
-	}
-	_, _ = w.Write(body) // cannot fail: it is written to memory
-	_ = w.Close()
-	return packed.Bytes()
-}
 
 // failPage answers with the page of an error. Who is not signed in is sent to where one
 // signs in.

@@ -43,7 +43,7 @@ func loadAssets() assets {
 		}
 		sum.Write([]byte(name))
 		sum.Write(plain)
-		a.byName[path.Base(name)] = Asset{Type: typeOf(name), Plain: plain, Packed: pack(plain, gzip.BestCompression)}
+		a.byName[path.Base(name)] = Asset{Type: typeOf(name), Plain: plain, Packed: Pack(plain, gzip.BestCompression)}
 	}
 	a.hash = hex.EncodeToString(sum.Sum(nil)[:8])
 	return a
@@ -56,8 +56,8 @@ func typeOf(name string) string {
 	return mime.TypeByExtension(path.Ext(name))
 }
 
-// pack compresses with gzip.
-func pack(plain []byte, level int) []byte {
+// Pack compresses with gzip, at one of its levels.
+func Pack(plain []byte, level int) []byte {
 	var packed bytes.Buffer
 	w, err := gzip.NewWriterLevel(&packed, level)
 	if err != nil {

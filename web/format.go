@@ -34,18 +34,6 @@ func plural(n int64, one, many string) string {
 	return many
 }
 
-// percent writes a share from 0 to 1.
-func percent(share float64) string {
-	switch p := 100 * share; {
-	case p <= 0:
-		return "0 %"
-	case p < 1:
-		return "< 1 %"
-	default:
-		return strconv.Itoa(int(math.Round(p))) + " %"
-	}
-}
-
 // change writes by how much a number differs from the one before. It returns "" where
 // there is nothing to compare with.
 func change(now, before int64) string {

@@ -18,8 +18,7 @@ import (
 // file is a page.
 func loadPages(a assets) map[string]*template.Template {
 	shared := template.Must(template.New("").Funcs(template.FuncMap{
-		"asset": a.path, "number": number, "percent": percent, "change": change, "country": countryName,
-		"label": label, "kindReason": kindReason, "kindNames": func() string { return kindNames }, "bar": bar, "plural": plural, "join": strings.Join, "field": field, "fault": faultOf, "list": list,
+		"asset": a.path, "number": number, "change": change, "kindNames": func() string { return kindNames }, "bar": bar, "plural": plural, "field": field, "fault": faultOf, "list": list,
 	}).ParseFS(files, "templates/layout.html", "templates/parts.html"))
 	names, err := fs.Glob(files, "templates/*.html")
 	if err != nil {

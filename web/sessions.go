@@ -4,7 +4,8 @@ import "context"
 
 // sessionsPage lists the browsers that are signed in with the viewer's token.
 type sessionsPage struct {
-	Rows []sessionRow
+	Rows         []sessionRow
+	OfAdminToken bool
 }
 
 type sessionRow struct {
@@ -20,7 +21,7 @@ func (w *Web) sessions(ctx context.Context, r *Request) (*Answer, error) {
 		return nil, err
 	}
 	loc := w.place(r)
-	var p sessionsPage
+	p := sessionsPage{OfAdminToken: r.Actor.TokenID == nil}
 	for _, s := range found {
 		p.Rows = append(p.Rows, sessionRow{s.Agent, momentOf(s.CreatedAt, loc), momentOf(s.UsedAt, loc), s.ID == r.Session})
 	}

@@ -28,8 +28,9 @@ const (
 	// rejectsKept is how long people can look at rejected clicks, which contain the
 	// user agent and the whole referrer.
 	rejectsKept = 30 * 24 * time.Hour
-	// sessionsKept is longer than any session lives that is not used.
-	sessionsKept = 30 * 24 * time.Hour
+	// sessionsKept counts from the last use: a session has ended that was not used for a
+	// week.
+	sessionsKept = 7 * 24 * time.Hour
 	// saltsKept is in days. A salt is kept longer while there is a backlog of its day,
 	// and after an outage: saltNotice is how long the spools have to ship their backlog
 	// once Postgres is back. It counts from when prune first found that the salt was
