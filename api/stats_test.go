@@ -88,6 +88,34 @@ func without(t *testing.T, a answer) string {
 	return string(text)
 }
 
+// Answers from one snapshot agree with each other, whatever is counted meanwhile.
+func TestSnapshotOfStatistics(t *testing.T) {
+	t.Parallel()
+	b := statsSetup(t)
+	reader, q := Actor{Role: RoleReader}, service.StatisticsQuery{URLID: 103, Time: rollup.Request{Range: "all"}}
+	err := b.api.service.InSnapshot(t.Context(), reader, func(s *service.Snapshot) error {
+		first, err := s.Statistics(q)
+		require.NoError(t, err)
+		assert.Equal(t, int64(1), first.Totals.Clicks)
+		b.clicked(rollup.Event{URLID: 103, UserID: 72, At: time.Date(2025, 3, 30, 12, 50, 0, 0, time.UTC), Kind: "person"})
+		again, err := s.Statistics(q)
+		require.NoError(t, err)
+		assert.Equal(t, first, again)
+		link, err := s.Link(103)
+		require.NoError(t, err)
+		assert.Equal(t, int64(1), link.Clicks)
+		links, err := s.Breakdown(service.StatisticsQuery{Time: q.Time}, service.BreakdownPage{Of: service.ByLinks, Limit: 10})
+		require.NoError(t, err)
+		assert.Equal(t, int64(8), links.Totals.Clicks)
+		assert.Equal(t, first.Range.To, links.Range.To)
+		return nil
+	})
+	require.NoError(t, err)
+	after, err := b.api.service.GetStatistics(t.Context(), reader, q)
+	require.NoError(t, err)
+	assert.Equal(t, int64(2), after.Totals.Clicks)
+}
+
 func TestStatisticsOfLink(t *testing.T) {
 	t.Parallel()
 	b := statsSetup(t)

@@ -58,29 +58,29 @@ var linkPanels = []titled{
 
 func (w *Web) link(ctx context.Context, r *Request) (*Answer, error) {
 	loc := w.place(r)
-	link, err := w.Service.GetLink(ctx, r.Actor, r.ID)
+	p := linkPage{Filters: filtersOf(r), CanWrite: r.may(service.WritesLinks)}
+	err := w.Service.InSnapshot(ctx, r.Actor, func(s *service.Snapshot) (err error) {
+		if p.Link, err = s.Link(r.ID); err != nil {
+			return err
+		}
+		p.Name = withoutScheme(p.Link.ShortURL)
+		q := w.statisticsQuery(r, loc)
+		q.URLID = p.Link.ID
+		return w.countLink(s, r, q, &p)
+	})
 	if err != nil {
 		return nil, err
 	}
-	p := linkPage{
-		Link: link, Name: withoutScheme(link.ShortURL), State: stateOf(link, loc),
-		Created: momentOf(link.CreatedAt, loc), Changed: momentOf(link.UpdatedAt, loc), Filters: filtersOf(r),
-		CanWrite: r.may(service.WritesLinks),
-	}
-	owner, err := w.Service.GetUser(ctx, r.Actor, link.UserID)
+	p.State, p.Created, p.Changed = stateOf(p.Link, loc), momentOf(p.Link.CreatedAt, loc), momentOf(p.Link.UpdatedAt, loc)
+	owner, err := w.Service.GetUser(ctx, r.Actor, p.Link.UserID)
 	if err != nil {
 		return nil, err
 	}
 	p.Owner = owner.Username
-	q := w.statisticsQuery(r, loc)
-	q.URLID = link.ID
-	if err := w.countLink(ctx, r, q, &p); err != nil {
+	if p.Feed, err = w.latest(ctx, r, p.Link.ID, loc); err != nil {
 		return nil, err
 	}
-	if p.Feed, err = w.latest(ctx, r, link.ID, loc); err != nil {
-		return nil, err
-	}
-	p.NoClicks = link.Clicks == 0 && len(p.Feed.Rows) == 0
+	p.NoClicks = p.Link.Clicks == 0 && len(p.Feed.Rows) == 0
 	status := 200
 	switch {
 	case p.Numbers.Unknown != "":
@@ -93,14 +93,14 @@ func (w *Web) link(ctx context.Context, r *Request) (*Answer, error) {
 
 // countLink reads all numbers of a link. Under some filters there are totals and no
 // breakdowns; the page then says why.
-func (w *Web) countLink(ctx context.Context, r *Request, q service.StatisticsQuery, p *linkPage) (err error) {
-	if p.Numbers, err = w.count(ctx, r, &q, p.Name); err != nil {
+func (w *Web) countLink(s *service.Snapshot, r *Request, q service.StatisticsQuery, p *linkPage) (err error) {
+	if p.Numbers, err = w.count(s, r, &q, p.Name); err != nil {
 		return err
 	}
 	if p.Numbers.Unknown != "" {
 		return nil
 	}
-	p.Panels, err = w.peoplePanels(ctx, r, q, linkPanels, true)
+	p.Panels, err = peoplePanels(s, r, q, linkPanels, true)
 	if faults, _, ok := asFields(err); ok {
 		p.NoPanels = sentence(faults[""])
 		return nil
@@ -116,7 +116,7 @@ func (w *Web) countLink(ctx context.Context, r *Request, q service.StatisticsQue
 	if robots.Filters[rollup.Kind] == "" {
 		robots.Filters[rollup.Kind] = "-person"
 	}
-	programs, err := w.peoplePanels(ctx, r, robots, []titled{{"Their programs", rollup.Browser}}, false)
+	programs, err := peoplePanels(s, r, robots, []titled{{"Their programs", rollup.Browser}}, false)
 	if err == nil {
 		p.Programs = programs[0]
 	}

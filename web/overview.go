@@ -23,22 +23,8 @@ type overviewPage struct {
 func (w *Web) overview(ctx context.Context, r *Request) (*Answer, error) {
 	loc := w.place(r)
 	p := overviewPage{CanWrite: r.may(service.WritesLinks)}
-	today, err := w.Service.GetStatistics(ctx, r.Actor, service.StatisticsQuery{
-		Time: rollup.Request{Range: "today", Zone: loc.String(), Compare: "previous"},
-	})
+	err := w.Service.InSnapshot(ctx, r.Actor, func(s *service.Snapshot) error { return w.countAll(s, r, &p) })
 	if err != nil {
-		return nil, err
-	}
-	p.Today, p.Yesterday = today.Totals, *today.Previous
-	q := w.statisticsQuery(r, loc)
-	q.Filters = nil // this page has none
-	if p.Numbers, err = w.count(ctx, r, &q, "all links"); err != nil {
-		return nil, err
-	}
-	if p.Panels, err = w.peoplePanels(ctx, r, q, overviewPanels, false); err != nil {
-		return nil, err
-	}
-	if p.Top, err = w.topLinks(ctx, r, q); err != nil {
 		return nil, err
 	}
 	if p.Feed, err = w.latest(ctx, r, 0, loc); err != nil {
@@ -58,6 +44,28 @@ func (w *Web) overview(ctx context.Context, r *Request) (*Answer, error) {
 	return w.page(r, status, "Overview", "overview.html", p)
 }
 
+// countAll reads all numbers of the page.
+func (w *Web) countAll(s *service.Snapshot, r *Request, p *overviewPage) error {
+	loc := w.place(r)
+	today, err := s.Statistics(service.StatisticsQuery{
+		Time: rollup.Request{Range: "today", Zone: loc.String(), Compare: "previous"},
+	})
+	if err != nil {
+		return err
+	}
+	p.Today, p.Yesterday = today.Totals, *today.Previous
+	q := w.statisticsQuery(r, loc)
+	q.Filters = nil // this page has none
+	if p.Numbers, err = w.count(s, r, &q, "all links"); err != nil {
+		return err
+	}
+	if p.Panels, err = peoplePanels(s, r, q, overviewPanels, false); err != nil {
+		return err
+	}
+	p.Top, err = topLinks(s, r, q)
+	return err
+}
+
 // A titled dimension is one of the breakdowns of a page.
 type titled struct {
 	title string
@@ -68,7 +76,7 @@ var overviewPanels = []titled{{"Referrers", rollup.Referrer}, {"Countries", roll
 
 // peoplePanels returns breakdowns of the clicks of people, or of the kind that is
 // filtered by.
-func (w *Web) peoplePanels(ctx context.Context, r *Request, q service.StatisticsQuery, of []titled, filters bool) ([]panel, error) {
+func peoplePanels(s *service.Snapshot, r *Request, q service.StatisticsQuery, of []titled, filters bool) ([]panel, error) {
 	filtered := map[rollup.Dimension]string{rollup.Kind: "person"}
 	for dimension, value := range q.Filters {
 		filtered[dimension] = value
@@ -77,7 +85,7 @@ func (w *Web) peoplePanels(ctx context.Context, r *Request, q service.Statistics
 	for _, t := range of {
 		q.Breakdowns = append(q.Breakdowns, t.of)
 	}
-	st, err := w.Service.GetStatistics(ctx, r.Actor, q)
+	st, err := s.Statistics(q)
 	if err != nil {
 		return nil, err
 	}
@@ -93,10 +101,10 @@ func (w *Web) peoplePanels(ctx context.Context, r *Request, q service.Statistics
 }
 
 // topLinks returns the links that most people clicked on.
-func (w *Web) topLinks(ctx context.Context, r *Request, q service.StatisticsQuery) (panel, error) {
+func topLinks(s *service.Snapshot, r *Request, q service.StatisticsQuery) (panel, error) {
 	p := panel{Title: "Links"}
 	q.Time.Compare = ""
-	b, err := w.Service.GetBreakdown(ctx, r.Actor, q, service.BreakdownPage{Of: service.ByLinks, Sort: "-people", Limit: panelRows})
+	b, err := s.Breakdown(q, service.BreakdownPage{Of: service.ByLinks, Sort: "-people", Limit: panelRows})
 	if err != nil {
 		return p, err
 	}

@@ -1,7 +1,6 @@
 package web
 
 import (
-	"context"
 	"time"
 
 	"github.com/signpost/signpost/internal/rollup"
@@ -79,14 +78,14 @@ const panelRows = 8
 // count reads the numbers of a page. A wrong range is told beside its field, and the
 // numbers are those of the usual one. Under some filters there are none, and the page says
 // why.
-func (w *Web) count(ctx context.Context, r *Request, q *service.StatisticsQuery, of string) (numbers, error) {
+func (w *Web) count(s *service.Snapshot, r *Request, q *service.StatisticsQuery, of string) (numbers, error) {
 	loc := w.place(r)
 	n := numbers{Period: w.period(r, loc)}
 	q.Breakdowns = []rollup.Dimension{rollup.Kind}
-	st, err := w.Service.GetStatistics(ctx, r.Actor, *q)
+	st, err := s.Statistics(*q)
 	if e := service.Classify(err); e != nil && e.Kind == service.KindUnanswerable {
 		q.Breakdowns = nil // the totals may be known all the same
-		st, err = w.Service.GetStatistics(ctx, r.Actor, *q)
+		st, err = s.Statistics(*q)
 	}
 	faults, _, ok := asFields(err)
 	if ok && faults[""] != "" {
@@ -96,12 +95,12 @@ func (w *Web) count(ctx context.Context, r *Request, q *service.StatisticsQuery,
 	if ok {
 		n.Period.Errors = faults
 		q.Time, q.Filters = rollup.Request{Zone: loc.String(), Compare: "previous"}, map[rollup.Dimension]string{}
-		st, err = w.Service.GetStatistics(ctx, r.Actor, *q)
+		st, err = s.Statistics(*q)
 	}
 	if err != nil {
 		return n, err
 	}
-	before, err := w.before(ctx, r, *q, st)
+	earlier, err := before(s, *q, st)
 	if err != nil {
 		return n, err
 	}
@@ -109,14 +108,14 @@ func (w *Web) count(ctx context.Context, r *Request, q *service.StatisticsQuery,
 	if st.Previous != nil {
 		n.Previous = *st.Previous
 	}
-	n.Chart = newChart(of, st, before)
+	n.Chart = newChart(of, st, earlier)
 	n.Kinds = robotKinds(st.Breakdowns[rollup.Kind.String()])
 	return n, nil
 }
 
 // before reads the series of the range to compare with, nil if there is none or it cannot be
 // told: it may begin before all time that is counted, or have too many clicks.
-func (w *Web) before(ctx context.Context, r *Request, q service.StatisticsQuery, st service.Statistics) ([]service.Bucket, error) {
+func before(s *service.Snapshot, q service.StatisticsQuery, st service.Statistics) ([]service.Bucket, error) {
 	from, to := st.Range.PreviousFrom, st.Range.PreviousTo
 	if from == nil || to == nil || !from.Before(*to) {
 		return nil, nil
@@ -125,7 +124,7 @@ func (w *Web) before(ctx context.Context, r *Request, q service.StatisticsQuery,
 	q.Time = rollup.Request{
 		From: from.Format(time.RFC3339), To: to.Format(time.RFC3339), Zone: q.Time.Zone, Interval: st.Range.Interval,
 	}
-	earlier, err := w.Service.GetStatistics(ctx, r.Actor, q)
+	earlier, err := s.Statistics(q)
 	if _, _, ok := asFields(err); ok {
 		return nil, nil
 	}

@@ -154,10 +154,14 @@ var errNoLink = NotFound("link")
 
 // GetLink returns a link.
 func (s *Service) GetLink(ctx context.Context, actor Actor, id int64) (Link, error) {
+	return s.getLink(ctx, queries.New(s.Pool), actor, id)
+}
+
+func (s *Service) getLink(ctx context.Context, q *queries.Queries, actor Actor, id int64) (Link, error) {
 	if err := actor.Require(ReadsLinks); err != nil {
 		return Link{}, err
 	}
-	row, err := queries.New(s.Pool).GetURL(ctx, id)
+	row, err := q.GetURL(ctx, id)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return Link{}, errNoLink
 	}

@@ -143,7 +143,16 @@ const none = "(none)"
 
 // GetStatistics counts clicks over time.
 func (s *Service) GetStatistics(ctx context.Context, actor Actor, in StatisticsQuery) (st Statistics, err error) {
-	err = s.count(ctx, actor, in, func(c *counting) error {
+	err = s.InSnapshot(ctx, actor, func(p *Snapshot) error {
+		st, err = p.Statistics(in)
+		return err
+	})
+	return st, err
+}
+
+// Statistics counts clicks over time.
+func (p *Snapshot) Statistics(in StatisticsQuery) (st Statistics, err error) {
+	err = p.count(in, func(c *counting) error {
 		c.query.Breakdowns = in.Breakdowns
 		got, err := c.read()
 		if err != nil {
@@ -170,17 +179,27 @@ func (s *Service) GetStatistics(ctx context.Context, actor Actor, in StatisticsQ
 
 // GetBreakdown counts the clicks with each value of a dimension, or of each link, tag or
 // domain.
-func (s *Service) GetBreakdown(ctx context.Context, actor Actor, in StatisticsQuery, page BreakdownPage) (Breakdown, error) {
-	b, err := s.breakDown(ctx, actor, in, page)
+func (s *Service) GetBreakdown(ctx context.Context, actor Actor, in StatisticsQuery, page BreakdownPage) (b Breakdown, err error) {
+	err = s.InSnapshot(ctx, actor, func(p *Snapshot) error {
+		b, err = p.Breakdown(in, page)
+		return err
+	})
+	return b, err
+}
+
+// Breakdown counts the clicks with each value of a dimension, or of each link, tag or
+// domain.
+func (p *Snapshot) Breakdown(in StatisticsQuery, page BreakdownPage) (Breakdown, error) {
+	b, err := p.breakDown(in, page)
 	if err == nil && page.Of == ByLinks {
-		err = s.nameLinks(ctx, b.Rows)
+		err = p.service.nameLinks(p.ctx, p.q, b.Rows)
 	}
 	return b, err
 }
 
-// breakDown is GetBreakdown without the names of links.
-func (s *Service) breakDown(ctx context.Context, actor Actor, in StatisticsQuery, page BreakdownPage) (b Breakdown, err error) {
-	err = s.count(ctx, actor, in, func(c *counting) error {
+// breakDown is Breakdown without the names of links.
+func (p *Snapshot) breakDown(in StatisticsQuery, page BreakdownPage) (b Breakdown, err error) {
+	err = p.count(in, func(c *counting) error {
 		o, err := parseSort(page.Sort)
 		if err != nil {
 			return err
@@ -222,7 +241,11 @@ func (s *Service) ExportBreakdown(_ context.Context, actor Actor, in StatisticsQ
 				if page.Limit = exportRanked; limit < ExportPiece {
 					page.Limit = int(limit)
 				}
-				b, err := s.breakDown(ctx, actor, in, page)
+				var b Breakdown
+				err := s.InSnapshot(ctx, actor, func(p *Snapshot) (err error) {
+					b, err = p.breakDown(in, page)
+					return err
+				})
 				if err != nil {
 					return nil, err
 				}
@@ -236,7 +259,7 @@ func (s *Service) ExportBreakdown(_ context.Context, actor Actor, in StatisticsQ
 				rows = rows[len(piece):]
 				return exportRows(piece), nil
 			}
-			if err := s.nameLinks(ctx, piece); err != nil {
+			if err := s.nameLinks(ctx, s.lists(), piece); err != nil {
 				return nil, err
 			}
 			rows = rows[len(piece):]
@@ -288,25 +311,49 @@ func viewRange(r rollup.Range) StatisticsRange {
 	return view
 }
 
-// counting is the work of one request, in a transaction that sees one snapshot.
-type counting struct {
+// A Snapshot answers several questions from one state of the database, and as of one time,
+// so that the answers agree with each other. It must not be used concurrently.
+type Snapshot struct {
 	service *Service
 	ctx     context.Context
+	actor   Actor
 	q       *queries.Queries
-	in      StatisticsQuery
-	query   rollup.Query
-	domain  *int64 // the id of in.Domain
+	now     time.Time
 	fresh   rollup.Freshness
+}
+
+// InSnapshot calls do with a snapshot, which it may use until it returns. It must not ask the
+// service anything meanwhile, since that would take a second connection.
+func (s *Service) InSnapshot(ctx context.Context, actor Actor, do func(*Snapshot) error) error {
+	if err := actor.Require(ReadsStatistics); err != nil {
+		return err
+	}
+	options := pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}
+	return pgx.BeginTxFunc(ctx, s.Pool, options, func(tx pgx.Tx) (err error) {
+		p := &Snapshot{service: s, ctx: ctx, actor: actor, q: queries.New(queries.Planned{DBTX: tx}), now: time.Now()}
+		if p.fresh, err = rollup.ReadFreshness(ctx, p.q); err != nil {
+			return err
+		}
+		return do(p)
+	})
+}
+
+// Link returns a link with its numbers.
+func (p *Snapshot) Link(id int64) (Link, error) { return p.service.getLink(p.ctx, p.q, p.actor, id) }
+
+// counting is the work of one question.
+type counting struct {
+	*Snapshot
+	in     StatisticsQuery
+	query  rollup.Query
+	domain *int64 // the id of in.Domain
 
 	imported *int64 // clicks that the link was imported with, nil if it is not one link
 }
 
-// count calls do in a snapshot of the database with the query that in stands for.
-func (s *Service) count(ctx context.Context, actor Actor, in StatisticsQuery, do func(*counting) error) error {
-	if err := actor.Require(ReadsStatistics); err != nil {
-		return err
-	}
-	in.Time.Zone = cmp.Or(in.Time.Zone, s.TimeZone)
+// count calls do with the query that in stands for.
+func (p *Snapshot) count(in StatisticsQuery, do func(*counting) error) error {
+	in.Time.Zone = cmp.Or(in.Time.Zone, p.service.TimeZone)
 	if in.severalScopes() {
 		return unanswerable("clicks of an owner, a tag and a domain are not counted together", "give only one of user_id, tag, and domain or short_code")
 	}
@@ -314,15 +361,11 @@ func (s *Service) count(ctx context.Context, actor Actor, in StatisticsQuery, do
 	if err != nil {
 		return err
 	}
-	c := &counting{service: s, ctx: ctx, in: in, query: rollup.Query{UserID: in.UserID, Filter: filter}}
-	options := pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}
-	return explain(pgx.BeginTxFunc(ctx, s.Pool, options, func(tx pgx.Tx) error {
-		c.q = queries.New(queries.Planned{DBTX: tx})
-		if err := c.prepare(); err != nil {
-			return err
-		}
-		return do(c)
-	}))
+	c := &counting{Snapshot: p, in: in, query: rollup.Query{UserID: in.UserID, Filter: filter}}
+	if err := c.prepare(); err != nil {
+		return err
+	}
+	return explain(do(c))
 }
 
 // severalScopes reports whether more than one of owner, tag, and domain or code is
@@ -337,12 +380,8 @@ func (q StatisticsQuery) severalScopes() bool {
 	return given > 1
 }
 
-// prepare finds the scope and the range of the query, and how fresh its answer will be.
+// prepare finds the scope and the range of the query.
 func (c *counting) prepare() error {
-	var err error
-	if c.fresh, err = rollup.ReadFreshness(c.ctx, c.q); err != nil {
-		return err
-	}
 	known, err := c.findScope()
 	if err != nil {
 		return err
@@ -355,7 +394,7 @@ func (c *counting) prepare() error {
 		}
 		extent = rollup.Extent{First: days.FirstDay, Last: days.LastDay}
 	}
-	if c.query.Range, err = c.in.Time.Resolve(time.Now(), extent); err == nil {
+	if c.query.Range, err = c.in.Time.Resolve(c.now, extent); err == nil {
 		return nil
 	}
 	var found rollup.RequestErrors
@@ -551,7 +590,7 @@ func (c *counting) byLinks(page BreakdownPage, o order) (Breakdown, error) {
 var errBreakdownAt = Invalid(FieldError{"cursor", "is not a cursor of this list"})
 
 // nameLinks says of each row, whose value is the id of a link, which link that is.
-func (s *Service) nameLinks(ctx context.Context, rows []BreakdownRow) error {
+func (s *Service) nameLinks(ctx context.Context, q *queries.Queries, rows []BreakdownRow) error {
 	ids, place := make([]int64, 0, len(rows)), map[int64]int{}
 	for i, row := range rows {
 		id, err := strconv.ParseInt(row.Value, 10, 64)
@@ -560,7 +599,7 @@ func (s *Service) nameLinks(ctx context.Context, rows []BreakdownRow) error {
 		}
 		ids, place[id] = append(ids, id), i
 	}
-	found, err := queries.New(s.Pool).NameLinks(ctx, ids)
+	found, err := q.NameLinks(ctx, ids)
 	if err != nil {
 		return fmt.Errorf("name links: %w", err)
 	}
