@@ -21,7 +21,6 @@ export function listen() {
     clearTimeout(retry);
     source?.close();
     source = undefined;
-    gap = document.hidden;
     path = list?.dataset.live;
     wait = 1000;
     if (path) open();
@@ -121,5 +120,7 @@ setInterval(() => { timer ??= setTimeout(look); }, minute);
 
 document.addEventListener('visibilitychange', () => {
   listen();
-  if (!document.hidden) refresh();
+  if (document.hidden) return;
+  gap = true;
+  refresh();
 });
