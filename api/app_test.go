@@ -118,7 +118,8 @@ func TestSignIn(t *testing.T) {
 
 func TestSignInLeadsNowhereElse(t *testing.T) {
 	t.Parallel()
-	for _, next := range []string{"", "https://evil.example/", "//evil.example/app", "/apple", "/app\\@evil.example", "/app/\r\nX: y", "/urls",
+	for _, next := range []string{
+		"", "https://evil.example/", "//evil.example/app", "/apple", "/app\\@evil.example", "/app/\r\nX: y", "/urls",
 		"/app/../promo", "/app/%2e%2e/promo", "/app/.%2E/promo", "/app/links/../../promo", "/app/./links", "/app//evil.example", "/app/.\t./promo", "/app/%5c..%5cpromo",
 		"/app?a=b\tc", "/%61pp/links", "http:/app", "/app/%zz",
 	} {
