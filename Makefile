@@ -145,8 +145,8 @@ up: env ## the whole system in containers (docker compose)
 chaos: ## kill, pause, cut off and fill up what "make up" started, under load, and count
 	deploy/chaos.sh
 
-.PHONY: e2e
-e2e: ## build, start, use, scale and disturb the system in containers, then remove it
+.PHONY: containers
+containers: ## build, start, use, scale and disturb the system in containers, then remove it
 	deploy/engine.sh
 	deploy/local-images.sh
 	deploy/e2e.sh
