@@ -33,7 +33,7 @@ type eventListInput struct {
 	OrderInput
 	URLID     int64     `query:"url_id" minimum:"1" doc:"Only events of this link."`
 	UserID    int64     `query:"user_id" minimum:"1" doc:"Only events of this user and of the user's links."`
-	EventType string    `query:"event_type" enum:"created,updated,deleted,clicked" doc:"Only events of this type."`
+	EventType string    `query:"event_type" enum:"created,updated,deleted,clicked,changed" doc:"Only events of this type. With url_id, changed stands for created, updated and deleted."`
 	From      timeParam `query:"from" doc:"Only events at or after this time."`
 	To        timeParam `query:"to" doc:"Only events before this time."`
 }

@@ -76,3 +76,25 @@ func TestEventsBetweenCursorAndTimes(t *testing.T) {
 		}
 	}
 }
+
+// The history of a link is its events without clicks, page by page in both directions.
+func TestChangesOfALink(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.exec(`INSERT INTO events (id, occurred_at, url_id, event_type)
+		SELECT n, date_trunc('month', now()) + n * interval '1 s', 7 + n % 2, (ARRAY['created', 'updated', 'clicked', 'deleted'])[1 + n / 2 % 4] FROM generate_series(0, 15) n`)
+	for query, want := range map[string]string{
+		"url_id=7": "14 10 8 6 2 0", "url_id=7&order=oldest": "0 2 6 8 10 14", "url_id=7&page=2&per_page=4": "2 0", "url_id=9": "",
+	} {
+		var ids []string
+		for _, row := range b.want(200, RoleReader, "GET", "/events?event_type=changed&"+query, nil).rows() {
+			ids = append(ids, fmt.Sprint(row["id"]))
+		}
+		if got := strings.Join(ids, " "); got != want {
+			t.Errorf("%s: %s, want %s", query, got, want)
+		}
+	}
+	if fields := b.want(400, RoleReader, "GET", "/events?event_type=changed&user_id=3", nil).fields(); fields["event_type"] == "" {
+		t.Errorf("the fields at fault are %v", fields)
+	}
+}

@@ -43,7 +43,8 @@ WHERE e.occurred_at = f.occurred_at AND e.id = f.id;
 -- also compared by itself. There is no other upper bound: an index scan begins at the
 -- comparison of rows, even if a second bound would exclude more. If there is a link,
 -- the type of its events is compared in a way that no index serves: otherwise the
--- planner would use an index by type and read the changes of all links.
+-- planner would use an index by type and read the changes of all links. The type changed
+-- stands for all changes of the link.
 SELECT id, occurred_at, url_id, user_id, event_type, bot, kind, trigger, country, browser, os, device, referrer_host, details
 FROM events
 WHERE occurred_at <= @at::timestamptz
@@ -52,7 +53,8 @@ WHERE occurred_at <= @at::timestamptz
     AND (sqlc.narg(url_id)::bigint IS NULL OR url_id = sqlc.narg(url_id))
     AND (sqlc.narg(user_id)::bigint IS NULL OR user_id = sqlc.narg(user_id))
     AND (sqlc.narg(event_type)::text IS NULL OR sqlc.narg(url_id) IS NOT NULL OR event_type = sqlc.narg(event_type))
-    AND (sqlc.narg(event_type) IS NULL OR sqlc.narg(url_id) IS NULL OR event_type || '' = sqlc.narg(event_type))
+    AND (sqlc.narg(event_type) IS NULL OR sqlc.narg(url_id) IS NULL OR sqlc.narg(event_type) = 'changed'
+        OR event_type || '' = sqlc.narg(event_type))
     AND (sqlc.narg(event_type) IS NULL OR sqlc.narg(event_type) = 'clicked' OR event_type <> 'clicked')
 ORDER BY occurred_at DESC, id DESC
 LIMIT @row_limit OFFSET @row_offset;
@@ -67,7 +69,8 @@ WHERE occurred_at >= @at::timestamptz
     AND (sqlc.narg(url_id)::bigint IS NULL OR url_id = sqlc.narg(url_id))
     AND (sqlc.narg(user_id)::bigint IS NULL OR user_id = sqlc.narg(user_id))
     AND (sqlc.narg(event_type)::text IS NULL OR sqlc.narg(url_id) IS NOT NULL OR event_type = sqlc.narg(event_type))
-    AND (sqlc.narg(event_type) IS NULL OR sqlc.narg(url_id) IS NULL OR event_type || '' = sqlc.narg(event_type))
+    AND (sqlc.narg(event_type) IS NULL OR sqlc.narg(url_id) IS NULL OR sqlc.narg(event_type) = 'changed'
+        OR event_type || '' = sqlc.narg(event_type))
     AND (sqlc.narg(event_type) IS NULL OR sqlc.narg(event_type) = 'clicked' OR event_type <> 'clicked')
 ORDER BY occurred_at, id
 LIMIT @row_limit OFFSET @row_offset;
@@ -83,7 +86,8 @@ WHERE occurred_at >= @since::timestamptz
     AND (occurred_at, id) < (@until, @until_id::bigint)
     AND (sqlc.narg(url_id)::bigint IS NULL OR url_id = sqlc.narg(url_id))
     AND (sqlc.narg(user_id)::bigint IS NULL OR user_id = sqlc.narg(user_id))
-    AND (sqlc.narg(event_type)::text IS NULL OR event_type = sqlc.narg(event_type));
+    AND (sqlc.narg(event_type)::text IS NULL OR event_type = sqlc.narg(event_type)
+        OR sqlc.narg(event_type) = 'changed' AND event_type <> 'clicked');
 
 -- name: ImportEvents :many
 -- ImportEvents is like ImportUsers. Ids that are 0 and empty texts mean that there is no

@@ -20,7 +20,8 @@ WHERE occurred_at >= $1::timestamptz
     AND (occurred_at, id) < ($3, $4::bigint)
     AND ($5::bigint IS NULL OR url_id = $5)
     AND ($6::bigint IS NULL OR user_id = $6)
-    AND ($7::text IS NULL OR event_type = $7)
+    AND ($7::text IS NULL OR event_type = $7
+        OR $7 = 'changed' AND event_type <> 'clicked')
 `
 
 type CountEventsParams struct {
@@ -273,7 +274,8 @@ WHERE occurred_at <= $1::timestamptz
     AND ($4::bigint IS NULL OR url_id = $4)
     AND ($5::bigint IS NULL OR user_id = $5)
     AND ($6::text IS NULL OR $4 IS NOT NULL OR event_type = $6)
-    AND ($6 IS NULL OR $4 IS NULL OR event_type || '' = $6)
+    AND ($6 IS NULL OR $4 IS NULL OR $6 = 'changed'
+        OR event_type || '' = $6)
     AND ($6 IS NULL OR $6 = 'clicked' OR event_type <> 'clicked')
 ORDER BY occurred_at DESC, id DESC
 LIMIT $8 OFFSET $7
@@ -313,7 +315,8 @@ type ListEventsDownRow struct {
 // also compared by itself. There is no other upper bound: an index scan begins at the
 // comparison of rows, even if a second bound would exclude more. If there is a link,
 // the type of its events is compared in a way that no index serves: otherwise the
-// planner would use an index by type and read the changes of all links.
+// planner would use an index by type and read the changes of all links. The type changed
+// stands for all changes of the link.
 func (q *Queries) ListEventsDown(ctx context.Context, arg ListEventsDownParams) ([]ListEventsDownRow, error) {
 	rows, err := q.db.Query(ctx, listEventsDown,
 		arg.At,
@@ -367,7 +370,8 @@ WHERE occurred_at >= $1::timestamptz
     AND ($4::bigint IS NULL OR url_id = $4)
     AND ($5::bigint IS NULL OR user_id = $5)
     AND ($6::text IS NULL OR $4 IS NOT NULL OR event_type = $6)
-    AND ($6 IS NULL OR $4 IS NULL OR event_type || '' = $6)
+    AND ($6 IS NULL OR $4 IS NULL OR $6 = 'changed'
+        OR event_type || '' = $6)
     AND ($6 IS NULL OR $6 = 'clicked' OR event_type <> 'clicked')
 ORDER BY occurred_at, id
 LIMIT $8 OFFSET $7

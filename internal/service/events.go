@@ -80,8 +80,14 @@ type EventList struct {
 	since, till EventAt
 
 	URLID, UserID *int64
-	EventType     *string
+	EventType     *string // or Changed
 }
+
+// Changed as the type of events stands for created, updated and deleted. It needs a link:
+// only the changes of a link have an index in the order of time.
+const Changed = "changed"
+
+var errChangedOfLink = Invalid(FieldError{"event_type", "can be changed only together with url_id"})
 
 // endOfTime is later than every event. Postgres accepts every year that JSON does.
 var endOfTime = time.Date(9999, 12, 31, 0, 0, 0, 0, time.UTC)
@@ -164,6 +170,9 @@ func (s *Service) ListEvents(ctx context.Context, actor Actor, l EventList, offs
 	}
 	if offset > maxEventOffset {
 		return nil, errEventsTooDeep
+	}
+	if l.EventType != nil && *l.EventType == Changed && l.URLID == nil {
+		return nil, errChangedOfLink
 	}
 	months, err := postgres.Months(ctx, s.Pool)
 	if err != nil {
