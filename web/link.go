@@ -23,6 +23,7 @@ type linkPage struct {
 	Programs panel  // of robots
 	NoPanels string // why there are no breakdowns, if there are none
 	Feed     feed
+	History  historyPage
 	NoClicks bool // nobody ever clicked on it
 	CanWrite bool
 }
@@ -78,6 +79,9 @@ func (w *Web) link(ctx context.Context, r *Request) (*Answer, error) {
 	}
 	p.Owner = owner.Username
 	if p.Feed, err = w.latest(ctx, r, p.Link.ID, loc); err != nil {
+		return nil, err
+	}
+	if p.History, err = w.history(ctx, r, p.Link, nil, firstChanges); err != nil {
 		return nil, err
 	}
 	p.NoClicks = p.Link.Clicks == 0 && len(p.Feed.Rows) == 0

@@ -65,6 +65,8 @@ func (w *Web) Routes() []Route {
 		{"GET", "/app/links/:id/delete", service.WritesLinks, w.askDeleteLink},
 		{"POST", "/app/links/:id/delete", service.WritesLinks, w.deleteLink},
 		{"POST", "/app/links/:id/active", service.WritesLinks, w.switchLink},
+		{"GET", "/app/links/:id/history", service.ReadsEvents, w.linkHistory},
+		{"POST", "/app/links/:id/put-back", service.WritesLinks, w.putBack},
 		{"GET", "/app/sessions", service.RoleReader, w.sessions},
 		{"POST", "/app/sessions/end", service.RoleReader, w.endSessions},
 	}

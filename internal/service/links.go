@@ -70,18 +70,19 @@ func (s *Service) viewLink(u queries.URL, host *string, n linkNumbers) Link {
 	}
 }
 
-// LinkFields are the fields of a link that a request may set.
+// LinkFields are the fields of a link that a request may set. Their names in JSON are
+// those of changes in the details of events.
 type LinkFields struct {
-	UserID         Optional[int64]
-	Domain         Optional[string]
-	OriginalURL    Optional[string]
-	ShortCode      Optional[string]
-	Title          Optional[string]
-	Tags           Optional[[]string]
-	IsActive       Optional[bool]
-	ExpiresAt      OptionalTime
-	RedirectStatus Optional[int]
-	ForwardQuery   Optional[bool]
+	UserID         Optional[int64]    `json:"user_id"`
+	Domain         Optional[string]   `json:"domain"`
+	OriginalURL    Optional[string]   `json:"original_url"`
+	ShortCode      Optional[string]   `json:"short_code"`
+	Title          Optional[string]   `json:"title"`
+	Tags           Optional[[]string] `json:"tags"`
+	IsActive       Optional[bool]     `json:"is_active"`
+	ExpiresAt      OptionalTime       `json:"expires_at"`
+	RedirectStatus Optional[int]      `json:"redirect_status"`
+	ForwardQuery   Optional[bool]     `json:"forward_query"`
 }
 
 // CheckNew returns the faults of the fields of a new link. It does not check the code
