@@ -270,7 +270,7 @@ func checkForm(header *fasthttp.RequestHeader, body []byte) error {
 	return nil
 }
 
-// writeAnswer answers with a page, or sends the browser to another one.
+// writeAnswer answers with a page or a file, or sends the browser to another page.
 func writeAnswer(c *fiber.Ctx, answer *web.Answer) {
 	if answer.Location != "" {
 		c.Set(fiber.HeaderLocation, answer.Location)
@@ -278,7 +278,7 @@ func writeAnswer(c *fiber.Ctx, answer *web.Answer) {
 		return
 	}
 	c.Status(answer.Status)
-	c.Set(fiber.HeaderContentType, fiber.MIMETextHTMLCharsetUTF8)
+	c.Set(fiber.HeaderContentType, cmp.Or(answer.Type, fiber.MIMETextHTMLCharsetUTF8))
 	c.Vary(fiber.HeaderAcceptEncoding)
 	body := answer.Body
 	if acceptsGzip(c.Context().Request.Header.Peek(fiber.HeaderAcceptEncoding)) {

@@ -308,6 +308,7 @@ var appRoles = map[string]Role{
 	"POST /app/sessions/end": RoleReader, "GET /app/live": RoleReader, "GET /app/links/:id/live": RoleReader, "GET /app/*": RoleReader,
 	"GET /app/links/new": RoleEditor, "POST /app/links/new": RoleEditor, "GET /app/links/:id/edit": RoleEditor, "POST /app/links/:id/edit": RoleEditor,
 	"GET /app/links/:id/delete": RoleEditor, "POST /app/links/:id/delete": RoleEditor, "POST /app/links/:id/active": RoleEditor,
+	"GET /app/links/:id/qr": RoleReader, "GET /app/links/:id/qr.svg": RoleReader, "GET /app/links/:id/qr.png": RoleReader,
 	"GET /app/links/:id/history": RoleReader, "POST /app/links/:id/put-back": RoleEditor,
 	"GET /app/sign-in": 0, "POST /app/sign-in": 0, "POST /app/sign-out": 0, "GET /app/assets/:hash/:file": 0,
 }

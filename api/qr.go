@@ -19,6 +19,7 @@ type qrInput struct {
 	Level       string `query:"level" enum:"L,M,Q,H" default:"M" doc:"Error correction: how much of the code may be damaged or covered: 7, 15, 25 or 30 %."`
 	Foreground  string `query:"foreground" default:"000000" example:"1a2b3c" doc:"The color of the code, three or six hexadecimal digits. It must be much darker than the background."`
 	Background  string `query:"background" default:"ffffff" example:"ffffff" doc:"The color behind it."`
+	Mark        bool   `query:"mark" default:"true" doc:"Whether the code holds the mark by which scans are told from clicks."`
 	IfNoneMatch string `header:"If-None-Match" doc:"The ETag of an earlier answer. If the picture is still the same, the answer is 304."`
 }
 
@@ -26,7 +27,7 @@ type qrInput struct {
 func (in *qrInput) fields() service.QRFields {
 	return service.QRFields{
 		Size: in.Size, Margin: in.Margin, Level: strings.Clone(in.Level),
-		Foreground: strings.Clone(in.Foreground), Background: strings.Clone(in.Background),
+		Foreground: strings.Clone(in.Foreground), Background: strings.Clone(in.Background), Mark: in.Mark,
 	}
 }
 

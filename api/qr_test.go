@@ -48,6 +48,9 @@ func TestQR(t *testing.T) {
 	fine := b.want(200, RoleReader, "GET", path+".png?size=300&margin=2&level=H&foreground=%23063&background=ffd", nil)
 	assert.Equal(t, "https://sign.example/spring?qr", scan(t, fine.raw))
 	assert.NotEqual(t, a.header.Get("ETag"), fine.header.Get("ETag"))
+	plain := b.want(200, RoleReader, "GET", path+".png?mark=false", nil)
+	assert.Equal(t, "https://sign.example/spring", scan(t, plain.raw))
+	assert.NotEqual(t, a.header.Get("ETag"), plain.header.Get("ETag"))
 
 	a = b.want(200, RoleReader, "GET", path+".svg?size=20&margin=0&level=L&foreground=1a2b3c", nil)
 	assert.Equal(t, "image/svg+xml", a.header.Get("Content-Type"))

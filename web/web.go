@@ -65,6 +65,9 @@ func (w *Web) Routes() []Route {
 		{"GET", "/app/links/:id/delete", service.WritesLinks, w.askDeleteLink},
 		{"POST", "/app/links/:id/delete", service.WritesLinks, w.deleteLink},
 		{"POST", "/app/links/:id/active", service.WritesLinks, w.switchLink},
+		{"GET", "/app/links/:id/qr", service.ReadsLinks, w.linkQR},
+		{"GET", "/app/links/:id/qr.svg", service.ReadsLinks, w.pictureQR(false)},
+		{"GET", "/app/links/:id/qr.png", service.ReadsLinks, w.pictureQR(true)},
 		{"GET", "/app/links/:id/history", service.ReadsEvents, w.linkHistory},
 		{"POST", "/app/links/:id/put-back", service.WritesLinks, w.putBack},
 		{"GET", "/app/sessions", service.RoleReader, w.sessions},
@@ -99,11 +102,12 @@ type Request struct {
 // may reports whether the viewer has at least this role.
 func (r *Request) may(role service.Role) bool { return r.Actor.Require(role) == nil }
 
-// Answer is the answer to a request: a page, or the path of another one.
+// Answer is the answer to a request: a page, a file, or the path of another page.
 type Answer struct {
 	Status   int    // 303 if there is a Location
-	Location string // "" for a page
-	Body     []byte // HTML
+	Location string // "" for a page or file
+	Body     []byte
+	Type     string // of the body; "" is HTML
 }
 
 // seeOther sends the browser to another page after a form was carried out.

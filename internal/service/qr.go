@@ -24,7 +24,11 @@ type QRFields struct {
 	Level      string
 	Foreground string
 	Background string
+	Mark       bool // whether clicks by the code are told as scans
 }
+
+// UsualQR is how codes are drawn unless somebody asks for another way.
+var UsualQR = QRFields{Size: 512, Margin: 4, Level: "M", Foreground: "000000", Background: "ffffff", Mark: true}
 
 // Check returns the faults of the fields.
 func (f QRFields) Check() Faults {
@@ -63,6 +67,8 @@ func (f QRFields) style() (qr.Style, Faults) {
 type QR struct {
 	// Tag is an ETag of the picture.
 	Tag string
+	// Address is the text in the code.
+	Address string
 
 	code  *qr.Code
 	style qr.Style
@@ -72,8 +78,8 @@ type QR struct {
 // qrForm is the way in which codes are drawn. It changes when other pictures come out.
 const qrForm = 1
 
-// GetQR returns the QR code of a link in SVG or PNG. The address in it is the short URL
-// with a mark by which clicks are told from scans.
+// GetQR returns the QR code of a link in SVG or PNG. The address in it is the short URL,
+// usually with a mark by which clicks are told from scans.
 func (s *Service) GetQR(ctx context.Context, actor Actor, id int64, asPNG bool, in QRFields) (QR, error) {
 	link, err := s.GetLink(ctx, actor, id)
 	if err != nil {
@@ -83,7 +89,10 @@ func (s *Service) GetQR(ctx context.Context, actor Actor, id int64, asPNG bool, 
 	if err := faults.Err(); err != nil {
 		return QR{}, err
 	}
-	address := links.ScanURL(link.ShortURL)
+	address := link.ShortURL
+	if in.Mark {
+		address = links.ScanURL(address)
+	}
 	code, err := qr.New(address, qr.Level(in.Level))
 	if err != nil {
 		return QR{}, err
@@ -92,7 +101,7 @@ func (s *Service) GetQR(ctx context.Context, actor Actor, id int64, asPNG bool, 
 		return QR{}, Invalid(FieldError{"size", fmt.Sprintf("must be at least %d for this link, level and margin", least)})
 	}
 	sum := sha256.Sum256(fmt.Append(nil, qrForm, asPNG, in.Level, style, address))
-	return QR{`"` + base64.RawURLEncoding.EncodeToString(sum[:12]) + `"`, code, style, asPNG}, nil
+	return QR{`"` + base64.RawURLEncoding.EncodeToString(sum[:12]) + `"`, address, code, style, asPNG}, nil
 }
 
 // Draw returns the picture as a file.
