@@ -96,6 +96,7 @@ type Options struct {
 	Traces   *Traces               // nil means there are none
 	Log      *slog.Logger
 	Version  string
+	About    service.About // told to operators
 }
 
 // API answers HTTP requests. Make one with New.
@@ -163,7 +164,7 @@ func New(o Options) (*API, error) {
 	a.OwnHosts = o.OwnHosts.WithDomains(func(host string) bool { return o.Cache.Domain(host).ID != linkcache.MainDomain })
 	a.service = &service.Service{
 		Pool: o.Pool, River: o.River, Cache: o.Cache, Clicks: live.NewSource(o.Pool, o.Log), PublicURL: o.PublicURL, OwnHosts: a.OwnHosts,
-		Reach: service.UsualReach(), TimeZone: o.TimeZone,
+		Reach: service.UsualReach(), TimeZone: o.TimeZone, AdminKey: o.Tokens.adminKey, About: o.About,
 	}
 	a.web = web.New(web.Options{Service: a.service, TimeZone: o.TimeZone, Version: o.Version})
 	a.bulkheads = newBulkheads(o.Registry, int(o.Pool.Config().MaxConns))
@@ -250,6 +251,10 @@ func (a *API) routes() {
 	manage(a, route{"GET", "/marks", service.ManagesMarks, 200, "List marks"}, listing(a, a.listMarks))
 	manage(a, route{"POST", "/marks", service.ManagesMarks, 201, "Mark a network or a User-Agent"}, a.createMark)
 	manage(a, route{"DELETE", "/marks/{id}", service.ManagesMarks, 204, "Delete a mark"}, a.deleteMark)
+
+	manage(a, route{"GET", "/admin/system", service.ReadsSystem, 200, "Tell how the whole service is"}, a.getSystem)
+	manage(a, route{"POST", "/admin/batches/{batch}/retry", service.ManagesBatches, 204, "Retry a batch of clicks that failed"}, changeBatch(a.service.RetryBatch))
+	manage(a, route{"DELETE", "/admin/batches/{batch}", service.ManagesBatches, 204, "Drop a batch of clicks that failed"}, changeBatch(a.service.DropBatch))
 
 	// The service decides which kinds an editor may import.
 	app.Post("/imports", a.require(service.ImportsLinks), a.createImport)

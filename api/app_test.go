@@ -201,8 +201,17 @@ func TestSessionsOfAdminToken(t *testing.T) {
 	for _, token := range []string{"another-token-of-the-tests", ""} {
 		again := setupOn(t, b.pool, func(o *Options) { o.Tokens = NewTokens(o.Pool, token) })
 		assert.Equal(t, 303, (&browser{b: again, cookie: w.cookie}).get("/app").status, token)
+		if token == "" {
+			continue
+		}
+		other := again.browser()
+		require.Equal(t, 303, other.post("/app/sign-in", url.Values{"token": {token}}).status)
+		assert.Equal(t, 2, strings.Count(string(other.get("/app/sessions").raw), "<tr>"), "a head and its own session")
 	}
 	assert.Equal(t, 200, w.get("/app").status)
+	// One that the release before began gets its key when it is used.
+	b.exec("UPDATE sessions SET admin_key = NULL, used_at = now() - interval '2 minutes' WHERE id = 1")
+	assert.Equal(t, 2, strings.Count(string(w.get("/app/sessions").raw), "<tr>"))
 }
 
 // Whoever guesses at the page to sign in uses up the allowance of the API, and the other

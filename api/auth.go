@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/gofiber/fiber/v2"
@@ -95,14 +96,20 @@ type Tokens struct {
 	// bootstrap is accepted as a token of the role admin, without the database.
 	// Empty means that there is none.
 	bootstrap string
-	limiter   *limiter
-	links     signInLinks
+	// adminKey is the key of bootstrap in its sessions. It is worked out when it is first
+	// asked for, since that takes a while.
+	adminKey func() []byte
+	limiter  *limiter
+	links    signInLinks
 }
 
 // NewTokens returns the tokens in the database of pool, which it does not close. If
 // adminToken is not empty, it is a further token with the role admin.
 func NewTokens(pool *pgxpool.Pool, adminToken string) *Tokens {
-	return &Tokens{pool: pool, bootstrap: adminToken, limiter: newLimiter()}
+	return &Tokens{
+		pool: pool, bootstrap: adminToken, limiter: newLimiter(),
+		adminKey: sync.OnceValue(func() []byte { return slowHash(adminToken) }),
+	}
 }
 
 // verify returns the bearer of a token, or an error that says why it is not valid. It
@@ -172,9 +179,18 @@ func (t *Tokens) identify(ctx context.Context, secret string, hash [sha256.Size]
 	case err != nil:
 		return Actor{}, fmt.Errorf("look up token: %w", err)
 	}
+	if token.Idle {
+		t.noteUse(ctx, token.ID)
+	}
 	// A role that only a later release knows counts as none here, and may do nothing.
 	role, _ := service.ParseRole(token.Role)
 	return Actor{TokenID: &token.ID, Name: token.Name, Role: role}, nil
+}
+
+// noteUse notes that a token is used, once a minute. A database that cannot be written
+// to, such as a standby, refuses nobody for it.
+func (t *Tokens) noteUse(ctx context.Context, id int64) {
+	_ = queries.New(t.pool).UseToken(ctx, id)
 }
 
 // A holder tells whether somebody may still get an answer that goes on.

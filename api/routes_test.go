@@ -48,6 +48,7 @@ func (s served) ofApp() bool { return s.pattern == "/app" || strings.HasPrefix(s
 // path fills the parameters of a pattern.
 func (s served) path(id any) string {
 	path := strings.ReplaceAll(s.pattern, ":id", fmt.Sprint(id))
+	path = strings.ReplaceAll(path, ":batch", "nothing")
 	path = strings.ReplaceAll(path, ":code", "nothing")
 	path = strings.ReplaceAll(path, ":dimension", "countries")
 	path = strings.ReplaceAll(path, ":size", "-120x120")
@@ -57,7 +58,7 @@ func (s served) path(id any) string {
 // takesJSON says whether a route reads a JSON body.
 func (s served) takesJSON() bool {
 	switch s.pattern {
-	case "/imports", "/users/bulk", "/imports/:id/cancel", "/imports/:id/retry", "/imports/:id/undo":
+	case "/imports", "/users/bulk", "/imports/:id/cancel", "/imports/:id/retry", "/imports/:id/undo", "/admin/batches/:batch/retry":
 		return false
 	}
 	return s.method == "POST" || s.method == "PUT" || s.method == "PATCH"
@@ -75,7 +76,7 @@ func (s served) roleOf() Role {
 	switch resource, _, _ := strings.Cut(s.pattern[1:], "/"); {
 	case slices.Contains(open, s.pattern):
 		return 0
-	case resource == "tokens", resource == "domains", resource == "marks", resource == "users" && !reading:
+	case resource == "tokens", resource == "domains", resource == "marks", resource == "admin", resource == "users" && !reading:
 		return RoleAdmin
 	case resource == "urls" && !reading, resource == "imports" && !reading:
 		return RoleEditor

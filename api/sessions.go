@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"crypto/hmac"
+	"crypto/pbkdf2"
 	"crypto/rand"
 	"crypto/sha256"
 	"errors"
@@ -40,11 +41,32 @@ func (t *Tokens) hashSession(reference string, admin bool) []byte {
 	return hash[:]
 }
 
+// slowHash returns a hash of ADMIN_TOKEN by which its sessions are told from those of
+// another value. It is stored, so it is as slow as a hash of passwords: PBKDF2 with
+// HMAC-SHA-256 and the iterations that OWASP asks for.
+func slowHash(adminToken string) []byte {
+	key, err := pbkdf2.Key(sha256.New, adminToken, []byte("signpost: sessions of ADMIN_TOKEN"), 600_000, sha256.Size)
+	if err != nil {
+		panic(err) // the numbers are wrong
+	}
+	return key
+}
+
+// adminKeyOf returns the key that is stored with the sessions of a token.
+func (t *Tokens) adminKeyOf(tokenID *int64) []byte {
+	if tokenID != nil {
+		return nil
+	}
+	return t.adminKey()
+}
+
 // beginSession begins a session of an actor who has just shown a token. It returns the
 // reference by which the browser is known from then on.
 func (t *Tokens) beginSession(ctx context.Context, actor Actor, agent string) (reference string, err error) {
 	reference = rand.Text()
-	_, err = queries.New(t.pool).CreateSession(ctx, t.hashSession(reference, actor.TokenID == nil), actor.TokenID, agent)
+	_, err = queries.New(t.pool).CreateSession(ctx, queries.CreateSessionParams{
+		Hash: t.hashSession(reference, actor.TokenID == nil), TokenID: actor.TokenID, AdminKey: t.adminKeyOf(actor.TokenID), Agent: agent,
+	})
 	if err != nil {
 		return "", fmt.Errorf("store session: %w", err)
 	}
@@ -83,8 +105,11 @@ func (t *Tokens) findSession(ctx context.Context, reference string) (session, er
 		return session{}, fmt.Errorf("look up session: %w", err)
 	}
 	if row.Idle {
-		if err := q.UseSession(ctx, row.ID); err != nil {
+		if err := q.UseSession(ctx, t.adminKeyOf(row.TokenID), row.ID); err != nil {
 			return session{}, fmt.Errorf("keep session: %w", err)
+		}
+		if row.TokenID != nil {
+			t.noteUse(ctx, *row.TokenID)
 		}
 	}
 	if row.TokenID == nil {

@@ -40,10 +40,16 @@ SET failed_at = now(), failure = @failure
 WHERE id = @id AND ingested_at IS NULL AND failed_at IS NULL;
 
 -- name: ListFailedBatches :many
+-- ListFailedBatches returns the oldest ones.
 SELECT id, clicks, octet_length(payload)::integer AS bytes, oldest_at, received_at, failed_at, failure
 FROM click_batches
 WHERE ingested_at IS NULL AND failed_at IS NOT NULL
-ORDER BY received_at, id;
+ORDER BY received_at, id
+LIMIT @row_limit;
+
+-- name: CountClickRejects :one
+-- CountClickRejects counts up to a limit.
+SELECT count(*) FROM (SELECT FROM click_rejects LIMIT @most) r;
 
 -- name: RetryFailedBatch :execrows
 UPDATE click_batches

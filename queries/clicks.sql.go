@@ -29,6 +29,18 @@ func (q *Queries) ConfirmSegmentsGone(ctx context.Context, folders []string, gon
 	return err
 }
 
+const countClickRejects = `-- name: CountClickRejects :one
+SELECT count(*) FROM (SELECT FROM click_rejects LIMIT $1) r
+`
+
+// CountClickRejects counts up to a limit.
+func (q *Queries) CountClickRejects(ctx context.Context, most int32) (int64, error) {
+	row := q.db.QueryRow(ctx, countClickRejects, most)
+	var count int64
+	err := row.Scan(&count)
+	return count, err
+}
+
 const createSalt = `-- name: CreateSalt :exec
 INSERT INTO visitor_salts (day, salt)
 VALUES ($1, $2)
@@ -221,6 +233,7 @@ SELECT id, clicks, octet_length(payload)::integer AS bytes, oldest_at, received_
 FROM click_batches
 WHERE ingested_at IS NULL AND failed_at IS NOT NULL
 ORDER BY received_at, id
+LIMIT $1
 `
 
 type ListFailedBatchesRow struct {
@@ -233,8 +246,9 @@ type ListFailedBatchesRow struct {
 	Failure    *string
 }
 
-func (q *Queries) ListFailedBatches(ctx context.Context) ([]ListFailedBatchesRow, error) {
-	rows, err := q.db.Query(ctx, listFailedBatches)
+// ListFailedBatches returns the oldest ones.
+func (q *Queries) ListFailedBatches(ctx context.Context, rowLimit int32) ([]ListFailedBatchesRow, error) {
+	rows, err := q.db.Query(ctx, listFailedBatches, rowLimit)
 	if err != nil {
 		return nil, err
 	}

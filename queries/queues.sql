@@ -39,6 +39,25 @@ WHERE d.datname = current_database();
 -- name: DatabaseSize :one
 SELECT pg_database_size(current_database());
 
+-- name: ListTableSizes :many
+-- ListTableSizes returns the largest tables, each with its indexes and partitions.
+SELECT COALESCE(pg_partition_root(c.oid), c.oid)::regclass::text AS name, sum(pg_total_relation_size(c.oid))::bigint AS bytes
+FROM pg_class c
+WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind IN ('r', 'p')
+GROUP BY 1
+ORDER BY bytes DESC, name
+LIMIT @row_limit;
+
+-- name: ListMonthSizes :many
+-- ListMonthSizes returns the months that have partitions, the newest first. The name of a
+-- partition ends in its month.
+SELECT to_date(right(c.relname, 7), 'YYYY_MM') AS month, sum(pg_total_relation_size(c.oid))::bigint AS bytes
+FROM pg_class c
+WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind = 'r' AND c.relispartition AND c.relname ~ '_[0-9]{4}_[0-9]{2}$'
+GROUP BY 1
+ORDER BY month DESC
+LIMIT @row_limit;
+
 -- name: TableSizes :many
 -- TableSizes includes indexes and, for a partitioned table, all its partitions.
 SELECT t.name::text AS name,

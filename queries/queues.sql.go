@@ -7,6 +7,7 @@ package queries
 
 import (
 	"context"
+	"time"
 )
 
 const databaseSize = `-- name: DatabaseSize :one
@@ -54,6 +55,77 @@ func (q *Queries) ImportStates(ctx context.Context) ([]ImportStatesRow, error) {
 			&i.Imports,
 			&i.RowsLeft,
 		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const listMonthSizes = `-- name: ListMonthSizes :many
+SELECT to_date(right(c.relname, 7), 'YYYY_MM') AS month, sum(pg_total_relation_size(c.oid))::bigint AS bytes
+FROM pg_class c
+WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind = 'r' AND c.relispartition AND c.relname ~ '_[0-9]{4}_[0-9]{2}$'
+GROUP BY 1
+ORDER BY month DESC
+LIMIT $1
+`
+
+type ListMonthSizesRow struct {
+	Month time.Time
+	Bytes int64
+}
+
+// ListMonthSizes returns the months that have partitions, the newest first. The name of a
+// partition ends in its month.
+func (q *Queries) ListMonthSizes(ctx context.Context, rowLimit int32) ([]ListMonthSizesRow, error) {
+	rows, err := q.db.Query(ctx, listMonthSizes, rowLimit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []ListMonthSizesRow{}
+	for rows.Next() {
+		var i ListMonthSizesRow
+		if err := rows.Scan(&i.Month, &i.Bytes); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const listTableSizes = `-- name: ListTableSizes :many
+SELECT COALESCE(pg_partition_root(c.oid), c.oid)::regclass::text AS name, sum(pg_total_relation_size(c.oid))::bigint AS bytes
+FROM pg_class c
+WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind IN ('r', 'p')
+GROUP BY 1
+ORDER BY bytes DESC, name
+LIMIT $1
+`
+
+type ListTableSizesRow struct {
+	Name  string
+	Bytes int64
+}
+
+// ListTableSizes returns the largest tables, each with its indexes and partitions.
+func (q *Queries) ListTableSizes(ctx context.Context, rowLimit int32) ([]ListTableSizesRow, error) {
+	rows, err := q.db.Query(ctx, listTableSizes, rowLimit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []ListTableSizesRow{}
+	for rows.Next() {
+		var i ListTableSizesRow
+		if err := rows.Scan(&i.Name, &i.Bytes); err != nil {
 			return nil, err
 		}
 		items = append(items, i)

@@ -1,6 +1,6 @@
 -- name: CreateSession :one
-INSERT INTO sessions (hash, token_id, agent)
-VALUES (@hash, @token_id, @agent)
+INSERT INTO sessions (hash, token_id, admin_key, agent)
+VALUES (@hash, @token_id, @admin_key, @agent)
 RETURNING id;
 
 -- name: FindSession :one
@@ -24,15 +24,18 @@ SELECT EXISTS (
 );
 
 -- name: UseSession :exec
+-- UseSession also gives its key to a session of ADMIN_TOKEN that the release before began.
 UPDATE sessions
-SET used_at = now()
+SET used_at = now(), admin_key = COALESCE(admin_key, @admin_key)
 WHERE id = @id;
 
 -- name: ListSessions :many
--- ListSessions returns the sessions of a token; NULL stands for ADMIN_TOKEN.
+-- ListSessions returns the sessions of a token; NULL stands for ADMIN_TOKEN, whose sessions
+-- have its key.
 SELECT id, agent, created_at, used_at
 FROM sessions
 WHERE token_id IS NOT DISTINCT FROM sqlc.narg(token_id)::bigint
+    AND (token_id IS NOT NULL OR admin_key = @admin_key)
     AND used_at > now() - @idle_for::interval
     AND created_at > now() - @lives_for::interval
 ORDER BY used_at DESC, id DESC

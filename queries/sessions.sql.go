@@ -13,13 +13,25 @@ import (
 )
 
 const createSession = `-- name: CreateSession :one
-INSERT INTO sessions (hash, token_id, agent)
-VALUES ($1, $2, $3)
+INSERT INTO sessions (hash, token_id, admin_key, agent)
+VALUES ($1, $2, $3, $4)
 RETURNING id
 `
 
-func (q *Queries) CreateSession(ctx context.Context, hash []byte, tokenID *int64, agent string) (int64, error) {
-	row := q.db.QueryRow(ctx, createSession, hash, tokenID, agent)
+type CreateSessionParams struct {
+	Hash     []byte
+	TokenID  *int64
+	AdminKey []byte
+	Agent    string
+}
+
+func (q *Queries) CreateSession(ctx context.Context, arg CreateSessionParams) (int64, error) {
+	row := q.db.QueryRow(ctx, createSession,
+		arg.Hash,
+		arg.TokenID,
+		arg.AdminKey,
+		arg.Agent,
+	)
 	var id int64
 	err := row.Scan(&id)
 	return id, err
@@ -96,11 +108,19 @@ const listSessions = `-- name: ListSessions :many
 SELECT id, agent, created_at, used_at
 FROM sessions
 WHERE token_id IS NOT DISTINCT FROM $1::bigint
-    AND used_at > now() - $2::interval
-    AND created_at > now() - $3::interval
+    AND (token_id IS NOT NULL OR admin_key = $2)
+    AND used_at > now() - $3::interval
+    AND created_at > now() - $4::interval
 ORDER BY used_at DESC, id DESC
 LIMIT 100
 `
+
+type ListSessionsParams struct {
+	TokenID  *int64
+	AdminKey []byte
+	IdleFor  pgtype.Interval
+	LivesFor pgtype.Interval
+}
 
 type ListSessionsRow struct {
 	ID        int64
@@ -109,9 +129,15 @@ type ListSessionsRow struct {
 	UsedAt    time.Time
 }
 
-// ListSessions returns the sessions of a token; NULL stands for ADMIN_TOKEN.
-func (q *Queries) ListSessions(ctx context.Context, tokenID *int64, idleFor pgtype.Interval, livesFor pgtype.Interval) ([]ListSessionsRow, error) {
-	rows, err := q.db.Query(ctx, listSessions, tokenID, idleFor, livesFor)
+// ListSessions returns the sessions of a token; NULL stands for ADMIN_TOKEN, whose sessions
+// have its key.
+func (q *Queries) ListSessions(ctx context.Context, arg ListSessionsParams) ([]ListSessionsRow, error) {
+	rows, err := q.db.Query(ctx, listSessions,
+		arg.TokenID,
+		arg.AdminKey,
+		arg.IdleFor,
+		arg.LivesFor,
+	)
 	if err != nil {
 		return nil, err
 	}
@@ -170,11 +196,12 @@ func (q *Queries) SessionHolds(ctx context.Context, id int64) (bool, error) {
 
 const useSession = `-- name: UseSession :exec
 UPDATE sessions
-SET used_at = now()
-WHERE id = $1
+SET used_at = now(), admin_key = COALESCE(admin_key, $1)
+WHERE id = $2
 `
 
-func (q *Queries) UseSession(ctx context.Context, id int64) error {
-	_, err := q.db.Exec(ctx, useSession, id)
+// UseSession also gives its key to a session of ADMIN_TOKEN that the release before began.
+func (q *Queries) UseSession(ctx context.Context, adminKey []byte, iD int64) error {
+	_, err := q.db.Exec(ctx, useSession, adminKey, iD)
 	return err
 }

@@ -13,7 +13,7 @@ import (
 const createToken = `-- name: CreateToken :one
 INSERT INTO api_tokens (name, role, hash, expires_at)
 VALUES ($1, $2, $3, $4)
-RETURNING id, name, role, created_at, expires_at, revoked_at
+RETURNING id, name, role, created_at, expires_at, revoked_at, last_used_at
 `
 
 type CreateTokenParams struct {
@@ -24,12 +24,13 @@ type CreateTokenParams struct {
 }
 
 type CreateTokenRow struct {
-	ID        int64
-	Name      string
-	Role      string
-	CreatedAt time.Time
-	ExpiresAt *time.Time
-	RevokedAt *time.Time
+	ID         int64
+	Name       string
+	Role       string
+	CreatedAt  time.Time
+	ExpiresAt  *time.Time
+	RevokedAt  *time.Time
+	LastUsedAt *time.Time
 }
 
 func (q *Queries) CreateToken(ctx context.Context, arg CreateTokenParams) (CreateTokenRow, error) {
@@ -47,12 +48,13 @@ func (q *Queries) CreateToken(ctx context.Context, arg CreateTokenParams) (Creat
 		&i.CreatedAt,
 		&i.ExpiresAt,
 		&i.RevokedAt,
+		&i.LastUsedAt,
 	)
 	return i, err
 }
 
 const findToken = `-- name: FindToken :one
-SELECT id, name, role
+SELECT id, name, role, (last_used_at IS NULL OR last_used_at < now() - interval '1 minute')::boolean AS idle
 FROM api_tokens
 WHERE hash = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
 `
@@ -61,13 +63,19 @@ type FindTokenRow struct {
 	ID   int64
 	Name string
 	Role string
+	Idle bool
 }
 
 // FindToken decides about expiry and revocation, by the clock of the database.
 func (q *Queries) FindToken(ctx context.Context, hash []byte) (FindTokenRow, error) {
 	row := q.db.QueryRow(ctx, findToken, hash)
 	var i FindTokenRow
-	err := row.Scan(&i.ID, &i.Name, &i.Role)
+	err := row.Scan(
+		&i.ID,
+		&i.Name,
+		&i.Role,
+		&i.Idle,
+	)
 	return i, err
 }
 
@@ -88,7 +96,7 @@ func (q *Queries) HoldToken(ctx context.Context, id int64) (int64, error) {
 }
 
 const listTokens = `-- name: ListTokens :many
-SELECT id, name, role, created_at, expires_at, revoked_at
+SELECT id, name, role, created_at, expires_at, revoked_at, last_used_at
 FROM api_tokens
 WHERE id > $1
 ORDER BY id
@@ -96,12 +104,13 @@ LIMIT $3 OFFSET $2
 `
 
 type ListTokensRow struct {
-	ID        int64
-	Name      string
-	Role      string
-	CreatedAt time.Time
-	ExpiresAt *time.Time
-	RevokedAt *time.Time
+	ID         int64
+	Name       string
+	Role       string
+	CreatedAt  time.Time
+	ExpiresAt  *time.Time
+	RevokedAt  *time.Time
+	LastUsedAt *time.Time
 }
 
 func (q *Queries) ListTokens(ctx context.Context, afterID int64, rowOffset int32, rowLimit int32) ([]ListTokensRow, error) {
@@ -120,6 +129,7 @@ func (q *Queries) ListTokens(ctx context.Context, afterID int64, rowOffset int32
 			&i.CreatedAt,
 			&i.ExpiresAt,
 			&i.RevokedAt,
+			&i.LastUsedAt,
 		); err != nil {
 			return nil, err
 		}
@@ -158,4 +168,17 @@ func (q *Queries) TokenHolds(ctx context.Context, id int64) (bool, error) {
 	var exists bool
 	err := row.Scan(&exists)
 	return exists, err
+}
+
+const useToken = `-- name: UseToken :exec
+UPDATE api_tokens
+SET last_used_at = now()
+WHERE id IN (SELECT t.id FROM api_tokens t WHERE t.id = $1 FOR NO KEY UPDATE SKIP LOCKED)
+`
+
+// UseToken notes that a token is used. It waits for nobody: the token may be held, and
+// others may note the same.
+func (q *Queries) UseToken(ctx context.Context, id int64) error {
+	_, err := q.db.Exec(ctx, useToken, id)
+	return err
 }

@@ -4,8 +4,7 @@ import "context"
 
 // sessionsPage lists the browsers that are signed in with the viewer's token.
 type sessionsPage struct {
-	Rows         []sessionRow
-	OfAdminToken bool
+	Rows []sessionRow
 }
 
 type sessionRow struct {
@@ -21,7 +20,7 @@ func (w *Web) sessions(ctx context.Context, r *Request) (*Answer, error) {
 		return nil, err
 	}
 	loc := w.place(r)
-	p := sessionsPage{OfAdminToken: r.Actor.TokenID == nil}
+	p := sessionsPage{}
 	for _, s := range found {
 		p.Rows = append(p.Rows, sessionRow{s.Agent, momentOf(s.CreatedAt, loc), momentOf(s.UsedAt, loc), s.ID == r.Session})
 	}

@@ -47,12 +47,14 @@ type figures struct {
 	replicas []queries.ListReplicasRow
 }
 
-// sample keeps the figures until ctx ends. While Postgres is away the last ones stay.
+// sample keeps the figures until ctx ends, and reports that this worker runs. While
+// Postgres is away the last ones stay.
 func (d *deps) sample(ctx context.Context) {
 	ticker := time.NewTicker(samplePeriod)
 	defer ticker.Stop()
 	for n := 0; ; n++ {
-		if err := d.sampleOnce(ctx, n%sizesEvery == 0); err != nil && ctx.Err() == nil {
+		err := errors.Join(d.sampleOnce(ctx, n%sizesEvery == 0), d.report(ctx))
+		if err != nil && ctx.Err() == nil {
 			d.log.DebugContext(ctx, "queues could not be sampled", slog.Any("error", err))
 		}
 		select {
@@ -61,6 +63,13 @@ func (d *deps) sample(ctx context.Context) {
 		case <-ticker.C:
 		}
 	}
+}
+
+// report says that this worker runs.
+func (d *deps) report(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, sampleTimeout)
+	defer cancel()
+	return queries.New(d.pool).ReportWorker(ctx, d.self)
 }
 
 // sampleOnce samples the figures, with sizes or with the last ones. A figure that cannot

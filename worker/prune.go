@@ -31,6 +31,8 @@ const (
 	// sessionsKept counts from the last use: a session has ended that was not used for a
 	// week.
 	sessionsKept = 7 * 24 * time.Hour
+	// workersKept is how long a worker that vanished is told of.
+	workersKept = time.Hour
 	// saltsKept is in days. A salt is kept longer while there is a backlog of its day,
 	// and after an outage: saltNotice is how long the spools have to ship their backlog
 	// once Postgres is back. It counts from when prune first found that the salt was
@@ -74,6 +76,7 @@ func (w *prune) Work(ctx context.Context, _ *river.Job[jobs.Prune]) error {
 		{"idempotency keys", func() (int64, error) { return q.PruneIdempotencyKeys(ctx, interval(keysKept), w.piece) }},
 		{"sessions", func() (int64, error) { return q.PruneSessions(ctx, interval(sessionsKept), w.piece) }},
 		{"processes without a folder", func() (int64, error) { return q.PruneReplicas(ctx) }},
+		{"vanished workers", func() (int64, error) { return q.PruneWorkers(ctx, interval(workersKept)) }},
 		{"live clicks", func() (int64, error) { return q.PruneLiveClicks(ctx, interval(live.Kept)) }},
 		{"link changes", func() (int64, error) { return q.PruneLinkChanges(ctx, interval(changesKept), w.piece) }},
 	}

@@ -46,6 +46,15 @@ func ParseQueues(text string) (map[string]int, error) {
 	return queues, nil
 }
 
+// textOf returns queues in the form that ParseQueues reads, one by one.
+func textOf(queues map[string]int) []string {
+	var all []string
+	for _, name := range slices.Sorted(maps.Keys(queues)) {
+		all = append(all, name+"="+strconv.Itoa(queues[name]))
+	}
+	return all
+}
+
 func queueNames() string {
 	return strings.Join(slices.Sorted(maps.Keys(DefaultQueues())), ", ")
 }

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/riverqueue/river"
 
 	"github.com/signpost/signpost/internal/clicks"
@@ -93,27 +92,6 @@ func (w *recordClicks) fail(ctx context.Context, id string, why error) error {
 		w.deps.log.ErrorContext(ctx, "a click batch failed and waits for an operator", slog.String("batch_id", id), slog.Any("error", why))
 	}
 	return nil
-}
-
-// RetryBatch has a failed batch ingested again by a new job. It returns the number of
-// failed batches with that id: 0 or 1. A batch that may be a replay is ingested all the
-// same. river may be a client that only inserts.
-func RetryBatch(ctx context.Context, pool *pgxpool.Pool, client *river.Client[pgx.Tx], id string) (n int64, err error) {
-	err = postgres.InTx(ctx, pool, func(tx pgx.Tx) error {
-		q := queries.New(tx)
-		if n, err = q.RetryFailedBatch(ctx, id); err != nil || n == 0 {
-			return err
-		}
-		job, err := client.InsertTx(ctx, tx, jobs.RecordClicks{BatchID: id}, nil)
-		if err != nil {
-			return fmt.Errorf("insert job: %w", err)
-		}
-		return q.SetClickBatchJob(ctx, &job.Job.ID, id)
-	})
-	if err != nil {
-		return 0, fmt.Errorf("retry click batch: %w", err)
-	}
-	return n, nil
 }
 
 // clickBatch is a batch while it is ingested.

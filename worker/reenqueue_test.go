@@ -10,6 +10,7 @@ import (
 	"github.com/signpost/signpost/internal/clicks"
 	"github.com/signpost/signpost/internal/csvimport"
 	"github.com/signpost/signpost/internal/jobs"
+	"github.com/signpost/signpost/internal/service"
 )
 
 // A batch whose job is gone, for whatever reason, gets another job. A batch that has
@@ -249,9 +250,8 @@ func TestReplayOfWhatWasCutOffTheLedger(t *testing.T) {
 	})
 	s.wantCounted(20)
 
-	if _, err := RetryBatch(s.ctx, s.pool, s.river, "vanished"); err != nil {
-		t.Fatalf("retry: %v", err)
-	}
+	operator := &service.Service{Pool: s.pool, River: s.river}
+	s.ok(operator.RetryBatch(s.ctx, service.Actor{Role: service.RoleAdmin}, "vanished"))
 	s.eventually("the operator's word counts", s.allIngested)
 	s.wantCounted(30)
 	s.wantInt(2, "SELECT count(*) FROM click_rejects")

@@ -10,6 +10,7 @@ package worker
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -70,6 +71,8 @@ type Options struct {
 	Retention Retention
 	// Zone is the time zone whose days count visitors. Default UTC.
 	Zone *time.Location
+	// Host and Version tell operators which worker this is.
+	Host, Version string
 	// Log defaults to slog.Default.
 	Log      *slog.Logger
 	Registry prometheus.Registerer
@@ -104,7 +107,8 @@ type deps struct {
 	ownHosts   links.Hosts
 	importTurn time.Duration // importTurn but in tests
 	undoPiece  int32         // undoPiece but in tests
-	judgePiece int32         // judgePiece but in tests
+	self       queries.ReportWorkerParams
+	judgePiece int32 // judgePiece but in tests
 }
 
 // New returns a worker that has not started. It fails only when the options
@@ -138,6 +142,7 @@ func New(o Options) (*Worker, error) {
 		importTurn: importTurn,
 		undoPiece:  undoPiece,
 		judgePiece: judgePiece,
+		self:       queries.ReportWorkerParams{ID: rand.Text(), Host: o.Host, Version: o.Version, Queues: textOf(o.Queues)},
 	}
 	c := config(d, o.Queues)
 	c.Middleware = slices.Concat(o.Middleware, c.Middleware)
@@ -249,6 +254,10 @@ func (w *Worker) startLoops(ctx context.Context) {
 		loops.Go(func() { w.deps.fold(ctx) })
 		loops.Go(func() { w.deps.checkStatistics(ctx) })
 		loops.Wait()
+		d := w.deps
+		leaving, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		_ = queries.New(d.pool).RemoveWorker(leaving, d.self.ID) // or it is seen as gone
 	}(w.sampled)
 }
 

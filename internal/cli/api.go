@@ -22,6 +22,7 @@ import (
 	"github.com/signpost/signpost/internal/pause"
 	"github.com/signpost/signpost/internal/postgres"
 	"github.com/signpost/signpost/internal/redis"
+	"github.com/signpost/signpost/internal/service"
 	"github.com/signpost/signpost/internal/shipping"
 	"github.com/signpost/signpost/internal/telemetry"
 	"github.com/signpost/signpost/worker"
@@ -88,7 +89,7 @@ func (p *process) addAPI(ctx context.Context) error {
 		PublicURL: p.cfg.PublicURL, AppURL: p.cfg.AppURL, TimeZone: p.cfg.TimeZone, OwnHosts: p.cfg.OwnHosts(), Tokens: p.tokens, TrustedProxies: p.cfg.TrustedProxies,
 		ImportMaxBytes: int64(p.cfg.ImportMaxBytes), ImportMaxUploads: p.cfg.ImportMaxUploads, ExportMaxActive: p.cfg.ExportMaxActive,
 		CORSOrigins: p.cfg.CORSOrigins, SecurityContact: p.cfg.SecurityContact,
-		Registry: p.registry, Traces: p.apiTraces(), Log: p.log, Version: version,
+		Registry: p.registry, Traces: p.apiTraces(), Log: p.log, Version: version, About: p.about(),
 	})
 	if err != nil {
 		return err
@@ -106,6 +107,21 @@ func (p *process) addAPI(ctx context.Context) error {
 	p.listen = listener.Addr().String()
 	p.log.InfoContext(ctx, "listening", slog.String("addr", listener.Addr().String()), slog.String("url", p.cfg.PublicURL))
 	return nil
+}
+
+// about returns what an API tells operators of its process.
+func (p *process) about() service.About {
+	a := service.About{
+		Version: version, Commit: buildCommit(), Host: clicks.Clean(hostName(), 255), StartedAt: time.Now().UTC(),
+		JobsURL: p.cfg.JobsURL, GrafanaURL: p.cfg.GrafanaURL,
+	}
+	if a.JobsURL == "" && p.role == "dev" {
+		a.JobsURL = p.adminURL + "/jobs/"
+	}
+	for _, attr := range p.cfg.LogValue().Group() {
+		a.Settings = append(a.Settings, service.Setting{Name: attr.Key, Value: attr.Value.String()})
+	}
+	return a
 }
 
 const (

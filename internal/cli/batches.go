@@ -1,15 +1,17 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"math"
 	"text/tabwriter"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/spf13/cobra"
 
-	"github.com/signpost/signpost/queries"
+	"github.com/signpost/signpost/internal/service"
 	"github.com/signpost/signpost/worker"
 )
 
@@ -18,6 +20,9 @@ func batchesCommand(environ []string) *cobra.Command {
 		batchesListCommand(environ), batchesRetryCommand(environ), batchesDropCommand(environ))
 }
 
+// operator is who uses commands that ask the database themselves.
+var operator = service.Actor{Name: "command line", Role: service.RoleAdmin}
+
 func batchesListCommand(environ []string) *cobra.Command {
 	return &cobra.Command{
 		Use:   "list",
@@ -25,7 +30,7 @@ func batchesListCommand(environ []string) *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return withPool(cmd, environ, func(pool *pgxpool.Pool) error {
-				failed, err := queries.New(pool).ListFailedBatches(cmd.Context())
+				failed, err := (&service.Service{Pool: pool}).ListFailedBatches(cmd.Context(), operator, math.MaxInt32)
 				if err != nil {
 					return fmt.Errorf("list failed batches: %w", err)
 				}
@@ -33,7 +38,7 @@ func batchesListCommand(environ []string) *cobra.Command {
 				_, _ = fmt.Fprintln(w, "BATCH\tCLICKS\tBYTES\tOLDEST CLICK\tFAILED\tREASON") // Flush returns any error
 				for _, b := range failed {
 					_, _ = fmt.Fprintf(w, "%s\t%d\t%d\t%s\t%s\t%s\n", b.ID, b.Clicks, b.Bytes,
-						b.OldestAt.UTC().Format(time.RFC3339), orDash(b.FailedAt), *b.Failure)
+						b.OldestAt.Format(time.RFC3339), b.FailedAt.Format(time.RFC3339), b.Reason)
 				}
 				return w.Flush()
 			})
@@ -59,9 +64,7 @@ be sure that it was not counted before.`,
 				if err != nil {
 					return err
 				}
-				return eachBatch(cmd, "is tried again", ids, func(id string) (int64, error) {
-					return worker.RetryBatch(cmd.Context(), pool, river, id)
-				})
+				return eachBatch(cmd, "is tried again", ids, (&service.Service{Pool: pool, River: river}).RetryBatch)
 			})
 		},
 	}
@@ -74,9 +77,7 @@ func batchesDropCommand(environ []string) *cobra.Command {
 		Args:  cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, ids []string) error {
 			return withPool(cmd, environ, func(pool *pgxpool.Pool) error {
-				return eachBatch(cmd, "is dropped", ids, func(id string) (int64, error) {
-					return queries.New(pool).DropFailedBatch(cmd.Context(), id)
-				})
+				return eachBatch(cmd, "is dropped", ids, (&service.Service{Pool: pool}).DropBatch)
 			})
 		},
 	}
@@ -84,11 +85,11 @@ func batchesDropCommand(environ []string) *cobra.Command {
 
 // eachBatch runs do for each id and prints which ids were done. After an id that fails,
 // it goes on with the others.
-func eachBatch(cmd *cobra.Command, done string, ids []string, do func(id string) (int64, error)) error {
+func eachBatch(cmd *cobra.Command, done string, ids []string, do func(ctx context.Context, actor service.Actor, id string) error) error {
 	var errs []error
 	for _, id := range ids {
-		n, err := do(id)
-		if err == nil && n == 0 {
+		err := do(cmd.Context(), operator, id)
+		if known := service.Classify(err); known != nil && known.Kind == service.KindNotFound {
 			err = fmt.Errorf("%q is not the id of a failed batch: \"signpost batches list\" shows them", id)
 		}
 		if err == nil {

@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/signpost/signpost/internal/clicks"
 	"github.com/signpost/signpost/internal/postgres"
 	"github.com/signpost/signpost/internal/zone"
 	"github.com/signpost/signpost/worker"
@@ -47,7 +48,7 @@ func (p *process) addWorker(ctx context.Context, queues string) error {
 	w, err := worker.New(worker.Options{
 		Pool: p.jobs, Queues: chosen, OwnHosts: p.cfg.OwnHosts(), Registry: p.registry, Log: p.log,
 		LedgerKeep: p.cfg.ClickLedgerKeep, ImportKeep: p.cfg.ImportKeep, Zone: days, Retention: retention,
-		Middleware: p.jobTraces(),
+		Middleware: p.jobTraces(), Host: clicks.Clean(hostName(), 255), Version: version,
 	})
 	if err != nil {
 		return err

@@ -35,7 +35,10 @@ type Config struct {
 	// PublicHosts are further hosts, besides the host of PublicURL.
 	PublicHosts Hosts  `env:"PUBLIC_HOSTS" doc:"Further hosts under which the service is reached, such as an older domain. No link may lead to a short link on one of them, nor on that of PUBLIC_URL, since it would redirect in circles." allowed:"host names or addresses, each alone or as host:port, separated by commas"`
 	AppURL      string `env:"APP_URL" doc:"Where the dashboard is reached, if it is to be on one host alone, such as another one than short links have. Empty means PUBLIC_URL, and every other host that is no custom domain." allowed:"an absolute http:// or https:// URL without path, query or credentials"`
-	AdminToken  string `env:"ADMIN_TOKEN" secret:"all" doc:"Accepted as a token with the role admin, for the first start and for automation. Empty means that there is none." allowed:"16 to 256 printable ASCII characters without spaces"`
+	// JobsURL and GrafanaURL are only shown.
+	JobsURL    string `env:"JOBS_URL" doc:"Where operators reach the jobs page (River UI, ${jobs} on ADMIN_ADDR), for the link to it on the dashboard's System page. ${dev} knows it." allowed:"an absolute http:// or https:// URL"`
+	GrafanaURL string `env:"GRAFANA_URL" doc:"Where operators reach Grafana, for the link to it on the dashboard's System page." allowed:"an absolute http:// or https:// URL"`
+	AdminToken string `env:"ADMIN_TOKEN" secret:"all" doc:"Accepted as a token with the role admin, for the first start and for automation. Empty means that there is none." allowed:"16 to 256 printable ASCII characters without spaces"`
 	// TrustedProxies holds networks; a single address is a network of one host.
 	TrustedProxies Networks `env:"TRUSTED_PROXIES" doc:"Addresses and networks of the proxies in front, whose X-Forwarded-For is believed." allowed:"IP addresses and networks such as 10.0.0.0/8, separated by commas"`
 
@@ -183,7 +186,7 @@ type variable struct {
 
 // code replaces names in tags by marked-up code. A tag is in back quotes itself, and so
 // cannot hold any.
-var code = strings.NewReplacer("${dev}", "`signpost dev`", "${ready}", "`/ready`", "${security}", "`/.well-known/security.txt`")
+var code = strings.NewReplacer("${dev}", "`signpost dev`", "${ready}", "`/ready`", "${jobs}", "`/jobs/`", "${security}", "`/.well-known/security.txt`")
 
 func variables() []variable {
 	t := reflect.TypeFor[Config]()

@@ -94,6 +94,8 @@ func TestWrongValues(t *testing.T) {
 		"REDIS_TIMEOUT":               {"0s", "2s", "5"},
 		"LISTEN_ADDR":                 {"8080", ":65536", ":http", "host"},
 		"ADMIN_ADDR":                  {"9090", ":8080"},
+		"JOBS_URL":                    {"jobs.example", "ftp://jobs.example", "https://u:p@jobs.example"},
+		"GRAFANA_URL":                 {"grafana", "https://"},
 		"APP_URL":                     {"app.sho.rt", "https://app.sho.rt/app", "https://u@app.sho.rt"},
 		"PUBLIC_URL":                  {"sho.rt", "ftp://sho.rt", "https://sho.rt/go", "https://sho.rt?x", "https://u@sho.rt", "https://", "https://:80", "http://a#b"},
 		"PUBLIC_HOSTS":                {"https://go.example", "go.example/x", "*.go.example", "go.example:0", "a b", "go.example;old.example"},

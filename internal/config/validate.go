@@ -33,6 +33,8 @@ func validate(c *Config, known []string) []string {
 	check("ADMIN_ADDR", validAddr(c.AdminAddr) && !clash(c.AdminAddr, c.ListenAddr))
 	check("PUBLIC_URL", c.PublicURL == "" || tidyOwnURL(&c.PublicURL))
 	check("APP_URL", c.AppURL == "" || tidyOwnURL(&c.AppURL))
+	check("JOBS_URL", c.JobsURL == "" || validPage(c.JobsURL))
+	check("GRAFANA_URL", c.GrafanaURL == "" || validPage(c.GrafanaURL))
 	check("ADMIN_TOKEN", c.AdminToken == "" || validToken(c.AdminToken))
 	check("SECURITY_CONTACT", c.SecurityContact == "" || tidyContact(&c.SecurityContact))
 	check("MAX_CONNECTIONS", within(c.MaxConnections, 0, 1_000_000))
@@ -103,6 +105,12 @@ func tidyOwnURL(s *string) bool {
 	}
 	*s = u.Scheme + "://" + u.Host
 	return true
+}
+
+// validPage reports whether s is the address of a page, without credentials.
+func validPage(s string) bool {
+	u, err := url.Parse(s)
+	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Hostname() != "" && u.User == nil
 }
 
 // tidyContact reports whether s is allowed, and turns an e-mail address into a URI.

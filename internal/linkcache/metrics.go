@@ -67,6 +67,32 @@ func newMetrics(c *Cache, r prometheus.Registerer) *metrics {
 	return m
 }
 
+// Figures tell what a cache holds, and what it has done since it was opened.
+type Figures struct {
+	Links, Size int   // in it, and at most
+	Hits        int64 // lookups that were answered from memory
+	Misses      int64
+	Redis       string // none, up or down
+}
+
+// Figures returns the figures of the cache.
+func (c *Cache) Figures() Figures {
+	f := Figures{Links: c.Len(), Redis: "none"}
+	for i := range c.shards {
+		s := &c.shards[i]
+		f.Size += s.size
+		f.Hits += int64(s.hits.Load() + s.stales.Load() + s.confirms.Load() + s.negatives.Load())
+		f.Misses += int64(s.misses.Load())
+	}
+	if c.redis != nil {
+		f.Redis = "down"
+		if c.redis.Up() {
+			f.Redis = "up"
+		}
+	}
+	return f
+}
+
 func (c *Cache) lag() float64 {
 	followed := c.epoch.Load().followed.Load()
 	if followed == 0 {

@@ -20,11 +20,11 @@ func isTouchIcon(segment string) bool {
 // which one is planned.
 func ReservedWords() (routed, planned []string) {
 	routed = []string{
-		"r", "users", "urls", "domains", "events", "stats", "live", "tokens", "imports", "marks",
+		"r", "users", "urls", "domains", "events", "stats", "live", "tokens", "imports", "marks", "admin",
 		"app", "health", "ready", "docs", "openapi.json", "robots.txt",
 		"favicon.ico", "apple-touch-icon.png", ".well-known",
 	}
-	planned = []string{"api", "admin"}
+	planned = []string{"api"}
 	return routed, planned
 }
 

@@ -25,6 +25,8 @@ const (
 	ReadsStatistics = RoleReader
 	ManagesTokens   = RoleAdmin
 	ManagesMarks    = RoleAdmin
+	ManagesBatches  = RoleAdmin
+	ReadsSystem     = RoleAdmin
 	ReadsImports    = RoleReader
 	ImportsLinks    = RoleEditor // and cancels, retries and undoes imports of links
 	ImportsAll      = RoleAdmin  // the same for users and events

@@ -16,6 +16,7 @@ var least = map[string]Role{
 	"CreateLink": RoleEditor, "UpdateLink": RoleEditor, "DeleteLink": RoleEditor,
 	"ListDomains": RoleAdmin, "GetDomain": RoleAdmin, "CreateDomain": RoleAdmin, "UpdateDomain": RoleAdmin, "DeleteDomain": RoleAdmin,
 	"ListTokens": RoleAdmin, "CreateToken": RoleAdmin, "RevokeToken": RoleAdmin,
+	"ListFailedBatches": RoleAdmin, "RetryBatch": RoleAdmin, "DropBatch": RoleAdmin, "GetSystem": RoleAdmin,
 	"ListMarks": RoleAdmin, "CreateMark": RoleAdmin, "DeleteMark": RoleAdmin,
 	"ListEvents": RoleReader, "ExportEvents": RoleReader, "Live": RoleReader,
 	"ListSessions": RoleReader, "EndSessions": RoleReader,

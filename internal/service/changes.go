@@ -60,7 +60,7 @@ func same(a, b any) bool {
 
 // changeDetails are the details of a created, updated or deleted event.
 type changeDetails struct {
-	Entity      string  `json:"entity"` // user, url, domain or mark
+	Entity      string  `json:"entity"` // user, url, domain, mark or batch
 	Username    string  `json:"username,omitempty"`
 	Email       string  `json:"email,omitempty"`
 	Domain      string  `json:"domain,omitempty"` // of a link, if not the main one
@@ -69,6 +69,7 @@ type changeDetails struct {
 	Network     string  `json:"network,omitempty"`    // of a mark
 	UserAgent   string  `json:"user_agent,omitempty"` // likewise
 	Kind        string  `json:"kind,omitempty"`       // likewise
+	Batch       string  `json:"batch,omitempty"`      // that was retried (updated) or dropped (deleted)
 	Changes     changes `json:"changes,omitempty"`
 	By          by      `json:"by"`
 }

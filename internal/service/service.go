@@ -35,6 +35,10 @@ type Service struct {
 	// lead.
 	OwnHosts links.Hosts
 	Reach    Reach
+	// AdminKey tells the sessions of the present ADMIN_TOKEN from those of a former one.
+	AdminKey func() []byte
+	// About is what GetSystem tells of the process.
+	About About
 	// TimeZone is the zone of statistics for requests that name none; "" is UTC.
 	TimeZone string
 }
@@ -46,8 +50,13 @@ const maxTries = 5
 // got in each other's way, if it drew an id that an import had brought, or if there was
 // no partition for the event that it wrote.
 func (s *Service) inTx(ctx context.Context, fn func(*queries.Queries) error) error {
+	return s.inJobTx(ctx, func(_ pgx.Tx, q *queries.Queries) error { return fn(q) })
+}
+
+// inJobTx is inTx for transactions that also insert jobs.
+func (s *Service) inJobTx(ctx context.Context, fn func(pgx.Tx, *queries.Queries) error) error {
 	for try := 1; ; try++ {
-		err := postgres.InTx(ctx, s.Pool, func(tx pgx.Tx) error { return fn(queries.New(tx)) })
+		err := postgres.InTx(ctx, s.Pool, func(tx pgx.Tx) error { return fn(tx, queries.New(tx)) })
 		if err == nil || try == maxTries {
 			return err
 		}

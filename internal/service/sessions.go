@@ -23,12 +23,17 @@ type Session struct {
 	UsedAt    time.Time // to the minute
 }
 
-// ListSessions returns the sessions of the actor's token, the last used first.
+// ListSessions returns the sessions of the actor's token, the last used first. Those of a
+// former ADMIN_TOKEN are not among them.
 func (s *Service) ListSessions(ctx context.Context, actor Actor) ([]Session, error) {
 	if err := actor.Require(RoleReader); err != nil {
 		return nil, err
 	}
-	rows, err := queries.New(s.Pool).ListSessions(ctx, actor.TokenID, Interval(SessionIdle), Interval(SessionLife))
+	p := queries.ListSessionsParams{TokenID: actor.TokenID, IdleFor: Interval(SessionIdle), LivesFor: Interval(SessionLife)}
+	if actor.TokenID == nil {
+		p.AdminKey = s.AdminKey()
+	}
+	rows, err := queries.New(s.Pool).ListSessions(ctx, p)
 	return views(rows, func(r queries.ListSessionsRow) Session { return Session(r) }), err
 }
 

@@ -23,12 +23,14 @@ type Token struct {
 	CreatedAt time.Time  `json:"created_at"`
 	ExpiresAt *time.Time `json:"expires_at"`
 	RevokedAt *time.Time `json:"revoked_at"`
+	// LastUsedAt is to the minute.
+	LastUsedAt *time.Time `json:"last_used_at" doc:"When it was last used, to the minute; null if never."`
 }
 
 func viewToken(t queries.ListTokensRow) Token {
 	return Token{
 		ID: t.ID, Name: t.Name, Role: t.Role, CreatedAt: t.CreatedAt.UTC(),
-		ExpiresAt: utc(t.ExpiresAt), RevokedAt: utc(t.RevokedAt),
+		ExpiresAt: utc(t.ExpiresAt), RevokedAt: utc(t.RevokedAt), LastUsedAt: utc(t.LastUsedAt),
 	}
 }
 

@@ -14,3 +14,11 @@ CREATE TABLE pg_stat_database (
     blks_hit      bigint,
     blks_read     bigint
 );
+
+CREATE TABLE pg_class (
+    oid            oid,
+    relname        name,
+    relnamespace   oid,
+    relkind        "char",
+    relispartition boolean
+);
