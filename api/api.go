@@ -258,6 +258,7 @@ func (a *API) routes() {
 
 	// The service decides which kinds an editor may import.
 	app.Post("/imports", a.require(service.ImportsLinks), a.createImport)
+	app.Post("/imports/preview", a.require(service.ImportsLinks), a.previewImport)
 	app.Post("/users/bulk", a.require(service.ImportsAll), a.createUsersImport)
 	app.Get("/imports/:id/progress", a.require(service.ReadsImports), a.importProgress)
 	app.Get("/imports/:id/result.csv", a.require(service.ReadsImports), a.importResult)
@@ -272,6 +273,7 @@ func (a *API) routes() {
 		listImportRows("import_kept", a.service.ListKept, func(k service.KeptRow) int64 { return k.Line })))
 	manage(a, route{"POST", "/imports/{id}/cancel", service.ImportsLinks, 202, "Cancel an import"}, changeImport(a.service.CancelImport))
 	manage(a, route{"POST", "/imports/{id}/retry", service.ImportsLinks, 202, "Retry an import"}, changeImport(a.service.RetryImport))
+	manage(a, route{"GET", "/imports/{id}/undo", service.ReadsImports, 200, "Preview the undo of an import"}, listing(a, a.previewUndo))
 	manage(a, route{"POST", "/imports/{id}/undo", service.ImportsLinks, 202, "Undo an import"}, changeImport(a.service.UndoImport))
 }
 

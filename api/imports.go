@@ -14,6 +14,7 @@ type Import = service.Import
 type (
 	importOutput       struct{ Body Import }
 	importDetailOutput struct{ Body service.ImportDetail }
+	undoPreviewOutput  struct{ Body service.UndoPreview }
 	importRowsInput    struct {
 		IDInput
 		PageInput
@@ -47,6 +48,11 @@ func changeImport(change func(context.Context, Actor, int64) (Import, error)) fu
 		changed, err := change(ctx, actorIn(ctx), in.ID)
 		return &importOutput{changed}, err
 	}
+}
+
+func (a *API) previewUndo(ctx context.Context, in *IDInput) (*undoPreviewOutput, error) {
+	preview, err := a.service.PreviewUndo(ctx, actorIn(ctx), in.ID)
+	return &undoPreviewOutput{preview}, err
 }
 
 // importErrorsAsCSV answers GET /imports/{id}/errors in CSV, if that is asked for: a

@@ -13,6 +13,7 @@ import (
 	"mime"
 	"mime/multipart"
 	"net"
+	"net/url"
 	"path"
 	"strconv"
 	"strings"
@@ -50,7 +51,6 @@ var (
 	errUploadEncoding = unsupported("a file may be packed as " + uploadCodings + ", or not at all")
 	errUploadType     = unsupported("send the file as text/csv, or as the field file of multipart/form-data")
 	errUploadBoundary = badRequest("the Content-Type of a form must say its boundary: most clients do so if it is left to them")
-	errUploadNoOwner  = badRequest("the file does not say whose the links are: it needs the column user_id, or the query user_id for all of them", FieldError{Field: "user_id", Message: "is missing"})
 	errUploads        = &Error{Status: 503, Message: "as many files are received as may be at once, try again later", RetryAfter: uploadWait}
 	errUploadsHalf    = tooMany("as many files are received as one token may send at once, try again later", uploadWait)
 	errUploadNoFile   = badRequest("the form has no file", FieldError{Field: "file", Message: "is missing"})
@@ -58,9 +58,9 @@ var (
 
 // createImport accepts an upload of the kind in the query.
 func (a *API) createImport(c *fiber.Ctx) error {
-	kind, err := csvimport.ParseKind(c.Query("kind"))
+	kind, err := kindParam(queryValues(c))
 	if err != nil {
-		return invalid("kind", "must be users, urls or events")
+		return err
 	}
 	return a.upload(c, "POST /imports", kind)
 }
@@ -83,10 +83,7 @@ func (a *API) upload(c *fiber.Ctx, route string, kind csvimport.Kind) error {
 	if err := a.service.MayImport(u.actor, kind); err != nil {
 		return err
 	}
-	if err := u.readOptions(c); err != nil {
-		return err
-	}
-	if _, err := a.service.FindDomain(u.ctx, u.split.Domain); err != nil {
+	if err := u.readOptions(queryValues(c)); err != nil {
 		return err
 	}
 	defer u.close()
@@ -260,8 +257,8 @@ func (u *fileUpload) receive(file io.Reader) (queued service.Import, err error) 
 	if err != nil {
 		return queued, u.fault(err)
 	}
-	if u.options.Kind == csvimport.KindLinks && u.options.Owner == nil && !splitter.Layout().Has("user_id") {
-		return queued, errUploadNoOwner
+	if err := u.options.CheckOwned(splitter.Layout()); err != nil {
+		return queued, err
 	}
 	for {
 		chunk, err := splitter.Next()
@@ -501,10 +498,19 @@ func (b *uploadBody) hear() error {
 // maxMapping bounds the columns that one upload may map.
 const maxMapping = 100
 
-// readOptions reads the query of an upload. All faults of the query itself are reported
-// at once. Whether the format and the mapping fit the file is found out when the file
-// is read.
-func (u *fileUpload) readOptions(c *fiber.Ctx) error {
+// queryValues returns the values of a query. They share no memory with the request.
+func queryValues(c *fiber.Ctx) url.Values {
+	values := url.Values{}
+	for name, value := range c.Context().QueryArgs().All() {
+		values.Add(string(name), string(value))
+	}
+	return values
+}
+
+// readOptions reads the parameters of an upload. All faults of the parameters themselves
+// are reported at once. Whether the format and the mapping fit the file is found out when
+// the file is read.
+func (u *fileUpload) readOptions(values url.Values) error {
 	var faults service.Faults
 	note := func(field string, err error) {
 		if err != nil {
@@ -513,23 +519,27 @@ func (u *fileUpload) readOptions(c *fiber.Ctx) error {
 	}
 	var err error
 	kind := u.options.Kind
-	u.split.Format, u.split.Timezone = strings.Clone(c.Query("format")), strings.Clone(c.Query("timezone"))
-	u.options.Owner, err = ownerParam(c.Query("user_id"))
+	u.split.Format, u.split.Timezone = values.Get("format"), values.Get("timezone")
+	u.options.Owner, err = ownerParam(values.Get("user_id"))
 	note("user_id", err)
-	u.options.Policy, err = csvimport.ParsePolicy(c.Query("on_conflict"), kind)
+	u.options.Policy, err = csvimport.ParsePolicy(values.Get("on_conflict"), kind)
 	note("on_conflict", err)
-	u.options.DryRun, err = boolParam(c.Query("dry_run"))
+	u.options.DryRun, err = boolParam(values.Get("dry_run"))
 	note("dry_run", err)
-	u.split.Mapping, err = mappingParam(c.Context().QueryArgs().PeekMulti("mapping"))
+	u.split.Mapping, err = mappingParam(values["mapping"])
 	note("mapping", err)
-	u.split.Encoding, err = csvimport.ParseEncoding(c.Query("encoding"))
+	u.split.Encoding, err = csvimport.ParseEncoding(values.Get("encoding"))
 	note("encoding", err)
-	u.split.Escape, err = escapeParam(c.Query("escape"))
+	u.split.Escape, err = escapeParam(values.Get("escape"))
 	note("escape", err)
-	u.split.Domain, err = domainParam(c.Query("domain"), kind)
+	u.split.Domain, err = domainParam(values.Get("domain"), kind)
 	note("domain", err)
 	note("timezone", csvimport.CheckTimezone(u.split.Timezone))
-	return faults.Err()
+	if err := faults.Err(); err != nil {
+		return err
+	}
+	_, err = u.api.service.FindDomain(u.ctx, u.split.Domain)
+	return err
 }
 
 // ownerParam returns the id of the user who will own the links if the file names no
@@ -554,13 +564,13 @@ func domainParam(value string, kind csvimport.Kind) (string, error) {
 	case kind != csvimport.KindLinks:
 		return "", errors.New("is for links")
 	}
-	return links.CleanHost(strings.Clone(value), links.Hosts{})
+	return links.CleanHost(value, links.Hosts{})
 }
 
 func escapeParam(value string) (string, error) {
 	switch value {
 	case "", csvimport.EscapeNone, csvimport.EscapeBackslash:
-		return strings.Clone(value), nil
+		return value, nil
 	}
 	return "", fmt.Errorf("must be %s or %s", csvimport.EscapeNone, csvimport.EscapeBackslash)
 }
@@ -578,13 +588,12 @@ func boolParam(value string) (bool, error) {
 // mappingParam reads the mapping: columns of the file and their canonical names, as
 // name:column. The name of a file's column may contain anything; canonical names
 // contain no colon.
-func mappingParam(values [][]byte) (map[string]string, error) {
+func mappingParam(values []string) (map[string]string, error) {
 	if len(values) > maxMapping {
 		return nil, fmt.Errorf("may be given %d times at most", maxMapping)
 	}
 	mapping := make(map[string]string, len(values))
-	for _, value := range values {
-		pair := string(value)
+	for _, pair := range values {
 		i := strings.LastIndexByte(pair, ':')
 		if i < 1 {
 			return nil, errors.New("must be a column of the file, a colon and what it stands for, such as Goes to:original_url, or nothing to ignore it")

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -11,6 +12,7 @@ import (
 	"github.com/gofiber/fiber/v2"
 
 	"github.com/signpost/signpost/internal/csvimport"
+	"github.com/signpost/signpost/internal/service"
 )
 
 const specDescription = `Short links whose clicks are counted exactly once.
@@ -24,6 +26,7 @@ PUT and PATCH both take a partial body; fields that are not known are ignored.`
 // it.
 func (a *API) describe() error {
 	spec := a.huma.OpenAPI()
+	spec.Components.Schemas.Schema(reflect.TypeFor[service.ImportPreview](), true, "")
 	for _, op := range plainOperations() {
 		a.addErrors(op)
 		spec.AddOperation(op)
@@ -101,14 +104,8 @@ func plainOperations() []*huma.Operation {
 		page("openapi", "/openapi.json", "This specification", "application/json"),
 		status("health", "/health", "Liveness", map[string]any{"status": "ok", "db": "connected"}),
 		status("ready", "/ready", "Readiness", map[string]any{"status": "ready"}, 503),
-		uploadOperation("create-import", "/imports", "Upload a CSV file", &huma.Param{
-			Name: "kind", In: "query", Required: true, Example: "urls", Description: "What the rows are. Editors may import urls only.",
-			Schema: &huma.Schema{Type: huma.TypeString, Enum: []any{"users", "urls", "events"}},
-		}, &huma.Param{
-			Name: "user_id", In: "query", Example: 42,
-			Description: "Who owns the links of a file that has no column user_id, or of rows where it is empty.",
-			Schema:      &huma.Schema{Type: huma.TypeInteger},
-		}),
+		uploadOperation("create-import", "/imports", "Upload a CSV file", kindParamOf(true), ownerParamOf()),
+		previewOperation(),
 		uploadOperation("create-users-import", "/users/bulk", "Upload a CSV file of users"),
 		importStreamOperation("import-progress", "/imports/{id}/progress", "Follow an import", "text/event-stream",
 			"Server-sent events: progress whenever something moved, and end at the end. The data of each is what "+
@@ -225,6 +222,39 @@ func uploadParams() []*huma.Param {
 		queryParam("timezone", "Europe/Berlin", &huma.Schema{Type: huma.TypeString, Default: "UTC"},
 			"The time zone, by its IANA name, of the times in the file that name none."),
 		onceParam(),
+	}
+}
+
+// kindParamOf and ownerParamOf describe parameters of an upload of any kind.
+func kindParamOf(required bool) *huma.Param {
+	return &huma.Param{
+		Name: "kind", In: "query", Required: required, Example: "urls", Description: "What the rows are. Editors may import urls only.",
+		Schema: &huma.Schema{Type: huma.TypeString, Enum: []any{"users", "urls", "events"}},
+	}
+}
+
+func ownerParamOf() *huma.Param {
+	return queryParam("user_id", 42, &huma.Schema{Type: huma.TypeInteger},
+		"Who owns the links of a file that has no column user_id, or of rows where it is empty.")
+}
+
+// previewOperation describes the preview of an upload. It has the parameters of one,
+// except for those that say what becomes of the whole file.
+func previewOperation() *huma.Operation {
+	params := slices.DeleteFunc(uploadParams(), func(p *huma.Param) bool { return p.Name == "dry_run" || p.Name == headerIdempotencyKey })
+	return &huma.Operation{
+		OperationID: "preview-import", Method: http.MethodPost, Path: "/imports/preview", Summary: "Look at the beginning of a CSV file", Tags: []string{"imports"},
+		Description: "Says what an import of the file would find: its kind, its format, what its columns are read as, its first rows and their faults. " +
+			"The body is the beginning of the file; 128 KiB of it are read, and a shorter one is taken for the whole file. It may be packed. Nothing is stored. " +
+			"Without kind, the columns tell it. Needs a token of the role editor.",
+		Parameters:  append([]*huma.Param{kindParamOf(false), ownerParamOf()}, params...),
+		Security:    []map[string][]string{{tokenScheme: {}}},
+		RequestBody: &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{"text/csv": {Schema: &huma.Schema{Type: huma.TypeString, Format: "binary"}}}},
+		Responses: map[string]*huma.Response{"200": {
+			Description: "OK",
+			Content:     map[string]*huma.MediaType{"application/json": {Schema: &huma.Schema{Ref: "#/components/schemas/ImportPreview"}}},
+		}},
+		Errors: []int{400, 401, 403, 413, 415, 429, 503},
 	}
 }
 

@@ -38,6 +38,8 @@ func (s served) body() any {
 		return object{"network": "192.0.2.0/24", "kind": "monitor"}
 	case "/tokens":
 		return object{"name": "new", "role": "reader"}
+	case "/imports/preview":
+		return "original_url\nhttps://example.com/\n"
 	case "/imports", "/users/bulk":
 		return "username,email\nx,x@example.com\n"
 	}
@@ -48,6 +50,9 @@ func (b *bundle) ask(s served, role Role) (answer, error) {
 	path := s.path(2) // the main domain, 1, is refused without asking the database
 	header := []string{}
 	switch s.pattern {
+	case "/imports/preview":
+		path += "?user_id=1"
+		header = append(header, "Content-Type", "text/csv")
 	case "/imports":
 		path += "?kind=users"
 		fallthrough

@@ -92,6 +92,30 @@ RETURNING COALESCE(url_id, 0)::bigint AS url_id, COALESCE(user_id, 0)::bigint AS
     COALESCE(referrer_host, '')::text AS referrer_host, COALESCE(browser, '')::text AS browser, COALESCE(os, '')::text AS os,
     COALESCE(device, '')::text AS device, COALESCE(trigger, '')::text AS trigger, COALESCE(firsts, 0)::smallint AS firsts;
 
+-- name: ListImportedURLs :many
+SELECT id, COALESCE(import_touched, false)::boolean AS touched
+FROM urls
+WHERE import_id = @import_id::bigint
+ORDER BY import_line
+LIMIT @row_limit;
+
+-- name: ListImportedUsers :many
+SELECT id, COALESCE(import_touched, false)::boolean AS touched
+FROM users
+WHERE import_id = @import_id::bigint
+ORDER BY import_line
+LIMIT @row_limit;
+
+-- name: CountImportedEvents :one
+-- CountImportedEvents counts the events of an import, up to a limit.
+SELECT count(*)
+FROM (
+    SELECT
+    FROM events e
+    WHERE e.import_id = @import_id::bigint
+    LIMIT @row_limit
+) c;
+
 -- name: InsertImportKept :exec
 INSERT INTO import_kept (import_id, line, row_id, reason)
 SELECT @import_id, unnest(@lines::bigint[]), unnest(@row_ids::bigint[]), unnest(@reasons::text[])

@@ -22,6 +22,24 @@ func (q *Queries) ActAsImport(ctx context.Context, importID string) error {
 	return err
 }
 
+const countImportedEvents = `-- name: CountImportedEvents :one
+SELECT count(*)
+FROM (
+    SELECT
+    FROM events e
+    WHERE e.import_id = $1::bigint
+    LIMIT $2
+) c
+`
+
+// CountImportedEvents counts the events of an import, up to a limit.
+func (q *Queries) CountImportedEvents(ctx context.Context, importID int64, rowLimit int32) (int64, error) {
+	row := q.db.QueryRow(ctx, countImportedEvents, importID, rowLimit)
+	var count int64
+	err := row.Scan(&count)
+	return count, err
+}
+
 const deleteImportedEvents = `-- name: DeleteImportedEvents :many
 DELETE FROM events
 WHERE import_id = $1::bigint AND import_line > $2::bigint AND import_line <= $3::bigint
@@ -276,6 +294,72 @@ func (q *Queries) ListImportKept(ctx context.Context, arg ListImportKeptParams) 
 			&i.ShortCode,
 			&i.Host,
 		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const listImportedURLs = `-- name: ListImportedURLs :many
+SELECT id, COALESCE(import_touched, false)::boolean AS touched
+FROM urls
+WHERE import_id = $1::bigint
+ORDER BY import_line
+LIMIT $2
+`
+
+type ListImportedURLsRow struct {
+	ID      int64
+	Touched bool
+}
+
+func (q *Queries) ListImportedURLs(ctx context.Context, importID int64, rowLimit int32) ([]ListImportedURLsRow, error) {
+	rows, err := q.db.Query(ctx, listImportedURLs, importID, rowLimit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []ListImportedURLsRow{}
+	for rows.Next() {
+		var i ListImportedURLsRow
+		if err := rows.Scan(&i.ID, &i.Touched); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const listImportedUsers = `-- name: ListImportedUsers :many
+SELECT id, COALESCE(import_touched, false)::boolean AS touched
+FROM users
+WHERE import_id = $1::bigint
+ORDER BY import_line
+LIMIT $2
+`
+
+type ListImportedUsersRow struct {
+	ID      int64
+	Touched bool
+}
+
+func (q *Queries) ListImportedUsers(ctx context.Context, importID int64, rowLimit int32) ([]ListImportedUsersRow, error) {
+	rows, err := q.db.Query(ctx, listImportedUsers, importID, rowLimit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []ListImportedUsersRow{}
+	for rows.Next() {
+		var i ListImportedUsersRow
+		if err := rows.Scan(&i.ID, &i.Touched); err != nil {
 			return nil, err
 		}
 		items = append(items, i)

@@ -52,6 +52,8 @@ type Layout struct {
 	// IgnoredTotal is how many columns are ignored, if Ignored does not name all of
 	// them.
 	IgnoredTotal int `json:"ignored_total,omitempty"`
+	// Mapping is the mapping that the upload named (see [SplitOptions]).
+	Mapping map[string]string `json:"mapping,omitempty"`
 	// Lenient is always true. The previous release reads no other imports.
 	Lenient bool `json:"lenient,omitempty"`
 	// Escape is EscapeBackslash in a file that writes a quote within quotes as \".

@@ -123,7 +123,6 @@ func fold(name string) string {
 
 // shown makes a header name fit for a message.
 func shown(name string) string {
-	const limit = 40
 	name = strings.TrimSpace(strings.ToValidUTF8(name, "?"))
 	name = strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) {
@@ -131,10 +130,16 @@ func shown(name string) string {
 		}
 		return r
 	}, name)
-	if utf8.RuneCountInString(name) > limit {
-		name = string([]rune(name)[:limit]) + "…"
+	return shorten(name, 40)
+}
+
+// shorten returns at most so many characters of a text, and always valid UTF-8.
+func shorten(text string, most int) string {
+	text = strings.ToValidUTF8(text, "\uFFFD")
+	if utf8.RuneCountInString(text) <= most {
+		return text
 	}
-	return name
+	return string([]rune(text)[:most]) + "…"
 }
 
 func shownAll(header []string) []string {
@@ -268,15 +273,18 @@ func FormatNames(kind Kind) []string {
 	return names
 }
 
-// columnNames lists the canonical columns of kind.
-func columnNames(kind Kind) []string {
+// ownFormat returns Signpost's own format of kind.
+func ownFormat(kind Kind) *format {
 	for i := range formats {
 		if f := &formats[i]; f.kind == kind && f.name == FormatSignpost {
-			return f.expected
+			return f
 		}
 	}
-	return nil
+	return nil // never: each kind has one
 }
+
+// columnNames lists the canonical columns of kind.
+func columnNames(kind Kind) []string { return ownFormat(kind).expected }
 
 // mappable lists the canonical columns that a mapping may name.
 func mappable(kind Kind) []string {

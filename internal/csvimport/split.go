@@ -87,23 +87,37 @@ type Splitter struct {
 // header. The error is a *FormatError if the file cannot be read as one of that kind,
 // or else the error of r.
 func NewSplitter(r io.Reader, kind Kind, opts SplitOptions) (*Splitter, error) {
-	if _, err := ParseKind(string(kind)); err != nil {
+	s, best, err := begin(r, kind, opts)
+	if err != nil {
 		return nil, err
 	}
+	if err := best.check(kind, s.opts); err != nil {
+		return nil, s.withEncoding(err)
+	}
+	s.use(kind, best)
+	return s, nil
+}
+
+// begin finds the header of a file. Whether the header is one of the kind is not checked.
+func begin(r io.Reader, kind Kind, opts SplitOptions) (*Splitter, header, error) {
+	if _, err := ParseKind(string(kind)); err != nil {
+		return nil, header{}, err
+	}
 	if err := checkOptions(kind, opts); err != nil {
-		return nil, err
+		return nil, header{}, err
 	}
 	in, encoding, marked, err := decode(r, opts.Encoding)
 	if err != nil {
-		return nil, err
+		return nil, header{}, err
 	}
 	opts = opts.withDefaults()
 	opts.Encoding = encoding
 	s := &Splitter{in: in, opts: opts, marked: marked, line: 1, buf: make([]byte, 2*opts.MaxRecord+16<<10)}
-	if err := s.readHeader(kind); err != nil {
-		return nil, s.withEncoding(err)
+	best, err := s.findHeader(kind)
+	if err != nil {
+		return nil, header{}, s.withEncoding(err)
 	}
-	return s, nil
+	return s, best, nil
 }
 
 // withEncoding adds to an error about a header that the header is not UTF-8, if it is
@@ -145,14 +159,14 @@ func (s *Splitter) Rows() int64 { return s.rows }
 // delimiters are those that a file may have.
 const delimiters = ",;\t|"
 
-// readHeader finds the header and the delimiter that matches the most columns. It
+// findHeader finds the header and the delimiter that matches the most columns. It
 // passes over blank records before the header and a spreadsheet's "sep=;" line.
-func (s *Splitter) readHeader(kind Kind) error {
+func (s *Splitter) findHeader(kind Kind) (best header, err error) {
 	delimiters, announced := delimiters, false
 	for {
 		text, size, err := s.firstLine()
 		if err != nil {
-			return err
+			return header{}, err
 		}
 		if sep, ok := strings.CutPrefix(text, "sep="); ok && len(sep) == 1 && strings.Contains(delimiters, sep) {
 			delimiters, announced = sep, true
@@ -162,24 +176,17 @@ func (s *Splitter) readHeader(kind Kind) error {
 		s.start += size
 		s.line++
 	}
-	best, err := s.tryHeaders(kind, delimiters, announced, false)
+	best, err = s.tryHeaders(kind, delimiters, announced, false)
 	if err == nil && best.match.known == 0 && s.opts.Escape != EscapeNone {
 		var escaped header
 		if escaped, err = s.tryHeaders(kind, delimiters, announced, true); escaped.better(best) {
 			best = escaped
 		}
 	}
-	if err != nil {
-		return err
+	if err == nil {
+		err = best.checkMapping(s.opts.Mapping)
 	}
-	if err := best.checkMapping(s.opts.Mapping); err != nil {
-		return err
-	}
-	if err := best.check(kind, s.opts); err != nil {
-		return err
-	}
-	s.use(kind, best)
-	return nil
+	return best, err
 }
 
 // firstLine returns the next line, and its size with the line end.
@@ -352,7 +359,7 @@ func (s *Splitter) use(kind Kind, h header) {
 	s.layout = Layout{
 		Kind: kind, Format: h.match.format.name, Delimiter: string(rune(h.delim)),
 		Columns: h.match.columns, Header: h.fields, Ignored: h.match.ignored, MaxRecord: s.opts.MaxRecord,
-		Lenient: true, Timezone: s.opts.Timezone, Domain: s.opts.Domain, Mended: h.mended, Encoding: s.opts.Encoding, Marked: s.marked,
+		Lenient: true, Mapping: s.opts.Mapping, Timezone: s.opts.Timezone, Domain: s.opts.Domain, Mended: h.mended, Encoding: s.opts.Encoding, Marked: s.marked,
 	}
 	if total := len(h.match.ignored); total > maxIgnored {
 		s.layout.Ignored, s.layout.IgnoredTotal = h.match.ignored[:maxIgnored:maxIgnored], total

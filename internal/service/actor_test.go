@@ -24,7 +24,7 @@ var least = map[string]Role{
 	"ListImports": RoleReader, "GetImport": RoleReader, "ListImportErrors": RoleReader, "ListImportNotices": RoleReader,
 	"ListKept": RoleReader, "ExportImportErrors": RoleReader, "ExportImportResult": RoleReader,
 	"CancelImport": RoleEditor, "RetryImport": RoleEditor, "UndoImport": RoleEditor,
-	"ReceiveImport": RoleAdmin, "MayImport": RoleAdmin, // of a kind that is not links
+	"PreviewUndo": RoleReader, "PreviewImport": RoleAdmin, "ReceiveImport": RoleAdmin, "MayImport": RoleAdmin, // of a kind that is not links
 	"TokenHolds": 0,
 }
 

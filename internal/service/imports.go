@@ -6,7 +6,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -71,11 +73,32 @@ func (i Import) Rests() bool {
 	return false
 }
 
+// MayUndo reports whether an undo of the import would find anything to take back.
+func (i Import) MayUndo() bool {
+	switch i.State {
+	case jobs.ImportCompleted, jobs.ImportCancelled, jobs.ImportFailed:
+		return !i.DryRun
+	case jobs.ImportUndone:
+		return i.RowsKept > 0 || i.Kind == string(csvimport.KindEvents) && i.RowsRemoved < i.RowsImported
+	}
+	return false
+}
+
 // ImportDetail is an import with its problems and its first rejected rows.
 type ImportDetail struct {
 	Import
+	Columns     []ImportColumn  `json:"columns" nullable:"false" maxItems:"50" doc:"The first columns of the file."`
+	Mapping     []string        `json:"mapping" nullable:"false" example:"Goes to:original_url" doc:"The mapping that the request named."`
+	UserID      *int64          `json:"user_id" doc:"Who owns the links of rows that name nobody, as the request said."`
+	Domain      string          `json:"domain" doc:"The domain of links whose row names none, as the request said; empty for the main one."`
 	Problems    []ImportProblem `json:"problems" nullable:"false" maxItems:"20" doc:"Why rows were rejected and what is to be known of imported ones, grouped: an encoding that is not that of the file, then the most frequent reasons, then notices. Empty for an import that ended before these were counted."`
 	FirstErrors []ImportError   `json:"first_errors" nullable:"false" doc:"The first ten rejected rows, each cut at 500 bytes; all are at /imports/{id}/errors."`
+}
+
+// ImportColumn is a column of a file.
+type ImportColumn struct {
+	Name   string `json:"name" example:"Goes to" doc:"Its name in the file; empty if it has none."`
+	ReadAs string `json:"read_as" example:"original_url" doc:"What it stands for; empty if it is not read."`
 }
 
 // ImportProblem is the fault that several rejected rows of a file have in common, or a
@@ -210,7 +233,9 @@ func (s *Service) GetImport(ctx context.Context, actor Actor, id int64) (ImportD
 	if err != nil {
 		return ImportDetail{}, err
 	}
-	detail := ImportDetail{Import: viewImport(row.Import), FirstErrors: []ImportError{}}
+	detail := ImportDetail{Import: viewImport(row.Import), UserID: row.Import.OwnerID, FirstErrors: []ImportError{}}
+	layout := layoutOf(row.Import)
+	detail.Columns, detail.Mapping, detail.Domain = viewColumns(layout), viewMapping(layout), layout.Domain
 	if detail.Problems, err = viewProblems(row); err != nil {
 		return ImportDetail{}, err
 	}
@@ -238,13 +263,33 @@ func viewProblems(row queries.ShowImportRow) ([]ImportProblem, error) {
 	}
 	unreadable := views(encoded, func(record []byte) string { return string(record) })
 	problems := layoutOf(row.Import).Problems(groups, unreadable, csvimport.Policy(row.Import.OnConflict))
-	return views(problems, func(p csvimport.Problem) ImportProblem {
-		view := ImportProblem{Outcome: p.Outcome, Column: p.Column, Kind: string(p.Kind), Reason: p.Reason, Rows: p.Rows, Line: p.Line}
-		if p.Cure != "" {
-			view.Cure = &p.Cure
-		}
-		return view
-	}), nil
+	return views(problems, viewProblem), nil
+}
+
+func viewProblem(p csvimport.Problem) ImportProblem {
+	view := ImportProblem{Outcome: p.Outcome, Column: p.Column, Kind: string(p.Kind), Reason: p.Reason, Rows: p.Rows, Line: p.Line}
+	if p.Cure != "" {
+		view.Cure = &p.Cure
+	}
+	return view
+}
+
+func viewColumns(layout csvimport.Layout) []ImportColumn {
+	names, readAs := layout.PreviewColumns()
+	columns := make([]ImportColumn, len(names))
+	for i := range names {
+		columns[i] = ImportColumn{names[i], readAs[i]}
+	}
+	return columns
+}
+
+// viewMapping returns a mapping as requests name it.
+func viewMapping(layout csvimport.Layout) []string {
+	mapping := []string{}
+	for _, name := range slices.Sorted(maps.Keys(layout.Mapping)) {
+		mapping = append(mapping, name+":"+layout.Mapping[name])
+	}
+	return mapping
 }
 
 // maxRecordShown is how many bytes of a rejected row are shown in JSON, where each byte

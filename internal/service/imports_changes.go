@@ -11,6 +11,7 @@ import (
 	"github.com/signpost/signpost/internal/csvimport"
 	"github.com/signpost/signpost/internal/jobs"
 	"github.com/signpost/signpost/internal/postgres"
+	"github.com/signpost/signpost/internal/rollup"
 	"github.com/signpost/signpost/queries"
 )
 
@@ -113,6 +114,8 @@ func (s *Service) RetryImport(ctx context.Context, actor Actor, id int64) (Impor
 	})
 }
 
+var errUndoDryRun = Conflict("there is nothing to undo, the import was a dry run")
+
 // UndoImport has workers remove the rows that an import created. Another request while
 // they do has no effect. Another request after that has them check the kept rows again,
 // and look for events that were in the archive before.
@@ -122,7 +125,7 @@ func (s *Service) UndoImport(ctx context.Context, actor Actor, id int64) (Import
 		case c.row.State == jobs.ImportUndoing:
 			return nil
 		case c.row.DryRun:
-			return Conflict("there is nothing to undo, the import was a dry run")
+			return errUndoDryRun
 		}
 		undoing, err := c.q.RequestImportUndo(ctx, id)
 		if errors.Is(err, pgx.ErrNoRows) {
@@ -134,6 +137,72 @@ func (s *Service) UndoImport(ctx context.Context, actor Actor, id int64) (Import
 		c.row = undoing
 		return s.insertImportJob(ctx, c.tx, id, jobs.UndoImport{ImportID: id})
 	})
+}
+
+// UndoPreview says what an undo of an import would do now.
+type UndoPreview struct {
+	Rows      int64 `json:"rows" doc:"How many of the rows that the import created and that are still there were looked at: the first 20,000 of them at most."`
+	More      bool  `json:"more" doc:"Whether there are more rows than those."`
+	Removed   int64 `json:"rows_removed" doc:"Of the rows that were looked at, those that would be removed."`
+	Changed   int64 `json:"changed" doc:"Rows that would be kept because somebody has changed them."`
+	Clicked   int64 `json:"clicked" doc:"Links that would be kept because they were clicked."`
+	OwnsLinks int64 `json:"owns_links" doc:"Users that would be kept because they own links."`
+	Updated   int64 `json:"rows_updated" doc:"Rows that the import has updated, which an undo leaves as they are."`
+}
+
+// undoPreviewRows bounds the rows that a preview of an undo looks at.
+const undoPreviewRows = 20_000
+
+// PreviewUndo says what an undo of an import would do now.
+func (s *Service) PreviewUndo(ctx context.Context, actor Actor, id int64) (p UndoPreview, err error) {
+	row, err := s.findImport(ctx, actor, id)
+	if err != nil {
+		return p, err
+	}
+	if view := viewImport(row); !view.MayUndo() {
+		if row.DryRun {
+			return p, errUndoDryRun
+		}
+		return p, Conflict("there is nothing to undo, the import is " + row.State)
+	}
+	p.Updated = row.RowsUpdated
+	q := s.lists()
+	inUse := &p.Clicked
+	var made []queries.ListImportedURLsRow
+	var find func([]int64) ([]int64, error)
+	switch csvimport.Kind(row.Kind) {
+	case csvimport.KindUsers:
+		users, err := q.ListImportedUsers(ctx, id, undoPreviewRows+1)
+		if err != nil {
+			return p, err
+		}
+		made = views(users, func(u queries.ListImportedUsersRow) queries.ListImportedURLsRow {
+			return queries.ListImportedURLsRow(u)
+		})
+		inUse, find = &p.OwnsLinks, func(ids []int64) ([]int64, error) { return q.FindUsersWithURLs(ctx, ids) }
+	case csvimport.KindLinks:
+		if made, err = q.ListImportedURLs(ctx, id, undoPreviewRows+1); err != nil {
+			return p, err
+		}
+		find = func(ids []int64) ([]int64, error) { return rollup.FindClicked(ctx, q, ids) }
+	default:
+		p.Rows, err = q.CountImportedEvents(ctx, id, undoPreviewRows+1)
+		p.More, p.Rows = p.Rows > undoPreviewRows, min(p.Rows, undoPreviewRows)
+		p.Removed = p.Rows
+		return p, err
+	}
+	p.More, made = len(made) > undoPreviewRows, made[:min(len(made), undoPreviewRows)]
+	p.Rows = int64(len(made))
+	var untouched []int64
+	for _, r := range made {
+		if !r.Touched {
+			untouched = append(untouched, r.ID)
+		}
+	}
+	used, err := find(untouched)
+	p.Changed, *inUse = p.Rows-int64(len(untouched)), int64(len(used))
+	p.Removed = p.Rows - p.Changed - *inUse
+	return p, err
 }
 
 // insertImportJob inserts the next job of an import and stores its number in the

@@ -39,6 +39,21 @@ func (s *Service) CheckOwner(ctx context.Context, owner *int64) error {
 	return err
 }
 
+var errNoOwner = &Error{
+	Kind:    KindInvalid,
+	Message: "the file does not say whose the links are: it needs the column user_id, or the query user_id for all of them",
+	Fields:  []FieldError{{"user_id", "is missing"}},
+}
+
+// CheckOwned returns an error if neither the file nor the request says whose the links of
+// the file are.
+func (o ImportOptions) CheckOwned(layout csvimport.Layout) error {
+	if o.Kind == csvimport.KindLinks && o.Owner == nil && !layout.Has("user_id") {
+		return errNoOwner
+	}
+	return nil
+}
+
 // A Receipt is an import while its file is received, chunk by chunk. Whoever ends it
 // early calls Fail. It must not be used concurrently.
 type Receipt struct {
