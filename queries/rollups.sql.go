@@ -727,7 +727,7 @@ FROM (
     SELECT unnest($1::bigint[]) AS scope, unnest($2::date[]) AS day, unnest($3::boolean[]) AS whole
 ) k
 CROSS JOIN LATERAL (
-    SELECT scope, day, clicks, people, visitors, last_at, scopes, cells, recent FROM rollups l
+    SELECT scope, day, clicks, people, visitors, last_at, scopes, cells, recent, busy FROM rollups l
     WHERE l.scope = k.scope AND l.day = k.day AND l.day >= $4 AND l.day <= $5
     OFFSET 0
 ) r

@@ -196,42 +196,12 @@ WHERE s.id = ANY(@ids::bigint[]) AND (s.kind <> 'domain' OR d.id IS NOT NULL);
 -- name: FindLink :one
 SELECT id FROM urls WHERE domain_id = @domain_id AND short_code = @short_code;
 
--- name: RankBusyLinks :many
--- RankBusyLinks returns the links with the greatest sums of the days on which they have
--- at least @least of what they are ranked by. All other days are added up as those of
--- no link, so that there are few groups. The totals are those of all links.
-SELECT b.scope::bigint AS scope, b.ranked, b.total_clicks, b.total_people, b.total_visitors
-FROM (
-    SELECT g.scope, sum(g.rank)::bigint AS ranked,
-        (sum(sum(g.clicks)) OVER ())::bigint AS total_clicks, (sum(sum(g.people)) OVER ())::bigint AS total_people,
-        (sum(sum(g.visitors)) OVER ())::bigint AS total_visitors
-    FROM (
-        SELECT p.rank, p.clicks, p.people, p.visitors,
-            (CASE WHEN p.whole AND p.rank < sqlc.arg(least)::bigint THEN 0 ELSE p.scope END)::bigint AS scope
-        FROM (
-            SELECT o.*, CASE WHEN @rank_by::text = 'visitors' THEN o.visitors WHEN @rank_by = 'people' THEN o.people ELSE o.clicks END AS rank
-            FROM (
-                SELECT c.scope, c.whole,
-                    CASE WHEN @part::text = 'people' THEN c.people WHEN @part = 'robots' THEN c.clicks - c.people ELSE c.clicks END AS clicks,
-                    CASE WHEN @part = 'robots' THEN 0 ELSE c.people END AS people,
-                    CASE WHEN @part = 'robots' THEN 0 ELSE c.visitors END AS visitors
-                FROM (
-                    SELECT r.scope, r.clicks, r.people, r.visitors, true AS whole
-                    FROM rollups r
-                    WHERE (r.day >= @from_day::date AND r.day < @to_day::date
-                            OR r.day = sqlc.narg(last_day)::date AND r.last_at < @to_time::timestamptz
-                            OR r.day = ANY(@ragged_days::date[]) AND r.clicks = 1
-                                AND r.last_at >= @from_time::timestamptz AND r.last_at < @to_time)
-                        AND r.scope > 0
-                    UNION ALL
-                    SELECT unnest(@ragged_scopes::bigint[]), unnest(@ragged_clicks::bigint[]), unnest(@ragged_people::bigint[]),
-                        unnest(@ragged_visitors::bigint[]), false
-                ) c
-            ) o
-        ) p
-    ) g
-    GROUP BY g.scope
-) b
-WHERE b.scope > 0
-ORDER BY b.ranked DESC
+-- name: ListBusyLinks :many
+-- ListBusyLinks returns the links that have a busy day from one day on and before another,
+-- with the class of the busiest, the highest first.
+SELECT scope, max(busy)::int AS busy
+FROM rollups
+WHERE day >= @from_day::date AND day < @to_day::date AND busy > 0 AND scope > 0
+GROUP BY scope
+ORDER BY max(busy) DESC, scope
 LIMIT @row_limit;

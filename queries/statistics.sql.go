@@ -95,6 +95,42 @@ func (q *Queries) HasStatistics(ctx context.Context, id int64) (HasStatisticsRow
 	return i, err
 }
 
+const listBusyLinks = `-- name: ListBusyLinks :many
+SELECT scope, max(busy)::int AS busy
+FROM rollups
+WHERE day >= $1::date AND day < $2::date AND busy > 0 AND scope > 0
+GROUP BY scope
+ORDER BY max(busy) DESC, scope
+LIMIT $3
+`
+
+type ListBusyLinksRow struct {
+	Scope int64
+	Busy  int32
+}
+
+// ListBusyLinks returns the links that have a busy day from one day on and before another,
+// with the class of the busiest, the highest first.
+func (q *Queries) ListBusyLinks(ctx context.Context, fromDay time.Time, toDay time.Time, rowLimit int32) ([]ListBusyLinksRow, error) {
+	rows, err := q.db.Query(ctx, listBusyLinks, fromDay, toDay, rowLimit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []ListBusyLinksRow{}
+	for rows.Next() {
+		var i ListBusyLinksRow
+		if err := rows.Scan(&i.Scope, &i.Busy); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const listMonthsOfRollups = `-- name: ListMonthsOfRollups :many
 SELECT DISTINCT date_trunc('month', day)::date AS month
 FROM rollups
@@ -212,113 +248,6 @@ func (q *Queries) NameScopes(ctx context.Context, ids []int64) ([]NameScopesRow,
 	for rows.Next() {
 		var i NameScopesRow
 		if err := rows.Scan(&i.ID, &i.Name, &i.Host); err != nil {
-			return nil, err
-		}
-		items = append(items, i)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
-
-const rankBusyLinks = `-- name: RankBusyLinks :many
-SELECT b.scope::bigint AS scope, b.ranked, b.total_clicks, b.total_people, b.total_visitors
-FROM (
-    SELECT g.scope, sum(g.rank)::bigint AS ranked,
-        (sum(sum(g.clicks)) OVER ())::bigint AS total_clicks, (sum(sum(g.people)) OVER ())::bigint AS total_people,
-        (sum(sum(g.visitors)) OVER ())::bigint AS total_visitors
-    FROM (
-        SELECT p.rank, p.clicks, p.people, p.visitors,
-            (CASE WHEN p.whole AND p.rank < $1::bigint THEN 0 ELSE p.scope END)::bigint AS scope
-        FROM (
-            SELECT o.scope, o.whole, o.clicks, o.people, o.visitors, CASE WHEN $2::text = 'visitors' THEN o.visitors WHEN $2 = 'people' THEN o.people ELSE o.clicks END AS rank
-            FROM (
-                SELECT c.scope, c.whole,
-                    CASE WHEN $3::text = 'people' THEN c.people WHEN $3 = 'robots' THEN c.clicks - c.people ELSE c.clicks END AS clicks,
-                    CASE WHEN $3 = 'robots' THEN 0 ELSE c.people END AS people,
-                    CASE WHEN $3 = 'robots' THEN 0 ELSE c.visitors END AS visitors
-                FROM (
-                    SELECT r.scope, r.clicks, r.people, r.visitors, true AS whole
-                    FROM rollups r
-                    WHERE (r.day >= $4::date AND r.day < $5::date
-                            OR r.day = $6::date AND r.last_at < $7::timestamptz
-                            OR r.day = ANY($8::date[]) AND r.clicks = 1
-                                AND r.last_at >= $9::timestamptz AND r.last_at < $7)
-                        AND r.scope > 0
-                    UNION ALL
-                    SELECT unnest($10::bigint[]), unnest($11::bigint[]), unnest($12::bigint[]),
-                        unnest($13::bigint[]), false
-                ) c
-            ) o
-        ) p
-    ) g
-    GROUP BY g.scope
-) b
-WHERE b.scope > 0
-ORDER BY b.ranked DESC
-LIMIT $14
-`
-
-type RankBusyLinksParams struct {
-	Least          int64
-	RankBy         string
-	Part           string
-	FromDay        time.Time
-	ToDay          time.Time
-	LastDay        *time.Time
-	ToTime         time.Time
-	RaggedDays     []time.Time
-	FromTime       time.Time
-	RaggedScopes   []int64
-	RaggedClicks   []int64
-	RaggedPeople   []int64
-	RaggedVisitors []int64
-	RowLimit       int32
-}
-
-type RankBusyLinksRow struct {
-	Scope         int64
-	Ranked        int64
-	TotalClicks   int64
-	TotalPeople   int64
-	TotalVisitors int64
-}
-
-// RankBusyLinks returns the links with the greatest sums of the days on which they have
-// at least @least of what they are ranked by. All other days are added up as those of
-// no link, so that there are few groups. The totals are those of all links.
-func (q *Queries) RankBusyLinks(ctx context.Context, arg RankBusyLinksParams) ([]RankBusyLinksRow, error) {
-	rows, err := q.db.Query(ctx, rankBusyLinks,
-		arg.Least,
-		arg.RankBy,
-		arg.Part,
-		arg.FromDay,
-		arg.ToDay,
-		arg.LastDay,
-		arg.ToTime,
-		arg.RaggedDays,
-		arg.FromTime,
-		arg.RaggedScopes,
-		arg.RaggedClicks,
-		arg.RaggedPeople,
-		arg.RaggedVisitors,
-		arg.RowLimit,
-	)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	items := []RankBusyLinksRow{}
-	for rows.Next() {
-		var i RankBusyLinksRow
-		if err := rows.Scan(
-			&i.Scope,
-			&i.Ranked,
-			&i.TotalClicks,
-			&i.TotalPeople,
-			&i.TotalVisitors,
-		); err != nil {
 			return nil, err
 		}
 		items = append(items, i)

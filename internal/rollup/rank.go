@@ -23,8 +23,8 @@ type Ranking struct {
 	After *RankAt
 	Limit int
 
-	// candidates is how many links are counted exactly to find the first ones; 0 means
-	// 2000.
+	// candidates is how many links are counted exactly at most, to find the first ones
+	// without counting all; 0 means 2000.
 	candidates int
 	// ragged is how many rows of days that are partly in the range are in memory at
 	// once; 0 means 20,000.
@@ -94,20 +94,19 @@ func CountScopes(ctx context.Context, q *queries.Queries, kind ScopeKind, r Rang
 	return found, err
 }
 
-// Rank returns the first links of a ranking behind a place in it, and the counts of all
-// links of the ranking together. The totals are zero if there is no link behind the
-// place.
+// Rank returns the first links of a ranking behind a place in it, and the totals: of all
+// links, with each visitor counted once, or the sums of those that an owner, a domain or a
+// tag has left. The latter are zero if there is no link behind the place.
 func Rank(ctx context.Context, q *queries.Queries, ranking Ranking) ([]Ranked, Counts, error) {
-	rows, err := ranking.read(ctx, q, ranking.Range, nil)
+	rows, totals, err := ranking.first(ctx, q)
 	if err != nil || len(rows) == 0 {
-		return nil, Counts{}, err
+		return nil, totals, err
 	}
 	ranked, scopes, place := make([]Ranked, len(rows)), make([]int64, len(rows)), map[int64]int{}
 	for i, row := range rows {
 		ranked[i] = Ranked{row.Scope, Compared{Counts: Counts{row.Clicks, row.People, row.Visitors}}, RankAt{row.Rank, row.Scope}}
 		scopes[i], place[row.Scope] = row.Scope, i
 	}
-	totals := Counts{rows[0].TotalClicks, rows[0].TotalPeople, rows[0].TotalVisitors}
 	if !ranking.Range.Compared() {
 		return ranked, totals, nil
 	}
@@ -117,6 +116,27 @@ func Rank(ctx context.Context, q *queries.Queries, ranking Ranking) ([]Ranked, C
 		ranked[place[row.Scope]].Previous = Counts{row.Clicks, row.People, row.Visitors}
 	}
 	return ranked, totals, err
+}
+
+// first returns the first links, and the totals.
+func (k Ranking) first(ctx context.Context, q *queries.Queries) (rows []queries.RankScopesRow, totals Counts, err error) {
+	if k.UserID != nil || k.DomainID != nil || k.Tag != nil {
+		if rows, err = k.read(ctx, q, k.Range, nil); len(rows) > 0 {
+			totals = Counts{rows[0].TotalClicks, rows[0].TotalPeople, rows[0].TotalVisitors}
+		}
+		return rows, totals, err
+	}
+	all, err := Read(ctx, q, Query{Range: oneBucket(k.Range.From, k.Range.To), Filter: k.Filter})
+	if err != nil {
+		return nil, Counts{}, err
+	}
+	if !k.Least && k.After == nil && k.By != RankByValue {
+		if rows, err = k.readBusiest(ctx, q); rows != nil || err != nil {
+			return rows, all.Totals, err
+		}
+	}
+	rows, err = k.read(ctx, q, k.Range, nil)
+	return rows, all.Totals, err
 }
 
 // read ranks links by one range, or scopes, if these are not nil.
@@ -140,69 +160,57 @@ func (k Ranking) read(ctx context.Context, q *queries.Queries, r Range, scopes [
 	if err := k.addRagged(ctx, q, r, &p); err != nil {
 		return nil, err
 	}
-	if scopes == nil && k.ofBusiest() {
-		if rows, err := k.readBusiest(ctx, q, p); rows != nil || err != nil {
-			return rows, err
-		}
-	}
-	return rankScopes(ctx, q, p)
-}
-
-func rankScopes(ctx context.Context, q *queries.Queries, p queries.RankScopesParams) ([]queries.RankScopesRow, error) {
 	rows, err := q.RankScopes(ctx, p)
-	if err != nil {
-		return nil, fmt.Errorf("rank scopes: %w", err)
-	}
-	return rows, nil
+	return rows, wrap("rank scopes", err)
 }
 
-// ofBusiest reports whether the ranking begins with the busiest of all links.
-func (k Ranking) ofBusiest() bool {
-	return k.Limit <= k.mostBusy() && !k.Least && k.After == nil && k.By != RankByValue && k.UserID == nil && k.DomainID == nil && k.Tag == nil
-}
-
-// mostBusy is how many links are counted exactly to find the first ones.
-func (k Ranking) mostBusy() int { return cmp.Or(k.candidates, 2000) }
-
-// busyFrom is the number of clicks from which on a day of a link counts as busy: most
-// days of most links have a single click.
-const busyFrom = 2
-
-// readBusiest ranks the busiest of all links without adding up the days of every link,
-// which takes five times as long. It adds up the busy days only, since on all others
-// together a link cannot have more than a click a day. Only links that may be among the
-// first even so are counted exactly. It returns nil if it cannot tell which they are.
-func (k Ranking) readBusiest(ctx context.Context, q *queries.Queries, p queries.RankScopesParams) ([]queries.RankScopesRow, error) {
-	candidates := k.mostBusy()
-	busy, err := q.RankBusyLinks(ctx, queries.RankBusyLinksParams{
-		Least: busyFrom, Part: p.Part, RankBy: p.RankBy, FromDay: p.FromDay, ToDay: p.ToDay, RaggedScopes: p.RaggedScopes,
-		RaggedClicks: p.RaggedClicks, RaggedPeople: p.RaggedPeople, RaggedVisitors: p.RaggedVisitors, RowLimit: int32(candidates),
-		LastDay: p.LastDay, FromTime: p.FromTime, ToTime: p.ToTime, RaggedDays: p.RaggedDays,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("rank busy links: %w", err)
-	}
-	if len(busy) < k.Limit {
+// readBusiest ranks the busiest of all links without adding up the days of every link. In
+// n days, a link that never has more than c clicks a day has at most n*c: once it is known
+// how many clicks the last place takes, few links are left that may have them. It returns
+// nil if it cannot tell which they are.
+func (k Ranking) readBusiest(ctx context.Context, q *queries.Queries) ([]queries.RankScopesRow, error) {
+	if k.Range.empty() {
 		return nil, nil
 	}
-	days := int64(p.ToDay.Sub(p.FromDay)/(24*time.Hour)) + 2 // with those that are partly in the range
-	others := days * (busyFrom - 1)                          // most that a link can have on days that are not busy
-	if len(busy) == candidates {
-		others += busy[candidates-1].Ranked
+	from, to := k.Range.days()
+	most := cmp.Or(k.candidates, 2000)
+	busy, err := q.ListBusyLinks(ctx, from, to, int32(most))
+	if err != nil {
+		return nil, fmt.Errorf("list busy links: %w", err)
 	}
-	if busy[k.Limit-1].Ranked <= others {
+	scopes := make([]int64, len(busy))
+	for i, b := range busy {
+		scopes[i] = b.Scope
+	}
+	counted := min(2*k.Limit, len(busy))
+	rows, err := k.read(ctx, q, k.Range, scopes[:counted])
+	if err != nil || len(rows) < k.Limit {
+		return nil, err
+	}
+	days := int64(to.Sub(from) / (24 * time.Hour))
+	others := 0 // the class of the busiest days of links that cannot have as many
+	for others < lastClass-1 && days*mostOfClass(others+1) < rows[k.Limit-1].Rank {
+		others++
+	}
+	if days*mostOfClass(others) >= rows[k.Limit-1].Rank || len(busy) == most && int(busy[most-1].Busy) > others {
 		return nil, nil
 	}
-	for _, b := range busy {
-		p.Scopes = append(p.Scopes, b.Scope)
+	candidates := len(busy)
+	for candidates > 0 && int(busy[candidates-1].Busy) <= others {
+		candidates--
 	}
-	keepRagged(&p)
-	rows, err := rankScopes(ctx, q, p)
-	for i := range rows {
-		rows[i].TotalClicks, rows[i].TotalPeople, rows[i].TotalVisitors = busy[0].TotalClicks, busy[0].TotalPeople, busy[0].TotalVisitors
+	if candidates <= counted {
+		return rows, nil
 	}
-	return rows, err
+	return k.read(ctx, q, k.Range, scopes[:candidates])
 }
+
+// The column busy of rollups is the class of a day: 0 below 4 clicks, and another one from
+// each power of two on. The last one has no bound.
+const lastClass = 16
+
+// mostOfClass returns the most clicks that a day of a class other than the last can have.
+func mostOfClass(class int) int64 { return 1<<(class+2) - 1 }
 
 // addRagged adds the counts of days that are only partly in the range.
 func (k Ranking) addRagged(ctx context.Context, q *queries.Queries, r Range, p *queries.RankScopesParams) error {
@@ -260,22 +268,4 @@ func addRow(ctx context.Context, q *queries.Queries, r Range, row queries.ReadRa
 	p.RaggedScopes, p.RaggedClicks = append(p.RaggedScopes, row.Scope), append(p.RaggedClicks, sum.Clicks)
 	p.RaggedPeople, p.RaggedVisitors = append(p.RaggedPeople, sum.People), append(p.RaggedVisitors, sum.Visitors)
 	return nil
-}
-
-// keepRagged leaves only the ragged counts of the scopes that count.
-func keepRagged(p *queries.RankScopesParams) {
-	keep := make(map[int64]bool, len(p.Scopes))
-	for _, scope := range p.Scopes {
-		keep[scope] = true
-	}
-	n := 0
-	for i, scope := range p.RaggedScopes {
-		if keep[scope] {
-			p.RaggedScopes[n], p.RaggedClicks[n] = scope, p.RaggedClicks[i]
-			p.RaggedPeople[n], p.RaggedVisitors[n] = p.RaggedPeople[i], p.RaggedVisitors[i]
-			n++
-		}
-	}
-	p.RaggedScopes, p.RaggedClicks = p.RaggedScopes[:n], p.RaggedClicks[:n]
-	p.RaggedPeople, p.RaggedVisitors = p.RaggedPeople[:n], p.RaggedVisitors[:n]
 }

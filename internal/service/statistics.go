@@ -318,6 +318,7 @@ type Snapshot struct {
 	ctx     context.Context
 	actor   Actor
 	q       *queries.Queries
+	planned *queries.Queries // for queries whose filters make the plan
 	now     time.Time
 	fresh   rollup.Freshness
 }
@@ -330,7 +331,7 @@ func (s *Service) InSnapshot(ctx context.Context, actor Actor, do func(*Snapshot
 	}
 	options := pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}
 	return pgx.BeginTxFunc(ctx, s.Pool, options, func(tx pgx.Tx) (err error) {
-		p := &Snapshot{service: s, ctx: ctx, actor: actor, q: queries.New(queries.Planned{DBTX: tx}), now: time.Now()}
+		p := &Snapshot{service: s, ctx: ctx, actor: actor, q: queries.New(tx), planned: queries.New(queries.Planned{DBTX: tx}), now: time.Now()}
 		if p.fresh, err = rollup.ReadFreshness(ctx, p.q); err != nil {
 			return err
 		}
@@ -466,7 +467,12 @@ func (c *counting) findLink() (int64, error) {
 	return id, err
 }
 
-func (c *counting) read() (rollup.Statistics, error) { return rollup.Read(c.ctx, c.q, c.query) }
+func (c *counting) read() (rollup.Statistics, error) {
+	if c.query.NeedsEvents() {
+		return rollup.Read(c.ctx, c.planned, c.query)
+	}
+	return rollup.Read(c.ctx, c.q, c.query)
+}
 
 // previous returns the counts of the range to compare with, nil if there is none.
 func (c *counting) previous(n rollup.Counts) *Counts {
@@ -573,7 +579,7 @@ func (c *counting) byLinks(page BreakdownPage, o order) (Breakdown, error) {
 		}
 		k.After = &rollup.RankAt{Rank: page.After.Rank, Scope: scope}
 	}
-	ranked, totals, err := rollup.Rank(c.ctx, c.q, k)
+	ranked, totals, err := rollup.Rank(c.ctx, c.planned, k)
 	if err != nil {
 		return Breakdown{}, err
 	}
@@ -627,7 +633,7 @@ func (c *counting) byScopes(page BreakdownPage, o order) (Breakdown, error) {
 	if err != nil {
 		return Breakdown{}, err
 	}
-	counts, err := rollup.CountScopes(c.ctx, c.q, of, c.query.Range, c.query.Filter)
+	counts, err := rollup.CountScopes(c.ctx, c.planned, of, c.query.Range, c.query.Filter)
 	if err != nil {
 		return Breakdown{}, err
 	}
