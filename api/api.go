@@ -43,6 +43,8 @@ const (
 	// requestTimeout bounds how long a management request may take, including the wait
 	// for a connection. A request that takes longer is answered with 503.
 	requestTimeout = 5 * time.Second
+	// bulkTimeout is the same for requests that work on many links.
+	bulkTimeout = 30 * time.Second
 
 	readTimeout  = 30 * time.Second
 	writeTimeout = 30 * time.Second
@@ -221,6 +223,9 @@ func (a *API) routes() {
 
 	manageList(a, route{"GET", "/urls", service.ReadsLinks, 200, "List links"}, a.listURLs, a.exportURLs)
 	manage(a, route{"POST", "/urls", service.WritesLinks, 201, "Create a link"}, a.createURL)
+	manage(a, route{"PATCH", "/urls/bulk", service.WritesLinks, 200, "Change many links"}, a.changeURLs)
+	manage(a, route{"DELETE", "/urls/bulk", service.WritesLinks, 200, "Delete many links"}, a.deleteURLs)
+	manage(a, route{"POST", "/urls/bulk", service.WritesLinks, 200, "Create many links"}, a.createURLs)
 	manage(a, route{"GET", "/urls/{id}", service.ReadsLinks, 200, "Get a link"}, a.getURL)
 	manage(a, route{"PUT", "/urls/{id}", service.WritesLinks, 200, "Update a link"}, a.updateURL)
 	manage(a, route{"PATCH", "/urls/{id}", service.WritesLinks, 200, "Change a link"}, a.updateURL)

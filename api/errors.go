@@ -233,6 +233,8 @@ func rephrase(message string) string {
 		return "must be an integer"
 	case "invalid boolean":
 		return "must be true or false"
+	case "unexpected property":
+		return "is not known"
 	}
 	message = strings.TrimPrefix(message, "invalid value: ") // before what a parameter says itself
 	if rest, ok := strings.CutPrefix(message, "expected value to be one of \""); ok {

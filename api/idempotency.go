@@ -52,7 +52,9 @@ func repeat(c *fiber.Ctx, o *service.Once, first *service.KeptAnswer) error {
 	if subtle.ConstantTimeCompare(first.Request, o.Hash[:]) != 1 {
 		return errKeyOther
 	}
-	c.Set(fiber.HeaderLocation, first.Location)
+	if first.Location != "" {
+		c.Set(fiber.HeaderLocation, first.Location)
+	}
 	c.Set(fiber.HeaderContentType, fiber.MIMEApplicationJSON)
 	return c.Status(first.Status).Send(first.Body)
 }

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -17,6 +18,7 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"github.com/signpost/signpost/internal/links"
+	"github.com/signpost/signpost/internal/service"
 )
 
 // route declares one route of the management API.
@@ -56,7 +58,7 @@ func (r headToo) Add(method, path string, handlers ...fiber.Handler) fiber.Route
 }
 
 // manage registers a route of the management API. The context of the handler holds the
-// actor and ends after requestTimeout. Errors of the handler are answered as in
+// actor and ends after requestTimeout, or bulkTimeout. Errors of the handler are answered as in
 // fromError.
 func manage[I, O any](a *API, r route, handler func(context.Context, *I) (*O, error)) {
 	huma.Register(a.huma, a.operation(r), func(ctx context.Context, in *I) (*O, error) {
@@ -71,7 +73,11 @@ func manage[I, O any](a *API, r route, handler func(context.Context, *I) (*O, er
 func (a *API) operation(r route) huma.Operation {
 	resource, _, _ := strings.Cut(r.path[1:], "/")
 	errs := []int{401, 403, 404, 429, 503}
-	if r.method != http.MethodGet && r.method != http.MethodDelete {
+	name, timeout := r.method+" "+r.path, requestTimeout
+	if r.path == "/urls/bulk" {
+		timeout = bulkTimeout
+	}
+	if r.method != http.MethodGet && r.method != http.MethodDelete || deletesMany[name] {
 		errs = append(errs, 409, 413, 415)
 	}
 	op := huma.Operation{
@@ -84,11 +90,12 @@ func (a *API) operation(r route) huma.Operation {
 		DefaultStatus: r.status,
 		Errors:        append(errs, http.StatusBadRequest),
 		Security:      []map[string][]string{{tokenScheme: {}}},
-		Middlewares:   huma.Middlewares{a.guard(r.role)},
+		Middlewares:   huma.Middlewares{a.guard(r.role, timeout)},
 		// guard has read the body, within its own bound.
-		MaxBodyBytes: 2 * maxBody,
+		MaxBodyBytes:     2 * maxBody,
+		SkipValidateBody: ownChecks[name],
 	}
-	if name := r.method + " " + r.path; onceRoutes[name] {
+	if onceRoutes[name] {
 		op.Middlewares = append(op.Middlewares, a.once(name))
 		op.Parameters = append(op.Parameters, onceParam())
 	}
@@ -96,16 +103,25 @@ func (a *API) operation(r route) huma.Operation {
 }
 
 // onceRoutes are the routes with a JSON body that accept an Idempotency-Key.
-var onceRoutes = map[string]bool{"POST /users": true, "POST /urls": true}
+var onceRoutes = map[string]bool{
+	"POST /users": true, "POST /urls": true, "POST /urls/bulk": true, "PATCH /urls/bulk": true, "DELETE /urls/bulk": true,
+}
+
+// deletesMany are the routes with the method DELETE that have a body.
+var deletesMany = map[string]bool{"DELETE /urls/bulk": true}
+
+// ownChecks are the routes whose bodies only the service checks, so that one wrong thing
+// in a list does not refuse the others.
+var ownChecks = map[string]bool{"POST /urls/bulk": true}
 
 // guard rejects a request to the management API unless its token and its body are
 // valid, and gives it a deadline. The request takes a place among the requests while it
 // is worked on, but not while its client sends the body.
-func (a *API) guard(role Role) func(huma.Context, func(huma.Context)) {
+func (a *API) guard(role Role, timeout time.Duration) func(huma.Context, func(huma.Context)) {
 	return func(h huma.Context, next func(huma.Context)) {
 		c := humafiber.Unwrap(h)
 		c.Set(fiber.HeaderCacheControl, "no-store")
-		base, cancel := context.WithTimeout(c.UserContext(), requestTimeout)
+		base, cancel := context.WithTimeout(c.UserContext(), timeout)
 		defer cancel()
 		c.SetUserContext(base)
 		err := a.admitInPlace(c, role)
@@ -191,8 +207,9 @@ func readBody(c *fiber.Ctx, stream io.Reader, length int, check bodyCheck) error
 	case len(body) > maxBody:
 		return tooLarge("the body must be at most 1 MiB")
 	}
-	switch string(request.Header.Method()) {
-	case http.MethodPost, http.MethodPut, http.MethodPatch:
+	method := string(request.Header.Method())
+	switch {
+	case method == http.MethodPost, method == http.MethodPut, method == http.MethodPatch, deletesMany[method+" "+c.Path()]:
 		if err := check(&request.Header, body); err != nil {
 			return err
 		}
@@ -245,7 +262,7 @@ func isJSON(contentType string) bool {
 // maxValues is the largest number of commas in a JSON body. A wrong value costs Huma a
 // thousand times its size: a list of half a million values, in 1 MiB, took 226 MiB and
 // more than a second.
-const maxValues = 10_000
+const maxValues = service.MaxBulk + 100 // the ids of a request, and some fields
 
 type ownHostsKey struct{}
 

@@ -61,7 +61,7 @@ func (s served) takesJSON() bool {
 	case "/imports", "/imports/preview", "/users/bulk", "/imports/:id/cancel", "/imports/:id/retry", "/imports/:id/undo", "/admin/batches/:batch/retry":
 		return false
 	}
-	return s.method == "POST" || s.method == "PUT" || s.method == "PATCH"
+	return s.method == "POST" || s.method == "PUT" || s.method == "PATCH" || s.method == "DELETE" && s.pattern == "/urls/bulk"
 }
 
 // open are the routes that need no token, by pattern.
@@ -259,9 +259,9 @@ func TestMethods(t *testing.T) {
 		strings.Repeat("X", 200),
 	}
 	for path, served := range allowed {
-		// The word bulk might also be the id of a user.
-		if path == "/users/bulk" {
-			served = append(served, allowed["/users/1"]...)
+		// The word bulk might also be the id of a user or link.
+		if resource, bulk := strings.CutSuffix(path, "/bulk"); bulk {
+			served = append(served, allowed[resource+"/1"]...)
 		}
 		if path == "/imports/preview" { // likewise
 			served = append(served, allowed["/imports/1"]...)

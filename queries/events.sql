@@ -6,6 +6,14 @@
 INSERT INTO events (occurred_at, url_id, user_id, event_type, details)
 VALUES (clock_timestamp(), @url_id, @user_id, @event_type, @details);
 
+-- name: InsertChangeEvents :exec
+-- InsertChangeEvents is InsertChangeEvent for many links. The details are JSON.
+INSERT INTO events (occurred_at, url_id, user_id, event_type, details)
+SELECT clock_timestamp(), r.url_id, r.user_id, @event_type::text, r.details::jsonb
+FROM (
+    SELECT unnest(@url_ids::bigint[]) AS url_id, unnest(@user_ids::bigint[]) AS user_id, unnest(@details::text[]) AS details
+) r;
+
 -- name: ForgetUser :exec
 -- ForgetUser removes the name and the e-mail address of a deleted user from events that
 -- are changes of the user. It looks only at the newest @row_limit events of the user,

@@ -265,6 +265,32 @@ func (q *Queries) InsertChangeEvent(ctx context.Context, arg InsertChangeEventPa
 	return err
 }
 
+const insertChangeEvents = `-- name: InsertChangeEvents :exec
+INSERT INTO events (occurred_at, url_id, user_id, event_type, details)
+SELECT clock_timestamp(), r.url_id, r.user_id, $1::text, r.details::jsonb
+FROM (
+    SELECT unnest($2::bigint[]) AS url_id, unnest($3::bigint[]) AS user_id, unnest($4::text[]) AS details
+) r
+`
+
+type InsertChangeEventsParams struct {
+	EventType string
+	URLIds    []int64
+	UserIds   []int64
+	Details   []string
+}
+
+// InsertChangeEvents is InsertChangeEvent for many links. The details are JSON.
+func (q *Queries) InsertChangeEvents(ctx context.Context, arg InsertChangeEventsParams) error {
+	_, err := q.db.Exec(ctx, insertChangeEvents,
+		arg.EventType,
+		arg.URLIds,
+		arg.UserIds,
+		arg.Details,
+	)
+	return err
+}
+
 const listEventsDown = `-- name: ListEventsDown :many
 SELECT id, occurred_at, url_id, user_id, event_type, bot, kind, trigger, country, browser, os, device, referrer_host, details
 FROM events

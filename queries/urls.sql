@@ -430,3 +430,54 @@ SELECT CASE
     )
     ELSE 0
 END::bigint AS id;
+
+-- name: ReadURLs :many
+-- ReadURLs returns those of the links with some ids that pass the filters.
+SELECT sqlc.embed(u), d.host
+FROM urls u
+JOIN domains d ON d.id = u.domain_id
+WHERE u.id = ANY(@ids::bigint[])
+    AND (sqlc.narg(user_id)::bigint IS NULL OR u.user_id = sqlc.narg(user_id))
+    AND (sqlc.narg(domain_id)::bigint IS NULL OR u.domain_id = sqlc.narg(domain_id))
+    AND (sqlc.narg(is_active)::boolean IS NULL OR u.is_active = sqlc.narg(is_active))
+    AND (sqlc.narg(tag)::text IS NULL OR u.tags @> ARRAY[sqlc.narg(tag)::text])
+    AND (sqlc.narg(search)::text IS NULL OR u.title ILIKE sqlc.narg(search) OR u.original_url ILIKE sqlc.narg(search))
+ORDER BY u.id;
+
+-- name: ChangeURLs :exec
+-- ChangeURLs is UpdateURL for many links and for the fields that many can be given at
+-- once. Tags are joined by '|'.
+UPDATE urls u
+SET tags = string_to_array(r.tags, '|'), is_active = r.is_active, updated_at = clock_timestamp(),
+    undo_of = CASE WHEN @decides_active::boolean THEN NULL ELSE u.undo_of END
+FROM (
+    SELECT unnest(@ids::bigint[]) AS id, unnest(@tags::text[]) AS tags, unnest(@is_actives::boolean[]) AS is_active
+) r
+WHERE u.id = r.id;
+
+-- name: CreateURLs :many
+-- CreateURLs is CreateURL for many links: those whose code is free, in their order. Tags
+-- are joined by '|', an empty title means that there is none, and the zero time that the
+-- link does not end.
+INSERT INTO urls (
+    user_id, domain_id, short_code, original_url, title, tags, is_active, expires_at, redirect_status, forward_query
+)
+SELECT r.user_id, r.domain_id, r.short_code, r.original_url, NULLIF(r.title, ''), string_to_array(r.tags, '|'), r.is_active,
+    NULLIF(r.expires_at, '0001-01-01 00:00:00+00'), r.redirect_status, r.forward_query
+FROM (
+    SELECT
+        unnest(@places::bigint[]) AS place,
+        unnest(@user_ids::bigint[]) AS user_id,
+        unnest(@domain_ids::bigint[]) AS domain_id,
+        unnest(@short_codes::text[]) AS short_code,
+        unnest(@original_urls::text[]) AS original_url,
+        unnest(@titles::text[]) AS title,
+        unnest(@tags::text[]) AS tags,
+        unnest(@is_actives::boolean[]) AS is_active,
+        unnest(@expires_ats::timestamptz[]) AS expires_at,
+        unnest(@redirect_statuses::smallint[]) AS redirect_status,
+        unnest(@forward_queries::boolean[]) AS forward_query
+) r
+ORDER BY r.place
+ON CONFLICT (short_code, domain_id) DO NOTHING
+RETURNING *;

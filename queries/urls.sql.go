@@ -11,6 +11,35 @@ import (
 	"time"
 )
 
+const changeURLs = `-- name: ChangeURLs :exec
+UPDATE urls u
+SET tags = string_to_array(r.tags, '|'), is_active = r.is_active, updated_at = clock_timestamp(),
+    undo_of = CASE WHEN $1::boolean THEN NULL ELSE u.undo_of END
+FROM (
+    SELECT unnest($2::bigint[]) AS id, unnest($3::text[]) AS tags, unnest($4::boolean[]) AS is_active
+) r
+WHERE u.id = r.id
+`
+
+type ChangeURLsParams struct {
+	DecidesActive bool
+	Ids           []int64
+	Tags          []string
+	IsActives     []bool
+}
+
+// ChangeURLs is UpdateURL for many links and for the fields that many can be given at
+// once. Tags are joined by '|'.
+func (q *Queries) ChangeURLs(ctx context.Context, arg ChangeURLsParams) error {
+	_, err := q.db.Exec(ctx, changeURLs,
+		arg.DecidesActive,
+		arg.Ids,
+		arg.Tags,
+		arg.IsActives,
+	)
+	return err
+}
+
 const createURL = `-- name: CreateURL :one
 INSERT INTO urls (
     user_id, domain_id, short_code, original_url, title, tags, is_active, expires_at, redirect_status, forward_query
@@ -70,6 +99,100 @@ func (q *Queries) CreateURL(ctx context.Context, arg CreateURLParams) (URL, erro
 		&i.DomainID,
 	)
 	return i, err
+}
+
+const createURLs = `-- name: CreateURLs :many
+INSERT INTO urls (
+    user_id, domain_id, short_code, original_url, title, tags, is_active, expires_at, redirect_status, forward_query
+)
+SELECT r.user_id, r.domain_id, r.short_code, r.original_url, NULLIF(r.title, ''), string_to_array(r.tags, '|'), r.is_active,
+    NULLIF(r.expires_at, '0001-01-01 00:00:00+00'), r.redirect_status, r.forward_query
+FROM (
+    SELECT
+        unnest($1::bigint[]) AS place,
+        unnest($2::bigint[]) AS user_id,
+        unnest($3::bigint[]) AS domain_id,
+        unnest($4::text[]) AS short_code,
+        unnest($5::text[]) AS original_url,
+        unnest($6::text[]) AS title,
+        unnest($7::text[]) AS tags,
+        unnest($8::boolean[]) AS is_active,
+        unnest($9::timestamptz[]) AS expires_at,
+        unnest($10::smallint[]) AS redirect_status,
+        unnest($11::boolean[]) AS forward_query
+) r
+ORDER BY r.place
+ON CONFLICT (short_code, domain_id) DO NOTHING
+RETURNING id, user_id, short_code, original_url, title, tags, is_active, expires_at, redirect_status, forward_query, imported_clicks, version, created_at, updated_at, import_id, import_line, import_touched, undo_of, domain_id
+`
+
+type CreateURLsParams struct {
+	Places           []int64
+	UserIds          []int64
+	DomainIds        []int64
+	ShortCodes       []string
+	OriginalUrls     []string
+	Titles           []string
+	Tags             []string
+	IsActives        []bool
+	ExpiresAts       []time.Time
+	RedirectStatuses []int16
+	ForwardQueries   []bool
+}
+
+// CreateURLs is CreateURL for many links: those whose code is free, in their order. Tags
+// are joined by '|', an empty title means that there is none, and the zero time that the
+// link does not end.
+func (q *Queries) CreateURLs(ctx context.Context, arg CreateURLsParams) ([]URL, error) {
+	rows, err := q.db.Query(ctx, createURLs,
+		arg.Places,
+		arg.UserIds,
+		arg.DomainIds,
+		arg.ShortCodes,
+		arg.OriginalUrls,
+		arg.Titles,
+		arg.Tags,
+		arg.IsActives,
+		arg.ExpiresAts,
+		arg.RedirectStatuses,
+		arg.ForwardQueries,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []URL{}
+	for rows.Next() {
+		var i URL
+		if err := rows.Scan(
+			&i.ID,
+			&i.UserID,
+			&i.ShortCode,
+			&i.OriginalURL,
+			&i.Title,
+			&i.Tags,
+			&i.IsActive,
+			&i.ExpiresAt,
+			&i.RedirectStatus,
+			&i.ForwardQuery,
+			&i.ImportedClicks,
+			&i.Version,
+			&i.CreatedAt,
+			&i.UpdatedAt,
+			&i.ImportID,
+			&i.ImportLine,
+			&i.ImportTouched,
+			&i.UndoOf,
+			&i.DomainID,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 const deleteURL = `-- name: DeleteURL :execrows
@@ -628,6 +751,82 @@ SELECT set_config('enable_seqscan', 'off', true), set_config('enable_indexscan',
 func (q *Queries) PreferBitmaps(ctx context.Context, milliseconds int64) error {
 	_, err := q.db.Exec(ctx, preferBitmaps, milliseconds)
 	return err
+}
+
+const readURLs = `-- name: ReadURLs :many
+SELECT u.id, u.user_id, u.short_code, u.original_url, u.title, u.tags, u.is_active, u.expires_at, u.redirect_status, u.forward_query, u.imported_clicks, u.version, u.created_at, u.updated_at, u.import_id, u.import_line, u.import_touched, u.undo_of, u.domain_id, d.host
+FROM urls u
+JOIN domains d ON d.id = u.domain_id
+WHERE u.id = ANY($1::bigint[])
+    AND ($2::bigint IS NULL OR u.user_id = $2)
+    AND ($3::bigint IS NULL OR u.domain_id = $3)
+    AND ($4::boolean IS NULL OR u.is_active = $4)
+    AND ($5::text IS NULL OR u.tags @> ARRAY[$5::text])
+    AND ($6::text IS NULL OR u.title ILIKE $6 OR u.original_url ILIKE $6)
+ORDER BY u.id
+`
+
+type ReadURLsParams struct {
+	Ids      []int64
+	UserID   *int64
+	DomainID *int64
+	IsActive *bool
+	Tag      *string
+	Search   *string
+}
+
+type ReadURLsRow struct {
+	URL  URL
+	Host *string
+}
+
+// ReadURLs returns those of the links with some ids that pass the filters.
+func (q *Queries) ReadURLs(ctx context.Context, arg ReadURLsParams) ([]ReadURLsRow, error) {
+	rows, err := q.db.Query(ctx, readURLs,
+		arg.Ids,
+		arg.UserID,
+		arg.DomainID,
+		arg.IsActive,
+		arg.Tag,
+		arg.Search,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []ReadURLsRow{}
+	for rows.Next() {
+		var i ReadURLsRow
+		if err := rows.Scan(
+			&i.URL.ID,
+			&i.URL.UserID,
+			&i.URL.ShortCode,
+			&i.URL.OriginalURL,
+			&i.URL.Title,
+			&i.URL.Tags,
+			&i.URL.IsActive,
+			&i.URL.ExpiresAt,
+			&i.URL.RedirectStatus,
+			&i.URL.ForwardQuery,
+			&i.URL.ImportedClicks,
+			&i.URL.Version,
+			&i.URL.CreatedAt,
+			&i.URL.UpdatedAt,
+			&i.URL.ImportID,
+			&i.URL.ImportLine,
+			&i.URL.ImportTouched,
+			&i.URL.UndoOf,
+			&i.URL.DomainID,
+			&i.Host,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 const resolveLinks = `-- name: ResolveLinks :many

@@ -79,12 +79,21 @@ type by struct {
 	Name    string `json:"name"`
 }
 
+// encode returns the JSON of the details of a change that the actor made.
+func (d changeDetails) encode(actor Actor) ([]byte, error) {
+	d.By = by{TokenID: actor.TokenID, Name: actor.Name}
+	text, err := json.Marshal(d)
+	if err != nil {
+		return nil, fmt.Errorf("encode details: %w", err)
+	}
+	return text, nil
+}
+
 // record writes the event of a change that the actor made, in the transaction of q.
 func record(ctx context.Context, q *queries.Queries, actor Actor, event string, urlID, userID *int64, details changeDetails) error {
-	details.By = by{TokenID: actor.TokenID, Name: actor.Name}
-	text, err := json.Marshal(details)
+	text, err := details.encode(actor)
 	if err != nil {
-		return fmt.Errorf("encode details: %w", err)
+		return err
 	}
 	return q.InsertChangeEvent(ctx, queries.InsertChangeEventParams{
 		URLID: urlID, UserID: userID, EventType: event, Details: text,

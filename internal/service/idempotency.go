@@ -117,8 +117,23 @@ func (o *Once) Keep(ctx context.Context, q *queries.Queries, status int, locatio
 	return nil
 }
 
-// The statuses that are stored with the answers to a creation and to an upload.
-const statusCreated, statusAccepted = 201, 202
+// keep stores the answer that has a thing as its body.
+func (o *Once) keep(ctx context.Context, q *queries.Queries, status int, location string, thing any) error {
+	if o == nil {
+		return nil
+	}
+	var answer bytes.Buffer
+	encoder := json.NewEncoder(&answer)
+	encoder.SetEscapeHTML(false)
+	if err := encoder.Encode(thing); err != nil {
+		return fmt.Errorf("encode answer: %w", err)
+	}
+	return o.Keep(ctx, q, status, location, answer.Bytes())
+}
+
+// The statuses that are stored with the answers to a request about many things, to a
+// creation and to an upload.
+const statusOK, statusCreated, statusAccepted = 200, 201, 202
 
 // create makes a thing in a transaction of its own, once for the request's key. The
 // function do returns the thing and its path.
@@ -128,16 +143,10 @@ func create[T any](ctx context.Context, s *Service, once *Once, do func(*queries
 			return err
 		}
 		var path string
-		if thing, path, err = do(q); err != nil || once == nil {
+		if thing, path, err = do(q); err != nil {
 			return err
 		}
-		var answer bytes.Buffer
-		encoder := json.NewEncoder(&answer)
-		encoder.SetEscapeHTML(false)
-		if err := encoder.Encode(thing); err != nil {
-			return fmt.Errorf("encode answer: %w", err)
-		}
-		return once.Keep(ctx, q, statusCreated, path, answer.Bytes())
+		return once.keep(ctx, q, statusCreated, path, thing)
 	})
 	return thing, err
 }

@@ -174,24 +174,18 @@ func (s *Service) getLink(ctx context.Context, q *queries.Queries, actor Actor, 
 // behind.
 const drawTries = 5
 
+var errNoCode = Unavailable("no free code was found, try again")
+
 // CreateLink makes a link. user_id and original_url are required. If no code is given,
 // one is drawn.
 func (s *Service) CreateLink(ctx context.Context, actor Actor, in LinkFields, once *Once) (Link, error) {
 	if err := actor.Require(WritesLinks); err != nil {
 		return Link{}, err
 	}
-	f := in.CheckNew(s.OwnHosts)
-	if !in.UserID.Sent {
-		f.Add("user_id", "is required")
-	}
-	if !in.OriginalURL.Sent {
-		f.Add("original_url", "is required")
-	}
-	if err := f.Err(); err != nil {
+	if err := s.checkWhole(in).Err(); err != nil {
 		return Link{}, err
 	}
-	fresh := Link{Tags: []string{}, IsActive: true, RedirectStatus: 302}
-	fresh.apply(in)
+	fresh := freshLink(in)
 	if fresh.ShortCode != "" {
 		return s.insertLink(ctx, actor, fresh, in.Domain, once)
 	}
@@ -202,7 +196,26 @@ func (s *Service) CreateLink(ctx context.Context, actor Actor, in LinkFields, on
 			return link, err
 		}
 	}
-	return Link{}, Unavailable("no free code was found, try again")
+	return Link{}, errNoCode
+}
+
+// checkWhole returns the faults of a new link whose fields have all been sent.
+func (s *Service) checkWhole(in LinkFields) Faults {
+	f := in.CheckNew(s.OwnHosts)
+	if !in.UserID.Sent {
+		f.Add("user_id", "is required")
+	}
+	if !in.OriginalURL.Sent {
+		f.Add("original_url", "is required")
+	}
+	return f
+}
+
+// freshLink returns the link that fields describe which have been checked.
+func freshLink(in LinkFields) Link {
+	fresh := Link{Tags: []string{}, IsActive: true, RedirectStatus: 302}
+	fresh.apply(in)
+	return fresh
 }
 
 func (s *Service) insertLink(ctx context.Context, actor Actor, fresh Link, domain Optional[string], once *Once) (Link, error) {
@@ -366,11 +379,16 @@ func (s *Service) linksOf(ctx context.Context, ids []int64) ([]Link, error) {
 
 // recordLink writes the event of a change of a link, in the transaction of q.
 func recordLink(ctx context.Context, q *queries.Queries, actor Actor, event string, l Link, c changes) error {
+	return record(ctx, q, actor, event, &l.ID, &l.UserID, detailsOf(l, c))
+}
+
+// detailsOf returns the details of the event of a change of a link.
+func detailsOf(l Link, c changes) changeDetails {
 	details := changeDetails{Entity: "url", ShortCode: l.ShortCode, OriginalURL: l.OriginalURL, Changes: c}
 	if !l.IsOnMainDomain() {
 		details.Domain = l.Domain
 	}
-	return record(ctx, q, actor, event, &l.ID, &l.UserID, details)
+	return details
 }
 
 // GetLinks returns the links with these ids, without those that there are not.
