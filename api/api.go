@@ -233,6 +233,11 @@ func (a *API) routes() {
 	manageQR(a, route{"GET", "/urls/{id}/qr.svg", service.ReadsLinks, 200, "Draw the QR code of a link as SVG"}, "image/svg+xml", false)
 	manageQR(a, route{"GET", "/urls/{id}/qr.png", service.ReadsLinks, 200, "Draw the QR code of a link as PNG"}, "image/png", true)
 
+	manage(a, route{"GET", "/tags", service.ReadsLinks, 200, "List tags"}, a.listTags)
+	manage(a, route{"GET", "/tags/{name}", service.ReadsLinks, 200, "Get a tag"}, a.getTag)
+	manage(a, route{"PATCH", "/tags/{name}", service.WritesLinks, 200, "Change a tag"}, a.updateTag)
+	manage(a, route{"DELETE", "/tags/{name}", service.WritesLinks, 204, "Delete a tag"}, a.deleteTag)
+
 	manage(a, route{"GET", "/domains", service.ManagesDomains, 200, "List domains"}, listing(a, a.listDomains))
 	manage(a, route{"POST", "/domains", service.ManagesDomains, 201, "Create a domain"}, a.createDomain)
 	manage(a, route{"GET", "/domains/{id}", service.ManagesDomains, 200, "Get a domain"}, a.getDomain)

@@ -49,6 +49,7 @@ func (s served) ofApp() bool { return s.pattern == "/app" || strings.HasPrefix(s
 func (s served) path(id any) string {
 	path := strings.ReplaceAll(s.pattern, ":id", fmt.Sprint(id))
 	path = strings.ReplaceAll(path, ":batch", "nothing")
+	path = strings.ReplaceAll(path, ":name", "nothing")
 	path = strings.ReplaceAll(path, ":code", "nothing")
 	path = strings.ReplaceAll(path, ":dimension", "countries")
 	path = strings.ReplaceAll(path, ":size", "-120x120")
@@ -78,7 +79,7 @@ func (s served) roleOf() Role {
 		return 0
 	case resource == "tokens", resource == "domains", resource == "marks", resource == "admin", resource == "users" && !reading:
 		return RoleAdmin
-	case resource == "urls" && !reading, resource == "imports" && !reading:
+	case resource == "urls" && !reading, resource == "tags" && !reading, resource == "imports" && !reading:
 		return RoleEditor
 	default:
 		return RoleReader
@@ -321,7 +322,7 @@ func TestSpecificationHasEveryRoute(t *testing.T) {
 			continue
 		}
 		path := s.pattern
-		for _, name := range []string{"id", "code", "file", "size", "dimension"} {
+		for _, name := range []string{"id", "code", "file", "size", "dimension", "name", "batch"} {
 			path = strings.ReplaceAll(path, ":"+name, "{"+name+"}")
 		}
 		op, ok := spec.Paths[path][strings.ToLower(s.method)]

@@ -111,6 +111,14 @@ type RollupScope struct {
 	Name string
 }
 
+type TagMove struct {
+	Name      string
+	Target    string
+	Actor     json.RawMessage
+	AtID      int64
+	StartedAt time.Time
+}
+
 type URL struct {
 	ID             int64
 	UserID         int64

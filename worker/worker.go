@@ -253,6 +253,7 @@ func (w *Worker) startLoops(ctx context.Context) {
 		loops.Go(func() { w.deps.sample(ctx) })
 		loops.Go(func() { w.deps.fold(ctx) })
 		loops.Go(func() { w.deps.checkStatistics(ctx) })
+		loops.Go(func() { w.deps.moveTags(ctx) })
 		loops.Wait()
 		d := w.deps
 		leaving, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)

@@ -20,7 +20,7 @@ func isTouchIcon(segment string) bool {
 // which one is planned.
 func ReservedWords() (routed, planned []string) {
 	routed = []string{
-		"r", "users", "urls", "domains", "events", "stats", "live", "tokens", "imports", "marks", "admin",
+		"r", "users", "urls", "domains", "events", "stats", "live", "tokens", "imports", "marks", "tags", "admin",
 		"app", "health", "ready", "docs", "openapi.json", "robots.txt",
 		"favicon.ico", "apple-touch-icon.png", ".well-known",
 	}

@@ -26,6 +26,7 @@ var least = map[string]Role{
 	"ListKept": RoleReader, "ExportImportErrors": RoleReader, "ExportImportResult": RoleReader,
 	"CancelImport": RoleEditor, "RetryImport": RoleEditor, "UndoImport": RoleEditor,
 	"PreviewUndo": RoleReader, "PreviewImport": RoleAdmin, "ReceiveImport": RoleAdmin, "MayImport": RoleAdmin, // of a kind that is not links
+	"ListTags": RoleReader, "GetTag": RoleReader, "TagColors": RoleReader, "ChangeTag": RoleEditor, "DeleteTag": RoleEditor,
 	"TokenHolds": 0,
 }
 

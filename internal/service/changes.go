@@ -60,7 +60,7 @@ func same(a, b any) bool {
 
 // changeDetails are the details of a created, updated or deleted event.
 type changeDetails struct {
-	Entity      string  `json:"entity"` // user, url, domain, mark or batch
+	Entity      string  `json:"entity"` // user, url, domain, mark, batch or tag
 	Username    string  `json:"username,omitempty"`
 	Email       string  `json:"email,omitempty"`
 	Domain      string  `json:"domain,omitempty"` // of a link, if not the main one
@@ -70,6 +70,7 @@ type changeDetails struct {
 	UserAgent   string  `json:"user_agent,omitempty"` // likewise
 	Kind        string  `json:"kind,omitempty"`       // likewise
 	Batch       string  `json:"batch,omitempty"`      // that was retried (updated) or dropped (deleted)
+	Tag         string  `json:"tag,omitempty"`
 	Changes     changes `json:"changes,omitempty"`
 	By          by      `json:"by"`
 }
