@@ -318,6 +318,7 @@ var appRoles = map[string]Role{
 	"GET /app/links/new": RoleEditor, "POST /app/links/new": RoleEditor, "GET /app/links/:id/edit": RoleEditor, "POST /app/links/:id/edit": RoleEditor,
 	"GET /app/links/:id/delete": RoleEditor, "POST /app/links/:id/delete": RoleEditor, "POST /app/links/:id/active": RoleEditor,
 	"GET /app/links/:id/qr": RoleReader, "GET /app/links/:id/qr.svg": RoleReader, "GET /app/links/:id/qr.png": RoleReader,
+	"GET /app/tags": RoleReader, "GET /app/tags/edit": RoleEditor, "POST /app/tags/edit": RoleEditor, "GET /app/tags/delete": RoleEditor, "POST /app/tags/delete": RoleEditor,
 	"GET /app/links/:id/history": RoleReader, "POST /app/links/:id/put-back": RoleEditor,
 	"GET /app/sign-in": 0, "POST /app/sign-in": 0, "POST /app/sign-out": 0, "GET /app/assets/:hash/:file": 0,
 }

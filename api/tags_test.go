@@ -63,7 +63,7 @@ func TestTags(t *testing.T) {
 	// Renaming onto another tag is merging, and has to be said.
 	change(200, "sale", object{"color": "red"})
 	a := change(409, "sale", object{"name": "offer"})
-	assert.Equal(t, "is a tag already, with 1 links", a.fields()["name"])
+	assert.Equal(t, "is a tag already, with 1 link", a.fields()["name"])
 	assert.Equal(t, "red", change(200, "sale", object{"name": "offer", "merge": true}).body["color"], "it had none")
 	assert.Equal(t, []string{"Sale 1", "offer 2 red", "ä 1"}, list(""))
 	tags := func(id int64) any {

@@ -12,6 +12,7 @@ import (
 // linkPage is everything about one link.
 type linkPage struct {
 	Link     service.Link
+	Tags     []tagView
 	Owner    string
 	Name     string // without the scheme
 	State    linkState
@@ -78,6 +79,11 @@ func (w *Web) link(ctx context.Context, r *Request) (*Answer, error) {
 		return nil, err
 	}
 	p.Owner = owner.Username
+	tags, err := w.tagViews(ctx, r, []service.Link{p.Link})
+	if err != nil {
+		return nil, err
+	}
+	p.Tags = tags[p.Link.ID]
 	if p.Feed, err = w.latest(ctx, r, p.Link.ID, loc); err != nil {
 		return nil, err
 	}

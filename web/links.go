@@ -34,12 +34,13 @@ type linksPage struct {
 // linkRow is a link in the list.
 type linkRow struct {
 	service.Link
-	Name    string // without the scheme
-	Target  string // without the scheme
-	State   linkState
-	Created moment
-	Last    *moment // when it was last clicked on
-	Href    string
+	TagViews []tagView
+	Name     string // without the scheme
+	Target   string // without the scheme
+	State    linkState
+	Created  moment
+	Last     *moment // when it was last clicked on
+	Href     string
 }
 
 // column is a column by which the list can be sorted.
@@ -72,9 +73,13 @@ func (w *Web) links(ctx context.Context, r *Request) (*Answer, error) {
 	} else if err != nil {
 		return nil, err
 	}
+	tags, err := w.tagViews(ctx, r, found)
+	if err != nil {
+		return nil, err
+	}
 	for _, l := range found {
 		row := linkRow{
-			Link: l, Name: withoutScheme(l.ShortURL), Target: withoutScheme(l.OriginalURL), State: stateOf(l, loc),
+			Link: l, TagViews: tags[l.ID], Name: withoutScheme(l.ShortURL), Target: withoutScheme(l.OriginalURL), State: stateOf(l, loc),
 			Created: momentOf(l.CreatedAt, loc), Href: linkPath(l.ID),
 		}
 		if l.LastClickedAt != nil {

@@ -50,12 +50,15 @@ type frame struct {
 // done are the sentences that tell what a form has done, by the value of done in the
 // query of the page that it leads to.
 var done = map[string]string{
-	"created":  "The link is made.",
-	"changed":  "The changes are saved.",
-	"on":       "The link is switched on.",
-	"off":      "The link is switched off.",
-	"deleted":  "The link is deleted.",
-	"put-back": "The change is put back.",
+	"created":     "The link is made.",
+	"changed":     "The changes are saved.",
+	"on":          "The link is switched on.",
+	"off":         "The link is switched off.",
+	"deleted":     "The link is deleted.",
+	"put-back":    "The change is put back.",
+	"tag-changed": "The tag is changed.",
+	"tag-deleted": "The tag is deleted.",
+	"tag-going":   "Its links are being changed. That takes a while, and goes on by itself.",
 }
 
 // page makes a page from its struct and the template of that name.

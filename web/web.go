@@ -70,6 +70,11 @@ func (w *Web) Routes() []Route {
 		{"GET", "/app/links/:id/qr.png", service.ReadsLinks, w.pictureQR(true)},
 		{"GET", "/app/links/:id/history", service.ReadsEvents, w.linkHistory},
 		{"POST", "/app/links/:id/put-back", service.WritesLinks, w.putBack},
+		{"GET", "/app/tags", service.ReadsLinks, w.tags},
+		{"GET", "/app/tags/edit", service.WritesLinks, w.editTag},
+		{"POST", "/app/tags/edit", service.WritesLinks, w.changeTag},
+		{"GET", "/app/tags/delete", service.WritesLinks, w.askDeleteTag},
+		{"POST", "/app/tags/delete", service.WritesLinks, w.deleteTag},
 		{"GET", "/app/sessions", service.RoleReader, w.sessions},
 		{"POST", "/app/sessions/end", service.RoleReader, w.endSessions},
 	}
@@ -79,6 +84,7 @@ func (w *Web) Routes() []Route {
 var sections = []section{
 	{"Overview", "/app", service.ReadsStatistics},
 	{"Links", "/app/links", service.ReadsLinks},
+	{"Tags", "/app/tags", service.ReadsLinks},
 }
 
 // section is an entry of the navigation.

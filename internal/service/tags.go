@@ -215,8 +215,11 @@ func startMove(ctx context.Context, q *queries.Queries, actor Actor, name, targe
 	if target != "" {
 		names = append(names, target)
 		if there, err := getTag(ctx, q, target); err == nil && !merge {
-			return Conflict(fmt.Sprintf("there is a tag %s already, with %d links: send merge to put both together", there.Name, there.Links),
-				FieldError{"name", fmt.Sprintf("is a tag already, with %d links", there.Links)})
+			has := fmt.Sprintf("%d links", there.Links)
+			if there.Links == 1 {
+				has = "1 link"
+			}
+			return Conflict("there is a tag "+target+" already, with "+has+": send merge to put both together", FieldError{"name", "is a tag already, with " + has})
 		} else if err != nil && !errors.Is(err, errNoTag) {
 			return err
 		}
