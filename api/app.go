@@ -160,6 +160,15 @@ func (a *API) requestHost(c *fiber.Ctx) string {
 	return string(c.Context().Request.Host())
 }
 
+// origin returns the scheme and host at which the browser reaches the dashboard.
+func (a *API) origin(c *fiber.Ctx) string {
+	scheme := "http://"
+	if a.onTLS() {
+		scheme = "https://"
+	}
+	return scheme + a.requestHost(c)
+}
+
 // sessionCookie returns the name of the cookie with the reference of a session. Over TLS
 // browsers make sure that no other host has set it.
 func (a *API) sessionCookie() string {
@@ -227,16 +236,29 @@ func (a *API) page(route web.Route) fiber.Handler {
 		if err != nil {
 			return err
 		}
+		if answer.Export != nil {
+			return a.sendExport(c, answer)
+		}
 		writeAnswer(c, answer)
 		return nil
 	}
+}
+
+// sendExport answers with a list as a file, as the API does.
+func (a *API) sendExport(c *fiber.Ctx, answer *web.Answer) error {
+	format := exportFormat(answer.Format)
+	if format != formatCSV && format != formatNDJSON {
+		return badRequest("the format must be csv or ndjson")
+	}
+	a.export(c, *answer.Export, format, everyRow)
+	return nil
 }
 
 // webRequest reads what a page is told of a request. It shares no memory with the
 // request. give gives the memory of a form back.
 func (a *API) webRequest(c *fiber.Ctx, found session) (r *web.Request, give func(), err error) {
 	give = func() {}
-	r = &web.Request{Actor: found.actor, Session: found.id, Path: strings.Clone(c.Path()), Zone: strings.Clone(c.Cookies(zoneCookie))}
+	r = &web.Request{Actor: found.actor, Session: found.id, Path: strings.Clone(c.Path()), Origin: a.origin(c), Zone: strings.Clone(c.Cookies(zoneCookie))}
 	if zone, err := url.QueryUnescape(r.Zone); err == nil {
 		r.Zone = zone
 	}

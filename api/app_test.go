@@ -320,6 +320,14 @@ var appRoles = map[string]Role{
 	"GET /app/links/:id/qr": RoleReader, "GET /app/links/:id/qr.svg": RoleReader, "GET /app/links/:id/qr.png": RoleReader,
 	"GET /app/tags": RoleReader, "GET /app/tags/edit": RoleEditor, "POST /app/tags/edit": RoleEditor, "GET /app/tags/delete": RoleEditor, "POST /app/tags/delete": RoleEditor,
 	"GET /app/links/:id/history": RoleReader, "POST /app/links/:id/put-back": RoleEditor,
+	"GET /app/events": RoleReader, "GET /app/events/export": RoleReader, "GET /app/users": RoleReader, "GET /app/users/export": RoleReader,
+	"GET /app/marks": RoleAdmin, "GET /app/marks/new": RoleAdmin, "POST /app/marks/new": RoleAdmin, "GET /app/marks/:id/delete": RoleAdmin,
+	"POST /app/marks/:id/delete": RoleAdmin, "GET /app/users/new": RoleAdmin, "POST /app/users/new": RoleAdmin, "GET /app/users/:id/edit": RoleAdmin,
+	"POST /app/users/:id/edit": RoleAdmin, "GET /app/users/:id/delete": RoleAdmin, "POST /app/users/:id/delete": RoleAdmin, "GET /app/domains": RoleAdmin,
+	"GET /app/domains/new": RoleAdmin, "POST /app/domains/new": RoleAdmin, "GET /app/domains/:id/edit": RoleAdmin, "POST /app/domains/:id/edit": RoleAdmin,
+	"GET /app/domains/:id/delete": RoleAdmin, "POST /app/domains/:id/delete": RoleAdmin, "GET /app/tokens": RoleAdmin, "GET /app/tokens/new": RoleAdmin,
+	"POST /app/tokens/new": RoleAdmin, "GET /app/tokens/:id/revoke": RoleAdmin, "POST /app/tokens/:id/revoke": RoleAdmin, "GET /app/system": RoleAdmin,
+	"GET /app/system/retry": RoleAdmin, "POST /app/system/retry": RoleAdmin, "GET /app/system/drop": RoleAdmin, "POST /app/system/drop": RoleAdmin,
 	"GET /app/sign-in": 0, "POST /app/sign-in": 0, "POST /app/sign-out": 0, "GET /app/assets/:hash/:file": 0,
 }
 

@@ -149,6 +149,10 @@ func TestHowPagesLook(t *testing.T) {
 	t.Parallel()
 	s := start(t)
 	s.fill()
+	s.post("/tokens", map[string]any{"name": "deploy script", "role": "editor"})
+	s.post("/domains", map[string]any{"host": "go.example", "root_url": "https://www.example.com/"})
+	s.post("/marks", map[string]any{"user_agent": "AcmeWatch/*", "kind": "monitor"})
+	s.request("PATCH", "/urls/2", map[string]any{"title": "summer sale, extended"})
 	pictures := os.Getenv("SCREENSHOTS")
 	if pictures == "" {
 		pictures = t.TempDir()
@@ -161,6 +165,9 @@ func TestHowPagesLook(t *testing.T) {
 	for name, path := range map[string]string{
 		"overview": "/app", "links": "/app/links", "link": "/app/links/1", "new-link": "/app/links/new", "edit-link": "/app/links/1/edit",
 		"delete-link": "/app/links/1/delete", "sessions": "/app/sessions", "filtered": "/app/links/1?browser=Chrome&range=24h", "no-clicks": "/app/links/3", "none-found": "/app/links?tag=nothing",
+		"events": "/app/events", "no-events": "/app/events?to=2001-01-01T00:00", "users": "/app/users", "new-user": "/app/users/new", "delete-user": "/app/users/1/delete",
+		"domains": "/app/domains", "new-domain": "/app/domains/new", "tokens": "/app/tokens", "no-tokens": "/app/tokens?after=1000", "new-token": "/app/tokens/new", "revoke-token": "/app/tokens/1/revoke",
+		"marks": "/app/marks", "new-mark": "/app/marks/new", "system": "/app/system", "drop-batch": "/app/system/drop?batch=none",
 	} {
 		b.look(pictures, name, s.url+path)
 	}

@@ -202,18 +202,19 @@ func parseCursor(cursor, sort string) (at *service.Place, ok bool) {
 	return &service.Place{Key: key, ID: id}, err1 == nil && err2 == nil
 }
 
-// askPage asks whether a link is to be deleted.
-type askPage struct {
-	Link service.Link
-	Name string
-}
-
 func (w *Web) askDeleteLink(ctx context.Context, r *Request) (*Answer, error) {
 	link, err := w.Service.GetLink(ctx, r.Actor, r.ID)
 	if err != nil {
 		return nil, err
 	}
-	return w.page(r, 200, "Delete a link", "delete.html", askPage{link, withoutScheme(link.ShortURL)})
+	return w.ask(r, 200, askPage{
+		Title: fmt.Sprintf("Delete %s?", withoutScheme(link.ShortURL)), Back: linkPath(link.ID), Button: "Delete",
+		Text: []string{
+			fmt.Sprintf("It leads to %s. Whoever follows it after this finds nothing. Its %s %s in the statistics, and somebody else may use its code.",
+				link.OriginalURL, number(link.Clicks), plural(link.Clicks, "click stays", "clicks stay")),
+			"To stop it for a while, switch it off instead.",
+		},
+	})
 }
 
 func (w *Web) deleteLink(ctx context.Context, r *Request) (*Answer, error) {

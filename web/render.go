@@ -18,7 +18,7 @@ import (
 // file is a page.
 func loadPages(a assets) map[string]*template.Template {
 	shared := template.Must(template.New("").Funcs(template.FuncMap{
-		"asset": a.path, "number": number, "change": change, "kindNames": func() string { return kindNames }, "bar": bar, "plural": plural, "field": field, "fault": faultOf, "list": list,
+		"asset": a.path, "number": number, "change": change, "kindNames": func() string { return kindNames }, "bar": bar, "size": size, "plural": plural, "field": field, "fault": faultOf, "list": list,
 	}).ParseFS(files, "templates/layout.html", "templates/parts.html"))
 	names, err := fs.Glob(files, "templates/*.html")
 	if err != nil {
@@ -50,15 +50,24 @@ type frame struct {
 // done are the sentences that tell what a form has done, by the value of done in the
 // query of the page that it leads to.
 var done = map[string]string{
-	"created":     "The link is made.",
-	"changed":     "The changes are saved.",
-	"on":          "The link is switched on.",
-	"off":         "The link is switched off.",
-	"deleted":     "The link is deleted.",
-	"put-back":    "The change is put back.",
-	"tag-changed": "The tag is changed.",
-	"tag-deleted": "The tag is deleted.",
-	"tag-going":   "Its links are being changed. That takes a while, and goes on by itself.",
+	"created":        "The link is made.",
+	"changed":        "The changes are saved.",
+	"on":             "The link is switched on.",
+	"off":            "The link is switched off.",
+	"deleted":        "The link is deleted.",
+	"put-back":       "The change is put back.",
+	"tag-changed":    "The tag is changed.",
+	"tag-deleted":    "The tag is deleted.",
+	"tag-going":      "Its links are being changed. That takes a while, and goes on by itself.",
+	"user-made":      "The user is added.",
+	"user-deleted":   "The user is deleted.",
+	"domain-made":    "The domain is added: links on it work as soon as its name leads here.",
+	"domain-deleted": "The domain is deleted.",
+	"token-revoked":  "The token is revoked.",
+	"mark-made":      "The mark is made.",
+	"mark-deleted":   "The mark is deleted.",
+	"retried":        "The batch is tried again.",
+	"dropped":        "The batch is dropped.",
 }
 
 // page makes a page from its struct and the template of that name.
@@ -140,6 +149,15 @@ type moment struct {
 }
 
 func momentOf(t time.Time, loc *time.Location) moment { return moment{t.In(loc), now().In(loc)} }
+
+// momentAt is momentOf for a time that may be absent.
+func momentAt(t *time.Time, loc *time.Location) *moment {
+	if t == nil {
+		return nil
+	}
+	m := momentOf(*t, loc)
+	return &m
+}
 
 // ISO is the time for programs.
 func (m moment) ISO() string { return m.At.UTC().Format(time.RFC3339) }

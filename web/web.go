@@ -75,6 +75,38 @@ func (w *Web) Routes() []Route {
 		{"POST", "/app/tags/edit", service.WritesLinks, w.changeTag},
 		{"GET", "/app/tags/delete", service.WritesLinks, w.askDeleteTag},
 		{"POST", "/app/tags/delete", service.WritesLinks, w.deleteTag},
+		{"GET", "/app/events", service.ReadsEvents, w.events},
+		{"GET", "/app/events/export", service.ReadsEvents, w.exportEvents},
+		{"GET", "/app/marks", service.ManagesMarks, w.marks},
+		{"GET", "/app/marks/new", service.ManagesMarks, w.newMark},
+		{"POST", "/app/marks/new", service.ManagesMarks, w.createMark},
+		{"GET", "/app/marks/:id/delete", service.ManagesMarks, w.askDeleteMark},
+		{"POST", "/app/marks/:id/delete", service.ManagesMarks, w.deleteMark},
+		{"GET", "/app/users", service.ReadsUsers, w.users},
+		{"GET", "/app/users/export", service.ReadsUsers, w.exportUsers},
+		{"GET", "/app/users/new", service.WritesUsers, w.newUser},
+		{"POST", "/app/users/new", service.WritesUsers, w.createUser},
+		{"GET", "/app/users/:id/edit", service.WritesUsers, w.editUser},
+		{"POST", "/app/users/:id/edit", service.WritesUsers, w.changeUser},
+		{"GET", "/app/users/:id/delete", service.WritesUsers, w.askDeleteUser},
+		{"POST", "/app/users/:id/delete", service.WritesUsers, w.deleteUser},
+		{"GET", "/app/domains", service.ManagesDomains, w.domains},
+		{"GET", "/app/domains/new", service.ManagesDomains, w.newDomain},
+		{"POST", "/app/domains/new", service.ManagesDomains, w.createDomain},
+		{"GET", "/app/domains/:id/edit", service.ManagesDomains, w.editDomain},
+		{"POST", "/app/domains/:id/edit", service.ManagesDomains, w.changeDomain},
+		{"GET", "/app/domains/:id/delete", service.ManagesDomains, w.askDeleteDomain},
+		{"POST", "/app/domains/:id/delete", service.ManagesDomains, w.deleteDomain},
+		{"GET", "/app/tokens", service.ManagesTokens, w.tokens},
+		{"GET", "/app/tokens/new", service.ManagesTokens, w.newToken},
+		{"POST", "/app/tokens/new", service.ManagesTokens, w.createToken},
+		{"GET", "/app/tokens/:id/revoke", service.ManagesTokens, w.askRevokeToken},
+		{"POST", "/app/tokens/:id/revoke", service.ManagesTokens, w.revokeToken},
+		{"GET", "/app/system", service.ReadsSystem, w.system},
+		{"GET", "/app/system/retry", service.ManagesBatches, w.askRetryBatch},
+		{"POST", "/app/system/retry", service.ManagesBatches, w.retryBatch},
+		{"GET", "/app/system/drop", service.ManagesBatches, w.askDropBatch},
+		{"POST", "/app/system/drop", service.ManagesBatches, w.dropBatch},
 		{"GET", "/app/sessions", service.RoleReader, w.sessions},
 		{"POST", "/app/sessions/end", service.RoleReader, w.endSessions},
 	}
@@ -85,6 +117,11 @@ var sections = []section{
 	{"Overview", "/app", service.ReadsStatistics},
 	{"Links", "/app/links", service.ReadsLinks},
 	{"Tags", "/app/tags", service.ReadsLinks},
+	{"Events", "/app/events", service.ReadsEvents},
+	{"Users", "/app/users", service.ReadsUsers},
+	{"Domains", "/app/domains", service.ManagesDomains},
+	{"Tokens", "/app/tokens", service.ManagesTokens},
+	{"System", "/app/system", service.ReadsSystem},
 }
 
 // section is an entry of the navigation.
@@ -101,6 +138,8 @@ type Request struct {
 	Path    string
 	Query   Values
 	Form    Values
+	// Origin is the scheme and host at which the browser reaches the service.
+	Origin string
 	// Zone is the time zone that the browser told, if it did. It may be nonsense.
 	Zone string
 }
@@ -114,6 +153,10 @@ type Answer struct {
 	Location string // "" for a page or file
 	Body     []byte
 	Type     string // of the body; "" is HTML
+	// Export is a list that is sent as a file instead of a body, in the format csv or
+	// ndjson.
+	Export *service.Export
+	Format string
 }
 
 // seeOther sends the browser to another page after a form was carried out.

@@ -103,6 +103,7 @@ type Cache struct {
 
 	seed    maphash.Seed
 	shards  []shard
+	size    int // as it was configured
 	domains atomic.Pointer[domainTable]
 
 	// epoch is replaced when the feed may have missed changes. Entries of an earlier
@@ -177,6 +178,7 @@ func Open(o Options) (*Cache, error) {
 		staleMax: int64(cmp.Or(o.StaleMax, 24*time.Hour)),
 		seed:     maphash.MakeSeed(),
 		shards:   newShards(size),
+		size:     size,
 		slots:    make(chan struct{}, max(1, min(maxQueries, int(o.Pool.Config().MaxConns)/2))),
 		line:     make(chan []*load, maxWaiting),
 		swept:    make(chan struct{}, 1),

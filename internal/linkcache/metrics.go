@@ -77,10 +77,9 @@ type Figures struct {
 
 // Figures returns the figures of the cache.
 func (c *Cache) Figures() Figures {
-	f := Figures{Links: c.Len(), Redis: "none"}
+	f := Figures{Links: c.Len(), Size: c.size, Redis: "none"}
 	for i := range c.shards {
 		s := &c.shards[i]
-		f.Size += s.size
 		f.Hits += int64(s.hits.Load() + s.stales.Load() + s.confirms.Load() + s.negatives.Load())
 		f.Misses += int64(s.misses.Load())
 	}

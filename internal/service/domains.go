@@ -60,6 +60,9 @@ func (s *Service) hostOf(host *string) string {
 	return public.Hostname()
 }
 
+// MainHost returns the host of the main domain.
+func (s *Service) MainHost() string { return s.hostOf(nil) }
+
 // ShortURL returns the short URL of a code on a host, which is nil for the main domain.
 // On a custom domain it has the scheme of PUBLIC_URL and no port.
 func (s *Service) ShortURL(host *string, code string) string {

@@ -148,7 +148,7 @@ const (
 
 	failedShown = 50
 	rejectsMost = 1001
-	tablesShown = 15
+	tablesShown = 10
 	monthsShown = 120
 	seenMost    = 200
 )

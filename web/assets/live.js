@@ -109,14 +109,22 @@ async function renew() {
   const from = location.href;
   const before = added;
   const answer = await load(from).catch(() => null);
-  if (answer?.status !== 200 || location.href !== from) return;
+  if (location.href !== from) return;
+  // Whoever is signed out goes to where one signs in, unless a form would be lost.
+  if (answer?.page?.querySelector('[data-sign-in]') && !document.querySelector('dialog[open]')) return location.assign(answer.url);
+  if (answer?.status !== 200) return;
   replace(answer.page, ids);
   if (gap) gap = added !== before; // a row that has just come may be lost
   tell();
 }
 
-// Numbers change without clicks too: clicks are on the way, and days end.
-setInterval(() => { timer ??= setTimeout(look); }, minute);
+// Numbers change without clicks too: clicks are on the way, and days end. A page may ask to
+// be looked at more often, in seconds.
+let seconds = 0;
+setInterval(() => {
+  const every = document.querySelector('[data-every]')?.dataset.every ?? 60;
+  if (++seconds % every === 0) timer ??= setTimeout(look);
+}, 1000);
 
 document.addEventListener('visibilitychange', () => {
   listen();
