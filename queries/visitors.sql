@@ -1,17 +1,13 @@
--- name: FindNewVisitors :many
--- FindNewVisitors returns the places of rows that are not there yet. Each is looked up by
--- its key: the planner knows nothing of today's visitors.
+-- name: FindVisitors :many
+-- FindVisitors returns the places of rows of a day that are there. Each is looked up by its
+-- key: the planner knows nothing of today's visitors.
 SELECT v.place::int AS place
-FROM (
-    SELECT unnest(@places::int[]) AS place, unnest(@days::date[]) AS day, unnest(@url_ids::bigint[]) AS url_id, unnest(@visitors::bigint[]) AS visitor
-) v
-LEFT JOIN LATERAL (
-    SELECT true AS known FROM visitors w
-    WHERE w.day = v.day AND w.visitor = v.visitor AND w.url_id = v.url_id
+FROM (SELECT unnest(@places::int[]) AS place, unnest(@url_ids::bigint[]) AS url_id, unnest(@visitors::bigint[]) AS visitor) v
+CROSS JOIN LATERAL (
+    SELECT FROM visitors w
+    WHERE w.day = @day AND w.visitor = v.visitor AND w.url_id = v.url_id
     OFFSET 0
-) k ON true
-WHERE k.known IS NULL
-ORDER BY v.place;
+) k;
 
 -- name: ClaimVisitors :many
 -- ClaimVisitors returns the rows that were not there yet. It waits for other

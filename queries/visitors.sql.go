@@ -41,35 +41,31 @@ func (q *Queries) ClaimVisitors(ctx context.Context, days []time.Time, uRLIds []
 	return items, nil
 }
 
-const findNewVisitors = `-- name: FindNewVisitors :many
+const findVisitors = `-- name: FindVisitors :many
 SELECT v.place::int AS place
-FROM (
-    SELECT unnest($1::int[]) AS place, unnest($2::date[]) AS day, unnest($3::bigint[]) AS url_id, unnest($4::bigint[]) AS visitor
-) v
-LEFT JOIN LATERAL (
-    SELECT true AS known FROM visitors w
-    WHERE w.day = v.day AND w.visitor = v.visitor AND w.url_id = v.url_id
+FROM (SELECT unnest($1::int[]) AS place, unnest($2::bigint[]) AS url_id, unnest($3::bigint[]) AS visitor) v
+CROSS JOIN LATERAL (
+    SELECT FROM visitors w
+    WHERE w.day = $4 AND w.visitor = v.visitor AND w.url_id = v.url_id
     OFFSET 0
-) k ON true
-WHERE k.known IS NULL
-ORDER BY v.place
+) k
 `
 
-type FindNewVisitorsParams struct {
+type FindVisitorsParams struct {
 	Places   []int32
-	Days     []time.Time
 	URLIds   []int64
 	Visitors []int64
+	Day      time.Time
 }
 
-// FindNewVisitors returns the places of rows that are not there yet. Each is looked up by
-// its key: the planner knows nothing of today's visitors.
-func (q *Queries) FindNewVisitors(ctx context.Context, arg FindNewVisitorsParams) ([]int32, error) {
-	rows, err := q.db.Query(ctx, findNewVisitors,
+// FindVisitors returns the places of rows of a day that are there. Each is looked up by its
+// key: the planner knows nothing of today's visitors.
+func (q *Queries) FindVisitors(ctx context.Context, arg FindVisitorsParams) ([]int32, error) {
+	rows, err := q.db.Query(ctx, findVisitors,
 		arg.Places,
-		arg.Days,
 		arg.URLIds,
 		arg.Visitors,
+		arg.Day,
 	)
 	if err != nil {
 		return nil, err

@@ -117,28 +117,18 @@ func claimVisitors(ctx context.Context, tx pgx.Tx, events []event) error {
 	if _, err := tx.Exec(ctx, "LOCK TABLE ONLY visitors IN ROW EXCLUSIVE MODE"); err != nil {
 		return fmt.Errorf("keep visitors: %w", err)
 	}
-	q := queries.New(tx)
-	find := queries.FindNewVisitorsParams{}
-	for i, c := range claims {
-		find.Places, find.Days = append(find.Places, int32(i)), append(find.Days, dateOf(c.day))
-		find.URLIds, find.Visitors = append(find.URLIds, c.url), append(find.Visitors, c.visitor)
-	}
-	places, err := q.FindNewVisitors(ctx, find)
+	fresh, err := newVisits(ctx, queries.New(queries.Planned{DBTX: tx}), claims)
 	if err != nil {
 		return fmt.Errorf("look for visitors: %w", err)
 	}
-	if len(places) == 0 {
+	if len(fresh) == 0 {
 		return nil
-	}
-	fresh := make([]firstVisit, len(places))
-	for i, place := range places {
-		fresh[i] = claims[place]
 	}
 	err = pgx.BeginFunc(ctx, tx, func(tx pgx.Tx) error {
 		return copyRows(ctx, tx, copyVisitorsSQL, fresh, appendVisitor)
 	})
 	if postgres.Duplicate(err) {
-		fresh, err = insertVisitors(ctx, q, fresh)
+		fresh, err = insertVisitors(ctx, queries.New(tx), fresh)
 	}
 	for _, c := range fresh {
 		if e := &events[c.event]; c.url == 0 {
@@ -148,6 +138,56 @@ func claimVisitors(ctx context.Context, tx pgx.Tx, events []event) error {
 		}
 	}
 	return wrap("claim visitors", err)
+}
+
+// newVisits returns the claims, which are in the order of their keys, without those whose
+// rows are there. Most visitors follow one link: if they are not known at all, it is not
+// asked whether they are known for a link. So a row may be there after all that somebody
+// has released only in part, see ReleaseVisitors.
+func newVisits(ctx context.Context, q *queries.Queries, claims []firstVisit) ([]firstVisit, error) {
+	known := make([]bool, len(claims))
+	find := func(wanted func(i int) bool) error {
+		days := map[int64]*queries.FindVisitorsParams{}
+		for i, c := range claims {
+			if !wanted(i) {
+				continue
+			}
+			p := days[c.day]
+			if p == nil {
+				p = &queries.FindVisitorsParams{Day: dateOf(c.day)}
+				days[c.day] = p
+			}
+			p.Places, p.URLIds, p.Visitors = append(p.Places, int32(i)), append(p.URLIds, c.url), append(p.Visitors, c.visitor)
+		}
+		for _, p := range days {
+			places, err := q.FindVisitors(ctx, *p)
+			if err != nil {
+				return err
+			}
+			for _, place := range places {
+				known[place] = true
+			}
+		}
+		return nil
+	}
+	if err := find(func(i int) bool { return claims[i].url == 0 }); err != nil {
+		return nil, err
+	}
+	visitor := 0 // the place of the claim for all links, which is before the others
+	err := find(func(i int) bool {
+		if claims[i].url == 0 {
+			visitor = i
+			return false
+		}
+		return known[visitor]
+	})
+	fresh := make([]firstVisit, 0, len(claims))
+	for i, c := range claims {
+		if !known[i] {
+			fresh = append(fresh, c)
+		}
+	}
+	return fresh, err
 }
 
 const copyVisitorsSQL = "COPY visitors (day, url_id, visitor) FROM STDIN (FORMAT binary)"

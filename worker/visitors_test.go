@@ -14,6 +14,7 @@ import (
 
 	"github.com/signpost/signpost/internal/clicks"
 	"github.com/signpost/signpost/internal/jobs"
+	"github.com/signpost/signpost/internal/rollup"
 	"github.com/signpost/signpost/internal/visits"
 	"github.com/signpost/signpost/internal/zone"
 )
@@ -104,6 +105,26 @@ func TestVisitorOfTwoBatchesAtOnce(t *testing.T) {
 			assert.Equal(t, want, firsts(two))
 		})
 	}
+}
+
+// A visitor who was released for all links, and not for the one that was followed, is new
+// for all of them only.
+func TestVisitorThatWasReleasedInPart(t *testing.T) {
+	s := setup(t)
+	day := dayOf(time.Now().UnixMicro())
+	days := visitorDays{pool: s.pool, known: map[int64]bool{}}
+	s.ok(days.ensure(s.ctx, day))
+	claim := func() []int16 {
+		events := []event{{day: day, urlID: 1, visitor: 7, kind: visits.Person}, {day: day, urlID: 2, visitor: 8, kind: visits.Person}}
+		s.ok(pgx.BeginFunc(s.ctx, s.pool, func(tx pgx.Tx) error { return claimVisitors(s.ctx, tx, events) }))
+		return []int16{events[0].firsts, events[1].firsts}
+	}
+	assert.Equal(t, []int16{3, 3}, claim())
+	assert.Equal(t, []int16{0, 0}, claim())
+	s.exec("DELETE FROM visitors WHERE url_id = 0 AND visitor = 7")
+	assert.Equal(t, []int16{rollup.FirstOfAll, 0}, claim())
+	s.exec("DELETE FROM visitors WHERE url_id = 1")
+	assert.Equal(t, []int16{rollup.FirstOfLink, 0}, claim())
 }
 
 // A click that Postgres refuses is not its visitor's first one: the next is.
