@@ -319,7 +319,7 @@ func (s *statsBench) size(ctx context.Context) error {
 // same rows there: with popular links, and with a long tail, which is also compared
 // with an empty database.
 func (s *statsBench) ingestion(ctx context.Context) error {
-	n := min(200_000, s.clicks/5)
+	n := min(1_000_000, s.clicks/10) // so many that the last second, in which they are merged, is no matter
 	filled, filledDB := s.url, s.db
 	rate, err := s.ingestOf(ctx, "popular links", n, popular(), 0.5, 2)
 	if err != nil {
@@ -409,9 +409,8 @@ func (s *statsBench) copyAgain(ctx context.Context, n int) (rate, walBytes float
 		return 0, 0, err
 	}
 	defer conn.Close(ctx) //nolint:errcheck // done with it
-	columns := "occurred_at, url_id, user_id, visitor, bot, event_type, country, browser, os, device, referrer_host, kind, rules, firsts, user_agent_id, trigger"
 	var rows bytes.Buffer
-	_, err = conn.PgConn().CopyTo(ctx, &rows, fmt.Sprintf("COPY (SELECT %s FROM events WHERE occurred_at > now() - interval '2 hours' ORDER BY id DESC LIMIT %d) TO STDOUT (FORMAT binary)", columns, n))
+	_, err = conn.PgConn().CopyTo(ctx, &rows, fmt.Sprintf("COPY (SELECT %s FROM events WHERE occurred_at > now() - interval '2 hours' ORDER BY id DESC LIMIT %d) TO STDOUT (FORMAT binary)", eventColumns, n))
 	if err != nil {
 		return 0, 0, err
 	}
@@ -423,7 +422,7 @@ func (s *statsBench) copyAgain(ctx context.Context, n int) (rate, walBytes float
 		return 0, 0, err
 	}
 	rate, walBytes, err = s.timed(ctx, n, func() error {
-		done, err := conn.PgConn().CopyFrom(ctx, &rows, "COPY events ("+columns+") FROM STDIN (FORMAT binary)")
+		done, err := conn.PgConn().CopyFrom(ctx, &rows, "COPY events ("+eventColumns+") FROM STDIN (FORMAT binary)")
 		if err == nil && done.RowsAffected() != int64(n) {
 			err = fmt.Errorf("%d of %d clicks were in the table", done.RowsAffected(), n)
 		}
