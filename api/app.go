@@ -60,7 +60,7 @@ func (a *API) onApp(handle fiber.Handler) fiber.Handler {
 	return func(c *fiber.Ctx) error {
 		if !a.isAppHost(a.requestHost(c)) {
 			// The dashboard's own page of errors needs a style that is not here either.
-			writeErrorPage(&c.Context().Response, &Error{Status: http.StatusNotFound, Message: "The dashboard is at " + a.AppURL + "/app."})
+			writeErrorPage(&c.Context().Response, a.notHere())
 			return nil
 		}
 		a.setAppHeaders(c)
@@ -106,15 +106,32 @@ func (a *API) setAppHeaders(c *fiber.Ctx) {
 // onTLS reports whether browsers reach the dashboard over TLS.
 func (a *API) onTLS() bool { return strings.HasPrefix(cmp.Or(a.AppURL, a.PublicURL), "https://") }
 
-// isAppHost reports whether the dashboard is on a host, however the host is spelled.
-// Without AppURL it is on every host on which there are no custom domains.
+// isAppHost reports whether the dashboard is on a host, however the host is spelled. With
+// AppURL it is on that host alone. Otherwise it is on the service's own hosts if browsers
+// reach them over TLS, and on every host that is no custom domain if they do not: then
+// nobody may have said yet under which names the service is reached.
 func (a *API) isAppHost(host string) bool {
+	if a.AppURL == "" {
+		return !a.onTLS() || a.OwnHosts.Includes(host)
+	}
 	u, err := url.Parse(a.AppURL)
-	if a.AppURL == "" || err != nil { // was validated
-		return true
+	if err != nil {
+		return false // was validated
 	}
 	own, _ := links.ParseHosts(u.Host)
 	return strings.EqualFold(host, u.Host) || own.Includes(host)
+}
+
+// notHere says where the dashboard is.
+func (a *API) notHere() *Error {
+	if a.AppURL != "" {
+		return &Error{Status: http.StatusNotFound, Message: "The dashboard is at " + a.AppURL + "/app."}
+	}
+	return &Error{
+		Status: http.StatusNotFound,
+		Message: "The dashboard is at " + a.PublicURL + "/app. If that is where you are, the proxy in front has to pass the host on; " +
+			"if this is a further host of the service, it belongs in PUBLIC_HOSTS.",
+	}
 }
 
 var (

@@ -103,7 +103,7 @@ func TestTokensInTheDashboard(t *testing.T) {
 	made := w.post("/app/tokens/new", url.Values{"name": {"<script>"}, "role": {"editor"}, "expires_at": {time.Now().AddDate(1, 0, 0).Format("2006-01-02T15:04")}})
 	require.Equal(t, 201, made.status)
 	secret := regexp.MustCompile(`sp_[0-9A-Za-z]{43}`).FindString(made.text())
-	assert.Contains(t, made.text(), `curl -H "Authorization: Bearer `+secret+`" https://`+b.addr+`/urls`)
+	assert.Contains(t, made.text(), `curl -H "Authorization: Bearer `+secret+`" https://sign.example/urls`)
 	assert.NotContains(t, string(made.raw), "<script>")
 	assert.Equal(t, "no-store", made.header.Get("Cache-Control"))
 	b.want(200, 0, "GET", "/urls", nil, "Authorization", "Bearer "+secret)

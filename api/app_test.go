@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/signpost/signpost/internal/links"
 	"github.com/signpost/signpost/internal/rollup"
 	"github.com/signpost/signpost/internal/service"
 )
@@ -57,6 +58,9 @@ func (w *browser) do(method, path, form string) answer {
 	require.NoError(w.b.t, err)
 	if method == "POST" {
 		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	}
+	if public, err := url.Parse(w.b.api.PublicURL); err == nil {
+		req.Host = public.Host
 	}
 	for name, value := range w.header {
 		req.Header.Set(name, value)
@@ -138,7 +142,7 @@ func TestSignInTakesSmallFormsOnly(t *testing.T) {
 	assert.Equal(t, 413, b.browser().post("/app/sign-in", url.Values{"token": {token}, "next": {strings.Repeat("x", heldLeast)}}).status)
 	conn := b.dial()
 	form := "token=" + token
-	b.write(conn, "POST /app/sign-in HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-www-form-urlencoded\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n", len(form), form)
+	b.write(conn, "POST /app/sign-in HTTP/1.1\r\nHost: sign.example\r\nContent-Type: application/x-www-form-urlencoded\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n", len(form), form)
 	line, err := bufio.NewReader(conn).ReadString('\n')
 	require.NoError(t, err)
 	assert.Contains(t, line, " 413 ")
@@ -285,11 +289,34 @@ func TestForwardedHost(t *testing.T) {
 	}
 }
 
+// Without APP_URL the dashboard is on the hosts of the service, if these are known for sure:
+// over TLS somebody has set PUBLIC_URL.
+func TestHostsOfDashboardWithoutItsOwn(t *testing.T) {
+	t.Parallel()
+	own, err := links.ParseHosts("sign.example", "old.example")
+	require.NoError(t, err)
+	for public, hosts := range map[string]map[string]bool{
+		"http://sign.example":  {"sign.example": true, "192.168.1.5:8080": true, "anything.example": true},
+		"https://sign.example": {"sign.example": true, "SIGN.example.:443": true, "old.example": true, "192.168.1.5:8080": false, "localhost": false, "anything.example": false, "": false},
+	} {
+		a := &API{Options: Options{PublicURL: public, OwnHosts: own}}
+		for host, is := range hosts {
+			assert.Equal(t, is, a.isAppHost(host), "%s: %s", public, host)
+		}
+	}
+	b := setup(t)
+	w := b.browser()
+	w.header["Host"] = "rebound.example"
+	a := w.post("/app/sign-in", url.Values{"token": {b.tokens[RoleReader]}})
+	assert.Equal(t, 404, a.status)
+	assert.Contains(t, string(a.raw), "The dashboard is at https://sign.example/app.")
+	assert.Empty(t, w.cookie)
+}
+
 // The host of the dashboard is known in every spelling, and the last proxy tells it.
 func TestHostOfDashboard(t *testing.T) {
 	t.Parallel()
 	for own, hosts := range map[string]map[string]bool{
-		"":                          {"anything.example": true},
 		"https://app.example:443":   {"app.example": true, "APP.example.": true, "app.example:443": true, "app.example:8443": false, "sign.example": false, "": false},
 		"https://app.example":       {"app.example:443": true},
 		"http://app.example:8080":   {"app.example:8080": true, "app.example": false},
@@ -672,7 +699,7 @@ func TestFeedEndsWithItsSession(t *testing.T) {
 	b.api.listeners.life, b.api.clientLimits.recheckToken = time.Hour, time.Hour
 	w := b.signedIn(RoleReader)
 	conn := b.dial()
-	b.write(conn, "GET /app/live HTTP/1.1\r\nHost: x\r\nCookie: %s\r\n\r\n", w.cookie)
+	b.write(conn, "GET /app/live HTTP/1.1\r\nHost: sign.example\r\nCookie: %s\r\n\r\n", w.cookie)
 	lines := bufio.NewReader(conn)
 	for line := ""; line != "event: ready\n"; {
 		var err error

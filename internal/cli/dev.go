@@ -153,6 +153,10 @@ func (p *process) banner(data string) error {
 	}
 	token := p.cfg.AdminToken + "   (kept in " + relative(filepath.Join(data, devToken)) + ")"
 	local := localURL(p.listen)
+	dashboard := cmp.Or(p.cfg.AppURL, local)
+	if p.cfg.AppURL == "" && strings.HasPrefix(p.cfg.PublicURL, "https://") {
+		dashboard = p.cfg.PublicURL // over TLS it is there alone
+	}
 	_, err := fmt.Fprintf(p.stdout, `
 Signpost is running. Ctrl-C stops it.
 
@@ -165,7 +169,7 @@ Signpost is running. Ctrl-C stops it.
   database      %[3]s
   admin token   %[4]s
 %[5]s
-`, local, p.adminURL, database, token, p.reach(), cmp.Or(p.cfg.AppURL, local), p.tokens.NewSignIn())
+`, local, p.adminURL, database, token, p.reach(), dashboard, p.tokens.NewSignIn())
 	return err
 }
 

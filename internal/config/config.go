@@ -34,7 +34,7 @@ type Config struct {
 	PublicURL  string `env:"PUBLIC_URL" doc:"What every short URL starts with. Empty means this machine's LISTEN_ADDR." allowed:"an absolute http:// or https:// URL without path, query or credentials"`
 	// PublicHosts are further hosts, besides the host of PublicURL.
 	PublicHosts Hosts  `env:"PUBLIC_HOSTS" doc:"Further hosts under which the service is reached, such as an older domain. No link may lead to a short link on one of them, nor on that of PUBLIC_URL, since it would redirect in circles." allowed:"host names or addresses, each alone or as host:port, separated by commas"`
-	AppURL      string `env:"APP_URL" doc:"Where the dashboard is reached, if it is to be on one host alone, such as another one than short links have. Empty means PUBLIC_URL, and every other host that is no custom domain." allowed:"an absolute http:// or https:// URL without path, query or credentials"`
+	AppURL      string `env:"APP_URL" doc:"Where the dashboard is reached, if it is to be on one host alone, such as another one than short links have. Empty means the hosts of PUBLIC_URL and PUBLIC_HOSTS if PUBLIC_URL is https://, and otherwise every host that is no custom domain." allowed:"an absolute http:// or https:// URL without path, query or credentials"`
 	// JobsURL and GrafanaURL are only shown.
 	JobsURL    string `env:"JOBS_URL" doc:"Where operators reach the jobs page (River UI, ${jobs} on ADMIN_ADDR), for the link to it on the dashboard's System page. ${dev} knows it." allowed:"an absolute http:// or https:// URL"`
 	GrafanaURL string `env:"GRAFANA_URL" doc:"Where operators reach Grafana, for the link to it on the dashboard's System page." allowed:"an absolute http:// or https:// URL"`
