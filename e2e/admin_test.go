@@ -1,0 +1,179 @@
+package e2e
+
+import (
+	"encoding/json"
+	"net/http"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
+)
+
+// Somebody adds a user, makes a token, runs the command that is shown with it, and revokes
+// a token in one browser, which signs another out.
+func TestUsersAndTokens(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	b := newBrowser(t)
+	b.do("sign in", chromedp.Navigate(s.signIn))
+	b.waitForText("Make your first link")
+	b.do("look at users", chromedp.Click(chromedp.CSS(`nav a[href="/app/users"]`)))
+	b.waitForText("No users yet")
+	b.do("add one wrongly", chromedp.Click(chromedp.CSS(`a[href="/app/users/new"]`)), chromedp.WaitVisible(chromedp.CSS("dialog[open] #username")),
+		chromedp.SendKeys(chromedp.CSS("#username"), "ann"), chromedp.Click(chromedp.CSS("dialog .end button")), chromedp.WaitVisible(chromedp.CSS("dialog #email-fault")))
+	if focus := b.evaluate("document.activeElement.id"); focus != "email" {
+		t.Errorf("the focus is on %q", focus)
+	}
+	b.do("add it", chromedp.SendKeys(chromedp.CSS("#email"), "ann@example.com"), chromedp.Click(chromedp.CSS("dialog .end button")))
+	b.waitForText("The user is added.")
+	b.waitForText("ann@example.com")
+
+	b.do("make a token", chromedp.Click(chromedp.CSS(`nav a[href="/app/tokens"]`)), chromedp.Click(chromedp.CSS(`a[href="/app/tokens/new"]`)),
+		chromedp.WaitVisible(chromedp.CSS("#name")), chromedp.SendKeys(chromedp.CSS("#name"), "deploy script"), chromedp.SetValue(chromedp.CSS("#role"), "admin"),
+		chromedp.Click(chromedp.CSS("form.sheet .end button")), chromedp.WaitVisible(chromedp.CSS("#curl")))
+	b.evaluate(`navigator.clipboard.writeText = (text) => { document.body.dataset.copied = text; return Promise.resolve(); }`)
+	b.do("copy the command", chromedp.Click(chromedp.CSS("#curl + .copy")))
+	b.waitFor("copied", `document.body.dataset.copied`)
+	command := b.evaluate("document.body.dataset.copied")
+	out, err := exec.CommandContext(t.Context(), "sh", "-c", command).Output()
+	must(t, err)
+	var answer struct{ Data []any }
+	if err := json.Unmarshal(out, &answer); err != nil || answer.Data == nil {
+		t.Errorf("%s answered %s", command, out)
+	}
+	secret := b.evaluate(`document.getElementById("secret").innerText`)
+
+	// The same token signs somebody in, who revokes it elsewhere.
+	first, second := newBrowser(t), newBrowser(t)
+	for _, other := range []*browser{first, second} {
+		other.do("sign in", chromedp.Navigate(s.url+"/app/sign-in"), chromedp.SendKeys(chromedp.CSS("#token"), secret), chromedp.Click(chromedp.CSS("form.sheet .end button")))
+		other.waitForText("deploy script")
+	}
+	first.do("look at the system", chromedp.Navigate(s.url+"/app/system"))
+	second.do("revoke the own token", chromedp.Navigate(s.url+"/app/tokens"), chromedp.Click(chromedp.CSS(`a[href$="/revoke"]`)))
+	second.waitForText("you will be signed out")
+	second.do("confirm", chromedp.Click(chromedp.CSS("button.bad")))
+	for _, other := range []*browser{second, first} {
+		other.waitFor("signed out", `location.pathname === "/app/sign-in"`)
+		other.silent()
+	}
+	b.silent("400 (Bad Request)") // the wrong form
+}
+
+func TestFilterEvents(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	s.fill()
+	b := newBrowser(t)
+	b.do("sign in", chromedp.Navigate(s.signIn))
+	b.waitForText("Overview")
+	b.do("look at events", chromedp.Navigate(s.url+"/app/events"))
+	b.waitFor("all of them", `document.querySelectorAll(".events li").length === 19`) // 15 clicks, 3 links, a user
+	b.do("only what was made", chromedp.Focus(chromedp.CSS("#event_type")), chromedp.KeyEvent("m"))
+	b.waitFor("four", `document.querySelectorAll(".events li").length === 4 && location.search === "?event_type=created"`)
+	b.do("of one link", chromedp.SendKeys(chromedp.CSS("#url_id"), "2"))
+	b.waitFor("one", `document.querySelectorAll(".events li").length === 1`)
+	b.do("its details", chromedp.Click(chromedp.CSS(".events summary")))
+	b.waitFor("shown", `document.querySelector(".events pre").innerText.includes('"short_code": "code2"')`)
+	b.do("go back", chromedp.NavigateBack())
+	b.waitFor("all links", `document.querySelectorAll(".events li").length > 1`)
+	b.silent()
+}
+
+// A queue that stands still shows on the page of the system without loading it anew.
+func TestQueueThatStandsStill(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	s.fill()
+	b := newBrowser(t)
+	b.do("sign in", chromedp.Navigate(s.signIn))
+	b.waitForText("Overview")
+	b.do("look at the system", chromedp.Navigate(s.url+"/app/system"))
+	b.waitFor("nothing waits", `document.querySelector("[data-queue=clicks]").innerText === "0"`)
+	b.do("mark the page", chromedp.SetAttributeValue(chromedp.CSS("body"), "data-same", "yes"))
+	jobs := b.evaluate(`document.querySelector(".head .actions a").href`)
+	s.operate(http.MethodPut, strings.TrimSuffix(jobs, "/")+"/api/queues/clicks/pause")
+	b.waitFor("paused", `document.querySelector("#system tbody").innerText.includes("paused")`)
+	s.follow("code1", 0)
+	b.waitFor("a batch waits", `document.querySelector("[data-queue=clicks]").innerText === "1"`)
+	s.operate(http.MethodPut, strings.TrimSuffix(jobs, "/")+"/api/queues/clicks/resume")
+	b.waitFor("nothing waits again", `document.querySelector("[data-queue=clicks]").innerText === "0"`)
+	if b.evaluate("document.body.dataset.same") != "yes" {
+		t.Error("the page was loaded anew")
+	}
+	b.silent()
+}
+
+// operate asks something of the jobs page, which is for operators.
+func (s *server) operate(method, url string) {
+	s.t.Helper()
+	req, err := http.NewRequestWithContext(s.t.Context(), method, url, nil)
+	must(s.t, err)
+	req.Header.Set("Authorization", "Bearer "+s.token)
+	resp, err := http.DefaultClient.Do(req)
+	must(s.t, err)
+	must(s.t, resp.Body.Close())
+	if resp.StatusCode >= 300 {
+		s.t.Fatalf("%s %s: %s", method, url, resp.Status)
+	}
+}
+
+// A user and a token by the keyboard alone.
+func TestTokenByKeyboard(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	b := newBrowser(t)
+	b.do("sign in", chromedp.Navigate(s.signIn))
+	b.waitForText("Make your first link")
+	b.tabTo(`nav a[href="/app/tokens"]`)
+	b.do("open the tokens", chromedp.KeyEvent(kb.Enter))
+	b.waitForText("No tokens yet")
+	b.tabTo(`a[href="/app/tokens/new"]`)
+	b.do("open the form", chromedp.KeyEvent(kb.Enter))
+	b.waitFor("the focus on its first field", `document.activeElement.id === "name"`)
+	b.do("fill it in", chromedp.KeyEvent("script"), chromedp.KeyEvent(kb.Tab), chromedp.KeyEvent("e"))
+	b.waitFor("the role", `document.getElementById("role").value === "editor"`)
+	b.tabTo("form.sheet .end button")
+	b.do("send it", chromedp.KeyEvent(kb.Enter))
+	b.waitForText("The token is made.")
+	b.tabTo(".end a.button")
+	b.do("done", chromedp.KeyEvent(kb.Enter))
+	b.waitFor("the list", `location.pathname === "/app/tokens"`)
+	b.tabTo(`a[href$="/revoke"]`)
+	b.do("revoke it", chromedp.KeyEvent(kb.Enter))
+	b.waitFor("the question", `document.activeElement.matches("dialog button.bad")`)
+	b.do("change one's mind", chromedp.KeyEvent(kb.Escape))
+	b.waitFor("no question, and the focus back", `!document.querySelector("dialog[open]") && document.activeElement.matches('a[href$="/revoke"]')`)
+	b.do("revoke it after all", chromedp.KeyEvent(kb.Enter))
+	b.waitFor("the question", `document.activeElement.matches("dialog button.bad")`)
+	b.do("confirm", chromedp.KeyEvent(kb.Enter))
+	b.waitForText("The token is revoked.")
+	b.silent()
+}
+
+func TestAdministrationWithoutScripts(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	b := newBrowser(t)
+	b.withoutScripts()
+	b.do("sign in", chromedp.Navigate(s.url+"/app/sign-in"), chromedp.SendKeys(chromedp.CSS("#token"), s.token), chromedp.Click(chromedp.CSS("form.sheet .end button")))
+	b.waitForText("Make your first link")
+	b.do("add a user", chromedp.Navigate(s.url+"/app/users/new"), chromedp.SendKeys(chromedp.CSS("#username"), "ann"), chromedp.SendKeys(chromedp.CSS("#email"), "ann@example.com"),
+		chromedp.Click(chromedp.CSS("form.sheet .end button")))
+	b.waitForText("The user is added.")
+	b.do("add a domain", chromedp.Navigate(s.url+"/app/domains/new"), chromedp.SendKeys(chromedp.CSS("#host"), "go.example"), chromedp.Click(chromedp.CSS("form.sheet .end button")))
+	b.waitForText("The domain is added")
+	b.do("make a token", chromedp.Navigate(s.url+"/app/tokens/new"), chromedp.SendKeys(chromedp.CSS("#name"), "script"), chromedp.Click(chromedp.CSS("form.sheet .end button")))
+	b.waitForText("The token is made.")
+	b.do("revoke it", chromedp.Navigate(s.url+"/app/tokens"), chromedp.Click(chromedp.CSS(`a[href$="/revoke"]`)))
+	b.waitForText("Revoke the token?")
+	b.do("confirm", chromedp.Click(chromedp.CSS("button.bad")))
+	b.waitForText("The token is revoked.")
+	b.do("filter events", chromedp.Navigate(s.url+"/app/events"), chromedp.SetValue(chromedp.CSS("#event_type"), "clicked"), chromedp.Click(chromedp.CSS("form.search button")))
+	b.waitForText("No event fits")
+	b.do("look at the system", chromedp.Navigate(s.url+"/app/system"))
+	b.waitForText("Queues")
+	b.silent()
+}
