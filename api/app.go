@@ -45,7 +45,11 @@ func (a *API) appRoutes() {
 	a.app.Get("/app/live", a.onApp(a.appLive))
 	a.app.Get("/app/links/:id/live", a.onApp(a.appLive))
 	for _, route := range a.web.Routes() {
-		a.app.Add(route.Method, route.Path, a.onApp(a.page(route)))
+		timeout := requestTimeout
+		if route.Many() {
+			timeout = bulkTimeout
+		}
+		a.app.Add(route.Method, route.Path, a.onAppWithin(timeout, a.page(route)))
 		if route.Method == http.MethodGet {
 			a.app.Add(http.MethodHead, route.Path, a.onApp(a.page(route)))
 		}
@@ -56,7 +60,10 @@ func (a *API) appRoutes() {
 // onApp returns a handler that answers with the headers of the dashboard and with its
 // pages for errors. It refuses forms of other sites, and the dashboard on another host
 // than its own.
-func (a *API) onApp(handle fiber.Handler) fiber.Handler {
+func (a *API) onApp(handle fiber.Handler) fiber.Handler { return a.onAppWithin(requestTimeout, handle) }
+
+// onAppWithin is onApp with another time limit.
+func (a *API) onAppWithin(timeout time.Duration, handle fiber.Handler) fiber.Handler {
 	return func(c *fiber.Ctx) error {
 		if !a.isAppHost(a.requestHost(c)) {
 			// The dashboard's own page of errors needs a style that is not here either.
@@ -64,7 +71,7 @@ func (a *API) onApp(handle fiber.Handler) fiber.Handler {
 			return nil
 		}
 		a.setAppHeaders(c)
-		ctx, cancel := context.WithTimeout(c.UserContext(), requestTimeout)
+		ctx, cancel := context.WithTimeout(c.UserContext(), timeout)
 		defer cancel()
 		c.SetUserContext(ctx)
 		err := a.checkSite(c)
@@ -240,7 +247,7 @@ func (a *API) page(route web.Route) fiber.Handler {
 		// A page reads statistics and lists, a form writes.
 		places, limit := a.bulkheads.lists, pageTimeout
 		if route.Method != http.MethodGet {
-			places, limit = a.bulkheads.requests, requestTimeout
+			places, limit = a.bulkheads.requests, bulkTimeout // most have requestTimeout, from onApp
 		}
 		leave, err := places.enter(c.UserContext())
 		if err != nil {

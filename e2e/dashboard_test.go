@@ -169,6 +169,7 @@ func TestHowPagesLook(t *testing.T) {
 		"domains": "/app/domains", "new-domain": "/app/domains/new", "tokens": "/app/tokens", "no-tokens": "/app/tokens?after=1000", "new-token": "/app/tokens/new", "revoke-token": "/app/tokens/1/revoke",
 		"marks": "/app/marks", "new-mark": "/app/marks/new", "system": "/app/system", "drop-batch": "/app/system/drop?batch=none",
 		"qr": "/app/links/1/qr", "history": "/app/links/1/history", "tags": "/app/tags", "edit-tag": "/app/tags/edit?tag=sale", "delete-tag": "/app/tags/delete?tag=sale",
+		"many-tags": "/app/links/bulk?all=1&do=tags", "many-off": "/app/links/bulk?id=1&id=2&do=off", "many-delete": "/app/links/bulk?all=1&tag=sale&do=delete", "many-refused": "/app/links/bulk", "paste": "/app/links/paste",
 	} {
 		b.look(pictures, name, s.url+path)
 	}
@@ -254,7 +255,7 @@ func (s *server) post(path string, body map[string]any) map[string]any {
 	return s.request("POST", path, body)
 }
 
-func (s *server) request(method, path string, body map[string]any) map[string]any {
+func (s *server) request(method, path string, body any) map[string]any {
 	s.t.Helper()
 	text, err := json.Marshal(body)
 	must(s.t, err)

@@ -34,6 +34,11 @@ func plural(n int64, one, many string) string {
 	return many
 }
 
+// numbered returns a number with the words that follow it.
+func numbered(n int, one, many string) string {
+	return number(int64(n)) + " " + plural(int64(n), one, many)
+}
+
 // change writes by how much a number differs from the one before. It returns "" where
 // there is nothing to compare with.
 func change(now, before int64) string {

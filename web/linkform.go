@@ -25,6 +25,9 @@ type linkForm struct {
 	// A link belongs to a user. If there is none, FirstUser asks for one, and NoUser says
 	// that the viewer may not make one.
 	FirstUser, NoUser bool
+	Key               string   // of a new link, which is made once
+	Tags              []string // to choose from
+	Suggested         bool     // the short code was suggested
 	Zone              string
 	Errors            fieldErrors
 }
@@ -37,8 +40,14 @@ const maxOwners = 100
 // what one has typed so far.
 func (w *Web) newLink(ctx context.Context, r *Request) (*Answer, error) {
 	f := linkForm{New: true, Values: r.Query}
+	var err error
+	if r.Query.Has("suggest") {
+		f.Suggested = true
+		if err := w.suggestCode(ctx, r); err != nil {
+			return nil, err
+		}
+	}
 	if r.Query.Has("check") {
-		var err error
 		if f.Errors, err = w.checkNewLink(ctx, r); err != nil {
 			return nil, err
 		}
@@ -65,12 +74,25 @@ func (w *Web) checkNewLink(ctx context.Context, r *Request) (fieldErrors, error)
 	return found, err
 }
 
-func (w *Web) createLink(ctx context.Context, r *Request) (*Answer, error) {
-	err := w.createFirstUser(ctx, r)
-	var link service.Link
-	if err == nil {
-		link, err = w.Service.CreateLink(ctx, r.Actor, linkFields(r.Form, w.place(r), true), nil)
+// suggestCode sets a short code that is free, in the words of the link if it has some.
+func (w *Web) suggestCode(ctx context.Context, r *Request) error {
+	in := linkFields(r.Query, w.place(r), true)
+	code, err := w.Service.SuggestCode(ctx, r.Actor, in)
+	if _, _, ok := asFields(err); ok {
+		return nil // the domain is wrong, which the form says when it is sent
 	}
+	r.Query.Set("short_code", code)
+	return err
+}
+
+func (w *Web) createLink(ctx context.Context, r *Request) (*Answer, error) {
+	key := onceOf(r, "POST /urls")
+	link, err := once(ctx, w, key, func() (service.Link, error) {
+		if err := w.createFirstUser(ctx, r); err != nil {
+			return service.Link{}, err
+		}
+		return w.Service.CreateLink(ctx, r.Actor, linkFields(r.Form, w.place(r), true), key)
+	})
 	if faults, status, ok := asFields(err); ok {
 		return w.linkForm(ctx, r, status, linkForm{New: true, Values: r.Form, Errors: faults})
 	} else if err != nil {
@@ -128,7 +150,11 @@ func (w *Web) linkForm(ctx context.Context, r *Request, status int, f linkForm) 
 	if !f.New {
 		f.Back, title, f.Shown = linkPath(r.ID), "Edit "+f.Name, shownFields(f.Values)
 	}
+	f.Key = newKey()
 	var err error
+	if f.Tags, err = w.someTags(ctx, r); err != nil {
+		return nil, err
+	}
 	if f.Owners, f.Domains, err = w.choices(ctx, r); err != nil {
 		return nil, err
 	}

@@ -6,9 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-	"unicode/utf8"
 
-	"github.com/signpost/signpost/internal/links"
 	"github.com/signpost/signpost/internal/service"
 )
 
@@ -27,6 +25,8 @@ type linksPage struct {
 	Next     string // the path of the next page; "" on the last
 	First    string // the path of the first page; "" on it
 	Filtered bool
+	Filters  map[string]string // those that are set, and the order
+	Did      *did
 	CanWrite bool
 	Errors   fieldErrors
 }
@@ -54,15 +54,23 @@ const linksOnPage = 25
 
 func (w *Web) links(ctx context.Context, r *Request) (*Answer, error) {
 	loc := w.place(r)
+	did, err := w.whatItDid(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	r.Query.Del("did") // no link leads to the same once more
 	p := linksPage{
+		Did: did, Filters: map[string]string{},
 		Search: r.Query.text("q"), Tag: r.Query.text("tag"), Owner: r.Query.text("user_id"), Domain: r.Query.text("domain"),
 		State: r.Query.text("state"), Sort: r.Query.text("sort"), Columns: map[string]column{}, CanWrite: r.may(service.WritesLinks),
 	}
 	for _, name := range []string{"people", "clicks", "last_clicked_at", "id"} {
 		p.Columns[name] = columnOf(r, name, p.Sort)
 	}
-	p.Filtered = len(r.Query.only("q", "tag", "user_id", "domain", "state").Values) > 0
-	var err error
+	p.Filtered = len(r.Query.only(filterNames...).Values) > 0
+	for name, values := range r.Query.only(append([]string{"sort"}, filterNames...)...).Values {
+		p.Filters[name] = values[0]
+	}
 	if p.Owners, p.Domains, err = w.choices(ctx, r); err != nil {
 		return nil, err
 	}
@@ -117,36 +125,9 @@ func columnOf(r *Request, name, current string) column {
 // findLinks returns the links of a page of the list, and the cursor of the next page, ""
 // if there is none.
 func (w *Web) findLinks(ctx context.Context, r *Request, p linksPage) (found []service.Link, next string, err error) {
-	list := service.LinkList{Tag: p.Tag, Domain: p.Domain, Search: p.Search, Oldest: p.Sort == "oldest"}
 	var faults service.Faults
-	if p.Owner != "" {
-		id, err := strconv.ParseInt(p.Owner, 10, 64)
-		if err != nil || id < 1 {
-			faults.Add("user_id", "must be the number of a user")
-		}
-		list.UserID = &id
-	}
-	for _, f := range []struct {
-		name, value string
-		most        int
-	}{{"q", p.Search, service.MaxSearch}, {"tag", p.Tag, links.MaxTag}, {"domain", p.Domain, links.MaxHost}} {
-		if utf8.RuneCountInString(f.value) > f.most {
-			faults.Add(f.name, fmt.Sprintf("must be at most %d characters", f.most))
-		}
-	}
-	if p.Search != "" {
-		if err := service.CheckSearch(p.Search); err != nil {
-			faults.Add("q", err.Error())
-		}
-	}
-	switch p.State {
-	case "":
-	case "on", "off":
-		on := p.State == "on"
-		list.IsActive = &on
-	default:
-		faults.Add("state", "must be on or off")
-	}
+	list := filterOf(r.Query, &faults)
+	list.Oldest = p.Sort == "oldest"
 	by, descending := strings.CutPrefix(p.Sort, "-")
 	sorted := by != "" && by != "oldest"
 	if sorted && by != "clicks" && by != "people" && by != "last_clicked_at" {
@@ -177,6 +158,35 @@ func (w *Web) findLinks(ctx context.Context, r *Request, p linksPage) (found []s
 		found = append(found, l.Link)
 	}
 	return found, next, err
+}
+
+// filterOf returns the list that a query asks for, and adds what is wrong with it.
+func filterOf(v Values, faults *service.Faults) service.LinkList {
+	list := service.LinkList{Tag: v.text("tag"), Domain: v.text("domain"), Search: v.text("q")}
+	if owner := v.text("user_id"); owner != "" {
+		id, err := strconv.ParseInt(owner, 10, 64)
+		if err != nil || id < 1 {
+			faults.Add("user_id", "must be the number of a user")
+		}
+		list.UserID = &id
+	}
+	switch state := v.text("state"); state {
+	case "":
+	case "on", "off":
+		on := state == "on"
+		list.IsActive = &on
+	default:
+		faults.Add("state", "must be on or off")
+	}
+	for _, f := range list.Check() {
+		switch f.Field {
+		case "search":
+			faults.Add("q", f.Message)
+		case "tag", "domain":
+			*faults = append(*faults, f)
+		}
+	}
+	return list
 }
 
 // makeCursor returns the text for a place in a list that is sorted so.

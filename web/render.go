@@ -18,7 +18,7 @@ import (
 // file is a page.
 func loadPages(a assets) map[string]*template.Template {
 	shared := template.Must(template.New("").Funcs(template.FuncMap{
-		"asset": a.path, "number": number, "change": change, "kindNames": func() string { return kindNames }, "bar": bar, "size": size, "plural": plural, "field": field, "fault": faultOf, "list": list,
+		"asset": a.path, "number": number, "change": change, "kindNames": func() string { return kindNames }, "bar": bar, "size": size, "plural": plural, "numbered": numbered, "field": field, "fault": faultOf, "list": list,
 	}).ParseFS(files, "templates/layout.html", "templates/parts.html"))
 	names, err := fs.Glob(files, "templates/*.html")
 	if err != nil {
@@ -68,6 +68,8 @@ var done = map[string]string{
 	"mark-deleted":   "The mark is deleted.",
 	"retried":        "The batch is tried again.",
 	"dropped":        "The batch is dropped.",
+	"undone":         "The change is taken back.",
+	"undone-partly":  "The change is taken back, except for links that are gone or have other tags by now.",
 }
 
 // page makes a page from its struct and the template of that name.

@@ -12,6 +12,7 @@ import (
 	"embed"
 	"html/template"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/signpost/signpost/internal/service"
@@ -48,6 +49,9 @@ type Route struct {
 	Handle       Handler
 }
 
+// Many reports whether the route works on many links, and may take longer.
+func (r Route) Many() bool { return r.Method == http.MethodPost && strings.HasPrefix(r.Path, bulkPath) }
+
 // Handler answers a request. Errors of package service become error pages.
 type Handler func(ctx context.Context, r *Request) (*Answer, error)
 
@@ -59,6 +63,11 @@ func (w *Web) Routes() []Route {
 		{"GET", "/app/links", service.ReadsLinks, w.links},
 		{"GET", "/app/links/new", service.WritesLinks, w.newLink},
 		{"POST", "/app/links/new", service.WritesLinks, w.createLink},
+		{"GET", bulkPath, service.WritesLinks, w.askBulk},
+		{"POST", bulkPath, service.WritesLinks, w.bulk},
+		{"POST", bulkPath + "/undo", service.WritesLinks, w.undoBulk},
+		{"GET", pastePath, service.WritesLinks, w.paste},
+		{"POST", pastePath, service.WritesLinks, w.makePasted},
 		{"GET", "/app/links/:id", service.ReadsLinks, w.link},
 		{"GET", "/app/links/:id/edit", service.WritesLinks, w.editLink},
 		{"POST", "/app/links/:id/edit", service.WritesLinks, w.changeLink},

@@ -2,6 +2,8 @@ package links
 
 import (
 	"crypto/rand"
+	"net/url"
+	"path"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -191,4 +193,40 @@ func draw(n int) string {
 		}
 	}
 	return string(code)
+}
+
+// maxWords bounds a code that is made of words, in bytes.
+const maxWords = 40
+
+// CodeOf returns a code in the words of a title, or else of the last segment of the path of
+// a target: small letters and digits of any script, and hyphens between them. It returns ""
+// if neither has two of them in a row that are not all digits.
+func CodeOf(title, target string) string {
+	if code := wordsOf(title); code != "" {
+		return code
+	}
+	u, err := url.Parse(strings.TrimSpace(target))
+	if err != nil {
+		return ""
+	}
+	segment := path.Base(strings.TrimRight(u.Path, "/"))
+	return wordsOf(strings.TrimSuffix(segment, path.Ext(segment)))
+}
+
+// wordsOf returns the words of a text as a code. Words that would make it too long are left
+// out.
+func wordsOf(text string) string {
+	words := strings.FieldsFunc(strings.ToLower(text), func(r rune) bool { return !unicode.IsLetter(r) && !unicode.IsDigit(r) && !unicode.IsMark(r) })
+	code := ""
+	for _, word := range words {
+		next := NormalCode(strings.TrimPrefix(code+"-"+word, "-"))
+		if len(next) > maxWords {
+			break
+		}
+		code = next
+	}
+	if len(code) < 2 || !strings.ContainsFunc(code, unicode.IsLetter) || CheckDomainCode(code) != nil {
+		return ""
+	}
+	return code
 }

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"unicode/utf8"
 
+	"github.com/stretchr/testify/assert"
 	"golang.org/x/text/unicode/norm"
 )
 
@@ -321,5 +322,26 @@ func TestNewCodeBounds(t *testing.T) {
 				t.Fatalf("NewCode(%d) = %q", n, code)
 			}
 		}
+	}
+}
+
+func TestCodeOf(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ title, target, want string }{
+		{"", "", ""},
+		{"Spring sale!", "https://example.com/x", "spring-sale"},
+		{"  Über  uns — und mehr ", "", "über-uns-und-mehr"},
+		{"2026", "https://example.com/news/Big_News.html?x=1#y", "big-news"},
+		{"", "https://example.com/shop/spring-sale/", "spring-sale"},
+		{"", "https://example.com/", ""},
+		{"", "https://example.com/12345", ""},
+		{"", "https://example.com/%ff", ""},
+		{"", "://", ""},
+		{"x", "https://example.com/y", ""},
+		{strings.Repeat("word ", 20), "", "word-word-word-word-word-word-word-word"},
+		{strings.Repeat("long", 20), "https://example.com/short", "short"},
+		{"日本語の本", "", "日本語の本"},
+	} {
+		assert.Equal(t, c.want, CodeOf(c.title, c.target), "%q %q", c.title, c.target)
 	}
 }

@@ -14,7 +14,7 @@ var least = map[string]Role{
 	"CreateUser": RoleAdmin, "UpdateUser": RoleAdmin, "DeleteUser": RoleAdmin,
 	"ListLinks": RoleReader, "ListSortedLinks": RoleReader, "FindLinks": RoleReader, "GetLink": RoleReader, "GetLinks": RoleReader, "ExportLinks": RoleReader, "GetQR": RoleReader,
 	"CreateLink": RoleEditor, "UpdateLink": RoleEditor, "DeleteLink": RoleEditor,
-	"CreateLinks": RoleEditor, "ChangeLinks": RoleEditor, "DeleteLinks": RoleEditor,
+	"CreateLinks": RoleEditor, "SuggestCode": RoleEditor, "ChangeLinks": RoleEditor, "DeleteLinks": RoleEditor,
 	"ListDomains": RoleAdmin, "GetDomain": RoleAdmin, "CreateDomain": RoleAdmin, "UpdateDomain": RoleAdmin, "DeleteDomain": RoleAdmin,
 	"ListTokens": RoleAdmin, "CreateToken": RoleAdmin, "RevokeToken": RoleAdmin,
 	"ListFailedBatches": RoleAdmin, "RetryBatch": RoleAdmin, "DropBatch": RoleAdmin, "GetSystem": RoleAdmin,

@@ -68,6 +68,14 @@ func (o *Once) Find(ctx context.Context, q *queries.Queries) (*KeptAnswer, error
 	return &KeptAnswer{row.Request, int(row.Status), row.Location, row.Body}, nil
 }
 
+// Kept returns the answer to the first request with a key, nil if there is none yet.
+func (s *Service) Kept(ctx context.Context, once *Once) (*KeptAnswer, error) {
+	if once == nil {
+		return nil, nil
+	}
+	return once.Find(ctx, queries.New(s.Pool))
+}
+
 // Claim takes the key within the transaction that does the work. If several requests
 // come at once, the constraint lets one of them have the key, and the others are told
 // to ask again. An upload that begins passes the id of its import; its hash is not

@@ -174,6 +174,42 @@ func (s *Service) getLink(ctx context.Context, q *queries.Queries, actor Actor, 
 // behind.
 const drawTries = 5
 
+// suggestTries is how many codes in words are looked up before one is drawn.
+const suggestTries = 5
+
+// SuggestCode returns a short code that is free on the domain of a link: one in the words
+// of its title or target if there are some, or else a drawn one.
+func (s *Service) SuggestCode(ctx context.Context, actor Actor, in LinkFields) (string, error) {
+	if err := actor.Require(WritesLinks); err != nil {
+		return "", err
+	}
+	domain, err := s.FindDomain(ctx, in.Domain.Value)
+	if err != nil {
+		return "", err
+	}
+	words := links.CodeOf(in.Title.Value, in.OriginalURL.Value)
+	for try := range suggestTries {
+		code := words
+		switch {
+		case words == "":
+			code = links.NewCode(links.CodeLength)
+		case try == suggestTries-1:
+			code = words + "-" + links.NewCode(links.CodeLength)
+		case try > 0:
+			code = words + "-" + strconv.Itoa(try+1)
+		}
+		if checkCode(domain, code) != nil {
+			words = "" // it is reserved
+			continue
+		}
+		same, err := s.FindLinks(ctx, actor, in.Domain.Value, code)
+		if err != nil || len(same) == 0 {
+			return code, err
+		}
+	}
+	return "", errNoCode
+}
+
 var errNoCode = Unavailable("no free code was found, try again")
 
 // CreateLink makes a link. user_id and original_url are required. If no code is given,

@@ -42,7 +42,9 @@ func (in Selection) Check() Faults {
 	case in.Filter != nil && len(in.IDs) > 0:
 		f.Add("ids", "cannot be used together with filter")
 	case in.Filter != nil:
-		in.Filter.check(&f, "filter.")
+		for _, fault := range in.Filter.Check() {
+			f.Add("filter."+fault.Field, fault.Message)
+		}
 	case len(in.IDs) == 0:
 		f.Add("ids", "is required, or filter")
 	case len(in.IDs) > MaxBulk:
@@ -57,28 +59,30 @@ func (in Selection) Check() Faults {
 	return f
 }
 
-// check adds the faults of the filters of a list, with a prefix before their names.
-func (in LinkList) check(f *Faults, prefix string) {
+// Check returns the faults of the filters of a list.
+func (in LinkList) Check() Faults {
+	var f Faults
 	for _, text := range []struct {
 		name, value string
 		most        int
 	}{{"search", in.Search, MaxSearch}, {"tag", in.Tag, links.MaxTag}, {"domain", in.Domain, links.MaxHost}} {
 		switch {
 		case utf8.RuneCountInString(text.value) > text.most:
-			f.Add(prefix+text.name, fmt.Sprintf("must be at most %d characters", text.most))
+			f.Add(text.name, fmt.Sprintf("must be at most %d characters", text.most))
 		case strings.ContainsRune(text.value, 0) || !utf8.ValidString(text.value):
-			f.Add(prefix+text.name, "must be text in UTF-8 without NUL")
+			f.Add(text.name, "must be text in UTF-8 without NUL")
 		case text.name == "search" && text.value != "":
 			if err := CheckSearch(text.value); err != nil {
-				f.Add(prefix+text.name, err.Error())
+				f.Add(text.name, err.Error())
 			}
 		}
 	}
 	if in.UserID != nil {
 		if err := checkID(*in.UserID); err != nil {
-			f.Add(prefix+"user_id", err.Error())
+			f.Add("user_id", err.Error())
 		}
 	}
+	return f
 }
 
 // BulkChange is a change of many links.

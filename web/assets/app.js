@@ -4,6 +4,7 @@
 // (chart.js), texts are copied, times move on, and keys do what one does often.
 import './parts.js';
 import './dialog.js';
+import './many.js';
 import './chart.js';
 import { listen } from './live.js';
 import { tellTimes } from './times.js';
@@ -29,9 +30,10 @@ document.addEventListener('click', async (event) => {
   if (!button) return;
   await navigator.clipboard.writeText(button.dataset.copy);
   const label = button.querySelector('span');
+  label.dataset.word ??= label.textContent;
   label.textContent = 'Copied';
   button.classList.add('copied');
-  setTimeout(() => { label.textContent = 'Copy'; button.classList.remove('copied'); }, 1500);
+  setTimeout(() => { label.textContent = label.dataset.word; button.classList.remove('copied'); }, 1500);
 });
 
 document.addEventListener('keydown', (event) => {

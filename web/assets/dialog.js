@@ -1,4 +1,4 @@
-// A link with data-dialog opens the form of its page in a dialog.
+// A link or form with data-dialog opens the form of its page in a dialog.
 import { load } from './parts.js';
 
 let dialog;
@@ -17,15 +17,19 @@ function show(form) {
   (dialog.querySelector('[autofocus]') ?? dialog.querySelector('input:not([type=hidden])'))?.focus();
 }
 
-document.addEventListener('click', async (event) => {
+async function open(url) {
+  const answer = await load(url).catch(() => null);
+  const form = answer?.page?.querySelector('form.sheet');
+  if (!form || form.matches('[data-sign-in]')) return location.assign(url);
+  show(form);
+}
+
+document.addEventListener('click', (event) => {
   if (event.button || event.ctrlKey || event.metaKey || event.shiftKey) return;
   const link = event.target.closest('a[data-dialog]');
   if (link) {
     event.preventDefault();
-    const answer = await load(link.href).catch(() => null);
-    const form = answer?.page?.querySelector('form.sheet');
-    if (!form || form.matches('[data-sign-in]')) return location.assign(link.href);
-    show(form);
+    open(link.href);
   } else if (dialog && (event.target === dialog || event.target.closest('a[data-close]'))) {
     event.preventDefault();
     dialog.close();
@@ -34,6 +38,13 @@ document.addEventListener('click', async (event) => {
 
 document.addEventListener('submit', async (event) => {
   const form = event.target;
+  const asks = event.submitter?.formMethod === 'get' || form.matches('form[data-dialog]');
+  if (asks && (dialog?.contains(form) || form.matches('form[data-dialog]'))) {
+    event.preventDefault();
+    const action = event.submitter?.hasAttribute('formaction') ? event.submitter.formAction : form.action;
+    open(`${action}?${new URLSearchParams(new FormData(form, event.submitter))}`);
+    return;
+  }
   if (!dialog?.contains(form)) {
     // A form that is sent is not sent twice.
     if (form.method === 'post') setTimeout(() => form.querySelectorAll('button').forEach((button) => { button.disabled = true; }));
@@ -42,7 +53,7 @@ document.addEventListener('submit', async (event) => {
   event.preventDefault();
   const buttons = form.querySelectorAll('button');
   buttons.forEach((button) => { button.disabled = true; });
-  const answer = await load(form.action, new URLSearchParams(new FormData(form))).catch(() => null);
+  const answer = await load(form.action, new URLSearchParams(new FormData(form, event.submitter))).catch(() => null);
   const again = answer?.page?.querySelector('form.sheet');
   if (again?.matches('[data-sign-in]')) tell(form, 'Your session has ended. Sign in in another tab, and try again here.');
   else if (answer?.status < 400) return location.assign(answer.url);

@@ -39,8 +39,9 @@ function likest(part, element) {
 
 // What a form has done is told once, and not again when the page is loaded anew.
 const here = new URL(location);
-if (here.searchParams.has('done')) {
+if (here.searchParams.has('done') || here.searchParams.has('did')) {
   here.searchParams.delete('done');
+  here.searchParams.delete('did');
   history.replaceState(history.state, '', here);
 }
 
@@ -109,7 +110,7 @@ document.addEventListener('submit', (event) => {
     event.preventDefault();
     clearTimeout(typing);
     show(address(form), [form.dataset.into], 'replaceState');
-  } else if (form.matches('[data-swap] form[method=get]')) {
+  } else if (form.matches('[data-swap] form[method=get]:not([data-dialog])')) {
     event.preventDefault();
     show(address(form), ['main'], 'pushState');
   }
