@@ -24,8 +24,8 @@ func (s *server) many() {
 	s.request("PATCH", "/urls/bulk", map[string]any{"filter": map[string]any{"search": "/many7"}, "add_tags": []string{"spring"}})
 }
 
-// tagged returns how many links have a tag.
-func (s *server) tagged(tag string) any {
+// countTagged returns how many links have a tag.
+func (s *server) countTagged(tag string) any {
 	s.t.Helper()
 	return s.request("PATCH", "/urls/bulk?dry_run=true", map[string]any{"filter": map[string]any{"tag": tag}, "is_active": false})["found"]
 }
@@ -47,15 +47,15 @@ func TestTagManyAndUndoIt(t *testing.T) {
 	b.do("send it", chromedp.SendKeys(chromedp.CSS("dialog #add_tags"), "spring, walks"), chromedp.Click(chromedp.CSS("dialog .end button")))
 	b.waitForText("The tags of 300 links are changed.")
 	b.waitFor("the filter", `location.search === "?tag=many"`)
-	if got := s.tagged("walks"); got != 300.0 {
+	if got := s.countTagged("walks"); got != 300.0 {
 		t.Errorf("%v links have the tag", got)
 	}
 	b.do("undo", chromedp.Click(chromedp.CSS(".done button")))
 	b.waitForText("The change is taken back.")
-	if got := s.tagged("walks"); got != 0.0 {
+	if got := s.countTagged("walks"); got != 0.0 {
 		t.Errorf("%v links still have the tag", got)
 	}
-	if got := s.tagged("spring"); got != 11.0 {
+	if got := s.countTagged("spring"); got != 11.0 {
 		t.Errorf("%v links have the tag that 11 had before", got)
 	}
 	b.silent()
@@ -90,18 +90,6 @@ func TestTickAFewByKeyboard(t *testing.T) {
 	b.silent()
 }
 
-// tabTo presses the tab key until the focus is on an element that fits.
-func (b *browser) tabTo(selector string) {
-	b.t.Helper()
-	for range 200 {
-		b.do("press tab", chromedp.KeyEvent(kb.Tab))
-		if b.evaluate(fmt.Sprintf("document.activeElement.matches(%q)", selector)) == "true" {
-			return
-		}
-	}
-	b.t.Fatalf("the tab key does not lead to %s", selector)
-}
-
 func TestPasteFive(t *testing.T) {
 	t.Parallel()
 	s := start(t)
@@ -114,7 +102,7 @@ func TestPasteFive(t *testing.T) {
 	b.do("paste five", chromedp.SetValue(chromedp.CSS("#lines"), strings.Join(lines, "\n")), chromedp.SendKeys(chromedp.CSS("#tags"), "pasted"), chromedp.Click(chromedp.CSS(".end button")))
 	b.waitForText("4 lines of 5 can be made. Nothing is made so far.")
 	b.waitForText("must start with http:// or https://, such as https://example.com/c")
-	if got := s.tagged("pasted"); got != 0.0 {
+	if got := s.countTagged("pasted"); got != 0.0 {
 		t.Errorf("%v links are made already", got)
 	}
 	b.do("make the four", chromedp.Click(chromedp.CSS(".end button[value=make]")))
@@ -130,7 +118,7 @@ func TestPasteFive(t *testing.T) {
 	b.waitForText("4 links are made")
 	b.do("mend the fifth", chromedp.SetValue(chromedp.CSS("#lines"), "https://example.com/c"), chromedp.Click(chromedp.CSS(".end button")), chromedp.WaitVisible(chromedp.CSS("[value=make]")), chromedp.Click(chromedp.CSS("[value=make]")))
 	b.waitForText("1 link is made")
-	if got := s.tagged("pasted"); got != 5.0 {
+	if got := s.countTagged("pasted"); got != 5.0 {
 		t.Errorf("%v links are made", got)
 	}
 	b.silent()
@@ -171,7 +159,7 @@ func TestTagManyWithoutScripts(t *testing.T) {
 	b.waitForText("Change the tags of 300 links")
 	b.do("send it", chromedp.SendKeys(chromedp.CSS("#add_tags"), "walks"), chromedp.Click(chromedp.CSS(".end button")))
 	b.waitForText("The tags of 300 links are changed.")
-	if got := s.tagged("walks"); got != 300.0 {
+	if got := s.countTagged("walks"); got != 300.0 {
 		t.Errorf("%v links have the tag", got)
 	}
 	b.do("undo", chromedp.Click(chromedp.CSS(".done button")))
@@ -181,7 +169,7 @@ func TestTagManyWithoutScripts(t *testing.T) {
 	b.waitForText("This cannot be undone")
 	b.do("delete them", chromedp.Click(chromedp.CSS("button.bad")))
 	b.waitForText("2 links are deleted.")
-	if got := s.tagged("many"); got != 298.0 {
+	if got := s.countTagged("many"); got != 298.0 {
 		t.Errorf("%v links are left", got)
 	}
 	b.silent()

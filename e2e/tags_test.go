@@ -21,7 +21,7 @@ import (
 // tabTo presses the tab key until an element has the focus.
 func (b *browser) tabTo(selector string) {
 	b.t.Helper()
-	for range 80 {
+	for range 200 {
 		b.do("press the tab key", chromedp.KeyEvent(kb.Tab))
 		if b.evaluate(fmt.Sprintf("document.activeElement.matches(%q)", selector)) == "true" {
 			return
