@@ -198,10 +198,11 @@ SELECT id FROM urls WHERE domain_id = @domain_id AND short_code = @short_code;
 
 -- name: ListBusyLinks :many
 -- ListBusyLinks returns the links that have a busy day from one day on and before another,
--- with the class of the busiest, the highest first.
-SELECT scope, max(busy)::int AS busy
+-- those first that may have the most clicks. beyond says how many these are at most, without
+-- the 3 that any day may have: a day of the last class has no bound, and counts as a billion.
+SELECT scope, sum(CASE WHEN busy = @last_class::int THEN 1 << 30 ELSE (4 << busy) - 4 END)::bigint AS beyond
 FROM rollups
 WHERE day >= @from_day::date AND day < @to_day::date AND busy > 0 AND scope > 0
 GROUP BY scope
-ORDER BY max(busy) DESC, scope
+ORDER BY beyond DESC
 LIMIT @row_limit;

@@ -96,23 +96,36 @@ func (q *Queries) HasStatistics(ctx context.Context, id int64) (HasStatisticsRow
 }
 
 const listBusyLinks = `-- name: ListBusyLinks :many
-SELECT scope, max(busy)::int AS busy
+SELECT scope, sum(CASE WHEN busy = $1::int THEN 1 << 30 ELSE (4 << busy) - 4 END)::bigint AS beyond
 FROM rollups
-WHERE day >= $1::date AND day < $2::date AND busy > 0 AND scope > 0
+WHERE day >= $2::date AND day < $3::date AND busy > 0 AND scope > 0
 GROUP BY scope
-ORDER BY max(busy) DESC, scope
-LIMIT $3
+ORDER BY beyond DESC
+LIMIT $4
 `
 
+type ListBusyLinksParams struct {
+	LastClass int32
+	FromDay   time.Time
+	ToDay     time.Time
+	RowLimit  int32
+}
+
 type ListBusyLinksRow struct {
-	Scope int64
-	Busy  int32
+	Scope  int64
+	Beyond int64
 }
 
 // ListBusyLinks returns the links that have a busy day from one day on and before another,
-// with the class of the busiest, the highest first.
-func (q *Queries) ListBusyLinks(ctx context.Context, fromDay time.Time, toDay time.Time, rowLimit int32) ([]ListBusyLinksRow, error) {
-	rows, err := q.db.Query(ctx, listBusyLinks, fromDay, toDay, rowLimit)
+// those first that may have the most clicks. beyond says how many these are at most, without
+// the 3 that any day may have: a day of the last class has no bound, and counts as a billion.
+func (q *Queries) ListBusyLinks(ctx context.Context, arg ListBusyLinksParams) ([]ListBusyLinksRow, error) {
+	rows, err := q.db.Query(ctx, listBusyLinks,
+		arg.LastClass,
+		arg.FromDay,
+		arg.ToDay,
+		arg.RowLimit,
+	)
 	if err != nil {
 		return nil, err
 	}
@@ -120,7 +133,7 @@ func (q *Queries) ListBusyLinks(ctx context.Context, fromDay time.Time, toDay ti
 	items := []ListBusyLinksRow{}
 	for rows.Next() {
 		var i ListBusyLinksRow
-		if err := rows.Scan(&i.Scope, &i.Busy); err != nil {
+		if err := rows.Scan(&i.Scope, &i.Beyond); err != nil {
 			return nil, err
 		}
 		items = append(items, i)

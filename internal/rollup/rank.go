@@ -164,17 +164,17 @@ func (k Ranking) read(ctx context.Context, q *queries.Queries, r Range, scopes [
 	return rows, wrap("rank scopes", err)
 }
 
-// readBusiest ranks the busiest of all links without adding up the days of every link. In
-// n days, a link that never has more than c clicks a day has at most n*c: once it is known
-// how many clicks the last place takes, few links are left that may have them. It returns
-// nil if it cannot tell which they are.
+// readBusiest ranks the busiest of all links without adding up the days of every link. The
+// classes of a link's days tell how many clicks it may have at most: once it is known how
+// many the last place takes, few links are left that may have as many. It returns nil if it
+// cannot tell which they are.
 func (k Ranking) readBusiest(ctx context.Context, q *queries.Queries) ([]queries.RankScopesRow, error) {
 	if k.Range.empty() {
 		return nil, nil
 	}
 	from, to := k.Range.days()
 	most := cmp.Or(k.candidates, 2000)
-	busy, err := q.ListBusyLinks(ctx, from, to, int32(most))
+	busy, err := q.ListBusyLinks(ctx, queries.ListBusyLinksParams{LastClass: lastClass, FromDay: from, ToDay: to, RowLimit: int32(most)})
 	if err != nil {
 		return nil, fmt.Errorf("list busy links: %w", err)
 	}
@@ -187,19 +187,18 @@ func (k Ranking) readBusiest(ctx context.Context, q *queries.Queries) ([]queries
 	if err != nil || len(rows) < k.Limit {
 		return nil, err
 	}
-	days := int64(to.Sub(from) / (24 * time.Hour))
-	others := 0 // the class of the busiest days of links that cannot have as many
-	for others < lastClass-1 && days*mostOfClass(others+1) < rows[k.Limit-1].Rank {
-		others++
-	}
-	if days*mostOfClass(others) >= rows[k.Limit-1].Rank || len(busy) == most && int(busy[most-1].Busy) > others {
+	// A link without a busy day, or beyond the candidates, must not have as many as the last
+	// place.
+	quiet := int64(to.Sub(from)/(24*time.Hour)) * mostOfClass(0)
+	beyond := rows[k.Limit-1].Rank - quiet
+	if beyond <= 0 || len(busy) == most && busy[most-1].Beyond >= beyond {
 		return nil, nil
 	}
-	candidates := len(busy)
-	for candidates > 0 && int(busy[candidates-1].Busy) <= others {
-		candidates--
+	candidates := counted
+	for candidates < len(busy) && busy[candidates].Beyond >= beyond {
+		candidates++
 	}
-	if candidates <= counted {
+	if candidates == counted {
 		return rows, nil
 	}
 	return k.read(ctx, q, k.Range, scopes[:candidates])
@@ -210,7 +209,7 @@ func (k Ranking) readBusiest(ctx context.Context, q *queries.Queries) ([]queries
 const lastClass = 16
 
 // mostOfClass returns the most clicks that a day of a class other than the last can have.
-func mostOfClass(class int) int64 { return 1<<(class+2) - 1 }
+func mostOfClass(class int) int64 { return 4<<class - 1 }
 
 // addRagged adds the counts of days that are only partly in the range.
 func (k Ranking) addRagged(ctx context.Context, q *queries.Queries, r Range, p *queries.RankScopesParams) error {
