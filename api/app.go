@@ -44,6 +44,9 @@ func (a *API) appRoutes() {
 	a.app.Post("/app/sign-out", a.onApp(a.signOut))
 	a.app.Get("/app/live", a.onApp(a.appLive))
 	a.app.Get("/app/links/:id/live", a.onApp(a.appLive))
+	a.app.Post("/app/imports", a.onApp(a.appUpload))
+	a.app.Post("/app/imports/preview", a.onApp(a.appPreview))
+	a.app.Get("/app/imports/samples/:file", a.onApp(a.appSample))
 	for _, route := range a.web.Routes() {
 		timeout := requestTimeout
 		if route.Many() {
@@ -282,10 +285,7 @@ func (a *API) sendExport(c *fiber.Ctx, answer *web.Answer) error {
 // request. give gives the memory of a form back.
 func (a *API) webRequest(c *fiber.Ctx, found session) (r *web.Request, give func(), err error) {
 	give = func() {}
-	r = &web.Request{Actor: found.actor, Session: found.id, Path: strings.Clone(c.Path()), Origin: a.origin(c), Zone: strings.Clone(c.Cookies(zoneCookie))}
-	if zone, err := url.QueryUnescape(r.Zone); err == nil {
-		r.Zone = zone
-	}
+	r = &web.Request{Actor: found.actor, Session: found.id, Path: strings.Clone(c.Path()), Origin: a.origin(c), Zone: zoneOf(c)}
 	if c.Params("id") != "" {
 		if r.ID, err = idParam(c); err != nil {
 			return nil, nil, err
@@ -306,6 +306,18 @@ func (a *API) webRequest(c *fiber.Ctx, found session) (r *web.Request, give func
 	}
 	return r, give, nil
 }
+
+// zoneOf returns the time zone that the browser told, if it did.
+func zoneOf(c *fiber.Ctx) string {
+	text := strings.Clone(c.Cookies(zoneCookie))
+	if zone, err := url.QueryUnescape(text); err == nil {
+		return zone
+	}
+	return text
+}
+
+// anyBody refuses no body.
+func anyBody(*fasthttp.RequestHeader, []byte) error { return nil }
 
 // checkForm refuses bodies that are no forms.
 func checkForm(header *fasthttp.RequestHeader, body []byte) error {

@@ -356,6 +356,11 @@ var appRoles = map[string]Role{
 	"POST /app/tokens/new": RoleAdmin, "GET /app/tokens/:id/revoke": RoleAdmin, "POST /app/tokens/:id/revoke": RoleAdmin, "GET /app/system": RoleAdmin,
 	"GET /app/system/retry": RoleAdmin, "POST /app/system/retry": RoleAdmin, "GET /app/system/drop": RoleAdmin, "POST /app/system/drop": RoleAdmin,
 	"GET /app/links/bulk": RoleEditor, "POST /app/links/bulk": RoleEditor, "POST /app/links/bulk/undo": RoleEditor, "GET /app/links/paste": RoleEditor, "POST /app/links/paste": RoleEditor,
+	"GET /app/imports": RoleReader, "GET /app/imports/:id": RoleReader, "GET /app/imports/:id/rows": RoleReader,
+	"GET /app/imports/:id/errors.csv": RoleReader, "GET /app/imports/:id/result.csv": RoleReader,
+	"POST /app/imports": RoleEditor, "POST /app/imports/preview": RoleEditor, "GET /app/imports/samples/:file": RoleEditor,
+	"POST /app/imports/:id/cancel": RoleEditor, "POST /app/imports/:id/retry": RoleEditor,
+	"GET /app/imports/:id/undo": RoleEditor, "POST /app/imports/:id/undo": RoleEditor,
 	"GET /app/sign-in": 0, "POST /app/sign-in": 0, "POST /app/sign-out": 0, "GET /app/assets/:hash/:file": 0,
 }
 
@@ -452,7 +457,7 @@ func TestAssets(t *testing.T) {
 	page := string(b.browser().get("/app/sign-in").raw)
 	_, rest, _ := strings.Cut(page, `<link rel="stylesheet" href="`)
 	path, _, _ := strings.Cut(rest, `"`)
-	for _, name := range []string{"app.css", "app.js", "parts.js", "dialog.js", "live.js", "times.js", "chart.js", "many.js"} {
+	for _, name := range []string{"app.css", "app.js", "parts.js", "dialog.js", "live.js", "times.js", "chart.js", "many.js", "imports.js"} {
 		a := b.browser().get(strings.Replace(path, "app.css", name, 1))
 		assert.Equal(t, 200, a.status, name)
 		assert.Equal(t, "public, max-age=31536000, immutable", a.header.Get("Cache-Control"), name)

@@ -43,6 +43,7 @@ func TestPreviewOfImport(t *testing.T) {
 	mapped := "mapping=Goes+to:original_url&mapping=Name:short_code"
 	got = preview(200, RoleEditor, mapped, own).body
 	assert.Contains(t, got["error"], "does not say whose the links are")
+	assert.Equal(t, "user_id", got["error_field"])
 	assert.Equal(t, 1.0, got["rows_rejected"], "the owner is missing once, and not in each row")
 	user := b.user("ann")
 	got = preview(200, RoleEditor, mapped+"&user_id="+fmt.Sprint(user), own).body

@@ -133,6 +133,13 @@ type fileUpload struct {
 	body     *uploadBody
 	form     io.Reader        // the unpacked body, if it is a form
 	receipt  *service.Receipt // nil before the import exists
+	// fields are those of a form before its file; nil if nobody reads them. fieldBytes is
+	// how much they take.
+	fields     url.Values
+	fieldBytes int
+	// holds returns an error if whoever sends the file may not go on, although the token
+	// is valid; nil if only the token matters.
+	holds func(context.Context) error
 }
 
 // enter takes a place. If the upload repeats one that was answered, it returns that
@@ -213,7 +220,7 @@ func (u *fileUpload) tooLarge() error {
 	return tooLarge(fmt.Sprintf("the file must be at most %d bytes", u.api.ImportMaxBytes))
 }
 
-// part returns the form's part named file. Parts before it are skipped.
+// part returns the form's part named file. Parts before it are read as fields, or skipped.
 func (u *fileUpload) part() (io.Reader, error) {
 	form := multipart.NewReader(u.form, u.boundary)
 	for {
@@ -229,6 +236,9 @@ func (u *fileUpload) part() (io.Reader, error) {
 				u.options.Filename = name
 			}
 			return part, nil
+		}
+		if err := u.readField(part); err != nil {
+			return nil, err
 		}
 	}
 }
@@ -274,6 +284,11 @@ func (u *fileUpload) receive(file io.Reader) (queued service.Import, err error) 
 	}
 	if err := u.finishForm(); err != nil {
 		return queued, err
+	}
+	if u.holds != nil {
+		if err := u.write(u.holds); err != nil {
+			return queued, err
+		}
 	}
 	if err := u.write(u.receipt.ReserveIDs); err != nil {
 		return queued, err
@@ -484,12 +499,17 @@ func (b *uploadBody) hear() error {
 	u := b.upload
 	b.heard = time.Now()
 	err := u.write(func(ctx context.Context) error {
+		if u.holds != nil {
+			if err := u.holds(ctx); err != nil {
+				return err
+			}
+		}
 		if u.receipt == nil {
 			return u.api.service.TokenHolds(ctx, u.actor)
 		}
 		return u.receipt.Hear(ctx, b.read)
 	})
-	if errors.Is(err, service.ErrTokenEnded) || errors.Is(err, service.ErrUploadCancelled) {
+	if errors.Is(err, errSession) || errors.Is(err, service.ErrTokenEnded) || errors.Is(err, service.ErrUploadCancelled) {
 		return err
 	}
 	return nil

@@ -173,6 +173,14 @@ func TestHowPagesLook(t *testing.T) {
 	} {
 		b.look(pictures, name, s.url+path)
 	}
+	b.look(pictures, "no-imports", s.url+"/app/imports")
+	s.importFiles()
+	for name, path := range map[string]string{
+		"imports": "/app/imports", "import": "/app/imports/3", "dry-run": "/app/imports/2", "undo-import": "/app/imports/3/undo", "rejected-rows": "/app/imports/3/rows",
+	} {
+		b.look(pictures, name, s.url+path)
+	}
+	b.look(pictures, "preview-import", s.url+"/app/imports", b.previewOwnColumns)
 	b.silent()
 	// Visitors see pages too, with nothing of the dashboard.
 	s.request("PATCH", "/urls/3", map[string]any{"is_active": false})
@@ -199,7 +207,8 @@ axe.run().then((r) => r.violations.map((v) => v.id + ": " + v.help + ": " + v.no
 	return found
 }
 
-func (b *browser) look(pictures, name, url string) {
+// look looks at a page in both colours and on a phone, after some steps on it.
+func (b *browser) look(pictures, name, url string, steps ...func()) {
 	b.t.Helper()
 	for _, v := range []struct {
 		name, scheme string
@@ -207,6 +216,9 @@ func (b *browser) look(pictures, name, url string) {
 	}{{"light", "light", 1200}, {"dark", "dark", 1200}, {"phone", "light", 390}} {
 		b.view(v.width, v.scheme)
 		b.do(name, chromedp.Navigate(url), chromedp.WaitVisible(chromedp.CSS("main")))
+		for _, step := range steps {
+			step()
+		}
 		if width := b.evaluate("document.documentElement.scrollWidth"); width != fmt.Sprint(v.width) {
 			b.t.Errorf("%s, %s: the page is %s wide, and the window %d", name, v.name, width, v.width)
 		}

@@ -18,7 +18,7 @@ import (
 // file is a page.
 func loadPages(a assets) map[string]*template.Template {
 	shared := template.Must(template.New("").Funcs(template.FuncMap{
-		"asset": a.path, "number": number, "change": change, "kindNames": func() string { return kindNames }, "bar": bar, "size": size, "plural": plural, "numbered": numbered, "field": field, "fault": faultOf, "list": list,
+		"asset": a.path, "number": number, "change": change, "kindNames": func() string { return kindNames }, "bar": bar, "size": size, "tone": tone, "cure": cure, "kindName": kindName, "encodingName": encodingName, "plural": plural, "numbered": numbered, "field": field, "fault": faultOf, "list": list,
 	}).ParseFS(files, "templates/layout.html", "templates/parts.html"))
 	names, err := fs.Glob(files, "templates/*.html")
 	if err != nil {

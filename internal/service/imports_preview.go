@@ -19,6 +19,7 @@ type ImportPreview struct {
 	Timezone   string             `json:"timezone" example:"UTC"`
 	OnConflict string             `json:"on_conflict" enum:"reject,skip,update"`
 	Error      *string            `json:"error" doc:"Why an import with these parameters would be refused; null if it would not."`
+	Field      string             `json:"error_field" example:"user_id" doc:"The parameter that is at fault then, if one is."`
 	Columns    []ImportColumn     `json:"columns" nullable:"false" maxItems:"50" doc:"The first columns of the file."`
 	Total      int                `json:"columns_total" doc:"How many columns the file has."`
 	Mappable   []string           `json:"mappable" nullable:"false" doc:"What a mapping may say that a column stands for, the required ones first."`
@@ -103,6 +104,10 @@ func viewPreview(p csvimport.Preview, policy csvimport.Policy) ImportPreview {
 	if p.Fault != nil {
 		text := p.Fault.Error()
 		view.Error = &text
+		var known *Error
+		if errors.As(p.Fault, &known) && len(known.Fields) > 0 {
+			view.Field = known.Fields[0].Field
+		}
 	}
 	return view
 }

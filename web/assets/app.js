@@ -6,6 +6,7 @@ import './parts.js';
 import './dialog.js';
 import './many.js';
 import './chart.js';
+import './imports.js';
 import { listen } from './live.js';
 import { tellTimes } from './times.js';
 

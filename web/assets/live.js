@@ -102,7 +102,7 @@ async function look() {
 
 // renew replaces all numbers of the page, so that they agree with each other; or none, while
 // somebody reads the values of a chart by keys.
-async function renew() {
+export async function renew() {
   const ids = [...document.querySelectorAll('[data-fresh]')].map((part) => part.id);
   if (!ids.length || document.hidden || document.querySelector('.picture:focus')) return;
   if (gap) ids.push('feed');

@@ -3,14 +3,15 @@ import { listen } from './live.js';
 import { tellTimes } from './times.js';
 
 // load asks the server. The answer becomes a document in which no script runs, so that no
-// text ever has to be turned into elements here.
-export function load(url, body) {
+// text ever has to be turned into elements here. begun is given the request.
+export function load(url, body, begun) {
   return new Promise((resolve, reject) => {
     const request = new XMLHttpRequest();
     request.open(body ? 'POST' : 'GET', url);
     request.responseType = 'document';
     request.onload = () => resolve({ page: request.response, url: request.responseURL, status: request.status });
-    request.onerror = () => reject(new Error('no answer'));
+    request.onerror = request.onabort = () => reject(new Error('no answer'));
+    begun?.(request);
     request.send(body);
   });
 }
@@ -33,6 +34,8 @@ export function replace(page, ids) {
 }
 
 function likest(part, element) {
+  const own = element.id && part.querySelector(`#${CSS.escape(element.id)}`);
+  if (own) return own;
   const same = [...part.querySelectorAll(element.localName)];
   return same.find((other) => other.textContent === element.textContent) ?? part;
 }
@@ -66,6 +69,11 @@ async function show(url, ids, remember) {
     location.assign(url); // signed out, or an error
     return;
   }
+  turnTo(answer, ids, remember);
+}
+
+// turnTo shows the parts of an answer, and makes its address the one of the page.
+export function turnTo(answer, ids, remember) {
   if (remember) history[remember](null, '', answer.url);
   shown = place();
   document.title = answer.page.title;

@@ -1,0 +1,262 @@
+package e2e
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"mime/multipart"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
+)
+
+// fileOf writes a file that a person has.
+func fileOf(t *testing.T, name, content string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	must(t, os.WriteFile(path, []byte(content), 0o600))
+	return path
+}
+
+func example(t *testing.T, name string) string {
+	t.Helper()
+	path, err := filepath.Abs("../examples/" + name)
+	must(t, err)
+	return path
+}
+
+// outcome waits until the import on the page has ended so, and has these counts.
+func (b *browser) outcome(state string, counts string) {
+	b.t.Helper()
+	b.waitFor("it is "+state, fmt.Sprintf(`document.querySelector("#state .state")?.innerText === %q`, state))
+	b.waitFor("its counts", fmt.Sprintf(`[...document.querySelectorAll(".outcomes div")].map((d) => d.innerText.replace(/\s+/g, " ")).join(", ") === %q`, counts))
+}
+
+// The first-run tour: the three files in order, each tried first and then imported.
+func TestTourOfImports(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	b := newBrowser(t)
+	b.do("sign in", chromedp.Navigate(s.signIn))
+	b.waitForText("Make your first link")
+	for n, file := range []struct{ name, found, trial, counts, next string }{
+		{"users.csv", "40 rows looked at", "Imported 38, Rejected 2", "Imported 38, Rejected 2", "urls.csv"},
+		{"urls.csv", "200 rows looked at", "Imported 195, Rejected 5", "Imported 195, Rejected 5", "events.csv"},
+		{"events.csv", "400 rows looked at", "Imported 383, Rejected 17", "Imported 383, Rejected 17", ""},
+	} {
+		b.do("open the imports", chromedp.Navigate(s.url+"/app/imports"))
+		b.waitFor("which is next", fmt.Sprintf(`document.querySelector("[aria-current=step] a").innerText === %q`, file.name))
+		if n == 0 { // the page has them
+			b.do("take the first", chromedp.Click(chromedp.CSS("[aria-current=step] a")))
+		} else {
+			b.do("choose the file", chromedp.SetUploadFiles(chromedp.CSS("#file"), []string{example(t, file.name)}))
+		}
+		b.waitForText(file.found)
+		b.waitFor("its kind", fmt.Sprintf(`document.querySelector("#kind").value + ".csv" === %q && document.querySelector("[name=dry_run]").checked`, file.name))
+		b.do("send it", chromedp.Click(chromedp.CSS("#options .end button")))
+		b.outcome("completed", file.trial)
+		b.waitForText("Nothing has been changed")
+		b.do("import it, without choosing it again", chromedp.WaitNotVisible(chromedp.CSS(".again .drop")), chromedp.Click(chromedp.CSS(".again .end button")))
+		b.waitFor("another import", fmt.Sprintf(`location.pathname === "/app/imports/%d"`, 2*n+2))
+		b.outcome("completed", file.counts)
+	}
+	b.do("look at the list", chromedp.Navigate(s.url+"/app/imports"))
+	b.waitFor("all six", `document.querySelectorAll(".imports tbody tr").length === 6 && !document.querySelector(".tour")`)
+	b.do("look at the links", chromedp.Navigate(s.url+"/app/links"), chromedp.WaitVisible(chromedp.CSS("table.links")))
+	b.silent()
+}
+
+// Rejected rows are downloaded, mended and uploaded.
+func TestMendRejectedRows(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	b := newBrowser(t)
+	b.do("sign in", chromedp.Navigate(s.signIn))
+	b.waitForText("Make your first link")
+	b.do("choose a file", chromedp.Navigate(s.url+"/app/imports"),
+		chromedp.SetUploadFiles(chromedp.CSS("#file"), []string{fileOf(t, "people.csv", "Name;Mail\nann;ann@example.com\nbob;bob at example.com\ncy;cy@example.com\n")}))
+	b.waitForText("the first line names no column of urls")
+	b.change("#kind", "users")
+	b.mapColumns("Name:username", "Mail:email")
+	b.waitForText("3 rows looked at, 1 wrong")
+	b.do("import it at once", chromedp.Click(chromedp.CSS("[name=dry_run]")), chromedp.Click(chromedp.CSS("#options .end button")))
+	b.outcome("completed", "Imported 2, Rejected 1")
+
+	mended := b.evaluate(`(() => { const r = new XMLHttpRequest(); r.open("GET", document.querySelector("a[download][href$='errors.csv']").href, false); r.send(); return r.responseText; })()`)
+	if !strings.Contains(mended, "line,reason,Name,Mail\n3,") {
+		t.Fatalf("the file to mend is %q", mended)
+	}
+	b.do("upload it mended", chromedp.Click(chromedp.CSS(`.report a[href*="mapping="]:not([data-again])`)), chromedp.WaitVisible(chromedp.CSS("#file")),
+		chromedp.SetUploadFiles(chromedp.CSS("#file"), []string{fileOf(t, "mended.csv", strings.Replace(mended, "bob at example", "bob@example", 1))}))
+	b.waitForText("1 row looked at")
+	b.do("send it", chromedp.Click(chromedp.CSS("#options .end button")))
+	b.outcome("completed", "Imported 1, Rejected 0")
+	b.silent("400 (Bad Request)")
+}
+
+// An upload is cancelled on its way, an import while it runs, and one is undone.
+func TestCancelAndUndo(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	b := newBrowser(t)
+	b.do("sign in", chromedp.Navigate(s.signIn))
+	b.waitForText("Make your first link")
+	var file strings.Builder
+	file.WriteString("username,email\n")
+	for n := range 400_000 {
+		fmt.Fprintf(&file, "person%d,person%d@example.com\n", n, n)
+	}
+	many := fileOf(t, "many.csv", file.String())
+	choose := func(path string) {
+		b.t.Helper()
+		b.do("choose a file", chromedp.Navigate(s.url+"/app/imports"), chromedp.SetUploadFiles(chromedp.CSS("#file"), []string{path}))
+		b.waitForText("rows looked at")
+		b.do("import it at once", chromedp.Click(chromedp.CSS("[name=dry_run]")), chromedp.Click(chromedp.CSS("#options .end button")))
+	}
+	choose(many)
+	b.do("cancel the upload", chromedp.Click(chromedp.CSS("[data-cancel]")))
+	b.waitForText("The upload was cancelled.")
+	choose(many)
+	b.waitFor("it runs", `document.querySelector("#state .state")?.innerText === "running"`)
+	b.do("cancel the import", chromedp.Click(chromedp.CSS(`form[action$="/cancel"] button`)))
+	b.waitFor("it is cancelled", `document.querySelector("#state .state")?.innerText === "cancelled"`)
+	b.waitForText("It was cancelled after")
+
+	choose(fileOf(t, "two.csv", "username,email\nann,ann@example.com\nbob,bob@example.com\n"))
+	b.outcome("completed", "Imported 2, Rejected 0")
+	b.do("ask what an undo takes back", chromedp.Click(chromedp.CSS(`a[href$="/undo"]`)), chromedp.WaitVisible(chromedp.CSS("dialog[open] form.sheet")))
+	b.waitForText("2 users go.")
+	b.do("undo it", chromedp.Click(chromedp.CSS("dialog button.bad")))
+	b.waitFor("it is undone", `document.querySelector("#state .state")?.innerText === "undone"`)
+	b.waitForText("2 of 2 rows removed, 0 kept")
+	b.silent()
+}
+
+func TestImportByKeysAlone(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	b := newBrowser(t)
+	b.do("sign in", chromedp.Navigate(s.signIn))
+	b.waitForText("Make your first link")
+	b.do("open the imports", chromedp.Navigate(s.url+"/app/imports"), chromedp.WaitVisible(chromedp.CSS("#file")))
+	b.tabTo("[data-sample]")
+	b.do("take it", chromedp.KeyEvent(kb.Enter))
+	b.waitForText("40 rows looked at")
+	b.tabTo("[name=dry_run]")
+	b.do("import it at once", chromedp.KeyEvent(" "))
+	b.tabTo("#options .end button")
+	b.do("send it", chromedp.KeyEvent(kb.Enter))
+	b.outcome("completed", "Imported 38, Rejected 2")
+	b.tabTo("a[href$='/undo']")
+	b.do("ask", chromedp.KeyEvent(kb.Enter), chromedp.WaitVisible(chromedp.CSS("dialog[open] button.bad")))
+	b.waitFor("the focus", `document.activeElement.innerText === "Undo"`)
+	b.do("undo it", chromedp.KeyEvent(kb.Enter))
+	b.waitFor("it is undone", `document.querySelector("#state .state")?.innerText === "undone"`)
+	b.silent()
+}
+
+func TestImportWithoutScripts(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	b := newBrowser(t)
+	b.withoutScripts()
+	b.do("sign in", chromedp.Navigate(s.url+"/app/sign-in"), chromedp.SendKeys(chromedp.CSS("#token"), s.token), chromedp.Click(chromedp.CSS("form.sheet .end button")))
+	b.waitForText("Make your first link")
+	send := func(path string) {
+		b.t.Helper()
+		b.do("send the file", chromedp.SetUploadFiles(chromedp.CSS("#file"), []string{path}), chromedp.Click(chromedp.CSS("form[data-upload] .end button")))
+	}
+	b.do("open the imports", chromedp.Navigate(s.url+"/app/imports"), chromedp.SetValue(chromedp.CSS("#kind"), "urls"))
+	send(example(t, "users.csv"))
+	b.waitForText("this looks like a file of users")
+	b.do("say what it is", chromedp.SetValue(chromedp.CSS("#kind"), "users"))
+	send(example(t, "users.csv"))
+	for range 40 { // the page does not move by itself
+		if strings.Contains(b.text(), "Nothing has been changed") {
+			break
+		}
+		b.do("look again", chromedp.Click(chromedp.CSS(".look-again")))
+	}
+	b.waitForText("38 would go in")
+	b.waitForText("How its columns were read")
+	send(example(t, "users.csv"))
+	b.waitFor("another import", `location.pathname === "/app/imports/2"`)
+	for range 40 {
+		if !strings.Contains(b.text(), "Look again") {
+			break
+		}
+		b.do("look again", chromedp.Click(chromedp.CSS(".look-again")))
+	}
+	b.outcome("completed", "Imported 38, Rejected 2")
+	b.silent("400 (Bad Request)")
+}
+
+// importFiles imports people, tries links and imports them, some of which are wrong.
+func (s *server) importFiles() {
+	s.t.Helper()
+	links := "original_url,user_id,short_code,title\nhttps://example.com/menu,1,menu,\"Our menu, as of \"\"today\"\"\"\nftp://example.com/old,1,old,An old one\nhttps://example.com/a/very/long/address/that/goes/on" +
+		strings.Repeat("/and/on", 10) + ",99,long,Nobody's\nhttps://example.com/again,1,menu,Taken\nhttps://example.com/app,1,app,Reserved\n"
+	for _, upload := range []struct{ query, file string }{
+		{"kind=users", "username,email\nbob,bob@example.com\n"}, {"kind=urls&dry_run=true", links}, {"kind=urls", links},
+	} {
+		body, contentType := formOf(s.t, upload.file)
+		req, err := http.NewRequestWithContext(s.t.Context(), http.MethodPost, s.url+"/imports?"+upload.query, body)
+		must(s.t, err)
+		req.Header.Set("Authorization", "Bearer "+s.token)
+		req.Header.Set("Content-Type", contentType)
+		resp, err := http.DefaultClient.Do(req)
+		must(s.t, err)
+		var made struct{ ID int64 }
+		must(s.t, json.NewDecoder(resp.Body).Decode(&made))
+		must(s.t, resp.Body.Close())
+		for range 200 {
+			if s.request("GET", fmt.Sprintf("/imports/%d", made.ID), nil)["state"] == "completed" {
+				break
+			}
+		}
+	}
+}
+
+func formOf(t *testing.T, file string) (body io.Reader, contentType string) {
+	t.Helper()
+	var form bytes.Buffer
+	w := multipart.NewWriter(&form)
+	part, err := w.CreateFormFile("file", "links of the spring campaign.csv")
+	must(t, err)
+	_, err = io.WriteString(part, file)
+	must(t, err)
+	must(t, w.Close())
+	return &form, w.FormDataContentType()
+}
+
+// previewOwnColumns chooses a file with columns of somebody's own, and says what they are.
+func (b *browser) previewOwnColumns() {
+	b.t.Helper()
+	b.do("choose a file", chromedp.SetUploadFiles(chromedp.CSS("#file"), []string{fileOf(b.t, "mine.csv",
+		"Goes to,Name,Note\nhttps://example.com/menu,menu,\"Fish, chips\"\nftp://x,old,\nhttps://example.com/spring"+strings.Repeat("/and/on", 20)+",spring,Spring sale\n")}))
+	b.mapColumns("Goes to:original_url", "Name:short_code")
+	b.waitForText("3 rows looked at, 1 wrong")
+}
+
+// mapColumns says what the first columns of the file stand for.
+func (b *browser) mapColumns(columns ...string) {
+	b.t.Helper()
+	for n, column := range columns {
+		b.waitFor("the column", fmt.Sprintf(`document.querySelector("#map-%d option[value='%s']")`, n, column))
+		b.change(fmt.Sprintf("#map-%d", n), column)
+		b.waitFor("it is kept", fmt.Sprintf(`document.querySelector("#map-%d").value === %q && document.querySelector(".found")`, n, column))
+	}
+}
+
+// change chooses a value, as a person does.
+func (b *browser) change(selector, value string) {
+	b.t.Helper()
+	b.do("choose "+value, chromedp.Evaluate[chromedp.Void](fmt.Sprintf(
+		`{const s = document.querySelector(%q); s.value = %q; s.dispatchEvent(new Event("change", {bubbles: true}))}`, selector, value)))
+}
