@@ -28,6 +28,12 @@ func TestUsersInTheDashboard(t *testing.T) {
 	assert.Contains(t, wrong.text(), `value="nowhere"`)
 	made := w.post("/app/users/new", url.Values{"username": {"ann"}, "email": {"ann@example.com"}})
 	require.Equal(t, "/app/users?done=user-made", made.header.Get("Location"))
+	key := regexp.MustCompile(`name="key" value="([^"]+)"`).FindStringSubmatch(w.get("/app/users/new").text())[1]
+	for range 2 { // as by a double click
+		twice := w.post("/app/users/new", url.Values{"username": {"bob"}, "email": {"bob@example.com"}, "key": {key}})
+		require.Equal(t, "/app/users?done=user-made", twice.header.Get("Location"), twice.text())
+	}
+	b.exec("DELETE FROM users WHERE username = 'bob'")
 	assert.Equal(t, 409, w.post("/app/users/new", url.Values{"username": {"Ann"}, "email": {"other@example.com"}}).status)
 	id := b.count("SELECT id FROM users")
 	page := w.get("/app/users").text()

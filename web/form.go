@@ -12,7 +12,7 @@ type formPage struct {
 	Title, Action, Back, Button string
 	Hints                       []string
 	Fields                      []formField
-	Shown                       map[string]string // the hidden fields with the values before
+	Shown                       map[string]string // the hidden fields, with the values before
 	Errors                      fieldErrors
 }
 
@@ -46,7 +46,7 @@ func (w *Web) ask(r *Request, status int, p askPage) (*Answer, error) {
 	return w.page(r, status, p.Title, "ask.html", p)
 }
 
-// text returns the field of a form as the input of a service. A field that is empty in a
+// field returns the field of a form as the input of a service. A field that is empty in a
 // new thing is absent, and one that nobody has touched in a change is too; where a change
 // may clear the field, an empty one is null.
 func (v Values) field(name string, fresh, clears bool) service.Optional[string] {

@@ -51,13 +51,22 @@ func userFields(v Values, fresh bool) service.UserFields {
 }
 
 func (w *Web) newUser(_ context.Context, r *Request) (*Answer, error) {
-	return w.form(r, 200, userForm(r.Query, "New user", "Add the user", nil))
+	return w.newUserForm(r, 200, r.Query, nil)
+}
+
+func (w *Web) newUserForm(r *Request, status int, v Values, errors fieldErrors) (*Answer, error) {
+	f := userForm(v, "New user", "Add the user", errors)
+	f.Shown["key"] = newKey()
+	return w.form(r, status, f)
 }
 
 func (w *Web) createUser(ctx context.Context, r *Request) (*Answer, error) {
-	_, err := w.Service.CreateUser(ctx, r.Actor, userFields(r.Form, true), nil)
+	key := onceOf(r, "POST /users")
+	_, err := once(ctx, w, key, func() (service.User, error) {
+		return w.Service.CreateUser(ctx, r.Actor, userFields(r.Form, true), key)
+	})
 	if faults, status, ok := asFields(err); ok {
-		return w.form(r, status, userForm(r.Form, "New user", "Add the user", faults))
+		return w.newUserForm(r, status, r.Form, faults)
 	}
 	return seeOther("/app/users?done=user-made"), err
 }

@@ -58,5 +58,8 @@ document.addEventListener('click', (event) => {
   }
 });
 
+// On a narrow screen the navigation shows the page that one is on.
+document.querySelector('nav [aria-current]')?.scrollIntoView({ block: 'nearest', inline: 'center' });
+
 listen();
 tellTimes();
