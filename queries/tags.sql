@@ -126,3 +126,7 @@ DELETE FROM tags WHERE links = 0 AND color = '';
 -- name: LockTagMoves :exec
 -- LockTagMoves lets one transaction at a time start a move.
 LOCK TABLE tag_moves IN SHARE ROW EXCLUSIVE MODE;
+
+-- name: TagFigures :one
+SELECT (SELECT count(*) FROM tag_changes) AS changes,
+    COALESCE((SELECT extract(epoch FROM now() - min(started_at)) FROM tag_moves), 0)::double precision AS oldest_move_seconds;

@@ -338,3 +338,20 @@ func (q *Queries) TagColors(ctx context.Context, names []string) ([]TagColorsRow
 	}
 	return items, nil
 }
+
+const tagFigures = `-- name: TagFigures :one
+SELECT (SELECT count(*) FROM tag_changes) AS changes,
+    COALESCE((SELECT extract(epoch FROM now() - min(started_at)) FROM tag_moves), 0)::double precision AS oldest_move_seconds
+`
+
+type TagFiguresRow struct {
+	Changes           int64
+	OldestMoveSeconds float64
+}
+
+func (q *Queries) TagFigures(ctx context.Context) (TagFiguresRow, error) {
+	row := q.db.QueryRow(ctx, tagFigures)
+	var i TagFiguresRow
+	err := row.Scan(&i.Changes, &i.OldestMoveSeconds)
+	return i, err
+}

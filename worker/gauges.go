@@ -27,7 +27,7 @@ const (
 // grows are the tables that can fill the database.
 var grows = []string{
 	"events", "urls", "users", "rollups", "rollup_digests", "visitors", "link_totals", "click_quarters", "click_days", "click_batches", "click_rejects",
-	"import_chunks", "import_errors", "import_notices", "link_changes", "river_job",
+	"import_chunks", "import_errors", "import_notices", "link_changes", "tag_changes", "river_job",
 }
 
 // figures are what a sample of the database found.
@@ -40,6 +40,7 @@ type figures struct {
 	due      []time.Time // to be archived
 	parts    queries.EventPartFiguresRow
 	imports  []queries.ImportStatesRow
+	tags     queries.TagFiguresRow
 	server   queries.ServerFiguresRow
 	database int64
 	tables   []queries.TableSizesRow
@@ -83,7 +84,7 @@ func (d *deps) sampleOnce(ctx context.Context, sizes bool) error {
 	err := readAll(ctx,
 		into(&f.queues, q.QueueDepths), into(&f.paused, q.PausedQueues), into(&f.batches, q.PendingBatches), into(&f.rollups, q.RollupFigures),
 		into(&f.parts, q.EventPartFigures), into(&f.imports, q.ImportStates), into(&f.server, q.ServerFigures),
-		into(&f.replicas, q.ListReplicas),
+		into(&f.replicas, q.ListReplicas), into(&f.tags, q.TagFigures),
 		into(&f.fresh, func(ctx context.Context) (rollup.Freshness, error) { return rollup.ReadFreshness(ctx, q) }),
 		into(&f.months, func(ctx context.Context) ([]time.Time, error) { return postgres.Months(ctx, d.pool) }),
 		into(&f.due, func(ctx context.Context) ([]time.Time, error) { return d.toArchive(ctx, f.months, time.Now()) }))
@@ -149,6 +150,8 @@ func (s *sampled) Collect(ch chan<- prometheus.Metric) {
 	e.gauge("rollup_waiting_oldest_seconds", "Age of the oldest digest that is not merged.", f.rollups.OldestSeconds)
 	e.gauge("rollup_recounts_waiting", "Days of links whose statistics are to be counted again from the events.", float64(f.rollups.Recounts))
 	e.gauge("rollup_clicks_failed", "Clicks in digests that cannot be decoded. They are in no statistic until their days are counted again.", float64(f.rollups.FailedClicks))
+	e.gauge("tag_changes_waiting", "Changes of the numbers of links of tags that are not added up yet.", float64(f.tags.Changes))
+	e.gauge("tag_moves_oldest_seconds", "Age of the oldest tag that is being renamed, merged or deleted; 0 if there is none.", f.tags.OldestMoveSeconds)
 	e.gauge("events_partitions", "Months of events that are in the database.", float64(len(f.months)))
 	e.gauge("events_partition_months_ahead", "Whole months beyond the current one that have their partition of events, up to the first that has not; -1 if the current one has none.",
 		float64(monthsAhead(f.months, time.Now())))
