@@ -148,11 +148,10 @@ func TestRevokedTokenIsSignedOut(t *testing.T) {
 func TestHowPagesLook(t *testing.T) {
 	t.Parallel()
 	s := start(t)
-	s.fill()
+	s.weeks()
 	s.post("/tokens", map[string]any{"name": "deploy script", "role": "editor"})
-	s.post("/domains", map[string]any{"host": "go.example", "root_url": "https://www.example.com/"})
 	s.post("/marks", map[string]any{"user_agent": "AcmeWatch/*", "kind": "monitor"})
-	s.request("PATCH", "/urls/2", map[string]any{"title": "summer sale, extended"})
+	s.request("PATCH", "/urls/2", map[string]any{"title": "Menu of next week"})
 	pictures := os.Getenv("SCREENSHOTS")
 	if pictures == "" {
 		pictures = t.TempDir()
@@ -183,7 +182,7 @@ func TestHowPagesLook(t *testing.T) {
 	b.look(pictures, "preview-import", s.url+"/app/imports", b.previewOwnColumns)
 	b.silent()
 	// Visitors see pages too, with nothing of the dashboard.
-	s.request("PATCH", "/urls/3", map[string]any{"is_active": false})
+	s.request("PATCH", "/urls/8", map[string]any{"is_active": false})
 	b.look(pictures, "visitor-404", s.url+"/nothing")
 	b.look(pictures, "visitor-410", s.url+"/code3")
 	b.look(pictures, "home", s.url+"/")
@@ -247,8 +246,15 @@ func (s *server) fill() {
 // follow clicks on a link: as a person, and now and then as a robot.
 func (s *server) follow(code string, n int) {
 	s.t.Helper()
+	s.visit("", code, n)
+}
+
+// visit is follow for a link on a host, "" for the main one.
+func (s *server) visit(host, code string, n int) {
+	s.t.Helper()
 	req, err := http.NewRequestWithContext(s.t.Context(), http.MethodGet, s.url+"/"+code, nil)
 	must(s.t, err)
+	req.Host = host
 	req.Header.Set("User-Agent", personAgent)
 	req.Header.Set("Referer", []string{"https://news.example/", ""}[n%2])
 	if n%4 == 3 {
@@ -273,15 +279,21 @@ func (s *server) request(method, path string, body any) map[string]any {
 	must(s.t, err)
 	req, err := http.NewRequestWithContext(s.t.Context(), method, s.url+path, bytes.NewReader(text))
 	must(s.t, err)
-	req.Header.Set("Authorization", "Bearer "+s.token)
 	req.Header.Set("Content-Type", "application/json")
+	return s.send(req)
+}
+
+// send sends a request to the API, and returns the answer.
+func (s *server) send(req *http.Request) map[string]any {
+	s.t.Helper()
+	req.Header.Set("Authorization", "Bearer "+s.token)
 	resp, err := http.DefaultClient.Do(req)
 	must(s.t, err)
 	defer resp.Body.Close() //nolint:errcheck // read-only
 	answer, err := io.ReadAll(resp.Body)
 	must(s.t, err)
 	if resp.StatusCode >= 300 {
-		s.t.Fatalf("%s %s: %s %s", method, path, resp.Status, answer)
+		s.t.Fatalf("%s %s: %s %s", req.Method, req.URL.Path, resp.Status, answer)
 	}
 	var out map[string]any
 	_ = json.Unmarshal(answer, &out)
