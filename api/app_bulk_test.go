@@ -73,6 +73,12 @@ func TestManyLinksInTheList(t *testing.T) {
 	assert.Contains(t, string(list.raw), "1 link could not be changed: there is no such link.")
 	b.want(410, 0, "GET", "/many2", nil)
 
+	file := b.signedIn(RoleReader).get("/app/links/export?tag=all&state=off&format=csv")
+	require.Equal(t, 200, file.status)
+	assert.Equal(t, 4, strings.Count(string(file.raw), "\n"), "a head and three links: %s", file.raw)
+	assert.Contains(t, string(w.get("/app/links?tag=all&sort=clicks").raw), `href="/app/links/export?format=csv&amp;tag=all"`)
+	assert.Equal(t, 400, w.get("/app/links/export?format=csv&state=x").status)
+
 	// What cannot be done is said, and nothing is done.
 	for path, text := range map[string]string{
 		"?do=off":                      "Tick some links",

@@ -355,7 +355,7 @@ var appRoles = map[string]Role{
 	"GET /app/domains/:id/delete": RoleAdmin, "POST /app/domains/:id/delete": RoleAdmin, "GET /app/tokens": RoleAdmin, "GET /app/tokens/new": RoleAdmin,
 	"POST /app/tokens/new": RoleAdmin, "GET /app/tokens/:id/revoke": RoleAdmin, "POST /app/tokens/:id/revoke": RoleAdmin, "GET /app/system": RoleAdmin,
 	"GET /app/system/retry": RoleAdmin, "POST /app/system/retry": RoleAdmin, "GET /app/system/drop": RoleAdmin, "POST /app/system/drop": RoleAdmin,
-	"GET /app/links/bulk": RoleEditor, "POST /app/links/bulk": RoleEditor, "POST /app/links/bulk/undo": RoleEditor, "GET /app/links/paste": RoleEditor, "POST /app/links/paste": RoleEditor,
+	"GET /app/links/export": RoleReader, "GET /app/links/bulk": RoleEditor, "POST /app/links/bulk": RoleEditor, "POST /app/links/bulk/undo": RoleEditor, "GET /app/links/paste": RoleEditor, "POST /app/links/paste": RoleEditor,
 	"GET /app/imports": RoleReader, "GET /app/imports/:id": RoleReader, "GET /app/imports/:id/rows": RoleReader,
 	"GET /app/imports/:id/errors.csv": RoleReader, "GET /app/imports/:id/result.csv": RoleReader,
 	"POST /app/imports": RoleEditor, "POST /app/imports/preview": RoleEditor, "GET /app/imports/samples/:file": RoleEditor,

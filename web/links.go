@@ -25,6 +25,7 @@ type linksPage struct {
 	Next     string // the path of the next page; "" on the last
 	First    string // the path of the first page; "" on it
 	Filtered bool
+	Export   string            // the path of a file of all that the filter finds
 	Filters  map[string]string // those that are set, and the order
 	Did      *did
 	CanWrite bool
@@ -68,6 +69,7 @@ func (w *Web) links(ctx context.Context, r *Request) (*Answer, error) {
 		p.Columns[name] = columnOf(r, name, p.Sort)
 	}
 	p.Filtered = len(r.Query.only(filterNames...).Values) > 0
+	p.Export = r.Query.only(filterNames...).href("/app/links/export", "format", "csv")
 	for name, values := range r.Query.only(append([]string{"sort"}, filterNames...)...).Values {
 		p.Filters[name] = values[0]
 	}
@@ -187,6 +189,18 @@ func filterOf(v Values, faults *service.Faults) service.LinkList {
 		}
 	}
 	return list
+}
+
+// exportLinks sends all links that a query asks for as a file.
+func (w *Web) exportLinks(ctx context.Context, r *Request) (*Answer, error) {
+	var faults service.Faults
+	list := filterOf(r.Query, &faults)
+	list.Oldest = true // as a file that an import reads begins
+	if err := faults.Err(); err != nil {
+		return nil, err
+	}
+	source, err := w.Service.ExportLinks(ctx, r.Actor, list, 0)
+	return &Answer{Status: 200, Export: &source, Format: r.Query.text("format")}, err
 }
 
 // makeCursor returns the text for a place in a list that is sorted so.

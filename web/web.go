@@ -63,6 +63,7 @@ func (w *Web) Routes() []Route {
 		{"GET", "/app/links", service.ReadsLinks, w.links},
 		{"GET", "/app/links/new", service.WritesLinks, w.newLink},
 		{"POST", "/app/links/new", service.WritesLinks, w.createLink},
+		{"GET", "/app/links/export", service.ReadsLinks, w.exportLinks},
 		{"GET", bulkPath, service.WritesLinks, w.askBulk},
 		{"POST", bulkPath, service.WritesLinks, w.bulk},
 		{"POST", bulkPath + "/undo", service.WritesLinks, w.undoBulk},

@@ -9,7 +9,7 @@ function tell() {
   if (!form) return;
   const all = boxes();
   const ticked = all.filter((box) => box.checked).length;
-  form.querySelector('[data-ticked]').textContent = form.elements.all.checked ? 'All' : `${ticked} ticked`;
+  form.querySelector('[data-ticked]').textContent = form.elements.all.checked ? 'All of them' : `${ticked} ticked`;
   const head = document.querySelector('.pick-all');
   head.checked = ticked > 0 && ticked === all.length;
   head.indeterminate = ticked > 0 && ticked < all.length;
