@@ -135,8 +135,8 @@ func TestSendAFormTwice(t *testing.T) {
 	b.waitForText("Overview")
 	b.do("ask for a code", chromedp.KeyEvent("n"), chromedp.WaitVisible(chromedp.CSS("dialog[open] #original_url")),
 		chromedp.SendKeys(chromedp.CSS("dialog #original_url"), "https://example.com/shop/Garden-Tools.html"), chromedp.Click(chromedp.CSS("dialog [name=suggest]")))
-	b.waitFor("the code", `document.querySelector("dialog #short_code").value === "garden-tools" && document.activeElement.id === "short_code"`)
-	b.evaluate(`(window.form = document.querySelector("dialog form"), 0)`)
+	b.waitFor("the code", `document.querySelector("dialog[open] #short_code").value === "garden-tools" && document.activeElement.id === "short_code"`)
+	b.evaluate(`(window.form = document.querySelector("dialog[open] form"), 0)`)
 	b.evaluate(`(window.sent = Promise.all([1, 2].map(() => fetch(form.action, {method: "POST", body: new URLSearchParams(new FormData(form))}).then((a) => a.url))).then((all) => { window.both = new Set(all).size; }), 0)`)
 	b.waitFor("both answers", "window.both === 1")
 	b.do("press Enter too", chromedp.KeyEvent(kb.Enter))
