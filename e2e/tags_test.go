@@ -73,7 +73,7 @@ func TestColorsOfAQRCode(t *testing.T) {
 	b.do("sign in", chromedp.Navigate(s.signIn))
 	b.waitForText("Overview")
 	b.do("open the code of a link", chromedp.Navigate(s.url+"/app/links/1"), chromedp.Click(chromedp.CSS(`.actions a[href$="/qr"]`)))
-	b.waitFor("the picture", `document.querySelector("#code img").naturalWidth > 0`)
+	b.waitFor("the picture and the scripts", `document.querySelector("#code img").naturalWidth > 0 && document.documentElement.classList.contains("js")`)
 	b.do("mark the page", chromedp.SetAttributeValue(chromedp.CSS("body"), "data-same", "yes"))
 	pick := func(field, value string) {
 		b.evaluate(fmt.Sprintf(`(() => { const field = document.getElementById(%q); field.value = %q; field.dispatchEvent(new Event("input", { bubbles: true })); })()`, field, value))
