@@ -104,12 +104,14 @@ func TestSearchWhileTyping(t *testing.T) {
 	b.do("sign in", chromedp.Navigate(s.signIn))
 	b.waitForText("Overview")
 	b.do("press /", chromedp.KeyEvent("/"))
-	b.waitFor("the list", `location.pathname === "/app/links"`)
+	b.waitFor("the list", `location.pathname === "/app/links" && document.activeElement.id === "q"`)
 	b.do("type", chromedp.WaitVisible(chromedp.CSS("#q")), chromedp.SendKeys(chromedp.CSS("#q"), "summer"))
 	b.waitFor("one link", `document.querySelectorAll("tbody tr").length === 1 && document.querySelector("tbody").innerText.includes("summer sale")`)
 	b.waitFor("the address", `location.search === "?q=summer"`)
 	b.do("go back", chromedp.NavigateBack())
 	b.waitFor("all links", `document.querySelectorAll("tbody tr").length === 3 && location.search === ""`)
+	b.do("search for a short code", chromedp.Navigate(s.url+"/app/links"), chromedp.SendKeys(chromedp.CSS("#q"), "code2"))
+	b.waitFor("the link with the code", `document.querySelector(".exact a")?.innerText.endsWith("/code2")`)
 	b.silent()
 }
 

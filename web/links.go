@@ -4,14 +4,17 @@ import (
 	"context"
 	"encoding/base64"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
+	"github.com/signpost/signpost/internal/links"
 	"github.com/signpost/signpost/internal/service"
 )
 
 // linksPage is the list of links.
 type linksPage struct {
+	Exact    []exactLink
 	Rows     []linkRow
 	Search   string
 	Tag      string
@@ -42,6 +45,45 @@ type linkRow struct {
 	Created  moment
 	Last     *moment // when it was last clicked on
 	Href     string
+}
+
+// exactLink is a link whose short code, or short URL, is what was searched for. The list has
+// only those in whose title or target it is.
+type exactLink struct {
+	Name, Title, Href string
+}
+
+// maxExact is on how many domains a code is looked for.
+const maxExact = 10
+
+// findExact returns the links with a short code, which is typed alone or as a short URL.
+func (w *Web) findExact(ctx context.Context, r *Request, text, domain string, domains []string) ([]exactLink, error) {
+	code, hosts := text, append([]string{""}, domains[:min(len(domains), maxExact)]...)
+	if domain != "" {
+		hosts = []string{domain}
+	}
+	if host, path, found := strings.Cut(withoutScheme(text), "/"); found {
+		code, hosts = strings.TrimPrefix(path, "r/"), []string{host}
+	}
+	var exact []exactLink
+	for _, host := range hosts {
+		found, err := w.Service.FindLinks(ctx, r.Actor, host, code)
+		if _, _, ok := asFields(err); ok {
+			continue // it is no domain of this service
+		} else if err != nil {
+			return nil, err
+		}
+		for _, l := range found {
+			e := exactLink{Name: withoutScheme(l.ShortURL), Href: linkPath(l.ID)}
+			if l.Title != nil {
+				e.Title = *l.Title
+			}
+			if !slices.Contains(exact, e) { // the main domain may be among those of the list
+				exact = append(exact, e)
+			}
+		}
+	}
+	return exact, nil
 }
 
 // column is a column by which the list can be sorted.
@@ -75,6 +117,11 @@ func (w *Web) links(ctx context.Context, r *Request) (*Answer, error) {
 	}
 	if p.Owners, p.Domains, err = w.choices(ctx, r); err != nil {
 		return nil, err
+	}
+	if p.Search != "" && len(p.Search) <= links.MaxHost+links.MaxCode && r.Query.text("cursor") == "" {
+		if p.Exact, err = w.findExact(ctx, r, p.Search, p.Domain, p.Domains); err != nil {
+			return nil, err
+		}
 	}
 	found, next, err := w.findLinks(ctx, r, p)
 	status := 200

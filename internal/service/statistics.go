@@ -552,7 +552,8 @@ func (c *counting) row(value string, n rollup.Compared, totals rollup.Counts, o 
 }
 
 // byLinks breaks down by links. With a filter by owner, domain or tag, these are the
-// links that have it now, with all of their clicks, and the totals are theirs.
+// links that have it now, with all of their clicks, and the totals are theirs. Without one,
+// the totals are those of all links together.
 func (c *counting) byLinks(page BreakdownPage, o order) (Breakdown, error) {
 	o.numbers = true
 	if c.query.Links = true; c.query.NeedsEvents() {
@@ -562,7 +563,7 @@ func (c *counting) byLinks(page BreakdownPage, o order) (Breakdown, error) {
 		}
 		maps.DeleteFunc(got.Links, func(_ string, n *rollup.Compared) bool { return n.Clicks == 0 })
 		b := c.page(c.rows(got.Links, got.Totals, o), got, page, o)
-		b.Previous = nil
+		b.Previous, b.VisitorsOf = nil, "link"
 		return b, nil
 	}
 	k := rollup.Ranking{Range: c.query.Range, Filter: c.query.Filter, By: o.by, Least: o.least, Limit: page.Limit, DomainID: c.domain}
@@ -589,7 +590,9 @@ func (c *counting) byLinks(page BreakdownPage, o order) (Breakdown, error) {
 		row.at.Rank = r.At.Rank
 		b.Rows = append(b.Rows, row)
 	}
-	b.Previous, b.VisitorsOf = nil, "link"
+	if b.Previous = nil; k.UserID != nil || k.DomainID != nil || k.Tag != nil {
+		b.VisitorsOf = "link"
+	}
 	return b, nil
 }
 

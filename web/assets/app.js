@@ -26,10 +26,21 @@ if (signIn && /^#[A-Z2-7]{26}$/.test(location.hash)) {
   signIn.submit();
 }
 
+// copy puts a text on the clipboard, also on a page that came without TLS.
+async function copy(text) {
+  if (navigator.clipboard) return navigator.clipboard.writeText(text);
+  const field = document.createElement('textarea');
+  field.value = text;
+  (document.querySelector('dialog[open]') ?? document.body).append(field);
+  field.select();
+  document.execCommand('copy');
+  field.remove();
+}
+
 document.addEventListener('click', async (event) => {
   const button = event.target.closest('[data-copy]');
   if (!button) return;
-  await navigator.clipboard.writeText(button.dataset.copy);
+  await copy(button.dataset.copy);
   const label = button.querySelector('span');
   label.dataset.word ??= label.textContent;
   label.textContent = 'Copied';
@@ -47,7 +58,7 @@ document.addEventListener('keydown', (event) => {
     if (target.matches('input')) target.select(); else target.click();
   } else if (event.key === '/') {
     event.preventDefault();
-    location.assign('/app/links');
+    location.assign('/app/links#q');
   }
 });
 
@@ -59,7 +70,9 @@ document.addEventListener('click', (event) => {
 });
 
 // On a narrow screen the navigation shows the page that one is on.
-document.querySelector('nav [aria-current]')?.scrollIntoView({ block: 'nearest', inline: 'center' });
+const current = document.querySelector('nav [aria-current]');
+const nav = current?.closest('nav');
+if (nav) nav.scrollLeft = current.offsetLeft - nav.offsetLeft - nav.clientWidth / 2;
 
 listen();
 tellTimes();

@@ -2,12 +2,25 @@
 import { load } from './parts.js';
 
 let dialog;
+let lent = []; // elements of the page whose ids are those of fields in the dialog
 
 function show(form) {
   if (!dialog) {
     dialog = document.createElement('dialog');
-    dialog.addEventListener('close', () => { dialog.remove(); dialog = null; });
+    dialog.addEventListener('close', () => {
+      dialog.remove();
+      dialog = null;
+      lent.forEach(([element, id]) => { element.id = id; });
+      lent = [];
+    });
+    dialog.addEventListener('input', () => { dialog.dataset.changed = ''; });
     document.body.append(dialog);
+  }
+  for (const { id } of form.querySelectorAll('[id]')) {
+    const same = document.getElementById(id);
+    if (!same || dialog.contains(same)) continue;
+    same.removeAttribute('id'); // labels would mean it
+    lent.push([same, id]);
   }
   const title = form.querySelector('h1');
   title.id = 'dialog-title';
@@ -24,13 +37,23 @@ async function open(url) {
   show(form);
 }
 
+// A dialog in which something was typed is closed by its button alone.
+let pressed;
+document.addEventListener('pointerdown', (event) => { pressed = event.target; });
+const isBeside = (event) => event.target === dialog && pressed === dialog && !('changed' in dialog.dataset);
+
+// A key that is held down presses no button of a dialog that it has opened.
+document.addEventListener('keydown', (event) => {
+  if (event.repeat && event.key === 'Enter' && !event.target.matches('textarea')) event.preventDefault();
+});
+
 document.addEventListener('click', (event) => {
   if (event.button || event.ctrlKey || event.metaKey || event.shiftKey) return;
   const link = event.target.closest('a[data-dialog]');
   if (link) {
     event.preventDefault();
     open(link.href);
-  } else if (dialog && (event.target === dialog || event.target.closest('a[data-close]'))) {
+  } else if (dialog && (isBeside(event) || dialog.contains(event.target) && event.target.closest('a[data-close]'))) {
     event.preventDefault();
     dialog.close();
   }
@@ -51,9 +74,10 @@ document.addEventListener('submit', async (event) => {
     return;
   }
   event.preventDefault();
+  const sent = new URLSearchParams(new FormData(form, event.submitter));
   const buttons = form.querySelectorAll('button');
   buttons.forEach((button) => { button.disabled = true; });
-  const answer = await load(form.action, new URLSearchParams(new FormData(form, event.submitter))).catch(() => null);
+  const answer = await load(form.action, sent).catch(() => null);
   const again = answer?.page?.querySelector('form.sheet');
   if (again?.matches('[data-sign-in]')) tell(form, 'Your session has ended. Sign in in another tab, and try again here.');
   else if (answer?.status < 400) return location.assign(answer.url);

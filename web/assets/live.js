@@ -100,11 +100,14 @@ async function look() {
   timer = once || again ? setTimeout(look, pause) : undefined;
 }
 
+// isSelecting reports whether somebody selects text, which replacing it would end.
+const isSelecting = () => Boolean(getSelection()?.toString());
+
 // renew replaces all numbers of the page, so that they agree with each other; or none, while
-// somebody reads the values of a chart by keys.
+// somebody reads the values of a chart by keys, or selects text.
 export async function renew() {
   const ids = [...document.querySelectorAll('[data-fresh]')].map((part) => part.id);
-  if (!ids.length || document.hidden || document.querySelector('.picture:focus')) return;
+  if (!ids.length || document.hidden || document.querySelector('.picture:focus-visible') || isSelecting()) return;
   if (gap) ids.push('feed');
   const from = location.href;
   const before = added;

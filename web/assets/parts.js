@@ -3,13 +3,17 @@ import { listen } from './live.js';
 import { tellTimes } from './times.js';
 
 // load asks the server. The answer becomes a document in which no script runs, so that no
-// text ever has to be turned into elements here. begun is given the request.
+// text ever has to be turned into elements here; it has no noscript, which would be shown.
+// begun is given the request.
 export function load(url, body, begun) {
   return new Promise((resolve, reject) => {
     const request = new XMLHttpRequest();
     request.open(body ? 'POST' : 'GET', url);
     request.responseType = 'document';
-    request.onload = () => resolve({ page: request.response, url: request.responseURL, status: request.status });
+    request.onload = () => {
+      request.response?.querySelectorAll('noscript').forEach((part) => part.remove());
+      resolve({ page: request.response, url: request.responseURL, status: request.status });
+    };
     request.onerror = request.onabort = () => reject(new Error('no answer'));
     begun?.(request);
     request.send(body);
@@ -22,7 +26,7 @@ export function replace(page, ids) {
   for (const id of ids) {
     const before = document.getElementById(id);
     const after = page.getElementById(id);
-    if (!before || !after) continue;
+    if (!before || !after || before.isEqualNode(after)) continue;
     const open = [...before.querySelectorAll('details')].map((details) => details.open);
     const fresh = document.importNode(after, true);
     fresh.querySelectorAll('details').forEach((details, i) => { details.open ||= open[i] ?? false; });
@@ -40,11 +44,11 @@ function likest(part, element) {
   return same.find((other) => other.textContent === element.textContent) ?? part;
 }
 
-// What a form has done is told once, and not again when the page is loaded anew.
+// What a form has done is told once, and not again when the page is loaded anew; except for
+// what can be undone.
 const here = new URL(location);
-if (here.searchParams.has('done') || here.searchParams.has('did')) {
+if (here.searchParams.has('done')) {
   here.searchParams.delete('done');
-  here.searchParams.delete('did');
   history.replaceState(history.state, '', here);
 }
 
