@@ -175,9 +175,9 @@ func TestHowPagesLook(t *testing.T) {
 		b.look(pictures, name, s.url+path)
 	}
 	b.look(pictures, "no-imports", s.url+"/app/imports")
-	s.importFiles()
+	trial, last := s.importFiles()
 	for name, path := range map[string]string{
-		"imports": "/app/imports", "import": "/app/imports/3", "dry-run": "/app/imports/2", "undo-import": "/app/imports/3/undo", "rejected-rows": "/app/imports/3/rows",
+		"imports": "/app/imports", "import": last, "dry-run": trial, "undo-import": last + "/undo", "rejected-rows": last + "/rows",
 	} {
 		b.look(pictures, name, s.url+path)
 	}

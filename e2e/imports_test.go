@@ -215,8 +215,9 @@ func TestImportWithoutScripts(t *testing.T) {
 	b.silent("400 (Bad Request)")
 }
 
-// importFiles imports people, tries links and imports them, some of which are wrong.
-func (s *server) importFiles() {
+// importFiles imports people, tries links and imports them, some of which are wrong. It
+// returns the pages of the trial and of the last import.
+func (s *server) importFiles() (trial, last string) {
 	s.t.Helper()
 	links := "original_url,user_id,short_code,title\nhttps://example.com/menu,1,menu,\"Our menu, as of \"\"today\"\"\"\nftp://example.com/old,1,old,An old one\nhttps://example.com/a/very/long/address/that/goes/on" +
 		strings.Repeat("/and/on", 10) + ",99,long,Nobody's\nhttps://example.com/again,1,menu,Taken\nhttps://example.com/app,1,app,Reserved\n"
@@ -238,7 +239,9 @@ func (s *server) importFiles() {
 				break
 			}
 		}
+		trial, last = last, fmt.Sprintf("/app/imports/%d", made.ID)
 	}
+	return trial, last
 }
 
 func formOf(t *testing.T, file string) (body io.Reader, contentType string) {
