@@ -106,10 +106,11 @@ func (w *Web) imports(ctx context.Context, r *Request) (*Answer, error) {
 }
 
 // preset returns the hidden fields of a form for those parameters that a query names, such
-// as those of an import that is to be repeated.
+// as those of an import that is to be repeated. try has it proposed that the file is tried
+// first; whether it is, the form says.
 func preset(query Values) []hiddenField {
 	var fields []hiddenField
-	for _, name := range []string{"kind", "format", "encoding", "escape", "timezone", "domain", "user_id", "on_conflict", "mapping", "dry_run"} {
+	for _, name := range []string{"kind", "format", "encoding", "escape", "timezone", "domain", "user_id", "on_conflict", "mapping", "try"} {
 		for _, value := range query.Values[name] {
 			if value != "" {
 				fields = append(fields, hiddenField{name, value})
@@ -174,7 +175,7 @@ func (w *Web) ImportForm(ctx context.Context, r *Request, preview *service.Impor
 }
 
 func (w *Web) importForm(ctx context.Context, r *Request, values Values, preview *service.ImportPreview) (importForm, error) {
-	f := importForm{Values: values, Preview: preview, DryRun: values.Has("dry_run") || !values.Has("kind"), Policies: policyNames, Formats: csvimport.FormatNames(csvimport.KindLinks)}
+	f := importForm{Values: values, Preview: preview, DryRun: values.Has("dry_run") || values.Has("try") || !values.Has("kind"), Policies: policyNames, Formats: csvimport.FormatNames(csvimport.KindLinks)}
 	f.Kinds = []csvimport.Kind{csvimport.KindLinks}
 	if r.may(service.ImportsAll) {
 		f.Kinds = []csvimport.Kind{csvimport.KindUsers, csvimport.KindLinks, csvimport.KindEvents}

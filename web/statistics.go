@@ -94,7 +94,12 @@ func (w *Web) count(s *service.Snapshot, r *Request, q *service.StatisticsQuery,
 	}
 	if ok {
 		n.Period.Errors = faults
-		q.Time, q.Filters = rollup.Request{Zone: loc.String(), Compare: "previous"}, map[rollup.Dimension]string{}
+		q.Time = rollup.Request{Zone: loc.String(), Compare: "previous"}
+		for of := range q.Filters {
+			if faults[of.One()] != "" {
+				delete(q.Filters, of)
+			}
+		}
 		st, err = s.Statistics(*q)
 	}
 	if err != nil {
