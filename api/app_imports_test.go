@@ -192,7 +192,9 @@ func TestPageOfImport(t *testing.T) {
 	assert.Equal(t, 409, admin.get("/app/imports/1/undo").status, "of a dry run")
 	assert.Equal(t, 403, editor.get("/app/imports/1/undo").status)
 	assert.Equal(t, 403, editor.post("/app/imports/1/undo", nil).status)
-	assert.Equal(t, 409, admin.post("/app/imports/1/cancel", nil).status)
+	late := admin.post("/app/imports/1/cancel", nil)
+	assert.Equal(t, 303, late.status)
+	assert.Equal(t, "/app/imports/1", late.header.Get("Location"), "it has ended, as its page says")
 	for _, path := range []string{"/app/imports/2", "/app/imports/2/rows", "/app/imports/2/errors.csv", "/app/imports/0", "/app/imports/samples/secret.csv"} {
 		assert.Equal(t, 404, admin.get(path).status, path)
 	}

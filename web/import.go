@@ -199,10 +199,9 @@ func exportOfImport(export func(context.Context, service.Actor, int64) (service.
 // changeImport returns the handler of a form that changes what becomes of an import.
 func (w *Web) changeImport(change func(context.Context, service.Actor, int64) (service.Import, error)) Handler {
 	return func(ctx context.Context, r *Request) (*Answer, error) {
+		_, err := change(ctx, r.Actor, r.ID)
 		// An import that has come to another state meanwhile is shown as it is.
-		if _, err := change(ctx, r.Actor, r.ID); err != nil && service.Classify(err) == nil {
-			return nil, err
-		} else if e := service.Classify(err); e != nil && e.Kind != service.KindConflict {
+		if e := service.Classify(err); err != nil && (e == nil || e.Kind != service.KindConflict) {
 			return nil, err
 		}
 		return seeOther(importPath(r.ID)), nil
