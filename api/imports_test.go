@@ -342,6 +342,8 @@ func TestWrongUploadOptions(t *testing.T) {
 		"kind=users&on_conflict=replace":                   "on_conflict",
 		"kind=events&on_conflict=update":                   "on_conflict",
 		"kind=users&dry_run=maybe":                         "dry_run",
+		"kind=users&dry_run":                               "dry_run",
+		"kind=users&dry_run=false&dry_run=true":            "dry_run",
 		"kind=users&encoding=koi8-r":                       "encoding",
 		"kind=users&escape=slash":                          "escape",
 		"kind=users&timezone=Local":                        "timezone",

@@ -544,7 +544,7 @@ func (u *fileUpload) readOptions(values url.Values) error {
 	note("user_id", err)
 	u.options.Policy, err = csvimport.ParsePolicy(values.Get("on_conflict"), kind)
 	note("on_conflict", err)
-	u.options.DryRun, err = boolParam(values.Get("dry_run"))
+	u.options.DryRun, err = dryRunParam(values["dry_run"])
 	note("dry_run", err)
 	u.split.Mapping, err = mappingParam(values["mapping"])
 	note("mapping", err)
@@ -595,9 +595,17 @@ func escapeParam(value string) (string, error) {
 	return "", fmt.Errorf("must be %s or %s", csvimport.EscapeNone, csvimport.EscapeBackslash)
 }
 
-func boolParam(value string) (bool, error) {
-	switch value {
-	case "", "false", "0":
+// dryRunParam reads the parameter dry_run. It must have a value, and one only: what was to
+// be tried out must not be done.
+func dryRunParam(values []string) (bool, error) {
+	switch {
+	case len(values) == 0:
+		return false, nil
+	case len(values) > 1:
+		return false, errors.New("may be given once only")
+	}
+	switch values[0] {
+	case "false", "0":
 		return false, nil
 	case "true", "1":
 		return true, nil

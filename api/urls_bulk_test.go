@@ -183,6 +183,15 @@ func TestBoundsOfManyLinks(t *testing.T) {
 		`{"filter":{"user_id":0}}`:                "filter.user_id",
 		`{"filter":{"domain":"x.example"}}`:       "domain",
 		`{"ids":[1],"dry_run":true}`:              "dry_run",
+		// null is none of the values that a filter may have, and not no filter.
+		`{"filter":{"is_active":false,"user_id":null}}`: "filter.user_id",
+		`{"filter":{"is_active":false,"domain":null}}`:  "filter.domain",
+		`{"filter":{"is_active":false,"tag":null}}`:     "filter.tag",
+		`{"filter":{"is_active":false,"search":null}}`:  "filter.search",
+		`{"filter":{"user_id":1,"is_active":null}}`:     "filter.is_active",
+		`{"filter":{"tag":"a","all":null}}`:             "filter.all",
+		`{"filter":{"all":true},"expected":null}`:       "expected",
+		`{"filter":{"all":true},"ids":null}`:            "ids",
 	} {
 		a := b.want(400, RoleEditor, "DELETE", "/urls/bulk", body)
 		assert.Contains(t, a.fields(), field, body)
@@ -205,7 +214,9 @@ func TestBoundsOfManyLinks(t *testing.T) {
 		assert.Contains(t, a.fields(), field, body)
 	}
 	assert.Contains(t, b.want(400, RoleEditor, "DELETE", "/urls/bulk?dryrun=true", object{"ids": ids[:1]}).fields(), "dryrun")
-	assert.Contains(t, b.want(400, RoleEditor, "DELETE", "/urls/bulk?dry_run=x", object{"ids": ids[:1]}).fields(), "dry_run")
+	for _, query := range []string{"dry_run=x", "dry_run", "dry_run=", "dry_run=false&dry_run=true", "dry_run=true&dry_run=true", "dry_run=t"} {
+		assert.Contains(t, b.want(400, RoleEditor, "DELETE", "/urls/bulk?"+query, object{"ids": ids[:1]}).fields(), "dry_run", query)
+	}
 	b.wantCount(10_002, "SELECT count(*) FROM urls")
 }
 
