@@ -70,7 +70,7 @@ check: setup-test ## generated code, go.sum and the tree are in step
 .PHONY: e2e
 e2e: ## the dashboard in a browser (SCREENSHOTS=folder keeps pictures of each page)
 	@tools/setup.sh e2e
-	cd e2e && go test -count=1 -timeout 10m ./...
+	cd e2e && go test -count=1 -timeout 15m -parallel 2 ./...
 
 .PHONY: monitoring-check
 monitoring-check: setup-test ## Prometheus' rules and Grafana's dashboards show a running Signpost

@@ -49,7 +49,7 @@ func createToken(tb testing.TB, pool *pgxpool.Pool, name string, role Role) (Tok
 	var in service.TokenFields
 	in.Name.Value, in.Role.Value = name, role.String()
 	s := service.Service{Pool: pool}
-	token, secret, err := s.CreateToken(tb.Context(), Actor{Role: RoleAdmin}, in)
+	token, secret, err := s.CreateToken(tb.Context(), Actor{Role: RoleAdmin}, in, nil)
 	require.NoError(tb, err)
 	return token, secret
 }

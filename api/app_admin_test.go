@@ -106,13 +106,20 @@ func TestTokensInTheDashboard(t *testing.T) {
 	for _, name := range []string{"name", "role", "expires_at"} {
 		assert.Contains(t, wrong.text(), `id="`+name+`-fault"`)
 	}
-	made := w.post("/app/tokens/new", url.Values{"name": {"<script>"}, "role": {"editor"}, "expires_at": {time.Now().AddDate(1, 0, 0).Format("2006-01-02T15:04")}})
+	key := regexp.MustCompile(`name="key" value="([^"]+)"`).FindStringSubmatch(w.get("/app/tokens/new").text())[1]
+	form := url.Values{"name": {"<script>"}, "role": {"editor"}, "expires_at": {time.Now().AddDate(1, 0, 0).Format("2006-01-02T15:04")}, "key": {key}}
+	made := w.post("/app/tokens/new", form)
 	require.Equal(t, 201, made.status)
 	secret := regexp.MustCompile(`sp_[0-9A-Za-z]{43}`).FindString(made.text())
 	assert.Contains(t, made.text(), `curl -H "Authorization: Bearer `+secret+`" https://sign.example/urls`)
 	assert.NotContains(t, string(made.raw), "<script>")
 	assert.Equal(t, "no-store", made.header.Get("Cache-Control"))
 	b.want(200, 0, "GET", "/urls", nil, "Authorization", "Bearer "+secret)
+	again := w.post("/app/tokens/new", form)
+	require.Equal(t, 201, again.status)
+	assert.Contains(t, again.text(), "This form was sent before")
+	assert.NotContains(t, again.text(), "sp_")
+	assert.Equal(t, 1, b.count("SELECT count(*) FROM api_tokens WHERE name = '<script>'"))
 	list := w.get("/app/tokens").text()
 	assert.NotContains(t, list, secret)
 	assert.Equal(t, 1, strings.Count(list, ">yours<"))

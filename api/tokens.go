@@ -41,7 +41,7 @@ func (a *API) listTokens(ctx context.Context, in *PageInput) (*listOutput[Token]
 }
 
 func (a *API) createToken(ctx context.Context, in *tokenCreateInput) (*tokenCreatedOutput, error) {
-	token, secret, err := a.service.CreateToken(ctx, actorIn(ctx), in.Body.fields())
+	token, secret, err := a.service.CreateToken(ctx, actorIn(ctx), in.Body.fields(), nil)
 	return &tokenCreatedOutput{NewToken{Token: token, Secret: secret}}, err
 }
 

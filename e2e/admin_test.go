@@ -17,8 +17,7 @@ func TestUsersAndTokens(t *testing.T) {
 	t.Parallel()
 	s := start(t)
 	b := newBrowser(t)
-	b.do("sign in", chromedp.Navigate(s.signIn))
-	b.waitForText("Make your first link")
+	b.signIn(s)
 	b.do("look at users", chromedp.Click(chromedp.CSS(`nav a[href="/app/users"]`)))
 	b.waitForText("No users yet")
 	b.do("add one wrongly", chromedp.Click(chromedp.CSS(`a[href="/app/users/new"]`)), chromedp.WaitVisible(chromedp.CSS("dialog[open] #username")),
@@ -48,7 +47,7 @@ func TestUsersAndTokens(t *testing.T) {
 	// The same token signs somebody in, who revokes it elsewhere.
 	first, second := newBrowser(t), newBrowser(t)
 	for _, other := range []*browser{first, second} {
-		other.do("sign in", chromedp.Navigate(s.url+"/app/sign-in"), chromedp.SendKeys(chromedp.CSS("#token"), secret), chromedp.Click(chromedp.CSS("form.sheet .end button")))
+		other.signInWith(s, secret)
 		other.waitForText("deploy script")
 	}
 	first.do("look at the system", chromedp.Navigate(s.url+"/app/system"))
@@ -67,8 +66,8 @@ func TestFilterEvents(t *testing.T) {
 	s := start(t)
 	s.fill()
 	b := newBrowser(t)
-	b.do("sign in", chromedp.Navigate(s.signIn))
-	b.waitForText("Overview")
+	b.signIn(s)
+	b.waitFor("the clicks are in", `document.querySelector("#numbers h2").innerText.startsWith("12 clicks of people")`) // the page of events does not move by itself
 	b.do("look at events", chromedp.Navigate(s.url+"/app/events"))
 	b.waitFor("all of them", `document.querySelectorAll(".events li").length === 19`) // 15 clicks, 3 links, a user
 	b.do("only what was made", chromedp.Focus(chromedp.CSS("#event_type")), chromedp.KeyEvent("m"))
@@ -88,8 +87,7 @@ func TestQueueThatStandsStill(t *testing.T) {
 	s := start(t)
 	s.fill()
 	b := newBrowser(t)
-	b.do("sign in", chromedp.Navigate(s.signIn))
-	b.waitForText("Overview")
+	b.signIn(s)
 	b.do("look at the system", chromedp.Navigate(s.url+"/app/system"))
 	b.waitFor("nothing waits", `document.querySelector("[data-queue=clicks]").innerText === "0"`)
 	b.do("mark the page", chromedp.SetAttributeValue(chromedp.CSS("body"), "data-same", "yes"))
@@ -125,8 +123,7 @@ func TestTokenByKeyboard(t *testing.T) {
 	t.Parallel()
 	s := start(t)
 	b := newBrowser(t)
-	b.do("sign in", chromedp.Navigate(s.signIn))
-	b.waitForText("Make your first link")
+	b.signIn(s)
 	b.tabTo(`nav a[href="/app/tokens"]`)
 	b.do("open the tokens", chromedp.KeyEvent(kb.Enter))
 	b.waitForText("No tokens yet")
@@ -158,8 +155,7 @@ func TestAdministrationWithoutScripts(t *testing.T) {
 	s := start(t)
 	b := newBrowser(t)
 	b.withoutScripts()
-	b.do("sign in", chromedp.Navigate(s.url+"/app/sign-in"), chromedp.SendKeys(chromedp.CSS("#token"), s.token), chromedp.Click(chromedp.CSS("form.sheet .end button")))
-	b.waitForText("Make your first link")
+	b.signInWith(s, s.token)
 	b.do("add a user", chromedp.Navigate(s.url+"/app/users/new"), chromedp.SendKeys(chromedp.CSS("#username"), "ann"), chromedp.SendKeys(chromedp.CSS("#email"), "ann@example.com"),
 		chromedp.Click(chromedp.CSS("form.sheet .end button")))
 	b.waitForText("The user is added.")

@@ -24,7 +24,7 @@ import (
 )
 
 // patience is how long a page may take to show what is waited for.
-const patience = 20 * time.Second
+const patience = 30 * time.Second
 
 // personAgent is a browser of a person: the headless one says that it is a robot.
 const personAgent = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36"
@@ -124,8 +124,9 @@ func (o *output) text() string {
 
 // browser is a browser with a profile of its own and one tab, or a further tab of it.
 type browser struct {
-	t   *testing.T
-	ctx context.Context
+	t     *testing.T
+	ctx   context.Context
+	plain bool // it runs no scripts
 
 	mu       sync.Mutex
 	troubles []string // what the console said
@@ -134,7 +135,7 @@ type browser struct {
 func newBrowser(t *testing.T) *browser {
 	t.Helper()
 	options := append(slices.Clone(chromedp.DefaultExecAllocatorOptions[:]),
-		chromedp.NoSandbox, chromedp.UserAgent(personAgent), chromedp.WindowSize(1200, 900),
+		chromedp.NoSandbox, chromedp.WSURLReadTimeout(time.Minute), chromedp.UserAgent(personAgent), chromedp.WindowSize(1200, 900),
 		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-background-networking", true),
 		chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-sync", true), chromedp.UserDataDir(t.TempDir()))
 	allocator, cancel := chromedp.NewExecAllocator(context.Background(), options...)
@@ -175,14 +176,40 @@ func watch(ctx context.Context, t *testing.T) *browser {
 	return b
 }
 
-// do does what a person does, within a time limit.
+// do does what a person does, each step within a time limit, and once the scripts of the
+// page have run: a key or a click before that is lost, or leads elsewhere.
 func (b *browser) do(what string, steps ...chromedp.Action[chromedp.Void]) {
 	b.t.Helper()
-	ctx, cancel := context.WithTimeout(b.ctx, patience)
-	defer cancel()
-	if err := chromedp.Do(ctx, steps...); err != nil {
-		b.t.Fatalf("%s: %v\nthe page is %s", what, err, b.text())
+	ready := `document.readyState === "complete"`
+	if !b.plain {
+		ready += ` && (!document.querySelector("script[type=module]") || document.documentElement.classList.contains("js"))`
 	}
+	for n, step := range steps {
+		b.waitFor("the page is there", ready)
+		ctx, cancel := context.WithTimeout(b.ctx, patience)
+		err := chromedp.Do(ctx, step)
+		cancel()
+		if err != nil {
+			b.t.Fatalf("%s, step %d: %v\nthe page is %s", what, n+1, err, b.text())
+		}
+	}
+}
+
+// signIn signs in, and waits for the overview.
+func (b *browser) signIn(s *server) {
+	b.t.Helper()
+	b.do("sign in", chromedp.Navigate(s.signIn))
+	if b.plain {
+		b.do("paste the link", chromedp.Click(chromedp.CSS("form summary")), chromedp.SendKeys(chromedp.CSS("#link"), s.signIn), chromedp.Click(chromedp.CSS("form.sheet .end button")))
+	}
+	b.waitFor("the overview", `location.pathname === "/app" && document.querySelector("h1")`)
+}
+
+// signInWith signs in with a token.
+func (b *browser) signInWith(s *server, token string) {
+	b.t.Helper()
+	b.do("sign in", chromedp.Navigate(s.url+"/app/sign-in"), chromedp.SendKeys(chromedp.CSS("#token"), token), chromedp.Click(chromedp.CSS("form.sheet .end button")))
+	b.waitFor("the overview", `location.pathname === "/app" && document.querySelector("h1")`)
 }
 
 // text returns what the page shows.
@@ -222,6 +249,25 @@ func (b *browser) waitForText(text string) {
 	b.waitFor(text, fmt.Sprintf("document.body.innerText.includes(%q)", text))
 }
 
+// lookAgain loads a page, which does not move by itself, until an expression is true in it.
+func (b *browser) lookAgain(url, expression string) {
+	b.t.Helper()
+	b.until(expression, func() bool {
+		b.do("look again", chromedp.Navigate(url))
+		return b.evaluate("Boolean("+expression+")") == "true"
+	})
+}
+
+// until asks again and again, with pauses, until something holds.
+func (b *browser) until(what string, holds func() bool) {
+	b.t.Helper()
+	for deadline := time.Now().Add(patience); !holds(); time.Sleep(100 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			b.t.Fatalf("%s did not come true\nthe page is %s", what, b.text())
+		}
+	}
+}
+
 func (b *browser) evaluate(expression string) string {
 	b.t.Helper()
 	ctx, cancel := context.WithTimeout(b.ctx, patience)
@@ -236,6 +282,7 @@ func (b *browser) withoutScripts() {
 	b.t.Helper()
 	_, err := chromedp.Call(b.ctx, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: true})
 	must(b.t, err)
+	b.plain = true
 }
 
 // view sets the width of the window and the colours.

@@ -32,7 +32,7 @@ func TestMakeALinkAndSeeAClickArrive(t *testing.T) {
 	t.Parallel()
 	s := start(t)
 	b := newBrowser(t)
-	b.do("open the link to sign in", chromedp.Navigate(s.signIn))
+	b.signIn(s)
 	b.waitForText("Make your first link")
 	b.do("press n", chromedp.KeyEvent("n"), chromedp.WaitVisible(chromedp.CSS("dialog[open] #original_url")))
 	b.do("type a wrong address",
@@ -69,7 +69,7 @@ func TestTheSameWithoutScripts(t *testing.T) {
 	s := start(t)
 	b := newBrowser(t)
 	b.withoutScripts()
-	b.do("open the link to sign in", chromedp.Navigate(s.signIn), chromedp.Click(chromedp.CSS("form summary")), chromedp.SendKeys(chromedp.CSS("#link"), s.signIn), chromedp.Click(chromedp.CSS("form.sheet .end button")))
+	b.signIn(s)
 	b.waitForText("Make your first link")
 	b.do("make a link", chromedp.Click(chromedp.CSS(".main-action")), chromedp.WaitVisible(chromedp.CSS("#original_url")),
 		chromedp.SendKeys(chromedp.CSS("#username"), "ann"), chromedp.SendKeys(chromedp.CSS("#email"), "ann@example.com"), chromedp.SendKeys(chromedp.CSS("#original_url"), target(t)),
@@ -77,13 +77,7 @@ func TestTheSameWithoutScripts(t *testing.T) {
 	b.waitForText("The link is made.")
 	b.tab().do("follow the link", chromedp.Navigate(s.url+"/spring"))
 	page := s.url + "/app/links/1"
-	for range 40 {
-		b.do("look at the link", chromedp.Navigate(page))
-		if b.evaluate(`document.querySelector("#numbers h2").innerText.startsWith("1 click of people")`) == "true" {
-			break
-		}
-	}
-	b.waitForText("1 click of people")
+	b.lookAgain(page, `document.querySelector("#numbers h2").innerText.startsWith("1 click of people")`)
 	b.waitFor("the click", `document.querySelectorAll(".feed li").length === 1`)
 	b.do("filter by browser", chromedp.Click(chromedp.CSS(`a[href*="browser=Chrome"]`)))
 	b.waitForText("browser: Chrome")
@@ -101,8 +95,7 @@ func TestSearchWhileTyping(t *testing.T) {
 	s := start(t)
 	s.fill()
 	b := newBrowser(t)
-	b.do("sign in", chromedp.Navigate(s.signIn))
-	b.waitForText("Overview")
+	b.signIn(s)
 	b.do("press /", chromedp.KeyEvent("/"))
 	b.waitFor("the list", `location.pathname === "/app/links" && document.activeElement.id === "q"`)
 	b.do("type", chromedp.WaitVisible(chromedp.CSS("#q")), chromedp.SendKeys(chromedp.CSS("#q"), "summer"))
@@ -120,12 +113,12 @@ func TestChartTellsItsValues(t *testing.T) {
 	s := start(t)
 	s.fill()
 	b := newBrowser(t)
-	b.do("sign in", chromedp.Navigate(s.signIn))
-	b.waitForText("Overview")
+	b.signIn(s)
 	b.waitFor("the count", `document.querySelector("#numbers h2").innerText.startsWith("12 clicks of people")`)
 	b.do("choose another range", chromedp.Click(chromedp.CSS(`.ranges a[href*="7d"]`)))
 	b.waitFor("seven days", `document.querySelectorAll(".behind tbody tr").length === 7`)
-	b.do("go to the chart by keys", chromedp.Focus(chromedp.CSS(".picture")), chromedp.KeyEvent(kb.End))
+	b.tabTo(".picture")
+	b.do("go to its end", chromedp.KeyEvent(kb.End))
 	b.waitFor("the values of today", `/People: 12.*Robots: 3.*Clicks: 15/s.test(document.querySelector(".tip").innerText)`)
 	b.do("go to the day before", chromedp.KeyEvent(kb.ArrowLeft))
 	b.waitFor("the values of yesterday", `/People: 0/.test(document.querySelector(".tip").innerText)`)
@@ -138,9 +131,10 @@ func TestRevokedTokenIsSignedOut(t *testing.T) {
 	s.fill()
 	made := s.post("/tokens", map[string]any{"name": "somebody", "role": "editor"})
 	b := newBrowser(t)
-	b.do("sign in", chromedp.Navigate(s.url+"/app/sign-in"), chromedp.SendKeys(chromedp.CSS("#token"), made["token"].(string)), chromedp.Click(chromedp.CSS("form.sheet .end button")))
+	b.signInWith(s, made["token"].(string))
 	b.waitForText("somebody")
 	b.waitFor("the feed", `!document.querySelector("[data-live-state]").hidden`)
+	b.do("renew nothing", chromedp.Evaluate[chromedp.Void](`document.querySelectorAll("[data-fresh]").forEach((part) => part.removeAttribute("data-fresh"))`)) // it is the feed that tells
 	s.request("DELETE", fmt.Sprintf("/tokens/%v", made["id"]), nil)
 	b.waitFor("signed out", `location.pathname === "/app/sign-in"`)
 }
@@ -155,14 +149,11 @@ func TestHowPagesLook(t *testing.T) {
 	s.post("/marks", map[string]any{"user_agent": "AcmeWatch/*", "kind": "monitor"})
 	s.request("PATCH", "/urls/2", map[string]any{"title": "Menu of next week"})
 	pictures := os.Getenv("SCREENSHOTS")
-	if pictures == "" {
-		pictures = t.TempDir()
-	}
 	b := newBrowser(t)
 	b.do("open the page to sign in", chromedp.Navigate(s.url+"/app/sign-in"))
 	b.look(pictures, "sign-in", s.url+"/app/sign-in")
-	b.do("sign in", chromedp.Navigate("about:blank"), chromedp.Navigate(s.signIn))
-	b.waitForText("Overview")
+	b.do("leave it", chromedp.Navigate("about:blank"))
+	b.signIn(s)
 	for name, path := range map[string]string{
 		"overview": "/app", "links": "/app/links", "link": "/app/links/1", "new-link": "/app/links/new", "edit-link": "/app/links/1/edit",
 		"delete-link": "/app/links/1/delete", "sessions": "/app/sessions", "filtered": "/app/links/1?browser=Chrome&range=24h", "no-clicks": "/app/links/3", "none-found": "/app/links?tag=nothing",
@@ -185,8 +176,8 @@ func TestHowPagesLook(t *testing.T) {
 	b.silent()
 	// Visitors see pages too, with nothing of the dashboard.
 	s.request("PATCH", "/urls/8", map[string]any{"is_active": false})
-	b.look(pictures, "visitor-404", s.url+"/nothing")
-	b.look(pictures, "visitor-410", s.url+"/code3")
+	b.look(pictures, "visitor-404", s.url+"/nothing", func() { b.hasStatus("404") })
+	b.look(pictures, "visitor-410", s.url+"/code3", func() { b.hasStatus("410") })
 	b.look(pictures, "home", s.url+"/")
 	b.silent("404 (Not Found)", "410 (Gone)")
 }
@@ -226,9 +217,26 @@ func (b *browser) look(pictures, name, url string, steps ...func()) {
 		for _, violation := range b.violations() {
 			b.t.Errorf("%s, %s: %s", name, v.name, violation)
 		}
-		picture, err := chromedp.Run(b.ctx, chromedp.FullScreenshot(100))
-		must(b.t, err)
-		must(b.t, os.WriteFile(filepath.Join(pictures, name+"-"+v.name+".png"), picture, 0o644))
+		if pictures != "" {
+			b.picture(filepath.Join(pictures, name+"-"+v.name+".png"))
+		}
+	}
+}
+
+func (b *browser) picture(path string) {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(b.ctx, patience)
+	defer cancel()
+	picture, err := chromedp.Run(ctx, chromedp.FullScreenshot(100))
+	must(b.t, err)
+	must(b.t, os.WriteFile(path, picture, 0o644))
+}
+
+// hasStatus checks the status of the page that is shown.
+func (b *browser) hasStatus(want string) {
+	b.t.Helper()
+	if got := b.evaluate(`performance.getEntriesByType("navigation")[0].responseStatus`); got != want {
+		b.t.Errorf("the status is %s", got)
 	}
 }
 

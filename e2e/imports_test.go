@@ -1,12 +1,7 @@
 package e2e
 
 import (
-	"bytes"
-	"encoding/json"
 	"fmt"
-	"io"
-	"mime/multipart"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -55,8 +50,7 @@ func TestTourOfImports(t *testing.T) {
 	t.Parallel()
 	s := start(t)
 	b := newBrowser(t)
-	b.do("sign in", chromedp.Navigate(s.signIn))
-	b.waitForText("Make your first link")
+	b.signIn(s)
 	for n, file := range []struct{ name, found, trial, counts, next string }{
 		{"users.csv", "40 rows looked at", "Imported 38, Rejected 2", "Imported 38, Rejected 2", "urls.csv"},
 		{"urls.csv", "200 rows looked at", "Imported 195, Rejected 5", "Imported 195, Rejected 5", "events.csv"},
@@ -92,8 +86,7 @@ func TestMendRejectedRows(t *testing.T) {
 	t.Parallel()
 	s := start(t)
 	b := newBrowser(t)
-	b.do("sign in", chromedp.Navigate(s.signIn))
-	b.waitForText("Make your first link")
+	b.signIn(s)
 	b.do("choose a file", chromedp.Navigate(s.url+"/app/imports"),
 		chromedp.SetUploadFiles(chromedp.CSS("#file"), []string{fileOf(t, "people.csv", "Name;Mail\nann;ann@example.com\nbob;bob at example.com\ncy;cy@example.com\n")}))
 	b.waitForText("the first line names no column of urls")
@@ -120,8 +113,7 @@ func TestCancelAndUndo(t *testing.T) {
 	t.Parallel()
 	s := start(t)
 	b := newBrowser(t)
-	b.do("sign in", chromedp.Navigate(s.signIn))
-	b.waitForText("Make your first link")
+	b.signIn(s)
 	var file strings.Builder
 	file.WriteString("username,email\n")
 	for n := range 400_000 {
@@ -157,8 +149,7 @@ func TestImportByKeysAlone(t *testing.T) {
 	t.Parallel()
 	s := start(t)
 	b := newBrowser(t)
-	b.do("sign in", chromedp.Navigate(s.signIn))
-	b.waitForText("Make your first link")
+	b.signIn(s)
 	b.do("open the imports", chromedp.Navigate(s.url+"/app/imports"), chromedp.WaitVisible(chromedp.CSS("#file")))
 	b.tabTo("[data-sample]")
 	b.do("take it", chromedp.KeyEvent(kb.Enter))
@@ -176,27 +167,12 @@ func TestImportByKeysAlone(t *testing.T) {
 	b.silent()
 }
 
-// lookAgain waits for the page of an import, which does not move by itself, and loads it
-// until it shows a text.
-func (b *browser) lookAgain(url, text string) {
-	b.t.Helper()
-	b.waitFor("the import", fmt.Sprintf("location.href === %q", url))
-	for range 40 {
-		if strings.Contains(b.text(), text) {
-			return
-		}
-		b.do("look again", chromedp.Navigate(url))
-	}
-	b.waitForText(text)
-}
-
 func TestImportWithoutScripts(t *testing.T) {
 	t.Parallel()
 	s := start(t)
 	b := newBrowser(t)
 	b.withoutScripts()
-	b.do("sign in", chromedp.Navigate(s.url+"/app/sign-in"), chromedp.SendKeys(chromedp.CSS("#token"), s.token), chromedp.Click(chromedp.CSS("form.sheet .end button")))
-	b.waitForText("Make your first link")
+	b.signInWith(s, s.token)
 	send := func(path string) {
 		b.t.Helper()
 		b.do("send the file", chromedp.SetUploadFiles(chromedp.CSS("#file"), []string{path}), chromedp.Click(chromedp.CSS("form[data-upload] .end button")))
@@ -206,11 +182,13 @@ func TestImportWithoutScripts(t *testing.T) {
 	b.waitForText("this looks like a file of users")
 	b.do("say what it is", chromedp.SetValue(chromedp.CSS("#kind"), "users"))
 	send(example(t, "users.csv"))
-	b.lookAgain(s.url+"/app/imports/1", "Nothing has been changed")
+	b.waitFor("the import", `location.pathname === "/app/imports/1"`)
+	b.lookAgain(s.url+"/app/imports/1", `document.body.innerText.includes("Nothing has been changed")`)
 	b.waitForText("38 would go in")
 	b.waitForText("How its columns were read")
 	send(example(t, "users.csv"))
-	b.lookAgain(s.url+"/app/imports/2", "38 of 40 rows are in")
+	b.waitFor("the import", `location.pathname === "/app/imports/2"`)
+	b.lookAgain(s.url+"/app/imports/2", `document.body.innerText.includes("38 of 40 rows are in")`)
 	b.outcome("completed", "Imported 38, Rejected 2")
 	b.silent("400 (Bad Request)")
 }
@@ -224,36 +202,11 @@ func (s *server) importFiles() (trial, last string) {
 	for _, upload := range []struct{ query, file string }{
 		{"kind=users", "username,email\nbob,bob@example.com\n"}, {"kind=urls&dry_run=true", links}, {"kind=urls", links},
 	} {
-		body, contentType := formOf(s.t, upload.file)
-		req, err := http.NewRequestWithContext(s.t.Context(), http.MethodPost, s.url+"/imports?"+upload.query, body)
-		must(s.t, err)
-		req.Header.Set("Authorization", "Bearer "+s.token)
-		req.Header.Set("Content-Type", contentType)
-		resp, err := http.DefaultClient.Do(req)
-		must(s.t, err)
-		var made struct{ ID int64 }
-		must(s.t, json.NewDecoder(resp.Body).Decode(&made))
-		must(s.t, resp.Body.Close())
-		for range 200 {
-			if s.request("GET", fmt.Sprintf("/imports/%d", made.ID), nil)["state"] == "completed" {
-				break
-			}
-		}
-		trial, last = last, fmt.Sprintf("/app/imports/%d", made.ID)
+		id := s.upload("/imports?filename=links+of+the+spring+campaign.csv&"+upload.query, upload.file)
+		s.await("the import is completed", func() bool { return s.request("GET", fmt.Sprintf("/imports/%d", id), nil)["state"] == "completed" })
+		trial, last = last, fmt.Sprintf("/app/imports/%d", id)
 	}
 	return trial, last
-}
-
-func formOf(t *testing.T, file string) (body io.Reader, contentType string) {
-	t.Helper()
-	var form bytes.Buffer
-	w := multipart.NewWriter(&form)
-	part, err := w.CreateFormFile("file", "links of the spring campaign.csv")
-	must(t, err)
-	_, err = io.WriteString(part, file)
-	must(t, err)
-	must(t, w.Close())
-	return &form, w.FormDataContentType()
 }
 
 // previewOwnColumns chooses a file with columns of somebody's own, and says what they are.

@@ -65,7 +65,7 @@ func (w *Web) tokenForm(r *Request, status int, v Values, errors fieldErrors) (*
 		role = roles[0].Value
 	}
 	return w.form(r, status, formPage{
-		Title: "New token", Back: "/app/tokens", Button: "Make the token", Errors: errors,
+		Title: "New token", Back: "/app/tokens", Button: "Make the token", Errors: errors, Shown: map[string]string{"key": newKey()},
 		Hints: []string{"Whoever has the token can sign in here and use the API, until it ends or is revoked."},
 		Fields: []formField{
 			{Name: "name", Label: "For whom or what", Value: v.Get("name"), Placeholder: "deploy script"},
@@ -82,7 +82,7 @@ func (w *Web) newToken(_ context.Context, r *Request) (*Answer, error) {
 // tokenPage shows a new token, this once.
 type tokenPage struct {
 	service.Token
-	Secret string
+	Secret string // "" if the form was sent before, and it was shown then
 	Curl   string // a command that uses it
 }
 
@@ -92,7 +92,12 @@ func (w *Web) createToken(ctx context.Context, r *Request) (*Answer, error) {
 		at, err := time.ParseInLocation(localTime, expires.Value, w.place(r))
 		in.ExpiresAt.Optional = service.Optional[time.Time]{Value: at, Sent: true, Wrong: err != nil}
 	}
-	token, secret, err := w.Service.CreateToken(ctx, r.Actor, in)
+	var secret string
+	key := onceOf(r, "POST /tokens")
+	token, err := once(ctx, w, key, func() (token service.Token, err error) {
+		token, secret, err = w.Service.CreateToken(ctx, r.Actor, in, key)
+		return token, err
+	})
 	if faults, status, ok := asFields(err); ok {
 		return w.tokenForm(r, status, r.Form, faults)
 	} else if err != nil {

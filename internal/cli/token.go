@@ -37,7 +37,7 @@ func tokenCreateCommand(environ []string) *cobra.Command {
 					fields.ExpiresAt.Sent, fields.ExpiresAt.Value = true, *expiresAt
 				}
 				tokens := &service.Service{Pool: pool}
-				token, secret, err := tokens.CreateToken(cmd.Context(), service.Actor{Name: "signpost token", Role: service.RoleAdmin}, fields)
+				token, secret, err := tokens.CreateToken(cmd.Context(), service.Actor{Name: "signpost token", Role: service.RoleAdmin}, fields, nil)
 				if err != nil {
 					return err
 				}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -86,8 +87,9 @@ func (s *Service) ListTokens(ctx context.Context, actor Actor, p Page) ([]Token,
 }
 
 // CreateToken makes a token and returns its secret, which is stored nowhere: the
-// database holds only a hash of it. Name and role are required.
-func (s *Service) CreateToken(ctx context.Context, actor Actor, in TokenFields) (token Token, secret string, err error) {
+// database holds only a hash of it. Name and role are required. The answer that is kept for
+// a request's key is the token without its secret.
+func (s *Service) CreateToken(ctx context.Context, actor Actor, in TokenFields, once *Once) (token Token, secret string, err error) {
 	if err := actor.Require(ManagesTokens); err != nil {
 		return Token{}, "", err
 	}
@@ -102,13 +104,20 @@ func (s *Service) CreateToken(ctx context.Context, actor Actor, in TokenFields) 
 	}
 	secret = newSecret()
 	hash := sha256.Sum256([]byte(secret))
-	row, err := queries.New(s.Pool).CreateToken(ctx, queries.CreateTokenParams{
-		Name: in.Name.Value, Role: in.Role.Value, Hash: hash[:], ExpiresAt: expires,
+	token, err = create(ctx, s, once, func(q *queries.Queries) (Token, string, error) {
+		row, err := q.CreateToken(ctx, queries.CreateTokenParams{
+			Name: in.Name.Value, Role: in.Role.Value, Hash: hash[:], ExpiresAt: expires,
+		})
+		if err != nil {
+			return Token{}, "", fmt.Errorf("store token: %w", err)
+		}
+		token := viewToken(queries.ListTokensRow(row))
+		return token, "/tokens/" + strconv.FormatInt(token.ID, 10), nil
 	})
 	if err != nil {
-		return Token{}, "", fmt.Errorf("store token: %w", err)
+		return Token{}, "", err
 	}
-	return viewToken(queries.ListTokensRow(row)), secret, nil
+	return token, secret, nil
 }
 
 // RevokeToken ends a token at once. Revoking it again changes nothing.

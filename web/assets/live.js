@@ -69,7 +69,7 @@ function add(click) {
   time.title = new Date(click.timestamp).toLocaleString();
   time.textContent = word(new Date(click.timestamp));
   set('link', click.short_code ? `${click.domain ?? ''}/${click.short_code}` : 'deleted link');
-  row.querySelector('[data-f=link]').href = `/app/links/${click.url_id}`;
+  if (click.short_code) row.querySelector('[data-f=link]').href = `/app/links/${click.url_id}`;
   set('country', click.country && country.of(click.country));
   set('referrer', click.referrer);
   const person = click.kind === 'person';
