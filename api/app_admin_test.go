@@ -119,7 +119,7 @@ func TestTokensInTheDashboard(t *testing.T) {
 	require.Equal(t, 201, again.status)
 	assert.Contains(t, again.text(), "This form was sent before")
 	assert.NotContains(t, again.text(), "sp_")
-	assert.Equal(t, 1, b.count("SELECT count(*) FROM api_tokens WHERE name = '<script>'"))
+	assert.EqualValues(t, 1, b.count("SELECT count(*) FROM api_tokens WHERE name = '<script>'"))
 	list := w.get("/app/tokens").text()
 	assert.NotContains(t, list, secret)
 	assert.Equal(t, 1, strings.Count(list, ">yours<"))
