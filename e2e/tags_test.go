@@ -192,9 +192,9 @@ func TestTagsHistoryAndQRWithoutScripts(t *testing.T) {
 	b.waitFor("the tag", `document.querySelector("#about .tag").innerText === "offer"`)
 	b.do("open its code", chromedp.Click(chromedp.CSS(`.actions a[href$="/qr"]`)))
 	b.waitForText("Size in pixels")
-	b.do("draw a code", chromedp.SetValue(chromedp.CSS("#size"), "300"), chromedp.Click(chromedp.CSS("form.sheet .end button")))
+	b.do("draw a code", chromedp.SetValue(chromedp.CSS("#size"), "300"), chromedp.Click(chromedp.CSS("form.panel .end button")))
 	b.waitFor("the picture", `document.querySelector("#code img").naturalWidth === 300 && location.search.includes("size=300")`)
-	b.do("ask for too much", chromedp.SetValue(chromedp.CSS("#size"), "30000"), chromedp.Click(chromedp.CSS("form.sheet .end button")))
+	b.do("ask for too much", chromedp.SetValue(chromedp.CSS("#size"), "30000"), chromedp.Click(chromedp.CSS("form.panel .end button")))
 	b.waitFor("the fault", `document.querySelector("#size-fault").innerText.includes("from 16 to 2048")`)
 	b.silent("400 (Bad Request)")
 }
