@@ -170,6 +170,7 @@ func New(o Options) (*API, error) {
 	}
 	a.web = web.New(web.Options{Service: a.service, TimeZone: o.TimeZone, Version: o.Version})
 	a.bulkheads = newBulkheads(o.Registry, int(o.Pool.Config().MaxConns))
+	a.service.EnterBulk = a.bulkheads.exports.enter
 	a.database = newProbe(a.checkDatabase)
 	a.metrics = newMetrics(o.Registry)
 	a.held = newQuota(heldBytes, a.metrics.held, errHeld, errHeldHalf)

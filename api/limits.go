@@ -92,7 +92,8 @@ type bulkheads struct {
 	requests *bulkhead
 	// lists has one for each query that reads a page of a list.
 	lists *bulkhead
-	// exports has one for each query that reads a piece of an export.
+	// exports has one for each query that reads a piece of an export, and each piece of a
+	// request about many links, which may wait for those who change the same links.
 	exports *bulkhead
 	// imports has one for each chunk of an upload, each look at an import for those who
 	// watch it, and each look at the session of a feed. Such queries are short, and

@@ -167,15 +167,15 @@ func TestBoundsOfManyLinks(t *testing.T) {
 	assert.Equal(t, "is 3, and there are 2 such links now", a.fields()["expected"])
 
 	for body, field := range map[string]string{
-		`{}`:                                "ids",
-		`{"ids":[]}`:                        "ids",
-		`{"ids":[0]}`:                       "ids",
-		`{"ids":["x"]}`:                     "ids",
-		`{"ids":[1],"filter":{"all":true}}`: "ids",
-		`{"filter":{}}`:                     "filter",
-		`{"filter":{"all":false}}`:          "filter",
-		`{"filter":{"all":true,"tag":"a"}}`: "filter.all",
-		`{"filter":{"tga":"a"}}`:            "filter.tga",
+		`{}`:                                      "ids",
+		`{"ids":[]}`:                              "ids",
+		`{"ids":[0]}`:                             "ids",
+		`{"ids":["x"]}`:                           "ids",
+		`{"ids":[1],"filter":{"all":true}}`:       "ids",
+		`{"filter":{}}`:                           "filter",
+		`{"filter":{"all":false}}`:                "filter",
+		`{"filter":{"all":true,"tag":"a"}}`:       "filter.all",
+		`{"filter":{"tga":"a"}}`:                  "filter.tga",
 		`{"filter":{"tag":"a","isactive":false}}`: "filter.isactive",
 		`{"filter":{"tag":""}}`:                   "filter.tag",
 		`{"filter":{"tag":"a\u0000"}}`:            "filter.tag",
@@ -278,12 +278,63 @@ func TestManyLinksOutOfTime(t *testing.T) {
 	actor := service.Actor{Name: "test", Role: RoleEditor}
 	change := service.BulkChange{IsActive: service.Optional[bool]{Sent: true}}
 	all := service.Selection{Filter: &service.LinkList{}}
-	out, err := b.api.service.ChangeLinks(ctx, actor, all, change, false, nil)
+	once := &service.Once{OnceKey: service.OnceKey{Token: 1, Route: "PATCH /urls/bulk", Key: "in-two-parts"}}
+	out, err := b.api.service.ChangeLinks(ctx, actor, all, change, false, once)
 	require.NoError(t, err)
 	assert.Equal(t, []int{700, 500, 0, 200}, []int{out.Found, out.Changed, out.Unchanged, out.Failed})
 	require.Len(t, out.Failures, 1)
 	assert.Len(t, out.Failures[0].IDs, 200)
 	b.wantCount(500, "SELECT count(*) FROM urls WHERE NOT is_active")
+
+	// The answer is not kept: the same request goes on.
+	_, err = b.api.service.ChangeLinks(t.Context(), actor, all, change, false, once)
+	require.ErrorContains(t, err, "another change holds")
+	require.NoError(t, tx.Rollback(t.Context()))
+	out, err = b.api.service.ChangeLinks(t.Context(), actor, all, change, false, once)
+	require.NoError(t, err)
+	assert.Equal(t, []int{700, 200, 500}, []int{out.Found, out.Changed, out.Unchanged})
+	kept, err := b.api.service.Kept(t.Context(), once)
+	require.NoError(t, err)
+	assert.NotNil(t, kept)
+}
+
+// Requests that wait for links that somebody holds end soon, and those
+// with the key of one that is under way do not do the work too.
+func TestLinksThatAreHeld(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	first := b.many(2)
+	tx, err := b.pool.Begin(t.Context())
+	require.NoError(t, err)
+	defer tx.Rollback(context.WithoutCancel(t.Context())) //nolint:errcheck // nothing is to be kept
+	_, err = tx.Exec(t.Context(), "SELECT FROM urls WHERE id = $1 FOR UPDATE", first)
+	require.NoError(t, err)
+	var together sync.WaitGroup
+	for range 3 {
+		together.Go(func() {
+			a, err := b.try(RoleEditor, "PATCH", "/urls/bulk", object{"ids": []int64{first, first + 1}, "is_active": false}, "Idempotency-Key", "held")
+			assert.NoError(t, err)
+			assert.Contains(t, []int{409, 503}, a.status, "%s", a.raw)
+		})
+	}
+	together.Go(func() {
+		a, err := b.try(RoleEditor, "DELETE", "/urls/bulk", object{"ids": []int64{first}})
+		assert.NoError(t, err)
+		assert.Equal(t, 503, a.status, "%s", a.raw)
+	})
+	b.until("a request waits", func() bool {
+		return b.count("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'") > 0
+	})
+	together.Wait()
+	require.NoError(t, tx.Rollback(t.Context()))
+	b.wantCount(0, "SELECT count(*) FROM idempotency_keys")
+	assert.Equal(t, 2.0, b.want(200, RoleEditor, "PATCH", "/urls/bulk", object{"ids": []int64{first, first + 1}, "is_active": false}, "Idempotency-Key", "held").body["changed"])
+
+	// A key whose process was killed is free after a minute.
+	b.exec("UPDATE idempotency_keys SET status = NULL, location = NULL, body = NULL, kept_since = now()")
+	b.want(409, RoleEditor, "PATCH", "/urls/bulk", object{"ids": []int64{first}, "is_active": true}, "Idempotency-Key", "held")
+	b.exec("UPDATE idempotency_keys SET kept_since = now() - interval '2 minutes'")
+	b.want(200, RoleEditor, "PATCH", "/urls/bulk", object{"ids": []int64{first}, "is_active": true}, "Idempotency-Key", "held")
 }
 
 // A request with a key is answered again as the first time, and so with all it takes to

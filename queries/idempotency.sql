@@ -4,11 +4,19 @@ FROM idempotency_keys
 WHERE token_id = @token_id AND route = @route AND key = @key;
 
 -- name: FreeIdempotencyKey :exec
--- FreeIdempotencyKey frees the key of an upload that failed.
+-- FreeIdempotencyKey frees the key of an upload that failed, and that of a request about
+-- many links that is over without an answer: its process was killed.
 DELETE FROM idempotency_keys k
-USING imports i
-WHERE k.token_id = @token_id AND k.route = @route AND k.key = @key
-    AND k.status IS NULL AND i.id = k.import_id AND i.state <> 'receiving';
+WHERE k.token_id = @token_id AND k.route = @route AND k.key = @key AND k.status IS NULL
+    AND CASE
+        WHEN k.import_id IS NULL THEN k.kept_since < now() - interval '1 minute'
+        ELSE EXISTS (SELECT FROM imports i WHERE i.id = k.import_id AND i.state <> 'receiving')
+    END;
+
+-- name: DropIdempotencyKey :exec
+-- DropIdempotencyKey frees the key of a request about many links that was not finished.
+DELETE FROM idempotency_keys
+WHERE token_id = @token_id AND route = @route AND key = @key AND status IS NULL AND import_id IS NULL;
 
 -- name: WaitForLocks :exec
 -- WaitForLocks sets how long the rest of the transaction waits for a lock; NULL means

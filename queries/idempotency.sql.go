@@ -41,6 +41,17 @@ func (q *Queries) ClaimIdempotencyKey(ctx context.Context, arg ClaimIdempotencyK
 	return result.RowsAffected(), nil
 }
 
+const dropIdempotencyKey = `-- name: DropIdempotencyKey :exec
+DELETE FROM idempotency_keys
+WHERE token_id = $1 AND route = $2 AND key = $3 AND status IS NULL AND import_id IS NULL
+`
+
+// DropIdempotencyKey frees the key of a request about many links that was not finished.
+func (q *Queries) DropIdempotencyKey(ctx context.Context, tokenID int64, route string, key string) error {
+	_, err := q.db.Exec(ctx, dropIdempotencyKey, tokenID, route, key)
+	return err
+}
+
 const findIdempotencyKey = `-- name: FindIdempotencyKey :one
 SELECT request, COALESCE(status, 0)::smallint AS status, COALESCE(location, '')::text AS location, body
 FROM idempotency_keys
@@ -68,12 +79,15 @@ func (q *Queries) FindIdempotencyKey(ctx context.Context, tokenID int64, route s
 
 const freeIdempotencyKey = `-- name: FreeIdempotencyKey :exec
 DELETE FROM idempotency_keys k
-USING imports i
-WHERE k.token_id = $1 AND k.route = $2 AND k.key = $3
-    AND k.status IS NULL AND i.id = k.import_id AND i.state <> 'receiving'
+WHERE k.token_id = $1 AND k.route = $2 AND k.key = $3 AND k.status IS NULL
+    AND CASE
+        WHEN k.import_id IS NULL THEN k.kept_since < now() - interval '1 minute'
+        ELSE EXISTS (SELECT FROM imports i WHERE i.id = k.import_id AND i.state <> 'receiving')
+    END
 `
 
-// FreeIdempotencyKey frees the key of an upload that failed.
+// FreeIdempotencyKey frees the key of an upload that failed, and that of a request about
+// many links that is over without an answer: its process was killed.
 func (q *Queries) FreeIdempotencyKey(ctx context.Context, tokenID int64, route string, key string) error {
 	_, err := q.db.Exec(ctx, freeIdempotencyKey, tokenID, route, key)
 	return err

@@ -456,9 +456,10 @@ FROM (
 WHERE u.id = r.id;
 
 -- name: CreateURLs :many
--- CreateURLs is CreateURL for many links: those whose code is free, in their order. Tags
--- are joined by '|', an empty title means that there is none, and the zero time that the
--- link does not end.
+-- CreateURLs is CreateURL for many links: those whose code is free. Of two with one code
+-- the first is made. They are in the order of their codes, so that two requests do not wait
+-- for each other. Tags are joined by '|', an empty title means that there is none, and the
+-- zero time that the link does not end.
 INSERT INTO urls (
     user_id, domain_id, short_code, original_url, title, tags, is_active, expires_at, redirect_status, forward_query
 )
@@ -478,6 +479,6 @@ FROM (
         unnest(@redirect_statuses::smallint[]) AS redirect_status,
         unnest(@forward_queries::boolean[]) AS forward_query
 ) r
-ORDER BY r.place
+ORDER BY r.domain_id, r.short_code, r.place
 ON CONFLICT (short_code, domain_id) DO NOTHING
 RETURNING *;

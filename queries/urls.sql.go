@@ -121,7 +121,7 @@ FROM (
         unnest($10::smallint[]) AS redirect_status,
         unnest($11::boolean[]) AS forward_query
 ) r
-ORDER BY r.place
+ORDER BY r.domain_id, r.short_code, r.place
 ON CONFLICT (short_code, domain_id) DO NOTHING
 RETURNING id, user_id, short_code, original_url, title, tags, is_active, expires_at, redirect_status, forward_query, imported_clicks, version, created_at, updated_at, import_id, import_line, import_touched, undo_of, domain_id
 `
@@ -140,9 +140,10 @@ type CreateURLsParams struct {
 	ForwardQueries   []bool
 }
 
-// CreateURLs is CreateURL for many links: those whose code is free, in their order. Tags
-// are joined by '|', an empty title means that there is none, and the zero time that the
-// link does not end.
+// CreateURLs is CreateURL for many links: those whose code is free. Of two with one code
+// the first is made. They are in the order of their codes, so that two requests do not wait
+// for each other. Tags are joined by '|', an empty title means that there is none, and the
+// zero time that the link does not end.
 func (q *Queries) CreateURLs(ctx context.Context, arg CreateURLsParams) ([]URL, error) {
 	rows, err := q.db.Query(ctx, createURLs,
 		arg.Places,

@@ -193,7 +193,7 @@ func (w *Web) bulk(ctx context.Context, r *Request) (*Answer, error) {
 	if key == nil { // it was not sent by a page of ours
 		return w.showBulk(ctx, r, r.Form, nil)
 	}
-	_, err = once(ctx, w, key, func() (service.BulkOutcome, error) { return do(key) })
+	out, err := once(ctx, w, key, func() (service.BulkOutcome, error) { return do(key) })
 	if faults, _, ok := asFields(err); ok {
 		if faults["add_tags"] == "" && faults["remove_tags"] == "" {
 			faults = fieldErrors{"": sentence(service.Classify(err).Message)}
@@ -202,6 +202,10 @@ func (w *Web) bulk(ctx context.Context, r *Request) (*Answer, error) {
 	}
 	if err != nil {
 		return nil, err
+	}
+	if out.Unfinished {
+		return w.showBulk(ctx, r, r.Form, fieldErrors{"": fmt.Sprintf("%s done. For the other %d: %s.",
+			numbered(out.Changed, "link is", "links are"), out.Failed, out.Failures[len(out.Failures)-1].Message)})
 	}
 	return seeOther(listOf(r.Form, "did", r.Form.Get("do")+" "+key.Key)), nil
 }
@@ -242,6 +246,9 @@ func (w *Web) whatItDid(ctx context.Context, r *Request) (*did, error) {
 	}
 	for _, f := range out.Failures {
 		d.Failures = append(d.Failures, numbered(len(f.IDs), "link", "links")+" could not be changed: "+strings.TrimSpace(f.Field+" "+f.Message)+".")
+	}
+	if out.NoUndo {
+		d.Text += " They had so many different tags that this cannot be undone."
 	}
 	if len(out.Undo) > 0 {
 		d.Key = key

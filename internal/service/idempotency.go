@@ -27,8 +27,8 @@ var ErrKeyBusy = &Error{
 }
 
 // Once is the idempotency key of a request that its client may repeat. The work for a
-// key is done once, and its answer is kept in the same transaction. Keys belong to a
-// token and a route. A request that failed leaves its key free. A nil *Once stands for
+// key is done once, and its answer is kept in the same transaction; but see
+// Service.claimed. Keys belong to a token and a route. A request that failed leaves its key free. A nil *Once stands for
 // a request without a key.
 type Once struct {
 	OnceKey
@@ -54,7 +54,7 @@ type KeptAnswer struct {
 // or an error if one is under way.
 func (o *Once) Find(ctx context.Context, q *queries.Queries) (*KeptAnswer, error) {
 	if err := q.FreeIdempotencyKey(ctx, o.Token, o.Route, o.Key); err != nil {
-		return nil, fmt.Errorf("free key of a failed upload: %w", err)
+		return nil, fmt.Errorf("free key of a failed request: %w", err)
 	}
 	row, err := q.FindIdempotencyKey(ctx, o.Token, o.Route, o.Key)
 	switch {
@@ -85,7 +85,7 @@ func (o *Once) Claim(ctx context.Context, q *queries.Queries, importID *int64) e
 		return nil
 	}
 	if err := q.FreeIdempotencyKey(ctx, o.Token, o.Route, o.Key); err != nil {
-		return fmt.Errorf("free key of a failed upload: %w", err)
+		return fmt.Errorf("free key of a failed request: %w", err)
 	}
 	patience := keyPatience
 	if err := q.WaitForLocks(ctx, &patience); err != nil {
@@ -138,6 +138,31 @@ func (o *Once) keep(ctx context.Context, q *queries.Queries, status int, locatio
 	}
 	return o.Keep(ctx, q, status, location, answer.Bytes())
 }
+
+// claimed claims the key of a request that takes several transactions, before the first of
+// them. Until end is called others with the key are told to ask again. end keeps the answer,
+// or frees the key if done is false or the answer cannot be kept. If the process is killed
+// before, the key is free after a minute, which is longer than such a request takes.
+func (s *Service) claimed(ctx context.Context, once *Once) (end func(answer any, done bool), err error) {
+	if once == nil {
+		return func(any, bool) {}, nil
+	}
+	if err := s.inTx(ctx, func(q *queries.Queries) error { return once.Claim(ctx, q, nil) }); err != nil {
+		return nil, err
+	}
+	return func(answer any, done bool) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), keepTime)
+		defer cancel()
+		q := queries.New(s.Pool)
+		if done && once.keep(ctx, q, statusOK, "", answer) == nil {
+			return
+		}
+		_ = q.DropIdempotencyKey(ctx, once.Token, once.Route, once.Key) // otherwise it is free after a minute
+	}, nil
+}
+
+// keepTime is how long the end of a request may take that has claimed its key.
+const keepTime = 2 * time.Second
 
 // The statuses that are stored with the answers to a request about many things, to a
 // creation and to an upload.

@@ -3,6 +3,7 @@ package service
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"time"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/signpost/signpost/internal/linkcache"
 	"github.com/signpost/signpost/internal/links"
+	"github.com/signpost/signpost/internal/postgres"
 	"github.com/signpost/signpost/queries"
 )
 
@@ -23,6 +25,12 @@ const (
 	maxCounted = 100_000
 	// bulkMargin is the time that is left for the answer when a request runs out of time.
 	bulkMargin = 500 * time.Millisecond
+	// bulkPatience is how long a piece waits for another change of a link, since it holds a
+	// connection meanwhile. It is text that Postgres reads.
+	bulkPatience = "2s"
+	// maxUndo is about how many bytes of an answer its undo takes, without the ids, and
+	// undoRoom how many each part of it takes beside its tags.
+	maxUndo, undoRoom = 1 << 20, 100
 )
 
 // Selection says which links a request is about: those with some ids, or all that a list
@@ -143,6 +151,9 @@ type BulkOutcome struct {
 	Failures  []BulkFailure `json:"failures" nullable:"false" doc:"Those that failed, by the reason."`
 	IDs       []int64       `json:"ids" nullable:"false" doc:"Those that were changed or deleted, or would have been."`
 	Undo      []BulkUndo    `json:"undo,omitempty" doc:"Bodies of PATCH /urls/bulk that take the change back."`
+	NoUndo    bool          `json:"undo_too_large,omitempty" doc:"The links have so many different tags that there is no undo."`
+	// Unfinished says that some failed for lack of time or of the database.
+	Unfinished bool `json:"-"`
 }
 
 // BulkFailure are links that failed for the same reason.
@@ -183,19 +194,34 @@ func (o *BulkOutcome) fail(reason FieldError, ids ...int64) {
 	o.Failures[i].IDs = append(o.Failures[i].IDs, ids...)
 }
 
-// undoBy notes how the change of a link is taken back.
-func (o *BulkOutcome) undoBy(before, after Link) {
+// undoGroups are the places in an outcome of the changes that are taken back alike. size is
+// about how much they take.
+type undoGroups struct {
+	places map[string]int
+	size   int
+}
+
+// undoBy notes how the change of a link is taken back, unless that is too much.
+func (o *BulkOutcome) undoBy(before, after Link, groups *undoGroups) {
+	if o.NoUndo {
+		return
+	}
 	u := BulkUndo{AddTags: without(before.Tags, after.Tags), RemoveTags: without(after.Tags, before.Tags)}
 	if before.IsActive != after.IsActive {
 		u.IsActive = &before.IsActive
 	}
-	i := slices.IndexFunc(o.Undo, func(other BulkUndo) bool {
-		return slices.Equal(u.AddTags, other.AddTags) && slices.Equal(u.RemoveTags, other.RemoveTags) && same(u.IsActive, other.IsActive)
-	})
-	if i < 0 {
+	// Tags have no comma, and no line break.
+	key := fmt.Sprint(strings.Join(u.AddTags, ","), "\n", strings.Join(u.RemoveTags, ","), "\n", u.IsActive != nil, before.IsActive)
+	i, known := groups.places[key]
+	if !known {
 		i, o.Undo = len(o.Undo), append(o.Undo, u)
+		groups.places[key] = i
+		groups.size += len(key) + undoRoom
 	}
 	o.Undo[i].IDs = append(o.Undo[i].IDs, before.ID)
+	if groups.size > maxUndo {
+		o.Undo, o.NoUndo = nil, true
+	}
 }
 
 // bulkStep is what a request does to one link.
@@ -208,7 +234,7 @@ type bulkStep struct {
 }
 
 // note adds a step that was taken.
-func (o *BulkOutcome) note(step bulkStep) {
+func (o *BulkOutcome) note(step bulkStep, undo *undoGroups) {
 	switch {
 	case step.fault != nil:
 		o.fail(*step.fault, step.before.ID)
@@ -221,18 +247,20 @@ func (o *BulkOutcome) note(step bulkStep) {
 	}
 	o.Found++
 	if len(step.changes) > 0 && !o.DryRun {
-		o.undoBy(step.before, step.after)
+		o.undoBy(step.before, step.after, undo)
 	}
 }
 
 // ChangeLinks changes many links. It works in pieces of a transaction each, and looks at
 // every link once more when it holds the link: one that has left the filter meanwhile is
 // left alone, and tags are added to those that it has then. So no change of others at the
-// same time is lost. After an error nothing was changed; links that could not be changed
-// for other reasons than the request's are failures.
+// same time is lost. After an error nothing was changed, as far as is known: if the database
+// is lost while a piece is committed, the first piece may have been. Links that could not be
+// changed for other reasons than the request's are failures.
 //
-// A request with a key is answered as the first one with it. Without one it can be
-// repeated too, but then the answer knows only what the repetition has changed.
+// A request with a key is answered as the first one with it that was finished. Without one,
+// or after one that was not finished, it can be repeated too, but then the answer knows only
+// what the repetition has changed.
 func (s *Service) ChangeLinks(ctx context.Context, actor Actor, in Selection, c BulkChange, dryRun bool, once *Once) (BulkOutcome, error) {
 	if err := actor.Require(WritesLinks); err != nil {
 		return BulkOutcome{}, err
@@ -297,42 +325,68 @@ type bulkWork struct {
 	write func(ctx context.Context, q *queries.Queries, steps []bulkStep) error
 }
 
-// bulk does the work to the links of a selection, piece by piece.
+// bulk does the work to the links of a selection, piece by piece. The key is claimed before
+// the first. The answer of a request that was not finished is not kept: the same request goes
+// on with the rest.
 func (s *Service) bulk(ctx context.Context, in Selection, dryRun bool, once *Once, work bulkWork) (BulkOutcome, error) {
 	out := BulkOutcome{DryRun: dryRun, Failures: []BulkFailure{}, IDs: []int64{}}
-	ids, filter, err := s.selected(ctx, in)
-	if err != nil {
-		return out, err
+	end := func(any, bool) {}
+	if !dryRun {
+		var err error
+		if end, err = s.claimed(ctx, once); err != nil {
+			return out, err
+		}
 	}
+	err := s.eachPiece(ctx, in, work, &out)
+	end(out, err == nil && !out.Unfinished)
+	return out, err
+}
+
+// eachPiece does the work of bulk. An error after the first change is part of the outcome.
+func (s *Service) eachPiece(ctx context.Context, in Selection, work bulkWork, out *BulkOutcome) error {
 	within, cancel := earlier(ctx, bulkMargin)
 	defer cancel()
+	ids, filter, err := s.selected(within, in)
+	if err != nil {
+		return err
+	}
+	undo := &undoGroups{places: map[string]int{}}
 	for done := 0; done < len(ids); done += bulkPiece {
-		steps, err := s.bulkPiece(within, ids[done:min(done+bulkPiece, len(ids))], filter, dryRun, work)
+		steps, err := s.bulkPiece(within, ids[done:min(done+bulkPiece, len(ids))], filter, out.DryRun, work)
 		if err != nil {
 			reason := Classify(err)
-			if out.Changed == 0 || reason == nil {
-				return out, err
-			}
-			if within.Err() != nil {
+			switch {
+			case out.Changed == 0:
+				return err
+			case within.Err() != nil:
 				reason = errNoTime
+			case reason == nil:
+				slog.ErrorContext(ctx, "a change of many links has stopped", "changed", out.Changed, "error", err)
+				reason = errStopped
 			}
+			out.Unfinished = true
 			out.fail(FieldError{Message: reason.Message}, ids[done:]...)
 			break
 		}
 		for _, step := range steps {
-			out.note(step)
+			out.note(step, undo)
 		}
 	}
-	if once == nil || dryRun {
-		return out, nil
-	}
-	return out, s.inTx(ctx, func(q *queries.Queries) error {
-		if err := once.Claim(ctx, q, nil); err != nil {
-			return err
-		}
-		return once.keep(ctx, q, statusOK, "", out)
-	})
+	return nil
 }
+
+// enterBulk takes a place for a piece of the work.
+func (s *Service) enterBulk(ctx context.Context) (leave func(), err error) {
+	if s.EnterBulk == nil {
+		return func() {}, nil
+	}
+	return s.EnterBulk(ctx)
+}
+
+var (
+	errStopped = Unavailable("something went wrong before it was their turn, send it again")
+	errHeld    = Unavailable("another change holds some of these links, try again shortly")
+)
 
 var errNoTime = Unavailable("there was no time left for it, send it again")
 
@@ -353,6 +407,11 @@ func (s *Service) selected(ctx context.Context, in Selection) (ids []int64, filt
 		slices.Sort(ids)
 		ids = slices.Compact(ids)
 	} else {
+		leave, err := s.enterBulk(ctx)
+		if err != nil {
+			return nil, nil, err
+		}
+		defer leave()
 		all := *in.Filter
 		all.Oldest, all.After = true, 0
 		l, err := s.linkList(ctx, all)
@@ -403,11 +462,20 @@ func (s *Service) idsOf(ctx context.Context, l linkList, limit int) (ids []int64
 // bulkPiece does the work to links with some ids, in a transaction. It returns what was
 // done to each that passes the filter.
 func (s *Service) bulkPiece(ctx context.Context, ids []int64, filter *linkList, dryRun bool, work bulkWork) (steps []bulkStep, err error) {
+	leave, err := s.enterBulk(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
 	if dryRun {
 		return s.planPiece(ctx, s.lists(), ids, filter, work)
 	}
 	var keys []linkcache.Key
 	err = s.inTx(ctx, func(q *queries.Queries) error {
+		patience := bulkPatience
+		if err := q.WaitForLocks(ctx, &patience); err != nil {
+			return err
+		}
 		if _, err := q.LockURLKeys(ctx, ids); err != nil {
 			return err
 		}
@@ -426,8 +494,11 @@ func (s *Service) bulkPiece(ctx context.Context, ids []int64, filter *linkList, 
 		}
 		return work.write(ctx, q, writes)
 	})
-	if err == nil {
+	switch {
+	case err == nil:
 		s.Cache.Forget(keys...)
+	case postgres.LockTimeout(err):
+		err = errHeld
 	}
 	return steps, err
 }

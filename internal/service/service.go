@@ -41,6 +41,9 @@ type Service struct {
 	About About
 	// TimeZone is the zone of statistics for requests that name none; "" is UTC.
 	TimeZone string
+	// EnterBulk takes a place for a piece of a request about many links; nil if there are no
+	// bounds.
+	EnterBulk func(context.Context) (leave func(), err error)
 }
 
 // maxTries is how often a transaction is tried if it fails only by bad luck.
