@@ -67,6 +67,18 @@ func TestPutAChangeBack(t *testing.T) {
 	assert.Equal(t, true, got["is_active"])
 	assert.Equal(t, 302.0, got["redirect_status"])
 
+	// There is nothing left to put back, and fields that are as they were are not asked about.
+	done = w.post(link+"/put-back", forms[1])
+	require.Equal(t, 303, done.status)
+	assert.Contains(t, string(w.get(done.header.Get("Location")).raw), "is put back already")
+	change(object{"tags": []string{"other"}})
+	asked = w.post(link+"/put-back", forms[1])
+	assert.Equal(t, 409, asked.status)
+	assert.Contains(t, string(asked.raw), "<dt>tags</dt>")
+	assert.NotContains(t, string(asked.raw), "<dt>title</dt>")
+	change(object{"tags": []string{"sale"}, "title": "third"})
+	change(object{"title": "first"})
+
 	// That is a change too: put back at once, without a question.
 	require.Equal(t, 303, w.post(link+"/put-back", putBacks(w.get(link).raw)[0]).status)
 	assert.Equal(t, "third", b.want(200, RoleReader, "GET", path, nil).body["title"])

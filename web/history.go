@@ -191,7 +191,8 @@ type putBackPage struct {
 }
 
 // putBack changes the fields of a change back to what they were. If one of them was changed
-// again since, it asks first. Whoever says yes says it of the link as it was shown.
+// again since, it asks first. Whoever says yes says it of the link as it was shown. Fields
+// that are as they were are left alone.
 func (w *Web) putBack(ctx context.Context, r *Request) (*Answer, error) {
 	link, err := w.Service.GetLink(ctx, r.Actor, r.ID)
 	if err != nil {
@@ -205,11 +206,17 @@ func (w *Web) putBack(ctx context.Context, r *Request) (*Answer, error) {
 	if json.Unmarshal(event.Details, &c) != nil || event.EventType != "updated" || len(c.Changes) == 0 {
 		return nil, service.Conflict("this change says nothing that could be put back")
 	}
+	present := asJSON(link)
+	maps.DeleteFunc(c.Changes, func(field string, change struct{ Old, New any }) bool {
+		return reflect.DeepEqual(present[field], change.Old)
+	})
+	if len(c.Changes) == 0 {
+		return seeOther(linkPath(r.ID) + "?done=was-put-back"), nil
+	}
 	loc, owner := w.place(r), w.ownerNames(ctx, r)
 	p := putBackPage{
 		Link: link, Name: withoutScheme(link.ShortURL), At: r.Form.text("at"), ID: r.Form.text("event"), Seen: link.UpdatedAt.Format(time.RFC3339Nano),
 	}
-	present := asJSON(link)
 	for _, f := range fieldNames {
 		if change, ok := c.Changes[f.field]; ok && !reflect.DeepEqual(present[f.field], change.New) {
 			p.Again = append(p.Again, fieldChange{f.name, inWords(f.field, present[f.field], loc, owner), inWords(f.field, change.Old, loc, owner)})

@@ -56,6 +56,7 @@ var done = map[string]string{
 	"off":            "The link is switched off.",
 	"deleted":        "The link is deleted.",
 	"put-back":       "The change is put back.",
+	"was-put-back":   "Nothing was to be done: the change is put back already.",
 	"tag-changed":    "The tag is changed.",
 	"tag-deleted":    "The tag is deleted.",
 	"tag-going":      "Its links are being changed. That takes a while, and goes on by itself.",
