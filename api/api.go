@@ -234,7 +234,7 @@ func (a *API) routes() {
 	manageQR(a, route{"GET", "/urls/{id}/qr.svg", service.ReadsLinks, 200, "Draw the QR code of a link as SVG"}, "image/svg+xml", false)
 	manageQR(a, route{"GET", "/urls/{id}/qr.png", service.ReadsLinks, 200, "Draw the QR code of a link as PNG"}, "image/png", true)
 
-	manage(a, route{"GET", "/tags", service.ReadsLinks, 200, "List tags"}, a.listTags)
+	manage(a, route{"GET", "/tags", service.ReadsLinks, 200, "List tags"}, listing(a, a.listTags))
 	manage(a, route{"GET", "/tags/{name}", service.ReadsLinks, 200, "Get a tag"}, a.getTag)
 	manage(a, route{"PATCH", "/tags/{name}", service.WritesLinks, 200, "Change a tag"}, a.updateTag)
 	manage(a, route{"DELETE", "/tags/{name}", service.WritesLinks, 204, "Delete a tag"}, a.deleteTag)

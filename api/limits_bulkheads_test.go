@@ -57,7 +57,7 @@ func TestStatisticsTakePlaces(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	id, _ := b.insertLink(testLink{code: "one", target: "https://example.org/"})
-	paths := []string{"/stats", "/stats/countries", "/stats/links?range=all", "/live"}
+	paths := []string{"/stats", "/stats/countries", "/stats/links?range=all", "/live", "/tags"}
 	for _, path := range []string{"/stats", "/stats/referrers", "/live"} {
 		paths = append(paths, fmt.Sprintf("/urls/%d%s", id, path))
 	}

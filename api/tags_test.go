@@ -1,11 +1,13 @@
 package api
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -41,6 +43,8 @@ func TestTags(t *testing.T) {
 	assert.Nil(t, rest.body["next_cursor"])
 	assert.Equal(t, []string{"offer 1", "sale 2"}, list("?page=2&per_page=2"))
 	b.want(400, RoleReader, "GET", "/tags?cursor=x", nil)
+	b.want(400, RoleReader, "GET", "/tags?page=102&per_page=100", nil)
+	assert.Empty(t, list("?page=101&per_page=100"))
 	b.want(400, RoleReader, "GET", "/tags?prefix="+strings.Repeat("x", 51), nil)
 
 	// A color stays when the last link is gone.
@@ -93,6 +97,11 @@ func TestTags(t *testing.T) {
 	b.want(404, RoleEditor, "DELETE", "/tags/deal", nil)
 	b.want(403, RoleReader, "DELETE", "/tags/Sale", nil)
 	b.want(403, RoleReader, "PATCH", "/tags/Sale", object{"color": "red"})
+
+	// A color that is asked for is that of the tag that the links get.
+	change(200, "Sale", object{"color": "red"})
+	change(200, "ä", object{"color": "blue"})
+	assert.Equal(t, "red", change(200, "Sale", object{"name": "ä", "merge": true, "color": "red"}).body["color"])
 }
 
 // The numbers of tags are those that counting would give, whoever writes links and however
@@ -164,4 +173,93 @@ func TestMoveOfATagGoesOn(t *testing.T) {
 	assert.Equal(t, []string{"new 1200", "z 600"}, tagsOf(b.want(200, RoleReader, "GET", "/tags", nil)))
 	require.NoError(t, b.pool.QueryRow(t.Context(), `SELECT count(*) FROM events WHERE event_type = 'updated' AND details ->> 'entity' = 'url'`).Scan(&events))
 	assert.Equal(t, 2400, events)
+}
+
+// holding runs statements in a transaction that lasts until release, or the end of the test.
+func (b *bundle) holding(statements ...string) (release func()) {
+	tx, err := b.pool.Begin(b.t.Context())
+	require.NoError(b.t, err)
+	for _, sql := range statements {
+		_, err := tx.Exec(b.t.Context(), sql)
+		require.NoError(b.t, err)
+	}
+	release = func() { _ = tx.Rollback(context.Background()) }
+	b.t.Cleanup(release)
+	return release
+}
+
+// untilOneWaits returns when a transaction waits for a lock.
+func (b *bundle) untilOneWaits() {
+	require.Eventually(b.t, func() bool {
+		return b.count("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'") > 0
+	}, 10*time.Second, 5*time.Millisecond)
+}
+
+// A link that somebody holds stops the move of its tag only: the request is answered, and
+// workers go on with other moves and add the numbers up.
+func TestMoveOfATagThatIsHeldUp(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.exec(`INSERT INTO urls (user_id, short_code, original_url, tags)
+		SELECT $1, 'c' || n, 'https://example.com/', CASE n WHEN 1 THEN '{sale}' WHEN 2 THEN '{x}' ELSE '{}' END::text[] FROM generate_series(1, 3) n`, b.user("ann"))
+	release := b.holding("SELECT FROM urls WHERE tags = '{sale}' FOR UPDATE")
+	assert.Equal(t, "offer", b.want(202, RoleEditor, "PATCH", "/tags/sale", object{"name": "offer"}).body["becomes"])
+	b.exec(`INSERT INTO tag_moves (name, target, actor, started_at) VALUES ('x', 'y', '{"name": "somebody"}', now() + interval '1 minute')`)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	require.Error(t, b.api.service.MoveTags(ctx))
+	assert.Equal(t, []string{"sale 1", "y 1"}, tagsOf(b.want(200, RoleReader, "GET", "/tags", nil)))
+	assert.Zero(t, b.count("SELECT count(*) FROM tag_changes"))
+	release()
+	require.NoError(t, b.api.service.MoveTags(t.Context()))
+	assert.Equal(t, []string{"offer 1", "y 1"}, tagsOf(b.want(200, RoleReader, "GET", "/tags", nil)))
+}
+
+// A move does not end while a link has the tag that got it after the links were looked for.
+func TestMoveOfATagSeesTheLastLink(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	ann := b.user("ann")
+	b.exec(`INSERT INTO tag_moves (name, target, actor) VALUES ('sale', 'offer', '{"name": "somebody"}')`)
+	release := b.holding("SELECT FROM tag_moves FOR UPDATE")
+	moved := make(chan error, 1)
+	go func() { moved <- b.api.service.MoveTags(t.Context()) }()
+	b.untilOneWaits()
+	b.want(201, RoleAdmin, "POST", "/urls", object{"user_id": ann, "original_url": "https://example.com/", "tags": []string{"sale"}})
+	release()
+	require.NoError(t, <-moved)
+	assert.Equal(t, []string{"offer 1"}, tagsOf(b.want(200, RoleReader, "GET", "/tags", nil)))
+
+	// A number that is wrong, for example after a TRUNCATE, does not make it endless.
+	b.exec(`INSERT INTO tags (name, links) VALUES ('gone', 3)`)
+	b.want(200, RoleEditor, "PATCH", "/tags/gone", object{"name": "lost"})
+}
+
+// Requests for one tag take turns: a tag that has come meanwhile is not merged unasked.
+func TestRenamesOfTagsTakeTurns(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	ann := b.user("ann")
+	link := func(tag string) {
+		b.want(201, RoleAdmin, "POST", "/urls", object{"user_id": ann, "original_url": "https://example.com/", "tags": []string{tag}})
+	}
+	link("z")
+	release := b.holding("LOCK TABLE tag_moves IN SHARE ROW EXCLUSIVE MODE")
+	answered := make(chan answer, 1)
+	go func() { answered <- b.do(RoleEditor, "PATCH", "/tags/z", object{"name": "a"}) }()
+	b.untilOneWaits()
+	link("a")
+	release()
+	assert.Equal(t, 409, (<-answered).status)
+
+	// They take tags in the order of names, as adding up does.
+	b.exec(`INSERT INTO tags (name, color) VALUES ('a', 'red'), ('z', 'red')`)
+	release = b.holding("SELECT FROM tags WHERE name = 'a' FOR UPDATE")
+	go func() {
+		answered <- b.do(RoleEditor, "PATCH", "/tags/z", object{"name": "a", "merge": true, "color": "blue"})
+	}()
+	b.untilOneWaits()
+	b.exec("SELECT FROM tags WHERE name = 'z' FOR UPDATE NOWAIT")
+	release()
+	assert.Equal(t, "blue", (<-answered).body["color"])
 }

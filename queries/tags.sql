@@ -56,11 +56,14 @@ LIMIT 1;
 INSERT INTO tag_moves (name, target, actor)
 VALUES (@name, @target, @actor);
 
--- name: OldestTagMove :one
+-- name: ListTagMoves :many
 SELECT name
 FROM tag_moves
-ORDER BY started_at
-LIMIT 1;
+ORDER BY started_at;
+
+-- name: HasTag :one
+-- HasTag says whether a link has a tag.
+SELECT EXISTS (SELECT FROM urls WHERE tags @> ARRAY[@name::text]);
 
 -- name: GetTagMove :one
 SELECT * FROM tag_moves WHERE name = @name;

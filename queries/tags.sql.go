@@ -126,6 +126,44 @@ func (q *Queries) GetTagMove(ctx context.Context, name string) (TagMove, error) 
 	return i, err
 }
 
+const hasTag = `-- name: HasTag :one
+SELECT EXISTS (SELECT FROM urls WHERE tags @> ARRAY[$1::text])
+`
+
+// HasTag says whether a link has a tag.
+func (q *Queries) HasTag(ctx context.Context, name string) (bool, error) {
+	row := q.db.QueryRow(ctx, hasTag, name)
+	var exists bool
+	err := row.Scan(&exists)
+	return exists, err
+}
+
+const listTagMoves = `-- name: ListTagMoves :many
+SELECT name
+FROM tag_moves
+ORDER BY started_at
+`
+
+func (q *Queries) ListTagMoves(ctx context.Context) ([]string, error) {
+	rows, err := q.db.Query(ctx, listTagMoves)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []string{}
+	for rows.Next() {
+		var name string
+		if err := rows.Scan(&name); err != nil {
+			return nil, err
+		}
+		items = append(items, name)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const listTags = `-- name: ListTags :many
 WITH candidates AS (
     (SELECT a.name
@@ -271,20 +309,6 @@ func (q *Queries) MoveTag(ctx context.Context, arg MoveTagParams) (int64, error)
 		return 0, err
 	}
 	return result.RowsAffected(), nil
-}
-
-const oldestTagMove = `-- name: OldestTagMove :one
-SELECT name
-FROM tag_moves
-ORDER BY started_at
-LIMIT 1
-`
-
-func (q *Queries) OldestTagMove(ctx context.Context) (string, error) {
-	row := q.db.QueryRow(ctx, oldestTagMove)
-	var name string
-	err := row.Scan(&name)
-	return name, err
 }
 
 const setTagColor = `-- name: SetTagColor :exec

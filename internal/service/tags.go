@@ -1,6 +1,7 @@
 package service
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -36,6 +37,9 @@ var errNoTag = NotFound("tag")
 func (s *Service) ListTags(ctx context.Context, actor Actor, prefix, after string, offset, limit int) (tags []Tag, next string, err error) {
 	if err := actor.Require(ReadsLinks); err != nil {
 		return nil, "", err
+	}
+	if offset > maxSifted {
+		return nil, "", ErrTooDeep
 	}
 	rows, err := s.lists().ListTags(ctx, queries.ListTagsParams{After: after, Prefix: prefix, RowLimit: int64(limit) + 1, RowOffset: int64(offset)})
 	if err != nil {
@@ -150,15 +154,17 @@ func (s *Service) ChangeTag(ctx context.Context, actor Actor, name string, in Ta
 				return err
 			}
 		}
-		for _, of := range []string{name, target} {
-			if _, changed := c["color"]; changed {
+		if len(c) == 0 {
+			return nil
+		}
+		if in.Color.Sent {
+			both := []string{name, target}
+			slices.Sort(both) // as they are locked by whoever adds up
+			for _, of := range both {
 				if err := q.SetTagColor(ctx, of, shown.Color); err != nil {
 					return err
 				}
 			}
-		}
-		if len(c) == 0 {
-			return nil
 		}
 		return record(ctx, q, actor, "updated", nil, nil, changeDetails{Entity: "tag", Tag: name, Changes: c})
 	})
@@ -166,7 +172,7 @@ func (s *Service) ChangeTag(ctx context.Context, actor Actor, name string, in Ta
 		return Tag{}, err
 	}
 	if target != name {
-		if done, err := s.moveTag(ctx, name, time.Now().Add(moveTime)); err != nil || !done {
+		if done, err := s.moveNow(ctx, name); err != nil || !done {
 			return s.going(ctx, name, target, err)
 		}
 	}
@@ -192,7 +198,7 @@ func (s *Service) DeleteTag(ctx context.Context, actor Actor, name string) (Tag,
 	if err != nil {
 		return Tag{}, err
 	}
-	if done, err := s.moveTag(ctx, name, time.Now().Add(moveTime)); err != nil || !done {
+	if done, err := s.moveNow(ctx, name); err != nil || !done {
 		return s.going(ctx, name, "", err)
 	}
 	return Tag{Name: name}, nil
@@ -211,6 +217,9 @@ func (s *Service) going(ctx context.Context, name, target string, err error) (Ta
 // startMove notes that the links of a tag are to get another, or none. A tag is part of one
 // move at a time, so that each has an end that can be told.
 func startMove(ctx context.Context, q *queries.Queries, actor Actor, name, target string, merge bool) error {
+	if err := q.LockTagMoves(ctx); err != nil {
+		return err
+	}
 	names := []string{name}
 	if target != "" {
 		names = append(names, target)
@@ -223,9 +232,6 @@ func startMove(ctx context.Context, q *queries.Queries, actor Actor, name, targe
 		} else if err != nil && !errors.Is(err, errNoTag) {
 			return err
 		}
-	}
-	if err := q.LockTagMoves(ctx); err != nil {
-		return err
 	}
 	under, err := q.FindTagMove(ctx, names)
 	switch {
@@ -243,34 +249,50 @@ func startMove(ctx context.Context, q *queries.Queries, actor Actor, name, targe
 	return q.StartTagMove(ctx, name, target, by)
 }
 
-// moveTime is how long a request moves links itself, and movePiece how many at a time.
+// moveTime is how long a request moves links itself and how long a turn of a move takes,
+// movePiece how many links are moved at a time, and moveWait how long a piece waits for one
+// that others write.
 const (
 	moveTime  = 2 * time.Second
 	movePiece = 500
 )
 
-// MoveTags goes on with the moves of tags that requests have begun, and adds the changes of
-// numbers up, until there are no more or ctx ends.
+var moveWait = "2s"
+
+// MoveTags goes on with the moves of tags that requests have begun, in turns, and adds the
+// changes of numbers up after each turn, until there are no more or ctx ends. What fails
+// holds nothing else up; MoveTags returns the last error.
 func (s *Service) MoveTags(ctx context.Context) error {
-	q := queries.New(s.Pool)
-	for {
-		name, err := q.OldestTagMove(ctx)
-		if errors.Is(err, pgx.ErrNoRows) {
-			break
-		}
-		if err == nil {
-			_, err = s.moveTag(ctx, name, time.Now().Add(moveTime))
-		}
+	failed := s.addUpTags(ctx)
+	for more := true; more; {
+		more = false
+		names, err := queries.New(s.Pool).ListTagMoves(ctx)
 		if err != nil {
 			return err
 		}
+		for _, name := range names {
+			done, err := s.moveTag(ctx, name, time.Now().Add(moveTime))
+			more = more || !done && err == nil
+			failed = cmp.Or(err, s.addUpTags(ctx), failed)
+		}
 	}
+	return failed
+}
+
+func (s *Service) addUpTags(ctx context.Context) error {
 	for {
-		added, err := q.AddUpTags(ctx, addUpPiece)
+		var added int64
+		err := s.inTx(ctx, func(q *queries.Queries) (err error) {
+			if err := q.WaitForLocks(ctx, &moveWait); err != nil {
+				return err
+			}
+			added, err = q.AddUpTags(ctx, addUpPiece)
+			return err
+		})
 		if err != nil || added == 0 {
 			return err
 		}
-		if err := q.DropEmptyTags(ctx); err != nil {
+		if err := queries.New(s.Pool).DropEmptyTags(ctx); err != nil {
 			return err
 		}
 	}
@@ -278,6 +300,14 @@ func (s *Service) MoveTags(ctx context.Context) error {
 
 // addUpPiece is how many changes of numbers of tags are added up at a time.
 const addUpPiece = 50_000
+
+// moveNow moves links off a tag for as long as a request may. A piece that waits for others
+// then gets a second more, and the answer still has its time.
+func (s *Service) moveNow(ctx context.Context, name string) (done bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, moveTime+time.Second)
+	defer cancel()
+	return s.moveTag(ctx, name, time.Now().Add(moveTime))
+}
 
 // moveTag moves links off a tag, in the order of their ids and piece by piece, until none
 // has it or the time is over. Several processes may do it at once.
@@ -310,6 +340,9 @@ func (s *Service) moveTagPiece(ctx context.Context, name string) (done bool, err
 	// begins again, until there are none in all of it.
 	noneInAll := at == 0 && len(got.ids) == 0 && move.AtID == 0
 	err = s.inTx(ctx, func(q *queries.Queries) error {
+		if err := q.WaitForLocks(ctx, &moveWait); err != nil {
+			return err
+		}
 		locked, err := q.LockTagMove(ctx, name)
 		if errors.Is(err, pgx.ErrNoRows) {
 			done = true
@@ -321,10 +354,19 @@ func (s *Service) moveTagPiece(ctx context.Context, name string) (done bool, err
 			return err
 		}
 		left, err := q.GetTag(ctx, name)
-		if done = err == nil && (left.Links <= 0 || noneInAll); done {
-			return q.EndTagMove(ctx, name)
-		} else if err != nil {
+		if err != nil {
 			return err
+		}
+		done = left.Links <= 0
+		if !done && noneInAll { // a link has got it just now, or the number is wrong
+			has, err := q.HasTag(ctx, name)
+			if err != nil {
+				return err
+			}
+			done = !has
+		}
+		if done {
+			return q.EndTagMove(ctx, name)
 		}
 		return q.AdvanceTagMove(ctx, at, name)
 	})
