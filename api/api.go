@@ -165,7 +165,7 @@ func New(o Options) (*API, error) {
 	}
 	a.OwnHosts = o.OwnHosts.WithDomains(func(host string) bool { return o.Cache.Domain(host).ID != linkcache.MainDomain })
 	a.service = &service.Service{
-		Pool: o.Pool, River: o.River, Cache: o.Cache, Clicks: live.NewSource(o.Pool, o.Log), PublicURL: o.PublicURL, OwnHosts: a.OwnHosts,
+		Log: o.Log, Pool: o.Pool, River: o.River, Cache: o.Cache, Clicks: live.NewSource(o.Pool, o.Log), PublicURL: o.PublicURL, OwnHosts: a.OwnHosts,
 		Reach: service.UsualReach(), TimeZone: o.TimeZone, AdminKey: o.Tokens.adminKey, About: o.About,
 	}
 	a.web = web.New(web.Options{Service: a.service, TimeZone: o.TimeZone, Version: o.Version})

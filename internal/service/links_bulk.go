@@ -361,7 +361,7 @@ func (s *Service) eachPiece(ctx context.Context, in Selection, work bulkWork, ou
 			case within.Err() != nil:
 				reason = errNoTime
 			case reason == nil:
-				slog.ErrorContext(ctx, "a change of many links has stopped", "changed", out.Changed, "error", err)
+				s.Log.ErrorContext(ctx, "a change of many links has stopped", slog.Int("changed", out.Changed), slog.Any("error", err))
 				reason = errStopped
 			}
 			out.Unfinished = true

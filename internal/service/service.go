@@ -7,6 +7,7 @@ package service
 
 import (
 	"context"
+	"log/slog"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -26,6 +27,7 @@ type Service struct {
 	Pool  *pgxpool.Pool
 	River *river.Client[pgx.Tx] // only inserts
 	Cache *linkcache.Cache
+	Log   *slog.Logger // for what changes of many links cannot tell their client
 	// Clicks are those that come in, for the ones who listen.
 	Clicks *live.Source
 	// PublicURL is the beginning of the short URLs of the main domain: absolute,
