@@ -184,6 +184,11 @@ func (u *fileUpload) previewForm(c *fiber.Ctx) (service.ImportPreview, error) {
 	if err != nil {
 		return service.ImportPreview{}, u.fault(err)
 	}
+	leave, err := u.api.bulkheads.requests.enter(c.UserContext())
+	if err != nil {
+		return service.ImportPreview{}, err
+	}
+	defer leave()
 	return u.api.previewSample(c.UserContext(), u.actor, u.fields, body)
 }
 

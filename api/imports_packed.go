@@ -92,6 +92,7 @@ func (u *fileUpload) close() {
 	for _, c := range slices.Backward(u.closers) {
 		c()
 	}
+	u.closers = nil
 }
 
 // unpacked yields the unpacked contents of a body or file, up to a limit.

@@ -53,7 +53,6 @@ func checkSample(header *fasthttp.RequestHeader, _ []byte) error {
 // previewSample previews an import with these parameters.
 func (a *API) previewSample(ctx context.Context, actor Actor, values url.Values, body []byte) (service.ImportPreview, error) {
 	u := &fileUpload{api: a, ctx: ctx, actor: actor}
-	defer u.close()
 	sample, whole, err := u.sample(body)
 	if err != nil {
 		return service.ImportPreview{}, err
@@ -77,8 +76,15 @@ func (a *API) previewSample(ctx context.Context, actor Actor, values url.Values,
 	return preview, err
 }
 
-// sample returns the beginning of a file, unpacked, and whether it is the whole file.
+// sample returns the beginning of a file, unpacked, and whether it is the whole file. To
+// unpack takes memory, so it takes a place of uploads.
 func (u *fileUpload) sample(body []byte) (sample []byte, whole bool, err error) {
+	leave, err := u.api.uploads.take(u.actor, 1)
+	if err != nil {
+		return nil, false, err
+	}
+	defer leave()
+	defer u.close()
 	cut := len(body) >= sampleBytes
 	file, err := u.unpackFile(bytes.NewReader(body[:min(len(body), sampleBytes)]))
 	if err != nil {

@@ -66,7 +66,11 @@ func (w *Web) makePasted(ctx context.Context, r *Request) (*Answer, error) {
 	out, err := once(ctx, w, key, func() (service.NewLinks, error) {
 		return w.Service.CreateLinks(ctx, r.Actor, fields, !making, key)
 	})
-	if err != nil {
+	if faults, status, ok := asFields(err); ok {
+		p.Errors = faults
+		p.Errors["lines"] = faults[""]
+		return w.showPaste(ctx, r, status, p) // with the text, which the browser would forget
+	} else if err != nil {
 		return nil, err
 	}
 	p.note(lines, out)
