@@ -112,7 +112,7 @@ func TestUploadEndsWithItsSession(t *testing.T) {
 	b.api.clientLimits.recheckToken = time.Millisecond
 	w := b.signedIn(RoleAdmin)
 	conn := b.dial()
-	b.write(conn, "POST /app/imports HTTP/1.1\r\nHost: x\r\nSec-Fetch-Site: same-origin\r\nCookie: %s\r\nContent-Type: multipart/form-data; boundary=b\r\nTransfer-Encoding: chunked\r\n\r\n", w.cookie)
+	b.write(conn, "POST /app/imports HTTP/1.1\r\nHost: sign.example\r\nSec-Fetch-Site: same-origin\r\nCookie: %s\r\nContent-Type: multipart/form-data; boundary=b\r\nTransfer-Encoding: chunked\r\n\r\n", w.cookie)
 	sendChunk(t, conn, "--b\r\nContent-Disposition: form-data; name=kind\r\n\r\nusers\r\n--b\r\nContent-Disposition: form-data; name=file; filename=x.csv\r\n\r\nusername,email\n"+rowsFrom(0))
 	b.until("a chunk is stored", func() bool { return b.count("SELECT count(*) FROM import_chunks") == 1 })
 	require.Equal(t, 303, w.post("/app/sign-out", nil).status)
