@@ -95,8 +95,8 @@ func (b *bundle) checkOutage(what string) {
 						want = 200
 					}
 				}
-				if s.pattern == "/admin/system" && role == RoleAdmin {
-					want = 200 // it says what it cannot know
+				if s.pattern == "/admin/system" && role == RoleAdmin && a.status == 200 {
+					want = 200 // it says what it cannot know, if there is a place for it
 				}
 				if s.pattern == "/.well-known/security.txt" {
 					want = 404 // it does not need the database, and no contact is set
