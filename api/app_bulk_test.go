@@ -79,7 +79,7 @@ func TestManyLinksInTheList(t *testing.T) {
 	assert.Contains(t, string(w.get("/app/links?tag=all&sort=clicks").raw), `href="/app/links/export?format=csv&amp;tag=all"`)
 	assert.Equal(t, 400, w.get("/app/links/export?format=csv&state=x").status)
 
-	// What cannot be done is said, and nothing is done.
+	// The page says why it cannot be done, and nothing is done.
 	for path, text := range map[string]string{
 		"?do=off":                      "Tick some links",
 		"?do=x&id=1":                   "no such action",

@@ -51,7 +51,7 @@ func TestPutAChangeBack(t *testing.T) {
 	sure := putBacks(asked.raw)
 	require.Len(t, sure, 1)
 
-	// Whoever says yes says it of the link as it was shown.
+	// A yes counts for the link as it was shown.
 	change(object{"title": "third"})
 	asked = w.post(link+"/put-back", sure[0])
 	assert.Equal(t, 409, asked.status)

@@ -218,7 +218,7 @@ func TestSessionsOfAdminToken(t *testing.T) {
 	assert.Equal(t, 2, strings.Count(string(w.get("/app/sessions").raw), "<tr>"))
 }
 
-// Whoever guesses at the page to sign in uses up the allowance of the API, and the other
+// Guessing at the page to sign in uses up the allowance of the API, and the other
 // way round.
 func TestGuessesAtSignIn(t *testing.T) {
 	t.Parallel()
@@ -399,7 +399,7 @@ func TestEveryPageAsksForItsRole(t *testing.T) {
 	assert.Len(t, seen, len(appRoles))
 }
 
-// What a role may not do is not shown to it.
+// A role is not shown actions that it may not do.
 func TestPagesShowWhatARoleMayDo(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -500,7 +500,7 @@ func TestLinkForms(t *testing.T) {
 	assert.Equal(t, "Spring", link["title"])
 	assert.Contains(t, string(w.get(a.header.Get("Location")).raw), "The link is made.")
 
-	// What is wrong is said while one types, and nothing is written.
+	// Faults are said while one types, and nothing is written.
 	a = w.get("/app/links/new?check=&original_url=&short_code=a+b&title=x")
 	assert.Equal(t, 200, a.status)
 	assert.Contains(t, string(a.raw), `id="short_code-fault"`)

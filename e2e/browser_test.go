@@ -227,20 +227,30 @@ func (b *browser) text() string {
 // works in a page without scripts too.
 func (b *browser) waitFor(what, expression string) {
 	b.t.Helper()
-	ctx, cancel := context.WithTimeout(b.ctx, patience)
+	came := poll(b.ctx, patience, func(ctx context.Context) bool {
+		ok, err := chromedp.Run(ctx, chromedp.Evaluate[bool]("Boolean("+expression+")"))
+		return err == nil && ok
+	})
+	if !came {
+		b.t.Fatalf("%s did not come true: %s\nthe page is %s", what, expression, b.text())
+	}
+}
+
+// poll asks again and again until something holds. It returns false if that does not come
+// true within the limit.
+func poll(ctx context.Context, within time.Duration, holds func(context.Context) bool) bool {
+	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
-	for {
-		if ok, err := chromedp.Run(ctx, chromedp.Evaluate[bool]("Boolean("+expression+")")); err == nil && ok {
-			return
-		}
+	for !holds(ctx) {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			b.t.Fatalf("%s did not come true: %s\nthe page is %s", what, expression, b.text())
+			return false
 		}
 	}
+	return true
 }
 
 // waitForText waits until the page shows a text.
@@ -252,19 +262,12 @@ func (b *browser) waitForText(text string) {
 // lookAgain loads a page, which does not move by itself, until an expression is true in it.
 func (b *browser) lookAgain(url, expression string) {
 	b.t.Helper()
-	b.until(expression, func() bool {
+	came := poll(b.ctx, patience, func(context.Context) bool {
 		b.do("look again", chromedp.Navigate(url))
 		return b.evaluate("Boolean("+expression+")") == "true"
 	})
-}
-
-// until asks again and again, with pauses, until something holds.
-func (b *browser) until(what string, holds func() bool) {
-	b.t.Helper()
-	for deadline := time.Now().Add(patience); !holds(); time.Sleep(100 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			b.t.Fatalf("%s did not come true\nthe page is %s", what, b.text())
-		}
+	if !came {
+		b.t.Fatalf("%s did not come true\nthe page is %s", expression, b.text())
 	}
 }
 

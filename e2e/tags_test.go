@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"image"
 	_ "image/png"
@@ -9,7 +10,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	cdpbrowser "github.com/chromedp/cdproto/browser"
 	"github.com/chromedp/chromedp"
@@ -111,18 +111,15 @@ func TestColorsOfAQRCode(t *testing.T) {
 // whole.
 func awaitFile(t *testing.T, name string) []byte {
 	t.Helper()
-	tick, end := time.NewTicker(50*time.Millisecond), time.After(patience)
-	defer tick.Stop()
-	for {
-		if content, err := os.ReadFile(name); err == nil && len(content) > 0 {
-			return content
-		}
-		select {
-		case <-tick.C:
-		case <-end:
-			t.Fatalf("%s was not downloaded", name)
-		}
+	var content []byte
+	came := poll(t.Context(), patience, func(context.Context) (there bool) {
+		content, _ = os.ReadFile(name)
+		return len(content) > 0
+	})
+	if !came {
+		t.Fatalf("%s was not downloaded", name)
 	}
+	return content
 }
 
 func (s *server) tagged(user any, count int, tags ...string) {

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
@@ -88,9 +89,7 @@ func (s *server) upload(path, file string) int {
 // await waits until something holds.
 func (s *server) await(what string, holds func() bool) {
 	s.t.Helper()
-	for deadline := time.Now().Add(time.Minute); !holds(); time.Sleep(100 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			s.t.Fatalf("%s: not within a minute", what)
-		}
+	if !poll(s.t.Context(), time.Minute, func(context.Context) bool { return holds() }) {
+		s.t.Fatalf("%s: not within a minute", what)
 	}
 }

@@ -1,4 +1,4 @@
--- What operators are shown: when a token was last used, which sessions began with the
+-- Facts that operators are shown: when a token was last used, which sessions began with the
 -- present ADMIN_TOKEN, and which workers run.
 
 -- +goose Up

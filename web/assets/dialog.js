@@ -98,7 +98,7 @@ function tell(form, message) {
   line.textContent = message;
 }
 
-// What is wrong with a field is said while one types. The server judges, as it does when
+// The faults of a field are said while one types. The server judges, as it does when
 // the form is sent; fields that nobody has touched are left alone.
 let checking;
 document.addEventListener('input', (event) => {

@@ -159,7 +159,7 @@ for (const name of ['dragover', 'dragleave', 'drop']) {
   });
 }
 
-// What goes on by itself is looked at every second, while somebody sees it. The form of a
+// An import that goes on is looked at every second, while somebody sees it. The form of a
 // trial comes with its end.
 async function watch() {
   if (document.querySelector('[data-moving]')) {

@@ -113,7 +113,7 @@ export async function renew() {
   const before = added;
   const answer = await load(from).catch(() => null);
   if (location.href !== from) return;
-  // Whoever is signed out goes to where one signs in, unless a form would be lost.
+  // A viewer who is signed out goes to where one signs in, unless a form would be lost.
   if (answer?.page?.querySelector('[data-sign-in]') && !document.querySelector('dialog[open]')) return location.assign(answer.url);
   if (answer?.status !== 200) return;
   replace(answer.page, ids);

@@ -44,8 +44,8 @@ function likest(part, element) {
   return same.find((other) => other.textContent === element.textContent) ?? part;
 }
 
-// What a form has done is told once, and not again when the page is loaded anew; except for
-// what can be undone.
+// The message of a form that was carried out is told once, and not again when the page is
+// loaded anew; except for one that can be undone.
 const here = new URL(location);
 if (here.searchParams.has('done')) {
   here.searchParams.delete('done');
