@@ -18,7 +18,9 @@ import (
 // file is a page.
 func loadPages(a assets) map[string]*template.Template {
 	shared := template.Must(template.New("").Funcs(template.FuncMap{
-		"asset": a.path, "number": number, "change": change, "kindNames": func() string { return kindNames }, "bar": bar, "size": size, "tone": tone, "cure": cure, "kindName": kindName, "encodingName": encodingName, "plural": plural, "numbered": numbered, "field": field, "fault": faultOf, "list": list,
+		"asset": a.path, "bar": bar, "change": change, "cure": cure, "encodingName": encodingName, "fault": faultOf, "field": field,
+		"kindName": kindName, "kindNames": func() string { return kindNames }, "list": list, "number": number, "numbered": numbered,
+		"plural": plural, "size": size, "tone": tone,
 	}).ParseFS(files, "templates/layout.html", "templates/parts.html"))
 	names, err := fs.Glob(files, "templates/*.html")
 	if err != nil {

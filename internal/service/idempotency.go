@@ -28,8 +28,8 @@ var ErrKeyBusy = &Error{
 
 // Once is the idempotency key of a request that its client may repeat. The work for a
 // key is done once, and its answer is kept in the same transaction; but see
-// Service.claimed. Keys belong to a token and a route. A request that failed leaves its key free. A nil *Once stands for
-// a request without a key.
+// Service.claimed. Keys belong to a token and a route. A request that failed leaves its
+// key free. A nil *Once stands for a request without a key.
 type Once struct {
 	OnceKey
 	Hash [sha256.Size]byte // of the request
