@@ -170,7 +170,12 @@ func New(o Options) (*API, error) {
 	}
 	a.web = web.New(web.Options{Service: a.service, TimeZone: o.TimeZone, Version: o.Version})
 	a.bulkheads = newBulkheads(o.Registry, int(o.Pool.Config().MaxConns))
-	a.service.EnterBulk = a.bulkheads.exports.enter
+	// A piece waits as long as a list: it may hold a place or two already, and exports go on.
+	a.service.EnterBulk = func(ctx context.Context) (func(), error) {
+		ctx, cancel := context.WithTimeoutCause(ctx, listWait, errBusy)
+		defer cancel()
+		return a.bulkheads.exports.enter(ctx)
+	}
 	a.database = newProbe(a.checkDatabase)
 	a.metrics = newMetrics(o.Registry)
 	a.held = newQuota(heldBytes, a.metrics.held, errHeld, errHeldHalf)

@@ -71,7 +71,7 @@ func (u *fileUpload) receiveForm(c *fiber.Ctx) (queued service.Import, err error
 		return queued, err
 	}
 	err = u.call(func(ctx context.Context) error {
-		if err := u.readOptions(u.fields); err != nil {
+		if err := u.readOptions(ctx, u.fields); err != nil {
 			return err
 		}
 		return u.api.service.CheckOwner(ctx, u.options.Owner)

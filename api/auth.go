@@ -187,9 +187,14 @@ func (t *Tokens) identify(ctx context.Context, secret string, hash [sha256.Size]
 	return Actor{TokenID: &token.ID, Name: token.Name, Role: role}, nil
 }
 
-// noteUse notes that a token is used, once a minute. A database that cannot be written
-// to, such as a standby, refuses nobody for it.
+// noteTime is how long a request waits for a note of its use.
+const noteTime = 200 * time.Millisecond
+
+// noteUse notes that a token is used, once a minute. A database that is busy, or cannot be
+// written to, such as a standby, refuses nobody for it.
 func (t *Tokens) noteUse(ctx context.Context, id int64) {
+	ctx, cancel := context.WithTimeout(ctx, noteTime)
+	defer cancel()
 	_ = queries.New(t.pool).UseToken(ctx, id)
 }
 

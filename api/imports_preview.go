@@ -63,7 +63,7 @@ func (a *API) previewSample(ctx context.Context, actor Actor, values url.Values,
 	if err := a.service.MayImport(actor, u.options.Kind); err != nil {
 		return service.ImportPreview{}, err
 	}
-	if err := u.readOptions(values); err != nil {
+	if err := u.readOptions(ctx, values); err != nil {
 		return service.ImportPreview{}, err
 	}
 	if err := a.service.CheckOwner(ctx, u.options.Owner); err != nil {

@@ -83,7 +83,7 @@ func (a *API) upload(c *fiber.Ctx, route string, kind csvimport.Kind) error {
 	if err := a.service.MayImport(u.actor, kind); err != nil {
 		return err
 	}
-	if err := u.readOptions(queryValues(c)); err != nil {
+	if err := u.readOptions(u.ctx, queryValues(c)); err != nil {
 		return err
 	}
 	defer u.close()
@@ -530,7 +530,7 @@ func queryValues(c *fiber.Ctx) url.Values {
 // readOptions reads the parameters of an upload. All faults of the parameters themselves
 // are reported at once. Whether the format and the mapping fit the file is found out when
 // the file is read.
-func (u *fileUpload) readOptions(values url.Values) error {
+func (u *fileUpload) readOptions(ctx context.Context, values url.Values) error {
 	var faults service.Faults
 	note := func(field string, err error) {
 		if err != nil {
@@ -558,7 +558,7 @@ func (u *fileUpload) readOptions(values url.Values) error {
 	if err := faults.Err(); err != nil {
 		return err
 	}
-	_, err = u.api.service.FindDomain(u.ctx, u.split.Domain)
+	_, err = u.api.service.FindDomain(ctx, u.split.Domain)
 	return err
 }
 

@@ -111,7 +111,8 @@ func newBulkheads(registry prometheus.Registerer, conns int) bulkheads {
 		requests: newBulkhead(registry, "requests", maxRequests, 0, 0),
 		lists:    newBulkhead(registry, "lists", max(1, (rest+1)/2), maxWaitingLists, listWait),
 		// The line needs no bound: whatever waits here has a place of exports, uploads or
-		// watchers already, and the number of those is bounded.
+		// watchers already, and the number of those is bounded; or it is a piece of many
+		// links, which waits for a moment only.
 		exports: newBulkhead(registry, "exports", max(1, rest/4), unbounded, 0),
 		imports: newBulkhead(registry, "imports", max(1, rest/4), unbounded, 0),
 	}

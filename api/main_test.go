@@ -6,4 +6,7 @@ import (
 	"github.com/signpost/signpost/internal/pgtest"
 )
 
-func TestMain(m *testing.M) { pgtest.Main(m) }
+func TestMain(m *testing.M) {
+	slowIterations = 1000
+	pgtest.Main(m)
+}

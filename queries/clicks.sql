@@ -56,12 +56,14 @@ UPDATE click_batches
 SET failed_at = NULL, failure = NULL, forced = true
 WHERE id = @id AND ingested_at IS NULL AND failed_at IS NOT NULL;
 
--- name: DropFailedBatch :execrows
+-- name: DropFailedBatch :many
 -- DropFailedBatch leaves the row in the ledger, so that it is harmless to ship the
--- segment again.
+-- segment again. It returns the number of clicks of the batch, and none if no failed batch
+-- has the id.
 UPDATE click_batches
 SET payload = NULL, ingested_at = now()
-WHERE id = @id AND ingested_at IS NULL AND failed_at IS NOT NULL;
+WHERE id = @id AND ingested_at IS NULL AND failed_at IS NOT NULL
+RETURNING clicks;
 
 -- name: HoldReplayedBatch :execrows
 -- HoldReplayedBatch fails a batch that was just inserted, and so was unknown, if its

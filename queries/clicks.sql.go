@@ -116,20 +116,34 @@ func (q *Queries) DropClickRejects(ctx context.Context, batchID string) error {
 	return err
 }
 
-const dropFailedBatch = `-- name: DropFailedBatch :execrows
+const dropFailedBatch = `-- name: DropFailedBatch :many
 UPDATE click_batches
 SET payload = NULL, ingested_at = now()
 WHERE id = $1 AND ingested_at IS NULL AND failed_at IS NOT NULL
+RETURNING clicks
 `
 
 // DropFailedBatch leaves the row in the ledger, so that it is harmless to ship the
-// segment again.
-func (q *Queries) DropFailedBatch(ctx context.Context, id string) (int64, error) {
-	result, err := q.db.Exec(ctx, dropFailedBatch, id)
+// segment again. It returns the number of clicks of the batch, and none if no failed batch
+// has the id.
+func (q *Queries) DropFailedBatch(ctx context.Context, id string) ([]int32, error) {
+	rows, err := q.db.Query(ctx, dropFailedBatch, id)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	return result.RowsAffected(), nil
+	defer rows.Close()
+	items := []int32{}
+	for rows.Next() {
+		var clicks int32
+		if err := rows.Scan(&clicks); err != nil {
+			return nil, err
+		}
+		items = append(items, clicks)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 const failClickBatch = `-- name: FailClickBatch :execrows

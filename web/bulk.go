@@ -204,8 +204,11 @@ func (w *Web) bulk(ctx context.Context, r *Request) (*Answer, error) {
 		return nil, err
 	}
 	if out.Unfinished {
-		return w.showBulk(ctx, r, r.Form, fieldErrors{"": fmt.Sprintf("%s done. For the other %d: %s.",
-			numbered(out.Changed, "link is", "links are"), out.Failed, out.Failures[len(out.Failures)-1].Message)})
+		// There is no time left to ask again with what is left.
+		return w.page(r, 503, "Many links", "bulk.html", bulkPage{
+			Title: "Many links", Action: r.Form.Get("do"), Back: listOf(r.Form),
+			Refused: fmt.Sprintf("%s done. For the other %d: %s.", numbered(out.Changed, "link is", "links are"), out.Failed, out.Failures[len(out.Failures)-1].Message),
+		})
 	}
 	return seeOther(listOf(r.Form, "did", r.Form.Get("do")+" "+key.Key)), nil
 }
@@ -286,14 +289,18 @@ func (w *Web) undoBulk(ctx context.Context, r *Request) (*Answer, error) {
 	if out == nil {
 		return nil, service.NotFound("change, or it was made more than a day ago")
 	}
-	failed := 0
+	failed, begun := 0, false
 	for _, undo := range out.Undo {
 		for ids := range slices.Chunk(undo.IDs, service.MaxBulk) {
 			back, err := w.Service.ChangeLinks(ctx, r.Actor, service.Selection{IDs: ids}, undo.Change(), false, nil)
-			if err != nil {
+			switch {
+			case err != nil && (!begun || service.Classify(err) == nil):
 				return nil, err
+			case err != nil: // some are taken back already, and the page says how many are not
+				failed += len(ids)
+			default:
+				failed, begun = failed+back.Failed, true
 			}
-			failed += back.Failed
 		}
 	}
 	done := "undone"

@@ -40,7 +40,7 @@ var errNoBatch = NotFound("failed batch")
 // RetryBatch has a failed batch ingested again by a new job, as a whole and once. A batch
 // that may be a replay is ingested all the same.
 func (s *Service) RetryBatch(ctx context.Context, actor Actor, id string) error {
-	return s.decideBatch(ctx, actor, id, "updated", func(tx pgx.Tx, q *queries.Queries) (int64, error) {
+	return s.decideBatch(ctx, actor, id, "updated", func(tx pgx.Tx, q *queries.Queries, _ *changeDetails) (int64, error) {
 		n, err := q.RetryFailedBatch(ctx, id)
 		if err != nil || n == 0 {
 			return n, err
@@ -53,27 +53,33 @@ func (s *Service) RetryBatch(ctx context.Context, actor Actor, id string) error 
 	})
 }
 
-// DropBatch throws away the clicks of a failed batch, for good.
+// DropBatch throws away the clicks of a failed batch, for good. Its event says how many
+// they were.
 func (s *Service) DropBatch(ctx context.Context, actor Actor, id string) error {
-	return s.decideBatch(ctx, actor, id, "deleted", func(_ pgx.Tx, q *queries.Queries) (int64, error) {
-		return q.DropFailedBatch(ctx, id)
+	return s.decideBatch(ctx, actor, id, "deleted", func(_ pgx.Tx, q *queries.Queries, details *changeDetails) (int64, error) {
+		clicks, err := q.DropFailedBatch(ctx, id)
+		for _, n := range clicks {
+			details.Clicks = int64(n)
+		}
+		return int64(len(clicks)), err
 	})
 }
 
 // decideBatch carries out what an operator decided about a failed batch, and records it.
 // do returns the number of failed batches with the id: 0 or 1.
-func (s *Service) decideBatch(ctx context.Context, actor Actor, id, event string, do func(pgx.Tx, *queries.Queries) (int64, error)) error {
+func (s *Service) decideBatch(ctx context.Context, actor Actor, id, event string, do func(pgx.Tx, *queries.Queries, *changeDetails) (int64, error)) error {
 	if err := actor.Require(ManagesBatches); err != nil {
 		return err
 	}
 	return s.inJobTx(ctx, func(tx pgx.Tx, q *queries.Queries) error {
-		n, err := do(tx, q)
+		details := changeDetails{Entity: "batch", Batch: id}
+		n, err := do(tx, q, &details)
 		if err == nil && n == 0 {
 			err = errNoBatch
 		}
 		if err != nil {
 			return err
 		}
-		return record(ctx, q, actor, event, nil, nil, changeDetails{Entity: "batch", Batch: id})
+		return record(ctx, q, actor, event, nil, nil, details)
 	})
 }

@@ -70,6 +70,7 @@ type changeDetails struct {
 	UserAgent   string  `json:"user_agent,omitempty"` // likewise
 	Kind        string  `json:"kind,omitempty"`       // likewise
 	Batch       string  `json:"batch,omitempty"`      // that was retried (updated) or dropped (deleted)
+	Clicks      int64   `json:"clicks,omitempty"`     // of a batch that was dropped
 	Tag         string  `json:"tag,omitempty"`
 	Changes     changes `json:"changes,omitempty"`
 	By          by      `json:"by"`

@@ -407,11 +407,6 @@ func (s *Service) selected(ctx context.Context, in Selection) (ids []int64, filt
 		slices.Sort(ids)
 		ids = slices.Compact(ids)
 	} else {
-		leave, err := s.enterBulk(ctx)
-		if err != nil {
-			return nil, nil, err
-		}
-		defer leave()
 		all := *in.Filter
 		all.Oldest, all.After = true, 0
 		l, err := s.linkList(ctx, all)
@@ -447,8 +442,12 @@ func tooMany(found int) *Error {
 // idsOf returns the ids of the first links of a list, up to a limit.
 func (s *Service) idsOf(ctx context.Context, l linkList, limit int) (ids []int64, err error) {
 	for {
-		want := limit - len(ids)
-		got, err := s.piece(ctx, l, want)
+		leave, err := s.enterBulk(ctx)
+		if err != nil {
+			return nil, err
+		}
+		got, err := s.piece(ctx, l, limit-len(ids))
+		leave()
 		if err != nil {
 			return nil, err
 		}

@@ -289,11 +289,11 @@ func (s *Service) addUpTags(ctx context.Context) error {
 			added, err = q.AddUpTags(ctx, addUpPiece)
 			return err
 		})
-		if err != nil || added == 0 {
+		if err != nil {
 			return err
 		}
-		if err := queries.New(s.Pool).DropEmptyTags(ctx); err != nil {
-			return err
+		if added < addUpPiece { // what has come since waits for its turn
+			return queries.New(s.Pool).DropEmptyTags(ctx)
 		}
 	}
 }
