@@ -1,6 +1,7 @@
 package api
 
 import (
+	"fmt"
 	"html"
 	"net/url"
 	"regexp"
@@ -10,6 +11,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/signpost/signpost/internal/service"
 )
 
 var anyHidden = regexp.MustCompile(`<input type="hidden" name="([a-z_]+)" value="([^"]*)">`)
@@ -77,6 +80,10 @@ func TestManyLinksInTheList(t *testing.T) {
 	require.Equal(t, 200, file.status)
 	assert.Equal(t, 4, strings.Count(string(file.raw), "\n"), "a head and three links: %s", file.raw)
 	assert.Contains(t, string(w.get("/app/links?tag=all&sort=clicks").raw), `href="/app/links/export?format=csv&amp;tag=all"`)
+	some := fmt.Sprintf("/app/links/export?tag=all&id=%d&id=%d&id=99999&format=csv", first+2, first)
+	assert.Equal(t, 3, strings.Count(string(w.get(some).raw), "\n"), "a head and those that are ticked")
+	assert.Equal(t, 31, strings.Count(string(w.get(some+"&all=1").raw), "\n"), "a head and all")
+	assert.Equal(t, 400, w.get(some+strings.Repeat("&id=1", service.MaxPicked)).status)
 	assert.Equal(t, 400, w.get("/app/links/export?format=csv&state=x").status)
 
 	// The page says why it cannot be done, and nothing is done.

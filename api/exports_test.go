@@ -8,6 +8,7 @@ import (
 	"encoding/csv"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"maps"
 	"net"
@@ -20,6 +21,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/signpost/signpost/internal/csvimport"
@@ -141,6 +143,33 @@ func TestExportAsks(t *testing.T) {
 	}
 	b.want(401, 0, "GET", "/users?format=csv", nil)
 	b.want(401, 0, "GET", "/urls", nil, "Accept", "text/csv")
+}
+
+// Links can be asked for by their ids, as a list and as a file.
+func TestLinksOfIDs(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	owner := b.user("ann")
+	ids := make([]string, 3)
+	for i := range ids {
+		a := b.want(201, RoleAdmin, "POST", "/urls", object{"user_id": owner, "original_url": "https://example.com", "short_code": fmt.Sprint("code", i)})
+		ids[i] = strconv.FormatInt(a.id(), 10)
+	}
+	picked := "/urls?ids=" + ids[2] + ",999999," + ids[0]
+	a := b.want(200, RoleReader, "GET", picked, nil)
+	rows := a.rows()
+	require.Len(t, rows, 2)
+	assert.Equal(t, []any{"code2", "code0"}, []any{rows[0]["short_code"], rows[1]["short_code"]})
+	file := b.want(200, RoleReader, "GET", picked+"&format=ndjson", nil)
+	assert.Equal(t, 2, lines(file.raw), "%s", file.raw)
+	for _, more := range []string{"&tag=a", "&domain=x.example", "&short_code=code1", "&sort=clicks", "&user_id=1", "&search=code", "&is_active=true", "&page=2", strings.Repeat(",1", 100)} {
+		for _, format := range []string{"", "&format=csv"} {
+			a := b.want(400, RoleReader, "GET", picked+more+format, nil)
+			assert.NotEmpty(t, a.fields()["ids"], "%s%s: %s", more, format, a.raw)
+		}
+	}
+	assert.NotEmpty(t, b.want(400, RoleReader, "GET", "/urls?ids=1,x", nil).fields()["ids"])
+	b.want(401, 0, "GET", picked, nil)
 }
 
 // An export has the same rows as the list, under each filter: NDJSON in its lines, and

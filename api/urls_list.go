@@ -18,9 +18,10 @@ type urlListInput struct {
 	Tag      string      `query:"tag" doc:"Only links with this tag."`
 	Domain   string      `query:"domain" doc:"Only links of the domain with this host."`
 	// ShortCode serves clients that know a short link, and not its id.
-	ShortCode string `query:"short_code" example:"spring" doc:"Only the link with this code, on the domain that domain names, or on the main one. It goes with no other filter."`
-	Sort      string `query:"sort" enum:"clicks,-clicks,people,-people,last_clicked_at,-last_clicked_at" doc:"Sorted by one of the link's numbers instead, with - the largest first, and links without clicks as if they had the smallest. Where a link stands may lag behind its clicks by a minute or two, and order_as_of says so; the numbers shown do not. Such a list is walked by cursor."`
-	Search    string `query:"search" doc:"Only links with this text in their title or target, whatever the case; three letters or digits in a row at least."`
+	ShortCode string  `query:"short_code" example:"spring" doc:"Only the link with this code, on the domain that domain names, or on the main one. It goes with no other filter."`
+	IDs       []int64 `query:"ids" maxItems:"100" example:"[3,7]" doc:"Only the links with these ids, separated by commas, in their order. They go with no other filter."`
+	Sort      string  `query:"sort" enum:"clicks,-clicks,people,-people,last_clicked_at,-last_clicked_at" doc:"Sorted by one of the link's numbers instead, with - the largest first, and links without clicks as if they had the smallest. Where a link stands may lag behind its clicks by a minute or two, and order_as_of says so; the numbers shown do not. Such a list is walked by cursor."`
+	Search    string  `query:"search" doc:"Only links with this text in their title or target, whatever the case; three letters or digits in a row at least."`
 }
 
 // Resolve implements huma.Resolver.
@@ -64,6 +65,8 @@ func (in *urlListInput) list() (service.LinkList, error) {
 
 func (a *API) listURLs(ctx context.Context, in *urlListInput) (*listOutput[URL], error) {
 	switch {
+	case len(in.IDs) > 0:
+		return a.listPickedURLs(ctx, in)
 	case in.ShortCode != "":
 		return a.listURLOfCode(ctx, in)
 	case in.Sort != "":
@@ -91,9 +94,36 @@ func (a *API) listURLs(ctx context.Context, in *urlListInput) (*listOutput[URL],
 	return out, err
 }
 
+// isFiltered reports whether the list is more than that of all links, the domain aside.
+func (in *urlListInput) isFiltered() bool {
+	return in.UserID != 0 || in.IsActive.value() != nil || in.Tag != "" || in.Search != "" || in.Sort != "" || in.Cursor != "" || in.numbered()
+}
+
+// picked returns the ids of the links that are asked for.
+func (in *urlListInput) picked() ([]int64, error) {
+	if in.isFiltered() || in.Domain != "" || in.ShortCode != "" {
+		return nil, invalid("ids", "go with no other filter")
+	}
+	return slices.Clone(in.IDs), nil
+}
+
+// listPickedURLs lists the links with some ids.
+func (a *API) listPickedURLs(ctx context.Context, in *urlListInput) (*listOutput[URL], error) {
+	ids, err := in.picked()
+	if err != nil {
+		return nil, err
+	}
+	found, err := a.service.GetLinks(ctx, actorIn(ctx), ids)
+	if err != nil {
+		return nil, err
+	}
+	all := PageInput{Limit: service.MaxPicked}
+	return newList(&all, found, func(l service.Link) URL { return URL(l) }, func(service.Link) string { return "" })
+}
+
 // listURLOfCode lists the link with a code, if there is one.
 func (a *API) listURLOfCode(ctx context.Context, in *urlListInput) (*listOutput[URL], error) {
-	if in.UserID != 0 || in.IsActive.value() != nil || in.Tag != "" || in.Search != "" || in.Sort != "" || in.Cursor != "" || in.numbered() {
+	if in.isFiltered() {
 		return nil, errOnlyCode
 	}
 	found, err := a.service.FindLinks(ctx, actorIn(ctx), strings.Clone(in.Domain), strings.Clone(in.ShortCode))
@@ -154,6 +184,12 @@ func (a *API) listSortedURLs(ctx context.Context, in *urlListInput) (*listOutput
 // the request names.
 func (a *API) exportURLs(ctx context.Context, in *urlListInput) (service.Export, error) {
 	switch {
+	case len(in.IDs) > 0:
+		ids, err := in.picked()
+		if err != nil {
+			return service.Export{}, err
+		}
+		return a.service.ExportPicked(ctx, actorIn(ctx), ids)
 	case in.ShortCode != "":
 		return service.Export{}, invalid("short_code", "is for lists")
 	case in.Sort != "":

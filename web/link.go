@@ -21,8 +21,9 @@ type linkPage struct {
 	Numbers  numbers
 	Filters  []choice // those that are set; each leads to the page without it
 	Panels   []panel
-	Programs panel  // of robots
-	NoPanels string // why there are no breakdowns, if there are none
+	Kinds    []barRow // of robots
+	Programs panel    // of robots
+	NoPanels string   // why there are no breakdowns, if there are none
 	Feed     feed
 	History  historyPage
 	NoClicks bool // nobody ever clicked on it
@@ -110,27 +111,27 @@ func (w *Web) countLink(s *service.Snapshot, r *Request, q service.StatisticsQue
 	if p.Numbers.Unknown != "" {
 		return nil
 	}
-	p.Panels, err = peoplePanels(s, r, q, linkPanels, true)
+	rows, err := breakDown(s, q, rollup.Dimensions()...)
 	if faults, _, ok := asFields(err); ok {
 		p.NoPanels = sentence(faults[""])
 		return nil
 	}
-	if err != nil || p.Numbers.Totals.Robots == 0 {
+	if err != nil {
 		return err
 	}
-	robots := q
-	robots.Filters = map[rollup.Dimension]string{}
-	for dimension, value := range q.Filters {
-		robots.Filters[dimension] = value
+	of := peopleOf
+	if q.Filters[rollup.Kind] != "" {
+		of = clicksOf // those of the kind
 	}
-	if robots.Filters[rollup.Kind] == "" {
-		robots.Filters[rollup.Kind] = "-person"
+	for _, t := range linkPanels {
+		one := panelOf(t, rows, of, r)
+		if t.of != rollup.Trigger || len(one.Rows) > 1 { // else it says nothing that the reader does not know
+			p.Panels = append(p.Panels, one)
+		}
 	}
-	programs, err := peoplePanels(s, r, robots, []titled{{"Their programs", rollup.Browser}}, false)
-	if err == nil {
-		p.Programs = programs[0]
-	}
-	return err
+	p.Kinds = robotKinds(rows[rollup.Kind.String()])
+	p.Programs = panelOf(titled{"Their programs", rollup.Browser}, rows, robotsOf, nil)
+	return nil
 }
 
 // filtersOf returns the filters of a page.

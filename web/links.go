@@ -238,8 +238,19 @@ func filterOf(v Values, faults *service.Faults) service.LinkList {
 	return list
 }
 
-// exportLinks sends all links that a query asks for as a file.
+// exportLinks sends the links that are ticked, or all that a query asks for, as a file.
 func (w *Web) exportLinks(ctx context.Context, r *Request) (*Answer, error) {
+	picked, _, err := selectionOf(r.Query)
+	if err != nil {
+		return nil, err
+	}
+	if len(picked.IDs) > service.MaxPicked {
+		return nil, service.Invalid(service.FieldError{Field: "id", Message: fmt.Sprintf("names %d links, and a file has at most %d of a choice", len(picked.IDs), service.MaxPicked)})
+	}
+	if picked.Filter == nil && len(picked.IDs) > 0 {
+		source, err := w.Service.ExportPicked(ctx, r.Actor, picked.IDs)
+		return &Answer{Status: 200, Export: &source, Format: r.Query.text("format")}, err
+	}
 	var faults service.Faults
 	list := filterOf(r.Query, &faults)
 	list.Oldest = true // as a file that an import reads begins

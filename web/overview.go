@@ -59,50 +59,20 @@ func (w *Web) countAll(s *service.Snapshot, r *Request, p *overviewPage) error {
 	if p.Numbers, err = w.count(s, r, &q, "all links"); err != nil {
 		return err
 	}
-	if p.Panels, err = peoplePanels(s, r, q, overviewPanels, false); err != nil {
+	rows, err := breakDown(s, q, rollup.Referrer, rollup.Country)
+	if err != nil {
 		return err
 	}
-	p.Top, err = topLinks(s, r, q)
+	for _, t := range []titled{{"Referrers", rollup.Referrer}, {"Countries", rollup.Country}} {
+		p.Panels = append(p.Panels, panelOf(t, rows, peopleOf, nil))
+	}
+	p.Top, err = topLinks(s, r, q, p.Numbers.Totals.People)
 	return err
 }
 
-// A titled dimension is one of the breakdowns of a page.
-type titled struct {
-	title string
-	of    rollup.Dimension
-}
-
-var overviewPanels = []titled{{"Referrers", rollup.Referrer}, {"Countries", rollup.Country}}
-
-// peoplePanels returns breakdowns of the clicks of people, or of the kind that is
-// filtered by.
-func peoplePanels(s *service.Snapshot, r *Request, q service.StatisticsQuery, of []titled, filters bool) ([]panel, error) {
-	filtered := map[rollup.Dimension]string{rollup.Kind: "person"}
-	for dimension, value := range q.Filters {
-		filtered[dimension] = value
-	}
-	q.Filters, q.Breakdowns, q.Time.Compare = filtered, nil, ""
-	for _, t := range of {
-		q.Breakdowns = append(q.Breakdowns, t.of)
-	}
-	st, err := s.Statistics(q)
-	if err != nil {
-		return nil, err
-	}
-	var panels []panel
-	for _, t := range of {
-		rows := st.Breakdowns[t.of.String()]
-		if t.of == rollup.Trigger && len(rows) == 1 {
-			continue // it says nothing that the reader does not know
-		}
-		panels = append(panels, panelOf(t.title, t.of, rows, r, filters))
-	}
-	return panels, nil
-}
-
-// topLinks returns the links that most people clicked on.
-func topLinks(s *service.Snapshot, r *Request, q service.StatisticsQuery) (panel, error) {
-	p := panel{Title: "Links"}
+// topLinks returns the links that most of the people clicked on.
+func topLinks(s *service.Snapshot, r *Request, q service.StatisticsQuery, people int64) (panel, error) {
+	p := panel{Title: "Links", Rest: people}
 	q.Time.Compare = ""
 	b, err := s.Breakdown(q, service.BreakdownPage{Of: service.ByLinks, Sort: "-people", Limit: panelRows})
 	if err != nil {
@@ -123,6 +93,7 @@ func topLinks(s *service.Snapshot, r *Request, q service.StatisticsQuery) (panel
 			}
 		}
 		p.Rows = append(p.Rows, bar)
+		p.Rest -= row.People
 	}
 	p.Rows = withShares(p.Rows)
 	return p, nil

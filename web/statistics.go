@@ -1,6 +1,9 @@
 package web
 
 import (
+	"cmp"
+	"math"
+	"slices"
 	"time"
 
 	"github.com/signpost/signpost/internal/rollup"
@@ -30,7 +33,6 @@ type numbers struct {
 	Totals   service.Counts
 	Previous service.Counts
 	Chart    chart
-	Kinds    []barRow // of robots
 	AsOf     moment
 	Pending  int64
 	Unknown  string // why there are no numbers, "" if there are
@@ -45,10 +47,17 @@ type barRow struct {
 	Current             bool    // is filtered by
 }
 
-// panel is a breakdown with a title.
+// panel is a breakdown with a title. It adds up to all that it breaks down.
 type panel struct {
 	Title, Dimension string
 	Rows             []barRow
+	Rest             int64 // of all values that have no row
+}
+
+// A titled dimension is one of the breakdowns of a page.
+type titled struct {
+	title string
+	of    rollup.Dimension
 }
 
 // statisticsQuery returns the part of a query that the request asks for: the range, the
@@ -59,7 +68,7 @@ func (w *Web) statisticsQuery(r *Request, loc *time.Location) service.Statistics
 			Range: r.Query.text("range"), From: r.Query.text("from"), To: r.Query.text("to"), Zone: loc.String(),
 			Interval: r.Query.text("interval"), Compare: "previous",
 		},
-		Filters: map[rollup.Dimension]string{}, Top: panelRows,
+		Filters: map[rollup.Dimension]string{},
 	}
 	if tz := r.Query.text("tz"); tz != "" {
 		q.Time.Zone = tz // also if it is wrong, so that somebody says so
@@ -75,18 +84,13 @@ func (w *Web) statisticsQuery(r *Request, loc *time.Location) service.Statistics
 // panelRows is how many rows a breakdown on a page has.
 const panelRows = 8
 
-// count reads the numbers of a page. A wrong range is told beside its field, and the
-// numbers are those of the usual one. Under some filters there are none, and the page says
-// why.
+// count reads the totals and the series of a page. A wrong range is told beside its field,
+// and the numbers are those of the usual one. Under some filters there are none, and the
+// page says why.
 func (w *Web) count(s *service.Snapshot, r *Request, q *service.StatisticsQuery, of string) (numbers, error) {
 	loc := w.place(r)
 	n := numbers{Period: w.period(r, loc)}
-	q.Breakdowns = []rollup.Dimension{rollup.Kind}
 	st, err := s.Statistics(*q)
-	if e := service.Classify(err); e != nil && e.Kind == service.KindUnanswerable {
-		q.Breakdowns = nil // the totals may be known all the same
-		st, err = s.Statistics(*q)
-	}
 	faults, _, ok := asFields(err)
 	if ok && faults[""] != "" {
 		n.Unknown = sentence(faults[""])
@@ -114,7 +118,6 @@ func (w *Web) count(s *service.Snapshot, r *Request, q *service.StatisticsQuery,
 		n.Previous = *st.Previous
 	}
 	n.Chart = newChart(of, st, earlier)
-	n.Kinds = robotKinds(st.Breakdowns[rollup.Kind.String()])
 	return n, nil
 }
 
@@ -125,7 +128,6 @@ func before(s *service.Snapshot, q service.StatisticsQuery, st service.Statistic
 	if from == nil || to == nil || !from.Before(*to) {
 		return nil, nil
 	}
-	q.Breakdowns = nil
 	q.Time = rollup.Request{
 		From: from.Format(time.RFC3339), To: to.Format(time.RFC3339), Zone: q.Time.Zone, Interval: st.Range.Interval,
 	}
@@ -135,6 +137,19 @@ func before(s *service.Snapshot, q service.StatisticsQuery, st service.Statistic
 	}
 	return earlier.Series, err
 }
+
+// breakDown returns the rows of some dimensions, all of them: in the order of which clicks
+// they are wanted, the caller knows.
+func breakDown(s *service.Snapshot, q service.StatisticsQuery, of ...rollup.Dimension) (map[string][]service.BreakdownRow, error) {
+	q.Time.Compare, q.Breakdowns, q.Top = "", of, math.MaxInt
+	st, err := s.Statistics(q)
+	return st.Breakdowns, err
+}
+
+// These are the clicks that a panel counts.
+func clicksOf(n service.Counts) int64 { return n.Clicks }
+func peopleOf(n service.Counts) int64 { return n.People }
+func robotsOf(n service.Counts) int64 { return n.Robots }
 
 // period returns the choice of a range on a page.
 func (w *Web) period(r *Request, loc *time.Location) period {
@@ -168,22 +183,27 @@ func robotKinds(rows []service.BreakdownRow) []barRow {
 	return withShares(kinds)
 }
 
-// panelOf returns the breakdown of a dimension. If filters is true, a click on a row
-// filters the page by its value, and a second one no longer.
-func panelOf(title string, of rollup.Dimension, rows []service.BreakdownRow, r *Request, filters bool) panel {
-	p := panel{Title: title, Dimension: of.One()}
-	for _, row := range rows {
-		b := barRow{Value: row.Value, Name: label(of.One(), row.Value), Count: row.Clicks, Current: r.Query.text(of.One()) == row.Value}
+// panelOf returns the breakdown of a dimension. With a request, a click on a row filters its
+// page by the value, and a second one no longer.
+func panelOf(t titled, rows map[string][]service.BreakdownRow, count func(service.Counts) int64, filters *Request) panel {
+	p := panel{Title: t.title, Dimension: t.of.One()}
+	for _, row := range rows[t.of.String()] {
+		b := barRow{Value: row.Value, Name: label(t.of.One(), row.Value), Count: count(row.Counts)}
 		switch {
-		case !filters, row.Value == other: // nothing tells which they are
-		case b.Current:
-			b.Href = r.Query.href(r.Path, of.One(), "", "done", "")
+		case b.Count == 0:
+			continue
+		case filters == nil, row.Value == other: // nothing tells which they are
 		default:
-			b.Href = r.Query.href(r.Path, of.One(), row.Value, "done", "")
+			b.Current = filters.Query.text(t.of.One()) == row.Value
+			b.Href = filters.Query.href(filters.Path, t.of.One(), map[bool]string{false: row.Value}[b.Current], "done", "")
 		}
 		p.Rows = append(p.Rows, b)
 	}
-	p.Rows = withShares(p.Rows)
+	slices.SortStableFunc(p.Rows, func(a, b barRow) int { return cmp.Compare(b.Count, a.Count) })
+	for _, row := range p.Rows[min(panelRows, len(p.Rows)):] {
+		p.Rest += row.Count
+	}
+	p.Rows = withShares(p.Rows[:min(panelRows, len(p.Rows))])
 	return p
 }
 

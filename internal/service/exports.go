@@ -114,6 +114,25 @@ func (s *Service) ExportUsers(_ context.Context, actor Actor, after int64, offse
 	}, actor.Require(ReadsUsers)
 }
 
+var linksHeader = []string{
+	"id", "user_id", "short_code", "short_url", "original_url", "title", "tags", "is_active", "expires_at",
+	"redirect_status", "forward_query", "clicks", "imported_clicks", "created_at", "updated_at", "domain",
+	"people", "last_clicked_at",
+}
+
+// ExportPicked exports the links with these ids.
+func (s *Service) ExportPicked(ctx context.Context, actor Actor, ids []int64) (Export, error) {
+	links, err := s.GetLinks(ctx, actor, ids)
+	return Export{
+		Kind: string(csvimport.KindLinks), Piece: ExportPiece, Header: linksHeader,
+		Next: func(_ context.Context, limit int32) ([]ExportRow, error) {
+			piece := links[:min(int(limit), len(links))]
+			links = links[len(piece):]
+			return exportRows(piece), nil
+		},
+	}, err
+}
+
 // ExportLinks exports the links of a list. With an offset, it is one page of the list.
 func (s *Service) ExportLinks(ctx context.Context, actor Actor, in LinkList, offset int) (Export, error) {
 	if err := actor.Require(ReadsLinks); err != nil {
@@ -121,12 +140,7 @@ func (s *Service) ExportLinks(ctx context.Context, actor Actor, in LinkList, off
 	}
 	l, err := s.linkList(ctx, in)
 	return Export{
-		Kind: string(csvimport.KindLinks), Piece: ExportPiece,
-		Header: []string{
-			"id", "user_id", "short_code", "short_url", "original_url", "title", "tags", "is_active", "expires_at",
-			"redirect_status", "forward_query", "clicks", "imported_clicks", "created_at", "updated_at", "domain",
-			"people", "last_clicked_at",
-		},
+		Kind: string(csvimport.KindLinks), Piece: ExportPiece, Header: linksHeader,
 		Next: func(ctx context.Context, limit int32) ([]ExportRow, error) {
 			if offset > 0 {
 				links, _, err := s.ListLinks(ctx, actor, in, offset, int(limit))

@@ -427,7 +427,11 @@ func detailsOf(l Link, c changes) changeDetails {
 	return details
 }
 
-// GetLinks returns the links with these ids, without those that there are not.
+// MaxPicked is how many links can be asked for by their ids.
+const MaxPicked = 100
+
+// GetLinks returns the links with these ids, in their order, without those that there are
+// not.
 func (s *Service) GetLinks(ctx context.Context, actor Actor, ids []int64) ([]Link, error) {
 	if err := actor.Require(ReadsLinks); err != nil || len(ids) == 0 {
 		return nil, err

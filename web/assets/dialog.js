@@ -61,6 +61,7 @@ document.addEventListener('click', (event) => {
 
 document.addEventListener('submit', async (event) => {
   const form = event.target;
+  if (event.submitter?.matches('[data-file]')) return; // the answer is a file
   const asks = event.submitter?.formMethod === 'get' || form.matches('form[data-dialog]');
   if (asks && (dialog?.contains(form) || form.matches('form[data-dialog]'))) {
     event.preventDefault();
