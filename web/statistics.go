@@ -51,7 +51,7 @@ type barRow struct {
 type panel struct {
 	Title, Dimension string
 	Rows             []barRow
-	Rest             int64 // of all values that have no row
+	Rest             int64 // of all values that have no row, also of those that are not told apart
 }
 
 // A titled dimension is one of the breakdowns of a page.
@@ -192,8 +192,10 @@ func panelOf(t titled, rows map[string][]service.BreakdownRow, count func(servic
 		switch {
 		case b.Count == 0:
 			continue
-		case filters == nil, row.Value == other: // nothing tells which they are
-		default:
+		case row.Value == other: // nothing tells which they are
+			p.Rest += b.Count
+			continue
+		case filters != nil:
 			b.Current = filters.Query.text(t.of.One()) == row.Value
 			b.Href = filters.Query.href(filters.Path, t.of.One(), map[bool]string{false: row.Value}[b.Current], "done", "")
 		}

@@ -38,6 +38,11 @@ func TestPanelAddsUp(t *testing.T) {
 	assert.Equal(t, "bots only", p.Rows[0].Value)
 	assert.Empty(t, p.Rows[0].Href)
 
+	rows["browsers"] = append(rows["browsers"], service.BreakdownRow{Value: other, Counts: service.Counts{Clicks: 500, People: 500}})
+	p = panelOf(titled{"Browsers", rollup.Browser}, rows, peopleOf, r)
+	assert.Equal(t, "b11", p.Rows[0].Value, "those that are not told apart are no value")
+	assert.EqualValues(t, 500+1+2+3, p.Rest)
+
 	rows["browsers"] = rows["browsers"][:3]
 	p = panelOf(titled{"Browsers", rollup.Browser}, rows, peopleOf, nil)
 	assert.Len(t, p.Rows, 1, "one value has a person")
