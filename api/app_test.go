@@ -640,6 +640,9 @@ func TestPagesEscape(t *testing.T) {
 	}
 }
 
+// headOf is the link of the head of a column.
+var headOf = regexp.MustCompile(`<a href="/app/links\?sort=([-a-z_]*)"`)
+
 func TestListOfLinks(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -658,12 +661,21 @@ func TestListOfLinks(t *testing.T) {
 		next, _, _ = strings.Cut(next, `"`)
 		assert.Equal(t, 5, rows(strings.ReplaceAll(next, "&amp;", "&")), sort)
 	}
+	// The form of the search has the order too, in which the heads of the columns put the list.
+	for _, sort := range []string{"", "oldest", "-people", "people", "-clicks", "clicks", "-last_clicked_at", "last_clicked_at"} {
+		a := w.get("/app/links?sort=" + sort)
+		assert.Equal(t, 200, a.status, sort)
+		assert.Equal(t, 1, strings.Count(string(a.raw), `<option value="`+sort+`" selected>`), sort)
+		for _, head := range headOf.FindAllStringSubmatch(string(a.raw), -1) {
+			assert.Contains(t, string(a.raw), `<option value="`+head[1]+`"`)
+		}
+	}
 	assert.Equal(t, 1, rows("/app/links?q=codeca"))
 	assert.Equal(t, 1, rows("/app/links?state=off"))
 	assert.Equal(t, 0, rows("/app/links?tag=none"))
 	for path, field := range map[string]string{
 		"/app/links?q=" + strings.Repeat("x", 2049): "q", "/app/links?tag=" + strings.Repeat("x", 51): "tag", "/app/links?domain=" + strings.Repeat("x", 254): "domain",
-		"/app/links?q=ab": "q", "/app/links?state=x": "state", "/app/links?user_id=x": "user_id", "/app/links?sort=x": "sort", "/app/links?cursor=x": "cursor", "/app/links?domain=x.example": "domain",
+		"/app/links?q=ab": "q", "/app/links?state=x": "state", "/app/links?user_id=x": "user_id", "/app/links?sort=x": "sort", "/app/links?sort=-oldest": "sort", "/app/links?cursor=x": "cursor", "/app/links?domain=x.example": "domain",
 	} {
 		a := w.get(path)
 		assert.Equal(t, 400, a.status, path)

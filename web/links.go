@@ -24,6 +24,7 @@ type linksPage struct {
 	Domains  []string
 	State    string
 	Sort     string
+	Orders   []option
 	Columns  map[string]column
 	Next     string // the path of the next page; "" on the last
 	First    string // the path of the first page; "" on it
@@ -92,6 +93,19 @@ type column struct {
 	Current string // ascending or descending, if the list is sorted by it
 }
 
+// orders are the orders of the list. The heads of columns lead to them, and where these have
+// no room one chooses among them.
+var orders = []option{
+	{"", "newest first"},
+	{"oldest", "oldest first"},
+	{"-people", "most people"},
+	{"people", "fewest people"},
+	{"-clicks", "most clicks"},
+	{"clicks", "fewest clicks"},
+	{"-last_clicked_at", "clicked last"},
+	{"last_clicked_at", "clicked longest ago"},
+}
+
 // linksOnPage is how many links a page of the list has.
 const linksOnPage = 25
 
@@ -105,7 +119,7 @@ func (w *Web) links(ctx context.Context, r *Request) (*Answer, error) {
 	p := linksPage{
 		Did: did, Filters: map[string]string{},
 		Search: r.Query.text("q"), Tag: r.Query.text("tag"), Owner: r.Query.text("user_id"), Domain: r.Query.text("domain"),
-		State: r.Query.text("state"), Sort: r.Query.text("sort"), Columns: map[string]column{}, CanWrite: r.may(service.WritesLinks),
+		State: r.Query.text("state"), Sort: r.Query.text("sort"), Orders: orders, Columns: map[string]column{}, CanWrite: r.may(service.WritesLinks),
 	}
 	for _, name := range []string{"people", "clicks", "last_clicked_at", "id"} {
 		p.Columns[name] = columnOf(r, name, p.Sort)
@@ -179,8 +193,8 @@ func (w *Web) findLinks(ctx context.Context, r *Request, p linksPage) (found []s
 	list.Oldest = p.Sort == "oldest"
 	by, descending := strings.CutPrefix(p.Sort, "-")
 	sorted := by != "" && by != "oldest"
-	if sorted && by != "clicks" && by != "people" && by != "last_clicked_at" {
-		faults.Add("sort", "is not a column")
+	if !slices.ContainsFunc(orders, func(o option) bool { return o.Value == p.Sort }) {
+		faults.Add("sort", "is not an order of this list")
 	}
 	at, ok := parseCursor(r.Query.text("cursor"), p.Sort)
 	if !ok {
