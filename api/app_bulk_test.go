@@ -125,6 +125,35 @@ func TestManyLinksInTheList(t *testing.T) {
 	assert.Equal(t, 200, w.post("/app/links/bulk", url.Values{"do": {"delete"}, "all": {"1"}}).status, "it has no key, so it is asked again")
 }
 
+// A change that could not be finished says so, and can be undone as far as it went.
+func TestPartOfManyLinksIsUndone(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	first := b.many(700)
+	b.exec("UPDATE urls SET is_active = false WHERE id = $1", first)
+	release := b.holding(fmt.Sprint("SELECT FROM urls WHERE id = ", first+699, " FOR UPDATE"))
+	w := b.signedIn(RoleEditor)
+	form := hiddenOf(w.get("/app/links/bulk?tag=all&all=1&do=off").raw, "/app/links/bulk")
+	a := w.post("/app/links/bulk", form)
+	require.Equal(t, 303, a.status, "%s", a.raw)
+	list := w.get(a.header.Get("Location"))
+	assert.Contains(t, string(list.raw), "499 links are switched off. 1 was so already.")
+	assert.Contains(t, string(list.raw), "200 links could not be changed: another change holds some of these links, try again shortly.")
+	b.wantCount(200, "SELECT count(*) FROM urls WHERE is_active")
+	undo := hiddenOf(list.raw, "/app/links/bulk/undo")
+	assert.Equal(t, "all", undo.Get("tag"))
+	require.Equal(t, "/app/links?done=undone&tag=all", w.post("/app/links/bulk/undo", undo).header.Get("Location"))
+	b.wantCount(699, "SELECT count(*) FROM urls WHERE is_active")
+
+	// The form goes on with the rest when it is sent once more, and that can be undone too.
+	require.Equal(t, 303, w.post("/app/links/bulk", form).status)
+	release()
+	list = w.get(w.post("/app/links/bulk", form).header.Get("Location"))
+	assert.Contains(t, string(list.raw), "200 links are switched off. 500 were so already.")
+	w.post("/app/links/bulk/undo", hiddenOf(list.raw, "/app/links/bulk/undo"))
+	b.wantCount(200, "SELECT count(*) FROM urls WHERE is_active")
+}
+
 func TestTooManyLinksInTheList(t *testing.T) {
 	t.Parallel()
 	b := setup(t)

@@ -204,11 +204,14 @@ func (w *Web) bulk(ctx context.Context, r *Request) (*Answer, error) {
 		return nil, err
 	}
 	if out.Unfinished {
-		// There is no time left to ask again with what is left.
-		return w.page(r, 503, "Many links", "bulk.html", bulkPage{
-			Title: "Many links", Action: r.Form.Get("do"), Back: listOf(r.Form),
-			Refused: fmt.Sprintf("%s done. For the other %d: %s.", numbered(out.Changed, "link is", "links are"), out.Failed, out.Failures[len(out.Failures)-1].Message),
-		})
+		part, err := w.Service.KeepPart(ctx, *key, out)
+		if err != nil { // the list cannot tell it then
+			return w.page(r, 503, "Many links", "bulk.html", bulkPage{
+				Title: "Many links", Action: r.Form.Get("do"), Back: listOf(r.Form),
+				Refused: fmt.Sprintf("%s done. For the other %d: %s.", numbered(out.Changed, "link is", "links are"), out.Failed, out.Failures[len(out.Failures)-1].Message),
+			})
+		}
+		key = &part
 	}
 	return seeOther(listOf(r.Form, "did", r.Form.Get("do")+" "+key.Key)), nil
 }

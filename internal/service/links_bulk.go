@@ -2,6 +2,7 @@ package service
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -314,6 +315,22 @@ func (s *Service) DeleteLinks(ctx context.Context, actor Actor, in Selection, dr
 			return recordLinks(ctx, q, actor, "deleted", steps)
 		},
 	})
+}
+
+// KeepPart keeps what a request about many links has done that was not finished, so that this
+// can be undone. It does so under a key of its own, which it returns: with the request's key
+// the same request goes on with the rest.
+func (s *Service) KeepPart(ctx context.Context, once Once, done BulkOutcome) (Once, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), keepTime) // it may be out of time
+	defer cancel()
+	once.Key = "part-" + rand.Text()
+	err := s.inTx(ctx, func(q *queries.Queries) error {
+		if err := once.Claim(ctx, q, nil); err != nil {
+			return err
+		}
+		return once.keep(ctx, q, statusOK, "", done)
+	})
+	return once, err
 }
 
 // bulkWork is the work of a request about many links.
