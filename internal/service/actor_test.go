@@ -12,7 +12,7 @@ import (
 var least = map[string]Role{
 	"ListUsers": RoleReader, "GetUser": RoleReader, "ExportUsers": RoleReader,
 	"CreateUser": RoleAdmin, "UpdateUser": RoleAdmin, "DeleteUser": RoleAdmin,
-	"ListLinks": RoleReader, "ListSortedLinks": RoleReader, "FindLinks": RoleReader, "GetLink": RoleReader, "GetLinks": RoleReader, "ExportLinks": RoleReader, "GetQR": RoleReader,
+	"ListLinks": RoleReader, "ListSortedLinks": RoleReader, "FindLinks": RoleReader, "GetLink": RoleReader, "GetLinks": RoleReader, "ExportLinks": RoleReader, "ExportPicked": RoleReader, "GetQR": RoleReader,
 	"CreateLink": RoleEditor, "UpdateLink": RoleEditor, "DeleteLink": RoleEditor,
 	"CreateLinks": RoleEditor, "SuggestCode": RoleEditor, "ChangeLinks": RoleEditor, "DeleteLinks": RoleEditor,
 	"ListDomains": RoleAdmin, "GetDomain": RoleAdmin, "CreateDomain": RoleAdmin, "UpdateDomain": RoleAdmin, "DeleteDomain": RoleAdmin,
