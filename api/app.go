@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"errors"
 	"net/http"
 	"net/url"
 	"path"
@@ -238,37 +239,81 @@ func (a *API) admitSession(c *fiber.Ctx, role Role) (session, error) {
 // page returns the handler of a route of package web.
 func (a *API) page(route web.Route) fiber.Handler {
 	return func(c *fiber.Ctx) error {
-		found, err := a.admitSession(c, route.Role)
-		if err != nil {
-			return err
+		err := a.answerPage(c, route)
+		if err != nil && route.Method == http.MethodPost && fromError(err).Status == http.StatusServiceUnavailable {
+			if form, ok := a.sentForm(c); ok {
+				return &formError{err, form}
+			}
 		}
-		r, give, err := a.webRequest(c, found)
+		return err
+	}
+}
+
+func (a *API) answerPage(c *fiber.Ctx, route web.Route) error {
+	found, err := a.admitSession(c, route.Role)
+	if err != nil {
+		return err
+	}
+	r, give, err := a.webRequest(c, found)
+	if err != nil {
+		return err
+	}
+	defer give()
+	// A page reads statistics and lists, a form writes.
+	places, limit := a.bulkheads.lists, pageTimeout
+	if route.Method != http.MethodGet {
+		places, limit = a.bulkheads.requests, bulkTimeout // most have requestTimeout, from onApp
+	}
+	leave, err := places.enter(c.UserContext())
+	if err != nil {
+		return err
+	}
+	defer leave()
+	ctx, cancel := context.WithTimeout(c.UserContext(), limit)
+	defer cancel()
+	answer, err := route.Handle(ctx, r)
+	if err != nil {
+		return err
+	}
+	if answer.Export != nil {
+		return a.sendExport(c, answer)
+	}
+	writeAnswer(c, answer)
+	return nil
+}
+
+// formError is the error of a form that cannot be carried out now. Its page has the fields,
+// so that the form can be sent again.
+type formError struct {
+	error
+	form web.Values
+}
+
+// Unwrap returns the error without the form.
+func (e *formError) Unwrap() error { return e.error }
+
+// maxAgain is the largest form that is given back.
+const maxAgain = 64 << 10
+
+// sentForm returns the fields of a form that was not carried out. If the database is away,
+// nobody knows who has sent it: it may be large only if its session was valid lately.
+func (a *API) sentForm(c *fiber.Ctx) (form web.Values, ok bool) {
+	request := &c.Context().Request
+	length := request.Header.ContentLength()
+	if length < 0 || length > maxAgain {
+		return form, false
+	}
+	if request.IsBodyStream() { // it is not read yet
+		if length > heldLeast && !a.Tokens.wasSession(c.Cookies(a.sessionCookie())) {
+			return form, false
+		}
+		give, err := a.bufferBody(c, checkForm)
 		if err != nil {
-			return err
+			return form, false
 		}
 		defer give()
-		// A page reads statistics and lists, a form writes.
-		places, limit := a.bulkheads.lists, pageTimeout
-		if route.Method != http.MethodGet {
-			places, limit = a.bulkheads.requests, bulkTimeout // most have requestTimeout, from onApp
-		}
-		leave, err := places.enter(c.UserContext())
-		if err != nil {
-			return err
-		}
-		defer leave()
-		ctx, cancel := context.WithTimeout(c.UserContext(), limit)
-		defer cancel()
-		answer, err := route.Handle(ctx, r)
-		if err != nil {
-			return err
-		}
-		if answer.Export != nil {
-			return a.sendExport(c, answer)
-		}
-		writeAnswer(c, answer)
-		return nil
 	}
+	return web.ParseValues(string(request.Body()))
 }
 
 // sendExport answers with a list as a file, as the API does.
@@ -362,7 +407,12 @@ func (a *API) failPage(c *fiber.Ctx, err error) error {
 		writeAnswer(c, &web.Answer{Location: "/app/sign-in" + next})
 		return nil
 	}
-	page, failed := a.web.Error(&web.Request{Actor: actorOf(c), Path: strings.Clone(c.Path())}, c.Method() == http.MethodPost, e.Status, e.Message)
+	r := &web.Request{Actor: actorOf(c), Path: strings.Clone(c.Path())}
+	var lost *formError
+	if errors.As(err, &lost) {
+		r.Form = lost.form
+	}
+	page, failed := a.web.Error(r, c.Method() == http.MethodPost, e.Status, e.Message)
 	if failed != nil {
 		return a.fail(c, failed)
 	}

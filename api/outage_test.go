@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -178,6 +181,47 @@ func TestPostgresStops(t *testing.T) {
 	b.checkOutage("killed")
 	require.NoError(t, cluster.Start(t.Context()))
 	b.recover("after a kill", "dan")
+}
+
+// A form that cannot be carried out while the database is away comes back with all that was
+// sent, and is carried out once when it is sent again, however often that is done.
+func TestFormsOutliveAnOutage(t *testing.T) {
+	t.Parallel()
+	cluster := pgtest.Cluster(t)
+	b := setupOn(t, pgtest.Open(t, pgtest.Migrated(t, cluster)))
+	_, b.tokens[RoleEditor] = createToken(t, b.pool, "editor", RoleEditor)
+	ann := b.user("ann")
+	w := b.signedIn(RoleEditor)
+	const path = "/app/links/paste"
+	form := hiddenOf(w.get(path).raw, path)
+	form.Set("lines", strings.Repeat("https://example.com/?q=\"><script>alert('1')</script>+&amp;\r\n", 99))
+	form["user_id"], form["tags"], form["step"] = []string{strconv.FormatInt(ann, 10)}, []string{""}, []string{"make"}
+	require.Greater(t, len(form.Encode()), heldLeast)
+
+	require.NoError(t, cluster.Stop(t.Context()))
+	a := w.post(path, form)
+	require.Equal(t, 503, a.status, "%s", a.raw)
+	assert.Equal(t, form, hiddenOf(a.raw, path), "also its key")
+	assert.Contains(t, string(a.raw), "The database cannot be reached")
+	assert.NotContains(t, string(a.raw), "<script>alert")
+	assert.Equal(t, appPolicy, a.header.Get("Content-Security-Policy"))
+	const again = "Try again</button>"
+	assert.Contains(t, string(w.post("/app/links/1/delete", nil).raw), again, "it has no fields")
+	stranger := &browser{b: b, cookie: "__Host-signpost=AAAAAAAAAAAAAAAAAAAAAAAAAA", header: w.header}
+	assert.NotContains(t, string(stranger.post(path, form).raw), again, "it is too large for somebody who may have no session")
+	secret := b.tokens[RoleEditor]
+	a = b.browser().post("/app/sign-in", url.Values{"token": {secret}})
+	assert.Equal(t, 503, a.status)
+	assert.NotContains(t, string(a.raw), secret)
+	large := url.Values{"lines": {strings.Repeat("x", maxAgain)}}
+	assert.NotContains(t, string(w.post(path, large).raw), again)
+
+	require.NoError(t, cluster.Start(t.Context()))
+	b.eventually(200, "/ready")
+	b.until("it is carried out", func() bool { return w.post(path, form).status == 200 })
+	b.wantCount(99, "SELECT count(*) FROM urls")
+	assert.Contains(t, string(w.post(path, form).raw), "99 links are made")
+	b.wantCount(99, "SELECT count(*) FROM urls")
 }
 
 // An API that is started while the database is away answers, and works as soon as the

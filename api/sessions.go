@@ -92,6 +92,12 @@ func (t *Tokens) verifySession(ctx context.Context, reference string, from netip
 	return found, err
 }
 
+// wasSession reports whether a session with a reference was valid in this process within the
+// last hour.
+func (t *Tokens) wasSession(reference string) bool {
+	return t.limiter.wasValid(sha256.Sum256([]byte(reference)))
+}
+
 // findSession does the work of verifySession.
 func (t *Tokens) findSession(ctx context.Context, reference string) (session, error) {
 	if len(reference) != referenceLength {

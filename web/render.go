@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"html/template"
 	"io/fs"
+	"maps"
 	"net/http"
 	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -99,14 +101,21 @@ type errorPage struct {
 	Status  int
 	Title   string
 	Message string
-	Retry   bool // the same address may well work later
+	Retry   bool     // the same address may well work later
+	Again   string   // the path to which a form can be sent again; "" if there is none
+	Fields  []hidden // of the form
+	Typed   []hidden // those of them that somebody filled in
 }
 
 // Error makes the page of an error. isForm says that it answers a form, which cannot be
-// sent again by following a link.
+// sent again by following a link; if the request has its fields, the page sends them again.
 func (w *Web) Error(r *Request, isForm bool, status int, message string) (*Answer, error) {
 	retry := !isForm && (status >= 500 || status == http.StatusTooManyRequests)
 	p := errorPage{Status: status, Title: http.StatusText(status), Message: sentence(message), Retry: retry}
+	if r.Form.Values != nil {
+		p.Again = r.Path
+		p.Fields, p.Typed = fieldsOf(r.Form)
+	}
 	switch status {
 	case http.StatusNotFound:
 		p.Title = "There is nothing here"
@@ -118,6 +127,24 @@ func (w *Web) Error(r *Request, isForm bool, status int, message string) (*Answe
 		p.Title = "Something went wrong"
 	}
 	return w.page(r, status, p.Title, "error.html", p)
+}
+
+// ownFields are fields of forms that nobody fills in.
+var ownFields = []string{"key", "step", "expected", "at", "event"}
+
+// fieldsOf returns all fields of a form as it was sent, and those that somebody filled in, each
+// with all of its values.
+func fieldsOf(v Values) (all, typed []hidden) {
+	for _, name := range slices.Sorted(maps.Keys(v.Values)) {
+		for _, value := range v.Values[name] {
+			all = append(all, hidden{name, value})
+		}
+		text := strings.TrimSpace(strings.Join(v.Values[name], "\n"))
+		if text != "" && !slices.Contains(ownFields, name) && !strings.HasPrefix(name, shown) && !untouched(v, name) {
+			typed = append(typed, hidden{strings.ReplaceAll(name, "_", " "), text})
+		}
+	}
+	return all, typed
 }
 
 // signInPage is the page at which people sign in.

@@ -1,6 +1,8 @@
 package web
 
 import (
+	"net/url"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -27,4 +29,20 @@ func TestErrorPagesOfferToTryAgain(t *testing.T) {
 			assert.NotContains(t, string(page.Body), "Try again")
 		}
 	}
+}
+
+// The page of a form that is to be sent again has all of its fields, and shows those that
+// somebody filled in.
+func TestErrorPageSendsAFormAgain(t *testing.T) {
+	t.Parallel()
+	r := &Request{Path: "/app/links/1/edit", Form: Values{url.Values{
+		"key": {"K"}, "title": {"new"}, "shown_title": {"old"}, "domain": {"same.example"}, "shown_domain": {"same.example"}, "tags": {""}, "id": {"3", "4"},
+	}}}
+	page, err := New(Options{}).Error(r, true, 503, "the database cannot be reached")
+	require.NoError(t, err)
+	body := string(page.Body)
+	assert.Contains(t, body, `<form method="post" action="/app/links/1/edit">`)
+	assert.Equal(t, 8, strings.Count(body, `<input type="hidden"`))
+	assert.Contains(t, body, `<input type="hidden" name="key" value="K">`)
+	assert.Contains(t, body, `<dl class="sent"><dt>id</dt><dd><pre>3`+"\n"+`4</pre></dd><dt>title</dt><dd><pre>new</pre></dd></dl>`)
 }
