@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -84,6 +85,10 @@ func (p *process) addAPI(ctx context.Context) error {
 	}
 	p.background("shipper", shipper.Run)
 
+	listener, err := p.openListener(ctx)
+	if err != nil {
+		return err
+	}
 	server, err := api.New(api.Options{
 		Pool: p.management, Redirects: p.redirects, River: river, Spool: spool, Cache: cache,
 		PublicURL: p.cfg.PublicURL, AppURL: p.cfg.AppURL, TimeZone: p.cfg.TimeZone, OwnHosts: p.cfg.OwnHosts(), Tokens: p.tokens, TrustedProxies: p.cfg.TrustedProxies,
@@ -97,16 +102,25 @@ func (p *process) addAPI(ctx context.Context) error {
 	jobs := server.NewJobsUI()
 	p.apiAdminRoutes(server, shipper, jobs)
 	p.add("jobs page", jobs.Stop)
-	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", p.cfg.ListenAddr)
-	if err != nil {
-		return fmt.Errorf("LISTEN_ADDR: %w", err)
-	}
 	bounded := p.bound(ctx, listener)
 	p.background("http server", func(context.Context) error { return server.Serve(bounded) })
 	p.add("http requests", p.inPart(server.Shutdown))
-	p.listen = listener.Addr().String()
-	p.log.InfoContext(ctx, "listening", slog.String("addr", listener.Addr().String()), slog.String("url", p.cfg.PublicURL))
+	p.log.InfoContext(ctx, "listening", slog.String("addr", p.listen), slog.String("url", p.cfg.PublicURL))
 	return nil
+}
+
+// openListener takes the address of the API. If LISTEN_ADDR leaves the port to the system, short
+// URLs have the one that it gave.
+func (p *process) openListener(ctx context.Context) (net.Listener, error) {
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", p.cfg.ListenAddr)
+	if err != nil {
+		return nil, fmt.Errorf("LISTEN_ADDR: %w", err)
+	}
+	p.listen = listener.Addr().String()
+	if host, free := strings.CutSuffix(p.cfg.PublicURL, ":0"); free {
+		p.cfg.PublicURL = host + p.listen[strings.LastIndex(p.listen, ":"):]
+	}
+	return listener, nil
 }
 
 // about returns what an API tells operators of its process.

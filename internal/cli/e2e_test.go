@@ -50,6 +50,9 @@ func TestDev(t *testing.T) {
 
 	link := s.getJSON("/urls/1", http.StatusOK)
 	code := link["short_code"].(string)
+	if link["short_url"] != s.url+"/"+code {
+		t.Errorf("the short URL is %v, and the server is at %s", link["short_url"], s.url)
+	}
 	if got := s.redirect("/" + code); got != link["original_url"] {
 		t.Errorf("the link leads to %q, want %q", got, link["original_url"])
 	}
