@@ -11,6 +11,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/signpost/signpost/internal/service"
 )
 
 // text returns a page with its references resolved.
@@ -66,6 +68,29 @@ func TestUsersInTheDashboard(t *testing.T) {
 	assert.NotContains(t, second, "after=")
 	assert.Equal(t, 61, strings.Count(string(w.get("/app/users/export?format=csv").raw), "\n"))
 	assert.NotContains(t, b.signedIn(RoleReader).get("/app/users").text(), "/app/users/new")
+
+	next = html.UnescapeString(regexp.MustCompile(`/app/users\?after=\d+[^"]*`).FindString(string(w.get("/app/users?q=USER&done=changed").raw)))
+	assert.Regexp(t, `^/app/users\?after=\d+&q=USER$`, next)
+	second = w.get(next).text()
+	assert.Contains(t, second, "user59")
+	assert.Contains(t, second, `href="/app/users?q=USER"`)
+	found := w.get("/app/users?q=user1").text()
+	assert.Equal(t, 10, strings.Count(found, `class="name"`))
+	assert.Contains(t, found, `value="user1"`)
+	assert.Contains(t, found, `href="/app/users/export?format=csv&q=user1"`)
+	assert.Equal(t, 11, strings.Count(string(w.get("/app/users/export?format=csv&q=user1").raw), "\n"))
+	assert.Contains(t, w.get("/app/users?q=nobody").text(), "No user fits")
+	for _, path := range []string{"/app/users?q=ab", "/app/users/export?format=csv&q=ab"} {
+		a := w.get(path)
+		assert.Equal(t, 400, a.status)
+		assert.Contains(t, a.text(), "at least three letters")
+	}
+	assert.Contains(t, w.get("/app/users?q=ab").text(), `id="q-fault"`)
+	b.api.service.Reach = service.Reach{First: 1, Long: 20, Timeout: time.Minute}
+	far := w.get("/app/users?q=user59")
+	assert.Contains(t, far.text(), "searched so far")
+	next = html.UnescapeString(regexp.MustCompile(`/app/users\?after=\d+[^"]*`).FindString(string(far.raw)))
+	assert.Contains(t, w.get(next).text(), "Search on")
 }
 
 func userPathOf(id int64) string { return fmt.Sprintf("/app/users/%d", id) }

@@ -135,7 +135,7 @@ func TestExportAsks(t *testing.T) {
 	for path, field := range map[string]string{
 		"/users?format=xml": "format", "/urls?format=csv&user_id=x": "user_id", "/urls?format=csv&tag=%00": "tag",
 		"/events?format=csv&from=yesterday": "from", "/users?format=csv&cursor=x": "cursor",
-		"/events?format=ndjson&cursor=x": "cursor", "/users?format=csv&limit=101": "limit",
+		"/events?format=ndjson&cursor=x": "cursor", "/users?format=csv&limit=101": "limit", "/users?format=csv&search=ab": "search",
 	} {
 		if a := b.want(400, RoleReader, "GET", path, nil); a.fields()[field] == "" {
 			t.Errorf("%s: %s", path, a.raw)
@@ -193,7 +193,7 @@ func TestExportsShowWhatListsShow(t *testing.T) {
 		SELECT date_trunc('day', now()) + n * interval '1 second', 1 + n % 2, 1 + n % 2, 'clicked', 'Firefox', n % 3 = 0
 		FROM generate_series(1, 30) n`)
 	for _, path := range []string{
-		"/users?", "/urls?order=oldest&", "/urls?order=newest&", "/urls?order=oldest&user_id=2&", "/urls?tag=@a&", "/urls?search=FORMULA&",
+		"/users?", "/users?search=BOB&", "/users?search=nobody&", "/urls?order=oldest&", "/urls?order=newest&", "/urls?order=oldest&user_id=2&", "/urls?tag=@a&", "/urls?search=FORMULA&",
 		"/urls?is_active=false&", "/urls?tag=none&", "/events?order=oldest&", "/events?", "/events?url_id=2&", "/events?event_type=updated&", "/events?user_id=1&from=2020-01-01T00:00:00Z&to=2021-01-01T00:00:00Z&",
 	} {
 		want := b.want(200, RoleReader, "GET", path+"limit=100", nil).rows()

@@ -59,7 +59,7 @@ func TestWalksAreComplete(t *testing.T) {
 		INSERT INTO events (occurred_at, url_id, user_id, event_type)
 		SELECT date_trunc('day', now()) + (n / 10) * interval '1 second', 1, 1, 'clicked' FROM generate_series(1, 45) n`)
 	for _, path := range []string{
-		"/users", "/urls", "/urls?order=oldest", "/urls?user_id=2", "/urls?is_active=true", "/urls?search=example", "/urls?search=example&order=oldest",
+		"/users", "/users?search=EXAMPLE", "/urls", "/urls?order=oldest", "/urls?user_id=2", "/urls?is_active=true", "/urls?search=example", "/urls?search=example&order=oldest",
 		"/events", "/events?url_id=1", "/events?user_id=1&event_type=clicked", "/events?order=oldest", "/events?order=oldest&url_id=1&from=2020-01-01T00:00:00Z",
 	} {
 		all := b.walk(path, 100)
@@ -176,6 +176,13 @@ func (e *explained) Query(ctx context.Context, sql string, args ...any) (pgx.Row
 	return e.Planned.Query(ctx, sql, args...)
 }
 
+func (e *explained) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
+	if rows, err := e.Query(ctx, sql, args...); err == nil { // otherwise the row has the error too
+		rows.Close()
+	}
+	return e.Planned.QueryRow(ctx, sql, args...)
+}
+
 // Lists read only the rows that their filters leave: no filter that is not set is
 // evaluated, and no other partition is read.
 func TestPlansOfLists(t *testing.T) {
@@ -215,6 +222,15 @@ func TestPlansOfLists(t *testing.T) {
 		only   bool // the newest month must not even be opened
 	}{
 		{"users", func(q *queries.Queries) error { return errorOf(q.ListUsers(t.Context(), 100, 0, 21)) }, "users_pkey", nil, 0, false},
+		{"users by text", func(q *queries.Queries) error {
+			if err := q.PreferBitmaps(t.Context(), time.Minute.Milliseconds()); err != nil {
+				return err
+			}
+			return errorOf(q.FindUsers(t.Context(), queries.FindUsersParams{Search: "%u123%", FoundLimit: 50_001, RowLimit: 21}))
+		}, "users_search_idx", nil, 0, false},
+		{"users walked through", func(q *queries.Queries) error {
+			return errorOf(q.WalkUsers(t.Context(), queries.WalkUsersParams{Search: "%nobody%", WalkLimit: 100, RowLimit: 21}))
+		}, "users_pkey", []string{"Sort", "Seq Scan"}, 0, false},
 		{"links", walkWith(t.Context(), queries.WalkURLsDownParams{AtID: 100}), "Index Only Scan Backward using urls_pkey", []string{"Filter"}, 0, false},
 		{"links far in", walkWith(t.Context(), queries.WalkURLsDownParams{AtID: 1 << 62, RowOffset: 10_000}), "Index Only Scan Backward using urls_pkey", []string{"Filter"}, 0, false},
 		{"links of a user", walkWith(t.Context(), queries.WalkURLsDownParams{AtID: 1 << 62, UserID: &one}), "Index Only Scan Backward using urls_user_id_idx", []string{"Filter"}, 0, false},

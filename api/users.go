@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -48,10 +49,28 @@ type (
 	}
 )
 
-type userListInput struct{ ExportInput }
+type userListInput struct {
+	ExportInput
+	Search string `query:"search" doc:"Only users with this text in their name or e-mail address, whatever the case; three letters or digits in a row at least."`
+}
+
+// Resolve implements huma.Resolver.
+func (in *userListInput) Resolve(h huma.Context) []error {
+	return append(in.ExportInput.Resolve(h), checkSearch(in.Search)...)
+}
 
 func (a *API) listUsers(ctx context.Context, in *userListInput) (*listOutput[User], error) {
-	return listRows(ctx, &in.PageInput, "users", a.service.ListUsers, func(u User) int64 { return u.ID })
+	next := int64(0)
+	list := func(ctx context.Context, actor Actor, p service.Page) (users []User, err error) {
+		users, next, err = a.service.SearchUsers(ctx, actor, strings.Clone(in.Search), p)
+		return users, err
+	}
+	out, err := listRows(ctx, &in.PageInput, "users", list, func(u User) int64 { return u.ID })
+	if err == nil && out.Body.NextCursor == nil && next != 0 {
+		cursor := makeCursor("users", next)
+		out.Body.NextCursor = &cursor
+	}
+	return out, err
 }
 
 // exportUsers exports the users that listUsers would list, all of them.
@@ -60,7 +79,7 @@ func (a *API) exportUsers(ctx context.Context, in *userListInput) (service.Expor
 	if err != nil {
 		return service.Export{}, err
 	}
-	return a.service.ExportUsers(ctx, actorIn(ctx), after, int32(in.offset()))
+	return a.service.ExportUsers(ctx, actorIn(ctx), strings.Clone(in.Search), after, int32(in.offset()))
 }
 
 func (a *API) getUser(ctx context.Context, in *IDInput) (*userOutput, error) {

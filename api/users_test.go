@@ -2,9 +2,16 @@ package api
 
 import (
 	"fmt"
+	"net/url"
+	"strings"
 	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"github.com/signpost/signpost/internal/csvimport"
+	"github.com/signpost/signpost/internal/service"
 	"github.com/signpost/signpost/queries"
 )
 
@@ -57,6 +64,72 @@ func TestUsers(t *testing.T) {
 	if by := details["by"].(map[string]any); by["name"] != "admin of the test" || by["token_id"] == nil {
 		t.Errorf("the event was made by %v", by)
 	}
+}
+
+func TestSearchUsers(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.exec(`INSERT INTO users (username, email) VALUES
+		('Ann Smith', 'ann@example.com'), ('BOB', 'bob.smithson@example.org'), ('100% carla', 'carla_x@example.org'), ('100 dora', 'carlaxx@example.org'), ('Zoë', 'zoe@example.net')`)
+	for search, want := range map[string][]any{
+		"smith": {"Ann Smith", "BOB"}, "SMITH": {"Ann Smith", "BOB"}, "bob": {"BOB"}, "n smi": {"Ann Smith"}, "ann@example.com": {"Ann Smith"}, "zoË": {"Zoë"},
+		"100%": {"100% carla"}, "rla_x": {"100% carla"}, "carla": {"100% carla", "100 dora"}, "example.org": {"BOB", "100% carla", "100 dora"}, "nobody": nil, "Ann Smithann": nil,
+	} {
+		got := []any(nil)
+		for _, row := range b.want(200, RoleReader, "GET", "/users?search="+url.QueryEscape(search), nil).rows() {
+			got = append(got, row["username"])
+		}
+		assert.Equal(t, want, got, search)
+	}
+	for search, says := range map[string]string{
+		"ab": "must have at least three letters or digits in a row", "%%%": "must have at least three letters or digits in a row",
+		strings.Repeat("x", service.MaxSearch+1): "must be at most 2048 characters", "abc\x00": "must be text in UTF-8 without NUL",
+	} {
+		for _, format := range []string{"", "&format=csv"} {
+			a := b.want(400, RoleReader, "GET", "/users?search="+url.QueryEscape(search)+format, nil)
+			assert.Equal(t, says, a.fields()["search"])
+		}
+	}
+}
+
+// However little of the list one query reads, and whether the index is used or not, a walk
+// and a file have every user with a text once.
+func TestSearchesOfUsersAreComplete(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.exec(`INSERT INTO users (username, email) SELECT CASE WHEN n IN (7, 8, 9, 41, 80) OR n > 90 THEN 'found' ELSE 'other' END || n, n || '@example.com' FROM generate_series(1, 100) n`)
+	want := []int64{7, 8, 9, 41, 80}
+	for id := int64(91); id <= 100; id++ {
+		want = append(want, id)
+	}
+	usual := service.UsualReach()
+	for name, reach := range map[string]service.Reach{
+		"usual": usual,
+		"found": {First: 1, Long: 10, Matches: 15, Timeout: time.Minute},
+		"many":  {First: 1, Long: 10, Matches: 14, Timeout: time.Minute},
+		"short": {First: 2, Long: 3, Matches: 1, Timeout: time.Minute},
+	} {
+		b.api.service.Reach = reach
+		for _, limit := range []int{1, 4, len(want), 100} {
+			assert.Equal(t, want, b.walk("/users?search=FOUND", limit), "%s, %d", name, limit)
+		}
+		assert.Empty(t, b.walk("/users?search=nobody", 10), name)
+		assert.Len(t, b.walk("/users?search=example", 10), 100, name)
+		file := b.want(200, RoleReader, "GET", "/users?search=found&format=csv", nil)
+		assert.Equal(t, len(want)+1, lines(file.raw), "%s: %s", name, file.raw)
+		page, err := b.try(RoleReader, "GET", "/users?search=found&page=3&per_page=5", nil)
+		require.NoError(t, err)
+		switch name {
+		case "usual", "found":
+			assert.Len(t, page.rows(), 5, name)
+			assert.Nil(t, page.body["next_cursor"], name)
+		default:
+			assert.Equal(t, 400, page.status, name)
+			assert.Contains(t, page.fields()["page"], "follow next_cursor", name)
+		}
+	}
+	b.api.service.Reach = usual
+	assert.Contains(t, b.want(400, RoleReader, "GET", "/users?search=found&page=102&per_page=100", nil).fields()["page"], "follow next_cursor")
 }
 
 func TestUserConflicts(t *testing.T) {

@@ -31,6 +31,45 @@ WHERE id > @after_id
 ORDER BY id
 LIMIT @row_limit OFFSET @row_offset;
 
+-- name: WalkUsers :many
+-- WalkUsers walks through up to walk_limit users behind after_id, and returns those with a
+-- text in their name or address, in order. Unless the list ended before, the last user of
+-- the walk is there in any case, as its edge. It is planned anew for every call, like the
+-- walks along links.
+SELECT w.id, w.username, w.email, w.created_at, w.passes, (w.place = sqlc.arg(walk_limit)::bigint)::boolean AS is_edge
+FROM (
+    SELECT u.id, u.username, u.email, u.created_at, row_number() OVER (ORDER BY u.id) AS place,
+        ((u.username || E'\n' || u.email) ILIKE sqlc.arg(search)::text)::boolean AS passes
+    FROM users u
+    WHERE u.id > @after_id
+    ORDER BY u.id
+    LIMIT sqlc.arg(walk_limit)::bigint
+) w
+WHERE w.passes OR w.place = sqlc.arg(walk_limit)::bigint
+ORDER BY w.id
+LIMIT @row_limit;
+
+-- name: FindUsers :one
+-- FindUsers returns how many users have a text in their name or address, up to
+-- found_limit, and the ids of a page of them. These are right only if all were found. If
+-- the page were read along the ids, the planner would walk through all users for a text
+-- that it takes to be common.
+SELECT count(*) AS found,
+    COALESCE((array_agg(f.id ORDER BY f.id) FILTER (WHERE f.id > @after_id::bigint))
+        [sqlc.arg(row_offset)::integer + 1 : sqlc.arg(row_offset)::integer + sqlc.arg(row_limit)::integer], '{}')::bigint[] AS ids
+FROM (
+    SELECT u.id
+    FROM users u
+    WHERE (u.username || E'\n' || u.email) ILIKE sqlc.arg(search)::text
+    LIMIT sqlc.arg(found_limit)::bigint
+) f;
+
+-- name: GetUsers :many
+SELECT id, username, email, created_at
+FROM users
+WHERE id = ANY(@ids::bigint[])
+ORDER BY id;
+
 -- name: ImportUsers :many
 -- ImportUsers inserts the rows that conflict with nothing and returns their lines. A
 -- row that is missing from the result conflicts with a row that was there before it.

@@ -142,6 +142,48 @@ func (q *Queries) FindUserKeyOwners(ctx context.Context, arg FindUserKeyOwnersPa
 	return items, nil
 }
 
+const findUsers = `-- name: FindUsers :one
+SELECT count(*) AS found,
+    COALESCE((array_agg(f.id ORDER BY f.id) FILTER (WHERE f.id > $1::bigint))
+        [$2::integer + 1 : $2::integer + $3::integer], '{}')::bigint[] AS ids
+FROM (
+    SELECT u.id
+    FROM users u
+    WHERE (u.username || E'\n' || u.email) ILIKE $4::text
+    LIMIT $5::bigint
+) f
+`
+
+type FindUsersParams struct {
+	AfterID    int64
+	RowOffset  int32
+	RowLimit   int32
+	Search     string
+	FoundLimit int64
+}
+
+type FindUsersRow struct {
+	Found int64
+	Ids   []int64
+}
+
+// FindUsers returns how many users have a text in their name or address, up to
+// found_limit, and the ids of a page of them. These are right only if all were found. If
+// the page were read along the ids, the planner would walk through all users for a text
+// that it takes to be common.
+func (q *Queries) FindUsers(ctx context.Context, arg FindUsersParams) (FindUsersRow, error) {
+	row := q.db.QueryRow(ctx, findUsers,
+		arg.AfterID,
+		arg.RowOffset,
+		arg.RowLimit,
+		arg.Search,
+		arg.FoundLimit,
+	)
+	var i FindUsersRow
+	err := row.Scan(&i.Found, &i.Ids)
+	return i, err
+}
+
 const getUser = `-- name: GetUser :one
 SELECT id, username, email, created_at
 FROM users
@@ -165,6 +207,45 @@ func (q *Queries) GetUser(ctx context.Context, id int64) (GetUserRow, error) {
 		&i.CreatedAt,
 	)
 	return i, err
+}
+
+const getUsers = `-- name: GetUsers :many
+SELECT id, username, email, created_at
+FROM users
+WHERE id = ANY($1::bigint[])
+ORDER BY id
+`
+
+type GetUsersRow struct {
+	ID        int64
+	Username  string
+	Email     string
+	CreatedAt time.Time
+}
+
+func (q *Queries) GetUsers(ctx context.Context, ids []int64) ([]GetUsersRow, error) {
+	rows, err := q.db.Query(ctx, getUsers, ids)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []GetUsersRow{}
+	for rows.Next() {
+		var i GetUsersRow
+		if err := rows.Scan(
+			&i.ID,
+			&i.Username,
+			&i.Email,
+			&i.CreatedAt,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 const importUsers = `-- name: ImportUsers :many
@@ -464,4 +545,71 @@ func (q *Queries) UpdateUser(ctx context.Context, username string, email string,
 		&i.CreatedAt,
 	)
 	return i, err
+}
+
+const walkUsers = `-- name: WalkUsers :many
+SELECT w.id, w.username, w.email, w.created_at, w.passes, (w.place = $1::bigint)::boolean AS is_edge
+FROM (
+    SELECT u.id, u.username, u.email, u.created_at, row_number() OVER (ORDER BY u.id) AS place,
+        ((u.username || E'\n' || u.email) ILIKE $2::text)::boolean AS passes
+    FROM users u
+    WHERE u.id > $3
+    ORDER BY u.id
+    LIMIT $1::bigint
+) w
+WHERE w.passes OR w.place = $1::bigint
+ORDER BY w.id
+LIMIT $4
+`
+
+type WalkUsersParams struct {
+	WalkLimit int64
+	Search    string
+	AfterID   int64
+	RowLimit  int32
+}
+
+type WalkUsersRow struct {
+	ID        int64
+	Username  string
+	Email     string
+	CreatedAt time.Time
+	Passes    bool
+	IsEdge    bool
+}
+
+// WalkUsers walks through up to walk_limit users behind after_id, and returns those with a
+// text in their name or address, in order. Unless the list ended before, the last user of
+// the walk is there in any case, as its edge. It is planned anew for every call, like the
+// walks along links.
+func (q *Queries) WalkUsers(ctx context.Context, arg WalkUsersParams) ([]WalkUsersRow, error) {
+	rows, err := q.db.Query(ctx, walkUsers,
+		arg.WalkLimit,
+		arg.Search,
+		arg.AfterID,
+		arg.RowLimit,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []WalkUsersRow{}
+	for rows.Next() {
+		var i WalkUsersRow
+		if err := rows.Scan(
+			&i.ID,
+			&i.Username,
+			&i.Email,
+			&i.CreatedAt,
+			&i.Passes,
+			&i.IsEdge,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }

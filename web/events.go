@@ -225,9 +225,3 @@ func (w *Web) exportEvents(ctx context.Context, r *Request) (*Answer, error) {
 	source, err := w.Service.ExportEvents(ctx, r.Actor, list, 0)
 	return &Answer{Status: 200, Export: &source, Format: r.Query.text("format")}, err
 }
-
-// exportUsers sends all users as a file.
-func (w *Web) exportUsers(ctx context.Context, r *Request) (*Answer, error) {
-	source, err := w.Service.ExportUsers(ctx, r.Actor, 0, 0)
-	return &Answer{Status: 200, Export: &source, Format: r.Query.text("format")}, err
-}

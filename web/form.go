@@ -82,11 +82,11 @@ func listPage[T any](ctx context.Context, r *Request, list func(context.Context,
 		return nil, p, err
 	}
 	if after > 0 {
-		p.First = r.Path
+		p.First = r.Query.href(r.Path, "after", "", "done", "")
 	}
 	if len(rows) > onPage {
 		rows = rows[:onPage]
-		p.Next = r.Path + "?after=" + strconv.FormatInt(id(rows[onPage-1]), 10)
+		p.Next = r.Query.href(r.Path, "after", strconv.FormatInt(id(rows[onPage-1]), 10), "done", "")
 	}
 	return rows, p, nil
 }

@@ -10,9 +10,12 @@ import (
 
 // usersPage lists the users.
 type usersPage struct {
+	Search   string
 	Rows     []userRow
 	Pages    pages
+	Export   string // the path of a file of all that are found
 	CanWrite bool
+	Errors   fieldErrors
 }
 
 type userRow struct {
@@ -22,15 +25,48 @@ type userRow struct {
 }
 
 func (w *Web) users(ctx context.Context, r *Request) (*Answer, error) {
-	found, next, err := listPage(ctx, r, w.Service.ListUsers, func(u service.User) int64 { return u.ID })
+	p := usersPage{Search: r.Query.text("q"), Export: r.Query.only("q").href("/app/users/export", "format", "csv"), CanWrite: r.may(service.WritesUsers)}
+	if err := checkUserSearch(p.Search); err != nil {
+		faults, status, _ := asFields(err)
+		p.Errors = faults
+		return w.page(r, status, "Users", "users.html", p)
+	}
+	next := int64(0)
+	list := func(ctx context.Context, actor service.Actor, at service.Page) (users []service.User, err error) {
+		users, next, err = w.Service.SearchUsers(ctx, actor, p.Search, at)
+		return users, err
+	}
+	found, pages, err := listPage(ctx, r, list, func(u service.User) int64 { return u.ID })
 	if err != nil {
 		return nil, err
 	}
-	p := usersPage{Pages: next, CanWrite: r.may(service.WritesUsers)}
+	if pages.Next == "" && next != 0 {
+		pages.Next = r.Query.href(r.Path, "after", strconv.FormatInt(next, 10), "done", "")
+	}
+	p.Pages = pages
 	for _, u := range found {
 		p.Rows = append(p.Rows, userRow{u, momentOf(u.CreatedAt, w.place(r)), userPath(u.ID)})
 	}
 	return w.page(r, 200, "Users", "users.html", p)
+}
+
+// checkUserSearch returns the fault of a text that cannot be searched for.
+func checkUserSearch(text string) error {
+	var faults service.Faults
+	for _, f := range (service.LinkList{Search: text}).Check() {
+		faults.Add("q", f.Message)
+	}
+	return faults.Err()
+}
+
+// exportUsers sends all users, or those with a text, as a file.
+func (w *Web) exportUsers(ctx context.Context, r *Request) (*Answer, error) {
+	search := r.Query.text("q")
+	if err := checkUserSearch(search); err != nil {
+		return nil, err
+	}
+	source, err := w.Service.ExportUsers(ctx, r.Actor, search, 0, 0)
+	return &Answer{Status: 200, Export: &source, Format: r.Query.text("format")}, err
 }
 
 func userPath(id int64) string { return "/app/users/" + strconv.FormatInt(id, 10) }

@@ -99,12 +99,13 @@ func cellTags(tags []string) string {
 	return cellText(text)
 }
 
-// ExportUsers exports the users with an id above after, without the first offset ones.
-func (s *Service) ExportUsers(_ context.Context, actor Actor, after int64, offset int32) (Export, error) {
+// ExportUsers exports the users that SearchUsers finds behind the id after, without the
+// first offset ones.
+func (s *Service) ExportUsers(_ context.Context, actor Actor, search string, after int64, offset int32) (Export, error) {
 	return Export{
 		Kind: string(csvimport.KindUsers), Piece: ExportPiece, Header: []string{"id", "username", "email", "created_at"},
 		Next: func(ctx context.Context, limit int32) ([]ExportRow, error) {
-			users, err := s.ListUsers(ctx, actor, Page{after, offset, limit})
+			users, err := s.nextUsers(ctx, actor, search, Page{after, offset, limit})
 			if err != nil || len(users) == 0 {
 				return nil, err
 			}

@@ -50,6 +50,105 @@ func (s *Service) ListUsers(ctx context.Context, actor Actor, p Page) ([]User, e
 	return views(rows, func(r queries.ListUsersRow) User { return viewUser(r.ID, r.Username, r.Email, r.CreatedAt) }), err
 }
 
+// SearchUsers is ListUsers for the users with a text in their name or e-mail address; ""
+// for all. If next is not 0, the list goes on behind this id, though the page may have
+// fewer users than its limit.
+func (s *Service) SearchUsers(ctx context.Context, actor Actor, search string, p Page) (users []User, next int64, err error) {
+	if search == "" {
+		users, err = s.ListUsers(ctx, actor, p)
+		return users, 0, err
+	}
+	if err := actor.Require(ReadsUsers); err != nil {
+		return nil, 0, err
+	}
+	if p.Offset > maxSifted {
+		return nil, 0, ErrTooDeep
+	}
+	users, next, err = s.walkUsers(ctx, search, p, firstUsers*s.Reach.First)
+	if err != nil || next == 0 {
+		return users, 0, err
+	}
+	if found, ok, err := s.findUsers(ctx, search, p); ok || err != nil {
+		return found, 0, err
+	}
+	users, next, err = s.walkUsers(ctx, search, p, s.Reach.Long)
+	if next != 0 && p.Offset > 0 {
+		return nil, 0, ErrTooDeep
+	}
+	return users, next, err
+}
+
+// firstUsers is how many times further than links users are walked at first: they are
+// shorter, so that it takes some ten milliseconds and mostly finds what a hundredth of all
+// have. To find those by the index would take longer.
+const firstUsers = 5
+
+// walkUsers reads up to reach users behind the beginning of a page. edge is the last of
+// them if neither the page is full nor the list has ended; otherwise 0.
+func (s *Service) walkUsers(ctx context.Context, search string, p Page, reach int64) (users []User, edge int64, err error) {
+	rows, err := s.lists().WalkUsers(ctx, queries.WalkUsersParams{
+		AfterID: p.After, Search: *containing(search), WalkLimit: reach, RowLimit: p.Offset + p.Limit,
+	})
+	if err != nil {
+		return nil, 0, err
+	}
+	for _, r := range rows {
+		if r.Passes {
+			users = append(users, viewUser(r.ID, r.Username, r.Email, r.CreatedAt))
+		}
+		if r.IsEdge {
+			edge = r.ID
+		}
+	}
+	users = users[min(int(p.Offset), len(users)):]
+	if len(users) == int(p.Limit) {
+		edge = 0
+	}
+	return users, edge, nil
+}
+
+// findUsers reads a page by the index, which has to read all users with the text. It
+// returns false if they are too many or take too long.
+func (s *Service) findUsers(ctx context.Context, search string, p Page) (users []User, ok bool, err error) {
+	var found queries.FindUsersRow
+	err = postgres.InTx(ctx, s.Pool, func(tx pgx.Tx) error {
+		q := queries.New(queries.Planned{DBTX: tx})
+		if err := q.PreferBitmaps(ctx, s.Reach.Timeout.Milliseconds()); err != nil {
+			return err
+		}
+		var err error
+		found, err = q.FindUsers(ctx, queries.FindUsersParams{
+			AfterID: p.After, Search: *containing(search), RowOffset: p.Offset, RowLimit: p.Limit, FoundLimit: int64(s.Reach.Matches) + 1,
+		})
+		return err
+	})
+	if ctx.Err() == nil && postgres.StatementTimeout(err) || found.Found > int64(s.Reach.Matches) {
+		return nil, false, nil
+	}
+	if err != nil {
+		return nil, false, err
+	}
+	rows, err := s.lists().GetUsers(ctx, found.Ids)
+	return views(rows, func(r queries.GetUsersRow) User { return viewUser(r.ID, r.Username, r.Email, r.CreatedAt) }), err == nil, err
+}
+
+// nextUsers returns the next users of a list that is read to its end, up to the limit;
+// fewer only if there are no more.
+func (s *Service) nextUsers(ctx context.Context, actor Actor, search string, p Page) (users []User, err error) {
+	for p.Limit > 0 {
+		more, next, err := s.SearchUsers(ctx, actor, search, p)
+		if err != nil {
+			return nil, err
+		}
+		users = append(users, more...)
+		if next == 0 {
+			break
+		}
+		p = Page{After: next, Limit: p.Limit - int32(len(more))}
+	}
+	return users, nil
+}
+
 // GetUser returns a user.
 func (s *Service) GetUser(ctx context.Context, actor Actor, id int64) (User, error) {
 	if err := actor.Require(ReadsUsers); err != nil {
