@@ -13,27 +13,32 @@ import (
 
 // Somebody adds a user, makes a token, runs the command that is shown with it, and revokes
 // a token in one browser, which signs another out.
-func TestUsersAndTokens(t *testing.T) {
-	t.Parallel()
-	s := start(t)
-	b := newBrowser(t)
+func TestUsersAndTokens(t *testing.T) { byMouseAndKeys(t, usersAndTokens) }
+
+func usersAndTokens(t *testing.T, s *server, b *browser) {
 	b.signIn(s)
-	b.do("look at users", chromedp.Click(chromedp.CSS(`nav a[href="/app/users"]`)))
+	b.press(`nav a[href="/app/users"]`)
 	b.waitForText("No users yet")
-	b.do("add one wrongly", chromedp.Click(chromedp.CSS(`a[href="/app/users/new"]`)), chromedp.WaitVisible(chromedp.CSS("dialog[open] #username")),
-		chromedp.SendKeys(chromedp.CSS("#username"), "ann"), chromedp.Click(chromedp.CSS("dialog .end button")), chromedp.WaitVisible(chromedp.CSS("dialog #email-fault")))
+	b.press(`a[href="/app/users/new"]`)
+	b.enter("dialog #username", "ann")
+	b.press("dialog .end button") // without an address
+	b.waitFor("the fault", `document.querySelector("dialog #email-fault")`)
 	if focus := b.evaluate("document.activeElement.id"); focus != "email" {
 		t.Errorf("the focus is on %q", focus)
 	}
-	b.do("add it", chromedp.SendKeys(chromedp.CSS("#email"), "ann@example.com"), chromedp.Click(chromedp.CSS("dialog .end button")))
+	b.enter("dialog #email", "ann@example.com")
+	b.press("dialog .end button")
 	b.waitForText("The user is added.")
 	b.waitForText("ann@example.com")
 
-	b.do("make a token", chromedp.Click(chromedp.CSS(`nav a[href="/app/tokens"]`)), chromedp.Click(chromedp.CSS(`a[href="/app/tokens/new"]`)),
-		chromedp.WaitVisible(chromedp.CSS("#name")), chromedp.SendKeys(chromedp.CSS("#name"), "deploy script"), chromedp.SetValue(chromedp.CSS("#role"), "admin"),
-		chromedp.Click(chromedp.CSS("form.sheet .end button")), chromedp.WaitVisible(chromedp.CSS("#curl")))
+	b.press(`nav a[href="/app/tokens"]`)
+	b.press(`a[href="/app/tokens/new"]`)
+	b.enter("#name", "deploy script")
+	b.choose("#role", "admin")
+	b.press("form.sheet .end button")
+	b.waitFor("the command", `document.querySelector("#curl")`)
 	b.evaluate(`navigator.clipboard.writeText = (text) => { document.body.dataset.copied = text; return Promise.resolve(); }`)
-	b.do("copy the command", chromedp.Click(chromedp.CSS("#curl + .copy")))
+	b.press("#curl + .copy")
 	b.waitFor("copied", `document.body.dataset.copied`)
 	command := b.evaluate("document.body.dataset.copied")
 	out, err := exec.CommandContext(t.Context(), "sh", "-c", command).Output()
@@ -46,14 +51,16 @@ func TestUsersAndTokens(t *testing.T) {
 
 	// The same token signs somebody in, who revokes it elsewhere.
 	first, second := newBrowser(t), newBrowser(t)
+	second.keys = b.keys
 	for _, other := range []*browser{first, second} {
 		other.signInWith(s, secret)
 		other.waitForText("deploy script")
 	}
 	first.do("look at the system", chromedp.Navigate(s.url+"/app/system"))
-	second.do("revoke the own token", chromedp.Navigate(s.url+"/app/tokens"), chromedp.Click(chromedp.CSS(`a[href$="/revoke"]`)))
+	second.press(`nav a[href="/app/tokens"]`)
+	second.press(`a[href$="/revoke"]`) // its own
 	second.waitForText("you will be signed out")
-	second.do("confirm", chromedp.Click(chromedp.CSS("button.bad")))
+	second.press("button.bad")
 	for _, other := range []*browser{second, first} {
 		other.waitFor("signed out", `location.pathname === "/app/sign-in"`)
 		other.silent()
@@ -118,34 +125,22 @@ func (s *server) operate(method, url string) {
 	}
 }
 
-// A user and a token by the keyboard alone.
-func TestTokenByKeyboard(t *testing.T) {
+// A question in a dialog can be left by the escape key, which gives the focus back.
+func TestLeaveADialog(t *testing.T) {
 	t.Parallel()
 	s := start(t)
+	s.post("/tokens", map[string]any{"name": "script", "role": "editor"})
 	b := newBrowser(t)
+	b.keys = true
 	b.signIn(s)
-	b.tabTo(`nav a[href="/app/tokens"]`)
-	b.do("open the tokens", chromedp.KeyEvent(kb.Enter))
-	b.waitForText("No tokens yet")
-	b.tabTo(`a[href="/app/tokens/new"]`)
-	b.do("open the form", chromedp.KeyEvent(kb.Enter))
-	b.waitFor("the focus on its first field", `document.activeElement.id === "name"`)
-	b.do("fill it in", chromedp.KeyEvent("script"), chromedp.KeyEvent(kb.Tab), chromedp.KeyEvent("e"))
-	b.waitFor("the role", `document.getElementById("role").value === "editor"`)
-	b.tabTo("form.sheet .end button")
-	b.do("send it", chromedp.KeyEvent(kb.Enter))
-	b.waitForText("The token is made.")
-	b.tabTo(".end a.button")
-	b.do("done", chromedp.KeyEvent(kb.Enter))
-	b.waitFor("the list", `location.pathname === "/app/tokens"`)
-	b.tabTo(`a[href$="/revoke"]`)
-	b.do("revoke it", chromedp.KeyEvent(kb.Enter))
+	b.press(`nav a[href="/app/tokens"]`)
+	b.press(`a[href$="/revoke"]`)
 	b.waitFor("the question", `document.activeElement.matches("dialog button.bad")`)
 	b.do("change one's mind", chromedp.KeyEvent(kb.Escape))
 	b.waitFor("no question, and the focus back", `!document.querySelector("dialog[open]") && document.activeElement.matches('a[href$="/revoke"]')`)
-	b.do("revoke it after all", chromedp.KeyEvent(kb.Enter))
+	b.press(`a[href$="/revoke"]`)
 	b.waitFor("the question", `document.activeElement.matches("dialog button.bad")`)
-	b.do("confirm", chromedp.KeyEvent(kb.Enter))
+	b.press("dialog button.bad")
 	b.waitForText("The token is revoked.")
 	b.silent()
 }

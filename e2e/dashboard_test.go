@@ -28,38 +28,41 @@ func target(t *testing.T) string {
 	return server.URL + "/here"
 }
 
-func TestMakeALinkAndSeeAClickArrive(t *testing.T) {
-	t.Parallel()
-	s := start(t)
-	b := newBrowser(t)
+func TestMakeALinkAndSeeAClickArrive(t *testing.T) { byMouseAndKeys(t, makeALinkAndSeeAClickArrive) }
+
+func makeALinkAndSeeAClickArrive(t *testing.T, s *server, b *browser) {
 	b.signIn(s)
 	b.waitForText("Make your first link")
-	b.do("press n", chromedp.KeyEvent("n"), chromedp.WaitVisible(chromedp.CSS("dialog[open] #original_url")))
-	b.do("type a wrong address",
-		chromedp.SendKeys(chromedp.CSS("#username"), "ann"), chromedp.SendKeys(chromedp.CSS("#email"), "ann@example.com"), chromedp.SendKeys(chromedp.CSS("#original_url"), "not an address"),
-		chromedp.WaitVisible(chromedp.CSS("#original_url-fault")))
-	b.do("send it all the same",
-		chromedp.Click(chromedp.CSS("dialog .end button")), chromedp.WaitVisible(chromedp.CSS("dialog select#user_id"))) // she is made
+	if b.keys {
+		b.do("press n", chromedp.KeyEvent("n"))
+	} else {
+		b.press(".main-action")
+	}
+	b.do("wait for the dialog", chromedp.WaitVisible(chromedp.CSS("dialog[open] #original_url")))
+	b.enter("#username", "ann")
+	b.enter("#email", "ann@example.com")
+	b.enter("#original_url", "not an address")
+	b.waitFor("the fault", `document.querySelector("#original_url-fault")`)
+	b.press("dialog .end button") // all the same
+	b.waitFor("she is made", `document.querySelector("dialog select#user_id")`)
 	if focus := b.evaluate("document.activeElement.id"); focus != "original_url" {
 		t.Errorf("the focus is on %q", focus)
 	}
-	b.do("send it right",
-		chromedp.SetValue(chromedp.CSS("#original_url"), target(t)), chromedp.SendKeys(chromedp.CSS("#short_code"), "spring"), chromedp.Click(chromedp.CSS("dialog .end button")),
-		chromedp.WaitVisible(chromedp.CSS(".empty")))
+	b.enter("#original_url", target(t))
+	b.enter("#short_code", "spring")
+	b.press("dialog .end button")
 	b.waitForText("The link is made.")
 	b.waitForText("live")
 	b.waitForText("No data yet") // which is not the same as a line at zero
 
 	b.do("mark the page", chromedp.SetAttributeValue(chromedp.CSS("body"), "data-same", "yes"))
-	other := b.tab()
-	other.do("follow the link", chromedp.Navigate(s.url+"/spring"))
-	other.waitForText("Here it is")
+	b.press("#first a") // which opens another tab
 	b.waitFor("the click", `document.querySelectorAll(".feed li").length === 1`)
 	b.waitFor("the count", `document.querySelector("#numbers h2").innerText.startsWith("1 click of people")`)
 	if b.evaluate("document.body.dataset.same") != "yes" {
 		t.Error("the page was loaded anew")
 	}
-	b.do("look at all links", chromedp.Navigate(s.url+"/app"))
+	b.press(".brand")
 	b.waitFor("the click of today", `document.querySelector("#today b").innerText === "1"`)
 	b.silent("400 (Bad Request)") // the wrong form
 }
@@ -90,21 +93,26 @@ func TestTheSameWithoutScripts(t *testing.T) {
 	b.silent()
 }
 
-func TestSearchWhileTyping(t *testing.T) {
-	t.Parallel()
-	s := start(t)
+func TestSearchWhileTyping(t *testing.T) { byMouseAndKeys(t, searchWhileTyping) }
+
+func searchWhileTyping(t *testing.T, s *server, b *browser) {
 	s.fill()
-	b := newBrowser(t)
 	b.signIn(s)
-	b.do("press /", chromedp.KeyEvent("/"))
-	b.waitFor("the list", `location.pathname === "/app/links" && document.activeElement.id === "q"`)
-	b.do("type", chromedp.WaitVisible(chromedp.CSS("#q")), chromedp.SendKeys(chromedp.CSS("#q"), "summer"))
+	if b.keys {
+		b.do("press /", chromedp.KeyEvent("/"))
+		b.waitFor("the list", `location.pathname === "/app/links" && document.activeElement.id === "q"`)
+	} else {
+		b.press(`nav a[href="/app/links"]`)
+	}
+	b.enter("#q", "summer")
 	b.waitFor("one link", `document.querySelectorAll("tbody tr").length === 1 && document.querySelector("tbody").innerText.includes("summer sale")`)
 	b.waitFor("the address", `location.search === "?q=summer"`)
 	b.do("go back", chromedp.NavigateBack())
 	b.waitFor("all links", `document.querySelectorAll("tbody tr").length === 3 && location.search === ""`)
-	b.do("search for a short code", chromedp.Navigate(s.url+"/app/links"), chromedp.SendKeys(chromedp.CSS("#q"), "code2"))
+	b.enter("#q", "code2")
 	b.waitFor("the link with the code", `document.querySelector(".exact a")?.innerText.endsWith("/code2")`)
+	b.press(".exact a")
+	b.waitFor("its page", `document.querySelector("h1")?.innerText.includes("/code2")`)
 	b.silent()
 }
 

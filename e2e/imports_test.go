@@ -8,7 +8,6 @@ import (
 	"testing"
 
 	"github.com/chromedp/chromedp"
-	"github.com/chromedp/chromedp/kb"
 )
 
 // fileOf writes a file that a person has.
@@ -46,73 +45,73 @@ func (b *browser) drop(name, path string) {
 }
 
 // The first-run tour: the three files in order, each tried first and then imported.
-func TestTourOfImports(t *testing.T) {
-	t.Parallel()
-	s := start(t)
-	b := newBrowser(t)
+func TestTourOfImports(t *testing.T) { byMouseAndKeys(t, tourOfImports) }
+
+func tourOfImports(t *testing.T, s *server, b *browser) {
 	b.signIn(s)
 	for n, file := range []struct{ name, found, trial, counts, next string }{
 		{"users.csv", "40 rows looked at", "Imported 38, Rejected 2", "Imported 38, Rejected 2", "urls.csv"},
 		{"urls.csv", "200 rows looked at", "Imported 195, Rejected 5", "Imported 195, Rejected 5", "events.csv"},
 		{"events.csv", "400 rows looked at", "Imported 383, Rejected 17", "Imported 383, Rejected 17", ""},
 	} {
-		b.do("open the imports", chromedp.Navigate(s.url+"/app/imports"))
+		b.press(`nav a[href="/app/imports"]`)
 		b.waitFor("which is next", fmt.Sprintf(`document.querySelector("[aria-current=step] a").innerText === %q`, file.name))
-		switch n {
-		case 0: // the page has them
-			b.do("take the first", chromedp.Click(chromedp.CSS("[aria-current=step] a")))
-		case 1:
+		switch {
+		case n == 0: // the page has them
+			b.press("[aria-current=step] a")
+		case n == 1 && !b.keys:
 			b.drop(file.name, example(t, file.name))
 		default:
-			b.do("choose the file", chromedp.SetUploadFiles(chromedp.CSS("#file"), []string{example(t, file.name)}))
+			b.chooseFile("#file", example(t, file.name))
 		}
 		b.waitForText(file.found)
 		b.waitFor("its kind", fmt.Sprintf(`document.querySelector("#kind").value + ".csv" === %q && document.querySelector("[name=dry_run]").checked`, file.name))
-		b.do("send it", chromedp.Click(chromedp.CSS("#options .end button")))
+		b.press("#options .end button")
 		b.outcome("completed", file.trial)
 		b.waitForText("Nothing has been changed")
-		b.do("import it, without choosing it again", chromedp.WaitNotVisible(chromedp.CSS(".again .drop")), chromedp.Click(chromedp.CSS(".again .end button")))
+		b.do("need not choose it again", chromedp.WaitNotVisible(chromedp.CSS(".again .drop")))
+		b.press(".again .end button")
 		b.waitFor("another import", fmt.Sprintf(`location.pathname === "/app/imports/%d"`, 2*n+2))
 		b.outcome("completed", file.counts)
 	}
-	b.do("look at the list", chromedp.Navigate(s.url+"/app/imports"))
+	b.press(`nav a[href="/app/imports"]`)
 	b.waitFor("all six", `document.querySelectorAll(".imports tbody tr").length === 6 && !document.querySelector(".tour")`)
-	b.do("look at the links", chromedp.Navigate(s.url+"/app/links"), chromedp.WaitVisible(chromedp.CSS("table.links")))
+	b.press(`nav a[href="/app/links"]`)
+	b.waitFor("the links", `document.querySelectorAll("table.links tbody tr").length === 25`)
 	b.silent()
 }
 
 // Rejected rows are downloaded, mended and uploaded.
-func TestMendRejectedRows(t *testing.T) {
-	t.Parallel()
-	s := start(t)
-	b := newBrowser(t)
+func TestMendRejectedRows(t *testing.T) { byMouseAndKeys(t, mendRejectedRows) }
+
+func mendRejectedRows(t *testing.T, s *server, b *browser) {
 	b.signIn(s)
-	b.do("choose a file", chromedp.Navigate(s.url+"/app/imports"),
-		chromedp.SetUploadFiles(chromedp.CSS("#file"), []string{fileOf(t, "people.csv", "Name;Mail\nann;ann@example.com\nbob;bob at example.com\ncy;cy@example.com\n")}))
+	b.press(`nav a[href="/app/imports"]`)
+	b.chooseFile("#file", fileOf(t, "people.csv", "Name;Mail\nann;ann@example.com\nbob;bob at example.com\ncy;cy@example.com\n"))
 	b.waitForText("the first line names no column of urls")
-	b.change("#kind", "users")
+	b.choose("#kind", "users")
 	b.mapColumns("Name:username", "Mail:email")
 	b.waitForText("3 rows looked at, 1 wrong")
-	b.do("import it at once", chromedp.Click(chromedp.CSS("[name=dry_run]")), chromedp.Click(chromedp.CSS("#options .end button")))
+	b.press("[name=dry_run]") // no trial
+	b.press("#options .end button")
 	b.outcome("completed", "Imported 2, Rejected 1")
 
 	mended := b.evaluate(`(() => { const r = new XMLHttpRequest(); r.open("GET", document.querySelector("a[download][href$='errors.csv']").href, false); r.send(); return r.responseText; })()`)
 	if !strings.Contains(mended, "line,reason,Name,Mail\n3,") {
 		t.Fatalf("the file to mend is %q", mended)
 	}
-	b.do("upload it mended", chromedp.Click(chromedp.CSS(`.report a[href*="mapping="]:not([data-again])`)), chromedp.WaitVisible(chromedp.CSS("#file")),
-		chromedp.SetUploadFiles(chromedp.CSS("#file"), []string{fileOf(t, "mended.csv", strings.Replace(mended, "bob at example", "bob@example", 1))}))
+	b.press(`.report a[href*="mapping="]:not([data-again])`)
+	b.chooseFile("#file", fileOf(t, "mended.csv", strings.Replace(mended, "bob at example", "bob@example", 1)))
 	b.waitForText("1 row looked at")
-	b.do("send it", chromedp.Click(chromedp.CSS("#options .end button")))
+	b.press("#options .end button")
 	b.outcome("completed", "Imported 1, Rejected 0")
 	b.silent("400 (Bad Request)")
 }
 
 // An upload is cancelled on its way, an import while it runs, and one is undone.
-func TestCancelAndUndo(t *testing.T) {
-	t.Parallel()
-	s := start(t)
-	b := newBrowser(t)
+func TestCancelAndUndo(t *testing.T) { byMouseAndKeys(t, cancelAndUndo) }
+
+func cancelAndUndo(t *testing.T, s *server, b *browser) {
 	b.signIn(s)
 	var file strings.Builder
 	file.WriteString("username,email\n")
@@ -122,48 +121,31 @@ func TestCancelAndUndo(t *testing.T) {
 	many := fileOf(t, "many.csv", file.String())
 	choose := func(path string) {
 		b.t.Helper()
-		b.do("choose a file", chromedp.Navigate(s.url+"/app/imports"), chromedp.SetUploadFiles(chromedp.CSS("#file"), []string{path}))
+		b.press(`nav a[href="/app/imports"]`)
+		b.chooseFile("#file", path)
 		b.waitForText("rows looked at")
-		b.do("import it at once", chromedp.Click(chromedp.CSS("[name=dry_run]")), chromedp.Click(chromedp.CSS("#options .end button")))
+		b.press("[name=dry_run]") // no trial
+		b.press("#options .end button")
 	}
+	b.slow(1 << 20)
 	choose(many)
-	b.do("cancel the upload", chromedp.Click(chromedp.CSS("[data-cancel]")))
+	b.press("[data-cancel]")
 	b.waitForText("The upload was cancelled.")
+	b.slow(0)
 	choose(many)
 	b.waitFor("it runs", `document.querySelector("#state .state")?.innerText === "running"`)
-	b.do("cancel the import", chromedp.Click(chromedp.CSS(`form[action$="/cancel"] button`)))
+	b.press(`form[action$="/cancel"] button`)
 	b.waitFor("it is cancelled", `document.querySelector("#state .state")?.innerText === "cancelled"`)
 	b.waitForText("It was cancelled after")
 
 	choose(fileOf(t, "two.csv", "username,email\nann,ann@example.com\nbob,bob@example.com\n"))
 	b.outcome("completed", "Imported 2, Rejected 0")
-	b.do("ask what an undo takes back", chromedp.Click(chromedp.CSS(`a[href$="/undo"]`)), chromedp.WaitVisible(chromedp.CSS("dialog[open] form.sheet")))
+	b.press(`a[href$="/undo"]`)
 	b.waitForText("2 users go.")
-	b.do("undo it", chromedp.Click(chromedp.CSS("dialog button.bad")))
+	b.waitFor("the focus", `document.activeElement.innerText === "Undo"`)
+	b.press("dialog button.bad")
 	b.waitFor("it is undone", `document.querySelector("#state .state")?.innerText === "undone"`)
 	b.waitForText("2 of 2 rows removed, 0 kept")
-	b.silent()
-}
-
-func TestImportByKeysAlone(t *testing.T) {
-	t.Parallel()
-	s := start(t)
-	b := newBrowser(t)
-	b.signIn(s)
-	b.do("open the imports", chromedp.Navigate(s.url+"/app/imports"), chromedp.WaitVisible(chromedp.CSS("#file")))
-	b.tabTo("[data-sample]")
-	b.do("take it", chromedp.KeyEvent(kb.Enter))
-	b.waitForText("40 rows looked at")
-	b.tabTo("[name=dry_run]")
-	b.do("import it at once", chromedp.KeyEvent(" "))
-	b.tabTo("#options .end button")
-	b.do("send it", chromedp.KeyEvent(kb.Enter))
-	b.outcome("completed", "Imported 38, Rejected 2")
-	b.tabTo("a[href$='/undo']")
-	b.do("ask", chromedp.KeyEvent(kb.Enter), chromedp.WaitVisible(chromedp.CSS("dialog[open] button.bad")))
-	b.waitFor("the focus", `document.activeElement.innerText === "Undo"`)
-	b.do("undo it", chromedp.KeyEvent(kb.Enter))
-	b.waitFor("it is undone", `document.querySelector("#state .state")?.innerText === "undone"`)
 	b.silent()
 }
 
@@ -223,14 +205,7 @@ func (b *browser) mapColumns(columns ...string) {
 	b.t.Helper()
 	for n, column := range columns {
 		b.waitFor("the column", fmt.Sprintf(`document.querySelector("#map-%d option[value='%s']")`, n, column))
-		b.change(fmt.Sprintf("#map-%d", n), column)
+		b.choose(fmt.Sprintf("#map-%d", n), column)
 		b.waitFor("it is kept", fmt.Sprintf(`document.querySelector("#map-%d").value === %q && document.querySelector(".found")`, n, column))
 	}
-}
-
-// change chooses a value, as a person does.
-func (b *browser) change(selector, value string) {
-	b.t.Helper()
-	b.do("choose "+value, chromedp.Evaluate[chromedp.Void](fmt.Sprintf(
-		`{const s = document.querySelector(%q); s.value = %q; s.dispatchEvent(new Event("change", {bubbles: true}))}`, selector, value)))
 }

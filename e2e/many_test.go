@@ -30,26 +30,28 @@ func (s *server) countTagged(tag string) any {
 	return s.request("PATCH", "/urls/bulk?dry_run=true", map[string]any{"filter": map[string]any{"tag": tag}, "is_active": false})["found"]
 }
 
-func TestTagManyAndUndoIt(t *testing.T) {
-	t.Parallel()
-	s := start(t)
+func TestTagManyAndUndoIt(t *testing.T) { byMouseAndKeys(t, tagManyAndUndoIt) }
+
+func tagManyAndUndoIt(t *testing.T, s *server, b *browser) {
 	s.many()
-	b := newBrowser(t)
 	b.signIn(s)
-	b.do("filter by the tag", chromedp.Navigate(s.url+"/app/links"), chromedp.WaitVisible(chromedp.CSS("#tag")), chromedp.SendKeys(chromedp.CSS("#tag"), "many"))
+	b.press(`nav a[href="/app/links"]`)
+	b.enter("#tag", "many")
 	b.waitFor("the filter", `location.search === "?tag=many"`)
 	b.waitFor("no bar", `getComputedStyle(document.querySelector(".many")).display === "none"`)
-	b.do("tick the whole page, and then all", chromedp.Click(chromedp.CSS(".pick-all")), chromedp.WaitVisible(chromedp.CSS(".many")))
+	b.press(".pick-all")
 	b.waitForText("25 ticked")
-	b.do("ask", chromedp.Click(chromedp.CSS(".many [name=all]")), chromedp.Click(chromedp.CSS(".many [value=tags]")), chromedp.WaitVisible(chromedp.CSS("dialog[open] #add_tags")))
+	b.press(".many [name=all]")
+	b.press(".many [value=tags]")
 	b.waitForText("Change the tags of 300 links")
-	b.do("send it", chromedp.SendKeys(chromedp.CSS("dialog #add_tags"), "spring, walks"), chromedp.Click(chromedp.CSS("dialog .end button")))
+	b.enter("dialog #add_tags", "spring, walks")
+	b.press("dialog .end button")
 	b.waitForText("The tags of 300 links are changed.")
 	b.waitFor("the filter", `new URLSearchParams(location.search).get("tag") === "many"`)
 	if got := s.countTagged("walks"); got != 300.0 {
 		t.Errorf("%v links have the tag", got)
 	}
-	b.do("undo", chromedp.Click(chromedp.CSS(".done button")))
+	b.press(".done button")
 	b.waitForText("The change is taken back.")
 	if got := s.countTagged("walks"); got != 0.0 {
 		t.Errorf("%v links still have the tag", got)

@@ -18,24 +18,6 @@ import (
 	"github.com/makiuchi-d/gozxing/qrcode"
 )
 
-// tabTo presses the tab key until an element has the focus.
-func (b *browser) tabTo(selector string) {
-	b.t.Helper()
-	for range 200 {
-		b.do("press the tab key", chromedp.KeyEvent(kb.Tab))
-		if b.evaluate(fmt.Sprintf("document.activeElement.matches(%q)", selector)) == "true" {
-			return
-		}
-	}
-	b.t.Fatalf("the tab key does not lead to %s\nthe page is %s", selector, b.text())
-}
-
-// write puts a text into the field that has the focus, by keys.
-func (b *browser) write(text string) {
-	b.t.Helper()
-	b.do("write "+text, chromedp.KeyEvent("a", chromedp.KeyModifiers(2)), chromedp.KeyEvent(text))
-}
-
 func TestChangeALinkAndPutItBack(t *testing.T) {
 	t.Parallel()
 	s := start(t)
