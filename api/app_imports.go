@@ -71,7 +71,11 @@ func (u *fileUpload) receiveForm(c *fiber.Ctx) (queued service.Import, err error
 		return queued, err
 	}
 	err = u.call(func(ctx context.Context) error {
-		if err := u.readOptions(ctx, u.fields); err != nil {
+		fields, err := u.api.web.Named(ctx, u.actor, web.Values{Values: u.fields})
+		if err != nil {
+			return err
+		}
+		if err := u.readOptions(ctx, fields.Values); err != nil {
 			return err
 		}
 		return u.api.service.CheckOwner(ctx, u.options.Owner)
@@ -189,7 +193,11 @@ func (u *fileUpload) previewForm(c *fiber.Ctx) (service.ImportPreview, error) {
 		return service.ImportPreview{}, err
 	}
 	defer leave()
-	return u.api.previewSample(c.UserContext(), u.actor, u.fields, body)
+	fields, err := u.api.web.Named(c.UserContext(), u.actor, web.Values{Values: u.fields})
+	if err != nil {
+		return service.ImportPreview{}, err
+	}
+	return u.api.previewSample(c.UserContext(), u.actor, fields.Values, body)
 }
 
 // appSample sends one of the files to try an import with.

@@ -8,6 +8,11 @@ SELECT id, username, email, created_at
 FROM users
 WHERE id = @id;
 
+-- name: GetUserByName :one
+SELECT id, username, email, created_at
+FROM users
+WHERE lower(username) = lower(@username);
+
 -- name: LockUser :one
 SELECT id, username, email, created_at
 FROM users

@@ -209,6 +209,31 @@ func (q *Queries) GetUser(ctx context.Context, id int64) (GetUserRow, error) {
 	return i, err
 }
 
+const getUserByName = `-- name: GetUserByName :one
+SELECT id, username, email, created_at
+FROM users
+WHERE lower(username) = lower($1)
+`
+
+type GetUserByNameRow struct {
+	ID        int64
+	Username  string
+	Email     string
+	CreatedAt time.Time
+}
+
+func (q *Queries) GetUserByName(ctx context.Context, username string) (GetUserByNameRow, error) {
+	row := q.db.QueryRow(ctx, getUserByName, username)
+	var i GetUserByNameRow
+	err := row.Scan(
+		&i.ID,
+		&i.Username,
+		&i.Email,
+		&i.CreatedAt,
+	)
+	return i, err
+}
+
 const getUsers = `-- name: GetUsers :many
 SELECT id, username, email, created_at
 FROM users

@@ -50,7 +50,7 @@ var filterNames = []string{"q", "tag", "user_id", "domain", "state"}
 
 // selectionOf returns the links that a form is about, and the fields that say so. They also
 // say which list the form was sent from.
-func selectionOf(v Values) (in service.Selection, kept []hidden, err error) {
+func (w *Web) selectionOf(ctx context.Context, r *Request, v Values) (in service.Selection, kept []hidden, err error) {
 	var f service.Faults
 	for _, name := range append([]string{"all", "sort"}, filterNames...) {
 		if value := v.text(name); value != "" {
@@ -58,7 +58,10 @@ func selectionOf(v Values) (in service.Selection, kept []hidden, err error) {
 		}
 	}
 	if v.Get("all") != "" {
-		list := filterOf(v, &f)
+		list, err := w.filterOf(ctx, r, v, &f)
+		if err != nil {
+			return in, kept, err
+		}
 		in.Filter = &list
 		return in, kept, f.Err()
 	}
@@ -94,7 +97,7 @@ func (w *Web) askBulk(ctx context.Context, r *Request) (*Answer, error) {
 
 func (w *Web) showBulk(ctx context.Context, r *Request, v Values, faults fieldErrors) (*Answer, error) {
 	p := bulkPage{Action: v.Get("do"), Back: listOf(v), Key: cmp.Or(v.Get("key"), newKey()), Add: v.Get("add_tags"), Remove: v.Get("remove_tags"), Errors: faults}
-	in, kept, err := selectionOf(v)
+	in, kept, err := w.selectionOf(ctx, r, v)
 	p.Kept = kept
 	var would service.BulkOutcome
 	switch {
@@ -174,7 +177,7 @@ func (p *bulkPage) word(would service.BulkOutcome) {
 // bulk changes or deletes many links, and leads back to the list, which says what became of
 // them.
 func (w *Web) bulk(ctx context.Context, r *Request) (*Answer, error) {
-	in, _, err := selectionOf(r.Form)
+	in, _, err := w.selectionOf(ctx, r, r.Form)
 	if err != nil {
 		return w.showBulk(ctx, r, r.Form, nil)
 	}

@@ -57,7 +57,7 @@ func (w *Web) events(ctx context.Context, r *Request) (*Answer, error) {
 	if p.Owners, _, err = w.choices(ctx, r); err != nil {
 		return nil, err
 	}
-	list, err := w.eventList(r)
+	list, err := w.eventList(ctx, r)
 	if faults, status, ok := asFields(err); ok {
 		p.Errors = faults
 		return w.page(r, status, "Events", "events.html", p)
@@ -82,7 +82,7 @@ func (w *Web) events(ctx context.Context, r *Request) (*Answer, error) {
 }
 
 // eventList returns the list that a query asks for.
-func (w *Web) eventList(r *Request) (service.EventList, error) {
+func (w *Web) eventList(ctx context.Context, r *Request) (service.EventList, error) {
 	var faults service.Faults
 	bound := func(name string) (t time.Time) {
 		text := r.Query.text(name)
@@ -95,19 +95,18 @@ func (w *Web) eventList(r *Request) (service.EventList, error) {
 		}
 		return t
 	}
-	number := func(name string) *int64 {
-		text := r.Query.text(name)
-		if text == "" {
-			return nil
-		}
-		id, err := strconv.ParseInt(text, 10, 64)
-		if err != nil || id < 1 {
-			faults.Add(name, "must be a number")
-		}
-		return &id
-	}
 	list := service.EventsBetween(bound("from"), bound("to"))
-	list.URLID, list.UserID = number("url_id"), number("user_id")
+	v, err := w.Named(ctx, r.Actor, r.Query)
+	if err := note(&faults, err); err != nil {
+		return list, err
+	}
+	if id, ok := idOf(v.text("user_id")); ok {
+		list.UserID = &id
+	}
+	list.URLID, err = w.linkID(ctx, r)
+	if err := note(&faults, err); err != nil {
+		return list, err
+	}
 	list.Oldest = r.Query.text("order") == "oldest"
 	if kind := r.Query.text("event_type"); kind != "" {
 		list.EventType = &kind
@@ -218,7 +217,7 @@ func indented(details json.RawMessage) string {
 
 // exportEvents sends all events that a query asks for as a file.
 func (w *Web) exportEvents(ctx context.Context, r *Request) (*Answer, error) {
-	list, err := w.eventList(r)
+	list, err := w.eventList(ctx, r)
 	if err != nil {
 		return nil, err
 	}

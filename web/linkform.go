@@ -21,6 +21,7 @@ type linkForm struct {
 	Values  Values
 	Shown   map[string]string // the hidden fields with the values before
 	Owners  []service.User    // to choose from; none if there are too many
+	OwnerID int64             // of the link as it is, whose name is then to be typed; 0 if it is typed already
 	Domains []string          // likewise
 	// A link belongs to a user. If there is none, FirstUser asks for one, and NoUser says
 	// that the viewer may not make one.
@@ -32,8 +33,8 @@ type linkForm struct {
 	Errors            fieldErrors
 }
 
-// maxOwners is how many users one may choose from. If there are more, their number has to
-// be given.
+// maxOwners is how many users one may choose from. If there are more, their name has to be
+// typed.
 const maxOwners = 100
 
 // newLink makes the form of a new link. With check in the query it says what is wrong with
@@ -58,8 +59,11 @@ func (w *Web) newLink(ctx context.Context, r *Request) (*Answer, error) {
 // checkNewLink returns what is wrong with a new link, as far as it can be told before it is
 // made.
 func (w *Web) checkNewLink(ctx context.Context, r *Request) (fieldErrors, error) {
-	in := linkFields(r.Query, w.place(r), true)
-	found := asErrors(in.CheckNew(w.Service.OwnHosts))
+	in, faults, err := w.fieldsToCheck(ctx, r, true)
+	if err != nil {
+		return nil, err
+	}
+	found := asErrors(append(in.CheckNew(w.Service.OwnHosts), faults...))
 	if !in.ShortCode.Sent || found["short_code"] != "" {
 		return found, nil
 	}
@@ -72,6 +76,14 @@ func (w *Web) checkNewLink(ctx context.Context, r *Request) (fieldErrors, error)
 		found["short_code"] = "is taken"
 	}
 	return found, err
+}
+
+// fieldsToCheck returns the fields of a link that a query has, and what is wrong with the name
+// of its owner.
+func (w *Web) fieldsToCheck(ctx context.Context, r *Request, fresh bool) (in service.LinkFields, faults service.Faults, err error) {
+	v, err := w.Named(ctx, r.Actor, r.Query)
+	err = note(&faults, err)
+	return linkFields(v, w.place(r), fresh), faults, err
 }
 
 // suggestCode sets a short code that is free, in the words of the link if it has some.
@@ -91,7 +103,11 @@ func (w *Web) createLink(ctx context.Context, r *Request) (*Answer, error) {
 		if err := w.createFirstUser(ctx, r); err != nil {
 			return service.Link{}, err
 		}
-		return w.Service.CreateLink(ctx, r.Actor, linkFields(r.Form, w.place(r), true), key)
+		v, err := w.Named(ctx, r.Actor, r.Form)
+		if err != nil {
+			return service.Link{}, err
+		}
+		return w.Service.CreateLink(ctx, r.Actor, linkFields(v, w.place(r), true), key)
 	})
 	if faults, status, ok := asFields(err); ok {
 		return w.linkForm(ctx, r, status, linkForm{New: true, Values: r.Form, Errors: faults})
@@ -123,14 +139,22 @@ func (w *Web) editLink(ctx context.Context, r *Request) (*Answer, error) {
 	}
 	f := linkForm{Name: withoutScheme(link.ShortURL), Values: valuesOf(link, w.place(r))}
 	if r.Query.Has("check") {
-		f.Values = r.Query
-		f.Errors = asErrors(linkFields(r.Query, w.place(r), false).CheckChange(w.Service.OwnHosts))
+		in, faults, err := w.fieldsToCheck(ctx, r, false)
+		if err != nil {
+			return nil, err
+		}
+		f.Values, f.Errors = r.Query, asErrors(append(in.CheckChange(w.Service.OwnHosts), faults...))
+	} else {
+		f.OwnerID = link.UserID
 	}
 	return w.linkForm(ctx, r, 200, f)
 }
 
 func (w *Web) changeLink(ctx context.Context, r *Request) (*Answer, error) {
-	_, err := w.Service.UpdateLink(ctx, r.Actor, r.ID, linkFields(r.Form, w.place(r), false))
+	v, err := w.Named(ctx, r.Actor, r.Form)
+	if err == nil {
+		_, err = w.Service.UpdateLink(ctx, r.Actor, r.ID, linkFields(v, w.place(r), false))
+	}
 	if faults, status, ok := asFields(err); ok {
 		link, err := w.Service.GetLink(ctx, r.Actor, r.ID)
 		if err != nil {
@@ -148,7 +172,7 @@ func (w *Web) linkForm(ctx context.Context, r *Request, status int, f linkForm) 
 	f.Action, f.Back, f.Zone = r.Path, "/app/links", w.place(r).String()
 	title := "New link"
 	if !f.New {
-		f.Back, title, f.Shown = linkPath(r.ID), "Edit "+f.Name, shownFields(f.Values)
+		f.Back, title = linkPath(r.ID), "Edit "+f.Name
 	}
 	f.Key = newKey()
 	var err error
@@ -158,8 +182,19 @@ func (w *Web) linkForm(ctx context.Context, r *Request, status int, f linkForm) 
 	if f.Owners, f.Domains, err = w.choices(ctx, r); err != nil {
 		return nil, err
 	}
+	if f.Owners == nil && f.OwnerID != 0 {
+		owner, err := w.Service.GetUser(ctx, r.Actor, f.OwnerID)
+		if err != nil {
+			return nil, err
+		}
+		f.Values.Set("user_id", owner.Username)
+		f.Values.Set(shown+"user_id", owner.Username)
+	}
 	nobody := f.Owners != nil && len(f.Owners) == 0
 	f.FirstUser, f.NoUser = nobody && r.may(service.WritesUsers), nobody && !r.may(service.WritesUsers)
+	if !f.New {
+		f.Shown = shownFields(f.Values)
+	}
 	return w.page(r, status, title, "linkform.html", f)
 }
 
@@ -173,16 +208,23 @@ func (w *Web) choices(ctx context.Context, r *Request) (owners []service.User, d
 	if len(owners) > maxOwners {
 		owners = nil
 	}
-	if r.Actor.Role < service.ManagesDomains {
-		return owners, nil, nil
+	domains, err = w.someDomains(ctx, r)
+	return owners, domains, err
+}
+
+// someDomains returns the hosts among which one may choose, nil if there is only one or the
+// viewer may not list them.
+func (w *Web) someDomains(ctx context.Context, r *Request) (hosts []string, err error) {
+	if !r.may(service.ManagesDomains) {
+		return nil, nil
 	}
 	found, err := w.Service.ListDomains(ctx, r.Actor, service.Page{Limit: maxOwners})
 	if len(found) > 1 {
 		for _, d := range found {
-			domains = append(domains, d.Host)
+			hosts = append(hosts, d.Host)
 		}
 	}
-	return owners, domains, err
+	return hosts, err
 }
 
 // linkFields returns the fields of a form. In a new link those that are empty are absent,

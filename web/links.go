@@ -54,37 +54,17 @@ type exactLink struct {
 	Name, Title, Href string
 }
 
-// maxExact is on how many domains a code is looked for.
-const maxExact = 10
-
 // findExact returns the links with a short code, which is typed alone or as a short URL.
-func (w *Web) findExact(ctx context.Context, r *Request, text, domain string, domains []string) ([]exactLink, error) {
-	code, hosts := text, append([]string{""}, domains[:min(len(domains), maxExact)]...)
-	if domain != "" {
-		hosts = []string{domain}
-	}
-	if host, path, found := strings.Cut(withoutScheme(text), "/"); found {
-		code, hosts = strings.TrimPrefix(path, "r/"), []string{host}
-	}
-	var exact []exactLink
-	for _, host := range hosts {
-		found, err := w.Service.FindLinks(ctx, r.Actor, host, code)
-		if _, _, ok := asFields(err); ok {
-			continue // it is no domain of this service
-		} else if err != nil {
-			return nil, err
+func (w *Web) findExact(ctx context.Context, r *Request, text, domain string, domains []string) (exact []exactLink, err error) {
+	found, err := w.linksWithCode(ctx, r, text, domain, domains)
+	for _, l := range found {
+		e := exactLink{Name: withoutScheme(l.ShortURL), Href: linkPath(l.ID)}
+		if l.Title != nil {
+			e.Title = *l.Title
 		}
-		for _, l := range found {
-			e := exactLink{Name: withoutScheme(l.ShortURL), Href: linkPath(l.ID)}
-			if l.Title != nil {
-				e.Title = *l.Title
-			}
-			if !slices.Contains(exact, e) { // the main domain may be among those of the list
-				exact = append(exact, e)
-			}
-		}
+		exact = append(exact, e)
 	}
-	return exact, nil
+	return exact, err
 }
 
 // column is a column by which the list can be sorted.
@@ -189,7 +169,10 @@ func columnOf(r *Request, name, current string) column {
 // if there is none.
 func (w *Web) findLinks(ctx context.Context, r *Request, p linksPage) (found []service.Link, next string, err error) {
 	var faults service.Faults
-	list := filterOf(r.Query, &faults)
+	list, err := w.filterOf(ctx, r, r.Query, &faults)
+	if err != nil {
+		return nil, "", err
+	}
 	list.Oldest = p.Sort == "oldest"
 	by, descending := strings.CutPrefix(p.Sort, "-")
 	sorted := by != "" && by != "oldest"
@@ -224,13 +207,13 @@ func (w *Web) findLinks(ctx context.Context, r *Request, p linksPage) (found []s
 }
 
 // filterOf returns the list that a query asks for, and adds what is wrong with it.
-func filterOf(v Values, faults *service.Faults) service.LinkList {
+func (w *Web) filterOf(ctx context.Context, r *Request, v Values, faults *service.Faults) (service.LinkList, error) {
+	v, err := w.Named(ctx, r.Actor, v)
+	if err := note(faults, err); err != nil {
+		return service.LinkList{}, err
+	}
 	list := service.LinkList{Tag: v.text("tag"), Domain: v.text("domain"), Search: v.text("q")}
-	if owner := v.text("user_id"); owner != "" {
-		id, err := strconv.ParseInt(owner, 10, 64)
-		if err != nil || id < 1 {
-			faults.Add("user_id", "must be the number of a user")
-		}
+	if id, ok := idOf(v.text("user_id")); ok {
 		list.UserID = &id
 	}
 	switch state := v.text("state"); state {
@@ -249,12 +232,12 @@ func filterOf(v Values, faults *service.Faults) service.LinkList {
 			*faults = append(*faults, f)
 		}
 	}
-	return list
+	return list, nil
 }
 
 // exportLinks sends the links that are ticked, or all that a query asks for, as a file.
 func (w *Web) exportLinks(ctx context.Context, r *Request) (*Answer, error) {
-	picked, _, err := selectionOf(r.Query)
+	picked, _, err := w.selectionOf(ctx, r, r.Query)
 	if err != nil {
 		return nil, err
 	}
@@ -266,7 +249,10 @@ func (w *Web) exportLinks(ctx context.Context, r *Request) (*Answer, error) {
 		return &Answer{Status: 200, Export: &source, Format: r.Query.text("format")}, err
 	}
 	var faults service.Faults
-	list := filterOf(r.Query, &faults)
+	list, err := w.filterOf(ctx, r, r.Query, &faults)
+	if err != nil {
+		return nil, err
+	}
 	list.Oldest = true // as a file that an import reads begins
 	if err := faults.Err(); err != nil {
 		return nil, err

@@ -48,7 +48,13 @@ func (w *Web) makePasted(ctx context.Context, r *Request) (*Answer, error) {
 	p := pastePage{
 		Lines: r.Form.Get("lines"), Tags: r.Form.Get("tags"), Owner: r.Form.text("user_id"), Domain: r.Form.text("domain"), Errors: fieldErrors{},
 	}
-	lines, fields := readLines(r.Form)
+	v, err := w.Named(ctx, r.Actor, r.Form)
+	if faults, _, ok := asFields(err); ok {
+		p.Errors = faults
+	} else if err != nil {
+		return nil, err
+	}
+	lines, fields := readLines(v)
 	switch {
 	case len(lines) == 0:
 		p.Errors["lines"] = "has no address yet"

@@ -10,7 +10,7 @@ import (
 // least is the least role for each function that takes an actor. A function that is
 // missing here fails the test.
 var least = map[string]Role{
-	"ListUsers": RoleReader, "SearchUsers": RoleReader, "GetUser": RoleReader, "ExportUsers": RoleReader,
+	"ListUsers": RoleReader, "SearchUsers": RoleReader, "GetUser": RoleReader, "FindUser": RoleReader, "ExportUsers": RoleReader,
 	"CreateUser": RoleAdmin, "UpdateUser": RoleAdmin, "DeleteUser": RoleAdmin,
 	"ListLinks": RoleReader, "ListSortedLinks": RoleReader, "FindLinks": RoleReader, "GetLink": RoleReader, "GetLinks": RoleReader, "ExportLinks": RoleReader, "ExportPicked": RoleReader, "GetQR": RoleReader,
 	"CreateLink": RoleEditor, "UpdateLink": RoleEditor, "DeleteLink": RoleEditor,

@@ -161,6 +161,18 @@ func (s *Service) GetUser(ctx context.Context, actor Actor, id int64) (User, err
 	return viewUser(u.ID, u.Username, u.Email, u.CreatedAt), err
 }
 
+// FindUser returns the user with a name, whatever the case of its letters.
+func (s *Service) FindUser(ctx context.Context, actor Actor, name string) (User, error) {
+	if err := actor.Require(ReadsUsers); err != nil {
+		return User{}, err
+	}
+	u, err := queries.New(s.Pool).GetUserByName(ctx, name)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return User{}, errNoUser
+	}
+	return viewUser(u.ID, u.Username, u.Email, u.CreatedAt), err
+}
+
 // CreateUser makes a user. Both fields are required.
 func (s *Service) CreateUser(ctx context.Context, actor Actor, in UserFields, once *Once) (User, error) {
 	if err := actor.Require(WritesUsers); err != nil {
