@@ -15,7 +15,8 @@ import (
 // a token in one browser, which signs another out.
 func TestUsersAndTokens(t *testing.T) { byMouseAndKeys(t, usersAndTokens) }
 
-func usersAndTokens(t *testing.T, s *server, b *browser) {
+func usersAndTokens(s *server, b *browser) {
+	t := b.t
 	b.signIn(s)
 	b.press(`nav a[href="/app/users"]`)
 	b.waitForText("No users yet")

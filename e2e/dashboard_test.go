@@ -30,7 +30,8 @@ func target(t *testing.T) string {
 
 func TestMakeALinkAndSeeAClickArrive(t *testing.T) { byMouseAndKeys(t, makeALinkAndSeeAClickArrive) }
 
-func makeALinkAndSeeAClickArrive(t *testing.T, s *server, b *browser) {
+func makeALinkAndSeeAClickArrive(s *server, b *browser) {
+	t := b.t
 	b.signIn(s)
 	b.waitForText("Make your first link")
 	if b.keys {
@@ -95,7 +96,7 @@ func TestTheSameWithoutScripts(t *testing.T) {
 
 func TestSearchWhileTyping(t *testing.T) { byMouseAndKeys(t, searchWhileTyping) }
 
-func searchWhileTyping(t *testing.T, s *server, b *browser) {
+func searchWhileTyping(s *server, b *browser) {
 	s.fill()
 	b.signIn(s)
 	if b.keys {

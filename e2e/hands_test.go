@@ -14,14 +14,15 @@ import (
 
 // byMouseAndKeys does a journey twice, each on a program of its own: with the mouse, and
 // with the keyboard alone.
-func byMouseAndKeys(t *testing.T, journey func(t *testing.T, s *server, b *browser)) {
+func byMouseAndKeys(t *testing.T, journey func(s *server, b *browser)) {
+	t.Helper()
 	t.Parallel()
 	for _, hand := range []string{"mouse", "keys"} {
 		t.Run(hand, func(t *testing.T) {
 			t.Parallel()
 			s, b := start(t), newBrowser(t)
 			b.keys = hand == "keys"
-			journey(t, s, b)
+			journey(s, b)
 		})
 	}
 }

@@ -47,7 +47,8 @@ func (b *browser) drop(name, path string) {
 // The first-run tour: the three files in order, each tried first and then imported.
 func TestTourOfImports(t *testing.T) { byMouseAndKeys(t, tourOfImports) }
 
-func tourOfImports(t *testing.T, s *server, b *browser) {
+func tourOfImports(s *server, b *browser) {
+	t := b.t
 	b.signIn(s)
 	for n, file := range []struct{ name, found, trial, counts, next string }{
 		{"users.csv", "40 rows looked at", "Imported 38, Rejected 2", "Imported 38, Rejected 2", "urls.csv"},
@@ -84,7 +85,8 @@ func tourOfImports(t *testing.T, s *server, b *browser) {
 // Rejected rows are downloaded, mended and uploaded.
 func TestMendRejectedRows(t *testing.T) { byMouseAndKeys(t, mendRejectedRows) }
 
-func mendRejectedRows(t *testing.T, s *server, b *browser) {
+func mendRejectedRows(s *server, b *browser) {
+	t := b.t
 	b.signIn(s)
 	b.press(`nav a[href="/app/imports"]`)
 	b.chooseFile("#file", fileOf(t, "people.csv", "Name;Mail\nann;ann@example.com\nbob;bob at example.com\ncy;cy@example.com\n"))
@@ -111,7 +113,8 @@ func mendRejectedRows(t *testing.T, s *server, b *browser) {
 // An upload is cancelled on its way, an import while it runs, and one is undone.
 func TestCancelAndUndo(t *testing.T) { byMouseAndKeys(t, cancelAndUndo) }
 
-func cancelAndUndo(t *testing.T, s *server, b *browser) {
+func cancelAndUndo(s *server, b *browser) {
+	t := b.t
 	b.signIn(s)
 	var file strings.Builder
 	file.WriteString("username,email\n")

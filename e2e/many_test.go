@@ -32,7 +32,8 @@ func (s *server) countTagged(tag string) any {
 
 func TestTagManyAndUndoIt(t *testing.T) { byMouseAndKeys(t, tagManyAndUndoIt) }
 
-func tagManyAndUndoIt(t *testing.T, s *server, b *browser) {
+func tagManyAndUndoIt(s *server, b *browser) {
+	t := b.t
 	s.many()
 	b.signIn(s)
 	b.press(`nav a[href="/app/links"]`)

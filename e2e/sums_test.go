@@ -46,7 +46,8 @@ func (b *browser) clicksOf(selector string) string {
 // other and with the API.
 func TestSumsAgree(t *testing.T) { byMouseAndKeys(t, sumsAgree) }
 
-func sumsAgree(t *testing.T, s *server, b *browser) {
+func sumsAgree(s *server, b *browser) {
+	t := b.t
 	s.weeks()
 	clicked := time.Now()
 	s.await("all clicks are in", func() bool {
