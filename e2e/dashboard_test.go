@@ -234,6 +234,8 @@ func (b *browser) look(pictures, name, url string, steps ...func()) {
 
 func (b *browser) picture(path string) {
 	b.t.Helper()
+	b.evaluate(`document.querySelectorAll("img[loading=lazy]").forEach((img) => { img.loading = "eager"; })`)
+	b.waitFor("its images", `[...document.images].every((img) => img.complete)`)
 	ctx, cancel := context.WithTimeout(b.ctx, patience)
 	defer cancel()
 	picture, err := chromedp.Run(ctx, chromedp.FullScreenshot(100))

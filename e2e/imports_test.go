@@ -184,10 +184,11 @@ func (s *server) importFiles() (trial, last string) {
 	s.t.Helper()
 	links := "original_url,user_id,short_code,title\nhttps://example.com/menu,1,menu,\"Our menu, as of \"\"today\"\"\"\nftp://example.com/old,1,old,An old one\nhttps://example.com/a/very/long/address/that/goes/on" +
 		strings.Repeat("/and/on", 10) + ",99,long,Nobody's\nhttps://example.com/again,1,menu,Taken\nhttps://example.com/app,1,app,Reserved\n"
-	for _, upload := range []struct{ query, file string }{
-		{"kind=users", "username,email\nbob,bob@example.com\n"}, {"kind=urls&dry_run=true", links}, {"kind=urls", links},
+	const campaign = "links of the spring campaign.csv"
+	for _, upload := range []struct{ query, name, file string }{
+		{"kind=users", "people.csv", "username,email\nbob,bob@example.com\n"}, {"kind=urls&dry_run=true", campaign, links}, {"kind=urls", campaign, links},
 	} {
-		id := s.upload("/imports?filename=links+of+the+spring+campaign.csv&"+upload.query, upload.file)
+		id := s.upload("/imports?"+upload.query, upload.name, upload.file)
 		s.await("the import is completed", func() bool { return s.request("GET", fmt.Sprintf("/imports/%d", id), nil)["state"] == "completed" })
 		trial, last = last, fmt.Sprintf("/app/imports/%d", id)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"mime"
 	"net/http"
 	"strings"
 	"time"
@@ -35,7 +36,7 @@ func (s *server) weeks() {
 	s.post("/urls", map[string]any{"user_id": user["id"], "short_code": "code3", "original_url": "https://www.example.com/"})
 	s.request("PATCH", "/tags/sale", map[string]any{"color": "red"})
 	s.request("PATCH", "/tags/events", map[string]any{"color": "blue"})
-	id := s.upload("/imports?kind=events&filename=clicks.csv", clicksOfWeeks())
+	id := s.upload("/imports?kind=events", "clicks.csv", clicksOfWeeks())
 	s.await("the clicks are imported", func() bool {
 		return s.request("GET", fmt.Sprintf("/imports/%d", id), nil)["state"] == "completed" && s.request("GET", "/stats?range=30d", nil)["pending"] == 0.0
 	})
@@ -77,12 +78,13 @@ func clicksOfWeeks() string {
 	return file.String()
 }
 
-// upload sends a file and returns the number of the import.
-func (s *server) upload(path, file string) int {
+// upload sends a file with a name, and returns the number of the import.
+func (s *server) upload(path, name, file string) int {
 	s.t.Helper()
 	req, err := http.NewRequestWithContext(s.t.Context(), http.MethodPost, s.url+path, strings.NewReader(file))
 	must(s.t, err)
 	req.Header.Set("Content-Type", "text/csv")
+	req.Header.Set("Content-Disposition", mime.FormatMediaType("attachment", map[string]string{"filename": name}))
 	return int(s.send(req)["id"].(float64))
 }
 
