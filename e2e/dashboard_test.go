@@ -166,7 +166,7 @@ func TestHowPagesLook(t *testing.T) {
 	for name, path := range map[string]string{
 		"overview": "/app", "links": "/app/links", "link": "/app/links/1", "new-link": "/app/links/new", "edit-link": "/app/links/1/edit",
 		"delete-link": "/app/links/1/delete", "sessions": "/app/sessions", "filtered": "/app/links/1?browser=Chrome&range=24h", "no-clicks": "/app/links/3", "none-found": "/app/links?tag=nothing",
-		"events": "/app/events", "no-events": "/app/events?to=2001-01-01T00:00", "users": "/app/users", "new-user": "/app/users/new", "delete-user": "/app/users/1/delete",
+		"events": "/app/events", "no-events": "/app/events?to=2001-01-01T00:00", "users": "/app/users", "no-such-user": "/app/users?q=nobody", "new-user": "/app/users/new", "delete-user": "/app/users/1/delete",
 		"domains": "/app/domains", "new-domain": "/app/domains/new", "tokens": "/app/tokens", "no-tokens": "/app/tokens?after=1000", "new-token": "/app/tokens/new", "revoke-token": "/app/tokens/1/revoke",
 		"marks": "/app/marks", "new-mark": "/app/marks/new", "system": "/app/system", "drop-batch": "/app/system/drop?batch=none",
 		"qr": "/app/links/1/qr", "history": "/app/links/1/history", "tags": "/app/tags", "edit-tag": "/app/tags/edit?tag=sale", "delete-tag": "/app/tags/delete?tag=sale",

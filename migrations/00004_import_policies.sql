@@ -1,4 +1,4 @@
--- What an import does with rows that are there already, what became of such
+-- Policies: how an import treats rows that are there already, what became of such
 -- rows, and imports that only try.
 
 -- +goose Up
@@ -22,7 +22,7 @@ CREATE TABLE import_outcomes (
     CONSTRAINT import_outcomes_before_of_updated CHECK (before IS NULL OR outcome = 'updated')
 );
 
--- Who would hold a key by now, while a dry run goes through the rows that claim
+-- The holders that keys would have by now, while a dry run goes through the rows that claim
 -- keys together. holder is the id of a row, minus the line of one that the run
 -- would have made, or NULL for a key that would be free again. Emptied at the end.
 CREATE TABLE import_trial (

@@ -51,7 +51,7 @@ CREATE TRIGGER users_before_update BEFORE UPDATE ON users
 CREATE OR REPLACE FUNCTION urls_before_update() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     NEW.version := nextval('urls_version_seq');
-    -- What an undo switches off and on again is as it was.
+    -- A link that an undo switches off and on again is as it was.
     IF NEW.updated_at = OLD.updated_at AND NEW.undo_of IS NOT DISTINCT FROM OLD.undo_of THEN
         NEW.updated_at := now();
     END IF;

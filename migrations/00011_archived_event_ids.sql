@@ -1,4 +1,4 @@
--- What imports called the events that were taken out of the database since, so
+-- The names that imports gave to events that were taken out of the database since, so
 -- that importing a file again brings none of them twice.
 
 -- +goose Up
