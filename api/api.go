@@ -174,7 +174,11 @@ func New(o Options) (*API, error) {
 	a.service.EnterBulk = func(ctx context.Context) (func(), error) {
 		ctx, cancel := context.WithTimeoutCause(ctx, listWait, errBusy)
 		defer cancel()
-		return a.bulkheads.exports.enter(ctx)
+		leave, err := a.bulkheads.exports.enter(ctx)
+		if errors.Is(err, errBusy) {
+			err = service.Unavailable(errBusy.Message) // which the service can tell from a fault
+		}
+		return leave, err
 	}
 	a.database = newProbe(a.checkDatabase)
 	a.metrics = newMetrics(o.Registry)

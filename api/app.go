@@ -411,6 +411,7 @@ func (a *API) failPage(c *fiber.Ctx, err error) error {
 	var lost *formError
 	if errors.As(err, &lost) {
 		r.Form = lost.form
+		r.Query, _ = web.ParseValues(string(c.Context().QueryArgs().QueryString())) // its address may say what it is about
 	}
 	page, failed := a.web.Error(r, c.Method() == http.MethodPost, e.Status, e.Message)
 	if failed != nil {

@@ -666,7 +666,9 @@ func TestListOfLinks(t *testing.T) {
 		a := w.get("/app/links?sort=" + sort)
 		assert.Equal(t, 200, a.status, sort)
 		assert.Equal(t, 1, strings.Count(string(a.raw), `<option value="`+sort+`" selected>`), sort)
-		for _, head := range headOf.FindAllStringSubmatch(string(a.raw), -1) {
+		heads := headOf.FindAllStringSubmatch(string(a.raw), -1)
+		assert.NotEmpty(t, heads)
+		for _, head := range heads {
 			assert.Contains(t, string(a.raw), `<option value="`+head[1]+`"`)
 		}
 	}

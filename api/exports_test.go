@@ -162,13 +162,18 @@ func TestLinksOfIDs(t *testing.T) {
 	assert.Equal(t, []any{"code2", "code0"}, []any{rows[0]["short_code"], rows[1]["short_code"]})
 	file := b.want(200, RoleReader, "GET", picked+"&format=ndjson", nil)
 	assert.Equal(t, 2, lines(file.raw), "%s", file.raw)
-	for _, more := range []string{"&tag=a", "&domain=x.example", "&short_code=code1", "&sort=clicks", "&user_id=1", "&search=code", "&is_active=true", "&page=2", strings.Repeat(",1", 100)} {
+	for _, more := range []string{"&tag=a", "&domain=x.example", "&short_code=code1", "&sort=clicks", "&user_id=1", "&search=code", "&is_active=true", "&page=2", "&limit=5", "&order=oldest", strings.Repeat(",1", 100)} {
 		for _, format := range []string{"", "&format=csv"} {
 			a := b.want(400, RoleReader, "GET", picked+more+format, nil)
 			assert.NotEmpty(t, a.fields()["ids"], "%s%s: %s", more, format, a.raw)
 		}
 	}
-	assert.NotEmpty(t, b.want(400, RoleReader, "GET", "/urls?ids=1,x", nil).fields()["ids"])
+	for _, wrong := range []string{"1,x", ""} {
+		assert.NotEmpty(t, b.want(400, RoleReader, "GET", "/urls?ids="+wrong, nil).fields()["ids"])
+		assert.NotEmpty(t, b.want(400, RoleReader, "GET", "/urls?format=csv&ids="+wrong, nil).fields()["ids"])
+	}
+	b.exec("ALTER TABLE urls DROP CONSTRAINT urls_title_length; UPDATE urls SET title = repeat('x', 1000000)")
+	assert.Contains(t, b.want(400, RoleReader, "GET", picked, nil).fields()["ids"], "ask for fewer")
 	b.want(401, 0, "GET", picked, nil)
 }
 

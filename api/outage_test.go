@@ -207,6 +207,8 @@ func TestFormsOutliveAnOutage(t *testing.T) {
 	assert.Equal(t, appPolicy, a.header.Get("Content-Security-Policy"))
 	const again = "Try again</button>"
 	assert.Contains(t, string(w.post("/app/links/1/delete", nil).raw), again, "it has no fields")
+	const ofTag = "/app/tags/edit?tag=a%26b"
+	assert.Equal(t, "sale", hiddenOf(w.post(ofTag, url.Values{"name": {"sale"}}).raw, ofTag).Get("name"), "its address says what it is about")
 	stranger := &browser{b: b, cookie: "__Host-signpost=AAAAAAAAAAAAAAAAAAAAAAAAAA", header: w.header}
 	assert.NotContains(t, string(stranger.post(path, form).raw), again, "it is too large for somebody who may have no session")
 	secret := b.tokens[RoleEditor]

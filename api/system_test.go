@@ -100,6 +100,7 @@ func TestFailedBatches(t *testing.T) {
 	b.wantCount(1, "SELECT count(*) FROM river_job j JOIN click_batches c ON c.job_id = j.id WHERE c.id = 'one' AND c.failed_at IS NULL AND j.kind = 'record_clicks'")
 	b.want(204, RoleAdmin, "DELETE", "/admin/batches/two", nil)
 	b.want(404, RoleAdmin, "DELETE", "/admin/batches/two", nil)
+	b.wantCount(1, "SELECT count(*) FROM events WHERE event_type = 'deleted' AND details->>'batch' = 'two' AND details->>'clicks' = '5'")
 	b.wantCount(1, "SELECT count(*) FROM click_batches WHERE id = 'two' AND payload IS NULL AND ingested_at IS NOT NULL")
 	b.wantCount(2, "SELECT count(*) FROM events WHERE details->>'entity' = 'batch' AND details->'by'->>'name' = $1", b.want(200, RoleAdmin, "GET", "/events?event_type=deleted", nil).body["data"].([]any)[0].(map[string]any)["details"].(map[string]any)["by"].(map[string]any)["name"])
 }

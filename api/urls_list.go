@@ -19,14 +19,18 @@ type urlListInput struct {
 	Domain   string      `query:"domain" doc:"Only links of the domain with this host."`
 	// ShortCode serves clients that know a short link, and not its id.
 	ShortCode string  `query:"short_code" example:"spring" doc:"Only the link with this code, on the domain that domain names, or on the main one. It goes with no other filter."`
-	IDs       []int64 `query:"ids" maxItems:"100" example:"[3,7]" doc:"Only the links with these ids, separated by commas, in their order. They go with no other filter."`
+	IDs       []int64 `query:"ids" maxItems:"100" example:"[3,7]" doc:"Only the links with these ids, separated by commas, in their order. They go with no other parameter than format; a file has them oldest first."`
 	Sort      string  `query:"sort" enum:"clicks,-clicks,people,-people,last_clicked_at,-last_clicked_at" doc:"Sorted by one of the link's numbers instead, with - the largest first, and links without clicks as if they had the smallest. Where a link stands may lag behind its clicks by a minute or two, and order_as_of says so; the numbers shown do not. Such a list is walked by cursor."`
 	Search    string  `query:"search" doc:"Only links with this text in their title or target, whatever the case; three letters or digits in a row at least."`
 }
 
 // Resolve implements huma.Resolver.
 func (in *urlListInput) Resolve(h huma.Context) []error {
-	return slices.Concat(in.ExportInput.Resolve(h),
+	var empty []error
+	if u := h.URL(); len(in.IDs) == 0 && u.Query().Has("ids") {
+		empty = []error{&huma.ErrorDetail{Location: "query.ids", Message: "must name a link"}}
+	}
+	return slices.Concat(empty, in.ExportInput.Resolve(h),
 		checkText("tag", in.Tag, links.MaxTag), checkText("domain", in.Domain, links.MaxHost), checkSearch(in.Search),
 		checkText("short_code", in.ShortCode, links.MaxCode))
 }
@@ -101,8 +105,8 @@ func (in *urlListInput) isFiltered() bool {
 
 // picked returns the ids of the links that are asked for.
 func (in *urlListInput) picked() ([]int64, error) {
-	if in.isFiltered() || in.Domain != "" || in.ShortCode != "" {
-		return nil, invalid("ids", "go with no other filter")
+	if in.isFiltered() || in.Domain != "" || in.ShortCode != "" || in.Order != "" || in.Limit != 0 {
+		return nil, invalid("ids", "go with no other parameter than format")
 	}
 	return slices.Clone(in.IDs), nil
 }
@@ -118,7 +122,11 @@ func (a *API) listPickedURLs(ctx context.Context, in *urlListInput) (*listOutput
 		return nil, err
 	}
 	all := PageInput{Limit: service.MaxPicked}
-	return newList(&all, found, func(l service.Link) URL { return URL(l) }, func(service.Link) string { return "" })
+	out, err := newList(&all, found, func(l service.Link) URL { return URL(l) }, func(service.Link) string { return "" })
+	if err == nil && out.Body.NextCursor != nil {
+		return nil, invalid("ids", "name links of more than 1 MiB: ask for fewer, or for a file")
+	}
+	return out, err
 }
 
 // listURLOfCode lists the link with a code, if there is one.

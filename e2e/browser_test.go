@@ -127,7 +127,7 @@ type browser struct {
 	t     *testing.T
 	ctx   context.Context
 	plain bool // it runs no scripts
-	keys  bool // whoever uses it has no mouse
+	keys  bool // it is used by the keyboard alone
 
 	mu       sync.Mutex
 	troubles []string // what the console said

@@ -15,7 +15,7 @@ const disagreement = `(() => {
 	const series = (name) => sum(document.querySelectorAll(".behind tbody tr > :nth-child(" + column(name) + ")"));
 	const title = document.querySelector("#numbers h2").textContent;
 	const people = number(title.match(/^(.*) clicks? of people/)[1]);
-	const robots = number(title.match(/([0-9,]+) robots?$/)?.[1]);
+	const robots = number(title.match(/([0-9\u202f]+) robots?$/)?.[1]);
 	const wrong = [];
 	const same = (what, a, b) => { if (a !== b) wrong.push(what + ": " + a + " and " + b); };
 	same("people of the series", series("People"), people);
@@ -39,7 +39,7 @@ func (b *browser) agrees(what string) {
 // clicksOf returns the number of a bar or a title that begins with it.
 func (b *browser) clicksOf(selector string) string {
 	b.t.Helper()
-	return b.evaluate(fmt.Sprintf(`parseInt(document.querySelector(%q).textContent.replace(/,/g, ""))`, selector))
+	return b.evaluate(fmt.Sprintf(`document.querySelector(%q).textContent.trim().match(/^[0-9\u202f]+/)[0].replace(/\D/g, "")`, selector))
 }
 
 // In every range and zone all parts of a page add up to the same, and pages agree with each
@@ -81,7 +81,7 @@ func sumsAgree(s *server, b *browser) {
 	}
 
 	const german = `#panels a[href*="country=DE"]`
-	want := b.evaluate(fmt.Sprintf(`document.querySelector(%q).closest("li").querySelector("b").textContent.replace(/,/g, "")`, german))
+	want := b.clicksOf(`#panels li:has(a[href*="country=DE"]) b`)
 	b.press(german)
 	b.waitForText("country: Germany")
 	if got := b.clicksOf("#numbers h2"); got != want {

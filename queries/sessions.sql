@@ -25,9 +25,10 @@ SELECT EXISTS (
 
 -- name: UseSession :exec
 -- UseSession also gives its key to a session of ADMIN_TOKEN that the release before began.
+-- It waits for nobody, as UseToken.
 UPDATE sessions
 SET used_at = now(), admin_key = COALESCE(admin_key, @admin_key)
-WHERE id = @id;
+WHERE id IN (SELECT s.id FROM sessions s WHERE s.id = @id FOR NO KEY UPDATE SKIP LOCKED);
 
 -- name: ListSessions :many
 -- ListSessions returns the sessions of a token; NULL stands for ADMIN_TOKEN, whose sessions

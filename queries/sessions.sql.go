@@ -197,10 +197,11 @@ func (q *Queries) SessionHolds(ctx context.Context, id int64) (bool, error) {
 const useSession = `-- name: UseSession :exec
 UPDATE sessions
 SET used_at = now(), admin_key = COALESCE(admin_key, $1)
-WHERE id = $2
+WHERE id IN (SELECT s.id FROM sessions s WHERE s.id = $2 FOR NO KEY UPDATE SKIP LOCKED)
 `
 
 // UseSession also gives its key to a session of ADMIN_TOKEN that the release before began.
+// It waits for nobody, as UseToken.
 func (q *Queries) UseSession(ctx context.Context, adminKey []byte, iD int64) error {
 	_, err := q.db.Exec(ctx, useSession, adminKey, iD)
 	return err

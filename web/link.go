@@ -112,9 +112,14 @@ func (w *Web) countLink(s *service.Snapshot, r *Request, q service.StatisticsQue
 		return nil
 	}
 	rows, err := breakDown(s, q, rollup.Dimensions()...)
-	if faults, _, ok := asFields(err); ok {
+	if faults, _, ok := asFields(err); ok { // one may be known where all are not
 		p.NoPanels = sentence(faults[""])
-		return nil
+		rows, err = breakDown(s, q, rollup.Kind)
+		if _, _, ok := asFields(err); ok {
+			return nil
+		}
+		p.Kinds = robotKinds(rows[rollup.Kind.String()])
+		return err
 	}
 	if err != nil {
 		return err

@@ -1,6 +1,7 @@
 package web
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"fmt"
@@ -244,10 +245,14 @@ func (w *Web) exportLinks(ctx context.Context, r *Request) (*Answer, error) {
 	if len(picked.IDs) > service.MaxPicked {
 		return nil, service.Invalid(service.FieldError{Field: "id", Message: fmt.Sprintf("names %d links, and a file has at most %d of a choice", len(picked.IDs), service.MaxPicked)})
 	}
-	if picked.Filter == nil && len(picked.IDs) > 0 {
+	if r.Query.Has("picked") && picked.Filter == nil {
+		if len(picked.IDs) == 0 {
+			return nil, service.Invalid(service.FieldError{Message: "Tick some links in the list first, or choose all that the filter finds"})
+		}
 		source, err := w.Service.ExportPicked(ctx, r.Actor, picked.IDs)
-		return &Answer{Status: 200, Export: &source, Format: r.Query.text("format")}, err
+		return &Answer{Status: 200, Export: &source, Format: r.Query.text("picked")}, err
 	}
+	r.Query.Set("format", cmp.Or(r.Query.text("format"), r.Query.text("picked")))
 	var faults service.Faults
 	list, err := w.filterOf(ctx, r, r.Query, &faults)
 	if err != nil {

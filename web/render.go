@@ -113,7 +113,7 @@ func (w *Web) Error(r *Request, isForm bool, status int, message string) (*Answe
 	retry := !isForm && (status >= 500 || status == http.StatusTooManyRequests)
 	p := errorPage{Status: status, Title: http.StatusText(status), Message: sentence(message), Retry: retry}
 	if r.Form.Values != nil {
-		p.Again = r.Path
+		p.Again = r.Query.href(r.Path)
 		p.Fields, p.Typed = fieldsOf(r.Form)
 	}
 	switch status {
@@ -130,7 +130,7 @@ func (w *Web) Error(r *Request, isForm bool, status int, message string) (*Answe
 }
 
 // ownFields are fields of forms that nobody fills in.
-var ownFields = []string{"key", "step", "expected", "at", "event"}
+var ownFields = []string{"key", "step", "expected", "at", "event", "do", "all", "id", "q", "state", "sort", "is_active"}
 
 // fieldsOf returns all fields of a form as it was sent, and those that somebody filled in, each
 // with all of its values.

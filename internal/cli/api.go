@@ -97,7 +97,7 @@ func (p *process) addAPI(ctx context.Context) error {
 		Registry: p.registry, Traces: p.apiTraces(), Log: p.log, Version: version, About: p.about(),
 	})
 	if err != nil {
-		return err
+		return errors.Join(err, listener.Close())
 	}
 	jobs := server.NewJobsUI()
 	p.apiAdminRoutes(server, shipper, jobs)

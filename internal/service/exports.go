@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -121,8 +122,9 @@ var linksHeader = []string{
 	"people", "last_clicked_at",
 }
 
-// ExportPicked exports the links with these ids.
+// ExportPicked exports the links with these ids, the oldest first.
 func (s *Service) ExportPicked(ctx context.Context, actor Actor, ids []int64) (Export, error) {
+	ids = slices.Compact(slices.Sorted(slices.Values(ids)))
 	links, err := s.GetLinks(ctx, actor, ids)
 	return Export{
 		Kind: string(csvimport.KindLinks), Piece: ExportPiece, Header: linksHeader,
