@@ -94,7 +94,7 @@ func TestManyLinksInTheList(t *testing.T) {
 		"?do=off":                      "Tick some links",
 		"?do=x&id=1":                   "no such action",
 		"?id=1":                        "no such action",
-		"?do=off&id=x":                 "Id must be the number of a link",
+		"?do=off&id=x":                 "The number of a link is malformed.",
 		"?do=delete&all=1&tag=none":    "There are no such links",
 		"?do=delete&all=1&q=ab":        "at least three letters",
 		"?do=delete&all=1&state=maybe": "must be on or off",

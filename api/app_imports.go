@@ -71,11 +71,11 @@ func (u *fileUpload) receiveForm(c *fiber.Ctx) (queued service.Import, err error
 		return queued, err
 	}
 	err = u.call(func(ctx context.Context) error {
-		fields, err := u.api.web.Named(ctx, u.actor, web.Values{Values: u.fields})
+		fields, err := u.named(ctx)
 		if err != nil {
 			return err
 		}
-		if err := u.readOptions(ctx, fields.Values); err != nil {
+		if err := u.readOptions(ctx, fields); err != nil {
 			return err
 		}
 		return u.api.service.CheckOwner(ctx, u.options.Owner)
@@ -95,6 +95,12 @@ func (u *fileUpload) readForm(c *fiber.Ctx) error {
 		return errUploadType
 	}
 	return nil
+}
+
+// named returns the fields with the id of the owner whom they name.
+func (u *fileUpload) named(ctx context.Context) (url.Values, error) {
+	v, err := u.api.web.Named(ctx, u.actor, web.Values{Values: u.fields})
+	return v.Values, err
 }
 
 // readField reads a part of a form that stands before its file, if the upload wants it.
@@ -193,11 +199,11 @@ func (u *fileUpload) previewForm(c *fiber.Ctx) (service.ImportPreview, error) {
 		return service.ImportPreview{}, err
 	}
 	defer leave()
-	fields, err := u.api.web.Named(c.UserContext(), u.actor, web.Values{Values: u.fields})
+	fields, err := u.named(c.UserContext())
 	if err != nil {
 		return service.ImportPreview{}, err
 	}
-	return u.api.previewSample(c.UserContext(), u.actor, fields.Values, body)
+	return u.api.previewSample(c.UserContext(), u.actor, fields, body)
 }
 
 // appSample sends one of the files to try an import with.

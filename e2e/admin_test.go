@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
@@ -80,7 +81,9 @@ func TestFilterEvents(t *testing.T) {
 	b.waitFor("all of them", `document.querySelectorAll(".events li").length === 19`) // 15 clicks, 3 links, a user
 	b.do("only what was made", chromedp.Focus(chromedp.CSS("#event_type")), chromedp.KeyEvent("m"))
 	b.waitFor("four", `document.querySelectorAll(".events li").length === 4 && location.search === "?event_type=created"`)
-	b.do("of one link", chromedp.SendKeys(chromedp.CSS("#url_id"), "2"))
+	b.do("a part of a code, which finds nothing", chromedp.SendKeys(chromedp.CSS("#url_id"), "cod"), chromedp.Sleep(500*time.Millisecond))
+	b.silent()
+	b.do("of one link", chromedp.SendKeys(chromedp.CSS("#url_id"), "e2\t"))
 	b.waitFor("one", `document.querySelectorAll(".events li").length === 1`)
 	b.do("its details", chromedp.Click(chromedp.CSS(".events summary")))
 	b.waitFor("shown", `document.querySelector(".events pre").innerText.includes('"short_code": "code2"')`)

@@ -68,7 +68,7 @@ func (w *Web) selectionOf(ctx context.Context, r *Request, v Values) (in service
 	for _, text := range v.Values["id"] {
 		id, err := strconv.ParseInt(text, 10, 64)
 		if err != nil || id < 1 {
-			f.Add("id", "must be the number of a link")
+			f.Add("id", "is malformed")
 			break
 		}
 		in.IDs = append(in.IDs, id)
@@ -111,7 +111,7 @@ func (w *Web) showBulk(ctx context.Context, r *Request, v Values, faults fieldEr
 	default:
 		p.Refused = "There is no such action."
 	}
-	status := 200
+	status, err := 200, worded(err, v)
 	if found, code, ok := asFields(err); ok {
 		status, p.Refused = code, refusal(err, found)
 	} else if err != nil {

@@ -61,6 +61,8 @@ func (w *Web) events(ctx context.Context, r *Request) (*Answer, error) {
 	if faults, status, ok := asFields(err); ok {
 		p.Errors = faults
 		return w.page(r, status, "Events", "events.html", p)
+	} else if err != nil {
+		return nil, err
 	}
 	events, err := w.Service.ListEvents(ctx, r.Actor, list, 0, eventsOnPage+1)
 	if err != nil {
@@ -96,12 +98,10 @@ func (w *Web) eventList(ctx context.Context, r *Request) (service.EventList, err
 		return t
 	}
 	list := service.EventsBetween(bound("from"), bound("to"))
-	v, err := w.Named(ctx, r.Actor, r.Query)
+	var err error
+	list.UserID, err = w.userID(ctx, r.Actor, r.Query)
 	if err := note(&faults, err); err != nil {
 		return list, err
-	}
-	if id, ok := idOf(v.text("user_id")); ok {
-		list.UserID = &id
 	}
 	list.URLID, err = w.linkID(ctx, r)
 	if err := note(&faults, err); err != nil {
@@ -219,7 +219,7 @@ func indented(details json.RawMessage) string {
 func (w *Web) exportEvents(ctx context.Context, r *Request) (*Answer, error) {
 	list, err := w.eventList(ctx, r)
 	if err != nil {
-		return nil, err
+		return nil, worded(err, r.Query)
 	}
 	source, err := w.Service.ExportEvents(ctx, r.Actor, list, 0)
 	return &Answer{Status: 200, Export: &source, Format: r.Query.text("format")}, err

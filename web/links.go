@@ -209,14 +209,11 @@ func (w *Web) findLinks(ctx context.Context, r *Request, p linksPage) (found []s
 
 // filterOf returns the list that a query asks for, and adds what is wrong with it.
 func (w *Web) filterOf(ctx context.Context, r *Request, v Values, faults *service.Faults) (service.LinkList, error) {
-	v, err := w.Named(ctx, r.Actor, v)
+	owner, err := w.userID(ctx, r.Actor, v)
 	if err := note(faults, err); err != nil {
 		return service.LinkList{}, err
 	}
-	list := service.LinkList{Tag: v.text("tag"), Domain: v.text("domain"), Search: v.text("q")}
-	if id, ok := idOf(v.text("user_id")); ok {
-		list.UserID = &id
-	}
+	list := service.LinkList{UserID: owner, Tag: v.text("tag"), Domain: v.text("domain"), Search: v.text("q")}
 	switch state := v.text("state"); state {
 	case "":
 	case "on", "off":
@@ -238,32 +235,34 @@ func (w *Web) filterOf(ctx context.Context, r *Request, v Values, faults *servic
 
 // exportLinks sends the links that are ticked, or all that a query asks for, as a file.
 func (w *Web) exportLinks(ctx context.Context, r *Request) (*Answer, error) {
+	source, err := w.linksToExport(ctx, r)
+	return &Answer{Status: 200, Export: &source, Format: cmp.Or(r.Query.text("format"), r.Query.text("picked"))}, worded(err, r.Query)
+}
+
+func (w *Web) linksToExport(ctx context.Context, r *Request) (source service.Export, err error) {
 	picked, _, err := w.selectionOf(ctx, r, r.Query)
 	if err != nil {
-		return nil, err
+		return source, err
 	}
 	if len(picked.IDs) > service.MaxPicked {
-		return nil, service.Invalid(service.FieldError{Field: "id", Message: fmt.Sprintf("names %d links, and a file has at most %d of a choice", len(picked.IDs), service.MaxPicked)})
+		return source, service.Invalid(service.FieldError{Field: "ids", Message: fmt.Sprintf("has %d links, and a file has at most %d", len(picked.IDs), service.MaxPicked)})
 	}
 	if r.Query.Has("picked") && picked.Filter == nil {
 		if len(picked.IDs) == 0 {
-			return nil, service.Invalid(service.FieldError{Message: "Tick some links in the list first, or choose all that the filter finds"})
+			return source, &service.Error{Kind: service.KindInvalid, Message: "tick some links in the list first, or choose all that the filter finds"}
 		}
-		source, err := w.Service.ExportPicked(ctx, r.Actor, picked.IDs)
-		return &Answer{Status: 200, Export: &source, Format: r.Query.text("picked")}, err
+		return w.Service.ExportPicked(ctx, r.Actor, picked.IDs)
 	}
-	r.Query.Set("format", cmp.Or(r.Query.text("format"), r.Query.text("picked")))
 	var faults service.Faults
 	list, err := w.filterOf(ctx, r, r.Query, &faults)
 	if err != nil {
-		return nil, err
+		return source, err
 	}
 	list.Oldest = true // as a file that an import reads begins
 	if err := faults.Err(); err != nil {
-		return nil, err
+		return source, err
 	}
-	source, err := w.Service.ExportLinks(ctx, r.Actor, list, 0)
-	return &Answer{Status: 200, Export: &source, Format: r.Query.text("format")}, err
+	return w.Service.ExportLinks(ctx, r.Actor, list, 0)
 }
 
 // makeCursor returns the text for a place in a list that is sorted so.

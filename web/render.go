@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/signpost/signpost/internal/service"
 	"github.com/signpost/signpost/internal/zone"
@@ -20,9 +21,9 @@ import (
 // file is a page.
 func loadPages(a assets) map[string]*template.Template {
 	shared := template.Must(template.New("").Funcs(template.FuncMap{
-		"asset": a.path, "bar": bar, "change": change, "cure": cure, "encodingName": encodingName, "fault": faultOf, "field": field,
+		"asset": a.path, "bar": bar, "change": change, "chosen": chosen, "cure": cure, "encodingName": encodingName, "fault": faultOf, "field": field,
 		"kindName": kindName, "kindNames": func() string { return kindNames }, "list": list, "number": number, "numbered": numbered,
-		"plural": plural, "size": size, "tone": tone,
+		"plural": plural, "size": size, "subject": subject, "tone": tone,
 	}).ParseFS(files, "templates/layout.html", "templates/parts.html"))
 	names, err := fs.Glob(files, "templates/*.html")
 	if err != nil {
@@ -222,5 +223,6 @@ func sentence(message string) string {
 	if message == "" {
 		return ""
 	}
-	return strings.ToUpper(message[:1]) + message[1:] + "."
+	_, first := utf8.DecodeRuneInString(message)
+	return strings.ToUpper(message[:first]) + message[first:] + "."
 }

@@ -95,6 +95,31 @@ func asFields(err error) (fieldErrors, int, bool) {
 	return found, status, true
 }
 
+// subject returns how a sentence about a field begins.
+func subject(name, value string) string {
+	switch name {
+	case "q":
+		return "The text"
+	case "user_id", "url_id":
+		return "“" + value + "”"
+	case "id":
+		return "The number of a link"
+	case "ids":
+		return "This choice"
+	}
+	return strings.ReplaceAll(name, "_", " ")
+}
+
+// worded returns an error about one field in words for people.
+func worded(err error, v Values) error {
+	e := service.Classify(err)
+	if err == nil || e == nil || e.Kind != service.KindInvalid || len(e.Fields) != 1 {
+		return err
+	}
+	f := e.Fields[0]
+	return &service.Error{Kind: e.Kind, Message: subject(f.Field, v.text(f.Field)) + " " + f.Message, Fields: e.Fields, Hint: e.Hint}
+}
+
 func asErrors(faults service.Faults) fieldErrors {
 	found := fieldErrors{}
 	for _, f := range faults {

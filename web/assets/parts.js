@@ -101,11 +101,14 @@ const address = (form) => {
   return query.size ? `${form.action}?${query}` : form.action;
 };
 
-// A search is shown while one types. The first letter makes an entry in the history, and
-// the others change it.
+// A search is shown while one types, but not by a part of a name, which nobody has. The
+// first letter makes an entry in the history, and the others change it.
 let typing;
 let typed = false;
-document.addEventListener('input', (event) => {
+document.addEventListener('input', (event) => { if (!event.target.matches('[data-whole]')) search(event); });
+document.addEventListener('change', (event) => { if (event.target.matches('[data-whole]')) search(event); });
+
+function search(event) {
   const form = event.target.closest('form[data-into]');
   if (!form) return;
   clearTimeout(typing);
@@ -114,7 +117,7 @@ document.addEventListener('input', (event) => {
     show(address(form), [form.dataset.into], typed ? 'replaceState' : 'pushState');
     typed = true;
   }, 200);
-});
+}
 
 document.addEventListener('submit', (event) => {
   const form = event.target;
