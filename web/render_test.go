@@ -44,5 +44,5 @@ func TestErrorPageSendsAFormAgain(t *testing.T) {
 	assert.Contains(t, body, `<form method="post" action="/app/links/1/edit">`)
 	assert.Equal(t, 8, strings.Count(body, `<input type="hidden"`))
 	assert.Contains(t, body, `<input type="hidden" name="key" value="K">`)
-	assert.Contains(t, body, `<dl class="sent"><dt>id</dt><dd><pre>3`+"\n"+`4</pre></dd><dt>title</dt><dd><pre>new</pre></dd></dl>`)
+	assert.Contains(t, body, `<dl class="sent"><dt>title</dt><dd><pre>new</pre></dd></dl>`, "nobody typed the others")
 }
