@@ -125,11 +125,6 @@ func (b *bench) prepare(ctx context.Context) (err error) {
 	if b.db, err = pgxpool.New(ctx, b.url); err != nil {
 		return err
 	}
-	// As in deploy/kubernetes: with less, a checkpoint ends every dozen seconds, and the log is
-	// mostly images of pages that were touched for the first time since.
-	if err := b.sql(ctx, "ALTER SYSTEM SET max_wal_size = '8GB'; SELECT pg_reload_conf()"); err != nil {
-		return err
-	}
 	if err := b.sql(ctx, addUser); err != nil {
 		return err
 	}
