@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"fmt"
-	"strings"
 	"testing"
 	"time"
 
@@ -53,7 +52,8 @@ func (b *browser) enter(selector, text string) {
 	b.write(text)
 }
 
-// choose chooses a value of a list. By keys, its words are typed.
+// choose chooses a value of a list. By keys, as many letters of it are typed as no other has:
+// the page may show a new list after each.
 func (b *browser) choose(selector, value string) {
 	b.t.Helper()
 	option := fmt.Sprintf("document.querySelector(%q)", fmt.Sprintf("%s option[value=%q]", selector, value))
@@ -64,7 +64,11 @@ func (b *browser) choose(selector, value string) {
 		return
 	}
 	b.goTo(selector)
-	word, _, _ := strings.Cut(b.evaluate(option+".textContent"), " ") // a space opens the list
+	word := b.evaluate(fmt.Sprintf(`((own, all) => {
+		let n = 1;
+		while (n < own.length && all.some((other) => other !== own && other.startsWith(own.slice(0, n)))) n++;
+		return own.slice(0, n);
+	})(%s.text, [...document.querySelectorAll("%s option")].map((option) => option.text))`, option, selector))
 	b.do("type "+word, chromedp.KeyEvent(word))
 	b.waitFor("the value", fmt.Sprintf("document.querySelector(%q).value === %q", selector, value))
 }
