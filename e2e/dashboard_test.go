@@ -58,6 +58,7 @@ func makeALinkAndSeeAClickArrive(s *server, b *browser) {
 
 	b.do("mark the page", chromedp.SetAttributeValue(chromedp.CSS("body"), "data-same", "yes"))
 	b.press("#first a") // which opens another tab
+	b.comeBack()
 	b.waitFor("the click", `document.querySelectorAll(".feed li").length === 1`)
 	b.waitFor("the count", `document.querySelector("#numbers h2").innerText.startsWith("1 click of people")`)
 	if b.evaluate("document.body.dataset.same") != "yes" {

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/cdproto/page"
 	"github.com/chromedp/chromedp"
@@ -129,6 +130,16 @@ func (b *browser) tabTo(selector string) {
 func (b *browser) write(text string) {
 	b.t.Helper()
 	b.do("write "+text, chromedp.KeyEvent("a", chromedp.KeyModifiers(2)), chromedp.KeyEvent(text))
+}
+
+// comeBack comes back to a tab from another one that has opened before it: a tab that nobody
+// sees shows no clicks.
+func (b *browser) comeBack() {
+	b.t.Helper()
+	b.waitFor("another tab is seen", `document.visibilityState === "hidden"`)
+	_, err := chromedp.Call(b.ctx, page.BringToFront, cdp.Empty{})
+	must(b.t, err)
+	b.waitFor("it is seen again", `document.visibilityState === "visible"`)
 }
 
 // slow sets how many bytes a second can be sent, so that somebody can do something
