@@ -118,7 +118,7 @@ func TestImportIsSequential(t *testing.T) {
 			s.start(map[string]int{jobs.QueueImports: 3})
 			for seed := range uint64(modelSeeds) {
 				r := rand.New(rand.NewPCG(seed, 11)) //nolint:gosec // a test that can be repeated
-				s.exec("TRUNCATE users, urls, events, rollups, rollup_digests, imports RESTART IDENTITY CASCADE")
+				s.empty("users, urls, events, rollups, rollup_digests, imports RESTART IDENTITY CASCADE")
 				s.exec(ann)
 				s.exec("INSERT INTO urls (id, user_id, short_code, original_url) VALUES (1, 1, 'b1', 'https://example.com/')")
 				rows, taken := test.random(r, 1+r.IntN(60)), map[string]bool{}

@@ -191,7 +191,7 @@ func TestImportIsThatOfFileOrder(t *testing.T) {
 	s.start(map[string]int{jobs.QueueImports: 3})
 	for seed := range uint64(importSeeds) {
 		r := rand.New(rand.NewPCG(seed, 7)) //nolint:gosec // a test that can be repeated
-		s.exec("TRUNCATE users, imports RESTART IDENTITY CASCADE")
+		s.empty("users, imports RESTART IDENTITY CASCADE")
 		s.exec("INSERT INTO users (id, username, email) VALUES (3, 'eVe', 'mail3@example.com')")
 		file, rows := randomUsers(r, 1+r.IntN(60))
 		taken := map[string]bool{"id 3": true, "name eve": true, "email mail3@example.com": true}
@@ -353,7 +353,7 @@ func TestImportsAtOnce(t *testing.T) {
 	file, rows := randomUsers(r, 400)
 	want := modelImport(rows, map[string]bool{})
 	for _, row := range []struct{ a, b int }{{0, 0}, {20, 20}, {20, 33}} {
-		s.exec("TRUNCATE users, imports RESTART IDENTITY CASCADE")
+		s.empty("users, imports RESTART IDENTITY CASCADE")
 		first := s.receive(csvimport.KindUsers, file, csvimport.SplitOptions{ChunkRows: row.a})
 		second := s.receive(csvimport.KindUsers, file, csvimport.SplitOptions{ChunkRows: row.b})
 		s.queueImport(first)

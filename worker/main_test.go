@@ -167,6 +167,22 @@ func (s *site) eventually(what string, ok func() bool) {
 	}
 }
 
+// empty empties tables while the worker goes on. It locks them in another order than the
+// worker does, so that one of the two may have to give way and try again.
+func (s *site) empty(tables string) {
+	s.Helper()
+	s.eventually("the tables are empty", func() bool {
+		_, err := s.pool.Exec(s.ctx, "TRUNCATE "+tables)
+		if postgres.Retryable(err) {
+			return false
+		}
+		if err != nil {
+			s.Fatalf("TRUNCATE %s: %v", tables, err)
+		}
+		return true
+	})
+}
+
 func (s *site) exec(sql string, args ...any) {
 	s.Helper()
 	if _, err := s.pool.Exec(s.ctx, sql, args...); err != nil {

@@ -29,7 +29,7 @@ func TestUpdateOfLinks(t *testing.T) {
 					forward_query, imported_clicks, created_at, updated_at)
 				SELECT n, 1, 'c' || n, 'https://example.com/' || n, 'old', '{a,b}', false, '2030-01-01Z', 308, true, 7, '2020-01-01Z', '2020-01-01Z'
 				FROM generate_series(1, 3) n`)
-			s.exec("TRUNCATE link_changes")
+			s.empty("link_changes")
 			version := s.int("SELECT max(version) FROM urls")
 			s.start(nil)
 			id := s.uploadAs(csvimport.KindLinks, `id,short_code,user_id,original_url,title,tags,is_active,expires_at,redirect_status,forward_query,imported_clicks,created_at,updated_at
@@ -148,7 +148,7 @@ func TestDryRunOfEvents(t *testing.T) {
 	s.shuffle()
 	s.start(map[string]int{jobs.QueueImports: 3})
 	for seed := range uint64(modelSeeds) {
-		s.exec("TRUNCATE events, rollups, rollup_digests")
+		s.empty("events, rollups, rollup_digests")
 		r := rand.New(rand.NewPCG(seed, 29)) //nolint:gosec // a test that can be repeated
 		var file strings.Builder
 		file.WriteString("id,url_id,user_id,event_type,timestamp\n")
