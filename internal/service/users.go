@@ -68,8 +68,8 @@ func (s *Service) SearchUsers(ctx context.Context, actor Actor, search string, p
 	if err != nil || next == 0 {
 		return users, 0, err
 	}
-	if found, ok, err := s.findUsers(ctx, search, p); ok || err != nil {
-		return found, 0, err
+	if found, next, ok, err := s.findUsers(ctx, search, p); ok || err != nil {
+		return found, next, err
 	}
 	users, next, err = s.walkUsers(ctx, search, p, s.Reach.Long)
 	if next != 0 && p.Offset > 0 {
@@ -108,8 +108,9 @@ func (s *Service) walkUsers(ctx context.Context, search string, p Page, reach in
 }
 
 // findUsers reads a page by the index, which has to read all users with the text. It
-// returns false if they are too many or take too long.
-func (s *Service) findUsers(ctx context.Context, search string, p Page) (users []User, ok bool, err error) {
+// returns false if they are too many or take too long. If some of the page were
+// deleted meanwhile, next says where the list goes on.
+func (s *Service) findUsers(ctx context.Context, search string, p Page) (users []User, next int64, ok bool, err error) {
 	var found queries.FindUsersRow
 	err = postgres.InTx(ctx, s.Pool, func(tx pgx.Tx) error {
 		q := queries.New(queries.Planned{DBTX: tx})
@@ -123,13 +124,16 @@ func (s *Service) findUsers(ctx context.Context, search string, p Page) (users [
 		return err
 	})
 	if ctx.Err() == nil && postgres.StatementTimeout(err) || found.Found > int64(s.Reach.Matches) {
-		return nil, false, nil
+		return nil, 0, false, nil
 	}
 	if err != nil {
-		return nil, false, err
+		return nil, 0, false, err
 	}
 	rows, err := s.lists().GetUsers(ctx, found.Ids)
-	return views(rows, func(r queries.GetUsersRow) User { return viewUser(r.ID, r.Username, r.Email, r.CreatedAt) }), err == nil, err
+	if err == nil && len(rows) < len(found.Ids) {
+		next = found.Ids[len(found.Ids)-1]
+	}
+	return views(rows, func(r queries.GetUsersRow) User { return viewUser(r.ID, r.Username, r.Email, r.CreatedAt) }), next, err == nil, err
 }
 
 // nextUsers returns the next users of a list that is read to its end, up to the limit;
