@@ -176,7 +176,7 @@ func New(o Options) (*API, error) {
 		defer cancel()
 		leave, err := a.bulkheads.exports.enter(ctx)
 		if errors.Is(err, errBusy) {
-			err = service.Unavailable(errBusy.Message) // which the service can tell from a fault
+			err = errors.Join(errBusy, service.Unavailable(errBusy.Message)) // the service can tell it from a fault
 		}
 		return leave, err
 	}

@@ -292,26 +292,30 @@ type formError struct {
 // Unwrap returns the error without the form.
 func (e *formError) Unwrap() error { return e.error }
 
-// maxAgain is the largest form that is given back.
-const maxAgain = 64 << 10
+// These bound a form that is given back, in bytes and fields: a field of a letter becomes
+// forty.
+const (
+	maxAgain       = 64 << 10
+	maxAgainFields = 200
+)
 
 // sentForm returns the fields of a form that was not carried out. If the database is away,
-// nobody knows who has sent it: it may be large only if its session was valid lately.
+// nobody knows who has sent it: its session must have been valid lately.
 func (a *API) sentForm(c *fiber.Ctx) (form web.Values, ok bool) {
 	request := &c.Context().Request
 	length := request.Header.ContentLength()
-	if length < 0 || length > maxAgain {
+	if length < 0 || length > maxAgain || !a.Tokens.wasSession(c.Cookies(a.sessionCookie())) {
 		return form, false
 	}
 	if request.IsBodyStream() { // it is not read yet
-		if length > heldLeast && !a.Tokens.wasSession(c.Cookies(a.sessionCookie())) {
-			return form, false
-		}
 		give, err := a.bufferBody(c, checkForm)
 		if err != nil {
 			return form, false
 		}
 		defer give()
+	}
+	if bytes.Count(request.Body(), []byte("&")) >= maxAgainFields {
+		return form, false
 	}
 	return web.ParseValues(string(request.Body()))
 }
@@ -421,6 +425,9 @@ func (a *API) failPage(c *fiber.Ctx, err error) error {
 		c.Set(name, values[0])
 	}
 	writeAnswer(c, page)
+	if lost != nil && a.hold(c) != nil {
+		return a.failPage(c, lost.error) // without the form
+	}
 	return nil
 }
 

@@ -51,8 +51,8 @@ func TestNamesOfUsers(t *testing.T) {
 		assert.Equal(t, 400, a.status, path)
 		assert.Contains(t, a.text(), "“zed” is nobody's name.", path)
 	}
-	assert.Contains(t, w.get("/app/links/export?format=csv"+strings.Repeat("&id=1", service.MaxPicked+1)).text(), "This choice has 101 links, and a file has at most 100.")
-	assert.Contains(t, w.get("/app/links/export?format=csv&id=x").text(), "The number of a link is malformed.")
+	assert.Contains(t, w.get("/app/links/export?picked=csv&format=csv"+strings.Repeat("&id=1", service.MaxPicked+1)).text(), "This choice has 101 links, and a file has at most 100.")
+	assert.Contains(t, w.get("/app/links/export?picked=csv&format=csv&id=x").text(), "The number of a link is malformed.")
 	// A filter counts whatever the query says that its field was shown with.
 	for _, name := range []string{"ann", fmt.Sprint(ann)} {
 		query := "user_id=" + name + "&shown_user_id=" + name

@@ -168,7 +168,7 @@ func TestLinksOfIDs(t *testing.T) {
 			assert.NotEmpty(t, a.fields()["ids"], "%s%s: %s", more, format, a.raw)
 		}
 	}
-	for _, wrong := range []string{"1,x", ""} {
+	for _, wrong := range []string{"1,x", "", "1,1", "1&ids=2"} {
 		assert.NotEmpty(t, b.want(400, RoleReader, "GET", "/urls?ids="+wrong, nil).fields()["ids"])
 		assert.NotEmpty(t, b.want(400, RoleReader, "GET", "/urls?format=csv&ids="+wrong, nil).fields()["ids"])
 	}

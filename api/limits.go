@@ -218,20 +218,27 @@ var (
 
 // holdAnswer counts an answer until it is sent or its connection is gone, however long
 // the client takes. Only a GET can be refused: after a write it is too late for that,
-// and the answers of writes are small.
+// and the answers of writes that were carried out are small.
 func (a *API) holdAnswer(c *fiber.Ctx) error {
+	if c.Method() == fiber.MethodGet {
+		return a.hold(c)
+	}
+	r := &c.Context().Response
+	if !r.IsBodyStream() && len(r.Body()) > heldLeast {
+		r.SetBodyRaw(r.SwapBody(nil)) // see hold
+	}
+	return nil
+}
+
+// hold is holdAnswer for an answer that can be refused.
+func (a *API) hold(c *fiber.Ctx) error {
 	r := &c.Context().Response
 	if r.IsBodyStream() || len(r.Body()) <= heldLeast {
 		return nil
 	}
 	// The buffer is taken out of the response, or fasthttp would keep it with the
 	// connection, even while that is idle.
-	body := r.Body()
-	r.SwapBody(nil)
-	if c.Method() != fiber.MethodGet {
-		r.SetBodyRaw(body)
-		return nil
-	}
+	body := r.SwapBody(nil)
 	give, err := a.held.take(actorOf(c), int64(len(body)))
 	if err != nil {
 		return err

@@ -210,7 +210,9 @@ func TestFormsOutliveAnOutage(t *testing.T) {
 	const ofTag = "/app/tags/edit?tag=a%26b"
 	assert.Equal(t, "sale", hiddenOf(w.post(ofTag, url.Values{"name": {"sale"}}).raw, ofTag).Get("name"), "its address says what it is about")
 	stranger := &browser{b: b, cookie: "__Host-signpost=AAAAAAAAAAAAAAAAAAAAAAAAAA", header: w.header}
-	assert.NotContains(t, string(stranger.post(path, form).raw), again, "it is too large for somebody who may have no session")
+	assert.NotContains(t, string(stranger.post(path, form).raw), again, "nothing is given back to somebody who may have no session")
+	assert.NotContains(t, string(stranger.post("/app/links/1/delete", nil).raw), again, "nor is anything else")
+	assert.NotContains(t, string(w.post(path, url.Values{"a": make([]string, maxAgainFields+1)}).raw), again, "it has too many fields")
 	secret := b.tokens[RoleEditor]
 	a = b.browser().post("/app/sign-in", url.Values{"token": {secret}})
 	assert.Equal(t, 503, a.status)

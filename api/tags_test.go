@@ -230,6 +230,12 @@ func TestMoveOfATagSeesTheLastLink(t *testing.T) {
 	require.NoError(t, <-moved)
 	assert.Equal(t, []string{"offer 1"}, tagsOf(b.want(200, RoleReader, "GET", "/tags", nil)))
 
+	// More changes than are added up at once are added up all the same, also of one tag.
+	b.exec(`INSERT INTO tag_changes (name, links) SELECT 'many', 1 FROM generate_series(1, 60000)`)
+	require.NoError(t, b.api.service.MoveTags(t.Context()))
+	b.wantCount(0, "SELECT count(*) FROM tag_changes")
+	b.wantCount(60000, "SELECT links FROM tags WHERE name = 'many'")
+
 	// A number that is wrong, for example after a TRUNCATE, does not make it endless.
 	b.exec(`INSERT INTO tags (name, links) VALUES ('gone', 3)`)
 	b.want(200, RoleEditor, "PATCH", "/tags/gone", object{"name": "lost"})

@@ -19,18 +19,22 @@ type urlListInput struct {
 	Domain   string      `query:"domain" doc:"Only links of the domain with this host."`
 	// ShortCode serves clients that know a short link, and not its id.
 	ShortCode string  `query:"short_code" example:"spring" doc:"Only the link with this code, on the domain that domain names, or on the main one. It goes with no other filter."`
-	IDs       []int64 `query:"ids" maxItems:"100" example:"[3,7]" doc:"Only the links with these ids, separated by commas, in their order. They go with no other parameter than format; a file has them oldest first."`
+	IDs       []int64 `query:"ids" maxItems:"100" uniqueItems:"true" example:"[3,7]" doc:"Only the links with these ids, separated by commas, in their order. They go with no other parameter than format; a file has them oldest first."`
 	Sort      string  `query:"sort" enum:"clicks,-clicks,people,-people,last_clicked_at,-last_clicked_at" doc:"Sorted by one of the link's numbers instead, with - the largest first, and links without clicks as if they had the smallest. Where a link stands may lag behind its clicks by a minute or two, and order_as_of says so; the numbers shown do not. Such a list is walked by cursor."`
 	Search    string  `query:"search" doc:"Only links with this text in their title or target, whatever the case; three letters or digits in a row at least."`
 }
 
 // Resolve implements huma.Resolver.
 func (in *urlListInput) Resolve(h huma.Context) []error {
-	var empty []error
-	if u := h.URL(); len(in.IDs) == 0 && u.Query().Has("ids") {
-		empty = []error{&huma.ErrorDetail{Location: "query.ids", Message: "must name a link"}}
+	var faults []error
+	u := h.URL()
+	switch given := u.Query()["ids"]; {
+	case len(given) > 1:
+		faults = []error{&huma.ErrorDetail{Location: "query.ids", Message: "must be given once, with commas between the ids"}}
+	case len(given) == 1 && len(in.IDs) == 0:
+		faults = []error{&huma.ErrorDetail{Location: "query.ids", Message: "must name a link"}}
 	}
-	return slices.Concat(empty, in.ExportInput.Resolve(h),
+	return slices.Concat(faults, in.ExportInput.Resolve(h),
 		checkText("tag", in.Tag, links.MaxTag), checkText("domain", in.Domain, links.MaxHost), checkSearch(in.Search),
 		checkText("short_code", in.ShortCode, links.MaxCode))
 }

@@ -129,6 +129,7 @@ func TestSearchesOfUsersAreComplete(t *testing.T) {
 		}
 	}
 	b.api.service.Reach = usual
+	assert.Empty(t, b.want(200, RoleReader, "GET", "/users?search=found%0Afound", nil).rows(), "no text has a line end")
 	assert.Contains(t, b.want(400, RoleReader, "GET", "/users?search=found&page=102&per_page=100", nil).fields()["page"], "follow next_cursor")
 }
 

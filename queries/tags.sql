@@ -112,16 +112,18 @@ INSERT INTO tags (name, color)
 SELECT o.target, o.color FROM old o WHERE o.target <> '' AND o.color <> ''
 ON CONFLICT (name) DO UPDATE SET color = CASE WHEN tags.color = '' THEN EXCLUDED.color ELSE tags.color END;
 
--- name: AddUpTags :execrows
--- AddUpTags adds up to row_limit changes to the numbers of tags.
+-- name: AddUpTags :one
+-- AddUpTags adds up to row_limit changes to the numbers of tags. It returns how many.
 WITH taken AS (
     DELETE FROM tag_changes
     WHERE id IN (SELECT id FROM tag_changes ORDER BY id LIMIT @row_limit FOR UPDATE SKIP LOCKED)
     RETURNING name, links
+), added AS (
+    INSERT INTO tags (name, links)
+    SELECT name, sum(links) FROM taken GROUP BY name ORDER BY name
+    ON CONFLICT (name) DO UPDATE SET links = tags.links + EXCLUDED.links
 )
-INSERT INTO tags (name, links)
-SELECT name, sum(links) FROM taken GROUP BY name ORDER BY name
-ON CONFLICT (name) DO UPDATE SET links = tags.links + EXCLUDED.links;
+SELECT count(*) FROM taken;
 
 -- name: DropEmptyTags :exec
 DELETE FROM tags WHERE links = 0 AND color = '';

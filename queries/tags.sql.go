@@ -10,24 +10,25 @@ import (
 	"encoding/json"
 )
 
-const addUpTags = `-- name: AddUpTags :execrows
+const addUpTags = `-- name: AddUpTags :one
 WITH taken AS (
     DELETE FROM tag_changes
     WHERE id IN (SELECT id FROM tag_changes ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED)
     RETURNING name, links
+), added AS (
+    INSERT INTO tags (name, links)
+    SELECT name, sum(links) FROM taken GROUP BY name ORDER BY name
+    ON CONFLICT (name) DO UPDATE SET links = tags.links + EXCLUDED.links
 )
-INSERT INTO tags (name, links)
-SELECT name, sum(links) FROM taken GROUP BY name ORDER BY name
-ON CONFLICT (name) DO UPDATE SET links = tags.links + EXCLUDED.links
+SELECT count(*) FROM taken
 `
 
-// AddUpTags adds up to row_limit changes to the numbers of tags.
+// AddUpTags adds up to row_limit changes to the numbers of tags. It returns how many.
 func (q *Queries) AddUpTags(ctx context.Context, rowLimit int32) (int64, error) {
-	result, err := q.db.Exec(ctx, addUpTags, rowLimit)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected(), nil
+	row := q.db.QueryRow(ctx, addUpTags, rowLimit)
+	var count int64
+	err := row.Scan(&count)
+	return count, err
 }
 
 const advanceTagMove = `-- name: AdvanceTagMove :exec

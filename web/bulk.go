@@ -63,6 +63,11 @@ func (w *Web) selectionOf(ctx context.Context, r *Request, v Values) (in service
 			return in, kept, err
 		}
 		in.Filter = &list
+		for i := range kept {
+			if kept[i].Name == "user_id" && list.UserID != nil { // whose name may become somebody else's
+				kept[i].Value = strconv.FormatInt(*list.UserID, 10)
+			}
+		}
 		return in, kept, f.Err()
 	}
 	for _, text := range v.Values["id"] {

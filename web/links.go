@@ -240,16 +240,15 @@ func (w *Web) exportLinks(ctx context.Context, r *Request) (*Answer, error) {
 }
 
 func (w *Web) linksToExport(ctx context.Context, r *Request) (source service.Export, err error) {
-	picked, _, err := w.selectionOf(ctx, r, r.Query)
-	if err != nil {
-		return source, err
-	}
-	if len(picked.IDs) > service.MaxPicked {
-		return source, service.Invalid(service.FieldError{Field: "ids", Message: fmt.Sprintf("has %d links, and a file has at most %d", len(picked.IDs), service.MaxPicked)})
-	}
-	if r.Query.Has("picked") && picked.Filter == nil {
-		if len(picked.IDs) == 0 {
+	if r.Query.Has("picked") && r.Query.Get("all") == "" {
+		picked, _, err := w.selectionOf(ctx, r, r.Query)
+		switch {
+		case err != nil:
+			return source, err
+		case len(picked.IDs) == 0:
 			return source, &service.Error{Kind: service.KindInvalid, Message: "tick some links in the list first, or choose all that the filter finds"}
+		case len(picked.IDs) > service.MaxPicked:
+			return source, service.Invalid(service.FieldError{Field: "ids", Message: fmt.Sprintf("has %d links, and a file has at most %d", len(picked.IDs), service.MaxPicked)})
 		}
 		return w.Service.ExportPicked(ctx, r.Actor, picked.IDs)
 	}

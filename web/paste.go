@@ -48,13 +48,7 @@ func (w *Web) makePasted(ctx context.Context, r *Request) (*Answer, error) {
 	p := pastePage{
 		Lines: r.Form.Get("lines"), Tags: r.Form.Get("tags"), Owner: r.Form.text("user_id"), Domain: r.Form.text("domain"), Errors: fieldErrors{},
 	}
-	v, err := w.Named(ctx, r.Actor, r.Form)
-	if faults, _, ok := asFields(err); ok {
-		p.Errors = faults
-	} else if err != nil {
-		return nil, err
-	}
-	lines, fields := readLines(v)
+	lines, _ := readLines(r.Form)
 	switch {
 	case len(lines) == 0:
 		p.Errors["lines"] = "has no address yet"
@@ -70,6 +64,11 @@ func (w *Web) makePasted(ctx context.Context, r *Request) (*Answer, error) {
 		key = nil
 	}
 	out, err := once(ctx, w, key, func() (service.NewLinks, error) {
+		v, err := w.Named(ctx, r.Actor, r.Form)
+		if err != nil {
+			return service.NewLinks{}, err
+		}
+		_, fields := readLines(v)
 		return w.Service.CreateLinks(ctx, r.Actor, fields, !making, key)
 	})
 	if faults, status, ok := asFields(err); ok {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -60,6 +61,9 @@ func (s *Service) SearchUsers(ctx context.Context, actor Actor, search string, p
 	}
 	if err := actor.Require(ReadsUsers); err != nil {
 		return nil, 0, err
+	}
+	if strings.Contains(search, "\n") {
+		return nil, 0, nil // no name or address has one; the index has it between them
 	}
 	if p.Offset > maxSifted {
 		return nil, 0, ErrTooDeep
