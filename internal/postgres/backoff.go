@@ -50,7 +50,7 @@ func (b *backoff) enter(_ context.Context, _ *pgx.ConnConfig) error {
 	if b.trying > 0 || now.Before(b.notBefore) {
 		return fmt.Errorf("not tried again yet: %w", b.err)
 	}
-	b.notBefore = now.Add(minRetry) // holds back others until this attempt is under way
+	b.notBefore = now.Add(maxRetry) // holds back others until this attempt is under way
 	return nil
 }
 
@@ -59,6 +59,7 @@ func (b *backoff) TraceConnectStart(ctx context.Context, _ pgx.TraceConnectStart
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.trying++
+	b.notBefore = time.Now().Add(minRetry)
 	return ctx
 }
 

@@ -48,8 +48,11 @@ func (d *door) let(conn net.Conn) {
 	defer conn.Close() //nolint:errcheck // a test's
 	switch d.state.Load() {
 	case stuck:
-		d.most.Store(max(d.most.Load(), d.waiting.Add(1)))
+		d.waiting.Add(1)
 		defer d.waiting.Add(-1)
+		// By then it is known of those before it whether they have gone.
+		count := time.AfterFunc(200*time.Millisecond, func() { d.most.Store(max(d.most.Load(), d.waiting.Load())) })
+		defer count.Stop()
 		_, _ = io.Copy(io.Discard, conn) // until the client gives up
 	case open:
 		server, err := net.Dial("unix", d.server) //nolint:noctx // a test's
