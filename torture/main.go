@@ -158,7 +158,7 @@ func (h *harness) watch(ctx context.Context, p *proc) {
 
 // follow follows a random link on one of the replicas.
 func (h *harness) follow(n int) {
-	h.clicks.Follow(h.apis[n%2].Addr, "/r/"+h.codes[rand.IntN(len(h.codes))], 0)
+	h.clicks.Follow(h.apis[n%2].Addr, "/r/"+h.codes[rand.IntN(len(h.codes))], func() int { return 0 })
 }
 
 // harness is the system under torture and the account of it.

@@ -67,7 +67,7 @@ func TestPromises(t *testing.T) {
 			for _, got := range test.failed {
 				p.fail("cached link", got)
 			}
-			broken := p.faults(test.tally)
+			broken := l.report(map[int]drive.Tally{0: test.tally})
 			if test.want == "" && len(broken) > 0 {
 				t.Errorf("it is blamed for %q", broken)
 			}
@@ -78,5 +78,21 @@ func TestPromises(t *testing.T) {
 				t.Error("the table does not show the failures")
 			}
 		})
+	}
+}
+
+// A replica may report the drop of a click in a later phase than that of its answer, but
+// it has to report it.
+func TestDropsOfTheRun(t *testing.T) {
+	t.Parallel()
+	for missing, want := range []int{0, 0, 1} {
+		var l load
+		l.begin(phase{name: "the answer", drops: true})
+		l.begin(phase{name: "the report", drops: true}).dropped = 1
+		tally := drive.Tally{Attempted: 10, Answered: 10, Counted: 10 - missing, Missing: missing}
+		broken := l.report(map[int]drive.Tally{0: tally, 1: {Attempted: 1, Answered: 1, Counted: 1}})
+		if len(broken) != want {
+			t.Errorf("with %d missing clicks, it is blamed for %q", missing, broken)
+		}
 	}
 }

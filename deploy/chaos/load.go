@@ -95,7 +95,7 @@ func (l *load) warm(ctx context.Context) error {
 			return err
 		}
 		for _, code := range l.hot {
-			if status := l.click(ip+":8080", code, l.current()).Status; status != "302" {
+			if status := l.click(ip+":8080", code).Status; status != "302" {
 				return fmt.Errorf("a new link answered %s", status)
 			}
 		}
@@ -143,7 +143,7 @@ func (l *load) run(ctx context.Context) {
 	defer wg.Wait()
 	wg.Go(func() {
 		drive.Every(ctx, hotRate, func(i int) {
-			if got := l.click(l.sys.lb, l.hot[i%len(l.hot)], l.current()); got.Status != "302" {
+			if got := l.click(l.sys.lb, l.hot[i%len(l.hot)]); got.Status != "302" {
 				l.failed("cached link", got)
 			}
 		})
@@ -169,8 +169,8 @@ func (l *load) failed(what string, got drive.Answer) {
 }
 
 // click follows a link.
-func (l *load) click(addr, code string, phase int) drive.Answer {
-	return l.clicks.Follow(addr, "/"+code, phase)
+func (l *load) click(addr, code string) drive.Answer {
+	return l.clicks.Follow(addr, "/"+code, l.current)
 }
 
 // newLink follows a link that no cache knows. It must lead somewhere or be
@@ -181,7 +181,7 @@ func (l *load) newLink() bool {
 	code := fmt.Sprintf("cold%s%d", l.clicks.Run, l.coldUsed)
 	now := len(l.phases) - 1
 	l.mu.Unlock()
-	got := l.click(l.sys.lb, code, now)
+	got := l.click(l.sys.lb, code)
 	refused := got.Status == "503" && got.Again
 	l.note(now, func(p *phase) {
 		p.uncached++
@@ -208,7 +208,7 @@ func (l *load) newLinks(context.Context) bool {
 
 // redirects reports whether a cached link is served.
 func (l *load) redirects(context.Context) bool {
-	return l.click(l.sys.lb, l.hot[0], l.current()).Status == "302"
+	return l.click(l.sys.lb, l.hot[0]).Status == "302"
 }
 
 // keepsClicks reports whether every replica keeps clicks and drops none.

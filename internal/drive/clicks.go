@@ -28,7 +28,7 @@ type Clicks struct {
 }
 
 type attempt struct {
-	phase    int
+	phase    int // in which it ended
 	answered bool
 }
 
@@ -44,14 +44,15 @@ var agents = []struct {
 	{"curl/8.14.1", true},
 }
 
-// Follow follows a link. The attempt belongs to a phase of the run.
-func (c *Clicks) Follow(addr, path string, phase int) Answer {
+// Follow follows a link. The attempt belongs to the phase of the run that phase returns
+// when the answer is there: what happens to a click happens before that.
+func (c *Clicks) Follow(addr, path string, phase func() int) Answer {
 	c.mu.Lock()
 	marker := len(c.attempts)
-	c.attempts = append(c.attempts, attempt{phase: phase})
+	c.attempts = append(c.attempts, attempt{})
 	c.mu.Unlock()
 	a := Ask(http.MethodGet, addr, path, agents[marker%len(agents)].name, "https://"+c.host(marker)+"/page")
-	c.note(marker, a.Status)
+	c.note(marker, a.Status, phase())
 	return a
 }
 
@@ -62,13 +63,14 @@ func (c *Clicks) host(marker int) string {
 	return fmt.Sprintf("m%d.%s.example.org", marker, c.Run)
 }
 
-func (c *Clicks) note(marker int, status string) {
+func (c *Clicks) note(marker int, status string, phase int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.statuses == nil {
 		c.statuses = map[string]int{}
 	}
 	c.statuses[status]++
+	c.attempts[marker].phase = phase
 	if status != "302" {
 		return
 	}

@@ -29,12 +29,13 @@ func TestClicks(t *testing.T) {
 	defer server.Close()
 	addr := strings.TrimPrefix(server.URL, "http://")
 	c := &drive.Clicks{Run: "run"}
+	first, second := func() int { return 1 }, func() int { return 2 }
 	for range 4 { // markers 0 to 3; the third is a robot
-		if a := c.Follow(addr, "/link", 1); a.Status != "302" || a.Location != "https://example.org/" {
+		if a := c.Follow(addr, "/link", first); a.Status != "302" || a.Location != "https://example.org/" {
 			t.Fatalf("answer %+v", a)
 		}
 	}
-	if a := c.Follow(addr, "/gone", 2); a.Status != "503" || !a.Again || a.Says != "try again" {
+	if a := c.Follow(addr, "/gone", second); a.Status != "503" || !a.Again || a.Says != "try again" {
 		t.Fatalf("answer %+v", a)
 	}
 	conn, err := pgx.Connect(t.Context(), pgtest.URL(t))
