@@ -108,14 +108,14 @@ func newDatabase(t *testing.T, cluster *pgserver.Cluster, url string) *database 
 // connections again.
 func (d *database) alone(statements ...string) {
 	d.t.Helper()
-	all := append([]string{
-		"ALTER DATABASE " + d.name + " ALLOW_CONNECTIONS false",
-		"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname IS NOT NULL AND pid <> pg_backend_pid()",
-	}, statements...)
+	all := append([]string{"ALTER DATABASE " + d.name + " ALLOW_CONNECTIONS false"}, statements...)
 	for _, statement := range append(all, "ALTER DATABASE "+d.name+" ALLOW_CONNECTIONS true") {
-		// A connection that was told to end may take a moment.
+		// A connection that was told to end may take a moment, and one that was just being
+		// made may appear only now.
 		for deadline := time.Now().Add(time.Minute); ; {
-			_, err := d.admin.Exec(d.t.Context(), statement)
+			_, err := d.admin.Exec(d.t.Context(), "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname IS NOT NULL AND pid <> pg_backend_pid()")
+			require.NoError(d.t, err)
+			_, err = d.admin.Exec(d.t.Context(), statement)
 			if err == nil {
 				break
 			}
