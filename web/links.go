@@ -27,8 +27,9 @@ type linksPage struct {
 	Sort     string
 	Orders   []option
 	Columns  map[string]column
-	Next     string // the path of the next page; "" on the last
-	First    string // the path of the first page; "" on it
+	OrderAt  *moment // the numbers of this time make the order; nil where none do
+	Next     string  // the path of the next page; "" on the last
+	First    string  // the path of the first page; "" on it
 	Filtered bool
 	Export   string            // the path of a file of all that the filter finds
 	Filters  map[string]string // those that are set, and the order
@@ -118,6 +119,13 @@ func (w *Web) links(ctx context.Context, r *Request) (*Answer, error) {
 			return nil, err
 		}
 	}
+	if _, sorted := sortOf(p.Sort); sorted {
+		at, err := w.Service.SortedAsOf(ctx) // before the list, which may be newer
+		if err != nil {
+			return nil, err
+		}
+		p.OrderAt = momentAt(&at, loc)
+	}
 	found, next, err := w.findLinks(ctx, r, p)
 	status := 200
 	if faults, code, ok := asFields(err); ok {
@@ -166,6 +174,12 @@ func columnOf(r *Request, name, current string) column {
 	return c
 }
 
+// sortOf returns the number of its links by which a list is sorted, if it is.
+func sortOf(order string) (by service.Sort, sorted bool) {
+	by.By, by.Descending = strings.CutPrefix(order, "-")
+	return by, by.By != "" && by.By != "oldest"
+}
+
 // findLinks returns the links of a page of the list, and the cursor of the next page, ""
 // if there is none.
 func (w *Web) findLinks(ctx context.Context, r *Request, p linksPage) (found []service.Link, next string, err error) {
@@ -175,8 +189,6 @@ func (w *Web) findLinks(ctx context.Context, r *Request, p linksPage) (found []s
 		return nil, "", err
 	}
 	list.Oldest = p.Sort == "oldest"
-	by, descending := strings.CutPrefix(p.Sort, "-")
-	sorted := by != "" && by != "oldest"
 	if !slices.ContainsFunc(orders, func(o option) bool { return o.Value == p.Sort }) {
 		faults.Add("sort", "is not an order of this list")
 	}
@@ -187,6 +199,7 @@ func (w *Web) findLinks(ctx context.Context, r *Request, p linksPage) (found []s
 	if err := faults.Err(); err != nil {
 		return nil, "", err
 	}
+	by, sorted := sortOf(p.Sort)
 	if !sorted {
 		if at != nil {
 			list.After = at.ID
@@ -197,7 +210,7 @@ func (w *Web) findLinks(ctx context.Context, r *Request, p linksPage) (found []s
 		}
 		return found, next, err
 	}
-	placed, end, err := w.Service.ListSortedLinks(ctx, r.Actor, list, service.Sort{By: by, Descending: descending}, at, linksOnPage)
+	placed, end, err := w.Service.ListSortedLinks(ctx, r.Actor, list, by, at, linksOnPage)
 	if end != nil {
 		next = makeCursor(p.Sort, *end)
 	}
