@@ -2,7 +2,10 @@ package api
 
 import (
 	"bufio"
+	"bytes"
+	"compress/gzip"
 	"context"
+	"crypto/rand"
 	"html"
 	"io"
 	"net/http"
@@ -449,6 +452,44 @@ func TestHeadersOfPages(t *testing.T) {
 	}
 	assert.NotContains(t, appPolicy, "unsafe")
 	assert.NotContains(t, appPolicy, "nonce")
+}
+
+// Large pages and answers of the API arrive whole, whether or not a client takes them packed.
+func TestLargeAnswersAreWhole(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	ann := b.user("ann")
+	noise := func(n int) (text string) { // large when it is packed too
+		for range n {
+			text += rand.Text()
+		}
+		return text
+	}
+	for range 25 {
+		b.newLink(ann, "https://example.com/"+noise(10), object{"title": noise(8)})
+	}
+	w := b.signedIn(RoleEditor)
+	// A form with a fault is given back.
+	form := url.Values{"key": {"large"}, "lines": {"https://example.com/" + noise(1000)}, "user_id": {"nobody"}}
+	_, style, _ := strings.Cut(string(w.get("/app").raw), `<link rel="stylesheet" href="`)
+	style, _, _ = strings.Cut(style, `"`)
+	for _, coding := range []string{"identity", "gzip"} {
+		w.header["Accept-Encoding"] = coding
+		for name, a := range map[string]answer{
+			"list": w.get("/app/links"), "form": w.post("/app/links/paste", form), "style": w.get(style),
+			"API": b.want(200, RoleReader, "GET", "/urls", nil, "Accept-Encoding", coding),
+		} {
+			text := a.raw
+			if a.header.Get("Content-Encoding") == "gzip" {
+				r, err := gzip.NewReader(bytes.NewReader(a.raw))
+				require.NoError(t, err, name)
+				text, err = io.ReadAll(r)
+				require.NoError(t, err, name)
+			}
+			assert.Greater(t, len(text), heldLeast, "%s, %s", name, coding)
+			assert.Regexp(t, `(</html>|})\s*$`, string(text), "%s, %s", name, coding)
+		}
+	}
 }
 
 func TestAssets(t *testing.T) {

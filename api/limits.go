@@ -16,6 +16,7 @@ import (
 	"github.com/gofiber/fiber/v2"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
+	"github.com/valyala/fasthttp"
 )
 
 // A quota is a bounded resource of which requests hold parts until they end: places, or
@@ -225,7 +226,7 @@ func (a *API) holdAnswer(c *fiber.Ctx) error {
 	}
 	r := &c.Context().Response
 	if !r.IsBodyStream() && len(r.Body()) > heldLeast {
-		r.SetBodyRaw(r.SwapBody(nil)) // see hold
+		r.SetBodyRaw(takeBody(r))
 	}
 	return nil
 }
@@ -236,9 +237,7 @@ func (a *API) hold(c *fiber.Ctx) error {
 	if r.IsBodyStream() || len(r.Body()) <= heldLeast {
 		return nil
 	}
-	// The buffer is taken out of the response, or fasthttp would keep it with the
-	// connection, even while that is idle.
-	body := r.SwapBody(nil)
+	body := takeBody(r)
 	give, err := a.held.take(actorOf(c), int64(len(body)))
 	if err != nil {
 		return err
@@ -246,6 +245,14 @@ func (a *API) hold(c *fiber.Ctx) error {
 	boundSendBuffer(c.Context().Conn(), len(body))
 	r.SetBodyStream(&heldBody{bytes.NewReader(body), give}, len(body))
 	return nil
+}
+
+// takeBody takes the body out of an answer, with its buffer, or fasthttp would keep that
+// with the connection, even while it is idle.
+func takeBody(r *fasthttp.Response) []byte {
+	body := r.Body()
+	r.SwapBody(nil) // which returns no body that was set raw
+	return body
 }
 
 // heldBody is an answer that is counted until fasthttp closes it.
