@@ -421,6 +421,7 @@ func (a *API) failPage(c *fiber.Ctx, err error) error {
 	if failed != nil {
 		return a.fail(c, failed)
 	}
+	c.Set(fiber.HeaderCacheControl, "no-store") // what failed may be a file that is kept for a year
 	for name, values := range e.GetHeaders() {
 		c.Set(name, values[0])
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/signpost/signpost/internal/rollup"
 	"github.com/signpost/signpost/internal/service"
 )
 
@@ -79,6 +80,8 @@ func TestManyLinksInTheList(t *testing.T) {
 	file := b.signedIn(RoleReader).get("/app/links/export?tag=all&state=off&format=csv")
 	require.Equal(t, 200, file.status)
 	assert.Equal(t, 4, strings.Count(string(file.raw), "\n"), "a head and three links: %s", file.raw)
+	assert.NotContains(t, string(w.get("/app/links?tag=all&sort=clicks").raw), "In the order", "the numbers were never added up")
+	require.NoError(t, rollup.AddUpTotals(t.Context(), b.pool))
 	sorted := string(w.get("/app/links?tag=all&sort=clicks").raw)
 	assert.Contains(t, sorted, `href="/app/links/export?format=csv&amp;tag=all"`)
 	assert.Contains(t, sorted, `In the order that the links had <time`)

@@ -6,6 +6,7 @@ import (
 	"compress/gzip"
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"html"
 	"io"
 	"net/http"
@@ -169,6 +170,22 @@ func TestLinkToSignIn(t *testing.T) {
 		b.api.Tokens.links.until[hash] = time.Now().Add(-time.Second)
 	}
 	assert.Equal(t, 401, b.browser().post("/app/sign-in", url.Values{"link": {old}}).status, "it is too old")
+}
+
+// Who goes on working is known to have a session for another hour with each request.
+func TestSessionIsRememberedFromItsLastUse(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	w := b.signedIn(RoleReader)
+	_, reference, _ := strings.Cut(w.cookie, "=")
+	until := func() time.Time {
+		entry, ok := b.api.Tokens.limiter.valid.GetEntryQuietly(sha256.Sum256([]byte(reference)))
+		require.True(t, ok)
+		return entry.ExpiresAt()
+	}
+	require.Equal(t, 200, w.get("/app/links").status)
+	first := until()
+	assert.Eventually(t, func() bool { return w.get("/app/links").status == 200 && until().After(first) }, 10*time.Second, time.Millisecond)
 }
 
 func TestSessionsEnd(t *testing.T) {
@@ -507,6 +524,15 @@ func TestAssets(t *testing.T) {
 	}
 	a := b.browser().get("/app/assets/0000000000000000/app.css")
 	assert.Equal(t, 404, a.status, "of another release")
+	assert.Equal(t, "no-store", a.header.Get("Cache-Control"))
+
+	give, err := b.api.held.take(Actor{}, heldBytes/2)
+	require.NoError(t, err)
+	defer give()
+	w := b.browser()
+	w.header["Accept-Encoding"] = "identity"
+	a = w.get(path)
+	assert.GreaterOrEqual(t, a.status, 400, "too many read it slowly")
 	assert.Equal(t, "no-store", a.header.Get("Cache-Control"))
 }
 

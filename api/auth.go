@@ -132,7 +132,10 @@ func (t *Tokens) try(ctx context.Context, hash [sha256.Size]byte, from netip.Add
 	defer cancel()
 	if t.limiter.wasValid(hash) {
 		actor, err := identify(ctx)
-		if isWrong(err) {
+		switch {
+		case err == nil:
+			t.limiter.setValid(hash) // for an hour from now
+		case isWrong(err):
 			t.limiter.setInvalid(hash)
 		}
 		return actor, err

@@ -124,7 +124,9 @@ func (w *Web) links(ctx context.Context, r *Request) (*Answer, error) {
 		if err != nil {
 			return nil, err
 		}
-		p.OrderAt = momentAt(&at, loc)
+		if at.Unix() > 0 { // the numbers were added up once
+			p.OrderAt = momentAt(&at, loc)
+		}
 	}
 	found, next, err := w.findLinks(ctx, r, p)
 	status := 200

@@ -57,8 +57,8 @@ func (l *load) report(tallies map[int]drive.Tally) (broken []string) {
 		dropped += p.dropped
 	}
 	_ = w.Flush()
-	// Of all phases together: a replica may report the drop of a click after the phase in
-	// which the click was answered.
+	// Of all phases together: where the machine is starved, a drop may be reported after the
+	// phase in which the click was answered.
 	if float64(run.Missing) > dropped {
 		broken = append(broken, fmt.Sprintf("%d answered clicks are missing, and %v were reported as dropped", run.Missing, dropped))
 	}

@@ -179,11 +179,10 @@ func (l *load) newLink() bool {
 	l.mu.Lock()
 	l.coldUsed = l.coldUsed%coldLinks + 1
 	code := fmt.Sprintf("cold%s%d", l.clicks.Run, l.coldUsed)
-	now := len(l.phases) - 1
 	l.mu.Unlock()
 	got := l.click(l.sys.lb, code)
 	refused := got.Status == "503" && got.Again
-	l.note(now, func(p *phase) {
+	l.note(l.current(), func(p *phase) {
 		p.uncached++
 		if refused {
 			p.refused++
