@@ -228,8 +228,13 @@ func TestManyLinksAtTheSameTime(t *testing.T) {
 	var together sync.WaitGroup
 	for i := range 4 {
 		together.Go(func() {
-			_, err := b.try(RoleEditor, "PATCH", "/urls/bulk", object{"filter": object{"tag": "all"}, "add_tags": []string{fmt.Sprintf("by%d", i)}})
-			assert.NoError(t, err)
+			// On a loaded machine one may wait too long for the others, and is sent again then.
+			assert.Eventually(t, func() bool {
+				a, err := b.try(RoleEditor, "PATCH", "/urls/bulk", object{"filter": object{"tag": "all"}, "add_tags": []string{fmt.Sprintf("by%d", i)}})
+				assert.NoError(t, err)
+				assert.Contains(t, []int{200, 503}, a.status, "%s", a.raw)
+				return a.status == 200 && a.body["failed"] == 0.0
+			}, time.Minute, 10*time.Millisecond)
 		})
 	}
 	together.Wait()
